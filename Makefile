@@ -32,7 +32,7 @@ quick: $(VENV)/dev  ## run smoke tests and those of folders with uncommitted cha
 	tests=$$($(RUN) -m tools.quick $(ARGS)) && $(RUN) -m pytest $(PARALLEL) $$tests
 	$(MAKE) style
 
-test: $(VENV)/dev $(if $(NPM_TESTS),$(NPM_TOOLS))  ## run the tests (minutes); ARGS="tests/hub -k fanout": a part
+test: $(VENV)/dev $(if $(NPM_TESTS),$(NPM_TOOLS))  ## run the tests (minutes); ARGS="tests/gateway/hub -k fanout": a part
 	$(RUN) -m pytest $(PARALLEL) $(ARGS)
 
 test-all: $(VENV)/dev $(NPM_TOOLS)  ## run all tests: also those marked full, all faults, the schema tester (under an hour)
@@ -105,7 +105,7 @@ lock: $(VENV)/dev  ## pin the newest allowed dependencies in requirements.lock a
 	$(LABEL) requirements.lock requirements-dev.lock
 
 proto: $(VENV)/dev  ## generate the classes of protobuf frames from sdk/protobuf
-	$(RUN) -m tests.protocol.generate
+	$(RUN) -m tests.gateway.protocol.generate
 
 clean:  ## remove what the targets made; data/ and log/ stay
 	rm -rf $(VENV) sdk/node_modules build dist *.egg-info htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis

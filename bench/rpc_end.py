@@ -19,10 +19,10 @@ from gevent.os import tp_read
 
 from bench.latency import STAMP_DIGITS, STAMP_WRAP, Latency, stamp_us
 from bench.loop import Json
-from imserver.cluster.registry import Lease
-from imserver.cluster.rpc import peer as rpc_peer
-from imserver.cluster.rpc.server import Rpc
-from imserver.process import Secret
+from imserver.gateway.cluster.registry import Lease
+from imserver.gateway.cluster.rpc import peer as rpc_peer
+from imserver.gateway.cluster.rpc.server import Rpc
+from imserver.gateway.process import Secret
 
 SECRET = b"bench" * 8
 PAUSE_SECONDS = 0.0005

@@ -22,7 +22,7 @@ del sys.modules["typing_extensions"]
 def main() -> None:
     """Run a command. The server's command line is read by a child process."""
     if sys.argv[1:2] == ["serve"]:
-        from imserver import start
+        from imserver.gateway import start
 
         sys.exit(start.run(*start.in_child(_read_command_line)))
     _read_command_line()

@@ -11,26 +11,26 @@ from typing import Any, Final
 
 import click
 
-from imserver import assets
-from imserver.config.load import dump, settings_file
-from imserver.config.settings import Config
-from imserver.errors import CLOSE, REPLY_TEXT, ReplyCode, StartError
-from imserver.terminal import fail, given_once, read_key, request_json, server_address, table
+from imserver.gateway import assets
+from imserver.gateway.config.load import dump, settings_file
+from imserver.gateway.config.settings import Config
+from imserver.gateway.errors import CLOSE, REPLY_TEXT, ReplyCode, StartError
+from imserver.gateway.terminal import fail, given_once, read_key, request_json, server_address, table
 from imserver.version import full_version
 
 #: commands whose modules a node never loads: name -> (module, attribute, one line of help)
 _LAZY: Final[Mapping[str, tuple[str, str, str]]] = {
-    "app": ("imserver.commands.app", "app", "Create, list, show, change and delete apps."),
+    "app": ("imserver.gateway.commands.app", "app", "Create, list, show, change and delete apps."),
     "backup": ("imserver.operate.copies.command", "backup", "Copy the SQLite database while servers run."),
     "bench": ("bench.cli", "bench", "Measure a server: memory, fan-out, latency, pushes."),
     "bot": ("imserver_client.bot", "bot", "Make, list and delete bots; set their webhooks."),
     "doctor": ("imserver.operate.doctor", "doctor", "Check machine, database, Redis and public addresses."),
     "init": ("imserver.operate.init", "init", "Write imserver.yaml with an app, an API key and a secret."),
-    "key": ("imserver.commands.key", "key", "Create, list, show, rotate and revoke API keys."),
+    "key": ("imserver.gateway.commands.key", "key", "Create, list, show, rotate and revoke API keys."),
     "move": ("imserver.operate.copies.command", "move", "Copy the database to another engine, and compare."),
     "outbox": ("imserver_client.outbox", "outbox", "Push the rows of a table in a PostgreSQL database."),
     "restore": ("imserver.operate.copies.command", "restore", "Replace the database by a copy."),
-    "token": ("imserver.commands.token", "token", "Create session tokens of users."),
+    "token": ("imserver.gateway.commands.token", "token", "Create session tokens of users."),
 }
 
 SETTING_OF_OPTION: Final = {
@@ -89,7 +89,7 @@ def _of_features(wanted: str = "") -> dict[str, click.Command]:
     Features of other distributions come last, so a command of this server imports none of them.
     """
     # Imported here: most commands need no feature.
-    from imserver.node.feature_list import offered_commands
+    from imserver.gateway.node.feature_list import offered_commands
 
     rows: dict[str, click.Command] = {}
     for commands in offered_commands():
@@ -172,7 +172,7 @@ def serve(run: Callable[..., int] | None, /, path: str | None, **given: Any) -> 
         given["processes"] = int(given["processes"])
     overrides = {SETTING_OF_OPTION[name]: value for name, value in given.items() if value is not None}
 
-    from imserver import start  # the node loads the transport, which no other command needs
+    from imserver.gateway import start  # the node loads the transport, which no other command needs
 
     sys.exit((run or start.run)(path, overrides))
 
@@ -200,12 +200,12 @@ def check_config(path: str | None, defaults: bool, production: bool, file: str |
     if defaults:
         click.echo(_manual(path), nl=False)
         return
-    from imserver.cluster.redis.connection import address_of
-    from imserver.node import feature_list, http_servers  # as for serve
-    from imserver.process import plan_processes
-    from imserver.storage.address import database_address
-    from imserver.storage.engines import make_engine
-    from imserver.supervisor.slot import check_ports
+    from imserver.gateway.cluster.redis.connection import address_of
+    from imserver.gateway.node import feature_list, http_servers  # as for serve
+    from imserver.gateway.process import plan_processes
+    from imserver.gateway.storage.address import database_address
+    from imserver.gateway.storage.engines import make_engine
+    from imserver.gateway.supervisor.slot import check_ports
 
     try:
         settings, locations = feature_list.load_with_locations(path)
@@ -231,7 +231,7 @@ def _manual(path: str | None) -> str:
     text = assets.DEFAULT_CONFIG.read_text(encoding="utf-8")
     if path is None:
         return text
-    from imserver.node import feature_list
+    from imserver.gateway.node import feature_list
     from imserver.operate.manual import manual_of
 
     try:
@@ -242,7 +242,7 @@ def _manual(path: str | None) -> str:
 
 
 def _check_production(path: str | None) -> None:
-    from imserver.offline import opened
+    from imserver.gateway.offline import opened
     from imserver.operate import production
 
     with opened(path, None) as (settings, store, tenants):
@@ -259,7 +259,7 @@ def _check_production(path: str | None) -> None:
 @main.command()
 def codes() -> None:
     """Print the close codes, reply codes and HTTP problems."""
-    from imserver.node.feature_list import load_features, problems_of  # as for serve
+    from imserver.gateway.node.feature_list import load_features, problems_of  # as for serve
 
     closes = {True: "reconnect", False: "stay away"}.__getitem__
     temporary = {True: "yes", False: "no"}.__getitem__
@@ -290,7 +290,7 @@ def status(option: str | None, key_file: str | None, debug: bool, url: str | Non
     environment variable IMSERVER_KEY, or of --key-file: other users of the machine can see the arguments of a
     command.
     """
-    from imserver.offline import key_of_settings, url_of_settings  # it loads the storage
+    from imserver.gateway.offline import key_of_settings, url_of_settings  # it loads the storage
 
     url = server_address(given_once("URL", url, option) or url_of_settings())
     key = read_key(key_file) or key_of_settings(url)

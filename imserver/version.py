@@ -5,7 +5,8 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from imserver import __version__, assets
+from imserver import __version__
+from imserver.gateway import assets
 
 ROOT: Final = assets.TEMPLATES.parent
 

@@ -17,13 +17,13 @@ from typing import Any, Final
 import gevent
 from gevent.lock import BoundedSemaphore
 
-from imserver.api.v1.table import routes_at, unread_body_limit
-from imserver.errors import HttpProblem, Problems
-from imserver.logging import open_logs
-from imserver.node import feature_list
-from imserver.node.flask_app import create_app
-from imserver.node.node import Node
-from imserver.transport.http1 import (
+from imserver.gateway.api.v1.table import routes_at, unread_body_limit
+from imserver.gateway.errors import HttpProblem, Problems
+from imserver.gateway.logging import open_logs
+from imserver.gateway.node import feature_list
+from imserver.gateway.node.flask_app import create_app
+from imserver.gateway.node.node import Node
+from imserver.gateway.transport.http1 import (
     CORS,
     HEADER_LIST,
     Headers,
@@ -70,7 +70,7 @@ def _built() -> Node:
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     """WSGI entry point. A request upgraded by gevent-websocket's handler becomes a parked connection."""
     # Imported here, so that importing this module does not need gevent-websocket.
-    from imserver.transport.wsgi import adopt_from_environ, objection_to
+    from imserver.gateway.transport.wsgi import adopt_from_environ, objection_to
 
     node = _node()
     if adopt_from_environ(environ, node.core.network.gate, node.servers.admit):
@@ -96,7 +96,7 @@ def _take_body(environ: dict[str, Any], node: Node) -> HttpResponse | None:
     Returns the error for a body that is too large, too slow or invalid. Views of files read them in pieces
     instead.
     """
-    from imserver.transport.wsgi import head_of
+    from imserver.gateway.transport.wsgi import head_of
 
     head = head_of(environ)
     method, path, headers = head.method, head.path, head.headers

@@ -7,12 +7,12 @@ from typing import Any
 
 from msgspec import Struct
 
-from imserver import metric_table
-from imserver.api.v1 import table
-from imserver.auth import rates
-from imserver.config.settings import Config
-from imserver.http.call import Route
-from imserver.node.feature_list import declarations_of, load_core, load_features, problems_of
+from imserver.gateway import metric_table
+from imserver.gateway.api.v1 import table
+from imserver.gateway.auth import rates
+from imserver.gateway.config.settings import Config
+from imserver.gateway.http.call import Route
+from imserver.gateway.node.feature_list import declarations_of, load_core, load_features, problems_of
 
 FEATURES = (*load_core(), *load_features(Config()))
 """Rows, those of the core among them."""

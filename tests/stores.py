@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from imserver.config.settings import StorageSettings
+from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.node.feature_list import tables_of_server
+from imserver.gateway.storage.store import Store
+from imserver.gateway.storage.tables import StoreTables
 from imserver.messenger.messages.log import transaction
-from imserver.node.feature_list import tables_of_server
-from imserver.storage.store import Store
-from imserver.storage.tables import StoreTables
-from tests.storage.servers import KINDS, DatabaseServer, migrate
+from tests.gateway.storage.servers import KINDS, DatabaseServer, migrate
 
 ENGINES = ("sqlite", "postgresql", "mysql")
 

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from gevent.event import Event as Signal
 
 from imserver.cli import main
-from imserver.config.settings import LoginPolicy
+from imserver.gateway.config.settings import LoginPolicy
 from imserver.plugin.testing import COMMAND, NodeProcess, eventually, merged
 from tests.processes import adopt
 

@@ -8,9 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from imserver.cli import main
-from imserver.config.settings import Config, ListenSettings
-from imserver.config.values import ConfigError
-from imserver.node.feature_list import load_config
+from imserver.gateway.config.settings import Config, ListenSettings
+from imserver.gateway.config.values import ConfigError
+from imserver.gateway.node.feature_list import load_config
 
 from .support import run_cli
 

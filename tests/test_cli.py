@@ -18,10 +18,11 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from imserver import __version__, assets, errors
+from imserver import __version__
 from imserver.cli import SETTING_OF_OPTION, main
-from imserver.config.settings import ServerSettings
-from imserver.config.values import CORE
+from imserver.gateway import assets, errors
+from imserver.gateway.config.settings import ServerSettings
+from imserver.gateway.config.values import CORE
 from imserver.version import full_version
 from tests.rows import PROBLEMS
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from imserver.config.settings import Config, settings_of
-from imserver.config.values import ConfigError
 from imserver.dialects.protobuf.declared import ProtobufSettings
-from imserver.node.feature_list import load_config
+from imserver.gateway.config.settings import Config, settings_of
+from imserver.gateway.config.values import ConfigError
+from imserver.gateway.node.feature_list import load_config
 
 ORIGINAL = """\
 app:

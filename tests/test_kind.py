@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
-from imserver.config.load import load_with_locations
-from tests.cluster.redis_server import RedisServer
+from imserver.gateway.config.load import load_with_locations
+from tests.gateway.cluster.redis_server import RedisServer
 
 from .integration.clusters import nodes_of, states
 from .integration.cmd import logged_in
@@ -39,8 +39,8 @@ from gevent.hub import get_hub
 from gevent.pywsgi import WSGIHandler, WSGIServer
 from zerorpc.core import ClientBase, ServerBase
 from imserver.cli import main
-from imserver.transport.connection import Connection
-from imserver.transport.outbox import Flusher
+from imserver.gateway.transport.connection import Connection
+from imserver.gateway.transport.outbox import Flusher
 
 lines = open("kind.jsonl", "a", buffering=1)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from imserver import FEATURES
-from imserver.node.feature_list import CORE
+from imserver.gateway.node.feature_list import CORE
 from tools.face import names_of
 
 from .support import ROOT, clean_environment
@@ -29,32 +29,32 @@ FOLDERS = tuple(package.removeprefix("imserver.").replace(".", "/") + "/" for pa
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("start",),
-    ("commands", "operate"),
-    ("supervisor",),
-    ("offline", "wsgi"),
-    ("node",),
-    ("dialects", *(package.removeprefix("imserver.") for package in FEATURES[1:])),
+    ("gateway.start",),
+    ("gateway.commands", "operate"),
+    ("gateway.supervisor",),
+    ("gateway.offline", "wsgi"),
+    ("gateway.node",),
+    ("dialects", "gateway.dialects", *(package.removeprefix("imserver.") for package in FEATURES[1:])),
     (FEATURES[0].removeprefix("imserver."),),
     ("plugin",),
-    ("terminal",),
-    ("api",),
-    ("http",),
-    ("core",),
-    ("push",),
-    ("channels",),
-    ("sessions",),
-    ("auth",),
-    ("hub", "cluster", "storage"),
-    ("transport",),
-    ("protocol",),
-    ("logging", "process"),
-    ("config",),
-    ("metric_table", "metrics", "model", "notify"),
-    ("errors", "assets", "clock", "threads", "version", "__init__"),
+    ("gateway.terminal",),
+    ("gateway.api",),
+    ("gateway.http",),
+    ("gateway.core",),
+    ("gateway.push",),
+    ("gateway.channels",),
+    ("gateway.sessions",),
+    ("gateway.auth",),
+    ("gateway.hub", "gateway.cluster", "gateway.storage"),
+    ("gateway.transport",),
+    ("gateway.protocol",),
+    ("gateway.logging", "gateway.process"),
+    ("gateway.config",),
+    ("gateway.metric_table", "gateway.metrics", "gateway.model", "gateway.notify"),
+    ("gateway.errors", "gateway.assets", "gateway.clock", "gateway.threads", "version", "__init__"),
 )
 
-MESSENGER, COMMANDS = FEATURES[0].removeprefix("imserver."), "commands"
+MESSENGER, COMMANDS = FEATURES[0].removeprefix("imserver."), "gateway.commands"
 
 PRIVILEGE = Path(__file__).with_name("privilege.txt")
 
@@ -66,34 +66,48 @@ CLIENT_COMMANDS = ("__main__.py", "bot.py", "outbox.py", "terminal.py")
 RPC_END = "rpc_end.py"
 
 IMPORTERS = {
-    "geventwebsocket": ("transport/wsgi.py",),
-    "yaml": ("config/yaml.py",),
-    "flask": ("node/flask_app.py", "http/", *FOLDERS),
-    "werkzeug": ("node/flask_app.py", "http/", *FOLDERS),
+    "geventwebsocket": ("gateway/transport/wsgi.py",),
+    "yaml": ("gateway/config/yaml.py",),
+    "flask": ("gateway/node/flask_app.py", "gateway/http/", *FOLDERS),
+    "werkzeug": ("gateway/node/flask_app.py", "gateway/http/", *FOLDERS),
     "click": (
-        *("cli.py", "commands/", "operate/", "offline.py", "plugin/commands.py", "terminal.py"),
+        *(
+            "cli.py",
+            "gateway/commands/",
+            "operate/",
+            "gateway/offline.py",
+            "plugin/commands.py",
+            "gateway/terminal.py",
+        ),
         *(f"{folder}command.py" for folder in FOLDERS),
         "dialects/centrifuge/migration.py",
     ),
     "pyotp": ("people/accounts/factors.py",),
     "qrcode": ("people/invitations/command.py",),
     "rich": ("people/accounts/command.py",),
-    "redis": ("cluster/",),
-    "hiredis": ("cluster/",),
-    "zerorpc": ("cluster/",),
-    "httptools": ("transport/",),
-    "websockets": ("transport/", "plugin/testing.py"),
-    "sqlalchemy": (*("storage/", "operate/"), *("people/accounts/rows.py", "media/uploads/upload_rows.py")),
-    "alembic": ("storage/",),
-    "psycopg": ("storage/", "operate/copies/"),
-    "pymysql": ("storage/", "operate/copies/"),
+    "redis": ("gateway/cluster/",),
+    "hiredis": ("gateway/cluster/",),
+    "zerorpc": ("gateway/cluster/",),
+    "httptools": ("gateway/transport/",),
+    "websockets": ("gateway/transport/", "plugin/testing.py"),
+    "sqlalchemy": (
+        *("gateway/storage/", "operate/"),
+        *("people/accounts/rows.py", "media/uploads/upload_rows.py"),
+    ),
+    "alembic": ("gateway/storage/",),
+    "psycopg": ("gateway/storage/", "operate/copies/"),
+    "pymysql": ("gateway/storage/", "operate/copies/"),
     "argon2": ("people/accounts/passwords.py",),
     "authlib": ("people/oauth/providers.py",),
     "joserfc": ("people/oauth/providers.py",),
-    "jwt": ("auth/tokens.py", "notifications/webpush.py"),
-    "cryptography": ("auth/tokens.py", "notifications/webpush.py", "sessions/connection_ids.py"),
+    "jwt": ("gateway/auth/tokens.py", "notifications/webpush.py"),
+    "cryptography": (
+        "gateway/auth/tokens.py",
+        "notifications/webpush.py",
+        "gateway/sessions/connection_ids.py",
+    ),
     "http_ece": ("notifications/webpush.py",),
-    "urllib3": ("transport/outgoing.py", "media/uploads/s3.py"),
+    "urllib3": ("gateway/transport/outgoing.py", "media/uploads/s3.py"),
     "google": ("dialects/centrifuge/", "dialects/protobuf/"),
     "PIL": ("media/uploads/pictures.py",),
     "gunicorn": (),
@@ -259,7 +273,7 @@ def test_the_load_tool_uses_only_the_version_of_the_server() -> None:
         for module in sorted(BENCH.rglob("*.py"))
         for name, line in imported(module)
         if own_layer(name) not in {None, *BENCH_MAY_USE}
-        and not (module.name == RPC_END and own_layer(name) in ("cluster", "process"))
+        and not (module.name == RPC_END and own_layer(name) in ("gateway.cluster", "gateway.process"))
     ]
     assert wrong == []
 
@@ -314,7 +328,14 @@ def test_the_entry_patches_before_it_imports_anything_else() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["imserver", "imserver.wsgi", "imserver.cli", "imserver.node.flask_app", "bench", "imserver_client"],
+    [
+        "imserver",
+        "imserver.wsgi",
+        "imserver.cli",
+        "imserver.gateway.node.flask_app",
+        "bench",
+        "imserver_client",
+    ],
 )
 def test_importing_patches_nothing(name: str) -> None:
     code = f"import {name}; from gevent import monkey; assert not monkey.saved, list(monkey.saved)"
@@ -326,15 +347,15 @@ def test_importing_patches_nothing(name: str) -> None:
 
 def test_a_node_loads_neither_the_load_tool_nor_what_only_a_cluster_needs() -> None:
     absent = [
-        *("rich", "redis", "zerorpc", "zmq", "msgpack", "gunicorn", "bench", "imserver.commands"),
-        *("imserver.storage.database", "sqlalchemy", "alembic", "psycopg", "pymysql"),
+        *("rich", "redis", "zerorpc", "zmq", "msgpack", "gunicorn", "bench", "imserver.gateway.commands"),
+        *("imserver.gateway.storage.database", "sqlalchemy", "alembic", "psycopg", "pymysql"),
         *("jwt", "authlib", "joserfc", "cryptography", "argon2", "pyotp", "qrcode"),
         *("smtplib", "urllib3", "PIL", "google.protobuf", "imserver.dialects.protobuf.chat_pb2"),
         "imserver.dialects.centrifuge.centrifuge_pb2",
     ]
     code = (
-        "import sys, imserver.cli, imserver.node.serve, imserver.wsgi; "
-        "from imserver.node.feature_list import load_features; from imserver.config.settings import Config; "
+        "import sys, imserver.cli, imserver.gateway.node.serve, imserver.wsgi; "
+        "from imserver.gateway.node.feature_list import load_features; from imserver.gateway.config.settings import Config; "
         "load_features(Config()); "
         f"print([name for name in {absent} if name in sys.modules])"
     )
@@ -351,9 +372,9 @@ def test_a_node_loads_neither_the_load_tool_nor_what_only_a_cluster_needs() -> N
 )
 def test_a_node_without_the_messenger_loads_nothing_of_it(features: tuple[str, ...]) -> None:
     code = (
-        "import sys, imserver.cli, imserver.node.serve, imserver.wsgi; from msgspec.structs import replace; "
-        "from imserver.config.settings import Config; "
-        "from imserver.node.feature_list import load_features, with_core; "
+        "import sys, imserver.cli, imserver.gateway.node.serve, imserver.wsgi; from msgspec.structs import replace; "
+        "from imserver.gateway.config.settings import Config; "
+        "from imserver.gateway.node.feature_list import load_features, with_core; "
         f"with_core(load_features(replace(Config(), features={features}))); "
         "print([name for name in sys.modules if name.startswith(('imserver.messenger.messages', "
         "'imserver.plugin.messages'))])"

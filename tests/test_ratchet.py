@@ -25,7 +25,7 @@ PACKAGE: Final = ROOT / "imserver"
 PLUGINS: Final = sorted((ROOT / "plugins").glob("*/imserver_*"))
 FACE: Final = PACKAGE / "plugin"
 OUTSIDE_THE_CORE: Final = (
-    *(PACKAGE / name for name in ("dialects", "commands", "operate", "plugin")),
+    *(PACKAGE / name for name in ("dialects", "gateway/dialects", "gateway/commands", "operate", "plugin")),
     *(ROOT.joinpath(*package.split(".")) for package in FEATURES),
 )
 STREET: Final = (PACKAGE / "__init__.py", *PACKAGE.glob("*/__init__.py"))
@@ -53,27 +53,27 @@ _QUESTION: Final = "passes on the answer to the question `accounts`"
 _DELETED: Final = "the answer to `apps/delete` has the number of accounts"
 _ROWS: Final = "tables of several features have the ids of accounts"
 REASONS: Final = {
-    "api/v1/apps.py": _DELETED,
-    "api/v1/push_request.py": "the reasons for which the messenger refuses a push",
-    "auth/authority.py": _PRINCIPALS,
-    "auth/login.py": _PRINCIPALS,
-    "auth/login_tokens.py": _PRINCIPALS,
-    "auth/principal.py": _PRINCIPALS,
-    "auth/rules.py": "`account_tokens` is a login rule",
-    "auth/tenants.py": "`account_tokens` is a login rule",
+    "gateway/api/v1/apps.py": _DELETED,
+    "gateway/api/v1/push_request.py": "the reasons for which the messenger refuses a push",
+    "gateway/auth/authority.py": _PRINCIPALS,
+    "gateway/auth/login.py": _PRINCIPALS,
+    "gateway/auth/login_tokens.py": _PRINCIPALS,
+    "gateway/auth/principal.py": _PRINCIPALS,
+    "gateway/auth/rules.py": "`account_tokens` is a login rule",
+    "gateway/auth/tenants.py": "`account_tokens` is a login rule",
     "cli.py": "the name of a command of the client",
-    "config/settings.py": "settings of login rules, and rates of messages of some principals",
-    "core/core.py": _QUESTION,
-    "core/services.py": _QUESTION,
-    "errors.py": "a code of several features",
-    "http/field.py": "a type of fields of several features",
-    "http/openapi.py": _PRINCIPALS,
-    "notify.py": "a push says what its notification shows",
-    "storage/app_rows.py": _DELETED,
-    "storage/contract.py": _DELETED,
-    "storage/migrations/__init__.py": "a command that imports a database of GoChat",
-    "storage/store.py": "looks for rows that a start without this database would ignore",
-    "storage/tables.py": _ROWS,
+    "gateway/config/settings.py": "settings of login rules, and rates of messages of some principals",
+    "gateway/core/core.py": _QUESTION,
+    "gateway/core/services.py": _QUESTION,
+    "gateway/errors.py": "a code of several features",
+    "gateway/http/field.py": "a type of fields of several features",
+    "gateway/http/openapi.py": _PRINCIPALS,
+    "gateway/notify.py": "a push says what its notification shows",
+    "gateway/storage/app_rows.py": _DELETED,
+    "gateway/storage/contract.py": _DELETED,
+    "gateway/storage/migrations/__init__.py": "a command that imports a database of GoChat",
+    "gateway/storage/store.py": "looks for rows that a start without this database would ignore",
+    "gateway/storage/tables.py": _ROWS,
 }
 """Module of the core that has a word of :data:`MESSENGER` → why."""
 

@@ -15,11 +15,11 @@ import pytest
 import yaml
 from msgspec import Struct
 
-from imserver.api.v1.apps import given_group, shown_entry, shown_group
-from imserver.config.declared import hints_of, struct_in
-from imserver.config.values import RENAMED_OF_APPS
-from imserver.errors import ReplyCode
-from imserver.node.feature_list import FEATURES, declarations_of, load_core
+from imserver.gateway.api.v1.apps import given_group, shown_entry, shown_group
+from imserver.gateway.config.declared import hints_of, struct_in
+from imserver.gateway.config.values import RENAMED_OF_APPS
+from imserver.gateway.errors import ReplyCode
+from imserver.gateway.node.feature_list import FEATURES, declarations_of, load_core
 from imserver.plugin.feature import FeatureRow
 from imserver.plugin.testing import check_absent, upgrade_status
 from tests.conftest import StartServer

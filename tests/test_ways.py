@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 
-from tests.cluster.redis_server import program
+from tests.gateway.cluster.redis_server import program
 from tests.processes import ended_on_failure, spawn
 from tests.support import ROOT
 

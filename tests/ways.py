@@ -23,7 +23,7 @@ import msgspec  # noqa: E402
 import pytest  # noqa: E402
 
 import imserver  # noqa: E402
-from imserver.config.settings import (  # noqa: E402
+from imserver.gateway.config.settings import (  # noqa: E402
     ApiSettings,
     AppSettings,
     Config,
@@ -34,11 +34,11 @@ from imserver.config.settings import (  # noqa: E402
     TenantSettings,
     WebSocketSettings,
 )
-from imserver.logging import open_logs  # noqa: E402
-from imserver.node.node import Node  # noqa: E402
-from tests.cluster.redis_server import RedisServer  # noqa: E402
+from imserver.gateway.logging import open_logs  # noqa: E402
+from imserver.gateway.node.node import Node  # noqa: E402
+from tests.gateway.cluster.redis_server import RedisServer  # noqa: E402
+from tests.gateway.transport.harness import Caller, Client  # noqa: E402
 from tests.integration.raw import request, text  # noqa: E402
-from tests.transport.harness import Caller, Client  # noqa: E402
 
 _PACKAGE = f"{Path(imserver.__file__).parent}/"
 _KEY = "the-key-of-this-program"

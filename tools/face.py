@@ -35,8 +35,8 @@ import: it says where a feature gets such an object.
 """
 
 _GOT: Final[Mapping[str, Mapping[str, str]]] = {
-    "imserver.plugin.http": {"Operation: the fields `more`": "imserver.http.operation:Operation"},
-    "imserver.plugin.identity": {"core.back_ends": "imserver.auth.questions:BackEnds"},
+    "imserver.plugin.http": {"Operation: the fields `more`": "imserver.gateway.http.operation:Operation"},
+    "imserver.plugin.identity": {"core.back_ends": "imserver.gateway.auth.questions:BackEnds"},
     "imserver.plugin.messages": {
         "log.annotations": "imserver.messenger.messages.log.annotations:AnnotationWriter",
         "log.conversations": "imserver.messenger.messages.log.conversations:ConversationReader",
@@ -45,13 +45,13 @@ _GOT: Final[Mapping[str, Mapping[str, str]]] = {
         "log.marks": "imserver.messenger.messages.log.marks:MarkStore",
     },
     "imserver.plugin.services": {
-        "core.channel_commands": "imserver.channels.client_commands:ChannelCommands",
-        "core.node_messages": "imserver.cluster.nodes:NodeMessages",
-        "core.others": "imserver.cluster.nodes:OtherNodes",
-        "core.logins": "imserver.auth.login:Logins",
-        "core.queries": "imserver.cluster.nodes:NodeQueries",
-        "core.network": "imserver.core.services:NetworkServices",
-        "core.node": "imserver.core.services:NodeState",
+        "core.channel_commands": "imserver.gateway.channels.client_commands:ChannelCommands",
+        "core.node_messages": "imserver.gateway.cluster.nodes:NodeMessages",
+        "core.others": "imserver.gateway.cluster.nodes:OtherNodes",
+        "core.logins": "imserver.gateway.auth.login:Logins",
+        "core.queries": "imserver.gateway.cluster.nodes:NodeQueries",
+        "core.network": "imserver.gateway.core.services:NetworkServices",
+        "core.node": "imserver.gateway.core.services:NodeState",
     },
 }
 """Module of the face → where a feature gets objects that it does not name, and their class."""
@@ -145,7 +145,7 @@ def members(kind: type) -> dict[str, str]:
 
 def _text_of(kind: type, value: Any) -> str:
     """The text of a constant whose value has one."""
-    from imserver import errors
+    from imserver.gateway import errors
 
     if isinstance(value, errors.HttpProblem):
         return f"{value.status} `{value.code}`: {value.message}"

@@ -54,7 +54,7 @@ def load(name: str) -> Any:
 
 
 def heads() -> None:
-    from imserver.transport.http1 import KnownHeads, parse_head
+    from imserver.gateway.transport.http1 import KnownHeads, parse_head
 
     known = KnownHeads()
     show("request head, known", lambda: known.read(HEAD))
@@ -91,7 +91,7 @@ def signatures() -> None:
 
 
 def forms() -> None:
-    from imserver.http.form import read_multipart
+    from imserver.gateway.http.form import read_multipart
 
     show(
         "multipart form, werkzeug with our bounds",
@@ -110,7 +110,7 @@ def forms() -> None:
 
 
 def document() -> None:
-    from imserver.http.openapi import document
+    from imserver.gateway.http.openapi import document
     from tests.rows import DOCUMENTED
 
     show("OpenAPI document", lambda: document(DOCUMENTED, {}), rounds=3)
@@ -159,7 +159,7 @@ server.serve_forever()
 
 
 def requests() -> None:
-    from imserver.transport.outgoing import Outgoing, PublicRequests
+    from imserver.gateway.transport.outgoing import Outgoing, PublicRequests
 
     with running([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None

@@ -11,7 +11,8 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parents[1]
 SMOKE: Final = tuple(
-    f"tests/{name}.py" for name in ("test_layers", "node/test_feature_list", "test_glossary", "test_smoke")
+    f"tests/{name}.py"
+    for name in ("test_layers", "gateway/node/test_feature_list", "test_glossary", "test_smoke")
 )
 FOLDERS: Final = {
     "imserver": "",

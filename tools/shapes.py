@@ -1,6 +1,7 @@
 """``python -m tools.shapes``: what answers of ``/api/v1`` publish of rows, and which structs are alike.
 
-``tests/api/v1/rows.txt`` lists the fields of each row, and ``tests/api/v1/test_rows.py`` the pairs.
+``tests/gateway/api/v1/rows.txt`` lists the fields of each row, and ``tests/gateway/api/v1/test_rows.py`` the
+pairs.
 """
 
 import ast
@@ -12,9 +13,9 @@ from typing import Any, Final
 
 from msgspec import Struct, inspect
 
-from imserver.config.settings import Config
-from imserver.http.operation import Resource
-from imserver.node.feature_list import load_core, load_features
+from imserver.gateway.config.settings import Config
+from imserver.gateway.http.operation import Resource
+from imserver.gateway.node.feature_list import load_core, load_features
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
@@ -45,7 +46,9 @@ def rows() -> dict[str, type[Struct]]:
 
 def _is_beside_routes(kind: type) -> bool:
     values = vars(sys.modules[kind.__module__]).values()
-    return kind.__module__.startswith("imserver.api.") or any(isinstance(each, Resource) for each in values)
+    return kind.__module__.startswith("imserver.gateway.api.") or any(
+        isinstance(each, Resource) for each in values
+    )
 
 
 def views() -> set[str]:

@@ -91,7 +91,7 @@ class Due(Struct, frozen=True):
     """A user who may have to be told of ``entry``, or has been told.
 
     ``due``: when to decide; 0: nothing is to be decided. ``notified``: the last entry that the user was told
-    of, at ``notified_at``; 0: none. Times are milliseconds of :func:`imserver.clock.steady_time`.
+    of, at ``notified_at``; 0: none. Times are milliseconds of :func:`imserver.gateway.clock.steady_time`.
     """
 
     user: str
@@ -163,7 +163,7 @@ class Delivery(Struct, frozen=True):
 
     ``topic``: at most 32 characters of base64url (RFC 8030); a newer delivery to the endpoint with it
     replaces this one, here and at the push service. ``ttl``: seconds from ``created`` (Unix seconds).
-    ``next_try``: milliseconds of :func:`imserver.clock.steady_time`; 0: at once.
+    ``next_try``: milliseconds of :func:`imserver.gateway.clock.steady_time`; 0: at once.
     """
 
     id: int

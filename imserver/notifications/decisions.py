@@ -60,7 +60,7 @@ def decide(
     """Decide about a due. ``unread``: of its conversation (None: there is none any more). ``rules``: of the
     app (None: it is gone). ``is_reachable``: whether the user has an endpoint that is on, or gets mail.
     ``now``: Unix milliseconds. ``offset``: those of dues minus those of the clock
-    (:func:`imserver.clock.steady_time`)."""
+    (:func:`imserver.gateway.clock.steady_time`)."""
     if rules is None or not rules.enabled or unread is None or due.user not in unread.reads:
         return nothing_new(due, unread)
     if wish.level == "nothing" or wish.muted_until * 1000 > now or not is_reachable:

@@ -14,10 +14,10 @@ from msgspec import Struct
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from imserver.config.settings import StorageSettings
-from imserver.storage.address import DatabaseAddress
-from imserver.storage.engines import laxness_of, make_engine
-from imserver.storage.statements import CLOCK, PooledStatements
+from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.storage.address import DatabaseAddress
+from imserver.gateway.storage.engines import laxness_of, make_engine
+from imserver.gateway.storage.statements import CLOCK, PooledStatements
 
 _STEPS: Final = 10_000
 """Steps of SQLite between two looks at the clock."""

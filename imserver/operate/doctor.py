@@ -25,24 +25,24 @@ from urllib.parse import urlsplit
 import click
 import msgspec
 
-from imserver.clock import CLOCK_SECONDS
-from imserver.cluster.redis.connection import address_of
-from imserver.cluster.redis.pipeline import ask, connect
-from imserver.cluster.registry import advertised_address
-from imserver.config.declared import marked
-from imserver.config.settings import Config
-from imserver.errors import StartError
-from imserver.node.feature_list import load_features, offered_commands
-from imserver.offline import load_settings, opened, settings_options
+from imserver.gateway.clock import CLOCK_SECONDS
+from imserver.gateway.cluster.redis.connection import address_of
+from imserver.gateway.cluster.redis.pipeline import ask, connect
+from imserver.gateway.cluster.registry import advertised_address
+from imserver.gateway.config.declared import marked
+from imserver.gateway.config.settings import Config
+from imserver.gateway.errors import StartError
+from imserver.gateway.node.feature_list import load_features, offered_commands
+from imserver.gateway.offline import load_settings, opened, settings_options
+from imserver.gateway.process import SPARE_FILES_OF_A_CLUSTER, cores, listening_process, plan_processes
+from imserver.gateway.storage.address import database_address
+from imserver.gateway.storage.damage import lost_commits
+from imserver.gateway.storage.statements import PooledStatements
+from imserver.gateway.supervisor.slot import LAST_PORT, PORTS_PER_NODE, check_ports
+from imserver.gateway.terminal import fail
+from imserver.gateway.transport.listener import refuse_taken
 from imserver.operate.database import damage_of, probe
 from imserver.plugin.commands import Finding
-from imserver.process import SPARE_FILES_OF_A_CLUSTER, cores, listening_process, plan_processes
-from imserver.storage.address import database_address
-from imserver.storage.damage import lost_commits
-from imserver.storage.statements import PooledStatements
-from imserver.supervisor.slot import LAST_PORT, PORTS_PER_NODE, check_ports
-from imserver.terminal import fail
-from imserver.transport.listener import refuse_taken
 
 WANTED_FILES: Final = 65_536
 """Open files that a node of a common size needs."""

@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 
 import click
 
-from imserver.config.load import DEFAULT_FILE
-from imserver.config.values import valid_name
-from imserver.terminal import fail, server_address
-from imserver.transport.proxies import is_loopback
+from imserver.gateway.config.load import DEFAULT_FILE
+from imserver.gateway.config.values import valid_name
+from imserver.gateway.terminal import fail, server_address
+from imserver.gateway.transport.proxies import is_loopback
 
 _SETTINGS: Final = """\
 # Settings of this imserver. "imserver check-config --defaults" explains all that can be set;

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from msgspec import Meta, Struct, to_builtins
 
-from imserver.config.declared import hints_of
-from imserver.config.values import Declarations
-from imserver.config.yaml import write_yaml
+from imserver.gateway.config.declared import hints_of
+from imserver.gateway.config.values import Declarations
+from imserver.gateway.config.yaml import write_yaml
 
 _COLUMNS: Final = 110
 """The longest line of a comment."""

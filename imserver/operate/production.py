@@ -12,14 +12,14 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from imserver.cluster.redis.connection import address_of
-from imserver.config.declared import marked
-from imserver.config.settings import Config, Finding, TenantSettings
-from imserver.config.values import Locations, short_sign_key
-from imserver.node.feature_list import load_features
+from imserver.gateway.cluster.redis.connection import address_of
+from imserver.gateway.config.declared import marked
+from imserver.gateway.config.settings import Config, Finding, TenantSettings
+from imserver.gateway.config.values import Locations, short_sign_key
+from imserver.gateway.node.feature_list import load_features
+from imserver.gateway.storage.address import database_address
+from imserver.gateway.transport.proxies import is_here
 from imserver.plugin.settings import on_several_machines
-from imserver.storage.address import database_address
-from imserver.transport.proxies import is_here
 
 WIDE_PREFIX: Final = {4: 24, 6: 64}
 """IP version → prefix length below which a trusted network is reported."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from imserver.core.core import Parts as Parts
+from imserver.gateway.core.core import Parts as Parts
 from imserver.plugin.feature import FeatureRow as FeatureRow
 from imserver.plugin.feature import SettingsRow as SettingsRow
 

@@ -6,12 +6,12 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from imserver.auth.tenants import Tenant, Tenants
-from imserver.auth.tokens import BadKey, read_key_file
-from imserver.config.settings import Config, TenantSettings
-from imserver.config.values import MAKE_SECRET, is_placeholder
-from imserver.errors import StartError
-from imserver.model import Service
+from imserver.gateway.auth.tenants import Tenant, Tenants
+from imserver.gateway.auth.tokens import BadKey, read_key_file
+from imserver.gateway.config.settings import Config, TenantSettings
+from imserver.gateway.config.values import MAKE_SECRET, is_placeholder
+from imserver.gateway.errors import StartError
+from imserver.gateway.model import Service
 
 log = logging.getLogger(__name__)
 

@@ -8,19 +8,19 @@ import click
 import msgspec
 from msgspec import Struct
 
-from imserver.config.settings import Config
-from imserver.config.yaml import read_yaml as read_yaml
-from imserver.config.yaml import write_yaml as write_yaml
-from imserver.notify import PushService
-from imserver.offline import Command, key_of_settings, url_of_settings
-from imserver.offline import offline_parts as offline_parts
-from imserver.offline import opened as opened
-from imserver.offline import record_act as record_act
-from imserver.offline import settings_options as settings_options
-from imserver.process import DataDirectory
-from imserver.terminal import fail as fail
-from imserver.terminal import read_key, request_json, server_address
-from imserver.terminal import table as table
+from imserver.gateway.config.settings import Config
+from imserver.gateway.config.yaml import read_yaml as read_yaml
+from imserver.gateway.config.yaml import write_yaml as write_yaml
+from imserver.gateway.notify import PushService
+from imserver.gateway.offline import Command, key_of_settings, url_of_settings
+from imserver.gateway.offline import offline_parts as offline_parts
+from imserver.gateway.offline import opened as opened
+from imserver.gateway.offline import record_act as record_act
+from imserver.gateway.offline import settings_options as settings_options
+from imserver.gateway.process import DataDirectory
+from imserver.gateway.terminal import fail as fail
+from imserver.gateway.terminal import read_key, request_json, server_address
+from imserver.gateway.terminal import table as table
 
 
 class Finding(Struct, frozen=True):

@@ -12,19 +12,19 @@ from typing import IO, Any, Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from imserver.auth.login import Logins
-from imserver.auth.observer import Act, Observer
-from imserver.auth.questions import AccountLookup, BackEnds, Relations, Reviews
-from imserver.auth.tenants import BadTenant
-from imserver.config.settings import Config
-from imserver.core.core import Core, Parts
-from imserver.errors import StartError
-from imserver.hub.expiry import Check
+from imserver.gateway.auth.login import Logins
+from imserver.gateway.auth.observer import Act, Observer
+from imserver.gateway.auth.questions import AccountLookup, BackEnds, Relations, Reviews
+from imserver.gateway.auth.tenants import BadTenant
+from imserver.gateway.config.settings import Config
+from imserver.gateway.core.core import Core, Parts
+from imserver.gateway.errors import StartError
+from imserver.gateway.hub.expiry import Check
+from imserver.gateway.storage.contract import ArchivedFiles, Erasure
+from imserver.gateway.transport.connection import Connection
+from imserver.gateway.transport.gate import Opened
 from imserver.plugin.feature import FeatureRow, SettingsRow
 from imserver.plugin.settings import on_several_machines
-from imserver.storage.contract import ArchivedFiles, Erasure
-from imserver.transport.connection import Connection
-from imserver.transport.gate import Opened
 
 _ROOMS: Final[Mapping[str, tuple[str, ...]]] = {
     "channels": ("channels", "consent", "commands=channel_commands", "registrar"),
@@ -157,7 +157,7 @@ class _Views(Struct, frozen=True):
             yield blueprint
 
     def _explain(self, response: Any) -> Any:
-        from imserver.http.views import g  # type: ignore[attr-defined]  # for these views only
+        from imserver.gateway.http.views import g  # type: ignore[attr-defined]  # for these views only
 
         problem = g.get("refusal")
         page = None if problem is None or self.refusal is None else self.refusal(problem, g.request_id)

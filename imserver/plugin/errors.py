@@ -3,17 +3,17 @@
 import warnings
 from typing import Any
 
-from imserver.errors import ClientError as ClientError
-from imserver.errors import CloseCode as CloseCode
-from imserver.errors import HttpProblem as HttpProblem
-from imserver.errors import ImserverError as ImserverError
-from imserver.errors import LoginRefusal
-from imserver.errors import Problems as Problems
-from imserver.errors import ReplyCode as ReplyCode
-from imserver.errors import ServiceRefused as ServiceRefused
-from imserver.errors import StorageUnavailable as StorageUnavailable
-from imserver.errors import Unavailable as Unavailable
-from imserver.errors import reply_text as reply_text
+from imserver.gateway.errors import ClientError as ClientError
+from imserver.gateway.errors import CloseCode as CloseCode
+from imserver.gateway.errors import HttpProblem as HttpProblem
+from imserver.gateway.errors import ImserverError as ImserverError
+from imserver.gateway.errors import LoginRefusal
+from imserver.gateway.errors import Problems as Problems
+from imserver.gateway.errors import ReplyCode as ReplyCode
+from imserver.gateway.errors import ServiceRefused as ServiceRefused
+from imserver.gateway.errors import StorageUnavailable as StorageUnavailable
+from imserver.gateway.errors import Unavailable as Unavailable
+from imserver.gateway.errors import reply_text as reply_text
 
 
 def __getattr__(name: str) -> Any:

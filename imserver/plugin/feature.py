@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from imserver.auth.tenants import AppObjection, Tenants
-from imserver.config.settings import Config, Finding
-from imserver.config.values import CORE, Locations, fold
-from imserver.core.core import Core, Parts
-from imserver.http.call import Route
-from imserver.http.operation import Operation
-from imserver.protocol.dialect import Dialect, Readers
-from imserver.storage.store import Store
-from imserver.storage.tables import FeatureTables, Migration, Table
+from imserver.gateway.auth.tenants import AppObjection, Tenants
+from imserver.gateway.config.settings import Config, Finding
+from imserver.gateway.config.values import CORE, Locations, fold
+from imserver.gateway.core.core import Core, Parts
+from imserver.gateway.http.call import Route
+from imserver.gateway.http.operation import Operation
+from imserver.gateway.protocol.dialect import Dialect, Readers
+from imserver.gateway.storage.store import Store
+from imserver.gateway.storage.tables import FeatureTables, Migration, Table
 
 if TYPE_CHECKING:
-    from imserver.metric_table import Metric
+    from imserver.gateway.metric_table import Metric
 
 
 Offline = Callable[[Config, Store, Callable[[], Tenants]], AbstractContextManager[tuple[object, ...]]]
@@ -30,9 +30,9 @@ class SettingsRow(Struct, frozen=True):
 
     ``sections``: name of a section → the struct with the keys that the feature has in it. The section may be
     that of others, too; ``"apps.*"`` is the settings of an app. (``settings_of`` and ``app_settings_of`` of
-    :mod:`imserver.config.settings` read them.) ``"apps.*.webhook"`` → None: a key of an app that the core
-    declares, because its login rules read it, and that has no effect without this feature. The core marks it
-    with ``by_feature``.
+    :mod:`imserver.gateway.config.settings` read them.) ``"apps.*.webhook"`` → None: a key of an app that the
+    core declares, because its login rules read it, and that has no effect without this feature. The core
+    marks it with ``by_feature``.
     ``objection``: checks the settings of an app beyond types. ``check``: raises ConfigError if settings of
     the node contradict each other or those of apps. It yields what a careful operator would change: the
     setting and why (``check-config --production``).
@@ -63,7 +63,7 @@ class FeatureRow(Struct, frozen=True, eq=False):
     its rows of the table of metrics, at the first scrape. ``uses``: names of features that it needs, which
     come before it in the list. ``"webhooks?"`` is one that it uses if it is there.
     ``answers``: makes the objects that answer questions of the core, or hear what happens, before there are
-    logins; see :class:`imserver.core.core.Core`.
+    logins; see :class:`imserver.gateway.core.core.Core`.
     ``views(forks)`` imports what Flask answers, and returns the function that makes its blueprints from the
     core and the :class:`imserver.plugin.http.Api`. It is called at the first request that the front server
     does not answer, or before this process forks (``forks``): then it loads all that first requests need, so
@@ -75,13 +75,13 @@ class FeatureRow(Struct, frozen=True, eq=False):
     first line of its docstring is the help. ``"doctor"`` is a function that gets statements which read the
     database, and yields findings about the feature's rows. Settings need not name the feature.
     ``offline(config, store, tenants)`` is a context with what the feature is in a command, where no node
-    runs: objects of :class:`imserver.storage.contract.Erasure`, ``ArchivedFiles`` there,
-    :class:`imserver.auth.observer.Observer` (it hears of acts, and may raise ImserverError) and
-    :class:`imserver.notify.PushService`. In a node they are among its answers and services. ``tenants()`` are
-    the apps. Commands that need none of these enter it, too: what costs much is made at its first use.
-    ``tables``: its tables, in the order of their deletion, then the steps that make them if the feature is of
-    another distribution, numbered from 1. A feature of this server has its tables in a module ``declared``,
-    which imports nothing else of it: nodes without the feature read it, too.
+    runs: objects of :class:`imserver.gateway.storage.contract.Erasure`, ``ArchivedFiles`` there,
+    :class:`imserver.gateway.auth.observer.Observer` (it hears of acts, and may raise ImserverError) and
+    :class:`imserver.gateway.notify.PushService`. In a node they are among its answers and services.
+    ``tenants()`` are the apps. Commands that need none of these enter it, too: what costs much is made at
+    its first use. ``tables``: its tables, in the order of their deletion, then the steps that make them if
+    the feature is of another distribution, numbered from 1. A feature of this server has its tables in a
+    module ``declared``, which imports nothing else of it: nodes without the feature read it, too.
     Everything is called in the order of the list of features.
     """
 

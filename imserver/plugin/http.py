@@ -6,31 +6,31 @@ from typing import Annotated, Any, TypeVar
 
 from msgspec import Struct
 
-from imserver.cluster.history import count_fitting
-from imserver.config.declared import about as about
-from imserver.http.call import Api as Api
-from imserver.http.call import Call as Call
-from imserver.http.call import Route as Route
-from imserver.http.field import AccountApp as AccountApp
-from imserver.http.field import Acting as Acting
-from imserver.http.field import NextCursor as NextCursor
-from imserver.http.field import PageCursor as PageCursor
-from imserver.http.form import BadBody as BadBody
-from imserver.http.form import app_of_rooms as app_of_rooms
-from imserver.http.form import cursor_of
-from imserver.http.form import read_cursor as read_cursor
-from imserver.http.form import room_id as room_id
-from imserver.http.operation import Header as Header
-from imserver.http.operation import Resource as Resource
-from imserver.http.operation import one_of as one_of
-from imserver.http.reply import PROBLEM as PROBLEM
-from imserver.http.reply import ApiProblem as ApiProblem
-from imserver.http.reply import BatchAnswers as BatchAnswers
-from imserver.http.reply import RequestRefused as RequestRefused
-from imserver.http.reply import stream_head as stream_head
-from imserver.http.reply import stream_refused as stream_refused
-from imserver.transport.http1 import HttpRequest as HttpRequest
-from imserver.transport.http1 import HttpResponse as HttpResponse
+from imserver.gateway.cluster.history import count_fitting
+from imserver.gateway.config.declared import about as about
+from imserver.gateway.http.call import Api as Api
+from imserver.gateway.http.call import Call as Call
+from imserver.gateway.http.call import Route as Route
+from imserver.gateway.http.field import AccountApp as AccountApp
+from imserver.gateway.http.field import Acting as Acting
+from imserver.gateway.http.field import NextCursor as NextCursor
+from imserver.gateway.http.field import PageCursor as PageCursor
+from imserver.gateway.http.form import BadBody as BadBody
+from imserver.gateway.http.form import app_of_rooms as app_of_rooms
+from imserver.gateway.http.form import cursor_of
+from imserver.gateway.http.form import read_cursor as read_cursor
+from imserver.gateway.http.form import room_id as room_id
+from imserver.gateway.http.operation import Header as Header
+from imserver.gateway.http.operation import Resource as Resource
+from imserver.gateway.http.operation import one_of as one_of
+from imserver.gateway.http.reply import PROBLEM as PROBLEM
+from imserver.gateway.http.reply import ApiProblem as ApiProblem
+from imserver.gateway.http.reply import BatchAnswers as BatchAnswers
+from imserver.gateway.http.reply import RequestRefused as RequestRefused
+from imserver.gateway.http.reply import stream_head as stream_head
+from imserver.gateway.http.reply import stream_refused as stream_refused
+from imserver.gateway.transport.http1 import HttpRequest as HttpRequest
+from imserver.gateway.transport.http1 import HttpResponse as HttpResponse
 
 
 def __getattr__(name: str) -> Any:

@@ -2,39 +2,39 @@
 
 from typing import Any
 
-from imserver.auth.issuers import Issuer as Issuer
-from imserver.auth.observer import Act as Act
-from imserver.auth.observer import Denial as Denial
-from imserver.auth.observer import Observer as Observer
-from imserver.auth.principal import BadSignature as BadSignature
-from imserver.auth.principal import Need as Need
-from imserver.auth.principal import Needs as Needs
-from imserver.auth.principal import Principal as Principal
-from imserver.auth.questions import GOCHAT as GOCHAT
-from imserver.auth.questions import AccountLookup as AccountLookup
-from imserver.auth.questions import AccountSession as AccountSession
-from imserver.auth.questions import BackEndCall as BackEndCall
-from imserver.auth.questions import BackEndRefused as BackEndRefused
-from imserver.auth.questions import BackEnds as BackEnds
-from imserver.auth.questions import BackEndUnavailable as BackEndUnavailable
-from imserver.auth.questions import Holder as Holder
-from imserver.auth.questions import LoginAnswer as LoginAnswer
-from imserver.auth.questions import Relations as Relations
-from imserver.auth.questions import ReviewDecision as ReviewDecision
-from imserver.auth.questions import Reviews as Reviews
-from imserver.auth.rates import Buckets as Buckets
-from imserver.auth.rates import Rate as Rate
-from imserver.auth.rates import TooManyRequests as TooManyRequests
-from imserver.auth.rules import LoginDecision as LoginDecision
-from imserver.auth.tenants import Tenant as Tenant
-from imserver.auth.tenants import Tenants as Tenants
-from imserver.auth.tokens import BadKey as BadKey
-from imserver.auth.tokens import BadToken as BadToken
-from imserver.auth.tokens import TokenExpired as TokenExpired
-from imserver.auth.tokens import UnverifiedClaims as UnverifiedClaims
-from imserver.auth.tokens import token_end as token_end
+from imserver.gateway.auth.issuers import Issuer as Issuer
+from imserver.gateway.auth.observer import Act as Act
+from imserver.gateway.auth.observer import Denial as Denial
+from imserver.gateway.auth.observer import Observer as Observer
+from imserver.gateway.auth.principal import BadSignature as BadSignature
+from imserver.gateway.auth.principal import Need as Need
+from imserver.gateway.auth.principal import Needs as Needs
+from imserver.gateway.auth.principal import Principal as Principal
+from imserver.gateway.auth.questions import GOCHAT as GOCHAT
+from imserver.gateway.auth.questions import AccountLookup as AccountLookup
+from imserver.gateway.auth.questions import AccountSession as AccountSession
+from imserver.gateway.auth.questions import BackEndCall as BackEndCall
+from imserver.gateway.auth.questions import BackEndRefused as BackEndRefused
+from imserver.gateway.auth.questions import BackEnds as BackEnds
+from imserver.gateway.auth.questions import BackEndUnavailable as BackEndUnavailable
+from imserver.gateway.auth.questions import Holder as Holder
+from imserver.gateway.auth.questions import LoginAnswer as LoginAnswer
+from imserver.gateway.auth.questions import Relations as Relations
+from imserver.gateway.auth.questions import ReviewDecision as ReviewDecision
+from imserver.gateway.auth.questions import Reviews as Reviews
+from imserver.gateway.auth.rates import Buckets as Buckets
+from imserver.gateway.auth.rates import Rate as Rate
+from imserver.gateway.auth.rates import TooManyRequests as TooManyRequests
+from imserver.gateway.auth.rules import LoginDecision as LoginDecision
+from imserver.gateway.auth.tenants import Tenant as Tenant
+from imserver.gateway.auth.tenants import Tenants as Tenants
+from imserver.gateway.auth.tokens import BadKey as BadKey
+from imserver.gateway.auth.tokens import BadToken as BadToken
+from imserver.gateway.auth.tokens import TokenExpired as TokenExpired
+from imserver.gateway.auth.tokens import UnverifiedClaims as UnverifiedClaims
+from imserver.gateway.auth.tokens import token_end as token_end
+from imserver.gateway.transport.proxies import is_loopback, network_of
 from imserver.plugin.app_secrets import AppSecrets as AppSecrets
-from imserver.transport.proxies import is_loopback, network_of
 
 
 def __getattr__(name: str) -> Any:

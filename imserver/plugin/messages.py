@@ -3,7 +3,7 @@
 import warnings
 from typing import Any
 
-from imserver.cluster.history import count_fitting as count_fitting
+from imserver.gateway.cluster.history import count_fitting as count_fitting
 from imserver.messenger.messages.api.conversations import ConversationId as ConversationId
 from imserver.messenger.messages.api.messages import MessageApi as MessageApi
 from imserver.messenger.messages.api.messages import SendRequest as SendRequest

@@ -1,3 +1,3 @@
 """The face: rows of ``/metrics``."""
 
-from imserver.metric_table import Metric as Metric
+from imserver.gateway.metric_table import Metric as Metric

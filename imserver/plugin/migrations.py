@@ -8,7 +8,7 @@ def __getattr__(name: str) -> Any:
     """``Columns`` of version 3."""
     if name != "Columns":
         raise AttributeError(name)
-    from imserver.storage.migrations.table_text import Columns
+    from imserver.gateway.storage.migrations.table_text import Columns
 
     warnings.warn(f"{__name__} is deprecated: write the step as a text", DeprecationWarning, stacklevel=2)
     return Columns

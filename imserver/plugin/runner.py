@@ -12,10 +12,10 @@ from typing import Final
 from gevent.event import Event as Signal
 from gevent.pool import Group
 
-from imserver.clock import retry_pause, until_beat
-from imserver.errors import ImserverError, StorageUnavailable, Unavailable
-from imserver.storage.statements import PooledStatements, text_of
-from imserver.storage.store import Store
+from imserver.gateway.clock import retry_pause, until_beat
+from imserver.gateway.errors import ImserverError, StorageUnavailable, Unavailable
+from imserver.gateway.storage.statements import PooledStatements, text_of
+from imserver.gateway.storage.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -3,20 +3,20 @@
 from time import monotonic, time
 from typing import Final
 
-from imserver.assets import asset_path as asset_path
-from imserver.clock import every as every
-from imserver.clock import is_long_turn as is_long_turn
-from imserver.clock import retry_pause as retry_pause
-from imserver.clock import serve_others as serve_others
-from imserver.clock import until_beat as until_beat
-from imserver.logging import RateLimitedLog as RateLimitedLog
-from imserver.model import Service as Service
-from imserver.threads import Threads as Threads
-from imserver.transport.outgoing import BadUrl as BadUrl
-from imserver.transport.outgoing import Outgoing as Outgoing
-from imserver.transport.outgoing import PublicRequests as PublicRequests
-from imserver.transport.outgoing import Unreachable as Unreachable
-from imserver.transport.proxies import network_of as network_of
+from imserver.gateway.assets import asset_path as asset_path
+from imserver.gateway.clock import every as every
+from imserver.gateway.clock import is_long_turn as is_long_turn
+from imserver.gateway.clock import retry_pause as retry_pause
+from imserver.gateway.clock import serve_others as serve_others
+from imserver.gateway.clock import until_beat as until_beat
+from imserver.gateway.logging import RateLimitedLog as RateLimitedLog
+from imserver.gateway.model import Service as Service
+from imserver.gateway.threads import Threads as Threads
+from imserver.gateway.transport.outgoing import BadUrl as BadUrl
+from imserver.gateway.transport.outgoing import Outgoing as Outgoing
+from imserver.gateway.transport.outgoing import PublicRequests as PublicRequests
+from imserver.gateway.transport.outgoing import Unreachable as Unreachable
+from imserver.gateway.transport.proxies import network_of as network_of
 
 _STEADY_FROM: Final = time() - monotonic()
 

@@ -2,17 +2,17 @@
 
 from typing import Any
 
-from imserver.channels.client_commands import ChannelAnswers as ChannelAnswers
-from imserver.channels.connections import Joined as Joined
-from imserver.channels.connections import Left as Left
-from imserver.channels.members import ChannelMember as ChannelMember
-from imserver.channels.members import ChannelRefused as ChannelRefused
-from imserver.channels.subscriptions import Channels as Channels
-from imserver.channels.subscriptions import Subscribed as Subscribed
-from imserver.cluster.history import Position as Position
-from imserver.core.core import Core as Core
-from imserver.sessions.presence import Presence as Presence
-from imserver.sessions.sessions import Sessions as Sessions
+from imserver.gateway.channels.client_commands import ChannelAnswers as ChannelAnswers
+from imserver.gateway.channels.connections import Joined as Joined
+from imserver.gateway.channels.connections import Left as Left
+from imserver.gateway.channels.members import ChannelMember as ChannelMember
+from imserver.gateway.channels.members import ChannelRefused as ChannelRefused
+from imserver.gateway.channels.subscriptions import Channels as Channels
+from imserver.gateway.channels.subscriptions import Subscribed as Subscribed
+from imserver.gateway.cluster.history import Position as Position
+from imserver.gateway.core.core import Core as Core
+from imserver.gateway.sessions.presence import Presence as Presence
+from imserver.gateway.sessions.sessions import Sessions as Sessions
 
 
 def __getattr__(name: str) -> Any:

@@ -23,13 +23,13 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from imserver.config.settings import StorageSettings
-from imserver.errors import REPLY_TEXT, ReplyCode
-from imserver.model import BadFrame, Command, Event, Reply, Request
+from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.errors import REPLY_TEXT, ReplyCode
+from imserver.gateway.model import BadFrame, Command, Event, Reply, Request
+from imserver.gateway.protocol.dialect import Dialect
+from imserver.gateway.storage.store import Store
+from imserver.gateway.storage.tables import CORE_TABLES, Reason, StoreTables, Table
 from imserver.plugin.feature import FeatureRow
-from imserver.protocol.dialect import Dialect
-from imserver.storage.store import Store
-from imserver.storage.tables import CORE_TABLES, Reason, StoreTables, Table
 
 __all__ = ["CodecContract", "NodeProcess", "check_absent", "check_tables", "eventually"]
 

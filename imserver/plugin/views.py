@@ -4,5 +4,5 @@ module of its views, which the first request loads.
 ``flask.g.refusal`` is the :class:`imserver.plugin.errors.HttpProblem` with which the core refuses the
 request: a function of ``Blueprint.after_app_request`` may return a page in place of that answer."""
 
-from imserver.http.views import as_request as as_request
-from imserver.http.views import to_response as to_response
+from imserver.gateway.http.views import as_request as as_request
+from imserver.gateway.http.views import to_response as to_response

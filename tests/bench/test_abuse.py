@@ -10,13 +10,13 @@ from bench.abuse_answers import command_answers, http_answers
 from bench.abuse_rows import COMMANDS, PROTOBUF, PUBLISHER, REFUSED, ROUTES, SILENT
 from bench.abuse_setup import Attacker
 from bench.frames import CLOSE, server_frame
-from imserver.api.v1.publisher import PublisherCommand
 from imserver.dialects.action import wire as action
 from imserver.dialects.centrifuge import wire as centrifuge
-from imserver.dialects.cmd import wire as cmd
 from imserver.dialects.protobuf import wire as protobuf
 from imserver.dialects.pusher import wire as pusher
-from imserver.http.openapi import document
+from imserver.gateway.api.v1.publisher import PublisherCommand
+from imserver.gateway.dialects.cmd import wire as cmd
+from imserver.gateway.http.openapi import document
 from tests.bench.play import run
 from tests.rows import COMMANDS as ROUTES_OF_BATCHES
 from tests.rows import DIALECTS, DOCUMENTED, OPERATIONS, READERS

@@ -44,8 +44,8 @@ from checker.cli import check
 from checker.history import read
 from checker.models import OPERATIONS
 from imserver.dialects.protobuf import wire as protobuf
+from imserver.gateway.model import Reply, Request
 from imserver.messenger.messages.model import Message
-from imserver.model import Reply, Request
 from tests.conftest import StartServer
 from tests.support import eventually
 

@@ -17,8 +17,8 @@ import pytest
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.keys import Keys
 
-from imserver.assets import DEFAULT_CONFIG
-from imserver.config.yaml import read_yaml
+from imserver.gateway.assets import DEFAULT_CONFIG
+from imserver.gateway.config.yaml import read_yaml
 from imserver.pages.text import LANGUAGES, TEXT
 from imserver_client import Api
 from tests.browser.chromium import Browser, Page

@@ -2,7 +2,7 @@
 
 import pytest
 
-from imserver import errors as server
+from imserver.gateway import errors as server
 from imserver_client import ClientError, Closed, CommandRefused, LoginRefused, NotConnected, RequestRefused
 from imserver_client.errors import CLOSE_CODES, CLOSE_TRY_AGAIN, PROBLEM_CODES, REPLY_CODES, REPLY_OK
 

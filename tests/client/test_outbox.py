@@ -15,9 +15,9 @@ from imserver_client import Client, NotConnected, PushAnswer, PushResult, Reques
 from imserver_client.outbox import OutboxRow, OutboxTable, OutboxUnavailable, push_rows
 from tests.conftest import StartServer
 from tests.docs.markdown import blocks
+from tests.gateway.storage.servers import KINDS, DatabaseServer
 from tests.ports import fixed_ports
 from tests.processes import ended_on_failure, spawn
-from tests.storage.servers import KINDS, DatabaseServer
 from tests.support import ROOT, Server, clean_environment, eventually, run_cli
 
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from imserver.dialects.cmd.wire import CmdDialect
-from imserver.model import Event
+from imserver.gateway.dialects.cmd.wire import CmdDialect
+from imserver.gateway.model import Event
 from imserver_client.errors import may_reconnect
 from imserver_client.protocol import CmdCodec, Push, Reply
 from imserver_client.session import Backoff

@@ -14,7 +14,7 @@ import yaml
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from imserver import assets
+from imserver.gateway import assets
 from tests.conftest import StartServer
 from tests.docs.markdown import blocks
 from tests.integration.cmd import fresh, get, json_request, logged_in

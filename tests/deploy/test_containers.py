@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from imserver import assets
-from imserver.config.values import fold
-from tests.cluster.redis_server import RedisServer
+from imserver.gateway import assets
+from imserver.gateway.config.values import fold
 from tests.conftest import StartServer
+from tests.gateway.cluster.redis_server import RedisServer
 from tests.integration.cmd import fresh, get, logged_in, post
 from tests.rows import DECLARED
 from tests.support import ROOT, Server, clean_environment, eventually

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from imserver.metric_table import Metric
+from imserver.gateway.metric_table import Metric
 from tests.rows import METRICS
 from tests.support import ROOT
 

@@ -7,9 +7,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from imserver import assets
-from imserver.config.values import fold
-from imserver.node.feature_list import load_config
+from imserver.gateway import assets
+from imserver.gateway.config.values import fold
+from imserver.gateway.node.feature_list import load_config
 from tests.support import ROOT, run_cli
 
 FOLDER = ROOT / "deploy" / "kubernetes"

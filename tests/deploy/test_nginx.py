@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from imserver import assets
+from imserver.gateway import assets
 from tests.conftest import StartServer
 from tests.docs.markdown import blocks
 from tests.integration.action import action_session

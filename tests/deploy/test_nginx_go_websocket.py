@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from imserver.dialects.client.settings_file import PUBLIC_KEY
-from tests.cluster.redis_server import RedisServer
+from tests.gateway.cluster.redis_server import RedisServer
 from tests.integration.client import (
     ONLINE,
     Listener,

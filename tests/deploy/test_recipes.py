@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from imserver.node.feature_list import load_config
+from imserver.gateway.node.feature_list import load_config
 from tests.browser.chromium import Browser
 from tests.browser.test_nginx import SITE as GOWEBSOCKET_SITE
 from tests.browser.test_talk_nginx import SITE as CHAT_SITE
-from tests.cluster.redis_server import RedisServer
 from tests.docs.markdown import blocks
+from tests.gateway.cluster.redis_server import RedisServer
 from tests.integration import action, client, cmd, gochat, protobuf
 from tests.integration.raw import Address, ask
 from tests.ports import free_ports

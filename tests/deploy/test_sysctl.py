@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from imserver import assets
+from imserver.gateway import assets
 from tests.support import ROOT
 from tests.tools import leave_out, require
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from imserver import assets
+from imserver.gateway import assets
 from tests.support import ROOT
 
 FILE = ROOT / "deploy" / "imserver.service"

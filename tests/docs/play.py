@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from imserver.config.settings import DEFAULT_APP
+from imserver.gateway.config.settings import DEFAULT_APP
 from tests.docs.markdown import Block, blocks, filled_in
 from tests.integration.cmd import CmdClient, cmd_client, users
 from tests.integration.raw import CLOSE, PING, PONG, TEXT, Frame, close, frame, text

@@ -14,8 +14,8 @@ import jwt
 import pytest
 
 from imserver.backends.webhooks import requests, reviews
-from imserver.config.settings import WebhookEvent
-from imserver.transport.outgoing import signature
+from imserver.gateway.config.settings import WebhookEvent
+from imserver.gateway.transport.outgoing import signature
 from tests import processes
 from tests.conftest import StartServer
 from tests.docs.markdown import Block, blocks, table_with

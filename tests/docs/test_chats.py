@@ -17,8 +17,8 @@ from imserver.dialects.protobuf.wire import (
     MESSAGE_TYPES,
     SIGNALS,
 )
+from imserver.gateway.model import Limit
 from imserver.messenger.messages.catch_up import RECOVERED
-from imserver.model import Limit
 from tests.conftest import StartServer
 from tests.docs.markdown import PAGES, Block, blocks, table_with
 from tests.integration.gochat import register

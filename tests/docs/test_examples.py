@@ -16,19 +16,19 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from imserver import assets
 from imserver.cli import main
-from imserver.node.feature_list import load_config
-from tests.cluster.redis_server import RedisServer
+from imserver.gateway import assets
+from imserver.gateway.node.feature_list import load_config
 from tests.conftest import StartServer
 from tests.docs.markdown import PAGES, Block, blocks, filled_in, table_with
 from tests.docs.play import APP, browser_of, exchanges, play_frames, play_session, present
 from tests.docs.product import GUIDE, files_of
+from tests.gateway.cluster.redis_server import RedisServer
+from tests.gateway.supervisor.family import Family
 from tests.integration.action import action_session
 from tests.integration.clusters import Nodes, name_of, nodes_of
 from tests.integration.cmd import CmdClient, fresh, get, logged_in, post
 from tests.integration.raw import ask, request
-from tests.supervisor.family import Family
 from tests.support import HTTP_SERVERS, ROOT, Server, eventually
 
 BOTS, FEATURE = (ROOT / "docs" / "guides" / f"{name}.md" for name in ("bots", "write-a-feature"))

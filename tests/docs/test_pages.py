@@ -10,16 +10,16 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from imserver import assets, errors
-from imserver.config.values import fold
 from imserver.dialects.centrifuge import codes
 from imserver.dialects.centrifuge.api import METHODS
 from imserver.dialects.centrifuge.wire import CentrifugeDialect
-from imserver.dialects.cmd.wire import COMMANDS
 from imserver.dialects.pusher import wire as pusher
 from imserver.dialects.pusher.api import ROUTES as PUSHER_ROUTES
 from imserver.dialects.pusher.declared import PusherSettings
-from imserver.node.feature_list import CORE, FEATURES
+from imserver.gateway import assets, errors
+from imserver.gateway.config.values import fold
+from imserver.gateway.dialects.cmd.wire import COMMANDS
+from imserver.gateway.node.feature_list import CORE, FEATURES
 from tests.docs.markdown import PAGES, anchors, links, prose, table_with, tables
 from tests.rows import DECLARED, METRICS, PROBLEMS, RATES, READERS, ROUTES
 from tests.support import ROOT

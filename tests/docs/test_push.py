@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from imserver.api.v1.presence import MOST_USERS
-from imserver.api.v1.subscribers import MOST_AT_ONCE
 from imserver.dialects import pusher
 from imserver.dialects.centrifuge import api as centrifugo
 from imserver.dialects.centrifuge import streams as emulation
+from imserver.gateway.api.v1.presence import MOST_USERS
+from imserver.gateway.api.v1.subscribers import MOST_AT_ONCE
 from imserver.people.oauth import api as oauth
 from tests.conftest import StartServer
 from tests.docs.markdown import blocks, prose

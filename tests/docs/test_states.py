@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from imserver.gateway.transport.states import CONNECTION_TRANSITIONS, ConnectionEvent
 from imserver.messenger.messages.acks import ACK_TRANSITIONS, AckEvent
-from imserver.transport.states import CONNECTION_TRANSITIONS, ConnectionEvent
 from tests.support import ROOT
 
 

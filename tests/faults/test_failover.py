@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.redis_server import RedisServer
+from tests.gateway.cluster.redis_server import RedisServer
 from tests.integration.clusters import nodes_of
 from tests.integration.raw import Ended, Raw, text
 from tests.integration.v1 import call

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from imserver_client import Backoff, Entry, LogReset, Messenger
+from tests.gateway.storage.servers import KINDS, Postgres, Replica
 from tests.integration.clusters import Launch
 from tests.integration.cmd import cmd_client, logged_in
 from tests.integration.raw import Address
 from tests.integration.test_messaging import ids, send
-from tests.storage.servers import KINDS, Postgres, Replica
 from tests.support import Server, eventually
 
 APP = "101"

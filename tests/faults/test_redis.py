@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.redis_server import RedisServer
+from tests.gateway.cluster.redis_server import RedisServer
 from tests.integration.clusters import Launch, Nodes, leases, name_of
 from tests.integration.cmd import CmdClient, get, good, is_online, logged_in, post, send_message, users
 from tests.integration.v1 import call

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.redis_server import RedisServer
+from tests.gateway.cluster.redis_server import RedisServer
+from tests.gateway.supervisor.family import Family
 from tests.integration.cmd import get, good, users
-from tests.supervisor.family import Family
 from tests.support import eventually
 
 from .conftest import Report

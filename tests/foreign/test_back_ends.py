@@ -12,7 +12,7 @@ import jwt
 import pytest
 from centrifuge import CentrifugeError, ReplyError
 
-from imserver.transport.outgoing import signature
+from imserver.gateway.transport.outgoing import signature
 from imserver_client import Client, CommandRefused, Publication
 from tests.conftest import StartServer
 from tests.integration.cmd import cmd_client, command, logged_in

@@ -29,8 +29,8 @@ from cent import (
     UnsubscribeRequest,
 )
 
-from imserver.channels.members import MAX_TAG_BYTES, MAX_TAGS
 from imserver.dialects.centrifuge.service import GRACE_SECONDS
+from imserver.gateway.channels.members import MAX_TAG_BYTES, MAX_TAGS
 from tests.integration.raw import CLOSE, Raw, request, text
 from tests.support import Server, eventually
 

@@ -13,10 +13,10 @@ from cent import HistoryRequest, PresenceRequest, PublishRequest
 from centrifuge import ReplyError
 from centrifuge.exceptions import SubscriptionUnsubscribedError
 
+from tests.gateway.storage.servers import KINDS, DatabaseServer
 from tests.integration.clusters import nodes_of
 from tests.integration.v1 import good
 from tests.sdk.node import run_node
-from tests.storage.servers import KINDS, DatabaseServer
 from tests.support import Server
 from tests.tools import NODE_MODULES
 

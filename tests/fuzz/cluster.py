@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from imserver.cluster.nodes import (
+from imserver.gateway.cluster.nodes import (
     Fence,
     ForgetPending,
     NodeMessages,
@@ -19,11 +19,11 @@ from imserver.cluster.nodes import (
     encode,
     read,
 )
-from imserver.cluster.redis.lease import decode_lease
-from imserver.cluster.redis.presence import marked_offline, record_of
-from imserver.cluster.registry import Session
-from imserver.cluster.rpc.wire import read_answer, read_batch, read_query
-from imserver.model import Event
+from imserver.gateway.cluster.redis.lease import decode_lease
+from imserver.gateway.cluster.redis.presence import marked_offline, record_of
+from imserver.gateway.cluster.registry import Session
+from imserver.gateway.cluster.rpc.wire import read_answer, read_batch, read_query
+from imserver.gateway.model import Event
 
 from .target import Target
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import msgspec
 
-from imserver.config.load import dump
-from imserver.config.values import ConfigError
-from imserver.config.yaml import read_yaml, write_yaml
 from imserver.dialects.centrifuge.migration import Migration
 from imserver.dialects.centrifuge.migration_options import BadSettings
 from imserver.dialects.client.settings_file import read
-from imserver.node.feature_list import load_with_locations
+from imserver.gateway.config.load import dump
+from imserver.gateway.config.values import ConfigError
+from imserver.gateway.config.yaml import read_yaml, write_yaml
+from imserver.gateway.node.feature_list import load_with_locations
 
 from .target import Target
 

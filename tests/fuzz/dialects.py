@@ -14,16 +14,16 @@ from msgspec.structs import replace
 from imserver.dialects.action.wire import ActionDialect
 from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeProtobufDialect, read_emulation
 from imserver.dialects.centrifuge.wire import read_login as read_uni_login
-from imserver.dialects.cmd.wire import CmdDialect
 from imserver.dialects.protobuf.wire import FullProtobufDialect, ProtobufDialect
 from imserver.dialects.pusher.wire import PusherDialect
-from imserver.dialects.sse.api import SseDialect
-from imserver.errors import ReplyCode
+from imserver.gateway.dialects.cmd.wire import CmdDialect
+from imserver.gateway.dialects.sse.api import SseDialect
+from imserver.gateway.errors import ReplyCode
+from imserver.gateway.model import BadFrame, Command, Reply, Request
+from imserver.gateway.protocol.dialect import Dialect
 from imserver.messenger.messages.model import Message
-from imserver.model import BadFrame, Command, Reply, Request
 from imserver.notifications.content import meta_of, notify_in, text_in
 from imserver.plugin.wire import Refused
-from imserver.protocol.dialect import Dialect
 from imserver_client.protocol import CmdCodec
 from tests.rows import READERS
 

@@ -15,7 +15,7 @@ from zipfile import ZIP_DEFLATED, ZipFile
 import msgspec
 from PIL import Image
 
-from imserver.errors import StartError
+from imserver.gateway.errors import StartError
 from imserver.media.uploads import pictures
 from imserver.media.uploads.boxes import clear_metadata
 from imserver.media.uploads.media import type_of

@@ -11,10 +11,10 @@ from urllib.parse import urlencode
 
 import h11
 
-from imserver.http.form import BadBody, parse_body, parse_pairs, read_cursor
-from imserver.http.reply import ApiProblem
-from imserver.http.wire import GZIP, inflate, takes_gzip
-from imserver.transport.http1 import (
+from imserver.gateway.http.form import BadBody, parse_body, parse_pairs, read_cursor
+from imserver.gateway.http.reply import ApiProblem
+from imserver.gateway.http.wire import GZIP, inflate, takes_gzip
+from imserver.gateway.transport.http1 import (
     BadHead,
     Body,
     KnownHeads,
@@ -24,8 +24,8 @@ from imserver.transport.http1 import (
     plain_head,
     plain_request,
 )
-from imserver.transport.outgoing import AnswerReader, Unreachable, read_answer
-from imserver.transport.proxies import TrustedProxies, read_proxy_header
+from imserver.gateway.transport.outgoing import AnswerReader, Unreachable, read_answer
+from imserver.gateway.transport.proxies import TrustedProxies, read_proxy_header
 
 from .smuggling import PARTS, STREAMS
 from .target import Target

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 import h11
 
-from imserver.transport.http1 import BadHead, Body, KnownHeads, end_of_head
+from imserver.gateway.transport.http1 import BadHead, Body, KnownHeads, end_of_head
 
 LIMIT: Final = 16384
 NEXT: Final = b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"

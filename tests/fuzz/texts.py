@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 
-from imserver.http.reply import ApiProblem
+from imserver.gateway.http.reply import ApiProblem
 from imserver.notifications.digests import clean as clean_for_mail
 from imserver.notifications.webpush import retry_after
 from imserver.people.bots.incoming import text_of as text_of_hook

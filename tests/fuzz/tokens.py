@@ -11,11 +11,12 @@ from typing import Any
 import jwt
 import msgspec
 
-from imserver.auth import tokens
-from imserver.auth.channel_tokens import read_channel_token
-from imserver.auth.login_tokens import PageTokens
-from imserver.auth.tokens import BadToken, UnverifiedClaims, app_named_by, load_keys, read_bare_token
-from imserver.channels.members import (
+from imserver.dialects.centrifuge.claims import connection_request, decode_connection
+from imserver.gateway.auth import tokens
+from imserver.gateway.auth.channel_tokens import read_channel_token
+from imserver.gateway.auth.login_tokens import PageTokens
+from imserver.gateway.auth.tokens import BadToken, UnverifiedClaims, app_named_by, load_keys, read_bare_token
+from imserver.gateway.channels.members import (
     ChannelRefused,
     check_name,
     group_in,
@@ -23,15 +24,14 @@ from imserver.channels.members import (
     needs_token,
     read_cursor,
 )
-from imserver.config.settings import Config, JwtSettings
-from imserver.dialects.centrifuge.claims import connection_request, decode_connection
-from imserver.http.form import app_number, room_id
+from imserver.gateway.config.settings import Config, JwtSettings
+from imserver.gateway.http.form import app_number, room_id
+from imserver.gateway.process import Secret
+from imserver.gateway.sessions.connection_ids import ConnectionIds
 from imserver.messenger.messages.names import clean_name, is_name
 from imserver.notifications.tokens import ActionToken, ActionTokens, BadActionToken, MailToken
 from imserver.people.accounts import tokens as account_tokens
 from imserver.people.accounts.identifiers import BadField, candidates, split
-from imserver.process import Secret
-from imserver.sessions.connection_ids import ConnectionIds
 
 from .target import Target
 

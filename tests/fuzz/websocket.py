@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from imserver.transport.frames import Violation, begins_small, deflate, is_pong
-from imserver.transport.parser import MessageParser, read_close
+from imserver.gateway.transport.frames import Violation, begins_small, deflate, is_pong
+from imserver.gateway.transport.parser import MessageParser, read_close
 from tests.integration.raw import BINARY, CLOSE, CONTINUATION, TEXT, frame
 
 from .http import pieces

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from imserver.plugin.testing import HostAndPort
-from tests.cluster.redis_server import RedisServer
+from tests.gateway.cluster.redis_server import RedisServer
 from tests.support import COMMAND, POLICIES, Server, eventually, merged
 
 from .cmd import good

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from imserver.errors import ReplyCode
+from imserver.gateway.errors import ReplyCode
 
 from .clusters import Nodes, app_with, nodes_of
 from .cmd import logged_in

@@ -9,9 +9,9 @@ from typing import Any
 import jwt
 import pytest
 
-from imserver.config.settings import MAX_USER_BYTES
+from imserver.gateway.config.settings import MAX_USER_BYTES
+from imserver.gateway.model import Limit
 from imserver.messenger.messages.streamed_messages import MOST_OWNER_BYTES
-from imserver.model import Limit
 from imserver.people.bots.answers import MOST_STREAMS
 from imserver.plugin.testing import HostAndPort
 from tests.conftest import StartServer

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from imserver import errors
+from imserver.gateway import errors
 from tests.support import eventually
 
 from .clusters import Nodes, app_with, nodes_of

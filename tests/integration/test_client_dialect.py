@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from imserver.config.settings import Config
+from imserver.gateway.config.settings import Config
 from tests.support import Server, eventually
 
 from .client import (

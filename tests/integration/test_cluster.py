@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from imserver.cluster.registry import own_address
+from imserver.gateway.cluster.registry import own_address
 from tests.support import Server, eventually, run_cli, with_constants
 
 from .clusters import Launch, Nodes, app_with, leases, name_of, nodes_of, states
@@ -63,7 +63,7 @@ PAIRS_OF_NODES = [(0, 1), (1, 0), (0, 2)]
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     """Three nodes that most tests share. A connection has time to show that it lives."""
-    patient = with_constants({"imserver.sessions.sessions.ALIVE_SECONDS": 30})
+    patient = with_constants({"imserver.gateway.sessions.sessions.ALIVE_SECONDS": 30})
     with nodes_of(tmp_path_factory.mktemp("cluster"), 0) as three:
         three.start_many(3, command=patient)
         yield three
@@ -538,7 +538,7 @@ def test_a_thousand_users_spread_over_all_nodes(nodes: Nodes, app: int) -> None:
 @pytest.mark.full
 def test_a_large_app_is_listed_in_pages_from_any_node(cluster: Launch, app: int) -> None:
     nodes = cluster(1)
-    nodes.start_many(2, command=with_constants({"imserver.dialects.cmd.api.LIST_PAGE": 7}))
+    nodes.start_many(2, command=with_constants({"imserver.gateway.dialects.cmd.api.LIST_PAGE": 7}))
     names = sorted(f"u{number}{'é' * (number % 3)}" for number in range(30))
     with ExitStack() as stack:
         for number, name in enumerate(names):

@@ -6,7 +6,7 @@ from typing import Any
 import jwt
 import pytest
 
-from imserver.errors import CloseCode
+from imserver.gateway.errors import CloseCode
 from tests.conftest import StartServer
 from tests.support import Server
 

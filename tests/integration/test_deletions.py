@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.cluster.redis_server import RedisServer
+from tests.gateway.cluster.redis_server import RedisServer
 from tests.support import eventually
 from tests.users import User
 

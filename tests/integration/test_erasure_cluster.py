@@ -5,7 +5,7 @@ from typing import Any
 
 import redis
 
-from tests.cluster.redis_server import RedisServer
+from tests.gateway.cluster.redis_server import RedisServer
 from tests.support import eventually
 from tests.users import User
 

@@ -10,7 +10,7 @@ from typing import Any
 import jwt
 import pytest
 
-from imserver import errors
+from imserver.gateway import errors
 from tests.support import Server, eventually
 
 from .cmd import get, good, is_online, json_request, logged_in, post, send_message, send_to_all, users

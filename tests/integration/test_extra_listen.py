@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from imserver.plugin.testing import HostAndPort
+from tests.gateway.supervisor.family import Family
 from tests.ports import free_ports
-from tests.supervisor.family import Family
 from tests.support import Server, eventually, run_cli
 
 from .client import Listener, done, listening, new_system

@@ -113,7 +113,7 @@ AFTER_A_FAILURE = """
 from gevent import monkey; monkey.patch_all()
 import gevent, logging, os, sys
 from wsgiref.util import setup_testing_defaults
-from imserver.errors import StartError
+from imserver.gateway.errors import StartError
 from imserver.wsgi import application
 
 def ask():

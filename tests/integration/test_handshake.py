@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.test_metrics import samples
+from tests.gateway.api.test_metrics import samples
 from tests.support import Server, eventually
 
 from .cmd import cmd_client, command, logged_in, pairs, reply, users

@@ -164,7 +164,7 @@ def test_new_keys_of_the_provider_count_without_a_restart(launch: Launch, http_s
 def test_an_issuer_that_hangs_fails_its_own_logins_only(
     provider: Provider, launch: Launch, http_server: str
 ) -> None:
-    """That nobody waits for another issuer, tests/auth/test_issuers.py checks without a clock."""
+    """That nobody waits for another issuer, tests/gateway/auth/test_issuers.py checks without a clock."""
     with create_server(("127.0.0.1", 0)) as hanging:
         issuer = f"http://127.0.0.1:{hanging.getsockname()[1]}"
         server = started(launch, http_server, issuer, provider.issuer)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from imserver.logging import request_id
+from imserver.gateway.logging import request_id
 from tests.conftest import StartServer
 from tests.support import HTTP_SERVERS, Server, eventually
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jwt
 import pytest
 
-from tests.commands.test_token import create
+from tests.gateway.commands.test_token import create
 from tests.support import Server, eventually
 
 from .client import listening

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from imserver.plugin.testing import HostAndPort
-from tests.api.test_metrics import samples
 from tests.conftest import StartServer
+from tests.gateway.api.test_metrics import samples
 from tests.processes import pause
 from tests.support import HTTP_SERVERS, Server, eventually
 

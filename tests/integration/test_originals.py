@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from imserver.node.feature_list import load_config
+from imserver.gateway.node.feature_list import load_config
 from tests.integration import action, client, cmd, gochat, protobuf
 from tests.integration.raw import Raw, Response, ask, bearer, request
 from tests.support import ROOT, Server

@@ -22,7 +22,7 @@ NODES = [(0, 1), (1, 0), (0, 0)]
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     """Two nodes, one per HTTP server; one folder of data. A connection has time to show that it lives."""
-    patient = with_constants({"imserver.sessions.sessions.ALIVE_SECONDS": 30})
+    patient = with_constants({"imserver.gateway.sessions.sessions.ALIVE_SECONDS": 30})
     with nodes_of(tmp_path_factory.mktemp("cluster"), 0, apps={"gochat": {}}) as two:
         two.start_many(2, command=patient)
         yield two

@@ -21,7 +21,7 @@ Account = tuple[str, str]
 @pytest.fixture(scope="module")
 def server(launch: Launch, http_server: str) -> Server:
     """A connection has time to show that it lives."""
-    patient = with_constants({"imserver.sessions.sessions.ALIVE_SECONDS": 30})
+    patient = with_constants({"imserver.gateway.sessions.sessions.ALIVE_SECONDS": 30})
     apps = {"gochat": {}, "101": {}}
     return launch(http_server, patient, apps=apps, websocket={"close_seconds": 1})
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from imserver.dialects.pusher.service import connection_id_of
-from tests.cluster.redis_server import RedisServer
 from tests.conftest import StartServer
 from tests.docs.markdown import table_with
+from tests.gateway.cluster.redis_server import RedisServer
 from tests.support import ROOT, Server, eventually
 
 from .pusher import SHOP, Client, call, sign, trigger

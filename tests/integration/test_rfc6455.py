@@ -1,7 +1,7 @@
 """Frames as RFC 6455 sections 5 to 8 have them, on the echo path and on /acc, through both HTTP servers.
 
-Here is what only a socket shows. The rules of frames are proved in tests/transport/test_frames.py, what a
-connection makes of them in test_connection.py, and by Autobahn.
+Here is what only a socket shows. The rules of frames are proved in tests/gateway/transport/test_frames.py,
+what a connection makes of them in test_connection.py, and by Autobahn.
 """
 
 import os

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.storage.servers import KINDS, DatabaseServer
+from tests.gateway.storage.servers import KINDS, DatabaseServer
 from tests.support import Server, eventually, run_cli
 
 from . import v1

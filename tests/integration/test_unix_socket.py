@@ -9,9 +9,9 @@ import pytest
 
 from tests.conftest import StartServer
 from tests.deploy.proxy import NODES, Nginx, around
+from tests.gateway.supervisor.family import Family
 from tests.integration.cmd import cmd_client, fresh, json_request, logged_in
 from tests.integration.raw import Raw, ask, request
-from tests.supervisor.family import Family
 from tests.support import HTTP_SERVERS, eventually, run_cli
 
 SITE = """

@@ -19,12 +19,12 @@ from urllib.parse import urlencode
 
 import pytest
 
-from imserver.errors import CloseCode
-from tests.cluster.redis_server import RedisServer
+from imserver.gateway.errors import CloseCode
+from tests.gateway.cluster.redis_server import RedisServer
+from tests.gateway.storage.servers import KINDS, DatabaseServer
 from tests.ports import fixed_ports
 from tests.security.providers import CLIENT, StandIn
 from tests.security.providers import SECRET as PROVIDER_SECRET
-from tests.storage.servers import KINDS, DatabaseServer
 from tests.support import ROOT, Server, eventually
 from tests.users import User
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from imserver.http.operation import JSON
+from imserver.gateway.http.operation import JSON
 from tests.rows import DOCUMENTED, OPERATIONS
 from tests.support import Server
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from imserver.channels.members import MAX_TAG_BYTES, MAX_TAGS
+from imserver.gateway.channels.members import MAX_TAG_BYTES, MAX_TAGS
 from tests.conftest import StartServer
 from tests.support import Server
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from imserver.http.reply import MAX_BATCH_BYTES
+from imserver.gateway.http.reply import MAX_BATCH_BYTES
 from tests.support import Server, eventually
 
 from .cmd import CmdClient, fresh, logged_in

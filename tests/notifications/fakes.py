@@ -8,7 +8,7 @@ import gevent
 from msgspec.structs import replace
 
 from imserver.backends.webhooks.event_rows import NewEvent
-from imserver.errors import StorageUnavailable
+from imserver.gateway.errors import StorageUnavailable
 from imserver.notifications.contract import Delivery, PushEndpoint
 from imserver.notifications.rows import Results
 from imserver.plugin.wire import PushResult

@@ -12,20 +12,20 @@ from msgspec import json
 
 from imserver.backends.webhooks.consumer import DeliveryLease
 from imserver.backends.webhooks.event_rows import EventStore
-from imserver.config.settings import StorageSettings
+from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.metrics import Metrics
+from imserver.gateway.storage.statements import text_of
+from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.deliverer import LogFollower
 from imserver.messenger.messages.log.contract import Commit, Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.receipts import Receipts
-from imserver.metrics import Metrics
 from imserver.notifications.contract import Delivery, PushEndpoint, Shown, Wishes
 from imserver.notifications.declared import AppNotifySettings
 from imserver.notifications.notifier import Notifier
 from imserver.notifications.recipients import Recipients
 from imserver.notifications.rows import NotificationRows, Results
 from imserver.people.accounts.contract import Account
-from imserver.storage.statements import text_of
-from imserver.storage.store import Store
 from tests.backends.webhooks.consumer_users import end
 
 APP = "shop"

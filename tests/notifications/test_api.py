@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from imserver.http.call import Route
+from imserver.gateway.http.call import Route
+from imserver.gateway.model import Signal
 from imserver.messenger.messages.receipts import Signals, ToFollowers
-from imserver.model import Signal
 from imserver.notifications.contract import MUTED_FOR_GOOD, Delivery, Shown, Wishes
 from imserver.notifications.declared import (
     SUBSCRIPTION_REQUESTS,

@@ -13,6 +13,8 @@ from msgspec.structs import replace
 
 from imserver.backends.webhooks.consumer import DeliveryLease, NotOwner
 from imserver.backends.webhooks.event_rows import EventStore
+from imserver.gateway.notify import Notify
+from imserver.gateway.storage.store import Store
 from imserver.notifications.audiences import AudiencePages, AudienceRows, Audiences
 from imserver.notifications.contract import (
     Audience,
@@ -24,8 +26,6 @@ from imserver.notifications.contract import (
 from imserver.notifications.declared import AppNotifySettings
 from imserver.notifications.pushes import PushNotifications
 from imserver.notifications.rows import LEASE, NotificationRows, Results
-from imserver.notify import Notify
-from imserver.storage.store import Store
 from tests.stores import OpenStore
 from tests.support import until
 

@@ -5,6 +5,7 @@ import string
 import pytest
 from msgspec import json
 
+from imserver.gateway.notify import Action, Notify
 from imserver.messenger.messages.log.contract import Conversation
 from imserver.messenger.messages.model import Message
 from imserver.notifications.content import (
@@ -23,7 +24,6 @@ from imserver.notifications.content import (
     ttl_of,
 )
 from imserver.notifications.contract import Shown, ShownAction
-from imserver.notify import Action, Notify
 
 ANN = Author("Ann", "/ann.png")
 PAIR = Conversation(id=3, kind="user", members=("ann", "zoe"))

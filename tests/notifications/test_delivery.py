@@ -12,7 +12,7 @@ from gevent.event import Event as Signal
 from msgspec.structs import replace
 
 from imserver.backends.webhooks.consumer import DeliveryLease
-from imserver.cluster.nodes import NodeQueries
+from imserver.gateway.cluster.nodes import NodeQueries
 from imserver.notifications import delivery
 from imserver.notifications.contract import PushEndpoint, Shown
 from imserver.notifications.delivery import Deliveries

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from imserver.config.settings import StorageSettings
+from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.storage.store import Store
 from imserver.notifications.rows import NotificationRows
-from imserver.storage.store import Store
 from tests.notifications.devices import Device
 from tests.security.mail import Sink
 from tests.support import run_cli

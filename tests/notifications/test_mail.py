@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from imserver.backends.webhooks.consumer import DeliveryLease
 from imserver.backends.webhooks.event_rows import EventStore, StoredEvent
-from imserver.config.settings import AppSettings, settings_of
+from imserver.gateway.config.settings import AppSettings, settings_of
 from imserver.notifications import decisions, digests
 from imserver.notifications import mail as module
 from imserver.notifications.contract import ConversationWish, QuietHours, Wishes

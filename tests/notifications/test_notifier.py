@@ -9,7 +9,7 @@ from msgspec import json
 from msgspec.structs import replace
 
 from imserver.backends.webhooks.consumer import DeliveryLease
-from imserver.errors import StorageUnavailable
+from imserver.gateway.errors import StorageUnavailable
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.notifications import decisions

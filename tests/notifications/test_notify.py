@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from imserver.gateway.notify import MAX_NOTIFY_BYTES, Notify, encode_notify
 from imserver.messenger.messages.services import MessageServices
 from imserver.notifications.contract import Shown
 from imserver.notifications.parts import notifications_of
-from imserver.notify import MAX_NOTIFY_BYTES, Notify, encode_notify
 from tests.notifications.test_api import subscription
 from tests.rows import sections
 from tests.security.node_harness import ADMIN, PUSH, Harness, config

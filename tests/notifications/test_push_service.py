@@ -11,10 +11,10 @@ from urllib.error import HTTPError
 import msgspec
 import pytest
 
+from imserver.gateway.transport.outgoing import PublicRequests
 from imserver.notifications.contract import PushEndpoint, Shown
 from imserver.notifications.declared import NotificationSettings
 from imserver.notifications.webpush import WebPush, from_base64url
-from imserver.transport.outgoing import PublicRequests
 from tests.notifications.devices import base64url, body
 from tests.processes import spawn
 from tests.tools import require

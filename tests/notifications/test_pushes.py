@@ -6,12 +6,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from imserver.errors import StorageUnavailable
-from imserver.model import Event
+from imserver.gateway.errors import StorageUnavailable
+from imserver.gateway.model import Event
+from imserver.gateway.notify import Action, Notify, encode_notify
 from imserver.notifications.contract import Delivery, PushEndpoint, QuietHours, Shown, ShownAction, Wishes
 from imserver.notifications.declared import AppNotifySettings
 from imserver.notifications.pushes import PushNotifications, delivery_of_test
-from imserver.notify import Action, Notify, encode_notify
 
 
 def endpoint(id: int, user: str, **more: Any) -> PushEndpoint:

@@ -11,11 +11,13 @@ from msgspec.structs import replace
 
 from imserver.backends.webhooks.consumer import NotOwner
 from imserver.backends.webhooks.event_rows import EventStore, NewEvent
-from imserver.config.settings import StorageSettings
-from imserver.errors import ServiceRefused
+from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.errors import ServiceRefused
+from imserver.gateway.node.feature_list import tables_of_server
+from imserver.gateway.notify import Notify
+from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
-from imserver.node.feature_list import tables_of_server
 from imserver.notifications.audiences import AudienceRows
 from imserver.notifications.contract import (
     Audience,
@@ -30,8 +32,6 @@ from imserver.notifications.contract import (
     Wishes,
 )
 from imserver.notifications.rows import HOSTS_OF_USER, LEASE, NotificationRows, Results
-from imserver.notify import Notify
-from imserver.storage.store import Store
 from tests.messenger.messages.log.test_log_effort import steps_of
 from tests.stores import OpenStore
 
@@ -114,10 +114,10 @@ def test_the_endpoints_of_a_user_are_on_a_few_hosts(rows: NotificationRows) -> N
 ADD_AT_ONCE = """
 from gevent import monkey; monkey.patch_all()
 import sys, gevent
-from imserver.config.settings import StorageSettings
+from imserver.gateway.config.settings import StorageSettings
 from imserver.notifications.contract import PushEndpoint
 from imserver.notifications.rows import NotificationRows
-from imserver.storage.store import Store
+from imserver.gateway.storage.store import Store
 store = Store(StorageSettings(sys.argv[1], seconds=60, pool_size=8), sys.argv[2])
 store.start()
 rows = NotificationRows(store)

@@ -17,11 +17,11 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 )
 from py_vapid import Vapid02
 
+from imserver.gateway.transport.outgoing import BadUrl, PublicRequests
 from imserver.notifications import webpush
 from imserver.notifications.contract import PushEndpoint, Shown
 from imserver.notifications.declared import P256_ORDER, NotificationSettings
 from imserver.notifications.webpush import BODY_BYTES, WebPush, retry_after
-from imserver.transport.outgoing import BadUrl, PublicRequests
 from tests.integration.receiver import Receiver
 from tests.notifications.devices import Device, base64url, body, decoded
 

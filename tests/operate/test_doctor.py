@@ -16,7 +16,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from imserver.config.settings import (
+from imserver.dialects.pusher.declared import PusherOfApp, PusherSettings
+from imserver.gateway.config.settings import (
     AppSettings,
     BackEndSettings,
     ClusterSettings,
@@ -30,12 +31,11 @@ from imserver.config.settings import (
     TenantSettings,
     WebhookSettings,
 )
-from imserver.dialects.pusher.declared import PusherOfApp, PusherSettings
+from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.operate import doctor
 from imserver.people.oauth.declared import OAuthOfApp, ProviderSettings
-from imserver.storage.store import Store
 from imserver.version import running_version
 from tests.integration.test_webhooks import certificate_of_loopback
 from tests.ports import free_ports

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from imserver.config.load import load_with_locations
-from imserver.config.values import MIN_KEY_CHARACTERS
+from imserver.gateway.config.load import load_with_locations
+from imserver.gateway.config.values import MIN_KEY_CHARACTERS
 from tests.support import clean_environment, run_cli
 
 

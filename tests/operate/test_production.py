@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from imserver.cli import main
-from imserver.config.settings import (
+from imserver.dialects.pusher.declared import PusherOfApp, PusherSettings
+from imserver.gateway.config.settings import (
     ApiSettings,
     BackEndSettings,
     ClusterSettings,
@@ -25,7 +26,6 @@ from imserver.config.settings import (
     TenantSettings,
     WebhookSettings,
 )
-from imserver.dialects.pusher.declared import PusherOfApp, PusherSettings
 from imserver.operate.production import CHECKS, Deployment, findings
 from imserver.people.oauth.declared import OAuthOfApp, ProviderSettings
 from tests.rows import sections

@@ -6,7 +6,7 @@ import gzip
 
 from msgspec import Struct
 
-from imserver import assets
+from imserver.gateway import assets
 from imserver.pages import installable
 
 

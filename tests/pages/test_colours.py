@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from imserver.assets import STATIC
+from imserver.gateway.assets import STATIC
 
 LEAST = 4.5
 BACKGROUNDS = ("paper", "surface", "raised", "hover", "theirs")

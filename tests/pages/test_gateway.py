@@ -8,9 +8,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 from msgspec.structs import replace
 
-from imserver.cluster.registry import Lease
-from imserver.config.settings import AppSettings, Config, ServerSettings
-from imserver.config.values import ConfigError, Locations
+from imserver.gateway.cluster.registry import Lease
+from imserver.gateway.config.settings import AppSettings, Config, ServerSettings
+from imserver.gateway.config.values import ConfigError, Locations
 from imserver.pages.address import check
 from imserver.pages.blueprint import create_pages, less_loaded
 from tests.pages.test_routes import FakeNode

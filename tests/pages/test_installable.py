@@ -11,8 +11,8 @@ import pytest
 from flask.testing import FlaskClient
 from PIL import Image
 
-from imserver.assets import STATIC
-from imserver.config.settings import Config
+from imserver.gateway.assets import STATIC
+from imserver.gateway.config.settings import Config
 from imserver.pages import blueprint, installable
 from imserver.pages.text import TEXT
 from tests.pages import page_sizes

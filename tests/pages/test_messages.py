@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from imserver.assets import SDK, STATIC
+from imserver.gateway.assets import SDK, STATIC
 from tests.sdk.node import run_node
 
 HERE = Path(__file__).parent

@@ -12,9 +12,9 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from imserver.api.v1.table import document_of
-from imserver.config.settings import Config
-from imserver.http.openapi import document
+from imserver.gateway.api.v1.table import document_of
+from imserver.gateway.config.settings import Config
+from imserver.gateway.http.openapi import document
 from imserver.pages.blueprint import create_pages
 from imserver.pages.reference import chinese, curl_of, fields_of, kind_of, marked, operations_of
 from imserver.pages.text import REFERENCE

@@ -12,10 +12,10 @@ from flask import Flask, Response, g
 from flask.testing import FlaskClient
 from msgspec.structs import replace
 
-from imserver.auth.authority import AllowLists, Authority, Keys
-from imserver.auth.login_tokens import PageTokens
-from imserver.auth.tokens import Claims
-from imserver.config.settings import (
+from imserver.gateway.auth.authority import AllowLists, Authority, Keys
+from imserver.gateway.auth.login_tokens import PageTokens
+from imserver.gateway.auth.tokens import Claims
+from imserver.gateway.config.settings import (
     ApiSettings,
     AppSettings,
     Config,
@@ -24,12 +24,12 @@ from imserver.config.settings import (
     ServerSettings,
     TenantSettings,
 )
-from imserver.config.values import ConfigError, Locations
-from imserver.errors import Problems
+from imserver.gateway.config.values import ConfigError, Locations
+from imserver.gateway.errors import Problems
+from imserver.gateway.process import Secret
+from imserver.gateway.transport.proxies import TrustedProxies
 from imserver.pages.address import check
 from imserver.pages.blueprint import create_pages, explain
-from imserver.process import Secret
-from imserver.transport.proxies import TrustedProxies
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src {}; "

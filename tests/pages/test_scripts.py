@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from imserver.assets import SDK, STATIC
+from imserver.gateway.assets import SDK, STATIC
 from tests.sdk.node import run
 from tests.tools import require
 

@@ -10,7 +10,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from msgspec.structs import replace
 
-from imserver.config.settings import Config
+from imserver.gateway.config.settings import Config
 from imserver.pages.blueprint import create_pages
 from imserver.pages.text import TEXT
 from tests.pages.test_routes import FakeNode, page_data

@@ -9,7 +9,7 @@ import pytest
 from werkzeug.datastructures import LanguageAccept
 
 import imserver
-from imserver.assets import STATIC, TEMPLATES
+from imserver.gateway.assets import STATIC, TEMPLATES
 from imserver.pages.text import LANGUAGES, REFERENCE, TEXT, choose_language
 from imserver.people.accounts.confirmations import WORDS as CONFIRMATION_WORDS
 from tests.rows import PROBLEMS

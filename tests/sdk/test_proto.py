@@ -18,6 +18,7 @@ from imserver.dialects.protobuf.wire import (
     refusal,
     uplink_ack,
 )
+from imserver.gateway.model import ChannelPart, Reply, Request, Signal, StreamPart
 from imserver.messenger.messages.commands import SearchFilter
 from imserver.messenger.messages.message_commands import (
     ConversationPage,
@@ -27,7 +28,6 @@ from imserver.messenger.messages.message_commands import (
 )
 from imserver.messenger.messages.model import Message
 from imserver.messenger.messages.receipts import MarksAnswer, PeerReceipt, ReadMark, ReceiptPage, ReceiptShown
-from imserver.model import ChannelPart, Reply, Request, Signal, StreamPart
 from tests.integration import protobuf
 from tests.support import ROOT
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from imserver.assets import SDK
+from imserver.gateway.assets import SDK
 from tests.conftest import StartServer
 from tests.ports import fixed_ports
 from tests.processes import end, spawn

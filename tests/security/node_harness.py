@@ -14,8 +14,9 @@ import jwt
 import msgspec
 from msgspec.structs import replace
 
-from imserver.auth.principal import Principal
-from imserver.config.settings import (
+from imserver.dialects.pusher.declared import PusherOfApp, PusherSettings
+from imserver.gateway.auth.principal import Principal
+from imserver.gateway.config.settings import (
     ApiSettings,
     Config,
     JwtSettings,
@@ -25,15 +26,14 @@ from imserver.config.settings import (
     TenantSettings,
     WebhookSettings,
 )
-from imserver.dialects.pusher.declared import PusherOfApp, PusherSettings
-from imserver.http.call import Route, answer
-from imserver.node.flask_app import create_app
-from imserver.node.node import Node
+from imserver.gateway.http.call import Route, answer
+from imserver.gateway.node.flask_app import create_app
+from imserver.gateway.node.node import Node
+from imserver.gateway.transport.http1 import HttpRequest, HttpResponse
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.declared import AccountsOfApp, AppAccountSettings
 from imserver.people.accounts.parts import accounts_of
 from imserver.people.bots.parts import bots_of
-from imserver.transport.http1 import HttpRequest, HttpResponse
 from tests.rows import ROUTES
 
 SECRET: Final = "a secret of the back end, long enough"

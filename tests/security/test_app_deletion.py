@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from imserver.auth import tenants
-from imserver.auth.tenants import BadTenant, delete_app
+from imserver.gateway.auth import tenants
+from imserver.gateway.auth.tenants import BadTenant, delete_app
+from imserver.gateway.model import Event
+from imserver.gateway.storage.store import Store
 from imserver.media.uploads.contract import Upload
 from imserver.media.uploads.uploads import Uploads, UploadStorage
-from imserver.model import Event
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.parts import accounts_of
-from imserver.storage.store import Store
 
 from .node_harness import ALL, Harness, config
 
@@ -98,7 +98,7 @@ def test_a_node_that_looks_too_late_still_ends_the_sessions_of_the_old_app(
     assert parts.pending.add("shop", "ann", Event("msg", "", "secret"), 600)
     other = Store(parts.config.storage, parts.config.server.data_dir, threaded=False)
     other.start()
-    monkeypatch.setattr("imserver.storage.store.time", lambda: 2_000_000_000.0)
+    monkeypatch.setattr("imserver.gateway.storage.store.time", lambda: 2_000_000_000.0)
     assert other.delete_app("shop")
     assert other.add_app("shop", SHOP)
     other.close()

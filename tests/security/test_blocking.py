@@ -5,14 +5,14 @@ from contextlib import ExitStack
 
 import pytest
 
-from imserver import errors
+from imserver.gateway import errors
+from tests.gateway.storage.servers import KINDS
 from tests.integration.action import ActionClient, login_data
 from tests.integration.cmd import logged_in
 from tests.integration.gochat import form
 from tests.integration.protobuf import ACK, UP, acked, chatting, one, pushed, resuming
 from tests.integration.protobuf import refused as refused_chat
 from tests.integration.v1 import KEYS, good, refused
-from tests.storage.servers import KINDS
 from tests.support import Server
 from tests.users import User
 

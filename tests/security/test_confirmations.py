@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from imserver.config.settings import AppSettings
+from imserver.gateway.config.settings import AppSettings
 from imserver.people.accounts import confirmations
 from imserver.people.accounts.link_mails import MAILS
 from imserver.people.accounts.parts import accounts_of

@@ -7,16 +7,17 @@ from unittest.mock import Mock
 
 import pytest
 
-from imserver.auth.rates import BucketList, Buckets, SenderRates, TooManyRequests
-from imserver.auth.rules import objection
-from imserver.auth.tenants import Tenants
-from imserver.config.settings import (
+from imserver.gateway.auth.rates import BucketList, Buckets, SenderRates, TooManyRequests
+from imserver.gateway.auth.rules import objection
+from imserver.gateway.auth.tenants import Tenants
+from imserver.gateway.config.settings import (
     PUBLIC_SIGN_KEY,
     AccountTokenSettings,
     Config,
     StorageSettings,
     TenantSettings,
 )
+from imserver.gateway.storage.store import Store
 from imserver.people.accounts.accounts import Accounts, NoAccounts, WrongLogin
 from imserver.people.accounts.contract import Taken
 from imserver.people.accounts.declared import AccountSettings
@@ -24,9 +25,8 @@ from imserver.people.accounts.factors import Factors, FactorStore
 from imserver.people.accounts.passwords import MAX_WAITING, Overloaded
 from imserver.people.accounts.rows import AccountStore
 from imserver.people.accounts.tokens import AccountTokens
-from imserver.storage.store import Store
-from tests.cluster.redis_server import RedisServer
 from tests.conftest import StartServer
+from tests.gateway.cluster.redis_server import RedisServer
 from tests.integration.gochat import code_and_message, form, fresh_phone
 from tests.integration.v1 import call, good
 from tests.rows import sections

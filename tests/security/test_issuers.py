@@ -5,10 +5,10 @@ from urllib.parse import quote
 
 import pytest
 
-from imserver.config.settings import JwtSettings
-from imserver.errors import IssuerUnavailable
-from tests.auth.test_issuers import NOW, URL, claims, jwk, signed, web
+from imserver.gateway.config.settings import JwtSettings
+from imserver.gateway.errors import IssuerUnavailable
 from tests.conftest import StartServer
+from tests.gateway.auth.test_issuers import NOW, URL, claims, jwk, signed, web
 from tests.integration.raw import ask, request
 from tests.security.attack_setting import ADMIN
 from tests.support import Server

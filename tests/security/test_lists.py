@@ -12,10 +12,10 @@ import msgspec
 import pytest
 from msgspec import Struct
 
-from imserver.channels.members import ChannelMember, MembersHere, page_of
-from imserver.cluster.history import PAGE_BYTES
-from imserver.dialects.cmd import wire as cmd
-from imserver.http.reply import MAX_BATCH_BYTES
+from imserver.gateway.channels.members import ChannelMember, MembersHere, page_of
+from imserver.gateway.cluster.history import PAGE_BYTES
+from imserver.gateway.dialects.cmd import wire as cmd
+from imserver.gateway.http.reply import MAX_BATCH_BYTES
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from tests.rows import OPERATIONS, READERS

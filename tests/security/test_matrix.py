@@ -21,19 +21,19 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from imserver import errors
-from imserver.auth.principal import Needs
-from imserver.config.settings import ApiSettings
 from imserver.dialects.centrifuge.api import ROUTES as CENTRIFUGO
 from imserver.dialects.client import api as client
 from imserver.dialects.protobuf.api import NO_TOKEN
-from imserver.http.call import Route
-from imserver.http.openapi import examples_of
-from imserver.http.operation import Operation
-from imserver.http.reply import CMD, PROBLEM, UNAUTHORIZED
+from imserver.gateway import errors
+from imserver.gateway.auth.principal import Needs
+from imserver.gateway.config.settings import ApiSettings
+from imserver.gateway.http.call import Route
+from imserver.gateway.http.openapi import examples_of
+from imserver.gateway.http.operation import Operation
+from imserver.gateway.http.reply import CMD, PROBLEM, UNAUTHORIZED
+from imserver.gateway.model import Request
 from imserver.media.uploads.resumable import ResumableUploads
 from imserver.media.uploads.uploads import Offer, Uploads
-from imserver.model import Request
 from imserver.pages.blueprint import _SDK_PATH
 from tests.rows import DIALECTS, DOCUMENTED, FEATURE_OF, OPERATIONS, ROUTES
 
@@ -274,9 +274,9 @@ def delete_file(others: bool) -> Callable[[Harness, str, str], bool]:
 
 def stream_channels(harness: Harness, app: str, column: str) -> bool:
     """Whether an event stream of the principal may subscribe to channels by itself."""
-    from imserver.dialects.sse.api import EventStreams
-    from imserver.http.reply import ApiProblem
-    from imserver.transport.http1 import HttpRequest
+    from imserver.gateway.dialects.sse.api import EventStreams
+    from imserver.gateway.http.reply import ApiProblem
+    from imserver.gateway.transport.http1 import HttpRequest
 
     token, host, headers = credential(harness, column)
     headers["authorization"] = f"Bearer {token}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from imserver.http.operation import Operation
+from imserver.gateway.http.operation import Operation
 from imserver.messenger.groups.wire import CreateGroup, UpdateGroup
 from tests.rows import DOCUMENTED, sections
 from tests.users import User

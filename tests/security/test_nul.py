@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from imserver import errors
 from imserver.dialects.action.wire import ActionDialect
-from imserver.dialects.cmd.wire import CmdDialect
-from imserver.http.form import cursor_of
-from imserver.protocol.forgiving import has_nul
+from imserver.gateway import errors
+from imserver.gateway.dialects.cmd.wire import CmdDialect
+from imserver.gateway.http.form import cursor_of
+from imserver.gateway.protocol.forgiving import has_nul
+from tests.gateway.storage.servers import KINDS, DatabaseServer
 from tests.integration.cmd import cmd_client
 from tests.integration.gochat import code_and_message, form
 from tests.integration.v1 import PREFIX, call, good
 from tests.rows import OPERATIONS
-from tests.storage.servers import KINDS, DatabaseServer
 from tests.support import Server
 
 NUL = "a\0b"

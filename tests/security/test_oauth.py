@@ -11,9 +11,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec.structs import replace
 
-from imserver.api.v1.table import routes_at
-from imserver.config.settings import AppSettings
-from imserver.errors import StorageUnavailable
+from imserver.gateway.api.v1.table import routes_at
+from imserver.gateway.config.settings import AppSettings
+from imserver.gateway.errors import StorageUnavailable
+from imserver.gateway.transport.http1 import HttpRequest, header_block, row_of
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.declared import AccountsOfApp, AppAccountSettings
 from imserver.people.accounts.parts import accounts_of
@@ -21,7 +22,6 @@ from imserver.people.oauth import oauth as logins
 from imserver.people.oauth import providers as protocols
 from imserver.people.oauth.declared import OAuthOfApp, ProviderSettings
 from imserver.people.oauth.oauth import OAuth
-from imserver.transport.http1 import HttpRequest, header_block, row_of
 from tests.rows import sections
 from tests.users import PASSWORD, User
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from imserver.errors import StorageUnavailable
+from imserver.gateway.errors import StorageUnavailable
 from imserver.messenger.groups.wire import CreateGroup, InviteToGroup
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.people.accounts import cards

@@ -15,13 +15,13 @@ import jwt
 import pytest
 from msgspec.structs import replace
 
-from imserver.auth.login import MAX_REFUSALS_LOGGED
-from imserver.auth.rates import Buckets
-from imserver.config.settings import ApiSettings, KeySettings, TenantSettings
 from imserver.dialects.protobuf.api import BAD_PARAMETER, NO_TOKEN
+from imserver.gateway.auth.login import MAX_REFUSALS_LOGGED
+from imserver.gateway.auth.rates import Buckets
+from imserver.gateway.config.settings import ApiSettings, KeySettings, TenantSettings
+from imserver.gateway.storage.contract import AppRow, Changes, KeyRow
 from imserver.people.accounts.accounts import Accounts
 from imserver.people.accounts.parts import accounts_of
-from imserver.storage.contract import AppRow, Changes, KeyRow
 from tests.rows import ROUTES, sections
 
 from .node_harness import ALL, PUSH, SECRET, Harness, config, key
@@ -395,7 +395,7 @@ def test_refused_logins_of_strangers_do_not_fill_the_log(
     harness: Harness, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A cause quotes what the token names, such as a key of several KB; apps and users have any name."""
-    caplog.set_level("INFO", logger="imserver.auth.login")
+    caplog.set_level("INFO", logger="imserver.gateway.auth.login")
     logins, long = harness.node.core.logins, "k" * 5000
     for number in range(200):
         logins.refused("token", f"{number}{long}", f"{number}{long}", "192.0.2.1:1", f"no key {number}{long}")

@@ -24,25 +24,25 @@ import msgspec
 import pytest
 from msgspec import Struct
 
-from imserver import errors
-from imserver.auth.principal import Need
 from imserver.dialects.action.service import ActionState
 from imserver.dialects.action.wire import Say
-from imserver.dialects.cmd import api as cmd
-from imserver.dialects.cmd.wire import CmdDialect
 from imserver.dialects.protobuf.api import ROUTES as GOCHAT
 from imserver.dialects.protobuf.uplink import ProtobufState
 from imserver.dialects.protobuf.wire import ChatMessage, FullProtobufDialect
-from imserver.http.operation import Operation
+from imserver.gateway import errors
+from imserver.gateway.auth.principal import Need
+from imserver.gateway.dialects.cmd import api as cmd
+from imserver.gateway.dialects.cmd.wire import CmdDialect
+from imserver.gateway.http.operation import Operation
+from imserver.gateway.model import Event, Reply
+from imserver.gateway.transport.connection import Connection, Encoding
 from imserver.messenger.groups.wire import CreateGroup, InviteToGroup
 from imserver.messenger.messages.commands import Pin, React, Send, Typing
-from imserver.model import Event, Reply
 from imserver.people.accounts import friends
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.parts import accounts_of
 from imserver.people.bots.parts import bots_of
 from imserver.people.bots.wire import OpenAnswer
-from imserver.transport.connection import Connection, Encoding
 from tests.rows import DOCUMENTED, ROUTES, sections
 from tests.support import until
 

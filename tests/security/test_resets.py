@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from imserver.config.settings import AppSettings, TenantSettings
+from imserver.gateway.config.settings import AppSettings, TenantSettings
 from imserver.people.accounts import link_mails, resets
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.declared import AccountsOfApp, AppAccountSettings, SmtpSettings

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import pytest
 
-from imserver.errors import CloseCode
+from imserver.gateway.errors import CloseCode
 from imserver.operate.exports.views import while_it_holds
 from tests.integration import pusher
 from tests.integration.clusters import Nodes, nodes_of

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from imserver.cluster.redis.scripts import TEXT_OF, script
-from imserver.errors import StorageUnavailable
-from imserver.model import Outcome
+from imserver.gateway.cluster.redis.scripts import TEXT_OF, script
+from imserver.gateway.errors import StorageUnavailable
+from imserver.gateway.model import Outcome
 from tests.worlds.seams import replace
 
 
@@ -124,7 +124,7 @@ BUGS: Final[dict[str, Bug]] = {
         "A session that began while Redis was away replaced a newer one when it was registered.",
         "fc8d8fb5",
         ("logins", "cut redis"),
-        _method("imserver.cluster.redis.presence:SessionCommands.register", _never_late),
+        _method("imserver.gateway.cluster.redis.presence:SessionCommands.register", _never_late),
         minutes=4.0,
         pace=3.0,
         seed=4,
@@ -134,7 +134,7 @@ BUGS: Final[dict[str, Bug]] = {
         "4c9d0490",
         ("logins", "cut redis"),
         _script(
-            "imserver.cluster.redis.presence:BEGIN",
+            "imserver.gateway.cluster.redis.presence:BEGIN",
             "now - began > tonumber(ARGV[14])",
             "tonumber(ARGV[14]) == 0 and now > began",
         ),
@@ -146,7 +146,7 @@ BUGS: Final[dict[str, Bug]] = {
         "When Redis came back with older data, a node got the epoch of another one.",
         "6a5cba73",
         ("messages", "machines restart"),
-        _script("imserver.cluster.redis.lease:JOIN", _EPOCH_NOW, _EPOCH_THEN),
+        _script("imserver.gateway.cluster.redis.lease:JOIN", _EPOCH_NOW, _EPOCH_THEN),
         seed=1,
     ),
     "offsets of lost publications": Bug(
@@ -154,8 +154,8 @@ BUGS: Final[dict[str, Bug]] = {
         "ed195224",
         ("publications", "redis loses a second"),
         _all(
-            _script("imserver.cluster.redis.history:APPEND_HISTORY", _LIFE_NOW, _LIFE_THEN),
-            _script("imserver.cluster.redis.history:READ_HISTORY", _LIFE_NOW, _LIFE_THEN),
+            _script("imserver.gateway.cluster.redis.history:APPEND_HISTORY", _LIFE_NOW, _LIFE_THEN),
+            _script("imserver.gateway.cluster.redis.history:READ_HISTORY", _LIFE_NOW, _LIFE_THEN),
         ),
         seed=1,
     ),
@@ -164,8 +164,8 @@ BUGS: Final[dict[str, Bug]] = {
         "32e5f0b2",
         ("subscriptions", "pushes", "slow nodes"),
         _all(
-            _method("imserver.push.routing:ReorderDelay.wait_seconds", lambda _: lambda *_: 0.0),
-            _method("imserver.push.routing:ReorderGuard.is_overtaken", lambda _: lambda *_: False),
+            _method("imserver.gateway.push.routing:ReorderDelay.wait_seconds", lambda _: lambda *_: 0.0),
+            _method("imserver.gateway.push.routing:ReorderGuard.is_overtaken", lambda _: lambda *_: False),
         ),
         seed=2,
     ),
@@ -173,14 +173,14 @@ BUGS: Final[dict[str, Bug]] = {
         "A push did not reach a user of its own node whom Redis had lost.",
         "32e5f0b2",
         ("pushes", "redis loses all"),
-        _method("imserver.push.routing:ClusterReach.push", _only_registered),
+        _method("imserver.gateway.push.routing:ClusterReach.push", _only_registered),
         seed=1,
     ),
     "claim of nobody": Bug(
         "An id whose claim Redis had not answered was taken for ten seconds, also for the next attempt.",
         "ecc4a845",
         ("retries", "cut redis one way"),
-        lambda: replace("imserver.cluster.redis.presence:_MAX_UNANSWERED", 0),
+        lambda: replace("imserver.gateway.cluster.redis.presence:_MAX_UNANSWERED", 0),
         pace=2.0,
         seed=1,
     ),

@@ -15,9 +15,9 @@ from gevent.event import AsyncResult
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
-from imserver.storage.database import GreenletRunner
-from imserver.storage.engines import direct_statements, make_engine
-from imserver.storage.statements import SqliteStatements
+from imserver.gateway.storage.database import GreenletRunner
+from imserver.gateway.storage.engines import direct_statements, make_engine
+from imserver.gateway.storage.statements import SqliteStatements
 from tests.worlds.loop import Owner, VirtualLoop
 from tests.worlds.network import Pipe, Route
 
@@ -58,7 +58,7 @@ class SimDatabase:
         return self.is_down or (self.loses_answers > 0 and self.random.random() < self.loses_answers)
 
     def engine(self, address: Any, settings: Any) -> Any:
-        """As :func:`imserver.storage.engines.make_engine`."""
+        """As :func:`imserver.gateway.storage.engines.make_engine`."""
         engine = make_engine(address, settings)
 
         @event.listens_for(engine, "begin")
@@ -69,7 +69,7 @@ class SimDatabase:
         return engine
 
     def statements(self, address: Any, engine: Any) -> SqliteStatements:
-        """As :func:`imserver.storage.engines.direct_statements`."""
+        """As :func:`imserver.gateway.storage.engines.direct_statements`."""
         sql = _Statements(direct_statements(address, engine).connection)
         sql.server = self
         return sql
@@ -90,7 +90,7 @@ class _Statements(SqliteStatements):
 
 
 class SimRunner(GreenletRunner):
-    """In place of :class:`imserver.storage.database.ThreadRunner`, as a pool of connections: work may
+    """In place of :class:`imserver.gateway.storage.database.ThreadRunner`, as a pool of connections: work may
     overtake other work, and goes on when its caller has stopped waiting."""
 
     def __init__(self, server: SimDatabase, owner: Owner) -> None:

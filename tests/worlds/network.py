@@ -13,9 +13,9 @@ from typing import Any
 import gevent
 from gevent.event import AsyncResult
 
-from imserver.cluster.registry import Lease
-from imserver.cluster.rpc.counters import PeerUnavailable, RpcCounters, UnknownQuery
-from imserver.transport.poller import Parked, Readers
+from imserver.gateway.cluster.registry import Lease
+from imserver.gateway.cluster.rpc.counters import PeerUnavailable, RpcCounters, UnknownQuery
+from imserver.gateway.transport.poller import Parked, Readers
 from tests.worlds.loop import Owner, VirtualLoop
 
 _MILLISECOND = 0.001
@@ -222,13 +222,13 @@ class RpcNetwork:
         """Address → who listens there."""
 
     def make(self, _secret: object, answer: Any, received: Any, **_: Any) -> SimRpc:
-        """As the constructor of :class:`imserver.cluster.rpc.server.Rpc`."""
+        """As the constructor of :class:`imserver.gateway.cluster.rpc.server.Rpc`."""
         return SimRpc(self, answer, received)
 
 
 class SimRpc:
-    """In place of :class:`imserver.cluster.rpc.server.Rpc`: the same promises without ZeroMQ. Messages of one
-    node to another keep their order, and each may be lost with all that are on the way."""
+    """In place of :class:`imserver.gateway.cluster.rpc.server.Rpc`: the same promises without ZeroMQ.
+    Messages of one node to another keep their order, and each may be lost with all that are on the way."""
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ from typing import Any
 from hiredis import Reader
 from lupa import lua51
 
-from imserver.cluster.redis.connection import DirectSocket, RedisUnavailable
+from imserver.gateway.cluster.redis.connection import DirectSocket, RedisUnavailable
 from tests.worlds.loop import EPOCH, Owner, VirtualLoop
 from tests.worlds.network import DESCRIPTORS, Pipe, Route
 
@@ -450,7 +450,7 @@ class SimConnection:
 
 
 class RedisClients:
-    """Makes connections for nodes, as :func:`imserver.cluster.redis.pipeline.connect` does."""
+    """Makes connections for nodes, as :func:`imserver.gateway.cluster.redis.pipeline.connect` does."""
 
     def __init__(self, loop: VirtualLoop, server: SimRedis, route: Callable[[str, str], Route]) -> None:
         self.loop = loop

@@ -18,12 +18,12 @@ from typing import TypeVar
 
 from gevent import monkey
 
-import imserver.core.cluster
-import imserver.dialects.cmd
+import imserver.gateway.core.cluster
+import imserver.gateway.dialects.cmd
 import imserver.messenger.messages.names  # noqa: F401  # else each world would load them for itself
-from imserver.config.settings import StorageSettings
+from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.log.message_log import MessageLog
-from imserver.storage.store import Store
 from tests.worlds.bugs import BUGS
 from tests.worlds.plan import Plan
 from tests.worlds.world import Result, Simulation, fresh_folder

@@ -1,9 +1,9 @@
 """A world: three whole nodes, a Redis, a database and their clients, under a virtual clock.
 
-The nodes are real: :class:`imserver.node.node.Node` with its hub, sessions, leases, claims, pushes, channels
-and message log, and its real pipeline to Redis. Simulated are the clock, the network, Redis (the scripts run
-in Lua), and what runs the transactions of the database (in SQLite). What may not happen is checked while the
-world runs, and at its end, when all faults have ended.
+The nodes are real: :class:`imserver.gateway.node.node.Node` with its hub, sessions, leases, claims, pushes,
+channels and message log, and its real pipeline to Redis. Simulated are the clock, the network, Redis (the
+scripts run in Lua), and what runs the transactions of the database (in SQLite). What may not happen is
+checked while the world runs, and at its end, when all faults have ended.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gevent.hub import Hub, set_hub
 
 from checker.cli import check
 from checker.history import read as read_history
-from imserver.config.settings import (
+from imserver.gateway.config.settings import (
     ApiSettings,
     AppSettings,
     ChannelSettings,
@@ -39,15 +39,15 @@ from imserver.config.settings import (
     StorageSettings,
     TenantSettings,
 )
-from imserver.logging import RequestLog
+from imserver.gateway.logging import RequestLog
+from imserver.gateway.model import Event, Outcome
+from imserver.gateway.node.node import Node
+from imserver.gateway.push.push import UserPush
+from imserver.gateway.transport.connection import Connection
+from imserver.gateway.transport.gate import Admission, Head
 from imserver.messenger.messages.log.contract import Appended, Draft, StorageUnsure
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.services import MessageServices
-from imserver.model import Event, Outcome
-from imserver.node.node import Node
-from imserver.push.push import UserPush
-from imserver.transport.connection import Connection
-from imserver.transport.gate import Admission, Head
 from tests.worlds.clients import Client, Listener, Messenger, Wire
 from tests.worlds.database import SimDatabase
 from tests.worlds.loop import Owner, VirtualLoop
@@ -354,14 +354,14 @@ class Simulation:
     def _connect(self) -> None:
         """What does I/O is simulated from now on."""
         for path, value in (
-            ("imserver.storage.database:ThreadRunner", self.database.runner),
-            ("imserver.storage.database:direct_statements", self.database.statements),
-            ("imserver.storage.database:make_engine", self.database.engine),
-            ("imserver.storage.database:refuse_damaged", _nothing),  # reads megabytes at each start
-            ("imserver.cluster.redis.pipeline:connect", self.redis_clients.connect),
-            ("imserver.core.cluster:Rpc", self.rpc.make),
-            ("imserver.transport.poller:make", SimPoller),
-            ("imserver.node.node:gc", _NoCollector),
+            ("imserver.gateway.storage.database:ThreadRunner", self.database.runner),
+            ("imserver.gateway.storage.database:direct_statements", self.database.statements),
+            ("imserver.gateway.storage.database:make_engine", self.database.engine),
+            ("imserver.gateway.storage.database:refuse_damaged", _nothing),  # reads megabytes at each start
+            ("imserver.gateway.cluster.redis.pipeline:connect", self.redis_clients.connect),
+            ("imserver.gateway.core.cluster:Rpc", self.rpc.make),
+            ("imserver.gateway.transport.poller:make", SimPoller),
+            ("imserver.gateway.node.node:gc", _NoCollector),
         ):
             seams.replace(path, value)
 
@@ -571,7 +571,7 @@ class Simulation:
         if node.node is None:
             return
         event = Event("msg", "back end", text)
-        from imserver.channels.members import ChannelRefused
+        from imserver.gateway.channels.members import ChannelRefused
 
         try:
             published = node.node.core.channels.publishing.publish_event(_PUSH, channel, event)

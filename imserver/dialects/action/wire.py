@@ -1,7 +1,7 @@
 """The ``action`` dialect: JSON text frames on ``/ws?uid=`` (docs/reference/action-dialect.md).
 
 A user sends messages to one other user, or to a room. The login names the receiver. Pushed frames name their
-receiver. Decoding has two paths, as in :mod:`imserver.dialects.cmd.wire`.
+receiver. Decoding has two paths, as in :mod:`imserver.gateway.dialects.cmd.wire`.
 """
 
 from __future__ import annotations

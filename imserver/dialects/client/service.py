@@ -147,7 +147,7 @@ class ClientService:
     def bind(self, app: str, client_id: str, group: str, label: Label) -> Joined:
         """Put a client into a group, on any node, and replace its label.
 
-        Raises :class:`imserver.channels.members.ChannelRefused` for an invalid name.
+        Raises :class:`imserver.gateway.channels.members.ChannelRefused` for an invalid name.
         """
         return self._connections.join(app, client_id, group, _pack(label))
 

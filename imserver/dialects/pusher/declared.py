@@ -79,7 +79,7 @@ MIN_SECRET_BYTES: Final = 16
 def secret_of(settings: TenantSettings) -> bytes:
     """The secret of an app in the protocol, ``b""`` if it does not speak it. Reads its file.
 
-    Raises :class:`imserver.auth.tokens.BadKey`.
+    Raises :class:`imserver.gateway.auth.tokens.BadKey`.
     """
     pusher = pusher_of(settings)
     if not pusher.key:

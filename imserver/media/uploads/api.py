@@ -160,7 +160,7 @@ class UploadApi(Struct, frozen=True):
 routes = Resource(
     "uploads", lambda core, api: UploadApi(core.service(Uploads), api), base=PartQuery, chapter=_CHAPTER
 )
-"""The response of :func:`imserver.http.call.answer`."""
+"""The response of :func:`imserver.gateway.http.call.answer`."""
 streams = Resource("uploads", lambda _, api: api, hot=False, chapter=_CHAPTER, user="required")
 """The response of the views of this package."""
 

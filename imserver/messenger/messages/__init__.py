@@ -16,12 +16,12 @@ from imserver.messenger.messages.wire import MESSAGE_COMMANDS
 from imserver.plugin.feature import FeatureRow
 
 if TYPE_CHECKING:
-    from imserver.metric_table import Metric
+    from imserver.gateway.metric_table import Metric
 
 
 def metrics() -> tuple[Metric, ...]:
     """Its rows of the table of metrics, at the first scrape."""
-    from imserver.metric_table import Metric, counters, histogram  # most nodes start without it
+    from imserver.gateway.metric_table import Metric, counters, histogram  # most nodes start without it
 
     return (
         histogram(

@@ -18,12 +18,12 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import ClassVar, Final
 
-from imserver.errors import CloseCode
+from imserver.gateway.errors import CloseCode
+from imserver.gateway.metrics import Metrics
+from imserver.gateway.model import Event, LogSubscription
+from imserver.gateway.transport.connection import Connection
+from imserver.gateway.transport.states import Transitions
 from imserver.messenger.messages.model import Message
-from imserver.metrics import Metrics
-from imserver.model import Event, LogSubscription
-from imserver.transport.connection import Connection
-from imserver.transport.states import Transitions
 
 ACK_SECONDS: Final = 10
 """Time for an acknowledgement. For :class:`Unacked` it is doubled after each resend."""

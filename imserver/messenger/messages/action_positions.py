@@ -13,10 +13,10 @@ from typing import Final
 import gevent
 from gevent.event import Event as Signal
 
-from imserver.clock import until_beat
-from imserver.errors import StorageUnavailable
-from imserver.storage.statements import Statements, chunks, marks_of, text_of
-from imserver.storage.store import Store
+from imserver.gateway.clock import until_beat
+from imserver.gateway.errors import StorageUnavailable
+from imserver.gateway.storage.statements import Statements, chunks, marks_of, text_of
+from imserver.gateway.storage.store import Store
 
 log = logging.getLogger(__name__)
 

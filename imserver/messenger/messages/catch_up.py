@@ -13,7 +13,12 @@ from gevent.event import AsyncResult
 from gevent.lock import BoundedSemaphore as Lock
 from msgspec import Struct
 
-from imserver.errors import CloseCode, StorageUnavailable
+from imserver.gateway.errors import CloseCode, StorageUnavailable
+from imserver.gateway.metrics import Metrics
+from imserver.gateway.model import Backlog, LogSubscription, Service
+from imserver.gateway.storage.store import Store
+from imserver.gateway.transport.connection import Connection, app_and_user
+from imserver.gateway.transport.stream import Stream
 from imserver.messenger.messages.acks import (
     ACK_SECONDS,
     ACK_TRANSITIONS,
@@ -33,11 +38,6 @@ from imserver.messenger.messages.log_subscriptions import (
     groups_at,
 )
 from imserver.messenger.messages.model import Message
-from imserver.metrics import Metrics
-from imserver.model import Backlog, LogSubscription, Service
-from imserver.storage.store import Store
-from imserver.transport.connection import Connection, app_and_user
-from imserver.transport.stream import Stream
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from typing import Final
 
 import click
 
+from imserver.gateway.storage.statements import PooledStatements, text_of
 from imserver.messenger.messages.log.lost import ranges_of
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.plugin.commands import Finding, fail, opened, record_act, settings_options
-from imserver.storage.statements import PooledStatements, text_of
 
 
 @click.group()

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from imserver.model import Command, Limit
+from imserver.gateway.model import Command, Limit
 
 MAX_BUTTON_ROWS: Final = 8
 MAX_BUTTONS: Final = 4

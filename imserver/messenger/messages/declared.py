@@ -7,14 +7,14 @@ from typing import Annotated, Any, Final
 
 from msgspec import Struct
 
-from imserver.auth.rates import Rate
-from imserver.config.declared import about
-from imserver.config.settings import Amount, AppCount, Count, Duration, Seconds
-from imserver.model import Limit
+from imserver.gateway.auth.rates import Rate
+from imserver.gateway.config.declared import about
+from imserver.gateway.config.settings import Amount, AppCount, Count, Duration, Seconds
+from imserver.gateway.model import Limit
+from imserver.gateway.storage.numbers import GivenNumbers, raise_all
+from imserver.gateway.storage.statements import Statements
+from imserver.gateway.storage.tables import OF_LOGS, Reason, Table
 from imserver.plugin.feature import SettingsRow
-from imserver.storage.numbers import GivenNumbers, raise_all
-from imserver.storage.statements import Statements
-from imserver.storage.tables import OF_LOGS, Reason, Table
 
 PIECES: Final = Rate(
     "pieces", "pieces of streamed messages", "app", "limits.pieces_per_second", "1008, over HTTP 429"

@@ -23,10 +23,13 @@ import gevent
 from gevent.event import Event as Signal
 from msgspec import Struct, field
 
-from imserver.clock import until_beat
-from imserver.errors import CloseCode, StorageUnavailable
-from imserver.hub.fanout import Fanout, FrameSource, Part, frame_for, framed, named
-from imserver.hub.hub import Hub
+from imserver.gateway.clock import until_beat
+from imserver.gateway.errors import CloseCode, StorageUnavailable
+from imserver.gateway.hub.fanout import Fanout, FrameSource, Part, frame_for, framed, named
+from imserver.gateway.hub.hub import Hub
+from imserver.gateway.metrics import Metrics
+from imserver.gateway.model import Service
+from imserver.gateway.transport.connection import Connection, Encoding
 from imserver.messenger.messages.acks import AckingLogSubscription, AckTracker, PongLogSubscription
 from imserver.messenger.messages.log.bots import bots_of
 from imserver.messenger.messages.log.contract import Appended, AppendRequest, Commit, Entry, Stored
@@ -36,9 +39,6 @@ from imserver.messenger.messages.log_subscriptions import LogSubscriptions, hold
 from imserver.messenger.messages.model import Message
 from imserver.messenger.messages.open_streams import OpenStream, OpenStreams
 from imserver.messenger.messages.stored_channels import ChannelLog
-from imserver.metrics import Metrics
-from imserver.model import Service
-from imserver.transport.connection import Connection, Encoding
 
 log = logging.getLogger(__name__)
 

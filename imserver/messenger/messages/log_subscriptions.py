@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from imserver.gateway.model import Backlog, LogSubscription
+from imserver.gateway.transport.connection import Connection
 from imserver.messenger.messages.log.contract import Membership
 from imserver.messenger.messages.model import Message
-from imserver.model import Backlog, LogSubscription
-from imserver.transport.connection import Connection
 
 
 class PendingLogSubscription(LogSubscription):

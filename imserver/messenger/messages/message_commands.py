@@ -9,8 +9,13 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType, field
 from msgspec.structs import replace
 
-from imserver.core.services import Services
-from imserver.errors import ReplyCode, StorageUnavailable
+from imserver.gateway.core.services import Services
+from imserver.gateway.errors import ReplyCode, StorageUnavailable
+from imserver.gateway.model import Answer, Login, LogSubscription, Reply, Resume, Service, Signal
+from imserver.gateway.sessions.sessions import Sessions
+from imserver.gateway.storage.store import Store
+from imserver.gateway.transport.connection import Connection, app_and_user
+from imserver.gateway.transport.dispatch import CommandRow, CommandTable
 from imserver.messenger.messages.acks import AckingLogSubscription
 from imserver.messenger.messages.catch_up import CatchUp
 from imserver.messenger.messages.commands import (
@@ -48,12 +53,7 @@ from imserver.messenger.messages.message_search import MessageSearch
 from imserver.messenger.messages.messaging import Messaging, RefusedView, facts_of
 from imserver.messenger.messages.model import Ask, EntryView, Message, ReviewUnavailable, TooManyMessages
 from imserver.messenger.messages.receipts import MarksAnswer, Receipts, Signals, ToFollowers
-from imserver.model import Answer, Login, LogSubscription, Reply, Resume, Service, Signal
 from imserver.plugin.http import view
-from imserver.sessions.sessions import Sessions
-from imserver.storage.store import Store
-from imserver.transport.connection import Connection, app_and_user
-from imserver.transport.dispatch import CommandRow, CommandTable
 
 _OK: Final = Reply(ReplyCode.OK)
 

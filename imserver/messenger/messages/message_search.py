@@ -15,14 +15,14 @@ from typing import Final
 import gevent
 from gevent.lock import BoundedSemaphore
 
-from imserver.auth.rates import Buckets, Rate
-from imserver.clock import is_long_turn
-from imserver.errors import StorageUnavailable
+from imserver.gateway.auth.rates import Buckets, Rate
+from imserver.gateway.clock import is_long_turn
+from imserver.gateway.errors import StorageUnavailable
+from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.commands import Search
 from imserver.messenger.messages.declared import SEARCH_MILLISECONDS, SEARCH_TIME
 from imserver.messenger.messages.log.contract import Entry, newest_page
 from imserver.messenger.messages.log.message_log import MessageLog
-from imserver.storage.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -11,10 +11,12 @@ from gevent.event import AsyncResult
 from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.structs import replace
 
-from imserver.auth.questions import ReviewDecision
-from imserver.cluster.nodes import NodeMessages, NodeQueries, OtherNodes, read
-from imserver.core.core import Core
-from imserver.errors import ReplyCode
+from imserver.gateway.auth.questions import ReviewDecision
+from imserver.gateway.cluster.nodes import NodeMessages, NodeQueries, OtherNodes, read
+from imserver.gateway.core.core import Core
+from imserver.gateway.errors import ReplyCode
+from imserver.gateway.model import Answer, Reply
+from imserver.gateway.transport.connection import Connection, app_and_user
 from imserver.messenger.messages.acks import AckTracker
 from imserver.messenger.messages.action_positions import ActionPositions
 from imserver.messenger.messages.catch_up import CatchUp
@@ -42,8 +44,6 @@ from imserver.messenger.messages.model import Ask, Message, ReviewUnavailable, T
 from imserver.messenger.messages.open_streams import OpenStreams
 from imserver.messenger.messages.stored_channels import ChannelLog
 from imserver.messenger.messages.wire import read_send
-from imserver.model import Answer, Reply
-from imserver.transport.connection import Connection, app_and_user
 
 WIDE: Final = 50
 """After a message to this many connections the app pauses, so that more messages gather: one write to a
@@ -216,7 +216,7 @@ class Messaging:
     def read(self, app: str, user: str, data: bytes) -> Draft | None:
         """The draft of a message in JSON, as clients of ``cmd`` send it. See :meth:`draft_of`.
 
-        Raises :class:`imserver.protocol.forgiving.Refused`.
+        Raises :class:`imserver.gateway.protocol.forgiving.Refused`.
         """
         return self.draft_of(app, user, read_send(data))
 

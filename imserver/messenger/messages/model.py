@@ -8,8 +8,8 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Raw, Struct
 
-from imserver.config.declared import about
-from imserver.errors import Problems, StorageUnavailable
+from imserver.gateway.config.declared import about
+from imserver.gateway.errors import Problems, StorageUnavailable
 
 NESTED: Final = 400
 """JSON that is nested less deeply is shown as ``data``. Deeper JSON may be shown as text: Python clients read
@@ -22,7 +22,8 @@ class ReviewUnavailable(StorageUnavailable, problem=Problems.REVIEW_UNAVAILABLE)
 
 
 class TooManyMessages(StorageUnavailable):
-    """A user with a rate (:class:`imserver.auth.rates.SenderRates`) has sent too many; one was not stored."""
+    """A user with a rate (:class:`imserver.gateway.auth.rates.SenderRates`) has sent too many; one was not
+    stored."""
 
 
 class Reaction(Struct, frozen=True):

@@ -12,10 +12,10 @@ from gevent.event import Event as Signal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from imserver.clock import is_long_turn, serve_others
-from imserver.model import ChannelPart, Event, StreamPart
-from imserver.transport.connection import Connection
-from imserver.transport.outbox import Backlog
+from imserver.gateway.clock import is_long_turn, serve_others
+from imserver.gateway.model import ChannelPart, Event, StreamPart
+from imserver.gateway.transport.connection import Connection
+from imserver.gateway.transport.outbox import Backlog
 
 log = logging.getLogger(__name__)
 

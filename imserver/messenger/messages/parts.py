@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from imserver.clock import every
-from imserver.config.settings import Config, settings_of
-from imserver.core.core import Core, Parts
+from imserver.gateway.clock import every
+from imserver.gateway.config.settings import Config, settings_of
+from imserver.gateway.core.core import Core, Parts
+from imserver.gateway.storage.contract import Erasure
+from imserver.gateway.storage.store import Store
+from imserver.gateway.transport.dispatch import CommandTable
 from imserver.messenger.messages.acks import AckTracker
 from imserver.messenger.messages.action_positions import ActionPositions
 from imserver.messenger.messages.catch_up import StreamStarts
@@ -24,9 +27,6 @@ from imserver.messenger.messages.stored_channels import ChannelLog
 from imserver.messenger.messages.stored_pushes import LogPushes
 from imserver.messenger.messages.streamed import ConversationStreams, StreamedTexts
 from imserver.messenger.messages.streamed_messages import ChannelStreams, StreamedMessages
-from imserver.storage.contract import Erasure
-from imserver.storage.store import Store
-from imserver.transport.dispatch import CommandTable
 
 
 def build(core: Core) -> Parts:

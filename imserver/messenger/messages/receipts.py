@@ -13,10 +13,14 @@ from typing import Annotated, Final
 
 from msgspec import Struct
 
-from imserver.config.declared import about
-from imserver.core.services import Services
-from imserver.errors import ReplyCode
-from imserver.hub.hub import App
+from imserver.gateway.config.declared import about
+from imserver.gateway.core.services import Services
+from imserver.gateway.errors import ReplyCode
+from imserver.gateway.hub.hub import App
+from imserver.gateway.model import Reply, Service, Signal
+from imserver.gateway.storage.store import Store
+from imserver.gateway.transport.connection import Connection, app_and_user
+from imserver.gateway.transport.dispatch import CommandRow, CommandTable
 from imserver.messenger.messages.commands import (
     AskMarks,
     AskReceipts,
@@ -30,10 +34,6 @@ from imserver.messenger.messages.log.contract import MarkResult, ReceiptCount
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.messaging import Messaging
 from imserver.messenger.messages.open_streams import parts_of
-from imserver.model import Reply, Service, Signal
-from imserver.storage.store import Store
-from imserver.transport.connection import Connection, app_and_user
-from imserver.transport.dispatch import CommandRow, CommandTable
 
 TYPING_SECONDS: Final = 1.0
 """Least time between two typing notices of a user at the same place; those in between are dropped."""

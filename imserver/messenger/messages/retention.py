@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
-from imserver.config.settings import TenantSettings, app_settings_of
+from imserver.gateway.config.settings import TenantSettings, app_settings_of
+from imserver.gateway.metrics import Metrics
+from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.action_positions import ActionPositions
 from imserver.messenger.messages.declared import AppRetention, RetentionSettings
 from imserver.messenger.messages.log.contract import LogObserver
 from imserver.messenger.messages.log.message_log import MessageLog
-from imserver.metrics import Metrics
-from imserver.storage.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -12,20 +12,20 @@ from gevent.event import AsyncResult
 from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.structs import replace
 
-from imserver.channels.histories import Published, StoredHistory
-from imserver.channels.members import INSUFFICIENT_STATE, ChannelRefused, Publication, group_in
-from imserver.channels.subscriptions import Channels
-from imserver.cluster.history import HistoryPage, Position
-from imserver.config.settings import ChannelSettings
-from imserver.errors import StorageUnavailable
-from imserver.hub.hub import Hub, LocalChannel
+from imserver.gateway.channels.histories import Published, StoredHistory
+from imserver.gateway.channels.members import INSUFFICIENT_STATE, ChannelRefused, Publication, group_in
+from imserver.gateway.channels.subscriptions import Channels
+from imserver.gateway.cluster.history import HistoryPage, Position
+from imserver.gateway.config.settings import ChannelSettings
+from imserver.gateway.errors import StorageUnavailable
+from imserver.gateway.hub.hub import Hub, LocalChannel
+from imserver.gateway.metrics import Metrics
+from imserver.gateway.model import ChannelPart, Event, Limit, Outcome, StreamPart
+from imserver.gateway.sessions.connection_ids import ConnectionTable
+from imserver.gateway.storage.store import Store
+from imserver.gateway.transport.connection import Connection
 from imserver.messenger.messages.log.contract import Appended, AppendRequest, Draft, Entry, Rejected, Stored
 from imserver.messenger.messages.log.message_log import MessageLog
-from imserver.metrics import Metrics
-from imserver.model import ChannelPart, Event, Limit, Outcome, StreamPart
-from imserver.sessions.connection_ids import ConnectionTable
-from imserver.storage.store import Store
-from imserver.transport.connection import Connection
 
 MAX_RECOVERED: Final = 1000
 """The most publications that a client receives when it comes back. One that missed more reads the history."""
@@ -213,7 +213,8 @@ class ChannelLog(StoredHistory):
     def read(
         self, app: str, channel: str, since: Position | None = None, limit: int = 0, reverse: bool = False
     ) -> HistoryPage:
-        """See :class:`imserver.cluster.history.LocalHistory`. Switches. Raises :class:`ChannelRefused`.
+        """See :class:`imserver.gateway.cluster.history.LocalHistory`. Switches. Raises
+        :class:`ChannelRefused`.
 
         A page has at most :data:`MAX_RECOVERED` publications, and as many as fit into a page of messages.
         """

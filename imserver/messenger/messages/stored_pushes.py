@@ -14,14 +14,14 @@ from typing import Final
 from gevent.event import Event as Signal
 from msgspec import UNSET
 
-from imserver.clock import serve_others
-from imserver.errors import HttpProblem, Problems
+from imserver.gateway.clock import serve_others
+from imserver.gateway.errors import HttpProblem, Problems
+from imserver.gateway.model import SYSTEM_PREFIX, YIELD_TARGETS, Limit, Outcome
+from imserver.gateway.push.idempotency import Claimed, Idempotency, IdReused, Waiting
+from imserver.gateway.push.push import nothing_accepted
+from imserver.gateway.push.targets import PushToStore, StoredPushes, StoreResult, TargetResult, addressed
 from imserver.messenger.messages.log.contract import Appended, Draft, Rejected, RejectReason, Stored
 from imserver.messenger.messages.messaging import Messaging
-from imserver.model import SYSTEM_PREFIX, YIELD_TARGETS, Limit, Outcome
-from imserver.push.idempotency import Claimed, Idempotency, IdReused, Waiting
-from imserver.push.push import nothing_accepted
-from imserver.push.targets import PushToStore, StoredPushes, StoreResult, TargetResult, addressed
 
 _DIGEST_BYTES: Final = 24
 

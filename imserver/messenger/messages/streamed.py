@@ -13,18 +13,18 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from imserver.auth.questions import Relations
-from imserver.channels.members import ChannelRefused
-from imserver.cluster.history import Position
-from imserver.errors import StorageUnavailable
+from imserver.gateway.auth.questions import Relations
+from imserver.gateway.channels.members import ChannelRefused
+from imserver.gateway.cluster.history import Position
+from imserver.gateway.errors import StorageUnavailable
+from imserver.gateway.model import ChannelPart, Event, Signal
+from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.log.contract import Appended, Draft, Rejected
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.messaging import Messaging
 from imserver.messenger.messages.open_streams import OpenStream, parts_of
 from imserver.messenger.messages.receipts import Signals, ToFollowers
 from imserver.messenger.messages.streamed_messages import StreamedMessages, StreamTarget, check_draft
-from imserver.model import ChannelPart, Event, Signal
-from imserver.storage.store import Store
 
 _USER: Final = "user:"
 _GROUP: Final = "group:"

@@ -22,25 +22,25 @@ import gevent
 import msgspec
 from msgspec import Struct
 
-from imserver.auth.rates import Buckets
-from imserver.channels.connections import Connections
-from imserver.channels.members import ChannelRefused, Publication, check_name
-from imserver.channels.options import check_known
-from imserver.channels.subscriptions import Channels
-from imserver.clock import is_long_turn, serve_others, until_beat
-from imserver.cluster.history import Position
-from imserver.cluster.nodes import NodeQueries, OtherNodes
-from imserver.cluster.registry import Lease
-from imserver.errors import StorageUnavailable
-from imserver.hub.hub import Hub
+from imserver.gateway.auth.rates import Buckets
+from imserver.gateway.channels.connections import Connections
+from imserver.gateway.channels.members import ChannelRefused, Publication, check_name
+from imserver.gateway.channels.options import check_known
+from imserver.gateway.channels.subscriptions import Channels
+from imserver.gateway.clock import is_long_turn, serve_others, until_beat
+from imserver.gateway.cluster.history import Position
+from imserver.gateway.cluster.nodes import NodeQueries, OtherNodes
+from imserver.gateway.cluster.registry import Lease
+from imserver.gateway.errors import StorageUnavailable
+from imserver.gateway.hub.hub import Hub
+from imserver.gateway.model import YIELD_TARGETS, Event
+from imserver.gateway.sessions.connection_ids import ConnectionTable
+from imserver.gateway.transport.connection import Connection
 from imserver.messenger.messages.declared import PIECES, StreamLimits
 from imserver.messenger.messages.log.contract import Draft, Rejected
 from imserver.messenger.messages.log.rows import objection
 from imserver.messenger.messages.open_streams import OpenStream, OpenStreams, parts_of
 from imserver.messenger.messages.stored_channels import draft_of
-from imserver.model import YIELD_TARGETS, Event
-from imserver.sessions.connection_ids import ConnectionTable
-from imserver.transport.connection import Connection
 
 log = logging.getLogger(__name__)
 

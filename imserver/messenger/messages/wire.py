@@ -1,6 +1,7 @@
 """The commands on stored messages as clients write them: JSON objects, which several dialects share.
 
-Nearly every message is read by msgspec's typed decoder, all others as in :mod:`imserver.protocol.forgiving`.
+Nearly every message is read by msgspec's typed decoder, all others as in
+:mod:`imserver.gateway.protocol.forgiving`.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from typing import Any, Final
 
 import msgspec
 
-from imserver.config.settings import MAX_USER_BYTES
-from imserver.errors import ReplyCode
+from imserver.gateway.config.settings import MAX_USER_BYTES
+from imserver.gateway.errors import ReplyCode
+from imserver.gateway.model import Command, Limit
+from imserver.gateway.protocol.dialect import Readers
+from imserver.gateway.protocol.forgiving import Fields, Refused, well_formed
 from imserver.messenger.messages.commands import (
     NO_FILTER,
     Ack,
@@ -42,9 +46,6 @@ from imserver.messenger.messages.commands import (
     exclusive_objection,
     mentions_objection,
 )
-from imserver.model import Command, Limit
-from imserver.protocol.dialect import Readers
-from imserver.protocol.forgiving import Fields, Refused, well_formed
 
 _encode = msgspec.json.Encoder().encode
 

@@ -17,9 +17,9 @@ from typing import IO, Any, Final
 
 from msgspec import Struct, json
 
-from imserver.errors import StartError
-from imserver.process import SECRET_BYTES
-from imserver.threads import synchronise
+from imserver.gateway.errors import StartError
+from imserver.gateway.process import SECRET_BYTES
+from imserver.gateway.threads import synchronise
 
 _HEAD: Final = "imserver.json"
 _END: Final = "end"

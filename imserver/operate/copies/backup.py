@@ -14,15 +14,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from imserver.config.settings import StorageSettings
-from imserver.errors import StartError, StorageUnavailable
-from imserver.process import open_private
-from imserver.storage.address import DatabaseAddress
-from imserver.storage.damage import lost_commits
-from imserver.storage.database import Database
-from imserver.storage.numbers import GivenNumbers, far_number, give_after, last_given, move_keys_on, raise_all
-from imserver.storage.statements import PooledStatements, Row, SqliteStatements, Statements
-from imserver.threads import synchronise
+from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.errors import StartError, StorageUnavailable
+from imserver.gateway.process import open_private
+from imserver.gateway.storage.address import DatabaseAddress
+from imserver.gateway.storage.damage import lost_commits
+from imserver.gateway.storage.database import Database
+from imserver.gateway.storage.numbers import (
+    GivenNumbers,
+    far_number,
+    give_after,
+    last_given,
+    move_keys_on,
+    raise_all,
+)
+from imserver.gateway.storage.statements import PooledStatements, Row, SqliteStatements, Statements
+from imserver.gateway.threads import synchronise
 
 _SIDE_FILES = ("-wal", "-shm", "-journal")
 _LONGEST_VALUE: Final = 64 << 20

@@ -13,24 +13,29 @@ from typing import Final
 
 import click
 
-from imserver.config.settings import Config
-from imserver.errors import StartError, Unavailable
-from imserver.node.feature_list import load_features, load_with_locations, numbers_of_server, tables_of
-from imserver.offline import load_settings, offline_parts, opened, record_act, settings_options
+from imserver.gateway.config.settings import Config
+from imserver.gateway.errors import StartError, Unavailable
+from imserver.gateway.node.feature_list import (
+    load_features,
+    load_with_locations,
+    numbers_of_server,
+    tables_of,
+)
+from imserver.gateway.offline import load_settings, offline_parts, opened, record_act, settings_options
+from imserver.gateway.process import DataDirectory
+from imserver.gateway.storage.address import DatabaseAddress, database_address
+from imserver.gateway.storage.app_rows import tables_of_others
+from imserver.gateway.storage.contract import Erasure, programs_of
+from imserver.gateway.storage.contract import tables_of as spared_by
+from imserver.gateway.storage.erasures import JOURNAL, PURPOSE, ErasureRow, Erasures, read_journal
+from imserver.gateway.storage.statements import PooledStatements, RowsOf, text_of
+from imserver.gateway.storage.store import Store
+from imserver.gateway.storage.tables import CONDITIONS_OF_APP, Reason, Table
+from imserver.gateway.terminal import fail, read_text
 from imserver.operate.copies import backup as copies
 from imserver.operate.copies import everything as whole
 from imserver.operate.copies.archive import is_archive
 from imserver.operate.copies.progress import Progress
-from imserver.process import DataDirectory
-from imserver.storage.address import DatabaseAddress, database_address
-from imserver.storage.app_rows import tables_of_others
-from imserver.storage.contract import Erasure, programs_of
-from imserver.storage.contract import tables_of as spared_by
-from imserver.storage.erasures import JOURNAL, PURPOSE, ErasureRow, Erasures, read_journal
-from imserver.storage.statements import PooledStatements, RowsOf, text_of
-from imserver.storage.store import Store
-from imserver.storage.tables import CONDITIONS_OF_APP, Reason, Table
-from imserver.terminal import fail, read_text
 
 _URL_VARIABLE: Final = "IMSERVER_STORAGE_URL"
 

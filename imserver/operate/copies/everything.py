@@ -13,19 +13,19 @@ from typing import Any, Final
 
 import click
 
-from imserver.config.settings import Config, StorageSettings
-from imserver.errors import ImserverError, StartError
-from imserver.node.feature_list import load_features, numbers_of_server, tables_of
-from imserver.offline import offline_parts
+from imserver.gateway.config.settings import Config, StorageSettings
+from imserver.gateway.errors import ImserverError, StartError
+from imserver.gateway.node.feature_list import load_features, numbers_of_server, tables_of
+from imserver.gateway.offline import offline_parts
+from imserver.gateway.process import open_private, write_all
+from imserver.gateway.storage.address import DatabaseAddress, database_address
+from imserver.gateway.storage.contract import ArchivedFiles
+from imserver.gateway.storage.store import Store
+from imserver.gateway.storage.tables import StoreTables
+from imserver.gateway.threads import synchronise
 from imserver.operate.copies import backup as copies
 from imserver.operate.copies.archive import BackupArchive, FeatureFile, write
 from imserver.operate.copies.progress import Progress
-from imserver.process import open_private, write_all
-from imserver.storage.address import DatabaseAddress, database_address
-from imserver.storage.contract import ArchivedFiles
-from imserver.storage.store import Store
-from imserver.storage.tables import StoreTables
-from imserver.threads import synchronise
 
 without_option: Final = click.option(
     "--without",

@@ -18,20 +18,20 @@ from msgspec import Struct, json, msgpack
 from msgspec.structs import replace
 from sqlalchemy import Engine, inspect
 
-from imserver.config.settings import StorageSettings
-from imserver.errors import StartError
+from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.errors import StartError
+from imserver.gateway.process import open_private
+from imserver.gateway.storage import migrations
+from imserver.gateway.storage.address import DatabaseAddress
+from imserver.gateway.storage.database import LONG_SECONDS, prepare_file
+from imserver.gateway.storage.engines import WRITES, make_engine
+from imserver.gateway.storage.migrations import feature_steps
+from imserver.gateway.storage.numbers import give_after, last_given
+from imserver.gateway.storage.row_layout import TableLayout, layout_of
+from imserver.gateway.storage.statements import PooledStatements, Row, T, text_of
+from imserver.gateway.storage.tables import StoreTables, Table, tables_in
 from imserver.operate.copies.backup import wait_until_alone
 from imserver.operate.copies.row_pages import RowReader, RowWriter, TableSum, sum_of, usable
-from imserver.process import open_private
-from imserver.storage import migrations
-from imserver.storage.address import DatabaseAddress
-from imserver.storage.database import LONG_SECONDS, prepare_file
-from imserver.storage.engines import WRITES, make_engine
-from imserver.storage.migrations import feature_steps
-from imserver.storage.numbers import give_after, last_given
-from imserver.storage.row_layout import TableLayout, layout_of
-from imserver.storage.statements import PooledStatements, Row, T, text_of
-from imserver.storage.tables import StoreTables, Table, tables_in
 
 _STATE: Final = "move_state"
 _MOVE: Final = ""

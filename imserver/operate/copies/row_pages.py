@@ -15,11 +15,11 @@ from typing import Any, Final
 from msgspec import Struct, msgpack
 from sqlalchemy import Engine
 
-from imserver.errors import StartError, StorageUnavailable
-from imserver.storage import engines
-from imserver.storage.address import DatabaseAddress
-from imserver.storage.row_layout import Change, TableLayout
-from imserver.storage.statements import DirectStatements, Row
+from imserver.gateway.errors import StartError, StorageUnavailable
+from imserver.gateway.storage import engines
+from imserver.gateway.storage.address import DatabaseAddress
+from imserver.gateway.storage.row_layout import Change, TableLayout
+from imserver.gateway.storage.statements import DirectStatements, Row
 
 _PAGE_BYTES: Final = 4 << 20
 _FETCH_ROWS: Final = 250

@@ -72,7 +72,7 @@ LOGINS: Final[Mapping[str, ReasonRow]] = {
         "The client speaks a version of the protocol that is not served.", "Update the client."
     ),
 }
-"""ReasonRow of a refused login (:data:`imserver.errors.LoginRefusal`) → its row."""
+"""ReasonRow of a refused login (:data:`imserver.gateway.errors.LoginRefusal`) → its row."""
 
 COMMANDS: Final[Mapping[str, ReasonRow]] = {
     # of channels

@@ -1,8 +1,9 @@
 """Guests: people who came by an invitation with a name only. They have an account without a password.
 
 What a guest may do is decided where others are asked, too: routes by the kind of the principal
-(:mod:`imserver.auth.principal`), people and groups by :class:`imserver.auth.questions.Relations`, messages by
-:class:`imserver.auth.rates.SenderRates`.
+(:mod:`imserver.gateway.auth.principal`), people and groups by
+:class:`imserver.gateway.auth.questions.Relations`, messages by
+:class:`imserver.gateway.auth.rates.SenderRates`.
 """
 
 from __future__ import annotations

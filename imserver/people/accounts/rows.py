@@ -174,8 +174,8 @@ class AccountStore(Store.Rows):
         """The newest accounts with ``after < id <= upto`` that others may find and whose names contain all of
         these words, and the id at which the rest begins; no bots, no guests, and none that is locked now.
 
-        ``words``: from :meth:`imserver.storage.statements.Statements.words`. ``begin``: only accounts whose
-        names have words that begin with them; False: only the others.
+        ``words``: from :meth:`imserver.gateway.storage.statements.Statements.words`. ``begin``: only
+        accounts whose names have words that begin with them; False: only the others.
         """
 
         def work(sql: PooledStatements) -> list[Row]:

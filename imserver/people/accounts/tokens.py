@@ -220,7 +220,7 @@ class AccountTokens(AccountLookup):
 
     def proof_of(self, token: str) -> str:
         """Of a bot the hash of its secret, else the version of the account, the login, and the end of the
-        token. See :class:`imserver.auth.questions.AccountLookup`."""
+        token. See :class:`imserver.gateway.auth.questions.AccountLookup`."""
         session = self.holder(token)
         if session.account.bot:
             return secret_hash(token.removeprefix(session.bot_prefix).partition("_")[2])

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.redis_server import RedisServer
+from tests.gateway.cluster.redis_server import RedisServer
 from tests.integration.clusters import Nodes
 from tests.support import ROOT, Server, clean_environment
 from tests.test_packaging import build

@@ -19,7 +19,7 @@ PLUGIN = Path(__file__).parents[1]
 sys.path.insert(0, str(PLUGIN))  # as it is here; `installed` has the distribution
 
 from imserver.plugin.testing import eventually  # noqa: E402
-from tests.cluster.redis_server import RedisServer  # noqa: E402
+from tests.gateway.cluster.redis_server import RedisServer  # noqa: E402
 from tests.integration.clusters import Nodes  # noqa: E402
 from tests.support import ROOT, Server, clean_environment  # noqa: E402
 from tests.test_packaging import build  # noqa: E402

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jwt
 import pytest
 
-from tests.cluster.redis_server import RedisServer
+from tests.gateway.cluster.redis_server import RedisServer
 from tests.integration.clusters import Nodes
 from tests.support import ROOT, Server, clean_environment
 from tests.test_packaging import build

@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner
 from workspace import Workspace
 
-from imserver.config.settings import StorageSettings
+from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.log.message_log import MessageLog
-from imserver.storage.store import Store
 from tests.stores import database_servers, sqlite_model, url
 from tests.support import ROOT, clean_environment
 from tests.test_packaging import build

@@ -23,15 +23,15 @@ from imserver.backends.webhooks.consumer import Consumer, DeliveryLease
 from imserver.backends.webhooks.event_rows import EventStore
 from imserver.backends.webhooks.feeds import Feeds
 from imserver.backends.webhooks.requests import LastAnswers, Receiver, WebhookCounts, WebhookQueue
-from imserver.config.settings import StorageSettings
-from imserver.errors import StorageUnavailable
+from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.errors import StorageUnavailable
+from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.log.contract import Commit, Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.people.accounts.contract import Account
 from imserver.people.bots.hooks import BotHooks
 from imserver.people.bots.rows import BotStore, HookStore
-from imserver.storage.store import Store
-from tests.core.back_end import Answer, BackEnd, Post
+from tests.gateway.core.back_end import Answer, BackEnd, Post
 
 RECEIVERS = ("one", "two")
 APP_OF_BOTS = "shop"

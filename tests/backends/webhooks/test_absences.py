@@ -13,18 +13,18 @@ from imserver.backends.webhooks import absences as module
 from imserver.backends.webhooks import consumer, feeds
 from imserver.backends.webhooks.absences import Absences
 from imserver.backends.webhooks.requests import Receiver
-from imserver.errors import StorageUnavailable
+from imserver.gateway.errors import StorageUnavailable
+from imserver.gateway.model import id_of
+from imserver.gateway.sessions.presence import Online
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
-from imserver.model import id_of
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.rows import AccountStore
 from imserver.people.bots.rows import BotStore
-from imserver.sessions.presence import Online
 from tests.backends.webhooks.test_feeds import APP, EVENTS, Node, quick
-from tests.core.back_end import BackEnd
+from tests.gateway.core.back_end import BackEnd
+from tests.gateway.transport.harness import until
 from tests.support import CountingSignal
-from tests.transport.harness import until
 
 __all__ = ["quick"]
 

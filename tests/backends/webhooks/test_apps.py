@@ -6,8 +6,8 @@ import pytest
 
 from imserver.backends.webhooks.declared import objection, secret_of
 from imserver.backends.webhooks.parts import EVENTS, receiver_of
-from imserver.config.settings import BackEndSettings, TenantSettings, WebhookSettings
-from tests.core.login_harness import HOOK, LoginHarness
+from imserver.gateway.config.settings import BackEndSettings, TenantSettings, WebhookSettings
+from tests.gateway.core.login_harness import HOOK, LoginHarness
 
 PLACEHOLDER = "replace-me: openssl rand -hex 32"
 

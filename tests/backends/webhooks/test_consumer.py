@@ -11,9 +11,9 @@ from gevent.event import Event as Signal
 
 from imserver.backends.webhooks import consumer as module
 from imserver.backends.webhooks.consumer import Consumer, DeliveryLease, Failure, NotOwner
-from imserver.errors import StorageUnavailable
+from imserver.gateway.errors import StorageUnavailable
+from tests.gateway.transport.harness import turn, until
 from tests.support import CountingSignal
-from tests.transport.harness import turn, until
 
 AWAY = Failure("away")
 

@@ -11,9 +11,9 @@ import pytest
 
 from imserver.backends.webhooks import absences, consumer, feeds
 from imserver.backends.webhooks.consumer import DeliveryLease
-from imserver.errors import StorageUnavailable
+from imserver.gateway.errors import StorageUnavailable
 from tests.backends.webhooks.consumer_users import DURABLE, USERS, Node, Receivers
-from tests.transport.harness import turn, until
+from tests.gateway.transport.harness import turn, until
 
 StartNode = Callable[..., Node]
 

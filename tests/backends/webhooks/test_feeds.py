@@ -17,15 +17,15 @@ from imserver.backends.webhooks.event_rows import EventStore, StoredEvent
 from imserver.backends.webhooks.feeds import Feed, Feeds
 from imserver.backends.webhooks.log_window import LogWindow
 from imserver.backends.webhooks.requests import Receiver, WebhookCounts
-from imserver.config.settings import StorageSettings
-from imserver.errors import StorageUnavailable
+from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.errors import StorageUnavailable
+from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.log.contract import Commit, Draft, Entry
 from imserver.messenger.messages.log.message_log import MessageLog
-from imserver.storage.store import Store
 from tests.backends.webhooks.consumer_users import end
-from tests.core.back_end import REFUSED, BackEnd, Post
+from tests.gateway.core.back_end import REFUSED, BackEnd, Post
+from tests.gateway.transport.harness import until
 from tests.support import CountingSignal
-from tests.transport.harness import until
 
 APP = "shop"
 EVENTS = frozenset(("message", "group", "account", "absent"))

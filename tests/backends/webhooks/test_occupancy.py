@@ -10,11 +10,11 @@ from imserver.backends.webhooks import parts
 from imserver.backends.webhooks.parts import Occupancy
 from imserver.backends.webhooks.requests import Receiver
 from imserver.backends.webhooks.webhooks import Webhooks
-from imserver.transport.connection import Connection
-from tests.core.back_end import AwayStore, BackEnd
-from tests.core.cluster_harness import MULTI, Several
-from tests.hub.harness import Harness
-from tests.transport.harness import until
+from imserver.gateway.transport.connection import Connection
+from tests.gateway.core.back_end import AwayStore, BackEnd
+from tests.gateway.core.cluster_harness import MULTI, Several
+from tests.gateway.hub.harness import Harness
+from tests.gateway.transport.harness import until
 
 ALL = ("occupied", "vacated", "joined", "left")
 NEWS = "news"

@@ -6,15 +6,15 @@ import gevent
 import pytest
 from msgspec import json
 
-from imserver.auth.questions import ALLOWED, UNDECIDED, ReviewDecision
 from imserver.backends.webhooks import requests, reviews
 from imserver.backends.webhooks.reviews import ReviewHook, ReviewRequests
-from imserver.config.settings import TenantSettings, WebhookSettings
+from imserver.gateway.auth.questions import ALLOWED, UNDECIDED, ReviewDecision
+from imserver.gateway.config.settings import TenantSettings, WebhookSettings
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.messaging import facts_of
-from tests.core.back_end import Answer, BackEnd, Post
-from tests.core.login_harness import LoginHarness
-from tests.transport.harness import until
+from tests.gateway.core.back_end import Answer, BackEnd, Post
+from tests.gateway.core.login_harness import LoginHarness
+from tests.gateway.transport.harness import until
 
 APP = "101"
 ANN: Any = "the connection of ann"

@@ -10,9 +10,9 @@ import pytest
 from imserver.backends.webhooks import consumer
 from imserver.backends.webhooks import requests as module
 from imserver.backends.webhooks.requests import LastAnswers, Receiver, WebhookCounts, WebhookQueue
-from imserver.transport.outgoing import Outgoing, Unreachable
-from tests.core.back_end import REFUSED, BackEnd
-from tests.transport.harness import turn, until
+from imserver.gateway.transport.outgoing import Outgoing, Unreachable
+from tests.gateway.core.back_end import REFUSED, BackEnd
+from tests.gateway.transport.harness import turn, until
 
 EVENTS = frozenset({"login"})
 

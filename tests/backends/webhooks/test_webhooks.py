@@ -9,12 +9,12 @@ from msgspec.structs import replace
 
 from imserver.backends.webhooks import requests as authorise
 from imserver.backends.webhooks.event_rows import EventStore, NewEvent
-from imserver.config.settings import StorageSettings, TenantSettings, WebhookSettings
-from imserver.model import Event
-from tests.core.login_harness import ASK, HOOK, JWT, LoginHarness, token_for
+from imserver.gateway.config.settings import StorageSettings, TenantSettings, WebhookSettings
+from imserver.gateway.model import Event
+from tests.gateway.core.login_harness import ASK, HOOK, JWT, LoginHarness, token_for
+from tests.gateway.transport.harness import until
 from tests.security.node_harness import Harness as Node
 from tests.security.node_harness import config
-from tests.transport.harness import until
 
 HOOKED = {"101": TenantSettings(webhook=HOOK), "102": TenantSettings()}
 NOT_COMPARED = ("id", "time")

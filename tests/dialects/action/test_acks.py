@@ -8,17 +8,17 @@ from unittest.mock import Mock
 import pytest
 from msgspec.msgpack import encode
 
-from imserver import errors
-from imserver.cluster.nodes import NodeMessages
-from imserver.cluster.registry import Lease
 from imserver.dialects.action import stored
 from imserver.dialects.action.acks import AWAIT_SECONDS, ActionAcks
+from imserver.gateway import errors
+from imserver.gateway.cluster.nodes import NodeMessages
+from imserver.gateway.cluster.registry import Lease
+from imserver.gateway.model import Event
 from imserver.messenger.messages import acks, catch_up
 from imserver.messenger.messages.acks import ACK_SECONDS
-from imserver.model import Event
 from tests.dialects.action.test_messages import APP, Keeping, One
-from tests.hub.harness import Harness
-from tests.transport.harness import turn, until
+from tests.gateway.hub.harness import Harness
+from tests.gateway.transport.harness import turn, until
 
 
 class Acking(One):

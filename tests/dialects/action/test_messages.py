@@ -8,18 +8,18 @@ import gevent
 import pytest
 from gevent.event import Event as Signal
 
-from imserver.config.settings import ChannelSettings
 from imserver.dialects.action import stored
 from imserver.dialects.action.service import LEFT_TEXT
 from imserver.dialects.action.stored import ActionMessages
 from imserver.dialects.action.wire import ActionDialect
+from imserver.gateway.config.settings import ChannelSettings
+from imserver.gateway.transport.connection import Connection
 from imserver.messenger.messages import acks
 from imserver.messenger.messages.acks import PongLogSubscription
-from imserver.transport.connection import Connection
-from tests.core.messaging_harness import Node
+from tests.gateway.core.messaging_harness import Node
+from tests.gateway.transport.harness import until
 from tests.integration.raw import PING, PONG, TEXT, frame
 from tests.support import CountingSignal
-from tests.transport.harness import until
 
 ACTION = ActionDialect()
 APP = "action:1"

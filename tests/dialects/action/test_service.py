@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 
-from imserver.auth import rates
 from imserver.dialects.action.service import ActionState
 from imserver.dialects.action.wire import ActionDialect
-from imserver.sessions import sessions
-from imserver.transport.connection import Connection
-from tests.hub.harness import Harness
+from imserver.gateway.auth import rates
+from imserver.gateway.sessions import sessions
+from imserver.gateway.transport.connection import Connection
+from tests.gateway.hub.harness import Harness
+from tests.gateway.transport.harness import Client, until
 from tests.integration.raw import TEXT, frame
 from tests.support import Clock
-from tests.transport.harness import Client, until
 
 ACTION = ActionDialect()
 POLICIES = {

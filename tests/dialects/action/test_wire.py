@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imserver import errors
-from imserver.config.settings import MAX_USER_BYTES
 from imserver.dialects.action.wire import ActionDialect, ActionLogin, Say
-from imserver.model import BadFrame, Event, Heartbeat, Limit, Reply
+from imserver.gateway import errors
+from imserver.gateway.config.settings import MAX_USER_BYTES
+from imserver.gateway.model import BadFrame, Event, Heartbeat, Limit, Reply
 from tests.support import ROOT
 
 VECTORS = json.loads((ROOT / "tests" / "vectors" / "action.json").read_text(encoding="utf-8"))

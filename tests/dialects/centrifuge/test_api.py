@@ -8,14 +8,14 @@ import pytest
 from msgspec import Raw
 from msgspec.structs import replace
 
-from imserver.auth.principal import Needs, Principal
-from imserver.channels.members import ChannelRefused
 from imserver.dialects.centrifuge import api as centrifugo
-from imserver.errors import StorageUnavailable
-from imserver.http.call import Call
-from imserver.http.reply import MAX_BATCH_BYTES
-from imserver.model import Limit
-from imserver.transport.http1 import HttpRequest, HttpResponse
+from imserver.gateway.auth.principal import Needs, Principal
+from imserver.gateway.channels.members import ChannelRefused
+from imserver.gateway.errors import StorageUnavailable
+from imserver.gateway.http.call import Call
+from imserver.gateway.http.reply import MAX_BATCH_BYTES
+from imserver.gateway.model import Limit
+from imserver.gateway.transport.http1 import HttpRequest, HttpResponse
 
 REQUEST = HttpRequest("POST", "/api/batch", b"", b"", {}, "127.0.0.1")
 READER = Principal("key", frozenset({Needs.READ.scope}), None)

@@ -9,15 +9,15 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from imserver.cluster.nodes import NodeQueries, encode
 from imserver.dialects.centrifuge.streams import MAX_WAITING, Emulated, EmulatedCommands, Emulation
 from imserver.dialects.centrifuge.wire import CentrifugeDialect
-from imserver.process import Secret
-from imserver.sessions.connection_ids import ConnectionIds
-from imserver.transport.connection import Connection
-from imserver.transport.stream import Stream, StreamEncoding
-from tests.hub.harness import Harness
-from tests.transport.harness import tcp_pair, until
+from imserver.gateway.cluster.nodes import NodeQueries, encode
+from imserver.gateway.process import Secret
+from imserver.gateway.sessions.connection_ids import ConnectionIds
+from imserver.gateway.transport.connection import Connection
+from imserver.gateway.transport.stream import Stream, StreamEncoding
+from tests.gateway.hub.harness import Harness
+from tests.gateway.transport.harness import tcp_pair, until
 
 LIMIT_BYTES = 100
 

@@ -8,11 +8,11 @@ import msgspec
 import pytest
 from msgspec import Struct
 
-from imserver.auth.channel_tokens import ChannelClaims
-from imserver.channels import consent
 from imserver.dialects.centrifuge import api, service
 from imserver.dialects.centrifuge.claims import SubscriptionClaims
-from imserver.protocol.forgiving import Partial
+from imserver.gateway.auth.channel_tokens import ChannelClaims
+from imserver.gateway.channels import consent
+from imserver.gateway.protocol.forgiving import Partial
 from tests.support import ROOT
 
 GUIDE: Final = (ROOT / "docs/guides/from-centrifugo.md").read_text(encoding="utf-8")

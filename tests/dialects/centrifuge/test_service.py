@@ -7,14 +7,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from imserver import errors
-from imserver.auth.rates import MutedUsers
-from imserver.auth.rules import ALLOWED
 from imserver.backends.webhooks.back_ends import BackEndRequests
-from imserver.channels.client_commands import ChannelCommands
-from imserver.channels.consent import ChannelConsent
-from imserver.channels.members import ChannelRefused
-from imserver.config.settings import Config
 from imserver.dialects.centrifuge import codes
 from imserver.dialects.centrifuge.declared import CentrifugeSettings
 from imserver.dialects.centrifuge.service import (
@@ -25,16 +18,23 @@ from imserver.dialects.centrifuge.service import (
     _Admission,
 )
 from imserver.dialects.centrifuge.wire import CallMethod, CentrifugeDialect, CentrifugeLogin, SubscribeResult
-from imserver.errors import StorageUnavailable
+from imserver.gateway import errors
+from imserver.gateway.auth.rates import MutedUsers
+from imserver.gateway.auth.rules import ALLOWED
+from imserver.gateway.channels.client_commands import ChannelCommands
+from imserver.gateway.channels.consent import ChannelConsent
+from imserver.gateway.channels.members import ChannelRefused
+from imserver.gateway.config.settings import Config
+from imserver.gateway.errors import StorageUnavailable
+from imserver.gateway.model import Login, Reply
+from imserver.gateway.transport.connection import Connection
+from imserver.gateway.transport.dispatch import CommandRow
+from imserver.gateway.transport.gate import Head
+from imserver.gateway.transport.states import CLOSING
 from imserver.messenger.messages.commands import Send
 from imserver.messenger.messages.wire import MESSAGE_COMMANDS
-from imserver.model import Login, Reply
-from imserver.transport.connection import Connection
-from imserver.transport.dispatch import CommandRow
-from imserver.transport.gate import Head
-from imserver.transport.states import CLOSING
-from tests.hub.harness import Harness
-from tests.transport.harness import Client
+from tests.gateway.hub.harness import Harness
+from tests.gateway.transport.harness import Client
 
 
 class CentrifugeHarness(Harness):

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from imserver import errors
 from imserver.dialects.centrifuge import centrifuge_pb2 as pb
 from imserver.dialects.centrifuge import codes
 from imserver.dialects.centrifuge.wire import (
@@ -32,12 +31,9 @@ from imserver.dialects.centrifuge.wire import (
     SubRefreshResult,
     SubscribeResult,
 )
-from imserver.errors import CloseCode
-from imserver.messenger.messages.commands import AskPins, Pin, React, Send
-from imserver.messenger.messages.messaging import StoredView
-from imserver.messenger.messages.model import Message
-from imserver.messenger.messages.wire import MESSAGE_COMMANDS
-from imserver.model import (
+from imserver.gateway import errors
+from imserver.gateway.errors import CloseCode
+from imserver.gateway.model import (
     AskHistory,
     AskPresence,
     BadFrame,
@@ -51,6 +47,10 @@ from imserver.model import (
     Subscribe,
     Unsubscribe,
 )
+from imserver.messenger.messages.commands import AskPins, Pin, React, Send
+from imserver.messenger.messages.messaging import StoredView
+from imserver.messenger.messages.model import Message
+from imserver.messenger.messages.wire import MESSAGE_COMMANDS
 from tests.support import ROOT
 
 VECTORS: dict[str, Any] = json.loads((ROOT / "tests/vectors/centrifuge.json").read_text(encoding="utf-8"))

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imserver.auth.principal import Principal
 from imserver.dialects.client.api import (
     Binding,
     BodyReader,
@@ -22,10 +21,11 @@ from imserver.dialects.client.api import (
     RegisterBody,
 )
 from imserver.dialects.client.wire import ClientDialect
-from imserver.http.call import Call
-from imserver.http.form import BadBody
-from imserver.model import Event
-from imserver.transport.http1 import HttpRequest
+from imserver.gateway.auth.principal import Principal
+from imserver.gateway.http.call import Call
+from imserver.gateway.http.form import BadBody
+from imserver.gateway.model import Event
+from imserver.gateway.transport.http1 import HttpRequest
 
 KINDS: list[type[ClientBody]] = [
     Binding, Client, GroupBody, MembershipBody, Push, PushToClient, PushToClients, PushToGroup, RegisterBody

@@ -8,20 +8,20 @@ from typing import Any
 import msgspec
 import pytest
 
-from imserver.auth.rules import BAD_TOKEN, LoginDecision
-from imserver.auth.tenants import BadTenant, TooManyTenants
-from imserver.channels.connections import Joined, Left
-from imserver.cluster.nodes import NodeQueries
 from imserver.dialects.client.api import DONE, TAKEN, TOO_MANY_SYSTEMS, UNKNOWN_SYSTEM, register
 from imserver.dialects.client.service import ClientService, Label
 from imserver.dialects.client.wire import ClientDialect
-from imserver.dialects.cmd.wire import CmdDialect
-from imserver.transport.connection import Connection
-from imserver.transport.gate import Head
-from imserver.transport.http1 import HttpResponse
-from imserver.transport.states import CLOSED
-from tests.hub.harness import Harness
-from tests.transport.harness import Client, until
+from imserver.gateway.auth.rules import BAD_TOKEN, LoginDecision
+from imserver.gateway.auth.tenants import BadTenant, TooManyTenants
+from imserver.gateway.channels.connections import Joined, Left
+from imserver.gateway.cluster.nodes import NodeQueries
+from imserver.gateway.dialects.cmd.wire import CmdDialect
+from imserver.gateway.transport.connection import Connection
+from imserver.gateway.transport.gate import Head
+from imserver.gateway.transport.http1 import HttpResponse
+from imserver.gateway.transport.states import CLOSED
+from tests.gateway.hub.harness import Harness
+from tests.gateway.transport.harness import Client, until
 
 CLIENT = ClientDialect()
 

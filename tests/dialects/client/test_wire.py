@@ -15,7 +15,7 @@ from imserver.dialects.client.wire import (
     refusal,
     welcome,
 )
-from imserver.model import BadFrame, Event, Reply, Request
+from imserver.gateway.model import BadFrame, Event, Reply, Request
 from tests.support import ROOT
 
 client = ClientDialect()

@@ -5,13 +5,14 @@ from collections.abc import Iterator
 import gevent
 import pytest
 
-from imserver.errors import StorageUnavailable
+from imserver.gateway.errors import StorageUnavailable
+from imserver.gateway.transport.states import CLOSING
 from imserver.messenger.messages import acks
 from imserver.messenger.messages.acks import AckingLogSubscription
 from imserver.messenger.messages.catch_up import RECOVERED
 from imserver.messenger.messages.log.contract import LogExtent
-from imserver.transport.states import CLOSING
 from tests.dialects.protobuf.test_service import APP, Harness, ProtobufClient, missed
+from tests.gateway.transport.harness import until
 from tests.integration import protobuf
 from tests.integration.protobuf import (
     ACK,
@@ -24,7 +25,6 @@ from tests.integration.protobuf import (
     recovered,
     refused,
 )
-from tests.transport.harness import until
 
 
 @pytest.fixture

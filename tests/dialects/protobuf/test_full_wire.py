@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imserver import errors
 from imserver.dialects.protobuf.wire import (
     FULL_COMMANDS,
     KINDS,
@@ -17,6 +16,8 @@ from imserver.dialects.protobuf.wire import (
     as_full_message,
     as_message,
 )
+from imserver.gateway import errors
+from imserver.gateway.model import BadFrame, Command, Event, Limit, Reply, Request, Signal
 from imserver.messenger.messages.commands import (
     Ack,
     AskMarks,
@@ -37,7 +38,6 @@ from imserver.messenger.messages.message_commands import (
 )
 from imserver.messenger.messages.model import EntryKind, Message
 from imserver.messenger.messages.receipts import MarksAnswer, PeerReceipt, ReadMark, ReceiptPage, ReceiptShown
-from imserver.model import BadFrame, Command, Event, Limit, Reply, Request, Signal
 from tests.integration import protobuf
 from tests.integration.protobuf import Output, SentMessage, field, further, one, outputs, sent, varint
 

@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 from gevent.event import Event as Signal
 
-from imserver.auth.rules import ALLOWED, BAD_ORIGIN, BAD_TOKEN, UNDECIDED, LoginDecision
-from imserver.config.settings import Config
 from imserver.dialects.protobuf import service as module
 from imserver.dialects.protobuf.service import (
     HOLD_SECONDS,
@@ -20,18 +18,20 @@ from imserver.dialects.protobuf.service import (
 )
 from imserver.dialects.protobuf.uplink import MAX_WAITING, MAX_WAITING_BYTES, ProtobufState, ProtobufUplink
 from imserver.dialects.protobuf.wire import NAME, ProtobufDialect
-from imserver.errors import StorageUnavailable
-from imserver.hub.expiry import Sweep
+from imserver.gateway.auth.rules import ALLOWED, BAD_ORIGIN, BAD_TOKEN, UNDECIDED, LoginDecision
+from imserver.gateway.config.settings import Config
+from imserver.gateway.errors import StorageUnavailable
+from imserver.gateway.hub.expiry import Sweep
+from imserver.gateway.model import Limit
+from imserver.gateway.transport.connection import Connection
 from imserver.messenger.messages.log.contract import Appended, Entry, Stored
-from imserver.model import Limit
-from imserver.transport.connection import Connection
-from tests.core.memory_log import Shelf
-from tests.core.messaging_harness import Node
-from tests.hub.harness import POLICIES
+from tests.gateway.core.memory_log import Shelf
+from tests.gateway.core.messaging_harness import Node
+from tests.gateway.hub.harness import POLICIES
+from tests.gateway.transport.harness import Client, turn, until
 from tests.integration import protobuf
 from tests.integration.protobuf import GROUP, SINGLE, Output, SentMessage, acked, pushed, synced
 from tests.integration.raw import BINARY, PING, PONG, frame
-from tests.transport.harness import Client, turn, until
 
 APP = "gochat"
 DIALECT = ProtobufDialect()

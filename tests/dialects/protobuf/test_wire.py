@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from msgspec import to_builtins
 from msgspec.structs import asdict
 
-from imserver import errors
 from imserver.dialects.protobuf import chat_pb2 as pb
 from imserver.dialects.protobuf.wire import (
     CT_SYNC,
@@ -29,10 +28,11 @@ from imserver.dialects.protobuf.wire import (
     type_number,
     uplink_ack,
 )
+from imserver.gateway import errors
+from imserver.gateway.model import BadFrame, Event, Heartbeat, Limit, Reply, Request
 from imserver.messenger.messages.model import Message
-from imserver.model import BadFrame, Event, Heartbeat, Limit, Reply, Request
+from tests.gateway.protocol.generate import generate
 from tests.integration.protobuf import HEARTBEAT, LOGIN, MESSAGE, SYNC, field, outputs, pushed, sent
-from tests.protocol.generate import generate
 from tests.support import ROOT, clean_environment
 
 protobuf = ProtobufDialect()

@@ -6,8 +6,8 @@ from imserver.backends.webhooks import parts
 from imserver.backends.webhooks.parts import Occupancy
 from imserver.backends.webhooks.webhooks import Webhooks
 from imserver.dialects.pusher.apps import PusherHooks, PusherReceiver
-from tests.core.back_end import AwayStore, BackEnd
-from tests.hub.harness import Harness
+from tests.gateway.core.back_end import AwayStore, BackEnd
+from tests.gateway.hub.harness import Harness
 from tests.support import until
 
 APP, NEWS = "102", "news"

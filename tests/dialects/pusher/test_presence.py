@@ -7,15 +7,15 @@ from unittest.mock import Mock
 
 import pytest
 
-from imserver.channels.members import ChannelRefused
 from imserver.dialects.pusher.apps import PusherApp
 from imserver.dialects.pusher.declared import PusherSettings
 from imserver.dialects.pusher.service import PusherService
 from imserver.dialects.pusher.wire import PusherDialect, PusherSubscribe, PusherUnsubscribe
-from imserver.transport.connection import Connection
+from imserver.gateway.channels.members import ChannelRefused
+from imserver.gateway.transport.connection import Connection
 from tests.dialects.pusher.harness import Hooks, apps_of
-from tests.hub.harness import Harness
-from tests.transport.harness import Client, turn
+from tests.gateway.hub.harness import Harness
+from tests.gateway.transport.harness import Client, turn
 
 APP, ROOM = "102", "presence-room"
 SHOP = PusherApp(APP, b"the secret of the shop", PusherSettings("7", "shopkey"))

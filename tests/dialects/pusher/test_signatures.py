@@ -6,10 +6,10 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from imserver.auth.principal import BadSignature
 from imserver.dialects.pusher.apps import PusherApp, PusherApps, body_matches, read_query
 from imserver.dialects.pusher.declared import PusherSettings
 from imserver.dialects.pusher.service import connection_id_of, socket_id_of
+from imserver.gateway.auth.principal import BadSignature
 from tests.dialects.pusher.harness import apps_of
 
 NOW = 1_800_000_000

@@ -7,10 +7,10 @@ import msgspec
 import pytest
 from msgspec import Raw
 
-from imserver import errors
 from imserver.dialects.pusher import wire
 from imserver.dialects.pusher.wire import PusherDialect
-from imserver.model import BadFrame, ChannelPart, Event, Reply
+from imserver.gateway import errors
+from imserver.gateway.model import BadFrame, ChannelPart, Event, Reply
 from tests.support import ROOT
 
 pusher = PusherDialect()

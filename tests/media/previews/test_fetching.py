@@ -10,11 +10,11 @@ from time import process_time
 
 import pytest
 
+from imserver.gateway.transport.proxies import is_loopback
 from imserver.media.previews.fetching import Fetching, first_link
 from imserver.plugin.runtime import PublicRequests, Unreachable
-from imserver.transport.proxies import is_loopback
+from tests.gateway.transport.test_public_requests import NOT_PUBLIC
 from tests.media.previews.site import Site, html, picture, redirect
-from tests.transport.test_public_requests import NOT_PUBLIC
 
 INSIDE = [each for each in NOT_PUBLIC if not is_loopback(each.partition("%")[0])]
 REFUSED = r"not public|not valid|no page|expected an https"

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from imserver.gateway.threads import Threads
 from imserver.media.uploads.contract import Media, MediaUnavailable
 from imserver.media.uploads.declared import UploadSettings
 from imserver.media.uploads.directory import Directory
 from imserver.media.uploads.s3 import EMPTY_SHA256, Bucket, Credentials, canonical_path, signed_headers
-from imserver.threads import Threads
 from tests.media.uploads.bucket import ACCESS_KEY, NAME, REGION, SECRET_KEY, Standin, standing_in
 
 CONTENT = os.urandom(200_000)

@@ -11,13 +11,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from imserver.config.settings import StorageSettings
+from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.node.feature_list import tables_of_server
+from imserver.gateway.storage.store import Store
+from imserver.gateway.storage.tables import StoreTables
 from imserver.media.uploads import upload_rows
 from imserver.media.uploads.contract import Upload
 from imserver.media.uploads.upload_rows import rows_of
-from imserver.node.feature_list import tables_of_server
-from imserver.storage.store import Store
-from imserver.storage.tables import StoreTables
 from tests.media.uploads.bucket import ACCESS_KEY, NAME, REGION, SECRET_KEY, Standin, standing_in
 from tests.support import run_cli
 

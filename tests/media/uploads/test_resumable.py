@@ -11,9 +11,10 @@ import pytest
 from gevent.event import Event
 from msgspec.structs import replace
 
-from imserver import errors
-from imserver.config.settings import StorageSettings
-from imserver.errors import HttpProblem, StorageUnavailable
+from imserver.gateway import errors
+from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.errors import HttpProblem, StorageUnavailable
+from imserver.gateway.storage.store import Store
 from imserver.media.uploads import resumable
 from imserver.media.uploads.contract import FILE_BYTES, Upload
 from imserver.media.uploads.declared import (
@@ -29,7 +30,6 @@ from imserver.media.uploads.declared import (
 from imserver.media.uploads.resumable import Checksum, ResumableUploads
 from imserver.media.uploads.transfers import TransferRefused
 from imserver.media.uploads.uploads import Offer, Uploads
-from imserver.storage.store import Store
 
 CONTENT = os.urandom(100_000)
 OFFER = Offer("101", "ann", "a.bin", "", len(CONTENT), "192.0.2.1")

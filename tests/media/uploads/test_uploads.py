@@ -12,14 +12,14 @@ import pytest
 from gevent.event import Event
 from msgspec.structs import replace
 
-from imserver import errors
-from imserver.config.settings import StorageSettings
+from imserver.gateway import errors
+from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.storage.store import Store
 from imserver.media.uploads import transfers, upload_rows
 from imserver.media.uploads.contract import FILE_BYTES
 from imserver.media.uploads.declared import HTTP_DISK_FULL, HTTP_QUOTA_EXCEEDED, UploadSettings
 from imserver.media.uploads.transfers import GRACE_SECONDS, TransferRefused, Transfers
 from imserver.media.uploads.uploads import Offer, Uploads
-from imserver.storage.store import Store
 from tests.integration.raw import Raw, ask, request
 from tests.media.uploads.test_boxes import FILES, SPOT
 from tests.support import Server, eventually

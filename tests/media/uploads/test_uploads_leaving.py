@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from imserver import errors
+from imserver.gateway import errors
 from imserver.media.uploads import transfers
 from imserver.media.uploads import uploads as module
 from imserver.media.uploads.contract import Upload

@@ -12,10 +12,10 @@ from imserver.backends.webhooks.event_json import of_entry
 from imserver.messenger.ask import metrics
 from imserver.messenger.ask.parts import AskParts
 from imserver.plugin.messages import MessageLog
+from tests.gateway.transport.harness import until
 from tests.rows import sections
 from tests.security.node_harness import Harness, config
 from tests.security.test_bots import person
-from tests.transport.harness import until
 from tests.users import User
 
 YES_NO = [{"text": "Yes", "value": "yes"}, {"text": "No", "value": "no"}]

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from imserver.gateway.storage.statements import text_of
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.people.accounts.parts import accounts_of
-from imserver.storage.statements import text_of
 from tests.rows import sections
 from tests.security.node_harness import Harness, config
 from tests.security.test_bots import person

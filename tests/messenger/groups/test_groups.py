@@ -8,9 +8,11 @@ from typing import Any
 import gevent
 import pytest
 
-from imserver import errors
-from imserver.auth.questions import AccountLookup, Relations
-from imserver.auth.rates import Buckets, TooManyRequests
+from imserver.gateway import errors
+from imserver.gateway.auth.questions import AccountLookup, Relations
+from imserver.gateway.auth.rates import Buckets, TooManyRequests
+from imserver.gateway.storage.statements import Statements
+from imserver.gateway.storage.store import Store
 from imserver.messenger.groups.declared import NEW_GROUPS, SEARCH_TIME
 from imserver.messenger.groups.groups import (
     ADMIN,
@@ -31,8 +33,6 @@ from imserver.messenger.messages.commands import Search
 from imserver.messenger.messages.log.contract import Change, Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.people.invitations.rows import InvitationShown, InvitationStore, use
-from imserver.storage.statements import Statements
-from imserver.storage.store import Store
 from tests.stores import OpenStore
 
 APP = "101"

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from imserver.auth.rates import Buckets, TooManyRequests
+from imserver.gateway.auth.rates import Buckets, TooManyRequests
 from imserver.messenger.inbox.declared import INBOX_CHANGES, InboxSettings
 from imserver.messenger.inbox.inbox import Inbox
 from imserver.messenger.inbox.rows import ArrangementRefused, ArrangementRows

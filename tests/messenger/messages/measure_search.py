@@ -26,11 +26,11 @@ monkey.patch_all()
 
 import gevent
 
-from imserver.config.settings import StorageSettings
+from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.commands import Search
 from imserver.messenger.messages.log.contract import Change, Draft
 from imserver.messenger.messages.log.message_log import MessageLog
-from imserver.storage.store import Store
 from tests.support import Ticks
 
 MESSAGES = 1_000_000

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from imserver.gateway.model import Event
+from imserver.gateway.transport.states import ImpossibleTransition
 from imserver.messenger.messages.acks import (
     ACK,
     ACK_SECONDS,
@@ -23,11 +25,9 @@ from imserver.messenger.messages.acks import (
     AckTracker,
     Unacked,
 )
-from imserver.model import Event
-from imserver.transport.states import ImpossibleTransition
-from tests.hub.harness import Harness
+from tests.gateway.hub.harness import Harness
+from tests.gateway.transport.harness import turn, until
 from tests.support import ROOT
-from tests.transport.harness import turn, until
 
 
 class FromLog:

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from gevent.event import Event as Signal
 
-from imserver import errors
-from imserver.errors import StorageUnavailable
+from imserver.gateway import errors
+from imserver.gateway.errors import StorageUnavailable
 from imserver.messenger.messages import catch_up
 from imserver.messenger.messages.acks import (
     ACK_SECONDS,
@@ -17,8 +17,8 @@ from imserver.messenger.messages.acks import (
     TRIES,
     AckingLogSubscription,
 )
-from tests.core.messaging_harness import APP, MessageClient, Node
-from tests.transport.harness import turn, until
+from tests.gateway.core.messaging_harness import APP, MessageClient, Node
+from tests.gateway.transport.harness import turn, until
 
 
 def acknowledging(node: Node, user: str, cursor: int = 0) -> MessageClient:

@@ -1,15 +1,15 @@
-"""Deltas with the messenger: in stored channels as in :mod:`tests.channels.test_channel_deltas`, and with
-streamed messages between publications."""
+"""Deltas with the messenger: in stored channels as in :mod:`tests.gateway.channels.test_channel_deltas`, and
+with streamed messages between publications."""
 
 from collections.abc import Iterator
 
 import pytest
 from msgspec.structs import replace
 
-from imserver.cluster.history import Position
-from imserver.config.settings import ChannelSettings
-from imserver.model import ChannelPart, Event
-from tests.channels.test_channel_deltas import (  # noqa: F401
+from imserver.gateway.cluster.history import Position
+from imserver.gateway.config.settings import ChannelSettings
+from imserver.gateway.model import ChannelPart, Event
+from tests.gateway.channels.test_channel_deltas import (  # noqa: F401
     BOUNDED,
     PRICES,
     Reader,
@@ -25,9 +25,9 @@ from tests.channels.test_channel_deltas import (  # noqa: F401
     test_the_namespace_and_the_history_must_permit_deltas,
     test_what_was_missed_comes_as_one_whole_publication_and_deltas,
 )
-from tests.core.cluster_harness import MULTI
-from tests.core.messaging_harness import Node
-from tests.hub.harness import Harness
+from tests.gateway.core.cluster_harness import MULTI
+from tests.gateway.core.messaging_harness import Node
+from tests.gateway.hub.harness import Harness
 from tests.messenger.messages.test_streamed_messages import streams_of
 
 STORED = ChannelSettings(history="log", delta=True)

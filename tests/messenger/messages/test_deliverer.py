@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from imserver.messenger.messages import deliverer
 from imserver.messenger.messages import deliverer as following
 from imserver.messenger.messages.log.contract import Draft
-from tests.core.messaging_harness import APP, Node
 from tests.dialects.protobuf.test_service import APP as CHATS
 from tests.dialects.protobuf.test_service import Harness, ProtobufClient
-from tests.transport.harness import until
+from tests.gateway.core.messaging_harness import APP, Node
+from tests.gateway.transport.harness import until
 
 
 @pytest.fixture

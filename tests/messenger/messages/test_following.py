@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from imserver.errors import StorageUnavailable
+from imserver.gateway.errors import StorageUnavailable
 from imserver.messenger.messages.log.contract import Draft, Stored
-from tests.core.messaging_harness import APP, MessageClient, Node
-from tests.transport.harness import until
+from tests.gateway.core.messaging_harness import APP, MessageClient, Node
+from tests.gateway.transport.harness import until
 
 
 @pytest.fixture

@@ -5,15 +5,15 @@ from unittest.mock import Mock
 
 import pytest
 
-from imserver.auth.rates import MutedUsers
-from imserver.channels.client_commands import ChannelCommands
-from imserver.channels.consent import ChannelConsent
-from imserver.dialects.cmd.wire import ChannelCmdDialect, CmdAnswers
-from imserver.errors import StorageUnavailable
-from imserver.model import Subscribe
-from imserver.transport.connection import Connection
-from tests.core.messaging_harness import APP, MessageClient, Node
-from tests.transport.harness import until
+from imserver.gateway.auth.rates import MutedUsers
+from imserver.gateway.channels.client_commands import ChannelCommands
+from imserver.gateway.channels.consent import ChannelConsent
+from imserver.gateway.dialects.cmd.wire import ChannelCmdDialect, CmdAnswers
+from imserver.gateway.errors import StorageUnavailable
+from imserver.gateway.model import Subscribe
+from imserver.gateway.transport.connection import Connection
+from tests.gateway.core.messaging_harness import APP, MessageClient, Node
+from tests.gateway.transport.harness import until
 
 
 class Consent(ChannelConsent):

@@ -9,13 +9,13 @@ from gevent.event import Event as Signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imserver.gateway.metrics import Metrics
 from imserver.messenger.messages import deliverer as module
 from imserver.messenger.messages.deliverer import LogFollower
 from imserver.messenger.messages.log.contract import Commit, Draft, Entry
-from imserver.metrics import Metrics
-from tests.core.memory_log import MemoryLog
+from tests.gateway.core.memory_log import MemoryLog
+from tests.gateway.transport.harness import until
 from tests.support import CountingSignal
-from tests.transport.harness import until
 
 APP = "101"
 

@@ -5,7 +5,7 @@ from gevent.event import Event as Signal
 
 from imserver.messenger.messages.log.contract import Membership
 from imserver.messenger.messages.log_subscriptions import LogSubscriptions
-from tests.transport.harness import until
+from tests.gateway.transport.harness import until
 
 
 def test_of_two_devices_that_come_at_once_the_slower_one_learns_of_a_change_too() -> None:

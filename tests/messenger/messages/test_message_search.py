@@ -7,16 +7,16 @@ import gevent
 import pytest
 from gevent.event import Event as Signal
 
-from imserver.auth import rates
-from imserver.auth.rates import TooManyRequests
-from imserver.cluster.history import PAGE_BYTES
-from imserver.errors import StorageUnavailable
+from imserver.gateway.auth import rates
+from imserver.gateway.auth.rates import TooManyRequests
+from imserver.gateway.cluster.history import PAGE_BYTES
+from imserver.gateway.errors import StorageUnavailable
 from imserver.messenger.messages import message_search
 from imserver.messenger.messages.commands import Search, SearchFilter
 from imserver.messenger.messages.log.contract import Entry
 from imserver.messenger.messages.message_search import SEARCHES_AT_ONCE, MessageSearch
-from tests.core.memory_log import MemoryStore
-from tests.transport.harness import until
+from tests.gateway.core.memory_log import MemoryStore
+from tests.gateway.transport.harness import until
 
 TEA = Search("tea", 0, 0, 10)
 

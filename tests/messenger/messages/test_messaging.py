@@ -8,16 +8,16 @@ from gevent.event import Event as Signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imserver import errors
+from imserver.gateway import errors
 from imserver.messenger.messages import catch_up, messaging
 from imserver.messenger.messages import deliverer as following
 from imserver.messenger.messages.acks import AckingLogSubscription
 from imserver.messenger.messages.log import writer
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log_subscriptions import LogSubscription
-from tests.core.memory_log import Shelf
-from tests.core.messaging_harness import APP, MessageClient, Node
-from tests.transport.harness import turn, until
+from tests.gateway.core.memory_log import Shelf
+from tests.gateway.core.messaging_harness import APP, MessageClient, Node
+from tests.gateway.transport.harness import turn, until
 
 
 def test_a_message_is_delivered_and_acknowledged_after_the_commit() -> None:

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from imserver.cluster import history
+from imserver.gateway.cluster import history
 from imserver.messenger.messages.log import contract
 from imserver.messenger.messages.log.contract import Entry
 from imserver.messenger.messages.log.message_log import MessageLog
-from tests.core.messaging_harness import Node
+from tests.gateway.core.messaging_harness import Node
 from tests.security.node_harness import ADMIN, Harness, config
 from tests.users import User
 

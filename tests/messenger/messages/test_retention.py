@@ -3,11 +3,11 @@
 from types import SimpleNamespace
 from typing import Any
 
-from imserver.config.settings import TenantSettings
+from imserver.gateway.config.settings import TenantSettings
+from imserver.gateway.metrics import Metrics
 from imserver.messenger.messages.declared import AppRetention, RetentionSettings
 from imserver.messenger.messages.retention import Retention
-from imserver.metrics import Metrics
-from tests.core.memory_log import MemoryStore
+from tests.gateway.core.memory_log import MemoryStore
 
 APPS = {
     "old": TenantSettings(of_features=(AppRetention(retention_seconds=60),)),

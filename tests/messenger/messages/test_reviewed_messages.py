@@ -11,14 +11,14 @@ from imserver.dialects.action.stored import ActionMessages
 from imserver.dialects.action.wire import ActionDialect, Say
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.model import ReviewUnavailable
-from tests.core.back_end import Answer, Post
-from tests.core.messaging_harness import APP, Node
 from tests.dialects.action.test_service import connect, login, received
 from tests.dialects.protobuf.test_service import APP as CHATS
 from tests.dialects.protobuf.test_service import Harness as ChatWorld
-from tests.hub.harness import Harness
+from tests.gateway.core.back_end import Answer, Post
+from tests.gateway.core.messaging_harness import APP, Node
+from tests.gateway.hub.harness import Harness
+from tests.gateway.transport.harness import until
 from tests.integration.raw import TEXT, frame
-from tests.transport.harness import until
 
 RUDE = {"action": "reject", "reason": "be nice"}
 STARS = {"action": "replace", "text": "***"}

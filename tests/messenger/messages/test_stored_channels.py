@@ -8,22 +8,22 @@ import pytest
 from gevent.event import Event as Signal
 from msgspec import json
 
-from imserver.channels.histories import Published
-from imserver.channels.members import ChannelRefused, Publication
-from imserver.channels.subscriptions import Subscribed
-from imserver.cluster.history import Position
-from imserver.config.settings import ChannelSettings
 from imserver.dialects.centrifuge.service import CentrifugeState
-from imserver.dialects.cmd.wire import ChannelCmdDialect
+from imserver.gateway.channels.histories import Published
+from imserver.gateway.channels.members import ChannelRefused, Publication
+from imserver.gateway.channels.subscriptions import Subscribed
+from imserver.gateway.cluster.history import Position
+from imserver.gateway.config.settings import ChannelSettings
+from imserver.gateway.dialects.cmd.wire import ChannelCmdDialect
+from imserver.gateway.model import ChannelPart, Event, Outcome, StreamPart
+from imserver.gateway.transport.connection import Connection
 from imserver.messenger.messages import stored_channels
 from imserver.messenger.messages.log.contract import Appended, Commit, Draft, Entry
 from imserver.messenger.messages.stored_channels import draft_of
-from imserver.model import ChannelPart, Event, Outcome, StreamPart
-from imserver.transport.connection import Connection
-from tests.core.memory_log import MemoryStore, Shelf
-from tests.core.messaging_harness import APP, Node
-from tests.hub.test_channels import texts
-from tests.transport.harness import Client, turn, until
+from tests.gateway.core.memory_log import MemoryStore, Shelf
+from tests.gateway.core.messaging_harness import APP, Node
+from tests.gateway.hub.test_channels import texts
+from tests.gateway.transport.harness import Client, turn, until
 
 NEWS = "news:1"
 EPOCH = MemoryStore.id[:8]

@@ -9,12 +9,13 @@ import pytest
 from gevent.event import Event as Signal
 from msgspec import json
 
-from imserver import errors
-from imserver.channels.members import ChannelRefused
-from imserver.cluster.history import Position
-from imserver.cluster.nodes import NodeQueries
-from imserver.config.settings import ChannelSettings
-from imserver.dialects.cmd.wire import ChannelCmdDialect
+from imserver.gateway import errors
+from imserver.gateway.channels.members import ChannelRefused
+from imserver.gateway.cluster.history import Position
+from imserver.gateway.cluster.nodes import NodeQueries
+from imserver.gateway.config.settings import ChannelSettings
+from imserver.gateway.dialects.cmd.wire import ChannelCmdDialect
+from imserver.gateway.model import YIELD_TARGETS, ChannelPart, Event
 from imserver.messenger.messages import streamed_messages as module
 from imserver.messenger.messages.api.streamed import routes
 from imserver.messenger.messages.declared import StreamLimits
@@ -29,13 +30,12 @@ from imserver.messenger.messages.streamed_messages import (
     ClosedStream,
     StreamedMessages,
 )
-from imserver.model import YIELD_TARGETS, ChannelPart, Event
-from tests.channels.test_channel_options import OptionsHarness
-from tests.channels.test_channels import Recovering, publish, subscribe
-from tests.core.cluster_harness import MULTI, ClusterHarness, Several
-from tests.hub.harness import Harness
+from tests.gateway.channels.test_channel_options import OptionsHarness
+from tests.gateway.channels.test_channels import Recovering, publish, subscribe
+from tests.gateway.core.cluster_harness import MULTI, ClusterHarness, Several
+from tests.gateway.hub.harness import Harness
+from tests.gateway.transport.harness import Client, turn, until
 from tests.support import CountingSignal
-from tests.transport.harness import Client, turn, until
 
 PLAIN, PAST = "plain:1", "past:1"
 CHANNELS = {

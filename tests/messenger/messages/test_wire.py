@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import json
 
+from imserver.gateway.protocol.forgiving import Refused
 from imserver.messenger.messages import wire
 from imserver.messenger.messages.commands import AskPins, History, Pin, React, Search, SearchFilter, Send
 from imserver.messenger.messages.model import Message, Reaction
-from imserver.protocol.forgiving import Refused
 
 NAMES = st.one_of(st.text(max_size=70), st.text("a\0é😀", max_size=70), st.none(), st.integers())
 FIELDS = st.fixed_dictionaries(

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from imserver.backends.webhooks.event_rows import EventStore, NewEvent
-from imserver.config.settings import StorageSettings
+from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.node.feature_list import numbers_of_server
+from imserver.gateway.process import DataDirectory
+from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.log.contract import Appended, Draft
 from imserver.messenger.messages.log.message_log import MessageLog
-from imserver.node.feature_list import numbers_of_server
 from imserver.operate.copies import backup as copies
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.rows import AccountStore
-from imserver.process import DataDirectory
-from imserver.storage.store import Store
 from tests.support import run_cli
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -12,17 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from imserver.config.settings import StorageSettings
+from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.storage.erasures import JOURNAL
+from imserver.gateway.storage.store import Store
 from imserver.media.uploads.upload_rows import rows_of
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.operate.copies import backup as copies
 from imserver.operate.copies.archive import write
-from imserver.storage.erasures import JOURNAL
-from imserver.storage.store import Store
+from tests.gateway.storage.servers import DatabaseServer
 from tests.media.uploads.bucket import Standin, standing_in
 from tests.media.uploads.test_move import FILES, Machine
-from tests.storage.servers import DatabaseServer
 from tests.stores import TABLES, server_of
 from tests.support import run_cli
 

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from imserver.config.settings import JwtSettings, TenantSettings
+from imserver.gateway.config.settings import JwtSettings, TenantSettings
+from imserver.gateway.storage.erasures import JOURNAL, read_journal
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.people.accounts.parts import accounts_of
 from imserver.plugin import Parts
 from imserver.plugin.storage import Erasure
-from imserver.storage.erasures import JOURNAL, read_journal
 from tests.rows import sections
 from tests.security.node_harness import APPS, SECRET, Harness, config
 from tests.security.test_bots import person

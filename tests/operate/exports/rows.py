@@ -11,18 +11,18 @@ from zipfile import ZipFile
 
 from sqlalchemy import inspect
 
-from imserver.auth.tenants import Tenants
-from imserver.config.settings import Config, ServerSettings, StorageSettings
+from imserver.gateway.auth.tenants import Tenants
+from imserver.gateway.config.settings import Config, ServerSettings, StorageSettings
+from imserver.gateway.node.feature_list import load_features, objection_of, tables_of, tables_of_server
+from imserver.gateway.offline import offline_parts
+from imserver.gateway.storage.contract import ArchivedFiles
+from imserver.gateway.storage.statements import PooledStatements
+from imserver.gateway.storage.store import Store
+from imserver.gateway.storage.tables import OF_LOGS, Table
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
-from imserver.node.feature_list import load_features, objection_of, tables_of, tables_of_server
-from imserver.offline import offline_parts
 from imserver.operate.exports.contents import ArchiveMaker, Proceed
 from imserver.operate.exports.rows import Subject
-from imserver.storage.contract import ArchivedFiles
-from imserver.storage.statements import PooledStatements
-from imserver.storage.store import Store
-from imserver.storage.tables import OF_LOGS, Table
 
 OF_ONE = re.compile(r'"?(\w+)"? = %s').fullmatch
 SPECIAL: dict[str, dict[str, Any]] = {

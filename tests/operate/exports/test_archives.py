@@ -14,18 +14,18 @@ from zipfile import ZipFile
 
 import pytest
 
-from imserver.errors import ImserverError
+from imserver.gateway.errors import ImserverError
+from imserver.gateway.node.feature_list import tables_of_server
+from imserver.gateway.offline import offline_parts
+from imserver.gateway.storage.contract import ArchivedFiles
+from imserver.gateway.storage.tables import Reason
 from imserver.media.uploads import upload_rows
 from imserver.media.uploads.contract import Upload
 from imserver.messenger.messages.log.asks import AskChange
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
-from imserver.node.feature_list import tables_of_server
-from imserver.offline import offline_parts
 from imserver.operate.exports.archive import ArchiveWriter
 from imserver.operate.exports.importing import Archive, BadArchive, Import
-from imserver.storage.contract import ArchivedFiles
-from imserver.storage.tables import Reason
 from tests.operate.exports.rows import Storage, content_of, exported_of_app, fill, messages, tables_in
 
 ANN, BOB = "701", "702"

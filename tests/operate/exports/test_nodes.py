@@ -12,8 +12,8 @@ from zipfile import ZipFile
 
 import pytest
 
-from imserver.auth.tokens import make_token
-from imserver.config.settings import JwtSettings
+from imserver.gateway.auth.tokens import make_token
+from imserver.gateway.config.settings import JwtSettings
 from imserver.plugin.testing import Answer, NodeProcess, eventually
 
 FEATURES = ("messages", "accounts", "groups", "uploads", "audit", "exports")

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from imserver.auth.authority import configured_key
-from imserver.config.settings import KeySettings
+from imserver.gateway.auth.authority import configured_key
+from imserver.gateway.config.settings import KeySettings
 from tests.conftest import StartServer
 from tests.integration.cmd import form_request
 from tests.integration.raw import ask, bearer, open_socket, text

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from imserver.auth.authority import MAX_USES, OTHER_USES, KeyUses
+from imserver.gateway.auth.authority import MAX_USES, OTHER_USES, KeyUses
 from imserver.operate.keys import FEATURE
 from imserver.operate.keys.usage import KeyUsage, KeyUse, LastUse, delete_before, uses_of
 from imserver.plugin.storage import KeyRow, Store

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from imserver.errors import QuotaSpent
-from imserver.metrics import CountsByApp
+from imserver.gateway.errors import QuotaSpent
+from imserver.gateway.metrics import CountsByApp
 from imserver.operate.quotas import FEATURE
 from imserver.operate.quotas.declared import QuotaSettings, QuotasOfApp
 from imserver.operate.quotas.quotas import Quotas, UsageRows, Used

@@ -5,8 +5,8 @@ from typing import get_args
 
 import pytest
 
-from imserver.auth.observer import CLOSES
-from imserver.errors import LoginRefusal
+from imserver.gateway.auth.observer import CLOSES
+from imserver.gateway.errors import LoginRefusal
 from imserver.operate.refusals.log import (
     MAX_ROWS,
     ROWS_OF_CAUSE,

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from imserver.config.settings import StorageSettings
+from imserver.gateway.config.settings import StorageSettings
 from tests.rows import sections
 from tests.security.node_harness import ALL, Harness, config
 from tests.security.test_bots import person

@@ -6,12 +6,12 @@ from time import time
 
 import pytest
 
-from imserver.errors import ServiceRefused
+from imserver.gateway.errors import ServiceRefused
+from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.log.contract import Appended, Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.operate.safety.mutes import MuteRows
 from imserver.operate.safety.removals import DONE, ENDING, UNDER_WAY, UNDOING, Removal, Removals
-from imserver.storage.store import Store
 from tests.processes import spawn
 from tests.stores import OpenStore
 from tests.tools import require
@@ -21,12 +21,12 @@ MESSAGES = 120
 """More than two transactions remove."""
 OTHER_NODE = """\
 import sys
-from imserver.config.settings import StorageSettings
+from imserver.gateway.config.settings import StorageSettings
 from imserver.operate.safety.mutes import MuteRows
 from imserver.operate.safety.removals import Removals
-from imserver.node.feature_list import tables_of_server
-from imserver.storage.store import Store
-from imserver.storage.tables import StoreTables
+from imserver.gateway.node.feature_list import tables_of_server
+from imserver.gateway.storage.store import Store
+from imserver.gateway.storage.tables import StoreTables
 
 url, folder, user = sys.argv[1:]
 store = Store(StorageSettings(url), folder, tables=StoreTables(tables_of_server))

@@ -5,11 +5,11 @@ from time import time
 
 import pytest
 
-from imserver.node.feature_list import load_config
+from imserver.gateway.node.feature_list import load_config
+from imserver.gateway.storage.store import Store
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.people import PeopleStore
 from imserver.people.accounts.rows import AccountStore
-from imserver.storage.store import Store
 from tests.support import run_cli
 
 SETTINGS = 'apps: {shop: {account_tokens: required}}\nstorage: {url: "sqlite:///accounts.db"}\n'

@@ -12,7 +12,7 @@ from msgspec import json
 from imserver.backends.webhooks import consumer, webhooks_of
 from imserver.backends.webhooks.consumer import DeliveryLease
 from imserver.backends.webhooks.log_window import HookSender
-from imserver.errors import StorageUnavailable
+from imserver.gateway.errors import StorageUnavailable
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.people.accounts.parts import accounts_of
@@ -20,13 +20,13 @@ from imserver.people.bots import hooks as module
 from imserver.people.bots.hooks import BotHooks, messages_of
 from imserver.people.bots.parts import bots_of
 from imserver.people.bots.rows import BotHook
-from tests.core.back_end import Answer, BackEnd, Post
 from tests.docs.markdown import blocks
+from tests.gateway.core.back_end import Answer, BackEnd, Post
+from tests.gateway.transport.harness import until
 from tests.rows import sections
 from tests.security.node_harness import ADMIN, Harness, config
 from tests.security.test_bots import person
 from tests.support import ROOT, CountingSignal
-from tests.transport.harness import until
 from tests.users import User
 
 NOTHING = (200, b"")

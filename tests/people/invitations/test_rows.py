@@ -6,11 +6,11 @@ from threading import Barrier
 import pytest
 from msgspec.structs import replace
 
-from imserver.config.settings import StorageSettings
+from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.storage.store import Store
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.rows import AccountStore
 from imserver.people.invitations.rows import InvitationShown, InvitationStore, use
-from imserver.storage.store import Store
 from tests.stores import OpenStore
 
 NOW = 1_000

@@ -7,16 +7,17 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from imserver.auth.principal import Needs
-from imserver.config.declared import about
-from imserver.config.settings import MAX_USER_BYTES
-from imserver.errors import Problems
-from imserver.http import field
-from imserver.http.call import Call
-from imserver.http.field import Acting
-from imserver.http.form import read_cursor
-from imserver.http.operation import Resource
-from imserver.http.reply import ApiProblem
+from imserver.gateway.auth.principal import Needs
+from imserver.gateway.config.declared import about
+from imserver.gateway.config.settings import MAX_USER_BYTES
+from imserver.gateway.errors import Problems
+from imserver.gateway.http import field
+from imserver.gateway.http.call import Call
+from imserver.gateway.http.field import Acting
+from imserver.gateway.http.form import read_cursor
+from imserver.gateway.http.operation import Resource
+from imserver.gateway.http.reply import ApiProblem
+from imserver.gateway.model import Limit
 from imserver.messenger.messages.commands import NO_FILTER, Search, SearchFilter
 from imserver.messenger.messages.log.contract import Entry, newest_page, oldest_page
 from imserver.messenger.messages.log.threads import Thread, ThreadState
@@ -24,7 +25,6 @@ from imserver.messenger.messages.message_commands import ThreadCommands
 from imserver.messenger.messages.model import EntryView, Reaction
 from imserver.messenger.messages.receipts import MarksAnswer, ReceiptShown
 from imserver.messenger.messages.services import MessageServices
-from imserver.model import Limit
 from imserver.plugin.http import page_and_cursor, view
 
 ConversationId = Annotated[int, about("The conversation. A group has the same id.", ge=1, le=Limit.ID)]

@@ -9,18 +9,21 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
-from imserver.api.v1.push import notify_bytes
-from imserver.api.v1.push_request import Data, StoredAt, Text
-from imserver.auth.principal import Needs
-from imserver.config.declared import about
-from imserver.config.settings import MAX_USER_BYTES
-from imserver.core.core import Core
-from imserver.errors import Problems, StorageUnavailable
-from imserver.http.call import Api, Call
-from imserver.http.field import Acting
-from imserver.http.limits import Limits, Rates
-from imserver.http.operation import Resource, one_of
-from imserver.http.reply import ApiProblem
+from imserver.gateway.api.v1.push import notify_bytes
+from imserver.gateway.api.v1.push_request import Data, StoredAt, Text
+from imserver.gateway.auth.principal import Needs
+from imserver.gateway.config.declared import about
+from imserver.gateway.config.settings import MAX_USER_BYTES
+from imserver.gateway.core.core import Core
+from imserver.gateway.errors import Problems, StorageUnavailable
+from imserver.gateway.http.call import Api, Call
+from imserver.gateway.http.field import Acting
+from imserver.gateway.http.limits import Limits, Rates
+from imserver.gateway.http.operation import Resource, one_of
+from imserver.gateway.http.reply import ApiProblem
+from imserver.gateway.model import SYSTEM_PREFIX, Limit
+from imserver.gateway.notify import Notify, NotifyField
+from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.api.conversations import ConversationId, MessageId
 from imserver.messenger.messages.commands import (
     MAX_BUTTON_ROWS,
@@ -37,9 +40,6 @@ from imserver.messenger.messages.messaging import Messaging
 from imserver.messenger.messages.model import TooManyMessages
 from imserver.messenger.messages.receipts import Receipts
 from imserver.messenger.messages.services import MessageServices
-from imserver.model import SYSTEM_PREFIX, Limit
-from imserver.notify import Notify, NotifyField
-from imserver.storage.store import Store
 
 OwnId = Annotated[
     str,

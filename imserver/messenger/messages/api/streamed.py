@@ -9,21 +9,21 @@ from typing import Annotated, ClassVar, Final
 
 from msgspec import UNSET, Struct, UnsetType, field
 
-from imserver.api.v1.channels import HistoryPosition, Tags
-from imserver.api.v1.push_request import Kind
-from imserver.auth.principal import Needs
-from imserver.channels.members import ChannelRefused, encode_tags
-from imserver.config.declared import about
-from imserver.errors import Problems
-from imserver.http.call import Call
-from imserver.http.field import App, ChannelName
-from imserver.http.operation import Resource
-from imserver.http.reply import ApiProblem
+from imserver.gateway.api.v1.channels import HistoryPosition, Tags
+from imserver.gateway.api.v1.push_request import Kind
+from imserver.gateway.auth.principal import Needs
+from imserver.gateway.channels.members import ChannelRefused, encode_tags
+from imserver.gateway.config.declared import about
+from imserver.gateway.errors import Problems
+from imserver.gateway.http.call import Call
+from imserver.gateway.http.field import App, ChannelName
+from imserver.gateway.http.operation import Resource
+from imserver.gateway.http.reply import ApiProblem
+from imserver.gateway.model import ChannelPart, Event
 from imserver.messenger.messages.api.conversations import Before, MessagesAnswer, PageLimit, shown_entry
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.services import MessageServices
 from imserver.messenger.messages.streamed_messages import Piece, StreamedMessages
-from imserver.model import ChannelPart, Event
 
 StreamId = Annotated[str, about("The id of a streamed message.", min_length=1, max_length=64)]
 

@@ -12,6 +12,8 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from imserver.gateway.model import Limit
+from imserver.gateway.storage.statements import text_objection, text_of
 from imserver.messenger.messages.log.bots import readers_of
 from imserver.messenger.messages.log.contract import Change, Rejected, RejectReason, options_of
 from imserver.messenger.messages.log.groups import MEMBER, record
@@ -27,8 +29,6 @@ from imserver.messenger.messages.log.rows import (
 from imserver.messenger.messages.log.transaction import AppTransaction
 from imserver.messenger.messages.log.writer import WritingPart, in_transaction
 from imserver.messenger.messages.model import Reaction
-from imserver.model import Limit
-from imserver.storage.statements import text_objection, text_of
 
 MOST_EMOJI: Final = 20
 """Different emoji with which users may react to one message."""

@@ -18,7 +18,9 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec.structs import replace
 
-from imserver.config.settings import MAX_USER_BYTES
+from imserver.gateway.config.settings import MAX_USER_BYTES
+from imserver.gateway.model import Limit
+from imserver.gateway.storage.statements import Statements, text_objection, text_of
 from imserver.messenger.messages.log.annotations import FoundMessage, find_message
 from imserver.messenger.messages.log.contract import Change, Entry, Rejected, RejectReason
 from imserver.messenger.messages.log.groups import record
@@ -27,9 +29,7 @@ from imserver.messenger.messages.log.rows import NUMBERS, LogHead, decode_meta, 
 from imserver.messenger.messages.log.transaction import AppTransaction
 from imserver.messenger.messages.log.writer import LogWriter, WritingPart
 from imserver.messenger.messages.model import Ask, AskAnswer, ask_in
-from imserver.model import Limit
 from imserver.plugin.storage import Store
-from imserver.storage.statements import Statements, text_objection, text_of
 
 _DUE_AT_ONCE: Final = 100
 _CHANGING: Final = f"({NUMBERS['press']}, {NUMBERS['recall']}, {NUMBERS['edit']})"

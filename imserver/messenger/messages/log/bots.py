@@ -14,9 +14,9 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec.structs import replace
 
+from imserver.gateway.storage.statements import Statements, text_of
 from imserver.messenger.messages.log.contract import OPTIONS, Draft, Entry
 from imserver.messenger.messages.log.rows import ConversationState, LogHead, decode_meta, names_in
-from imserver.storage.statements import Statements, text_of
 
 MOST_BOTS: Final = 20
 """Bots of one group."""

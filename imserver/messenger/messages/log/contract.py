@@ -14,10 +14,10 @@ from typing import ClassVar, Final, Literal, Protocol
 import msgspec
 from msgspec import Struct
 
-from imserver.cluster.history import HistoryPage, count_fitting
-from imserver.errors import HttpProblem, Problems, ReplyCode, StorageUnavailable
+from imserver.gateway.cluster.history import HistoryPage, count_fitting
+from imserver.gateway.errors import HttpProblem, Problems, ReplyCode, StorageUnavailable
+from imserver.gateway.transport.connection import Connection
 from imserver.messenger.messages.model import EntryKind, Message
-from imserver.transport.connection import Connection
 
 ConversationKind = Literal["user", "group", "room"]
 

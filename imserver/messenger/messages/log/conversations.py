@@ -7,7 +7,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-from imserver.cluster.history import count_fitting
+from imserver.gateway.cluster.history import count_fitting
+from imserver.gateway.model import Limit
+from imserver.gateway.storage.statements import Statements, chunks, marks_of, padded, text_of
 from imserver.messenger.messages.log.contract import (
     MOST_UNREAD,
     UNREAD_ENTRIES,
@@ -30,9 +32,7 @@ from imserver.messenger.messages.log.rows import (
     pair_of,
 )
 from imserver.messenger.messages.log.threads import NO_REPLIES, Replies, beside, replies_beside
-from imserver.model import Limit
 from imserver.plugin.storage import Store
-from imserver.storage.statements import Statements, chunks, marks_of, padded, text_of
 
 _COLUMNS: Final = (
     "c.id, c.kind, c.name, c.pair, c.last_id, c.last_seq, c.created, c.open, c.options, c.bots, c.avatar, "

@@ -16,7 +16,8 @@ from typing import Any, Final
 
 import msgspec
 
-from imserver.clock import is_long_turn, serve_others
+from imserver.gateway.clock import is_long_turn, serve_others
+from imserver.gateway.storage.statements import Statements, text_of
 from imserver.messenger.messages.log.annotations import withdraw
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.read import end_of_look
@@ -33,7 +34,6 @@ from imserver.messenger.messages.log.rows import (
 from imserver.messenger.messages.log.transaction import AppTransaction
 from imserver.messenger.messages.log.word_index import note_changes
 from imserver.messenger.messages.log.writer import WritingPart
-from imserver.storage.statements import Statements, text_of
 
 AT_ONCE: Final = 50
 """Entries that one transaction changes."""

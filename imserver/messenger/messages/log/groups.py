@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import msgspec
 
-from imserver.config.settings import MAX_USER_BYTES
+from imserver.gateway.config.settings import MAX_USER_BYTES
+from imserver.gateway.storage.statements import Condition, chunks, marks_of, padded, text_objection, text_of
 from imserver.messenger.messages.log.bots import MOST_BOTS, accounts_among
 from imserver.messenger.messages.log.contract import (
     OPTIONS,
@@ -28,7 +29,6 @@ from imserver.messenger.messages.log.rows import GROUP, SQLITE_BY_GROUP, Convers
 from imserver.messenger.messages.log.transaction import AppTransaction
 from imserver.messenger.messages.log.writer import WritingPart, in_transaction
 from imserver.messenger.messages.model import EntryKind
-from imserver.storage.statements import Condition, chunks, marks_of, padded, text_objection, text_of
 
 OWNER: Final = "owner"
 ADMIN: Final = "admin"

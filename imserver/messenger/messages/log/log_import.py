@@ -8,7 +8,9 @@ from functools import partial
 import msgspec
 from msgspec.structs import replace
 
-from imserver.config.settings import MAX_USER_BYTES
+from imserver.gateway.config.settings import MAX_USER_BYTES
+from imserver.gateway.model import Limit
+from imserver.gateway.storage.statements import text_objection, text_of
 from imserver.messenger.messages.log.annotations import (
     MOST_EMOJI,
     MOST_USERS,
@@ -41,8 +43,6 @@ from imserver.messenger.messages.log.rows import (
 )
 from imserver.messenger.messages.log.transaction import AppTransaction
 from imserver.messenger.messages.model import EntryKind, Reaction
-from imserver.model import Limit
-from imserver.storage.statements import text_objection, text_of
 
 
 class LogImport:

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from imserver.storage.numbers import beyond, far_number, move_keys_on, raise_all
-from imserver.storage.statements import Statements, text_of
+from imserver.gateway.storage.numbers import beyond, far_number, move_keys_on, raise_all
+from imserver.gateway.storage.statements import Statements, text_of
 
 _MOST_RANGES: Final = 20
 """Beyond it the oldest ones become one, with what is between them."""

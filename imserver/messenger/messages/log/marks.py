@@ -10,7 +10,9 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Final
 
-from imserver.config.settings import MAX_USER_BYTES
+from imserver.gateway.config.settings import MAX_USER_BYTES
+from imserver.gateway.model import Limit
+from imserver.gateway.storage.statements import Row, Statements, text_objection, text_of
 from imserver.messenger.messages.log.contract import MOST_RECEIPTED, MarkResult, Marks, Receipt, ReceiptCount
 from imserver.messenger.messages.log.lost import next_after_loss
 from imserver.messenger.messages.log.read import VISIBLE, shown
@@ -26,9 +28,7 @@ from imserver.messenger.messages.log.rows import (
     members_among,
     members_of,
 )
-from imserver.model import Limit
 from imserver.plugin.storage import Store
-from imserver.storage.statements import Row, Statements, text_objection, text_of
 
 MOST_MARKS: Final = 2 * Limit.HIDDEN
 """Most changes of one kind in an answer: more than have the same version."""

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from time import time
 from typing import Final
 
-from imserver.errors import StorageUnavailable
+from imserver.gateway.errors import StorageUnavailable
+from imserver.gateway.storage.statements import Row, Statements
 from imserver.messenger.messages.log.annotations import AnnotationWriter
 from imserver.messenger.messages.log.asks import AskLog
 from imserver.messenger.messages.log.contract import Change
@@ -24,7 +25,6 @@ from imserver.messenger.messages.log.transaction import AppTransaction
 from imserver.messenger.messages.log.word_index import WordIndex
 from imserver.messenger.messages.log.writer import LogWriter
 from imserver.plugin.storage import Store
-from imserver.storage.statements import Row, Statements
 
 _EXPIRED_AT_ONCE: Final = 1000
 """Number of entries that one transaction deletes."""

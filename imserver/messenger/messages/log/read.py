@@ -13,7 +13,9 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from imserver.cluster.history import count_fitting
+from imserver.gateway.cluster.history import count_fitting
+from imserver.gateway.model import Limit
+from imserver.gateway.storage.statements import Row, Statements, text_of
 from imserver.messenger.messages.log.bots import bots_of
 from imserver.messenger.messages.log.contract import NO_LOG, Entry, LogExtent, PublicationPage, page_size
 from imserver.messenger.messages.log.lost import ranges_of
@@ -32,9 +34,7 @@ from imserver.messenger.messages.log.rows import (
     room_of,
     users_of,
 )
-from imserver.model import Limit
 from imserver.plugin.storage import Store
-from imserver.storage.statements import Row, Statements, text_of
 
 EntryPage = tuple[list[Entry], bool]
 """Entries ordered by id, and whether there are more."""

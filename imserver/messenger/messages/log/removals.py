@@ -14,6 +14,8 @@ from typing import Final
 
 import msgspec
 
+from imserver.gateway.storage.numbers import beyond
+from imserver.gateway.storage.statements import Condition, Row, Statements, text_of
 from imserver.messenger.messages.commands import SearchFilter
 from imserver.messenger.messages.log.contract import Draft, Entry
 from imserver.messenger.messages.log.read import end_of_look
@@ -21,8 +23,6 @@ from imserver.messenger.messages.log.rows import NUMBERS, LogHead, decode_meta, 
 from imserver.messenger.messages.log.search import time_window
 from imserver.messenger.messages.log.transaction import AppTransaction
 from imserver.messenger.messages.log.writer import WritingPart
-from imserver.storage.numbers import beyond
-from imserver.storage.statements import Condition, Row, Statements, text_of
 
 MOST_AT_ONCE: Final = 50
 """Messages that one transaction removes or restores."""

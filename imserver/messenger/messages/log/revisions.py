@@ -10,13 +10,13 @@ from typing import Any, Final
 
 import msgspec
 
+from imserver.gateway.storage.statements import Statements
 from imserver.messenger.messages.log.bots import EVERYBODY
 from imserver.messenger.messages.log.contract import Entry
 from imserver.messenger.messages.log.rows import NUMBERS, decode_meta
 from imserver.messenger.messages.log.threads import mentions_in, thread_fields
 from imserver.messenger.messages.log.word_index import note_changes
 from imserver.messenger.messages.model import ask_in
-from imserver.storage.statements import Statements
 
 MOST_EDITS: Final = 100
 """Edits of one message. Each edit and a recall rewrite all earlier ones under the log's lock."""

@@ -11,12 +11,12 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from imserver.config.settings import MAX_USER_BYTES
+from imserver.gateway.config.settings import MAX_USER_BYTES
+from imserver.gateway.model import Limit
+from imserver.gateway.storage.statements import Statements, text_objection, text_of
 from imserver.messenger.messages.log.contract import Conversation, ConversationKind, Draft, Entry
 from imserver.messenger.messages.model import EntryKind, Reaction
-from imserver.model import Limit
 from imserver.plugin.storage import Store
-from imserver.storage.statements import Statements, text_objection, text_of
 
 T = TypeVar("T")
 P = ParamSpec("P")

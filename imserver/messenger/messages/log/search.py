@@ -13,7 +13,8 @@ from functools import partial
 from time import monotonic
 from typing import Any, Final
 
-from imserver.clock import is_long_turn, serve_others
+from imserver.gateway.clock import is_long_turn, serve_others
+from imserver.gateway.storage.statements import Row, Statements, chunks, marks_of
 from imserver.messenger.messages.commands import Search, SearchFilter
 from imserver.messenger.messages.log.contract import Entry
 from imserver.messenger.messages.log.read import VISIBLE, fetch, last_before
@@ -35,7 +36,6 @@ from imserver.messenger.messages.log.words import (
     searched_text,
 )
 from imserver.plugin.storage import Store
-from imserver.storage.statements import Row, Statements, chunks, marks_of
 
 SEARCH_SECONDS: Final = 0.5
 """Time after which a search returns. The caller may continue it."""

@@ -15,9 +15,11 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from imserver.cluster.history import count_fitting
-from imserver.config.declared import about
-from imserver.config.settings import MAX_USER_BYTES
+from imserver.gateway.cluster.history import count_fitting
+from imserver.gateway.config.declared import about
+from imserver.gateway.config.settings import MAX_USER_BYTES
+from imserver.gateway.model import Limit
+from imserver.gateway.storage.statements import Statements, text_objection, text_of
 from imserver.messenger.messages.log.contract import Draft, Entry, Rejected, RejectReason, page_size
 from imserver.messenger.messages.log.read import fetch, last_before, shown
 from imserver.messenger.messages.log.rows import (
@@ -29,9 +31,7 @@ from imserver.messenger.messages.log.rows import (
     members_among,
     names_in,
 )
-from imserver.model import Limit
 from imserver.plugin.storage import Store
-from imserver.storage.statements import Statements, text_objection, text_of
 
 MOST_FACES: Final = 5
 """Users that the totals of a thread name: those who replied last."""

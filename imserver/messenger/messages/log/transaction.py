@@ -11,6 +11,17 @@ from typing import Any, Final, Literal
 
 from msgspec import Struct
 
+from imserver.gateway.storage.numbers import beyond
+from imserver.gateway.storage.statements import (
+    CommitGuard,
+    DirectStatements,
+    Row,
+    Statements,
+    chunks,
+    marks_of,
+    padded,
+    text_of,
+)
 from imserver.messenger.messages.log.bots import (
     BUTTONS,
     BotReaders,
@@ -51,17 +62,6 @@ from imserver.messenger.messages.log.rows import (
     pair_of_room,
 )
 from imserver.messenger.messages.log.threads import ThreadWriter
-from imserver.storage.numbers import beyond
-from imserver.storage.statements import (
-    CommitGuard,
-    DirectStatements,
-    Row,
-    Statements,
-    chunks,
-    marks_of,
-    padded,
-    text_of,
-)
 
 _UNKNOWN: Final = Rejected(RejectReason.UNKNOWN_CONVERSATION)
 _BLOCKED: Final = Rejected(RejectReason.BLOCKED)

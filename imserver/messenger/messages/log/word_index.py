@@ -24,7 +24,9 @@ from typing import Final, Literal
 import gevent
 from msgspec import Struct
 
-from imserver.clock import is_long_turn, serve_others
+from imserver.gateway.clock import is_long_turn, serve_others
+from imserver.gateway.model import Limit
+from imserver.gateway.storage.statements import Row, Statements, chunks, text_of
 from imserver.messenger.messages.log.rows import ROOM, LogHead, change_log, in_log, read_log
 from imserver.messenger.messages.log.word_content import (
     LONG_BODY,
@@ -44,9 +46,7 @@ from imserver.messenger.messages.log.words import (
     long_in,
     merged_terms,
 )
-from imserver.model import Limit
 from imserver.plugin.storage import Store
-from imserver.storage.statements import Row, Statements, chunks, text_of
 
 TakeRecent = Callable[[str, int, int], tuple[list[ContentPart], set[int]]]
 """See :meth:`imserver.messenger.messages.log.writer.RecentEntries.take`."""

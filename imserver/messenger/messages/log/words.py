@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from imserver.storage.statements import Row, Statements, marks_of
+from imserver.gateway.storage.statements import Row, Statements, marks_of
 
 TEXT_TYPE: Final = "text"
 WORD_FIELDS: Final = frozenset(("name", "title", "text", "caption"))

@@ -32,7 +32,8 @@ import gevent
 from gevent.event import AsyncResult
 from msgspec import Struct, field
 
-from imserver.errors import StorageUnavailable
+from imserver.gateway.errors import StorageUnavailable
+from imserver.gateway.storage.statements import CommitGuard, DirectStatements, NotStored, RowRefused, Unsure
 from imserver.messenger.messages.log.contract import (
     Appended,
     AppendRequest,
@@ -66,10 +67,9 @@ from imserver.messenger.messages.log.word_content import (
 )
 from imserver.messenger.messages.log.words import SEGMENT, TEXT_TYPE
 from imserver.plugin.storage import Store
-from imserver.storage.statements import CommitGuard, DirectStatements, NotStored, RowRefused, Unsure
 
 if TYPE_CHECKING:
-    from imserver.storage.database import WriterConnection
+    from imserver.gateway.storage.database import WriterConnection
 
 log = logging.getLogger(__name__)
 

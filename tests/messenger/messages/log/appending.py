@@ -16,13 +16,13 @@ import sys  # noqa: E402
 import gevent  # noqa: E402
 from gevent.os import tp_read  # noqa: E402
 
-from imserver.config.settings import StorageSettings  # noqa: E402
-from imserver.errors import StorageUnavailable  # noqa: E402
+from imserver.gateway.config.settings import StorageSettings  # noqa: E402
+from imserver.gateway.errors import StorageUnavailable  # noqa: E402
+from imserver.gateway.storage.statements import MysqlStatements, PostgresqlStatements, SqliteStatements  # noqa: E402
+from imserver.gateway.storage.store import Store  # noqa: E402
 from imserver.messenger.messages.log.contract import Appended, Draft  # noqa: E402
 from imserver.messenger.messages.log.message_log import MessageLog  # noqa: E402
 from imserver.messenger.messages.log.transaction import AppTransaction  # noqa: E402
-from imserver.storage.statements import MysqlStatements, PostgresqlStatements, SqliteStatements  # noqa: E402
-from imserver.storage.store import Store  # noqa: E402
 
 SENDERS = 8
 

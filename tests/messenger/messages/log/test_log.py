@@ -8,7 +8,8 @@ import gevent
 import pytest
 from gevent.event import AsyncResult
 
-from imserver.cluster.history import PAGE_BYTES
+from imserver.gateway.cluster.history import PAGE_BYTES
+from imserver.gateway.model import Limit
 from imserver.messenger.messages.log.contract import (
     MOST_UNREAD,
     Appended,
@@ -22,7 +23,6 @@ from imserver.messenger.messages.log.contract import (
 )
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.log.read import EntryReader
-from imserver.model import Limit
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.rows import AccountStore
 from tests.messenger.messages.log.listening import Listening

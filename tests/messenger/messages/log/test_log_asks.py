@@ -7,12 +7,12 @@ from typing import Any
 import gevent
 import pytest
 
+from imserver.gateway.model import Limit
 from imserver.messenger.messages.commands import Search
 from imserver.messenger.messages.log.asks import AskChange, AskRefused
 from imserver.messenger.messages.log.contract import Change, Draft, Entry, Rejected
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.model import Ask, AskOption, ask_in
-from imserver.model import Limit
 from tests.messenger.messages.log.test_log import APP, say, stored
 from tests.stores import OpenStore
 

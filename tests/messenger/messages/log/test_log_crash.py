@@ -11,8 +11,8 @@ import pytest
 
 from imserver.messenger.messages.log.contract import Appended, Draft
 from imserver.messenger.messages.log.message_log import MessageLog
+from tests.gateway.storage.servers import DatabaseServer
 from tests.processes import end, spawn
-from tests.storage.servers import DatabaseServer
 from tests.stores import OpenStore
 from tests.support import clean_environment
 

@@ -13,14 +13,14 @@ from imserver.backends.webhooks.event_rows import EventStore
 from imserver.backends.webhooks.feeds import REQUEST_EVENTS, Feed, Feeds
 from imserver.backends.webhooks.log_window import LogWindow
 from imserver.backends.webhooks.requests import Receiver, WebhookCounts
-from imserver.config.settings import StorageSettings
+from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.storage.statements import SqliteStatements
+from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.log.contract import Appended, Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.log.transaction import AppTransaction, UplinkSessions
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.rows import AccountStore
-from imserver.storage.statements import SqliteStatements
-from imserver.storage.store import Store
 
 APP = "gochat"
 _numbers = count()

@@ -6,13 +6,13 @@ from itertools import pairwise
 import pytest
 from sqlalchemy import inspect
 
+from imserver.gateway.storage.numbers import far_number
+from imserver.gateway.storage.statements import PooledStatements, Row, text_of
+from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.declared import NUMBERS
 from imserver.messenger.messages.log.contract import Change, Commit
 from imserver.messenger.messages.log.erasure import AT_ONCE
 from imserver.messenger.messages.log.message_log import MessageLog
-from imserver.storage.numbers import far_number
-from imserver.storage.statements import PooledStatements, Row, text_of
-from imserver.storage.store import Store
 from tests.messenger.messages.log.test_log import APP, ids, say, stored
 from tests.stores import OpenStore
 

@@ -9,7 +9,14 @@ import psycopg
 import pymysql
 import pytest
 
-from imserver.errors import StorageUnavailable
+from imserver.gateway.errors import StorageUnavailable
+from imserver.gateway.storage.statements import (
+    DirectStatements,
+    MysqlStatements,
+    PostgresqlStatements,
+    SqliteStatements,
+)
+from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.log import writer
 from imserver.messenger.messages.log.contract import (
     Appended,
@@ -21,16 +28,9 @@ from imserver.messenger.messages.log.contract import (
 )
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.log.transaction import lock_head
-from imserver.storage.statements import (
-    DirectStatements,
-    MysqlStatements,
-    PostgresqlStatements,
-    SqliteStatements,
-)
-from imserver.storage.store import Store
+from tests.gateway.transport.harness import until
 from tests.messenger.messages.log.listening import Listening
 from tests.stores import OpenStore
-from tests.transport.harness import until
 
 pytestmark = pytest.mark.sqlite_first
 
@@ -228,7 +228,7 @@ def test_a_node_that_vanished_in_the_middle_does_not_hold_the_others_up_for_hour
     """It was cut off without a word: its transaction is open, and will never be asked anything again."""
     if url.startswith("sqlite"):
         pytest.skip("SQLite's writers are on one machine, whose kernel knows when one is gone")
-    monkeypatch.setattr("imserver.storage.engines.LEFT_SECONDS", 1)
+    monkeypatch.setattr("imserver.gateway.storage.engines.LEFT_SECONDS", 1)
     vanished = open_store(url, seconds=10)
     vanished.part(MessageLog).writer.append(APP, [Draft(sender="a", to_user="b")])
     sql = vanished.part(MessageLog).writer.connection.sql  # type: ignore[union-attr]

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from imserver.config.settings import StorageSettings
+from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.log.contract import Appended, Change, Draft, Rejected
 from imserver.messenger.messages.log.message_log import MessageLog
-from imserver.storage.store import Store
 from tests.messenger.messages.log.listening import Listening
 
 NODES: list[MessageLog] = []

@@ -10,18 +10,18 @@ from typing import Any
 
 import pytest
 
-from imserver.messenger.messages.log import rows as log_rows
-from imserver.messenger.messages.log import transaction
-from imserver.messenger.messages.log.contract import Appended, Draft
-from imserver.messenger.messages.log.message_log import MessageLog
-from imserver.messenger.messages.log.rows import LogHead
-from imserver.model import Limit
-from imserver.storage.statements import (
+from imserver.gateway.model import Limit
+from imserver.gateway.storage.statements import (
     DirectStatements,
     MysqlStatements,
     PostgresqlStatements,
     SqliteStatements,
 )
+from imserver.messenger.messages.log import rows as log_rows
+from imserver.messenger.messages.log import transaction
+from imserver.messenger.messages.log.contract import Appended, Draft
+from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.messages.log.rows import LogHead
 from tests.stores import OpenStore
 
 pytestmark = pytest.mark.sqlite_first

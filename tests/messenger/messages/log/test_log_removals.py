@@ -5,12 +5,12 @@ import time
 
 import pytest
 
+from imserver.gateway.storage.numbers import far_number
 from imserver.messenger.messages.commands import Search
 from imserver.messenger.messages.declared import NUMBERS
 from imserver.messenger.messages.log.contract import Change
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.log.removals import MOST_AT_ONCE
-from imserver.storage.numbers import far_number
 from tests.messenger.messages.log.test_log import APP, bodies, ids, say, stored
 from tests.stores import OpenStore
 

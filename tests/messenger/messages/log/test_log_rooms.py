@@ -2,7 +2,8 @@
 
 import pytest
 
-from imserver.cluster import history
+from imserver.gateway.cluster import history
+from imserver.gateway.model import Limit
 from imserver.messenger.messages.commands import Search
 from imserver.messenger.messages.log.contract import (
     Appended,
@@ -14,7 +15,6 @@ from imserver.messenger.messages.log.contract import (
     RejectReason,
 )
 from imserver.messenger.messages.log.message_log import MessageLog
-from imserver.model import Limit
 from tests.stores import OpenStore, WriteAt
 
 APP = "action:1"

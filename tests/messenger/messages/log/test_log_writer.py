@@ -7,14 +7,14 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from imserver.errors import StorageUnavailable
+from imserver.gateway.errors import StorageUnavailable
+from imserver.gateway.storage.database import WriterConnection
+from imserver.gateway.storage.statements import CommitGuard, NotStored
 from imserver.messenger.messages.log import writer
 from imserver.messenger.messages.log.contract import AppendRequest, Change, Commit, Draft, Rejected, Stored
 from imserver.messenger.messages.log.transaction import ChangeRequest, WriteTransaction
 from imserver.messenger.messages.log.writer import LogWriter
-from imserver.storage.database import WriterConnection
-from imserver.storage.statements import CommitGuard, NotStored
-from tests.transport.harness import until
+from tests.gateway.transport.harness import until
 
 REFUSED = Rejected("muted")
 

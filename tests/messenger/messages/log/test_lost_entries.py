@@ -2,14 +2,14 @@
 
 import pytest
 
+from imserver.gateway.storage.statements import Statements
+from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.log.contract import Appended, Draft, LogExtent
 from imserver.messenger.messages.log.lost import EntriesLost
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.log.transaction import UplinkSessions, WriteTransaction
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.rows import AccountStore
-from imserver.storage.statements import Statements
-from imserver.storage.store import Store
 from tests.stores import OpenStore
 
 APP = "shop"

@@ -2,9 +2,9 @@
 
 from functools import partial
 
+from imserver.gateway.storage.statements import PooledStatements
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
-from imserver.storage.statements import PooledStatements
 from tests.stores import OpenStore
 
 PROMISES: dict[str, list[tuple[str, str]]] = {

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from imserver.backends.webhooks.event_rows import EventStore, NewEvent
+from imserver.gateway.storage.statements import PooledStatements, Row
+from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.action_positions import ActionPositions
 from imserver.messenger.messages.log.contract import Appended, Change, Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.rows import AccountStore, States
-from imserver.storage.statements import PooledStatements, Row
-from imserver.storage.store import Store
 from tests.stores import OpenStore
 
 APP = "gochat"

@@ -6,15 +6,15 @@ from typing import Any
 import gevent
 import pytest
 
-from imserver.errors import StorageUnavailable
+from imserver.gateway.errors import StorageUnavailable
+from imserver.gateway.storage import database
+from imserver.gateway.storage.statements import Statements, Unsure
 from imserver.messenger.messages.log import transaction, writer
 from imserver.messenger.messages.log.contract import Appended, AppendRequest, Draft, Rejected, RejectReason
 from imserver.messenger.messages.log.message_log import MessageLog
-from imserver.storage import database
-from imserver.storage.statements import Statements, Unsure
+from tests.gateway.transport.harness import until
 from tests.messenger.messages.log.test_log import APP
 from tests.stores import OpenStore
-from tests.transport.harness import until
 
 REFUSED = Rejected(RejectReason.SUPERSEDED)
 

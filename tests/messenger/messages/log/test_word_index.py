@@ -9,7 +9,9 @@ import gevent
 import msgspec
 import pytest
 
-from imserver.errors import StorageUnavailable
+from imserver.gateway.errors import StorageUnavailable
+from imserver.gateway.storage.statements import Row
+from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.commands import Search, SearchFilter
 from imserver.messenger.messages.log.contract import Change, Draft, Entry
 from imserver.messenger.messages.log.message_log import MessageLog
@@ -17,8 +19,6 @@ from imserver.messenger.messages.log.search import EntrySearch
 from imserver.messenger.messages.log.word_content import MOST_ROW_BYTES
 from imserver.messenger.messages.log.word_index import LEASE_SECONDS
 from imserver.messenger.messages.log.words import SEGMENT, Term, offsets_with
-from imserver.storage.statements import Row
-from imserver.storage.store import Store
 from tests.messenger.messages.log.test_log import APP, bodies, ids, say, stored
 from tests.stores import OpenStore
 

@@ -6,10 +6,10 @@ import tempfile
 from statistics import median
 from time import perf_counter
 
-from imserver.config.settings import StorageSettings
+from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
-from imserver.storage.store import Store
 
 
 def _list(log: MessageLog) -> float:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from imserver.auth import tenants
-from imserver.auth.questions import Relations
-from imserver.auth.tokens import BadToken
+from imserver.gateway.auth import tenants
+from imserver.gateway.auth.questions import Relations
+from imserver.gateway.auth.tokens import BadToken
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.parts import accounts_of
 from tests.security.node_harness import Harness, config

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from imserver.config.settings import StorageSettings
-from imserver.errors import ServiceRefused
+from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.errors import ServiceRefused
+from imserver.gateway.storage.store import Store
 from imserver.people.accounts import friends
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.friends import FriendResult, Friends, Oneself, UnknownFriend
 from imserver.people.accounts.rows import AccountStore
-from imserver.storage.store import Store
 
 APP = "gochat"
 STATES = ("", "asked", "friend", "blocked")

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from imserver.gateway.storage.contract import KeyRow
+from imserver.gateway.storage.store import Store
 from imserver.people.accounts.contract import FOR_GOOD, Account
 from imserver.people.accounts.people import NoRole, NotBelow, PeopleFilter, PeopleStore
 from imserver.people.accounts.rows import AccountStore
 from imserver.people.bots.rows import BotStore
-from imserver.storage.contract import KeyRow
-from imserver.storage.store import Store
 from tests.stores import OpenStore
 
 NOW = 1_800_000_000

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from imserver.auth.questions import Relations
+from imserver.gateway.auth.questions import Relations
 from imserver.people.accounts.relations import AccountRelations
 
 NOWHERE: Any = cast(Any, None)

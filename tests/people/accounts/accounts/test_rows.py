@@ -5,12 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from msgspec.structs import replace
 
-from imserver.config.settings import StorageSettings
+from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.storage.statements import Statements
+from imserver.gateway.storage.store import Store
 from imserver.people.accounts.contract import Account, Device, Imported, Taken
 from imserver.people.accounts.rows import AccountStore, States
 from imserver.people.bots.rows import BotStore
-from imserver.storage.statements import Statements
-from imserver.storage.store import Store
 from tests.stores import OpenStore
 
 

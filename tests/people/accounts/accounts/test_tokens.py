@@ -6,7 +6,7 @@ from base64 import urlsafe_b64encode
 import jwt
 import pytest
 
-from imserver.auth.tokens import BadToken
+from imserver.gateway.auth.tokens import BadToken
 from imserver.people.accounts import tokens as account_tokens
 
 KEY = b"a key of some length, longer than its hash"

@@ -1,0 +1,1 @@
+"""The gateway: connections, pushes, channels, presence, keys. It names no other house."""

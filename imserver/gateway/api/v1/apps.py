@@ -1,0 +1,419 @@
+"""Apps: which there are, the settings of one, create, change.
+
+A setting is declared once, in a struct of settings. Its type, limits, default and description hold for
+requests and answers, too. What is different there, its marks say (:mod:`imserver.gateway.config.declared`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cache, partial, reduce
+from operator import or_
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType, structs
+from msgspec.structs import asdict
+
+from imserver.gateway.auth import tenants
+from imserver.gateway.auth.principal import Needs
+from imserver.gateway.auth.tenants import Tenant
+from imserver.gateway.config.declared import about, bare, hints_of, marks_of
+from imserver.gateway.config.settings import ChannelSettings, LoginPolicy, TenantSettings
+from imserver.gateway.config.values import RENAMED_OF_APPS, Declarations
+from imserver.gateway.errors import Problems
+from imserver.gateway.http import field
+from imserver.gateway.http.call import Api, Call
+from imserver.gateway.http.operation import PREFIX, Link, Operation, Resource
+from imserver.gateway.http.reply import ApiProblem
+from imserver.gateway.http.wire import page_of
+from imserver.gateway.storage.contract import AppContents
+
+Shape = type[Struct]
+Field = tuple[Any, ...]
+"""Name and type, and a default unless it is required."""
+Make = Callable[[Shape], Shape]
+
+
+class AppCreate(Struct, forbid_unknown_fields=True):
+    """A new app."""
+
+    app: Annotated[
+        str,
+        about(
+            "The name of the app. It must be a number if clients of the `cmd` dialect log in.",
+            min_length=1,
+            max_length=191,
+        ),
+    ]
+    settings: Any
+
+
+class AppSet(Struct, forbid_unknown_fields=True):
+    """A change to an app that was created at run time."""
+
+    app: field.App
+    settings: Any
+    unset: Annotated[list[str], about("Settings to reset to their defaults.")] = []
+
+
+class AppDeleted(AppContents, frozen=True):
+    """The numbers of rows and files that were deleted with an app."""
+
+    app: str
+
+
+class AppShown(Struct):
+    """An app and its settings, without secrets."""
+
+    app: str
+    configured: Annotated[
+        bool,
+        about("Whether the app is defined in the configuration file. Then it can only be changed there."),
+    ]
+
+
+class AppsAnswer(Struct):
+    """A page of the apps that the key reaches, ordered by name."""
+
+    count: Annotated[int, about("The number of entries, on all pages together.")]
+    apps: list[AppShown]
+    next: field.NextCursor
+
+
+def given_fields(kind: Shape) -> list[Field]:
+    """The fields of a request for a group of settings. All may be left out. None names a file."""
+    return [
+        (name, reduce(or_, (_type(hint, given_group, given_entry, True), UnsetType)), UNSET)
+        for name, hint in hints_of(kind).items()
+        if not marks_of(hint).get("file")
+    ]
+
+
+@cache
+def given_group(kind: Shape) -> Shape:
+    """The request for a group of settings."""
+    return _define(kind, "", given_fields(kind), forbid_unknown_fields=True, omit_defaults=True)
+
+
+@cache
+def given_entry(kind: Shape) -> Shape:
+    """The request for an entry of a list or mapping. What is left out has its default."""
+    fields = [
+        each
+        for each in _with_defaults(kind, lambda hint: _type(hint, given_group, given_entry, True, True))
+        if not marks_of(hints_of(kind)[each[0]]).get("file")
+    ]
+    return _define(kind, "", fields, forbid_unknown_fields=True)
+
+
+def shown_fields(kind: Shape) -> list[Field]:
+    """The fields of an answer with a group of settings: no secrets, no files."""
+    fields = _fields_shown(kind)
+    if hasattr(kind, "signed"):
+        fields.append(("signed", Annotated[bool, Meta(description="Whether a secret is set.")]))
+    return fields
+
+
+@cache
+def shown_group(kind: Shape) -> Shape:
+    """The answer with a group of settings."""
+    return _define(kind, "Shown", shown_fields(kind))
+
+
+@cache
+def shown_entry(kind: Shape) -> Shape:
+    """The answer with an entry of a list or mapping: the same as in requests, but for secrets."""
+    hidden = [hint for hint in hints_of(kind).values() if _is_hidden(hint)]
+    return _define(kind, "Shown", _fields_shown(kind), omit_defaults=True) if hidden else given_entry(kind)
+
+
+def _fields_shown(kind: Shape) -> list[Field]:
+    """The fields without secrets and files; a default has what is left out if it has it."""
+    hints = hints_of(kind)
+    found = [
+        (hints[each[0]], each)
+        for each in _with_defaults(kind, lambda hint: _type(hint, shown_group, shown_entry, empty=True))
+    ]
+    shown = [(marks_of(hint).get("omit", False), each) for hint, each in found if not _is_hidden(hint)]
+    required: list[Field] = [each[:2] for omitted, each in shown if not omitted]
+    return required + [each for omitted, each in shown if omitted]
+
+
+def _is_hidden(hint: Any) -> bool:
+    marks = marks_of(hint)
+    return bool(marks.get("secret") or marks.get("file"))
+
+
+def _define(kind: Shape, suffix: str, fields: Iterable[Field], **options: Any) -> Shape:
+    text = "\n".join(map(str.strip, (kind.__doc__ or "").partition("\n\n")[0].split("\n")))
+    name = "App" + kind.__name__.removesuffix("Settings").removeprefix("App") + suffix
+    return msgspec.defstruct(name, fields, namespace={"__doc__": text}, module=__name__, **options)
+
+
+def _with_defaults(kind: Shape, type_of: Callable[[Any], Any]) -> list[Field]:
+    fields: list[Field] = []
+    for each in msgspec.structs.fields(kind):
+        hint = hints_of(kind).get(each.name)
+        if hint is None:
+            continue
+        if each.required:
+            fields.append((each.name, type_of(hint)))
+        elif each.default_factory is not msgspec.NODEFAULT:
+            fields.append((each.name, type_of(hint), msgspec.field(default_factory=each.default_factory)))
+        else:
+            default = each.default
+            if isinstance(default, tuple):
+                default = msgspec.field(default_factory=partial(list, default)) if default else []
+            fields.append((each.name, type_of(hint), default))
+    return fields
+
+
+def _type(hint: Any, group: Make, entry: Make, limits: bool = False, empty: bool = False) -> Any:
+    """A type of a setting as a type of JSON.
+
+    ``group`` makes the shape of a struct, ``entry`` that of one in a list or mapping. ``limits``: with those
+    of requests. ``empty``: a choice may be ``""``, which stands for the default.
+    """
+    inner, kind = bare(hint), get_origin(bare(hint))
+    if kind in (tuple, dict):
+        *names, item = (
+            _type(each, entry, entry, limits, True) for each in get_args(inner) if each is not ...
+        )
+        inner = dict[names[0], item] if names else list[item]  # type: ignore[valid-type]
+    elif kind is Literal and not empty:
+        inner = Literal[tuple(each for each in get_args(inner) if each != "")]
+    elif isinstance(inner, type) and issubclass(inner, Struct):
+        inner = group(inner)
+    given = [
+        {name: value for name in _LIMITS if (value := getattr(each, name, None)) is not None}
+        for each in getattr(hint, "__metadata__", ())
+    ]
+    meta = reduce(or_, given, {}) | (marks_of(hint).get("api", {}) if limits else {})
+    return Annotated[inner, Meta(**meta)] if meta else inner
+
+
+_LIMITS: Final = ("ge", "gt", "le", "lt", "min_length", "max_length", "pattern", "description")
+
+
+class Shapes(Struct, frozen=True):
+    """The shapes with the settings of an app: those of requests and answers. ``settings``: their names."""
+
+    create: Any
+    set: Any
+    shown: Any
+    page: Any
+    settings: frozenset[str]
+
+
+@cache
+def shapes_of(declared: Declarations) -> Shapes:
+    """The shapes with the settings of the core, and those of an app that features declare."""
+    kinds: tuple[type[Struct], ...] = (TenantSettings, *declared.app_kinds)
+    known = declared.app_hints
+    given = msgspec.defstruct(
+        "AppSettingsGiven",
+        _with_old(
+            [_limited(each, declared) for kind in kinds for each in given_fields(kind) if each[0] in known]
+        ),
+        namespace={
+            "__doc__": "Settings of an app. Fields that you leave out do not change; in a "
+            "new app they have their defaults."
+        },
+        forbid_unknown_fields=True,
+        omit_defaults=True,
+    )
+    names = given.__struct_fields__
+    name = Annotated[str, Meta(extra_json_schema={"enum": sorted(names)})]
+    settings = ("settings", given, msgspec.field(default_factory=given))
+    create = _extend(AppCreate, settings, forbid_unknown_fields=True)
+    unset = Annotated[list[name], about("Settings to reset to their defaults.")]
+    change = _extend(AppSet, settings, ("unset", unset, []), forbid_unknown_fields=True)
+    resolved = {each[0]: each for each in _RESOLVED}
+    fields = [
+        resolved.get(each[0], each) for kind in kinds for each in shown_fields(kind) if each[0] in known
+    ]
+    shown = _extend(AppShown, *_with_old(fields))
+    page = _extend(AppsAnswer, ("apps", list[shown]))  # type: ignore[valid-type]
+    return Shapes(create, change, shown, page, frozenset(names))
+
+
+_RESOLVED: Final = (
+    ("login_policy", LoginPolicy),
+    (
+        "account_tokens",
+        Annotated[
+            Literal["required", "ignored"],
+            about("Whether a login needs the token of an account of the app, or one of `jwt`."),
+        ],
+    ),
+    ("max_user_bytes", Annotated[int, about("The longest user id, in bytes of UTF-8.")]),
+)
+"""Settings whose default depends on the app: an answer has what holds for it."""
+
+
+def _with_old(fields: list[Field]) -> list[Field]:
+    """The fields, and those that were renamed under their old names, too, for a release."""
+    by_name = {each[0]: each for each in fields}
+    deprecated = Meta(extra_json_schema={"deprecated": True})
+    return fields + [
+        (old, Annotated[by_name[name][1], deprecated], *by_name[name][2:])
+        for old, name in RENAMED_OF_APPS.items()
+        if name in by_name
+    ]
+
+
+def _limited(field: Field, declared: Declarations) -> Field:
+    """A field of a request; of dialects it may name those of the node."""
+    if field[0] != "dialects" or not declared.dialects:
+        return field
+    dialect: Any = Literal[tuple(declared.dialects)]
+    described = hints_of(TenantSettings)["dialects"].__metadata__
+    return ("dialects", Annotated[list[dialect], *described] | UnsetType, UNSET)
+
+
+def _extend(base: type[Struct], *fields: Any, **options: Any) -> type[Struct]:
+    text = {"__doc__": base.__doc__}
+    return msgspec.defstruct(base.__name__, fields, bases=(base,), namespace=text, **options)
+
+
+def _shown(tenant: Tenant, declared: Declarations) -> AppShown:
+    fields = {name: getattr(tenant, name) for name in TenantSettings.__struct_fields__}
+    for settings in tenant.of_features:
+        fields |= asdict(settings)
+    fields |= {
+        "app": tenant.name,
+        "configured": tenant.configured,
+        "login_policy": tenant.policy,
+        "account_tokens": "required" if tenant.wants_accounts(tenant.name) else "ignored",
+        "max_user_bytes": tenant.user_bytes_of(tenant.name),
+    }
+    fields |= {old: fields[name] for old, name in RENAMED_OF_APPS.items() if name in fields}
+    shown: AppShown = msgspec.convert(fields, shapes_of(declared).shown, from_attributes=True)
+    return shown
+
+
+routes = Resource("apps", lambda _, api: api)
+
+
+@routes.get("/apps", Needs.OPERATE)
+def list_apps(
+    api: Api, call: Call, cursor: field.PageCursor = "", limit: field.Limit = field.USUAL_PAGE
+) -> AppsAnswer:
+    """List the apps that the key reaches, page by page."""
+    tenants = api.tenants
+    names = [name for name in tenants.names() if call.principal.reaches(tenants.resolve(name))]
+    page, following = page_of(names, cursor, limit)
+    declared = api.core.declared
+    shown = [_shown(tenant, declared) for tenant in map(tenants.get, page) if tenant is not None]
+    return AppsAnswer(len(names), shown, following)
+
+
+@routes.get("/apps/show", Needs.OPERATE, reach="named", problems=(Problems.UNKNOWN_APP,))
+def show_app(api: Api, call: Call, app: field.App) -> AppShown:
+    """Show the settings of an app."""
+    tenant = api.tenants.find(app)
+    if tenant is None:
+        raise ApiProblem(Problems.UNKNOWN_APP)
+    return _shown(tenant, api.core.declared)
+
+
+@routes.post(
+    "/apps/create",
+    Needs.ADMIN,
+    reach="settings",
+    status=201,
+    links=(Link("app", "get_apps_show", {"app": "app"}, ()),),
+    problems=(Problems.APP_EXISTS, Problems.TOO_MANY_APPS),
+)
+def create_app(api: Api, call: Call, request: AppCreate) -> AppShown:
+    """Create an app and store it in the database.
+
+    The app works on this node at once, on all others within two seconds.
+    """
+    tenants = api.tenants
+    created = tenants.register(request.app, **msgspec.to_builtins(request.settings))
+    tenant = tenants.find(request.app)
+    if not created or tenant is None:
+        raise ApiProblem(Problems.APP_EXISTS)
+    return _shown(tenant, api.core.declared)
+
+
+@routes.post(
+    "/apps/set", Needs.OWN, reach="settings", problems=(Problems.UNKNOWN_APP, Problems.APP_CONFIGURED)
+)
+def set_app(api: Api, call: Call, request: AppSet) -> AppShown:
+    """Change the settings of an app that was created at run time.
+
+    Current sessions are not ended. An account that owns the app changes all but the settings that decide who
+    logs in as whom, or that take more of the server: these take an API key.
+    """
+    declared = api.core.declared
+    if unknown := [name for name in request.unset if name not in shapes_of(declared).settings]:
+        raise ApiProblem.invalid(f"`unset`: there is no setting `{unknown[0][:100]}`")
+    tenants, fields = api.tenants, msgspec.to_builtins(request.settings)
+    if call.principal.staff and (taken := tenants.only_by_key({**dict.fromkeys(request.unset), **fields})):
+        raise ApiProblem(
+            Problems.NOT_ALLOWED,
+            f"`{taken[0]}`: an API key of scope `admin` changes it, an owner of the app does not",
+        )
+    tenant = tenants.find(request.app)
+    if tenant is not None and tenant.configured:
+        raise ApiProblem(Problems.APP_CONFIGURED)
+    return _shown(tenants.change(request.app, fields, tuple(request.unset)), declared)
+
+
+@routes.post(
+    "/apps/delete",
+    Needs.ADMIN,
+    schema=("AppDelete", "An app that was created at run time, to be deleted."),
+    reach="all",
+    problems=(Problems.UNKNOWN_APP, Problems.APP_CONFIGURED, Problems.MEDIA_UNAVAILABLE),
+)
+def delete_app(
+    api: Api, call: Call, app: field.App, confirm: Annotated[str, about("The name of the app again.")]
+) -> AppDeleted:
+    """Delete an app that was created at run time, with its accounts, groups, messages and files.
+
+    All nodes close its sessions with 4506 within `storage.look_seconds`. Rows and files are deleted after
+    that, so the answer takes a few seconds. If the request fails midway, repeat it. An app with aliases
+    cannot be deleted. This cannot be undone.
+    """
+    core = api.core
+    if confirm != app:
+        raise ApiProblem.invalid("`confirm`: repeat the name of the app")
+    tenant = api.tenants.find(app)
+    if tenant is not None and tenant.configured:
+        raise ApiProblem(Problems.APP_CONFIGURED)
+    found = tenants.delete_app(api.tenants, core.store, core.erasures, app, core.config.storage)
+    return AppDeleted(app, **msgspec.structs.asdict(found))
+
+
+def operations(declared: Declarations) -> tuple[Operation, ...]:
+    """The operations of a node, with the settings that its features declare."""
+    shapes = shapes_of(declared)
+    settings = structs.replace(
+        declared.app_of({}),
+        login_policy="single",
+        origins=("shop.example.com",),
+        channels={"news": ChannelSettings(history_size=100, history_seconds=600.0)},
+    )
+    fields = {name: getattr(settings, name) for name in settings.__struct_fields__}
+    shown = _shown(Tenant(**fields, name="shop"), declared)
+    changed = structs.replace(shown, origins=[], max_channels=100)
+    examples = {f"{PREFIX}/apps": AppsAnswer(1, [shown], ""), f"{PREFIX}/apps/set": changed}
+    own_shapes: dict[Any, Any] = {
+        AppCreate: shapes.create,
+        AppSet: shapes.set,
+        AppShown: shapes.shown,
+        AppsAnswer: shapes.page,
+    }
+    return tuple(
+        structs.replace(
+            row,
+            body=own_shapes.get(row.body, row.body),
+            answer=own_shapes.get(row.answer, row.answer),
+            answer_example=examples.get(row.path, shown) if row.answer in own_shapes else row.answer_example,
+        )
+        for row in routes.rows
+    )

@@ -1,0 +1,270 @@
+"""Channels: publish, history, and what a channel is like. Subscribers are in :mod:`.subscribers`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType, field
+from msgspec.structs import replace
+
+from imserver.gateway.api.v1.push import IDEMPOTENCY_KEY, event_of, key_of
+from imserver.gateway.api.v1.push_request import MESSAGE_RULES, STATUSES, Sending
+from imserver.gateway.auth.principal import Needs
+from imserver.gateway.channels.histories import Published
+from imserver.gateway.channels.members import MAX_TAG_BYTES, MAX_TAGS, ChannelRefused
+from imserver.gateway.cluster.history import HistoryPage, Position
+from imserver.gateway.config.declared import about
+from imserver.gateway.errors import Problems
+from imserver.gateway.http.call import Api, Call
+from imserver.gateway.http.field import App, ChannelName
+from imserver.gateway.http.operation import Resource
+from imserver.gateway.http.reply import ApiProblem
+from imserver.gateway.model import Event, Limit, Outcome
+from imserver.gateway.push.idempotency import IdReused, digest_of
+from imserver.gateway.push.push import nothing_accepted
+
+Offset = Annotated[
+    int,
+    about(
+        "The number of a publication in the history of its channel. In a stored channel it is the id of its "
+        "message in the log of the app, so numbers are missing.",
+        ge=0,
+    ),
+]
+Epoch = Annotated[
+    str, about("The life of a history. Offsets of another epoch mean other publications.", max_length=64)
+]
+Tags = Annotated[
+    dict[str, str],
+    about(
+        f"Words about the message, for clients that understand them: at most {MAX_TAG_BYTES} bytes of JSON.",
+        max_length=MAX_TAGS,
+    ),
+]
+WithHistory = Annotated[
+    bool, about("False: subscribers receive the message, and it is not added to the history of the channel.")
+]
+
+
+class ChannelPublishRequest(Sending, kw_only=True, omit_defaults=True):
+    """A message to the subscribers of a channel. It has the fields of a push."""
+
+    channel: ChannelName
+    tags: Tags = field(default_factory=dict)
+    with_history: WithHistory = True
+
+
+class ChannelBroadcastRequest(Sending, kw_only=True, omit_defaults=True):
+    """A message to the subscribers of several channels."""
+
+    channels: Annotated[list[ChannelName], about("The channels.", min_length=1, max_length=1000)]
+    tags: Tags = field(default_factory=dict)
+    with_history: WithHistory = True
+
+
+class HistoryPosition(Struct, kw_only=True):
+    """A position in the history of a channel, if it has one. Its fields come after those of subclasses."""
+
+    offset: Offset | UnsetType = UNSET
+    epoch: Epoch | UnsetType = UNSET
+
+
+class ChannelResult(HistoryPosition):
+    """The result for one channel."""
+
+    channel: str
+    status: Annotated[
+        str,
+        about(
+            "`sent`: subscribers receive it, or the history has it. `absent`: nobody is subscribed, and "
+            "there is no history. `repeated`: this id was accepted before. `partly`: a node with subscribers "
+            "does not answer. `failed`: other channels have accepted the message, and this one has not; "
+            "repeat the request with the same id. `refused`: the message is too long for this channel."
+        ),
+    ]
+
+
+class ChannelBroadcastAnswer(Struct):
+    """The results, in the order of the channels."""
+
+    results: list[ChannelResult]
+
+
+class ChannelQuery(Struct, forbid_unknown_fields=True):
+    """A channel."""
+
+    app: App
+    channel: ChannelName
+
+
+class PublicationShown(Struct, omit_defaults=True):
+    """A publication in the history of a channel."""
+
+    offset: Offset
+    type: str
+    text: Annotated[str | UnsetType, about("The message, if it is text.")] = UNSET
+    data: Annotated[Raw | UnsetType, about("The message, if it is not text.")] = UNSET
+    sender: str = ""
+    id: str = ""
+    tags: Annotated[dict[str, str] | UnsetType, about("Words about the message.")] = UNSET
+
+
+class ChannelHistoryAnswer(Struct):
+    """A page of the history. `offset` and `epoch` are the position of its newest publication."""
+
+    publications: list[PublicationShown]
+    offset: Offset
+    epoch: Epoch
+
+
+class ChannelInfo(HistoryPosition):
+    """What a channel is like."""
+
+    channel: str
+    subscribers: Annotated[int, about("The number of subscribed connections, about a second old.")]
+
+
+class Removed(Struct):
+    """The publications were removed."""
+
+    channel: str
+
+
+def _refused(error: ChannelRefused) -> ApiProblem:
+    if error.reason == "unavailable":
+        return ApiProblem(Problems.STORAGE_UNAVAILABLE, "The history of the channel does not answer")
+    return ApiProblem.invalid(str(error))
+
+
+_members = msgspec.json.Decoder(dict[str, Raw]).decode
+
+
+routes = Resource("channels", lambda _, api: api, base=ChannelQuery, refusals={ChannelRefused: _refused})
+_PUBLISHES: Final[dict[str, Any]] = {
+    "act": "",
+    "problems": (Problems.TOO_MANY_TARGETS, Problems.ID_REUSED, Problems.NOT_ACCEPTED),
+    "headers": (IDEMPOTENCY_KEY,),
+    "rules": MESSAGE_RULES,
+}
+
+
+@routes.post("/channels/publish", Needs.PUSH, **_PUBLISHES)
+def publish(api: Api, call: Call, request: ChannelPublishRequest) -> ChannelResult:
+    """Publish to a channel.
+
+    Delivers a message to the subscribers of a channel, on all nodes. If the channel has a history, the
+    message is in it before the server answers, and the answer has its position.
+
+    The channel `user:<id>` reaches all devices of a user, `group:<id>` those of the members of a group, both
+    without `tags`.
+    """
+    (result,) = _publish(api, call, request, [request.channel])
+    return result
+
+
+@routes.post("/channels/broadcast", Needs.PUSH, **_PUBLISHES)
+def broadcast(api: Api, call: Call, request: ChannelBroadcastRequest) -> ChannelBroadcastAnswer:
+    """Publish the same message to several channels."""
+    return ChannelBroadcastAnswer(_publish(api, call, request, request.channels))
+
+
+def _publish(
+    api: Api, call: Call, request: ChannelPublishRequest | ChannelBroadcastRequest, channels: list[str]
+) -> list[ChannelResult]:
+    """Publish once to each channel for the key of a request, or its id. May switch."""
+    event = event_of(api.limits, request)
+    if len(request.except_users) > api.limits.batch_targets:
+        raise ApiProblem(Problems.TOO_MANY_TARGETS)
+    key, digest = key_of(call) or request.id, 0
+    if key:
+        content = _members(msgspec.json.encode(request))  # where it goes tells no message from another
+        content = {name: value for name, value in content.items() if name not in ("channel", "channels")}
+        digest = digest_of(msgspec.json.encode(content))
+    found = api.core.publishing.to_channels(
+        call.app,
+        channels,
+        event,
+        except_users=tuple(request.except_users),
+        tags=request.tags,
+        with_history=request.with_history,
+        key=key,
+        digest=digest,
+        all_or_none=True,
+    )
+    # IdReused: another message with this id came at the same time.
+    outcomes = [Outcome.REFUSED if isinstance(each, IdReused) else each.outcome for each in found]
+    if Outcome.FAILED in outcomes and nothing_accepted(outcomes):
+        raise ApiProblem(Problems.NOT_ACCEPTED)
+    results = list[ChannelResult]()
+    for channel, outcome, each in zip(channels, outcomes, found, strict=True):
+        at = each.position if isinstance(each, Published) else None
+        offset, epoch = (UNSET, UNSET) if at is None else (at.offset, at.epoch)
+        results.append(ChannelResult(channel, STATUSES[outcome], offset=offset, epoch=epoch))
+    return results
+
+
+@routes.get("/channels/history", Needs.READ)
+def history(
+    api: Api,
+    call: Call,
+    channel: ChannelName,
+    offset: Annotated[
+        int,
+        about(
+            "Publications after this one, or with `reverse` before it; -1: from the oldest, or with "
+            "`reverse` from the newest.",
+            ge=-1,
+            le=Limit.ID,
+        ),
+    ] = -1,
+    epoch: Epoch = "",
+    limit: Annotated[int, about("The most publications.", ge=0, le=1000)] = 100,
+    reverse: Annotated[bool, about("The newest publications first.")] = False,
+) -> ChannelHistoryAnswer:
+    """List the retained publications of a channel.
+
+    Without `offset` the page begins with the oldest one, or with `reverse` with the newest. If `epoch` is
+    given and the history has another one, the page is empty: read again without it.
+    """
+    since = None if offset < 0 else Position(epoch, offset)
+    page = api.channels.histories.read(call.app, channel, since, limit, reverse)
+    if epoch and epoch != page.position.epoch:
+        page = HistoryPage([], page.position)
+    shown = [_shown(each) for each in page.publications]
+    return ChannelHistoryAnswer(shown, page.position.offset, page.position.epoch)
+
+
+def _shown(event: Event) -> PublicationShown:
+    part = event.channel
+    assert part is not None
+    return PublicationShown(
+        part.offset,
+        event.type,
+        UNSET if event.data else event.text,
+        Raw(event.data) if event.data else UNSET,
+        event.sender,
+        event.id,
+        msgspec.json.decode(part.tags) if part.tags else UNSET,
+    )
+
+
+@routes.post("/channels/history/remove", Needs.PUSH)
+def remove_history(api: Api, call: Call, request: ChannelQuery) -> Removed:
+    """Remove the retained publications of a channel. Later ones go on counting.
+
+    Stored channels refuse it: the log removes its messages by age or number.
+    """
+    api.channels.histories.remove(call.app, request.channel)
+    return Removed(request.channel)
+
+
+@routes.get("/channels/info", Needs.READ_OR_OPERATE)
+def info(api: Api, call: Call, request: ChannelQuery) -> ChannelInfo:
+    """Show how many are subscribed to a channel, and the position of its history."""
+    channels = api.channels
+    shown = ChannelInfo(request.channel, channels.members.count(call.app, request.channel))
+    if not channels.options.of(call.app, request.channel).has_history:
+        return shown
+    position = channels.histories.read(call.app, request.channel).position
+    return replace(shown, offset=position.offset, epoch=position.epoch)

@@ -1,0 +1,322 @@
+"""Presence: users online, their sessions, counts, a connection; ending sessions: disconnect, ban, unban,
+bans."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from imserver.gateway.auth.principal import Needs
+from imserver.gateway.channels.connections import ConnectionInfo
+from imserver.gateway.config.declared import about
+from imserver.gateway.errors import CloseCode, Problems
+from imserver.gateway.http import field
+from imserver.gateway.http.call import Api, Call
+from imserver.gateway.http.form import cursor_of, read_cursor
+from imserver.gateway.http.operation import Link, Resource
+from imserver.gateway.http.reply import ApiProblem
+from imserver.gateway.http.wire import page_of, reached, require_few
+from imserver.gateway.model import Outcome
+from imserver.gateway.sessions.presence import ConnectionId, SessionInfo
+from imserver.gateway.sessions.sessions import MAX_BAN_SECONDS
+
+
+class PresenceRequest(Struct, forbid_unknown_fields=True):
+    """The users to look for."""
+
+    app: field.App
+    users: Annotated[
+        list[field.User],
+        about("The users to look for.", extra_json_schema={"maxItems": "limits.batch_targets"}),
+    ]
+    sessions: Annotated[bool, about("Whether to list the sessions of each user, too.")] = False
+
+
+class SessionShown(SessionInfo, frozen=True, array_like=False):
+    """One session: a connection that is logged in."""
+
+
+class UserPresence(Struct):
+    """Whether a user is online, and their sessions."""
+
+    user: str
+    online: bool
+    sessions: Annotated[
+        list[SessionShown] | UnsetType,
+        about("The sessions of the user, the oldest first, if the request asks for them."),
+    ] = UNSET
+
+
+class PresenceAnswer(Struct):
+    """Whether each user is online, in the order of the request."""
+
+    online_count: Annotated[int, about("The number of these users who are online.")]
+    users: list[UserPresence]
+    missing_nodes: field.Missing
+
+
+class UsersAnswer(Struct):
+    """A page of the online users."""
+
+    count: Annotated[int, about("The number of users online, on all pages together.")]
+    users: Annotated[list[str], about("Ids of users, in order.")]
+    next: field.NextCursor
+    missing_nodes: field.Missing
+
+
+class AppCounts(Struct):
+    """The counts of an app, over all nodes."""
+
+    app: str
+    users: Annotated[int, about("The number of online users.")]
+    sessions: Annotated[int, about("Sessions of these users. A user may have several.")]
+    channels: Annotated[
+        int,
+        about(
+            "Channels with subscribers. If there are very many, one with subscribers on several nodes "
+            "counts on each."
+        ),
+    ]
+
+
+class CountsAnswer(Struct):
+    """The counts of one app, or a page of the apps that the key reaches, ordered by name."""
+
+    apps: list[AppCounts]
+    next: field.NextCursor
+    missing_nodes: field.Missing
+
+
+routes = Resource("presence", lambda _, api: api, need=Needs.READ_OR_OPERATE)
+
+
+@routes.get(
+    "/presence",
+    links=(Link("connection", "get_connections_show", {"connection": "users/0/sessions/0/connection"}),),
+)
+def user_presence(api: Api, call: Call, app: field.App, user: field.User) -> PresenceAnswer:
+    """Show whether a user is online, and their sessions."""
+    return _with_sessions(api, call.app, [user])
+
+
+@routes.post("/presence", act="", problems=(Problems.TOO_MANY_TARGETS,))
+def users_presence(api: Api, call: Call, request: PresenceRequest) -> PresenceAnswer:
+    """Show which of these users are online."""
+    require_few(api.limits, request.users)
+    if not request.sessions:
+        online = api.core.presence.online(call.app, request.users)
+        users = [UserPresence(*each) for each in zip(request.users, online.users, strict=True)]
+        return PresenceAnswer(sum(online.users), users, list(online.missing))
+    return _with_sessions(api, call.app, request.users)
+
+
+def _with_sessions(api: Api, app: str, names: list[str]) -> PresenceAnswer:
+    answer = api.core.presence.sessions(app, names)
+    sessions = msgspec.convert(answer.sessions, list[list[SessionShown]], from_attributes=True)
+    users = [UserPresence(user, bool(each), each) for user, each in zip(names, sessions, strict=True)]
+    return PresenceAnswer(sum(user.online for user in users), users, list(answer.missing))
+
+
+@routes.get(
+    "/users",
+    links=(Link("page", "get_users", {"cursor": "next"}), Link("user", "get_presence", {"user": "users/0"})),
+)
+def users(api: Api, call: Call, request: field.AppPage) -> UsersAnswer:
+    """List the online users of an app, page by page.
+
+    A user who stays online is listed exactly once, even if others come and go between pages.
+    """
+    page = api.core.presence.page(call.app, read_cursor(request.cursor), request.limit)
+    names = sorted(page.users)
+    return UsersAnswer(page.total, names, cursor_of(names[-1]) if page.more else "", list(page.missing))
+
+
+@routes.get("/counts", reach="optional")
+def counts(
+    api: Api,
+    call: Call,
+    app: field.AnyApp = "",
+    cursor: field.PageCursor = "",
+    limit: field.Limit = field.USUAL_PAGE,
+) -> CountsAnswer:
+    """Count users, sessions and channels.
+
+    Counts of one app, or a page of all apps that the key reaches.
+    """
+    if app:
+        names, following = [call.app], ""
+    else:
+        names, following = page_of(reached(api.core.tenants, call.principal), cursor, limit)
+    found = api.core.presence.counts(names)
+    counted = [AppCounts(name, each.users, each.sessions, each.channels) for name, each in found.apps.items()]
+    return CountsAnswer(counted, following, list(found.missing))
+
+
+# --- one connection -----------------------------------------------------------------------------------------
+
+
+class ConnectionShown(ConnectionInfo, frozen=True, array_like=False):
+    """One connection."""
+
+
+@routes.get("/connections/show", problems=(Problems.UNKNOWN_CONNECTION,))
+def connection(api: Api, call: Call, app: field.App, connection: ConnectionId) -> ConnectionShown:
+    """Show a connection."""
+    found = api.core.connections.about(call.app, [connection])[0]
+    if found is None:
+        raise ApiProblem(Problems.UNKNOWN_CONNECTION)
+    return msgspec.convert(found, ConnectionShown, from_attributes=True)
+
+
+# --- ending sessions ----------------------------------------------------------------------------------------
+
+MOST_USERS: Final = 1000
+
+Users = Annotated[list[field.User], about("The users.", max_length=MOST_USERS)]
+
+
+class DisconnectRequest(Struct, forbid_unknown_fields=True):
+    """The sessions to end: those of users, on one device or all, and single connections."""
+
+    app: field.App
+    users: Annotated[list[field.User], about("Users whose sessions to end.", max_length=MOST_USERS)] = []
+    device: Annotated[
+        str | UnsetType, about("End only the sessions on devices with this name. Left out: on all devices.")
+    ] = UNSET
+    connections: Annotated[list[ConnectionId], about("Connections to close.", max_length=MOST_USERS)] = []
+
+
+class UserRemoved(Struct):
+    """The number of ended sessions of a user."""
+
+    user: str
+    closed: int
+
+
+class ConnectionClosed(Struct):
+    """Whether the connection was closed: 1, or 0 if there is no such connection."""
+
+    connection: str
+    closed: int
+
+
+class DisconnectAnswer(Struct):
+    """The sessions and connections that were ended."""
+
+    closed: Annotated[int, about("The number of ended sessions.")]
+    users: list[UserRemoved]
+    connections: list[ConnectionClosed]
+    missing_nodes: field.Missing
+
+
+class BanAnswer(Struct):
+    """The sessions that the ban has ended."""
+
+    closed: Annotated[int, about("The number of ended sessions.")]
+    users: list[UserRemoved]
+    lasting: Annotated[
+        bool,
+        about(
+            "False: the ban is not in the database, because the database does not answer, or the cluster "
+            "has none. Running nodes enforce the ban, but a node that starts later does not."
+        ),
+    ]
+    missing_nodes: field.Missing
+
+
+class UnbanAnswer(Struct):
+    """The bans were lifted."""
+
+    missing_nodes: field.Missing
+
+
+class BanShown(Struct):
+    """A banned user."""
+
+    user: str
+    until: Annotated[int | None, about("The end of the ban, in Unix seconds; null: it is for good.")]
+    reason: Annotated[str, about("Why. The user sees it.")] = ""
+
+
+class BansAnswer(Struct):
+    """A page of the banned users, ordered by id."""
+
+    count: Annotated[int, about("The number of entries, on all pages together.")]
+    bans: list[BanShown]
+    next: field.NextCursor
+
+
+sessions = Resource("sessions", lambda _, api: api, need=Needs.OPERATE)
+
+
+def _require_below(api: Api, call: Call, users: Sequence[str]) -> None:
+    """Refuse who acts by a role that may not act on one of these users. May switch."""
+    if not api.core.authority.may_act_on(call.principal, call.app, users):
+        raise ApiProblem(Problems.NOT_ALLOWED, "Your role acts on users with fewer rights only")
+
+
+@sessions.post("/disconnect")
+def disconnect(api: Api, call: Call, request: DisconnectRequest) -> DisconnectAnswer:
+    """End sessions of users or single connections.
+
+    The connections are closed with code 4502, which asks the client not to reconnect; the server does not
+    enforce it. Earlier pushes arrive first.
+    """
+    app, device = call.app, None if request.device is UNSET else request.device
+    removed = api.core.sessions.close(app, request.users, device)
+    users = [UserRemoved(*each) for each in zip(request.users, removed.closed, strict=True)]
+    connections = [
+        ConnectionClosed(each, int(api.core.connections.close(app, each, CloseCode.KICKED) is Outcome.SENT))
+        for each in request.connections
+    ]
+    closed = removed.total + sum(each.closed for each in connections)
+    return DisconnectAnswer(closed, users, connections, list(removed.missing))
+
+
+@sessions.post("/ban", schema=("BanRequest", "The users to ban, for how long, and why."))
+def ban(
+    api: Api,
+    call: Call,
+    app: field.App,
+    users: Users,
+    seconds: Annotated[
+        float,
+        about("How long to refuse their logins, at most a year; 0: for good.", ge=0, le=MAX_BAN_SECONDS),
+    ],
+    reason: Annotated[str, about("Why. The users see it.", max_length=250)] = "",
+) -> BanAnswer:
+    """Ban users: end all their sessions and refuse their logins, for a time or for good.
+
+    The connections are closed with code 4503, whose reason says until when and why. A later ban replaces an
+    earlier one. An owner of the app bans moderators and members.
+    """
+    _require_below(api, call, users)
+    everybody = api.core.authority.with_programs(call.app, users)
+    removed = api.core.sessions.close(call.app, everybody, None, seconds or inf, reason)
+    banned = [UserRemoved(*each) for each in zip(users, removed.closed, strict=False)]
+    return BanAnswer(removed.total, banned, removed.lasting, list(removed.missing))
+
+
+@sessions.post("/unban", schema=("UnbanRequest", "The users whose bans to lift."))
+def unban(api: Api, call: Call, app: field.App, users: Users) -> UnbanAnswer:
+    """Let users log in again.
+
+    You may also name users who are not banned. The ban of a lock ends with the lock alone.
+    """
+    _require_below(api, call, users)
+    users = api.core.authority.unlocked(call.app, users)
+    return UnbanAnswer(list(api.core.sessions.unban(call.app, users)))
+
+
+@sessions.get("/bans", Needs.MODERATE)
+def bans(api: Api, call: Call, request: field.AppPage) -> BansAnswer:
+    """List banned users, page by page."""
+    found = api.core.sessions.bans(call.app)
+    page, following = page_of(sorted(found), request.cursor, request.limit)
+    return BansAnswer(
+        len(found), [BanShown(user, found[user].until, found[user].reason) for user in page], following
+    )

@@ -1,0 +1,410 @@
+"""``/api/v1/publisher``: a WebSocket over which a back end sends pushes and streamed messages.
+
+A message is ``{"seq": …, "publish": {a push}}``, ``{"seq": …, "ping": {}}``, or the path of a route with
+``on_publisher`` and its body. The answers come in the same order. Each has the ``seq`` of its message, and
+``sent`` and ``results`` of a push, ``pong``, the fields of the route, or an ``error``
+(:class:`PublishRefusal`). Messages that are read together are served together, so that many pushes share one
+question to Redis.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import Annotated, Any, Final
+
+import gevent
+import msgspec
+from gevent.event import Event as Signal
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
+from msgspec.structs import replace
+
+from imserver.gateway.api.v1.push import (
+    SENDING_PROBLEMS,
+    CheckedPush,
+    PushResult,
+    Sent,
+    checked_event,
+    repeated,
+    send,
+    store_each,
+)
+from imserver.gateway.api.v1.push_request import PushRequest
+from imserver.gateway.auth.authority import refusal
+from imserver.gateway.auth.principal import Needs, Principal
+from imserver.gateway.clock import serve_others
+from imserver.gateway.errors import CloseCode, HttpProblem, Problems
+from imserver.gateway.http.call import Api, Call, require_app
+from imserver.gateway.http.operation import APP_PROBLEMS, Resource
+from imserver.gateway.http.reply import ApiProblem
+from imserver.gateway.logging import request_id
+from imserver.gateway.model import ACCEPTED, DialectState, Outcome
+from imserver.gateway.protocol.dialect import PublisherDialect
+from imserver.gateway.push.idempotency import UNTRACKED, Claimed, Waiting
+from imserver.gateway.transport.connection import Connection
+from imserver.gateway.transport.gate import DialectPath, Head, host_of
+from imserver.gateway.transport.http1 import HttpRequest, HttpResponse
+
+log = logging.getLogger(__name__)
+
+BATCH: Final = 256
+"""The most commands that are served together. Then other connections have their turn."""
+MAX_WAITING: Final = 4 * BATCH
+"""The most commands of a connection that wait. Then its socket is not read."""
+Seq = Annotated[int, Meta(ge=-(2**53), le=2**53)] | Annotated[str, Meta(max_length=128)]
+
+
+class PublisherCommand(Struct, forbid_unknown_fields=True):
+    """One message to the server. ``seq`` is yours, and comes back in the answer.
+
+    On a node it also has a field for each route with ``on_publisher``, the body of that route.
+    """
+
+    seq: Seq = 0
+    publish: PushRequest | UnsetType = UNSET
+    ping: dict[str, Any] | UnsetType = UNSET
+
+
+class PublishRefusal(Struct):
+    """Why a command was not carried out."""
+
+    code: str
+    message: str
+    temporary: bool
+
+
+_PUSHES: Final = f"{PublisherDialect.path} publish"
+"""Stands for pushes of these connections in what keys did."""
+
+
+class _Numbered(Struct):
+    seq: Seq = 0
+
+
+_number_of = msgspec.json.Decoder(_Numbered)
+_refusal_of = msgspec.json.Decoder(PublishRefusal)
+_encode = msgspec.json.Encoder().encode
+
+
+class PublisherState(DialectState, kw_only=True):
+    """Requests of a publisher connection that wait. Owner: :class:`Publisher`."""
+
+    headers: dict[str, str]
+    waiting: deque[bytes] = field(default_factory=deque)
+    running: bool = False
+    room: Signal | None = None
+    """Set when there is room again; None if nothing waits for it."""
+
+
+class Publisher:
+    """Serves publisher connections."""
+
+    path = PublisherDialect.path
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        longest = api.core.config.limits.body_bytes
+        self._path = DialectPath(PublisherDialect(), self.serve, longest, opened=self.opened)
+        rows = api.commands.items()
+        names = {name.replace("/", "_"): name for name, each in rows if each.route.on_publisher}
+        kind = msgspec.defstruct(
+            "PublisherCommand",
+            [(field, Raw | UnsetType, UNSET) for field in names],
+            bases=(PublisherCommand,),
+            rename=names,
+            forbid_unknown_fields=True,
+        )
+        self._decoder: msgspec.json.Decoder[PublisherCommand] = msgspec.json.Decoder(kind)
+        self._names = ("publish", "ping", *names.values())
+        self._bodies_of = attrgetter("publish", "ping", *names)
+        """The values of these fields, each UNSET or the body of a command."""
+
+    def choose(self, head: Head) -> DialectPath | HttpProblem:
+        """Decide for the gate whether a client may publish."""
+        principal = self._api.authority.identify(Needs.PUSH, head.headers, head.host)
+        if principal.may(Needs.PUSH):
+            return self._path
+        self._count(principal, "", head.host, self.path, refused=1)
+        problem, message = refusal(principal, Needs.PUSH)
+        return replace(problem, message=message or problem.message)
+
+    def opened(self, connection: Connection, head: Head) -> None:
+        """A connection begins. It ends with its key."""
+        headers = {"authorization": head.headers.get("authorization", "")}
+        connection.dialect_state = PublisherState(headers=headers)
+        principal = self._api.authority.identify(Needs.PUSH, headers, head.host)
+        if principal.kind == "key":
+            self._api.keys.hold(principal.key, connection)
+        self._count(principal, "", head.host, self.path, answered=1)
+        host, id = head.host, request_id(head.headers.get("x-request-id", ""))
+        self._api.core.node.request_log.add("GET", self.path, 101, 0.0, host, 0, id, principal.label)
+
+    def _count(
+        self, principal: Principal, app: str, host: str, route: str, answered: int = 0, refused: int = 0
+    ) -> None:
+        """Count what a key did."""
+        uses = self._api.uses
+        if uses.wanted and principal.kind == "key":
+            for number, refuses in ((answered, False), (refused, True)):
+                if number:
+                    uses.add((principal.key, f"GET {route}", app, host), refuses, number)
+
+    def serve(self, connection: Connection, payload: bytes, _text: bool) -> None:
+        """Take one message. Waits while the connection has too many commands."""
+        line = connection.dialect_state
+        assert isinstance(line, PublisherState)
+        line.waiting.append(payload)
+        if not line.running:
+            line.running = True
+            gevent.spawn(self._run, connection, line)
+        elif len(line.waiting) >= MAX_WAITING:
+            line.room = line.room or Signal()
+            line.room.wait()
+
+    def _run(self, connection: Connection, line: PublisherState) -> None:
+        """Greenlet: serve waiting commands until there are none. It starts after the current read."""
+        waiting = line.waiting
+        try:
+            while waiting:
+                some = [waiting.popleft() for _ in range(min(len(waiting), BATCH))]
+                answers = self._serve_each(connection, line, some)
+                if answers and connection.is_open:
+                    frame = connection.encoding.frame
+                    connection.send_frame(b"".join([frame(answer) for answer in answers]))
+                room, line.room = line.room, None
+                if room is not None:
+                    room.set()
+                if waiting:
+                    serve_others()
+        except Exception:
+            log.exception("publishing failed", extra={"connection": connection.peer})
+            waiting.clear()
+            connection.close(CloseCode.INTERNAL_ERROR)
+        finally:
+            line.running = False
+            if line.room is not None:
+                line.room.set()
+
+    def _serve_each(self, connection: Connection, line: PublisherState, payloads: list[bytes]) -> list[bytes]:
+        """Carry out commands. Returns the answers in order."""
+        api = self._api
+        # Checked each time: the key may have been revoked or changed.
+        principal = api.authority.identify(Needs.PUSH, line.headers, "")
+        if not principal.may(Needs.PUSH):
+            line.waiting.clear()
+            connection.close(CloseCode.TOKEN_INVALID)
+            return []
+        commands = [self._read(payload, principal, connection) for payload in payloads]
+        run = _Run(api, principal)
+        host = host_of(connection.peer)
+        for command in commands:
+            if isinstance(command, bytes):
+                run.results.append(command)
+            elif command.publish is not UNSET:
+                run.take(command.publish)
+            elif command.ping is not UNSET:
+                run.results.append(b'{"seq":%b,"pong":{}}' % _encode(command.seq))
+            else:
+                run.finish()
+                run.results.append(self._run_route(command, principal, connection))
+        run.finish()
+        for app, (answered, refused) in run.counts.items():
+            self._count(principal, app, host, _PUSHES, answered, refused)
+        self._count(principal, "", host, _PUSHES, refused=sum([isinstance(each, bytes) for each in commands]))
+        return [
+            result if isinstance(result, bytes) else _answer(command, result)
+            for command, result in zip(commands, run.results, strict=True)
+        ]
+
+    def _run_route(self, command: PublisherCommand, principal: Principal, connection: Connection) -> bytes:
+        """Carry out a command as its route would. Switches."""
+        bodies = zip(self._names, self._bodies_of(command), strict=True)
+        ((name, body),) = [(name, body) for name, body in bodies if body is not UNSET]
+        endpoint = self._api.commands[name]
+        request = HttpRequest("POST", endpoint.route.path, b"", bytes(body), {}, host_of(connection.peer))
+        finished = self._api.run(endpoint, principal, request)
+        serve_others()
+        seq = _encode(command.seq)
+        if finished.status >= 400:
+            return b'{"seq":%b,"error":%b}' % (seq, _encode(_refusal_of.decode(finished.body)))
+        return b'{"seq":%b,%b' % (seq, finished.body[1:])
+
+    def _read(self, payload: bytes, principal: Principal, connection: Connection) -> PublisherCommand | bytes:
+        """Decode one command; or the refusal of an invalid one."""
+        try:
+            command = Call.decode_json(self._decoder, payload)
+            bodies = self._bodies_of(command)
+            if bodies.count(UNSET) != len(bodies) - 1:
+                names = ", ".join(f"`{name}`" for name in self._names)
+                raise ApiProblem.invalid(f"Give one of {names}")
+            if self._api.rates.per_second:
+                self._api.rates.require(principal, host_of(connection.peer))
+        except ApiProblem as problem:
+            try:
+                seq = _number_of.decode(payload).seq
+            except (ValueError, RecursionError):
+                seq = None
+            return _refused(seq, problem)
+        return command
+
+
+def _answer(command: PublisherCommand | bytes, sent: PushResult | ApiProblem) -> bytes:
+    """The answer to a push."""
+    assert isinstance(command, PublisherCommand)
+    seq = command.seq
+    if isinstance(sent, ApiProblem):
+        return _refused(seq, sent)
+    if isinstance(sent, Sent) and (count := sent.outcomes.count(_SENT)) == len(sent.outcomes):
+        return b'{"seq":%b,"sent":%d}' % (_encode(seq), count)
+    return b'{"seq":%b,%b}' % (_encode(seq), sent.answer(only_missed=True))
+
+
+def _refused(seq: Seq | None, problem: ApiProblem) -> bytes:
+    row = problem.problem
+    refusal = PublishRefusal(row.code, problem.detail or row.message, row.temporary)
+    return b'{"seq":%b,"error":%b}' % (_encode(seq), _encode(refusal))
+
+
+# --- successive pushes --------------------------------------------------------------------------------------
+
+
+class _Run:
+    """Carries out the successive commands of a connection, in order. A refused one does not stop the others.
+
+    Successive pushes to one user each, in one app, share one question to the registry. Successive pushes that
+    are stored share one transaction. ``results``: one for each command so far, or its answer.
+    """
+
+    def __init__(self, api: Api, principal: Principal) -> None:
+        self._api = api
+        self._principal = principal
+        self.results: list[PushResult | ApiProblem | bytes] = []
+        self._waiting: list[CheckedPush] = []
+        self._indexes: list[int] = []
+        """Where the results of the waiting pushes belong."""
+        self._app = ""
+        self._is_stored = False
+        self._ids: set[str] = set()
+        self.counts: dict[str, tuple[int, int]] = {}
+        """App → numbers of its pushes that were answered, and refused."""
+
+    def take(self, push: PushRequest) -> None:
+        """The next push. May switch."""
+        api, results, id, app = self._api, self.results, push.id, ""
+        try:
+            app = api.tenants.aliases.get(push.app, push.app)
+            require_app(api, self._principal, Needs.PUSH, app)
+            checked = CheckedPush(app, push, checked_event(api.limits, push), id)
+        except ApiProblem as problem:
+            self._finish_with(app, problem)
+            return
+        is_plain = push.user is not UNSET and push.device is UNSET and not push.ttl_seconds
+        alone = not (push.store or is_plain)
+        if self._waiting and (alone or push.store != self._is_stored or app != self._app or id in self._ids):
+            self.finish()
+        if alone:
+            try:
+                self._finish_with(app, send(api, checked))
+            except ApiProblem as problem:
+                self._finish_with(app, problem)
+            return
+        self._waiting.append(checked)
+        self._indexes.append(len(results))
+        results.append(_NOT_YET)
+        self._app, self._is_stored = app, push.store
+        if id:
+            self._ids.add(id)
+
+    def _finish_with(self, app: str, result: PushResult | ApiProblem) -> None:
+        self.results.append(result)
+        self._count(app, [result])
+
+    def _count(self, app: str, results: Sequence[PushResult | ApiProblem]) -> None:
+        refused = sum([isinstance(result, ApiProblem) for result in results])
+        before = self.counts.get(app, (0, 0))
+        self.counts[app] = before[0] + len(results) - refused, before[1] + refused
+
+    def finish(self) -> None:
+        """Carry out the waiting pushes. May switch."""
+        pushes, indexes = self._waiting, self._indexes
+        if not pushes:
+            return
+        self._waiting, self._indexes, self._ids = [], [], set()
+        carry_out = store_each if self._is_stored else _send_each
+        results = carry_out(self._api, pushes)
+        self._count(self._app, results)
+        for index, result in zip(indexes, results, strict=True):
+            self.results[index] = result
+
+
+_NOT_YET: Final = ApiProblem(Problems.INTERNAL_ERROR)
+_NOT_ACCEPTED: Final = ApiProblem(Problems.NOT_ACCEPTED)
+_SENT, _FAILED = Outcome.SENT, Outcome.FAILED
+_RESULTS: Final = tuple(bytes([outcome]) for outcome in sorted(Outcome))
+"""The result that is remembered of a push to one user, by its outcome."""
+
+
+def _send_each(api: Api, pushes: Sequence[CheckedPush]) -> list[PushResult | ApiProblem]:
+    """Carry out pushes to one user each, all in one app. May switch."""
+    app, ids, count = pushes[0].app, api.core.idempotency, len(pushes)
+    keys = [checked.key for checked in pushes]
+    digests = [0] * count
+    claims: list[Claimed | Waiting] = [UNTRACKED] * count
+    if any(keys):  # most pushes have no id
+        digests = [checked.digest for checked in pushes]
+        claims = ids.claim_each(app, keys, digests)
+    mine = [index for index, claim in enumerate(claims) if isinstance(claim, int)]
+    outcomes: Sequence[Outcome] = [_FAILED] * len(mine)
+    try:
+        users = [str(pushes[index].push.user) for index in mine]
+        outcomes = api.core.publishing.to_each(app, users, [pushes[index].event for index in mine])
+    finally:
+        for index, outcome in zip(mine, outcomes, strict=True):
+            claim = claims[index]
+            if claim and isinstance(claim, int):
+                ids.settle(claim, outcome in ACCEPTED, digests[index], _RESULTS[outcome])
+    results: list[PushResult | ApiProblem] = [_NOT_ACCEPTED] * count
+    for index, outcome in zip(mine, outcomes, strict=True):
+        if outcome is not _FAILED:
+            results[index] = Sent(pushes[index].push, [outcome])
+    for index, claim in enumerate(claims if len(mine) < count else ()):
+        if isinstance(claim, int):
+            continue
+        checked = pushes[index]
+        try:
+            if isinstance(claim, Waiting):  # no claim is held any more, so this may wait
+                results[index] = send(api, checked)
+            else:
+                results[index] = repeated(checked.push, claim)
+        except ApiProblem as problem:
+            results[index] = problem
+    return results
+
+
+# --- the route ----------------------------------------------------------------------------------------------
+
+routes = Resource("push", service=lambda _, api: api)
+
+
+@routes.get(
+    "/publisher",
+    Needs.PUSH,
+    status=101,
+    problems=(Problems.NOT_AN_UPGRADE, *APP_PROBLEMS, *SENDING_PROBLEMS, Problems.TOO_MANY_STREAMS),
+)
+def publisher(_api: Api, _call: Call) -> HttpResponse:
+    """Push and stream over a WebSocket.
+
+    A WebSocket for back ends that push continuously. Each message is a command, `{"seq": 1, "publish": {…the
+    body of a push…}}`. You need not wait for one answer before you send the next command. The server answers
+    in order: `{"seq": 1, "sent": 1}` if all targets received the push. Otherwise the answer also has
+    `results` of the other targets (of all targets if the push was stored), or `error`. `{"seq": 2, "ping":
+    {}}` is answered with `{"seq": 2, "pong": {}}`.
+
+    On a server with stored messages the paths `channels/stream/open`, `channels/stream/append` and
+    `channels/stream/close` are commands, too, with the bodies of these routes. The answer has `seq` and the
+    fields of the answer of the route.
+    """
+    raise ApiProblem(Problems.NOT_AN_UPGRADE)

@@ -1,0 +1,334 @@
+"""``/api/v1/push``: the route, and how pushes are checked and carried out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import time
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET, Struct
+from msgspec.structs import replace
+
+from imserver.gateway.api.v1.push_request import (
+    MAX_ID_CHARACTERS,
+    PUSH_RULES,
+    STATUSES,
+    PushAnswer,
+    PushMessage,
+    PushRequest,
+    Result,
+    Sending,
+    StoredAt,
+    size,
+    targets_of,
+)
+from imserver.gateway.auth.principal import Needs
+from imserver.gateway.errors import HttpProblem, Problems
+from imserver.gateway.http.call import Api, Call
+from imserver.gateway.http.limits import Limits
+from imserver.gateway.http.operation import Header, Resource
+from imserver.gateway.http.reply import ApiProblem
+from imserver.gateway.model import ACCEPTED, Event, Outcome
+from imserver.gateway.notify import Notify, encode_notify
+from imserver.gateway.push.idempotency import First, IdReused
+from imserver.gateway.push.push import nothing_accepted
+from imserver.gateway.push.targets import PushToStore, StoreResult, addressed
+from imserver.gateway.transport.http1 import HttpResponse
+
+IDEMPOTENCY_KEY: Final = Header(
+    "Idempotency-Key",
+    "A repeated request with the same key is not executed again. The node that served the "
+    "first one repeats its answer (it remembers at least the last 50,000); any other node "
+    "answers `repeated`.",
+    example="order-4711",
+)
+
+SENDING_PROBLEMS: Final = (
+    Problems.TOO_MANY_TARGETS,
+    Problems.STORE_UNAVAILABLE,
+    Problems.ID_REUSED,
+    Problems.NOT_ACCEPTED,
+)
+"""The refusals of everything that sends, besides those of a request that names an app."""
+
+
+routes = Resource("push", service=lambda _, api: api)
+
+
+@routes.post(
+    "/push",
+    Needs.PUSH,
+    act="",
+    body=PushRequest,
+    answer=PushAnswer,
+    problems=SENDING_PROBLEMS,
+    headers=(IDEMPOTENCY_KEY,),
+    answer_headers=(
+        Header(
+            "Idempotent-Replayed",
+            "`true`: this request was executed before. The answer is that of the first one.",
+            example="true",
+        ),
+    ),
+    rules=PUSH_RULES,
+)
+def push(api: Api, call: Call) -> HttpResponse:
+    """Push a message.
+
+    Delivers a message to connected targets: users (all devices or one), connections, channels, the
+    whole app, in any mixture. The server answers with a result for each target as soon as it has queued the
+    message for their connections. With `store`, the message is stored for users and groups before the
+    server answers, and the answer has its position.
+    """
+    request: PushRequest = call.input
+    event = checked_event(api.limits, request)
+    sent = send(api, CheckedPush(call.app, request, event, key_of(call) or request.id))
+    return call.reply(b"{%b}" % sent.answer(), (("Idempotent-Replayed", "true"),) if sent.replayed else ())
+
+
+def key_of(call: Call) -> str:
+    """The request's Idempotency-Key, ``""`` without one. Raises :class:`ApiProblem`."""
+    key = call.request.headers.get("idempotency-key", "")
+    if len(key) > MAX_ID_CHARACTERS:
+        raise ApiProblem.invalid(f"Idempotency-Key is longer than {MAX_ID_CHARACTERS} characters")
+    return key
+
+
+# --- checks -------------------------------------------------------------------------------------------------
+
+
+def checked_event(limits: Limits, push: PushRequest) -> Event:
+    """The event of a push that neither contradicts itself nor is too large. Raises :class:`ApiProblem`."""
+    event = event_of(limits, push)
+    kinds = (push.targets, push.user, push.users, push.connection, push.channel, push.group)
+    if len(kinds) - kinds.count(UNSET) + push.all != 1:
+        raise ApiProblem.invalid(
+            "Give one of `targets`, `user`, `users`, `connection`, `channel`, `group`, or `all: true`"
+        )
+    if push.device is not UNSET and push.user is UNSET:
+        raise ApiProblem.invalid("`device` needs `user`")
+    if (push.user is UNSET and size(push) > limits.batch_targets) or len(
+        push.except_users
+    ) > limits.batch_targets:
+        raise ApiProblem(Problems.TOO_MANY_TARGETS)
+    if push.store:
+        _check_stored(push)
+    return event if push.notify is UNSET else replace(event, notify=notify_bytes(push.notify))
+
+
+def _check_stored(push: PushRequest) -> None:
+    """Refuse a push that the message log cannot store. Raises :class:`ApiProblem`."""
+    message = push.message if isinstance(push.message, PushMessage) else push
+    if message.code or message.note or push.ttl_seconds or push.except_users:
+        raise ApiProblem.invalid("With `store` there is no `code`, `note`, `ttl_seconds` or `except_users`")
+    if push.users is not UNSET:
+        return
+    for target in map(addressed, targets_of(push)):
+        if (target.user is UNSET and target.group is UNSET) or target.device is not UNSET:
+            text = "`store` is only for users, on all their devices, and for groups"
+            if target.channel is not UNSET:
+                text += (
+                    f". Pushes to `{target.channel}` are stored, without `store`, if its namespace has "
+                    "`history: log` in `channels` of the app's settings"
+                )
+            raise ApiProblem.invalid(text)
+
+
+def event_of(limits: Limits, push: Sending) -> Event:
+    """The event that the receivers of a push get. Raises :class:`ApiProblem`."""
+    message: PushMessage = push
+    if push.message is not UNSET or (push.text is UNSET and push.data is UNSET):
+        message = _message_of(push)
+    if (message.text is UNSET) == (message.data is UNSET):
+        raise ApiProblem.invalid("A message has one of `text` and `data`")
+    text, data = _payload(message.data) if message.text is UNSET else (message.text, b"")
+    if not text and not data:
+        raise ApiProblem.invalid("The message is empty: give `text` or `data`")
+    if len(text) + len(data) + len(push.id) + len(push.sender) > limits.push_characters:
+        raise ApiProblem.invalid("The message is too long for an outbox")
+    return Event(
+        "msg", push.sender, text, push.id, message.type, data, message.code, message.note, int(time())
+    )
+
+
+def notify_bytes(notify: Notify | bool) -> bytes:
+    """The field ``notify`` of a request as it is stored. Raises :class:`ApiProblem`."""
+    try:
+        return encode_notify(notify)
+    except ValueError as wrong:
+        raise ApiProblem.invalid(f"`notify`: {wrong}") from None
+
+
+def _message_of(push: Sending) -> PushMessage:
+    """The content of a message that is given as `message`."""
+    message = push.message
+    if message is UNSET or push.text is not UNSET or push.data is not UNSET:
+        raise ApiProblem.invalid("Give one of `message`, `text` and `data`")
+    if isinstance(message, str):
+        return PushMessage(push.type, message, UNSET, push.code, push.note)
+    if push.type != "text" or push.code or push.note:
+        raise ApiProblem.invalid("With `message`, put `type`, `code` and `note` into it")
+    return message
+
+
+def _payload(raw: Any) -> tuple[str, bytes]:
+    """Data as (text, JSON on one line). A string is text."""
+    data = bytes(raw)
+    try:
+        if data[:1] == b'"':
+            return _decode_text(data), b""
+        # Raw is not checked yet; clients must get valid JSON.
+        _decode_any(data)
+        return "", msgspec.json.format(data, indent=-1)
+    except (ValueError, RecursionError) as error:
+        raise ApiProblem.invalid(f"{error} - at `$.data`") from None
+
+
+# --- carrying out -------------------------------------------------------------------------------------------
+
+_FAILED: Final = Outcome.FAILED
+"""To read it of the class for each push would take 0.07 µs."""
+_OF_ONE: Final = tuple(
+    b'"sent":%d,"results":[{"target":{"user":%%b},"status":"%b"}]'
+    % (outcome in (Outcome.SENT, Outcome.PARTLY), STATUSES[outcome].encode())
+    for outcome in sorted(Outcome)
+)
+"""The answer to a push to one user, by its outcome."""
+
+
+class _User(Struct, gc=False):
+    user: str
+
+
+class _UserResult(Struct, gc=False):
+    target: _User
+    status: str
+
+
+_encode = msgspec.json.Encoder().encode
+_decode_any = msgspec.json.Decoder().decode
+_decode_text = msgspec.json.Decoder(str).decode
+
+
+class Sent(Struct, gc=False):
+    """The outcomes of a push that was sent. ``replayed``: they are those of an earlier request."""
+
+    push: PushRequest
+    outcomes: list[Outcome]
+    replayed: bool = False
+
+    def answer(self, only_missed: bool = False) -> bytes:
+        """The answer as JSON, without braces; with ``only_missed`` only the results that are not ``sent``."""
+        push, outcomes, spared = self.push, self.outcomes, Outcome.SENT if only_missed else None
+        results: list[Any]
+        if push.user is not UNSET and push.device is UNSET:
+            return _OF_ONE[outcomes[0]] % _encode(push.user)
+        if push.users is not UNSET:
+            results = [
+                _UserResult(_User(user), STATUSES[outcome])
+                for user, outcome in zip(push.users, outcomes, strict=True)
+                if outcome is not spared
+            ]
+        else:
+            results = [
+                Result(target, STATUSES[outcome])
+                for target, outcome in zip(targets_of(push), outcomes, strict=True)
+                if outcome is not spared
+            ]
+        count = outcomes.count(Outcome.SENT) + outcomes.count(Outcome.PARTLY)
+        return b'"sent":%d,"results":%b' % (count, _encode(results))
+
+
+class StoredPush(Struct, frozen=True):
+    """The results of a stored push. ``replayed``: it had been stored before."""
+
+    results: list[Result]
+    replayed: bool = False
+
+    def answer(self, only_missed: bool = False) -> bytes:
+        """The answer as JSON, without braces, with all results."""
+        count = sum(result.status == "stored" for result in self.results)
+        return b'"sent":%d,"results":%b' % (count, _encode(self.results))
+
+
+PushResult = Sent | StoredPush
+"""A push that was carried out, live or by storing it."""
+
+
+def send(api: Api, checked: CheckedPush) -> PushResult:
+    """Carry out a push, once for each key. May switch. Raises :class:`ApiProblem`."""
+    app, push, event, key = checked.app, checked.push, checked.event, checked.key
+    if push.store:
+        (stored,) = store_each(api, [checked])
+        if isinstance(stored, ApiProblem):
+            raise stored
+        return stored
+    digest = checked.digest
+    claim = api.core.idempotency.claim(app, key, digest)
+    if not isinstance(claim, int):
+        return repeated(push, claim)
+    publishing, seconds = api.core.publishing, push.ttl_seconds
+    outcomes: list[Outcome] = []
+    try:
+        if push.user is not UNSET:
+            device = None if push.device is UNSET else push.device
+            outcomes = publishing.to_users(app, [push.user], event, seconds, device)
+        elif push.users is not UNSET:
+            outcomes = publishing.to_users(app, push.users, event, seconds)
+        else:
+            except_users = tuple(push.except_users)
+            outcomes = publishing.to_targets(app, targets_of(push), event, except_users, seconds, key)
+    finally:
+        api.core.idempotency.settle(claim, not ACCEPTED.isdisjoint(outcomes), digest, bytes(outcomes))
+    if _FAILED in outcomes and nothing_accepted(outcomes):
+        raise ApiProblem(Problems.NOT_ACCEPTED)
+    return Sent(push, outcomes)
+
+
+def repeated(push: PushRequest, first: First | IdReused | None) -> Sent:
+    """The results of the first request. Raises :class:`ApiProblem` if that was a different one."""
+    if isinstance(first, IdReused):
+        raise ApiProblem(Problems.ID_REUSED)
+    if first is None or not first.result:  # another node has them
+        return Sent(push, [Outcome.REPEATED] * size(push), True)
+    return Sent(push, [Outcome(number) for number in first.result], True)
+
+
+# --- pushes that are stored ---------------------------------------------------------------------------------
+
+
+class CheckedPush(Struct, frozen=True, gc=False):
+    """A checked push to one app. ``key``: its id or Idempotency-Key, ``""`` without one."""
+
+    app: str
+    push: PushRequest
+    event: Event
+    key: str
+
+    @property
+    def digest(self) -> int:
+        """Tells the push from another one under the same key; 0 without one."""
+        return hash(_encode(self.push)) if self.key else 0
+
+
+def store_each(api: Api, pushes: Sequence[CheckedPush]) -> list[StoredPush | ApiProblem]:
+    """Store pushes of one app together, in order. A refused one does not stop the others. Switches.
+
+    No two of them may have the same key.
+    """
+    rows = [PushToStore(targets_of(each.push), each.event, each.key, each.digest) for each in pushes]
+    stored = api.core.publishing.stored_pushes.store_each(pushes[0].app, rows)
+    return [_stored(row, result) for row, result in zip(rows, stored, strict=True)]
+
+
+def _stored(push: PushToStore, result: StoreResult | HttpProblem) -> StoredPush | ApiProblem:
+    if isinstance(result, HttpProblem):
+        return ApiProblem(result)
+    results = []
+    for target, each in zip(push.targets, result.results, strict=True):
+        row = Result(target, STATUSES[each.outcome], UNSET, each.reason or UNSET)  # type: ignore[arg-type]
+        if each.outcome is Outcome.STORED:
+            row.stored, row.reason = StoredAt(each.id, each.conversation, each.seq), UNSET
+        results.append(row)
+    return StoredPush(results, result.replayed)

@@ -1,0 +1,225 @@
+"""Subscribers of channels: subscribe, unsubscribe, presence, lists. Publishing is in :mod:`.channels`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Final, TypeVar
+
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from imserver.gateway.auth.principal import Needs
+from imserver.gateway.channels.connections import Joined, Left
+from imserver.gateway.channels.members import ChannelRefused
+from imserver.gateway.config.declared import about
+from imserver.gateway.http import field
+from imserver.gateway.http.call import Api, Call
+from imserver.gateway.http.form import cursor_of, read_cursor
+from imserver.gateway.http.operation import Link, Resource
+from imserver.gateway.http.reply import ApiProblem
+from imserver.gateway.sessions.presence import ConnectionId, Device, Dialect
+
+MOST_AT_ONCE: Final = 1000
+"""The most connections and users of one call. Each is asked for at its own node."""
+
+
+class SubscriptionChange(Struct, forbid_unknown_fields=True):
+    """The connections to subscribe or unsubscribe: single ones, and all current ones of users."""
+
+    app: field.App
+    channel: field.ChannelName
+    connections: Annotated[list[ConnectionId], about("Ids of connections.", max_length=MOST_AT_ONCE)] = []
+    users: Annotated[
+        list[field.User],
+        about(
+            "All connections that these users have now. Later connections do not follow.",
+            max_length=MOST_AT_ONCE,
+        ),
+    ] = []
+
+
+class SubscriptionResult(Struct):
+    """The result for one connection, or for a user without one."""
+
+    status: Annotated[
+        str,
+        about(
+            "`subscribed`. `exists`: it already was. `unknown`: there is no such connection, or the user has "
+            "none. `full`: it is subscribed to too many channels, or the app has too many. `failed`: its "
+            "node did not answer."
+        ),
+    ]
+    connection: str | UnsetType = UNSET
+    user: Annotated[str | UnsetType, about("The user of the connection, if a user was named.")] = UNSET
+
+
+class SubscribeAnswer(Struct):
+    """The results: first those of `connections`, then those of `users`, in the order of the request."""
+
+    subscribed: Annotated[int, about("The number of new subscriptions.")]
+    results: list[SubscriptionResult]
+    missing_nodes: field.Missing
+
+
+class UnsubscriptionResult(SubscriptionResult):
+    """The result for one connection, or for a user without one."""
+
+    status: Annotated[
+        str,
+        about(
+            "`unsubscribed`. `absent`: it was not subscribed. `unknown`: there is no such connection, or the "
+            "user has none. `failed`: its node did not answer."
+        ),
+    ]
+
+
+class UnsubscribeAnswer(Struct):
+    """The results: first those of `connections`, then those of `users`, in the order of the request."""
+
+    unsubscribed: Annotated[int, about("The number of subscriptions that ended.")]
+    results: list[UnsubscriptionResult]
+    missing_nodes: field.Missing
+
+
+class ChannelShown(Struct):
+    """A channel and the number of its subscribers."""
+
+    channel: str
+    subscribers: int
+
+
+class ChannelsAnswer(Struct):
+    """A page of the channels of an app that have subscribers, ordered by name."""
+
+    count: Annotated[
+        int,
+        about(
+            "The number of channels, on all pages together. A channel with subscribers on several nodes may "
+            "count more than once."
+        ),
+    ]
+    channels: list[ChannelShown]
+    next: field.NextCursor
+    missing_nodes: field.Missing
+
+
+class SubscriberShown(Struct):
+    """A connection that is subscribed to a channel."""
+
+    connection: ConnectionId
+    user: Annotated[str, about("The user of the connection; empty before the login.")]
+    device: Device
+    dialect: Dialect
+    subscribed_at: Annotated[float, about("Since when it is subscribed, in Unix seconds.")]
+    info: Annotated[Raw | UnsetType, about("What the connection says of itself, in all its channels.")] = (
+        UNSET
+    )
+    channel_info: Annotated[Raw | UnsetType, about("What the connection says of itself in this channel.")] = (
+        UNSET
+    )
+
+
+class PresenceOfChannel(Struct):
+    """A page of the subscribers of a channel, in the order of subscribing."""
+
+    count: Annotated[int, about("The number of subscribers, on all pages together.")]
+    subscribers: list[SubscriberShown]
+    next: field.NextCursor
+    missing_nodes: field.Missing
+
+
+Named = tuple[str | UnsetType, str | UnsetType]
+Result = TypeVar("Result", bound=SubscriptionResult)
+
+
+routes = Resource(
+    "channels",
+    lambda _, api: api,
+    base=field.AppPage,
+    need=Needs.READ_OR_OPERATE,
+    refusals={ChannelRefused: lambda error: ApiProblem.invalid(str(error))},
+)
+
+
+@routes.post("/channels/subscribe", Needs.PUSH, act="")
+def subscribe(api: Api, call: Call, request: SubscriptionChange) -> SubscribeAnswer:
+    """Subscribe connections to a channel.
+
+    A message published after the answer reaches them. No permission is checked.
+    """
+    named, ids, missing = _named(api, call.app, request)
+    subscribed = api.core.connections.join_each(call.app, ids, request.channel)
+    results = _results(SubscriptionResult, named, subscribed)
+    return SubscribeAnswer(subscribed.count(Joined.JOINED), results, missing)
+
+
+@routes.post("/channels/unsubscribe", Needs.PUSH, act="")
+def unsubscribe(api: Api, call: Call, request: SubscriptionChange) -> UnsubscribeAnswer:
+    """Unsubscribe connections from a channel.
+
+    A connection that closes ends its subscriptions.
+    """
+    named, ids, missing = _named(api, call.app, request)
+    unsubscribed = api.core.connections.leave_each(call.app, ids, request.channel)
+    results = _results(UnsubscriptionResult, named, unsubscribed)
+    return UnsubscribeAnswer(unsubscribed.count(Left.LEFT), results, missing)
+
+
+def _results(kind: type[Result], named: list[Named], outcomes: Iterable[str]) -> list[Result]:
+    """A result for each named connection, and for each user without one."""
+    known = iter(outcomes)
+    return [kind(next(known) if each is not UNSET else "unknown", each, user) for each, user in named]
+
+
+def _named(api: Api, app: str, request: SubscriptionChange) -> tuple[list[Named], list[str], list[str]]:
+    """(connection, user) for each named one, without a connection for absent users; the connections; and the
+    silent nodes."""
+    named: list[Named] = [(each, UNSET) for each in request.connections]
+    found = api.core.presence.sessions(app, request.users)
+    for user, sessions in zip(request.users, found.sessions, strict=True):
+        named += [(session.connection, user) for session in sessions] or [(UNSET, user)]
+    ids = [connection for connection, _ in named if connection is not UNSET]
+    return named, ids, list(found.missing)
+
+
+@routes.get(
+    "/channels/list", links=(Link("presence", "get_channels_presence", {"channel": "channels/0/channel"}),)
+)
+def channels(api: Api, call: Call, request: field.AppPage) -> ChannelsAnswer:
+    """List the channels of an app that have subscribers, page by page."""
+    page = api.channels.members.channels(call.app, read_cursor(request.cursor) or "", request.limit)
+    following = cursor_of(page.channels[-1].channel) if page.more else ""
+    shown = [ChannelShown(each.channel, each.members) for each in page.channels]
+    return ChannelsAnswer(page.total, shown, following, list(page.missing))
+
+
+@routes.get(
+    "/channels/presence",
+    links=(
+        Link("page", "get_channels_presence", {"cursor": "next"}, ("app", "channel")),
+        Link("connection", "get_connections_show", {"connection": "subscribers/0/connection"}),
+    ),
+)
+def presence(api: Api, call: Call, cursor: str, limit: int, channel: field.ChannelName) -> PresenceOfChannel:
+    """List the subscribers of a channel, page by page.
+
+    A channel without subscribers is empty, not unknown.
+    """
+    page = api.channels.members.page(call.app, channel, read_cursor(cursor) or "", limit)
+    shown = [
+        SubscriberShown(
+            each.connection,
+            each.user,
+            each.device,
+            each.dialect,
+            each.joined,
+            _raw(each.info),
+            _raw(each.channel_info),
+        )
+        for each in page.members
+    ]
+    following = cursor_of(page.next) if page.next else ""
+    return PresenceOfChannel(page.total, shown, following, list(page.missing))
+
+
+def _raw(text: str) -> Raw | UnsetType:
+    return Raw(text) if text else UNSET

@@ -1,0 +1,209 @@
+"""All operations of ``/api/v1``, their routes, their document; batches, which run any of them; and the table
+of the HTTP API, in which every route is a row that :func:`imserver.gateway.http.call.answer` answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache, partial
+from typing import Annotated, Any
+
+import msgspec
+from gevent import get_hub
+from msgspec import Meta, Raw, Struct
+from msgspec.structs import replace
+
+from imserver.gateway.api.v1 import apps, channels, presence, publisher, push, subscribers
+from imserver.gateway.api.v1.push import IDEMPOTENCY_KEY, key_of
+from imserver.gateway.auth.authority import bearer, is_token
+from imserver.gateway.auth.principal import Needs
+from imserver.gateway.config.declared import about
+from imserver.gateway.config.values import Declarations
+from imserver.gateway.errors import Problems
+from imserver.gateway.http.call import Api, Call, Route, answer, with_key
+from imserver.gateway.http.operation import PREFIX, Header, Operation, Resource, route_of
+from imserver.gateway.http.reply import PROBLEM, ApiProblem, BatchAnswers
+from imserver.gateway.transport.http1 import MAX_PUBLIC_BODY_BYTES, HttpResponse, HttpRoutes, row_of
+
+# --- batches ------------------------------------------------------------------------------------------------
+
+
+def commands_of(routes: Iterable[Route]) -> dict[str, Route]:
+    """The routes of operations that a batch may contain, by name."""
+    return {
+        row.path.removeprefix(f"{PREFIX}/"): row
+        for row in routes
+        if row.method == "POST" and row.function is not batch
+    }
+
+
+class BatchRequest(Struct, forbid_unknown_fields=True):
+    """Commands to run in order."""
+
+    commands: Annotated[
+        list[Annotated[dict[str, Raw], Meta(min_length=1, max_length=1)]],
+        about(
+            "Each command has one key and a value. The key is the path of a POST route after "
+            "`/api/v1/`, such as `push` or `channels/publish`; the value is the body of that route.",
+            min_length=1,
+        ),
+    ]
+
+
+class BatchResult(Struct):
+    """The status and body of the answer to one command."""
+
+    status: int
+    body: Any
+
+
+class BatchAnswer(Struct):
+    """The results, in the order of the commands."""
+
+    results: list[BatchResult]
+
+
+_batches = Resource("push", service=lambda _, api: api)
+
+
+@_batches.post(
+    "/batch",
+    Needs.ANY_KEY,
+    act="",
+    body=BatchRequest,
+    answer=BatchAnswer,
+    problems=(Problems.TOO_MANY_TARGETS,),
+    headers=(
+        Header(
+            IDEMPOTENCY_KEY.name,
+            "The key of the whole batch. With the key `K` the commands have the keys `K/0`, `K/1`, …",
+            example="import-17",
+        ),
+    ),
+)
+def batch(api: Api, call: Call) -> HttpResponse:
+    """Send many commands in one request.
+
+    Runs the commands in order. A refused command does not stop the others. Each command needs the scope of
+    its own route and counts as one request against the rate of the key. The answers have at most 4 MiB
+    together: in place of one that does not fit any more stands 413 `answer_too_large`.
+    """
+    content: BatchRequest = call.input
+    commands = content.commands
+    if len(commands) > api.limits.batch_targets:
+        raise ApiProblem(Problems.TOO_MANY_TARGETS)
+    key = key_of(call)
+    request = call.request
+    api.rates.charge(call.principal, request.host, len(commands) - 1)
+    answers, too_large = BatchAnswers(), _result(PROBLEM.refuse(Problems.ANSWER_TOO_LARGE, request))
+    for number, command in enumerate(commands):
+        name, body = next(iter(command.items()))
+        headers = {"idempotency-key": f"{key}/{number}"} if key else {}
+        alone = replace(request, headers=headers, body=bytes(body), query=b"", given_id=request.id)
+        endpoint = api.commands.get(name)
+        if endpoint is None:
+            finished = PROBLEM.refuse(Problems.NOT_FOUND, alone, f"There is no command `{name[:100]}`")
+        else:
+            finished = api.run(endpoint, call.principal, alone)
+        answers.add(_result(finished), too_large)
+    return call.reply(b'{"results":[%b]}' % b",".join(answers.parts))
+
+
+def _result(finished: HttpResponse) -> bytes:
+    return b'{"status":%d,"body":%b}' % (finished.status, finished.body)
+
+
+# --- the document -------------------------------------------------------------------------------------------
+
+_document = Resource("document", service=lambda _, api: api)
+
+
+class Document(Struct):
+    """An OpenAPI document."""
+
+    openapi: str
+    info: dict[str, Any]
+    paths: dict[str, Any]
+
+
+@_document.get("/openapi.json", Needs.ANYONE, answer=Document)
+def openapi(api: Api, call: Call) -> HttpResponse:
+    """Get the OpenAPI 3.1 document of this API.
+
+    The same as a web page: `/api/v1/docs`.
+    """
+    return call.reply(api.described())
+
+
+def document_of(operations: Iterable[Operation]) -> Callable[[int, bool, str], bytes]:
+    """Make the function that writes the document of these operations."""
+    documented = tuple(operations)
+
+    @lru_cache(maxsize=2)
+    def write(batch_targets: int, demo: bool, root: str = "") -> bytes:
+        # Loaded when it is first asked for: with the page that reads it, it takes half a megabyte.
+        from imserver.gateway.http.openapi import document
+
+        numbers = {"limits.batch_targets": batch_targets}
+        # It takes 0.15 s of Python: in a thread, so that the loop serves others meanwhile.
+        described = get_hub().threadpool.apply(document, (documented, numbers, demo, root))
+        return msgspec.json.encode(described)
+
+    return write
+
+
+def operations_of(declared: Declarations) -> tuple[Operation, ...]:
+    """The operations of the core, on a node with these settings of apps."""
+    return (
+        *push.routes.rows,
+        *presence.routes.rows,
+        *channels.routes.rows,
+        *subscribers.routes.rows,
+        *presence.sessions.rows,
+        *apps.operations(declared),
+        *_batches.rows,
+        *publisher.routes.rows,
+        *_document.rows,
+    )
+
+
+def routes_of(operations: Iterable[Operation]) -> tuple[Route, ...]:
+    """The routes of operations that have a function."""
+    return tuple(route_of(row) for row in operations if row.function is not None)
+
+
+def routes_at(api: Api, everywhere: bool = False, hot: bool = False) -> HttpRoutes:
+    """The rows of the API, by method and path. ``hot``: only those that the front server answers itself.
+    ``everywhere``: only those that WebSocket listeners serve, too."""
+    return {
+        (each.route.method, each.route.path): partial(answer, api, each)
+        for each in api.endpoints.values()
+        if (each.route.style.everywhere or not everywhere) and (each.route.hot or not hot)
+    }
+
+
+def unread_body_limit(api: Api, method: str, path: str, headers: Mapping[str, str], host: str) -> int:
+    """Bytes that are read of a body before :func:`imserver.gateway.http.call.admit` has decided. Never
+    switches.
+
+    A known key, a listed address and demo mode may send ``limits.body_bytes``; a user's token, which is
+    not verified here, a few messages; all others what a form without identity needs.
+    """
+    limits = api.limits
+    public, some = limits.public_body_bytes, min(8 * MAX_PUBLIC_BODY_BYTES, limits.body_bytes)
+    endpoint = row_of(api.endpoints, method, path)
+    row = None if endpoint is None else endpoint.route
+    if row is not None and row.need is Needs.SIGNED:
+        return some
+    if row is None or not row.need.scope:
+        return public
+    if api.keys.demo:
+        return limits.body_bytes
+    authorization = (with_key(row, headers) if row.key_in else headers).get("authorization", "")
+    if not authorization:
+        known = row.need.address and api.authority.lists_address(host)
+        return limits.body_bytes if known else public
+    credential = bearer(authorization)
+    key = api.keys.find(credential)
+    if key is not None and key.scopes:
+        return limits.body_bytes
+    return some if row.need.users and is_token(credential) else public

@@ -1,0 +1,79 @@
+"""Tokens of subscriptions to channels.
+
+They are JSON Web Tokens that a key of the app has signed, like session tokens. They need no ``app``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+from msgspec.structs import replace
+
+from imserver.gateway.auth.tokens import (
+    SKEW_SECONDS,
+    Key,
+    TokenExpired,
+    VerifiedPayload,
+    decode_claims,
+    issued_payload,
+    token_end,
+    verified_payload,
+)
+from imserver.gateway.config.settings import JwtSettings
+from imserver.gateway.protocol.forgiving import Partial
+
+
+class ChannelClaims(Partial, frozen=True):
+    """The verified content of a subscription token, or the consent of a back end.
+
+    ``info``: JSON about the client for others. ``data``: JSON for the client. ``expire_at``: see
+    :func:`token_end`. ``client``: the only connection that may use the token (``""``: any of the user).
+    """
+
+    sub: str = ""
+    exp: int | float = 0
+    nbf: int | float = 0
+    expire_at: int | float | None = None
+    info: Raw | UnsetType = UNSET
+    data: Raw | UnsetType = UNSET
+    channel: str = ""
+    app: str | int = ""
+    client: str = ""
+    b64info: str = ""
+    override: Raw | UnsetType = UNSET
+    allow: Raw | UnsetType = UNSET
+    server_tags_filter: Raw | UnsetType = UNSET
+
+    not_supported: ClassVar[tuple[str, ...]] = ("override", "allow", "server_tags_filter")
+    in_base64: ClassVar[tuple[str, ...]] = ("info",)
+
+    @property
+    def expires_at(self) -> int:
+        """The second at which the subscription ends; 0: never."""
+        return token_end(self.exp, self.expire_at)
+
+
+_decode_channel = msgspec.json.Decoder(ChannelClaims).decode
+
+
+def read_channel_token(token: str, keys: Sequence[Key], now: float) -> ChannelClaims:
+    """Verify a subscription token at Unix time ``now``. Raises BadToken and TokenExpired."""
+    return _read(verified_payload(token, keys), now)
+
+
+def read_issued_channel_token(token: str, keys: Sequence[Key], row: JwtSettings, now: float) -> ChannelClaims:
+    """Verify a subscription token of the issuer in ``row``. Raises BadToken and TokenExpired."""
+    payload, user = issued_payload(token, keys, row)
+    return replace(_read(payload, now), sub=user)
+
+
+def _read(payload: VerifiedPayload, now: float) -> ChannelClaims:
+    claims = decode_claims(_decode_channel, payload)
+    if (claims.exp and not claims.exp > now) or 0 < (claims.expire_at or 0) <= now:
+        raise TokenExpired("the token has expired")
+    if claims.nbf > now + SKEW_SECONDS:
+        raise TokenExpired("the token is not valid yet")
+    return claims

@@ -1,0 +1,215 @@
+"""OpenID Connect issuers: their keys (JWKS, RFC 7517), fetched and cached, and the tokens they sign.
+
+An entry of an app's ``jwt`` names an issuer. Its keys come from ``jwks_url``, or from the address in its
+discovery document. Each issuer has its own cache. An issuer that does not answer delays only logins with its
+own tokens, and only until the first time-out.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from time import monotonic
+from typing import Any, Final
+
+import gevent
+import msgspec
+from gevent.event import Event
+from msgspec import Struct
+
+from imserver.gateway.auth.channel_tokens import ChannelClaims, read_issued_channel_token
+from imserver.gateway.auth.tokens import (
+    BadToken,
+    Claims,
+    Key,
+    T,
+    header_and_claims,
+    key_of_jwk,
+    read_issued,
+    unverified,
+)
+from imserver.gateway.config.settings import JwtSettings
+from imserver.gateway.config.values import ISSUER_URL
+from imserver.gateway.errors import IssuerUnavailable
+from imserver.gateway.model import Service
+from imserver.gateway.transport.outgoing import Outgoing, Unreachable
+
+log = logging.getLogger(__name__)
+
+
+FETCH_SECONDS: Final = 2.0
+"""Time limit of one fetch. A login waits at most this long."""
+REFRESH_SECONDS: Final = 600.0
+"""Age at which keys are fetched again, in the background."""
+RETRY_SECONDS: Final = 10.0
+"""Least time between two fetches from one issuer."""
+MAX_AGE_SECONDS: Final = 86400.0
+"""Age at which keys are no longer used if the issuer could not be reached since."""
+MAX_KEYS: Final = 100
+"""Number of keys read from one issuer. Further keys are ignored."""
+_MAX_UNKNOWN: Final = 1000
+
+
+class _Discovery(Struct):
+    issuer: str
+    jwks_uri: str
+
+
+class _KeySet(Struct):
+    keys: list[dict[str, Any]]
+
+
+class Issuer(Service, dict=True):
+    """The cached keys of one issuer. Only :meth:`keys_for` and :meth:`read` switch.
+
+    ``seconds``: time limit of one fetch.
+    """
+
+    url: str
+    jwks_url: str
+    outgoing: Outgoing
+    clock: Callable[[], float] = monotonic
+    seconds: float = FETCH_SECONDS
+
+    def __post_init__(self) -> None:
+        self._keys: tuple[Key, ...] = ()
+        self._fetched_at = float("-inf")
+        self._next_fetch = float("-inf")
+        self._problem = "its keys were not fetched yet"
+        self._fetching: Event | None = None
+        self._unknown: dict[str, None] = {}
+        """Key ids that a fetch did not find, until the next fetch."""
+
+    @staticmethod
+    def accepts(url: str) -> bool:
+        """Whether an issuer may have this address: https, or http on this machine."""
+        return ISSUER_URL.match(url) is not None
+
+    def keys_for(self, kid: str) -> tuple[Key, ...]:
+        """Return the keys that may have signed a token with this ``kid`` (``""``: a token without ``kid``).
+
+        Waits at most ``seconds`` if no keys are cached or the ``kid`` is new. Raises
+        IssuerUnavailable if no keys are cached, BadToken if the issuer has no such key.
+        """
+        age = self.clock() - self._fetched_at
+        if age > MAX_AGE_SECONDS:
+            self._fetch()
+            if self.clock() - self._fetched_at > MAX_AGE_SECONDS:
+                raise IssuerUnavailable(f"issuer {self.url}: {self._problem}")
+        elif age > REFRESH_SECONDS and self._may_fetch():
+            gevent.spawn(self._fetch)
+        keys = self._named(kid)
+        if not keys and kid not in self._unknown:
+            before = self._fetched_at
+            self._fetch()
+            keys = self._named(kid)
+            # Only a fetch that succeeded shows that the issuer does not have the key.
+            fetched = self._fetched_at > before
+            if fetched and not keys and len(self._unknown) < _MAX_UNKNOWN:
+                self._unknown[kid] = None
+        if not keys:
+            raise BadToken(f"the issuer {self.url} has no key {kid!r}")
+        return keys
+
+    def read(self, token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The header and the claims of a token that a key of this issuer has signed. Nothing else is checked.
+
+        Raises IssuerUnavailable and BadToken.
+        """
+        return header_and_claims(token, self.keys_for(unverified(token).kid))
+
+    def _named(self, kid: str) -> tuple[Key, ...]:
+        return tuple(key for key in self._keys if not kid or key.kid == kid)
+
+    def _may_fetch(self) -> bool:
+        return self._fetching is None and self.clock() >= self._next_fetch
+
+    def _fetch(self) -> None:
+        """Fetch the keys, at most once per :data:`RETRY_SECONDS`. Callers share one fetch. Switches."""
+        if self._fetching is not None:
+            self._fetching.wait(self.seconds)
+            return
+        if not self._may_fetch():
+            return
+        self._fetching = Event()
+        self._next_fetch = self.clock() + RETRY_SECONDS
+        try:
+            self._keys = self._read()
+        except Unreachable as error:
+            self._problem = str(error)
+            log.warning("issuer %s: its keys cannot be fetched: %s", self.url, error)
+        else:
+            self._fetched_at = self.clock()
+            self._unknown.clear()
+        finally:
+            self._fetching.set()
+            self._fetching = None
+
+    def _read(self) -> tuple[Key, ...]:
+        """Read the keys from the issuer. Raises Unreachable."""
+        deadline = self.clock() + self.seconds
+        url = self.jwks_url
+        if not url:
+            where = self.url.rstrip("/") + "/.well-known/openid-configuration"
+            discovery = self._get(where, _Discovery, deadline)
+            if discovery.issuer != self.url:
+                raise Unreachable(f"{where} is the document of another issuer, {discovery.issuer}")
+            url = discovery.jwks_uri
+            if not Issuer.accepts(url):
+                raise Unreachable(f"{where} names keys without https, {url}")
+        key_set = self._get(url, _KeySet, deadline)
+        keys = tuple(key for row in key_set.keys[:MAX_KEYS] if (key := key_of_jwk(row)) is not None)
+        if not keys:
+            raise Unreachable(f"{url} contains no usable key")
+        return keys
+
+    def _get(self, url: str, shape: type[T], deadline: float) -> T:
+        """Fetch and decode a JSON document. Raises Unreachable."""
+        status, body = self.outgoing.get(url, max(deadline - self.clock(), 0.001))
+        if status != HTTPStatus.OK:
+            raise Unreachable(f"{url} answered with the status {status}")
+        try:
+            return msgspec.json.decode(body, type=shape)
+        except (ValueError, RecursionError) as error:
+            raise Unreachable(f"{url} is not a valid document: {error}") from None
+
+
+class Issuers:
+    """Owner of the issuers of all apps.
+
+    Apps with the same issuer share its keys. The audience separates their tokens.
+    """
+
+    def __init__(self, outgoing: Outgoing) -> None:
+        self._outgoing = outgoing
+        self._issuers: dict[tuple[str, str], Issuer] = {}
+
+    def claims(
+        self, app: str, rows: Sequence[JwtSettings], token: str, now: float, bare: bool = False
+    ) -> Claims | None:
+        """Verify a token of an issuer in ``rows``, the entries of ``app``. None if no entry has its issuer.
+
+        ``now``: Unix seconds. ``bare``: see :func:`read_issued`. If several entries name the issuer, the
+        entry with the token's audience counts. Waits at most :data:`FETCH_SECONDS` for keys. Raises BadToken
+        and IssuerUnavailable.
+        """
+        found = self._find(rows, token)
+        return None if found is None else read_issued(token, *found, now, app, bare)
+
+    def channel_claims(self, rows: Sequence[JwtSettings], token: str, now: float) -> ChannelClaims | None:
+        """Verify a subscription token as :meth:`claims` does."""
+        found = self._find(rows, token)
+        return None if found is None else read_issued_channel_token(token, *found, now)
+
+    def _find(self, rows: Sequence[JwtSettings], token: str) -> tuple[tuple[Key, ...], JwtSettings] | None:
+        head = unverified(token)
+        named = [row for row in rows if row.issuer and row.issuer == head.issuer]
+        if not named:
+            return None
+        row = next((row for row in named if row.audience in head.audiences), named[0])
+        key = row.issuer, row.jwks_url
+        issuer = self._issuers.get(key)
+        if issuer is None:
+            issuer = self._issuers[key] = Issuer(row.issuer, row.jwks_url, self._outgoing)
+        return issuer.keys_for(head.kid), row

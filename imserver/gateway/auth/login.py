@@ -1,0 +1,478 @@
+"""Logins: the decision about each, in every dialect; the end of its session.
+
+This module checks what depends on the app: existence, login rule, dialects, origins, token, connection quota
+and back end. Login policies and bans belong to :mod:`imserver.gateway.sessions.sessions`.
+"""
+
+from __future__ import annotations
+
+import logging
+from time import time
+from typing import Final, Protocol
+
+from msgspec.structs import replace
+
+from imserver.gateway.auth.channel_tokens import ChannelClaims
+from imserver.gateway.auth.login_tokens import LoginTokens
+from imserver.gateway.auth.observer import Denial, Observer
+from imserver.gateway.auth.questions import BackEnds
+from imserver.gateway.auth.quotas import ConnectionQuota, Expiry
+from imserver.gateway.auth.rules import (
+    ALLOWED,
+    APP_FULL,
+    BAD_ORIGIN,
+    BAD_TOKEN,
+    NOT_ALLOWED,
+    TOKEN_EXPIRED,
+    UNDECIDED,
+    UNKNOWN_APP,
+    WRONG_DIALECT,
+    Entrance,
+    LoginDecision,
+    LoginRequest,
+    Rule,
+)
+from imserver.gateway.auth.tenants import Tenant, Tenants
+from imserver.gateway.auth.tokens import BadKey, BadToken, Claims, Key, TokenExpired, app_named_by, unverified
+from imserver.gateway.config.settings import MAX_USER_BYTES, ORIGINAL_USER_BYTES
+from imserver.gateway.errors import IssuerUnavailable, LoginRefusal, StartError, StorageUnavailable
+from imserver.gateway.logging import OncePerMinute
+from imserver.gateway.metrics import OTHER, Metrics
+from imserver.gateway.model import ACTION_PREFIX, ERASED, Service
+from imserver.gateway.transport.connection import Connection, Encoding
+from imserver.gateway.transport.gate import OPAQUE, Origins, host_name, host_of
+from imserver.gateway.transport.states import CLOSING
+
+log = logging.getLogger(__name__)
+
+_APPS_SHOWN: Final = 20
+MAX_REFUSALS_LOGGED: Final = 100
+"""Limit of log lines about refused logins per minute. Strangers could fill the log without it."""
+_CAUSE_SHOWN: Final = 200
+_USER_SHOWN: Final = 64
+
+
+class DemoMode(Protocol):
+    """Knows whether the server is in demo mode: the API keys."""
+
+    demo: bool
+
+
+class Logins(Service, dict=True):
+    """Owner of the compiled login rules, the connection quota and the end times of sessions."""
+
+    tenants: Tenants
+    keys: DemoMode
+    tokens: LoginTokens
+    back_ends: BackEnds
+    observer: Observer
+    connections: set[Connection]
+    metrics: Metrics
+    origins: Origins
+
+    def __post_init__(self) -> None:
+        self._get = self.tenants.get
+        self.resolve, self.aliases = self.tenants.resolve, self.tenants.aliases
+        self._logged = OncePerMinute(MAX_REFUSALS_LOGGED)
+        self._rules: dict[str, Rule] = {}
+        self.account_apps: set[str] = set()
+        """Apps whose users all are accounts: no token, signature or back end names others."""
+        self._quota = ConnectionQuota()
+        self._expiry = Expiry(time())
+        self._ends = self._expiry.ends
+        self.bare_dialects: set[str] = set()
+        """Names of the dialects whose tokens need neither ``app`` nor ``exp``."""
+        self._entrances: list[Entrance] = []
+
+    def add_entrance(self, entrance: Entrance) -> None:
+        """Let users in by what a feature checks. Called before :meth:`prepare`."""
+        self._entrances.append(entrance)
+
+    # --- before a login -------------------------------------------------------------------------------------
+
+    def takes_user(self, app: str, user: str) -> bool:
+        """Whether a user id is short enough for an app, and not that of an erased user. For an unknown app
+        whose name is a number, the limit of the originals counts. Never switches."""
+        rule = self.rule_of(app)
+        if rule is not None:
+            limit = rule.user_bytes
+        else:
+            is_number = app.removeprefix(ACTION_PREFIX).isdecimal()
+            limit = ORIGINAL_USER_BYTES if is_number else MAX_USER_BYTES
+        return len(user.encode()) <= limit and not user.startswith(ERASED)
+
+    def check(
+        self,
+        app: str,
+        user: str,
+        token: str,
+        dialect: str,
+        request: LoginRequest,
+        device: str = "",
+        may_lack_user: bool = False,
+    ) -> LoginDecision:
+        """Decide whether ``user`` may log in to ``app``. ``user`` ``""``: the user that the token names.
+        ``may_lack_user``: a token of a key of the app need not name one.
+
+        Waits at most two seconds for the back end if the app has an ``authorise_url``, and for the database
+        if it accepts account tokens. Switches nowhere else. Call :meth:`began` when the session exists.
+        """
+        rule = self.rule_of(app)
+        if rule is None:
+            return self._denied("app", UNKNOWN_APP, app, user, request)
+        if rule.plain and not request.origin:
+            if not token or self.tokens.pages.fits(app, user, token):
+                return ALLOWED
+            return self._denied("token", BAD_TOKEN, app, user, request)
+        if rule.closed:
+            return self._denied("closed", NOT_ALLOWED, app, user, request)
+        if rule.broken or (rule.asks_back_end and not self.back_ends.is_ready(app)):
+            return self._denied("key", UNDECIDED, app, user, request)
+        if rule.dialects and dialect not in rule.dialects:
+            return self._denied("dialect", WRONG_DIALECT, app, user, request)
+        if request.origin and not self._is_allowed(rule, request.origin, dialect):
+            return self._bad_origin(rule, request)
+        try:
+            bare = dialect in self.bare_dialects
+            decision = self.tokens.read(rule, user, token, bare, device, may_lack_user)
+        except BadToken as bad:
+            self.refused("token", app, user, request.peer, f"{bad}; imserver token check explains more")
+            return TOKEN_EXPIRED if isinstance(bad, TokenExpired) else BAD_TOKEN
+        except (StorageUnavailable, IssuerUnavailable) as unavailable:
+            self.refused("undecided", app, user, request.peer, str(unavailable))
+            return UNDECIDED
+        limit = rule.tenant.max_connections
+        if self._quota.full(app, limit, request):
+            return self._denied("limit", APP_FULL, app, user, request)
+        if rule.by_back_end:
+            named = user or decision.user
+            answer = self.back_ends.authorise(app, named, token, dialect, request.peer, device)
+            if answer is None:
+                return self._denied("undecided", UNDECIDED, app, user, request)
+            if not answer.allow:
+                return self._denied("back end", NOT_ALLOWED, app, user, request)
+            end = min(filter(None, (decision.expires_at, answer.expires_at)), default=0)
+            decision = replace(decision, expires_at=end, user=named or answer.user)
+            if self._quota.full(app, limit, request):
+                return self._denied("limit", APP_FULL, app, user, request)
+        if isinstance(request, Connection) and request.state < CLOSING:
+            # The connection may have closed during the webhook.
+            self._quota.take(app, limit, request)
+        return decision
+
+    def admit(self, app: str, dialect: str, connection: Connection) -> LoginDecision:
+        """Decide whether a connection may use ``app`` before it names a user. Never switches.
+
+        Checks the dialect, the origin of the page and the connection quota. The caller checks whether the app
+        admits connections without a login.
+        """
+        rule = self.rule_of(app)
+        if rule is None:
+            return self._denied("app", UNKNOWN_APP, app, "", connection)
+        if rule.dialects and dialect not in rule.dialects:
+            return self._denied("dialect", WRONG_DIALECT, app, "", connection)
+        if connection.origin and not self._is_allowed(rule, connection.origin, dialect):
+            return self._bad_origin(rule, connection)
+        if self._quota.full(app, rule.tenant.max_connections, connection):
+            return self._denied("limit", APP_FULL, app, "", connection)
+        return ALLOWED
+
+    # --- other requests -------------------------------------------------------------------------------------
+
+    def read_channel_token(self, rule: Rule, token: str) -> ChannelClaims:
+        """Verify a subscription token that a key or an issuer of the app has signed.
+
+        May wait for the issuer's keys. Raises BadToken, TokenExpired and IssuerUnavailable.
+        """
+        return self.tokens.read_channel_token(rule, token)
+
+    def rule_of(self, app: str) -> Rule | None:
+        """The login rule of an app, which is no alias. Never switches."""
+        rule = self._rules.get(app)
+        if rule is None and (tenant := self._get(app)) is not None:
+            return self._compile(tenant)
+        return rule
+
+    def session_of(self, token: str) -> Claims | None:
+        """Verify a session token outside a login. None if it is invalid. The app of the result is resolved.
+
+        May wait for the keys of an issuer. Raises IssuerUnavailable.
+        """
+        app = self.resolve(app_named_by(token))
+        rule = self.rule_of(app) if app else self._rule_of_issued(token)
+        if rule is None or not (rule.keys or rule.issuers):
+            return None
+        try:
+            decision = self.tokens.proven(rule, "", self.tokens.read_session_token(rule, token))
+        except BadToken:
+            return None
+        if len(decision.user.encode()) > rule.user_bytes:
+            return None
+        return Claims(decision.user, rule.name, decision.expires_at)
+
+    def _rule_of_issued(self, token: str) -> Rule | None:
+        """The rule of the only app that lists the token's issuer and audience; else None."""
+        try:
+            head = unverified(token)
+        except BadToken:
+            return None
+        rules = [
+            rule
+            for rule in self._rules.values()
+            if any(row.issuer == head.issuer and row.audience in head.audiences for row in rule.issuers)
+        ]
+        return rules[0] if len(rules) == 1 else None
+
+    def wants_tokens(self, app: str) -> bool:
+        """Whether a login to this app needs a session token or an account token."""
+        tenant = self._get(app)
+        return tenant is not None and (bool(tenant.jwt) or tenant.wants_accounts(app))
+
+    def is_open(self, app: str) -> bool:
+        """Whether anybody may log in to an app. Its pages then get page tokens."""
+        rule = self.rule_of(self.resolve(app))
+        return rule is not None and rule.open
+
+    def is_closed(self, app: str) -> bool:
+        """Whether nobody may log in to an app: it has no login rule and is not open."""
+        rule = self.rule_of(self.resolve(app))
+        return rule is None or rule.closed
+
+    def exposure(self) -> list[str]:
+        """Describe who may log in, and how to change it. Empty in demo mode.
+
+        One line for each app that is open or has a login rule, open apps first; one line for all closed apps.
+        Long lists are cut.
+        """
+        if self.keys.demo:
+            return []
+        closed, others = [], []
+        for rule in sorted(self._rules.values(), key=lambda rule: (not rule.open, rule.name)):
+            entrances = self._entrances_of(rule.tenant)
+            if rule.tenant.same_as:
+                continue
+            if rule.closed and not (rule.tenant.back_ends.connect or entrances):
+                closed.append(rule.name)
+            else:
+                others.append((rule, entrances))
+        lines = [f"app {rule.name}: {_who_may_log_in(rule, how)}" for rule, how in others[:_APPS_SHOWN]]
+        if len(others) > _APPS_SHOWN:
+            lines.append(f"and {len(others) - _APPS_SHOWN} more apps that are open or have a login rule")
+        if closed:
+            more = len(closed) - _APPS_SHOWN
+            names = ", ".join(closed[:_APPS_SHOWN]) + (f" and {more} more" if more > 0 else "")
+            lines.append(
+                f"closed, nobody may log in: {names}; to change it set jwt, account_tokens or "
+                "webhook.authorise_url, or open: true"
+            )
+        return lines
+
+    @property
+    def takes_unregistered(self) -> bool:
+        """Whether clients may connect to systems that are not registered."""
+        return self.keys.demo
+
+    def lists_origin(self, app: str, origin: str) -> bool:
+        """Whether the settings of the app or the node list the page that sent a request."""
+        name = host_name(origin)
+        rule = self.rule_of(app)
+        if not name or rule is None:
+            return False
+        if rule.origins is not None:
+            return name in rule.origins
+        return self.origins.lists(name)
+
+    def log_page(self, origin: str, host: str) -> None:
+        """Log that no app accepts requests of a page from an address that it lists. Never switches.
+
+        ``origin``: the header. ``host``: the address.
+        """
+        setting = "server.origins, or to origins of an app"
+        self.origins.log_refused("request without a key", host_name(origin) or OPAQUE, setting, host)
+
+    def _is_allowed(self, rule: Rule, origin: str, dialect: str) -> bool:
+        if rule.origins is None:
+            return self.origins.allows(origin, dialect)
+        return rule.any_origin or origin in rule.origins
+
+    def _bad_origin(self, rule: Rule, request: LoginRequest) -> LoginDecision:
+        setting = "server.origins" if rule.origins is None else f"origins of app {rule.name}"
+        page, peer = request.origin, request.peer
+        self.origins.log_refused(f"login to {rule.name}", page, setting, peer)
+        self.metrics.login_refused("origin", rule.name)
+        self.observer.refused(
+            Denial(
+                "login", "origin", rule.name, address=host_of(peer), limit=setting, detail=page, request=peer
+            )
+        )
+        return BAD_ORIGIN
+
+    def _denied(
+        self, reason: LoginRefusal, decision: LoginDecision, app: str, user: str, request: LoginRequest
+    ) -> LoginDecision:
+        limit = "max_connections" if reason == "limit" else ""
+        self.refused(reason, app, user, request.peer, limit=limit)
+        return decision
+
+    def refused(
+        self,
+        reason: LoginRefusal,
+        app: str,
+        user: str,
+        peer: str,
+        detail: str = "",
+        *,
+        account: str = "",
+        limit: str = "",
+        until: float = 0,
+    ) -> None:
+        """Count a refused login by its reason, tell the observer, and log it: a line per cause and minute,
+        and at most :data:`MAX_REFUSALS_LOGGED` per minute. Never switches.
+
+        ``app`` and ``user`` may be any text of a client, and ``detail`` may quote its token: each is cut.
+        ``peer``: its address, with or without a port. ``account``: the id of the account whose login it is.
+        ``limit``: what has refused it, ``until`` when that ends (Unix seconds; 0: unknown).
+        """
+        known = app if self._get(app) is not None else ""
+        self.metrics.login_refused(reason, known or OTHER)
+        detail, user = detail[:_CAUSE_SHOWN], user[:_USER_SHOWN]
+        explanation = detail if known or not app else f"app {app[:_USER_SHOWN]!r}"
+        address = host_of(peer)
+        connection = "" if peer == address else peer
+        self.observer.refused(
+            Denial("login", reason, known, user, account, address, limit, until, explanation, connection)
+        )
+        if log.isEnabledFor(logging.INFO) and self._logged.is_new(app, f"{reason} {user}{account} {detail}"):
+            cause = f"{reason} ({detail})" if detail else reason
+            who = f"account {account}" if account else repr(user)
+            where = known or repr(app[:_USER_SHOWN])
+            log.info("login of %s in %s refused: %s", who, where, cause, extra={"connection": peer})
+
+    def wants_account(self, app: str, by_account: bool) -> bool:
+        """Whether the receiver of a first message must be an account, because all users of the app are. In
+        demo mode anybody is a user: there it must be one ``by_account``, if the sender is one. Never
+        switches."""
+        if app in self.account_apps or not (by_account and self.keys.demo):
+            return app in self.account_apps
+        rule = self.rule_of(app)
+        return rule is None or rule.only_accounts
+
+    def holds_token(self, connection: Connection) -> bool:
+        """Whether the session of ``connection`` ends with a token. A new login may renew such a session."""
+        return connection in self._ends
+
+    # --- after a login --------------------------------------------------------------------------------------
+
+    def began(self, connection: Connection, decision: LoginDecision) -> None:
+        """Apply ``decision`` to the session that ``connection`` has begun or renewed.
+
+        App, user and device of the connection must be set. Never switches.
+        """
+        if connection.state >= CLOSING:
+            return
+        connection.kind = "session" if decision.claims is None else decision.claims.kind
+        if decision.expires_at or self._ends:
+            self._expiry.end_at(connection, decision.expires_at)
+        rule = self._rules.get(connection.app or "")
+        if rule is None or (rule.quiet and not self.observer.known and type(connection.encoding) is Encoding):
+            return
+        self._quota.take(rule.name, rule.tenant.max_connections, connection)
+        rule.limit(connection)
+        self.observer.began(connection)
+
+    def ended(self, connection: Connection, code: int) -> None:
+        """Release everything of a closed connection, with or without a session. Never switches."""
+        if self._ends:
+            self._expiry.forget(connection)
+        if self._quota.taken:
+            self._quota.leave(connection)
+        if self.observer.known:
+            self.observer.ended(connection, code)
+
+    def expire(self) -> None:
+        """End the sessions whose token has expired. Called once per second."""
+        self._expiry.expire(time())
+
+    # --- rules ----------------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Compile the rules of all known apps at the start.
+
+        Raises :class:`imserver.gateway.errors.StartError` if a configured key cannot be used.
+        """
+        for tenant in self.tenants.all():
+            try:
+                self._take(self._rule(tenant, self.tokens.keys_of(tenant)))
+            except BadKey as bad:
+                raise StartError(f"apps.{tenant.name}.{bad}") from None
+        self._update_gate()
+
+    def reload(self) -> None:
+        """Load all keys again, also from files, after the apps were reloaded (SIGHUP)."""
+        tenants = {tenant.name: tenant for tenant in self.tenants.all()}
+        for name in self._rules.keys() - tenants.keys():
+            del self._rules[name]
+            self.account_apps.discard(name)
+        for tenant in tenants.values():
+            self._compile(tenant)
+        self._update_gate()
+
+    def changed(self, tenant: Tenant) -> None:
+        """Apply a new or changed app."""
+        self._compile(tenant)
+        self._update_gate()
+
+    def deleted(self, app: str) -> None:
+        """An app was deleted: nobody logs in to it."""
+        self.account_apps.discard(app)
+        if self._rules.pop(app, None) is not None:
+            self._update_gate()
+
+    def _compile(self, tenant: Tenant) -> Rule:
+        """Compile the rule of an app. If its keys are invalid, its earlier keys stay; without any, it is
+        closed."""
+        try:
+            keys = self.tokens.keys_of(tenant)
+        except BadKey as bad:
+            log.error("apps.%s.%s", tenant.name, bad)
+            known = self._rules.get(tenant.name)
+            keys = () if known is None else known.keys
+        return self._take(self._rule(tenant, keys))
+
+    def _rule(self, tenant: Tenant, keys: tuple[Key, ...]) -> Rule:
+        has_entrance, is_observed = bool(self._entrances_of(tenant)), self.observer.observes(tenant)
+        return Rule(tenant, keys, self.keys.demo, has_entrance, is_observed)
+
+    def _entrances_of(self, tenant: Tenant) -> str:
+        return "; ".join(filter(None, (entrance(tenant) for entrance in self._entrances)))
+
+    def _take(self, rule: Rule) -> Rule:
+        known = self._rules.get(rule.name)
+        self._rules[rule.name] = rule
+        is_alone = rule.only_accounts and not self.keys.demo
+        (self.account_apps.add if is_alone else self.account_apps.discard)(rule.name)
+        if rule.tenant.max_connections and (known is None or not known.tenant.max_connections):
+            for connection in self.connections:
+                if connection.app == rule.name:
+                    self._quota.take(rule.name, rule.tenant.max_connections, connection)
+        return rule
+
+    def _update_gate(self) -> None:
+        """Pass the origins of all apps to the gate. The login checks the origin against its own app."""
+        rules = self._rules.values()
+        hosts = {host for rule in rules for host in rule.origins or ()}
+        self.origins.set_apps(hosts, any(rule.any_origin for rule in rules))
+
+
+def _who_may_log_in(rule: Rule, entrances: str) -> str:
+    if rule.open:
+        return "OPEN, anybody may log in as anybody: to close it set jwt, account_tokens or open: false"
+    if rule.closed and entrances:
+        return entrances
+    proofs = {
+        "a session token (jwt)": rule.keys or rule.issuers,
+        "an account": rule.accounts,
+        "its back end": rule.by_back_end,
+        "the back end of back_ends.connect (clients of Centrifugo)": rule.tenant.back_ends.connect,
+    }
+    return "a login needs " + " or ".join(name for name, wanted in proofs.items() if wanted)

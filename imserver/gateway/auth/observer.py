@@ -1,0 +1,288 @@
+"""The listener to events of the core: logins, messages, absent users, changed accounts, and what was refused:
+connections, commands, requests, and sessions that a limit ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from time import time
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
+
+from msgspec import Struct
+
+from imserver.gateway import errors
+from imserver.gateway.auth.principal import Kind, Principal
+from imserver.gateway.auth.rates import MESSAGES, TooManyRequests
+from imserver.gateway.config.settings import TenantSettings
+from imserver.gateway.model import Command, Event, Reply, Request
+from imserver.gateway.storage.contract import RecordEvent
+from imserver.gateway.transport.connection import Connection
+from imserver.gateway.transport.gate import host_of
+
+if TYPE_CHECKING:
+    from imserver.gateway.storage.statements import PooledStatements
+    from imserver.gateway.transport.http1 import HttpRequest
+
+
+class Act(Struct, frozen=True):
+    """Something that was changed, for those who have to prove it.
+
+    ``name``: what was done, as ``groups.delete``. ``by``: who has done it. ``app`` and ``user``: in which
+    app, to whom or on whose behalf; ``""``: to none. ``address``: from where. ``request``: the id of the
+    request. ``facts``: what else it names, as JSON: ids, numbers and reasons, no texts that users wrote and
+    no secrets. ``users`` among them: the ids of other users of the app. None: they are made of ``given``,
+    the struct or the parameters of the request or command, and of ``answer``, the struct that answers it.
+    They may have texts and secrets, so nobody keeps them. ``gone``: the user was deleted by this, so nobody
+    keeps the name.
+    """
+
+    name: str
+    by: Principal
+    app: str = ""
+    user: str = ""
+    address: str = ""
+    request: str = ""
+    facts: Mapping[str, Any] | None = None
+    gone: bool = False
+    given: object = None
+    answer: object = None
+
+
+class Denial(Struct, frozen=True):
+    """A login, command or request that was refused.
+
+    ``reason``: a name of a table that its kind has: :data:`imserver.gateway.errors.LoginRefusal`; of
+    commands the reason of what refused it, else the name of its reply code or close code; the ``code`` of a
+    problem. ``app``, ``user``, ``account`` (an id) and ``address``: who it concerns; ``""``: unknown. They
+    may be any text of a client, and are short. ``limit``: the rate, setting or list that has refused it.
+    ``until``: when it ends, in Unix seconds; 0: unknown, or by an act of somebody. ``request``: the id of
+    the request, or the address and port of the connection: the log has both.
+    """
+
+    kind: Literal["login", "command", "request"]
+    reason: str
+    app: str = ""
+    user: str = ""
+    account: str = ""
+    address: str = ""
+    limit: str = ""
+    until: float = 0
+    detail: str = ""
+    request: str = ""
+
+
+class Observer:
+    """Hears what happens in apps; this one hears nothing.
+
+    Where that costs less, a caller first looks whether it wants to hear.
+    """
+
+    known: Collection[Connection] = ()
+    """The connections whose end it hears of."""
+
+    def observes(self, settings: TenantSettings) -> bool:
+        """Whether it hears of logins to an app with these settings. Never switches."""
+        return False
+
+    def began(self, connection: Connection) -> None:
+        """A connection is a session now, or has logged in again. Never switches."""
+
+    def ended(self, connection: Connection, code: int) -> None:
+        """A connection is over. Never switches."""
+
+    def message(self, app: str, sender: str, facts: Mapping[str, Any]) -> None:
+        """A user has sent a message that is not stored; ``facts`` are its ``type``, ``text`` and receiver.
+        Never switches."""
+
+    def absent(self, app: str, pushes: Sequence[tuple[str, Event]]) -> None:
+        """(user, push) for users who are offline. May switch."""
+
+    def recorder(self, app: str, kind: str) -> RecordEvent | None:
+        """The function that stores an event of this kind; None: nobody wants it. Never switches."""
+        return None
+
+    def acted(self, act: Act) -> None:
+        """Somebody has changed something. May switch; never raises."""
+
+    def refused(self, refusal: Denial) -> None:
+        """A login, command or request was refused. Never switches."""
+
+
+class Observers(Observer):
+    """Several observers. Each hears, in their order, what it has a method for.
+
+    A method that it inherits of :class:`Observer` is not called. So what only one of them hears costs no
+    more than with one observer.
+    """
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = observers
+        self._absent = self._all_that_have("absent")
+        self._messages = self._all_that_have("message")
+        self._sessions = self._all_that_have("began")
+        self._recorders = self._all_that_have("recorder")
+        self._refusals = self._all_that_have("refused")
+        self._acts = self._all_that_have("acted")
+
+    def _all_that_have(self, method: str) -> tuple[Observer, ...]:
+        inherited = getattr(Observer, method)
+        return tuple(each for each in self._observers if getattr(type(each), method) is not inherited)
+
+    @property
+    def known(self) -> Collection[Connection]:  # type: ignore[override]
+        """Those of the first that knows any."""
+        return next((each.known for each in self._sessions if each.known), ())
+
+    def observes(self, settings: TenantSettings) -> bool:
+        return any(each.observes(settings) for each in self._observers)
+
+    def began(self, connection: Connection) -> None:
+        for each in self._sessions:
+            each.began(connection)
+
+    def ended(self, connection: Connection, code: int) -> None:
+        """Tell those that know connections."""
+        for each in self._sessions:
+            if each.known:
+                each.ended(connection, code)
+
+    def message(self, app: str, sender: str, facts: Mapping[str, Any]) -> None:
+        for each in self._messages:
+            each.message(app, sender, facts)
+
+    def absent(self, app: str, pushes: Sequence[tuple[str, Event]]) -> None:
+        for each in self._absent:
+            each.absent(app, pushes)
+
+    def recorder(self, app: str, kind: str) -> RecordEvent | None:
+        """A function that calls theirs."""
+        functions = [record for each in self._recorders if (record := each.recorder(app, kind)) is not None]
+        if len(functions) < 2:
+            return functions[0] if functions else None
+
+        def record_all(sql: PooledStatements, app: str, user: str, facts: Mapping[str, Any]) -> None:
+            for record in functions:
+                record(sql, app, user, facts)
+
+        return record_all
+
+    def acted(self, act: Act) -> None:
+        for each in self._acts:
+            each.acted(act)
+
+    def refused(self, refusal: Denial) -> None:
+        for each in self._refusals:
+            each.refused(refusal)
+
+
+def observer_of(observers: Sequence[Observer]) -> Observer:
+    """One observer in place of all. If there is only one it is that, so nothing is called twice for it."""
+    if len(observers) == 1:
+        return observers[0]
+    return Observers(observers) if observers else Observer()
+
+
+def report_commands(observer: Observer) -> Callable[[Connection, str, Command], None]:
+    """The function that tells of a command that has succeeded: the connection, the name of the act, and the
+    command. It may switch."""
+
+    def acted(connection: Connection, name: str, command: Command) -> None:
+        app, user = connection.app or "", connection.user or ""
+        by = Principal(cast(Kind, connection.kind), apps=frozenset({app}), user=user)
+        observer.acted(Act(name, by, app, user, host_of(connection.peer), given=command))
+
+    return acted
+
+
+_DETAIL: Final = 200
+_NAME: Final = 64
+_REPLIES: Final = {
+    code: name.lower()
+    for name, code in vars(errors.ReplyCode).items()
+    if isinstance(code, int) and code != errors.ReplyCode.OK
+}
+"""Reply code → its name."""
+_LIMITS: Final = {
+    errors.CloseCode.RATE_LIMIT: MESSAGES.name,
+    errors.CloseCode.SLOW_READER: "limits.outbox_bytes, limits.outbox_seconds",
+    errors.CloseCode.TOO_BIG: "limits.message_bytes",
+    errors.CloseCode.BANNED: "",
+    errors.CloseCode.TOKEN_INVALID: "",
+}
+"""Close codes that end a session because something was refused → the limit."""
+CLOSES: Final = {code: errors.close_reason(code) for code in _LIMITS}
+"""The same → the reason."""
+
+
+def _limit_of(error: Exception | None) -> tuple[str, float]:
+    """The rate that refuses something, and the Unix second until which it does; 0: unknown."""
+    if not isinstance(error, TooManyRequests):
+        return "", 0.0
+    return error.limit, time() + error.seconds if error.seconds else 0.0
+
+
+class Denials:
+    """Makes a :class:`Denial` of each refusal. ``banned_until``: when a ban ends, in Unix seconds."""
+
+    def __init__(self, observer: Observer, banned_until: Callable[[str, str], float]) -> None:
+        self._observer = observer
+        self._banned_until = banned_until
+
+    def connection(self, limit: str, peer: str, detail: str = "") -> None:
+        """The gate has refused a connection."""
+        reason = "limit" if limit.startswith("limits.") else "origin"
+        self._observer.refused(
+            Denial("login", reason, address=host_of(peer), limit=limit, detail=detail[:_DETAIL], request=peer)
+        )
+
+    def command(
+        self, connection: Connection, request: Request, reply: Reply, error: Exception | None = None
+    ) -> None:
+        """A command was answered with a reply that refuses it, because of this ``error`` if there is one."""
+        app = connection.app
+        if app is None:  # refused logins were told, and others have done nothing yet
+            return
+        about = getattr(request.command, "channel", "")
+        reason = reply.why or _REPLIES.get(reply.code, f"code {reply.code}")
+        limit, until = _limit_of(error)
+        self._of(connection, app, reason, limit, until, f"{request.name} {about}".rstrip()[:_DETAIL])
+
+    def ended(self, connection: Connection, code: int) -> None:
+        """A connection is over. If a limit has ended its session, that is told."""
+        app = connection.app
+        if code not in CLOSES or app is None:
+            return
+        is_banned = code == errors.CloseCode.BANNED
+        until = self._banned_until(app, connection.user or "") if is_banned else 0.0
+        self._of(connection, app, CLOSES[code], _LIMITS[code], until)
+
+    def _of(
+        self, connection: Connection, app: str, reason: str, limit: str, until: float, detail: str = ""
+    ) -> None:
+        """A command of a connection, or its session, was refused."""
+        user, peer = connection.user or "", connection.peer
+        self._observer.refused(
+            Denial("command", reason, app, user, "", host_of(peer), limit, until, detail, peer)
+        )
+
+    def request(
+        self,
+        request: HttpRequest,
+        problem: errors.HttpProblem,
+        principal: Principal,
+        app: str = "",
+        user: str = "",
+        detail: str = "",
+        rate: TooManyRequests | None = None,
+    ) -> None:
+        """A request was refused with a problem. ``app``, ``user``: those that it names, if they were read.
+        ``rate``: what refuses it, if a rate does."""
+        app = app or principal.app
+        user = principal.user or principal.staff or user
+        limit, until = _limit_of(rate)
+        if problem is errors.Problems.BANNED:
+            until = self._banned_until(app, user)
+        text = f"{request.method} {request.path}: {detail or problem.message}"[:_DETAIL]
+        user, host = user[:_NAME], request.host
+        self._observer.refused(
+            Denial("request", problem.code, app, user, "", host, limit, until, text, request.id)
+        )

@@ -1,0 +1,174 @@
+"""Session limits: connections per app and node, messages per connection and second, session lifetime."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from weakref import ref
+
+from imserver.gateway.auth.rates import MESSAGES, Buckets
+from imserver.gateway.errors import CloseCode
+from imserver.gateway.model import BadFrame
+from imserver.gateway.protocol.dialect import Dialect
+from imserver.gateway.transport.connection import Connection, Encoding, Serve
+
+
+class ConnectionQuota:
+    """Owner of the connection counts. Apps without a limit are not counted."""
+
+    def __init__(self) -> None:
+        self.taken: dict[Connection, str] = {}
+        """Connection → the app for which it counts. Read-only for others."""
+        self._counts: dict[str, int] = {}
+
+    def full(self, app: str, limit: int, request: object) -> bool:
+        """Whether the app is at its limit. A connection that counts already may log in again."""
+        return (
+            limit > 0
+            and self._counts.get(app, 0) >= limit
+            and not (isinstance(request, Connection) and self.taken.get(request) == app)
+        )
+
+    def take(self, app: str, limit: int, connection: Connection) -> None:
+        """Count a connection before its login completes, so that simultaneous logins cannot exceed the
+        limit."""
+        if self.taken:
+            self.leave(connection)
+        if limit:
+            self.taken[connection] = app
+            self._counts[app] = self._counts.get(app, 0) + 1
+
+    def leave(self, connection: Connection) -> None:
+        """Stop counting a connection that has closed or changed its app."""
+        app = self.taken.pop(connection, None)
+        if app is not None:
+            self._counts[app] -= 1
+            if not self._counts[app]:
+                del self._counts[app]
+
+
+def limited(serve: Serve, per_second: float) -> Serve:
+    """Wrap ``serve`` to close a connection above ``per_second`` messages (burst: the same number).
+
+    A frame with several requests counts as so many messages.
+    """
+    buckets = Buckets(MESSAGES, per_second)
+
+    def serve_within_limit(connection: Connection, payload: bytes, text: bool) -> None:
+        requests = 1
+        with suppress(BadFrame):
+            requests = max(1, len(connection.encoding.dialect.split(payload)))
+        if buckets.take(ref(connection), requests):
+            serve(connection, payload, text)
+        else:
+            connection.close(CloseCode.RATE_LIMIT)
+
+    return serve_within_limit
+
+
+class LimitedEncoding(Encoding):
+    """An encoding with a message rate, shared by the connections of one app.
+
+    Connections without a limit use the plain encoding, so they have no extra cost.
+    """
+
+    __slots__ = ("_per_second", "plain")
+
+    def __init__(self, plain: Encoding, per_second: float) -> None:
+        self.plain = plain
+        """The encoding without the limit."""
+        serve = limited(plain.serve, per_second)
+        super().__init__(plain.dialect, serve, plain.limit_bytes, plain.deflate_bits, plain.outbox_bytes)
+        self._per_second = per_second
+
+    def frame(self, payload: bytes, opcode: int = 0) -> bytes:
+        """See :class:`Encoding`. A stream has frames of its own."""
+        return self.plain.frame(payload, opcode)
+
+    def close_frames(self, code: int, reason: str = "", as_given: bool = False) -> bytes:
+        return self.plain.close_frames(code, reason, as_given)
+
+    def _make(self, dialect: Dialect) -> LimitedEncoding:
+        return LimitedEncoding(self.plain.with_dialect(dialect), self._per_second)
+
+
+class Ending:
+    """The sessions that end at ``second``.
+
+    ``listed`` may contain sessions that are over; ``count`` counts the others. The list is compacted when
+    less than half of it counts. A set would take 24 more bytes per session.
+    """
+
+    __slots__ = ("count", "listed", "second")
+
+    def __init__(self, second: int) -> None:
+        self.second = second
+        self.listed: list[Connection] = []
+        self.count = 0
+
+
+class Expiry:
+    """Owner of the times at which sessions end. Sessions without an end cost nothing.
+
+    Times are whole Unix seconds of the clock that tokens are checked against. Sessions that end in the same
+    second share an entry, so a check costs one dictionary access per second.
+    """
+
+    def __init__(self, now: float) -> None:
+        self._checked_until = int(now)
+        self.ends: dict[Connection, Ending] = {}
+        """Connection → the entry of its end. Read-only for others. (One object per session would take 32
+        bytes more.)"""
+        self._due: dict[int, Ending] = {}
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __contains__(self, connection: Connection) -> bool:
+        return connection in self.ends
+
+    def end_at(self, connection: Connection, expires_at: int) -> None:
+        """End the session of ``connection`` at ``expires_at`` instead of any earlier choice; 0: never."""
+        if self.ends:
+            self.forget(connection)
+        if expires_at:
+            # A time in the past takes effect at the next check.
+            second = max(expires_at, self._checked_until + 1)
+            ending = self._due.get(second)
+            if ending is None:
+                ending = self._due[second] = Ending(second)
+            ending.listed.append(connection)
+            ending.count += 1
+            self.ends[connection] = ending
+
+    def forget(self, connection: Connection) -> None:
+        """Cancel the end of a session."""
+        ending = self.ends.pop(connection, None)
+        if ending is not None:
+            ending.count -= 1
+            if not ending.count:
+                del self._due[ending.second]
+            elif len(ending.listed) > 2 * ending.count:
+                ends = dict.fromkeys(ending.listed)  # a session renewed for the same second is listed twice
+                ending.listed = [each for each in ends if self.ends.get(each) is ending]
+
+    def expire(self, now: float) -> int:
+        """Close expired sessions with 4504 and return their number. Called once per second; never
+        switches."""
+        second = int(now)
+        if second - self._checked_until > len(self._due):
+            # The clock has jumped: checking each entry is cheaper than checking each second.
+            due = sorted(each for each in self._due if each <= second)
+        else:
+            due = [each for each in range(self._checked_until + 1, second + 1) if each in self._due]
+        self._checked_until = max(self._checked_until, second)
+        closed = 0
+        for each in due:
+            ending = self._due.pop(each)
+            for connection in ending.listed:
+                if self.ends.get(connection) is not ending:
+                    continue  # ended earlier
+                del self.ends[connection]
+                if connection.is_open:
+                    connection.close(CloseCode.TOKEN_INVALID)
+                    closed += 1
+        return closed

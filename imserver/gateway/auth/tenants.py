@@ -1,0 +1,446 @@
+"""Apps as tenants: from the configuration, or registered at run time.
+
+Registered apps are stored in the database. Every node has all of them in memory. A change on one node reaches
+the others within ``storage.look_seconds``, or at once when they look up an unknown name. If a name is both
+configured and stored, the configuration wins.
+
+:func:`delete_app` deletes an app with all that belongs to it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from operator import attrgetter
+from time import sleep
+from typing import Any, Final, get_origin
+
+import msgspec
+
+from imserver.gateway.config.declared import bare, hints_of, marked, marks_of, plain, struct_in
+from imserver.gateway.config.settings import (
+    Config,
+    LoginPolicy,
+    StorageSettings,
+    TenantSettings,
+    app_settings_of,
+)
+from imserver.gateway.config.values import (
+    APP_CHARACTERS,
+    CORE,
+    RENAMED_OF_APPS,
+    ConfigError,
+    Declarations,
+    Locations,
+    check_tenant,
+    fold,
+    stored_fields,
+    stored_name,
+    valid_name,
+)
+from imserver.gateway.errors import Problems, ServiceRefused
+from imserver.gateway.hub.hub import Hub
+from imserver.gateway.model import SYSTEM_PREFIX
+from imserver.gateway.storage.app_rows import has_files
+from imserver.gateway.storage.contract import AppContents, AppRow, Changes, Erasure, tables_of
+from imserver.gateway.storage.store import Store
+
+SETTINGS_BYTES: Final = 32768
+"""Limit of one registered app's settings, in bytes of JSON."""
+_LOOKS: Final = 1.5
+"""``storage.look_seconds``, times this, is how long all nodes take to close the sessions."""
+AppObjection = Callable[[str, TenantSettings], str]
+"""Checks an app's name and settings beyond their syntax: the error text, ``""`` if they are valid."""
+
+
+log = logging.getLogger(__name__)
+
+
+class BadTenant(ServiceRefused, ValueError, problem=Problems.INVALID_REQUEST, detail="{}"):
+    """An app cannot have this name or these settings, or cannot be deleted. The text is one line with the
+    reason. ``is_full``, until 2.0: its ``problem`` is that there are too many apps."""
+
+    is_full = False
+
+
+class UnknownTenant(ServiceRefused, LookupError, problem=Problems.UNKNOWN_APP):
+    """No such app."""
+
+
+class TooManyTenants(BadTenant, problem=Problems.TOO_MANY_APPS):
+    """``limits.registered_apps`` is reached."""
+
+    is_full = True
+
+
+class Tenant(TenantSettings, frozen=True, kw_only=True):
+    """One app with its settings. ``stored``: from the database. ``configured``: from the configuration."""
+
+    name: str
+    stored: bool = False
+    configured: bool = False
+
+    @property
+    def policy(self) -> LoginPolicy:
+        """The rule for a second login of a user."""
+        return self.policy_of(self.name)
+
+    @property
+    def has_login_rule(self) -> bool:
+        """Whether a login requires a session token, an account or the back end's consent."""
+        return bool(self.jwt or self.webhook.authorise_url or self.wants_accounts(self.name))
+
+
+class Tenants:
+    """All apps by name. Owner of the tenants; opens apps in the hub.
+
+    ``declared``: which settings an app may have.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        hub: Hub | None,
+        objection: AppObjection,
+        declared: Declarations = CORE,
+    ) -> None:
+        self.declared = declared
+        self._defaults = plain(declared.app_of({}))
+        self._store = store
+        self._hub = hub
+        self._objection = objection
+        self.by_name: dict[str, Tenant] = {}
+        """Name → app. Read-only for others, who look up with each push."""
+        self._configured: dict[str, Tenant] = {}
+        self._hidden: dict[str, Tenant] = {}
+        """Stored apps whose names are configured."""
+        self.aliases: dict[str, str] = {}
+        """Alias → the app that it stands for. Read-only outside."""
+        self.history_apps: set[str] = set()
+        """Apps in which pushes to users are publications to channels with a history. Read-only outside."""
+        self._created: dict[str, int] = {}
+        """Stored app → when it was created."""
+        self._on_change: list[Callable[[Tenant], object]] = []
+        self._on_delete: list[Callable[[str], object]] = []
+        self.reload(config)
+        store.on_changes.append(self._learn)
+
+    def report_to(
+        self,
+        deleted: Callable[[str], object] | None = None,
+        changed: Callable[[Tenant], object] | None = None,
+    ) -> None:
+        """From now on call these functions, which must not switch: with the name of each deleted app, after
+        nothing finds it any more, and with each new or changed app, after it is in effect."""
+        self._on_delete += filter(None, (deleted,))
+        self._on_change += filter(None, (changed,))
+
+    def reload(self, config: Config) -> None:
+        """Replace the configured apps by those of ``config``. Sessions stay logged in."""
+        self._limit = config.limits.registered_apps
+        before = self._configured
+        self._configured = {}
+        for name, settings in config.apps.items():
+            of_features = tuple(app_settings_of(settings, kind) for kind in self.declared.app_kinds)
+            whole = msgspec.structs.replace(settings, of_features=of_features)
+            self._configured[name] = _tenant(name, whole, configured=True)
+        names = {**before, **self._configured}
+        for name in names:
+            configured, stored = self._configured.get(name), self._hidden.pop(name, None)
+            if name not in before:
+                stored = self.by_name.get(name)
+            if configured is not None and stored is not None:
+                self._hidden[name] = stored
+            if (effective := configured or stored) is not None:
+                self.by_name[name] = effective
+            else:
+                del self.by_name[name]
+        for name in names:
+            tenant = self.get(name)
+            if tenant is None:
+                self.aliases.pop(name, None)
+                self.history_apps.discard(name)
+            elif tenant != before.get(name):
+                self._count(tenant)
+
+    # --- lookups --------------------------------------------------------------------------------------------
+
+    def get(self, name: str) -> Tenant | None:
+        """The app of this name, from this node's memory. Never switches."""
+        return self.by_name.get(name)
+
+    def created(self, name: str) -> int:
+        """When a registered app was created, in Unix seconds; 0: it is not registered. Never switches."""
+        return 0 if name in self._configured else self._created.get(name, 0)
+
+    def find(self, name: str) -> Tenant | None:
+        """The app of this name. Reads the database if this node does not have it. May switch.
+
+        Raises StorageUnavailable if the database is needed and cannot be read.
+        """
+        tenant = self.get(name)
+        if tenant is None and valid_name(name):
+            self._store.refresh()
+            tenant = self.get(name)
+        return tenant
+
+    def resolve(self, name: str) -> str:
+        """The app that the alias ``name`` stands for; ``name`` itself if it is no alias. Never switches."""
+        return self.aliases.get(name, name)
+
+    def names(self) -> list[str]:
+        """The names of all apps, sorted."""
+        return sorted(self.by_name)
+
+    def all(self) -> list[Tenant]:
+        """All apps, sorted by name."""
+        return [tenant for name in self.names() if (tenant := self.get(name)) is not None]
+
+    # --- changes --------------------------------------------------------------------------------------------
+
+    def described(self, name: str) -> tuple[dict[str, Any], list[str]]:
+        """The settings of an app for another server, as :meth:`register` takes them, and the names of those
+        that it needs besides: secrets, and files of this machine. Raises UnknownTenant."""
+        tenant = self.find(name)
+        if tenant is None:
+            raise UnknownTenant(name)
+        left_out = sorted(each for mark in ("secret", "file") for each, _ in marked(tenant, mark))
+        whole = {each.partition(".")[0].partition("[")[0] for each in left_out}
+        fields = {**plain(tenant, kind=TenantSettings), "same_as": ""}
+        for key, value in [*fields.items()]:
+            if key in whole or value == (default := self._defaults.get(key)):
+                del fields[key]
+            elif isinstance(value, dict) and default:  # some defaults within a section are only for API keys
+                fields[key] = {name: each for name, each in value.items() if each != default.get(name)}
+        return fields, left_out
+
+    def only_by_key(self, fields: Mapping[str, Any]) -> list[str]:
+        """The names of those settings that only API keys change, not who owns an app, and of those that there
+        are not. None: the setting is reset as a whole."""
+        return [*_only_by_key(fields, self.declared.app_hints)]
+
+    def register(self, name: str, **fields: Any) -> bool:
+        """Create and store an app; False if the name exists. May switch.
+
+        ``fields`` are settings as in the configuration file. Raises BadTenant and TooManyTenants. Raises
+        StorageUnavailable, after which the app may or may not exist.
+        """
+        settings = self.check_new(name, fields)
+        if self.find(name) is not None:
+            return False
+        if len(self.by_name) - len(self._configured) + len(self._hidden) >= self._limit:
+            raise TooManyTenants(f"limits.registered_apps {self._limit} is reached")
+        if self._store.is_deleted(name) and self._store.read(lambda sql: has_files(name, sql)):
+            raise BadTenant(f"app {name}: was deleted, but some of its files are left; delete it again first")
+        return self._store.add_app(name, stored_fields(settings))
+
+    def check_new(self, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings of a new app, for storage. Raises BadTenant if it cannot have them, or this name."""
+        if not valid_name(name):
+            raise BadTenant(f"an app cannot be called {name[:APP_CHARACTERS]!r}")
+        return self._checked(name, {}, fields)
+
+    def change(self, name: str, fields: Mapping[str, Any], unset: Collection[str] = ()) -> Tenant:
+        """Change settings of a registered app. Settings in ``unset`` return to their defaults. May switch.
+
+        Raises UnknownTenant and BadTenant. Raises StorageUnavailable, after which the change may or may not
+        be in effect.
+        """
+        tenant = self.find(name)
+        if tenant is None:
+            raise UnknownTenant(name)
+        if tenant.configured:
+            raise BadTenant(f"app {name}: is defined in the configuration; change it there")
+        dropped = tuple(self._field_named(each, name) for each in unset)
+        written = plain(tenant, kind=TenantSettings).items()
+        before = {key: value for key, value in written if key not in dropped and value != self._defaults[key]}
+        changed = self._checked(name, before, fields)
+        if not self._store.change_app(name, stored_fields(changed), tuple(map(stored_name, dropped))):
+            raise UnknownTenant(name)
+        return self.get(name) or tenant
+
+    def delete(self, name: str) -> None:
+        """Delete a registered app; its rows and files stay. May switch.
+
+        Raises UnknownTenant, BadTenant and StorageUnavailable, after which it may have been deleted or not.
+        """
+        self.check_deletable(name)
+        if not self._store.delete_app(name):
+            raise UnknownTenant(name)
+
+    def check_deletable(self, name: str) -> None:
+        """Whether the app ``name`` may be deleted. May switch. Raises UnknownTenant and BadTenant."""
+        tenant = self.find(name)
+        if tenant is None:
+            raise UnknownTenant(name)
+        if tenant.configured:
+            raise BadTenant(f"app {name}: is defined in the configuration; remove it there")
+        aliases = [each.name for each in self.all() if each.same_as == name]
+        if aliases:
+            raise BadTenant(f"app {name}: delete its alias {aliases[0]!r} first")
+
+    # --- internal -------------------------------------------------------------------------------------------
+
+    def _checked(self, name: str, before: dict[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Merge ``fields`` into ``before`` for storage. Raises BadTenant if the result is invalid."""
+        where = f"app {name}"
+        try:
+            given = self.declared.given_fields(fields, Locations(where))
+            settings = self.declared.app_of({**before, **given})
+            check_tenant(settings, Locations(where))
+        except ConfigError as error:
+            raise BadTenant(str(error)) from None
+        if any(marked(settings, "file")):
+            # Whoever may change apps could read any file with them, and other nodes may not have the file.
+            raise BadTenant(f"{where}: only the configuration file may name files of keys and secrets")
+        wrong = self._objection(name, settings) or self._aliasing(name, settings.same_as)
+        if wrong := wrong or self._taken(name, settings):
+            raise BadTenant(f"{where}: {wrong}")
+        if len(msgspec.json.encode({**before, **given})) > SETTINGS_BYTES:
+            raise BadTenant(f"{where}: more than {SETTINGS_BYTES} bytes of settings")
+        return given
+
+    def _aliasing(self, name: str, same_as: str) -> str:
+        """Why ``name`` cannot be an alias of ``same_as``; ``""`` if it can."""
+        if not same_as:
+            return ""
+        target = self.get(same_as)
+        if target is None or target.same_as or same_as == name:
+            return f"same_as: expected another app that is not an alias, got {same_as!r}"
+        if any(each.same_as == name for each in self.all()):
+            return "same_as: other apps are aliases of this one"
+        return ""
+
+    def _taken(self, name: str, settings: TenantSettings) -> str:
+        """Why an app cannot have these settings because another one has them; ``""`` if it can."""
+        for number, part in enumerate(settings.of_features):
+            for setting, value in marked(part, "unique"):
+                value_of = attrgetter(setting)
+                for other in self.all():
+                    if other.name != name and value_of(other.of_features[number]) == value:
+                        what = setting.rpartition(".")[2].rpartition("_")[2]
+                        return f"{setting}: another app has this {what}"
+        return ""
+
+    def _field_named(self, written: str, name: str) -> str:
+        """The canonical name of a setting. Raises BadTenant if it does not exist."""
+        for field in self._defaults:
+            if fold(field) == fold(RENAMED_OF_APPS.get(written, written)):
+                return field
+        raise BadTenant(f"app {name}: unknown key {written!r}")
+
+    def _settings(self, row: AppRow) -> TenantSettings:
+        """Decode stored settings. Settings that no feature of this node knows, or only a newer release, are
+        ignored."""
+        try:
+            return self.declared.app_of(row.settings)
+        except msgspec.ValidationError as error:
+            log.error("app %s: its settings in the database are invalid and ignored: %s", row.name, error)
+            return self.declared.app_of({})
+
+    def _learn(self, changes: Changes) -> None:
+        for row in changes.apps:
+            # It may have been deleted and created anew since the last look.
+            if row.deleted or self._created.get(row.name, row.created) != row.created:
+                self._forget(row.name)
+            if row.deleted:
+                continue
+            self._created[row.name] = row.created
+            tenant = _tenant(row.name, self._settings(row), stored=True)
+            if row.name in self._configured:
+                self._hidden[row.name] = tenant
+            else:
+                self.by_name[row.name] = tenant
+                self._count(tenant)
+
+    def _forget(self, name: str) -> None:
+        self._created.pop(name, None)
+        if name in self._configured:
+            self._hidden.pop(name, None)
+            return
+        if self.by_name.pop(name, None) is None:
+            return
+        self.aliases.pop(name, None)
+        self.history_apps.discard(name)
+        for listener in self._on_delete:
+            try:
+                listener(name)
+            except Exception:
+                log.exception("app %s: deletion could not be applied", name)
+
+    def _count(self, tenant: Tenant) -> None:
+        if tenant.same_as:
+            self.aliases[tenant.name] = tenant.same_as
+        else:
+            self.aliases.pop(tenant.name, None)
+        row = tenant.channels.get("user")
+        if row is not None and row.has_history and not tenant.name.startswith(SYSTEM_PREFIX):
+            self.history_apps.add(tenant.name)
+        else:
+            self.history_apps.discard(tenant.name)
+        if self._hub is not None and not tenant.same_as:
+            self._hub.open(tenant.name, tenant.policy)
+            self._hub.set_policy(tenant.name, tenant.policy, tenant.wants_accounts(tenant.name))
+        for notify in self._on_change:
+            try:
+                notify(tenant)
+            except Exception:  # one app that fails must not hide the changes of the others
+                log.exception("app %s: change could not be applied", tenant.name)
+
+
+def _tenant(name: str, settings: TenantSettings, *, stored: bool = False, configured: bool = False) -> Tenant:
+    fields = {field: getattr(settings, field) for field in TenantSettings.__struct_fields__}
+    return Tenant(**fields, name=name, stored=stored, configured=configured)
+
+
+def app_contents(tenants: Tenants, store: Store, name: str) -> AppContents:
+    """The contents that :func:`delete_app` would delete. May switch.
+
+    Raises :class:`UnknownTenant`, :class:`BadTenant` for an app
+    that may not be deleted, and StorageUnavailable.
+    """
+    if not (tenants.find(name) is None and store.is_deleted(name)):
+        tenants.check_deletable(name)
+    return store.contents(name)
+
+
+def delete_app(
+    tenants: Tenants, store: Store, erasures: Sequence[Erasure], name: str, settings: StorageSettings
+) -> AppContents:
+    """Delete an app: its keys, sessions and rows, and what features have of it. May switch.
+
+    Nodes close its sessions within ``storage.look_seconds``. Rows are deleted after that, and after the last
+    review of a message, so that no node writes any more. An app of this name that was created anew meanwhile
+    keeps what it has. If it fails after the first step, the rest is deleted by calling it again.
+
+    Raises what :func:`app_contents` raises, and Unavailable of features.
+    """
+    contents = app_contents(tenants, store, name)
+    tenant = tenants.get(name)
+    try:
+        tenants.delete(name)
+    except UnknownTenant:  # deleted before, but not to the end
+        pass
+    else:
+        reviewing = tenant.webhook.review_seconds if tenant is not None and tenant.webhook.review_url else 0.0
+        sleep(settings.look_seconds * _LOOKS + reviewing)
+    for erasure in erasures:
+        erasure.app(name)
+    store.delete_rows(name, tables_of(erasures))
+    return contents
+
+
+def _only_by_key(given: Mapping[str, Any], hints: Mapping[str, Any]) -> Iterator[str]:
+    for old, value in given.items():
+        name = RENAMED_OF_APPS.get(old, old)
+        hint = hints.get(name)
+        group = struct_in(hint)
+        if hint is None or marks_of(hint).get("by_key"):
+            yield name
+        elif group is not None and not isinstance(value, list) and get_origin(bare(hint)) is not dict:
+            inner = hints_of(group)
+            yield from (
+                f"{name}.{each}"
+                for each in _only_by_key(dict.fromkeys(inner) if value is None else value, inner)
+            )

@@ -1,0 +1,402 @@
+"""Commands of clients on channels: one rule for all dialects decides who may subscribe, publish and read."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Sequence
+from typing import ClassVar, Final, Literal
+from weakref import ref
+
+from msgspec import UNSET, Raw, Struct, UnsetType, field
+
+from imserver.gateway.auth.channel_tokens import ChannelClaims
+from imserver.gateway.auth.login import Logins
+from imserver.gateway.auth.principal import BAD_TOKEN, Needs, Principal
+from imserver.gateway.auth.rules import Rule
+from imserver.gateway.auth.tokens import BadToken, TokenExpired
+from imserver.gateway.channels.consent import ChannelClient, ChannelConsent
+from imserver.gateway.channels.histories import Published
+from imserver.gateway.channels.members import (
+    ChannelMember,
+    ChannelRefused,
+    check_name,
+    is_limited_to,
+    needs_token,
+)
+from imserver.gateway.channels.options import check_known
+from imserver.gateway.channels.subscriptions import Channels, Subscribed
+from imserver.gateway.cluster.history import HistoryPage, Position
+from imserver.gateway.config.settings import ChannelSettings
+from imserver.gateway.errors import IssuerUnavailable, ReplyCode
+from imserver.gateway.hub.hub import USER_CHANNEL
+from imserver.gateway.model import (
+    Answer,
+    AskHistory,
+    AskPresence,
+    ChannelPart,
+    DialectState,
+    Event,
+    Limit,
+    Publish,
+    Reply,
+    Service,
+    Subscribe,
+    Unsubscribe,
+)
+from imserver.gateway.protocol.dialect import Dialect
+from imserver.gateway.sessions.connection_ids import ConnectionTable
+from imserver.gateway.transport.connection import Connection
+from imserver.gateway.transport.dispatch import CommandRow, CommandTable
+
+_OK: Final = Reply(ReplyCode.OK)
+_NO_CLAIMS: Final = ChannelClaims()
+
+
+class _Requester(Struct, frozen=True):
+    """A user who sends requests (None: nobody), in place of a connection."""
+
+    app: str
+    user: str | None
+    is_open: bool = True
+
+
+class ChannelAnswers(ABC):
+    """How a dialect answers the commands on channels. Its calls never switch, but for :meth:`presence`."""
+
+    dialect: ClassVar[str]
+
+    @abstractmethod
+    def state_of(self, connection: Connection) -> DialectState:
+        """The state of a connection that subscribes."""
+
+    def channel_of(self, connection: Connection, name: str) -> str:
+        """The channel that a client calls ``name``."""
+        return name
+
+    def receives(self, connection: Connection, channel: str) -> bool:
+        """Whether a connection receives what is for a channel without being its member."""
+        return False
+
+    @abstractmethod
+    def refused(self, refused: ChannelRefused) -> Reply:
+        """The answer to a command that was refused."""
+
+    @abstractmethod
+    def subscribed(
+        self, connection: Connection, command: Subscribe, found: Subscribed, data: Raw | UnsetType, end: int
+    ) -> Reply:
+        """The answer to a new subscription. What is sent later is published later. ``data``: JSON for the
+        client, from its token or the back end. ``end``: the second when the subscription ends (0: never)."""
+
+    @abstractmethod
+    def unsubscribed(self, connection: Connection, channel: str) -> None:
+        """Remove a subscription from the state of a connection."""
+
+    @abstractmethod
+    def presence(
+        self, dialect: Dialect, command: AskPresence, members: Sequence[ChannelMember], total: int, after: str
+    ) -> Reply:
+        """The answer with subscribers of a channel, of ``total``, for a connection with this codec. May
+        switch. ``after``: what asks for the next page (``""``: there is none)."""
+
+    @abstractmethod
+    def history(
+        self, dialect: Dialect, command: AskHistory, publications: Sequence[Event], position: Position
+    ) -> Raw:
+        """The data of the answer with publications of a channel, encoded by this codec. ``position``: of its
+        newest one."""
+
+
+class ChannelCommands(Service):
+    """Carries out the commands on channels. ``answers``: dialect → how it answers."""
+
+    channels: Channels
+    logins: Logins
+    consent: ChannelConsent
+    answers: dict[str, ChannelAnswers]
+    table: ConnectionTable
+    _pages: dict[tuple[Dialect, str, AskHistory], tuple[HistoryPage, Raw]] = field(default_factory=dict)
+    """Pages of histories as they were last sent, by codec, app and command; the oldest first."""
+    _pages_bytes: int = 0
+
+    def rows(self) -> CommandTable:
+        """The commands that this service runs."""
+        return {
+            Subscribe: CommandRow(self.subscribe, without_user=True, answers=True),
+            Unsubscribe: CommandRow(self.unsubscribe, without_user=True),
+            Publish: CommandRow(self.publish, without_user=True),
+            AskPresence: CommandRow(self.presence, without_user=True),
+            AskHistory: CommandRow(self.history, without_user=True),
+        }
+
+    def permit(self, connection: Connection, channel: str, token: str) -> ChannelClaims:
+        """Check a subscription with the options that the channel has now; see :meth:`_permit`."""
+        options = self.channels.options.of(connection.app or "", channel)
+        return self._permit(connection, channel, options, token)
+
+    def _permit(
+        self, connection: ChannelClient, channel: str, options: ChannelSettings, token: str, data: bytes = b""
+    ) -> ChannelClaims:
+        """The permission of a client to subscribe: the claims of its token, or the consent of the back end.
+
+        A channel for members needs no token. Channels whose name says that they are private need
+        one, even in an open app. ``data``: for the back end.
+
+        Switches if the back end, a group or the issuer of the token is asked. Raises
+        :class:`ChannelRefused`: ``unknown``, ``denied``, ``expired`` or ``unavailable``, and as
+        :class:`ChannelConsent` does.
+        """
+        app, wanted = connection.app or "", options.subscribe
+        check_known(options)
+        if wanted == "members":
+            self.consent.check_member(connection, channel)
+            return _NO_CLAIMS
+        if wanted == "nobody" or channel.startswith("#"):
+            raise ChannelRefused("denied", "only the server subscribes clients to this channel")
+        rule = self.logins.rule_of(app)
+        if token and rule is not None and (rule.keys or rule.issuers):
+            return self._proven(connection, channel, rule, token)
+        user = connection.user
+        if options.user_limited and user and is_limited_to(channel, user):
+            return _NO_CLAIMS
+        if wanted == "back_end" and (token or not needs_token(channel)):
+            if not isinstance(connection, Connection):
+                raise _only_connections()
+            return self.consent.subscribe(connection, channel, token, data)
+        is_open = wanted == "anybody" or (not wanted and rule is not None and rule.open)
+        if is_open and not self.channels.options.is_private(app, channel):
+            self.channels.options.check_user(connection.user, options)
+            return _NO_CLAIMS
+        raise ChannelRefused("denied", "the channel needs a token")
+
+    def _check_allowed(
+        self, connection: ChannelClient, channel: str, options: ChannelSettings, whom: str
+    ) -> None:
+        """Refuse a client that is not one of ``whom``, a value of an option of the channel: ``anybody``
+        (of private channels and those of users their subscribers), ``subscribers``, anything else nobody.
+        Never switches."""
+        check_known(options)
+        app = connection.app or ""
+        is_closed = channel.startswith(USER_CHANNEL) or self.channels.options.is_private(app, channel)
+        if whom == "anybody" and not is_closed:
+            check_name(channel)
+        elif whom in ("anybody", "subscribers"):
+            if not isinstance(connection, Connection):  # it has no subscription: who may have one counts
+                self._permit(connection, channel, options, "")
+            elif not self.channels.members.has(connection, channel):
+                raise ChannelRefused("denied", "the client is not subscribed to the channel")
+        else:
+            raise ChannelRefused("denied")
+        self.channels.options.check_user(connection.user, options)
+
+    def _proven(self, connection: ChannelClient, channel: str, rule: Rule, token: str) -> ChannelClaims:
+        """The claims of a token that permits this connection this channel."""
+        try:
+            claims = self.logins.read_channel_token(rule, token)
+        except TokenExpired as expired:
+            raise ChannelRefused("expired", str(expired)) from None
+        except BadToken as bad:
+            raise ChannelRefused("denied", str(bad)) from None
+        except IssuerUnavailable as away:
+            raise ChannelRefused("unavailable", str(away)) from None
+        if claims.sub != connection.user or claims.channel != channel:
+            raise ChannelRefused("denied", "the token is for another user or channel")
+        if claims.app != "" and self.logins.resolve(str(claims.app)) != rule.name:
+            raise ChannelRefused("denied", "the token is for another app")
+        if claims.client and not (
+            isinstance(connection, Connection) and claims.client == self.table.id_of(connection)
+        ):
+            raise ChannelRefused("denied", "the token is for another connection")
+        return claims
+
+    def subscribe(self, connection: Connection, command: Subscribe, answer: Answer) -> Reply | None:
+        """Subscribe to a channel. May switch."""
+        answers = self._of(connection)
+        channel = answers.channel_of(connection, command.channel)
+        options = self.channels.options.of(connection.app or "", channel)
+        try:
+            if answers.receives(connection, command.channel):
+                raise ChannelRefused("exists")
+            claims = self._permit(connection, channel, options, command.token, command.data)
+        except ChannelRefused as refused:
+            return answers.refused(refused)
+        info = b"" if claims.info is UNSET else bytes(claims.info)
+        state = answers.state_of(connection) if info else connection.dialect_state
+        before = b"" if state is None else state.set_info(channel, info)
+        recovers = command.recover and options.may_recover
+        since = Position(command.epoch, command.offset) if recovers else None
+        try:
+            subscription = self.channels.subscriptions.subscribe(
+                connection, channel, options, since, command.delta, command.reject_unrecovered
+            )
+        except ChannelRefused as refused:
+            if state is not None:
+                state.set_info(channel, before)
+            return answers.refused(refused)
+        answer(answers.subscribed(connection, command, subscription, claims.data, claims.expires_at))
+        self.channels.subscriptions.answered(connection, channel, subscription)
+        self.consent.confirm_member(connection, channel)
+        return None
+
+    def unsubscribe(self, connection: Connection, command: Unsubscribe) -> Reply:
+        """End a subscription. Never switches."""
+        answers = self._of(connection)
+        channel = answers.channel_of(connection, command.channel)
+        self.channels.subscriptions.unsubscribe(connection, channel)
+        answers.unsubscribed(connection, channel)
+        if connection.dialect_state is not None:
+            connection.dialect_state.set_info(channel, b"")
+        return _OK
+
+    def publish(self, connection: Connection, command: Publish) -> Reply:
+        """Publish to a channel, if its options or the back end allow it. May switch."""
+        channel = self._of(connection).channel_of(connection, command.channel)
+        part = ChannelPart(channel, info=self.channels.notices.info_of(connection, channel))
+        user, kind, data = connection.user or "", command.type, command.data
+        event = Event("msg", user, command.text, type=kind, data=data, channel=part)
+        try:
+            self._publish(connection, channel, event, ref(connection))
+        except ChannelRefused as refused:
+            return self._of(connection).refused(refused)
+        return _OK
+
+    def _publish(
+        self, client: ChannelClient, channel: str, event: Event, payer: Hashable, with_history: bool = True
+    ) -> Published:
+        app = client.app or ""
+        options = self.channels.options.of(app, channel)
+        rule = options.publish
+        if rule != "back_end":
+            self._check_allowed(client, channel, options, rule)
+        elif not isinstance(client, Connection):
+            raise _only_connections()
+        self.channels.publishing.require_quota(app)
+        limit = options.publications_per_second
+        if limit and not self.channels.publishing.count_publication(payer, app, channel, limit):
+            raise ChannelRefused("rate")
+        event = self.consent.review(client, channel, event)
+        if rule == "back_end" and isinstance(client, Connection):
+            event, stored = self.consent.publish(client, channel, event)
+            with_history = with_history and stored
+        else:
+            self._check_allowed(client, channel, options, rule)  # it may have left during the review
+        return self.channels.publishing.publish_event(app, channel, event, with_history=with_history)
+
+    # --- requests -------------------------------------------------------------------------------------------
+
+    def check_request(
+        self,
+        principal: Principal,
+        app: str,
+        channel: str,
+        action: Literal["subscribe", "publish"],
+        token: str = "",
+    ) -> None:
+        """Check whether the maker of an HTTP request may subscribe or publish to a channel of ``app``.
+
+        A back end needs an API key with the scope ``read`` or ``push``. A user may do what a connection of
+        theirs may, and in an open app so may anybody, as a connection without a user. ``publish:
+        subscribers`` admits whom the channel would let subscribe. ``token``: for a subscription.
+
+        May switch. Raises :class:`ChannelRefused`: ``unknown``, ``denied``, ``expired`` or ``unavailable``.
+        The caller checks whether the user is banned, as routes do.
+        """
+        check_name(channel)
+        options = self.channels.options.of(app, channel)
+        check_known(options)
+        if principal.may(Needs.READ if action == "subscribe" else Needs.PUSH, app):
+            return
+        client = self._requester(principal, app)
+        if action == "subscribe":
+            self._permit(client, channel, options, token)
+        elif options.publish == "back_end":
+            raise _only_connections()
+        else:
+            self._check_allowed(client, channel, options, options.publish)
+
+    def publish_request(
+        self, principal: Principal, host: str, app: str, channel: str, event: Event, with_history: bool = True
+    ) -> Published:
+        """Publish an event for the maker of an HTTP request, who needs the permission of
+        :meth:`check_request`. What a user publishes is reviewed and counted as on a connection.
+
+        ``host``: address of the client. May switch. Raises :class:`ChannelRefused`, also as
+        :meth:`Channels.publish_event` does.
+        """
+        check_name(channel)
+        if principal.may(Needs.PUSH, app):
+            return self.channels.publishing.publish_event(app, channel, event, with_history=with_history)
+        client = self._requester(principal, app)
+        return self._publish(client, channel, event, (app, client.user or host), with_history)
+
+    def _requester(self, principal: Principal, app: str) -> _Requester:
+        rule = self.logins.rule_of(app)
+        if principal.user and principal.app == app:
+            return _Requester(app, principal.user)
+        if principal.kind == "nobody" and principal is not BAD_TOKEN and rule is not None and rule.open:
+            return _Requester(app, None)
+        raise ChannelRefused("denied", "the app needs a key or token for this")
+
+    def presence(self, connection: Connection, command: AskPresence) -> Reply:
+        """The subscribers of a channel. May switch."""
+        answers = self._of(connection)
+        try:
+            channel = self.check_presence(connection, command.channel)
+        except ChannelRefused as refused:
+            return answers.refused(refused)
+        limit = command.limit or Limit.PRESENCE
+        page = self.channels.members.page(connection.app or "", channel, command.after, limit)
+        return answers.presence(connection.encoding.dialect, command, page.members, page.total, page.next)
+
+    def check_presence(self, connection: Connection, name: str) -> str:
+        """The channel that a client calls ``name``, and whose subscribers it may see. Raises
+        :class:`ChannelRefused`. Never switches."""
+        return self._readable(connection, name, lambda options: (options.read_presence, options.presence))
+
+    def history(self, connection: Connection, command: AskHistory) -> Reply:
+        """Publications of a channel. May switch."""
+        app, name, answers = connection.app or "", command.channel, self._of(connection)
+        since, limit, reverse = command.since, command.limit, command.reverse
+        try:
+            channel = self._readable(
+                connection, name, lambda options: (options.read_history, options.has_history)
+            )
+            page = self.channels.histories.read_since(app, channel, since, limit, reverse)
+        except ChannelRefused as refused:
+            return answers.refused(refused)
+        # Many often ask for the same page at once: it is encoded once.
+        dialect = connection.encoding.dialect
+        key = (dialect, app, command)
+        before, encoded = self._pages.pop(key, (None, Raw()))
+        self._pages_bytes -= len(encoded)
+        if before != page:
+            encoded = answers.history(dialect, command, page.publications, page.position)
+        if len(encoded) >= 4096:  # so large a page is remembered for its next reader, up to 4 MB together
+            self._pages[key] = page, encoded
+            self._pages_bytes += len(encoded)
+            while self._pages_bytes > 4 << 20:
+                self._pages_bytes -= len(self._pages.pop(next(iter(self._pages)))[1])
+        return Reply(ReplyCode.OK, encoded)
+
+    def _readable(
+        self, connection: Connection, name: str, rule_of: Callable[[ChannelSettings], tuple[str, bool]]
+    ) -> str:
+        """The channel that a client calls ``name``, if the client may read what ``rule_of`` names of its
+        options: who reads it, and whether the channel has it."""
+        answers = self._of(connection)
+        channel = answers.channel_of(connection, name)
+        options = self.channels.options.of(connection.app or "", channel)
+        readers, has = rule_of(options)
+        if answers.receives(connection, name):  # neither its publications nor its subscribers are stored
+            raise ChannelRefused("not_available")
+        self._check_allowed(connection, channel, options, readers)
+        if not has:
+            raise ChannelRefused("not_available")
+        return channel
+
+    def _of(self, connection: Connection) -> ChannelAnswers:
+        return self.answers[connection.encoding.dialect.name]
+
+
+def _only_connections() -> ChannelRefused:
+    return ChannelRefused("denied", "the back end of the app decides about connections only")

@@ -1,0 +1,120 @@
+"""The options of channels, and what their names mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Final
+
+from msgspec.structs import replace
+
+from imserver.gateway.channels.members import PRIVATE_PREFIX, ChannelNames, ChannelRefused, needs_token
+from imserver.gateway.config.settings import ChannelSettings, TenantSettings
+from imserver.gateway.hub.hub import RESERVED, USER_CHANNEL
+from imserver.gateway.model import SYSTEM_PREFIX, Limit
+
+ANY_NAMESPACE: Final = "*"
+"""The row of ``channels`` in the settings of an app for all channels without a row of their own."""
+UNKNOWN: Final = ChannelSettings(subscribe="nobody")
+"""Of channels that an app does not have, because it says that it has only those with settings."""
+_DEFAULTS: Final = ChannelSettings()
+_OWN: Final = ChannelSettings(subscribe="members")
+"""Of ``group:`` channels, and of ``user:`` channels without a row."""
+
+
+def _namespace(rows: Mapping[str, ChannelSettings], channel: str) -> str:
+    namespace, colon, _ = channel.removeprefix(PRIVATE_PREFIX).partition(":")
+    if not colon:
+        namespace = ""
+    return namespace if namespace in rows else ANY_NAMESPACE
+
+
+def has_channel(user: str) -> bool:
+    """Whether the id of a user is short enough for the name of a channel."""
+    return len(user.encode("utf-8", "surrogatepass")) <= Limit.CHANNEL_BYTES - len(USER_CHANNEL)
+
+
+def check_known(options: ChannelSettings) -> None:
+    """Raise :class:`ChannelRefused` (``unknown``) for a channel of :data:`UNKNOWN` options."""
+    if options is UNKNOWN:
+        raise ChannelRefused("unknown", "the app has no channels of this namespace")
+
+
+class ChannelOptions:
+    """The options of the channels of all apps. Never switches. ``settings``: app → its settings.
+    ``history_apps``: see :class:`imserver.gateway.auth.tenants.Tenants`."""
+
+    def __init__(
+        self, settings: Callable[[str], TenantSettings | None], history_apps: Collection[str] = ()
+    ) -> None:
+        self._settings = settings
+        self.history_apps = history_apps
+        self.names: dict[str, ChannelNames] = {}
+        """App → meaning of the names of its channels, besides its settings. Others call :meth:`set_names`."""
+
+    def set_names(self, app: str, names: ChannelNames | None) -> None:
+        """Set what the names of an app's channels mean (None: only what its settings say). Never switches."""
+        if names is None:
+            self.names.pop(app, None)
+        else:
+            self.names[app] = names
+
+    def is_reserved(self, channel: str) -> bool:
+        """Whether a channel belongs to a user or to a group. Never switches."""
+        return channel.startswith(RESERVED)
+
+    def is_private(self, app: str, channel: str) -> bool:
+        """Whether clients need a token for a channel of this name, even in an open app. Never switches."""
+        names = self.names.get(app)
+        return needs_token(channel) or (names is not None and names.needs_token(channel))
+
+    def check_user(self, user: str | None, options: ChannelSettings) -> None:
+        """Raise :class:`ChannelRefused`: a channel is for users, and a client has none. Never switches."""
+        if not (options.anonymous or user):
+            raise ChannelRefused("denied", "the channel is for users")
+
+    def known(self, app: str, channel: str) -> ChannelSettings:
+        """The settings of a channel. Raises :class:`ChannelRefused` (``unknown``) if the app has no such
+        channel. Never switches."""
+        options = self.of(app, channel)
+        check_known(options)
+        return options
+
+    def of(self, app: str, channel: str) -> ChannelSettings:
+        """The settings of a channel. Never switches."""
+        if channel.startswith(RESERVED) and not app.startswith(SYSTEM_PREFIX):
+            row = self._user_row(app) if channel.startswith(USER_CHANNEL) else None
+            return _OWN if row is None else replace(row, subscribe="members")
+        tenant = self._settings(app)
+        if tenant is None:
+            return _DEFAULTS
+        rows, settings = tenant.channels, _DEFAULTS
+        if rows or tenant.known_channels_only:
+            without = UNKNOWN if tenant.known_channels_only else _DEFAULTS
+            settings = rows.get(_namespace(rows, channel), without)
+            if settings is UNKNOWN:
+                return settings
+        names = self.names.get(app) if self.names else None
+        return settings if names is None else names.options(channel, settings)
+
+    def _user_row(self, app: str) -> ChannelSettings | None:
+        """The options of the channels of users (``user:<id>``) that an app has set."""
+        tenant = self._settings(app)
+        return None if tenant is None else tenant.channels.get("user")
+
+    def has_user_channel(self, app: str, user: str) -> bool:
+        """Whether the channel of a user has options that the app has set. Never switches."""
+        return self._user_row(app) is not None and has_channel(user)
+
+    def namespace(self, app: str, channel: str) -> str:
+        """The name of a channel's row of settings; ``*`` without one of its own. Never switches."""
+        tenant = self._settings(app)
+        return ANY_NAMESPACE if tenant is None else _namespace(tenant.channels, channel)
+
+    def is_stored(self, app: str, channel: str) -> bool:
+        """Whether the history of a channel is the message log. Never switches."""
+        return self.of(app, channel).history != ""
+
+    def stores_conversations(self, app: str) -> bool:
+        """Whether the messages that users of the action dialect send are stored. Never switches."""
+        tenant = self._settings(app)
+        return tenant is not None and tenant.store_conversations

@@ -1,0 +1,331 @@
+"""Channels with a history on this node: their publications in the order of their offsets.
+
+A publication that comes early waits for those before it. What does not come is read from the history. A new
+member waits, too, while its answer is made.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import gevent
+
+from imserver.gateway.channels.histories import ChannelHistory
+from imserver.gateway.channels.members import Publication
+from imserver.gateway.cluster.history import HistoryPage, Position
+from imserver.gateway.hub.fanout import Fanout
+from imserver.gateway.hub.hub import ChannelPosition, LocalChannel
+from imserver.gateway.model import Event
+from imserver.gateway.protocol.publications import compressed, payload_of
+from imserver.gateway.transport.connection import Connection
+
+log = logging.getLogger(__name__)
+
+FILL_SECONDS: Final = 0.02
+"""How long a node waits for publications between, before it reads them from the history."""
+
+
+class OrderedDelivery:
+    """Delivers publications to members on this node. Owner of the positions of this node's channels.
+
+    ``expel`` ends the subscription of a client that must subscribe again. Never switches, unless a docstring
+    says otherwise.
+    """
+
+    def __init__(
+        self, fanout: Fanout, history: ChannelHistory, expel: Callable[[Connection, str], object]
+    ) -> None:
+        self._fanout = fanout
+        self._history = history
+        self._expel = expel
+        self.accept_stream: Callable[[str, Event], bool] = _is_end
+        """Called with a publication that is a piece or the end of a streamed message of an app: whether
+        subscribers receive it. Never switches. Without the messenger, they receive the ends that
+        other nodes publish: these are whole."""
+        self.subscribed: Callable[[Connection, str], None] = lambda _connection, _channel: None
+        """Called when a new subscriber of a channel has its answer, to send it the open messages so far.
+        Never switches."""
+
+    def report_to(
+        self, accept_stream: Callable[[str, Event], bool], subscribed: Callable[[Connection, str], None]
+    ) -> None:
+        """From now on call these functions, and no others."""
+        self.accept_stream, self.subscribed = accept_stream, subscribed
+
+    # --- new members ----------------------------------------------------------------------------------------
+
+    def wait(self, local: LocalChannel, connection: Connection, delta: bool) -> None:
+        """Let a new member wait for the position after which it receives publications."""
+        if local.position is None:
+            local.position = ChannelPosition()
+        local.position.waiting[connection] = []
+        if delta:
+            local.position.deltas = local.position.deltas or {}
+            local.position.deltas[connection] = 0
+
+    def release(
+        self,
+        local: LocalChannel,
+        connection: Connection,
+        position: Position,
+        is_stored: bool,
+        newest: Event | None = None,
+    ) -> None:
+        """Deliver to a new member what was published while it waited.
+
+        ``newest``: the last publication up to ``position``, if the member reads deltas and has received it.
+        ``is_stored``: the history is the message log. If this node has delivered publications that the member
+        has not received, its subscription ends.
+        """
+        state = local.position
+        if state is None:
+            return
+        if newest is not None and newest.channel is not None and state.deltas is not None:
+            state.last = state.last or newest
+            # An erasure may have taken the content that the others have received.
+            if payload_of(state.last) == payload_of(newest):
+                state.deltas[connection] = newest.channel.offset
+        if is_stored:
+            self._release_stored(local, state, connection, position)
+            return
+        if state.offset < 0:
+            self._begin(local, state, position)
+        elif state.epoch != position.epoch:
+            self._change_epoch(local, state, position.epoch)
+        delayed = state.waiting.pop(connection, None)
+        reached = position.offset
+        for event in delayed if isinstance(delayed, list) else ():
+            channel_part = event.channel
+            if channel_part is not None and channel_part.offset:
+                if channel_part.epoch != position.epoch or channel_part.offset <= position.offset:
+                    continue
+                reached += 1
+            self.send(local, [connection], event)
+        if reached < state.offset:
+            self._end(local, connection)
+        elif reached > state.offset:
+            state.waiting[connection] = reached
+
+    def _release_stored(
+        self, local: LocalChannel, state: ChannelPosition, connection: Connection, position: Position
+    ) -> None:
+        """Deliver to a new member of a stored channel what waited for it. Its log has no gaps."""
+        delayed = state.waiting.pop(connection, None)
+        for event in delayed if isinstance(delayed, list) else ():
+            channel_part = event.channel
+            if channel_part is None or not 0 < channel_part.offset <= position.offset:
+                self.send(local, [connection], event)
+        if position.offset > state.offset:
+            # It was read from the log before this node delivers it.
+            state.waiting[connection] = position.offset
+
+    def abandon(self, local: LocalChannel) -> None:
+        """Forget a position that nobody reads from the history any more, and deliver what came meanwhile."""
+        state = local.position
+        if state is None or state.offset >= 0 or state.waiting:
+            return
+        local.position = None
+        for offset in sorted(state.early):
+            self._to_all(local, state.early[offset])
+
+    # --- publications ---------------------------------------------------------------------------------------
+
+    def deliver(self, local: LocalChannel, state: ChannelPosition, what: Publication) -> None:
+        """Deliver a publication: one with an offset when all before it are delivered."""
+        channel_part = what.event.channel
+        if channel_part is None or not channel_part.offset:
+            self.to_ready(local, what)
+            return
+        if state.offset < 0:
+            # The first subscriber still reads the history.
+            state.early[channel_part.offset] = what
+            return
+        if channel_part.epoch != state.epoch:
+            self._change_epoch(local, state, channel_part.epoch)
+        if channel_part.offset == state.offset + 1:
+            state.offset += 1
+            self.to_ready(local, what)
+            self._deliver_early(local, state)
+        elif channel_part.offset > state.offset:
+            state.early[channel_part.offset] = what
+            self._fill(local, state)
+
+    def to_ready(
+        self, local: LocalChannel, what: Publication, some: Sequence[Connection] | None = None
+    ) -> None:
+        """Deliver to the members (``some``: to these of them) that do not wait."""
+        state = local.position
+        waiting = {} if state is None else state.waiting
+        if some is None and (state is None or not (waiting or state.deltas)):
+            self._to_all(local, what)
+            return
+        channel_part = what.event.channel
+        ready = []
+        for connection in local.members if some is None else some:
+            waits = waiting.get(connection)
+            if connection is what.except_connection or connection.user in what.except_users:
+                continue
+            if isinstance(waits, list):
+                if what.event.kind != "stream":  # it receives the message so far when it has subscribed
+                    waits.append(what.event)
+            elif waits is None or channel_part is None or not 0 < channel_part.offset <= waits:
+                ready.append(connection)
+        self.send(local, ready, what.event)
+        for connection, waits in tuple(waiting.items()):
+            if isinstance(waits, int) and state is not None and waits <= state.offset:
+                del waiting[connection]
+
+    def _to_all(self, local: LocalChannel, what: Publication) -> None:
+        skipped = what.except_connection
+        assert not isinstance(skipped, str)
+        self._fanout.to_channel(local, what.event, what.except_users, skipped)
+
+    def send(self, local: LocalChannel, members: list[Connection], event: Event) -> None:
+        """Send a publication to members: a delta to those that have the one before it."""
+        state = local.position
+        deltas = None if state is None else state.deltas
+        if state is None or not deltas or event.kind in ("join", "leave"):
+            self._fanout.to_some(local.app, members, event)
+            return
+        channel_part, last = event.channel, state.last
+        offset = 0 if channel_part is None else channel_part.offset
+        before = None if last is None else last.channel
+        basis = 0
+        if offset and channel_part is not None and before is not None and channel_part.epoch == before.epoch:
+            basis = before.offset
+        plain: list[Connection] = []
+        whole: list[Connection] = []
+        changed: list[Connection] = []
+        for connection in members:
+            received = deltas.get(connection)
+            if received is None:
+                plain.append(connection)
+                continue
+            (changed if basis and received == basis else whole).append(connection)
+            deltas[connection] = offset
+        if plain:
+            self._fanout.to_some(local.app, plain, event)
+        if whole:
+            self._fanout.to_some(local.app, whole, compressed(event, None))
+        if changed:
+            self._fanout.to_some(local.app, changed, compressed(event, last))
+        if offset:
+            state.last = event
+
+    def _deliver_early(self, local: LocalChannel, state: ChannelPosition) -> None:
+        while (what := state.early.pop(state.offset + 1, None)) is not None:
+            state.offset += 1
+            self.to_ready(local, what)
+        if state.early:
+            self._fill(local, state)
+
+    def _begin(self, local: LocalChannel, state: ChannelPosition, position: Position) -> None:
+        """The history has returned the position: deliver in order from here."""
+        state.epoch, state.offset = position.epoch, position.offset
+        state.early = {
+            offset: what
+            for offset, what in state.early.items()
+            if offset > position.offset and what.event.channel.epoch == position.epoch
+        }
+        self._deliver_early(local, state)
+
+    def _fill(self, local: LocalChannel, state: ChannelPosition) -> None:
+        if not state.filling:
+            state.filling = True
+            gevent.spawn_later(FILL_SECONDS, self._run_fill, local, state)
+
+    def _run_fill(self, local: LocalChannel, state: ChannelPosition) -> None:
+        """Greenlet: deliver what other nodes have published and this one has not received."""
+        page, since = None, Position(state.epoch, state.offset)
+        try:
+            while local.members and page is None:
+                since = Position(state.epoch, state.offset)
+                page = self._history.read(local.app.name, local.name, since, -1)
+                if page is None:
+                    gevent.sleep(1)
+        except Exception:
+            log.exception("missing publications could not be read")
+        state.filling = False
+        if page is None:
+            return
+        if state.epoch == since.epoch:
+            self._deliver_page(local, state, since, page)
+        else:
+            self._fill(local, state)
+
+    def _deliver_page(
+        self, local: LocalChannel, state: ChannelPosition, since: Position, page: HistoryPage
+    ) -> None:
+        """Deliver publications after ``since`` that have not come otherwise."""
+        if page.position.epoch != state.epoch:
+            self._change_epoch(local, state, page.position.epoch)
+            return
+        if page.position.offset < since.offset:
+            self._lose(local, state, page.position)
+            return
+        for event in page.publications:
+            channel_part = event.channel
+            if channel_part is not None and channel_part.offset > state.offset:
+                # What came from a node says whom to leave out; the history does not.
+                state.early.setdefault(channel_part.offset, Publication(local.name, event))
+        self._deliver_early(local, state)
+        if state.offset >= page.position.offset:
+            return
+        rest = dict(state.early)
+        self._lose(local, state, page.position)
+        for offset in sorted(rest):
+            if offset <= page.position.offset:  # for members that do not subscribe again
+                state.offset = offset  # those who have subscribed behind it do not get it
+                self.to_ready(local, rest[offset])
+            else:
+                state.early[offset] = rest[offset]
+        state.offset = page.position.offset
+        self._deliver_early(local, state)
+
+    def _change_epoch(self, local: LocalChannel, state: ChannelPosition, epoch: str) -> None:
+        """Go on in this epoch, and read what this node has not delivered of it: members that do not subscribe
+        again receive all of it."""
+        before, offset = state.before
+        state.before = state.epoch, state.offset
+        self._lose(local, state, Position(epoch, offset if epoch == before else 0))
+        self._fill(local, state)
+
+    def _lose(self, local: LocalChannel, state: ChannelPosition, position: Position) -> None:
+        """Publications are lost: let the members subscribe again and reload."""
+        log.warning("the history of a channel of %s has a gap; its subscribers start again", local.app.name)
+        goes_on = position.epoch == state.epoch and position.offset >= state.offset
+        state.epoch, state.offset = position.epoch, position.offset
+        state.early.clear()
+        for connection in tuple(local.members):
+            waits = state.waiting.get(connection)
+            if isinstance(waits, list):
+                continue  # it still reads the history
+            if not goes_on:
+                state.waiting.pop(connection, None)
+            self._end(local, connection)
+
+    def _end(self, local: LocalChannel, connection: Connection) -> None:
+        """End a subscription that has a gap, if its client can subscribe again."""
+        dialect_state = connection.dialect_state
+        if dialect_state is not None and dialect_state.resubscribes(local.name):
+            self._expel(connection, local.name)
+
+    def check(self, app: str, channels: Sequence[LocalChannel]) -> None:
+        """Compare the positions of these channels of an app with the newest ones of the shared history, and
+        read what is missing. May switch."""
+        for first in range(0, len(channels), 200):
+            some = channels[first : first + 200]
+            positions = self._history.positions(app, [local.name for local in some])
+            for local, newest in zip(some, positions or (), strict=False):
+                state = local.position
+                if state is None or state.offset < 0:
+                    continue
+                if newest != Position(state.epoch, state.offset):
+                    self._fill(local, state)
+
+
+def _is_end(_app: str, event: Event) -> bool:
+    part = event.channel
+    return part is not None and part.stream is not None and part.stream.done

@@ -1,0 +1,182 @@
+"""The registrar reports to the registry which channels have members on this node.
+
+- The first member of a channel on a node waits until the registry knows the channel. Later members do not
+  wait. So a publication that follows an answered join reaches this node.
+- Changes of the number of members are reported about once a second. A node that has lost its last member
+  still receives publications until then.
+- A node that must report everything again (after a flush or a lost lease) is *unsettled* until it has done
+  so. Its lease has a flag for that. A node that could not report a channel informs its peers. Both kinds of
+  nodes receive every publication.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from itertools import islice
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+import gevent
+from gevent.event import Event as Signal
+
+from imserver.gateway.clock import take_turns, until_beat
+from imserver.gateway.cluster.nodes import ChannelsUnsettled, NodeMessages
+from imserver.gateway.cluster.registry import ReportedMembers
+from imserver.gateway.hub.hub import Hub
+
+if TYPE_CHECKING:
+    from imserver.gateway.cluster.redis.registry import RedisRegistry
+
+log = logging.getLogger(__name__)
+
+REPORT_SECONDS: Final = 1.0
+"""Greatest age of the number of members in the registry."""
+REPORTED_CHANNELS: Final = 500
+"""Channels in one report."""
+
+_Key = tuple[str, str]
+
+
+class Registrar:
+    """Owner of the set of channels that the registry knows, and of the changes that must be reported."""
+
+    def __init__(self, registry: RedisRegistry, node_messages: NodeMessages, hub: Hub) -> None:
+        self._registry = registry
+        self._node_messages = node_messages
+        self._hub = hub
+        self._reported: set[_Key] = set()
+        """Channels that the registry knows to have members here, as long as the registry lives ``_life``."""
+        self._changed: dict[_Key, None] = {}
+        """Channels to be reported."""
+        self._life = 0
+        """The life of the registry in which all channels were reported."""
+        self._entering: dict[_Key, Signal] = {}
+        """Channels whose first subscription is being registered."""
+        self._wake = Signal()
+        self.on_empty: list[Callable[[str, str], object]] = []
+        """See :meth:`imserver.gateway.channels.members.ChannelMembers.report_to`."""
+        self._greenlet: gevent.Greenlet[..., None] | None = None
+
+    def is_reported(self, app: str, channel: str) -> bool:
+        """Whether the registry knows that a channel has members here. Never switches."""
+        return (app, channel) in self._reported and self._life == self._registry.generation()
+
+    def changed(self, app: str, channel: str) -> None:
+        """The number of members of a channel has changed. Never switches."""
+        self._changed[app, channel] = None
+
+    def joined(self, app: str, channel: str, new: bool) -> bool:
+        """Handle a join: return when the registry knows the channel, or does not answer.
+
+        ``new``: the connection was not a member before. Returns whether the channel was reported now, and no
+        other node has members or the registry did not answer. Switches if the channel must be reported.
+        """
+        if not self.is_reported(app, channel):
+            return self._enter((app, channel))
+        if new:
+            self.changed(app, channel)
+        return False
+
+    def _enter(self, key: _Key) -> bool:
+        under_way = self._entering.get(key)
+        if under_way is not None:
+            under_way.wait()
+            return False
+        done = self._entering[key] = Signal()
+        life = self._registry.generation()
+        try:
+            others = self._registry.report_channels([ReportedMembers(*key, 1)])
+            if others is not None and life == self._registry.generation():
+                self._reported.add(key)
+            else:
+                self._node_messages.broadcast(ChannelsUnsettled(self._node_messages.own_epoch))
+            return others is None or not others[0]
+        finally:
+            self._changed[key] = None
+            del self._entering[key]
+            done.set()
+
+    def unsettled(self) -> bool:
+        """Whether the registry does not know all channels here yet. Never switches."""
+        return not self._life or self._life != self._registry.generation()
+
+    def start(self) -> None:
+        """Start the greenlet."""
+        self._life = self._registry.generation()
+        self._greenlet = gevent.spawn(self._run)
+
+    def stop(self, seconds: float) -> bool:
+        """Stop the greenlet within ``seconds``, and report all remaining changes. Return whether the registry
+        took them all."""
+        greenlet, self._greenlet = self._greenlet, None
+        if greenlet is not None:
+            self._wake.set()
+            greenlet.join(seconds)
+            greenlet.kill()
+        return self._report_changes()
+
+    def wake(self) -> None:
+        """Check now whether the registry has lost its data. Never switches."""
+        self._wake.set()
+
+    def _run(self) -> None:
+        """Greenlet: once a second, report changes, or all channels if the registry has lost its data."""
+        while self._greenlet is not None:
+            self._wake.wait(until_beat(REPORT_SECONDS))
+            self._wake.clear()
+            try:
+                if self.unsettled():
+                    self._report_all()
+                else:
+                    self._report_changes()
+            except Exception:
+                log.exception("reporting channels to the registry failed")
+
+    def _report_changes(self) -> bool:
+        """Report the changed channels. Return False if the registry does not answer. Switches."""
+        while self._changed:
+            # A channel whose first subscription is being registered is reported in the next round.
+            left = (key for key in self._changed if key not in self._entering)
+            keys = list(islice(left, REPORTED_CHANNELS))
+            for key in keys:
+                del self._changed[key]
+            if not keys:
+                break
+            if not self._report(keys):
+                self._changed.update(dict.fromkeys(keys))
+                return False
+        return True
+
+    def _report(self, keys: Iterable[_Key]) -> bool:
+        """Report these channels. False: it is not known whether the registry has stored the report."""
+        life = self._registry.generation()
+        entries = [
+            ReportedMembers(*key, self._hub.member_count(*key)) for key in keys if key not in self._entering
+        ]
+        for entry in entries:
+            if not entry.members:
+                # Before the report: a connection that joins during the report must report after it.
+                self._reported.discard((entry.app, entry.channel))
+        others = self._registry.report_channels(entries)
+        if others is None or life != self._registry.generation():
+            return False
+        for entry, number in zip(entries, others, strict=True):
+            if not (entry.members or number):
+                for listener in self.on_empty:
+                    listener(entry.app, entry.channel)
+        self._reported.update((entry.app, entry.channel) for entry in entries if entry.members)
+        return True
+
+    def _report_all(self) -> None:
+        """Report all channels with members here. Paced, because other nodes report at the same time."""
+        take_turns(len(self._registry.leases()))
+        life = self._registry.generation()
+        self._reported.clear()
+        keys = [(name, channel) for name, app in self._hub.apps.items() for channel in app.channels]
+        for first in range(0, len(keys), REPORTED_CHANNELS):
+            began = monotonic()
+            if not self._report(keys[first : first + REPORTED_CHANNELS]):
+                return
+            gevent.sleep(0.01 + 2 * (monotonic() - began))
+        self._life = life

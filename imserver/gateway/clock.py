@@ -1,0 +1,83 @@
+"""The clock tick of a process, when all periodic work runs with one wake-up; pauses between attempts; and
+yielding in long work."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from random import uniform
+from time import monotonic, time
+from typing import Final
+
+import gevent
+from gevent.hub import get_hub
+
+from imserver.gateway.errors import Unavailable
+
+log = logging.getLogger(__name__)
+
+CLOCK_SECONDS: Final = 1.0
+"""Difference of the clocks of two machines above which tokens expire too early or too late."""
+_GOLDEN: Final = 0.618_033_988_749_895
+_TOO_SOON: Final = 0.25
+"""Part of a period that is too short for a pause: a timer that fired early must not fire twice."""
+
+_NO_TIME: Final = 1e-9
+_TURN_SECONDS: Final = 0.005
+
+
+def serve_others() -> None:
+    """Let the loop serve its sockets once. Long work calls this between its parts. Switches.
+
+    ``gevent.sleep(0)`` only runs callbacks: the loop looks at its sockets after 50 of them.
+    """
+    gevent.sleep(_NO_TIME)
+
+
+def is_long_turn(seconds: float = _TURN_SECONDS) -> bool:
+    """Whether the loop has not looked at its sockets for 5 ms, or so many ``seconds``. Work that can be
+    interrupted then calls :func:`serve_others`. Never switches."""
+    return time() - get_hub().loop.now() > seconds
+
+
+def retry_pause(failures: int, first: float, longest: float) -> float:
+    """Seconds to wait after so many failures in a row: ``first``, then twice as long each time, up to
+    ``longest``. They vary by half, so that what failed together is not tried again together."""
+    return min(first * 2.0 ** min(failures - 1, 20), longest) * uniform(0.5, 1.5)
+
+
+def until_beat(seconds: float = 1.0) -> float:
+    """Seconds until this process's next tick with that period: between 0.25 and 1.25 periods.
+
+    A sleeping process loses its data from the processor's caches. So ten tasks at ten moments cost several
+    times what they cost at one: the ticks of every whole number of seconds, and of half a second, meet. The
+    ticks of the processes of a machine are spread over a second, so that they do not query each other at the
+    same time.
+    """
+    offset = os.getpid() * _GOLDEN % 1.0
+    seconds_left = seconds - (monotonic() - offset) % seconds
+    return seconds_left if seconds_left > seconds * _TOO_SOON else seconds_left + seconds
+
+
+def every(seconds: float, work: Callable[[], object], failure: str) -> Callable[[], None]:
+    """The function of a greenlet that calls ``work`` at each tick of :func:`until_beat`, until it is killed.
+    ``failure``: what the log says if it raises; a service that does not answer is worth a debug line only."""
+
+    def run() -> None:
+        while True:
+            gevent.sleep(until_beat(seconds))
+            try:
+                work()
+            except Unavailable as error:
+                log.debug("%s: %s", failure, error)
+            except Exception:
+                log.exception("%s", failure)
+
+    return run
+
+
+def take_turns(nodes: int) -> None:
+    """Sleep for a part of the time over which so many nodes spread what all of them begin at once."""
+    if nodes > 1:
+        gevent.sleep(uniform(0, min(nodes * 0.05, 3.0)))

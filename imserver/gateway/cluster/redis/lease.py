@@ -1,0 +1,261 @@
+"""The lease of this node in Redis, and the leases of the other nodes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final, Literal
+
+import msgspec
+from msgspec import field
+
+from imserver.gateway.cluster.redis.connection import ErrorReply, RedisUnavailable
+from imserver.gateway.cluster.redis.pipeline import Command, RedisLink
+from imserver.gateway.cluster.redis.scripts import (
+    ACTION_SERVERS,
+    EPOCH_MS,
+    JOIN,
+    LEAVE,
+    RENEW,
+    SERVERS,
+    lease_keys,
+)
+from imserver.gateway.cluster.registry import Lease
+from imserver.gateway.errors import StartError
+from imserver.gateway.model import Service
+
+_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+decode_lease: Final = msgspec.json.Decoder(Lease).decode
+_PAST_EPOCHS: Final = 16
+"""How many earlier epochs each login names as dead. The data of older ones was cleaned up."""
+
+
+def clock() -> float:
+    """Seconds that also pass while the process or the machine is suspended."""
+    return time.clock_gettime(_CLOCK)
+
+
+class LeaseLost(Exception):
+    """Redis no longer has this epoch, after a long pause or a flush."""
+
+
+class LeaseTable:
+    """The live leases as of the last refresh. Owner: the :class:`LeaseKeeper`; never switches."""
+
+    def __init__(self) -> None:
+        self.live: Mapping[int, Lease] = MappingProxyType({})
+        self.dead_epochs: tuple[int, ...] = ()
+        """Dead epochs that may have left data behind."""
+        self.last_epoch = 0
+        """The highest epoch at the last refresh."""
+        self.version = b"-1"
+
+    def is_dead(self, epoch: int) -> bool:
+        """Whether an epoch is over. One that began after the last refresh counts as live."""
+        return epoch not in self.live and epoch <= self.last_epoch
+
+    def is_newer(self, epoch: int) -> bool:
+        """Whether an epoch began after the last refresh, so that another refresh would help."""
+        return epoch > self.last_epoch and epoch not in self.live
+
+    def update(
+        self, version: bytes, last_epoch: bytes, dead_epochs: Sequence[bytes], lives: Sequence[bytes]
+    ) -> bool:
+        """Apply the reply of :data:`RENEW`. True if other epochs are live now."""
+        self.version, self.last_epoch = version, int(last_epoch)
+        self.dead_epochs = tuple(int(epoch) for epoch in dead_epochs)
+        if not lives:
+            return False
+        live = {}
+        for epoch, data in zip(lives[::2], lives[1::2], strict=True):
+            live[int(epoch)] = msgspec.structs.replace(decode_lease(data), epoch=int(epoch))
+        changed = live.keys() != self.live.keys()
+        self.live = MappingProxyType(live)
+        return changed
+
+    def add(self, lease: Lease) -> None:
+        """Add the lease of a newer node that has announced itself. The next refresh confirms or drops it."""
+        if self.is_newer(lease.epoch):
+            self.live = MappingProxyType({**self.live, lease.epoch: lease})
+            self.version = b"-1"
+
+    def drop(self, epoch: int) -> None:
+        """Remove an earlier epoch of this node. The next refresh reads all leases."""
+        self.live = MappingProxyType({each: lease for each, lease in self.live.items() if each != epoch})
+        self.version = b"-1"
+
+
+class LeaseKeeper(Service):
+    """Joins, renews and leaves. Owner of this node's lease and connection; used by one greenlet at a time."""
+
+    link: RedisLink
+    lease_seconds: float
+    renew_seconds: float
+    on_replaced: Callable[[Sequence[bytes]], object]
+    table: LeaseTable = field(default_factory=LeaseTable)
+    lease: Lease = field(default_factory=lambda: Lease(""))
+    past_epochs: tuple[int, ...] = ()
+    """The last :data:`_PAST_EPOCHS` of this process before the current one."""
+    cleans_up: bool = False
+    """Whether this node does the dead-node cleanup."""
+    clock_seconds: float = 0.0
+    """How far this node's clock was ahead of that of Redis at the last refresh, or behind it (negative)."""
+    _redis_ms: float = 0.0
+    """Milliseconds of Redis's clock at second 0 of :func:`clock`, or a little more."""
+    _until: float = 0.0
+    _renewed_at: float = 0.0
+    _listed_at: float = 0.0
+    _written: bytes = b""
+    _replaced_seen: Sequence[bytes] = ()
+
+    def dead_epochs(self) -> str:
+        """Epochs whose sessions and channels do not count, in the form for scripts; usually none."""
+        dead = self.past_epochs + self.table.dead_epochs
+        return f",{','.join(map(str, dead))}," if dead else ""
+
+    def redis_ms(self, seconds_ago: float) -> int:
+        """The time of Redis so long ago, as its scripts count it, as of the last refresh: never too early,
+        too late by a part of a round trip at most."""
+        return int(self._redis_ms + (clock() - seconds_ago) * 1000)
+
+    def alive(self) -> bool:
+        """Whether the lease is live, as far as this node knows. Never switches."""
+        return clock() < self._until
+
+    def join(self) -> None:
+        """Take a new epoch. Until Redis has answered, the node still reaches the others. Raises
+        RedisUnavailable, or StartError if this node must not join. Switches."""
+        past, table = self.lease.epoch, self.table
+        self._until = 0.0
+        lease = msgspec.structs.replace(self.lease, epoch=0, unsettled=past != 0 or self.lease.unsettled)
+        data, began = msgspec.json.encode(lease), clock()
+        milliseconds, database = int(self.lease_seconds * 1000), lease.database
+        known = max(table.last_epoch, past, *self.past_epochs, *table.live)
+        identity = (lease.node, lease.host, "")
+        arguments = (*identity, milliseconds, data, database, known, lease.feature_names)
+        reply = self._reply(("EVALSHA", JOIN, 8, *lease_keys(0), *arguments))
+        if reply[0] != b"ok":
+            raise StartError(
+                _REFUSALS[reply[0]].format(other=reply[1].decode("utf-8", "replace"), lease=lease)
+            )
+        self.lease = msgspec.structs.replace(lease, epoch=int(reply[1]))
+        if past:
+            self.past_epochs = (*self.past_epochs, past)[-_PAST_EPOCHS:]
+        table.drop(past)
+        self._replaced_seen = ()
+        self._written, self._until, self._renewed_at = data, began + self.lease_seconds, began
+        self._listed_at = 0.0
+        try:
+            self.refresh()
+        except LeaseLost:
+            raise RedisUnavailable("the new lease was lost at once") from None
+
+    def report(
+        self, connections: int, counts: Mapping[str, int], draining: bool, unsettled: bool = False
+    ) -> bool:
+        """Update the lease; True if it should be renewed at once. Never switches."""
+        urgent = (draining, unsettled) != (self.lease.draining, self.lease.unsettled)
+        if urgent:
+            self._renewed_at = -math.inf
+        self.lease = msgspec.structs.replace(
+            self.lease, connections=connections, counts=dict(counts), draining=draining, unsettled=unsettled
+        )
+        return urgent
+
+    def report_database(self, database: str) -> None:
+        """Publish the database id with the next renewal, at once. Never switches."""
+        self._renewed_at = -math.inf
+        self.lease = msgspec.structs.replace(self.lease, database=database)
+
+    def refresh(self) -> bool:
+        """Read the leases, and renew the own one if due. True if other epochs are live now. Switches. Raises
+        RedisUnavailable and :class:`LeaseLost`."""
+        began, earliest = clock(), time.time()
+        renews = began - self._renewed_at >= self.renew_seconds * 0.99
+        reply = self._reply(self._renewal(renews), *self._listing(began))
+        if reply[0] == 0:
+            self._until = 0.0
+            raise LeaseLost
+        if renews:
+            self._until, self._renewed_at = began + self.lease_seconds, began
+        self._redis_ms = int(reply[7]) - began * 1000
+        redis_time = (EPOCH_MS + int(reply[7])) / 1000
+        # Somewhere within the round trip.
+        self.clock_seconds = max(earliest - redis_time, 0.0) + min(time.time() - redis_time, 0.0)
+        changed = self.table.update(reply[1], reply[2], reply[3], reply[6])
+        self._replaced_seen, self.cleans_up = reply[4], bool(reply[5])
+        if self._replaced_seen:
+            self.on_replaced(self._replaced_seen)
+        return changed
+
+    def leave(self, clean: bool) -> None:
+        """Give the lease back. Raises RedisUnavailable. Switches."""
+        epoch, node = self.lease.epoch, self.lease.node
+        self._until = 0.0
+        written = written_key("buckets", epoch), written_key("channel-buckets", epoch)
+        if epoch:
+            self.link.exchange(
+                [
+                    ("EVALSHA", LEAVE, 8, *lease_keys(epoch), epoch, int(clean)),
+                    ("HDEL", SERVERS, node),
+                    ("HDEL", ACTION_SERVERS, self.lease.clients),
+                    *(("DEL", key) for key in written if clean),
+                ]
+            )
+
+    def _renewal(self, renews: bool) -> Command:
+        lease = msgspec.structs.replace(self.lease, epoch=0)
+        data = msgspec.json.encode(lease) if renews else b""
+        if data == self._written:
+            data = b""
+        elif data:
+            self._written = data
+        milliseconds = int(self.lease_seconds * 1000) if renews else 0
+        own = self.lease.epoch, milliseconds, data
+        replaced = len(self._replaced_seen), self._replaced_seen[0] if self._replaced_seen else b""
+        arguments = (*own, self.table.version, *replaced, lease.node, lease.birth)
+        return ("EVALSHA", RENEW, 8, *lease_keys(self.lease.epoch), *arguments)
+
+    def _listing(self, now: float) -> list[Command]:
+        """Commands that renew the server lists of the original servers, once per minute."""
+        if now - self._listed_at < 60:
+            return []
+        self._listed_at = now
+        commands: list[Command] = []
+        for key, name in ((SERVERS, self.lease.node), (ACTION_SERVERS, self.lease.clients)):
+            if name:
+                commands += [("HSET", key, name, int(time.time())), ("EXPIRE", key, 7200)]
+        return commands
+
+    def _reply(self, *commands: Command) -> Any:
+        """The reply to the first command. After a failure everything is written again."""
+        written = False
+        try:
+            reply = self.link.exchange(commands)[0]
+            written = not isinstance(reply, Exception)
+        finally:
+            if not written:
+                self._written, self._listed_at, self.table.version = b"", 0.0, b"-1"
+        if isinstance(reply, ErrorReply):
+            raise RedisUnavailable(f"command refused: {reply}", refused=True)
+        return reply
+
+
+def written_key(what: Literal["buckets", "channel-buckets"], epoch: int) -> str:
+    """The key of the set of buckets into which an epoch has written sessions, or channels."""
+    return f"{{imserver}}:written-{what}:{epoch}"
+
+
+_REFUSALS: Final = {
+    b"fingerprint": "the cluster has another secret than this node (seen at node {other}): give all nodes "
+    "the same server.secret_file, or the same server.data_dir. To change the secret, first let all nodes "
+    "accept the new one, too (server.second_secret_file)",
+    b"database": "the cluster uses another database for apps and keys than this node (its node {other} was "
+    "asked): give all nodes the same storage.url, or, on one machine, the same server.data_dir",
+    b"features": "the cluster has other features than this node, which has {lease.feature_names} (node "
+    "{other}): give all nodes the same list in the setting features",
+    b"address": "the live node {lease.node} on machine {other} has the address of this one: set "
+    "cluster.advertise to an address of this machine that the other nodes can reach, or another app.rpc_port",
+}

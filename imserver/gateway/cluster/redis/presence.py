@@ -1,0 +1,609 @@
+"""Sessions, message ids and channels in Redis: keys, records, registration commands, lookups and claims.
+
+The readable records are those of two original servers; they differ in the keys and in two field names.
+
+Each epoch records the buckets into which it writes, in a set in Redis with a member ``bucket:app`` per
+bucket, or ``*:app`` for an app with sessions in more than :data:`MOST_BUCKETS` of them. So the node that
+cleans up behind it does not have to read all buckets of all apps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from itertools import count
+from time import monotonic, time
+from typing import Any, Final, Protocol
+from urllib.parse import quote, unquote
+from zlib import crc32
+
+import msgspec
+
+from imserver.gateway.cluster.redis.connection import CACHING, TrackedKey, TrackedKeys
+from imserver.gateway.cluster.redis.lease import LeaseKeeper, LeaseTable, written_key
+from imserver.gateway.cluster.redis.pipeline import Command, Pipeline, RedisLink
+from imserver.gateway.cluster.redis.scripts import BEGIN, CLAIM, END, ENTER_CHANNEL, RELEASE, REPLACED
+from imserver.gateway.cluster.registry import (
+    Claim,
+    Lease,
+    ReportedMembers,
+    Session,
+    SessionRef,
+    SessionRegistration,
+)
+from imserver.gateway.model import ACTION_PREFIX, Service
+
+MOST_BUCKETS: Final = 1024
+"""Buckets of one app that are recorded one by one."""
+CLAIM_SECONDS: Final = 10
+RESULT_SECONDS: Final = 600
+"""How long other nodes know the result of a request."""
+_CLAIM_PREFIX: Final = b"acc:submit:again:seq:"
+_RESULT_PREFIX: Final = b"acc:submit:again:result:"
+_FIND_USERS: Final = 1000
+_MAX_UNANSWERED: Final = 10_000
+_MAX_KNOWN: Final = 20_000
+"""Users whose sessions are remembered; 400 bytes each."""
+_UNKNOWN: Final[tuple[TrackedKey, tuple[SessionRef, ...]]] = (TrackedKey(unchanged=False), ())
+
+RECORD_SECONDS: Final = 86400
+"""Lifetime of a user's readable record."""
+
+
+class Record(msgspec.Struct, kw_only=True):
+    """The value of ``acc:user:online:<appID>_<userID>``."""
+
+    acc_ip: str = msgspec.field(name="accIp")
+    acc_port: str = msgspec.field(name="accPort")
+    app_id: Any = msgspec.field(name="appID")
+    user_id: str = msgspec.field(name="userID")
+    client_ip: str = msgspec.field(name="clientIp")
+    client_port: str = msgspec.field(name="clientPort", default="")
+    login_time: int = msgspec.field(name="loginTime")
+    heartbeat_time: int = msgspec.field(name="heartbeatTime")
+    logout_time: int = msgspec.field(name="logOutTime")
+    qua: str = ""
+    device_info: str = msgspec.field(name="deviceInfo")
+    is_logoff: bool = msgspec.field(name="isLogoff")
+
+
+class ActionRecord(Record, kw_only=True):
+    """The value of ``user:online:<appId>_<userId>``, for apps of the action dialect."""
+
+    app_id: Any = msgspec.field(name="appId")
+    user_id: str = msgspec.field(name="userId")
+
+
+_encoder: Final = msgspec.json.Encoder()
+
+
+@lru_cache(1024)
+def _spelling(app: str) -> tuple[type[Record], bytes, str | int]:
+    """The records of an app: their form, the prefix of their keys, and the name of the app in them."""
+    is_action = app.startswith(ACTION_PREFIX)
+    name = app.removeprefix(ACTION_PREFIX) if is_action else app
+    # A "_" in the name of an app would make the key ambiguous. The originals' apps are numbers.
+    plain = name.replace("%", "%25").replace("_", "%5F")
+    prefix = b"%b%b_" % (b"user:online:" if is_action else b"acc:user:online:", encoded(plain))
+    number = int(name) if name.isascii() and name.isdecimal() else name
+    return ActionRecord if is_action else Record, prefix, number
+
+
+def record_key(app: str, user: bytes) -> bytes:
+    """The key of a user's record."""
+    return _spelling(app)[1] + user
+
+
+def record_of(node: str, session: Session, logout: bool) -> bytes:
+    """The record of a session on ``node`` (``ip:rpcPort``) that begins or ends now."""
+    address, _, port = node.rpartition(":")
+    kind, _, name = _spelling(session.app)
+    now = int(time())
+    record = kind(
+        acc_ip=address,
+        acc_port=port,
+        app_id=name,
+        user_id=session.user,
+        client_ip=session.peer,
+        login_time=session.login_time or now,
+        heartbeat_time=session.heartbeat_time or now,
+        logout_time=now if logout else 0,
+        device_info=session.device,
+        is_logoff=logout,
+    )
+    try:
+        return _encoder.encode(record)
+    except UnicodeEncodeError:
+        texts = [each.encode("utf-8", "replace").decode() for each in (session.user, session.device)]
+        record.user_id, record.device_info = texts
+        return _encoder.encode(record)
+
+
+def marked_offline(data: bytes, nodes: Collection[str]) -> bytes | None:
+    """Mark a record of one of ``nodes`` offline. None if it belongs to another node or is invalid."""
+    record = None
+    for kind in (ActionRecord, Record):
+        with suppress(msgspec.DecodeError, UnicodeDecodeError):
+            record = msgspec.json.decode(data, type=kind)
+    if record is None or record.is_logoff or f"{record.acc_ip}:{record.acc_port}" not in nodes:
+        return None
+    record.is_logoff = True
+    record.logout_time = int(time())
+    return _encoder.encode(record)
+
+
+BUCKETS: Final = 16384
+"""Buckets per app. With 100 users each they hold 1.6 million users; Redis packs hashes of that size."""
+
+
+def encoded(text: str) -> bytes:
+    """Encode any text, including lone surrogates: input of clients must not break a pipeline."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def decoded(data: bytes) -> str:
+    """Decode the result of :func:`encoded`."""
+    return data.decode("utf-8", "surrogatepass")
+
+
+@lru_cache(1024)
+def _bucket_prefix(app: str) -> bytes:
+    return b"imserver:users:{%b:" % encoded(app)
+
+
+def bucket_key(app: str, number: int) -> bytes:
+    """The key of bucket ``number`` of an app. The braces put it into one slot of a Redis Cluster."""
+    return b"%b%d}" % (_bucket_prefix(app), number)
+
+
+def bucket_of(app: str, user: bytes) -> bytes:
+    """The key of the bucket that holds a user."""
+    return b"%b%d}" % (_bucket_prefix(app), crc32(user) % BUCKETS)  # a call or two less for each push
+
+
+def channel_bucket_key(app: bytes, number: int) -> bytes:
+    """The key of bucket ``number`` of an app's channels."""
+    return b"imserver:channels:{%b:%d}" % (app, number)
+
+
+def channel_bucket_number(channel: bytes) -> int:
+    """The bucket of a channel."""
+    return crc32(channel) % 1024
+
+
+def field_of(user: bytes) -> bytes:
+    """A user's field in their bucket."""
+    return b"=" + user if user[:1] in b"#=" else user
+
+
+def user_of(field: bytes) -> bytes:
+    """The user of a field."""
+    return field[1:] if field[:1] == b"=" else field
+
+
+def device_of(name: str) -> str:
+    """The name of a device without the characters that separate the parts of a place."""
+    return quote(name, safe="", errors="surrogatepass").replace(".", "%2E") if name else ""
+
+
+def parse_refs(value: bytes | None) -> tuple[SessionRef, ...]:
+    """Parse the places in a field, or in the reply of a script."""
+    if not value:
+        return ()
+    return tuple([_parse_ref(ref) for ref in value.split(b",")]) if b"," in value else (_parse_ref(value),)
+
+
+def _parse_ref(ref: bytes) -> SessionRef:
+    epoch, id, number, *device = ref.split(b".", 3)
+    name = unquote(device[0].decode(), errors="surrogatepass") if device else ""
+    return SessionRef(int(epoch), int(id), int(number), name)
+
+
+BucketsByApp = dict[str, set[int] | None]
+"""App → its buckets; None: all."""
+
+
+class WrittenBuckets:
+    """The buckets that this node has recorded for its epoch. Owner of that set."""
+
+    def __init__(self, keeper: LeaseKeeper) -> None:
+        self._keeper = keeper
+        self._written_for = (0, 0)
+        """The epoch and registry generation that ``_buckets`` belongs to."""
+        self._buckets: BucketsByApp = {}
+
+    def commands_before(self, sessions: Iterable[Session], generation: int) -> list[Command]:
+        """The commands to send before sessions are registered, usually none; after a restart of Redis
+        (another ``generation`` of the registry) all again. Never switches."""
+        epoch = self._keeper.lease.epoch
+        if self._written_for != (epoch, generation):
+            self._written_for = (epoch, generation)
+            self._buckets.clear()
+        members = []
+        for session in sessions:
+            buckets = self._buckets.setdefault(session.app, set())
+            bucket = crc32(encoded(session.user)) % BUCKETS
+            if buckets is None or bucket in buckets:
+                continue
+            if len(buckets) < MOST_BUCKETS:
+                buckets.add(bucket)
+                members.append(b"%d:%b" % (bucket, encoded(session.app)))
+            else:
+                self._buckets[session.app] = None
+                members.append(b"*:" + encoded(session.app))
+        return [("SADD", written_key("buckets", epoch), *members)] if members else []
+
+    def forget(self) -> None:
+        """Record everything again, because it is unknown what Redis has received."""
+        self._buckets.clear()
+
+
+class Recovery(Protocol):
+    """See :class:`imserver.gateway.cluster.redis.recovery.RegistryRecovery`."""
+
+    generation: int
+
+    def look_again(self) -> None: ...
+
+
+def _live_leases(table: LeaseTable, recovery: Recovery, epochs: Collection[int]) -> Mapping[int, Lease]:
+    """The live leases. Reads them again if one of ``epochs`` began just now."""
+    if any(table.is_newer(epoch) for epoch in epochs):
+        recovery.look_again()
+    return table.live
+
+
+class Lookup:
+    """Finds sessions and claims message ids, for
+    :class:`imserver.gateway.cluster.redis.registry.RedisRegistry`."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        keeper: LeaseKeeper,
+        recovery: Recovery,
+        tracked: TrackedKeys,
+        dedupe_seconds: float,
+    ) -> None:
+        self._pipeline = pipeline
+        self._keeper = keeper
+        self._recovery = recovery
+        self._tracked = tracked
+        self._known: dict[tuple[str, str], tuple[TrackedKey, tuple[SessionRef, ...]]] = {}
+        """The sessions of users who were found, as long as their bucket is unchanged."""
+        self._dedupe_seconds = max(int(dedupe_seconds), 1)
+        lifetime = str(self._dedupe_seconds).encode()
+        self._accepted = b"\r\n$1\r\n1\r\n$2\r\nEX\r\n$%d\r\n%b\r\n" % (len(lifetime), lifetime)
+        """The end of the command that remembers an id: its value and lifetime."""
+        self._tokens = count(1)
+        self._unanswered: dict[str, str] = {}
+        """Message id → the token of a claim without an answer, which Redis may carry out or have carried out.
+        The next claim of this node has the same token, so the id is not taken."""
+
+    def find(self, app: str, users: Sequence[str]) -> list[tuple[SessionRef, ...]] | None:
+        """The addressed sessions of each user on live nodes, in the order of ``users``."""
+        refs: list[tuple[SessionRef, ...]] = []
+        for first in range(0, len(users), _FIND_USERS):
+            part = self._find([_lookup(app, user) for user in users[first : first + _FIND_USERS]])
+            if part is None:
+                return None
+            refs += part
+        return refs
+
+    def find_in_apps(self, apps: Sequence[str], user: str) -> list[tuple[SessionRef, ...]] | None:
+        """The addressed sessions of one user on live nodes, in the order of ``apps``. One round trip."""
+        return self._find([_lookup(app, user) for app in apps])
+
+    def _find(self, commands: Sequence[Command]) -> list[tuple[SessionRef, ...]] | None:
+        replies = self._pipeline.execute(commands)
+        return None if replies is None else self._live([_refs(reply) for reply in replies])
+
+    def _live(self, found: list[tuple[SessionRef, ...]]) -> list[tuple[SessionRef, ...]]:
+        """Remove dead epochs."""
+        epochs = {ref.epoch for refs in found for ref in refs}
+        live = _live_leases(self._keeper.table, self._recovery, epochs)
+        if epochs <= live.keys():
+            return found
+        return [tuple([ref for ref in refs if ref.epoch in live]) for refs in found]
+
+    def find_and_claim(self, app: str, user: str, key: str) -> tuple[tuple[SessionRef, ...], Claim] | None:
+        """Find a user and claim a message id in one round trip. For a user without sessions the state is
+        ``mine``, but nothing stays claimed."""
+        token = f"?{self._keeper.lease.epoch}.{next(self._tokens)}"
+        if self._unanswered:
+            token = self._unanswered.pop(key, token)
+        who = app, user
+        bucket, refs = self._known.get(who, _UNKNOWN)
+        lookup: Sequence[Command] = ()
+        if not bucket.unchanged:
+            bucket, lookup = _UNKNOWN[0], (_lookup(app, user),)
+            if self._tracked.enabled:  # Redis watches the bucket from then on
+                bucket, lookup = self._tracked.key(bucket_of(app, encoded(user))), (CACHING, *lookup)
+        # The script is needed only if the id is taken.
+        replies = self._pipeline.execute([*lookup, _plain_claim(key, token)])
+        if replies is not None and replies[-1] is None:
+            replies = self._pipeline.execute([*lookup, _claim_command(key, token)])
+        if replies is None or isinstance(replies[-1], Exception):
+            self._remember((key,), (token,))
+            return None
+        if lookup:
+            refs = _refs(replies[-2])
+            if bucket.unchanged and refs and replies[0] == b"OK":
+                if len(self._known) >= _MAX_KNOWN:
+                    self._known.clear()
+                self._known[who] = bucket, refs
+        elif not bucket.unchanged:  # the user may have moved before Redis carried out the claim
+            found = self.find(app, [user])
+            if found is None:
+                self._remember((key,), (token,))
+                return None
+            refs = found[0]
+        live = self._keeper.table.live
+        for ref in refs:
+            if ref.epoch not in live:
+                refs = self._live([refs])[0]
+                break
+        reply = replies[-1]
+        claim = Claim(key, "mine", token) if reply == b"OK" else _claim(key, token, reply)
+        if not refs and claim.state == "mine":
+            self.settle(claim, False)
+            claim = Claim(key, "mine")
+        return refs, claim
+
+    def claim(self, keys: Sequence[str]) -> list[Claim] | None:
+        """Claim message ids, in the order of ``keys``."""
+        epoch = self._keeper.lease.epoch
+        tokens = [f"?{epoch}.{next(self._tokens)}" for _ in keys]
+        if self._unanswered:
+            tokens = [self._unanswered.pop(key, token) for key, token in zip(keys, tokens, strict=True)]
+        replies = self._pipeline.execute_all(list(map(_plain_claim, keys, tokens)))
+        taken = [index for index, reply in enumerate(replies or ()) if reply is None]
+        if replies is not None and taken:
+            scripts = [_claim_command(keys[index], tokens[index]) for index in taken]
+            holders = self._pipeline.execute_all(scripts)
+            for index, holder in zip(taken, holders or (), strict=False):
+                replies[index] = holder
+            replies = None if holders is None else replies
+        if replies is None:
+            self._remember(keys, tokens)
+            return None
+        return list(map(_claim, keys, tokens, replies))
+
+    def settle(self, claim: Claim, accepted: bool, result: bytes = b"") -> None:
+        """End a claim of mine: the id is remembered if accepted, else free again. Never switches.
+
+        ``result``: what :meth:`results` returns on all nodes for a while (``b""``: nothing).
+        """
+        if claim.state != "mine" or not claim.token:
+            return
+        key = _CLAIM_PREFIX + encoded(claim.key)
+        if accepted and result:
+            seconds = min(RESULT_SECONDS, self._dedupe_seconds)
+            self._pipeline.post(("SET", _RESULT_PREFIX + encoded(claim.key), result, "EX", seconds))
+        if accepted:
+            self._pipeline.post(b"*5\r\n$3\r\nSET\r\n$%d\r\n%b%b" % (len(key), key, self._accepted))
+        else:
+            self._pipeline.post(("EVALSHA", RELEASE, 1, key, claim.token))
+
+    def results(self, keys: Sequence[str]) -> list[bytes]:
+        """The results of accepted ids, in the order of ``keys``; ``b""``: unknown. Switches."""
+        replies = self._pipeline.execute_all([("GET", _RESULT_PREFIX + encoded(key)) for key in keys])
+        return [b""] * len(keys) if replies is None else [reply or b"" for reply in replies]
+
+    def _remember(self, keys: Sequence[str], tokens: Sequence[str]) -> None:
+        """Redis has not answered the claims of these ids."""
+        for key, token in zip(keys, tokens, strict=True):
+            self._unanswered.setdefault(key, token)
+        while len(self._unanswered) > _MAX_UNANSWERED:
+            del self._unanswered[next(iter(self._unanswered))]
+
+
+def _lookup(app: str, user: str) -> Command:
+    name = encoded(user)
+    key, field = bucket_of(app, name), field_of(name)
+    return b"*3\r\n$4\r\nHGET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(key), key, len(field), field)
+
+
+def _refs(reply: Any) -> tuple[SessionRef, ...]:
+    return parse_refs(reply) if isinstance(reply, bytes) else ()
+
+
+def _claim_command(key: str, token: str) -> Command:
+    return ("EVALSHA", CLAIM, 1, _CLAIM_PREFIX + encoded(key), token, CLAIM_SECONDS * 1000)
+
+
+_IF_FREE: Final = b"\r\n$2\r\nNX\r\n$2\r\nEX\r\n$2\r\n%d\r\n" % CLAIM_SECONDS
+
+
+def _plain_claim(key: str, token: str) -> Command:
+    """Claim a free id. The reply is None if it is not free, or is held by this token."""
+    name, holder = _CLAIM_PREFIX + key.encode("utf-8", "surrogatepass"), token.encode()
+    return b"*6\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b%b" % (len(name), name, len(holder), holder, _IF_FREE)
+
+
+def _claim(key: str, token: str, reply: bytes | bool) -> Claim:
+    """The claim from the reply to either command. redis-py makes True of ``OK``."""
+    if reply == b"OK" or reply is True or reply == token.encode():
+        return Claim(key, "mine", token)
+    return Claim(key, "repeat" if reply == b"1" else "pending")
+
+
+class SessionCommands:
+    """Commands that register and unregister sessions, and their replies. Stateless, no I/O.
+
+    ``inside``: all keys are on one server, so scripts also write the readable records and the lists of
+    replaced sessions. In a Redis Cluster these have other slots and are written by :meth:`after_register` and
+    :meth:`after_unregister`.
+    """
+
+    def __init__(self, keeper: LeaseKeeper, inside: bool) -> None:
+        self._keeper = keeper
+        self._inside = inside
+
+    def register(
+        self, session: Session, replacing: Collection[SessionRef] = (), late: bool = False
+    ) -> Command:
+        """Register a session, or register it again if it has a number. ``late``: it began before."""
+        user, lease = encoded(session.user), self._keeper.lease
+        bucket, field = bucket_of(session.app, user), field_of(user)
+        keys: tuple[Any, ...] = (1, bucket)
+        writes: tuple[Any, ...] = ("", 0, "", "")
+        if self._inside:
+            keys = (2, bucket, record_key(session.app, user))
+            tail = b"\0%b\0%b" % (encoded(session.app), user)
+            writes = (record_of(lease.node, session, False), RECORD_SECONDS, REPLACED, tail)
+        return (
+            "EVALSHA",
+            BEGIN,
+            *keys,
+            field,
+            lease.epoch,
+            session.id,
+            device_of(session.device),
+            session.policy,
+            session.number,
+            self._keeper.dead_epochs(),
+            "," + "".join([f"{ref.epoch}.{ref.id}," for ref in replacing]) if replacing else "",
+            *writes,
+            self._keeper.redis_ms(monotonic() - session.began if late else 0.0),
+            0 if late else int(self._keeper.link.seconds * 1000),
+        )
+
+    def registration(self, session: Session, reply: Any, generation: int) -> SessionRegistration | None:
+        """The result in a reply to :meth:`register` (None: an error). Sets number and generation."""
+        if isinstance(reply, Exception):
+            return None
+        code = reply[0]
+        if code == 2:
+            return SessionRegistration(refused=True, others=parse_refs(reply[1]))
+        if code != 1:
+            return SessionRegistration(superseded=True)
+        session.number, session.generation = int(reply[1]), generation
+        if not reply[2]:
+            return SessionRegistration(session.number)
+        table = self._keeper.table
+        return SessionRegistration(
+            session.number, tuple([ref for ref in parse_refs(reply[2]) if not table.is_dead(ref.epoch)])
+        )
+
+    def after_register(self, session: Session, registration: SessionRegistration) -> list[Command]:
+        """Commands to send once a session is addressed."""
+        if self._inside or not registration.addressed:
+            return []
+        user, lease = encoded(session.user), self._keeper.lease
+        commands: list[Command] = [self._record(session, False)]
+        for ref in registration.replaced:
+            if ref.epoch != lease.epoch:
+                entry = b"%d\0%b\0%b" % (ref.id, encoded(session.app), user)
+                commands.append(("RPUSH", f"{REPLACED}{ref.epoch}", entry))
+                # The node reads the list every second.
+                commands.append(("EXPIRE", f"{REPLACED}{ref.epoch}", 60))
+        return commands
+
+    def unregister(self, session: Session) -> Command:
+        """Remove a session if it is still there."""
+        user, lease = encoded(session.user), self._keeper.lease
+        bucket, field = bucket_of(session.app, user), field_of(user)
+        if not self._inside:
+            return ("EVALSHA", END, 1, bucket, field, lease.epoch, session.id, self._keeper.dead_epochs())
+        record = record_of(lease.node, session, True), RECORD_SECONDS
+        keys = (2, bucket, record_key(session.app, user))
+        return ("EVALSHA", END, *keys, field, lease.epoch, session.id, self._keeper.dead_epochs(), *record)
+
+    def after_unregister(self, session: Session, reply: Any) -> list[Command]:
+        """Commands to send once a user has no session left."""
+        return [] if self._inside or reply != 1 else [self._record(session, True)]
+
+    def _record(self, session: Session, logout: bool) -> Command:
+        record = record_of(self._keeper.lease.node, session, logout)
+        return ("SET", record_key(session.app, encoded(session.user)), record, "EX", RECORD_SECONDS)
+
+
+_BATCH: Final = 500
+"""Number of channels written or looked up together."""
+
+
+class ChannelLookup(Service):
+    """The channels of :class:`imserver.gateway.cluster.redis.registry.RedisRegistry`.
+
+    After a new connection to Redis, and in a new generation, other nodes may not have reported their channels
+    again yet: for the time of a lease any node may have members of any channel. Owner of that deadline.
+    """
+
+    pipeline: Pipeline
+    keeper: LeaseKeeper
+    recovery: Recovery
+    link: RedisLink
+    _incomplete_until: float = 0.0
+    _seen: tuple[int, int] = (0, 0)
+
+    def started(self) -> None:
+        """The node has joined. Its first connection and generation are not a change."""
+        self._seen = (self.link.connects, self.recovery.generation)
+
+    def report(self, channels: Sequence[ReportedMembers]) -> list[int] | None:
+        """Report the members of these channels on this node. Other channels are unchanged.
+
+        Every node finds them from now on. Returns for each how many other nodes have members. None: unknown,
+        report them again. In a new generation all channels must be reported again.
+        """
+        epoch = self.keeper.lease.epoch
+        dead = self.keeper.dead_epochs()
+        generation = self.recovery.generation
+        others: list[int] = []
+        for first in range(0, len(channels), _BATCH):
+            commands: list[Command] = []
+            buckets: dict[bytes, None] = {}
+            for each in channels[first : first + _BATCH]:
+                app, channel = encoded(each.app), encoded(each.channel)
+                number = channel_bucket_number(channel)
+                buckets[b"%d:%b" % (number, app)] = None
+                key = channel_bucket_key(app, number)
+                commands.append(("EVALSHA", ENTER_CHANNEL, 1, key, channel, epoch, each.members, dead))
+            replies = self.pipeline.execute_all(
+                [("SADD", written_key("channel-buckets", epoch), *buckets), *commands]
+            )
+            if replies is None:
+                return None
+            others += map(int, replies[1:])
+        return others if generation == self.recovery.generation and generation else None
+
+    def find(self, app: str, channels: Sequence[str]) -> list[dict[int, int]] | None:
+        """The live nodes with members in each channel, own included: epoch → members, as last reported; 0: a
+        node that is not settled. None: any node may have members."""
+        name = encoded(app)
+        nodes: list[dict[int, int]] = []
+        for first in range(0, len(channels), _BATCH):
+            fields = [encoded(channel) for channel in channels[first : first + _BATCH]]
+            replies = self.pipeline.execute_all(
+                [("HGET", channel_bucket_key(name, channel_bucket_number(field)), field) for field in fields]
+            )
+            if replies is None:
+                return None
+            nodes += map(_parse_nodes, replies)
+        seen = self.link.connects, self.recovery.generation
+        if seen != self._seen:
+            self._seen = seen
+            self._incomplete_until = monotonic() + self.keeper.lease_seconds
+        return None if monotonic() < self._incomplete_until else self._live(nodes)
+
+    def _live(self, found: list[dict[int, int]]) -> list[dict[int, int]]:
+        """Remove dead epochs and add nodes that have not reported all channels yet."""
+        epochs = set().union(*found)
+        live = _live_leases(self.keeper.table, self.recovery, epochs)
+        unsettled = {epoch: 0 for epoch, lease in live.items() if lease.unsettled}
+        if not unsettled and epochs <= live.keys():
+            return found
+        return [
+            unsettled | {epoch: members for epoch, members in nodes.items() if epoch in live}
+            for nodes in found
+        ]
+
+
+def _parse_nodes(value: Any) -> dict[int, int]:
+    """Epoch → members, from the field of a channel."""
+    if not isinstance(value, bytes) or not value:
+        return {}
+    pairs = (part.partition(b".") for part in value.split(b","))
+    return {int(epoch): int(members) for epoch, _, members in pairs}

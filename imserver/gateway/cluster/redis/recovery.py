@@ -1,0 +1,372 @@
+"""Keeps the lease, detects outages and restarts of Redis, registers again, cleans up behind dead nodes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import islice
+from time import monotonic
+from typing import Any, Final, Literal
+
+import gevent
+from gevent.event import Event as Signal
+
+from imserver.gateway.clock import CLOCK_SECONDS, take_turns, until_beat
+from imserver.gateway.cluster.redis.connection import RedisUnavailable
+from imserver.gateway.cluster.redis.lease import LeaseKeeper, LeaseLost, decode_lease, written_key
+from imserver.gateway.cluster.redis.pipeline import Command, Pipeline, RedisLink
+from imserver.gateway.cluster.redis.presence import (
+    BUCKETS,
+    RECORD_SECONDS,
+    BucketsByApp,
+    bucket_key,
+    bucket_of,
+    channel_bucket_key,
+    decoded,
+    encoded,
+    field_of,
+    marked_offline,
+    record_key,
+    user_of,
+)
+from imserver.gateway.cluster.redis.scripts import (
+    ACTION_SERVERS,
+    CLEAN_BUCKET,
+    CLEAN_ROOMS,
+    CLEANER,
+    DEAD_EPOCHS,
+    REPLACE_RECORD,
+    SERVERS,
+)
+from imserver.gateway.cluster.registry import RegistryCounters, Session
+from imserver.gateway.errors import StartError
+from imserver.gateway.model import Service
+
+log = logging.getLogger(__name__)
+
+_BATCH: Final = 100
+
+
+class Interrupted(Exception):
+    """Redis became unavailable. The work is repeated when it is back."""
+
+
+def _paced(pipeline: Pipeline, commands: Sequence[Command]) -> list[Any]:
+    """Execute commands, then pause for at least as long. Raises :class:`Interrupted`."""
+    began = monotonic()
+    replies = pipeline.execute(commands)
+    if replies is None:
+        raise Interrupted
+    gevent.sleep(max(0.001, monotonic() - began))
+    return replies
+
+
+class DeadNodeCleanup(Service):
+    """Removes the sessions and channels of dead epochs, paced. Switches all the time.
+
+    For an epoch without recorded buckets (an older version, or Redis has lost them) it reads all buckets of
+    ``apps`` and of the apps in its lease.
+    """
+
+    pipeline: Pipeline
+    counters: RegistryCounters
+    apps: Collection[str]
+
+    def run(self, epochs: Collection[int], is_live: Callable[[str], bool]) -> None:
+        """Clean up after these epochs. Raises :class:`Interrupted`."""
+        self._clean_channels(epochs)
+        leases = self.pipeline.execute([("HMGET", DEAD_EPOCHS, *epochs)])
+        if leases is None:
+            raise Interrupted
+        nodes: dict[str, str] = {}
+        """Dead node → address of its client port."""
+        buckets_by_app: BucketsByApp = {}
+        for epoch, data in zip(epochs, leases[0], strict=True):
+            lease = decode_lease(data) if data and data != b"{}" else None
+            if lease is not None:
+                nodes[lease.node] = lease.clients
+            if not self._read_buckets(epoch, buckets_by_app):
+                buckets_by_app |= dict.fromkeys([*self.apps, *(lease.counts if lease is not None else ())])
+        users = sum(self._clean_app(app, buckets, epochs, nodes) for app, buckets in buckets_by_app.items())
+        dead = [node for node in nodes if not is_live(node)]
+        commands: list[Command] = [
+            *(("DEL", written_key("buckets", epoch)) for epoch in epochs),
+            ("HDEL", DEAD_EPOCHS, *epochs),
+            ("DEL", CLEANER),
+        ]
+        if dead:
+            commands.append(("HDEL", SERVERS, *dead))
+            commands.append(("HDEL", ACTION_SERVERS, *(nodes[node] for node in dead)))
+        _paced(self.pipeline, commands)
+        if users or nodes:
+            log.info("dead-node cleanup: %d users of %s marked offline", users, ", ".join(sorted(nodes)))
+
+    def _clean_channels(self, epochs: Collection[int]) -> None:
+        dead = f",{','.join(map(str, epochs))},"
+        for epoch in epochs:
+            members = _paced(self.pipeline, [("SMEMBERS", written_key("channel-buckets", epoch))])[0]
+            pairs = [member.partition(b":") for member in ([] if isinstance(members, Exception) else members)]
+            keys = [channel_bucket_key(app, int(number)) for number, _, app in pairs]
+            for first in range(0, len(keys), _BATCH):
+                part = keys[first : first + _BATCH]
+                _paced(self.pipeline, [("EVALSHA", CLEAN_ROOMS, 1, key, dead) for key in part])
+            _paced(self.pipeline, [("DEL", written_key("channel-buckets", epoch))])
+
+    def _read_buckets(self, epoch: int, buckets_by_app: BucketsByApp) -> bool:
+        """Add the recorded buckets of a dead epoch. False: it has none."""
+        found, cursor = False, b""
+        while cursor != b"0":
+            scan = ("SSCAN", written_key("buckets", epoch), cursor or b"0", "COUNT", 1000)
+            reply = _paced(self.pipeline, [scan])[0]
+            if isinstance(reply, Exception):
+                return False
+            cursor, members = reply
+            for member in members:
+                number, _, name = member.partition(b":")
+                app = decoded(name)
+                buckets = buckets_by_app.setdefault(app, set())
+                if number == b"*":
+                    buckets_by_app[app] = None
+                elif buckets is not None:
+                    buckets.add(int(number))
+            found = found or bool(members)
+        return found
+
+    def _clean_app(
+        self, app: str, buckets: Collection[int] | None, epochs: Collection[int], nodes: Collection[str]
+    ) -> int:
+        """Clean these buckets of an app (None: all). Returns the number of users without a session left."""
+        numbers = range(BUCKETS) if buckets is None else sorted(buckets)
+        offline, dead = 0, f",{','.join(map(str, epochs))},"
+        for first in range(0, len(numbers), _BATCH):
+            part = numbers[first : first + _BATCH]
+            replies = _paced(
+                self.pipeline,
+                [("EVALSHA", CLEAN_BUCKET, 1, bucket_key(app, number), dead) for number in part],
+            )
+            users = [user_of(field) for reply in replies if isinstance(reply, list) for field in reply]
+            for start in range(0, len(users), _BATCH):
+                self._mark_offline(app, users[start : start + _BATCH], nodes)
+            offline += len(users)
+        return offline
+
+    def _mark_offline(self, app: str, users: Sequence[bytes], nodes: Collection[str]) -> None:
+        """Mark these users offline in their records. A user may log in meanwhile: the record is read before
+        the bucket. If that is still empty, a login writes another record, which is not overwritten."""
+        keys = [record_key(app, user) for user in users]
+        fields = [("HGET", bucket_of(app, user), field_of(user)) for user in users]
+        replies = _paced(self.pipeline, [*(("GET", key) for key in keys), *fields])
+        commands: list[Command] = []
+        for key, data, refs in zip(keys, replies[: len(keys)], replies[len(keys) :], strict=True):
+            marked = marked_offline(data, nodes) if isinstance(data, bytes) and refs is None else None
+            if marked is not None:
+                commands.append(("EVALSHA", REPLACE_RECORD, 1, key, data, marked))
+        if commands:
+            _paced(self.pipeline, commands)
+        self.counters.cleaned_users += len(users)
+
+
+def extend_records(pipeline: Pipeline, sessions: Iterable[Session]) -> None:
+    """Keep the records of these sessions for :data:`RECORD_SECONDS` from now. Raises :class:`Interrupted`."""
+    waiting = iter(sessions)
+    while batch := list(islice(waiting, _BATCH)):
+        keys = [record_key(session.app, encoded(session.user)) for session in batch]
+        _paced(pipeline, [("EXPIRE", key, RECORD_SECONDS) for key in keys])
+
+
+NOTHING: Final = 0
+UNREGISTERED: Final = 1
+EVERYTHING: Final = 2
+Extent = Literal[0, 1, 2]
+"""Which sessions must be registered again."""
+_TICK_SECONDS: Final = 1.0
+
+
+class RegistryRecovery(Service, dict=True):
+    """One greenlet that checks the lease once a second. Owner of ``generation`` and of the jobs it starts.
+
+    ``reregister(extent)`` registers sessions again; ``leases_changed`` is called when other epochs are live.
+    """
+
+    keeper: LeaseKeeper
+    pipeline: Pipeline
+    data_link: RedisLink
+    apps: Collection[str]
+    reregister: Callable[[Extent], None]
+    leases_changed: Callable[[], object]
+
+    def __post_init__(self) -> None:
+        self.generation = 0
+        """Increases whenever everything must be registered again; 0: nothing was registered yet."""
+        self.up = False
+        """Whether the last lease check succeeded."""
+        self.pending: Extent = NOTHING
+        self.rejoin = False
+        """Take a new epoch, because it is unknown what the current one has left in Redis."""
+        self._links = (self.data_link, self.keeper.link)
+        self._cleanup = DeadNodeCleanup(self.pipeline, self.data_link.counters, self.apps)
+        self._tick_seconds = min(_TICK_SECONDS, self.keeper.renew_seconds)
+        self._epoch = 0
+        self._refusal = ""
+        self._is_clock_wrong = False
+        self._connects = 0
+        self._life = b""
+        """The life of the data in Redis; ``b""``: not known."""
+        self._wake = Signal()
+        self._ticked = Signal()
+        self._greenlet: gevent.Greenlet[..., None] | None = None
+        self._jobs: dict[str, gevent.Greenlet[..., None]] = {}
+
+    # --- interface ------------------------------------------------------------------------------------------
+
+    def join(self) -> None:
+        """The first check. Raises :class:`~imserver.gateway.errors.StartError` and RedisUnavailable.
+        Switches."""
+        self.keeper.join()
+        self._joined()
+        self.pending = NOTHING
+        self.up = True
+        self.pipeline.probe()
+        self._check_restart()
+
+    def start(self) -> None:
+        """Start the greenlet."""
+        self._greenlet = gevent.spawn(self._run)
+
+    def stop(self) -> None:
+        """End all greenlets. Switches."""
+        greenlets = [*self._jobs.values(), *([self._greenlet] if self._greenlet is not None else [])]
+        gevent.killall(greenlets)
+
+    def request(self, extent: Extent) -> None:
+        """Register sessions again as soon as possible. Never switches."""
+        self.pending = max(self.pending, extent)
+
+    def wake(self) -> None:
+        """Check now instead of at the next tick. Never switches."""
+        self._wake.set()
+
+    def look_again(self) -> None:
+        """Read the leases again, and wait as long as an exchange may take."""
+        self._ticked.clear()
+        self._wake.set()
+        self._ticked.wait(self.keeper.link.seconds)
+
+    # --- greenlet -------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        """Greenlet: one check per tick."""
+        while True:
+            self._wake.wait(until_beat(self._tick_seconds))
+            self._wake.clear()
+            try:
+                self._tick()
+            except RedisUnavailable as error:
+                self._joined()
+                if self.up or (error.refused and str(error) != self._refusal):
+                    log.warning("lease not renewed: %s", error)
+                self.up = False
+                self._refusal = str(error) if error.refused else ""
+            except Exception:
+                log.exception("checking the lease failed")
+            self._ticked.set()
+
+    def _tick(self) -> None:
+        keeper, changed = self.keeper, False
+        try:
+            if not keeper.lease.epoch or self.rejoin:
+                self._rejoin()
+            else:
+                changed = keeper.refresh()
+        except LeaseLost:
+            log.warning("the lease of epoch %d was lost, taking a new epoch", keeper.lease.epoch)
+            self._rejoin()
+        self._check_clock()
+        self._joined()
+        if changed:
+            self.leases_changed()
+        if not self.up:
+            self.up = True
+            log.info("Redis is available; this node has epoch %d", self._epoch)
+        data_link, lease_link = self._links
+        # An idle connection for the data may still lead to the server before.
+        needs_probe = not self.pipeline.closed or data_link.life != lease_link.life
+        if needs_probe and not self.pipeline.probe():
+            return
+        self._check_restart()
+        if self.pending:
+            self._job("re-registration", self._run_reregistration)
+        if keeper.cleans_up:
+            self._job("cleanup", self._run_cleanup)
+
+    def _check_clock(self) -> None:
+        """Tell the operator when the clock of this node begins or ends to differ from that of Redis."""
+        ahead = self.keeper.clock_seconds
+        if (abs(ahead) > CLOCK_SECONDS) == self._is_clock_wrong:
+            return
+        self._is_clock_wrong = not self._is_clock_wrong
+        if self._is_clock_wrong:
+            log.warning(
+                "the clock of this node is %.1f s %s that of Redis: tokens expire too %s, and times of "
+                "messages are wrong. Let a time service set it",
+                abs(ahead),
+                *(("ahead of", "early") if ahead > 0 else ("behind", "late")),
+            )
+        else:
+            log.info("the clock of this node agrees with that of Redis")
+
+    def _rejoin(self) -> None:
+        try:
+            self.keeper.join()
+        except StartError as error:
+            raise RedisUnavailable(f"this node must not join: {error}", refused=True) from None
+        self.rejoin = False
+
+    def _joined(self) -> None:
+        """If the epoch is new, everything has to be registered again."""
+        if self.keeper.lease.epoch != self._epoch:
+            self._epoch = self.keeper.lease.epoch
+            self.data_link.counters.epochs += 1
+            self.generation += 1
+            self.request(EVERYTHING)
+            self.leases_changed()
+
+    # --- recovery -------------------------------------------------------------------------------------------
+
+    def _check_restart(self) -> None:
+        """After a new connection: data of another life, or of an unknown one, may lack the last writes."""
+        connects = sum(link.connects for link in self._links)
+        if connects == self._connects:
+            return
+        life = self._links[0].life
+        if self._connects and (not life or life != self._life):
+            log.warning("Redis was restarted or has failed over: registering all sessions again")
+            self.generation += 1
+            self.request(EVERYTHING)
+        self._connects, self._life = connects, life
+
+    def _job(self, name: str, run: Callable[[], None]) -> None:
+        """Run a job in a greenlet unless it is running."""
+        if name not in self._jobs or self._jobs[name].dead:
+            self._jobs[name] = gevent.spawn(run)
+
+    def _run_reregistration(self) -> None:
+        take_turns(len(self.keeper.table.live))
+        extent, self.pending = self.pending, NOTHING
+        try:
+            self.reregister(extent)
+        except Interrupted:
+            self.request(extent)
+        except Exception:
+            log.exception("re-registration failed")
+
+    def _run_cleanup(self) -> None:
+        table = self.keeper.table
+        try:
+            self._cleanup.run(
+                table.dead_epochs, lambda node: any(lease.node == node for lease in table.live.values())
+            )
+        except Interrupted:
+            log.info("dead-node cleanup was interrupted")
+        except Exception:
+            log.exception("dead-node cleanup failed")

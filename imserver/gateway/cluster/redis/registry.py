@@ -1,0 +1,354 @@
+"""The registry of nodes that share a Redis.
+
+The data model is described in :mod:`imserver.gateway.cluster.redis.scripts`. Calls share one pipeline; the
+lease has a connection of its own, so that a pipeline full of logins never delays a renewal.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
+from itertools import islice
+from time import monotonic
+from typing import Any, Final
+
+import gevent
+
+from imserver.gateway.cluster.redis.connection import RedisUnavailable, TrackedKeys, address_of
+from imserver.gateway.cluster.redis.history import RedisHistory
+from imserver.gateway.cluster.redis.lease import LeaseKeeper
+from imserver.gateway.cluster.redis.pipeline import Pipeline, open_link
+from imserver.gateway.cluster.redis.presence import (
+    RECORD_SECONDS,
+    ChannelLookup,
+    Lookup,
+    SessionCommands,
+    WrittenBuckets,
+    decoded,
+    encoded,
+    record_key,
+)
+from imserver.gateway.cluster.redis.recovery import (
+    EVERYTHING,
+    UNREGISTERED,
+    Extent,
+    Interrupted,
+    RegistryRecovery,
+    extend_records,
+)
+from imserver.gateway.cluster.redis.scripts import ATTEMPT
+from imserver.gateway.cluster.registry import (
+    Lease,
+    RegistryCounters,
+    RegistryEvents,
+    Session,
+    SessionRef,
+    SessionRegistration,
+)
+from imserver.gateway.config.settings import ClusterSettings, RedisSettings
+from imserver.gateway.errors import StartError, StorageUnavailable
+
+log = logging.getLogger(__name__)
+
+_REREGISTER_SESSIONS: Final = 200
+_REREGISTER_PAUSE_SECONDS: Final = 0.01
+_UNREPORTED_LIMIT: Final = 100_000
+
+
+class RedisRegistry:
+    """See :class:`imserver.gateway.cluster.registry.SoloRegistry`. Owner of logouts that Redis has not
+    confirmed.
+
+    ``apps``: of this node. ``dedupe_seconds``: lifetime of an accepted message id. Methods may switch unless
+    they say otherwise. They return None if Redis does not answer within ``cluster.redis_seconds`` (at once
+    while it is known to be unavailable).
+    """
+
+    def __init__(
+        self,
+        redis: RedisSettings,
+        cluster: ClusterSettings,
+        apps: Collection[str],
+        dedupe_seconds: float = 43200.0,
+        created: Callable[[str], int] = lambda _: 0,
+    ) -> None:
+        self.counters = RegistryCounters()
+        self._events: RegistryEvents
+        self._address = address = address_of(redis)
+        single = address.kind != "cluster"
+        tracked = TrackedKeys()
+        data_link = open_link(address, cluster.redis_seconds, self.counters, tracked)
+        lease_link = open_link(address, cluster.redis_seconds, self.counters)
+        self.keeper = LeaseKeeper(
+            lease_link,
+            cluster.lease_seconds,
+            cluster.renew_seconds,
+            lambda entries: gevent.spawn(self._notify_replaced, entries),
+        )
+        self.pipeline = Pipeline(data_link, self.keeper.alive, lambda: self.recovery.request(UNREGISTERED))
+        self.recovery = RegistryRecovery(
+            keeper=self.keeper,
+            pipeline=self.pipeline,
+            data_link=data_link,
+            apps=apps,
+            reregister=self._reregister,
+            leases_changed=lambda: gevent.spawn(self._events.leases_changed),
+        )
+        self._commands = SessionCommands(self.keeper, single)
+        self._written = WrittenBuckets(self.keeper)
+        lookup = Lookup(self.pipeline, self.keeper, self.recovery, tracked, dedupe_seconds)
+        self.find = lookup.find
+        self.find_in_apps = lookup.find_in_apps
+        self.find_and_claim = lookup.find_and_claim
+        self.claim = lookup.claim
+        self.settle = lookup.settle
+        self.results = lookup.results
+        self._channels = channels = ChannelLookup(self.pipeline, self.keeper, self.recovery, data_link)
+        self.report_channels = channels.report
+        self.find_channels = channels.find
+        self.history = RedisHistory(self.pipeline, single, created)
+        self._extent: Extent = EVERYTHING
+        self._unreported_ends: dict[int, Session] = {}
+        self._recorder: gevent.Greenlet[..., None] | None = None
+
+    # --- the node -------------------------------------------------------------------------------------------
+
+    @property
+    def lease(self) -> Lease:
+        return self.keeper.lease
+
+    def start(self, lease: Lease, events: RegistryEvents) -> Lease:
+        """Register this node; returns its lease with the epoch.
+
+        Epoch 0: Redis is unavailable; the node works alone and is registered when it is back. Raises
+        :class:`~imserver.gateway.errors.StartError` if this node must not join: its secret or database
+        differs from the cluster's, its address is that of a live node on another machine, or Redis rejects
+        the user or password.
+        """
+        self._events = events
+        self.keeper.lease = lease
+        self.pipeline.start()
+        where = self._address.text
+        try:
+            self.recovery.join()
+        except RedisUnavailable as error:
+            if error.refused:
+                self._end_greenlets()
+                raise StartError(f"Redis at {where}: {error}") from None
+            log.warning(
+                "Redis at %s is unavailable, this node works alone until it is back: %s", where, error
+            )
+        except StartError:
+            self._end_greenlets()
+            raise
+        self._channels.started()
+        self.recovery.start()
+        self._recorder = gevent.spawn(self._extend_records)
+        return self.lease
+
+    def stop(self, clean: bool = False) -> None:
+        """Give back the lease. ``clean``: no session is left; otherwise other nodes clean up."""
+        self._end_greenlets()
+        try:
+            self.keeper.leave(clean and not self._unreported_ends)
+        except RedisUnavailable as error:
+            log.info("the lease was not released, Redis is unavailable: %s", error)
+        self.keeper.link.close()
+
+    def _end_greenlets(self) -> None:
+        """End all greenlets and close both connections."""
+        self.recovery.stop()
+        if self._recorder is not None:
+            self._recorder.kill()
+        self.pipeline.stop()
+        self.keeper.link.close()
+
+    def healthy(self) -> bool:
+        return self.pipeline.closed and self.keeper.alive()
+
+    def registered(self, session: Session) -> bool:
+        """Whether Redis knows the session, as far as this node can tell. Never switches."""
+        return session.generation == self.recovery.generation != 0
+
+    def leases(self) -> Mapping[int, Lease]:
+        return self.keeper.table.live
+
+    def add_lease(self, lease: Lease) -> None:
+        """Another node has announced itself. It counts as live until the next refresh. Never switches."""
+        self.keeper.table.add(lease)
+
+    def generation(self) -> int:
+        """Increases whenever everything must be registered again, as after a flush. Never switches."""
+        return self.recovery.generation
+
+    def report(
+        self, connections: int, counts: Mapping[str, int], draining: bool = False, unsettled: bool = False
+    ) -> None:
+        if self.keeper.report(connections, counts, draining, unsettled):
+            self.recovery.wake()
+
+    def report_database(self, database: str) -> None:
+        """Publish the id of this node's database with the next renewal, soon. Never switches."""
+        self.keeper.report_database(database)
+        if self.keeper.lease.epoch:
+            self.recovery.wake()
+
+    # --- sessions -------------------------------------------------------------------------------------------
+
+    def register(
+        self, session: Session, replacing: Collection[SessionRef] = ()
+    ) -> SessionRegistration | None:
+        """Register a session under its policy, in one atomic step.
+
+        ``replacing`` are sessions that are known to be dead although their nodes are live: they do not block
+        under ``refuse``. After None the session is registered again later (:class:`RegistryEvents`).
+        """
+        registration = self._register(session, replacing)
+        if registration is not None and registration.refused:
+            dead = [ref for ref in registration.others if self.keeper.table.is_dead(ref.epoch)]
+            if dead:
+                # Rare: an epoch that was already cleaned up has written again.
+                registration = self._register(session, [*replacing, *dead])
+        return registration
+
+    def _register(self, session: Session, replacing: Collection[SessionRef]) -> SessionRegistration | None:
+        generation = self.recovery.generation
+        written = self._written.commands_before((session,), generation)
+        replies = self.pipeline.execute([*written, self._commands.register(session, replacing)])
+        registration = None
+        if replies is not None:
+            registration = self._commands.registration(session, replies[-1], generation)
+        if registration is None:
+            self._written.forget()
+            self.recovery.request(UNREGISTERED)
+            return None
+        for command in self._commands.after_register(session, registration):
+            self.pipeline.post(command)
+        if generation != self.recovery.generation:
+            self.recovery.request(EVERYTHING)
+        return registration
+
+    def unregister(self, session: Session) -> bool | None:
+        """End a session, also if its registration was not answered. True: its user has no addressed session
+        left. False: it was no longer addressed, or others are. None: unknown; the registry ends it later."""
+        replies = self.pipeline.execute_all([self._commands.unregister(session)])
+        if replies is None:
+            self.recovery.request(UNREGISTERED)
+            self._unreported_ends[session.id] = session
+            if len(self._unreported_ends) > _UNREPORTED_LIMIT:
+                # The queue overflows: a new epoch invalidates all of them.
+                self._unreported_ends.clear()
+                self.recovery.rejoin = True
+            return None
+        for command in self._commands.after_unregister(session, replies[0]):
+            self.pipeline.post(command)
+        return bool(replies[0] == 1 or (replies[0] == 2 and not self.registered(session)))
+
+    def forget_user(self, app: str, user: str) -> None:
+        """Delete the readable record, when the last session has ended: its end writes the record. A user who
+        is online again for five seconds keeps it. Raises StorageUnavailable."""
+        end = monotonic() + 5.0
+        while (refs := self.find(app, [user])) is not None and refs[0]:
+            if monotonic() > end:
+                return
+            gevent.sleep(0.05)
+        key = record_key(app, encoded(user))
+        if refs is None or self.pipeline.execute_all([("DEL", key)]) is None:
+            raise StorageUnavailable("Redis does not answer")
+
+    def attempt(self, name: str, most: float, each_seconds: float, weight: float) -> float | None:
+        """Count ``weight`` attempts under a name for all nodes, at most ``most``.
+
+        Each attempt expires after ``each_seconds``. A negative weight takes some back. 0 counts nothing, and
+        asks about one. Returns 0, or the seconds after which they would be counted. None: the caller must
+        count locally.
+        """
+        key = "imserver:attempts:" + sha256(encoded(name)).hexdigest()  # names contain phone numbers
+        replies = self.pipeline.execute_all([("EVALSHA", ATTEMPT, 1, key, most, each_seconds * 1000, weight)])
+        return None if replies is None else int(replies[0]) / 1000
+
+    # --- temporary values: as LocalValues -------------------------------------------------------------------
+
+    def put_value(self, key: str, value: bytes, seconds: float) -> None:
+        self._value_command("SET", key, value, "PX", max(int(seconds * 1000), 1))
+
+    def value(self, key: str) -> bytes | None:
+        value: bytes | None = self._value_command("GET", key)
+        return value
+
+    def remove_value(self, key: str) -> bool:
+        return bool(self._value_command("DEL", key))
+
+    def _value_command(self, name: str, key: str, *more: Any) -> Any:
+        replies = self.pipeline.execute_all([(name, "imserver:values:" + key, *more)])
+        if replies is None:
+            raise StorageUnavailable("Redis does not answer")
+        return replies[0]
+
+    # --- re-registration ------------------------------------------------------------------------------------
+
+    def reregister(self, sessions: Iterable[Session]) -> Iterator[tuple[Session, SessionRegistration]]:
+        """Register sessions again with their numbers, at a limited rate.
+
+        Reads ``sessions`` lazily, a batch at a time. The caller must unregister a session that ends while its
+        batch is sent. Stops early if Redis becomes unavailable.
+        """
+        waiting, extent, refused = iter(sessions), self._extent, False
+        while batch := list(islice(waiting, _REREGISTER_SESSIONS)):
+            started, generation = monotonic(), self.recovery.generation
+            written = self._written.commands_before(batch, generation)
+            registering = [self._commands.register(session, late=True) for session in batch]
+            replies = self.pipeline.execute([*written, *registering])
+            if replies is None:
+                self._written.forget()
+                self.recovery.request(extent)
+                return
+            took = monotonic() - started
+            for session, reply in zip(batch, replies[len(written) :], strict=True):
+                registration = self._commands.registration(session, reply, generation)
+                if registration is None:
+                    refused = True
+                    continue
+                for command in self._commands.after_register(session, registration):
+                    self.pipeline.post(command)
+                self.counters.reregistered += 1
+                yield session, registration
+            # All nodes may do the same at once: the busier Redis is, the longer the pause.
+            gevent.sleep(_REREGISTER_PAUSE_SECONDS + 2 * took)
+        if refused:
+            self.recovery.request(UNREGISTERED)
+
+    def _reregister(self, extent: Extent) -> None:
+        """Unregister sessions that have ended meanwhile, then register again. Raises Interrupted."""
+        while self._unreported_ends:
+            batch = list(islice(self._unreported_ends.values(), _REREGISTER_SESSIONS))
+            if self.pipeline.execute([self._commands.unregister(session) for session in batch]) is None:
+                raise Interrupted
+            for session in batch:
+                self._unreported_ends.pop(session.id, None)
+            gevent.sleep(_REREGISTER_PAUSE_SECONDS)
+        self._extent = extent
+        self._events.reregister(extent == EVERYTHING)
+
+    def _notify_replaced(self, entries: Sequence[bytes]) -> None:
+        """Greenlet: report sessions of this node that are no longer addressed."""
+        self.counters.late_replacements += len(entries)
+        for entry in entries:
+            session_id, app, user = entry.split(b"\0", 2)
+            try:
+                self._events.replaced(decoded(app), decoded(user), int(session_id))
+            except Exception:
+                log.exception("a replaced session was not removed")
+
+    def _extend_records(self) -> None:
+        """Greenlet: extend the records of sessions that outlive a record."""
+        while True:
+            gevent.sleep(RECORD_SECONDS / 4 * random.uniform(0.75, 1.25))
+            try:
+                extend_records(self.pipeline, self._events.sessions())
+            except Interrupted:
+                continue
+            except Exception:
+                log.exception("extending the records of this node's sessions failed")

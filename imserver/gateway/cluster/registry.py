@@ -1,0 +1,283 @@
+"""The registry: live nodes, the sessions of each user, channels, message ids and temporary values.
+
+:class:`SoloRegistry` serves a node without Redis,
+:class:`imserver.gateway.cluster.redis.registry.RedisRegistry` the nodes that share a Redis.
+
+Each start of a node has its own *epoch*, a number that is never used again. The data of a node
+counts only while its *lease* is live. Data of other epochs is ignored, so answers stay right after a node was
+killed.
+"""
+
+from __future__ import annotations
+
+import _socket
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from itertools import count
+from time import monotonic
+from typing import Final, Literal
+
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from imserver.gateway.metrics import Histogram
+
+MAX_VALUES: Final = 100_000
+"""Limit of the temporary values in memory. Beyond it the oldest are dropped."""
+
+next_session_id: Final = count(1).__next__
+"""Session ids: unique in this process, across its epochs."""
+
+
+class Lease(Struct, frozen=True):
+    """One epoch of a node, as other nodes see it.
+
+    ``node`` is ``ip:rpcPort``; ``control`` and ``data`` are its RPC addresses (``tcp://ip:port``); ``host``
+    names its machine; ``fingerprint`` identifies its secret; ``version`` is that of the RPC.
+    ``connections``, ``counts`` (users by app) and ``draining`` are as of the last renewal.
+    """
+
+    node: str
+    epoch: int = 0
+    control: str = ""
+    data: str = ""
+    fingerprint: str = ""
+    started_at: float = 0.0
+    host: str = ""
+    public_ws_url: str = ""
+    connections: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    draining: bool = False
+    version: int = 1
+    birth: int = 0
+    """Identifies the process across its epochs; 0: an older version."""
+    clients: str = ""
+    """``ip:port`` to which clients connect, for operators; may be empty."""
+    unsettled: bool = False
+    """The registry does not know all its channels. Send it every channel publication."""
+    database: str = ""
+    """The id of its database; empty if it has none."""
+    features: str = ""
+    """Empty: nodes of the release before compare it with the names of their features, which are fewer."""
+    second_fingerprint: str = ""
+    """That of the second secret that it accepts; empty: none, or an older version."""
+    file: str = ""
+    """The SQLite file that it makes at its first write; empty: it had a database at the start."""
+    feature_names: str = ""
+    """``core`` and the sorted names of its features, with spaces between; empty: an older version."""
+
+
+class Session(Struct, gc=False, eq=False):
+    """A logged-in connection, as its node registers it. Owner: the node's sessions.
+
+    ``id`` is known before the registry answers, so that a session whose registration was lost can still be
+    unregistered or registered again. The registry sets ``number`` (0: none yet) and ``generation``. Of two
+    sessions that exclude each other the one with the higher number stays. Numbers are in the order in which
+    sessions began, also of those that are registered late.
+    """
+
+    app: str
+    user: str
+    device: str = ""
+    policy: str = "newest"
+    peer: str = ""
+    """``ip:port`` of the client, for the record that operators read."""
+    login_time: int = 0
+    """Unix seconds, for the same record."""
+    heartbeat_time: int = 0
+    """Unix seconds of the last heartbeat, for the record of the logout; set when the session ends."""
+    id: int = field(default_factory=next_session_id)
+    number: int = 0
+    generation: int = 0
+    """The registry generation in which it was last registered; see ``RedisRegistry.generation``."""
+    began: float = field(default_factory=monotonic)
+
+
+class SessionRef(Struct, frozen=True, gc=False):
+    """A user's addressed session: ``id`` on the node with ``epoch``."""
+
+    epoch: int
+    id: int
+    number: int
+    device: str = ""
+
+
+class ReportedMembers(Struct, frozen=True, gc=False):
+    """Number of connections of this node in a channel; 0: none left."""
+
+    app: str
+    channel: str
+    members: int
+
+
+class SessionRegistration(Struct, gc=False):
+    """The result of registering a session.
+
+    The session is addressed, or one of these: ``refused`` (policy ``refuse``; ``others`` are the sessions
+    that block it; nothing was changed), ``superseded`` (when registered again, or by a login that Redis
+    carried out late: a session with a higher number exists).
+
+    ``replaced`` are sessions that are no longer addressed, of any node. Under ``newest`` their nodes forget
+    them silently, under ``single`` and ``refuse`` they close them. A node that misses the message learns it
+    at its next lease renewal (:attr:`RegistryEvents.replaced`).
+    """
+
+    number: int = 0
+    replaced: tuple[SessionRef, ...] = ()
+    refused: bool = False
+    others: tuple[SessionRef, ...] = ()
+    superseded: bool = False
+
+    @property
+    def addressed(self) -> bool:
+        """Whether the session is addressed now."""
+        return not (self.refused or self.superseded)
+
+
+class Claim(Struct, frozen=True, gc=False):
+    """The result of claiming a message id.
+
+    ``mine``: deliver, then settle the claim. ``repeat``: the id was accepted before. ``pending``: claimed by
+    another request whose outcome is open; ask again later. A claim that is never settled expires after 10 s.
+    """
+
+    key: str
+    state: Literal["mine", "repeat", "pending"]
+    token: str = ""
+
+
+class RegistryCounters(Struct, gc=False):
+    """Counters of the registry since the start."""
+
+    round_trips: int = 0
+    """Pipelines sent, those of the lease included."""
+    commands: int = 0
+    errors: int = 0
+    """Pipelines that failed, time-outs included."""
+    timeouts: int = 0
+    unanswered: int = 0
+    """Calls without an answer (None)."""
+    epochs: int = 0
+    """Number of epochs of this node; above 1 a lease was lost."""
+    reregistered: int = 0
+    late_replacements: int = 0
+    """Replaced sessions found at a lease renewal."""
+    cleaned_users: int = 0
+    """Users of dead nodes that this node marked offline."""
+    seconds: Histogram = field(default_factory=Histogram)
+    """Duration of the pipelines that were answered."""
+
+
+class RegistryEvents(Struct, frozen=True):
+    """Callbacks of a shared registry, called from its own greenlets. They may switch."""
+
+    sessions: Callable[[], Iterable[Session]]
+    """All addressed sessions of this node, to extend their records. Iterated lazily, with switches."""
+    reregister: Callable[[bool], None]
+    """Register sessions again: all (True: Redis was restarted or flushed, or the lease was lost), or those
+    that are not ``registered`` (False: Redis was unavailable). Called again if it was interrupted."""
+    replaced: Callable[[str, str, int], None]
+    """A session of this node (app, user, session id), which may have ended, is not addressed. May repeat."""
+    leases_changed: Callable[[], None]
+    """The set of live leases, or the epoch of this node, has changed."""
+
+
+def own_address() -> str:
+    """The first address of this machine that is not loopback, else 127.0.0.1.
+
+    Asks the routing table by connecting a datagram socket, which sends nothing. The socket is raw, because
+    the supervisor calls this too and must not start a gevent loop.
+    """
+    sock = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
+    try:
+        sock.connect(("192.0.2.1", 9))
+        address: str = sock.getsockname()[0]
+    except OSError:
+        return "127.0.0.1"
+    finally:
+        sock.close()
+    return address
+
+
+def advertised_address(advertise: str, only_local: bool) -> str:
+    """The address for other nodes: the setting, else one of this machine (loopback if ``only_local``)."""
+    return advertise or ("127.0.0.1" if only_local else own_address())
+
+
+def node_name(advertise: str, rpc_port: int) -> str:
+    """The id of a node: the advertised address, or that of this machine, and its RPC port."""
+    return f"{advertise or own_address()}:{rpc_port}"
+
+
+EPOCH: Final = 1
+"""The only epoch, because no other node can remember an earlier one."""
+
+
+class SoloRegistry:
+    """What every node needs of its registry. Owner of the lease of a node alone. For registration, lookup and
+    claims see :class:`imserver.gateway.cluster.redis.registry.RedisRegistry`."""
+
+    def __init__(self, lease: Lease) -> None:
+        self.lease = replace(lease, epoch=EPOCH)
+        """The lease of this node; ``epoch`` is 0 until the registry has been reached."""
+        self._leases = {EPOCH: self.lease}
+
+    def stop(self) -> None:
+        """Give back the lease."""
+        self._leases = {}
+
+    def healthy(self) -> bool:
+        """Whether the registry answers and the lease is live. Never switches."""
+        return bool(self._leases)
+
+    def leases(self) -> Mapping[int, Lease]:
+        """The live leases by epoch, own included, about a second old. Never switches."""
+        return self._leases
+
+    def report(
+        self, connections: int, counts: Mapping[str, int], draining: bool = False, unsettled: bool = False
+    ) -> None:
+        """Update the own lease; other nodes see it at the next renewal. Never switches."""
+        self.lease = replace(
+            self.lease, connections=connections, counts=dict(counts), draining=draining, unsettled=unsettled
+        )
+        self._leases = {EPOCH: self.lease}
+
+    def forget_user(self, app: str, user: str) -> None:
+        """Remove what is left of an erased user, whose sessions end. Switches. Raises StorageUnavailable."""
+
+
+class LocalValues:
+    """Values by key that nodes share for minutes, such as logins with a provider that are running. Owner of
+    those of a node without Redis.
+
+    All methods may switch, and raise StorageUnavailable if Redis does not answer. In a cluster
+    :class:`imserver.gateway.cluster.redis.registry.RedisRegistry` has the values, so any node may continue
+    what another one has begun.
+    """
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._values: OrderedDict[str, tuple[bytes, float]] = OrderedDict()
+        """Key → value and end, the oldest first."""
+
+    def put_value(self, key: str, value: bytes, seconds: float) -> None:
+        """Store a value for a time."""
+        now = self._clock()
+        self._values.pop(key, None)
+        self._values[key] = value, now + seconds
+        while self._values:
+            oldest, (_, end) = next(iter(self._values.items()))
+            if end > now and len(self._values) <= MAX_VALUES:
+                break
+            del self._values[oldest]
+
+    def value(self, key: str) -> bytes | None:
+        """The value of a key; None if it has none any more."""
+        value, end = self._values.get(key, (None, 0.0))
+        return value if end > self._clock() else None
+
+    def remove_value(self, key: str) -> bool:
+        """Delete a value. Of several callers at once, one gets True."""
+        _, end = self._values.pop(key, (b"", 0.0))
+        return end > self._clock()

@@ -1,0 +1,556 @@
+"""One peer: its send queue, data and control channels, and circuit breakers.
+
+Items are opaque bytes. The items queued in one loop iteration leave in one *batch*:
+
+RPC version, sender's epoch, destination's epoch, number of the first item, items
+
+Numbers count the items from one sender's epoch to one destination's epoch, from 1. So a receiver drops what
+was meant for an earlier epoch of itself, and knows how many items of a lost batch are missing. The channel is
+one-way: the sender does not learn that a batch was lost.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import deque
+from collections.abc import Callable, Mapping
+from time import monotonic
+from typing import Final
+
+import gevent
+import zerorpc
+import zmq
+from gevent.event import Event as Signal
+from gevent.lock import BoundedSemaphore
+from msgspec import Struct
+
+from imserver.gateway.cluster.registry import Lease
+from imserver.gateway.cluster.rpc.counters import PeerBusy, PeerUnavailable, RpcCounters
+from imserver.gateway.cluster.rpc.curve import CurveKeys
+from imserver.gateway.cluster.rpc.wire import (
+    BUSY,
+    FAILED,
+    OK,
+    REASONS,
+    ControlClient,
+    DataSender,
+    SocketFull,
+    ZmqSocket,
+)
+from imserver.gateway.logging import RateLimitedLog
+from imserver.gateway.model import Service
+
+log = logging.getLogger(__name__)
+
+ITEM_BYTES: Final = 1024 * 1024
+"""Largest item. With its batch it must stay below the receiver's limit (2 MB)."""
+BATCH_BYTES: Final = 128 * 1024
+BATCH_ITEMS: Final = 256
+"""Also the number of items a receiver handles before it yields."""
+LATE_SECONDS: Final = 0.1
+"""A ping whose limit is noticed so late says nothing about the peer: its answer may lie here unread."""
+
+
+class SendQueue:
+    """The items queued for one peer, bounded in number and bytes. Owner: the peer; never switches."""
+
+    def __init__(self, limit_items: int, limit_bytes: int) -> None:
+        self.items: deque[bytes] = deque()
+        self.bytes = 0
+        self._limit_items = limit_items
+        self._limit_bytes = limit_bytes
+
+    def add(self, item: bytes) -> bool:
+        """Append an item. False: the queue is full."""
+        size = self.bytes + len(item)
+        if size > self._limit_bytes or len(self.items) >= self._limit_items or len(item) > ITEM_BYTES:
+            return False
+        self.items.append(item)
+        self.bytes = size
+        return True
+
+    def take(self) -> list[bytes]:
+        """Remove and return the items of the next batch, in order; at least one, unless none waits."""
+        items = self.items
+        if self.bytes <= BATCH_BYTES and len(items) <= BATCH_ITEMS:
+            batch = list(items)
+            items.clear()
+            self.bytes = 0
+            return batch
+        batch = [items.popleft()]
+        size = len(batch[0])
+        while items and len(batch) < BATCH_ITEMS and size + len(items[0]) <= BATCH_BYTES:
+            item = items.popleft()
+            size += len(item)
+            batch.append(item)
+        self.bytes -= size
+        return batch
+
+    def put_back(self, batch: list[bytes]) -> None:
+        """Undo :meth:`take`."""
+        self.items.extendleft(reversed(batch))
+        self.bytes += sum(map(len, batch))
+
+    def clear(self) -> int:
+        """Drop all items; returns their number."""
+        count = len(self.items)
+        self.items.clear()
+        self.bytes = 0
+        return count
+
+
+class Peer:
+    """One epoch of another node. Connected on first use. Owner: the RPC."""
+
+    def __init__(
+        self,
+        rpc_context: RpcContext,
+        lease: Lease,
+        number: int,
+        queue: SendQueue,
+        wake: Callable[[Peer], None],
+    ) -> None:
+        """``number`` is that of the last item sent to it; ``wake`` schedules :meth:`flush`."""
+        self.lease = lease
+        self.number = number
+        self.queue = queue
+        self.control = ControlChannel(rpc_context, lease)
+        self.link = Breaker(2)
+        """Circuit of the node: opened by failed pings and by a stalled send queue."""
+        self.watcher: gevent.Greenlet[..., None] | None = None
+        """Probes the peer while its state is in doubt."""
+        self._rpc = rpc_context
+        self._wake = wake
+        self._sender: DataSender | None = None
+        self._gone = False
+        self._due = False
+        """A flush is scheduled, by this node or by ZeroMQ."""
+        self._connected_at = 0.0
+        self.blocked_since = 0.0
+        """Time since which ZeroMQ accepts no items; 0: it accepts them."""
+        self._unanswered_since = 0.0
+        """Time of the first item since which nothing was received; 0: none."""
+        self._used = True
+        self._idle_since = 0.0
+        self._connect_failed = RateLimitedLog(log, "%s")
+        self._overflow = RateLimitedLog(log, "peer %s: send queue full, dropping items")
+
+    # --- data -----------------------------------------------------------------------------------------------
+
+    def send(self, item: bytes) -> bool:
+        """Queue an item. Never switches."""
+        if not self.link.closed:
+            self._rpc.counters.refused += 1
+            return False
+        if not self.queue.add(item):
+            self._rpc.counters.overflows += 1
+            self._overflow(self.lease.node)
+            return False
+        if not self._due:
+            self._due = True
+            self._wake(self)
+        return True
+
+    @property
+    def waits(self) -> bool:
+        """Whether queued items may still be sent."""
+        return bool(self.queue.items and self.link.closed)
+
+    def flush(self) -> bool:
+        """Pass queued items to ZeroMQ in batches. True: call again, there is more. Never switches."""
+        queue, rpc_context, lease = self.queue, self._rpc, self.lease
+        counters = rpc_context.counters
+        self._due = False
+        try:
+            sender = self._sender or self._connect()
+        except PeerUnavailable as error:
+            self._connect_failed(error)
+            self._block()
+            return False
+        for turn in range(8):
+            if not queue.items:
+                break
+            before = queue.bytes
+            items = queue.take()
+            try:
+                version = min(rpc_context.version, lease.version)
+                sender.send(version, rpc_context.epoch, lease.epoch, self.number + 1, items)
+            except SocketFull:
+                queue.put_back(items)
+                self._block(moved=turn > 0)
+                return False
+            self.number += len(items)
+            counters.sent += len(items)
+            counters.batches_sent += 1
+            counters.bytes_sent += before - queue.bytes
+        self.blocked_since = 0.0
+        self._unanswered_since = self._unanswered_since or monotonic()
+        self._used = True
+        return bool(queue.items)
+
+    def _block(self, moved: bool = False) -> None:
+        # ZeroMQ wakes the flusher when it accepts items again.
+        self._due = True
+        if moved or not self.blocked_since:
+            self.blocked_since = monotonic()
+
+    def _connect(self) -> DataSender:
+        if self._gone:
+            raise PeerUnavailable(self.lease.node, "its lease is gone")
+        zmq_socket = self._rpc.connect_to(self.lease, zmq.PUSH, self.lease.data, self._writable)
+        self._connected_at = monotonic()
+        self._sender = DataSender(self._rpc.context, zmq_socket, self._rpc.counters)
+        return self._sender
+
+    def _writable(self) -> None:
+        if self.blocked_since:
+            self._wake(self)
+
+    # --- questions ------------------------------------------------------------------------------------------
+
+    def query(self, kind: str, body: bytes, seconds: float, slow: bool = False) -> bytes:
+        """Query the peer for at most ``seconds`` (``slow``: by :meth:`ControlChannel.query_slowly`). Raises
+        PeerUnavailable."""
+        if not self.link.closed:
+            raise PeerUnavailable(self.lease.node, "its circuit is open")
+        self._used = True
+        breaker = self.control.breaker
+        was_closed = breaker.closed
+        query = self.control.query_slowly if slow else self.control.query
+        try:
+            answer = query(kind, body, seconds)
+        finally:
+            if was_closed and not breaker.closed:
+                self._opened()
+        self._unanswered_since = 0.0
+        return answer
+
+    def _opened(self) -> None:
+        self._rpc.counters.breaker_opens += 1
+        # Probe soon whether it is slow or down.
+        self._unanswered_since = self._unanswered_since or monotonic() - self._rpc.seconds.silence
+
+    # --- state ----------------------------------------------------------------------------------------------
+
+    @property
+    def active(self) -> bool:
+        """Whether there is anything to monitor."""
+        return bool(self._sender or self.blocked_since or self.control.connected or not self.link.closed)
+
+    def needs_probe(self, now: float) -> bool:
+        """Whether to probe the peer; closes idle channels. Call it now and then while :attr:`active`."""
+        seconds = self._rpc.seconds
+        if self._used:
+            self._used, self._idle_since = False, now
+        elif not self.waits and now - self._idle_since > seconds.idle:
+            self._disconnect_data(round(1000 * seconds.idle_linger))
+            self.control.disconnect()
+        patient_until = max(self.blocked_since + seconds.stall, self._connected_at + seconds.connect)
+        stalled = bool(self.blocked_since) and now > patient_until
+        if stalled and self._sender is not None:
+            stalled = self._is_stalled()  # not if only this loop was late
+        if stalled and self.link.closed:
+            self.link.trip()
+            self._opened()
+            log.warning("peer %s: send queue stalled, circuit open, retrying", self.lease.node)
+        unanswered = self._unanswered_since and now - self._unanswered_since > seconds.silence
+        return stalled or bool(unanswered) or not self.link.closed
+
+    def probe(self, seconds: float) -> bool:
+        """Ping the peer, check that its queue moves, and set the circuit accordingly."""
+        limit = monotonic() + seconds
+        try:
+            code, _ = self.control.call(PING, b"", limit)
+        except (TimeoutError, PeerUnavailable):
+            code = FAILED
+        except BaseException:
+            if not self.link.closed:
+                self.link.failed()  # otherwise it would wait for this probe for ever
+            raise
+        if code == OK and not self._is_stalled():
+            if not self.link.closed:
+                log.warning("peer %s: available again", self.lease.node)
+                self.control.breaker.succeeded()
+            self.link.succeeded()
+            self._unanswered_since = 0.0
+            if self.queue.items:
+                self._wake(self)
+            return True
+        if self.link.closed:
+            if monotonic() > limit + LATE_SECONDS:
+                return False
+            self.link.failed()
+            if not self.link.closed:
+                self._opened()
+                log.warning("peer %s: no answer to ping, circuit open, retrying", self.lease.node)
+        else:
+            self.link.failed()
+            self.control.reconnect()
+            if self._is_stalled() and monotonic() - self._connected_at > self._rpc.seconds.reconnect:
+                self._disconnect_data(0)
+                self._wake(self)
+        return False
+
+    def _is_stalled(self) -> bool:
+        return bool(self.blocked_since and self._sender and not self._sender.zmq_socket.writable())
+
+    def _disconnect_data(self, linger_ms: int) -> None:
+        if self._sender is not None:
+            self._sender.zmq_socket.close(linger_ms)
+            self._sender = None
+
+    def close(self, linger_ms: int = 0) -> None:
+        """Disconnect, drop queued items; ZeroMQ sends what it has within ``linger_ms``. Never waits."""
+        self._gone = True
+        if self.watcher is not None:
+            self.watcher.kill(block=False)
+        self._rpc.counters.dropped += self.queue.clear()
+        self._disconnect_data(linger_ms)
+        self.control.close()
+
+
+PING: Final = ""
+"""The query that every node answers by itself."""
+SLOW_CALLS_IN_FLIGHT: Final = 32
+"""Parallel queries to one peer whose answers wait for clients."""
+
+
+class RpcSeconds(Struct, frozen=True):
+    """The times of the RPC, in seconds."""
+
+    stall: float = 1.0
+    """A send queue without progress for this long opens the circuit."""
+    connect: float = 5.0
+    """A send queue waits this long for a new connection. When nodes start together, all connect to all: 56
+    nodes make 3,080 encrypted connections, and the last of them are ready after seconds."""
+    silence: float = 2.0
+    """A peer that received items and sent nothing for this long is probed."""
+    idle: float = 60.0
+    """Unused channels are closed after this time: a mesh of 60 nodes has 7,000 of them."""
+    idle_linger: float = 1.0
+    """So long ZeroMQ still sends what an unused channel has."""
+    reconnect: float = 10.0
+    """A channel that did not work for this long is opened again. TCP gives up earlier, so nothing is lost,
+    and ZeroMQ never reconnects after a protocol error."""
+    watch: float = 0.5
+    """Between two looks at the peers in use."""
+    probe: float = 1.0
+    """A probe waits this long for an answer."""
+    stop: float = 2.0
+    """A node that stops waits this long until its queues are sent."""
+    stop_linger: float = 1.0
+    """So long ZeroMQ still sends what it has, after that."""
+
+
+SECONDS: Final = RpcSeconds()
+"""The times of every node."""
+
+
+class RpcContext(Struct):
+    """Shared by all channels of one node. Owner: the RPC."""
+
+    own_keys: CurveKeys
+    accepted: Mapping[str, CurveKeys]
+    """Fingerprint of each secret that this node accepts → its keys."""
+    counters: RpcCounters
+    version: int
+    seconds: RpcSeconds
+    epoch: int = 0
+    context: zerorpc.Context = None
+    """Created when the RPC starts."""
+
+    def connect_to(
+        self, lease: Lease, kind: int, endpoint: str, on_writable: Callable[[], None]
+    ) -> ZmqSocket:
+        """A new encrypted connection. Raises PeerUnavailable. Never switches."""
+        zmq_socket = None
+        try:
+            zmq_socket = ZmqSocket(self.context, kind, on_writable)
+            keys = self.accepted.get(lease.fingerprint, self.own_keys)
+            keys.connect_to(zmq_socket.socket)
+            zmq_socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            if zmq_socket is not None:
+                zmq_socket.close()
+            raise PeerUnavailable(lease.node, f"cannot dial {endpoint}: {error}") from None
+        return zmq_socket
+
+
+class ControlChannel:
+    """Queries one epoch of another node. Connected on first use. Owner: the peer."""
+
+    def __init__(self, rpc_context: RpcContext, lease: Lease) -> None:
+        self.breaker = Breaker(3)
+        """Whether it answers queries in time."""
+        self._rpc = rpc_context
+        self._lease = lease
+        self._client: ControlClient | None = None
+        self._connected = Signal()
+        self._connected_at = 0.0
+        self._calls = BoundedSemaphore(64)
+        """Parallel queries: well below the peer's high-water mark, above which it would drop answers."""
+        self._slow_calls = BoundedSemaphore(SLOW_CALLS_IN_FLIGHT)
+        self._gone = False
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection or an attempt."""
+        return self._client is not None
+
+    def query(self, kind: str, body: bytes, seconds: float) -> bytes:
+        """Query and wait for the answer, at most ``seconds``. Raises PeerUnavailable."""
+        node, started = self._lease.node, monotonic()
+        if len(body) > ITEM_BYTES:
+            raise PeerUnavailable(node, "the query is too large")
+        if not self.breaker.allows():
+            raise PeerUnavailable(node, "its control circuit is open")
+        try:
+            if not self._calls.acquire(timeout=max(0.0, seconds)):
+                raise TimeoutError
+            try:
+                code, answer = self.call(kind, body, started + seconds)
+            finally:
+                self._calls.release()
+        except TimeoutError:
+            self.breaker.failed()
+            raise PeerUnavailable(node, "no answer in time") from None
+        except BaseException as error:
+            # A killed caller says nothing about the peer, but must not remain the probe.
+            if isinstance(error, PeerUnavailable) or not self.breaker.closed:
+                self.breaker.failed()
+            raise
+        self._rpc.counters.call_seconds.observe(monotonic() - started)
+        if code == BUSY:
+            self.breaker.failed()
+        else:
+            self.breaker.succeeded()
+        return self._checked(code, answer)
+
+    def query_slowly(self, kind: str, body: bytes, seconds: float) -> bytes:
+        """Query a peer whose answer waits for a client, at most ``seconds`` after this query has its turn.
+
+        Such queries have a limit of their own, so that they never delay others. Their failures do not open
+        the circuit. Raises PeerUnavailable; PeerBusy if they have no turn within ``seconds``.
+        """
+        node = self._lease.node
+        if not self.breaker.closed:
+            raise PeerUnavailable(node, "its control circuit is open")
+        if not self._slow_calls.acquire(timeout=seconds):
+            raise PeerBusy(node, "too many queries wait for clients")
+        try:
+            code, answer = self.call(kind, body, monotonic() + seconds)
+        except TimeoutError:
+            raise PeerUnavailable(node, "no answer in time") from None
+        finally:
+            self._slow_calls.release()
+        if code == BUSY:
+            raise PeerBusy(node, REASONS[BUSY])
+        return self._checked(code, answer)
+
+    def _checked(self, code: int, answer: bytes) -> bytes:
+        if code != OK:
+            reason = REASONS[code] if 0 <= code < len(REASONS) else f"code {code}"
+            raise PeerUnavailable(self._lease.node, reason)
+        return answer
+
+    def call(self, kind: str, body: bytes, deadline: float) -> tuple[int, bytes]:
+        """Query whatever the circuit and the limits say. Raises TimeoutError or PeerUnavailable."""
+        # Another greenlet may disconnect meanwhile.
+        while not (client := self._client or self._connect()).zmq_socket.writable():
+            self._connected.clear()
+            if not self._connected.wait(max(0.0, deadline - monotonic())):
+                raise TimeoutError
+        left = max(0.001, deadline - monotonic())
+        version = min(self._rpc.version, self._lease.version)
+        return client.query(version, self._lease.epoch, kind, body, left)
+
+    def _connect(self) -> ControlClient:
+        if self._gone:
+            raise PeerUnavailable(self._lease.node, "its lease is gone")
+        zmq_socket = self._rpc.connect_to(self._lease, zmq.DEALER, self._lease.control, self._connected.set)
+        self._connected_at = monotonic()
+        self._client = ControlClient(self._rpc.context, zmq_socket, self._rpc.counters)
+        return self._client
+
+    def reconnect(self) -> None:
+        """Have the next query connect again, unless this connection is new."""
+        if monotonic() - self._connected_at > self._rpc.seconds.reconnect:
+            self.disconnect()
+
+    def disconnect(self) -> None:
+        """Close the connection; the next query connects again. Never switches."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def close(self) -> None:
+        """Close permanently. Queries that wait for a connection fail. Never switches."""
+        self._gone = True
+        self.disconnect()
+        self._connected.set()
+
+
+BASE_SECONDS: Final = 0.2
+CAP_SECONDS: Final = 5.0
+
+
+class Breaker(Service):
+    """Circuit breaker: closed until ``threshold`` failures in a row open it, half open during one probe.
+
+    After the n-th failed probe the next one waits a random time between 0 and ``base_seconds`` · 2ⁿ, at most
+    :data:`CAP_SECONDS` (full jitter: nodes that lost a peer do not all return at once). Never switches.
+    """
+
+    threshold: int
+    base_seconds: float = BASE_SECONDS
+    clock: Callable[[], float] = monotonic
+    uniform: Callable[[float, float], float] = random.uniform
+    closed: bool = True
+    """Whether calls may pass. For hot paths; :meth:`allows` also admits the probe."""
+    _failures: int = 0
+    _probes: int = 0
+    _probing: bool = False
+    _retry_at: float = 0.0
+
+    def allows(self) -> bool:
+        """Whether the caller may continue. While it is open, one caller is the probe, and must report by
+        :meth:`succeeded` or :meth:`failed` in any case."""
+        if self.closed:
+            return True
+        if self._probing or self.clock() < self._retry_at:
+            return False
+        self._probing = True
+        return True
+
+    @property
+    def wait_seconds(self) -> float:
+        """Seconds until the next probe; 0 if it may start now, or if the breaker is closed."""
+        return 0.0 if self.closed else max(0.0, self._retry_at - self.clock())
+
+    def succeeded(self) -> None:
+        """A call or the probe was answered."""
+        self.closed = True
+        self._failures = self._probes = 0
+        self._probing = False
+
+    def failed(self) -> None:
+        """A call or the probe was not answered. Late failures of earlier calls change nothing."""
+        if self.closed:
+            self._failures += 1
+            if self._failures >= self.threshold:
+                self.trip()
+        elif self._probing:
+            self._probing = False
+            self._wait()
+
+    def trip(self) -> None:
+        """Open at once."""
+        if self.closed:
+            self.closed = False
+            self._wait()
+
+    def _wait(self) -> None:
+        limit = min(CAP_SECONDS, self.base_seconds * 2 ** min(self._probes, 30))
+        self._probes += 1
+        self._retry_at = self.clock() + self.uniform(0.0, limit)

@@ -1,0 +1,428 @@
+"""The RPC of a node: messages one way, ordered and in batches; queries with answers.
+
+Each node has two ports. *Data*: :meth:`Rpc.send` queues an item, the items of one loop iteration leave as one
+batch, and ``received`` gets them at the other node in order. *Control*: :meth:`Rpc.query` returns what
+``answer`` returns at the other node, or raises
+:class:`~imserver.gateway.cluster.rpc.counters.PeerUnavailable`.
+
+Importing this module loads ZeroMQ and zerorpc. No context or socket exists before :meth:`Rpc.start`, so the
+supervisor may import it before it forks.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Container, Mapping
+from time import monotonic
+from typing import Final
+
+import gevent
+import zerorpc
+import zmq
+from gevent.event import AsyncResult
+from gevent.event import Event as Signal
+from gevent.hub import get_hub
+
+from imserver.gateway.clock import until_beat
+from imserver.gateway.cluster.registry import Lease
+from imserver.gateway.cluster.rpc.counters import PeerUnavailable, RpcCounters, UnknownQuery
+from imserver.gateway.cluster.rpc.curve import Authenticator, CurveKeys
+from imserver.gateway.cluster.rpc.peer import (
+    BATCH_ITEMS,
+    PING,
+    SECONDS,
+    Peer,
+    RpcContext,
+    RpcSeconds,
+    SendQueue,
+)
+from imserver.gateway.cluster.rpc.wire import (
+    FAILED,
+    MESSAGE_BYTES,
+    OK,
+    STALE,
+    TOO_LARGE,
+    VERSION,
+    Answer,
+    ControlServer,
+    DataReceiver,
+    ZmqSocket,
+    private_address,
+)
+from imserver.gateway.errors import StartError
+from imserver.gateway.logging import RateLimitedLog
+from imserver.gateway.process import Secret, fingerprint_of
+
+log = logging.getLogger(__name__)
+
+LIVES: Final = 4096
+"""Epochs whose numbers are remembered."""
+RPC_VERSION: Final = 1
+"""The version of this node; it also understands the one before."""
+
+
+class SequenceTracker:
+    """The next expected number of each sender. Owner: the RPC; never switches."""
+
+    def __init__(self, counters: RpcCounters) -> None:
+        self._counters = counters
+        self._next: dict[int, int] = {}
+        """By the sender's epoch; the most recent sender is last."""
+
+    def accept(self, sender: int, first: int, count: int) -> bool:
+        """Whether to deliver ``count`` items from number ``first`` on. Those lost before a sender's first
+        batch count as lost; late ones (after a reconnect) are dropped, to keep the order."""
+        expected = self._next.pop(sender, 1)
+        if first < expected:
+            self._next[sender] = expected
+            self._counters.late += count
+            return False
+        if first > expected:
+            self._counters.gaps += 1
+            self._counters.lost += first - expected
+        self._next[sender] = first + count
+        if len(self._next) > LIVES:
+            del self._next[next(iter(self._next))]
+        return True
+
+    def forget(self) -> None:
+        """Expect 1 from everybody: this node has a new epoch."""
+        self._next.clear()
+
+
+class Rpc:
+    """Both channels to all other nodes. Owner of the peers, sockets and greenlets.
+
+    ``secret`` is the cluster's. ``answer(kind, body)`` answers a query; it may switch; an exception is logged
+    and reaches the other node as a code. ``received(sender's epoch, items)`` gets the items of each sender in
+    their order; it should not wait, because nothing else is received meanwhile.
+    """
+
+    def __init__(
+        self,
+        secret: Secret,
+        answer: Callable[[str, bytes], bytes],
+        received: Callable[[int, list[bytes]], None],
+        *,
+        version: int = RPC_VERSION,
+        queue_items: int = 100_000,
+        queue_bytes: int = 64 * 1024 * 1024,
+        seconds: RpcSeconds = SECONDS,
+    ) -> None:
+        self.counters = RpcCounters()
+        self.control_address = self.data_address = ""
+        """``tcp://ip:port`` where this node listens; known after :meth:`start`."""
+        self._answer = answer
+        self._received = received
+        self._version = version
+        self._rpc = RpcContext(
+            CurveKeys.derive(secret.first),
+            {fingerprint_of(each): CurveKeys.derive(each) for each in secret.accepted},
+            self.counters,
+            version,
+            seconds,
+        )
+        self._sequences = SequenceTracker(self.counters)
+        self.peers = PeerTable(self._rpc, queue_items, queue_bytes)
+        self._greenlets: list[gevent.Greenlet[..., None]] = []
+        self._running = False
+        self._turn = 0
+        """Items received since the last yield."""
+
+    # --- start and stop -------------------------------------------------------------------------------------
+
+    def start(self, host: str, control_port: int, data_port: int) -> None:
+        """Listen at one address. Port 0 takes a free port. Raises StartError."""
+        address = private_address(host)
+        context = self._rpc.context = zerorpc.Context()
+        context.set(zmq.MAX_SOCKETS, 8192)
+        self._authenticator = Authenticator(context, self._rpc.accepted.values(), self.counters)
+        control, data = ZmqSocket(context, zmq.ROUTER), ZmqSocket(context, zmq.PULL)
+        try:
+            self.control_address = self._listen(control, "control", address, control_port)
+            self.data_address = self._listen(data, "data", address, data_port)
+        except StartError:
+            self._authenticator.close()
+            control.close()
+            data.close()
+            self._terminate()
+            raise
+        self._server = ControlServer(context, control, self._answer_query, self.counters)
+        self._receiver = DataReceiver(context, data, self._receive, self.counters)
+        self._running = True
+        self._greenlets = [
+            gevent.spawn(self._keep_running, self._server.run),
+            gevent.spawn(self._keep_running, self._receiver.run),
+        ]
+        self.peers.start()
+
+    def _listen(self, zmq_socket: ZmqSocket, name: str, address: str, port: int) -> str:
+        self._rpc.own_keys.serve(zmq_socket.socket)
+        self._authenticator.watch(zmq_socket.socket, name)
+        try:
+            return zmq_socket.bind(f"tcp://{address}:{port}")
+        except zmq.ZMQError as error:
+            raise StartError(
+                f"the RPC cannot listen on {address}:{port} ({name}): {error}. A node uses app.rpc_port and "
+                "the next port: nodes on one machine need numbers that are two apart"
+            ) from None
+
+    def stop(self) -> None:
+        """Send what is queued, then end. May switch; takes about three seconds at most."""
+        if not self._running:
+            return
+        deadline = monotonic() + self._rpc.seconds.stop
+        while monotonic() < deadline and any(peer.waits for peer in self.peers.all()):
+            gevent.sleep(0.01)
+        self._end(round(1000 * self._rpc.seconds.stop_linger))
+        self._terminate().wait()
+
+    def kill(self) -> None:
+        """End at once; queued items are lost. Never waits."""
+        if self._running:
+            self._end(0)
+            self._terminate()
+
+    def _terminate(self) -> AsyncResult[None]:
+        # Takes until all is sent, or lingered enough: in a thread, as it would hold up the loop.
+        return get_hub().threadpool.spawn(self._rpc.context.term)
+
+    def _end(self, linger_ms: int) -> None:
+        self._running = False
+        gevent.killall(self._greenlets, block=False)
+        self.peers.close(linger_ms)
+        self._authenticator.close()
+        self._server.close()
+        self._receiver.close()
+
+    def _keep_running(self, run: Callable[[], None]) -> None:
+        while self._running:
+            try:
+                run()
+            except Exception:
+                log.exception("an RPC receiver failed")
+            if self._running:
+                self.counters.restarts += 1
+                gevent.sleep(0.2)
+
+    # --- peers ----------------------------------------------------------------------------------------------
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of this node, as in its lease. Before it is set, no items are accepted."""
+        return self._rpc.epoch
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        if epoch != self._rpc.epoch:
+            self._rpc.epoch = epoch
+            self._sequences.forget()
+            self.peers.renumber()
+
+    @property
+    def queued_items(self) -> int:
+        """Items queued for all peers."""
+        return sum(len(peer.queue.items) for peer in self.peers.all())
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes of the queued items."""
+        return sum(peer.queue.bytes for peer in self.peers.all())
+
+    def update(self, leases: Mapping[int, Lease]) -> None:
+        """Disconnect peers without a lease; their queued items are dropped and counted. Never switches."""
+        self.peers.retain(leases)
+
+    # --- data -----------------------------------------------------------------------------------------------
+
+    def send(self, lease: Lease, item: bytes) -> bool:
+        """Send one item to a peer, after all earlier ones. Never switches.
+
+        False: it will not arrive (circuit open, queue full, incompatible version). True is no promise: what
+        is in transit when a peer or connection fails is lost.
+        """
+        peer = self.peers.get(lease)
+        return peer is not None and peer.send(item)
+
+    def _receive(self, version: int, sender: int, destination: int, first: int, items: list[bytes]) -> None:
+        counters = self.counters
+        if not self._version - 1 <= version <= self._version:
+            counters.malformed += 1
+        elif destination != self._rpc.epoch:
+            counters.stale += len(items)
+        elif self._sequences.accept(sender, first, len(items)):
+            counters.received += len(items)
+            counters.batches_received += 1
+            counters.bytes_received += sum(map(len, items))
+            try:
+                self._received(sender, items)
+            except Exception:
+                log.exception("handling %d items of another node failed", len(items))
+            self._turn += len(items)
+            if self._turn >= BATCH_ITEMS:
+                self._turn = 0
+                gevent.sleep(0)
+
+    # --- queries --------------------------------------------------------------------------------------------
+
+    def query(
+        self, lease: Lease, kind: str, body: bytes, timeout: float = 1.0, *, slow: bool = False
+    ) -> bytes:
+        """Query a peer, at most ``timeout`` seconds; ``slow``: the answer waits for a client, twice as long
+        at most. Raises PeerUnavailable; PeerBusy if too many slow queries wait."""
+        peer = self.peers.get(lease)
+        try:
+            if peer is None:
+                raise PeerUnavailable(lease.node, "no connection is possible")
+            self.peers.active.set()
+            return peer.query(kind, body, timeout, slow)
+        except PeerUnavailable:
+            self.counters.call_failures += 1
+            raise
+
+    def query_all(
+        self, leases: Collection[Lease], kind: str, body: bytes, timeout: float = 1.0
+    ) -> tuple[dict[str, bytes], list[str]]:
+        """Query several peers at once, for ``timeout`` seconds: answers by node, and nodes without one."""
+        answers: dict[str, bytes] = {}
+        missing: list[str] = []
+
+        def query(lease: Lease) -> None:
+            try:
+                answers[lease.node] = self.query(lease, kind, body, timeout)
+            except PeerUnavailable:
+                missing.append(lease.node)
+
+        gevent.joinall([gevent.spawn(query, lease) for lease in leases])
+        return answers, sorted(missing)
+
+    def _answer_query(self, version: int, epoch: int, kind: str, body: bytes) -> Answer:
+        if not self._version - 1 <= version <= self._version:
+            return VERSION, b""
+        if epoch != self._rpc.epoch:
+            return STALE, b""
+        if kind == PING:
+            return OK, b""
+        self.counters.answered += 1
+        try:
+            answer = self._answer(kind, body)
+        except UnknownQuery:
+            log.warning("node query %r is not known here", kind)
+            return FAILED, b""
+        except Exception:
+            log.exception("node query %r failed", kind)
+            return FAILED, b""
+        return (OK, answer) if len(answer) <= MESSAGE_BYTES - 64 * 1024 else (TOO_LARGE, b"")
+
+
+class PeerTable:
+    """The peers of one node by epoch. Owner of them, of two greenlets, and of one per peer that is probed."""
+
+    def __init__(self, rpc_context: RpcContext, queue_items: int, queue_bytes: int) -> None:
+        self._rpc = rpc_context
+        self._limits = queue_items, queue_bytes
+        self._peers: dict[int, Peer] = {}
+        self._numbers: dict[int, int] = {}
+        """Epoch without a peer now → the number of the last item sent there, from which numbering goes on."""
+        self._waiting: dict[Peer, None] = {}
+        self._wanted = Signal()
+        """Something is queued."""
+        self.active = Signal()
+        """A peer has to be monitored: it is sent something."""
+        self._greenlets: list[gevent.Greenlet[..., None]] = []
+        self._other_version = RateLimitedLog(
+            log, "peer %s: RPC version %d is not compatible with %d of this node"
+        )
+
+    def start(self) -> None:
+        """Start the sending and monitoring greenlets."""
+        self._greenlets = [gevent.spawn(self._flush), gevent.spawn(self._watch)]
+
+    def close(self, linger_ms: int) -> None:
+        """Disconnect all; ZeroMQ still sends what it has within ``linger_ms``. Never switches."""
+        gevent.killall(self._greenlets, block=False)
+        self._greenlets = []
+        for peer in self._peers.values():
+            peer.close(linger_ms)
+        self._peers.clear()
+
+    def get(self, lease: Lease) -> Peer | None:
+        """The peer with this lease, created if needed. None: no connection is possible."""
+        peer = self._peers.get(lease.epoch)
+        if peer is not None:
+            return peer
+        rpc_context = self._rpc
+        if not self._greenlets or lease.epoch == rpc_context.epoch:
+            return None
+        if abs(lease.version - rpc_context.version) > 1:
+            self._other_version(lease.node, lease.version, rpc_context.version)
+            return None
+        number = self._numbers.pop(lease.epoch, 0)
+        peer = Peer(rpc_context, lease, number, SendQueue(*self._limits), self._wake)
+        self._peers[lease.epoch] = peer
+        return peer
+
+    def retain(self, epochs: Container[int]) -> None:
+        """Disconnect all other peers; their queued items are dropped and counted. Never switches."""
+        for epoch in [epoch for epoch in self._peers if epoch not in epochs]:
+            peer = self._peers.pop(epoch)
+            if peer.number:
+                self._numbers[epoch] = peer.number
+            if len(self._numbers) > LIVES:
+                del self._numbers[next(iter(self._numbers))]
+            self._waiting.pop(peer, None)
+            peer.close()
+
+    def renumber(self) -> None:
+        """Number items from 1 again: this node has a new epoch."""
+        self._numbers.clear()
+        for peer in self._peers.values():
+            peer.number = 0
+
+    def all(self) -> list[Peer]:
+        """All peers that were used."""
+        return list(self._peers.values())
+
+    # --- sending --------------------------------------------------------------------------------------------
+
+    def _wake(self, peer: Peer) -> None:
+        self._waiting[peer] = None
+        self._wanted.set()
+
+    def _flush(self) -> None:
+        while True:
+            self._wanted.wait()
+            self._wanted.clear()
+            waiting, self._waiting = self._waiting, {}
+            for peer in waiting:
+                try:
+                    more = peer.flush()
+                except Exception:
+                    log.exception("peer %s: sending failed", peer.lease.node)
+                    continue
+                if more:
+                    self._wake(peer)
+            self.active.set()
+            if self._waiting:
+                gevent.sleep(0)
+
+    def _watch(self) -> None:
+        while True:
+            self.active.wait()
+            self.active.clear()
+            now = monotonic()
+            for peer in self._peers.values():
+                if peer.needs_probe(now) and peer.watcher is None:
+                    peer.watcher = gevent.spawn(_probe_until_alive, peer, self._rpc.seconds.probe)
+                if peer.active:
+                    self.active.set()
+            gevent.sleep(until_beat(self._rpc.seconds.watch))
+
+
+def _probe_until_alive(peer: Peer, seconds: float) -> None:
+    """Probe a peer until it answers, each time for so many seconds. Ends with the peer."""
+    try:
+        while not (peer.link.allows() and peer.probe(seconds)):
+            gevent.sleep(peer.link.wait_seconds)
+    finally:
+        peer.watcher = None

@@ -1,0 +1,447 @@
+"""zerorpc over ZeroMQ sockets of our own: message formats, sockets, limits. The only module that imports
+zerorpc's inside.
+
+zerorpc 0.6.3 provides the message format, the call (``Client``, ``Server``) and the one-way push (``Pusher``,
+``Puller``). Its lower part (``Events``, gevent sockets) is replaced by :class:`Wire`, because it
+
+- ends a Puller on the first message that is no event, and the dispatcher of a Server or Client on the first
+  header of a wrong type; a Wire decodes by type and drops what does not fit;
+- waits without end in ``send`` while a peer is away, even with a timeout, and again when its sender is
+  killed, so that ``close`` never returns; a Wire never waits to send;
+- wakes up each second for each receiving socket; a Wire wakes up when there is data.
+
+zerorpc has no type annotations. Nothing untyped leaves this module. See docs/decisions/0009-rpc.md.
+"""
+
+from __future__ import annotations
+
+import _socket
+import ipaddress
+import logging
+import socket
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Final
+
+import gevent
+import msgspec
+import zerorpc
+import zmq
+from gevent.event import Event as Signal
+from gevent.hub import get_hub
+from msgspec import Meta, Struct
+from zerorpc.channel_base import ChannelBase
+from zerorpc.core import ClientBase, ServerBase
+
+from imserver.gateway.cluster.rpc.counters import RpcCounters
+from imserver.gateway.errors import StartError
+from imserver.gateway.logging import RateLimitedLog
+
+log = logging.getLogger(__name__)
+# At level debug it writes two lines a call; what it complains about, we have dropped before.
+logging.getLogger("zerorpc").setLevel(logging.WARNING)
+
+CALLS_AT_ONCE: Final = 1000
+"""Queries of other nodes in work at one time; each takes three greenlets."""
+
+OK, FAILED, BUSY, STALE, VERSION, TOO_LARGE = range(6)
+"""First half of each answer. The second half is empty unless it is OK."""
+REASONS: Final = (
+    "",
+    "it failed",
+    "it is busy",
+    "it has another epoch",
+    "it speaks another version",
+    "its answer is too large",
+)
+
+Epoch = Annotated[int, Meta(ge=0)]
+Answer = tuple[int, bytes]
+
+_log_malformed = RateLimitedLog(log, "dropped a malformed message on an RPC port")
+
+
+class _Head(Struct):
+    v: int = 1
+    message_id: Annotated[bytes, Meta(max_length=64)] = b""
+    response_to: Annotated[bytes, Meta(max_length=64)] | None = None
+
+
+_Batch = tuple[int, Epoch, Epoch, Annotated[int, Meta(ge=1)], Annotated[list[bytes], Meta(min_length=1)]]
+_Query = tuple[int, Epoch, Annotated[str, Meta(max_length=64)], bytes]
+_encode = msgspec.msgpack.Encoder().encode
+read_batch = msgspec.msgpack.Decoder(tuple[_Head, str, _Batch]).decode
+read_query = msgspec.msgpack.Decoder(tuple[_Head, str, _Query]).decode
+read_answer = msgspec.msgpack.Decoder(tuple[_Head, str, msgspec.Raw]).decode
+_read_result = msgspec.msgpack.Decoder(tuple[Answer]).decode
+
+
+class Wire(ChannelBase):  # type: ignore[misc]
+    """The socket through which zerorpc's classes send and receive events."""
+
+    context: zerorpc.Context = None
+    recv_is_supported = emit_is_supported = True
+
+    def __init__(
+        self,
+        context: zerorpc.Context,
+        zmq_socket: ZmqSocket,
+        read: Callable[[list[bytes]], Any],
+        counters: RpcCounters,
+    ) -> None:
+        """``read`` makes an event of a message's parts; returns None if it is to be passed over, raises
+        ValueError or RecursionError if it is no event."""
+        self.zmq_socket = zmq_socket
+        self.read = read
+        self.context = context
+        self._counters = counters
+
+    def new_event(self, name: str, args: Any, xheader: Any = None) -> Any:
+        return zerorpc.Event(name, args, self.context)
+
+    def emit_event(self, event: Any, timeout: float | None = None) -> None:
+        """Send at once. Raises :class:`SocketFull`."""
+        self.zmq_socket.send([*(event.identity or ()), _encode((event.header, event.name, event.args))])
+
+    def recv(self, timeout: float | None = None) -> Any:
+        while True:
+            parts = self.zmq_socket.receive()
+            try:
+                event = self.read(parts)
+            except (ValueError, RecursionError):
+                self._counters.malformed += 1
+                _log_malformed()
+                continue
+            if event is not None:
+                return event
+
+    def close(self) -> None:
+        self.zmq_socket.close()
+
+
+class _CallWire(Wire):
+    """A wire for both directions; a lost message is a call that times out."""
+
+    def emit_event(self, event: Any, timeout: float | None = None) -> None:
+        payload = _encode((event.header, event.name, event.args))
+        try:
+            self.zmq_socket.send([*(event.identity or ()), b"", payload])
+        except SocketFull:
+            return
+        finally:
+            self.zmq_socket.update_events()
+
+
+class DataSender(zerorpc.Pusher):  # type: ignore[misc]
+    """The sending end of the data channel to one peer."""
+
+    def __init__(self, context: zerorpc.Context, zmq_socket: ZmqSocket, counters: RpcCounters) -> None:
+        self.zmq_socket = zmq_socket
+        self._context = context
+        self._events = Wire(context, zmq_socket, lambda parts: None, counters)
+
+    def send(self, version: int, sender: int, destination: int, first: int, items: list[bytes]) -> None:
+        """Send a batch. Raises :class:`SocketFull`; never switches."""
+        self("batch", version, sender, destination, first, items)
+
+
+class DataReceiver(zerorpc.Puller):  # type: ignore[misc]
+    """The receiving end of the data channel: calls ``batch(version, sender, destination, first, items)``."""
+
+    def __init__(
+        self,
+        context: zerorpc.Context,
+        zmq_socket: ZmqSocket,
+        batch: Callable[[int, int, int, int, list[bytes]], None],
+        counters: RpcCounters,
+    ) -> None:
+        self._context = context
+        self._events = Wire(context, zmq_socket, _batch_event, counters)
+        self._methods = {"batch": batch}
+        self._receiver_task = None
+
+
+def _batch_event(parts: list[bytes]) -> Any:
+    if len(parts) != 1:
+        raise ValueError("another shape")
+    _, name, batch = read_batch(parts[0])
+    if name != "batch":
+        raise ValueError("another shape")
+    return zerorpc.Event(name, batch, None, {})
+
+
+class ControlServer(zerorpc.Server):  # type: ignore[misc]
+    """Answers queries: ``answer(version, epoch, kind, body)`` returns code and bytes, and never raises."""
+
+    def __init__(
+        self,
+        context: zerorpc.Context,
+        zmq_socket: ZmqSocket,
+        answer: Callable[[int, int, str, bytes], Answer],
+        counters: RpcCounters,
+    ) -> None:
+        self._acceptor_task: Any = None
+        self._context = context
+        self._counters = counters
+        self._in_work: set[bytes] = set()
+        self._events = _CallWire(context, zmq_socket, self._query_event, counters)
+        ServerBase.__init__(self, self._events, {"ask": answer}, "imserver", context, None, None)
+
+    def _inject_builtins(self) -> None:
+        """Do not expose zerorpc's introspection methods."""
+
+    def _query_event(self, parts: list[bytes]) -> Any:
+        if len(parts) != 3:
+            raise ValueError("another shape")
+        head, name, query = read_query(parts[2])
+        # A second call under the id of one that is in work would take its answer, then break its end.
+        wrong = name != "ask" or head.v != 3 or head.response_to is not None
+        if wrong or not head.message_id or head.message_id in self._in_work:
+            raise ValueError("another shape")
+        event = zerorpc.Event(name, query, None, {"message_id": head.message_id, "v": 3})
+        event.identity = parts[:1]
+        if len(self._in_work) >= CALLS_AT_ONCE:
+            self._counters.busy += 1
+            answer = self._events.new_event("OK", ((BUSY, b""),))
+            answer.header["response_to"] = head.message_id
+            answer.identity = event.identity
+            self._events.emit_event(answer)
+            return None
+        self._in_work.add(head.message_id)
+        return event
+
+    def _async_task(self, initial_event: Any) -> None:
+        try:
+            super()._async_task(initial_event)
+        finally:
+            self._in_work.discard(initial_event.header["message_id"])
+
+    def _print_traceback(self, protocol_v1: bool, exc_infos: Any) -> tuple[str, str, str]:
+        log.error("a node query failed", exc_info=tuple(exc_infos))
+        return "Failed", "", ""
+
+    def close(self) -> None:
+        """Stop answering; queries in work are dropped. Never waits: the greenlets see the closed socket."""
+        self.stop()
+        self._task_pool.kill(block=False)
+        self._events.close()
+
+    def run(self) -> None:
+        """Serve until closed. Returns early if a zerorpc greenlet ended; may be called again."""
+        mux = self._multiplexer
+        if mux._channel_dispatcher_task.dead:
+            mux._channel_dispatcher_task = gevent.spawn(mux._channel_dispatcher)
+        mux._channel_dispatcher_task.link(lambda dispatcher: self.stop())
+        super().run()
+
+    def stop(self) -> None:
+        """End :meth:`run`. Never waits."""
+        if self._acceptor_task is not None:
+            self._acceptor_task.kill(block=False)
+            self._acceptor_task = None
+
+
+class ControlClient(zerorpc.Client):  # type: ignore[misc]
+    """Queries one peer."""
+
+    def __init__(self, context: zerorpc.Context, zmq_socket: ZmqSocket, counters: RpcCounters) -> None:
+        self.zmq_socket = zmq_socket
+        self._context = context
+        self._events = _CallWire(context, zmq_socket, self._answer_event, counters)
+        ClientBase.__init__(self, self._events, context, heartbeat=None)
+
+    def close(self) -> None:
+        """Disconnect; calls in flight time out. Never waits."""
+        self._events.close()
+
+    def query(self, version: int, epoch: int, kind: str, body: bytes, seconds: float) -> Answer:
+        """Query and wait for the answer. Raises TimeoutError."""
+        try:
+            answer: Answer = self("ask", version, epoch, kind, body, timeout=seconds)
+        except zerorpc.TimeoutExpired:
+            raise TimeoutError from None
+        return answer
+
+    def _process_response(self, request_event: Any, bufchan: Any, timeout: float) -> Any:
+        try:
+            return super()._process_response(request_event, bufchan, timeout)
+        except BaseException:
+            # Killed, or left by a timeout of the caller's own: without this two greenlets would stay.
+            bufchan.close()
+            raise
+
+    def _answer_event(self, parts: list[bytes]) -> Any:
+        if len(parts) != 2:
+            raise ValueError("another shape")
+        head, name, raw = read_answer(parts[1])
+        result = _read_result(raw)[0] if name == "OK" else (FAILED, b"")
+        # None in flight under this id: the answer is late. A second answer would stop up the client.
+        call = self._multiplexer.active_channels.get(head.response_to)
+        if call is None or hasattr(call, "answered"):
+            return None
+        call.answered = True
+        return zerorpc.Event("OK", (result,), None, {"response_to": head.response_to, "v": 3})
+
+
+MESSAGE_BYTES: Final = 2_000_000
+"""Largest message; ZeroMQ ends a connection that announces more."""
+PARTS: Final = 16
+"""A message with more parts is malformed; the longest valid one, a ZAP request, has 9."""
+
+_BOTH: Final = (
+    (zmq.RCVHWM, 100),
+    (zmq.LINGER, 0),
+    (zmq.MAXMSGSIZE, MESSAGE_BYTES),
+    (zmq.HANDSHAKE_IVL, 5000),
+    # A machine that has gone is noticed by TCP, within nine seconds, and never by heartbeats of ZMTP: libzmq
+    # 4.3.5 aborts the process when one is due, or comes, on a connection that broke while its input was
+    # stopped by the mark (stream_engine_base.cpp, out_event).
+    (zmq.TCP_KEEPALIVE, 1),
+    (zmq.TCP_KEEPALIVE_IDLE, 3),
+    (zmq.TCP_KEEPALIVE_INTVL, 3),
+    (zmq.TCP_KEEPALIVE_CNT, 2),
+    (zmq.TCP_MAXRT, 9000),
+)
+_CONNECT_OPTIONS: Final = (
+    *_BOTH,
+    (zmq.SNDHWM, 100),
+    # Take nothing while there is no connection: what waits, waits where it is counted.
+    (zmq.IMMEDIATE, 1),
+    (zmq.CONNECT_TIMEOUT, 3000),
+    (zmq.RECONNECT_IVL, 100),
+    (zmq.RECONNECT_IVL_MAX, 2000),
+)
+_LISTEN_OPTIONS: Final = (
+    *_BOTH,
+    # Answers above the mark are dropped, and what was sent is written off only half a mark at a time: with
+    # 100, some of 64 answers were lost.
+    (zmq.SNDHWM, 1000),
+    (zmq.BACKLOG, 512),
+)
+
+
+class SocketFull(Exception):
+    """The message was not accepted: the peer is not connected, or reads too slowly."""
+
+
+class ZmqSocket:
+    """A ZeroMQ socket under gevent; one greenlet receives. Neither sending nor ``on_writable`` waits."""
+
+    def __init__(
+        self, context: zmq.Context[Any], kind: int, on_writable: Callable[[], None] | None = None
+    ) -> None:
+        self.socket: zmq.Socket[bytes] = zmq.Socket(context, kind)
+        self._on_writable = on_writable
+        self._readable = Signal()
+        self._turn = 0
+        descriptor: int = self.socket.getsockopt(zmq.FD)  # type: ignore[assignment]
+        self._watcher = get_hub().loop.io(descriptor, 1)
+        self._watcher.start(self.update_events)
+
+    def connect(self, endpoint: str) -> None:
+        """Connect to ``tcp://address:port``. Raises ZMQError."""
+        self._set(_CONNECT_OPTIONS, endpoint)
+        self.socket.connect(endpoint)
+
+    def bind(self, endpoint: str) -> str:
+        """Listen; returns the endpoint with the port that was taken. Raises ZMQError."""
+        self._set(_LISTEN_OPTIONS, endpoint)
+        self.socket.bind(endpoint)
+        bound: bytes = self.socket.getsockopt(zmq.LAST_ENDPOINT)  # type: ignore[assignment]
+        return bound.rstrip(b"\0").decode()
+
+    def _set(self, options: tuple[tuple[int, int], ...], endpoint: str) -> None:
+        for option, value in (*options, (zmq.IPV6, int("[" in endpoint))):
+            self.socket.setsockopt(option, value)
+
+    def update_events(self) -> int:
+        """Read ZeroMQ's ``EVENTS`` and wake all waiters: the descriptor only signals a change since the last
+        read, and every call consumes that signal. Never switches."""
+        if self.socket.closed:
+            return 0
+        events: int = self.socket.getsockopt(zmq.EVENTS)  # type: ignore[assignment]
+        if events & zmq.POLLIN:
+            self._readable.set()
+        if events & zmq.POLLOUT and self._on_writable is not None:
+            self._on_writable()
+        return events
+
+    def writable(self) -> bool:
+        """Whether a message would be accepted now."""
+        return bool(self.update_events() & zmq.POLLOUT)
+
+    def send(self, parts: list[bytes]) -> None:
+        """Send one message. Raises :class:`SocketFull`. Never switches."""
+        if self.socket.closed:
+            raise SocketFull
+        try:
+            if len(parts) == 1:
+                self.socket.send(parts[0], zmq.NOBLOCK)
+            else:
+                self.socket.send_multipart(parts, zmq.NOBLOCK)
+        except zmq.Again:
+            raise SocketFull from None
+        except zmq.ZMQError as error:
+            log.exception("an RPC socket failed")
+            raise SocketFull from error
+
+    def receive(self) -> list[bytes]:
+        """The parts of the next message; waits for it. Empty: more than ``PARTS``. A closed socket ends the
+        greenlet: zerorpc's loops continue after any other exception."""
+        self._turn += 1
+        if self._turn >= 32:  # others have their turn
+            self._turn = 0
+            gevent.sleep(0)
+        try:
+            while True:
+                try:
+                    first = self.socket.recv(zmq.NOBLOCK)
+                    break
+                except zmq.Again:
+                    self._turn = 0
+                    self._readable.clear()
+                    self.update_events()
+                    self._readable.wait()
+            if self.socket.getsockopt(zmq.RCVMORE):
+                return self._rest(first)
+        except zmq.ZMQError as error:
+            if not self.socket.closed:
+                log.exception("an RPC socket failed")
+            raise gevent.GreenletExit from error
+        return [first]
+
+    def _rest(self, first: bytes) -> list[bytes]:
+        parts, count = [first], 1
+        while self.socket.getsockopt(zmq.RCVMORE):
+            part = self.socket.recv(zmq.NOBLOCK)
+            count += 1
+            if count <= PARTS:
+                parts.append(part)
+            elif count % 1000 == 0:
+                gevent.sleep(0)
+        return parts if count <= PARTS else []
+
+    def close(self, linger_ms: int = 0) -> None:
+        """Close the socket; what was not sent within ``linger_ms`` is dropped. Never waits."""
+        if not self.socket.closed:
+            self._watcher.stop()
+            self._watcher.close()
+            self.socket.close(linger_ms)
+            self._readable.set()
+
+
+def private_address(host: str) -> str:
+    """The one IP address to listen on, in brackets if it is IPv6. Raises StartError. A numeric host skips
+    gevent's resolver, which would start a native thread."""
+    where = host, None, 0, socket.SOCK_STREAM, 0
+    try:
+        try:
+            addresses: Sequence[Any] = _socket.getaddrinfo(*where, socket.AI_NUMERICHOST)
+        except OSError:
+            addresses = socket.getaddrinfo(*where)
+        text = str(addresses[0][4][0])
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except (OSError, ValueError, IndexError):
+        raise StartError(f"cluster.bind: {host!r} is not an address of this machine") from None
+    if not host or address.is_unspecified or address.is_multicast:
+        raise StartError(f"cluster.bind: {host!r} means every address; name one address of a private network")
+    return f"[{text}]" if address.version == 6 else text

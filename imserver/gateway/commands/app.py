@@ -1,0 +1,217 @@
+"""``imserver app``: the tenants."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import Any, get_origin
+
+import click
+import msgspec
+
+from imserver.gateway.auth.tenants import app_contents, delete_app
+from imserver.gateway.config.declared import bare, hints_of, marks_of, plain, struct_in
+from imserver.gateway.config.load import dump, read_value
+from imserver.gateway.config.settings import JwtSettings
+from imserver.gateway.config.values import fold
+from imserver.gateway.errors import Unavailable
+from imserver.gateway.offline import offline_parts, opened, record_act, settings_options
+from imserver.gateway.storage.contract import Erasure
+from imserver.gateway.terminal import GroupWithFeatures, fail, read_text, table
+
+
+@click.group(cls=GroupWithFeatures)
+def app() -> None:
+    """Create, list, show, change and delete apps. Running servers follow within two seconds.
+
+    Settings are those of an entry of the section apps (see: imserver check-config --defaults), with values as
+    in the file: max_connections=5000, origins=[example.org], webhook.url=https://example.org/hook
+
+    SETTING=@FILE reads the value from a file, SETTING=@- from standard input. Secrets, such as webhook.secret
+    and the keys of jwt, are read in this way only, because other users of the machine can see the arguments
+    of a command.
+    """
+
+
+@app.command()
+@settings_options
+@click.argument("name")
+@click.argument("settings", nargs=-1, metavar="[SETTING=VALUE]...")
+def create(path: str | None, data_dir: str | None, name: str, settings: tuple[str, ...]) -> None:
+    """Create an app."""
+    with opened(path, data_dir) as (config, store, tenants):
+        fields = _fields(settings, {}, tenants.declared.app_hints)
+        if not tenants.register(name, **fields):
+            fail(f"app {name} already exists")
+        record_act(config, store, "apps.create", name, settings=list(fields))
+    click.echo(f"app {name} created")
+
+
+@app.command("list")
+@settings_options
+def list_apps(path: str | None, data_dir: str | None) -> None:
+    """List all apps."""
+    with opened(path, data_dir) as (_, _, tenants):
+        rows = list(tenants.all())
+    where = {True: "configuration", False: "database"}.__getitem__
+    columns = "name, defined in: configured, login policy: policy, same as"
+    click.echo(table(columns, rows, configured=where))
+
+
+@app.command()
+@settings_options
+@click.argument("name")
+def show(path: str | None, data_dir: str | None, name: str) -> None:
+    """Print an app's settings as YAML; secrets are hidden."""
+    with opened(path, data_dir) as (_, _, tenants):
+        tenant = tenants.get(name)
+    if tenant is None:
+        fail(f"app {name} does not exist")
+    click.echo(dump(tenant), nl=False)
+
+
+@app.command("set")
+@settings_options
+@click.option("--unset", multiple=True, metavar="SETTING", help="Reset a setting to its default; repeatable.")
+@click.argument("name")
+@click.argument("settings", nargs=-1, metavar="[SETTING=VALUE]...")
+def change(
+    path: str | None, data_dir: str | None, name: str, settings: tuple[str, ...], unset: tuple[str, ...]
+) -> None:
+    """Change settings of an app and print the result.
+
+    Apps of the configuration file are changed in that file.
+    """
+    with opened(path, data_dir) as (config, store, tenants):
+        before = tenants.get(name)
+        given = {} if before is None else plain(before)
+        whole = [each for each in unset if "." not in each]
+        fields = _fields(settings, given, tenants.declared.app_hints, unset)
+        tenant = tenants.change(name, fields, whole)
+        record_act(config, store, "apps.set", name, settings=list(fields), unset=whole)
+    click.echo(dump(tenant), nl=False)
+
+
+@app.command()
+@settings_options
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.argument("name")
+def delete(path: str | None, data_dir: str | None, yes: bool, name: str) -> None:
+    """Delete an app with all that belongs to it.
+
+    These are its accounts, groups, messages and files. Keys that are limited to it are revoked. Running
+    servers close its sessions with 4506. Apps of the configuration file are removed there. An app
+    with aliases cannot be deleted. This cannot be undone.
+    """
+    with opened(path, data_dir) as (settings, store, tenants):
+        contents = app_contents(tenants, store, name)
+        goes = ", ".join(f"{number} {what}" for what, number in msgspec.structs.asdict(contents).items())
+        click.echo(f"Deleting the app {name} also deletes {goes}.", err=True)
+        if not yes:
+            try:
+                question = "Type the name of the app to delete it"
+                typed = click.prompt(question, default="", show_default=False, err=True)
+            except click.Abort:
+                typed = ""
+            if typed != name:
+                fail("nothing was deleted; confirm with the name of the app, or give --yes")
+        with offline_parts(settings, store, Erasure) as parts:
+            try:
+                delete_app(tenants, store, [erasure for _, erasure in parts], name, settings.storage)
+            except Unavailable as error:
+                fail(f"{error}: not everything is deleted, try again later")
+        record_act(settings, store, "apps.delete", name)
+    click.echo(f"app {name} deleted")
+
+
+Hints = Mapping[str, Any]
+"""Name of a setting of an app → its type."""
+
+
+def _fields(
+    written: Sequence[str], before: Mapping[str, Any], hints: Hints, unset: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The settings that were written as ``setting=value``. A name with dots changes one field of what was
+    there before; ``unset`` resets it."""
+    fields: dict[str, Any] = {}
+    for each in written:
+        setting, equals, value = each.partition("=")
+        if not equals:
+            fail(f"{each}: expected SETTING=VALUE")
+        *above, name = _path(setting, hints)
+        _whole(fields, before, above)[name] = _value(setting, value, hints)
+    for setting in unset:
+        *above, name = _path(setting, hints)
+        if above and _whole(fields, before, above).pop(name, None) is None:
+            fail(f"{setting} is not set")
+    return fields
+
+
+def _spelled(name: str, names: Iterable[str]) -> str:
+    """The name as it is declared; as it was written if nothing declares it."""
+    return next((each for each in names if fold(each) == fold(name)), name)
+
+
+def _path(setting: str, hints: Hints) -> list[str]:
+    """The names in a setting with dots. Namespaces, rooms and providers may have dots in their own names."""
+    name, _, inner = setting.partition(".")
+    if not inner:
+        return [name]
+    name = _spelled(name, hints)  # as the fields of before are spelled
+    hint = hints.get(name)
+    if get_origin(bare(hint)) is not dict:
+        return [name, *inner.split(".")]
+    row = struct_in(hint)
+    options = {} if row is None else hints_of(row)
+    own, _, option = inner.rpartition(".")
+    return [name, own, option] if own and _spelled(option, options) in options else [name, inner]
+
+
+def _whole(fields: dict[str, Any], before: Mapping[str, Any], above: Sequence[str]) -> dict[str, Any]:
+    """The mapping in ``fields`` that the names ``above`` lead to. What it lacks is taken from ``before``."""
+    for name in above:
+        inner = fields.get(name, before.get(name))
+        fields[name] = inner if isinstance(inner, dict) else {}
+        fields, before = fields[name], {}
+    return fields
+
+
+def _value(setting: str, written: str, hints: Hints) -> Any:
+    """The value of one ``setting=written``; ``@file`` and ``@-`` name where it is read from."""
+    text = read_text(written[1:]) if written.startswith("@") else written
+    value = text.strip() if _is_secret(setting, hints) else read_value(text, setting)
+    if text is written and _has_secret(setting, value, hints):
+        fail(
+            f"{setting}: other users of this machine can see the arguments of a command: "
+            f"write the value to a file and give {setting}=@FILE, or {setting}=@- for standard input"
+        )
+    return value
+
+
+def _is_secret(setting: str, hints: Hints) -> bool:
+    """Whether a setting with dots is one secret."""
+    *above, name = _path(setting, hints)
+    row = struct_in(hints.get(above[0])) if above else None
+    if row is None:
+        return False
+    return bool(marks_of(hints_of(row).get(_spelled(name, hints_of(row)))).get("secret"))
+
+
+def _has_secret(setting: str, value: Any, hints: Hints) -> bool:
+    """Whether a value holds a secret. The ``key`` of algorithms that are not HMAC is a public one."""
+    if _is_secret(setting, hints):
+        return bool(value)
+    kind = struct_in(hints.get(_spelled(_path(setting, hints)[0], hints)))
+    if kind is None:
+        return False
+    if kind is not JwtSettings:
+        marks = {fold(name): marks_of(hint) for name, hint in hints_of(kind).items()}
+        return _names_secret(value, {name for name, each in marks.items() if each.get("secret")})
+    rows = value if isinstance(value, list) else []
+    folded = [{fold(key): each for key, each in row.items()} for row in rows if isinstance(row, dict)]
+    return any("key" in row and str(row.get("algorithm", "HS")).startswith("HS") for row in folded)
+
+
+def _names_secret(value: Any, secrets: Set[str]) -> bool:
+    """Whether a field in a value, at any depth, is a secret."""
+    fields = value.items() if isinstance(value, dict) else ()
+    return any((fold(key) in secrets and bool(each)) or _names_secret(each, secrets) for key, each in fields)

@@ -1,0 +1,194 @@
+"""``imserver key``: the keys with which back ends call the HTTP API."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from time import time
+from typing import Any, Final
+
+import click
+
+from imserver.gateway.auth.authority import CONFIGURED, configured_key
+from imserver.gateway.config.settings import Config
+from imserver.gateway.offline import day, opened, record_act, settings_options
+from imserver.gateway.storage.contract import KeyRow
+from imserver.gateway.storage.store import Store
+from imserver.gateway.terminal import GroupWithFeatures, fail, lines_of, table
+
+_Scope: Final = click.Choice(["push", "read", "admin"])
+_CLOSED_SHOWN: Final = 20
+_COLUMNS: Final = "id, scopes, apps, created, expires, revoked, last used: used, from: used_from, note"
+_TEXTS: Final[Mapping[str, Callable[[Any], str]]] = {
+    "scopes": ",".join,
+    "apps": lambda apps: ",".join(apps) or "all",
+    **dict.fromkeys(("created", "expires", "revoked", "used"), day),
+}
+
+
+class _Time(click.ParamType[int]):
+    """A time span, as ``90d``, in seconds."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        if value == "0":
+            return 0
+        if (given := re.fullmatch(r"(\d{1,6})([mhdw])", value)) is None:
+            self.fail(f"{value}: expected a number with m, h, d or w, as 90d", param, ctx)
+        return int(given[1]) * {"m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}[given[2]]
+
+
+@click.group(cls=GroupWithFeatures)
+def key() -> None:
+    """Create, list, show, rotate and revoke API keys. Running servers follow within two seconds."""
+
+
+@key.command()
+@settings_options
+@click.option(
+    "--scope", "more", type=_Scope, multiple=True, help="The same as an argument SCOPE; repeatable."
+)
+@click.option("--app", "apps", multiple=True, metavar="NAME", help="Limit the key to this app; repeatable.")
+@click.option("--note", default="", help="A note for people.")
+@click.option("--expires", type=_Time(), metavar="TIME", help="It ends after this time: 90d, 12h, 4w.")
+@click.argument("scopes", type=_Scope, nargs=-1, metavar="SCOPE...")
+def create(
+    path: str | None,
+    data_dir: str | None,
+    more: tuple[str, ...],
+    apps: tuple[str, ...],
+    note: str,
+    expires: int | None,
+    scopes: tuple[str, ...],
+) -> None:
+    """Create a key and print it once. Only its digest is stored.
+
+    SCOPE says what the key may do: push, read, or admin, which includes all.
+    """
+    scopes = tuple(dict.fromkeys((*scopes, *more)))
+    if not scopes:
+        raise click.UsageError("Missing argument 'SCOPE...': push, read or admin.")
+    if expires == 0:
+        fail("--expires: expected a time such as 90d")
+    if len(note) > KeyRow.NOTE_CHARACTERS:
+        fail(f"--note: at most {KeyRow.NOTE_CHARACTERS} characters")
+    if not note.isprintable():
+        fail("--note: expected one line of printable text")
+    with opened(path, data_dir) as (settings, store, tenants):
+        for name in apps:
+            if tenants.get(name) is None:
+                fail(f"--app {name}: this app does not exist")
+        bound = dict.fromkeys(map(tenants.resolve, apps))
+        row, secret = KeyRow.make(scopes, tuple(bound), note, int(time()) + expires if expires else 0)
+        first = settings.demo and not list(store.keys())
+        store.add_key(row)
+        one_app = row.apps[0] if len(row.apps) == 1 else ""
+        record_act(settings, store, "keys.create", one_app, key=row.id, scopes=row.scopes, apps=row.apps)
+        closed = [
+            each.name for each in tenants.all() if not (each.open or each.has_login_rule or each.same_as)
+        ]
+    click.echo(f"The id of this key is {row.id}. Save the key: it is not shown again.", err=True)
+    if first:
+        click.echo(
+            "Demo mode ends: requests need a key from now on. Sessions stay until they end; new logins "
+            "follow the rules of their app.",
+            err=True,
+        )
+        if closed:
+            click.echo(
+                f"Nobody can log in any more to: {', '.join(closed[:_CLOSED_SHOWN])}"
+                f"{', …' if len(closed) > _CLOSED_SHOWN else ''}. Give an app a login rule (jwt, "
+                "account_tokens, webhook.authorise_url), or let anybody in with open: true.",
+                err=True,
+            )
+    click.echo(secret)
+
+
+@key.command("list")
+@settings_options
+def list_keys(path: str | None, data_dir: str | None) -> None:
+    """List all keys, also those that were revoked or have expired."""
+    with opened(path, data_dir) as (settings, store, _):
+        rows = _keys(settings, store)
+    click.echo(table(_COLUMNS, rows, **_TEXTS))
+
+
+@key.command()
+@settings_options
+@click.argument("name", metavar="ID")
+def show(path: str | None, data_dir: str | None, name: str) -> None:
+    """Show the key with this id, one line for each of its fields."""
+    with opened(path, data_dir) as (settings, store, _):
+        row = next((each for each in _keys(settings, store) if each.id == name), None)
+    if row is None:
+        fail(f"no key has the id {name}")
+    lines = dict(zip(*lines_of(_COLUMNS, (row,), **_TEXTS), strict=True))
+    address, state = lines.pop("from"), "valid"
+    if row.revoked or row.has_ended(time()):
+        state = "revoked" if row.revoked else "expired"
+    used = f"{lines['last used']} from {address}" if lines["last used"] else "never"
+    lines |= {
+        "expires": lines["expires"] or "never",
+        "last used": "" if row.id.startswith(CONFIGURED) else used,
+    }
+    lines = {"id": row.id, "state": state, **lines}
+    click.echo("\n".join(f"{label:<11}{text}" for label, text in lines.items() if text))
+
+
+@key.command()
+@settings_options
+@click.option(
+    "--grace",
+    type=_Time(),
+    default="1d",
+    show_default=True,
+    metavar="TIME",
+    help="The old key ends after this time; 0: at once.",
+)
+@click.option("--expires", type=_Time(), metavar="TIME", help="The new key ends after this time: 90d.")
+@click.argument("name", metavar="ID")
+def rotate(path: str | None, data_dir: str | None, grace: int, expires: int | None, name: str) -> None:
+    """Create a key in place of the key with this id, and print it once.
+
+    It has the same scopes, apps and note. The old key ends after the time of --grace.
+    """
+    _refuse_configured(name)
+    row, secret = KeyRow.make(expires=int(time()) + expires if expires else 0)
+    with opened(path, data_dir) as (settings, store, _):
+        stored = store.rotate_key(name, row, grace) if store.address.exists else None
+        if stored is not None:
+            app = stored.apps[0] if len(stored.apps) == 1 else ""
+            record_act(settings, store, "keys.rotate", app, key=name, id=stored.id, grace_seconds=grace)
+    if stored is None:
+        fail(f"no valid key has the id {name}")
+    ends = f"The key {name} ends at {day(int(time()) + grace)} UTC" if grace else f"The key {name} has ended"
+    click.echo(f"{ends}. The id of the new key is {stored.id}. Save it: it is not shown again.", err=True)
+    click.echo(secret)
+
+
+@key.command()
+@settings_options
+@click.argument("name", metavar="ID")
+def revoke(path: str | None, data_dir: str | None, name: str) -> None:
+    """Revoke the key with this id. This cannot be undone."""
+    _refuse_configured(name)
+    with opened(path, data_dir) as (settings, store, _):
+        revoked = store.revoke_key(name) if store.address.exists else None
+        if revoked:
+            record_act(settings, store, "keys.revoke", key=name)
+    if revoked is None:
+        fail(f"no key has the id {name}")
+    click.echo("revoked" if revoked else "already revoked")
+
+
+def _refuse_configured(name: str) -> None:
+    if name.startswith(CONFIGURED):
+        fail(f"{name} is a key of the settings: remove it from api.keys, then send SIGHUP to running servers")
+
+
+def _keys(settings: Config, store: Store) -> list[KeyRow]:
+    """The keys of the settings, then those of the database."""
+    return [*map(configured_key, settings.api.keys), *store.keys()]

@@ -1,0 +1,168 @@
+"""``imserver token``: session tokens and channel tokens, for trying out what a back end does by itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from time import time
+
+import click
+
+from imserver.gateway.auth.issuers import Issuers
+from imserver.gateway.auth.tenants import Tenant, Tenants
+from imserver.gateway.auth.tokens import (
+    BadKey,
+    BadToken,
+    bytes_of,
+    derived_secret,
+    load_keys,
+    make_token,
+    read_token,
+    text_of_key,
+)
+from imserver.gateway.config.settings import Config, JwtSettings
+from imserver.gateway.errors import IssuerUnavailable
+from imserver.gateway.offline import opened, record_act, settings_options
+from imserver.gateway.process import DataDirectory, Secret
+from imserver.gateway.terminal import fail, required_once
+from imserver.gateway.transport.outgoing import Outgoing
+
+_app_option = click.option("--app", "name", required=True, metavar="NAME", help="The app.")
+
+
+@click.group()
+def token() -> None:
+    """Create session tokens, with which users log in to apps with the setting jwt, and channel tokens."""
+
+
+@token.command()
+@settings_options
+@_app_option
+@click.option("--user", "option", metavar="ID", help="The same as the argument USER.")
+@click.option("--channel", default="", metavar="NAME", help="Create a channel token, to subscribe to NAME.")
+@click.option("--seconds", type=click.IntRange(min=1), default=3600, show_default=True, help="Lifetime.")
+@click.option("--kid", metavar="NAME", help="Use the key with this kid; default: the first key of the app.")
+@click.option(
+    "--key-file", metavar="FILE", help="File with the private key (PEM), unless the key is a secret."
+)
+@click.argument("user", required=False)
+def create(
+    path: str | None,
+    data_dir: str | None,
+    name: str,
+    option: str | None,
+    channel: str,
+    seconds: int,
+    kid: str | None,
+    key_file: str | None,
+    user: str | None,
+) -> None:
+    """Create a session token for USER and print it."""
+    user = required_once("USER", user, option)
+    with opened(path, data_dir) as (settings, store, tenants):
+        tenant = _tenant(tenants, name)
+        row = _row(tenant, kid)
+        longest = tenant.user_bytes_of(tenant.name)
+        name_of_user = os.fsencode(user)  # as it was given, which need not be UTF-8
+        if not 0 < len(name_of_user) <= longest or name_of_user.decode(errors="replace") != user:
+            fail(f"USER: expected 1 to {longest} bytes of UTF-8, as app {tenant.name} allows")
+        try:
+            if key_file is not None:
+                key = Path(key_file).read_text(encoding="utf-8")
+            elif row.algorithm.startswith("HS"):
+                key = text_of_key(row, _secret(settings, row), tenant.name)
+                load_keys([row], _secret(settings, row), tenant.name)
+            else:
+                fail(f"the app has the public key of {row.algorithm}: --key-file names the private one")
+            text = make_token(user, tenant.name, int(time()) + seconds, row, key, channel)
+        except (BadKey, OSError, UnicodeDecodeError) as error:
+            fail(error)
+        if store.has_database:
+            facts = {"channel": channel} if channel else {}
+            record_act(settings, store, "tokens.create", tenant.name, user, seconds=seconds, **facts)
+    click.echo(text)
+
+
+@token.command()
+@settings_options
+@click.option("--app", "option", metavar="NAME", help="The same as the argument APP.")
+@click.argument("app", required=False)
+def secret(path: str | None, data_dir: str | None, option: str | None, app: str | None) -> None:
+    """Print the derived HS256 secret of APP, which has jwt without a key.
+
+    It is derived from the server's secret, so it is the same on all nodes. The app's back end signs with it.
+    """
+    name = required_once("APP", app, option)
+    with opened(path, data_dir) as (settings, store, tenants):
+        tenant = _tenant(tenants, name)
+        row = next((row for row in tenant.jwt if not (row.key or row.key_file)), None)
+        if row is None:
+            fail(f"app {tenant.name} has no jwt entry without a key")
+        text = derived_secret(_secret(settings, row).first, tenant.name)
+        if store.has_database:
+            record_act(settings, store, "tokens.secret", tenant.name)
+    click.echo(text)
+
+
+@token.command()
+@settings_options
+@_app_option
+@click.argument("shown", metavar="TOKEN")
+def check(path: str | None, data_dir: str | None, name: str, shown: str) -> None:
+    """Say whether a token is valid for an app, and if not, why. TOKEN "-" is read from standard input.
+
+    The status is 1 if the app would refuse the token. Tokens of accounts are not checked.
+    """
+    if shown == "-":
+        shown = sys.stdin.read().strip()
+    with opened(path, data_dir) as (settings, _, tenants):
+        tenant = _tenant(tenants, name)
+        if not tenant.jwt:
+            fail(f"app {tenant.name} has no key for session tokens (setting jwt)")
+        with suppress(ValueError):  # it is no token
+            header, payload, _ = shown.split(".")
+            parts = f"header: {bytes_of(header).decode()}\nclaims: {bytes_of(payload).decode()}"
+            click.echo(parts)
+        outgoing = Outgoing()
+        try:
+            rows = [row for row in tenant.jwt if row.issuer]
+            claims = Issuers(outgoing).claims(tenant.name, rows, shown, time()) if rows else None
+            if claims is None:
+                needs_secret = [row for row in tenant.jwt if not (row.issuer or row.key or row.key_file)]
+                secret = _secret(settings, needs_secret[0]) if needs_secret else Secret(b"")
+                claims = read_token(shown, load_keys(tenant.jwt, secret, tenant.name), time())
+            if tenants.resolve(claims.app) != tenant.name:
+                raise BadToken(f"the token is for another app, {claims.app!r}")
+        except (BadKey, BadToken, IssuerUnavailable) as error:
+            fail(f"refused: {error}")
+        finally:
+            outgoing.close()
+    seconds = claims.expires_at - int(time())
+    click.echo(f"accepted: user {claims.user!r} of app {tenant.name}, for {seconds} more seconds")
+
+
+def _tenant(tenants: Tenants, name: str) -> Tenant:
+    tenant = tenants.get(tenants.resolve(name))
+    if tenant is None:
+        fail(f"app {name} does not exist")
+    return tenant
+
+
+def _row(tenant: Tenant, kid: str | None) -> JwtSettings:
+    if not tenant.jwt:
+        fail(f"app {tenant.name} has no key for session tokens (setting jwt)")
+    named = [row for row in tenant.jwt if not row.issuer and (kid is None or row.kid == kid)]
+    if not named and kid is None:
+        fail(f"app {tenant.name} takes tokens of its issuers only; they make them")
+    if not named:
+        fail(f"app {tenant.name} has no key with the kid {kid}")
+    return named[0]
+
+
+def _secret(settings: Config, row: JwtSettings) -> Secret:
+    """The server's secret, if the row needs it."""
+    if row.key or row.key_file:
+        return Secret(b"")
+    return DataDirectory(settings.server.data_dir).secrets(settings.server)

@@ -1,0 +1,679 @@
+"""Converts values to the types of their settings, and checks conditions beyond the types. Errors name place,
+setting and remedy."""
+
+import ipaddress
+import re
+import unicodedata
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from functools import cache
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, get_args
+
+import msgspec
+from msgspec import inspect
+
+from imserver.gateway.config.declared import HIDDEN, bare, hints_of, marked, marks_of, plain
+from imserver.gateway.config.settings import (
+    NO_PORT,
+    PUBLIC_SIGN_KEY,
+    AppName,
+    Config,
+    JwtSettings,
+    TenantSettings,
+)
+from imserver.gateway.errors import StartError
+
+_USER_INFO: Final = re.compile(r"(://[^:@/\s]*:)[^/\s]*@")
+"""User and password of a URL, up to the last @ before the path."""
+_QUERY: Final = re.compile(r"([?&][\w-]*(?:key|password|secret|token)=)[^&\s\"']*", re.IGNORECASE)
+"""A secret among the parameters of a URL."""
+
+
+def hide_secrets(text: str) -> str:
+    """The text without the passwords, keys and tokens of the URLs in it."""
+    return _QUERY.sub(rf"\1{HIDDEN}", _USER_INFO.sub(rf"\1{HIDDEN}@", text))
+
+
+class ConfigError(StartError):
+    """A setting is unknown, has a wrong type or is out of range. The text is one line that names the
+    place."""
+
+
+RENAMED: Final = {
+    "storage.keep_seconds": "storage.retention_seconds",
+    "storage.keep_messages": "storage.retention_messages",
+    "apps.*.keep_seconds": "apps.*.retention_seconds",
+    "apps.*.keep_messages": "apps.*.retention_messages",
+    "apps.*.keep_talks": "apps.*.store_conversations",
+}
+"""Old name of a setting → its name. The next release does not read the old ones any more."""
+RENAMED_OF_APPS: Final = {
+    old.rpartition(".")[2]: new.rpartition(".")[2]
+    for old, new in RENAMED.items()
+    if old.startswith("apps.*.")
+}
+"""Old name of a setting of an app → its name. Stored apps have the old ones,
+which the release before reads, too."""
+OLD_NAME: Final = "the old name of {}, which the next release does not know"
+_STORED_NAMES: Final = {name: old for old, name in RENAMED_OF_APPS.items()}
+
+
+def stored_name(name: str) -> str:
+    """The name under which a setting of an app is stored."""
+    return _STORED_NAMES.get(name, name)
+
+
+def stored_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of an app under the names under which they are stored."""
+    return {stored_name(name): value for name, value in fields.items()}
+
+
+def fold(name: object) -> str:
+    """Normalize a name for comparison: without underscores and dashes, in lower case."""
+    return str(name).replace("_", "").replace("-", "").lower()
+
+
+class WrittenMapping(dict[Any, Any]):
+    """A YAML mapping that remembers the line of each key, for messages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: dict[Any, int] = {}
+
+
+class Locations:
+    """Where settings were written, for messages: a source, and the lines of those that have one.
+
+    ``source`` is a file, an environment variable or an app. ``warnings``: one line for each setting that was
+    given under its old name. ``fold``: makes equal names equal, however they are spelled.
+    """
+
+    fold = staticmethod(fold)
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.warnings: list[str] = []
+        self._lines: dict[str, int] = {}
+
+    def note(self, name: str, mapping: object, key: object) -> None:
+        """Remember the line of ``key`` as that of the setting ``name``, if ``mapping`` knows it."""
+        lines = getattr(mapping, "lines", None)
+        if lines is not None:
+            self._lines[name] = lines[key]
+
+    def note_item(self, name: str, item: object) -> None:
+        """Remember the line of an item of a list: that of its first key."""
+        lines = getattr(item, "lines", None)
+        if lines:
+            self._lines[name] = min(lines.values())
+
+    def note_old(self, name: str, written: object) -> None:
+        """Warn if the setting ``name`` was written under its old name."""
+        key = name.rpartition(".")[2]
+        if fold(str(written).rpartition(".")[2]) != fold(key):
+            self.warnings.append(f"{self.of(name).removesuffix(name)}{written}: {OLD_NAME.format(key)}")
+
+    def forget(self, name: str) -> None:
+        """A setting was given elsewhere, too, and that counts."""
+        self._lines = {each: line for each, line in self._lines.items() if not _is_within(each, name)}
+
+    def wrong(self, name: str, problem: str) -> ConfigError:
+        """The error that a setting is wrong: its place, its name and the problem."""
+        return ConfigError(f"{self.of(name)}: {problem}")
+
+    def lacks(self, name: str, needs: str) -> ConfigError:
+        """The error that a setting needs another one: its place, its name and what it ``needs``."""
+        return ConfigError(f"{self.of(name)} needs {needs}")
+
+    def of(self, name: str) -> str:
+        """The place and the name of a setting. A setting without a line has the line of the section or the
+        setting that contains it."""
+        known = max((each for each in self._lines if _is_within(name, each)), key=len, default="")
+        return f"{self.source}, line {self._lines[known]}: {name}" if known else f"{self.source}: {name}"
+
+
+def _is_within(name: str, whole: str) -> bool:
+    return name.startswith(whole) and name[len(whole) : len(whole) + 1] in ("", ".", "[")
+
+
+class Row(NamedTuple):
+    """A setting: its canonical name (``section.key``) and its type, also in msgspec's description."""
+
+    name: str
+    hint: Any
+    type: inspect.Type
+
+
+NO_FEATURE: Final = "the setting features leaves this feature out"
+"""The error about settings of absent features."""
+
+
+class Declarations:
+    """All settings of a node: those of the core, and those of its features.
+
+    ``sections``: name of a section and struct with its keys, in the order of the features. Several structs
+    may have keys of one section. ``app_kinds``: structs with keys of an app. ``core_keys``: the keys of an
+    app with the mark ``by_feature`` that features of this node name; None: all. ``absent``: returns names of
+    settings of features that this node does not have (``section``, ``section.key`` or ``apps.*.key``); it is
+    called for a name that nothing declares. ``dialects``: names of those of the node, which the setting of an
+    app may have; ``()``: any.
+    """
+
+    def __init__(
+        self,
+        sections: Iterable[tuple[str, type[msgspec.Struct]]] = (),
+        app_kinds: Iterable[type[msgspec.Struct]] = (),
+        core_keys: Container[str] | None = None,
+        absent: Callable[[], Iterable[str]] = tuple,
+        dialects: Iterable[str] = (),
+    ) -> None:
+        self.dialects = tuple(dict.fromkeys(dialects))
+        self.sections = tuple(sections)
+        self.app_kinds = tuple(app_kinds)
+        self._app_defaults = [(kind, kind()) for kind in self.app_kinds]
+        """Most apps share them."""
+        self._absent = absent
+        of_apps = [
+            (name, hint)
+            for kind in (TenantSettings, *self.app_kinds)
+            for name, hint in hints_of(kind).items()
+            if core_keys is None or name in core_keys or not marks_of(hint).get("by_feature")
+        ]
+        self.app_hints: Mapping[str, Any] = dict(of_apps)
+        """Name of a setting of an app → its type."""
+        self._app_keys = {fold(name) for name in (*self.app_hints, *RENAMED_OF_APPS)}
+        rows = tuple(self._declared_rows())
+        self.rows: Mapping[str, Row] = {row.name: row for row in rows}
+        """Canonical name → setting, in the order of the manual."""
+        old = {fold(old): self.rows[name] for old, name in RENAMED.items() if name in self.rows}
+        self.by_folded: Mapping[str, Row] = old | {fold(name): row for name, row in self.rows.items()}
+        """Folded ``section.key``, also an old one → setting."""
+        folded: set[str] = set()
+        for name in [*(row.name for row in rows), *(f"apps.*.{name}" for name, _ in of_apps)]:
+            if fold(name) in folded:
+                raise StartError(f"the setting {name} is declared twice")
+            folded.add(fold(name))
+        names = [name.partition(".")[0] for name in self.rows]
+        self.names: Mapping[str, str] = {fold(name): name for name in names}
+        """Folded name of a section → its name."""
+
+    def _declared_rows(self) -> Iterator[Row]:
+        of_features: dict[str, list[type[msgspec.Struct]]] = {}
+        for name, kind in self.sections:
+            of_features.setdefault(name, []).append(kind)
+        for name, hint in hints_of(Config).items():
+            described = inspect.type_info(hint)
+            if isinstance(described, inspect.StructType):
+                for kind in (described.cls, *of_features.pop(name, ())):
+                    yield from _rows_of(name, kind)
+            else:
+                yield Row(name, hint, described)
+        for name, kinds in of_features.items():
+            for kind in kinds:
+                yield from _rows_of(name, kind)
+
+    def nearest(self, written: object) -> str:
+        """The known section or setting with the most similar name."""
+        folded = fold(written)
+        names = {fold(name): name for name in (*self.rows, *self.names.values())}
+        if "." not in folded:
+            names |= {key.partition(".")[2]: name for key, name in names.items() if "." in key}
+        return names[_closest(folded, names)]
+
+    def convert(self, row: Row, value: Any, locations: Locations) -> Any:
+        """Convert a value to the type of its setting. Raises ConfigError, which names place and setting."""
+        if row.name != "apps" or not isinstance(value, dict):
+            return msgspec.convert(_shape(row.hint, value, row.name, locations), row.hint)
+        apps: dict[str, TenantSettings] = {}
+        for name, fields in _shape_dict(dict[AppName, Any], value, "apps", locations).items():  # the names
+            if not isinstance(fields, dict):
+                _check_type(TenantSettings, fields, f"apps.{name}", locations)
+            apps[name] = self.app_of(self._shape_app(fields, f"apps.{name}", locations))
+        return apps
+
+    def _shape_app(self, fields: dict[Any, Any], above: str, locations: Locations) -> dict[str, Any]:
+        for key in fields:
+            if fold(key) not in self._app_keys and self.is_absent(f"apps.*.{key}"):
+                inner = f"{above}.{key}" if above else str(key)
+                locations.note(inner, fields, key)
+                raise locations.wrong(inner, NO_FEATURE)
+        shaped = _shape_fields(self.app_hints, fields, above, locations, RENAMED_OF_APPS)
+        for number, dialect in enumerate(shaped.get("dialects", ()) if self.dialects else ()):
+            if dialect not in self.dialects:
+                inner = f"{above}.dialects[{number}]" if above else f"dialects[{number}]"
+                expected = ", ".join(sorted(self.dialects))
+                raise locations.wrong(inner, f"expected one of {expected}; got {dialect!r}")
+        return shaped
+
+    def app_of(self, fields: Mapping[str, Any]) -> TenantSettings:
+        """The settings of an app from plain values, also under their stored names. What nothing declares is
+        ignored.
+
+        Raises :class:`msgspec.ValidationError`.
+        """
+        fields = {RENAMED_OF_APPS.get(name, name): value for name, value in fields.items()}
+        return msgspec.structs.replace(
+            msgspec.convert(fields, TenantSettings),
+            of_features=tuple(
+                default if fields.keys().isdisjoint(kind.__struct_fields__) else msgspec.convert(fields, kind)
+                for kind, default in self._app_defaults
+            ),
+        )
+
+    def given_fields(self, given: Mapping[str, Any], locations: Locations) -> dict[str, Any]:
+        """Check the given settings of an app. Returns them under their canonical names, as plain values.
+
+        Raises ConfigError, which names the place and the setting.
+        """
+        shaped = self._shape_app(dict(given), "", locations)
+        written = plain(self.app_of(shaped))
+        return {name: written[name] for name in shaped}
+
+    def is_absent(self, written: str) -> bool:
+        """Whether a section, or a key in it, is that of a feature that this node does not have."""
+        return fold(written) in map(fold, self._absent())
+
+    def absent_variable(self, variable: str) -> str:
+        """The absent section or key that a variable of the environment names; ``""``: none."""
+        folded = fold(variable)
+        for written in self._absent():
+            name = fold(written)
+            if folded == name.replace(".", "") or ("." not in name and folded.startswith(name)):
+                return written
+        return ""
+
+
+def _rows_of(section: str, kind: type[msgspec.Struct]) -> Iterator[Row]:
+    for key, hint in hints_of(kind).items():
+        yield Row(f"{section}.{key}", hint, inspect.type_info(hint))
+
+
+def _closest(folded: str, known: Iterable[str]) -> str:
+    import difflib  # only for messages
+
+    return max(known, key=lambda name: difflib.SequenceMatcher(None, folded, name).ratio())
+
+
+AUTO: Final = "auto"
+"""The word for 0 in settings that may be computed."""
+
+
+@cache
+def _kind(hint: Any) -> inspect.Type:
+    """A type as msgspec describes it."""
+    return inspect.type_info(hint)
+
+
+def _shape(hint: Any, value: Any, name: str, locations: Locations) -> Any:
+    """Check a value, normalize the spelling of its keys, and convert numbers that name apps to text."""
+    kind = _kind(hint)
+    if isinstance(kind, inspect.Metadata):
+        if kind.extra and kind.extra.get("number") and type(value) is int:
+            value = str(value)
+        if kind.extra and kind.extra.get("auto") and value == AUTO:
+            value = 0
+        kind = kind.type
+    if isinstance(kind, inspect.LiteralType) and value not in kind.values:
+        choices = ", ".join(str(choice) or "(empty)" for choice in kind.values)
+        raise locations.wrong(name, f"expected one of {choices}; got {value!r}")
+    if isinstance(kind, inspect.VarTupleType) and isinstance(value, list):
+        item_hint = get_args(bare(hint))[0]
+        for i, item in enumerate(value):
+            locations.note_item(f"{name}[{i}]", item)
+        return [_shape(item_hint, item, f"{name}[{i}]", locations) for i, item in enumerate(value)]
+    if isinstance(kind, inspect.DictType) and isinstance(value, dict):
+        return _shape_dict(hint, value, name, locations)
+    if isinstance(kind, inspect.StructType) and isinstance(value, dict):
+        shaped = _shape_fields(hints_of(kind.cls), value, name, locations)
+        for field in msgspec.structs.fields(kind.cls):
+            if field.required and field.name not in shaped:
+                raise locations.wrong(name, f"{field.name} is missing")
+        return shaped
+    _check_type(hint, value, name, locations)
+    return value
+
+
+def _shape_dict(hint: Any, value: dict[Any, Any], name: str, locations: Locations) -> dict[Any, Any]:
+    key_hint, value_hint = get_args(bare(hint))
+    may_be_empty = bool((getattr(_kind(key_hint), "extra", None) or {}).get("empty"))
+    shaped: dict[Any, Any] = {}
+    for key, item in value.items():
+        inner = f"{name}.{key}"
+        locations.note(inner, value, key)
+        if key == "" and not may_be_empty:
+            raise ConfigError(f"{locations.of(inner).removesuffix('.')}: expected a name, got ''")
+        shaped_key = _shape(key_hint, key, inner, locations)
+        if shaped_key in shaped:
+            raise ConfigError(f"{locations.of(inner)} is given twice, as a number and as text")
+        shaped[shaped_key] = _shape(value_hint, item, inner, locations)
+    return shaped
+
+
+def _shape_fields(
+    hints: Mapping[str, Any],
+    value: dict[Any, Any],
+    name: str,
+    locations: Locations,
+    renamed: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
+    fields = {fold(old): field for old, field in renamed.items() if field in hints}
+    fields |= {fold(field): field for field in hints}
+    shaped: dict[str, Any] = {}
+    above = f"{name}." if name else ""
+    for key, item in value.items():
+        field = fields.get(fold(key))
+        inner = f"{above}{field or key}"
+        locations.note(inner, value, key)
+        if field is None:
+            closest = fields[_closest(fold(key), fields)]
+            where = locations.of(inner).removesuffix(inner)
+            raise ConfigError(
+                f"{where}unknown key '{above}{key}'; the nearest known key is '{above}{closest}'"
+            )
+        if field in shaped:
+            raise ConfigError(f"{locations.of(inner)} is given twice, in two spellings")
+        if renamed:
+            locations.note_old(inner, key)
+        shaped[field] = _shape(hints[field], item, inner, locations)
+    return shaped
+
+
+def _check_type(hint: Any, value: Any, name: str, locations: Locations) -> None:
+    try:
+        msgspec.convert(value, hint)
+    except msgspec.ValidationError as error:
+        problem = str(error).replace("`", "").partition(" - at ")[0]
+        expected = problem.partition(", got")[0]
+        # A scalar in place of a whole object or list may be the secret in it.
+        whole = "object" in expected or "array" in expected
+        if isinstance(value, str | int | float) and not (whole or name.endswith(_SECRETS)):
+            problem = f"{expected}, got {value!r}"
+        raise locations.wrong(name, f"{problem[:1].lower()}{problem[1:]}") from None
+
+
+_SECRETS: Final = ("key", "secret", "password")
+"""How the names of settings end whose values are not shown."""
+
+CORE: Final = Declarations()
+"""The settings of a node without features."""
+
+APP_CHARACTERS: Final = 191
+APP_BYTES: Final = 500
+
+
+def valid_name(name: str) -> bool:
+    """Whether an app may be called so: 1 to 191 characters, none that is invisible, no blank at an end."""
+    return (
+        0 < len(name) <= APP_CHARACTERS
+        and name == name.strip()
+        and not any(unicodedata.category(character) in ("Cc", "Cs") for character in name)
+        and len(name.encode()) <= APP_BYTES
+    )
+
+
+#: how ``redis.url`` may begin
+REDIS_SCHEMES: Final = (
+    "redis",
+    "rediss",
+    "unix",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
+)
+
+#: how ``storage.url`` may begin
+STORAGE_SCHEMES: Final = ("sqlite", "postgresql", "postgres", "mysql", "mariadb")
+
+MIN_KEY_CHARACTERS: Final = 20
+"""Shortest accepted API key. Shorter keys can be guessed."""
+MIN_SIGN_KEY_BYTES: Final = 32
+"""Shorter keys of the tokens that we sign can be guessed with one. GoChat accepts them, so we warn only."""
+MAKE_SECRET: Final = "openssl rand -hex 32"
+"""Shell command for a new secret, suggested in error texts."""
+
+_MAKE_KEY: Final = f"make one with 'imserver key create push' or '{MAKE_SECRET}'"
+_PLACEHOLDER: Final = re.compile(r"(replace|change)[-_ ]?me|openssl rand|long random text", re.IGNORECASE)
+
+ISSUER_URL: Final = re.compile(
+    r"https://[^/]|http://(localhost|127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[::1\])([:/]|$)"
+)
+"""Keys fetched over a network without TLS could be forged."""
+
+HTTP_URL: Final = re.compile(r"https?://[^/]")
+"""Matches an address that begins with ``http://`` or ``https://`` and a host."""
+
+_HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
+_OWN_HEADER: Final = re.compile(
+    r"(content-|imserver-|sec-|host$|connection$|upgrade$|transfer-encoding$|te$|trailer$|user-agent$|expect$|"
+    r"accept-encoding$|keep-alive$|proxy-)",
+    re.IGNORECASE,
+)
+"""Headers that a request to a back end has of its own, or that are about one connection only."""
+
+EITHER_SECRET: Final = "expected either secret or secret_file: requests are signed with it"
+_RESERVED_PATHS: Final = ("/acc", "/ws", "/connection/websocket", "/health", "/ready")
+
+
+def is_placeholder(secret: str) -> bool:
+    """Whether ``secret`` is an example from the documentation, which is public."""
+    return _PLACEHOLDER.search(secret) is not None
+
+
+def short_sign_key(config: Config) -> str:
+    """The warning about a ``jwt.sign_key`` that is too short; ``""``: it is long enough.
+
+    GoChat's default is valid in demo mode only.
+    """
+    key = config.jwt.sign_key
+    if key in ("", PUBLIC_SIGN_KEY) or len(key.encode()) >= MIN_SIGN_KEY_BYTES:
+        return ""
+    return (
+        f"whoever has a token can guess a key of less than {MIN_SIGN_KEY_BYTES} bytes; make one with "
+        f"'{MAKE_SECRET}' (users log in again)"
+    )
+
+
+def _refuse(is_wrong: object, locations: Locations, name: str, problem: str) -> None:
+    if is_wrong:
+        raise locations.wrong(name, problem)
+
+
+def check_tenant(tenant: TenantSettings, locations: Locations, app: str = "") -> None:
+    """Check an app's settings beyond their types. Raises ConfigError, which names the place.
+
+    ``app``: the name of its settings in ``locations``, with a dot.
+    """
+    _check_networks(tenant.api_allow_from, f"{app}api_allow_from", locations)
+    _check_origins(tenant.origins, f"{app}origins", locations)
+    for number, row in enumerate(tenant.jwt):
+        setting = f"{app}jwt[{number}]"
+        if row.issuer:
+            _check_issuer(row, setting, locations)
+            continue
+        without = row.audience or row.jwks_url
+        _refuse(without, locations, setting, "audience and jwks_url need an issuer in the same entry")
+        both = row.key and row.key_file
+        _refuse(both, locations, setting, "expected either key or key_file in an entry, not both")
+        has_key = row.key or row.key_file or row.algorithm == "HS256"
+        _refuse(not has_key, locations, setting, f"{row.algorithm} needs a public key: key or key_file")
+    kids = [row.kid for row in tenant.jwt if row.kid]
+    _refuse(len(set(kids)) != len(kids), locations, f"{app}jwt", "two entries have the same kid")
+    _check_channels(tenant, locations, app)
+    webhook, back_ends = tenant.webhook, tenant.back_ends
+    urls = {f"webhook.{key}": url for key, url in webhook.urls.items()}
+    urls |= {f"back_ends.{key}": url for key, url in back_ends.urls.items()}
+    has_one = bool(webhook.secret) != bool(webhook.secret_file)
+    _refuse(urls and not has_one, locations, f"{app}webhook", EITHER_SECRET)
+    for key, url in urls.items():
+        problem = f"expected an http:// or https:// address, got {url!r}"
+        _refuse(not HTTP_URL.match(url), locations, f"{app}{key}", problem)
+    for option in ("headers", "emulated_headers"):
+        for header in getattr(back_ends, option):
+            is_wrong = not _HEADER.fullmatch(header) or _OWN_HEADER.match(header)
+            problem = f"expected headers of clients such as Cookie, got {header!r}"
+            _refuse(is_wrong, locations, f"{app}back_ends.{option}", problem)
+    trusted = {header.lower() for header in back_ends.headers}
+    for header in back_ends.emulated_headers:
+        problem = f"{header} is in headers, so clients must not set it"
+        _refuse(header.lower() in trusted, locations, f"{app}back_ends.emulated_headers", problem)
+
+
+def _check_channels(tenant: TenantSettings, locations: Locations, app: str) -> None:
+    for namespace, row in tenant.channels.items():
+        setting = f"{app}channels.{namespace}"
+        is_wrong = ":" in namespace or namespace.startswith("$") or namespace == "group"
+        problem = "a namespace has no colon, does not begin with $, and is not group"
+        _refuse(is_wrong, locations, setting, problem)
+        is_open = namespace == "user" and row.subscribe not in ("", "members")
+        problem = "only the user of the channel may subscribe"
+        _refuse(is_open, locations, f"{setting}.subscribe", problem)
+        for option in ("subscribe", "publish"):
+            asks = getattr(row, option) == "back_end" and not getattr(tenant.back_ends, option)
+            problem = f"back_end needs the address back_ends.{option} of the app"
+            _refuse(asks, locations, f"{setting}.{option}", problem)
+        half = bool(row.history_size) != bool(row.history_seconds)
+        _refuse(half, locations, setting, "history_size and history_seconds go together")
+        problem = "expected either history or history_size: the log has all publications"
+        _refuse(row.history and row.history_size, locations, setting, problem)
+
+
+def _check_issuer(row: JwtSettings, setting: str, locations: Locations) -> None:
+    problem = "an entry with an issuer takes no key, key_file or kid: its keys are fetched"
+    _refuse(row.key or row.key_file or row.kid, locations, setting, problem)
+    others = "without it tokens for other services would be accepted"
+    _refuse(not row.audience, locations, setting, f"an entry with an issuer needs the audience; {others}")
+    for name, url in (("issuer", row.issuer), ("jwks_url", row.jwks_url)):
+        problem = f"expected an https:// address (http:// only to this machine), got {url!r}"
+        _refuse(url and not ISSUER_URL.match(url), locations, f"{setting}.{name}", problem)
+
+
+def check_config(config: Config, locations: Locations) -> None:
+    """Check conditions between settings. Raises ConfigError, which names the place."""
+    _check_listening(config, locations)
+    _check_apps(config, locations)
+    _check_urls(config, locations)
+    cluster = config.cluster
+    if cluster.renew_seconds * 2 > cluster.lease_seconds:
+        raise ConfigError(
+            f"{locations.of('cluster.lease_seconds')} {cluster.lease_seconds:g} must be at least twice "
+            f"cluster.renew_seconds {cluster.renew_seconds:g}"
+        )
+    if config.server.processes > 1 and not config.clustered:
+        raise ConfigError(
+            f"{locations.of('server.processes')} {config.server.processes} needs a Redis that the processes "
+            "share: set redis.url, for example redis://127.0.0.1:6379"
+        )
+    _check_secrets(config, locations)
+
+
+def _check_secrets(config: Config, locations: Locations) -> None:
+    """Check API keys and ``jwt.sign_key``. Secrets of apps are checked where they are loaded."""
+    keys = [key.key for key in config.api.keys]
+    _refuse(len(set(keys)) != len(keys), locations, "api.keys", "one key is given twice")
+    public = "this is a placeholder of the documentation"
+    for number, key in enumerate(keys):
+        name = f"api.keys[{number}].key"
+        _refuse(is_placeholder(key), locations, name, f"{public}; {_MAKE_KEY}")
+        problem = f"expected at least {MIN_KEY_CHARACTERS} characters, got {len(key)}; {_MAKE_KEY}"
+        _refuse(len(key) < MIN_KEY_CHARACTERS, locations, name, problem)
+    for number, row in enumerate(config.api.keys):
+        try:
+            _ = row.expires_at
+        except ValueError:
+            name = f"api.keys[{number}].expires"
+            raise locations.wrong(name, f"expected a day such as 2027-01-31, got {row.expires!r}") from None
+    problem = f"{public}; make one with '{MAKE_SECRET}'"
+    _refuse(is_placeholder(config.jwt.sign_key), locations, "jwt.sign_key", problem)
+
+
+def _check_listening(config: Config, locations: Locations) -> None:
+    app, echo_path = config.app, config.debug.echo_path
+    if app.http_port and app.http_port == app.websocket_port:
+        raise ConfigError(f"{locations.of('app.http_port')} and app.websocket_port are both {app.http_port}")
+    ports = [app.http_port, app.websocket_port, *(row.port for row in config.server.extra_listen)]
+    sockets = [row.socket for row in config.server.extra_listen]
+    listeners = "server.extra_listen"
+    for number, row in enumerate(config.server.extra_listen):
+        where, is_port = f"{listeners}[{number}]", row.port != NO_PORT
+        _refuse(is_port == bool(row.socket), locations, where, "expected either a port or a socket")
+        _refuse(row.socket and row.host, locations, where, "a socket has no host")
+        unread = row.proxy_protocol and config.server.http != "front"
+        problem = "only server.http: front reads the PROXY protocol"
+        _refuse(unread, locations, f"{where}.proxy_protocol", problem)
+        is_twice = row.port > 0 and ports.count(row.port) > 1
+        _refuse(is_twice, locations, listeners, f"port {row.port} is given twice")
+        is_twice = row.socket != "" and sockets.count(row.socket) > 1
+        _refuse(is_twice, locations, listeners, f"the socket {row.socket} is given twice")
+        problem = f"there is no /ws under {row.path}: no ws_dialect"
+        _refuse(row.path and row.ws_dialect, locations, listeners, problem)
+    names = [row.host.lower() for row in config.server.extra_hosts]
+    for host in names:
+        is_twice = names.count(host) > 1
+        _refuse(is_twice, locations, "server.extra_hosts", f"the host {host} is given twice")
+    is_taken = echo_path and (not echo_path.startswith("/") or echo_path in _RESERVED_PATHS)
+    problem = f"expected a free path such as /echo, got {echo_path!r}"
+    _refuse(is_taken, locations, "debug.echo_path", problem)
+    hosts = {"server.host": config.server.host}
+    hosts |= {f"server.extra_listen[{n}].host": row.host for n, row in enumerate(config.server.extra_listen)}
+    for name, host in hosts.items():
+        try:
+            if re.fullmatch(r"[\d.]+", host):
+                ipaddress.IPv4Address(host)
+        except ValueError:
+            raise locations.wrong(name, f"expected an address, got {host!r}") from None
+    _check_origins(config.server.origins, "server.origins", locations)
+    _check_networks(config.server.trusted_proxies, "server.trusted_proxies", locations)
+
+
+def _check_apps(config: Config, locations: Locations) -> None:
+    for name, tenant in config.apps.items():
+        if not valid_name(name):
+            where = locations.of(f"apps.{name}").removesuffix(name)
+            raise ConfigError(
+                f"{where}{name[:APP_CHARACTERS]!r}: an app's name has 1 to {APP_CHARACTERS} characters, no "
+                "control characters, and no blank at an end"
+            )
+        check_tenant(tenant, locations, f"apps.{name}.")
+        target = config.apps.get(tenant.same_as)
+        problem = f"expected a configured app that is not an alias, got {tenant.same_as!r}"
+        is_wrong = tenant.same_as and (target is None or target.same_as)
+        _refuse(is_wrong, locations, f"apps.{name}.same_as", problem)
+    owners: dict[tuple[str, Any], str] = {}
+    for name, tenant in config.apps.items():
+        for setting, value in marked(tenant, "unique"):
+            owner = owners.setdefault((setting, value), name)
+            problem = f"{value!r} is already used by the app {owner}"
+            _refuse(owner != name, locations, f"apps.{name}.{setting}", problem)
+    if config.jwt.sign_key == PUBLIC_SIGN_KEY and not config.demo:
+        raise ConfigError(
+            f"{locations.of('jwt.sign_key')} is the default of GoChat, which is public: choose another, or "
+            "none"
+        )
+
+
+def _check_urls(config: Config, locations: Locations) -> None:
+    scheme, colon, rest = config.storage.url.partition(
+        ":///" if config.storage.url.startswith("sqlite") else "://"
+    )
+    is_wrong = config.storage.url and not (scheme in STORAGE_SCHEMES and colon and rest)
+    problem = f"expected sqlite:///path, or a URL that begins with one of {', '.join(STORAGE_SCHEMES[1:])}"
+    _refuse(is_wrong, locations, "storage.url", problem)
+    is_wrong = config.redis.url and config.redis.url.partition("://")[0] not in REDIS_SCHEMES
+    problem = f"expected a URL that begins with one of {', '.join(REDIS_SCHEMES)}"
+    _refuse(is_wrong, locations, "redis.url", problem)
+
+
+def _check_origins(origins: Iterable[str], setting: str, locations: Locations) -> None:
+    for origin in origins:
+        is_host = re.match(r"[^\s/:?#]", origin.rpartition("://")[2])
+        problem = f"expected hosts such as example.org or https://example.org, got {origin!r}"
+        _refuse(not is_host, locations, setting, problem)
+
+
+def _check_networks(networks: Iterable[str], setting: str, locations: Locations) -> None:
+    for network in networks:
+        try:
+            ipaddress.ip_network(network, strict=False)
+        except ValueError:
+            raise locations.wrong(setting, f"expected networks such as 10.0.0.0/8, got {network!r}") from None

@@ -1,0 +1,70 @@
+"""Reads and writes YAML: safe types, unique keys, and the line of each key for messages.
+
+Only this module uses a YAML library. It is loaded if there is a text to read or write, so a server with
+default settings does not need it.
+"""
+
+import re
+from collections.abc import Hashable
+from typing import Any, Final
+
+import yaml
+
+from imserver.gateway.config.values import ConfigError, WrittenMapping
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe types. A repeated key is an error."""
+
+
+def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> WrittenMapping:
+    loader.flatten_mapping(node)
+    mapping = WrittenMapping()
+    for key_node, value_node in node.value:
+        line = key_node.start_mark.line + 1
+        key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, Hashable):
+            raise ConfigError(f"line {line}: a key must be a plain word")
+        if key in mapping:
+            raise ConfigError(f"line {line}: the key {key!r} was already given in line {mapping.lines[key]}")
+        mapping[key] = loader.construct_object(value_node, deep=True)
+        mapping.lines[key] = line
+    return mapping
+
+
+def _construct_number(loader: _Loader, node: yaml.ScalarNode) -> Any:
+    if ":" in node.value:  # YAML 1.1 reads 22:10 as 1330
+        return node.value
+    return yaml.SafeLoader.yaml_constructors[node.tag](loader, node)
+
+
+for _tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
+    _Loader.add_constructor(_tag, _construct_number)
+# A day stays text, as in JSON.
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", lambda _, node: node.value)
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping)
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """Parse a text. Mappings are :class:`WrittenMapping`. Raises ConfigError, which names ``where``."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
+        raise ConfigError(f"{where}{line}: not valid YAML: {problem}") from None
+    except RecursionError:
+        raise ConfigError(f"{where}: too many levels of nesting") from None
+    except ConfigError as error:
+        raise ConfigError(f"{where}, {error}") from None
+
+
+_EMPTY_KEY: Final = re.compile(r"^( *)\? ''\n\1: ", re.MULTILINE)
+"""How the library writes an empty key of a mapping."""
+
+
+def write_yaml(document: Any) -> str:
+    """Format a document as text for :func:`read_yaml`."""
+    text: str = yaml.safe_dump(document, allow_unicode=True, sort_keys=False)
+    return _EMPTY_KEY.sub(r"\1'':\n\1  ", text)

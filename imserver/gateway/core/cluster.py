@@ -1,0 +1,249 @@
+"""The parts that only a node of a cluster has: registry, RPC, and services that reach other nodes.
+
+Loaded only if Redis is configured.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable, Iterable
+from math import ceil
+from time import monotonic, time
+
+import gevent
+
+from imserver.gateway.auth.tenants import Tenants
+from imserver.gateway.channels.connections import Connections
+from imserver.gateway.channels.members import ChannelMembers, NodeParts
+from imserver.gateway.channels.publishing import ChannelNodes
+from imserver.gateway.channels.registrar import Registrar
+from imserver.gateway.channels.subscriptions import build_channels
+from imserver.gateway.cluster.nodes import (
+    ChannelsUnsettled,
+    NodeMessages,
+    NodeQueries,
+    Notice,
+    OtherNodes,
+    Replaced,
+    ToApp,
+    ToChannel,
+    ToConnection,
+    ToUser,
+    encode,
+)
+from imserver.gateway.cluster.redis.registry import RedisRegistry
+from imserver.gateway.cluster.registry import Lease, RegistryEvents, advertised_address
+from imserver.gateway.cluster.rpc.server import Rpc
+from imserver.gateway.config.settings import Config
+from imserver.gateway.core.services import Services
+from imserver.gateway.process import Secret, fingerprint_of
+from imserver.gateway.push.routing import ClusterReach, ReorderGuard, Rerouting
+from imserver.gateway.sessions.cluster_sessions import ClusterSessions, UsersElsewhere
+from imserver.gateway.sessions.presence import Presence
+from imserver.gateway.storage.store import Store
+
+log = logging.getLogger(__name__)
+
+_JOIN_SECONDS = 1.0
+_FLUSH_SECONDS = 2.0
+_DATABASE_SECONDS = 10.0
+"""Time for a node to find a database that another node has just created, and to publish its id."""
+_ONE_DATABASE = "give all nodes the same storage.url, or, on one machine, the same server.data_dir"
+_OTHER_DATABASE = f"the cluster uses another database for apps and keys: {_ONE_DATABASE}"
+
+
+class ClusterLinks:
+    """What reaches the other nodes. Owner of each part."""
+
+    def __init__(self, config: Config, secret: Secret, store: Store, tenants: Tenants) -> None:
+        cluster, queries = config.cluster, NodeQueries()
+        self.fingerprints = tuple(map(fingerprint_of, secret.accepted))
+        """Of its secret, then of the second one that it accepts."""
+        self.registry = registry = RedisRegistry(
+            config.redis, cluster, tuple(config.apps), config.api.dedupe_seconds, tenants.created
+        )
+        self.node_messages = messages = NodeMessages(registry)
+        self.queries = queries
+        self.rpc = rpc = Rpc(
+            secret,
+            queries.answer,
+            messages.received,
+            queue_items=cluster.queue_items,
+            queue_bytes=cluster.queue_bytes,
+        )
+        messages.attach(rpc)
+        self.database = DatabaseCheck(store, registry)
+        store.objection, store.on_open = self.database.objection, registry.report_database
+        self.others = OtherNodes(registry, messages, rpc, queries, cluster.rpc_seconds)
+
+
+class ClusterMember:
+    """This node as a member of the cluster: its services that reach other nodes. Owner of each of them.
+
+    They are started and stopped together. Those for everybody are also in ``core``.
+    """
+
+    def __init__(self, links: ClusterLinks, core: Services) -> None:
+        self._core, self._links, self.database = core, links, links.database
+        cluster, hub, fanout, table = core.config.cluster, core.hub, core.fanout, core.connection_table
+        metrics, tenants, ids = core.metrics, core.tenants, core.idempotency
+        registry, messages, others = links.registry, links.node_messages, links.others
+        guard = ReorderGuard(hub)
+        self.elsewhere = UsersElsewhere(hub, fanout, messages, ceil(cluster.renew_seconds) + 2)
+        required = cluster.require_registry
+        core.sessions = self.sessions = ClusterSessions(
+            hub, fanout, metrics, core.logins, core.store, others, required, guard.logged_in
+        )
+        core.registrar = self.registrar = Registrar(registry, messages, hub)
+        here = NodeParts(hub, fanout, metrics, table, tenants.by_name.get, tenants.history_apps)
+        self._members = ChannelMembers(here, others, self.registrar)
+        channel_nodes = ChannelNodes(others, self.registrar)
+        core.channels = channels = build_channels(here, self._members, registry.history, channel_nodes)
+        core.connections = connections = Connections(table, channels, fanout, links.queries, registry, others)
+        core.presence = Presence(hub, table, registry, others)
+        core.reach = ClusterReach(registry, messages, hub, fanout, ids, guard, metrics)
+        core.rerouting = rerouting = Rerouting(registry, messages, fanout, self.sessions, guard)
+        self._on_join: list[Callable[[OtherNodes], object]] = []
+        messages.handle(
+            {
+                ToUser: rerouting.deliver,
+                ToApp: lambda message: fanout.to_app(
+                    message.app, message.event, message.except_user, message.except_users
+                ),
+                ToChannel: channels.publishing.received,
+                ToConnection: connections.received,
+                Notice: self.elsewhere.noticed,
+                Replaced: lambda message: self.sessions.replaced(
+                    message.app, message.user, message.session_id
+                ),
+                ChannelsUnsettled: lambda message: channel_nodes.peer_unsettled(message.epoch),
+            }
+        )
+
+    def report_to(self, joined: Callable[[OtherNodes], object]) -> None:
+        """From now on call this when this node has joined its cluster, before clients connect. It may switch,
+        and has a second for it."""
+        self._on_join.append(joined)
+
+    def start(self, public_ws_url: str, port: int, only_local: bool, features: Iterable[str]) -> None:
+        """Join the cluster: when this returns, live nodes know this one and forward to it.
+
+        ``port`` is the port of its clients. ``only_local``: the RPC ports listen on loopback, unless the
+        settings name an address. ``features``: those of this node. Raises
+        :class:`imserver.gateway.errors.StartError` if this node must not or cannot join.
+        """
+        core, links = self._core, self._links
+        config, queries, rpc = core.config, links.queries, links.rpc
+        core.presence.add_to(queries)
+        queries.add("hello", Lease, self._hello)
+        self.sessions.add_to(queries)
+        self._members.add_to(queries)
+        core.connections.add_to(queries)
+        address = advertised_address(config.cluster.advertise, only_local)
+        host = config.cluster.bind or address
+        rpc_port = config.app.rpc_port
+        rpc.start(host, rpc_port, rpc_port + 1 if rpc_port else 0)
+        control, data = (bound.rpartition(":")[2] for bound in (rpc.control_address, rpc.data_address))
+        lease = links.registry.start(
+            Lease(
+                f"{address}:{control}",
+                control=f"tcp://{address}:{control}",
+                data=f"tcp://{address}:{data}",
+                fingerprint=links.fingerprints[0],
+                second_fingerprint="".join(links.fingerprints[1:]),
+                started_at=time(),
+                host=socket.gethostname(),
+                public_ws_url=public_ws_url,
+                database=core.store.id,
+                birth=core.connection_ids.birth,
+                clients=f"{address}:{port}",
+                file=core.store.future_file,
+                feature_names=" ".join(("core", *sorted(features))),
+            ),
+            RegistryEvents(
+                sessions=self.sessions.registered_sessions,
+                reregister=self._reregister,
+                replaced=self.sessions.replaced,
+                leases_changed=self._leases_changed,
+            ),
+        )
+        self._leases_changed()
+        self.database.foresee(lease)
+        self.registrar.start()
+        # So that this node receives their next broadcast.
+        if peers := links.node_messages.peers():
+            _, missing = rpc.query_all(peers, "hello", encode(lease), config.cluster.rpc_seconds)
+            for node in missing:
+                log.warning("peer %s: no answer to the hello of this node", node)
+        # A dead node that still has a lease must not hold up the start.
+        for call in self._on_join:
+            gevent.spawn(call, links.others).join(_JOIN_SECONDS)
+
+    def _hello(self, lease: Lease) -> bool:
+        if lease.fingerprint not in self._links.fingerprints:
+            return False
+        self._links.registry.add_lease(lease)
+        self._leases_changed()
+        return True
+
+    def _leases_changed(self) -> None:
+        self._links.rpc.epoch = self._links.node_messages.own_epoch
+        self._links.rpc.update(self._links.registry.leases())
+
+    def _reregister(self, everything: bool) -> None:
+        self.registrar.wake()
+        self.sessions.reregister(everything)
+
+    # --- at the end -----------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Leave the cluster: report logouts and channels, give back the lease, send what is queued."""
+        clean = self.sessions.flush(_FLUSH_SECONDS)
+        clean = self.registrar.stop(_FLUSH_SECONDS) and clean
+        self.sessions.stop()
+        self._links.registry.stop(clean)
+        self._links.rpc.stop()
+
+
+class DatabaseCheck:
+    """Compares the database ids of all nodes: a cluster has one database. ``wrong``: they differ."""
+
+    def __init__(self, store: Store, registry: RedisRegistry) -> None:
+        self.wrong = False
+        self._store = store
+        self._registry = registry
+        self._since = 0.0
+
+    def check(self) -> None:
+        """Compare; called once a second. Never switches."""
+        if not self._differs(self._store.id):
+            if self.wrong:
+                log.info("all nodes of the cluster have the same database again")
+            self.wrong, self._since = False, 0.0
+            return
+        self._since = self._since or monotonic()
+        if not self.wrong and monotonic() - self._since > _DATABASE_SECONDS:
+            self.wrong = True
+            log.error("%s", _OTHER_DATABASE)
+
+    def foresee(self, own: Lease) -> None:
+        """Log at the start that this node and another one of its machine will make two databases.
+
+        Until one of them writes, both work. Then the other one is not ready.
+        """
+        for lease in self._registry.leases().values():
+            if own.file and lease.file and lease.host == own.host and lease.file != own.file:
+                log.warning(
+                    "node %s makes its database in %s, this node in %s: "
+                    "when one of them stores something, the other is not ready (503): %s",
+                    *(lease.node, lease.file, own.file, _ONE_DATABASE),
+                )
+                return
+
+    def objection(self, database: str) -> str:
+        """Why this node must not use a database (``objection`` of its store)."""
+        return _OTHER_DATABASE if self._differs(database) else ""
+
+    def _differs(self, database: str) -> bool:
+        return any(lease.database not in ("", database) for lease in self._registry.leases().values())

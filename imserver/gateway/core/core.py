@@ -1,0 +1,422 @@
+"""Builds the services of a node below its HTTP API, in order, and has what features add to them."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec import Struct
+
+from imserver.gateway.auth.authority import AllowLists, Authority, Keys
+from imserver.gateway.auth.issuers import Issuers
+from imserver.gateway.auth.login import Logins
+from imserver.gateway.auth.login_tokens import LoginTokens, PageTokens
+from imserver.gateway.auth.observer import Denials, Observer, observer_of, report_commands
+from imserver.gateway.auth.questions import AccountLookup, BackEnds, Relations, Reviews
+from imserver.gateway.auth.rates import BucketList, MutedUsers, SenderRates
+from imserver.gateway.auth.tenants import AppObjection, Tenants
+from imserver.gateway.channels.client_commands import ChannelAnswers, ChannelCommands
+from imserver.gateway.channels.connections import Connections
+from imserver.gateway.channels.consent import ChannelConsent
+from imserver.gateway.channels.histories import StoredHistory
+from imserver.gateway.channels.members import ChannelMembers, NodeParts
+from imserver.gateway.channels.subscriptions import build_channels
+from imserver.gateway.cluster.history import LocalHistory
+from imserver.gateway.cluster.nodes import NodeQueries, Overview, StateQuery
+from imserver.gateway.cluster.registry import Lease, LocalValues, SoloRegistry, node_name
+from imserver.gateway.config.settings import Config
+from imserver.gateway.config.values import CORE, Declarations
+from imserver.gateway.core.network import Draining, build_network
+from imserver.gateway.core.services import NodeState, OnEnded, Services
+from imserver.gateway.core.status import NodeStatus
+from imserver.gateway.errors import StartError, StorageUnavailable
+from imserver.gateway.hub.expiry import Check
+from imserver.gateway.hub.fanout import Fanout
+from imserver.gateway.hub.hub import Hub
+from imserver.gateway.logging import RequestLog
+from imserver.gateway.metrics import Metrics
+from imserver.gateway.process import Secret
+from imserver.gateway.protocol.dialect import Dialect, Readers
+from imserver.gateway.push.idempotency import Idempotency
+from imserver.gateway.push.pending import PendingPushes
+from imserver.gateway.push.push import LocalReach, Publishing, Pushes
+from imserver.gateway.push.targets import StoredPushes, UserChannels
+from imserver.gateway.sessions.connection_ids import ConnectionIds, ConnectionTable, new_birth
+from imserver.gateway.sessions.presence import Presence
+from imserver.gateway.sessions.sessions import Sessions
+from imserver.gateway.storage.contract import Erasure, programs_of, tables_of
+from imserver.gateway.storage.erasures import PURPOSE, Erasures, new_name
+from imserver.gateway.storage.store import Store
+from imserver.gateway.storage.tables import OF_CORE, StoreTables
+from imserver.gateway.transport.connection import Serve
+from imserver.gateway.transport.dispatch import CommandTable, Dispatcher
+from imserver.gateway.transport.gate import Opened
+from imserver.gateway.transport.outgoing import Outgoing
+from imserver.gateway.transport.proxies import TrustedProxies
+from imserver.gateway.transport.stream import StreamPath
+
+if TYPE_CHECKING:
+    from imserver.gateway.core.cluster import ClusterLinks, ClusterMember
+    from imserver.gateway.metric_table import Metric
+
+S = TypeVar("S")
+_Dialect = TypeVar("_Dialect", bound=Dialect)
+
+
+class Parts(Struct, frozen=True):
+    """The parts that a feature adds to one node.
+
+    ``services``: what its routes and other features use, each found by its type (``core.service``), and each
+    :class:`Erasure` of what is more than rows. ``opened``: name of a dialect → what is called with each new
+    connection. ``checks``: the same → what the sweep calls with each session. ``ended``: called with each
+    connection that has ended. ``configure`` reads the settings of the node and of all apps, before the node
+    serves and at SIGHUP. It may raise StartError or StorageUnavailable. ``streams``: path of
+    streams → how it is served, made from the function that serves messages. ``run``: functions of greenlets,
+    from the start of the node until they are killed. ``stop``: called when all connections and
+    requests have ended, while the greenlets of the node still run: it stores positions, gives leases back,
+    and ends threads. Features stop in the reverse order.
+    """
+
+    services: tuple[object, ...] = ()
+    commands: CommandTable = {}
+    opened: Mapping[str, Opened] = {}
+    checks: Mapping[str, Check] = {}
+    ended: tuple[OnEnded, ...] = ()
+    configure: Callable[[Config], object] = lambda config: None
+    streams: Callable[[Serve], Mapping[str, StreamPath]] = lambda serve: {}
+    run: tuple[Callable[[], None], ...] = ()
+    stop: Callable[[], object] = lambda: None
+
+
+class Core(Services):
+    """Builds the services of a node below its HTTP API, in their order, and adds the parts of features.
+
+    ``objection`` checks the settings of an app for the core and all features. ``answers``: what makes the
+    objects of the features that answer questions of the core, in their order: :class:`AccountLookup`,
+    :class:`Relations`, :class:`Reviews`, :class:`BackEnds`. It gets the services before ``accounts``. A
+    question has one answer: that of the first feature that has any. Every :class:`Observer` among them hears
+    what happens. ``wires``: name of a feature → dialect → its commands there. ``tables``: those of the store.
+    """
+
+    member: ClusterMember | None
+    """This node as a member of a cluster; None on a node alone."""
+    denials: Denials
+    draining: Draining
+    status: NodeStatus
+    overview: Overview
+    """State and metrics of all nodes."""
+
+    def __init__(
+        self,
+        config: Config,
+        request_log: RequestLog,
+        objection: AppObjection,
+        declared: Declarations = CORE,
+        answers: Sequence[Callable[[Core], tuple[object, ...]]] = (),
+        wires: Mapping[str, Mapping[str, Readers]] | None = None,
+        tables: StoreTables = OF_CORE,
+    ) -> None:
+        self._objection = objection
+        self._answers = answers
+        self._services: list[Any] = []
+        self._wires = wires or {}
+        self._codecs: dict[Any, Any] = {}
+        self.declared = declared
+        self.features: dict[str, Parts] = {}
+        """Name of a feature → its parts."""
+        self.metric_rows: list[Callable[[], Iterable[Metric]]] = []
+        """Functions that return the metrics of features."""
+        self.config, self.limits = config, config.limits
+        self.node = NodeState(config, request_log)
+        self.buckets, self.metrics = BucketList(), Metrics()
+        self.store = Store(config.storage, config.server.data_dir, tables=tables)
+        self.user_erasures = Erasures(self.store, lambda: self.node.keys_for(PURPOSE))
+
+    @property
+    def node_name(self) -> str:
+        """The name by which the other nodes know this one."""
+        return self.registry.lease.node
+
+    # --- services of features -------------------------------------------------------------------------------
+
+    def service(self, kind: type[S]) -> S:
+        """The service or answer of a feature that has exactly this type. Raises LookupError: none has."""
+        service = self.find(kind)
+        if service is None:
+            names = ", ".join(self.features) or "none"
+            raise LookupError(
+                f"no feature of this node has {kind.__name__} of {kind.__module__}; its features: {names}"
+            )
+        return service
+
+    def find(self, kind: type[S]) -> S | None:
+        """The same; None if no feature of this node has such a service."""
+        return next((each for each in self._services if type(each) is kind), None)
+
+    def all_of(self, kind: type[S]) -> list[S]:
+        """All services and answers of features that are of this type, or of one derived from it."""
+        return [each for each in self._services if isinstance(each, kind)]
+
+    # --- start ----------------------------------------------------------------------------------------------
+
+    def build(self) -> None:
+        """Build all services. Raises :class:`StartError` with a one-line message."""
+        config = self.config
+        secret = self.node.start()
+        self.proxies = TrustedProxies(config.server.trusted_proxies)
+        self.network = build_network(config, self.node, self.metrics, self.proxies)
+        self.outgoing, self.dispatcher = Outgoing(), Dispatcher(self.metrics)
+        links = self._make_foundation(secret)
+        self._make_identity(secret)
+        self.dispatcher.acted = report_commands(self.observer)
+        api, registry = config.api, None if links is None else links.registry
+        self.idempotency = Idempotency(
+            api.dedupe_ids, api.dedupe_seconds, shared=self.keys.demo, registry=registry
+        )
+        if links is None:
+            self.member = self.registrar = self.rerouting = None
+            _build_alone(self)
+        else:
+            from imserver.gateway.core.cluster import ClusterMember
+
+            self.member = ClusterMember(links, self)
+        self.tenants.report_to(self.sessions.close_app)
+        self.dispatcher.add(self.sessions.rows())
+        self._make_push()
+        self.denials = denials = Denials(self.observer, self.sessions.banned_until)
+        ended, members = self.network.ended, self.channels.members
+        if type(self.observer) is not Observer:  # else nobody hears of refusals, and nothing is called
+            self.network.origins.on_refused.append(denials.connection)
+            self.dispatcher.refused = denials.command
+            ended.append(denials.ended)
+        self.consent = ChannelConsent(self.back_ends, self.reviews, self.channels, self.mutes)
+        self.channel_commands = ChannelCommands(
+            self.channels, self.logins, self.consent, {}, self.connection_table
+        )
+        self.dispatcher.add(self.channel_commands.rows())
+        # In this order they hear of connections that end.
+        ended += (members.ended, self.connection_table.ended, self.keys.ended)
+        ended += (self.logins.ended, self.sessions.ended)
+        self.hub.report_to(members.leave_all)
+        self.draining = Draining(self)
+        self.status = NodeStatus(self, None if self.member is None else self.member.database)
+        self.overview = self._make_overview()
+
+    def codec(self, dialect: _Dialect) -> _Dialect:
+        """The codec of this node for a dialect, with the commands of its features. Raises StartError.
+
+        The same one each time: connections share frames if they have the same codec.
+        """
+        codec: _Dialect = self._codecs.get(dialect, dialect)
+        if codec is dialect:
+            for name, wire in self._wires.items():
+                if dialect.name in wire:
+                    try:
+                        codec = codec.joined(wire[dialect.name])
+                    except StartError as error:
+                        raise StartError(f"the feature {name!r}: {error}") from None
+            self._codecs[dialect] = codec
+        return codec
+
+    def learn_dialects(self, dialects: Iterable[Dialect]) -> None:
+        """Apply what dialects say of origins and tokens."""
+        self.network.origins.open_dialects.update(row.name for row in dialects if row.any_origin)
+        self.logins.bare_dialects.update(row.name for row in dialects if row.bare_tokens)
+
+    def join(self, name: str, feature: Parts) -> None:
+        """Add the parts of a feature."""
+        network = self.network
+        self.features[name] = feature
+        for service in feature.services:
+            self._services.append(service)
+            # From now on it is asked what it answers.
+            if isinstance(service, StoredHistory):
+                self.channels.histories.stored = service
+            if isinstance(service, StoredPushes):
+                self.publishing.stored_pushes = service
+            if isinstance(service, ChannelAnswers):
+                self.channel_commands.answers[service.dialect] = service
+        self.dispatcher.add(feature.commands)
+        network.ended.extend(feature.ended)
+        network.opened.update(feature.opened)
+        network.sweep.checks.update(feature.checks)
+
+    def prepare(self) -> None:
+        """Read the settings of all apps. Raises StartError."""
+        self.logins.prepare()
+        try:
+            for feature in self.features.values():
+                feature.configure(self.config)
+        except StorageUnavailable as error:
+            raise StartError(str(error)) from None
+
+    def still_holds(self, app: str, user: str, proof: str) -> bool:
+        """Whether whatever goes on working for the maker of a request may go on: they are not banned, and the
+        ``proof`` of :meth:`imserver.gateway.auth.authority.Authority.proof` holds. May switch. Raises
+        StorageUnavailable."""
+        if user and self.sessions.is_banned(app, user):
+            return False
+        holds = self.authority.still_holds
+        if not holds(app, user, proof) and proof.startswith("key:"):
+            self.store.refresh()  # another node may have made the key just now
+        return holds(app, user, proof)
+
+    # --- erasure --------------------------------------------------------------------------------------------
+
+    @property
+    def erasures(self) -> tuple[Erasure, ...]:
+        """The erasures of all features: of each before those of the features that it uses."""
+        return tuple(reversed(self.all_of(Erasure)))
+
+    def erase_user(self, app: str, user: str, *, keeps_messages: bool = False) -> None:
+        """Erase a user of any kind: sessions, a ban, the account, and what features and the core have of
+        them, in this order. Whoever comes under the same name is another user.
+
+        ``keeps_messages``: what they wrote stays with the others, under the same id, which is given to nobody
+        again: they are a bot, or a guest who is long unused. The bots of a user are deleted in this way.
+
+        Switches. May be called again: after an error it goes on, otherwise it erases what was added since.
+        Raises Unavailable.
+        """
+        store, sessions = self.store, self.sessions
+        is_stored = store.has_database and not keeps_messages
+        name = "" if keeps_messages else new_name()
+        if is_stored:
+            name = self.user_erasures.begin(app, user)
+            if store.has_ban(app, user):
+                sessions.unban(app, [user])
+        # Twice: a request that was served meanwhile may have added something.
+        for _ in range(2):
+            for program in programs_of(self.erasures, app, user):
+                self.erase_user(app, program, keeps_messages=True)
+            sessions.close(app, [user])
+            self.pending.forget_user(app, user)
+            # What may be unavailable first, and the account behind it: who asks again has to find it.
+            self.registry.forget_user(app, user)
+            for erasure in self.erasures:
+                erasure.user(app, user, name)
+            if name:
+                self.channels.histories.erase_user(app, user, name)
+            store.delete_rows_of_user(app, user, tables_of(self.erasures))
+        if is_stored:
+            self.user_erasures.end(app, user)
+
+    # --- services of the core -------------------------------------------------------------------------------
+
+    def _make_foundation(self, secret: Secret) -> ClusterLinks | None:
+        """Build what a node has before it can log in users. The links: None on a node alone."""
+        config, network, store = self.config, self.network, self.store
+        policies = {
+            name: tenant.policy_of(name) for name, tenant in config.apps.items() if not tenant.same_as
+        }
+        self.hub = hub = Hub(policies, network.context.connections)
+        self.fanout = Fanout(hub, network.flusher, self.metrics, config.hub.notice_members)
+        self.connection_ids = ConnectionIds(secret, new_birth())
+        self.connection_table = ConnectionTable(hub, self.connection_ids)
+        self.tenants = tenants = Tenants(config, store, hub, self._objection, self.declared)
+        self.keys = Keys(config, tenants.resolve)
+        self.sender_rates = SenderRates()
+        if not config.clustered:
+            # Nobody else is there: it only has the lease, for operators.
+            name = node_name(config.cluster.advertise, config.app.rpc_port)
+            started_at, birth = self.node.started_at, self.connection_ids.birth
+            host, url = socket.gethostname(), config.server.public_ws_url
+            lease = Lease(name, started_at=started_at, host=host, public_ws_url=url, birth=birth)
+            self.registry, self.queries = SoloRegistry(lease), NodeQueries()
+            self.temporary_values = LocalValues()
+            self.attempt = self.rpc = self.node_messages = self.others = None
+            return None
+        # Imported here: Redis and zerorpc cost memory that a single node saves.
+        from imserver.gateway.core.cluster import ClusterLinks
+
+        links = ClusterLinks(config, secret, store, tenants)
+        self.registry = self.temporary_values = links.registry
+        self.attempt, self.queries, self.rpc = links.registry.attempt, links.queries, links.rpc
+        self.node_messages, self.others = links.node_messages, links.others
+        return links
+
+    def _make_identity(self, secret: Secret) -> None:
+        """Build authentication and login rules. Features answer first."""
+        tenants, keys, network = self.tenants, self.keys, self.network
+        for answers in self._answers:
+            self._services += answers(self)
+        self.accounts = accounts = next(iter(self.all_of(AccountLookup)), AccountLookup())
+        self.relations = next(iter(self.all_of(Relations)), Relations())
+        self.reviews = next(iter(self.all_of(Reviews)), None) or Reviews(tenants)
+        self.back_ends = next(iter(self.all_of(BackEnds)), BackEnds())
+        self.observer = observer_of(self.all_of(Observer))
+        self.page_tokens = PageTokens(self.config, secret)
+        issuers = Issuers(self.outgoing)
+        self.logins = logins = Logins(
+            tenants=tenants,
+            keys=keys,
+            tokens=LoginTokens(tenants.resolve, self.page_tokens, accounts, issuers, secret),
+            back_ends=self.back_ends,
+            observer=self.observer,
+            connections=network.context.connections,
+            metrics=self.metrics,
+            origins=network.origins,
+        )
+        self.allowed = allowed = AllowLists()
+        allowed.learn(tenants.all())
+        for service in (keys, logins, allowed):
+            tenants.report_to(service.deleted, service.changed)
+        self.mutes = MutedUsers()
+        self.authority = Authority(keys, self.page_tokens, logins, accounts, allowed)
+
+    def _make_push(self) -> None:
+        """Build what pushes to all kinds of targets, and the pending pushes."""
+        limits, channels = self.limits, self.channels
+        to_users = UserChannels(channels, self.reach.to_user)
+        self.pushes = Pushes(self.idempotency, self.reach, self.metrics, to_users)
+        self.pending = PendingPushes(
+            self.reach.to_user,
+            self.presence,
+            limits.pending_pushes,
+            limits.pending_bytes,
+            node_messages=self.node_messages,
+        )
+        # After the sessions were closed: what they have not acknowledged becomes pending pushes.
+        self.tenants.report_to(self.pending.forget)
+        self.publishing = Publishing(
+            reach=self.reach,
+            channels=channels,
+            connections=self.connections,
+            pending=self.pending,
+            ids=self.idempotency,
+            counts=self.metrics.pushes,
+            on_absent=self.observer.absent,
+        )
+
+    def _make_overview(self) -> Overview:
+        status = self.status
+
+        def own_state(query: StateQuery) -> dict[str, Any]:
+            return status.state(query.debug, query.detail)
+
+        def own_metrics() -> str:
+            # Imported at the first scrape: half a megabyte that a node without scrapes does without.
+            from imserver.gateway.metric_table import render
+
+            return render(self, status.lease().node, (row for rows in self.metric_rows for row in rows()))
+
+        seconds = self.config.cluster.rpc_seconds
+        overview = Overview(own_state, own_metrics, status.lease, self.registry, self.rpc, seconds)
+        overview.add_to(self.queries)
+        return overview
+
+
+def _build_alone(core: Services) -> None:
+    """Build what finds users, channels and connections on a node alone, as
+    :mod:`imserver.gateway.core.cluster` does on a cluster node. The histories of channels are in memory."""
+    hub, fanout, table = core.hub, core.fanout, core.connection_table
+    metrics, tenants = core.metrics, core.tenants
+    core.sessions = Sessions(hub, fanout, metrics, core.logins, core.store)
+    core.reach = LocalReach(core.idempotency, fanout, metrics)
+    history = LocalHistory(core.limits.history_bytes, hub.member_count)
+    tenants.report_to(history.forget)
+    here = NodeParts(hub, fanout, metrics, table, tenants.by_name.get, tenants.history_apps)
+    core.channels = channels = build_channels(here, ChannelMembers(here), history)
+    core.presence = Presence(hub, table, core.registry)
+    core.connections = Connections(table, channels, fanout, core.queries, core.registry)

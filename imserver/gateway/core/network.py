@@ -1,0 +1,163 @@
+"""Builds the sockets of a node: who may connect, who reads and writes, and who closes the silent ones; and
+takes the clients off a node: at its end, and while an operator wants none there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, Final
+
+import gevent
+from gevent.hub import get_hub
+from msgspec import field
+
+from imserver.gateway.config.settings import Config
+from imserver.gateway.core.services import NetworkServices, NodeState, OnEnded, Services
+from imserver.gateway.errors import CloseCode
+from imserver.gateway.hub.expiry import Sweep
+from imserver.gateway.metrics import Metrics
+from imserver.gateway.model import Service
+from imserver.gateway.process import connection_limit, openable_files
+from imserver.gateway.push.routing import RETURN_SECONDS
+from imserver.gateway.transport import poller
+from imserver.gateway.transport.connection import Connection, ConnectionContext
+from imserver.gateway.transport.gate import Gate, GatePolicy, Origins
+from imserver.gateway.transport.outbox import Budget, Flusher
+from imserver.gateway.transport.proxies import TrustedProxies
+
+log = logging.getLogger(__name__)
+
+
+def gate_policy(config: Config, max_connections: int, demo: bool) -> GatePolicy:
+    """Limits and origins of ``config``, which may be newer than at the start."""
+    server, app = config.server, config.app
+    addresses = (app.http_url, app.websocket_url, server.public_ws_url)
+    # The address "::" needs brackets as a host name.
+    extra = (*(row.host for row in server.extra_listen), *(row.host for row in server.extra_hosts))
+    hosts = (server.host, *extra)
+    return GatePolicy(
+        max_connections,
+        config.limits.max_connections_per_address,
+        server.origin_policy == "any",
+        server.origins,
+        demo,
+        (*addresses, *(f"[{host}]" if ":" in host else host for host in hosts)),
+    )
+
+
+def build_network(
+    config: Config, node: NodeState, metrics: Metrics, proxies: TrustedProxies
+) -> NetworkServices:
+    """Build it, and set the limit of connections. Nobody hears yet of connections that end.
+
+    Raises StartError if a limit is above what the process may open.
+    """
+    node.max_connections = connection_limit(config)
+    log.info("this process may open %d files", openable_files())
+    loop, limits, websocket = get_hub().loop, config.limits, config.websocket
+    policy = gate_policy(config, node.max_connections, config.demo)
+    origins = Origins(proxies, policy)
+    gate = Gate(proxies, origins, websocket.deflate, policy)
+    ended: list[OnEnded] = []
+
+    def end(connection: Connection, code: int) -> None:
+        gate.left(connection.peer)
+        if log.isEnabledFor(logging.DEBUG):
+            who = f" of {connection.user} in {connection.app}" if connection.user is not None else ""
+            log.debug("connection%s closed: code %d", who, code, extra={"connection": connection.peer})
+        for listener in ended:
+            listener(connection, code)
+
+    readers = poller.make(loop, config.hub.readers)
+    budget = Budget(limits.node_outbox_bytes)
+    flusher = Flusher(
+        loop, readers, config.hub.flush_connections, limits.outbox_bytes, limits.outbox_seconds, budget
+    )
+    context = ConnectionContext(readers, flusher, end, websocket.close_seconds)
+    sweep = Sweep(
+        context,
+        metrics,
+        websocket.heartbeat_seconds,
+        limits.login_seconds,
+        websocket.ping_seconds,
+        websocket.pong_seconds,
+    )
+    return NetworkServices(origins, gate, readers, flusher, context, sweep, {}, ended)
+
+
+_CLOSES_PER_TURN: Final = 200
+
+
+class Draining(Service):
+    """Closes the clients of this node. Owner of :attr:`NodeState.drained`."""
+
+    core: Services
+    _before: list[Callable[[], object]] = field(default_factory=list)
+
+    def report_to(self, drained: Callable[[], object]) -> None:
+        """From now on call this when the servers have drained, before the connections of clients end."""
+        self._before.append(drained)
+
+    def end_work(self) -> None:
+        """Let features end what they do for clients. Switches."""
+        for call in self._before:
+            call()
+
+    def close_clients(self) -> None:
+        """Close all clients with 1001, spread over time so that they do not all reconnect at once. Pushes
+        that are on their way to them follow them. Switches."""
+        connections, rerouting = self.core.network.context.connections, self.core.rerouting
+        self._await_returns(RETURN_SECONDS)
+        self._close(lambda: True)
+        wait_while(lambda: bool(connections), self.core.config.websocket.close_seconds + 1)
+        for connection in tuple(connections):
+            connection.lost()
+        if rerouting is not None:
+            wait_while(lambda: rerouting.waiting, RETURN_SECONDS)
+
+    def drain(self) -> None:
+        """Refuse new clients and close the others, as at the end of the node, which goes on and answers
+        requests. Switches."""
+        node = self.core.node
+        if node.drained:
+            return
+        node.drained = True
+        gevent.sleep(self.core.config.drain.delay_seconds)
+        if not node.drained:
+            return
+        self.core.network.gate.full = True
+        self.end_work()
+        self._await_returns(RETURN_SECONDS)
+        self._close(lambda: node.drained)
+        if node.drained:
+            self.core.pending.pass_on()
+
+    def undrain(self) -> None:
+        """Serve clients again. Never switches."""
+        self.core.node.drained = False
+        self._await_returns(0.0)
+        self.core.network.gate.full = self.core.node.life == "stops"
+
+    def _await_returns(self, seconds: float) -> None:
+        if self.core.rerouting is not None:
+            self.core.rerouting.patience = seconds
+
+    def _close(self, goes_on: Callable[[], bool]) -> None:
+        """Begin to close all clients while ``goes_on``. Switches."""
+        clients = [each for each in self.core.network.context.connections if each.is_open]
+        turns = -(-len(clients) // _CLOSES_PER_TURN)
+        pause = max(self.core.config.drain.close_seconds / turns if turns > 1 else 0.0, 0.001)
+        for index, connection in enumerate(clients):
+            if index and index % _CLOSES_PER_TURN == 0:
+                gevent.sleep(pause)
+                if not goes_on():
+                    return
+            connection.close(CloseCode.GOING_AWAY)
+
+
+def wait_while(condition: Callable[[], Any], seconds: float) -> None:
+    """Wait until ``condition`` is false, at most ``seconds``. Switches."""
+    deadline = monotonic() + seconds
+    while condition() and monotonic() < deadline:
+        gevent.sleep(0.01)

@@ -1,0 +1,228 @@
+"""What a node is, and its services: a struct for each concern. ``core/core.py`` builds them in this order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from time import time
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from msgspec import Struct
+
+from imserver.gateway.auth.authority import AllowLists, Authority, Keys
+from imserver.gateway.auth.login import Logins
+from imserver.gateway.auth.login_tokens import PageTokens
+from imserver.gateway.auth.observer import Observer
+from imserver.gateway.auth.questions import AccountLookup, BackEnds, Relations, Reviews
+from imserver.gateway.auth.rates import BucketList, MutedUsers, SenderRates, Shared
+from imserver.gateway.auth.tenants import Tenants
+from imserver.gateway.channels.client_commands import ChannelCommands
+from imserver.gateway.channels.connections import Connections
+from imserver.gateway.channels.consent import ChannelConsent
+from imserver.gateway.channels.subscriptions import Channels
+from imserver.gateway.cluster.nodes import NodeMessages, NodeQueries, OtherNodes, Registry, read
+from imserver.gateway.cluster.registry import LocalValues
+from imserver.gateway.config.settings import Config, LimitSettings
+from imserver.gateway.config.values import Declarations
+from imserver.gateway.hub.expiry import Sweep
+from imserver.gateway.hub.fanout import Fanout
+from imserver.gateway.hub.hub import Hub
+from imserver.gateway.logging import RequestLog
+from imserver.gateway.metrics import Metrics
+from imserver.gateway.process import DataDirectory, Secret
+from imserver.gateway.push.idempotency import Idempotency
+from imserver.gateway.push.pending import PendingPushes
+from imserver.gateway.push.push import Publishing, Pushes, Reach
+from imserver.gateway.sessions.connection_ids import ConnectionIds, ConnectionTable
+from imserver.gateway.sessions.presence import Presence
+from imserver.gateway.sessions.sessions import Sessions
+from imserver.gateway.storage.erasures import Erasures
+from imserver.gateway.storage.store import Store
+from imserver.gateway.transport.connection import Connection, ConnectionContext
+from imserver.gateway.transport.dispatch import Dispatcher
+from imserver.gateway.transport.gate import Gate, Opened, Origins
+from imserver.gateway.transport.outbox import Flusher
+from imserver.gateway.transport.outgoing import Outgoing
+from imserver.gateway.transport.poller import Poller
+from imserver.gateway.transport.proxies import TrustedProxies
+from imserver.version import running_version
+
+if TYPE_CHECKING:
+    from imserver.gateway.channels.registrar import Registrar
+    from imserver.gateway.cluster.redis.registry import RedisRegistry
+    from imserver.gateway.cluster.rpc.server import Rpc
+    from imserver.gateway.push.routing import Rerouting
+
+OnEnded = Callable[[Connection, int], None]
+"""Called with each connection that has ended, and its close code. Never switches."""
+
+
+class NodeState:
+    """Owner of what changes about a node as a whole.
+
+    Features read ``version``, ``started_at`` (Unix seconds), ``http_port`` and ``ws_port``. They log requests
+    that they answer themselves with ``request_log``.
+    """
+
+    def __init__(self, config: Config, request_log: RequestLog) -> None:
+        self.request_log = request_log
+        self.version: Final = running_version()
+        self.started_at = time()
+        self.data = DataDirectory(config.server.data_dir, shared=config.clustered)
+        self.counters: list[Struct] = []
+        """See :meth:`show`."""
+        self.life: Literal["starts", "serves", "stops"] = "starts"
+        """It serves from the end of the start to the beginning of its end."""
+        self.stage = "setup"
+        """The part of the node that starts or ends now, while it does not serve."""
+        self.drained = False
+        """True while an operator wants no clients here. Owned by
+        :class:`imserver.gateway.core.network.Draining`."""
+        self.max_connections = 0
+        """As many as this process may open files for."""
+        self.http_port = config.app.http_port
+        self.ws_port = config.app.websocket_port
+        self._settings = config.server
+        self._secret = Secret(b"")
+
+    def show(self, counters: Struct) -> None:
+        """From now on show these numbers of a feature since the start in the state of the node."""
+        self.counters.append(counters)
+
+    @property
+    def folder(self) -> Path:
+        """The data folder."""
+        return self.data.path
+
+    def start(self) -> Secret:
+        """Take the data folder. Returns the common secret of all nodes. Raises StartError."""
+        self.data.start()
+        self._secret = self.data.secrets(self._settings)
+        return self._secret
+
+    def keys_for(self, purpose: str) -> tuple[bytes, ...]:
+        """The keys for one purpose, which all nodes derive from their common secret.
+
+        What is new is signed with the first. While the operator changes the secret there is another one, and
+        each of them verifies.
+        """
+        return self._secret.keys(purpose)
+
+    @property
+    def draining(self) -> bool:
+        """Whether its clients have to go to other nodes: it stops, or an operator has drained it."""
+        return self.life == "stops" or self.drained
+
+    def key_for(self, purpose: str) -> bytes:
+        """The first of :meth:`keys_for`, for what nobody verifies later."""
+        return self.keys_for(purpose)[0]
+
+
+class NetworkServices(Struct, frozen=True):
+    """The sockets of a node: who may connect, and who reads and writes.
+
+    ``sweep`` closes silent connections. ``opened``: dialect → its function for new connections. ``ended`` are
+    called in their order.
+    """
+
+    origins: Origins
+    gate: Gate
+    poller: Poller
+    flusher: Flusher
+    context: ConnectionContext
+    sweep: Sweep
+    opened: dict[str, Opened]
+    ended: list[OnEnded]
+
+    def report_to(self, ponged: Callable[[Connection, bytes], object]) -> None:
+        """From now on call this, and nothing else, with each pong that has data, and the data."""
+        self.context.ponged = ponged
+
+
+class Services:
+    """The services of a node below its HTTP API. Each owns its state."""
+
+    # The node, its database and its sockets.
+    config: Config
+    limits: LimitSettings
+    declared: Declarations
+    """Which settings there are."""
+    node: NodeState
+    buckets: BucketList
+    """``buckets.make`` makes counters of what somebody pays for, which can be found and lifted."""
+    metrics: Metrics
+    store: Store
+    """The database: statements, and with ``store.part(MessageLog)`` the log of stored messages."""
+    user_erasures: Erasures
+    """Those of users."""
+    proxies: TrustedProxies
+    """``proxies.trusts(host)`` says whether to believe the headers of a proxy."""
+    network: NetworkServices
+    outgoing: Outgoing
+    """Requests to the outside."""
+    dispatcher: Dispatcher
+    """``dispatcher.run`` runs a command for a connection."""
+
+    # The connections of this node.
+    hub: Hub
+    fanout: Fanout
+    connection_ids: ConnectionIds
+    connection_table: ConnectionTable
+    """Connections by their ids."""
+
+    # Apps and the other nodes. On a node alone, what reaches these is None.
+    tenants: Tenants
+    keys: Keys
+    sender_rates: SenderRates
+    registry: Registry
+    queries: NodeQueries
+    """Answers the questions of the other nodes."""
+    temporary_values: LocalValues | RedisRegistry
+    """Shared for minutes."""
+    attempt: Shared | None
+    """Counts attempts on all nodes together."""
+    rpc: Rpc | None
+    node_messages: NodeMessages | None
+    """Sends to the other nodes."""
+    others: OtherNodes | None
+    """Asks the other nodes."""
+
+    # Who is who, and who may do what. Features answer first.
+    accounts: AccountLookup
+    relations: Relations
+    reviews: Reviews
+    back_ends: BackEnds
+    observer: Observer
+    """Stands for those of all features."""
+    page_tokens: PageTokens
+    logins: Logins
+    allowed: AllowLists
+    """Addresses from which back ends of apps may ask without a key."""
+    authority: Authority
+    mutes: MutedUsers
+
+    # Users, channels and pushes: on this node, or on all nodes of a cluster.
+    sessions: Sessions
+    presence: Presence
+    connections: Connections
+    channels: Channels
+    consent: ChannelConsent
+    channel_commands: ChannelCommands
+    """Those of clients."""
+    registrar: Registrar | None
+    """Reports which channels have subscribers on this node; None on a node alone."""
+    idempotency: Idempotency
+    reach: Reach
+    pushes: Pushes
+    pending: PendingPushes
+    """Pushes for users who are absent."""
+    publishing: Publishing
+    """Pushes to targets of all kinds."""
+    rerouting: Rerouting | None
+    """Follows a user to another node; None on a node alone."""
+
+    def ask_others(self, kind: str, query: object, answer: Any) -> tuple[dict[str, Any], list[str]]:
+        """Query all other live nodes at the same time. Returns node → its answer, of the type ``answer``; and
+        the nodes that did not answer in time. Switches."""
+        answers, missing = ({}, []) if self.others is None else self.others.query(kind, query)
+        return read(answers, answer), missing

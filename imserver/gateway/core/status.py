@@ -1,0 +1,133 @@
+"""What a node tells of itself: its state, its lease, and whether it can serve clients."""
+
+from __future__ import annotations
+
+import os
+from time import time
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from gevent import Greenlet
+from msgspec import Struct, to_builtins
+from msgspec.structs import asdict, replace
+
+from imserver.gateway.cluster.registry import Lease
+from imserver.gateway.core.services import Services
+from imserver.gateway.metrics import resident_bytes
+from imserver.gateway.model import Service
+from imserver.gateway.transport.connection import Connection
+
+if TYPE_CHECKING:
+    from imserver.gateway.core.cluster import DatabaseCheck
+
+_greenlets: WeakSet[Greenlet[..., Any]] = WeakSet()
+"""All greenlets of this process that have not been freed."""
+Greenlet.add_spawn_callback(_greenlets.add)
+
+
+class Unready(Struct, frozen=True, omit_defaults=True):
+    """Why a node cannot serve clients. ``reason``: in words. ``dependency``: what does not answer it:
+    ``redis`` or ``database``; ``""``: nothing. ``stage``: the part of the node that starts or ends.
+    ``since``: when it was noticed, at most a second late, in whole Unix seconds."""
+
+    reason: str
+    dependency: str = ""
+    stage: str = ""
+    since: int = 0
+
+
+class NodeStatus(Service):
+    """Reads the state of the node off its services. Never switches. Owner of the time since when this node is
+    not ready. ``database`` compares the databases of all nodes; None on a node alone."""
+
+    core: Services
+    database: DatabaseCheck | None
+    _reason: str = ""
+    _since: int = 0
+
+    def ready(self) -> bool:
+        """Whether this node can serve clients."""
+        return self.unready() is None
+
+    def unready(self) -> Unready | None:
+        """Why this node cannot serve clients; None: it can. Called once a second, too."""
+        objection = self._objection()
+        if objection is None:
+            self._reason = ""
+            return None
+        if objection.reason != self._reason:
+            self._reason, self._since = objection.reason, int(time())
+        return replace(objection, since=self._since)
+
+    def _objection(self) -> Unready | None:
+        node = self.core.node
+        if node.life != "serves":
+            return Unready(f"it {node.life}", stage=node.stage)
+        if node.drained:
+            return Unready("it is drained")
+        if not self.core.registry.healthy():
+            return Unready("Redis is away, or the lease is lost", "redis")
+        if not self.core.store.healthy():
+            no_writes = "takes no writes: its disk is full or fails, or it is read-only"
+            how = no_writes if self.core.store.answers() else "is away"
+            return Unready(f"the database {how}", "database")
+        if self.database is not None and self.database.wrong:
+            return Unready("the database is not that of the cluster", "database")
+        return None
+
+    def lease(self) -> Lease:
+        """The current lease of this node. On a single node only operators see it."""
+        return replace(
+            self.core.registry.lease,
+            connections=len(self.core.network.context.connections),
+            counts=self.counts(),
+            draining=self.core.node.draining,
+        )
+
+    def counts(self) -> dict[str, int]:
+        """App → number of its users on this node, for registered apps with users."""
+        return {app.name: len(app.users) for app in self.core.hub.registered() if app.users}
+
+    def state(self, debug: bool, detail: bool = False) -> dict[str, Any]:
+        """The content of ``/system/state``.
+
+        ``debug``: with all peers and users. ``detail``: with fields that the original does not have.
+        """
+        node, hub, network, ids = self.core.node, self.core.hub, self.core.network, self.core.idempotency
+        connections = hub.connections()
+        apps = {name: len(app.users) for name, app in hub.apps.items()}
+        manager: dict[str, Any] = {
+            "chanBroadcastLen": sum(isinstance(writer, Connection) for writer in network.flusher.dirty)
+            + len(network.flusher.bulk),
+            "chanLoginLen": 0,
+            "chanRegisterLen": len(network.poller.ready),
+            "chanUnregisterLen": len(network.context.closing),
+            "clientsLen": len(connections),
+            "usersLen": sum(apps.values()),
+        }
+        if debug:
+            manager["clients"] = [connection.peer for connection in connections]
+            manager["users"] = [f"{name}_{user}" for name in apps for user in hub.user_names(name)]
+        state = {
+            "managerInfo": manager,
+            "numCPU": os.cpu_count() or 1,
+            "numGoroutine": sum(not greenlet.dead for greenlet in _greenlets),
+        }
+        if not detail:
+            return state
+        unready = self.unready()
+        of_features = {name: value for each in node.counters for name, value in asdict(each).items()}
+        return {
+            **state,
+            "apps": apps,
+            "version": node.version,
+            "ready": unready is None,
+            **({} if unready is None else {"unready": to_builtins(unready)}),
+            "clustered": self.database is not None,
+            "maxConnections": network.gate.limit,
+            "uptimeSeconds": round(time() - node.started_at, 1),
+            "cpuSeconds": round(sum(os.times()[:2]), 3),
+            "memoryBytes": resident_bytes(),
+            "metrics": {**self.core.metrics.snapshot(), **of_features},
+            "msgIDs": {"kept": len(ids), "repeats": ids.repeats, "evicted": ids.evicted},
+        }

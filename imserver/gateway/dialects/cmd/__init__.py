@@ -1,0 +1,15 @@
+"""The cmd dialect: JSON objects with a command each, of which the core's own clients speak."""
+
+from __future__ import annotations
+
+from imserver.gateway.core.core import Core, Parts
+from imserver.gateway.dialects.cmd.api import ROUTES
+from imserver.gateway.dialects.cmd.wire import ChannelCmdDialect, CmdAnswers, CmdDialect
+from imserver.plugin.feature import FeatureRow
+
+
+def _build(core: Core) -> Parts:
+    return Parts((CmdAnswers(core.codec(ChannelCmdDialect())),))
+
+
+FEATURE = FeatureRow("cmd", _build, (CmdDialect(),), ROUTES, uses=("messages?",))

@@ -1,0 +1,438 @@
+"""Routes of the original of the cmd dialect: push, presence, state, health, kick."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct, to_builtins
+
+from imserver.gateway.auth.principal import Needs
+from imserver.gateway.clock import serve_others
+from imserver.gateway.errors import ReplyCode
+from imserver.gateway.http.call import Api, Call, Route
+from imserver.gateway.http.form import (
+    BadBody,
+    app_from_json,
+    app_named,
+    app_of_rooms,
+    cursor_of,
+    fold,
+    parse_json,
+    read_cursor,
+    room_id,
+)
+from imserver.gateway.http.reply import (
+    BAD_PARAMETER,
+    FAILED,
+    NOT_SENT,
+    NOT_STORED,
+    PARTLY,
+    PROBLEM,
+    REPEATED,
+    SENT,
+    RequestRefused,
+    refusal,
+    success,
+)
+from imserver.gateway.model import ACTION_PREFIX, Event, Outcome
+from imserver.gateway.protocol.forgiving import has_nul
+from imserver.gateway.push.push import UserPush
+from imserver.gateway.sessions.sessions import MAX_BAN_SECONDS
+from imserver.gateway.transport.http1 import HttpResponse
+
+_ANSWERS: Final = {
+    Outcome.SENT: SENT,
+    Outcome.NOT_SENT: NOT_SENT,
+    Outcome.REPEATED: REPEATED,
+    Outcome.FAILED: FAILED,
+    Outcome.PARTLY: PARTLY,
+    Outcome.UNKNOWN: NOT_SENT,  # as the original answers
+}
+
+_BLOCKED: Final = refusal(ReplyCode.UNAUTHORIZED, {"refused": "blocked"})
+"""The code and reason of a stored message that is refused for this."""
+_MOST_BLOCKERS: Final = 10_000
+"""The most users who have blocked one who sends to all others. They are named to the other nodes."""
+
+
+def send_message(api: Api, call: Call) -> HttpResponse:
+    """``POST /user/sendMessage``: a message to one user, delivered if they are online.
+
+    A user with a session token is named as its sender. Such a push to somebody whose presence the user may
+    not see has the answer for an absent user: any other would tell who is online.
+    """
+    params = call.params
+    target = UserPush(params.get("userid", ""), params.get("msgid", ""), params.get("message", ""))
+    if len(target.text) + len(target.msg_id) + len(target.user) > api.limits.push_characters:
+        return BAD_PARAMETER
+    sender = call.principal.user
+    if not sender:
+        outcome = api.core.pushes.from_back_end(call.app, target)
+    else:
+        api.rates.require_message(call.app, sender)
+        relations = api.core.relations
+        if not relations.may_reach(call.app, sender, target.user):
+            return _BLOCKED
+        may_know = relations.may_see_presence(call.app, sender, target.user)
+        target.text = _reviewed(api, call, target.user, target.text)
+        outcome = api.core.pushes.from_user(call.app, sender, target)
+        if outcome is Outcome.SENT:
+            _report_message(api, call.app, sender, target.user, target.msg_id, target.text)
+    if outcome is Outcome.NOT_SENT:
+        _report_absent(api, call.app, [target], sender)
+    return _ANSWERS[outcome if not sender or may_know else Outcome.NOT_SENT]
+
+
+def send_message_all(api: Api, call: Call) -> HttpResponse:
+    """``POST /user/sendMessageAll``: a message to all users of an app but its sender.
+
+    The message of a user does not reach those who have blocked the user. Somebody whom too many have blocked
+    may not send it.
+    """
+    params = call.params
+    sender = params.get("userid", "")
+    msg_id = params.get("msgid", "")
+    message = params.get("message", "")
+    if len(message) + len(msg_id) + len(sender) > api.limits.push_characters:
+        return BAD_PARAMETER
+    if by := call.principal.user:
+        api.rates.require_message(call.app, by)
+    blockers = api.core.relations.blockers(call.app, call.principal.user, _MOST_BLOCKERS + 1)
+    if len(blockers) > _MOST_BLOCKERS:
+        return _BLOCKED
+    message = _reviewed(api, call, "all", message)
+    by_user = not call.is_back_end
+    outcome = api.core.pushes.to_app(call.app, sender, msg_id, message, by_user, blockers)
+    if call.principal.user and outcome in (Outcome.SENT, Outcome.PARTLY):
+        _report_message(api, call.app, sender, "all", msg_id, message)
+    return _ANSWERS[outcome]
+
+
+def _reviewed(api: Api, call: Call, to: str, text: str) -> str:
+    """The text to send: where the app wants it, its back end reviews what a user sends. May switch. Who is
+    muted sends nothing.
+
+    Raises RequestRefused.
+    """
+    reviews, sender = api.core.reviews, call.principal.user
+    if sender and (mute := api.core.mutes.mute_of(call.app, sender)) is not None:
+        data = {"refused": "muted", "reason": mute.text, "until": mute.until}
+        raise RequestRefused(refusal(ReplyCode.UNAUTHORIZED, data))
+    if not sender or call.app not in reviews.apps:
+        return text
+    facts = {"kind": "message", "sender": call.principal.user, "to": to, "type": "text", "text": text}
+    decision = reviews.decide(call.app, facts)
+    if decision.action == "reject":
+        raise RequestRefused(refusal(ReplyCode.UNAUTHORIZED, {"reason": decision.reason}))
+    if decision.action == "undecided":
+        raise RequestRefused(NOT_STORED)
+    return decision.body.decode() if decision.action == "replace" else text
+
+
+def _report_message(api: Api, app: str, sender: str, to: str, msg_id: str, text: str) -> None:
+    """Report a user's message to the back end. Pushes of the back end are not reported."""
+    facts = {"message": msg_id, "to": to, "type": "text", "text": text}
+    api.core.observer.message(app, sender, facts)
+
+
+def _report_absent(api: Api, app: str, targets: Iterable[UserPush], sender: str = "") -> None:
+    """Report pushes to users who are offline. May switch."""
+    pushes = [(each.user, Event("msg", sender, each.text, each.msg_id)) for each in targets if each.user]
+    api.core.observer.absent(app, pushes)
+
+
+# --- many at once -------------------------------------------------------------------------------------------
+
+
+class Batch(Struct, forbid_unknown_fields=True, gc=False):
+    """A batch with keys in the usual spelling: many messages, or one message to many users."""
+
+    appID: int | str = 0
+    messages: list[UserPush] | None = None
+    userIDs: list[str] | None = None
+    msgID: str = ""
+    message: str = ""
+
+
+class SendResult(Struct, gc=False, omit_defaults=True):
+    """The result for one target. ``repeated``: its ``msgID`` was accepted before, nothing was delivered."""
+
+    userID: str
+    sendResults: bool | None = None
+    repeated: bool = False
+
+
+_SPELLING = {
+    name.lower(): name for name in (*Batch.__struct_encode_fields__, *UserPush.__struct_encode_fields__)
+}
+_decode_batch = msgspec.json.Decoder(Batch).decode
+
+
+def send_message_batch(api: Api, call: Call) -> HttpResponse:
+    """``POST /user/sendMessageBatch``: ``limits.batch_targets`` messages, or one message to as many users.
+
+    May switch: a large batch lets other greenlets run in between.
+    """
+    batch, limits, pushes = call.input, api.limits, api.core.pushes
+    assert isinstance(batch, Batch)
+    targets, users = batch.messages, batch.userIDs
+    if (targets is None) == (users is None) or len(targets or users or ()) > limits.batch_targets:
+        return BAD_PARAMETER
+    if targets is not None:
+        users = [target.user for target in targets]
+        for target in targets:
+            if len(target.text) + len(target.msg_id) > limits.push_characters:
+                target.user = ""  # an invalid user receives nothing
+        outcomes = pushes.to_each(call.app, targets)
+    else:
+        users = users or []
+        if len(batch.message) + len(batch.msgID) > limits.push_characters:
+            return BAD_PARAMETER
+        accepted = pushes.to_many(call.app, users, batch.msgID, batch.message)
+        if accepted is None:
+            return REPEATED
+        outcomes = accepted
+        targets = [UserPush(user, batch.msgID, batch.message) for user in users]
+    pairs = zip(targets, outcomes, strict=True)
+    _report_absent(api, call.app, [target for target, outcome in pairs if outcome is Outcome.NOT_SENT])
+    sent, repeated = Outcome.SENT, Outcome.REPEATED
+    results = [
+        SendResult(user, None, True) if outcome is repeated else SendResult(user, outcome is sent)
+        for user, outcome in zip(users, outcomes, strict=True)
+    ]
+    return success({"sendCount": outcomes.count(sent), "results": results})
+
+
+def _read_batch(api: Api, call: Call) -> None:
+    if has_nul(call.body):
+        raise RequestRefused(BAD_PARAMETER)
+    try:
+        call.input = _decode_batch(call.body)
+    except (ValueError, RecursionError):
+        try:  # with other keys
+            fields = _usual_spelling(parse_json(call.body))
+            if isinstance(fields.get("messages"), list):
+                fields["messages"] = [_usual_spelling(fold(item)) for item in fields["messages"]]
+            call.input = msgspec.convert(fields, Batch)
+        except (BadBody, msgspec.ValidationError, AttributeError, TypeError):
+            raise RequestRefused(BAD_PARAMETER) from None
+    call.cost = max(1, len(call.input.messages or ()))
+    call.app = app_from_json(api.core.tenants, call.input.appID)
+
+
+def _usual_spelling(fields: dict[str, Any]) -> dict[str, Any]:
+    """The known ones of folded keys, in the spelling of :class:`Batch` and :class:`UserPush`."""
+    return {_SPELLING[name]: value for name, value in fields.items() if name in _SPELLING}
+
+
+LIST_PAGE = 10_000
+"""Users in one answer of ``/user/list``; an app with more of them is listed in pages."""
+
+
+def user_list(api: Api, call: Call) -> HttpResponse:
+    """``GET /user/list``: the users of an app; with ``groupsId`` those of a room.
+
+    Up to :data:`LIST_PAGE` users of an app come at once and unordered. Larger apps, and rooms, are listed in
+    pages ordered by name, and ``next`` is the ``cursor`` of the next page. A user who stays online is listed
+    exactly once, even if others come and go. ``missingNodes`` names nodes that did not answer in time.
+    """
+    cursor = call.params.get("cursor", "")
+    room = call.params.get("groupsid")
+    if room is not None:
+        return success(_users_of(api, call, room, cursor))
+    if api.core.relations.limits(call.app, call.principal.user):
+        return success(_visible(api, call, _after(cursor)))
+    page = api.core.presence.page(call.app, _after(cursor), LIST_PAGE)
+    return success(_page(page.total, page.users, page.more, page.missing))
+
+
+def _page(count: int, users: list[str], more: bool, missing: Collection[str]) -> dict[str, Any]:
+    data: dict[str, Any] = {"userCount": count, "userList": users}
+    if more:
+        data["next"] = cursor_of(users[-1])
+    if missing:
+        data["missingNodes"] = list(missing)
+    return data
+
+
+def _users_of(api: Api, call: Call, room: str, cursor: str) -> dict[str, Any]:
+    """The users who belong to a room: those whom the app's settings name first, then members of the channel,
+    in the order of joining. Of the latter, a user sees those whose presence the user may see. May switch."""
+    tenant = api.core.tenants.get(call.app)
+    stored = () if tenant is None else tenant.room_members.get(room, ())
+    page = api.channels.members.page(call.app, room, cursor, LIST_PAGE)
+    users = dict.fromkeys(member.user for member in page.members if member.user not in stored)
+    visible = api.core.relations.visible(call.app, call.principal.user, users)
+    names = [*(() if cursor else stored), *(user for user in users if user in visible)]
+    listed: dict[str, Any] = {"userList": [{"ID": room_id(name)} for name in names]}
+    if page.next:
+        listed["next"] = page.next
+    return listed
+
+
+def _visible(api: Api, call: Call, after: str | None) -> dict[str, Any]:
+    """The list for a user: those whose presence the user may see, in the order of names. It counts and names
+    nobody else. Each page of all users that it reads costs a request. May switch."""
+    user, more = call.principal.user, True
+    listed, missing = list[str](), dict[str, None]()
+    while more and len(listed) <= LIST_PAGE:
+        page = api.core.presence.page(call.app, after, LIST_PAGE)
+        api.rates.charge(call.principal, call.request.host, int(page.more))
+        names, more = sorted(page.users), page.more
+        visible = api.core.relations.visible(call.app, user, names)
+        listed += [name for name in names if name in visible]
+        missing |= dict.fromkeys(page.missing)
+        after = names[-1] if names else after
+        serve_others()
+    users = listed[:LIST_PAGE]
+    return _page(len(users), users, len(listed) > LIST_PAGE, missing)
+
+
+def _app_of_list(api: Api, params: Mapping[str, str]) -> str:
+    if "groupsid" not in params:
+        return app_named(api.core.tenants, params.get("appid", ""))
+    tenants = api.core.tenants
+    return app_of_rooms(tenants, params) or tenants.resolve(f"{ACTION_PREFIX}1")
+
+
+def _after(cursor: str) -> str | None:
+    try:
+        return read_cursor(cursor, "strict")
+    except ValueError:
+        raise RequestRefused(BAD_PARAMETER) from None
+
+
+def user_online(api: Api, call: Call) -> HttpResponse:
+    """``GET /user/online``: whether a user is online, in one app or (``appID`` 0 or missing) in any."""
+    user = call.params.get("userid", "")
+    online = user in _seen(api, call, [user]) and api.core.presence.is_online(_apps(api, call), user)
+    return success({"online": online, "userID": user})
+
+
+def user_online_batch(api: Api, call: Call) -> HttpResponse:
+    """``POST /user/onlineBatch``: the same for up to ``limits.batch_targets`` users."""
+    users = call.texts("userids")
+    if len(users) > api.limits.batch_targets:
+        return BAD_PARAMETER
+    missing, online = list(_seen(api, call, dict.fromkeys(users))), set[str]()
+    for app in _apps(api, call):
+        are_online = api.core.presence.are_online(app, missing)
+        online.update(user for user, here in zip(missing, are_online, strict=True) if here)
+        missing = [user for user in missing if user not in online]
+        if not missing:
+            break
+        serve_others()
+    results = [{"online": user in online, "userID": user} for user in users]
+    return success({"onlineCount": sum(user in online for user in users), "userList": results})
+
+
+def _seen(api: Api, call: Call, users: Collection[str]) -> Collection[str]:
+    """Those of ``users`` whose presence the principal may see; all of them for a back end. May switch."""
+    by = call.principal
+    return api.core.relations.visible(by.app, by.user, users) if by.user else users
+
+
+def _apps(api: Api, call: Call) -> list[str]:
+    """The requested app, or all apps of the caller that ``appID`` can name."""
+    if call.app:
+        return [call.app]
+    nameable = (each.name for each in api.core.tenants.all() if ":" not in each.name and not each.same_as)
+    return [app for app in nameable if call.principal.reaches(app)]
+
+
+def health(_api: Api, _call: Call) -> HttpResponse:
+    """``GET /health``: the loop runs and requests are answered."""
+    return HttpResponse(200, b'{"status":"ok"}')
+
+
+def ready(api: Api, _call: Call) -> HttpResponse:
+    """``GET /ready``: 200 if the node serves clients; 503, and why, while it does not."""
+    if (why := api.core.status.unready()) is not None:
+        return HttpResponse(503, msgspec.json.encode({"status": "not ready", **to_builtins(why)}))
+    return HttpResponse(200, b'{"status":"ready"}')
+
+
+def system_state(api: Api, call: Call) -> HttpResponse:
+    """``GET /system/state``: counters of this node.
+
+    ``isDebug=true`` adds peers and users; ``detail=true`` adds fields that the original does not have;
+    ``cluster=true`` returns the state of all nodes.
+    """
+    debug, detail, cluster = (call.params.get(name) == "true" for name in ("isdebug", "detail", "cluster"))
+    if not cluster:
+        return success(api.core.status.state(debug, detail))
+    nodes, missing = api.core.overview.states(debug, detail)
+    return success({"nodes": nodes, "missingNodes": missing})
+
+
+def kick(api: Api, call: Call) -> HttpResponse:
+    """``POST /user/kick``: close a user's connections, and refuse their logins for ``banSeconds``."""
+    user = call.params.get("userid", "")
+    if not user or not call.app:
+        call.act = ""
+        return success({"kickResults": False, "kickCount": 0})
+    try:
+        ban_seconds = float(call.params.get("banseconds") or 0)
+    except ValueError:
+        return BAD_PARAMETER
+    if not (math.isfinite(ban_seconds) and 0 <= ban_seconds <= MAX_BAN_SECONDS):
+        return BAD_PARAMETER
+    closed = api.core.sessions.close(call.app, [user], None, ban_seconds)
+    call.user = user
+    if ban_seconds:
+        call.act, call.facts = "ban", {"seconds": ban_seconds}
+    data: dict[str, object] = {"kickResults": closed.total > 0, "kickCount": closed.total}
+    if closed.missing:
+        data["missingNodes"] = list(closed.missing)
+    return success(data)
+
+
+def metrics(api: Api, _call: Call) -> HttpResponse:
+    """``GET /metrics``: the metrics of all nodes of this machine, each sample with a label ``node``.
+
+    Nodes of one machine share a port, so a scrape reaches any of them. All apps, so it takes an admin of all.
+    """
+    # Imported at the first scrape: half a megabyte that a node without scrapes does without.
+    from imserver.gateway.metric_table import merge
+
+    texts, missing = api.core.overview.metrics()
+    return HttpResponse(200, merge(texts, missing).encode(), "text/plain; version=0.0.4; charset=utf-8")
+
+
+_OF_NODE: Final[dict[str, Any]] = {"hot": True, "service": lambda _, api: api}
+_ROW: Final[dict[str, Any]] = {**_OF_NODE, "app": "any", "limited": True}
+_NAMED: Final[dict[str, Any]] = {**_ROW, "app": "named"}
+
+ROUTES: Final = (
+    Route("POST", "/user/sendMessage", Needs.PUSH_OR_SESSION, send_message, **_ROW),
+    Route("POST", "/user/sendMessageAll", Needs.PUSH_OR_VISITOR, send_message_all, user_in="userid", **_ROW),
+    Route(
+        "POST",
+        "/user/sendMessageBatch",
+        Needs.PUSH_OR_ADDRESS,
+        send_message_batch,
+        read=_read_batch,
+        **_NAMED,
+    ),
+    Route("GET", "/user/list", Needs.READ_OR_VISITOR, user_list, app_of=_app_of_list, **_ROW),
+    Route("GET", "/user/online", Needs.READ_OR_SESSION, user_online, **_ROW),
+    Route("POST", "/user/onlineBatch", Needs.READ_OR_SESSION, user_online_batch, **_ROW),
+    Route(
+        "POST", "/user/kick", Needs.ADMIN, kick, "any", act="disconnect", success=b'{"code":200,', **_OF_NODE
+    ),
+    Route(
+        "GET",
+        "/system/state",
+        Needs.READ_OR_ADDRESS,
+        system_state,
+        "all",
+        need_with=("isdebug", Needs.ADMIN),
+        **_OF_NODE,
+    ),
+    Route("GET", "/health", Needs.ANYONE, health, **_OF_NODE),
+    Route("GET", "/ready", Needs.ANYONE, ready, **_OF_NODE),
+    Route("GET", "/metrics", Needs.READ, metrics, "all", style=PROBLEM, service=lambda _, api: api),
+)

@@ -1,0 +1,463 @@
+"""The ``cmd`` dialect: JSON text frames ``{"seq","cmd","data"}`` on ``/acc`` (docs/reference/protocol.md).
+
+Decoding has two paths. A frame with exactly the documented keys is decoded by msgspec's typed decoder (0.2
+µs). All other frames (keys in another letter case, unknown keys, lone surrogates) are parsed by the standard
+library, which is ten times slower and accepts the same deviations as the original.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import count
+from time import time_ns
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import msgspec
+from msgspec import Raw, Struct, UnsetType
+
+from imserver.gateway import errors
+from imserver.gateway.channels.client_commands import ChannelAnswers
+from imserver.gateway.channels.members import ChannelMember, ChannelRefused, Reason
+from imserver.gateway.channels.subscriptions import Subscribed
+from imserver.gateway.cluster.history import Position
+from imserver.gateway.config.settings import MAX_USER_BYTES
+from imserver.gateway.model import (
+    AskHistory,
+    AskPresence,
+    BadFrame,
+    ChannelPart,
+    DialectState,
+    Event,
+    Heartbeat,
+    Limit,
+    Login,
+    Ping,
+    Publish,
+    Reply,
+    Request,
+    Resume,
+    Signal,
+    Subscribe,
+    Unsubscribe,
+)
+from imserver.gateway.protocol.dialect import Dialect, Readers
+from imserver.gateway.protocol.forgiving import BACKSLASH, Fields, Refused, has_nul, well_formed
+from imserver.gateway.protocol.publications import raw_or_none, stream_view
+from imserver.gateway.transport.connection import Connection
+
+if TYPE_CHECKING:
+    from imserver.plugin.messages import Message
+
+_MAX_NUMBER: Final = Limit.NUMBER
+_encode = msgspec.json.Encoder().encode
+
+
+# --- channels -----------------------------------------------------------------------------------------------
+
+
+def _channel(fields: Fields) -> str:
+    channel = fields.short_text("channel", 255)
+    if not channel:
+        raise Refused(errors.ReplyCode.BAD_PARAMETER)
+    return channel
+
+
+def _position(fields: Fields) -> tuple[str, int] | None:
+    if "epoch" not in fields.values:
+        return None
+    return fields.short_text("epoch", 64), fields.id("offset")
+
+
+def _subscribe(data: bytes) -> Subscribe:
+    fields = Fields.of(data)
+    since = _position(fields)
+    epoch, offset = since or ("", 0)
+    token = fields.short_text("token", 8192)
+    return Subscribe(_channel(fields), token, since is not None, epoch, offset)
+
+
+def _publish(data: bytes) -> Publish:
+    fields = Fields.verbatim(data)
+    channel = _channel(fields)
+    if "text" not in fields.values and "data" not in fields.values:
+        raise Refused(errors.ReplyCode.BAD_PARAMETER)
+    kind, body = fields.content()
+    if "data" in fields.values:
+        return Publish(channel, body, type=kind)
+    return Publish(channel, text=body.decode(), type=kind)
+
+
+def _presence(data: bytes) -> AskPresence:
+    fields = Fields.of(data)
+    return AskPresence(_channel(fields), fields.limit(), fields.short_text("after", 128))
+
+
+def _channel_history(data: bytes) -> AskHistory:
+    fields = Fields.of(data)
+    return AskHistory(_channel(fields), fields.limit(), _position(fields), fields.flag("reverse"))
+
+
+class _ChannelNotice(Struct, omit_defaults=True):
+    channel: str
+    info: Raw | None = None
+    code: int = 0
+
+
+MAX_DEVICE_BYTES = 32
+"""Longest device name, in bytes of UTF-8; a longer one is ignored."""
+
+
+class _Frame(Struct, forbid_unknown_fields=True):
+    seq: str | None = None
+    cmd: str | None = None
+    data: Raw = Raw(b"null")
+
+
+_decode_frame = msgspec.json.Decoder(_Frame).decode
+
+
+class _Login(Struct, forbid_unknown_fields=True, gc=False):
+    """The data of nearly every ``login``, in the documented spelling."""
+
+    user: str = msgspec.field(name="userID")
+    app: int = msgspec.field(name="appID")
+    token: str = msgspec.field(default="", name="serviceToken")
+
+
+_decode_login = msgspec.json.Decoder(_Login).decode
+
+
+def _login(data: bytes) -> Login:
+    try:
+        usual = _decode_login(data)
+    except (ValueError, RecursionError):
+        return _login_with_anything(data)
+    user = usual.user
+    if user.isascii() and 0 < len(user) <= MAX_USER_BYTES and 0 <= usual.app <= _MAX_NUMBER:
+        return Login(str(usual.app), user, usual.token)
+    return _login_with_anything(data)
+
+
+def _login_with_anything(data: bytes) -> Login:
+    fields = Fields.of(data)
+    user, token = fields.text("userid"), fields.text("servicetoken")
+    app, name = str(fields.number("appid")), fields.values.get("app")
+    if isinstance(name, str) and name:
+        app = "" if ":" in name else name  # names of other dialects' apps are refused like any unknown app
+    if not 0 < len(user.encode()) <= MAX_USER_BYTES:
+        raise Refused(errors.ReplyCode.BAD_USER)
+    device = fields.values.get("device", "")
+    if not isinstance(device, str) or len(well_formed(device).encode()) > MAX_DEVICE_BYTES:
+        device = ""
+    device = well_formed(device) if device else ""
+    if "cursor" in fields.values:
+        return Resume(app, user, token, device, fields.id("cursor"), fields.values.get("acks") is True)
+    return Login(app, user, token, device)
+
+
+def _heartbeat(data: bytes) -> Heartbeat:
+    if data != b"{}" and data != b"null":
+        Fields.of(data).text("userid")
+    return _HEARTBEAT
+
+
+def _ping(_data: bytes) -> Ping:
+    return _PING
+
+
+_HEARTBEAT = Heartbeat()
+_PING = Ping()
+
+COMMANDS: Final[Readers] = {
+    "login": _login,
+    "heartbeat": _heartbeat,
+    "ping": _ping,
+    "subscribe": _subscribe,
+    "unsubscribe": lambda data: Unsubscribe(_channel(Fields.of(data))),
+    "publish": _publish,
+    "channelPresence": _presence,
+    "channelHistory": _channel_history,
+}
+"""The commands of the gateway. Features bring more."""
+PUSHED = frozenset({"enter", "exit", "msg"})
+"""Kinds of events that the dialect can express."""
+
+# The constant parts of frames, encoded once. A reply or push joins a few parts.
+_NAMES = {name: _encode(name) for name in COMMANDS}
+_PUSH: Final = b'{"seq":"%d","cmd":%b,"response":{"code":200,"codeMsg":"Ok","data":%b}}'
+_PUSHES = {
+    kind: b',"cmd":%b,"response":{"code":200,"codeMsg":"Ok","data":{"target":"","type":' % _encode(kind)
+    for kind in PUSHED
+}
+_TEXTS = {kind: head + b'"text","msg":' for kind, head in _PUSHES.items()}
+
+
+def _response(code: int) -> bytes:
+    return b',"response":{"code":%d,"codeMsg":%b,"data":' % (code, _encode(errors.reply_text(code)))
+
+
+_REPLIES = {code: _response(code) for code in errors.REPLY_TEXT}
+
+
+class CmdDialect(Dialect):
+    """Codec of the ``cmd`` dialect."""
+
+    name = "cmd"
+    path = "/acc"
+    readers: Readers = COMMANDS
+
+    def __init__(self) -> None:
+        self._digits = count(time_ns() // 1_000_000)
+        self._names = _NAMES
+
+    def joined(self, readers: Readers) -> Self:
+        """See the contract."""
+        codec = super().joined(readers)
+        codec._names = self._names | {name: _encode(name) for name in readers}
+        return codec
+
+    def decode(self, payload: bytes) -> Request:
+        """Read one request; see the contract."""
+        if not payload:
+            raise BadFrame(BadFrame.TEXT)
+        try:
+            frame = _decode_frame(payload)
+            seq, name, data = frame.seq or "", frame.cmd or "", bytes(frame.data)
+        except (ValueError, RecursionError):
+            try:
+                seq, name, data = Fields.frame(payload, "cmd")
+            except (ValueError, RecursionError):
+                raise BadFrame(BadFrame.TEXT) from None
+        row = self.readers.get(name)
+        if row is None:
+            return Request(seq, name, None, errors.ReplyCode.NO_ROUTE)
+        try:
+            if row is not _ping and BACKSLASH in data and has_nul(data):
+                return Request(seq, name, None, errors.ReplyCode.BAD_PARAMETER)
+            return Request(seq, name, row(data))
+        except Refused as refused:
+            return Request(seq, name, None, refused.code)
+
+    def encode_reply(self, request: Request, reply: Reply) -> bytes:
+        """The answer to ``request``: its ``seq`` and ``cmd``, the code with its text, and data."""
+        seq, name, data = request.seq, request.name, reply.data
+        return b"".join(
+            (
+                b'{"seq":',
+                _encode(seq) if seq else b'""',
+                b',"cmd":',
+                self._names.get(name) or _encode(name),
+                _REPLIES.get(reply.code) or _response(reply.code),
+                b"null}}" if data is None else _encode(data) + b"}}",
+            )
+        )
+
+    def encode_event(self, event: Event) -> bytes | None:
+        """Encode a pushed frame: ``enter``, ``exit`` or ``msg``, or a signal, under the name of its kind."""
+        kind, name, data = event.kind, event.type, event.data
+        before = _TEXTS.get(kind)
+        if before is None:
+            if not isinstance(event, Signal):
+                return None
+            return _PUSH % (next(self._digits), _encode(kind), event.as_json())
+        if name != "text":
+            before = b'%b%b,"msg":' % (_PUSHES[kind], _encode(name))
+        return b"".join(
+            (
+                b'{"seq":',
+                _encode(event.id if event.id or kind == "msg" else str(next(self._digits))),
+                before,
+                _encode(data.decode() if data else event.text),
+                b',"from":',
+                _encode(event.sender),
+                b"}}}",
+            )
+        )
+
+    def encode_message(self, message: Message) -> bytes:
+        """Encode a pushed frame with a stored entry."""
+        return _PUSH % (message.id, b'"message"', _encode(message.view()))
+
+
+class CmdPublicationView(Struct, omit_defaults=True):
+    """A publication as clients see it. ``info`` is about the client that published it.
+
+    ``stream``: it is the end of this streamed message, which may be ``incomplete``.
+    """
+
+    channel: str = ""
+    offset: int = 0
+    epoch: str = ""
+    id: str = ""
+    sender: str = msgspec.field(default="", name="from")
+    type: str = ""
+    text: str | None = None
+    data: Raw | None = None
+    info: Raw | None = None
+    tags: Raw | None = None
+    stream: str = ""
+    incomplete: bool = False
+
+
+def publication_view(event: Event) -> CmdPublicationView:
+    """A publication for clients: JSON as ``data``, else ``text``."""
+    part = event.channel or ChannelPart("")
+    view = CmdPublicationView(part.name, part.offset, part.epoch, event.id, event.sender, event.type)
+    if part.info:
+        view.info = Raw(part.info)
+    if part.tags:
+        view.tags = Raw(part.tags)
+    if part.stream is not None:
+        view.stream, view.incomplete = part.stream.id, part.stream.incomplete
+    if event.data:
+        view.data = Raw(event.data)
+    else:
+        view.text = event.text
+    return view
+
+
+class ChannelCmdDialect(CmdDialect):
+    """Codec of the ``cmd`` dialect for connections that have subscribed to a channel themselves.
+
+    Publications are frames of their own, with the name of their channel and their position.
+    """
+
+    def encode_event(self, event: Event) -> bytes | None:
+        """Encode ``publication``, ``stream``, ``join``, ``leave``, ``unsubscribed``, and what others can."""
+        part, kind = event.channel, event.kind
+        if part is None or isinstance(event, Signal):
+            return super().encode_event(event)
+        data: Struct
+        if kind == "msg":
+            kind, data = "publication", publication_view(event)
+        elif part.stream is not None:
+            data = stream_view(event, part.stream, part.name)
+        elif kind in ("join", "leave", "unsubscribed"):
+            data = _ChannelNotice(part.name, raw_or_none(part.info), event.code)
+        else:
+            return super().encode_event(event)
+        return _PUSH % (next(self._digits), _encode(kind), _encode(data))
+
+
+CODE_OF: Final[dict[Reason, int]] = {
+    "name": errors.ReplyCode.BAD_PARAMETER,
+    "limit": errors.ReplyCode.BAD_PARAMETER,
+    "denied": errors.ReplyCode.UNAUTHORIZED,
+    "expired": errors.ReplyCode.UNAUTHORIZED,
+    "unknown": errors.ReplyCode.NO_DATA,
+    "unrecoverable": errors.ReplyCode.NO_DATA,
+    "unavailable": errors.ReplyCode.NOT_STORED,
+    "rate": errors.ReplyCode.NOT_STORED,
+    "full": errors.ReplyCode.FAILED,
+    "exists": errors.ReplyCode.FAILED,
+    "ended": errors.ReplyCode.FAILED,
+    "not_available": errors.ReplyCode.FAILED,
+}
+"""Reason of a refusal → reply code."""
+
+
+class CmdState(DialectState, gc=False):
+    """State of a connection that has subscribed to ``channels`` itself."""
+
+    channels: tuple[str, ...] = ()
+
+    def resubscribes(self, channel: str) -> bool:
+        """Its client subscribes again to what it has subscribed to, not to what a back end has."""
+        return channel in self.channels
+
+
+class SubscribedView(Struct, omit_defaults=True):
+    """The answer to ``subscribe``. ``recovered``: only if the client has named a position."""
+
+    channel: str
+    epoch: str = ""
+    offset: int | None = None
+    recovered: bool | None = None
+    publications: list[CmdPublicationView] = []
+
+
+class SubscriberView(Struct, omit_defaults=True):
+    """A subscriber of a channel."""
+
+    connection: str
+    user: str
+    info: Raw | None = None
+    channel_info: Raw | None = msgspec.field(default=None, name="channelInfo")
+
+
+class PresenceView(Struct, omit_defaults=True):
+    """The answer to ``channelPresence``. ``next``: the ``after`` of the next page."""
+
+    channel: str
+    total: int = -1
+    subscribers: list[SubscriberView] | None = None
+    next: str = ""
+
+
+class CmdAnswers(ChannelAnswers):
+    """See :class:`ChannelAnswers`. Owner of :class:`CmdState`. ``codec``: of connections that subscribe."""
+
+    dialect = CmdDialect.name
+
+    def __init__(self, codec: ChannelCmdDialect) -> None:
+        self._codec = codec
+
+    def state_of(self, connection: Connection) -> CmdState:
+        """The state of the connection. It is made when the connection first subscribes."""
+        state = connection.dialect_state
+        if not isinstance(state, CmdState):
+            state = connection.dialect_state = CmdState()
+        return state
+
+    def refused(self, refused: ChannelRefused) -> Reply:
+        """A reply code, the reason in words for programmers, and what the back end says."""
+        data: dict[str, Any] = {"refused": refused.reason}
+        if refused.error is not None:
+            data["error"] = {"code": refused.error.code, "message": refused.error.message}
+        return Reply(CODE_OF[refused.reason], data, refused.reason)
+
+    def subscribed(
+        self, connection: Connection, command: Subscribe, found: Subscribed, _data: Raw | UnsetType, _end: int
+    ) -> Reply:
+        """From now on the connection receives publications with the names of their channels."""
+        state = self.state_of(connection)
+        if command.channel not in state.channels:
+            state.channels += (found.local.name,)
+        connection.encoding = connection.encoding.with_dialect(self._codec)
+        view = SubscribedView(command.channel)
+        if found.position is not None:
+            view.epoch, view.offset = found.position.epoch, found.position.offset
+        if command.recover:
+            view.recovered = found.recovered
+            if found.recovered:
+                view.publications = [publication_view(event) for event in found.publications]
+        return Reply(errors.ReplyCode.OK, view)
+
+    def unsubscribed(self, connection: Connection, channel: str) -> None:
+        """The client does not subscribe again by itself."""
+        state = connection.dialect_state
+        if isinstance(state, CmdState):
+            state.channels = tuple([each for each in state.channels if each != channel])
+
+    def presence(
+        self, dialect: Dialect, command: AskPresence, members: Sequence[ChannelMember], total: int, after: str
+    ) -> Reply:
+        """A page of subscribers, and the number of all."""
+        subscribers = [
+            SubscriberView(
+                member.connection,
+                member.user,
+                raw_or_none(member.info.encode()),
+                raw_or_none(member.channel_info.encode()),
+            )
+            for member in members
+        ]
+        return Reply(errors.ReplyCode.OK, PresenceView(command.channel, total, subscribers, after))
+
+    def history(
+        self, _dialect: Dialect, command: AskHistory, publications: Sequence[Event], position: Position
+    ) -> Raw:
+        """Publications, and the position of the newest one."""
+        page = {"channel": command.channel, "epoch": position.epoch, "offset": position.offset}
+        views = [publication_view(event) for event in publications]
+        return Raw(msgspec.json.encode({**page, "publications": views}))

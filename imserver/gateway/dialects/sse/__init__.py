@@ -1,0 +1,22 @@
+"""Event streams (server-sent events) of the core: ``GET /api/v1/events``."""
+
+from __future__ import annotations
+
+from imserver.gateway.core.core import Core, Parts
+from imserver.gateway.dialects.sse.api import NAME, PATH, EventStreams, SseDialect, routes
+from imserver.gateway.transport.stream import StreamPath
+from imserver.plugin.feature import FeatureRow
+
+
+def _build(core: Core) -> Parts:
+    messenger = None
+    if "messages" in core.features:
+        from imserver.plugin.messages import MessageServices  # imports the messenger
+
+        messenger = core.service(MessageServices)
+    streams = EventStreams(core, messenger)
+    return Parts(streams=lambda _: {PATH: StreamPath("GET", streams.open, streams.refuse)})
+
+
+# This row gives the dialect its name in settings. It has no WebSocket path, and a codec for each app.
+FEATURE = FeatureRow(NAME, _build, dialects=(SseDialect(""),), routes=routes.rows, uses=("messages?",))

@@ -1,0 +1,328 @@
+"""``GET /api/v1/events``: an event stream for clients without a WebSocket. Its login, what it delivers.
+
+The codec writes events as ``text/event-stream`` (the HTML standard, section 9.2). A push or a notice is one
+event without a name, for a page's ``onmessage``. Its data is one line of JSON (:func:`to_json`). A stored
+message has the same form and an ``id``: a client that reconnects sends the last id, and receives what it
+missed. The stream's own events have the names ``ready`` and ``end``.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from imserver.gateway.auth.authority import bearer, refusal
+from imserver.gateway.auth.principal import Needs, Principal
+from imserver.gateway.channels.members import MAX_CHANNELS_OF_A_CONNECTION, ChannelRefused
+from imserver.gateway.config.declared import about
+from imserver.gateway.core.core import Core
+from imserver.gateway.errors import CLOSE, CloseCode, Problems, ReplyCode, Unavailable
+from imserver.gateway.http import field
+from imserver.gateway.http.operation import Header, Resource
+from imserver.gateway.http.reply import PROBLEM, ApiProblem, stream_head, stream_refused, stream_request
+from imserver.gateway.http.wire import read_query
+from imserver.gateway.model import Event, Limit, Login, Signal
+from imserver.gateway.protocol.dialect import Dialect
+from imserver.gateway.protocol.publications import on_one_line, stream_view
+from imserver.gateway.sessions.sessions import close_code_of
+from imserver.gateway.transport.gate import Head, host_of
+from imserver.gateway.transport.http1 import HttpRequest
+from imserver.gateway.transport.stream import Stream, StreamEncoding
+
+if TYPE_CHECKING:
+    from imserver.plugin.messages import Message, MessageServices
+
+PATH: Final = "/api/v1/events"
+NAME: Final = "sse"
+COMMENT: Final = b":\n\n"
+"""A comment, which prevents that the connection is idle."""
+
+_TEXT: Final = "text/event-stream"
+_ID_DIGITS: Final = 18
+
+_encode = msgspec.json.Encoder().encode
+
+
+class SseDialect(Dialect):
+    """Codec of the event streams of one app, whose name each event carries."""
+
+    name = NAME
+    logs_in = False
+    pinged = True
+    ping = COMMENT
+
+    def __init__(self, app: str) -> None:
+        self.app = app
+
+    def encode_event(self, event: Event) -> bytes | None:
+        """Encode an event for the stream."""
+        return b"data: %b\n\n" % on_one_line(to_json(self.app, event))
+
+    def encode_message(self, message: Message) -> bytes:
+        """Encode a stored entry for the stream. A client that reconnects sends its id."""
+        view = message.view()
+        own = b""
+        if view.client_msg_id:  # named as in /api/v1
+            own, view.client_msg_id = b'"client_msg_id":%b,' % _encode(view.client_msg_id), ""
+        line = b'{"event":"message","app":%b,%b%b' % (_encode(self.app), own, _encode(view)[1:])
+        return b"id: %d\ndata: %b\n\n" % (message.id, on_one_line(line))
+
+    def encode_close(self, code: int, reason: str) -> bytes:
+        """Encode the last event: the reason as a WebSocket close code, and whether to reconnect."""
+        row = CLOSE.get(code)
+        data = {"code": code, "reason": reason, "reconnect": row is None or row.reconnect}
+        return b"event: end\ndata: %b\n\n" % _encode(data)
+
+
+def ready(about: dict[str, Any], retry_milliseconds: int, cursor: int | None = None) -> bytes:
+    """Encode the first event: the client can be reached now. ``about`` is its data.
+
+    ``cursor``: stored entries after this id are delivered; None: no stored entries.
+    """
+    position = b"" if cursor is None else b"id: %d\n" % cursor
+    return b"retry: %d\n%bevent: ready\ndata: %b\n\n" % (retry_milliseconds, position, _encode(about))
+
+
+def to_json(app: str, event: Event) -> bytes:
+    """Encode an event as one JSON object on one line. Its name is in ``event``.
+
+    A push has ``id``, ``sender``, ``type``, and ``text`` or ``data``. An enter or exit notice has ``user``.
+    Signals and other notices have their payload in ``data``. Empty ``code``, ``note`` and ``time`` are left
+    out.
+    """
+    if event.kind == "msg":
+        what = b'"id":%b,"sender":%b,"type":%b,%b' % (
+            _encode(event.id),
+            _encode(event.sender),
+            _encode(event.type),
+            b'"data":%b' % event.data if event.data else b'"text":%b' % _encode(event.text),
+        )
+    elif isinstance(event, Signal):
+        what = b'"data":%b' % event.as_json()
+    elif event.channel is not None and event.channel.stream is not None:
+        what = b'"data":%b' % _encode(stream_view(event, event.channel.stream, event.channel.name))
+    elif event.data:
+        what = b'"data":%b' % event.data
+    else:
+        what = b'"user":%b' % _encode(event.sender)
+    more = b',"code":%d' % event.code if event.code else b""
+    if event.note:
+        more += b',"note":%b' % _encode(event.note)
+    if event.time:
+        more += b',"time":%d' % event.time
+    return b'{"event":%b,"app":%b,%b%b}' % (_encode(event.kind), _encode(app), what, more)
+
+
+# --- requests -----------------------------------------------------------------------------------------------
+
+
+class EventsQuery(Struct, forbid_unknown_fields=True):
+    """A user whose events to receive."""
+
+    app: field.App
+    user: Annotated[
+        str, about("The user who listens. Optional if the token names the user.", max_length=255)
+    ] = ""
+    token: Annotated[
+        str,
+        about(
+            "The session token of the user, if the app requires one. You may send it as `Authorization: "
+            "Bearer` instead. The log does not show it."
+        ),
+    ] = ""
+    device: Annotated[str, about("The name of the device.", max_length=64)] = ""
+    channels: Annotated[
+        str,
+        about(
+            "Channels to subscribe to, separated by commas. Outside demo mode this requires an API key with "
+            "the scope `read` as `Authorization: Bearer`; otherwise your back end subscribes connections."
+        ),
+    ] = ""
+    with_id: Annotated[
+        bool, about("Whether `ready` has the id of the connection, so that your back end can push to it.")
+    ] = False
+    cursor: (
+        Annotated[
+            int,
+            about(
+                "The id of the last stored message that the client has. Later messages are sent first. "
+                "`Last-Event-ID` takes precedence.",
+                ge=0,
+                le=2**53,
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+
+
+class EventStreams:
+    """Opens streams. Owner of the encodings, one for each app that has had a stream here.
+
+    ``messenger``: None on a node without stored messages, whose streams only deliver what happens while they
+    are open.
+    """
+
+    def __init__(self, core: Core, messenger: MessageServices | None) -> None:
+        self._sessions = core.sessions
+        self._connections = core.connections
+        self._channels = core.channels
+        self._logins = core.logins
+        self._keys = core.keys
+        self._tenants = core.tenants
+        self._authority = core.authority
+        self._log = core.node.request_log
+        self._starts = None if messenger is None else messenger.stream_starts
+        self._encoding_of = cache(lambda app: StreamEncoding(SseDialect(app)))
+
+    def open(self, stream: Stream, head: Head) -> None:
+        """Begin the stream of a request, or refuse it. May switch."""
+        request = stream_request(head, host_of(stream.peer))
+
+        def answer(user: str) -> bytes:
+            by = principal.label
+            if user and principal.kind == "nobody":
+                by = Principal("session", apps=frozenset({wish.app}), user=user).label
+            return stream_head(self._log, head, request.host, f"{_TEXT}; charset=utf-8", by)
+
+        def refuse(why: ApiProblem, code: int = CloseCode.POLICY) -> None:
+            stream.refuse(stream_refused(self._log, head, request.host, why, PROBLEM, request.by), code)
+
+        try:
+            wish, channels, principal = self._wish(request)
+            if principal.kind == "key":
+                self._keys.hold(principal.key, stream)
+                if self._keys.uses.wanted:
+                    self._keys.uses.add((principal.key, f"GET {PATH}", wish.app, request.host), False)
+            self.begin(stream, wish, channels, answer)
+        except ApiProblem as refused:
+            refuse(refused)
+        except Unavailable as error:
+            refuse(ApiProblem(error.problem), CloseCode.INTERNAL_ERROR)
+
+    def refuse(self, head: Head, host: str, code: int) -> bytes:
+        """The response to a request whose stream is closed before it has begun. ``host``: of the client."""
+        return stream_refused(self._log, head, host, code, PROBLEM)
+
+    def _wish(self, request: HttpRequest) -> tuple[EventsQuery, tuple[str, ...], Principal]:
+        """Read a request: what it asks for, and who makes it. May switch. Raises :class:`ApiProblem` and
+        StorageUnavailable."""
+        query = read_query(request, EventsQuery)
+        app = self._tenants.resolve(query.app)
+        if self._tenants.find(app) is None:
+            self._logins.refused("app", app, query.user, request.host)
+            raise ApiProblem(Problems.UNKNOWN_APP)
+        principal = self._authority.identify(Needs.ANYONE_OR_READ, request.headers, request.host)
+        request.by = principal.label
+        if principal.kind == "key" and not principal.scopes:
+            raise ApiProblem(*refusal(principal, Needs.ANYONE_OR_READ))
+        channels = tuple(dict.fromkeys(name for name in query.channels.split(",") if name))
+        if channels and not principal.may(Needs.READ, app):
+            raise ApiProblem(Problems.FORBIDDEN, "`channels` needs an API key with the scope read")
+        if len(channels) > MAX_CHANNELS_OF_A_CONNECTION:
+            raise ApiProblem.invalid(f"More than {MAX_CHANNELS_OF_A_CONNECTION} channels")
+        if any(len(name.encode()) > Limit.CHANNEL_BYTES for name in channels):
+            raise ApiProblem.invalid(f"A channel has more than {Limit.CHANNEL_BYTES} bytes")
+        if not (query.token or principal.key):
+            query.token = bearer(request.headers.get("authorization", ""))
+        last = request.headers.get("last-event-id", "").strip()
+        if last.isascii() and last.isdecimal() and len(last) <= _ID_DIGITS:  # else it is not one of ours
+            query.cursor = int(last)
+        query.app = app
+        return query, channels, principal
+
+    def begin(
+        self, stream: Stream, request: EventsQuery, channels: Iterable[str], head: Callable[[str], bytes]
+    ) -> None:
+        """Log in, answer with ``head`` (of the user whom a token proves), subscribe to the channels, and send
+        ``ready``; or close the stream.
+
+        May switch. Raises :class:`ApiProblem` and StorageUnavailable.
+        """
+        kicks = self._sessions.kicks.count
+        decision = self._logins.check(request.app, request.user, request.token, NAME, stream, request.device)
+        if not decision.ok:
+            stream.close(decision.close)
+            return
+        user = request.user or decision.user
+        if not (user and self._sessions.takes_user(request.app, user)):
+            self._logins.refused("user", request.app, user, stream.peer)
+            too_long = "`user` is longer than this app allows (`max_user_bytes`)"
+            raise ApiProblem.invalid(too_long if user else "`user`: name the user")
+        cursor = None if request.cursor is UNSET else request.cursor
+        start = None if self._starts is None else self._starts.start(request.app, user, cursor)
+        if not stream.is_open:
+            return
+        login = Login(request.app, user, request.token, request.device)
+        code = self._sessions.login(stream, login, decision=decision, kicks=kicks)
+        if code != ReplyCode.OK:
+            stream.close(close_code_of(code))
+            return
+        # Nothing switches between the login and here, so no event can precede the head.
+        stream.begin(self._encoding_of(request.app), head("" if decision.claims is None else user))
+        try:
+            for channel in channels:
+                self._channels.subscriptions.join(request.app, channel, stream)
+        except ChannelRefused as refused:
+            stream.close(CloseCode.NOT_ALLOWED, str(refused))
+        if not stream.is_open:
+            return
+        about: dict[str, object] = {
+            "event": "ready",
+            "app": stream.app,
+            "user": stream.user,
+            "device": stream.device,
+            "channels": channels,
+            "resumed": start is not None and start.resumed,
+        }
+        if request.with_id:
+            about["connection"] = self._connections.id_of(stream)
+        cursor = None if start is None else start.cursor
+        # The time after which a client reconnects differs, so that they do not all come at once.
+        stream.send(ready(about, random.randint(1000, 5000), cursor))
+        if self._starts is not None and start is not None:
+            self._starts.send(stream, start)
+
+
+routes = Resource("events", lambda _, api: api, hot=False)
+
+
+routes.elsewhere(
+    "GET",
+    "/events",
+    Needs.ANYONE_OR_READ,
+    """Receive events without a WebSocket.
+
+    Server-sent events (`EventSource` of browsers): a session of `user` that only receives. The login policy,
+    bans, limits and tokens of the app apply as on a WebSocket.
+
+    The first event is named `ready`. After it, each message for the user arrives as one event without a name,
+    with a line of JSON as its data. A comment is sent every 25 s. If the server ends the stream, the last
+    event is named `end` and has a close code and whether to reconnect.
+
+    Stored messages have an `id`. If a client reconnects with the last one as `Last-Event-ID`, as browsers do,
+    it receives the messages it missed, and `ready` has `resumed` true. If `resumed` is false, messages before
+    the id of `ready` may be missing.
+    """,
+    query=EventsQuery,
+    problems=(
+        Problems.TOKEN_INVALID,
+        Problems.NOT_ALLOWED,
+        Problems.BANNED,
+        Problems.ALREADY_ONLINE,
+        Problems.NODE_FULL,
+        Problems.NOT_READY,
+    ),
+    headers=(
+        Header(
+            "Last-Event-ID",
+            "The id of the last stored message that the client received. Browsers send it "
+            "when they reconnect.",
+        ),
+    ),
+    content_type=_TEXT,
+)

@@ -1,0 +1,634 @@
+"""Answers requests: the row that declares a route, and the call that its function gets. Both servers call
+:func:`answer`, which admits, reads, authorises, runs and answers a request, each once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
+from typing import Any, Final, Literal
+
+import gevent
+import msgspec
+from msgspec import UNSET, Struct
+
+from imserver.gateway.auth.authority import TOKEN_HOLDERS, bearer, refusal
+from imserver.gateway.auth.observer import Act
+from imserver.gateway.auth.principal import DEMO, NOBODY, BadSignature, Need, Needs, Principal
+from imserver.gateway.auth.rates import TooManyRequests
+from imserver.gateway.config.settings import Config
+from imserver.gateway.core.core import Core
+from imserver.gateway.errors import Problems, QuotaSpent, ServiceRefused, Unavailable
+from imserver.gateway.http.form import (
+    FORM,
+    BadBody,
+    app_from_json,
+    app_named,
+    parse_body,
+    parse_form,
+    parse_json,
+    parse_pairs,
+)
+from imserver.gateway.http.limits import Limits, Rates, spent, too_many
+from imserver.gateway.http.reply import CMD, PROBLEM, ApiProblem, RequestRefused, Style
+from imserver.gateway.http.wire import GZIP_BYTES, T, compressed, decode_whole, inflate, read_query
+from imserver.gateway.protocol.forgiving import BACKSLASH, has_nul
+from imserver.gateway.transport.http1 import Headers, HttpRequest, HttpResponse, patterns_of
+
+log = logging.getLogger(__name__)
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Api:
+    """The parts that answer requests: permissions, limits, and all routes with their services.
+
+    Functions take what they need from ``core``, or have a service, which is made of it once. ``commands``:
+    what a batch may contain, by name. ``document`` makes the OpenAPI document of ``limits.batch_targets``,
+    demo mode and the path of ``app.http_url``, as JSON. Owner: the node. One instance serves both HTTP
+    servers.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        routes: Sequence[Route],
+        commands: Mapping[str, Route],
+        document: Callable[[int, bool, str], bytes],
+    ) -> None:
+        config = core.config
+        self.authority = core.authority
+        self.keys = core.keys
+        self.uses = core.keys.uses
+        self.tenants = core.tenants
+        self.channels = core.channels
+        self.sessions = core.sessions
+        self.mutes = core.mutes
+        self._denials = core.denials
+        self.apps = core.hub.apps
+        """Apps of the hub, by name. Most requests name one of them."""
+        self.flusher = core.network.flusher
+        self.limits = Limits(config.limits, core.tenants)
+        self.rates = Rates(
+            config.api.requests_per_second, self.limits.messages_per_second, core.metrics, core.buckets
+        )
+        self.document = document
+        self.core = core
+        self._observer = core.observer
+        self._services: dict[MakeService, Any] = {}
+        self.endpoints = {(row.method, row.path): self.bind(row) for row in routes}
+        """Method and path → route, in the order of the routes."""
+        self.commands = {name: self.bind(row) for name, row in commands.items()}
+        self._styles = {row.path: row.style for row in routes}
+
+    def bind(self, route: Route) -> Endpoint:
+        """The route with its service, which is made here unless another route has it already."""
+        make, name = route.service, f"{route.method} {route.path}"
+        if make is None:
+            return Endpoint(route, None, name)
+        if make not in self._services:
+            self._services[make] = make(self.core, self)
+        return Endpoint(route, self._services[make], name)
+
+    def described(self) -> bytes:
+        """The OpenAPI document of this server as JSON: with its limits, and with keys where it needs them."""
+        return self.document(self.limits.batch_targets, self.keys.demo, self.core.config.root)
+
+    def call_of(self, endpoint: Endpoint, request: HttpRequest) -> Call:
+        """Admit, read and authorise a request whose body its caller reads, and count it against the rate.
+
+        ``endpoint``: the route, as :meth:`bind` returns it. May switch. Raises :class:`ApiProblem`,
+        :class:`RequestRefused` and Unavailable.
+        """
+        principal = admit(self, endpoint, request)
+        if isinstance(principal, HttpResponse):
+            raise RequestRefused(principal)
+        call, refuses = None, True
+        try:
+            call = read(self, endpoint, request, principal)
+            authorise(self, endpoint.route, call)
+            self.rates.require(principal, request.host)
+            refuses = False
+        except ApiProblem as problem:
+            self.report(request, problem, principal, call)
+            raise
+        finally:
+            self.count(endpoint, principal, "" if call is None else call.app, request, refuses)
+        return call
+
+    def run(self, endpoint: Endpoint, principal: Principal, request: HttpRequest) -> HttpResponse:
+        """Answer a command of a batch, or what else an admitted principal asks of another route, by the rules
+        of that route but without its rate. May switch."""
+        return answer(self, endpoint, request, principal, within=True)
+
+    def count(
+        self, endpoint: Endpoint, principal: Principal, app: str, request: HttpRequest, refused: bool
+    ) -> None:
+        """Count a request with an API key. ``app``: ``""`` if it names none, or is not read yet."""
+        if self.uses.wanted and principal.kind == "key":
+            self.uses.add((principal.key, endpoint.name, app, request.host), refused)
+
+    def report(
+        self, request: HttpRequest, refusal: ApiProblem, principal: Principal, call: Call | None = None
+    ) -> None:
+        """Tell the observers of a refused request. ``call``: None, it was not read. Never switches."""
+        app, user = ("", "") if call is None else (call.app, call.user)
+        self._denials.request(request, refusal.problem, principal, app, user, refusal.detail, refusal.rate)
+
+    def read_json(self, call: Call, decoder: msgspec.json.Decoder[T]) -> T:
+        """Decode the body of a request, which known principals may compress. Raises :class:`ApiProblem`."""
+        return Call.decode_json(decoder, _unpacked_body(self.limits, call))
+
+    def identify(self, call: Call, need: Need, token: str) -> Principal:
+        """The principal of a request whose body may have the ``token`` of a user, ``""`` if it has none.
+
+        It becomes that of the call, and the request counts against its rate. May switch. Raises
+        :class:`ApiProblem` if there is none, and Unavailable.
+        """
+        principal, host = call.principal, call.request.host
+        if token and not (principal.key or principal.user):
+            principal = self.authority.identify(need, {}, host, token)
+            call.act_as(principal)
+            self.rates.require(principal, host)
+        if principal.kind == "nobody":
+            raise ApiProblem(*refusal(principal, need))
+        return principal
+
+    def acted(self, name: str, call: Call, answer: Any = None, given: Any = None) -> None:
+        """Tell the observer what a call has changed, for routes whose function does not do all of it.
+
+        ``name``: that of the act. ``answer``: the struct that its function returned. ``given``: the input, if
+        it is not that of the call. May switch.
+        """
+        if given is None:
+            given = call.params if call.input is None else call.input
+        request = call.request
+        who = call.principal, call.app, call.user or getattr(given, "user", ""), request.host, request.id
+        self._observer.acted(Act(name, *who, call.facts, call.gone, given, answer))
+
+    def style_of(self, path: str) -> Style:
+        """The form in which requests for a path are refused."""
+        keys = (path, *patterns_of(path))
+        return next((self._styles[key] for key in keys if key in self._styles), PROBLEM)
+
+    def reload(self, config: Config) -> None:
+        """Apply the limits of the configuration."""
+        if self.rates.per_second != config.api.requests_per_second:
+            self.rates.set(config.api.requests_per_second)
+        self.limits.set(config.limits)
+
+
+class Call(Struct):
+    """One request with its parameters.
+
+    ``params`` are the parameters by folded name, ``fields`` is the object of a JSON body, ``pairs`` are the
+    fields of a multipart form. Rows with a ``shape`` or their own ``read`` have ``input`` instead. ``app`` is
+    the resolved app, ``""`` if the request names none. ``user`` is the user for whom the request is made (in
+    rows with a ``user`` rule). ``cost``: as how many requests it counts against the rate.
+
+    Functions of rows with an ``act`` may set what is told of it: ``act``, another name (``""``: nothing has
+    changed), ``user``, whom it concerns, ``facts`` in place of those that the input has, and ``gone``, see
+    :class:`Act`.
+    """
+
+    params: dict[str, str]
+    app: str
+    principal: Principal
+    request: HttpRequest
+    body: bytes = b""
+    fields: dict[str, Any] | None = None
+    pairs: list[tuple[str, str]] | None = None
+    input: Any = None
+    user: str = ""
+    cost: int = 1
+    act: str | None = None
+    facts: Mapping[str, Any] | None = None
+    gone: bool = False
+
+    def act_as(self, principal: Principal) -> None:
+        """Another credential than the headers has shown who makes the request."""
+        self.principal, self.request.by = principal, principal.label
+
+    @property
+    def is_back_end(self) -> bool:
+        """Whether a back end makes the request, which may do everything in its apps, and not a user."""
+        return not self.principal.user
+
+    @property
+    def credential(self) -> str:
+        """The key or token in the header ``authorization``; ``""``: none."""
+        return bearer(self.request.headers.get("authorization", ""))
+
+    def texts(self, name: str) -> Sequence[str]:
+        """All values of a parameter: a JSON list, or a form field given repeatedly. Raises BadBody."""
+        if self.fields is None:
+            pairs = parse_pairs(self.body) if self.pairs is None else self.pairs
+            return [value for key, value in pairs if key.lower() == name]
+        values = self.fields.get(name, [])
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            raise BadBody(f"{name}: expected a list of texts")
+        return values
+
+    def form(self) -> dict[str, str]:
+        """The fields of an urlencoded body by folded name. Raises BadBody."""
+        return parse_form(self.body)
+
+    @staticmethod
+    def decode_json(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+        """Decode JSON. Raises :class:`ApiProblem`, which says where the body is wrong."""
+        if BACKSLASH in body and has_nul(body):
+            raise ApiProblem.invalid("A text contains U+0000")
+        try:
+            return decoder.decode(body)
+        except (ValueError, RecursionError) as error:  # not UTF-8, no JSON, or of another shape
+            return decode_whole(decoder, body, error)
+
+    def json_object(self) -> dict[str, Any]:
+        """The object of a JSON body by folded name, without nulls. Raises BadBody."""
+        return parse_json(self.body)
+
+    def reply(self, value: Any, headers: Headers = (), status: int = 200) -> HttpResponse:
+        """A response with ``value`` as JSON, or bytes of JSON; gzip if it is large and the client accepts."""
+        body = value if isinstance(value, bytes) else _encode(value)
+        request = self.request
+        headers = (("X-Request-Id", request.id), *headers)
+        if len(body) > GZIP_BYTES:
+            body, more = compressed(body, request.headers.get("accept-encoding", ""))
+            headers += more
+        return HttpResponse(status, body, "", headers)
+
+
+# --- routes -------------------------------------------------------------------------------------------------
+
+AppRule = Literal["", "any", "optional", "known", "named", "settings", "all"]
+"""Which app a principal must reach.
+
+========= ======================================================================================
+``""``    no app
+any       the app of the request; a back end that names none may ask about all that it reaches
+optional  as any; an app that is named must exist
+known     the app of the request, which must exist
+named     the app of the request, which need not exist
+settings  as named. To change an alias, or to make one, takes more: see :func:`authorise`
+all       all apps
+========= ======================================================================================
+"""
+UserRule = Literal["", "required", "optional"]
+"""Whether a request is made on behalf of a user. Users act for themselves; a back end names the user."""
+
+
+class Shape(Struct, frozen=True):
+    """What the query or JSON body of a request of ``/api/v1`` is read into, and whether it has a field
+    ``app`` (``optional``: which may be empty) and ``user``."""
+
+    query: type[Struct] | None = None
+    body: msgspec.json.Decoder[Any] | None = None
+    app: Literal["", "required", "optional"] = ""
+    user: bool = False
+
+
+class Route(Struct, frozen=True):
+    """One row of the table of routes. ``need``: the requirement for principals. ``app``: in which app.
+    ``user``: for which user.
+
+    ``service`` makes what the functions of the row (``function``, ``read``, ``app_of``, ``signer``) get
+    first; None: there is none of them. ``signer``: finds who has signed a request, if the row needs
+    ``SIGNED``, or who makes it where its credentials are elsewhere than usual.
+
+    ``function`` answers it; None: it has its own view, and the row only its rules. ``hot``: the front server
+    answers it. ``shape``: the query or JSON body is read into it, as ``call.input``. ``read``: reads the
+    request instead, sets ``call.input`` and ``call.app``. (Both None: parameters are read from query, form or
+    JSON.) ``app_of``: the app that these parameters name, if it is not the number in ``appID``. ``style``:
+    how the route refuses, and whether it is served on WebSocket listeners. ``limited``: requests count
+    against the rate of their key, user or address. ``user_in``: the parameter in which a user (of a page, or
+    with a session token) must name themselves. ``token_in``: the header with the token of a user if it is not
+    ``authorization``; ``?token``: the query may have it. ``key_in``: another header that may have the API
+    key; ``authorization`` may then have it with the scheme ``apikey``. ``need_with``: a parameter that needs
+    more if it is ``true``.
+
+    ``status``: if it is set, ``function`` gets ``call.input``, too, and returns the body of an answer with
+    this status. ``refusals``: exceptions of such a function → refusals. ``on_publisher``: publisher
+    connections have it as a command, too. ``act``: the name under which observers hear of each request that
+    has succeeded; ``""``: it changes nothing, or is what users and back ends do all day. ``success``: how the
+    body of such an answer begins, if refusals have the same status. ``voice``: whether others read or hear
+    what a request says, so that a user who is muted in the app may not make it; or a function that says so
+    of ``call.input``.
+    """
+
+    method: str
+    path: str
+    need: Need
+    function: Callable[..., Any] | None
+    app: AppRule = ""
+    user: UserRule = ""
+    hot: bool = False
+    shape: Shape | None = None
+    read: Callable[[Any, Call], None] | None = None
+    style: Style = CMD
+    limited: bool = False
+    app_of: Callable[[Any, Mapping[str, str]], str] | None = None
+    user_in: str = ""
+    token_in: str = ""
+    key_in: str = ""
+    need_with: tuple[str, Need] | None = None
+    service: MakeService | None = None
+    signer: Callable[[Any, HttpRequest], Principal] | None = None
+    status: int = 0
+    refusals: Mapping[type[Exception], Callable[[Any], ApiProblem]] = {}
+    on_publisher: bool = False
+    act: str = ""
+    success: bytes = b""
+    voice: Voice = False
+
+
+Voice = bool | Callable[[Any], bool]
+MakeService = Callable[[Core, Api], Any]
+"""Makes a service of routes, once on each node."""
+
+
+class Endpoint(Struct, frozen=True):
+    """A route on one node. ``service``: what its functions get first. ``name``: method and path."""
+
+    route: Route
+    service: Any
+    name: str
+
+
+_NOT_REACHED: Final = {
+    **dict.fromkeys(TOKEN_HOLDERS, Problems.TOKEN_INVALID),
+    "session": Problems.NOT_ALLOWED,
+}
+"""Kind of a principal → the refusal of a request for an app that it does not reach."""
+
+
+def require_app(api: Api, principal: Principal, need: Need, app: str, rule: AppRule = "known") -> None:
+    """Raise :class:`ApiProblem` if a principal may not do this in ``app``, a resolved name. May switch."""
+    apps = principal.apps
+    if apps is not None and (app not in apps or rule == "all"):
+        asks_all = rule in ("any", "optional") and not app and not principal.user
+        if not asks_all and (rule == "all" or not principal.may(need, app)):
+            # The message has no name of an app: that of an alias would show its target.
+            reached = "all apps" if rule == "all" else "this app"
+            message = f"The key does not reach {reached}" if principal.kind == "key" else ""
+            raise ApiProblem(_NOT_REACHED.get(principal.kind, Problems.FORBIDDEN), message)
+    if app in api.apps or not (rule == "known" or (rule == "optional" and app)):
+        return
+    if api.tenants.find(app) is None:
+        raise ApiProblem(Problems.UNKNOWN_APP, f"There is no app `{app}`" if app else "")
+
+
+def _require_settings(api: Api, route: Route, call: Call) -> None:
+    """Refuse a principal that may not give an app these settings.
+
+    An alias belongs to its target. A principal that reaches only the target may not change the alias: it
+    could give the alias its own settings and then detach it. A principal for all apps may.
+    """
+    tenants, principal, request = api.tenants, call.principal, call.input
+    require_app(api, principal, route.need, call.app, "named")
+    if principal.apps is not None and call.app != request.app:
+        raise ApiProblem(Problems.FORBIDDEN, "Changing an alias requires a key for all apps")
+    if request.settings.same_as is not UNSET:
+        require_app(api, principal, route.need, tenants.resolve(request.settings.same_as), "named")
+
+
+# --- answering ----------------------------------------------------------------------------------------------
+
+
+def answer(
+    api: Api,
+    endpoint: Endpoint,
+    request: HttpRequest,
+    admitted: Principal | None = None,
+    *,
+    within: bool = False,
+) -> HttpResponse:
+    """Answer one request: admit its principal, read it, authorise it, and run the function of the row.
+
+    ``admitted``: the principal, if the request was admitted before its body was read. ``within``: another
+    request, which was admitted for another need, counts against the rate and waits. HEAD and OPTIONS are
+    answered too; the caller leaves out the body of an answer to HEAD. Never raises: internal errors are
+    logged, and refused in the row's style. May switch.
+    """
+    route = endpoint.route
+    if admitted is None:
+        if request.method == "OPTIONS" and route.method != "OPTIONS":
+            return route.style.options
+        found = admit(api, endpoint, request)
+        if type(found) is HttpResponse:
+            return found
+        assert type(found) is Principal
+        admitted = found
+    filled, call, refuses = api.flusher.bulk_filled, None, False
+    limited = route.limited and api.rates.per_second > 0 and not within
+    try:
+        if limited:
+            api.rates.require(admitted, request.host)
+        if within:
+            if not admitted.may(route.need):
+                raise ApiProblem(*refusal(admitted, route.need))
+        elif request.too_large or (
+            (size := len(request.body)) > api.limits.public_body_bytes and size > body_limit(api, admitted)
+        ):
+            raise ApiProblem(Problems.BODY_TOO_LARGE)
+        call = read(api, endpoint, request, admitted)
+        authorise(api, route, call)
+        if limited and call.cost > 1:
+            api.rates.charge(admitted, request.host, call.cost - 1)
+        assert route.function is not None
+        answer = None
+        if route.status:
+            answer = route.function(endpoint.service, call, call.input)
+            finished = call.reply(answer, (), route.status)
+        else:
+            finished = route.function(endpoint.service, call)
+        if route.act and call.act != "" and finished.status < 400 and finished.body.startswith(route.success):
+            api.acted(call.act or route.act, call, answer)
+    except Exception as error:
+        finished, refuses = refused(api, route, request, error, admitted, call), True
+    if api.uses.wanted and admitted.kind == "key":  # as count(), without a call
+        app = "" if call is None else call.app
+        api.uses.add((admitted.key, endpoint.name, app, request.host), refuses)
+    if api.flusher.bulk_filled != filled and not within:
+        # The answer to a large push comes after its delivery: its sender cannot send faster than that.
+        deadline = monotonic() + 60.0
+        while not api.flusher.drained(filled) and monotonic() < deadline:
+            gevent.sleep(0.005)
+    if limited:
+        return finished.with_headers(api.rates.headers(admitted, request.host))
+    return finished
+
+
+def admit(api: Api, endpoint: Endpoint, request: HttpRequest) -> Principal | HttpResponse:
+    """The principal of a request, or the refusal. Reads nothing of the body. May switch."""
+    route = endpoint.route
+    need = route.need
+    if need is Needs.ANYONE:
+        return NOBODY
+    if api.keys.demo and need.scope and need.users.isdisjoint(TOKEN_HOLDERS):  # as identify() finds
+        request.by = DEMO.label
+        return DEMO
+    if route.signer is not None:
+        try:
+            principal = route.signer(endpoint.service, request)
+            request.by = principal.label
+            return principal
+        except BadSignature as bad:
+            return refused(api, route, request, ApiProblem(Problems.SIGNATURE_INVALID, str(bad)))
+        except (ApiProblem, Unavailable) as error:
+            return refused(api, route, request, error)
+    try:
+        token = _token_of(route, request) if route.token_in else ""
+        headers = with_key(route, request.headers) if route.key_in else request.headers
+        principal = api.authority.identify(need, headers, request.host, token)
+    except Unavailable as error:
+        return refused(api, route, request, error)
+    request.by = principal.label
+    if principal.may(need):
+        return principal
+    api.count(endpoint, principal, "", request, refused=True)
+    if route.limited:
+        try:
+            api.rates.require(NOBODY, request.host)
+        except ApiProblem as above:
+            return refused(api, route, request, above, principal)
+    return refused(api, route, request, ApiProblem(*refusal(principal, need)), principal)
+
+
+def with_key(route: Route, headers: Mapping[str, str]) -> Mapping[str, str]:
+    """The headers of a request, with its API key in ``authorization``."""
+    key = headers.get(route.key_in, "")
+    scheme, _, credential = headers.get("authorization", "").partition(" ")
+    if not key and scheme.lower() == "apikey":
+        key = credential.strip()
+    return {**headers, "authorization": f"Bearer {key}"} if key else headers
+
+
+def _token_of(route: Route, request: HttpRequest) -> str:
+    if route.token_in != "?token":
+        return request.headers.get(route.token_in, "")
+    try:
+        return parse_form(request.query).get("token", "")
+    except BadBody:  # it is refused when the body is read
+        return ""
+
+
+def body_limit(api: Api, principal: Principal) -> int:
+    """Longest body accepted from a principal."""
+    return api.limits.public_body_bytes if principal.kind == "nobody" else api.limits.body_bytes
+
+
+def read(api: Api, endpoint: Endpoint, request: HttpRequest, principal: Principal) -> Call:
+    """Read a request of an admitted principal. May switch. Raises :class:`ApiProblem`,
+    :class:`RequestRefused`, BadBody."""
+    route, shape = endpoint.route, endpoint.route.shape
+    if shape is not None:
+        call = Call({}, "", principal, request, request.body)
+        values: Any = None
+        if shape.body is not None:
+            body = _unpacked_body(api.limits, call) if "content-encoding" in request.headers else request.body
+            values = call.input = Call.decode_json(shape.body, body)
+        elif shape.query is not None:
+            values = call.input = read_query(request, shape.query)
+        if shape.app:
+            if values.app:
+                call.app = api.tenants.aliases.get(values.app, values.app)
+            elif principal.user or principal.staff:
+                call.app = principal.app
+            elif shape.app == "required":
+                raise ApiProblem.invalid("`app`: name the app")
+        if shape.user:
+            call.user = values.user
+        return call
+    if route.read is not None:
+        call = Call({}, "", principal, request, request.body)
+        route.read(endpoint.service, call)
+        return call
+    body, fields, pairs = request.body, None, None
+    if route.method == "GET":
+        params, body = parse_form(request.query), b""
+    elif (kind := request.headers.get("content-type", "")) == FORM:
+        params = parse_form(body)
+    else:
+        params, fields, pairs = parse_body(kind, body)
+    if route.app_of is not None:
+        app = route.app_of(endpoint.service, params)
+    elif fields is None:
+        app = app_named(api.tenants, params.get("appid", ""))
+    else:
+        app = app_from_json(api.tenants, fields.get("appid", 0))
+    return Call(params, app, principal, request, body, fields, pairs)
+
+
+def _unpacked_body(limits: Limits, call: Call) -> bytes:
+    """The body of a request, which only known principals may compress. Raises :class:`ApiProblem`."""
+    encoding = call.request.headers.get("content-encoding", "identity").lower()
+    if encoding in ("", "identity"):
+        return call.body
+    if encoding not in ("gzip", "x-gzip") or call.principal.kind == "nobody":
+        raise ApiProblem(Problems.UNKNOWN_ENCODING)
+    return inflate(call.body, limits.body_bytes)
+
+
+def _require_no_ban(api: Api, app: str, user: str) -> None:
+    if ban := api.sessions.ban_of(app, user):
+        raise ApiProblem(Problems.BANNED, ban.text)
+
+
+def authorise(api: Api, route: Route, call: Call) -> None:
+    """Raise :class:`ApiProblem` if an admitted principal may not do this for app and user. May switch."""
+    principal, rule = call.principal, route.app
+    if rule == "settings":
+        _require_settings(api, route, call)
+    elif rule:
+        require_app(api, principal, route.need, call.app, rule)
+    if principal.user:
+        _require_no_ban(api, principal.app, principal.user)
+        if route.user_in and call.params.get(route.user_in) != principal.user:
+            raise ApiProblem(Problems.FORBIDDEN)
+        if route.user:
+            if call.user not in ("", principal.user):
+                raise ApiProblem(Problems.NOT_ALLOWED, "The token belongs to another user")
+            call.user = principal.user
+        if (
+            (voice := route.voice)
+            and (mute := api.mutes.mute_of(principal.app, principal.user)) is not None
+            and (voice is True or voice(call.input))
+        ):
+            raise ApiProblem(Problems.MUTED, mute.text)
+    else:
+        if principal.staff:
+            _require_no_ban(api, principal.app, principal.staff)
+        if route.user == "required" and not call.user:
+            raise ApiProblem.invalid("`user`: name the user on whose behalf you ask")
+    if route.need_with is not None:
+        name, need = route.need_with
+        if call.params.get(name) == "true" and not principal.may(need):
+            raise ApiProblem(Problems.FORBIDDEN)
+
+
+def refused(
+    api: Api,
+    route: Route,
+    request: HttpRequest,
+    error: Exception,
+    principal: Principal = NOBODY,
+    call: Call | None = None,
+) -> HttpResponse:
+    """The answer to a request that ended with this error. Observers hear of refusals."""
+    if (refusal_of := route.refusals.get(type(error))) is not None:
+        error = refusal_of(error)
+    if isinstance(error, TooManyRequests):
+        error = too_many(error)
+    if isinstance(error, QuotaSpent):
+        error = spent(error)
+    if isinstance(error, RequestRefused):
+        return error.answer
+    if isinstance(error, ServiceRefused):
+        error = ApiProblem(error.problem, error.detail.format(error))
+    if isinstance(error, ApiProblem):
+        api.report(request, error, principal, call)
+        finished = route.style.refuse(error.problem, request, error.detail)
+        return finished.with_headers(error.headers) if error.headers else finished
+    text = "%s %s from %s failed"
+    log.error(text, request.method, route.path, request.host, extra={"request": request.id}, exc_info=error)
+    return route.style.refuse(Problems.INTERNAL_ERROR, request)

@@ -1,0 +1,124 @@
+"""Limits of requests over HTTP: of sizes, which the settings name, and of rates, with their headers.
+
+Each key has a bucket of ``api.requests_per_second`` tokens. So has each user who proves who they are by a
+token, and each client address of other requests (for IPv6, its network). A request takes one token, a batch
+one for each command.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from time import time
+
+from imserver.gateway.auth.principal import Principal
+from imserver.gateway.auth.rates import HTTP_MESSAGES, REQUESTS, BucketList, Buckets, TooManyRequests
+from imserver.gateway.auth.tenants import Tenants
+from imserver.gateway.config.settings import LimitSettings
+from imserver.gateway.errors import Problems, QuotaSpent
+from imserver.gateway.http.reply import ApiProblem
+from imserver.gateway.metrics import Metrics
+from imserver.gateway.transport.http1 import MAX_PUBLIC_BODY_BYTES
+from imserver.gateway.transport.proxies import network_of
+
+
+class Limits:
+    """The limits of requests of a node. Owner: :class:`imserver.gateway.http.call.Api`, which sets them
+    again."""
+
+    def __init__(self, settings: LimitSettings, tenants: Tenants) -> None:
+        self._tenants = tenants
+        self.set(settings)
+
+    def set(self, settings: LimitSettings) -> None:
+        """Apply the settings."""
+        self.batch_targets = settings.batch_targets
+        self.body_bytes = settings.body_bytes
+        """Longest body that is read of whoever has proved something."""
+        self.public_body_bytes = min(MAX_PUBLIC_BODY_BYTES, self.body_bytes)
+        """Longest body that is read of anybody."""
+        self.push_characters = settings.push_characters
+        self.message_bytes = settings.message_bytes
+        """Longest message of a user: as over a connection."""
+        self._messages_per_second = settings.messages_per_second
+
+    def messages_per_second(self, app: str) -> float:
+        """Limit of messages per second on one connection to an app; 0: no limit."""
+        tenant = self._tenants.get(app)
+        limits = (self._messages_per_second, tenant.messages_per_second if tenant is not None else 0.0)
+        return min((each for each in limits if each), default=0.0)
+
+
+def too_many(error: TooManyRequests) -> ApiProblem:
+    """The refusal that says when the next attempt is allowed."""
+    return ApiProblem(Problems.TOO_MANY_REQUESTS, "", (("Retry-After", str(error.seconds)),), error)
+
+
+def spent(error: QuotaSpent) -> ApiProblem:
+    """The refusal that says when the quota of an app begins anew."""
+    seconds = max(math.ceil(error.until - time()), 1)
+    return ApiProblem(error.problem, str(error), headers=(("Retry-After", str(seconds)),))
+
+
+class Rates:
+    """Owner of the buckets of requests on one node. ``per_second`` 0: no limit, and no headers;
+    ``messages_per_second``: the limit of messages of an app."""
+
+    def __init__(
+        self,
+        per_second: float,
+        messages_per_second: Callable[[str], float],
+        metrics: Metrics,
+        buckets: BucketList,
+    ) -> None:
+        self._messages_per_second = messages_per_second
+        self._metrics = metrics
+        self._requests = buckets.make(REQUESTS, per_second)
+        self.per_second = per_second
+        """The limit of requests."""
+        self._messages = buckets.make(HTTP_MESSAGES)
+
+    def set(self, per_second: float) -> None:
+        """Change the limit of requests, and fill all buckets."""
+        self.per_second = per_second
+        self._requests.set(per_second)
+
+    def require(self, principal: Principal, host: str) -> None:
+        """Take a token. Raises :class:`ApiProblem` if there is none."""
+        self._require(self._requests, _payer(principal, host))
+
+    def require_message(self, app: str, user: str) -> None:
+        """Count a message of a user: as many as on one connection may be sent. Raises :class:`ApiProblem`."""
+        self._require(self._messages, (app, user), self._messages_per_second(app))
+
+    def _require(self, buckets: Buckets, payer: str | tuple[str, str], number: float = 0) -> None:
+        try:
+            buckets.require(payer, number=number)
+        except TooManyRequests as error:
+            self._metrics.http_over_rate += 1
+            raise too_many(error) from None
+
+    def charge(self, principal: Principal, host: str, tokens: int) -> None:
+        """Take tokens even if there are too few. The missing ones are paid before the next request."""
+        if self.per_second and tokens:
+            self._requests.charge(_payer(principal, host), tokens)
+
+    def headers(self, principal: Principal, host: str) -> tuple[tuple[str, str], ...]:
+        """The headers with the number of requests left."""
+        if not self.per_second:
+            return ()
+        tokens, seconds = self._requests.left(_payer(principal, host))
+        return (
+            ("RateLimit-Limit", str(int(max(self.per_second, 1)))),
+            ("RateLimit-Remaining", str(tokens)),
+            ("RateLimit-Reset", str(seconds)),
+        )
+
+
+def _payer(principal: Principal, host: str) -> str | tuple[str, str]:
+    """Whose token a request takes."""
+    if principal.user and principal.kind != "page":  # anybody gets a page token
+        return principal.app, principal.user
+    if principal.staff:
+        return principal.app, principal.staff
+    return principal.key or network_of(host)

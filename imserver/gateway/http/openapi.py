@@ -1,0 +1,309 @@
+"""The OpenAPI 3.1 document of ``/api/v1``, made from the table of operations.
+
+The schemas are those of the msgspec Structs that check the requests and make the answers. Where a Struct of
+the server is published under another name, a field has the type ``Annotated[Row, Meta(title="RowShown")]``,
+with a ``description`` if its docstring is not the published one. What all routes share (keys, problems, ids)
+is added here.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from http import HTTPStatus
+from importlib.resources import files
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from imserver import __version__
+from imserver.gateway.auth.principal import Need, Needs
+from imserver.gateway.errors import HttpProblem, Problems
+from imserver.gateway.http.operation import JSON, PREFIX, Header, Operation
+
+TAGS: Final = {
+    "push": "Deliver messages to connected users.",
+    "presence": "Online users, their sessions, and since when.",
+    "channels": "Names that connections subscribe to. Publications may have a history.",
+    "sessions": "End sessions, ban users.",
+    "conversations": "Stored messages: lists, sync, history, search, receipts; send, recall, edit.",
+    "apps": "The tenants of this server. Nothing passes from one app to another.",
+    "events": "Receive events without a WebSocket, and read durable events.",
+    "document": "The description of this API.",
+}
+"""The chapters of the core, in order. Those of features follow."""
+
+REQUEST_ID: Final = Header(
+    "X-Request-Id",
+    "The id of this request in the server's log. It is yours if you sent one.",
+    example="7f3a-1",
+)
+RATE_HEADERS: Final = (
+    Header("RateLimit-Limit", "The requests per second of the key, user or address.", "integer", 1000),
+    Header("RateLimit-Remaining", "The number of requests left.", "integer", 999),
+    Header("RateLimit-Reset", "Seconds until the full number is available again.", "integer", 1),
+)
+_ALWAYS: Final = (Problems.BAD_REQUEST, Problems.INTERNAL_ERROR, Problems.BUSY)
+_WITH_BODY: Final = (Problems.INVALID_REQUEST, Problems.BODY_TOO_LARGE, Problems.UNKNOWN_ENCODING)
+
+
+class Problem(Struct):
+    """The body of a refused request. Use `code` in programs; the text of `message` may change."""
+
+    code: str
+    message: str
+    temporary: bool
+    request_id: str
+
+
+def document(
+    operations: Iterable[Operation], numbers: Mapping[str, int], demo: bool = False, root: str = ""
+) -> dict[str, Any]:
+    """The document as JSON's Python types.
+
+    ``numbers`` are limits of this server, by setting: a schema that names a setting gets its number.
+    ``demo``: no key is needed. ``root``: the path below which a proxy serves this server.
+    """
+    rows = tuple(operations)
+    references, schemas = _schemas(rows, numbers)
+    paths: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        paths.setdefault(row.path, {})[row.method.lower()] = _operation(row, references, schemas, demo)
+    tags = {row.tag for row in rows}
+    chapters = TAGS | {row.tag: row.chapter for row in rows if row.chapter}
+    bodies = {row.body for row in rows}
+    queries = {row.query.__name__ for row in rows if row.query is not None and row.query not in bodies}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "imserver",
+            "version": __version__,
+            "summary": "Push to connected users, list online users, manage channels.",
+            "description": _markdown(_DESCRIPTION),
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": root or "/"}],
+        "tags": [{"name": name, "description": text} for name, text in chapters.items() if name in tags],
+        "paths": paths,
+        "components": {
+            "schemas": {name: schema for name, schema in schemas.items() if name not in queries},
+            "securitySchemes": {
+                "key": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "An API key with the scope that the operation names.",
+                },
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "The token of an account or a bot, or a session token.",
+                },
+            },
+        },
+    }
+
+
+_SCHEMAS: Final = "#/components/schemas/"
+_DESCRIPTION: Final = """
+    Requests and answers are JSON in UTF-8. Use POST to change something and GET, with parameters in the
+    query, to read. The server refuses unknown fields, so that typing errors are noticed.
+
+    A refused request gets an HTTP error status and a body `{"code", "message", "temporary", "request_id"}`.
+    If `temporary` is true, the same request may succeed later.
+    """
+
+
+def _schemas(
+    rows: Sequence[Operation], numbers: Mapping[str, int]
+) -> tuple[dict[Any, Any], dict[str, dict[str, Any]]]:
+    """The reference to each type, and the schemas by name."""
+    types: list[Any] = [Problem]
+    for row in rows:
+        types += [kind for kind in (row.query, row.body, row.answer) if kind is not None]
+    types = list(dict.fromkeys(types))
+    titled: dict[str, dict[str, Any]] = {}
+
+    def fill(schema: Any) -> Any:
+        """A schema with its texts as Markdown, settings replaced by their numbers, and titles as names."""
+        if isinstance(schema, tuple | list):
+            return [fill(each) for each in schema]
+        if not isinstance(schema, dict):
+            return numbers.get(schema, schema) if isinstance(schema, str) else schema
+        filled = {name: fill(value) for name, value in schema.items()}
+        if isinstance(filled.get("description"), str):
+            filled["description"] = _markdown(filled["description"])
+        if "$ref" in filled and "title" in filled:
+            titled[filled["title"]] = filled
+            return {"$ref": _SCHEMAS + filled["title"]}
+        return filled
+
+    found, components = msgspec.json.schema_components(types, ref_template=_SCHEMAS + "{name}")
+    references, schemas = fill(found), fill(components)
+    structs = {name: each.pop("$ref").removeprefix(_SCHEMAS) for name, each in titled.items()}
+    named = {name: schemas[struct] | titled[name] for name, struct in structs.items()}
+    unnamed = {name: each for name, each in schemas.items() if name not in structs.values()}
+    return dict(zip(types, references, strict=True)), dict(sorted((unnamed | named).items()))
+
+
+def _markdown(text: str) -> str:
+    """A docstring as Markdown, each paragraph on one line."""
+    paragraphs = inspect.cleandoc(text).replace("``", "`").split("\n\n")
+    return "\n\n".join(" ".join(each.split()) for each in paragraphs)
+
+
+def _operation(
+    row: Operation, references: Mapping[Any, Any], schemas: Mapping[str, dict[str, Any]], demo: bool
+) -> dict[str, Any]:
+    summary, _, description = inspect.cleandoc(row.text).partition("\n\n")
+    described: dict[str, Any] = {
+        "operationId": operation_id(row),
+        "tags": [row.tag],
+        "summary": summary.rstrip("."),
+        "description": _markdown(description),
+        "security": _security(row.need, demo),
+        "parameters": _parameters(row, schemas),
+        "responses": _responses(row, references),
+    }
+    if row.binary:
+        described["requestBody"] = {"required": True, "content": {row.binary: {"schema": {}}}}
+    if row.body is not None:
+        content: dict[str, Any] = {"schema": {**references[row.body], **row.rules}}
+        if (example := examples_of(row)[0]) is not None:
+            content["examples"] = {"example": {"value": example}}
+        described["requestBody"] = {"required": True, "content": {JSON: content}}
+    return described
+
+
+def examples_of(row: Operation) -> tuple[Any, Any]:
+    """The examples of its request and its answer; None: it has none."""
+    examples = _examples_in(row.service.__module__.rpartition(".")[0])
+    own = examples.get(f"{row.method} {row.path.removeprefix(PREFIX)}", {})
+    answer = own.get("answer", examples.get("answers", {}).get(getattr(row.answer, "__name__", "")))
+    return (
+        own.get("request") if row.example is None else row.example,
+        answer if row.answer_example is None else msgspec.to_builtins(row.answer_example),
+    )
+
+
+@cache
+def _examples_in(package: str) -> dict[str, Any]:
+    file = files(package) / "examples.json"
+    return msgspec.json.decode(file.read_bytes(), type=dict[str, Any]) if file.is_file() else {}
+
+
+def _security(need: Need, demo: bool) -> list[dict[str, list[str]]]:
+    """The credentials of which a request needs one; none: anybody may make it."""
+    if "nobody" in need.users:
+        return []
+    credentials: list[dict[str, list[str]]] = []
+    if need.scope:
+        credentials.append({"key": [] if need is Needs.ANY_KEY else [need.scope]})
+    if need.users:
+        credentials.append({"token": []})
+    if demo and need.scope:
+        credentials.append({})
+    return credentials
+
+
+def operation_id(row: Operation) -> str:
+    """The name of an operation in generated clients: ``post_channels_publish``."""
+    path = row.path.replace(".", "/").replace("{", "by_").replace("}", "")
+    return "_".join([row.method.lower(), *path.split("/")[3:]])
+
+
+def _parameters(row: Operation, schemas: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    parameters: list[dict[str, Any]] = []
+    if row.path_id is not None:
+        schema = msgspec.json.schema(row.path_id)
+        meaning = schema.pop("description", "")
+        path_id = {"name": "id", "in": "path", "required": True, "example": examples_of(row)[0]["id"]}
+        parameters.append({**path_id, "schema": schema, "description": meaning})
+    if row.query is not None:
+        schema = schemas[row.query.__name__]
+        examples = examples_of(row)[0] or {}
+        for name, kind in schema["properties"].items():
+            parameter: dict[str, Any] = {
+                "name": name,
+                "in": "query",
+                "required": name in schema.get("required", ()),
+                "schema": {key: value for key, value in kind.items() if key != "description"},
+                "description": kind.get("description", ""),
+            }
+            if name in examples:
+                parameter["example"] = examples[name]
+            parameters.append(parameter)
+    return parameters + [_header(header, where="header") for header in row.headers]
+
+
+def _header(header: Header, where: str = "") -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "description": header.meaning,
+        "schema": {"type": header.kind, **header.limits},
+    }
+    if header.example is not None:
+        described["example"] = header.example
+    placed = {"name": header.name, "in": where, "required": header.required, **described}
+    return placed if where else described
+
+
+def _responses(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
+    shared = (*RATE_HEADERS, REQUEST_ID) if row.limited else (REQUEST_ID,)
+    headers = {header.name: _header(header) for header in (*row.answer_headers, *shared)}
+    good: dict[str, Any] = {"description": HTTPStatus(row.status).phrase, "headers": headers}
+    content: dict[str, Any] = {"schema": {"type": "string"} if row.answer is None else references[row.answer]}
+    if (example := examples_of(row)[1]) is not None:
+        content["examples"] = {"example": {"value": example}}
+    if row.answer is not None or row.content_type != JSON:
+        good["content"] = {row.content_type: content}
+    if row.links:
+        good["links"] = {
+            link.name: {"operationId": link.operation, "parameters": link.parameters} for link in row.links
+        }
+    others = {
+        str(status): {key: good[key] for key in good if status != HTTPStatus.NOT_MODIFIED or key != "content"}
+        | {"description": HTTPStatus(status).phrase}
+        for status in row.also
+    }
+    by_status: dict[int, list[HttpProblem]] = {}
+    for problem in problems_of(row):
+        by_status.setdefault(problem.status, []).append(problem)
+    return {
+        str(row.status): good,
+        **others,
+        **{
+            str(status): _refusal(problems, references[Problem], headers)
+            for status, problems in sorted(by_status.items())
+        },
+    }
+
+
+def problems_of(row: Operation) -> tuple[HttpProblem, ...]:
+    """All refusals of a route."""
+    common = [*_ALWAYS, *(_WITH_BODY if row.body is not None else ())]
+    if row.limited:
+        common.append(Problems.TOO_MANY_REQUESTS)
+    if row.scope:
+        common.append(Problems.UNAUTHORIZED)
+        if row.need is not Needs.ANY_KEY:
+            common.append(Problems.FORBIDDEN)
+    users = row.need.users
+    if "session" in users or ("nobody" not in users and users & {"account", "bot"}):
+        common.append(Problems.ISSUER_UNAVAILABLE)
+    return tuple(dict.fromkeys((*row.shared_problems, *row.problems, *common)))
+
+
+def _refusal(problems: Sequence[HttpProblem], reference: Any, headers: dict[str, Any]) -> dict[str, Any]:
+    examples = {
+        problem.code: {
+            "summary": problem.message,
+            "value": msgspec.to_builtins(Problem(problem.code, problem.message, problem.temporary, "7f3a-1")),
+        }
+        for problem in problems
+    }
+    return {
+        "description": " ".join(problem.message for problem in problems),
+        "headers": {REQUEST_ID.name: headers[REQUEST_ID.name]},
+        "content": {JSON: {"schema": reference, "examples": examples}},
+    }

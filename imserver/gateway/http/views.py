@@ -1,0 +1,155 @@
+"""Flask's views of the API: one thin adapter for each row of the table, and event streams."""
+
+from __future__ import annotations
+
+import _socket
+import socket
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Final
+
+from flask import Blueprint, Response, g, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from imserver.gateway.errors import Problems
+from imserver.gateway.http.call import Api, Endpoint, admit, answer, body_limit
+from imserver.gateway.http.reply import PREFLIGHT
+from imserver.gateway.transport.gate import Head
+from imserver.gateway.transport.http1 import HEADER_LIST, HttpRequest, HttpResponse, patterns_of, phrase_of
+from imserver.gateway.transport.stream import Streams
+
+
+def create_api(api: Api) -> Blueprint:
+    """The blueprint with every route of the API: one dict lookup before Flask's routing. A hundred werkzeug
+    rules would take a megabyte."""
+    blueprint = Blueprint("api", __name__)
+    rows: dict[str, dict[str, Endpoint]] = {}
+    for (method, path), endpoint in api.endpoints.items():
+        rows.setdefault(path, {})[method] = endpoint
+    blueprint.before_app_request(partial(_answer, api, rows))
+    return blueprint
+
+
+def _answer(api: Api, table: Mapping[str, Mapping[str, Endpoint]]) -> Response | None:
+    """Answer a request whose path and method are in the table: path, or its pattern → method → route."""
+    paths = (request.path, *patterns_of(request.path))
+    rows = next((table[path] for path in paths if path in table), None)
+    if rows is None:
+        return None
+    method = request.method
+    endpoint = rows.get("GET" if method == "HEAD" else method)
+    if endpoint is None and method == "OPTIONS":
+        endpoint = next(iter(rows.values()))
+    if endpoint is None:
+        if request.url_rule is not None:  # another view has this method of the path
+            return None
+        others = getattr(request.routing_exception, "valid_methods", None) or ()
+        heads = ("HEAD",) if "GET" in rows else ()
+        raise MethodNotAllowed(sorted({*rows, *heads, *others, "OPTIONS"}))
+    # Flask knows no such path. With its exception, a request is a cycle of a hundred objects.
+    request.routing_exception = None
+    http_request, route = as_request(), endpoint.route
+    if method == "OPTIONS" and route.method != "OPTIONS":
+        return to_response(answer(api, endpoint, http_request))
+    principal = admit(api, endpoint, http_request)
+    if isinstance(principal, HttpResponse):
+        return to_response(principal)
+    try:
+        # One byte more: werkzeug cuts a chunked body off at the limit without an error.
+        request.max_content_length = body_limit(api, principal) + 1
+        reads = route.read is not None or route.shape is not None or method != "GET"
+        body = request.get_data(cache=False, parse_form_data=False) if reads else b""
+    except (HTTPException, OSError, ValueError):  # over the limit, incomplete, or invalid chunks
+        return to_response(route.style.refuse(Problems.BAD_REQUEST, http_request))
+    return to_response(answer(api, endpoint, as_request(body), principal))
+
+
+def to_response(finished: HttpResponse) -> Response:
+    """Convert a finished answer to a Flask response, with the headers of the API."""
+    # From a number, werkzeug would make a reason in capitals.
+    response = Response(finished.body, f"{finished.status} {phrase_of(finished.status)}")
+    response.headers.clear()
+    if not finished.page:
+        response.headers.extend(HEADER_LIST)
+    if finished.content_type:
+        response.headers["Content-Type"] = finished.content_type
+    response.headers.extend(finished.headers)
+    response.content_length = len(finished.body)
+    return response
+
+
+def as_request(body: bytes = b"") -> HttpRequest:
+    """Convert Flask's request to a request of the API. Its principal is logged."""
+    earlier: HttpRequest | None = g.get("http_request")
+    g.http_request = converted = HttpRequest(
+        request.method,
+        request.path,
+        request.query_string,
+        body,
+        {name.lower(): value for name, value in request.headers.items()},
+        g.get("host", request.remote_addr or ""),
+        given_id=g.get("request_id", ""),
+        by="" if earlier is None else earlier.by,
+    )
+    return converted
+
+
+_RECEIVE_BYTES: Final = 65536
+_END_OF_HEAD: Final = b"\r\n\r\n"
+
+
+def create_stream_view(streams: Streams, body_bytes: int) -> Blueprint:
+    """The blueprint that answers every path of ``streams``. ``body_bytes``: longest body of a request."""
+    blueprint = Blueprint("streams", __name__)
+    for path, row in streams.paths.items():
+        blueprint.add_url_rule(
+            path.replace("*", "<segment>"),
+            endpoint=path.strip("/").replace("/", "_"),
+            view_func=partial(_open_stream, streams, row.method, body_bytes),
+            methods=[row.method, "OPTIONS"],
+            provide_automatic_options=False,
+        )
+    return blueprint
+
+
+def _open_stream(streams: Streams, method: str, body_bytes: int, **_segments: str) -> Response:
+    """Serve one stream."""
+    if request.method == "OPTIONS":  # from a page of another origin that will send the token in a header
+        return to_response(PREFLIGHT)
+    if request.method != method:  # HEAD would begin a session that nobody uses
+        raise MethodNotAllowed([method])
+    request.max_content_length = body_bytes
+    body = request.get_data(cache=False, parse_form_data=False)
+    ours, theirs = socket.socketpair()
+    plain = _socket.socket(ours.family, ours.type, ours.proto, ours.detach())
+    plain.setblocking(False)
+    http_request = as_request()
+    port = int(request.environ.get("REMOTE_PORT", 0) or 0)
+    host = request.remote_addr or ""
+    query = http_request.query.decode("latin-1")
+    full_head = Head(method, http_request.path, "1.1", host, port, http_request.headers, query, body=body)
+    streams.adopt(plain, full_head)
+    sent = b""
+    while _END_OF_HEAD not in sent:
+        data = theirs.recv(_RECEIVE_BYTES)
+        if not data:
+            theirs.close()
+            raise ConnectionError("a stream ended without an answer")
+        sent += data
+    head, _, rest = sent.partition(_END_OF_HEAD)
+    first, *lines = head.decode("latin-1").split("\r\n")
+    headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+    # Only the server may send this header (PEP 3333).
+    headers = [(name, value) for name, value in headers if name.lower() != "connection"]
+    response = Response(_content(theirs, rest), int(first.split(" ")[1]), direct_passthrough=True)
+    response.headers.clear()
+    response.headers.extend(headers)
+    return response
+
+
+def _content(sock: socket.socket, rest: bytes) -> Iterator[bytes]:
+    with sock:
+        if rest:
+            yield rest
+        while data := sock.recv(_RECEIVE_BYTES):
+            yield data

@@ -1,0 +1,170 @@
+"""Closes silent connections, and pings clients without a heartbeat command."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from math import inf
+from time import monotonic
+from typing import Final
+
+import gevent
+from msgspec import field
+
+from imserver.gateway.clock import until_beat
+from imserver.gateway.errors import CloseCode
+from imserver.gateway.metrics import Metrics
+from imserver.gateway.model import Service
+from imserver.gateway.transport.connection import Connection, ConnectionContext, quiet_seconds
+from imserver.gateway.transport.states import CLOSING
+
+_BATCH = 1000
+"""Number of connections checked between two turns of the loop."""
+_TURN_SECONDS = 0.001
+
+Check = Callable[[Connection], float | None]
+"""Called for each session of a dialect in each sweep. It returns after how many seconds without any traffic
+the session is closed; None: it expects heartbeats. Never switches."""
+
+
+def _paced(connections: Iterable[Connection]) -> Iterable[Connection]:
+    """Iterate over a copy of ``connections``, with a turn of the loop after each batch."""
+    for index, connection in enumerate(tuple(connections)):
+        if index and index % _BATCH == 0:
+            gevent.sleep(_TURN_SECONDS)
+        if connection.state < CLOSING:
+            yield connection
+
+
+class Sweep(Service):
+    """Closes silent connections. ``login_seconds`` 0: those without a login have the time of silent ones.
+    ``ping_seconds`` 0: no pings."""
+
+    context: ConnectionContext
+    metrics: Metrics
+    heartbeat_seconds: float
+    login_seconds: float
+    ping_seconds: float
+    pong_seconds: float
+    checks: dict[str, Check] = field(default_factory=dict)
+    """Dialect → its check."""
+
+    def run_sweeps(self, sweep_seconds: float) -> None:
+        """Greenlet: check all connections every ``sweep_seconds``."""
+        if self.login_seconds:
+            sweep_seconds = min(sweep_seconds, max(self.login_seconds / 2, 0.5))
+        while True:
+            gevent.sleep(sweep_seconds)
+            self.sweep()
+
+    def sweep(self) -> None:
+        """Close connections whose last sign of life is too old."""
+        self.metrics.sweeps += 1
+        now = monotonic()
+        expired = now - self.heartbeat_seconds
+        too_late = now - self.login_seconds if self.login_seconds else 0.0
+        for connection in _paced(self.context.connections):
+            dialect = connection.encoding.dialect
+            check = self.checks.get(dialect.name)
+            silent_seconds = None if check is None or connection.app is None else check(connection)
+            if connection.state >= CLOSING:
+                pass
+            elif silent_seconds and connection.user is not None:
+                silent = now - silent_seconds
+                if connection.last_seen < silent:  # its last check is too old: ask the kernel
+                    quiet = quiet_seconds(connection.sock)
+                    connection.last_seen = max(connection.last_seen, monotonic() - quiet)
+                    if connection.last_seen < silent:
+                        self._close(connection, CloseCode.HEARTBEAT_EXPIRED)
+            elif dialect.pinged:
+                # Only connections that still have to log in have a last_seen.
+                if 0 < connection.last_seen < (too_late or expired):
+                    self._close(connection, CloseCode.LOGIN_TIMEOUT)
+            elif connection.last_seen < expired:
+                self._close(connection, CloseCode.HEARTBEAT_EXPIRED)
+            elif connection.user is None and connection.last_seen < too_late:
+                self._close(connection, CloseCode.LOGIN_TIMEOUT)
+
+    def run_pings(self) -> None:
+        """Greenlet: ping all clients in rounds; close those that answer none within ``pong_seconds``."""
+        ends: deque[float] = deque()
+        """When the rounds of pings ended whose answers are not checked yet."""
+        next_round = monotonic() + self.ping_seconds
+        while True:
+            check = ends[0] + self.pong_seconds if ends else inf
+            gevent.sleep(max(min(check, next_round) - monotonic(), 0.0))
+            if check <= next_round:
+                ended = ends.popleft()
+                for connection in _paced(self.context.connections):
+                    if 0 < connection.pinged_at <= ended and not connection.encoding.dialect.pinged:
+                        self._close(connection, CloseCode.HEARTBEAT_EXPIRED)
+                continue
+            next_round = monotonic() + self.ping_seconds
+            for connection in _paced(self.context.connections):
+                if not connection.encoding.dialect.pinged:
+                    connection.ping()
+            ends.append(monotonic())
+
+    def _close(self, connection: Connection, code: int) -> None:
+        self.metrics.swept += 1
+        connection.close(code)
+
+
+SLOTS: Final = 25
+"""Number of steps in a period."""
+_PING_BATCH: Final = 500
+"""Number of connections pinged between two turns of the loop."""
+
+
+class Pings:
+    """Pings the connections of ``pinged`` dialects every ``ping_seconds``, and closes silent ones.
+
+    A connection without a sign of life for ``silent_seconds`` is closed at the next check, up to
+    ``ping_seconds`` later. All received data is a sign of life, also a pong.
+    """
+
+    def __init__(
+        self, context: ConnectionContext, metrics: Metrics, ping_seconds: float, silent_seconds: float
+    ) -> None:
+        self._context = context
+        self._metrics = metrics
+        self._step_seconds = ping_seconds / SLOTS
+        # Two checks of one connection are a period apart, plus or minus the delay of the loop.
+        self._patience = max(silent_seconds - ping_seconds / 2, ping_seconds / 2)
+
+    def run(self) -> None:
+        """Greenlet: run one step after the other. Delayed steps are made up for."""
+        step = 0
+        began = monotonic() + until_beat(self._step_seconds)
+        while True:
+            gevent.sleep(max(began + step * self._step_seconds - monotonic(), 0.0))
+            step += 1
+            self.step(step % SLOTS)
+
+    def step(self, slot: int) -> None:
+        """Ping all connections of a slot."""
+        now = monotonic()
+        for number, connection in enumerate(self._in(slot), 1):
+            since = connection.pinged_at
+            if not since:
+                connection.ping()
+            elif now - since < self._patience:
+                connection.send_frame(connection.encoding.ping_frame)
+            else:
+                self._metrics.swept += 1
+                connection.close(CloseCode.HEARTBEAT_EXPIRED)
+            if not number % _PING_BATCH:
+                gevent.sleep(_TURN_SECONDS)
+
+    def _in(self, slot: int) -> Iterator[Connection]:
+        """Connections in service whose clients are pinged: those that need no login any more."""
+        if not self._context.pinged:
+            return
+        poller = self._context.poller
+        for fd in range(slot, poller.highest + 1, SLOTS):
+            connection = poller.at(fd)
+            if not isinstance(connection, Connection) or connection.state >= CLOSING:
+                continue
+            # A client that comes back would answer a ping before the reply in the name of its last session.
+            if connection.encoding.dialect.pinged and not connection.last_seen:
+                yield connection

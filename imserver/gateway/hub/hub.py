@@ -1,0 +1,347 @@
+"""The hub: online users of this node by app, and the login policies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from time import time
+from typing import Any, Final
+
+from msgspec import Struct, field
+
+from imserver.gateway.model import SYSTEM_PREFIX, Event
+from imserver.gateway.transport.connection import Connection
+from imserver.gateway.transport.states import (
+    ATTACH,
+    CLOSING,
+    CONNECTION_TRANSITIONS,
+    FORGET,
+    JOIN,
+    LEAVE,
+    ConnectionEvent,
+)
+
+USER_CHANNEL: Final = "user:"
+"""What the name of the channel of a user begins with. Then comes the user."""
+RESERVED: Final = (USER_CHANNEL, "group:")
+"""Channels of these namespaces reach the sessions of users and of the members of groups, without
+subscriptions. Only these users and members may subscribe to them."""
+
+
+class App(Struct, eq=False):
+    """The online users of one app. Owner: the hub.
+
+    ``users``: user → the addressed session, or a list of several. Nearly all users have one session, and a
+    list for each would cost 64 bytes. Only sessions in service are included.
+    """
+
+    name: str
+    policy: str
+    is_registered: bool = True
+    """False for an app that exists while somebody is connected."""
+    quiet: bool = False
+    """True if no enter and exit notices are sent: the users of systems are connections without such notices,
+    and elsewhere a feature may decide who sees the presence of users."""
+    users: dict[str, Connection | list[Connection]] = field(default_factory=dict)
+    memberships: int = 0
+    """Number of subscriptions to its channels on this node."""
+    elsewhere: int = 0
+    """Number of users on other nodes: from their leases, or, while these lag, from notices."""
+    lag: int = 0
+    """Seconds until the leases include the last notice."""
+    several: int = 0
+    """Number of users with several sessions."""
+    notices: list[Event] = field(default_factory=list)
+    """Enter and exit notices of this turn that are not in the outboxes yet."""
+    newcomers: dict[Connection, int] = field(default_factory=dict)
+    """Sessions that began while notices wait → number of these notices that they do not receive."""
+    channels: dict[str, LocalChannel] = field(default_factory=dict)
+    """Channels with members on this node."""
+    own_channels: dict[str, LocalChannel] = field(default_factory=dict)
+    """Those of them that are the channels of users and groups (:data:`RESERVED`). Most apps have none, so
+    that a push to a user need not look for subscribers."""
+    user_counts: dict[LocalChannel, int] = field(default_factory=dict)
+    """Numbers of users of channels that somebody has asked for, until the members or their users change."""
+
+    def __post_init__(self) -> None:
+        self.quiet = self.name.startswith(SYSTEM_PREFIX)
+
+    def sessions_of(self, user: str) -> tuple[Connection, ...]:
+        """The addressed sessions of ``user``, oldest first."""
+        entry = self.users.get(user)
+        if entry is None:
+            return ()
+        return tuple(entry) if type(entry) is list else (entry,)  # type: ignore[return-value]
+
+
+class Hub:
+    """All apps of this node. Owner of the session fields of connections (app, user, device)."""
+
+    def __init__(self, policies: Mapping[str, str], connections: set[Connection]) -> None:
+        self.apps = {name: App(name, policy) for name, policy in policies.items()}
+        """Apps by name. Only the hub changes it."""
+        self._connections = connections
+        self._on_forgotten: list[Callable[[Connection], object]] = []
+        self.now = int(time())
+        """Unix seconds, set by the node. All logins of a second share this object."""
+
+    def report_to(self, forgotten: Callable[[Connection], object]) -> None:
+        """From now on call this with each session that is no longer addressed, while its connection stays
+        open. It must not switch. The last function is called first: what it uses ends after it."""
+        self._on_forgotten.insert(0, forgotten)
+
+    def _forgotten(self, connection: Connection) -> None:
+        for listener in self._on_forgotten:
+            listener(connection)
+
+    def open(self, name: str, policy: str, is_registered: bool = True) -> App:
+        """The app of this name, with its policy, or a new one. One that is not registered ends with its last
+        user, unless it is registered meanwhile."""
+        app = self.apps.get(name)
+        if app is None:
+            app = self.apps[name] = App(name, policy, is_registered)
+        elif is_registered:
+            app.is_registered = True
+        return app
+
+    def set_policy(self, name: str, policy: str, quiet: bool = False) -> None:
+        """Set the policy for future logins. ``quiet``: enter and exit notices are not sent."""
+        app = self.apps[name]
+        app.policy = policy
+        app.quiet = quiet or name.startswith(SYSTEM_PREFIX)
+
+    def retire(self, name: str) -> list[Connection]:
+        """An app was deleted: forget it when its last user has gone. Returns the connections of its users."""
+        app = self.apps.get(name)
+        if app is None:
+            return []
+        app.is_registered = False
+        self.close_unregistered(name)
+        return [connection for connection in self._connections if connection.app == name]
+
+    def close_unregistered(self, name: str) -> None:
+        """Remove an unregistered app without users."""
+        app = self.apps.get(name)
+        if app is not None and not app.is_registered and not app.users and not app.channels:
+            del self.apps[name]
+
+    def registered(self) -> Iterator[App]:
+        """All registered apps. Do not switch while iterating."""
+        return (app for app in self.apps.values() if app.is_registered)
+
+    def connections(self) -> set[Connection]:
+        """All connections of this node, with or without a login. Do not change it; copy it to switch."""
+        return self._connections
+
+    def sessions(self) -> Iterator[Connection]:
+        """All addressed sessions of all apps."""
+        for app in self.apps.values():
+            for user in app.users:
+                yield from app.sessions_of(user)
+
+    def sessions_of(self, app: str, user: str) -> tuple[Connection, ...]:
+        """The addressed sessions of a user of an app, oldest first."""
+        hub_app = self.apps.get(app)
+        return () if hub_app is None else hub_app.sessions_of(user)
+
+    def user_names(self, app: str) -> list[str]:
+        """The users of an app who are online on this node; empty for an unknown app."""
+        hub_app = self.apps.get(app)
+        return list(hub_app.users) if hub_app is not None else []
+
+    def channel(self, app: str, name: str) -> LocalChannel | None:
+        """A channel with members on this node."""
+        hub_app = self.apps.get(app)
+        return None if hub_app is None else hub_app.channels.get(name)
+
+    def member_count(self, app: str, channel: str) -> int:
+        """Number of connections of this node in a channel."""
+        local = self.channel(app, channel)
+        return 0 if local is None else len(local.members)
+
+    def is_online(self, app: str, user: str) -> bool:
+        """Whether ``user`` has a session on this node."""
+        hub_app = self.apps.get(app)
+        return hub_app is not None and user in hub_app.users
+
+    def attach(self, app: App, connection: Connection, user: str, device: str) -> None:
+        """Make ``connection`` a session of ``user`` that is answered, but gets no push to the user."""
+        self._begin(app, connection, user, device, ATTACH)
+
+    def _begin(
+        self, app: App, connection: Connection, user: str, device: str, event: ConnectionEvent
+    ) -> None:
+        connection.state = CONNECTION_TRANSITIONS[connection.state][event]
+        connection.app, connection.user, connection.device = app.name, user, device
+        if app.user_counts:
+            for channel in connection.channels:
+                app.user_counts.pop(channel, None)
+        connection.since = self.now
+
+    def forget(self, connection: Connection) -> None:
+        """Stop addressing a session. It is still answered. Its end takes nobody offline."""
+        self.leave(connection)
+        connection.state = CONNECTION_TRANSITIONS[connection.state][FORGET]
+        self._forgotten(connection)
+
+    def detach(self, connection: Connection) -> bool:
+        """End a session but keep its connection. True if this takes its user offline."""
+        went_offline = self.leave(connection)
+        self._forgotten(connection)
+        connection.state = CONNECTION_TRANSITIONS[connection.state][LEAVE]
+        connection.app = connection.user = None
+        connection.device, connection.since = "", 0
+        return went_offline
+
+    def join(self, app: App, connection: Connection, user: str, device: str) -> None:
+        """Make ``connection`` an addressed session of ``user``; under ``newest`` the only one."""
+        self._begin(app, connection, user, device, JOIN)
+        if app.notices:
+            app.newcomers[connection] = len(app.notices)
+        entry = app.users.get(user)
+        if entry is None:
+            app.users[user] = connection
+        elif app.policy == "newest":
+            app.users[user] = connection
+            app.several -= isinstance(entry, list)
+            for older in entry if isinstance(entry, list) else (entry,):
+                if older is not connection:
+                    older.state = CONNECTION_TRANSITIONS[older.state][FORGET]
+                    self._forgotten(older)
+        elif isinstance(entry, list):
+            entry.append(connection)
+        else:
+            app.users[user] = [entry, connection]
+            app.several += 1
+
+    def leave(self, connection: Connection) -> bool:
+        """Remove an ended session. True if this takes its user offline."""
+        if connection.app is None or connection.user is None:
+            return False
+        app, user = self.apps.get(connection.app), connection.user
+        if app is None:
+            return False
+        app.newcomers.pop(connection, None)
+        entry = app.users.get(user)
+        if entry is connection:
+            del app.users[user]
+            return True
+        if isinstance(entry, list) and connection in entry:
+            entry.remove(connection)
+            if len(entry) == 1:
+                app.users[user] = entry[0]
+                app.several -= 1
+        return False
+
+
+_TICK_SECONDS: Final = 0.000_002
+"""Least time between the join times of two members of a node."""
+
+
+class ChannelPosition(Struct, eq=False):
+    """How far this node has delivered a channel with history. Owner: ``OrderedDelivery``.
+
+    ``offset``: of the last delivered publication, in the history's life ``epoch`` (-1: not known yet).
+    ``early``: offset → a publication that arrived before one with a lower offset. ``waiting``: new members
+    that must not receive everything → the publications that they receive later, or the last offset that they
+    have. ``deltas``: members that read deltas → the offset of the last publication that they have received
+    (0: none); None if there are none. ``last``: the last delivered publication, if there are such members.
+    ``before``: the epoch before this one, and the offset in it: its publications may come late.
+    """
+
+    epoch: str = ""
+    offset: int = -1
+    early: dict[int, Any] = field(default_factory=dict)
+    waiting: dict[Connection, list[Event] | int] = field(default_factory=dict)
+    deltas: dict[Connection, int] | None = None
+    last: Event | None = None
+    before: tuple[str, int] = "", 0
+    filling: bool = False
+    """A greenlet reads the missing publications from the history."""
+
+    def forget(self, connection: Connection) -> None:
+        """Forget a member that has left."""
+        self.waiting.pop(connection, None)
+        if self.deltas is not None:
+            self.deltas.pop(connection, None)
+            if not self.deltas:
+                self.deltas = self.last = None
+
+
+class LocalChannel(Struct, eq=False):
+    """The members of a channel on this node: connection → Unix time of joining, in this order, all different.
+    ``position``: None without a history. Owner: :class:`ChannelMembership`."""
+
+    app: App
+    name: str
+    members: dict[Connection, float] = field(default_factory=dict)
+    position: ChannelPosition | None = None
+
+
+class ChannelMembership:
+    """The channels and their members. Owner of ``App.channels``, ``App.own_channels`` and
+    ``Connection.channels``, a tuple: a dict of three channels would cost 140 bytes more. Never switches."""
+
+    def __init__(self) -> None:
+        self.channels = 0
+        """Number of channels in all apps."""
+        self.members = 0
+        """Number of memberships."""
+        self._last = 0.0
+
+    def join(self, app: App, name: str, connection: Connection) -> LocalChannel | None:
+        """Add a connection to a channel. None if it is a member already, or not in service in the app."""
+        if connection.state >= CLOSING or connection.app != app.name:
+            return None
+        channel = app.channels.get(name)
+        if channel is None:
+            channel = app.channels[name] = LocalChannel(app, name)
+            if name.startswith(RESERVED):
+                app.own_channels[name] = channel
+            self.channels += 1
+        elif connection in channel.members:
+            return None
+        if app.user_counts:
+            app.user_counts.pop(channel, None)
+        self._last = channel.members[connection] = max(time(), self._last + _TICK_SECONDS)
+        self.members += 1
+        app.memberships += 1
+        connection.channels += (channel,)
+        return channel
+
+    def leave(self, app: App, name: str, connection: Connection) -> bool:
+        """Remove a connection from a channel. False if it was no member."""
+        channel = app.channels.get(name)
+        if channel is None or connection not in channel.members:
+            return False
+        connection.channels = tuple([each for each in connection.channels if each is not channel])
+        self._take_out(channel, connection)
+        return True
+
+    def leave_all(self, connection: Connection) -> tuple[LocalChannel, ...]:
+        """Remove a connection from all its channels. Returns them in the order of joining."""
+        channels: tuple[LocalChannel, ...] = connection.channels
+        connection.channels = ()
+        for channel in channels:
+            self._take_out(channel, connection)
+        return channels
+
+    def users_of(self, channel: LocalChannel) -> int:
+        """Number of users among the members. Those without a user are one."""
+        counts = channel.app.user_counts
+        count = counts.get(channel)
+        if count is None:
+            count = counts[channel] = len({connection.user for connection in channel.members})
+        return count
+
+    def _take_out(self, channel: LocalChannel, connection: Connection) -> None:
+        if channel.app.user_counts:
+            channel.app.user_counts.pop(channel, None)
+        del channel.members[connection]
+        if channel.position is not None:
+            channel.position.forget(connection)
+        self.members -= 1
+        channel.app.memberships -= 1
+        if not channel.members:
+            del channel.app.channels[channel.name]
+            channel.app.own_channels.pop(channel.name, None)
+            self.channels -= 1

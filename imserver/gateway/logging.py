@@ -1,0 +1,412 @@
+"""Logging of a process: line formats, the log file, and the request log.
+
+Everything uses the standard library's ``logging``, except the request log, which collects its lines first
+because the fast push routes write to it (:class:`RequestLog`). Use ``extra={"connection": …, "request": …}``
+to name the connection or request of a line, and ``extra={"detail": text}`` for multi-line details.
+"""
+
+import logging
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import getrandbits, random
+from time import monotonic
+from types import TracebackType
+from typing import Any, Final
+
+import msgspec
+from gevent.hub import Hub
+
+from imserver.gateway.config.settings import Config, LogSettings
+from imserver.gateway.errors import StartError
+
+_REQUEST_LOGGER: Final = "imserver.request"
+_SLOW_SECONDS: Final = 1.0
+_FLUSH_LINES: Final = 250
+"""Lines that are written together at most: to format them takes 0.25 ms."""
+_PIPE_BYTES: Final = 4096
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,64}", re.ASCII)
+
+_MIDDLES: Final = 256
+_MIDDLE_CHARACTERS: Final = 256
+"""Limit of cached middle parts of request log lines, and the longest of them in characters."""
+_Entry = tuple[float, str, str, int, float, str, int, str, str]
+"""An answered request: its time, then the arguments of :meth:`RequestLog.add`."""
+
+_NOBODY: Final = "nobody"
+"""The label of whoever has proved nothing."""
+_IDS: Final = ("connection", "request")
+
+# Text from clients may contain anything. Characters that could fake a line or control a terminal are escaped.
+_ESCAPES: Final = {
+    code: repr(chr(code))[1:-1]
+    for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F))
+}
+
+_log = logging.getLogger(__name__)
+
+
+class Stamps:
+    """Local times as ``2026-01-31T12:00:00.123+08:00``. The expensive part is made once per second."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._head = self._zone = ""
+
+    def __call__(self, moment: float) -> str:
+        second = int(moment)
+        if second != self._second:
+            local = time.localtime(second)
+            zone = time.strftime("%z", local)
+            self._head, self._zone = time.strftime("%Y-%m-%dT%H:%M:%S", local), f"{zone[:3]}:{zone[3:]}"
+            self._second = second
+        return f"{self._head}.{int((moment - second) * 1000):03d}{self._zone}"
+
+
+def shown(text: str) -> str:
+    """Escape text that may come from a client, for a log line."""
+    return text if text.isprintable() else text.translate(_ESCAPES)
+
+
+class TextFormatter(logging.Formatter):
+    """Formats a record as one readable line, followed by traceback and detail."""
+
+    def __init__(self, node: str) -> None:
+        super().__init__()
+        self._node = f" node={node}" if node else ""
+        self._stamp = Stamps()
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage().translate(_ESCAPES) + self._node
+        ids = "".join(
+            f" {key}={str(value).translate(_ESCAPES)}"
+            for key in _IDS
+            if (value := getattr(record, key, None))
+        )
+        line = f"{self._stamp(record.created)} {record.levelname:<7} {record.name}: {message}{ids}"
+        blocks = [line, getattr(record, "detail", None)]
+        if record.exc_info:
+            blocks.append(self.formatException(record.exc_info))
+        return "\n".join(block for block in blocks if block)
+
+
+class JsonFormatter(logging.Formatter):
+    """Formats a record as a JSON object: time, level, logger, message; node, ids, detail and traceback if
+    any."""
+
+    def __init__(self, node: str) -> None:
+        super().__init__()
+        self._node = {"node": node} if node else {}
+        self._stamp = Stamps()
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": self._stamp(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **self._node,
+        }
+        for key in (*_IDS, "detail"):
+            if getattr(record, key, None):
+                line[key] = str(getattr(record, key))
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return as_json(line).decode()
+
+
+def as_json(line: dict[str, Any]) -> bytes:
+    """Encode a line as a JSON object, for any text."""
+    try:
+        return msgspec.json.encode(line)
+    except UnicodeEncodeError:  # lone surrogates, from bytes that are not UTF-8
+        texts = {k: v.encode("utf-8", "backslashreplace") for k, v in line.items() if isinstance(v, str)}
+        return msgspec.json.encode(line | {name: text.decode() for name, text in texts.items()})
+
+
+class LineHandler(logging.Handler):
+    """Writes whole lines to a file that it can reopen. O_APPEND separates the lines of several writers.
+
+    Lines that cannot be written (disk full, terminal closed) are counted in ``lost``. The number is logged
+    later.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.lost = 0
+        self._path = path
+        self._descriptor = self._open() if path else 2
+
+    def _open(self) -> int:
+        folder = Path(self._path).parent
+        if not folder.exists():
+            folder.mkdir(parents=True)
+        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self.write(self.format(record).encode("utf-8", "backslashreplace") + b"\n")
+        except Exception:  # a record that cannot be formatted
+            self.handleError(record)
+
+    def write(self, lines: bytes) -> None:
+        """Write bytes that end with a line end. Never switches."""
+        if not self._put(lines):
+            self.lost += lines.count(b"\n")
+        elif self.lost:
+            lost, self.lost = self.lost, 0
+            note = _log.makeRecord(
+                _log.name, logging.WARNING, "", 0, "%d lines could not be written", (lost,), None
+            )
+            self._put(f"{self.format(note)}\n".encode())
+
+    def _put(self, lines: bytes) -> bool:
+        try:
+            while lines:
+                end = len(lines)
+                if not self._path and end > _PIPE_BYTES:
+                    # As many as a pipe accepts atomically, so that lines of several processes do not mix.
+                    end = lines.rfind(b"\n", 0, _PIPE_BYTES) + 1 or lines.find(b"\n") + 1
+                lines = lines[os.write(self._descriptor, lines[:end]) :]
+        except OSError:
+            return False
+        return True
+
+    def reopen(self) -> None:
+        """Open the file again after it was moved. On OSError the old file stays in use."""
+        if self._path:
+            fresh = self._open()
+            os.close(self._descriptor)
+            self._descriptor = fresh
+
+    def close(self) -> None:
+        if self._path and self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        super().close()
+
+
+INTERVAL_SECONDS: Final = 60.0
+
+
+class RateLimitedLog:
+    """A warning that may occur thousands of times a second: logged once a minute.
+
+    ``text`` is a logging format; the number of suppressed lines is appended.
+    """
+
+    __slots__ = ("_clock", "_log", "_next", "_suppressed", "_text")
+
+    def __init__(self, log: logging.Logger, text: str, clock: Callable[[], float] = monotonic) -> None:
+        self._log = log
+        self._text = text
+        self._clock = clock
+        self._next = 0.0
+        self._suppressed = 0
+
+    def __call__(self, *arguments: object) -> None:
+        """Log the warning, or count it as suppressed."""
+        now = self._clock()
+        if self._next and now < self._next:
+            self._suppressed += 1
+            return
+        more = f" ({self._suppressed} more since the last one)" if self._suppressed else ""
+        self._log.warning(self._text + "%s", *arguments, more)
+        self._next = now + INTERVAL_SECONDS
+        self._suppressed = 0
+
+
+class OncePerMinute:
+    """Which lines are new within the minute, at most ``limit`` of them. Otherwise strangers fill the log."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._lines: set[tuple[str, str]] = set()
+        self._until = 0.0
+
+    def is_new(self, subject: str, cause: str) -> bool:
+        """Whether to log this line. Counts it as logged."""
+        now = monotonic()
+        if now >= self._until:
+            self._lines.clear()
+            self._until = now + INTERVAL_SECONDS
+        line = (subject, cause)
+        if line in self._lines or len(self._lines) >= self._limit:
+            return False
+        self._lines.add(line)
+        return True
+
+
+def _without_token(path: str) -> str:
+    """A path for the log. That of an incoming webhook ends with its token."""
+    return "/hooks/*" if path.startswith("/hooks/") else path
+
+
+def request_id(given: str) -> str:
+    """The client's request id (``X-Request-Id``), or a new one if it is missing or invalid."""
+    return given if given and _REQUEST_ID.fullmatch(given) else f"{getrandbits(64):016x}"
+
+
+class RequestLog:
+    """One line per request. The hot path only appends; lines are written after 250 lines, and by
+    :meth:`flush`, which the node calls once a second: a timer would wake it more often."""
+
+    def __init__(self, handler: LineHandler, settings: LogSettings, node: str = "") -> None:
+        self._handler = handler
+        self._node = node
+        self._lines = self._json_lines if settings.format == "json" else self._text_lines
+        self.settings = settings
+        """May change, but for the format."""
+        self._stamp = Stamps()
+        self._middles: dict[tuple[str, str, str, int], str] = {}
+        self._names: dict[str, str] = {}
+        self._waiting: list[_Entry] = []
+
+    def add(
+        self,
+        method: str,
+        path: str,
+        status: int,
+        seconds: float,
+        peer: str,
+        bytes_out: int,
+        request_id: str = "",
+        by: str = "",
+    ) -> None:
+        """Add an answered request. ``path`` must not contain the query, which may hold tokens. ``by``: the
+        label of the principal; ``""``: unknown."""
+        settings = self.settings
+        share = settings.request_share if settings.requests else -1.0
+        if share < 1.0 and (share < 0 or (status < 500 and seconds < _SLOW_SECONDS and random() >= share)):
+            return
+        waiting = self._waiting
+        waiting.append((time.time(), method, path, status, seconds, peer, bytes_out, request_id, by))
+        if len(waiting) >= _FLUSH_LINES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the waiting lines. Never switches."""
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            self._handler.write(self._lines(waiting))
+
+    def _text_lines(self, waiting: list[_Entry]) -> bytes:
+        # Formatting took a tenth of the time of a push. So parts that many lines share are made once.
+        lines = []
+        since, until, stamp = 1.0, 0.0, ""
+        node = f"B node={shown(self._node)}" if self._node else "B"
+        names = self._names
+        for moment, method, path, status, seconds, peer, size, request, by in waiting:
+            if not since <= moment < until:  # another millisecond than the line before
+                since, until, stamp = moment, (int(moment * 1000) + 1) / 1000, self._stamp(moment)
+            middle = self._middles.get((peer, method, path, status))
+            if middle is None:
+                middle = self._middle(peer, method, path, status)
+            if request:
+                request = f" request={request if request.isprintable() else shown(request)}"
+            if by and (name := names.get(by)) is not None:
+                by = name
+            elif by:
+                by = self._name(by)
+            lines.append(f"{stamp}{middle}{seconds * 1000:.2f}ms {size}{node}{request}{by}\n")
+        return "".join(lines).encode("utf-8", "backslashreplace")
+
+    def _middle(self, peer: str, method: str, path: str, status: int) -> str:
+        middle = shown(f" INFO    {_REQUEST_LOGGER}: {peer} {method} {_without_token(path)} {status} ")
+        if len(middle) <= _MIDDLE_CHARACTERS:
+            if len(self._middles) >= _MIDDLES:
+                self._middles.clear()
+            self._middles[peer, method, path, status] = middle
+        return middle
+
+    def _name(self, by: str) -> str:
+        """The principal with this label, as the end of a line."""
+        # A user id with spaces could look like another field of the line.
+        name = "" if by == _NOBODY else " by=" + shown(_cut(by)).replace(" ", r"\x20")
+        if len(self._names) >= _MIDDLES:
+            self._names.clear()
+        self._names[by] = name
+        return name
+
+    def _json_lines(self, waiting: list[_Entry]) -> bytes:
+        lines = []
+        for moment, method, path, status, seconds, peer, size, request, by in waiting:
+            line: dict[str, Any] = {
+                "time": self._stamp(moment),
+                "level": "info",
+                "logger": _REQUEST_LOGGER,
+                "message": f"{method} {_without_token(path)}",
+                "status": status,
+                "milliseconds": round(seconds * 1000, 3),
+                "bytes": size,
+                "peer": peer,
+            }
+            if self._node:
+                line["node"] = self._node
+            if request:
+                line["request"] = request
+            if by and by != _NOBODY:
+                line["by"] = _cut(by)
+            lines.append(as_json(line) + b"\n")
+        return b"".join(lines)
+
+
+def _cut(by: str) -> str:
+    """The name of a principal, at most 128 characters of it."""
+    return by if len(by) <= 128 else f"{by[:127]}…"
+
+
+class Logs:
+    """Logging of the process, from :func:`open_logs` until :meth:`close`."""
+
+    def __init__(self, handler: LineHandler, requests: RequestLog) -> None:
+        self.requests = requests
+        self._handler = handler
+
+    def reopen(self) -> None:
+        """Open the log file again after it was moved (log rotation)."""
+        self.requests.flush()
+        try:
+            self._handler.reopen()
+        except OSError as error:
+            _log.error("the log file cannot be opened again, the old one stays in use: %s", error.strerror)
+
+    def close(self) -> None:
+        """Write the waiting lines and detach from the root logger."""
+        self.requests.flush()
+        logging.getLogger().removeHandler(self._handler)
+        self._handler.close()
+
+
+def open_logs(config: Config, node: str = "") -> Logs:
+    """Send all logging of this process to the configured place.
+
+    ``node``: name in each line, if several processes write to one place. Raises :class:`StartError` if the
+    log file cannot be written.
+    """
+    path = config.app.log_file
+    try:
+        handler = LineHandler(path)
+    except OSError as error:
+        raise StartError(f"app.log_file: {path} cannot be written: {error.strerror}") from None
+    json = config.log.format == "json"
+    handler.setFormatter(JsonFormatter(node) if json else TextFormatter(node))
+    root = logging.getLogger()
+    root.setLevel(logging.INFO)
+    root.addHandler(handler)
+    logging.getLogger("imserver").setLevel(config.log.level.upper())
+    return Logs(handler, RequestLog(handler, config.log, node))
+
+
+def log_greenlet_errors(hub: Hub) -> None:
+    """Log the tracebacks of failed greenlets and loop callbacks instead of printing them to standard
+    error."""
+
+    def log(
+        context: object, kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _log.error("%r failed", context, exc_info=(kind, error or kind(), trace))
+
+    hub.print_exception = log  # type: ignore[method-assign, assignment]

@@ -1,0 +1,389 @@
+"""The table of metrics: name, help, and how each is read off a node; and their text in Prometheus' format.
+
+``docs/reference/metrics.md`` and the board in ``deploy/grafana.json`` are compared with it by tests.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from functools import partial
+from itertools import accumulate
+from operator import attrgetter
+from shutil import disk_usage
+from typing import Any, Final, Literal
+
+from msgspec import Struct
+
+from imserver.gateway.metrics import OTHER, Histogram, resident_bytes
+
+Kind = Literal["counter", "gauge", "histogram"]
+Value = float | Histogram | Mapping[Any, float]
+Read = Callable[[Any], Value | None]
+
+_UP: Final = "imserver_node_up"
+_ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+
+
+class Metric(Struct, frozen=True):
+    """One row: the name in Prometheus, what it means, and how it is read off a node.
+
+    ``read`` gets the services of a node (``Core``). It returns a number, a :class:`Histogram`, or, if there
+    is a ``label``, a number for each value of that label; None if this node has no such thing. Several labels
+    are separated by spaces; their values are tuples then. A label ``app`` names registered apps; all others
+    together are ``other``.
+    """
+
+    name: str
+    kind: Kind
+    help: str
+    read: Read
+    label: str = ""
+
+    @property
+    def unit(self) -> str:
+        """The unit, which is part of the name: ``"seconds"``, ``"bytes"``, or ``""`` for plain numbers."""
+        return next((unit for unit in ("seconds", "bytes") if unit in self.name.split("_")), "")
+
+
+def _metric(kind: Kind, name: str, help: str, read: Read | str, label: str = "") -> Metric:
+    """A row. ``read`` may be the path of an attribute of the node's services; some have only a cluster."""
+    if not isinstance(read, str):
+        return Metric(name, kind, help, read, label)
+    value: Read = attrgetter(read)
+    if read.partition(".")[0] in ("registry", "rpc", "node_messages", "rerouting", "connections"):
+        # Only a cluster has it.
+        return Metric(name, kind, help, lambda core: value(core) if core.member is not None else None, label)
+    return Metric(name, kind, help, value, label)
+
+
+gauge, counter, histogram = (partial(_metric, kind) for kind in ("gauge", "counter", "histogram"))
+"""Make a row of ``/metrics`` of this kind: from its name, a line of help, and the function that reads its
+value or values off a node."""
+
+
+def counters(prefix: str, path: str, helps: Mapping[str, str]) -> Iterator[Metric]:
+    """A row for each named field of the counters at ``path`` of the services of a node."""
+    for name, help_ in helps.items():
+        yield counter(f"{prefix}_{name}_total", help_, f"{path}.{name}")
+
+
+def _sessions(core: Any) -> dict[str, int]:
+    # Lists have to be counted only where a user may have several sessions.
+    return {
+        app.name: sum(len(entry) if type(entry) is list else 1 for entry in app.users.values())
+        if app.several
+        else len(app.users)
+        for app in core.hub.registered()
+    }
+
+
+def _denials(core: Any) -> dict[tuple[str, str], int]:
+    denials = core.metrics.denials.items()
+    return {(app, reason): number for reason, counts in denials for app, number in counts.items()}
+
+
+def _requests(core: Any) -> dict[str, int]:
+    counted = core.metrics
+    return {"front": counted.http_fast, "flask": counted.http_handed_over, "nobody": counted.http_refused}
+
+
+def _disks(core: Any, field: str) -> dict[str, int]:
+    folders = {"data": core.config.server.data_dir}
+    if core.config.app.log_file:
+        folders["log"] = os.path.dirname(core.config.app.log_file) or "."
+    return {
+        name: getattr(disk_usage(folder), field) for name, folder in folders.items() if os.path.isdir(folder)
+    }
+
+
+METRICS: Final = (
+    gauge("imserver_node_up", "Whether the node has answered this scrape", lambda core: 1),
+    gauge(
+        "imserver_ready", "Whether the node is ready, as /ready says", lambda core: int(core.status.ready())
+    ),
+    gauge(
+        "imserver_database_up",
+        "Whether the last access and write succeeded, none refused for 30 s; absent if nothing is stored",
+        lambda core: int(core.store.healthy()) if core.store.id else None,
+    ),
+    gauge("imserver_apps", "Apps that the node knows", lambda core: len(core.tenants.names())),
+    gauge("process_start_time_seconds", "Start of the node, in Unix seconds", "node.started_at"),
+    counter("process_cpu_seconds_total", "CPU time, user and system", lambda _: sum(os.times()[:2])),
+    gauge(
+        "process_resident_memory_bytes",
+        "Resident memory; memory that forked nodes share is counted in each",
+        lambda _: resident_bytes(),
+    ),
+    gauge(
+        "imserver_disk_free_bytes",
+        "Bytes that are free on the disk of the data folder, and of the log file",
+        lambda core: _disks(core, "free"),
+        "folder",
+    ),
+    gauge("imserver_disk_bytes", "Bytes of this disk", lambda core: _disks(core, "total"), "folder"),
+    histogram(
+        "imserver_loop_lag_seconds", "Delay of the event loop at the tick of each second", "metrics.loop_lags"
+    ),
+    gauge(
+        "imserver_loop_lag_max_seconds",
+        "Longest delay of the event loop since the start",
+        "metrics.loop_lag_max_seconds",
+    ),
+    counter(
+        "imserver_collections_total",
+        "Runs of the garbage collector",
+        lambda core: dict(enumerate(core.metrics.collections)),
+        "generation",
+    ),
+    counter(
+        "imserver_collector_seconds_total",
+        "Time in which the garbage collector stopped the loop",
+        lambda core: dict(enumerate(core.metrics.collector_seconds)),
+        "generation",
+    ),
+    gauge(
+        "imserver_collector_pause_max_seconds",
+        "Longest run of the garbage collector since the start",
+        "metrics.collector_pause_max_seconds",
+    ),
+    gauge(
+        "imserver_readers",
+        "Greenlets that serve sockets; more than a few: commands wait",
+        "network.poller.count",
+    ),
+    gauge(
+        "imserver_sockets_ready",
+        "Readable sockets that wait for a reader",
+        lambda core: len(core.network.poller.ready),
+    ),
+    gauge("imserver_requests_running", "HTTP requests in Flask", "metrics.http_running"),
+    gauge(
+        "imserver_connections",
+        "WebSocket connections, logged in or not",
+        lambda core: len(core.network.context.connections),
+    ),
+    gauge("imserver_connections_limit", "Most connections that the node accepts", "network.gate.limit"),
+    gauge(
+        "imserver_users",
+        "Users online on the node",
+        lambda core: {app.name: len(app.users) for app in core.hub.registered()},
+        "app",
+    ),
+    gauge("imserver_sessions", "Their sessions", _sessions, "app"),
+    counter(
+        "imserver_closes_total",
+        "Closed connections by close code; 1006: without a close frame",
+        "metrics.closes",
+        "code",
+    ),
+    counter(
+        "imserver_http_requests_total",
+        "HTTP requests, by server: the front server, Flask, or nobody (refused before either)",
+        _requests,
+        "by",
+    ),
+    gauge(
+        "imserver_outbox_bytes",
+        "Bytes that wait for clients to read, and of unfinished messages and bodies",
+        "network.flusher.budget.total",
+    ),
+    gauge(
+        "imserver_outboxes_stalled",
+        "Connections whose kernel buffer is full",
+        lambda core: len(core.network.flusher.stalled),
+    ),
+    gauge("imserver_message_ids", "Message ids remembered", lambda core: len(core.idempotency)),
+    gauge("imserver_pending_pushes", "Pending pushes for absent users", "pending.count"),
+    counter(
+        "imserver_pending_expired_total", "Pending pushes that expired before a login", "pending.expired"
+    ),
+    counter(
+        "imserver_requests_over_rate_total",
+        "Requests over the rate of their key, user or address, refused",
+        "metrics.http_over_rate",
+    ),
+    gauge(
+        "imserver_channels", "Channels with subscribers on the node", "channels.members.membership.channels"
+    ),
+    gauge(
+        "imserver_channel_subscribers",
+        "Subscribers of these channels; a connection with two subscriptions counts twice",
+        "channels.members.membership.members",
+    ),
+    *counters(
+        "imserver",
+        "metrics",
+        {
+            "accepted": "TCP connections accepted by the front",
+            "files_exhausted": "Pauses of accepting because the file limit was reached",
+            "handshakes": "WebSocket upgrades carried out",
+            "handshakes_refused": "WebSocket upgrades refused with an HTTP status",
+            "streams": "Requests for an event stream that reached the login",
+            "sweeps": "Passes over all connections that look for silent ones",
+            "swept": "Connections closed by these passes",
+            "messages_in": "Messages read from clients",
+            "deliveries": "Frames of pushes and notices given to connections",
+            "slow_readers": "Connections closed because they did not read",
+        },
+    ),
+    counter("imserver_logins_total", "Logins that succeeded", "metrics.logins", "app"),
+    counter("imserver_logins_refused_total", "Logins that were refused", "metrics.logins_refused", "app"),
+    counter("imserver_pushes_total", "Pushes of back ends and pages that were sent", "metrics.pushes", "app"),
+    counter("imserver_logins_denied_total", "Refused logins, by reason", _denials, "app reason"),
+    *counters(
+        "imserver_message_id",
+        "idempotency",
+        {
+            "repeats": "Pushes with a message id that was accepted before, on this node",
+            "evicted": "Message ids removed before their time because the table was full",
+        },
+    ),
+    gauge(
+        "imserver_registry_up",
+        "Whether the registry answers and the node's lease is live",
+        lambda core: int(core.registry.healthy()) if core.member is not None else None,
+    ),
+    gauge(
+        "imserver_cluster_nodes",
+        "Live nodes of the cluster, as the node sees them",
+        lambda core: len(core.registry.leases()) if core.member is not None else None,
+    ),
+    histogram("imserver_registry_seconds", "Answer time of Redis per pipeline", "registry.counters.seconds"),
+    histogram(
+        "imserver_rpc_call_seconds", "Answer time of other nodes to queries", "rpc.counters.call_seconds"
+    ),
+    gauge("imserver_rpc_queue_items", "Events that wait to be sent to other nodes", "rpc.queued_items"),
+    gauge("imserver_rpc_queue_bytes", "Bytes of these events", "rpc.queued_bytes"),
+    counter(
+        "imserver_rpc_unreadable_total",
+        "Events that this version does not understand",
+        "node_messages.unreadable",
+    ),
+    *counters(
+        "imserver_registry",
+        "registry.counters",
+        {
+            "round_trips": "Pipelines sent to Redis",
+            "commands": "Commands in them",
+            "errors": "Pipelines that failed or timed out",
+            "timeouts": "Pipelines not answered in time",
+            "unanswered": "Registry calls without an answer",
+            "epochs": "Epochs of the node; above 1: its lease was lost",
+            "reregistered": "Sessions registered again",
+            "late_replacements": "Replaced sessions found at a lease renewal",
+            "cleaned_users": "Users of dead nodes that this node marked offline",
+        },
+    ),
+    *counters(
+        "imserver_rpc",
+        "rpc.counters",
+        {
+            "sent": "Events sent to other nodes",
+            "received": "Events received from other nodes",
+            "batches_sent": "Batches of events sent",
+            "batches_received": "Batches of events received",
+            "bytes_sent": "Bytes of the events sent",
+            "bytes_received": "Bytes of the events received",
+            "dropped": "Events dropped because the lease of their peer ended",
+            "overflows": "Events refused because the queue to a peer was full",
+            "refused": "Events refused because the circuit of a peer is open",
+            "stale": "Events received for an earlier epoch of the node",
+            "gaps": "Gaps in the numbers of received events",
+            "lost": "Events sent to this node and never received",
+            "late": "Events dropped because they came after later ones",
+            "malformed": "RPC messages dropped because of their format or version",
+            "refused_peers": "Connections to the RPC ports that were not authenticated",
+            "call_failures": "Node queries without an answer",
+            "answered": "Node queries answered",
+            "busy": "Node queries refused because too many were running",
+            "breaker_opens": "Times that the circuit of a peer opened",
+            "restarts": "Restarts of the receiver; above 0: a defect",
+        },
+    ),
+    *counters(
+        "imserver_pushes",
+        "rerouting",
+        {
+            "rerouted": "Pushes forwarded to the node to which their user moved",
+            "unreached": "Pushes accepted for a user of another node that reached nobody",
+        },
+    ),
+    *counters(
+        "imserver_connections",
+        "connections",
+        {"unreached": "Pushes by connection id that came from another node and reached nobody"},
+    ),
+)
+"""Every metric of the core, in the order in which it is shown."""
+
+
+def render(core: Any, name: str, more: Iterable[Metric] = ()) -> str:
+    """All metrics of this node and those of its features (``more``), labelled ``name``.
+
+    Does not switch to another greenlet.
+    """
+    lines: list[str] = []
+    apps = {app.name for app in core.hub.registered()}
+    for metric in (*METRICS, *more):
+        value = metric.read(core)
+        if value is not None:
+            if isinstance(value, Mapping) and "app" in metric.label.split():
+                value = _of_apps(metric.label.split(), value, apps)
+            lines.append(f"# HELP {metric.name} {metric.help}")
+            lines.append(f"# TYPE {metric.name} {metric.kind}")
+            lines += _samples(metric, value, _labels(node=name))
+    return "\n".join((*lines, ""))
+
+
+def _of_apps(names: Sequence[str], values: Mapping[Any, float], apps: Set[str]) -> dict[Any, float]:
+    """The values with those of apps that are not registered added up under one name."""
+    index, added = names.index("app"), Counter[Any]()
+    for key, number in values.items():
+        labels = (key,) if len(names) == 1 else key
+        if labels[index] not in apps:
+            labels = (*labels[:index], OTHER, *labels[index + 1 :])
+        added[labels[0] if len(names) == 1 else labels] += number  # type: ignore[assignment]
+    return dict(added)
+
+
+def _samples(metric: Metric, value: Value, labels: str) -> Iterator[str]:
+    if isinstance(value, Histogram):
+        below = accumulate(value.counts)
+        for bound, count in zip((*value.bounds, "+Inf"), below, strict=True):
+            yield f"{metric.name}_bucket{{{labels},{_labels(le=bound)}}} {count}"
+        yield f"{metric.name}_sum{{{labels}}} {value.total!r}"
+        yield f"{metric.name}_count{{{labels}}} {sum(value.counts)}"
+    elif isinstance(value, Mapping):
+        names = metric.label.split()
+        for key, number in value.items():
+            own = _labels(**dict(zip(names, (key,) if len(names) == 1 else key, strict=True)))
+            yield f"{metric.name}{{{labels},{own}}} {number!r}"
+    else:
+        yield f"{metric.name}{{{labels}}} {value!r}"
+
+
+def _labels(**values: object) -> str:
+    return ",".join(f'{name}="{str(value).translate(_ESCAPES)}"' for name, value in values.items())
+
+
+def merge(texts: Iterable[str], missing: Iterable[str] = ()) -> str:
+    """The metrics of several nodes as one text, in which each metric is described once.
+
+    ``missing`` names nodes that did not answer: for these only the node_up gauge is 0.
+    """
+    families: dict[str, tuple[dict[str, str], list[str]]] = {}
+    for text in texts:
+        samples: list[str] = []
+        for line in text.splitlines():
+            if line.startswith("#"):
+                _, keyword, name, _ = line.split(" ", 3)
+                described, samples = families.setdefault(name, ({}, []))
+                described.setdefault(keyword, line)
+            else:
+                samples.append(line)
+    if _UP in families:
+        families[_UP][1].extend(f"{_UP}{{{_labels(node=name)}}} 0" for name in missing)
+    lines = (line for described, samples in families.values() for line in (*described.values(), *samples))
+    return "\n".join((*lines, ""))

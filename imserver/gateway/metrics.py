@@ -1,0 +1,209 @@
+"""Counters of one node: plain integers, incremented where an event happens and read on request.
+
+The public metrics are the table in :mod:`imserver.gateway.metric_table`.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
+from time import perf_counter, time
+from typing import Any, Final
+
+from msgspec import Struct, field
+
+from imserver.gateway.errors import LoginRefusal, QuotaSpent
+
+SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+"""Upper bounds of the buckets for durations."""
+SIZES: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0)
+"""Upper bounds of the buckets for numbers of items."""
+MAX_APPS: Final = 10_000
+"""Apps that are counted under their names."""
+OTHER: Final = "other"
+"""The label of all other apps."""
+
+
+class Histogram:
+    """Counts of values by bucket. Owner: the observer."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...] = SECONDS) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        """Per bucket, not cumulative. The last one counts values above all bounds."""
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count ``value``."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+
+class _Stop(Struct, frozen=True):
+    """Where an app has to stop: at a ``count``, until a Unix second. ``text`` says why."""
+
+    count: int
+    until: int
+    text: str
+
+
+class CountsByApp(dict[str, int]):
+    """App → a count since the start. Owner: the observer.
+
+    Without API keys strangers may choose names of apps. Beyond :data:`MAX_APPS` the last new one joins
+    :data:`OTHER` when the next one comes. A feature that limits apps says where they have to stop.
+    """
+
+    __slots__ = ("stops",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stops: dict[str, _Stop] = {}
+        """App → where it has to stop. Read-only for others."""
+
+    def stop_at(self, app: str, count: int, until: int, text: str) -> None:
+        """Let an app stop when its count is ``count``, until a Unix second. ``text`` says why."""
+        self.stops[app] = _Stop(count, until, text)
+
+    def go_on(self, app: str) -> None:
+        """Let an app go on without end."""
+        self.stops.pop(app, None)
+
+    def spent(self, app: str) -> QuotaSpent | None:
+        """Why the app has to stop now; None: it may go on. Never switches."""
+        stop = self.stops.get(app)
+        if stop is not None and self.get(app, 0) >= stop.count and time() < stop.until:
+            return QuotaSpent(stop.text, stop.until)
+        return None
+
+    def require(self, app: str) -> None:
+        """Raise QuotaSpent if the app has to stop. Never switches. Hot ways look at :attr:`stops` first."""
+        if (spent := self.spent(app)) is not None:
+            raise spent
+
+    def __missing__(self, app: str) -> int:
+        """0, for an app that is counted for the first time."""
+        if len(self) >= MAX_APPS:
+            count = self.popitem()[1]
+            self[OTHER] = self.get(OTHER, 0) + count
+        return 0
+
+    @property
+    def total(self) -> int:
+        """The sum of all apps."""
+        return sum(self.values())
+
+
+class Metrics(Struct, eq=False):
+    """Counters that no part of a node owns. They count since the start, except the ``…_now`` gauges.
+
+    Owner: the node. Each part increments its counters; gevent switches only at I/O, so ``+= 1`` needs no
+    lock. ``/system/state`` shows them in this order.
+    """
+
+    accepted: int = 0
+    batch_messages: Histogram = field(default_factory=lambda: Histogram(SIZES))
+    """Number of client messages passed to the log together."""
+    batch_seconds: Histogram = field(default_factory=Histogram)
+    closes: dict[int, int] = field(default_factory=dict)
+    collections: list[int] = field(default_factory=lambda: [0, 0, 0])
+    """Garbage collections by generation."""
+    collector_pause_max_seconds: float = 0.0
+    collector_seconds: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    deliveries: int = 0
+    denials: dict[LoginRefusal, CountsByApp] = field(default_factory=dict)
+    """Reason → logins refused for it."""
+    expired: int = 0
+    files_exhausted: int = 0
+    handshakes: int = 0
+    handshakes_refused: int = 0
+    http_fast: int = 0
+    http_handed_over: int = 0
+    http_over_rate: int = 0
+    http_refused: int = 0
+    http_running: int = 0
+    log_gaps: int = 0
+    logins: CountsByApp = field(default_factory=CountsByApp)
+    loop_lag_max_seconds: float = 0.0
+    loop_lag_seconds: float = 0.0
+    loop_lags: Histogram = field(default_factory=Histogram)
+    messages_in: int = 0
+    not_stored: int = 0
+    outbox_bytes_now: int = 0
+    pushes: CountsByApp = field(default_factory=CountsByApp)
+    slow_readers: int = 0
+    stored: CountsByApp = field(default_factory=CountsByApp)
+    stored_repeats: int = 0
+    streams: int = 0
+    sweeps: int = 0
+    swept: int = 0
+    resent_entries: int = 0
+
+    @property
+    def logins_refused(self) -> CountsByApp:
+        """Logins that were refused, for whatever reason."""
+        counts = CountsByApp()
+        for of_reason in self.denials.values():
+            for app, number in of_reason.items():
+                counts[app] += number
+        return counts
+
+    def login_refused(self, reason: LoginRefusal, app: str) -> None:
+        """Count a refused login. ``app``: one that this node knows, else :data:`OTHER`."""
+        self.denials.setdefault(reason, CountsByApp())[app] += 1
+
+    def closed(self, code: int) -> None:
+        """Count a closed connection by its close code (1006: without a close frame)."""
+        self.closes[code] = self.closes.get(code, 0) + 1
+
+    def lagged(self, seconds: float) -> None:
+        """Count a delay of the event loop by ``seconds``."""
+        self.loop_lag_seconds = seconds
+        self.loop_lag_max_seconds = max(self.loop_lag_max_seconds, seconds)
+        self.loop_lags.observe(seconds)
+
+    def batched(self, messages: int, seconds: float) -> None:
+        """Count ``messages`` of clients that were stored together in ``seconds``."""
+        self.batch_messages.observe(messages)
+        self.batch_seconds.observe(seconds)
+
+    def watch_collector(self) -> Callable[[], None]:
+        """Measure garbage collections, which block the loop, until the returned function is called."""
+        began = 0.0
+
+        def collecting(phase: str, info: Mapping[str, int]) -> None:
+            nonlocal began
+            if phase == "start":
+                began = perf_counter()
+                return
+            pause = perf_counter() - began
+            self.collections[info["generation"]] += 1
+            self.collector_seconds[info["generation"]] += pause
+            self.collector_pause_max_seconds = max(self.collector_pause_max_seconds, pause)
+
+        gc.callbacks.append(collecting)
+        return lambda: gc.callbacks.remove(collecting)
+
+    def snapshot(self) -> dict[str, Any]:
+        """All current counters by name, without distributions."""
+        values = {name: getattr(self, name) for name in self.__struct_fields__}
+        values["denials"] = {reason: counts.total for reason, counts in self.denials.items()}
+        for name, value in values.items():
+            if isinstance(value, CountsByApp):
+                values[name] = value.total
+            elif isinstance(value, dict | list):
+                values[name] = value.copy()
+        return {name: value for name, value in values.items() if not isinstance(value, Histogram)}
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process; 0 if the system does not report it."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0

@@ -1,0 +1,443 @@
+"""Plain data shared by all layers: commands (requests of clients) and events (messages from the server).
+
+A dialect decodes bytes into a :class:`Request` with one of the commands, and encodes an :class:`Event` or
+:class:`Reply` into bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, ClassVar, Final
+
+import msgspec
+from msgspec import Struct
+
+_encode = msgspec.json.Encoder().encode
+SYSTEM_PREFIX: Final = "system:"
+"""Prefix of the apps that serve systems of the client dialect."""
+ACTION_PREFIX: Final = "action:"
+"""Prefix of the apps of the action dialect, before an ``appId``."""
+
+ERASED: Final = "deleted:"
+"""How the name begins that stands in place of the id of an erased user. Nobody logs in under such a name."""
+
+
+class Service(Struct, eq=False):
+    """The base of services that are Structs. Services are equal only if they are the same object.
+
+    A log that names a service, such as of a greenlet that fails, does not show its fields: they have secrets
+    of settings and sets of connections.
+    """
+
+    __repr__ = object.__repr__
+
+
+class Limit:
+    """The limits of what clients and back ends may send."""
+
+    ID: Final = 2**63 - 1
+    """The greatest id or number that can be stored."""
+    NUMBER: Final = 2**32 - 1
+    """The greatest number in a frame that counts no entries."""
+    MIN_TIME_MS: Final = -62_135_596_800_000
+    """The beginning of the year 1, in Unix milliseconds: an earlier time cannot be shown everywhere."""
+    TIME_MS: Final = 253_402_300_799_999
+    """The end of the year 9999, in Unix milliseconds: a later time cannot be shown everywhere."""
+    CLIENT_MSG_ID_BYTES: Final = 64
+    """The ``client_msg_id`` of a message, in bytes of UTF-8."""
+    TYPE_BYTES: Final = 32
+    """The type of a message, in bytes of UTF-8."""
+    EMOJI_BYTES: Final = 32
+    """The emoji of a reaction, in bytes of UTF-8."""
+    ROOM_BYTES: Final = 255
+    """The name of a room, in bytes of UTF-8."""
+    PAGE: Final = 200
+    """The entries of a page."""
+    MENTIONS: Final = 100
+    """The users that a message mentions."""
+    TYPES: Final = 20
+    """The types in a request for messages of some types."""
+    HIDDEN: Final = 1000
+    """The ids that one command hides."""
+    WORDS_BYTES: Final = 256
+    """The text of a search, in bytes of UTF-8."""
+    CHANNEL_BYTES: Final = 255
+    """The name of a channel, in bytes of UTF-8."""
+    PRESENCE: Final = 10_000
+    """The subscribers in an answer, and of which the users are counted exactly."""
+    BUTTON: Final = 64
+    """The characters of the text of a button or an option of a question, and the bytes of its value."""
+    OPTIONS: Final = 8
+    """The options of a question."""
+    ANSWERS: Final = 20
+    """The users whose answers a question needs: each entry about it has all of them."""
+    QUESTION_SECONDS: Final = 30 * 86_400
+    """The time until the deadline of a question."""
+    ANSWER_CHARACTERS: Final = 1000
+    """A free text that answers a question."""
+    ANSWERERS: Final = 100
+    """The users who may answer a question, where they are named."""
+
+
+def is_of_device(device: str, name: str) -> bool:
+    """Whether a session's device has this name, or is a part of that device: ``NAME/PART``."""
+    return device == name or (name != "" and device.rpartition("/")[0] == name)
+
+
+def id_of(text: str) -> int:
+    """The number of a text of decimal digits; 0: the text is no id."""
+    if not (text.isascii() and text.isdecimal()) or len(text) > 19 or text[0] == "0":
+        return 0
+    id = int(text)
+    return id if id <= Limit.ID else 0
+
+
+class Command(Struct, frozen=True, gc=False):
+    """A command of a client. The service that runs it has the row of its class."""
+
+
+class Login(Command, frozen=True, gc=False):
+    """Log in as ``user`` of ``app`` on a ``device`` (``""`` is a valid name)."""
+
+    app: str
+    user: str
+    token: str = ""
+    device: str = ""
+
+
+class Heartbeat(Command, frozen=True, gc=False):
+    """Heartbeat of the client. Renews the expiry of the session."""
+
+
+class Ping(Command, frozen=True, gc=False):
+    """Request for a ``pong``. Allowed before login; renews nothing."""
+
+
+class Resume(Login, frozen=True, gc=False):
+    """A login of a client that uses stored messages. ``cursor``: the greatest id that it has.
+
+    ``acks``: the client acknowledges messages.
+    """
+
+    cursor: int = 0
+    acks: bool = False
+
+
+class Subscribe(Command, frozen=True, gc=False):
+    """Subscribe to a channel.
+
+    ``recover``: the client has everything up to ``offset`` of ``epoch``, and wants the rest. ``positioned``,
+    ``recoverable``: it wants to know the position of the channel. ``delta``: it can read deltas. ``data``:
+    JSON for the back end (``b""``: none). ``reject_unrecovered``: refuse it if the rest is not complete.
+    """
+
+    channel: str
+    token: str = ""
+    recover: bool = False
+    epoch: str = ""
+    offset: int = 0
+    positioned: bool = False
+    recoverable: bool = False
+    delta: bool = False
+    data: bytes = b""
+    reject_unrecovered: bool = False
+
+
+class Unsubscribe(Command, frozen=True, gc=False):
+    """End a subscription."""
+
+    channel: str
+
+
+class Publish(Command, frozen=True, gc=False):
+    """Publish JSON to a channel, or (``data`` is ``b""``) ``text``."""
+
+    channel: str
+    data: bytes = b""
+    text: str = ""
+    type: str = "custom"
+
+
+class AskPresence(Command, frozen=True, gc=False):
+    """Request the subscribers of a channel: at most ``limit`` (0: the most there are in an answer), after the
+    cursor ``after``."""
+
+    channel: str
+    limit: int = 0
+    after: str = ""
+
+
+class AskHistory(Command, frozen=True, gc=False):
+    """Request at most ``limit`` publications of a channel (-1: all, 0: only its position).
+
+    ``since``: epoch and offset after which (before which, if ``reverse``) they begin.
+    """
+
+    channel: str
+    limit: int = 0
+    since: tuple[str, int] | None = None
+    reverse: bool = False
+
+
+class Request(Struct, gc=False):
+    """One decoded client frame.
+
+    ``seq`` and ``name`` are repeated in the reply. ``command`` is None if the dialect refuses the request.
+    Then ``code`` is the reply code (``errors.REPLY_…``).
+    """
+
+    seq: str
+    name: str
+    command: Command | None
+    code: int = 0
+
+
+class Reply(Struct, gc=False):
+    """The answer to one request: a reply code (``errors.REPLY_…``) and data (None: no data).
+
+    ``why``: the reason of a refusal, if the code is of several; only operators see it.
+    """
+
+    code: int
+    data: Any = None
+    why: str = ""
+
+
+Answer = Callable[[Reply], None]
+"""Sends the answer to a request, at once or later."""
+
+
+class StreamPart(Struct, frozen=True, gc=False, array_like=True, omit_defaults=True):
+    """The part of an event that is about its streamed message.
+
+    ``piece``: number of the last piece that its text contains (0: none yet). ``whole``: the text is that of
+    the whole message so far, else of this piece alone. ``done``: the message is over. ``incomplete``: its
+    publisher did not finish it. ``stopped``: the reader who has stopped it.
+    """
+
+    id: str
+    piece: int
+    whole: bool = False
+    done: bool = False
+    incomplete: bool = False
+    stopped: str = ""
+
+
+class ChannelPart(Struct, frozen=True, gc=False, array_like=True, omit_defaults=True):
+    """The part of an event that is about its channel.
+
+    ``offset``: number of a publication in the history of its channel (0: the channel has no history).
+    ``epoch``: the life of that history. ``info``: JSON about the client that published, joined or left
+    (``b""``: the back end). ``tags``: a JSON object of strings. ``stream``: of a streamed message.
+    ``thread``: the message in whose thread a streamed answer is a reply (0: none).
+    """
+
+    name: str
+    offset: int = 0
+    epoch: str = ""
+    info: bytes = b""
+    tags: bytes = b""
+    stream: StreamPart | None = None
+    thread: int = 0
+
+
+class Event(Struct, frozen=True, gc=False, omit_defaults=True):
+    """A message from the server to a client that is not a reply.
+
+    ``kind``: ``"enter"`` or ``"exit"`` (of an app), ``"left"`` (of a room), ``"msg"``, ``"online"`` or
+    ``"offline"`` (of a group of the client dialect), ``"join"`` or ``"leave"`` (of a channel), ``"stream"``
+    (of a streamed message; its end is a ``"msg"`` with the whole text),
+    ``"subscribed"`` or ``"unsubscribed"`` (the server subscribed this connection, or ended its subscription
+    for the reason ``code``). ``sender`` and ``text``: its author and text. ``id``: of a push, the caller's
+    message id (``""``: the dialect makes one).
+    """
+
+    kind: str
+    sender: str
+    text: str
+    id: str = ""
+    type: str = "text"
+    """Type of the payload: ``text``, ``image``, … or a type of the back end's own."""
+    data: bytes = b""
+    """The payload as JSON if it is not a string; else ``b""``, and ``text`` is the payload."""
+    code: int = 0
+    """Number of a push in the client dialect."""
+    note: str = ""
+    """Field ``msg`` of the client dialect."""
+    time: int = 0
+    """Time of the event in Unix seconds; 0 if it is not used."""
+    channel: ChannelPart | None = None
+    """Set in all events of a channel."""
+    notify: bytes = b""
+    """The field ``notify`` of a push (:mod:`imserver.gateway.notify`), as JSON; ``b""``: it has none."""
+
+
+class Compressed(Event, frozen=True, gc=False, omit_defaults=True):
+    """A publication for a subscriber that reads deltas.
+
+    ``data``: its whole payload, or with ``delta`` how to make that from the payload before it.
+    """
+
+    delta: bool = False
+
+
+class Signal(Event, frozen=True, gc=False, omit_defaults=True):
+    """An unstored event for the followers of a conversation, or of a user.
+
+    ``kind``: ``typing`` (``sender`` is typing to ``to``, or in a ``conversation``), ``receipt`` (``sender``
+    has ``read`` or ``received`` a ``conversation`` up to an id), ``hidden`` (``sender`` hid ``ids``),
+    ``contact`` (what ``sender`` and ``to`` are to each other has changed), or ``piece`` (of a streamed
+    message of ``sender``, with ``text``; ``channel`` has the stream). In the others ``text`` is empty. A
+    signal of another kind has its content as JSON in ``data``.
+    """
+
+    to: str = ""
+    conversation: int = 0
+    read: int = 0
+    received: int = 0
+    ids: tuple[int, ...] = ()
+
+    def as_json(self) -> bytes:
+        """What clients see of it, without its kind; empty fields are left out."""
+        if self.kind == "hidden":
+            return _encode({"ids": self.ids})
+        if self.data:
+            return self.data
+        data: dict[str, Any] = {"from": self.sender}
+        for key in ("to", "conversation", "read", "received"):
+            if value := getattr(self, key):
+                data[key] = value
+        if self.channel is not None and self.channel.stream is not None:
+            stream = self.channel.stream
+            data |= {"stream": stream.id, "piece": stream.piece, "text": self.text}
+            if self.type != "text":
+                data["type"] = self.type
+            if self.channel.thread:
+                data["thread"] = self.channel.thread
+            for flag in ("whole", "done"):
+                if getattr(stream, flag):
+                    data[flag] = True
+        return _encode(data)
+
+
+Backlog = list[Any] | tuple[Callable[[], None], ...]
+"""Stored messages that a log subscription holds, and functions that acknowledge its own stored drafts."""
+
+
+class LogSubscription(Struct, gc=False):
+    """The subscription of a connection to the log of its user.
+
+    ``backlog`` is None while the subscription is live: entries are delivered when they are stored. Before
+    that the client has not requested all earlier entries, and nothing may overtake them: a tuple holds
+    waiting acknowledgements; a list also collects new messages in order.
+    """
+
+    backlog: Backlog | None = ()
+    groups: tuple[int, ...] = ()
+    """Conversations whose followers contain the connection."""
+    has_cursor: ClassVar[bool] = True
+    """The client tracks a cursor. Its acknowledgements are held until it has caught up."""
+
+    @property
+    def live(self) -> bool:
+        """Whether new entries are delivered at once."""
+        return self.backlog is None
+
+
+class ClientFacts(Struct, gc=False):
+    """The client, in a request to a back end that decides for it.
+
+    ``transport``: ``websocket``, ``http_stream`` or ``sse``. ``headers``: those of its first request and
+    of its ``connect`` that the back end gets. ``meta``: JSON about it for the back end only (``b""``: none).
+    """
+
+    transport: str
+    headers: dict[str, str]
+    meta: bytes = b""
+
+
+class DialectState(Struct, gc=False):
+    """State of a connection, owned by the service of its dialect. Each dialect with state has a subclass.
+
+    ``channels_from_log``: stored messages of the connection's rooms are delivered to it from the log.
+    ``info``: JSON about the connection for others in its channels (``b""``: none). ``channel_infos``: the
+    same by channel. ``facts``: for the back end that decides for the client (None: there was none).
+    """
+
+    channels_from_log: bool = False
+    info: bytes = b""
+    channel_infos: dict[str, bytes] | None = None
+    facts: ClientFacts | None = None
+
+    def set_facts(self, transport: str, headers: dict[str, str]) -> None:
+        """Set what the back end that decides for the client gets to know of it: see :class:`ClientFacts`."""
+        self.facts = ClientFacts(transport, headers)
+
+    def set_info(self, channel: str, info: bytes) -> bytes:
+        """Set the data about the client that others in a channel see; ``b""``: none. Return the data
+        before."""
+        if not (info or self.channel_infos):
+            return b""
+        infos = self.channel_infos = self.channel_infos or {}
+        before = infos.pop(channel, b"")
+        if info:
+            infos[channel] = info
+        return before
+
+    def resubscribes(self, channel: str) -> bool:
+        """Whether the client begins again if the server ends its subscription, or its connection
+        (:meth:`reconnects`)."""
+        return False
+
+    def reconnects(self, channel: str) -> bool:
+        """Whether the client begins again only with a new connection: the server has subscribed it."""
+        return False
+
+    def receives_own_joins(self) -> bool:
+        """Whether the notice that the client has joined a channel goes to the client, too."""
+        return False
+
+
+class BadFrame(Exception):
+    """An undecodable frame. ``reply``: the payload to answer with (None: no answer). ``close``: the code to
+    close the connection with (0: it stays open)."""
+
+    TEXT: Final = "数据不合法".encode()
+    """The bare text frame with which the original servers answer such a frame."""
+
+    def __init__(self, reply: bytes | None, close: int = 0) -> None:
+        super().__init__("not a request of this dialect")
+        self.reply = reply
+        self.close = close
+
+
+class Outcome(IntEnum):
+    """The result of a push to one target."""
+
+    NOT_SENT = 0
+    """No receiver is online. The message id may be used again."""
+    SENT = 1
+    """A receiver has got it."""
+    REPEATED = 2
+    """The message id was accepted before. Nothing was delivered again."""
+    FAILED = 3
+    """The user is on another node, which has not received it. The message id may be used again."""
+    PARTLY = 4
+    """For an app or a room: some nodes have received it, at least one has not."""
+    PENDING = 5
+    """No receiver is online. It is delivered if the user logs in within the time limit."""
+    STORED = 6
+    """It is in the message log, from which sessions that use stored messages receive it."""
+    REFUSED = 7
+    """It can never be accepted: it is too long for its channel, for example."""
+    UNKNOWN = 8
+    """The user is not on this node, and the registry does not say whether on another one. The message id may
+    be used again."""
+
+
+ACCEPTED: Final = frozenset({Outcome.SENT, Outcome.PARTLY, Outcome.PENDING, Outcome.STORED})
+"""Outcomes after which the message id must not be used again."""
+
+YIELD_TARGETS: Final = 256
+"""Number of targets of a large push after which the event loop runs."""

@@ -1,0 +1,301 @@
+"""The features and foreign dialects of this server, in the order in which a node builds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache, partial
+from importlib import import_module
+from importlib.machinery import PathFinder
+from importlib.util import find_spec, module_from_spec
+from operator import attrgetter
+from types import ModuleType
+from typing import Any, Final
+
+from msgspec.structs import fields
+
+from imserver import FEATURES
+from imserver.gateway.auth import rules
+from imserver.gateway.auth.tenants import AppObjection
+from imserver.gateway.config import load
+from imserver.gateway.config.settings import Config, TenantSettings
+from imserver.gateway.config.values import CORE as CORE_SETTINGS
+from imserver.gateway.config.values import Declarations, Locations, fold
+from imserver.gateway.core.core import Core, Parts
+from imserver.gateway.errors import HTTP_PROBLEMS, HttpProblem, StartError
+from imserver.gateway.storage.numbers import GivenNumbers
+from imserver.gateway.storage.tables import CORE_TABLES, StoreTables, Table
+from imserver.plugin import VERSION
+from imserver.plugin.feature import FeatureRow, SettingsRow
+
+CORE: Final = ("imserver.gateway.dialects.cmd", "imserver.gateway.dialects.sse")
+"""Packages of the core's own dialects, which every node has."""
+
+ALL: Final = "all"
+"""Stands for all features of this server in the setting ``features``."""
+GROUP: Final = "imserver.features"
+"""The entry points of features of other distributions: name of the feature → its ``FEATURE``."""
+
+
+def load_core() -> tuple[FeatureRow, ...]:
+    """Import the rows of the core's own dialects."""
+    return tuple(import_module(package).FEATURE for package in CORE)
+
+
+def with_core(features: Sequence[FeatureRow]) -> tuple[FeatureRow, ...]:
+    """The features of a node and the core's own dialects, in the order in which a node builds them: what
+    the dialects use comes before them."""
+    core = load_core()
+    used = {name.removesuffix("?") for row in core for name in row.uses}
+    before = [feature for feature in features if feature.name in used]
+    return (*before, *core, *(feature for feature in features if feature.name not in used))
+
+
+def load_features(config: Config) -> tuple[FeatureRow, ...]:
+    """Import the features that a node with this configuration has (setting ``features``): those of this
+    server in their order, then those of other distributions. Raises StartError."""
+    return _load(config.features)
+
+
+def problems_of(features: Iterable[FeatureRow]) -> list[HttpProblem]:
+    """The HTTP problems of the core and of features, by status."""
+    rows = [row for each in features for row in each.operations]
+    named = (each for row in rows for each in (*row.shared_problems, *row.problems))
+    return sorted(dict.fromkeys((*HTTP_PROBLEMS.values(), *named)), key=attrgetter("status"))
+
+
+def _load(wanted: tuple[str, ...] | None) -> tuple[FeatureRow, ...]:
+    has_all = wanted is None or ALL in wanted
+    own = [package for package in FEATURES if has_all or _name(package) in (wanted or ())]
+    names = {ALL, *map(_name, FEATURES)}
+    return (
+        *(import_module(package).FEATURE for package in own),
+        *(_load_other(name) for name in dict.fromkeys(wanted or ()) if name not in names),
+    )
+
+
+def _load_other(name: str) -> FeatureRow:
+    """Import a feature of another distribution. Raises StartError."""
+    from importlib.metadata import entry_points  # for these features only
+
+    entries = entry_points(group=GROUP, name=name)
+    if fold(name) in CORE_SETTINGS.names:
+        raise StartError(f"there is no feature {name!r}; a section of the core's settings has this name")
+    offers = ", ".join(sorted(entry.dist.name for entry in entries if entry.dist is not None))
+    if not entries:
+        names = ", ".join(map(_name, FEATURES))
+        raise StartError(
+            f"there is no feature {name!r}; there are {names}, and those that installed distributions offer"
+        )
+    if len(entries) > 1:
+        raise StartError(f"the feature {name!r} is offered by several distributions: {offers}")
+    (entry,) = entries
+    try:
+        feature = entry.load()
+    except (Exception, SystemExit) as error:
+        raise StartError(
+            f"the feature {name!r} of {offers} cannot be loaded: {error!r}"
+            f" (imserver.plugin has version {VERSION})"
+        ) from error
+    if not isinstance(feature, FeatureRow) or feature.name != name:
+        raise StartError(f"the feature {name!r} of {offers}: {entry.value} is no FeatureRow of this name")
+    taken = {table.name for table in tables_of_server()} if feature.tables else ()
+    start = f"{name.replace('-', '_')}_"
+    for table in feature.stored.tables:
+        if table.name in taken or not table.name.startswith(start):
+            raise StartError(
+                f"the feature {name!r} of {offers}: the table {table.name} must have a name of its own that "
+                f"begins with {start}"
+            )
+    return feature
+
+
+def offered_commands() -> Iterator[Mapping[str, Any] | Exception]:
+    """The commands of the features of this server, then those of installed distributions, or why one cannot
+    be loaded.
+
+    Settings do not count: this is for commands, which run without them.
+    """
+    from importlib.metadata import entry_points  # as for a node that names one
+
+    for feature in _load(None):
+        yield feature.commands()
+    for name in sorted({entry.name for entry in entry_points(group=GROUP)}):
+        try:
+            yield _load_other(name).commands()
+        except (StartError, ImportError) as error:
+            yield error
+
+
+@cache
+def declarations_of(features: tuple[FeatureRow, ...]) -> Declarations:
+    """All settings of a node with these features. Forked nodes share those of their supervisor."""
+    rows = [row for each in features for row in each.settings.sections.items()]
+    for feature in features:
+        kind = feature.settings.sections.get("apps.*")
+        if kind is not None and any(field.required for field in fields(kind)):
+            raise StartError(f"the feature {feature.name!r}: settings of an app have defaults")
+    names = {feature.name for feature in features}
+    return Declarations(
+        [(name, kind) for name, kind in rows if kind is not None and name != "apps.*"],
+        [kind for name, kind in rows if kind is not None and name == "apps.*"],
+        {name.removeprefix("apps.*.") for name, kind in rows if kind is None},
+        lambda: [key for each in FEATURES if _name(each) not in names for key in _keys_of(each)],
+        [dialect.name for feature in (*load_core(), *features) for dialect in feature.dialects],
+    )
+
+
+@cache
+def _keys_of(package: str) -> tuple[str, ...]:
+    """The settings of a feature of this server that the node does not have."""
+    settings: SettingsRow = getattr(_declared(package), "SETTINGS", SettingsRow())
+    return tuple(settings.keys)
+
+
+def _declared(package: str, name: str = "declared") -> ModuleType | None:
+    """What a feature of this server declares that the node does not have; None: nothing.
+
+    The module of this name is loaded without its package, and not kept. A node without the feature saves the
+    memory of the others.
+    """
+    full = f"{package}.{name}"
+    try:
+        folder = find_spec(package)
+    except ImportError:
+        return None  # the folder is not there
+    folders = None if folder is None else folder.submodule_search_locations
+    spec = None if folders is None else PathFinder.find_spec(full, folders)
+    if spec is None or spec.loader is None:
+        return None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def load_with_locations(
+    path: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    parse: Callable[[str, str], Any] | None = None,
+) -> tuple[Config, Locations]:
+    """The settings of the core and of the features that they name; see
+    :func:`imserver.gateway.config.load.load_with_locations`."""
+
+    def others() -> dict[str, load.ReadOther]:
+        # Also of the dialects that a node does not have.
+        modules = (_declared(package, "settings_file") for package in FEATURES)
+        return {each.SUFFIX: each.read for each in modules if each is not None}
+
+    def declare(wanted: tuple[str, ...] | None) -> Declarations:
+        return declarations_of(_load(wanted))
+
+    return load.load_with_locations(path, environ, overrides, declare, others, parse)
+
+
+def load_config(
+    path: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Config:
+    """The settings of :func:`load_with_locations`."""
+    return load_with_locations(path, environ, overrides)[0]
+
+
+def build_parts(feature: FeatureRow, core: Core) -> Parts:
+    """Build the parts of a feature. Raises StartError, also if its node messages and queries have names that
+    another feature may have."""
+    before = _node_names(core)
+    parts = feature.build(core)
+    start = f"{feature.name}."
+    if feature.name not in map(_name, (*CORE, *FEATURES)):
+        for name in _node_names(core) - before:
+            if not name.startswith(start):
+                raise StartError(
+                    f"the feature {feature.name!r}: the node message or query {name} must have a name that "
+                    f"begins with {start}"
+                )
+    return parts
+
+
+def _node_names(core: Core) -> set[str]:
+    """The names of node messages and queries that have a function."""
+    messages = core.node_messages
+    return {*core.queries.names, *(() if messages is None else messages.names)}
+
+
+def tables_of(features: Sequence[FeatureRow]) -> StoreTables:
+    """The tables of a node with these features."""
+    own = set(map(_name, FEATURES))
+    others = (feature.stored for feature in features if feature.name not in own and feature.tables)
+    return StoreTables(partial(tables_of_server, tuple(features)), tuple(others))
+
+
+@cache
+def tables_of_server(features: tuple[FeatureRow, ...] = ()) -> tuple[Table, ...]:
+    """The tables of the core and of all features of this server, in the order of their deletion: of features
+    before those that they use.
+
+    A node erases rows of features that it does not have, too.
+    """
+    present = {feature.name: feature.stored.tables for feature in features}
+    tables: list[Table] = []
+    for package in reversed(FEATURES):
+        if (name := _name(package)) in present:
+            tables += present[name]
+        else:
+            tables += getattr(_declared(package), "TABLES", ())
+    return (*tables, *CORE_TABLES)
+
+
+def numbers_of_server() -> tuple[GivenNumbers, ...]:
+    """The numbers of features of this server that a restored database does not give again, also of those that
+    a node does not have: ``NUMBERS`` of their module ``declared``."""
+    modules = map(_declared, FEATURES)
+    return tuple(each for module in modules for each in getattr(module, "NUMBERS", ()))
+
+
+def objection_of(features: Sequence[FeatureRow]) -> AppObjection:
+    """A function that checks the settings of an app for the core and ``features``. It reads files of keys."""
+    own = (each.settings.objection for each in features)
+    checks = [rules.objection, *(each for each in own if each is not None)]
+    has_log = any(each.name == "messages" for each in features)
+
+    def objection(name: str, settings: TenantSettings) -> str:
+        text = next(filter(None, (check(name, settings) for check in checks)), "")
+        if text or has_log or not any(row.history for row in settings.channels.values()):
+            return text
+        return "channels: a stored history needs the feature messages"
+
+    return objection
+
+
+def check(config: Config, locations: Locations) -> None:
+    """Check the setting ``features``, and what features demand of settings and of apps in the configuration.
+
+    Raises StartError, with the place of the setting.
+    """
+    features = load_features(config)
+    names = [each.name for each in features]
+    for position, feature in enumerate(features):
+        for used in feature.uses:
+            name = used.removesuffix("?")
+            if name not in names and name == used:
+                raise locations.wrong("features", f"{feature.name} needs {name}")
+            if name in names[position:]:
+                raise locations.wrong("features", f"{feature.name} uses {name}: name {name} before it")
+    rows = (*load_core(), *features)
+    served = [row.path for each in rows for row in each.routes]
+    served += [dialect.path for each in rows for dialect in each.dialects if dialect.path]
+    prefixes = {"", *(f"/{path.split('/')[1]}" for path in served)}
+    server = config.server
+    mounts = {f"server.extra_listen[{n}].path": row.path for n, row in enumerate(server.extra_listen)}
+    mounts |= {f"server.extra_hosts[{n}].path": row.path for n, row in enumerate(server.extra_hosts)}
+    for key, path in mounts.items():
+        if path not in prefixes:
+            raise locations.wrong(key, f"no feature serves anything under {path}")
+    rules.check_apps(config, locations, objection_of(features))
+    for feature in features:
+        tuple(feature.settings.check(config, locations) or ())
+
+
+def _name(package: str) -> str:
+    return package.rpartition(".")[2]

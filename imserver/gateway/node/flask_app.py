@@ -1,0 +1,148 @@
+"""The Flask application: pages and HTTP API, JSON errors, request ids, the request log.
+
+Errors outside the API routes get a fitting status and the body
+``{"code","message","temporary","request_id"}``; browsers get a page. Tracebacks are never sent: the log has
+them under the request id.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from flask import Flask, Response, g, request
+from werkzeug.exceptions import HTTPException
+
+from imserver.gateway.errors import HttpProblem, Problems
+from imserver.gateway.http.call import Api
+from imserver.gateway.http.reply import CMD, PROBLEM
+from imserver.gateway.http.views import as_request, create_api, create_stream_view, to_response
+from imserver.gateway.logging import request_id
+from imserver.gateway.node.http_servers import LISTENER_KEY, Servers
+from imserver.gateway.transport.http1 import HttpRequest, pattern_of
+
+log = logging.getLogger(__name__)
+
+_PROBLEMS = {
+    problem.status: problem
+    for problem in (
+        *(Problems.BAD_REQUEST, Problems.UNAUTHORIZED, Problems.NOT_FOUND, Problems.METHOD_NOT_ALLOWED),
+        *(Problems.TIMEOUT, Problems.BODY_TOO_LARGE, Problems.URI_TOO_LONG, Problems.TOO_MANY_REQUESTS),
+        *(Problems.HEADERS_TOO_LARGE, Problems.INTERNAL_ERROR, Problems.NOT_IMPLEMENTED, Problems.NOT_READY),
+    )
+}
+
+
+def create_app(servers: Servers) -> Flask:
+    """The WSGI application of a node. It serves everything on the WSGI server, and on the front server the
+    rest."""
+    app = Flask("imserver", static_folder=None, template_folder=None)
+    app.json.ensure_ascii = False  # type: ignore[attr-defined]
+    app.url_map.merge_slashes = False  # a path with another spelling is another path
+    app.wsgi_app = _Target(app.wsgi_app, servers.core.config.root)  # type: ignore[method-assign]
+    api = servers.api
+    requests = _Requests(api, servers)
+    app.before_request(requests.begin)
+    app.after_request(requests.end)
+    app.register_blueprint(create_api(api))
+    app.register_blueprint(create_stream_view(servers.streams, api.limits.public_body_bytes))
+    for feature in servers.features:
+        if feature.views is not None:
+            for blueprint in feature.views(False)(servers.core, api):
+                app.register_blueprint(blueprint)
+    for path in sorted(servers.websocket_paths):
+        app.add_url_rule(
+            path.replace("*", "<segment>"),
+            f"upgrade_only_{path.strip('/')}",
+            lambda segment="": _to_problem(Problems.NOT_AN_UPGRADE),
+            methods=["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"],
+            provide_automatic_options=False,
+        )
+    app.register_error_handler(HTTPException, requests.answer_http_error)
+    app.register_error_handler(Exception, _answer_unexpected)
+    return app
+
+
+class _Target:
+    """Accepts an absolute request target, ``GET http://host/path`` (RFC 9112 section 3.2.2). Tells Flask the
+    path ``root`` that a proxy has removed, so that links begin with it."""
+
+    def __init__(self, application: Callable[..., Iterable[bytes]], root: str) -> None:
+        self._application = application
+        self._root = root
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        path: str = environ["PATH_INFO"]
+        if path.startswith(("http://", "https://")):
+            environ["PATH_INFO"] = "/" + path.partition("://")[2].partition("/")[2]
+        if self._root:
+            environ["SCRIPT_NAME"] = self._root
+        return self._application(environ, start_response)
+
+
+class _Requests:
+    """Sets id and peer of each request, logs it, and answers errors."""
+
+    def __init__(self, api: Api, servers: Servers) -> None:
+        self._api = api
+        self._websocket_paths = servers.websocket_paths
+        self._log = servers.core.node.request_log
+        self._proxies = servers.core.proxies
+
+    def begin(self) -> Response | None:
+        """Set the request id; refuse a request for another listener."""
+        g.started = time.perf_counter()
+        # One byte more than the API accepts: werkzeug silently cuts a chunked body at its limit, and so the
+        # API itself refuses a body that is too long.
+        request.max_content_length = self._api.limits.body_bytes + 1
+        g.host = self._proxies.client(request.remote_addr or "", request.headers.get("X-Forwarded-For", ""))
+        g.request_id = request_id(request.headers.get("X-Request-Id", ""))
+        if (
+            request.environ.get(LISTENER_KEY) == "websocket"
+            and not self._api.style_of(request.path).everywhere
+            and self._websocket_paths.isdisjoint((request.path, pattern_of(request.path)))
+        ):
+            return _to_problem(Problems.NOT_FOUND)
+        return None
+
+    def end(self, response: Response) -> Response:
+        """Log the request."""
+        read: HttpRequest | None = g.get("http_request")
+        seconds, by = time.perf_counter() - g.started, "" if read is None else read.by
+        status, size = response.status_code, response.content_length or 0
+        self._log.add(request.method, request.path, status, seconds, g.host, size, g.request_id, by)
+        return response
+
+    def answer_http_error(self, error: Exception) -> Any:
+        """Answer an error that Flask or werkzeug found: with an error body, or in the style of the API."""
+        assert isinstance(error, HTTPException)
+        # Their frames know the request, which knows the error. When the garbage collector found 800 of these
+        # circles, it held the loop for 70 ms.
+        error.__traceback__ = error.__context__ = None
+        status = error.code or 500
+        if status < 400:  # a redirect
+            return error.get_response()
+        problem = _PROBLEMS.get(status)
+        if problem is None:
+            problem = HttpProblem(status, "refused", error.description or error.name, False)
+        style = self._api.style_of(request.path)
+        if style.everywhere and (style is not CMD or status not in (404, 405)):
+            return to_response(style.refuse(problem, as_request()))
+        g.refusal = problem  # a view may answer with a page
+        allow = error.get_response().headers.get("Allow") if status == 405 else None
+        return _to_problem(problem, {"Allow": allow} if allow else {})
+
+
+def _to_problem(problem: HttpProblem, headers: Mapping[str, str] | None = None) -> Response:
+    response = to_response(PROBLEM.refuse(problem, as_request()))
+    response.headers.update(headers or {})
+    return response
+
+
+def _answer_unexpected(error: Exception) -> Response:
+    """Answer an unexpected exception: the log gets the traceback, the client the request id."""
+    extra = {"request": g.get("request_id")}
+    log.error("%s %s failed", request.method, request.path, exc_info=error, extra=extra)
+    return _to_problem(Problems.INTERNAL_ERROR)

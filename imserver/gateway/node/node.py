@@ -1,0 +1,358 @@
+"""The node: its parts, and their lifecycle as an ordered list. The composition root of one process."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import socket
+from collections.abc import Callable, Mapping
+from functools import partial
+from time import monotonic, time
+
+import gevent
+from gevent.event import Event as Signal
+from msgspec import Struct
+
+from imserver.gateway.auth.observer import Act
+from imserver.gateway.auth.principal import Principal
+from imserver.gateway.auth.rates import LastingRates
+from imserver.gateway.auth.tenants import Tenant
+from imserver.gateway.clock import until_beat
+from imserver.gateway.config.settings import Config
+from imserver.gateway.core.core import Core
+from imserver.gateway.core.network import gate_policy, wait_while
+from imserver.gateway.errors import StartError, StorageUnavailable
+from imserver.gateway.hub.expiry import Pings
+from imserver.gateway.logging import RequestLog
+from imserver.gateway.node.feature_list import (
+    build_parts,
+    declarations_of,
+    load_features,
+    objection_of,
+    tables_of,
+    with_core,
+)
+from imserver.gateway.node.http_servers import Application, Servers, close_all, listen, refuse_open_demo
+from imserver.gateway.process import connection_limit
+from imserver.gateway.storage.contract import Changes
+from imserver.gateway.transport.gate import host_of
+from imserver.gateway.transport.listener import wrapped
+
+log = logging.getLogger(__name__)
+
+_TICK_SECONDS = 1.0
+_LAST_REQUESTS_SECONDS = 2.0
+"""Time limit for requests that were running when the drain began."""
+
+
+class Stage(Struct, frozen=True):
+    """Lifecycle functions of one part.
+
+    Parts are set up, then started, in the order of :meth:`Node._stages`. They drain, then stop, in the
+    reverse order. ``setup`` reads stored data. ``setup`` and ``start`` may raise :class:`StartError`.
+    ``drain`` finishes running work and refuses new work. All of them may switch.
+    """
+
+    name: str
+    setup: Callable[[], object] = lambda: None
+    start: Callable[[], object] = lambda: None
+    drain: Callable[[], object] = lambda: None
+    stop: Callable[[], object] = lambda: None
+
+
+class Node:
+    """One process: its parts and their lifecycle.
+
+    ``create_application`` makes the WSGI application of this node (pages, and routes that the front server
+    does not answer itself). ``listeners``: listening sockets ``"http"`` and ``"websocket"`` from the
+    supervisor, which the node closes at its end. Without them it binds its own.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        request_log: RequestLog,
+        create_application: Callable[[Servers], Application],
+        listeners: Mapping[str, socket.socket] | None = None,
+    ) -> None:
+        features = load_features(config)
+        self._features = with_core(features)
+        self.core = Core(
+            config=config,
+            request_log=request_log,
+            objection=objection_of(features),
+            declared=declarations_of(features),
+            answers=[each.answers for each in features if each.answers is not None],
+            wires={each.name: each.wire for each in self._features},
+            tables=tables_of(features),
+        )
+        self._names = [feature.name for feature in features]
+        self._only_local = False
+        """Whether other nodes reach this one from the same machine only."""
+        self.servers: Servers
+        self._reread = config
+        """The configuration as last read."""
+        self._create_application = create_application
+        self._listeners = listeners
+        self._sockets: Mapping[str, socket.socket] = {}
+        self._stages: tuple[Stage, ...] = ()
+        self._rates: tuple[LastingRates, ...] = ()
+        """Nodes of a cluster count in Redis."""
+        self._stopped = Signal()
+
+    def _make_stages(self) -> tuple[Stage, ...]:
+        """The parts with a lifecycle, in the order of their start."""
+        core, member = self.core, self.core.member
+        return (
+            Stage("data folder", stop=core.node.data.stop),
+            *(Stage("rates", setup=each.start, stop=each.write) for each in self._rates),
+            Stage("store", setup=core.store.start, stop=core.store.close),
+            Stage("requests to the outside", stop=core.outgoing.close),
+            Stage("request log", stop=core.node.request_log.flush),
+            Stage("pending pushes", drain=core.pending.pass_on),
+            Stage("connections", drain=core.draining.close_clients, stop=core.network.poller.close),
+            Stage("work of clients", drain=core.draining.end_work),
+            Stage("registry", start=self._join, stop=core.registry.stop if member is None else member.stop),
+            self._periodic_work(),
+            *(Stage(name, stop=feature.stop) for name, feature in core.features.items()),
+            Stage(
+                "servers",
+                start=lambda: self.servers.open(self._sockets),
+                drain=self._drain_servers,
+                stop=self.servers.close,
+            ),
+            self._garbage_collector(),
+        )
+
+    def _periodic_work(self) -> Stage:
+        core, settings = self.core, self.core.config.websocket
+        ping_seconds, silent_seconds = settings.client_ping_seconds, settings.client_silent_seconds
+        pings = Pings(core.network.context, core.metrics, ping_seconds, silent_seconds)
+        runs = (
+            lambda: core.network.sweep.run_sweeps(settings.sweep_seconds),
+            *([core.network.sweep.run_pings] if settings.ping_seconds else []),
+            pings.run,
+            self._tick,
+            core.store.run,
+            core.pending.run,
+            *(each.run for each in self._rates),
+            *([core.channels.subscriptions.run] if core.config.clustered else []),
+            *(run for feature in core.features.values() for run in feature.run),
+        )
+        greenlets: list[gevent.Greenlet[..., None]] = []
+
+        def stop() -> None:
+            # A greenlet that is killed inside a database driver may take this for a failed connection and
+            # continue. So it is killed repeatedly.
+            deadline = monotonic() + 5.0
+            while any(not each.dead for each in greenlets) and monotonic() < deadline:
+                gevent.killall(greenlets, block=False)
+                gevent.joinall(greenlets, timeout=0.2)
+
+        return Stage("periodic work", start=lambda: greenlets.extend(map(gevent.spawn, runs)), stop=stop)
+
+    def _garbage_collector(self) -> Stage:
+        """Exclude everything that was built from garbage collection, because it lives long."""
+        unwatch: list[Callable[[], None]] = []
+
+        def start() -> None:
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(50_000, 20, 100)
+            # gevent records the parent of each greenlet. Nobody uses it, and it takes two thirds of a
+            # greenlet's cost.
+            gevent.config.track_greenlet_tree = False
+            unwatch.append(self.core.metrics.watch_collector())
+
+        return Stage("garbage collector", start=start, stop=lambda: [call() for call in unwatch])
+
+    # --- start ----------------------------------------------------------------------------------------------
+
+    def start(self, listeners: bool = True) -> None:
+        """Build everything, listen and serve. ``listeners`` False: under another server, which owns them.
+        Raises :class:`StartError` with a one-line message."""
+        core = self.core
+        if listeners:
+            self._sockets = self._listeners or {
+                name: wrapped(sock) for name, sock in listen(core.config)[0].items()
+            }
+        try:
+            self._set_up()
+            refuse_open_demo(core.config, core.keys.closed, listeners=listeners)
+            if listeners:
+                self.servers.announce(self._sockets)
+            else:
+                core.node.ws_port = core.node.http_port  # the other server has one listener for both
+            for stage in self._stages:
+                core.node.stage = stage.name
+                stage.start()
+        except StartError:
+            close_all(self._sockets)
+            core.store.close()
+            core.node.data.stop()
+            raise
+        core.node.life = "serves"
+        self._report_act("node.start")
+
+    def _set_up(self) -> None:
+        """Build all parts and read stored data. Raises StartError."""
+        core = self.core
+        core.build()
+        for feature in self._features:
+            core.learn_dialects(feature.dialects)
+            core.join(feature.name, build_parts(feature, core))
+            core.metric_rows.append(feature.metrics)
+        core.prepare()
+        self.servers = Servers(core, self._features, self._create_application)
+        core.store.on_changes.append(self.learn_keys)
+        core.store.on_changes.append(core.sessions.learn)
+        core.tenants.report_to(changed=self._learn_app)
+        rates = LastingRates(core.buckets, core.node.data.path, core.node.key_for)
+        self._rates = () if core.config.clustered else (rates,)
+        self._stages = self._make_stages()
+        for stage in self._stages:
+            stage.setup()
+
+    def learn_keys(self, changes: Changes) -> None:
+        """Apply created and revoked API keys. Never switches."""
+        if self.core.keys.learn(changes):
+            self._demo_ended()
+
+    def _learn_app(self, tenant: Tenant) -> None:
+        """Apply a new or changed app. The secret of a stored app ends demo mode."""
+        if tenant.stored and tenant.ends_demo and self.core.keys.close():
+            self._demo_ended()
+
+    def _demo_ended(self) -> None:
+        self.core.logins.reload()
+        log.info("demo mode has ended: requests need a key")
+        if self._only_local:
+            log.warning(
+                "nodes on other machines reach this one after a restart: demo mode listens on loopback"
+            )
+        self._apply_limits()
+
+    def _report_act(self, name: str) -> None:
+        """Tell features what this node does by itself, or because a signal says so."""
+        by = Principal("node", key=self.core.status.lease().node)
+        self.core.observer.acted(Act(name, by))
+
+    def _join(self) -> None:
+        """Join the cluster, before clients can connect. A node alone has its lease already."""
+        core, config = self.core, self.core.config
+        if core.member is None:
+            return
+        only_local = core.keys.demo and not config.server.insecure
+        core.member.start(config.server.public_ws_url, core.node.http_port, only_local, self._names)
+        self._only_local = only_local and not config.cluster.advertise
+
+    def serve_forever(self) -> None:
+        """Return when :meth:`stop` is done."""
+        self._stopped.wait()
+
+    # --- once per second ------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        """Greenlet: check deadlines, late acknowledgements and the delay of the loop, once per second."""
+        core = self.core
+        while True:
+            pause = until_beat(_TICK_SECONDS)
+            expected = monotonic() + pause
+            gevent.sleep(pause)
+            now = monotonic()
+            core.hub.now = int(time())
+            core.metrics.lagged(max(now - expected, 0.0))
+            self._report()
+            core.status.unready()  # so it knows since when
+            if core.member is not None:
+                core.member.elsewhere.count()
+                core.member.database.check()
+            for work in (
+                core.network.flusher.expire,
+                core.network.context.expire,
+                core.logins.expire,
+                partial(core.keys.expire, core.sessions.is_banned),
+                self.servers.expire,
+                core.node.request_log.flush,
+            ):
+                try:
+                    work()
+                except Exception:
+                    log.exception("%s failed", getattr(work, "func", work).__qualname__)
+            core.metrics.slow_readers = core.network.flusher.slow_readers
+            core.metrics.outbox_bytes_now = core.network.flusher.budget.total
+
+    def _report(self) -> None:
+        core = self.core
+        registrar = core.registrar
+        unsettled = registrar is not None and registrar.unsettled()
+        core.registry.report(
+            len(core.network.context.connections), core.status.counts(), core.node.draining, unsettled
+        )
+
+    # --- stop -----------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Drain: refuse new work, finish running work, close clients with 1001 at a limited rate; then
+        stop."""
+        core = self.core
+        if core.node.life == "stops":
+            return
+        core.node.life, core.node.stage = "stops", "delay"
+        self._report()
+        self._report_act("node.drain")
+        gevent.sleep(core.config.drain.delay_seconds)
+        for stage in reversed(self._stages):
+            core.node.stage = stage.name
+            stage.drain()
+        for stage in reversed(self._stages):
+            core.node.stage = stage.name
+            stage.stop()
+        self._stopped.set()
+
+    def _drain_servers(self) -> None:
+        self.core.network.gate.full = True
+        self.servers.drain()
+        # A proxy must not repeat a POST if its connection ends, so idle connections end after a while only:
+        # clients see at their next request that they end.
+        wait_while(lambda: self.servers.connected, 1.0)
+        self.servers.end_idle()
+        wait_while(lambda: self.servers.busy, _LAST_REQUESTS_SECONDS)
+
+    # --- reload ---------------------------------------------------------------------------------------------
+
+    def reload(self, config: Config) -> None:
+        """Apply new keys, apps, origins, limits, and what is logged (SIGHUP). Other settings need a restart.
+        Closes no connection.
+
+        Raises StartError if a limit is too high; then nothing has changed.
+        """
+        core = self.core
+        core.node.max_connections = connection_limit(config)
+        self._reread = config
+        core.tenants.reload(config)
+        core.keys.reload(config)
+        core.page_tokens.reload(config)
+        core.allowed.learn(core.tenants.all())
+        core.logins.reload()
+        for name, feature in core.features.items():
+            try:
+                feature.configure(config)
+            except (StartError, StorageUnavailable) as error:
+                log.error("the settings of %s: %s", name, error)
+        self._apply_limits()
+        core.node.request_log.settings = config.log
+        logging.getLogger("imserver").setLevel(config.log.level.upper())
+        self._report_act("node.reload")
+        core.store.try_refresh()
+        # Closing connections were already subtracted.
+        core.network.gate.recount(host_of(c.peer) for c in core.network.context.connections if c.is_open)
+
+    def _apply_limits(self) -> None:
+        core, config = self.core, self._reread
+        core.idempotency.shared = core.keys.demo
+        limits = config.limits
+        pending = core.pending
+        pending.limit_pushes, pending.limit_bytes = limits.pending_pushes, limits.pending_bytes
+        self.servers.api.reload(config)
+        core.network.gate.set_policy(gate_policy(config, core.node.max_connections, core.keys.demo))

@@ -1,0 +1,222 @@
+"""Runs one node in the foreground: banner, signals, drain, exit."""
+
+import gc
+import json
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+import gevent
+
+from imserver.gateway.config.settings import Config
+from imserver.gateway.errors import StartError
+from imserver.gateway.logging import Logs, log_greenlet_errors, open_logs
+from imserver.gateway.node.http_servers import (
+    Application,
+    LateApplication,
+    Servers,
+    check_listeners,
+    demo_note,
+    refuse_open_demo,
+)
+from imserver.gateway.node.node import Node
+from imserver.gateway.process import hold_signals, take_signals
+from imserver.version import running_version
+
+_log = logging.getLogger(__name__)
+
+
+def run(config: Config, read_config: Callable[[], Config], announce: Callable[[str], object]) -> None:
+    """Serve until a signal, then return after the drain.
+
+    ``read_config`` reads the settings again at each SIGHUP. ``announce`` prints the banner. Raises
+    :class:`StartError` with a one-line message if the server cannot start.
+    """
+    refuse_open_demo(config)
+    serve(
+        config, read_config, lambda node: announce(banner(config, node.servers.addresses, banner_notes(node)))
+    )
+
+
+def serve(
+    config: Config,
+    read_config: Callable[[], Config],
+    started: Callable[[Node], object],
+    listeners: Mapping[str, socket.socket] | None = None,
+    name: str = "",
+) -> None:
+    """Run the node of these settings until a signal, then return after the drain.
+
+    ``started`` is called when the node serves. ``listeners``: sockets to serve instead of binding its own.
+    ``name``: in the log lines, if several nodes share the log. Raises :class:`StartError`.
+    """
+    logs = open_logs(config, name)
+    with ending(config, logs, "the server failed"):
+        log_greenlet_errors(gevent.get_hub())
+        if listeners is None:
+            check_listeners(config)  # first, so that nothing stands above this error
+        for warning in config.warnings:
+            _log.warning("%s", warning)
+        hold_signals()
+        node = Node(config, logs.requests, _application, listeners)
+        node.start()
+        signals = _Signals(node, logs, read_config)
+        signals.install()
+        started(node)
+        if config.app.log_file:  # else the banner shows them
+            for line in node.core.logins.exposure():
+                _log.info("%s", line)
+        for name in sorted({app for key in config.api.keys for app in key.apps}):
+            if node.core.tenants.get(name) is None:
+                _log.warning("api.keys: a key is for the app %s, which does not exist", name)
+        _log.info("started at %s", ", ".join(node.servers.addresses.values()))
+        node.serve_forever()
+        if signals.drain is not None:
+            signals.drain.get()
+        _log.info("stopped")
+
+
+@contextmanager
+def ending(config: Config, logs: Logs, failure: str) -> Iterator[None]:
+    """Log why the server ends if it fails; ``failure``: what has happened. Raises StartError."""
+    try:
+        yield
+    except StartError as error:
+        if config.app.log_file:  # the console shows it anyway
+            _log.error("cannot start: %s", error)
+        raise
+    except Exception as error:
+        _log.exception("%s", failure)
+        raise StartError(f"the server failed: {error}; the log has the traceback") from error
+    finally:
+        logs.close()
+
+
+def _application(servers: Servers) -> Application:
+    """The WSGI application for requests that the front server does not answer."""
+
+    def make() -> Application:
+        # Imported here, because it loads Flask.
+        from imserver.gateway.node.flask_app import create_app
+
+        application = create_app(servers)
+        # As at the end of the start: the new objects live long, so the collector can skip them.
+        gc.freeze()
+        return application
+
+    return make() if servers.core.config.server.http == "wsgi" else LateApplication(make)
+
+
+def banner_notes(node: Node) -> list[str]:
+    """The notes of a node for the banner: demo mode, or the login rule of each app."""
+    core = node.core
+    return [demo_note(core.config)] if core.keys.demo else core.logins.exposure()
+
+
+def banner(config: Config, addresses: Mapping[str, str], notes: Sequence[str], **more: str) -> str:
+    """The text printed at the start: addresses, settings, ``more``, and the ``notes`` of the node."""
+    lines = {
+        **addresses,
+        "server": config.server.http,
+        "data": str(Path(config.server.data_dir).absolute()),
+        "log": config.app.log_file or "console",
+        **more,
+    }
+    text = [
+        f"imserver {running_version()}, pid {os.getpid()}",
+        *(f"  {name:<10} {line}" for name, line in lines.items()),
+    ]
+    text += [f"  {line}" for line in notes]
+    return "\n".join(text)
+
+
+class _Signals:
+    """Signal handlers. They run in their own greenlets, so they may block."""
+
+    def __init__(self, node: Node, logs: Logs, read_config: Callable[[], Config]) -> None:
+        self._node = node
+        self._logs = logs
+        self._read_config = read_config
+        self.drain: gevent.Greenlet[[], None] | None = None
+        self._terminal_matters = terminal_matters()
+
+    def install(self) -> None:
+        for number, handler in (
+            (signal.SIGTERM, self._end),
+            (signal.SIGINT, self._end),
+            (signal.SIGHUP, self._hang_up),
+            (signal.SIGUSR1, self._logs.reopen),
+            (signal.SIGUSR2, self._dump),
+        ):
+            gevent.signal_handler(number, handler, *((number,) if handler == self._end else ()))
+        take_signals()
+
+    def _end(self, number: int) -> None:
+        name = signal.Signals(number).name
+        if self.drain is not None:
+            _log.warning("%s again: stopping at once", name)
+            self._end_at_once(128 + number)
+        _log.info("%s: draining", name)
+        self.drain = gevent.spawn(self._stop)
+
+    def _stop(self) -> None:
+        try:
+            self._node.stop()
+        except Exception:
+            _log.exception("the drain failed: stopping at once")
+            self._end_at_once(1)
+
+    def _end_at_once(self, status: int) -> NoReturn:
+        self._logs.close()
+        os._exit(status)
+
+    def _hang_up(self) -> None:
+        if self._terminal_matters and not has_terminal():
+            if self.drain is None:
+                self._end(signal.SIGHUP)
+            return
+        try:
+            config = self._read_config()
+            refuse_open_demo(config, self._node.core.keys.closed)
+            self._node.reload(config)
+        except StartError as error:
+            _log.error("settings are unchanged: %s", error)
+            return
+        _log.info("settings reloaded: apps, keys, origins, limits, log; other changes need a restart")
+
+    def _dump(self) -> None:
+        loop = gevent.get_hub().loop
+        state = {
+            "active watchers": loop.activecnt,
+            "pending callbacks": loop.pendingcnt,
+            "node": self._node.core.status.state(False, detail=True),
+        }
+        # Objects frozen at the start are invisible to the collector, which is used to find greenlets.
+        gc.unfreeze()
+        try:
+            from gevent.util import format_run_info  # for this only, with pprint and dataclasses
+
+            stacks: list[str] = format_run_info()  # type: ignore[func-returns-value, assignment]
+        finally:
+            gc.freeze()
+        detail = [json.dumps(state, ensure_ascii=False), *stacks]
+        _log.info("greenlets and loop state", extra={"detail": "\n".join(detail)})
+
+
+def terminal_matters() -> bool:
+    """Whether the end of its terminal ends this process. Under nohup SIGHUP is ignored, and it does not."""
+    return has_terminal() and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
+
+
+def has_terminal() -> bool:
+    """Whether this process has an open terminal."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

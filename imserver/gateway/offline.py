@@ -1,0 +1,149 @@
+"""Common parts of commands: the store of the settings, a running server, one line for each error."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pwd
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import click
+
+from imserver.gateway.auth.observer import Act, Observer
+from imserver.gateway.auth.principal import ALL_SCOPES, Principal
+from imserver.gateway.auth.tenants import BadTenant, Tenants, UnknownTenant
+from imserver.gateway.config.settings import Config
+from imserver.gateway.config.values import ConfigError
+from imserver.gateway.errors import ImserverError, StartError, StorageUnavailable
+from imserver.gateway.node.feature_list import (
+    declarations_of,
+    load_config,
+    load_features,
+    objection_of,
+    tables_of,
+)
+from imserver.gateway.storage.store import Store
+from imserver.gateway.terminal import fail
+from imserver.plugin.feature import FeatureRow
+
+Command = TypeVar("Command", bound=Any)
+S = TypeVar("S")
+
+
+def settings_options(command: Command) -> Command:
+    """Options by which a command finds what the server has stored; see :func:`opened`."""
+    command = click.option(
+        "--data-dir", metavar="DIR", help="Folder for the secret, the lock, the SQLite database and uploads."
+    )(command)
+    return click.option("-c", "--config", "path", metavar="FILE", help="Settings, as for serve.")(command)
+
+
+def load_settings(path: str | None, data_dir: str | None) -> Config:
+    """The settings under these options. Raises ConfigError."""
+    return load_config(path, overrides={} if data_dir is None else {"server.data_dir": data_dir})
+
+
+@contextmanager
+def opened(path: str | None, data_dir: str | None) -> Iterator[tuple[Config, Store, Tenants]]:
+    """The settings, and what is stored under them.
+
+    What goes wrong inside is said in one line, and ends the command with status 1.
+    """
+    # What a server would log is said here.
+    logging.getLogger("imserver").addHandler(logging.NullHandler())
+    store: Store | None = None
+    try:
+        settings = load_settings(path, data_dir)
+        folder = Path(settings.server.data_dir)
+        existed = folder.exists()
+        features = load_features(settings)
+        tables = tables_of(features)
+        store = Store(settings.storage, settings.server.data_dir, threaded=False, tables=tables)
+        tenants = _tenants_of(settings, store, features)
+        store.start()
+        yield settings, store, tenants
+        if folder.exists() and not existed:
+            click.echo(f"imserver: created the data folder {folder.absolute()}", err=True)
+    except UnknownTenant as error:
+        fail(f"app {error} does not exist")
+    except (StartError, StorageUnavailable, BadTenant) as error:
+        fail(error)
+    finally:
+        if store is not None:
+            store.close()
+
+
+def url_of_settings() -> str:
+    """Where a server on this machine listens, by the settings of this folder."""
+    try:
+        return f"http://127.0.0.1:{load_config().app.http_port}"
+    except ConfigError:
+        return "http://127.0.0.1:8080"
+
+
+def key_of_settings(url: str) -> str:
+    """The key for everything that the settings of this folder name, as ``imserver serve`` reads them, if the
+    server is on this machine; ``""``: there is none."""
+    if (urlsplit(url).hostname or "localhost") not in ("localhost", "127.0.0.1", "::1"):
+        return ""
+    try:
+        keys = load_config().api.keys
+    except ConfigError:
+        return ""
+    return next((each.key for each in keys if "admin" in each.scopes and not each.apps), "")
+
+
+def record_act(
+    settings: Config, store: Store, name: str, app: str = "", user: str = "", /, **facts: Any
+) -> None:
+    """Tell the features that hear of acts what a command has done: see
+    :class:`imserver.gateway.auth.observer.Act`. ``facts`` are JSON.
+
+    The command is done: what goes wrong here is said, and does not end it.
+    """
+    act = Act(name, Principal("command", ALL_SCOPES, None, key=_system_user()), app, user, facts=facts)
+    with offline_parts(settings, store, Observer) as observers:
+        for feature, observer in observers:
+            try:
+                observer.acted(act)
+            except ImserverError as error:
+                click.echo(f"imserver: the {feature} log lacks this act ({name}): {error}", err=True)
+
+
+@contextmanager
+def offline_parts(settings: Config, store: Store, kind: type[S]) -> Iterator[list[tuple[str, S]]]:
+    """What features are in a command (:attr:`imserver.plugin.feature.FeatureRow.offline`), of this kind: the
+    name of the feature, and the object. Raises StartError."""
+    features = load_features(settings)
+    tenants = cache(lambda: _tenants_of(settings, store, features))
+    with ExitStack() as stack:
+        yield [
+            (feature.name, part)
+            for feature in features
+            if feature.offline is not None
+            for part in stack.enter_context(feature.offline(settings, store, tenants))
+            if isinstance(part, kind)
+        ]
+
+
+def _tenants_of(settings: Config, store: Store, features: tuple[FeatureRow, ...]) -> Tenants:
+    return Tenants(settings, store, None, objection_of(features), declarations_of(features))
+
+
+def _system_user() -> str:
+    """The name of the user who runs this, or their number."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
+def day(seconds: int) -> str:
+    """A time for people; nothing for 0."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M") if seconds else ""

@@ -1,0 +1,334 @@
+"""Resources of a process: data directory, the secret and its derived keys, limit of open files."""
+
+import errno
+import fcntl
+import hashlib
+import hmac
+import logging
+import os
+import resource
+import secrets
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from gevent import monkey
+from msgspec import Struct
+
+from imserver.gateway.config.settings import Config, ServerSettings
+from imserver.gateway.errors import StartError
+from imserver.gateway.threads import synchronise
+
+_log = logging.getLogger(__name__)
+
+SPARE_FILES_OF_A_CLUSTER: Final = 320
+"""Open files of a node with Redis and 60 other nodes, which take three each, other than connections."""
+
+_CPU_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
+SECRET_BYTES: Final = 32
+_BLOCKED_SIGNALS: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+
+def hold_signals() -> None:
+    """Let the signals that would end this process wait until :func:`take_signals`.
+
+    Operators send them as soon as the file ``lock`` has the process id, which is before the server serves.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED_SIGNALS)
+
+
+def take_signals() -> None:
+    """Take the signals that waited, and all others from now on. Their handlers are installed."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED_SIGNALS)
+
+
+def raise_file_limit() -> int:
+    """Raise this process's soft limit of open files to the hard limit and return it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):  # macOS reports an unlimited hard limit but refuses it
+        hard = soft
+    return sys.maxsize if hard == resource.RLIM_INFINITY else hard
+
+
+def openable_files() -> int:
+    """How many files a process of this server may open, after :func:`raise_file_limit`."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return sys.maxsize if hard == resource.RLIM_INFINITY else hard
+
+
+def connection_limit(config: Config) -> int:
+    """How many connections this process may have. Raises the limit of open files.
+
+    Raises StartError if the setting is above that limit.
+    """
+    wanted, files = config.limits.max_connections, raise_file_limit()
+    if wanted > files:
+        raise StartError(
+            f"limits.max_connections {wanted} is above the {files} files that this process may open: "
+            "raise the limit (ulimit -n) or lower the setting"
+        )
+    # A node without Redis has others for logs, listeners and requests.
+    return wanted or max(files - (SPARE_FILES_OF_A_CLUSTER if config.clustered else 64), 1)
+
+
+def cores() -> int:
+    """The cores that this process may use: those of its CPU set, within the quota of its container."""
+    number = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = _CPU_QUOTA.read_text(encoding="ascii").split()
+        number = min(number, -(-int(quota) // int(period)))
+    except (OSError, ValueError):  # no such file; or the quota is "max"
+        pass
+    return max(number, 1)
+
+
+def cannot_listen(host: str, port: int, error: OSError) -> StartError:
+    """The error of an address that is not available; on Linux with the process that listens on the port, if
+    this user may see it."""
+    text = f"cannot listen on {host}:{port}: {error.strerror or error}"
+    pid = listening_process(port) if error.errno == errno.EADDRINUSE else None
+    return StartError(f"{text}, by the process {pid}" if pid else text)
+
+
+def listening_process(port: int) -> int | None:
+    """A process that listens on a port, if this user may see it; only on Linux."""
+    sockets = set()
+    for table in ("tcp", "tcp6"):
+        with suppress(OSError):
+            rows = [line.split() for line in Path("/proc/net", table).read_text("ascii").splitlines()[1:]]
+            # Fields 1, 3 and 9: address and port (hexadecimal), the state (0A: it listens), the inode.
+            ours = [row for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "0A"]
+            sockets |= {f"socket:[{row[9]}]" for row in ours}
+    for file in Path("/proc").glob("[0-9]*/fd/*") if sockets else ():
+        with suppress(OSError):
+            if os.readlink(file) in sockets:
+                return int(file.parts[2])
+    return None
+
+
+def plan_processes(config: Config) -> tuple[Config, str]:
+    """The settings with the number of processes that ``auto`` means on this machine, and a line that says
+    why (``""``: the number is given).
+
+    One per core. Only if each core is to serve more connections than one process may open files, there are
+    more, which share them.
+    """
+    if config.server.processes:
+        return config, ""
+    number, files, limits = cores(), openable_files() - SPARE_FILES_OF_A_CLUSTER, config.limits
+    wanted = number * limits.max_connections
+    many = f"{number} core{'s' * (number > 1)}"
+    why = f"one for each of {many}" if number > 1 else "this machine has one core"
+    if not config.clustered:
+        why = f"{many}, but more than one process needs redis.url" if number > 1 else why
+        number = 1
+    elif limits.max_connections > files > 0:
+        number = -(-wanted // files)
+        why = (
+            f"{many} for {wanted} connections, and one process may open {files + SPARE_FILES_OF_A_CLUSTER} "
+            "files; fewer processes are faster: raise the limit (LimitNOFILE=, ulimit -Hn)"
+        )
+        limits = msgspec.structs.replace(limits, max_connections=-(-wanted // number))
+    server = msgspec.structs.replace(config.server, processes=number)
+    return msgspec.structs.replace(config, server=server, limits=limits), f"processes: {number} ({why})"
+
+
+class Secret(Struct, frozen=True):
+    """The server's secret, from which keys are derived. ``second``: one that is still accepted, while an
+    operator changes the secret; ``b""``: none."""
+
+    first: bytes
+    second: bytes = b""
+
+    @property
+    def accepted(self) -> tuple[bytes, ...]:
+        """The first one, and the second one if there is any."""
+        return (self.first, self.second) if self.second else (self.first,)
+
+    def keys(self, purpose: str) -> tuple[bytes, ...]:
+        """The keys for one purpose: what is new is signed with the first, and each of them verifies."""
+        return tuple(derive_key(each, purpose) for each in self.accepted)
+
+
+def fingerprint_of(secret: bytes) -> str:
+    """What nodes tell each other of a secret, which does not reveal it."""
+    return hashlib.sha256(derive_key(secret, "cluster fingerprint")).hexdigest()[:32]
+
+
+class DataDirectory:
+    """The data directory of the server. A lock in it prevents a second server.
+
+    ``shared``: nodes of one cluster may share the directory; other servers are locked out. The file ``lock``
+    contains the process id of the first owner. After a stop of that owner it is empty; after a crash it names
+    a dead process. The next owner that starts alone writes its own id.
+    """
+
+    def __init__(self, path: str, shared: bool = False) -> None:
+        self.path = Path(path)
+        self._shared = shared
+        self._first = False
+        self._lock = -1
+
+    def start(self) -> None:
+        """Create the directory and take its lock. Never switches. Raises StartError."""
+        file, lock = self.path / "lock", -1
+        try:
+            make_folder(self.path)
+            lock = open_private(file)
+            self._first = first = _locked(lock, fcntl.LOCK_EX)
+            if first:
+                os.ftruncate(lock, 0)
+                os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            if lock >= 0:
+                os.close(lock)
+            raise StartError(
+                f"server.data_dir: {error.filename or file} cannot be used: {error.strerror}"
+            ) from None
+        if (self._shared and not _locked(lock, fcntl.LOCK_SH, 1.0)) or not (first or self._shared):
+            owner = os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(lock)
+            raise StartError(
+                f"server.data_dir: {self.path} is in use by another server (pid {owner})"
+                + (", which is not a node of a cluster" if self._shared else "")
+            )
+        self._lock = lock
+
+    def stop(self) -> None:
+        """Release the lock."""
+        if self._lock >= 0 and self._first:
+            os.ftruncate(self._lock, 0)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """In a forked child: leave the lock to the parent process."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def secrets(self, server: ServerSettings) -> Secret:
+        """The secret of a server with these settings, with the second one. Raises StartError, as
+        :meth:`secret`."""
+        first, second = self.secret(server.secret_file), b""
+        if server.second_secret_file:
+            second = _read_secret(Path(server.second_secret_file))
+        return Secret(first, b"" if second == first else second)
+
+    def secret(self, secret_file: str = "") -> bytes:
+        """The server's secret, from ``secret_file`` or from this directory, where the first start creates it.
+
+        Raises StartError if it cannot be read or has less than 32 bytes, or if it is missing while a server
+        runs, which has it in memory.
+        """
+        path = Path(secret_file) if secret_file else self.path / "secret"
+        try:
+            if not secret_file and not path.exists():
+                self._make_secret(path)
+        except OSError as error:
+            raise StartError(f"the secret {path} cannot be read or made: {error.strerror}") from None
+        return _read_secret(path)
+
+    def _make_secret(self, path: Path) -> None:
+        lock = None if self._lock >= 0 else DataDirectory(str(self.path))
+        if lock is not None:  # a command
+            try:
+                lock.start()
+            except StartError as error:
+                raise StartError(f"the secret {path} does not exist, and cannot be made: {error}") from None
+        try:
+            _write_secret(path)
+        finally:
+            if lock is not None:
+                lock.stop()
+
+
+def _read_secret(path: Path) -> bytes:
+    try:
+        secret = path.read_bytes().strip()
+    except OSError as error:
+        raise StartError(f"the secret {path} cannot be read or made: {error.strerror}") from None
+    if len(secret) < SECRET_BYTES:
+        raise StartError(f"the secret {path} has {len(secret)} bytes; it needs at least {SECRET_BYTES}")
+    if path.stat().st_mode & 0o077:
+        _log.warning("the secret %s can be read by others than its owner; chmod 600 it", path)
+    return secret
+
+
+def make_folder(folder: Path, mode: int = 0o700) -> None:
+    """Create a folder for its owner only, and those above it, so that they survive a power failure. Raises
+    OSError."""
+    if not folder.exists():
+        make_folder(folder.parent, 0o777)
+        folder.mkdir(mode, exist_ok=True)
+        synchronise(folder.parent)
+
+
+def write_all(descriptor: int, content: bytes) -> None:
+    """Write all of it. A disk that is nearly full takes a part before it refuses the rest. Raises OSError."""
+    while content:
+        content = content[os.write(descriptor, content) :]
+
+
+def open_private(path: Path, like: Path | None = None) -> int:
+    """Open a file for reading and writing, or create it for its owner only. Raises OSError.
+
+    What root creates belongs to the owner of ``like`` (None: of the folder), so that the server can open it.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags | os.O_EXCL, 0o600)
+    except FileExistsError:
+        # It keeps its owner: the user of the server could have made it a link to a file of root.
+        return os.open(path, flags, 0o600)
+    if os.geteuid() == 0:
+        with suppress(OSError):  # root of a container may lack the right
+            owner = (like or path.parent).stat()
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    return descriptor
+
+
+def _locked(descriptor: int, kind: int, seconds: float = 0.0) -> bool:
+    """Try to take a lock within ``seconds``. Sharers briefly hold it exclusively at their start."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            return True
+        except OSError:
+            if time.monotonic() >= deadline:
+                return False
+        # The patched function would start a loop in a process that must not have one.
+        monkey.get_original("time", "sleep")(0.01)
+
+
+def _write_secret(path: Path) -> None:
+    # Written under another name first, so that nobody reads a partial secret, even after a crash. If several
+    # servers start at once in one directory, the secret of the first one stays.
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    descriptor = open_private(draft)
+    try:
+        write_all(descriptor, secrets.token_hex(SECRET_BYTES).encode() + b"\n")
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    try:
+        path.hardlink_to(draft)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without hard links
+        draft.rename(path)
+    draft.unlink(missing_ok=True)
+    synchronise(path.parent)
+
+
+def derive_key(secret: bytes, purpose: str) -> bytes:
+    """Derive a key of 32 bytes for one purpose, by HKDF with SHA-256 (RFC 5869). It reveals nothing about the
+    secret or other keys."""
+    key = hmac.digest(b"imserver", secret, hashlib.sha256)
+    return hmac.digest(key, purpose.encode() + b"\x01", hashlib.sha256)

@@ -1,0 +1,175 @@
+"""Publications as clients see them: JSON, in every dialect but those of other servers' clients; or the delta
+from the one before.
+
+Deltas have the format of Fossil (https://fossil-scm.org/home/doc/trunk/www/delta_format.wiki): the size of
+the result, copies from the text before and new text, and a checksum of the result.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from struct import unpack
+from typing import Final
+
+import msgspec
+from msgspec import Raw, Struct
+
+from imserver.gateway.model import Compressed, Event, StreamPart
+
+_LINE_END, _RETURN = b"\n\r"
+_BLANKS: Final = bytes.maketrans(b"\r\n", b"  ")
+
+_encode = msgspec.json.Encoder().encode
+
+
+class StreamView(Struct, omit_defaults=True):
+    """An event of a streamed message as clients see it (:class:`imserver.gateway.model.StreamPart`).
+
+    ``channel`` is empty where the dialect names it elsewhere. ``sender``, ``type`` and ``tags`` are with the
+    whole text only.
+    """
+
+    stream: str
+    piece: int
+    text: str
+    whole: bool = False
+    done: bool = False
+    incomplete: bool = False
+    channel: str = ""
+    sender: str = msgspec.field(default="", name="from")
+    type: str = ""
+    tags: Raw | None = None
+
+
+def stream_view(event: Event, stream: StreamPart, channel: str = "") -> StreamView:
+    """An event of a streamed message for clients."""
+    view = StreamView(
+        stream.id, stream.piece, event.text, stream.whole, stream.done, stream.incomplete, channel
+    )
+    if stream.whole and event.channel is not None:
+        view.sender, view.type, view.tags = event.sender, event.type, raw_or_none(event.channel.tags)
+    return view
+
+
+def payload_of(event: Event) -> bytes:
+    """The payload of a publication as one JSON document. A streamed message has its :class:`StreamView`."""
+    part = event.channel
+    if part is not None and part.stream is not None:
+        return _encode(stream_view(event, part.stream))
+    return event.data or _encode(event.text)
+
+
+def on_one_line(line: bytes) -> bytes:
+    """The same JSON without line ends, which would end an event or a frame."""
+    if _LINE_END in line or _RETURN in line:  # 8 times as fast as b"\n" in line
+        return line.translate(_BLANKS)
+    return line
+
+
+def raw_or_none(document: bytes) -> Raw | None:
+    """JSON to be put into a frame; None for ``b""``."""
+    return Raw(document) if document else None
+
+
+MAX_BYTES: Final = 32768
+"""Longer texts get no delta, because making one may take more than 10 ms."""
+_DIGITS: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz~"
+_BLOCK: Final = 16
+"""Bytes that must be equal in both texts to be found."""
+_SHORTEST: Final = 8
+"""A shorter copy is not shorter than its text."""
+_STEP: Final = 64
+
+
+@lru_cache(64)
+def make_delta(before: bytes, after: bytes) -> bytes | None:
+    """How to make ``after`` from ``before``; None if it is not shorter than ``after``, or they are too long.
+
+    Both are UTF-8, and so is the delta: it splits no character. Never switches.
+    """
+    if max(len(before), len(after)) > MAX_BYTES:
+        return None
+    parts = [_number(len(after)), b"\n"]
+    done = 0
+    for start, end, origin in _copies(before, after):
+        if start > done:
+            parts += (_number(start - done), b":", after[done:start])
+        parts += (_number(end - start), b"@", _number(origin), b",")
+        done = end
+    if done < len(after):
+        parts += (_number(len(after) - done), b":", after[done:])
+    words = after + bytes(-len(after) % 4)  # the checksum: their sum in big-endian order, filled with zeros
+    parts += (_number(sum(unpack(f">{len(words) // 4}I", words)) & 0xFFFFFFFF), b";")
+    delta = b"".join(parts)
+    return delta if len(delta) < len(after) else None
+
+
+def _copies(before: bytes, after: bytes) -> list[tuple[int, int, int]]:
+    """The parts of ``after`` that are also in ``before``: (start, end, place in ``before``)."""
+    size = len(after)
+    prefix = _equal(before, after)
+    suffix = min(_equal(before[::-1], after[::-1]), min(len(before), size) - prefix)
+    copies: list[tuple[int, int, int]] = []
+    _add(copies, after, 0, prefix, 0)
+    position, stop = prefix, size - suffix
+    blocks: dict[bytes, int] = {}
+    if stop - position >= _BLOCK:
+        blocks = {before[at : at + _BLOCK]: at for at in range(len(before) - _BLOCK, -1, -_BLOCK)}
+    while blocks and position + _BLOCK <= stop:
+        origin = blocks.get(after[position : position + _BLOCK])
+        if origin is None:
+            position += 1
+            continue
+        start, end = position, position + _BLOCK
+        least = copies[-1][1] if copies else 0
+        while start > least and origin and after[start - 1] == before[origin - 1]:
+            start, origin = start - 1, origin - 1
+        gap = origin - start
+        while end + _STEP <= stop and after[end : end + _STEP] == before[end + gap : end + gap + _STEP]:
+            end += _STEP
+        while end < stop and end + gap < len(before) and after[end] == before[end + gap]:
+            end += 1
+        _add(copies, after, start, end, origin)
+        position = end
+    _add(copies, after, stop, size, len(before) - suffix)
+    return copies
+
+
+def _add(found: list[tuple[int, int, int]], after: bytes, start: int, end: int, origin: int) -> None:
+    """Add a copy without the parts of characters at its ends, if it is long enough."""
+    while start < end and after[start] & 0xC0 == 0x80:
+        start, origin = start + 1, origin + 1
+    while start < end < len(after) and after[end] & 0xC0 == 0x80:
+        end -= 1
+    if end - start >= _SHORTEST:
+        found.append((start, end, origin))
+
+
+def _equal(one: bytes, other: bytes) -> int:
+    """The number of equal bytes at the beginnings."""
+    low, high = 0, min(len(one), len(other)) + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _number(value: int) -> bytes:
+    digits = bytearray()
+    while True:
+        digits.append(_DIGITS[value & 63])
+        value >>= 6
+        if not value:
+            return bytes(digits[::-1])
+
+
+def compressed(event: Event, before: Event | None) -> Compressed:
+    """A publication for a subscriber that reads deltas. ``before``: the last one that it has received (None:
+    it needs the whole payload). Never switches."""
+    payload = payload_of(event)
+    change = None if before is None else make_delta(payload_of(before), payload)
+    data, delta = (payload, False) if change is None else (change, True)
+    return Compressed("msg", event.sender, "", data=data, channel=event.channel, delta=delta)

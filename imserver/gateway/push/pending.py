@@ -1,0 +1,216 @@
+"""Pending pushes: pushes to absent users, which wait for a login.
+
+They wait in the memory of this node until a login or until they expire. When the user logs in on any node,
+they are delivered within about a second, in the order of the pushes. A later push to the same user is queued
+behind them. A node that stops passes its pending pushes to others of its cluster. They are lost if it is
+killed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Iterator
+from time import monotonic
+from typing import Final
+
+import gevent
+from gevent.event import Event as Signal
+from gevent.lock import BoundedSemaphore
+from msgspec import Struct, field
+
+from imserver.gateway.clock import until_beat
+from imserver.gateway.cluster.nodes import ForgetPending, NodeMessages, ToPending
+from imserver.gateway.model import Event, Outcome, Service
+from imserver.gateway.sessions.presence import Presence
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS: Final = 1.0
+LOOK_USERS: Final = 1000
+"""Number of users looked up together."""
+APP_SHARE: Final = 0.75
+"""Part of the free space (not used by other apps) that one app may use."""
+_ENTRY_BYTES: Final = 400
+
+
+class PendingPush(Struct, gc=False):
+    """One push, for ``device`` (None: for all), until the monotonic time ``until``."""
+
+    event: Event
+    device: str | None
+    until: float
+
+    @property
+    def size(self) -> int:
+        """Approximate size in bytes."""
+        return _ENTRY_BYTES + len(self.event.text) + len(self.event.data)
+
+
+class _Queue(Struct, eq=False):
+    """The pushes of one user by number, the oldest first. ``turn`` is locked during delivery."""
+
+    pushes: dict[int, PendingPush] = field(default_factory=dict)
+    turn: BoundedSemaphore = field(default_factory=BoundedSemaphore)
+
+
+class PendingPushes(Service):
+    """Owner of all pending pushes of this node: at most ``limit_pushes``, and at most ``limit_bytes``.
+
+    ``to_user``: that of the reach.
+
+    One app takes at most :data:`APP_SHARE` of the free space, so that no app can use all of it.
+    """
+
+    to_user: Callable[[str, str, Event, str | None], Outcome]
+    presence: Presence
+    limit_pushes: int
+    limit_bytes: int
+    clock: Callable[[], float] = monotonic
+    node_messages: NodeMessages | None = None
+
+    count: int = 0
+    bytes: int = 0
+    expired: int = 0
+    """Pushes that expired before their user came."""
+    _queues: dict[tuple[str, str], _Queue] = field(default_factory=dict)
+    _used: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """App → its pushes, and their bytes."""
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+    _next_expiry: float = float("inf")
+    _filled: Signal = field(default_factory=Signal)
+    """Set while there are pending pushes."""
+
+    def __post_init__(self) -> None:
+        if self.node_messages is not None:
+            self.node_messages.handle({ToPending: self._passed, ForgetPending: self._forget_user})
+
+    def add(self, app: str, user: str, event: Event, seconds: float, device: str | None = None) -> bool:
+        """Store a push for ``seconds``. Return False if there is no room for it. Never switches."""
+        push = PendingPush(event, device, self.clock() + seconds)
+        pushes, used = self._used.get(app, (0, 0))
+        left, left_bytes = self.limit_pushes - self.count, self.limit_bytes - self.bytes
+        if pushes + 1 > APP_SHARE * (left + pushes) or used + push.size > APP_SHARE * (left_bytes + used):
+            return False
+        queue = self._queues.get((app, user))
+        if queue is None:
+            queue = self._queues[app, user] = _Queue()
+        queue.pushes[next(self._numbers)] = push
+        self._count_in(app, 1, push.size)
+        self._next_expiry = min(self._next_expiry, push.until)
+        self._filled.set()
+        return True
+
+    def _count_in(self, app: str, pushes: int, size: int) -> None:
+        self.count += pushes
+        self.bytes += size
+        before = self._used.get(app, (0, 0))
+        self._used[app] = before[0] + pushes, before[1] + size
+        if not self._used[app][0]:
+            del self._used[app]
+
+    def waits_for(self, app: str, user: str) -> bool:
+        """Whether a user has pending pushes. Never switches."""
+        return (app, user) in self._queues
+
+    def deliver(self, app: str, user: str) -> None:
+        """Deliver the pending pushes of a user, if they are online. Switches."""
+        queue = self._queues.get((app, user))
+        if queue is None:
+            return
+        with queue.turn:
+            for number, push in tuple(queue.pushes.items()):
+                if number not in queue.pushes or push.until <= self.clock():
+                    continue  # an expired one is counted in the next round
+                if self.to_user(app, user, push.event, push.device) is Outcome.SENT:
+                    self._drop(app, queue, number)
+                elif push.device is None:
+                    break
+            if not queue.pushes and self._queues.get((app, user)) is queue:
+                del self._queues[app, user]
+
+    def forget(self, app: str) -> None:
+        """Remove all pushes of a deleted app. Never switches."""
+        for key in [key for key in self._queues if key[0] == app]:
+            self._remove(*key)
+
+    def forget_user(self, app: str, user: str) -> None:
+        """Remove all pushes of an erased user, on all nodes. Never switches."""
+        message = ForgetPending(app, user)
+        self._forget_user(message)
+        if self.node_messages is not None:
+            self.node_messages.broadcast(message)
+
+    def _forget_user(self, message: ForgetPending) -> None:
+        if (message.app, message.user) in self._queues:
+            self._remove(message.app, message.user)
+
+    def _remove(self, app: str, user: str) -> None:
+        queue = self._queues.pop((app, user))
+        for number in tuple(queue.pushes):
+            self._drop(app, queue, number)
+
+    def pass_on(self) -> None:
+        """Pass all pushes to nodes that are not stopping, those of one user to the same node. Switches."""
+        node_messages = self.node_messages
+        if node_messages is None:
+            return
+        epochs = [lease.epoch for lease in node_messages.peers() if not lease.draining]
+        for index, ((app, user), queue) in enumerate(list(self._queues.items()) if epochs else ()):
+            epoch = epochs[index % len(epochs)]
+            for number, push in tuple(queue.pushes.items()):
+                seconds = push.until - self.clock()
+                if seconds > 0:
+                    message = ToPending(app, user, push.event, seconds, push.device)
+                    node_messages.send(epoch, message)
+                self._drop(app, queue, number)
+            gevent.sleep(0)
+
+    def _passed(self, message: ToPending) -> None:
+        self.add(message.app, message.user, message.event, message.seconds, message.device)
+
+    def run(self) -> None:
+        """Greenlet: while there are pending pushes, check once per second whether their users are online."""
+        while True:
+            self._filled.wait()
+            gevent.sleep(until_beat(LOOK_SECONDS))
+            try:
+                self.look()
+            except Exception:
+                log.exception("looking for users with pending pushes failed")
+            if not self._queues:
+                self._filled.clear()
+
+    def look(self) -> None:
+        """Drop expired pushes, and deliver to users who are online now."""
+        if self.clock() >= self._next_expiry:
+            self._expire()
+        users: dict[str, list[str]] = {}
+        for app, user in self._queues:
+            users.setdefault(app, []).append(user)
+        for app, names in users.items():
+            for start in range(0, len(names), LOOK_USERS):
+                some = names[start : start + LOOK_USERS]
+                for user, online in zip(some, self.presence.are_online(app, some), strict=True):
+                    if online:
+                        self.deliver(app, user)
+
+    def _expire(self) -> None:
+        now = self.clock()
+        soonest = float("inf")
+        for (app, user), queue in tuple(self._queues.items()):
+            for number, push in tuple(queue.pushes.items()):
+                if push.until <= now:
+                    self._drop(app, queue, number)
+                    self.expired += 1
+                else:
+                    soonest = min(soonest, push.until)
+            if not queue.pushes:
+                del self._queues[app, user]
+        self._next_expiry = soonest
+
+    def _drop(self, app: str, queue: _Queue, number: int) -> None:
+        """Remove one push, unless another greenlet has removed it."""
+        push = queue.pushes.pop(number, None)
+        if push is not None:
+            self._count_in(app, -1, -push.size)

@@ -1,0 +1,546 @@
+"""Pushes: messages of a back end to users, connections, channels and groups.
+
+:class:`Pushes` claims the message ids of the original, :class:`Publishing` sends one event to targets of all
+kinds. Both deliver to users by a :class:`Reach`: :class:`LocalReach` on this node,
+:class:`imserver.gateway.push.routing.ClusterReach` on all nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
+from typing import Final, Protocol, TypeVar
+
+import msgspec
+from msgspec import UNSET, Struct, field
+from msgspec.structs import replace
+
+from imserver.gateway.channels.connections import Connections
+from imserver.gateway.channels.histories import Published
+from imserver.gateway.channels.members import ChannelRefused, check_name, encode_tags
+from imserver.gateway.channels.subscriptions import Channels
+from imserver.gateway.clock import serve_others
+from imserver.gateway.cluster.history import Position
+from imserver.gateway.errors import StorageUnavailable
+from imserver.gateway.hub.fanout import Fanout
+from imserver.gateway.hub.hub import RESERVED, USER_CHANNEL
+from imserver.gateway.metrics import CountsByApp, Metrics
+from imserver.gateway.model import (
+    ACCEPTED,
+    SYSTEM_PREFIX,
+    YIELD_TARGETS,
+    ChannelPart,
+    Event,
+    Limit,
+    Outcome,
+    Service,
+)
+from imserver.gateway.push.idempotency import First, Idempotency, IdReused, RequestResult
+from imserver.gateway.push.pending import PendingPushes
+from imserver.gateway.push.targets import StoredPushes, Target, UserChannels, addressed
+
+_NOT_SENT, _SENT, _REPEATED = Outcome.NOT_SENT, Outcome.SENT, Outcome.REPEATED
+_UNKNOWN: Final = Outcome.UNKNOWN
+_NOT_REACHED: Final = (_NOT_SENT, _UNKNOWN)
+_MAX_CHANNEL_BYTES: Final = Limit.CHANNEL_BYTES
+_SETTLED: Final = ACCEPTED | {_REPEATED}
+_YIELD_PUSHES: Final = 1024
+"""Pushes between two looks at the sockets, 4 to 8 ms. With 256, `bench push --bulk 1000` cost 7 % more."""
+
+_Item = TypeVar("_Item")
+_MEMBERS: Final = 1000
+"""Members of a group that are read together."""
+_encode = msgspec.json.Encoder().encode
+_encode_position = msgspec.msgpack.Encoder().encode
+_decode_position = msgspec.msgpack.Decoder(Position | None).decode
+
+
+def nothing_accepted(outcomes: Collection[Outcome]) -> bool:
+    """Whether a push or publication failed: a target failed, and no target accepted it, now or before.
+
+    Every edge answers it with a temporary error. The same id may be used again.
+    """
+    return Outcome.FAILED in outcomes and _REPEATED not in outcomes and ACCEPTED.isdisjoint(outcomes)
+
+
+class UserPush(Struct, forbid_unknown_fields=True, gc=False):
+    """One message to one user, as a row of a batch. A row with ``user`` ``""`` is not sent."""
+
+    user: str = field(default="", name="userID")
+    msg_id: str = field(default="", name="msgID")
+    text: str = field(default="", name="message")
+
+
+class Reach(Protocol):
+    """Delivers to users. Two implementations: this node, and all nodes. Every call may switch.
+
+    The pushes that were sent are counted here. UNKNOWN: the registry does not answer.
+    """
+
+    def to_user(self, app: str, user: str, event: Event, device: str | None = None) -> Outcome:
+        """Deliver to one user, to all devices or to one."""
+
+    def to_user_once(self, app: str, user: str, event: Event) -> Outcome:
+        """Deliver to one user, unless another node has accepted a push of this id."""
+
+    def to_each(
+        self,
+        app: str,
+        users: Sequence[str],
+        events: Iterable[Event],
+        device: str | None = None,
+        outcomes: list[Outcome] | None = None,
+    ) -> list[Outcome]:
+        """Deliver to each user one event of ``events``, in this order, to all devices or to one.
+
+        Returns the outcomes. If it fails, those that are known are in ``outcomes``, an empty list.
+        """
+
+    def to_each_once(self, app: str, pushes: Sequence[UserPush]) -> tuple[list[Outcome], Sequence[int]]:
+        """Claim and deliver many pushes, each with its own user and id.
+
+        Returns the outcomes, and the indexes of pushes that were not sent because another push holds their id
+        now.
+        """
+
+    def to_app(
+        self, app: str, event: Event, except_user: str = "", except_users: tuple[str, ...] = ()
+    ) -> Outcome:
+        """Deliver to all users of an app except some."""
+
+
+class Pushes(Service):
+    """Pushes with message ids: claims the id, delivers through ``reach``, settles the claim. Every call may
+    switch, and raises QuotaSpent if the app has used up its quota. ``channels``: delivers in apps whose
+    channels of users have a history."""
+
+    ids: Idempotency
+    reach: Reach
+    metrics: Metrics
+    channels: UserChannels | None = None
+
+    def _stores(self, app: str) -> UserChannels | None:
+        """What delivers pushes to users in an app whose channels of users have a history."""
+        return self.channels if self.channels is not None and app in self.channels.apps else None
+
+    def from_back_end(self, app: str, push: UserPush) -> Outcome:
+        """Push of a back end to one user. It names the receiver as its sender, as in the original."""
+        if self.metrics.pushes.stops:
+            self.metrics.pushes.require(app)
+        user, msg_id, channels = push.user, push.msg_id, self._stores(app)
+        # Claimed on this node only: the reach claims in the cluster, in one query with the lookup.
+        key = self.ids.claim(app, msg_id, None, channels is None)
+        if key is None:
+            return _REPEATED
+        outcome = _NOT_SENT
+        try:
+            if user:
+                event = Event("msg", user, push.text, msg_id)
+                deliver = self.reach.to_user_once if channels is None else channels.push
+                outcome = deliver(app, user, event)
+        finally:
+            self.ids.settle(key, outcome in _SETTLED)
+        return outcome
+
+    def from_user(self, app: str, sender: str, push: UserPush) -> Outcome:
+        """Push of a user to another one."""
+        self.metrics.pushes.require(app)
+        claim = self.ids.claim(app, _id_of_user(sender, push.msg_id))
+        if claim is None:
+            return _REPEATED
+        outcome = _NOT_SENT
+        try:
+            if push.user:
+                event, channels = Event("msg", sender, push.text, push.msg_id), self._stores(app)
+                if channels is None:
+                    outcome = self.reach.to_user(app, push.user, event)
+                else:
+                    outcome = channels.push(app, push.user, event, _id_of_user(sender, push.msg_id))
+        finally:
+            self.ids.settle(claim, outcome in ACCEPTED)
+        return outcome
+
+    def to_each(self, app: str, pushes: Sequence[UserPush]) -> list[Outcome]:
+        """Push many messages, each with its own user and message id."""
+        self.metrics.pushes.require(app)
+        if self._stores(app):
+            return [self.from_back_end(app, push) for push in _paced(pushes)]
+        outcomes, waiting = self.reach.to_each_once(app, pushes)
+        # Rare: the same id twice in this call, or in another call at this moment. No claim is held during the
+        # wait, so that two calls never wait for each other.
+        for index in waiting:
+            outcomes[index] = self.from_back_end(app, pushes[index])
+        return outcomes
+
+    def to_app(
+        self,
+        app: str,
+        sender: str,
+        msg_id: str,
+        text: str,
+        by_user: bool = False,
+        except_users: tuple[str, ...] = (),
+    ) -> Outcome:
+        """Push to all users of an app except ``sender`` and ``except_users``. ``by_user``: the sender asks,
+        not the back end."""
+        self.metrics.pushes.require(app)
+        claim = self.ids.claim(app, _id_of_user(sender, msg_id) if by_user else msg_id)
+        if claim is None:
+            return _REPEATED
+        outcome = _NOT_SENT
+        try:
+            if sender:
+                event = Event("msg", sender, text, msg_id)
+                outcome = self.reach.to_app(app, event, sender, except_users)
+                if outcome is _NOT_SENT:
+                    # It counts as sent if no node is known to have missed it, even if no user is online.
+                    outcome = _SENT
+                    self.metrics.pushes[app] += 1
+        finally:
+            self.ids.settle(claim, outcome in ACCEPTED)
+        return outcome
+
+    def to_many(self, app: str, users: Sequence[str], msg_id: str, text: str) -> list[Outcome] | None:
+        """Push one message to many users. Return None if its id was accepted before.
+
+        The id is claimed once. It is accepted if at least one user was reached.
+        """
+        self.metrics.pushes.require(app)
+        claim = self.ids.claim(app, msg_id)
+        if claim is None:
+            return None
+        outcomes: list[Outcome] = []
+        try:
+            events = (Event("msg", user, text, msg_id) for user in users)
+            if channels := self._stores(app):
+                for user, event in _paced(zip(users, events, strict=True)):
+                    outcomes.append(channels.push(app, user, event) if user else _NOT_SENT)
+            else:
+                self.reach.to_each(app, users, events, outcomes=outcomes)
+        finally:
+            self.ids.settle(claim, _SENT in outcomes)
+        return outcomes
+
+
+def _paced(items: Iterable[_Item]) -> Iterator[_Item]:
+    """The items; others are served between."""
+    for number, item in enumerate(items, 1):
+        yield item
+        if not number % YIELD_TARGETS:
+            serve_others()
+
+
+def _failed_if_unknown(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """The outcomes for a caller to whom a user who may be online is a temporary failure."""
+    return [Outcome.FAILED if each is _UNKNOWN else each for each in outcomes]
+
+
+def _id_of_user(user: str, msg_id: str) -> str:
+    """The name under which the message id of a user is claimed.
+
+    It never equals an id of the back end or of another user: U+0000 is in no id. Otherwise a user could claim
+    an id of others, whose push would then count as a repeat.
+    """
+    return f"{user}\0{msg_id}" if msg_id else ""
+
+
+class LocalReach(Service):
+    """See :class:`Reach`; on a node without a cluster."""
+
+    ids: Idempotency
+    fanout: Fanout
+    metrics: Metrics
+
+    def to_user(self, app: str, user: str, event: Event, device: str | None = None) -> Outcome:
+        if not self.fanout.to_sessions(app, user, event, device):
+            return _NOT_SENT
+        self.metrics.pushes[app] += 1
+        return _SENT
+
+    to_user_once = to_user  # no other node has accepted its id
+
+    def to_each(
+        self,
+        app: str,
+        users: Sequence[str],
+        events: Iterable[Event],
+        device: str | None = None,
+        outcomes: list[Outcome] | None = None,
+    ) -> list[Outcome]:
+        # Names are looked up once per call, not once per user. So in to_each_once().
+        to_sessions = self.fanout.to_sessions
+        found: list[Outcome] = [] if outcomes is None else outcomes
+        for user, event in zip(users, events, strict=False):
+            found.append(_SENT if user and to_sessions(app, user, event, device) else _NOT_SENT)
+            if not len(found) % _YIELD_PUSHES:
+                serve_others()
+        self.metrics.pushes[app] += found.count(_SENT)
+        return found
+
+    def to_each_once(self, app: str, pushes: Sequence[UserPush]) -> tuple[list[Outcome], Sequence[int]]:
+        claim, settle, to_sessions = self.ids.claim, self.ids.settle, self.fanout.to_sessions
+        outcomes = []
+        for push in pushes:
+            user, msg_id = push.user, push.msg_id
+            key = claim(app, msg_id)
+            if key is None:
+                outcomes.append(_REPEATED)
+                continue
+            sent = False
+            try:
+                sent = user != "" and to_sessions(app, user, Event("msg", user, push.text, msg_id)) > 0
+            finally:
+                settle(key, sent)
+            outcomes.append(_SENT if sent else _NOT_SENT)
+            if not len(outcomes) % _YIELD_PUSHES:
+                serve_others()
+        self.metrics.pushes[app] += outcomes.count(_SENT)
+        return outcomes, ()
+
+    def to_app(
+        self, app: str, event: Event, except_user: str = "", except_users: tuple[str, ...] = ()
+    ) -> Outcome:
+        if not self.fanout.to_app(app, event, except_user, except_users):
+            return _NOT_SENT
+        self.metrics.pushes[app] += 1
+        return _SENT
+
+
+OnAbsent = Callable[[str, Sequence[tuple[str, Event]]], None]
+"""Called with (app, (user, event) for each user who is not online). May switch."""
+
+
+class Publishing(Service, dict=True):
+    """Sends to targets of all kinds, on all nodes. Every call may switch, and raises QuotaSpent if the app
+    has used up its quota, by its ``counts``."""
+
+    reach: Reach
+    channels: Channels
+    connections: Connections
+    pending: PendingPushes
+    ids: Idempotency
+    counts: CountsByApp
+    on_absent: OnAbsent | None = None
+
+    def __post_init__(self) -> None:
+        self._user_channels = UserChannels(self.channels, self.reach.to_user)
+        self.stored_pushes: StoredPushes = StoredPushes()
+
+    def to_channels(
+        self,
+        app: str,
+        channels: Sequence[str],
+        event: Event,
+        *,
+        except_users: tuple[str, ...] = (),
+        tags: Mapping[str, str] | None = None,
+        with_history: bool = True,
+        key: str = "",
+        digest: int = 0,
+        all_or_none: bool = False,
+    ) -> list[Published | ChannelRefused | IdReused]:
+        """Publish the same to several channels, for a ``key`` once to each. The results have their order.
+
+        REPEATED: it was published before, at this position if this node knows it. No outcome is FAILED: a
+        failed publication is a :class:`ChannelRefused`, as one that is refused. ``digest``: that of the
+        request. :class:`IdReused`: the key belongs to another request in this channel; with ``all_or_none``
+        it is raised before anything is published. The channels of groups, and those of users without a
+        history, have no tags. Raises :class:`ChannelRefused` (``limit``) for too many ``tags``.
+        """
+        if self.counts.stops:
+            self.counts.require(app)
+        encoded_tags = encode_tags(tags) if tags else b""
+
+        def publish(channel: str) -> Published | ChannelRefused:
+            if channel.startswith(RESERVED) and not app.startswith(SYSTEM_PREFIX):
+                target = addressed(Target(channel=channel))
+                if target.user is not UNSET and app in self._user_channels.apps:
+                    return self._to_channel_of_user(
+                        app, target.user, event, 0, encoded_tags, key, with_history
+                    )
+                if target.channel is UNSET:
+                    (outcome,) = self.to_targets(app, [target], event, except_users)
+                    if outcome is Outcome.FAILED:
+                        return ChannelRefused("unavailable", "a node or the database does not answer")
+                    return Published(outcome)
+            try:
+                if not (channel.isascii() and 0 < len(channel) <= _MAX_CHANNEL_BYTES):
+                    check_name(channel)
+                return self.channels.publishing.publish_event(
+                    app,
+                    channel,
+                    replace(event, channel=ChannelPart(channel, tags=encoded_tags)),
+                    except_users=except_users,
+                    with_history=with_history,
+                    key=key,
+                )
+            except ChannelRefused as refused:
+                return refused
+
+        def carry_out(index: int, first: First | None) -> RequestResult[Published | ChannelRefused]:
+            channel = names[index]
+            is_stored = with_history and self.channels.options.is_stored(app, channel)
+            # If this node does not know the position, the log may still know it.
+            if first is not None and (first.result or not is_stored):
+                position = _decode_position(first.result) if first.result else None
+                return Published(Outcome.REPEATED, position), (), b""
+            found = publish(channel)
+            if isinstance(found, ChannelRefused):
+                return found, (), b""
+            return found, (found.outcome,), _encode_position(found.position)
+
+        if not key:
+            return [publish(channel) for channel in channels]
+        names = list(dict.fromkeys(channels))
+        requests = [(_encode((key, channel)).decode(), digest) for channel in names]
+        found = self.ids.carry_out_each(app, requests, carry_out, all_or_none=all_or_none)
+        results = dict(zip(names, found, strict=True))
+        return [results[channel] for channel in channels]
+
+    def to_targets(
+        self,
+        app: str,
+        targets: Sequence[Target],
+        event: Event,
+        except_users: tuple[str, ...] = (),
+        ttl_seconds: float = 0,
+        key: str = "",
+    ) -> list[Outcome]:
+        """Send to each target, in order. A user or connection named by several targets receives the event
+        several times.
+
+        ``except_users`` do not receive it through channels, groups and ``all``. Absent users receive it if
+        they log in within ``ttl_seconds``. ``key``: see :meth:`Channels.publish_event`.
+        """
+        self.counts.require(app)
+        outcomes: list[Outcome] = []
+        users: list[str] = []
+        # Channels of a system have any names: there, `user:1` is not the channel of a user.
+        system = app.startswith(SYSTEM_PREFIX)
+        for target in targets if system else map(addressed, targets):
+            if target.user is not UNSET and target.device is UNSET:
+                users.append(target.user)
+                continue
+            if users:
+                outcomes += self.to_users(app, users, event, ttl_seconds)
+                users = []
+            if target.user is not UNSET:
+                device = None if target.device is UNSET else target.device
+                outcome = self.to_users(app, [target.user], event, ttl_seconds, device)[0]
+            elif target.connection is not UNSET:
+                outcome = self.connections.push(app, target.connection, event)
+            elif target.channel is not UNSET:
+                outcome = self.channels.publishing.publish(app, target.channel, event, except_users, key=key)
+            elif target.group is not UNSET:
+                outcome = self._to_group(app, int(target.group), event, except_users, ttl_seconds)
+            else:
+                outcome = self.reach.to_app(app, event, "", except_users)
+            outcomes.append(outcome)
+        return outcomes + self.to_users(app, users, event, ttl_seconds) if users else outcomes
+
+    def _to_group(
+        self, app: str, group: int, event: Event, except_users: tuple[str, ...], ttl_seconds: float
+    ) -> Outcome:
+        """Send to the members of a group. PARTLY: a node with some of them is known not to receive it."""
+        outcomes, after = set[Outcome](), ""
+        event = replace(event, channel=ChannelPart(f"group:{group}"))
+        while True:
+            try:
+                members = self.channels.histories.stored.members(app, group, after, _MEMBERS)
+            except StorageUnavailable:
+                outcomes.add(Outcome.FAILED)
+                break
+            users = [user for user in members if user not in except_users]
+            outcomes.update(self.to_users(app, users, event, ttl_seconds))
+            if len(members) < _MEMBERS:
+                break
+            after = members[-1]
+        if outcomes <= {Outcome.NOT_SENT}:
+            return Outcome.NOT_SENT
+        if outcomes <= {Outcome.NOT_SENT, Outcome.FAILED}:
+            return Outcome.FAILED
+        return Outcome.PARTLY if outcomes & {Outcome.FAILED, Outcome.PARTLY} else Outcome.SENT
+
+    def to_users(
+        self, app: str, users: Sequence[str], event: Event, ttl_seconds: float = 0, device: str | None = None
+    ) -> list[Outcome]:
+        """Send to users, on all their devices or on one."""
+        if app.startswith(SYSTEM_PREFIX):
+            return [self.connections.push(app, user, event) for user in users]
+        if device is None and event.channel is None and app in self._user_channels.apps:
+            return self._to_channels_of_users(app, users, repeat(event), ttl_seconds)
+        if self.pending.count:
+            self._deliver_pending(app, users)
+        if len(users) == 1:  # most pushes
+            outcomes = [self.reach.to_user(app, users[0], event, device)]
+        else:
+            outcomes = self.reach.to_each(app, users, repeat(event), device)
+        if _NOT_SENT in outcomes or _UNKNOWN in outcomes:
+            self._report(app, users, [event] * len(users), outcomes)
+            for index, (user, outcome) in enumerate(zip(users, outcomes, strict=True) if ttl_seconds else ()):
+                if outcome in _NOT_REACHED and self.pending.add(app, user, event, ttl_seconds, device):
+                    outcomes[index] = Outcome.PENDING
+            outcomes = _failed_if_unknown(outcomes)
+        return outcomes
+
+    def to_each(self, app: str, users: Sequence[str], events: Sequence[Event]) -> list[Outcome]:
+        """Send each user their own event, in this order."""
+        if app.startswith(SYSTEM_PREFIX):
+            push = self.connections.push
+            return [push(app, user, event) for user, event in zip(users, events, strict=True)]
+        if app in self._user_channels.apps:
+            return self._to_channels_of_users(app, users, events)
+        if self.pending.count:
+            self._deliver_pending(app, users)
+        outcomes = self.reach.to_each(app, users, events)
+        if _NOT_SENT in outcomes or _UNKNOWN in outcomes:
+            self._report(app, users, events, outcomes)
+            outcomes = _failed_if_unknown(outcomes)
+        return outcomes
+
+    def _to_channels_of_users(
+        self, app: str, users: Sequence[str], events: Iterable[Event], ttl_seconds: float = 0
+    ) -> list[Outcome]:
+        pairs = _paced(zip(users, events, strict=False))
+        return [self._to_channel_of_user(app, user, event, ttl_seconds).outcome for user, event in pairs]
+
+    def _to_channel_of_user(
+        self,
+        app: str,
+        user: str,
+        event: Event,
+        ttl_seconds: float = 0,
+        tags: bytes = b"",
+        key: str = "",
+        with_history: bool = True,
+    ) -> Published | ChannelRefused:
+        if self.pending.count:
+            self._deliver_pending(app, (user,))
+        try:
+            published, to_user = self._user_channels.publish(app, user, event, tags, key, with_history)
+        except ChannelRefused as refused:
+            return refused
+        waits = False
+        if to_user in _NOT_REACHED:
+            self._report(app, [user], [event], [to_user])
+            if ttl_seconds:  # for sessions that do not subscribe
+                event = replace(event, channel=ChannelPart(f"{USER_CHANNEL}{user}"))
+                waits = self.pending.add(app, user, event, ttl_seconds)
+        if published.outcome is _UNKNOWN:
+            if waits:
+                return Published(Outcome.PENDING)
+            return ChannelRefused("unavailable", "the registry does not answer")
+        return published
+
+    def _deliver_pending(self, app: str, users: Sequence[str]) -> None:
+        pending = self.pending
+        for user in users:
+            if pending.waits_for(app, user):
+                pending.deliver(app, user)
+
+    def _report(
+        self, app: str, users: Sequence[str], events: Sequence[Event], outcomes: Sequence[Outcome]
+    ) -> None:
+        if self.on_absent is not None and _NOT_SENT in outcomes:
+            rows = zip(users, events, outcomes, strict=True)
+            self.on_absent(app, [(user, event) for user, event, outcome in rows if outcome is _NOT_SENT])

@@ -1,0 +1,432 @@
+"""Routing of pushes in a cluster: find the user's nodes, forward, reroute, keep the order.
+
+Messages from one node to another keep their order. A user's move to another node breaks it: a push on its way
+to the old node must be rerouted, while a later push goes directly to the new node. So each push carries its
+sender's number. The sender waits a little after a move (:class:`ReorderDelay`), and the new node drops a
+rerouted push that a later push has overtaken (:class:`ReorderGuard`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import count
+from random import getrandbits
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+import gevent
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from imserver.gateway.clock import retry_pause
+from imserver.gateway.cluster.nodes import NodeMessages, ToApp, ToUser
+from imserver.gateway.cluster.registry import SessionRef
+from imserver.gateway.hub.fanout import Fanout
+from imserver.gateway.hub.hub import Hub
+from imserver.gateway.metrics import Metrics
+from imserver.gateway.model import Event, Outcome, Service
+from imserver.gateway.push.idempotency import CLAIM_SECONDS, LOOK_SECONDS, Idempotency, Waiting
+from imserver.gateway.push.push import UserPush
+from imserver.gateway.sessions.cluster_sessions import ClusterSessions
+
+if TYPE_CHECKING:
+    from imserver.gateway.cluster.redis.registry import RedisRegistry
+
+
+BATCH_TARGETS = 1000
+"""Number of targets looked up together."""
+_NOWHERE: tuple[SessionRef, ...] = ()
+
+
+class ClusterReach(Service):
+    """See :class:`imserver.gateway.push.push.Reach`; on all nodes. Finds users in the registry.
+
+    While the registry does not answer, only users of this node are reached. The outcome of others is UNKNOWN.
+    """
+
+    registry: RedisRegistry
+    node_messages: NodeMessages
+    hub: Hub
+    fanout: Fanout
+    ids: Idempotency
+    reorder_guard: ReorderGuard
+    metrics: Metrics
+    _routes: ReorderDelay = field(default_factory=lambda: ReorderDelay())
+    _origin: int = field(default_factory=partial(getrandbits, 48))
+    _numbers: Iterator[int] = field(default_factory=partial(count, 1))
+
+    # --- the reach ------------------------------------------------------------------------------------------
+
+    def to_user(self, app: str, user: str, event: Event, device: str | None = None) -> Outcome:
+        refs = self.find(app, [user])
+        return self.push(app, user, event, None if refs is None else refs[0], device)
+
+    def to_user_once(self, app: str, user: str, event: Event) -> Outcome:
+        """See :class:`imserver.gateway.push.push.Reach`. Looks up and claims with one query."""
+        if not event.id:
+            return self.to_user(app, user, event)
+        deadline = 0.0
+        while True:
+            answer = self.registry.find_and_claim(app, user, self.ids.name(app, event.id))
+            if answer is None:
+                return self.push(app, user, event, None)
+            refs, claim = answer
+            if claim.state == "mine":
+                break
+            if claim.state == "repeat":
+                return Outcome.REPEATED
+            deadline = deadline or monotonic() + CLAIM_SECONDS
+            if monotonic() > deadline:
+                return Outcome.FAILED
+            gevent.sleep(LOOK_SECONDS)
+        outcome = Outcome.NOT_SENT
+        try:
+            if _are_together(refs):
+                seconds = self._routes.wait_seconds(app, user, refs[0].epoch, self.registry.lease.epoch)
+                if seconds:
+                    gevent.sleep(seconds)
+                    refs = (self._look_up(app, [user]) or [refs])[0]
+            outcome = self.push(app, user, event, refs)
+        finally:
+            self.registry.settle(claim, outcome == Outcome.SENT)
+        return outcome
+
+    def to_each_once(self, app: str, pushes: Sequence[UserPush]) -> tuple[list[Outcome], Sequence[int]]:
+        outcomes: list[Outcome] = []
+        waiting: list[int] = []
+        for start in range(0, len(pushes), BATCH_TARGETS):
+            for outcome in self._push_batch(app, pushes[start : start + BATCH_TARGETS]):
+                if outcome is None:
+                    waiting.append(len(outcomes))
+                outcomes.append(outcome or Outcome.NOT_SENT)
+        return outcomes, waiting
+
+    def _push_batch(self, app: str, pushes: Sequence[UserPush]) -> list[Outcome | None]:
+        """Push those whose id is free. The outcome is None for the others."""
+        refs = self.find(app, [push.user for push in pushes])
+        absent = () if refs is None else {index for index, found in enumerate(refs) if not found}
+        outcomes: list[Outcome | None] = [Outcome.REPEATED] * len(pushes)
+        claims = self.ids.claim_each(app, [push.msg_id for push in pushes], only_here=absent)
+        ended = 0
+        try:
+            for index, (push, id_claim) in enumerate(zip(pushes, claims, strict=True)):
+                if isinstance(id_claim, Waiting):
+                    outcomes[index] = None
+                elif isinstance(id_claim, int):
+                    outcomes[index] = Outcome.NOT_SENT
+                    event = Event("msg", push.user, push.text, push.msg_id)
+                    found = None if refs is None else refs[index]
+                    outcome = outcomes[index] = self.push(app, push.user, event, found)
+                    self.ids.settle(id_claim, outcome == Outcome.SENT)
+                ended = index + 1
+        finally:
+            self.ids.release(claims[ended:])
+        return outcomes
+
+    def to_each(
+        self,
+        app: str,
+        users: Sequence[str],
+        events: Iterable[Event],
+        device: str | None = None,
+        outcomes: list[Outcome] | None = None,
+    ) -> list[Outcome]:
+        results: list[Outcome] = [] if outcomes is None else outcomes
+        coming = iter(events)
+        for start in range(0, len(users), BATCH_TARGETS):
+            batch = users[start : start + BATCH_TARGETS]
+            refs = self.find(app, batch)
+            for index, (user, event) in enumerate(zip(batch, coming, strict=False)):
+                found = None if refs is None else refs[index]
+                results.append(self.push(app, user, event, found, device) if user else Outcome.NOT_SENT)
+        return results
+
+    def to_app(
+        self, app: str, event: Event, except_user: str = "", except_users: tuple[str, ...] = ()
+    ) -> Outcome:
+        here = self.fanout.to_app(app, event, except_user, except_users) > 0
+        others = len(self.node_messages.peers())
+        failed = self.node_messages.broadcast(ToApp(app, except_user, event, except_users))
+        if not here and failed == others:
+            return Outcome.FAILED if failed else Outcome.NOT_SENT
+        self.metrics.pushes[app] += 1
+        return Outcome.PARTLY if failed else Outcome.SENT
+
+    # --- finding and sending --------------------------------------------------------------------------------
+
+    def find(self, app: str, users: Sequence[str]) -> list[tuple[SessionRef, ...]] | None:
+        """The sessions of each user (None: the registry does not answer), after a short wait if one of them
+        has just moved."""
+        refs, own, seconds = self._look_up(app, users), self.node_messages.own_epoch, 0.0
+        for user, each in zip(users, refs or (), strict=False):
+            if _are_together(each):
+                seconds = max(seconds, self._routes.wait_seconds(app, user, each[0].epoch, own))
+        if not seconds:
+            return refs
+        gevent.sleep(seconds)  # while earlier pushes are rerouted; other users may move meanwhile
+        return self._look_up(app, users)
+
+    def _look_up(self, app: str, users: Sequence[str]) -> list[tuple[SessionRef, ...]] | None:
+        """The sessions of each user; ``""`` has none. None: the registry does not answer."""
+        named = [user for user in users if user]
+        others = self.registry.find(app, named) if named else []
+        if others is None:
+            return None
+        refs = iter(others)
+        return [next(refs) if user else _NOWHERE for user in users]
+
+    def push(
+        self,
+        app: str,
+        user: str,
+        event: Event,
+        refs: tuple[SessionRef, ...] | None,
+        device: str | None = None,
+    ) -> Outcome:
+        """Deliver to the user's nodes, or to one device. ``refs`` None: the registry does not answer.
+
+        After a flush of Redis or a lost lease, a user without sessions in the registry may still have one
+        here.
+        """
+        number = next(self._numbers)
+        own = self.registry.lease.epoch
+        if refs is not None and len(refs) == 1 and refs[0].epoch == own and device is None:
+            # Most pushes: one session, on this node.
+            if not self.fanout.to_sessions(app, user, event):
+                return Outcome.NOT_SENT
+            if self._routes.may_be_elsewhere(app, user):
+                self.reorder_guard.reached(app, user, self._origin, number)
+            self.metrics.pushes[app] += 1
+            return Outcome.SENT
+        epochs = {ref.epoch for ref in refs or () if device is None or ref.device == device}
+        reached = failed = 0
+        here = own in epochs or not refs
+        if not here:  # the user may have a session here that the registry does not know yet
+            sessions = (each.session for each in self.hub.sessions_of(app, user))
+            here = any(each is not None and not self.registry.registered(each) for each in sessions)
+        if here and self.fanout.to_sessions(app, user, event, device):
+            reached += 1
+            self.reorder_guard.reached(app, user, self._origin, number)
+        for epoch in epochs - {own}:
+            if device is not None:
+                # It follows the device, also if the user has others elsewhere. A later push must note itself.
+                self._routes.wait_seconds(app, user, epoch)
+            item = ToUser(app, user, event, 0, len(epochs) == 1, self._origin, number, device)
+            sent = self.node_messages.send(epoch, item)
+            reached += sent
+            failed += not sent
+        if reached:
+            self.metrics.pushes[app] += 1
+            return Outcome.SENT
+        if refs is None:  # also without peers: a node that starts meanwhile serves users by itself
+            return Outcome.UNKNOWN
+        return Outcome.FAILED if failed else Outcome.NOT_SENT
+
+
+def _are_together(refs: tuple[SessionRef, ...]) -> bool:
+    """Whether a user's sessions are all on one node. Only then a push that misses them there follows them."""
+    return len(refs) == 1 or (len(refs) > 1 and all(ref.epoch == refs[0].epoch for ref in refs))
+
+
+log = logging.getLogger(__name__)
+
+MAX_HOPS = 3
+"""Limit of the number of reroutings of a push."""
+MAX_REROUTED = 10_000
+RETURN_SECONDS: Final = 3.0
+"""How long pushes to a node that drains wait for users whom it has closed to come back elsewhere."""
+
+
+class Rerouting(Service):
+    """Delivers pushes of other nodes, and reroutes pushes whose user has moved. Owner of one queue per user.
+
+    Between the lookup and the arrival of a push, its user may have logged in on another node, or a login here
+    may still wait for the registry. Such a push waits for the login, or is forwarded to the user's node, in
+    the order of arrival.
+    """
+
+    registry: RedisRegistry
+    node_messages: NodeMessages
+    fanout: Fanout
+    sessions: ClusterSessions
+    reorder_guard: ReorderGuard
+    _queues: dict[tuple[str, str], deque[ToUser]] = field(default_factory=dict)
+    _count: int = 0
+    rerouted: int = 0
+    """Pushes sent on to the node to which their user had moved."""
+    unreached: int = 0
+    """Pushes accepted by a node that reached nobody, overtaken ones included."""
+    _on_unreached: list[Callable[[str, str, Event], object]] = field(default_factory=list)
+    patience: float = 0.0
+    """How many seconds a push waits for a user who is nowhere: :data:`RETURN_SECONDS` while this node
+        drains. Set by :class:`imserver.gateway.core.network.Draining`."""
+
+    def report_to(self, unreached: Callable[[str, str, Event], object]) -> None:
+        """From now on call this with the app, the user and the event of each push that only this node has, if
+        the user was found nowhere. It must not switch."""
+        self._on_unreached.append(unreached)
+
+    @property
+    def waiting(self) -> int:
+        """Pushes that look for their users."""
+        return self._count
+
+    def deliver(self, item: ToUser) -> None:
+        """Deliver here, after waiting pushes of the same user. Never switches."""
+        queue = self._queues.get((item.app, item.user))
+        if queue is None and self._deliver(item):
+            return
+        if self._count >= MAX_REROUTED:
+            self.unreached += 1
+            return
+        self._count += 1
+        if queue is not None:
+            queue.append(item)
+            return
+        self._queues[item.app, item.user] = deque([item])
+        gevent.spawn(self._run, item.app, item.user)
+
+    def _deliver(self, item: ToUser) -> bool:
+        """Deliver, or drop an overtaken push. Return False if the user is not here. Never switches."""
+        app, user = item.app, item.user
+        if item.hops and self.reorder_guard.is_overtaken(app, user, item.origin, item.number):
+            self.unreached += 1
+            return True
+        if not self.fanout.to_sessions(app, user, item.event, item.device):
+            return False
+        self.reorder_guard.reached(app, user, item.origin, item.number)
+        return True
+
+    def _run(self, app: str, user: str) -> None:
+        """Greenlet: process the queue of one user until it is empty."""
+        queue, until = self._queues[app, user], monotonic() + self.patience
+        try:
+            while queue:
+                item = queue[0]
+                if not self._serve(item, until):
+                    self.unreached += 1
+                    if item.alone:
+                        for call in self._on_unreached:
+                            call(app, user, item.event)
+                queue.popleft()
+                self._count -= 1
+        except Exception:
+            log.exception("rerouting pushes of %s in %s failed", user, app)
+            self.unreached += len(queue)
+            self._count -= len(queue)
+        finally:
+            del self._queues[app, user]
+
+    def _serve(self, item: ToUser, until: float) -> bool:
+        """Deliver one push where its user is now, or will be by ``until``. False: that is not possible."""
+        for _ in range(100):
+            if self._deliver(item):
+                return True
+            if not self.sessions.is_beginning(item.app, item.user):
+                break
+            gevent.sleep(0.01)
+        looks = 0
+        while True:
+            refs = self.registry.find(item.app, [item.user])
+            if self._deliver(item):
+                return True
+            if refs is None or not item.alone or item.hops >= MAX_HOPS:
+                return False
+            epochs = {ref.epoch for ref in refs[0]} - {self.node_messages.own_epoch}
+            if epochs or monotonic() >= until:
+                break
+            looks += 1
+            gevent.sleep(retry_pause(looks, 0.02, 0.1))
+        onward = replace(item, hops=item.hops + 1, alone=len(epochs) == 1)
+        sent = sum(self.node_messages.send(epoch, onward) for epoch in epochs)
+        self.rerouted += sent > 0
+        return sent > 0
+
+
+REROUTE_SECONDS = 0.05
+"""Time for rerouting pushes that are on their way to the user's old node."""
+ARRIVED_SECONDS = 1.0
+"""Age at which a push has certainly arrived."""
+MAX_ROUTES = 10_000
+GUARD_SECONDS = 10.0
+"""Time after a login in which rerouted pushes may arrive."""
+
+
+class ReorderDelay:
+    """The last node that received a push of this node, for the most recent users of other nodes.
+
+    Owner of that table. A push to a user of this node is delivered at once, so no later push waits for it.
+    """
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._routes: dict[tuple[str, str], tuple[int, float, float]] = {}
+        """User → (epoch, time of the last push, end of the wait), oldest first."""
+
+    def wait_seconds(self, app: str, user: str, epoch: int, own: int = 0) -> float:
+        """How long a push to ``epoch`` must wait. ``own``: the epoch of this node. Never switches."""
+        if epoch == own and (app, user) not in self._routes:
+            return 0.0
+        now = self._clock()
+        before = self._routes.pop((app, user), None)
+        until = 0.0
+        if before is not None:
+            last, sent_at, until = before
+            if last != epoch and now < max(sent_at, until) + ARRIVED_SECONDS:
+                until = now + REROUTE_SECONDS
+        elif len(self._routes) >= MAX_ROUTES:
+            del self._routes[next(iter(self._routes))]
+        self._routes[app, user] = (epoch, now, until)
+        return max(until - now, 0.0)
+
+    def may_be_elsewhere(self, app: str, user: str) -> bool:
+        """Whether an earlier push of this node to the user may be on its way to another node."""
+        return (app, user) in self._routes or len(self._routes) >= MAX_ROUTES
+
+
+class _Guard(Struct, gc=False):
+    """The guard of a user who has logged in: when it ends, and the last number of each origin."""
+
+    until: float = 0.0
+    numbers: dict[int, int] = field(default_factory=dict)
+
+
+class ReorderGuard:
+    """Recent logins on this node, and the pushes delivered to these users. Owner of that table.
+
+    Never switches. ``origin`` identifies the sender of a push, ``number`` counts its pushes.
+    """
+
+    def __init__(self, hub: Hub, clock: Callable[[], float] = monotonic) -> None:
+        self._hub = hub
+        self._clock = clock
+        self._guards: dict[tuple[str, str], _Guard] = {}
+        self._ends: deque[tuple[float, tuple[str, str]]] = deque()
+        """When the guard of each login ends."""
+
+    def logged_in(self, app: str, user: str) -> None:
+        """A session of the user has begun here."""
+        now, who = self._clock(), (app, user)
+        while self._ends and self._ends[0][0] <= now:
+            _, old = self._ends.popleft()
+            if (guard := self._guards.get(old)) is not None and guard.until <= now:
+                del self._guards[old]
+        until = now + GUARD_SECONDS
+        self._ends.append((until, who))
+        self._guards.setdefault(who, _Guard()).until = until
+
+    def reached(self, app: str, user: str, origin: int, number: int) -> None:
+        """A push has reached the user here."""
+        guard = self._guards.get((app, user))
+        if guard is not None:
+            guard.numbers[origin] = number
+
+    def is_overtaken(self, app: str, user: str, origin: int, number: int) -> bool:
+        """Whether a later push of the same origin has, or may have, reached the user here."""
+        if not self._hub.is_online(app, user):
+            return False
+        guard = self._guards.get((app, user))
+        return guard is None or guard.until < self._clock() or guard.numbers.get(origin, 0) >= number

@@ -1,0 +1,142 @@
+"""The targets of a push, who stores pushes for users and groups, and the channels of users with a history."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec.structs import replace
+
+from imserver.gateway.channels.histories import Published
+from imserver.gateway.channels.members import GROUP_ID, ChannelRefused
+from imserver.gateway.channels.options import has_channel
+from imserver.gateway.channels.subscriptions import Channels
+from imserver.gateway.errors import HttpProblem, Problems
+from imserver.gateway.hub.hub import USER_CHANNEL
+from imserver.gateway.model import ChannelPart, Event, Outcome
+
+Name = Annotated[str, Meta(min_length=1, max_length=512)]
+GroupName = Annotated[str, Meta(pattern=f"^{GROUP_ID.pattern}$", description="A group, by its id.")]
+
+
+class Target(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    """A target of a push: a `user` (with `device`: only on that device), a `connection` by its id, a
+    `channel`, the members of a `group`, or `all` users of the app.
+
+    The channel `user:<id>` is the user with this id, `group:<id>` the group.
+    """
+
+    user: Name | UnsetType = UNSET
+    device: Annotated[str, Meta(max_length=512)] | UnsetType = UNSET
+    connection: Name | UnsetType = UNSET
+    channel: Name | UnsetType = UNSET
+    group: GroupName | UnsetType = UNSET
+    all: bool = False
+
+    def __post_init__(self) -> None:
+        kinds = (self.user, self.connection, self.channel, self.group)
+        if sum(kind is not UNSET for kind in kinds) + self.all != 1:
+            raise ValueError(
+                "A target has one of `user`, `connection`, `channel`, `group`, and `all` that is true"
+            )
+        if self.device is not UNSET and self.user is UNSET:
+            raise ValueError("`device` goes with `user`")
+
+
+def addressed(target: Target) -> Target:
+    """The user or group whose channel a target is; any other target itself."""
+    kind, _, id = ("", "", "") if target.channel is UNSET else target.channel.partition(":")
+    if kind == "user" and id:
+        return Target(user=id)
+    if kind == "group" and GROUP_ID.fullmatch(id):
+        return Target(group=id)
+    return target
+
+
+class PushToStore(Struct, frozen=True, gc=False):
+    """A push that is stored: a message for each target, a user or a group.
+
+    ``key``: it is stored once for each (``""``: it has none). ``digest`` tells it from another push with the
+    same key.
+    """
+
+    targets: Sequence[Target]
+    event: Event
+    key: str = ""
+    digest: int = 0
+
+
+class TargetResult(Struct, frozen=True, gc=False):
+    """What became of the message for one target: STORED, REFUSED for this ``reason``, or FAILED.
+
+    ``id``, ``conversation`` and ``seq``: the position of a stored one.
+    """
+
+    outcome: Outcome
+    reason: str = ""
+    id: int = 0
+    conversation: int = 0
+    seq: int = 0
+
+
+class StoreResult(Struct, frozen=True):
+    """The results of a push, in the order of its targets. ``replayed``: it had been stored before."""
+
+    results: list[TargetResult]
+    replayed: bool = False
+
+
+class StoredPushes:
+    """Stores pushes. Without the messenger nothing is stored."""
+
+    def store_each(self, app: str, pushes: Sequence[PushToStore]) -> list[StoreResult | HttpProblem]:
+        """Store pushes of one app together, in order. A refused one does not stop the others. Switches.
+
+        No two of them may have the same key.
+        """
+        return [Problems.STORE_UNAVAILABLE] * len(pushes)
+
+
+class UserChannels:
+    """Makes a push to a user a publication to the channel of the user.
+
+    The subscribers of the channel receive it from there, with its position. The other sessions of the user
+    receive it as any push. Every call may switch. ``to_user``: that of the reach.
+    """
+
+    def __init__(self, channels: Channels, to_user: Callable[[str, str, Event], Outcome]) -> None:
+        self._channels = channels
+        self._to_user = to_user
+        self.apps = channels.options.history_apps
+        """These apps."""
+
+    def publish(
+        self, app: str, user: str, event: Event, tags: bytes = b"", key: str = "", with_history: bool = True
+    ) -> tuple[Published, Outcome]:
+        """Publish to the channel of a user: the result, and the outcome for the other sessions of the user.
+
+        ``key``, ``with_history``: see :meth:`Channels.publish_event`. Raises :class:`ChannelRefused`; then
+        nobody receives it.
+        """
+        name = f"{USER_CHANNEL}{user}"
+        if not has_channel(user):
+            outcome = self._to_user(app, user, event)
+            return Published(outcome), outcome
+        event = replace(event, channel=ChannelPart(name, tags=tags))
+        published = self._channels.publishing.publish_event(
+            app, name, event, key=key, with_history=with_history
+        )
+        if published.outcome is Outcome.REPEATED:
+            return published, Outcome.REPEATED
+        outcome = self._to_user(app, user, event)
+        if published.outcome is Outcome.NOT_SENT:  # it is in no history
+            published = Published(outcome)
+        return published, outcome
+
+    def push(self, app: str, user: str, event: Event, key: str = "") -> Outcome:
+        """Do what :meth:`publish` does: the outcome. SENT: the history has it."""
+        try:
+            return self.publish(app, user, event, key=key)[0].outcome
+        except ChannelRefused as refused:
+            return refused.outcome

@@ -1,0 +1,157 @@
+"""Connection ids: text that names one connection of the cluster.
+
+An id is the encrypted pair (*birth* of the node's process, number of the connection there). So any node can
+read from an id which process to query. Without the key nobody can make an id, read it, or see that two ids
+belong together. AES-SIV (RFC 5297) authenticates what it encrypts and needs no nonce. The pair is unique, so
+the same connection always has the same id, and no id has to be stored.
+"""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from functools import cached_property
+from itertools import count
+from random import SystemRandom
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from imserver.gateway.cluster.nodes import OtherNodes
+from imserver.gateway.hub.hub import Hub
+from imserver.gateway.process import Secret
+from imserver.gateway.transport.connection import Connection
+from imserver.gateway.transport.states import CLOSING
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESSIV
+
+    from imserver.gateway.cluster.registry import Lease
+
+ID_CHARACTERS: Final = 38
+"""Length of every id: 16 bytes of authentication and 12 of content, in base64 for URLs."""
+NAMED_BY_ID: Final = "client"
+"""The dialect whose users are connections: the name of the user is the id of the connection."""
+_NUMBER_BYTES: Final = 6
+
+
+class Address(NamedTuple):
+    """The location of a connection: the birth of its node's process, and its number there."""
+
+    birth: int
+    number: int
+
+
+def new_birth() -> int:
+    """The random number of this process, unique in the cluster: 48 bits, never 0."""
+    return SystemRandom().randrange(1, 1 << 8 * _NUMBER_BYTES)
+
+
+class ConnectionIds:
+    """Makes and reads ids under the cluster's secret, for the process ``birth``. Owner of the numbers. The
+    cryptography library is loaded with the first id."""
+
+    def __init__(self, secret: Secret, birth: int, purpose: str = "connection ids") -> None:
+        self.birth = birth
+        self.next_number = count(1).__next__
+        """Numbers of connections of this process; each is given once."""
+        self._secret = secret
+        self._purpose = purpose
+
+    def with_purpose(self, purpose: str) -> ConnectionIds:
+        """Ids of the same connections under another key. An id of one kind does not reveal the other."""
+        return ConnectionIds(self._secret, self.birth, purpose)
+
+    @cached_property
+    def _ciphers(self) -> tuple[AESSIV, ...]:
+        """That of new ids, then those of all that are read."""
+        from cryptography.hazmat.primitives.ciphers.aead import AESSIV
+
+        return tuple(map(AESSIV, self._secret.keys(self._purpose)))
+
+    def id_of(self, number: int) -> str:
+        """The id of this process's connection ``number``."""
+        content = self.birth.to_bytes(_NUMBER_BYTES) + number.to_bytes(_NUMBER_BYTES)
+        sealed = self._ciphers[0].encrypt(content, None)
+        return urlsafe_b64encode(sealed).rstrip(b"=").decode()
+
+    def read(self, text: str) -> Address | None:
+        """Return the location of the connection with this id. None: the text is not an id of this cluster."""
+        if len(text) != ID_CHARACTERS or not text.isascii():
+            return None
+        from cryptography.exceptions import InvalidTag
+
+        try:
+            sealed = urlsafe_b64decode(text + "==")
+        except ValueError:
+            return None
+        for cipher in self._ciphers:
+            try:
+                content = cipher.decrypt(sealed, None)
+                break
+            except (InvalidTag, ValueError):
+                continue
+        else:
+            return None
+        address = Address(*map(int.from_bytes, (content[:_NUMBER_BYTES], content[_NUMBER_BYTES:])))
+        # Base64 has spare bits: of several texts that decode alike, only one is the id.
+        return address if urlsafe_b64encode(sealed).rstrip(b"=").decode() == text else None
+
+
+class ConnectionTable:
+    """Connections of this node by their ids. Owner of their numbers, which they get when their ids are first
+    requested; most have none. Never switches."""
+
+    def __init__(self, hub: Hub, ids: ConnectionIds) -> None:
+        self.ids = ids
+        self.secrets = ids.with_purpose("emulation sessions")
+        """Ids that only the client of a connection knows; with them it sends commands in other requests."""
+        self._hub = hub
+        self._by_number: dict[int, Connection] = {}
+
+    def id_of(self, connection: Connection) -> str:
+        """The id of a connection of this node. It never changes."""
+        if connection.encoding.dialect.name == NAMED_BY_ID and connection.user:
+            return connection.user
+        return self.ids.id_of(self._number_of(connection))
+
+    def secret_of(self, connection: Connection) -> str:
+        """The secret id of a connection of this node (:attr:`secrets`). It never changes."""
+        return self.secrets.id_of(self._number_of(connection))
+
+    def _number_of(self, connection: Connection) -> int:
+        if not connection.number:
+            connection.number = self.ids.next_number()
+            if connection.is_open:
+                self._by_number[connection.number] = connection
+        return connection.number
+
+    def find(self, app: str, connection_id: str) -> Connection | None:
+        """The connection with this id, if it is on this node and in service in this app."""
+        hub_app = self._hub.apps.get(app)
+        if hub_app is None:
+            return None
+        for session in hub_app.sessions_of(connection_id):
+            if session.encoding.dialect.name == NAMED_BY_ID:
+                return session
+        if not self._by_number:
+            return None
+        address = self.ids.read(connection_id)
+        if address is None or address.birth != self.ids.birth:
+            return None
+        connection = self.at(address.number)
+        return None if connection is None or connection.app != app else connection
+
+    def at(self, number: int) -> Connection | None:
+        """The connection of this node with this number, if it is in service."""
+        connection = self._by_number.get(number)
+        return None if connection is None or connection.state >= CLOSING else connection
+
+    def node_of(self, connection_id: str, others: OtherNodes | None) -> Lease | None:
+        """The live node, except this one, that has or had the connection with this id."""
+        if others is None:
+            return None
+        address = self.ids.read(connection_id)
+        return None if address is None or address.birth == self.ids.birth else others.born(address.birth)
+
+    def ended(self, connection: Connection, _code: int) -> None:
+        """Handle the end of a connection (``ConnectionContext.ended``)."""
+        # The number stays with the connection: listeners of its end may need the id.
+        self._by_number.pop(connection.number, None)

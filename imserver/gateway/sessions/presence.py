@@ -1,0 +1,264 @@
+"""Presence: which users are online, where their sessions are, and how many there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Final
+
+from msgspec import Struct
+
+from imserver.gateway.cluster.nodes import NodeQueries, OtherNodes, Registry, read
+from imserver.gateway.cluster.registry import Lease
+from imserver.gateway.config.declared import about
+from imserver.gateway.hub.hub import Hub
+from imserver.gateway.model import SYSTEM_PREFIX, Service, is_of_device
+from imserver.gateway.sessions.connection_ids import ConnectionTable
+
+NAMED_CHANNELS: Final = 10_000
+"""Up to this number the channels of an app are counted exactly; above it, once per node with members."""
+BATCH_USERS: Final = 1000
+"""Users whose sessions are queried together."""
+
+ConnectionId = Annotated[str, about("The id of a connection, from presence or channels.", min_length=1)]
+Device = Annotated[str, about("The name that the client gave its device; empty: none.")]
+Dialect = Annotated[str, about("The dialect of the connection: `cmd`, `client`, …")]
+Since = Annotated[int, about("When the session began, in Unix seconds.")]
+Node = Annotated[str, about("The node that holds the connection.")]
+
+
+class SessionInfo(Struct, frozen=True, array_like=True):
+    """One addressed session of a user."""
+
+    connection: ConnectionId
+    device: Device
+    dialect: Dialect
+    since: Since
+    node: Node
+
+    def is_on(self, device: str) -> bool:
+        """Whether its device has this name, or is a part of that device."""
+        return is_of_device(self.device, device)
+
+
+class UserSessions(Struct, frozen=True):
+    """The sessions of each user, in the order of the query. ``missing``: nodes that did not answer."""
+
+    sessions: list[list[SessionInfo]]
+    missing: tuple[str, ...] = ()
+
+
+class Online(Struct, frozen=True):
+    """Whether each of many users is online. ``missing`` names nodes that did not answer: users who are not
+    known to be online may be there."""
+
+    users: list[bool]
+    missing: tuple[str, ...] = ()
+
+
+class AppCount(Struct, frozen=True, array_like=True):
+    """The counts of an app; users with sessions on two nodes count twice. ``names``: its channels on one
+    node, if at most :data:`NAMED_CHANNELS`."""
+
+    users: int
+    sessions: int
+    channels: int
+    names: list[str]
+    subscriptions: int = 0
+
+
+class Counts(Struct, frozen=True):
+    """The counts of each app; ``missing`` names nodes that did not answer."""
+
+    apps: dict[str, AppCount]
+    missing: tuple[str, ...] = ()
+
+
+class NamesQuery(Struct, frozen=True, array_like=True):
+    """Online users of an app on the queried node: at most ``limit``, after the name ``after``."""
+
+    app: str
+    after: str | None
+    limit: int
+
+
+class NamesAnswer(Struct, frozen=True, array_like=True):
+    """``count``: of users of the app here. ``names``: the requested ones, sorted unless they are all."""
+
+    count: int
+    names: list[str]
+
+
+class SessionsQuery(Struct, frozen=True, array_like=True):
+    """Sessions of these users on the queried node; answered in their order."""
+
+    app: str
+    users: Sequence[str]
+
+
+def add_up(counts: Sequence[AppCount]) -> AppCount:
+    """Add the counts of all nodes of an app."""
+    channels = sum(each.channels for each in counts)
+    if all(len(each.names) == each.channels for each in counts):
+        channels = len(set().union(*(each.names for each in counts)))
+    return AppCount(
+        sum(each.users for each in counts),
+        sum(each.sessions for each in counts),
+        channels,
+        [],
+        sum(each.subscriptions for each in counts),
+    )
+
+
+class UserPage(Struct, frozen=True):
+    """Some users of an app of ``total``. ``more``: others follow. ``missing``: nodes without an answer."""
+
+    total: int
+    users: list[str]
+    more: bool = False
+    missing: tuple[str, ...] = ()
+
+
+class Presence(Service):
+    """Which users are online, on all nodes. Stateless. While the registry does not answer, the nodes are
+    asked.
+
+    ``others`` is None without a cluster; then nothing switches. The registry knows which users are online,
+    and the nodes know their names. The registry does not know the users of the client dialect: the id of each
+    contains its node.
+    """
+
+    hub: Hub
+    table: ConnectionTable
+    registry: Registry
+    others: OtherNodes | None = None
+
+    def add_to(self, queries: NodeQueries) -> None:
+        """Answer the queries of other nodes."""
+        queries.add("names", NamesQuery, self._names_here)
+        queries.add("sessions", SessionsQuery, self._sessions_here)
+        queries.add("counts", list[str], self._counts_here)
+
+    def _query(
+        self, kind: str, query: object, leases: Iterable[Lease] | None = None
+    ) -> tuple[dict[str, bytes], list[str]]:
+        return ({}, []) if self.others is None else self.others.query(kind, query, leases)
+
+    def is_online(self, apps: Sequence[str], user: str) -> bool:
+        """Whether a user has a session in one of these apps anywhere. All of them are one question: while the
+        registry does not answer, only users here count if there are several."""
+        if len(apps) == 1:
+            return self.online(apps[0], [user]).users[0]
+        if any(self.hub.is_online(app, user) for app in apps):
+            return True
+        if self.others is None or not user or not apps:
+            return False
+        return any(self.others.registry.find_in_apps(apps, user) or ())
+
+    def are_online(self, app: str, users: Sequence[str]) -> list[bool]:
+        """Whether each of many users of one app has a session anywhere, as far as nodes answer."""
+        return self.online(app, users).users
+
+    def online(self, app: str, users: Sequence[str]) -> Online:
+        """Whether each of many users of one app has a session anywhere, and which nodes did not answer."""
+        here = [self.hub.is_online(app, user) for user in users]
+        away = [user for user, known in zip(users, here, strict=True) if not known and user]
+        if self.others is None or not away:
+            return Online(here)
+        missing: tuple[str, ...] = ()
+        found: Sequence[object] | None = None
+        if not app.startswith(SYSTEM_PREFIX):
+            found = self.others.registry.find(app, away)
+        if found is None:
+            sessions = self.sessions(app, away)
+            found, missing = sessions.sessions, sessions.missing
+        elsewhere = {user for user, refs in zip(away, found, strict=False) if refs}
+        return Online([known or user in elsewhere for user, known in zip(users, here, strict=True)], missing)
+
+    def page(self, app: str, after: str | None, limit: int) -> UserPage:
+        """Users of an app: all, unsorted, if they are at most ``limit`` and ``after`` is None; else up to
+        ``limit`` in the order of names, after the name ``after``."""
+        query = NamesQuery(app, after, limit + 1)
+        own = self._names_here(query)
+        answers, missing = self._query("names", query)
+        total, names = own.count, own.names
+        if answers:
+            parts: list[NamesAnswer] = [own, *read(answers, NamesAnswer).values()]
+            total = sum(answer.count for answer in parts)
+            names = sorted(set().union(*(answer.names for answer in parts)))
+        more = len(names) > limit
+        if after is None and not more:
+            total = len(names)
+        return UserPage(total, names[:limit], more, tuple(missing))
+
+    def sessions(self, app: str, users: Sequence[str]) -> UserSessions:
+        """The addressed sessions of each user, on all nodes."""
+        sessions: list[list[SessionInfo]] = []
+        missing: dict[str, None] = {}
+        for first in range(0, len(users), BATCH_USERS):
+            query = SessionsQuery(app, users[first : first + BATCH_USERS])
+            part = self._sessions_here(query)
+            answers, silent = self._query("sessions", query, self._nodes_of(query))
+            for answer in read(answers, list[list[SessionInfo]]).values():
+                for here, there in zip(part, answer, strict=False):
+                    here += there
+            sessions += part
+            missing |= dict.fromkeys(silent)
+        return UserSessions(sessions, tuple(missing))
+
+    def _nodes_of(self, query: SessionsQuery) -> Iterable[Lease]:
+        """The other nodes that may have sessions of these users."""
+        others = self.others
+        if others is None:
+            return ()
+        if query.app.startswith(SYSTEM_PREFIX):
+            leases = [self.table.node_of(user, others) for user in query.users]
+            return {lease.epoch: lease for lease in leases if lease is not None}.values()
+        peers = others.node_messages.peers()
+        named = [user for user in query.users if user]
+        found = others.registry.find(query.app, named) if peers and named else []
+        if found is None:
+            return peers
+        epochs = {ref.epoch for refs in found for ref in refs}
+        return [lease for lease in peers if lease.epoch in epochs]
+
+    def counts(self, apps: Sequence[str]) -> Counts:
+        """How many users, sessions and channels each app has."""
+        answers, missing = self._query("counts", list(apps))
+        parts = [self._counts_here(apps), *read(answers, list[AppCount]).values()]
+        by_app = zip(apps, zip(*parts, strict=True), strict=True)
+        return Counts({app: add_up(counts) for app, counts in by_app}, tuple(missing))
+
+    # --- this node ------------------------------------------------------------------------------------------
+
+    def _names_here(self, query: NamesQuery) -> NamesAnswer:
+        names, after = self.hub.user_names(query.app), query.after
+        if after is None and len(names) < query.limit:
+            return NamesAnswer(len(names), names)
+        rest = sorted(name for name in names if after is None or name > after)
+        return NamesAnswer(len(names), rest[: query.limit])
+
+    def _sessions_here(self, query: SessionsQuery) -> list[list[SessionInfo]]:
+        app = self.hub.apps.get(query.app)
+        if app is None:
+            return [[] for _ in query.users]
+        id_of, node = self.table.id_of, self.registry.lease.node
+        return [
+            [
+                SessionInfo(id_of(each), each.device, each.encoding.dialect.name, each.since, node)
+                for each in app.sessions_of(user)
+            ]
+            for user in query.users
+        ]
+
+    def _counts_here(self, apps: Sequence[str]) -> list[AppCount]:
+        return [self._counts(name) for name in apps]
+
+    def _counts(self, name: str) -> AppCount:
+        app = self.hub.apps.get(name)
+        if app is None:
+            return AppCount(0, 0, 0, [])
+        users = len(app.users)
+        sessions = sum(len(app.sessions_of(user)) for user in app.users) if app.several else users
+        channels = len(app.channels)
+        names = list(app.channels) if channels <= NAMED_CHANNELS else []
+        return AppCount(users, sessions, channels, names, app.memberships)

@@ -1,0 +1,589 @@
+"""Sessions: logging in under an app's policy, logging out, closing sessions and banning."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+from itertools import chain
+from time import monotonic, time
+from typing import Final
+from weakref import ref
+
+import gevent
+from msgspec import Struct
+from msgspec.structs import replace
+
+from imserver.gateway.auth.login import Logins
+from imserver.gateway.auth.principal import Principal
+from imserver.gateway.auth.rates import LOGIN_NOTICES, Buckets
+from imserver.gateway.auth.rules import LoginDecision
+from imserver.gateway.cluster.nodes import NodeQueries, OtherNodes, read
+from imserver.gateway.errors import CloseCode, LoginRefusal, ReplyCode, StorageUnavailable
+from imserver.gateway.hub.fanout import Fanout
+from imserver.gateway.hub.hub import App, Hub
+from imserver.gateway.metrics import Metrics
+from imserver.gateway.model import Event, Heartbeat, Login, Ping, Reply, is_of_device
+from imserver.gateway.sessions.connection_ids import NAMED_BY_ID
+from imserver.gateway.storage.contract import Changes
+from imserver.gateway.storage.store import Store
+from imserver.gateway.transport.connection import Connection, app_and_user
+from imserver.gateway.transport.dispatch import CommandRow, CommandTable
+from imserver.gateway.transport.states import CLOSING, UNADDRESSED
+
+log = logging.getLogger(__name__)
+
+_OK: Final = Reply(ReplyCode.OK)
+_PONG: Final = Reply(ReplyCode.OK, "pong")
+ENTER_TEXT = "哈喽~"
+EXIT_TEXT = "用户已经离开~"
+ALIVE_SECONDS = 3
+"""Time for an old connection to answer a ping before a login under ``refuse`` replaces it."""
+_LOOKS = 30
+MAX_BANS: Final = 100_000
+"""Number of bans that a node knows."""
+MAX_BAN_SECONDS: Final = 366 * 86400
+"""The longest ban that a request may ask for that ends. One that lasts longer is for good."""
+_FOR_GOOD: Final = 100.0 * MAX_BAN_SECONDS
+"""How long a ban for good lasts."""
+MAX_KICKS: Final = 10_000
+"""Number of kicks that are remembered; more than can happen during one login."""
+
+
+def close_code_of(code: int) -> int:
+    """The close code of a connection that opens with a login, by the reply code of that login."""
+    if code == ReplyCode.UNAUTHORIZED:
+        return CloseCode.NOT_ALLOWED
+    return CloseCode.REFUSED if code == ReplyCode.FAILED else CloseCode.INTERNAL_ERROR
+
+
+class Ban(Struct, frozen=True):
+    """The ban of a user on this node. ``ends``: by the clock of this process. ``reason``: shown to the
+    user."""
+
+    ends: float
+    reason: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """How long it still lasts."""
+        return self.ends - monotonic()
+
+    @property
+    def until(self) -> int | None:
+        """Its end in Unix seconds; None: it is for good."""
+        return None if self.seconds > MAX_BAN_SECONDS else int(time() + self.seconds)
+
+    @property
+    def text(self) -> str:
+        """What the user is told, in one line."""
+        until = self.until
+        end = (
+            "for good" if until is None else f"until {datetime.fromtimestamp(until, UTC):%Y-%m-%d %H:%M UTC}"
+        )
+        return f"banned {end}" + (f": {self.reason}" if self.reason else "")
+
+
+class CloseSessions(Struct, frozen=True, array_like=True):
+    """Close the sessions of these users on the queried node. The answer has the number of closed sessions of
+    each.
+
+    ``device``: only sessions of a device of this name (None: all). ``ban_seconds``: refuse their logins for
+    so long, and tell them the ``reason``. ``online``: users with an addressed session on some node; their
+    older connections are closed too.
+    """
+
+    app: str
+    users: Sequence[str]
+    device: str | None = None
+    ban_seconds: float = 0
+    online: Sequence[str] = ()
+    reason: str = ""
+
+
+class Unban(Struct, frozen=True, array_like=True):
+    """Lift the bans of these users; answered with True."""
+
+    app: str
+    users: Sequence[str]
+
+
+class ClosedSessions(Struct, frozen=True):
+    """The numbers of closed addressed sessions, and the nodes without an answer in time. ``lasting``: the
+    bans are in the database, so nodes that start later know them."""
+
+    closed: list[int]
+    missing: tuple[str, ...] = ()
+    lasting: bool = True
+
+    @property
+    def total(self) -> int:
+        """The sum over all users."""
+        return sum(self.closed)
+
+
+class RecentKicks:
+    """The last kicks. A login that began before a kick and ends after it is refused.
+
+    A kick closes existing sessions. A login in progress has none yet, and its proof may have become invalid:
+    the user may have ended all sessions, or may be deleted. ``count``: the number of kicks.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._numbers: dict[tuple[str, str, str | None], int] = {}
+
+    def note(self, app: str, user: str = "", device: str | None = None) -> None:
+        """Record the kick of a user, from devices of this name or (None) from all; without a ``user`` that an
+        app was deleted: a new one of its name may have other users."""
+        key = app, user, device
+        self.count += 1
+        self._numbers.pop(key, None)
+        self._numbers[key] = self.count
+        if len(self._numbers) > MAX_KICKS:
+            del self._numbers[next(iter(self._numbers))]
+
+    def since(self, count: int, app: str, user: str = "", device: str = "") -> bool:
+        """Whether a user was kicked from a device, or an app deleted, after the first ``count`` kicks."""
+        if count == self.count:
+            return False
+        numbers = self._numbers
+        whole = device.rpartition("/")[0] or device
+        return max(numbers.get((app, user, each), 0) for each in (None, device, whole)) > count
+
+
+class SessionRefused(Exception):
+    """A session does not begin, with a reply code.
+
+    ``reason``: for the log and the counters (None: they have it already). ``close``: the code with which the
+    connection is closed (0: it stays open), and ``text`` its reason. ``until``: when what refuses it ends, in
+    Unix seconds.
+    """
+
+    def __init__(
+        self, code: int, reason: LoginRefusal | None = None, close: int = 0, until: float = 0, text: str = ""
+    ) -> None:
+        super().__init__(code)
+        self.text = text
+        self.code = code
+        self.reason = reason
+        self.close = close
+        self.until = until
+
+
+def _rivals(app: App, login: Login, connection: Connection) -> list[Connection]:
+    """The other sessions of the same user on a device of the same name."""
+    return [c for c in app.sessions_of(login.user) if c.device == login.device and c is not connection]
+
+
+class Sessions:
+    """Owner of the bans. All other state is in the hub."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        fanout: Fanout,
+        metrics: Metrics,
+        logins: Logins,
+        store: Store,
+        others: OtherNodes | None = None,
+    ) -> None:
+        self._hub = hub
+        self._fanout = fanout
+        self._metrics = metrics
+        self._logins = logins
+        self._store = store
+        self._others = others
+        self._bans: dict[tuple[str, str], Ban] = {}
+        self.kicks = RecentKicks()
+        self._notices = Buckets(LOGIN_NOTICES)
+
+    def rows(self) -> CommandTable:
+        """The commands that this service runs."""
+
+        def login(connection: Connection, command: Login) -> Reply:
+            code = self.login(connection, command)
+            if log.isEnabledFor(logging.DEBUG):
+                ids = {"connection": connection.peer}
+                log.debug("login of %r in %r: %d", command.user, command.app, code, extra=ids)
+            return _OK if code == ReplyCode.OK else Reply(code)
+
+        def heartbeat(connection: Connection, _command: Heartbeat) -> Reply:
+            self.heartbeat(connection)
+            return _OK
+
+        return {
+            Login: CommandRow(login, needs_session=False),
+            Heartbeat: CommandRow(heartbeat),
+            Ping: CommandRow(lambda _connection, _command: _PONG, needs_session=False),
+        }
+
+    def login(
+        self,
+        connection: Connection,
+        login: Login,
+        again: bool = False,
+        decision: LoginDecision | None = None,
+        kicks: int | None = None,
+    ) -> int:
+        """Begin a session. Returns a reply code. Under ``refuse`` it may wait for :data:`ALIVE_SECONDS`.
+
+        ``again``: a connection that has logged in may log in again; its session ends when the new one begins.
+        ``decision``: the login decision, if it was made before. ``kicks``: the number of kicks before the
+        decision. When it returns ``REPLY_OK``, the user can be reached on this connection.
+        """
+        if kicks is None:
+            kicks = self.kicks.count
+        name = self._logins.aliases.get(login.app, login.app)
+        if name != login.app:
+            login = replace(login, app=name)
+        try:
+            if not self._logins.takes_user(name, login.user):
+                raise SessionRefused(ReplyCode.BAD_USER, "user")
+            app = self._app(name)
+            if connection.user is not None and not again:
+                self._renew(connection, login)
+            else:
+                self._log_in(app, connection, login, decision, kicks)
+        except SessionRefused as refused:
+            return self._refuse(connection, login, refused)
+        return ReplyCode.OK
+
+    def _log_in(
+        self, app: App, connection: Connection, login: Login, decision: LoginDecision | None, kicks: int
+    ) -> None:
+        """Begin a session if decision, bans and policy permit it. May switch. Raises SessionRefused."""
+        if decision is None:
+            decision = self._check(connection, login)
+        if decision.code != ReplyCode.OK:
+            raise SessionRefused(decision.code, None, decision.close if decision.final else 0)
+        if decision.device:
+            login = replace(login, device=decision.device)
+        replaced = self._apply_policy(app, connection, login)
+        if connection.state >= CLOSING:
+            raise SessionRefused(ReplyCode.FAILED, "gone")
+        if before := connection.user:
+            if (connection.app, before) != (app.name, login.user):
+                size = 200 + len(before) + len(login.user)  # of two notices: an exit and an enter
+                limit = self._fanout.notice_bytes  # a larger size counts as that
+                if not self._notices.take(ref(connection), min(size, limit), limit):
+                    raise SessionRefused(ReplyCode.NOT_STORED, "rate")
+            self.leave(connection, (app.name, login.user))
+        self._begin(app, connection, login)
+        if self.kicks.since(kicks, app.name, login.user, login.device):
+            self._require_no_ban(app.name, login.user)
+            raise SessionRefused(ReplyCode.UNAUTHORIZED, "kicked", CloseCode.KICKED)
+        self._require_app_since(kicks, app.name)
+        self._logins.began(connection, decision)
+        for older in replaced:
+            older.close(CloseCode.REPLACED)
+
+    def _apply_policy(self, app: App, connection: Connection, login: Login) -> Collection[Connection]:
+        """The older sessions that a login replaces; under ``refuse`` it waits until they are dead."""
+        self._require_no_ban(login.app, login.user)
+        if app.policy not in ("single", "refuse"):
+            return ()
+        rivals = _rivals(app, login, connection)
+        if app.policy == "refuse" and rivals:
+            alive = self._any_alive(rivals)
+            # Sessions that began during the wait count as alive.
+            rivals, old = _rivals(app, login, connection), rivals
+            if alive or any(rival not in old for rival in rivals):
+                raise SessionRefused(ReplyCode.FAILED, "policy", CloseCode.REFUSED)
+            self._require_no_ban(login.app, login.user)
+        return rivals
+
+    def _require_no_ban(self, app: str, user: str) -> None:
+        if ban := self.ban_of(app, user):
+            until = time() + ban.seconds
+            raise SessionRefused(ReplyCode.UNAUTHORIZED, "banned", CloseCode.BANNED, until, ban.text)
+
+    def _require_app_since(self, kicks: int, app: str) -> None:
+        if self.kicks.since(kicks, app):
+            raise SessionRefused(ReplyCode.UNAUTHORIZED, "deleted", CloseCode.APP_DELETED)
+
+    def begin_without_user(
+        self, connection: Connection, app: str, decision: LoginDecision, kicks: int | None = None
+    ) -> int:
+        """Begin a session without a user. Returns a reply code. Never switches.
+
+        It is in channels only: no push to users reaches it, and nobody goes online. ``kicks``: the number of
+        kicks before the decision, if it may have switched.
+        """
+        try:
+            known = self._app(app)
+            if kicks is not None:
+                self._require_app_since(kicks, app)
+            if connection.state >= CLOSING:
+                raise SessionRefused(ReplyCode.FAILED, "gone")
+        except SessionRefused as refused:
+            return self._refuse(connection, Login(app, ""), refused)
+        self._hub.attach(known, connection, "", "")
+        self._metrics.logins[app] += 1
+        self._logins.began(connection, decision)
+        return ReplyCode.OK
+
+    def begin_for(
+        self,
+        connection: Connection,
+        app: str,
+        principal: Principal,
+        token: str,
+        dialect: str,
+        device: str = "",
+    ) -> bool:
+        """Begin a session for the maker of the request that opens a connection: of the user with this token,
+        or without a user, if it is a back end or nobody. False: the connection is closed with the reason.
+
+        The app's rules apply as to a login (dialects, origins, bans, limits, policy). May switch, but not
+        after the session has begun.
+        """
+        kicks = self.kicks.count
+        if principal.user:
+            decision = self._logins.check(app, principal.user, token, dialect, connection, device)
+        else:
+            decision = self._logins.admit(app, dialect, connection)
+        if not decision.ok:
+            connection.close(decision.close)
+            return False
+        if principal.user:
+            code = self.login(connection, Login(app, principal.user, token, device), False, decision, kicks)
+        else:
+            code = self.begin_without_user(connection, app, decision, kicks)
+        if code != ReplyCode.OK:
+            connection.close(close_code_of(code))
+        return connection.is_open
+
+    def takes_user(self, app: str, user: str) -> bool:
+        """Whether a user id is short enough for an app. Never switches."""
+        return self._logins.takes_user(app, user)
+
+    def replaces_older(self, app: str) -> bool:
+        """Whether a login to an app ends the older session of its user and device. Never switches."""
+        hub_app = self._hub.apps.get(app)
+        return hub_app is not None and hub_app.policy in ("single", "refuse")
+
+    def _check(self, connection: Connection, login: Login) -> LoginDecision:
+        dialect = connection.encoding.dialect.name
+        return self._logins.check(login.app, login.user, login.token, dialect, connection, login.device)
+
+    def _renew(self, connection: Connection, login: Login) -> None:
+        """Another login on a connection: it may only renew the token of its session. May switch."""
+        same = (connection.app, connection.user) == (login.app, login.user)
+        if not (same and self._logins.holds_token(connection)):
+            raise SessionRefused(ReplyCode.FAILED, "again")
+        decision = self._check(connection, login)
+        if not decision.ok:
+            raise SessionRefused(decision.code)
+        if not connection.is_open:
+            raise SessionRefused(ReplyCode.FAILED, "gone")
+        self._logins.began(connection, decision)
+        self.heartbeat(connection)
+
+    def leave(self, connection: Connection, successor: tuple[str, str] | None = None) -> None:
+        """End a session whose connection stays open. ``successor``: app and user of the next session; the
+        same user gets no exit notice. May switch."""
+        app, user = connection.app, connection.user
+        if self._hub.detach(connection) and app is not None and user is not None and (app, user) != successor:
+            self._fanout.notice(self._hub.apps[app], Event("exit", user, EXIT_TEXT))
+
+    def heartbeat(self, connection: Connection) -> None:
+        """Renew a session. An older connection under ``newest`` does not keep its user online by it."""
+        connection.last_seen = monotonic()
+
+    def ended(self, connection: Connection, code: int) -> None:
+        """Handle the end of a connection (``ConnectionContext.ended``)."""
+        self._metrics.closed(code)
+        # Users who are connections had no enter notice.
+        if self._hub.leave(connection) and connection.encoding.dialect.name != NAMED_BY_ID:
+            app, user = app_and_user(connection)
+            self._fanout.notice(self._hub.apps[app], Event("exit", user, EXIT_TEXT))
+
+    # --- closing and banning --------------------------------------------------------------------------------
+
+    def add_to(self, queries: NodeQueries) -> None:
+        """Answer the queries of other nodes."""
+        queries.add("close_sessions", CloseSessions, self.close_here)
+        queries.add("unban", Unban, self.unban_here)
+
+    def close(
+        self,
+        app: str,
+        users: Sequence[str],
+        device: str | None = None,
+        ban_seconds: float = 0,
+        reason: str = "",
+    ) -> ClosedSessions:
+        """Close the sessions of users on all nodes with a terminal code; refuse logins for ``ban_seconds``
+        (infinity: for good), for a ``reason`` that the users see.
+
+        ``device``: only sessions of a device of this name, or of a part of it (None: all). May switch.
+        """
+        missing: list[str] = []
+        ban_seconds = min(ban_seconds, _FOR_GOOD)
+        if self._others is None:
+            closed = self.close_here(CloseSessions(app, users, device, ban_seconds, reason=reason))
+        else:
+            nodes = self._others.registry.find(app, users) if users else []
+            online = [user for user, refs in zip(users, nodes or [()] * len(users), strict=True) if refs]
+            query = CloseSessions(app, users, device, ban_seconds, online, reason)
+            closed = self.close_here(query)
+            answers, missing = self._query(self._others, "close_sessions", query)
+            for counts in read(answers, list[int]).values():
+                closed = [here + there for here, there in zip(closed, counts, strict=False)]
+        lasting = ban_seconds <= 0
+        # Nodes of a cluster with databases of their own refuse to run: only a lone node creates one.
+        if not lasting and app in self._hub.apps and (self._store.has_database or self._others is None):
+            try:
+                # Last: a node that reads a new ban closes the sessions, and would not count them here.
+                self._store.ban(app, users, ban_seconds, reason)
+                lasting = True
+            except StorageUnavailable as error:
+                log.warning("a ban in %s was not stored: %s", app, error)
+        return ClosedSessions(closed, tuple(missing), lasting)
+
+    def unban(self, app: str, users: Sequence[str]) -> tuple[str, ...]:
+        """Lift bans on all nodes. Returns those without an answer, which learn of it from the database.
+        Raises StorageUnavailable. May switch."""
+        if self._store.has_database:
+            self._store.ban(app, users, 0)
+        query = Unban(app, users)
+        self.unban_here(query)
+        return () if self._others is None else tuple(self._query(self._others, "unban", query)[1])
+
+    def learn(self, changes: Changes) -> None:
+        """Apply bans of any node. Never switches. Who is banned here already has no sessions: looking for
+        them again would cost a walk over all connections."""
+        by_app: dict[tuple[str, float, str], list[str]] = {}
+        for row in changes.bans:
+            if row.seconds > 0 and not self.is_banned(row.app, row.user):
+                by_app.setdefault((row.app, row.seconds, row.reason), []).append(row.user)
+            self.ban(row.app, row.user, row.seconds, row.reason)  # also of apps that come later
+        for (app, seconds, reason), users in by_app.items():
+            self.close_here(CloseSessions(app, users, None, seconds, reason=reason))
+
+    def _query(
+        self, others: OtherNodes, kind: str, query: CloseSessions | Unban
+    ) -> tuple[dict[str, bytes], list[str]]:
+        answers, missing = others.query(kind, query)
+        if missing:
+            log.warning("query %r: no answer from %s", kind, ", ".join(missing))
+        return answers, missing
+
+    def close_here(self, query: CloseSessions) -> list[int]:
+        """Close sessions of this node; returns the number of each user's addressed ones. Never switches."""
+        for user in query.users:
+            self.kicks.note(query.app, user, query.device)
+        app = self._hub.apps.get(query.app)
+        if app is None:
+            return [0] * len(query.users)
+        for user in query.users if query.ban_seconds > 0 else ():
+            self.ban(query.app, user, query.ban_seconds, query.reason)
+        victims = [
+            [c for c in app.sessions_of(user) if query.device is None or is_of_device(c.device, query.device)]
+            for user in query.users
+        ]
+        code = CloseCode.BANNED if query.ban_seconds > 0 else CloseCode.KICKED
+        closed = [len(each) for each in victims]
+        for connection in [*self._older(app, query, closed), *chain.from_iterable(victims)]:
+            ban = self.ban_of(query.app, connection.user or "") if query.ban_seconds > 0 else None
+            connection.close(code, "" if ban is None else ban.text)
+        return closed
+
+    def close_app(self, app: str) -> None:
+        """An app was deleted: close its sessions on this node, and forget its bans. Never switches."""
+        self.kicks.note(app)
+        for user in [user for name, user in self._bans if name == app]:
+            del self._bans[app, user]
+        for connection in self._hub.retire(app):
+            connection.close(CloseCode.APP_DELETED)
+
+    def _older(self, app: App, query: CloseSessions, closed: Sequence[int]) -> Collection[Connection]:
+        """Connections of these users that are served but not addressed. They exist under ``newest``."""
+        if app.policy != "newest":
+            return ()
+        closing = {user for user, number in zip(query.users, closed, strict=True) if number}
+        closing.update(query.users if query.ban_seconds > 0 else query.online)
+        closing.intersection_update(query.users)
+        if not closing:
+            return ()
+        return [
+            connection
+            for connection in self._hub.connections()
+            if connection.user in closing
+            and connection.app == app.name
+            and (query.device is None or is_of_device(connection.device, query.device))
+            and connection.state is UNADDRESSED
+        ]
+
+    def unban_here(self, query: Unban) -> bool:
+        """Lift the bans of this node. Never switches."""
+        for user in query.users:
+            self.ban(query.app, user, 0)
+        return True
+
+    def ban(self, app: str, user: str, seconds: float, reason: str = "") -> None:
+        """Refuse a user's logins here for ``seconds`` (0: none); closes nothing. ``MAX_BANS`` are known."""
+        self._bans.pop((app, user), None)
+        if seconds > 0:
+            self._bans[app, user] = Ban(monotonic() + seconds, reason)
+            while len(self._bans) > MAX_BANS:
+                del self._bans[next(iter(self._bans))]
+
+    def _begin(self, app: App, connection: Connection, login: Login) -> None:
+        if not connection.encoding.dialect.pinged:
+            connection.last_seen = monotonic()
+        self._hub.join(app, connection, login.user, login.device)
+        self._metrics.logins[app.name] += 1
+        if self._fanout.takes_notices(app):
+            self._fanout.notice(app, Event("enter", login.user, ENTER_TEXT), connection)
+
+    def _app(self, name: str) -> App:
+        """An app of this node. Raises SessionRefused if there is none of this name."""
+        app = self._hub.apps.get(name)
+        if app is None:
+            raise SessionRefused(ReplyCode.UNAUTHORIZED, "app")
+        return app
+
+    def _refuse(self, connection: Connection, login: Login, refused: SessionRefused) -> int:
+        """Close the connection if it must end, count and log the refusal, and return its reply code."""
+        if refused.close:
+            connection.close(refused.close, refused.text)
+        if refused.reason is not None:
+            self._logins.refused(refused.reason, login.app, login.user, connection.peer, until=refused.until)
+        return refused.code
+
+    def bans(self, app: str) -> dict[str, Ban]:
+        """Banned user → the ban, according to this node's list. Never switches."""
+        now = monotonic()
+        return {user: ban for (name, user), ban in self._bans.items() if name == app and ban.ends > now}
+
+    def banned_until(self, app: str, user: str) -> float:
+        """When the ban of a user ends, in Unix seconds, according to this node's list; 0: there is none.
+        Never switches."""
+        ban = self.ban_of(app, user)
+        return 0.0 if ban is None else time() + ban.seconds
+
+    def is_banned(self, app: str, user: str) -> bool:
+        """Whether a user is banned, according to this node's list. Never switches."""
+        return self.ban_of(app, user) is not None
+
+    def ban_of(self, app: str, user: str) -> Ban | None:
+        """The ban of a user, according to this node's list. Never switches."""
+        ban = self._bans.get((app, user))
+        if ban is not None and ban.ends < monotonic():
+            del self._bans[app, user]
+            return None
+        return ban
+
+    def _any_alive(self, rivals: list[Connection]) -> bool:
+        """Ping ``rivals`` and wait until one answers or the time is over."""
+        for rival in rivals:
+            rival.ping()
+        for _ in range(_LOOKS):
+            gevent.sleep(ALIVE_SECONDS / _LOOKS)
+            if any(rival.is_open and not rival.pinged_at for rival in rivals):
+                return True
+            if all(not rival.is_open for rival in rivals):
+                break
+        return False

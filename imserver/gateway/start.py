@@ -1,0 +1,80 @@
+"""Starts the server: `imserver serve`."""
+
+import os
+import pickle
+import posix
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from imserver.gateway.config.load import read_value
+from imserver.gateway.config.settings import Config
+from imserver.gateway.errors import StartError
+from imserver.gateway.node import feature_list
+from imserver.gateway.process import plan_processes
+from imserver.gateway.supervisor.slot import check_ports
+
+
+def run(path: str | None, overrides: dict[str, Any]) -> int:
+    """Serve until a signal, with the settings of a file and of the command line. Returns the exit status."""
+
+    def read(parse: Callable[[str, str], Any] | None = None) -> tuple[Config, str]:
+        settings, locations = feature_list.load_with_locations(path, overrides=overrides, parse=parse)
+        feature_list.check(settings, locations)
+        return plan_processes(settings)
+
+    def read_again() -> Config:
+        return read()[0]
+
+    announce = partial(print, flush=True)
+    try:
+        settings, notice = read(lambda text, where: in_child(lambda give: give(read_value(text, where)))[0])
+        check_ports(settings)
+        if notice:
+            announce(notice)
+        if settings.server.processes > 1:
+            from imserver.gateway.supervisor import supervisor  # a single node has none
+
+            return supervisor.run(settings, read_again, announce)
+        from imserver.gateway.node import serve  # a supervisor imports it with other modules
+
+        serve.run(settings, read_again, announce)
+    except StartError as error:
+        from imserver.gateway.terminal import fail  # it imports click
+
+        fail(error)
+    return 0
+
+
+def in_child(work: Callable[[Callable[..., None]], object]) -> Any:
+    """What ``work`` gives, in a child process, to the function that it gets. So this process never loads what
+    only that needs: click and YAML take 2 MB of a node. Raises the child's StartError.
+
+    If the child ends without that (it has printed help), this process ends with its status.
+    """
+    receiver, sender = os.pipe()
+    child = posix.fork()  # gevent's makes an event loop, and a supervisor that forks must have none
+    if not child:
+
+        def give(*values: Any) -> None:
+            content = pickle.dumps(values)
+            with open(sender, "wb") as file:
+                file.write(content)
+            os._exit(0)
+
+        try:
+            work(give)
+        except StartError as error:
+            give(error)
+        sys.exit()
+    posix.close(sender)
+    with open(receiver, "rb") as file:
+        content = file.read()
+    status = os.waitstatus_to_exitcode(posix.waitpid(child, 0)[1])
+    if not content:
+        sys.exit(status)
+    values = pickle.loads(content)
+    if isinstance(values[0], StartError):
+        raise values[0]
+    return values

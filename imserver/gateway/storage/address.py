@@ -1,0 +1,55 @@
+"""The address of the database, from the settings. Needs no driver."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.config.values import hide_secrets
+
+Engine = Literal["sqlite", "postgresql", "mysql"]
+
+DEFAULT_FILE: Final = "imserver.db"
+"""The SQLite file in the data directory, used if nothing else is configured."""
+
+DRIVERS: Final[dict[Engine, str]] = {"sqlite": "sqlite3", "postgresql": "psycopg", "mysql": "pymysql"}
+"""Engine → module of its driver."""
+
+_SCHEMES: Final = {
+    "postgresql": "postgresql+psycopg",
+    "postgres": "postgresql+psycopg",
+    "mysql": "mysql+pymysql",
+    "mariadb": "mariadb+pymysql",
+}
+
+
+class DatabaseAddress(Struct, frozen=True):
+    """One database. ``file``: for SQLite. ``configured``: the settings name it, so it must exist."""
+
+    engine: Engine
+    url: str
+    file: Path | None = None
+    configured: bool = False
+
+    @property
+    def shown(self) -> str:
+        """The address for display, without its password."""
+        return str(self.file) if self.file is not None else hide_secrets(self.url)
+
+    @property
+    def exists(self) -> bool:
+        """Whether there may be data: a server, or an existing file."""
+        return self.file is None or self.file.exists()
+
+
+def database_address(settings: StorageSettings, data_dir: str) -> DatabaseAddress:
+    """The database of these settings, which :mod:`imserver.gateway.config.load` has checked."""
+    scheme, _, rest = settings.url.partition("://")
+    if scheme in ("", "sqlite"):
+        path = (Path(rest[1:]) if scheme else Path(data_dir, DEFAULT_FILE)).absolute()
+        return DatabaseAddress("sqlite", f"sqlite+pysqlite:///{path}", path, scheme != "")
+    engine: Engine = "postgresql" if scheme.startswith("postgres") else "mysql"
+    return DatabaseAddress(engine, f"{_SCHEMES[scheme]}://{rest}", None, True)

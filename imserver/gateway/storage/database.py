@@ -1,0 +1,466 @@
+"""An open database: its engine, and functions that run on a connection, each in its own transaction.
+
+PostgreSQL and MySQL run in the caller's greenlet over cooperative sockets. SQLite uses files, which are not
+cooperative, so one native thread does all its work in order.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
+from math import inf
+from pathlib import Path
+from time import monotonic
+from typing import Final
+
+import gevent
+from gevent import GreenletExit
+from msgspec.structs import replace
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.errors import StartError, StorageUnavailable
+from imserver.gateway.process import make_folder, open_private
+from imserver.gateway.storage import migrations
+from imserver.gateway.storage.address import DatabaseAddress
+from imserver.gateway.storage.damage import refuse_damaged
+from imserver.gateway.storage.engines import (
+    WRITES,
+    compact,
+    direct_statements,
+    driver_errors,
+    is_damage,
+    is_deadlock,
+    is_refusal,
+    laxness_of,
+    make_engine,
+)
+from imserver.gateway.storage.migrations import feature_steps
+from imserver.gateway.storage.migrations.feature_steps import RecordedTables
+from imserver.gateway.storage.statements import (
+    CommitGuard,
+    DirectStatements,
+    NotStored,
+    PooledStatements,
+    RowRefused,
+    T,
+    Unsure,
+)
+from imserver.gateway.storage.tables import FeatureTables
+from imserver.gateway.threads import Threads
+
+log = logging.getLogger(__name__)
+
+Work = Callable[[PooledStatements], T]
+"""The work of one transaction. On SQLite it runs in another thread, so it must use only the statements."""
+
+LONG_SECONDS: Final = 3600.0
+"""The time limit of changes of many rows."""
+_CLOSE_SECONDS: Final = 1.0
+"""Time for running work after the last caller has left."""
+REFUSED_SECONDS: Final = 30.0
+"""A database that has refused a write counts as unable to write for so long: where a message does not fit, a
+smaller write may."""
+
+
+class _Late(BaseException):
+    """The time limit has passed.
+
+    It is not an Exception. After an Exception SQLAlchemy may reuse the connection, and would read the late
+    answer as the answer to its next query.
+    """
+
+
+class GreenletRunner:
+    """Runs work in the caller's greenlet."""
+
+    def run(self, function: Callable[[], T], seconds: float | None) -> T:
+        """Return or raise the result of ``function``. Raises :class:`_Late` after ``seconds``."""
+        deadline = monotonic() + seconds if seconds is not None else inf
+        try:
+            with gevent.Timeout(seconds, _Late):
+                return function()
+        except Exception as error:
+            # The interruption may make psycopg raise an error about its own state instead.
+            cause = error.__context__
+            while cause is not None:
+                if isinstance(cause, GreenletExit):  # a killed greenlet must end
+                    raise cause from None
+                cause = cause.__context__
+            if monotonic() >= deadline:
+                raise _Late from None
+            raise
+
+    def close(self) -> bool:
+        """No work outlives its caller."""
+        return True
+
+
+class ThreadRunner:
+    """Runs work in one native thread, in order. The caller's greenlet waits without blocking the loop.
+
+    Begun work continues when its caller has stopped waiting.
+    """
+
+    def __init__(self) -> None:
+        self._threads = Threads(1)
+
+    def run(self, function: Callable[[], T], seconds: float | None) -> T:
+        with gevent.Timeout(seconds, _Late):
+            return self._threads.do(function)
+
+    def close(self) -> bool:
+        """Refuse new work; False if work is still running and cannot be stopped."""
+        return self._threads.close(_CLOSE_SECONDS)
+
+
+class Database:
+    """One database. Owner of its engine. After :meth:`open` its schema is current.
+
+    ``threaded``: keep file access away from the loop. Commands without other work need no thread.
+    ``features``: those of other distributions with tables.
+    """
+
+    def __init__(
+        self,
+        address: DatabaseAddress,
+        settings: StorageSettings,
+        threaded: bool = True,
+        features: Sequence[FeatureTables] = (),
+    ) -> None:
+        self.address = address
+        self.id = ""
+        """Identifies the database, also after a copy or move."""
+        self.answers = False
+        """Whether the last operation succeeded."""
+        self._write_failed = False
+        self._refused_at = -inf
+        """Monotonic time of the last write that the database refused."""
+        self._settings = settings
+        self._features = features
+        self._engine: Engine = make_engine(address, settings)
+        is_file = threaded and address.file is not None
+        self.runner: ThreadRunner | GreenletRunner = ThreadRunner() if is_file else GreenletRunner()
+        self._lock = -1
+
+    def open(self, check_new: Callable[[], object] = lambda: None) -> None:
+        """Connect, and migrate if needed. ``check_new``: called before tables are made in a new database.
+
+        Raises StartError with a one-line message.
+        """
+        shown = self.address.shown
+        try:
+            if self.address.file is not None:
+                prepare_file(self.address.file)
+                self._lock = open_private(Path(f"{self.address.file}.lock"))
+                refuse_damaged(self.address.file)
+            before, recorded = self.runner.run(self._steps, self._settings.seconds)
+            missing = migrations.missing_steps(before)
+            if not before:
+                check_new()
+            if missing or feature_steps.are_due(self._features, recorded):
+                run = partial(migrations.migrate, shown=shown, features=self._features)
+                self.runner.run(partial(self._write_long, run), LONG_SECONDS)
+            self.id, laxness = self.runner.run(self._look_at, self._settings.seconds)
+        except OSError as error:
+            file = error.filename or shown
+            raise StartError(f"storage: {file} cannot be used: {error.strerror}") from None
+        except (SQLAlchemyError, _Late, TypeError, ValueError) as error:  # also for values of other types
+            raise StartError(f"storage: {shown} cannot be used: {_words(error)}") from None
+        self.answers = True
+        if laxness:
+            log.warning("the database %s may lose confirmed data in a power failure: %s", shown, laxness)
+        if not before:
+            log.info("the database %s was created", shown)
+        elif missing:
+            log.info("the database %s was migrated to step %s", shown, migrations.named(missing))
+        if newer := migrations.named(migrations.newer_steps(before)):
+            log.warning("the database %s belongs to a newer release, at step %s", shown, newer)
+        if absent := ", ".join(sorted(recorded.keys() - {each.feature for each in self._features})):
+            log.info("the database %s has tables of features that this node does not have: %s", shown, absent)
+
+    # These run in SQLite's thread and must not log: the locks of logging belong to the loop.
+
+    def _steps(self) -> tuple[dict[str, int], dict[str, RecordedTables]]:
+        # Without the lock, nodes that switch a new file to the write-ahead log at once would find it locked.
+        is_new = self.address.file is not None and not self.address.file.stat().st_size
+        with self.writing() if is_new else nullcontext(), _connected(self._engine) as connection:
+            taken = migrations.taken_steps(connection)
+            return taken, {} if migrations.missing_steps(taken) else feature_steps.recorded(connection)
+
+    def _write_long(self, work: Callable[[Connection], T]) -> T:
+        # A change of a large table may be slow.
+        patient = make_engine(self.address, replace(self._settings, seconds=LONG_SECONDS))
+        try:
+            with self.writing(), _connected(patient, writes=True) as connection, connection.begin():
+                return work(connection)
+        finally:
+            patient.dispose()
+
+    def _look_at(self) -> tuple[str, str]:
+        with _connected(self._engine) as connection:
+            id = connection.exec_driver_sql("SELECT id FROM directory").scalar_one_or_none()
+            if id is None:
+                raise StartError(
+                    f"storage: the database {self.address.shown} is the target of a move that has not ended: "
+                    "run 'imserver move' again, which goes on with it"
+                )
+            return str(id), laxness_of(connection)
+
+    def read(self, work: Work[T]) -> T:
+        """Run ``work``, which only reads. All its queries see the database as it was at the first one.
+        Switches. Raises StorageUnavailable."""
+        return self._guarded(lambda: self._in_transaction(work), wrote=False)
+
+    def write(self, work: Work[T]) -> T:
+        """Run ``work`` and commit; retry after a deadlock. Switches.
+
+        Nothing is changed if ``work`` raises. Raises StorageUnavailable, after which the change may or may
+        not have been made.
+        """
+        return self._guarded(lambda: self._in_transaction(work, writes=True), wrote=True)
+
+    def write_long(self, work: Work[T]) -> T:
+        """As :meth:`write`, but once, and within an hour: for changes of many rows."""
+        return self._guarded(
+            lambda: self._write_long(lambda connection: work(PooledStatements(connection))),
+            wrote=True,
+            seconds=LONG_SECONDS,
+        )
+
+    def compact(self) -> None:
+        """Write all tables anew, so that files have nothing of deleted rows. Switches. Raises
+        StorageUnavailable."""
+        patient = make_engine(self.address, replace(self._settings, seconds=LONG_SECONDS))
+
+        def work() -> None:
+            with self.writing(), patient.connect() as connection:
+                compact(connection.execution_options(isolation_level="AUTOCOMMIT"))
+
+        try:
+            self._guarded(work, wrote=True, seconds=LONG_SECONDS)
+        finally:
+            patient.dispose()
+
+    def retry_write(self) -> None:
+        """If the last write failed, write something. Switches. Raises StorageUnavailable."""
+
+        def work(sql: PooledStatements) -> None:
+            # Nobody sees the value in between. MySQL does not write a row that stays the same.
+            sql.execute("UPDATE directory SET version = version + 1")
+            sql.execute("UPDATE directory SET version = version - 1")
+
+        if self._write_failed:
+            self.write(work)
+
+    def writer_connection(self) -> WriterConnection:
+        """A connection of the caller's own, for transactions one after the other."""
+        return WriterConnection(self, self._engine)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the last operation and the last write succeeded, and no write was refused for
+        ``REFUSED_SECONDS``. A database that is full or read-only still answers reads."""
+        return self.answers and not self._write_failed
+
+    def answered(self, wrote: bool) -> None:
+        """Record a successful operation. ``wrote``: it was a write."""
+        if self.answers and not self._write_failed:
+            return
+        self.answers = True
+        if wrote and monotonic() - self._refused_at >= REFUSED_SECONDS:
+            self._write_failed = False
+        if self.healthy:
+            log.info("the database %s answers again", self.address.shown)
+
+    def failed(self, words: str, wrote: bool, cause: BaseException | None = None) -> StorageUnavailable:
+        """Record a failed operation. ``cause``: the error of the driver. Returns the error to raise."""
+        refused = wrote and is_refusal(cause)
+        if self.healthy:
+            how = "takes no writes" if refused else "does not answer"
+            log.error("the database %s %s: %s", self.address.shown, how, words)
+        self.answers = refused
+        self._write_failed = self._write_failed or wrote
+        if refused:
+            self._refused_at = monotonic()
+        return StorageUnavailable(f"the database does not answer: {words}")
+
+    def close(self) -> None:
+        """Close all connections."""
+        if not self.runner.close():
+            log.warning("the database %s stays open: an operation is still running", self.address.shown)
+            return
+        self._engine.dispose()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    # --- internal -------------------------------------------------------------------------------------------
+
+    def _in_transaction(self, work: Work[T], writes: bool = False) -> T:
+        if not writes:
+            with _connected(self._engine) as connection:
+                return work(PooledStatements(connection))
+        retries = 3  # after a deadlock, within the time limit
+        while True:
+            try:
+                with self.writing(), _connected(self._engine, writes=True) as connection, connection.begin():
+                    return work(PooledStatements(connection))
+            except OperationalError as error:
+                retries -= 1
+                if retries < 0 or not is_deadlock(error):
+                    raise
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """For SQLite: allow one writer at a time, in the order of arrival, over all processes."""
+        if self._lock < 0:
+            yield
+            return
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def _guarded(self, function: Callable[[], T], wrote: bool, seconds: float | None = None) -> T:
+        try:
+            value = self.runner.run(function, seconds or self._settings.seconds)
+        except (OperationalError, InterfaceError, InternalError, PoolTimeout, _Late) as error:
+            raise self.failed(_words(error), wrote, error) from None
+        except DBAPIError as error:
+            if not (error.connection_invalidated or is_damage(error)):
+                raise
+            raise self.failed(_words(error), wrote, error) from None
+        self.answered(wrote)
+        return value
+
+
+class WriterConnection:
+    """Runs transactions one after the other on one connection, and reconnects when it is lost.
+
+    On SQLite a transaction runs in the database's thread. Its code must neither log nor switch.
+    """
+
+    def __init__(self, database: Database, engine: Engine) -> None:
+        self._database = database
+        self._engine = engine
+        self._content_errors, self._errors = driver_errors(engine)
+        self.sql: DirectStatements | None = None
+        """The statements of the open connection."""
+
+    def transact(self, work: Callable[[DirectStatements], T], guard: CommitGuard, seconds: float) -> T:
+        """Run ``work`` and commit. Switches. Raises NotStored, Unsure or RowRefused.
+
+        A transaction is interrupted after ``seconds``. SQLite cannot interrupt; there the taker of the guard
+        ends it.
+        """
+        try:
+            return self._run(lambda: self._transact(work, guard), seconds)
+        except _Late as late:
+            self.sql = None
+            raise (NotStored if guard.take() else Unsure)(_words(late)) from None
+
+    def ask(self, work: Callable[[DirectStatements], T], seconds: float) -> T:
+        """Run ``work`` in a transaction that is rolled back. Switches. Raises NotStored."""
+        guard = CommitGuard()
+        guard.take()
+        try:
+            return self._run(lambda: self._transact(work, guard, undo=True), seconds)
+        except _Late as late:
+            raise NotStored(_words(late)) from None
+
+    def answered(self, wrote: bool) -> None:
+        """Record a successful transaction. ``wrote``: it stored something."""
+        self._database.answered(wrote)
+
+    def failed(self, words: str, cause: BaseException | None = None) -> StorageUnavailable:
+        """Record that the database stored nothing. ``cause``: the error of the driver. Returns the error to
+        raise."""
+        return self._database.failed(words, wrote=True, cause=cause)
+
+    def close(self) -> None:
+        """Release the connection."""
+        try:
+            self._run(self._drop, _CLOSE_SECONDS)
+        except _Late as late:
+            raise NotStored(_words(late)) from None
+
+    # --- internal -------------------------------------------------------------------------------------------
+
+    def _run(self, function: Callable[[], T], seconds: float) -> T:
+        # SQLite's work cannot be interrupted.
+        is_file = self._database.address.file is not None
+        return self._database.runner.run(function, None if is_file else seconds)
+
+    def _transact(self, work: Callable[[DirectStatements], T], guard: CommitGuard, undo: bool = False) -> T:
+        fresh = self.sql is None
+        try:
+            return self._once(work, guard, undo)
+        except NotStored:
+            # The server may have closed an idle connection: try once more.
+            if fresh or self._database.address.file is not None:
+                raise
+            return self._once(work, guard, undo)
+
+    def _once(self, work: Callable[[DirectStatements], T], guard: CommitGuard, undo: bool) -> T:
+        committing = False
+        try:
+            with self._database.writing():
+                if self.sql is None:
+                    self.sql = direct_statements(self._database.address, self._engine)
+                sql = self.sql
+                sql.begin()
+                value = work(sql)
+                if undo:
+                    sql.rollback()
+                    return value
+                if not guard.take():
+                    sql.rollback()
+                    raise NotStored("no answer in time")
+                committing = True
+                sql.commit()
+                return value
+        except self._content_errors as error:
+            try:
+                if self.sql is not None:
+                    self.sql.rollback()
+            except self._errors:
+                self._drop()
+            raise (Unsure if committing else RowRefused)(_words(error)) from None
+        except self._errors as error:
+            self._drop()
+            raise (Unsure if committing else NotStored)(_words(error)) from error
+        except BaseException:
+            self._drop()
+            raise
+
+    def _drop(self) -> None:
+        sql, self.sql = self.sql, None
+        if sql is not None:
+            with suppress(*self._errors):
+                sql.close()
+
+
+def _connected(engine: Engine, writes: bool = False) -> Connection:
+    return engine.connect().execution_options(**{WRITES: writes})
+
+
+def _words(error: BaseException) -> str:
+    """The driver's message in one line."""
+    if isinstance(error, _Late):
+        return "no answer in time"
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return " ".join(str(cause).split()) or type(cause).__name__
+
+
+def prepare_file(path: Path) -> None:
+    """Create the folder of a SQLite file, and the file with access for its owner only. Raises OSError."""
+    make_folder(path.parent)
+    os.close(open_private(path))

@@ -1,0 +1,309 @@
+"""What differs between SQLite, PostgreSQL and MySQL: how connections are made, what they confirm, and what
+their errors mean."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Callable
+from inspect import signature
+from typing import Any, Final
+
+from gevent import monkey
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import StaticPool
+
+from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.errors import StartError, StorageUnavailable
+from imserver.gateway.storage.address import DatabaseAddress
+from imserver.gateway.storage.statements import (
+    DirectStatements,
+    MysqlStatements,
+    PostgresqlStatements,
+    SqliteStatements,
+)
+
+WRITES: Final = "imserver_writes"
+"""Execution option of a connection whose transaction writes."""
+
+_LEVEL: Final = "imserver_level"
+"""Key of the isolation level of a MySQL session."""
+_BUSY_SECONDS: Final = 5.0
+LEFT_SECONDS: Final = 10.0
+"""Time (at least twice the time limit of a query) after which the server ends an idle transaction. Without
+it, a node that was cut off could hold the lock of a log's head, and block all writers, for hours."""
+_IDLE_SECONDS: Final = 60
+"""The same for MySQL, which has such a limit only for connections."""
+_DEADLOCK_STATES: Final = ("40P01", "40001")
+"""PostgreSQL states that allow a retry: deadlock and serialization failure."""
+_MYSQL_DEADLOCK: Final = 1213
+
+_ERASING: Final = "secure_delete=ON"
+"""SQLite writes zeros over what is deleted."""
+
+
+def make_engine(address: DatabaseAddress, settings: StorageSettings) -> Engine:
+    """Make the engine of a database without connecting. Raises StartError for an invalid address."""
+    logging.getLogger("sqlalchemy.pool.impl.QueuePool").addFilter(_in_one_line)
+    try:
+        return _MAKERS[address.engine](address, settings)
+    except (ArgumentError, ValueError, TypeError) as error:
+        raise StartError(f"storage: {address.shown} is not a database address: {error}") from None
+
+
+def compact(connection: Connection) -> None:
+    """Write all tables anew, without what was deleted. The connection commits by itself."""
+    name = connection.dialect.name
+    if name == "sqlite":
+        file: Any = connection.connection.driver_connection
+        file.rollback()  # VACUUM is no part of a transaction
+        file.execute("VACUUM")
+        if file.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+            raise StorageUnavailable("the database is in use: stop all servers")
+    elif name == "postgresql":
+        connection.exec_driver_sql("VACUUM FULL")
+    else:
+        for (table,) in connection.exec_driver_sql("SHOW TABLES").all():
+            connection.exec_driver_sql(f"ALTER TABLE `{table}` FORCE")
+
+
+def _in_one_line(record: logging.LogRecord) -> bool:
+    """Without a traceback: a connection that was lost may be noticed when the pool takes it back."""
+    if record.exc_info and (error := record.exc_info[1]):
+        record.msg = f"{record.msg}: {' '.join(str(error).split()) or type(error).__name__}"
+        record.exc_info = None
+    return True
+
+
+def _sqlite(address: DatabaseAddress, _settings: StorageSettings) -> Engine:
+    # One connection, used by one thread at a time. A lock on a file beside it keeps out other writers
+    # (imserver.gateway.storage.database). The busy handler is for programs that do not use this lock.
+    engine = create_engine(
+        address.url, poolclass=StaticPool, connect_args={"check_same_thread": False, "timeout": _BUSY_SECONDS}
+    )
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # the server begins transactions, not the driver
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", _ERASING):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if _is_write(connection) else "BEGIN")
+
+    return engine
+
+
+def _is_write(connection: Connection) -> bool:
+    """Whether the transaction of a connection writes. Then each of its statements sees what was committed
+    before it: rows are locked, and read as they are. A transaction that reads sees one state of the database.
+    """
+    return bool(connection.get_execution_options().get(WRITES))
+
+
+def _postgresql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
+    assert_cooperative()
+    from psycopg import IsolationLevel  # not before the check
+
+    milliseconds = int(settings.seconds * 1000)
+    engine = create_engine(
+        address.url,
+        connect_args={
+            "connect_timeout": max(2, round(settings.seconds)),
+            "application_name": "imserver",
+            "tcp_user_timeout": milliseconds,
+            # A plan cached while a table was empty would scan the whole table later.
+            "options": f"-c statement_timeout={milliseconds} -c plan_cache_mode=force_custom_plan "
+            f"-c idle_in_transaction_session_timeout={_left_seconds(settings) * 1000}",
+        },
+        **_pool(settings),
+    )
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        raw: Any = connection.connection.driver_connection
+        level = IsolationLevel.READ_COMMITTED if _is_write(connection) else IsolationLevel.REPEATABLE_READ
+        if raw.isolation_level != level:
+            raw.isolation_level = level  # the driver writes it into its BEGIN
+
+    return engine
+
+
+def _mysql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
+    engine = create_engine(
+        address.url,
+        connect_args={
+            "connect_timeout": max(1, round(settings.seconds)),
+            "read_timeout": settings.seconds,
+            "write_timeout": settings.seconds,
+            "charset": "utf8mb4",
+            "program_name": "imserver",
+        },
+        **_pool(settings),
+    )
+    known = signature(engine.dialect.loaded_dbapi.connect).parameters
+    given = engine.dialect.create_connect_args(engine.url)[1]
+    if unknown := [name for name in given if name not in known]:
+        raise ValueError(f"unknown parameter {unknown[0]}; for TLS set ssl_ca")
+    for name in ("ssl_verify_identity", "ssl_verify_cert"):
+        if name in given:  # with it pymysql ignores ssl_ca, and does not check the name of the server
+            raise ValueError(f"set ssl_ca instead of {name}: it checks the certificate and the name")
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: Any, _record: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET SESSION innodb_lock_wait_timeout = %s", (max(1, int(settings.seconds)),))
+            left = _left_seconds(settings)
+            if "MariaDB" in connection.get_server_info():
+                cursor.execute("SET SESSION idle_transaction_timeout = %s", (left,))
+            else:
+                cursor.execute("SET SESSION wait_timeout = %s", (max(left, _IDLE_SECONDS),))
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # Of the session, because a statement that changes tables ends the transaction.
+        level = "READ COMMITTED" if _is_write(connection) else "REPEATABLE READ"
+        if connection.info.get(_LEVEL) != level:
+            connection.exec_driver_sql(f"SET SESSION TRANSACTION ISOLATION LEVEL {level}")
+            connection.info[_LEVEL] = level
+
+    return engine
+
+
+def _left_seconds(settings: StorageSettings) -> int:
+    return max(1, round(max(LEFT_SECONDS, 2 * settings.seconds)))
+
+
+def _pool(settings: StorageSettings) -> dict[str, Any]:
+    return {
+        "pool_size": settings.pool_size,
+        "max_overflow": 0,
+        "pool_timeout": settings.seconds,
+        "pool_pre_ping": True,
+        "pool_recycle": 1800,
+        "pool_use_lifo": True,
+    }
+
+
+_MAKERS: Final[dict[str, Callable[[DatabaseAddress, StorageSettings], Engine]]] = {
+    "sqlite": _sqlite,
+    "postgresql": _postgresql,
+    "mysql": _mysql,
+}
+
+
+_STATEMENTS: Final = 256
+"""Prepared statements of SQLite's direct connection."""
+_WAL_PAGES: Final = 4000
+"""Pages of 4 KiB after which SQLite checkpoints the write-ahead log: four times its default. A commit with a
+checkpoint waits for two more fsyncs and writes index pages again."""
+# A plan cached while the tables were empty would scan them forever.
+_POSTGRESQL_SETTINGS: Final = ("plan_cache_mode = force_custom_plan", "enable_seqscan = off")
+
+
+def direct_statements(address: DatabaseAddress, engine: Engine) -> DirectStatements:
+    """Statements on a connection of the caller's own, for transactions that write: each statement sees what
+    was committed before it."""
+    if address.file is not None:
+        file = sqlite3.connect(
+            address.file,
+            timeout=_BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=_STATEMENTS,
+        )
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", f"wal_autocheckpoint={_WAL_PAGES}", _ERASING):
+            file.execute(f"PRAGMA {pragma}")
+        return SqliteStatements(file)
+    connection = detached(engine)
+    if address.engine == "mysql":
+        statements = MysqlStatements(connection)
+        statements.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        return statements
+    from psycopg import IsolationLevel
+
+    connection.isolation_level = IsolationLevel.READ_COMMITTED
+    for setting in _POSTGRESQL_SETTINGS:
+        connection.execute(f"SET {setting}".encode())
+    connection.commit()
+    return PostgresqlStatements(connection)
+
+
+def detached(engine: Engine) -> Any:
+    """A connection of the driver that belongs to the caller."""
+    lent = engine.raw_connection()
+    connection = lent.driver_connection
+    lent.detach()
+    return connection
+
+
+def driver_errors(engine: Engine) -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...]]:
+    """The errors of direct statements: those that the content of a row causes; faults of the database."""
+    driver = engine.dialect.loaded_dbapi
+    return (
+        (driver.DataError, driver.IntegrityError, ValueError, OverflowError),
+        (driver.Error, SQLAlchemyError, OSError),
+    )
+
+
+def assert_cooperative() -> None:
+    """Raise StartError if waiting for PostgreSQL would block the loop.
+
+    psycopg decides at import how it waits. If it was imported before the standard library was patched, it
+    waits in C.
+    """
+    from psycopg import waiting
+
+    in_c = getattr(waiting, "wait_c", None)
+    if monkey.is_module_patched("select") and in_c is not None and waiting.wait is in_c:
+        raise StartError("psycopg was imported before gevent patched the standard library, and would block")
+
+
+def laxness_of(connection: Connection) -> str:
+    """The setting with which the server confirms commits before they are durable; ``""``: none."""
+    setting, safe = _DURABILITY.get(connection.dialect.name, ("", ()))
+    if not setting:
+        return ""
+    value = str(connection.execute(text(setting)).scalar())
+    return "" if value in safe else f"{setting} gives {value}"
+
+
+_DURABILITY: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
+    "postgresql": ("SHOW synchronous_commit", ("on", "local", "remote_write", "remote_apply")),
+    "mysql": ("SELECT @@innodb_flush_log_at_trx_commit", ("1",)),
+    "mariadb": ("SELECT @@innodb_flush_log_at_trx_commit", ("1",)),
+}
+
+
+def is_deadlock(error: DBAPIError) -> bool:
+    """Whether the database has rolled back a transaction because of a deadlock."""
+    cause = error.orig
+    if getattr(cause, "sqlstate", None) in _DEADLOCK_STATES:
+        return True
+    return bool(cause and cause.args and cause.args[0] == _MYSQL_DEADLOCK)
+
+
+_REFUSALS_OF_SQLITE: Final = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL)
+_REFUSALS_OF_POSTGRESQL: Final = ("25006", "53", "58")
+"""States, or classes of states: read-only, resources (such as the disk), system errors."""
+_REFUSALS_OF_MYSQL: Final = (3, 1021, 1026, 1030, 1114, 1290, 1792, 1836)
+"""Errors of files and disks, a full table, three ways to be read-only."""
+
+
+def is_damage(error: DBAPIError) -> bool:
+    """Whether SQLite has found that its file is damaged. The others say so by errors of the common kinds."""
+    code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def is_refusal(error: BaseException | None) -> bool:
+    """Whether the database answered that it cannot write (full, read-only, a failing disk), rather than being
+    away for a moment."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if getattr(cause, "sqlite_errorcode", 0) & 0xFF in _REFUSALS_OF_SQLITE:
+        return True
+    if str(getattr(cause, "sqlstate", "")).startswith(_REFUSALS_OF_POSTGRESQL):
+        return True
+    return bool(cause and cause.args and cause.args[0] in _REFUSALS_OF_MYSQL)

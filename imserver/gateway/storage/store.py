@@ -1,0 +1,677 @@
+"""The database of a node, opened on first use, and the apps, keys and bans in it.
+
+A node with nothing to store needs no database. Without a configured one, the SQLite file is created at the
+first write, and no database library is imported before the file exists.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from contextlib import closing
+from copy import deepcopy
+from functools import partial, wraps
+from pathlib import Path
+from time import time
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
+
+import gevent
+from gevent.lock import RLock
+from msgspec import json
+from msgspec.structs import replace
+
+from imserver.gateway.clock import until_beat
+from imserver.gateway.config.settings import MAX_USER_BYTES, StorageSettings
+from imserver.gateway.errors import StartError, StorageUnavailable
+from imserver.gateway.storage import app_rows
+from imserver.gateway.storage.address import DEFAULT_FILE, database_address
+from imserver.gateway.storage.app_rows import DELETED, TablePage
+from imserver.gateway.storage.contract import AppContents, AppRow, BanRow, Changes, KeyRow
+from imserver.gateway.storage.row_query import RowQuery, pages
+from imserver.gateway.storage.statements import CLOCK, PooledStatements, Row, RowsOf, Statements, T, text_of
+from imserver.gateway.storage.tables import OF_CORE, Reason, StoreTables
+
+if TYPE_CHECKING:
+    from imserver.gateway.storage.database import Database
+    from imserver.gateway.storage.row_layout import ImportedRows
+
+log = logging.getLogger(__name__)
+
+P = TypeVar("P", bound="StorePart")
+A = ParamSpec("A")
+S = TypeVar("S", bound="Store.Rows")
+
+_NEVER: Final = -1
+_ENDED_BANS_MS: Final = 7 * 86_400_000
+"""How long the row of a ban stays after its end, so that every node reads that it was lifted."""
+_encode: Final = json.Encoder().encode
+_decode: Final = json.Decoder().decode
+
+
+class StorePart(Protocol):
+    """What uses the database in its own way, as long as a store is open."""
+
+    def close(self) -> None:
+        """Store what waits. Called once, before the database is closed. May switch."""
+
+
+class Transaction(Protocol):
+    """A decorator of methods that get the statements of a transaction first."""
+
+    def __call__(
+        self, method: Callable[Concatenate[S, PooledStatements, A], T], /
+    ) -> Callable[Concatenate[S, A], T]: ...
+
+
+def _transaction(run: Callable[[Store, Callable[[PooledStatements], Any]], Any]) -> Transaction:
+    def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(method)
+        def call(self: Store.Rows, *args: Any, **named: Any) -> Any:
+            return run(self._store, lambda sql: method(self, sql, *args, **named))
+
+        return call
+
+    return decorate
+
+
+class Store:
+    """Owner of the database once it is open. Methods that access it may switch.
+
+    ``threaded``: see :class:`imserver.gateway.storage.database.Database`. ``objection(id)``: the reason why
+    this node must not use the database with this id (``""``: a new one), or ``""``. ``on_open(id)`` is
+    called when the database is open. Both may be set later, before the first use. ``tables``: those of the
+    core and of features.
+    """
+
+    class Rows:
+        """Has rows in a store: :meth:`Store.reading` and :meth:`Store.writing` decorate its methods."""
+
+        def __init__(self, store: Store) -> None:
+            self._store = store
+
+    def __init__(
+        self,
+        settings: StorageSettings,
+        data_dir: str,
+        threaded: bool = True,
+        objection: Callable[[str], str] | None = None,
+        tables: StoreTables = OF_CORE,
+    ) -> None:
+        self.address = database_address(settings, data_dir)
+        self._default_file = Path(data_dir, DEFAULT_FILE).absolute()
+        self._settings = settings
+        self._threaded = threaded
+        self._database: Database | None = None
+        self._parts: dict[Callable[[Store], StorePart], Any] = {}
+        self._opening = RLock()
+        self._complaint = ""
+        self._version = _NEVER
+        self._refreshing = RLock()
+        self._refreshes_begun = 0
+        self._refreshes_ended = 0
+        self._refresh_error: StorageUnavailable | None = None
+        self.objection = objection
+        self.on_open: Callable[[str], object] | None = None
+        self._tables = tables
+        self.on_changes: list[Callable[[Changes], object]] = []
+        """Called with changes that are new to this node, including its own."""
+
+    @property
+    def id(self) -> str:
+        """The id of the database; ``""`` if there is none."""
+        return self._database.id if self._database is not None else ""
+
+    @property
+    def seconds(self) -> float:
+        """The time limit of one statement."""
+        return self._settings.seconds
+
+    @property
+    def has_database(self) -> bool:
+        """Whether a database exists: a configured one, or the file of the first write."""
+        return self._database is not None or self.address.configured or self.address.exists
+
+    @property
+    def future_file(self) -> str:
+        """The file that the first write makes, without symbolic links; ``""``: there is a database."""
+        if self.has_database or self.address.file is None:
+            return ""
+        return str(self.address.file.resolve()).encode(errors="backslashreplace").decode()
+
+    def healthy(self) -> bool:
+        """See :attr:`imserver.gateway.storage.database.Database.healthy`; True if there is no database."""
+        return not self._complaint and (self._database is None or self._database.healthy)
+
+    def answers(self) -> bool:
+        """Whether the last access succeeded; True if there is no database."""
+        return not self._complaint and (self._database is None or self._database.answers)
+
+    # --- lifecycle ------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Open an existing or configured database and load its apps, keys and bans. Raises StartError."""
+        if not (self.address.configured or self.address.exists):
+            return
+        try:
+            self._open()
+            self.refresh()
+            if not self.read(lambda sql: any(sql.query(query) for query in _DATA)):
+                self._check_default_file()
+        except (StorageUnavailable, TypeError, ValueError) as error:
+            raise StartError(f"storage: {self.address.shown} cannot be used: {error}") from None
+
+    def _check_default_file(self) -> None:
+        """Raise StartError if an empty database stands in place of a default file that has data."""
+        default = self._default_file
+        if self.address.file != default and default.exists() and _file_has_data(default):
+            raise StartError(
+                f"storage.url: the database {self.address.shown} is empty, but the database {default} has "
+                "apps, keys, accounts or messages, which would be ignored: imserver move takes them; to "
+                "begin without them, move that file away"
+            )
+
+    def run(self) -> None:
+        """Greenlet: read changes periodically, until killed."""
+        while True:
+            gevent.sleep(until_beat(self._settings.look_seconds))
+            self.try_refresh()
+
+    def try_refresh(self) -> None:
+        """Read changes and log failures. After a failed write, write too."""
+        try:
+            self.refresh()
+            if self._database is not None:
+                self._database.retry_write()
+        except StorageUnavailable as error:
+            log.debug("reading changes from the database failed: %s", error)
+        except Exception:
+            log.exception("reading changes from the database failed")
+
+    def close(self) -> None:
+        """Store waiting requests and close the database. No further access is allowed."""
+        for part in self._parts.values():
+            part.close()
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    def _open(self) -> Database:
+        """Open the database and create it if needed. Raises StartError."""
+        with self._opening:
+            if self._database is None:
+                # SQLAlchemy and a driver take 20 MB, which nodes without a database save.
+                from imserver.gateway.storage.database import Database
+
+                if not self.address.exists:
+                    self._check("")
+                database = Database(self.address, self._settings, self._threaded, self._tables.of_others)
+                try:
+                    database.open(self._check_default_file)
+                    self._check(database.id)
+                except BaseException:
+                    database.close()
+                    raise
+                self._database = database
+                if self.on_open is not None:
+                    self.on_open(database.id)
+            return self._database
+
+    def _check(self, database: str) -> None:
+        """Raise StartError if this node must not use the database with this id."""
+        if self.objection is not None and (objection := self.objection(database)):
+            raise StartError(f"storage: {objection}")
+
+    def database(self) -> Database:
+        """The open database, which is created if needed. Switches. Raises StorageUnavailable."""
+        try:
+            database = self._open()
+            self._complaint = ""
+            return database
+        except StartError as error:  # not at the start: the caller may try again
+            if self._complaint != str(error):
+                self._complaint = str(error)
+                log.error("%s", error)
+            raise StorageUnavailable(str(error)) from None
+
+    # --- changes --------------------------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Read what was stored anywhere before this call. Raises StorageUnavailable.
+
+        Concurrent callers share one read that begins after their calls.
+        """
+        if self._database is None and not self.address.exists:
+            return
+        begun = self._refreshes_begun
+        with self._refreshing:
+            if self._refreshes_ended <= begun:
+                self._refresh()
+            elif self._refresh_error is not None:
+                raise self._refresh_error
+
+    def _refresh(self) -> None:
+        self._refreshes_begun += 1
+        self._refresh_error = None
+        known = self._version
+        try:
+            changes = self.read(partial(_read_changes, known))
+        except StorageUnavailable as error:
+            self._refresh_error = error
+            raise
+        finally:
+            self._refreshes_ended = self._refreshes_begun
+        if changes.version != known:
+            self._version = changes.version
+            for notify in self.on_changes:
+                try:
+                    notify(changes)
+                except Exception:  # a failing receiver must not affect the others or the next changes
+                    log.exception("changes from the database could not be applied")
+
+    def _write_version(self, work: Callable[[Statements, int], T]) -> T:
+        """Run ``work`` with the version of its change. A true result says that it has changed something."""
+
+        def numbered(sql: Statements) -> T:
+            # Other writers wait until this transaction ends.
+            version = int(sql.query(f"SELECT version FROM directory{sql.for_update}")[0][0])
+            version = max(version, self._version) + 1  # the database may have lost the newest changes
+            if value := work(sql, version):
+                sql.execute("UPDATE directory SET version = %s", (version,))
+            return value
+
+        value = self.write(numbered)
+        self.refresh()
+        return value
+
+    def read(self, work: Callable[[PooledStatements], T]) -> T:
+        """Run ``work``, which only reads, in a transaction that sees one state of the database. Raises
+        StorageUnavailable.
+
+        On SQLite it runs in another thread, so it must use only the statements.
+        """
+        return self.database().read(work)
+
+    def write(self, work: Callable[[PooledStatements], T]) -> T:
+        """Run ``work`` in a transaction. Nothing is changed if it raises. For its thread see :meth:`read`.
+
+        Raises StorageUnavailable, after which the change may or may not have been made.
+        """
+        return self.database().write(work)
+
+    def read_or(self, nothing: T, work: Callable[[PooledStatements], T]) -> T:
+        """As :meth:`read`; returns ``nothing`` without a database."""
+        return self.database().read(work) if self.has_database else nothing
+
+    def write_or(self, nothing: T, work: Callable[[PooledStatements], T]) -> T:
+        """As :meth:`write`; returns ``nothing`` without a database."""
+        return self.database().write(work) if self.has_database else nothing
+
+    @staticmethod
+    def reading(
+        method: Callable[Concatenate[S, PooledStatements, A], T], /
+    ) -> Callable[Concatenate[S, A], T]:
+        """A decorator: the method, of a ``Store.Rows``, is the work of :meth:`read` in its store."""
+        return _transaction(Store.read)(method)
+
+    @staticmethod
+    def writing(
+        method: Callable[Concatenate[S, PooledStatements, A], T], /
+    ) -> Callable[Concatenate[S, A], T]:
+        """A decorator: the method, of a ``Store.Rows``, is the work of :meth:`write` in its store."""
+        return _transaction(Store.write)(method)
+
+    @staticmethod
+    def reading_or(nothing: Any) -> Transaction:
+        """As :meth:`reading`; without a database the method returns a copy of ``nothing``."""
+        return _transaction(lambda store, work: store.read_or(deepcopy(nothing), work))
+
+    @staticmethod
+    def writing_or(nothing: Any) -> Transaction:
+        """As :meth:`writing`; without a database the method returns a copy of ``nothing``."""
+        return _transaction(lambda store, work: store.write_or(deepcopy(nothing), work))
+
+    def rows(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
+        """The rows of one query; none without a database. Raises StorageUnavailable."""
+        return self.read_or([], lambda sql: sql.query(statement, values))
+
+    def rows_in(
+        self, statement: str, first: Sequence[Any], values: Iterable[Any], many: bool = False
+    ) -> list[Row]:
+        """The rows of one :meth:`Statements.query_in`; none without values, or without a database. Values may
+        repeat. Raises StorageUnavailable."""
+        some = list(dict.fromkeys(values))
+        return self.read_or([], lambda sql: sql.query_in(statement, first, some, many)) if some else []
+
+    def pages(
+        self, table: str, key: str, columns: str, where: str = "", values: Row = ()
+    ) -> Iterator[list[Row]]:
+        """The rows of a table that meet the condition ``where``, in the order of the column ``key``, which is
+        unique among them. Each page is a transaction of its own, and none is empty. No pages without a
+        database. Raises StorageUnavailable."""
+        if self.has_database:
+            query = RowQuery(table, (key,), (columns,), (where, values))
+            yield from (rows for rows, _ in pages(self.read, query))
+
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> int:
+        """Execute one statement that changes rows. Returns their number, 0 without a database. Raises
+        StorageUnavailable."""
+        return self.write_or(0, lambda sql: sql.execute(statement, values))
+
+    def part(self, make: Callable[[Store], P]) -> P:
+        """The part that ``make`` makes of this store at the first call. Never switches."""
+        part: P | None = self._parts.get(make)
+        if part is None:
+            part = self._parts[make] = make(self)
+        return part
+
+    def database_id(self) -> str:
+        """The id of the database, which is created if needed. Raises StorageUnavailable."""
+        return self.database().id
+
+    # --- apps, keys and bans --------------------------------------------------------------------------------
+
+    def add_app(self, name: str, settings: dict[str, Any]) -> bool:
+        """Store an app; False if the name exists. Raises StorageUnavailable.
+
+        A deleted app may be created anew. What nodes stored before they learned of the deletion goes first.
+        """
+        if self.is_deleted(name):
+            self.delete_rows(name)
+
+        def work(sql: Statements, version: int) -> bool:
+            rows = sql.query("SELECT settings, created FROM app WHERE name = %s", (name,))
+            if rows and rows[0][0] != DELETED:
+                return False
+            created = int(time())
+            if rows:
+                created = max(created, rows[0][1] + 1)  # nodes tell the app from the deleted one by it
+                statement = "UPDATE app SET settings = %s, version = %s, created = %s WHERE name = %s"
+            else:
+                statement = "INSERT INTO app (settings, version, created, name) VALUES (%s, %s, %s, %s)"
+            sql.execute(statement, (_text(settings), version, created, name))
+            return True
+
+        return self._write_version(work)
+
+    def change_app(self, name: str, fields: dict[str, Any], unset: tuple[str, ...] = ()) -> bool:
+        """Set the given settings of a stored app and remove those in ``unset``; False if the app does not
+        exist. Raises StorageUnavailable."""
+
+        def work(sql: Statements, version: int) -> bool:
+            rows = sql.query("SELECT settings FROM app WHERE name = %s", (name,))
+            if not rows or rows[0][0] == DELETED:
+                return False
+            settings = {**_decode(rows[0][0]), **fields}
+            left = {key: value for key, value in settings.items() if key not in unset}
+            statement = "UPDATE app SET settings = %s, version = %s WHERE name = %s"
+            sql.execute(statement, (_text(left), version, name))
+            return True
+
+        return self._write_version(work)
+
+    def is_deleted(self, name: str) -> bool:
+        """Whether there was an app of this name, and it was deleted. Raises StorageUnavailable."""
+        return self.read_or(False, partial(app_rows.is_deleted, name))
+
+    def read_of_deleted(self, name: str, work: Callable[[PooledStatements], T]) -> T | None:
+        """As :meth:`read`, of the rows of a deleted app; None if the app was not deleted, or was created
+        anew."""
+        return self.read(lambda sql: work(sql) if app_rows.is_deleted(name, sql) else None)
+
+    def contents(self, name: str) -> AppContents:
+        """The contents that would be deleted with a stored app. Raises StorageUnavailable."""
+        return self.read(partial(app_rows.contents, name))
+
+    def delete_app(self, name: str) -> bool:
+        """Mark an app as deleted, and take it out of all keys. A key that is limited to it is revoked.
+
+        False if there is no such app. Its rows stay: see :meth:`delete_rows`. Raises StorageUnavailable.
+        """
+
+        def work(sql: Statements, version: int) -> bool:
+            statement = "UPDATE app SET settings = %s, version = %s WHERE name = %s AND settings <> %s"
+            if not sql.execute(statement, (DELETED, version, name, DELETED)):
+                return False
+            for id, written in sql.query("SELECT id, apps FROM api_key"):
+                apps = _decode(written)
+                if left := [each for each in apps if each != name]:
+                    if left != apps:
+                        statement = "UPDATE api_key SET apps = %s, version = %s WHERE id = %s"
+                        sql.execute(statement, (_text(left), version, id))
+                elif apps:
+                    statement = "UPDATE api_key SET revoked = %s, version = %s WHERE id = %s AND revoked = 0"
+                    sql.execute(statement, (int(time()), version, id))
+            return True
+
+        return self._write_version(work)
+
+    def delete_rows(self, name: str, spared: Set[str] = frozenset()) -> None:
+        """Delete all rows of a deleted app but in the tables of ``spared``. Raises StorageUnavailable.
+
+        Ends without an error if the app is created anew meanwhile.
+        """
+        tables = self._tables.of_server()
+        while self.write(partial(app_rows.delete_some, name, spared, tables)):
+            pass
+
+    def delete_rows_of_user(self, app: str, user: str, spared: Set[str] = frozenset()) -> None:
+        """Delete the rows of a user in the tables of features, but in those of ``spared``. Raises
+        StorageUnavailable."""
+        if not self.has_database:
+            return
+        for table in (*self.read(app_rows.tables_of_others), *self._tables.of_server()):
+            if table.name not in spared and not isinstance(table.erase_user, Reason):
+                # One by one, so that writers wait only briefly.
+                self.write(partial(app_rows.delete_of_user, app, user, table))
+
+    def has_ban(self, app: str, user: str) -> bool:
+        """Whether there is a ban of a user, also one that was lifted. Raises StorageUnavailable."""
+        return bool(self.rows("SELECT 1 FROM ban WHERE app = %s AND member = %s", (app, user.encode())))
+
+    def compact(self) -> None:
+        """Write the database anew, without what was deleted from it. Takes long: no server should run. Raises
+        StorageUnavailable."""
+        if self.has_database:
+            self.database().compact()
+
+    def rows_of_app(self, app: str, position: bytes = b"") -> Iterator[TablePage]:
+        """The rows of an app, as an export reads them: table by table, in pages. Raises StorageUnavailable.
+
+        Each page is a transaction of its own, so what changes meanwhile may be missing or in two states. With
+        the ``position`` of a page, the pages behind it.
+        """
+        if self.has_database:
+            yield from app_rows.read_rows(self.read, self._tables.of_server(), app, None, position)
+
+    def rows_of_user(self, app: str, user: str, position: bytes = b"") -> Iterator[TablePage]:
+        """The rows of a user, as :meth:`rows_of_app`."""
+        if self.has_database:
+            yield from app_rows.read_rows(self.read, self._tables.of_server(), app, user, position)
+
+    def names_of(self, app: str, users: Sequence[str]) -> dict[str, str]:
+        """User → the display name or user name of the account, for those who are accounts of the app with
+        a name. Raises StorageUnavailable."""
+        return self.read_or({}, partial(app_rows.names_of, app, users))
+
+    def importing(self, app: str) -> ImportedRows:
+        """What imports the rows of an app. Raises StorageUnavailable."""
+        from imserver.gateway.storage.row_layout import ImportedRows  # few nodes import
+
+        return self.read(partial(ImportedRows, app, self._tables.of_server()))
+
+    def finish_import(self, app: str, last: Callable[[PooledStatements], object]) -> None:
+        """Run ``last`` in the transaction from which on nodes hear of the bans of an app that was imported.
+        Raises StorageUnavailable."""
+
+        def work(sql: Statements, version: int) -> bool:
+            sql.execute("UPDATE ban SET version = %s WHERE app = %s", (version, app))
+            last(sql)  # type: ignore[arg-type]
+            return True
+
+        self._write_version(work)
+
+    def add_key(self, row: KeyRow, by: str = "") -> KeyRow | None:
+        """Store a key and return the stored row. ``by``: the key that makes it. None: that key was revoked,
+        or the maker owns the app no longer, which this node may not know yet. Raises StorageUnavailable."""
+        row = replace(row, created=int(time()))
+        return self._write_version(lambda sql, version: row if _insert_key(sql, row, version, by) else None)
+
+    def rotate_key(self, old: str, new: KeyRow, grace_seconds: int, by: str = "") -> KeyRow | None:
+        """Store a key with the scopes, apps and note of the key ``old``, which ends in ``grace_seconds``, or
+        earlier if it would have. ``new`` has the other fields.
+
+        Returns the stored row. None: there is no key ``old``, or it has ended, or as for :meth:`add_key`.
+        Raises StorageUnavailable.
+        """
+        now = int(time())
+
+        def work(sql: Statements, version: int) -> KeyRow | None:
+            before = _KEYS.first(sql.query, "WHERE id = %s", old)
+            if before is None or before.has_ended(now):
+                return None
+            row = replace(new, scopes=before.scopes, apps=before.apps, note=before.note, created=now)
+            if not _insert_key(sql, row, version, by):
+                return None
+            ends = min(now + grace_seconds, before.expires or now + grace_seconds)
+            # Without a grace it is revoked, which no clock decides.
+            sql.execute(
+                "UPDATE api_key SET expires = %s, revoked = %s, version = %s WHERE id = %s",
+                (ends, 0 if grace_seconds else now, version, old),
+            )
+            return row
+
+        return self._write_version(work)
+
+    def revoke_key(self, key: str) -> bool | None:
+        """Revoke a key. False: it was revoked before. None: it does not exist. Raises StorageUnavailable."""
+
+        def work(sql: Statements, version: int) -> bool | None:
+            rows = sql.query("SELECT revoked FROM api_key WHERE id = %s", (key,))
+            if not rows or rows[0][0]:
+                return False if rows else None
+            sql.execute(
+                "UPDATE api_key SET revoked = %s, version = %s WHERE id = %s", (int(time()), version, key)
+            )
+            return True
+
+        return self._write_version(work)
+
+    @staticmethod
+    def end_keys_of(sql: Statements, account: int) -> None:
+        """Revoke the keys that an account made, in the transaction in which it loses its role or goes. All
+        nodes follow within two seconds."""
+        version = sql.query(f"SELECT version FROM directory{sql.for_update}")[0][0] + 1
+        statement = "UPDATE api_key SET revoked = %s, version = %s WHERE maker = %s AND revoked = 0"
+        if sql.execute(statement, (int(time()), version, account)):
+            sql.execute("UPDATE directory SET version = %s", (version,))
+        sql.execute("UPDATE api_key SET maker = NULL WHERE maker = %s", (account,))
+
+    def keys(self) -> tuple[KeyRow, ...]:
+        """All keys, including revoked ones, oldest first. Raises StorageUnavailable."""
+        if self._database is None and not self.address.exists:
+            return ()
+        return tuple(self.read(lambda sql: _KEYS.find(sql.query, "ORDER BY created, id")))
+
+    def note_key_uses(self, uses: Iterable[tuple[str, int, str]]) -> None:
+        """Store when keys were last used: their ids, Unix seconds and addresses. Raises StorageUnavailable.
+
+        Nodes do not learn of it. Keys of the settings have no row.
+        """
+        statement = (
+            "UPDATE api_key SET used = %s, used_from = %s WHERE id = %s AND (used IS NULL OR used < %s)"
+        )
+        rows = [(moment, address, key, moment) for key, moment, address in uses]
+        self.write_or(None, lambda sql: sql.execute_many(statement, rows))
+
+    def ban(self, app: str, users: Sequence[str], seconds: float, reason: str = "") -> None:
+        """Store bans that end in ``seconds``, in place of earlier ones. 0: lift the bans. Users whose ids are
+        too long for a login are ignored. ``reason``: shown to the users.
+
+        Raises StorageUnavailable.
+        """
+
+        def work(sql: Statements, version: int) -> bool:
+            now = _clock_ms(sql)
+            until = now + int(seconds * 1000) if seconds > 0 else now - 1
+            banned = {name for user in users if len(name := user.encode()) <= MAX_USER_BYTES}
+            keys = [(app, user) for user in banned]
+            sql.execute_many("DELETE FROM ban WHERE app = %s AND member = %s", keys)
+            sql.execute_many(
+                "INSERT INTO ban (app, member, until, version, reason) VALUES (%s, %s, %s, %s, %s)",
+                [(app, user, until, version, reason or None) for user in banned],
+            )
+            sql.execute("DELETE FROM ban WHERE until < %s", (now - _ENDED_BANS_MS,))
+            return True
+
+        self._write_version(work)
+
+
+_DATA: Final = (
+    "SELECT 1 FROM directory WHERE version > 0",  # apps, keys and bans
+    "SELECT 1 FROM account LIMIT 1",
+    "SELECT 1 FROM log LIMIT 1",
+)
+"""Queries with rows if a database has anything that would be missed."""
+
+
+def _file_has_data(file: Path) -> bool:
+    """Whether a SQLite file has data; False if it cannot be read."""
+    import sqlite3  # only for this rare case
+
+    try:
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode=rw", uri=True)) as connection:
+            return any(connection.execute(query).fetchone() for query in _DATA)
+    except sqlite3.Error:
+        return False
+
+
+_KEYS: Final = RowsOf(
+    KeyRow, "api_key", maker_app="(SELECT app FROM account WHERE account.id = api_key.maker)"
+)
+
+
+def _insert_key(sql: Statements, row: KeyRow, version: int, by: str) -> bool:
+    if sql.query("SELECT 1 FROM api_key WHERE id = %s AND revoked > 0", (by,)):
+        return False
+    if row.maker and not sql.query("SELECT 1 FROM account WHERE id = %s AND role = 'owner'", (row.maker,)):
+        return False
+    scopes, apps, expires, maker = _text(row.scopes), _text(row.apps), row.expires or None, row.maker or None
+    sql.execute(
+        "INSERT INTO api_key (id, digest, scopes, apps, note, version, created, revoked, expires, maker) "
+        "VALUES (%s, %s, %s, %s, %s, %s, %s, 0, %s, %s)",
+        (row.id, row.digest, scopes, apps, row.note, version, row.created, expires, maker),
+    )
+    return True
+
+
+def _read_changes(known: int, sql: Statements) -> Changes:
+    """Rows newer than version ``known`` (-1: all). All, too, if the database has lost that version."""
+    version = int(sql.query("SELECT version FROM directory")[0][0])
+    if version == known:
+        return Changes(version)
+    if version < known:
+        known = _NEVER
+    # Only up to the version that was read. The next read gets later changes.
+    newer = "WHERE version > %s AND version <= %s"
+    apps = sql.query(f"SELECT name, settings, created FROM app {newer}", (known, version))
+    keys = _KEYS.find(sql.query, newer, known, version)
+    bans = sql.query(f"SELECT app, member, until, reason FROM ban {newer} ORDER BY until", (known, version))
+    now = _clock_ms(sql) if bans else 0
+    of_apps = (
+        AppRow(text_of(name), _decode(settings) or {}, created, settings == DELETED)
+        for name, settings, created in apps
+    )
+    of_bans = (
+        BanRow(text_of(app), bytes(user).decode(), (until - now) / 1000, text_of(reason or ""))
+        for app, user, until, reason in bans
+    )
+    return Changes(version, tuple(of_apps), tuple(keys), tuple(of_bans))
+
+
+def _clock_ms(sql: Statements) -> int:
+    """Unix milliseconds by the clock of the database."""
+    return int(sql.query(f"SELECT {CLOCK[sql.engine]}")[0][0] * 1000)
+
+
+def _text(value: Any) -> str:
+    return _encode(value).decode()

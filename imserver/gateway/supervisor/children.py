@@ -1,0 +1,361 @@
+"""Child processes: fork, monitor, drain, reap and restart. Signals of the supervisor process.
+
+The supervisor has no gevent loop: a loop that exists at a fork would run in the child too.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any, Final, NoReturn
+
+import gevent
+from gevent import monkey
+
+from imserver.gateway.clock import until_beat
+from imserver.gateway.config.settings import Config
+from imserver.gateway.errors import StartError
+from imserver.gateway.model import Service
+from imserver.gateway.node import serve as serving
+from imserver.gateway.node.http_servers import close_all
+from imserver.gateway.node.node import Node
+from imserver.gateway.process import take_signals
+from imserver.gateway.supervisor.slot import Slot, SlotState, StatusPage, for_child
+from imserver.gateway.transport.listener import wrapped
+
+_OBSERVE_SECONDS: Final = 1.0
+_LAST_SECONDS: Final = 30.0
+"""A node that drains has so long beyond its settings. Then it is killed."""
+
+# The patched versions would start a gevent loop.
+_fork: Final = monkey.get_original("os", "fork")
+_waitpid: Final = monkey.get_original("os", "waitpid")
+
+
+class Children(Service, dict=True):
+    """Starts, monitors and ends the child in each slot. Owner of the slots' processes.
+
+    ``report(level, text)`` logs for operators. ``close_inherited`` runs in each child and closes what only
+    the supervisor needs.
+    """
+
+    config: Config
+    """Settings for children that start from now on."""
+    read_config: Callable[[], Config]
+    slots: Sequence[Slot]
+    signals: SignalQueue
+    report: Callable[[int, str], None]
+    close_inherited: Callable[[], None]
+
+    def __post_init__(self) -> None:
+        self.generation = 0
+        self.settled = False
+        """All children have served once; from now on a failed child is restarted."""
+        self.ending = False
+        self.failure: StartError | None = None
+        """Why the first start failed."""
+        self.bad_ends = 0
+        """Children that failed while draining at the end."""
+        self._lifeline = os.pipe()
+        self._starting_at_once = max(os.cpu_count() or 1, 2)
+        self._observed_at = time.monotonic()
+
+    @property
+    def starting(self) -> int:
+        """Number of children that are starting."""
+        return sum(slot.state is SlotState.STARTING for slot in self.slots)
+
+    def tick(self, now: float) -> None:
+        """Reap ended children, check the running ones, start those that are due."""
+        self._reap(now)
+        self._observe(now)
+        for slot in self.slots:
+            # Too many parallel starts would look like hung loops.
+            if self.ending or self.starting >= self._starting_at_once:
+                break
+            if slot.state is SlotState.DOWN and slot.due <= now:
+                self._start(slot, now)
+        if not self.settled and not self.ending:
+            self.settled = all(slot.state is SlotState.SERVING for slot in self.slots)
+
+    def next_tick_seconds(self, now: float) -> float:
+        """Seconds until the next tick is due if no signal arrives."""
+        times = [
+            slot.deadline if slot.pid else slot.due for slot in self.slots if slot.pid or not self.ending
+        ]
+        return max(min([*times, now + self._observe_seconds]) - now, 0.0)
+
+    @property
+    def _observe_seconds(self) -> float:
+        """Longest time between two checks of the children, and between two heartbeats."""
+        return min(_OBSERVE_SECONDS, self.config.server.hang_seconds / 4)
+
+    # --- life -----------------------------------------------------------------------------------------------
+
+    def _start(self, slot: Slot, now: float) -> None:
+        slot.status.clear()
+        run = self._child_of(slot)
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):  # the reader is gone
+                stream.flush()  # otherwise the child would write its copy of the buffer too
+        with self.signals.blocked():
+            try:
+                pid = _fork()
+            except OSError as error:
+                slot.since = now
+                self._failed(slot, now, f"fork failed: {error.strerror}")
+                return
+            if pid == 0:
+                run()
+        slot.forked(pid, now, self.generation)
+
+    def _child_of(self, slot: Slot) -> Callable[[], NoReturn]:
+        reading, writing = self._lifeline
+        foreign = [other.listeners for other in self.slots if other is not slot]
+
+        def close_inherited() -> None:
+            self.signals.release()
+            os.close(writing)
+            for listeners in foreign:
+                close_all(listeners)
+            self.close_inherited()
+
+        return partial(
+            run_child,
+            slot,
+            for_child(self.config, slot.number),
+            lambda: for_child(self.read_config(), slot.number),
+            reading,
+            close_inherited,
+            self._observe_seconds,
+        )
+
+    def _reap(self, now: float) -> None:
+        while True:
+            try:
+                pid, status = _waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            for slot in self.slots:
+                if slot.pid == pid:
+                    self._ended(slot, os.waitstatus_to_exitcode(status), now)
+
+    def _ended(self, slot: Slot, code: int, now: float) -> None:
+        how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+        if failure := slot.status.text(failed=True):
+            how += f": {failure}"
+        if slot.state is not SlotState.DRAINING:
+            self._failed(slot, now, how)
+            return
+        if code and slot.status.marks.started:
+            self.bad_ends += self.ending
+            self.report(logging.WARNING, f"node {slot.name} (pid {slot.pid}): drain {how}")
+        slot.ended(now, planned=True)
+
+    def _failed(self, slot: Slot, now: float, how: str) -> None:
+        """A child ended unexpectedly, or could not be forked."""
+        if not self.settled:
+            # The first start succeeds for all nodes or for none: the cause is usually common.
+            self.failure = StartError(f"node {slot.name}: {slot.status.text(failed=True) or how}")
+            slot.ended(now, planned=True)
+            self.drain_all()
+            return
+        name, lived = f"node {slot.name} (pid {slot.pid})", now - slot.since
+        pause = slot.ended(now, planned=False)
+        self.report(logging.ERROR, f"{name} {how}, after {lived:.1f} s; restarting in {pause:.1f} s")
+
+    # --- looking after them ---------------------------------------------------------------------------------
+
+    def _observe(self, now: float) -> None:
+        # If this process was paused, the children were not read meanwhile.
+        missed = max(now - self._observed_at - 2 * self._observe_seconds, 0.0)
+        self._observed_at = now
+        for slot in self.slots:
+            if not slot.pid:
+                continue
+            if slot.observe(now, missed):
+                self.report(logging.INFO, f"node {slot.name} (pid {slot.pid}) is serving")
+                for number in slot.waiting_signals:
+                    os.kill(slot.pid, number)
+                slot.waiting_signals.clear()
+            if not slot.hangs and slot.silent_seconds(now) >= self.config.server.hang_seconds:
+                slot.hangs = True
+                self.report(
+                    logging.ERROR,
+                    f"node {slot.name} (pid {slot.pid}): event loop blocked for "
+                    f"{slot.silent_seconds(now):.0f} s, killing it; the stack follows on standard error",
+                )
+                os.kill(slot.pid, STACK_SIGNAL)
+                slot.deadline = min(slot.deadline, now + 1.0)  # then SIGKILL
+            if now >= slot.deadline:
+                os.kill(slot.pid, signal.SIGKILL)
+                slot.deadline = now + _OBSERVE_SECONDS
+
+    # --- orders ---------------------------------------------------------------------------------------------
+
+    def forward(self, number: int) -> None:
+        """Send a signal to all nodes; starting nodes receive it when they serve."""
+        for slot in self.slots:
+            if slot.state is SlotState.STARTING:
+                slot.waiting_signals.append(number)
+            elif slot.pid:
+                os.kill(slot.pid, number)
+
+    def drain(self, slot: Slot) -> None:
+        """Drain one child."""
+        slot.state = SlotState.DRAINING
+        drain, websocket = self.config.drain, self.config.websocket
+        seconds = drain.delay_seconds + drain.close_seconds + websocket.close_seconds + _LAST_SECONDS
+        slot.deadline = min(slot.deadline, time.monotonic() + seconds)
+        os.kill(slot.pid, signal.SIGTERM)
+
+    def drain_all(self) -> None:
+        """Drain all children, close their listeners, start none again."""
+        self.ending = True
+        for slot in self.slots:
+            close_all(slot.listeners)
+        for slot in self.slots:
+            if slot.pid and slot.state is not SlotState.DRAINING:
+                self.drain(slot)
+
+    def end_at_once(self) -> None:
+        """Shorten the drain of all children."""
+        for slot in self.slots:
+            if slot.pid:
+                slot.deadline = min(slot.deadline, time.monotonic() + 5.0)
+                os.kill(slot.pid, signal.SIGTERM)
+
+
+#: Makes a child write its Python stack to standard error; sent before a hung child is killed.
+STACK_SIGNAL: Final = signal.SIGQUIT
+
+
+def run_child(
+    slot: Slot,
+    config: Config,
+    read_config: Callable[[], Config],
+    lifeline: int,
+    close_inherited: Callable[[], None],
+    beat_seconds: float,
+) -> NoReturn:
+    """Run a node in this forked process and exit. No supervisor code runs after it.
+
+    ``lifeline``: a pipe that becomes readable when the supervisor is gone. ``close_inherited`` closes what
+    other processes own.
+    """
+    status = 1
+    try:
+        gevent.reinit()
+        os.setpgid(0, 0)  # the supervisor forwards Ctrl-C
+        close_inherited()
+        faulthandler.register(STACK_SIGNAL, file=sys.__stderr__ or 2, all_threads=False)
+        heartbeat = _Heartbeat(slot.status, beat_seconds)
+        watcher = gevent.get_hub().loop.io(lifeline, 1, ref=False)
+        watcher.start(_supervisor_gone, watcher)
+        listeners = {name: wrapped(sock) for name, sock in slot.listeners.items()}
+        try:
+            serving.serve(config, read_config, heartbeat.started, listeners, slot.name)
+            status = 0
+        except StartError as error:
+            slot.status.report(str(error), failed=True)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+class _Heartbeat:
+    """Writes the state of the event loop to the status page, from a timer of the loop."""
+
+    def __init__(self, status: StatusPage, seconds: float) -> None:
+        self._page = status
+        self._node: Node | None = None
+        self._beat()
+        loop = gevent.get_hub().loop
+        loop.update_now()  # the loop's cached time is stale after the imports
+        self._timer: Any = loop.timer(until_beat(seconds), seconds, ref=False)
+        self._timer.start(self._beat)
+
+    def started(self, node: Node) -> None:
+        """Report the state of ``node`` from now on."""
+        self._node = node
+        self._page.report("\n".join(serving.banner_notes(node)))
+        self._beat()
+
+    def _beat(self) -> None:
+        node = self._node
+        if node is None:
+            self._page.beat(False, False, False)
+        else:
+            full = len(node.core.network.context.connections) >= node.core.node.max_connections
+            self._page.beat(True, node.core.status.ready(), full)
+
+
+def _supervisor_gone(watcher: Any) -> None:
+    watcher.stop()
+    logging.getLogger(__name__).error("the supervisor process has ended")
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+#: Rolling restart. A process without a handler ignores SIGURG.
+ROLL: Final = signal.SIGURG
+#: Drains all nodes; a second signal ends them at once.
+DRAIN: Final = (signal.SIGTERM, signal.SIGINT)
+#: Forwarded to all nodes.
+FORWARDED: Final = (signal.SIGUSR1, signal.SIGUSR2)
+
+_HANDLED: Final = (*DRAIN, signal.SIGHUP, *FORWARDED, ROLL, signal.SIGCHLD)
+
+# The patched version would start a gevent loop.
+_set_handler: Final = monkey.get_original("signal", "signal")
+
+
+class SignalQueue:
+    """Signals that arrived since the last read. One per process; owner: the supervisor."""
+
+    def __init__(self) -> None:
+        self._reading, self._writing = os.pipe()
+        os.set_blocking(self._reading, False)
+        os.set_blocking(self._writing, False)
+        for number in _HANDLED:
+            _set_handler(number, lambda *_: None)  # the interpreter writes the number to the pipe
+        signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
+        take_signals()
+
+    def wait(self, seconds: float) -> list[int]:
+        """Wait up to ``seconds`` for signals; returns them in order."""
+        if not monkey.get_original("select", "select")([self._reading], [], [], seconds)[0]:
+            return []
+        return list(os.read(self._reading, 4096))
+
+    @contextmanager
+    def blocked(self) -> Iterator[None]:
+        """Block signals around a fork: the child must not take those of the supervisor."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def release(self) -> None:
+        """In a child: restore signal handling. Until the node installs its own, only the signals that end it
+        count."""
+        signal.set_wakeup_fd(-1)
+        os.close(self._reading)
+        os.close(self._writing)
+        for number in _HANDLED:
+            ends = number in (*DRAIN, signal.SIGCHLD)
+            _set_handler(number, signal.SIG_DFL if ends else signal.SIG_IGN)
+        # A child in the background may still write to the terminal.
+        _set_handler(signal.SIGTTOU, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)

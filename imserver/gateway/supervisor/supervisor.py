@@ -1,0 +1,292 @@
+"""``imserver serve`` with several processes: the supervisor's main loop, signals and rolling restart."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import logging
+import mimetypes
+import signal
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Final
+
+from imserver.gateway.cluster.redis.connection import address_of
+from imserver.gateway.config.settings import Config
+from imserver.gateway.errors import StartError
+from imserver.gateway.logging import Logs, open_logs
+from imserver.gateway.model import Service
+from imserver.gateway.node import http_servers as servers
+from imserver.gateway.node.feature_list import declarations_of, load_features, with_core
+from imserver.gateway.node.http_servers import Listeners, listen, refuse_open_demo
+from imserver.gateway.node.serve import banner, ending, has_terminal, terminal_matters
+from imserver.gateway.process import (
+    DataDirectory,
+    connection_limit,
+    derive_key,
+    hold_signals,
+    raise_file_limit,
+)
+from imserver.gateway.storage.address import DRIVERS, database_address
+from imserver.gateway.supervisor.children import DRAIN, FORWARDED, ROLL, Children, SignalQueue
+from imserver.gateway.supervisor.slot import (
+    ConnectionSteering,
+    Slot,
+    SlotState,
+    apply_reload,
+    for_child,
+    name_of,
+    resolve_addresses,
+)
+
+_log = logging.getLogger("imserver.gateway.supervisor")
+
+
+def run(config: Config, read_config: Callable[[], Config], announce: Callable[[str], object]) -> int:
+    """Fork the nodes and supervise them until a signal ends them; returns the exit status.
+
+    ``read_config`` reads the settings again (SIGHUP, rolling restart); ``announce`` prints to the console.
+    Raises :class:`StartError` with one clear line if the nodes cannot start.
+    """
+    given, config = config, resolve_addresses(config)
+    refuse_open_demo(config)
+    logs = open_logs(config)
+    data = DataDirectory(config.server.data_dir, shared=config.clustered)
+    with ending(config, logs, "the supervisor failed; draining its nodes"), ExitStack() as stack:
+        stack.callback(data.stop)
+        for warning in config.warnings:
+            _log.warning("%s", warning)
+        raise_file_limit()
+        hold_signals()
+        data.start()
+        data.secrets(config.server)
+        listeners = listen(config, config.server.processes)
+        supervisor = Supervisor(given, config, read_config, announce, logs, data, listeners)
+        preload_modules(config)
+        gc.collect()
+        gc.freeze()  # pages that nobody writes to stay shared
+        return supervisor.run()
+
+
+class Supervisor(Service, dict=True):
+    """Runs the main loop: start all children, restart them one by one, end all. Owner of the slots."""
+
+    given: Config
+    config: Config
+    read_config: Callable[[], Config]
+    announce: Callable[[str], object]
+    logs: Logs
+    data: DataDirectory
+    listeners: list[Listeners]
+
+    def __post_init__(self) -> None:
+        self._status = 0
+        self._addresses = servers.addresses_of(self.config, self.listeners[0])
+        self._slots = [
+            Slot(number, name_of(for_child(self.config, number)), sockets)
+            for number, sockets in enumerate(self.listeners)
+        ]
+        self._terminal_matters = terminal_matters()
+        self._signals = SignalQueue()
+
+        def close_inherited() -> None:
+            self.logs.close()
+            self.data.abandon()
+
+        self._children = Children(
+            self.config, self.read_config, self._slots, self._signals, self._report, close_inherited
+        )
+        self._rolling = RollingRestart(self._slots, self._drain, self._report)
+        self._steering = ConnectionSteering(self.listeners, possible=not self.config.server.reuse_port)
+
+    def run(self) -> int:
+        """Return the exit status when all children have ended. Raises StartError if they cannot start."""
+        children, announced = self._children, False
+        while True:
+            now = time.monotonic()
+            children.tick(now)
+            if children.ending and not any(slot.pid for slot in self._slots):
+                break
+            if children.settled and not children.ending:
+                if not announced:
+                    announced = True
+                    names = [slot.name for slot in self._slots]
+                    notes = self._slots[0].status.text(failed=False).splitlines()
+                    nodes = f"{len(names)}: {names[0]} to {names[-1]}"
+                    self._print(banner(self.config, self._addresses, notes, nodes=nodes))
+                    where = ", ".join(self._addresses.values())
+                    _log.info("%d nodes serve at %s", len(names), where)
+                self._rolling.tick(now)
+                self._steer(now)
+            busy = children.starting or self._rolling.active
+            for number in self._signals.wait(0.05 if busy else children.next_tick_seconds(now)):
+                self._on(signal.Signals(number))
+        if children.failure is not None:
+            raise children.failure
+        self._report(logging.INFO, "all nodes have ended")
+        return self._status or min(children.bad_ends, 1)
+
+    def _steer(self, now: float) -> None:
+        """Send new connections to the children that accept clients."""
+        self._steering.exclude(
+            frozenset(slot.number for slot in self._slots if not slot.accepts_clients(now))
+        )
+
+    def _drain(self, slot: Slot) -> None:
+        """Drain a child. New connections go to the others before it knows."""
+        slot.state = SlotState.DRAINING
+        self._steer(time.monotonic())
+        self._children.drain(slot)
+
+    # --- signals --------------------------------------------------------------------------------------------
+
+    def _on(self, number: signal.Signals) -> None:
+        if number in DRAIN:
+            self._end(number)
+        elif number == signal.SIGHUP and self._terminal_matters and not has_terminal():
+            if not self._children.ending:
+                self._end(number)
+        elif number == signal.SIGHUP:
+            if self._reload():
+                self._report(logging.INFO, "SIGHUP: settings reloaded")
+                self._children.forward(number)
+        elif number in FORWARDED:
+            if number == signal.SIGUSR1:
+                self.logs.reopen()
+            self._children.forward(number)
+        elif number == ROLL and self._children.settled and not self._children.ending and self._reload():
+            self._rolling.begin()
+            self._children.generation = self._rolling.generation
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._children.ending:
+            self._report(logging.WARNING, f"{number.name} again: stopping at once")
+            self._status = 128 + number
+            self._children.end_at_once()
+        else:
+            self._report(logging.INFO, f"{number.name}: draining {len(self._slots)} nodes")
+            self._children.drain_all()
+
+    def _reload(self) -> bool:
+        """Read the settings again, for children that start from now on."""
+        try:
+            config, changed = apply_reload(self.read_config(), self.given, self.config)
+            refuse_open_demo(config)
+            connection_limit(config)
+        except StartError as error:
+            self._report(logging.ERROR, f"settings are unchanged: {error}")
+            return False
+        if changed:
+            self._report(logging.WARNING, f"a full restart is needed for {', '.join(changed)}")
+        self.config = self._children.config = config
+        return True
+
+    # --- messages -------------------------------------------------------------------------------------------
+
+    def _report(self, level: int, text: str) -> None:
+        _log.log(level, "%s", text)
+        if self.config.app.log_file:
+            self._print(f"imserver: {text}")
+
+    def _print(self, text: str) -> None:
+        try:
+            self.announce(text)
+        except OSError as error:  # the console is closed
+            _log.debug("the console is closed: %s", error)
+
+
+_READY_SECONDS: Final = 60.0
+
+
+class RollingRestart(Service):
+    """Replaces one child after the other, each when the one before is ready. ``drain`` ends one child."""
+
+    slots: Sequence[Slot]
+    drain: Callable[[Slot], None]
+    report: Callable[[int, str], None]
+    _current: Slot | None = None
+    active: bool = False
+    generation: int = 0
+
+    def begin(self) -> None:
+        """Replace all running children, from the next tick on."""
+        if self.active:
+            self.report(logging.WARNING, "a rolling restart is already in progress")
+            return
+        self.active = True
+        self.generation += 1
+        self.report(logging.INFO, f"rolling restart of {len(self.slots)} nodes")
+
+    def tick(self, now: float) -> None:
+        """Continue if the current child is replaced."""
+        if not self.active:
+            return
+        slot = self._current
+        if slot is None:
+            self._next()
+        elif slot.state is SlotState.DRAINING:
+            return
+        elif slot.failures:
+            self._end(f"node {slot.name} did not start")
+        elif slot.generation == self.generation:
+            if slot.state is SlotState.SERVING and slot.status.marks.ready:
+                self._next()
+            elif now - slot.since > _READY_SECONDS:
+                self._end(f"node {slot.name} is not ready after {_READY_SECONDS:.0f} s")
+
+    def _next(self) -> None:
+        # Children that are down start with the new settings anyway.
+        old = [slot for slot in self.slots if slot.pid and slot.generation < self.generation]
+        if old:
+            self._current = old[0]
+            self.report(
+                logging.INFO, f"node {old[0].name} (pid {old[0].pid}): draining; {len(old)} to restart"
+            )
+            self.drain(old[0])
+        else:
+            self._end()
+
+    def _end(self, failure: str = "") -> None:
+        self.active, self._current = False, None
+        if failure:
+            text = f"rolling restart stopped: {failure}; the other nodes keep running"
+            self.report(logging.ERROR, text)
+        else:
+            self.report(logging.INFO, "rolling restart: done")
+
+
+def preload_modules(config: Config) -> None:
+    """Import modules and make tables that each node with these settings needs, so that nodes share them.
+
+    This creates no loop, thread, socket or file. Raises StartError.
+    """
+    names = [
+        *("cryptography.hazmat.primitives.ciphers.aead", "encodings.ascii", "encodings.idna"),
+        *("encodings.unicode_escape", "gevent.pool", "gevent.resolver.thread", "gevent.threadpool"),
+        *("imserver.gateway.http.form", "imserver.gateway.node.flask_app", "imserver.gateway.metric_table"),
+        *("imserver.gateway.transport.one_request", "imserver.gateway.transport.parser"),
+    ]
+    if config.clustered:
+        library = ["imserver.gateway.cluster.redis.library"] if address_of(config.redis).needs_library else []
+        names += ["imserver.gateway.core.cluster", *library]
+    if config.server.http == "wsgi":
+        names.append("imserver.gateway.transport.wsgi")
+    if any(tenant.jwt for tenant in config.apps.values()):
+        names.append("jwt.api_jws")
+    if any(tenant.webhook.urls for tenant in config.apps.values()):
+        names.append("urllib3")
+    address = database_address(config.storage, config.server.data_dir)
+    if address.configured or address.exists:
+        names += ["imserver.gateway.storage.database", DRIVERS[address.engine]]
+    for name in names:
+        importlib.import_module(name)
+    mimetypes.init()
+    derive_key(b"", "")  # with its first digest, OpenSSL loads its algorithms
+    own = load_features(config)
+    features = with_core(own)
+    for feature in features:
+        if feature.views is not None:
+            feature.views(True)
+        feature.metrics()
+    servers.api_table_of(features, declarations_of(own))

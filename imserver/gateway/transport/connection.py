@@ -1,0 +1,509 @@
+"""A parked WebSocket connection: one object with slots and its socket, without a greenlet while idle.
+
+The read path is one written-out function: a small whole masked frame, as nearly every client frame is,
+creates no object except the payload. All other frames go through ``frames.MessageParser``.
+"""
+
+from __future__ import annotations
+
+import _socket
+import struct
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+import gevent
+from websockets.speedups import apply_mask
+
+from imserver.gateway import errors
+from imserver.gateway.clock import is_long_turn, serve_others
+from imserver.gateway.model import DialectState, LogSubscription
+from imserver.gateway.transport import frames
+from imserver.gateway.transport.frames import HEADS, Opcode
+from imserver.gateway.transport.outbox import Backlog, Flusher, Writer
+from imserver.gateway.transport.poller import Poller
+from imserver.gateway.transport.states import (
+    ADDRESSED,
+    CLOSE,
+    CLOSED,
+    CLOSING,
+    CONNECTED,
+    CONNECTION_TRANSITIONS,
+    END,
+    FLUSH,
+)
+
+if TYPE_CHECKING:
+    from imserver.gateway.protocol.dialect import Dialect
+    from imserver.gateway.transport.parser import MessageParser
+
+_last_data: Final = struct.Struct("=44xI4xI").unpack
+"""``tcpi_last_data_sent`` and ``tcpi_last_data_recv`` of ``struct tcp_info``, in milliseconds."""
+_INFO_BYTES: Final = 56
+FOREVER: Final = float("inf")
+
+
+def quiet_seconds(sock: _socket.socket) -> float:
+    """Seconds since data last passed; :data:`FOREVER` if the kernel cannot tell. 0 on a Unix socket, where it
+    never can: the proxy at the other end has a time limit of its own."""
+    if sock.family == _socket.AF_UNIX:
+        return 0.0
+    try:
+        info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _INFO_BYTES)
+    except OSError:
+        return FOREVER
+    return FOREVER if len(info) < _INFO_BYTES else min(_last_data(info)) / 1000
+
+
+_TEXT = int(Opcode.TEXT)
+_BINARY = int(Opcode.BINARY)
+_HEADS = {opcode: frames.heads(opcode) for opcode in (_TEXT, _BINARY)}
+
+Serve = Callable[["Connection", bytes, bool], None]
+"""Serves a whole message: (connection, payload, whether it is text). It may block; the next message of the
+connection then waits."""
+
+
+class Encoding:
+    """Reads and makes the frames of a connection: its dialect, the function that serves messages, the largest
+    message in bytes, and the deflate window of the client (0: none).
+
+    Connections with equal properties share one instance, so a broadcast is encoded once per encoding.
+    """
+
+    __slots__ = (
+        "_heads",
+        "_variants",
+        "deflate_bits",
+        "dialect",
+        "limit_bytes",
+        "opcode",
+        "outbox_bytes",
+        "ping_frame",
+        "serve",
+    )
+
+    def __init__(
+        self, dialect: Dialect, serve: Serve, limit_bytes: int, deflate_bits: int, outbox_bytes: int = 0
+    ) -> None:
+        self.outbox_bytes = outbox_bytes
+        """Limit of an outbox; 0: that of the node."""
+        self.dialect = dialect
+        self.serve = serve
+        self.deflate_bits = deflate_bits
+        self.limit_bytes = limit_bytes
+        self.opcode = _TEXT if dialect.text else _BINARY
+        self._heads = _HEADS[self.opcode]
+        self.ping_frame = self.frame(dialect.ping) if dialect.ping else b"\x89\x00"
+        """The frame with which the server pings a client."""
+        self._variants: dict[Dialect, Encoding] = {dialect: self}
+        """Dialect → the encoding that differs in its dialect only; shared by all of these."""
+
+    def with_dialect(self, dialect: Dialect) -> Encoding:
+        """The same encoding for another codec. All connections with it share one instance."""
+        variant = self._variants.get(dialect)
+        if variant is None:
+            variant = self._variants[dialect] = self._make(dialect)
+            variant._variants = self._variants
+        return variant
+
+    def _make(self, dialect: Dialect) -> Encoding:
+        return Encoding(dialect, self.serve, self.limit_bytes, self.deflate_bits, self.outbox_bytes)
+
+    def frame(self, payload: bytes, opcode: int = 0) -> bytes:
+        """Make the frame with ``payload`` for a client of this encoding."""
+        size = len(payload)
+        if size < HEADS and not opcode and not self.deflate_bits:
+            return self._heads[size] + payload
+        opcode = opcode or self.opcode
+        if self.deflate_bits:
+            return frames.encode(frames.deflate(payload, self.deflate_bits), opcode, rsv1=True)
+        return frames.encode(payload, opcode)
+
+    def foreign(self, code: int, reason: str) -> tuple[int, str]:
+        """The code and reason of the dialect for one of our close codes. Without a reason: the name of the
+        code, or the dialect's own words for it."""
+        dialect, own = self.dialect, errors.close_reason(code)
+        reason = reason or own
+        if own and reason == own:
+            reason = dialect.close_reasons.get(code, reason)
+        return dialect.close_codes.get(code, code), reason
+
+    def close_frames(self, code: int, reason: str = "", as_given: bool = False) -> bytes:
+        """The close frame for one of our close codes in the dialect's own (``as_given``: it is that), and
+        what comes before it."""
+        if not as_given:
+            code, reason = self.foreign(code, reason)
+        payload = self.dialect.encode_close(code, reason)
+        end = frames.encode_close(code, reason)
+        return end if payload is None else self.frame(payload) + end
+
+
+class ConnectionContext:
+    """Shared by all connections of a node: poller, flusher and callbacks.
+
+    ``ended(connection, close_code)`` is called once when a connection leaves service. ``ponged(connection,
+    data)`` is called for each pong with data. Neither may block.
+    """
+
+    __slots__ = ("close_seconds", "closing", "connections", "ended", "flusher", "pinged", "poller", "ponged")
+
+    def __init__(
+        self, poller: Poller, flusher: Flusher, ended: Callable[[Connection, int], None], close_seconds: float
+    ) -> None:
+        self.poller = poller
+        self.flusher = flusher
+        self.ended = ended
+        self.close_seconds = close_seconds
+        self.ponged: Callable[[Connection, bytes], object] = lambda _connection, _data: None
+        self.connections: set[Connection] = set()
+        """All connections whose TCP has not ended."""
+        self.pinged = 0
+        """Number of connections that need pings (:attr:`Dialect.pinged`)."""
+        self.closing: dict[Connection, float] = {}
+        """Connections in a close handshake → monotonic time at which TCP is ended."""
+
+    def expire(self) -> None:
+        """End TCP of connections whose close handshake has timed out. Called once per second."""
+        now = monotonic()
+        for connection, deadline in tuple(self.closing.items()):
+            if now > deadline:
+                connection.lost()
+
+
+RECEIVE_BYTES = 16384
+"""Bytes per read while a large message arrives."""
+SMALL_RECEIVE_BYTES = 4096
+"""Bytes per read otherwise. A flood of tiny frames must not delay other connections."""
+LARGE_ANSWER_BYTES: Final = 4096
+"""An answer of more bytes is written before the next command of the same read is served."""
+
+
+class Connection(Writer):
+    """A WebSocket. Owner of the socket, the outbox and the parser. The session fields belong to the hub.
+
+    ``is_open``: whether it is in service. ``peer``: ``"address:port"`` of the client. ``last_seen``:
+    monotonic time of the last sign of life, as its dialect defines it (0: the node pings the client instead).
+    ``pinged_at``: time of the first unanswered ping (0: none); any received data answers it.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "app",
+        "channels",
+        "context",
+        "device",
+        "dialect_state",
+        "encoding",
+        "kind",
+        "last_seen",
+        "log_subscription",
+        "number",
+        "origin",
+        "parser",
+        "peer",
+        "pinged_at",
+        "session",
+        "since",
+        "user",
+    )
+
+    has_close_deadline = True
+
+    def __init__(
+        self, context: ConnectionContext, sock: _socket.socket, peer: str, encoding: Encoding, now: float
+    ) -> None:
+        super().__init__(sock)
+        self.context = context
+        self.peer = peer
+        self.encoding = encoding
+        pinged = encoding.dialect.pinged
+        # last_seen is not used for pinged clients: 0 saves one object per connection.
+        self.last_seen = 0.0 if pinged else now
+        self.state = CONNECTED
+        self.outbox = None
+        self.parser: MessageParser | frames.Rest | None = None
+        self.pinged_at = 0.0
+        self.app: str | None = None
+        self.user: str | None = None
+        self.device = ""
+        self.kind = "session"
+        """What has proved its user: the kind of a principal. Owned by
+        :class:`imserver.gateway.auth.login.Logins`."""
+        self.session: Any = None
+        """The session in the registry of a cluster; None on a single node."""
+        self.dialect_state: DialectState | None = None
+        """Owned by the service of its dialect."""
+        self.log_subscription: LogSubscription | None = None
+        """Owned by the messenger."""
+        self.channels: tuple[Any, ...] = ()
+        """The channels of the connection, in the order of joining. Owned by
+        :mod:`imserver.gateway.hub.hub`."""
+        self.origin = ""
+        """Host of the page that opened the connection; ``""``: this server's own page, or none."""
+        self.since = 0
+        """Unix second of the login; 0: not logged in."""
+        self.number = 0
+        """Number in the id of the connection; 0: nobody has asked for its id. Owned by
+        :class:`imserver.gateway.sessions.connection_ids.ConnectionTable`."""
+        context.connections.add(self)
+        context.pinged += pinged
+
+    @property
+    def is_addressed(self) -> bool:
+        """Whether it has a session that receives what is sent to its user."""
+        return self.state is ADDRESSED
+
+    # --- reading (reader greenlets) -------------------------------------------------------------------------
+
+    def on_readable(self) -> None:
+        """Read once and serve whole messages. Called by a reader; may switch if a command blocks."""
+        try:
+            small = self.parser is None or type(self.parser) is frames.Rest
+            data = self.sock.recv(SMALL_RECEIVE_BYTES if small else RECEIVE_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self.lost()
+            return
+        if not data:
+            self.lost()
+            return
+        self.pinged_at = 0.0
+        if self.state < CLOSING:
+            self.feed(data)
+
+    def feed(self, data: bytes) -> None:
+        """Serve bytes that were read from the client."""
+        parser = self.parser
+        if parser is not None:
+            if type(parser) is not frames.Rest:
+                self._parse(data)
+                return
+            data = parser.data + data
+            self.parser = None
+            self.context.flusher.budget.set(self, self.held_bytes())
+        size = len(data)
+        start = 0
+        serve = self.encoding.serve
+        limit = self.encoding.limit_bytes
+        while size - start >= 6:
+            length = data[start + 1] - 128
+            body = start + 6
+            if length == 126 and size - start >= 8:
+                length = data[start + 2] << 8 | data[start + 3]
+                body = start + 8
+            elif length > frames.SMALL_BYTES:
+                break
+            end = body + length
+            head = data[start]
+            if not 0x81 <= head <= 0x82 or length < 0 or end > size or length > limit:
+                break
+            payload = apply_mask(data[body:end], data[body - 4 : body])
+            text = head == 0x81
+            if text and not payload.isascii():
+                try:
+                    payload.decode()
+                except UnicodeDecodeError:
+                    self.close(errors.CloseCode.BAD_PAYLOAD, "invalid UTF-8")
+                    return
+            serve(self, payload, text)
+            start = end
+            if self.state >= CLOSING or (start < size and not self.may_continue()):
+                return
+        if start < size:
+            self._feed_rest(data[start:] if start else data)
+
+    def _feed_rest(self, data: bytes) -> None:
+        """Handle the rest of the data, which is not a whole small frame."""
+        if frames.is_pong(data):
+            if len(data) > frames.EMPTY_BYTES:
+                self.context.ponged(self, apply_mask(data[frames.EMPTY_BYTES :], data[2:6]))
+            return
+        encoding = self.encoding
+        if frames.begins_small(data, encoding.limit_bytes):
+            self.parser = frames.Rest(data)
+            self._count_bytes()
+            return
+        from imserver.gateway.transport.parser import MessageParser  # not at the start: 1.5 MB
+
+        self.parser = MessageParser(encoding.limit_bytes, bool(encoding.deflate_bits))
+        self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
+        parser = self.parser
+        assert parser is not None
+        assert not isinstance(parser, frames.Rest)
+        try:
+            for message in parser.feed(data):
+                self._take(message)
+                if self.state >= CLOSING or not (parser.between or self.may_continue()):
+                    break
+        except frames.Violation as violation:
+            self.close(violation.code, violation.reason)
+        if self.state >= CLOSING or parser.idle:
+            self.parser = None
+            parser.close()
+        if self.parser is not None or self in self.context.flusher.budget.sizes:
+            self._count_bytes()
+
+    def wait_until_sent(self) -> None:
+        """Wait until the outbox is empty or the connection ended, so two pages never wait there. Switches."""
+        while self.outbox is not None and self.is_open:
+            gevent.sleep(0.05)
+
+    def may_continue(self) -> bool:
+        """Whether the next of several commands that came together may be served.
+
+        Before that, others are served if this turn of the loop is long. The outbox is written if an answer in
+        it is large, or the client does not read: its limit counts before more is added to it. May switch.
+        """
+        outbox = self.outbox
+        if is_long_turn() or (
+            outbox is not None and (isinstance(outbox, Backlog) or len(outbox[-1]) > LARGE_ANSWER_BYTES)
+        ):
+            serve_others()
+        return self.state < CLOSING
+
+    def _count_bytes(self) -> None:
+        """Count the bytes of unfinished frames against the node's budget."""
+        budget = self.context.flusher.budget
+        budget.set(self, self.held_bytes())
+        if budget.total > budget.limit:
+            self.context.flusher.schedule()
+
+    def _take(self, message: frames.FrameMessage) -> None:
+        opcode = message.opcode
+        if opcode <= Opcode.BINARY:
+            self.encoding.serve(self, message.data, opcode == _TEXT)
+        elif opcode == Opcode.CLOSE:
+            from imserver.gateway.transport.parser import read_close  # it has parsed the frame
+
+            code = read_close(message.data)
+            self._end(code)
+            self.send_frame(frames.encode_close(code))
+        elif opcode == Opcode.PING:
+            self.send_frame(frames.encode(message.data, Opcode.PONG))
+        elif opcode == Opcode.PONG and message.data:
+            self.context.ponged(self, message.data)
+
+    # --- writing --------------------------------------------------------------------------------------------
+
+    def send(self, payload: bytes) -> None:
+        """Queue one message in this connection's encoding."""
+        if self.state < CLOSING:
+            self.context.flusher.enqueue(self, self.encoding.frame(payload))
+
+    def send_frame(self, frame: bytes) -> None:
+        """Queue one encoded frame."""
+        self.context.flusher.enqueue(self, frame)
+
+    def ping(self) -> None:
+        """Send a ping. Any received data resets ``pinged_at`` to 0."""
+        if not self.pinged_at:
+            self.pinged_at = monotonic()
+        self.send_frame(self.encoding.ping_frame)
+
+    def probe(self, data: bytes) -> None:
+        """Send a ping with at most 125 bytes of data. :attr:`ConnectionContext.ponged` gets the pong."""
+        if self.is_open:
+            self.send_frame(frames.encode(data, Opcode.PING))
+
+    def on_writable(self) -> None:
+        """Continue writing: the socket accepts bytes again."""
+        self.context.flusher.resume(self)
+
+    @property
+    def outbox_bytes(self) -> int:
+        """Limit of this connection's outbox; 0: that of the node."""
+        return self.encoding.outbox_bytes
+
+    def held_bytes(self) -> int:
+        """Bytes in the backlog and in an unfinished frame."""
+        backlog = self.outbox.size if type(self.outbox) is Backlog else 0
+        return backlog + (0 if self.parser is None else self.parser.held_bytes)
+
+    # --- closing --------------------------------------------------------------------------------------------
+
+    def close(self, code: int, reason: str = "", as_given: bool = False) -> None:
+        """Start the close handshake (RFC 6455 section 7). The outbox is written first.
+
+        Without a ``reason``, it is the name of the code in ``errors.CLOSE``. TCP ends when the peer ends it,
+        or after ``websocket.close_seconds``. Clients of a foreign protocol receive its own code
+        (:attr:`Dialect.close_codes`), unless the code is one already (``as_given``).
+        """
+        if self.is_open:
+            last = self._last(code, reason, as_given)
+            self._end(code)
+            self.send_frame(last)
+
+    def _last(self, code: int, reason: str = "", as_given: bool = False) -> bytes:
+        """What the peer receives last."""
+        return self.encoding.close_frames(code, reason, as_given)
+
+    def disconnect(self, code: int, reason: str) -> None:
+        """End the connection as a back end of its app wants: with its code and its reason, if clients of the
+        dialect get them, else with 4502."""
+        if self.encoding.dialect.close_codes_of_back_ends:
+            self.close(code, reason or errors.DISCONNECTED, as_given=True)
+        else:
+            self.close(errors.CloseCode.KICKED)
+
+    def _end(self, code: int) -> None:
+        """Leave service: no further messages are received or sent."""
+        self.state = CONNECTION_TRANSITIONS[self.state][CLOSE]
+        self.context.closing[self] = monotonic() + self.context.close_seconds
+        self.context.ended(self, code)
+
+    def flushed(self) -> None:
+        """Everything is written: end our half of TCP and wait for the peer. To end TCP at once could send a
+        reset that destroys the close frame."""
+        if self.state is CLOSING:
+            self.state = CONNECTION_TRANSITIONS[self.state][FLUSH]
+            try:
+                self.sock.shutdown(_socket.SHUT_WR)
+            except OSError:
+                self.lost()
+
+    def abandon(self, code: int) -> None:
+        """Drop the outbox and close. The peer has ``websocket.close_seconds`` to read why."""
+        backlog = self.outbox
+        if self.is_open and type(backlog) is Backlog:
+            last = self._last(code)
+            self._end(code)
+            backlog.cut(last)
+            self.context.flusher.budget.set(self, self.held_bytes())
+        else:
+            self._kill(code)
+
+    def _kill(self, code: int) -> None:
+        if self.state is CLOSED:
+            return
+        was_open = self.is_open
+        self.state = CONNECTION_TRANSITIONS[self.state][END]
+        context = self.context
+        context.connections.discard(self)
+        context.pinged -= self.encoding.dialect.pinged
+        context.closing.pop(self, None)
+        context.poller.remove(self)
+        if type(self.outbox) is Backlog or self.parser is not None:
+            context.flusher.forget(self)
+        parser = self.parser
+        self.outbox = self.parser = None
+        if parser is not None:
+            parser.close()
+        self.sock.close()
+        if was_open:
+            context.ended(self, code)
+
+    def lost(self) -> None:
+        """TCP has ended, by the peer or by an error."""
+        self._kill(errors.CloseCode.LOST)
+
+
+def app_and_user(connection: Connection) -> tuple[str, str]:
+    """App and user of a connection that has logged in."""
+    app, user = connection.app, connection.user
+    assert app is not None
+    assert user is not None
+    return app, user

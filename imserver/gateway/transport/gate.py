@@ -1,0 +1,460 @@
+"""Admission of WebSocket upgrade requests (RFC 6455 section 4.2), and allowed origins (section 10.2)."""
+
+from __future__ import annotations
+
+import _socket
+import binascii
+import logging
+import re
+import sys
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from hashlib import sha1
+from time import monotonic
+from typing import Final
+from urllib.parse import parse_qsl
+
+from msgspec import Struct
+
+from imserver.gateway.clock import serve_others
+from imserver.gateway.errors import CloseCode, HttpProblem, Problems
+from imserver.gateway.logging import OncePerMinute, RateLimitedLog
+from imserver.gateway.protocol.dialect import Dialect
+from imserver.gateway.transport.connection import (
+    SMALL_RECEIVE_BYTES,
+    Connection,
+    ConnectionContext,
+    Encoding,
+    Serve,
+)
+from imserver.gateway.transport.http1 import pattern_of
+from imserver.gateway.transport.proxies import (
+    FORWARDING_HEADERS,
+    TrustedProxies,
+    is_address,
+    is_loopback,
+    network_of,
+)
+
+log = logging.getLogger(__name__)
+
+OPAQUE: Final = "null"
+"""Name of an opaque or invalid origin, for example of a file or a sandboxed page."""
+_HOST: Final = re.compile(
+    r"(?:[A-Za-z][A-Za-z0-9+.-]*://)?(?:\[([0-9A-Fa-f:.]+)\]|([\w.-]+))(?::[0-9]*)?"
+).fullmatch
+
+
+def host_name(value: str) -> str:
+    """The host name in a Host header or an origin, without port, in lower case; ``""`` if it is invalid.
+
+    Only ``[scheme://]host[:port]`` is valid (RFC 9110 section 7.2, RFC 6454 section 6.2). In anything else,
+    such as ``evil.example\\@127.0.0.1``, a browser and this server could read different hosts.
+    """
+    match = _HOST(value)
+    return (match[1] or match[2]).removesuffix(".").lower() if match else ""
+
+
+def listed_host(address: str) -> str:
+    """The host name of an origin or address in the settings, where a path may follow."""
+    return host_name(re.sub("(?<![:/])/.*", "", address))
+
+
+class GatePolicy(Struct, frozen=True):
+    """Limits and allowed origins. The settings can change while the node runs.
+
+    ``limit`` and ``limit_per_address`` limit connections (0: no limit). ``any_origin``: pages of all hosts
+    may connect. ``origins``: pages of these hosts may connect. ``demo``: demo mode; the servers must check
+    every request with :meth:`Origins.objection`. ``hosts``: other names and addresses of this server; a
+    wildcard address means all addresses.
+    """
+
+    limit: int = 0
+    limit_per_address: int = 0
+    any_origin: bool = False
+    origins: tuple[str, ...] = ()
+    demo: bool = False
+    hosts: tuple[str, ...] = ()
+
+
+class Origins:
+    """Owner of the node's origin policy and of the origins that apps allow."""
+
+    def __init__(self, proxies: TrustedProxies, policy: GatePolicy) -> None:
+        self._proxies = proxies
+        self.open_dialects: set[str] = set()
+        """Names of the dialects to which pages of all hosts may connect."""
+        self._apps_any = False
+        self._apps: frozenset[str] = frozenset()
+        self._warned = False
+        self._objected = RateLimitedLog(
+            log,
+            "demo mode: refused a request %s %r. To allow it, list the host in server.origins or make an API "
+            "key (imserver key create push)",
+        )
+        self._pages = OncePerMinute(100)
+        self.on_refused: list[Callable[[str, str, str], object]] = []
+        """Called with the setting that refuses a connection, its ``peer``, and the host of its page."""
+        self.set_policy(policy)
+
+    def set_policy(self, policy: GatePolicy) -> None:
+        """Set the node's policy."""
+        self._any = policy.any_origin
+        self._own = frozenset(map(listed_host, policy.origins))
+        self.demo = policy.demo
+        self._hosts = self._own.union(map(listed_host, policy.hosts), ("localhost",)) - {""}
+        self._any_address = not self._hosts.isdisjoint(("0.0.0.0", "::"))
+        self._good_host: str | None = None
+        self._good_origin: str | None = None
+        self.accepted = object()
+        """Marks heads that demo mode has accepted under the present policy."""
+
+    def set_apps(self, origins: Collection[str], any_origin: bool) -> None:
+        """Set the origins that at least one app allows. The login to any other app still refuses them."""
+        self._apps = frozenset(origins)
+        self._apps_any = any_origin
+        self._good_origin = None
+        self.accepted = object()
+
+    # --- demo mode ------------------------------------------------------------------------------------------
+
+    def objection(self, headers: Mapping[str, str], path: str) -> HttpProblem | None:
+        """The error with which demo mode refuses a request, None if it accepts it.
+
+        Without API keys, any website could use a server on loopback through the browser of its visitor: with
+        requests that need no permission, with WebSockets, or with a name that resolves to 127.0.0.1 (DNS
+        rebinding). Proxy headers are not trusted here, because a page can send them after rebinding.
+
+        Call this while :attr:`demo` is True, before anything else. Header names are in lower case. Pages of
+        every origin may import the SDK, because its files are public.
+        """
+        host = headers.get("host", "")
+        if host != self._good_host:
+            if host and not self._is_own(host_name(host), self._any_address):
+                self._objected("for the host", host[:100])
+                return Problems.HOST_REFUSED
+            self._good_host = host
+        origin = headers.get("origin")
+        if (
+            origin is not None
+            and origin != self._good_origin
+            and not (path.startswith("/sdk/") and path.endswith(".js") and "upgrade" not in headers)
+        ):
+            name = host_name(origin)
+            if not (self._any or self._apps_any or name in self._apps or self._is_own(name)):
+                if not (self._any_address and name and name == host_name(host)):
+                    self._objected("from a page of", origin[:100])
+                    return Problems.ORIGIN_REFUSED
+            else:
+                self._good_origin = origin
+        if not self._warned and not FORWARDING_HEADERS.isdisjoint(headers):
+            self._warned = True
+            log.warning(
+                "DEMO MODE IS OPEN TO OTHERS: a request came through a proxy, and no API key exists, so "
+                "anybody who can reach the proxy may log in as anyone and push to everyone. To close it, "
+                "make a key: imserver key create admin"
+            )
+        return None
+
+    def _is_own(self, name: str, any_address: bool = False) -> bool:
+        return name in self._hosts or is_loopback(name) or (any_address and is_address(name))
+
+    # --- logins ---------------------------------------------------------------------------------------------
+
+    def stranger(self, host: str, headers: Mapping[str, str]) -> str:
+        """The host of the page that sent a request; ``""`` for this server's own pages and without a page.
+
+        :data:`OPAQUE` if a page of another site has embedded the address, for example as an image: a GET
+        that opens a stream acts, with the cookies of the visitor.
+
+        ``host``: address that the request came from. Headers of trusted proxies are evaluated.
+        """
+        origin = headers.get("origin")
+        if origin is None:  # browsers name no origin where a page embeds or links to what it cannot read
+            own = "upgrade" in headers or headers.get("sec-fetch-site", "none") in (
+                *("same-origin", "none"),  # of this server's own pages, and of the user
+            )
+            return "" if own else OPAQUE
+        name = host_name(origin)
+        if name and name == host_name(headers.get("host", "")):
+            return ""
+        if self.demo and self._is_own(name):
+            return ""
+        forwarded = headers.get("x-forwarded-host", "") if self._proxies.trusts(host) else ""
+        if name and forwarded and name == host_name(forwarded.split(",")[0].strip()):
+            return ""
+        # Interned: all connections of one page share the string.
+        return sys.intern(name) if 0 < len(name) <= 253 else OPAQUE
+
+    def allows(self, origin: str, dialect: str) -> bool:
+        """Whether pages of the host ``origin`` may connect, for requests without an app."""
+        if not origin or self._any or origin in self._own:
+            return True
+        return not self.demo and dialect in self.open_dialects
+
+    def lists(self, origin: str) -> bool:
+        """Whether the node's settings list the host ``origin``."""
+        return origin in self._own
+
+    def passes(self, origin: str, any_origin: bool) -> bool:
+        """Whether to complete a handshake from ``origin``: the node, an app or the dialect allows it."""
+        return (
+            (any_origin and not self.demo)
+            or not origin
+            or self._any
+            or self._apps_any
+            or origin in self._own
+            or origin in self._apps
+        )
+
+    def report_refused(self, limit: str, peer: str, origin: str = "") -> None:
+        """Report that a connection is refused by this setting."""
+        for listener in self.on_refused:
+            listener(limit, peer, origin)
+
+    def log_refused(self, what: str, origin: str, setting: str, peer: str) -> None:
+        """Log once a minute that ``what`` was refused to host ``origin``, which ``setting`` does not list."""
+        if self._pages.is_new(what, origin):
+            if origin == OPAQUE:
+                page = (
+                    "the page has no host (a file, a sandbox, or embedded by another site); it cannot be "
+                    "allowed safely"
+                )
+            else:
+                page = f"the page is of host {origin}; to allow it, add the host to {setting}"
+            log.info("%s refused: %s", what, page, extra={"connection": peer})
+
+
+class Head(Struct, frozen=True):
+    """The parts of a request that the gate needs. Header names are in lower case.
+
+    ``query``: text after the ``?``. ``bare``: dialect of the listener for clients whose query names none
+    (``""``: no default). ``body``: of a request for a stream.
+    """
+
+    method: str
+    path: str
+    version: str
+    host: str
+    port: int
+    headers: Mapping[str, str]
+    query: str = ""
+    bare: str = ""
+    body: bytes = b""
+
+    def params(self) -> dict[str, str]:
+        """The decoded parameters of the query. The first of several with one name counts."""
+        params: dict[str, str] = {}
+        try:
+            for name, value in parse_qsl(self.query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS):
+                params.setdefault(name, value)
+        except ValueError:  # too many parameters
+            return {}
+        return params
+
+
+MAX_PARAMETERS = 64
+"""Limit of query parameters. A query with more counts as empty."""
+
+Opened = Callable[[Connection, Head], None]
+"""Called when a connection of a dialect begins, before its messages are served. It may send, close and
+switch."""
+
+
+class DialectPath(Struct, frozen=True):
+    """A dialect on a path: the dialect, the function that serves its messages, and their largest size in
+    bytes.
+
+    ``outbox_bytes``: limit of an outbox; 0: that of the node. ``subprotocol``: the offered one that the 101
+    response confirms (``""``: none).
+    """
+
+    dialect: Dialect
+    serve: Serve
+    message_bytes: int
+    outbox_bytes: int = 0
+    opened: Opened | None = None
+    subprotocol: str = ""
+
+
+Choose = Callable[[Head], DialectPath | HttpProblem | None]
+"""Selects the dialect on a shared path. Returns None if the request matches no dialect, or the error."""
+
+
+class Refusal(Struct, frozen=True):
+    """The HTTP answer to a refused upgrade request."""
+
+    problem: HttpProblem
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Admission(Struct, frozen=True):
+    """An upgrade to perform. ``extension``, ``subprotocol``: what the 101 response confirms (``""``: none).
+
+    With a ``close_code`` the handshake is completed and the connection closed at once, because a browser can
+    read a close code but not the status of a refused handshake.
+    """
+
+    accept: str
+    encoding: Encoding
+    peer: str
+    head: Head
+    extension: str = ""
+    close_code: int = 0
+    opened: Opened | None = None
+    origin: str = ""
+    """Host of the page that opens the connection; ``""``: this server's own page, or none."""
+    subprotocol: str = ""
+
+
+def accept_token(key: str) -> str:
+    """The value of Sec-WebSocket-Accept for a client's key."""
+    return b64encode(sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()).decode()
+
+
+def host_of(peer: str) -> str:
+    """The host in a ``peer``, without the brackets of IPv6. That of a request may have no port."""
+    return peer.rpartition(":")[0].strip("[]") if peer[:1] == "[" or peer.count(":") == 1 else peer
+
+
+class Gate:
+    """Decides on upgrade requests. Owner of the number of connections per address."""
+
+    def __init__(self, proxies: TrustedProxies, origins: Origins, deflate: bool, policy: GatePolicy) -> None:
+        self.proxies = proxies
+        self.origins = origins
+        self.paths: dict[str, DialectPath | Choose] = {}
+        """Path, or its pattern (:func:`pattern_of`) → its dialect, or the function that selects one. The
+        servers fill it before they listen."""
+        self._deflate = deflate
+        self._encodings: dict[tuple[Dialect, int], Encoding] = {}
+        self.full = False
+        """True while the node drains."""
+        self.per_address: Counter[str] = Counter()
+        """Network of an address (:func:`network_of`) → its connections."""
+        self.connections = 0
+        self.limit = policy.limit
+        self._limit_per_address = policy.limit_per_address
+
+    def set_policy(self, policy: GatePolicy) -> None:
+        """Change limits and origins at run time (SIGHUP, end of demo mode)."""
+        self.limit, self._limit_per_address = policy.limit, policy.limit_per_address
+        self.origins.set_policy(policy)
+
+    def recount(self, hosts: Iterable[str]) -> None:
+        """Count the connections per address again, when the limit is set while connections exist."""
+        self.per_address = Counter(map(network_of, hosts)) if self._limit_per_address else Counter()
+
+    def decide(self, head: Head, upgraded: bool = False) -> Admission | Refusal:
+        """Decide on an upgrade request. ``upgraded``: another server has answered it, without extensions."""
+        headers = head.headers
+        found = self.paths.get(head.path) or self.paths.get(pattern_of(head.path))
+        path = found if found is None or isinstance(found, DialectPath) else found(head)
+        if path is None:
+            return Refusal(Problems.NOT_FOUND)
+        if isinstance(path, HttpProblem):
+            return Refusal(path)
+        has_body = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+        if head.method != "GET" or has_body or head.version != "1.1":
+            return Refusal(Problems.BAD_REQUEST)
+        if headers.get("sec-websocket-version") != "13":
+            return Refusal(Problems.VERSION_REQUIRED, (("Sec-WebSocket-Version", "13"),))
+        key, nonce = headers.get("sec-websocket-key", ""), b""
+        with suppress(ValueError):
+            nonce = binascii.a2b_base64(key, strict_mode=True)
+        if len(nonce) != 16:
+            return Refusal(Problems.BAD_REQUEST)
+        peer, origin, close_code = self.look_at(head, path.dialect)
+        extension, bits = "", 0
+        if self._deflate and not upgraded and (offers := headers.get("sec-websocket-extensions")):
+            from imserver.gateway.transport.parser import negotiate  # not at the start: 1.5 MB
+
+            extension, bits = negotiate(offers)
+        encoding = self._encodings.get((path.dialect, bits))
+        if encoding is None:
+            encoding = Encoding(path.dialect, path.serve, path.message_bytes, bits, path.outbox_bytes)
+            self._encodings[path.dialect, bits] = encoding
+        accept, opened = accept_token(key), path.opened
+        return Admission(
+            accept, encoding, peer, head, extension, close_code, opened, origin, path.subprotocol
+        )
+
+    def look_at(self, head: Head, dialect: Dialect) -> tuple[str, str, int]:
+        """The client that requests a connection with this dialect: its address, the host of its page (``""``:
+        own or none), and the close code if it is refused (0: accepted)."""
+        host = self.proxies.client(head.host, head.headers.get("x-forwarded-for", ""))
+        origin = self.origins.stranger(head.host, head.headers)
+        peer = f"[{host}]:{head.port}" if ":" in host else f"{host}:{head.port}"
+        return peer, origin, self._objection(dialect, origin, host, peer)
+
+    def entered(self, peer: str) -> None:
+        """Count a new connection from ``peer`` (``"address:port"``)."""
+        self.connections += 1
+        if self._limit_per_address:
+            self.per_address[network_of(host_of(peer))] += 1
+
+    def left(self, peer: str) -> None:
+        """Stop counting a connection from ``peer``."""
+        self.connections -= 1
+        if self.per_address and (network := network_of(host_of(peer))) in self.per_address:
+            self.per_address[network] -= 1
+            if self.per_address[network] <= 0:
+                del self.per_address[network]
+
+    def _objection(self, dialect: Dialect, origin: str, host: str, peer: str) -> int:
+        """The close code for a refused client; 0: accepted."""
+        if self.full:
+            return CloseCode.GOING_AWAY
+        if self.limit and self.connections >= self.limit:
+            return self._full("limits.max_connections", peer)
+        if (
+            self._limit_per_address
+            and self.per_address[network_of(host)] >= self._limit_per_address
+            and not is_loopback(host)
+        ):
+            return self._full("limits.max_connections_per_address", peer)
+        if not self.origins.passes(origin, dialect.any_origin):
+            setting = "server.origins, or to origins of an app"
+            self.origins.log_refused("connection", origin, setting, peer)
+            self.origins.report_refused("server.origins", peer, origin)
+            return CloseCode.NOT_ALLOWED
+        return 0
+
+    def _full(self, limit: str, peer: str) -> int:
+        self.origins.report_refused(limit, peer)
+        return CloseCode.NODE_FULL
+
+
+def adopt(
+    context: ConnectionContext, gate: Gate, sock: _socket.socket, admission: Admission, rest: bytes
+) -> Connection:
+    """Make a parked WebSocket of a socket whose 101 response is queued, and serve the bytes read after the
+    head.
+
+    Used by both servers. The socket must be non-blocking. The poller may already watch it. Switches between
+    pieces of ``rest``: 64 KB of tiny frames would block the loop for 60 ms.
+    """
+    connection = Connection(context, sock, admission.peer, admission.encoding, monotonic())
+    connection.origin = admission.origin
+    gate.entered(admission.peer)
+    context.poller.take(connection)
+    if admission.close_code:
+        connection.close(admission.close_code)
+    elif rest or admission.opened is not None:
+        connection.reading = True
+        try:
+            if admission.opened is not None:
+                admission.opened(connection, admission.head)
+            for start in range(0, len(rest), SMALL_RECEIVE_BYTES):
+                if start:
+                    serve_others()
+                if connection.is_open:
+                    connection.feed(rest[start : start + SMALL_RECEIVE_BYTES])
+        except Exception:
+            log.exception("serving failed", extra={"connection": connection.peer})
+            connection.lost()
+        finally:
+            context.poller.release(connection)
+    return connection

@@ -1,0 +1,182 @@
+"""Code shared by both HTTP servers, and the hand-over: pywsgi serves one request of a front connection."""
+
+from __future__ import annotations
+
+import _socket
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from gevent import socket as gevent_socket
+from msgspec import Struct
+
+from imserver.gateway.config.settings import LimitSettings
+from imserver.gateway.errors import Problems
+from imserver.gateway.metrics import Metrics
+from imserver.gateway.model import Service
+from imserver.gateway.transport.gate import Admission, Gate
+from imserver.gateway.transport.http1 import (
+    MAX_PUBLIC_BODY_BYTES,
+    Body,
+    HttpRequest,
+    HttpRoutes,
+    Mounts,
+    ParsedHead,
+    Streamed,
+    header_block,
+    problem_response,
+    response_head,
+    row_of,
+)
+from imserver.gateway.transport.stream import Streams
+
+if TYPE_CHECKING:
+    from gevent.pywsgi import WSGIServer
+
+log = logging.getLogger(__name__)
+
+LINGER_SECONDS = 2
+"""Time for reading and dropping the rest of a refused request."""
+
+Admitted = Callable[[_socket.socket, Admission, bytes], None]
+"""Puts an upgraded socket into service: (non-blocking socket, decision of the gate, bytes after the head)."""
+
+GiveBack = Callable[[_socket.socket, bytes | None], None]
+"""Takes the socket back after the answer, with bytes read beyond the request (None: end the connection)."""
+
+
+class ListenerContext(Struct, frozen=True):
+    """Shared by the HTTP connections of one listener, for both servers.
+
+    ``routes``: their own forms of a refusal. ``admitted``: puts an upgraded socket into service.
+    ``ws_dialect``: for clients whose query names no dialect. ``streams``: event streams, if the listener
+    serves any. ``mounts``: hosts whose requests are served under a path.
+    """
+
+    gate: Gate
+    routes: HttpRoutes
+    body_limit: Callable[[str, str, Mapping[str, str], str], int]
+    """(method, path, headers, client address) → largest body of such a request in bytes."""
+    limits: LimitSettings
+    admitted: Admitted
+    ws_dialect: str = ""
+    streams: Streams | None = None
+    streamed: Streamed | None = None
+    mounts: Mounts = {}
+
+    def client(self, address: Any, headers: Mapping[str, str]) -> str:
+        """The client's address, evaluated with trusted proxies. ``address``: the peer's own."""
+        host: str = address[0]
+        if "x-forwarded-for" in headers:
+            return self.gate.proxies.client(host, headers["x-forwarded-for"])
+        return host
+
+    def begin_body(self, head: ParsedHead, address: Any) -> Body:
+        """Start reading the body after this head, with the limit of its request."""
+        limit = self.limits.body_bytes
+        if head.chunked or (head.length or 0) > MAX_PUBLIC_BODY_BYTES:
+            client = self.client(address, head.headers)
+            limit = self.body_limit(head.method, head.path, head.headers, client)
+        return Body(head, limit, monotonic())
+
+    def refuse_too_large(self, head: ParsedHead, address: Any) -> bytes:
+        """The whole response to a request with too large a body: in the form of its route, else 413."""
+        route = row_of(self.routes, head.method, head.path)
+        if route is None:
+            return problem_response(Problems.BODY_TOO_LARGE)
+        client = self.client(address, head.headers)
+        response = route(
+            HttpRequest(head.method, head.path, head.query, b"", head.headers, client, too_large=True)
+        )
+        lines = header_block(response)
+        return response_head(response.status, lines, len(response.body), False) + response.body
+
+
+class HandOver(Service, dict=True):
+    """Runs requests in the WSGI application with limited concurrency. Owner of the greenlets."""
+
+    application: Callable[..., Any]
+    limit: int
+    port: int
+    environ: Mapping[str, Any]
+    metrics: Metrics
+
+    def __post_init__(self) -> None:
+        self._environ = {**self.environ, "SERVER_NAME": "localhost", "SERVER_PORT": str(self.port)}
+        self._server: WSGIServer | None = None
+        self.running: set[gevent.Greenlet[..., None]] = set()
+        self._waiting_bytes = 0
+        self._waiting: deque[tuple[Any, _socket.socket, bytes, bytes, GiveBack]] = deque()
+
+    @property
+    def full(self) -> bool:
+        """True if 16 requests wait for each that may run, or all have more than 64 MB."""
+        return len(self._waiting) >= 16 * self.limit or self._waiting_bytes > 64 << 20
+
+    @property
+    def busy(self) -> bool:
+        """True while a request runs or waits."""
+        return bool(self.running or self._waiting)
+
+    def serve(
+        self, address: Any, sock: _socket.socket, waiting: bytes, data: bytes, give_back: GiveBack
+    ) -> None:
+        """Write ``waiting``, then have the request at the start of ``data`` answered, when fewer than the
+        limit run. ``address``: of the client."""
+        self._waiting.append((address, sock, waiting, data, give_back))
+        self._waiting_bytes += len(data)
+        self._next()
+
+    def _next(self) -> None:
+        while self._waiting and len(self.running) < self.limit:
+            request = self._waiting.popleft()
+            self._waiting_bytes -= len(request[3])
+            greenlet = gevent.Greenlet(self._serve, *request)
+            self.running.add(greenlet)
+            self.metrics.http_running += 1
+            greenlet.rawlink(self._done)
+            # In the next turn of the loop. gevent would begin up to 50 requests that wait already, such as
+            # pipelined ones, without a look at the sockets.
+            greenlet.start_later(0)
+
+    def _done(self, greenlet: gevent.Greenlet[..., None]) -> None:
+        self.running.discard(greenlet)
+        self.metrics.http_running -= 1
+        self._next()
+
+    def _serve(
+        self, address: Any, plain: _socket.socket, waiting: bytes, data: bytes, give_back: GiveBack
+    ) -> None:
+        # Imported here: pywsgi takes 1.5 MB, which a node without such requests saves.
+        from imserver.gateway.transport.one_request import (
+            WRITE_SECONDS,
+            OneRequestHandler,
+            Reader,
+            make_server,
+        )
+
+        if self._server is None:
+            self._server = make_server(self.application, self._environ)
+        family, kind, proto = plain.family, plain.type, plain.proto
+        sock = gevent_socket.socket(family, kind, proto, fileno=plain.detach())
+        sock.settimeout(WRITE_SECONDS)
+        reader = Reader(sock, data)
+        handler = OneRequestHandler(sock, address, self._server, reader)  # type: ignore[call-arg]
+        keep_alive = False
+        try:
+            if waiting:
+                sock.sendall(waiting)
+            result = handler.handle_one_request()
+            if isinstance(result, tuple):
+                sock.sendall(result[1])
+            keep_alive = result is True
+        except OSError as exc:
+            log.debug("%s", exc, extra={"connection": f"{address[0]}:{address[1]}"})
+        except Exception:
+            log.exception("serving failed", extra={"connection": f"{address[0]}:{address[1]}"})
+        raw = _socket.socket(family, kind, proto, sock.detach())
+        raw.setblocking(False)
+        give_back(raw, bytes(reader.unread) if keep_alive else None)

@@ -1,0 +1,592 @@
+"""The front server: parked HTTP connections, and what they share.
+
+An upgrade becomes a parked WebSocket. A request for a fast route is answered in the reader greenlet. Any
+other request goes with the bytes already read to pywsgi's handler (``transport.handover``), and the
+connection comes back after the answer.
+"""
+
+from __future__ import annotations
+
+import _socket
+import logging
+import sys
+from collections.abc import Callable
+from time import monotonic, perf_counter
+from typing import Any
+
+import gevent
+from gevent.event import Event
+
+from imserver.gateway.clock import is_long_turn, serve_others
+from imserver.gateway.errors import HttpProblem, Problems
+from imserver.gateway.metrics import Metrics
+from imserver.gateway.model import Service
+from imserver.gateway.transport.connection import ConnectionContext
+from imserver.gateway.transport.gate import Head, Refusal
+from imserver.gateway.transport.handover import LINGER_SECONDS, HandOver, ListenerContext
+from imserver.gateway.transport.http1 import (
+    CONTINUE,
+    CORS,
+    MAX_PUBLIC_BODY_BYTES,
+    RECEIVE_BYTES,
+    BadHead,
+    Body,
+    HttpRequest,
+    HttpRoutes,
+    KnownHeads,
+    ParsedHead,
+    end_of_head,
+    header_block,
+    keep_alive_response,
+    plain_head,
+    plain_request,
+    problem_response,
+    response_head,
+    row_of,
+    streams,
+)
+from imserver.gateway.transport.outbox import MANY_CONNECTIONS, Backlog, Writer
+from imserver.gateway.transport.poller import NO_SOCKET
+from imserver.gateway.transport.proxies import PROXY_HEADER_BYTES, read_proxy_header
+from imserver.gateway.transport.states import (
+    CLOSE,
+    CLOSED,
+    CLOSING,
+    CONNECTED,
+    CONNECTION_TRANSITIONS,
+    DRAINING,
+    END,
+    FLUSH,
+)
+
+log = logging.getLogger(__name__)
+
+LARGE_BYTES = 4096
+"""After a larger answer, the next pipelined request waits until the client has taken it."""
+
+PIPELINED_SECONDS = 0.025
+"""Others are served after so long in one turn, before the next of several requests that came together. With
+5 ms, publications to 500 connections shared no ``send``: each delivery cost 1.4 times as much."""
+
+
+class FrontServer(Service, dict=True):
+    """Shared by the HTTP connections of the front server. Owner of parked ones. ``fast``: its own routes."""
+
+    context: ConnectionContext
+    listener: ListenerContext
+    fast: HttpRoutes
+    hand_over: HandOver
+    metrics: Metrics
+    request_log: Callable[..., None]
+
+    def __post_init__(self) -> None:
+        self.origins = self.listener.gate.origins
+        self.header_bytes = self.listener.limits.header_bytes
+        self.handshake_seconds = self.listener.limits.handshake_seconds
+        self.keepalive_seconds = self.listener.limits.keepalive_seconds
+        self.heads = KnownHeads(self.listener.mounts)
+        self.parked: set[HttpConnection] = set()
+        self.draining = False
+        """True: answers announce the end of their connection."""
+        self.ended = False
+        """True: no connection waits for a next request any more."""
+
+    def accept(self, sock: _socket.socket, address: Any) -> None:
+        """Park a new connection (``accepted`` of a listener)."""
+        self.park(HttpConnection(self, sock, address))
+
+    def accept_proxied(self, sock: _socket.socket, address: Any) -> None:
+        """The same on a listener to which only trusted proxies connect, with the PROXY protocol."""
+        if self.listener.gate.proxies.trusts(address[0]):
+            self.park(ProxiedConnection(self, sock, address))
+        else:
+            sock.close()
+
+    def park(self, connection: HttpConnection) -> None:
+        """Wait for the next request on ``connection``."""
+        self.parked.add(connection)
+        self.context.poller.take(connection)
+
+    def expire(self) -> None:
+        """Close connections past a time limit: unfinished heads and bodies, idle kept-alive connections."""
+        now = monotonic()
+        for connection in tuple(self.parked):
+            if now > connection.deadline and not connection.reading:
+                connection.expire()
+
+    def drain(self) -> None:
+        """Announce with each answer that its connection ends."""
+        self.draining = True
+
+    def end_idle(self) -> None:
+        """Serve what has arrived, end connections that wait for a next request. One that was not served yet
+        may still send a request; :attr:`busy` counts it."""
+        self.ended = True
+        for connection in tuple(self.parked):
+            connection.look_once_more()
+
+    @property
+    def busy(self) -> bool:
+        """True while a request is unfinished, or a new connection may still send its first request."""
+        return self.hand_over.busy or any(connection.unfinished for connection in self.parked)
+
+    @property
+    def connected(self) -> bool:
+        """True while a client has a connection for requests."""
+        return bool(self.hand_over.busy or self.parked)
+
+    def close(self) -> None:
+        """Close the connections that are left."""
+        for connection in tuple(self.parked):
+            connection.lost()
+
+
+class HttpConnection(Writer):
+    """A parked HTTP connection. Owner of its socket, its outbox, and the bytes of an unfinished request."""
+
+    __slots__ = ("_answers_read", "_body", "_buffer", "_front", "_parsed", "address", "deadline", "fresh")
+
+    def __init__(self, front: FrontServer, sock: _socket.socket, address: Any) -> None:
+        super().__init__(sock)
+        self._front = front
+        self.address = address
+        self.fresh = True
+        """True until the first request."""
+        self._buffer = b""
+        self._body: Body | None = None
+        self._parsed: ParsedHead | None = None
+        self._answers_read: Event | None = None
+        """Set when the client has taken its answers, for the greenlet that waits for this."""
+        self.outbox = None
+        self.state = CONNECTED
+        self.deadline = monotonic() + front.handshake_seconds
+
+    @property
+    def peer(self) -> str:
+        """Address of the peer, for the log."""
+        return f"{self.address[0]}:{self.address[1]}"
+
+    @property
+    def unfinished(self) -> bool:
+        """True while a request, its answer or the first request is pending."""
+        return self.state < DRAINING and bool(
+            self.reading  # the request may wait for other nodes
+            or self.fresh
+            or self._buffer
+            or self._body is not None
+            or self.outbox is not None
+        )
+
+    # --- requests -------------------------------------------------------------------------------------------
+
+    def look_once_more(self) -> None:
+        """For a drain: serve what the kernel holds, then end the connection if it is idle. One with unread
+        answers is left alone: this must not block."""
+        if not self.reading and self.outbox is None:
+            self.reading = True
+            try:
+                self.on_readable()
+            finally:
+                self._front.context.poller.release(self)
+        is_passed_on = self.sock is NO_SOCKET  # to the application, which gives it back, or for good
+        if not is_passed_on and not self.unfinished and self.is_open:
+            self.lost()
+
+    def on_readable(self) -> None:
+        """Read once and serve whole requests. Nothing is read while answers wait for the client."""
+        if self.outbox is not None and type(self.outbox) is Backlog:
+            began = monotonic()
+            if not self._await_client():
+                return
+            if self._body is not None:  # the client could not send it
+                self._body.begun += monotonic() - began
+                self.deadline = self._body.deadline(monotonic())
+        try:
+            # Many small requests in one read must not delay other connections.
+            data = self.sock.recv(16384 if self._body is None else RECEIVE_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self.lost()
+            return
+        if not data:  # the client may have ended its half only, and read its answers still
+            if self.outbox is None or self._await_client():
+                self.lost()
+        elif self.state >= CLOSING:
+            return
+        elif self._body is None:
+            self.serve(self._buffer + data if self._buffer else data)
+        else:
+            rest = self._feed_body(data)
+            if rest is not None:
+                self.serve(rest.lstrip(b"\r\n"))
+
+    def _await_client(self) -> bool:
+        """Wait until the client has taken its answers; False: the connection has ended. Nothing is served
+        meanwhile, so an outbox has one answer of any size, besides answers of at most :data:`LARGE_BYTES` to
+        requests of one read. The limits of time and of the node apply."""
+        poller = self._front.context.poller
+        while self.outbox is not None:
+            if type(self.outbox) is not Backlog:
+                serve_others()  # it is written in this turn
+                continue
+            if poller.at(self.fd) is not self:  # removed, because the client has ended its half
+                poller.take(self)
+            poller.watch_writable(self, True)
+            self._answers_read = Event()
+            self._answers_read.wait()
+            self._answers_read = None
+        return self.state is not CLOSED
+
+    def _feed_body(self, data: bytes) -> bytes | None:
+        """Add to the current body, and serve its request when it is complete. Returns as :meth:`_request`."""
+        parsed, body = self._parsed, self._body
+        assert parsed is not None
+        assert body is not None
+        try:
+            rest = body.feed(data)
+        except BadHead as bad:
+            self._count(0)
+            self.refuse(bad.problem)
+            return None
+        if rest is None:
+            self.deadline = body.deadline(monotonic())
+            self._count(body.held_bytes)
+            return None
+        self._count(0)
+        raw, self._buffer = self._buffer, b""
+        self._body = self._parsed = None
+        return self._request(parsed, raw, body.content, rest, body.too_large)
+
+    def _count(self, size: int) -> None:
+        """Count the bytes of an unfinished body against the node's budget."""
+        flusher = self._front.context.flusher
+        flusher.budget.set(self, size)
+        if flusher.budget.total > flusher.budget.limit:
+            flusher.schedule()
+
+    def serve(self, data: bytes) -> None:
+        """Serve the requests in ``data``, which starts at the beginning of a request."""
+        front = self._front
+        if data and data[0] in b"\r\n":
+            data = data.lstrip(b"\r\n")
+            if not data:  # line ends start no request, so the time limit stays
+                self._buffer = b""
+                return
+        while data:
+            try:
+                end = data.find(b"\r\n\r\n") + 4
+                if not 4 <= end <= front.header_bytes:
+                    end_of_head(data, front.header_bytes)  # raises BadHead, unless the head is incomplete
+                    if not self._buffer:
+                        self.deadline = monotonic() + front.handshake_seconds
+                    self._buffer = data
+                    return
+                raw = data[:end]
+                self._buffer = b""  # the time limit of a next head begins with that head
+                parsed = front.heads.read(raw)
+            except BadHead as bad:
+                self.refuse(bad.problem)
+                return
+            origins = front.origins
+            if origins.demo and parsed.accepted is not origins.accepted:
+                if (objection := origins.objection(parsed.headers, parsed.path)) is not None:
+                    self.refuse(objection, CORS)
+                    return
+                parsed.accepted = origins.accepted  # known heads are the same object
+            length = parsed.length or 0
+            if len(data) - end < length and streams(parsed, front.listener.streamed):
+                self.fresh = False
+                self._hand_over(plain_head(raw, parsed) + data[end:])
+                return
+            if parsed.chunked or len(data) - end < length or length > MAX_PUBLIC_BODY_BYTES:
+                rest = self._begin_body(parsed, raw, data[end:])
+            else:
+                stop = end + length
+                rest = self._request(parsed, raw, data[end:stop], data[stop:])
+            if rest is None:
+                return
+            data = rest
+            if data and data[0] in b"\r\n":
+                data = data.lstrip(b"\r\n")
+            if data and not self._may_continue():
+                return
+        self.deadline = monotonic() + front.keepalive_seconds
+
+    def _may_continue(self) -> bool:
+        """Whether the next of several requests may be served, after others in a long turn. May switch."""
+        if is_long_turn(PIPELINED_SECONDS):
+            serve_others()
+        return self.state < CLOSING
+
+    def _begin_body(self, parsed: ParsedHead, raw: bytes, data: bytes) -> bytes | None:
+        """Start reading a body that is incomplete, chunked or too large. Returns as :meth:`_request`."""
+        self._buffer, self._parsed = raw, parsed
+        self._body = self._front.listener.begin_body(parsed, self.address)
+        if "expect" in parsed.headers and parsed.version == "1.1" and not self._body.too_large:
+            self._front.context.flusher.enqueue(self, CONTINUE)
+        return self._feed_body(data)
+
+    def _request(
+        self, parsed: ParsedHead, raw: bytes, body: bytes | bytearray, rest: bytes, too_large: bool = False
+    ) -> bytes | None:
+        """Serve one whole request: head (``raw``: its bytes) and body. Returns ``rest``, the bytes after it,
+        or None if this object must not continue now."""
+        front = self._front
+        self.fresh = False
+        headers = parsed.headers
+        path = parsed.path
+        if too_large:
+            self._answer(front.listener.refuse_too_large(parsed, self.address), False)
+            return None
+        if parsed.upgrade:
+            self._upgrade(parsed, path, rest)
+            return None
+        fast = front.fast.get((parsed.method, path)) or row_of(front.fast, parsed.method, path)
+        if fast is None:
+            events = front.listener.streams
+            if events is not None and events.serves(parsed.method, path):
+                before = self.take_outbox()
+                events.adopt(self._give_socket(), self._head(parsed, path, bytes(body)), before)
+                return None
+            self._hand_over(plain_request(raw, parsed, body) + rest)
+            return None
+        began = perf_counter()
+        host = self.address[0]
+        if "x-forwarded-for" in headers:
+            host = front.listener.client(self.address, headers)
+        content = body if type(body) is bytes else bytes(body)
+        request = HttpRequest(parsed.method, path, parsed.query, content, headers, host)
+        response = fast(request)
+        front.metrics.http_fast += 1
+        keep_alive = parsed.keep_alive and not front.draining
+        size = len(response.body)
+        if keep_alive and parsed.version == "1.1":
+            whole = response.whole or keep_alive_response(response)
+        else:
+            head = response_head(response.status, header_block(response), size, keep_alive, parsed.version)
+            whole = head + response.body
+        seconds = perf_counter() - began
+        given = request.id if "x-request-id" in headers else request.given_id
+        front.request_log(parsed.method, path, response.status, seconds, host, size, given, request.by)
+        self._answer(whole, keep_alive)
+        if size > LARGE_BYTES and rest and keep_alive:
+            self._buffer = rest  # it counts while it waits
+            if not self._await_client():
+                return None
+            self._buffer = b""
+            front.context.flusher.budget.set(self, self.held_bytes())
+        return rest if keep_alive else None
+
+    def _upgrade(self, parsed: ParsedHead, path: str, rest: bytes) -> None:
+        """Decide on an upgrade request and perform it. The bytes after the head are frames."""
+        front = self._front
+        decision = front.listener.gate.decide(self._head(parsed, path))
+        if isinstance(decision, Refusal):
+            front.metrics.handshakes_refused += 1
+            self.refuse(decision.problem, decision.headers)
+            return
+        answer = (
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Accept: {decision.accept}\r\n"
+        )
+        if decision.extension:
+            answer += f"Sec-WebSocket-Extensions: {decision.extension}\r\n"
+        if decision.subprotocol:
+            answer += f"Sec-WebSocket-Protocol: {decision.subprotocol}\r\n"
+        opening = self.take_outbox() + f"{answer}\r\n".encode("latin-1")
+        try:
+            # The kernel accepts a few hundred bytes at once, unless the peer does not read earlier answers.
+            sent = self.sock.send(opening)
+        except OSError:
+            sent = -1
+        if sent != len(opening):
+            self.lost()
+            return
+        front.listener.admitted(self._give_socket(), decision, rest)
+
+    def _head(self, parsed: ParsedHead, path: str, body: bytes = b"") -> Head:
+        """The request in the form that the gate needs."""
+        host, port = self.address[0], self.address[1]
+        query = parsed.query.decode("latin-1")
+        bare = self._front.listener.ws_dialect
+        return Head(parsed.method, path, parsed.version, host, port, parsed.headers, query, bare, body)
+
+    def _hand_over(self, data: bytes) -> None:
+        """Let the application answer. The connection comes back afterwards."""
+        if self._front.hand_over.full:
+            self.refuse(Problems.BUSY)
+        else:
+            self._leave()
+            self._front.metrics.http_handed_over += 1
+            hand_over = self._front.hand_over
+            hand_over.serve(self.address, self._give_socket(), self.take_outbox(), data, self.come_back)
+
+    def come_back(self, sock: _socket.socket, rest: bytes | None) -> None:
+        """Continue after the hand-over with the bytes read beyond the request (None: end the connection)."""
+        self.sock = sock
+        self.fd = sock.fileno()
+        if rest is None or self._front.ended:
+            self.state = CONNECTION_TRANSITIONS[self.state][CLOSE]
+            self.finish()
+            return
+        self._front.park(self)
+        self.deadline = monotonic() + self._front.keepalive_seconds
+        if rest:
+            self.reading = True
+            # The caller has one of the places for requests, and the next request may wait for its client.
+            gevent.spawn_raw(self._serve_rest, rest)
+
+    def _serve_rest(self, rest: bytes) -> None:
+        """Serve the bytes that were read beyond the request of a hand-over."""
+        try:
+            if self._may_continue():
+                self.serve(rest)
+        except Exception:
+            log.exception("serving failed", extra={"connection": self.peer})
+            self.lost()
+        self._front.context.poller.release(self)
+
+    # --- writing --------------------------------------------------------------------------------------------
+
+    def on_writable(self) -> None:
+        self._front.context.flusher.resume(self)
+        if self.outbox is None and self._answers_read is not None:
+            self._answers_read.set()
+
+    @property
+    def outbox_bytes(self) -> int:
+        """No limit: an answer may have any size, and :meth:`_await_client` limits their number."""
+        return sys.maxsize
+
+    def held_bytes(self) -> int:
+        """Bytes of unread answers and of an unfinished request."""
+        waiting = self.outbox.size if type(self.outbox) is Backlog else 0
+        return waiting + len(self._buffer) + (0 if self._body is None else self._body.held_bytes)
+
+    def flushed(self) -> None:
+        """The last answer is written."""
+        if self.state is CLOSING:
+            self.finish()
+
+    def abandon(self, code: int) -> None:
+        """End TCP: the peer does not read its answers, or holds more than its share."""
+        self.lost()
+
+    def _answer(self, data: bytes, keep_alive: bool) -> None:
+        flusher = self._front.context.flusher
+        if len(flusher.dirty) < MANY_CONNECTIONS:
+            flusher.enqueue(self, data)
+        else:
+            flusher.enqueue_first(self, data)
+        if not keep_alive and self.is_open:
+            self.state = CONNECTION_TRANSITIONS[self.state][CLOSE]
+
+    def refuse(self, problem: HttpProblem, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        """Answer with an error body and end the connection."""
+        self._front.metrics.http_refused += 1
+        self._buffer, self._body = b"", None
+        self.deadline = monotonic() + self._front.handshake_seconds
+        self._answer(problem_response(problem, headers), False)
+
+    # --- closing and passing on the socket ------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """End TCP after the answer. Unread bytes of the peer would cause a reset that destroys it: they are
+        dropped until the peer ends its half or :data:`LINGER_SECONDS` have passed."""
+        try:
+            self.sock.shutdown(_socket.SHUT_WR)
+        except OSError:
+            self.lost()
+            return
+        self.state = CONNECTION_TRANSITIONS[self.state][FLUSH]
+        self._buffer, self._body = b"", None
+        self.deadline = monotonic() + LINGER_SECONDS
+        self._front.park(self)
+
+    def expire(self) -> None:
+        """Time limit: close an idle connection, answer an unfinished request with an error. Unread answers
+        have the limits of the outbox instead."""
+        if self.outbox is not None:
+            return
+        if self.is_open and (self._buffer or self._body is not None):
+            self.refuse(Problems.TIMEOUT)
+        else:
+            self.lost()
+
+    def lost(self) -> None:
+        """End TCP now."""
+        self.state = CONNECTION_TRANSITIONS[self.state][END]
+        self._leave()
+        self.outbox = None
+        self._front.context.flusher.forget(self)
+        self.sock.close()
+        if self._answers_read is not None:
+            self._answers_read.set()
+
+    def _leave(self) -> None:
+        self._buffer = b""
+        self._front.parked.discard(self)
+        self._front.context.poller.remove(self)
+
+    def take_outbox(self) -> bytes:
+        """Take the unwritten answers, for the new owner of the socket."""
+        outbox, self.outbox = self.outbox, None
+        if isinstance(outbox, Backlog):
+            return outbox.take()
+        return b"".join(outbox) if outbox else b""
+
+    def _give_socket(self) -> _socket.socket:
+        """Take the socket, for its new owner."""
+        self._front.parked.discard(self)
+        self._front.context.flusher.budget.set(self, 0)
+        sock, self.sock = self.sock, NO_SOCKET
+        return sock
+
+
+class ProxiedConnection(HttpConnection):
+    """A connection that begins with a header in which a proxy names the client (PROXY protocol).
+
+    A wrong header, or none in time, ends it without an answer. Exactly the header is read before the first
+    request, so all else is that of any other connection.
+    """
+
+    __slots__ = ("_header",)
+
+    def __init__(self, front: FrontServer, sock: _socket.socket, address: Any) -> None:
+        super().__init__(front, sock, address)
+        self._header: bytes | None = b""
+
+    def on_readable(self) -> None:
+        """Read the header first."""
+        if self._header is None or self._read_header(self._header):
+            super().on_readable()
+
+    def expire(self) -> None:
+        """Time limit: the same, but an unfinished header gets no answer."""
+        if self._header is None:
+            super().expire()
+        else:
+            self.lost()
+
+    def _read_header(self, begun: bytes) -> bool:
+        """Continue the header that has ``begun``; returns whether it is complete."""
+        try:
+            data = self.sock.recv(PROXY_HEADER_BYTES, _socket.MSG_PEEK)
+            if not data:
+                raise ValueError("the connection ended before the PROXY header")
+            header = read_proxy_header(begun + data)
+            if header is None:
+                self._header = begun + self.sock.recv(len(data))
+                return False
+        except (BlockingIOError, InterruptedError):
+            return False
+        except (OSError, ValueError) as error:
+            log.debug("refused: %s", error, extra={"connection": self.peer})
+            self.lost()
+            return False
+        size, client = header
+        self.sock.recv(size - len(begun))
+        self.address = client or self.address
+        self._header = None
+        return True

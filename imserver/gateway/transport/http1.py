@@ -1,0 +1,624 @@
+"""HTTP/1.1 for both servers: requests and responses, and errors that are answered before the application.
+
+One strict parser reads heads and bodies, so that the servers cannot disagree.
+
+A back end repeats the same head with each request, and clients of one kind repeat that of their handshake. So
+:class:`KnownHeads` caches parsed heads. It caches only public heads: of a POST or a handshake to a path
+without a query, with header lines from :data:`CACHED` or :data:`CACHED_OF_HANDSHAKES` only. A key (that of an
+``Authorization: Bearer …`` or a ``Sec-WebSocket-Key``) is removed before a head is looked up or cached.
+
+A body is read completely before the request is served: by length or in chunks (RFC 9112 section 7). Chunks
+are parsed as strictly as heads: a hexadecimal size, optional extensions (ignored), CRLF, data, CRLF.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from http import HTTPStatus
+from random import getrandbits
+from typing import Final, TypeVar
+
+import msgspec
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from msgspec import Struct
+from msgspec.structs import replace
+
+from imserver.gateway.errors import HttpProblem, Problems
+from imserver.gateway.logging import request_id
+
+log = logging.getLogger(__name__)
+
+RECEIVE_BYTES: Final = 65536
+"""Bytes per read of a body."""
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+_USUAL_NAMES = {
+    spelt.encode(): name
+    for name in (
+        *("accept", "accept-encoding", "authorization", "connection", "content-length", "content-type"),
+        *("host", "idempotency-key", "upgrade", "user-agent", "x-forwarded-for", "x-request-id"),
+    )
+    for spelt in (name, name.title())
+}
+"""Common spellings of header names. A lookup is cheaper than decoding."""
+
+
+class BadHead(Exception):
+    """An invalid head. ``problem``: the answer for the client. ``args``: the text for the log."""
+
+    def __init__(self, problem: HttpProblem, detail: str) -> None:
+        super().__init__(detail)
+        self.problem = problem
+
+
+class ParsedHead(Struct):
+    """A request head. Header names are in lower case; repeated headers are joined by a comma.
+
+    ``url``: the target without scheme and host (RFC 9112 section 3.2.2), with bytes above 0x7F
+    percent-encoded. ``path`` and ``query``: its parts before and after the question mark. ``length``: the
+    Content-Length, or None. ``chunked``: the body comes in chunks. ``upgrade``: it asks for a WebSocket.
+    ``altered``: another server would read its target or its Connection differently, see :func:`plain_head`.
+    """
+
+    url: bytes = b""
+    path: str = ""
+    query: bytes = b""
+    headers: dict[str, str] = {}
+    method: str = ""
+    version: str = ""
+    keep_alive: bool = False
+    length: int | None = None
+    chunked: bool = False
+    altered: bool = False
+    upgrade: bool = False
+    accepted: object = None
+    """What demo mode has set on accepting it, see :class:`imserver.gateway.transport.gate.Origins`."""
+
+    def on_url(self, url: bytes) -> None:
+        """Callback of the parser."""
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Callback of the parser."""
+        key = _USUAL_NAMES.get(name) or name.decode("latin-1").lower()
+        text = value.decode("latin-1").strip(" \t")  # no other white space: RFC 9110 section 5.5
+        before = self.headers.get(key)
+        if before is not None and key == "host":
+            raise ValueError("more than one Host")
+        self.headers[key] = text if before is None else f"{before},{text}"
+
+
+def wants_upgrade(headers: Mapping[str, str]) -> bool:
+    """Whether a request asks for an upgrade to a WebSocket."""
+    return "websocket" in _tokens(headers.get("upgrade", "")) and "upgrade" in _tokens(
+        headers.get("connection", "")
+    )
+
+
+def _tokens(value: str) -> list[str]:
+    """The elements of a header value that is a list, in lower case."""
+    return [token.strip(" \t") for token in value.lower().split(",")]
+
+
+def end_of_head(data: bytes | bytearray, limit: int) -> int:
+    """The position of the body in ``data``; 0: the head is incomplete. Raises :class:`BadHead` as soon as no
+    valid head of at most ``limit`` bytes is possible."""
+    end = data.find(b"\r\n\r\n") + 4
+    if (len(data) if end < 4 else end) > limit:
+        raise BadHead(Problems.HEADERS_TOO_LARGE, "request head too large")
+    if end >= 4:
+        return end
+    if data.count(b"\n") != data.count(b"\r\n"):
+        raise BadHead(Problems.BAD_REQUEST, "bare LF in the request head")
+    return 0
+
+
+Mounts = Mapping[str, str]
+"""Host name → the path under which its requests are served; ``""``: that of all other hosts."""
+NO_MOUNTS: Final[Mounts] = {}
+
+
+def parse_head(data: bytes, mounts: Mounts = NO_MOUNTS) -> ParsedHead:
+    """Parse one whole request head. ``mounts``: those of its listener.
+
+    Raises :class:`BadHead` for malformed or ambiguous heads. Bare LF, folded headers, repeated lengths, and a
+    length together with chunks are refused (RFC 9112 sections 2.2, 5.2 and 6.3). Line ends before the request
+    are the caller's to remove. A target may have raw UTF-8, as with Go's ``net/http``.
+    """
+    parsed = ParsedHead()
+    # At most 99 header lines: `http.client`, which pywsgi uses, counts the empty line as the hundredth.
+    if data.count(b"\r\n") > 101:
+        raise BadHead(Problems.HEADERS_TOO_LARGE, "too many headers")
+    if data[:1] in b"\r\n":
+        raise BadHead(Problems.BAD_REQUEST, "no request line")
+    first, line_end, rest = data.partition(b"\r\n")
+    if first.count(b" ") != 2:  # the parser accepts more (RFC 9112 section 3)
+        raise BadHead(Problems.BAD_REQUEST, "no request line")
+    if not first.isascii():
+        parsed.altered = True
+        data = _NOT_ASCII.sub(lambda found: b"%%%02X" % found[0][0], first) + line_end + rest
+    parser = HttpRequestParser(parsed)
+    try:
+        parser.feed_data(data)
+    except HttpParserUpgrade:
+        log.debug("a request asks for an upgrade")
+    except (HttpParserError, ValueError) as exc:
+        raise BadHead(Problems.BAD_REQUEST, str(exc)) from exc
+    parsed.method = parser.get_method().decode("latin-1")
+    parsed.version = parser.get_http_version()
+    headers = parsed.headers
+    if parsed.version not in ("1.1", "1.0"):
+        raise BadHead(Problems.VERSION_NOT_SUPPORTED, f"HTTP/{parsed.version}")
+    if parsed.version == "1.1" and "host" not in headers:
+        raise BadHead(Problems.BAD_REQUEST, "no Host")
+    if _HOST.fullmatch(headers.get("host", "")) is None:
+        raise BadHead(Problems.BAD_REQUEST, "an invalid Host")
+    if parsed.url[:1] != b"/":
+        _, separator, rest = parsed.url.partition(b"://")
+        if separator:
+            parsed.altered = True
+            rest, mark, query = rest.partition(b"?")
+            parsed.url = b"/" + rest.partition(b"/")[2] + mark + query
+    if mounts:
+        host = headers.get("host", "").partition(":")[0].lower().removesuffix(".")
+        under = mounts.get(host) or mounts.get("")
+        if under and parsed.url[:1] == b"/":
+            parsed.url = under.encode() + parsed.url
+            parsed.altered = True
+    path, _, parsed.query = parsed.url.partition(b"?")
+    parsed.path = path.decode("latin-1")
+    # The parser drops its result when a message without a body is complete.
+    if "connection" in headers:
+        wishes = _tokens(headers["connection"])
+        parsed.keep_alive = "close" not in wishes and (parsed.version == "1.1" or "keep-alive" in wishes)
+    else:
+        parsed.keep_alive = parsed.version == "1.1"
+    parsed.upgrade = wants_upgrade(headers)
+    if "content-length" in headers:
+        parsed.length = int(headers["content-length"])
+    if "transfer-encoding" in headers:
+        if headers["transfer-encoding"].lower() != "chunked":
+            raise BadHead(Problems.NOT_IMPLEMENTED, "unknown transfer encoding")
+        parsed.chunked = True
+        if parsed.version == "1.0":  # a server in between may not know chunks (RFC 9112 section 6.1)
+            parsed.keep_alive = False
+    if not parsed.keep_alive and headers.get("connection", "close").lower() != "close":
+        parsed.altered = True
+    return parsed
+
+
+_HOST: Final = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
+"""The characters of a host with a port (RFC 3986 section 3.2)."""
+_NOT_ASCII: Final = re.compile(rb"[\x80-\xff]")
+
+CACHED: Final = frozenset(
+    {
+        *("accept", "accept-encoding", "accept-language", "cache-control", "connection", "content-length"),
+        *("content-type", "host", "sec-fetch-mode", "user-agent", "x-forwarded-for", "x-forwarded-proto"),
+    }
+)
+"""Header names that a cached head of a POST may have."""
+CACHED_OF_HANDSHAKES: Final = frozenset(
+    {
+        *("accept", "accept-encoding", "accept-language", "cache-control", "connection", "host", "origin"),
+        *("pragma", "sec-fetch-dest", "sec-fetch-mode", "sec-fetch-site", "sec-websocket-extensions"),
+        *("sec-websocket-version", "upgrade", "user-agent"),
+    }
+)
+"""Header names that a cached head of a handshake may have, besides its key."""
+MAX_HEADS: Final = 256
+"""Limit of cached heads. With one more the cache is cleared."""
+MAX_BYTES: Final = 1024
+"""Largest cached head in bytes."""
+MAX_LINES: Final = 30
+"""Most lines of a cached head, with its key far below the limit of any head."""
+
+_NAME: Final = b"uthorization: "
+_KEY: Final = _NAME + b"Bearer "
+_HANDSHAKE_KEY: Final = b"\r\nSec-WebSocket-Key: "
+_usual_key = re.compile(rb"Bearer [A-Za-z0-9._~+/=-]{1,512}").fullmatch
+_usual_handshake_key = re.compile(rb"[A-Za-z0-9+/]{22}==").fullmatch
+
+
+class KnownHeads:
+    """Parses heads, as :func:`parse_head`. Owner of the cache. Results are shared: do not change them."""
+
+    __slots__ = ("_mounts", "heads")
+
+    def __init__(self, mounts: Mounts = NO_MOUNTS) -> None:
+        self.heads: dict[bytes, ParsedHead] = {}
+        """Cached heads by their bytes without the key. Read-only for others."""
+        self._mounts = mounts
+
+    def read(self, data: bytes) -> ParsedHead:
+        """Parse one whole request head."""
+        if data.startswith(b"GET "):
+            return self._read_handshake(data)
+        at = data.find(_KEY)
+        if at < 0:
+            known = self.heads.get(data)
+            if known is None:
+                known = parse_head(data, self._mounts)
+                self._cache(data, known)
+            return known
+        end = data.find(b"\r", at)  # a bare CR stays in the lookup key, which then matches no head
+        key = data[at + len(_NAME) : end]
+        if data[at - 3 : at] not in (b"\r\nA", b"\r\na") or _usual_key(key) is None:
+            return parse_head(data, self._mounts)
+        return self._read_without(data, data[: at - 3] + data[end:], "authorization", key.decode())
+
+    def _read_handshake(self, data: bytes) -> ParsedHead:
+        """Parse the head of a GET. Without a usual key of a handshake it is not cached."""
+        at = data.find(_HANDSHAKE_KEY)
+        end = data.find(b"\r", at + 2)
+        key = data[at + len(_HANDSHAKE_KEY) : end]
+        if at < 0 or _usual_handshake_key(key) is None:
+            return parse_head(data, self._mounts)
+        return self._read_without(data, data[:at] + data[end:], "sec-websocket-key", key.decode())
+
+    def _read_without(self, data: bytes, rest: bytes, name: str, value: str) -> ParsedHead:
+        """Parse a head by its cached ``rest``, which is ``data`` without the line of this header."""
+        known = self.heads.get(rest)
+        if known is not None:
+            return replace(known, headers={**known.headers, name: value})
+        parsed = parse_head(data, self._mounts)
+        if parsed.headers[name] == value:  # there is only one
+            others = parsed.headers.copy()
+            del others[name]
+            self._cache(rest, replace(parsed, headers=others))
+        return parsed
+
+    def _cache(self, data: bytes, head: ParsedHead) -> None:
+        """Cache a head if that is allowed. ``data``: its bytes without the key."""
+        names = CACHED_OF_HANDSHAKES if head.method == "GET" else CACHED
+        if len(data) > MAX_BYTES or head.query or not head.headers.keys() <= names:
+            return
+        if head.method not in ("GET", "POST") or data.count(b"\r\n") > MAX_LINES:
+            return
+        if len(self.heads) >= MAX_HEADS:
+            self.heads.clear()
+        self.heads[data] = head
+
+
+MAX_LINE_BYTES = 256
+"""Longest line before a chunk, with its CRLF."""
+MAX_PUBLIC_BODY_BYTES = 65536
+"""Bodies up to this size are read from everybody. Above it the API decides the limit."""
+
+BODY_SECONDS: Final = 60
+"""Time limit for a request's body."""
+BODY_SILENCE_SECONDS: Final = 13
+"""Longest silence while a body arrives. Connections are checked once per second, so 408 comes within 15 s."""
+BODY_BYTES_PER_SECOND: Final = 1024
+"""Minimum average rate of a body that is older than :data:`BODY_SILENCE_SECONDS`."""
+
+
+def body_deadline(begun: float, received: int, now: float) -> float:
+    """The monotonic time until which more of a body must arrive. ``now``: when the last bytes came."""
+    silence = now + BODY_SILENCE_SECONDS
+    rate = begun + BODY_SILENCE_SECONDS + received / BODY_BYTES_PER_SECOND
+    return min(begun + BODY_SECONDS, silence, rate)
+
+
+Streamed = Callable[[str, str], bool]
+"""(method, path) → whether the body of such a request may be too large for memory."""
+
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(;[\t\x20-\x7e]*)?")
+_TRAILER = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\r\n)+")
+
+
+class Body:
+    """A body while it is read. Owner: the connection that reads it.
+
+    ``content``: the decoded bytes so far. ``too_large``: the body will exceed ``limit`` bytes. It is not read
+    further then, and the connection cannot be used afterwards.
+    """
+
+    __slots__ = ("_limit", "_need", "_raw", "begun", "content", "too_large")
+
+    def __init__(self, head: ParsedHead, limit: int, begun: float = 0.0) -> None:
+        self._limit = limit
+        self.begun = begun
+        """Monotonic time at which the head was complete."""
+        self._need = -1 if head.chunked else head.length or 0
+        self._raw = bytearray()
+        self.content = bytearray()
+        self.too_large = self._need > limit
+
+    @property
+    def held_bytes(self) -> int:
+        """Number of stored bytes."""
+        return len(self._raw) + len(self.content)
+
+    def deadline(self, now: float) -> float:
+        """See :func:`body_deadline`. The connection ends a late body."""
+        return body_deadline(self.begun, self.held_bytes, now)
+
+    def feed(self, data: bytes) -> bytes | None:
+        """Add bytes. Returns those after the body once it is complete or too large, None before. Raises
+        :class:`BadHead` for invalid chunks."""
+        if self.too_large:
+            return b""
+        if self._need < 0:
+            self._raw += data
+            return self._read_chunks()
+        missing = self._need - len(self.content)
+        self.content += data[:missing]
+        return data[missing:] if len(data) >= missing else None
+
+    def _read_chunks(self) -> bytes | None:
+        raw = self._raw
+        while True:
+            end = raw.find(b"\r\n", 0, MAX_LINE_BYTES)
+            if end < 0:
+                may_become_size = not raw or _SIZE.fullmatch(raw.removesuffix(b"\r")) is not None
+                if len(raw) >= MAX_LINE_BYTES or not may_become_size:
+                    raise BadHead(Problems.BAD_REQUEST, "broken chunk size")
+                return None
+            match = _SIZE.fullmatch(raw, 0, end)
+            if match is None:
+                raise BadHead(Problems.BAD_REQUEST, "broken chunk size")
+            size = int(match[1], 16)
+            if size == 0:
+                return self._read_trailer(end + 2)
+            if len(self.content) + size > self._limit:
+                self.too_large = True
+                return b""
+            stop = end + 2 + size
+            if len(raw) < stop + 2:
+                if len(raw) > stop and raw[stop] != 0x0D:
+                    raise BadHead(Problems.BAD_REQUEST, "chunk longer than it says")
+                return None
+            if raw[stop : stop + 2] != b"\r\n":
+                raise BadHead(Problems.BAD_REQUEST, "chunk longer than it says")
+            self.content += raw[end + 2 : stop]
+            del raw[: stop + 2]
+
+    def _read_trailer(self, start: int) -> bytes | None:
+        """Read the end of a chunked body: header lines, which are dropped, and an empty line."""
+        raw = self._raw
+        if raw[start : start + 2] == b"\r\n":
+            return bytes(raw[start + 2 :])
+        end = raw.find(b"\r\n\r\n", start)
+        trailer = raw[start:] if end < 0 else raw[start : end + 2]
+        if len(trailer) > 8192 or trailer.count(b"\n") != trailer.count(b"\r\n"):
+            raise BadHead(Problems.BAD_REQUEST, "broken trailer")
+        if end < 0:
+            return None
+        if _TRAILER.fullmatch(trailer) is None:
+            raise BadHead(Problems.BAD_REQUEST, "broken trailer")
+        return bytes(raw[end + 4 :])
+
+
+def streams(parsed: ParsedHead, wanted: Streamed | None) -> bool:
+    """Whether the application reads the body of this request in pieces. A chunked body is read completely, up
+    to the usual limit: only :class:`Body` parses chunks strictly enough."""
+    if wanted is None or not parsed.length or parsed.chunked or "upgrade" in parsed.headers:
+        return False
+    return wanted(parsed.method, parsed.path)
+
+
+def plain_head(raw: bytes, head: ParsedHead) -> bytes:
+    """The head of a request with a streamed body, for servers with a less strict parser.
+
+    Its target is a path in ASCII, and ``Connection: close`` stands alone. ``Expect`` stays, because the
+    reader of the body answers it. HTTP/1.0 does not have it.
+    """
+    if not head.altered and (head.version == "1.1" or "expect" not in head.headers):
+        return raw
+    return _rewrite_head(raw, head, () if head.version == "1.1" else (b"expect",))
+
+
+def plain_request(raw: bytes, head: ParsedHead, content: bytes | bytearray) -> bytes:
+    """The same request with a complete body, and a head as of :func:`plain_head`. ``raw``: the received head.
+    The body of a HEAD has no meaning, and is dropped."""
+    if content and head.method == "HEAD":
+        content = b""
+    elif not head.chunked and not head.altered and "expect" not in head.headers:
+        return raw + content
+    length = [b"Content-Length: %d" % len(content)] if content or head.chunked else []
+    replaced = (b"content-length", b"transfer-encoding", b"expect")
+    return _rewrite_head(raw, head, replaced, length) + content
+
+
+def _rewrite_head(
+    raw: bytes, head: ParsedHead, dropped: tuple[bytes, ...], more: Iterable[bytes] = ()
+) -> bytes:
+    """The head ``raw`` without the ``dropped`` header lines and with ``more``."""
+    if "connection" in head.headers and not head.keep_alive and not head.upgrade:
+        dropped, more = (*dropped, b"connection"), (*more, b"Connection: close")
+    lines = raw.split(b"\r\n")[1:-2]
+    remaining = [line for line in lines if line.partition(b":")[0].strip().lower() not in dropped]
+    first = b"%b %b HTTP/%b" % (head.method.encode(), head.url, head.version.encode())
+    return b"\r\n".join([first, *remaining, *more, b"", b""])
+
+
+# --- requests and responses ---------------------------------------------------------------------------------
+
+Headers = tuple[tuple[str, str], ...]
+
+CORS: Headers = (
+    ("Access-Control-Allow-Origin", "*"),
+    ("Access-Control-Allow-Credentials", "true"),
+    ("Access-Control-Allow-Methods", "POST, GET, OPTIONS, PUT, DELETE,UPDATE"),
+    (
+        "Access-Control-Allow-Headers",
+        "Authorization, Content-Type, Content-Length, X-CSRF-Token, Token, session, Accept, Origin, Host, "
+        "Connection, Accept-Encoding, Accept-Language, DNT, X-CustomHeader, Keep-Alive, User-Agent, "
+        "X-Requested-With, X_Requested_With, If-Modified-Since, Cache-Control, Pragma, Idempotency-Key, "
+        "X-Request-Id, "
+        "Last-Event-ID",
+    ),
+    (
+        "Access-Control-Expose-Headers",
+        "Content-Length, Content-Type, Cache-Control, Content-Language, Expires, Last-Modified, Pragma, "
+        "Idempotent-Replayed, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, Retry-After, "
+        "X-Request-Id",
+    ),
+    ("Access-Control-Max-Age", "172800"),
+)
+"""CORS headers that let pages of other origins read answers of the API."""
+
+
+def challenged(problem: HttpProblem, headers: Headers = ()) -> Headers:
+    """Headers of an error response. A 401 also names the accepted scheme."""
+    return (*headers, ("WWW-Authenticate", "Bearer")) if problem.status == 401 else headers
+
+
+def phrase_of(status: int) -> str:
+    """The reason phrase of a status."""
+    # Not a standard one: tus has it.
+    return "Checksum Mismatch" if status == 460 else HTTPStatus(status).phrase
+
+
+@lru_cache(256)
+def status_line(status: int) -> bytes:
+    """The first line of a response, with its CRLF."""
+    return f"HTTP/1.1 {status} {phrase_of(status)}\r\n".encode()
+
+
+def response_head(status: int, lines: bytes, length: int, keep_alive: bool, version: str = "1.1") -> bytes:
+    """A whole response head. ``lines``: header lines, each ended by CRLF."""
+    end = b"Connection: close\r\n"
+    if keep_alive:
+        end = b"Connection: keep-alive\r\n" if version == "1.0" else b""
+    return b"%b%bContent-Length: %d\r\n%b\r\n" % (status_line(status), lines, length, end)
+
+
+def problem_body(problem: HttpProblem, id: str = "", detail: str = "") -> bytes:
+    """The JSON body of an error. ``id``: of the request (``""``: a new one). ``detail``: another message."""
+    return msgspec.json.encode(
+        {
+            "code": problem.code,
+            "message": detail or problem.message,
+            "temporary": problem.temporary,
+            "request_id": id or request_id(""),
+        }
+    )
+
+
+def problem_response(problem: HttpProblem, headers: Headers = ()) -> bytes:
+    """A whole error response, after which the connection ends."""
+    content = problem_body(problem)
+    lines = "".join(f"{name}: {value}\r\n" for name, value in challenged(problem, headers))
+    lines += "Content-Type: application/json; charset=utf-8\r\n"
+    return response_head(problem.status, lines.encode("latin-1"), len(content), False) + content
+
+
+class HttpRequest(Struct, gc=False):
+    """A request, from either server. ``query`` and ``body`` are raw bytes; header names are in lower case.
+
+    ``host``: address of the client, as trusted proxies report it. ``too_large``: the body exceeds its limit
+    and was not read.
+    """
+
+    method: str
+    path: str
+    query: bytes
+    body: bytes
+    headers: Mapping[str, str]
+    host: str
+    too_large: bool = False
+    given_id: str = ""
+    """The id that was already logged; ``""``: the client's id, or a new one made on first use."""
+    by: str = ""
+    """The label of its principal, for the log; ``""``: unknown."""
+
+    @property
+    def id(self) -> str:
+        """The id of this request in the log and in answers."""
+        if not self.given_id:
+            header = self.headers.get("x-request-id", "")
+            self.given_id = request_id(header) if header else f"{getrandbits(64):016x}"
+        return self.given_id
+
+
+HEADER_LIST: Final = (
+    ("Content-Type", "application/json; charset=utf-8"),
+    ("X-Content-Type-Options", "nosniff"),
+    *CORS,
+)
+"""Headers of every API response except Content-Length."""
+
+HEADERS: Final = b"".join(b"%b: %b\r\n" % (name.encode(), value.encode()) for name, value in HEADER_LIST)
+"""The same headers as one block, each line ended by CRLF."""
+_OTHER_HEADERS: Final = HEADERS.partition(b"\r\n")[2]
+
+
+class HttpResponse(Struct, frozen=True):
+    """A finished response with :data:`HEADERS` and its own ``headers``.
+
+    ``content_type``: set if the body is not JSON. ``page``: a page of ours. It has only its own headers, so
+    pages of other origins cannot read it. ``whole``: see :func:`constant`.
+    """
+
+    status: int
+    body: bytes
+    content_type: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    page: bool = False
+    whole: bytes = b""
+
+    def with_headers(self, headers: tuple[tuple[str, str], ...]) -> HttpResponse:
+        """The same response with these headers, too."""
+        return replace(self, headers=self.headers + headers, whole=b"")
+
+
+def header_block(response: HttpResponse) -> bytes:
+    """The header lines of a response, each ended by CRLF, without Content-Length."""
+    if not response.content_type and not response.headers:
+        return HEADERS
+    lines = "".join(f"{name}: {value}\r\n" for name, value in response.headers).encode("latin-1")
+    if not response.content_type:
+        return HEADERS + lines
+    others = b"" if response.page else _OTHER_HEADERS
+    return b"Content-Type: %b\r\n%b%b" % (response.content_type.encode("latin-1"), others, lines)
+
+
+@lru_cache(1024)
+def _length_line(length: int) -> bytes:
+    return b"Content-Length: %d\r\n\r\n" % length
+
+
+def keep_alive_response(response: HttpResponse) -> bytes:
+    """A whole HTTP/1.1 response that keeps the connection open."""
+    body = response.body
+    if len(response.headers) == 1 and not response.content_type:  # a push: as header_block(), without a call
+        ((name, value),) = response.headers
+        lines = HEADERS + f"{name}: {value}\r\n".encode("latin-1")
+    else:
+        lines = header_block(response)
+    return b"".join((status_line(response.status), lines, _length_line(len(body)), body))
+
+
+def constant(response: HttpResponse) -> HttpResponse:
+    """The same response with its bytes on a connection that stays open, for answers that are sent often."""
+    return replace(response, whole=keep_alive_response(response))
+
+
+HttpRoutes = Mapping[tuple[str, str], Callable[[HttpRequest], HttpResponse]]
+"""(method, path) → the function that answers. It may switch."""
+_Found = TypeVar("_Found")
+
+
+def pattern_of(path: str) -> str:
+    """The pattern of a path with names: each second segment from the second on is ``*``. ``/app/1f2e`` →
+    ``/app/*``, ``/apps/7/channels/news/users`` → ``/apps/*/channels/*/users``."""
+    segments = path.split("/")
+    segments[2::2] = ["*" if each else "" for each in segments[2::2]]
+    return "/".join(segments)
+
+
+def patterns_of(path: str) -> tuple[str, str]:
+    """The patterns of a path: :func:`pattern_of`, and ``*`` for all behind the second segment:
+    ``/hooks/in/7/news`` → ``/hooks/*/7/*``, ``/hooks/in/*``."""
+    return pattern_of(path), "/".join((*path.split("/", 3)[:3], "*"))
+
+
+def row_of(rows: Mapping[tuple[str, str], _Found], method: str, path: str) -> _Found | None:
+    """The row of a path, or of one of its patterns."""
+    keys = ((method, each) for each in (path, *patterns_of(path)))
+    return next((rows[key] for key in keys if key in rows), None)

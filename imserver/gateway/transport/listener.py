@@ -1,0 +1,229 @@
+"""Listening sockets: bound once, accepted from by a reader, paused when files run out."""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import logging
+import os
+import socket
+import stat
+import sys
+from collections.abc import Callable
+from contextlib import closing, suppress
+from typing import Any, Final
+
+from imserver.gateway.errors import StartError
+from imserver.gateway.metrics import Metrics
+from imserver.gateway.process import cannot_listen
+from imserver.gateway.transport.poller import Parked, Poller
+
+log = logging.getLogger(__name__)
+
+_PAUSE_SECONDS = 0.5
+LOCAL_PEER: Final = ("127.0.0.1", 0)
+"""The address of every peer of a Unix socket, which has none: a program of this machine."""
+
+
+def bind(host: str, port: int, backlog: int, reuse_port: bool) -> socket.socket:
+    """A listening non-blocking TCP socket; port 0: any free one. Raises :class:`StartError`."""
+    try:
+        raw = bind_raw(host, port, reuse_port)
+        raw.listen(backlog)
+    except OSError as exc:
+        raise cannot_listen(host, port, exc) from exc
+    return wrapped(raw)
+
+
+def wrapped(raw: _socket.socket) -> socket.socket:
+    """The same listening socket as one of this process's kind."""
+    sock = socket.socket(raw.family, raw.type, raw.proto, raw.detach())
+    sock.setblocking(False)
+    return sock
+
+
+def bind_raw(host: str, port: int, reuse_port: bool) -> _socket.socket:
+    """Create a bound non-blocking TCP socket that does not listen yet. Raises OSError.
+
+    The socket is raw. The unpatched name lookup may block at the start; a patched one would start a thread,
+    and the supervisor must not start a loop either.
+    """
+    # Text is encoded by `encodings.idna`, 0.3 MB.
+    name = host.encode() if host.isascii() else host
+    family, kind, proto, _, address = _socket.getaddrinfo(
+        name, port, 0, _socket.SOCK_STREAM, 0, _socket.AI_PASSIVE
+    )[0]
+    sock = _socket.socket(family, kind, proto)
+    try:
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+        sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+        if reuse_port:
+            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEPORT, 1)
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
+    sock.setblocking(False)
+    return sock
+
+
+def bind_unix(path: str, mode: str, backlog: int) -> _socket.socket:
+    """A raw listening Unix socket in place of that of an ended server; ``mode``: permissions in octal. Raises
+    :class:`StartError`."""
+    refuse_taken(path)
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        sock.bind(path)
+        os.chmod(path, int(mode, 8))  # before listen(): nobody connects with other permissions
+        sock.listen(backlog)
+    except OSError as error:
+        sock.close()
+        raise _no_unix(path, error.strerror) from None
+    sock.setblocking(False)
+    return sock
+
+
+def refuse_taken(path: str) -> None:
+    """Raise :class:`StartError` if another server listens at a path, or it is something else."""
+    with closing(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)) as probe:
+        probe.setblocking(False)
+        try:
+            if not stat.S_ISSOCK(os.stat(path).st_mode):
+                raise _no_unix(path, "the file is no socket")
+            probe.connect(path)
+        except BlockingIOError:
+            pass  # its queue is full
+        except (FileNotFoundError, ConnectionRefusedError):
+            return
+        except OSError as error:
+            raise _no_unix(path, error.strerror) from None
+    raise _no_unix(path, "another process listens there")
+
+
+def _no_unix(path: str, reason: str | None) -> StartError:
+    return StartError(f"cannot listen on {path}: {reason}")
+
+
+def port_of(sock: Any) -> int:
+    """The port of a listening socket. A Unix socket has none: 0."""
+    return 0 if sock.family == _socket.AF_UNIX else int(sock.getsockname()[1])
+
+
+def text_of(address: Any) -> str:
+    """``"host:port"`` of a socket address, or ``"unix:path"``. IPv6 hosts are in brackets."""
+    if isinstance(address, str):
+        return f"unix:{address}"
+    host, port = address[0], address[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class Reserve:
+    """A spare file descriptor, to answer 503 when the process has no other: a raw socket, which is closed at
+    once. A patched ``os.close`` does not guarantee that."""
+
+    def __init__(self) -> None:
+        self._spare: _socket.socket | None = _socket.socket()
+
+    def turn_away(self, listening: _socket.socket) -> None:
+        """Use the spare descriptor to accept a connection, answer 503 and close it."""
+        self.close()
+        try:
+            fd, _ = listening._accept()  # type: ignore[attr-defined]
+            sock = _socket.socket(listening.family, _socket.SOCK_STREAM, 0, fd)
+            try:
+                sock.setblocking(False)
+                sock.send(
+                    b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+                )
+            finally:
+                sock.close()
+        except OSError as exc:
+            log.debug("no connection to refuse: %s", exc)
+        try:
+            self._spare = _socket.socket()
+        except OSError as exc:
+            log.debug("the spare file descriptor could not be reopened: %s", exc)
+
+    def close(self) -> None:
+        """Release the descriptor."""
+        if self._spare is not None:
+            self._spare.close()
+            self._spare = None
+
+
+class Listener(Parked):
+    """A parked listening socket. ``accepted`` gets each new non-blocking socket and its peer's address."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        poller: Poller,
+        loop: Any,
+        metrics: Metrics,
+        accepted: Callable[[_socket.socket, Any], None],
+    ) -> None:
+        self.port = port_of(sock)
+        self.address = text_of(sock.getsockname())
+        self._family = sock.family
+        super().__init__(_socket.socket(sock.family, sock.type, sock.proto, sock.detach()))
+        self._poller = poller
+        self._metrics = metrics
+        self._accepted = accepted
+        self._reserve = Reserve()
+        # A repeating timer: a fired one-shot timer would fire at once when restarted.
+        self._pause = loop.timer(0.0, _PAUSE_SECONDS)
+        poller.add(self)
+
+    def on_readable(self) -> None:
+        """Accept waiting connections, up to a limit per turn."""
+        if self.sock.fileno() < 0:
+            return
+        for _ in range(64):
+            try:
+                fd, address = self.sock._accept()  # type: ignore[attr-defined]
+            except (BlockingIOError, ConnectionAbortedError, InterruptedError):
+                return
+            except OSError as exc:
+                if exc.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    raise
+                if self._metrics.files_exhausted == 0:
+                    text = "no file descriptors left to accept connections (%s); see limits.max_connections"
+                    log.error(text, exc)
+                self._metrics.files_exhausted += 1
+                self._reserve.turn_away(self.sock)
+                self.lost()
+                return
+            sock = _socket.socket(self._family, _socket.SOCK_STREAM, 0, fd)
+            sock.setblocking(False)
+            # Linux passes TCP_NODELAY of a listener to its connections.
+            if sys.platform != "linux" and self._family != _socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._metrics.accepted += 1
+            self._accepted(sock, address or LOCAL_PEER)
+
+    def on_writable(self) -> None:
+        """Never called."""
+
+    def lost(self) -> None:
+        """Accepting failed with an unexpected error, which was logged: retry after a pause."""
+        self._poller.pause(self, True)
+        self._pause.again(self._resume)
+
+    def close(self) -> None:
+        """Accept the connections in the queue, then stop listening."""
+        self._pause.stop()
+        if self.sock.fileno() >= 0:
+            self._poller.remove(self)
+            accepted = -1
+            while accepted != self._metrics.accepted:
+                accepted = self._metrics.accepted
+                self.on_readable()
+            self.sock.close()
+            self._reserve.close()
+
+    def _resume(self) -> None:
+        self._pause.stop()
+        if self.sock.fileno() >= 0:
+            self._poller.pause(self, False)

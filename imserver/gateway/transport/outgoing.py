@@ -1,0 +1,450 @@
+"""HTTP requests to the outside: signed ones to back ends, documents of issuers and providers, and requests to
+URLs that users give.
+
+These go only to addresses of the public internet, and https only except to pages. Each connection resolves
+its host, checks every address and connects to one of those it has checked, so a name that resolves
+differently a moment later gains nothing. TLS verifies the name. Redirects are not followed.
+"""
+
+from __future__ import annotations
+
+import _socket
+import hashlib
+import hmac
+import re
+import socket
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import TYPE_CHECKING, Final
+
+import gevent
+from httptools import HttpParserCallbackError, HttpParserError, HttpResponseParser
+
+from imserver import __version__
+from imserver.gateway.errors import ImserverError
+from imserver.gateway.transport.proxies import is_loopback
+
+if TYPE_CHECKING:
+    import ssl
+
+    from urllib3 import PoolManager
+
+ANSWER_BYTES: Final = 65536
+"""Longest answer that is read; a longer one counts as no answer."""
+USER_AGENT: Final = f"imserver/{__version__}"
+NO_HEADERS: Final[Mapping[str, str]] = {}
+_LONG_HOST: Final = re.compile("[^/]*//[^/?#]{321}")
+"""No name with a user and a port is so long. Issuers and providers name URLs, too."""
+
+
+class Unreachable(ImserverError):
+    """There was no complete answer in time; the text says why. ``is_refused``: no program listens there."""
+
+    def __init__(self, text: str, is_refused: bool = False) -> None:
+        super().__init__(text)
+        self.is_refused = is_refused
+
+
+def signature(secret: bytes, body: bytes, timestamp: int) -> str:
+    """The header ``Imserver-Signature``, by which the receiver can check who wrote a body, and at which Unix
+    second: HMAC-SHA256 of ``<timestamp>.<body>``."""
+    signed = hmac.digest(secret, b"%d.%b" % (timestamp, body), hashlib.sha256)
+    return f"t={timestamp},v1={signed.hex()}"
+
+
+class Outgoing:
+    """Owner of the connections to other servers, which are reused. One per node."""
+
+    def __init__(self) -> None:
+        self._connections: PoolManager | None = None
+
+    def post(
+        self,
+        url: str,
+        secret: bytes,
+        body: bytes,
+        timestamp: int,
+        delivery: str,
+        seconds: float,
+        answer_bytes: int = ANSWER_BYTES,
+        headers: Mapping[str, str] = NO_HEADERS,
+    ) -> tuple[int, bytes]:
+        """Send signed JSON: status and body of an answer within ``seconds``. Switches. Redirections are not
+        followed. Raises :class:`Unreachable`."""
+        own = {"Imserver-Signature": signature(secret, body, timestamp), "Imserver-Delivery": delivery}
+        return self.send(url, {**headers, **own}, body, seconds, answer_bytes)
+
+    def send(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        seconds: float,
+        answer_bytes: int = ANSWER_BYTES,
+    ) -> tuple[int, bytes]:
+        """Send JSON with these ``headers``. Waits and raises like :meth:`post`."""
+        headers = {"Content-Type": "application/json", **headers}
+        return self.exchange("POST", url, body, headers, seconds, answer_bytes)[:2]
+
+    def get(self, url: str, seconds: float, headers: Mapping[str, str] = NO_HEADERS) -> tuple[int, bytes]:
+        """Read a document: status and body. Waits and raises like :meth:`post`."""
+        headers = {"Accept": "application/json", **headers}
+        return self.exchange("GET", url, None, headers, seconds)[:2]
+
+    def exchange(
+        self,
+        method: str,
+        url: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        seconds: float,
+        answer_bytes: int = ANSWER_BYTES,
+    ) -> tuple[int, bytes, Mapping[str, str]]:
+        """Send a request with ``headers`` and that of the sender: status, body and headers (by names in small
+        letters) of the answer. Waits and raises like :meth:`post`."""
+        if _LONG_HOST.match(url):
+            raise Unreachable("the name of the host is too long")
+        timeout = gevent.Timeout(seconds)
+        try:
+            with timeout:
+                return self._request(method, url, body, {"User-Agent": USER_AGENT, **headers}, answer_bytes)
+        except gevent.Timeout as over:
+            if over is not timeout:
+                raise
+            raise Unreachable(f"no answer within {seconds:g} s") from None
+
+    def _request(
+        self, method: str, url: str, body: bytes | None, headers: dict[str, str], answer_bytes: int
+    ) -> tuple[int, bytes, Mapping[str, str]]:
+        # Loaded here to save memory in nodes that send no requests.
+        from urllib3 import PoolManager
+        from urllib3.exceptions import HTTPError
+
+        if self._connections is None:
+            # Idle ones: to so many hosts, and so many to each.
+            self._connections = PoolManager(64, maxsize=64, retries=False)
+        try:
+            answer = self._connections.urlopen(
+                method, url, body=body, headers=headers, redirect=False, preload_content=False
+            )
+            try:
+                content = answer.read(answer_bytes + 1, decode_content=False)
+                if len(content) > answer_bytes:
+                    raise Unreachable(f"the answer has more than {answer_bytes} bytes")
+            except BaseException:
+                answer.close()
+                raise
+            answer.release_conn()
+        except (HTTPError, OSError, ValueError) as error:
+            is_refused = isinstance(error.__cause__, ConnectionRefusedError)
+            raise Unreachable(f"{type(error).__name__}: {error}", is_refused) from None
+        return answer.status, content, answer.headers
+
+    def close(self) -> None:
+        """End the idle connections."""
+        if self._connections is not None:
+            self._connections.clear()
+
+
+_HOSTS: Final = 64
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_HOST_CHARACTERS: Final = 253
+
+_URL: Final = re.compile(
+    r"(?P<origin>(?P<scheme>https?)://(?P<address>"
+    r"(\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]{1,253}))(:(?P<port>[0-9]{1,5}))?))(?P<target>[/?][!-~]*)?"
+)
+_NOT_PUBLIC_V4: Final = tuple(
+    IPv4Network(each)
+    for each in (
+        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
+        *("192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15"),
+        *("198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/3"),
+    )
+)
+"""Private, shared, loopback, link-local, documentation, benchmark, multicast and reserved networks."""
+_NOT_PUBLIC_V6: Final = tuple(map(IPv6Network, ("2001::/23", "2001:db8::/32", "3fff::/20")))
+"""The networks in 2000::/3 that are not public: of protocols (also Teredo), and documentation."""
+
+
+class BadUrl(ImserverError):
+    """The text says in one line what is wrong with a URL."""
+
+
+def is_public(text: str) -> bool:
+    """Whether an address is public; an IPv4 one in IPv6 (mapped, NAT64, 6to4) decides. Raises ValueError."""
+    address = ip_address(text)
+    if isinstance(address, IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour
+        if address in IPv6Network("64:ff9b::/96"):  # NAT64
+            inner = IPv4Address(int(address) & 0xFFFF_FFFF)
+        if inner is None:
+            is_assigned = address in IPv6Network("2000::/3")
+            return is_assigned and not any(address in network for network in _NOT_PUBLIC_V6)
+        address = inner
+    return not any(address in network for network in _NOT_PUBLIC_V4)
+
+
+def check_url(url: str, allow_loopback: bool, pages: bool = False) -> re.Match[str]:
+    """Check what can be seen of a URL without a look-up; returns its parts. Raises :class:`BadUrl`.
+
+    ``allow_loopback``: addresses of this machine are allowed, also with http. ``pages``: http is allowed, and
+    the port is that of the scheme, which each page for everybody has.
+    """
+    match = _URL.fullmatch(url) if len(url) <= PublicRequests.URL_CHARACTERS else None
+    if match is None or not 0 < int(match["port"] or 443) < 65536:
+        raise BadUrl(f"expected an https:// URL of up to {PublicRequests.URL_CHARACTERS} ASCII characters")
+    if pages:
+        if not allow_loopback and int(match["port"] or 0) not in (0, _DEFAULT_PORTS[match["scheme"]]):
+            raise BadUrl("the port is not that of pages")
+    elif match["scheme"] != "https" and not allow_loopback:
+        raise BadUrl("expected an https:// URL")
+    host = match["v6"] or match["host"]
+    try:
+        ip_address(host)
+    except ValueError:
+        if match["v6"]:
+            raise BadUrl("the IPv6 address is not valid") from None
+        return match
+    _check_addresses([host], match["scheme"], allow_loopback, pages)
+    return match
+
+
+def _check_addresses(addresses: Sequence[str], scheme: str, allow_loopback: bool, pages: bool) -> None:
+    """Raises :class:`BadUrl`."""
+    for address in addresses:
+        if allow_loopback and is_loopback(address):
+            continue
+        if scheme != "https" and not pages:
+            raise BadUrl("http:// is allowed to this machine only")
+        if not is_public(address):
+            raise BadUrl("the address is not public")
+
+
+def look_up(host: str, port: int) -> list[str]:
+    """The addresses of a host, without a thread: a name server that hangs delays nobody else. Name servers
+    are read anew, because they may change. Switches. Raises OSError."""
+    from gevent.resolver.ares import Resolver
+
+    resolver = Resolver()
+    try:
+        addresses = resolver.getaddrinfo(host, port, 0, _socket.SOCK_STREAM)
+    except UnicodeError as error:  # a label of more than 63 characters
+        raise OSError(str(error)) from None
+    finally:
+        resolver.close()
+    return list(dict.fromkeys(str(entry[4][0]) for entry in addresses))
+
+
+class AnswerReader:
+    """The callbacks of a parser for one answer, of which at most ``limit`` bytes of the body are read.
+    ``cut``: a longer one is complete with them; else it is none."""
+
+    def __init__(self, limit: int, cut: bool = False) -> None:
+        self.headers: dict[str, str] = {}
+        """By name in small letters."""
+        self.body = bytearray()
+        """What has come of it."""
+        self.has_head = False
+        self.is_complete = False
+        self.is_cut = False
+        self._limit = limit
+        self._cut = cut
+
+    def on_message_begin(self) -> None:
+        # Another answer may have come before: one of the status 1xx.
+        self.headers = {}
+        self.has_head = self.is_complete = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        self.has_head = True
+
+    def on_body(self, piece: bytes) -> None:
+        self.body += piece
+        if len(self.body) > self._limit and self._cut:
+            del self.body[self._limit :]
+            self.is_cut = self.is_complete = True
+        elif len(self.body) > self._limit:
+            raise Unreachable(f"the answer has more than {self._limit} bytes")
+
+    def on_message_complete(self) -> None:
+        self.is_complete = True
+
+
+class PublicRequests(Outgoing):
+    """Owner of the connections to URLs of users. One per node.
+
+    ``allow_loopback``: see :func:`check_url`. ``resolve`` stands for the look-up of names in tests.
+    ``connections``: idle connections to one host. ``pages``: also with http, on the port of the scheme; of a
+    longer answer the beginning is read, which is enough of a page or file that a stranger has.
+
+    Why not urllib3: docs/dependencies.md.
+    """
+
+    URL_CHARACTERS = 1000
+    """The most characters of a URL."""
+
+    def __init__(
+        self,
+        allow_loopback: bool,
+        resolve: Callable[[str, int], Sequence[str]] = look_up,
+        connections: int = 4,
+        pages: bool = False,
+    ) -> None:
+        super().__init__()
+        self._pages = pages
+        self._allow_loopback = allow_loopback
+        self._resolve = resolve
+        self._most_idle = connections
+        self._idle: dict[str, list[socket.socket]] = {}
+        """Origin → connections without a request. The origin that was used last is the last."""
+
+    @staticmethod
+    def ascii_host(name: str) -> str:
+        """The name of a host in ASCII. Its length is checked only here, and before: IDNA takes seconds for a
+        long label, and one letter may stand for 18. Raises :class:`BadUrl`."""
+        letters = unicodedata.normalize("NFKC", name[: _HOST_CHARACTERS + 1])
+        if max(len(letters), len(name)) > _HOST_CHARACTERS or any(
+            len(label) > 63 for label in re.split("[.\u3002\uff0e\uff61]", letters)
+        ):
+            raise BadUrl("the name of the host is too long")
+        try:
+            return letters.encode("idna").decode()
+        except UnicodeError:
+            raise BadUrl("the name of the host is not valid") from None
+
+    def check(self, url: str) -> None:
+        """See :func:`check_url`."""
+        check_url(url, self._allow_loopback, self._pages)
+
+    def _request(
+        self, method: str, url: str, body: bytes | None, headers: dict[str, str], answer_bytes: int
+    ) -> tuple[int, bytes, Mapping[str, str]]:
+        try:
+            parts = check_url(url, self._allow_loopback, self._pages)
+            target = (parts["target"] or "/").partition("#")[0]
+            lines = [
+                f"{method} {target if target.startswith('/') else '/' + target} HTTP/1.1",
+                f"Host: {parts['address']}",
+                *map("%s: %s".__mod__, headers.items()),
+            ]
+            if body is not None:
+                lines.append(f"Content-Length: {len(body)}")
+            request = "\r\n".join([*lines, "\r\n"]).encode("latin-1") + (body or b"")
+            if idle := self._idle.get(parts["origin"]):
+                with suppress(ConnectionResetError, BrokenPipeError):  # it was closed while it was idle
+                    return self._ask(parts["origin"], idle.pop(), request, answer_bytes)
+            return self._ask(parts["origin"], self._open(parts), request, answer_bytes)
+        except BadUrl as problem:
+            raise Unreachable(str(problem)) from None
+        except (OSError, ValueError) as error:
+            is_refused = isinstance(error, ConnectionRefusedError)
+            raise Unreachable(f"{type(error).__name__}: {error}", is_refused) from None
+
+    def _ask(
+        self, origin: str, sock: socket.socket, request: bytes, answer_bytes: int
+    ) -> tuple[int, bytes, Mapping[str, str]]:
+        """Raises :class:`Unreachable` and OSError: ConnectionResetError if nothing has come."""
+        is_reusable = False
+        try:
+            sock.sendall(request)
+            answer = AnswerReader(answer_bytes, self._pages)
+            is_reusable, status = read_answer(sock, answer, answer_bytes + 65536)  # with its head
+        finally:
+            if is_reusable:
+                self._add_idle(origin, sock)
+            else:
+                sock.close()
+        return status, bytes(answer.body), answer.headers
+
+    def _add_idle(self, origin: str, sock: socket.socket) -> None:
+        idle = self._idle.pop(origin, [])
+        self._idle[origin] = idle
+        if len(idle) < self._most_idle:
+            idle.append(sock)
+        else:
+            sock.close()
+        if len(self._idle) > _HOSTS:
+            for each in self._idle.pop(next(iter(self._idle))):
+                each.close()
+
+    def _open(self, parts: re.Match[str]) -> socket.socket:
+        """Connect to a checked address of a host. Raises :class:`BadUrl` and OSError."""
+        scheme, host = parts["scheme"], parts["v6"] or parts["host"]
+        sock = self._connect(scheme, host, int(parts["port"] or _DEFAULT_PORTS[scheme]))
+        if scheme == "http":
+            return sock
+        try:
+            return self._tls.wrap_socket(sock, server_hostname=host)
+        except BaseException:
+            sock.close()
+            raise
+
+    def _connect(self, scheme: str, host: str, port: int) -> socket.socket:
+        addresses = self._resolve(host, port)
+        _check_addresses(addresses, scheme, self._allow_loopback, self._pages)
+        problem = OSError("the host has no address")
+        for address in addresses:
+            sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+            try:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.connect((address, port))
+            except BaseException as error:
+                sock.close()
+                if not isinstance(error, OSError):
+                    raise
+                problem = error
+            else:
+                return sock
+        raise problem
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        # Loaded here to save memory in nodes that send no requests.
+        import ssl
+
+        context = ssl.create_default_context()
+        context.set_alpn_protocols(["http/1.1"])
+        return context
+
+    def close(self) -> None:
+        """End the idle connections."""
+        idle, self._idle = self._idle, {}
+        for connections in idle.values():
+            for each in connections:
+                each.close()
+
+
+def read_answer(sock: socket.socket, answer: AnswerReader, limit: int) -> tuple[bool, int]:
+    """Read an answer of at most ``limit`` bytes: whether another request may follow, and the status. Raises
+    like :meth:`PublicRequests._ask`."""
+    parser = HttpResponseParser(answer)
+    size = 0
+    while not answer.is_complete:
+        data = sock.recv(16384)
+        if not data:
+            if not size:
+                raise ConnectionResetError("the connection was closed")
+            if answer.has_head and answer.headers.keys().isdisjoint(("content-length", "transfer-encoding")):
+                return False, parser.get_status_code()  # the end is that of the connection
+            raise Unreachable("the answer has no end")
+        size += len(data)
+        if size > limit:
+            raise Unreachable("the answer is too long")
+        try:
+            parser.feed_data(data)
+        except HttpParserCallbackError as error:
+            raise error.__context__ or error from None
+        except HttpParserError as error:
+            raise Unreachable(f"the answer is no HTTP: {error}") from None
+        if answer.is_complete and 100 <= parser.get_status_code() < 200:
+            answer.is_complete = answer.has_head = False  # the answer itself comes next
+    wish = answer.headers.get("connection", "").lower()
+    is_reusable = parser.get_http_version() == "1.1" and "close" not in wish and not answer.is_cut
+    return is_reusable, parser.get_status_code()

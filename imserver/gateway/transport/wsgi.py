@@ -1,0 +1,359 @@
+"""The WSGI server: pywsgi with gevent-websocket's handler performs the upgrade, then this module adopts the
+socket.
+
+Only this module uses gevent-websocket. Its frame layer is not used (docs/decisions). The handler would hold
+an environ, a stream and buffers for each connection and close the socket at its end. So the file descriptor
+and the bytes read too far are taken from it, and it ends without anything to close.
+"""
+
+from __future__ import annotations
+
+import _socket
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from time import monotonic
+from typing import Any
+
+import gevent
+from gevent.pool import Pool
+from gevent.pywsgi import WSGIServer
+from geventwebsocket.handler import WebSocketHandler
+
+from imserver.gateway.errors import CloseCode, HttpProblem, Problems
+from imserver.gateway.metrics import Metrics
+from imserver.gateway.transport import frames
+from imserver.gateway.transport.gate import Gate, Head, Refusal
+from imserver.gateway.transport.handover import LINGER_SECONDS, Admitted, ListenerContext
+from imserver.gateway.transport.http1 import (
+    CONTINUE,
+    CORS,
+    RECEIVE_BYTES,
+    BadHead,
+    ParsedHead,
+    challenged,
+    parse_head,
+    plain_head,
+    plain_request,
+    problem_body,
+    problem_response,
+    status_line,
+    streams,
+    wants_upgrade,
+)
+from imserver.gateway.transport.listener import LOCAL_PEER, port_of
+from imserver.gateway.transport.one_request import WRITE_SECONDS, OneRequestHandler, Reader
+
+log = logging.getLogger(__name__)
+
+WS_DIALECT_KEY = "imserver.ws_dialect"
+"""WSGI environment key: dialect of the listener for clients whose query names none."""
+
+
+def head_of(environ: Mapping[str, Any]) -> Head:
+    """Convert a WSGI request for the gate."""
+    headers = {
+        key[5:].replace("_", "-").lower(): value for key, value in environ.items() if key.startswith("HTTP_")
+    }
+    if environ.get("CONTENT_LENGTH"):
+        headers["content-length"] = environ["CONTENT_LENGTH"]
+    return Head(
+        environ["REQUEST_METHOD"],
+        environ["PATH_INFO"],
+        environ.get("SERVER_PROTOCOL", "").rpartition("/")[2],
+        environ.get("REMOTE_ADDR", ""),
+        int(environ.get("REMOTE_PORT", 0) or 0),
+        headers,
+        environ.get("QUERY_STRING", ""),
+        environ.get(WS_DIALECT_KEY, ""),
+    )
+
+
+def _detached(old: Any) -> _socket.socket:
+    """Detach the socket from gevent's socket object."""
+    sock = _socket.socket(old.family, old.type, old.proto, old.detach())
+    sock.setblocking(False)
+    return sock
+
+
+def take_socket(handler: Any) -> tuple[_socket.socket, bytes]:
+    """Take the socket of an upgraded connection from its handler: (socket, bytes read too far)."""
+    if isinstance(handler.rfile, Reader):
+        rest = bytes(handler.rfile.unread)
+    else:  # the buffered reader of another server's handler
+        handler.socket.settimeout(0)
+        try:
+            rest = bytes(handler.rfile.peek())
+        except (BlockingIOError, TimeoutError):
+            rest = b""
+    sock = _detached(handler.socket)
+    handler.websocket.closed = True
+    handler.websocket.stream = None
+    return sock, rest
+
+
+def objection_to(environ: Mapping[str, Any], gate: Gate) -> HttpProblem | None:
+    """The error with which demo mode refuses a request read by another server; see
+    :meth:`Origins.objection`."""
+    if not gate.origins.demo:
+        return None
+    head = head_of(environ)
+    return gate.origins.objection(head.headers, head.path)
+
+
+def adopt_from_environ(environ: Mapping[str, Any], gate: Gate, admitted: Admitted) -> bool:
+    """Adopt a WebSocket upgraded by any server's gevent-websocket handler (gunicorn's worker); False: it is
+    none. The handshake is complete, so a refusal is a close code."""
+    websocket = environ.get("wsgi.websocket")
+    if websocket is None:
+        return False
+    objection = objection_to(environ, gate)
+    code = CloseCode.POLICY if objection is None else CloseCode.NOT_ALLOWED
+    decision = gate.decide(head_of(environ), upgraded=True) if objection is None else Refusal(objection)
+    sock, rest = take_socket(websocket.handler)
+    if isinstance(decision, Refusal):
+        try:
+            sock.send(frames.encode_close(code, decision.problem.message))
+        except OSError as exc:
+            log.debug("%s disconnected before it was refused: %s", environ.get("REMOTE_ADDR"), exc)
+        sock.close()
+    else:
+        admitted(sock, decision, rest)
+    return True
+
+
+class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
+    """gevent-websocket's handler with our gate, for :class:`WsgiServer`."""
+
+    server: WsgiServer
+
+    websocket: Any
+
+    def __init__(self, sock: Any, address: Any, server: WsgiServer) -> None:
+        self._reader = Reader(sock, b"")
+        super().__init__(sock, address, server, self._reader)  # type: ignore[call-arg]
+
+    def handle_one_request(self) -> Any:
+        """Wait for a whole head, parse it as strictly as the front server does, and pass it to pywsgi."""
+        sock: Any = self.socket
+        if self._reader.unread:  # a pipelined request: in the next turn of the loop
+            hub = gevent.get_hub()
+            hub.wait(hub.loop.timer(0))
+        try:
+            if not self._read_whole(sock):
+                return None
+        except BadHead as bad:
+            self._end(problem_response(bad.problem))
+            return None
+        except OSError:
+            return None
+        sock.settimeout(WRITE_SECONDS)
+        result = super().handle_one_request()
+        if self.cut_short:
+            self._linger(sock)
+        return result
+
+    def _read_whole(self, sock: Any) -> bool:
+        """Read a whole request and put its plain form into the reader. False if there is nothing to serve."""
+        listener, reader = self.server.listener_context, self._reader
+        raw = self._await_head()
+        if not raw:
+            return False
+        head = parse_head(raw, listener.mounts)
+        origins = listener.gate.origins
+        if origins.demo and (objection := origins.objection(head.headers, head.path)) is not None:
+            self._end(problem_response(objection, CORS))
+            return False
+        if not (head.chunked or head.length) and self._streamed(head):
+            return False
+        if streams(head, listener.streamed):
+            reader.put_back(plain_head(reader.read(len(raw)), head))
+            return True
+        if head.chunked or head.length:
+            body = listener.begin_body(head, self.client_address)
+            if "expect" in head.headers and head.version == "1.1" and not body.too_large:
+                sock.sendall(CONTINUE)
+            if not reader.await_body(raw, head, body):
+                return False
+            if head.upgrade and head.chunked:  # the plain form would hide an empty body from the gate
+                raise BadHead(Problems.BAD_REQUEST, "an upgrade with a body")
+            if body.too_large:
+                self._end(listener.refuse_too_large(head, self.client_address))
+                return False
+            if self._streamed(head, bytes(body.content)):
+                return False
+        elif head.altered:
+            reader.put_back(plain_request(reader.read(len(raw)), head, b""))
+        return True
+
+    def _await_head(self) -> bytes:
+        """Wait for the head of a request; see :meth:`Reader.await_head`."""
+        server, limits = self.server, self.server.listener_context.limits
+        seconds = limits.handshake_seconds
+        if self.requestline is None:  # a new connection, which may send its first request in a drain, too
+            return self._reader.await_head(limits.header_bytes, seconds, seconds)
+        server.waiting.add(self)
+        try:
+            if server.ended:
+                self.end_wait()
+            return self._reader.await_head(limits.header_bytes, limits.keepalive_seconds, seconds)
+        finally:
+            server.waiting.discard(self)
+
+    @property
+    def idle(self) -> bool:
+        """True if nothing of a next request was read."""
+        return not self._reader.unread
+
+    def end_wait(self) -> None:
+        """For a drain: serve what the kernel holds, or end the connection if it is idle."""
+        sock: Any = self.socket
+        with suppress(OSError):  # an ended connection wakes its handler by itself
+            try:
+                if self.idle:
+                    sock._sock.recv(1, _socket.MSG_PEEK)
+            except BlockingIOError:
+                sock.shutdown(_socket.SHUT_RD)  # the handler reads an end
+
+    def _is_last(self) -> bool:
+        return self.server.draining or super()._is_last()
+
+    def _streamed(self, head: ParsedHead, body: bytes = b"") -> bool:
+        """Pass the socket to a stream if the request asks for one."""
+        streams = self.server.listener_context.streams
+        if streams is None or "upgrade" in head.headers:
+            return False
+        if not streams.serves(head.method, head.path):
+            return False
+        address: Any = self.client_address
+        host, port, query = address[0], address[1], head.query.decode("latin-1")
+        request = Head(head.method, head.path, head.version, host, port, head.headers, query, body=body)
+        streams.adopt(_detached(self.socket), request)
+        return True
+
+    def _end(self, data: bytes) -> None:
+        """Write a last answer. The client may have disconnected."""
+        sock: Any = self.socket
+        try:
+            sock.settimeout(LINGER_SECONDS)
+            sock.sendall(data)
+        except OSError as exc:
+            log.debug("%s disconnected before it was answered: %s", self.client_address, exc)
+        else:
+            self._linger(sock)
+
+    def _linger(self, sock: Any) -> None:
+        """Drop what the client still sends, for a limited time: unread bytes cause a reset, which might
+        overtake the answer."""
+        try:
+            sock.settimeout(LINGER_SECONDS)
+            sock.shutdown(_socket.SHUT_WR)
+            deadline = monotonic() + LINGER_SECONDS
+            while monotonic() < deadline and sock.recv(RECEIVE_BYTES):
+                pass
+        except OSError as exc:
+            log.debug("%s disconnected while its answer was sent: %s", self.client_address, exc)
+
+    def upgrade_websocket(self) -> Any:
+        assert self.environ is not None
+        head = head_of(self.environ)
+        if not wants_upgrade(head.headers):
+            return None
+        decision = self.server.listener_context.gate.decide(head)
+        if isinstance(decision, Refusal):
+            self.server.metrics.handshakes_refused += 1
+            return self._refuse(decision)
+        self.admission = decision
+        # The gate has checked more than the library, so the library's own checks pass.
+        self.environ["HTTP_UPGRADE"] = "websocket"  # of a list it would pass none
+        return super().upgrade_websocket()
+
+    def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        if status.startswith("101"):
+            if self.admission.extension:
+                headers.append(("Sec-WebSocket-Extensions", self.admission.extension))
+            if self.admission.subprotocol:
+                headers.append(("Sec-WebSocket-Protocol", self.admission.subprotocol))
+        return super().start_response(status, headers, exc_info)
+
+    def run_websocket(self) -> None:
+        assert self.environ is not None
+        sock, rest = take_socket(self)
+        # The library leaves a reference cycle of handler, websocket and environ for the garbage collector.
+        websocket: Any = self.websocket
+        self.websocket = websocket.handler = websocket.environ = None
+        self.environ.clear()
+        self.server.listener_context.admitted(sock, self.admission, rest)
+
+    def _refuse(self, refusal: Refusal) -> list[bytes]:
+        content = problem_body(refusal.problem)
+        self.close_connection = True
+        headers = [
+            *challenged(refusal.problem, refusal.headers),
+            ("Content-Type", "application/json; charset=utf-8"),
+            ("Content-Length", str(len(content))),
+            ("Connection", "close"),
+        ]
+        self.start_response(status_line(refusal.problem.status).decode()[9:-2], headers)
+        return [content]
+
+    def log_request(self) -> None:
+        """Disabled: the application has its own request log."""
+
+
+class WsgiServer(WSGIServer):
+    """A listener, as :class:`FrontServer` is one. Owner of the handlers that wait for a next request."""
+
+    handler_class = WsgiHandler
+    pool: Pool
+
+    def __init__(
+        self,
+        listener: Any,
+        application: Callable[..., Any],
+        environ: Mapping[str, Any],
+        context: ListenerContext,
+        metrics: Metrics,
+    ) -> None:
+        environ = {**environ, WS_DIALECT_KEY: context.ws_dialect}
+        super().__init__(listener, application, spawn=Pool(), log=None, error_log=log, environ=environ)
+        self.waiting: set[WsgiHandler] = set()
+        self.draining = False
+        """True: answers announce the end of their connection."""
+        self.ended = False
+        """True: no connection waits for a next request any more."""
+        self.listener_context = context
+        self.metrics = metrics
+        self.port = port_of(listener)
+
+    def handle(self, client_socket: Any, address: Any) -> None:
+        """Serve one connection. A peer of a Unix socket gets an address."""
+        super().handle(client_socket, address or LOCAL_PEER)  # type: ignore[arg-type]
+
+    def update_environ(self) -> None:
+        """Set the server name without a DNS lookup."""
+        self.environ.update(SERVER_NAME="localhost", SERVER_PORT=str(self.port))
+
+    def expire(self) -> None:
+        """Do nothing: each handler has its own time limits."""
+
+    def drain(self) -> None:
+        """Accept the connections in the queue, then stop listening; answers end their connections."""
+        self.draining = True
+        with suppress(OSError):  # no files are left
+            while accepted := self.do_read():
+                self.do_handle(*accepted)
+        self.close()
+
+    def end_idle(self) -> None:
+        self.ended = True
+        for handler in self.waiting:
+            handler.end_wait()
+
+    @property
+    def busy(self) -> bool:
+        return len(self.pool) > sum(handler.idle for handler in self.waiting)
+
+    @property
+    def connected(self) -> bool:
+        return bool(self.pool)

@@ -1,0 +1,276 @@
+"""The table of metrics, its text, and the texts of several nodes made one."""
+
+import re
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from imserver.gateway.cluster.registry import Lease, RegistryCounters
+from imserver.gateway.cluster.rpc.counters import RpcCounters
+from imserver.gateway.config.settings import KeySettings
+from imserver.gateway.http.views import create_api
+from imserver.gateway.metric_table import METRICS, merge, render
+from imserver.gateway.metrics import Histogram, Metrics
+from imserver.messenger.messages import metrics as rows_of_messages
+from tests.gateway.api.fakes import OWN_METRICS, FakeNode, with_keys
+from tests.rows import METRICS as ALL_METRICS
+
+KEYS = with_keys(
+    KeySettings("admin-key", ("admin",)),
+    KeySettings("read-key", ("read",)),
+    KeySettings("app-key", ("admin",), ("101",)),
+)
+SAMPLE = re.compile(
+    r"(?P<name>[a-z_]+)\{(?P<labels>(?:[a-z_]+=\"(?:[^\"\\\n]|\\.)*\",?)+)\} (?P<value>[0-9.e+-]+|NaN)"
+)
+
+
+class AnyNode:
+    """A node with every service that the table looks at."""
+
+    def __init__(self, clustered: bool) -> None:
+        self.metrics = Metrics()
+        self.started_at = 1.5
+        self.config = SimpleNamespace(
+            server=SimpleNamespace(data_dir="/"), app=SimpleNamespace(log_file="/log")
+        )
+        self.poller = SimpleNamespace(count=1, ready=[])
+        self.context = SimpleNamespace(connections={1, 2, 3})
+        self.gate = SimpleNamespace(limit=100)
+        apps = {
+            "101": SimpleNamespace(name="101", users={"ann": 1, "bob": [2, 3]}, several=1),
+            '7"\n\\': SimpleNamespace(name='7"\n\\', users={}, several=0),
+        }
+        self.hub = SimpleNamespace(apps=apps, registered=apps.values)
+        self.flusher = SimpleNamespace(stalled=set(), budget=SimpleNamespace(total=7))
+        self.idempotency = FakeNode().idempotency
+        self.webhooks = FakeNode().webhooks
+        self.pending = SimpleNamespace(count=4, expired=5)
+        self.metrics.http_over_rate = 6
+        membership = SimpleNamespace(channels=2, members=3)
+        self.channels = SimpleNamespace(members=SimpleNamespace(membership=membership))
+        log = SimpleNamespace(writer=SimpleNamespace(losses=0))
+        self.store = SimpleNamespace(id="d1", healthy=lambda: True, part=lambda _: log)
+        self.tenants = SimpleNamespace(names=lambda: ["101", "105"])
+        self.registry = SimpleNamespace(
+            counters=RegistryCounters(), healthy=lambda: True, leases=lambda: {1: 1, 2: 2}
+        )
+        self.rpc = SimpleNamespace(counters=RpcCounters(), queued_items=0, queued_bytes=0)
+        self.node_messages = SimpleNamespace(unreadable=0)
+        self.member = object() if clustered else None
+        self.rerouting = SimpleNamespace(rerouted=0, unreached=0)
+        self.connections = SimpleNamespace(unreached=0)
+        self.node = self.network = self.sessions = self
+        self.status = self
+
+    def ready(self) -> bool:
+        return True
+
+
+def samples(text: str) -> dict[tuple[str, str], float]:
+    """Value by name and labels; every line has to be one that Prometheus understands."""
+    found = {}
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            match = SAMPLE.fullmatch(line)
+            assert match, line
+            found[match["name"], match["labels"]] = float(match["value"])
+    return found
+
+
+def described(text: str) -> list[str]:
+    return [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
+
+
+# --- the table ----------------------------------------------------------------------------------------------
+
+
+def test_names_are_those_that_prometheus_recommends() -> None:
+    for metric in ALL_METRICS:
+        assert re.fullmatch("(imserver|process)_[a-z_]+", metric.name)
+        assert metric.name.endswith("_total") == (metric.kind == "counter"), metric.name
+        assert not re.search("_(bucket|sum|count|info)$", metric.name)
+        assert metric.help
+        assert not metric.help.endswith(".")
+        assert "\n" not in metric.help
+    assert max(Counter(metric.name for metric in ALL_METRICS).values()) == 1
+
+
+def test_every_counter_of_every_part_is_in_the_table() -> None:
+    node = AnyNode(clustered=True)
+    for prefix, counters, fields in (
+        ("imserver", node.metrics, Metrics.__slots__),
+        ("imserver_registry", node.registry.counters, RegistryCounters.__struct_fields__),
+        ("imserver_rpc", node.rpc.counters, RpcCounters.__struct_fields__),
+    ):
+        for number, field in enumerate(fields, 1):
+            if type(getattr(counters, field)) is int:
+                setattr(counters, field, 1000 + number)
+        shown = samples(render(node, "n", rows_of_messages()))
+        for number, field in enumerate(fields, 1):
+            if type(getattr(counters, field)) is int and field not in SHOWN_OTHERWISE:
+                assert shown[f"{prefix}_{field}_total", 'node="n"'] == 1000 + number
+
+
+SHOWN_OTHERWISE = (
+    *("http_fast", "http_handed_over", "http_over_rate", "http_refused", "http_running"),
+    "outbox_bytes_now",
+)
+"""By a label, or by the part that knows them."""
+
+
+# --- the text of one node -----------------------------------------------------------------------------------
+
+
+def test_a_node_that_is_alone_shows_nothing_of_a_cluster() -> None:
+    alone = described(render(AnyNode(clustered=False), "n"))
+    assert alone == [
+        m.name
+        for m in METRICS
+        if not re.match(
+            "imserver_(registry|rpc|cluster|pushes_rerouted|pushes_unreached|connections_unreached)_", m.name
+        )
+    ]
+    assert described(render(AnyNode(clustered=True), "n")) == [metric.name for metric in METRICS]
+
+
+def test_every_sample_is_labelled_with_the_node_and_escaped() -> None:
+    text = render(AnyNode(clustered=True), 'a"b\\c')
+    assert all(labels.startswith('node="a\\"b\\\\c"') for _, labels in samples(text))
+    users = {labels: value for (name, labels), value in samples(text).items() if name == "imserver_users"}
+    assert list(users.values()) == [2, 0]
+    assert list(users)[1].endswith('app="7\\"\\n\\\\"')
+    assert text.endswith("\n")
+
+
+def test_sessions_count_each_of_a_user_with_several() -> None:
+    shown = samples(render(AnyNode(clustered=False), "n"))
+    assert shown["imserver_users", 'node="n",app="101"'] == 2
+    assert shown["imserver_sessions", 'node="n",app="101"'] == 3
+
+
+def test_the_disks_of_the_data_folder_and_the_log_are_measured() -> None:
+    shown = samples(render(AnyNode(clustered=False), "n"))
+    for folder in ("data", "log"):
+        free = shown["imserver_disk_free_bytes", f'node="n",folder="{folder}"']
+        assert 0 <= free <= shown["imserver_disk_bytes", f'node="n",folder="{folder}"']
+
+
+def test_closes_and_requests_are_distinguished_by_a_label() -> None:
+    node = AnyNode(clustered=False)
+    node.metrics.closed(1006)
+    node.metrics.http_handed_over = 3
+    shown = samples(render(node, "n"))
+    assert shown["imserver_closes_total", 'node="n",code="1006"'] == 1
+    assert shown["imserver_http_requests_total", 'node="n",by="flask"'] == 3
+
+
+def test_apps_that_are_not_registered_are_one_label() -> None:
+    node = AnyNode(clustered=False)
+    for app, number in (("101", 2), ("a system", 3), ("another", 4)):
+        node.metrics.pushes[app] += number
+        node.metrics.login_refused("token", app)
+    shown = samples(render(node, "n"))
+    pushes = {labels: value for (name, labels), value in shown.items() if name == "imserver_pushes_total"}
+    assert pushes == {'node="n",app="101"': 2, 'node="n",app="other"': 7}
+    assert shown["imserver_logins_denied_total", 'node="n",app="other",reason="token"'] == 2
+    assert shown["imserver_logins_refused_total", 'node="n",app="101"'] == 1
+
+
+def test_a_distribution_adds_up_its_buckets() -> None:
+    node = AnyNode(clustered=False)
+    node.metrics.loop_lags = Histogram((0.01, 0.1))
+    for seconds in (0.001, 0.01, 0.05, 7.0):
+        node.metrics.lagged(seconds)
+    shown = samples(render(node, "n"))
+    name = "imserver_loop_lag_seconds"
+    assert [shown[f"{name}_bucket", f'node="n",le="{le}"'] for le in ("0.01", "0.1", "+Inf")] == [2, 3, 4]
+    assert shown[f"{name}_count", 'node="n"'] == 4
+    assert shown[f"{name}_sum", 'node="n"'] == pytest.approx(7.061)
+    assert shown["imserver_loop_lag_max_seconds", 'node="n"'] == 7
+
+
+# --- many nodes ---------------------------------------------------------------------------------------------
+
+
+def test_texts_of_several_nodes_become_one_that_describes_each_metric_once() -> None:
+    texts = [render(AnyNode(clustered=True), name) for name in ("a", "b", "c")]
+    merged = merge(texts)
+    assert described(merged) == described(texts[0])
+    assert samples(merged) == {**samples(texts[0]), **samples(texts[1]), **samples(texts[2])}
+    # All samples of a metric stand together, as the format demands.
+    names = [
+        re.sub("_(bucket|sum|count)$", "", line.split("{")[0])
+        for line in merged.splitlines()
+        if line[0] != "#"
+    ]
+    assert len([name for name, before in zip(names, ["", *names], strict=False) if name != before]) == len(
+        set(names)
+    )
+
+
+def test_a_node_of_another_version_may_know_other_metrics() -> None:
+    old = '# HELP gone_total Was once\n# TYPE gone_total counter\ngone_total{node="b"} 4\n'
+    old += "# HELP imserver_node_up Said otherwise\n# TYPE imserver_node_up gauge\n"
+    old += 'imserver_node_up{node="b"} 1\n'
+    merged = merge([render(AnyNode(clustered=False), "a"), old])
+    assert samples(merged)["gone_total", 'node="b"'] == 4
+    assert merged.count("# HELP imserver_node_up") == 1
+    assert samples(merged)["imserver_node_up", 'node="b"'] == 1
+
+
+def test_a_silent_node_is_not_up() -> None:
+    shown = samples(merge([render(AnyNode(clustered=True), "a")], ["b"]))
+    ups = {labels: value for (name, labels), value in shown.items() if name == "imserver_node_up"}
+    assert ups == {'node="a"': 1, 'node="b"': 0}
+
+
+# --- GET /metrics -------------------------------------------------------------------------------------------
+
+
+def client_of(node: FakeNode) -> FlaskClient:
+    app = Flask("test", static_folder=None)
+    app.register_blueprint(create_api(node.api))
+    return app.test_client()
+
+
+def scrape(node: FakeNode, key: str = "") -> Any:
+    with client_of(node) as client:
+        return client.get("/metrics", headers={"Authorization": f"Bearer {key}"} if key else {})
+
+
+def test_a_scrape_gets_all_nodes_of_the_machine_and_no_other() -> None:
+    node = FakeNode()
+    node.peers.others = [
+        Lease("10.0.0.1:9003", 2, host="one"),
+        Lease("10.0.0.1:9005", 3, host="one"),
+        Lease("10.0.0.2:9001", 4, host="two"),
+    ]
+    node.peers.answers = {"10.0.0.1:9003": {"metrics": OWN_METRICS.replace("9001", "9003")}}
+    answer = scrape(node)
+    assert (answer.status_code, answer.content_type) == (200, "text/plain; version=0.0.4; charset=utf-8")
+    assert samples(answer.text) == {
+        ("imserver_node_up", 'node="10.0.0.1:9001"'): 1,
+        ("imserver_node_up", 'node="10.0.0.1:9003"'): 1,
+        ("imserver_node_up", 'node="10.0.0.1:9005"'): 0,
+        ("imserver_users", 'node="10.0.0.1:9001",app="101"'): 2,
+        ("imserver_users", 'node="10.0.0.1:9003",app="101"'): 2,
+    }
+    assert node.peers.queries[0][0] == ["10.0.0.1:9003", "10.0.0.1:9005"]
+
+
+@pytest.mark.parametrize(
+    ("key", "status"), [("", 401), ("wrong", 401), ("read-key", 200), ("app-key", 403), ("admin-key", 200)]
+)
+def test_outside_demo_mode_a_scrape_needs_a_key_of_all_apps(key: str, status: int) -> None:
+    assert scrape(FakeNode(KEYS), key).status_code == status
+
+
+def test_a_failure_is_no_metric() -> None:
+    node = FakeNode()
+    node.read_metrics = lambda: 1 / 0  # type: ignore[assignment, return-value]
+    assert scrape(node).status_code == 500

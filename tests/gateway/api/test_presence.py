@@ -1,0 +1,134 @@
+"""Who is online: lists, pages of lists, single users and many."""
+
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from imserver.gateway.dialects.cmd import api as presence
+from tests.gateway.api.fakes import BAD_PARAMETER, FORM, LIMITED, OK, FakeNode, decoded
+
+LIST = "/user/list"
+ONLINE = "/user/online"
+MANY = "/user/onlineBatch"
+
+
+@pytest.fixture
+def node() -> FakeNode:
+    return FakeNode(default=["named"])
+
+
+def test_the_list_of_an_app_is_what_the_original_writes(node: FakeNode) -> None:
+    body = node.call("GET", LIST, query="appID=101").body
+    assert body.decode() == '{"code":200,"msg":"Success","data":{"userCount":2,"userList":["马远","黄帝"]}}'
+
+
+@pytest.mark.parametrize("query", ["", "appID=", "appID=0", "appID=999", "appID=x", "appID=104", "userID=1"])
+def test_the_list_of_an_unknown_app_or_none_is_empty(node: FakeNode, query: str) -> None:
+    body = node.call("GET", LIST, query=query).body
+    assert body == b'{"code":200,"msg":"Success","data":{"userCount":0,"userList":[]}}'
+
+
+def test_parameters_of_a_get_come_from_the_query_only(node: FakeNode) -> None:
+    assert decoded(node.call("GET", LIST, b"appID=101"))["data"]["userCount"] == 0
+    assert decoded(node.call("GET", LIST, b"appID=102", query="appId=101"))["data"]["userCount"] == 2
+
+
+@pytest.fixture
+def short_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page has ten users."""
+    monkeypatch.setattr(presence, "LIST_PAGE", 10)
+
+
+@pytest.mark.usefixtures("short_pages")
+def test_a_large_app_is_listed_in_pages(node: FakeNode) -> None:
+    names = [f"用户{number:03}" for number in range(35)]
+    node.users["101"] = names[::-1]
+    pages: list[Any] = [node.get(LIST, appID=101)["data"]]
+    while "next" in pages[-1]:
+        pages.append(node.get(LIST, appID=101, cursor=pages[-1]["next"])["data"])
+    assert [len(page["userList"]) for page in pages] == [10, 10, 10, 5]
+    assert [name for page in pages for name in page["userList"]] == names
+    assert {page["userCount"] for page in pages} == {35}
+    assert list(pages[0]) == ["userCount", "userList", "next"]
+
+
+@pytest.mark.usefixtures("short_pages")
+def test_a_user_who_stays_is_on_exactly_one_page_while_others_enter_and_leave(node: FakeNode) -> None:
+    stayers = [f"s{number:02}" for number in range(20)]
+    node.users["101"] = [*stayers, *(f"a{number}" for number in range(9))]
+    first = node.get(LIST, appID=101)["data"]
+    node.users["101"] = ["a", "zz", *reversed(stayers)]
+    seen, page = first["userList"], first
+    while "next" in page:
+        page = node.get(LIST, appID=101, cursor=page["next"])["data"]
+        seen = seen + page["userList"]
+    assert sorted(name for name in seen if name in stayers) == stayers
+
+
+@pytest.mark.usefixtures("short_pages")
+def test_an_app_of_just_one_page_has_no_cursor(node: FakeNode) -> None:
+    node.users["101"] = [str(number) for number in range(10)]
+    assert list(node.get(LIST, appID=101)["data"]) == ["userCount", "userList"]
+
+
+@pytest.mark.parametrize("cursor", ["*", "a", quote("马"), "_w"])
+def test_a_broken_cursor_is_refused_with_1001(node: FakeNode, cursor: str) -> None:
+    assert decoded(node.call("GET", LIST, query=f"appID=101&cursor={cursor}")) == BAD_PARAMETER
+
+
+def test_whether_a_user_is_online_is_what_the_original_writes(node: FakeNode) -> None:
+    body = node.call("GET", ONLINE, query=f"appID=101&userID={quote('黄帝')}").body
+    assert body.decode() == '{"code":200,"msg":"Success","data":{"online":true,"userID":"黄帝"}}'
+
+
+@pytest.mark.parametrize(
+    ("app", "user", "online"),
+    [
+        ("101", "马远", True),
+        ("103", "马远", False),
+        ("999", "马远", False),
+        ("0", "黄帝", True),
+        ("", "黄帝", True),
+        ("x", "黄帝", True),
+        ("", "named", True),
+        ("default", "named", True),
+        ("101", "named", False),
+        ("", "nobody", False),
+        ("101", "", False),
+    ],
+)
+def test_a_user_is_online_in_an_app_or_without_one_in_any(
+    node: FakeNode, app: str, user: str, online: bool
+) -> None:
+    assert node.get(ONLINE, appID=app, userID=user) == {**OK, "data": {"online": online, "userID": user}}
+
+
+def test_many_users_are_looked_up_at_once(node: FakeNode) -> None:
+    expected = {
+        **OK,
+        "data": {
+            "onlineCount": 1,
+            "userList": [{"online": True, "userID": "马远"}, {"online": False, "userID": "x"}],
+        },
+    }
+    assert node.post_json(MANY, {"appID": 102, "userIDs": ["马远", "x"]}) == expected
+    assert node.post_json(MANY, {"appId": "102", "userids": ["马远", "x"]}) == expected
+    assert node.post(MANY, appID=102, userIDs=["马远", "x"]) == expected
+    assert (
+        decoded(node.call("POST", MANY, b"appID=102&userIds=%E9%A9%AC%E8%BF%9C&userIDs=x", kind=FORM))
+        == expected
+    )
+    assert node.post_json(MANY, {"userIDs": ["马远", "x"]}) == expected
+    assert node.post_json(MANY, {"userIDs": ["named", "马远", "x"]})["data"]["onlineCount"] == 2
+
+
+def test_many_users_may_be_none(node: FakeNode) -> None:
+    expected = {**OK, "data": {"onlineCount": 0, "userList": []}}
+    assert node.post(MANY, appID=101) == expected
+    assert node.post_json(MANY, {"appID": 101, "userIDs": []}) == expected
+
+
+@pytest.mark.parametrize("users", ["马远", 5, ["马远", 5], {"a": 1}, ["a"] * 4])
+def test_many_users_of_a_wrong_type_or_number_are_refused_with_1001(users: object) -> None:
+    assert FakeNode(LIMITED).post_json(MANY, {"appID": 101, "userIDs": users}) == BAD_PARAMETER

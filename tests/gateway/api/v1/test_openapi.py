@@ -1,0 +1,169 @@
+"""The OpenAPI document: valid, complete, and its examples are what it says they are."""
+
+import json
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from imserver.gateway import errors
+from imserver.gateway.auth.principal import Needs
+from imserver.gateway.http.openapi import document, examples_of, operation_id, problems_of
+from imserver.gateway.http.operation import JSON, PREFIX, Operation
+from imserver.gateway.http.reply import PROBLEM
+from imserver.pages.reference import chinese
+from imserver.pages.text import REFERENCE
+from tests.rows import DOCUMENTED, OPERATIONS, PROBLEMS, ROUTES
+from tests.support import ROOT
+
+LIMITS = {"limits.batch_targets": 123}
+DOCUMENT = document(DOCUMENTED, LIMITS)
+IDS = [operation_id(row) for row in DOCUMENTED]
+
+
+def described(row: Operation) -> Any:
+    return DOCUMENT["paths"][row.path][row.method.lower()]
+
+
+def check(schema: Any, value: Any) -> None:
+    """Fail unless the value is what the schema says, whose references are those of the document."""
+    whole = {**schema, "components": DOCUMENT["components"]}
+    Draft202012Validator(whole).validate(value)
+
+
+def texts_of(node: Any, key: str = "") -> set[str]:
+    """Every text in the document that the page shows."""
+    if isinstance(node, dict):
+        return set().union(*(texts_of(value, name) for name, value in node.items() if name != "examples"))
+    if isinstance(node, list):
+        return set().union(*(texts_of(value) for value in node))
+    shown = key in ("description", "summary") and isinstance(node, str) and node
+    return {node} if shown else set()
+
+
+def test_it_is_a_valid_document_of_openapi_3_1() -> None:
+    assert DOCUMENT["openapi"].startswith("3.1.")
+    OpenAPIV31SpecValidator(json.loads(json.dumps(DOCUMENT))).validate()
+
+
+def test_every_route_is_documented_with_its_scope_and_no_other() -> None:
+    routed = {(row.method, row.path): row for row in ROUTES if row.path.startswith("/api/v1/")}
+    assert all(row.style is PROBLEM for row in routed.values())
+    received = {(row.method, row.path): row.need for row in OPERATIONS}
+    assert received == {where: row.need for where, row in routed.items()}
+    for row in DOCUMENTED:
+        security, need = described(row)["security"], row.need
+        assert (security == []) == ("nobody" in need.users), row.path
+        keys = [{"key": [] if need is Needs.ANY_KEY else [need.scope]}] if need.scope else []
+        if security:
+            assert security == [*keys, *([{"token": []}] if need.users else [])], row.path
+
+
+def test_in_demo_mode_no_key_is_demanded() -> None:
+    demo = document(DOCUMENTED, LIMITS, demo=True)
+    row = next(row for row in DOCUMENTED if row.scope)
+    assert demo["paths"][row.path][row.method.lower()]["security"] == [{"key": [row.scope]}, {}]
+
+
+def test_every_operation_has_a_name_of_its_own_and_a_chapter() -> None:
+    assert len(set(IDS)) == len(IDS)
+    chapters = [tag["name"] for tag in DOCUMENT["tags"]]
+    assert {row.tag for row in DOCUMENTED} == set(chapters)
+    for words in REFERENCE.values():
+        assert set(chapters) <= set(words["chapters"])
+        names = words["chapters"].values()
+        assert len({*names}) == len(names), "screen readers tell them apart"
+
+
+@pytest.mark.parametrize("row", DOCUMENTED, ids=IDS)
+def test_every_example_is_what_its_schema_says(row: Operation) -> None:
+    received = described(row)
+    if row.body is not None:
+        content = received["requestBody"]["content"][JSON]
+        check(content["schema"], content["examples"]["example"]["value"])
+    answered = received["responses"][str(row.status)]
+    if examples_of(row)[1] is not None:
+        content = answered["content"][row.content_type]
+        check(content["schema"], content["examples"]["example"]["value"])
+    for parameter in received["parameters"]:
+        if "example" in parameter:
+            check(parameter["schema"], parameter["example"])
+
+
+def test_every_example_is_of_an_operation() -> None:
+    operations = {f"{row.method} {row.path.removeprefix(PREFIX)}" for row in DOCUMENTED}
+    files = list((ROOT / "imserver").rglob("examples.json"))
+    assert len(files) > 20
+    for file in files:
+        assert json.loads(file.read_bytes()).keys() <= operations | {"answers"}, file
+
+
+@pytest.mark.parametrize("row", [row for row in DOCUMENTED if row.scope], ids=operation_id)
+def test_every_operation_has_examples_of_what_it_needs(row: Operation) -> None:
+    request, answer = examples_of(row)
+    assert row.body is None or request is not None
+    parameters = described(row)["parameters"]
+    assert all("example" in each for each in parameters if each["required"])
+    assert row.content_type != JSON or row.status != 200 or answer is not None
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "reads"),
+    [
+        ("GET", "/api/v1/friends", True),
+        ("GET", "/api/v1/conversations", True),
+        ("POST", "/api/v1/messages/stream/open", True),
+        ("POST", "/api/v1/accounts/login", False),
+        ("GET", "/api/v1/apps", False),
+    ],
+)
+def test_a_request_that_reads_session_tokens_may_find_their_issuer_away(
+    method: str, path: str, reads: bool
+) -> None:
+    [row] = [row for row in DOCUMENTED if (row.method, row.path) == (method, path)]
+    assert (errors.Problems.ISSUER_UNAVAILABLE in problems_of(row)) is reads
+
+
+@pytest.mark.parametrize("row", DOCUMENTED, ids=IDS)
+def test_every_refusal_is_documented_under_its_status(row: Operation) -> None:
+    responses = described(row)["responses"]
+    for problem in problems_of(row):
+        assert PROBLEMS[problem.code] is problem
+        content = responses[str(problem.status)]["content"][JSON]
+        example = content["examples"][problem.code]["value"]
+        check(content["schema"], example)
+        assert (example["code"], example["temporary"]) == (problem.code, problem.temporary)
+    assert not row.scope or "401" in responses
+    assert row.function is None or "429" in responses
+
+
+def test_links_name_operations_and_their_parameters() -> None:
+    known = {
+        operation["operationId"]: {parameter["name"] for parameter in operation["parameters"]}
+        for methods in DOCUMENT["paths"].values()
+        for operation in methods.values()
+    }
+    links = [link for row in DOCUMENTED for link in row.links]
+    assert links
+    for link in links:
+        assert set(link.parameters) <= known[link.operation]
+
+
+def test_limits_of_this_server_are_in_the_schemas() -> None:
+    users = DOCUMENT["components"]["schemas"]["PresenceRequest"]["properties"]["users"]
+    assert users["maxItems"] == 123
+    assert "limits.batch_targets" not in json.dumps(DOCUMENT["components"]["schemas"])
+
+
+def test_texts_are_markdown() -> None:
+    assert not [text for text in texts_of(DOCUMENT) if "``" in text or ":class:" in text]
+
+
+def test_every_text_is_there_in_chinese_and_none_too_many() -> None:
+    received = texts_of(DOCUMENT)
+    problems = {problem.message for row in DOCUMENTED for problem in problems_of(row)}
+    joined = {answer["description"] for row in DOCUMENTED for answer in described(row)["responses"].values()}
+    phrases = {part for text in received - joined | problems for part in text.split("\n\n")}
+    assert sorted(phrases - set(chinese())) == []
+    assert sorted(set(chinese()) - phrases) == []

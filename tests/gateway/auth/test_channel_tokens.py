@@ -1,0 +1,222 @@
+"""Tokens of clients of Centrifugo: of connections, which need neither app nor end, and of subscriptions."""
+
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from msgspec import UNSET, Raw, json
+
+from imserver.dialects.centrifuge.claims import (
+    ConnectionClaims,
+    ConnectionRequest,
+    connection_request,
+    decode_connection,
+)
+from imserver.gateway.auth.channel_tokens import read_channel_token
+from imserver.gateway.auth.tokens import (
+    MAX_EXPIRES_AT,
+    MAX_TOKEN_CHARACTERS,
+    SKEW_SECONDS,
+    BadKey,
+    BadToken,
+    Claims,
+    TokenExpired,
+    load_keys,
+    read_bare_token,
+)
+from imserver.gateway.config.settings import JwtSettings
+from imserver.gateway.process import Secret
+from tests.gateway.auth.test_tokens import RSA, SECRET, pem
+
+LONG_SECRET = SECRET * 2
+NOW = 1_800_000_000
+KEYS = load_keys((JwtSettings("HS256", SECRET),), Secret(b"server"), "shop")
+CURVES = {"ES256": ec.SECP256R1(), "ES384": ec.SECP384R1(), "ES512": ec.SECP521R1()}
+
+
+def facts_of(claims: Claims) -> tuple[str, str, int]:
+    return claims.user, claims.app, claims.expires_at
+
+
+def claims_of(token: str) -> ConnectionClaims:
+    """What a verified token says beyond its user and its end."""
+    return read_bare_token(token, KEYS, NOW, "shop").read(decode_connection)
+
+
+def signed(key: str = SECRET, algorithm: str = "HS256", **claims: Any) -> str:
+    return jwt.encode(claims, key, algorithm)
+
+
+# --- algorithms ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", ["HS384", "HS512"])
+def test_secrets_of_longer_hashes(algorithm: str) -> None:
+    keys = load_keys((JwtSettings(algorithm, LONG_SECRET),), Secret(b"server"), "shop")  # type: ignore[arg-type]
+    written = signed(LONG_SECRET, algorithm, sub="ann")
+    assert read_bare_token(written, keys, NOW, "shop").user == "ann"
+    with pytest.raises(BadToken):
+        read_bare_token(signed(LONG_SECRET, "HS256", sub="ann"), keys, NOW, "shop")
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "RS384", "RS512"])
+def test_rsa_with_any_hash(algorithm: str) -> None:
+    keys = load_keys((JwtSettings(algorithm, RSA[1]),), Secret(b"server"), "shop")  # type: ignore[arg-type]
+    assert read_bare_token(signed(RSA[0], algorithm, sub="ann"), keys, NOW, "shop").user == "ann"
+
+
+@pytest.mark.parametrize("algorithm", CURVES)
+def test_elliptic_curves(algorithm: str) -> None:
+    private, public = pem(ec.generate_private_key(CURVES[algorithm]))
+    keys = load_keys((JwtSettings(algorithm, public),), Secret(b"server"), "shop")  # type: ignore[arg-type]
+    assert read_bare_token(signed(private, algorithm, sub="ann"), keys, NOW, "shop").user == "ann"
+
+
+@pytest.mark.parametrize("algorithm", ["HS384", "HS512"])
+@pytest.mark.parametrize("key", ["short", RSA[1]])
+def test_a_secret_must_be_one(algorithm: str, key: str) -> None:
+    with pytest.raises(BadKey):
+        load_keys((JwtSettings(algorithm, key),), Secret(b"server"), "shop")  # type: ignore[arg-type]
+
+
+# --- connections --------------------------------------------------------------------------------------------
+
+
+def test_a_token_without_app_and_end_is_for_the_app_that_is_asked() -> None:
+    assert facts_of(read_bare_token(signed(sub="ann"), KEYS, NOW, "shop")) == ("ann", "shop", 0)
+    written = signed(sub="ann", app="bank", exp=NOW + 5)
+    assert facts_of(read_bare_token(written, KEYS, NOW, "shop")) == ("ann", "bank", NOW + 5)
+
+
+@pytest.mark.parametrize(
+    ("expire_at", "end"), [(None, NOW + 5), (0, 0), (-1, 0), (NOW + 900, NOW + 900), (2**70, MAX_EXPIRES_AT)]
+)
+def test_expire_at_replaces_the_end_of_the_token(expire_at: int | None, end: int) -> None:
+    claims = {"sub": "ann", "channel": "news", "exp": NOW + 5, "expire_at": expire_at}
+    assert read_channel_token(raw(claims), KEYS, NOW).expires_at == end
+    with pytest.raises(TokenExpired):
+        read_channel_token(raw(claims), KEYS, NOW + 5)
+    del claims["channel"]
+    assert read_bare_token(raw(claims), KEYS, NOW, "shop").expires_at == end
+    with pytest.raises(BadToken):
+        read_bare_token(raw(claims), KEYS, NOW + 5, "shop")
+
+
+def test_a_claim_that_is_null_is_missing() -> None:
+    claims = {"sub": "ann", "exp": None, "nbf": None, "channel": None, "app": None, "subs": None}
+    assert facts_of(read_bare_token(raw(claims), KEYS, NOW, "shop")) == ("ann", "shop", 0)
+    found = claims_of(raw({**claims, "channels": None, "info": {"name": None}}))
+    assert found.subscriptions == {}
+    assert bytes(found.info) == b'{"name":null}'  # type: ignore[arg-type]
+    found_there = read_channel_token(raw({**claims, "channel": "news", "client": None}), KEYS, NOW)
+    assert (found_there.channel, found_there.client, found_there.expires_at) == ("news", "", 0)
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"sub": "ann", "exp": NOW - 1},
+        {"sub": "ann", "exp": NOW},
+        {"sub": "ann", "exp": -1},
+        {"sub": "ann", "nbf": NOW + SKEW_SECONDS + 1},
+        {"sub": "ann", "channel": "news"},
+        {"sub": "ann", "exp": "soon"},
+        {"sub": 5},
+        {"sub": "ann", "app": []},
+    ],
+)
+def test_a_token_of_another_time_or_kind_is_refused(claims: dict[str, Any]) -> None:
+    written = jwt.encode({"sub": "", **claims}, SECRET) if isinstance(claims["sub"], str) else None
+    with pytest.raises(BadToken):
+        read_bare_token(written or raw(claims), KEYS, NOW, "shop")
+
+
+def raw(claims: dict[str, Any]) -> str:
+    """A token whose claims PyJWT would not sign."""
+    from jwt.api_jws import PyJWS
+
+    return PyJWS().encode(json.encode(claims), SECRET, "HS256")
+
+
+def test_an_unsigned_token_is_refused() -> None:
+    header, payload, _ = signed(sub="ann").split(".")
+    for written in ("", "x", f"{header}.{payload}.", jwt.encode({"sub": "ann"}, "", "none")):
+        with pytest.raises(BadToken):
+            read_bare_token(written, KEYS, NOW, "shop")
+    with pytest.raises(BadToken):
+        read_bare_token("x" * (MAX_TOKEN_CHARACTERS + 1), KEYS, NOW, "shop")
+
+
+def test_claims_can_be_read_again_from_a_deeper_stack() -> None:
+    def is_read(levels: int) -> bool:
+        info = b"[" * levels + b"]" * levels
+        try:
+            return bytes(claims_of(raw({"sub": "ann", "info": Raw(info)})).info) == info  # type: ignore[arg-type]
+        except BadToken:
+            return False
+
+    def read_below(frames: int, document: bytes) -> None:
+        if frames:
+            read_below(frames - 1, document)
+        else:
+            json.decode(document)
+
+    deepest = max(filter(is_read, range(200, 2000, 10)))
+    read_below(80, b"[" * deepest + b"]" * deepest)
+
+
+def test_what_a_connection_token_says_beyond_its_user() -> None:
+    written = signed(
+        sub="ann",
+        info={"name": "Ann"},
+        channels=["news", "talk"],
+        subs={"talk": {"info": 1, "data": {"x": 2}}, "past": {}},
+    )
+    claims = claims_of(written)
+    assert bytes(claims.info) == b'{"name":"Ann"}'  # type: ignore[arg-type]
+    assert claims.subscriptions.keys() == {"news", "talk", "past"}
+    assert bytes(claims.subscriptions["talk"].data) == b'{"x":2}'  # type: ignore[arg-type]
+    assert claims.subscriptions["news"].info is UNSET
+
+
+@pytest.mark.parametrize("written", ["", "a.b", "a.b.c", "a.b.c.d", "a.é.c", "a." + "e" * 9000 + ".c"])
+def test_what_is_no_token_requests_nothing(written: str) -> None:
+    with pytest.raises(BadToken):
+        connection_request(written)
+
+
+def test_in_an_open_app_a_token_requests_a_name_and_channels() -> None:
+    found = connection_request(
+        signed("x" * 32, sub="ann", channels=["news"], subs={"talk": {"info": 1}}, info=1)
+    )
+    assert (found.sub, found.names) == ("ann", {"news", "talk"})
+    assert connection_request(raw({"sub": None, "channels": None})) == ConnectionRequest()
+
+
+# --- subscriptions ------------------------------------------------------------------------------------------
+
+
+def test_a_subscription_token_names_user_and_channel() -> None:
+    claims = read_channel_token(signed(sub="ann", channel="news", exp=NOW + 9, info=[1]), KEYS, NOW)
+    assert (claims.sub, claims.channel, claims.expires_at) == ("ann", "news", NOW + 9)
+    assert bytes(claims.info) == b"[1]"  # type: ignore[arg-type]
+    assert read_channel_token(signed(channel="news"), KEYS, NOW).expires_at == 0
+
+
+@pytest.mark.parametrize(
+    "times",
+    [{"exp": NOW - 1}, {"nbf": NOW + SKEW_SECONDS + 1}, {"expire_at": NOW}, {"exp": NOW + 9, "expire_at": 1}],
+)
+def test_a_token_of_another_time_may_be_replaced(times: dict[str, int]) -> None:
+    with pytest.raises(TokenExpired):
+        read_channel_token(signed(sub="ann", channel="news", **times), KEYS, NOW)
+    with pytest.raises(TokenExpired):
+        read_bare_token(signed(sub="ann", **times), KEYS, NOW, "shop")
+
+
+@pytest.mark.parametrize("written", [signed(LONG_SECRET, sub="ann", channel="news"), signed(channel=5), ""])
+def test_a_wrong_subscription_token_is_refused(written: str) -> None:
+    with pytest.raises(BadToken) as bad:
+        read_channel_token(written, KEYS, NOW)
+    assert not isinstance(bad.value, TokenExpired)

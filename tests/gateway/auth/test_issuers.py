@@ -1,0 +1,344 @@
+"""OpenID Connect issuers: their keys are fetched, cached and rotated; tokens need issuer and audience."""
+
+import hmac
+import json
+from base64 import urlsafe_b64encode
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from jwt.algorithms import OKPAlgorithm
+
+from imserver.gateway.auth.issuers import (
+    FETCH_SECONDS,
+    MAX_AGE_SECONDS,
+    REFRESH_SECONDS,
+    RETRY_SECONDS,
+    Issuer,
+    Issuers,
+)
+from imserver.gateway.auth.tokens import BadToken, Claims
+from imserver.gateway.config.settings import JwtSettings
+from imserver.gateway.errors import IssuerUnavailable
+from imserver.gateway.transport.outgoing import Unreachable
+from tests.support import Clock
+
+NOW = 1_800_000_000
+URL = "https://id.example.org"
+ROW = JwtSettings(issuer=URL, audience="shop")
+CLAIMS = {"iss": URL, "aud": "shop", "sub": "ann", "exp": NOW + 60}
+KEYS: dict[str, Any] = {
+    "RS256": rsa.generate_private_key(65537, 2048),
+    "ES256": ec.generate_private_key(ec.SECP256R1()),
+    "ES384": ec.generate_private_key(ec.SECP384R1()),
+    "EdDSA": ed25519.Ed25519PrivateKey.generate(),
+}
+Reply = tuple[int, bytes] | str
+
+
+class Web:
+    """Documents by URL: what stands behind ``Outgoing.get``. ``gate``: called before each answer."""
+
+    def __init__(self, documents: dict[str, Any]) -> None:
+        self.documents = documents
+        self.fetched: list[str] = []
+        self.gate: Callable[[], object] = lambda: gevent.sleep(0)
+
+    def get(self, url: str, seconds: float) -> tuple[int, bytes]:
+        self.fetched.append(url)
+        self.gate()
+        document = self.documents.get(url)
+        if document is None:
+            raise Unreachable("no route to host")
+        return 200, json.dumps(document).encode()
+
+
+def jwk(algorithm: str, kid: str, **more: Any) -> dict[str, Any]:
+    encoded = jwt.get_algorithm_by_name(algorithm).to_jwk(KEYS[algorithm].public_key())
+    return {**json.loads(encoded), "kid": kid, **more}
+
+
+def web(*keys: dict[str, Any], url: str = URL) -> Web:
+    return Web(
+        {
+            f"{url}/.well-known/openid-configuration": {"issuer": url, "jwks_uri": f"{url}/keys"},
+            f"{url}/keys": {"keys": list(keys)},
+        }
+    )
+
+
+def signed(algorithm: str = "EdDSA", kid: str = "1", **claims: Any) -> str:
+    given = {name: value for name, value in {**CLAIMS, **claims}.items() if value is not None}
+    return jwt.encode(given, KEYS[algorithm], algorithm, {"kid": kid} if kid else {})
+
+
+def facts_of(claims: Claims | None) -> tuple[str, str, int] | None:
+    return claims and (claims.user, claims.app, claims.expires_at)
+
+
+def claims(site: Web, token: str, *rows: JwtSettings) -> tuple[str, str, int] | None:
+    return facts_of(Issuers(site).claims("301", rows or (ROW,), token, NOW))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("algorithm", list(KEYS))
+def test_a_token_of_the_issuer_proves_its_user(algorithm: str) -> None:
+    site = web(jwk(algorithm, "1"))
+    assert claims(site, signed(algorithm)) == ("ann", "301", NOW + 60)
+    assert site.fetched == [f"{URL}/.well-known/openid-configuration", f"{URL}/keys"]
+
+
+@pytest.mark.parametrize("in_token", ["EdDSA", "Ed25519"])
+@pytest.mark.parametrize("in_key", ["EdDSA", "Ed25519", None])
+def test_an_edwards_key_and_its_tokens_may_use_the_name_of_rfc_9864(
+    in_key: str | None, in_token: str
+) -> None:
+    signer = jwt.PyJWS()
+    signer.register_algorithm("Ed25519", OKPAlgorithm())
+    token = signer.encode(json.dumps(CLAIMS).encode(), KEYS["EdDSA"], in_token, {"kid": "1"})
+    assert claims(web(jwk("EdDSA", "1", alg=in_key)), token) == ("ann", "301", NOW + 60)
+    with pytest.raises(BadToken):
+        claims(web(jwk("ES256", "1")), token)
+
+
+def test_a_jwks_url_saves_the_discovery() -> None:
+    site = web(jwk("EdDSA", "1"))
+    assert claims(site, signed(), JwtSettings(issuer=URL, audience="shop", jwks_url=f"{URL}/keys"))
+    assert site.fetched == [f"{URL}/keys"]
+
+
+def test_the_user_may_be_in_another_claim_and_be_a_number() -> None:
+    row = JwtSettings(issuer=URL, audience="shop", user_claim="uid")
+    found = claims(web(jwk("EdDSA", "1")), signed(uid=17), row)
+    assert found is not None
+    assert found[0] == "17"
+
+
+def test_a_token_for_several_audiences_is_accepted() -> None:
+    assert claims(web(jwk("EdDSA", "1")), signed(aud=["mail", "shop"]))
+
+
+@pytest.mark.parametrize(
+    ("changed", "cause"),
+    [
+        ({"aud": "mail"}, "another audience"),
+        ({"aud": None}, "another audience"),
+        ({"exp": NOW}, "expired"),
+        ({"exp": None}, "missing required field `exp`"),
+        ({"nbf": NOW + 90}, "not valid yet"),
+        ({"sub": None}, "names no user"),
+        ({"sub": ""}, "names no user"),
+        ({"sub": True}, "names no user"),
+        ({"sub": ["ann"]}, "names no user"),
+        ({"channel": "news"}, "token of a subscription"),
+    ],
+)
+def test_a_token_that_proves_nothing_is_refused(changed: dict[str, Any], cause: str) -> None:
+    with pytest.raises(BadToken, match=cause):
+        claims(web(jwk("EdDSA", "1")), signed(**changed))
+
+
+def test_a_subscription_token_of_the_issuer() -> None:
+    row = JwtSettings(issuer=URL, audience="shop", user_claim="uid")
+    issuers = Issuers(web(jwk("EdDSA", "1")))  # type: ignore[arg-type]
+    found = issuers.channel_claims((row,), signed(uid=17, channel="news", expire_at=0), NOW)
+    assert found is not None
+    assert (found.sub, found.channel, found.expires_at) == ("17", "news", 0)
+    wrong: list[dict[str, Any]] = [{"aud": "mail"}, {"exp": NOW}, {"uid": None}]
+    for changed in wrong:
+        with pytest.raises(BadToken):
+            issuers.channel_claims((row,), signed(**{"uid": "ann", "channel": "news", **changed}), NOW)
+    assert issuers.channel_claims((row,), signed(iss="https://other.example.org"), NOW) is None
+
+
+def test_only_a_client_of_centrifugo_has_a_session_that_ends_at_another_time() -> None:
+    issuers, token = Issuers(web(jwk("EdDSA", "1"))), signed(expire_at=0)  # type: ignore[arg-type]
+    for bare, end in ((False, NOW + 60), (True, 0)):
+        assert facts_of(issuers.claims("301", (ROW,), token, NOW, bare)) == ("ann", "301", end)
+    own = signed(expire_at="2026-12-01")
+    assert facts_of(issuers.claims("301", (ROW,), own, NOW)) == ("ann", "301", NOW + 60), "a claim of its own"
+    with pytest.raises(BadToken, match="wrong types"):
+        issuers.claims("301", (ROW,), own, NOW, True)
+
+
+def test_a_token_of_an_issuer_that_the_app_does_not_name_is_left_to_others() -> None:
+    site = web(jwk("EdDSA", "1"))
+    assert claims(site, signed(iss="https://other.example.org")) is None
+    assert claims(site, signed(iss=None)) is None
+    assert claims(site, signed(iss=None, exp=None)) is None
+    payload = json.dumps({**CLAIMS, "iss": None, "aud": None}).encode()
+    null = jwt.api_jws.encode(payload, "a secret of 32 characters or more", "HS256")
+    assert claims(site, null) is None
+    assert not site.fetched
+
+
+def test_a_signature_by_another_key_is_refused() -> None:
+    forged = jwt.encode(CLAIMS, ed25519.Ed25519PrivateKey.generate(), "EdDSA", {"kid": "1"})
+    with pytest.raises(BadToken, match="verification failed"):
+        claims(web(jwk("EdDSA", "1")), forged)
+
+
+def test_a_public_key_is_no_secret() -> None:
+    """The key decides on the algorithm: HS256 with a published key as its secret proves nothing."""
+    row = jwk("RS256", "1")
+    head, payload = (
+        urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=")
+        for part in ({"alg": "HS256", "kid": "1"}, CLAIMS)
+    )
+    digest = hmac.digest(json.dumps(row).encode(), head + b"." + payload, "sha256")
+    forged = b".".join([head, payload, urlsafe_b64encode(digest).rstrip(b"=")]).decode()
+    with pytest.raises(BadToken):
+        claims(web(row), forged)
+    none = jwt.encode(CLAIMS, None, "none", {"kid": "1"})
+    with pytest.raises(BadToken):
+        claims(web(row), none)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"kty": "oct", "k": "c2VjcmV0", "alg": "HS256", "kid": "1"},
+        {"kty": "RSA", "kid": "1"},
+        {"kid": "1"},
+        {"kty": "OKP", "crv": "Ed25519", "alg": ["EdDSA"], "kid": "1"},
+        jwk("EdDSA", "1", use="enc"),
+        json.loads(
+            jwt.get_algorithm_by_name("RS256").to_jwk(rsa.generate_private_key(65537, 1024).public_key())
+        ),
+    ],
+)
+def test_rows_that_are_no_signing_keys_are_ignored(row: dict[str, Any]) -> None:
+    site = web(row, jwk("ES256", "2"))
+    with pytest.raises(BadToken, match="no key"):
+        claims(site, signed(kid="1"))
+    assert claims(site, signed("ES256", "2"))
+
+
+def test_the_document_of_another_issuer_is_not_used() -> None:
+    site = web(jwk("EdDSA", "1"))
+    site.documents[f"{URL}/.well-known/openid-configuration"]["issuer"] = "https://other.example.org"
+    with pytest.raises(IssuerUnavailable, match="another issuer"):
+        claims(site, signed())
+
+
+def issuer_of(site: Web) -> tuple[Issuer, Clock]:
+    clock = Clock()
+    return Issuer(URL, "", site, clock), clock  # type: ignore[arg-type]
+
+
+def test_keys_are_fetched_once() -> None:
+    site = web(jwk("EdDSA", "1"))
+    issuer, _ = issuer_of(site)
+    jobs = [gevent.spawn(issuer.keys_for, "1") for _ in range(20)]
+    assert all(len(job.get()) == 1 for job in jobs)
+    assert len(site.fetched) == 2
+
+
+def test_a_new_key_is_fetched_when_a_token_names_it() -> None:
+    site = web(jwk("EdDSA", "1"))
+    issuer, clock = issuer_of(site)
+    issuer.keys_for("1")
+    site.documents[f"{URL}/keys"]["keys"].append(jwk("ES256", "2"))
+    clock.now += RETRY_SECONDS
+    assert issuer.keys_for("2")[0].algorithm == "ES256"
+
+
+def test_a_key_that_is_new_right_after_a_fetch_is_fetched_after_the_pause() -> None:
+    site = web(jwk("EdDSA", "1"))
+    issuer, clock = issuer_of(site)
+    issuer.keys_for("1")
+    site.documents[f"{URL}/keys"]["keys"] = [jwk("ES256", "2")]
+    clock.now += RETRY_SECONDS - 1
+    with pytest.raises(BadToken, match="no key"):
+        issuer.keys_for("2")
+    clock.now += 1
+    assert issuer.keys_for("2")
+
+
+def test_a_key_is_not_unknown_because_the_issuer_was_away() -> None:
+    site = web(jwk("EdDSA", "1"), jwk("ES256", "2"))
+    documents, site.documents = site.documents, web(jwk("EdDSA", "1")).documents
+    issuer, clock = issuer_of(site)
+    issuer.keys_for("1")
+    site.documents = {}
+    clock.now += RETRY_SECONDS
+    with pytest.raises(BadToken, match="no key"):
+        issuer.keys_for("2")
+    site.documents = documents
+    clock.now += RETRY_SECONDS
+    assert issuer.keys_for("2")
+
+
+def test_an_unknown_key_is_fetched_once() -> None:
+    site = web(jwk("EdDSA", "1"))
+    issuer, clock = issuer_of(site)
+    issuer.keys_for("1")
+    clock.now += RETRY_SECONDS
+    for kid in ["9", "9", "8", "7"]:
+        with pytest.raises(BadToken, match="no key"):
+            issuer.keys_for(kid)
+    assert len(site.fetched) == 4, "one fetch each 10 s, whatever strangers name"
+    clock.now += RETRY_SECONDS
+    with pytest.raises(BadToken, match="no key"):
+        issuer.keys_for("9")
+    assert len(site.fetched) == 4, "this one is known to be unknown"
+
+
+def test_old_keys_are_fetched_again_in_the_background() -> None:
+    site = web(jwk("EdDSA", "1"))
+    issuer, clock = issuer_of(site)
+    issuer.keys_for("1")
+    site.documents[f"{URL}/keys"]["keys"] = [jwk("ES256", "2")]
+    clock.now += REFRESH_SECONDS + 1
+    assert issuer.keys_for("1"), "no login waits for it"
+    gevent.sleep(0.01)
+    assert issuer.keys_for("2")
+    with pytest.raises(BadToken, match="no key"):
+        issuer.keys_for("1")
+
+
+def test_an_issuer_that_does_not_answer_delays_the_first_login_only() -> None:
+    site = Web({})
+    issuer, clock = issuer_of(site)
+    site.gate = lambda: setattr(clock, "now", clock.now + FETCH_SECONDS)
+    for _ in range(3):
+        with pytest.raises(IssuerUnavailable, match="no route"):
+            issuer.keys_for("1")
+    assert len(site.fetched) == 1
+    clock.now += RETRY_SECONDS
+    site.documents = web(jwk("EdDSA", "1")).documents
+    site.gate = lambda: None
+    assert issuer.keys_for("1")
+
+
+def test_known_keys_stay_while_the_issuer_is_away_for_a_day() -> None:
+    site = web(jwk("EdDSA", "1"))
+    issuer, clock = issuer_of(site)
+    issuer.keys_for("1")
+    site.documents = {}
+    clock.now += MAX_AGE_SECONDS - 1
+    assert issuer.keys_for("1")
+    gevent.sleep(0.01)
+    clock.now += RETRY_SECONDS
+    with pytest.raises(IssuerUnavailable):
+        issuer.keys_for("1")
+
+
+def test_issuers_are_kept_apart() -> None:
+    """One that hangs delays no token of another, and a key of one signs nothing for another."""
+    other = "https://login.example.net"
+    site = web(jwk("EdDSA", "1"))
+    hanging = gevent.event.Event()
+    site.documents |= web(jwk("ES256", "1"), url=other).documents
+    issuers = Issuers(site)  # type: ignore[arg-type]
+    rows = (ROW, JwtSettings(issuer=other, audience="shop"))
+    site.gate = lambda: hanging.wait() if site.fetched[-1].startswith(other) else None
+    waiting = gevent.spawn(issuers.claims, "301", rows, signed("ES256", iss=other), NOW)
+    gevent.sleep(0)
+    assert issuers.claims("301", rows, signed(), NOW)
+    hanging.set()
+    assert waiting.get()
+    with pytest.raises(BadToken, match="alg value is not allowed"):
+        issuers.claims("301", rows, signed("EdDSA", iss=other), NOW)

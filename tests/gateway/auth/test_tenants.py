@@ -1,0 +1,393 @@
+"""Apps as tenants: configured ones, registered ones, and what both may be."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imserver.dialects.pusher.declared import pusher_of
+from imserver.gateway.auth.tenants import (
+    SETTINGS_BYTES,
+    BadTenant,
+    Tenant,
+    Tenants,
+    TooManyTenants,
+    UnknownTenant,
+)
+from imserver.gateway.config.settings import (
+    ChannelSettings,
+    Config,
+    LimitSettings,
+    StorageSettings,
+    TenantSettings,
+    app_settings_of,
+)
+from imserver.gateway.config.values import APP_CHARACTERS, valid_name
+from imserver.gateway.errors import StorageUnavailable
+from imserver.gateway.hub.hub import Hub
+from imserver.gateway.node.feature_list import declarations_of, load_features, objection_of
+from imserver.gateway.storage.store import Store
+from imserver.media.uploads import upload_rows
+from imserver.media.uploads.contract import Upload
+from imserver.messenger.messages.declared import AppRetention
+
+Make = Callable[..., "Node"]
+
+
+class Node:
+    """What of a node the tenants reach."""
+
+    def __init__(self, folder: Path, config: Config) -> None:
+        self.store = Store(StorageSettings(), str(folder), threaded=False)
+        self.hub = Hub({}, set())
+        features = load_features(config)
+        self.tenants = Tenants(
+            config, self.store, self.hub, objection_of(features), declarations_of(features)
+        )
+        self.heard: list[Tenant] = []
+        self.tenants.report_to(changed=self.heard.append)
+        self.store.start()
+
+
+PUSHER = {"app_id": "7", "key": "shopkey", "secret": "a long enough secret"}
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Make]:
+    """``node(apps=…)``: a node; all of a test have one database."""
+    nodes: list[Node] = []
+
+    def make(config: Config | None = None, **apps: TenantSettings) -> Node:
+        nodes.append(Node(tmp_path, config or (Config(apps=apps) if apps else Config())))
+        return nodes[-1]
+
+    yield make
+    for one in nodes:
+        one.store.close()
+
+
+def test_the_apps_of_the_originals_are_there(node: Make) -> None:
+    tenants = node().tenants
+    assert tenants.names() == ["101", "102", "103", "104", "action:1", "action:2", "default", "gochat"]
+    policies = {tenant.name: tenant.policy for tenant in tenants.all()}
+    names = ("101", "action:2", "gochat", "default")
+    assert [policies[name] for name in names] == ["newest", "newest", "refuse", "multi"]
+    assert {tenant.name for tenant in tenants.all() if tenant.user_bytes_of(tenant.name) == 19} == {
+        *("101", "102", "103", "104", "action:1", "action:2")
+    }
+    assert all(tenant.configured and not tenant.stored for tenant in tenants.all())
+
+
+def test_accounts_decide_who_sees_their_presence_so_their_apps_are_quiet(node: Make) -> None:
+    one = node()
+    assert [name for name, app in one.hub.apps.items() if app.quiet] == ["gochat"]
+    one.tenants.register("shop", account_tokens="required")
+    assert one.hub.apps["shop"].quiet
+    one.tenants.change("shop", {"account_tokens": "ignored"})
+    assert not one.hub.apps["shop"].quiet
+
+
+def test_apps_whose_channels_of_users_have_a_history_are_known_by_name(node: Make) -> None:
+    rows = {"user": ChannelSettings(history_size=5, history_seconds=60)}
+    one = node(a=TenantSettings(channels=rows), b=TenantSettings())
+    one.tenants.register("shop", channels={"user": {"history_size": 5, "history_seconds": 60}})
+    assert one.tenants.history_apps == {"a", "shop"}
+    one.tenants.reload(Config(apps={"b": TenantSettings(channels=rows)}))
+    one.tenants.change("shop", {"channels": {}})
+    assert one.tenants.history_apps == {"b"}
+
+
+def test_the_configuration_may_remove_them(node: Make) -> None:
+    assert node(own=TenantSettings()).tenants.names() == ["own"]
+
+
+def test_a_registered_app_is_open_and_known_at_once(node: Make) -> None:
+    one = node()
+    assert one.tenants.register("system:shop")
+    tenant = one.tenants.get("system:shop")
+    assert tenant is not None
+    assert (tenant.stored, tenant.configured, tenant.policy) == (True, False, "multi")
+    assert one.hub.apps["system:shop"].policy == "multi"
+    assert one.heard == [tenant]
+
+
+def test_a_name_can_be_registered_once(node: Make) -> None:
+    one = node()
+    assert one.tenants.register("system:shop")
+    assert not one.tenants.register("system:shop")
+    assert not one.tenants.register("101")
+
+
+def test_another_node_finds_a_new_app_at_once(node: Make) -> None:
+    one, other = node(), node()
+    assert other.tenants.find("system:shop") is None
+    one.tenants.register("system:shop", max_channels=3)
+    assert other.tenants.get("system:shop") is None
+    found = other.tenants.find("system:shop")
+    assert found is not None
+    assert found.max_channels == 3
+    assert not other.tenants.register("system:shop")
+
+
+def test_registered_apps_outlive_the_node(node: Make) -> None:
+    one = node()
+    one.tenants.register("105", login_policy="single")
+    one.store.close()
+    again = node()
+    assert again.tenants.get("105") is not None
+    assert again.tenants.created("105") > 0
+    assert again.hub.apps["105"].policy == "single"
+
+
+def test_where_a_name_is_both_the_configuration_holds(node: Make) -> None:
+    node().tenants.register("own", max_channels=1)
+    later = node(own=TenantSettings(max_channels=2))
+    tenant = later.tenants.find("own")
+    assert tenant is not None
+    assert (tenant.max_channels, tenant.configured, later.tenants.created("own")) == (2, True, 0)
+    assert not later.tenants.register("own")
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", "a ", " a", "a\n", "a\x00b", "\ud800", "x" * (APP_CHARACTERS + 1), "界" * 170]
+)
+def test_an_invalid_name_is_refused(node: Make, name: str) -> None:
+    assert not valid_name(name)
+    with pytest.raises(BadTenant):
+        node().tenants.register(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["a", "系统", "a b", "x" * APP_CHARACTERS, "system:", "😀", "../../etc", "'; --"]
+)
+def test_a_valid_name_is_stored_unchanged(node: Make, name: str) -> None:
+    one, other = node(), node()
+    assert one.tenants.register(name)
+    assert other.tenants.find(name) is not None
+
+
+@pytest.mark.parametrize(
+    ("fields", "output"),
+    [
+        ({"max_channel": 1}, "unknown key 'max_channel'; the nearest known key is 'max_channels'"),
+        ({"max_channels": -1}, "max_channels: expected int >= 0"),
+        ({"max_channels": True}, "max_channels: expected int, got True"),
+        ({"login_policy": "first"}, "expected one of (empty), multi, newest, refuse, single; got 'first'"),
+        ({"jwt": [{"algorithm": "none", "key": "x"}]}, "HS512, RS256, RS384, RS512; got 'none'"),
+        ({"jwt": [{"key": "short"}]}, "32 bytes"),
+        ({"jwt": [{"key_file": "/etc/passwd"}]}, "only the configuration file"),
+        (
+            {"webhook": {"url": "https://example.org", "secret_file": "/etc/passwd"}},
+            "only the configuration file",
+        ),
+        ({"webhook": {"url": "ftp://e.org", "secret": "a secret"}}, "webhook.url: expected an http"),
+        ({"pusher": {**PUSHER, "secret": "short"}}, "pusher.secret: expected at least 16 bytes, got 5"),
+        ({"pusher": {**PUSHER, "secret": "replace-me-with-a-secret"}}, "placeholder"),
+        (
+            {"pusher": {"app_id": "7", "key": "k", "secret_file": "/etc/passwd"}},
+            "only the configuration file may name files",
+        ),
+        ({"api_allow_from": ["somewhere"]}, "expected networks such as 10.0.0.0/8, got 'somewhere'"),
+        ({"accounts": {"identifiers": []}}, "app own: accounts: expected at least one of phone, email"),
+        ({"accounts": {"reset_url": "im"}}, "app own: accounts.reset_url: expected an http:// or https://"),
+        ({"same_as": "nobody"}, "same_as: expected another app that is not an alias"),
+        ({"same_as": "own"}, "same_as: expected another app that is not an alias"),
+        ({"origins": ["x" * SETTINGS_BYTES]}, "bytes of settings"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_in_one_line(
+    node: Make, fields: dict[str, Any], output: str
+) -> None:
+    tenants = node().tenants
+    with pytest.raises(BadTenant) as caught:
+        tenants.register("own", **fields)
+    assert output in str(caught.value)
+    assert str(caught.value).startswith("app own")
+    assert "\n" not in str(caught.value)
+    assert tenants.find("own") is None
+
+
+def test_names_in_pushers_protocol_belong_to_one_app(node: Make) -> None:
+    tenants = node().tenants
+    assert tenants.register("one", pusher=PUSHER)
+    for same, output in (("key", "pusher.key: another app has this key"), ("app_id", "has this id")):
+        other = {**PUSHER, "key": "other", "app_id": "8", same: PUSHER[same]}
+        with pytest.raises(BadTenant, match=output):
+            tenants.register("two", pusher=other)
+    tenants.change("one", {"pusher": {**PUSHER, "secret": "another long secret"}})
+    assert tenants.register("two", pusher={**PUSHER, "key": "other", "app_id": "8"})
+
+
+def test_a_registered_app_is_changed_everywhere_and_field_by_field(node: Make) -> None:
+    one, other = node(), node()
+    one.tenants.register("own", max_channels=1, max_connections=2)
+    other.store.refresh()
+    changed = other.tenants.change("own", {"maxChannels": 5}, ["max_connections"])
+    assert (changed.max_channels, changed.max_connections) == (5, 0)
+    one.store.refresh()
+    assert one.heard[-1] == changed
+    assert one.tenants.get("own") == changed
+
+
+def test_a_change_of_the_policy_holds_for_logins_from_now_on(node: Make) -> None:
+    one = node()
+    one.tenants.register("own")
+    one.tenants.change("own", {"login_policy": "single"})
+    assert one.hub.apps["own"].policy == "single"
+
+
+def test_a_configured_app_is_changed_in_the_configuration_only(node: Make) -> None:
+    with pytest.raises(BadTenant, match="is defined in the configuration"):
+        node().tenants.change("101", {"max_channels": 1})
+
+
+def test_an_unknown_app_cannot_be_changed(node: Make) -> None:
+    with pytest.raises(UnknownTenant):
+        node().tenants.change("own", {"max_channels": 1})
+    one = node()
+    one.tenants.register("own")
+    with pytest.raises(BadTenant, match="unknown key 'colour'"):
+        one.tenants.change("own", {}, ["colour"])
+
+
+def test_an_app_may_be_another_name_of_one(node: Make) -> None:
+    one = node()
+    one.tenants.register("first")
+    one.tenants.register("second", same_as="first")
+    assert [one.tenants.resolve(name) for name in ("first", "second", "third")] == ["first", "first", "third"]
+    assert "second" not in one.hub.apps
+    with pytest.raises(BadTenant, match="not an alias"):
+        one.tenants.register("third", same_as="second")
+    with pytest.raises(BadTenant, match="other apps are aliases of this one"):
+        one.tenants.change("first", {"same_as": "101"})
+
+
+def test_names_of_apps_change_with_the_configuration(node: Make) -> None:
+    one = node(a=TenantSettings(), b=TenantSettings(same_as="a"))
+    one.tenants.register("c", same_as="a")
+    assert one.tenants.aliases == {"b": "a", "c": "a"}
+    one.tenants.reload(Config(apps={"a": TenantSettings(), "d": TenantSettings(same_as="a")}))
+    assert one.tenants.aliases == {"c": "a", "d": "a"}
+    one.tenants.change("c", {}, ["same_as"])
+    assert one.tenants.resolve("c") == "c"
+    one.tenants.change("c", {"same_as": "a"})
+    one.tenants.delete("c")
+    assert one.tenants.aliases == {"d": "a"}
+
+
+def test_registered_apps_are_limited(node: Make) -> None:
+    tenants = node(Config(limits=LimitSettings(registered_apps=2))).tenants
+    assert tenants.register("a")
+    assert tenants.register("b")
+    with pytest.raises(TooManyTenants):
+        tenants.register("c")
+    assert not tenants.register("a"), "one that exists is told so all the same"
+
+
+def test_a_reload_reports_new_apps_and_drops_removed_ones(node: Make) -> None:
+    one = node(a=TenantSettings(), b=TenantSettings())
+    one.tenants.reload(Config(apps={"b": TenantSettings(max_channels=2), "c": TenantSettings()}))
+    assert sorted(tenant.name for tenant in one.heard) == ["b", "c"]
+    assert one.tenants.get("a") is None
+    assert "c" in one.hub.apps
+
+
+def test_a_registered_app_comes_back_when_the_configuration_drops_its_name(node: Make) -> None:
+    node().tenants.register("own", max_channels=1)
+    one = node(own=TenantSettings(max_channels=2))
+    one.tenants.reload(Config())
+    tenant = one.tenants.get("own")
+    assert tenant is not None
+    assert (tenant.max_channels, tenant.configured) == (1, False)
+
+
+def test_renamed_settings_are_stored_as_the_release_before_reads_them(node: Make) -> None:
+    one = node()
+    one.tenants.register("105", store_conversations=True, retention_seconds=9)
+    one.tenants.change("105", {"keep_seconds": 8}, ["keep_talks"])
+    one.tenants.register("106", keep_talks=True)
+    rows = one.store.read(lambda sql: sql.query("SELECT name, settings FROM app ORDER BY name"))
+    assert [json.loads(settings) for _, settings in rows] == [{"keep_seconds": 8.0}, {"keep_talks": True}]
+    found = [node().tenants.find(name) for name in ("105", "106")]
+    assert [
+        (app_settings_of(each, AppRetention).retention_seconds, each.store_conversations)
+        for each in found
+        if each
+    ] == [(8, False), (0, True)]
+
+
+def test_settings_of_a_newer_release_are_passed_over(node: Make) -> None:
+    one = node()
+    one.store.add_app("own", {"max_channels": 1, "colour": "red"})
+    tenant = one.tenants.get("own")
+    assert tenant is not None
+    assert tenant.max_channels == 1
+
+
+def test_settings_of_an_absent_feature_are_passed_over_and_stay_stored(node: Make) -> None:
+    apps = {"demo": TenantSettings()}
+    one = node(Config(apps=apps))
+    assert one.tenants.register("own", pusher=PUSHER)
+    two = node(Config(apps=apps, features=()))
+    tenant = two.tenants.find("own")
+    assert tenant is not None
+    assert not tenant.ends_demo
+    assert two.tenants.change("own", {"max_channels": 3}).max_channels == 3
+    with pytest.raises(BadTenant, match="pusher: the setting features leaves this feature out"):
+        two.tenants.change("own", {"pusher": PUSHER})
+    three = node(Config(apps=apps)).tenants.find("own")
+    assert three is not None
+    assert pusher_of(three).key == PUSHER["key"]
+    assert three.max_channels == 3
+
+
+def test_settings_that_make_no_sense_any_more_hurt_only_their_app(
+    node: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = node()
+    one.store.add_app("own", {"max_channels": "many"})
+    one.store.add_app("other", {})
+    assert "app own: its settings in the database are invalid and ignored" in caplog.text
+    assert one.tenants.get("other") is not None
+
+
+def test_an_unknown_name_is_a_temporary_error_while_the_database_is_away(node: Make, tmp_path: Path) -> None:
+    one = node()
+    one.tenants.register("own")
+    one.store.close()
+    (tmp_path / "imserver.db").write_bytes(b"broken" * 1000)
+    with pytest.raises(StorageUnavailable):
+        one.tenants.find("unknown")
+    assert one.tenants.find("own") is not None
+    assert one.tenants.find("no name\n") is None
+
+
+def test_a_listener_that_fails_for_an_app_does_not_stop_other_listeners(
+    node: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = node()
+
+    def fail(tenant: Tenant) -> None:
+        if tenant.name == "bad":
+            raise ValueError("no")
+
+    one.tenants.report_to(changed=fail)
+    one.tenants.report_to(changed=one.heard.append)
+    assert one.tenants.register("bad")
+    assert one.tenants.register("good")
+    assert [tenant.name for tenant in one.heard] == ["bad", "bad", "good", "good"]
+    assert "app bad: change could not be applied" in caplog.text
+
+
+def test_a_deleted_app_is_not_created_anew_while_files_of_it_are_left(node: Make) -> None:
+    one = node()
+    assert one.tenants.register("shop")
+    row = Upload("i", "shop", "ann", "file", "text/plain", "a.txt", 5, "0", 1)
+    one.store.write(lambda sql: upload_rows.add(sql, row, 0))
+    one.tenants.delete("shop")
+    with pytest.raises(BadTenant, match="some of its files are left"):
+        one.tenants.register("shop")
+    one.store.write(lambda sql: upload_rows.remove(sql, "i"))
+    assert one.tenants.register("shop")

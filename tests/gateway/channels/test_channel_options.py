@@ -1,0 +1,310 @@
+"""Who may subscribe, publish and read, by the options of a namespace; apps with known channels only."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from unittest.mock import Mock
+
+import pytest
+from msgspec.structs import replace
+
+from imserver.gateway import errors
+from imserver.gateway.auth.principal import BAD_TOKEN, DEMO, NOBODY, Principal
+from imserver.gateway.channels.client_commands import ChannelCommands
+from imserver.gateway.channels.members import ChannelRefused
+from imserver.gateway.channels.options import UNKNOWN
+from imserver.gateway.cluster.history import Position
+from imserver.gateway.config.settings import ChannelSettings, TenantSettings
+from imserver.gateway.dialects.cmd.wire import ChannelCmdDialect, CmdAnswers
+from imserver.gateway.metrics import CountsByApp
+from imserver.gateway.model import (
+    AskHistory,
+    AskPresence,
+    ChannelPart,
+    Event,
+    Outcome,
+    Publish,
+    Reply,
+    Subscribe,
+)
+from imserver.gateway.push.push import Publishing
+from imserver.gateway.transport.connection import Connection
+from tests.gateway.hub.harness import Harness
+from tests.gateway.transport.harness import turn
+
+APP = "101"
+OK, DENIED, UNKNOWN_CHANNEL = errors.ReplyCode.OK, errors.ReplyCode.UNAUTHORIZED, errors.ReplyCode.NO_DATA
+ROOM = ChannelSettings(subscribe="anybody", presence=True, history_size=5, history_seconds=60)
+
+
+class OptionsHarness(Harness):
+    """A node whose app has these channels, and clients of the cmd dialect."""
+
+    known_channels_only = False
+    rule: Mock | None = None
+
+    def settings_of(self, app: str) -> TenantSettings:
+        return replace(super().settings_of(app), known_channels_only=self.known_channels_only)
+
+    def __init__(self, channels: Mapping[str, ChannelSettings]) -> None:
+        super().__init__()
+        self.channel_settings = channels
+        logins, consent = Mock(rule_of=lambda _app: self.rule), Mock()
+        self.consent = consent
+        consent.review = lambda _connection, _channel, event: event
+        self.commands = ChannelCommands(
+            self.channels, logins, consent, {"cmd": CmdAnswers(ChannelCmdDialect())}, self.table
+        )
+
+    def client(self, user: str = "ann") -> Connection:
+        connection, _ = self.login(APP, user or "somebody", dialect=ChannelCmdDialect())
+        if not user:
+            connection.user = ""
+        return connection
+
+    def subscribe(self, connection: Connection, channel: str) -> int:
+        replies: list[Reply] = []
+        refused = self.commands.subscribe(connection, Subscribe(channel), replies.append)
+        return (refused or replies[0]).code
+
+    def tries(self, connection: Connection, channel: str) -> dict[str, int]:
+        """The codes of all other commands on a channel."""
+        return {
+            "publish": self.commands.publish(connection, Publish(channel, "hello")).code,
+            "presence": self.commands.presence(connection, AskPresence(channel)).code,
+            "history": self.commands.history(connection, AskHistory(channel)).code,
+        }
+
+
+@pytest.fixture
+def harness() -> Iterator[OptionsHarness]:
+    with OptionsHarness({}) as harness:
+        yield harness
+
+
+@dataclass
+class Case:
+    """``stranger``, ``subscriber``: which commands a client may use without and with a subscription."""
+
+    options: ChannelSettings
+    stranger: set[str] = field(default_factory=set)
+    subscriber: set[str] = field(default_factory=set)
+    channel: str = "room:1"
+
+
+READ = {"presence", "history"}
+FOR_ALL = replace(ROOM, publish="anybody", read_presence="anybody", read_history="anybody")
+CASES = [
+    Case(ROOM, set(), READ),
+    Case(replace(ROOM, publish="subscribers"), set(), READ | {"publish"}),
+    Case(replace(ROOM, publish="anybody"), {"publish"}, READ | {"publish"}),
+    Case(replace(ROOM, read_presence="nobody"), set(), {"history"}),
+    Case(replace(ROOM, read_history="nobody"), set(), {"presence"}),
+    Case(replace(ROOM, read_presence="anybody"), {"presence"}, READ),
+    Case(replace(ROOM, read_history="anybody"), {"history"}, READ),
+    Case(FOR_ALL, READ | {"publish"}, READ | {"publish"}),
+    # Strangers have no token for these channels.
+    Case(FOR_ALL, set(), READ | {"publish"}, "$room:1"),
+    Case(FOR_ALL, set(), READ | {"publish"}, "room:1#ann"),
+]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_command_is_allowed_to_whom_its_option_names(harness: OptionsHarness, case: Case) -> None:
+    harness.channel_settings = {"room": case.options}
+    ann = harness.client()
+
+    def allowed() -> set[str]:
+        codes = harness.tries(ann, case.channel)
+        assert {*codes.values()} <= {OK, DENIED}
+        return {name for name, code in codes.items() if code == OK}
+
+    assert allowed() == case.stranger
+    assert harness.channels.subscriptions.join(APP, case.channel, ann)  # by a token or the back end
+    assert allowed() == case.subscriber
+
+
+@pytest.mark.parametrize("user", ["ann", ""])
+def test_an_option_keeps_clients_without_a_user_out(harness: OptionsHarness, user: str) -> None:
+    harness.channel_settings = {
+        "room": replace(FOR_ALL, anonymous=False),
+        "some": replace(ROOM, publish="subscribers", anonymous=False),
+        "open": FOR_ALL,
+    }
+    client = harness.client(user)
+    expected = OK if user else DENIED
+    assert harness.subscribe(client, "room:1") == expected
+    harness.channels.subscriptions.join(APP, "some:1", client)
+    for channel in ("room:1", "some:1"):
+        assert {*harness.tries(client, channel).values()} == {expected}
+    assert harness.subscribe(client, "open:1") == OK
+    assert {*harness.tries(client, "open:1").values()} == {OK}
+
+
+def test_channels_of_users_and_groups_have_no_publications_of_clients(harness: OptionsHarness) -> None:
+    harness.channel_settings = {"*": FOR_ALL}
+    for channel in ("user:ann", "user:bob", "group:1"):
+        assert {*harness.tries(harness.client(), channel).values()} == {DENIED}
+
+
+@pytest.mark.parametrize(
+    ("options", "recovered"),
+    [
+        (ROOM, True),
+        (replace(ROOM, read_history="nobody"), False),
+        (replace(ROOM, read_history="nobody", recovery=True), True),
+    ],
+)
+def test_whom_the_history_is_closed_to_does_not_read_it_by_recovering(
+    harness: OptionsHarness, options: ChannelSettings, recovered: bool
+) -> None:
+    harness.channel_settings = {"room": options}
+    event = Event("msg", "", "hello", channel=ChannelPart("room:1"))
+    published = harness.channels.publishing.publish_event(APP, "room:1", event)
+    assert published.position is not None
+    replies: list[Reply] = []
+    command = Subscribe("room:1", recover=True, epoch=published.position.epoch)
+    harness.commands.subscribe(harness.client(), command, replies.append)
+    assert replies[0].data.recovered is recovered  # type: ignore[union-attr]
+    assert len(replies[0].data.publications) == recovered  # type: ignore[union-attr]
+
+
+def test_channels_without_a_namespace_have_a_row_of_their_own(harness: OptionsHarness) -> None:
+    plain, other = ChannelSettings(max_bytes=1), ChannelSettings(max_bytes=2)
+    harness.channel_settings = {"": plain, "*": other}
+    options = harness.channels.options.of
+    names = ("lobby", "$lobby", "lobby#1", ":lobby", "room:1", "$room:1")
+    assert [options(APP, name) for name in names] == [plain] * 4 + [other] * 2
+    harness.channel_settings = {"*": other}
+    assert [options(APP, name) for name in names] == [other] * 6
+
+
+@pytest.mark.parametrize("row", ["", "room"])
+def test_an_app_may_have_only_channels_with_a_row(harness: OptionsHarness, row: str) -> None:
+    harness.known_channels_only = True
+    known, unknown = ("room:1", "lobby") if row else ("lobby", "room:1")
+    harness.channel_settings = {row: FOR_ALL}
+    ann = harness.client()
+    assert harness.channels.options.of(APP, unknown) is UNKNOWN
+    assert harness.subscribe(ann, unknown) == UNKNOWN_CHANNEL
+    assert {*harness.tries(ann, unknown).values()} == {UNKNOWN_CHANNEL}
+    assert harness.subscribe(ann, known) == OK
+    assert {*harness.tries(ann, known).values()} == {OK}
+    harness.channel_settings = {row: FOR_ALL, "*": FOR_ALL}
+    assert harness.subscribe(ann, unknown) == OK
+
+
+def test_not_even_the_back_end_uses_channels_that_an_app_does_not_have(harness: OptionsHarness) -> None:
+    harness.known_channels_only = True
+    event, ann = Event("msg", "", "hello"), harness.client()
+    channels, id = harness.channels, harness.table.id_of(ann)
+    attempts = (
+        lambda: channels.publishing.publish_event(APP, "room:1", event),
+        lambda: channels.subscriptions.join(APP, "room:1", ann),
+        lambda: channels.subscriptions.subscribe_each(ann, {"room:1": Position("", 0)}),
+        lambda: harness.connections.join_each(APP, [id], "room:1"),
+    )
+    for attempt in attempts:
+        with pytest.raises(ChannelRefused) as refused:
+            attempt()
+        assert refused.value.reason == "unknown"
+    assert channels.publishing.publish(APP, "room:1", event) is Outcome.REFUSED
+    assert channels.members.channels_of(ann) == ()
+    publishing = Publishing(Mock(), channels, harness.connections, Mock(), Mock(), CountsByApp())
+    publishing.reach.to_each.return_value = [Outcome.SENT]  # type: ignore[attr-defined]
+    (published,) = publishing.to_channels(APP, ["user:ann"], event)
+    assert not isinstance(published, ChannelRefused), "users and groups are always known"
+
+
+@pytest.mark.parametrize(
+    ("user", "channel", "code"),
+    [
+        ("ann", "news#ann", OK),
+        ("ann", "news#bob,ann", OK),
+        ("ann", "news#1#ann", OK),
+        ("ann", "news#bob", DENIED),
+        ("ann", "news#annie", DENIED),
+        ("ann", "news#ann#bob", DENIED),
+        ("ann", "news#", DENIED),
+        ("", "news#", DENIED),
+        ("ann", "$news#ann", DENIED),
+        ("ann", "#ann", DENIED),
+        ("ann", "shut:1#ann", DENIED),
+        ("ann", "other:1#ann", DENIED),
+    ],
+)
+def test_the_users_in_the_name_of_a_channel_may_subscribe(user: str, channel: str, code: int) -> None:
+    limited = ChannelSettings(subscribe="token", user_limited=True)
+    rows = {"": limited, "shut": replace(limited, subscribe="nobody"), "other": ChannelSettings()}
+    with OptionsHarness(rows) as harness:
+        assert harness.subscribe(harness.client(user), channel) == code
+
+
+# --- requests -----------------------------------------------------------------------------------------------
+
+KEYS = {scope: Principal("key", frozenset({scope, "any"}), frozenset({APP})) for scope in ("read", "push")}
+ANN = Principal("session", apps=frozenset({APP}), user="ann")
+
+
+@pytest.mark.parametrize(
+    ("options", "principal", "allowed"),
+    [
+        (ChannelSettings(subscribe="nobody"), DEMO, {"subscribe", "publish"}),
+        (ChannelSettings(), KEYS["read"], {"subscribe"}),
+        (ChannelSettings(), KEYS["push"], {"publish"}),
+        (ChannelSettings(), Principal("key", frozenset({"read", "push"}), frozenset({"102"})), set()),
+        (ChannelSettings(subscribe="anybody", publish="subscribers"), ANN, {"subscribe", "publish"}),
+        (ChannelSettings(subscribe="nobody", publish="subscribers"), ANN, set()),
+        (ChannelSettings(subscribe="nobody", publish="anybody"), ANN, {"publish"}),
+        (ChannelSettings(subscribe="back_end", publish="back_end"), ANN, set()),
+        (ChannelSettings(subscribe="anybody", publish="anybody"), NOBODY, {"subscribe", "publish"}),
+        (ChannelSettings(subscribe="anybody", publish="anybody", anonymous=False), NOBODY, set()),
+        (ChannelSettings(subscribe="anybody", publish="anybody"), BAD_TOKEN, set()),
+        (ChannelSettings(subscribe="anybody"), Principal("bot", apps=frozenset({"102"}), user="ann"), set()),
+    ],
+)
+def test_requests_may_what_their_maker_may(
+    harness: OptionsHarness, options: ChannelSettings, principal: Principal, allowed: set[str]
+) -> None:
+    harness.channel_settings = {"room": options}
+    harness.commands = ChannelCommands(
+        harness.channels,
+        Mock(rule_of=lambda _app: Mock(open=True, keys=(), issuers=())),
+        harness.consent,
+        {},
+        harness.table,
+    )
+    found = set()
+    for action in ("subscribe", "publish"):
+        with suppress(ChannelRefused):
+            harness.commands.check_request(principal, APP, "room:1", action)
+            found.add(action)
+    assert found == allowed
+    with suppress(ChannelRefused):
+        harness.commands.publish_request(principal, "127.0.0.1", APP, "room:1", Event("msg", "", "hello"))
+        assert "publish" in allowed
+
+
+def test_nobody_may_do_anything_in_an_app_that_wants_a_login(harness: OptionsHarness) -> None:
+    harness.channel_settings = {"room": ChannelSettings(subscribe="anybody", publish="anybody")}
+    with pytest.raises(ChannelRefused, match="needs a key or token"):
+        harness.commands.check_request(NOBODY, APP, "room:1", "publish")
+
+
+def test_requests_of_a_user_are_reviewed_and_counted(harness: OptionsHarness) -> None:
+    harness.channel_settings = {"room": ChannelSettings(publish="anybody", publications_per_second=1)}
+    bob, client = harness.login(APP, "bob", dialect=ChannelCmdDialect())
+    harness.channels.subscriptions.join(APP, "room:1", bob)
+    harness.consent.review = lambda _client, _channel, event: replace(event, text="reviewed")
+    hello = Event("msg", "ann", "hello")
+    harness.commands.publish_request(ANN, "127.0.0.1", APP, "room:1", hello)
+    with suppress(ChannelRefused):
+        for _ in range(10):
+            harness.commands.publish_request(ANN, "127.0.0.1", APP, "room:1", hello)
+    with pytest.raises(ChannelRefused, match="rate"):
+        harness.commands.publish_request(ANN, "127.0.0.1", APP, "room:1", hello)
+    harness.commands.publish_request(KEYS["push"], "127.0.0.1", APP, "room:1", hello)
+    turn()
+    payloads = client.payloads()
+    assert b"reviewed" in payloads[0]
+    assert b"hello" in payloads[-1]

@@ -1,0 +1,918 @@
+"""Channels: subscriptions that come back with a position, on one node and over several."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+from unittest.mock import Mock
+
+import gevent
+import pytest
+from msgspec import Raw
+from msgspec.structs import replace
+
+from imserver.dialects.centrifuge import service as centrifuge_service
+from imserver.dialects.centrifuge.service import CentrifugeAnswers
+from imserver.dialects.centrifuge.wire import (
+    CentrifugeDialect,
+    CentrifugeProtobufDialect,
+    ClientView,
+    PresenceResult,
+)
+from imserver.gateway.auth.rules import ALLOWED
+from imserver.gateway.channels import members
+from imserver.gateway.channels.client_commands import ChannelAnswers, ChannelCommands
+from imserver.gateway.channels.connections import Joined, Left
+from imserver.gateway.channels.members import ChannelMember, ChannelRefused, Publication
+from imserver.gateway.channels.subscriptions import Subscribed
+from imserver.gateway.cluster.history import PAGE_BYTES, HistoryPage, LocalHistory, Position
+from imserver.gateway.cluster.nodes import ToChannel
+from imserver.gateway.config.settings import ChannelSettings
+from imserver.gateway.dialects.cmd.wire import ChannelCmdDialect, CmdAnswers
+from imserver.gateway.model import (
+    AskHistory,
+    AskPresence,
+    ChannelPart,
+    DialectState,
+    Event,
+    Login,
+    Outcome,
+    Reply,
+    Request,
+)
+from imserver.gateway.protocol.dialect import Dialect
+from imserver.gateway.transport.connection import Connection
+from tests.gateway.core.cluster_harness import MULTI, ClusterHarness, Several
+from tests.gateway.hub.harness import Harness, received
+from tests.gateway.hub.test_channels import texts
+from tests.gateway.transport.harness import Client, turn, until
+
+NEWS = "news"
+CHANNELS: Mapping[str, ChannelSettings] = {
+    "*": ChannelSettings(history_size=5, history_seconds=60),
+    "plain": ChannelSettings(),
+    "short": ChannelSettings(max_bytes=3),
+    "small": ChannelSettings(max_subscribers=1),
+    "lively": ChannelSettings(join_leave=True),
+}
+
+
+class Recovering(DialectState):
+    """The state of a client that subscribes again when it is told to."""
+
+    def resubscribes(self, _channel: str) -> bool:
+        return True
+
+
+def event(text: str) -> Event:
+    return Event("msg", "shop", text)
+
+
+def publish(harness: Harness, *messages: str, channel: str = NEWS) -> list[int]:
+    """Publish these texts; their offsets."""
+    positions = [
+        harness.channels.publishing.publish_event(MULTI, channel, event(text)).position for text in messages
+    ]
+    return [0 if position is None else position.offset for position in positions]
+
+
+def subscribe(
+    harness: Harness, connection: Connection, channel: str = NEWS, since: Position | None = None
+) -> Subscribed:
+    channels = harness.channels
+    found = channels.subscriptions.subscribe(connection, channel, channels.options.of(MULTI, channel), since)
+    channels.subscriptions.answered(connection, channel, found)
+    return found
+
+
+def subscriber(
+    harness: Harness, user: str = "ann", channel: str = NEWS, since: Position | None = None
+) -> tuple[Connection, Client, Subscribed]:
+    connection, client = harness.login(MULTI, user)
+    connection.dialect_state = Recovering()
+    return connection, client, subscribe(harness, connection, channel, since)
+
+
+def texts_of(subscribed: Subscribed) -> list[str]:
+    return [each.text for each in subscribed.publications]
+
+
+@pytest.fixture
+def harness() -> Iterator[Harness]:
+    with Harness() as harness:
+        harness.channel_settings = CHANNELS
+        yield harness
+
+
+@pytest.fixture
+def nodes() -> Iterator[Several]:
+    with Several(3) as several:
+        for node in several.nodes.values():
+            node.channel_settings = CHANNELS
+        yield several
+
+
+# --- one node -----------------------------------------------------------------------------------------------
+
+
+def test_a_client_that_comes_back_receives_what_it_missed_and_then_what_is_new(harness: Harness) -> None:
+    connection, client, first = subscriber(harness)
+    assert first.position is not None
+    assert first.position.offset == 0
+    assert publish(harness, "one", "two") == [1, 2]
+    assert texts(client) == [["one", "two"]]
+    assert harness.channels.subscriptions.unsubscribe(connection, NEWS)
+    publish(harness, "three", "four")
+    assert texts(client) == [[]]
+    again = subscribe(harness, connection, since=Position(first.position.epoch, 2))
+    assert texts_of(again) == ["three", "four"]
+    assert again.recovered
+    publish(harness, "five")
+    assert texts(client) == [["five"]]
+
+
+def test_a_page_of_a_history_ends_where_it_is_full_and_its_reader_goes_on(harness: Harness) -> None:
+    texts = [f"{number}".ljust(PAGE_BYTES // 3, ".") for number in range(5)]
+    publish(harness, *texts)
+    read: list[str] = []
+    since = Position("", 0)
+    for expected in (2, 2, 1, 0):
+        page = harness.channels.histories.read(MULTI, NEWS, since, limit=-1)
+        assert (len(page.publications), page.position.offset) == (expected, 5)
+        read += [each.text for each in page.publications]
+        since = Position(page.position.epoch, len(read))
+    assert read == texts
+    backwards = harness.channels.histories.read(MULTI, NEWS, limit=10, reverse=True)
+    assert [each.text[0] for each in backwards.publications] == ["4", "3"]
+
+
+def test_a_client_that_missed_more_than_a_page_reads_the_history_and_knows_the_newest(
+    harness: Harness,
+) -> None:
+    _, _, first = subscriber(harness)
+    assert first.position is not None
+    publish(harness, *("." * (PAGE_BYTES // 2) for _ in range(3)), "newest")
+    _, _, found = subscriber(harness, "bob", since=first.position)
+    assert not found.recovered
+    assert texts_of(found) == ["newest"]
+
+
+def test_a_client_that_missed_more_than_the_history_has_learns_it(harness: Harness) -> None:
+    connection, _, first = subscriber(harness)
+    harness.channels.subscriptions.unsubscribe(connection, NEWS)
+    publish(harness, *"abcdefg")
+    again = subscribe(harness, connection, since=first.position)
+    assert texts_of(again) == [*"cdefg"]
+    assert not again.recovered
+
+
+@pytest.mark.parametrize("since", [Position("other", 1), Position("other", 0), Position("", 3)])
+def test_a_position_of_another_life_or_of_the_future_is_not_recovered(
+    harness: Harness, since: Position
+) -> None:
+    publish(harness, "one")
+    _, _, subscribed = subscriber(harness, since=since)
+    assert not subscribed.recovered
+
+
+def test_a_channel_without_history_has_no_position(harness: Harness) -> None:
+    _, client, subscribed = subscriber(harness, channel="plain:1")
+    assert subscribed.position is None
+    assert publish(harness, "one", channel="plain:1") == [0]
+    assert texts(client) == [["one"]]
+
+
+def test_users_are_counted_exactly_until_a_channel_is_too_large(harness: Harness) -> None:
+    assert harness.channels.members.count_users(MULTI, "plain:1", 5) == (0, 0)
+    connections = [subscriber(harness, user, "plain:1")[0] for user in ("ann", "bob", "eve")]
+    nameless, _ = harness.connect()
+    assert harness.sessions.begin_without_user(nameless, MULTI, ALLOWED) == 200
+    connections.insert(1, nameless)
+    subscribe(harness, nameless, "plain:1")
+    for count, users in ((4, 4), (3, 3)):
+        assert harness.channels.members.count_users(MULTI, "plain:1", 5) == (count, users)
+        harness.channels.subscriptions.unsubscribe(connections[count - 1], "plain:1")
+    subscribe(harness, connections[2], "plain:1")
+    assert harness.channels.members.count_users(MULTI, "plain:1", 5) == (3, 3)
+    assert harness.sessions.login(nameless, Login(MULTI, "ann"), again=True) == 200
+    assert harness.channels.members.count_users(MULTI, "plain:1", 5) == (3, 2)
+    assert harness.channels.members.count_users(MULTI, "plain:1", 2) == (3, 3)
+
+
+def test_the_users_of_a_channel_are_counted_once_until_they_change(harness: Harness) -> None:
+    subscriber(harness, "ann", "plain:1")
+    counts = harness.hub.apps[MULTI].user_counts
+    assert not counts
+    assert harness.channels.members.count_users(MULTI, "plain:1", 5) == (1, 1)
+    (channel,) = counts
+    counts[channel] = 7
+    assert harness.channels.members.count_users(MULTI, "plain:1", 5) == (1, 7)
+    subscriber(harness, "bob", "plain:1")
+    assert not counts
+
+
+def test_others_are_served_while_many_subscribers_are_listed(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(members, "is_long_turn", lambda: True)
+    connections = [subscriber(harness, f"user {number}", "plain:1")[0] for number in range(200)]
+    leaving = gevent.spawn(harness.channels.subscriptions.unsubscribe, connections[-1], "plain:1")
+    page = harness.channels.members.page(MULTI, "plain:1")
+    assert leaving.ready()
+    assert page.total == len(page.members) == 200
+
+
+@pytest.mark.parametrize("dialect", [CentrifugeDialect(), CentrifugeProtobufDialect()])
+def test_others_are_served_while_many_subscribers_are_encoded(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, dialect: CentrifugeDialect
+) -> None:
+    monkeypatch.setattr(centrifuge_service, "is_long_turn", lambda: True)
+    members = [ChannelMember(f"c{number}", "ann", "", "", number, "", "") for number in range(1001)]
+    answers, runs = CentrifugeAnswers(Mock()), list[int]()
+    others = [gevent.spawn(runs.append, number) for number in range(2)]
+    reply = answers.presence(dialect, AskPresence(NEWS), members, 1001, "")
+    assert all(other.ready() for other in others)
+    whole = PresenceResult({each.connection: ClientView("ann", each.connection) for each in members})
+    request = Request("1", "presence", None)
+    assert len(dialect.encode_reply(request, reply) or b"") == len(
+        dialect.encode_reply(request, Reply(200, whole)) or b""
+    )
+
+
+@pytest.mark.parametrize(
+    ("answers", "dialect"),
+    [
+        (CmdAnswers(ChannelCmdDialect()), ChannelCmdDialect()),
+        (CentrifugeAnswers(Mock()), CentrifugeDialect()),
+        (CentrifugeAnswers(Mock()), CentrifugeProtobufDialect()),
+    ],
+)
+def test_readers_of_the_same_page_share_its_bytes(
+    harness: Harness, answers: ChannelAnswers, dialect: Dialect
+) -> None:
+    publish(harness, "one", "." * 5000)
+    commands = ChannelCommands(harness.channels, Mock(), Mock(), {dialect.name: answers}, harness.table)
+    connections = [harness.login(MULTI, user, dialect=dialect)[0] for user in ("ann", "bob")]
+    for connection in connections:
+        subscribe(harness, connection)
+
+    def read(limit: int = 10) -> list[Raw]:
+        command = AskHistory(NEWS, limit)
+        return [commands.history(each, command).data for each in connections]  # type: ignore[misc]
+
+    before, again = read()
+    assert before is again
+    for _ in range(2):
+        publish(harness, "." * 5000)
+        after, again = read()
+        assert after is again
+        assert len(after) > len(before) + 5000
+        before = after
+    assert len({bytes(each[0]) for each in map(read, (1, 2, 10))}) == 3
+
+
+def test_publications_of_other_ways_are_in_the_history_too(harness: Harness) -> None:
+    assert harness.channels.publishing.publish(MULTI, NEWS, event("one")) is Outcome.SENT
+    page = harness.channels.histories.read(MULTI, NEWS, limit=-1)
+    assert [each.text for each in page.publications] == ["one"]
+
+
+def test_history_is_read_from_both_ends_and_removed(harness: Harness) -> None:
+    publish(harness, *"abc")
+    since = Position("", 2)
+
+    def read(*, after: Position | None = None, limit: int = -1, reverse: bool = False) -> str:
+        page = harness.channels.histories.read(MULTI, NEWS, after, limit, reverse)
+        assert page.position.offset == 3
+        return "".join([each.text for each in page.publications])
+
+    assert read() == "abc"
+    assert read(limit=2) == "ab"
+    assert read(limit=0) == ""
+    assert read(after=since) == "c"
+    assert read(reverse=True, limit=2) == "cb"
+    assert read(after=since, reverse=True) == "a"
+    harness.channels.histories.remove(MULTI, NEWS)
+    assert read() == ""
+    assert publish(harness, "d") == [4]
+
+
+def test_refusals_have_a_reason(harness: Harness) -> None:
+    connection, _, _ = subscriber(harness)
+    other, _ = harness.login(MULTI, "bob")
+
+    def reason(to: Connection, channel: str) -> str:
+        with pytest.raises(ChannelRefused) as refused:
+            subscribe(harness, to, channel)
+        return refused.value.reason
+
+    assert reason(connection, NEWS) == "exists"
+    assert reason(other, "") == "name"
+    assert reason(other, "x" * 256) == "name"
+    subscribe(harness, connection, "small:1")
+    assert reason(other, "small:1") == "full"
+    assert reason(connection, "small:1") == "exists"
+    with pytest.raises(ChannelRefused) as refused:
+        publish(harness, "four", channel="short:1")
+    assert refused.value.reason == "limit"
+    other.lost()
+    assert reason(other, "late") == "ended"
+
+
+def test_joins_and_leaves_reach_the_others(harness: Harness) -> None:
+    heard: list[Event] = []
+    harness.fanout.to_channel = lambda _name, event, *_skipped: heard.append(event) or 1  # type: ignore[method-assign, assignment]
+    connection, _, _ = subscriber(harness, channel="lively:1")
+    connection.dialect_state = DialectState(info=b'{"name":"Ann"}')
+    subscriber(harness, "bob", channel="lively:1")
+    harness.channels.subscriptions.unsubscribe(connection, "lively:1")
+    kinds = [(each.kind, each.sender) for each in heard]
+    assert kinds == [("join", "ann"), ("join", "bob"), ("leave", "ann")]
+    assert heard[2].channel is not None
+    assert heard[2].channel.info.endswith(b',"conn_info":{"name":"Ann"}}')
+
+
+def test_the_end_of_a_connection_is_announced_as_a_leave(harness: Harness) -> None:
+    heard: list[tuple[str, str]] = []
+    _, client, _ = subscriber(harness, channel="lively:1")
+    subscriber(harness, "bob", channel="lively:1")
+    harness.fanout.to_channel = lambda _name, event, *_skipped: heard.append((event.kind, event.sender)) or 1  # type: ignore[method-assign, assignment]
+    client.hang_up()
+    until(lambda: ("leave", "ann") in heard)
+
+
+def test_the_end_of_a_subscription_by_the_back_end_is_announced_as_a_leave(harness: Harness) -> None:
+    heard: list[tuple[str, str]] = []
+    connection, _, _ = subscriber(harness, channel="lively:1")
+    subscriber(harness, "bob", channel="lively:1")
+    harness.fanout.to_channel = lambda _name, event, *_skipped: heard.append((event.kind, event.sender)) or 1  # type: ignore[method-assign, assignment]
+    one = harness.connections.id_of(connection)
+    assert harness.connections.leave(MULTI, one, "lively:1") is Left.LEFT
+    assert harness.connections.leave(MULTI, one, "lively:1") is Left.ABSENT
+    until(lambda: heard == [("leave", "ann")])
+
+
+def test_the_end_of_a_subscription_after_a_gap_is_announced_as_a_leave(harness: Harness) -> None:
+    heard: list[tuple[str, str]] = []
+    harness.channel_settings = {"*": ChannelSettings(join_leave=True, history_size=5, history_seconds=60)}
+    plain, _ = harness.login(MULTI, "bob")
+    harness.channels.subscriptions.join(MULTI, NEWS, plain)  # its client cannot subscribe again
+    subscriber(harness)
+    harness.fanout.to_channel = lambda _name, event, *_skipped: heard.append((event.kind, event.sender)) or 1  # type: ignore[method-assign, assignment]
+    publish(harness, "one")
+    assert isinstance(harness.history, LocalHistory)
+    harness.history.forget(MULTI)
+    publish(harness, "two")
+    until(lambda: ("leave", "ann") in heard)
+
+
+def test_a_client_that_comes_and_goes_all_the_time_disconnects_no_other_subscriber(harness: Harness) -> None:
+    channel, refused = "lively:1", set[str]()
+    other, client = harness.login(MULTI, "bob", dialect=ChannelCmdDialect())
+    subscribe(harness, other, channel)
+    connection, _ = harness.login(MULTI, "ann")
+    connection.dialect_state = DialectState(info=b'"%b"' % (b"i" * 5000))
+    for _ in range(1000):
+        try:
+            subscribe(harness, connection, channel)
+        except ChannelRefused as refusal:
+            refused.add(refusal.reason)
+        harness.channels.subscriptions.unsubscribe(connection, channel)
+        turn()
+    assert (other.is_open, refused) == (True, {"rate"})
+    assert any(b'"cmd":"join"' in payload for payload in client.payloads())
+    subscriber(harness, "eve", channel)  # another client is not charged for it
+
+
+def test_a_user_who_connects_all_the_time_disconnects_no_other_subscriber(harness: Harness) -> None:
+    wanted, refused = dict.fromkeys([f"lively:{number}" for number in range(20)]), set[str]()
+    other, _ = harness.login(MULTI, "bob", dialect=ChannelCmdDialect())
+    for channel in wanted:
+        subscribe(harness, other, channel)
+    for _ in range(50):
+        connection, _ = harness.login(MULTI, "ann")
+        connection.dialect_state = DialectState(info=b'"%b"' % (b"i" * 5000))
+        try:
+            found = harness.channels.subscriptions.subscribe_each(connection, wanted)
+        except ChannelRefused as refusal:
+            refused.add(refusal.reason)
+            assert not harness.channels.members.channels_of(connection)
+        else:
+            for channel, each in found.items():
+                harness.channels.subscriptions.answered(connection, channel, each)
+        connection.close(1000)
+        turn()
+    assert (other.is_open, refused) == (True, {"rate"})
+
+
+def test_notices_that_are_larger_than_the_rate_allows_are_sent_now_and_then(harness: Harness) -> None:
+    connection, _, _ = subscriber(harness, "ann", "plain:1")
+    connection.dialect_state = DialectState(info=b'"%b"' % (b"i" * 200_000))
+    assert subscribe(harness, connection, "lively:1").local.name == "lively:1"
+
+
+def test_presence_shows_what_clients_say_of_themselves(harness: Harness) -> None:
+    connection, _, _ = subscriber(harness)
+    connection.dialect_state = DialectState(info=b'{"a":1}', channel_infos={NEWS: b'{"b":2}'})
+    (member,) = harness.channels.members.page(MULTI, NEWS).members
+    assert (member.user, member.info, member.channel_info) == ("ann", '{"a":1}', '{"b":2}')
+
+
+def test_a_lone_node_that_loses_a_history_ends_its_subscriptions(harness: Harness) -> None:
+    ended = endings(harness)
+    connection, client, _ = subscriber(harness)
+    publish(harness, "one")
+    assert isinstance(harness.history, LocalHistory)
+    harness.history.forget(MULTI)
+    publish(harness, "two")
+    assert ended == [(connection, 2500)]
+    assert texts(client) == [["one"]]
+    assert harness.channels.members.channels_of(connection) == ()
+
+
+def test_a_subscription_amid_many_publications_has_no_double(harness: Harness) -> None:
+    harness.channel_settings = {"*": ChannelSettings(history_size=1000, history_seconds=60)}
+    number = 20
+    connection, client = harness.login(MULTI, "ann")
+    connection.dialect_state = Recovering()
+    coming = gevent.spawn(subscribe, harness, connection, NEWS, Position("", 0))
+    for each in range(number):
+        publish(harness, str(each))
+        gevent.sleep(0)
+    assert texts_of(coming.get()) + texts(client)[0] == [str(each) for each in range(number)]
+
+
+def endings(harness: Harness) -> list[tuple[Connection, int]]:
+    """The subscriptions that the server ends from now on, with their codes."""
+    ended: list[tuple[Connection, int]] = []
+    send = harness.fanout.to_connection
+
+    def to_connection(connection: Connection, event: Event) -> None:
+        if event.kind == "unsubscribed":
+            ended.append((connection, event.code))
+        else:
+            send(connection, event)
+
+    harness.fanout.to_connection = to_connection  # type: ignore[method-assign, assignment]
+    return ended
+
+
+# --- subscribed by the back end -----------------------------------------------------------------------------
+
+
+def test_a_client_that_the_back_end_subscribes_has_a_position_and_misses_nothing(harness: Harness) -> None:
+    connection, client = harness.login(MULTI, "ann")
+    connection.dialect_state = Recovering()
+    publish(harness, "before")
+    read = harness.history.read
+
+    def read_while_another_publishes(*arguments: Any) -> HistoryPage:
+        page = read(*arguments)
+        publish(harness, "during")
+        return page
+
+    harness.history.read = read_while_another_publishes  # type: ignore[method-assign]
+    positions: list[tuple[Position | None, list[str]]] = []
+    harness.connections.report_to(lambda *what: positions.append((what[4], texts(client)[0])))
+    assert harness.connections.join(MULTI, harness.connections.id_of(connection), NEWS) == Joined.JOINED
+    publish(harness, "after")
+    ((position, received_before),) = positions
+    assert position is not None
+    assert position.offset == 1
+    assert received_before == []
+    assert texts(client) == [["during", "after"]]
+
+
+def test_a_client_without_recovery_is_subscribed_without_a_position(harness: Harness) -> None:
+    connection, client = harness.login(MULTI, "ann")
+    positions: list[Position | None] = []
+    harness.connections.report_to(lambda *what: positions.append(what[4]))
+    harness.connections.join(MULTI, harness.connections.id_of(connection), NEWS)
+    connection.dialect_state = Recovering()
+    harness.connections.join(MULTI, harness.connections.id_of(connection), "plain:1")
+    assert harness.connections.join(MULTI, harness.connections.id_of(connection), NEWS) == Joined.MEMBER
+    assert positions == [None, None, None]
+    publish(harness, "one")
+    assert texts(client) == [["one"]]
+
+
+def test_a_history_that_does_not_answer_makes_a_subscription_without_recovery(harness: Harness) -> None:
+    connection, client = harness.login(MULTI, "ann")
+    connection.dialect_state = Recovering()
+    positions: list[Position | None] = []
+    harness.connections.report_to(lambda *what: positions.append(what[4]))
+    harness.history.read = lambda *_: None  # type: ignore[method-assign, assignment]
+    assert harness.connections.join(MULTI, harness.connections.id_of(connection), NEWS) == Joined.JOINED
+    assert positions == [None]
+    publish(harness, "one")
+    assert texts(client) == [["one"]]
+
+
+# --- several nodes ------------------------------------------------------------------------------------------
+
+
+def test_publications_of_two_nodes_arrive_everywhere_in_one_order(
+    nodes: Several, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imserver.gateway.channels.positions.FILL_SECONDS", 3600)
+    a, b, c = nodes.nodes.values()
+    _, client, _ = subscriber(c)
+    a.rpc.holding = True
+    publish(a, "one")
+    publish(b, "two")  # its publication overtakes that of the other node
+    assert texts(client) == [[]]
+    a.rpc.release()
+    assert texts(client) == [["one", "two"]]
+
+
+def test_who_is_left_out_stays_left_out_if_a_publication_comes_early(nodes: Several) -> None:
+    a, b, c = nodes.nodes.values()
+    _, ann, _ = subscriber(c)
+    _, bob, _ = subscriber(c, "bob")
+    a.rpc.holding = True
+    publish(a, "one")
+    b.channels.publishing.publish(MULTI, NEWS, event("two"), except_users=("bob",))
+    a.rpc.release()
+    assert texts(ann, bob) == [["one", "two"], ["one"]]
+
+
+def test_what_a_dead_node_has_not_sent_is_read_from_the_history(nodes: Several) -> None:
+    a, b, c = nodes.nodes.values()
+    _, client, _ = subscriber(c)
+    a.rpc.holding = True
+    publish(a, "one")
+    publish(b, "two")
+    until(lambda: [text for kind, _, text in received(client) if kind == "msg"] == ["one", "two"])
+    a.rpc.release()  # too late: nothing arrives twice
+    assert texts(client) == [["one", "two"]]
+
+
+def test_the_last_publication_of_a_dead_node_is_found(nodes: Several) -> None:
+    a, _, c = nodes.nodes.values()
+    _, client, _ = subscriber(c)
+    a.rpc.holding = True
+    publish(a, "one")
+    c.channels.subscriptions.check_positions()
+    until(lambda: texts(client) == [["one"]])
+
+
+def test_subscriptions_during_a_storm_have_no_hole_and_no_double(nodes: Several) -> None:
+    publishers = list(nodes.nodes.values())
+    for node in publishers:
+        node.channel_settings = {"*": ChannelSettings(history_size=10_000, history_seconds=60)}
+    seen: dict[str, list[int]] = {}
+    clients: list[tuple[str, Client]] = []
+
+    def publish_many(node: ClusterHarness) -> None:
+        for _ in range(100):
+            publish(node, "x")
+            gevent.sleep(0)
+
+    def come(number: int) -> None:
+        gevent.sleep(number / 2000)
+        user = f"u{number}"
+        connection, client = publishers[number % 3].login(MULTI, user)
+        connection.dialect_state = Recovering()
+        clients.append((user, client))
+        found = subscribe(publishers[number % 3], connection, NEWS, Position("", 0))
+        seen[user] = [each.channel.offset for each in found.publications if each.channel]
+
+    greenlets = [gevent.spawn(publish_many, node) for node in publishers]
+    greenlets += [gevent.spawn(come, number) for number in range(12)]
+    gevent.joinall(greenlets, timeout=60, raise_error=True)
+    turn()
+    for user, client in clients:
+        until(lambda u=user, c=client: len(seen[u]) + len(received_texts(c)) >= 300)  # type: ignore[misc]
+        assert seen[user] == list(range(1, len(seen[user]) + 1))
+        assert len(seen[user]) + len(received_texts(client)) == 300
+
+
+def received_texts(client: Client) -> list[str]:
+    return [text for kind, _, text in received(client) if kind == "msg"]
+
+
+def test_a_history_that_was_lost_ends_the_subscriptions_that_can_begin_again(nodes: Several) -> None:
+    a, b, _ = nodes.nodes.values()
+    connection, _, _ = subscriber(a)
+    plain, plain_client = a.login(MULTI, "bob")
+    assert a.channels.subscriptions.join(MULTI, NEWS, plain)
+    ended: list[Event] = []
+    a.fanout.to_connection = lambda _connection, event: ended.append(event)  # type: ignore[method-assign, assignment]
+    publish(a, "one")
+    nodes.book.history.forget(MULTI)
+    publish(b, "two")
+    until(lambda: len(ended) == 1)
+    assert (ended[0].kind, ended[0].code) == ("unsubscribed", 2500)
+    assert a.channels.members.channels_of(connection) == ()
+    assert a.channels.members.channels_of(plain) == (NEWS,)
+    publish(b, "three")
+    assert texts(plain_client) == [["one", "two", "three"]]
+
+
+def test_the_first_subscriber_of_a_node_receives_in_order_what_comes_while_it_waits(nodes: Several) -> None:
+    a, b, c = nodes.nodes.values()
+    history = nodes.book.history
+    history.holding = True
+    connection, client = c.login(MULTI, "ann")
+    connection.dialect_state = Recovering()
+    coming = gevent.spawn(subscribe, c, connection)
+    until(lambda: len(history.reads) == 1)
+    a.rpc.holding = True
+    publish(a, "one")
+    publish(b, "two")
+    a.rpc.release()
+    history.holding = False
+    history.reads[0].set()
+    coming.get()
+    publish(b, "three")
+    until(lambda: "three" in received_texts(client))
+    assert received_texts(client) == ["one", "two", "three"]
+
+
+def test_the_subscription_of_a_subscriber_with_a_position_of_before_ends(nodes: Several) -> None:
+    a, _, c = nodes.nodes.values()
+    history, ended = nodes.book.history, endings(c)
+    history.holding = True
+    connections = [c.login(MULTI, user)[0] for user in ("ann", "bob")]
+    greenlets = []
+    for number, connection in enumerate(connections, 1):
+        connection.dialect_state = Recovering()
+        greenlets.append(gevent.spawn(subscribe, c, connection))
+        until(lambda n=number: len(history.reads) == n)  # type: ignore[misc]
+        a.rpc.holding = True
+        publish(a, str(number))
+    second, first = greenlets[1], greenlets[0]
+    history.reads[1].set()
+    second.get()
+    history.reads[0].set()
+    assert first.get().position.offset == 0  # and publication 1 will not come any more
+    assert ended == [(connections[0], 2500)]
+
+
+def test_a_new_subscriber_that_finds_another_epoch_ends_the_old_subscriptions(nodes: Several) -> None:
+    a, _, _ = nodes.nodes.values()
+    ended = endings(a)
+    connection, _, _ = subscriber(a)
+    publish(a, "one")
+    nodes.book.history.forget(MULTI)
+    _, client, _ = subscriber(a, "bob")
+    assert ended == [(connection, 2500)]
+    publish(a, "two")
+    assert texts(client) == [["two"]]
+    assert len(ended) == 1
+
+
+def new_epoch(nodes: Several) -> tuple[Client, list[tuple[Connection, int]]]:
+    """A history is lost, and the next two publications have not come to the last node yet. What a member of
+    it receives that cannot begin again, and the subscriptions that the node ends."""
+    a, _, c = nodes.nodes.values()
+    plain, client = c.login(MULTI, "bob")
+    subscribe(c, plain)
+    subscriber(c)
+    publish(a, "old")
+    assert texts(client) == [["old"]]
+    nodes.book.history.forget(MULTI)
+    a.rpc.holding = True
+    publish(a, "one", "two")
+    return client, endings(c)
+
+
+@pytest.mark.parametrize("finder", ["check", "newcomer", "publication"])
+def test_members_that_cannot_begin_again_miss_nothing_of_a_new_epoch(nodes: Several, finder: str) -> None:
+    """However their node learns of it, and what comes late comes once."""
+    a, b, c = nodes.nodes.values()
+    client, ended = new_epoch(nodes)
+    expected = ["one", "two"]
+    if finder == "check":
+        c.channels.subscriptions.check_positions()
+    elif finder == "newcomer":
+        _, newcomer, found = subscriber(c, "carol")
+        assert found.position is not None
+        assert found.position.offset == 2
+    else:
+        publish(b, "three")
+        expected.append("three")
+    until(lambda: received_texts(client) == expected)
+    assert [code for _, code in ended] == [2500]
+    a.rpc.release()
+    publish(b, "last")
+    assert texts(client) == [[*expected, "last"]]
+    assert [code for _, code in ended] == [2500]
+    if finder == "newcomer":
+        assert texts(newcomer) == [["last"]]
+
+
+def test_a_late_publication_of_the_epoch_before_repeats_nothing_of_the_new_one(nodes: Several) -> None:
+    a, b, c = nodes.nodes.values()
+    plain, client = c.login(MULTI, "bob")
+    subscribe(c, plain)
+    publish(b, "old")
+    a.rpc.holding = True
+    publish(a, "late")
+    nodes.book.history.forget(MULTI)
+    publish(b, "one", "two")
+    assert texts(client) == [["old", "one", "two"]]
+    a.rpc.release()
+    position = c.hub.apps[MULTI].channels[NEWS].position
+    assert position is not None
+    until(lambda: not position.filling)
+    publish(b, "three")
+    assert texts(client) == [["late", "three"]]
+
+
+def test_an_epoch_that_begins_while_a_gap_is_filled_is_read_too(nodes: Several) -> None:
+    a, b, c = nodes.nodes.values()
+    history = nodes.book.history
+    plain, client = c.login(MULTI, "bob")
+    subscribe(c, plain)
+    history.holding = a.rpc.holding = True
+    publish(a, "lost")
+    publish(b, "old")
+    until(lambda: len(history.reads) == 1)
+    history.forget(MULTI)
+    publish(a, "one")
+    publish(b, "two")
+    history.holding = False
+    history.reads[0].set()
+    until(lambda: received_texts(client) == ["one", "two"])
+
+
+def test_a_page_that_was_overtaken_ends_no_subscription(nodes: Several) -> None:
+    a, b, c = nodes.nodes.values()
+    history, ended = nodes.book.history, endings(c)
+    _, client, _ = subscriber(c)
+    history.holding = a.rpc.holding = True
+    publish(a, "one")
+    publish(b, "two")
+    until(lambda: len(history.reads) == 1)
+    a.rpc.release()
+    a.rpc.holding = False
+    publish(a, "three")
+    history.reads[0].set()
+    turn()
+    publish(a, "four")
+    assert texts(client) == [["one", "two", "three", "four"]]
+    assert ended == []
+
+
+def test_a_gap_that_opens_while_another_is_filled_is_filled_too(nodes: Several) -> None:
+    a, b, c = nodes.nodes.values()
+    history = nodes.book.history
+    _, client, _ = subscriber(c)
+    history.holding = a.rpc.holding = True
+    publish(a, "one")
+    publish(b, "two")
+    until(lambda: len(history.reads) == 1)
+    publish(a, "three")
+    publish(b, "four")
+    history.holding = False
+    history.reads[0].set()
+    until(lambda: received_texts(client) == ["one", "two", "three", "four"])
+
+
+def test_members_receive_what_a_failed_subscription_has_held_up(nodes: Several) -> None:
+    a, b, _ = nodes.nodes.values()
+    plain, client = a.login(MULTI, "bob")
+    assert a.channels.subscriptions.join(MULTI, NEWS, plain)
+    history = nodes.book.history
+    history.holding = history.away = True
+    connection, _ = a.login(MULTI, "ann")
+    coming = gevent.spawn(subscribe, a, connection)
+    until(lambda: len(history.reads) == 1)
+    history.away = False
+    publish(b, "one")
+    history.reads[0].set()
+    with pytest.raises(ChannelRefused):
+        coming.get()
+    publish(b, "two")
+    assert texts(client) == [["one", "two"]]
+
+
+def test_members_that_cannot_begin_again_receive_what_there_is_after_a_gap(nodes: Several) -> None:
+    a, b, c = nodes.nodes.values()
+    for node in (a, b, c):
+        node.channel_settings = {"*": ChannelSettings(history_size=1, history_seconds=60)}
+    ended = endings(c)
+    ann, _, _ = subscriber(c)
+    plain, client = c.login(MULTI, "bob")
+    subscribe(c, plain)
+    a.rpc.holding = True
+    publish(a, "one")
+    publish(b, "two")
+    until(lambda: received_texts(client) == ["two"])
+    assert ended == [(ann, 2500)]
+    publish(b, "three")
+    assert texts(client) == [["two", "three"]]
+
+
+def test_members_that_came_behind_a_gap_do_not_receive_what_is_before_them(nodes: Several) -> None:
+    a, b, c = nodes.nodes.values()
+    for node in (a, b, c):
+        node.channel_settings = {"*": ChannelSettings(history_size=2, history_seconds=60)}
+    early, early_client = c.login(MULTI, "bob")
+    subscribe(c, early)
+    a.rpc.holding = True
+    publish(a, "one", "two", "three")
+    late, late_client = c.login(MULTI, "carol")
+    position = subscribe(c, late).position
+    assert position is not None
+    assert position.offset == 3
+    publish(b, "four")
+    until(lambda: received_texts(late_client) == ["four"])
+    assert received_texts(early_client) == ["three", "four"]
+    publish(b, "five")
+    assert texts(early_client, late_client) == [["three", "four", "five"], ["four", "five"]]
+
+
+def test_without_an_answer_of_the_history_nothing_is_published_or_subscribed(nodes: Several) -> None:
+    a, _, _ = nodes.nodes.values()
+    connection, client, _ = subscriber(a)
+    nodes.book.history.away = True
+    with pytest.raises(ChannelRefused) as refused:
+        publish(a, "one")
+    assert refused.value.reason == "unavailable"
+    assert a.channels.publishing.publish(MULTI, NEWS, event("two")) is Outcome.FAILED
+    a.channels.subscriptions.unsubscribe(connection, NEWS)
+    with pytest.raises(ChannelRefused) as refused:
+        subscribe(a, connection)
+    assert refused.value.reason == "unavailable"
+    assert a.channels.members.channels_of(connection) == ()
+    assert texts(client) == [[]]
+
+
+def test_a_key_is_in_the_history_once(nodes: Several) -> None:
+    ways = [("one", "", "a"), ("one", "", "a"), ("one", "a", ""), ("two", "", "b"), ("three", "", "")]
+    found = []
+    for text, id, key in ways:
+        for node in nodes.nodes.values():
+            what = Event("msg", "shop", text, id)
+            position = node.channels.publishing.publish_event(MULTI, NEWS, what, key=key).position
+            assert position is not None
+            found.append(position.offset)
+    assert found == [1] * 9 + [2] * 3 + [3, 4, 5]
+
+
+def test_the_place_of_a_publication_crosses_nodes(nodes: Several) -> None:
+    a, _, c = nodes.nodes.values()
+    received: list[ToChannel] = []
+    subscriber(c)
+    deliver = c.channels.publishing.received
+    c.node_messages.handle({ToChannel: lambda item: (received.append(item), deliver(item))})
+    publish(a, "one")
+    assert received[0].event.channel is not None
+    assert received[0].event.channel.offset == 1
+
+
+def test_what_the_first_subscriber_of_a_node_waited_for_comes_once(harness: Harness) -> None:
+    """A publication arrives while the history is read, behind the position that the history tells."""
+    harness.channel_settings = CHANNELS
+    history = harness.history
+    read = history.read
+
+    def read_slowly(*arguments: object) -> object:
+        page = read(*arguments)  # type: ignore[arg-type]
+        for offset, text in ((2, "two"), (3, "three")):
+            part = ChannelPart(NEWS, offset, page.position.epoch)
+            harness.channels.publishing.deliver(MULTI, Publication(NEWS, replace(event(text), channel=part)))
+        return page
+
+    publish(harness, "one")
+    history.read = read_slowly  # type: ignore[method-assign, assignment]
+    _, client, subscribed = subscriber(harness)
+    history.read = read  # type: ignore[method-assign]
+    assert subscribed.position is not None
+    assert subscribed.position.offset == 1
+    part = ChannelPart(NEWS, 4, subscribed.position.epoch)
+    harness.channels.publishing.deliver(MULTI, Publication(NEWS, replace(event("four"), channel=part)))
+    state = harness.hub.apps[MULTI].channels[NEWS].position
+    assert state is not None
+    assert (state.offset, state.early, state.filling) == (4, {}, False), "no gap, so nothing is read again"
+    assert texts(client) == [["two", "three", "four"]]
+
+
+def test_a_client_that_wants_all_or_nothing_is_no_member_if_it_cannot_recover(harness: Harness) -> None:
+    publish(harness, "one")
+    connection, _ = harness.login(MULTI, "ann")
+    options, since = harness.channels.options.of(MULTI, NEWS), Position("another", 1)
+    with pytest.raises(ChannelRefused) as refused:
+        harness.channels.subscriptions.subscribe(connection, NEWS, options, since, reject_unrecovered=True)
+    assert refused.value.reason == "unrecoverable"
+    assert not harness.channels.members.has(connection, NEWS)
+    found = harness.channels.subscriptions.subscribe(connection, NEWS, options, reject_unrecovered=True)
+    assert not found.recovered
+    # It would come again and again: a channel without a history has no position that fits.
+    plain = harness.channels.options.of(MULTI, "plain:1")
+    harness.channels.subscriptions.subscribe(connection, "plain:1", plain, since, reject_unrecovered=True)
+    assert harness.channels.members.has(connection, "plain:1")
+
+
+def test_of_several_subscriptions_all_or_none_stay(harness: Harness) -> None:
+    publish(harness, "one", "two", channel="a")
+    publish(harness, "one", channel="b")
+    connection, _ = harness.login(MULTI, "ann")
+    found = harness.channels.subscriptions.subscribe_each(connection, {"a": None, "b": None, "plain:1": None})
+    offsets = {channel: each.position and each.position.offset for channel, each in found.items()}
+    assert offsets == {"a": 2, "b": 1, "plain:1": None}
+    subscriber(harness, "bob", "small:2")
+    with pytest.raises(ChannelRefused):
+        harness.channels.subscriptions.subscribe_each(connection, {"c": None, "small:2": None})
+    assert harness.channels.members.channels_of(connection) == ("a", "b", "plain:1")
+    assert harness.channels.subscriptions.subscribe_each(connection, {}) == {}

@@ -1,0 +1,759 @@
+"""ChannelMembers and connections of several nodes: who is reached from where, and in which order."""
+
+from collections.abc import Iterator
+from time import monotonic
+
+import gevent
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imserver.dialects.client.wire import ClientDialect
+from imserver.gateway import errors
+from imserver.gateway.channels.connections import IDS_PER_QUERY, Joined, Left
+from imserver.gateway.channels.members import ChannelRefused, Publication
+from imserver.gateway.cluster.nodes import FENCE_SECONDS, Fence, FencedQuery, ToChannel, ToConnection
+from imserver.gateway.cluster.registry import Lease
+from imserver.gateway.config.settings import ChannelSettings
+from imserver.gateway.model import Event, Outcome
+from imserver.gateway.sessions.cluster_sessions import AliveQuery
+from tests.gateway.core.cluster_harness import MULTI, NEWEST, ClusterHarness, Several
+from tests.gateway.hub.test_channels import texts
+from tests.gateway.transport.harness import Client, turn, until
+
+HELLO = Event("msg", "eve", "hello", "7")
+LOBBY = "lobby"
+
+
+def event(text: str) -> Event:
+    return Event("msg", "eve", text, "7")
+
+
+@pytest.fixture(autouse=True)
+def reports_when_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No node reports its channels by itself."""
+    monkeypatch.setattr("imserver.gateway.channels.registrar.REPORT_SECONDS", 3600)
+
+
+@pytest.fixture
+def nodes() -> Iterator[Several]:
+    with Several(3) as several:
+        yield several
+
+
+def joined(node: ClusterHarness, user: str, *channels: str, app: str = MULTI) -> Client:
+    """A session in these channels."""
+    connection, client = node.login(app, user)
+    for channel in channels:
+        assert node.channels.subscriptions.join(app, channel, connection)
+    return client
+
+
+def known(nodes: Several, channel: str = LOBBY, app: str = MULTI) -> dict[int, int]:
+    """What the registry says of a channel."""
+    return nodes.book.where(app, channel)
+
+
+def until_known(nodes: Several, members: dict[int, int], app: str = MULTI) -> None:
+    """Let the nodes report until the registry says this of the lobby."""
+
+    def reported() -> bool:
+        for node in nodes.nodes.values():
+            node.registrar.wake()
+        return known(nodes, app=app) == members
+
+    until(reported)
+
+
+def items(node: ClusterHarness) -> int:
+    """How much a node has sent to others so far."""
+    return len(node.rpc.sent)
+
+
+# --- publishing ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("publisher", [1, 2, 3])
+def test_members_are_reached_from_any_node(nodes: Several, publisher: int) -> None:
+    a, b = joined(nodes[1], "ann", LOBBY), joined(nodes[2], "bob", LOBBY)
+    other = joined(nodes[2], "cid", "garden")
+    texts(a, b, other)
+    assert nodes[publisher].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert texts(a, b, other) == [["hello"], ["hello"], []]
+
+
+def test_only_nodes_with_members_are_sent_anything(nodes: Several) -> None:
+    a = joined(nodes[1], "ann", LOBBY)
+    b = joined(nodes[2], "bob", LOBBY)
+    sent = items(nodes[1])
+    texts(a, b)
+    nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO)
+    assert [epoch for epoch, _ in nodes[1].rpc.sent[sent:]] == [2]
+
+
+def test_a_channel_without_members_gets_nothing_sent(nodes: Several) -> None:
+    sent = items(nodes[1])
+    assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.NOT_SENT
+    assert nodes[1].channels.publishing.publish("nowhere", LOBBY, HELLO) == Outcome.NOT_SENT
+    assert items(nodes[1]) == sent
+
+
+def test_a_publish_asks_the_registry_once_and_many_do_too(nodes: Several) -> None:
+    joined(nodes[2], "bob", LOBBY, "garden")
+    registry = nodes[1].registry
+    registry.calls.clear()
+    nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO)
+    assert registry.calls == ["find_channels"]
+    registry.calls.clear()
+    channels = [LOBBY, "garden", "attic"]
+    outcomes = nodes[1].channels.publishing.publish_each(
+        MULTI, [Publication(channels[n % 3], HELLO) for n in range(90)]
+    )
+    assert registry.calls == ["find_channels"]
+    assert outcomes == [Outcome.SENT, Outcome.SENT, Outcome.NOT_SENT] * 30
+
+
+def test_a_lone_node_makes_no_queries() -> None:
+    with Several(1) as nodes:
+        a = joined(nodes[1], "ann", LOBBY)
+        texts(a)
+        nodes[1].registry.calls.clear()
+        assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+        assert nodes[1].registry.calls == []
+        assert texts(a) == [["hello"]]
+
+
+def test_users_and_a_connection_are_left_out_wherever_they_are(nodes: Several) -> None:
+    connections, clients = [], []
+    for epoch, user in ((1, "ann"), (2, "bob"), (2, "cid"), (3, "ann")):
+        connection, client = nodes[epoch].login(MULTI, user)
+        nodes[epoch].channels.subscriptions.join(MULTI, LOBBY, connection)
+        connections.append(connection)
+        clients.append(client)
+    texts(*clients)
+    nodes[3].channels.publishing.publish(MULTI, LOBBY, HELLO, ("ann", "cid"))
+    assert texts(*clients) == [[], ["hello"], [], []]
+    nodes[3].channels.publishing.publish(MULTI, LOBBY, HELLO, (), nodes[2].connections.id_of(connections[1]))
+    assert texts(*clients) == [["hello"], [], ["hello"], ["hello"]]
+    nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO, (), connections[0])
+    assert texts(*clients) == [[], ["hello"], ["hello"], ["hello"]]
+
+
+def test_members_of_other_nodes_count_when_there_may_be_so_many_only(nodes: Several) -> None:
+    clients = [joined(nodes[epoch], f"u{epoch}", LOBBY) for epoch in (1, 2, 3)]
+    texts(*clients)
+    for node in nodes.nodes.values():
+        node.registry.calls.clear()
+        assert node.channels.publishing.publish(MULTI, LOBBY, HELLO, at_most=2) == Outcome.NOT_SENT
+        assert node.channels.publishing.publish(MULTI, LOBBY, HELLO, at_most=3) == Outcome.SENT
+        assert node.registry.calls == ["find_channels"] * 2
+    assert texts(*clients) == [["hello"] * 3] * 3
+
+
+def test_a_node_that_does_not_get_it_is_reported_of(nodes: Several) -> None:
+    a = joined(nodes[1], "ann", LOBBY)
+    joined(nodes[2], "bob", LOBBY)
+    joined(nodes[3], "cid", "garden")
+    texts(a)
+    nodes[1].rpc.cut = {2, 3}
+    assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.PARTLY
+    assert nodes[1].channels.publishing.publish(MULTI, "garden", HELLO) == Outcome.FAILED
+    with pytest.raises(ChannelRefused, match="do not answer") as refused:
+        nodes[1].channels.publishing.publish_event(MULTI, "garden", HELLO)
+    assert refused.value.reason == "unavailable"
+    assert texts(a) == [["hello"]]
+    nodes[1].channel_settings = {"*": ChannelSettings(history_size=2, history_seconds=60)}
+    for channel in (LOBBY, "garden"):
+        found = nodes[1].channels.publishing.publish_event(MULTI, channel, HELLO)
+        assert (found.outcome, found.position is None) == (Outcome.PARTLY, False), "it is in the history"
+
+
+# --- order --------------------------------------------------------------------------------------------------
+
+
+def test_publications_of_one_node_arrive_in_the_order_of_the_calls(nodes: Several) -> None:
+    """Even where the registry answers some of them at once and others late, or not at all."""
+    here, there = joined(nodes[1], "ann", LOBBY), joined(nodes[2], "bob", LOBBY)
+    texts(here, there)
+    registry = nodes[1].registry
+    registry.hold()
+    under_way = []
+    for number in range(30):
+        under_way.append(gevent.spawn(nodes[1].channels.publishing.publish, MULTI, LOBBY, event(str(number))))
+        turn()
+        if number == 10:
+            registry.away = True
+        elif number == 20:
+            registry.away = False
+    registry.release()
+    gevent.joinall(under_way, timeout=60)
+    expected = [str(number) for number in range(30)]
+    assert texts(here, there) == [expected, expected]
+    assert nodes[1].channel_nodes._turns == {}
+
+
+def test_a_cancelled_call_does_not_delay_others(nodes: Several) -> None:
+    there = joined(nodes[2], "bob", LOBBY)
+    texts(there)
+    nodes[1].registry.hold()
+    first = gevent.spawn(nodes[1].channels.publishing.publish, MULTI, LOBBY, event("first"))
+    second = gevent.spawn(nodes[1].channels.publishing.publish, MULTI, LOBBY, event("second"))
+    turn()
+    first.kill()
+    nodes[1].registry.release()
+    second.join(60)
+    assert texts(there) == [["second"]]
+    assert nodes[1].channel_nodes._turns == {}
+
+
+# --- joining ------------------------------------------------------------------------------------------------
+
+
+def test_a_join_is_not_answered_before_the_registry_knows(nodes: Several) -> None:
+    connection, client = nodes[2].login(MULTI, "bob")
+    texts(client)
+    nodes[2].registry.hold()
+    joining = gevent.spawn(nodes[2].channels.subscriptions.join, MULTI, LOBBY, connection)
+    turn()
+    turn()
+    assert not joining.ready()
+    nodes[2].registry.release()
+    assert joining.get(timeout=60) is True
+    assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert texts(client) == [["hello"]]
+
+
+def test_a_second_join_waits_for_the_report_of_the_first(nodes: Several) -> None:
+    connections = [nodes[2].login(MULTI, f"u{number}")[0] for number in range(5)]
+    registry = nodes[2].registry
+    registry.calls.clear()
+    registry.hold()
+    joining = [gevent.spawn(nodes[2].channels.subscriptions.join, MULTI, LOBBY, c) for c in connections]
+    turn()
+    turn()
+    assert not any(greenlet.ready() for greenlet in joining)
+    registry.release()
+    gevent.joinall(joining, timeout=60)
+    assert registry.calls == ["report_channels"]
+
+
+def test_later_members_ask_nothing_and_are_counted_soon(nodes: Several) -> None:
+    joined(nodes[2], "ann", LOBBY)
+    nodes[2].registry.calls.clear()
+    for number in range(9):
+        joined(nodes[2], f"u{number}", LOBBY)
+    assert "report_channels" not in nodes[2].registry.calls
+    until_known(nodes, {2: 10})
+    assert nodes[1].channels.members.count(MULTI, LOBBY) == 10
+
+
+def test_a_channel_that_is_left_is_forgotten_soon(nodes: Several, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imserver.gateway.channels.registrar.REPORT_SECONDS", 0.01)
+    nodes[2].registrar.wake()
+    clients = [joined(nodes[2], user, LOBBY) for user in ("ann", "bob")]
+    for client in clients:
+        client.hang_up()
+    until(lambda: known(nodes) == {})
+    assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.NOT_SENT
+
+
+def test_a_join_during_the_removal_of_the_channel_is_reached(nodes: Several) -> None:
+    """The last member leaves, the registry is told, and somebody joins before it has answered."""
+    connection, client = nodes[2].login(MULTI, "bob")
+    node = nodes[2]
+    node.channels.subscriptions.join(MULTI, LOBBY, connection)
+    node.channels.members.leave(MULTI, LOBBY, connection)
+    texts(client)
+    node.registry.hold()
+    reporting = gevent.spawn(node.registrar._report_changes)
+    turn()
+    joining = gevent.spawn(node.channels.subscriptions.join, MULTI, LOBBY, connection)
+    turn()
+    node.registry.release()
+    gevent.joinall([reporting, joining], timeout=60)
+    for _ in range(2):
+        assert known(nodes) == {2: 1}
+        assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+        assert texts(client) == [["hello"]]
+        node.registrar._report_changes()
+
+
+def test_leaving_during_the_report_of_the_join_does_not_affect_the_next_join(nodes: Several) -> None:
+    connection, client = nodes[2].login(MULTI, "bob")
+    node = nodes[2]
+    texts(client)
+    node.registry.hold()
+    joining = gevent.spawn(node.channels.subscriptions.join, MULTI, LOBBY, connection)
+    turn()
+    node.channels.members.leave(MULTI, LOBBY, connection)
+    reporting = gevent.spawn(node.registrar._report_changes)
+    turn()
+    node.registry.release()
+    gevent.joinall([reporting, joining], timeout=60)
+    assert node.channels.subscriptions.join(MULTI, LOBBY, connection)
+    assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert texts(client) == [["hello"]]
+
+
+def test_a_replaced_session_is_in_no_channel_on_its_old_node(nodes: Several) -> None:
+    old = joined(nodes[1], "ann", LOBBY, app=NEWEST)
+    new = joined(nodes[2], "ann", LOBBY, app=NEWEST)
+    texts(old, new)
+    nodes[3].channels.publishing.publish(NEWEST, LOBBY, HELLO)
+    assert texts(old, new) == [[], ["hello"]]
+    until_known(nodes, {2: 1}, NEWEST)
+
+
+MOVES = st.lists(
+    st.tuples(st.integers(0, 5), st.sampled_from(["join", "leave", "publish", "tell"])), max_size=25
+)
+
+
+@pytest.mark.full
+@settings(max_examples=40, deadline=None)
+@given(moves=MOVES)
+def test_each_member_is_reported_exactly_once_in_a_random_history(moves: list[tuple[int, str]]) -> None:
+    with Several(3) as nodes:
+        people = [nodes[1 + n % 3].login(MULTI, f"u{n}") for n in range(6)]
+        clients = [client for _, client in people]
+        inside: set[int] = set()
+        texts(*clients)
+        for who, move in moves:
+            node, (connection, _) = nodes[1 + who % 3], people[who]
+            if move == "join":
+                assert node.channels.subscriptions.join(MULTI, LOBBY, connection) is (who not in inside)
+                inside.add(who)
+            elif move == "leave":
+                assert node.channels.members.leave(MULTI, LOBBY, connection) is (who in inside)
+                inside.discard(who)
+            elif move == "tell":
+                node.registrar._report_changes()
+            else:
+                outcome = node.channels.publishing.publish(MULTI, LOBBY, HELLO)
+                assert outcome == Outcome.SENT or not inside
+                assert texts(*clients) == [["hello"] if n in inside else [] for n in range(6)]
+
+
+# --- without the registry -----------------------------------------------------------------------------------
+
+
+def test_while_the_registry_is_away_channels_go_on_and_all_live_nodes_are_sent_to(nodes: Several) -> None:
+    early = joined(nodes[1], "ann", LOBBY)
+    for node in nodes.nodes.values():
+        node.registry.away = True
+    late = joined(nodes[2], "bob", LOBBY)
+    texts(early, late)
+    for epoch in (1, 2, 3):
+        assert nodes[epoch].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert texts(early, late) == [["hello"] * 3, ["hello"] * 3]
+
+
+def test_a_channel_that_one_node_could_not_report_is_reached_by_nodes_that_can_ask(nodes: Several) -> None:
+    nodes[2].registry.away = True
+    client = joined(nodes[2], "bob", LOBBY)
+    texts(client)
+    assert known(nodes) == {}
+    assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert texts(client) == [["hello"]]
+    nodes[2].registry.away = False
+    until_known(nodes, {2: 1})
+
+
+def test_a_join_whose_answer_was_lost_is_reported_again(nodes: Several) -> None:
+    nodes[2].registry.deaf = True
+    client = joined(nodes[2], "bob", LOBBY)
+    nodes[2].registry.deaf = False
+    client.hang_up()
+    until_known(nodes, {})
+
+
+def test_after_a_flush_every_channel_is_reported_again(nodes: Several) -> None:
+    clients = [joined(nodes[n], f"u{n}", LOBBY, f"channel{n}") for n in (1, 2, 3)]
+    texts(*clients)
+    nodes.book.flush()
+    assert all(node.registrar.unsettled() for node in nodes.nodes.values())
+    until_known(nodes, {1: 1, 2: 1, 3: 1})
+    until(lambda: all(not node.registrar.unsettled() for node in nodes.nodes.values()))
+    assert [known(nodes, f"channel{n}") for n in (1, 2, 3)] == [{1: 1}, {2: 1}, {3: 1}]
+    assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert texts(*clients) == [["hello"]] * 3
+
+
+def test_a_channel_left_before_a_flush_is_reported_when_it_is_joined_after(nodes: Several) -> None:
+    connection, client = nodes[2].login(MULTI, "bob")
+    nodes[2].channels.subscriptions.join(MULTI, LOBBY, connection)
+    nodes[2].channels.members.leave(MULTI, LOBBY, connection)
+    nodes.book.flush()
+    nodes[2].registrar._report_all()
+    texts(client)
+    assert nodes[2].channels.subscriptions.join(MULTI, LOBBY, connection)
+    assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert texts(client) == [["hello"]]
+
+
+def test_a_node_unknown_to_the_registry_sends_to_all_nodes(nodes: Several) -> None:
+    """The registry has lost its memory, and no node has noticed yet."""
+    a, b = joined(nodes[1], "ann", LOBBY), joined(nodes[2], "bob", LOBBY)
+    texts(a, b)
+    nodes.book.channels.clear()
+    assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert texts(a, b) == [["hello"], ["hello"]]
+
+
+def test_a_node_under_a_new_epoch_reports_its_channels_again(nodes: Several) -> None:
+    client = joined(nodes[2], "bob", LOBBY)
+    texts(client)
+    node = nodes.nodes.pop(2)
+    nodes.nodes[12] = node
+    node.take_new_epoch(12)
+    until_known(nodes, {12: 1})
+    assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert texts(client) == [["hello"]]
+
+
+def test_members_of_a_killed_node_are_removed_without_a_report(nodes: Several) -> None:
+    a, b = joined(nodes[1], "ann", LOBBY), joined(nodes[2], "bob", LOBBY)
+    heard: list[str] = []
+    for node in nodes.nodes.values():
+        node.channels.members.report_to(left=lambda connection, _: heard.append(connection.user or ""))
+    texts(a, b)
+    del nodes.book.leases[2]
+    assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert [member.user for member in nodes[1].channels.members.page(MULTI, LOBBY).members] == ["ann"]
+    assert nodes[1].channels.members.count(MULTI, LOBBY) == 1
+    assert texts(a) == [["hello"]]
+    assert heard == []
+
+
+# --- being asked --------------------------------------------------------------------------------------------
+
+
+def test_members_of_all_nodes_are_in_the_order_of_joining(nodes: Several) -> None:
+    order = []
+    for number in range(20):
+        epoch = 1 + number * 7 % 3
+        joined(nodes[epoch], f"u{number:02}", LOBBY)
+        order.append(f"u{number:02}")
+    for node in nodes.nodes.values():
+        seen, after, pages = [], "", 0
+        while pages == 0 or after:
+            page = node.channels.members.page(MULTI, LOBBY, after, 6)
+            assert (page.total, page.missing) == (20, ())
+            seen += [member.user for member in page.members]
+            after, pages = page.next, pages + 1
+        assert (seen, pages) == (order, 4)
+
+
+def test_users_on_several_nodes_count_once(nodes: Several) -> None:
+    for node, users in zip(nodes.nodes.values(), (["ann", "bob"], ["ann"], []), strict=True):
+        for user in users:
+            joined(node, user, LOBBY)
+    until_known(nodes, {1: 2, 2: 1})
+    for node in nodes.nodes.values():
+        assert node.channels.members.count_users(MULTI, LOBBY, 10) == (3, 2)
+        assert node.channels.members.count_users(MULTI, LOBBY, 2) == (3, 3)
+        assert node.channels.members.count_users(MULTI, "nobody's", 2) == (0, 0)
+
+
+def test_channels_of_all_nodes_are_listed_with_all_their_members(nodes: Several) -> None:
+    joined(nodes[1], "ann", LOBBY, "attic")
+    joined(nodes[2], "bob", LOBBY)
+    joined(nodes[3], "cid", "garden")
+    page = nodes[2].channels.members.channels(MULTI)
+    assert [(each.channel, each.members) for each in page.channels] == [
+        ("attic", 1),
+        ("garden", 1),
+        (LOBBY, 2),
+    ]
+    assert (page.total, page.more, page.missing) == (3, False, ())
+    first = nodes[2].channels.members.channels(MULTI, limit=2)
+    assert ([each.channel for each in first.channels], first.more) == (["attic", "garden"], True)
+    rest = nodes[2].channels.members.channels(MULTI, "garden", 2)
+    assert [(each.channel, each.members) for each in rest.channels] == [(LOBBY, 2)]
+
+
+def test_a_node_that_is_silent_is_named(nodes: Several) -> None:
+    joined(nodes[1], "ann", LOBBY)
+    joined(nodes[2], "bob", LOBBY)
+    nodes[1].rpc.cut = {2}
+    members = nodes[1].channels.members.page(MULTI, LOBBY)
+    assert ([member.user for member in members.members], members.missing) == (["ann"], ("127.0.0.1:9002",))
+    assert nodes[1].channels.members.channels(MULTI).missing == ("127.0.0.1:9002",)
+
+
+def test_where_users_are_is_reported_by_every_node(nodes: Several) -> None:
+    connection, _ = nodes[1].login(MULTI, "ann", "phone")
+    nodes[2].login(MULTI, "ann", "desk")
+    nodes[3].login(MULTI, "bob")
+    for node in nodes.nodes.values():
+        found = node.presence.sessions(MULTI, ["ann", "nobody", "bob", ""])
+        assert found.missing == ()
+        ann, nobody, bob, empty = found.sessions
+        assert (nobody, empty) == ([], [])
+        assert sorted((each.device, each.node) for each in ann) == [
+            ("desk", "127.0.0.1:9002"),
+            ("phone", "127.0.0.1:9001"),
+        ]
+        assert [(each.device, each.dialect, each.node) for each in bob] == [("", "cmd", "127.0.0.1:9003")]
+        [phone] = [each for each in ann if each.device == "phone"]
+        assert (phone.connection, phone.since) == (nodes[1].connections.id_of(connection), connection.since)
+
+
+def test_counts_add_up_and_a_channel_on_two_nodes_is_one(nodes: Several) -> None:
+    joined(nodes[1], "ann", LOBBY, "attic")
+    joined(nodes[2], "bob", LOBBY)
+    nodes[2].login(MULTI, "bob")
+    counted = nodes[3].presence.counts([MULTI, NEWEST, "nowhere"])
+    assert counted.missing == ()
+    found = counted.apps[MULTI]
+    assert (found.users, found.sessions, found.channels) == (2, 3, 2)
+    assert [counted.apps[app].users for app in (NEWEST, "nowhere")] == [0, 0]
+    nodes[3].rpc.cut = {2}
+    assert nodes[3].presence.counts([MULTI]).missing == ("127.0.0.1:9002",)
+
+
+# --- connections --------------------------------------------------------------------------------------------
+
+
+def test_a_connection_is_pushed_to_from_any_node(nodes: Several) -> None:
+    (ann, a), (_, b) = (nodes[2].login(MULTI, "ann") for _ in range(2))
+    connection_id = nodes[2].connections.id_of(ann)
+    texts(a, b)
+    for epoch in (1, 2, 3):
+        assert nodes[epoch].connections.push(MULTI, connection_id, HELLO) == Outcome.SENT
+    assert texts(a, b) == [["hello"] * 3, []]
+    assert nodes[1].connections.push(MULTI, connection_id, HELLO) == Outcome.SENT
+    assert nodes[1].connections.push(MULTI, "no id", HELLO) == Outcome.NOT_SENT
+    assert texts(a, b) == [["hello"], []]
+
+
+def test_a_connection_of_another_app_is_not_reached(nodes: Several) -> None:
+    ann, a = nodes[2].login(MULTI, "ann")
+    connection_id = nodes[2].connections.id_of(ann)
+    texts(a)
+    for epoch in (1, 2):
+        nodes[epoch].connections.push(NEWEST, connection_id, HELLO)
+        nodes[epoch].connections.close(NEWEST, connection_id, errors.CloseCode.KICKED)
+        assert nodes[epoch].connections.join(NEWEST, connection_id, LOBBY) == Joined.UNKNOWN
+        assert nodes[epoch].connections.about(NEWEST, [connection_id]) == [None]
+    assert texts(a) == [[]]
+    assert nodes[2].connections.unreached == 1
+
+
+def test_a_dead_or_unreachable_node_gets_no_pushes(nodes: Several) -> None:
+    ann, _ = nodes[2].login(MULTI, "ann")
+    connection_id = nodes[2].connections.id_of(ann)
+    nodes[1].rpc.cut = {2}
+    assert nodes[1].connections.push(MULTI, connection_id, HELLO) == Outcome.FAILED
+    assert nodes[1].connections.close(MULTI, connection_id, errors.CloseCode.KICKED) == Outcome.FAILED
+    assert nodes[1].connections.join(MULTI, connection_id, LOBBY) == Joined.FAILED
+    assert nodes[1].connections.leave(MULTI, connection_id, LOBBY) == Left.FAILED
+    assert nodes[1].connections.about(MULTI, [connection_id]) == [None]
+    nodes.book.leases = {epoch: lease for epoch, lease in nodes.book.leases.items() if epoch != 2}
+    assert nodes[1].connections.push(MULTI, connection_id, HELLO) == Outcome.NOT_SENT
+    assert nodes[1].connections.join(MULTI, connection_id, LOBBY) == Joined.UNKNOWN
+
+
+def test_a_connection_is_closed_after_earlier_pushes_of_another_node(nodes: Several) -> None:
+    ann, a = nodes[2].login(MULTI, "ann")
+    connection_id = nodes[2].connections.id_of(ann)
+    texts(a)
+    nodes[1].rpc.holding = True
+    nodes[1].connections.push(MULTI, connection_id, HELLO)
+    assert (
+        nodes[1].connections.close(MULTI, connection_id, errors.CloseCode.KICKED, "sold out") == Outcome.SENT
+    )
+    nodes[1].rpc.release()
+    assert a.close_code() == errors.CloseCode.KICKED
+    assert a.frames[-1].payload[2:] == b"sold out"
+    assert any(b"hello" in frame.payload for frame in a.frames)
+
+
+def test_connections_join_channels_from_any_node_and_are_reached_at_once(nodes: Several) -> None:
+    ann, a = nodes[2].login(MULTI, "ann")
+    connection_id = nodes[2].connections.id_of(ann)
+    heard: list[tuple[str, bytes, bool]] = []
+    nodes[2].connections.report_to(lambda _, *what: heard.append(what[:3]))
+    texts(a)
+    assert nodes[1].connections.join(MULTI, connection_id, LOBBY, b"first") == Joined.JOINED
+    assert nodes[3].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert texts(a) == [["hello"]]
+    assert nodes[3].connections.join(MULTI, connection_id, LOBBY, b"again") == Joined.MEMBER
+    assert heard == [(LOBBY, b"first", True), (LOBBY, b"again", False)]
+    assert [each.channels for each in nodes[1].connections.about(MULTI, [connection_id]) if each] == [
+        (LOBBY,)
+    ]
+    assert nodes[1].connections.leave(MULTI, connection_id, LOBBY) == Left.LEFT
+    assert nodes[1].connections.leave(MULTI, connection_id, LOBBY) == Left.ABSENT
+    with pytest.raises(ChannelRefused):
+        nodes[1].connections.join(MULTI, connection_id, "")
+
+
+def test_many_connections_join_and_leave_with_one_question_to_each_node(
+    nodes: Several, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection_ids, clients = [], []
+    for number in range(12):
+        node = nodes[1 + number % 3]
+        connection, client = node.login(MULTI, f"u{number}")
+        connection_ids.append(node.connections.id_of(connection))
+        clients.append(client)
+    queries: list[str] = []
+    ask = nodes[1].rpc.query
+
+    def listening(lease: Lease, kind: str, body: bytes, timeout: float = 1.0) -> bytes:
+        assert kind == "behind"
+        queries.append(f"{msgspec.msgpack.decode(body, type=FencedQuery).kind} {lease.epoch}")
+        return ask(lease, kind, body, timeout)
+
+    monkeypatch.setattr(nodes[1].rpc, "query", listening)
+    texts(*clients)
+    ids = [connection_ids[0], "no id", *connection_ids]
+    expected = [Joined.JOINED, Joined.UNKNOWN, *[Joined.JOINED] * 12]
+    assert nodes[1].connections.join_each(MULTI, ids, LOBBY) == expected
+    assert sorted(queries) == ["join 2", "join 3"]
+    nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO)
+    assert texts(*clients) == [["hello"]] * 12
+    assert nodes[1].connections.join_each(MULTI, connection_ids, LOBBY) == [Joined.MEMBER] * 12
+    nodes[1].rpc.cut = {3}
+    left = nodes[1].connections.leave_each(MULTI, connection_ids, LOBBY)
+    assert left == [Left.LEFT, Left.LEFT, Left.FAILED] * 4
+    assert nodes[1].connections.join_each(MULTI, [], LOBBY) == []
+
+
+def test_more_connections_than_fit_into_a_question_are_asked_about_in_turns(nodes: Several) -> None:
+    connection_ids = []
+    for number in range(2 * IDS_PER_QUERY + 5):
+        connection, _ = nodes[2].login(MULTI, f"u{number}")
+        connection_ids.append(nodes[2].connections.id_of(connection))
+    assert nodes[1].connections.join_each(MULTI, connection_ids, LOBBY) == [Joined.JOINED] * len(
+        connection_ids
+    )
+    users = [info.user for info in nodes[1].connections.about(MULTI, connection_ids) if info is not None]
+    assert users == [f"u{number}" for number in range(len(connection_ids))]
+
+
+def test_a_full_app_is_full_from_any_node(nodes: Several) -> None:
+    ann, _ = nodes[2].login(MULTI, "ann")
+    connection_id = nodes[2].connections.id_of(ann)
+    nodes[2].max_channels = 1
+    assert nodes[1].connections.join(MULTI, connection_id, LOBBY) == Joined.JOINED
+    assert nodes[1].connections.join(MULTI, connection_id, "garden") == Joined.FULL
+
+
+def test_the_data_of_connections_has_the_order_of_the_query(nodes: Several) -> None:
+    connection_ids = []
+    for epoch, user in ((1, "ann"), (2, "bob"), (3, "cid"), (2, "dan")):
+        connection, _ = nodes[epoch].login(MULTI, user)
+        connection_ids.append(nodes[epoch].connections.id_of(connection))
+    found = nodes[1].connections.about(MULTI, [connection_ids[3], "no id", *connection_ids])
+    assert [each and (each.user, each.node) for each in found] == [
+        ("dan", "127.0.0.1:9002"),
+        None,
+        ("ann", "127.0.0.1:9001"),
+        ("bob", "127.0.0.1:9002"),
+        ("cid", "127.0.0.1:9003"),
+        ("dan", "127.0.0.1:9002"),
+    ]
+
+
+def test_a_question_goes_to_the_node_of_its_connection(nodes: Several) -> None:
+    connection, _ = nodes[2].login(MULTI, "ann")
+    connection_id = nodes[2].connections.id_of(connection)
+    for epoch, node in nodes.nodes.items():
+        node.queries.add("echo", AliveQuery, lambda query, epoch=epoch: epoch * 100 + query.session_id)
+    for node in nodes.nodes.values():
+        assert node.connections.query(connection_id, "echo", AliveQuery(MULTI, "ann", 7), int) == 207
+    assert nodes[1].connections.query(connection_id, "echo", AliveQuery(MULTI, "ann", 7), str) is None
+    assert nodes[1].connections.query("no id", "echo", AliveQuery(MULTI, "ann", 7), int) is None
+
+
+# --- on the wire --------------------------------------------------------------------------------------------
+
+
+def test_items_for_channels_and_connections_that_are_not_here_cost_nothing(nodes: Several) -> None:
+    node_messages, peer = nodes[1].node_messages, nodes[2]
+    client = joined(peer, "bob", LOBBY)
+    texts(client)
+    for app in (MULTI, NEWEST, "nowhere"):
+        node_messages.send(2, ToChannel(app, "no such channel", HELLO))
+        node_messages.send(2, ToConnection(app, "no such id", HELLO))
+        node_messages.send(2, ToConnection(app, "no such id", None, 4502))
+    assert texts(client) == [[]]
+    assert peer.connections.unreached == 3
+    assert peer.node_messages.unreadable == 0
+
+
+# --- users that are connections -----------------------------------------------------------------------------
+
+
+def browser(node: ClusterHarness, app: str = "system:shop") -> tuple[str, Client]:
+    """A connection of the client dialect, whose user is its own id."""
+    connection, client = node.connect(dialect=ClientDialect())
+    connection_id = node.connections.ids.id_of(node.connections.ids.next_number())
+    node.hub.join(node.hub.open(app, "multi"), connection, connection_id, "")
+    return connection_id, client
+
+
+def test_users_of_the_client_dialect_are_found_by_their_ids(nodes: Several) -> None:
+    ann, _ = browser(nodes[1])
+    bob, _ = browser(nodes[2])
+    for node in nodes.nodes.values():
+        node.registry.calls.clear()
+        found = node.presence.sessions("system:shop", [bob, "nobody", ann])
+        assert [[(each.connection, each.node) for each in sessions] for sessions in found.sessions] == [
+            [(bob, "127.0.0.1:9002")],
+            [],
+            [(ann, "127.0.0.1:9001")],
+        ]
+        assert node.presence.are_online("system:shop", [ann, bob, "nobody", ""]) == [True, True, False, False]
+        assert node.presence.are_online("system:other", [ann, bob]) == [False, False]
+        assert node.registry.calls == []
+
+
+def test_clients_on_all_nodes_join_and_receive(nodes: Several) -> None:
+    ann, a = browser(nodes[1])
+    bob, b = browser(nodes[2])
+    for connection_id in (ann, bob):
+        assert nodes[3].connections.join("system:shop", connection_id, LOBBY) == Joined.JOINED
+    assert nodes[3].channels.publishing.publish("system:shop", LOBBY, HELLO) == Outcome.SENT
+    assert nodes[3].connections.push("system:shop", bob, event("bob alone")) == Outcome.SENT
+    turn()
+    for client, words in ((a, [b"hello"]), (b, [b"hello", b"bob alone"])):
+        client.probe(b"settled")
+        payloads = client.payloads()
+        assert len(payloads) == len(words)
+        assert all(word in payload for word, payload in zip(words, payloads, strict=True))
+
+
+def test_a_leaving_member_gets_earlier_publications(nodes: Several, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imserver.gateway.cluster.nodes.FENCE_SECONDS", 60)
+    connection, client = nodes[2].login(MULTI, "ann")
+    name = nodes[2].connections.id_of(connection)
+    assert nodes[1].connections.join(MULTI, name, LOBBY) is Joined.JOINED
+    texts(client)
+    nodes[1].rpc.holding = True
+    assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) is Outcome.SENT
+    leaving = gevent.spawn(nodes[1].connections.leave, MULTI, name, LOBBY)
+    gevent.sleep(0.02)
+    assert not leaving.ready(), "the question waits for what was sent before it"
+    nodes[1].rpc.release()
+    assert leaving.get() is Left.LEFT
+    assert texts(client) == [["hello"]]
+
+
+def test_a_query_waits_a_limited_time_for_lost_messages(nodes: Several) -> None:
+    connection, _ = nodes[2].login(MULTI, "ann")
+    name = nodes[2].connections.id_of(connection)
+    nodes[1].rpc.holding = True
+    began = monotonic()
+    assert nodes[1].connections.join(MULTI, name, LOBBY) is Joined.JOINED
+    assert monotonic() - began >= FENCE_SECONDS
+
+
+def test_fences_of_lives_that_are_over_are_forgotten(nodes: Several) -> None:
+    fence = msgspec.msgpack.encode(Fence(7))
+    for epoch in (1, *range(101, 357)):
+        nodes[2].node_messages.received(epoch, [fence])
+    assert set(nodes[2].node_messages._passed) == {1, 356}

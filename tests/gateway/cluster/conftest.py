@@ -1,0 +1,82 @@
+"""Fixtures: redis-servers, and registries that act as nodes of one cluster."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from imserver.gateway.cluster.redis.registry import RedisRegistry
+from imserver.gateway.cluster.registry import Lease, RegistryEvents
+from imserver.gateway.config.settings import ClusterSettings, RedisSettings
+from tests.gateway.cluster.node_process import QUIET, NodeProcess
+from tests.gateway.cluster.redis_server import RedisServer
+
+QUICK = ClusterSettings(lease_seconds=3.0, renew_seconds=0.1, redis_seconds=10.0)
+"""Leases that are soon over, for tests that wait for it: a pause of a busy machine may end them too."""
+LASTING = ClusterSettings(lease_seconds=60.0, renew_seconds=0.1, redis_seconds=10.0)
+"""Leases that no test waits for: what happens sooner has another cause."""
+PATIENT = ClusterSettings(lease_seconds=60.0, renew_seconds=0.1, redis_seconds=5.0)
+"""Leases that outlast what happens to Redis, which is soon noticed."""
+
+StartNode = Callable[..., RedisRegistry]
+
+
+@pytest.fixture
+def server(redis_server: RedisServer) -> RedisServer:
+    """The shared server, empty."""
+    return redis_server
+
+
+@pytest.fixture
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A server that the test may kill."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def start_node() -> Iterator[StartNode]:
+    """``start_node(server, number=1, …)``: a registry that has joined; stopped at the end of the test."""
+    nodes: list[RedisRegistry] = []
+
+    def start(
+        redis: RedisServer | RedisSettings,
+        number: int = 1,
+        settings: ClusterSettings = LASTING,
+        lease: dict[str, Any] | None = None,
+        prepare: Callable[[RedisRegistry], RegistryEvents] | None = None,
+        events: RegistryEvents = QUIET,
+        **options: Any,
+    ) -> RedisRegistry:
+        where = redis.settings if isinstance(redis, RedisServer) else redis
+        node = RedisRegistry(where, settings, options.pop("apps", ["101"]), **options)
+        nodes.append(node)
+        if prepare is not None:
+            events = prepare(node)
+        node.start(lease_of(number, **(lease or {})), events)
+        return node
+
+    yield start
+    for node in nodes:
+        node.stop()
+
+
+@pytest.fixture
+def start_process() -> Iterator[Callable[..., NodeProcess]]:
+    """``start_process(url, number, lease_seconds=3.0)``: a node in a process of its own."""
+    processes: list[NodeProcess] = []
+
+    def start(url: str, number: int, lease_seconds: float = 3.0) -> NodeProcess:
+        processes.append(NodeProcess(url, number, lease_seconds))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.unregister()
+
+
+def lease_of(number: int, **more: Any) -> Lease:
+    """What node ``number`` of the tests says of itself."""
+    fields = {"host": "here", "fingerprint": "f1", "control": f"tcp://127.0.0.1:{9000 + 2 * number}"}
+    return Lease(f"127.0.0.1:{9000 + 2 * number}", **{**fields, **more})

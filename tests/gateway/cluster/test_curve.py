@@ -1,0 +1,199 @@
+"""Keys from the secret, and who is let in to the RPC ports."""
+
+import contextlib
+import logging
+import socket
+from collections.abc import Iterator
+
+import gevent
+import pytest
+import zmq
+from gevent import select
+from gevent import socket as green
+from zmq.utils import z85
+
+from imserver.gateway.cluster.rpc.counters import PeerUnavailable
+from imserver.gateway.cluster.rpc.curve import CurveKeys
+from imserver.gateway.logging import INTERVAL_SECONDS
+from tests.gateway.cluster.rpc_harness import (
+    FOREIGN,
+    FOREIGN_KEYS,
+    KEYS,
+    SECRET,
+    Nodes,
+    greenlets,
+    stranger,
+    until,
+)
+
+CHANNELS = pytest.mark.parametrize(
+    ("channel", "kind"), [("control_address", zmq.DEALER), ("data_address", zmq.PUSH)]
+)
+
+
+@pytest.fixture
+def nodes() -> Iterator[Nodes]:
+    nodes = Nodes()
+    yield nodes
+    nodes.end()
+
+
+def test_keys_are_the_same_on_every_node_of_a_cluster_and_differ_between_clusters() -> None:
+    assert CurveKeys.derive(SECRET) == KEYS
+    assert not set(FOREIGN_KEYS) & set(KEYS)
+    assert len(set(KEYS)) == 4
+    assert all(len(key) == 32 for key in KEYS)
+
+
+@pytest.mark.parametrize("end", ["server", "client"])
+def test_the_halves_of_a_key_pair_belong_together(end: str) -> None:
+    secret, public = getattr(KEYS, f"{end}_secret"), getattr(KEYS, f"{end}_public")
+    assert z85.decode(zmq.curve_public(z85.encode(secret))) == public
+
+
+def test_no_key_is_the_secret() -> None:
+    assert all(SECRET[:8] not in key for key in KEYS)
+
+
+def test_a_node_of_another_cluster_cannot_ask_or_send(nodes: Nodes) -> None:
+    node, foreign = nodes(1), nodes(2, secret=FOREIGN)
+    assert foreign.rpc.send(node.lease, b"item")
+    with pytest.raises(PeerUnavailable):
+        foreign.rpc.query(node.lease, "kind", b"", 0.3)
+    until(lambda: node.counters.refused_peers)
+    assert node.items == []
+    assert node.counters.answered == 0
+
+
+def test_nodes_reach_each_other_while_the_secret_changes(nodes: Nodes) -> None:
+    before, after = nodes(1, second=FOREIGN), nodes(2, secret=FOREIGN, second=SECRET)
+    for one, other in ((before, after), (after, before)):
+        assert one.rpc.query(other.lease, "kind", b"") == b"kind:"
+        assert one.rpc.send(other.lease, b"item")
+        until(lambda other=other: other.items == [b"item"])
+    stranger_node = nodes(3)  # it knows the old secret only
+    with pytest.raises(PeerUnavailable):
+        stranger_node.rpc.query(after.lease, "kind", b"", 0.3)
+
+
+@CHANNELS
+def test_who_knows_the_servers_public_key_still_needs_the_clusters_own(
+    nodes: Nodes, channel: str, kind: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = nodes(1)
+    thief = FOREIGN_KEYS._replace(server_public=KEYS.server_public)
+    with caplog.at_level(logging.WARNING), stranger(kind, getattr(node.rpc, channel), thief) as one:
+        until(lambda: node.counters.refused_peers)
+        assert not one.socket.getsockopt(zmq.EVENTS) & zmq.POLLOUT
+    assert "refused 127.0.0.1, its key is not the cluster's" in caplog.text
+
+
+@CHANNELS
+def test_who_speaks_without_encryption_is_refused(nodes: Nodes, channel: str, kind: int) -> None:
+    node = nodes(1)
+    with stranger(kind, getattr(node.rpc, channel), None) as one:
+        until(lambda: node.counters.refused_peers)
+        assert not one.socket.getsockopt(zmq.EVENTS) & zmq.POLLOUT
+
+
+@pytest.mark.parametrize("channel", ["control_address", "data_address"])
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"\x00" * 100,
+        b"\xff" * 1000,
+        b"\xff\x00\x00\x00\x00\x00\x00\x00\x01\x7f\x03\x00NULL" + b"\x00" * 48,
+        b"\xff\x00\x00\x00\x00\x00\x00\x00\x01\x7f\x03\x00CURVE"
+        + b"\x00" * 47
+        + b"\x04\xc8\x05HELLO"
+        + b"x" * 194,
+        b"\xff\x00\x00\x00\x00\x00\x00\x00\x01\x7f\x03\x00CURVE" + b"\x00" * 47 + b"\x06" + b"\xff" * 8,
+        b"",
+    ],
+    ids=["http", "zeros", "ones", "null", "hello", "announces too much", "nothing"],
+)
+def test_garbage_instead_of_a_handshake_is_counted_and_harms_nobody(
+    nodes: Nodes, channel: str, garbage: bytes
+) -> None:
+    node, peer = nodes.pair()
+    host, _, port = getattr(node.rpc, channel).removeprefix("tcp://").rpartition(":")
+    with socket.create_connection((host, int(port))) as sock:
+        sock.sendall(garbage)
+        gevent.sleep(0)
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_WR)
+        until(lambda: node.counters.refused_peers == 1)
+    assert peer.rpc.query(node.lease, "still", b"there") == b"still:there"
+    assert peer.rpc.send(node.lease, b"item")
+    until(lambda: node.items == [b"item"])
+
+
+def test_members_that_come_and_go_are_not_counted_as_refused(nodes: Nodes) -> None:
+    node = nodes(1)
+    for epoch in range(2, 6):
+        member = nodes(epoch)
+        assert member.rpc.query(node.lease, "hello", b"")
+        assert member.rpc.send(node.lease, b"%d" % epoch)
+        until(lambda count=epoch - 1: len(node.items) == count)
+        member.rpc.stop()
+    # A refusal after all of them is the first one that counts.
+    with stranger(zmq.PUSH, node.rpc.data_address, None):
+        until(lambda: node.counters.refused_peers)
+    assert node.counters.refused_peers == 1
+
+
+def test_refusals_are_logged_at_most_once_a_minute(nodes: Nodes, caplog: pytest.LogCaptureFixture) -> None:
+    node = nodes(1)
+    assert INTERVAL_SECONDS == 60
+    with caplog.at_level(logging.WARNING):
+        for count in range(1, 6):
+            with stranger(zmq.PUSH, node.rpc.data_address, None):
+                until(lambda count=count: node.counters.refused_peers >= count)
+    assert sum("refused" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_without_the_authenticator_nobody_gets_in(nodes: Nodes) -> None:
+    node, peer = nodes.pair()
+    node.rpc._authenticator.close()
+    with pytest.raises(PeerUnavailable):
+        peer.rpc.query(node.lease, "kind", b"", 0.3)
+    assert node.counters.answered == 0
+
+
+def test_what_goes_over_the_wire_is_encrypted(nodes: Nodes) -> None:
+    node, peer = nodes.pair()
+    seen = bytearray()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        proxy = gevent.spawn(_copy, listener, node.rpc.control_address, seen)
+        address = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+        through = peer.lease.__class__(node.lease.node, epoch=1, control=address, data=address)
+        assert peer.rpc.query(through, "kind", b"in the clear" * 10) == b"kind:" + b"in the clear" * 10
+        peer.rpc.update({})
+        proxy.kill()
+    assert len(seen) > 500
+    assert b"in the clear" not in seen
+
+
+def _copy(listener: socket.socket, address: str, seen: bytearray) -> None:
+    listener.setblocking(False)
+    select.select([listener], [], [])
+    inner, _ = listener.accept()
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    outer = green.create_connection((host, int(port)))
+    inner.setblocking(False)
+    with inner, outer:
+        while True:
+            for ready in select.select([inner, outer], [], [])[0]:
+                data = ready.recv(65536)
+                if not data:
+                    return
+                seen += data
+                (outer if ready is inner else inner).sendall(data)
+
+
+def test_the_authenticator_leaves_nothing_behind(nodes: Nodes) -> None:
+    before = greenlets()
+    node = nodes(1)
+    node.rpc.stop()
+    until(lambda: greenlets() <= before)

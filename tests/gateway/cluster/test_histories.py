@@ -1,0 +1,472 @@
+"""The histories of channels: one contract for that of a lone node and for the one in Redis."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from imserver.gateway.channels.histories import ChannelHistory
+from imserver.gateway.cluster.history import EPOCH_SECONDS, HistoryPage, LocalHistory, Position, Retained
+from imserver.gateway.config.settings import ClusterSettings, RedisSettings
+from imserver.gateway.model import ChannelPart, Event
+from tests.faults.proxy import Proxy
+from tests.gateway.cluster.conftest import StartNode
+from tests.gateway.cluster.redis_server import RedisServer
+from tests.ports import free_ports
+from tests.support import until
+
+NEWS = "news"
+AT_ONCE = ("--repl-diskless-sync-delay", "0")
+RARELY = ClusterSettings(lease_seconds=60.0, renew_seconds=20.0, redis_seconds=10.0)
+"""Nodes that learn of another server by their next command, and not by the lease."""
+
+
+def retained(text: str, size: int = 3, seconds: float = 60, channel: str = NEWS) -> Retained:
+    part = ChannelPart(channel, info=b'{"user":"ann"}', tags=b'{"a":"b"}')
+    return Retained(channel, Event("msg", "shop", text, data=b'{"n":1}', channel=part), size, seconds)
+
+
+def nobody(_app: str, _channel: str) -> int:
+    """The number of subscribers."""
+    return 0
+
+
+@pytest.fixture(params=["local", "redis"])
+def history(request: pytest.FixtureRequest) -> ChannelHistory:
+    if request.param == "local":
+        return LocalHistory(1_000_000, nobody)
+    server: RedisServer = request.getfixturevalue("server")
+    start_node: StartNode = request.getfixturevalue("start_node")
+    return start_node(server).history
+
+
+def append(
+    history: ChannelHistory, *texts: str, size: int = 3, channel: str = NEWS, app: str = "101"
+) -> list[int]:
+    events: list[Event] = []
+
+    def stores() -> bool:  # it does not while the lease of a busy node is lost
+        events[:] = history.append_each(app, [retained(text, size, channel=channel) for text in texts]) or []
+        return bool(events)
+
+    until(stores)
+    return [each.channel.offset for each in events if each.channel]
+
+
+def read(
+    history: ChannelHistory,
+    since: Position | None = None,
+    limit: int = -1,
+    reverse: bool = False,
+    channel: str = NEWS,
+) -> tuple[list[tuple[int, str]], int]:
+    page = history.read("101", channel, since, limit, reverse)
+    assert page is not None
+    return [
+        (each.channel.offset, each.text) for each in page.publications if each.channel
+    ], page.position.offset
+
+
+def test_publications_are_numbered_and_the_newest_stay(history: ChannelHistory) -> None:
+    assert read(history) == ([], 0)
+    assert append(history, "a", "b") == [1, 2]
+    assert append(history, "c", "d") == [3, 4]
+    assert read(history) == ([(2, "b"), (3, "c"), (4, "d")], 4)
+    assert append(history, "e", size=2) == [5]
+    assert read(history) == ([(4, "d"), (5, "e")], 5)
+
+
+def test_everything_of_a_publication_is_read_again(history: ChannelHistory) -> None:
+    append(history, "a")
+    page = history.read("101", NEWS, limit=-1)
+    assert page is not None
+    (event,) = page.publications
+    assert event.channel is not None
+    assert (event.kind, event.sender, event.text, event.data) == ("msg", "shop", "a", b'{"n":1}')
+    assert (event.channel.info, event.channel.tags) == (b'{"user":"ann"}', b'{"a":"b"}')
+    assert event.channel.epoch == page.position.epoch != ""
+
+
+@pytest.mark.parametrize("offset", range(7))
+@pytest.mark.parametrize("limit", [0, 1, 2, -1])
+def test_pages_begin_after_a_position(history: ChannelHistory, offset: int, limit: int) -> None:
+    append(history, *"abcde")
+    stay = [(3, "c"), (4, "d"), (5, "e")]
+    since = Position("", offset)
+    after = [row for row in stay if row[0] > offset]
+    before = [row for row in reversed(stay) if row[0] < offset]
+    assert read(history, since, limit) == (after if limit < 0 else after[:limit], 5)
+    assert read(history, since, limit, reverse=True) == (before if limit < 0 else before[:limit], 5)
+
+
+def test_channels_and_apps_are_apart(history: ChannelHistory) -> None:
+    append(history, "a")
+    append(history, "b", channel="other")
+    assert read(history, channel="other") == ([(1, "b")], 1)
+    append(history, "c", channel="eu:news", app="shop")
+    for app, channel in (("102", NEWS), ("shop:eu", "news"), ("shop", "news")):
+        page = history.read(app, channel, limit=-1)
+        assert page is not None
+        assert page.publications == []
+
+
+def test_positions_of_many_and_a_removed_history_go_on(history: ChannelHistory) -> None:
+    append(history, "a", "b")
+    positions = history.positions("101", [NEWS, "other"])
+    assert positions is not None
+    assert [each.offset for each in positions] == [2, 0]
+    assert history.remove("101", NEWS)
+    assert read(history) == ([], 2)
+    assert append(history, "c") == [3]
+
+
+def test_publications_expire_and_the_position_stays(history: ChannelHistory) -> None:
+    events = history.append_each("101", [retained("a", seconds=0.05)])
+    assert events is not None
+    until(lambda: read(history) == ([], 1))
+    assert append(history, "b") == [2]
+
+
+# --- of one node --------------------------------------------------------------------------------------------
+
+
+def test_a_lone_node_forgets_the_channels_that_rest_longest() -> None:
+    history = LocalHistory(20_000, nobody)
+    for number in range(100):
+        append(history, "x" * 100, channel=f"c{number}")
+    assert history.bytes <= 20_000
+    assert read(history, channel="c99")[1] == 1
+    assert read(history, channel="c0")[1] == 0
+
+
+def test_channels_that_were_only_asked_for_push_no_history_out() -> None:
+    subscribed = {"quiet": 1}
+    history = LocalHistory(20_000, lambda _app, channel: subscribed.get(channel, 0))
+    append(history, "a")
+    before = history.positions("101", [NEWS, "quiet", "left"])
+    for number in range(100):
+        assert read(history, channel=f"c{number}") == ([], 0)
+        assert history.bytes <= 20_000
+    append(history, "b", channel="other")
+    assert history.bytes <= 20_000
+    assert read(history) == ([(1, "a")], 1)
+    after = history.positions("101", [NEWS, "quiet", "left"])
+    assert after[:2] == before[:2]
+    assert after[2] != before[2]
+    history.forget("101")
+    assert history.bytes == 0
+
+
+def test_silent_channels_with_subscribers_do_not_push_the_last_history_out() -> None:
+    history = LocalHistory(20_000, lambda _app, channel: int(channel.startswith("user")))
+    append(history, "a")
+    for number in range(100):
+        assert read(history, channel=f"user{number}") == ([], 0)
+        assert history.bytes <= 20_000
+    append(history, "b", channel="other")
+    assert history.bytes <= 20_000
+    assert read(history) == ([(1, "a")], 1)
+    assert read(history, channel="other") == ([(1, "b")], 1)
+
+
+def test_readers_of_silent_channels_take_room_from_one_history_after_the_other() -> None:
+    limit = 200_000
+    history = LocalHistory(limit, lambda _app, channel: int(channel.startswith("user")))
+    for number in range(200):
+        append(history, "x" * 1000, channel=f"news{number}")
+    histories = len(history._streams)
+    for number in range(300):
+        history.positions("101", [f"user{number}"])
+        assert history.bytes <= limit
+    left = len(history._streams)
+    assert left > histories // 3, "silent channels have at most half of the room"
+    append(history, "x" * 1000, channel="other")
+    assert history.bytes <= limit
+    assert len(history._streams) >= left - 2
+
+
+def test_one_channel_may_not_be_larger_than_all_are_allowed_to_be() -> None:
+    history = LocalHistory(20_000, nobody)
+    for _ in range(100):
+        append(history, "x" * 1000, size=1000)
+    assert history.bytes <= 20_000
+
+
+def test_channels_without_use_are_forgotten_in_the_end() -> None:
+    now = [0.0]
+    history = LocalHistory(1_000_000, nobody, lambda: now[0])
+    append(history, "a")
+    now[0] = 1e6
+    append(history, "b", channel="other")
+    first = history.read("101", NEWS)
+    assert first.position.offset == 0
+    history.forget("101")
+    assert history.bytes == 0
+
+
+def test_channels_with_subscribers_are_not_forgotten() -> None:
+    now, subscribed = [0.0], {NEWS: 1}
+    history = LocalHistory(1_000_000, lambda _app, channel: subscribed.get(channel, 0), lambda: now[0])
+    append(history, "a")
+    before = history.read("101", NEWS).position
+    for _ in range(3):
+        now[0] += EPOCH_SECONDS + 100
+        append(history, "b", channel=f"other{now[0]}")
+        assert history.read("101", NEWS) == HistoryPage([], before)
+    assert append(history, "c") == [2]
+    subscribed.clear()
+    now[0] += EPOCH_SECONDS + 100
+    append(history, "d", channel="other")
+    assert history.read("101", NEWS).position.offset == 0
+
+
+# --- of Redis -----------------------------------------------------------------------------------------------
+
+
+def test_nodes_share_a_history(server: RedisServer, start_node: StartNode) -> None:
+    a, b = start_node(server, 1).history, start_node(server, 2).history
+    assert append(a, "a") == [1]
+    assert append(b, "b") == [2]
+    assert read(a) == read(b) == ([(1, "a"), (2, "b")], 2)
+    one, other = a.positions("101", [NEWS]), b.positions("101", [NEWS])
+    assert one == other
+
+
+def test_an_app_that_is_created_anew_does_not_read_the_history_of_the_deleted_one(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    created = {"101": 1_800_000_000}
+    one = start_node(server, 1, created=lambda app: created.get(app, 0)).history
+    other = start_node(server, 2, created=lambda _: 1_800_000_000).history
+    append(one, "secret")
+    before = one.positions("101", [NEWS])
+    assert before == other.positions("101", [NEWS])
+    created["101"] += 10
+    after = one.positions("101", [NEWS])
+    assert before is not None
+    assert after is not None
+    assert before[0].epoch != after[0].epoch
+    assert append(one, "a") == [1]
+    assert read(one) == ([(1, "a")], 1)
+    assert read(other) == ([(1, "secret")], 1), "it has not learned of the deletion yet"
+
+
+def test_a_restarted_redis_begins_a_new_epoch(own_server: RedisServer, start_node: StartNode) -> None:
+    node = start_node(own_server)
+    append(node.history, "a", "b")
+    before: list[Position] = []
+    found: list[Position] = []
+
+    def knows() -> bool:
+        before[:] = node.history.positions("101", [NEWS]) or []
+        return bool(before)
+
+    until(knows)
+    own_server.kill()
+    own_server.start()
+
+    def answers() -> bool:
+        found[:] = node.history.positions("101", [NEWS]) or []
+        return bool(found) and found[0].epoch != before[0].epoch
+
+    until(answers)
+    assert append(node.history, "c") == [1]
+
+
+@pytest.mark.parametrize("persistence", [("--appendonly", "yes"), ()], ids=["append-only", "none"])
+def test_a_redis_that_is_back_at_once_gives_no_position_twice(
+    tmp_path: Path, start_node: StartNode, persistence: tuple[str, ...]
+) -> None:
+    server = RedisServer(tmp_path, *persistence)
+    try:
+        one, other = (start_node(server, number, RARELY).history for number in (1, 2))
+        append(one, "a", "b")
+        append(other, "c")
+        (before,) = one.positions("101", [NEWS]) or ()
+        server.kill()
+        server.start()
+        assert_new_epoch(one, other, before)
+    finally:
+        server.kill()
+
+
+def assert_new_epoch(one: ChannelHistory, other: ChannelHistory, before: Position) -> None:
+    """A new life of the data begins one epoch, which both nodes share."""
+    epochs = []
+    for history, text, offset in ((one, "d", 1), (other, "e", 2), (one, "f", 3), (other, "g", 4)):
+        assert append(history, text) == [offset]
+        (position,) = history.positions("101", [NEWS]) or ()
+        epochs.append(position.epoch)
+    assert len(set(epochs)) == 1
+    assert before.epoch not in epochs
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["once", "there and back"])
+def test_a_replica_that_lags_and_becomes_the_master_gives_no_position_twice(
+    tmp_path_factory: pytest.TempPathFactory, start_node: StartNode, back: bool
+) -> None:
+    with ExitStack() as stack:
+        master, replica = (RedisServer(tmp_path_factory.mktemp("redis"), *AT_ONCE) for _ in range(2))
+        route, replication = (
+            stack.enter_context(Proxy("127.0.0.1", "127.0.0.1", (free_ports(),))) for _ in range(2)
+        )
+        for proxy in (route, replication):
+            proxy.lead_to(master.port)
+        stack.callback(master.kill)
+        stack.callback(replica.kill)
+        follow(replica, replication.ports[0])
+        one, other = (
+            start_node(RedisSettings(addr=f"127.0.0.1:{route.ports[0]}"), number, RARELY).history
+            for number in (1, 2)
+        )
+        append(one, "a")
+        append(other, "b")
+        with master.client() as client:
+            client.set("last", 1)
+            assert client.wait(1, 10_000) == 1
+        replication.drop()
+        append(one, "c")
+        (before,) = other.positions("101", [NEWS]) or ()
+        assert before.offset == 3
+        promote(replica)
+        if back:  # before a node has used the other one
+            follow(master, replica.port)
+            promote(master)
+        route.lead_to((master if back else replica).port)
+        assert_new_epoch(one, other, before)
+
+
+def test_the_first_replica_of_a_server_begins_no_epoch(
+    tmp_path_factory: pytest.TempPathFactory, start_node: StartNode
+) -> None:
+    with ExitStack() as stack:
+        master, replica = (RedisServer(tmp_path_factory.mktemp("redis"), *AT_ONCE) for _ in range(2))
+        stack.callback(master.kill)
+        stack.callback(replica.kill)
+        one = start_node(master, 1).history
+        assert append(one, "a") == [1]
+        with master.client() as client:
+            id = client.info("replication")["master_replid"]
+            follow(replica, master.port)
+            assert client.info("replication")["master_replid"] != id
+        other = start_node(master, 2).history
+        assert append(other, "b") == [2]
+        assert append(one, "c") == [3]
+
+
+def test_the_first_life_has_the_name_that_nodes_of_the_version_before_use(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    """Otherwise each would begin a new epoch after the other one."""
+    append(start_node(server).history, "a")
+    with server.client() as client:
+        life = client.hget(f"imserver:history:0:{{101\0{NEWS}}}", "life")
+        assert life == client.info("server")["run_id"]
+
+
+def test_a_flushed_history_begins_one_epoch(own_server: RedisServer, start_node: StartNode) -> None:
+    one = start_node(own_server, 1).history
+    append(one, "a")
+    (before,) = one.positions("101", [NEWS]) or ()
+    with own_server.client() as client:
+        client.flushall()
+    assert append(one, "b") == [1]
+    assert append(start_node(own_server, 2).history, "c") == [2]
+    assert append(one, "d") == [3]
+    (after,) = one.positions("101", [NEWS]) or ()
+    assert after.epoch != before.epoch
+
+
+def follow(replica: RedisServer, port: int) -> None:
+    """Make a server a replica of the one at a port, and wait until it has its data."""
+    with replica.client() as client:
+        client.execute_command("REPLICAOF", "127.0.0.1", port)
+        until(lambda: client.info("replication").get("master_link_status") == "up")
+
+
+def promote(replica: RedisServer) -> None:
+    """Make a replica a master."""
+    with replica.client() as client:
+        client.execute_command("REPLICAOF", "NO", "ONE")
+
+
+def test_a_repeated_call_appends_nothing(server: RedisServer, start_node: StartNode) -> None:
+    node = start_node(server)
+    history = node.history
+    commands: list[tuple[object, ...]] = []
+    execute = node.pipeline.execute
+
+    def twice(given):  # type: ignore[no-untyped-def]
+        commands.extend(given)
+        execute(given)
+        return execute(given)
+
+    history.pipeline.execute = twice  # type: ignore[method-assign]
+    assert append(history, "a", "b") == [1, 2]
+    assert append(history, "c") == [3]
+    assert read(history)[0] == [(1, "a"), (2, "b"), (3, "c")]
+    assert commands
+
+
+def test_a_repeated_long_call_appends_nothing(server: RedisServer, start_node: StartNode) -> None:
+    history = start_node(server).history
+    execute = history.pipeline.execute
+
+    def twice(given):  # type: ignore[no-untyped-def]
+        execute(given)
+        return execute(given)
+
+    history.pipeline.execute = twice  # type: ignore[method-assign]
+    letters = "abcdefghijklmnopqrst"
+    assert append(history, *letters, size=100) == list(range(1, 21))
+    assert read(history)[0] == list(enumerate(letters, 1))
+
+
+def test_a_publication_that_is_tried_again_on_another_node_is_stored_once(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    one, other = start_node(server, 1).history, start_node(server, 2).history
+
+    def publish(history: ChannelHistory, id: str, channel: str = NEWS) -> int:
+        event = Event("msg", "shop", "x", id, channel=ChannelPart(channel))
+        (found,) = history.append_each("101", [Retained(channel, event, 3, 60, event.id)]) or ()
+        assert found.channel is not None
+        return found.channel.offset
+
+    assert publish(one, "order 17") == 1
+    assert publish(other, "order 17") == 1
+    assert publish(other, "order 18") == 2
+    assert publish(one, "order 17", "other") == 1
+    assert read(one)[1] == 2
+
+
+def test_an_erased_user_leaves_places_without_content_and_others_recover(history: ChannelHistory) -> None:
+    append(history, *[f"text {number}" for number in range(250)], size=1000)
+    for channel in ("user:ann", "talk#ann,bob"):
+        append(history, "a", channel=channel)
+    part = ChannelPart(NEWS, info=b'{"user":"bob"}')
+    history.append_each(
+        "101", [Retained(NEWS, Event("msg", "bob", "by bob, for shop", channel=part), 1000, 60)]
+    )
+    append(history, "of another app", app="10")
+    before = history.positions("101", [NEWS, "user:ann"])
+    for _ in range(2):
+        is_own = {"user:ann", "talk#ann,bob"}.__contains__
+        assert history.erase_user("101", "shop", "deleted:1", is_own)
+    after = history.positions("101", [NEWS, "user:ann"])
+    assert before is not None
+    assert after is not None
+    assert (after[0], after[1].offset) == (before[0], 0)
+    assert after[1].epoch != before[1].epoch
+    page = history.read("101", NEWS, Position(before[0].epoch, 0), -1)
+    assert page is not None
+    *erased, last = page.publications
+    assert [each.channel and each.channel.offset for each in erased] == list(range(1, 251))
+    assert {(each.sender, each.text, each.data) for each in erased} == {("deleted:1", "", b"")}
+    assert {each.channel and (each.channel.info, each.channel.tags) for each in erased} == {(b"", b"")}
+    assert (last.sender, last.text) == ("bob", "by bob, for shop")
+    assert last.channel is not None
+    assert last.channel.info == b'{"user":"bob"}'
+    page = history.read("10", NEWS, limit=-1)
+    assert page is not None
+    assert [each.sender for each in page.publications] == ["shop"]

@@ -1,0 +1,413 @@
+"""Where Redis may be: URLs and addresses, Sentinel and Cluster with real servers, TLS, users."""
+
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+import redis
+from gevent import monkey
+from gevent import socket as green
+from msgspec.structs import replace
+
+from imserver.gateway.cluster.history import Retained
+from imserver.gateway.cluster.redis.connection import DirectSocket, ErrorReply, address_of
+from imserver.gateway.cluster.redis.library import checked
+from imserver.gateway.cluster.redis.pipeline import open_link
+from imserver.gateway.cluster.registry import RegistryCounters, ReportedMembers, Session
+from imserver.gateway.config.settings import ClusterSettings, RedisSettings
+from imserver.gateway.errors import StartError
+from imserver.gateway.model import ChannelPart, Event
+from tests.gateway.cluster.conftest import StartNode
+from tests.gateway.cluster.node_process import QUIET, NodeProcess
+from tests.gateway.cluster.redis_server import RedisServer, form_cluster
+from tests.ports import free_ports
+from tests.support import until
+
+
+def address(url: str = "", **more: Any) -> tuple[Any, ...]:
+    got = address_of(RedisSettings(url=url, **more))
+    return got.kind, got.hosts, got.options, got.tls, got.service
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("redis://cache", ("single", (("cache", 6379),), {}, False, "")),
+        ("redis://cache:7000/3", ("single", (("cache", 7000),), {"db": 3}, False, "")),
+        ("redis://[::1]:7000", ("single", (("::1", 7000),), {}, False, "")),
+        (
+            "rediss://me:p%40ss@cache?ssl_ca_certs=/ca.pem",
+            (
+                "single",
+                (("cache", 6379),),
+                {"username": "me", "password": "p@ss", "ssl_ca_certs": "/ca.pem"},
+                True,
+                "",
+            ),
+        ),
+        ("unix:///run/redis.sock?db=2", ("single", (), {"path": "/run/redis.sock", "db": 2}, False, "")),
+        (
+            "redis+sentinel://:pw@a,b:7001,[::1]:7002/main/1",
+            (
+                "sentinel",
+                (("a", 26379), ("b", 7001), ("::1", 7002)),
+                {"password": "pw", "db": 1},
+                False,
+                "main",
+            ),
+        ),
+        (
+            "rediss+cluster://me:pw@a:7001,b",
+            ("cluster", (("a", 7001), ("b", 6379)), {"username": "me", "password": "pw"}, True, ""),
+        ),
+    ],
+)
+def test_a_url_is_read(url: str, expected: tuple[Any, ...]) -> None:
+    assert address(url) == expected
+
+
+def test_an_address_goes_with_the_other_settings() -> None:
+    assert address(addr="cache:7000", username="me", password="pw", db=4) == (
+        "single",
+        (("cache", 7000),),
+        {"username": "me", "password": "pw", "db": 4},
+        False,
+        "",
+    )
+
+
+def test_what_the_url_says_goes_before_the_other_settings() -> None:
+    _, hosts, options, *_ = address(
+        "redis://you:secret@there/1", addr="here:1", username="me", password="pw", db=4
+    )
+    assert (hosts, options) == ((("there", 6379),), {"username": "you", "password": "secret", "db": 1})
+
+
+def test_sentinels_may_have_a_password_of_their_own() -> None:
+    got = address_of(RedisSettings(url="redis+sentinel://a/main?sentinel_username=s&sentinel_password=t"))
+    assert got.sentinel_options == {"username": "s", "password": "t"}
+    assert got.options == {}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://me:secret@cache:1/0",
+        "redis+sentinel://me:secret@a:1,b:2/main",
+        "unix:///run/x?password=secret",
+        "rediss://cache?password=secret",
+    ],
+)
+def test_the_text_for_logs_has_no_password(url: str) -> None:
+    assert "secret" not in address_of(RedisSettings(url=url)).text
+
+
+@pytest.mark.parametrize(
+    ("url", "output"),
+    [
+        ("redis+sentinel://a:1", "redis.url: expected the name of the master behind the sentinels"),
+        ("redis://a,b", "redis.url: several servers need redis+sentinel:// or redis+cluster://"),
+        ("redis://cache/x", "redis.url: expected the number of a database, got 'x'"),
+        ("redis://cache:99999", "redis.url: expected host:port, got 'cache:99999'"),
+        ("redis://", "redis.url: expected host:port, got ''"),
+        ("redis+cluster://a:1/2", "redis.url: a Redis Cluster has no numbered databases"),
+    ],
+)
+def test_a_mistake_is_reported(url: str, output: str) -> None:
+    with pytest.raises(StartError) as caught:
+        address(url)
+    assert str(caught.value).startswith(output)
+    with pytest.raises(StartError, match=r"redis\.addr: expected host:port"):
+        address(addr="a:b:c")
+
+
+# --- real ones ----------------------------------------------------------------------------------------------
+
+
+def works(start_node: StartNode, settings: RedisSettings) -> None:
+    """Two nodes do everything once."""
+    patient = ClusterSettings(lease_seconds=60, renew_seconds=0.2, redis_seconds=20)
+    replaced: list[int] = []
+    a = start_node(
+        settings,
+        1,
+        patient,
+        events=replace(QUIET, replaced=lambda app, user, session: replaced.append(session)),
+    )
+    b = start_node(settings, 2, patient)
+    assert a.healthy()
+    assert b.healthy()
+    assert set(b.leases()) == {a.lease.epoch, b.lease.epoch}
+    sessions = [Session("101", f"user{i}") for i in range(50)]
+    logins = [gevent.spawn(a.register, session) for session in sessions]
+    gevent.joinall(logins, raise_error=True)
+    assert all(login.value.addressed for login in logins)
+    found = b.find("101", [session.user for session in sessions])
+    assert found is not None
+    assert [ref.id for refs in found for ref in refs] == [session.id for session in sessions]
+    channels = [f"channel{i}" for i in range(50)]
+    assert a.report_channels([ReportedMembers("101", channel, 2) for channel in channels]) is not None
+    assert b.find_channels("101", channels) == [{a.lease.epoch: 2}] * 50
+    assert a.report_channels([ReportedMembers("101", channel, 0) for channel in channels]) is not None
+    assert b.find_channels("101", channels) == [{}] * 50
+    newer = Session("101", "user0")
+    registration = b.register(newer)
+    assert registration is not None
+    assert [ref.id for ref in registration.replaced] == [sessions[0].id]
+    until(lambda: replaced == [sessions[0].id])
+    answer = a.find_and_claim("101", "user0", "m1")
+    assert answer is not None
+    assert answer[1].state == "mine"
+    a.settle(answer[1], True)
+    until(lambda: (b.claim(["m1"]) or [answer[1]])[0].state == "repeat")
+    assert [a.unregister(session) for session in sessions[:2]] == [False, True]
+    assert len(list(a.reregister(sessions[2:]))) == 48
+    assert a.counters.errors == b.counters.errors == 0
+
+
+def test_a_single_server_by_its_unix_socket(tmp_path: Path, start_node: StartNode) -> None:
+    # Short: a path of a socket has 107 bytes at most.
+    server = RedisServer(tmp_path, "--unixsocket", "redis.sock")
+    try:
+        works(start_node, RedisSettings(url=f"unix://{tmp_path}/redis.sock"))
+    finally:
+        server.kill()
+
+
+def test_a_numbered_database(server: RedisServer, start_node: StartNode) -> None:
+    works(start_node, RedisSettings(addr=f"localhost:{server.port}", db=3))
+    with server.client(db=3) as client:
+        assert client.dbsize() > 0
+    with server.client() as client:
+        assert client.dbsize() == 0
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RedisServer]]:
+    """A Redis Cluster of two masters."""
+    servers = [
+        RedisServer(
+            tmp_path_factory.mktemp("cluster"), "--cluster-enabled", "yes", "--cluster-node-timeout", "60000"
+        )
+        for _ in range(2)
+    ]
+    form_cluster(servers)
+    yield servers
+    for server in servers:
+        server.kill()
+
+
+@pytest.mark.full
+def test_a_redis_cluster(cluster: list[RedisServer], start_node: StartNode) -> None:
+    works(start_node, RedisSettings(url=f"redis+cluster://127.0.0.1:{cluster[1].port}"))
+    for server in cluster:
+        with server.client() as client:
+            buckets = client.keys("imserver:users:*")
+            assert len(buckets) > 5, "users are spread over the servers"
+    until(lambda: record_there(cluster, "user2"))
+
+
+@pytest.mark.full
+def test_nodes_share_the_history_of_a_channel_in_a_redis_cluster(
+    cluster: list[RedisServer], start_node: StartNode
+) -> None:
+    settings = RedisSettings(url=f"redis+cluster://127.0.0.1:{cluster[0].port}")
+    a, b = start_node(settings, 1), start_node(settings, 2)
+    event = Event("msg", "shop", "x", channel=ChannelPart("news"))
+    retained = Retained("news", event, 10, 60)
+    offsets = []
+    for node in (a, a, b, a):
+        (stored,) = node.history.append_each("101", [retained]) or ()
+        assert stored.channel is not None
+        offsets.append(stored.channel.offset)
+    assert offsets == [1, 2, 3, 4]
+    assert a.history.positions("101", ["news"]) == b.history.positions("101", ["news"])
+
+
+@pytest.mark.full
+def test_an_erasure_reaches_all_masters_of_a_redis_cluster(
+    cluster: list[RedisServer], start_node: StartNode
+) -> None:
+    node = start_node(RedisSettings(url=f"redis+cluster://127.0.0.1:{cluster[0].port}"))
+    channels = [f"room {number}" for number in range(50)]
+    for channel in channels:
+        event = Event("msg", "ann", "x", channel=ChannelPart(channel))
+        assert node.history.append_each("101", [Retained(channel, event, 10, 60)])
+    assert node.history.erase_user("101", "ann", "deleted:1", lambda channel: channel == channels[0])
+    pages = [node.history.read("101", channel, limit=-1) for channel in channels]
+    senders = [[each.sender for each in page.publications] for page in pages if page is not None]
+    assert senders == [[], *[["deleted:1"]] * 49]
+
+
+def record_there(cluster: list[RedisServer], user: str) -> bool:
+    for server in cluster:
+        with server.client() as client:
+            if client.keys(f"acc:user:online:101_{user}"):
+                return True
+    return False
+
+
+@pytest.mark.full
+def test_a_redis_cluster_away_and_back(
+    cluster: list[RedisServer], start_process: Callable[..., NodeProcess]
+) -> None:
+    node = start_process(f"redis+cluster://127.0.0.1:{cluster[0].port}", 1, 30.0)
+    users = [f"user{i}" for i in range(50)]
+    node.ask("register", *users)
+    until(lambda: all(node.ask("find", *users) or [()]))
+    for server in cluster:
+        server.pause()
+    found, took = node.ask("timed_find", *users)
+    assert found is None
+    assert took < 40, "not until it is back"
+    assert not node.ask("state")["healthy"]
+    for server in cluster:
+        server.resume()
+    until(lambda: node.ask("state")["healthy"] and all(node.ask("find", *users) or [()]))
+
+
+@pytest.fixture(scope="module")
+def sentinel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[RedisServer], RedisServer]]:
+    """A master and its replica, and one sentinel that watches them."""
+    master = RedisServer(tmp_path_factory.mktemp("master"))
+    replica = RedisServer(tmp_path_factory.mktemp("replica"), "--replicaof", "127.0.0.1", str(master.port))
+    folder = tmp_path_factory.mktemp("sentinel")
+    watcher = Sentinel(folder, master.port)
+    with master.client() as client, watcher.client() as watching:
+        until(lambda: client.info("replication")["connected_slaves"] == 1)
+        until(lambda: watching.execute_command("SENTINEL", "REPLICAS", "main"))
+    yield [master, replica], watcher
+    for server in (watcher, replica, master):
+        server.kill()
+
+
+class Sentinel(RedisServer):
+    """redis-server --sentinel."""
+
+    def __init__(self, folder: Path, master_port: int) -> None:
+        self._config = folder / "sentinel.conf"
+        self._config.write_text(
+            f"sentinel monitor main 127.0.0.1 {master_port} 1\n"
+            "sentinel down-after-milliseconds main 60000\n"
+            "sentinel failover-timeout main 3000\n"
+        )
+        super().__init__(folder)
+
+    def command(self) -> list[str]:
+        return [super().command()[0], str(self._config), "--sentinel", "--port", str(self.port)]
+
+
+def test_a_sentinel_that_does_not_answer_leaves_time_for_the_next(
+    sentinel: tuple[list[RedisServer], RedisServer],
+) -> None:
+    _, watcher = sentinel
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        first = silent.getsockname()[1]
+        settings = RedisSettings(url=f"redis+sentinel://127.0.0.1:{first},127.0.0.1:{watcher.port}/main")
+        wire = open_link(address_of(settings), 6, RegistryCounters())
+        assert wire.exchange([("SET", "a", 1)]) == [b"OK"]
+        wire.close()
+
+
+def test_sentinels_name_the_master_and_the_next_one_after_it_died(
+    sentinel: tuple[list[RedisServer], RedisServer], start_node: StartNode
+) -> None:
+    (master, replica), watcher = sentinel
+    settings = RedisSettings(url=f"redis+sentinel://127.0.0.1:{free_ports()},127.0.0.1:{watcher.port}/main")
+    works(start_node, settings)
+    patient = ClusterSettings(lease_seconds=60, renew_seconds=0.2)
+    sessions = [Session("101", f"held{i}") for i in range(50)]
+    calls: list[bool] = []
+
+    def reregister(everything: bool) -> None:
+        calls.append(everything)
+        list(node.reregister(sessions))
+
+    node = start_node(settings, 3, patient, events=replace(QUIET, reregister=reregister))
+    for session in sessions:
+        node.register(session)
+    master.kill()
+    with watcher.client() as watching:
+        watching.execute_command("SENTINEL", "SET", "main", "down-after-milliseconds", "300")
+    until(lambda: True in calls and node.healthy())
+    until(lambda: all(node.find("101", [session.user for session in sessions]) or [()]))
+    with replica.client() as client:
+        assert client.info("replication")["role"] == "master"
+
+
+def test_a_wire_reconnects_to_a_server_that_was_restarted(own_server: RedisServer) -> None:
+    counters = RegistryCounters()
+    wire = open_link(address_of(own_server.settings), 30, counters)
+    assert wire.exchange([("SET", "a", 1), ("GET", "a")]) == [b"OK", b"1"]
+    own_server.kill()
+    own_server.start()
+    assert wire.exchange([("GET", "a")]) == [None]
+    assert (wire.connects, counters.errors) == (2, 0)
+    wire.close()
+
+
+def test_an_exchange_that_was_begun_ends_with_replies_or_has_to_be_repeated(own_server: RedisServer) -> None:
+    link = open_link(address_of(own_server.settings), 30, RegistryCounters())
+    ended: list[Any] = []
+    assert not link.begin([("GET", "a")], ended.append)  # it would have to connect first
+    link.exchange([("SET", "a", 1)])
+
+    large = bytes(range(256)) * 65_536  # the kernel takes it in parts, and returns it in parts
+    assert link.begin([("SET", "b", large), ("GET", "a"), ("LPUSH", "a", 1), ("GET", "b")], ended.append)
+    until(lambda: ended)
+    stored, number, refused, returned = ended.pop()
+    assert (stored, number, type(refused), returned == large) == (b"OK", b"1", ErrorReply, True)
+
+    assert link.begin([("EVALSHA", "0" * 40, 0), ("GET", "a")], ended.append)
+    until(lambda: ended)
+    assert ended.pop() is None  # the script is not loaded
+    link.exchange([("GET", "a")])
+    own_server.kill()
+    assert link.begin([("GET", "a")], ended.append)
+    until(lambda: ended)
+    assert ended == [None]
+    assert not link.begin([("GET", "a")], ended.append)
+    link.close()
+
+
+@pytest.mark.full
+def test_replies_that_were_there_in_time_count_although_the_loop_was_late(own_server: RedisServer) -> None:
+    counters, ended = RegistryCounters(), list[Any]()
+    link = open_link(address_of(own_server.settings), 5, counters)
+    link.exchange([("SET", "a", 1)])
+    assert link.begin([("GET", "a")], ended.append)
+    monkey.get_original("time", "sleep")(5.5)  # holds the loop
+    until(lambda: ended)
+    assert (ended, counters.timeouts) == ([[b"1"]], 0)
+    link.close()
+
+
+def test_a_connection_does_not_read_the_metadata_of_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """redis-py parses them for each connection: 2 MB of a node's memory, unless it is told its version."""
+
+    def fail(name: str) -> str:
+        raise AssertionError(f"the metadata of {name} are parsed")
+
+    monkeypatch.setattr("importlib.metadata.version", fail)
+    for url in ("redis://a", "rediss://a", "unix:///a"):
+        connection = checked(address_of(RedisSettings(url=url)))
+        assert connection.driver_info.lib_version == redis.__version__
+
+
+def test_a_command_that_the_kernel_does_not_take_at_once_is_sent_whole() -> None:
+    near, far = green.socketpair()
+    sender = DirectSocket(near.family, near.type, near.proto, near.detach())
+    data = bytes(range(256)) * 16_384
+    sending = gevent.spawn(sender.sendall, data)
+    received = bytearray()
+    while len(received) < len(data):
+        received += far.recv(1 << 20)
+    sending.get()
+    assert received == data
+    sender.close()
+    far.close()

@@ -1,0 +1,150 @@
+"""What the dead have left is found by their trails: in any app, without a walk over all buckets."""
+
+import time
+
+import pytest
+
+from imserver.gateway.cluster.redis.registry import RedisRegistry
+from imserver.gateway.cluster.registry import Session
+from tests.gateway.cluster.conftest import LASTING, StartNode
+from tests.gateway.cluster.redis_server import RedisServer
+from tests.gateway.cluster.test_redis_nodes import record, vanish, wait_until_cleaned_up
+from tests.support import until
+
+
+def begin(node: RedisRegistry, app: str, *users: str) -> list[Session]:
+    """Sessions of these users, all registered together."""
+    sessions = [Session(app, user, peer="127.0.0.1:5000", login_time=1700000000) for user in users]
+    assert len(list(node.reregister(sessions))) == len(users)
+    return sessions
+
+
+@pytest.fixture
+def nodes(server: RedisServer, start_node: StartNode) -> tuple[RedisRegistry, RedisRegistry]:
+    """Two nodes."""
+    return start_node(server, 1, LASTING), start_node(server, 2, LASTING)
+
+
+Nodes = tuple[RedisRegistry, RedisRegistry]
+
+
+def keys(server: RedisServer, pattern: str) -> list[str]:
+    with server.client() as client:
+        return sorted(client.scan_iter(pattern, 1000))
+
+
+@pytest.mark.full
+def test_apps_that_no_other_node_knows_are_cleared_too(server: RedisServer, nodes: Nodes) -> None:
+    a, b = nodes
+    apps = [f"system:shop:{number}" for number in range(200)]
+    for app in apps:
+        begin(a, app, "ann", "bob")
+    stays = begin(b, apps[0], "ann-at-b")
+    vanish(a)
+    wait_until_cleaned_up(server, a, b)
+    assert b.counters.cleaned_users == 400
+    assert all(record_of(server, f"{app}_{user}") for app in apps[::50] for user in ("ann", "bob"))
+    assert len(keys(server, "imserver:users:*")) == 1
+    assert keys(server, "{imserver}:written-buckets:*") == [f"{{imserver}}:written-buckets:{b.lease.epoch}"]
+    assert b.unregister(stays[0]) is True
+
+
+def record_of(server: RedisServer, name: str) -> bool:
+    """Whether the record of app_user says that the user is gone."""
+    with server.client() as client:
+        text = client.get(f"acc:user:online:{name}")
+    assert text is not None
+    return '"isLogoff":true' in text
+
+
+def test_only_buckets_that_the_dead_used_are_looked_into(server: RedisServer, nodes: Nodes) -> None:
+    a, b = nodes
+    begin(a, "101", *(f"user{number}" for number in range(50)))
+    vanish(a)
+    with server.client() as client:
+        client.config_resetstat()
+        wait_until_cleaned_up(server, a, b)
+        calls = client.info("commandstats")["cmdstat_evalsha"]["calls"]
+    assert calls < 4000, "50 buckets, 50 records, and the leases meanwhile; not 16,384"
+    assert record(server, "user49")["isLogoff"] is True
+
+
+@pytest.mark.full
+def test_many_sessions_are_cleaned_up(server: RedisServer, nodes: Nodes) -> None:
+    a, b = nodes
+    begin(a, "101", *(f"user{number}" for number in range(3000)))
+    with server.client() as client:
+        assert client.sismember(f"{{imserver}}:written-buckets:{a.lease.epoch}", "*:101")
+        assert client.scard(f"{{imserver}}:written-buckets:{a.lease.epoch}") == 1025
+    vanish(a)
+    wait_until_cleaned_up(server, a, b)
+    assert b.counters.cleaned_users == 3000
+    assert keys(server, "imserver:users:*") == []
+
+
+def test_without_a_bucket_list_all_buckets_are_searched(server: RedisServer, nodes: Nodes) -> None:
+    a, b = nodes
+    begin(a, "101", "ann")
+    begin(a, "unknown to b", "bob")
+    a.report(2, {"unknown to b": 1})
+    # A life of a version before trails, or one whose trail was lost.
+    with server.client() as client:
+        until(lambda: "unknown to b" in str(client.hgetall("{imserver}:lease-data")))
+        client.delete(f"{{imserver}}:written-buckets:{a.lease.epoch}")
+    vanish(a)
+    wait_until_cleaned_up(server, a, b)
+    assert b.counters.cleaned_users == 2
+    assert keys(server, "imserver:users:*") == []
+
+
+def test_after_redis_was_emptied_the_bucket_list_is_written_again(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    a = start_node(server, 1)
+    begin(a, "101", "ann")
+    epoch = a.lease.epoch
+    with server.client() as client:
+        client.flushall()
+    until(lambda: a.lease.epoch > epoch, what="another life")
+    begin(a, "101", "ann")
+    assert keys(server, "{imserver}:written-buckets:*") == [f"{{imserver}}:written-buckets:{a.lease.epoch}"]
+
+
+def test_a_bucket_list_in_doubt_is_written_again(server: RedisServer, start_node: StartNode) -> None:
+    a = start_node(server, 1)
+    begin(a, "101", "ann")
+    a.pipeline.closed = False
+    assert a.register(Session("101", "bob")) is None
+    with server.client() as client:
+        client.delete(f"{{imserver}}:written-buckets:{a.lease.epoch}")
+    until(lambda: a.pipeline.closed, what="a probe")
+    begin(a, "101", "ann")
+    assert keys(server, "{imserver}:written-buckets:*") == [f"{{imserver}}:written-buckets:{a.lease.epoch}"]
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_a_node_that_leaves_nothing_behind_leaves_no_bucket_list(
+    server: RedisServer, start_node: StartNode, clean: bool
+) -> None:
+    a = start_node(server, 1)
+    (session,) = begin(a, "101", "ann")
+    if clean:
+        a.unregister(session)
+    a.stop(clean=clean)
+    assert len(keys(server, "{imserver}:written-buckets:*")) == (0 if clean else 1)
+
+
+def test_an_empty_bucket_goes_with_its_last_user(server: RedisServer, start_node: StartNode) -> None:
+    a = start_node(server, 1)
+    sessions = begin(a, "101", "ann", "bob")
+    until(lambda: len(keys(server, "imserver:users:*")) == 2)
+    time.sleep(0.002)  # numbers are not older than the millisecond in which they were given
+    assert [a.unregister(session) for session in sessions] == [True, True]
+    assert keys(server, "imserver:users:*") == []
+
+
+def test_a_drain_is_known_to_others_before_the_next_renewal(server: RedisServer, nodes: Nodes) -> None:
+    a, b = nodes
+    a.keeper.renew_seconds = 3600.0
+    a.report(0, {}, draining=True)
+    until(lambda: b.leases()[a.lease.epoch].draining)

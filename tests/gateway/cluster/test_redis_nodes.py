@@ -1,0 +1,749 @@
+"""Nodes that share a Redis: who lives, who is where, who has to go, and what is left of the dead."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+import gevent
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from imserver.gateway.cluster.redis import presence, recovery, registry
+from imserver.gateway.cluster.redis.connection import RedisUnavailable
+from imserver.gateway.cluster.redis.lease import LeaseKeeper, LeaseLost
+from imserver.gateway.cluster.redis.pipeline import Command
+from imserver.gateway.cluster.redis.registry import RedisRegistry
+from imserver.gateway.cluster.redis.scripts import EPOCH, LEASE_DATA, LEASES, LIFE, VERSION
+from imserver.gateway.cluster.registry import Claim, Session, SessionRef
+from imserver.gateway.config.settings import ClusterSettings
+from imserver.gateway.errors import StartError
+from tests.gateway.cluster.conftest import LASTING, StartNode
+from tests.gateway.cluster.node_process import QUIET
+from tests.gateway.cluster.redis_server import RedisServer
+from tests.support import until
+
+RECORD_KEYS = [
+    "accIp",
+    "accPort",
+    "appID",
+    "userID",
+    "clientIp",
+    "clientPort",
+    "loginTime",
+    "heartbeatTime",
+    "logOutTime",
+    "qua",
+    "deviceInfo",
+    "isLogoff",
+]
+
+
+def begin(
+    node: RedisRegistry, user: str = "ann", policy: str = "newest", device: str = "", port: int = 5000
+) -> Session:
+    """A session that has begun and is addressed."""
+    session = Session("101", user, device, policy, f"127.0.0.1:{port}", 1700000000)
+    registration = node.register(session)
+    assert registration is not None
+    assert registration.addressed
+    return session
+
+
+def where(node: RedisRegistry, user: str = "ann") -> list[tuple[int, int]]:
+    """(epoch, id) of a user's sessions, as a node sees them."""
+    found = node.find("101", [user])
+    assert found is not None
+    return [(ref.epoch, ref.id) for ref in found[0]]
+
+
+def vanish(node: RedisRegistry) -> None:
+    """Let a node do what a killed one does: nothing any more."""
+    node.recovery.stop()
+    node.pipeline.stop()
+
+
+def end_lease(server: RedisServer, dead: RedisRegistry) -> None:
+    """Let the lease of a dead node run out."""
+    with server.client() as client:
+        assert client.zadd(LEASES, {str(dead.lease.epoch): 1}, xx=True, ch=True) == 1
+
+
+def wait_until_cleaned_up(server: RedisServer, dead: RedisRegistry, other: RedisRegistry) -> None:
+    """Let the lease of a dead node run out, and wait for what it left to be gone."""
+    end_lease(server, dead)
+    with server.client() as client:
+        until(lambda: dead.lease.epoch not in other.leases())
+        until(lambda: client.hlen("{imserver}:dead-epochs") == 0)
+
+
+def ref_of(node: RedisRegistry, session: Session) -> SessionRef:
+    return SessionRef(node.lease.epoch, session.id, session.number, session.device)
+
+
+# --- who lives ----------------------------------------------------------------------------------------------
+
+
+def test_nodes_see_each_other(server: RedisServer, start_node: StartNode) -> None:
+    received: list[int] = []
+    a = start_node(server, 1, LASTING, events=replace(QUIET, leases_changed=lambda: received.append(1)))
+    until(lambda: received)
+    b = start_node(server, 2, LASTING)
+    assert set(b.leases()) == {a.lease.epoch, b.lease.epoch}
+    until(lambda: set(a.leases()) == set(b.leases()) and len(received) > 1)
+    assert a.leases()[b.lease.epoch].control == "tcp://127.0.0.1:9004"
+    b.stop()
+    until(lambda: set(a.leases()) == {a.lease.epoch}, what="a node that leaves is gone at once")
+
+
+def test_epochs_are_never_given_twice(server: RedisServer, start_node: StartNode) -> None:
+    epochs = []
+    for number in (1, 2, 1, 1, 2):
+        node = start_node(server, number)
+        vanish(node)  # it would end the next life of its number as that ends its own
+        epochs.append(node.lease.epoch)
+    assert epochs == sorted(set(epochs))
+    with server.client() as client:
+        client.flushall()
+    assert start_node(server, 3).lease.epoch > epochs[-1]
+
+
+def test_epochs_are_never_given_twice_although_redis_has_older_data_again(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    start_node(server, 3)
+    with server.client() as client:
+        before = client.get(EPOCH)
+        nodes = a, b = start_node(server, 1), start_node(server, 2)
+        epochs = [node.lease.epoch for node in nodes]
+        for node in nodes:
+            node.recovery.stop()
+        client.set(EPOCH, before)
+        client.zrem(LEASES, *epochs)
+        client.hdel(LEASE_DATA, *epochs)
+    for node in (b, a):
+        with pytest.raises(LeaseLost):
+            node.keeper.refresh()
+        node.keeper.join()
+    assert epochs[-1] < b.lease.epoch < a.lease.epoch
+
+
+def test_a_node_renews_no_lease_of_another_one(server: RedisServer, start_node: StartNode) -> None:
+    a, b = start_node(server, 1, lease={"birth": 1}), start_node(server, 2, lease={"birth": 2})
+    epoch = a.lease.epoch
+    with server.client() as client:
+        client.hset(LEASE_DATA, str(epoch), client.hget(LEASE_DATA, str(b.lease.epoch)))
+    until(lambda: a.lease.epoch > b.lease.epoch)
+    assert a.keeper.past_epochs == (epoch,)
+
+
+def test_a_node_that_cannot_take_a_new_epoch_still_sees_the_others(
+    server: RedisServer, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    b, a = start_node(server, 2), start_node(server, 1)
+    a.recovery.stop()
+    epoch, keeper = a.lease.epoch, a.keeper
+
+    def fail(commands: Sequence[Command]) -> NoReturn:
+        raise RedisUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keeper.link, "exchange", fail)
+        for _ in range(3):
+            with pytest.raises(RedisUnavailable):
+                keeper.join()
+    assert set(a.leases()) == {epoch, b.lease.epoch}
+    assert keeper.past_epochs == ()
+    for _ in range(20):
+        keeper.join()
+    assert set(a.leases()) == {a.lease.epoch, b.lease.epoch}
+    assert 1 < len(keeper.past_epochs) < 20
+
+
+def test_a_node_whose_lease_is_lost_while_it_starts_joins_again(
+    server: RedisServer, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refresh = LeaseKeeper.refresh
+    flushed: list[int] = []
+
+    def flush_once(keeper: LeaseKeeper) -> bool:
+        if not flushed:
+            flushed.append(keeper.lease.epoch)
+            with server.client() as client:
+                client.flushall()
+        return refresh(keeper)
+
+    monkeypatch.setattr(LeaseKeeper, "refresh", flush_once)
+    node = start_node(server, 1)
+    until(node.healthy)
+    assert node.lease.epoch > flushed[0]
+
+
+def test_a_node_with_another_secret_does_not_join(server: RedisServer, start_node: StartNode) -> None:
+    start_node(server, 1)
+    with pytest.raises(
+        StartError, match=r"another secret than this node .*127\.0\.0\.1:9002.*server\.data_dir"
+    ):
+        start_node(server, 2, lease={"fingerprint": "f2"})
+
+
+def test_a_node_with_other_features_does_not_join(server: RedisServer, start_node: StartNode) -> None:
+    start_node(server, 1, lease={"feature_names": "core pusher"})
+    with pytest.raises(StartError, match=r"has core \(node 127\.0\.0\.1:9002: core pusher\).*features"):
+        start_node(server, 2, lease={"feature_names": "core"})
+    start_node(server, 3, lease={"feature_names": "core pusher"})
+
+
+def test_nodes_of_the_release_before_may_have_fewer_features(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    start_node(server, 1, lease={"features": "core"})
+    node = start_node(server, 2, lease={"feature_names": "core pusher"})
+    assert node.lease.features == "", "they compare it with theirs, unless it is empty"
+
+
+@pytest.mark.parametrize("own", ["d2", ""])
+def test_a_node_with_another_database_or_none_does_not_join(
+    server: RedisServer, start_node: StartNode, own: str
+) -> None:
+    start_node(server, 1, lease={"database": "d1"})
+    with pytest.raises(
+        StartError,
+        match=r"another database for apps and keys than this node .*127\.0\.0\.1:9002.*storage\.url",
+    ):
+        start_node(server, 2, lease={"database": own})
+
+
+def test_a_node_with_a_database_joins_those_that_have_none_yet(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    start_node(server, 1)
+    first = start_node(server, 2, lease={"database": "d1"})
+    assert start_node(server, 3, lease={"database": "d1"}).lease.epoch > first.lease.epoch
+
+
+def test_an_address_that_a_live_node_of_another_machine_has_is_refused(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    start_node(server, 1)
+    with pytest.raises(StartError, match=r"127\.0\.0\.1:9002 on machine here .*cluster\.advertise"):
+        start_node(server, 1, lease={"host": "elsewhere"})
+
+
+def test_a_node_that_was_restarted_ends_its_earlier_life_at_once(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    watcher, earlier = (start_node(server, number, LASTING) for number in (2, 1))
+    begin(earlier)
+    vanish(earlier)
+    later = start_node(server, 1, LASTING)
+    assert earlier.lease.epoch not in later.leases()
+    assert where(later) == []
+    until(lambda: set(watcher.leases()) == {watcher.lease.epoch, later.lease.epoch})
+
+
+@pytest.mark.full
+def test_a_node_that_says_itself_that_it_lives_is_believed_until_the_next_look(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    a = start_node(server, 1)
+    a.recovery.stop()
+    b = start_node(server, 2)
+    assert b.lease.epoch not in a.leases()
+    a.add_lease(b.lease)
+    assert a.leases()[b.lease.epoch] == b.lease
+    unknown = msgspec.structs.replace(b.lease, epoch=b.lease.epoch + 1000)
+    a.add_lease(unknown)
+    assert set(a.leases()) == {a.lease.epoch, b.lease.epoch, unknown.epoch}
+    a.recovery.start()
+    until(lambda: set(a.leases()) == {a.lease.epoch, b.lease.epoch})
+    vanish(b)
+    end_lease(server, b)
+    until(lambda: set(a.leases()) == {a.lease.epoch})
+    a.add_lease(b.lease)
+    assert set(a.leases()) == {a.lease.epoch}, "the dead do not come back"
+
+
+def test_leases_are_read_again_in_another_life_of_the_data(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    """Without a change of the version: two servers may have counted to the same one."""
+    node = start_node(server, 1)
+    own, other = node.lease.epoch, node.lease.epoch + 1000
+    with server.client() as client:
+        client.hset(LEASE_DATA, str(other), client.hget(LEASE_DATA, str(own)))
+        client.zadd(LEASES, {str(other): 1e15})
+        client.incr(VERSION)
+        until(lambda: set(node.leases()) == {own, other})
+        client.hdel(LEASE_DATA, str(other))
+        client.zrem(LEASES, str(other))
+        client.hset(LIFE, "life", "another")
+        until(lambda: set(node.leases()) == {own})
+
+
+def test_the_list_of_servers_is_the_one_that_operators_know(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    a, b = start_node(server, 1), start_node(server, 2)
+    with server.client() as client:
+        listed = client.hgetall("acc:hash:servers")
+        assert listed.keys() == {"127.0.0.1:9002", "127.0.0.1:9004"}
+        assert abs(int(listed["127.0.0.1:9002"]) - time.time()) < 60
+        assert 7000 < client.ttl("acc:hash:servers") <= 7200
+        b.stop()
+        assert client.hkeys("acc:hash:servers") == ["127.0.0.1:9002"]
+        a.stop()
+        assert client.hkeys("acc:hash:servers") == []
+
+
+# --- who is where -------------------------------------------------------------------------------------------
+
+
+def test_a_user_is_found_from_every_node(server: RedisServer, start_node: StartNode) -> None:
+    a, b = start_node(server, 1), start_node(server, 2)
+    session = begin(a)
+    assert where(a) == where(b) == [(a.lease.epoch, session.id)]
+    assert a.unregister(session) is True
+    assert where(b) == []
+
+
+def test_a_user_of_a_node_that_joined_a_moment_ago_is_found(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    a = start_node(server, 1)
+    b = start_node(server, 2)
+    session = begin(b)
+    assert where(a) == [(b.lease.epoch, session.id)], "without waiting for the next look"
+
+
+@pytest.mark.parametrize("policy", ["newest", "single"])
+def test_a_login_elsewhere_replaces_and_the_replaced_node_learns_of_it(
+    server: RedisServer, start_node: StartNode, policy: str
+) -> None:
+    replaced: list[tuple[str, str, int]] = []
+    a = start_node(server, 1, events=replace(QUIET, replaced=lambda *received: replaced.append(received)))
+    b = start_node(server, 2)
+    older = begin(a, policy=policy)
+    newer = Session("101", "ann", "", policy)
+    registration = b.register(newer)
+    assert registration is not None
+    assert registration.replaced == (ref_of(a, older),)
+    assert newer.number > older.number
+    assert where(a) == [(b.lease.epoch, newer.id)]
+    until(lambda: replaced == [("101", "ann", older.id)])
+    assert a.counters.late_replacements >= 1
+    gevent.sleep(0.5)
+    assert len(replaced) == 1, "told once, when nothing goes wrong"
+    assert a.unregister(older) is False
+    assert b.unregister(newer) is True
+
+
+def test_many_replaced_sessions_are_all_reported(server: RedisServer, start_node: StartNode) -> None:
+    replaced: set[int] = set()
+    a = start_node(server, 1, events=replace(QUIET, replaced=lambda app, user, number: replaced.add(number)))
+    b = start_node(server, 2)
+    sessions = [begin(a, f"user{i}") for i in range(1200)]
+    for i in range(1200):
+        begin(b, f"user{i}")
+    until(lambda: replaced == {session.id for session in sessions})
+
+
+def test_multi_addresses_sessions_of_several_nodes(server: RedisServer, start_node: StartNode) -> None:
+    a, b = start_node(server, 1), start_node(server, 2)
+    first, second = begin(a, policy="multi"), begin(b, policy="multi", device="x")
+    assert where(a) == [(a.lease.epoch, first.id), (b.lease.epoch, second.id)]
+    assert a.unregister(first) is False
+    assert b.unregister(second) is True
+
+
+@pytest.mark.full
+def test_refuse_holds_across_nodes_and_ends_with_the_life_of_the_holder(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    a, b = start_node(server, 1), start_node(server, 2)
+    first = begin(a, policy="refuse")
+    second = Session("101", "ann", "", "refuse")
+    registration = b.register(second)
+    assert registration is not None
+    assert registration.others == (ref_of(a, first),)
+    vanish(a)
+    end_lease(server, a)
+
+    def taken() -> bool:
+        answer = b.register(second)
+        return answer is not None and answer.addressed and answer.replaced == ()
+
+    until(taken)
+
+
+def test_what_a_dead_life_wrote_after_it_was_cleared_away_refuses_nobody(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    a, b = start_node(server, 1), start_node(server, 2)
+    late = Session("101", "ann", "", "refuse")
+    command = a._commands.register(late)
+    a.stop(clean=True)
+    until(lambda: len(b.leases()) == 1)
+    b.pipeline.execute([command])
+    assert where(b) == []
+    registration = b.register(Session("101", "ann", "", "refuse"))
+    assert registration is not None
+    assert registration.addressed
+    assert registration.replaced == ()
+
+
+def test_claims_hold_across_nodes(server: RedisServer, start_node: StartNode) -> None:
+    a, b = start_node(server, 1), start_node(server, 2)
+
+    def state(node: RedisRegistry) -> str:
+        [claim] = node.claim(["m1"]) or []
+        return claim.state
+
+    [mine] = a.claim(["m1"]) or []
+    assert (mine.state, state(b)) == ("mine", "pending")
+    a.settle(mine, True)
+    until(lambda: state(b) == "repeat")
+    with server.client() as client:
+        assert client.get("acc:submit:again:seq:m1") == "1"
+        assert 43000 < client.ttl("acc:submit:again:seq:m1") <= 43200
+
+
+def test_a_claim_of_a_node_that_dies_lapses(server: RedisServer, start_node: StartNode) -> None:
+    a = start_node(server, 1)
+    assert a.claim(["m1"]) is not None
+    with server.client() as client:
+        assert client.get("acc:submit:again:seq:m1") != "1"
+        assert -1 != client.pttl("acc:submit:again:seq:m1") <= 10000
+
+
+def test_settling_somebody_elses_claim_does_not_free_it(server: RedisServer, start_node: StartNode) -> None:
+    a, b = start_node(server, 1), start_node(server, 2)
+    assert a.claim(["m1"]) is not None
+    b.settle(Claim("m1", "mine", "?0.0"), False)
+    gevent.sleep(0.1)
+    [claim] = b.claim(["m1"]) or []
+    assert claim.state == "pending"
+
+
+# --- the records that operators read ------------------------------------------------------------------------
+
+
+def record(server: RedisServer, user: str = "ann", app: str = "101") -> dict[str, object]:
+    with server.client() as client:
+        text = client.get(f"acc:user:online:{app}_{user}")
+        assert isinstance(text, str), "no record"
+        assert 86000 < client.ttl(f"acc:user:online:{app}_{user}") <= 86400
+    found: dict[str, object] = json.loads(text)
+    assert list(found) == RECORD_KEYS
+    return found
+
+
+def test_a_record_holds_login_and_logout(server: RedisServer, start_node: StartNode) -> None:
+    a = start_node(server, 1)
+    session = begin(a, "马远", device="phone")
+    now = time.time()
+    online = record(server, "马远")
+    assert abs(int(str(online["heartbeatTime"])) - now) <= 30
+    assert online | {"heartbeatTime": 0} == {
+        "accIp": "127.0.0.1",
+        "accPort": "9002",
+        "appID": 101,
+        "userID": "马远",
+        "clientIp": "127.0.0.1:5000",
+        "clientPort": "",
+        "loginTime": 1700000000,
+        "heartbeatTime": 0,
+        "logOutTime": 0,
+        "qua": "",
+        "deviceInfo": "phone",
+        "isLogoff": False,
+    }
+    a.unregister(session)
+    offline = record(server, "马远")
+    assert offline["isLogoff"] is True
+    assert abs(int(str(offline["logOutTime"])) - now) <= 30
+
+
+def test_an_app_without_a_number_has_its_name_in_the_record(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    a = start_node(server, 1)
+    a.register(Session("shop", "ann"))
+    assert record(server, "ann", "shop")["appID"] == "shop"
+
+
+def test_the_end_of_an_older_session_leaves_the_record_online(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    a, b = start_node(server, 1), start_node(server, 2)
+    older = begin(a)
+    begin(b)
+    a.unregister(older)
+    assert (record(server)["isLogoff"], record(server)["accPort"]) == (False, "9004")
+
+
+def test_a_refused_login_leaves_the_record_as_it_was(server: RedisServer, start_node: StartNode) -> None:
+    a, b = start_node(server, 1), start_node(server, 2)
+    begin(a, policy="refuse")
+    before = record(server)
+    b.register(Session("101", "ann", "", "refuse", "127.0.0.1:6"))
+    assert record(server) == before
+
+
+def test_records_of_long_sessions_are_kept(
+    server: RedisServer, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry.random, "uniform", lambda low, high: 1e-5)  # of a quarter of a day
+    sessions: list[Session] = []
+    events = replace(QUIET, sessions=lambda: iter(sessions))
+    a = start_node(server, 1, events=events)
+    sessions += [begin(a, f"user{i}") for i in range(250)]
+    with server.client() as client:
+        for session in sessions:
+            client.expire(f"acc:user:online:101_{session.user}", 1000)
+        until(lambda: all(client.ttl(f"acc:user:online:101_{s.user}") > 1000 for s in sessions))
+
+
+# --- the dead -----------------------------------------------------------------------------------------------
+
+
+def test_users_of_a_dead_node_are_offline_when_its_lease_is_over(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    a, b = start_node(server, 1), start_node(server, 2)
+    begin(a)
+    assert where(b)
+    vanish(a)
+    assert where(b), "the lease still runs"
+    end_lease(server, a)
+    until(lambda: where(b) == [])
+    assert set(b.leases()) == {b.lease.epoch}
+
+
+def use_buckets(buckets: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number of buckets that fits to a few hundred users."""
+    for module in (recovery, presence):
+        monkeypatch.setattr(module, "BUCKETS", buckets)
+
+
+def test_what_a_dead_node_left_is_cleared_away_by_one_of_the_others(
+    server: RedisServer, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_buckets(256, monkeypatch)
+    a, b, c = (start_node(server, number, LASTING) for number in (1, 2, 3))
+    users = [f"user{i}" for i in range(300)]
+    for user in users:
+        begin(a, user)
+    begin(a, "both", "multi")
+    there = begin(b, "both", "multi")
+    moved = [begin(b, user) for user in users[:10]]
+    vanish(a)
+    wait_until_cleaned_up(server, a, b)
+    with server.client() as client:
+        assert [record(server, user)["isLogoff"] for user in users] == [False] * 10 + [True] * 290
+        assert record(server, "both")["isLogoff"] is False
+        left = {
+            field: value
+            for key in client.scan_iter("imserver:users:*", 1000)
+            for field, value in client.hgetall(key).items()
+            if field != "#"
+        }
+        assert left.keys() == {*users[:10], "both"}
+        assert left["both"] == f"{b.lease.epoch}.{there.id}.{there.number}"
+        assert client.hkeys("acc:hash:servers") == ["127.0.0.1:9004", "127.0.0.1:9006"]
+    assert sorted([b.counters.cleaned_users, c.counters.cleaned_users]) == [0, 290]
+    assert all(b.unregister(session) is True for session in moved)
+
+
+def test_a_user_who_logs_in_while_the_dead_are_cleared_away_stays_online(
+    server: RedisServer, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_buckets(64, monkeypatch)
+    a, b = start_node(server, 1, LASTING), start_node(server, 2, LASTING)
+    for i in range(200):
+        begin(a, f"user{i}")
+    vanish(a)
+    later = start_node(server, 1, LASTING)
+
+    def log_in() -> None:
+        for i in range(200):
+            begin(later, f"user{i}", port=5001)
+            gevent.sleep(0.001)
+
+    greenlet = gevent.spawn(log_in)
+    with server.client() as client:
+        until(lambda: greenlet.dead and client.hlen("{imserver}:dead-epochs") == 0)
+    greenlet.get()
+    assert [record(server, f"user{i}")["isLogoff"] for i in range(200)] == [False] * 200
+    assert all(where(b, f"user{i}") for i in range(200))
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_a_node_that_stops_leaves_a_cleanup_task_only_if_it_leaves_sessions(
+    server: RedisServer, start_node: StartNode, clean: bool
+) -> None:
+    a, b = start_node(server, 1), start_node(server, 2)
+    session = begin(a)
+    if clean:
+        a.unregister(session)
+    b.recovery.stop()  # it would do the task
+    a.stop(clean=clean)
+    with server.client() as client:
+        assert client.hlen("{imserver}:dead-epochs") == (0 if clean else 1)
+    b.recovery.start()
+    until(lambda: where(b) == [])
+
+
+@pytest.mark.full
+def test_an_empty_bucket_is_cleared_away_too(
+    server: RedisServer, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_buckets(1, monkeypatch)
+    a, b = start_node(server, 1), start_node(server, 2)
+    begin(a)
+    vanish(a)
+    end_lease(server, a)
+    with server.client() as client:
+        until(lambda: not client.exists("imserver:users:{101:0}"))
+    assert where(b) == []
+
+
+# --- what it costs ------------------------------------------------------------------------------------------
+
+
+def cost(server: RedisServer, node: RedisRegistry, what: Callable[[], object]) -> tuple[int, dict[str, int]]:
+    """Round trips of a node, and commands that Redis counted, for something done 50 times."""
+    with server.client() as client:
+        client.config_resetstat()
+        before = node.counters.round_trips
+        for _ in range(50):
+            what()
+        # What nobody waits for is sent a quarter of a second later.
+        pipeline = node.pipeline
+        until(lambda: not (pipeline._posted or pipeline._requests or pipeline._busy))
+        trips = node.counters.round_trips - before
+        calls = {
+            name.removeprefix("cmdstat_"): stat["calls"] for name, stat in client.info("commandstats").items()
+        }
+    commands = {
+        name: count for name, count in calls.items() if name in ("evalsha", "eval", "hget", "set", "expire")
+    }
+    return trips, commands
+
+
+@pytest.fixture
+def settled_node(server: RedisServer, start_node: StartNode) -> RedisRegistry:
+    """A node that asks nothing of its own accord. Its lease lasts as long as a test."""
+    node = start_node(server, 1, ClusterSettings(lease_seconds=600.0, redis_seconds=20.0))
+    node.recovery.stop()
+    return node
+
+
+def test_a_login_is_one_round_trip_and_one_command(server: RedisServer, settled_node: RedisRegistry) -> None:
+    trips, commands = cost(server, settled_node, lambda: begin(settled_node, policy="multi"))
+    assert trips == 50
+    assert commands["evalsha"] == 50
+
+
+def test_a_logout_is_one_round_trip_and_one_command(server: RedisServer, settled_node: RedisRegistry) -> None:
+    sessions = [begin(settled_node, policy="multi") for _ in range(50)]
+    trips, commands = cost(server, settled_node, lambda: settled_node.unregister(sessions.pop()))
+    assert trips == 50
+    assert commands["evalsha"] == 50
+
+
+def test_a_push_that_succeeds_is_one_round_trip_and_two_commands(
+    server: RedisServer, settled_node: RedisRegistry
+) -> None:
+    begin(settled_node)
+    keys = iter(range(1000))
+
+    def push() -> None:
+        answer = settled_node.find_and_claim("101", "ann", str(next(keys)))
+        assert answer is not None
+        settled_node.settle(answer[1], True)
+
+    trips, commands = cost(server, settled_node, push)
+    assert trips <= 51, "the last one is told alone"
+    assert "evalsha" not in commands
+    assert commands["set"] == 100
+    assert commands["hget"] == 1, "Redis reports when the user moves"
+
+
+def address_of_push(node: RedisRegistry, id: str, user: str = "ann") -> list[tuple[int, int]]:
+    """(epoch, id) of the sessions that a push with this message id goes to."""
+    answer = node.find_and_claim("101", user, id)
+    assert answer is not None
+    refs, claim = answer
+    assert claim.state == "mine"
+    return [(ref.epoch, ref.id) for ref in refs]
+
+
+@pytest.mark.parametrize("tracking", [True, False], ids=["tracking", "forbidden"])
+def test_a_user_who_moves_is_found_by_the_next_push(
+    own_server: RedisServer, start_node: StartNode, tracking: bool
+) -> None:
+    with own_server.client() as client:
+        if not tracking:
+            client.execute_command("ACL", "SETUSER", "default", "-client|tracking")
+        here, there = start_node(own_server, 1, LASTING), start_node(own_server, 2, LASTING)
+        old = begin(here)
+        assert address_of_push(here, "1") == address_of_push(here, "2") == [(here.lease.epoch, old.id)]
+
+        new = begin(there)
+        assert address_of_push(here, "3") == [(there.lease.epoch, new.id)]
+        assert address_of_push(here, "4") == [(there.lease.epoch, new.id)]
+
+        client.client_kill_filter(_type="normal", skipme=True)  # reports get lost
+        newest = begin(here)
+        assert address_of_push(there, "5") == [(here.lease.epoch, newest.id)]
+        assert here.unregister(newest)
+        assert address_of_push(there, "6") == address_of_push(here, "7") == []
+
+        newest = begin(there)
+        assert address_of_push(here, "8") == [(there.lease.epoch, newest.id)]
+        client.flushall()
+        assert address_of_push(here, "9") == []
+
+
+@pytest.mark.parametrize("limit", ["presence._MAX_KNOWN", "connection._MAX_KEYS"])
+def test_a_full_table_of_known_users_begins_anew(
+    settled_node: RedisRegistry, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setattr(f"imserver.gateway.cluster.redis.{limit}", 2)
+    sessions = {user: begin(settled_node, user) for user in ("ann", "bob", "eve")}
+    for number in range(2):
+        for user, session in sessions.items():
+            found = address_of_push(settled_node, f"{user}{number}", user)
+            assert found == [(settled_node.lease.epoch, session.id)]
+
+
+def test_logins_of_one_moment_share_a_round_trip(server: RedisServer, settled_node: RedisRegistry) -> None:
+    before = settled_node.counters.round_trips
+    logins = [gevent.spawn(begin, settled_node, f"user{i}") for i in range(500)]
+    gevent.joinall(logins, raise_error=True)
+    assert settled_node.counters.round_trips - before <= 5
+
+
+def test_an_idle_node_asks_little(server: RedisServer, start_node: StartNode) -> None:
+    node = start_node(server, 1)
+    gevent.sleep(0.3)
+    before, began = node.counters.commands, time.monotonic()
+    gevent.sleep(0.5)
+    looks = (time.monotonic() - began) / 0.1
+    assert node.counters.commands - before <= 3 + looks, "a look each tenth of a second"
+
+
+@pytest.mark.full
+def test_ten_thousand_users_are_found_in_a_few_round_trips(
+    server: RedisServer, settled_node: RedisRegistry
+) -> None:
+    sessions = [Session("101", f"user{i}") for i in range(10_000)]
+    assert len(list(settled_node.reregister(sessions))) == 10_000
+    names = [session.user for session in sessions]
+    before = settled_node.counters.round_trips
+    found = settled_node.find("101", names)
+    assert found is not None
+    assert all(len(refs) == 1 for refs in found)
+    assert settled_node.counters.round_trips - before <= 10

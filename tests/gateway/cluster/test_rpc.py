@@ -1,0 +1,805 @@
+"""Both channels between real sockets on loopback."""
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from time import monotonic
+from typing import Final, NoReturn
+
+import gevent
+import pytest
+import zerorpc
+import zmq
+from msgspec.structs import replace
+
+from imserver.gateway.cluster.rpc import peer as rpc_peer
+from imserver.gateway.cluster.rpc import wire
+from imserver.gateway.cluster.rpc.counters import PeerBusy, PeerUnavailable
+from imserver.gateway.cluster.rpc.peer import ITEM_BYTES, SLOW_CALLS_IN_FLIGHT, RpcSeconds
+from imserver.gateway.cluster.rpc.server import Rpc
+from imserver.gateway.errors import StartError
+from imserver.gateway.process import Secret
+from tests.gateway.cluster.rpc_harness import (
+    KEYS,
+    SECRET,
+    Node,
+    Nodes,
+    attempt,
+    greenlets,
+    lease,
+    lease_of_nobody,
+    until,
+)
+from tests.support import ROOT, clean_environment
+
+PATIENT: Final = RpcSeconds(stall=60.0, silence=60.0)
+"""A busy machine is no fault."""
+HASTY: Final = RpcSeconds(stall=0.1, connect=0.1, silence=0.2, watch=0.02, probe=0.5)
+"""Faults are noticed within tenths of a second."""
+
+
+@pytest.fixture
+def nodes() -> Iterator[Nodes]:
+    nodes = Nodes(PATIENT)
+    yield nodes
+    nodes.end()
+
+
+def receive(node: Node, count: int) -> None:
+    """Wait until a node has received so many items."""
+    until(lambda: len(node.items) >= count)
+
+
+# --- events -------------------------------------------------------------------------------------------------
+
+
+def test_events_arrive_in_their_order_and_those_of_one_turn_in_one_batch(nodes: Nodes) -> None:
+    a, b = nodes.pair()
+    items = [b"%d" % number for number in range(100)]
+    assert all(a.rpc.send(b.lease, item) for item in items)
+    until(lambda: len(b.items) == 100)
+    assert b.items == items
+    assert b.batches == [(1, 100)]
+    size = sum(map(len, items))
+    sent, received = a.counters, b.counters
+    assert (sent.sent, sent.batches_sent, sent.bytes_sent) == (100, 1, size)
+    assert (received.received, received.batches_received, received.bytes_received) == (100, 1, size)
+
+
+def test_many_events_arrive_in_their_order_without_a_gap(nodes: Nodes) -> None:
+    a, b = nodes.pair()
+    for number in range(50_000):
+        assert a.rpc.send(b.lease, b"%d" % number)
+        if number % 1000 == 0:
+            gevent.sleep(0)
+    until(lambda: len(b.items) == 50_000)
+    assert b.items == [b"%d" % number for number in range(50_000)]
+    assert (b.counters.gaps, b.counters.late) == (0, 0)
+
+
+def test_large_events_go_through_and_larger_ones_are_refused(nodes: Nodes) -> None:
+    a, b = nodes.pair()
+    largest = os.urandom(ITEM_BYTES)
+    assert a.rpc.send(b.lease, largest)
+    assert not a.rpc.send(b.lease, largest + b"x")
+    assert a.rpc.send(b.lease, b"")
+    until(lambda: len(b.items) == 2)
+    assert b.items == [largest, b""]
+    assert a.counters.overflows == 1
+
+
+def test_events_of_several_senders_keep_their_own_order(nodes: Nodes) -> None:
+    senders = [nodes(epoch) for epoch in range(1, 5)]
+    receiver = nodes(9)
+    for number in range(500):
+        for sender in senders:
+            assert sender.rpc.send(receiver.lease, b"%d:%d" % (sender.rpc.epoch, number))
+        gevent.sleep(0)
+    until(lambda: len(receiver.items) == 2000)
+    for sender in senders:
+        own = [item for item in receiver.items if item.startswith(b"%d:" % sender.rpc.epoch)]
+        assert own == [b"%d:%d" % (sender.rpc.epoch, number) for number in range(500)]
+
+
+def test_a_receiver_that_fails_once_gets_the_next_batch(
+    nodes: Nodes, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = nodes.pair()
+
+    def fail(sender: int, items: list[bytes]) -> None:
+        raise LookupError("on purpose")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(b.rpc, "_received", fail)
+        assert a.rpc.send(b.lease, b"first")
+        until(lambda: b.counters.received)
+    assert a.rpc.send(b.lease, b"second")
+    until(lambda: b.items == [b"second"])
+    assert "handling 1 items of another node failed" in caplog.text
+
+
+def test_others_have_their_turn_while_much_is_received(nodes: Nodes) -> None:
+    a, b = nodes.pair()
+    turns = 0
+
+    def tick() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            gevent.sleep(0)
+
+    for _ in range(20_000):
+        assert a.rpc.send(b.lease, b"x")
+    ticking = gevent.spawn(tick)
+    receive(b, 20_000)
+    ticking.kill()
+    assert turns >= 20_000 / rpc_peer.BATCH_ITEMS / 2
+
+
+def test_a_slow_receiver_slows_the_sender_down_and_loses_nothing(nodes: Nodes) -> None:
+    a, b = nodes.pair()
+    b.rpc._received = lambda sender, items: (gevent.sleep(0.002), b.received(sender, items))  # type: ignore[assignment]
+    count = 0
+    while not a.rpc.peers.all() or not a.rpc.peers.all()[0].blocked_since:
+        assert a.rpc.send(b.lease, b"%07d" % count + bytes(10_000))
+        count += 1
+        if count % 20 == 0:
+            gevent.sleep(0)
+    until(lambda: len(b.items) == count)
+    assert [item[:7] for item in b.items] == [b"%07d" % number for number in range(count)]
+    assert a.rpc.peers.all()[0].link.closed
+
+
+# --- lives --------------------------------------------------------------------------------------------------
+
+
+def test_what_was_meant_for_an_earlier_life_is_dropped(nodes: Nodes) -> None:
+    a, b = nodes.pair()
+    assert a.rpc.send(b.lease, b"to the first life")
+    until(lambda: b.items)
+    second = nodes.add(b.reborn(3))
+    # What is sent before the end of the connection is noticed is lost with it.
+    until(lambda: a.rpc.send(b.lease, b"still to the first life") and second.counters.stale)
+    assert a.rpc.send(second.lease, b"to the second life")
+    until(lambda: second.items == [b"to the second life"])
+    assert second.counters.gaps == 0
+
+
+def test_a_question_to_an_earlier_life_is_not_answered(nodes: Nodes) -> None:
+    a, b = nodes.pair()
+    second = nodes.add(b.reborn(3))
+    with pytest.raises(PeerUnavailable, match="another epoch"):
+        a.rpc.query(b.lease, "kick", b"1")
+    assert second.counters.answered == 0
+
+
+def test_a_receiver_with_a_new_epoch_takes_only_what_is_meant_for_it(nodes: Nodes) -> None:
+    a, b = nodes.pair()
+    for _ in range(3):
+        assert a.rpc.send(b.lease, b"x")
+    until(lambda: len(b.items) == 3)
+    b.rpc.epoch = 5
+    assert a.rpc.send(b.lease, b"old")
+    renewed = lease(5, b.lease.control, b.lease.data)
+    assert a.rpc.send(renewed, b"new")
+    until(lambda: len(b.items) == 4)
+    until(lambda: b.counters.stale == 1)
+    assert b.items[-1] == b"new"
+    assert (b.counters.gaps, b.counters.late) == (0, 0)
+
+
+def test_a_sender_with_a_new_epoch_counts_from_one(nodes: Nodes) -> None:
+    a, b = nodes.pair()
+    for count, epoch in enumerate((1, 6, 7), 1):
+        a.rpc.epoch = epoch
+        assert a.rpc.send(b.lease, b"x")
+        receive(b, count)
+    assert b.batches == [(1, 1), (6, 1), (7, 1)]
+    assert (b.counters.gaps, b.counters.late) == (0, 0)
+
+
+def test_a_node_without_an_epoch_takes_nothing(nodes: Nodes) -> None:
+    a, b = nodes.pair()
+    b.rpc.epoch = 0
+    assert a.rpc.send(b.lease, b"early")
+    until(lambda: b.counters.stale == 1)
+    with pytest.raises(PeerUnavailable):
+        a.rpc.query(b.lease, "kind", b"")
+
+
+def test_a_node_sends_nothing_to_itself(nodes: Nodes) -> None:
+    node = nodes(1)
+    assert not node.rpc.send(node.lease, b"x")
+    with pytest.raises(PeerUnavailable):
+        node.rpc.query(node.lease, "kind", b"")
+
+
+# --- peers that go ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.full
+def test_a_peer_without_a_lease_is_dropped_with_what_waits_for_it(nodes: Nodes) -> None:
+    a = nodes(1)
+    gone = lease_of_nobody(2)
+    for _ in range(3):
+        assert a.rpc.send(gone, b"x")
+    before = greenlets()
+    asking = attempt(a, gone, seconds=30)
+    gevent.sleep(0)
+    a.rpc.update({1: a.lease})
+    assert a.counters.dropped == 3
+    assert isinstance(asking.get(timeout=60), PeerUnavailable)
+    until(lambda: greenlets() <= before)
+    assert a.rpc.peers.all() == []
+
+
+def test_a_lease_that_was_missing_for_a_moment_costs_no_event(nodes: Nodes) -> None:
+    a, b = nodes.pair()
+    for number in range(3):
+        assert a.rpc.send(b.lease, b"%d" % number)
+        receive(b, number + 1)
+        a.rpc.update({})
+    assert b.items == [b"0", b"1", b"2"]
+    assert (b.counters.gaps, b.counters.late) == (0, 0)
+
+
+def test_peers_with_a_lease_are_kept(nodes: Nodes) -> None:
+    a, b = nodes.pair()
+    assert a.rpc.send(b.lease, b"1")
+    peers = a.rpc.peers.all()
+    a.rpc.update({1: a.lease, 2: b.lease})
+    assert a.rpc.peers.all() == peers
+
+
+def test_an_unused_peer_is_hung_up_and_dialled_again_without_a_loss(nodes: Nodes) -> None:
+    a, b = nodes.pair(seconds=replace(PATIENT, idle_linger=60.0))
+    for number in range(3):
+        assert a.rpc.send(b.lease, b"%d" % number)
+        assert a.rpc.query(b.lease, "kind", b"")
+        (peer,) = a.rpc.peers.all()
+        until(lambda peer=peer: not peer.waits)
+        assert peer.active
+        for minutes in (1, 3):
+            peer.needs_probe(monotonic() + 60 * minutes)
+        assert not peer.active
+    receive(b, 3)
+    assert b.items == [b"0", b"1", b"2"]
+    assert (b.counters.gaps, b.counters.lost, a.counters.dropped) == (0, 0, 0)
+
+
+# --- bounds and the circuit ---------------------------------------------------------------------------------
+
+
+def test_a_full_queue_refuses_and_counts(nodes: Nodes, caplog: pytest.LogCaptureFixture) -> None:
+    a = nodes(1, queue_items=10)
+    nobody = lease_of_nobody(2)
+    assert [a.rpc.send(nobody, b"x") for _ in range(12)] == [True] * 10 + [False] * 2
+    assert a.counters.overflows == 2
+    assert caplog.text.count("send queue full") == 1
+    assert (a.rpc.queued_items, a.rpc.queued_bytes) == (10, 10)
+
+
+def test_the_queue_is_bounded_in_bytes_too(nodes: Nodes) -> None:
+    a = nodes(1, queue_bytes=100)
+    nobody = lease_of_nobody(2)
+    assert [a.rpc.send(nobody, bytes(40)) for _ in range(3)] == [True, True, False]
+
+
+def test_nothing_is_queued_for_a_peer_that_does_not_answer_until_it_is_back(nodes: Nodes) -> None:
+    a = nodes(1, seconds=HASTY)
+    absent = lease_of_nobody(2)
+    assert a.rpc.send(absent, b"before")
+    until(lambda: not a.rpc.send(absent, b"while it is away"))
+    assert a.counters.refused
+    assert a.counters.breaker_opens
+    started = monotonic()
+    with pytest.raises(PeerUnavailable, match="its circuit is open"):
+        a.rpc.query(absent, "kind", b"", 50)
+    assert monotonic() - started < 30, "nobody waited for it"
+    ports = [int(address.rpartition(":")[2]) for address in (absent.control, absent.data)]
+    b = nodes(2, control_port=ports[0], data_port=ports[1])
+    until(lambda: a.rpc.send(absent, b"after"))
+    until(lambda: b.items[-1:] == [b"after"])
+    # What had been taken before the circuit opened came first, and nothing of it is missing.
+    assert b.items[0] == b"before"
+    assert (b.counters.gaps, b.counters.late) == (0, 0)
+    assert a.rpc.query(absent, "are you", b"there") == b"are you:there"
+
+
+def test_a_new_connection_may_take_longer_than_a_queue_may_stand(nodes: Nodes) -> None:
+    a = nodes(1, seconds=replace(HASTY, connect=60.0))
+    coming = lease_of_nobody(2)
+    assert a.rpc.send(coming, b"early")
+    (peer,) = a.rpc.peers.all()
+    until(lambda: peer.blocked_since and monotonic() - peer.blocked_since > 10 * HASTY.stall)
+    assert a.rpc.send(coming, b"not refused")
+    ports = [int(address.rpartition(":")[2]) for address in (coming.control, coming.data)]
+    b = nodes(2, control_port=ports[0], data_port=ports[1])
+    until(lambda: b.items == [b"early", b"not refused"])
+    assert (a.counters.refused, a.counters.breaker_opens) == (0, 0)
+
+
+def test_a_late_loop_does_not_take_its_peer_for_dead(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = nodes.pair()
+    assert a.rpc.send(b.lease, b"1")
+    until(lambda: b.items == [b"1"])
+    (peer,) = a.rpc.peers.all()
+    ends: list[float] = []
+
+    def unanswered(kind: str, body: bytes, deadline: float) -> NoReturn:
+        ends.append(deadline)
+        raise TimeoutError
+
+    monkeypatch.setattr(peer.control, "call", unanswered)
+    monkeypatch.setattr(rpc_peer, "monotonic", lambda: (ends or [0.0]).pop() + rpc_peer.LATE_SECONDS * 2)
+    for _ in range(5):
+        assert not peer.probe(1.0)
+    assert peer.link.closed, "its answers may have come"
+    monkeypatch.setattr(rpc_peer, "monotonic", lambda: 0.0)
+    for _ in range(2):
+        assert not peer.probe(1.0)
+    assert not peer.link.closed
+
+
+def test_a_probe_that_fails_unexpectedly_is_followed_by_another(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = nodes.pair()
+    assert a.rpc.query(b.lease, "kind", b"1")
+    (peer,) = a.rpc.peers.all()
+
+    def fail(kind: str, body: bytes, deadline: float) -> NoReturn:
+        raise OSError("unexpected")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(peer.control, "call", fail)
+        peer.link.trip()
+        until(peer.link.allows)
+        with pytest.raises(OSError, match="unexpected"):
+            peer.probe(20.0)
+    until(peer.link.allows)
+    assert peer.probe(20.0)
+
+
+def test_a_queue_that_moves_again_has_not_stalled(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = nodes.pair()
+    assert a.rpc.send(b.lease, b"1")
+    until(lambda: b.items == [b"1"])
+    (peer,) = a.rpc.peers.all()
+    # As if ZeroMQ had accepted nothing for long, and this loop was late.
+    peer._connected_at = peer.blocked_since = monotonic() - 1000
+    assert not peer.needs_probe(monotonic())
+    assert peer.link.closed
+    assert a.rpc.send(b.lease, b"2")
+    until(lambda: b.items == [b"1", b"2"])
+
+
+def test_after_three_questions_without_an_answer_the_next_one_fails_at_once(nodes: Nodes) -> None:
+    a, b = nodes.pair()
+    b.answer = lambda kind, body: gevent.sleep(30) or b""
+    peer = a.rpc.peers.get(b.lease)
+    assert peer is not None
+    breaker = peer.control.breaker
+    breaker.uniform = lambda low, high: 3600.0  # the time to the next attempt, which may be none
+    for _ in range(3):
+        with pytest.raises(PeerUnavailable, match="in time"):
+            a.rpc.query(b.lease, "slow", b"", 0.05)
+    with pytest.raises(PeerUnavailable, match="control circuit is open"):
+        a.rpc.query(b.lease, "slow", b"", 5)
+    assert a.counters.call_failures == 4
+    assert a.counters.breaker_opens == 1
+    # It is slow, not gone: events go on.
+    assert a.rpc.send(b.lease, b"event")
+    until(lambda: b.items == [b"event"])
+    b.answer = lambda kind, body: b"quick"
+    breaker._retry_at = 0.0
+    until(lambda: _answer(a, b) == b"quick")
+
+
+def _answer(a: Node, b: Node) -> bytes:
+    try:
+        return a.rpc.query(b.lease, "kind", b"")
+    except PeerUnavailable:
+        return b""
+
+
+def test_a_data_channel_that_broke_for_good_is_dialled_again(nodes: Nodes) -> None:
+    a, b = nodes.pair(seconds=replace(HASTY, reconnect=1.0))
+    assert a.rpc.send(b.lease, b"1")
+    until(lambda: b.items == [b"1"])
+    peer = a.rpc.peers.all()[0]
+    assert peer._sender is not None
+    # As after an error of the protocol: ZeroMQ does not dial again by itself.
+    sender = peer._sender.zmq_socket
+    sender.socket.disconnect(b.lease.data)
+    until(lambda: not sender.writable())
+    until(lambda: a.rpc.send(b.lease, b"2"))  # refused while the circuit is open
+    until(lambda: b.items == [b"1", b"2"])
+
+
+# --- questions ----------------------------------------------------------------------------------------------
+
+
+def test_a_question_is_answered(nodes: Nodes) -> None:
+    a, b = nodes.pair()
+    assert a.rpc.query(b.lease, "names", b"of app 101") == b"names:of app 101"
+    assert b.rpc.query(a.lease, "state", b"") == b"state:"
+    assert (a.counters.answered, b.counters.answered) == (1, 1)
+    assert sum(a.counters.call_seconds.counts) == 1
+
+
+def test_an_answer_that_fails_is_logged_where_it_failed_and_gives_the_asker_nothing(
+    nodes: Nodes, caplog: pytest.LogCaptureFixture
+) -> None:
+    a, b = nodes.pair()
+
+    def fail(kind: str, body: bytes) -> bytes:
+        raise LookupError("the private reason")
+
+    b.answer = fail
+    with pytest.raises(PeerUnavailable) as raised:
+        a.rpc.query(b.lease, "kind", b"")
+    assert "private" not in str(raised.value)
+    assert raised.value.node == b.lease.node
+    assert "the private reason" in caplog.text
+    # It answered, if only by an error: its circuit stays closed.
+    for _ in range(5):
+        with pytest.raises(PeerUnavailable, match="failed"):
+            a.rpc.query(b.lease, "kind", b"")
+
+
+def test_an_answer_too_large_to_travel_is_an_error_at_once(nodes: Nodes) -> None:
+    a, b = nodes.pair()
+    b.answer = lambda kind, body: bytes(int(body))
+    largest = wire.MESSAGE_BYTES - 64 * 1024
+    assert len(a.rpc.query(b.lease, "kind", b"%d" % largest)) == largest
+    with pytest.raises(PeerUnavailable, match="too large"):
+        a.rpc.query(b.lease, "kind", b"%d" % (largest + 1))
+    with pytest.raises(PeerUnavailable, match="too large"):
+        a.rpc.query(b.lease, "kind", bytes(ITEM_BYTES + 1))
+
+
+def test_three_hundred_questions_at_once_are_all_answered_at_most_64_at_a_time(nodes: Nodes) -> None:
+    a, b = nodes.pair()
+    in_work: set[bytes] = set()
+    most = 0
+
+    def answer(kind: str, body: bytes) -> bytes:
+        nonlocal most
+        in_work.add(body)
+        most = max(most, len(in_work))
+        gevent.sleep(0.001)
+        in_work.remove(body)
+        return body
+
+    b.answer = answer
+    asking = [attempt(a, b.lease, b"%d" % number) for number in range(300)]
+    gevent.joinall(asking)
+    assert [one.value for one in asking] == [b"%d" % number for number in range(300)]
+    assert 1 < most <= 64
+
+
+def test_a_ping_has_its_turn_although_many_questions_wait(nodes: Nodes) -> None:
+    a, b = nodes.pair()
+    go_on = gevent.event.Event()
+    b.answer = lambda kind, body: b"%d" % go_on.wait()
+    asking = [attempt(a, b.lease) for _ in range(70)]
+    until(lambda: b.counters.answered == 64)
+    (peer,) = a.rpc.peers.all()
+    assert peer.probe(20.0)
+    go_on.set()
+    assert [one.get() for one in asking] == [b"1"] * 70
+
+
+def test_questions_that_wait_for_clients_delay_no_others_and_open_no_circuit(nodes: Nodes) -> None:
+    a, b = nodes.pair()
+    go_on = gevent.event.Event()
+    b.answer = lambda kind, body: b"%d" % go_on.wait() if kind == "slow" else body
+    slow = [
+        gevent.spawn(a.rpc.query, b.lease, "slow", b"", 60.0, slow=True) for _ in range(SLOW_CALLS_IN_FLIGHT)
+    ]
+    until(lambda: b.counters.answered == SLOW_CALLS_IN_FLIGHT)
+    with pytest.raises(PeerBusy, match="too many"):
+        a.rpc.query(b.lease, "slow", b"", 0.01, slow=True)
+    assert a.rpc.query(b.lease, "kind", b"other") == b"other"
+    go_on.set()
+    assert [one.get() for one in slow] == [b"1"] * SLOW_CALLS_IN_FLIGHT
+    go_on.clear()
+    for _ in range(10):
+        with pytest.raises(PeerUnavailable, match="no answer in time"):
+            a.rpc.query(b.lease, "slow", b"", 0.01, slow=True)
+    assert a.rpc.query(b.lease, "kind", b"other") == b"other"
+    assert a.counters.breaker_opens == 0
+    go_on.set()
+
+
+def test_a_node_with_too_many_questions_says_that_it_is_busy(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "CALLS_AT_ONCE", 2)
+    a, b = nodes.pair()
+    go_on = gevent.event.Event()
+    b.answer = lambda kind, body: b"%d" % go_on.wait()
+    asking = [attempt(a, b.lease) for _ in range(2)]
+    until(lambda: b.counters.answered == 2)
+    with pytest.raises(PeerUnavailable, match="busy"):
+        a.rpc.query(b.lease, "kind", b"")
+    assert b.counters.busy == 1
+    go_on.set()
+    assert [one.get() for one in asking] == [b"1", b"1"]
+    assert a.rpc.query(b.lease, "kind", b"") == b"1"
+
+
+@pytest.mark.full
+def test_no_question_leaves_a_greenlet_behind(nodes: Nodes) -> None:
+    a, b = nodes.pair()
+    b.answer = lambda kind, body: gevent.sleep(float(body)) or b""
+    assert a.rpc.query(b.lease, "kind", b"0") == b""
+    before = greenlets()
+    with pytest.raises(PeerUnavailable, match="in time"):
+        a.rpc.query(b.lease, "kind", b"0.2", 0.01)
+    with pytest.raises(gevent.Timeout), gevent.Timeout(0.01):
+        a.rpc.query(b.lease, "kind", b"0.2", 10)
+    killed = attempt(a, b.lease, b"0.2")
+    gevent.sleep(0.01)
+    killed.kill()
+    assert a.rpc.query(b.lease, "kind", b"0") == b""
+    until(lambda: greenlets() <= before)
+    assert a.counters.malformed == 0
+
+
+def test_asking_all_names_who_did_not_answer_and_waits_for_nobody_longer_than_asked(nodes: Nodes) -> None:
+    a = nodes(1)
+    others = [nodes(epoch) for epoch in (2, 3, 4)]
+    for other in others:
+        a.rpc.query(other.lease, "kind", b"")  # connected: an answer takes no time
+    others[1].answer = lambda kind, body: gevent.sleep(30) or b""
+    nobody = lease_of_nobody(5)
+    started = monotonic()
+    answers, missing = a.rpc.query_all([*(other.lease for other in others), nobody], "kind", b"", 2)
+    assert monotonic() - started < 25
+    assert answers == {others[0].lease.node: b"kind:", others[2].lease.node: b"kind:"}
+    assert missing == sorted([others[1].lease.node, nobody.node])
+
+
+def test_asking_nobody_takes_no_time(nodes: Nodes) -> None:
+    assert nodes(1).rpc.query_all([], "kind", b"") == ({}, [])
+
+
+# --- versions -----------------------------------------------------------------------------------------------
+
+
+def test_a_node_speaks_with_the_version_before_its_own(nodes: Nodes) -> None:
+    old, new = nodes(1, version=3), nodes(2, version=4)
+    for a, b in ((old, new), (new, old)):
+        assert a.rpc.query(b.lease, "kind", b"x") == b"kind:x"
+        assert a.rpc.send(b.lease, b"item")
+        receive(b, 1)
+
+
+def test_a_node_two_versions_older_is_left_alone(nodes: Nodes, caplog: pytest.LogCaptureFixture) -> None:
+    old, new = nodes(1, version=2), nodes(2, version=4)
+    for a, b in ((old, new), (new, old)):
+        assert not a.rpc.send(b.lease, b"item")
+        with pytest.raises(PeerUnavailable):
+            a.rpc.query(b.lease, "kind", b"")
+    assert "RPC version 4 is not compatible with 2" in caplog.text
+
+
+def test_what_comes_in_another_version_all_the_same_is_dropped(nodes: Nodes) -> None:
+    new, old = nodes(1, version=4), nodes(2, version=2)
+    mistaken = lease(2, old.lease.control, old.lease.data, version=4)
+    assert new.rpc.send(mistaken, b"item")
+    until(lambda: old.counters.malformed == 1)
+    with pytest.raises(PeerUnavailable, match="version"):
+        new.rpc.query(mistaken, "kind", b"")
+    assert old.items == []
+
+
+# --- life ---------------------------------------------------------------------------------------------------
+
+
+def test_what_waits_is_sent_before_a_node_ends(nodes: Nodes) -> None:
+    a, b = nodes.pair(seconds=replace(PATIENT, stop=60.0, stop_linger=60.0))
+    for number in range(5000):
+        assert a.rpc.send(b.lease, b"%d" % number)
+    a.rpc.stop()
+    until(lambda: len(b.items) == 5000)
+    assert a.counters.dropped == 0
+
+
+def test_stopping_waits_for_a_silent_peer_only_a_little(nodes: Nodes) -> None:
+    a = nodes(1)
+    assert a.rpc.send(lease_of_nobody(2), b"x")
+    started = monotonic()
+    a.rpc.stop()
+    assert monotonic() - started < 20
+    assert a.counters.dropped == 1
+    a.rpc.stop()
+
+
+def test_a_stopped_node_sends_and_asks_no_more(nodes: Nodes) -> None:
+    a, b = nodes.pair()
+    a.rpc.stop()
+    assert not a.rpc.send(b.lease, b"x")
+    with pytest.raises(PeerUnavailable):
+        a.rpc.query(b.lease, "kind", b"")
+    with pytest.raises(PeerUnavailable):
+        b.rpc.query(a.lease, "kind", b"", 0.2)
+
+
+@pytest.mark.full
+def test_killing_ends_everything_at_once(nodes: Nodes) -> None:
+    before = greenlets()
+    a, b = nodes.pair()
+    b.answer = lambda kind, body: gevent.sleep(30) or b""
+    asking = attempt(a, b.lease, seconds=8)
+    until(lambda: b.counters.answered)
+    a.rpc.kill()
+    b.rpc.kill()
+    assert not asking.ready(), "nobody waits for the question, which has 8 s"
+    assert isinstance(asking.get(timeout=60), PeerUnavailable)
+    until(lambda: greenlets() <= before)
+
+
+@pytest.mark.full
+def test_nothing_is_left_after_a_stop(nodes: Nodes) -> None:
+    files, before = len(os.listdir("/proc/self/fd")), greenlets()
+    a, b = nodes.pair()
+    assert a.rpc.send(b.lease, b"x")
+    assert a.rpc.query(b.lease, "kind", b"")
+    a.rpc.stop()
+    b.rpc.stop()
+    until(lambda: greenlets() <= before)
+    until(lambda: len(os.listdir("/proc/self/fd")) == files)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "*", "224.0.0.1", "no.such.host.invalid"])
+def test_the_ports_are_private(host: str) -> None:
+    rpc = Rpc(Secret(SECRET), lambda kind, body: b"", lambda sender, items: None)
+    with pytest.raises(StartError, match=r"cluster\.bind"):
+        rpc.start(host, 0, 0)
+
+
+def test_ports_answer_only_at_their_address(nodes: Nodes) -> None:
+    node = nodes(1)
+    assert node.rpc.control_address.startswith("tcp://127.0.0.1:")
+    elsewhere = lease(
+        1, *(a.replace("127.0.0.1", "127.0.0.2") for a in (node.lease.control, node.lease.data))
+    )
+    with pytest.raises(PeerUnavailable):
+        nodes(2).rpc.query(elsewhere, "kind", b"", 0.2)
+
+
+def test_a_taken_port_is_one_clear_error_and_leaves_nothing_behind(nodes: Nodes) -> None:
+    node, before = nodes(1), greenlets()
+    for ports in (node.ports, {**node.ports, "control_port": 0}):
+        rpc = Rpc(Secret(SECRET), lambda kind, body: b"", lambda sender, items: None)
+        with pytest.raises(StartError, match=r"the RPC cannot listen on 127\.0\.0\.1:"):
+            rpc.start("127.0.0.1", *ports.values())
+    until(lambda: greenlets() <= before)
+
+
+def test_ipv6_works_where_the_machine_has_it(nodes: Nodes) -> None:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            pass
+    except OSError:
+        pytest.skip("no IPv6 on this machine")
+    a = nodes(1)
+    six = Rpc(Secret(SECRET), lambda kind, body: b"six", lambda sender, items: None)
+    six.start("::1", 0, 0)
+    six.epoch = 6
+    assert six.control_address.startswith("tcp://[::1]:")
+    assert a.rpc.query(lease(6, six.control_address, six.data_address), "kind", b"") == b"six"
+    six.stop()
+
+
+@pytest.mark.parametrize("part", ["acceptor", "dispatcher", "receiver"])
+def test_a_receiver_that_ended_is_started_again(nodes: Nodes, part: str) -> None:
+    a, b = nodes.pair()
+    assert a.rpc.query(b.lease, "kind", b"") == b"kind:"
+    server, receiver = b.rpc._server, b.rpc._receiver
+    victim = {
+        "acceptor": server._acceptor_task,
+        "dispatcher": server._multiplexer._channel_dispatcher_task,
+        "receiver": receiver._receiver_task,
+    }[part]
+    victim.kill()
+    until(lambda: b.counters.restarts == 1)
+    assert a.rpc.query(b.lease, "kind", b"") == b"kind:"
+    assert a.rpc.send(b.lease, b"item")
+    until(lambda: b.items == [b"item"])
+    assert b.counters.gaps == 0
+
+
+def test_a_plain_client_of_zerorpc_with_the_key_is_answered_but_can_look_at_nothing(nodes: Nodes) -> None:
+    node = nodes(1)
+    context = zerorpc.Context()
+    client = zerorpc.Client(heartbeat=None, timeout=30, context=context)
+    for option, value in (
+        (zmq.CURVE_SERVERKEY, KEYS.server_public),
+        (zmq.CURVE_PUBLICKEY, KEYS.client_public),
+        (zmq.CURVE_SECRETKEY, KEYS.client_secret),
+    ):
+        client._events.setsockopt(option, value)
+    client.connect(node.rpc.control_address)
+    try:
+        assert client("ask", 1, 1, "kind", b"x") == [0, b"kind:x"]
+        for name in ("_zerorpc_list", "_zerorpc_inspect", "_zerorpc_ping", "run", "stop", "close"):
+            with pytest.raises(zerorpc.TimeoutExpired):
+                client(name, timeout=0.05)
+        assert client("ask", 1, 1, "kind", b"y") == [0, b"kind:y"]
+    finally:
+        client.close()
+        context.term()
+
+
+# --- processes ----------------------------------------------------------------------------------------------
+
+
+def run(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=clean_environment(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.stdout.strip()
+
+
+def test_importing_makes_no_socket_thread_or_greenlet() -> None:
+    assert (
+        run(
+            "from gevent import monkey; monkey.patch_all()\n"
+            "import os, gc, greenlet\n"
+            "files = len(os.listdir('/proc/self/fd'))\n"
+            "import imserver.gateway.cluster.rpc.server, zerorpc, zmq, gevent\n"
+            "assert zerorpc.Context._instance is None\n"
+            "assert not [o for o in gc.get_objects() if isinstance(o, (zmq.Context, zmq.Socket))]\n"
+            "assert not [o for o in gc.get_objects() if isinstance(o, gevent.Greenlet)]\n"
+            "print(len(os.listdir('/proc/self/task')), len(os.listdir('/proc/self/fd')) - files)"
+        )
+        == "1 0"
+    )
+
+
+def test_nodes_forked_from_one_parent_that_has_imported_everything_reach_each_other() -> None:
+    assert (
+        run(
+            "from gevent import monkey; monkey.patch_all()\n"
+            "import os, sys, gevent\n"
+            "import imserver.gateway.cluster.rpc.server\n"
+            "from tests.gateway.cluster.rpc_harness import Node, until\n"
+            "children = []\n"
+            "for _ in range(2):\n"
+            "    pid = monkey.get_original('os', 'fork')()\n"
+            "    if not pid:\n"
+            "        gevent.reinit()\n"
+            "        a, b = Node(1), Node(2)\n"
+            "        assert a.rpc.query(b.lease, 'kind', b'x') == b'kind:x'\n"
+            "        a.rpc.send(b.lease, b'item')\n"
+            "        until(lambda: b.items == [b'item'])\n"
+            "        a.rpc.stop(); b.rpc.stop()\n"
+            "        os._exit(7)\n"
+            "    children.append(pid)\n"
+            "wait = monkey.get_original('os', 'waitpid')\n"
+            "print([os.waitstatus_to_exitcode(wait(pid, 0)[1]) for pid in children])"
+        )
+        == "[7, 7]"
+    )
+
+
+def test_zerorpcs_debug_lines_stay_out_of_the_log(nodes: Nodes, caplog: pytest.LogCaptureFixture) -> None:
+    a, b = nodes.pair()
+    with caplog.at_level(logging.DEBUG):
+        a.rpc.query(b.lease, "kind", b"")
+    assert not [record for record in caplog.records if record.name.startswith("zerorpc")]

@@ -1,0 +1,372 @@
+"""``imserver key`` and ``imserver app``, as people call them."""
+
+import re
+import sqlite3
+import subprocess
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from imserver.backends.webhooks.dead_events import RetryRow
+from imserver.backends.webhooks.event_rows import EventStore, NewEvent
+from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.storage.store import Store
+from tests.support import run_cli
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """``run("key", "list")``: what a command said; ``fails=True`` where it must refuse, in one line."""
+
+    def run(
+        *arguments: str, fails: bool = False, lines: int | None = 1, **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
+        given = {"IMSERVER_SERVER_DATA_DIR": str(tmp_path / "data"), **environment}
+        done = run_cli(*arguments, seconds=30, **given)
+        assert done.returncode == (1 if fails else 0), done
+        if fails:
+            assert "Traceback" not in done.stderr
+            if lines is not None:
+                assert done.stderr.startswith("imserver: ")
+                assert done.stderr.count("\n") == lines
+        return done
+
+    return run
+
+
+def rows(output: str) -> list[list[str]]:
+    return [re.split(r" {2,}", line) for line in output.splitlines()[1:]]
+
+
+def test_a_key_is_shown_once_and_stored_as_a_digest(run: Run, tmp_path: Path) -> None:
+    result = run("key", "create", "--scope", "push", "--scope", "read", "--note", "商店")
+    key = result.stdout.strip()
+    assert re.fullmatch(r"imk_[\w-]{43}", key)
+    (listed,) = rows(run("key", "list").stdout)
+    assert listed[1:3] == ["push,read", "all"]
+    assert listed[0] in result.stderr
+    assert listed[-1] == "商店"
+    for file in (tmp_path / "data").iterdir():
+        assert key.encode() not in file.read_bytes()
+
+
+def test_a_key_is_revoked_by_its_id(run: Run) -> None:
+    run("key", "create", "--scope", "admin")
+    ((name, *_),) = rows(run("key", "list").stdout)
+    assert run("key", "revoke", name).stdout == "revoked\n"
+    assert run("key", "revoke", name).stdout == "already revoked\n"
+    assert "no key has the id" in run("key", "revoke", "none", fails=True).stderr
+    assert len(rows(run("key", "list").stdout)[0]) == 5
+
+
+def test_to_ask_makes_nothing(run: Run, tmp_path: Path) -> None:
+    assert rows(run("key", "list").stdout) == []
+    assert len(rows(run("app", "list").stdout)) == 8
+    run("app", "show", "101")
+    run("key", "revoke", "none", fails=True)
+    run("app", "set", "none", "max_channels=1", fails=True)
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_key_is_rotated_and_shown(run: Run) -> None:
+    first = run("key", "create", "push", "--note", "till", "--expires", "90d").stdout.strip()
+    ((name, *_),) = rows(run("key", "list").stdout)
+    lines = dict(re.split(r" {2,}", line) for line in run("key", "show", name).stdout.splitlines())
+    assert lines["state"] == "valid"
+    assert lines["note"] == "till"
+    assert lines["last used"] == "never"
+    assert datetime.fromisoformat(lines["expires"]) - datetime.fromisoformat(lines["created"]) == timedelta(
+        90
+    )
+    done = run("key", "rotate", name, "--grace", "2h", "--expires", "4w")
+    assert done.stdout.startswith("imk_")
+    assert done.stdout.strip() != first
+    assert f"The key {name} ends at " in done.stderr
+    new = re.search(r"new key is (\w+)\.", done.stderr)[1]  # type: ignore[index]
+    assert "expires" in run("key", "show", new).stdout
+    run("key", "rotate", new, "--grace", "0")
+    assert "state      revoked" in run("key", "show", new).stdout
+    assert f"no valid key has the id {new}" in run("key", "rotate", new, fails=True).stderr
+    assert "no key has the id none" in run("key", "show", "none", fails=True).stderr
+    assert "is a key of the settings" in run("key", "rotate", "config:1", fails=True).stderr
+    assert rows(run("key", "usage", name).stdout) == []
+    assert "no key has the id none" in run("key", "usage", "none", fails=True).stderr
+
+
+def test_keys_of_the_configuration_are_listed_by_their_digest(run: Run) -> None:
+    listed = run(
+        "key", "list", IMSERVER_API_KEYS="[{key: secret-key-of-the-tests, scopes: [push], apps: [101]}]"
+    ).stdout
+    assert rows(listed)[0][:3] == ["config:609ca13a", "push", "101"]
+    assert "secret-key" not in listed
+
+
+def test_a_key_is_bound_to_apps_that_exist(run: Run) -> None:
+    create = ("key", "create", "--scope", "push")
+    assert "this app does not exist" in run(*create, "--app", "105", fails=True).stderr
+    run("app", "create", "105")
+    run("app", "create", "106", "same_as=105")
+    run(*create, "--app", "105", "--app", "106", "--app", "101")
+    assert rows(run("key", "list").stdout)[0][2] == "105,101"
+
+
+@pytest.mark.full
+def test_dead_events_are_listed_and_sent_again(run: Run, tmp_path: Path) -> None:
+    assert rows(run("app", "events", "101").stdout) == []
+    assert "app none does not exist" in run("app", "events", "none", fails=True).stderr
+    run("app", "create", "105")
+    store = Store(StorageSettings(), str(tmp_path / "data"), threaded=False)
+    store.start()
+    events = EventStore(store)
+    events.append([NewEvent("105", "ann", "account", b"{}")])
+    events.claim({"105": None}, "node", 10)
+    dead = [RetryRow(0, f"event-{number}", "ann", 7, 1795155801, b"{}") for number in (1, 2)]
+    events.advance("105", "node", 0, 1, dead, dead=True)
+    assert rows(run("app", "events", "105").stdout) == []
+    assert rows(run("app", "events", "105", "--dead").stdout)[0][:3] == ["event-1", "ann", "7"]
+    assert "no dead event event-3" in run("app", "events", "105", "--replay", "event-3", fails=True).stderr
+    assert run("app", "events", "105", "--replay", "event-1").stdout == "1 events are sent again\n"
+    assert [row[0] for row in rows(run("app", "events", "105", "--dead").stdout)] == ["event-2"]
+    assert [row[0] for row in rows(run("app", "events", "105").stdout)] == ["event-1"]
+    assert run("app", "events", "105", "--replay", "all").stdout == "1 events are sent again\n"
+    store.close()
+
+
+def test_an_app_is_made_shown_and_changed(run: Run) -> None:
+    run("app", "create", "105", "maxConnections=5", "origins=[example.org]", "webhook.url=https://e.org/hook",
+        "webhook.secret=@-", stdin="quite a secret\n")  # fmt: skip
+    assert "app 105 already exists" in run("app", "create", "105", fails=True).stderr
+    shown = run("app", "show", "105").stdout
+    assert "max_connections: 5\n" in shown
+    assert "url: https://e.org/hook\n" in shown
+    assert "quite a secret" not in shown
+    changed = run(
+        "app", "set", "105", "max_channels=7", "webhook.events=[login]", "--unset", "origins"
+    ).stdout
+    assert "max_channels: 7\n" in changed
+    assert "origins: []\n" in changed
+    assert "url: https://e.org/hook\n" in changed, "of a setting with several fields one was changed"
+    assert ["105", "database", "multi"] in rows(run("app", "list").stdout)
+
+
+def test_one_field_of_a_provider_is_changed_or_reset(run: Run, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("0123\n")
+    row = ("kind=github", "client_id=c", f"client_secret=@{secret}", "scopes=[user]", "title=Git")
+    run("app", "create", "105", *(f"oauth.git.{field}" for field in row), "webhook.events=[login]")
+    changed = run(
+        "app",
+        "set",
+        "105",
+        "oauth.git.register=true",
+        "--unset",
+        "oauth.git.title",
+        "--unset",
+        "webhook.events",
+    ).stdout
+    for line in ("client_id: c", "register: true", "- user", "title: ''", "client_secret: (hidden)"):
+        assert line in changed
+    with sqlite3.connect(tmp_path / "data" / "imserver.db") as connection:
+        (stored,) = connection.execute("SELECT settings FROM app").fetchone()
+    connection.close()
+    assert '"client_secret":"0123"' in stored.replace(": ", ":")
+    assert "login" not in stored
+    assert "oauth.hub is not set" in run("app", "set", "105", "--unset", "oauth.hub", fails=True).stderr
+    assert "git:" not in run("app", "set", "105", "--unset", "oauth.git").stdout
+
+
+def test_names_of_namespaces_and_rooms_may_have_dots(run: Run) -> None:
+    run("app", "create", "105", 'channels.chat.v1={"presence": true}', "roomMembers.my.room=[ann]")
+    changed = run("app", "set", "105", "channels.chat.v1.max_subscribers=10", "channels.a={}").stdout
+    assert "chat.v1:" in changed
+    assert "max_subscribers: 10" in changed
+    assert "my.room:" in changed
+    run("app", "set", "105", "webhook.url=https://e.org/hook", "webhook.secret=@-", stdin="quite a secret\n")
+    assert "url: https://e.org/hook\n" in run("app", "set", "105", "WebHook.events=[login]").stdout
+    left = run("app", "set", "105", "--unset", "channels.chat.v1", "--unset", "room_members.my.room").stdout
+    assert "chat.v1" not in left
+    assert "my.room" not in left
+
+
+def test_secrets_are_read_from_files_and_not_from_arguments(run: Run, tmp_path: Path) -> None:
+    secret, keys = tmp_path / "secret", tmp_path / "keys"
+    secret.write_text("12345678901234567890\n")
+    keys.write_text(f"[{{kid: first, key: {'k' * 40}}}]")
+    hook = "webhook.url=https://e.org/hook"
+    run("app", "create", "105", hook, f"webhook.secret=@{secret}", f"jwt=@{keys}")
+    assert "kid: first\n" in run("app", "show", "105").stdout
+    with sqlite3.connect(tmp_path / "data" / "imserver.db") as connection:
+        (stored,) = connection.execute("SELECT settings FROM app").fetchone()
+    connection.close()
+    assert '"secret":"12345678901234567890"' in stored.replace(": ", ":")
+    secret.write_text("replace-me: openssl rand -hex 32")
+    output = run("app", "set", "105", f"webhook.secret=@{secret}", fails=True).stderr
+    assert "this is a placeholder of the documentation" in output
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "webhook.secret=12345678901234567890",
+        "web-hook.Secret=x",
+        "webhook={secret: x}",
+        "jwt=[{Key: x}]",
+        "jwt=[{key: x}]",
+        "oauth={c: {client_secret: x}}",
+        "oauth.c={client_secret: x}",
+        "oauth.c.clientSecret=x",
+    ],
+)
+def test_a_secret_among_the_arguments_is_refused(run: Run, setting: str) -> None:
+    output = run("app", "set", "105", setting, fails=True).stderr
+    name = setting.partition("=")[0]
+    assert f"give {name}=@FILE, or {name}=@- for standard input" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "output"),
+    [
+        (("app", "set", "105", "webhook.secret=@/none"), "/none cannot be read"),
+        (("app", "create", "105", "max_channels"), "expected SETTING=VALUE"),
+        (("app", "create", "105", "max_channel=1"), "the nearest known key is 'max_channels'"),
+        (("app", "create", "105", "max_channels=[1"), "not valid YAML"),
+        (("app", "create", " 105"), "an app cannot be called ' 105'"),
+        (("app", "set", "101", "max_channels=1"), "is defined in the configuration"),
+        (("app", "show", "105"), "app 105 does not exist"),
+        (("app", "set", "105"), "app 105 does not exist"),
+        (("app", "set", "105", "channels={secret: {}}"), "app 105 does not exist"),
+        (("app", "create", "105", "jwt=[{key: x, algorithm: 5}]"), "algorithm"),
+        (("key", "create", "--scope", "push", "--note", "x" * 201), "at most 200 characters"),
+        (
+            ("key", "create", "--scope", "push", "--note", "a\nb"),
+            "--note: expected one line of printable text",
+        ),
+        (("key", "revoke", "config:3eb1bd43"), "is a key of the settings: remove it from api.keys"),
+        (("key", "create", "--scope", "push", "--data-dir", "/proc/none"), "cannot be used"),
+        (("key", "list", "-c", "/none.yaml"), "cannot be read"),
+        (("status", "--url", "ftp://x"), "ftp://x: expected an http:// or https:// address"),
+        (("bot", "list", "--app", "105", "--url", "http://x:999999"), "expected an http:// or https://"),
+        (("outbox", "--database", "postgresql://x", "--url", "http://x:999999"), "expected an http:// or"),
+        (("outbox", "--database", "foo"), "the address of the database: expected postgresql://"),
+        (("outbox", "--database", "postgresql://x", "--table", "A b"), "got 'A b'"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(run: Run, arguments: tuple[str, ...], output: str) -> None:
+    assert output in run(*arguments, fails=True).stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("status",),
+        ("bot", "list", "--app", "105", "--url", "http://127.0.0.1:1"),
+        ("outbox", "--database", "postgresql://127.0.0.1:1/x"),
+    ],
+)
+@pytest.mark.parametrize("key", ["a secret\nin two lines", "ein schlüssel"])
+def test_a_key_that_no_header_can_have_is_not_shown(run: Run, arguments: tuple[str, ...], key: str) -> None:
+    output = run(*arguments, fails=True, IMSERVER_KEY=key).stderr
+    assert output == "imserver: the API key: expected one line of printable ASCII\n"
+
+
+def test_a_database_that_is_away_is_one_clear_line(run: Run) -> None:
+    away = run("key", "list", fails=True, IMSERVER_STORAGE_URL="postgresql://u:pw@127.0.0.1:1/x").stderr
+    assert "cannot be used" in away
+    assert "pw" not in away
+
+
+def test_the_file_is_a_plain_sqlite_database(run: Run, tmp_path: Path) -> None:
+    run("app", "create", "105")
+    with sqlite3.connect(tmp_path / "data" / "imserver.db") as connection:
+        assert connection.execute("SELECT name FROM app").fetchall() == [("105",)]
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
+
+
+# --- deletion of an app -------------------------------------------------------------------------------------
+
+
+def test_an_app_is_deleted_after_a_confirmation(run: Run) -> None:
+    look = {"IMSERVER_STORAGE_LOOK_SECONDS": "0.1"}
+    run("app", "create", "105")
+    run("app", "create", "106")
+    run("key", "create", "push", "--app", "105")
+    run("key", "create", "push", "--app", "105", "--app", "106")
+    shown = "1 keys, 0 accounts, 0 messages, 0 uploads, 0 groups"
+    refused = run("app", "delete", "105", stdin="106\n", fails=True, lines=None, **look)
+    assert shown in refused.stderr
+    assert "nothing was deleted" in refused.stderr
+    assert "nothing was deleted" in run("app", "delete", "105", fails=True, lines=None, **look).stderr
+    run("app", "show", "105")
+    assert run("app", "delete", "105", stdin="105\n", **look).stdout == "app 105 deleted\n"
+    assert "app 105 does not exist" in run("app", "show", "105", fails=True).stderr
+    assert sorted((row[2], len(row)) for row in rows(run("key", "list").stdout)) == [("105", 5), ("106", 4)]
+    run("app", "create", "105", "max_channels=3")
+    assert "max_channels: 3\n" in run("app", "show", "105").stdout
+    run("app", "delete", "105", "--yes", **look)
+
+
+def test_apps_that_are_not_deleted(run: Run) -> None:
+    run("app", "create", "105")
+    run("app", "create", "106", "same_as=105")
+    assert "is defined in the configuration" in run("app", "delete", "101", "--yes", fails=True).stderr
+    assert "delete its alias '106' first" in run("app", "delete", "105", "--yes", fails=True).stderr
+    assert "app none does not exist" in run("app", "delete", "none", "--yes", fails=True).stderr
+
+
+# --- arguments and the options of the same meaning ----------------------------------------------------------
+
+
+@pytest.mark.full
+def test_what_is_an_argument_may_be_given_by_its_option(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text(f"apps: {{shop: {{jwt: [{{key: {'k' * 40}}}]}}, tea: {{jwt: [{{}}]}}}}")
+    run("key", "create", "push", "read")
+    run("key", "create", "push", "--scope", "read")
+    run("key", "create", "--scope", "push", "--scope", "read")
+    assert {row[1] for row in rows(run("key", "list").stdout)} == {"push,read"}
+    command = ("token", "create", "-c", str(file), "--app", "shop")
+    for given in (("ann",), ("--user", "ann"), ("ann", "--user", "ann")):
+        token = run(*command, *given).stdout.strip()
+        checked = run("token", "check", "-c", str(file), "--app", "shop", token).stdout
+        assert "accepted: user 'ann'" in checked
+    command = ("token", "secret", "-c", str(file))
+    assert run(*command, "tea").stdout == run(*command, "--app", "tea").stdout
+    assert run("check-config", str(file)).stdout == run("check-config", "-c", str(file)).stdout
+
+
+def test_settings_before_a_group_reach_its_commands(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        file = tmp_path / name / "imserver.yaml"
+        file.parent.mkdir()
+        file.write_text(f"server: {{data_dir: {tmp_path / name / 'data'}}}")
+    done = run_cli("-c", "../b/imserver.yaml", "key", "create", "push", folder=tmp_path / "a")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "b" / "data").exists()
+    assert not (tmp_path / "a" / "data").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("key", "create"),
+        ("key", "create", "everything"),
+        ("key", "create", "push", "--expires", "90"),
+        ("key", "rotate", "4f1d", "--grace", "tomorrow"),
+        ("token", "create", "--app", "101"),
+        ("token", "create", "--app", "101", "ann", "--user", "bob"),
+        ("token", "secret"),
+        ("status", "http://127.0.0.1:1", "--url", "http://127.0.0.1:2"),
+    ],
+)
+def test_what_is_missing_or_contradicts_is_a_wrong_use(arguments: tuple[str, ...]) -> None:
+    done = run_cli(*arguments)
+    assert (done.returncode, "Usage: " in done.stderr) == (2, True), done
+
+
+def test_a_process_calls_itself_by_the_name_of_the_command() -> None:
+    assert run_cli("--help").stdout.startswith("Usage: imserver ")

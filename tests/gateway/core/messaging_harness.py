@@ -1,0 +1,148 @@
+"""A node's inside with messaging over a log in memory, and clients that speak cmd to it."""
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import json
+
+from imserver.gateway.auth.questions import Relations
+from imserver.gateway.auth.rates import MutedUsers, SenderRates
+from imserver.gateway.transport.connection import Connection
+from imserver.messenger.messages.log.contract import Commit, Entry
+from imserver.messenger.messages.message_commands import MessageCommands
+from imserver.messenger.messages.message_search import MessageSearch
+from imserver.messenger.messages.messaging import Messaging
+from imserver.messenger.messages.receipts import Receipts, Signals, ToFollowers
+from imserver.messenger.messages.stored_channels import ChannelLog
+from tests.gateway.core.admitting import Admitting
+from tests.gateway.core.memory_log import MemoryLog, MemoryPositions, MemoryStore, Shelf
+from tests.gateway.hub.harness import Harness
+from tests.gateway.transport.harness import Client, until
+from tests.integration.raw import TEXT, frame
+
+APP = "102"
+"""Its policy lets several sessions of a user be addressed."""
+
+
+class Node(Harness):
+    """One node. ``others`` are told what is stored here, through ``wire`` if a test wants to lose some."""
+
+    def __init__(self, shelf: Shelf | None = None, **options: Any) -> None:
+        self.log = MemoryLog(shelf)
+        self.store: Any = MemoryStore(self.log)
+        super().__init__(**options)
+        self.others: list[Node] = []
+        self.wire: Callable[[int, int], bool] = lambda first, last: True
+        """(first id, last id) → whether peers get it."""
+        self.stored: list[Entry] = []
+        self.positions: Any = MemoryPositions()
+        core = self.core(
+            store=self.store,
+            node_messages=self,
+            logins=Admitting(lambda app, user, token: True),
+            reviews=self.reviews,
+            sender_rates=SenderRates(),
+            mutes=MutedUsers(),
+            relations=Relations(),
+        )
+        self.channel_log = ChannelLog(self.store, self.metrics, self.hub, self.table, self.channels)
+        self.channels.histories.stored = self.channel_log
+        self.messaging = Messaging(core, self.positions, self.ack_tracker, self.channel_log)
+        self.channel_log.follow_log = self.messaging.follower.follow
+        self.log.listen(self.messaging)
+        self.signals = Signals(core, self.messaging)
+        self.receipts = Receipts(self.signals, self.store)
+        searches = MessageSearch(self.store)
+        self.message_commands = MessageCommands(
+            self.sessions, self.messaging, self.receipts, searches, self.store
+        )
+        self._make_dispatcher(self.message_commands.rows(), self.receipts.rows(), self.signals.rows())
+
+    # what :class:`imserver.gateway.cluster.nodes.NodeMessages` does
+
+    def peers(self) -> list[bool]:
+        return [True]  # a node without others stores for itself, and sends
+
+    def broadcast(self, message: Commit | ToFollowers) -> None:
+        if isinstance(message, ToFollowers):
+            for peer in self.others:
+                peer.signals.deliver(message)
+            return
+        self.stored += message.entries
+        if self.wire(message.first, message.last):
+            for peer in self.others:
+                peer.messaging.follower.committed(message)
+
+    def on_ended(self, connection: Connection, code: int) -> None:
+        self.messaging.catch_up.forget(connection)
+        super().on_ended(connection, code)
+
+    def speaker(self, user: str, cursor: int | None = None, device: str = "") -> "MessageClient":
+        """A user who has logged in, with a cursor if one is given."""
+        connection, client = self.connect()
+        message_client = MessageClient(connection, client)
+        data = {"userID": user, "appID": int(APP), "device": device}
+        message_client.login = message_client.ask(
+            "login", {**data, "cursor": cursor} if cursor is not None else data
+        )
+        return message_client
+
+
+class MessageClient:
+    """A client of the cmd dialect."""
+
+    def __init__(self, connection: Connection, client: Client) -> None:
+        self.connection = connection
+        self.client = client
+        self.login: Any = None
+        self._seq = 0
+
+    def send_payload(self, cmd: str, data: Any) -> str:
+        """Send a request; its seq."""
+        self._seq += 1
+        seq = f"r{self._seq}"
+        self.client.send(frame(TEXT, json.encode({"seq": seq, "cmd": cmd, "data": data})))
+        return seq
+
+    def bodies(self) -> list[Any]:
+        return [json.decode(payload) for payload in self.client.payloads()]
+
+    def answer(self, seq: str) -> Any:
+        """The response to a request: its code and data."""
+        found = until(lambda: [body for body in self.bodies() if body["seq"] == seq])
+        assert len(found) == 1, found
+        return found[0]["response"]["code"], found[0]["response"]["data"]
+
+    def ask(self, cmd: str, data: Any) -> Any:
+        return self.answer(self.send_payload(cmd, data))
+
+    def send(self, to: str | int, text: str, **more: Any) -> Any:
+        where = {"to": to} if isinstance(to, str) else {"conversation": to}
+        return self.ask("send", {**where, "text": text, **more})
+
+    def entries(self) -> list[tuple[str, int]]:
+        """The stored entries that it received, in order: ``message`` (a push) or the answered command; id."""
+        found: list[tuple[str, int]] = []
+        for body in self.bodies():
+            cmd, data = body["cmd"], body["response"]["data"]
+            if cmd == "message" or (cmd in ("send", "recall", "edit") and data is not None):
+                found.append((cmd, data["id"]))
+            elif cmd == "sync" and data is not None:
+                found += [(cmd, each["id"]) for each in data["messages"]]
+        return found
+
+    def stream(self) -> list[int]:
+        """The ids of :meth:`entries`."""
+        return [id for _, id in self.entries()]
+
+    def pushed(self) -> list[Any]:
+        """What it was pushed."""
+        return [body["response"]["data"] for body in self.bodies() if body["cmd"] == "message"]
+
+    def texts(self) -> list[str]:
+        return [each.get("text", each["kind"]) for each in self.pushed()]
+
+    def settle(self) -> None:
+        """Wait until all that the server owes has come."""
+        self._seq += 1
+        self.client.probe(f"p{self._seq}".encode())

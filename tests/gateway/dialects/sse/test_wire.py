@@ -1,0 +1,105 @@
+"""Events as they stand in a stream: one each, whatever they say."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imserver.gateway import errors
+from imserver.gateway.dialects.sse.api import COMMENT, SseDialect, ready
+from imserver.gateway.model import BadFrame, Event
+from imserver.messenger.messages.model import Message
+
+DIALECT = SseDialect("system:shop")
+
+
+def data_of(block: bytes | None) -> object:
+    """The data of a block that must be one event without a name."""
+    assert block is not None
+    assert block.startswith(b"data: ")
+    assert block.endswith(b"\n\n")
+    line = block[len(b"data: ") : -2]
+    assert b"\n" not in line
+    assert b"\r" not in line
+    return json.loads(line)
+
+
+@given(st.text(), st.text(), st.text())
+def test_a_text_is_one_line_of_json(text: str, sender: str, message_id: str) -> None:
+    event = Event("msg", sender, text, message_id)
+    assert data_of(DIALECT.encode_event(event)) == {
+        "event": "msg",
+        "app": "system:shop",
+        "id": message_id,
+        "sender": sender,
+        "type": "text",
+        "text": text,
+    }
+
+
+@pytest.mark.parametrize("space", ["\n", "\r\n", "\r", " \n\t "])
+def test_a_payload_that_is_laid_out_is_one_line_too(space: str) -> None:
+    payload = f'{{{space}"a":{space}[1,{space}"x\\ny"]{space}}}'.encode()
+    heard = data_of(DIALECT.encode_event(Event("msg", "", "", type="order", data=payload)))
+    assert isinstance(heard, dict)
+    assert (heard["type"], heard["data"]) == ("order", {"a": [1, "x\ny"]})
+
+
+@pytest.mark.parametrize("kind", ["enter", "exit"])
+def test_enter_and_exit_notices_name_the_user(kind: str) -> None:
+    heard = data_of(DIALECT.encode_event(Event(kind, "ann", "whatever the dialect of chat says")))
+    assert heard == {"event": kind, "app": "system:shop", "user": "ann"}
+
+
+def test_a_stored_entry_has_its_id_outside_and_inside() -> None:
+    body, own = b'{"a":\n1}', "c-1"
+    message = Message(
+        17, 3, 5, "shop", ("ann", "shop"), type="order", body=body, client_msg_id=own, time_ms=9
+    )
+    block = DIALECT.encode_message(message)
+    assert block.startswith(b"id: 17\n")
+    assert data_of(block.removeprefix(b"id: 17\n")) == {
+        "event": "message",
+        "app": "system:shop",
+        "id": 17,
+        "conversation": 3,
+        "seq": 5,
+        "kind": "message",
+        "from": "shop",
+        "to": "ann",
+        "type": "order",
+        "data": {"a": 1},
+        "client_msg_id": "c-1",
+        "time": 9,
+    }
+
+
+def test_the_ready_event_has_the_cursor() -> None:
+    assert ready({}, 1234, 16) == b"retry: 1234\nid: 16\nevent: ready\ndata: {}\n\n"
+
+
+def test_nothing_is_asked_on_a_stream() -> None:
+    with pytest.raises(BadFrame) as raised:
+        DIALECT.decode(b"{}")
+    assert raised.value.reply is None
+
+
+@pytest.mark.parametrize("code", sorted(errors.CLOSE))
+def test_the_end_says_whether_to_come_back(code: int) -> None:
+    name, _, data = DIALECT.encode_close(code, "why").partition(b"\n")
+    assert name == b"event: end"
+    assert json.loads(data.removeprefix(b"data: ")) == {
+        "code": code,
+        "reason": "why",
+        "reconnect": errors.CLOSE[code].reconnect,
+    }
+
+
+def test_the_beginning_says_when_to_come_back() -> None:
+    assert ready({"event": "ready"}, 1234) == b'retry: 1234\nevent: ready\ndata: {"event":"ready"}\n\n'
+
+
+def test_a_comment_is_no_event() -> None:
+    assert COMMENT.startswith(b":")
+    assert COMMENT.endswith(b"\n\n")

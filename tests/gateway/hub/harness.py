@@ -1,0 +1,236 @@
+"""A node's inside without its servers: hub, fan-out, sessions and dispatch over real sockets."""
+
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
+
+from msgspec import json
+
+from imserver.backends.webhooks.reviews import ReviewRequests
+from imserver.dialects.action.acks import ActionAcks
+from imserver.dialects.action.service import ActionService
+from imserver.gateway.auth.observer import Observer
+from imserver.gateway.auth.questions import Relations
+from imserver.gateway.auth.rates import MutedUsers
+from imserver.gateway.channels.connections import Connections
+from imserver.gateway.channels.members import ChannelMembers, NodeParts
+from imserver.gateway.channels.subscriptions import build_channels
+from imserver.gateway.cluster.history import LocalHistory
+from imserver.gateway.cluster.nodes import NodeQueries
+from imserver.gateway.cluster.registry import Lease, SoloRegistry
+from imserver.gateway.config.settings import ChannelSettings, TenantSettings
+from imserver.gateway.dialects.cmd.wire import CmdDialect
+from imserver.gateway.errors import StorageUnavailable
+from imserver.gateway.hub.expiry import Sweep
+from imserver.gateway.hub.fanout import Fanout
+from imserver.gateway.hub.hub import Hub
+from imserver.gateway.metrics import Metrics
+from imserver.gateway.model import Login
+from imserver.gateway.process import Secret
+from imserver.gateway.protocol.dialect import Dialect
+from imserver.gateway.push.idempotency import Idempotency
+from imserver.gateway.push.pending import PendingPushes
+from imserver.gateway.push.push import LocalReach, Reach
+from imserver.gateway.sessions.connection_ids import ConnectionIds, ConnectionTable
+from imserver.gateway.sessions.presence import Presence
+from imserver.gateway.sessions.sessions import Sessions
+from imserver.gateway.transport.connection import Connection
+from imserver.gateway.transport.dispatch import CommandTable, Dispatcher
+from imserver.messenger.messages.acks import AckTracker
+from imserver.messenger.messages.wire import MESSAGE_COMMANDS
+from tests.gateway.core.admitting import Admitting
+from tests.gateway.core.back_end import BackEnd
+from tests.gateway.transport.harness import Client, SocketHarness, until
+
+CMD = CmdDialect().joined(MESSAGE_COMMANDS)
+REGISTRY = SoloRegistry(Lease("node"))
+POLICIES = {"101": "newest", "102": "multi", "103": "single", "104": "refuse"}
+
+
+class NotStoring:
+    """In place of the stored messages of the action dialect, where no app stores any."""
+
+    def finish(self, connection: Connection) -> None:
+        """Nothing is being stored."""
+
+
+class Bans:
+    """In place of the database: the bans in it. ``away``: it does not answer."""
+
+    has_database = True
+    away = False
+
+    def __init__(self) -> None:
+        self.seconds: dict[tuple[str, str], float] = {}
+
+    def ban(self, app: str, users: Sequence[str], seconds: float, reason: str = "") -> None:
+        """Store bans."""
+        if self.away:
+            raise StorageUnavailable("away")
+        self.seconds.update({(app, user): seconds for user in users})
+
+
+class Observed(Observer):
+    """Hears of messages."""
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[str, str, Mapping[str, str]]] = []
+
+    def message(self, app: str, sender: str, facts: Mapping[str, str]) -> None:
+        self.messages.append((app, sender, facts))
+
+
+class Harness(SocketHarness):
+    """Everything between the sockets and the HTTP API. One app for each login policy.
+
+    ``allowed`` are the tokens that log in; None: anybody does. ``stored``: the members of rooms by app.
+    """
+
+    def __init__(
+        self,
+        *,
+        policies: Mapping[str, str] = POLICIES,
+        stored: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
+        notice_members: int = 1000,
+        heartbeat_seconds: float = 360,
+        login_seconds: float = 0,
+        ping_seconds: float = 0,
+        pong_seconds: float = 20,
+        by_traffic: Mapping[str, float] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.metrics = Metrics()
+        self.hub = Hub(policies, self.context.connections)
+        self.hub.report_to(self._forgotten)
+        self.fanout = Fanout(self.hub, self.flusher, self.metrics, notice_members)
+        self.allowed: set[str] | None = None
+        self.logins = Admitting(self._may_login, self.metrics)
+        self.sessions = Sessions(self.hub, self.fanout, self.metrics, self.logins, Bans())  # type: ignore[arg-type]
+        self._add_channels()
+        ids = Idempotency(1000, 60)
+        self.reach: Reach = LocalReach(ids, self.fanout, self.metrics)
+        self._stored_members = stored or {}
+        self.back_end = BackEnd()
+        self.reviews = ReviewRequests(self.back_end, lambda: "node:1")  # type: ignore[arg-type]
+        self.observer: Any = Observed()
+        self.now = 1000.0
+        self.catch_up: Any = Mock()
+        self.ack_tracker = AckTracker(self.metrics, 1_000_000)
+        self.action_service = self._make_action_service(NotStoring())
+        self._make_dispatcher()
+        self.sweep = Sweep(
+            self.context, self.metrics, heartbeat_seconds, login_seconds, ping_seconds, pong_seconds
+        )
+        for dialect, seconds in (by_traffic or {}).items():
+            self.sweep.checks[dialect] = lambda connection, seconds=seconds: seconds
+
+    def _add_channels(self) -> None:
+        self.table = ConnectionTable(self.hub, ConnectionIds(Secret(b"s" * 32), 1))
+        self.history = LocalHistory(1_000_000, self.hub.member_count)
+        here = NodeParts(self.hub, self.fanout, self.metrics, self.table, self.settings_of)
+        self.channels = build_channels(here, ChannelMembers(here), self.history)
+        self.connections = Connections(self.table, self.channels, self.fanout, NodeQueries(), REGISTRY)
+
+    def core(self, **more: Any) -> Any:
+        """What features get: the services of this node, and ``more``."""
+        names = ("hub", "fanout", "sessions", "connections", "channels", "metrics", "dispatcher")
+        return SimpleNamespace(
+            **{name: getattr(self, name, None) for name in names},
+            **{
+                "connection_table": self.table,
+                "connection_ids": self.table.ids,
+                "queries": NodeQueries(),
+                "node_messages": None,
+                **more,
+            },
+        )
+
+    _tables: tuple[CommandTable, ...] = ()
+    max_channels = 0
+    store_conversations = False
+    channel_settings: Mapping[str, ChannelSettings] = {}
+
+    def settings_of(self, _app: str) -> TenantSettings:
+        return TenantSettings(
+            max_channels=self.max_channels,
+            channels=dict(self.channel_settings),
+            store_conversations=self.store_conversations,
+        )
+
+    def _forgotten(self, connection: Connection) -> None:
+        self.acks.clear(connection)
+        self.channels.members.leave_all(connection)
+
+    def _make_action_service(self, messages: Any) -> ActionService:
+        presence = Presence(self.hub, self.table, REGISTRY)
+        self.pending = PendingPushes(self.reach.to_user, presence, 1000, 1_000_000, lambda: self.now)
+        core = self.core(reach=self.reach, pending=self.pending, rerouting=None)
+        messaging: Any = SimpleNamespace(catch_up=self.catch_up, ack_tracker=self.ack_tracker)
+        self.acks = ActionAcks(core, messaging, lambda: self.now)
+
+        def tenant_of(app: str) -> Any:
+            return SimpleNamespace(room_members=self._stored_members.get(app, {}))
+
+        core = self.core(
+            config=SimpleNamespace(hub=SimpleNamespace(notice_members=self.fanout.notice_members)),
+            tenants=SimpleNamespace(get=tenant_of),
+            reviews=self.reviews,
+            mutes=MutedUsers(),
+            observer=self.observer,
+            relations=Relations(),
+        )
+        return ActionService(core, messages, self.acks)
+
+    def _make_dispatcher(self, *tables: CommandTable) -> None:
+        """Only the commands of services that are here have a row. ``tables``: in addition to earlier ones."""
+        self._tables = (*self._tables, *tables)
+        own = (self.sessions.rows(), self.action_service.rows())
+        self.dispatcher = Dispatcher(self.metrics)
+        for rows in (*own, *self._tables):
+            self.dispatcher.add(rows)
+
+    def _may_login(self, _app: str, _user: str, token: str) -> bool:
+        return self.allowed is None or token in self.allowed
+
+    def on_ended(self, connection: Connection, code: int) -> None:
+        super().on_ended(connection, code)
+        self.acks.ended(connection, code)
+        self.channels.members.ended(connection, code)
+        self.table.ended(connection, code)
+        self.sessions.ended(connection, code)
+
+    def connect(  # type: ignore[override]
+        self, *, dialect: Dialect = CMD, deflate: int = 0, **options: Any
+    ) -> tuple[Connection, Client]:
+        """A connection whose messages are dispatched."""
+        encoding = self.encoding(self.dispatcher.serve, deflate=deflate, dialect=dialect)
+        return super().connect(encoding, **options)
+
+    def login(self, app: str, user: str, device: str = "", **options: Any) -> tuple[Connection, Client]:
+        """A connection that has logged in; its answer has not been sent through the wire."""
+        connection, client = self.connect(**options)
+        assert self.sessions.login(connection, Login(app, user, device=device)) == 200
+        return connection, client
+
+
+def received(client: Client) -> list[tuple[str, str, str]]:
+    """What a client was told unasked so far: (kind, sender, text)."""
+    return [row[:3] for row in received_with_ids(client)]
+
+
+def received_with_ids(client: Client) -> list[tuple[str, str, str, str]]:
+    """What a client was told unasked so far: (kind, sender, text, id)."""
+    found = []
+    for payload in client.payloads():
+        body = json.decode(payload)
+        response = body["response"]
+        if response["codeMsg"] == "Ok":
+            found.append((body["cmd"], response["data"]["from"], response["data"]["msg"], body["seq"]))
+    return found
+
+
+def offline(harness: Harness, app: str, user: str) -> None:
+    """Wait until a user is not online."""
+    until(lambda: not harness.hub.is_online(app, user))

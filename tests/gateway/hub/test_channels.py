@@ -1,0 +1,295 @@
+"""ChannelMembers of a node: who is in them, in which order, and what they are told."""
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from imserver.gateway.dialects.cmd.wire import CmdDialect
+from imserver.gateway.hub.hub import ChannelMembership
+from imserver.gateway.model import ChannelPart, Event
+from imserver.gateway.transport.connection import Connection
+from tests.gateway.hub.harness import Harness, received
+from tests.gateway.transport.harness import Client, turn
+
+MULTI, NEWEST = "102", "101"
+HELLO = Event("msg", "eve", "hello", "7")
+
+
+@pytest.fixture
+def harness() -> Iterator[Harness]:
+    with Harness() as one:
+        yield one
+
+
+@pytest.fixture
+def membership(harness: Harness) -> ChannelMembership:
+    return harness.channels.members.membership
+
+
+def join(harness: Harness, connection: Connection, *channels: str) -> None:
+    app = harness.hub.apps[connection.app or ""]
+    for channel in channels:
+        assert harness.channels.members.membership.join(app, channel, connection)
+
+
+def texts(*clients: Client) -> list[list[str]]:
+    """What the clients were told since the last time, without notices."""
+    found = []
+    turn()
+    for client in clients:
+        client.probe(b"settled")
+        found.append([text for kind, _, text in received(client) if kind == "msg"])
+        client.frames.clear()
+    return found
+
+
+def members(harness: Harness, channel: str, app: str = MULTI) -> list[str]:
+    found = harness.hub.apps[app].channels.get(channel)
+    return [] if found is None else [connection.user or "" for connection in found.members]
+
+
+# --- membership ---------------------------------------------------------------------------------------------
+
+
+def test_members_are_in_the_order_of_joining(harness: Harness, membership: ChannelMembership) -> None:
+    connections = [harness.login(MULTI, user)[0] for user in ("dan", "ann", "cid", "bob")]
+    for connection in connections:
+        join(harness, connection, "lobby")
+    assert members(harness, "lobby") == ["dan", "ann", "cid", "bob"]
+    times = list(harness.hub.apps[MULTI].channels["lobby"].members.values())
+    assert times == sorted(set(times))
+    assert (membership.channels, membership.members) == (1, 4)
+
+
+def test_joining_again_changes_nothing(harness: Harness, membership: ChannelMembership) -> None:
+    ann, bob = (harness.login(MULTI, user)[0] for user in ("ann", "bob"))
+    join(harness, ann, "lobby")
+    join(harness, bob, "lobby")
+    before = dict(harness.hub.apps[MULTI].channels["lobby"].members)
+    assert membership.join(harness.hub.apps[MULTI], "lobby", ann) is None
+    assert harness.hub.apps[MULTI].channels["lobby"].members == before
+
+
+def test_a_channel_is_gone_with_its_last_member(harness: Harness, membership: ChannelMembership) -> None:
+    ann, bob = (harness.login(MULTI, user)[0] for user in ("ann", "bob"))
+    app = harness.hub.apps[MULTI]
+    join(harness, ann, "lobby", "garden")
+    join(harness, bob, "lobby")
+    assert membership.leave(app, "lobby", ann)
+    assert members(harness, "lobby") == ["bob"]
+    assert membership.leave(app, "lobby", bob)
+    assert list(app.channels) == ["garden"]
+    assert (membership.channels, membership.members) == (1, 1)
+
+
+def test_who_is_not_in_a_channel_does_not_leave_it(harness: Harness, membership: ChannelMembership) -> None:
+    ann, bob = (harness.login(MULTI, user)[0] for user in ("ann", "bob"))
+    join(harness, ann, "lobby")
+    app = harness.hub.apps[MULTI]
+    assert not membership.leave(app, "lobby", bob)
+    assert not membership.leave(app, "garden", ann)
+    assert members(harness, "lobby") == ["ann"]
+
+
+def test_a_connection_of_another_app_or_without_a_session_does_not_join(
+    harness: Harness, membership: ChannelMembership
+) -> None:
+    elsewhere, _ = harness.login(NEWEST, "ann")
+    nobody, _ = harness.connect()
+    for connection in (elsewhere, nobody):
+        assert not membership.join(harness.hub.apps[MULTI], "lobby", connection)
+        assert connection.channels == ()
+    assert harness.hub.apps[MULTI].channels == {}
+
+
+def test_a_connection_that_has_ended_does_not_join(harness: Harness, membership: ChannelMembership) -> None:
+    ann, _ = harness.login(MULTI, "ann")
+    ann.close(1000)
+    assert not membership.join(harness.hub.apps[MULTI], "lobby", ann)
+    assert harness.hub.apps[MULTI].channels == {}
+
+
+ACTIONS = st.lists(
+    st.tuples(st.sampled_from(["join", "leave", "all"]), st.integers(0, 3), st.sampled_from("abc")),
+    max_size=40,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(actions=ACTIONS)
+def test_both_sides_of_membership_always_agree(actions: list[tuple[str, int, str]]) -> None:
+    with Harness() as harness:
+        app, membership = harness.hub.apps[MULTI], harness.channels.members.membership
+        connections = [harness.login(MULTI, f"u{n}")[0] for n in range(4)]
+        model: dict[str, list[int]] = {}
+        order: list[list[str]] = [[] for _ in connections]
+        for action, who, channel in actions:
+            inside = who in model.get(channel, [])
+            if action == "join":
+                assert (membership.join(app, channel, connections[who]) is None) is inside
+                if not inside:
+                    model.setdefault(channel, []).append(who)
+                    order[who].append(channel)
+            elif action == "leave":
+                assert membership.leave(app, channel, connections[who]) is inside
+                if inside:
+                    model[channel].remove(who)
+                    order[who].remove(channel)
+            else:
+                left = membership.leave_all(connections[who])
+                assert [each.name for each in left] == order[who]
+                for each in order[who]:
+                    model[each].remove(who)
+                order[who] = []
+            model = {name: inside for name, inside in model.items() if inside}
+            assert {name: members(harness, name) for name in app.channels} == {
+                name: [f"u{n}" for n in inside] for name, inside in model.items()
+            }
+            for connection, names in zip(connections, order, strict=True):
+                assert [each.name for each in connection.channels] == names
+            assert membership.channels == len(model)
+            assert membership.members == sum(map(len, model.values()))
+
+
+# --- fan-out ------------------------------------------------------------------------------------------------
+
+
+def test_a_channel_gets_messages_and_nobody_else(harness: Harness) -> None:
+    (ann, a), (bob, b), (_, c) = (harness.login(MULTI, user) for user in ("ann", "bob", "cid"))
+    join(harness, ann, "lobby")
+    join(harness, bob, "lobby")
+    texts(a, b, c)
+    assert harness.fanout.to_channel(harness.hub.apps[MULTI].channels["lobby"], HELLO) == 2
+    assert texts(a, b, c) == [["hello"], ["hello"], []]
+
+
+def test_each_connection_of_a_user_in_a_channel_gets_messages_once(harness: Harness) -> None:
+    (phone, p), (desk, d), (_, other) = (
+        harness.login(MULTI, "ann", device=name) for name in ("phone", "desk", "")
+    )
+    join(harness, phone, "lobby")
+    join(harness, desk, "lobby")
+    texts(p, d, other)
+    assert harness.fanout.to_channel(harness.hub.apps[MULTI].channels["lobby"], HELLO) == 2
+    assert texts(p, d, other) == [["hello"], ["hello"], []]
+
+
+def test_users_and_a_connection_can_be_left_out(harness: Harness) -> None:
+    people = [harness.login(MULTI, user) for user in ("ann", "bob", "cid", "dan")]
+    clients = [client for _, client in people]
+    for connection, _ in people:
+        join(harness, connection, "lobby")
+    channel = harness.hub.apps[MULTI].channels["lobby"]
+    texts(*clients)
+    assert harness.fanout.to_channel(channel, HELLO, ["ann", "nobody", "cid"]) == 2
+    assert texts(*clients) == [[], ["hello"], [], ["hello"]]
+    assert harness.fanout.to_channel(channel, HELLO, (), people[1][0]) == 3
+    assert texts(*clients) == [["hello"], [], ["hello"], ["hello"]]
+    assert harness.fanout.to_channel(channel, HELLO, ["ann"], people[3][0]) == 2
+    assert texts(*clients) == [[], ["hello"], ["hello"], []]
+
+
+def test_a_channel_gets_messages_behind_the_notices_that_wait(harness: Harness) -> None:
+    ann, a = harness.login(MULTI, "ann")
+    join(harness, ann, "lobby")
+    turn()
+    a.probe(b"settled")
+    a.frames.clear()
+    harness.login(MULTI, "bob")
+    harness.fanout.to_channel(harness.hub.apps[MULTI].channels["lobby"], HELLO)
+    turn()
+    a.probe(b"settled")
+    assert [kind for kind, _, _ in received(a)] == ["enter", "msg"]
+
+
+def test_one_device_of_a_user_is_addressed(harness: Harness) -> None:
+    (_, p), (_, d), (_, n) = (harness.login(MULTI, "ann", device=name) for name in ("phone", "desk", ""))
+    texts(p, d, n)
+    assert harness.fanout.to_sessions(MULTI, "ann", HELLO, "desk") == 1
+    assert texts(p, d, n) == [[], ["hello"], []]
+    assert harness.fanout.to_sessions(MULTI, "ann", HELLO, "") == 1
+    assert texts(p, d, n) == [[], [], ["hello"]]
+    assert harness.fanout.to_sessions(MULTI, "ann", HELLO, "tablet") == 0
+
+
+def test_one_connection_gets_messages_though_a_later_login_is_addressed(harness: Harness) -> None:
+    old, o = harness.login(NEWEST, "ann")
+    _, n = harness.login(NEWEST, "ann")
+    texts(o, n)
+    harness.fanout.to_connection(old, HELLO)
+    assert texts(o, n) == [["hello"], []]
+
+
+def test_pushes_look_for_subscribers_only_where_users_or_groups_have_a_channel(harness: Harness) -> None:
+    (ann, a), (bob, b) = harness.login(MULTI, "ann"), harness.login(MULTI, "bob")
+    app = harness.hub.apps[MULTI]
+    join(harness, ann, "news", "users:ann", "user")
+    assert app.own_channels == {}
+    join(harness, ann, "user:ann", "group:7")
+    join(harness, bob, "group:7")
+    assert app.own_channels == {name: app.channels[name] for name in ("user:ann", "group:7")}
+    harness.channels.members.membership.leave(app, "group:7", ann)
+    harness.channels.members.leave_all(bob)
+    assert list(app.own_channels) == ["user:ann"]
+    assert (
+        harness.fanout.to_sessions(MULTI, "ann", HELLO)
+        == harness.fanout.to_sessions(MULTI, "bob", HELLO)
+        == 1
+    )
+    harness.channels.members.leave_all(ann)
+    assert app.own_channels == {}
+    assert texts(a, b) == [["hello"], ["hello"]]
+
+
+def test_sessions_that_have_subscribed_get_publications_in_place_of_pushes(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions = [harness.login(MULTI, "ann", device=name)[0] for name in ("phone", "desk", "tablet")]
+    join(harness, sessions[0], "user:ann", "news")
+    join(harness, sessions[1], "user:ann", "group:7")
+    turn()
+    received: list[str] = []
+
+    def encode_event(_dialect: CmdDialect, event: Event) -> bytes:
+        received.append("" if event.channel is None else event.channel.name)
+        return b"frame"
+
+    monkeypatch.setattr(CmdDialect, "encode_event", encode_event)
+    of_group = replace(HELLO, channel=ChannelPart("group:7"))
+    for event, device, found in (
+        (HELLO, None, ["user:ann", "user:ann", ""]),
+        (HELLO, "desk", ["user:ann"]),
+        (HELLO, "tablet", [""]),
+        (of_group, None, ["user:ann", "group:7", ""]),
+    ):
+        assert harness.fanout.to_sessions(MULTI, "ann", event, device) == (3 if device is None else 1)
+        assert received == found
+        received.clear()
+    for each in sessions:
+        harness.channels.members.leave_all(each)
+    assert harness.fanout.to_sessions(MULTI, "ann", of_group) == 3
+    assert received == [], "all get the frame of the third session, which is encoded already"
+
+
+# --- who is addressed no longer -----------------------------------------------------------------------------
+
+
+def test_a_session_that_is_addressed_no_longer_is_in_no_channel(harness: Harness) -> None:
+    old, _ = harness.login(NEWEST, "ann")
+    join(harness, old, "lobby", "garden")
+    new, _ = harness.login(NEWEST, "ann")
+    assert old.channels == ()
+    join(harness, new, "lobby")
+    assert members(harness, "lobby", NEWEST) == ["ann"]
+    harness.hub.forget(new)
+    assert harness.hub.apps[NEWEST].channels == {}
+
+
+def test_a_second_session_of_a_user_leaves_the_first_in_its_channels(harness: Harness) -> None:
+    first, _ = harness.login(MULTI, "ann")
+    join(harness, first, "lobby")
+    harness.login(MULTI, "ann")
+    assert members(harness, "lobby") == ["ann"]

@@ -1,0 +1,209 @@
+"""Pings to clients without a heartbeat: everybody has a turn, the silent are closed, nobody else is."""
+
+from collections import Counter
+from time import monotonic
+from types import SimpleNamespace
+from typing import Any
+
+import gevent
+import pytest
+
+from imserver.dialects.client.wire import ClientDialect
+from imserver.gateway.dialects.cmd.wire import CmdDialect
+from imserver.gateway.hub import expiry as module
+from imserver.gateway.hub.expiry import SLOTS, Pings
+from imserver.gateway.transport.connection import Connection
+from tests.gateway.hub.harness import Harness
+from tests.gateway.transport.harness import POLLERS, Client, until
+from tests.integration.raw import PING, PONG, frame, text
+
+CLIENT = ClientDialect()
+PERIOD_SECONDS = 50
+SILENT_SECONDS = 150
+
+
+@pytest.fixture
+def spawned() -> Any:
+    """Greenlets that end with the test."""
+    greenlets: list[gevent.Greenlet[..., Any]] = []
+    yield greenlets
+    gevent.killall(greenlets)
+
+
+def pinging(harness: Harness) -> Pings:
+    return Pings(harness.context, harness.metrics, PERIOD_SECONDS, SILENT_SECONDS)
+
+
+def check(pings: Pings, connection: Connection, silent_seconds: float = 0) -> None:
+    """Run the step of a connection. If it did not answer a ping, that ping was so long ago."""
+    if connection.pinged_at:
+        connection.pinged_at = monotonic() - silent_seconds
+    pings.step(connection.fd % SLOTS)
+
+
+def pings_of(client: Client) -> int:
+    """How many pings have come so far."""
+    return sum(found.opcode == PING for found in client.read())
+
+
+def answered(client: Client) -> int:
+    """Answer the pings that have come; how many there were."""
+    count = pings_of(client)
+    client.frames = [found for found in client.frames if found.opcode != PING]
+    for _ in range(count):
+        client.send(frame(PONG, b""))
+    return count
+
+
+@pytest.mark.parametrize("poller", POLLERS)
+def test_every_client_is_pinged_once_in_a_period(poller: Any) -> None:
+    with Harness(poller=poller) as harness:
+        clients = [harness.connect(dialect=CLIENT)[1] for _ in range(60)]
+        pings = pinging(harness)
+        for slot in range(SLOTS):
+            pings.step(slot)
+        until(lambda: all(pings_of(client) for client in clients))
+        assert [pings_of(client) for client in clients] == [1] * 60
+
+
+def test_a_client_is_pinged_only_after_its_login() -> None:
+    """Before it, a client that comes back would answer in the name of its last session."""
+    with Harness() as harness:
+        connection, client = harness.connect(dialect=CLIENT)
+        connection.last_seen = monotonic()
+        check(pinging(harness), connection)
+        client.probe()
+        assert not pings_of(client)
+        connection.last_seen = 0.0
+        check(pinging(harness), connection)
+        until(lambda: pings_of(client))
+
+
+def test_pings_are_spread_over_the_period() -> None:
+    with Harness() as harness:
+        pairs = [harness.connect(dialect=CLIENT) for _ in range(60)]
+        pings = pinging(harness)
+        in_slot = Counter(connection.fd % SLOTS for connection, _ in pairs)
+        assert max(in_slot.values()) < 30
+        due = 0
+        for slot in range(SLOTS):
+            pings.step(slot)
+            due += in_slot[slot]
+            until(lambda due=due: sum(pings_of(client) for _, client in pairs) == due)
+        assert due == 60
+
+
+def test_clients_of_dialects_with_a_heartbeat_are_not_pinged() -> None:
+    with Harness() as harness:
+        _, heartbeats = harness.connect(dialect=CmdDialect())
+        _, listens = harness.connect(dialect=CLIENT)
+        pings = pinging(harness)
+        for slot in range(SLOTS):
+            pings.step(slot)
+        until(lambda: pings_of(listens))
+        assert not pings_of(heartbeats)
+
+
+def test_a_node_without_such_clients_looks_at_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Harness() as harness:
+        looked: list[int] = []
+        harness.connect(dialect=CmdDialect())
+        client, _ = harness.connect(dialect=CLIENT)
+        at = harness.poller.at
+        monkeypatch.setattr(type(harness.poller), "at", lambda _poller, fd: (looked.append(fd), at(fd))[1])
+        pings = pinging(harness)
+        pings.step(client.fd % SLOTS)
+        assert client.fd in looked
+        client.lost()
+        looked.clear()
+        for slot in range(SLOTS):
+            pings.step(slot)
+        assert not looked
+
+
+def test_who_answers_stays_and_who_does_not_is_closed_with_4001() -> None:
+    with Harness() as harness:
+        dead, _ = harness.connect(dialect=CLIENT)
+        live, client = harness.connect(dialect=CLIENT)
+        pings = pinging(harness)
+        check(pings, dead)
+        check(pings, live)
+        until(lambda: answered(client))
+        until(lambda: not live.pinged_at)
+        check(pings, dead, SILENT_SECONDS)
+        check(pings, live, SILENT_SECONDS)
+        assert dict(harness.ended) == {dead: 4001}
+        assert harness.metrics.swept == 1
+        assert live.is_open
+
+
+def test_the_greenlet_closes_who_does_not_answer(spawned: list[Any]) -> None:
+    with Harness() as harness:
+        dead, _ = harness.connect(dialect=CLIENT)
+        spawned.append(gevent.spawn(Pings(harness.context, harness.metrics, 0.5, 1.5).run))
+        until(lambda: not dead.is_open)
+        assert dict(harness.ended) == {dead: 4001}
+
+
+def test_nobody_is_closed_before_the_time_is_over() -> None:
+    with Harness() as harness:
+        connection, client = harness.connect(dialect=CLIENT)
+        pings = pinging(harness)
+        for silent_seconds in range(0, SILENT_SECONDS, PERIOD_SECONDS):
+            check(pings, connection, silent_seconds)
+        assert connection.is_open
+        check(pings, connection, SILENT_SECONDS)
+        assert not connection.is_open
+        until(lambda: pings_of(client) == 3)
+
+
+def test_whatever_a_client_sends_is_a_sign_of_life() -> None:
+    with Harness() as harness:
+        connection, client = harness.connect(dialect=CLIENT)
+        check(pinging(harness), connection)
+        until(lambda: pings_of(client))
+        client.send(text("hello"))
+        until(lambda: not connection.pinged_at)
+
+
+def test_the_sweep_leaves_clients_alone_that_are_pinged(spawned: list[Any]) -> None:
+    with Harness(heartbeat_seconds=10, login_seconds=10, ping_seconds=0.01, pong_seconds=0.02) as harness:
+        listens, client = harness.connect(dialect=CLIENT)
+        beats, _ = harness.connect(dialect=CmdDialect())
+        for connection in (listens, beats):
+            connection.last_seen -= 400
+        harness.sweep.sweep()
+        assert (listens.is_open, beats.is_open) == (True, False)
+        spawned.append(gevent.spawn(harness.sweep.run_pings))
+        live, other = harness.connect(dialect=CmdDialect())
+        until(lambda: pings_of(other))
+        until(lambda: not live.is_open)
+        assert listens.is_open
+        assert not pings_of(client)
+
+
+def test_clients_that_are_pinged_keep_no_time_of_their_own_while_they_are_idle() -> None:
+    with Harness() as harness:
+        first, client = harness.connect(dialect=CLIENT)
+        second, _ = harness.connect(dialect=CLIENT)
+        beats, _ = harness.connect(dialect=CmdDialect())
+        assert first.last_seen is second.last_seen
+        assert first.last_seen != beats.last_seen
+        first.ping()
+        until(lambda: answered(client))
+        until(lambda: not first.pinged_at)
+        assert first.pinged_at is second.pinged_at
+
+
+def test_a_large_slot_gives_the_loop_its_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PING_BATCH", 2)
+    with Harness() as harness:
+        connections = [harness.connect(dialect=CLIENT)[0] for _ in range(120)]
+        turns: list[float] = []
+        monkeypatch.setattr(module, "gevent", SimpleNamespace(sleep=turns.append))
+        slots: dict[int, int] = {}
+        for connection in connections:
+            slots[connection.fd % SLOTS] = slots.get(connection.fd % SLOTS, 0) + 1
+        slot = max(slots, key=slots.__getitem__)
+        pinging(harness).step(slot)
+        assert len(turns) == slots[slot] // 2 > 0

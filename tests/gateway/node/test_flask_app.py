@@ -1,0 +1,290 @@
+"""The Flask application around pages and API: problems, request ids, the request log."""
+
+import gc
+import weakref
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from flask import Response, abort, request
+from flask.testing import FlaskClient
+from werkzeug.exceptions import ImATeapot
+from werkzeug.test import TestResponse
+
+from imserver.dialects.centrifuge import api as centrifugo
+from imserver.gateway.auth.principal import DEMO
+from imserver.gateway.http.reply import CMD, PREFLIGHT
+from imserver.gateway.node.flask_app import create_app
+from imserver.gateway.node.http_servers import LISTENER_KEY, Servers
+from imserver.gateway.transport.http1 import HEADER_LIST
+from imserver.people.oauth import api as oauth
+from tests.gateway.api.fakes import BAD_PARAMETER, SENT, FakeNode
+from tests.rows import FEATURES, ROUTES
+
+FAKED = [row for row in ROUTES if row not in centrifugo.ROUTES]
+"""Routes whose services the fake node has."""
+
+
+class App:
+    """The application on a fake node, with what it logged as requests."""
+
+    def __init__(self) -> None:
+        self.node = FakeNode()
+        self.logged: list[tuple[Any, ...]] = []
+        node = cast(Any, self.node)
+        node.http_port, node.ws_port = 8080, 8089
+        node.request_log = SimpleNamespace(add=lambda *entry: self.logged.append(entry))
+        paths = frozenset({"/acc", "/ws"})
+        servers = SimpleNamespace(
+            core=node, api=node.api, streams=node.streams, websocket_paths=paths, features=FEATURES
+        )
+        self.flask = create_app(cast(Servers, servers))
+        self.flask.add_url_rule("/fail", "fail", self.fail)
+        self.flask.add_url_rule("/teapot", "teapot", self.pour)
+        self.flask.add_url_rule("/closed", "closed", lambda: abort(401))
+        self.client: FlaskClient = self.flask.test_client()
+
+    def fail(self) -> str:
+        raise RuntimeError("the inner reason")
+
+    def pour(self) -> str:
+        raise ImATeapot
+
+
+@pytest.fixture
+def app() -> App:
+    return App()
+
+
+@pytest.fixture(scope="module")
+def any_app() -> App:
+    """One for all tests that look at answers only."""
+    return App()
+
+
+def problem_of(answer: TestResponse) -> Any:
+    assert answer.content_type == "application/json; charset=utf-8"
+    assert answer.json is not None
+    assert list(answer.json) == ["code", "message", "temporary", "request_id"]
+    assert answer.json["request_id"] == answer.headers["X-Request-Id"]
+    return answer.json
+
+
+def test_an_answered_request_needs_no_garbage_collector(app: App) -> None:
+    seen: list[weakref.ref[object]] = []
+
+    def see(response: Response) -> Response:
+        seen.append(weakref.ref(request._get_current_object()))  # type: ignore[attr-defined]
+        return response
+
+    app.flask.after_request(see)
+    gc.disable()
+    try:
+        app.client.post("/user/sendMessage")
+        assert [each() for each in seen] == [None]
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("route", FAKED, ids=lambda row: f"{row.method} {row.path}")
+def test_every_route_answers_with_the_headers_of_the_api(any_app: App, route: Any) -> None:
+    answer = any_app.client.open(route.path, method=route.method)
+    assert answer.status_code == 200 or route.style is not CMD
+    assert answer.status_code < 500
+    headers = {**dict(HEADER_LIST), "Content-Type": answer.content_type}
+    if route in oauth.ROUTES:  # a page
+        assert answer.headers["Content-Security-Policy"]
+        return
+    assert headers.items() <= dict(answer.headers).items()
+    assert answer.headers["Content-Length"] == str(len(answer.data))
+    if route.style is CMD:
+        assert len(answer.headers) == len(headers) + 1
+        assert answer.content_type == HEADER_LIST[0][1]
+
+
+@pytest.mark.parametrize("path", sorted({row.path for row in ROUTES if row.style.options is PREFLIGHT}))
+def test_a_browser_may_ask_whether_it_may_call_from_elsewhere(any_app: App, path: str) -> None:
+    preflight = any_app.client.options(path)
+    assert preflight.status_code == 204
+    assert preflight.data == b""
+    assert preflight.headers["Access-Control-Allow-Origin"] == "*"
+
+
+@pytest.mark.parametrize("route", [row for row in ROUTES if row.method == "GET"], ids=lambda row: row.path)
+def test_head_has_the_headers_of_get_and_no_body(any_app: App, route: Any) -> None:
+    ids = {"X-Request-Id": "one"}
+    head, get = any_app.client.head(route.path, headers=ids), any_app.client.get(route.path, headers=ids)
+    assert (head.status_code, list(head.headers), head.data) == (get.status_code, list(get.headers), b"")
+
+
+def test_a_push_goes_through(app: App) -> None:
+    answer = app.client.post("/user/sendMessage", data={"appID": "101", "userID": "马远"})
+    assert answer.json == SENT
+
+
+BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"}
+
+
+@pytest.mark.parametrize(
+    ("path", "language", "words"),
+    [
+        ("/nothing", "zh-CN", "没有这个页面"),
+        ("/nothing", "en", "Page not found"),
+        ("/nothing?lang=en", "zh-CN", "Page not found"),
+        ("/teapot", "en", "The server refused the request (refused)."),
+        ("/closed", "en", "This page needs a valid session token."),
+    ],
+)
+def test_a_browser_is_shown_a_page_in_place_of_what_it_cannot_have(
+    app: App, path: str, language: str, words: str
+) -> None:
+    answer = app.client.get(path, headers={**BROWSER, "Accept-Language": language, "X-Request-Id": "abc"})
+    assert answer.status_code == {"/teapot": 418, "/closed": 401}.get(path, 404)
+    assert answer.content_type == "text/html; charset=utf-8"
+    assert words in answer.text
+    assert '<a class="button" href="/' in answer.text
+    assert "/home/index" not in answer.text  # that page may need a token, too
+    assert "abc" in answer.text
+    assert answer.headers["X-Request-Id"] == "abc"
+    assert answer.headers["Vary"] == "Accept, Accept-Language"
+    assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self';")
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert [entry[2] for entry in app.logged] == [answer.status_code]
+
+
+def test_a_page_that_takes_another_method_says_which(app: App) -> None:
+    answer = app.client.get("/home/token", headers=BROWSER)
+    assert (answer.status_code, answer.content_type) == (405, "text/html; charset=utf-8")
+    assert "POST" in answer.headers["Allow"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "accept"),
+    [
+        ("POST", "/nothing", BROWSER["Accept"]),
+        ("GET", "/api/v1/nothing", BROWSER["Accept"]),
+        ("GET", "/nothing", "*/*"),
+        ("GET", "/nothing", "application/json, text/html"),
+        ("GET", "/nothing", "text/html;q=0.5, application/json"),
+        ("GET", "/nothing", ""),
+    ],
+)
+def test_programs_are_given_json(app: App, method: str, path: str, accept: str) -> None:
+    answer = app.client.open(path, method=method, headers={"Accept": accept})
+    assert problem_of(answer)["code"] == "not_found"
+
+
+@pytest.mark.parametrize("hostile", ["/<script>alert(1)</script>", "/{{7*7}}-49", "/a?lang=%22%3E%3Ci%3E"])
+def test_a_page_in_place_of_another_repeats_nothing_of_its_address(app: App, hostile: str) -> None:
+    text = app.client.get(hostile, headers=BROWSER | {"X-Request-Id": "abc"}).text
+    for part in ("<script>alert", '"><i>', "-49"):
+        assert part not in text
+
+
+@pytest.mark.parametrize(
+    "path", ["/nosuch", "/user/list/", "/user//list", "/USER/list", "/user", "/api/v1/x"]
+)
+def test_an_unknown_path_is_404(app: App, path: str) -> None:
+    answer = app.client.get(path)
+    assert answer.status_code == 404
+    assert problem_of(answer)["code"] == "not_found"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/user/sendMessage"), ("POST", "/user/list"), ("PUT", "/health"), ("POST", "/")],
+)
+def test_a_method_that_a_path_does_not_have_is_405(app: App, method: str, path: str) -> None:
+    answer = app.client.open(path, method=method)
+    assert answer.status_code == 405
+    assert problem_of(answer)["code"] == "method_not_allowed"
+    assert method not in answer.headers["Allow"]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
+@pytest.mark.parametrize("path", ["/acc", "/ws", "/ws?systemId=1"])
+def test_a_plain_request_to_a_websocket_path_is_400(app: App, path: str, method: str) -> None:
+    answer = app.client.open(path, method=method)
+    assert answer.status_code == 400
+    if method != "HEAD":
+        assert problem_of(answer)["code"] == "not_an_upgrade"
+
+
+def test_our_own_mistake_is_a_problem_without_its_reason_and_logged_with_it(
+    app: App, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = app.client.get("/fail", headers={"X-Request-Id": "mine-1"})
+    assert answer.status_code == 500
+    assert problem_of(answer) == {
+        "code": "internal_error",
+        "message": "The server failed; see its log.",
+        "temporary": True,
+        "request_id": "mine-1",
+    }
+    (record,) = caplog.records
+    assert record.exc_info
+    assert "the inner reason" in caplog.text
+    assert cast(Any, record).request == "mine-1"
+
+
+def test_an_unusual_status_has_a_problem_body_too(app: App) -> None:
+    answer = app.client.get("/teapot")
+    assert answer.status_code == 418
+    assert problem_of(answer)["code"] == "refused"
+
+
+@pytest.mark.parametrize("given", ["a b", "x" * 65, "<script>", "é"])
+def test_a_request_id_that_is_no_plain_word_is_replaced(app: App, given: str) -> None:
+    found = problem_of(app.client.get("/nosuch", headers={"X-Request-Id": given}))["request_id"]
+    assert found != given
+    assert found != problem_of(app.client.get("/nosuch"))["request_id"]
+
+
+def test_requests_are_logged_without_their_query(app: App) -> None:
+    app.client.get("/user/list?token=secret", headers={"X-Request-Id": "mine-1"})
+    ((method, path, status, seconds, host, size, request_id, by),) = app.logged
+    assert (method, path, status, host, size, request_id, by) == (
+        "GET",
+        "/user/list",
+        200,
+        "127.0.0.1",
+        65,
+        "mine-1",
+        DEMO.label,
+    )
+    assert 0 < seconds < 60
+
+
+def test_the_log_names_the_client_behind_a_trusted_proxy(app: App) -> None:
+    app.client.get("/health", headers={"X-Forwarded-For": "203.0.113.5, 127.0.0.1"})
+    app.client.get(
+        "/health",
+        headers={"X-Forwarded-For": "203.0.113.5"},
+        environ_overrides={"REMOTE_ADDR": "198.51.100.1"},
+    )
+    assert [entry[4] for entry in app.logged] == ["203.0.113.5", "198.51.100.1"]
+
+
+def test_a_body_over_the_limit_is_answered_in_the_style_of_the_api(app: App) -> None:
+    limits = app.node.api.limits
+    limits.body_bytes = limits.public_body_bytes = 100
+    assert app.client.post("/user/kick", data={"x": "y" * 98}).json != BAD_PARAMETER
+    assert app.client.post("/user/kick", data={"x": "y" * 99}).json == BAD_PARAMETER
+    assert app.client.post("/user/kick", data={"x": "y" * 1000}).json == BAD_PARAMETER
+
+
+def test_the_websocket_listener_serves_the_api_but_no_pages(app: App) -> None:
+    there = {LISTENER_KEY: "websocket"}
+    assert app.client.get("/health", environ_overrides=there).status_code == 200
+    assert app.client.get("/user/list", environ_overrides=there).status_code == 200
+    assert app.client.get("/acc", environ_overrides=there).status_code == 400
+    assert problem_of(app.client.get("/home/index", environ_overrides=there))["code"] == "not_found"
+    assert app.client.get("/home/index", environ_overrides={LISTENER_KEY: "http"}).status_code == 200
+
+
+def test_an_absolute_request_target_is_understood(app: App) -> None:
+    for target in ("http://localhost/user/list", "https://[::1]:80/user/list"):
+        answer = app.client.get("/", environ_overrides={"PATH_INFO": target})
+        assert answer.json == {"code": 200, "msg": "Success", "data": {"userCount": 0, "userList": []}}, (
+            target
+        )

@@ -1,0 +1,68 @@
+"""The application that is made late, and features that would answer in place of others."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+from imserver.gateway.api.v1.table import operations_of
+from imserver.gateway.auth.principal import Needs
+from imserver.gateway.config.settings import Config
+from imserver.gateway.config.values import CORE
+from imserver.gateway.core.core import Parts
+from imserver.gateway.errors import StartError
+from imserver.gateway.http.call import Route
+from imserver.gateway.node.feature_list import load_core, load_features
+from imserver.gateway.node.http_servers import LateApplication, refuse_shared
+from imserver.gateway.protocol.dialect import Dialect
+from imserver.plugin.feature import FeatureRow
+
+
+def test_a_late_application_is_made_by_the_first_request_and_only_by_that() -> None:
+    calls = []
+
+    def make() -> Callable[..., Iterable[bytes]]:
+        calls.append(len(calls))
+        return lambda environ, start_response: [environ["PATH_INFO"], start_response]
+
+    late = LateApplication(make)
+    assert calls == []
+    assert [late({"PATH_INFO": path}, len) for path in "ab"] == [["a", len], ["b", len]]
+    assert calls == [0]
+
+
+def test_what_goes_wrong_in_the_making_is_raised_and_the_next_request_tries_again() -> None:
+    tries: list[Any] = [OSError("no template"), lambda environ, start_response: [b"page"]]
+
+    def make() -> Any:
+        found = tries.pop(0)
+        if isinstance(found, OSError):
+            raise found
+        return found
+
+    late = LateApplication(make)
+    with pytest.raises(OSError, match="no template"):
+        late({}, len)
+    assert late({}, len) == [b"page"]
+
+
+def of_dialect(**attributes: str) -> dict[str, Any]:
+    return {"dialects": (type("Copied", (Dialect,), {"name": "lamp", "path": "/lamp", **attributes})(),)}
+
+
+@pytest.mark.parametrize(
+    ("row", "output"),
+    [
+        (of_dialect(name="cmd"), "cmd has the dialect cmd"),
+        (of_dialect(path="/acc"), "cmd has the WebSocket path /acc"),
+        (of_dialect(path="/ws", chosen_by="uid"), "action has the WebSocket path /ws with the parameter uid"),
+        ({"wire": {"cmd": {"send": id}}}, "messages has the command send of the dialect cmd"),
+        ({"wire": {"centrifuge": {"groups": id}}}, "groups has the command groups of the dialect centrifuge"),
+        ({"routes": (Route("POST", "/api/v1/push", Needs.ANYONE, None),)}, "the core has POST /api/v1/push"),
+        ({"routes": (Route("GET", "/api/v1/events", Needs.ANYONE, None),)}, "sse has GET /api/v1/events"),
+    ],
+)
+def test_a_feature_does_not_answer_in_place_of_another(row: dict[str, Any], output: str) -> None:
+    lamp = FeatureRow("lamp", lambda parts: Parts(), **row)
+    with pytest.raises(StartError, match=f"^the feature 'lamp': {output} already$"):
+        refuse_shared((*load_core(), *load_features(Config()), lamp), operations_of(CORE))

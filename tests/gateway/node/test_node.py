@@ -1,0 +1,508 @@
+"""The node: all parts together in this process, from the first port to the last goodbye."""
+
+import gc
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gevent
+import msgspec
+import pytest
+from gevent.event import Event as Signal
+
+from imserver.gateway.config.settings import Config, KeySettings, TenantSettings
+from imserver.gateway.core.core import Parts
+from imserver.gateway.errors import StartError
+from imserver.gateway.model import Event
+from imserver.gateway.node.http_servers import LISTENER_KEY
+from imserver.gateway.node.node import Node
+from imserver.messenger.messages.action_positions import ActionPositions
+from imserver.messenger.messages.services import MessageServices
+from imserver.version import running_version
+from tests.gateway.transport.harness import Caller, Client, until
+from tests.integration.raw import request, text
+from tests.stores import OpenStore
+from tests.support import HTTP_SERVERS
+
+LOGIN = '{"cmd":"login","data":{"userID":"%s","appID":101}}'
+
+
+class Requests:
+    """A request log that only keeps."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[Any, ...]] = []
+        self.flushed = 0
+
+    def add(self, *row: Any) -> None:
+        self.rows.append(row)
+
+    def flush(self) -> None:
+        self.flushed += 1
+
+
+class Harness:
+    """Starts nodes in this process, with an application of one line, and stops them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.nodes: list[Node] = []
+        self.go = Signal()
+        self.go.set()
+        self.environs: list[dict[str, Any]] = []
+        self.callers: list[Caller] = []
+
+    def call(self, port: int) -> Caller:
+        """A client that is gone at the end of the test at the latest."""
+        self.callers.append(Caller(port))
+        return self.callers[-1]
+
+    def join(self, node: Node, user: str) -> Client:
+        """A client that has logged in through the WebSocket port."""
+        client = self.call(node.core.node.ws_port).upgrade()
+        client.send(text(LOGIN % user))
+        client.expect(1)
+        assert b'"code":200' in client.payloads()[0]
+        return client
+
+    def settings(self, **sections: dict[str, Any]) -> Config:
+        base = {
+            "app": {"http_port": 0, "websocket_port": 0},
+            "server": {"data_dir": str(self.folder / "data")},
+            "drain": {"close_seconds": 0},
+            "websocket": {"close_seconds": 1},
+        }
+        changes = {
+            name: msgspec.structs.replace(
+                getattr(Config(), name), **{**base.get(name, {}), **sections.get(name, {})}
+            )
+            for name in {*base, *sections} - {"apps"}
+        }
+        if "apps" in sections:
+            changes["apps"] = sections["apps"]
+        return msgspec.structs.replace(Config(), **changes)
+
+    def make(self, **sections: dict[str, Any]) -> Node:
+        node = Node(self.settings(**sections), Requests(), lambda _node: self.application)  # type: ignore[arg-type]
+        self.nodes.append(node)
+        return node
+
+    def start(self, **sections: dict[str, Any]) -> Node:
+        node = self.make(**sections)
+        node.start()
+        return node
+
+    def application(self, environ: dict[str, Any], start: Callable[..., Any]) -> list[bytes]:
+        self.environs.append(environ)
+        self.go.wait()
+        start("200 OK", [("Content-Length", "2")])
+        return [b"ok"]
+
+
+@pytest.fixture
+def harness(tmp_path: Path) -> Iterator[Harness]:
+    before = gc.get_threshold()
+    one = Harness(tmp_path)
+    try:
+        yield one
+        one.go.set()
+        for caller in one.callers:
+            caller.sock.close()
+        for node in one.nodes:
+            if hasattr(node.core, "application"):
+                node.stop()
+    finally:
+        gc.set_threshold(*before)
+
+
+def leave(*clients: Client) -> None:
+    for client in clients:
+        client.sock.close()
+
+
+# --- starting -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("http_server", HTTP_SERVERS)
+def test_a_started_node_is_ready_and_says_where_it_listens(harness: Harness, http_server: str) -> None:
+    node = harness.make(server={"data_dir": str(harness.folder / "data"), "http": http_server})
+    assert node.core.node.life == "starts"
+    node.start()
+    assert node.core.status.ready()
+    assert node.core.node.http_port != node.core.node.ws_port
+    assert node.servers.addresses == {
+        "http": f"http://127.0.0.1:{node.core.node.http_port}",
+        "websocket": f"ws://127.0.0.1:{node.core.node.ws_port}/acc",
+    }
+
+
+@pytest.mark.parametrize("http_server", HTTP_SERVERS)
+def test_a_client_logs_in_is_pushed_to_and_goes(harness: Harness, http_server: str) -> None:
+    node = harness.start(server={"data_dir": str(harness.folder / "data"), "http": http_server})
+    ann, bob = harness.join(node, "ann"), harness.join(node, "bob")
+    assert node.core.fanout.to_sessions("101", "ann", Event("msg", "eve", "hello", "7")) == 1
+    until(lambda: any(b"hello" in payload for payload in ann.payloads()))
+    assert (
+        node.core.network.gate.connections,
+        node.core.metrics.handshakes,
+        node.core.metrics.logins.total,
+    ) == (2, 2, 2)
+    leave(ann)
+    until(lambda: any(b'"exit"' in payload for payload in bob.payloads()))
+    assert (node.core.network.gate.connections, node.core.hub.user_names("101")) == (1, ["bob"])
+    assert node.core.metrics.closes == {1006: 1}
+
+
+@pytest.mark.parametrize("http_server", HTTP_SERVERS)
+def test_both_ports_serve_requests_and_tell_the_application_which_they_are(
+    harness: Harness, http_server: str
+) -> None:
+    node = harness.start(server={"data_dir": str(harness.folder / "data"), "http": http_server})
+    for port in (node.core.node.http_port, node.core.node.ws_port):
+        with harness.call(port) as caller:
+            caller.send(request("/somewhere"))
+            assert caller.response()[::2] == (200, b"ok")
+    assert [environ[LISTENER_KEY] for environ in harness.environs] == ["http", "websocket"]
+
+
+def test_fast_routes_are_answered_without_the_application_and_logged(harness: Harness) -> None:
+    node = harness.start(log={"requests": False})
+    node.reload(harness.settings())  # the log begins without a restart
+    with harness.call(node.core.node.http_port) as caller:
+        caller.send(request("/user/online?appID=101&userID=ann"))
+        status, headers, body = caller.response()
+    assert (status, headers["access-control-allow-origin"]) == (200, "*")
+    assert msgspec.json.decode(body)["data"] == {"online": False, "userID": "ann"}
+    assert not harness.environs
+    assert [row[:3] for row in node.core.node.request_log.rows] == [("GET", "/user/online", 200)]  # type: ignore[attr-defined]
+
+
+def test_a_taken_port_is_one_clear_line_and_leaves_nothing_behind(harness: Harness) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(StartError, match=f"cannot listen on 127.0.0.1:{port}: ") as caught:
+            harness.start(app={"http_port": 0, "websocket_port": port})
+    assert "\n" not in str(caught.value)
+    harness.nodes.clear()
+    assert harness.start().core.status.ready(), "the data directory is free again"
+
+
+def test_a_data_directory_in_use_is_one_clear_line(harness: Harness) -> None:
+    harness.start()
+    with pytest.raises(StartError, match="is in use by another server"):
+        harness.start()
+    harness.nodes.pop()
+
+
+def test_more_connections_than_files_is_one_clear_line(harness: Harness) -> None:
+    with pytest.raises(StartError, match=r"limits.max_connections 100000000 is above the \d+ files"):
+        harness.start(limits={"max_connections": 100_000_000})
+    harness.nodes.clear()
+
+
+def test_without_a_limit_there_is_room_for_what_open_files_allow(harness: Harness) -> None:
+    node = harness.start()
+    assert 0 < node.core.node.max_connections < 100_000_000
+    assert harness.settings().limits.max_connections == 0
+
+
+# --- settings reach their parts -----------------------------------------------------------------------------
+
+
+def test_an_app_has_the_login_policy_that_it_is_given(harness: Harness) -> None:
+    node = harness.start(apps={"7": TenantSettings(login_policy="multi"), "8": TenantSettings()})
+    assert {name: app.policy for name, app in node.core.hub.apps.items()} == {"7": "multi", "8": "multi"}
+
+
+def test_messages_above_the_limit_close_with_1009_and_above_the_rate_with_4003(harness: Harness) -> None:
+    node = harness.start(limits={"message_bytes": 200, "messages_per_second": 5})
+    large, quick = (harness.call(node.core.node.ws_port).upgrade() for _ in range(2))
+    large.send(text("x" * 201))
+    assert large.close_code() == 1009
+    quick.send(text("x") * 50)
+    assert quick.close_code() == 4003
+
+
+def test_above_the_limit_of_connections_a_client_gets_4005(harness: Harness) -> None:
+    node = harness.start(limits={"max_connections": 2})
+    clients = [harness.call(node.core.node.ws_port).upgrade() for _ in range(3)]
+    assert clients[2].close_code() == 4005
+
+
+def test_the_echo_path_exists_only_when_it_is_asked_for(harness: Harness) -> None:
+    node = harness.start(debug={"echo_path": "/echo"})
+    client = harness.call(node.core.node.ws_port).upgrade("/echo")
+    client.send(text("back"))
+    assert client.expect(1)[0].payload == b"back"
+    leave(client)
+    node.stop()
+    plain = harness.start()
+    with harness.call(plain.core.node.ws_port) as caller, pytest.raises(AssertionError):
+        caller.upgrade("/echo")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a node does each second, it does each hundredth."""
+    monkeypatch.setattr("imserver.gateway.node.node._TICK_SECONDS", 0.01)
+
+
+def test_a_slow_reader_is_counted_and_what_waits_is_shown(harness: Harness, quick: None) -> None:
+    node = harness.start(limits={"outbox_bytes": 100_000})
+    client = harness.join(node, "ann")
+    connection = next(iter(node.core.hub.sessions()))
+    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    until(lambda: node.core.fanout.to_sessions("101", "ann", Event("msg", "eve", "x" * 10_000)) == 0)
+    until(lambda: node.core.metrics.slow_readers == 1)
+    assert node.core.metrics.closes == {4000: 1}
+    assert client.close_code() == 4000
+
+
+def test_the_lag_of_the_loop_is_measured(harness: Harness, quick: None) -> None:
+    node = harness.start()
+    gevent.sleep(0)
+    threading.Event().wait(0.1)
+    until(lambda: node.core.metrics.loop_lag_max_seconds >= 0.05)
+
+
+def test_what_takes_too_long_is_ended_each_second(harness: Harness, quick: None) -> None:
+    node = harness.start(websocket={"close_seconds": 0.05})
+    harness.join(node, "ann")
+    next(iter(node.core.hub.sessions())).close(4502)
+    until(lambda: not node.core.network.context.connections)
+    node.stop()
+    hasty = harness.start(limits={"handshake_seconds": 0.05})
+    with harness.call(hasty.core.node.http_port) as silent:
+        silent.until_ended()
+
+
+def test_each_second_everything_is_done_also_after_a_failure(
+    harness: Harness, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = harness.start()
+    flushed: list[int] = []
+
+    def fail() -> None:
+        flushed.append(node.core.node.request_log.flushed)  # type: ignore[attr-defined]
+        raise RuntimeError
+
+    monkeypatch.setattr(node.servers, "expire", fail)
+    until(lambda: len(flushed) >= 3)
+    assert flushed[:3] == [flushed[0], flushed[0] + 1, flushed[0] + 2]
+
+
+def test_a_feature_finds_the_service_of_another_by_its_type(harness: Harness) -> None:
+    class Greeter(NamedTuple):
+        word: str
+
+    core = harness.start().core
+    assert core.find(Greeter) is None
+    with pytest.raises(LookupError, match="no feature of this node has Greeter"):
+        core.service(Greeter)
+    core.join("a feature", Parts((Greeter("hello"),)))
+    assert core.service(Greeter) is core.find(Greeter)
+    assert core.service(Greeter).word == "hello"
+
+
+def test_a_feature_learns_which_sessions_are_no_longer_addressed(harness: Harness) -> None:
+    node = harness.start()
+    found: list[Any] = []
+    node.core.hub.report_to(lambda connection: found.append(connection.user))
+    harness.join(node, "ann")
+    harness.join(node, "bob")
+    assert found == []
+    harness.join(node, "ann")
+    assert found == ["ann"]
+
+
+# --- being asked --------------------------------------------------------------------------------------------
+
+
+def test_the_state_counts_the_greenlets(harness: Harness) -> None:
+    node = harness.start()
+    before = node.core.status.state(False)["numGoroutine"]
+    waiting = [gevent.spawn(gevent.sleep, 60) for _ in range(50)]
+    gevent.sleep(0)
+    assert 40 < node.core.status.state(False)["numGoroutine"] - before < 60
+    gevent.killall(waiting)
+    assert node.core.status.state(False)["numGoroutine"] - before < 10
+
+
+def test_the_state_names_peers_and_users_only_when_asked_to(harness: Harness) -> None:
+    node = harness.start()
+    client, stranger = harness.join(node, "马远"), harness.call(node.core.node.ws_port).upgrade()
+    until(lambda: node.core.network.gate.connections == 2)
+    plain = node.core.status.state(False)
+    assert plain["managerInfo"] == {
+        "chanBroadcastLen": 0,
+        "chanLoginLen": 0,
+        "chanRegisterLen": 0,
+        "chanUnregisterLen": 0,
+        "clientsLen": 2,
+        "usersLen": 1,
+    }
+    assert set(plain) == {"managerInfo", "numCPU", "numGoroutine"}
+    manager = node.core.status.state(True)["managerInfo"]
+    assert sorted(manager["clients"]) == sorted(
+        f"127.0.0.1:{one.sock.getsockname()[1]}" for one in (client, stranger)
+    )
+    assert manager["users"] == ["101_马远"]
+    detailed = node.core.status.state(False, detail=True)
+    assert {name: users for name, users in detailed["apps"].items() if users} == {"101": 1}
+    assert detailed["memoryBytes"] > 1_000_000
+    assert detailed["metrics"]["logins"] == 1
+    assert (detailed["version"], detailed["ready"], detailed["clustered"]) == (running_version(), True, False)
+    assert detailed["maxConnections"] == node.core.node.max_connections
+    node.reload(harness.settings(limits={"max_connections": 7}))
+    assert node.core.status.state(False, detail=True)["maxConnections"] == node.core.node.max_connections == 7
+    with pytest.raises(StartError, match=r"limits.max_connections 100000000 is above the \d+ files"):
+        node.reload(
+            harness.settings(
+                limits={"max_connections": 100_000_000}, api={"keys": (KeySettings("secret", ("push",)),)}
+            )
+        )
+    assert (node.core.node.max_connections, node.core.keys.demo) == (7, True)
+    node.reload(harness.settings())
+    assert node.core.status.state(False, detail=True)["maxConnections"] == detailed["maxConnections"]
+
+
+# --- reading settings again ---------------------------------------------------------------------------------
+
+
+def test_reading_settings_again_changes_keys_origins_and_limits_and_drops_nobody(harness: Harness) -> None:
+    node = harness.start()
+    assert node.core.keys.demo
+    clients = [harness.join(node, f"u{number}") for number in range(2)]
+    node.reload(
+        harness.settings(
+            api={"keys": (KeySettings("secret", ("push",)),)},
+            limits={"max_connections": 2},
+            log={"level": "debug", "requests": False},
+            server={"data_dir": "elsewhere", "origins": ("https://partner.example",)},
+        )
+    )
+    assert not node.core.keys.demo
+    assert logging.getLogger("imserver").isEnabledFor(logging.DEBUG)
+    assert not node.core.node.request_log.settings.requests
+    assert all(connection.is_open for connection in node.core.network.context.connections)
+    full = harness.call(node.core.node.ws_port).upgrade()
+    assert full.close_code() == 4005
+    leave(clients.pop(), full)
+    until(lambda: node.core.network.gate.connections == 1)
+    foreign = harness.call(node.core.node.ws_port).upgrade("/acc", ("Origin", "http://evil.example"))
+    assert foreign.close_code() == 4505
+    leave(foreign)
+    until(lambda: node.core.network.gate.connections == 1)
+    friend = harness.call(node.core.node.ws_port).upgrade("/acc", ("Origin", "https://partner.example"))
+    friend.probe()
+    node.reload(harness.settings())
+    assert not logging.getLogger("imserver").isEnabledFor(logging.DEBUG)
+
+
+def test_a_limit_of_an_address_that_begins_later_counts_those_who_are_here(harness: Harness) -> None:
+    node = harness.start()
+    clients = [harness.join(node, f"u{number}") for number in range(3)]
+    assert not node.core.network.gate.per_address
+    node.reload(harness.settings(limits={"max_connections_per_address": 5}))
+    assert dict(node.core.network.gate.per_address) == {"127.0.0.1": 3}
+    next(iter(node.core.hub.sessions())).close(4502)
+    node.reload(harness.settings(limits={"max_connections_per_address": 4}))
+    assert dict(node.core.network.gate.per_address) == {"127.0.0.1": 2}, "one is leaving and was counted out"
+    leave(*clients)
+    until(lambda: node.core.network.gate.connections == 0)
+    assert not node.core.network.gate.per_address
+
+
+# --- stopping -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("http_server", HTTP_SERVERS)
+def test_a_stop_closes_clients_with_1001_and_frees_everything(harness: Harness, http_server: str) -> None:
+    node = harness.start(server={"data_dir": str(harness.folder / "data"), "http": http_server})
+    client = harness.join(node, "ann")
+    stop = gevent.spawn(node.stop)
+    assert client.close_code() == 1001
+    leave(client)
+    until(stop.ready)
+    assert stop.successful()
+    assert not node.core.status.ready()
+    node.serve_forever()
+    for port in (node.core.node.http_port, node.core.node.ws_port):
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port))
+    assert not node.core.network.context.connections
+    assert node.core.node.request_log.flushed  # type: ignore[attr-defined]
+    node.stop()
+    assert harness.start().core.status.ready(), "the data directory is free again"
+
+
+def test_a_stop_ends_kept_connections_at_once_and_lets_a_request_under_way_be_answered(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imserver.gateway.node.node._LAST_REQUESTS_SECONDS", 100)
+    node = harness.start()
+    with harness.call(node.core.node.http_port) as caller, harness.call(node.core.node.http_port) as idle:
+        idle.send(request("/kept"))
+        assert idle.response()[0] == 200
+        harness.go.clear()
+        caller.send(request("/slow"))
+        until(lambda: len(harness.environs) == 2)
+        stop = gevent.spawn(node.stop)
+        assert idle.until_ended() == b""
+        assert not node.core.status.ready()
+        harness.go.set()
+        assert caller.response()[0] == 200
+        assert caller.until_ended() == b""
+    until(stop.ready)
+
+
+def test_whoever_waits_in_the_queue_when_a_stop_begins_is_answered(harness: Harness) -> None:
+    node = harness.start()
+    callers = [harness.call(node.core.node.http_port) for _ in range(100)]
+    for caller in callers:
+        caller.send(request("/user/list?appID=101"))
+    stop = gevent.spawn(node.stop)
+    statuses = [caller.response()[0] for caller in callers]
+    assert statuses == [200] * 100
+    for caller in callers:
+        caller.sock.close()
+    until(stop.ready)
+
+
+def test_clients_are_closed_spread_over_the_time_of_the_drain(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imserver.gateway.core.network._CLOSES_PER_TURN", 2)
+    node = harness.start(drain={"close_seconds": 0.2})
+    clients = [harness.join(node, f"u{number}") for number in range(8)]
+    stop = gevent.spawn(node.stop)
+    counts: set[int] = set()
+    hub = node.core.hub
+    until(lambda: counts.add(len(hub.user_names("101"))) or not hub.user_names("101"))
+    assert counts >= {8, 6, 4, 2, 0} - {8}, "two at a time"
+    assert [client.close_code() for client in clients] == [1001] * 8
+    leave(*clients)
+    until(stop.ready)
+
+
+def test_a_client_that_never_answers_the_close_does_not_keep_a_node_from_its_end(harness: Harness) -> None:
+    node = harness.start(websocket={"close_seconds": 0.05})
+    client = harness.join(node, "ann")
+    until(gevent.spawn(node.stop).ready)
+    assert client.close_code() == 1001
+
+
+@pytest.mark.sqlite_first
+def test_what_clients_of_the_action_dialect_acknowledge_at_last_is_stored(
+    harness: Harness, url: str, open_store: OpenStore
+) -> None:
+    node = harness.start(storage={"url": url, "seconds": 60})
+    harness.join(node, "ann")
+    positions = node.core.service(MessageServices).messaging.positions
+    node.core.network.ended.append(lambda *_: positions.prove("action:1", "ann", ["", "r"], 7))
+    node.stop()
+    positions = ActionPositions(open_store(url))
+    assert positions.get("action:1", "ann", ["r"]) == {"": 7, "r": 7}

@@ -1,0 +1,293 @@
+"""Features of other distributions: what they use, hear and tell other nodes, and their commands."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import Struct
+
+from imserver.gateway.cluster.nodes import NodeMessages, NodeQueries
+from imserver.gateway.errors import StartError
+from imserver.plugin.testing import NodeProcess
+from tests.conftest import StartServer
+from tests.integration.clusters import Nodes, nodes_of
+from tests.integration.cmd import logged_in
+from tests.support import ROOT, Server, clean_environment, eventually
+
+BELL = """
+from imserver.plugin import FeatureRow, Parts
+FEATURE = FeatureRow("bell", lambda core: Parts(("a bell",)))
+"""
+
+LAMP = '''
+from msgspec import Struct, json
+from imserver.plugin import FeatureRow, Parts
+from imserver.plugin.http import PROBLEM, HttpResponse, Route
+from imserver.plugin.identity import Needs, Observer
+
+class Switched(Struct, frozen=True, array_like=True, tag="lamp.switched"):
+    """A lamp is on."""
+    room: str
+
+class Dimmed(Struct, frozen=True, array_like=True, tag="lamp.dimmed"):
+    """A lamp is dimmed."""
+    room: str
+
+class Lamp(Observer):
+    """Notes who logged in, and which lamps of other nodes were switched."""
+
+    def __init__(self):
+        self.users, self.rooms = [], []
+
+    def observes(self, settings):
+        return True
+
+    def began(self, connection):
+        self.users.append(connection.user)
+
+    def build(self, core):
+        self.core = core
+        self.bell = core.find(str)
+        messages = core.node_messages
+        if messages is not None:
+            messages.handle(dict.fromkeys(KINDS, lambda message: self.rooms.append(message.room)))
+        if ANSWERS:
+            core.queries.add("lamp.rooms", str, lambda _: self.rooms)
+        return Parts((self,))
+
+    def switch(self, call):
+        return answer(self.core.node_messages.broadcast(Switched("hall")))
+
+    def dim(self, call):
+        return answer(self.core.node_messages.broadcast(Dimmed("dimmed")))
+
+    def state(self, call):
+        return answer({"users": self.users, "rooms": self.rooms, "bell": self.bell})
+
+    def others(self, call):
+        others = self.core.others
+        _, missing = others.query("lamp.rooms", "")
+        return answer({"rooms": others.answers("lamp.rooms", "", list), "missing": len(missing)})
+
+def answer(value):
+    return HttpResponse(200, json.encode(value))
+
+def route(path, function):
+    return Route("GET", path, Needs.ANYONE, function, style=PROBLEM, hot=True, service=lambda core, _: LAMP)
+
+def commands():
+    from lamp_command import lamp
+    return {"lamp": lamp}
+
+KINDS, ANSWERS = (Switched, Dimmed), True
+LAMP = Lamp()
+FEATURE = FeatureRow(
+    "lamp",
+    LAMP.build,
+    routes=(
+        route("/lamp/state", Lamp.state), route("/lamp/switch", Lamp.switch), route("/lamp/dim", Lamp.dim),
+        route("/lamp/others", Lamp.others),
+    ),
+    uses=("bell?",),
+    answers=lambda base: (LAMP,),
+    commands=commands,
+)
+'''
+COMMAND = '''
+import click
+
+@click.command()
+def lamp():
+    """Switch a lamp."""
+    click.echo("it is on")
+'''
+
+
+def install(folder: Path, name: str, **modules: str) -> None:
+    """Install a distribution that offers the feature ``name`` of the module ``<name>s``."""
+    about = folder / f"{name}-1.0.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(f"[imserver.features]\n{name} = {name}s:FEATURE\n")
+    for module, text in modules.items():
+        (folder / f"{module}.py").write_text(text)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The folder in which the feature ``lamp`` is installed."""
+    install(tmp_path / "lamp", "lamp", lamps=LAMP, lamp_command=COMMAND)
+    return tmp_path / "lamp"
+
+
+def path_of(*folders: Path) -> dict[str, str]:
+    return {"PYTHONPATH": ":".join(map(str, (ROOT, *folders)))}
+
+
+def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run ``imserver …`` in a process that finds these distributions."""
+    command = [sys.executable, "-m", "imserver", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env=clean_environment(**environment)
+    )
+
+
+def state(server: Server) -> dict[str, object]:
+    value: dict[str, object] = json.loads(server.get("/lamp/state")[1])
+    return value
+
+
+def test_a_feature_hears_what_happens_beside_webhooks(folder: Path, start_server: StartServer) -> None:
+    config = {"features": ["all", "lamp"], "apps": {"7": {"open": True}}}
+    server = start_server(config=config, environment=path_of(folder))
+    with logged_in(server.ws, "ann", 7):
+        assert state(server) == {"users": ["ann"], "rooms": [], "bell": None}
+    assert server.get("/")[0] == 200  # a feature of this server, for which "all" stands
+
+
+def test_a_feature_uses_another_one_if_it_is_there(
+    folder: Path, tmp_path: Path, start_server: StartServer
+) -> None:
+    install(tmp_path / "bell", "bell", bells=BELL)
+    environment = path_of(folder, tmp_path / "bell")
+    server = start_server(config={"features": ["bell", "lamp"]}, environment=environment)
+    assert state(server)["bell"] == "a bell"
+    (tmp_path / "my.yaml").write_text("features: [lamp, bell]\n")
+    checked = run(environment, "check-config", str(tmp_path / "my.yaml"))
+    assert "line 1: features: lamp uses bell: name bell before it" in checked.stderr
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["same", "older"])
+def test_a_feature_has_messages_and_queries_for_the_other_nodes(
+    folder: Path, tmp_path: Path, older: bool
+) -> None:
+    """A node with an older version of the feature counts what it does not know."""
+    other = tmp_path / "other"
+    knows = ("KINDS, ANSWERS = (Switched, Dimmed), True", "KINDS, ANSWERS = (Switched,), False")
+    install(other, "lamp", lamps=LAMP.replace(*knows) if older else LAMP)
+    with nodes_of(tmp_path, 0, features=["lamp"]) as nodes:
+        for each in (folder, other):
+            nodes.start(environment=path_of(each))
+        nodes.wait_until_met()
+        check_nodes(nodes, older)
+
+
+def check_nodes(nodes: Nodes, older: bool) -> None:
+    first, second = nodes.servers
+    for address in ("/lamp/dim", "/lamp/switch"):
+        assert first.get(address)[1] == b"0"
+    rooms = ["hall"] if older else ["dimmed", "hall"]
+    eventually(lambda: state(second)["rooms"] == rooms, 10)
+    assert state(first)["rooms"] == []
+    unreadable = [line for line in second.get("/metrics")[1].splitlines() if b"rpc_unreadable_total{" in line]
+    assert sorted(line[-1:] for line in unreadable) == [b"0", b"1" if older else b"0"]
+    answers = json.loads(first.get("/lamp/others")[1])
+    assert answers == {"rooms": [] if older else [rooms], "missing": int(older)}
+
+
+class Own(Struct, frozen=True, array_like=True, tag="lamp.on"):
+    """A message of a feature."""
+
+
+class Other(Struct, frozen=True, array_like=True, tag="lamp.on"):
+    """One of another feature, with the same tag."""
+
+
+def test_features_do_not_handle_messages_of_others() -> None:
+    no: Any = None
+    messages = NodeMessages(no)
+    messages.handle({Own: print})
+    with pytest.raises(StartError, match="node message Other: "):
+        messages.handle({Other: print})
+
+
+@pytest.mark.parametrize("name", ["lamp.rooms", "lamp.switched"])
+def test_names_between_nodes_begin_with_that_of_the_feature(
+    tmp_path: Path, name: str, redis_url: str
+) -> None:
+    install(tmp_path / "lamp", "lamp", lamps=LAMP.replace(name, name.removeprefix("lamp.")))
+    settings = {"features": ["lamp"], "redis": {"addr": redis_url.removeprefix("redis://")}}
+    with pytest.raises(AssertionError, match=r"the feature 'lamp': .* begins with lamp\."):
+        NodeProcess(settings=settings, environment=path_of(tmp_path / "lamp"))
+
+
+def test_features_do_not_answer_queries_of_others() -> None:
+    queries = NodeQueries()
+    queries.add("lamp.rooms", str, str)
+    with pytest.raises(StartError, match="has an answer already"):
+        queries.add("lamp.rooms", str, str)
+
+
+def test_commands_of_installed_features_run_without_settings(folder: Path) -> None:
+    assert "\n  lamp " in run(path_of(folder), "--help").stdout
+    assert run(path_of(folder), "lamp").stdout == "it is on\n"
+
+
+def test_a_broken_feature_does_not_break_the_command_line(tmp_path: Path) -> None:
+    install(tmp_path / "broken", "lamp", lamps="raise SystemExit('broken')\n")
+    environment = path_of(tmp_path / "broken")
+    shown = run(environment, "--help")
+    assert shown.returncode == 0
+    assert shown.stderr.startswith(
+        "warning: the feature 'lamp' of lamp cannot be loaded: SystemExit('broken')"
+    )
+    assert "\n  account " in shown.stdout
+    assert run(environment, "account", "--help").stderr == ""  # it looks at no other distribution
+
+
+OLD = '''
+from msgspec import Struct
+from imserver.plugin import Answers, Feature, FeatureParts, FeatureSettings
+from imserver.plugin.http import Call, Resource
+from imserver.plugin.identity import Needs
+from imserver.plugin.metrics import Metric
+from imserver.plugin.settings import settings_of
+from imserver.plugin.storage import Table
+
+class MoodSettings(Struct, frozen=True):
+    characters: int = 40
+
+class Moods:
+    def __init__(self, store, config):
+        self.store = store
+        self.configure(config)
+    def configure(self, config):
+        self.characters = settings_of(config, MoodSettings).characters
+
+class Mood(Struct):
+    rows: int
+    characters: int
+
+routes = Resource("moods", lambda core, _: core.service(Moods), chapter="How users are.")
+
+@routes.get("/moods/get", Needs.READ)
+def show(moods: Moods, call: Call, app: str) -> Mood:
+    """Count the moods of an app"""
+    return Mood(len(moods.store.rows("SELECT text FROM moods_mood WHERE app = %s", (app,))), moods.characters)
+
+def build(core):
+    moods = Moods(core.storage.store, core.config)
+    return FeatureParts(moods, reload=moods.configure)
+
+FEATURE = Feature(
+    "moods", build, operations=tuple(routes.rows), settings=FeatureSettings({"moods": MoodSettings}),
+    metrics=lambda: [Metric("imserver_moods", "gauge", "", lambda core: core.service(Moods).characters)],
+    tables=(Table(name="moods_mood", types="app name500*, text text out words"),),
+    migrations=("table moods_mood: app name500*, text text",), answers=lambda base: Answers(),
+    commands={"moods": ("lamp_command", "lamp", "Say a mood.")}, face=3,
+)
+'''
+
+
+def test_a_feature_that_was_made_for_an_earlier_version_runs(
+    tmp_path: Path, start_server: StartServer
+) -> None:
+    install(tmp_path, "moods", moodss=OLD, lamp_command=COMMAND)
+    environment = path_of(tmp_path)
+    server = start_server(config={"features": ["moods"], "moods": {"characters": 7}}, environment=environment)
+    assert json.loads(server.get("/api/v1/moods/get?app=default")[1]) == {"rows": 0, "characters": 7}
+    assert "\nimserver_moods{" in server.get("/metrics")[1].decode()
+    assert run(environment, "moods").stdout == "it is on\n"

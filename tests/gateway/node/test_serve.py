@@ -1,0 +1,218 @@
+"""Signals: drain, second signal, log rotation, dump, settings reloaded, a lost terminal."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from imserver.plugin.testing import START_SECONDS
+from tests.conftest import StartServer
+from tests.integration.raw import close, open_socket
+from tests.processes import end, spawn
+from tests.support import HTTP_SERVERS, clean_environment, eventually
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("http_server", HTTP_SERVERS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains_and_the_server_ends_with_status_0(
+    start_server: StartServer, number: signal.Signals, http_server: str
+) -> None:
+    server = start_server(http_server=http_server)
+    with open_socket(server.ws) as client:
+        server.process.send_signal(number)
+        client.closed(1001)
+        client.send(close(1001))
+        client.ended()
+    assert server.process.wait(100) == 0
+    assert f"{number.name}: draining" in server.log_text
+    assert server.log_text.rstrip().endswith("stopped")
+
+
+@pytest.mark.full
+def test_while_it_drains_ready_says_no_and_health_yes(start_server: StartServer) -> None:
+    server = start_server(config={"drain": {"delay_seconds": 30}})
+    assert server.get("/ready")[0] == 200
+    server.process.send_signal(signal.SIGTERM)
+    eventually(lambda: server.get("/ready")[0] == 503)
+    assert server.get("/health")[0] == 200
+    server.process.send_signal(signal.SIGTERM)
+
+
+@pytest.mark.full
+def test_a_second_signal_ends_at_once(start_server: StartServer) -> None:
+    server = start_server(config={"drain": {"delay_seconds": 60}})
+    server.process.send_signal(signal.SIGTERM)
+    eventually(lambda: "SIGTERM: draining" in server.log_text)
+    server.process.send_signal(signal.SIGINT)
+    assert server.process.wait(100) == 128 + signal.SIGINT
+    assert "SIGINT again: stopping at once" in server.log_text
+
+
+@pytest.mark.full
+def test_a_server_that_fails_ends_with_status_1_and_its_traceback_is_in_the_log_only(tmp_path: Path) -> None:
+    code = (
+        "from gevent import monkey; monkey.patch_all()\n"
+        "from imserver.gateway.node import node\n"
+        "def fail(self): raise ZeroDivisionError('on purpose')\n"
+        "node.Node.serve_forever = fail\n"
+        "from imserver.cli import main\n"
+        "main(['serve', '--http-port', '0', '--ws-port', '0'])"
+    )
+    log = tmp_path / "server.log"
+    environment = clean_environment(IMSERVER_APP_LOG_FILE=str(log))
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == "imserver: the server failed: on purpose; the log has the traceback\n"
+    assert "ZeroDivisionError: on purpose" in log.read_text(encoding="utf-8")
+
+
+@pytest.mark.full
+def test_sigusr1_opens_the_log_again(start_server: StartServer) -> None:
+    server = start_server()
+    moved = server.log.rename(server.folder / "server.log.1")
+    server.process.send_signal(signal.SIGUSR1)
+    eventually(server.log.exists)
+    assert server.get("/health")[0] == 200
+    assert server.get("/none")[0] == 404
+    eventually(lambda: "/none" in server.log_text)
+    assert "/none" not in moved.read_text(encoding="utf-8")
+
+
+def test_sigusr2_writes_greenlets_and_loop_state_to_the_log(start_server: StartServer) -> None:
+    server = start_server()
+    server.process.send_signal(signal.SIGUSR2)
+    eventually(lambda: "greenlets and loop state" in server.log_text and "* Greenlets" in server.log_text)
+    assert '"active watchers"' in server.log_text
+    assert '"managerInfo"' in server.log_text
+    assert server.get("/health")[0] == 200
+
+
+@pytest.mark.full
+def test_sighup_reads_keys_again_and_drops_nobody(start_server: StartServer) -> None:
+    key = {"key": "first-key-of-the-test", "scopes": ["read"]}
+    server = start_server(config={"api": {"keys": [key]}})
+    with open_socket(server.ws) as client:
+        server.configure({"api": {"keys": [key, {"key": "another-key-of-the-test", "scopes": ["read"]}]}})
+        server.process.send_signal(signal.SIGHUP)
+        eventually(lambda: "settings reloaded" in server.log_text)
+        client.quiet()
+
+
+def test_the_log_names_apps_of_keys_that_do_not_exist_and_what_sighup_reads(
+    start_server: StartServer,
+) -> None:
+    key = {"key": "first-key-of-the-test", "scopes": ["read"], "apps": ["default", "nope"]}
+    server = start_server(config={"api": {"keys": [key]}})
+    eventually(lambda: "api.keys: a key is for the app nope, which does not exist" in server.log_text)
+    assert "the app default, which" not in server.log_text
+    server.process.send_signal(signal.SIGHUP)
+    output = "settings reloaded: apps, keys, origins, limits, log; other changes need a restart"
+    eventually(lambda: output in server.log_text)
+
+
+@pytest.mark.full
+def test_sighup_with_a_broken_file_changes_nothing(start_server: StartServer) -> None:
+    server = start_server()
+    no_key = {"apps": {"101": {"jwt": [{"algorithm": "HS256", "key_file": "/does/not/exist"}]}}}
+    for broken, output in (
+        ("app: [", "config.yaml"),
+        (json.dumps(no_key), "/does/not/exist cannot be read"),
+        (json.dumps({"limits": {"max_connections": 2_000_000_000}}), "limits.max_connections 2000000000"),
+    ):
+        server.config_file.write_text(broken, encoding="utf-8")
+        server.process.send_signal(signal.SIGHUP)
+        eventually(lambda output=output: re.search(f"settings are unchanged: .*{output}", server.log_text))
+    assert "settings reloaded" not in server.log_text
+    assert server.get("/health")[0] == 200
+
+
+SIGNALS_DURING_THE_START = """
+from gevent import monkey; monkey.patch_all()
+import os, signal
+from imserver.cli import main
+from imserver.gateway.process import DataDirectory
+start = DataDirectory.start
+def start_and_be_signalled(self):
+    start(self)
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        os.kill(os.getpid(), number)
+DataDirectory.start = start_and_be_signalled
+main()
+"""
+
+
+def test_signals_during_the_start_wait_until_the_server_serves(start_server: StartServer) -> None:
+    server = start_server(command=(sys.executable, "-c", SIGNALS_DURING_THE_START))
+    eventually(lambda: "settings reloaded" in server.log_text)
+    eventually(lambda: "greenlets and loop state" in server.log_text)
+    assert server.get("/health")[0] == 200
+
+
+def test_sighup_cannot_open_a_public_server_to_strangers(start_server: StartServer) -> None:
+    keys = {"api": {"keys": [{"key": "first-key-of-the-test", "scopes": ["read"]}]}}
+    server = start_server("--host", "0.0.0.0", config=keys)
+    server.configure({})
+    server.process.send_signal(signal.SIGHUP)
+    eventually(lambda: "settings are unchanged: server.host 0.0.0.0 is not a loopback" in server.log_text)
+    status, body = server.get("/user/list?appID=101")
+    assert (status, json.loads(body)["code"]) == (200, 1003), "nobody may without a key"
+
+
+@contextmanager
+def in_terminal(folder: Path, *before: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A server that runs in the foreground of a new terminal; the process and the terminal's other end."""
+    master, slave = pty.openpty()
+    arguments = ["-m", "imserver", "serve", "--http-port", "0", "--ws-port", "0"]
+    process = spawn(
+        [*before, sys.executable, *arguments],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        cwd=folder,
+        env=clean_environment(IMSERVER_APP_LOG_FILE=str(folder / "server.log")),
+        start_new_session=True,
+        preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),  # makes it the controlling terminal
+    )
+    os.close(slave)
+    log = folder / "server.log"
+    try:
+        eventually(
+            lambda: log.exists() and "started at" in log.read_text(encoding="utf-8"), seconds=START_SECONDS
+        )
+        yield process, master
+    finally:
+        end(process)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="how a terminal is lost differs")
+def test_a_foreground_server_whose_terminal_is_gone_ends(tmp_path: Path) -> None:
+    with in_terminal(tmp_path) as (process, master):
+        os.close(master)
+        assert process.wait(100) == 0
+    assert "SIGHUP: draining" in (tmp_path / "server.log").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="how a terminal is lost differs")
+def test_under_nohup_a_lost_terminal_is_no_reason_to_end(tmp_path: Path) -> None:
+    with in_terminal(tmp_path, "nohup") as (process, master):
+        os.close(master)
+        eventually(lambda: "settings reloaded" in (tmp_path / "server.log").read_text(encoding="utf-8"))
+        assert process.poll() is None
+        process.terminate()
+        assert process.wait(100) == 0

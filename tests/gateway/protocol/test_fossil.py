@@ -1,0 +1,104 @@
+"""Fossil deltas. A decoder of the tests applies what is made here; centrifuge-js does in tests/foreign."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imserver.gateway.protocol.publications import MAX_BYTES, make_delta
+
+DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz~"
+
+
+def apply(before: bytes, delta: bytes) -> bytes:
+    """The text that a delta makes, by the description of the format."""
+    position = 0
+
+    def number() -> int:
+        nonlocal position
+        value = 0
+        while chr(delta[position]) in DIGITS:
+            value = value * 64 + DIGITS.index(chr(delta[position]))
+            position += 1
+        return value
+
+    size = number()
+    assert delta[position : position + 1] == b"\n"
+    position += 1
+    output = b""
+    while True:
+        count = number()
+        operator = delta[position : position + 1]
+        position += 1
+        if operator == b"@":
+            origin = number()
+            assert delta[position : position + 1] == b","
+            position += 1
+            assert origin + count <= len(before)
+            output += before[origin : origin + count]
+        elif operator == b":":
+            output += delta[position : position + count]
+            position += count
+        else:
+            assert operator == b";"
+            assert position == len(delta)
+            words = output + bytes(-len(output) % 4)
+            total = sum(int.from_bytes(words[at : at + 4], "big") for at in range(0, len(words), 4))
+            assert count == total % 2**32
+            assert len(output) == size
+            return output
+
+
+LETTERS = st.text(alphabet="ab你é😀{\n", max_size=300)
+
+
+@given(start=LETTERS, before=LETTERS, after=LETTERS, middle=LETTERS, end=LETTERS)
+def test_a_delta_makes_the_text_and_is_shorter_and_utf8(
+    start: str, before: str, after: str, middle: str, end: str
+) -> None:
+    one, other = (start + before + middle + end).encode(), (start + middle + after + middle + end).encode()
+    delta = make_delta(one, other)
+    if delta is not None:
+        assert len(delta) < len(other)
+        assert delta.decode()
+        assert apply(one, delta) == other
+
+
+def test_a_changed_number_in_a_document_takes_a_few_bytes() -> None:
+    document = {"items": [{"id": number, "name": f"名字 {number}", "price": 10} for number in range(50)]}
+    before = json.dumps(document, ensure_ascii=False).encode()
+    document["items"][25]["price"] = 11
+    after = json.dumps(document, ensure_ascii=False).encode()
+    delta = make_delta(before, after)
+    assert delta is not None
+    assert len(delta) < 40
+    assert apply(before, delta) == after
+
+
+def test_parts_that_have_moved_are_found() -> None:
+    parts = [
+        json.dumps({"name": f"part {number}", "text": "x" * number}).encode() for number in range(20, 60)
+    ]
+    before, after = b"".join(parts), b"".join(parts[::-1])
+    delta = make_delta(before, after)
+    assert delta is not None
+    assert len(delta) < len(after) / 2
+    assert apply(before, delta) == after
+
+
+def test_characters_that_begin_alike_are_not_split() -> None:
+    text = "价格是 10 元，今天" * 10
+    before, after = text.encode(), text.replace("是", "昰", 1).encode()  # 是 and 昰 differ in one byte
+    delta = make_delta(before, after)
+    assert delta is not None
+    assert delta.decode()
+    assert apply(before, delta) == after
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(b"", b""), (b"", b"new"), (b"old", b""), (b"abc", b"xyz"), (b"a" * (MAX_BYTES + 1), b"a" * MAX_BYTES)],
+)
+def test_texts_without_a_shorter_delta_get_none(before: bytes, after: bytes) -> None:
+    assert make_delta(before, after) is None

@@ -1,0 +1,283 @@
+"""Pushes that are held for absent users: for how long, in which order, within which bounds."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gevent
+import pytest
+from msgspec.msgpack import decode, encode
+
+from imserver.gateway.cluster.nodes import ToPending
+from imserver.gateway.cluster.registry import Lease
+from imserver.gateway.model import Event, Outcome
+from imserver.gateway.push import pending as module
+from imserver.gateway.push.pending import PendingPushes
+from tests.support import CountingSignal, until
+
+
+class Users:
+    """Who is here, on which devices; who was told what. With ``slow`` telling takes a turn of the loop."""
+
+    def __init__(self) -> None:
+        self.devices: dict[tuple[str, str], set[str]] = {}
+        self.received: list[tuple[str, str]] = []
+        self.calls = 0
+        self.slow = False
+        self.now = 1000.0
+
+    def to_user(self, app: str, user: str, event: Event, device: str | None = None) -> Outcome:
+        if self.slow:
+            gevent.sleep(0)
+        devices = self.devices.get((app, user), set())
+        there = bool(devices) if device is None else device in devices
+        if there:
+            self.received.append((user, event.text))
+        return Outcome.SENT if there else Outcome.NOT_SENT
+
+    def are_online(self, app: str, users: Sequence[str]) -> list[bool]:
+        self.calls += len(users)
+        return [bool(self.devices.get((app, user))) for user in users]
+
+    def come(self, user: str, device: str = "", app: str = "101") -> None:
+        self.devices.setdefault((app, user), set()).add(device)
+
+
+@pytest.fixture
+def users() -> Users:
+    return Users()
+
+
+def pending_of(users: Users, pushes: int = 100, size: int = 100_000) -> PendingPushes:
+    return PendingPushes(lambda *given: users.to_user(*given), users, pushes, size, lambda: users.now)
+
+
+def words(text: str) -> Event:
+    return Event("msg", "shop", text)
+
+
+def test_a_user_who_logs_in_in_time_gets_the_pushes_in_order(users: Users) -> None:
+    pending = pending_of(users)
+    for text in ("one", "two", "three"):
+        assert pending.add("101", "ann", words(text), 10)
+    pending.look()
+    assert users.received == []
+    users.come("ann")
+    pending.look()
+    assert users.received == [("ann", "one"), ("ann", "two"), ("ann", "three")]
+    assert (pending.count, pending.bytes, pending.expired) == (0, 0, 0)
+    assert not pending.waits_for("101", "ann")
+
+
+class Wire:
+    """In place of the messages between nodes: other nodes by epoch, each the pending pushes of one."""
+
+    def __init__(self, *draining: bool) -> None:
+        self.nodes: dict[int, PendingPushes] = {}
+        self.leases = [Lease(f"n{epoch}", epoch, draining=each) for epoch, each in enumerate(draining)]
+
+    def handle(self, handlers: Mapping[type, Any]) -> None:
+        self.handlers = handlers
+
+    def peers(self) -> list[Lease]:
+        return self.leases
+
+    def send(self, epoch: int, message: ToPending) -> bool:
+        self.nodes[epoch]._passed(decode(encode(message), type=ToPending))
+        return True
+
+
+def test_a_node_that_stops_passes_its_pushes_to_nodes_that_do_not(users: Users) -> None:
+    wire = Wire(False, True, False)
+    wire.nodes = {0: pending_of(users), 2: pending_of(users)}
+    pending = PendingPushes(users.to_user, users, 100, 100_000, lambda: users.now, wire)
+    for user in ("ann", "bob"):
+        for text in ("one", "two"):
+            pending.add("101", user, words(text), 10)
+    pending.add("101", "bob", words("three"), 10, "phone")
+    pending.add("101", "bob", words("short"), 1)
+    users.now += 5
+    pending.pass_on()
+    assert (pending.count, pending.bytes) == (0, 0)
+    assert {epoch: node.count for epoch, node in wire.nodes.items()} == {0: 2, 2: 3}
+    users.come("bob", "phone")
+    wire.nodes[2].look()
+    assert users.received == [("bob", "one"), ("bob", "two"), ("bob", "three")]
+    users.now += 5
+    wire.nodes[0].look()
+    assert wire.nodes[0].expired == 2
+
+
+def test_without_another_node_nothing_is_passed_on(users: Users) -> None:
+    pending = PendingPushes(users.to_user, users, 100, 100_000, lambda: users.now, Wire(True))
+    pending.add("101", "ann", words("one"), 10)
+    pending.pass_on()
+    assert pending.count == 1
+
+
+def test_a_user_who_logs_in_too_late_gets_no_pushes(users: Users) -> None:
+    pending = pending_of(users)
+    pending.add("101", "ann", words("short"), 5)
+    pending.add("101", "ann", words("long"), 50)
+    users.now += 5
+    users.come("ann")
+    pending.look()
+    assert users.received == [("ann", "long")]
+    assert (pending.count, pending.bytes, pending.expired) == (0, 0, 1)
+
+
+def test_an_expired_push_is_not_delivered_before_its_removal(users: Users) -> None:
+    pending = pending_of(users)
+    pending.add("101", "ann", words("short"), 5)
+    users.now += 6
+    users.come("ann")
+    pending.deliver("101", "ann")
+    assert users.received == []
+    pending.look()
+    assert (pending.count, pending.expired) == (0, 1)
+
+
+def test_users_of_other_apps_with_the_same_name_are_others(users: Users) -> None:
+    pending = pending_of(users)
+    pending.add("101", "ann", words("for 101"), 10)
+    users.come("ann", app="102")
+    pending.look()
+    assert users.received == []
+    assert pending.waits_for("101", "ann")
+
+
+def test_pushes_of_a_deleted_app_are_forgotten_also_during_their_delivery(users: Users) -> None:
+    pending = pending_of(users)
+    for text in ("one", "two"):
+        for app in ("101", "102"):
+            assert pending.add(app, "ann", words(text), 10)
+    users.come("ann")
+    usual = users.to_user
+
+    def reach_and_forget(app: str, *given: Any) -> Outcome:
+        pending.forget(app)
+        return usual(app, *given)
+
+    users.to_user = reach_and_forget  # type: ignore[method-assign]
+    pending.look()
+    assert users.received == [("ann", "one")]
+    assert (pending.count, pending.waits_for("101", "ann")) == (2, False)
+    pending.forget("102")
+    assert (pending.count, pending.bytes) == (0, 0)
+
+
+def test_a_push_for_one_device_waits_for_that_device(users: Users) -> None:
+    pending = pending_of(users)
+    pending.add("101", "ann", words("phone"), 10, "phone")
+    pending.add("101", "ann", words("any"), 10)
+    users.come("ann", "tablet")
+    pending.look()
+    assert users.received == [("ann", "any")]
+    users.come("ann", "phone")
+    pending.look()
+    assert users.received[1:] == [("ann", "phone")]
+
+
+def test_at_most_so_many_are_held(users: Users) -> None:
+    pending = pending_of(users, pushes=3)
+    assert [pending.add("101", f"u{n}", words("x"), 10) for n in range(3)] == [True, True, False]
+    users.come("u0")
+    pending.look()
+    assert pending.add("101", "u2", words("x"), 10)
+
+
+def test_at_most_so_many_bytes_are_held(users: Users) -> None:
+    pending = pending_of(users, size=13_000)
+    assert not pending.add("101", "ann", words("x" * 10_000), 10)
+    assert pending.add("101", "ann", words("x" * 9_000), 10)
+    assert not pending.add("101", "ann", words("x" * 9_000), 10)
+    assert not pending.add("101", "ann", Event("msg", "", "", data=b"[" + b"1" * 9_000 + b"]"), 10)
+
+
+def test_no_app_locks_the_others_out(users: Users) -> None:
+    pending = pending_of(users, pushes=100, size=1_000_000)
+
+    def fill(app: str) -> int:
+        added = 0
+        while pending.add(app, f"u{added}", words("x"), 10):
+            added += 1
+        return added
+
+    assert [fill(app) for app in ("101", "102", "103")] == [75, 18, 5]
+    assert pending.count == 98
+    users.now += 10
+    pending.look()
+    assert fill("104") == 75, "what has expired counts no longer"
+
+
+def test_no_app_takes_all_bytes(users: Users) -> None:
+    pending = pending_of(users, size=40_000)
+    while pending.add("101", "ann", words("x" * 1_000), 10):
+        pass
+    assert pending.bytes <= 30_000
+    assert pending.add("102", "bob", words("x" * 1_000), 10)
+
+
+def test_nothing_is_held_where_nothing_may_be(users: Users) -> None:
+    assert not pending_of(users, pushes=0).add("101", "ann", words("x"), 10)
+
+
+def test_concurrent_deliveries_send_each_push_once_and_in_order(users: Users) -> None:
+    pending = pending_of(users)
+    texts = [str(number) for number in range(20)]
+    for text in texts:
+        pending.add("101", "ann", words(text), 10)
+    users.come("ann")
+    users.slow = True
+    gevent.joinall([gevent.spawn(pending.deliver, "101", "ann") for _ in range(3)], timeout=60)
+    assert users.received == [("ann", text) for text in texts]
+
+
+def test_pushes_not_yet_delivered_stay_pending_when_the_user_leaves(users: Users) -> None:
+    pending = pending_of(users)
+    for text in ("one", "two"):
+        pending.add("101", "ann", words(text), 10)
+    users.come("ann")
+    usual = users.to_user
+
+    def reach_once(app: str, user: str, event: Event, device: str | None = None) -> Outcome:
+        outcome = usual(app, user, event, device)
+        users.devices.clear()
+        return outcome
+
+    users.to_user = reach_once  # type: ignore[method-assign]
+    pending.look()
+    assert users.received == [("ann", "one")]
+    users.come("ann")
+    pending.look()
+    assert users.received == [("ann", "one"), ("ann", "two")]
+
+
+def test_many_users_are_asked_for_together(users: Users) -> None:
+    pending = pending_of(users, pushes=5000, size=10_000_000)
+    for number in range(2500):
+        pending.add("101", f"u{number}", words("x"), 10)
+        users.come(f"u{number}")
+    pending.look()
+    assert users.calls == 2500
+    assert len(users.received) == 2500
+    assert pending.count == 0
+
+
+def test_nothing_is_looked_at_without_pending_pushes(users: Users, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
+    pending = pending_of(users)
+    filled = pending._filled = CountingSignal()
+    looking = gevent.spawn(pending.run)
+    try:
+        until(lambda: filled.pauses)
+        for text in ("a", "b"):
+            looks = len(filled.pauses)
+            assert not filled.is_set()
+            pending.add("101", "ann", words(text), 60)
+            until(lambda looks=looks: len(filled.pauses) > looks + 1)
+            users.come("ann")
+            until(lambda: not filled.is_set())
+            users.devices.clear()
+    finally:
+        looking.kill()
+    assert users.received == [("ann", "a"), ("ann", "b")]

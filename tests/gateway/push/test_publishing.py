@@ -1,0 +1,247 @@
+"""Publishing to targets of mixed kinds: each gets its own, in order, and says what became of it."""
+
+from collections.abc import Iterable, Sequence
+from unittest.mock import Mock
+
+import msgspec
+import pytest
+
+from imserver.gateway.channels.histories import Published, StoredHistory
+from imserver.gateway.channels.members import ChannelRefused
+from imserver.gateway.cluster.history import Position
+from imserver.gateway.errors import Problems
+from imserver.gateway.metrics import CountsByApp
+from imserver.gateway.model import Event, Outcome
+from imserver.gateway.push.idempotency import Idempotency
+from imserver.gateway.push.pending import PendingPushes
+from imserver.gateway.push.push import OnAbsent, Publishing, nothing_accepted
+from imserver.gateway.push.targets import PushToStore, Target
+from imserver.messenger.messages.log.contract import Draft
+from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.messages.stored_channels import ChannelLog
+from tests.gateway.core.memory_log import MemoryLog, MemoryStore
+
+SENT, ABSENT, PENDING = Outcome.SENT, Outcome.NOT_SENT, Outcome.PENDING
+HELLO = Event("msg", "shop", "hello", "7")
+
+
+class Harness:
+    """Users, channels and connections that are there, and everything that was told, in order."""
+
+    def __init__(self) -> None:
+        self.users = {"ann", "bob"}
+        self.options = self.publishing = self.histories = self
+        self.history_apps: set[str] = set()
+        self.stored = StoredHistory()
+        self.received: list[tuple[str, ...]] = []
+        self.texts: list[str] = []
+        """Texts of the pushes to users."""
+        self.store = MemoryStore(MemoryLog())
+        self.is_blind = False
+        """Whether the registry does not answer."""
+
+    def to_user(self, app: str, user: str, event: Event, device: str | None = None) -> Outcome:
+        return self.to_each(app, [user], [event], device)[0]
+
+    def to_each(
+        self, app: str, users: Sequence[str], events: Iterable[Event], device: str | None = None
+    ) -> list[Outcome]:
+        self.received.append(("users", app, *users, *(() if device is None else (f"on {device}",))))
+        pairs = list(zip(users, events, strict=False))
+        self.texts += [event.text for _, event in pairs]
+        absent = Outcome.UNKNOWN if self.is_blind else ABSENT
+        return [SENT if user in self.users else absent for user, _ in pairs]
+
+    def to_app(
+        self, app: str, event: Event, except_user: str = "", except_users: tuple[str, ...] = ()
+    ) -> Outcome:
+        self.received.append(("all", app, *except_users))
+        return SENT
+
+    def publish(
+        self, app: str, channel: str, event: Event, except_users: tuple[str, ...] = (), key: str = ""
+    ) -> Outcome:
+        self.received.append(("channel", app, channel, *except_users))
+        return Outcome.PARTLY
+
+    def push(self, app: str, connection_id: str, event: Event) -> Outcome:
+        self.received.append(("connection", app, connection_id))
+        return SENT if connection_id == "c1" else ABSENT
+
+    def are_online(self, app: str, users: Sequence[str]) -> list[bool]:
+        return [user in self.users for user in users]
+
+
+@pytest.fixture
+def harness() -> Harness:
+    return Harness()
+
+
+def publishing_of(harness: Harness, on_absent: OnAbsent | None = None) -> Publishing:
+    pending = PendingPushes(harness.to_user, harness, 100, 100_000)
+    return Publishing(harness, harness, harness, pending, Mock(), CountsByApp(), on_absent)  # type: ignore[arg-type]
+
+
+def test_targets_of_all_kinds_receive_the_event_in_order(harness: Harness) -> None:
+    targets = [
+        Target(user="ann"),
+        Target(user="nobody"),
+        Target(channel="r"),
+        Target(user="bob"),
+        Target(user="bob", device="phone"),
+        Target(connection="c1"),
+        Target(connection="gone"),
+        Target(all=True),
+    ]
+    outcomes = publishing_of(harness).to_targets("101", targets, HELLO, ("eve",))
+    assert outcomes == [SENT, ABSENT, Outcome.PARTLY, SENT, SENT, SENT, ABSENT, SENT]
+    assert harness.received == [
+        ("users", "101", "ann", "nobody"),
+        ("channel", "101", "r", "eve"),
+        ("users", "101", "bob"),
+        ("users", "101", "bob", "on phone"),
+        ("connection", "101", "c1"),
+        ("connection", "101", "gone"),
+        ("all", "101", "eve"),
+    ]
+
+
+def test_the_channels_of_users_and_groups_reach_their_sessions(harness: Harness) -> None:
+    log = harness.store.part(MessageLog)
+    log.listen(Mock())
+    group = log.groups.create("101", "ann", ["bob", "eve", "zoe"])
+    targets = [Target(channel=f"group:{group}"), Target(channel="user:ann"), Target(group=str(group))]
+    publishing = publishing_of(harness)
+    harness.histories.stored = ChannelLog(harness.store, Mock(), Mock(), Mock(), Mock())
+    assert publishing.to_targets("101", targets, HELLO, ("eve",)) == [SENT, SENT, SENT]
+    everybody = ("users", "101", "ann", "bob", "zoe")
+    assert harness.received == [everybody, ("users", "101", "ann"), everybody]
+    log.groups.leave("101", group, ["ann", "bob"])
+    assert publishing.to_targets("101", targets[:1], HELLO, ("eve",)) == [ABSENT]
+    log.writer.append("101", [Draft(sender="ann", to_user="bob")])
+    for name in (f"group:{group + 1}", "group:99"):
+        assert publishing.to_targets("101", [Target(channel=name)], HELLO) == [ABSENT], "it is no group"
+    log.away = True
+    assert publishing.to_targets("101", targets[:1], HELLO) == [Outcome.FAILED]
+    (found,) = publishing.to_channels("101", [f"group:{group}"], HELLO)
+    assert isinstance(found, ChannelRefused)
+    assert found.outcome is Outcome.FAILED
+
+
+def test_without_stored_messages_a_group_has_no_members_and_nothing_is_stored(harness: Harness) -> None:
+    publishing = publishing_of(harness)
+    assert publishing.to_targets("101", [Target(group="7"), Target(user="ann")], HELLO) == [ABSENT, SENT]
+    pushes = [PushToStore([Target(user="ann")], HELLO)]
+    assert publishing.stored_pushes.store_each("101", pushes) == [Problems.STORE_UNAVAILABLE]
+    assert harness.received == [("users", "101"), ("users", "101", "ann")]
+
+
+@pytest.mark.parametrize("others", [[], [ABSENT], [Outcome.REFUSED, ABSENT]])
+def test_a_push_has_failed_if_a_target_failed_and_none_accepted_it(others: list[Outcome]) -> None:
+    assert nothing_accepted([Outcome.FAILED, *others])
+    assert not nothing_accepted(others)
+    for accepted in (SENT, PENDING, Outcome.PARTLY, Outcome.STORED, Outcome.REPEATED):
+        assert not nothing_accepted([*others, Outcome.FAILED, accepted])
+
+
+@pytest.mark.parametrize("channel", ["user:", "group:", "group:0", "group:x", "users:ann"])
+def test_other_names_are_those_of_channels(harness: Harness, channel: str) -> None:
+    publishing_of(harness).to_targets("101", [Target(channel=channel)], HELLO)
+    assert harness.received == [("channel", "101", channel)]
+
+
+def test_channels_of_a_system_have_any_name(harness: Harness) -> None:
+    publishing_of(harness).to_targets("system:shop", [Target(channel="user:ann")], HELLO)
+    assert harness.received == [("channel", "system:shop", "user:ann")]
+
+
+def test_users_of_a_system_are_connections(harness: Harness) -> None:
+    publishing = publishing_of(harness)
+    assert publishing.to_users("system:shop", ["c1", "c2"], HELLO, 60) == [SENT, ABSENT]
+    assert publishing.to_each("system:shop", ["c1", "c2"], [HELLO, HELLO]) == [SENT, ABSENT]
+    assert {received[0] for received in harness.received} == {"connection"}
+
+
+def test_absent_users_are_reported_and_their_pushes_wait_on_request(harness: Harness) -> None:
+    absent: list[str] = []
+    publishing = publishing_of(
+        harness, lambda app, pushes: absent.extend(f"{app} {user} {event.text}" for user, event in pushes)
+    )
+    assert publishing.to_users("101", ["ann", "x"], HELLO) == [SENT, ABSENT]
+    assert publishing.to_users("101", ["y", "bob"], HELLO, 60) == [PENDING, SENT]
+    assert publishing.to_each("101", ["z", "bob"], [HELLO, HELLO]) == [ABSENT, SENT]
+    assert absent == ["101 x hello", "101 y hello", "101 z hello"]
+
+
+def test_users_who_may_be_elsewhere_are_not_absent_and_their_pushes_wait_on_request(harness: Harness) -> None:
+    absent = Mock()
+    publishing = publishing_of(harness, absent)
+    harness.is_blind = True
+    assert publishing.to_users("101", ["ann", "x"], HELLO) == [SENT, Outcome.FAILED]
+    assert publishing.to_users("101", ["y"], HELLO) == [Outcome.FAILED]
+    assert publishing.to_users("101", ["y", "bob"], HELLO, 60) == [PENDING, SENT]
+    assert publishing.to_each("101", ["z", "bob"], [HELLO, HELLO]) == [Outcome.FAILED, SENT]
+    absent.assert_not_called()
+
+
+def test_pending_pushes_arrive_before_a_later_push(harness: Harness) -> None:
+    publishing = publishing_of(harness)
+    assert publishing.to_users("101", ["zoe"], Event("msg", "", "first"), 60) == [PENDING]
+    harness.users.add("zoe")
+    harness.texts.clear()
+    publishing.to_users("101", ["ann", "zoe"], Event("msg", "", "second"))
+    assert harness.texts == ["first", "second", "second"]
+
+
+def test_a_push_for_which_there_is_no_room_to_hold_it_is_absent(harness: Harness) -> None:
+    pending = PendingPushes(harness.to_user, harness, 0, 0)
+    publishing = Publishing(harness, harness, harness, pending, Mock(), CountsByApp())  # type: ignore[arg-type]
+    assert publishing.to_users("101", ["zoe"], HELLO, 60) == [ABSENT]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        {"all": False},
+        {"user": "a", "channel": "r"},
+        {"user": "a", "all": True},
+        {"connection": "c", "channel": "r"},
+        {"device": "phone", "channel": "r"},
+        {"user": ""},
+        {"user": None},
+        {"user": "a", "nick": "b"},
+        {"user": "x" * 513},
+    ],
+)
+def test_a_target_is_one_thing(wrong: dict[str, object]) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(wrong, Target)
+
+
+def test_a_target_is_written_as_it_was_read() -> None:
+    for written in (b'{"user":"a"}', b'{"user":"a","device":""}', b'{"channel":"r"}', b'{"all":true}'):
+        assert msgspec.json.encode(msgspec.json.decode(written, type=Target)) == written
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_what_a_node_remembers_of_a_stored_channel_is_not_published_again(is_known: bool) -> None:
+    """The log may have removed it meanwhile."""
+    channels = Mock()
+    channels.publishing.publish_event.side_effect = [
+        Published(SENT, Position("e", 1)),
+        Published(Outcome.REPEATED, Position("e", 1)),
+    ]
+    ids = Idempotency(100, 100)
+    publishing = Publishing(Mock(), channels, Mock(), Mock(), ids, CountsByApp())
+
+    def publish() -> Published:
+        (found,) = publishing.to_channels("shop", ["news"], HELLO, key="m-1", digest=1)
+        assert isinstance(found, Published)
+        return found
+
+    assert publish() == Published(SENT, Position("e", 1))
+    if not is_known:  # another node has published it
+        ids._firsts.clear()
+    assert publish() == Published(Outcome.REPEATED, Position("e", 1))
+    assert channels.publishing.publish_event.call_count == (1 if is_known else 2)

@@ -1,0 +1,228 @@
+"""Presence, the courier and the questions of several nodes."""
+
+from collections.abc import Iterator
+from itertools import count
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imserver.gateway.cluster.nodes import NodeQueries, ToApp, ToUser, encode, read
+from imserver.gateway.cluster.rpc.counters import UnknownQuery
+from imserver.gateway.sessions.presence import NamesAnswer, NamesQuery
+from tests.gateway.core.cluster_harness import HELLO, MULTI, NEWEST, Several, received_since
+from tests.gateway.transport.harness import Client
+
+
+@pytest.fixture
+def nodes() -> Iterator[Several]:
+    with Several(3) as several:
+        yield several
+
+
+def messages(nodes: Several, *clients: Client) -> list[int]:
+    nodes.settle(*clients)
+    return [sum(kind == "msg" for kind, _, _ in received_since(client)) for client in clients]
+
+
+# --- presence -----------------------------------------------------------------------------------------------
+
+
+def test_every_node_answers_the_same(nodes: Several) -> None:
+    for epoch, user in ((1, "ann"), (2, "bob"), (3, "cid"), (1, "dan")):
+        nodes[epoch].login(NEWEST, user)
+    nodes[2].login(MULTI, "eve")
+    for node in nodes.nodes.values():
+        online = node.presence.are_online(NEWEST, ["ann", "bob", "eve", "", "cid", "ann", "nobody"])
+        assert online == [True, True, False, False, True, True, False]
+        assert node.presence.is_online([MULTI], "eve")
+        page = node.presence.page(NEWEST, None, 10)
+        assert (page.total, sorted(page.users)) == (4, ["ann", "bob", "cid", "dan"])
+        assert (page.more, page.missing) == (False, ())
+        assert node.presence.page("999", None, 10).users == []
+
+
+def test_a_user_on_several_nodes_is_listed_once(nodes: Several) -> None:
+    for epoch in (1, 2, 2, 3):
+        nodes[epoch].login(MULTI, "ann")
+    page = nodes[2].presence.page(MULTI, None, 10)
+    assert (page.total, page.users) == (1, ["ann"])
+
+
+def test_users_of_this_node_are_known_without_asking(nodes: Several) -> None:
+    nodes[1].login(NEWEST, "ann")
+    nodes[1].registry.calls.clear()
+    assert nodes[1].presence.is_online([NEWEST], "ann")
+    assert nodes[1].presence.is_online([MULTI, NEWEST], "ann")
+    assert nodes[1].presence.are_online(NEWEST, []) == []
+    assert nodes[1].registry.calls == []
+
+
+def test_many_users_are_one_question(nodes: Several) -> None:
+    nodes[1].registry.calls.clear()
+    nodes[1].presence.are_online(NEWEST, [f"u{number}" for number in range(1000)])
+    assert nodes[1].registry.calls == ["find"]
+
+
+def test_many_apps_are_one_question(nodes: Several) -> None:
+    nodes[2].login(NEWEST, "bob")
+    nodes[1].registry.calls.clear()
+    apps = [MULTI, NEWEST, *map(str, range(100))]
+    assert nodes[1].presence.is_online(apps, "bob")
+    assert not nodes[1].presence.is_online(apps, "nobody")
+    assert nodes[1].registry.calls == ["find_in_apps"] * 2
+    assert not nodes[1].presence.is_online(apps, "")
+    assert not nodes[1].presence.is_online([], "bob")
+
+
+def test_while_the_registry_is_away_the_nodes_are_asked_who_is_online(nodes: Several) -> None:
+    nodes[1].login(NEWEST, "ann")
+    nodes[2].login(NEWEST, "bob")
+    nodes[1].registry.away = True
+    assert nodes[1].presence.are_online(NEWEST, ["ann", "bob", "nobody"]) == [True, True, False]
+    assert nodes[1].presence.is_online([NEWEST], "bob")
+    assert not nodes[1].presence.is_online([MULTI, NEWEST], "bob")
+    nodes[1].rpc.cut.add(2)
+    found = nodes[1].presence.online(NEWEST, ["ann", "bob"])
+    assert (found.users, found.missing) == ([True, False], ("127.0.0.1:9002",))
+
+
+def test_a_node_that_does_not_answer_is_named(nodes: Several) -> None:
+    nodes[1].login(NEWEST, "ann")
+    nodes[2].login(NEWEST, "bob")
+    nodes[1].rpc.cut.add(2)
+    page = nodes[1].presence.page(NEWEST, None, 10)
+    assert (page.users, page.missing) == (["ann"], ("127.0.0.1:9002",))
+
+
+def test_a_node_that_has_died_is_neither_asked_nor_named(nodes: Several) -> None:
+    nodes[2].login(NEWEST, "bob")
+    lease = nodes.book.leases.pop(2)
+    page = nodes[1].presence.page(NEWEST, None, 10)
+    assert (page.users, page.missing) == ([], ())
+    nodes.book.leases[2] = lease
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    users=st.lists(st.tuples(st.integers(1, 3), st.text("abcé你", min_size=1, max_size=3)), max_size=25),
+    limit=st.integers(1, 7),
+    query=st.integers(1, 3),
+)
+def test_the_pages_of_any_node_hold_every_user_once_in_order(
+    users: list[tuple[int, str]], limit: int, query: int
+) -> None:
+    with Several(3) as nodes:
+        for epoch, user in users:
+            nodes[epoch].login(MULTI, user)
+        found: list[str] = []
+        after = None
+        for number in count():
+            page = nodes[query].presence.page(MULTI, after, limit)
+            assert len(page.users) <= limit
+            assert number <= len(users), "no end"
+            found += page.users
+            if not page.more:
+                break
+            after = page.users[-1]
+        everybody = {user for _, user in users}
+        assert (sorted(found), len(found)) == (sorted(everybody), len(everybody))
+        if len(everybody) > limit:
+            assert found == sorted(found)
+        else:
+            assert page.total == len(everybody)
+
+
+def test_the_total_of_a_large_app_is_that_of_all_nodes(nodes: Several) -> None:
+    for number in range(9):
+        nodes[1 + number % 3].login(NEWEST, f"u{number}")
+    page = nodes[1].presence.page(NEWEST, None, 4)
+    assert (page.total, page.users, page.more) == (9, ["u0", "u1", "u2", "u3"], True)
+    page = nodes[2].presence.page(NEWEST, "u3", 4)
+    assert (page.total, page.users, page.more) == (9, ["u4", "u5", "u6", "u7"], True)
+    page = nodes[3].presence.page(NEWEST, "u7", 4)
+    assert (page.total, page.users, page.more) == (9, ["u8"], False)
+
+
+# --- the courier --------------------------------------------------------------------------------------------
+
+
+def test_an_item_to_all_is_encoded_once_and_reaches_every_other_node(nodes: Several) -> None:
+    clients = [nodes[epoch].login(NEWEST, f"u{epoch}")[1] for epoch in (1, 2, 3)]
+    nodes[1].rpc.sent.clear()
+    assert nodes[1].node_messages.broadcast(ToApp(NEWEST, "", HELLO)) == 0
+    (first, one), (second, other) = nodes[1].rpc.sent
+    assert ({first, second}, one is other) == ({2, 3}, True)
+    assert messages(nodes, *clients) == [0, 1, 1]
+
+
+def test_how_many_do_not_get_it_is_known(nodes: Several) -> None:
+    nodes[1].rpc.cut |= {2, 3}
+    assert nodes[1].node_messages.broadcast(ToApp(NEWEST, "", HELLO)) == 2
+    assert not nodes[1].node_messages.send(2, ToUser(NEWEST, "ann", HELLO))
+    assert not nodes[1].node_messages.send(99, ToUser(NEWEST, "ann", HELLO)), "nobody lives under that epoch"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\xc1", b"\x93\xa1x", encode(["z", "101"]), encode(["u", 1, 2, 3]), b"\x91" * 10_000 + b"\x90"],
+)
+def test_an_item_that_cannot_be_read_costs_the_others_nothing(
+    nodes: Several, data: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, ann = nodes[1].login(NEWEST, "ann")
+    good = encode(ToUser(NEWEST, "ann", HELLO))
+    nodes[1].node_messages.received(2, [good, data, good])
+    assert messages(nodes, ann) == [2]
+    assert nodes[1].node_messages.unreadable == 1
+    assert "epoch 2" in caplog.text
+
+
+def test_an_item_that_fails_costs_the_others_nothing(
+    nodes: Several, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, ann = nodes[1].login(NEWEST, "ann")
+    calls = count()
+
+    def fail_once(message: ToUser) -> None:
+        if next(calls) == 0:
+            raise RuntimeError("a fault of ours")
+        nodes[1].rerouting.deliver(message)
+
+    nodes[1].node_messages.handle({ToUser: fail_once})
+    good = encode(ToUser(NEWEST, "ann", HELLO))
+    nodes[1].node_messages.received(2, [good, good])
+    assert messages(nodes, ann) == [1]
+    assert "node message ToUser from epoch 2 failed" in caplog.text
+
+
+def test_items_for_unknown_apps_and_absent_users_are_passed_over(nodes: Several) -> None:
+    items = [ToUser("999", "ann", HELLO), ToUser(NEWEST, "nobody", HELLO), ToApp("999", "", HELLO)]
+    nodes[1].node_messages.received(2, [encode(item) for item in items])
+    assert nodes[1].node_messages.unreadable == 0
+
+
+# --- questions ----------------------------------------------------------------------------------------------
+
+
+def test_questions_are_answered_by_their_rows(nodes: Several) -> None:
+    nodes[1].login(NEWEST, "ann")
+    data = nodes[1].queries.answer("names", encode(NamesQuery(NEWEST, None, 10)))
+    assert read({"x": data}, NamesAnswer) == {"x": NamesAnswer(1, ["ann"])}
+
+
+def test_an_unknown_question_or_a_broken_one_is_refused() -> None:
+    queries = NodeQueries()
+    queries.add("names", NamesQuery, lambda query: None)
+    with pytest.raises(UnknownQuery):
+        queries.answer("no such", b"")
+    for body in (b"", b"\xc1", encode([1]), encode([1, 2, "x"])):
+        with pytest.raises(ValueError, match=r".*"):
+            queries.answer("names", body)
+
+
+def test_an_answer_that_cannot_be_read_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    answers = {"a": encode(3), "b": b"\xc1", "c": encode("three")}
+    assert read(answers, int) == {"a": 3}
+    assert "the answer of b is not readable" in caplog.text
+    assert "the answer of c is not readable" in caplog.text

@@ -1,0 +1,662 @@
+"""Sessions of several nodes: what the registry decides, and what nodes do when it does not answer."""
+
+import time
+from collections.abc import Iterator
+
+import gevent
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imserver.gateway.cluster.nodes import Replaced
+from imserver.gateway.cluster.registry import Session
+from imserver.gateway.model import Login
+from imserver.gateway.sessions import cluster_sessions as departures
+from imserver.gateway.sessions.sessions import ENTER_TEXT, EXIT_TEXT
+from imserver.gateway.storage.contract import BanRow, Changes
+from imserver.gateway.transport.connection import Connection
+from tests.gateway.core.cluster_harness import (
+    LEASE_LAG,
+    MULTI,
+    NEWEST,
+    REFUSE,
+    SINGLE,
+    ClusterHarness,
+    FakeRegistry,
+    Several,
+    received_since,
+)
+from tests.gateway.sessions.conftest import answer_pings
+from tests.gateway.transport.harness import look, turn, until
+
+ENTER_ANN = ("enter", "ann", ENTER_TEXT)
+EXIT_ANN = ("exit", "ann", EXIT_TEXT)
+
+
+@pytest.fixture
+def nodes() -> Iterator[Several]:
+    with Several(2) as several:
+        yield several
+
+
+def begin_login(node: ClusterHarness, app: str, user: str, device: str = "") -> tuple:  # type: ignore[type-arg]
+    """A login under way: its greenlet, connection and client."""
+    connection, client = node.connect()
+    greenlet = gevent.spawn(node.sessions.login, connection, Login(app, user, device=device))
+    via = len(node.registry.calls)
+    until(lambda: len(node.registry.calls) > via or node.hub.is_online(app, user))
+    return greenlet, connection, client
+
+
+# --- logging in ---------------------------------------------------------------------------------------------
+
+
+def test_a_login_is_registered_before_it_is_answered(nodes: Several) -> None:
+    connection, _ = nodes[1].login(NEWEST, "ann", "phone")
+    (ref,) = nodes.book.live(NEWEST, "ann")
+    session = nodes[1].session_of(connection)
+    assert (ref.epoch, ref.id, ref.number, ref.device) == (1, session.id, session.number, "phone")
+    assert nodes[1].registry.calls == ["register"], "one question a login"
+
+
+def test_an_enter_notice_reaches_the_other_users_on_all_nodes_once(nodes: Several) -> None:
+    clients = [nodes[epoch].login(NEWEST, f"b{epoch}")[1] for epoch in (1, 2)]
+    _, elsewhere = nodes[2].login(MULTI, "bob")
+    nodes.settle(*clients)
+    for client in clients:
+        client.frames.clear()
+    _, ann = nodes[1].login(NEWEST, "ann")
+    nodes.settle(*clients, ann, elsewhere)
+    assert [received_since(client) for client in clients] == [[ENTER_ANN], [ENTER_ANN]]
+    assert received_since(ann) == received_since(elsewhere) == []
+
+
+def test_an_enter_notice_does_not_reach_the_users_own_session_on_another_node(nodes: Several) -> None:
+    _, first = nodes[1].login(MULTI, "ann")
+    nodes[2].login(MULTI, "ann")
+    nodes.settle(first)
+    assert received_since(first) == []
+
+
+def test_in_a_large_app_no_notice_travels() -> None:
+    with Several(2, notice_members=3) as nodes:
+        _, bob = nodes[2].login(NEWEST, "bob")
+        lease = nodes.book.leases[2]
+        lease.counts[NEWEST] = 4
+        nodes[1].elsewhere.count()
+        _, zoe = nodes[1].login(NEWEST, "zoe")
+        ann, _ = nodes[1].login(NEWEST, "ann")
+        ann.lost()
+        nodes.settle(bob)
+        assert received_since(bob) == received_since(zoe) == []
+        assert nodes[1].rpc.sent == []
+
+
+def test_users_of_notices_count_until_the_leases_have_them() -> None:
+    with Several(2, notice_members=3) as nodes:
+        _, bob = nodes[1].login(NEWEST, "bob")
+        for name in ("ann", "zoe"):
+            nodes[2].login(NEWEST, name)
+        nodes.settle(bob)
+        app = nodes[1].hub.apps[NEWEST]
+        assert app.elsewhere == 2
+        for _ in range(LEASE_LAG):
+            nodes[1].elsewhere.count()
+            assert app.elsewhere == 2, "the lease of the other node says 0"
+        sent = len(nodes[1].rpc.sent)
+        nodes[1].login(NEWEST, "cat")
+        nodes.settle(bob)
+        assert len(nodes[1].rpc.sent) == sent, "the app is too large for notices"
+        nodes[1].elsewhere.count()
+        assert app.elsewhere == 0, "what the leases do not confirm is dropped"
+
+
+def test_while_the_registry_is_away_a_login_counts_on_its_node(nodes: Several) -> None:
+    nodes[1].registry.away = True
+    _, bob = nodes[2].login(NEWEST, "bob")
+    connection, _ = nodes[1].login(NEWEST, "ann")
+    nodes.settle(bob)
+    assert nodes[1].hub.is_online(NEWEST, "ann")
+    assert nodes[1].session_of(connection).number == 0
+    assert received_since(bob) == [ENTER_ANN], "nodes reach each other without a registry"
+
+
+def test_where_the_registry_is_required_a_login_without_it_is_1004_and_may_be_repeated() -> None:
+    with Several(1, require_registry=True) as nodes:
+        node = nodes[1]
+        node.registry.away = True
+        connection, _ = node.connect()
+        assert node.sessions.login(connection, Login(NEWEST, "ann")) == 1004
+        assert (connection.is_open, connection.user) == (True, None)
+        assert not node.hub.is_online(NEWEST, "ann")
+        node.registry.away = False
+        assert node.sessions.login(connection, Login(NEWEST, "ann")) == 200
+
+
+def test_a_login_refused_for_want_of_an_answer_leaves_nothing_behind() -> None:
+    """It was registered, only the answer was lost."""
+    with Several(1, require_registry=True) as nodes:
+        nodes[1].registry.deaf = True
+        connection, _ = nodes[1].connect()
+        assert nodes[1].sessions.login(connection, Login(NEWEST, "ann")) == 1004
+        until(lambda: nodes.addressed(NEWEST, "ann") == [])
+
+
+def test_a_node_learns_the_bans_that_it_has_not_heard_of(
+    nodes: Several, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = nodes[1]
+    _, ann = node.login(NEWEST, "ann")
+    bob, _ = node.login(MULTI, "bob")
+    rows = (BanRow(NEWEST, "ann", 60), BanRow(MULTI, "bob", -1), BanRow("later", "ann", 60))
+    node.sessions.learn(Changes(1, bans=rows))
+    assert ann.close_code() == 4503
+    assert bob.is_open, "this ban has ended"
+    banned = [node.sessions.is_banned(*who) for who in ((NEWEST, "ann"), (MULTI, "bob"), ("later", "ann"))]
+    assert banned == [True, False, True], "also in an app that this node does not know yet"
+    monkeypatch.setattr(node.sessions, "close_here", None)  # it would walk over all connections again
+    node.sessions.learn(Changes(2, bans=(BanRow(NEWEST, "ann", 90),)))
+    node.sessions.learn(Changes(3, bans=(BanRow(NEWEST, "ann", -1),)))
+    assert not node.sessions.is_banned(NEWEST, "ann"), "it was lifted"
+
+
+# --- races --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", [NEWEST, MULTI, SINGLE, REFUSE])
+def test_a_connection_that_ends_during_the_registration_leaves_no_state(nodes: Several, policy: str) -> None:
+    nodes[1].registry.hold()
+    login, connection, client = begin_login(nodes[1], policy, "ann")
+    assert nodes.addressed(policy, "ann") == [1], "registered, and the answer is on its way"
+    client.hang_up()
+    until(lambda: not connection.is_open)
+    nodes[1].registry.release()
+    assert login.get() == 1009
+    until(lambda: nodes.addressed(policy, "ann") == [])
+    assert not nodes[1].hub.is_online(policy, "ann")
+
+
+@pytest.mark.parametrize("policy", [NEWEST, MULTI, SINGLE, REFUSE])
+def test_a_kick_on_another_node_during_the_registration_prevents_the_login(
+    nodes: Several, policy: str
+) -> None:
+    nodes[1].registry.hold()
+    login, _, client = begin_login(nodes[1], policy, "ann")
+    nodes[2].sessions.close(policy, ["ann"])
+    nodes[1].registry.release()
+    assert login.get() == 1003
+    assert client.close_code() == 4502
+    until(lambda: nodes.addressed(policy, "ann") == [])
+    assert not nodes[1].hub.is_online(policy, "ann")
+
+
+def test_a_connection_that_ends_during_a_lost_registration_leaves_no_state(nodes: Several) -> None:
+    nodes[1].registry.hold()
+    login, connection, client = begin_login(nodes[1], NEWEST, "ann")
+    nodes[1].registry.deaf = True
+    client.hang_up()
+    until(lambda: not connection.is_open)
+    nodes[1].registry.release()
+    assert login.get() == 1009
+    until(lambda: nodes.addressed(NEWEST, "ann") == [])
+
+
+def test_a_login_that_a_later_one_overtakes_on_the_same_node_is_answered_but_not_addressed(
+    nodes: Several,
+) -> None:
+    nodes[1].registry.hold()
+    slow, older, _ = begin_login(nodes[1], NEWEST, "ann")
+    other = FakeRegistry(nodes.book, nodes[1].registry.lease)
+    nodes[1].sessions._registry, before = other, nodes[1].registry  # type: ignore[assignment]
+    newer, _ = nodes[1].login(NEWEST, "ann")
+    before.release()
+    assert slow.get() == 200
+    assert (older.is_open, older.user) == (True, "ann")
+    assert nodes[1].hub.apps[NEWEST].sessions_of("ann") == (newer,)
+    older.lost()
+    nodes.settle()
+    assert nodes[1].hub.is_online(NEWEST, "ann")
+    assert nodes.addressed(NEWEST, "ann") == [1]
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+@pytest.mark.parametrize("policy", [NEWEST, SINGLE])
+def test_a_login_that_is_replaced_before_its_answer_has_come_is_no_stale_session(
+    nodes: Several, policy: str, is_late: bool
+) -> None:
+    """Before node 1 knows of it, a login on node 2 has replaced it and said so, or was carried out first."""
+    if is_late:
+        nodes[2].login(policy, "ann")
+    nodes.book.is_late = is_late
+    nodes[1].registry.hold()
+    slow, older, client = begin_login(nodes[1], policy, "ann")
+    if not is_late:
+        nodes[2].login(policy, "ann")
+    assert nodes.addressed(policy, "ann") == [2]
+    nodes[1].registry.release()
+    slow.get()
+    nodes.settle()
+    assert nodes.listed(policy) == ["ann"], "addressed on node 2 alone"
+    assert client.close_code() == 4500 if policy == SINGLE else older.is_open
+
+
+# --- policies across nodes ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("epochs", [(1, 1), (1, 2), (1, 1, 2, 2, 1)])
+def test_under_single_of_several_at_the_same_moment_the_last_stays(
+    nodes: Several, epochs: tuple[int, ...]
+) -> None:
+    for node in nodes.nodes.values():
+        node.registry.hold()
+    logins = [begin_login(nodes[epoch], SINGLE, "ann") for epoch in epochs]
+    for node in nodes.nodes.values():
+        node.registry.release()
+    gevent.joinall([login for login, _, _ in logins])
+    nodes.settle()
+    assert [connection.is_open for _, connection, _ in logins] == [False] * (len(epochs) - 1) + [True]
+    assert nodes.addressed(SINGLE, "ann") == [epochs[-1]]
+    assert nodes.listed(SINGLE) == ["ann"]
+
+
+@pytest.mark.usefixtures("hasty")
+def test_under_refuse_sessions_of_a_silent_node_do_not_block_logins(nodes: Several) -> None:
+    nodes[1].login(REFUSE, "ann")
+    nodes[2].rpc.cut.add(1)
+    login, _, _ = begin_login(nodes[2], REFUSE, "ann")
+    assert login.get() == 200
+    assert nodes.addressed(REFUSE, "ann") == [2]
+
+
+@pytest.mark.usefixtures("hasty")
+def test_under_refuse_a_login_is_answered_with_1004_if_nobody_knows_whether_the_older_session_is_alive(
+    nodes: Several,
+) -> None:
+    older, _ = nodes[1].login(REFUSE, "ann")
+    nodes[2].rpc.busy = True
+    login, newer, _ = begin_login(nodes[2], REFUSE, "ann")
+    assert login.get() == 1004
+    assert (older.is_open, newer.is_open, newer.user) == (True, True, None)
+    assert nodes.addressed(REFUSE, "ann") == [1]
+    nodes[2].rpc.busy = False
+    assert nodes[2].sessions.login(newer, Login(REFUSE, "ann")) == 200
+    assert nodes.addressed(REFUSE, "ann") == [2]
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("epochs", [(1, 1), (1, 2), (1, 1, 2, 2, 1)])
+def test_under_refuse_of_several_at_the_same_moment_the_first_is_taken(
+    nodes: Several, epochs: tuple[int, ...]
+) -> None:
+    clients = [nodes[epoch].connect() for epoch in epochs]
+    logins = [
+        gevent.spawn(nodes[epoch].sessions.login, connection, Login(REFUSE, "ann"))
+        for epoch, (connection, _) in zip(epochs, clients, strict=True)
+    ]
+
+    def answered() -> bool:
+        for _, client in clients:
+            answer_pings(client)
+        return all(login.ready() for login in logins)
+
+    until(answered)
+    assert [login.get() for login in logins] == [200] + [1009] * (len(epochs) - 1)
+    assert clients[0][0].is_open
+    assert nodes.listed(REFUSE) == ["ann"]
+
+
+@pytest.mark.usefixtures("hasty")
+def test_under_refuse_a_session_that_began_during_the_wait_counts_as_alive(nodes: Several) -> None:
+    nodes[1].login(REFUSE, "ann")
+    logins = [begin_login(nodes[epoch], REFUSE, "ann") for epoch in (2, 1)]
+
+    def answered() -> bool:
+        for _, _, client in logins:
+            answer_pings(client)
+        return all(login.ready() for login, _, _ in logins)
+
+    until(answered)
+    assert sorted(login.get() for login, _, _ in logins) == [200, 1009]
+    assert nodes.listed(REFUSE) == ["ann"]
+    assert len(nodes.addressed(REFUSE, "ann")) == 1
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_under_refuse_a_session_that_waits_for_the_registry_counts_as_alive(
+    nodes: Several, epoch: int
+) -> None:
+    nodes[1].registry.hold()
+    older, _, _ = begin_login(nodes[1], REFUSE, "ann")
+    other = FakeRegistry(nodes.book, nodes[epoch].registry.lease)
+    nodes[epoch].sessions._registry, before = other, nodes[1].registry  # type: ignore[assignment]
+    newer, second = nodes[epoch].connect()
+    assert nodes[epoch].sessions.login(newer, Login(REFUSE, "ann")) == 1009
+    assert second.close_code() == 4501
+    before.release()
+    assert older.get() == 200
+    assert nodes.addressed(REFUSE, "ann") == [1]
+
+
+def test_a_repeated_or_unknown_replacement_changes_nothing(nodes: Several) -> None:
+    connection, _ = nodes[1].login(NEWEST, "ann")
+    session = nodes[1].session_of(connection)
+    nodes[1].sessions.replaced("999", "ann", session.id)
+    nodes[1].sessions.replaced(NEWEST, "bob", session.id)
+    nodes[1].sessions.replaced(NEWEST, "ann", session.id + 1)
+    assert nodes[1].hub.is_online(NEWEST, "ann")
+    for _ in range(2):
+        nodes[1].sessions.replaced(NEWEST, "ann", session.id)
+    assert not nodes[1].hub.is_online(NEWEST, "ann")
+    assert connection.is_open
+
+
+# --- leaving ------------------------------------------------------------------------------------------------
+
+
+def test_an_exit_notice_reaches_all_nodes_once(nodes: Several) -> None:
+    ann, _ = nodes[1].login(NEWEST, "ann")
+    clients = [nodes[epoch].login(NEWEST, f"b{epoch}")[1] for epoch in (1, 2)]
+    nodes.settle(*clients)
+    for client in clients:
+        client.frames.clear()
+    ann.lost()
+    nodes.settle(*clients)
+    assert [received_since(client) for client in clients] == [[EXIT_ANN], [EXIT_ANN]]
+
+
+@pytest.mark.parametrize("stays_open", [False, True])
+def test_a_logout_reports_when_the_last_heartbeat_was(nodes: Several, stays_open: bool) -> None:
+    connection, _ = nodes[1].login(NEWEST, "ann")
+    session = nodes[1].session_of(connection)
+    assert session.heartbeat_time == 0
+    connection.last_seen = time.monotonic() - 100
+    if stays_open:
+        nodes[1].sessions.leave(connection)
+    else:
+        connection.lost()
+    assert 99 <= time.time() - session.heartbeat_time <= 160
+
+
+def test_without_the_registry_the_last_end_on_a_node_is_an_exit(nodes: Several) -> None:
+    first, _ = nodes[1].login(MULTI, "ann")
+    second, _ = nodes[1].login(MULTI, "ann")
+    _, bob = nodes[2].login(MULTI, "bob")
+    nodes[1].registry.away = True
+    first.lost()
+    nodes.settle(bob)
+    assert received_since(bob) == []
+    second.lost()
+    nodes.settle(bob)
+    assert received_since(bob) == [EXIT_ANN]
+
+
+def test_a_registry_that_fails_at_one_departure_is_asked_at_the_next(
+    nodes: Several, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All workers meet the failure, and go on."""
+    users = [nodes[1].login(NEWEST, f"u{number}")[0] for number in range(departures.WORKERS + 5)]
+    real = nodes[1].registry.unregister
+
+    def fail(session: Session) -> bool | None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(nodes[1].registry, "unregister", fail)
+    for connection in users:
+        connection.lost()
+    nodes.settle()
+    assert "the logout of u0 in 101 was not reported" in caplog.text
+    monkeypatch.setattr(nodes[1].registry, "unregister", real)
+    ann, _ = nodes[1].login(NEWEST, "ann")
+    ann.lost()
+    until(lambda: nodes.addressed(NEWEST, "ann") == [])
+
+
+def test_a_crowd_of_departures_asks_the_registry_for_a_bounded_number_at_once(nodes: Several) -> None:
+    connections = [nodes[1].login(NEWEST, f"u{number}")[0] for number in range(200)]
+    nodes[1].registry.calls.clear()
+    nodes[1].registry.hold()
+    for connection in connections:
+        connection.lost()
+    for _ in range(5):
+        turn()
+    assert nodes[1].registry.calls == ["unregister"] * departures.WORKERS
+    nodes[1].registry.release()
+    until(lambda: nodes[1].registry.calls == ["unregister"] * 200)
+
+
+def test_a_flush_waits_for_departures_that_the_registry_has_not_answered_yet(nodes: Several) -> None:
+    ann, _ = nodes[1].login(NEWEST, "ann")
+    _, bob = nodes[2].login(NEWEST, "bob")
+    nodes[1].registry.hold()
+    ann.lost()
+    look()
+    gevent.spawn_later(0.05, nodes[1].registry.release)
+    nodes[1].sessions.flush(60)
+    nodes[1].sessions.stop()
+    nodes.settle(bob)
+    assert received_since(bob) == [EXIT_ANN]
+
+
+def test_a_flush_gives_up_in_time(nodes: Several) -> None:
+    ann, _ = nodes[1].login(NEWEST, "ann")
+    nodes[1].registry.hold()
+    ann.lost()
+    look()
+    flush = gevent.spawn(nodes[1].sessions.flush, 0.05)
+    until(flush.ready)
+
+
+# --- kicking ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("via", [1, 2])
+def test_a_kick_on_any_node_closes_sessions_on_all(nodes: Several, via: int) -> None:
+    clients = [nodes[epoch].login(MULTI, "ann")[1] for epoch in (1, 2, 2)]
+    _, bob = nodes[2].login(MULTI, "bob")
+    assert nodes[via].sessions.close(MULTI, ["ann"]).total == 3
+    assert [client.close_code() for client in clients] == [4502] * 3
+    for client in clients:
+        client.hang_up()
+    until(lambda: nodes.addressed(MULTI, "ann") == [])
+    nodes.settle(bob)
+    assert received_since(bob) == [EXIT_ANN]
+
+
+def test_a_kick_says_whom_it_did_not_reach(nodes: Several, caplog: pytest.LogCaptureFixture) -> None:
+    nodes[1].login(MULTI, "ann")
+    nodes[1].rpc.cut.add(2)
+    assert nodes[1].sessions.close(MULTI, ["ann"]).total == 1
+    assert "127.0.0.1:9002" in caplog.text
+
+
+# --- registering again --------------------------------------------------------------------------------------
+
+
+def restored(node: ClusterHarness, everything: bool) -> None:
+    node.sessions.reregister(everything)
+    assert gevent.wait([node.sessions._reregistration], 60)
+
+
+def test_sessions_that_began_without_the_registry_are_registered_later(nodes: Several) -> None:
+    node = nodes[1]
+    node.login(NEWEST, "bob")
+    node.registry.away = True
+    node.login(NEWEST, "ann")
+    node.registry.away = False
+    node.registry.calls.clear()
+    restored(node, everything=False)
+    assert nodes.addressed(NEWEST, "ann") == [1]
+    assert node.registry.calls == ["reregister"], "the others are registered already"
+
+
+def test_a_login_whose_answer_was_lost_is_registered_once_again(nodes: Several) -> None:
+    node = nodes[1]
+    node.registry.deaf = True
+    connection, _ = node.login(NEWEST, "ann")
+    node.registry.deaf = False
+    restored(node, everything=False)
+    assert nodes.addressed(NEWEST, "ann") == [1]
+    assert node.registry.registered(node.session_of(connection))
+
+
+def test_after_a_flush_all_are_registered_again(nodes: Several) -> None:
+    users = [f"u{number}" for number in range(20)]
+    for user in users:
+        nodes[1].login(NEWEST, user)
+    nodes.book.flush()
+    restored(nodes[1], everything=True)
+    assert all(nodes.addressed(NEWEST, user) == [1] for user in users)
+
+
+def test_a_new_epoch_has_all_sessions_again(nodes: Several) -> None:
+    nodes[1].login(NEWEST, "ann")
+    nodes.nodes[7] = nodes[1]
+    nodes[1].take_new_epoch(7)
+    assert nodes.addressed(NEWEST, "ann") == []
+    restored(nodes[1], everything=True)
+    assert nodes.addressed(NEWEST, "ann") == [7]
+    del nodes.nodes[7]
+
+
+@pytest.mark.parametrize(("policy", "code"), [(NEWEST, None), (SINGLE, 4500), (REFUSE, 4500)])
+def test_a_session_replaced_meanwhile_is_unregistered_or_closed(
+    nodes: Several, policy: str, code: int | None
+) -> None:
+    _, bob = nodes[2].login(policy, "bob")
+    connection, client = nodes[1].login(policy, "ann")
+    nodes.nodes[7] = nodes[1]
+    nodes[1].take_new_epoch(7)
+    nodes[2].login(policy, "ann")
+    restored(nodes[1], everything=True)
+    assert nodes.listed(policy).count("ann") - nodes[1].hub.user_names(policy).count("ann") == 1
+    assert not nodes[1].hub.is_online(policy, "ann")
+    assert nodes.addressed(policy, "ann") == [2]
+    if code is None:
+        assert connection.is_open
+        connection.lost()
+    else:
+        assert client.close_code() == code
+    nodes.settle(bob)
+    assert EXIT_ANN not in received_since(bob)
+    del nodes.nodes[7]
+
+
+def test_a_login_without_the_registry_replaces_older_sessions_later(nodes: Several) -> None:
+    _, older = nodes[2].login(SINGLE, "ann")
+    nodes[1].registry.away = True
+    nodes[1].login(SINGLE, "ann")
+    nodes[1].registry.away = False
+    restored(nodes[1], everything=False)
+    assert older.close_code() == 4500
+    assert nodes.listed(SINGLE) == ["ann"]
+
+
+def test_a_connection_that_ends_during_its_re_registration_leaves_no_state(nodes: Several) -> None:
+    node = nodes[1]
+    node.registry.away = True
+    connection, _ = node.login(NEWEST, "ann")
+    node.registry.away = False
+    node.registry.hold()
+    node.sessions.reregister(False)
+    until(lambda: nodes.addressed(NEWEST, "ann") == [1])
+    connection.lost()
+    look()
+    node.registry.release()
+    until(lambda: nodes.addressed(NEWEST, "ann") == [])
+
+
+def test_a_wish_to_restore_that_comes_during_another_is_not_lost(nodes: Several) -> None:
+    """First some, then (a flush) all: the second has to happen too."""
+    node = nodes[1]
+    node.login(NEWEST, "bob")
+    node.registry.away = True
+    node.login(NEWEST, "ann")
+    node.registry.away = False
+    node.registry.hold()
+    node.sessions.reregister(False)
+    until(lambda: "reregister" in node.registry.calls)
+    nodes.book.flush()
+    node.sessions.reregister(True)
+    node.registry.release()
+    until(lambda: nodes.addressed(NEWEST, "bob") == [1] and nodes.addressed(NEWEST, "ann") == [1])
+
+
+# --- all together -------------------------------------------------------------------------------------------
+
+_STEPS = st.lists(
+    st.tuples(
+        st.integers(1, 3), st.sampled_from(["ann", "bob"]), st.sampled_from(["in", "out", "cut", "heal"])
+    ),
+    max_size=14,
+)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("policy", [NEWEST, MULTI, SINGLE])
+@settings(deadline=None, max_examples=25)
+@given(steps=_STEPS)
+def test_all_nodes_agree_after_a_random_history(policy: str, steps: list[tuple[int, str, str]]) -> None:
+    """Logins, departures and nodes without a registry, in any order; when all is well again, all is true."""
+    with Several(3) as nodes:
+        open_now: list[tuple[ClusterHarness, str, Connection]] = []
+        for epoch, user, what in steps:
+            node = nodes[epoch]
+            if what == "in":
+                open_now.append((node, user, node.login(policy, user)[0]))
+            elif what == "out" and open_now:
+                open_now.pop(0)[2].lost()
+                nodes.settle()
+            elif what in ("cut", "heal"):
+                node.registry.away = what == "cut"
+                if what == "heal":
+                    restored(node, everything=False)
+        for node in nodes.nodes.values():
+            node.registry.away = False
+            restored(node, everything=False)
+        nodes.settle()
+        _check_agreement(nodes, policy)
+
+
+def _check_agreement(nodes: Several, policy: str) -> None:
+    for user in ("ann", "bob"):
+        here = [
+            (epoch, nodes[epoch].session_of(connection).id)
+            for epoch in nodes.nodes
+            for connection in nodes[epoch].hub.apps[policy].sessions_of(user)
+        ]
+        refs = {(ref.epoch, ref.id) for ref in nodes.book.live(policy, user)}
+        assert set(here) <= refs, "nobody is addressed whom the registry does not know"
+        if policy != MULTI:
+            assert len(here) <= 1, "nobody is shown twice"
+
+
+def test_a_lost_word_of_being_replaced_is_made_good_by_the_registry(nodes: Several) -> None:
+    """What ``on_replaced`` of the registry does, told late and twice."""
+    older, client = nodes[1].login(SINGLE, "ann")
+    session = nodes[1].session_of(older)
+    nodes[2].rpc.cut.add(1)
+    nodes[2].login(SINGLE, "ann")
+    assert nodes.listed(SINGLE) == ["ann", "ann"], "for a moment"
+    for _ in range(2):
+        nodes[1].sessions.replaced(SINGLE, "ann", session.id)
+    assert client.close_code() == 4500
+    assert nodes.listed(SINGLE) == ["ann"]
+
+
+def test_words_of_another_node_arrive_as_items(nodes: Several) -> None:
+    older, _ = nodes[1].login(NEWEST, "ann")
+    session = nodes[1].session_of(older)
+    assert nodes[2].node_messages.send(1, Replaced(NEWEST, "ann", session.id))
+    assert not nodes[1].hub.is_online(NEWEST, "ann")
+
+
+def test_the_logouts_of_a_deleted_app_are_reported_without_a_fault(
+    nodes: Several, caplog: pytest.LogCaptureFixture
+) -> None:
+    nodes[1].login(MULTI, "ann")
+    nodes[1].sessions.close_app(MULTI)
+    nodes[1].hub.close_unregistered(MULTI)
+    nodes.settle()
+    assert nodes.addressed(MULTI, "ann") == []
+    assert "was not reported" not in caplog.text

@@ -1,0 +1,210 @@
+"""Logins under each policy, kicks and bans: the same on one node, and with the sessions of a user on two."""
+
+from collections.abc import Iterator
+
+import gevent
+import pytest
+
+from imserver.gateway.model import Event, Login
+from imserver.gateway.sessions.sessions import ENTER_TEXT, EXIT_TEXT
+from tests.gateway.core.cluster_harness import MULTI, NEWEST, REFUSE, SINGLE, Several, received_since
+from tests.gateway.hub.harness import Harness
+from tests.gateway.sessions.conftest import answer_pings
+from tests.gateway.transport.harness import Client, turn, until
+
+ENTER_ANN = ("enter", "ann", ENTER_TEXT)
+EXIT_ANN = ("exit", "ann", EXIT_TEXT)
+
+
+class Topology:
+    """Where a user logs in: ``here`` and ``there`` are one node, or two of a cluster."""
+
+    def __init__(self, here: Harness, there: Harness, cluster: Several | None = None) -> None:
+        self.here = here
+        self.there = there
+        self._cluster = cluster
+
+    def addressed(self, app: str, user: str) -> int:
+        """How many sessions of a user get pushes."""
+        if self._cluster is not None:
+            return len(self._cluster.addressed(app, user))
+        return len(self.here.hub.apps[app].sessions_of(user))
+
+    def news_of(self, client: Client) -> list[tuple[str, str, str]]:
+        """What a client was told since it was last asked, when all has been told."""
+        if self._cluster is None:
+            turn()
+            client.probe(b"settled")
+        else:
+            self._cluster.settle(client)
+        return received_since(client)
+
+
+@pytest.fixture(params=["node", "cluster"])
+def topology(request: pytest.FixtureRequest) -> Iterator[Topology]:
+    if request.param == "node":
+        with Harness() as harness:
+            yield Topology(harness, harness)
+    else:
+        with Several(2) as nodes:
+            yield Topology(nodes[1], nodes[2], nodes)
+
+
+# --- newest -------------------------------------------------------------------------------------------------
+
+
+def test_under_newest_the_older_connection_stays_open_and_its_end_is_no_exit(topology: Topology) -> None:
+    _, bob = topology.here.login(NEWEST, "bob")
+    older, first = topology.here.login(NEWEST, "ann", "phone")
+    newer, second = topology.there.login(NEWEST, "ann", "phone")
+    topology.there.fanout.to_sessions(NEWEST, "ann", Event("msg", "eve", "hello", "7"))
+    assert topology.news_of(second) == [("msg", "eve", "hello")]
+    assert topology.news_of(first) == []
+    assert (older.is_open, newer.is_open) == (True, True)
+    topology.news_of(bob)
+    older.lost()
+    assert topology.news_of(bob) == []
+    assert topology.addressed(NEWEST, "ann") == 1
+    newer.lost()
+    assert topology.news_of(bob) == [EXIT_ANN]
+    assert topology.addressed(NEWEST, "ann") == 0
+
+
+def test_under_newest_the_end_of_the_newest_is_the_exit_although_an_older_one_lives(
+    topology: Topology,
+) -> None:
+    older, _ = topology.here.login(NEWEST, "ann")
+    newer, _ = topology.there.login(NEWEST, "ann")
+    _, bob = topology.here.login(NEWEST, "bob")
+    newer.lost()
+    assert topology.news_of(bob) == [EXIT_ANN]
+    topology.here.sessions.heartbeat(older)
+    assert older.is_open
+    assert topology.addressed(NEWEST, "ann") == 0
+    older.lost()
+    assert topology.news_of(bob) == []
+
+
+# --- multi, single ------------------------------------------------------------------------------------------
+
+
+def test_under_multi_the_end_of_the_last_session_is_the_exit(topology: Topology) -> None:
+    nodes = (topology.here, topology.there, topology.here)
+    devices = ("phone", "phone", "laptop")
+    sessions = [node.login(MULTI, "ann", each)[0] for node, each in zip(nodes, devices, strict=True)]
+    _, bob = topology.there.login(MULTI, "bob")
+    for number, connection in enumerate(sessions):
+        assert topology.news_of(bob) == []
+        assert topology.addressed(MULTI, "ann") == 3 - number
+        connection.lost()
+    assert topology.news_of(bob) == [EXIT_ANN]
+
+
+def test_under_single_a_login_closes_the_session_of_that_device_with_4500(topology: Topology) -> None:
+    older, first = topology.here.login(SINGLE, "ann", "phone")
+    laptop, _ = topology.here.login(SINGLE, "ann", "laptop")
+    _, bob = topology.here.login(SINGLE, "bob")
+    newer, _ = topology.there.login(SINGLE, "ann", "phone")
+    assert first.close_code() == 4500
+    first.hang_up()
+    until(lambda: older in [connection for connection, _ in topology.here.ended])
+    assert (laptop.is_open, newer.is_open) == (True, True)
+    assert topology.news_of(bob) == [ENTER_ANN], "no exit: the user is still there"
+    assert topology.addressed(SINGLE, "ann") == 2
+    assert topology.here.metrics.closes == {4500: 1}
+
+
+class SlowDecisions(set[str]):
+    """Tokens about which somebody else is asked."""
+
+    def __contains__(self, token: object) -> bool:
+        gevent.sleep(0)
+        return True
+
+
+def test_under_single_logins_that_are_decided_at_once_leave_one_session(topology: Topology) -> None:
+    nodes = (topology.here, topology.here, topology.there)
+    topology.here.allowed = topology.there.allowed = SlowDecisions()
+    connections = [node.connect()[0] for node in nodes]
+    logins = [
+        gevent.spawn(node.sessions.login, connection, Login(SINGLE, "ann", "token"))
+        for node, connection in zip(nodes, connections, strict=True)
+    ]
+    gevent.joinall(logins)
+    until(lambda: sum(connection.is_open for connection in connections) == 1)
+    assert topology.addressed(SINGLE, "ann") == 1
+
+
+# --- refuse -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("hasty")
+def test_under_refuse_the_newer_connection_is_closed_with_4501_while_the_older_answers(
+    topology: Topology,
+) -> None:
+    older, first = topology.here.login(REFUSE, "ann", "phone")
+    newer, second = topology.there.connect()
+    login = gevent.spawn(topology.there.sessions.login, newer, Login(REFUSE, "ann", device="phone"))
+    until(lambda: answer_pings(first))
+    assert second.close_code() == 4501
+    assert login.get() == 1009
+    assert (older.is_open, newer.user) == (True, None)
+    assert topology.addressed(REFUSE, "ann") == 1
+
+
+@pytest.mark.usefixtures("hasty")
+def test_under_refuse_an_older_connection_that_shows_no_life_gives_way(topology: Topology) -> None:
+    dead, first = topology.here.login(REFUSE, "ann")
+    newer, _ = topology.there.connect()
+    assert topology.there.sessions.login(newer, Login(REFUSE, "ann")) == 200
+    assert first.close_code() == 4500
+    assert (dead.is_open, newer.user) == (False, "ann")
+    assert topology.addressed(REFUSE, "ann") == 1
+
+
+def test_under_refuse_another_device_logs_in_at_once(topology: Topology) -> None:
+    older, _ = topology.here.login(REFUSE, "ann", "phone")
+    newer, _ = topology.there.login(REFUSE, "ann", "laptop")
+    assert (older.is_open, newer.is_open) == (True, True)
+    assert topology.addressed(REFUSE, "ann") == 2
+
+
+# --- kicking and banning ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("app", "addressed"), [(NEWEST, 1), (MULTI, 2), (SINGLE, 2), (REFUSE, 2)])
+def test_a_kick_closes_all_connections_of_a_user_with_4502(
+    topology: Topology, app: str, addressed: int
+) -> None:
+    _, phone = topology.here.login(app, "ann", "phone")
+    _, laptop = topology.there.login(app, "ann", "laptop")
+    bob, _ = topology.there.login(app, "bob")
+    other_app, _ = topology.here.login(MULTI if app == NEWEST else NEWEST, "ann")
+    assert topology.there.sessions.close(app, ["ann"]).total == addressed
+    assert (phone.close_code(), laptop.close_code()) == (4502, 4502)
+    assert (bob.is_open, other_app.is_open) == (True, True)
+    until(lambda: topology.addressed(app, "ann") == 0)
+    assert topology.here.login(app, "ann")[0].is_open, "kicked is not banned"
+
+
+@pytest.mark.parametrize("app", [NEWEST, MULTI])
+def test_a_banned_user_is_closed_with_4503_and_stays_out(topology: Topology, app: str) -> None:
+    _, client = topology.here.login(app, "ann")
+    assert topology.there.sessions.close(app, ["ann"], ban_seconds=600).total == 1
+    assert client.close_code() == 4503
+    for node in (topology.here, topology.there):
+        connection, again = node.connect()
+        assert node.sessions.login(connection, Login(app, "ann")) == 1003
+        assert again.close_code() == 4503
+    assert topology.addressed(app, "ann") == 0
+
+
+def test_an_absent_user_can_be_banned(topology: Topology) -> None:
+    assert topology.here.sessions.close(NEWEST, ["ann"], ban_seconds=60).total == 0
+    connection, _ = topology.there.connect()
+    assert topology.there.sessions.login(connection, Login(NEWEST, "ann")) == 1003
+
+
+def test_a_kick_of_no_user_closes_no_session(topology: Topology) -> None:
+    assert topology.here.sessions.close(NEWEST, ["nobody"]).total == 0
+    assert topology.here.sessions.close("no such app", ["ann"], ban_seconds=60).total == 0

@@ -1,0 +1,252 @@
+"""Logging in, being refused, kicked and banned on one node; see also ``test_policies``."""
+
+from collections.abc import Iterator
+from time import monotonic
+
+import gevent
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imserver.gateway.auth.rules import ALLOWED
+from imserver.gateway.model import Login
+from imserver.gateway.sessions import sessions as module
+from imserver.gateway.transport.connection import Connection
+from tests.gateway.hub.harness import Harness
+from tests.gateway.transport.harness import look, until
+
+NEWEST, MULTI, SINGLE, REFUSE = "101", "102", "103", "104"
+
+
+@pytest.fixture
+def harness() -> Iterator[Harness]:
+    with Harness() as one:
+        yield one
+
+
+# --- who may ------------------------------------------------------------------------------------------------
+
+
+def test_a_login_to_an_unknown_app_is_1003(harness: Harness) -> None:
+    connection, _ = harness.connect()
+    assert harness.sessions.login(connection, Login("999", "ann")) == 1003
+    assert connection.user is None
+
+
+def test_a_second_login_of_a_connection_is_1009_and_the_first_stays(harness: Harness) -> None:
+    connection, _ = harness.login(NEWEST, "ann")
+    assert harness.sessions.login(connection, Login(NEWEST, "ann")) == 1009
+    assert harness.sessions.login(connection, Login(MULTI, "bob")) == 1009
+    assert (connection.app, connection.user) == (NEWEST, "ann")
+    assert not harness.hub.is_online(MULTI, "bob")
+    assert harness.sessions.login(connection, Login("999", "ann")) == 1003, "the app is looked at first"
+
+
+def test_a_wrong_token_is_1003_and_may_be_tried_again(harness: Harness) -> None:
+    harness.allowed = {"secret"}
+    connection, _ = harness.connect()
+    assert harness.sessions.login(connection, Login(NEWEST, "ann", "wrong")) == 1003
+    assert connection.is_open
+    assert harness.sessions.login(connection, Login(NEWEST, "ann", "secret")) == 200
+
+
+def test_logins_are_counted(harness: Harness) -> None:
+    connection, _ = harness.login(NEWEST, "ann")
+    harness.sessions.login(connection, Login(NEWEST, "ann"))
+    harness.sessions.login(connection, Login("999", "ann"))
+    assert (harness.metrics.logins.total, harness.metrics.logins_refused.total) == (1, 2)
+
+
+def test_a_connection_that_is_closing_cannot_log_in(harness: Harness) -> None:
+    connection, _ = harness.connect()
+    connection.close(1000)
+    assert harness.sessions.login(connection, Login(NEWEST, "ann")) != 200
+    assert not harness.hub.is_online(NEWEST, "ann")
+
+
+# --- single -------------------------------------------------------------------------------------------------
+
+
+def test_no_device_is_a_device_too(harness: Harness) -> None:
+    nameless, first = harness.login(SINGLE, "ann")
+    named, _ = harness.login(SINGLE, "ann", "phone")
+    harness.login(SINGLE, "ann")
+    assert first.close_code() == 4500
+    assert (nameless.is_open, named.is_open) == (False, True)
+
+
+@settings(deadline=None, max_examples=40)
+@given(logins=st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["", "phone", "laptop"])), max_size=12))
+def test_under_single_a_user_has_one_session_per_device(logins: list[tuple[int, str]]) -> None:
+    with Harness() as harness:
+        latest: dict[tuple[str, str], Connection] = {}
+        for number, device in logins:
+            user = f"u{number}"
+            latest[user, device], _ = harness.login(SINGLE, user, device)
+        found = {(c.user, c.device): c for c in harness.hub.sessions()}
+        assert found == latest
+        assert len(list(harness.hub.sessions())) == len(latest)
+
+
+# --- refuse -------------------------------------------------------------------------------------------------
+
+
+def test_under_refuse_an_older_connection_that_ends_makes_room_at_once(harness: Harness) -> None:
+    old, _ = harness.login(REFUSE, "ann")
+    new, _ = harness.connect()
+    login = gevent.spawn(harness.sessions.login, new, Login(REFUSE, "ann"))
+    look()
+    assert not login.ready()
+    old.lost()
+    until(login.ready)
+    assert login.get() == 200
+
+
+@pytest.mark.usefixtures("hasty")
+def test_under_refuse_of_many_that_wait_for_the_same_slot_one_gets_it(harness: Harness) -> None:
+    harness.login(REFUSE, "ann")
+    rivals = [harness.connect() for _ in range(10)]
+    logins = [gevent.spawn(harness.sessions.login, one, Login(REFUSE, "ann")) for one, _ in rivals]
+    gevent.joinall(logins)
+    assert sorted(login.get() for login in logins) == [200] + [1009] * 9
+    assert len(harness.hub.apps[REFUSE].sessions_of("ann")) == 1
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_client_that_goes_while_it_waits_is_not_logged_in(harness: Harness) -> None:
+    harness.login(REFUSE, "ann")
+    new, client = harness.connect()
+    login = gevent.spawn(harness.sessions.login, new, Login(REFUSE, "ann"))
+    look()
+    client.hang_up()
+    assert login.get() == 1009
+    assert new not in harness.hub.apps[REFUSE].sessions_of("ann")
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_ban_that_comes_while_a_login_waits_holds_for_it(harness: Harness) -> None:
+    harness.login(REFUSE, "ann")
+    new, client = harness.connect()
+    login = gevent.spawn(harness.sessions.login, new, Login(REFUSE, "ann"))
+    look()
+    harness.sessions.close(REFUSE, ["ann"], ban_seconds=60)
+    assert login.get() == 1003
+    assert client.close_code() == 4503
+    assert harness.logins.reasons == ["banned"]
+    assert not harness.hub.is_online(REFUSE, "ann")
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize(("own", "device"), [("phone", None), ("phone", "phone"), ("phone/1", "phone")])
+def test_a_kick_that_comes_while_a_login_waits_holds_for_it(
+    harness: Harness, own: str, device: str | None
+) -> None:
+    harness.login(REFUSE, "ann", own)
+    new, client = harness.connect()
+    login = gevent.spawn(harness.sessions.login, new, Login(REFUSE, "ann", device=own))
+    look()
+    harness.sessions.close(REFUSE, ["ann"], "laptop")
+    harness.sessions.close(REFUSE, ["bob"], "phone")
+    if device is None:
+        harness.sessions.close(REFUSE, ["ann"])
+    else:
+        harness.sessions.close(REFUSE, ["ann"], device)
+    assert login.get() == 1003
+    assert client.close_code() == 4502
+    assert not harness.hub.is_online(REFUSE, "ann")
+    assert harness.login(REFUSE, "ann", "phone")[0].is_open, "kicked is not banned"
+
+
+@pytest.mark.usefixtures("hasty")
+def test_kicks_of_others_do_not_end_a_login_and_are_forgotten(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_KICKS", 5)
+    before = harness.sessions.kicks.count
+    for number in range(10):
+        harness.sessions.close(REFUSE, [f"u{number}"])
+    assert harness.sessions.kicks.since(before, REFUSE, "u9", "phone")
+    assert not harness.sessions.kicks.since(before, REFUSE, "u1", "phone"), "long ago"
+    assert not harness.sessions.kicks.since(before + 10, REFUSE, "u9", "phone")
+    assert harness.login(REFUSE, "u9")[0].is_open
+
+
+# --- kicking and banning ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("user", ["ann", ""])
+def test_a_decision_about_a_deleted_app_does_not_count_in_a_new_one_of_its_name(
+    harness: Harness, user: str
+) -> None:
+    connection, client = harness.connect()
+    kicks = harness.sessions.kicks.count
+    harness.sessions.close_app(MULTI)
+    harness.hub.open(MULTI, "multi")
+
+    def begin(kicks: int) -> int:
+        if user:
+            return harness.sessions.login(connection, Login(MULTI, user), decision=ALLOWED, kicks=kicks)
+        return harness.sessions.begin_without_user(connection, MULTI, ALLOWED, kicks)
+
+    assert begin(kicks) == 1003
+    assert client.close_code() == 4506
+    assert not harness.hub.is_online(MULTI, "ann")
+    assert connection.app is None or not connection.is_open
+    connection, _ = harness.connect()
+    assert begin(harness.sessions.kicks.count) == 200
+
+
+def test_a_banned_user_is_closed_with_4503_and_stays_out_for_the_time(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, client = harness.login(NEWEST, "ann")
+    assert harness.sessions.close(NEWEST, ["ann"], ban_seconds=600).total == 1
+    assert client.close_code() == 4503
+    again, second = harness.connect()
+    assert harness.sessions.login(again, Login(NEWEST, "ann")) == 1003
+    assert second.close_code() == 4503
+    assert harness.logins.reasons == ["banned"]
+    harness.login(NEWEST, "bob")
+    harness.login(MULTI, "ann")
+    monkeypatch.setattr(module, "monotonic", lambda: monotonic() + 601)
+    connection, _ = harness.connect()
+    assert harness.sessions.login(connection, Login(NEWEST, "ann")) == 200
+
+
+def test_a_later_ban_replaces_an_earlier_one(harness: Harness) -> None:
+    harness.sessions.close(NEWEST, ["ann"], ban_seconds=60)
+    harness.sessions.close(NEWEST, ["ann"], ban_seconds=0.001)
+    until(lambda: harness.sessions.login(harness.connect()[0], Login(NEWEST, "ann")) == 200)
+
+
+def test_bans_are_bounded_and_the_oldest_leaves_first(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_BANS", 3)
+    for number in range(5):
+        harness.sessions.close(NEWEST, [f"u{number}"], ban_seconds=60)
+    codes = [harness.sessions.login(harness.connect()[0], Login(NEWEST, f"u{n}")) for n in range(5)]
+    assert codes == [200, 200, 1003, 1003, 1003]
+
+
+def test_a_ban_that_is_renewed_is_the_newest(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_BANS", 2)
+    for user in ("ann", "bob", "ann", "cid"):
+        harness.sessions.close(NEWEST, [user], ban_seconds=60)
+    codes = [
+        harness.sessions.login(harness.connect()[0], Login(NEWEST, user)) for user in ("ann", "bob", "cid")
+    ]
+    assert codes == [1003, 200, 1003]
+
+
+# --- ending -------------------------------------------------------------------------------------------------
+
+
+def test_every_end_is_counted_by_its_code(harness: Harness) -> None:
+    ann, _ = harness.login(NEWEST, "ann")
+    bob, _ = harness.login(NEWEST, "bob")
+    nobody, _ = harness.connect()
+    ann.close(1000)
+    bob.lost()
+    nobody.lost()
+    assert harness.metrics.closes == {1000: 1, 1006: 2}

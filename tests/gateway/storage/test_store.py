@@ -1,0 +1,387 @@
+"""What is kept, on every engine: SQLite, PostgreSQL and MariaDB."""
+
+import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+
+from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.errors import StartError, StorageUnavailable
+from imserver.gateway.storage.contract import Changes, KeyRow
+from imserver.gateway.storage.statements import CLOCK, NOW, PooledStatements, Row, Statements
+from imserver.gateway.storage.store import Store
+from imserver.messenger.messages.log.contract import Draft
+from imserver.messenger.messages.log.message_log import MessageLog
+from tests.stores import OpenStore
+
+KEY = KeyRow("4f1d", "ab" * 32, ("push", "read"), ("101", "系统"), "the shop's")
+
+
+class News:
+    """What a store has told."""
+
+    def __init__(self, store: Store) -> None:
+        self.received: list[Changes] = []
+        store.on_changes.append(self.received.append)
+
+    @property
+    def apps(self) -> list[tuple[str, dict[str, object]]]:
+        return [(row.name, row.settings) for changes in self.received for row in changes.apps]
+
+    @property
+    def keys(self) -> list[KeyRow]:
+        return [row for changes in self.received for row in changes.keys]
+
+
+def test_an_app_is_stored_and_reported(url: str, open_store: OpenStore) -> None:
+    store = open_store(url)
+    news = News(store)
+    assert store.add_app("system:商店", {"max_channels": 3, "origins": ["example.org"]})
+    assert news.apps == [("system:商店", {"max_channels": 3, "origins": ["example.org"]})]
+
+
+def test_what_is_stored_outlives_the_process(url: str, open_store: OpenStore) -> None:
+    first = open_store(url)
+    first.add_app("105", {})
+    first.add_key(KEY)
+    first.close()
+    again = Store(StorageSettings(url), "")
+    news = News(again)
+    again.start()
+    assert news.apps == [("105", {})]
+    assert [row.digest for row in news.keys] == [KEY.digest]
+    again.close()
+
+
+def test_an_empty_database_does_not_replace_a_file_with_a_key(
+    url: str, open_store: OpenStore, tmp_path: Path
+) -> None:
+    open_store().close()
+    open_store(url).close()  # there is nothing to lose
+    first = open_store()
+    first.add_key(KEY)
+    first.close()
+    with pytest.raises(StartError, match=r"is empty, but the database .*imserver\.db has") as refused:
+        open_store(url)
+    assert "\n" not in str(refused.value)
+    (tmp_path / "imserver.db").rename(tmp_path / "moved.db")
+    assert open_store(url).keys() == ()
+
+
+def test_a_refused_start_makes_no_tables(open_store: OpenStore, tmp_path: Path) -> None:
+    first = open_store()
+    first.add_key(KEY)
+    first.close()
+    new = tmp_path / "new.db"
+    with pytest.raises(StartError, match="imserver move"):
+        open_store(f"sqlite:///{new}")
+    with closing(sqlite3.connect(new)) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == []
+
+
+def test_a_database_that_is_in_use_may_stand_beside_an_old_file(url: str, open_store: OpenStore) -> None:
+    second = open_store(url)
+    second.part(MessageLog).writer.append("app", [Draft(sender="a", to_user="b")])
+    second.close()
+    first = open_store()
+    first.add_key(KEY)
+    first.close()
+    assert open_store(url).keys() == ()
+
+
+@pytest.mark.parametrize("other", ["Shop", "shop ", "shöp", "shop\u0301", "ｓｈｏｐ", "sho"])
+def test_a_name_is_compared_byte_by_byte(url: str, open_store: OpenStore, other: str) -> None:
+    store = open_store(url)
+    assert store.add_app("shop", {})
+    assert store.add_app(other, {})
+    assert not store.add_app("shop", {})
+    assert not store.add_app(other, {})
+
+
+def test_of_many_who_make_the_same_app_at_once_one_does(url: str, open_store: OpenStore) -> None:
+    stores = [open_store(url, seconds=30) for _ in range(6)]
+    guard = threading.Barrier(len(stores))
+
+    def register(store: Store) -> bool:
+        guard.wait()
+        return store.add_app("system:one", {})
+
+    with ThreadPoolExecutor(len(stores)) as pool:
+        assert sorted(pool.map(register, stores)) == [False] * 5 + [True]
+
+
+def test_nobody_misses_what_others_store_at_the_same_time(url: str, open_store: OpenStore) -> None:
+    """Versions are given in the order of the commits, so a look that saw one has seen all before it."""
+    writers = [open_store(url, seconds=30) for _ in range(4)]
+    reader = open_store(url, seconds=30)
+    news = News(reader)
+    stop = threading.Event()
+
+    def write(number: int) -> None:
+        for index in range(25):
+            writers[number].add_app(f"app {number}-{index}", {})
+
+    def read() -> None:
+        while not stop.is_set():
+            reader.refresh()
+
+    with ThreadPoolExecutor(5) as pool:
+        looking = pool.submit(read)
+        list(pool.map(write, range(4)))
+        stop.set()
+        looking.result()
+    reader.refresh()
+    names = [name for name, _ in news.apps]
+    assert len(names) == len(set(names)) == 100
+
+
+def test_changes_are_merged_and_seen_elsewhere(url: str, open_store: OpenStore) -> None:
+    one, other = open_store(url), open_store(url)
+    one.add_app("105", {"max_channels": 1, "max_connections": 2})
+    news = News(other)
+    other.refresh()
+    assert one.change_app("105", {"max_channels": 5}, ("max_connections",))
+    assert not one.change_app("106", {"max_channels": 5})
+    other.refresh()
+    other.refresh()
+    assert news.apps == [("105", {"max_channels": 1, "max_connections": 2}), ("105", {"max_channels": 5})]
+
+
+def test_nodes_learn_what_is_stored_after_the_database_has_lost_changes(
+    url: str, open_store: OpenStore
+) -> None:
+    one = open_store(url)
+    one.add_app("kept", {})
+    one.add_app("lost", {})
+    two = open_store(url)
+    news = News(two)
+
+    def lose(sql: Statements) -> None:
+        sql.execute("DELETE FROM app WHERE name = 'lost'")
+        sql.execute("UPDATE directory SET version = version - 1")
+
+    one.write(lose)
+    one.add_app("new", {})
+    two.refresh()
+    assert ("new", {}) in news.apps
+    one.write(lose)
+    two.refresh()
+    assert ("kept", {}) in news.apps, "all is read again"
+
+
+def test_a_rotated_key_has_a_successor_and_ends(url: str, open_store: OpenStore) -> None:
+    store = open_store(url)
+    news = News(store)
+    stored = store.add_key(KEY)
+    (second, _), (third, _) = KeyRow.make(expires=2**40), KeyRow.make()
+    after = store.rotate_key(KEY.id, second, 3600)
+    assert (after.scopes, after.apps, after.note) == (KEY.scopes, KEY.apps, KEY.note)
+    assert after.expires == 2**40
+    assert store.rotate_key(second.id, third, 0).id == third.id
+    first, ended, valid = (
+        next(row for row in news.keys[::-1] if row.id == id) for id in (KEY.id, second.id, third.id)
+    )
+    assert 0 <= first.expires - stored.created - 3600 < 60
+    assert not first.revoked
+    assert ended.revoked
+    assert not valid.has_ended(2**50)
+    for id in (second.id, "none"):
+        assert store.rotate_key(id, KeyRow.make()[0], 60) is None
+
+
+def test_the_last_use_of_a_key_goes_only_forward(url: str, open_store: OpenStore) -> None:
+    store = open_store(url)
+    store.add_key(KEY)
+    for moment, address in ((5, "192.0.2.1"), (9, "192.0.2.2"), (7, "192.0.2.3")):
+        store.note_key_uses([(KEY.id, moment, address), ("config:1", moment, address)])
+    (row,) = store.keys()
+    assert (row.used, row.used_from) == (9, "192.0.2.2")
+
+
+def test_a_key_is_stored_and_revoked_once(url: str, open_store: OpenStore) -> None:
+    store = open_store(url)
+    news = News(store)
+    stored_key = store.add_key(KEY)
+    assert (stored_key.scopes, stored_key.apps, stored_key.note, stored_key.revoked) == (
+        KEY.scopes,
+        KEY.apps,
+        KEY.note,
+        0,
+    )
+    assert stored_key.created > 0
+    assert [store.revoke_key(KEY.id), store.revoke_key(KEY.id), store.revoke_key("none")] == [
+        True,
+        False,
+        None,
+    ]
+    assert [bool(row.revoked) for row in news.keys] == [False, True]
+    (row,) = store.keys()
+    assert row.id == KEY.id
+
+
+def test_bans_are_read_by_all_nodes_and_the_last_word_counts(
+    url: str, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = open_store(url), open_store(url)
+    awkward = ["ann", "Ann", "ann ", "马远", "a\0b", "'"]
+    one.ban("105", [*awkward, "ann", "é" * 128], 3600)
+    one.ban("106", ["ann"], 7200)
+    one.ban("106", ["ann"], 0.5)
+    one.ban("106", ["bob"], 0)
+    news = News(other)
+    # By the clock of the database: those of nodes differ.
+    monkeypatch.setattr("imserver.gateway.storage.store.time", lambda: 0)
+    other.refresh()
+    seconds = {(row.app, row.user): row.seconds for changes in news.received for row in changes.bans}
+    assert seconds.keys() == {*(("105", user) for user in awkward), ("106", "ann"), ("106", "bob")}
+    assert all(3000 < seconds["105", user] <= 3600 for user in awkward)
+    assert seconds["106", "ann"] <= 0.5
+    assert seconds["106", "bob"] < 0, "there was none, or it was lifted"
+    other.refresh()
+    assert len(news.received) == 1
+    monkeypatch.setattr("imserver.gateway.storage.store._ENDED_BANS_MS", -600)
+    one.ban("107", ["cid"], 1)
+    assert one.read(lambda sql: sql.query("SELECT count(*) FROM ban WHERE app = '106'")) == [(0,)]
+
+
+def test_an_app_that_is_created_anew_at_once_is_younger(url: str, open_store: OpenStore) -> None:
+    store = open_store(url)
+    created: list[int] = []
+    store.on_changes.append(lambda changes: created.extend(app.created for app in changes.apps))
+    for _ in range(3):
+        store.add_app("shop", {})
+        store.refresh()
+        store.delete_app("shop")
+    young = list(dict.fromkeys(created))
+    assert (len(young), young) == (3, sorted(young))
+
+
+def test_every_database_has_an_id_of_its_own_that_stays(url: str, open_store: OpenStore) -> None:
+    first, second = open_store(url), open_store(url)
+    assert len(first.id) == 32
+    assert first.id == second.id
+    other = (
+        open_store(f"sqlite:///{first.address.file or '/tmp'}.other") if first.address.file else open_store()
+    )
+    other.add_app("105", {})
+    assert other.id != first.id
+
+
+# --- lazily -------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_made_before_there_is_something_to_store(open_store: OpenStore, tmp_path: Path) -> None:
+    store = open_store()
+    store.refresh()
+    assert store.keys() == ()
+    assert (store.id, store.healthy(), list(tmp_path.iterdir())) == ("", True, [])
+    assert store.add_app("105", {})
+    assert (tmp_path / "imserver.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_another_process_has_made_is_found(open_store: OpenStore) -> None:
+    early, late = open_store(), open_store()
+    news = News(early)
+    late.add_app("105", {})
+    early.refresh()
+    assert news.apps == [("105", {})]
+    assert early.id == late.id
+
+
+def test_a_configured_database_is_made_at_the_start(open_store: OpenStore, tmp_path: Path) -> None:
+    open_store(f"sqlite:///{tmp_path}/deep/er/some.db")
+    assert (tmp_path / "deep" / "er" / "some.db").exists()
+
+
+def test_a_database_that_is_not_allowed_is_neither_made_nor_used(
+    open_store: OpenStore, tmp_path: Path
+) -> None:
+    objections = ["no"]
+    store = open_store(objection=lambda database: "" if database else objections[0])
+    with pytest.raises(StorageUnavailable, match="no"):
+        store.add_app("105", {})
+    assert not store.healthy()
+    assert list(tmp_path.iterdir()) == []
+    objections[0] = ""
+    assert store.add_app("105", {})
+    assert store.healthy()
+
+
+# --- looking ------------------------------------------------------------------------------------------------
+
+
+def test_concurrent_refreshes_share_at_most_two_reads(open_store: OpenStore) -> None:
+    """The one that is under way began too early for those who come later; the next serves all of them."""
+    store = open_store(threaded=True)
+    store.add_app("105", {})
+    looks: list[int] = []
+    read = store.database().read
+
+    def counted(work: Any) -> Any:
+        looks.append(1)
+        return read(work)
+
+    store.database().read = counted  # type: ignore[method-assign]
+    for greenlet in [gevent.spawn(store.refresh) for _ in range(100)]:
+        greenlet.get(timeout=60)
+    assert 1 <= len(looks) <= 2
+
+
+def test_a_refresh_sees_everything_stored_before_it(open_store: OpenStore) -> None:
+    one, other = open_store(threaded=True), open_store(threaded=True)
+    one.add_app("first", {})
+    news = News(other)
+    looking = [gevent.spawn(other.refresh) for _ in range(5)]
+    gevent.sleep(0)
+    one.add_app("second", {})
+    other.refresh()
+    assert {name for name, _ in news.apps} == {"first", "second"}
+    gevent.joinall(looking)
+
+
+# --- clock --------------------------------------------------------------------------------------------------
+
+
+def test_whole_seconds_of_the_clock_are_not_rounded_up(url: str, open_store: OpenStore) -> None:
+    store = open_store(url)
+    statement = f"SELECT {NOW[store.address.engine]}, {CLOCK[store.address.engine]}"
+    seconds, clock = store.rows(statement)[0]
+    while clock % 1 < 0.5:
+        gevent.sleep(0.05)
+        seconds, clock = store.rows(statement)[0]
+    assert seconds <= clock
+
+
+@pytest.mark.parametrize("url", ["mysql"], indirect=True)
+def test_the_clock_of_mysql_does_not_depend_on_the_time_zone(url: str, open_store: OpenStore) -> None:
+    end_of_summer = 1_792_890_000
+    times = [end_of_summer - 3600.000004, end_of_summer - 0.000004, end_of_summer + 3599.25]
+
+    def read(sql: PooledStatements) -> list[Row]:
+        add_zone(sql, "with summer time", end_of_summer)
+        rows = []
+        for zone in ("-09:30", "with summer time"):
+            sql.execute("SET time_zone = %s", (zone,))
+            for time in times:
+                sql.execute(f"SET timestamp = {time:.6f}")
+                rows += sql.query(f"SELECT {CLOCK['mysql']}, {NOW['mysql']}")
+        return rows
+
+    rows = open_store(url).write(read)
+    assert [(float(clock), seconds) for clock, seconds in rows] == 2 * [(time, int(time)) for time in times]
+
+
+def add_zone(sql: PooledStatements, name: str, end_of_summer: int) -> None:
+    """Add a zone with its only summer, whose last hour is repeated in local time."""
+    id = sql.insert("INSERT INTO mysql.time_zone (Use_leap_seconds) VALUES ('N')", ())
+    sql.execute("INSERT INTO mysql.time_zone_name VALUES (%s, %s)", (name, id))
+    for kind, offset in ((0, 3600), (1, 7200)):
+        values = (id, kind, offset, kind, "")
+        sql.execute("INSERT INTO mysql.time_zone_transition_type VALUES (%s, %s, %s, %s, %s)", values)
+    for time, kind in ((0, 0), (end_of_summer - 86400, 1), (end_of_summer, 0)):
+        sql.execute("INSERT INTO mysql.time_zone_transition VALUES (%s, %s, %s)", (id, time, kind))

@@ -1,0 +1,223 @@
+"""Where the work on a database is done: nothing that it waits for holds up the loop."""
+
+import gc
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+from weakref import ref
+
+import gevent
+import pytest
+
+from imserver.gateway.storage.database import GreenletRunner, ThreadRunner
+from imserver.gateway.threads import Threads
+from tests.gateway.storage.servers import KINDS, DatabaseServer
+from tests.support import clean_environment
+
+pytestmark = pytest.mark.sqlite_first
+
+# In a process of its own, patched as a server is. Prints for how long the query ran and the loop stood still.
+BEATING = """
+from gevent import monkey; monkey.patch_all()
+import sys, time, gevent
+from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.storage.store import Store
+url, folder, slow = sys.argv[1:]
+store = Store(StorageSettings(url, seconds=300), folder)
+store.add_app("105", {})
+late = []
+def beat():
+    while True:
+        began = time.monotonic()
+        gevent.sleep(0.01)
+        late.append(time.monotonic() - began - 0.01)
+gevent.spawn(beat)
+gevent.sleep(0.05)
+late.clear()
+began = time.monotonic()
+store.database().read(lambda sql: sql.query(slow))
+took = time.monotonic() - began
+print(f"{took * 1000:.0f} {max(late) * 1000:.0f} {len(late)}")
+store.close()
+"""
+SLOW = {
+    "sqlite": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 6000000) "
+    "SELECT count(*) FROM n",
+    "postgresql": "SELECT pg_sleep(3)",
+    "mysql": "SELECT SLEEP(3)",
+}
+
+
+def run(code: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("engine", SLOW)
+def test_a_slow_query_does_not_hold_up_the_loop(
+    engine: str, database_servers: dict[str, DatabaseServer], tmp_path: Path
+) -> None:
+    url = ""
+    if engine != "sqlite":
+        if engine not in database_servers:
+            database_servers[engine] = KINDS[engine]()
+        url = database_servers[engine].new_url()
+    took, late, beats = map(int, run(BEATING, url, str(tmp_path), SLOW[engine]).split())
+    assert took >= 300, "slow enough to be noticed"
+    assert late < took / 2, "a loop that was held up would be as late as the query is slow"
+    assert beats > 15
+
+
+# Two transactions that lock two rows, each in another order; at first they have one row each.
+EMBRACE = """
+from gevent import monkey; monkey.patch_all()
+import sys
+import gevent
+from gevent.event import Event
+from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.storage.store import Store
+store = Store(StorageSettings(sys.argv[1], seconds=20), "")
+store.start()
+def make(sql):
+    sql.execute("CREATE TABLE pair (id INT PRIMARY KEY, count INT NOT NULL)")
+    sql.execute("INSERT INTO pair VALUES (1, 0), (2, 0)")
+store.write(make)
+tries = []
+arrived = {1: Event(), 2: Event()}
+def embrace(first):
+    def work(sql):
+        tries.append(first)
+        add = "UPDATE pair SET count = count + 1 WHERE id = %s"
+        sql.execute(add, (first,))
+        arrived[first].set()
+        arrived[3 - first].wait(60)
+        sql.execute(add, (3 - first,))
+    store.write(work)
+gevent.joinall([gevent.spawn(embrace, first) for first in (1, 2)], raise_error=True)
+counts = [count for count, in store.read(lambda sql: sql.query("SELECT count FROM pair"))]
+print(len(tries), *counts, store.healthy())
+store.close()
+"""
+
+
+@pytest.mark.parametrize("engine", ["postgresql", "mysql"])
+def test_what_a_deadlock_undid_is_done_once_more(
+    engine: str, database_servers: dict[str, DatabaseServer]
+) -> None:
+    if engine not in database_servers:
+        database_servers[engine] = KINDS[engine]()
+    tries, *rest = run(EMBRACE, database_servers[engine].new_url()).split()
+    assert rest == ["2", "2", "True"]
+    assert int(tries) >= 3, "one of the two was undone, on a busy machine perhaps more than once"
+
+
+UNPATCHED = """
+import psycopg
+from gevent import monkey; monkey.patch_all()
+from imserver.gateway.errors import StartError
+from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.storage.store import Store
+try:
+    Store(StorageSettings("postgresql://x@127.0.0.1:1/x"), "").start()
+except StartError as error:
+    print(error)
+"""
+
+
+def test_a_driver_that_would_block_the_loop_is_refused() -> None:
+    assert "imported before gevent patched" in run(UNPATCHED)
+
+
+FIRST_USE = """
+from gevent import monkey; monkey.patch_all()
+import sys, gevent
+from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.storage.store import Store
+store = Store(StorageSettings(), sys.argv[1])
+made = [gevent.spawn(store.add_app, f"app {number % 10}", {}) for number in range(50)]
+print(sum(one.get(timeout=60) for one in made))
+store.close()
+"""
+
+
+@pytest.mark.full
+def test_many_greenlets_that_are_first_at_once_make_one_database(tmp_path: Path) -> None:
+    assert run(FIRST_USE, str(tmp_path)) == "10\n"
+
+
+WAITS_ALONE = """
+from gevent import monkey; monkey.patch_all()
+import sys
+from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.storage.store import Store
+store = Store(StorageSettings(), sys.argv[1])
+print(store.add_app("105", {}), store.keys())
+store.close()
+"""
+
+
+@pytest.mark.full
+def test_a_loop_that_waits_for_nothing_else_goes_on(tmp_path: Path) -> None:
+    assert run(WAITS_ALONE, str(tmp_path)) == "True ()\n"
+
+
+def test_who_is_killed_while_a_driver_waits_ends_though_the_driver_fails_in_turn() -> None:
+    def question() -> None:
+        try:
+            gevent.sleep(60)
+        finally:
+            raise RuntimeError("this connection cannot be used any more")
+
+    asking = gevent.spawn(GreenletRunner().run, question, 60)
+    gevent.sleep(0)
+    asking.kill(timeout=5)
+    assert isinstance(asking.value, gevent.GreenletExit)
+
+
+def test_a_driver_that_fails_by_itself_is_no_end() -> None:
+    def question() -> None:
+        raise RuntimeError("no such table")
+
+    with pytest.raises(RuntimeError):
+        GreenletRunner().run(question, 60)
+
+
+def in_a_file_thread(function: Callable[[], NoReturn]) -> None:
+    Threads(1).do(function)
+
+
+def in_a_database_thread(function: Callable[[], NoReturn]) -> None:
+    ThreadRunner().run(function, None)
+
+
+@pytest.mark.parametrize("run", [in_a_file_thread, in_a_database_thread])
+def test_an_error_of_a_thread_leaves_nothing_for_the_garbage_collector(
+    run: Callable[[Callable[[], NoReturn]], None],
+) -> None:
+    class Failure(Exception):
+        pass
+
+    def fail() -> NoReturn:
+        raise Failure
+
+    gc.disable()
+    try:
+        try:
+            run(fail)
+        except Failure as failure:
+            found = ref(failure)
+        assert found() is None
+    finally:
+        gc.enable()

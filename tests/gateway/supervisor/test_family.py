@@ -1,0 +1,483 @@
+"""Several nodes on one machine: the supervisor's care for them, signals, restarts."""
+
+import os
+import re
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from imserver.gateway.process import cores
+from tests.gateway.node.test_serve import SIGNALS_DURING_THE_START, in_terminal
+from tests.gateway.supervisor.conftest import StartFamily
+from tests.gateway.supervisor.family import (
+    ACCEPTED,
+    Stream,
+    alive,
+    answer,
+    children_of,
+    crowd,
+    kill,
+    upgraded,
+)
+from tests.integration.cmd import form_request
+from tests.integration.raw import ask, bearer
+from tests.ports import free_ports
+from tests.processes import pause
+from tests.support import eventually, merged, run_cli
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+
+
+PRIVATE_BYTES = 24_000_000
+"""Of its 64 MB a node has 20 to 22 MB for itself. It has 25 if each node makes the table of routes, and more
+if the collector is not frozen or if nothing is imported before the fork. The figure varies: each use of an
+object writes its reference count into a page."""
+
+
+def private_bytes(pid: int) -> int:
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
+    return sum(int(kilobytes) * 1024 for kilobytes in re.findall(r"^Private_\w+: +(\d+) kB", rollup, re.M))
+
+
+# --- what they are ------------------------------------------------------------------------------------------
+
+NOTE_THE_PARENT = """
+from gevent import monkey; monkey.patch_all()
+import gc, threading
+from gevent import _hub_local
+from greenlet import greenlet
+from imserver.cli import main
+from imserver.gateway.supervisor import children
+fork = children._fork
+def noted():
+    assert _hub_local.get_hub_if_exists() is None
+    assert threading.active_count() == 1
+    kinds = {type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, greenlet)}
+    assert kinds <= {"greenlet"}, kinds  # the main one
+    print("clean", flush=True)
+    return fork()
+children._fork = noted
+main()
+"""
+
+
+@pytest.mark.full
+def test_the_supervisor_has_no_loop_thread_or_foreign_socket_when_it_forks(start_family: StartFamily) -> None:
+    family = start_family(processes=2, command=(sys.executable, "-c", NOTE_THE_PARENT))
+    first = family.pids
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        family.signal(number)
+    eventually(lambda: "SIGHUP: settings reloaded" in family.log_text)
+    kill(first[0])
+    pids = family.wait_until_replaced(first[0])
+    family.signal(signal.SIGURG)
+    family.wait_until_replaced(*pids)
+    assert family.output.count("clean\n") == 5
+    assert len(os.listdir(f"/proc/{family.pid}/task")) == 1
+    links = [os.readlink(file) for file in Path(f"/proc/{family.pid}/fd").iterdir()]
+    assert sum(link.startswith("socket:") for link in links) == 4
+    assert not any("eventpoll" in link or "eventfd" in link for link in links)
+
+
+SHOW_LATE_IMPORTS = """
+from gevent import monkey; monkey.patch_all()
+import sys
+from imserver.cli import main
+from imserver.gateway.supervisor import supervisor
+preload = supervisor.preload_modules
+class Late:
+    def find_spec(name, path, target=None):
+        print("late:", name, flush=True)
+def preload_for_the_test(config):
+    preload(config)
+    sys.meta_path.insert(0, Late)
+supervisor.preload_modules = preload_for_the_test
+main()
+"""
+
+
+@pytest.mark.full
+def test_nodes_import_nothing_of_their_own_after_the_fork(start_family: StartFamily) -> None:
+    """Each node would hold what it imports for itself. Left out: the reference of the API, and two small
+    modules that a feature imports when it is built, only where the messenger is."""
+    family = start_family(processes=2, command=(sys.executable, "-c", SHOW_LATE_IMPORTS))
+    for path in ("/home/index", "/user/list?appID=101", "/system/state", "/metrics", "/none"):
+        for _ in range(6):
+            family.get(path)
+    late = {*re.findall(r"late: (imserver\..*)", family.output)}
+    assert late <= {"imserver.backends.webhooks.absences", "imserver.dialects.action.stored"}
+
+
+@pytest.mark.full
+def test_signals_during_the_start_wait_until_the_nodes_serve(start_family: StartFamily) -> None:
+    family = start_family(processes=2, command=(sys.executable, "-c", SIGNALS_DURING_THE_START))
+    eventually(lambda: "SIGHUP: settings reloaded" in family.log_text)
+    eventually(lambda: family.log_text.count("greenlets and loop state") >= 2)
+    assert len(family.pids) == 2
+
+
+@pytest.mark.full
+@pytest.mark.skipif(cores() < 2, reason="one process needs no supervisor")
+def test_auto_is_one_node_for_each_core(start_family: StartFamily) -> None:
+    family = start_family(processes=cores(), config={"server": {"processes": "auto"}})
+    assert len(family.pids) == cores()
+    assert f"processes: {cores()} (one for each of {cores()} cores)\n" in family.output
+
+
+@pytest.mark.full
+def test_each_node_is_a_process_with_its_own_listeners_and_little_memory_of_its_own(
+    start_family: StartFamily,
+) -> None:
+    family = start_family(processes=3)
+    assert sorted(family.pids) == sorted(children_of(family.pid))
+    for path in ("/home/index", "/user/list?appID=101", "/system/state", "/none"):
+        for _ in range(6):
+            family.get(path)
+    for pid in family.pids:
+        assert os.getpgid(pid) == pid  # Ctrl-C reaches the supervisor only
+        assert private_bytes(pid) < PRIVATE_BYTES
+        listening = 0
+        inodes = {os.readlink(file) for file in Path(f"/proc/{pid}/fd").iterdir()}
+        for line in Path(f"/proc/{pid}/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
+            cells = line.split()
+            port = int(cells[1].partition(":")[2], 16)
+            if cells[3] == "0A" and port in (family.http.port, family.ws.port):
+                listening += f"socket:[{cells[9]}]" in inodes
+        assert listening == 2
+
+
+@pytest.mark.full
+def test_each_line_of_a_node_names_it_and_those_of_the_supervisor_say_what_it_did(
+    start_family: StartFamily,
+) -> None:
+    first = free_ports(4)
+    names = [f"127.0.0.1:{port}" for port in (first, first + 2)]
+    family = start_family(processes=2, config={"app": {"rpc_port": first}})
+    assert re.search(rf"\n  nodes +2: {names[0]} to {names[1]}\n", family.output)
+    family.stop()
+    for line in family.log_text.splitlines():
+        assert any(f"node={name} " in f"{line} " for name in names) == (
+            "imserver.gateway.supervisor" not in line
+        ), line
+    assert re.search(rf"imserver\.supervisor: node {names[1]} \(pid \d+\) is serving\n", family.log_text)
+    for text in (family.output, family.log_text):
+        assert "SIGTERM: draining 2 nodes\n" in text
+        assert text.endswith("all nodes have ended\n")
+    assert family.process.returncode == 0
+
+
+@pytest.mark.full
+def test_the_banner_says_who_may_log_in_to_each_app(start_family: StartFamily) -> None:
+    family = start_family(
+        processes=2,
+        config={
+            "api": {"keys": [{"key": "a key of twenty letters", "scopes": ["admin"]}]},
+            "apps": {"7": {"open": True}, "8": {}},
+        },
+    )
+    assert "  app 7: OPEN, anybody may log in as anybody" in family.output
+    assert "  closed, nobody may log in: 8; " in family.output
+    assert "demo mode" not in family.output
+
+
+# --- one bad child ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.full
+def test_handshakes_that_wait_in_the_queue_of_a_killed_node_are_served_by_the_next(
+    start_family: StartFamily,
+) -> None:
+    family = start_family(processes=2)
+    stopped = family.pids[0]
+    pause(stopped)
+    clients = [upgraded(family.ws) for _ in range(60)]
+    kill(stopped)
+    family.wait_until_replaced(stopped)
+    assert [answer(client) for client in clients] == [ACCEPTED] * 60
+    assert re.search(
+        rf"\(pid {stopped}\) ended by SIGKILL, after \S+ s; restarting in \S+ s\n", family.output
+    )
+
+
+@pytest.mark.full
+def test_while_a_node_is_killed_and_started_again_clients_get_in(start_family: StartFamily) -> None:
+    family = start_family(processes=2)
+    with Stream(family) as stream:
+        for _ in range(2):
+            stream.wait_for(50)
+            killed = family.pids[0]
+            kill(killed)
+            family.wait_until_replaced(killed)
+            stream.wait_for(50)
+    broken = stream.seen["ConnectionResetError"] + stream.seen["b''"] + stream.seen["BrokenPipeError"]
+    assert stream.seen.total() == stream.seen["101"] + broken  # nobody was refused or had to wait long
+    assert broken <= 8  # the killed node had accepted these: one a thread and kill at the most
+
+
+@pytest.mark.full
+def test_a_node_whose_loop_hangs_is_killed_and_the_others_serve_meanwhile(start_family: StartFamily) -> None:
+    family = start_family(processes=2, config={"server": {"hang_seconds": 1.5}})
+    hanging, other = family.pids
+    pause(hanging)
+    began = time.monotonic()
+    family.wait_until_replaced(hanging)
+    assert time.monotonic() - began > 1.2
+    assert re.search(rf"\(pid {hanging}\): event loop blocked for \d s, killing it", family.log_text)
+    assert other in family.pids
+    assert family.get("/health")[0] == 200
+
+
+HANG_AT_SIGUSR2 = """
+from gevent import monkey; monkey.patch_all()
+from imserver import cli
+from imserver.gateway.node import serve as serving
+def spin_for_the_test(self):
+    while True: pass
+serving._Signals._dump = spin_for_the_test
+cli.main()
+"""
+
+
+@pytest.mark.full
+def test_a_node_that_spins_shows_where_before_it_is_killed(start_family: StartFamily) -> None:
+    family = start_family(
+        processes=2, config={"server": {"hang_seconds": 1.5}}, command=(sys.executable, "-c", HANG_AT_SIGUSR2)
+    )
+    spinning = family.pids[0]
+    kill(spinning, signal.SIGUSR2)
+    family.wait_until_replaced(spinning)
+    assert re.search(r"most recent call first\):\n +File .* in spin_for_the_test\n", family.output)
+
+
+@pytest.mark.full
+def test_a_long_pause_of_the_supervisor_is_no_reason_to_kill_anybody(start_family: StartFamily) -> None:
+    family = start_family(processes=2, config={"server": {"hang_seconds": 1.5}})
+    pids = family.pids
+    for pid in (family.pid, *pids):  # as when a virtual machine is suspended
+        pause(pid)
+    time.sleep(2.5)
+    for pid in (family.pid, *pids):
+        kill(pid, signal.SIGCONT)
+    time.sleep(0.5)
+    assert family.pids == pids
+    assert "blocked" not in family.output
+
+
+@pytest.mark.full
+def test_a_node_that_cannot_start_again_is_tried_with_growing_pauses_while_the_others_serve(
+    start_family: StartFamily,
+) -> None:
+    family = start_family(processes=2)
+    secret = family.folder / "data" / "secret"
+    good, broken = secret.read_bytes(), family.pids[0]
+    secret.write_bytes(b"short\n")
+    kill(broken)
+    eventually(lambda: family.output.count("it needs at least 32, after") >= 2)
+    for _ in range(5):
+        assert family.get("/health")[0] == 200
+    pauses = [float(pause) for pause in re.findall(r"restarting in (\S+) s", family.output)]
+    assert all(pause <= 2**number for number, pause in enumerate(pauses))
+    secret.write_bytes(good)
+    family.wait_until_replaced(broken)
+
+
+# --- a rolling restart --------------------------------------------------------------------------------------
+
+
+def test_a_rolling_restart_replaces_all_nodes_one_by_one_and_refuses_nobody(
+    start_family: StartFamily,
+) -> None:
+    family = start_family(processes=3)
+    old = family.pids
+    with Stream(family) as stream:
+        stream.wait_for(50)
+        family.signal(signal.SIGURG)
+        new = family.wait_until_replaced(*old)
+        eventually(lambda: "rolling restart: done" in family.output)
+        stream.wait_for(50)
+    assert stream.seen.keys() == {"101"}, stream.seen
+    events = re.findall(r"\(pid (\d+)\)(?:: (draining)| (is serving))", family.output)[3:]
+    steps = zip(old, new, strict=True)
+    expected = [step for before, after in steps for step in ((before, "draining"), (after, "is serving"))]
+    assert [(int(pid), draining or serves) for pid, draining, serves in events] == expected
+
+
+@pytest.mark.full
+def test_clients_that_come_while_a_node_drains_do_not_wait_for_its_successor(
+    start_family: StartFamily,
+) -> None:
+    family = start_family(processes=2, config={"websocket": {"close_seconds": 60}})
+    # Clients that never answer a close keep a node from ending for long.
+    with crowd(family, 20):
+        family.signal(signal.SIGURG)
+        eventually(lambda: family.log_text.count("SIGTERM: draining") == 1)
+        for _ in range(30):
+            assert answer(upgraded(family.ws)) == ACCEPTED
+        assert family.pids[0] in children_of(family.pid)
+
+
+@pytest.mark.full
+def test_a_rolling_restart_takes_new_settings_and_keeps_what_the_supervisor_holds(
+    start_family: StartFamily,
+) -> None:
+    family = start_family(processes=2)
+    old = family.pids
+    family.configure(merged(family.needed, {"app": {"http_port": 1}, "log": {"requests": False}}))
+    family.signal(signal.SIGURG)
+    family.wait_until_replaced(*old)
+    assert "a full restart is needed for app.http_port" in family.log_text
+    before = family.log_text.count("GET /none")
+    assert family.get("/none")[0] == 404
+    family.stop()
+    assert family.log_text.count("GET /none") == before
+
+
+@pytest.mark.full
+def test_a_rolling_restart_stops_at_a_node_that_does_not_start(start_family: StartFamily) -> None:
+    family = start_family(processes=2)
+    first, second = family.pids
+    (family.folder / "data" / "secret").write_bytes(b"short\n")
+    family.signal(signal.SIGURG)
+    eventually(lambda: "rolling restart stopped: node 127.0.0.1" in family.output)
+    assert alive(second)
+    assert not alive(first)
+    assert family.get("/health")[0] == 200
+
+
+@pytest.mark.full
+def test_a_rolling_restart_with_broken_settings_does_not_begin(start_family: StartFamily) -> None:
+    family = start_family(processes=2)
+    pids = family.pids
+    family.config_file.write_text("app: [", encoding="utf-8")
+    family.signal(signal.SIGURG)
+    eventually(lambda: "settings are unchanged: " in family.output)
+    assert "rolling" not in family.output
+    assert family.pids == pids
+
+
+# --- signals ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains_all_nodes_and_the_status_is_0(
+    start_family: StartFamily, number: signal.Signals
+) -> None:
+    family = start_family(processes=2)
+    with crowd(family, 10, 4096) as clients:
+        family.signal(number)
+        for client in clients:
+            assert client.recv(4) == b"\x88\x0c\x03\xe9"  # 1001, "going away"
+            client.close()
+    assert family.process.wait(100) == 0
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(family.ws)
+    assert family.log_text.count("imserver.gateway.node.serve: stopped node=") == 2
+
+
+@pytest.mark.full
+def test_while_all_nodes_drain_new_clients_are_refused(start_family: StartFamily) -> None:
+    family = start_family(processes=2, config={"websocket": {"close_seconds": 20}})
+
+    def refused() -> bool:
+        try:
+            socket.create_connection(family.ws).close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    with crowd(family, 20):
+        family.signal(signal.SIGTERM)
+        eventually(refused)
+        assert len(children_of(family.pid)) == 2
+
+
+@pytest.mark.full
+def test_a_second_signal_ends_all_at_once(start_family: StartFamily) -> None:
+    family = start_family(processes=2, config={"drain": {"delay_seconds": 60}})
+    family.signal(signal.SIGTERM)
+    eventually(lambda: family.log_text.count("imserver.gateway.node.serve: SIGTERM: draining") == 2)
+    family.signal(signal.SIGINT)
+    assert family.process.wait(100) == 128 + signal.SIGINT
+    assert family.log_text.count("SIGTERM again: stopping at once") == 2
+
+
+@pytest.mark.full
+def test_a_node_that_is_stopped_does_not_hold_up_the_end_for_ever(start_family: StartFamily) -> None:
+    family = start_family(processes=2, config={"server": {"hang_seconds": 1.5}})
+    kill(family.pids[0], signal.SIGSTOP)
+    family.signal(signal.SIGTERM)
+    assert family.process.wait(100) == 1
+    assert "drain ended by SIGKILL" in family.output
+
+
+@pytest.mark.full
+def test_sighup_sigusr1_and_sigusr2_reach_all_nodes(start_family: StartFamily) -> None:
+    family = start_family(processes=2)
+    family.signal(signal.SIGHUP)
+    eventually(lambda: family.log_text.count("imserver.gateway.node.serve: settings reloaded") == 2)
+    family.signal(signal.SIGUSR2)
+    eventually(lambda: family.log_text.count("greenlets and loop state") == 2)
+    moved = family.log.rename(family.folder / "server.log.1")
+    family.signal(signal.SIGUSR1)
+    eventually(family.log.exists)
+    family.signal(signal.SIGUSR2)
+    eventually(lambda: family.log_text.count("greenlets and loop state") == 2)
+    assert moved.read_text(encoding="utf-8").count("greenlets and loop state") == 2
+
+
+@pytest.mark.full
+def test_when_the_terminal_is_gone_all_nodes_drain(redis_url: str, tmp_path: Path) -> None:
+    settings = {
+        "IMSERVER_APP_RPC_PORT": free_ports(4),
+        "IMSERVER_CLUSTER_ADVERTISE": "127.0.0.1",
+        "IMSERVER_DRAIN_CLOSE_SECONDS": 0,
+        "IMSERVER_REDIS_URL": redis_url,
+        "IMSERVER_SERVER_PROCESSES": 2,
+    }
+    environment = [f"{name}={value}" for name, value in settings.items()]
+    with in_terminal(tmp_path, "env", *environment) as (process, master):
+        os.close(master)
+        assert process.wait(100) == 0
+    log = (tmp_path / "server.log").read_text(encoding="utf-8")
+    assert "SIGHUP: draining 2 nodes" in log
+    assert log.endswith("all nodes have ended\n")
+
+
+@pytest.mark.full
+def test_the_nodes_of_a_supervisor_that_is_killed_drain_and_free_the_ports(start_family: StartFamily) -> None:
+    family = start_family(processes=2)
+    pids = family.pids
+    with crowd(family, 1, 4096) as (client,):
+        family.process.kill()
+        family.process.wait()
+        assert client.recv(4)[:1] == b"\x88"
+    eventually(lambda: not any(alive(pid) for pid in pids))
+    assert family.log_text.count("the supervisor process has ended") == 2
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(family.http)
+
+
+@pytest.mark.full
+def test_the_nodes_share_what_is_stored_and_the_memory_that_it_costs(start_family: StartFamily) -> None:
+    family = start_family(processes=2, config={"storage": {"look_seconds": 0.1}})
+    data = family.folder / "data"
+    assert not (data / "imserver.db").exists()
+
+    def push(key: str = "") -> list[int]:
+        """The codes of pushes, each on a connection of its own: one of the nodes takes it."""
+        form = form_request("/user/sendMessage", {"appID": 101, "userID": "u", "message": "hi"})
+        return [ask(family.http, bearer(form, key)).json["code"] for _ in range(8)]
+
+    assert push() == [200] * 8
+    result = run_cli("key", "create", "--scope", "push", "--config", str(family.config_file), seconds=30)
+    eventually(lambda: push() == [1003] * 8)
+    assert push(result.stdout.strip()) == [200] * 8
+    family.signal(signal.SIGURG)
+    first = family.pids
+    family.wait_until_replaced(*first)
+    assert push() == [1003] * 8

@@ -1,0 +1,177 @@
+"""Servers of several processes that cannot start: one clear line, and a status that says so."""
+
+import os
+import re
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.gateway.supervisor.conftest import StartFamily
+from tests.gateway.supervisor.family import Family
+from tests.ports import free_ports
+from tests.support import eventually, run_cli
+
+
+@pytest.fixture
+def taken() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener
+
+
+def refused(folder: Path, *arguments: str, sound: str = "", **environment: str) -> str:
+    """What ``serve`` says; it must be one line, at once. The node ``sound`` may have served before."""
+    given = {
+        "IMSERVER_APP_LOG_FILE": str(folder / "log"),
+        "IMSERVER_CLUSTER_ADVERTISE": "127.0.0.1",
+        "IMSERVER_REDIS_URL": "redis://127.0.0.1:1",
+        "IMSERVER_SERVER_DATA_DIR": str(folder / "data"),
+        **environment,
+    }
+    ports = ("--http-port", "0", "--ws-port", "0")
+    done = run_cli("serve", "--processes", "2", *ports, *arguments, **given)
+    assert done.returncode == 1, done
+    assert re.sub(rf"imserver: node {sound or 'none'} \(pid \d+\) is serving\n", "", done.stdout) == ""
+    (line,) = done.stderr.splitlines()
+    return line.removeprefix("imserver: ")
+
+
+def test_without_redis_the_refusal_says_what_to_set(tmp_path: Path) -> None:
+    output = refused(tmp_path, IMSERVER_REDIS_URL="")
+    assert "server.processes 2 needs a Redis" in output
+    assert "set redis.url, for example redis://127.0.0.1:6379" in output
+
+
+@pytest.mark.full
+def test_private_ports_beyond_the_last_are_refused(tmp_path: Path) -> None:
+    assert (
+        refused(tmp_path, "--rpc-port", "65533") == "app.rpc_port 65533: 2 nodes need the ports up to 65536"
+    )
+
+
+@pytest.mark.full
+def test_private_ports_over_a_public_one_are_refused(tmp_path: Path) -> None:
+    output = refused(tmp_path, "--http-port", "9004")
+    assert output == "app.rpc_port 9001: 2 nodes need the ports up to 9004, and app.http_port is 9004"
+
+
+def in_use(port: int) -> str:
+    where = f"cannot listen on 127.0.0.1:{port}"
+    return f"{where}: Address already in use, by the process {os.getpid()}"
+
+
+@pytest.mark.full
+def test_a_taken_port_is_refused(tmp_path: Path, taken: socket.socket) -> None:
+    port = taken.getsockname()[1]
+    assert refused(tmp_path, "--http-port", str(port)) == in_use(port)
+    assert "cannot start: cannot listen" in (tmp_path / "log").read_text(encoding="utf-8")
+
+
+def test_a_port_that_another_server_would_share_is_refused(tmp_path: Path) -> None:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        output = refused(tmp_path, "--ws-port", str(port))
+    assert output == in_use(port)
+
+
+@pytest.mark.full
+def test_an_unknown_host_is_refused(tmp_path: Path) -> None:
+    assert refused(tmp_path, "--host", "nowhere.invalid").startswith(
+        "server.host nowhere.invalid cannot be resolved"
+    )
+
+
+@pytest.mark.full
+def test_a_public_server_that_is_open_to_strangers_is_refused(tmp_path: Path) -> None:
+    assert refused(tmp_path, "--host", "0.0.0.0").startswith("server.host 0.0.0.0 is not a loopback")
+
+
+@pytest.mark.full
+def test_a_public_server_with_a_database_but_no_key_is_refused(tmp_path: Path, redis_url: str) -> None:
+    data = str(tmp_path / "data")
+    assert run_cli("app", "create", "105", "--data-dir", data, seconds=30).returncode == 0
+    output = refused(
+        tmp_path, "--host", "0.0.0.0", "--rpc-port", str(free_ports(4)), IMSERVER_REDIS_URL=redis_url
+    )
+    assert "server.host 0.0.0.0 is not a loopback address and no API key exists" in output
+
+
+@pytest.mark.full
+def test_an_unwritable_log_is_refused(tmp_path: Path) -> None:
+    output = refused(tmp_path, IMSERVER_APP_LOG_FILE=str(tmp_path))
+    assert output == f"app.log_file: {tmp_path} cannot be written: Is a directory"
+
+
+def test_a_broken_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("app: [", encoding="utf-8")
+    assert refused(tmp_path, "--config", str(file)).startswith(f"{file}, line 1")
+
+
+@pytest.mark.full
+def test_what_only_the_nodes_find_out_ends_the_start_without_a_loop_of_restarts(tmp_path: Path) -> None:
+    output = refused(tmp_path, IMSERVER_LIMITS_MAX_CONNECTIONS="2000000000")
+    assert output.startswith("node 127.0.0.1:")
+    assert "limits.max_connections 2000000000 is above the" in output
+    log = (tmp_path / "log").read_text(encoding="utf-8")
+    assert "restarting" not in log
+    assert log.count("imserver.gateway.node.serve: cannot start") <= 2
+
+
+@pytest.mark.full
+def test_a_taken_private_port_ends_the_start(tmp_path: Path, redis_url: str) -> None:
+    first = free_ports(4)
+    with socket.create_server(("127.0.0.1", first + 2)):
+        sound = f"127.0.0.1:{first}"
+        output = refused(tmp_path, "--rpc-port", str(first), sound=sound, IMSERVER_REDIS_URL=redis_url)
+    assert output.startswith(f"node 127.0.0.1:{first + 2}: ")
+    assert "in use" in output
+    eventually(lambda: f"node=127.0.0.1:{first}" in (tmp_path / "log").read_text(encoding="utf-8"))
+
+
+FORK_FAILS = """
+from gevent import monkey; monkey.patch_all()
+import errno, os
+from imserver import cli
+from imserver.gateway.supervisor import children
+fork, forks = children._fork, []
+def failing():
+    forks.append(1)
+    if len(forks) == 2:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return fork()
+children._fork = failing
+cli.main()
+"""
+
+
+@pytest.mark.full
+def test_a_fork_that_fails_ends_the_start(redis_url: str, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=r"fork failed: Resource temporarily unavailable"):
+        Family(tmp_path, redis_url, 3, command=(sys.executable, "-c", FORK_FAILS))
+    log = (tmp_path / "server.log").read_text(encoding="utf-8")
+    assert re.search(r"ERROR +imserver\.supervisor: cannot start: node 127\.0\.0\.1:\d+: fork failed", log)
+    assert log.count("started at") <= 1
+
+
+@pytest.mark.full
+def test_a_folder_of_a_server_without_a_cluster_is_refused(start_family: StartFamily, tmp_path: Path) -> None:
+    from imserver.gateway.process import DataDirectory
+
+    alone = DataDirectory(str(tmp_path / "data"))
+    alone.start()
+    assert "is in use by another server" in refused(tmp_path)
+    alone.stop()
+
+
+@pytest.mark.full
+def test_two_families_of_one_cluster_share_a_folder(start_family: StartFamily, tmp_path: Path) -> None:
+    config = {"server": {"data_dir": str(tmp_path / "data")}}
+    first, second = (start_family(processes=2, config=config) for _ in range(2))
+    assert first.get("/health")[0] == second.get("/health")[0] == 200
+    assert (tmp_path / "data" / "lock").read_text(encoding="utf-8") == f"{first.pid}\n"

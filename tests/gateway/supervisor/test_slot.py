@@ -1,0 +1,148 @@
+"""Pauses between children, what a child tells its supervisor, settings of each."""
+
+import itertools
+import os
+
+import pytest
+
+from imserver.gateway.config.load import load_with_locations
+from imserver.gateway.config.settings import Config
+from imserver.gateway.errors import StartError
+from imserver.gateway.supervisor.slot import (
+    Slot,
+    SlotState,
+    StatusPage,
+    apply_reload,
+    check_ports,
+    for_child,
+    name_of,
+    resolve_addresses,
+)
+
+
+def settings(**given: object) -> Config:
+    overrides = {
+        "redis.url": "redis://127.0.0.1",
+        **{name.replace("__", "."): v for name, v in given.items()},
+    }
+    return load_with_locations(os.devnull, {}, overrides)[0]
+
+
+def failing(lives: list[float]) -> list[float]:
+    """The pauses after children that lived for so long."""
+    slot, now, pauses = Slot(0, "n", {}), 0.0, []
+    for life in lives:
+        slot.forked(1, now, 0)
+        now += life
+        pauses.append(slot.ended(now, planned=False))
+    return pauses
+
+
+def test_pauses_lie_anywhere_below_a_bound_that_doubles_up_to_30_seconds() -> None:
+    runs = [failing([1.0] * 8) for _ in range(400)]
+    for number, bound in enumerate((1, 2, 4, 8, 16, 30, 30, 30)):
+        pauses = [run[number] for run in runs]
+        assert 0.9 * bound < max(pauses) <= bound
+        assert min(pauses) < 0.1 * bound
+
+
+def test_a_minute_of_life_makes_up_for_the_failures_before() -> None:
+    assert max(failing([*[1.0] * 6, 60.0])[-1] for _ in range(50)) <= 1.0
+
+
+def test_a_planned_end_needs_no_pause_and_is_no_failure() -> None:
+    slot = Slot(0, "n", {})
+    slot.forked(1, 0.0, 0)
+    slot.ended(1.0, planned=False)
+    slot.forked(2, 1.0, 0)
+    assert slot.ended(2.0, planned=True) == 0.0
+    assert (slot.state, slot.due, slot.failures) == (SlotState.DOWN, 2.0, 0)
+
+
+def test_a_slot_takes_clients_while_its_child_is_ready_has_room_and_its_loop_turns() -> None:
+    slot = Slot(0, "n", {})
+    slot.forked(1, 0.0, 0)
+    assert not slot.accepts_clients(0.0)
+    for started, ready, full in itertools.product((False, True), repeat=3):
+        slot.status.beat(started, ready, full)
+        slot.state = SlotState.STARTING
+        assert slot.observe(1.0, 0.0) == started
+        assert slot.accepts_clients(1.0) == (started and ready and not full)
+    slot.status.beat(True, True, False)
+    slot.observe(2.0, 0.0)
+    assert slot.accepts_clients(6.9)
+    assert not slot.accepts_clients(7.1)
+
+
+def test_time_in_which_nobody_looked_is_no_silence() -> None:
+    slot = Slot(0, "n", {})
+    slot.forked(1, 0.0, 0)
+    slot.observe(100.0, 99.0)
+    assert slot.silent_seconds(100.0) == 1.0
+
+
+def test_a_page_keeps_what_is_written_until_it_is_cleared() -> None:
+    status = StatusPage()
+    status.report("app 7: OPEN\napp 8: closed")
+    assert (status.text(False), status.text(True)) == ("app 7: OPEN\napp 8: closed", "")
+    status.report("kein Platz – 没有空间" * 1000, failed=True)
+    assert status.text(False) == ""
+    assert status.text(True).startswith("kein Platz – 没有空间kein")
+    assert status.beats == 0
+    status.beat(True, False, True)
+    assert (status.beats, *status.marks) == (1, True, False, True)
+    status.clear()
+    assert (status.text(True), status.beats, status.marks.started) == ("", 0, False)
+
+
+def test_each_slot_has_two_private_ports_of_which_the_first_names_the_node() -> None:
+    three = [for_child(settings(cluster__advertise="10.0.0.5"), number) for number in range(3)]
+    assert [part.app.rpc_port for part in three] == [9001, 9003, 9005]
+    names = [name_of(part) for part in three]
+    assert names == ["10.0.0.5:9001", "10.0.0.5:9003", "10.0.0.5:9005"]
+
+
+def test_the_private_ports_have_to_have_room() -> None:
+    check_ports(settings(server__processes=3, app__rpc_port=65530))
+    check_ports(settings(server__processes=3, app__rpc_port=8083))
+    check_ports(settings(app__rpc_port=0))
+    with pytest.raises(StartError, match=r"^app\.rpc_port 8079: a node needs the ports up to 8080, and "):
+        check_ports(settings(app__rpc_port=8079))
+    check_ports(settings(app__rpc_port=8079, redis__url=""))
+    with pytest.raises(StartError, match=r"^app\.rpc_port 0: 3 nodes need fixed ports"):
+        check_ports(settings(server__processes=3, app__rpc_port=0))
+    for port in (65531, 8076, 8088):
+        with pytest.raises(StartError, match=rf"^app\.rpc_port {port}: 3 nodes need the ports up to "):
+            check_ports(settings(server__processes=3, app__rpc_port=port))
+
+
+def test_settings_read_again_keep_what_the_supervisor_holds() -> None:
+    before = settings(server__processes=3, app__http_port=80)
+    fresh, changed = apply_reload(
+        settings(server__processes=4, app__http_port=81, log__requests=False), before, before
+    )
+    assert changed == ["app.http_port", "server.processes"]
+    assert (fresh.app.http_port, fresh.server.processes, fresh.log.requests) == (80, 3, False)
+
+
+def test_addresses_that_were_found_out_are_no_change_of_the_settings() -> None:
+    given = settings(server__processes=3, server__host="localhost", server__insecure=True)
+    used = resolve_addresses(given)
+    assert used.server.host in ("127.0.0.1", "::1")
+    assert used.cluster.advertise
+    assert apply_reload(given, given, used) == (used, [])
+
+
+def test_only_a_node_knows_whether_demo_mode_advertises_loopback() -> None:
+    assert not resolve_addresses(settings(server__processes=3)).cluster.advertise
+
+
+def test_extra_listeners_are_the_supervisor_too() -> None:
+    given = settings(server__extra_listen=[{"port": 7800}, {"port": 7801, "host": "localhost"}])
+    used = resolve_addresses(given)
+    assert [row.host in ("127.0.0.1", "::1") for row in used.server.extra_listen] == [False, True]
+    assert used.server.extra_listen[0].host == "", "it goes with server.host"
+    assert apply_reload(given, given, used) == (used, [])
+    fresh, changed = apply_reload(settings(), given, used)
+    assert changed == ["server.extra_listen"]
+    assert fresh.server.extra_listen == used.server.extra_listen

@@ -1,0 +1,743 @@
+"""Settings: the manual, the file, the environment, the command line, and what is said about mistakes."""
+
+import itertools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Struct
+
+from imserver.dialects.pusher.declared import pusher_of
+from imserver.gateway import assets
+from imserver.gateway.config.declared import about
+from imserver.gateway.config.load import _parse, dump
+from imserver.gateway.config.settings import Config, KeySettings, app_settings_of, settings_of
+from imserver.gateway.config.values import RENAMED, ConfigError, Declarations
+from imserver.gateway.errors import StartError
+from imserver.gateway.node import feature_list
+from imserver.gateway.node.feature_list import (
+    FEATURES,
+    declarations_of,
+    load_config,
+    load_features,
+    load_with_locations,
+)
+from imserver.gateway.process import DataDirectory
+from imserver.messenger.messages.declared import AppRetention, RetentionSettings
+from imserver.operate.manual import manual_of
+from tests.rows import DECLARED
+
+ORIGINAL_APP_YAML = """\
+app:
+  logFile: log/gin.log # 日志文件位置
+  httpPort: 8080 # http端口
+  webSocketPort: 8089 # webSocket端口
+  rpcPort: 9001 # 分布式部署程序内部通讯端口
+  httpUrl: 127.0.0.1:8080
+  webSocketUrl:  127.0.0.1:8089
+
+
+redis:
+  addr: "localhost:6379"
+  password: ""
+  DB: 0
+  poolSize: 30
+  minIdleConns: 30
+"""
+
+Load = Callable[..., Config]
+DEFAULTS = load_config(os.devnull, {})
+
+
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
+    """``load(text, environ={}, **overrides)`` of a file named my.yaml, in the current folder."""
+    monkeypatch.chdir(tmp_path)  # a data folder beside the tests would be warned of
+
+    def load(text: str, environ: dict[str, str] | None = None, **overrides: Any) -> Config:
+        file = tmp_path / "my.yaml"
+        file.write_text(text, encoding="utf-8")
+        settings, locations = load_with_locations(str(file), environ or {}, overrides)
+        feature_list.check(settings, locations)
+        return settings
+
+    return load
+
+
+@pytest.fixture
+def complaint(load: Load, tmp_path: Path) -> Callable[..., str]:
+    """What is said about a file; its folder is left out."""
+
+    def complaint(text: str, environ: dict[str, str] | None = None) -> str:
+        with pytest.raises(StartError) as caught:
+            load(text, environ)
+        output = str(caught.value)
+        assert "\n" not in output
+        return output.replace(f"{tmp_path}/", "")
+
+    return complaint
+
+
+# --- the manual ---------------------------------------------------------------------------------------------
+
+
+def test_the_manual_shows_the_defaults_of_the_code() -> None:
+    manual = load_config(str(assets.DEFAULT_CONFIG), {}, {"server.data_dir": DEFAULTS.server.data_dir})
+    assert manual == DEFAULTS
+
+
+def written_in(document: dict[str, Any]) -> list[str]:
+    return [
+        name
+        for section, content in document.items()
+        for name in (
+            [section] if section in ("features", "apps") else [f"{section}.{key}" for key in content]
+        )
+    ]
+
+
+def test_the_manual_has_every_setting_in_the_order_of_the_code_and_no_other() -> None:
+    document = yaml.safe_load(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"))
+    assert written_in(document) == list(DECLARED.rows)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [(), *((each.rpartition(".")[2],) for each in FEATURES)],
+    ids=lambda names: names[0] if names else "none",
+)
+def test_the_manual_of_some_features_has_their_settings_and_no_other(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    if names == ("oauth",):
+        names = ("pages", "oauth")
+    if names == ("oauth",):
+        names = ("pages", "oauth")
+    features = load_features(Config(features=names))
+    declared = declarations_of(features)
+    text = manual_of(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"), declared)
+    assert written_in(yaml.safe_load(text)) == list(declared.rows)
+    file = tmp_path / "my.yaml"
+    file.write_text(text.replace("\nfeatures:", f"\nfeatures: [{', '.join(names)}]"), encoding="utf-8")
+    assert load_config(str(file), {}).features == names
+    entries = DECLARED.app_hints.keys() - declared.app_hints.keys()
+    assert not [line for line in text.splitlines() if line.startswith("#   ") and line.split()[1] in entries]
+
+
+def test_the_manual_of_all_features_is_the_manual() -> None:
+    text = assets.DEFAULT_CONFIG.read_text(encoding="utf-8")
+    assert manual_of(text, DECLARED) == text
+
+
+def test_the_manual_has_the_settings_of_a_feature_of_another_distribution() -> None:
+    class LampSettings(Struct, frozen=True):
+        """The lamps.
+
+        More about them.
+        """
+
+        watts: Annotated[int, about("How bright they are.")] = 60
+        colours: tuple[str, ...] = ("red",)
+
+    class MoreLimits(Struct, frozen=True):
+        lamps: int = 3
+
+    class LampsOfApp(Struct, frozen=True):
+        lit: Annotated[bool, about("Whether its lamps are on.")] = False
+
+    sections = [*DECLARED.sections, ("limits", MoreLimits), ("lamps", LampSettings)]
+    declared = Declarations(sections, [*DECLARED.app_kinds, LampsOfApp])
+    text = manual_of(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"), declared)
+    lamps = "# The lamps.\nlamps:\n  # How bright they are.\n  watts: 60\n  colours:\n  - red\n"
+    assert text.endswith(f"\n\n{lamps}")
+    assert "\n#   lit: Whether its lamps are on.\napps:\n" in text
+    assert written_in(yaml.safe_load(text)) == list(declared.rows)
+
+
+def test_the_manual_explains_every_setting() -> None:
+    lines = assets.DEFAULT_CONFIG.read_text(encoding="utf-8").splitlines()
+    # The second of a pair, and what its name says by itself.
+    without = {"websocket_url", "password", "min_idle_conns", "queue_bytes"}
+    for before, line in itertools.pairwise(lines):
+        key, colon, _ = line.strip().partition(":")
+        if colon and line.startswith("  ") and not line.startswith("   ") and not key.startswith(("#", '"')):
+            assert before.strip().startswith("#") or key in without, f"{key} is not explained"
+
+
+def test_a_dump_can_be_read_again(load: Load) -> None:
+    changed = load("app: {http_port: 1}\napps: {x: {login_policy: single}}\nserver: {origins: [a.example]}")
+    assert load(dump(changed)) == changed
+
+
+def test_a_dump_hides_keys_and_passwords(load: Load) -> None:
+    text = dump(
+        load("api: {keys: [{key: s3cret-key-of-the-tests, scopes: [push]}]}\nredis: {password: pa55}")
+    )
+    assert "s3cret" not in text
+    assert "pa55" not in text
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://me:pa55@cache:6379/0", "redis://me:(hidden)@cache:6379/0"),
+        ("redis://:p@55:x@cache", "redis://:(hidden)@cache"),
+        ("redis+sentinel://me:pa55@a:1,b:2/main", "redis+sentinel://me:(hidden)@a:1,b:2/main"),
+        ("redis://cache:6379", "redis://cache:6379"),
+        (
+            "redis://cache/0?username=me&password=pa55&db=1",
+            "redis://cache/0?username=me&password=(hidden)&db=1",
+        ),
+        ("redis://cache?sslPassword=pa55", "redis://cache?sslPassword=(hidden)"),
+    ],
+)
+def test_a_dump_hides_the_password_in_the_url_of_redis(load: Load, url: str, shown: str) -> None:
+    assert yaml.safe_load(dump(load(f"redis: {{url: '{url}'}}")))["redis"]["url"] == shown
+
+
+def test_a_dump_hides_the_secrets_in_other_urls(load: Load) -> None:
+    text = dump(
+        load(
+            "storage: {url: 'postgresql://me@db/im?password=pa55'}\n"
+            "apps: {shop: {webhook: {url: 'https://me:pa55@example.org/hook?access_token=t0ken', "
+            "secret: '%s'}}}" % ("s" * 40)
+        )
+    )
+    assert "pa55" not in text
+    assert "t0ken" not in text
+    assert "https://me:(hidden)@example.org/hook?access_token=(hidden)" in text
+
+
+# --- the file -----------------------------------------------------------------------------------------------
+
+
+def test_the_original_servers_file_is_accepted_as_it_is(load: Load) -> None:
+    got = load(ORIGINAL_APP_YAML)
+    assert (got.app.log_file, got.app.http_port, got.app.websocket_port) == ("log/gin.log", 8080, 8089)
+    assert (got.app.rpc_port, got.app.http_url, got.app.websocket_url) == (
+        9001,
+        "127.0.0.1:8080",
+        "127.0.0.1:8089",
+    )
+    assert (got.redis.addr, got.redis.password, got.redis.db) == ("localhost:6379", "", 0)
+    assert (got.redis.pool_size, got.redis.min_idle_conns) == (30, 30)
+    assert got.warnings == ()
+
+
+def test_the_originals_other_spelling_of_min_idle_conns_is_accepted(load: Load) -> None:
+    assert load(ORIGINAL_APP_YAML.replace("minIdleConns: 30", "minIDleConns: 7")).redis.min_idle_conns == 7
+
+
+@pytest.mark.parametrize("text", ["", "# only a comment\n", "app:\n", "---\n"])
+def test_a_file_that_sets_nothing_changes_nothing(load: Load, text: str) -> None:
+    assert load(text, **{"server.data_dir": DEFAULTS.server.data_dir}) == DEFAULTS
+
+
+def test_a_setting_keeps_its_neighbours(load: Load) -> None:
+    got = load("app:\n  http_port: 1\n")
+    assert got.app.http_port == 1
+    assert got.app.websocket_port == 8089
+
+
+def test_a_mapping_or_list_replaces_the_default_as_a_whole(load: Load) -> None:
+    got = load(
+        "apps:\n  7: {loginPolicy: multi}\n  shop:\nserver: {trusted_proxies: []}".replace(
+            "shop:", "shop: {}"
+        )
+    )
+    assert got.apps == {"7": DECLARED.app_of({"login_policy": "multi"}), "shop": DECLARED.app_of({})}
+    assert got.server.trusted_proxies == ()
+
+
+def test_api_keys_may_name_apps_by_number(load: Load) -> None:
+    got = load("api: {keys: [{key: key-of-the-tests-1234, scopes: [push, read], apps: [101, shop]}]}")
+    assert got.api.keys == (KeySettings("key-of-the-tests-1234", ("push", "read"), ("101", "shop")),)
+    assert not got.demo
+    assert Config().demo
+
+
+def test_an_address_or_url_of_redis_makes_a_cluster(load: Load) -> None:
+    assert not Config().clustered
+    assert load("redis: {addr: 'localhost:6379'}").clustered
+    assert load("redis: {url: 'redis://localhost'}\nserver: {processes: 2}").clustered
+
+
+def test_a_number_of_processes_may_be_auto_wherever_it_is_given(
+    load: Load, complaint: Callable[..., str]
+) -> None:
+    assert load("server: {processes: auto}").server.processes == 0
+    assert load("", {"IMSERVER_SERVER_PROCESSES": "auto"}).server.processes == 0
+    assert load("", **{"server.processes": "auto"}).server.processes == 0
+    wrong = "server.processes: expected int, got 'many'"
+    assert complaint("server: {processes: many}") == f"my.yaml, line 1: {wrong}"
+    with pytest.raises(ConfigError, match=r"^command line: server.processes: expected int, got '-1'"):
+        load("", **{"server.processes": "-1"})
+    with pytest.raises(ConfigError, match=r"app.http_port: expected int"):
+        load("", {"IMSERVER_APP_HTTP_PORT": "auto"})
+
+
+def test_yaml_anchors_and_merges_work(load: Load) -> None:
+    got = load("apps:\n  a: &a {login_policy: multi}\n  b: *a\n  c: {<<: *a}\n")
+    assert {app.login_policy for app in got.apps.values()} == {"multi"}
+
+
+@pytest.mark.parametrize(
+    ("text", "output"),
+    [
+        (
+            "app:\n  httpPrt: 1",
+            "my.yaml, line 2: unknown key 'app.httpPrt'; the nearest known key is 'app.http_port'",
+        ),
+        ("limit:\n  a: 1", "my.yaml, line 1: unknown key 'limit'; the nearest known key is 'limits'"),
+        (
+            "http_port: 1",
+            "my.yaml, line 1: unknown key 'http_port'; the nearest known key is 'app.http_port'",
+        ),
+        ("warnings: []", "my.yaml, line 1: unknown key 'warnings'; the nearest known key is "),
+        (
+            "apps: {101: {policy: multi}}",
+            "my.yaml, line 1: unknown key 'apps.101.policy'; the nearest known key is 'apps.101.login_",
+        ),
+        ("app:\n  http_port: '80'", "my.yaml, line 2: app.http_port: expected int, got '80'"),
+        ("app:\n  http_port: true", "my.yaml, line 2: app.http_port: expected int, got True"),
+        ("app:\n  http_port: 1.5", "my.yaml, line 2: app.http_port: expected int, got 1.5"),
+        ("app:\n  http_port:", "my.yaml, line 2: app.http_port: expected int, got null"),
+        ("app:\n  http_port: 65536", "my.yaml, line 2: app.http_port: expected int <= 65535, got 65536"),
+        ("app:\n  http_port: -1", "my.yaml, line 2: app.http_port: expected int >= 0, got -1"),
+        ("app: {log_file: 5}", "my.yaml, line 1: app.log_file: expected str, got 5"),
+        ("limits: {message_bytes: 0}", "my.yaml, line 1: limits.message_bytes: expected int >= 1, got 0"),
+        (
+            "limits: {login_seconds: .nan}",
+            "my.yaml, line 1: limits.login_seconds: expected float >= 0.0, got nan",
+        ),
+        ("limits: {login_seconds: .inf}", "my.yaml, line 1: limits.login_seconds: expected float <= "),
+        (
+            "websocket: {pong_seconds: 0}",
+            "my.yaml, line 1: websocket.pong_seconds: expected float > 0.0, got 0",
+        ),
+        ("websocket: {deflate: 1}", "my.yaml, line 1: websocket.deflate: expected bool, got 1"),
+        ("server: {http: back}", "my.yaml, line 1: server.http: expected one of front, wsgi; got 'back'"),
+        ("server: {host: ''}", "my.yaml, line 1: server.host: expected str of length >= 1, got ''"),
+        ("server: {origins: a.example}", "my.yaml, line 1: server.origins: expected array, got str"),
+        (
+            "server: {trusted_proxies: [x]}",
+            "my.yaml, line 1: server.trusted_proxies: expected networks such as 10.0.0.0/8",
+        ),
+        ("apps: {x: {login_policy: no}}", "my.yaml, line 1: apps.x.login_policy: expected one of "),
+        ("apps: [101]", "my.yaml, line 1: apps: expected object, got array"),
+        ("app: 5", "my.yaml, line 1: app: expected settings, got int"),
+        ("- app", "my.yaml: expected sections (app:, server:, …), got list"),
+        ("api: {keys: [{key: a}]}", "my.yaml, line 1: api.keys[0]: scopes is missing"),
+        (
+            "api: {keys: [{key: a, scopes: [all]}]}",
+            "my.yaml, line 1: api.keys[0].scopes[0]: expected one of ",
+        ),
+        ("api: {keys: [a-secret]}", "my.yaml, line 1: api.keys[0]: expected object, got str"),
+        (
+            "apps: {a: {oauth: {g: {kind: github, client_id: c, client_secret: s}}}}",
+            "my.yaml, line 1: apps.a.oauth needs account_tokens: required",
+        ),
+        (
+            "app: {http_url: im.example.com}\n"
+            "apps: {gochat: {oauth: {g: {kind: github, client_id: c, client_secret: s}}}}",
+            "my.yaml, line 2: apps.gochat.oauth needs app.http_url with http:// or https://: providers send ",
+        ),
+        (
+            "apps: {a: {accounts: {identifiers: []}}}",
+            "my.yaml, line 1: apps.a.accounts: expected at least one of phone, email and name",
+        ),
+        (
+            "apps:\n  a:\n    accounts:\n      reset_url: shop.example.com",
+            "my.yaml, line 4: apps.a.accounts.reset_url: expected an http:// or https:// address",
+        ),
+        (
+            "smtp: {host: smtp.example.com, sender: nobody}",
+            "my.yaml, line 1: smtp.sender: expected the e-mail address of the sender",
+        ),
+        (
+            "app: {http_url: im.example.com}\nsmtp: {host: smtp.example.com, sender: im@example.com}",
+            "my.yaml, line 2: smtp.host needs app.http_url with http:// or https://: links in mails ",
+        ),
+        (
+            "api: {keys: [{key: nineteen characters, scopes: [push]}]}",
+            "my.yaml, line 1: api.keys[0].key: expected at least 20 characters, got 19; "
+            "make one with 'imserver key create push' or 'openssl rand -hex 32'",
+        ),
+        (
+            'api: {keys: [{key: "replace-me: openssl rand -hex 32", scopes: [push]}]}',
+            "my.yaml, line 1: api.keys[0].key: this is a placeholder of the documentation; make one with ",
+        ),
+        (
+            "jwt: {sign_key: change-me}",
+            "my.yaml, line 1: jwt.sign_key: this is a placeholder of the documentation; make one with ",
+        ),
+        (
+            "api: {keys: [{key: a, scopes: [push]}, {key: a, scopes: [read]}]}",
+            "my.yaml, line 1: api.keys: one key is given twice",
+        ),
+        (
+            "app:\n  http_port: 1\n  http_port: 1",
+            "my.yaml, line 3: the key 'http_port' was already given in line 2",
+        ),
+        (
+            "app:\n  http_port: 1\n  httpPort: 2",
+            "my.yaml, line 3: app.http_port is given twice, in two spellings",
+        ),
+        (
+            "apps: {x: {login_policy: multi, loginPolicy: multi}}",
+            "my.yaml, line 1: apps.x.login_policy is given twice, in two spellings",
+        ),
+        ("app: {}\napp: {}", "my.yaml, line 2: the key 'app' was already given in line 1"),
+        ("apps:\n  a: {}\n  a: {}", "my.yaml, line 3: the key 'a' was already given in line 2"),
+        ("app: {http_port: 8089}", "my.yaml, line 1: app.http_port and app.websocket_port are both 8089"),
+        (
+            "debug: {echo_path: echo}",
+            "my.yaml, line 1: debug.echo_path: expected a free path such as /echo, got 'echo'",
+        ),
+        (
+            "debug: {echo_path: /acc}",
+            "my.yaml, line 1: debug.echo_path: expected a free path such as /echo, got '/acc'",
+        ),
+        (
+            "redis: {url: 'http://cache'}",
+            "my.yaml, line 1: redis.url: expected a URL that begins with one of redis, ",
+        ),
+        ("redis: {url: cache}", "my.yaml, line 1: redis.url: expected a URL that begins with one of redis, "),
+        (
+            "cluster: {lease_seconds: 5}",
+            "my.yaml, line 1: cluster.lease_seconds 5 must be at least twice cluster.renew_seconds 3",
+        ),
+        ("cluster: {lease_seconds: 0.5}", "my.yaml, line 1: cluster.lease_seconds: expected float >= 1.0"),
+        (
+            "server: {processes: 4}",
+            "my.yaml, line 1: server.processes 4 needs a Redis that the processes share: set redis.url, "
+            "for example redis://127.0.0.1:6379",
+        ),
+        ("app: [", "my.yaml, line 1: not valid YAML: "),
+        ("app:\n\thttp_port: 1", "my.yaml, line 2: not valid YAML: "),
+        ("a: b: c", "my.yaml, line 1: not valid YAML: "),
+        ("? [a]\n: 1", "my.yaml, line 1: a key must be a plain word"),
+        ("app: " + "[" * 2000, "my.yaml: too many levels of nesting"),
+        ("app: {http_port: 22:10}", "my.yaml, line 1: app.http_port: expected int, got '22:10'"),
+        (
+            "limits: {login_seconds: 1:30.5}",
+            "my.yaml, line 1: limits.login_seconds: expected float, got '1:3",
+        ),
+        ("server: {host: 300.1.1.1}", "my.yaml, line 1: server.host: expected an address, got '300.1.1.1'"),
+        (
+            "server:\n  extra_listen: [{port: 1, host: 1.2.3}]",
+            "my.yaml, line 2: server.extra_listen[0].host: expected an address, got '1.2.3'",
+        ),
+        (
+            "server: {extra_listen: [{ws_dialect: client}]}",
+            "my.yaml, line 1: server.extra_listen[0]: expected either a port or a socket",
+        ),
+        (
+            "server: {http: wsgi, extra_listen: [{port: 1, proxy_protocol: true}]}",
+            "my.yaml, line 1: server.extra_listen[0].proxy_protocol: only server.http: front reads the PROXY",
+        ),
+        (
+            "server: {extra_listen: [{port: 1, socket: /run/a}]}",
+            "my.yaml, line 1: server.extra_listen[0]: expected either a port or a socket",
+        ),
+        (
+            "server: {extra_listen: [{socket: /run/a}, {socket: /run/a}]}",
+            "my.yaml, line 1: server.extra_listen: the socket /run/a is given twice",
+        ),
+        ("server: {origins: ['https://']}", "my.yaml, line 1: server.origins: expected hosts such as "),
+        (
+            "api: {keys: [{key: key-of-the-tests-1234, scopes: [push], expires: 2020-13-45}]}",
+            "my.yaml, line 1: api.keys[0].expires: expected a day such as 2027-01-31, got '2020-13-45'",
+        ),
+        ("!!python/object/apply:os.system [ls]", "my.yaml, line 1: not valid YAML: "),
+    ],
+)
+def test_a_mistake_in_a_file_is_named_with_its_line(
+    complaint: Callable[..., str], text: str, output: str
+) -> None:
+    assert complaint(text).startswith(output)
+
+
+def test_a_short_key_of_account_tokens_is_a_warning() -> None:
+    for key, is_short in (("", False), ("gooooIM", False), ("s" * 31, True), ("s" * 32, False)):
+        warnings = load_config(os.devnull, {}, {"jwt.sign_key": key}).warnings
+        assert any("jwt.sign_key: whoever has a token can guess" in text for text in warnings) == is_short
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read: No such file or directory"):
+        load_config(str(tmp_path / "none.yaml"), {})
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_bytes(b"app: \xff\xfe")
+    with pytest.raises(ConfigError, match=r"my\.yaml: is not UTF-8 text"):
+        load_config(str(file), {})
+
+
+@pytest.mark.parametrize(
+    ("settings", "output"),
+    [
+        ("max_conections: 5", "unknown key 'apps.shop.max_conections'; the nearest known key is "),
+        ("max_connections: many", "apps.shop.max_connections: expected int, got 'many'"),
+        ("maxConnections: -1", "apps.shop.max_connections: expected int >= 0, got -1"),
+        ("open: 1", "apps.shop.open: expected bool, got 1"),
+        ("origins: example.org", "apps.shop.origins: expected array, got str"),
+        ("origins: ['']", "apps.shop.origins[0]: expected str of length >= 1, got ''"),
+        ("login_policy: last", "apps.shop.login_policy: expected one of "),
+        ("origins: ['https://:80']", "apps.shop.origins: expected hosts such as example.org or https://"),
+        ("same_as: none", "apps.shop.same_as: expected a configured app that is not an alias"),
+        ("api_allow_from: [x]", "apps.shop.api_allow_from: expected networks"),
+        ("room_members: {lobby: [1]}", "apps.shop.room_members.lobby[0]: expected str, got 1"),
+        ("jwt: [{algorithm: HS1}]", "apps.shop.jwt[0].algorithm: expected one of "),
+        ("jwt: [{key: 12345}]", "apps.shop.jwt[0].key: expected str, got int"),
+        ("jwt: a-secret", "apps.shop.jwt: expected array, got str"),
+        ("webhook: a-secret", "apps.shop.webhook: expected object, got str"),
+        ("jwt: [{algorithm: RS256}]", "apps.shop.jwt[0]: RS256 needs a public key: key or key_file"),
+        ("jwt: [{issuer: 'http://e.org', audience: a}]", "apps.shop.jwt[0].issuer: expected an https://"),
+        ("webhook: {urls: x}", "unknown key 'apps.shop.webhook.urls'; the nearest known key is "),
+        ("webhook: {url: x, secret: s}", "apps.shop.webhook.url: expected an http:// or https:// address"),
+        ("webhook: {url: 'http://e.org'}", "apps.shop.webhook: expected either secret or secret_file"),
+        (
+            "back_ends: {connect: e.org}\n    webhook: {secret: s}",
+            "apps.shop.back_ends.connect: expected an http:// or https:// address",
+        ),
+        (
+            "back_ends: {rpc: 'http://e.org', headers: [Host]}\n    webhook: {secret: s}",
+            "apps.shop.back_ends.headers: expected headers of clients such as Cookie, got 'Host'",
+        ),
+        (
+            "back_ends: {rpc: 'http://e.org', emulated_headers: [\"a b\"]}\n    webhook: {secret: s}",
+            "apps.shop.back_ends.emulated_headers: expected headers of clients such as Cookie, got 'a b'",
+        ),
+        (
+            "back_ends: {rpc: 'http://e.org', headers: [X-User], emulated_headers: [x-user]}\n"
+            "    webhook: {secret: s}",
+            "apps.shop.back_ends.emulated_headers: x-user is in headers, so clients must not set it",
+        ),
+        ("channels: {$secret: {}}", "apps.shop.channels.$secret: a namespace has no colon, does not begin"),
+        (
+            "channels: {orders: {publish: back_end}}",
+            "apps.shop.channels.orders.publish: back_end needs the address back_ends.publish of the app",
+        ),
+        ("webhook: {events: [logon]}", "apps.shop.webhook.events[0]: expected one of absent, "),
+        ("pusher: {app_id: 7, secret: s}", "apps.shop.pusher: expected app_id, key, and secret"),
+        ("pusher: {key: k, secret: s}", "apps.shop.pusher.app_id: expected 1 to 100 letters"),
+        ("pusher: {app_id: 7, key: a/b, secret: s}", "apps.shop.pusher.key: expected 1 to 100 letters"),
+        ("pusher: {app_id: 7, key: k}", "apps.shop.pusher: expected either secret or secret_file"),
+        (
+            "pusher: {app_id: 7, key: k, secret: s, webhook_url: e.org}",
+            "apps.shop.pusher.webhook_url: expected an http:// or https:// address",
+        ),
+    ],
+)
+def test_a_mistake_in_an_app_is_named_with_its_line_and_the_app(
+    complaint: Callable[..., str], settings: str, output: str
+) -> None:
+    text = f"server:\n  host: localhost\napps:\n  tea: {{}}\n  shop:\n    open: true\n    {settings}\n"
+    if settings.startswith("open"):
+        text = text.replace("    open: true\n", "    max_channels: 1\n")
+    assert complaint(text).startswith(f"my.yaml, line 7: {output}")
+
+
+@pytest.mark.parametrize(("name", "other"), [("key", "app_id"), ("app_id", "key")])
+def test_two_apps_have_two_names_in_pushers_protocol(
+    complaint: Callable[..., str], name: str, other: str
+) -> None:
+    row = f"secret: ssssssssssssssss, {name}: '7'"
+    output = complaint(
+        f"apps:\n  shop: {{pusher: {{{row}, {other}: a}}}}\n  club: {{pusher: {{{row}, {other}: b}}}}\n"
+    )
+    assert output == f"my.yaml, line 3: apps.club.pusher.{name}: '7' is already used by the app shop"
+
+
+def test_the_secret_of_pushers_protocol_ends_demo_mode_and_is_not_printed(load: Load) -> None:
+    settings = load("apps: {shop: {pusher: {app_id: 7, key: k, secret: ssssssssssssssss}}}")
+    assert not settings.demo
+    assert pusher_of(settings.apps["shop"]).app_id == "7"
+    assert "ssss" not in dump(settings)
+
+
+@pytest.mark.parametrize("name", ["' shop'", "'shop '", '"a\\tb"', f"'{'x' * 192}'", f"'{'水' * 180}'"])
+def test_the_name_of_an_app_is_checked(complaint: Callable[..., str], name: str) -> None:
+    output = complaint(f"apps:\n  101: {{}}\n  {name}: {{}}")
+    assert output.startswith("my.yaml, line 3: apps.")
+    assert "an app's name has 1 to 191 characters" in output
+
+
+@pytest.mark.parametrize(
+    ("key", "output"),
+    [
+        ("''", "my.yaml, line 3: apps: expected a name, got ''"),
+        ("true", "my.yaml, line 3: apps.True: expected str"),
+        ("'101'", "my.yaml, line 3: apps.101 is given twice, as a number and as text"),
+    ],
+)
+def test_a_key_that_cannot_name_an_app_is_named(complaint: Callable[..., str], key: str, output: str) -> None:
+    assert complaint(f"apps:\n  101: {{}}\n  {key}: {{}}").startswith(output)
+
+
+def test_the_line_is_that_of_the_list_entry_of_a_setting(complaint: Callable[..., str]) -> None:
+    text = "apps:\n  shop:\n    jwt:\n      - key: 'a'\n      - algorithm: RS256\n        kid: b\n"
+    assert complaint(text).startswith("my.yaml, line 5: apps.shop.jwt[1]: RS256 needs")
+
+
+def test_a_setting_of_a_variable_does_not_name_a_line_of_the_file(complaint: Callable[..., str]) -> None:
+    text = "app: {http_port: 1}\nredis: {url: 'redis://localhost'}"
+    output = complaint(text, {"IMSERVER_REDIS_URL": "cache"})
+    assert output.startswith("my.yaml: redis.url: expected a URL")
+
+
+@given(st.text(max_size=40))
+def test_no_text_in_a_file_gives_anything_but_settings_or_one_clear_line(text: str) -> None:
+    output = ""
+    try:
+        _parse(text, "x", {})
+    except ConfigError as error:
+        output = str(error)
+    assert "\n" not in output
+
+
+# --- environment and command line ---------------------------------------------------------------------------
+
+
+def test_the_command_line_wins_over_the_environment_over_the_file_over_the_default(load: Load) -> None:
+    text = "app: {http_port: 1, rpc_port: 2, websocket_port: 3}"
+    environ = {"IMSERVER_APP_HTTP_PORT": "11", "IMSERVER_APP_RPC_PORT": "12"}
+    got = load(text, environ, **{"app.http_port": 21})
+    assert (got.app.http_port, got.app.rpc_port, got.app.websocket_port, got.redis.pool_size) == (
+        21,
+        12,
+        3,
+        30,
+    )
+
+
+def test_variables_are_read_as_their_settings_type(load: Load) -> None:
+    got = load(
+        "",
+        {
+            "IMSERVER_APP_LOG_FILE": "12",
+            "IMSERVER_APP_HTTPPORT": " 80 ",
+            "IMSERVER_LIMITS_LOGIN_SECONDS": "1.5",
+            "IMSERVER_WEBSOCKET_DEFLATE": "true",
+            "IMSERVER_LOG_REQUESTS": "0",
+            "IMSERVER_SERVER_HTTP": "wsgi",
+            "IMSERVER_SERVER_ORIGINS": "[a.example, b.example]",
+            "IMSERVER_APPS": "{9: {login_policy: refuse}}",
+            "IMSERVER_API_KEYS": "[{key: key-of-the-tests-1234, scopes: [push]}]",
+            "HOME": "/root",
+        },
+    )
+    assert (got.app.log_file, got.app.http_port, got.limits.login_seconds) == ("12", 80, 1.5)
+    assert (got.websocket.deflate, got.log.requests, got.server.http) == (True, False, "wsgi")
+    assert got.server.origins == ("a.example", "b.example")
+    assert got.apps == {"9": DECLARED.app_of({"login_policy": "refuse"})}
+    assert got.api.keys == (KeySettings("key-of-the-tests-1234", ("push",)),)
+    assert got.warnings == ()
+
+
+def test_an_unknown_variable_is_a_warning(load: Load) -> None:
+    got = load("", {"IMSERVER_HTTP_PORT": "1"})
+    assert got.warnings == ("environment: IMSERVER_HTTP_PORT is not a setting and has no effect",)
+
+
+def test_variables_of_the_command_line_itself_are_no_settings(load: Load) -> None:
+    assert load("", {"IMSERVER_KEY": "k"}).warnings == ()
+
+
+def test_a_variable_may_name_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("app: {http_port: 5}", encoding="utf-8")
+    assert load_config(None, {"IMSERVER_CONFIG": str(file)}).app.http_port == 5
+
+
+def test_the_data_folder_of_a_file_is_relative_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "my.yaml").write_text("app: {http_port: 5}", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    found = load_config("shop/my.yaml", {})
+    assert (found.server.data_dir, found.warnings) == ("shop/data", ())
+    assert load_config("shop/my.yaml", {"IMSERVER_SERVER_DATA_DIR": "here"}).server.data_dir == "here"
+    assert load_config("shop/my.yaml", {}, {"server.data_dir": "here"}).server.data_dir == "here"
+    monkeypatch.chdir("shop")
+    assert load_config("my.yaml", {}).server.data_dir == "data"
+
+
+def test_a_data_folder_in_the_current_folder_that_is_not_used_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "my.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    DataDirectory("data").start()
+    (warning,) = load_config("shop/my.yaml", {}).warnings
+    assert f"it is {tmp_path / 'shop' / 'data'}; the folder {tmp_path / 'data'} has the data of a" in warning
+    (tmp_path / "shop" / "data").mkdir()
+    assert load_config("shop/my.yaml", {}).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "output"),
+    [
+        ("IMSERVER_APP_HTTP_PORT", "x", "IMSERVER_APP_HTTP_PORT: app.http_port: expected int, got 'x'"),
+        ("IMSERVER_APP_HTTP_PORT", "70000", "IMSERVER_APP_HTTP_PORT: app.http_port: expected int <= 65535"),
+        ("IMSERVER_LOG_REQUESTS", "maybe", "IMSERVER_LOG_REQUESTS: log.requests: expected bool, got 'maybe'"),
+        (
+            "IMSERVER_LOG_LEVEL",
+            "trace",
+            "IMSERVER_LOG_LEVEL: log.level: expected one of debug, info; got 'trace'",
+        ),
+        ("IMSERVER_SERVER_ORIGINS", "a", "IMSERVER_SERVER_ORIGINS: server.origins: expected array, got str"),
+        ("IMSERVER_API_KEYS", "[", "IMSERVER_API_KEYS, line 1: not valid YAML: "),
+    ],
+)
+def test_a_mistake_in_a_variable_is_named(
+    complaint: Callable[..., str], variable: str, text: str, output: str
+) -> None:
+    assert complaint("", {variable: text}).startswith(output)
+
+
+def test_two_variables_for_one_setting_are_an_error(complaint: Callable[..., str]) -> None:
+    output = complaint("", {"IMSERVER_APP_HTTP_PORT": "1", "IMSERVER_APP_HTTPPORT": "2"})
+    assert output == "IMSERVER_APP_HTTP_PORT: app.http_port is given twice, in two spellings"
+
+
+def test_settings_are_read_under_their_old_names_with_a_warning(
+    load: Load, complaint: Callable[..., str]
+) -> None:
+    text = "storage: {keep_seconds: 5}\napps:\n  101: {keepTalks: true, keep_messages: 4}\n"
+    config = load(text, {"IMSERVER_STORAGE_KEEP_MESSAGES": "7"})
+    assert settings_of(config, RetentionSettings) == RetentionSettings(5, 7)
+    assert config.apps["101"].store_conversations
+    assert app_settings_of(config.apps["101"], AppRetention).retention_messages == 4
+    assert [warning.rpartition(": ")[2] for warning in config.warnings] == [
+        f"the old name of {name}, which the next release does not know"
+        for name in (
+            "storage.retention_messages",
+            "retention_seconds",
+            "store_conversations",
+            "retention_messages",
+        )
+    ]
+    both = "storage:\n  keep_seconds: 5\n  retention_seconds: 6\n"
+    assert complaint(both).endswith("storage.retention_seconds is given twice, in two spellings")
+
+
+def test_a_mistake_on_the_command_line_is_named() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^command line: app\.http_port: expected int <= 65535, got 99999$"
+    ):
+        load_config(os.devnull, {}, {"app.http_port": 99999})
+
+
+def test_no_two_settings_share_a_variable_or_a_folded_name() -> None:
+    names = len(DECLARED.rows) + sum(old.partition(".")[0] != "apps" for old in RENAMED)
+    assert len(DECLARED.by_folded) == names
+    assert len({folded.replace(".", "") for folded in DECLARED.by_folded}) == names

@@ -1,0 +1,200 @@
+"""The gateway: a node without the messenger, whose package cannot be imported.
+
+It is tried with no feature at all, and with those that use stored messages only where there are any.
+"""
+
+import json
+import sqlite3
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from imserver.gateway.errors import ReplyCode
+from imserver.messenger.messages import FEATURE as MESSENGER
+from imserver.plugin.testing import check_absent
+from tests.conftest import StartServer
+from tests.integration.action import action_session
+from tests.integration.client import listening, send_to_client
+from tests.integration.cmd import CmdClient, fresh, logged_in, login_code, send_message, users
+from tests.integration.pusher import SHOP, trigger
+from tests.integration.pusher import Client as PusherClient
+from tests.integration.raw import open_socket, text
+from tests.integration.receiver import Receiver
+from tests.integration.sse import listening as streaming
+from tests.integration.v1 import good, refused
+from tests.support import Server, eventually
+from tests.test_removal import WITHOUT
+
+WITHOUT_THE_MESSENGER = (
+    sys.executable,
+    "-c",
+    WITHOUT.format(packages=("imserver.messenger.messages", "imserver.plugin.messages")),
+)
+FEATURES = ["webhooks", "client", "action", "centrifuge", "pusher", "pages"]
+"""Those that use stored messages where there are any."""
+KEYS = [
+    {"key": "admin-key-of-the-gateway", "scopes": ["admin"]},
+    {"key": "push-key-of-the-gateway", "scopes": ["push"]},
+]
+ADMIN, PUSH = (row["key"] for row in KEYS)
+NEWS = {"history_size": 5, "history_seconds": 60, "subscribe": "anybody"}
+APPS: dict[str, Any] = {
+    "7": {"open": True, "login_policy": "multi", "channels": {"news": NEWS}},
+    "8": {"open": True},
+}
+
+
+def started(start: StartServer, features: list[str], **settings: Any) -> Server:
+    """A node whose features are these."""
+    config = {"features": features, "apps": APPS, **settings}
+    return start(command=WITHOUT_THE_MESSENGER, config=config)
+
+
+@pytest.fixture(scope="module", params=[[], FEATURES], ids=["no feature", "features"])
+def server(request: pytest.FixtureRequest, start_shared_server: StartServer) -> Server:
+    return started(start_shared_server, request.param)
+
+
+@pytest.fixture
+def ann(server: Server) -> Iterator[CmdClient]:
+    with logged_in(server.ws, "ann", 7) as one:
+        yield one
+
+
+def words(client: CmdClient) -> str:
+    """The text of the next push."""
+    return str(client.push("msg").json["response"]["data"]["msg"])
+
+
+def push(server: Server, **fields: Any) -> list[tuple[Any, str]]:
+    """Push, and return the target and status of each result."""
+    results = good(server.http, "push", {"app": "7", **fields})["results"]
+    return [(next(iter(each["target"].values())), each["status"]) for each in results]
+
+
+def test_pushes_reach_users_connections_channels_and_all(server: Server, ann: CmdClient) -> None:
+    (session,) = good(server.http, "presence", app=7, user="ann")["users"][0]["sessions"]
+    assert ann.ask_cmd("subscribe", {"channel": "lobby"})[0] == 200
+    targets = [
+        {"user": "ann"},
+        {"connection": session["connection"]},
+        {"channel": "lobby"},
+        {"group": "7"},
+        {"user": "bob"},
+        {"all": True},
+    ]
+    statuses = [status for _, status in push(server, targets=targets, text="hello")]
+    assert statuses == ["sent", "sent", "sent", "absent", "absent", "sent"]
+    kinds = [ann.push().json["cmd"] for _ in range(4)]
+    assert kinds == ["msg", "msg", "publication", "msg"]
+    with open_socket(server.http, "/api/v1/publisher") as publisher:
+        publisher.send(text(json.dumps({"seq": 1, "publish": {"app": "7", "user": "ann", "text": "hi"}})))
+        assert publisher.message().json == {"seq": 1, "sent": 1}
+        publisher.send(text(json.dumps({"seq": 2, "channels/stream/open": {"app": "7", "channel": "lobby"}})))
+        assert publisher.message().json["error"]["code"] == "invalid_request"
+        publisher.send(text(json.dumps({"seq": 3})))
+        assert "`publish`, `ping`" in publisher.message().json["error"]["message"]
+    assert words(ann) == "hi"
+
+
+def test_a_push_waits_for_a_user_who_is_absent(server: Server) -> None:
+    user = fresh()
+    assert push(server, user=user, text="later", ttl_seconds=60) == [(user, "held")]
+    with logged_in(server.ws, user, 7) as one:
+        assert words(one) == "later"
+
+
+def test_the_routes_of_the_original_push_and_list_users(server: Server, ann: CmdClient) -> None:
+    assert send_message(server.http, 7, "ann", "tea")
+    assert words(ann) == "tea"
+    assert users(server.http, 7) == ["ann"]
+
+
+def test_a_channel_has_a_history_in_memory(server: Server, ann: CmdClient) -> None:
+    channel = f"news:{fresh()}"
+    for word in ("one", "two"):
+        publication = {"app": "7", "channel": channel, "text": word}
+        assert good(server.http, "channels/publish", publication)["offset"]
+    page = good(server.http, "channels/history", app=7, channel=channel)
+    assert [each["text"] for each in page["publications"]] == ["one", "two"]
+    since = {"offset": 1, "epoch": page["epoch"]}
+    code, _, subscribed = ann.ask_cmd("subscribe", {"channel": channel, **since})
+    assert code == 200
+    assert [each["text"] for each in subscribed["publications"]] == ["two"]
+
+
+def test_an_event_stream_receives_pushes(server: Server) -> None:
+    with streaming(server.http, 7, user := fresh()) as stream:
+        assert push(server, user=user, text="hello") == [(user, "sent")]
+        assert stream.message()["text"] == "hello"
+
+
+def test_nothing_of_the_messenger_is_there(server: Server, ann: CmdClient) -> None:
+    check_absent(server, MESSENGER)
+    for command in ("send", "conversations", "nonsense"):
+        assert ann.ask_cmd(command, {"to": "bob", "text": "tea"})[0] == ReplyCode.NO_ROUTE, command
+    stored = {"app": "7", "user": "ann", "text": "tea", "store": True}
+    assert refused(server.http, "push", stored)[:2] == (400, "store_unavailable")
+    described = json.loads(server.get("/api/v1/openapi.json").body)
+    assert "conversations" not in {tag["name"] for tag in described["tags"]}
+    good(server.http, "apps/create", {"app": fresh("shop")})  # a write, which makes the database
+    with sqlite3.connect(server.folder / "data" / "imserver.db") as database:
+        names = [row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        full = {name for name in names if database.execute(f"SELECT 1 FROM {name} LIMIT 1").fetchone()}
+    assert full <= {"alembic_version", "app", "audit_head", "directory", "install", "owner_step"}
+
+
+def test_a_node_with_keys_asks_for_them(start_server: StartServer) -> None:
+    server = started(start_server, [], api={"keys": KEYS})
+    message = {"app": "7", "user": "ann", "text": "hello"}
+    assert refused(server.http, "push", message)[0] == 401
+    assert good(server.http, "push", message, key=PUSH)["sent"] == 0
+    assert refused(server.http, "apps/create", {"app": "shop"}, key=PUSH)[0] == 403
+    app = good(server.http, "apps/create", {"app": "shop", "settings": {"open": True}}, key=ADMIN)
+    assert app["app"] == "shop"
+    assert login_code(server.ws, "ann", "shop") == 200
+
+
+def test_the_dialects_of_the_originals_are_served(start_server: StartServer) -> None:
+    with Receiver() as receiver:
+        apps = {
+            **APPS,
+            "7": {**APPS["7"], "webhook": receiver.settings, "pusher": SHOP},
+            "action:1": {"open": True},
+            "system:shop": {"open": True},
+        }
+        server = started(start_server, FEATURES, apps=apps, centrifuge={"app": "7"}, api={"keys": KEYS})
+        with action_session(server.ws, "ann", to="bob") as ann, action_session(server.ws, "bob") as bob:
+            ann.say("tea?")
+            bob.receives("ann", "tea?", "bob")
+        with listening(server.ws, "shop") as one:
+            send_to_client(server.http, "shop", one.id, key=PUSH)
+            assert one.received()["data"] == "hello"
+        with PusherClient(server.ws) as client:
+            client.subscribes("news")
+            trigger(server, "news")
+            assert client.event("e", "news") == "x"
+        with server.connect("/connection/websocket") as client:
+            client.send(json.dumps({"id": 1, "connect": {}}))
+            assert json.loads(client.recv())["id"] == 1
+        with logged_in(server.ws, "ann", 7):
+            eventually(lambda: receiver.posts, what="the webhook of a login")
+        assert server.get("/").status == 200
+
+
+def test_two_nodes_push_and_have_histories_in_redis(start_server: StartServer, redis_url: str) -> None:
+    settings = {"redis": {"addr": redis_url.removeprefix("redis://")}}
+    first = started(start_server, [], **settings)
+    second = started(start_server, [], **settings, server={"data_dir": str(first.folder / "data")})
+    with logged_in(first.ws, "ann", 7) as ann, logged_in(second.ws, "bob", 7):
+        assert push(second, user="ann", text="hello") == [("ann", "sent")]
+        assert words(ann) == "hello"
+        assert users(first.http, 7) == ["ann", "bob"]
+        assert ann.ask_cmd("subscribe", {"channel": "news:1"})[0] == 200
+        publication = {"app": "7", "channel": "news:1", "text": "one"}
+        assert good(second.http, "channels/publish", publication)["offset"] == 1
+        assert "one" in ann.push("publication").text
+        page = good(first.http, "channels/history", app=7, channel="news:1")
+        assert [each["text"] for each in page["publications"]] == ["one"]

@@ -1,0 +1,339 @@
+"""Log lines: their form, where they go, and that nothing a client says can fake one."""
+
+import json
+import logging
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+
+from imserver.gateway.config.load import load_with_locations
+from imserver.gateway.config.settings import LogSettings
+from imserver.gateway.errors import StartError
+from imserver.gateway.logging import LineHandler, Logs, log_greenlet_errors, open_logs
+from imserver.gateway.model import Service
+from tests.processes import end, spawn
+from tests.support import until
+from tests.tools import leave_out
+
+STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d"
+
+OpenLogs = Callable[..., tuple[Logs, Path]]
+
+
+@pytest.fixture
+def logs_to(tmp_path: Path) -> Iterator[OpenLogs]:
+    """``logs_to(**settings of section log)`` opens logs to a file; both are given."""
+    opened: list[Logs] = []
+    root, own = logging.getLogger(), logging.getLogger("imserver")
+    levels = root.level, own.level
+
+    def open_to(node: str = "", **settings: Any) -> tuple[Logs, Path]:
+        path = tmp_path / "made" / "server.log"
+        overrides = {"app.log_file": str(path), **{f"log.{key}": value for key, value in settings.items()}}
+        opened.append(open_logs(load_with_locations(os.devnull, {}, overrides)[0], node))
+        return opened[-1], path
+
+    yield open_to
+    for logs in opened:
+        logs.close()
+    root.setLevel(levels[0])
+    own.setLevel(levels[1])
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def test_a_text_line_has_time_level_logger_message_and_ids(logs_to: OpenLogs) -> None:
+    _, path = logs_to()
+    logging.getLogger("imserver.x").warning(
+        "hello %s", "马远", extra={"connection": "127.0.0.1:5", "request": "r1"}
+    )
+    (line,) = lines(path)
+    assert re.fullmatch(
+        STAMP + r" WARNING imserver\.x: hello 马远 connection=127\.0\.0\.1:5 request=r1", line
+    )
+
+
+def test_a_json_line_has_time_level_message_and_ids(logs_to: OpenLogs) -> None:
+    _, path = logs_to(format="json")
+    logging.getLogger("imserver.x").error(
+        "hello\n%s", "<b>", extra={"connection": "127.0.0.1:5", "request": "r1"}
+    )
+    (line,) = lines(path)
+    got = json.loads(line)
+    assert re.fullmatch(STAMP, got.pop("time"))
+    assert got == {
+        "level": "error",
+        "logger": "imserver.x",
+        "message": "hello\n<b>",
+        "connection": "127.0.0.1:5",
+        "request": "r1",
+    }
+
+
+def test_of_several_nodes_each_line_names_its_own(logs_to: OpenLogs) -> None:
+    logs, path = logs_to(node="10.0.0.1:9003")
+    logging.getLogger("imserver.x").warning("hello", extra={"request": "r1"})
+    logs.requests.add("GET", "/", 200, 0.001, "127.0.0.1:1", 5, "r2")
+    logs.requests.flush()
+    first, second = lines(path)
+    assert first.endswith(" WARNING imserver.x: hello node=10.0.0.1:9003 request=r1")
+    assert second.endswith(" 127.0.0.1:1 GET / 200 1.00ms 5B node=10.0.0.1:9003 request=r2")
+
+
+def test_of_several_nodes_each_json_line_names_its_own(logs_to: OpenLogs) -> None:
+    logs, path = logs_to(node="10.0.0.1:9003", format="json")
+    logging.getLogger("imserver.x").warning("hello")
+    logs.requests.add("GET", "/", 200, 0.001, "127.0.0.1:1", 5)
+    logs.requests.flush()
+    assert [json.loads(line)["node"] for line in lines(path)] == ["10.0.0.1:9003"] * 2
+
+
+def test_lines_of_several_processes_do_not_mix_in_a_pipe() -> None:
+    code = (
+        "import sys; from imserver.gateway.logging import LineHandler\n"
+        "handler, line = LineHandler(''), sys.argv[1].encode() * 150 + b'\\n'\n"
+        "for _ in range(30): handler.write(line * 500)"
+    )
+    reading, writing = os.pipe()
+    writers = [spawn([sys.executable, "-c", code, letter], stderr=writing) for letter in "abc"]
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        seen = Counter(pipe.read().splitlines())
+    assert [end(writer) for writer in writers] == [0, 0, 0]
+    assert seen == {letter * 150: 15_000 for letter in (b"a", b"b", b"c")}
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_traceback_goes_with_its_line(logs_to: OpenLogs, form: str) -> None:
+    _, path = logs_to(format=form)
+    try:
+        raise RuntimeError("broken")
+    except RuntimeError:
+        logging.getLogger("imserver").exception("a greenlet died")
+    text = path.read_text(encoding="utf-8")
+    assert "Traceback (most recent call last)" in text
+    assert "RuntimeError: broken" in text
+    if form == "json":
+        assert "RuntimeError: broken" in json.loads(text)["traceback"]
+
+
+def test_what_a_client_says_can_neither_fake_a_line_nor_drive_the_terminal(logs_to: OpenLogs) -> None:
+    logs, path = logs_to()
+    evil = "x\n2026-01-01 ERROR fake\r\x1b[2J\u2028\u202e\x9b"
+    logging.getLogger("imserver").info("%s", evil, extra={"request": evil})
+    logs.requests.add("GET", f"/{evil}", 404, 0.001, "127.0.0.1:1", 5, evil)
+    logs.requests.flush()
+    for line in lines(path):
+        assert line.isprintable(), repr(line)
+    assert len(lines(path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("by", "end", "value"),
+    [
+        ("key:4f1d", "B request=r by=key:4f1d", "key:4f1d"),
+        ("nobody", "B request=r", None),
+        ("", "B request=r", None),
+        (
+            "session:shop/a by=key:1\nx",
+            r"B request=r by=session:shop/a\x20by=key:1\nx",
+            "session:shop/a by=key:1\nx",
+        ),
+        ("session:shop/" + "a" * 200, "a" * 114 + "…", "session:shop/" + "a" * 114 + "…"),
+    ],
+)
+def test_a_line_ends_with_its_principal(logs_to: OpenLogs, by: str, end: str, value: str | None) -> None:
+    logs, path = logs_to()
+    for _ in range(2):
+        logs.requests.add("GET", "/", 200, 0.001, "127.0.0.1:1", 5, "r", by)
+    logs.requests.flush()
+    assert all(line.endswith(end) for line in lines(path)), lines(path)
+    logs, path = logs_to(format="json")
+    logs.requests.add("GET", "/", 200, 0.001, "127.0.0.1:1", 5, "r", by)
+    logs.requests.flush()
+    assert json.loads(lines(path)[-1]).get("by") == value
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_bytes_that_are_no_text_can_be_logged(logs_to: OpenLogs, form: str) -> None:
+    logs, path = logs_to(format=form)
+    broken = b"\xff\xfe".decode("utf-8", "surrogateescape")
+    logging.getLogger("imserver").info("%s", broken)
+    logs.requests.add("GET", broken, 404, 0.001, "127.0.0.1:1", 5)
+    logs.requests.flush()
+    assert len(lines(path)) == 2
+
+
+def test_debug_lines_appear_at_level_debug_only(logs_to: OpenLogs) -> None:
+    _, path = logs_to(level="debug")
+    logging.getLogger("imserver.x").debug("seen")
+    logging.getLogger("elsewhere").debug("not ours")
+    assert [line.rpartition(" ")[2] for line in lines(path)] == ["seen"]
+
+
+def test_debug_lines_do_not_appear_by_default(logs_to: OpenLogs) -> None:
+    _, path = logs_to()
+    logging.getLogger("imserver.x").debug("hidden")
+    assert lines(path) == []
+
+
+def test_an_unwritable_log_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    for path in (tmp_path, tmp_path / "file" / "server.log"):
+        with pytest.raises(StartError, match=r"^app\.log_file: .* cannot be written: (Is|Not) a directory$"):
+            open_logs(load_with_locations(os.devnull, {}, {"app.log_file": str(path)})[0])
+
+
+def test_after_a_rotation_lines_go_to_a_fresh_file(logs_to: OpenLogs) -> None:
+    logs, path = logs_to()
+    log = logging.getLogger("imserver")
+    log.info("first")
+    logs.requests.add("GET", "/before", 200, 0.001, "127.0.0.1:1", 5)
+    moved = path.rename(path.with_suffix(".1"))
+    logs.reopen()
+    log.info("second")
+    assert ["first" in line or "/before" in line for line in lines(moved)] == [True, True]
+    assert [line.rpartition(" ")[2] for line in lines(path)] == ["second"]
+
+
+def test_a_log_that_cannot_be_opened_again_stays_in_use(logs_to: OpenLogs) -> None:
+    logs, path = logs_to()
+    moved = path.parent.rename(path.parent.with_name("moved"))
+    path.parent.write_text("in the way", encoding="utf-8")
+    logs.reopen()
+    logging.getLogger("imserver").info("still here")
+    assert [line.rpartition(": ")[2] for line in lines(moved / path.name)][1:] == ["still here"]
+
+
+def test_a_full_disk_costs_lines_and_nothing_else() -> None:
+    if not os.path.exists("/dev/full"):
+        leave_out("needs /dev/full")
+    handler = LineHandler("/dev/full")
+    handler.write(b"a\nb\n")
+    assert handler.lost == 2
+    handler.close()
+
+
+def test_after_lost_lines_the_log_counts_them(tmp_path: Path) -> None:
+    handler = LineHandler(str(tmp_path / "x.log"))
+    handler.lost = 7
+    handler.write(b"a\n")
+    handler.write(b"b\n")
+    handler.close()
+    assert lines(tmp_path / "x.log") == ["a", "7 lines could not be written", "b"]
+
+
+def test_requests_are_written_together(logs_to: OpenLogs) -> None:
+    logs, path = logs_to()
+    logs.requests.add("POST", "/user/sendMessage", 200, 0.00123, "127.0.0.1:5050", 118, "r7")
+    assert lines(path) == []
+    logs.requests.flush()
+    (line,) = lines(path)
+    assert re.fullmatch(
+        STAMP
+        + r" INFO    imserver\.request: 127\.0\.0\.1:5050 POST /user/sendMessage 200 1\.23ms 118B request=r7",
+        line,
+    )
+
+
+def test_requests_can_be_json(logs_to: OpenLogs) -> None:
+    logs, path = logs_to(format="json")
+    logs.requests.add("POST", "/user/sendMessage", 200, 0.00123, "127.0.0.1:5050", 118)
+    logs.requests.flush()
+    got = json.loads(lines(path)[0])
+    assert re.fullmatch(STAMP, got.pop("time"))
+    assert got == {
+        "level": "info",
+        "logger": "imserver.request",
+        "message": "POST /user/sendMessage",
+        "status": 200,
+        "milliseconds": 1.23,
+        "bytes": 118,
+        "peer": "127.0.0.1:5050",
+    }
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_the_token_in_the_path_of_an_incoming_webhook_is_not_logged(logs_to: OpenLogs, form: str) -> None:
+    logs, path = logs_to(format=form)
+    logs.requests.add("POST", "/hooks/secret", 200, 0.00123, "127.0.0.1:5050", 118)
+    logs.requests.flush()
+    (line,) = lines(path)
+    assert "POST /hooks/*" in line
+    assert "secret" not in line
+
+
+def test_250_requests_are_written_at_once_and_fewer_when_the_node_says_so(logs_to: OpenLogs) -> None:
+    logs, path = logs_to()
+    for _ in range(251):
+        logs.requests.add("GET", "/", 200, 0.001, "127.0.0.1:1", 5)
+    assert len(lines(path)) == 250
+    logs.requests.flush()
+    logs.requests.flush()
+    assert len(lines(path)) == 251
+    logs.requests.add("GET", "/", 200, 0.001, "127.0.0.1:1", 5)
+    logs.close()
+    assert len(lines(path)) == 252
+
+
+def test_a_line_is_the_same_whatever_came_before_it_and_little_is_remembered(logs_to: OpenLogs) -> None:
+    logs, path = logs_to()
+    paths = [f"/p{number}" for number in range(600)]
+    for each in (*paths, "/p1", "/x\n\x1b", "/y" * 500, "/x\n\x1b", "/p1"):
+        for status in (200, 404):
+            logs.requests.add("GET", each, status, 0.0001, "192.0.2.1", 7)
+    logs.requests.add("GET", "/p1", 200, 0.25, "192.0.2.2", 8, "r\u2028")
+    logs.requests.flush()
+    got = [re.sub("^" + STAMP, "", line) for line in lines(path)]
+    before = " INFO    imserver.request: 192.0.2.1 GET "
+    wanted = [*paths, "/p1", "/x\\n\\x1b", "/y" * 500, "/x\\n\\x1b", "/p1"]
+    assert got[:-1] == [f"{before}{each} {status} 0.10ms 7B" for each in wanted for status in (200, 404)]
+    assert got[-1] == " INFO    imserver.request: 192.0.2.2 GET /p1 200 250.00ms 8B request=r\\u2028"
+    assert len(logs.requests._middles) <= 256
+    assert max(map(len, logs.requests._middles.values())) <= 256
+
+
+@pytest.mark.parametrize(("share", "some"), [(0.0, range(1)), (0.5, range(300, 700))])
+def test_requests_can_be_left_out_but_for_slow_ones_and_failures(
+    logs_to: OpenLogs, share: float, some: range
+) -> None:
+    logs, path = logs_to(request_share=share)
+    for status, seconds, count in ((499, 0.9, 1000), (500, 0.1, 2), (200, 1.0, 3)):
+        for _ in range(count):
+            logs.requests.add("GET", "/", status, seconds, "127.0.0.1:1", 5)
+    logs.requests.settings = LogSettings(requests=False)
+    logs.requests.add("GET", "/", 500, 2.0, "127.0.0.1:1", 5)
+    logs.requests.flush()
+    counts = Counter(line.split(" GET / ")[1][:3] for line in lines(path))
+    assert (counts.pop("500"), counts.pop("200"), counts["499"] in some) == (2, 3, True)
+
+
+def test_a_greenlet_that_dies_is_logged_with_its_traceback_and_without_the_fields_of_its_service(
+    logs_to: OpenLogs, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, path = logs_to()
+    hub = gevent.get_hub()
+    monkeypatch.setattr(hub, "print_exception", hub.print_exception)
+    log_greenlet_errors(hub)
+
+    class Dying(Service):
+        secret: str
+
+        def die(self) -> None:
+            raise RuntimeError("broken")
+
+    dying = Dying("of the settings")
+    gevent.spawn(dying.die).join()
+    hub.loop.run_callback(dying.die)
+    until(lambda: path.read_text(encoding="utf-8").count("RuntimeError: broken") == 2)
+    assert dying.secret not in path.read_text(encoding="utf-8")
+    assert capfd.readouterr().err == ""

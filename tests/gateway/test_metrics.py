@@ -1,0 +1,111 @@
+"""Counters: all of them begin at nothing, and somebody raises each."""
+
+import gc
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import imserver
+from imserver.gateway.metrics import MAX_APPS, CountsByApp, Histogram, Metrics, resident_bytes
+
+SOURCE = "\n".join(
+    path.read_text(encoding="utf-8")
+    for path in sorted(Path(imserver.__file__).parent.rglob("*.py"))
+    if path.name != "metrics.py"
+)
+
+
+OWN = ("batch_", "closes", "collections", "collector_", "denials", "loop_lag")
+"""What has a method of its own."""
+
+
+def test_a_new_node_has_counted_nothing() -> None:
+    for value in Metrics().snapshot().values():
+        assert not any(value) if isinstance(value, list) else not value
+
+
+@pytest.mark.parametrize("name", [name for name in Metrics.__slots__ if not name.startswith(OWN)])
+def test_every_counter_is_raised_somewhere(name: str) -> None:
+    assert re.search(rf"metrics\.{name}((\[\w+\])? (\+=|=) |\.add\b)", SOURCE)
+
+
+@pytest.mark.parametrize("method", ["batched", "closed", "lagged", "login_refused", "watch_collector"])
+def test_every_method_that_counts_is_called_somewhere(method: str) -> None:
+    assert re.search(rf"metrics\.{method}\(", SOURCE)
+
+
+def test_closes_are_counted_by_code() -> None:
+    metrics = Metrics()
+    for code in (1000, 1006, 1000):
+        metrics.closed(code)
+    assert metrics.closes == {1000: 2, 1006: 1}
+
+
+def test_strangers_cannot_make_names_of_apps_without_end() -> None:
+    counts = CountsByApp()
+    for number in range(MAX_APPS + 5):
+        counts[f"a{number}"] += 1
+    counts["a0"] += 1
+    assert (len(counts), counts["other"], counts["a0"]) == (MAX_APPS + 1, 5, 2)
+    assert counts.total == MAX_APPS + 6
+
+
+def test_a_snapshot_stays_as_it_was() -> None:
+    metrics = Metrics()
+    metrics.closed(1000)
+    metrics.logins["default"] += 1
+    snapshot = metrics.snapshot()
+    metrics.closed(1000)
+    metrics.logins["default"] += 1
+    assert set(snapshot) == set(Metrics.__slots__) - {"batch_messages", "batch_seconds", "loop_lags"}
+    assert (snapshot["closes"], snapshot["logins"]) == ({1000: 1}, 1)
+
+
+def test_a_counter_that_does_not_exist_cannot_be_raised() -> None:
+    with pytest.raises(AttributeError):
+        Metrics().no_such_counter = 1  # type: ignore[attr-defined]
+
+
+def test_a_distribution_counts_a_value_in_the_first_bucket_that_holds_it() -> None:
+    values = Histogram((1.0, 2.0))
+    for value in (0.5, 1.0, 1.5, 2.0, 2.5):
+        values.observe(value)
+    assert (values.counts, values.total) == ([2, 2, 1], 7.5)
+
+
+def test_the_lag_of_the_loop_is_kept_as_the_last_the_worst_and_all() -> None:
+    metrics = Metrics()
+    for seconds in (0.002, 0.3, 0.001):
+        metrics.lagged(seconds)
+    assert (metrics.loop_lag_seconds, metrics.loop_lag_max_seconds) == (0.001, 0.3)
+    assert sum(metrics.loop_lags.counts) == 3
+
+
+def test_batches_are_counted_by_their_size_and_time() -> None:
+    metrics = Metrics()
+    for messages, seconds in ((1, 0.002), (3000, 0.3)):
+        metrics.batched(messages, seconds)
+    assert (metrics.batch_messages.total, metrics.batch_messages.counts[-1]) == (3001, 1)
+    assert metrics.batch_seconds.total == 0.302
+
+
+def test_the_pauses_of_the_collector_are_timed_until_nobody_wants_it() -> None:
+    metrics = Metrics()
+    callbacks = len(gc.callbacks)
+    gc.collect()  # so that none begins by itself soon
+    stop = metrics.watch_collector()
+    gc.collect()
+    gc.collect(0)
+    assert metrics.collections == [1, 0, 1]
+    assert all(metrics.collector_seconds[generation] > 0 for generation in (0, 2))
+    assert metrics.collector_pause_max_seconds == max(metrics.collector_seconds)
+    stop()
+    gc.collect()
+    assert metrics.collections == [1, 0, 1]
+    assert len(gc.callbacks) == callbacks
+
+
+def test_the_memory_of_this_process_is_known_on_linux() -> None:
+    assert resident_bytes() > 1_000_000 or not sys.platform.startswith("linux")

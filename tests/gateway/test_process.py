@@ -1,0 +1,310 @@
+"""The data directory, the secret, derived keys, the file limit."""
+
+import errno
+import os
+import resource
+import socket
+import stat
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from imserver.gateway import process as lifecycle
+from imserver.gateway.config.settings import Config, LimitSettings, RedisSettings, ServerSettings
+from imserver.gateway.errors import StartError
+from imserver.gateway.process import DataDirectory, derive_key, open_private, plan_processes, raise_file_limit
+from imserver.operate.doctor import server_at
+from tests.processes import running, spawn
+
+
+def test_the_file_limit_is_raised_to_the_hard_one() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
+    try:
+        assert raise_file_limit() == hard
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+# --- the number of processes --------------------------------------------------------------------------------
+
+
+def planned(most: int = 0, redis: str = "redis://127.0.0.1:6379", processes: int = 0) -> tuple[Config, str]:
+    """What becomes of ``auto`` where each node is to have ``most`` connections."""
+    return plan_processes(
+        Config(
+            server=ServerSettings(processes=processes),
+            limits=LimitSettings(max_connections=most),
+            redis=RedisSettings(url=redis),
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "most", "redis", "processes", "connections", "output"),
+    [
+        (4, 0, "redis://h", 4, 0, "one for each of 4 cores"),
+        (4, 9680, "redis://h", 4, 9680, "one for each of 4 cores"),
+        (4, 9681, "redis://h", 5, 7745, "4 cores for 38724 connections"),
+        (1, 48_400, "redis://h", 5, 9680, "1 core for 48400 connections"),
+        (1, 0, "redis://h", 1, 0, "one core"),
+        (4, 9681, "", 1, 9681, "needs redis.url"),
+    ],
+)
+def test_auto_is_a_process_for_each_core_and_more_only_for_open_files(
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    most: int,
+    redis: str,
+    processes: int,
+    connections: int,
+    output: str,
+) -> None:
+    monkeypatch.setattr(lifecycle, "cores", lambda: number)
+    monkeypatch.setattr(lifecycle, "openable_files", lambda: 10_000)
+    config, why = planned(most, redis)
+    assert (config.server.processes, config.limits.max_connections) == (processes, connections)
+    assert why.startswith(f"processes: {processes} (")
+    assert output in why
+    assert ("ulimit -Hn" in why) == (processes > number)
+    assert planned(most, redis, processes=3)[0].server.processes == 3
+
+
+@pytest.mark.parametrize(
+    ("quota", "found"), [("150000 100000", 2), ("max 100000", 8), ("50000 100000", 1), ("", 8), ("x y z", 8)]
+)
+def test_a_container_has_the_cores_of_its_quota(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, found: int
+) -> None:
+    monkeypatch.setattr(lifecycle, "_CPU_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    if quota:
+        (tmp_path / "cpu.max").write_text(quota, encoding="ascii")
+    assert lifecycle.cores() == found
+
+
+# --- the data directory -------------------------------------------------------------------------------------
+
+
+def test_the_folder_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+    data = DataDirectory(str(tmp_path / "a" / "data"))
+    data.start()
+    assert stat.S_IMODE(data.path.stat().st_mode) == 0o700
+    data.stop()
+
+
+def test_a_second_server_in_the_folder_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
+    first, second = DataDirectory(str(tmp_path)), DataDirectory(str(tmp_path))
+    first.start()
+    with pytest.raises(StartError, match=rf"in use by another server \(pid {os.getpid()}\)$"):
+        second.start()
+    first.stop()
+    second.start()
+    second.stop()
+
+
+def test_servers_of_one_cluster_share_the_folder_and_the_first_one_names_itself(tmp_path: Path) -> None:
+    first, second = DataDirectory(str(tmp_path), shared=True), DataDirectory(str(tmp_path), shared=True)
+    first.start()
+    second.start()
+    assert (tmp_path / "lock").read_text(encoding="utf-8") == f"{os.getpid()}\n"
+    first.stop()
+    assert (tmp_path / "lock").read_text(encoding="utf-8") == ""
+    alone = DataDirectory(str(tmp_path))
+    with pytest.raises(StartError, match=r"in use by another server \(pid unknown\)$"):
+        alone.start()
+    second.stop()
+    alone.start()
+    alone.stop()
+
+
+def test_a_server_without_a_cluster_lets_no_node_of_one_in(tmp_path: Path) -> None:
+    alone, node = DataDirectory(str(tmp_path)), DataDirectory(str(tmp_path), shared=True)
+    alone.start()
+    with pytest.raises(StartError, match=r"\(pid \d+\), which is not a node of a cluster$"):
+        node.start()
+    alone.stop()
+    node.start()
+    node.stop()
+
+
+def test_servers_of_one_cluster_that_start_at_once_all_get_in_and_have_one_secret(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from imserver.gateway.process import DataDirectory\n"
+        "data = DataDirectory(sys.argv[1], shared=True)\n"
+        "sys.stdin.read(1); data.start(); print(data.secret().decode(), flush=True); sys.stdin.read(1)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "data")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with ExitStack() as stack:
+        servers = [stack.enter_context(running(command, **pipes)) for _ in range(6)]
+        for _ in range(2):  # all begin, then all end
+            for server in servers:
+                assert server.stdin is not None
+                server.stdin.write("x")
+                server.stdin.flush()
+        outputs = {server.communicate(timeout=60)[0] for server in servers}
+    assert [server.returncode for server in servers] == [0] * 6
+    assert len(outputs) == 1
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["lock", "secret"]
+
+
+def test_a_killed_server_leaves_no_lock_behind(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from imserver.gateway.process import DataDirectory; "
+        "DataDirectory(sys.argv[1]).start(); os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == -9
+    data = DataDirectory(str(tmp_path))
+    data.start()
+    data.stop()
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    for path in (tmp_path / "file", tmp_path / "file" / "data"):
+        with pytest.raises(StartError, match=r"^server\.data_dir: .* cannot be used: Not a directory$"):
+            DataDirectory(str(path)).start()
+
+
+def test_a_lock_that_cannot_be_opened_or_written_is_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    data, file = DataDirectory(str(tmp_path)), tmp_path / "lock"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(StartError, match=f"^server.data_dir: {file} cannot be used: No space left"):
+            data.start()
+    data.start()
+    data.stop()
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(StartError, match=f"^server.data_dir: {file} cannot be used: Is a directory$"):
+        data.start()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_what_root_creates_belongs_to_the_owner_of_the_folder_and_what_exists_keeps_its_owner(
+    tmp_path: Path,
+) -> None:
+    theirs, roots = tmp_path / "data", tmp_path / "root's"
+    theirs.mkdir()
+    roots.touch()
+    (theirs / "imserver.db").symlink_to(roots)
+    os.chown(theirs, 65534, 65534)
+    data = DataDirectory(str(theirs))
+    data.start()
+    data.secret()
+    data.stop()
+    os.close(open_private(theirs / "imserver.db"))
+    owners = {name: (theirs / name).stat().st_uid for name in ("lock", "secret", "imserver.db")}
+    assert owners == {"lock": 65534, "secret": 65534, "imserver.db": 0}
+
+
+def test_the_first_start_makes_a_secret_that_stays_and_is_private(tmp_path: Path) -> None:
+    data = DataDirectory(str(tmp_path))
+    secret = data.secret()
+    assert len(secret) >= 32
+    assert data.secret() == secret
+    assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lock", "secret"]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_missing_secret_is_not_replaced_while_a_server_runs(tmp_path: Path, shared: bool) -> None:
+    server, command = DataDirectory(str(tmp_path), shared), DataDirectory(str(tmp_path))
+    server.start()
+    old = server.secret()
+    (tmp_path / "secret").unlink()
+    why = rf"secret does not exist, and cannot be made: .* in use by another server \(pid {os.getpid()}\)$"
+    with pytest.raises(StartError, match=why):
+        command.secret()
+    assert not (tmp_path / "secret").exists()
+    server.stop()
+    assert command.secret() != old
+    server.start()  # the command has left the folder
+    server.stop()
+
+
+def test_two_folders_have_different_secrets(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    assert DataDirectory(str(tmp_path / "a")).secret() != DataDirectory(str(tmp_path / "b")).secret()
+
+
+def test_a_given_secret_file_is_used_without_its_line_end(tmp_path: Path) -> None:
+    file = tmp_path / "given"
+    file.write_bytes(b"0123456789abcdef0123456789abcdef\n")
+    file.chmod(0o600)
+    assert DataDirectory(str(tmp_path / "none")).secret(str(file)) == b"0123456789abcdef0123456789abcdef"
+
+
+def test_a_secret_that_others_can_read_is_warned_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "given"
+    file.write_bytes(b"x" * 32)
+    file.chmod(0o644)
+    DataDirectory(str(tmp_path)).secret(str(file))
+    assert "can be read by others" in caplog.text
+
+
+def test_a_short_or_missing_secret_is_one_clear_line(tmp_path: Path) -> None:
+    file = tmp_path / "given"
+    file.write_bytes(b"short\n")
+    with pytest.raises(StartError, match="has 5 bytes; it needs at least 32"):
+        DataDirectory(str(tmp_path)).secret(str(file))
+    with pytest.raises(StartError, match="cannot be read or made: No such file or directory"):
+        DataDirectory(str(tmp_path)).secret(str(tmp_path / "none"))
+
+
+# --- derived keys: RFC 5869, appendix A ---------------------------------------------------------------------
+
+
+def test_a_derived_key_depends_on_secret_and_purpose() -> None:
+    keys = {derive_key(secret, purpose) for secret in (b"a" * 32, b"b" * 32) for purpose in ("page", "jwt")}
+    assert len(keys) == 4
+    assert {len(key) for key in keys} == {32}
+    hkdf = HKDF(SHA256(), 32, b"imserver", b"page")
+    assert hkdf.derive(b"a" * 32) == derive_key(b"a" * 32, "page")
+
+
+_NODE = """
+import socket, sys
+from imserver.gateway.process import DataDirectory
+DataDirectory(sys.argv[1], shared=True).start()
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.linux
+def test_each_node_of_a_folder_is_known_by_its_port(tmp_path: Path) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as ours,
+        spawn(
+            [sys.executable, "-c", _NODE, str(tmp_path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as node,
+    ):
+        assert node.stdin is not None
+        assert node.stdout is not None
+        port = int(node.stdout.readline())
+        folder, ports = DataDirectory(str(tmp_path), shared=True), (port, ours.getsockname()[1])
+        assert [server_at(str(tmp_path), each) for each in ports] == [node.pid, 0]
+        folder.start()
+        assert [server_at(str(tmp_path), each) for each in ports] == [node.pid, os.getpid()]
+        folder.stop()
+        node.stdin.close()

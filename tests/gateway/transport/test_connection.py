@@ -1,0 +1,725 @@
+"""One connection: what it serves, how it ends, and that it is nothing while it is idle."""
+
+import _socket
+import gc
+import logging
+import random
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from gevent.event import Event as Signal
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imserver.gateway.clock import is_long_turn
+from imserver.gateway.node.http_servers import echo
+from imserver.gateway.protocol.dialect import EchoDialect
+from imserver.gateway.transport.connection import Connection
+from imserver.gateway.transport.dispatch import serve_each
+from imserver.gateway.transport.frames import Rest
+from imserver.gateway.transport.outbox import Backlog
+from imserver.gateway.transport.parser import MessageParser
+from imserver.gateway.transport.states import CLOSED, CLOSING, DRAINING
+from tests.gateway.transport.harness import Client, SocketHarness, look, turn, until
+from tests.gateway.transport.test_frames import deflated, fragments, pieces
+from tests.integration.raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, close, frame, text
+
+LIMIT = 300
+
+
+@pytest.fixture
+def harness() -> Iterator[SocketHarness]:
+    with SocketHarness() as one:
+        yield one
+
+
+class Log:
+    """A serve that keeps what it was given."""
+
+    def __init__(self) -> None:
+        self.served: list[tuple[bytes, bool]] = []
+
+    def __call__(self, _connection: Connection, payload: bytes, is_text: bool) -> None:
+        self.served.append((payload, is_text))
+
+    @property
+    def payloads(self) -> list[bytes]:
+        return [payload for payload, _ in self.served]
+
+
+# --- idle ---------------------------------------------------------------------------------------------------
+
+
+def assert_idle(connection: Connection) -> None:
+    assert connection.outbox is None
+    assert connection.parser is None
+    assert not hasattr(connection, "__dict__")
+    assert connection.held_bytes() == 0
+    assert connection not in connection.context.flusher.budget.sizes
+
+
+def test_an_idle_connection_owns_no_outbox_no_parser_and_no_dict(harness: SocketHarness) -> None:
+    connection, client = harness.connect(harness.encoding(echo))
+    assert_idle(connection)
+    client.send(text("small") + frame(BINARY, b"x" * 5000) + text("a" * 400)[:50])
+    client.expect(2)
+    assert connection.parser is not None
+    client.send(text("a" * 400)[50:])
+    client.expect(3)
+    client.probe()
+    turn()
+    assert_idle(connection)
+
+
+def test_nothing_but_the_poller_and_the_context_knows_an_idle_connection(harness: SocketHarness) -> None:
+    connection, client = harness.connect(harness.encoding(echo))
+    client.send(text("hi"))
+    client.probe()
+    turn()
+    assert harness.context.connections == {connection}
+    assert not harness.context.closing
+    assert not harness.flusher.stalled
+    assert not harness.flusher.dirty
+    assert not harness.budget.sizes
+    assert not harness.poller.ready
+
+
+# --- the fast path and the parser ---------------------------------------------------------------------------
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> bytes:
+    """Frames as clients send them, some of them as no client should."""
+    stream = b""
+    for _ in range(draw(st.integers(1, 6))):
+        kind = draw(st.integers(0, 11))
+        size = draw(st.sampled_from([0, 1, 5, 124, 125, 126, 127, 200, LIMIT, LIMIT + 1]))
+        mask = draw(st.sampled_from([b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x37\xfa\x21\x3d"]))
+        payload = (draw(st.text(min_size=1, max_size=4)).encode() * 400)[:size]
+        if kind < 4:
+            stream += frame(TEXT, payload, mask=mask)
+        elif kind < 7:
+            stream += frame(BINARY, payload, mask=mask)
+        elif kind == 7:
+            stream += b"".join(fragments(TEXT, payload, draw(st.lists(st.integers(0, size), max_size=3))))
+        elif kind == 8:
+            stream += frame(PING, payload[:125], mask=mask)
+        elif kind == 9:
+            stream += frame(TEXT, payload, mask=mask, form=draw(st.sampled_from([16, 64])))
+        elif kind == 10:
+            stream += close(draw(st.sampled_from([None, 1000, 1001, 999, 3000])))
+        else:
+            stream += frame(draw(st.integers(0, 15)), payload, mask=draw(st.sampled_from([mask, None])))
+    return stream
+
+
+def outcome(parts: list[bytes], deflate: int = 0) -> tuple[list[tuple[bytes, bool]], list[Frame], int]:
+    """What a connection serves, says and becomes when these parts of a stream are read one by one."""
+    with SocketHarness() as harness:
+        log = Log()
+        connection, client = harness.connect(harness.encoding(log, LIMIT, deflate))
+        harness.poller.remove(connection)
+        for part in parts:
+            if connection.is_open:
+                connection.feed(part)
+        state = connection.state
+        turn()
+        return log.served, client.read(), state
+
+
+@settings(deadline=None)
+@given(data=st.data())
+def test_the_fast_path_and_the_parser_agree_however_a_stream_is_cut(data: st.DataObject) -> None:
+    stream = data.draw(streams())
+    cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=8))
+    assert outcome([part for part in pieces(stream, cuts) if part]) == outcome([stream])
+
+
+def test_the_fast_path_and_the_parser_agree_on_every_cut_in_two_and_byte_by_byte() -> None:
+    stream = (
+        text("one")
+        + text("é" * 70)
+        + frame(PING, b"p")
+        + text("")
+        + b"".join(fragments(TEXT, "übér".encode(), [2, 2]))
+        + text("x" * LIMIT)
+        + text("last")
+        + close(1000)
+    )
+    whole = outcome([stream])
+    assert [payload for payload, _ in whole[0]] == [
+        b"one",
+        "é".encode() * 70,
+        b"",
+        "übér".encode(),
+        b"x" * LIMIT,
+        b"last",
+    ]
+    assert whole[2] == CLOSING
+    assert outcome([bytes([byte]) for byte in stream]) == whole
+    for cut in range(1, len(stream), 3):
+        assert outcome([stream[:cut], stream[cut:]]) == whole, cut
+
+
+def test_a_deflated_message_between_plain_ones_is_served_in_its_order() -> None:
+    packed = deflated(b"packed " * 10)
+    stream = text("plain") + frame(TEXT, packed, rsv=4) + text("plain again")
+    served, _, _ = outcome([stream], deflate=15)
+    assert [payload for payload, _ in served] == [b"plain", b"packed " * 10, b"plain again"]
+    assert outcome([stream], deflate=0)[1][-1].close_code == 1002, "not negotiated"
+
+
+def test_messages_say_whether_they_came_as_text(harness: SocketHarness) -> None:
+    log = Log()
+    _, client = harness.connect(harness.encoding(log))
+    client.send(text("t") + frame(BINARY, b"\xff") + b"".join(fragments(TEXT, b"tt", [1])))
+    client.probe()
+    assert log.served == [(b"t", True), (b"\xff", False), (b"tt", True)]
+
+
+# --- replies ------------------------------------------------------------------------------------------------
+
+
+def test_a_ping_is_answered_with_its_payload_even_between_fragments(harness: SocketHarness) -> None:
+    log = Log()
+    _, client = harness.connect(harness.encoding(log))
+    first, last = fragments(TEXT, b"hello", [2])
+    client.send(first + frame(PING, b"\x00" * 125) + last + frame(PING))
+    frames = client.expect(2)
+    assert [(found.opcode, found.payload) for found in frames] == [(PONG, b"\x00" * 125), (PONG, b"")]
+    assert log.payloads == [b"hello"]
+
+
+def test_a_pong_nobody_asked_for_is_nothing(harness: SocketHarness) -> None:
+    connection, client = harness.connect()
+    client.send(frame(PONG, b"x"))
+    client.probe()
+    assert len(client.frames) == 1
+    assert connection.is_open
+
+
+@pytest.mark.parametrize("size", [0, 1, 124, 125])
+@pytest.mark.parametrize("cut", [0, 1, 2, 5, 6])
+def test_pongs_of_any_size_are_nothing_however_they_come(harness: SocketHarness, size: int, cut: int) -> None:
+    connection, client = harness.connect()
+    pong = frame(PONG, b"x" * size)
+    client.send(pong[:cut])
+    look()
+    client.send(pong[cut:] + pong)
+    client.probe()
+    assert len(client.frames) == 1
+    assert (connection.is_open, connection.parser) == (True, None)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        frame(PONG, b"x" * 126),
+        frame(PONG, b"x", mask=None),
+        frame(PONG, b"x", fin=False),
+        frame(PONG, b"x", rsv=4),
+    ],
+)
+def test_a_broken_pong_is_a_breach_of_the_protocol(harness: SocketHarness, broken: bytes) -> None:
+    _, client = harness.connect()
+    client.send(broken)
+    assert client.close_code() == 1002
+
+
+def test_whatever_is_read_is_a_sign_of_life(harness: SocketHarness) -> None:
+    connection, client = harness.connect()
+    connection.ping()
+    assert connection.pinged_at
+    assert client.expect(1)[0] == Frame(PING, b"")
+    client.send(frame(PONG))
+    until(lambda: not connection.pinged_at)
+
+
+def test_a_later_ping_gives_no_more_time_to_answer_an_earlier_one(harness: SocketHarness) -> None:
+    connection, _ = harness.connect()
+    connection.ping()
+    first = connection.pinged_at
+    connection.ping()
+    assert connection.pinged_at == first
+
+
+# --- closing ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [None, 1000, 1001, 3000, 4999])
+def test_a_close_is_answered_with_its_code_and_tcp_ends_after_it(
+    harness: SocketHarness, code: int | None
+) -> None:
+    connection, client = harness.connect()
+    client.send(close(code))
+    client.until_ended()
+    assert [found.close_code for found in client.frames] == [code]
+    assert connection.state == DRAINING, "the peer still has to end its half"
+    client.hang_up()
+    until(lambda: connection.state == CLOSED)
+    assert harness.ended == [(connection, code or 1005)]
+
+
+@pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 5000])
+def test_a_close_with_a_code_that_may_not_be_sent_is_answered_with_1002(
+    harness: SocketHarness, code: int
+) -> None:
+    connection, client = harness.connect()
+    client.send(close(code))
+    assert client.close_code() == 1002
+    assert harness.ended == [(connection, 1002)]
+
+
+def test_a_close_in_the_middle_of_a_message_is_a_close_like_any_other(harness: SocketHarness) -> None:
+    log = Log()
+    _, client = harness.connect(harness.encoding(log))
+    client.send(frame(TEXT, b"half", fin=False) + close(1000) + frame(CONTINUATION, b" more"))
+    assert client.close_code() == 1000
+    assert not log.served
+
+
+@pytest.mark.parametrize(
+    ("breach", "code"),
+    [
+        (frame(TEXT, b"x", mask=None), 1002),
+        (frame(5, b"x"), 1002),
+        (text(b"\xff"), 1007),
+        (frame(TEXT, b"\xc3", fin=False) + frame(CONTINUATION, b"\x28"), 1007),
+        (text("x" * (LIMIT + 1)), 1009),
+        (frame(TEXT, b"", declared=1 << 40, form=64), 1009),
+    ],
+)
+def test_a_breach_is_answered_with_its_code_after_what_was_served_before(
+    harness: SocketHarness, breach: bytes, code: int
+) -> None:
+    connection, client = harness.connect(harness.encoding(echo, LIMIT))
+    client.send(text("before") + breach + text("after"))
+    assert client.close_code() == code
+    assert client.payloads() == [b"before"]
+    assert harness.ended == [(connection, code)]
+
+
+@pytest.mark.parametrize("limit", [1, 50, 125, 126])
+def test_the_limit_of_a_message_holds_on_the_fast_path(harness: SocketHarness, limit: int) -> None:
+    _, client = harness.connect(harness.encoding(echo, limit))
+    client.send(text("x" * limit) + text("x" * (limit + 1)))
+    assert client.close_code() == 1009
+    assert client.payloads() == [b"x" * limit]
+
+
+def test_our_close_leaves_behind_what_was_sent_before_it_and_nothing_follows(harness: SocketHarness) -> None:
+    log = Log()
+    connection, client = harness.connect(harness.encoding(log))
+    connection.send(b"one")
+    connection.send(b"two")
+    connection.close(4000, "slow reader")
+    connection.send(b"too late")
+    connection.close(4001)
+    assert connection.state == CLOSING
+    assert harness.ended == [(connection, 4000)]
+    client.until_ended()
+    assert client.payloads() == [b"one", b"two"]
+    assert client.frames[-1] == Frame(CLOSE, struct.pack("!H", 4000) + b"slow reader")
+    client.send(text("still talking") + frame(PING))
+    client.send(close(4000))
+    client.hang_up()
+    until(lambda: connection.state == CLOSED)
+    assert not log.served
+    assert len(harness.ended) == 1
+
+
+def test_a_peer_that_never_ends_its_half_is_cut_off_after_a_time() -> None:
+    with SocketHarness(close_seconds=600.0) as harness:
+        connection, client = harness.connect()
+        other, _ = harness.connect()
+        connection.close(1001)
+        client.until_ended()
+        harness.context.expire()
+        assert connection.state == DRAINING, "not yet"
+        harness.context.closing[connection] = 0.0
+        harness.context.expire()
+        assert connection.state == CLOSED
+        assert connection.sock.fileno() == -1
+        assert harness.context.connections == {other}
+        assert not harness.context.closing
+
+
+@pytest.mark.parametrize("end", [Client.hang_up, Client.reset], ids=["FIN", "RST"])
+def test_a_peer_that_vanishes_is_counted_out_once_with_1006(
+    harness: SocketHarness, end: Callable[[Client], None]
+) -> None:
+    connection, client = harness.connect(tcp=True)
+    end(client)
+    until(lambda: connection.state == CLOSED)
+    assert harness.ended == [(connection, 1006)]
+    assert not harness.context.connections
+    connection.lost()
+    connection.close(1000)
+    connection.abandon(4000)
+    assert len(harness.ended) == 1
+
+
+def test_what_is_sent_to_a_connection_that_is_over_goes_nowhere(harness: SocketHarness) -> None:
+    connection, _ = harness.connect()
+    connection.lost()
+    connection.send(b"x")
+    connection.send_frame(b"x")
+    connection.ping()
+    turn()
+    assert connection.outbox is None
+    assert not harness.flusher.dirty
+
+
+def test_a_write_that_fails_ends_the_connection(harness: SocketHarness) -> None:
+    connection, client = harness.connect(tcp=True)
+    harness.poller.remove(connection)
+    client.reset()
+    until(lambda: connection.send(b"one") or connection.state == CLOSED)
+    assert harness.ended == [(connection, 1006)]
+
+
+def test_requests_before_the_end_of_the_stream_are_served(harness: SocketHarness) -> None:
+    log = Log()
+    _, client = harness.connect(harness.encoding(log))
+    client.send(text("1") + text("2"))
+    client.sock.shutdown(_socket.SHUT_WR)
+    until(lambda: harness.ended)
+    assert log.payloads == [b"1", b"2"]
+
+
+def test_answers_to_a_client_that_ended_its_half_still_reach_it(harness: SocketHarness) -> None:
+    _, client = harness.connect(harness.encoding(echo))
+    client.send(text("1"))
+    client.sock.shutdown(_socket.SHUT_WR)
+    client.until_ended()
+    assert client.payloads() == [b"1"]
+
+
+# --- abandoning ---------------------------------------------------------------------------------------------
+
+
+def stall(harness: SocketHarness, connection: Connection, payload: bytes = b"x" * 1000) -> None:
+    """Send until the kernel takes no more."""
+    until(lambda: connection.send(payload) or turn() or type(connection.outbox) is Backlog)
+
+
+def test_an_abandoned_connection_drops_what_waits_and_says_why() -> None:
+    with SocketHarness() as harness:
+        connection, client = harness.connect(buffer_bytes=4096)
+        stall(harness, connection)
+        connection.send(b"never sent")
+        connection.abandon(4000)
+        assert harness.ended == [(connection, 4000)]
+        client.until_ended()
+        assert client.frames[-1].close_code == 4000
+        assert b"never sent" not in client.payloads()
+        assert set(client.payloads()) == {b"x" * 1000}, "no frame is cut"
+
+
+def test_an_abandoned_connection_whose_peer_never_reads_is_gone_after_close_seconds() -> None:
+    with SocketHarness(close_seconds=0.02) as harness:
+        connection, _ = harness.connect(buffer_bytes=4096)
+        stall(harness, connection)
+        connection.abandon(4000)
+        connection.abandon(4000)
+        until(lambda: harness.context.expire() or connection.state == CLOSED)
+        assert harness.ended == [(connection, 4000)]
+        assert harness.budget.total == 0
+        assert not harness.flusher.stalled
+
+
+# --- serving ------------------------------------------------------------------------------------------------
+
+
+def test_a_serve_that_raises_is_logged_and_ends_its_own_connection_only(
+    harness: SocketHarness, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_connection: Connection, _payload: bytes, _text: bool) -> None:
+        raise RuntimeError("a defect")
+
+    bad, client = harness.connect(harness.encoding(fail))
+    _, other = harness.connect(harness.encoding(echo))
+    with caplog.at_level(logging.ERROR):
+        client.send(text("x"))
+        until(lambda: bad.state == CLOSED)
+    assert [record.connection for record in caplog.records] == [bad.peer]  # type: ignore[attr-defined]
+    assert "a defect" in caplog.text
+    other.send(text("alive"))
+    assert other.expect(1)[0].payload == b"alive"
+
+
+@pytest.mark.parametrize("way", ["whole frames", "fragments"])
+def test_messages_of_one_connection_wait_for_the_one_before(harness: SocketHarness, way: str) -> None:
+    order: list[str] = []
+    go = Signal()
+
+    def slow(_connection: Connection, payload: bytes, _text: bool) -> None:
+        order.append(f"begin {payload.decode()}")
+        if payload == b"1":
+            go.wait()
+        order.append(f"end {payload.decode()}")
+
+    def message(word: str) -> bytes:
+        return text(word) if way == "whole frames" else b"".join(fragments(TEXT, word.encode(), [0]))
+
+    _, client = harness.connect(harness.encoding(slow))
+    _, other = harness.connect(harness.encoding(echo))
+    client.send(message("1") + message("2"))
+    until(lambda: order)
+    client.send(message("3"))
+    other.send(text("x"))
+    other.expect(1)
+    look()
+    assert order == ["begin 1"]
+    go.set()
+    until(lambda: len(order) == 6)
+    assert order == ["begin 1", "end 1", "begin 2", "end 2", "begin 3", "end 3"]
+
+
+def in_whole_frames(commands: list[bytes]) -> bytes:
+    return b"".join(map(text, commands))
+
+
+def in_fragments(commands: list[bytes]) -> bytes:
+    return b"".join(b"".join(fragments(TEXT, command, [1])) for command in commands)
+
+
+def in_one_message(commands: list[bytes]) -> bytes:
+    return text(b"\n".join(commands))
+
+
+PACKED = in_whole_frames, in_fragments, in_one_message
+"""How many commands can come with one read."""
+
+
+class LineDialect(EchoDialect):
+    """Each line of a message is a command."""
+
+    def split(self, payload: bytes) -> list[bytes]:
+        return payload.split(b"\n")
+
+
+@pytest.mark.parametrize("pack", PACKED)
+def test_others_are_served_between_long_commands_that_came_together(
+    harness: SocketHarness, pack: Callable[[list[bytes]], bytes]
+) -> None:
+    served: list[bytes] = []
+    seen: list[int] = []
+
+    def serve(_connection: Connection, payload: bytes, _is_text: bool) -> None:
+        while not is_long_turn():
+            pass
+        served.append(payload)
+
+    def note(_connection: Connection, _payload: bytes, _is_text: bool) -> None:
+        seen.append(len(served))
+
+    commands = [b"%03d" % number for number in range(5)]
+    _, stranger = harness.connect(harness.encoding(note))
+    _, client = harness.connect(harness.encoding(serve_each(serve), dialect=LineDialect("/lines")))
+    client.send(pack(commands))
+    until(lambda: bool(served))
+    stranger.send(text("now"))
+    until(lambda: bool(seen))
+    assert seen[0] < len(commands)
+    until(lambda: len(served) == len(commands))
+    assert served == commands
+
+
+@pytest.mark.parametrize("pack", PACKED)
+def test_commands_that_came_together_fill_an_outbox_up_to_its_limit_only(
+    pack: Callable[[list[bytes]], bytes],
+) -> None:
+    limit, answer, commands = 50_000, b"a" * 10_000, 100
+    most = 0
+
+    def serve(connection: Connection, _payload: bytes, _is_text: bool) -> None:
+        nonlocal most
+        connection.send(answer)
+        outbox = connection.outbox
+        size = outbox.size if isinstance(outbox, Backlog) else sum(map(len, outbox or ()))
+        most = max(most, size)
+
+    with SocketHarness(outbox_bytes=limit) as harness:
+        encoding = harness.encoding(serve_each(serve), dialect=LineDialect("/lines"))
+        connection, client = harness.connect(encoding, buffer_bytes=4096)
+        client.send(pack([b"x"] * commands))
+        until(lambda: not connection.is_open)
+        assert harness.flusher.slow_readers == 1
+        assert limit < most <= limit + 2 * len(answer)
+
+
+def test_a_connection_that_is_closed_while_its_command_blocks_serves_no_more(harness: SocketHarness) -> None:
+    served: list[bytes] = []
+    go = Signal()
+
+    def slow(connection: Connection, payload: bytes, _text: bool) -> None:
+        served.append(payload)
+        go.wait()
+        connection.send(b"answer")
+
+    connection, client = harness.connect(harness.encoding(slow))
+    client.send(text("1") + text("2"))
+    until(lambda: served)
+    connection.close(4502)
+    go.set()
+    assert client.close_code() == 4502
+    look()
+    assert served == [b"1"]
+    assert client.payloads() == []
+
+
+def test_a_connection_that_is_lost_while_its_command_blocks_is_left_alone(harness: SocketHarness) -> None:
+    served: list[bytes] = []
+    go = Signal()
+
+    def slow(_connection: Connection, payload: bytes, _text: bool) -> None:
+        served.append(payload)
+        go.wait()
+
+    connection, client = harness.connect(harness.encoding(slow))
+    first, last = fragments(TEXT, b"1", [0])
+    client.send(first + last + text("2")[:3])
+    until(lambda: served)
+    connection.lost()
+    go.set()
+    _, other = harness.connect(harness.encoding(echo))
+    other.send(text("x"))
+    other.expect(1)
+    assert served == [b"1"]
+    assert connection.parser is None
+    assert harness.budget.total == 0
+
+
+# --- unfinished frames and the node's budget ----------------------------------------------------------------
+
+
+def test_an_unfinished_frame_counts_against_the_nodes_budget_until_it_is_whole(
+    harness: SocketHarness,
+) -> None:
+    connection, client = harness.connect(harness.encoding(echo))
+    data = text("x" * 10_000)
+    client.send(data[:6000])
+    until(lambda: harness.budget.total > 5000)
+    client.send(data[6000:])
+    client.expect(1)
+    turn()
+    assert harness.budget.total == 0
+    client.send(data[:6000])
+    until(lambda: harness.budget.total > 5000)
+    client.hang_up()
+    until(lambda: connection.state == CLOSED)
+    assert harness.budget.total == 0
+    assert not harness.budget.sizes
+
+
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+@pytest.mark.parametrize("size", [10, 125, 126, 300, 4000])
+@pytest.mark.parametrize("cut", [1, 2, 3, 5, 7, 9, -1])
+def test_the_beginning_of_a_small_frame_is_kept_without_a_parser(
+    harness: SocketHarness, opcode: int, size: int, cut: int
+) -> None:
+    log = Log()
+    connection, _client = harness.connect(harness.encoding(log, 5000))
+    whole = frame(opcode, b"a" * size)
+    connection.feed(whole + whole[:cut])
+    assert type(connection.parser) is Rest
+    assert harness.budget.total == connection.held_bytes() == len(whole[:cut])
+    connection.feed(whole[cut:] + whole)
+    assert log.payloads == [b"a" * size] * 3
+    assert_idle(connection)
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        text("x" * 5000)[:8],
+        text("x" * 70_000)[:2],
+        frame(TEXT, b"xx", fin=False)[:3],
+        frame(BINARY, b"xx", fin=False)[:3],
+        frame(PING, b"xx")[:3],
+        text("x" * 6)[:2],
+    ],
+    ids=["long", "very long", "fragment", "binary fragment", "ping", "over the limit"],
+)
+def test_the_beginning_of_any_other_frame_is_parsed(harness: SocketHarness, begun: bytes) -> None:
+    limit = 5 if begun == text("x" * 6)[:2] else 100_000
+    connection, _client = harness.connect(harness.encoding(Log(), limit))
+    connection.feed(begun)
+    assert type(connection.parser) is MessageParser or not connection.is_open
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 2**32))
+def test_the_budget_is_empty_when_nothing_is_unfinished(seed: int) -> None:
+    dice = random.Random(seed)
+    with SocketHarness() as harness:
+        pairs = [harness.connect(harness.encoding(echo, 5000)) for _ in range(3)]
+        for _ in range(12):
+            _, client = dice.choice(pairs)
+            data = text("x" * dice.choice([10, 200, 4000]))
+            cut = dice.randrange(len(data))
+            client.send(data[:cut])
+            look()
+            client.send(data[cut:])
+        for _, client in pairs:
+            client.probe()
+        turn()
+        assert (harness.budget.total, harness.budget.sizes) == (0, {})
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """As in a node, where a collection is rare. What is there already is not counted."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def parsers() -> int:
+    """How many parsers were made since, reachable or not."""
+    return sum(type(one) is MessageParser for one in gc.get_objects())
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("end", ["finished", "breach", "lost", "closed", "lost by its command"])
+def test_a_parser_is_freed_without_a_garbage_collection(harness: SocketHarness, end: str) -> None:
+    before = parsers()
+
+    def serve(connection: Connection, payload: bytes, is_text: bool) -> None:
+        if payload == b"closed":
+            connection.close(1000)
+        elif payload == b"lost by its command":
+            connection.lost()
+
+    connection, client = harness.connect(harness.encoding(serve))
+    client.send(frame(TEXT, end[:3], fin=False))
+    until(lambda: connection.parser is not None)
+    assert parsers() == before + 1
+    client.send(frame(7) if end == "breach" else frame(CONTINUATION, end[3:]) + text("x")[:3])
+    if end == "finished":
+        client.send(text("x")[3:])
+        client.probe()
+    elif end == "lost":
+        client.hang_up()
+        until(lambda: connection.state == CLOSED)
+    else:
+        client.until_ended()
+    until(lambda: not connection.reading)
+    assert connection.parser is None
+    assert parsers() == before
+
+
+def test_two_encodings_of_one_dialect_write_what_their_clients_can_read(harness: SocketHarness) -> None:
+    plain, _ = harness.connect(harness.encoding(echo))
+    packed, client = harness.connect(harness.encoding(echo, deflate=15))
+    payload = b"hello " * 50
+    assert plain.encoding.frame(payload)[2:4] == len(payload).to_bytes(2, "big")
+    packed.send(payload)
+    found: Any = client.expect(1)[0]
+    assert found.rsv == 4
+    assert len(found.payload) < len(payload)

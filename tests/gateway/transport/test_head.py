@@ -1,0 +1,260 @@
+"""Request heads: read strictly, or not at all."""
+
+import contextlib
+import io
+from http.client import parse_headers
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imserver.gateway.transport.http1 import (
+    BadHead,
+    KnownHeads,
+    end_of_head,
+    parse_head,
+    plain_head,
+    plain_request,
+)
+
+GOOD = b"GET /user/list?appID=101 HTTP/1.1\r\nHost: chat.example\r\n\r\n"
+
+
+def head(*lines: bytes, first: bytes = b"POST /user/sendMessage HTTP/1.1") -> bytes:
+    """A head with a Host and these lines."""
+    return b"\r\n".join((first, b"Host: chat.example", *lines, b"", b""))
+
+
+def status_of(data: bytes) -> int:
+    """The status with which a head is refused, 0 if it is not."""
+    try:
+        parse_head(data)
+    except BadHead as bad:
+        return bad.problem.status
+    return 0
+
+
+# --- where it ends ------------------------------------------------------------------------------------------
+
+
+def test_a_head_ends_at_its_empty_line() -> None:
+    assert end_of_head(GOOD, 1000) == len(GOOD)
+    assert end_of_head(GOOD + b"body\r\n\r\n", 1000) == len(GOOD)
+    for size in range(len(GOOD)):
+        assert end_of_head(GOOD[:size].removesuffix(b"\r"), 1000) == 0
+
+
+def test_a_head_above_the_limit_is_refused_before_it_ends() -> None:
+    assert end_of_head(GOOD, len(GOOD)) == len(GOOD)
+    for data in (GOOD, b"x" * len(GOOD)):
+        with pytest.raises(BadHead) as caught:
+            end_of_head(data, len(GOOD) - 1)
+        assert caught.value.problem.status == 431
+
+
+def test_a_bare_line_feed_is_refused_before_the_head_ends() -> None:
+    with pytest.raises(BadHead) as caught:
+        end_of_head(b"GET / HTTP/1.1\nHost: x\n", 1000)
+    assert caught.value.problem.status == 400
+
+
+# --- under which path it is served --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("host", "under"),
+    [("ntfy.example", "/ntfy"), ("NTFY.example.:80", "/ntfy"), ("chat.example", ""), ("[::1]", "")],
+)
+def test_a_host_may_be_served_under_a_path(host: str, under: str) -> None:
+    raw = f"PUT /topic/a?b=c HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+    mounts = {"ntfy.example": "/ntfy"}
+    parsed = parse_head(raw, mounts)
+    assert (parsed.path, parsed.query) == (f"{under}/topic/a", b"b=c")
+    assert parse_head(plain_request(raw, parsed, b"")).path == parsed.path
+    assert KnownHeads(mounts).read(raw).path == parsed.path
+    assert parse_head(raw, {"": "/all"}).path == "/all/topic/a"
+
+
+# --- what it says -------------------------------------------------------------------------------------------
+
+
+def test_a_head_is_read_unchanged() -> None:
+    parsed = parse_head(head(b"Content-Length: 12", b"X-Two: a", b"x-two:  b ", b"X-Latin: \xe9"))
+    assert (parsed.method, parsed.url, parsed.version) == ("POST", b"/user/sendMessage", "1.1")
+    assert parsed.headers["host"] == "chat.example"
+    assert parsed.headers["x-two"] == "a,b"
+    assert parsed.headers["x-latin"] == "é"
+    assert (parsed.length, parsed.chunked, parsed.keep_alive) == (12, False, True)
+
+
+def test_a_head_without_a_body_has_no_length() -> None:
+    parsed = parse_head(GOOD)
+    assert (parsed.length, parsed.chunked) == (None, False)
+
+
+def test_a_chunked_body_has_no_length_either() -> None:
+    parsed = parse_head(head(b"Transfer-Encoding: Chunked"))
+    assert (parsed.length, parsed.chunked) == (None, True)
+
+
+def test_an_upgrade_is_a_head_like_any_other() -> None:
+    parsed = parse_head(head(b"Upgrade: websocket", b"Connection: Upgrade", first=b"GET /acc HTTP/1.1"))
+    assert parsed.headers["upgrade"] == "websocket"
+
+
+@pytest.mark.parametrize("host", [b"x y", b"x/y", b"x\\y", b"x@y", b"x#", b"\xe9", b"x?", b"<x>", b"x\ty"])
+def test_a_host_with_other_characters_is_refused(host: bytes) -> None:
+    """RFC 9112 section 3.2."""
+    assert status_of(GOOD.replace(b"chat.example", host)) == 400
+
+
+@pytest.mark.parametrize(
+    "host", [b"", b"x_y:80", b"[2001:db8::7]:80", b"CHAT.example.", b"192.0.2.7", b"%41"]
+)
+def test_a_host_may_be_any_that_a_url_can_name(host: bytes) -> None:
+    assert parse_head(GOOD.replace(b"chat.example", host)).headers["host"] == host.decode()
+
+
+@pytest.mark.parametrize("first", [b"GET  / HTTP/1.1", b"GET /  HTTP/1.1", b"GET / HTTP/1.1 "])
+def test_single_spaces_divide_the_first_line(first: bytes) -> None:
+    assert status_of(head(first=first)) == 400
+
+
+@pytest.mark.parametrize(
+    ("version", "connection", "keep_alive"),
+    [
+        (b"1.1", None, True),
+        (b"1.1", b"close", False),
+        (b"1.1", b"Close", False),
+        (b"1.1", b"x, close", False),
+        (b"1.1", b"keep-alive", True),
+        (b"1.0", None, False),
+        (b"1.0", b"keep-alive", True),
+        (b"1.0", b"Keep-Alive, x", True),
+        (b"1.0", b"keep-alive, close", False),
+    ],
+)
+@pytest.mark.parametrize("body", [(), (b"Content-Length: 5",)])
+def test_a_connection_is_kept_as_the_client_wishes(
+    version: bytes, connection: bytes | None, keep_alive: bool, body: tuple[bytes, ...]
+) -> None:
+    lines = (() if connection is None else (b"Connection: " + connection,)) + body
+    assert parse_head(head(*lines, first=b"POST / HTTP/" + version)).keep_alive is keep_alive
+
+
+def test_a_chunked_body_in_http_1_0_ends_the_connection() -> None:
+    """RFC 9112 section 6.1: a server in between may not know chunks."""
+    old = b"POST / HTTP/1.0"
+    parsed = parse_head(head(b"Connection: keep-alive", b"Transfer-Encoding: chunked", first=old))
+    assert (parsed.chunked, parsed.keep_alive) == (True, False)
+    assert parse_head(head(b"Connection: keep-alive", b"Content-Length: 5", first=old)).keep_alive
+
+
+@pytest.mark.parametrize(
+    ("target", "url"),
+    [
+        ("/user/list?appID=101", b"/user/list?appID=101"),
+        ("/user/online?userID=马远", b"/user/online?userID=%E9%A9%AC%E8%BF%9C"),
+        ("/文/é?ü=%C3%BC", b"/%E6%96%87/%C3%A9?%C3%BC=%C3%BC"),
+        ("http://localhost/user/list?a=/b", b"/user/list?a=/b"),
+        ("http://localhost", b"/"),
+        ("http://localhost?x=/health", b"/?x=/health"),
+        ("http://商店.example/ws?systemId=商店", b"/ws?systemId=%E5%95%86%E5%BA%97"),
+    ],
+)
+def test_a_target_is_read_as_a_path_in_ascii(target: str, url: bytes) -> None:
+    """Without its host; raw bytes above 0x7F are percent-encoded, as Go's net/http takes them."""
+    raw = head(first=f"GET {target} HTTP/1.1".encode())
+    parsed = parse_head(raw)
+    assert parsed.url == url
+    assert (parsed.path.encode(), parsed.query) == (url.partition(b"?")[0], url.partition(b"?")[2])
+    plain = head(first=b"GET " + url + b" HTTP/1.1")
+    assert plain_request(raw, parsed, b"") == plain_head(raw, parsed) == plain
+
+
+def test_99_header_lines_are_taken() -> None:
+    """``http.client``, which reads a head that is handed over, takes no more."""
+    lines = [b"X%d: y" % number for number in range(98)]
+    raw = head(*lines)
+    parse_head(raw)
+    parse_headers(io.BytesIO(raw.partition(b"\r\n")[2]))
+    assert status_of(head(*lines, b"X: y")) == 431
+
+
+# --- what could be read in two ways -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        head(b"Content-Length: 5", b"Content-Length: 5"),
+        head(b"Content-Length: 5", b"Content-Length: 6"),
+        head(b"Content-Length: 5, 5"),
+        head(b"Content-Length: +5"),
+        head(b"Content-Length: -5"),
+        head(b"Content-Length: 0x5"),
+        head(b"Content-Length: 5_0"),
+        head(b"Content-Length: 5 5"),
+        head(b"Content-Length: "),
+        head(b"Content-Length: \xb2"),
+        head(b"Content-Length: 99999999999999999999999"),
+        head(b"Content-Length: 5", b"Transfer-Encoding: chunked"),
+        head(b"Content-Length : 5"),
+        head(b" Content-Length: 5"),
+        head(b"X: a", b" folded"),
+        head(b"X: a", b"\tfolded"),
+        head(b"X: a\nContent-Length: 5"),
+        head(b"X: a\rContent-Length: 5"),
+        head(b"X: a\x00b"),
+        head(b"X y: a"),
+        head(b": nameless"),
+        head(b"no colon"),
+        b"GET / HTTP/1.1\nHost: x\n\n",
+        b"GET /a b HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1 \r\nHost: x\r\n\r\n",
+        b"GET / HTTQ/1.1\r\nHost: x\r\n\r\n",
+        b"NONSENSE / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"get / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"\r\n\r\n\r\n",
+        b"\r\n" + GOOD,
+        b"\n" + GOOD,
+        b"GET /\xc3\xa4\x01 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /\xc3\xa4\x7f HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /\xc3\xa4 b HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"G\xc3\x84T / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\xc3\xa4\r\nHost: x\r\n\r\n",
+    ],
+)
+def test_what_could_be_read_in_two_ways_is_refused(data: bytes) -> None:
+    assert 400 <= status_of(data) < 600
+
+
+@pytest.mark.parametrize(
+    "coding",
+    [
+        *(b"gzip", b"identity", b"chunked, identity", b"xchunked", b"chunked, chunked"),
+        *(b"\xa0chunked", b"chunked\xa0", b"\x85chunked"),
+    ],
+)
+@pytest.mark.parametrize("more", [(), (b"Connection: upgrade", b"Upgrade: foo")])
+def test_an_unknown_transfer_encoding_is_refused(coding: bytes, more: tuple[bytes, ...]) -> None:
+    assert status_of(head(b"Transfer-Encoding: " + coding, *more)) in (400, 501)
+
+
+@settings(deadline=None)
+@given(
+    index=st.integers(0, 200),
+    junk=st.binary(max_size=4),
+    whole=st.sampled_from([GOOD, head(b"Content-Length: 12"), head(b"Transfer-Encoding: chunked")]),
+)
+def test_a_damaged_head_raises_nothing_but_bad_head_and_never_loses_its_length(
+    index: int, junk: bytes, whole: bytes
+) -> None:
+    index %= len(whole) - 4
+    data = whole[:index] + junk + whole[index:]
+    with contextlib.suppress(BadHead):
+        parsed = parse_head(data[: end_of_head(data, 16384)])
+        assert parsed.length is None or not parsed.chunked
+        assert parsed.length is None or parsed.length >= 0

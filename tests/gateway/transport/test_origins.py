@@ -1,0 +1,168 @@
+"""Whose pages are strangers here, and which of them are let in."""
+
+import pytest
+
+from imserver.gateway.errors import Problems
+from imserver.gateway.transport.gate import OPAQUE, GatePolicy, Origins, host_name
+from imserver.gateway.transport.proxies import TrustedProxies
+
+PROXIES = TrustedProxies(("10.0.0.0/8",))
+
+
+def origins(any_origin: bool = False, *own: str) -> Origins:
+    found = Origins(PROXIES, GatePolicy(any_origin=any_origin, origins=own))
+    found.open_dialects.add("client")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "expected"),
+    [
+        (None, "im.example", ""),
+        ("https://im.example", "im.example", ""),
+        ("https://IM.example.:8443", "im.example:8089", ""),
+        ("http://127.0.0.1:8080", "127.0.0.1:8089", ""),
+        ("http://[::1]:8080", "[::1]:8089", ""),
+        ("https://shop.example", "im.example", "shop.example"),
+        ("https://im.example.evil.example", "im.example", "im.example.evil.example"),
+        ("null", "im.example", OPAQUE),
+        ("", "im.example", OPAQUE),
+        ("", "", OPAQUE),
+        ("file://", "im.example", OPAQUE),
+        ("https://[", "im.example", OPAQUE),
+        ("https://" + "x" * 300, "im.example", OPAQUE),
+    ],
+)
+def test_a_stranger_is_a_page_of_another_host(origin: str | None, host: str, expected: str) -> None:
+    headers = {"host": host} | ({} if origin is None else {"origin": origin})
+    assert origins().stranger("192.0.2.1", headers) == expected
+
+
+@pytest.mark.parametrize(
+    ("site", "origin", "expected"),
+    [
+        ("same-origin", None, ""),
+        ("none", None, ""),
+        ("same-site", None, OPAQUE),
+        ("cross-site", None, OPAQUE),
+        ("", None, OPAQUE),
+        ("cross-site", "https://shop.example", "shop.example"),
+        ("same-site", "https://im.example:8443", ""),
+    ],
+)
+def test_a_page_that_only_embeds_an_address_is_a_stranger(
+    site: str, origin: str | None, expected: str
+) -> None:
+    headers = {"host": "im.example", "sec-fetch-site": site} | ({} if origin is None else {"origin": origin})
+    assert origins().stranger("192.0.2.1", headers) == expected
+
+
+def test_a_trusted_proxy_says_what_host_it_was_asked_for() -> None:
+    headers = {"host": "10.0.0.5:8080", "origin": "https://im.example", "x-forwarded-host": "im.example, x"}
+    assert origins().stranger("10.0.0.1", headers) == ""
+    assert origins().stranger("192.0.2.1", headers) == "im.example"
+
+
+def test_the_name_of_a_host_is_kept_once_for_all_its_connections() -> None:
+    one = origins()
+    names = [one.stranger("192.0.2.1", {"host": "h", "origin": f"https://{'shop'}.example"}) for _ in "12"]
+    assert names[0] is names[1]
+
+
+def test_the_node_allows_its_own_those_it_names_or_all() -> None:
+    for dialect, expected in (("cmd", False), ("client", True), ("sse", False), ("unknown", False)):
+        assert origins().allows("shop.example", dialect) is expected, dialect
+    assert origins().allows("", "cmd")
+    assert origins(False, "https://shop.example:9").allows("shop.example", "cmd")
+    assert origins(True).allows("shop.example", "cmd")
+
+
+def test_the_gate_lets_in_whom_the_node_or_any_app_allows() -> None:
+    one = origins(False, "friend.example")
+    assert one.passes("", False)
+    assert one.passes("friend.example", False)
+    assert not one.passes("shop.example", False)
+    assert one.passes("shop.example", True), "the dialect allows it"
+    one.set_apps({"shop.example"}, False)
+    assert one.passes("shop.example", False)
+    assert not one.allows("shop.example", "cmd"), "the login still asks the app"
+    assert not one.passes("other.example", False)
+    one.set_apps(set(), True)
+    assert one.passes("other.example", False)
+    one.set_apps(set(), False)
+    one.set_policy(GatePolicy(any_origin=True))
+    assert one.passes("other.example", False)
+
+
+def test_a_host_name_is_read_from_headers_and_origins_alike() -> None:
+    assert host_name("im.example:8080") == host_name("https://im.example") == "im.example"
+    assert host_name("[::1]:8080") == host_name("http://[::1]") == "::1"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        r"evil.example\@127.0.0.1",
+        "evil.example@127.0.0.1",
+        "evil.example:80@127.0.0.1",
+        "evil.example//127.0.0.1",
+        "http://evil.example@localhost",
+        "127.0.0.1%evil.example",
+        "[::1%evil.example]",
+        "[::1].evil.example",
+        "[::1]evil.example",
+        "[::1",
+        "127.0.0.1:80:evil",
+        "127.0.0.1:evil.example",
+        "127.0.0.1/evil",
+        "127.0.0.1?evil",
+        "127.0.0.1#evil",
+        "127.0.0.1, evil.example",
+        "127.0.0.1 evil.example",
+        "127.0.0.1..",
+        "localhost.evil.example",
+        "\t127.0.0.1",
+        ":80",
+        ".",
+    ],
+)
+def test_demo_mode_refuses_a_host_that_is_not_plainly_this_machine(host: str) -> None:
+    demo = Origins(TrustedProxies(()), GatePolicy(demo=True, hosts=("0.0.0.0",)))
+    assert demo.objection({"host": host}, "/") is Problems.HOST_REFUSED
+    origin = host if "://" in host else f"http://{host}"
+    assert demo.objection({"host": "127.0.0.1", "origin": origin}, "/") is Problems.ORIGIN_REFUSED
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "127.0.0.1:",
+        "127.1.2.3:8080",
+        "127.0.0.1.",
+        "LocalHost.:80",
+        "[::1]",
+        "[::1]:80",
+        "192.0.2.7",
+    ],
+)
+def test_demo_mode_accepts_the_names_and_addresses_of_this_machine(host: str) -> None:
+    demo = Origins(TrustedProxies(()), GatePolicy(demo=True, hosts=("0.0.0.0",)))
+    assert demo.objection({"host": host}, "/") is None
+    assert demo.objection({"host": host, "origin": f"http://{host}"}, "/") is None
+
+
+def test_a_listed_origin_may_have_a_path() -> None:
+    one = origins(False, "https://shop.example/", "partner.example:8443/chat", "[2001:db8::1]/")
+    for host in ("shop.example", "partner.example", "2001:db8::1"):
+        assert one.lists(host)
+
+
+def test_refused_pages_of_strangers_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    origins = Origins(TrustedProxies(()), GatePolicy())
+    for number in range(200):
+        for _ in range(2):
+            origins.log_refused("connection", f"{number}.example", "server.origins", "192.0.2.1:1")
+    assert len(caplog.records) == 100

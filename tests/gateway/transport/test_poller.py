@@ -1,0 +1,573 @@
+"""The pool of readers, on epoll and on a watcher a socket: the same promises, by the same tests."""
+
+import _socket
+import logging
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gevent
+import pytest
+from gevent.event import Event as Signal
+from gevent.hub import get_hub
+
+from imserver.gateway.node.http_servers import echo
+from imserver.gateway.transport.connection import Connection
+from imserver.gateway.transport.outbox import Backlog
+from imserver.gateway.transport.poller import NO_SOCKET, EpollPoller, Poller, WatcherPoller, make
+from tests.gateway.transport.harness import POLLERS, Client, SocketHarness, look, turn, until
+from tests.integration.raw import frame, text
+from tests.integration.setting import open_files
+from tests.support import clean_environment
+
+SPINNING_TURNS = 200
+"""A loop that turns so often in a twentieth of a second waits for nothing."""
+
+
+class Spy:
+    """Something parked: one end of a pair of sockets. ``act`` is what serving it does."""
+
+    def __init__(
+        self,
+        poller: Poller,
+        act: Callable[["Spy"], None] | None = None,
+        pair: tuple[_socket.socket, _socket.socket] | None = None,
+    ) -> None:
+        self.poller = poller
+        self.sock, self.far = pair or _socket.socketpair()
+        self.sock.setblocking(False)
+        self.far.setblocking(False)
+        self.fd = self.sock.fileno()
+        self.reading = self.masked = False
+        self.interest = 0
+        self.act = act
+        self.read: list[bytes] = []
+        self.writable = 0
+        self.ended = False
+
+    def on_readable(self) -> None:
+        data = self.sock.recv(100)
+        if not data:
+            self.lost()
+            return
+        self.read.append(data)
+        if self.act is not None:
+            self.act(self)
+
+    def on_writable(self) -> None:
+        self.writable += 1
+
+    def lost(self) -> None:
+        self.ended = True
+        self.poller.remove(self)
+        self.sock.close()
+
+
+class Lot:
+    """A poller and what is parked in it."""
+
+    def __init__(self, poller: Poller) -> None:
+        self.poller = poller
+        self.spies: list[Spy] = []
+
+    def park(self, act: Callable[[Spy], None] | None = None) -> Spy:
+        spy = Spy(self.poller, act)
+        self.spies.append(spy)
+        self.poller.add(spy)
+        return spy
+
+    def take_over(self, old: Spy) -> Spy:
+        """Have another object own the socket of ``old``."""
+        new = Spy(self.poller, pair=(old.sock, old.far))
+        old.sock = NO_SOCKET
+        self.spies.append(new)
+        self.poller.take(new)
+        return new
+
+
+@pytest.fixture(params=POLLERS, ids=lambda kind: kind.__name__)
+def kind(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.fixture
+def lot(kind: Any) -> Iterator[Lot]:
+    one = Lot(kind(get_hub().loop, 4))
+    yield one
+    for spy in one.spies:
+        one.poller.remove(spy)
+        spy.sock.close()
+        spy.far.close()
+    one.poller.close()
+
+
+def turns_of_the_loop(seconds: float = 0.05) -> int:
+    """How often the loop turns while the test only waits."""
+    count = 0
+
+    def turned() -> None:
+        nonlocal count
+        count += 1
+
+    watcher = get_hub().loop.prepare()
+    watcher.start(turned)
+    gevent.sleep(seconds)
+    watcher.stop()
+    watcher.close()
+    return count
+
+
+# --- serving ------------------------------------------------------------------------------------------------
+
+
+def test_what_is_ready_is_served_and_what_is_not_is_left_alone(lot: Lot) -> None:
+    one, other = lot.park(), lot.park()
+    one.far.send(b"a")
+    until(lambda: one.read)
+    assert (one.read, other.read) == ([b"a"], [])
+    assert turns_of_the_loop() < SPINNING_TURNS
+
+
+def test_what_is_left_unread_is_served_again(lot: Lot) -> None:
+    spy = lot.park()
+    spy.far.send(b"x" * 350)
+    until(lambda: sum(map(len, spy.read)) == 350)
+    assert [len(data) for data in spy.read] == [100, 100, 100, 50]
+
+
+def test_one_reader_serves_everybody_as_long_as_nobody_blocks(lot: Lot) -> None:
+    spies = [lot.park() for _ in range(50)]
+    for _ in range(3):
+        for spy in spies:
+            spy.far.send(b"x")
+        until(lambda: all(spy.read for spy in spies))
+        for spy in spies:
+            spy.read.clear()
+    assert lot.poller.count == 1
+
+
+def test_a_reader_that_blocks_is_replaced_and_the_pool_shrinks_again(lot: Lot) -> None:
+    go = Signal()
+    blocked = [lot.park(lambda _: go.wait()) for _ in range(20)]
+    live = lot.park()
+    for spy in blocked:
+        spy.far.send(b"x")
+    until(lambda: all(spy.read for spy in blocked))
+    live.far.send(b"x")
+    until(lambda: live.read)
+    assert lot.poller.count == 21
+    assert turns_of_the_loop() < SPINNING_TURNS
+    go.set()
+    until(lambda: lot.poller.count == 4)
+    live.far.send(b"y")
+    until(lambda: len(live.read) == 2)
+
+
+def test_commands_that_block_begin_in_the_same_turn_as_far_as_there_are_readers(lot: Lot) -> None:
+    go, turns, begun = Signal(), 0, list[int]()
+
+    def turned() -> None:
+        nonlocal turns
+        turns += 1
+
+    def block(_: Spy) -> None:
+        begun.append(turns)
+        go.wait()
+
+    def all_blocked() -> bool:
+        return len(begun) == 4
+
+    watcher = get_hub().loop.prepare()
+    watcher.start(turned)
+    spies = [lot.park(block) for _ in range(4)]
+    for _ in range(2):  # the first time, the readers are made
+        begun.clear()
+        for spy in spies:
+            spy.far.send(b"x")
+        until(all_blocked)
+        go.set()
+        until(lambda: not any(spy.reading for spy in spies))
+        go.clear()
+    watcher.stop()
+    watcher.close()
+    assert len(set(begun)) == 1
+
+
+def test_what_raises_is_logged_and_closed_and_the_pool_lives_on(
+    lot: Lot, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_spy: Spy) -> None:
+        raise RuntimeError("a defect")
+
+    def fail_twice(spy: Spy) -> None:
+        spy.lost = lambda: fail(spy)  # type: ignore[method-assign]
+        fail(spy)
+
+    bad, worse, good = lot.park(fail), lot.park(fail_twice), lot.park()
+    with caplog.at_level(logging.ERROR):
+        bad.far.send(b"x")
+        worse.far.send(b"x")
+        until(lambda: bad.ended and worse.read)
+        lot.poller.remove(worse)
+    good.far.send(b"x")
+    until(lambda: good.read)
+    assert lot.poller.count == 1
+    assert caplog.text.count("a defect") >= 2
+
+
+# --- one at a time ------------------------------------------------------------------------------------------
+
+
+def test_what_comes_while_a_command_blocks_waits_for_it_and_turns_no_loop(lot: Lot) -> None:
+    order: list[str] = []
+    go = Signal()
+
+    def slow(spy: Spy) -> None:
+        order.append(f"begin {spy.read[-1].decode()}")
+        go.wait()
+        order.append(f"end {spy.read[-1].decode()}")
+
+    spy = lot.park(slow)
+    spy.far.send(b"1")
+    until(lambda: order)
+    spy.far.send(b"2")
+    assert turns_of_the_loop() < SPINNING_TURNS
+    assert order == ["begin 1"]
+    go.set()
+    until(lambda: len(order) == 4)
+    assert order == ["begin 1", "end 1", "begin 2", "end 2"]
+
+
+@pytest.mark.parametrize("early", [True, False], ids=["before", "while"])
+def test_a_peer_that_goes_while_its_command_blocks_turns_no_loop_and_is_closed_after_it(
+    lot: Lot, early: bool
+) -> None:
+    go = Signal()
+    spy = lot.park(lambda _: go.wait())
+    spy.far.send(b"x")
+    if early:
+        spy.far.close()
+    until(lambda: spy.read)
+    spy.far.close()
+    look()
+    assert turns_of_the_loop() < SPINNING_TURNS
+    assert not spy.ended
+    go.set()
+    until(lambda: spy.ended)
+
+
+def test_a_peer_that_resets_while_its_command_blocks_turns_no_loop(kind: Any) -> None:
+    go = Signal()
+    served: list[bytes] = []
+
+    def slow(_connection: Connection, payload: bytes, _text: bool) -> None:
+        served.append(payload)
+        go.wait()
+
+    with SocketHarness(poller=kind) as harness:
+        _, client = harness.connect(harness.encoding(slow), tcp=True)
+        client.send(text("x"))
+        until(lambda: served)
+        client.reset()
+        look()
+        assert turns_of_the_loop() < SPINNING_TURNS
+        go.set()
+        until(lambda: harness.ended)
+
+
+def test_many_that_hang_up_while_their_commands_block_turn_no_loop(lot: Lot) -> None:
+    go = Signal()
+    spies = [lot.park(lambda _: go.wait()) for _ in range(30)]
+    for spy in spies:
+        spy.far.send(b"x")
+        spy.far.close()
+    until(lambda: all(spy.read for spy in spies))
+    assert turns_of_the_loop() < SPINNING_TURNS
+    assert len(lot.poller.ready) == 0
+    go.set()
+    until(lambda: all(spy.ended for spy in spies))
+
+
+# --- hanging up ---------------------------------------------------------------------------------------------
+
+
+def test_all_that_was_sent_before_hanging_up_is_served_first(lot: Lot) -> None:
+    spy = lot.park()
+    spy.far.send(b"x" * 350)
+    spy.far.close()
+    until(lambda: spy.ended)
+    assert sum(map(len, spy.read)) == 350
+
+
+def test_a_peer_that_only_ends_its_half_is_served_to_its_end(lot: Lot) -> None:
+    spy = lot.park()
+    spy.far.send(b"x")
+    spy.far.shutdown(_socket.SHUT_WR)
+    until(lambda: spy.ended)
+    assert spy.read == [b"x"]
+
+
+def test_a_crowd_that_vanishes_at_once_does_not_delay_a_live_one(kind: Any) -> None:
+    count = min(2000, open_files(4000) // 2)
+    with SocketHarness(poller=kind) as harness:
+        crowd = [harness.connect() for _ in range(count)]
+        _, live = harness.connect(harness.encoding(echo))
+        turn()
+        for _, client in crowd:
+            client.hang_up()
+        live.send(text("still here"))
+        live.expect(1)
+        gone = len(harness.ended)
+        until(lambda: len(harness.ended) == count)
+        if kind is EpollPoller:
+            assert gone < count / 4, "the live one was served among the first"
+        assert {code for _, code in harness.ended} == {1006}
+        assert len(harness.context.connections) == 1
+        assert turns_of_the_loop() < SPINNING_TURNS
+
+
+# --- writing ------------------------------------------------------------------------------------------------
+
+
+def test_writability_is_reported_when_asked_for_and_only_then(lot: Lot) -> None:
+    spy = lot.park()
+    look()
+    assert spy.writable == 0
+    lot.poller.watch_writable(spy, True)
+    until(lambda: spy.writable)
+    lot.poller.watch_writable(spy, False)
+    count = spy.writable
+    spy.far.send(b"x")
+    until(lambda: spy.read)
+    look()
+    assert spy.writable == count
+
+
+@pytest.mark.parametrize("then", ["while its command blocks", "after it"])
+def test_a_backlog_is_written_on_although_the_client_sent_something_during_a_command(
+    kind: Any, then: str
+) -> None:
+    go = Signal()
+    served: list[bytes] = []
+
+    def slow(_connection: Connection, payload: bytes, _text: bool) -> None:
+        served.append(payload)
+        go.wait()
+
+    def stall(connection: Connection) -> None:
+        for _ in range(2000):
+            connection.send(b"x" * 100)
+        turn()
+        assert type(connection.outbox) is Backlog
+
+    with SocketHarness(poller=kind) as harness:
+        connection, client = harness.connect(harness.encoding(slow), buffer_bytes=4096)
+        client.send(text("1"))
+        until(lambda: served)
+        stall(connection)
+        client.send(text("2"))
+        look()
+        if then == "after it":
+            go.set()
+            until(lambda: len(served) == 2)
+        until(lambda: len(client.payloads()) == 2000)
+        until(lambda: connection.outbox is None)
+        go.set()
+        until(lambda: len(served) == 2)
+        assert turns_of_the_loop() < SPINNING_TURNS
+
+
+def test_a_backlog_that_begins_while_its_client_waits_masked_is_written_on(kind: Any) -> None:
+    go = Signal()
+    served: list[bytes] = []
+
+    def slow(_connection: Connection, payload: bytes, _text: bool) -> None:
+        served.append(payload)
+        go.wait()
+
+    with SocketHarness(poller=kind) as harness:
+        connection, client = harness.connect(harness.encoding(slow), buffer_bytes=4096)
+        client.send(text("1"))
+        until(lambda: served)
+        client.send(text("2"))
+        look()
+        for _ in range(2000):
+            connection.send(b"x" * 100)
+        turn()
+        assert type(connection.outbox) is Backlog
+        until(lambda: len(client.payloads()) == 2000)
+        go.set()
+        until(lambda: len(served) == 2)
+
+
+def test_a_backlog_of_a_client_that_ended_its_half_is_written_to_its_end_or_given_up(kind: Any) -> None:
+    """Whichever comes first; but nothing is left behind, and no loop turns for it."""
+    with SocketHarness(poller=kind) as harness:
+        connection, client = harness.connect(buffer_bytes=4096)
+        for _ in range(2000):
+            connection.send(b"x" * 100)
+        turn()
+        client.sock.shutdown(_socket.SHUT_WR)
+        until(lambda: client.read() is not None and harness.ended)
+        assert harness.budget.total == 0
+        assert not harness.flusher.stalled
+        assert turns_of_the_loop() < SPINNING_TURNS
+
+
+# --- who is watched -----------------------------------------------------------------------------------------
+
+
+def test_what_is_removed_is_served_no_more(lot: Lot) -> None:
+    spy, other = lot.park(), lot.park()
+    lot.poller.remove(spy)
+    lot.poller.remove(spy)
+    spy.far.send(b"x")
+    other.far.send(b"x")
+    until(lambda: other.read)
+    assert not spy.read
+
+
+def test_who_ends_after_the_poller_changes_nothing(kind: Any) -> None:
+    poller = kind(get_hub().loop, 4)
+    spy = Spy(poller)
+    poller.add(spy)
+    poller.mask(spy)
+    poller.close()
+    poller.unmask(spy)
+    poller.watch_writable(spy, True)
+    poller.remove(spy)
+    spy.sock.close()
+    spy.far.close()
+
+
+def test_a_number_used_again_belongs_to_its_new_socket(lot: Lot) -> None:
+    old = lot.park()
+    lot.poller.remove(old)
+    old.sock.close()
+    new = lot.park()
+    assert new.fd == old.fd
+    lot.poller.remove(old)
+    new.far.send(b"x")
+    until(lambda: new.read)
+    assert not old.read
+
+
+def test_a_socket_can_be_taken_over_by_another_object(lot: Lot) -> None:
+    old = lot.park()
+    new = lot.take_over(old)
+    lot.poller.remove(old)
+    old.far.send(b"x")
+    until(lambda: new.read)
+    assert not old.read
+
+
+def test_a_socket_can_be_taken_over_while_the_old_object_is_served_and_masked(lot: Lot) -> None:
+    go = Signal()
+    old = lot.park(lambda _: go.wait())
+    old.far.send(b"1")
+    until(lambda: old.read)
+    old.far.send(b"2")
+    look()
+    assert old.masked
+    new = lot.take_over(old)
+    until(lambda: new.read)
+    go.set()
+    new.far.send(b"3")
+    until(lambda: len(new.read) == 2)
+    assert old.read == [b"1"]
+
+
+def test_a_socket_that_was_waited_for_to_become_writable_is_taken_over_for_reading() -> None:
+    lot = Lot(EpollPoller(get_hub().loop, 4))
+    old = lot.park()
+    lot.poller.watch_writable(old, True)
+    new = lot.take_over(old)
+    new.far.send(b"x")
+    until(lambda: new.read)
+    assert (old.writable, new.writable) == (0, 0)
+    lot.poller.remove(new)
+    lot.poller.close()
+    for sock in (new.sock, new.far):
+        sock.close()
+
+
+def test_a_paused_socket_waits(lot: Lot) -> None:
+    spy, other = lot.park(), lot.park()
+    lot.poller.pause(spy, True)
+    spy.far.send(b"x")
+    other.far.send(b"x")
+    until(lambda: other.read)
+    assert turns_of_the_loop() < SPINNING_TURNS
+    assert not spy.read
+    lot.poller.pause(spy, False)
+    until(lambda: spy.read)
+
+
+def test_a_connection_closed_by_its_own_command_is_forgotten(kind: Any) -> None:
+    def quit(connection: Connection, _payload: bytes, _text: bool) -> None:
+        connection.lost()
+
+    with SocketHarness(poller=kind) as harness:
+        for _ in range(3):
+            _, client = harness.connect(harness.encoding(quit))
+            client.send(text("1") + frame(1, b"half", fin=False))
+            client.until_ended()
+        assert not harness.context.connections
+        assert not harness.poller.ready
+        _, client = harness.connect(harness.encoding(echo))
+        client.send(text("x"))
+        client.expect(1)
+
+
+def test_closing_a_poller_ends_its_watching(kind: Any) -> None:
+    poller = kind(get_hub().loop, 4)
+    spy = Spy(poller)
+    poller.add(spy)
+    poller.close()
+    spy.far.send(b"x")
+    look()
+    assert not spy.read
+    spy.sock.close()
+    spy.far.close()
+
+
+# --- which one ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.linux
+@pytest.mark.skipif(sys.platform != "linux", reason="epoll is Linux's")
+@pytest.mark.parametrize("patched", [True, False])
+def test_linux_gets_epoll_also_in_a_patched_process(patched: bool) -> None:
+    code = (
+        ("from gevent import monkey; monkey.patch_all();" if patched else "")
+        + "from gevent.hub import get_hub; from imserver.gateway.transport import poller;"
+        + "print(type(poller.make(get_hub().loop, 4)).__name__)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=100,
+    )
+    assert found.stdout.split() == ["EpollPoller"]
+
+
+def test_without_epoll_there_is_a_watcher_a_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imserver.gateway.transport.poller.EPOLL", None)
+    poller = make(get_hub().loop, 4)
+    assert type(poller) is WatcherPoller
+    poller.close()
+
+
+def test_clients_of_either_poller_are_served_side_by_side(kind: Any) -> None:
+    with SocketHarness(poller=kind) as harness:
+        pairs: list[tuple[Connection, Client]] = [harness.connect(harness.encoding(echo)) for _ in range(50)]
+        for number, (_, client) in enumerate(pairs):
+            client.send(text(f"{number}") + text("again"))
+        for number, (_, client) in enumerate(pairs):
+            client.expect(2)
+            assert client.payloads() == [b"%d" % number, b"again"]
+        assert harness.poller.count < len(pairs), "not a greenlet for each"

@@ -1,0 +1,75 @@
+"""Who the client is behind trusted proxies."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imserver.gateway.transport.proxies import TrustedProxies, is_loopback
+
+PROXIES = TrustedProxies(("127.0.0.0/8", "::1/128", "10.0.0.0/8", "2001:db8:1::/48"))
+
+
+@pytest.mark.parametrize(
+    ("host", "forwarded", "client"),
+    [
+        ("192.0.2.7", "", "192.0.2.7"),
+        ("192.0.2.7", "203.0.113.9", "192.0.2.7"),
+        ("127.0.0.1", "", "127.0.0.1"),
+        ("127.0.0.1", "203.0.113.9", "203.0.113.9"),
+        ("127.0.0.1", "203.0.113.9, 10.1.2.3", "203.0.113.9"),
+        ("127.0.0.1", "6.6.6.6, 203.0.113.9", "203.0.113.9"),
+        ("127.0.0.1", "6.6.6.6,203.0.113.9 , 10.1.2.3,127.0.0.1", "203.0.113.9"),
+        ("127.0.0.1", "10.1.2.3, 10.3.2.1", "10.1.2.3"),
+        ("127.0.0.1", ",", "127.0.0.1"),
+        ("127.0.0.1", "203.0.113.9,", "127.0.0.1"),
+        ("::1", "[2001:db8::9]", "2001:db8::9"),
+        ("::1", "2001:db8::9", "2001:db8::9"),
+        ("127.0.0.1", "[2001:db8::9]:4711", "2001:db8::9"),
+        ("127.0.0.1", "203.0.113.9:4711", "203.0.113.9"),
+        ("127.0.0.1", "203.0.113.9:4711, 10.1.2.3:80", "203.0.113.9"),
+        ("2001:db8:1::5", "203.0.113.9", "203.0.113.9"),
+        ("::ffff:10.0.0.1", "203.0.113.9", "203.0.113.9"),
+        ("127.0.0.1", "nonsense", "127.0.0.1"),
+        ("127.0.0.1", "203.0.113.9, unknown", "127.0.0.1"),
+        ("127.0.0.1", "203.0.113.9, <b>, 10.1.2.3", "10.1.2.3"),
+        ("127.0.0.1", "fe80::1%eth0", "127.0.0.1"),
+    ],
+)
+def test_the_client_is_the_last_hop_that_no_trusted_proxy_is(host: str, forwarded: str, client: str) -> None:
+    assert PROXIES.client(host, forwarded) == client
+
+
+def test_nobody_is_trusted_when_no_proxy_is() -> None:
+    assert TrustedProxies(()).client("127.0.0.1", "203.0.113.9") == "127.0.0.1"
+
+
+@pytest.mark.parametrize("host", ["", "nonsense", "127.0.0", "127.0.0.1:80", "fe80::1%eth0", "1" * 500])
+def test_what_is_no_trusted_address_is_not_trusted(host: str) -> None:
+    assert not PROXIES.trusts(host)
+
+
+def test_a_network_may_be_written_with_its_hosts_bits() -> None:
+    assert TrustedProxies(("192.0.2.7/24",)).trusts("192.0.2.200")
+
+
+@given(host=st.sampled_from(["127.0.0.1", "10.0.0.1"]), forwarded=st.text(max_size=40))
+def test_no_header_raises(host: str, forwarded: str) -> None:
+    assert isinstance(PROXIES.client(host, forwarded), str)
+
+
+@pytest.mark.parametrize(
+    ("host", "loops"),
+    [
+        ("127.0.0.1", True),
+        ("127.200.0.1", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("::ffff:192.0.2.7", False),
+        ("10.0.0.1", False),
+        ("fe80::1%lo", False),
+        ("", False),
+        ("localhost", False),
+    ],
+)
+def test_loopback_is_loopback_in_either_family(host: str, loops: bool) -> None:
+    assert is_loopback(host) is loops

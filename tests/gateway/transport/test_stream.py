@@ -1,0 +1,238 @@
+"""Event streams in this process: what a stream does with its socket, without anybody to log in."""
+
+import _socket
+import json
+import sys
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from imserver.gateway import errors
+from imserver.gateway.dialects.sse.api import SseDialect
+from imserver.gateway.hub.expiry import SLOTS, Pings
+from imserver.gateway.metrics import Metrics
+from imserver.gateway.model import DialectState, Event
+from imserver.gateway.protocol.dialect import Dialect
+from imserver.gateway.transport.connection import Connection
+from imserver.gateway.transport.gate import Gate, GatePolicy, Head, Origins
+from imserver.gateway.transport.outbox import Backlog
+from imserver.gateway.transport.proxies import TrustedProxies
+from imserver.gateway.transport.stream import Stream, StreamEncoding, StreamPath, Streams
+from tests.gateway.transport.harness import Caller, SocketHarness, look, tcp_pair, turn, until
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+EVENTS_HEAD = Head("GET", "/events", "1.1", "127.0.0.1", 5000, {"host": "127.0.0.1"})
+
+
+class StreamHarness(SocketHarness):
+    """Streams at ``/events``, which :attr:`opener` opens."""
+
+    def __init__(self, **options: Any) -> None:
+        limit = options.pop("limit", 0)
+        super().__init__(**options)
+        self.metrics = Metrics()
+        proxies, policy = TrustedProxies(()), GatePolicy(limit=limit, any_origin=True)
+        self.gate = Gate(proxies, Origins(proxies, policy), False, policy)
+        self.encoding_of = StreamEncoding(SseDialect("101"))
+        self.opener = lambda stream, _head: stream.begin(self.encoding_of, HEAD)
+        self.streams = Streams(
+            self.context,
+            self.gate,
+            self.metrics,
+            {
+                "/events": StreamPath(
+                    "GET",
+                    lambda stream, head: self.opener(stream, head),
+                    lambda _head, _host, code: b"refused %d" % code,
+                )
+            },
+            75.0,
+            StreamEncoding(SseDialect("")),
+        )
+
+    def open(self, before: bytes = b"", buffer_bytes: int = 0) -> tuple[Stream, Caller]:
+        """A stream that was asked for, and its client."""
+        far, near = tcp_pair()
+        if buffer_bytes:
+            far.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, buffer_bytes)
+            near.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVBUF, buffer_bytes)
+        far.setblocking(False)
+        near.setblocking(False)
+        caller = Caller.__new__(Caller)
+        caller.sock, caller.waiting, caller.ended = near, b"", False  # type: ignore[assignment]
+        self.clients.append(caller)  # type: ignore[arg-type]
+        known = set(self.context.connections)
+        self.streams.adopt(far, EVENTS_HEAD, before)
+        (stream,) = {*self.context.connections} - known
+        assert isinstance(stream, Stream)
+        return stream, caller
+
+
+def came(caller: Caller, end: bytes) -> bytes:
+    """Everything so far, which is awaited to end so."""
+    until(lambda: caller.waiting.endswith(end) or caller._read())
+    return caller.waiting
+
+
+def test_events_come_behind_the_head_and_what_was_waiting_before_it() -> None:
+    with StreamHarness() as harness:
+        stream, caller = harness.open(before=b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        payload = stream.encoding.dialect.encode_event(Event("msg", "ann", "hello", id="1"))
+        assert payload is not None
+        stream.send(payload)
+        stream.ping()
+        assert came(caller, b":\n\n") == (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+            + HEAD
+            + b'data: {"event":"msg","app":"101","id":"1",'
+            b'"sender":"ann","type":"text","text":"hello"}\n\n:\n\n'
+        )
+        assert stream.pinged_at == 0, "nobody has to answer"
+        assert harness.metrics.streams == 1
+        assert harness.gate.connections == 1
+
+
+def test_a_stream_is_pinged_only_after_its_head() -> None:
+    """What precedes the head of a response is no HTTP, and a proxy drops the whole stream."""
+    with StreamHarness() as harness:
+        pings = Pings(harness.context, harness.metrics, ping_seconds=50, silent_seconds=150)
+        harness.opener = lambda _stream, _head: None  # its login waits
+        stream, caller = harness.open()
+        pings.step(stream.fd % SLOTS)
+        turn()
+        stream.begin(harness.encoding_of, HEAD)
+        pings.step(stream.fd % SLOTS)
+        assert came(caller, b":\n\n") == HEAD + b":\n\n"
+
+
+class NamedPings(Dialect):
+    """A codec whose pings need the state of a client."""
+
+    name = "named"
+    pinged = True
+
+    def encode_ping(self, state: DialectState | None) -> bytes:
+        return b"" if state is None else b"ping\n"
+
+
+def test_a_ping_may_be_made_for_its_client() -> None:
+    with StreamHarness() as harness:
+        harness.encoding_of = StreamEncoding(NamedPings())
+        stream, caller = harness.open()
+        stream.ping()
+        stream.dialect_state = DialectState()
+        stream.ping()
+        assert came(caller, b"ping\n") == HEAD + b"ping\n"
+
+
+def test_a_close_writes_what_waits_then_the_reason_then_ends() -> None:
+    with StreamHarness() as harness:
+        stream, caller = harness.open()
+        stream.send(b"data: 1\n\n")
+        stream.close(4502, "kicked")
+        stream.close(1001, "never said")
+        rest = caller.until_ended()
+        assert rest.endswith(
+            b'data: 1\n\nevent: end\ndata: {"code":4502,"reason":"kicked","reconnect":false}\n\n'
+        )
+        assert harness.ended == [(stream, 4502)]
+        stream.send(b"data: 2\n\n")
+        caller.sock.close()
+        until(lambda: not harness.context.connections)
+
+
+def test_whoever_closes_it_before_it_has_begun_refuses_the_request() -> None:
+    with StreamHarness() as harness:
+        harness.opener = lambda stream, _head: stream.close(4503, "banned")
+        _, caller = harness.open()
+        assert caller.until_ended() == b"refused 4503"
+        assert [code for _, code in harness.ended] == [4503]
+
+
+def test_a_response_of_its_own_refuses_it_too() -> None:
+    with StreamHarness() as harness:
+        harness.opener = lambda stream, _head: stream.refuse(b"HTTP/1.1 400 Bad Request\r\n\r\n", 1008)
+        _, caller = harness.open()
+        assert caller.until_ended() == b"HTTP/1.1 400 Bad Request\r\n\r\n"
+
+
+def test_a_full_node_does_not_even_ask_who_it_is() -> None:
+    with StreamHarness(limit=1) as harness:
+        harness.open()
+        harness.opener = lambda _stream, _head: pytest.fail("asked")
+        _, caller = harness.open()
+        assert caller.until_ended() == b"refused %d" % errors.CloseCode.NODE_FULL
+        assert harness.metrics.streams == 1
+
+
+def test_a_fault_while_it_is_opened_costs_this_stream_only(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(_stream: Stream, _head: Head) -> None:
+        raise RuntimeError("broken")
+
+    with StreamHarness() as harness:
+        _, quiet = harness.open()
+        harness.opener = fail
+        _, caller = harness.open()
+        assert caller.until_ended() == b"refused %d" % errors.CloseCode.INTERNAL_ERROR
+        assert came(quiet, HEAD) == HEAD
+    assert "opening a stream failed" in caplog.text
+
+
+def test_what_the_client_sends_is_dropped_and_its_end_noticed() -> None:
+    with StreamHarness() as harness:
+        stream, caller = harness.open()
+        came(caller, HEAD)
+        for _ in range(100):
+            caller.send(b"x" * 1000)
+            look()
+        assert stream.is_open
+        caller.sock.close()
+        until(lambda: harness.ended)
+        assert harness.ended == [(stream, errors.CloseCode.LOST)]
+        assert not harness.context.connections
+
+
+def test_one_that_does_not_read_is_cut_at_the_end_of_an_event() -> None:
+    with StreamHarness(outbox_bytes=200_000, close_seconds=5) as harness:
+        stream, caller = harness.open(buffer_bytes=4096)
+        event = b"data: %b\n\n" % (b"x" * 10_000)
+        for _ in range(60):
+            stream.send(event)
+            turn()
+        until(lambda: harness.ended)
+        assert harness.ended == [(stream, errors.CloseCode.SLOW_READER)]
+        assert harness.flusher.slow_readers == 1
+        blocks = caller.until_ended().removeprefix(HEAD).split(b"\n\n")
+        assert blocks[-1] == b""
+        assert set(blocks[:-2]) == {event[:-2]}
+        assert json.loads(blocks[-2].removeprefix(b"event: end\ndata: ")) == {
+            "code": 4000,
+            "reason": "slow reader",
+            "reconnect": True,
+        }
+        assert harness.budget.total == 0
+
+
+def test_the_kernel_gives_up_a_peer_that_has_vanished() -> None:
+    option = getattr(_socket, "TCP_USER_TIMEOUT", None)
+    if option is None:
+        pytest.skip("only Linux has it")
+    with StreamHarness() as harness:
+        stream, _ = harness.open()
+        assert stream.sock.getsockopt(_socket.IPPROTO_TCP, option) == 75_000
+
+
+def test_an_idle_stream_is_no_larger_than_an_idle_websocket() -> None:
+    with StreamHarness() as harness:
+        stream, _ = harness.open()
+        turn()
+        websocket = Connection(
+            harness.context, _socket.socket(), "127.0.0.1:1", harness.encoding(), monotonic()
+        )
+        assert sys.getsizeof(stream) == sys.getsizeof(websocket)
+        assert not hasattr(stream, "__dict__")
+        assert stream.dialect_state is None
+        assert stream.outbox is None
+        assert not isinstance(stream.outbox, Backlog)
+        websocket.lost()
