@@ -28,7 +28,7 @@ FOLDERS = tuple(package.removeprefix("imserver.").replace(".", "/") + "/" for pa
 # From the top down; a module may import from its own layer and from those below.
 LAYERS = (
     ("__main__",),
-    ("cli",),
+    ("cli", "features"),
     ("gateway.start",),
     ("gateway.commands", "operate"),
     ("gateway.supervisor",),
@@ -355,7 +355,8 @@ def test_a_node_loads_neither_the_load_tool_nor_what_only_a_cluster_needs() -> N
     ]
     code = (
         "import sys, imserver.cli, imserver.gateway.node.serve, imserver.wsgi; "
-        "from imserver.gateway.node.feature_list import load_features; from imserver.gateway.config.settings import Config; "
+        "from imserver.gateway.node.feature_list import load_features; "
+        "from imserver.gateway.config.settings import Config; "
         "load_features(Config()); "
         f"print([name for name in {absent} if name in sys.modules])"
     )
@@ -372,7 +373,8 @@ def test_a_node_loads_neither_the_load_tool_nor_what_only_a_cluster_needs() -> N
 )
 def test_a_node_without_the_messenger_loads_nothing_of_it(features: tuple[str, ...]) -> None:
     code = (
-        "import sys, imserver.cli, imserver.gateway.node.serve, imserver.wsgi; from msgspec.structs import replace; "
+        "import sys, imserver.cli, imserver.gateway.node.serve, imserver.wsgi; "
+        "from msgspec.structs import replace; "
         "from imserver.gateway.config.settings import Config; "
         "from imserver.gateway.node.feature_list import load_features, with_core; "
         f"with_core(load_features(replace(Config(), features={features}))); "

@@ -65,3 +65,12 @@ def test_names_that_went_are_there_until_2_0() -> None:
     with pytest.warns(DeprecationWarning, match=r"\.accounts\.contract"):
         from imserver.plugin.storage import Account
     assert Account(7, "shop", "138", "Ann").user == "7"
+
+
+def test_packages_of_features_have_their_old_names_until_2_0() -> None:
+    from imserver.messenger.groups.groups import Groups
+
+    with pytest.warns(DeprecationWarning, match=r"it is imserver\.messenger\.groups"):
+        from imserver.features.groups import groups
+    assert groups.Groups is Groups
+    assert groups.__spec__.name == "imserver.messenger.groups.groups"

@@ -163,7 +163,8 @@ def test_an_app_made_at_run_time_has_no_settings_of_absent_features() -> None:
 def test_what_a_node_refuses_follows_from_the_settings_of_absent_features() -> None:
     """The names come from the modules ``settings`` alone."""
     code = (
-        "import sys; from imserver.gateway.config.settings import Config; import imserver.gateway.node.feature_list as own;"
+        "import sys; from imserver.gateway.config.settings import Config; "
+        "import imserver.gateway.node.feature_list as own;"
         "declared = own.declarations_of(own.load_features(Config(features=())));"
         "print(declared.is_absent('bots'), declared.is_absent('accounts.bots'), declared.is_absent('lamp'));"
         "print([name for name in sys.modules if name.startswith('imserver.features.')])"
@@ -175,7 +176,8 @@ def test_what_a_node_refuses_follows_from_the_settings_of_absent_features() -> N
 def test_the_features_of_a_node_load_neither_flask_nor_the_table_of_metrics() -> None:
     """They load with the first request that needs them: 7 MB of a node's memory."""
     code = (
-        "import sys; from imserver.gateway.config.settings import Config; import imserver.gateway.node.feature_list as own;"
+        "import sys; from imserver.gateway.config.settings import Config; "
+        "import imserver.gateway.node.feature_list as own;"
         "own.load_features(Config());"
         "print([name for name in ('flask', 'imserver.gateway.metric_table') if name in sys.modules])"
     )

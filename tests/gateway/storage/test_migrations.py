@@ -76,7 +76,8 @@ def test_an_old_database_becomes_as_a_new_one(
     if not empty_url.startswith("sqlite"):
         new = database_servers[empty_url.partition(":")[0]].new_url()
     make = (
-        "from imserver.gateway.config.settings import StorageSettings; from imserver.gateway.storage.store import Store; "
+        "from imserver.gateway.config.settings import StorageSettings; "
+        "from imserver.gateway.storage.store import Store; "
         f"Store(StorageSettings({empty_url!r}, seconds=60), '', threaded=False).start()"
     )
     run(unpack(tmp_path / "old", commit), sys.executable, "-c", make)

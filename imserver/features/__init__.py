@@ -1,1 +1,0 @@
-"""Features: parts of the product, a folder each, which a node may do without."""
