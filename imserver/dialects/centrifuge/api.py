@@ -415,10 +415,8 @@ def info(api: Api, app: str, _request: _Request) -> dict[str, Any]:
 
 
 class Method(Struct, frozen=True):
-    """One method: what its principal must have proved, its request, its function, and the name of its act.
-
-    It is told here, not by the row of the route: a batch has several methods.
-    """
+    """One method: what its principal must have proved, its request, its function, and the name of its act. A
+    batch has several."""
 
     need: Need
     request: type[Partial]

@@ -171,10 +171,8 @@ class SubscriptionAbout(Struct, frozen=True, array_like=True):
 
 
 class RefreshConnection(Struct, frozen=True, array_like=True):
-    """Let the session of a connection of the queried node end at ``expires_at`` (0: never).
-
-    ``info``: JSON for others (``b""``: as before). The answer is whether there is one.
-    """
+    """Let the session of a connection of the queried node end at ``expires_at`` (0: never). ``info``: JSON
+    for others (``b""``: as before). The answer is whether there is one."""
 
     app: str
     connection: str
@@ -295,10 +293,8 @@ class CentrifugeAnswers(ChannelAnswers):
 
 
 class CentrifugeService:
-    """Carries out the commands of the dialect. Owner of :class:`CentrifugeState`.
-
-    ``answers``: those to commands on channels. ``messaging``: None on a node without stored messages.
-    """
+    """Carries out the commands of the dialect. Owner of :class:`CentrifugeState`. ``messaging``: None on a
+    node without stored messages."""
 
     def __init__(self, core: Core, answers: CentrifugeAnswers, messaging: Messaging | None) -> None:
         self._sessions = core.sessions
@@ -388,10 +384,8 @@ class CentrifugeService:
         return None
 
     def _admit(self, connection: Connection, app: str, command: CentrifugeLogin) -> _Admission:
-        """Decide about a client by its token or by the back end. May switch.
-
-        Raises BadToken, TokenExpired, BackEndUnavailable and BackEndRefused.
-        """
+        """Decide about a client by its token or by the back end. May switch. Raises BadToken, TokenExpired,
+        BackEndUnavailable and BackEndRefused."""
         if command.token or not self._back_ends.has(app, "connect"):
             return self._check(connection, app, command.token)
         decision = self._logins.admit(app, NAME, connection)
@@ -695,10 +689,8 @@ class CentrifugeService:
                 connection.close(CLOSE_SUBSCRIPTION_EXPIRED, "subscription expired")
 
     def _renew(self, connection: Connection, state: CentrifugeState, channel: str = "") -> None:
-        """Greenlet: ask the back end to renew a session, or its subscription to a ``channel``.
-
-        Without an answer they stay for :data:`RENEWAL_SECONDS` more.
-        """
+        """Greenlet: ask the back end to renew a session, or its subscription to a ``channel``. Without an
+        answer they stay for :data:`RENEWAL_SECONDS` more."""
         facts = {"channel": channel} if channel else {}
         call: BackEndCall = "sub_refresh" if channel else "refresh"
         try:

@@ -188,10 +188,8 @@ class EmulatedCommands(Struct, frozen=True, array_like=True):
 
 
 class Emulation:
-    """Finds the stream of a request, on any node. Owner of the requests that wait.
-
-    The answers to commands are sent on the stream.
-    """
+    """Finds the stream of a request, on any node. Owner of the requests that wait. The answers come on the
+    stream."""
 
     def __init__(self, core: Core) -> None:
         self._table = core.connection_table
@@ -200,10 +198,8 @@ class Emulation:
         core.queries.add("emulate", EmulatedCommands, self._serve_here)
 
     def serve(self, session: str, data: bytes) -> Emulated:
-        """Serve the commands ``data`` of the client whose secret is ``session``.
-
-        May switch. Does not wait for the end of the commands.
-        """
+        """Serve the commands of the client whose secret is ``session``, and do not wait for their end. May
+        switch."""
         address = self._table.secrets.read(session)
         if address is None:
             return Emulated.UNKNOWN

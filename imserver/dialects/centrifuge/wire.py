@@ -331,10 +331,8 @@ class ClientView(Struct, omit_defaults=True):
 
 
 class PublicationView(Struct, omit_defaults=True):
-    """A publication. ``info``: the client that did it (None: a back end).
-
-    ``data``: text for subscribers that read deltas, which is a string in JSON.
-    """
+    """A publication. ``info``: the client that did it (None: a back end). ``data``: text for subscribers that
+    read deltas, which is a string in JSON."""
 
     data: Raw | str
     info: ClientView | None = None

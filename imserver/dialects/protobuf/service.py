@@ -242,10 +242,8 @@ class ProtobufService:
         return decision
 
     def check(self, connection: Connection) -> float:
-        """Close a session whose token has expired. The sweep calls this for each session. Never switches.
-
-        A timer per session, as in other dialects, would use more memory than the rest of the session.
-        """
+        """Close a session whose token has expired. The sweep calls this: a timer per session would use more
+        memory than the rest of the session. Never switches."""
         state = connection.dialect_state
         if isinstance(state, ProtobufState) and 0 < state.ends <= time() // 60:
             connection.close(CloseCode.TOKEN_INVALID)

@@ -73,9 +73,7 @@ class ConnectionInfo(Struct, frozen=True, array_like=True):
 
 class JoinChannel(Struct, frozen=True, array_like=True):
     """Let connections of the queried node join a channel. The answer has a :class:`Joined` for each.
-
-    ``since``: see :meth:`Channels.join_with_position`.
-    """
+    ``since``: see :meth:`Channels.join_with_position`."""
 
     app: str
     connections: Sequence[str]
@@ -207,10 +205,8 @@ class Connections(Service, dict=True):
         about: bytes = b"",
         since: Position | None = None,
     ) -> list[Joined]:
-        """Put many connections into a channel; see :meth:`join`. The results have their order.
-
-        New members with a position receive the publications after ``since``, if the history has all of them.
-        """
+        """Put many connections into a channel; see :meth:`join`. New members with a position receive the
+        publications after ``since``, if the history has all of them."""
         check_name(channel)
         if channel.startswith(RESERVED) and not app.startswith(SYSTEM_PREFIX):
             raise ChannelRefused("name", "user:… and group:… reach users and members without subscriptions")
@@ -304,10 +300,8 @@ class Connections(Service, dict=True):
         return [answers.get(connection_id, silent) for connection_id in connection_ids]
 
     def query(self, connection_id: str, kind: str, query: Any, answer: Any) -> Any:
-        """Query the node of a connection, which may be this one. ``kind`` is a row of :class:`NodeQueries`.
-
-        Returns the answer as the type ``answer``. None: there is no such node, or it does not answer.
-        """
+        """Query the node of a connection, which may be this one. ``kind``: a row of :class:`NodeQueries`.
+        None: there is no such node, or it does not answer."""
         lease = self.table.node_of(connection_id, self.others)
         if self.others is not None and lease is not None:
             return self.others.query_behind(lease, kind, query, answer)

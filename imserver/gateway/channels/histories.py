@@ -117,11 +117,8 @@ class ChannelHistories:
     def read(
         self, app: str, channel: str, since: Position | None = None, limit: int = 0, reverse: bool = False
     ) -> HistoryPage:
-        """Publications of a channel (:meth:`LocalHistory.read`), as many as fit into a page. A reader goes
-        on after (with ``reverse``: before) the last one. May switch.
-
-        Raises :class:`ChannelRefused`.
-        """
+        """Publications of a channel (:meth:`LocalHistory.read`), as many as fit into a page. A reader goes on
+        after (with ``reverse``: before) the last one. May switch. Raises :class:`ChannelRefused`."""
         if self._options.is_stored(app, channel):
             return self.stored.read(app, channel, since, limit, reverse)
         most = PAGE_BYTES // PUBLICATION_BYTES
@@ -131,10 +128,8 @@ class ChannelHistories:
     def read_since(
         self, app: str, channel: str, since: tuple[str, int] | None, limit: int, reverse: bool
     ) -> HistoryPage:
-        """Publications of a channel, as :meth:`read` returns them. ``since``: an epoch and an offset.
-
-        Raises :class:`ChannelRefused`: ``unavailable``, or ``unrecoverable`` (the history has another epoch).
-        """
+        """As :meth:`read`. Raises :class:`ChannelRefused`, also ``unrecoverable``: the history has another
+        epoch than ``since``."""
         position = None if since is None else Position(*since)
         page = self.read(app, channel, position, limit, reverse)
         if position is not None and position.epoch and position.epoch != page.position.epoch:

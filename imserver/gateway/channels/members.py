@@ -161,10 +161,8 @@ class Publication(Struct, frozen=True, gc=False):
 
 
 class ChannelMember(Struct, frozen=True, array_like=True):
-    """A connection in a channel: its id, its user, and when it joined, in Unix seconds.
-
-    ``info``, ``channel_info``: JSON about the connection, and about it in this channel (``""``: none).
-    """
+    """A connection in a channel: its id, its user, and when it joined, in Unix seconds. ``info``,
+    ``channel_info``: JSON about it, and about it in this channel (``""``: none)."""
 
     connection: str
     user: str
@@ -176,11 +174,8 @@ class ChannelMember(Struct, frozen=True, array_like=True):
 
 
 class MemberPage(Struct, frozen=True):
-    """Some members in the order of joining. ``total`` counts all; ``missing`` names nodes that did not
-    answer.
-
-    ``next`` is the ``after`` of the next page, ``""`` if there is none.
-    """
+    """Some members in the order of joining. ``total`` counts all; ``next`` is the ``after`` of the next page
+    (``""``: there is none); ``missing`` names nodes that did not answer."""
 
     total: int
     members: list[ChannelMember]
@@ -420,10 +415,8 @@ class ChannelMembers(Service):
         return left
 
     def expel(self, connection: Connection, channel: str, code: int = SERVER_UNSUBSCRIBE) -> None:
-        """End a subscription, and send ``unsubscribed`` with this code. Never switches.
-
-        :data:`INSUFFICIENT_STATE` closes the connection of a client that begins again only with a new one.
-        """
+        """End a subscription, and send ``unsubscribed`` with this code. :data:`INSUFFICIENT_STATE` closes the
+        connection of a client that begins again only with a new one. Never switches."""
         state, has = connection.dialect_state, self.has
         begins_again = code == INSUFFICIENT_STATE
         if begins_again and state is not None and state.reconnects(channel) and has(connection, channel):
@@ -485,10 +478,8 @@ class ChannelMembers(Service):
         return MembersHere(total, members, self.here.table.ids.birth)
 
     def count_users(self, app: str, channel: str, most: int) -> tuple[int, int]:
-        """The numbers of connections and of users in a channel. Connections without a user are one.
-
-        Above ``most`` connections, each counts as a user. Users on several nodes are looked up there.
-        """
+        """The numbers of connections and of users in a channel: above ``most`` connections each counts as a
+        user. Connections without a user are one. Users on several nodes are looked up there."""
         found, local = self._find(app, channel), self.here.hub.channel(app, channel)
         nodes = self._nodes_in(found)
         here = 0 if local is None else len(local.members)

@@ -36,10 +36,8 @@ _NO_NODES: Final[Mapping[str, MembersOfNodes | None]] = {}
 
 
 class ChannelNodes(Service):
-    """Sends publications to the other nodes that have subscribers. Owner of the publishing turns.
-
-    While the registry does not answer, and for a while after, publications go to all live nodes.
-    """
+    """Sends publications to the other nodes that have subscribers; while the registry does not answer, and
+    for a while after, to all live nodes. Owner of the publishing turns."""
 
     others: OtherNodes
     registrar: Registrar
@@ -77,10 +75,8 @@ class ChannelNodes(Service):
     def send(
         self, app: str, what: Publication, nodes: MembersOfNodes | None, reached: bool
     ) -> tuple[int, int]:
-        """Send to the other ones of these nodes (None: to all). Never switches.
-
-        ``reached``: this node has members. Returns the number of nodes that get it, and of those that do not.
-        """
+        """Send to the other ones of these nodes (None: to all). ``reached``: this node has members. Returns
+        the number of nodes that get it, and of those that do not. Never switches."""
         leases, own = self.others.registry.leases(), self.others.node_messages.own_epoch
         # If the registry has lost this node, it may have lost others too.
         if nodes is None or (own not in nodes and reached and self.registrar.is_reported(app, what.channel)):
@@ -289,10 +285,8 @@ class ChannelNotices(Service):
         return members <= self.here.fanout.notice_members and self.options.of(app, channel).join_leave
 
     def info_of(self, connection: Connection, channel: str) -> bytes:
-        """JSON about a connection for others in a channel. Never switches.
-
-        ``user``, ``client`` (the id of the connection), ``conn_info`` and ``chan_info`` (if it has them).
-        """
+        """JSON about a connection for others in a channel: ``user``, ``client`` (its id), ``conn_info`` and
+        ``chan_info`` (if it has them). Never switches."""
         info, channel_info = infos_of(connection, channel)
         client = self.here.table.id_of(connection)
         about: dict[str, str | Raw] = {"user": connection.user or "", "client": client}

@@ -58,10 +58,8 @@ class Subscribed(Struct, frozen=True):
 
 
 class _Wish(Struct, frozen=True, gc=False):
-    """A connection that wants to enter a channel, which has these options.
-
-    ``since``: the position of a client that comes back. ``delta``: the client reads deltas.
-    """
+    """A connection that wants to enter a channel with these options. ``since``: the position of a client that
+    comes back. ``delta``: the client reads deltas."""
 
     app: str
     connection: Connection

@@ -387,10 +387,8 @@ class Idempotency:
     def _claim_in_cluster(
         self, registry: RedisRegistry, app: str, id: str, digest: int | None, key: int
     ) -> bool:
-        """Claim an id that is claimed here in the cluster, too; wait while another node holds it.
-
-        Returns False after settling the claim here if the id is not free.
-        """
+        """Claim an id in the cluster that is claimed here; wait while another node holds it. False: it is not
+        free, and the claim here is settled."""
         name = self.name(app, id, digest)
         deadline = monotonic() + CLAIM_SECONDS
         state = ""

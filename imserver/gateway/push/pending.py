@@ -55,12 +55,9 @@ class _Queue(Struct, eq=False):
 
 
 class PendingPushes(Service):
-    """Owner of all pending pushes of this node: at most ``limit_pushes``, and at most ``limit_bytes``.
-
-    ``to_user``: that of the reach.
-
-    One app takes at most :data:`APP_SHARE` of the free space, so that no app can use all of it.
-    """
+    """Owner of the pending pushes of this node: at most ``limit_pushes``, and ``limit_bytes``. An app takes
+    at most :data:`APP_SHARE` of the free space, so that no app can use all of it. ``to_user``: of the
+    reach."""
 
     to_user: Callable[[str, str, Event, str | None], Outcome]
     presence: Presence

@@ -56,10 +56,8 @@ _decode_position = msgspec.msgpack.Decoder(Position | None).decode
 
 
 def nothing_accepted(outcomes: Collection[Outcome]) -> bool:
-    """Whether a push or publication failed: a target failed, and no target accepted it, now or before.
-
-    Every edge answers it with a temporary error. The same id may be used again.
-    """
+    """Whether a target failed, and no target accepted a push or publication, now or before: every edge
+    answers with a temporary error, and the same id may be used again."""
     return Outcome.FAILED in outcomes and _REPEATED not in outcomes and ACCEPTED.isdisjoint(outcomes)
 
 
@@ -72,10 +70,8 @@ class UserPush(Struct, forbid_unknown_fields=True, gc=False):
 
 
 class Reach(Protocol):
-    """Delivers to users. Two implementations: this node, and all nodes. Every call may switch.
-
-    The pushes that were sent are counted here. UNKNOWN: the registry does not answer.
-    """
+    """Delivers to users, on this node or on all nodes, and counts the pushes that were sent. UNKNOWN: the
+    registry does not answer. Every call may switch."""
 
     def to_user(self, app: str, user: str, event: Event, device: str | None = None) -> Outcome:
         """Deliver to one user, to all devices or to one."""
@@ -91,17 +87,12 @@ class Reach(Protocol):
         device: str | None = None,
         outcomes: list[Outcome] | None = None,
     ) -> list[Outcome]:
-        """Deliver to each user one event of ``events``, in this order, to all devices or to one.
-
-        Returns the outcomes. If it fails, those that are known are in ``outcomes``, an empty list.
-        """
+        """Deliver to each user one event of ``events``, in this order, to all devices or to one. If it fails,
+        the known outcomes are in ``outcomes``, an empty list."""
 
     def to_each_once(self, app: str, pushes: Sequence[UserPush]) -> tuple[list[Outcome], Sequence[int]]:
-        """Claim and deliver many pushes, each with its own user and id.
-
-        Returns the outcomes, and the indexes of pushes that were not sent because another push holds their id
-        now.
-        """
+        """Claim and deliver many pushes, each with its own user and id. Returns the outcomes, and the indexes
+        of pushes that were not sent because another push holds their id now."""
 
     def to_app(
         self, app: str, event: Event, except_user: str = "", except_users: tuple[str, ...] = ()
@@ -201,10 +192,8 @@ class Pushes(Service):
         return outcome
 
     def to_many(self, app: str, users: Sequence[str], msg_id: str, text: str) -> list[Outcome] | None:
-        """Push one message to many users. Return None if its id was accepted before.
-
-        The id is claimed once. It is accepted if at least one user was reached.
-        """
+        """Push one message to many users. None: its id was accepted before. One user who is reached accepts
+        it."""
         self.metrics.pushes.require(app)
         claim = self.ids.claim(app, msg_id)
         if claim is None:

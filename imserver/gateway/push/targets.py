@@ -68,10 +68,8 @@ class PushToStore(Struct, frozen=True, gc=False):
 
 
 class TargetResult(Struct, frozen=True, gc=False):
-    """What became of the message for one target: STORED, REFUSED for this ``reason``, or FAILED.
-
-    ``id``, ``conversation`` and ``seq``: the position of a stored one.
-    """
+    """What became of the message for one target: STORED at this position, REFUSED for this ``reason``, or
+    FAILED."""
 
     outcome: Outcome
     reason: str = ""
@@ -91,10 +89,8 @@ class StoredPushes:
     """Stores pushes. Without the messenger nothing is stored."""
 
     def store_each(self, app: str, pushes: Sequence[PushToStore]) -> list[StoreResult | HttpProblem]:
-        """Store pushes of one app together, in order. A refused one does not stop the others. Switches.
-
-        No two of them may have the same key.
-        """
+        """Store pushes of one app with different keys, in order. A refused one does not stop the others.
+        Switches."""
         return [Problems.STORE_UNAVAILABLE] * len(pushes)
 
 

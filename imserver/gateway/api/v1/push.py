@@ -313,10 +313,8 @@ class CheckedPush(Struct, frozen=True, gc=False):
 
 
 def store_each(api: Api, pushes: Sequence[CheckedPush]) -> list[StoredPush | ApiProblem]:
-    """Store pushes of one app together, in order. A refused one does not stop the others. Switches.
-
-    No two of them may have the same key.
-    """
+    """Store pushes of one app with different keys, in order. A refused one does not stop the others.
+    Switches."""
     rows = [PushToStore(targets_of(each.push), each.event, each.key, each.digest) for each in pushes]
     stored = api.core.publishing.stored_pushes.store_each(pushes[0].app, rows)
     return [_stored(row, result) for row, result in zip(rows, stored, strict=True)]

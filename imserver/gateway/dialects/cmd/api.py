@@ -112,11 +112,8 @@ def send_message_all(api: Api, call: Call) -> HttpResponse:
 
 
 def _reviewed(api: Api, call: Call, to: str, text: str) -> str:
-    """The text to send: where the app wants it, its back end reviews what a user sends. May switch. Who is
-    muted sends nothing.
-
-    Raises RequestRefused.
-    """
+    """The text to send, which the back end reviews if the app wants that. May switch. Raises RequestRefused,
+    also for who is muted."""
     reviews, sender = api.core.reviews, call.principal.user
     if sender and (mute := api.core.mutes.mute_of(call.app, sender)) is not None:
         data = {"refused": "muted", "reason": mute.text, "until": mute.until}
@@ -173,9 +170,7 @@ _decode_batch = msgspec.json.Decoder(Batch).decode
 
 def send_message_batch(api: Api, call: Call) -> HttpResponse:
     """``POST /user/sendMessageBatch``: ``limits.batch_targets`` messages, or one message to as many users.
-
-    May switch: a large batch lets other greenlets run in between.
-    """
+    Others are served in between."""
     batch, limits, pushes = call.input, api.limits, api.core.pushes
     assert isinstance(batch, Batch)
     targets, users = batch.messages, batch.userIDs

@@ -280,10 +280,8 @@ class CmdDialect(Dialect):
 
 
 class CmdPublicationView(Struct, omit_defaults=True):
-    """A publication as clients see it. ``info`` is about the client that published it.
-
-    ``stream``: it is the end of this streamed message, which may be ``incomplete``.
-    """
+    """A publication as clients see it. ``info``: of the client that published it. ``stream``: it is the end
+    of this streamed message, which may be ``incomplete``."""
 
     channel: str = ""
     offset: int = 0
@@ -317,10 +315,8 @@ def publication_view(event: Event) -> CmdPublicationView:
 
 
 class ChannelCmdDialect(CmdDialect):
-    """Codec of the ``cmd`` dialect for connections that have subscribed to a channel themselves.
-
-    Publications are frames of their own, with the name of their channel and their position.
-    """
+    """Codec of connections that have subscribed to a channel themselves: publications are frames of their
+    own, with the name of their channel and their position."""
 
     def encode_event(self, event: Event) -> bytes | None:
         """Encode ``publication``, ``stream``, ``join``, ``leave``, ``unsubscribed``, and what others can."""
