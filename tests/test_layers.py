@@ -23,6 +23,19 @@ PACKAGE = ROOT / "imserver"
 BENCH = ROOT / "bench"
 CLIENT = ROOT / "imserver_client"
 
+STREET = {
+    "gateway": (),
+    "messenger": (),
+    "media": (),
+    "backends": (),
+    "pages": (),
+    "people": ("backends", "messenger", "pages"),
+    "operate": ("messenger", "pages", "people"),
+    "dialects": ("backends", "messenger", "people"),
+    "notifications": ("backends", "people"),
+}
+"""House → the houses on which it stands, beside the gateway. The gateway's own commands may name no other."""
+
 FOLDERS = tuple(package.removeprefix("imserver.").replace(".", "/") + "/" for package in FEATURES)
 
 # From the top down; a module may import from its own layer and from those below.
@@ -174,6 +187,17 @@ def test_imports_run_one_way() -> None:
             if other or (used is not None and HEIGHT[used] > HEIGHT[layer]):
                 wrong.append(f"{module.relative_to(ROOT)}:{line} imports {name}")
     assert wrong == []
+
+
+@pytest.mark.parametrize("house", STREET)
+def test_a_house_stands_on_others_as_the_street_says(house: str) -> None:
+    used = {
+        name.split(".")[1]
+        for module in (PACKAGE / house).rglob("*.py")
+        for name, _ in imported(module)
+        if name.startswith("imserver.")
+    }
+    assert used & STREET.keys() - {house, "gateway"} == {*STREET[house]}
 
 
 def test_only_its_folder_and_those_that_use_it_name_a_feature() -> None:

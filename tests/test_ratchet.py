@@ -7,7 +7,7 @@
 import ast
 import re
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -29,6 +29,7 @@ OUTSIDE_THE_CORE: Final = (
     *(ROOT.joinpath(*package.split(".")) for package in FEATURES),
 )
 STREET: Final = (PACKAGE / "__init__.py", *PACKAGE.glob("*/__init__.py"))
+HOUSES: Final = sorted(path.parent.name for path in STREET[1:])
 QUESTIONS: Final = ("questions", "observer")
 """The modules of ``auth/`` with which the core asks features."""
 PRIVATE: Final = re.compile(
@@ -157,6 +158,10 @@ ROWS: Final = {
     "names of the server and its plug-ins": Row(
         lambda: names(PACKAGE, *PLUGINS), "A piece needs two users, or a name that says more than its line."
     ),
+    **{
+        f"lines of {house}/": Row(partial(lines, PACKAGE / house), "Say in the commit why it grows.")
+        for house in HOUSES
+    },
     "core modules that speak of bots, guests, accounts or notifications": Row(
         lambda: len(messenger_in_the_core()),
         "Move what one feature needs into its folder, or ask by a question of the core.",

@@ -42,7 +42,7 @@ For all others, until {until} UTC. Whoever opens the link {how}:
 _FOR_MORE_OWNERS: Final = """
 The owner governs the chat. To make another account an owner or a moderator:
 
-  imserver account role gochat/NAME owner
+  imserver account role gochat/NAME owner{where}
 """
 _NO_GUESTS: Final = (
     "The settings file defines the app gochat without guests: others need an account. To let them in with a "
@@ -80,7 +80,7 @@ def chat(path: str | None, data_dir: str | None, group: str, owner: bool) -> Non
         click.echo(_FOR_OTHERS.format(until=_time(invitation.expires_at), link=link, how=how))
         if not takes_guests:
             click.echo(_NO_GUESTS)
-        click.echo(_FOR_MORE_OWNERS)
+        click.echo(_FOR_MORE_OWNERS.format(where=f" -c {path}" if path else ""))
 
 
 def _take_guests(tenants: Tenants) -> bool:
