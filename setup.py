@@ -40,10 +40,8 @@ tag = full_version(ROOT).removeprefix(__version__)
 setup(
     packages=[*find_packages(include=["imserver", "imserver.*"]), *ASSETS],
     package_dir=ASSETS,
-    package_data={
-        "imserver": ["py.typed", "**/*.pyi", "**/examples.json", "**/page/*", "**/offline/*"],
-        **{package: ["*", "**/*"] for package in ASSETS},
-    },
+    package_data={package: ["**/*"] for package in ("imserver", *ASSETS)},
+    exclude_package_data={"imserver": ["*.pyc"]},
     include_package_data=False,
     cmdclass={"build_py": BuildWithVersion},
     options={"egg_info": {"tag_build": tag}} if tag else {},
