@@ -19,7 +19,7 @@ from imserver.dialects.pusher.declared import PusherSettings
 from imserver.gateway import assets, errors
 from imserver.gateway.config.values import fold
 from imserver.gateway.dialects.cmd.wire import COMMANDS
-from imserver.gateway.node.feature_list import CORE, FEATURES
+from imserver.gateway.node.feature_list import FEATURES
 from tests.docs.markdown import PAGES, anchors, links, prose, table_with, tables
 from tests.rows import DECLARED, METRICS, PROBLEMS, RATES, READERS, ROUTES
 from tests.support import ROOT
@@ -151,47 +151,40 @@ def test_every_metric_that_is_named_exists() -> None:
             assert re.sub("_(bucket|sum|count)$", "", name) in known, f"{page.name}: {name}"
 
 
-def test_the_map_names_every_package_and_top_level_module() -> None:
-    rows = table_with(ARCHITECTURE, "module", "what for")
-    package = ROOT / "imserver"
-    modules = {path.name for path in package.glob("*.py")} - {"__init__.py"}
-    packages = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
-    beside = {f"../{path.parent.name}/" for path in ROOT.glob("*/__init__.py")}
-    beside = (beside - {"../imserver/", "../tests/"}) | {"../plugins/"}
-    assert {name for row in rows for name in row["module"].split(", ")} == modules | packages | beside
-
-
-FOLDERS = sorted(
-    {
-        path.parent.relative_to(ROOT / "imserver").as_posix()
-        for path in ROOT.glob("imserver/**/*.py")
-        if path.name != "__init__.py"
+def test_the_street_names_every_house_and_what_stands_beside() -> None:
+    houses = table_with(ARCHITECTURE, "house", "what it promises", "rooms")
+    named = {found for row in houses for found in re.findall(r"(\w+)/\]", row["house"])}
+    assert named == {path.parent.name for path in ROOT.glob("imserver/*/__init__.py")}
+    beside = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"imserver", "tests"} | {"plugins"}
+    assert {row["folder"] for row in table_with(ARCHITECTURE, "folder", "what for")} == {
+        f"{name}/" for name in beside
     }
-    - {"."}
-)
-OF_SETS = ("api/v1", "cluster/redis", "cluster/rpc", "messages/", "storage/migrations")
-"""Folders that the map describes as a whole."""
+
+
+OF_SETS = ("gateway/api/v1", "gateway/cluster/", "gateway/storage/migrations", "messenger/messages/")
+"""Folders that their house's page describes as a whole."""
 USUAL = {"api", "commands", "declared", "metrics", "parts", "rows", "service", "steps", "wire"}
-"""Modules that the map explains once, for all dialects and features."""
+"""Modules that the architecture explains once, for all dialects and features."""
+ROOMS = sorted({path.parent.relative_to(ROOT / "imserver") for path in ROOT.glob("imserver/*/**/[!_]*.py")})
 
 
-@pytest.mark.parametrize("folder", [name for name in FOLDERS if not name.startswith(OF_SETS)])
-def test_the_map_names_every_module_of_a_folder(folder: str) -> None:
-    (row,) = re.findall(rf"^\| `{folder}/` \|.*", ARCHITECTURE.read_text(encoding="utf-8"), re.MULTILINE)
-    modules = {path.stem for path in (ROOT / "imserver" / folder).glob("*.py")} - {"__init__"}
-    if folder.startswith(("dialects/", "features/", "messages")):
+@pytest.mark.parametrize("room", [room for room in ROOMS if not room.as_posix().startswith(OF_SETS)], ids=str)
+def test_the_page_of_a_house_names_every_module(room: Path) -> None:
+    house = room.parts[0]
+    page = (DOCS / "houses" / f"{house}.md").read_text(encoding="utf-8")
+    assert len(page.splitlines()) <= 150
+    own = room.relative_to(house).as_posix() if room.parts[1:] else house
+    row = "".join(re.findall(rf"^\| `{own}/` \|.*", page, re.MULTILINE))
+    if not room.parts[1:]:
+        row += re.sub(r"\.py`", "`", "".join(re.findall(r"^\| `\w+\.py`.*? \|", page, re.MULTILINE)))
+    modules = {path.stem for path in (ROOT / "imserver" / room).glob("[!_]*.py")}
+    if house != "gateway" or "dialects" in room.parts:
         modules -= USUAL
     assert [name for name in sorted(modules) if f"`{name}`" not in row] == []
 
 
-def test_the_table_of_features_says_what_each_uses() -> None:
-    rows = table_with(ARCHITECTURE, "folder", "besides", "uses")
-    listed = {row["folder"].rstrip("/"): row["uses"] for row in rows}
-    assert listed == {
-        package.removeprefix("imserver.").replace(".", "/"): ", ".join(import_module(package).FEATURE.uses)
-        for package in (*CORE, *FEATURES)
-    }
-    rows = table_with(ROOT / "docs" / "operations.md", "feature", "what a node has with it", "needs")
+def test_the_table_of_features_says_what_each_needs() -> None:
+    rows = table_with(OPERATIONS, "feature", "what a node has with it", "needs")
     needs = {row["feature"].strip("`"): row["needs"] for row in rows}
     assert list(needs.items()) == [
         (feature.name, ", ".join(feature.uses))
@@ -204,15 +197,21 @@ def test_every_module_that_is_named_exists(page: Path) -> None:
     """Words of the form `folder/…` are modules, folders, or operations of /api/v1."""
     if page.parent.name == "decisions":
         return  # they name what there was when they were made
-    folders = "|".join(path.parent.name for path in ROOT.glob("imserver/*/__init__.py"))
+    houses = {path.parent.name for path in ROOT.glob("imserver/*/__init__.py")}
+    folders = "|".join(
+        houses | {path.name for path in (ROOT / "imserver" / "gateway").glob("[!_]*/")} | {"messages"}
+    )
     operations = {row.path.removeprefix("/api/v1/") for row in ROUTES}
     named = re.findall(
         rf"`((?:bench|checker|examples|imserver|plugins|static|tests)/[\w/.-]+|(?:{folders})/[\w/]*(?:\.py)?)`",
         prose(page),
     )
     for path in set(named) - operations:
-        both = [ROOT / base / path.rstrip("/") for base in (".", "imserver")]
-        assert any(each.exists() or each.with_suffix(".py").exists() for each in both), f"{page.name}: {path}"
+        bases = (ROOT, ROOT / "imserver", *(ROOT / "imserver" / house for house in houses))
+        found = [base / path.rstrip("/") for base in bases]
+        assert any(each.exists() or each.with_suffix(".py").exists() for each in found), (
+            f"{page.name}: {path}"
+        )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,4 +1,4 @@
-"""The tables of states in docs/architecture.md are those of the code."""
+"""The tables of states in the documents are those of the code."""
 
 from collections.abc import Mapping
 from enum import IntEnum
@@ -17,7 +17,8 @@ from tests.support import ROOT
 def test_the_page_shows_the_table_of_the_code(
     table: Mapping[IntEnum, Mapping[Any, IntEnum]], events: type[IntEnum]
 ) -> None:
-    lines = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").splitlines()
+    pages = ("architecture.md", "houses/messenger.md")
+    lines = "".join((ROOT / "docs" / page).read_text(encoding="utf-8") for page in pages).splitlines()
     begin = lines.index(f"| state | {' | '.join(event.name for event in events)} |")
     rows = [line.strip("|").split("|") for line in lines[begin + 2 : begin + 2 + len(table)]]
     written = {row[0].split("`")[1]: [cell.strip() for cell in row[1:]] for row in rows}

@@ -115,7 +115,7 @@ def test_a_state_is_changed_by_the_table_only() -> None:
     changes = [
         line.strip()
         for folder in ("transport", "hub", "sessions", "auth", "channels", "push", "node")
-        for path in (ROOT / "imserver" / folder).rglob("*.py")
+        for path in (ROOT / "imserver" / "gateway" / folder).rglob("*.py")
         for line in path.read_text(encoding="utf-8").splitlines()
         if re.match(r"\s+\w+\.state = ", line)
     ]

@@ -259,7 +259,7 @@ def test_a_time_ends_in_no_session_that_has_expired_and_nothing_else_is_impossib
 def test_a_state_is_changed_by_the_table_only() -> None:
     changes = [
         line.strip()
-        for folder in ("messages", "dialects/action")
+        for folder in ("messenger/messages", "dialects/action")
         for path in (ROOT / "imserver" / folder).rglob("*.py")
         for line in path.read_text(encoding="utf-8").splitlines()
         if re.match(r"\s+\w+\.state = ", line)
