@@ -32,8 +32,8 @@ quick: $(VENV)/dev  ## run smoke tests and those of folders with uncommitted cha
 	tests=$$($(RUN) -m tools.quick $(ARGS)) && $(RUN) -m pytest $(PARALLEL) $$tests
 	$(MAKE) style
 
-test: $(VENV)/dev $(if $(NPM_TESTS),$(NPM_TOOLS))  ## run the tests (minutes); ARGS="tests/gateway/hub -k fanout": a part
-	$(RUN) -m pytest $(PARALLEL) $(ARGS)
+test: $(VENV)/dev $(if $(NPM_TESTS),$(NPM_TOOLS))  ## run the tests (minutes); ARGS="tests/gateway/hub -k fanout": a part; HOUSE=people: a house alone
+	$(RUN) -m $(if $(HOUSE),tools.house $(HOUSE),pytest) $(PARALLEL) $(ARGS)
 
 test-all: $(VENV)/dev $(NPM_TOOLS)  ## run all tests: also those marked full, all faults, the schema tester (under an hour)
 	$(RUN) -m pytest -m "" $(PARALLEL) $(ARGS)
