@@ -1,7 +1,7 @@
 """``python -m tools.house HOUSE …``: run the tests of a house without those that it does not need.
 
 ``make test HOUSE=people`` calls it. A copy of this tree has the gateway, the house and those on which it
-stands, with their tests, and no plug-in. ARGUMENTS are for pytest.
+stands, with their tests, and no plug-in. ARGUMENTS are for pytest; paths of tests replace those of the house.
 """
 
 import re
@@ -66,7 +66,8 @@ def main(house: str, *arguments: str) -> int:
     with tempfile.TemporaryDirectory(prefix=f"imserver-{house}-") as folder:
         tree = Path(folder, "imserver")
         copy_tree(house, tree)
-        command = [sys.executable, "-m", "pytest", *arguments, f"tests/{house}"]
+        tests = () if any(each.startswith("tests/") for each in arguments) else (f"tests/{house}",)
+        command = [sys.executable, "-m", "pytest", *arguments, *tests]
         return subprocess.run(command, cwd=tree, check=False).returncode
 
 
