@@ -24,7 +24,7 @@ from imserver.people.accounts.contract import Account
 from imserver.people.accounts.parts import accounts_of
 from imserver.people.bots.parts import bots_of
 from tests.gateway.storage.servers import DatabaseServer
-from tests.gateway.storage.test_restore import copied
+from tests.operate.copies.test_restore import copied
 from tests.security.node_harness import ALL, Harness, config
 from tests.support import run_cli
 

@@ -1,6 +1,6 @@
 """Move a large database SQLite → PostgreSQL → MariaDB → SQLite, and kill the command on the way:
 
-    python -m tests.gateway.storage.move_bar [MESSAGES [KILLS]]
+    python -m tests.operate.copies.move_bar [MESSAGES [KILLS]]
 
 Prints seconds, seconds of CPU of the command and rows a second of each part, and whether all counts and
 checksums are equal.

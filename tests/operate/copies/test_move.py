@@ -24,9 +24,9 @@ from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.operate.copies.move import Moved, move
 from tests.conftest import StartServer
-from tests.gateway.storage.filling import STEPS, fill
 from tests.gateway.storage.servers import DatabaseServer, migrate
 from tests.integration.cmd import CmdClient, logged_in
+from tests.operate.copies.filling import STEPS, fill
 from tests.stores import ENGINES, TABLES, OpenStore, server_of
 from tests.support import ROOT, clean_environment, run_cli
 from tests.users import User
@@ -107,7 +107,7 @@ import os, signal, sys
 from imserver.gateway.config.settings import StorageSettings
 from imserver.operate.copies.move import move
 from tests.stores import TABLES
-from tests.gateway.storage.test_move import address_of
+from tests.operate.copies.test_move import address_of
 left = int(sys.argv[3])
 def note(*_):
     global left
