@@ -116,8 +116,6 @@ def test_the_manual_of_some_features_has_their_settings_and_no_other(
 ) -> None:
     if names == ("oauth",):
         names = ("pages", "oauth")
-    if names == ("oauth",):
-        names = ("pages", "oauth")
     features = load_features(Config(features=names))
     declared = declarations_of(features)
     text = manual_of(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"), declared)

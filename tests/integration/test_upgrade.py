@@ -18,13 +18,16 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from sqlalchemy import inspect
 
 from imserver.gateway.errors import CloseCode
 from tests.gateway.cluster.redis_server import RedisServer
 from tests.gateway.storage.servers import KINDS, DatabaseServer
+from tests.gateway.storage.test_migrations import connected
 from tests.ports import fixed_ports
 from tests.security.providers import CLIENT, StandIn
 from tests.security.providers import SECRET as PROVIDER_SECRET
+from tests.stores import OpenStore
 from tests.support import ROOT, Server, eventually
 from tests.users import User
 
@@ -35,7 +38,7 @@ from .gochat import register
 from .protobuf import acked, chatting, pushed
 from .raw import Response, ask, request
 from .receiver import Post, Receiver
-from .release import environment_of, run, unpack
+from .release import BEFORE, environment_of, run, unpack
 from .setting import stop
 from .sse import listening
 from .test_bots import APP, entry, online, person
@@ -654,3 +657,43 @@ def test_a_backup_of_the_release_before_is_restored(tmp_path: Path) -> None:
     listed = command(ROOT, "app", "list")
     assert "copied" in listed
     assert "later" not in listed
+
+
+@pytest.mark.full
+@pytest.mark.needs("git")
+@pytest.mark.parametrize("commit", [BEFORE, "beb2ab92~", "b9a87c62"], ids=["0020", "0030", "0040"])
+def test_an_old_database_becomes_as_a_new_one(
+    database_servers: dict[str, DatabaseServer],
+    empty_url: str,
+    open_store: OpenStore,
+    tmp_path: Path,
+    commit: str,
+) -> None:
+    new = f"sqlite:///{tmp_path}/new.db"
+    if not empty_url.startswith("sqlite"):
+        new = database_servers[empty_url.partition(":")[0]].new_url()
+    make = (
+        "from imserver.config.settings import StorageSettings; "
+        "from imserver.storage.store import Store; "
+        f"Store(StorageSettings({empty_url!r}, seconds=60), '', threaded=False).start()"
+    )
+    run(unpack(tmp_path / "old", commit), sys.executable, "-c", make)
+    for url in (empty_url, new):
+        open_store(url).close()
+    assert _schema(empty_url) == _schema(new)
+
+
+def _schema(url: str) -> Any:
+    """All columns, keys, constraints and indexes of a database."""
+    with connected(url) as connection:
+        tables = inspect(connection)
+        return {
+            name: (
+                [{**each, "type": repr(each["type"])} for each in tables.get_columns(name)],
+                tables.get_pk_constraint(name),
+                sorted(map(str, tables.get_unique_constraints(name))),
+                sorted(map(str, tables.get_indexes(name))),
+                tables.get_table_options(name),
+            )
+            for name in tables.get_table_names()
+        }

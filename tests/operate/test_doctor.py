@@ -35,8 +35,10 @@ from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.operate import doctor
+from imserver.operate.database import damage_of
 from imserver.people.oauth.declared import OAuthOfApp, ProviderSettings
 from imserver.version import running_version
+from tests.gateway.storage.test_damage import FRAME, HEAD, begin, commits_in, damage_page, flip, kill, log_of
 from tests.integration.test_webhooks import certificate_of_loopback
 from tests.ports import free_ports
 from tests.processes import end, spawn
@@ -353,3 +355,19 @@ def test_a_second_secret_is_named_until_it_is_removed(tmp_path: Path) -> None:
     )
     assert by_name(changing)["second secret"].found == file
     assert "second secret" not in by_name(config(tmp_path))
+
+
+def test_a_damaged_log_is_named(tmp_path: Path) -> None:
+    database = kill(begin(tmp_path / "running"), tmp_path)
+    *_, before, _last = commits_in(log_of(database).read_bytes())
+    flip(log_of(database), HEAD + before * FRAME + 500)
+    found = run_cli("doctor", "--data-dir", str(database.parent))
+    assert f"fail  write-ahead log: 2 commits in {log_of(database)} cannot be read" in found.stdout
+
+
+def test_a_damaged_page_is_named(tmp_path: Path) -> None:
+    file = damage_page(tmp_path)
+    assert damage_of(file, 10)
+    found = run_cli("doctor", "--data-dir", str(tmp_path))
+    assert found.returncode == 1
+    assert f"fail  pages of SQLite: {file}: " in found.stdout

@@ -313,6 +313,8 @@ def test_ids_of_events_are_not_given_again_after_the_deletion_of_an_app(
     row = events.claim({APP: None}, "two", 10)[APP]
     assert (row.event_id, row.last_id, row.owner) == (2, 2, "two")
     assert events.append([absent_event("c")]) == {APP: 3}
+    store.delete_rows(APP)
+    assert [event.id for event in events.read(APP, 0, 10)] == [3], "a late deletion spares the new app"
 
 
 def test_without_a_database_nothing_is_made(open_store: OpenStore) -> None:

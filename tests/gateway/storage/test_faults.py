@@ -17,10 +17,7 @@ from sqlalchemy.pool import QueuePool
 from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.errors import StartError, StorageUnavailable
 from imserver.gateway.storage import database, engines
-from imserver.gateway.storage.statements import SqliteStatements
 from imserver.gateway.storage.store import Store
-from imserver.messenger.messages.log.contract import Draft, Rejected
-from imserver.messenger.messages.log.message_log import MessageLog
 from tests.gateway.storage.servers import DatabaseServer
 from tests.processes import end, ended_on_failure, running, spawn
 from tests.stores import OpenStore
@@ -80,51 +77,6 @@ def test_a_database_that_only_reads_is_not_healthy_until_a_write_succeeds(
     monkeypatch.setattr(database, "REFUSED_SECONDS", 0)
     store.try_refresh()
     assert store.healthy()
-
-
-def append_too_much(store: Store) -> None:
-    """A message for which a full database has no room."""
-    with pytest.raises(StorageUnavailable, match="full"):
-        store.part(MessageLog).writer.append("shop", [Draft(sender="ann", to_user="bob", body=b"x" * 50_000)])
-
-
-def append_rejected(store: Store) -> None:
-    (outcome,) = store.part(MessageLog).writer.append("shop", [Draft(sender="ann", conversation=99)])
-    assert isinstance(outcome, Rejected)
-
-
-@pytest.mark.parametrize(
-    "harmless", [Store.try_refresh, append_rejected, lambda store: store.add_app("before", {})]
-)
-def test_a_full_database_is_not_healthy_because_something_small_succeeds(
-    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch, harmless: Callable[[Store], object]
-) -> None:
-    connect = SqliteStatements.__init__
-
-    def connect_to_full(sql: SqliteStatements, connection: sqlite3.Connection) -> None:
-        connect(sql, connection)
-        connection.execute("PRAGMA max_page_count = 1")  # no more than there are
-
-    monkeypatch.setattr(SqliteStatements, "__init__", connect_to_full)
-    store = open_store()
-    store.add_app("before", {})
-    append_too_much(store)
-    for _ in range(3):
-        harmless(store)
-        store.refresh()
-        assert (store.healthy(), store.answers()) == (False, True)
-    monkeypatch.setattr(database, "REFUSED_SECONDS", 0)
-    store.try_refresh()
-    assert store.healthy()
-
-
-def test_rejected_messages_are_no_write(open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "REFUSED_SECONDS", 0)
-    store = open_store()
-    store.add_app("shop", {})
-    store.database().failed("no answer in time", wrote=True)
-    append_rejected(store)
-    assert (store.healthy(), store.answers()) == (False, True)
 
 
 @pytest.mark.parametrize(

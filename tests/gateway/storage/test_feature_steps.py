@@ -2,7 +2,6 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from alembic.operations import Operations
@@ -10,11 +9,10 @@ from sqlalchemy import Column, SmallInteger, text
 
 from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.errors import StartError, StorageUnavailable
-from imserver.gateway.node.feature_list import numbers_of_server, tables_of_server
+from imserver.gateway.node.feature_list import tables_of_server
 from imserver.gateway.storage.migrations.table_text import Columns
 from imserver.gateway.storage.store import Store
 from imserver.gateway.storage.tables import FeatureTables, Migration, Reason, StoreTables, Table
-from imserver.operate.copies import backup
 from tests.stores import OpenStore
 
 TABLES = (
@@ -150,17 +148,3 @@ def test_nodes_that_start_at_once_take_the_steps_once(empty_url: str) -> None:
     with ThreadPoolExecutor(5) as pool:
         ((_, *rows),) = set(pool.map(start, range(5)))
     assert rows == [0, 0]
-
-
-def test_a_copy_has_the_tables_and_their_record(tmp_path: Path, open_store: OpenStore) -> None:
-    file, copy = tmp_path / "some.db", tmp_path / "copy.db"
-    store = open_store(f"sqlite:///{file}", tables=lamps(make_owners, make_uses))
-    add_lamps(store)
-    backup.backup(file, copy)
-    store.execute("DELETE FROM lamp_owner")
-    store.close()
-    backup.restore(file, copy, numbers_of_server())
-    again = open_store(f"sqlite:///{file}")
-    assert count(again) == (2, 2)
-    again.delete_rows_of_user("shop", "ann")
-    assert count(again) == (1, 1)

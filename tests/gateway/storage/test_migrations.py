@@ -1,11 +1,8 @@
 """Migrations: by one node at a time; a newer release's are left alone."""
 
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import Connection, inspect
@@ -18,12 +15,7 @@ from imserver.gateway.storage.engines import make_engine
 from imserver.gateway.storage.migrations import feature_steps, newer_steps, newest_steps, steps_of
 from imserver.gateway.storage.statements import text_of
 from imserver.gateway.storage.store import Store
-from imserver.messenger.messages.log.contract import Appended, Draft
-from imserver.messenger.messages.log.message_log import MessageLog
-from imserver.people.accounts.contract import Account
-from imserver.people.accounts.rows import AccountStore
-from tests.gateway.storage.servers import DatabaseServer, MariaDB, Postgres
-from tests.integration.release import BEFORE, run, unpack
+from tests.gateway.storage.servers import MariaDB, Postgres
 from tests.stores import OpenStore
 
 
@@ -62,130 +54,11 @@ def test_the_numbers_in_the_text_are_those_of_the_steps() -> None:
     assert newer_steps(dict.fromkeys(newest_steps(), 40)) == {}
 
 
-@pytest.mark.full
-@pytest.mark.needs("git")
-@pytest.mark.parametrize("commit", [BEFORE, "beb2ab92~", "b9a87c62"], ids=["0020", "0030", "0040"])
-def test_an_old_database_becomes_as_a_new_one(
-    database_servers: dict[str, DatabaseServer],
-    empty_url: str,
-    open_store: OpenStore,
-    tmp_path: Path,
-    commit: str,
-) -> None:
-    new = f"sqlite:///{tmp_path}/new.db"
-    if not empty_url.startswith("sqlite"):
-        new = database_servers[empty_url.partition(":")[0]].new_url()
-    make = (
-        "from imserver.gateway.config.settings import StorageSettings; "
-        "from imserver.gateway.storage.store import Store; "
-        f"Store(StorageSettings({empty_url!r}, seconds=60), '', threaded=False).start()"
-    )
-    run(unpack(tmp_path / "old", commit), sys.executable, "-c", make)
-    for url in (empty_url, new):
-        open_store(url).close()
-    assert _schema(empty_url) == _schema(new)
-
-
-def _schema(url: str) -> Any:
-    """All columns, keys, constraints and indexes of a database."""
-    with connected(url) as connection:
-        tables = inspect(connection)
-        return {
-            name: (
-                [{**each, "type": repr(each["type"])} for each in tables.get_columns(name)],
-                tables.get_pk_constraint(name),
-                sorted(map(str, tables.get_unique_constraints(name))),
-                sorted(map(str, tables.get_indexes(name))),
-                tables.get_table_options(name),
-            )
-            for name in tables.get_table_names()
-        }
-
-
 def test_a_database_older_than_version_1_is_refused(empty_url: str, open_store: OpenStore) -> None:
     open_store(empty_url).close()
     _make(empty_url, "UPDATE alembic_version SET version_num = '0019'", "DROP TABLE owner_step")
     with pytest.raises(StartError, match=r"release before 1\.0\. Start version 1\.0 with it once"):
         open_store(empty_url)
-
-
-def test_accounts_of_the_release_before_stay_and_its_nodes_add_more(
-    empty_url: str, open_store: OpenStore
-) -> None:
-    insert = (
-        "INSERT INTO account (app, phone, nickname, avatar, password, version, created) "
-        "VALUES ('gochat', '{}', 'Ánn', '', 'h', 0, 1)"
-    )
-    with at_step(empty_url, 20) as connection:
-        connection.exec_driver_sql(insert.format("138"))
-    accounts = AccountStore(open_store(empty_url))
-    with connected(empty_url) as connection:
-        connection.exec_driver_sql(insert.format("139"))
-    both = [Account(id, "gochat", phone, "Ánn", created=1) for id, phone in ((1, "138"), (2, "139"))]
-    assert accounts.by_ids("gochat", range(99)) == both
-    with connected(empty_url) as connection:
-        rows = connection.exec_driver_sql("SELECT folded FROM account ORDER BY id").all()
-    assert [row[0] and text_of(row[0]).strip() for row in rows] == ["ann", None]
-
-
-@pytest.mark.parametrize(
-    ("names", "roles"),
-    [
-        (("owner", "ann"), ["owner", ""]),
-        (("ann", "owner"), ["", ""]),
-        (("owner", "moderator:ann", "owner:bob"), ["", "moderator", "owner"]),
-    ],
-)
-def test_the_owner_of_a_chat_without_roles_becomes_one(
-    empty_url: str, open_store: OpenStore, names: tuple[str, ...], roles: list[str]
-) -> None:
-    with at_step(empty_url, 38) as connection:
-        for app in ("gochat", "shop"):
-            for each in names:
-                role, _, name = each.rpartition(":")
-                connection.exec_driver_sql(
-                    "INSERT INTO account "
-                    "(app, phone, name, nickname, avatar, password, version, created, role) "
-                    f"VALUES ('{app}', '{name}', '{name}', '', '', 'h', 0, 1, '{role}')"
-                )
-    accounts = AccountStore(open_store(empty_url))
-    assert [each.role for each in accounts.by_ids("gochat", range(99))] == roles
-    others = [each.rpartition(":")[0] for each in names]
-    assert [each.role for each in accounts.by_ids("shop", range(99))] == others
-
-
-def test_names_that_were_folded_with_letters_of_their_own_are_found_by_plain_ones(
-    empty_url: str, open_store: OpenStore
-) -> None:
-    insert = (
-        "INSERT INTO account (app, phone, nickname, avatar, password, version, created, folded) "
-        "VALUES ('gochat', '{}', '{}', '', 'h', 0, 1, '{}')"
-    )
-    with at_step(empty_url, 37) as connection:
-        for number, name in enumerate(("Łoś", "Ánn")):
-            connection.exec_driver_sql(insert.format(number, name, f" {name.lower()} "))
-    accounts = AccountStore(open_store(empty_url))
-    search = accounts.named("gochat", ["los"], False, 0, 9, 9, 9)[0]
-    assert [each.nickname for each in search] == ["Łoś"]
-    with connected(empty_url) as connection:
-        rows = connection.exec_driver_sql("SELECT folded FROM account ORDER BY id").all()
-    assert [text_of(row[0]).strip() for row in rows] == ["los", "ánn"], "others stay as they are"
-
-
-def test_the_database_of_a_release_without_questions_takes_them(
-    empty_url: str, open_store: OpenStore
-) -> None:
-    with at_step(empty_url, 36) as connection:
-        connection.exec_driver_sql(
-            "INSERT INTO log (app, part, last_id, last_conversation, floor) VALUES ('tea', 0, 7, 0, 0)"
-        )
-    log = open_store(empty_url).part(MessageLog)
-    meta = b'{"ask":{"text":true,"until":%d}}' % (log.asks.time_ms() - 1)
-    (sent,) = log.writer.append("tea", [Draft(sender="ann", to_user="bob", body=b"?", meta=meta)])
-    assert isinstance(sent, Appended)
-    assert log.asks.due()[0] == [("tea", 8)]
-    log.asks.expire("tea", 8)
-    assert log.asks.due() == ([], None)
 
 
 @pytest.mark.parametrize("empty_url", ["mysql"], indirect=True)
@@ -280,29 +153,18 @@ def test_a_database_of_a_newer_release_is_used_as_it_is(
 ) -> None:
     open_store(url).close()
     with connected(url) as connection:
-        connection.exec_driver_sql("UPDATE owner_step SET step = 99 WHERE owner = 'keys'")
-        connection.exec_driver_sql("UPDATE owner_step SET step = 40 WHERE owner = 'storage'")
         connection.exec_driver_sql("INSERT INTO owner_step (owner, step) VALUES ('polls', 41)")
-    again = open_store(url)
-    assert "belongs to a newer release, at step 99 of keys, 41 of polls" in caplog.text
-    assert again.add_app("105", {})
-    rows = again.rows("SELECT owner, step FROM owner_step")
-    assert {text_of(owner): step for owner, step in rows} == newest_steps() | {"keys": 99, "polls": 41}
-
-
-def test_the_steps_of_a_folder_that_comes_back_are_taken(url: str, open_store: OpenStore) -> None:
-    open_store(url).close()
-    with connected(url) as connection:
-        connection.exec_driver_sql("DELETE FROM owner_step WHERE owner = 'quotas'")
-        connection.exec_driver_sql("DROP TABLE app_usage")
-    assert open_store(url).rows("SELECT * FROM app_usage") == []
-
-
-def test_a_step_that_fails_says_whose_it_is(empty_url: str, open_store: OpenStore) -> None:
-    with at_step(empty_url, 20) as connection:
-        connection.exec_driver_sql("DROP TABLE account")
-    with pytest.raises(StartError, match=r"storage: step 21 of accounts failed: .*account"):
-        open_store(empty_url)
+    for step in (99, 40):
+        with connected(url) as connection:
+            connection.exec_driver_sql(f"UPDATE owner_step SET step = {step} WHERE owner = 'storage'")
+        again = open_store(url)
+        assert again.add_app(f"at {step}", {})
+        rows = again.rows("SELECT owner, step FROM owner_step")
+        newest = max(step, newest_steps()["storage"])
+        found = {text_of(owner): taken for owner, taken in rows}
+        assert found == newest_steps() | {"storage": newest, "polls": 41}
+    for names in ("41 of polls, 99 of storage", "41 of polls"):
+        assert f"belongs to a newer release, at step {names}\n" in caplog.text
 
 
 def test_what_the_server_may_lose_is_warned_of(caplog: pytest.LogCaptureFixture, database_servers) -> None:

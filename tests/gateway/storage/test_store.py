@@ -15,8 +15,6 @@ from imserver.gateway.errors import StartError, StorageUnavailable
 from imserver.gateway.storage.contract import Changes, KeyRow
 from imserver.gateway.storage.statements import CLOCK, NOW, PooledStatements, Row, Statements
 from imserver.gateway.storage.store import Store
-from imserver.messenger.messages.log.contract import Draft
-from imserver.messenger.messages.log.message_log import MessageLog
 from tests.stores import OpenStore
 
 KEY = KeyRow("4f1d", "ab" * 32, ("push", "read"), ("101", "系统"), "the shop's")
@@ -86,7 +84,9 @@ def test_a_refused_start_makes_no_tables(open_store: OpenStore, tmp_path: Path) 
 
 def test_a_database_that_is_in_use_may_stand_beside_an_old_file(url: str, open_store: OpenStore) -> None:
     second = open_store(url)
-    second.part(MessageLog).writer.append("app", [Draft(sender="a", to_user="b")])
+    second.execute(
+        "INSERT INTO log (app, part, last_id, last_conversation, floor) VALUES ('app', 0, 1, 1, 0)"
+    )
     second.close()
     first = open_store()
     first.add_key(KEY)
@@ -249,6 +249,24 @@ def test_bans_are_read_by_all_nodes_and_the_last_word_counts(
     assert one.read(lambda sql: sql.query("SELECT count(*) FROM ban WHERE app = '106'")) == [(0,)]
 
 
+def test_an_app_is_deleted_and_created_again(url: str, open_store: OpenStore) -> None:
+    store = open_store(url)
+    assert store.add_app("shop", {"max_channels": 3})
+    assert not store.delete_app("tea")
+    assert store.delete_app("shop")
+    assert not store.delete_app("shop")
+    assert not store.change_app("shop", {"max_channels": 4})
+    assert store.is_deleted("shop")
+    assert store.add_app("shop", {})
+    assert not store.is_deleted("shop")
+    store.ban("shop", ["ann"], 60)
+    store.delete_rows("shop")
+    assert len(store.rows("SELECT app FROM ban")) == 1, "a deletion that is still running spares it"
+    assert store.delete_app("shop")
+    store.delete_rows("shop")
+    assert store.rows("SELECT app FROM ban") == []
+
+
 def test_an_app_that_is_created_anew_at_once_is_younger(url: str, open_store: OpenStore) -> None:
     store = open_store(url)
     created: list[int] = []
@@ -279,6 +297,7 @@ def test_nothing_is_made_before_there_is_something_to_store(open_store: OpenStor
     store = open_store()
     store.refresh()
     assert store.keys() == ()
+    assert [*store.rows_of_app("shop"), *store.rows_of_user("shop", "ann")] == []
     assert (store.id, store.healthy(), list(tmp_path.iterdir())) == ("", True, [])
     assert store.add_app("105", {})
     assert (tmp_path / "imserver.db").stat().st_mode & 0o777 == 0o600

@@ -116,3 +116,25 @@ def test_pages_go_from_the_newest_to_the_oldest_without_a_gap(url: str, open_sto
 
 def _page(sql: PooledStatements, position: tuple[int, str]) -> list[Upload]:
     return upload_rows.page(sql, "101", "ann", position, 2)
+
+
+def test_rows_of_files_are_erased_unless_a_feature_erases_them(url: str, open_store: OpenStore) -> None:
+    store = open_store(url)
+    store.add_app("shop", {})
+    for user in ("ann", "bob"):
+        row = Upload(user, "shop", user, "file", "text/plain", "a", 5, "", 1)
+        assert store.write(lambda sql, row=row: upload_rows.add(sql, row, 10_000, 10_000))
+    store.delete_rows_of_user("shop", "ann", {"upload"})
+    assert store.contents("shop").uploads == 2
+    store.delete_rows_of_user("shop", "ann")
+    assert store.contents("shop").uploads == 1
+    assert store.read(lambda sql: upload_rows.usage(sql, "shop", "ann")) == Usage()
+    again = Upload("new", "shop", "ann", "file", "text/plain", "a", 5, "", 1)
+    quota = 2 * (5 + FILE_BYTES)
+    assert store.write(lambda sql: upload_rows.add(sql, again, quota, quota)), "the total is counted anew"
+    assert store.read(lambda sql: upload_rows.usage(sql, "shop", upload_rows.TOTAL)) == Usage(10, 2)
+    store.delete_app("shop")
+    store.delete_rows("shop", {"upload"})
+    assert store.contents("shop").uploads == 2
+    store.delete_rows("shop")
+    assert store.contents("shop").uploads == 0

@@ -1,9 +1,11 @@
 """``imserver backup`` and ``imserver restore``, as people call them."""
 
 import os
+import shutil
 import sqlite3
 import subprocess
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,9 @@ from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.operate.copies import backup as copies
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.rows import AccountStore
+from tests.gateway.storage.test_damage import HEAD, begin, flip, kill, log_of
+from tests.gateway.storage.test_feature_steps import add_lamps, count, lamps, make_owners, make_uses
+from tests.stores import OpenStore
 from tests.support import run_cli
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -256,3 +261,38 @@ def test_another_databases_own_tools_are_named(run: Run, tmp_path: Path, command
     output = run(command, tmp_path / "copy", fails=True, IMSERVER_STORAGE_URL=url).stderr
     assert tool in output
     assert "secret" not in output
+
+
+def test_a_copy_has_the_tables_and_their_record(tmp_path: Path, open_store: OpenStore) -> None:
+    file, copy = tmp_path / "some.db", tmp_path / "copy.db"
+    store = open_store(f"sqlite:///{file}", tables=lamps(make_owners, make_uses))
+    add_lamps(store)
+    copies.backup(file, copy)
+    store.execute("DELETE FROM lamp_owner")
+    store.close()
+    copies.restore(file, copy, numbers_of_server())
+    again = open_store(f"sqlite:///{file}")
+    assert count(again) == (2, 2)
+    again.delete_rows_of_user("shop", "ann")
+    assert count(again) == (1, 1)
+
+
+def test_a_server_begins_again_behind_a_damaged_log(tmp_path: Path) -> None:
+    message = Draft(sender="ann", to_user="bob", body=b"x")
+    before = begin(tmp_path / "running")
+    before.part(MessageLog).writer.append("shop", [message])
+    database = kill(before, tmp_path)
+    copy = tmp_path / "copy.db"
+    shutil.copytree(database.parent, tmp_path / "before")
+    with closing(sqlite3.connect(tmp_path / "before" / "imserver.db")) as whole:
+        whole.execute("VACUUM INTO ?", (str(copy),))
+    flip(log_of(database), HEAD + 500)
+    done = run_cli("restore", "--data-dir", str(database.parent), str(copy))
+    assert done.returncode == 0, done.stderr
+    store = Store(StorageSettings(), str(database.parent))
+    store.start()
+    store.part(MessageLog).writer.append("shop", [message])
+    store.close()
+    with closing(sqlite3.connect(database)) as connection:
+        (last,) = connection.execute("SELECT max(id) FROM message").fetchone()
+    assert last > 10**14, "no id is given twice"

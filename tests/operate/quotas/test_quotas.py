@@ -15,6 +15,7 @@ from imserver.operate.quotas.quotas import Quotas, UsageRows, Used
 from imserver.plugin.identity import Tenant
 from imserver.plugin.storage import Store
 from imserver.plugin.testing import NodeProcess, check_tables, eventually
+from tests.gateway.storage.test_migrations import connected
 from tests.stores import OpenStore
 
 TODAY = int(time()) // 86_400
@@ -121,3 +122,11 @@ def test_requests_over_the_quota_are_refused_and_the_usage_is_shown(tmp_path: Pa
         assert node.get("/api/v1/apps/usage?app=101", key=KEYS["other"]).status == 403
         shown = node.get("/api/v1/apps/usage?app=102", key=KEYS["other"]).json
         assert (shown["days"], shown["pushes_per_day"]) == ([], 0)
+
+
+def test_the_steps_of_a_folder_that_comes_back_are_taken(url: str, open_store: OpenStore) -> None:
+    open_store(url).close()
+    with connected(url) as connection:
+        connection.exec_driver_sql("DELETE FROM owner_step WHERE owner = 'quotas'")
+        connection.exec_driver_sql("DROP TABLE app_usage")
+    assert open_store(url).rows("SELECT * FROM app_usage") == []

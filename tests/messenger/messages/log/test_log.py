@@ -1,7 +1,9 @@
 """The message log, on every engine: SQLite, PostgreSQL and MariaDB."""
 
 import json
+import sqlite3
 import time
+from collections.abc import Callable
 from typing import Any
 
 import gevent
@@ -9,7 +11,11 @@ import pytest
 from gevent.event import AsyncResult
 
 from imserver.gateway.cluster.history import PAGE_BYTES
+from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.model import Limit
+from imserver.gateway.storage import database
+from imserver.gateway.storage.statements import SqliteStatements
+from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.log.contract import (
     MOST_UNREAD,
     Appended,
@@ -25,6 +31,7 @@ from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.log.read import EntryReader
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.rows import AccountStore
+from tests.gateway.storage.test_migrations import at_step
 from tests.messenger.messages.log.listening import Listening
 from tests.stores import OpenStore, WriteAt
 
@@ -675,3 +682,74 @@ def test_a_first_message_is_stored_for_accounts_only(url: str, open_store: OpenS
     assert isinstance(send(say("a", "b"))[0], Appended), "it is not the first"
     first, refused = send(say("c", "nobody"), say(ann, "nobody"))
     assert (isinstance(first, Appended), refused) == (True, Rejected(RejectReason.UNKNOWN_ACCOUNT))
+
+
+def test_the_messages_of_an_app_are_those_of_its_log(url: str, open_store: OpenStore) -> None:
+    store = open_store(url)
+    store.add_app("shop", {})
+    assert store.contents("shop").messages == 0
+    store.part(MessageLog).writer.append("shop", [Draft(sender="a", to_user="b")] * 5)
+    assert store.contents("shop").messages == 5
+    store.part(MessageLog).expire("shop", more_than=2)
+    assert store.contents("shop").messages == 2
+
+
+def test_the_database_of_a_release_without_questions_takes_them(
+    empty_url: str, open_store: OpenStore
+) -> None:
+    with at_step(empty_url, 36) as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO log (app, part, last_id, last_conversation, floor) VALUES ('tea', 0, 7, 0, 0)"
+        )
+    log = open_store(empty_url).part(MessageLog)
+    meta = b'{"ask":{"text":true,"until":%d}}' % (log.asks.time_ms() - 1)
+    (sent,) = log.writer.append("tea", [Draft(sender="ann", to_user="bob", body=b"?", meta=meta)])
+    assert isinstance(sent, Appended)
+    assert log.asks.due()[0] == [("tea", 8)]
+    log.asks.expire("tea", 8)
+    assert log.asks.due() == ([], None)
+
+
+def append_too_much(store: Store) -> None:
+    """A message for which a full database has no room."""
+    with pytest.raises(StorageUnavailable, match="full"):
+        store.part(MessageLog).writer.append("shop", [say("ann", "bob", "x" * 50_000)])
+
+
+def append_rejected(store: Store) -> None:
+    (outcome,) = store.part(MessageLog).writer.append("shop", [say("ann", 99)])
+    assert isinstance(outcome, Rejected)
+
+
+@pytest.mark.parametrize(
+    "harmless", [Store.try_refresh, append_rejected, lambda store: store.add_app("before", {})]
+)
+def test_a_full_database_is_not_healthy_because_something_small_succeeds(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch, harmless: Callable[[Store], object]
+) -> None:
+    connect = SqliteStatements.__init__
+
+    def connect_to_full(sql: SqliteStatements, connection: sqlite3.Connection) -> None:
+        connect(sql, connection)
+        connection.execute("PRAGMA max_page_count = 1")  # no more than there are
+
+    monkeypatch.setattr(SqliteStatements, "__init__", connect_to_full)
+    store = open_store()
+    store.add_app("before", {})
+    append_too_much(store)
+    for _ in range(3):
+        harmless(store)
+        store.refresh()
+        assert (store.healthy(), store.answers()) == (False, True)
+    monkeypatch.setattr(database, "REFUSED_SECONDS", 0)
+    store.try_refresh()
+    assert store.healthy()
+
+
+def test_rejected_messages_are_no_write(open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "REFUSED_SECONDS", 0)
+    store = open_store()
+    store.add_app("shop", {})
+    store.database().failed("no answer in time", wrote=True)
+    append_rejected(store)
+    assert (store.healthy(), store.answers()) == (False, True)

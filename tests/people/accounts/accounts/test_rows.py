@@ -6,11 +6,13 @@ import pytest
 from msgspec.structs import replace
 
 from imserver.gateway.config.settings import StorageSettings
-from imserver.gateway.storage.statements import Statements
+from imserver.gateway.errors import StartError
+from imserver.gateway.storage.statements import Statements, text_of
 from imserver.gateway.storage.store import Store
 from imserver.people.accounts.contract import Account, Device, Imported, Taken
 from imserver.people.accounts.rows import AccountStore, States
 from imserver.people.bots.rows import BotStore
+from tests.gateway.storage.test_migrations import at_step, connected
 from tests.stores import OpenStore
 
 
@@ -458,3 +460,76 @@ def test_an_address_is_confirmed_until_it_changes(url: str, open_store: OpenStor
     changed = rows.change("gochat", ann.id, {"email": "third@example.com", "email_confirmed": True})
     assert changed is not None
     assert changed.email_confirmed
+
+
+# --- databases of earlier releases --------------------------------------------------------------------------
+
+
+def test_accounts_of_the_release_before_stay_and_its_nodes_add_more(
+    empty_url: str, open_store: OpenStore
+) -> None:
+    insert = (
+        "INSERT INTO account (app, phone, nickname, avatar, password, version, created) "
+        "VALUES ('gochat', '{}', 'Ánn', '', 'h', 0, 1)"
+    )
+    with at_step(empty_url, 20) as connection:
+        connection.exec_driver_sql(insert.format("138"))
+    accounts = AccountStore(open_store(empty_url))
+    with connected(empty_url) as connection:
+        connection.exec_driver_sql(insert.format("139"))
+    both = [Account(id, "gochat", phone, "Ánn", created=1) for id, phone in ((1, "138"), (2, "139"))]
+    assert accounts.by_ids("gochat", range(99)) == both
+    with connected(empty_url) as connection:
+        rows = connection.exec_driver_sql("SELECT folded FROM account ORDER BY id").all()
+    assert [row[0] and text_of(row[0]).strip() for row in rows] == ["ann", None]
+
+
+@pytest.mark.parametrize(
+    ("names", "roles"),
+    [
+        (("owner", "ann"), ["owner", ""]),
+        (("ann", "owner"), ["", ""]),
+        (("owner", "moderator:ann", "owner:bob"), ["", "moderator", "owner"]),
+    ],
+)
+def test_the_owner_of_a_chat_without_roles_becomes_one(
+    empty_url: str, open_store: OpenStore, names: tuple[str, ...], roles: list[str]
+) -> None:
+    with at_step(empty_url, 38) as connection:
+        for app in ("gochat", "shop"):
+            for each in names:
+                role, _, name = each.rpartition(":")
+                connection.exec_driver_sql(
+                    "INSERT INTO account "
+                    "(app, phone, name, nickname, avatar, password, version, created, role) "
+                    f"VALUES ('{app}', '{name}', '{name}', '', '', 'h', 0, 1, '{role}')"
+                )
+    accounts = AccountStore(open_store(empty_url))
+    assert [each.role for each in accounts.by_ids("gochat", range(99))] == roles
+    others = [each.rpartition(":")[0] for each in names]
+    assert [each.role for each in accounts.by_ids("shop", range(99))] == others
+
+
+def test_names_that_were_folded_with_letters_of_their_own_are_found_by_plain_ones(
+    empty_url: str, open_store: OpenStore
+) -> None:
+    insert = (
+        "INSERT INTO account (app, phone, nickname, avatar, password, version, created, folded) "
+        "VALUES ('gochat', '{}', '{}', '', 'h', 0, 1, '{}')"
+    )
+    with at_step(empty_url, 37) as connection:
+        for number, name in enumerate(("Łoś", "Ánn")):
+            connection.exec_driver_sql(insert.format(number, name, f" {name.lower()} "))
+    accounts = AccountStore(open_store(empty_url))
+    search = accounts.named("gochat", ["los"], False, 0, 9, 9, 9)[0]
+    assert [each.nickname for each in search] == ["Łoś"]
+    with connected(empty_url) as connection:
+        rows = connection.exec_driver_sql("SELECT folded FROM account ORDER BY id").all()
+    assert [text_of(row[0]).strip() for row in rows] == ["los", "ánn"], "others stay as they are"
+
+
+def test_a_step_that_fails_says_whose_it_is(empty_url: str, open_store: OpenStore) -> None:
+    with at_step(empty_url, 20) as connection:
+        connection.exec_driver_sql("DROP TABLE account")
+    with pytest.raises(StartError, match=r"storage: step 21 of accounts failed: .*account"):
+        open_store(empty_url)
