@@ -39,6 +39,7 @@ LAYERS = (
     (FEATURES[0].removeprefix("imserver."),),
     ("plugin",),
     ("gateway.terminal",),
+    ("gateway.feature",),
     ("gateway.api",),
     ("gateway.http",),
     ("gateway.core",),

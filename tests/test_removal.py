@@ -20,7 +20,7 @@ from imserver.gateway.config.declared import hints_of, struct_in
 from imserver.gateway.config.values import RENAMED_OF_APPS
 from imserver.gateway.errors import ReplyCode
 from imserver.gateway.node.feature_list import FEATURES, declarations_of, load_core
-from imserver.plugin.feature import FeatureRow
+from imserver.plugin import FeatureRow
 from imserver.plugin.testing import check_absent, upgrade_status
 from tests.conftest import StartServer
 from tests.integration.cmd import logged_in

@@ -21,6 +21,7 @@ from imserver.gateway.auth.tenants import BadTenant, Tenants, UnknownTenant
 from imserver.gateway.config.settings import Config
 from imserver.gateway.config.values import ConfigError
 from imserver.gateway.errors import ImserverError, StartError, StorageUnavailable
+from imserver.gateway.feature import FeatureRow
 from imserver.gateway.node.feature_list import (
     declarations_of,
     load_config,
@@ -30,7 +31,6 @@ from imserver.gateway.node.feature_list import (
 )
 from imserver.gateway.storage.store import Store
 from imserver.gateway.terminal import fail
-from imserver.plugin.feature import FeatureRow
 
 Command = TypeVar("Command", bound=Any)
 S = TypeVar("S")
@@ -118,7 +118,7 @@ def record_act(
 
 @contextmanager
 def offline_parts(settings: Config, store: Store, kind: type[S]) -> Iterator[list[tuple[str, S]]]:
-    """What features are in a command (:attr:`imserver.plugin.feature.FeatureRow.offline`), of this kind: the
+    """What features are in a command (:attr:`imserver.gateway.feature.FeatureRow.offline`), of this kind: the
     name of the feature, and the object. Raises StartError."""
     features = load_features(settings)
     tenants = cache(lambda: _tenants_of(settings, store, features))

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from imserver.gateway.core.core import Parts as Parts
-from imserver.plugin.feature import FeatureRow as FeatureRow
-from imserver.plugin.feature import SettingsRow as SettingsRow
+from imserver.gateway.feature import FeatureRow as FeatureRow
+from imserver.gateway.feature import SettingsRow as SettingsRow
 
 VERSION: Final = 4
 """The version of the face. It rises with each name or field that is added, changed or removed."""

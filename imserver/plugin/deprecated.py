@@ -19,11 +19,11 @@ from imserver.gateway.auth.tenants import BadTenant
 from imserver.gateway.config.settings import Config
 from imserver.gateway.core.core import Core, Parts
 from imserver.gateway.errors import StartError
+from imserver.gateway.feature import FeatureRow, SettingsRow
 from imserver.gateway.hub.expiry import Check
 from imserver.gateway.storage.contract import ArchivedFiles, Erasure
 from imserver.gateway.transport.connection import Connection
 from imserver.gateway.transport.gate import Opened
-from imserver.plugin.feature import FeatureRow, SettingsRow
 from imserver.plugin.settings import on_several_machines
 
 _ROOMS: Final[Mapping[str, tuple[str, ...]]] = {

@@ -25,11 +25,11 @@ from websockets.sync.client import ClientConnection, connect
 
 from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.errors import REPLY_TEXT, ReplyCode
+from imserver.gateway.feature import FeatureRow
 from imserver.gateway.model import BadFrame, Command, Event, Reply, Request
 from imserver.gateway.protocol.dialect import Dialect
 from imserver.gateway.storage.store import Store
 from imserver.gateway.storage.tables import CORE_TABLES, Reason, StoreTables, Table
-from imserver.plugin.feature import FeatureRow
 
 __all__ = ["CodecContract", "NodeProcess", "check_absent", "check_tables", "eventually"]
 

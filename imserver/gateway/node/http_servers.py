@@ -30,6 +30,7 @@ from imserver.gateway.config.values import Declarations
 from imserver.gateway.core.core import Core
 from imserver.gateway.dialects.sse.api import SseDialect
 from imserver.gateway.errors import StartError
+from imserver.gateway.feature import FeatureRow
 from imserver.gateway.http.call import Api, Route
 from imserver.gateway.http.operation import Operation
 from imserver.gateway.process import cannot_listen
@@ -42,7 +43,6 @@ from imserver.gateway.transport.handover import HandOver, ListenerContext
 from imserver.gateway.transport.http import FrontServer
 from imserver.gateway.transport.listener import Listener, bind_raw, bind_unix, port_of, refuse_taken, text_of
 from imserver.gateway.transport.stream import StreamEncoding, StreamPath, Streams
-from imserver.plugin.feature import FeatureRow
 
 if TYPE_CHECKING:
     from imserver.gateway.transport.wsgi import WsgiServer

@@ -13,7 +13,7 @@ from imserver.messenger.messages.declared import SETTINGS, TABLES
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.parts import build, offline
 from imserver.messenger.messages.wire import MESSAGE_COMMANDS
-from imserver.plugin.feature import FeatureRow
+from imserver.plugin import FeatureRow
 
 if TYPE_CHECKING:
     from imserver.gateway.metric_table import Metric

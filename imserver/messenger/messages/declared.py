@@ -14,7 +14,7 @@ from imserver.gateway.model import Limit
 from imserver.gateway.storage.numbers import GivenNumbers, raise_all
 from imserver.gateway.storage.statements import Statements
 from imserver.gateway.storage.tables import OF_LOGS, Reason, Table
-from imserver.plugin.feature import SettingsRow
+from imserver.plugin import SettingsRow
 
 PIECES: Final = Rate(
     "pieces", "pieces of streamed messages", "app", "limits.pieces_per_second", "1008, over HTTP 429"

@@ -15,10 +15,10 @@ from imserver.gateway.config.settings import Config, HubSettings, settings_of
 from imserver.gateway.config.values import ConfigError, Locations
 from imserver.gateway.core.core import Parts
 from imserver.gateway.errors import StartError
+from imserver.gateway.feature import FeatureRow, SettingsRow
 from imserver.gateway.node import feature_list
 from imserver.gateway.node.feature_list import declarations_of, load_features, load_with_locations
 from imserver.messenger.groups.declared import GroupLimits
-from imserver.plugin.feature import FeatureRow, SettingsRow
 from tests.support import ROOT
 
 FEATURE_OF = {feature.name: feature for feature in load_features(Config())}
@@ -132,7 +132,7 @@ def test_a_feature_that_is_named_twice_is_loaded_once(
 ) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "lamps.py").write_text(
-        "from imserver.plugin.feature import FeatureRow\nFEATURE = FeatureRow('lamp', lambda parts: None)\n"
+        "from imserver.plugin import FeatureRow\nFEATURE = FeatureRow('lamp', lambda parts: None)\n"
     )
     offer(tmp_path, "one", "lamps:FEATURE")
     assert [each.name for each in load_features(Config(features=("lamp", "lamp")))] == ["lamp"]

@@ -11,11 +11,11 @@ from imserver.gateway.config.settings import Config
 from imserver.gateway.config.values import CORE
 from imserver.gateway.core.core import Parts
 from imserver.gateway.errors import StartError
+from imserver.gateway.feature import FeatureRow
 from imserver.gateway.http.call import Route
 from imserver.gateway.node.feature_list import load_core, load_features
 from imserver.gateway.node.http_servers import LateApplication, refuse_shared
 from imserver.gateway.protocol.dialect import Dialect
-from imserver.plugin.feature import FeatureRow
 
 
 def test_a_late_application_is_made_by_the_first_request_and_only_by_that() -> None:

@@ -24,7 +24,7 @@ from tests.integration.raw import text
 
 LAMP = """
 from imserver.gateway.core.core import Parts
-from imserver.plugin.feature import FeatureRow
+from imserver.gateway.feature import FeatureRow
 from imserver.gateway.model import Command, Reply
 from imserver.gateway.protocol.forgiving import Fields
 from imserver.gateway.transport.dispatch import CommandRow

@@ -5,7 +5,7 @@ from __future__ import annotations
 from imserver.gateway.core.core import Core, Parts
 from imserver.gateway.dialects.cmd.api import ROUTES
 from imserver.gateway.dialects.cmd.wire import ChannelCmdDialect, CmdAnswers, CmdDialect
-from imserver.plugin.feature import FeatureRow
+from imserver.gateway.feature import FeatureRow
 
 
 def _build(core: Core) -> Parts:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from imserver.gateway.core.core import Core, Parts
 from imserver.gateway.dialects.sse.api import NAME, PATH, EventStreams, SseDialect, routes
+from imserver.gateway.feature import FeatureRow
 from imserver.gateway.transport.stream import StreamPath
-from imserver.plugin.feature import FeatureRow
 
 
 def _build(core: Core) -> Parts:
