@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from imserver import __version__
-from imserver.gateway import assets
 
-ROOT: Final = assets.TEMPLATES.parent
+_ROOT: Final = Path(__file__).resolve().parents[1]
 
 
 @cache
@@ -17,7 +16,7 @@ def running_version() -> str:
     return full_version()
 
 
-def full_version(root: Path = ROOT) -> str:
+def full_version(root: Path = _ROOT) -> str:
     """The version of the source tree in the folder ``root``, in the form of PEP 440.
 
     A git checkout that is not the tagged release is a development version with its commit, such as

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
@@ -21,8 +21,9 @@ from imserver.gateway.storage.tables import FeatureTables, Migration, Table
 if TYPE_CHECKING:
     from imserver.gateway.metric_table import Metric
 
-
-Offline = Callable[[Config, Store, Callable[[], Tenants]], AbstractContextManager[tuple[object, ...]]]
+VERSION: Final = 4
+"""The version of the face, :mod:`imserver.plugin`. It rises with each name or field that is added, changed or
+removed."""
 
 
 class SettingsRow(Struct, frozen=True):
@@ -97,7 +98,9 @@ class FeatureRow(Struct, frozen=True, eq=False):
     answers: Callable[[Core], tuple[object, ...]] | None = None
     wire: Mapping[str, Readers] = {}
     tables: tuple[Table | Migration, ...] = ()
-    offline: Offline | None = None
+    offline: (
+        Callable[[Config, Store, Callable[[], Tenants]], AbstractContextManager[tuple[object, ...]]] | None
+    ) = None
 
     @property
     def operations(self) -> tuple[Operation, ...]:

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from imserver.gateway import feature
 from imserver.gateway.core.core import Parts as Parts
 from imserver.gateway.feature import FeatureRow as FeatureRow
 from imserver.gateway.feature import SettingsRow as SettingsRow
 
-VERSION: Final = 4
-"""The version of the face. It rises with each name or field that is added, changed or removed."""
+VERSION: Final = feature.VERSION
 SINCE: Final[Mapping[str, int]] = {
     **dict.fromkeys(("Act", "Denial", "KeyRow", "ServerApi", "record_act", "on_one_line", "room_id"), 2),
     **dict.fromkeys(("PushNotice", "PushResult", "PushService", "Ask"), 3),

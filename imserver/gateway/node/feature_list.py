@@ -22,10 +22,9 @@ from imserver.gateway.config.values import CORE as CORE_SETTINGS
 from imserver.gateway.config.values import Declarations, Locations, fold
 from imserver.gateway.core.core import Core, Parts
 from imserver.gateway.errors import HTTP_PROBLEMS, HttpProblem, StartError
-from imserver.gateway.feature import FeatureRow, SettingsRow
+from imserver.gateway.feature import VERSION, FeatureRow, SettingsRow
 from imserver.gateway.storage.numbers import GivenNumbers
 from imserver.gateway.storage.tables import CORE_TABLES, StoreTables, Table
-from imserver.plugin import VERSION
 
 CORE: Final = ("imserver.gateway.dialects.cmd", "imserver.gateway.dialects.sse")
 """Packages of the core's own dialects, which every node has."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import count
 from time import time_ns
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 import msgspec
 from msgspec import Raw, Struct, UnsetType
@@ -40,13 +40,10 @@ from imserver.gateway.model import (
     Subscribe,
     Unsubscribe,
 )
-from imserver.gateway.protocol.dialect import Dialect, Readers
+from imserver.gateway.protocol.dialect import Dialect, Readers, StoredMessage
 from imserver.gateway.protocol.forgiving import BACKSLASH, Fields, Refused, has_nul, well_formed
 from imserver.gateway.protocol.publications import raw_or_none, stream_view
 from imserver.gateway.transport.connection import Connection
-
-if TYPE_CHECKING:
-    from imserver.plugin.messages import Message
 
 _MAX_NUMBER: Final = Limit.NUMBER
 _encode = msgspec.json.Encoder().encode
@@ -274,7 +271,7 @@ class CmdDialect(Dialect):
             )
         )
 
-    def encode_message(self, message: Message) -> bytes:
+    def encode_message(self, message: StoredMessage) -> bytes:
         """Encode a pushed frame with a stored entry."""
         return _PUSH % (message.id, b'"message"', _encode(message.view()))
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from imserver.gateway.core.core import Core, Parts
-from imserver.gateway.dialects.sse.api import NAME, PATH, EventStreams, SseDialect, routes
+from imserver.gateway.dialects.sse.api import NAME, PATH, EventStreams, SseDialect, StoresMessages, routes
 from imserver.gateway.feature import FeatureRow
 from imserver.gateway.transport.stream import StreamPath
 
 
 def _build(core: Core) -> Parts:
-    messenger = None
-    if "messages" in core.features:
-        from imserver.plugin.messages import MessageServices  # imports the messenger
-
-        messenger = core.service(MessageServices)
+    messenger = next(iter(core.all_of(StoresMessages)), None)  # type: ignore[type-abstract]
     streams = EventStreams(core, messenger)
     return Parts(streams=lambda _: {PATH: StreamPath("GET", streams.open, streams.refuse)})
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final, Protocol, runtime_checkable
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -27,15 +27,12 @@ from imserver.gateway.http.operation import Header, Resource
 from imserver.gateway.http.reply import PROBLEM, ApiProblem, stream_head, stream_refused, stream_request
 from imserver.gateway.http.wire import read_query
 from imserver.gateway.model import Event, Limit, Login, Signal
-from imserver.gateway.protocol.dialect import Dialect
+from imserver.gateway.protocol.dialect import Dialect, StoredMessage
 from imserver.gateway.protocol.publications import on_one_line, stream_view
 from imserver.gateway.sessions.sessions import close_code_of
 from imserver.gateway.transport.gate import Head, host_of
 from imserver.gateway.transport.http1 import HttpRequest
 from imserver.gateway.transport.stream import Stream, StreamEncoding
-
-if TYPE_CHECKING:
-    from imserver.plugin.messages import Message, MessageServices
 
 PATH: Final = "/api/v1/events"
 NAME: Final = "sse"
@@ -43,7 +40,6 @@ COMMENT: Final = b":\n\n"
 """A comment, which prevents that the connection is idle."""
 
 _TEXT: Final = "text/event-stream"
-_ID_DIGITS: Final = 18
 
 _encode = msgspec.json.Encoder().encode
 
@@ -63,7 +59,7 @@ class SseDialect(Dialect):
         """Encode an event for the stream."""
         return b"data: %b\n\n" % on_one_line(to_json(self.app, event))
 
-    def encode_message(self, message: Message) -> bytes:
+    def encode_message(self, message: StoredMessage) -> bytes:
         """Encode a stored entry for the stream. A client that reconnects sends its id."""
         view = message.view()
         own = b""
@@ -160,6 +156,13 @@ class EventsQuery(Struct, forbid_unknown_fields=True):
     ) = UNSET
 
 
+@runtime_checkable
+class StoresMessages(Protocol):
+    """The messenger, which says where a stream begins that delivers stored messages, too."""
+
+    stream_starts: Any
+
+
 class EventStreams:
     """Opens streams. Owner of the encodings, one for each app that has had a stream here.
 
@@ -167,7 +170,7 @@ class EventStreams:
     are open.
     """
 
-    def __init__(self, core: Core, messenger: MessageServices | None) -> None:
+    def __init__(self, core: Core, messenger: StoresMessages | None) -> None:
         self._sessions = core.sessions
         self._connections = core.connections
         self._channels = core.channels
@@ -230,7 +233,7 @@ class EventStreams:
         if not (query.token or principal.key):
             query.token = bearer(request.headers.get("authorization", ""))
         last = request.headers.get("last-event-id", "").strip()
-        if last.isascii() and last.isdecimal() and len(last) <= _ID_DIGITS:  # else it is not one of ours
+        if last.isascii() and last.isdecimal() and len(last) <= 18:  # else it is not one of ours
             query.cursor = int(last)
         query.app = app
         return query, channels, principal
