@@ -1,9 +1,14 @@
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType
 
 from imserver.messenger.groups.wire import InviteToGroup, UpdateGroup
 from imserver.operate.audit.acts import MOST_USERS, facts_of, user_in
+from tests.support import run_cli
 
 
 class Settings(Struct):
@@ -73,3 +78,16 @@ def test_a_login_names_the_account_in_its_answer() -> None:
     ]
     for answer, user in answers:
         assert user_in(answer) == user
+
+
+def test_each_change_of_an_account_is_an_act(tmp_path: Path) -> None:
+    table, data = tmp_path / "user.json", ("--data-dir", str(tmp_path / "data"))
+    table.write_text(json.dumps([{"id": 7, "phone": "1", "password": "0" * 32}]))
+    run_cli("account", "import", *data, str(table))
+    with closing(sqlite3.connect(tmp_path / "data" / "imserver.db")) as sql, sql:
+        sql.execute("UPDATE account SET factor_since = 1")
+    changes = {"role": ("owner",), "lock": (), "unlock": (), "password": (), "remove-factor": ()}
+    for command, more in changes.items():
+        done = run_cli("account", command, *data, "gochat/7", *more, stdin="correct horse\n")
+        assert done.returncode == 0, done
+    assert run_cli("audit", "list", *data, "--user", "7", "--app", "gochat").stdout.count(" accounts.") == 5
