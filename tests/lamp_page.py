@@ -5,15 +5,21 @@ from pathlib import Path
 
 from tests.support import ROOT
 
-FEATURE = """
+PAGE = """
 from pathlib import Path
 from imserver.plugin import FeatureRow, Parts
-from imserver.plugin.errors import ReplyCode
-from imserver.plugin.messages import MessageServices, ToFollowers
-from imserver.plugin.wire import Command, CommandRow, Fields, Reply, Signal, app_and_user
 
 class Lamp:
     page_folder = Path(__file__).parent / "lamp_page"
+
+FEATURE = FeatureRow("lamp", lambda core: Parts((Lamp(),)))
+"""
+FEATURE = (
+    PAGE
+    + """
+from imserver.plugin.errors import ReplyCode
+from imserver.plugin.messages import MessageServices, ToFollowers
+from imserver.plugin.wire import Command, CommandRow, Fields, Reply, Signal, app_and_user
 
 class Switch(Command, frozen=True):
     id: int
@@ -33,6 +39,7 @@ FEATURE = FeatureRow(
     "lamp", build, uses=("messages",), wire={"cmd": {"switch": lambda data: Switch(Fields.of(data).id("id"))}}
 )
 """
+)
 MODULE = """
 import { colour } from "./colour.js";
 
@@ -68,14 +75,14 @@ WORDS = {
 }
 
 
-def install(folder: Path) -> dict[str, str]:
-    """Install it, and return the environment in which a server finds it."""
+def install(folder: Path, feature: str = FEATURE) -> dict[str, str]:
+    """Install it (``PAGE``: without its command), and return the environment in which a server finds it."""
     about, page = folder / "lamp-1.0.dist-info", folder / "lamp_page"
     for each in (about, page):
         each.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: lamp\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text("[imserver.features]\nlamp = lamps:FEATURE\n")
-    (folder / "lamps.py").write_text(FEATURE)
+    (folder / "lamps.py").write_text(feature)
     (page / "page.js").write_text(MODULE)
     (page / "colour.js").write_text(COLOUR)
     (page / "page.css").write_text(STYLE)

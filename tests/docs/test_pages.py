@@ -20,6 +20,7 @@ from imserver.gateway import assets, errors
 from imserver.gateway.config.values import fold
 from imserver.gateway.dialects.cmd.wire import COMMANDS
 from imserver.gateway.node.feature_list import FEATURES
+from imserver.pages.text import TEXT
 from tests.docs.markdown import PAGES, anchors, links, prose, table_with, tables
 from tests.rows import DECLARED, METRICS, PROBLEMS, RATES, READERS, ROUTES
 from tests.support import ROOT
@@ -36,6 +37,16 @@ OPERATIONS = DOCS / "operations.md"
 DEFAULTS = yaml.safe_load(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"))
 SECTIONS = "|".join(DEFAULTS)
 YES = {True: "yes", False: "no"}
+FOR_PROGRAMS = """
+    already_online answer_too_large app_configured app_exists bad_request checksum_mismatch
+    export_unfinished unknown_export
+    headers_too_large host_refused http_version id_reused method_not_allowed node_full not_accepted
+    not_an_upgrade not_found not_implemented offset_mismatch origin_refused range_not_satisfiable
+    signature_invalid timeout too_many_apps too_many_drafts too_many_pins too_many_streams too_many_targets
+    tus_version unknown_act unknown_app unknown_audience
+    unknown_connection unknown_encoding unknown_key unknown_report upload_locked uri_too_long version_required
+"""
+"""Problems that a program must solve, or that the page solves itself: a person sees their code."""
 
 
 def test_the_close_codes_are_those_of_the_code() -> None:
@@ -73,6 +84,12 @@ def test_the_problems_are_those_of_the_code() -> None:
     assert [tuple(row.values()) for row in rows] == [
         (str(row.status), row.code, YES[row.temporary], row.message) for row in PROBLEMS.values()
     ]
+
+
+def test_the_messages_page_names_every_problem_that_a_person_can_meet() -> None:
+    named = {key.removeprefix("messages_fault_") for key in TEXT["zh"] if key.startswith("messages_fault_")}
+    unnamed = {code for code in PROBLEMS if not code.endswith("_unavailable")} - named
+    assert unnamed == set(FOR_PROGRAMS.split())
 
 
 def test_the_routes_are_those_of_the_code() -> None:

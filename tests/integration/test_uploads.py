@@ -560,3 +560,13 @@ def test_what_one_node_took_another_one_of_the_same_folder_gives(
     assert fetch(second, received["url"]).body == picture()
     assert delete(second, "", received["id"]).json == {"deleted": True}
     assert code(fetch(first, received["url"])) == (404, "unknown_upload")
+
+
+def test_addresses_below_a_path_have_it_in_the_header_alone(launch: Launch, http_server: str) -> None:
+    server = launch(http_server, app={"http_url": "https://www.example.com/im/"})
+    stored = upload(server, b"text", user="ann", key="")
+    assert stored.json["url"].startswith("/api/v1/uploads/"), "messages outlive the address of their server"
+    assert stored.header("Location") == "/im" + stored.json["url"]
+    rows = [("Tus-Resumable", "1.0.0"), ("Upload-Length", "8"), ("Content-Length", "0")]
+    parts = request("/api/v1/uploads/tus?app=default&user=ann", method="POST", headers=rows)
+    assert (ask(server.http, parts).header("Location") or "").startswith("/im/api/v1/uploads/tus/")

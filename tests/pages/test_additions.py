@@ -11,7 +11,7 @@ from imserver.pages.additions import Additions
 from imserver.plugin.settings import ConfigError
 from tests.conftest import StartServer
 from tests.integration.raw import ask, request
-from tests.lamp_page import COLOUR, WORDS, install
+from tests.lamp_page import COLOUR, PAGE, WORDS, install
 from tests.support import Server
 
 
@@ -24,7 +24,7 @@ def data_of(server: Server, language: str) -> dict[str, Any]:
 
 
 def test_the_page_has_addresses_and_words_of_a_feature(start_server: StartServer, tmp_path: Path) -> None:
-    server = start_server(config={"features": ["all", "lamp"]}, environment=install(tmp_path))
+    server = start_server(config={"features": ["all", "lamp"]}, environment=install(tmp_path, PAGE))
     english, chinese = (data_of(server, language) for language in ("en", "zh"))
     assert english["text"].items() >= WORDS["en"].items()
     assert chinese["text"].items() >= {**WORDS["zh"], "lamp_off": WORDS["en"]["lamp_off"]}.items()
@@ -47,7 +47,7 @@ def test_the_page_has_addresses_and_words_of_a_feature(start_server: StartServer
 
 
 def test_the_page_of_a_node_without_them_has_nothing_added(start_server: StartServer) -> None:
-    server = start_server(config={"features": ["messages", "accounts", "groups", "client", "pages"]})
+    server = start_server(config={"features": ["pages"]})
     assert data_of(server, "en")["additions"] == []
 
 

@@ -56,11 +56,4 @@ def test_programs_learn_the_path(server: Server) -> None:
     assert document["servers"] == [{"url": ROOT}]
     gateway = ask(server.http, request("/gateway", host="www.example.com"))
     assert gateway.json == {"url": f"ws://www.example.com{ROOT}/acc"}
-    upload = request("/api/v1/uploads?app=default&user=ann", method="POST", body=b"text")
-    stored = ask(server.http, upload)
-    assert stored.json["url"].startswith("/api/v1/uploads/"), "messages outlive the address of their server"
-    assert stored.header("Location") == ROOT + stored.json["url"]
-    rows = [("Tus-Resumable", "1.0.0"), ("Upload-Length", "8"), ("Content-Length", "0")]
-    parts = request("/api/v1/uploads/tus?app=default&user=ann", method="POST", headers=rows)
-    assert (ask(server.http, parts).header("Location") or "").startswith(f"{ROOT}/api/v1/uploads/tus/")
     assert post(server.http, "/home/index").status == 405, "the path is only in what the server says"

@@ -11,8 +11,6 @@ from werkzeug.datastructures import LanguageAccept
 import imserver
 from imserver.gateway.assets import STATIC, TEMPLATES
 from imserver.pages.text import LANGUAGES, REFERENCE, TEXT, choose_language
-from imserver.people.accounts.confirmations import WORDS as CONFIRMATION_WORDS
-from tests.rows import PROBLEMS
 
 TEMPLATE_SOURCES = [path.read_text() for path in TEMPLATES.glob("*.html")]
 SCRIPT_SOURCES = [path.read_text() for path in STATIC.rglob("*.js")]
@@ -26,24 +24,6 @@ GENERATED = re.compile(
     r"|channels_(fault|hint)_\w+|callback_(title|hint)_\w+"
     r"|admin_(fault|role|hold|refused|outcome|sent|notice|type|user)_\w+|admin_\w+_hint"
 )
-
-
-#: problems that a program must solve, or that the page solves itself: a person sees their code
-FOR_PROGRAMS = """
-    already_online answer_too_large app_configured app_exists bad_request checksum_mismatch
-    export_unfinished unknown_export
-    headers_too_large host_refused http_version id_reused method_not_allowed node_full not_accepted
-    not_an_upgrade not_found not_implemented offset_mismatch origin_refused range_not_satisfiable
-    signature_invalid timeout too_many_apps too_many_drafts too_many_pins too_many_streams too_many_targets
-    tus_version unknown_act unknown_app unknown_audience
-    unknown_connection unknown_encoding unknown_key unknown_report upload_locked uri_too_long version_required
-"""
-
-
-def test_the_messages_page_names_every_problem_that_a_person_can_meet() -> None:
-    named = {key.removeprefix("messages_fault_") for key in TEXT["zh"] if key.startswith("messages_fault_")}
-    unnamed = {code for code in PROBLEMS if not code.endswith("_unavailable")} - named
-    assert unnamed == set(FOR_PROGRAMS.split())
 
 
 def test_no_two_pages_have_a_text_of_the_same_name() -> None:
@@ -84,10 +64,6 @@ def test_words_beside_those_of_the_pages_are_in_every_language(name: str) -> Non
             assert other.keys() == first.keys(), folder
             for key, text in first.items():
                 assert blanks(text) == blanks(other[key]), (folder, key)
-    first = CONFIRMATION_WORDS["en"]
-    assert {language: words.keys() for language, words in CONFIRMATION_WORDS.items()} == dict.fromkeys(
-        LANGUAGES, first.keys()
-    )
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
