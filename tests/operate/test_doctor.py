@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from imserver.dialects.pusher.declared import PusherOfApp, PusherSettings
 from imserver.gateway.config.settings import (
     AppSettings,
     BackEndSettings,
@@ -183,19 +182,15 @@ def test_every_host_of_the_settings_is_looked_up(tmp_path: Path) -> None:
     app = TenantSettings(
         jwt=(JwtSettings(issuer="https://one.invalid"), JwtSettings(issuer="https://two.invalid")),
         back_ends=BackEndSettings(publish="https://four.invalid/publish"),
-        of_features=(
-            PusherOfApp(PusherSettings(webhook_url="https://five.invalid/")),
-            OAuthOfApp({"work": ProviderSettings("oidc", "id", issuer="https://three.invalid")}),
-        ),
+        of_features=(OAuthOfApp({"work": ProviderSettings("oidc", "id", issuer="https://three.invalid")}),),
     )
-    found = by_name(config(tmp_path, apps={"shop": app}, of_features=sections(smtp={"host": "six.invalid"})))
+    found = by_name(config(tmp_path, apps={"shop": app}, of_features=sections(smtp={"host": "five.invalid"})))
     assert {name: finding.meaning for name, finding in found.items() if ".invalid" in name} == {
         "DNS one.invalid": "apps.shop.jwt[0] names it",
         "DNS two.invalid": "apps.shop.jwt[1] names it",
         "DNS three.invalid": "apps.shop.oauth.work.issuer names it",
         "DNS four.invalid": "apps.shop.back_ends.publish names it",
-        "DNS five.invalid": "apps.shop.pusher.webhook_url names it",
-        "DNS six.invalid": "smtp.host names it",
+        "DNS five.invalid": "smtp.host names it",
     }
 
 

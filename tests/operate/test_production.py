@@ -9,7 +9,6 @@ import pytest
 from click.testing import CliRunner
 
 from imserver.cli import main
-from imserver.dialects.pusher.declared import PusherOfApp, PusherSettings
 from imserver.gateway.config.settings import (
     ApiSettings,
     BackEndSettings,
@@ -39,7 +38,6 @@ CLOSED = Config(
     limits=LimitSettings(max_connections_per_address=100, messages_per_second=10, login_seconds=10),
 )
 """Settings of which nothing is open."""
-PUSHER = PusherOfApp(PusherSettings("7", "key", "s" * 20))
 GITHUB = ProviderSettings("github", "id", "secret")
 REMOTE = {"redis": RedisSettings(url="rediss://:password@10.0.0.9:6379/0")}
 SHARED = {
@@ -155,7 +153,7 @@ CASES: list[tuple[str, dict[str, Any], list[str]]] = [
         {"apps": app(back_ends=BackEndSettings(publish="http://shop.example.org/publish"))},
         ["apps.101.back_ends.publish"],
     ),
-    ("access", {"api": {"keys": ()}, "apps": app(of_features=(PUSHER,))}, []),
+    ("access", {"api": {"keys": ()}, "apps": app(jwt=(JwtSettings(),))}, []),
     ("debugging", {"debug": DebugSettings(echo_path="/echo")}, ["debug.echo_path"]),
     ("features", {"bots": {"allow_loopback": True}}, ["bots.allow_loopback"]),
     ("cluster", {"cluster": ClusterSettings(bind="0.0.0.0")}, []),

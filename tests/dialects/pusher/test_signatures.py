@@ -7,9 +7,11 @@ from urllib.parse import quote, urlencode
 import pytest
 
 from imserver.dialects.pusher.apps import PusherApp, PusherApps, body_matches, read_query
-from imserver.dialects.pusher.declared import PusherSettings
+from imserver.dialects.pusher.declared import PusherOfApp, PusherSettings
 from imserver.dialects.pusher.service import connection_id_of, socket_id_of
 from imserver.gateway.auth.principal import BadSignature
+from imserver.gateway.config.declared import marked
+from imserver.gateway.config.settings import TenantSettings
 from tests.dialects.pusher.harness import apps_of
 
 NOW = 1_800_000_000
@@ -127,3 +129,10 @@ def test_a_socket_id_is_the_connection_id_in_numbers() -> None:
 )
 def test_what_is_no_socket_id(wrong: str) -> None:
     assert connection_id_of(wrong) == ""
+
+
+def test_checks_of_settings_know_the_secret_and_the_url() -> None:
+    settings = PusherSettings("7", "key", "s" * 20, webhook_url="https://shop.example/")
+    app = TenantSettings(of_features=(PusherOfApp(settings),))
+    assert app.ends_demo
+    assert list(marked(app, "url")) == [("pusher.webhook_url", "https://shop.example/")]

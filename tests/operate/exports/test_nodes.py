@@ -16,7 +16,7 @@ from imserver.gateway.auth.tokens import make_token
 from imserver.gateway.config.settings import JwtSettings
 from imserver.plugin.testing import Answer, NodeProcess, eventually
 
-FEATURES = ("messages", "accounts", "groups", "uploads", "audit", "exports")
+FEATURES = ("messages", "accounts", "groups", "audit", "exports")
 KEY = "admin-key-of-the-tests"
 PASSWORD = "correct horse"
 SECRET = "a secret of the tests that is long enough"
