@@ -12,10 +12,11 @@ import yaml
 
 from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.storage.store import Store
+from imserver.notifications import FEATURE
 from imserver.notifications.rows import NotificationRows
+from imserver.plugin.commands import Finding, opened
 from tests.notifications.devices import Device
 from tests.security.mail import Sink
-from tests.support import run_cli
 
 
 class _Service(BaseHTTPRequestHandler):
@@ -69,18 +70,23 @@ def subscribe(folder: Path, *urls: str) -> None:
     store.close()
 
 
+def tried(name: str, given: str, file: str) -> list[Finding]:
+    """What ``imserver doctor`` gets from an option of the feature."""
+    with opened(file, None) as parts:
+        return list(FEATURE.commands()[f"doctor --{name}"](*parts, given))
+
+
 def test_each_endpoint_of_a_user_gets_a_test(tmp_path: Path) -> None:
     with push_service() as service:
         url = f"http://127.0.0.1:{service.server_port}"
         subscribe(tmp_path, f"{url}/201", f"{url}/410", f"{url}/403", "http://127.0.0.1:1/201")
-        done = run_cli("doctor", "-c", settings(tmp_path), "--notify", "shop/ann")
-    found = [line for line in done.stdout.splitlines() if "notification to" in line]
-    assert [line.split()[0] for line in found] == ["ok", "fail", "fail", "fail"]
-    assert "taken with status 201" in found[0]
-    assert "gone (status 410)" in found[1]
-    assert "status 403" in found[2]
-    assert "127.0.0.1:1" in found[3]
-    assert done.returncode == 1
+        found = tried("notify APP/USER", "shop/ann", settings(tmp_path))
+    assert [finding.level for finding in found] == ["ok", "fail", "fail", "fail"]
+    assert all(finding.name.startswith("notification to ") for finding in found)
+    assert "taken with status 201" in found[0].found
+    assert "gone (status 410)" in found[1].found
+    assert "status 403" in found[2].found
+    assert (found[3].name, "refused" in found[3].found) == ("notification to 127.0.0.1:1", True)
     path, headers = service.requests[0]  # type: ignore[attr-defined]
     assert (path, headers["Content-Encoding"]) == ("/201", "aes128gcm")
     assert headers["Authorization"].startswith("vapid t=")
@@ -89,9 +95,9 @@ def test_each_endpoint_of_a_user_gets_a_test(tmp_path: Path) -> None:
 @pytest.mark.parametrize("user", ["shop/nobody", "nothing/ann", "ann"])
 def test_a_user_without_endpoints_is_named(tmp_path: Path, user: str) -> None:
     subscribe(tmp_path, "https://push.example/1")
-    done = run_cli("doctor", "-c", settings(tmp_path), "--notify", user)
-    assert f"notification to {user}: the user has no endpoint" in done.stdout
-    assert done.returncode == 1
+    (finding,) = tried("notify APP/USER", user, settings(tmp_path))
+    assert (finding.level, finding.name) == ("fail", f"notification to {user}")
+    assert finding.found == "the user has no endpoint"
 
 
 @pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")
@@ -107,26 +113,20 @@ def test_a_mail_is_sent_by_the_server_of_the_settings(tmp_path: Path) -> None:
             "sender": "im@example.com",
         }
         file = settings(tmp_path, smtp=smtp)
-        done = run_cli("doctor", "-c", file, "--mail", "ann@example.com")
-        assert "mail to ann@example.com by 127.0.0.1" in done.stdout
-        assert "taken; the sender is im@example.com" in done.stdout
+        (finding,) = tried("mail ADDRESS", "ann@example.com", file)
+        assert (finding.level, finding.name) == ("ok", f"mail to ann@example.com by 127.0.0.1:{sink.port}")
+        assert finding.found == "taken; the sender is im@example.com"
         ((sender, receivers, text),) = sink.mails
         assert (sender, receivers) == ("im@example.com", ["ann@example.com"])
         assert "can send mail" in text
         sink.answers.append("550 no such user")
-        assert "550" in run_cli("doctor", "-c", file, "--mail", "eve@example.com").stdout
+        (finding,) = tried("mail ADDRESS", "eve@example.com", file)
+        assert finding.level == "fail"
+        assert "550" in finding.found
     finally:
         sink.stop()
 
 
 def test_without_a_mail_server_none_is_sent(tmp_path: Path) -> None:
-    done = run_cli("doctor", "-c", settings(tmp_path), "--mail", "ann@example.com")
-    assert "smtp.host is not set" in done.stdout
-
-
-def test_a_server_without_notifications_does_not_try(tmp_path: Path) -> None:
-    file = settings(tmp_path, features=["webhooks", "accounts"], notifications={})
-    text = Path(file).read_text(encoding="utf-8").replace("notifications: {}\n", "")
-    Path(file).write_text(text, encoding="utf-8")
-    done = run_cli("doctor", "-c", file, "--notify", "shop/ann")
-    assert "notify: the feature is not among features of the settings" in done.stdout
+    (finding,) = tried("mail ADDRESS", "ann@example.com", settings(tmp_path))
+    assert (finding.level, finding.found) == ("fail", "smtp.host is not set")

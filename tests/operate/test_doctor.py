@@ -342,6 +342,14 @@ def test_the_command_prints_and_fails_where_a_check_fails(tmp_path: Path) -> Non
     assert "      to mend: redis-cli" in done.stdout
 
 
+def test_a_server_without_a_feature_tries_nothing_of_it(tmp_path: Path) -> None:
+    file = tmp_path / "im.yaml"
+    file.write_text(f"server: {{data_dir: {tmp_path}}}\nfeatures: [accounts]\n")
+    done = run_cli("doctor", "-c", str(file), "--webhook", "shop")
+    assert "webhook: the feature is not among features of the settings" in done.stdout
+    assert done.returncode == 1
+
+
 def test_a_second_secret_is_named_until_it_is_removed(tmp_path: Path) -> None:
     file = str(tmp_path / "secret.old")
     changing = config(tmp_path)
