@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import get_args, get_type_hints
@@ -27,6 +26,7 @@ from imserver.version import full_version
 from tests.rows import PROBLEMS
 
 from .conftest import StartServer
+from .integration.receiver import Receiver
 from .support import clean_environment, eventually, run_cli
 
 
@@ -442,20 +442,9 @@ def test_status_shows_no_bytes_of_a_server_that_is_not_http() -> None:
 
 
 def test_status_of_something_else_is_one_clear_line() -> None:
-    class Other(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b"<html>")
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Other) as other:
-        Thread(target=other.serve_forever, daemon=True).start()
-        output = refused("status", "--url", f"http://127.0.0.1:{other.server_port}")
-        other.shutdown()
-    assert "does not answer: " in output
+    with Receiver() as other:
+        other.reply = lambda _: (200, b"<html>")
+        assert "does not answer: " in refused("status", "--url", other.url)
 
 
 def test_a_broken_settings_file_leaves_no_traces(tmp_path: Path) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import jwt
 from selenium.webdriver.common.keys import Keys
@@ -16,6 +14,7 @@ from imserver_client import Api
 from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
 from tests.conftest import StartServer
+from tests.integration.receiver import Answer, Post, Receiver
 from tests.support import Server, eventually
 
 APP = "shop"
@@ -57,27 +56,14 @@ def shop_of(server: Server) -> Iterator[Shop]:
     # The page and the chat are of two sites: of 127.0.0.1 and of localhost.
     shop = Shop(server.http_url.replace("127.0.0.1", "localhost"))
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            kind, body = shop.answer(self.path)
-            self.send_response(200)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Security-Policy", POLICY.format(chat=shop.chat))
-            self.end_headers()
-            self.wfile.write(body.encode())
+    def reply(request: Post) -> Answer:
+        kind, body = shop.answer(request.path)
+        policy = POLICY.format(chat=shop.chat)
+        return 200, body.encode(), {"Content-Type": kind, "Content-Security-Policy": policy}
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as site:
-        thread = threading.Thread(target=site.serve_forever)
-        thread.start()
-        shop.address = f"http://127.0.0.1:{site.server_address[1]}"
-        try:
-            yield shop
-        finally:
-            site.shutdown()
-            thread.join()
+    with Receiver() as site:
+        site.reply, shop.address = reply, site.url
+        yield shop
 
 
 def push(server: Server, sender: str, to: str, text: str) -> None:

@@ -2,15 +2,14 @@
 
 import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.integration.receiver import Receiver
 from tests.support import ROOT, Server, eventually
 
 from .chromium import Browser
@@ -47,23 +46,9 @@ socket.onmessage = (event) => {
 @contextmanager
 def serving(page: str) -> Iterator[int]:
     """The port of a web server that answers every request with this page."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.end_headers()
-            self.wfile.write(page.encode())
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        yield server.server_port
-        server.shutdown()
-        thread.join()
+    with Receiver() as server:
+        server.reply = lambda _: (200, page.encode(), {"Content-Type": "text/html; charset=utf-8"})
+        yield int(server.url.rpartition(":")[2])
 
 
 @pytest.mark.parametrize(

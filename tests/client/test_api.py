@@ -7,7 +7,6 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -39,6 +38,7 @@ from imserver_client.api import decode_answer
 from imserver_client.publisher import PublisherCore
 from tests.client.test_sessions import SECONDS, http, ws
 from tests.conftest import StartServer
+from tests.integration.receiver import Receiver
 from tests.support import Server, clean_environment
 
 APP = "103"
@@ -341,24 +341,15 @@ def test_a_route_is_called_with_parameters_or_a_body(api: Api, ann: Client) -> N
 
 
 def test_an_answer_without_a_body_is_none() -> None:
-    class Empty(BaseHTTPRequestHandler):
-        def do_DELETE(self) -> None:
-            self.send_response(204)
-            self.end_headers()
-
     async def call(url: str) -> object:
         async with AsyncApi(url) as api:
             return await api.call("DELETE", "uploads/tus/7")
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Empty) as empty:
-        threading.Thread(target=empty.serve_forever, args=(0.01,)).start()
-        try:
-            url = f"http://127.0.0.1:{empty.server_port}"
-            with Api(url) as api:
-                assert api.call("DELETE", "uploads/tus/7") is None
-            assert asyncio.run(call(url)) is None
-        finally:
-            empty.shutdown()
+    with Receiver() as empty:
+        empty.reply = lambda _: (204, b"")
+        with Api(empty.url) as api:
+            assert api.call("DELETE", "uploads/tus/7") is None
+        assert asyncio.run(call(empty.url)) is None
 
 
 # --- what goes wrong ----------------------------------------------------------------------------------------
@@ -398,24 +389,13 @@ def test_a_wrong_key_is_refused(start_server: StartServer) -> None:
 def test_an_answer_that_is_not_from_the_api_is_reported_at_once(
     status: int, headers: dict[str, str], error: type[ClientError]
 ) -> None:
-    class Foreign(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            for name, value in {**headers, "Content-Length": "6"}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(b"<html>")
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Foreign) as foreign:
-        threading.Thread(target=foreign.serve_forever, args=(0.01,)).start()
-        try:
-            with Api(f"http://127.0.0.1:{foreign.server_port}") as api:
-                for ask in (lambda: api.presence(APP, "ann"), lambda: api.call("GET", "counts")):
-                    with pytest.raises(ClientError) as caught:
-                        ask()
-                    assert type(caught.value) is error
-        finally:
-            foreign.shutdown()
+    with Receiver() as foreign:
+        foreign.reply = lambda _: (status, b"<html>", headers)
+        with Api(foreign.url) as api:
+            for ask in (lambda: api.presence(APP, "ann"), lambda: api.call("GET", "counts")):
+                with pytest.raises(ClientError) as caught:
+                    ask()
+                assert type(caught.value) is error
 
 
 @pytest.mark.parametrize("body", [b"[]", b"{}", b'{"users":7}', b"\xff"])

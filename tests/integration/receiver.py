@@ -126,6 +126,8 @@ def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
             with contextlib.suppress(OSError):  # who waits no longer hangs up
                 self._serve()
 
+        do_GET = do_DELETE = do_POST
+
         def _serve(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             headers = {name.lower(): value for name, value in self.headers.items()}

@@ -1,8 +1,6 @@
 """Notifications from end to end: a server, a push service and a device that decrypts what it gets."""
 
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -14,6 +12,7 @@ from tests.support import Server, eventually
 from tests.users import User
 
 from .raw import ask, bearer, request
+from .receiver import Post, Receiver
 from .test_v1_publisher import command, publisher
 from .v1 import call, good
 
@@ -21,45 +20,16 @@ KEY = "key-of-the-shop-0123456789"
 APP = "shop"
 
 
-class PushService:
-    """Takes what is posted, and answers with the status in the path: ``/<user>/<status>``."""
-
-    def __init__(self) -> None:
-        self.received: list[tuple[str, dict[str, str], bytes]] = []
-        service = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                content = self.rfile.read(int(self.headers["Content-Length"]))
-                service.received.append((self.path, dict(self.headers), content))
-                self.send_response(int(self.path.rpartition("/")[2]))
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-    def of(self, user: str) -> list[tuple[str, dict[str, str], bytes]]:
-        return [each for each in self.received if each[0].startswith(f"/{user}/")]
-
-
 @pytest.fixture(scope="module")
-def service() -> Iterator[PushService]:
-    one = PushService()
-    yield one
-    one.stop()
+def service() -> Iterator[Receiver]:
+    """A push service. It answers with the status in the path: ``/<user>/<status>``."""
+    with Receiver() as one:
+        one.reply = lambda post: (int(post.path.rpartition("/")[2]), b"")
+        yield one
+
+
+def posts_of(service: Receiver, user: str) -> list[Post]:
+    return [post for post in service.posts if post.path.startswith(f"/{user}/")]
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +52,9 @@ class Person(User):
 
     device: Device
     endpoint: int
-    service: PushService
+    service: Receiver
 
-    def subscribe(self, service: PushService, status: int = 201) -> None:
+    def subscribe(self, service: Receiver, status: int = 201) -> None:
         self.service, self.device = service, Device()
         known = self.device.endpoint(f"{service.url}/{self.user}/{status}")
         keys = {"p256dh": known.p256dh, "auth": known.auth}
@@ -93,11 +63,11 @@ class Person(User):
     def shown(self, count: int) -> list[Shown]:
         """What the device has got, once there are so many."""
         service, user = self.service, self.user
-        eventually(lambda: len(service.of(user)) >= count, what=f"{count} notifications")
-        return [self.device.shown(content) for _, _, content in self.service.of(self.user)]
+        eventually(lambda: len(posts_of(service, user)) >= count, what=f"{count} notifications")
+        return [self.device.shown(post.body) for post in posts_of(service, user)]
 
 
-def person(server: Server, service: PushService, status: int = 201) -> Person:
+def person(server: Server, service: Receiver, status: int = 201) -> Person:
     one = Person.register(server, APP)
     one.subscribe(service, status)
     return one
@@ -108,7 +78,7 @@ def events_of(server: Server, user: str) -> list[dict[str, Any]]:
     return [each for each in page["events"] if each["user"] == user]
 
 
-def test_a_message_is_shown_answered_and_closed(server: Server, service: PushService) -> None:
+def test_a_message_is_shown_answered_and_closed(server: Server, service: Receiver) -> None:
     ann, bob = User.register(server, APP, nickname="Ann"), person(server, service)
     sent = ann.post("messages/send", to=bob.user, text="tea?")
     (shown,) = bob.shown(1)
@@ -125,7 +95,7 @@ def test_a_message_is_shown_answered_and_closed(server: Server, service: PushSer
     assert (event["kind"], event["entry"], event["endpoint"]) == ("message", sent["id"], bob.endpoint)
 
 
-def test_a_push_that_is_not_stored_is_shown(server: Server, service: PushService) -> None:
+def test_a_push_that_is_not_stored_is_shown(server: Server, service: Receiver) -> None:
     bob = person(server, service)
     notify = {"title": "Order 17", "url": "/orders/17", "tag": "17", "ttl": 600}
     push = {"app": APP, "user": bob.user, "text": "It has left", "notify": notify}
@@ -137,11 +107,11 @@ def test_a_push_that_is_not_stored_is_shown(server: Server, service: PushService
         "It has left",
         "/orders/17",
     )
-    ((_, headers, _),) = service.of(bob.user)
-    assert int(headers["TTL"]) <= 600
+    (post,) = posts_of(service, bob.user)
+    assert int(post.headers["ttl"]) <= 600
 
 
-def test_a_publisher_connection_may_have_it(server: Server, service: PushService) -> None:
+def test_a_publisher_connection_may_have_it(server: Server, service: Receiver) -> None:
     bob = person(server, service)
     push = {"app": APP, "user": bob.user, "text": "It has left", "notify": {"title": "Order 17"}}
     with publisher(server, KEY) as one:
@@ -151,7 +121,7 @@ def test_a_publisher_connection_may_have_it(server: Server, service: PushService
     assert [shown.title for shown in bob.shown(1)] == ["Order 17"]
 
 
-def test_what_a_bot_says_of_its_notification_is_shown(server: Server, service: PushService) -> None:
+def test_what_a_bot_says_of_its_notification_is_shown(server: Server, service: Receiver) -> None:
     bob = person(server, service)
     push = {"app": APP, "user": bob.user, "text": "It has left", "store": True}
     good(server.http, "push", {**push, "notify": {"title": "Order 17"}}, key=KEY)
@@ -162,7 +132,7 @@ def test_what_a_bot_says_of_its_notification_is_shown(server: Server, service: P
     assert [shown.kind for shown in bob.shown(2)] == ["message", "test"]
 
 
-def test_an_endpoint_that_is_gone_is_removed_and_reported(server: Server, service: PushService) -> None:
+def test_an_endpoint_that_is_gone_is_removed_and_reported(server: Server, service: Receiver) -> None:
     bob = person(server, service, 410)
     bob.post("notifications/test")
     eventually(lambda: not bob.get("notifications/endpoints")["endpoints"], what="its end")
@@ -171,7 +141,7 @@ def test_an_endpoint_that_is_gone_is_removed_and_reported(server: Server, servic
     assert event["host"] == service.url.removeprefix("http://")
 
 
-def test_metrics_say_what_became_of_notifications(server: Server, service: PushService) -> None:
+def test_metrics_say_what_became_of_notifications(server: Server, service: Receiver) -> None:
     bob = person(server, service)
     bob.post("notifications/test")
     bob.shown(1)

@@ -1,9 +1,5 @@
 """What `imserver doctor` tries out: a notification to the devices of a user, and a mail."""
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,36 +11,9 @@ from imserver.gateway.storage.store import Store
 from imserver.notifications import FEATURE
 from imserver.notifications.rows import NotificationRows
 from imserver.plugin.commands import Finding, opened
+from tests.integration.receiver import Receiver
 from tests.notifications.devices import Device
 from tests.security.mail import Sink
-
-
-class _Service(BaseHTTPRequestHandler):
-    """A push service. The path says with which status it answers."""
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.requests.append((self.path, dict(self.headers)))  # type: ignore[attr-defined]
-        self.send_response(int(self.path.removeprefix("/")))
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-@contextmanager
-def push_service() -> Iterator[HTTPServer]:
-    server = HTTPServer(("127.0.0.1", 0), _Service)
-    server.requests = []  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def settings(folder: Path, **more: Any) -> str:
@@ -77,8 +46,8 @@ def tried(name: str, given: str, file: str) -> list[Finding]:
 
 
 def test_each_endpoint_of_a_user_gets_a_test(tmp_path: Path) -> None:
-    with push_service() as service:
-        url = f"http://127.0.0.1:{service.server_port}"
+    with Receiver() as service:
+        url, service.reply = service.url, lambda post: (int(post.path.removeprefix("/")), b"")
         subscribe(tmp_path, f"{url}/201", f"{url}/410", f"{url}/403", "http://127.0.0.1:1/201")
         found = tried("notify APP/USER", "shop/ann", settings(tmp_path))
     assert [finding.level for finding in found] == ["ok", "fail", "fail", "fail"]
@@ -87,9 +56,9 @@ def test_each_endpoint_of_a_user_gets_a_test(tmp_path: Path) -> None:
     assert "gone (status 410)" in found[1].found
     assert "status 403" in found[2].found
     assert (found[3].name, "refused" in found[3].found) == ("notification to 127.0.0.1:1", True)
-    path, headers = service.requests[0]  # type: ignore[attr-defined]
-    assert (path, headers["Content-Encoding"]) == ("/201", "aes128gcm")
-    assert headers["Authorization"].startswith("vapid t=")
+    post = service.posts[0]
+    assert (post.path, post.headers["content-encoding"]) == ("/201", "aes128gcm")
+    assert post.headers["authorization"].startswith("vapid t=")
 
 
 @pytest.mark.parametrize("user", ["shop/nobody", "nothing/ann", "ann"])

@@ -2,8 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 from urllib.parse import quote
 
@@ -11,6 +9,7 @@ import pytest
 
 from tests.browser.chromium import Browser, Page
 from tests.integration.cmd import get, logged_in
+from tests.integration.receiver import Receiver
 from tests.security.attack_setting import OPEN, TOKENS, session_token
 from tests.support import Server, eventually
 
@@ -25,26 +24,12 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     one.quit()
 
 
-class _Site(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html")
-        self.end_headers()
-        self.wfile.write(b"<!doctype html><title>evil</title>")
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def site() -> Iterator[str]:
     """The foreign website."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Site) as server:
-        thread = Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://{EVIL}:{server.server_port}/"
-        server.shutdown()
-        thread.join()
+    with Receiver() as one:
+        one.reply = lambda _: (200, b"<!doctype html><title>evil</title>", {"Content-Type": "text/html"})
+        yield f"{one.url}/".replace("127.0.0.1", EVIL)
 
 
 @pytest.fixture
