@@ -9,6 +9,7 @@ is added here.
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from http import HTTPStatus
@@ -178,7 +179,7 @@ def _operation(
 
 def examples_of(row: Operation) -> tuple[Any, Any]:
     """The examples of its request and its answer; None: it has none."""
-    examples = _examples_in(row.service.__module__.rpartition(".")[0])
+    examples = _examples_in(sys.modules[row.service.__module__].__package__)
     own = examples.get(f"{row.method} {row.path.removeprefix(PREFIX)}", {})
     answer = own.get("answer", examples.get("answers", {}).get(getattr(row.answer, "__name__", "")))
     return (
@@ -188,9 +189,10 @@ def examples_of(row: Operation) -> tuple[Any, Any]:
 
 
 @cache
-def _examples_in(package: str) -> dict[str, Any]:
-    file = files(package) / "examples.json"
-    return msgspec.json.decode(file.read_bytes(), type=dict[str, Any]) if file.is_file() else {}
+def _examples_in(package: str | None) -> dict[str, Any]:
+    # A module that is in no package has no such file.
+    there = package and (file := files(package) / "examples.json").is_file()
+    return msgspec.json.decode(file.read_bytes(), type=dict[str, Any]) if there else {}
 
 
 def _security(need: Need, demo: bool) -> list[dict[str, list[str]]]:
@@ -214,26 +216,23 @@ def operation_id(row: Operation) -> str:
 
 
 def _parameters(row: Operation, schemas: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    parameters: list[dict[str, Any]] = []
-    if row.path_id is not None:
-        schema = msgspec.json.schema(row.path_id)
-        meaning = schema.pop("description", "")
-        path_id = {"name": "id", "in": "path", "required": True, "example": examples_of(row)[0]["id"]}
-        parameters.append({**path_id, "schema": schema, "description": meaning})
+    fields = [("id", "path", True, msgspec.json.schema(row.path_id))] if row.path_id is not None else []
     if row.query is not None:
         schema = schemas[row.query.__name__]
-        examples = examples_of(row)[0] or {}
-        for name, kind in schema["properties"].items():
-            parameter: dict[str, Any] = {
-                "name": name,
-                "in": "query",
-                "required": name in schema.get("required", ()),
-                "schema": {key: value for key, value in kind.items() if key != "description"},
-                "description": kind.get("description", ""),
-            }
-            if name in examples:
-                parameter["example"] = examples[name]
-            parameters.append(parameter)
+        needed = schema.get("required", ())
+        fields += [(name, "query", name in needed, kind) for name, kind in schema["properties"].items()]
+    examples = examples_of(row)[0] or {}
+    parameters = [
+        {
+            "name": name,
+            "in": where,
+            "required": required,
+            "schema": {key: value for key, value in kind.items() if key != "description"},
+            "description": kind.get("description", ""),
+            **({"example": examples[name]} if name in examples else {}),
+        }
+        for name, where, required, kind in fields
+    ]
     return parameters + [_header(header, where="header") for header in row.headers]
 
 
