@@ -160,7 +160,7 @@ def test_the_metrics_are_those_of_the_code() -> None:
 
 
 def test_every_metric_that_is_named_exists() -> None:
-    packages = {f"imserver_{name}" for name in ("client", "greetings", "lines", "moods")}
+    packages = {f"imserver_{name}" for name in ("client", "greetings", "lines", "moods", "notes")}
     packages |= {path.parent.name for path in ROOT.glob("plugins/*/imserver_*/__init__.py")}
     known = {metric.name for metric in METRICS} | packages
     for page in PAGES:

@@ -180,8 +180,8 @@ class Resource(Generic[S]):
     ``service`` makes the service that the route functions get first, from the services of the core and from
     :class:`imserver.gateway.http.call.Api` (which has the limits), once on each node.
 
-    :meth:`get` and :meth:`post` decorate a route function. Its docstring is summary and description in the
-    document. The function gets the service and the call, and returns one of these:
+    :meth:`get` and :meth:`post` decorate a route function; what deletes is a POST. Its docstring is summary
+    and description in the document. The function gets the service and the call, and returns one of these:
 
     - a Struct, the body of the answer: each further parameter is a field of the query or the JSON body, with
       its type, limits and default. ``base`` is a Struct whose fields come before them, such as the acting

@@ -46,8 +46,8 @@ _OK: Final = Reply(ReplyCode.OK)
 
 
 class ToFollowers(Struct, frozen=True, gc=False, tag="s", array_like=True):
-    """Deliver a signal to the subscribed connections of these users or (not 0) of this group in an app, with
-    ``MessageServices.signals``.
+    """Deliver a signal to the subscribed connections of these users or (not 0) of this group in an app:
+    ``MessageServices.signals.send(message, besides=connection)``, which leaves out one of them (None: none).
 
     ``ToFollowers(app, ("ann",), 0, Signal("moods.changed", "bob", "", data=b'{"text": "happy"}'))``: clients
     of ``cmd`` get a frame ``moods.changed`` with this data.
