@@ -1,4 +1,9 @@
-"""Notifications: people who are not looking are told of messages, on their devices and by e-mail."""
+"""Notifications: people who are not looking learn of messages, on their devices and by e-mail.
+
+The house stands on people (whose addresses and cards it reads), on back ends (whose consumers deliver) and on
+the messenger. Its chapter is ``docs/houses/notifications.md``. Its tables are in ``declared.py`` and
+``steps.py``, its tests in ``tests/notifications/``.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """What ``imserver doctor`` tries out: a notification to the devices of a user, and a mail."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import closing
 from time import perf_counter, time

@@ -1,7 +1,5 @@
 """Data of notifications: who is told, what they wish, and what is sent to which endpoint."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 from msgspec import Raw, Struct

@@ -1,7 +1,5 @@
 """What the feature declares: settings, problems and tables."""
 
-from __future__ import annotations
-
 import re
 from base64 import urlsafe_b64decode
 from collections.abc import Iterator

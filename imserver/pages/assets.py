@@ -1,7 +1,5 @@
 """The folders of the pages' templates and static files, and of the JavaScript SDK."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from imserver.plugin.runtime import asset_path

@@ -1,7 +1,5 @@
 """The settings of the pages: the name, the colour and the picture of the chat."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Final

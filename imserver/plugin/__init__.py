@@ -1,4 +1,8 @@
-"""The face: the only part of the core that features import. Here is the row with which one joins a node."""
+"""The face: all of the gateway that other houses and plug-ins import. Here is the row with which one joins.
+
+It stands on the gateway; :mod:`imserver.plugin.messages` has names of the messenger, too. It has no tables.
+Its chapter is ``docs/houses/plugin.md``, its tests are in ``tests/plugin/``.
+"""
 
 from collections.abc import Mapping
 from typing import Any, Final

@@ -1,7 +1,5 @@
 """The secrets of apps, for features that sign or verify with them."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from typing import Protocol

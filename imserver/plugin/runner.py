@@ -1,7 +1,5 @@
 """Runs work that outlives a node: each piece is a row of a feature's own table."""
 
-from __future__ import annotations
-
 import logging
 from collections import Counter
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Webhooks: the back ends of apps hear what happens, review messages, and decide about clients."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from imserver.backends.webhooks import api, metrics, parts

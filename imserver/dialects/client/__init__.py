@@ -1,7 +1,5 @@
 """The client dialect: browsers that only listen. Their back end controls each of them by HTTP."""
 
-from __future__ import annotations
-
 from imserver.dialects.client import api
 from imserver.dialects.client.service import ClientService
 from imserver.dialects.client.wire import NAME, ClientDialect

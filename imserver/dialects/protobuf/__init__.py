@@ -1,7 +1,5 @@
 """The protobuf dialect: GoChat's frames on ``/ws``, and its routes for accounts, friends and groups."""
 
-from __future__ import annotations
-
 from imserver.dialects.protobuf import api
 from imserver.dialects.protobuf.declared import SETTINGS
 from imserver.dialects.protobuf.service import ProtobufService

@@ -1,7 +1,5 @@
 """Pusher's protocol and HTTP API, for the clients and libraries of Pusher."""
 
-from __future__ import annotations
-
 from functools import partial
 
 from imserver.backends.webhooks import webhooks_of

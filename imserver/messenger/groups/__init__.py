@@ -3,8 +3,6 @@
 Membership itself, and what each member reads, are the message log's.
 """
 
-from __future__ import annotations
-
 from imserver.messenger.groups import api
 from imserver.messenger.groups.declared import SETTINGS, TABLES
 from imserver.messenger.groups.parts import build

@@ -1,8 +1,5 @@
-"""The messenger: messages that are stored in a log, and delivered to everybody who may read them.
-
-It is a feature: a node without it pushes, and keeps histories of channels in memory or in Redis. It alone may
-import more of the gateway than :mod:`imserver.plugin` has.
-"""
+"""Messages that are stored in a log. A node without this feature pushes, and keeps histories of channels in
+memory or in Redis."""
 
 from __future__ import annotations
 

@@ -5,8 +5,6 @@ routes and the command, and what goes on with erasures that a node could not end
 file in the data folder: a restored backup needs it.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from imserver.operate.erasure.parts import build, routes

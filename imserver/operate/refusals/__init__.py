@@ -2,8 +2,6 @@
 refuses somebody now. One act lifts it.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from imserver.operate.refusals import api

@@ -1,7 +1,5 @@
 """Bots: accounts of programs, with tokens, webhooks, slash commands and streamed answers."""
 
-from __future__ import annotations
-
 from imserver.people.bots import answers_api, api, incoming, parts
 from imserver.people.bots.declared import SETTINGS, TABLES
 from imserver.people.bots.rows import BotStore

@@ -1,7 +1,5 @@
 """Logging in with a provider: OpenID Connect, GitHub, WeChat."""
 
-from __future__ import annotations
-
 from imserver.people.oauth import api
 from imserver.people.oauth.declared import SETTINGS, TABLES
 from imserver.people.oauth.oauth import OAuth

@@ -1,7 +1,5 @@
 """Errors and counters of the RPC."""
 
-from __future__ import annotations
-
 from msgspec import Struct, field
 
 from imserver.gateway.errors import ImserverError

@@ -1,7 +1,5 @@
 """The cmd dialect: JSON objects with a command each, of which the core's own clients speak."""
 
-from __future__ import annotations
-
 from imserver.gateway.core.core import Core, Parts
 from imserver.gateway.dialects.cmd.api import ROUTES
 from imserver.gateway.dialects.cmd.wire import ChannelCmdDialect, CmdAnswers, CmdDialect

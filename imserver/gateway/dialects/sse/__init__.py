@@ -1,7 +1,5 @@
 """Event streams (server-sent events) of the core: ``GET /api/v1/events``."""
 
-from __future__ import annotations
-
 from imserver.gateway.core.core import Core, Parts
 from imserver.gateway.dialects.sse.api import NAME, PATH, EventStreams, SseDialect, StoresMessages, routes
 from imserver.gateway.feature import FeatureRow
