@@ -16,9 +16,9 @@ from imserver.gateway.config.settings import ChannelSettings
 from imserver.gateway.transport.connection import Connection
 from imserver.messenger.messages import acks
 from imserver.messenger.messages.acks import PongLogSubscription
-from tests.gateway.core.messaging_harness import Node
 from tests.gateway.transport.harness import until
 from tests.integration.raw import PING, PONG, TEXT, frame
+from tests.messenger.messaging_harness import Node
 from tests.support import CountingSignal
 
 ACTION = ActionDialect()

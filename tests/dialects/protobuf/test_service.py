@@ -25,13 +25,13 @@ from imserver.gateway.hub.expiry import Sweep
 from imserver.gateway.model import Limit
 from imserver.gateway.transport.connection import Connection
 from imserver.messenger.messages.log.contract import Appended, Entry, Stored
-from tests.gateway.core.memory_log import Shelf
-from tests.gateway.core.messaging_harness import Node
 from tests.gateway.hub.harness import POLICIES
 from tests.gateway.transport.harness import Client, turn, until
 from tests.integration import protobuf
 from tests.integration.protobuf import GROUP, SINGLE, Output, SentMessage, acked, pushed, synced
 from tests.integration.raw import BINARY, PING, PONG, frame
+from tests.messenger.memory_log import Shelf
+from tests.messenger.messaging_harness import Node
 
 APP = "gochat"
 DIALECT = ProtobufDialect()

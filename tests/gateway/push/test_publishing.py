@@ -19,7 +19,7 @@ from imserver.gateway.push.targets import PushToStore, Target
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.stored_channels import ChannelLog
-from tests.gateway.core.memory_log import MemoryLog, MemoryStore
+from tests.messenger.memory_log import MemoryLog, MemoryStore
 
 SENT, ABSENT, PENDING = Outcome.SENT, Outcome.NOT_SENT, Outcome.PENDING
 HELLO = Event("msg", "shop", "hello", "7")

@@ -17,8 +17,8 @@ from imserver.messenger.messages.acks import (
     TRIES,
     AckingLogSubscription,
 )
-from tests.gateway.core.messaging_harness import APP, MessageClient, Node
 from tests.gateway.transport.harness import turn, until
+from tests.messenger.messaging_harness import APP, MessageClient, Node
 
 
 def acknowledging(node: Node, user: str, cursor: int = 0) -> MessageClient:

@@ -26,9 +26,9 @@ from tests.gateway.channels.test_channel_deltas import (  # noqa: F401
     test_what_was_missed_comes_as_one_whole_publication_and_deltas,
 )
 from tests.gateway.core.cluster_harness import MULTI
-from tests.gateway.core.messaging_harness import Node
 from tests.gateway.hub.harness import Harness
 from tests.messenger.messages.test_streamed_messages import streams_of
+from tests.messenger.messaging_harness import Node
 
 STORED = ChannelSettings(history="log", delta=True)
 

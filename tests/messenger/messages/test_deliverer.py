@@ -13,8 +13,8 @@ from imserver.messenger.messages import deliverer as following
 from imserver.messenger.messages.log.contract import Draft
 from tests.dialects.protobuf.test_service import APP as CHATS
 from tests.dialects.protobuf.test_service import Harness, ProtobufClient
-from tests.gateway.core.messaging_harness import APP, Node
 from tests.gateway.transport.harness import until
+from tests.messenger.messaging_harness import APP, Node
 
 
 @pytest.fixture

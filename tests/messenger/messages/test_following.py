@@ -6,8 +6,8 @@ import pytest
 
 from imserver.gateway.errors import StorageUnavailable
 from imserver.messenger.messages.log.contract import Draft, Stored
-from tests.gateway.core.messaging_harness import APP, MessageClient, Node
 from tests.gateway.transport.harness import until
+from tests.messenger.messaging_harness import APP, MessageClient, Node
 
 
 @pytest.fixture

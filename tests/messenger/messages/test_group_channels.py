@@ -12,8 +12,8 @@ from imserver.gateway.dialects.cmd.wire import ChannelCmdDialect, CmdAnswers
 from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.model import Subscribe
 from imserver.gateway.transport.connection import Connection
-from tests.gateway.core.messaging_harness import APP, MessageClient, Node
 from tests.gateway.transport.harness import until
+from tests.messenger.messaging_harness import APP, MessageClient, Node
 
 
 class Consent(ChannelConsent):

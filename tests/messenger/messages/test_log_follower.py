@@ -13,8 +13,8 @@ from imserver.gateway.metrics import Metrics
 from imserver.messenger.messages import deliverer as module
 from imserver.messenger.messages.deliverer import LogFollower
 from imserver.messenger.messages.log.contract import Commit, Draft, Entry
-from tests.gateway.core.memory_log import MemoryLog
 from tests.gateway.transport.harness import until
+from tests.messenger.memory_log import MemoryLog
 from tests.support import CountingSignal
 
 APP = "101"

@@ -15,8 +15,8 @@ from imserver.messenger.messages import message_search
 from imserver.messenger.messages.commands import Search, SearchFilter
 from imserver.messenger.messages.log.contract import Entry
 from imserver.messenger.messages.message_search import SEARCHES_AT_ONCE, MessageSearch
-from tests.gateway.core.memory_log import MemoryStore
 from tests.gateway.transport.harness import until
+from tests.messenger.memory_log import MemoryStore
 
 TEA = Search("tea", 0, 0, 10)
 

@@ -15,9 +15,9 @@ from imserver.messenger.messages.acks import AckingLogSubscription
 from imserver.messenger.messages.log import writer
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log_subscriptions import LogSubscription
-from tests.gateway.core.memory_log import Shelf
-from tests.gateway.core.messaging_harness import APP, MessageClient, Node
 from tests.gateway.transport.harness import turn, until
+from tests.messenger.memory_log import Shelf
+from tests.messenger.messaging_harness import APP, MessageClient, Node
 
 
 def test_a_message_is_delivered_and_acknowledged_after_the_commit() -> None:

@@ -15,9 +15,9 @@ from gevent.event import Event as Signal
 from imserver.messenger.messages import catch_up, deliverer
 from imserver.messenger.messages.acks import ACK_SECONDS
 from imserver.messenger.messages.log import writer
-from tests.gateway.core.memory_log import Shelf
-from tests.gateway.core.messaging_harness import APP, MessageClient, Node
 from tests.gateway.transport.harness import turn, until
+from tests.messenger.memory_log import Shelf
+from tests.messenger.messaging_harness import APP, MessageClient, Node
 
 USERS = ["u0", "u1", "u2", "u3"]
 

@@ -9,7 +9,7 @@ from imserver.gateway.cluster import history
 from imserver.messenger.messages.log import contract
 from imserver.messenger.messages.log.contract import Entry
 from imserver.messenger.messages.log.message_log import MessageLog
-from tests.gateway.core.messaging_harness import Node
+from tests.messenger.messaging_harness import Node
 from tests.security.node_harness import ADMIN, Harness, config
 from tests.users import User
 

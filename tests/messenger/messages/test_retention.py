@@ -7,7 +7,7 @@ from imserver.gateway.config.settings import TenantSettings
 from imserver.gateway.metrics import Metrics
 from imserver.messenger.messages.declared import AppRetention, RetentionSettings
 from imserver.messenger.messages.retention import Retention
-from tests.gateway.core.memory_log import MemoryStore
+from tests.messenger.memory_log import MemoryStore
 
 APPS = {
     "old": TenantSettings(of_features=(AppRetention(retention_seconds=60),)),

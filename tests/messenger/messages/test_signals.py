@@ -6,9 +6,9 @@ import pytest
 
 from imserver.messenger.messages import receipts
 from imserver.messenger.messages.log.contract import Appended, Draft
-from tests.gateway.core.memory_log import Shelf
-from tests.gateway.core.messaging_harness import APP, MessageClient, Node
 from tests.gateway.transport.harness import until
+from tests.messenger.memory_log import Shelf
+from tests.messenger.messaging_harness import APP, MessageClient, Node
 
 
 def received(message_client: MessageClient, cmd: str = "typing") -> list[dict[str, Any]]:

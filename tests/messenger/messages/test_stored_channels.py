@@ -20,10 +20,10 @@ from imserver.gateway.transport.connection import Connection
 from imserver.messenger.messages import stored_channels
 from imserver.messenger.messages.log.contract import Appended, Commit, Draft, Entry
 from imserver.messenger.messages.stored_channels import draft_of
-from tests.gateway.core.memory_log import MemoryStore, Shelf
-from tests.gateway.core.messaging_harness import APP, Node
 from tests.gateway.hub.test_channels import texts
 from tests.gateway.transport.harness import Client, turn, until
+from tests.messenger.memory_log import MemoryStore, Shelf
+from tests.messenger.messaging_harness import APP, Node
 
 NEWS = "news:1"
 EPOCH = MemoryStore.id[:8]

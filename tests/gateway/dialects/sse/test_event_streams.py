@@ -16,9 +16,9 @@ from imserver.messenger.messages import catch_up
 from imserver.messenger.messages.catch_up import CatchUp, StreamStarts
 from imserver.messenger.messages.log.contract import Entry, LogExtent
 from imserver.messenger.messages.model import Message
-from tests.gateway.core.messaging_harness import APP, Node
 from tests.gateway.transport.harness import until
 from tests.messenger.messages.test_messaging import two
+from tests.messenger.messaging_harness import APP, Node
 
 LOG = [
     Entry(id=number, conversation=1, seq=number, sender="bob", body=b"1234567890") for number in range(1, 31)

@@ -15,10 +15,10 @@ from imserver.messenger.messages.messaging import Messaging
 from imserver.messenger.messages.receipts import Receipts, Signals, ToFollowers
 from imserver.messenger.messages.stored_channels import ChannelLog
 from tests.gateway.core.admitting import Admitting
-from tests.gateway.core.memory_log import MemoryLog, MemoryPositions, MemoryStore, Shelf
 from tests.gateway.hub.harness import Harness
 from tests.gateway.transport.harness import Client, until
 from tests.integration.raw import TEXT, frame
+from tests.messenger.memory_log import MemoryLog, MemoryPositions, MemoryStore, Shelf
 
 APP = "102"
 """Its policy lets several sessions of a user be addressed."""

@@ -15,10 +15,10 @@ from tests.dialects.action.test_service import connect, login, received
 from tests.dialects.protobuf.test_service import APP as CHATS
 from tests.dialects.protobuf.test_service import Harness as ChatWorld
 from tests.gateway.core.back_end import Answer, Post
-from tests.gateway.core.messaging_harness import APP, Node
 from tests.gateway.hub.harness import Harness
 from tests.gateway.transport.harness import until
 from tests.integration.raw import TEXT, frame
+from tests.messenger.messaging_harness import APP, Node
 
 RUDE = {"action": "reject", "reason": "be nice"}
 STARS = {"action": "replace", "text": "***"}
