@@ -1,4 +1,4 @@
-"""Fixtures: databases of each kind, stores in them, and other pauses of what delivers to receivers."""
+"""Fixtures: databases of each kind, and stores in them."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,7 +10,6 @@ from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.node.feature_list import tables_of_server
 from imserver.gateway.storage.store import Store
 from imserver.gateway.storage.tables import StoreTables
-from imserver.messenger.messages.log import transaction
 from tests.gateway.storage.servers import KINDS, DatabaseServer, migrate
 
 ENGINES = ("sqlite", "postgresql", "mysql")
@@ -19,13 +18,6 @@ TABLES = StoreTables(tables_of_server)
 """Those of all features of this server."""
 
 OpenStore = Callable[..., Store]
-WriteAt = Callable[[float], None]
-
-
-@pytest.fixture
-def write_at(monkeypatch: pytest.MonkeyPatch) -> WriteAt:
-    """Set the Unix time at which the log writes."""
-    return lambda seconds: monkeypatch.setattr(transaction, "time", lambda: seconds)
 
 
 @pytest.fixture(scope="session")
@@ -114,12 +106,3 @@ def hasty_consumers(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name, seconds in (("FIRST_PAUSE", 0.01), ("LONGEST_PAUSE", 0.05), ("SAVE", 0.02), ("WAIT", 0.02)):
         monkeypatch.setattr(consumer, f"{name}_SECONDS", seconds)
-
-
-@pytest.fixture
-def patient_consumers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A receiver that failed is not tried again by itself."""
-    from imserver.backends.webhooks import consumer
-
-    for name in ("FIRST_PAUSE_SECONDS", "LONGEST_PAUSE_SECONDS"):
-        monkeypatch.setattr(consumer, name, 3600.0)

@@ -1,19 +1,21 @@
 """Messages of users that a back end reviews: what is stored and delivered, and what each dialect answers."""
 
 import json
+from functools import cached_property
 from typing import Any
 
 import pytest
 from msgspec import json as fast
 
-from imserver.backends.webhooks.reviews import ReviewHook
+from imserver.backends.webhooks.reviews import ReviewHook, ReviewRequests
 from imserver.dialects.action.stored import ActionMessages
 from imserver.dialects.action.wire import ActionDialect, Say
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.model import ReviewUnavailable
+from tests.dialects.action.harness import ActionHarness
 from tests.dialects.action.test_service import connect, login, received
 from tests.dialects.protobuf.test_service import APP as CHATS
-from tests.dialects.protobuf.test_service import Harness as ChatWorld
+from tests.dialects.protobuf.test_service import Harness as Chats
 from tests.gateway.core.back_end import Answer, Post
 from tests.gateway.hub.harness import Harness
 from tests.gateway.transport.harness import until
@@ -35,13 +37,33 @@ def reply(post: Post) -> Answer:
     return 200, fast.encode({"answers": [judge(each) for each in post.json["messages"]]})
 
 
-def reviewed(harness: Harness, app: str = APP, seconds: float = 60.0) -> None:
+class Reviewing(Harness):
+    """A node whose messages a back end may review."""
+
+    @cached_property
+    def reviews(self) -> ReviewRequests:  # type: ignore[override]
+        return ReviewRequests(self.back_end, lambda: "node:1")  # type: ignore[arg-type]
+
+
+class ReviewingNode(Reviewing, Node):
+    """One with stored messages."""
+
+
+class ReviewingChats(Reviewing, Chats):
+    """One whose clients speak the protobuf dialect."""
+
+
+class ReviewingAction(Reviewing, ActionHarness):
+    """One whose clients speak the action dialect, and whose messages are not stored."""
+
+
+def reviewed(harness: Reviewing, app: str = APP, seconds: float = 60.0) -> None:
     """From now on a back end reviews the messages of an app."""
     harness.reviews.set(app, ReviewHook(app, "http://back.end/", b"s", seconds, False))
     harness.back_end.reply = reply
 
 
-def questions(harness: Harness) -> list[dict[str, Any]]:
+def questions(harness: Reviewing) -> list[dict[str, Any]]:
     return [message for post in harness.back_end.posts for message in post.json["messages"]]
 
 
@@ -49,7 +71,7 @@ def questions(harness: Harness) -> list[dict[str, Any]]:
 
 
 def test_a_message_is_stored_as_the_back_end_says_or_rejected_with_its_reason() -> None:
-    with Node() as node:
+    with ReviewingNode() as node:
         reviewed(node)
         ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
         assert ann.send("bob", "rude") == (1003, {"reason": "be nice"})
@@ -68,7 +90,7 @@ def test_a_message_is_stored_as_the_back_end_says_or_rejected_with_its_reason() 
 
 
 def test_the_sender_learns_what_is_stored_instead() -> None:
-    with Node() as node:
+    with ReviewingNode() as node:
         reviewed(node)
         ann = node.speaker("ann", 0)
         assert "replaced" not in ann.send("bob", "hi")[1]
@@ -82,7 +104,7 @@ def test_the_sender_learns_what_is_stored_instead() -> None:
 
 
 def test_an_edit_is_reviewed_and_a_recall_is_not() -> None:
-    with Node() as node:
+    with ReviewingNode() as node:
         ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
         id = ann.send("bob", "hi")[1]["id"]
         reviewed(node)
@@ -99,7 +121,7 @@ def test_an_edit_is_reviewed_and_a_recall_is_not() -> None:
 
 
 def test_a_message_that_nobody_reviewed_in_time_may_be_sent_again() -> None:
-    with Node() as node:
+    with ReviewingNode() as node:
         reviewed(node, seconds=0.05)
         ann = node.speaker("ann", 0)
         node.back_end.open.clear()
@@ -110,7 +132,7 @@ def test_a_message_that_nobody_reviewed_in_time_may_be_sent_again() -> None:
 
 
 def test_messages_of_a_connection_are_stored_in_their_order_and_others_do_not_wait() -> None:
-    with Node() as node:
+    with ReviewingNode() as node:
         reviewed(node)
         ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
         id = ann.send("bob", "0")[1]["id"]
@@ -126,7 +148,7 @@ def test_messages_of_a_connection_are_stored_in_their_order_and_others_do_not_wa
 
 
 def test_what_a_back_end_stores_is_not_reviewed() -> None:
-    with Node() as node:
+    with ReviewingNode() as node:
         reviewed(node)
         results: list[Any] = []
         node.messaging.send(APP, Draft(sender="ann", to_user="bob", body=b"rude"), results.append)
@@ -136,7 +158,7 @@ def test_what_a_back_end_stores_is_not_reviewed() -> None:
 
 
 def test_a_user_without_a_connection_is_reviewed_too() -> None:
-    with Node() as node:
+    with ReviewingNode() as node:
         reviewed(node)
         results: list[Any] = []
         node.messaging.send_of_user(APP, Draft(sender="ann", to_user="bob", body=b"rude"), results.append)
@@ -156,7 +178,7 @@ def test_a_user_without_a_connection_is_reviewed_too() -> None:
 
 
 def test_a_rejected_chat_message_is_acknowledged_and_not_delivered() -> None:
-    with ChatWorld() as harness:
+    with ReviewingChats() as harness:
         reviewed(harness, CHATS)
         ann, bob = harness.live(266), harness.live(267)
         for number, text in enumerate(("rude", "a word", "hi"), 1):
@@ -168,7 +190,7 @@ def test_a_rejected_chat_message_is_acknowledged_and_not_delivered() -> None:
 
 
 def test_a_chat_message_that_nobody_reviewed_is_not_acknowledged_and_may_come_again() -> None:
-    with ChatWorld() as harness:
+    with ReviewingChats() as harness:
         reviewed(harness, CHATS, seconds=0.05)
         ann = harness.live(266)
         harness.back_end.open.clear()
@@ -199,7 +221,7 @@ def say(client: Any, probe: str, text: str) -> tuple[int, Any]:
 
 @pytest.mark.parametrize("room", ["0", "tea"])
 def test_a_live_message_is_delivered_as_the_back_end_says(room: str) -> None:
-    with Harness(policies={"action:1": "multi"}) as harness:
+    with ReviewingAction(policies={"action:1": "multi"}) as harness:
         reviewed(harness, "action:1")
         (_, ann), (_, bob) = connect(harness), connect(harness)
         assert login(ann, "1", "ann", to="bob", room=room) == 200
@@ -226,7 +248,7 @@ def test_a_live_message_is_delivered_as_the_back_end_says(room: str) -> None:
 
 
 def test_a_stored_conversation_is_reviewed() -> None:
-    with Node(policies={"action:1": "multi"}) as node:
+    with ReviewingNode(policies={"action:1": "multi"}) as node:
         reviewed(node, "action:1")
         messages = ActionMessages(node.messaging, node.store)
         connection, client = node.connect(dialect=ActionDialect())

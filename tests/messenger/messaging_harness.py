@@ -7,13 +7,16 @@ from msgspec import json
 
 from imserver.gateway.auth.questions import Relations
 from imserver.gateway.auth.rates import MutedUsers, SenderRates
+from imserver.gateway.dialects.cmd.wire import CmdDialect
 from imserver.gateway.transport.connection import Connection
+from imserver.messenger.messages.acks import AckTracker
 from imserver.messenger.messages.log.contract import Commit, Entry
 from imserver.messenger.messages.message_commands import MessageCommands
 from imserver.messenger.messages.message_search import MessageSearch
 from imserver.messenger.messages.messaging import Messaging
 from imserver.messenger.messages.receipts import Receipts, Signals, ToFollowers
 from imserver.messenger.messages.stored_channels import ChannelLog
+from imserver.messenger.messages.wire import MESSAGE_COMMANDS
 from tests.gateway.core.admitting import Admitting
 from tests.gateway.hub.harness import Harness
 from tests.gateway.transport.harness import Client, until
@@ -27,6 +30,8 @@ APP = "102"
 class Node(Harness):
     """One node. ``others`` are told what is stored here, through ``wire`` if a test wants to lose some."""
 
+    dialect = CmdDialect().joined(MESSAGE_COMMANDS)
+
     def __init__(self, shelf: Shelf | None = None, **options: Any) -> None:
         self.log = MemoryLog(shelf)
         self.store: Any = MemoryStore(self.log)
@@ -36,6 +41,7 @@ class Node(Harness):
         """(first id, last id) → whether peers get it."""
         self.stored: list[Entry] = []
         self.positions: Any = MemoryPositions()
+        self.ack_tracker = AckTracker(self.metrics, 1_000_000)
         core = self.core(
             store=self.store,
             node_messages=self,

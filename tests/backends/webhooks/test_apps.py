@@ -7,7 +7,8 @@ import pytest
 from imserver.backends.webhooks.declared import objection, secret_of
 from imserver.backends.webhooks.parts import EVENTS, receiver_of
 from imserver.gateway.config.settings import BackEndSettings, TenantSettings, WebhookSettings
-from tests.gateway.core.login_harness import HOOK, LoginHarness
+from tests.backends.login_harness import WebhookHarness
+from tests.gateway.core.login_harness import HOOK
 
 PLACEHOLDER = "replace-me: openssl rand -hex 32"
 
@@ -54,7 +55,7 @@ def test_what_cannot_be_is_reported(settings: TenantSettings, why: str) -> None:
 
 
 def test_a_changed_app_keeps_its_secret_if_the_new_one_cannot_be_used() -> None:
-    with LoginHarness({"101": TenantSettings(webhook=HOOK)}) as harness:
+    with WebhookHarness({"101": TenantSettings(webhook=HOOK)}) as harness:
         assert harness.webhooks.back_ends.is_ready("101")
         harness.change("101", TenantSettings(webhook=WebhookSettings("http://x/", secret_file="/no/file")))
         assert harness.webhooks.back_ends.is_ready("101")

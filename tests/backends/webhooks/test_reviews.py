@@ -12,8 +12,8 @@ from imserver.gateway.auth.questions import ALLOWED, UNDECIDED, ReviewDecision
 from imserver.gateway.config.settings import TenantSettings, WebhookSettings
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.messaging import facts_of
+from tests.backends.login_harness import WebhookHarness
 from tests.gateway.core.back_end import Answer, BackEnd, Post
-from tests.gateway.core.login_harness import LoginHarness
 from tests.gateway.transport.harness import until
 
 APP = "101"
@@ -342,7 +342,7 @@ def test_the_settings_of_an_app_say_who_reviews_its_messages() -> None:
     settings = WebhookSettings(
         secret="hook secret", review_url="http://back.end/", review_seconds=0.5, review_failure="allow"
     )
-    with LoginHarness({APP: TenantSettings(webhook=settings), "102": TenantSettings()}) as harness:
+    with WebhookHarness({APP: TenantSettings(webhook=settings), "102": TenantSettings()}) as harness:
         hooks = harness.webhooks.reviews.apps
         assert hooks == {APP: ReviewHook(APP, "http://back.end/", b"hook secret", 0.5, True)}
         harness.change(

@@ -11,7 +11,8 @@ from imserver.backends.webhooks import requests as authorise
 from imserver.backends.webhooks.event_rows import EventStore, NewEvent
 from imserver.gateway.config.settings import StorageSettings, TenantSettings, WebhookSettings
 from imserver.gateway.model import Event
-from tests.gateway.core.login_harness import ASK, HOOK, JWT, LoginHarness, token_for
+from tests.backends.login_harness import WebhookHarness
+from tests.gateway.core.login_harness import ASK, HOOK, JWT, token_for
 from tests.gateway.transport.harness import until
 from tests.security.node_harness import Harness as Node
 from tests.security.node_harness import config
@@ -20,7 +21,7 @@ HOOKED = {"101": TenantSettings(webhook=HOOK), "102": TenantSettings()}
 NOT_COMPARED = ("id", "time")
 
 
-def received(harness: LoginHarness, count: int) -> list[dict[str, Any]]:
+def received(harness: WebhookHarness, count: int) -> list[dict[str, Any]]:
     """So many events, without what differs from run to run."""
     until(lambda: len(harness.back_end.events) >= count)
     assert len(harness.back_end.events) == count, harness.back_end.names()
@@ -31,7 +32,7 @@ def received(harness: LoginHarness, count: int) -> list[dict[str, Any]]:
 
 
 def test_a_session_is_reported_from_its_beginning_to_its_end() -> None:
-    with LoginHarness(HOOKED) as harness:
+    with WebhookHarness(HOOKED) as harness:
         connection = harness.login_request()
         harness.begin(connection, "ann", device="phone")
         connection.close(4502)
@@ -57,7 +58,7 @@ def test_a_session_is_reported_from_its_beginning_to_its_end() -> None:
 
 
 def test_another_login_of_a_connection_is_a_login_but_no_connect() -> None:
-    with LoginHarness(HOOKED) as harness:
+    with WebhookHarness(HOOKED) as harness:
         connection = harness.login_request()
         harness.begin(connection, "ann")
         harness.begin(connection, "bob")
@@ -70,7 +71,7 @@ def test_another_login_of_a_connection_is_a_login_but_no_connect() -> None:
 
 def test_who_moves_to_another_app_has_left_the_first() -> None:
     settings = replace(HOOK, url="http://other/")
-    with LoginHarness({**HOOKED, "103": TenantSettings(webhook=settings)}) as harness:
+    with WebhookHarness({**HOOKED, "103": TenantSettings(webhook=settings)}) as harness:
         connection = harness.login_request()
         harness.begin(connection, "ann", "101")
         harness.begin(connection, "ann", "103")
@@ -89,7 +90,7 @@ def test_who_moves_to_another_app_has_left_the_first() -> None:
 
 
 def test_a_refused_login_and_a_connection_that_never_logged_in_are_not_reported() -> None:
-    with LoginHarness({"101": TenantSettings(webhook=HOOK, jwt=JWT)}) as harness:
+    with WebhookHarness({"101": TenantSettings(webhook=HOOK, jwt=JWT)}) as harness:
         first, second = harness.login_request(), harness.login_request()
         assert not harness.begin(first, "ann").ok
         first.lost()
@@ -99,7 +100,7 @@ def test_a_refused_login_and_a_connection_that_never_logged_in_are_not_reported(
 
 
 def test_only_the_events_that_the_app_names_are_sent() -> None:
-    with LoginHarness(
+    with WebhookHarness(
         {"101": TenantSettings(webhook=replace(HOOK, events=("disconnect", "absent")))}
     ) as harness:
         connection = harness.login_request()
@@ -111,7 +112,7 @@ def test_only_the_events_that_the_app_names_are_sent() -> None:
 
 
 def test_messages_and_pushes_that_found_nobody_are_reported() -> None:
-    with LoginHarness(HOOKED) as harness:
+    with WebhookHarness(HOOKED) as harness:
         harness.webhooks.message("101", "ann", {"room": "r", "type": "text", "text": "hi"})
         harness.webhooks.absent("101", [("bob", Event("msg", "shop", "hi", "m1"))])
         harness.webhooks.absent("101", [("bob", Event("msg", "", "", "m2", type="order", data=b'{"n":[1]}'))])
@@ -140,7 +141,7 @@ def test_messages_and_pushes_that_found_nobody_are_reported() -> None:
 
 
 def test_other_apps_get_nothing_and_nothing_is_remembered_of_them() -> None:
-    with LoginHarness(HOOKED) as harness:
+    with WebhookHarness(HOOKED) as harness:
         connection = harness.login_request()
         harness.begin(connection, "ann", "102")
         harness.webhooks.message("102", "ann", {})
@@ -153,7 +154,7 @@ def test_other_apps_get_nothing_and_nothing_is_remembered_of_them() -> None:
 
 
 def test_nothing_is_remembered_of_a_connection_that_has_ended() -> None:
-    with LoginHarness(HOOKED) as harness:
+    with WebhookHarness(HOOKED) as harness:
         connection = harness.login_request()
         harness.begin(connection, "ann")
         harness.change("101", TenantSettings())
@@ -162,7 +163,7 @@ def test_nothing_is_remembered_of_a_connection_that_has_ended() -> None:
 
 
 def test_a_webhook_may_come_change_and_go_at_run_time() -> None:
-    with LoginHarness({"101": TenantSettings()}) as harness:
+    with WebhookHarness({"101": TenantSettings()}) as harness:
         early = harness.login_request()
         harness.begin(early, "early")
         harness.change("101", TenantSettings(webhook=HOOK))
@@ -180,7 +181,9 @@ def test_a_webhook_may_come_change_and_go_at_run_time() -> None:
 
 def test_a_stop_sends_what_waits_but_does_not_wait_for_who_does_not_answer() -> None:
     other = replace(HOOK, url="http://away/")
-    with LoginHarness({"101": TenantSettings(webhook=HOOK), "103": TenantSettings(webhook=other)}) as harness:
+    with WebhookHarness(
+        {"101": TenantSettings(webhook=HOOK), "103": TenantSettings(webhook=other)}
+    ) as harness:
         harness.back_end.reply = lambda post: "away" if "away" in post.url else (200, b"")
         for number in range(5):
             harness.webhooks.message("101", "ann", {"n": number})
@@ -201,7 +204,7 @@ def codes(decision: Any) -> tuple[int, int]:
 
 
 def test_a_back_end_is_asked_with_all_that_it_needs_to_decide() -> None:
-    with LoginHarness(ASKING) as harness:
+    with WebhookHarness(ASKING) as harness:
         harness.back_end.reply = lambda _: (200, b'{"allow":true}')
         assert harness.begin(harness.login_request(), "ann", token="their own token", device="phone").ok
         (post,) = harness.back_end.posts
@@ -242,7 +245,7 @@ def test_a_back_end_is_asked_with_all_that_it_needs_to_decide() -> None:
     ],
 )
 def test_only_a_clear_yes_lets_anybody_in(reply: Any, expected: tuple[int, int]) -> None:
-    with LoginHarness(ASKING) as harness:
+    with WebhookHarness(ASKING) as harness:
         harness.back_end.reply = lambda _: reply
         connection = harness.login_request()
         assert codes(harness.begin(connection, "ann")) == expected
@@ -256,7 +259,7 @@ def test_only_a_clear_yes_lets_anybody_in(reply: Any, expected: tuple[int, int])
 
 def test_a_back_end_that_does_not_answer_in_time_is_a_no(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(authorise, "ASK_SECONDS", 0.05)
-    with LoginHarness({**ASKING, "102": TenantSettings()}) as harness:
+    with WebhookHarness({**ASKING, "102": TenantSettings()}) as harness:
         harness.back_end.open.clear()
         assert codes(harness.begin(harness.login_request(), "ann")) == (1004, 1011)
         assert harness.begin(harness.login_request(), "ann", "102").ok, "other apps do not notice"
@@ -266,7 +269,7 @@ def test_the_turn_counts_as_waiting_and_the_line_is_bounded(monkeypatch: pytest.
     monkeypatch.setattr(authorise, "ASK_SECONDS", 1.0)
     monkeypatch.setattr(authorise, "REQUESTS_AT_ONCE", 2)
     monkeypatch.setattr(authorise, "MAX_WAITING", 5)
-    with LoginHarness(ASKING) as harness:
+    with WebhookHarness(ASKING) as harness:
         harness.back_end.open.clear()
         logins = [gevent.spawn(harness.begin, harness.login_request(), f"u{number}") for number in range(8)]
         gevent.joinall(logins, timeout=60)
@@ -280,7 +283,7 @@ def test_the_turn_counts_as_waiting_and_the_line_is_bounded(monkeypatch: pytest.
 
 def test_a_back_end_may_say_when_the_session_ends_and_the_earlier_end_counts() -> None:
     settings = TenantSettings(webhook=ASK, jwt=JWT)
-    with LoginHarness({"101": settings}) as harness:
+    with WebhookHarness({"101": settings}) as harness:
         for expires_at, expected in ((4_000_000_000, "token"), (1_000, 1_000)):
             harness.back_end.reply = lambda _, expires_at=expires_at: (
                 200,
@@ -296,21 +299,21 @@ def test_a_back_end_may_say_when_the_session_ends_and_the_earlier_end_counts() -
 
 
 def test_a_back_end_may_say_who_it_is() -> None:
-    with LoginHarness(ASKING) as harness:
+    with WebhookHarness(ASKING) as harness:
         harness.back_end.reply = lambda _: (200, b'{"allow":true,"user":"ann"}')
         assert harness.logins.check("101", "", "opaque", "sse", harness.login_request()).user == "ann"
         assert harness.logins.check("101", "bob", "opaque", "sse", harness.login_request()).user == "bob"
 
 
 def test_a_login_that_fails_before_asks_nobody() -> None:
-    with LoginHarness({"101": TenantSettings(webhook=ASK, jwt=JWT, dialects=("cmd",))}) as harness:
+    with WebhookHarness({"101": TenantSettings(webhook=ASK, jwt=JWT, dialects=("cmd",))}) as harness:
         assert not harness.begin(harness.login_request(), "ann", token="wrong").ok
         assert not harness.logins.check("101", "ann", token_for("ann"), "sse", harness.login_request()).ok
         assert harness.back_end.posts == []
 
 
 def test_a_crowd_that_was_asked_about_does_not_slip_past_the_limit() -> None:
-    with LoginHarness({"101": TenantSettings(webhook=ASK, max_connections=2)}) as harness:
+    with WebhookHarness({"101": TenantSettings(webhook=ASK, max_connections=2)}) as harness:
         harness.back_end.reply = lambda _: (200, b'{"allow":true}')
         harness.back_end.open.clear()
         logins = [gevent.spawn(harness.begin, harness.login_request(), f"u{number}") for number in range(5)]
@@ -321,7 +324,7 @@ def test_a_crowd_that_was_asked_about_does_not_slip_past_the_limit() -> None:
 
 
 def test_nothing_is_remembered_of_who_has_gone_while_their_back_end_was_asked() -> None:
-    with LoginHarness({"101": TenantSettings(webhook=ASK, max_connections=1)}) as harness:
+    with WebhookHarness({"101": TenantSettings(webhook=ASK, max_connections=1)}) as harness:
         harness.back_end.reply = lambda _: (200, b'{"allow":true,"expires_at":4000000000}')
         harness.back_end.open.clear()
         connection = harness.login_request()
@@ -338,7 +341,7 @@ def test_nothing_is_remembered_of_who_has_gone_while_their_back_end_was_asked() 
 
 def test_the_settings_that_ask_are_distinguished_from_those_that_notify() -> None:
     both = WebhookSettings("http://tell/", "s", events=("login",), authorise_url="http://ask/")
-    with LoginHarness({"101": TenantSettings(webhook=both)}) as harness:
+    with WebhookHarness({"101": TenantSettings(webhook=both)}) as harness:
         harness.back_end.reply = lambda post: (200, b'{"allow":true}' if post.url == "http://ask/" else b"")
         assert harness.begin(harness.login_request(), "ann").ok
 

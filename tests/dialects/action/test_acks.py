@@ -16,8 +16,8 @@ from imserver.gateway.cluster.registry import Lease
 from imserver.gateway.model import Event
 from imserver.messenger.messages import acks, catch_up
 from imserver.messenger.messages.acks import ACK_SECONDS
+from tests.dialects.action.harness import ActionHarness
 from tests.dialects.action.test_messages import APP, Keeping, One
-from tests.gateway.hub.harness import Harness
 from tests.gateway.transport.harness import turn, until
 
 
@@ -41,7 +41,7 @@ class Acking(One):
         assert self.numbers() == list(rows)
 
 
-def pass_time(node: Harness, seconds: float) -> None:
+def pass_time(node: ActionHarness, seconds: float) -> None:
     """Let time go by, and let the node look after unacknowledged messages and absent users."""
     for _ in range(int(seconds)):
         node.ack_tracker.turn()
@@ -53,7 +53,7 @@ def pass_time(node: Harness, seconds: float) -> None:
 
 @pytest.fixture(name="node")
 def _node() -> Any:
-    with Harness(policies={APP: "newest"}) as node:
+    with ActionHarness(policies={APP: "newest"}) as node:
         yield node
 
 
@@ -61,7 +61,7 @@ def _node() -> Any:
 
 
 def test_only_the_client_that_asked_gets_numbers_and_the_others_get_the_frames_of_the_original(
-    node: Harness,
+    node: ActionHarness,
 ) -> None:
     plain, acking = One(node, "ann", room="r"), Acking(node, "bob", room="r")
     assert acking._bodies()[-1]["response"]["data"] == {"acks": True}
@@ -79,11 +79,11 @@ def test_only_the_client_that_asked_gets_numbers_and_the_others_get_the_frames_o
 
 
 @pytest.mark.parametrize("wrong", ["1", -1, 1.5, True, 2**32])
-def test_a_number_of_another_type_is_refused(node: Harness, wrong: Any) -> None:
+def test_a_number_of_another_type_is_refused(node: ActionHarness, wrong: Any) -> None:
     assert Acking(node, "bob").ask("ack", ackId=wrong) == errors.ReplyCode.BAD_PARAMETER
 
 
-def test_a_later_login_of_the_connection_decides_anew_and_numbers_go_on(node: Harness) -> None:
+def test_a_later_login_of_the_connection_decides_anew_and_numbers_go_on(node: ActionHarness) -> None:
     ann, bob = One(node, "ann", "bob"), Acking(node, "bob")
     ann.say("1")
     bob.ack(1)
@@ -107,7 +107,7 @@ def test_a_later_login_of_the_connection_decides_anew_and_numbers_go_on(node: Ha
 
 
 def test_unacknowledged_messages_are_sent_again_with_their_numbers_then_the_connection_is_closed(
-    node: Harness,
+    node: ActionHarness,
 ) -> None:
     ann, bob = One(node, "ann", "bob"), Acking(node, "bob")
     for text in "123":
@@ -126,7 +126,7 @@ def test_unacknowledged_messages_are_sent_again_with_their_numbers_then_the_conn
 
 @pytest.mark.parametrize("limit", ["messages", "bytes", "node"])
 def test_too_much_that_is_not_acknowledged_ends_the_connection(
-    node: Harness, limit: str, monkeypatch: pytest.MonkeyPatch
+    node: ActionHarness, limit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ann, bob, other = One(node, "ann", "bob"), Acking(node, "bob"), Acking(node, "eve")
     if limit == "messages":
@@ -153,7 +153,9 @@ def test_too_much_that_is_not_acknowledged_ends_the_connection(
 # --- after the connection -----------------------------------------------------------------------------------
 
 
-def test_what_was_not_acknowledged_and_what_came_while_absent_arrive_at_the_next_login(node: Harness) -> None:
+def test_what_was_not_acknowledged_and_what_came_while_absent_arrive_at_the_next_login(
+    node: ActionHarness,
+) -> None:
     ann, bob = One(node, "ann", "bob"), Acking(node, "bob")
     for text in "123":
         ann.say(text)
@@ -171,7 +173,7 @@ def test_what_was_not_acknowledged_and_what_came_while_absent_arrive_at_the_next
     bob.gets()
 
 
-def test_a_login_gets_what_waits_on_its_node_at_once_and_after_its_answer(node: Harness) -> None:
+def test_a_login_gets_what_waits_on_its_node_at_once_and_after_its_answer(node: ActionHarness) -> None:
     ann, bob = One(node, "ann", "bob"), Acking(node, "bob")
     ann.say("1")
     bob.connection.close(1000)
@@ -180,7 +182,7 @@ def test_a_login_gets_what_waits_on_its_node_at_once_and_after_its_answer(node: 
     assert "response" in bob._bodies()[0]
 
 
-def test_messages_to_a_room_that_were_not_acknowledged_arrive_at_the_next_login(node: Harness) -> None:
+def test_messages_to_a_room_that_were_not_acknowledged_arrive_at_the_next_login(node: ActionHarness) -> None:
     ann, bob = One(node, "ann", room="r"), Acking(node, "bob", room="r")
     ann.say("1")
     bob.gets((1, "1"))
@@ -191,7 +193,7 @@ def test_messages_to_a_room_that_were_not_acknowledged_arrive_at_the_next_login(
     bob.gets((1, "1"))
 
 
-def test_a_newer_connection_takes_over_what_the_older_has_not_acknowledged(node: Harness) -> None:
+def test_a_newer_connection_takes_over_what_the_older_has_not_acknowledged(node: ActionHarness) -> None:
     ann, older = One(node, "ann", "bob"), Acking(node, "bob")
     ann.say("1")
     newer = Acking(node, "bob")
@@ -205,7 +207,7 @@ def test_a_newer_connection_takes_over_what_the_older_has_not_acknowledged(node:
     newer.gets((1, "1"))
 
 
-def test_nobody_waits_for_users_who_never_acknowledged_or_stay_away(node: Harness) -> None:
+def test_nobody_waits_for_users_who_never_acknowledged_or_stay_away(node: ActionHarness) -> None:
     ann, bob = One(node, "ann", "bob"), One(node, "bob")
     bob.connection.close(1000)
     ann.say("lost")
@@ -220,7 +222,7 @@ def test_nobody_waits_for_users_who_never_acknowledged_or_stay_away(node: Harnes
     assert node.pending.count == 0
 
 
-def test_what_waits_for_users_of_a_deleted_app_is_forgotten(node: Harness) -> None:
+def test_what_waits_for_users_of_a_deleted_app_is_forgotten(node: ActionHarness) -> None:
     ann, bob = One(node, "ann", "bob"), Acking(node, "bob")
     ann.say("1")
     bob.connection.close(1000)
@@ -234,7 +236,7 @@ def test_what_waits_for_users_of_a_deleted_app_is_forgotten(node: Harness) -> No
 # --- on several nodes ---------------------------------------------------------------------------------------
 
 
-def test_all_nodes_await_a_user_also_those_of_an_older_version(node: Harness) -> None:
+def test_all_nodes_await_a_user_also_those_of_an_older_version(node: ActionHarness) -> None:
     sent: list[bytes] = []
     registry: Any = SimpleNamespace(lease=Lease("own", 1), leases=lambda: {2: Lease("other", 2)})
     messages = NodeMessages(registry)
@@ -297,7 +299,7 @@ def test_missed_pages_follow_the_acknowledgement_of_the_one_before(monkeypatch: 
         until(lambda: bob.numbers()[-1] == (6, "new"))
 
 
-def test_the_answer_says_what_a_login_asked_for_in_any_case(node: Harness) -> None:
+def test_the_answer_says_what_a_login_asked_for_in_any_case(node: ActionHarness) -> None:
     for value, answered in ((True, {"acks": True}), (False, None), ("yes", None), (None, None)):
         one = One(node, "bob", acks=value)
         assert json.loads(one.client.payloads()[-1])["response"]["data"] == answered

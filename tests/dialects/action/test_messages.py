@@ -16,6 +16,7 @@ from imserver.gateway.config.settings import ChannelSettings
 from imserver.gateway.transport.connection import Connection
 from imserver.messenger.messages import acks
 from imserver.messenger.messages.acks import PongLogSubscription
+from tests.dialects.action.harness import ActionHarness
 from tests.gateway.transport.harness import until
 from tests.integration.raw import PING, PONG, TEXT, frame
 from tests.messenger.messaging_harness import Node
@@ -25,19 +26,18 @@ ACTION = ActionDialect()
 APP = "action:1"
 
 
-class Keeping(Node):
+class Keeping(ActionHarness, Node):
     """A node whose apps keep talks, and that looks after pings when a test says so."""
 
     store_conversations = True
 
     def __init__(self) -> None:
         super().__init__(policies={APP: "newest"})
-        self.catch_up = self.messaging.catch_up
-        self.channels.members.on_left.clear()
-        messages = ActionMessages(self.messaging, self.store)
-        self.action_service = self._make_action_service(messages)
-        self._make_dispatcher()
         self.context.ponged = self.catch_up.ponged
+
+    def make_messaging(self) -> None:
+        self.catch_up = self.messaging.catch_up
+        self.messages = ActionMessages(self.messaging, self.store)
 
     def pass_second(self) -> None:
         """Ping, and store what pongs have proved."""

@@ -10,7 +10,7 @@ from imserver.dialects.action.wire import ActionDialect
 from imserver.gateway.auth import rates
 from imserver.gateway.sessions import sessions
 from imserver.gateway.transport.connection import Connection
-from tests.gateway.hub.harness import Harness
+from tests.dialects.action.harness import ActionHarness
 from tests.gateway.transport.harness import Client, until
 from tests.integration.raw import TEXT, frame
 from tests.support import Clock
@@ -21,7 +21,7 @@ POLICIES = {
 }
 
 
-def connect(harness: Harness) -> tuple[Connection, Client]:
+def connect(harness: ActionHarness) -> tuple[Connection, Client]:
     """A connection that has been welcomed."""
     connection, client = harness.connect(dialect=ACTION)
     harness.action_service.opened(connection, None)  # type: ignore[arg-type]
@@ -56,7 +56,7 @@ def receiver(connection: Connection) -> tuple[str, str]:
 
 @pytest.mark.parametrize("app", [1, 2, 3, 4])
 def test_a_later_login_of_one_connection_ends_the_former_session_under_any_policy(app: int) -> None:
-    with Harness(policies=POLICIES) as harness:
+    with ActionHarness(policies=POLICIES) as harness:
         connection, client = connect(harness)
         assert login(client, "1", "ann", app, room="r") == 200
         assert login(client, "2", "ann", app, to="bob") == 200
@@ -72,7 +72,7 @@ def test_a_connection_that_changes_its_user_all_the_time_pays_for_the_notices(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(rates, "monotonic_ns", Clock().nanoseconds)
-    with Harness(policies=POLICIES) as harness:
+    with ActionHarness(policies=POLICIES) as harness:
         harness.fanout.notice_bytes = 1000
         _, client = connect(harness)
         codes = [login(client, str(number), f"user{number}", 2) for number in range(9)]
@@ -84,7 +84,7 @@ def test_a_connection_that_changes_its_user_all_the_time_pays_for_the_notices(
 
 
 def test_a_later_login_may_be_to_another_app() -> None:
-    with Harness(policies=POLICIES) as harness:
+    with ActionHarness(policies=POLICIES) as harness:
         connection, client = connect(harness)
         assert login(client, "1", "ann", 1, room="r") == 200
         assert login(client, "2", "ann", 2, room="r") == 200
@@ -96,7 +96,7 @@ def test_a_later_login_may_be_to_another_app() -> None:
 
 
 def test_a_later_login_that_is_refused_leaves_the_session_as_it_is() -> None:
-    with Harness(policies=POLICIES) as harness:
+    with ActionHarness(policies=POLICIES) as harness:
         harness.allowed = {"", "t"}
         connection, client = connect(harness)
         assert login(client, "1", "ann", 1, room="r") == 200
@@ -110,7 +110,7 @@ def test_under_refuse_a_connection_that_logs_in_again_does_not_conflict_with_its
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sessions, "ALIVE_SECONDS", 60)  # nobody here answers a ping
-    with Harness(policies=POLICIES) as harness:
+    with ActionHarness(policies=POLICIES) as harness:
         connection, client = connect(harness)
         for number in range(3):
             assert login(client, str(number), "ann", 4, room=f"r{number}") == 200
@@ -120,7 +120,7 @@ def test_under_refuse_a_connection_that_logs_in_again_does_not_conflict_with_its
 
 def test_a_stored_member_is_in_their_room_with_any_receiver() -> None:
     stored = {"action:1": {"club": ["ann", "bob"], "empty": []}}
-    with Harness(policies=POLICIES, stored=stored) as harness:
+    with ActionHarness(policies=POLICIES, stored=stored) as harness:
         ann, client = connect(harness)
         assert login(client, "1", "ann", to="bob") == 200
         assert harness.channels.members.channels_of(ann) == ("club",)
@@ -131,7 +131,7 @@ def test_a_stored_member_is_in_their_room_with_any_receiver() -> None:
 
 
 def test_a_connection_that_is_addressed_no_longer_is_in_no_room() -> None:
-    with Harness(policies=POLICIES) as harness:
+    with ActionHarness(policies=POLICIES) as harness:
         older, first = connect(harness)
         _, second = connect(harness)
         assert login(first, "1", "ann", room="r") == 200
@@ -143,7 +143,7 @@ def test_a_connection_that_is_addressed_no_longer_is_in_no_room() -> None:
 
 def test_no_exit_notice_is_sent_in_a_conversation_of_two() -> None:
     stored = {"action:1": {"club": ["ann", "bob"]}}
-    with Harness(policies=POLICIES, stored=stored) as harness:
+    with ActionHarness(policies=POLICIES, stored=stored) as harness:
         ann, first = connect(harness)
         _, second = connect(harness)
         assert login(first, "1", "ann", to="bob") == 200
@@ -155,7 +155,7 @@ def test_no_exit_notice_is_sent_in_a_conversation_of_two() -> None:
 
 
 def test_a_message_has_its_receiver_in_it() -> None:
-    with Harness(policies=POLICIES) as harness:
+    with ActionHarness(policies=POLICIES) as harness:
         clients = {name: connect(harness)[1] for name in ("ann", "bob", "群")}
         for name, client in clients.items():
             assert login(client, "1", name, room="r") == 200
@@ -166,7 +166,7 @@ def test_a_message_has_its_receiver_in_it() -> None:
 
 
 def test_messages_are_reported_to_listeners() -> None:
-    with Harness(policies=POLICIES) as harness:
+    with ActionHarness(policies=POLICIES) as harness:
         _, client = connect(harness)
         assert login(client, "1", "ann", to="bob") == 200
         assert ask(client, "sendmsg", "2", msgType="text", message="hi") == 200

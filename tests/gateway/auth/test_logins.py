@@ -9,7 +9,6 @@ from typing import Any
 import jwt
 import pytest
 
-from imserver.gateway.auth.questions import BackEnds
 from imserver.gateway.auth.rules import UNDECIDED
 from imserver.gateway.config.settings import BackEndSettings, JwtSettings, TenantSettings, WebhookSettings
 from imserver.gateway.errors import StartError
@@ -392,7 +391,6 @@ def test_strangers_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None
 )
 def test_where_nobody_asks_back_ends_an_app_that_has_one_admits_nobody(settings: TenantSettings) -> None:
     with LoginHarness({"101": settings}) as harness:
-        harness.logins.back_ends = BackEnds()
         decision = harness.logins.check("101", "ann", token_for("ann"), "cmd", harness.login_request())
         assert decision == UNDECIDED
         assert harness.metrics.denials["key"].total == 1

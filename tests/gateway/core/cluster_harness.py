@@ -52,7 +52,7 @@ from imserver.gateway.sessions.connection_ids import ConnectionIds, ConnectionTa
 from imserver.gateway.sessions.presence import Presence
 from imserver.gateway.transport.connection import Connection
 from tests.gateway.core.admitting import Admitting
-from tests.gateway.hub.harness import Bans, Harness, NotStoring, received
+from tests.gateway.hub.harness import Bans, Harness, received
 from tests.gateway.transport.harness import Client, turn, until
 
 NEWEST, MULTI, SINGLE, REFUSE = "101", "102", "103", "104"
@@ -379,8 +379,6 @@ class ClusterHarness(Harness):
             self.reorder_guard.logged_in,
         )
         self.elsewhere = UsersElsewhere(self.hub, self.fanout, self.node_messages, LEASE_LAG)
-        self.channels.members.on_left.clear()
-        self.action_service = self._make_action_service(NotStoring())
         self._make_dispatcher()
         ids = Idempotency(1000, 3600, shared=shared_ids, registry=self.registry)  # type: ignore[arg-type]
         self.reach = ClusterReach(

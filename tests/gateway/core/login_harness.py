@@ -1,4 +1,4 @@
-"""Logins over real connections, with apps that a test makes up and a back end that it scripts."""
+"""Logins over real connections, with apps that a test makes up."""
 
 import time
 from types import SimpleNamespace
@@ -8,20 +8,19 @@ from unittest.mock import Mock
 import jwt
 from msgspec.structs import asdict
 
-from imserver.backends.webhooks.parts import follow_apps
-from imserver.backends.webhooks.webhooks import Webhooks
 from imserver.gateway.auth.issuers import Issuers
 from imserver.gateway.auth.login import Logins
 from imserver.gateway.auth.login_tokens import LoginTokens
-from imserver.gateway.auth.questions import AccountLookup
+from imserver.gateway.auth.observer import Observer
+from imserver.gateway.auth.questions import AccountLookup, BackEnds
 from imserver.gateway.auth.tenants import Tenant
-from imserver.gateway.config.settings import Config, JwtSettings, TenantSettings, WebhookSettings
+from imserver.gateway.config.settings import JwtSettings, TenantSettings, WebhookSettings
 from imserver.gateway.metrics import Metrics
 from imserver.gateway.process import Secret
 from imserver.gateway.transport.connection import Connection
 from imserver.gateway.transport.gate import GatePolicy, Origins
 from imserver.gateway.transport.proxies import TrustedProxies
-from tests.gateway.core.back_end import AwayStore, BackEnd
+from tests.gateway.core.back_end import BackEnd
 from tests.gateway.transport.harness import SocketHarness
 
 SECRET = "a secret that is long enough to be one"
@@ -71,14 +70,6 @@ class LoginHarness(SocketHarness):
         self.metrics = Metrics()
         self.demo = True
         self.accounts: Any = AccountLookup()
-        self.webhooks = Webhooks(
-            self.back_end,  # type: ignore[arg-type]
-            lambda c: f"id of {c.peer}",
-            lambda: "node:1",
-            AwayStore(),  # type: ignore[arg-type]
-        )
-        self.webhook_apps = follow_apps(self.apps, self.webhooks)  # type: ignore[arg-type]
-        self.webhook_apps.configure(Config())
         self.origins = Origins(
             TrustedProxies(()), GatePolicy(any_origin=any_origin, origins=("friend.example",))
         )
@@ -92,13 +83,16 @@ class LoginHarness(SocketHarness):
                 Issuers(self.back_end),  # type: ignore[arg-type]
                 Secret(b"server"),
             ),
-            self.webhooks.back_ends,
-            self.webhooks,
+            *self.listen(),
             self.context.connections,
             self.metrics,
             self.origins,
         )
         self.logins.prepare()
+
+    def listen(self) -> tuple[BackEnds, Observer]:
+        """Make what asks back ends, and what hears of logins."""
+        return BackEnds(), Observer()
 
     @staticmethod
     def may_login(app: str, user: str, token: str) -> bool:
@@ -110,9 +104,7 @@ class LoginHarness(SocketHarness):
 
     def change(self, name: str, settings: TenantSettings) -> None:
         """Change an app as somebody does at run time."""
-        tenant = self.apps.put(name, settings)
-        self.webhook_apps.changed(tenant)
-        self.logins.changed(tenant)
+        self.logins.changed(self.apps.put(name, settings))
 
     def login_request(self, origin: str = "") -> Connection:
         """A connection that wants to log in."""

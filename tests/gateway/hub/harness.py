@@ -3,16 +3,10 @@
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import Mock
 
 from msgspec import json
 
-from imserver.backends.webhooks.reviews import ReviewRequests
-from imserver.dialects.action.acks import ActionAcks
-from imserver.dialects.action.service import ActionService
-from imserver.gateway.auth.observer import Observer
-from imserver.gateway.auth.questions import Relations
-from imserver.gateway.auth.rates import MutedUsers
+from imserver.gateway.auth.questions import Reviews
 from imserver.gateway.channels.connections import Connections
 from imserver.gateway.channels.members import ChannelMembers, NodeParts
 from imserver.gateway.channels.subscriptions import build_channels
@@ -37,22 +31,13 @@ from imserver.gateway.sessions.presence import Presence
 from imserver.gateway.sessions.sessions import Sessions
 from imserver.gateway.transport.connection import Connection
 from imserver.gateway.transport.dispatch import CommandTable, Dispatcher
-from imserver.messenger.messages.acks import AckTracker
-from imserver.messenger.messages.wire import MESSAGE_COMMANDS
 from tests.gateway.core.admitting import Admitting
 from tests.gateway.core.back_end import BackEnd
 from tests.gateway.transport.harness import Client, SocketHarness, until
 
-CMD = CmdDialect().joined(MESSAGE_COMMANDS)
+CMD = CmdDialect()
 REGISTRY = SoloRegistry(Lease("node"))
 POLICIES = {"101": "newest", "102": "multi", "103": "single", "104": "refuse"}
-
-
-class NotStoring:
-    """In place of the stored messages of the action dialect, where no app stores any."""
-
-    def finish(self, connection: Connection) -> None:
-        """Nothing is being stored."""
 
 
 class Bans:
@@ -71,27 +56,16 @@ class Bans:
         self.seconds.update({(app, user): seconds for user in users})
 
 
-class Observed(Observer):
-    """Hears of messages."""
-
-    def __init__(self) -> None:
-        self.messages: list[tuple[str, str, Mapping[str, str]]] = []
-
-    def message(self, app: str, sender: str, facts: Mapping[str, str]) -> None:
-        self.messages.append((app, sender, facts))
-
-
 class Harness(SocketHarness):
     """Everything between the sockets and the HTTP API. One app for each login policy.
 
-    ``allowed`` are the tokens that log in; None: anybody does. ``stored``: the members of rooms by app.
+    ``allowed`` are the tokens that log in; None: anybody does.
     """
 
     def __init__(
         self,
         *,
         policies: Mapping[str, str] = POLICIES,
-        stored: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
         notice_members: int = 1000,
         heartbeat_seconds: float = 360,
         login_seconds: float = 0,
@@ -111,14 +85,10 @@ class Harness(SocketHarness):
         self._add_channels()
         ids = Idempotency(1000, 60)
         self.reach: Reach = LocalReach(ids, self.fanout, self.metrics)
-        self._stored_members = stored or {}
         self.back_end = BackEnd()
-        self.reviews = ReviewRequests(self.back_end, lambda: "node:1")  # type: ignore[arg-type]
-        self.observer: Any = Observed()
         self.now = 1000.0
-        self.catch_up: Any = Mock()
-        self.ack_tracker = AckTracker(self.metrics, 1_000_000)
-        self.action_service = self._make_action_service(NotStoring())
+        presence = Presence(self.hub, self.table, REGISTRY)
+        self.pending = PendingPushes(self.reach.to_user, presence, 1000, 1_000_000, lambda: self.now)
         self._make_dispatcher()
         self.sweep = Sweep(
             self.context, self.metrics, heartbeat_seconds, login_seconds, ping_seconds, pong_seconds
@@ -150,6 +120,9 @@ class Harness(SocketHarness):
     _tables: tuple[CommandTable, ...] = ()
     max_channels = 0
     store_conversations = False
+    reviews = Reviews()
+    dialect: Dialect = CMD
+    """That of a client, if the test does not say."""
     channel_settings: Mapping[str, ChannelSettings] = {}
 
     def settings_of(self, _app: str) -> TenantSettings:
@@ -160,35 +133,13 @@ class Harness(SocketHarness):
         )
 
     def _forgotten(self, connection: Connection) -> None:
-        self.acks.clear(connection)
         self.channels.members.leave_all(connection)
-
-    def _make_action_service(self, messages: Any) -> ActionService:
-        presence = Presence(self.hub, self.table, REGISTRY)
-        self.pending = PendingPushes(self.reach.to_user, presence, 1000, 1_000_000, lambda: self.now)
-        core = self.core(reach=self.reach, pending=self.pending, rerouting=None)
-        messaging: Any = SimpleNamespace(catch_up=self.catch_up, ack_tracker=self.ack_tracker)
-        self.acks = ActionAcks(core, messaging, lambda: self.now)
-
-        def tenant_of(app: str) -> Any:
-            return SimpleNamespace(room_members=self._stored_members.get(app, {}))
-
-        core = self.core(
-            config=SimpleNamespace(hub=SimpleNamespace(notice_members=self.fanout.notice_members)),
-            tenants=SimpleNamespace(get=tenant_of),
-            reviews=self.reviews,
-            mutes=MutedUsers(),
-            observer=self.observer,
-            relations=Relations(),
-        )
-        return ActionService(core, messages, self.acks)
 
     def _make_dispatcher(self, *tables: CommandTable) -> None:
         """Only the commands of services that are here have a row. ``tables``: in addition to earlier ones."""
         self._tables = (*self._tables, *tables)
-        own = (self.sessions.rows(), self.action_service.rows())
         self.dispatcher = Dispatcher(self.metrics)
-        for rows in (*own, *self._tables):
+        for rows in (self.sessions.rows(), *self._tables):
             self.dispatcher.add(rows)
 
     def _may_login(self, _app: str, _user: str, token: str) -> bool:
@@ -196,16 +147,15 @@ class Harness(SocketHarness):
 
     def on_ended(self, connection: Connection, code: int) -> None:
         super().on_ended(connection, code)
-        self.acks.ended(connection, code)
         self.channels.members.ended(connection, code)
         self.table.ended(connection, code)
         self.sessions.ended(connection, code)
 
     def connect(  # type: ignore[override]
-        self, *, dialect: Dialect = CMD, deflate: int = 0, **options: Any
+        self, *, dialect: Dialect | None = None, deflate: int = 0, **options: Any
     ) -> tuple[Connection, Client]:
         """A connection whose messages are dispatched."""
-        encoding = self.encoding(self.dispatcher.serve, deflate=deflate, dialect=dialect)
+        encoding = self.encoding(self.dispatcher.serve, deflate=deflate, dialect=dialect or self.dialect)
         return super().connect(encoding, **options)
 
     def login(self, app: str, user: str, device: str = "", **options: Any) -> tuple[Connection, Client]:

@@ -17,12 +17,14 @@ class DialectContract(CodecContract):
 
     harmless: bytes = b"{}"
     """A client's frame that does not end its connection."""
+    node = Harness
+    """What serves clients."""
 
     def test_a_message_is_a_word_that_every_dialect_has(self) -> None:
         assert self.received(Event("msg", "ann", "hello", "7"))
 
     def test_an_unreadable_request_does_not_end_a_connection(self) -> None:
-        with Harness() as harness:
+        with self.node() as harness:
             connection, client = harness.connect(dialect=self.dialect)
             client.send(frame(BINARY, b"\xff\x00nonsense"))
             client.probe()
@@ -30,7 +32,7 @@ class DialectContract(CodecContract):
 
     @pytest.mark.parametrize("opcode", [TEXT, BINARY])
     def test_a_server_sends_it_in_its_own_kind_of_frames_whatever_its_clients_send(self, opcode: int) -> None:
-        with Harness() as harness:
+        with self.node() as harness:
             connection, client = harness.connect(dialect=self.dialect)
             client.send(frame(opcode, self.harmless))
             harness.hub.join(harness.hub.apps["102"], connection, "ann", "")
@@ -67,7 +69,7 @@ class CommandContract(DialectContract):
 
     @pytest.mark.parametrize("opcode", [TEXT, BINARY])
     def test_a_server_takes_its_requests_in_either_kind_of_frames(self, opcode: int) -> None:
-        with Harness(policies={**POLICIES, self.app: "newest"}) as harness:
+        with self.node(policies={**POLICIES, self.app: "newest"}) as harness:
             connection, client = harness.connect(dialect=self.dialect)
             client.send(frame(opcode, self.login))
             client.probe()
@@ -75,7 +77,7 @@ class CommandContract(DialectContract):
             assert connection.last_seen > 0
 
     def test_nonsense_does_not_keep_anybody_from_logging_in(self) -> None:
-        with Harness(policies={**POLICIES, self.app: "newest"}) as harness:
+        with self.node(policies={**POLICIES, self.app: "newest"}) as harness:
             _, client = harness.connect(dialect=self.dialect)
             client.send(frame(BINARY, b"\xff\x00nonsense"))
             client.send(frame(BINARY, self.login))

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from imserver.gateway.auth.observer import Observer
 from imserver.gateway.channels.members import ChannelRefused
 from imserver.gateway.config.settings import ChannelSettings
 from imserver.gateway.errors import StorageUnavailable
@@ -37,7 +38,7 @@ def offsets(harness: Harness) -> list[tuple[int, str]]:
 
 def publishing_of(harness: Harness) -> Publishing:
     ids, services = Idempotency(100, 60), (harness.channels, harness.connections, harness.pending)
-    return Publishing(harness.reach, *services, ids, CountsByApp(), harness.observer.absent)
+    return Publishing(harness.reach, *services, ids, CountsByApp(), Observer().absent)
 
 
 def pushes_of(harness: Harness) -> Pushes:

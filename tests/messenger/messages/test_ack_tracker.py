@@ -38,7 +38,7 @@ class FromLog:
     """After which time what an acknowledgement of earlier ones lacks is sent again, at most."""
 
     def __init__(self, node: Harness) -> None:
-        self.tracker: AckTracker = node.ack_tracker
+        self.tracker = AckTracker(node.metrics, 1_000_000)
         self.connection, self.client = node.login("101", "bob")
         self.acks = self.connection.log_subscription = AckingLogSubscription(backlog=None)
         self.resent: list[int] = []
@@ -62,7 +62,7 @@ class FromMemory:
     after_ack = ACK_SECONDS + 1
 
     def __init__(self, node: Harness) -> None:
-        self.tracker: AckTracker = node.ack_tracker
+        self.tracker = AckTracker(node.metrics, 1_000_000)
         self.connection, self.client = node.login("101", "bob")
         self.acks = Unacked(self.tracker)
 
