@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 import jwt
 import msgspec
 from msgspec.structs import replace
 
-from imserver.dialects.pusher.declared import PusherOfApp, PusherSettings
 from imserver.gateway.auth.principal import Principal
 from imserver.gateway.config.settings import (
     ApiSettings,
@@ -30,18 +28,17 @@ from imserver.gateway.http.call import Route, answer
 from imserver.gateway.node.flask_app import create_app
 from imserver.gateway.node.node import Node
 from imserver.gateway.transport.http1 import HttpRequest, HttpResponse
-from imserver.people.accounts.contract import Account
-from imserver.people.accounts.declared import AccountsOfApp, AppAccountSettings
-from imserver.people.accounts.parts import accounts_of
-from imserver.people.bots.parts import bots_of
 from tests.rows import ROUTES
+
+if TYPE_CHECKING:
+    from imserver.people.accounts.contract import Account
+    from imserver.people.accounts.parts import AccountParts
 
 SECRET: Final = "a secret of the back end, long enough"
 RULED: Final = TenantSettings(
     jwt=(JwtSettings("HS256", SECRET),), account_tokens="required", api_allow_from=("10.0.0.0/8",)
 )
 OPEN: Final = TenantSettings(open=True)
-PUSHER_SECRETS: Final = {"201": "the secret of 201", "202": "the secret of 202"}
 FAMILIES: Final = ("", "system:", "action:")
 """Prefixes of the apps of the dialects, so that one number stands for one app in each of them."""
 APPS: Final = {
@@ -49,14 +46,6 @@ APPS: Final = {
     **{f"{family}202": replace(RULED, api_allow_from=()) for family in FAMILIES},
     **{f"{family}203": TenantSettings(same_as=f"{family}201") for family in FAMILIES},
     **{f"{family}204": OPEN for family in FAMILIES},
-    "201": replace(
-        RULED, of_features=(PusherOfApp(PusherSettings("id201", "key201", PUSHER_SECRETS["201"])),)
-    ),
-    "202": replace(
-        RULED,
-        api_allow_from=(),
-        of_features=(PusherOfApp(PusherSettings("id202", "key202", PUSHER_SECRETS["202"])),),
-    ),
     **{f"{family}206": TenantSettings(same_as=f"{family}204") for family in FAMILIES},
     "205": TenantSettings(),
     "207": TenantSettings(webhook=WebhookSettings(secret="x" * 20, authorise_url="http://127.0.0.1:1/")),
@@ -70,6 +59,8 @@ OF_202: Final = tuple(f"{family}202" for family in FAMILIES)
 
 def searched(*apps: str) -> dict[str, TenantSettings]:
     """The apps; the people of these are searched by their names."""
+    from imserver.people.accounts.declared import AccountsOfApp, AppAccountSettings
+
     rules = AccountsOfApp(AppAccountSettings(search=True))
     return {**APPS, **{app: replace(APPS[app], of_features=(*APPS[app].of_features, rules)) for app in apps}}
 
@@ -94,20 +85,6 @@ def config(folder: Path, **more: Any) -> Config:
     return replace(answer, **more)
 
 
-def signed(
-    app: str, method: str, path: str, query: dict[str, Any], body: bytes, at: float = 0
-) -> dict[str, str]:
-    """The parameters of a request that the back end of an app signs as Pusher's libraries do."""
-    params = {name: str(value) for name, value in query.items()}
-    params |= {"auth_key": f"key{app}", "auth_version": "1.0", "auth_timestamp": f"{at or time.time():.0f}"}
-    if body:
-        params["body_md5"] = hashlib.md5(body, usedforsecurity=False).hexdigest()
-    text = "&".join(f"{name}={params[name]}" for name in sorted(params))
-    secret = PUSHER_SECRETS[app].encode()
-    signature = hmac.digest(secret, f"{method}\n{path}\n{text}".encode(), "sha256").hex()
-    return {**params, "auth_signature": signature}
-
-
 class Harness:
     """A node, and what is asked of it."""
 
@@ -127,22 +104,33 @@ class Harness:
         """A session token."""
         return jwt.encode({"sub": user, "app": app, "exp": time.time() + 600}, SECRET, "HS256")
 
+    @property
+    def people(self) -> AccountParts:
+        from imserver.people.accounts.parts import accounts_of
+
+        return accounts_of(self.node.core)
+
     def account(self, app: str, role: Any = "") -> str:
         """The token of a new account."""
         self._accounts += 1
-        answer = accounts_of(self.node.core).rows.add(Account(0, app, f"1380{self._accounts:07}"), "no hash")
+        account = self._new_account(app, f"1380{self._accounts:07}", "no hash")
         if role:
-            by = Principal("command", apps=None)
-            accounts_of(self.node.core).people.set_role(by, app, answer.user, role)
-        return accounts_of(self.node.core).accounts.token(answer).token
+            self.people.people.set_role(Principal("command", apps=None), app, account.user, role)
+        return self.people.accounts.token(account).token
 
     def guest(self, app: str, nickname: str = "Gil") -> str:
         """The token of a new guest."""
-        answer = accounts_of(self.node.core).rows.add(Account(0, app, "", nickname, guest=True), "")
-        return accounts_of(self.node.core).accounts.token(answer).token
+        return self.people.accounts.token(self._new_account(app, "", "", nickname, guest=True)).token
+
+    def _new_account(self, app: str, phone: str, password: str, nickname: str = "", **more: bool) -> Account:
+        from imserver.people.accounts.contract import Account
+
+        return self.people.rows.add(Account(0, app, phone, nickname, **more), password)
 
     def bot(self, app: str) -> str:
         """The token of a new bot of the back end."""
+        from imserver.people.bots.parts import bots_of
+
         return bots_of(self.node.core).bots.create(app, "", "")[1]
 
     def page(self, app: str, user: str = "u1") -> str:
@@ -158,11 +146,12 @@ class Harness:
         body: Any = b"",
         host: str = "192.0.2.1",
         path: str = "",
-        signer: str = "",
+        sign: Callable[[str, str, dict[str, Any], bytes], dict[str, str]] | None = None,
     ) -> HttpResponse:
         """Ask a row of the table. ``body``: bytes, fields of a form, or (in a list of one) JSON.
 
-        ``path``: if the row has a pattern. ``signer``: the app whose secret signs the request as Pusher's do.
+        ``path``: if the row has a pattern. ``sign``: (method, path, query, body) → the query with a
+        signature.
         """
         sent = dict(headers or {})
         if isinstance(body, dict):
@@ -172,8 +161,8 @@ class Harness:
             sent["content-type"] = "application/json"
             body = msgspec.json.encode(body[0])
         path = path or route.path
-        if signer:
-            query = signed(signer, route.method, path, query or {}, body)
+        if sign is not None:
+            query = sign(route.method, path, query or {}, body)
         text = urlencode(query or {}).encode()
         api = self.node.servers.api
         request = HttpRequest(route.method, path, text, body, sent, host)

@@ -10,10 +10,14 @@ them, is in :mod:`tests.security.test_relations`.
 from __future__ import annotations
 
 import copy
+import hashlib
+import hmac
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
@@ -24,6 +28,7 @@ from msgspec.structs import replace
 from imserver.dialects.centrifuge.api import ROUTES as CENTRIFUGO
 from imserver.dialects.client import api as client
 from imserver.dialects.protobuf.api import NO_TOKEN
+from imserver.dialects.pusher.declared import PusherOfApp, PusherSettings
 from imserver.gateway import errors
 from imserver.gateway.auth.principal import Needs
 from imserver.gateway.config.settings import ApiSettings
@@ -41,6 +46,7 @@ from .node_harness import ADMIN, ALL, FOREIGN, PUSH, READ, Harness, config, sear
 
 TABLE: Final = Path(__file__).with_name("matrix.txt")
 APPS: Final = ("201", "202", "203")
+PUSHER_SECRETS: Final = {"201": "the secret of 201", "202": "the secret of 202"}
 OF_PAGE: Final = {"201": "204", "202": "201", "203": "206"}
 """Visitors of pages have another app of their own: an open one."""
 BACK_END: Final = "10.0.0.7"
@@ -85,12 +91,28 @@ def harnesses() -> Iterator[tuple[Harness, Harness]]:
         settings = replace(
             settings, apps={n: replace(t, jwt=(), of_features=()) for n, t in settings.apps.items()}
         )
-        both = Harness(config(Path(keyed), apps=searched("201", "202"))), Harness(settings)
+        apps = searched("201", "202")
+        for app, secret in PUSHER_SECRETS.items():
+            signing = PusherOfApp(PusherSettings(f"id{app}", f"key{app}", secret))
+            apps[app] = replace(apps[app], of_features=(signing, *apps[app].of_features))
+        both = Harness(config(Path(keyed), apps=apps)), Harness(settings)
         try:
             yield both
         finally:
             for harness in both:
                 harness.close()
+
+
+def signed(app: str, method: str, path: str, query: dict[str, Any], body: bytes) -> dict[str, str]:
+    """The parameters of a request that the back end of an app signs as Pusher's libraries do."""
+    params = {name: str(value) for name, value in query.items()}
+    params |= {"auth_key": f"key{app}", "auth_version": "1.0", "auth_timestamp": f"{time.time():.0f}"}
+    if body:
+        params["body_md5"] = hashlib.md5(body, usedforsecurity=False).hexdigest()
+    text = "&".join(f"{name}={params[name]}" for name in sorted(params))
+    secret = PUSHER_SECRETS[app].encode()
+    signature = hmac.digest(secret, f"{method}\n{path}\n{text}".encode(), "sha256").hex()
+    return {**params, "auth_signature": signature}
 
 
 def credential(harness: Harness, column: str) -> tuple[str, str, dict[str, str]]:
@@ -171,8 +193,8 @@ def ask(harness: Harness, route: Route, app: str, column: str) -> bool:
         query = form
     else:
         body = form
-    signer = "201" if column == "signed" else ""
-    finished = harness.ask(route, headers, query, body, host, path, signer)
+    sign = partial(signed, "201") if column == "signed" else None
+    finished = harness.ask(route, headers, query, body, host, path, sign)
     assert finished.status != 500, (route.path, column, finished.body)
     if feature == "pusher":
         return finished.status == 200
