@@ -64,9 +64,9 @@ class ActionHarness(Harness):
         self.ack_tracker = AckTracker(self.metrics, 1_000_000)
         self.messages: Any = NotStoring()
 
-    def _forgotten(self, connection: Connection) -> None:
+    def forgotten(self, connection: Connection) -> None:
         self.acks.clear(connection)
-        super()._forgotten(connection)
+        super().forgotten(connection)
 
     def on_ended(self, connection: Connection, code: int) -> None:
         self.acks.ended(connection, code)

@@ -44,9 +44,9 @@ class Keeping(ActionHarness, Node):
         self.catch_up.check_acks()
         self.positions.store_proved()
 
-    def _forgotten(self, connection: Connection) -> None:
+    def forgotten(self, connection: Connection) -> None:
         self.messaging.catch_up.forget(connection)
-        super()._forgotten(connection)
+        super().forgotten(connection)
 
 
 class One:

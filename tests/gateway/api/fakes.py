@@ -7,17 +7,15 @@ from collections.abc import Callable, Collection, Sequence
 from time import monotonic
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import Mock
 from urllib.parse import urlencode
 
 import msgspec
 
-from imserver.backends.webhooks.webhooks import Webhooks
-from imserver.dialects.pusher.api import PusherApi
+from imserver.gateway.api.v1 import table
 from imserver.gateway.auth.authority import AllowLists, Authority, Keys
 from imserver.gateway.auth.login_tokens import PageTokens
 from imserver.gateway.auth.observer import Denials, Observer
-from imserver.gateway.auth.questions import AccountLookup, Relations
+from imserver.gateway.auth.questions import AccountLookup, Relations, Reviews
 from imserver.gateway.auth.rates import BucketList, MutedUsers, SenderRates
 from imserver.gateway.auth.rules import objection
 from imserver.gateway.auth.tenants import Tenants
@@ -27,10 +25,10 @@ from imserver.gateway.cluster.registry import Lease
 from imserver.gateway.config.settings import ApiSettings, Config, KeySettings, LimitSettings
 from imserver.gateway.core.services import Services
 from imserver.gateway.core.status import Unready
-from imserver.gateway.http.call import Api, answer
+from imserver.gateway.http.call import Api, Route, answer
 from imserver.gateway.metrics import Metrics
 from imserver.gateway.model import Event
-from imserver.gateway.node.feature_list import declarations_of, load_features
+from imserver.gateway.node.feature_list import declarations_of, load_core
 from imserver.gateway.process import Secret
 from imserver.gateway.push.idempotency import Idempotency
 from imserver.gateway.push.push import LocalReach, Pushes
@@ -38,24 +36,18 @@ from imserver.gateway.sessions.presence import Presence
 from imserver.gateway.sessions.sessions import Ban, ClosedSessions
 from imserver.gateway.transport.http1 import HttpRequest, HttpResponse
 from imserver.gateway.transport.proxies import TrustedProxies
-from imserver.messenger.messages.services import MessageServices
-from imserver.notifications.parts import NotificationParts
-from imserver.operate.admin.parts import AdminParts
-from imserver.operate.refusals.limits import Refusals
-from imserver.operate.safety.parts import SafetyParts
-from imserver.people.accounts.parts import AccountParts
-from imserver.people.bots.bots import UnknownHook
-from imserver.people.bots.parts import BotParts
-from imserver.people.oauth.oauth import OAuth, UnknownLogin
-from imserver.plugin import Parts
-from tests.dialects.pusher.harness import apps_of
-from tests.gateway.core.back_end import AwayStore, BackEnd
-from tests.rows import COMMANDS, FEATURES, ROUTES, document
+from tests.gateway.core.back_end import BackEnd
 
 SECRET = b"a secret of thirty-two bytes ...."
 FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"
 _boundaries = itertools.count()
+CORE = load_core()
+_DECLARED = declarations_of(CORE)
+_OPERATIONS = (*table.operations_of(_DECLARED), *(row for each in CORE for row in each.operations))
+_V1 = table.routes_of(_OPERATIONS)
+ROUTES = (*_V1, *(row for each in CORE for row in each.routes if isinstance(row, Route)))
+"""Those of the core."""
 
 
 def with_keys(*keys: KeySettings, **sections: Any) -> Config:
@@ -72,17 +64,6 @@ imserver_node_up{node="10.0.0.1:9001"} 1
 # TYPE imserver_users gauge
 imserver_users{node="10.0.0.1:9001",app="101"} 2
 """
-
-
-_ACCOUNT_RULES = SimpleNamespace(identifiers=["name"], find=True, search=False, passwords=True, guests=False)
-
-
-def _no_login(*_: str) -> Any:
-    raise UnknownLogin
-
-
-def _no_hook(token: str, _address: str) -> Any:
-    raise UnknownHook(token)
 
 
 class FakePeers:
@@ -120,49 +101,11 @@ class FakeNode:
         self.users = {"101": ["马远", "黄帝"], "102": ["马远"], "103": [], "104": [], **online}
         self.sessions = self.hub = self
         self.network = self.messages = self.node = self.status = self.channels = self
-        self.features = {feature.name: Parts() for feature in FEATURES}
-        self.of_features: dict[type, Any] = {
-            AdminParts: SimpleNamespace(nodes=SimpleNamespace(all=list)),
-            AccountParts: SimpleNamespace(
-                accounts=SimpleNamespace(
-                    get=lambda _app, _user: None,
-                    registration_is_open=False,
-                    rules_of=lambda _app: _ACCOUNT_RULES,
-                ),
-                guests=None,
-                tokens=SimpleNamespace(wanted_in=lambda _app: True),
-                resets=SimpleNamespace(offered_in=lambda _app: False),
-                cards=None,
-                friends=None,
-                people=SimpleNamespace(page=lambda *_: ([], 0)),
-                confirmations=None,
-            ),
-            BotParts: SimpleNamespace(
-                bots=SimpleNamespace(page=lambda *_: [], listed=lambda *_: [], unblocked=lambda *_: []),
-                incoming=SimpleNamespace(with_token=_no_hook),
-                answers=None,
-            ),
-            MessageServices: Mock(),
-            OAuth: SimpleNamespace(settings_of=lambda _app: {}, returned=_no_login, agree=_no_login, root=""),
-            NotificationParts: SimpleNamespace(core=self, webpush=SimpleNamespace(public_key="")),
-            PusherApi: SimpleNamespace(apps=apps_of()),
-            SafetyParts: SimpleNamespace(
-                reports=SimpleNamespace(
-                    page=lambda *_: [],
-                    names=lambda *_: {},
-                    groups=lambda *_: {},
-                    rules_of=lambda _app: SimpleNamespace(reasons=("spam",)),
-                )
-            ),
-            Refusals: SimpleNamespace(
-                names_of=lambda _app, _user: frozenset(), select=lambda _wanted: ([], [])
-            ),
-        }
+        self.features: dict[str, Any] = {}
         self.apps: dict[str, Any] = {}
         """Apps that somebody is connected to: of the hub, not of the users who count as online."""
         store: Any = SimpleNamespace(on_changes=[], look=lambda: None)
-        self.declared = declarations_of(load_features(Config()))
-        self.tenants = Tenants(self.config, store, None, objection, self.declared)
+        self.tenants = Tenants(self.config, store, None, objection, _DECLARED)
         self.keys = Keys(self.config, self.tenants.resolve)
         config = self.config.api
         self.idempotency = ids = Idempotency(config.dedupe_ids, config.dedupe_seconds, shared=self.keys.demo)
@@ -190,14 +133,7 @@ class FakeNode:
         self.reach = LocalReach(ids, self, self.metrics)  # type: ignore[arg-type]
         self.pushes = Pushes(ids, self.reach, self.metrics)
         self.back_end = BackEnd()
-        self.webhooks = Webhooks(
-            self.back_end,  # type: ignore[arg-type]
-            lambda _: "",
-            lambda: OWN_LEASE.node,
-            AwayStore(),  # type: ignore[arg-type]
-        )
-        self.of_features[Webhooks] = self.webhooks
-        self.reviews, self.observer = self.webhooks.reviews, self.webhooks
+        self.reviews, self.observer = Reviews(), Observer()
         self.allowed = AllowLists()
         self.session_tokens: dict[str, Claims] = {}
         """Session token → what it is good for."""
@@ -230,10 +166,7 @@ class FakeNode:
         self.silent: list[str] = []
         """Nodes that do not answer."""
         self.on_delivery: Callable[[], None] = lambda: None
-        self.api = Api(self, ROUTES, COMMANDS, document)
-
-    def service(self, kind: type) -> Any:
-        return self.of_features.get(kind, SimpleNamespace())
+        self.api = Api(self, ROUTES, table.commands_of(_V1), table.document_of(_OPERATIONS))
 
     def answers(self, _kind: str, _query: object, _answer: object) -> tuple[dict[str, Any], list[str]]:
         return {}, []

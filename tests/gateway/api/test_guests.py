@@ -2,14 +2,15 @@
 
 import pytest
 
+from imserver.gateway.auth.principal import Needs
 from imserver.gateway.auth.tenants import Tenant
 from imserver.gateway.auth.tokens import Claims
 from imserver.gateway.config.settings import KeySettings, LimitSettings, TenantSettings
 from imserver.gateway.errors import IssuerUnavailable
-from imserver.gateway.http.call import answer
+from imserver.gateway.http.call import Route, answer
+from imserver.gateway.http.reply import PROBLEM
 from imserver.gateway.transport.http1 import HttpRequest
-from tests.gateway.api.fakes import FakeNode, decoded, with_keys
-from tests.rows import ROUTES
+from tests.gateway.api.fakes import ROUTES, FakeNode, decoded, with_keys
 
 NODE = with_keys(KeySettings("admin-key", ("admin",)))
 
@@ -126,9 +127,9 @@ def test_while_the_issuer_of_a_token_does_not_answer_its_requests_may_be_repeate
 
     node.logins.session_of = session_of
     shown = {"authorization": "Bearer eyJ.ann.101"}
-    assert code(node, "/api/v1/uploads", query="app=101&user=ann", **shown) == 503
-    body = b'{"id":"0123456789abcdef0123456789abcdef","token":"eyJ.ann.101"}'
-    path = "/api/v1/uploads/delete"
-    endpoint = node.api.endpoints["POST", path]
-    finished = answer(node.api, endpoint, HttpRequest("POST", path, b"", body, {}, "192.0.2.1"))
+    assert code(node, "/user/list", query="appID=101", **shown) == 1004
+    endpoint = node.api.bind(
+        Route("GET", "/own", Needs.PUSH_OR_USER, lambda _, call: call.reply(""), style=PROBLEM)
+    )
+    finished = answer(node.api, endpoint, HttpRequest("GET", "/own", b"", b"", shown, "192.0.2.1"))
     assert (finished.status, b'"issuer_unavailable"' in finished.body) == (503, True)

@@ -77,7 +77,7 @@ class Harness(SocketHarness):
         super().__init__(**options)
         self.metrics = Metrics()
         self.hub = Hub(policies, self.context.connections)
-        self.hub.report_to(self._forgotten)
+        self.hub.report_to(self.forgotten)
         self.fanout = Fanout(self.hub, self.flusher, self.metrics, notice_members)
         self.allowed: set[str] | None = None
         self.logins = Admitting(self._may_login, self.metrics)
@@ -132,7 +132,7 @@ class Harness(SocketHarness):
             store_conversations=self.store_conversations,
         )
 
-    def _forgotten(self, connection: Connection) -> None:
+    def forgotten(self, connection: Connection) -> None:
         self.channels.members.leave_all(connection)
 
     def _make_dispatcher(self, *tables: CommandTable) -> None:

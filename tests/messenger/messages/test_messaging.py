@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imserver.gateway import errors
-from imserver.messenger.messages import catch_up, messaging
+from imserver.messenger.messages import catch_up, messaging, metrics
 from imserver.messenger.messages import deliverer as following
 from imserver.messenger.messages.acks import AckingLogSubscription
 from imserver.messenger.messages.log import writer
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log_subscriptions import LogSubscription
+from tests.gateway.api.test_metrics import OF_MESSENGER
 from tests.gateway.transport.harness import turn, until
 from tests.messenger.memory_log import Shelf
 from tests.messenger.messaging_harness import APP, MessageClient, Node
@@ -605,3 +606,7 @@ def test_messages_to_many_gather_so_that_they_share_writes(monkeypatch: pytest.M
         writer._resume(APP, writer._queues[APP])  # as at the end of the pause
         until(lambda: len(bob.pushed()) == 10)
         assert node.log.appends == [1, 9]
+
+
+def test_every_counter_of_stored_messages_is_in_the_table() -> None:
+    assert {f"imserver_{field}_total" for field in OF_MESSENGER} <= {row.name for row in metrics()}

@@ -7,28 +7,38 @@ import pytest
 from imserver.backends.webhooks.parts import EVENTS
 from imserver.backends.webhooks.requests import Receiver
 from imserver.gateway.auth.tokens import Claims
-from imserver.gateway.config.settings import KeySettings
+from imserver.gateway.config.settings import Config, KeySettings
+from tests.backends.login_harness import webhooks_of
 from tests.gateway.api.fakes import FakeNode, with_keys
 from tests.gateway.transport.harness import until
+
+
+class HookedNode(FakeNode):
+    """One with webhooks."""
+
+    def __init__(self, config: Config | None = None) -> None:
+        super().__init__(config)
+        self.webhooks = self.observer = webhooks_of(self.back_end)
+
 
 SILENT = Receiver("101", "http://back.end/", b"secret", EVENTS - {"absent"})
 
 
 @pytest.fixture
-def node() -> Iterator[FakeNode]:
-    one = FakeNode()
+def node() -> Iterator[HookedNode]:
+    one = HookedNode()
     one.webhooks.set("101", Receiver("101", "http://back.end/", b"secret", EVENTS))
     yield one
     one.webhooks.stop(1)
 
 
-def received(node: FakeNode) -> list[tuple[str, str, str]]:
+def received(node: HookedNode) -> list[tuple[str, str, str]]:
     """(user, message id, text) of the absent, once all is told."""
     until(lambda: node.webhooks.tally.waiting.total() == 0 and not node.back_end.busy)
     return [(event["user"], event["message"], event["text"]) for event in node.back_end.events]
 
 
-def test_a_push_to_an_absent_user_is_reported_with_its_content(node: FakeNode) -> None:
+def test_a_push_to_an_absent_user_is_reported_with_its_content(node: HookedNode) -> None:
     node.post("/user/sendMessage", appID=101, userID="zoe", msgID="m1", message="hi")
     node.post("/user/sendMessage", appID=101, userID="马远", msgID="m2", message="hi")
     node.post("/user/sendMessage", appID=102, userID="zoe", msgID="m3", message="hi")
@@ -36,7 +46,7 @@ def test_a_push_to_an_absent_user_is_reported_with_its_content(node: FakeNode) -
     assert received(node) == [("zoe", "m1", "hi")]
 
 
-def test_absent_users_of_a_batch_are_reported(node: FakeNode) -> None:
+def test_absent_users_of_a_batch_are_reported(node: HookedNode) -> None:
     messages = [{"userID": user, "msgID": f"b-{user}", "message": user} for user in ("zoe", "马远", "yan")]
     node.post_json("/user/sendMessageBatch", {"appID": 101, "messages": messages})
     node.post_json(
@@ -45,7 +55,7 @@ def test_absent_users_of_a_batch_are_reported(node: FakeNode) -> None:
     assert received(node) == [("zoe", "b-zoe", "zoe"), ("yan", "b-yan", "yan"), ("zoe", "c", "x")]
 
 
-def test_a_back_end_without_the_event_gets_no_report(node: FakeNode) -> None:
+def test_a_back_end_without_the_event_gets_no_report(node: HookedNode) -> None:
     node.webhooks.set("101", SILENT)
     node.post("/user/sendMessage", appID=101, userID="zoe", msgID="m1", message="hi")
     node.post_json("/user/sendMessageBatch", {"appID": 101, "userIDs": ["zoe"], "msgID": "c", "message": "x"})
@@ -53,7 +63,7 @@ def test_a_back_end_without_the_event_gets_no_report(node: FakeNode) -> None:
 
 
 def test_messages_of_a_page_are_reported_and_those_of_a_back_end_are_not() -> None:
-    node = FakeNode(with_keys(KeySettings("push-key", ("push",))))
+    node = HookedNode(with_keys(KeySettings("push-key", ("push",))))
     node.webhooks.set("101", SILENT)
     node.session_tokens["eyJ.ann.101"] = Claims("ann", "101", 2**40)
     form = {"appID": 101, "userID": "ann", "message": "hello"}
@@ -72,7 +82,7 @@ def test_messages_of_a_page_are_reported_and_those_of_a_back_end_are_not() -> No
 
 
 def test_a_message_between_users_is_reported_with_its_sender() -> None:
-    node = FakeNode(with_keys(KeySettings("push-key", ("push",))))
+    node = HookedNode(with_keys(KeySettings("push-key", ("push",))))
     node.webhooks.set("101", Receiver("101", "http://back.end/", b"secret", EVENTS))
     node.session_tokens["eyJ.ann.101"] = Claims("ann", "101", 2**40)
     for user in ("马远", "zoe"):
