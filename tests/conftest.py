@@ -23,8 +23,10 @@ from tests.stores import (  # noqa: F401
     hasty_consumers,
     open_store,
     own_database,
+    patient_consumers,
     sqlite_model,
     url,
+    write_at,
 )
 from tests.support import HTTP_SERVERS, Server
 from tests.tools import require

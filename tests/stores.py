@@ -1,4 +1,4 @@
-"""Fixtures: databases of each kind, and stores in them."""
+"""Fixtures: databases of each kind, stores in them, and other times of houses that may be absent."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -18,6 +18,15 @@ TABLES = StoreTables(tables_of_server)
 """Those of all features of this server."""
 
 OpenStore = Callable[..., Store]
+WriteAt = Callable[[float], None]
+
+
+@pytest.fixture
+def write_at(monkeypatch: pytest.MonkeyPatch) -> WriteAt:
+    """Set the Unix time at which the log writes."""
+    from imserver.messenger.messages.log import transaction
+
+    return lambda seconds: monkeypatch.setattr(transaction, "time", lambda: seconds)
 
 
 @pytest.fixture(scope="session")
@@ -106,3 +115,12 @@ def hasty_consumers(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name, seconds in (("FIRST_PAUSE", 0.01), ("LONGEST_PAUSE", 0.05), ("SAVE", 0.02), ("WAIT", 0.02)):
         monkeypatch.setattr(consumer, f"{name}_SECONDS", seconds)
+
+
+@pytest.fixture
+def patient_consumers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A receiver that failed is not tried again by itself."""
+    from imserver.backends.webhooks import consumer
+
+    for name in ("FIRST_PAUSE_SECONDS", "LONGEST_PAUSE_SECONDS"):
+        monkeypatch.setattr(consumer, name, 3600.0)

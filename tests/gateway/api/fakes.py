@@ -152,24 +152,14 @@ class FakeNode:
             AccountLookup(),
             self.allowed,
         )
-        self.pending = SimpleNamespace(reload=lambda *_: None)
         self.streams = SimpleNamespace(paths={})
         self.is_ready, self.started_at, self.version = True, 0.0, "1.0.0"
-        self.publishing = self.messaging = self.connections = self.signals = None
-        self.store = SimpleNamespace(keys=list, read_or=lambda nothing, _work: nothing)
-        self.others = None
-        self.search = self.receipts = None
         self.sender_rates = SenderRates()
         self.mutes = MutedUsers()
-        self.attempt = None
-        """Parts that no test of this folder uses."""
         self.silent: list[str] = []
         """Nodes that do not answer."""
         self.on_delivery: Callable[[], None] = lambda: None
         self.api = Api(self, ROUTES, table.commands_of(_V1), table.document_of(_OPERATIONS))
-
-    def answers(self, _kind: str, _query: object, _answer: object) -> tuple[dict[str, Any], list[str]]:
-        return {}, []
 
     def user_names(self, app: str) -> list[str]:
         return self.users.get(app, [])

@@ -15,8 +15,7 @@ from imserver.messenger.messages.log.contract import (
     RejectReason,
 )
 from imserver.messenger.messages.log.message_log import MessageLog
-from tests.messenger.conftest import WriteAt
-from tests.stores import OpenStore
+from tests.stores import OpenStore, WriteAt
 
 APP = "action:1"
 NAMES = ("r", "安", "it's %s \\", "R", "r ", "x" * Limit.ROOM_BYTES)
