@@ -32,9 +32,8 @@ from imserver.messenger.messages.log.read import EntryReader
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.rows import AccountStore
 from tests.gateway.storage.test_migrations import at_step
-from tests.messenger.conftest import WriteAt
 from tests.messenger.messages.log.listening import Listening
-from tests.stores import OpenStore
+from tests.stores import OpenStore, WriteAt
 
 APP = "gochat"
 

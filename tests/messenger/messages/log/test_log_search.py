@@ -7,9 +7,8 @@ from imserver.messenger.messages.log import search as log_search
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.log.words import SEGMENT
-from tests.messenger.conftest import WriteAt
 from tests.messenger.messages.log.test_log import APP, bodies, ids, say, stored
-from tests.stores import OpenStore
+from tests.stores import OpenStore, WriteAt
 
 
 @pytest.fixture
