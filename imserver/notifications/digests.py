@@ -233,7 +233,7 @@ def answer_page(
     words = _words(language)
     may_answer = question.may_answer(user)
     until = _time(question.until, wishes.quiet.zone, language) if question.until else ""
-    return page_template("answer.html").render(
+    return page_template("notifications/answer.html").render(
         language=words["tag"],
         words=words,
         title=words["ask_title"].format(name=asker) if asker else words["ask_from_system"],

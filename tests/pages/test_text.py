@@ -12,7 +12,7 @@ import imserver
 from imserver.gateway.assets import STATIC, TEMPLATES
 from imserver.pages.text import LANGUAGES, REFERENCE, TEXT, choose_language
 
-TEMPLATE_SOURCES = [path.read_text() for path in TEMPLATES.glob("*.html")]
+TEMPLATE_SOURCES = [path.read_text() for path in TEMPLATES.rglob("*.html")]
 SCRIPT_SOURCES = [path.read_text() for path in STATIC.rglob("*.js")]
 #: methods of an element that is called ``words``
 ELEMENTS = {"append"}

@@ -44,7 +44,7 @@ def _page(demo: bool) -> Response:
         "demo": demo,
         "meanings": chinese_meanings() if language == "zh" else {},
     }
-    answer = render("admin.html", language, data=data, modules=_modules())
+    answer = render("operate/admin.html", language, data=data, modules=_modules())
     answer.headers.update({**HEADERS, "Content-Security-Policy": policy("'self'")})
     return answer
 
@@ -52,7 +52,7 @@ def _page(demo: bool) -> Response:
 @cache
 def chinese_meanings() -> dict[str, str]:
     """What refusals mean: English, as the API says it → Chinese."""
-    meanings: dict[str, str] = json.loads((TEMPLATES / "refusals.zh.json").read_text(encoding="utf-8"))
+    meanings: dict[str, str] = json.loads((TEMPLATES / "operate/refusals.zh.json").read_bytes())
     problems = [each.message for each in vars(Problems).values() if isinstance(each, HttpProblem)]
     return meanings | {text: chinese()[text] for text in problems if text in chinese()}
 
@@ -63,5 +63,5 @@ def _modules() -> tuple[str, ...]:
     return (
         "page-parts.js",
         "text.js",
-        *(f"admin/{path.name}" for path in sorted((STATIC / "admin").glob("*.js"))),
+        *(f"operate/{path.name}" for path in sorted((STATIC / "operate").glob("*.js"))),
     )

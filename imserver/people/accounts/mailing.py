@@ -59,9 +59,10 @@ class NotSent(ImserverError):
 
 
 def button_page(language: str, title: str, text: str, button: str) -> str:
-    """The page, HTML, behind a link of a mail. Its button, if there is one (not ``""``), posts to the same
-    address."""
-    return page_template("button.html").render(language=language, title=title, text=text, button=button)
+    """The page, HTML, behind a link of a mail. Its button (``""``: none) posts to the same address."""
+    return page_template("people/button.html").render(
+        language=language, title=title, text=text, button=button
+    )
 
 
 def page_reply(call: Call, page: str, status: int = 200) -> HttpResponse:
@@ -76,9 +77,8 @@ def page_template(name: str) -> Template:
     # Imported at the first page: nodes that send no mail save the memory.
     from jinja2 import Environment, FileSystemLoader
 
-    loader = FileSystemLoader(asset_path("templates"))
     environment = Environment(
-        loader=loader,
+        loader=FileSystemLoader(asset_path("templates")),
         autoescape=name.endswith(".html"),
         trim_blocks=True,
         lstrip_blocks=True,

@@ -298,7 +298,7 @@ def _rendered(
     from imserver.pages.text import html_of
 
     return html_of(
-        "callback.html", language, root, data={}, outcome=outcome, question=question, path=root + path
+        "people/callback.html", language, root, data={}, outcome=outcome, question=question, path=root + path
     )
 
 
