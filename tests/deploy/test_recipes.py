@@ -12,13 +12,13 @@ from imserver.gateway.node.feature_list import load_config
 from tests.browser.chromium import Browser
 from tests.browser.test_nginx import SITE as GOWEBSOCKET_SITE
 from tests.browser.test_talk_nginx import SITE as CHAT_SITE
+from tests.dialects.protobuf.test_settings_file import ORIGINAL as GOCHAT
 from tests.docs.markdown import blocks
 from tests.gateway.cluster.redis_server import RedisServer
 from tests.integration import action, client, cmd, gochat, protobuf
 from tests.integration.raw import Address, ask
 from tests.ports import free_ports
 from tests.support import ROOT, Server, eventually
-from tests.test_gochat_yaml import ORIGINAL as GOCHAT
 from tests.tools import require
 
 from .proxy import Nginx, around

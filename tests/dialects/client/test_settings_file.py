@@ -11,8 +11,7 @@ from imserver.cli import main
 from imserver.gateway.config.settings import Config, ListenSettings
 from imserver.gateway.config.values import ConfigError
 from imserver.gateway.node.feature_list import load_config
-
-from .support import run_cli
+from tests.support import run_cli
 
 ORIGINAL = """\
 [common]
