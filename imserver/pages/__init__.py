@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from imserver.pages import address, declared
 from imserver.pages.additions import additions_of
-from imserver.plugin import FeatureRow, Parts, SettingsRow
+from imserver.pages.declared import SETTINGS
+from imserver.plugin import FeatureRow, Parts
 from imserver.plugin.services import Core
-from imserver.plugin.settings import Config, Locations
 
 
 def _build(core: Core) -> Parts:
@@ -29,11 +28,4 @@ def _views(forks: bool) -> Callable[..., Any]:
     return lambda core, api: (create_pages(core, api.described),)
 
 
-def _check(config: Config, locations: Locations) -> None:
-    address.check(config, locations)
-    declared.check(config, locations)
-
-
-FEATURE = FeatureRow(
-    "pages", _build, views=_views, settings=SettingsRow(declared.SETTINGS.sections, check=_check)
-)
+FEATURE = FeatureRow("pages", _build, views=_views, settings=SETTINGS)

@@ -6,6 +6,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from imserver.pages import address
 from imserver.plugin import SettingsRow
 from imserver.plugin.settings import Config, ConfigError, Locations, settings_of
 
@@ -26,6 +27,7 @@ class ChatSettings(Struct, frozen=True):
 
 def check(config: Config, locations: Locations) -> None:
     """Check what types do not. Raises ConfigError."""
+    address.check(config, locations)
     chat = settings_of(config, ChatSettings)
     if not is_name(chat.name):
         raise locations.wrong("chat.name", f"expected one line of at most {LONGEST_NAME} characters")

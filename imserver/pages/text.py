@@ -1,6 +1,7 @@
 """The texts of the pages in each language, and their templates. Needs no Flask.
 
-A language is the file ``words.<language>.json``; nothing else names it.
+A language is the file ``words.<language>.json``; nothing else names it. Houses that have pages of their own
+have ``pages.<language>.json`` in their folders.
 """
 
 from __future__ import annotations
@@ -25,7 +26,12 @@ LANGUAGES: Final = (
 )
 
 _WORDS: Final[dict[str, dict[str, dict[str, Any]]]] = {
-    language: msgspec.json.decode((assets.TEMPLATES / f"words.{language}.json").read_bytes())
+    language: {
+        page: words
+        for name in (f"words.{language}.json", f"*/pages.{language}.json")
+        for path in sorted(assets.TEMPLATES.glob(name))
+        for page, words in msgspec.json.decode(path.read_bytes()).items()
+    }
     for language in LANGUAGES
 }
 """Language → page → key → text. The forms of a text for different numbers are separated by ``|``."""
