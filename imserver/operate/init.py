@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from imserver import FEATURES
 from imserver.gateway.config.load import DEFAULT_FILE
 from imserver.gateway.config.values import valid_name
 from imserver.gateway.terminal import fail, server_address
@@ -62,8 +63,7 @@ _CHAT: Final = """\
     # The chat for people, /home/messages. They log in to accounts, and find each other by name. New people
     # come by invitations; guests need no account, and find nobody. With ask_strangers: true nobody is put
     # into a group of strangers: they get an invitation.
-    accounts: {{guests: true, search: true}}
-    previews: true         # of links: the server fetches their pages
+    accounts: {{guests: true, search: true}}{preview}
 
 accounts:                    # an office of 200 behind one address comes in within its first hour
   guests_per_address: 500
@@ -82,7 +82,6 @@ Wrote {file}: app {app}, an API key, one with the scope admin, a secret for sess
   curl -H 'Authorization: Bearer {key}' \\
     -d '{{"app":"{app}","user":"ann","text":"hello","store":true}}' http://127.0.0.1:{port}/api/v1/push
 """
-
 
 _WS_PORT: Final = 9
 """What the port of WebSockets is above that of HTTP, so that several servers fit on a machine."""
@@ -168,18 +167,19 @@ def init(
 
 def _settings(app: str, key: str, secret: str, url: str, port: int, chat: str | None) -> str:
     """The text of the file. ``chat``: the name of the chat; None: there is none."""
-    names = [app, *([_CHAT_APP] if chat is not None else [])]
-    parts = urlsplit(url)
-    is_open = parts.scheme == "http" and not is_loopback(parts.hostname or "")
+    preview = ""
+    if any(package.endswith(".previews") for package in FEATURES):
+        preview = "\n    previews: true         # of links: the server fetches their pages"
+    is_open = url.lower().startswith("http:") and not is_loopback(urlsplit(url).hostname or "")
     return _SETTINGS.format(
         key=key,
         admin_key=token_hex(32),
         secret=secret,
         app=app,
-        apps=", ".join(f'"{name}"' for name in names),
+        apps=f'"{app}"' if chat is None else f'"{app}", "{_CHAT_APP}"',
         host="0.0.0.0   " if is_open else "127.0.0.1",
         port=port,
         ws_port=port + _WS_PORT if port + _WS_PORT < 65536 else port - _WS_PORT,
         url=f"  http_url: {url}    # where people open the server, for links\n" if url else "",
-        chat="" if chat is None else _CHAT.format(name=json.dumps(chat, ensure_ascii=False)),
+        chat="" if chat is None else _CHAT.format(name=json.dumps(chat, ensure_ascii=False), preview=preview),
     )

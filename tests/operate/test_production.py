@@ -121,9 +121,7 @@ CASES: list[tuple[str, dict[str, Any], list[str]]] = [
         {"accounts": {"registrations_per_address": 0, "logins_per_address": 0}},
         ["accounts.registrations_per_address", "accounts.logins_per_address"],
     ),
-    ("features", {"uploads": {"quota_bytes": 0}}, ["uploads.quota_bytes"]),
     ("cluster", {**REMOTE, **SHARED, "storage": {"url": ""}}, ["storage.url"]),
-    ("features", {**REMOTE, **SHARED, "uploads": {"directory": ""}}, ["uploads.directory"]),
     ("cluster", {**REMOTE, **SHARED, "server": {"secret_file": ""}}, ["server.secret_file"]),
     ("cluster", {"redis": RedisSettings(addr="127.0.0.1:6379")}, []),
     ("cluster", {"redis": RedisSettings(url="rediss://10.0.0.9/0"), **SHARED}, ["redis.password"]),
@@ -214,9 +212,8 @@ def test_files_that_everybody_may_read_are_found(tmp_path: Path) -> None:
             "app": {"http_url": "https://im.example.com"},
             "apps": app(open=False, account_tokens="required", of_features=(OAuthOfApp({"github": GITHUB}),)),
         },
-        {"uploads": {"s3_secret_key": "secret"}},
     ],
-    ids=["mail", "provider", "bucket"],
+    ids=["mail", "provider"],
 )
 def test_a_file_with_any_secret_is_found(tmp_path: Path, changes: dict[str, Any]) -> None:
     file = tmp_path / "my.yaml"

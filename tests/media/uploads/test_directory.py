@@ -9,12 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from imserver.gateway.config.declared import marked
+from imserver.gateway.config.settings import Config, RedisSettings
+from imserver.gateway.config.values import Locations
 from imserver.gateway.threads import Threads
 from imserver.media.uploads.contract import Media, MediaUnavailable
-from imserver.media.uploads.declared import UploadSettings
+from imserver.media.uploads.declared import UploadSettings, check
 from imserver.media.uploads.directory import Directory
 from imserver.media.uploads.s3 import EMPTY_SHA256, Bucket, Credentials, canonical_path, signed_headers
 from tests.media.uploads.bucket import ACCESS_KEY, NAME, REGION, SECRET_KEY, Standin, standing_in
+from tests.rows import sections
 
 CONTENT = os.urandom(200_000)
 PUBLISHED = Credentials("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "us-east-1")
@@ -207,3 +211,14 @@ def test_a_bucket_that_is_away_is_a_temporary_error(files: Threads, tmp_path: Pa
     with pytest.raises(MediaUnavailable):
         put(bucket, "some", tmp_path)
     bucket.close()
+
+
+def test_a_careful_operator_sets_a_quota_and_a_shared_folder() -> None:
+    redis = RedisSettings(url="rediss://:password@10.0.0.9:6379/0")
+    for config, setting in (
+        (Config(of_features=sections(uploads={"quota_bytes": 0})), "uploads.quota_bytes"),
+        (Config(of_features=sections(), redis=redis), "uploads.directory"),
+    ):
+        assert [name for name, _ in check(config, Locations(""))] == [setting]
+    secrets = Config(of_features=sections(uploads={"s3_secret_key": "secret"}))
+    assert list(marked(secrets, "secret")) == [("uploads.s3_secret_key", "secret")]

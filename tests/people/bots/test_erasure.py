@@ -12,7 +12,7 @@ from tests.security.test_bots import person
 REGISTRATION = sections(accounts={"registration": True, "registrations_per_address": 0})
 
 
-@pytest.mark.parametrize("features", [None, ("messages", "accounts", "uploads")])
+@pytest.mark.parametrize("features", [None, ("messages", "accounts")])
 def test_a_deleted_account_takes_its_bots_with_it(tmp_path: Path, features: tuple[str, ...] | None) -> None:
     first = Harness(config(tmp_path, of_features=REGISTRATION))
     ann = person(first, "ann")
