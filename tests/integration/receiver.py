@@ -117,6 +117,7 @@ def replacing(_: Post) -> Answer:
 def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # an answer is one packet
 
         def setup(self) -> None:
             receiver.connections += 1

@@ -23,19 +23,10 @@ from imserver.operate.copies.archive import write
 from tests.gateway.storage.servers import DatabaseServer
 from tests.media.uploads.bucket import Standin, standing_in
 from tests.media.uploads.test_move import FILES, Machine
-from tests.stores import TABLES, server_of
+from tests.stores import ENGINES, TABLES, server_of
 from tests.support import run_cli
 
 SECRET = bytes(range(128, 192)) + b"\r\n"
-ENGINES = ("sqlite", "postgresql", "mysql")
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[dict[str, DatabaseServer]]:
-    started: dict[str, DatabaseServer] = {}
-    yield started
-    for server in started.values():
-        server.remove()
 
 
 @pytest.fixture
@@ -78,7 +69,7 @@ def files_of(data: Path) -> dict[str, bytes]:
 @pytest.mark.sqlite_first
 @pytest.mark.parametrize("engine", ENGINES)
 def test_an_archive_comes_back_on_every_engine(
-    machine: Machine, engine: str, servers: dict[str, DatabaseServer], tmp_path: Path
+    machine: Machine, engine: str, database_servers: dict[str, DatabaseServer], tmp_path: Path
 ) -> None:
     archive, data, url = tmp_path / "all.tar", tmp_path / "other", ""
     output = run("backup", "--everything", archive, data=machine.data).stdout
@@ -86,7 +77,7 @@ def test_an_archive_comes_back_on_every_engine(
     assert archive.stat().st_mode & 0o777 == 0o600
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     if engine != "sqlite":
-        url = server_of(engine, servers).new_url()
+        url = server_of(engine, database_servers).new_url()
     assert "nothing was restored" in run("restore", archive, data=data, url=url, fails=True).stderr
     restored = run("restore", "--yes", archive, data=data, url=url)
     assert "restored 33 files of uploads" in restored.stdout

@@ -3,15 +3,15 @@
 import base64
 import hashlib
 import json
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from secrets import token_urlsafe
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.integration.receiver import Answer, Post, Receiver
 
 CLIENT, SECRET = "client of the tests", "secret: of the tests & more"
 ANN = {"sub": "ann-1", "name": "Ann Lee", "picture": "https://img.example.com/ann.png"}
@@ -24,7 +24,7 @@ GITHUB_USER = {
 WECHAT_USER = {"nickname": "安", "sex": 0, "headimgurl": "https://img.example.com/an/0", "privilege": []}
 
 
-class StandIn:
+class StandIn(Receiver):
     """All three providers. A test changes what they answer.
 
     ``claims``: of ID tokens, in addition to the usual ones. ``answers``: path → status and document instead
@@ -32,6 +32,7 @@ class StandIn:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self._key = ec.generate_private_key(ec.SECP256R1())
         self.signing: Any = self._key
         self.claims: dict[str, Any] = {}
@@ -40,43 +41,17 @@ class StandIn:
         self.answers: dict[str, tuple[int, Any]] = {}
         self.calls: list[tuple[str, dict[str, str], dict[str, str]]] = []
         self._grants: dict[str, dict[str, str]] = {}
-        stand_in = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            wbufsize = -1  # an answer is one packet
-
-            def do_GET(self) -> None:
-                self._answer(urlsplit(self.path).query)
-
-            def do_POST(self) -> None:
-                self._answer(self.rfile.read(int(self.headers["content-length"])).decode())
-
-            def _answer(self, text: str) -> None:
-                params = {name: values[0] for name, values in parse_qs(text).items()}
-                headers = {name.lower(): value for name, value in self.headers.items()}
-                status, document = stand_in.answer(urlsplit(self.path).path, params, headers)
-                body = json.dumps(document).encode()
-                self.send_response(status)
-                if status == 302:
-                    self.send_header("location", document)
-                self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.issuer = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
+        self.issuer, self.reply = self.url, self._reply
+        self.__enter__()
 
     def stop(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        self.__exit__(None, None, None)
+
+    def _reply(self, post: Post) -> Answer:
+        parts = urlsplit(post.path)
+        params = {name: values[0] for name, values in parse_qs(post.body.decode() or parts.query).items()}
+        status, document = self.answer(parts.path, params, post.headers)
+        return status, json.dumps(document).encode(), {"location": document} if status == 302 else {}
 
     def reset(self) -> None:
         """Answer as usual again."""
