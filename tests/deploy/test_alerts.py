@@ -18,8 +18,8 @@ CASES = Path(__file__).with_name("alerts.yaml")
 
 
 def alerts() -> list[dict[str, Any]]:
-    (group,) = read_yaml(RULES.read_text(encoding="utf-8"), str(RULES))["groups"]
-    return group["rules"]
+    groups = read_yaml(RULES.read_text(encoding="utf-8"), str(RULES))["groups"]
+    return [rule for group in groups for rule in group["rules"]]
 
 
 @pytest.mark.needs("promtool")
