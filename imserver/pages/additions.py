@@ -1,7 +1,5 @@
 """What features add to the messages page: modules, style sheets and words. Needs no Flask."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path

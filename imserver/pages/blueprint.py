@@ -102,6 +102,7 @@ _MEANINGS: Final = {
 """Operators' page → the figures that it explains, each with the prefix of its text."""
 _OTHER_TEXTS: Final = (
     *("start_", "status_", "cluster_", "unit_", "talk_", "messages_", "channels_", "refusal_", "callback_"),
+    "admin_",
 )
 """Prefixes of the keys of texts that the chat page does not need."""
 _CONVERSATION_TEXTS: Final = (
