@@ -19,10 +19,13 @@ from imserver.dialects.pusher.declared import PusherSettings
 from imserver.gateway import assets, errors
 from imserver.gateway.config.values import fold
 from imserver.gateway.dialects.cmd.wire import COMMANDS
+from imserver.gateway.http.openapi import problems_of
 from imserver.gateway.node.feature_list import FEATURES
+from imserver.pages.reference import chinese
 from imserver.pages.text import TEXT
 from tests.docs.markdown import PAGES, anchors, links, prose, table_with, tables
-from tests.rows import DECLARED, METRICS, PROBLEMS, RATES, READERS, ROUTES
+from tests.gateway.api.v1.test_openapi import DOCUMENT, described, texts_of
+from tests.rows import DECLARED, DOCUMENTED, METRICS, PROBLEMS, RATES, READERS, ROUTES
 from tests.support import ROOT
 
 DOCS = ROOT / "docs"
@@ -305,3 +308,12 @@ def test_the_settings_that_a_signal_reads_again_are_marked_in_the_manual() -> No
     listed = re.search(r"SIGHUP reads again: ([^.]*(?:\.\w[^.]*)*)\.\s", text)
     assert listed, "the page does not say what SIGHUP reads again"
     assert set(re.findall(r"`(\w+\.\w+)`", listed[1])) == marked
+
+
+def test_every_text_is_there_in_chinese_and_none_too_many() -> None:
+    received = texts_of(DOCUMENT)
+    problems = {problem.message for row in DOCUMENTED for problem in problems_of(row)}
+    joined = {answer["description"] for row in DOCUMENTED for answer in described(row)["responses"].values()}
+    phrases = {part for text in received - joined | problems for part in text.split("\n\n")}
+    assert sorted(phrases - set(chinese())) == []
+    assert sorted(set(chinese()) - phrases) == []

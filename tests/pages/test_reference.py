@@ -170,3 +170,11 @@ def test_fields_show_their_bounds_defaults_and_shapes() -> None:
 
 def test_texts_are_escaped_before_code_is_marked() -> None:
     assert marked(["a `b<c>` & d", "e"]) == "a <code>b&lt;c&gt;</code> &amp; d<br>e"
+
+
+def test_every_chapter_has_a_name_of_its_own_in_both_languages() -> None:
+    chapters = {tag["name"] for tag in DOCUMENT["tags"]}
+    for words in REFERENCE.values():
+        assert chapters <= set(words["chapters"])
+        names = words["chapters"].values()
+        assert len({*names}) == len(names), "screen readers tell them apart"

@@ -11,7 +11,6 @@ import jwt
 import pytest
 
 from imserver.backends.webhooks.parts import follow_apps
-from imserver.backends.webhooks.webhooks import Webhooks
 from imserver.dialects.centrifuge import codes
 from imserver.dialects.centrifuge.claims import ConnectionClaims, ConnectionRequest
 from imserver.dialects.centrifuge.service import CentrifugeState
@@ -29,9 +28,10 @@ from imserver.gateway.transport.connection import Connection
 from imserver.gateway.transport.gate import GatePolicy, Origins
 from imserver.gateway.transport.proxies import TrustedProxies
 from imserver.people.accounts import tokens as account_tokens
+from tests.backends.login_harness import webhooks_of
 from tests.dialects.centrifuge.test_service import CentrifugeHarness
 from tests.gateway.auth.test_issuers import KEYS, ROW, jwk, web
-from tests.gateway.core.back_end import AwayStore, BackEnd
+from tests.gateway.core.back_end import BackEnd
 from tests.gateway.core.login_harness import ASK, JWT, SECRET, Apps
 from tests.support import ROOT
 
@@ -129,12 +129,7 @@ class ClaimsHarness(CentrifugeHarness):
 
     def __init__(self, rule: LoginRule) -> None:
         back_end = BackEnd(lambda _: (200, b'{"allow":true,"user":"boss"}'))
-        webhooks = Webhooks(
-            back_end,  # type: ignore[arg-type]
-            lambda _connection: "id",
-            lambda: "node:1",
-            AwayStore(),  # type: ignore[arg-type]
-        )
+        webhooks = webhooks_of(back_end)
         apps: Any = Apps(**{APP: rule.settings, OTHER_APP: rule.settings})
         follow_apps(apps, webhooks).configure(Config())
         logins = Logins(

@@ -5,14 +5,8 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from msgspec import UNSET, Raw, json
+from msgspec import json
 
-from imserver.dialects.centrifuge.claims import (
-    ConnectionClaims,
-    ConnectionRequest,
-    connection_request,
-    decode_connection,
-)
 from imserver.gateway.auth.channel_tokens import read_channel_token
 from imserver.gateway.auth.tokens import (
     MAX_EXPIRES_AT,
@@ -37,11 +31,6 @@ CURVES = {"ES256": ec.SECP256R1(), "ES384": ec.SECP384R1(), "ES512": ec.SECP521R
 
 def facts_of(claims: Claims) -> tuple[str, str, int]:
     return claims.user, claims.app, claims.expires_at
-
-
-def claims_of(token: str) -> ConnectionClaims:
-    """What a verified token says beyond its user and its end."""
-    return read_bare_token(token, KEYS, NOW, "shop").read(decode_connection)
 
 
 def signed(key: str = SECRET, algorithm: str = "HS256", **claims: Any) -> str:
@@ -106,9 +95,6 @@ def test_expire_at_replaces_the_end_of_the_token(expire_at: int | None, end: int
 def test_a_claim_that_is_null_is_missing() -> None:
     claims = {"sub": "ann", "exp": None, "nbf": None, "channel": None, "app": None, "subs": None}
     assert facts_of(read_bare_token(raw(claims), KEYS, NOW, "shop")) == ("ann", "shop", 0)
-    found = claims_of(raw({**claims, "channels": None, "info": {"name": None}}))
-    assert found.subscriptions == {}
-    assert bytes(found.info) == b'{"name":null}'  # type: ignore[arg-type]
     found_there = read_channel_token(raw({**claims, "channel": "news", "client": None}), KEYS, NOW)
     assert (found_there.channel, found_there.client, found_there.expires_at) == ("news", "", 0)
 
@@ -146,52 +132,6 @@ def test_an_unsigned_token_is_refused() -> None:
             read_bare_token(written, KEYS, NOW, "shop")
     with pytest.raises(BadToken):
         read_bare_token("x" * (MAX_TOKEN_CHARACTERS + 1), KEYS, NOW, "shop")
-
-
-def test_claims_can_be_read_again_from_a_deeper_stack() -> None:
-    def is_read(levels: int) -> bool:
-        info = b"[" * levels + b"]" * levels
-        try:
-            return bytes(claims_of(raw({"sub": "ann", "info": Raw(info)})).info) == info  # type: ignore[arg-type]
-        except BadToken:
-            return False
-
-    def read_below(frames: int, document: bytes) -> None:
-        if frames:
-            read_below(frames - 1, document)
-        else:
-            json.decode(document)
-
-    deepest = max(filter(is_read, range(200, 2000, 10)))
-    read_below(80, b"[" * deepest + b"]" * deepest)
-
-
-def test_what_a_connection_token_says_beyond_its_user() -> None:
-    written = signed(
-        sub="ann",
-        info={"name": "Ann"},
-        channels=["news", "talk"],
-        subs={"talk": {"info": 1, "data": {"x": 2}}, "past": {}},
-    )
-    claims = claims_of(written)
-    assert bytes(claims.info) == b'{"name":"Ann"}'  # type: ignore[arg-type]
-    assert claims.subscriptions.keys() == {"news", "talk", "past"}
-    assert bytes(claims.subscriptions["talk"].data) == b'{"x":2}'  # type: ignore[arg-type]
-    assert claims.subscriptions["news"].info is UNSET
-
-
-@pytest.mark.parametrize("written", ["", "a.b", "a.b.c", "a.b.c.d", "a.é.c", "a." + "e" * 9000 + ".c"])
-def test_what_is_no_token_requests_nothing(written: str) -> None:
-    with pytest.raises(BadToken):
-        connection_request(written)
-
-
-def test_in_an_open_app_a_token_requests_a_name_and_channels() -> None:
-    found = connection_request(
-        signed("x" * 32, sub="ann", channels=["news"], subs={"talk": {"info": 1}}, info=1)
-    )
-    assert (found.sub, found.names) == ("ann", {"news", "talk"})
-    assert connection_request(raw({"sub": None, "channels": None})) == ConnectionRequest()
 
 
 # --- subscriptions ------------------------------------------------------------------------------------------

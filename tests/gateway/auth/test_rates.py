@@ -5,11 +5,11 @@ import pytest
 from imserver.gateway.auth import rates
 from imserver.gateway.auth.rates import BucketList, Buckets, Rate, SenderRates, TooManyRequests
 from imserver.gateway.transport.proxies import network_of
-from imserver.people.accounts.declared import BOT_MESSAGES, GUEST_MESSAGES
 from imserver.plugin.identity import by_address
 from tests.support import Clock
 
 RATE = Rate("test", "things", "user", "3 in 30 seconds", "429")
+BURST = Rate("messages", "messages", "user", "", "", burst=5)
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def test_a_network_pays_in_each_app_and_this_machine_does_not(
 
 
 def test_senders_with_a_rate_may_send_as_much_as_their_buckets_hold(clock: Clock) -> None:
-    bots, of_bots, of_guests = SenderRates(), Buckets(BOT_MESSAGES, 2), Buckets(GUEST_MESSAGES, 1)
+    bots, of_bots, of_guests = SenderRates(), Buckets(BURST, 2), Buckets(BURST, 1)
     bots.limit("a", "7", of_bots)
     assert [bots.take("a", "7") for _ in range(11)] == [True] * 10 + [False]
     clock.now += 0.5
@@ -201,7 +201,7 @@ def test_senders_with_a_rate_may_send_as_much_as_their_buckets_hold(clock: Clock
     bots.lift("a", "9", of_guests)
     assert all(bots.take("a", "9") for _ in range(100)), "a guest has become a member"
     unlimited = SenderRates()
-    unlimited.limit("a", "7", Buckets(BOT_MESSAGES, 0))
+    unlimited.limit("a", "7", Buckets(BURST, 0))
     assert all(unlimited.take("a", "7") for _ in range(100))
 
 

@@ -1,13 +1,11 @@
 """Apps as tenants: configured ones, registered ones, and what both may be."""
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from imserver.dialects.pusher.declared import pusher_of
 from imserver.gateway.auth.tenants import (
     SETTINGS_BYTES,
     BadTenant,
@@ -22,16 +20,12 @@ from imserver.gateway.config.settings import (
     LimitSettings,
     StorageSettings,
     TenantSettings,
-    app_settings_of,
 )
 from imserver.gateway.config.values import APP_CHARACTERS, valid_name
 from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.hub.hub import Hub
 from imserver.gateway.node.feature_list import declarations_of, load_features, objection_of
 from imserver.gateway.storage.store import Store
-from imserver.media.uploads import upload_rows
-from imserver.media.uploads.contract import Upload
-from imserver.messenger.messages.declared import AppRetention
 
 Make = Callable[..., "Node"]
 
@@ -49,9 +43,6 @@ class Node:
         self.heard: list[Tenant] = []
         self.tenants.report_to(changed=self.heard.append)
         self.store.start()
-
-
-PUSHER = {"app_id": "7", "key": "shopkey", "secret": "a long enough secret"}
 
 
 @pytest.fixture
@@ -183,15 +174,7 @@ def test_a_valid_name_is_stored_unchanged(node: Make, name: str) -> None:
             "only the configuration file",
         ),
         ({"webhook": {"url": "ftp://e.org", "secret": "a secret"}}, "webhook.url: expected an http"),
-        ({"pusher": {**PUSHER, "secret": "short"}}, "pusher.secret: expected at least 16 bytes, got 5"),
-        ({"pusher": {**PUSHER, "secret": "replace-me-with-a-secret"}}, "placeholder"),
-        (
-            {"pusher": {"app_id": "7", "key": "k", "secret_file": "/etc/passwd"}},
-            "only the configuration file may name files",
-        ),
         ({"api_allow_from": ["somewhere"]}, "expected networks such as 10.0.0.0/8, got 'somewhere'"),
-        ({"accounts": {"identifiers": []}}, "app own: accounts: expected at least one of phone, email"),
-        ({"accounts": {"reset_url": "im"}}, "app own: accounts.reset_url: expected an http:// or https://"),
         ({"same_as": "nobody"}, "same_as: expected another app that is not an alias"),
         ({"same_as": "own"}, "same_as: expected another app that is not an alias"),
         ({"origins": ["x" * SETTINGS_BYTES]}, "bytes of settings"),
@@ -200,6 +183,10 @@ def test_a_valid_name_is_stored_unchanged(node: Make, name: str) -> None:
 def test_settings_that_cannot_be_are_refused_in_one_line(
     node: Make, fields: dict[str, Any], output: str
 ) -> None:
+    check_refusal(node, fields, output)
+
+
+def check_refusal(node: Make, fields: dict[str, Any], output: str) -> None:
     tenants = node().tenants
     with pytest.raises(BadTenant) as caught:
         tenants.register("own", **fields)
@@ -207,17 +194,6 @@ def test_settings_that_cannot_be_are_refused_in_one_line(
     assert str(caught.value).startswith("app own")
     assert "\n" not in str(caught.value)
     assert tenants.find("own") is None
-
-
-def test_names_in_pushers_protocol_belong_to_one_app(node: Make) -> None:
-    tenants = node().tenants
-    assert tenants.register("one", pusher=PUSHER)
-    for same, output in (("key", "pusher.key: another app has this key"), ("app_id", "has this id")):
-        other = {**PUSHER, "key": "other", "app_id": "8", same: PUSHER[same]}
-        with pytest.raises(BadTenant, match=output):
-            tenants.register("two", pusher=other)
-    tenants.change("one", {"pusher": {**PUSHER, "secret": "another long secret"}})
-    assert tenants.register("two", pusher={**PUSHER, "key": "other", "app_id": "8"})
 
 
 def test_a_registered_app_is_changed_everywhere_and_field_by_field(node: Make) -> None:
@@ -303,44 +279,12 @@ def test_a_registered_app_comes_back_when_the_configuration_drops_its_name(node:
     assert (tenant.max_channels, tenant.configured) == (1, False)
 
 
-def test_renamed_settings_are_stored_as_the_release_before_reads_them(node: Make) -> None:
-    one = node()
-    one.tenants.register("105", store_conversations=True, retention_seconds=9)
-    one.tenants.change("105", {"keep_seconds": 8}, ["keep_talks"])
-    one.tenants.register("106", keep_talks=True)
-    rows = one.store.read(lambda sql: sql.query("SELECT name, settings FROM app ORDER BY name"))
-    assert [json.loads(settings) for _, settings in rows] == [{"keep_seconds": 8.0}, {"keep_talks": True}]
-    found = [node().tenants.find(name) for name in ("105", "106")]
-    assert [
-        (app_settings_of(each, AppRetention).retention_seconds, each.store_conversations)
-        for each in found
-        if each
-    ] == [(8, False), (0, True)]
-
-
 def test_settings_of_a_newer_release_are_passed_over(node: Make) -> None:
     one = node()
     one.store.add_app("own", {"max_channels": 1, "colour": "red"})
     tenant = one.tenants.get("own")
     assert tenant is not None
     assert tenant.max_channels == 1
-
-
-def test_settings_of_an_absent_feature_are_passed_over_and_stay_stored(node: Make) -> None:
-    apps = {"demo": TenantSettings()}
-    one = node(Config(apps=apps))
-    assert one.tenants.register("own", pusher=PUSHER)
-    two = node(Config(apps=apps, features=()))
-    tenant = two.tenants.find("own")
-    assert tenant is not None
-    assert not tenant.ends_demo
-    assert two.tenants.change("own", {"max_channels": 3}).max_channels == 3
-    with pytest.raises(BadTenant, match="pusher: the setting features leaves this feature out"):
-        two.tenants.change("own", {"pusher": PUSHER})
-    three = node(Config(apps=apps)).tenants.find("own")
-    assert three is not None
-    assert pusher_of(three).key == PUSHER["key"]
-    assert three.max_channels == 3
 
 
 def test_settings_that_make_no_sense_any_more_hurt_only_their_app(
@@ -379,15 +323,3 @@ def test_a_listener_that_fails_for_an_app_does_not_stop_other_listeners(
     assert one.tenants.register("good")
     assert [tenant.name for tenant in one.heard] == ["bad", "bad", "good", "good"]
     assert "app bad: change could not be applied" in caplog.text
-
-
-def test_a_deleted_app_is_not_created_anew_while_files_of_it_are_left(node: Make) -> None:
-    one = node()
-    assert one.tenants.register("shop")
-    row = Upload("i", "shop", "ann", "file", "text/plain", "a.txt", 5, "0", 1)
-    one.store.write(lambda sql: upload_rows.add(sql, row, 0))
-    one.tenants.delete("shop")
-    with pytest.raises(BadTenant, match="some of its files are left"):
-        one.tenants.register("shop")
-    one.store.write(lambda sql: upload_rows.remove(sql, "i"))
-    assert one.tenants.register("shop")

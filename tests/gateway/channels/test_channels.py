@@ -9,35 +9,17 @@ import pytest
 from msgspec import Raw
 from msgspec.structs import replace
 
-from imserver.dialects.centrifuge import service as centrifuge_service
-from imserver.dialects.centrifuge.service import CentrifugeAnswers
-from imserver.dialects.centrifuge.wire import (
-    CentrifugeDialect,
-    CentrifugeProtobufDialect,
-    ClientView,
-    PresenceResult,
-)
 from imserver.gateway.auth.rules import ALLOWED
 from imserver.gateway.channels import members
 from imserver.gateway.channels.client_commands import ChannelAnswers, ChannelCommands
 from imserver.gateway.channels.connections import Joined, Left
-from imserver.gateway.channels.members import ChannelMember, ChannelRefused, Publication
+from imserver.gateway.channels.members import ChannelRefused, Publication
 from imserver.gateway.channels.subscriptions import Subscribed
 from imserver.gateway.cluster.history import PAGE_BYTES, HistoryPage, LocalHistory, Position
 from imserver.gateway.cluster.nodes import ToChannel
 from imserver.gateway.config.settings import ChannelSettings
 from imserver.gateway.dialects.cmd.wire import ChannelCmdDialect, CmdAnswers
-from imserver.gateway.model import (
-    AskHistory,
-    AskPresence,
-    ChannelPart,
-    DialectState,
-    Event,
-    Login,
-    Outcome,
-    Reply,
-    Request,
-)
+from imserver.gateway.model import AskHistory, ChannelPart, DialectState, Event, Login, Outcome
 from imserver.gateway.protocol.dialect import Dialect
 from imserver.gateway.transport.connection import Connection
 from tests.gateway.core.cluster_harness import MULTI, ClusterHarness, Several
@@ -220,34 +202,11 @@ def test_others_are_served_while_many_subscribers_are_listed(
     assert page.total == len(page.members) == 200
 
 
-@pytest.mark.parametrize("dialect", [CentrifugeDialect(), CentrifugeProtobufDialect()])
-def test_others_are_served_while_many_subscribers_are_encoded(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch, dialect: CentrifugeDialect
-) -> None:
-    monkeypatch.setattr(centrifuge_service, "is_long_turn", lambda: True)
-    members = [ChannelMember(f"c{number}", "ann", "", "", number, "", "") for number in range(1001)]
-    answers, runs = CentrifugeAnswers(Mock()), list[int]()
-    others = [gevent.spawn(runs.append, number) for number in range(2)]
-    reply = answers.presence(dialect, AskPresence(NEWS), members, 1001, "")
-    assert all(other.ready() for other in others)
-    whole = PresenceResult({each.connection: ClientView("ann", each.connection) for each in members})
-    request = Request("1", "presence", None)
-    assert len(dialect.encode_reply(request, reply) or b"") == len(
-        dialect.encode_reply(request, Reply(200, whole)) or b""
-    )
+def test_readers_of_the_same_page_share_its_bytes(harness: Harness) -> None:
+    check_that_readers_share_pages(harness, CmdAnswers(ChannelCmdDialect()), ChannelCmdDialect())
 
 
-@pytest.mark.parametrize(
-    ("answers", "dialect"),
-    [
-        (CmdAnswers(ChannelCmdDialect()), ChannelCmdDialect()),
-        (CentrifugeAnswers(Mock()), CentrifugeDialect()),
-        (CentrifugeAnswers(Mock()), CentrifugeProtobufDialect()),
-    ],
-)
-def test_readers_of_the_same_page_share_its_bytes(
-    harness: Harness, answers: ChannelAnswers, dialect: Dialect
-) -> None:
+def check_that_readers_share_pages(harness: Harness, answers: ChannelAnswers, dialect: Dialect) -> None:
     publish(harness, "one", "." * 5000)
     commands = ChannelCommands(harness.channels, Mock(), Mock(), {dialect.name: answers}, harness.table)
     connections = [harness.login(MULTI, user, dialect=dialect)[0] for user in ("ann", "bob")]

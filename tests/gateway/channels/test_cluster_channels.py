@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imserver.dialects.client.wire import ClientDialect
 from imserver.gateway import errors
 from imserver.gateway.channels.connections import IDS_PER_QUERY, Joined, Left
 from imserver.gateway.channels.members import ChannelRefused, Publication
@@ -20,6 +19,7 @@ from imserver.gateway.model import Event, Outcome
 from imserver.gateway.sessions.cluster_sessions import AliveQuery
 from tests.gateway.core.cluster_harness import MULTI, NEWEST, ClusterHarness, Several
 from tests.gateway.hub.test_channels import texts
+from tests.gateway.protocol.line import PingedDialect
 from tests.gateway.transport.harness import Client, turn, until
 
 HELLO = Event("msg", "eve", "hello", "7")
@@ -689,14 +689,16 @@ def test_items_for_channels_and_connections_that_are_not_here_cost_nothing(nodes
 
 
 def browser(node: ClusterHarness, app: str = "system:shop") -> tuple[str, Client]:
-    """A connection of the client dialect, whose user is its own id."""
-    connection, client = node.connect(dialect=ClientDialect())
+    """A connection whose user is its own id."""
+    dialect = PingedDialect()
+    dialect.name = NAMED_BY_ID
+    connection, client = node.connect(dialect=dialect)
     connection_id = node.connections.ids.id_of(node.connections.ids.next_number())
     node.hub.join(node.hub.open(app, "multi"), connection, connection_id, "")
     return connection_id, client
 
 
-def test_users_of_the_client_dialect_are_found_by_their_ids(nodes: Several) -> None:
+def test_users_that_are_connections_are_found_by_their_ids(nodes: Several) -> None:
     ann, _ = browser(nodes[1])
     bob, _ = browser(nodes[2])
     for node in nodes.nodes.values():

@@ -8,16 +8,16 @@ from typing import Any
 import gevent
 import pytest
 
-from imserver.dialects.client.wire import ClientDialect
 from imserver.gateway.dialects.cmd.wire import CmdDialect
 from imserver.gateway.hub import expiry as module
 from imserver.gateway.hub.expiry import SLOTS, Pings
 from imserver.gateway.transport.connection import Connection
 from tests.gateway.hub.harness import Harness
+from tests.gateway.protocol.line import PingedDialect
 from tests.gateway.transport.harness import POLLERS, Client, until
 from tests.integration.raw import PING, PONG, frame, text
 
-CLIENT = ClientDialect()
+CLIENT = PingedDialect()
 PERIOD_SECONDS = 50
 SILENT_SECONDS = 150
 

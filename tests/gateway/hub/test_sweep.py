@@ -8,13 +8,13 @@ from typing import Any
 import gevent
 import pytest
 
-from imserver.dialects.client.wire import ClientDialect
 from imserver.gateway import errors
 from imserver.gateway.hub import expiry as module
 from imserver.gateway.model import Login
 from imserver.gateway.transport.connection import FOREVER, Connection, quiet_seconds
 from imserver.gateway.transport.states import CLOSING
 from tests.gateway.hub.harness import Harness, received
+from tests.gateway.protocol.line import PingedDialect
 from tests.gateway.transport.harness import Client, turn, until
 from tests.integration.raw import PING, PONG, frame, text
 
@@ -56,7 +56,7 @@ def test_who_showed_no_sign_of_life_for_too_long_is_closed_with_4001() -> None:
 def test_a_session_of_a_client_that_is_pinged_needs_no_sign_of_life() -> None:
     """It is that of an event stream, or of a signed-in user of Pusher."""
     with Harness(heartbeat_seconds=360, login_seconds=10) as harness:
-        connection, _ = harness.connect(dialect=ClientDialect())
+        connection, _ = harness.connect(dialect=PingedDialect())
         assert harness.sessions.login(connection, Login("101", "ann")) == errors.ReplyCode.OK
         age(connection, 400)
         harness.sweep.sweep()

@@ -2,19 +2,16 @@
 
 from imserver.gateway.errors import ReplyCode
 from imserver.gateway.model import BadFrame, Event, Heartbeat, Login, Ping, Reply, Request
+from imserver.gateway.protocol.dialect import Dialect
 
 
-class LineDialect:
+class LineDialect(Dialect):
     """Words in binary frames: ``login 101 ann``, ``beat``, ``ping``; pushes are ``sender: text``."""
 
     name = "line"
     path = "/line"
     text = False
     any_origin = True
-    message_bytes = 0
-    pinged = False
-    personal = False
-    ping = b""
 
     def decode(self, payload: bytes) -> Request:
         """Read one line."""
@@ -40,5 +37,9 @@ class LineDialect:
         """Messages only: it has no word for who comes and goes."""
         return f"{event.sender}: {event.text}".encode() if event.kind == "msg" else None
 
-    def encode_for(self, event: Event) -> tuple[bytes, bytes] | None:
-        """Its frames do not name their receiver."""
+
+class PingedDialect(LineDialect):
+    """One whose clients neither log in nor have a heartbeat."""
+
+    logs_in = False
+    pinged = True

@@ -7,7 +7,6 @@ import msgspec
 import pytest
 
 from imserver.gateway.channels.histories import Published, StoredHistory
-from imserver.gateway.channels.members import ChannelRefused
 from imserver.gateway.cluster.history import Position
 from imserver.gateway.errors import Problems
 from imserver.gateway.metrics import CountsByApp
@@ -16,10 +15,6 @@ from imserver.gateway.push.idempotency import Idempotency
 from imserver.gateway.push.pending import PendingPushes
 from imserver.gateway.push.push import OnAbsent, Publishing, nothing_accepted
 from imserver.gateway.push.targets import PushToStore, Target
-from imserver.messenger.messages.log.contract import Draft
-from imserver.messenger.messages.log.message_log import MessageLog
-from imserver.messenger.messages.stored_channels import ChannelLog
-from tests.messenger.memory_log import MemoryLog, MemoryStore
 
 SENT, ABSENT, PENDING = Outcome.SENT, Outcome.NOT_SENT, Outcome.PENDING
 HELLO = Event("msg", "shop", "hello", "7")
@@ -36,7 +31,6 @@ class Harness:
         self.received: list[tuple[str, ...]] = []
         self.texts: list[str] = []
         """Texts of the pushes to users."""
-        self.store = MemoryStore(MemoryLog())
         self.is_blind = False
         """Whether the registry does not answer."""
 
@@ -104,28 +98,6 @@ def test_targets_of_all_kinds_receive_the_event_in_order(harness: Harness) -> No
         ("connection", "101", "gone"),
         ("all", "101", "eve"),
     ]
-
-
-def test_the_channels_of_users_and_groups_reach_their_sessions(harness: Harness) -> None:
-    log = harness.store.part(MessageLog)
-    log.listen(Mock())
-    group = log.groups.create("101", "ann", ["bob", "eve", "zoe"])
-    targets = [Target(channel=f"group:{group}"), Target(channel="user:ann"), Target(group=str(group))]
-    publishing = publishing_of(harness)
-    harness.histories.stored = ChannelLog(harness.store, Mock(), Mock(), Mock(), Mock())
-    assert publishing.to_targets("101", targets, HELLO, ("eve",)) == [SENT, SENT, SENT]
-    everybody = ("users", "101", "ann", "bob", "zoe")
-    assert harness.received == [everybody, ("users", "101", "ann"), everybody]
-    log.groups.leave("101", group, ["ann", "bob"])
-    assert publishing.to_targets("101", targets[:1], HELLO, ("eve",)) == [ABSENT]
-    log.writer.append("101", [Draft(sender="ann", to_user="bob")])
-    for name in (f"group:{group + 1}", "group:99"):
-        assert publishing.to_targets("101", [Target(channel=name)], HELLO) == [ABSENT], "it is no group"
-    log.away = True
-    assert publishing.to_targets("101", targets[:1], HELLO) == [Outcome.FAILED]
-    (found,) = publishing.to_channels("101", [f"group:{group}"], HELLO)
-    assert isinstance(found, ChannelRefused)
-    assert found.outcome is Outcome.FAILED
 
 
 def test_without_stored_messages_a_group_has_no_members_and_nothing_is_stored(harness: Harness) -> None:

@@ -5,9 +5,13 @@ from typing import Any
 
 import pytest
 
-from imserver.media.uploads import Uploads
+from imserver.gateway.auth.tenants import BadTenant
+from imserver.media.uploads import Uploads, upload_rows
+from imserver.media.uploads.contract import Upload
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.parts import accounts_of
+from tests.gateway.auth.test_tenants import Make
+from tests.gateway.auth.test_tenants import node as node
 from tests.security.node_harness import ALL, Harness, config
 
 WITHOUT = ("messages", "webhooks", "accounts", "action", "pusher")
@@ -42,3 +46,15 @@ def test_the_rows_of_a_deleted_account_are_erased(
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert len(files) == (0 if features is None else 1), "bytes are the feature's"
     assert ("erased the rows of 1 files" in caplog.text) == (features is not None)
+
+
+def test_a_deleted_app_is_not_created_anew_while_files_of_it_are_left(node: Make) -> None:
+    one = node()
+    assert one.tenants.register("shop")
+    row = Upload("i", "shop", "ann", "file", "text/plain", "a.txt", 5, "0", 1)
+    one.store.write(lambda sql: upload_rows.add(sql, row, 0))
+    one.tenants.delete("shop")
+    with pytest.raises(BadTenant, match="some of its files are left"):
+        one.tenants.register("shop")
+    one.store.write(lambda sql: upload_rows.remove(sql, "i"))
+    assert one.tenants.register("shop")

@@ -16,6 +16,7 @@ from imserver.messenger.messages import catch_up
 from imserver.messenger.messages.catch_up import CatchUp, StreamStarts
 from imserver.messenger.messages.log.contract import Entry, LogExtent
 from imserver.messenger.messages.model import Message
+from tests.gateway.dialects.sse.test_wire import DIALECT, data_of
 from tests.gateway.transport.harness import until
 from tests.messenger.messages.test_messaging import two
 from tests.messenger.messaging_harness import APP, Node
@@ -153,3 +154,26 @@ def test_a_stream_is_not_resumed_if_entries_expire_while_they_are_read() -> None
         node.log.expires = 3
         start = stored_on(node).start(APP, "bob", 1)
         assert (start.resumed, start.cursor) == (False, 4)
+
+
+def test_a_stored_entry_has_its_id_outside_and_inside() -> None:
+    body, own = b'{"a":\n1}', "c-1"
+    message = Message(
+        17, 3, 5, "shop", ("ann", "shop"), type="order", body=body, client_msg_id=own, time_ms=9
+    )
+    block = DIALECT.encode_message(message)
+    assert block.startswith(b"id: 17\n")
+    assert data_of(block.removeprefix(b"id: 17\n")) == {
+        "event": "message",
+        "app": "system:shop",
+        "id": 17,
+        "conversation": 3,
+        "seq": 5,
+        "kind": "message",
+        "from": "shop",
+        "to": "ann",
+        "type": "order",
+        "data": {"a": 1},
+        "client_msg_id": "c-1",
+        "time": 9,
+    }

@@ -1,6 +1,7 @@
 """Subscriptions of users who leave a group, at any moment."""
 
 from collections.abc import Callable
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -8,11 +9,18 @@ import pytest
 from imserver.gateway.auth.rates import MutedUsers
 from imserver.gateway.channels.client_commands import ChannelCommands
 from imserver.gateway.channels.consent import ChannelConsent
+from imserver.gateway.channels.members import ChannelRefused
 from imserver.gateway.dialects.cmd.wire import ChannelCmdDialect, CmdAnswers
 from imserver.gateway.errors import StorageUnavailable
-from imserver.gateway.model import Subscribe
+from imserver.gateway.model import Outcome, Subscribe
+from imserver.gateway.push.targets import Target
 from imserver.gateway.transport.connection import Connection
+from imserver.messenger.messages.log.contract import Draft
+from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.messages.stored_channels import ChannelLog
+from tests.gateway.push.test_publishing import HELLO, Harness, publishing_of
 from tests.gateway.transport.harness import until
+from tests.messenger.memory_log import MemoryLog, MemoryStore
 from tests.messenger.messaging_harness import APP, MessageClient, Node
 
 
@@ -62,3 +70,29 @@ def test_who_leaves_while_subscribing_does_not_stay_subscribed(failure: bool) ->
         assert [body["response"]["data"]["code"] for body in ended] == [2500 if failure else 2000]
         assert node.channels.members.channels_of(ann.connection) == ()
         assert subscribe(node, consent, bob, channel) == (1008 if failure else 200)
+
+
+def test_the_channels_of_users_and_groups_reach_their_sessions() -> None:
+    harness = Harness()
+    store: Any = MemoryStore(MemoryLog())
+    log = store.part(MessageLog)
+    log.listen(Mock())
+    group = log.groups.create("101", "ann", ["bob", "eve", "zoe"])
+    targets = [Target(channel=f"group:{group}"), Target(channel="user:ann"), Target(group=str(group))]
+    publishing = publishing_of(harness)
+    harness.histories.stored = ChannelLog(store, Mock(), Mock(), Mock(), Mock())
+    assert publishing.to_targets("101", targets, HELLO, ("eve",)) == [Outcome.SENT] * 3
+    everybody = ("users", "101", "ann", "bob", "zoe")
+    assert harness.received == [everybody, ("users", "101", "ann"), everybody]
+    log.groups.leave("101", group, ["ann", "bob"])
+    assert publishing.to_targets("101", targets[:1], HELLO, ("eve",)) == [Outcome.NOT_SENT]
+    log.writer.append("101", [Draft(sender="ann", to_user="bob")])
+    for name in (f"group:{group + 1}", "group:99"):
+        assert publishing.to_targets("101", [Target(channel=name)], HELLO) == [Outcome.NOT_SENT], (
+            "it is no group"
+        )
+    log.away = True
+    assert publishing.to_targets("101", targets[:1], HELLO) == [Outcome.FAILED]
+    (found,) = publishing.to_channels("101", [f"group:{group}"], HELLO)
+    assert isinstance(found, ChannelRefused)
+    assert found.outcome is Outcome.FAILED

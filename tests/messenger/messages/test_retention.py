@@ -1,12 +1,15 @@
 """Retention: what each app keeps, looked after in the background."""
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
-from imserver.gateway.config.settings import TenantSettings
+from imserver.gateway.config.settings import TenantSettings, app_settings_of
 from imserver.gateway.metrics import Metrics
 from imserver.messenger.messages.declared import AppRetention, RetentionSettings
 from imserver.messenger.messages.retention import Retention
+from tests.gateway.auth.test_tenants import Make
+from tests.gateway.auth.test_tenants import node as node
 from tests.messenger.memory_log import MemoryStore
 
 APPS = {
@@ -52,3 +55,18 @@ def test_retention_is_that_of_the_app_or_else_of_the_server() -> None:
 def test_without_a_database_nothing_expires() -> None:
     rules = RetentionSettings(retention_messages=1)
     assert Retention(rules, APPS.get, MemoryStore(None), Metrics(), POSITIONS, ()).expire() == 0
+
+
+def test_renamed_settings_are_stored_as_the_release_before_reads_them(node: Make) -> None:
+    one = node()
+    one.tenants.register("105", store_conversations=True, retention_seconds=9)
+    one.tenants.change("105", {"keep_seconds": 8}, ["keep_talks"])
+    one.tenants.register("106", keep_talks=True)
+    rows = one.store.read(lambda sql: sql.query("SELECT name, settings FROM app ORDER BY name"))
+    assert [json.loads(settings) for _, settings in rows] == [{"keep_seconds": 8.0}, {"keep_talks": True}]
+    found = [node().tenants.find(name) for name in ("105", "106")]
+    assert [
+        (app_settings_of(each, AppRetention).retention_seconds, each.store_conversations)
+        for each in found
+        if each
+    ] == [(8, False), (0, True)]

@@ -12,8 +12,6 @@ from imserver.gateway.auth.principal import Needs
 from imserver.gateway.http.openapi import document, examples_of, operation_id, problems_of
 from imserver.gateway.http.operation import JSON, PREFIX, Operation
 from imserver.gateway.http.reply import PROBLEM
-from imserver.pages.reference import chinese
-from imserver.pages.text import REFERENCE
 from tests.rows import DOCUMENTED, OPERATIONS, PROBLEMS, ROUTES
 from tests.support import ROOT
 
@@ -70,10 +68,6 @@ def test_every_operation_has_a_name_of_its_own_and_a_chapter() -> None:
     assert len(set(IDS)) == len(IDS)
     chapters = [tag["name"] for tag in DOCUMENT["tags"]]
     assert {row.tag for row in DOCUMENTED} == set(chapters)
-    for words in REFERENCE.values():
-        assert set(chapters) <= set(words["chapters"])
-        names = words["chapters"].values()
-        assert len({*names}) == len(names), "screen readers tell them apart"
 
 
 @pytest.mark.parametrize("row", DOCUMENTED, ids=IDS)
@@ -158,12 +152,3 @@ def test_limits_of_this_server_are_in_the_schemas() -> None:
 
 def test_texts_are_markdown() -> None:
     assert not [text for text in texts_of(DOCUMENT) if "``" in text or ":class:" in text]
-
-
-def test_every_text_is_there_in_chinese_and_none_too_many() -> None:
-    received = texts_of(DOCUMENT)
-    problems = {problem.message for row in DOCUMENTED for problem in problems_of(row)}
-    joined = {answer["description"] for row in DOCUMENTED for answer in described(row)["responses"].values()}
-    phrases = {part for text in received - joined | problems for part in text.split("\n\n")}
-    assert sorted(phrases - set(chinese())) == []
-    assert sorted(set(chinese()) - phrases) == []

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from imserver.gateway import errors
 from imserver.gateway.dialects.sse.api import COMMENT, SseDialect, ready
 from imserver.gateway.model import BadFrame, Event
-from imserver.messenger.messages.model import Message
 
 DIALECT = SseDialect("system:shop")
 
@@ -50,29 +49,6 @@ def test_a_payload_that_is_laid_out_is_one_line_too(space: str) -> None:
 def test_enter_and_exit_notices_name_the_user(kind: str) -> None:
     heard = data_of(DIALECT.encode_event(Event(kind, "ann", "whatever the dialect of chat says")))
     assert heard == {"event": kind, "app": "system:shop", "user": "ann"}
-
-
-def test_a_stored_entry_has_its_id_outside_and_inside() -> None:
-    body, own = b'{"a":\n1}', "c-1"
-    message = Message(
-        17, 3, 5, "shop", ("ann", "shop"), type="order", body=body, client_msg_id=own, time_ms=9
-    )
-    block = DIALECT.encode_message(message)
-    assert block.startswith(b"id: 17\n")
-    assert data_of(block.removeprefix(b"id: 17\n")) == {
-        "event": "message",
-        "app": "system:shop",
-        "id": 17,
-        "conversation": 3,
-        "seq": 5,
-        "kind": "message",
-        "from": "shop",
-        "to": "ann",
-        "type": "order",
-        "data": {"a": 1},
-        "client_msg_id": "c-1",
-        "time": 9,
-    }
 
 
 def test_the_ready_event_has_the_cursor() -> None:

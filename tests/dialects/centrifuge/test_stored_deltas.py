@@ -1,5 +1,5 @@
-"""Deltas with the messenger: in stored channels as in :mod:`tests.gateway.channels.test_channel_deltas`, and
-with streamed messages between publications."""
+"""Deltas in stored channels as in :mod:`tests.dialects.centrifuge.test_channel_deltas`, and with streamed
+messages between publications."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from imserver.gateway.cluster.history import Position
 from imserver.gateway.config.settings import ChannelSettings
 from imserver.gateway.model import ChannelPart, Event
-from tests.gateway.channels.test_channel_deltas import (  # noqa: F401
+from tests.dialects.centrifuge.test_channel_deltas import (  # noqa: F401
     BOUNDED,
     PRICES,
     Reader,
