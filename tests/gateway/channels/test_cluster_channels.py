@@ -17,6 +17,7 @@ from imserver.gateway.cluster.registry import Lease
 from imserver.gateway.config.settings import ChannelSettings
 from imserver.gateway.model import Event, Outcome
 from imserver.gateway.sessions.cluster_sessions import AliveQuery
+from imserver.gateway.sessions.connection_ids import NAMED_BY_ID
 from tests.gateway.core.cluster_harness import MULTI, NEWEST, ClusterHarness, Several
 from tests.gateway.hub.test_channels import texts
 from tests.gateway.protocol.line import PingedDialect
