@@ -5,10 +5,11 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
+import gevent
 import pytest
 
 from imserver.backends.webhooks.back_ends import BackEndRequests
-from imserver.dialects.centrifuge import codes
+from imserver.dialects.centrifuge import codes, service
 from imserver.dialects.centrifuge.declared import CentrifugeSettings
 from imserver.dialects.centrifuge.service import (
     GRACE_SECONDS,
@@ -17,22 +18,32 @@ from imserver.dialects.centrifuge.service import (
     CentrifugeState,
     _Admission,
 )
-from imserver.dialects.centrifuge.wire import CallMethod, CentrifugeDialect, CentrifugeLogin, SubscribeResult
+from imserver.dialects.centrifuge.wire import (
+    CallMethod,
+    CentrifugeDialect,
+    CentrifugeLogin,
+    CentrifugeProtobufDialect,
+    ClientView,
+    PresenceResult,
+    SubscribeResult,
+)
 from imserver.gateway import errors
 from imserver.gateway.auth.rates import MutedUsers
 from imserver.gateway.auth.rules import ALLOWED
 from imserver.gateway.channels.client_commands import ChannelCommands
 from imserver.gateway.channels.consent import ChannelConsent
-from imserver.gateway.channels.members import ChannelRefused
+from imserver.gateway.channels.members import ChannelMember, ChannelRefused
 from imserver.gateway.config.settings import Config
 from imserver.gateway.errors import StorageUnavailable
-from imserver.gateway.model import Login, Reply
+from imserver.gateway.model import AskPresence, Login, Reply, Request
 from imserver.gateway.transport.connection import Connection
 from imserver.gateway.transport.dispatch import CommandRow
 from imserver.gateway.transport.gate import Head
 from imserver.gateway.transport.states import CLOSING
 from imserver.messenger.messages.commands import Send
 from imserver.messenger.messages.wire import MESSAGE_COMMANDS
+from tests.gateway.channels.test_channels import NEWS, check_that_readers_share_pages
+from tests.gateway.channels.test_channels import harness as harness
 from tests.gateway.hub.harness import Harness
 from tests.gateway.transport.harness import Client
 
@@ -193,3 +204,25 @@ def test_an_app_without_a_back_end_has_the_methods_of_this_server(
         answer = harness.dispatcher.run(connection, command, answers.append)
         assert [*answers, *filter(None, [answer])] == [reply]
         assert sent == ([Send("bob", body=b"hi")] if reply.code == 200 else [])
+
+
+@pytest.mark.parametrize("dialect", [CentrifugeDialect(), CentrifugeProtobufDialect()])
+def test_others_are_served_while_many_subscribers_are_encoded(
+    monkeypatch: pytest.MonkeyPatch, dialect: CentrifugeDialect
+) -> None:
+    monkeypatch.setattr(service, "is_long_turn", lambda: True)
+    members = [ChannelMember(f"c{number}", "ann", "", "", number, "", "") for number in range(1001)]
+    answers, runs = CentrifugeAnswers(Mock()), list[int]()
+    others = [gevent.spawn(runs.append, number) for number in range(2)]
+    reply = answers.presence(dialect, AskPresence(NEWS), members, 1001, "")
+    assert all(other.ready() for other in others)
+    whole = PresenceResult({each.connection: ClientView("ann", each.connection) for each in members})
+    request = Request("1", "presence", None)
+    assert len(dialect.encode_reply(request, reply) or b"") == len(
+        dialect.encode_reply(request, Reply(200, whole)) or b""
+    )
+
+
+@pytest.mark.parametrize("dialect", [CentrifugeDialect(), CentrifugeProtobufDialect()])
+def test_readers_of_the_same_page_share_its_bytes(harness: Harness, dialect: CentrifugeDialect) -> None:
+    check_that_readers_share_pages(harness, CentrifugeAnswers(Mock()), dialect)

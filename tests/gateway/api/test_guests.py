@@ -10,7 +10,7 @@ from imserver.gateway.errors import IssuerUnavailable
 from imserver.gateway.http.call import Route, answer
 from imserver.gateway.http.reply import PROBLEM
 from imserver.gateway.transport.http1 import HttpRequest
-from tests.gateway.api.fakes import ROUTES, FakeNode, decoded, with_keys
+from tests.gateway.api.fakes import FakeNode, decoded, with_keys
 
 NODE = with_keys(KeySettings("admin-key", ("admin",)))
 
@@ -108,17 +108,6 @@ def test_a_back_end_on_a_list_pushes_and_reads_in_its_app_and_is_no_admin(node: 
 def test_a_wrong_proof_gives_no_permission_at_any_address(node: FakeNode) -> None:
     for shown in ("Bearer wrong", "Bearer", "nonsense"):
         assert code(node, "/user/list", "10.0.0.7", "appID=102", authorization=shown) == 1003
-
-
-def test_the_new_routes_need_a_key_from_every_caller(node: FakeNode) -> None:
-    paths = [
-        row.path
-        for row in ROUTES
-        if row.path.startswith("/api/v1/") and row.method == "GET" and row.need.scope
-    ]
-    assert paths
-    for path in paths:
-        assert code(node, path, "10.0.0.7", "app=102") == 401, path
 
 
 def test_while_the_issuer_of_a_token_does_not_answer_its_requests_may_be_repeated(node: FakeNode) -> None:

@@ -1,8 +1,13 @@
-"""``imserver account import``: what it takes and refuses."""
+"""``imserver account import``, and settings of apps: what they take and refuse."""
 
 import json
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from tests.gateway.auth.test_tenants import Make, check_refusal
+from tests.gateway.auth.test_tenants import node as node
 from tests.support import run_cli
 
 
@@ -26,3 +31,14 @@ def test_an_app_is_named_by_whichever_of_its_names(tmp_path: Path) -> None:
     for app, count in (("101", 1), ("gochat", 0)):
         done = run_cli("account", "import", *options, "--app", app, str(table))
         assert done.stdout == f"{count} accounts imported, {1 - count} already existed\n", done
+
+
+@pytest.mark.parametrize(
+    ("fields", "output"),
+    [
+        ({"identifiers": []}, "app own: accounts: expected at least one of phone, email"),
+        ({"reset_url": "im"}, "app own: accounts.reset_url: expected an http:// or https://"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(node: Make, fields: dict[str, Any], output: str) -> None:
+    check_refusal(node, {"accounts": fields}, output)
