@@ -12,13 +12,6 @@ RATE = Rate("test", "things", "user", "3 in 30 seconds", "429")
 BURST = Rate("messages", "messages", "user", "", "", burst=5)
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    one = Clock()
-    monkeypatch.setattr(rates, "monotonic_ns", one.nanoseconds)
-    return one
-
-
 def taken(buckets: Buckets, payer: str = "ann", number: float = 0) -> int:
     """How many tokens a payer gets at once."""
     count = 0

@@ -1,7 +1,5 @@
 """ChannelMembers and connections as services, on a node that is alone."""
 
-from collections.abc import Iterator
-
 import gevent
 import pytest
 
@@ -22,12 +20,6 @@ HELLO = Event("msg", "eve", "hello", "7")
 
 def event(text: str) -> Event:
     return Event("msg", "eve", text, "7")
-
-
-@pytest.fixture
-def harness() -> Iterator[Harness]:
-    with Harness() as one:
-        yield one
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """ChannelMembers and connections of several nodes: who is reached from where, and in which order."""
 
-from collections.abc import Iterator
 from time import monotonic
 
 import gevent
@@ -35,12 +34,6 @@ def event(text: str) -> Event:
 def reports_when_woken(monkeypatch: pytest.MonkeyPatch) -> None:
     """No node reports its channels by itself."""
     monkeypatch.setattr("imserver.gateway.channels.registrar.REPORT_SECONDS", 3600)
-
-
-@pytest.fixture
-def nodes() -> Iterator[Several]:
-    with Several(3) as several:
-        yield several
 
 
 def joined(node: ClusterHarness, user: str, *channels: str, app: str = MULTI) -> Client:

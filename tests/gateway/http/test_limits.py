@@ -2,7 +2,6 @@
 
 import pytest
 
-from imserver.gateway.auth import rates as module
 from imserver.gateway.auth.principal import DEMO, NOBODY, Principal
 from imserver.gateway.auth.rates import BucketList
 from imserver.gateway.http.limits import Rates
@@ -12,13 +11,6 @@ from tests.rows import ROUTES
 from tests.support import Clock
 
 ONE, TWO = Principal(frozenset({"push"}), key="one"), Principal(frozenset({"push"}), key="two")
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    one = Clock()
-    monkeypatch.setattr(module, "monotonic_ns", one.nanoseconds)
-    return one
 
 
 def rates_of(per_second: float, metrics: Metrics | None = None) -> Rates:

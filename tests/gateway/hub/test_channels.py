@@ -1,7 +1,5 @@
 """ChannelMembers of a node: who is in them, in which order, and what they are told."""
 
-from collections.abc import Iterator
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,12 +14,6 @@ from tests.gateway.transport.harness import Client, turn
 
 MULTI, NEWEST = "102", "101"
 HELLO = Event("msg", "eve", "hello", "7")
-
-
-@pytest.fixture
-def harness() -> Iterator[Harness]:
-    with Harness() as one:
-        yield one
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Fan-out: who is told what, in which order; and a model that knows it for any run of events."""
 
 import zlib
-from collections.abc import Iterator
 
 import pytest
 from gevent.hub import get_hub
@@ -17,12 +16,6 @@ from tests.gateway.hub.harness import CMD, Harness, received, received_with_ids
 from tests.gateway.protocol.line import LineDialect
 from tests.gateway.transport.harness import Client, Socket, turn, until
 from tests.integration.raw import CONTROL_OPCODES, text
-
-
-@pytest.fixture
-def harness() -> Iterator[Harness]:
-    with Harness() as one:
-        yield one
 
 
 def settle(*clients: Client) -> None:

@@ -1,6 +1,5 @@
 """Rerouting: pushes that arrive at a node whose user has moved, or is just logging in."""
 
-from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
@@ -15,13 +14,6 @@ from imserver.gateway.push import routing
 from imserver.gateway.push.push import UserPush
 from tests.gateway.core.cluster_harness import MULTI, NEWEST, Several, received_since
 from tests.gateway.transport.harness import Client, look, until
-
-
-@pytest.fixture
-def nodes() -> Iterator[Several]:
-    with Several(3) as several:
-        yield several
-
 
 ORIGIN = 77
 _numbers = count(1)

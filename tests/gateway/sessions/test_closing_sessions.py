@@ -1,7 +1,5 @@
 """Ending the sessions of many users at once, keeping them out, and letting them in again."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from imserver.gateway.errors import StorageUnavailable
@@ -12,18 +10,6 @@ from tests.gateway.transport.harness import Client, turn
 
 NEWEST, MULTI = "101", "102"
 LONG = 3600
-
-
-@pytest.fixture
-def harness() -> Iterator[Harness]:
-    with Harness() as one:
-        yield one
-
-
-@pytest.fixture
-def nodes() -> Iterator[Several]:
-    with Several(2) as several:
-        yield several
 
 
 def codes(*clients: Client) -> list[int | None]:

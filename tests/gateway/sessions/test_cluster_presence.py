@@ -1,6 +1,5 @@
 """Presence, the courier and the questions of several nodes."""
 
-from collections.abc import Iterator
 from itertools import count
 
 import pytest
@@ -12,12 +11,6 @@ from imserver.gateway.cluster.rpc.counters import UnknownQuery
 from imserver.gateway.sessions.presence import NamesAnswer, NamesQuery
 from tests.gateway.core.cluster_harness import HELLO, MULTI, NEWEST, Several, received_since
 from tests.gateway.transport.harness import Client
-
-
-@pytest.fixture
-def nodes() -> Iterator[Several]:
-    with Several(3) as several:
-        yield several
 
 
 def messages(nodes: Several, *clients: Client) -> list[int]:

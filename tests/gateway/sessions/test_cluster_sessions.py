@@ -1,7 +1,6 @@
 """Sessions of several nodes: what the registry decides, and what nodes do when it does not answer."""
 
 import time
-from collections.abc import Iterator
 
 import gevent
 import pytest
@@ -31,12 +30,6 @@ from tests.gateway.transport.harness import look, turn, until
 
 ENTER_ANN = ("enter", "ann", ENTER_TEXT)
 EXIT_ANN = ("exit", "ann", EXIT_TEXT)
-
-
-@pytest.fixture
-def nodes() -> Iterator[Several]:
-    with Several(2) as several:
-        yield several
 
 
 def begin_login(node: ClusterHarness, app: str, user: str, device: str = "") -> tuple:  # type: ignore[type-arg]

@@ -1,6 +1,5 @@
 """Logging in, being refused, kicked and banned on one node; see also ``test_policies``."""
 
-from collections.abc import Iterator
 from time import monotonic
 
 import gevent
@@ -16,12 +15,6 @@ from tests.gateway.hub.harness import Harness
 from tests.gateway.transport.harness import look, until
 
 NEWEST, MULTI, SINGLE, REFUSE = "101", "102", "103", "104"
-
-
-@pytest.fixture
-def harness() -> Iterator[Harness]:
-    with Harness() as one:
-        yield one
 
 
 # --- who may ------------------------------------------------------------------------------------------------

@@ -1,14 +1,12 @@
 """From a message to its answer: rules, what happens when one fails, and the limit of messages a second."""
 
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from gevent.event import Event as Signal
 from msgspec import json
 
-from imserver.gateway.auth import rates
 from imserver.gateway.auth.quotas import limited
 from imserver.gateway.model import Heartbeat, Ping, Reply
 from imserver.gateway.node.http_servers import echo
@@ -19,12 +17,6 @@ from tests.gateway.protocol.line import LineDialect
 from tests.gateway.transport.harness import Client, SocketHarness, ignore, until
 from tests.integration.raw import BINARY, TEXT, frame, text
 from tests.support import Clock
-
-
-@pytest.fixture
-def harness() -> Iterator[Harness]:
-    with Harness() as one:
-        yield one
 
 
 def ask(client: Client, cmd: str, data: Any = None, seq: str = "1") -> int:
@@ -151,13 +143,6 @@ def test_the_echo_path_returns_messages_unchanged() -> None:
 
 
 # --- limits -------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    one = Clock()
-    monkeypatch.setattr(rates, "monotonic_ns", one.nanoseconds)
-    return one
 
 
 class Meter:
