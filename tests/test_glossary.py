@@ -30,7 +30,7 @@ ALLOWED = {
 ALLOWED_IN = {
     ("asked", "backends/webhooks/"): "metrics end in _asked_total",
     ("place", "imserver/dialects/protobuf/wire.py"): "a field of the protobuf dialect",
-    ("keep_talks", "tests/gateway/auth/test_tenants.py"): "an old name of a setting",
+    ("keep_talks", "tests/messenger/messages/test_retention.py"): "an old name of a setting",
 }
 """Names with a retired word, and where they may be → why."""
 RETIRED_IN_TESTS = {"comer", "courier", "door", "doors", "intake", "rig", "told", "world"}
