@@ -20,6 +20,7 @@ PAGE: Final = Path(__file__).parents[1] / "docs" / "scale.md"
 
 MILLION: Final = "imserver bench million --connections 1000000"
 GROWTH: Final = "python -m tests.gateway.cluster.measure_scale"
+ENTRIES: Final = "python -m tests.messenger.messages.measure_entries"
 ALONE: Final = "imserver bench chat --single --rate 0 --members 2 --database postgresql://…"
 IN_CLUSTER: Final = "imserver bench cluster --part push --redis redis+cluster://…"
 AT_FULL_SPEED: Final = IN_CLUSTER.replace("push", "forward")
@@ -72,7 +73,7 @@ COSTS: Final[dict[str, Cost]] = {
     "missed": Cost(
         25.19, "µs", "missed entry at a login, SQLite", "imserver bench chat --members 5000 --storm 50"
     ),
-    "entry": Cost(0.48, "µs", "stored entry that a node reads and that is for none of its users", GROWTH),
+    "entry": Cost(0.48, "µs", "stored entry that a node reads and that is for none of its users", ENTRIES),
     "pair": Cost(5.4, "ms", "two encrypted connections between two nodes (busy machine)", GROWTH),
     "peer": Cost(194, "KiB", "both ends of them", GROWTH),
     "lease": Cost(546, "bytes", "lease of a node in Redis", GROWTH),

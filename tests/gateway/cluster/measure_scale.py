@@ -4,28 +4,35 @@ CPU of a look at the leases, of a bucket and a user that are cleaned up, of a se
 again, and of connections between nodes; memory of a user in a full bucket, and of a peer. Redis runs here.
 """
 
+import json
 import re
+import resource
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from gevent.fileobject import FileObject
+from msgspec.json import encode
 from msgspec.structs import replace
 
-from imserver.gateway.cluster.nodes import _decode, encode
-from imserver.gateway.cluster.redis import lease as leases
 from imserver.gateway.cluster.redis import presence
+from imserver.gateway.cluster.redis.lease import written_key
 from imserver.gateway.cluster.redis.recovery import DeadNodeCleanup
 from imserver.gateway.cluster.redis.registry import RedisRegistry
-from imserver.gateway.cluster.redis.scripts import DEAD_EPOCHS, LEASE_DATA, written_key
-from imserver.gateway.cluster.registry import RegistryCounters, Session
+from imserver.gateway.cluster.redis.scripts import DEAD_EPOCHS, LEASE_DATA
+from imserver.gateway.cluster.registry import Lease, RegistryCounters, Session
+from imserver.gateway.cluster.rpc.server import Rpc
 from imserver.gateway.config.settings import ClusterSettings
 from imserver.gateway.node.feature_list import FEATURES
-from imserver.messenger.messages.log.contract import Commit, Entry
+from imserver.gateway.process import Secret
 from tests.gateway.cluster.conftest import lease_of
-from tests.gateway.cluster.measure import Remote, cpu_seconds
 from tests.gateway.cluster.node_process import QUIET
 from tests.gateway.cluster.redis_server import RedisServer
+from tests.support import ROOT
 
 SETTINGS = ClusterSettings(lease_seconds=3600.0, renew_seconds=1.0, redis_seconds=60.0)
 NAMES = " ".join(["core", *(name.rpartition(".")[2] for name in FEATURES)])
@@ -33,6 +40,62 @@ USERS_OF_BUCKET = 610
 """Ten million users in 16,384 buckets."""
 FULL = 32
 """So many buckets there are here."""
+
+
+def cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+class Worker:
+    """A node in a process of its own; obeys one JSON command a line and answers with one line."""
+
+    def __init__(self, epoch: int) -> None:
+        self.rpc = Rpc(Secret(b"measure" * 8), lambda kind, body: body, lambda sender, items: None)
+        self.rpc.start("127.0.0.1", 0, 0)
+        self.rpc.epoch = epoch
+
+    def addresses(self) -> dict[str, Any]:
+        control, data = self.rpc.control_address, self.rpc.data_address
+        return {"node": control[6:], "epoch": self.rpc.epoch, "control": control, "data": data}
+
+    def connect_to(self, leases: list[dict[str, Any]]) -> None:
+        for lease in (Lease(**lease) for lease in leases if lease["epoch"] != self.rpc.epoch):
+            self.rpc.send(lease, b"hello")
+            self.rpc.query(lease, "hello", b"")
+
+    def cpu(self) -> float:
+        return cpu_seconds()
+
+    def obey(self) -> None:
+        for line in FileObject(sys.stdin.fileno(), "rb", close=False):
+            name, *arguments = json.loads(line)
+            print(json.dumps(getattr(self, name)(*arguments)), flush=True)
+        self.rpc.stop()
+
+
+class Remote:
+    """A worker, seen from the command."""
+
+    def __init__(self, epoch: int) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.gateway.cluster.measure_scale", str(epoch)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: Any) -> Any:
+            self.process.stdin.write(json.dumps([name, *arguments]).encode() + b"\n")  # type: ignore[union-attr]
+            self.process.stdin.flush()  # type: ignore[union-attr]
+            return json.loads(self.process.stdout.readline())  # type: ignore[union-attr]
+
+        return call
+
+    def unregister(self) -> None:
+        self.process.stdin.close()  # type: ignore[union-attr]
+        self.process.wait(10)
 
 
 def redis_cpu(server: RedisServer) -> float:
@@ -59,7 +122,7 @@ def look_at_leases(server: RedisServer, node: RedisRegistry, count: int) -> None
                 number, feature_names=NAMES, fingerprint="f" * 32, database="d" * 32, birth=1 << 60
             )
             each = replace(each, connections=60_000, counts={"101": 60_000}, data=each.control, host="h" * 32)
-            client.hset(LEASE_DATA, str(number), leases._encode(each).decode())
+            client.hset(LEASE_DATA, str(number), encode(each).decode())
         size = sum(map(len, client.hvals(LEASE_DATA))) / client.hlen(LEASE_DATA)
 
     def look() -> None:
@@ -81,15 +144,13 @@ def mesh(count: int) -> None:
     """Each of these nodes sends to each other one and asks it: two connections per ordered pair."""
     workers = [Remote(epoch) for epoch in range(1, count + 1)]
     addresses = [worker.addresses() for worker in workers]
-    for worker in workers:
-        worker.peers(addresses)
 
     def state() -> tuple[float, int]:
-        return sum(worker.look()["cpu"] for worker in workers), sum(map(resident, workers))
+        return sum(worker.cpu() for worker in workers), sum(map(resident, workers))
 
     before = state()
     for worker in workers:
-        worker.connect_to()
+        worker.connect_to(addresses)
     after, pairs = state(), count * (count - 1)
     cpu, memory = ((late - early) / pairs for early, late in zip(before, after, strict=True))
     print(f"a mesh of {count}: CPU {cpu * 1e6:.0f} µs and {memory / 1024:.0f} KiB for each ordered pair")
@@ -97,21 +158,7 @@ def mesh(count: int) -> None:
         worker.unregister()
 
 
-def read_entries(batch: int, times: int) -> None:
-    """What a node does with stored entries of which none is for its users, without the RPC."""
-    more = {"client_msg_id": "m-1234567", "time_ms": 1_700_000_000_000}
-    entry = Entry(1, 1, 1, "alice", ("alice", "bob"), body=b"x" * 100, **more)
-    data = encode(Commit("101", 1, batch, [entry] * batch))
-    began = cpu_seconds()
-    for _ in range(times):
-        _decode(data)
-    each = (cpu_seconds() - began) / times / batch * 1e6
-    print(f"an entry read, {batch} together: {each:.2f} µs, {len(data) / batch:.0f} bytes")
-
-
 def main() -> None:
-    read_entries(1, 100_000)
-    read_entries(10, 20_000)
     mesh(12)
     server = RedisServer(Path(tempfile.mkdtemp()))
     try:
@@ -143,7 +190,7 @@ def main() -> None:
         print(f"a bucket cleaned up without a hit: Redis {redis:.0f} µs, node {own:.0f} µs")
         with server.client() as client:
             client.sadd(written_key("buckets", epoch), *members)
-            client.hset(DEAD_EPOCHS, str(epoch), leases._encode(node.lease).decode())
+            client.hset(DEAD_EPOCHS, str(epoch), encode(node.lease).decode())
         redis, own = cost(server, lambda: cleanup.run([epoch], lambda _: False), len(sessions))
         print(f"a user cleaned up: Redis {redis:.1f} µs, node {own:.1f} µs")
         node.recovery.stop()  # it uses the connection of the leases
@@ -154,4 +201,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) > 1:
+        Worker(int(sys.argv[1])).obey()
+    else:
+        main()
