@@ -1,7 +1,4 @@
-"""The gateway: a node without the messenger, whose package cannot be imported.
-
-It is tried with no feature at all, and with those that use stored messages only where there are any.
-"""
+"""The gateway: a node without features. The package of the messenger cannot be imported."""
 
 import json
 import sqlite3
@@ -12,19 +9,12 @@ from typing import Any
 import pytest
 
 from imserver.gateway.errors import ReplyCode
-from imserver.messenger.messages import FEATURE as MESSENGER
-from imserver.plugin.testing import check_absent
 from tests.conftest import StartServer
-from tests.integration.action import action_session
-from tests.integration.client import listening, send_to_client
 from tests.integration.cmd import CmdClient, fresh, logged_in, login_code, send_message, users
-from tests.integration.pusher import SHOP, trigger
-from tests.integration.pusher import Client as PusherClient
 from tests.integration.raw import open_socket, text
-from tests.integration.receiver import Receiver
 from tests.integration.sse import listening as streaming
 from tests.integration.v1 import good, refused
-from tests.support import Server, eventually
+from tests.support import Server
 from tests.test_removal import WITHOUT
 
 WITHOUT_THE_MESSENGER = (
@@ -32,8 +22,6 @@ WITHOUT_THE_MESSENGER = (
     "-c",
     WITHOUT.format(packages=("imserver.messenger.messages", "imserver.plugin.messages")),
 )
-FEATURES = ["webhooks", "client", "action", "centrifuge", "pusher", "pages"]
-"""Those that use stored messages where there are any."""
 KEYS = [
     {"key": "admin-key-of-the-gateway", "scopes": ["admin"]},
     {"key": "push-key-of-the-gateway", "scopes": ["push"]},
@@ -52,9 +40,9 @@ def started(start: StartServer, features: list[str], **settings: Any) -> Server:
     return start(command=WITHOUT_THE_MESSENGER, config=config)
 
 
-@pytest.fixture(scope="module", params=[[], FEATURES], ids=["no feature", "features"])
-def server(request: pytest.FixtureRequest, start_shared_server: StartServer) -> Server:
-    return started(start_shared_server, request.param)
+@pytest.fixture(scope="module")
+def server(start_shared_server: StartServer) -> Server:
+    return started(start_shared_server, [])
 
 
 @pytest.fixture
@@ -132,7 +120,6 @@ def test_an_event_stream_receives_pushes(server: Server) -> None:
 
 
 def test_nothing_of_the_messenger_is_there(server: Server, ann: CmdClient) -> None:
-    check_absent(server, MESSENGER)
     for command in ("send", "conversations", "nonsense"):
         assert ann.ask_cmd(command, {"to": "bob", "text": "tea"})[0] == ReplyCode.NO_ROUTE, command
     stored = {"app": "7", "user": "ann", "text": "tea", "store": True}
@@ -155,33 +142,6 @@ def test_a_node_with_keys_asks_for_them(start_server: StartServer) -> None:
     app = good(server.http, "apps/create", {"app": "shop", "settings": {"open": True}}, key=ADMIN)
     assert app["app"] == "shop"
     assert login_code(server.ws, "ann", "shop") == 200
-
-
-def test_the_dialects_of_the_originals_are_served(start_server: StartServer) -> None:
-    with Receiver() as receiver:
-        apps = {
-            **APPS,
-            "7": {**APPS["7"], "webhook": receiver.settings, "pusher": SHOP},
-            "action:1": {"open": True},
-            "system:shop": {"open": True},
-        }
-        server = started(start_server, FEATURES, apps=apps, centrifuge={"app": "7"}, api={"keys": KEYS})
-        with action_session(server.ws, "ann", to="bob") as ann, action_session(server.ws, "bob") as bob:
-            ann.say("tea?")
-            bob.receives("ann", "tea?", "bob")
-        with listening(server.ws, "shop") as one:
-            send_to_client(server.http, "shop", one.id, key=PUSH)
-            assert one.received()["data"] == "hello"
-        with PusherClient(server.ws) as client:
-            client.subscribes("news")
-            trigger(server, "news")
-            assert client.event("e", "news") == "x"
-        with server.connect("/connection/websocket") as client:
-            client.send(json.dumps({"id": 1, "connect": {}}))
-            assert json.loads(client.recv())["id"] == 1
-        with logged_in(server.ws, "ann", 7):
-            eventually(lambda: receiver.posts, what="the webhook of a login")
-        assert server.get("/").status == 200
 
 
 def test_two_nodes_push_and_have_histories_in_redis(start_server: StartServer, redis_url: str) -> None:

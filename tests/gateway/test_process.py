@@ -3,7 +3,6 @@
 import errno
 import os
 import resource
-import socket
 import stat
 import subprocess
 import sys
@@ -18,8 +17,7 @@ from imserver.gateway import process as lifecycle
 from imserver.gateway.config.settings import Config, LimitSettings, RedisSettings, ServerSettings
 from imserver.gateway.errors import StartError
 from imserver.gateway.process import DataDirectory, derive_key, open_private, plan_processes, raise_file_limit
-from imserver.operate.doctor import server_at
-from tests.processes import running, spawn
+from tests.processes import running
 
 
 def test_the_file_limit_is_raised_to_the_hard_one() -> None:
@@ -276,35 +274,3 @@ def test_a_derived_key_depends_on_secret_and_purpose() -> None:
     assert {len(key) for key in keys} == {32}
     hkdf = HKDF(SHA256(), 32, b"imserver", b"page")
     assert hkdf.derive(b"a" * 32) == derive_key(b"a" * 32, "page")
-
-
-_NODE = """
-import socket, sys
-from imserver.gateway.process import DataDirectory
-DataDirectory(sys.argv[1], shared=True).start()
-listener = socket.create_server(("127.0.0.1", 0))
-print(listener.getsockname()[1], flush=True)
-sys.stdin.read()
-"""
-
-
-@pytest.mark.linux
-def test_each_node_of_a_folder_is_known_by_its_port(tmp_path: Path) -> None:
-    with (
-        socket.create_server(("127.0.0.1", 0)) as ours,
-        spawn(
-            [sys.executable, "-c", _NODE, str(tmp_path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as node,
-    ):
-        assert node.stdin is not None
-        assert node.stdout is not None
-        port = int(node.stdout.readline())
-        folder, ports = DataDirectory(str(tmp_path), shared=True), (port, ours.getsockname()[1])
-        assert [server_at(str(tmp_path), each) for each in ports] == [node.pid, 0]
-        folder.start()
-        assert [server_at(str(tmp_path), each) for each in ports] == [node.pid, os.getpid()]
-        folder.stop()
-        node.stdin.close()

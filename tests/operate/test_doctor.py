@@ -30,6 +30,7 @@ from imserver.gateway.config.settings import (
     TenantSettings,
     WebhookSettings,
 )
+from imserver.gateway.process import DataDirectory
 from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
@@ -374,3 +375,35 @@ def test_a_damaged_page_is_named(tmp_path: Path) -> None:
     found = run_cli("doctor", "--data-dir", str(tmp_path))
     assert found.returncode == 1
     assert f"fail  pages of SQLite: {file}: " in found.stdout
+
+
+_NODE = """
+import socket, sys
+from imserver.gateway.process import DataDirectory
+DataDirectory(sys.argv[1], shared=True).start()
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.linux
+def test_each_node_of_a_folder_is_known_by_its_port(tmp_path: Path) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as ours,
+        spawn(
+            [sys.executable, "-c", _NODE, str(tmp_path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as node,
+    ):
+        assert node.stdin is not None
+        assert node.stdout is not None
+        port = int(node.stdout.readline())
+        folder, ports = DataDirectory(str(tmp_path), shared=True), (port, ours.getsockname()[1])
+        assert [doctor.server_at(str(tmp_path), each) for each in ports] == [node.pid, 0]
+        folder.start()
+        assert [doctor.server_at(str(tmp_path), each) for each in ports] == [node.pid, os.getpid()]
+        folder.stop()
+        node.stdin.close()

@@ -6,9 +6,11 @@ import pytest
 
 from imserver.backends.webhooks.declared import objection, secret_of
 from imserver.backends.webhooks.parts import EVENTS, receiver_of
+from imserver.gateway.config.load import dump
 from imserver.gateway.config.settings import BackEndSettings, TenantSettings, WebhookSettings
 from tests.backends.login_harness import WebhookHarness
 from tests.gateway.core.login_harness import HOOK
+from tests.gateway.test_config import read, refusal_of_app
 
 PLACEHOLDER = "replace-me: openssl rand -hex 32"
 
@@ -64,3 +66,47 @@ def test_a_changed_app_keeps_its_secret_if_the_new_one_cannot_be_used() -> None:
         harness.change("101", TenantSettings(webhook=WebhookSettings("http://x/", secret_file="/no/file")))
         assert not harness.webhooks.back_ends.is_ready("101")
         assert not harness.webhooks.has_receiver("101")
+
+
+@pytest.mark.parametrize(
+    ("settings", "output"),
+    [
+        ("webhook: a-secret", "apps.shop.webhook: expected object, got str"),
+        ("webhook: {urls: x}", "unknown key 'apps.shop.webhook.urls'; the nearest known key is "),
+        ("webhook: {url: x, secret: s}", "apps.shop.webhook.url: expected an http:// or https:// address"),
+        ("webhook: {url: 'http://e.org'}", "apps.shop.webhook: expected either secret or secret_file"),
+        (
+            "back_ends: {connect: e.org}\n    webhook: {secret: s}",
+            "apps.shop.back_ends.connect: expected an http:// or https:// address",
+        ),
+        (
+            "back_ends: {rpc: 'http://e.org', headers: [Host]}\n    webhook: {secret: s}",
+            "apps.shop.back_ends.headers: expected headers of clients such as Cookie, got 'Host'",
+        ),
+        (
+            "back_ends: {rpc: 'http://e.org', emulated_headers: [\"a b\"]}\n    webhook: {secret: s}",
+            "apps.shop.back_ends.emulated_headers: expected headers of clients such as Cookie, got 'a b'",
+        ),
+        (
+            "back_ends: {rpc: 'http://e.org', headers: [X-User], emulated_headers: [x-user]}\n"
+            "    webhook: {secret: s}",
+            "apps.shop.back_ends.emulated_headers: x-user is in headers, so clients must not set it",
+        ),
+        (
+            "channels: {orders: {publish: back_end}}",
+            "apps.shop.channels.orders.publish: back_end needs the address back_ends.publish of the app",
+        ),
+        ("webhook: {events: [logon]}", "apps.shop.webhook.events[0]: expected one of absent, "),
+    ],
+)
+def test_a_mistake_in_a_file_is_named(tmp_path: Path, settings: str, output: str) -> None:
+    assert refusal_of_app(tmp_path, settings).startswith(output)
+
+
+def test_a_dump_hides_the_secrets_in_urls(tmp_path: Path) -> None:
+    url = "https://me:{}@example.org/hook?access_token={}"
+    row = f"{{url: '{url.format('pa55', 't0ken')}', secret: {'s' * 40}}}"
+    text = dump(read(tmp_path, f"apps: {{shop: {{webhook: {row}}}}}"))
+    assert "pa55" not in text
+    assert "t0ken" not in text
+    assert url.format("(hidden)", "(hidden)") in text

@@ -1,6 +1,7 @@
 """The events of apps on each engine: order, leases, retries, absences."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -8,11 +9,13 @@ import pytest
 
 from imserver.backends.webhooks.dead_events import RetryRow, list_retries, replay_dead
 from imserver.backends.webhooks.event_rows import Absence, EventStore, FeedHead, NewEvent, NotOwner
+from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from tests.stores import OpenStore
+from tests.support import run_cli
 
 APP = "shop"
 
@@ -334,3 +337,34 @@ def test_events_about_ids_that_are_too_long_for_a_login_are_stored(events: Event
     longest, longer = "u" * 255, "\u4e00" * 200
     assert events.append([absent_event(longest + "v"), NewEvent(APP, longer, "absent", b"{}")]) == {APP: 2}
     assert [event.user for event in events.read(APP, 0, 10)] == [longest, longer[:85]]
+
+
+@pytest.mark.full
+def test_dead_events_are_listed_and_sent_again(tmp_path: Path) -> None:
+    def run(command: str, *arguments: str) -> str:
+        """What ``imserver app`` prints, or why it fails."""
+        given = {"IMSERVER_SERVER_DATA_DIR": str(tmp_path / "data")}
+        done = run_cli("app", command, *arguments, seconds=30, **given)
+        return done.stderr if done.returncode else done.stdout
+
+    def events_of(*arguments: str) -> list[list[str]]:
+        return [line.split() for line in run("events", *arguments).splitlines()[1:]]
+
+    assert events_of("101") == []
+    assert "app none does not exist" in run("events", "none")
+    run("create", "105")
+    store = Store(StorageSettings(), str(tmp_path / "data"), threaded=False)
+    store.start()
+    events = EventStore(store)
+    events.append([NewEvent("105", "ann", "account", b"{}")])
+    events.claim({"105": None}, "node", 10)
+    dead = [RetryRow(0, f"event-{number}", "ann", 7, 1795155801, b"{}") for number in (1, 2)]
+    events.advance("105", "node", 0, 1, dead, dead=True)
+    assert events_of("105") == []
+    assert events_of("105", "--dead")[0][:3] == ["event-1", "ann", "7"]
+    assert "no dead event event-3" in run("events", "105", "--replay", "event-3")
+    assert run("events", "105", "--replay", "event-1") == "1 events are sent again\n"
+    assert [row[0] for row in events_of("105", "--dead")] == ["event-2"]
+    assert [row[0] for row in events_of("105")] == ["event-1"]
+    assert run("events", "105", "--replay", "all") == "1 events are sent again\n"
+    store.close()

@@ -2,17 +2,20 @@
 
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import quote, urlencode
 
 import pytest
 
 from imserver.dialects.pusher.apps import PusherApp, PusherApps, body_matches, read_query
-from imserver.dialects.pusher.declared import PusherOfApp, PusherSettings
+from imserver.dialects.pusher.declared import PusherOfApp, PusherSettings, pusher_of
 from imserver.dialects.pusher.service import connection_id_of, socket_id_of
 from imserver.gateway.auth.principal import BadSignature
 from imserver.gateway.config.declared import marked
+from imserver.gateway.config.load import dump
 from imserver.gateway.config.settings import TenantSettings
 from tests.dialects.pusher.harness import apps_of
+from tests.gateway.test_config import read, refusal, refusal_of_app
 
 NOW = 1_800_000_000
 SHOP = PusherApp("shop", b"the secret of the shop", PusherSettings("7", "shopkey"))
@@ -136,3 +139,37 @@ def test_checks_of_settings_know_the_secret_and_the_url() -> None:
     app = TenantSettings(of_features=(PusherOfApp(settings),))
     assert app.ends_demo
     assert list(marked(app, "url")) == [("pusher.webhook_url", "https://shop.example/")]
+
+
+@pytest.mark.parametrize(
+    ("settings", "output"),
+    [
+        ("pusher: {app_id: 7, secret: s}", "apps.shop.pusher: expected app_id, key, and secret"),
+        ("pusher: {key: k, secret: s}", "apps.shop.pusher.app_id: expected 1 to 100 letters"),
+        ("pusher: {app_id: 7, key: a/b, secret: s}", "apps.shop.pusher.key: expected 1 to 100 letters"),
+        ("pusher: {app_id: 7, key: k}", "apps.shop.pusher: expected either secret or secret_file"),
+        (
+            "pusher: {app_id: 7, key: k, secret: s, webhook_url: e.org}",
+            "apps.shop.pusher.webhook_url: expected an http:// or https:// address",
+        ),
+    ],
+)
+def test_a_mistake_in_a_file_is_named(tmp_path: Path, settings: str, output: str) -> None:
+    assert refusal_of_app(tmp_path, settings).startswith(output)
+
+
+@pytest.mark.parametrize(("name", "other"), [("key", "app_id"), ("app_id", "key")])
+def test_two_apps_have_two_names_in_pushers_protocol(tmp_path: Path, name: str, other: str) -> None:
+    row = f"secret: ssssssssssssssss, {name}: '7'"
+    output = refusal(
+        tmp_path,
+        f"apps:\n  shop: {{pusher: {{{row}, {other}: a}}}}\n  club: {{pusher: {{{row}, {other}: b}}}}\n",
+    )
+    assert output == f"line 3: apps.club.pusher.{name}: '7' is already used by the app shop"
+
+
+def test_the_secret_of_pushers_protocol_ends_demo_mode_and_is_not_printed(tmp_path: Path) -> None:
+    settings = read(tmp_path, "apps: {shop: {pusher: {app_id: 7, key: k, secret: ssssssssssssssss}}}")
+    assert not settings.demo
+    assert pusher_of(settings.apps["shop"]).app_id == "7"
+    assert "ssss" not in dump(settings)

@@ -9,10 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from imserver.backends.webhooks.dead_events import RetryRow
-from imserver.backends.webhooks.event_rows import EventStore, NewEvent
-from imserver.gateway.config.settings import StorageSettings
-from imserver.gateway.storage.store import Store
 from tests.support import run_cli
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -93,8 +89,6 @@ def test_a_key_is_rotated_and_shown(run: Run) -> None:
     assert f"no valid key has the id {new}" in run("key", "rotate", new, fails=True).stderr
     assert "no key has the id none" in run("key", "show", "none", fails=True).stderr
     assert "is a key of the settings" in run("key", "rotate", "config:1", fails=True).stderr
-    assert rows(run("key", "usage", name).stdout) == []
-    assert "no key has the id none" in run("key", "usage", "none", fails=True).stderr
 
 
 def test_keys_of_the_configuration_are_listed_by_their_digest(run: Run) -> None:
@@ -114,69 +108,21 @@ def test_a_key_is_bound_to_apps_that_exist(run: Run) -> None:
     assert rows(run("key", "list").stdout)[0][2] == "105,101"
 
 
-@pytest.mark.full
-def test_dead_events_are_listed_and_sent_again(run: Run, tmp_path: Path) -> None:
-    assert rows(run("app", "events", "101").stdout) == []
-    assert "app none does not exist" in run("app", "events", "none", fails=True).stderr
-    run("app", "create", "105")
-    store = Store(StorageSettings(), str(tmp_path / "data"), threaded=False)
-    store.start()
-    events = EventStore(store)
-    events.append([NewEvent("105", "ann", "account", b"{}")])
-    events.claim({"105": None}, "node", 10)
-    dead = [RetryRow(0, f"event-{number}", "ann", 7, 1795155801, b"{}") for number in (1, 2)]
-    events.advance("105", "node", 0, 1, dead, dead=True)
-    assert rows(run("app", "events", "105").stdout) == []
-    assert rows(run("app", "events", "105", "--dead").stdout)[0][:3] == ["event-1", "ann", "7"]
-    assert "no dead event event-3" in run("app", "events", "105", "--replay", "event-3", fails=True).stderr
-    assert run("app", "events", "105", "--replay", "event-1").stdout == "1 events are sent again\n"
-    assert [row[0] for row in rows(run("app", "events", "105", "--dead").stdout)] == ["event-2"]
-    assert [row[0] for row in rows(run("app", "events", "105").stdout)] == ["event-1"]
-    assert run("app", "events", "105", "--replay", "all").stdout == "1 events are sent again\n"
-    store.close()
-
-
 def test_an_app_is_made_shown_and_changed(run: Run) -> None:
-    run("app", "create", "105", "maxConnections=5", "origins=[example.org]", "webhook.url=https://e.org/hook",
-        "webhook.secret=@-", stdin="quite a secret\n")  # fmt: skip
+    run("app", "create", "105", "maxConnections=5", "origins=[example.org]", "channels.a.subscribe=anybody",
+        "jwt=@-", stdin=f"[{{key: quite a secret {32 * 'x'}}}]\n")  # fmt: skip
     assert "app 105 already exists" in run("app", "create", "105", fails=True).stderr
     shown = run("app", "show", "105").stdout
     assert "max_connections: 5\n" in shown
-    assert "url: https://e.org/hook\n" in shown
+    assert "subscribe: anybody\n" in shown
     assert "quite a secret" not in shown
     changed = run(
-        "app", "set", "105", "max_channels=7", "webhook.events=[login]", "--unset", "origins"
+        "app", "set", "105", "max_channels=7", "channels.a.presence=true", "--unset", "origins"
     ).stdout
     assert "max_channels: 7\n" in changed
     assert "origins: []\n" in changed
-    assert "url: https://e.org/hook\n" in changed, "of a setting with several fields one was changed"
+    assert "subscribe: anybody\n" in changed, "of a setting with several fields one was changed"
     assert ["105", "database", "multi"] in rows(run("app", "list").stdout)
-
-
-def test_one_field_of_a_provider_is_changed_or_reset(run: Run, tmp_path: Path) -> None:
-    secret = tmp_path / "secret"
-    secret.write_text("0123\n")
-    row = ("kind=github", "client_id=c", f"client_secret=@{secret}", "scopes=[user]", "title=Git")
-    run("app", "create", "105", *(f"oauth.git.{field}" for field in row), "webhook.events=[login]")
-    changed = run(
-        "app",
-        "set",
-        "105",
-        "oauth.git.register=true",
-        "--unset",
-        "oauth.git.title",
-        "--unset",
-        "webhook.events",
-    ).stdout
-    for line in ("client_id: c", "register: true", "- user", "title: ''", "client_secret: (hidden)"):
-        assert line in changed
-    with sqlite3.connect(tmp_path / "data" / "imserver.db") as connection:
-        (stored,) = connection.execute("SELECT settings FROM app").fetchone()
-    connection.close()
-    assert '"client_secret":"0123"' in stored.replace(": ", ":")
-    assert "login" not in stored
-    assert "oauth.hub is not set" in run("app", "set", "105", "--unset", "oauth.hub", fails=True).stderr
-    assert "git:" not in run("app", "set", "105", "--unset", "oauth.git").stdout
 
 
 def test_names_of_namespaces_and_rooms_may_have_dots(run: Run) -> None:
@@ -185,42 +131,26 @@ def test_names_of_namespaces_and_rooms_may_have_dots(run: Run) -> None:
     assert "chat.v1:" in changed
     assert "max_subscribers: 10" in changed
     assert "my.room:" in changed
-    run("app", "set", "105", "webhook.url=https://e.org/hook", "webhook.secret=@-", stdin="quite a secret\n")
-    assert "url: https://e.org/hook\n" in run("app", "set", "105", "WebHook.events=[login]").stdout
     left = run("app", "set", "105", "--unset", "channels.chat.v1", "--unset", "room_members.my.room").stdout
     assert "chat.v1" not in left
     assert "my.room" not in left
 
 
 def test_secrets_are_read_from_files_and_not_from_arguments(run: Run, tmp_path: Path) -> None:
-    secret, keys = tmp_path / "secret", tmp_path / "keys"
-    secret.write_text("12345678901234567890\n")
+    keys = tmp_path / "keys"
     keys.write_text(f"[{{kid: first, key: {'k' * 40}}}]")
-    hook = "webhook.url=https://e.org/hook"
-    run("app", "create", "105", hook, f"webhook.secret=@{secret}", f"jwt=@{keys}")
+    run("app", "create", "105", f"jwt=@{keys}")
     assert "kid: first\n" in run("app", "show", "105").stdout
     with sqlite3.connect(tmp_path / "data" / "imserver.db") as connection:
         (stored,) = connection.execute("SELECT settings FROM app").fetchone()
     connection.close()
-    assert '"secret":"12345678901234567890"' in stored.replace(": ", ":")
-    secret.write_text("replace-me: openssl rand -hex 32")
-    output = run("app", "set", "105", f"webhook.secret=@{secret}", fails=True).stderr
-    assert "this is a placeholder of the documentation" in output
+    assert f'"key":"{"k" * 40}"' in stored.replace(": ", ":")
+    keys.write_text("[{key: 'replace-me: openssl rand -hex 32'}]")
+    output = run("app", "set", "105", f"jwt=@{keys}", fails=True).stderr
+    assert "secret is a placeholder of the documentation" in output
 
 
-@pytest.mark.parametrize(
-    "setting",
-    [
-        "webhook.secret=12345678901234567890",
-        "web-hook.Secret=x",
-        "webhook={secret: x}",
-        "jwt=[{Key: x}]",
-        "jwt=[{key: x}]",
-        "oauth={c: {client_secret: x}}",
-        "oauth.c={client_secret: x}",
-        "oauth.c.clientSecret=x",
-    ],
-)
+@pytest.mark.parametrize("setting", ["jwt=[{Key: x}]", "jwt=[{key: x}]"])
 def test_a_secret_among_the_arguments_is_refused(run: Run, setting: str) -> None:
     output = run("app", "set", "105", setting, fails=True).stderr
     name = setting.partition("=")[0]
@@ -230,7 +160,7 @@ def test_a_secret_among_the_arguments_is_refused(run: Run, setting: str) -> None
 @pytest.mark.parametrize(
     ("arguments", "output"),
     [
-        (("app", "set", "105", "webhook.secret=@/none"), "/none cannot be read"),
+        (("app", "set", "105", "jwt=@/none"), "/none cannot be read"),
         (("app", "create", "105", "max_channels"), "expected SETTING=VALUE"),
         (("app", "create", "105", "max_channel=1"), "the nearest known key is 'max_channels'"),
         (("app", "create", "105", "max_channels=[1"), "not valid YAML"),

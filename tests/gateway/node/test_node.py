@@ -19,12 +19,9 @@ from imserver.gateway.errors import StartError
 from imserver.gateway.model import Event
 from imserver.gateway.node.http_servers import LISTENER_KEY
 from imserver.gateway.node.node import Node
-from imserver.messenger.messages.action_positions import ActionPositions
-from imserver.messenger.messages.services import MessageServices
 from imserver.version import running_version
 from tests.gateway.transport.harness import Caller, Client, until
 from tests.integration.raw import request, text
-from tests.stores import OpenStore
 from tests.support import HTTP_SERVERS
 
 LOGIN = '{"cmd":"login","data":{"userID":"%s","appID":101}}'
@@ -54,6 +51,21 @@ class Harness:
         self.go.set()
         self.environs: list[dict[str, Any]] = []
         self.callers: list[Caller] = []
+
+    def __enter__(self) -> "Harness":
+        self._threshold = gc.get_threshold()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.go.set()
+        for caller in self.callers:
+            caller.sock.close()
+        try:
+            for node in self.nodes:
+                if hasattr(node.core, "application"):
+                    node.stop()
+        finally:
+            gc.set_threshold(*self._threshold)
 
     def call(self, port: int) -> Caller:
         """A client that is gone at the end of the test at the latest."""
@@ -104,18 +116,8 @@ class Harness:
 
 @pytest.fixture
 def harness(tmp_path: Path) -> Iterator[Harness]:
-    before = gc.get_threshold()
-    one = Harness(tmp_path)
-    try:
+    with Harness(tmp_path) as one:
         yield one
-        one.go.set()
-        for caller in one.callers:
-            caller.sock.close()
-        for node in one.nodes:
-            if hasattr(node.core, "application"):
-                node.stop()
-    finally:
-        gc.set_threshold(*before)
 
 
 def leave(*clients: Client) -> None:
@@ -493,16 +495,3 @@ def test_a_client_that_never_answers_the_close_does_not_keep_a_node_from_its_end
     client = harness.join(node, "ann")
     until(gevent.spawn(node.stop).ready)
     assert client.close_code() == 1001
-
-
-@pytest.mark.sqlite_first
-def test_what_clients_of_the_action_dialect_acknowledge_at_last_is_stored(
-    harness: Harness, url: str, open_store: OpenStore
-) -> None:
-    node = harness.start(storage={"url": url, "seconds": 60})
-    harness.join(node, "ann")
-    positions = node.core.service(MessageServices).messaging.positions
-    node.core.network.ended.append(lambda *_: positions.prove("action:1", "ann", ["", "r"], 7))
-    node.stop()
-    positions = ActionPositions(open_store(url))
-    assert positions.get("action:1", "ann", ["r"]) == {"": 7, "r": 7}

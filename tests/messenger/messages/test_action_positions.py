@@ -1,8 +1,12 @@
 """Where users stand whose clients cannot say it, on every engine."""
 
+from pathlib import Path
+
 import pytest
 
 from imserver.messenger.messages.action_positions import ActionPositions
+from imserver.messenger.messages.services import MessageServices
+from tests.gateway.node.test_node import Harness
 from tests.stores import OpenStore
 
 MANY = 600
@@ -94,3 +98,17 @@ def test_an_app_has_so_many_positions(positions: ActionPositions) -> None:
     assert positions.expire("action:1", 0, most=4) == 10
     assert positions.get("action:1", "u4", ["r"]) == {"": 0}
     assert positions.get("action:1", "u5", ["r"]) == {"": 5, "r": 5}
+
+
+@pytest.mark.sqlite_first
+def test_what_clients_of_the_action_dialect_acknowledge_at_last_is_stored(
+    tmp_path: Path, url: str, open_store: OpenStore
+) -> None:
+    with Harness(tmp_path) as harness:
+        node = harness.start(storage={"url": url, "seconds": 60})
+        harness.join(node, "ann")
+        positions = node.core.service(MessageServices).messaging.positions
+        node.core.network.ended.append(lambda *_: positions.prove("action:1", "ann", ["", "r"], 7))
+        node.stop()
+    positions = ActionPositions(open_store(url))
+    assert positions.get("action:1", "ann", ["r"]) == {"": 7, "r": 7}

@@ -1,15 +1,17 @@
 """Retention: what each app keeps, looked after in the background."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from imserver.gateway.config.settings import TenantSettings, app_settings_of
+from imserver.gateway.config.settings import TenantSettings, app_settings_of, settings_of
 from imserver.gateway.metrics import Metrics
 from imserver.messenger.messages.declared import AppRetention, RetentionSettings
 from imserver.messenger.messages.retention import Retention
 from tests.gateway.auth.test_tenants import Make
 from tests.gateway.auth.test_tenants import node as node
+from tests.gateway.test_config import read, refusal
 from tests.messenger.memory_log import MemoryStore
 
 APPS = {
@@ -70,3 +72,22 @@ def test_renamed_settings_are_stored_as_the_release_before_reads_them(node: Make
         for each in found
         if each
     ] == [(8, False), (0, True)]
+
+
+def test_settings_are_read_under_their_old_names_with_a_warning(tmp_path: Path) -> None:
+    text = "storage: {keep_seconds: 5}\napps:\n  101: {keepTalks: true, keep_messages: 4}\n"
+    config = read(tmp_path, text, {"IMSERVER_STORAGE_KEEP_MESSAGES": "7"})
+    assert settings_of(config, RetentionSettings) == RetentionSettings(5, 7)
+    assert config.apps["101"].store_conversations
+    assert app_settings_of(config.apps["101"], AppRetention).retention_messages == 4
+    assert [warning.rpartition(": ")[2] for warning in config.warnings] == [
+        f"the old name of {name}, which the next release does not know"
+        for name in (
+            "storage.retention_messages",
+            "retention_seconds",
+            "store_conversations",
+            "retention_messages",
+        )
+    ]
+    both = "storage:\n  keep_seconds: 5\n  retention_seconds: 6\n"
+    assert refusal(tmp_path, both).endswith("storage.retention_seconds is given twice, in two spellings")

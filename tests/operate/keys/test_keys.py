@@ -210,6 +210,8 @@ def test_a_stolen_key_leaves_a_trace(start_server: StartServer, requests: bool) 
     assert row["last_used_from"] == "127.0.0.1"
     assert 0 <= time.time() - row["last_used"] < 180
     output = run_cli("key", "usage", id, "--config", str(server.config_file)).stdout
+    unknown = run_cli("key", "usage", "none", "--config", str(server.config_file)).stderr
+    assert "no key has the id none" in unknown
     assert "GET /api/v1/publisher publish" in output
     shown = run_cli("key", "show", id, "--config", str(server.config_file)).stdout
     assert "from 127.0.0.1" in shown

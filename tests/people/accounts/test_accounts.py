@@ -12,6 +12,8 @@ from imserver.people.accounts.confirmations import WORDS
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.people import PeopleStore
 from imserver.people.accounts.rows import AccountStore
+from tests.gateway.node.test_plug_ins import install, path_of
+from tests.gateway.node.test_plug_ins import run as run_in_process
 from tests.support import run_cli
 
 SETTINGS = 'apps: {shop: {account_tokens: required}}\nstorage: {url: "sqlite:///accounts.db"}\n'
@@ -99,3 +101,8 @@ def test_the_page_that_confirms_an_address_is_in_every_language() -> None:
     assert {language: words.keys() for language, words in WORDS.items()} == dict.fromkeys(
         LANGUAGES, WORDS["en"].keys()
     )
+
+
+def test_the_command_looks_at_no_other_distribution(tmp_path: Path) -> None:
+    install(tmp_path, "lamp", lamps="raise SystemExit('broken')\n")
+    assert run_in_process(path_of(tmp_path), "account", "--help").stderr == ""
