@@ -6,7 +6,6 @@ from typing import Final
 
 from msgspec import Struct
 
-from imserver.pages import address
 from imserver.plugin import SettingsRow
 from imserver.plugin.settings import Config, ConfigError, Locations, settings_of
 
@@ -27,6 +26,8 @@ class ChatSettings(Struct, frozen=True):
 
 def check(config: Config, locations: Locations) -> None:
     """Check what types do not. Raises ConfigError."""
+    from imserver.pages import address  # it loads the house, whose settings every node reads
+
     address.check(config, locations)
     chat = settings_of(config, ChatSettings)
     if not is_name(chat.name):
@@ -53,8 +54,7 @@ def read_picture(path: str) -> tuple[bytes, int]:
             content = file.read(MOST_PICTURE_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    size = len(_PNG)
-    width, height = (int.from_bytes(content[at : at + 4], "big") for at in (size, size + 4))
+    width, height = (int.from_bytes(content[len(_PNG) :][at : at + 4], "big") for at in (0, 4))
     least, most = 192, 1024  # what browsers want of an application that they install
     if not content.startswith(_PNG) or width != height or not least <= width <= most:
         raise ConfigError(f"expected a square PNG of {least} to {most} pixels, which {path} is not")
