@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -30,6 +30,9 @@ from tests.stores import (  # noqa: F401
 )
 from tests.support import HTTP_SERVERS, Server
 from tests.tools import require
+
+if TYPE_CHECKING:
+    from tests.security.mail import Sink
 
 StartServer = Callable[..., Server]
 
@@ -183,6 +186,16 @@ def start_shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
 def server(request: pytest.FixtureRequest, start_shared_server: StartServer) -> Server:
     """A server with default settings, once for each HTTP server, shared by the tests of a module."""
     return start_shared_server(http_server=request.param)
+
+
+@pytest.fixture(scope="module")
+def sink() -> Iterator["Sink"]:
+    """A mail server."""
+    from tests.security.mail import Sink
+
+    server = Sink()
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -29,13 +29,6 @@ def provider() -> Iterator[StandIn]:
     one.stop()
 
 
-@pytest.fixture(scope="module")
-def sink() -> Iterator[Sink]:
-    one = Sink()
-    yield one
-    one.stop()
-
-
 def provided(provider: StandIn) -> dict[str, Any]:
     """The settings of the provider."""
     row = {"kind": "oidc", "client_id": CLIENT, "client_secret": SECRET, "issuer": provider.issuer}
@@ -47,13 +40,12 @@ def server(start_shared_server: StartServer, provider: StandIn, sink: Sink) -> S
     """One server for all tests of this module, with a provider and a mail server."""
     ports = fixed_ports()
     row = provided(provider)
-    mail = {"host": "127.0.0.1", "port": sink.port, "tls": "none", "user": "im", "password": "secret"}
     return start_shared_server(
         config={
             "app": {**ports, "http_url": f"http://127.0.0.1:{ports['http_port']}"},
             "apps": {"gochat": {"oauth": {"main": row}}},
             "accounts": {"registrations_per_address": 0, "logins_per_address": 0},
-            "smtp": {**mail, "sender": "im@example.com"},
+            "smtp": sink.settings,
         }
     )
 

@@ -70,30 +70,18 @@ def test_a_user_without_endpoints_is_named(tmp_path: Path, user: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")
-def test_a_mail_is_sent_by_the_server_of_the_settings(tmp_path: Path) -> None:
-    sink = Sink()
-    try:
-        smtp = {
-            "host": "127.0.0.1",
-            "port": sink.port,
-            "tls": "none",
-            "user": "im",
-            "password": "secret",
-            "sender": "im@example.com",
-        }
-        file = settings(tmp_path, smtp=smtp)
-        (finding,) = tried("mail ADDRESS", "ann@example.com", file)
-        assert (finding.level, finding.name) == ("ok", f"mail to ann@example.com by 127.0.0.1:{sink.port}")
-        assert finding.found == "taken; the sender is im@example.com"
-        ((sender, receivers, text),) = sink.mails
-        assert (sender, receivers) == ("im@example.com", ["ann@example.com"])
-        assert "can send mail" in text
-        sink.answers.append("550 no such user")
-        (finding,) = tried("mail ADDRESS", "eve@example.com", file)
-        assert finding.level == "fail"
-        assert "550" in finding.found
-    finally:
-        sink.stop()
+def test_a_mail_is_sent_by_the_server_of_the_settings(tmp_path: Path, sink: Sink) -> None:
+    file = settings(tmp_path, smtp=sink.settings)
+    (finding,) = tried("mail ADDRESS", "ann@example.com", file)
+    assert (finding.level, finding.name) == ("ok", f"mail to ann@example.com by 127.0.0.1:{sink.port}")
+    assert finding.found == "taken; the sender is im@example.com"
+    ((sender, receivers, text),) = sink.mails
+    assert (sender, receivers) == ("im@example.com", ["ann@example.com"])
+    assert "can send mail" in text
+    sink.answers.append("550 no such user")
+    (finding,) = tried("mail ADDRESS", "eve@example.com", file)
+    assert finding.level == "fail"
+    assert "550" in finding.found
 
 
 def test_without_a_mail_server_none_is_sent(tmp_path: Path) -> None:

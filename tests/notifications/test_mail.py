@@ -42,24 +42,15 @@ SOON = Wishes(mail="soon")
 
 
 @pytest.fixture(scope="module")
-def sink() -> Iterator[Sink]:
-    one = Sink()
-    yield one
-    one.stop()
-
-
-@pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory, sink: Sink) -> Iterator[Harness]:
     """In 202 notifications have no texts."""
     hidden = replace(APPS["202"], of_features=(NotifyOfApp(AppNotifySettings(preview=False)),))
-    smtp = {"host": "127.0.0.1", "port": sink.port, "tls": "none", "user": "im", "password": "secret"}
     harness = Harness(
         config(
             Path(tmp_path_factory.mktemp("mails")),
             apps={**APPS, "202": hidden},
             of_features=sections(
-                accounts={"registration": True, "registrations_per_address": 0},
-                smtp={**smtp, "sender": "im@example.com"},
+                accounts={"registration": True, "registrations_per_address": 0}, smtp=sink.settings
             ),
         )
     )
@@ -596,13 +587,12 @@ def test_a_node_sends_mails_which_one_click_ends(
     """From the wish to the mail, by the parts of a node."""
     monkeypatch.setattr(decisions, "SOON_MINUTES", 0)
     at_once = replace(APPS["gochat"], of_features=(NotifyOfApp(AppNotifySettings(after_seconds=0)),))
-    smtp = {"host": "127.0.0.1", "port": sink.port, "tls": "none", "user": "im", "password": "secret"}
     node = Harness(
         config(
             tmp_path,
             apps={**APPS, "gochat": at_once},
             app=AppSettings(http_url="https://im.example.com"),
-            of_features=sections(accounts={"registration": True}, smtp={**smtp, "sender": "im@example.com"}),
+            of_features=sections(accounts={"registration": True}, smtp=sink.settings),
         )
     )
     try:

@@ -63,6 +63,12 @@ class Sink:
         assert found, self.mails[-1]
         return found[1]
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The section ``smtp`` of a server whose mails come here."""
+        address = {"host": "127.0.0.1", "port": self.port, "tls": "none"}
+        return {**address, "user": "im", "password": "secret", "sender": "im@example.com"}
+
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()

@@ -24,28 +24,13 @@ CONFIRM = "/api/v1/accounts/email/confirm"
 
 
 @pytest.fixture(scope="module")
-def sink() -> Iterator[Sink]:
-    one = Sink()
-    yield one
-    one.stop()
-
-
-@pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory, sink: Sink) -> Iterator[Harness]:
     harness = Harness(
         config(
             Path(tmp_path_factory.mktemp("confirmations")),
             app=AppSettings(http_url=HOME + "/"),
             of_features=sections(
-                accounts={"registration": True, "registrations_per_address": 0},
-                smtp={
-                    "host": "127.0.0.1",
-                    "port": sink.port,
-                    "tls": "none",
-                    "user": "im",
-                    "password": "secret",
-                    "sender": "im@example.com",
-                },
+                accounts={"registration": True, "registrations_per_address": 0}, smtp=sink.settings
             ),
         )
     )

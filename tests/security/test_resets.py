@@ -35,13 +35,6 @@ def test_what_is_no_address_is_refused_before_a_connection(address: str) -> None
 
 
 @pytest.fixture(scope="module")
-def sink() -> Iterator[Sink]:
-    one = Sink()
-    yield one
-    one.stop()
-
-
-@pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory, sink: Sink) -> Iterator[Harness]:
     """201 has a page of its own for resets; in 202 there are no passwords."""
     ruled = replace(RULED, api_allow_from=())
@@ -57,15 +50,7 @@ def node(tmp_path_factory: pytest.TempPathFactory, sink: Sink) -> Iterator[Harne
                 "208": TenantSettings(account_tokens="required"),
             },
             of_features=sections(
-                accounts={"registration": True, "logins_per_address": 30},
-                smtp={
-                    "host": "127.0.0.1",
-                    "port": sink.port,
-                    "tls": "none",
-                    "user": "im",
-                    "password": "secret",
-                    "sender": "im@example.com",
-                },
+                accounts={"registration": True, "logins_per_address": 30}, smtp=sink.settings
             ),
         )
     )
