@@ -6,7 +6,7 @@ SOURCE = '''
 """A text."""
 __all__ = ["f", 1]
 
-class A:
+class A(Struct, frozen=True):
     limit: int = 5
 
     def __init__(self) -> None:

@@ -42,6 +42,7 @@ PAIRS: Final = (
 )
 OPPOSITES: Final[dict[type, Any]] = {**dict(PAIRS), **{new: old for old, new in PAIRS}}
 LOGS: Final = {"debug", "info", "warning", "error", "exception", "critical", "log"}
+CLASS_OPTIONS: Final = (ast.ClassDef, "keywords")
 PYTEST: Final = ("pytest", "-q", "-p", "no:cacheprovider")
 COVERAGE: Final = """[run]
 source = imserver
@@ -108,8 +109,8 @@ def is_left_out(node: ast.AST) -> bool:
 
 
 def walk(node: ast.AST, statement: ast.stmt, constructor: bool) -> Iterator[tuple[ast.AST, ast.stmt, bool]]:
-    """All nodes but annotations and texts of exceptions: each with its statement, and whether a constructor
-    has it.
+    """All nodes but annotations, decorators, options of classes (``frozen``) and texts of exceptions: each
+    with its statement, and whether a constructor has it.
     """
     if is_left_out(node):
         return
@@ -119,7 +120,7 @@ def walk(node: ast.AST, statement: ast.stmt, constructor: bool) -> Iterator[tupl
         constructor = node.name in ("__init__", "__post_init__")
     yield node, statement, constructor
     for name, value in () if isinstance(node, ast.Raise) else ast.iter_fields(node):
-        if name not in ("annotation", "returns"):
+        if name not in ("annotation", "returns", "decorator_list") and (type(node), name) != CLASS_OPTIONS:
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST):
                     yield from walk(child, statement, constructor)
