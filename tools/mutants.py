@@ -203,6 +203,7 @@ class Reach:
         command = ["coverage", "run", f"--rcfile={config}", "-m", *PYTEST, "-p", "tools.mutants"]
         run(tree, [*command, *options, *tests], 3600, MUTANTS_TREE=str(tree))
         self.seconds: dict[str, float] = json.loads((tree / "mutants.json").read_text(encoding="utf-8"))
+        print(f"{len(self.seconds)} tests and files of tests judge", flush=True)
         measured = coverage.Coverage(config_file=str(config))
         measured.combine([str(tree)])
         self._data = measured.get_data()
@@ -214,7 +215,7 @@ class Reach:
         """
         reached = self._data.contexts_by_lineno(str(self._tree / change.path))
         names = {name for line in change.lines for name in reached.get(line, ())}
-        if names == {""}:
+        if "" in names:
             names = set().union(*reached.values())
         tests = sorted(names & self.seconds.keys(), key=lambda name: ("::" not in name, self.seconds[name]))
         total = 0.0
@@ -253,6 +254,13 @@ def show(change: Change, outcome: str, tests: list[str]) -> None:
     print(f"{outcome} ({len(tests)} tests)", *lines, "", sep="\n", flush=True)
 
 
+def row(path: str, outcomes: list[str]) -> str:
+    """A line of the table."""
+    numbers = [outcomes.count(name) for name in ("killed", "survived", "not reached")]
+    share = numbers[0] / max(1, len(outcomes))
+    return f"| {path} | {len(outcomes)} | {' | '.join(map(str, numbers))} | {share:.0%} |"
+
+
 def main() -> None:
     """Judge the changes, print those that no test notices, and a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition(": ")[2].partition("\n")[0])
@@ -267,6 +275,10 @@ def main() -> None:
     options = ["-k", given.k]
     chosen = {path: choose(path, given.seed, given.count // len(given.paths)) for path in given.paths}
     tests = sorted({find_tests(change.path) for changes in chosen.values() for change in changes})
+    rows = [
+        "| module | changes | killed | survived | not reached | share |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(given.jobs) as threads:
         trees: SimpleQueue[Path] = SimpleQueue()
         for job in range(given.jobs):
@@ -287,14 +299,13 @@ def main() -> None:
                 show(change, outcome, tests)
             return outcome
 
-        judged = {path: list(threads.map(test, changes)) for path, changes in chosen.items()}
-    judged["all"] = [outcome for outcomes in judged.values() for outcome in outcomes]
-    print("| module | changes | killed | survived | not reached | share |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for path, outcomes in judged.items():
-        numbers = [outcomes.count(name) for name in ("killed", "survived", "not reached")]
-        share = numbers[0] / max(1, len(outcomes))
-        print(f"| {path} | {len(outcomes)} | {' | '.join(map(str, numbers))} | {share:.0%} |")
+        judged = []
+        for path, changes in chosen.items():
+            outcomes = list(threads.map(test, changes))
+            judged += outcomes
+            rows.append(row(path, outcomes))
+            print(rows[-1], flush=True)
+    print(*rows, row("all", judged), sep="\n")
 
 
 # --- the plug-in of pytest that records ---------------------------------------------------------------------
