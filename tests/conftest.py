@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -30,9 +30,6 @@ from tests.stores import (  # noqa: F401
 )
 from tests.support import HTTP_SERVERS, Server
 from tests.tools import require
-
-if TYPE_CHECKING:
-    from tests.security.mail import Sink
 
 StartServer = Callable[..., Server]
 
@@ -189,8 +186,8 @@ def server(request: pytest.FixtureRequest, start_shared_server: StartServer) -> 
 
 
 @pytest.fixture(scope="module")
-def sink() -> Iterator["Sink"]:
-    """A mail server."""
+def sink() -> Iterator[Any]:
+    """A mail server (a ``Sink``)."""
     from tests.security.mail import Sink
 
     server = Sink()

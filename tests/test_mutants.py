@@ -5,13 +5,10 @@ from tools.mutants import choose, find_changes
 SOURCE = '''
 """A text."""
 __all__ = ["f", 1]
-
 class A(Struct, frozen=True):
     limit: int = 5
-
     def __init__(self) -> None:
         self.users = {}
-
     def add(self, user: "Literal[1]", *, again: bool = False) -> int:
         if user in self.users and not again:
             raise KeyError(f"{user} is {1}", 2)
