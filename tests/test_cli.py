@@ -310,37 +310,30 @@ def test_beyond_loopback_a_server_starts_with_insecure_or_keys(
 # --- a server that starts -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["bot", "outbox"])
-def test_a_command_without_the_python_client_says_what_to_install(command: str) -> None:
-    code = "import sys; sys.modules['imserver_client'] = None; from imserver.cli import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, command],
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == (
-        "imserver: the Python client is not installed. Run `pip install 'imserver[client]'`, "
-        "in a source tree `pip install ./imserver_client`.\n"
-    )
+WITHOUT_CLIENT = (
+    "imserver: the Python client is not installed. Run `pip install 'imserver[client]'`, "
+    "in a source tree `pip install ./imserver_client`.\n"
+)
+WITHOUT_COMMANDS = (
+    "imserver-client: its commands are not installed. Run `pip install 'imserver-client[commands]'`, "
+    "in a source tree `pip install './imserver_client[commands]'`.\n"
+)
 
 
-def test_the_client_without_what_its_commands_need_says_what_to_install() -> None:
-    code = "import sys; sys.modules['psycopg'] = None; from imserver_client.__main__ import main; main()"
+@pytest.mark.parametrize(
+    ("missing", "program", "command", "message"),
+    [
+        ("imserver_client", "imserver.cli", "bot", WITHOUT_CLIENT),
+        ("imserver_client", "imserver.cli", "outbox", WITHOUT_CLIENT),
+        ("psycopg", "imserver_client.__main__", "bot", WITHOUT_COMMANDS),
+    ],
+)
+def test_a_command_says_what_to_install(missing: str, program: str, command: str, message: str) -> None:
+    code = f"import sys; sys.modules['{missing}'] = None; from {program} import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", code, "bot"],
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, "-c", code, command], env=clean_environment(), capture_output=True, text=True
     )
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == (
-        "imserver-client: its commands are not installed. Run `pip install 'imserver-client[commands]'`, "
-        "in a source tree `pip install './imserver_client[commands]'`.\n"
-    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", message)
 
 
 def test_the_banner_names_version_addresses_data_and_demo_mode(start_server: StartServer) -> None:
