@@ -26,6 +26,7 @@ from imserver.gateway.config.load import load_with_locations
 from imserver.plugin.testing import START_SECONDS
 from imserver.version import full_version
 from imserver_client import Api
+from tools.house import copy_tree
 
 from .processes import ended_on_failure, spawn
 from .support import ROOT, Server, clean_environment, eventually
@@ -222,6 +223,31 @@ def test_the_installed_server_serves_its_pages_from_any_folder(installed: Path, 
     finally:
         server.stop()
     server.check()
+
+
+def test_a_house_that_moves_out_is_a_plug_in(tmp_path: Path) -> None:
+    """The pages, built from their folder alone, on a server without houses, which has templates and files."""
+    server, house, installed = tmp_path / "server", tmp_path / "house" / "moved_pages", tmp_path / "installed"
+    shutil.copytree(ROOT / "imserver" / "pages", house, ignore=IGNORED)
+    for module in house.rglob("*.py"):
+        module.write_text(module.read_text("utf-8").replace("imserver.pages", house.name), "utf-8")
+    (house.parent / "pyproject.toml").write_text(
+        '[project]\nname = "moved-pages"\nversion = "1"\n'
+        '[project.entry-points."imserver.features"]\npages = "moved_pages:FEATURE"\n'
+    )
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", installed]
+    subprocess.run([*pip, build(house.parent)], env=clean_environment(PYTHONPATH=""), check=True)
+    copy_tree("gateway", server)
+    assert not (server / "imserver" / "pages").exists()
+    environment = {"PYTHONPATH": f"{server}:{installed}"}
+    node = Server(tmp_path / "node", config={"features": ["pages"]}, environment=environment)
+    try:
+        for path in ("/home/index", "/home/messages", "/api/v1/docs", "/static/favicon.svg"):
+            assert node.get(path)[0] == 200, path
+        assert b"<html" in node.get("/home/index")[1]
+    finally:
+        node.stop()
+    node.check()
 
 
 @pytest.mark.full
