@@ -149,3 +149,28 @@ def test_metrics_say_what_became_of_notifications(server: Server, service: Recei
     assert 'imserver_notifications_total{node="' in text
     assert f',app="{APP}",kind="test",result="taken"}} ' in text
     assert "imserver_notifications_lost_total" in text
+
+
+def test_each_act_on_devices_and_audiences_is_in_the_audit_log_and_no_token_is(
+    server: Server, service: Receiver
+) -> None:
+    kim, back_end = person(server, service), User(server, KEY, app=APP)
+    kim.post("notifications/endpoints/update", id=kim.endpoint, enabled=False)
+    kim.post("notifications/endpoints/remove", id=kim.endpoint)
+    new = {"users": [kim.user, "ned"], "notify": {"title": "Sale"}, "key": "audited"}
+    started = back_end.post("notifications/audiences", **new)["id"]
+    back_end.post("notifications/audiences/cancel", id=started)
+
+    def acts() -> dict[str, Any]:
+        every = {each["name"]: each for each in reversed(back_end.get("audit", limit=100)["acts"])}
+        return {name: act for name, act in every.items() if name.startswith("notifications.")}
+
+    eventually(lambda: len(acts()) == 5, what="five acts")
+    by_name = acts()
+    assert {name.removeprefix("notifications."): act["facts"]["id"] for name, act in by_name.items()} == {
+        **dict.fromkeys(("endpoints.add", "endpoints.update", "endpoints.remove"), kim.endpoint),
+        **dict.fromkeys(("audiences.add", "audiences.cancel"), started),
+    }
+    assert by_name["notifications.audiences.cancel"]["by"]["kind"] == "key"
+    assert by_name["notifications.audiences.add"]["facts"]["users"] == [kim.user, "ned"]
+    assert f"{service.url}/{kim.user}" not in str(back_end.get("audit", limit=100))

@@ -194,37 +194,3 @@ def test_a_user_who_is_erased_is_in_no_audience_and_no_list_any_more(
     assert admin.get("notifications/recent", **recent)["deliveries"] == []
     everybody = admin.get("notifications/recent", app="201", limit=100)["deliveries"]
     assert "lea" not in {each["user"] for each in everybody}
-
-
-def test_each_act_on_devices_and_audiences_is_in_the_audit_log_and_no_token_is(node: Harness) -> None:
-    kim, back_end = User(node, node.session("201", "kim"), "kim", "201"), User(node, PUSH.key, app="201")
-    admin = User(node, ADMIN.key, app="201")
-    id = add(kim, "t-secret-of-kim", device="Phone")["id"]
-    kim.post("notifications/endpoints/update", id=id, enabled=False)
-    kim.post("notifications/endpoints/remove", id=id)
-    new = {"app": "201", "users": ["kim", "ned"], "notify": {"title": "Sale"}, "key": "audited"}
-    started = back_end.post("notifications/audiences", **new)["id"]
-    back_end.post("notifications/audiences/cancel", app="201", id=started)
-
-    def acts() -> list[dict[str, Any]]:
-        found = admin.get("audit", app="201", limit=100)["acts"]
-        return [
-            each for each in found if each["user"] == "kim" or "kim" in (each["facts"] or {}).get("users", ())
-        ]
-
-    until(lambda: len(acts()) >= 4)
-    (cancelled,) = [
-        each
-        for each in admin.get("audit", app="201", limit=100)["acts"]
-        if each["name"] == "notifications.audiences.cancel" and (each["facts"] or {}).get("id") == started
-    ]
-    assert cancelled["by"]["kind"] == "key"
-    by_name = {each["name"]: each for each in acts()}
-    assert {name: each["facts"].get("id") for name, each in by_name.items()} == {
-        "notifications.endpoints.add": id,
-        "notifications.endpoints.update": id,
-        "notifications.endpoints.remove": id,
-        "notifications.audiences.add": started,
-    }
-    assert by_name["notifications.audiences.add"]["facts"]["users"] == ["kim", "ned"]
-    assert "t-secret-of-kim" not in str(acts())
