@@ -33,16 +33,8 @@ from .support import ROOT, Server, clean_environment, eventually
 
 # What goes into a build; copied, so that building leaves nothing in the tree.
 SOURCES = (
-    "imserver",
-    "imserver_client",
-    "config",
-    "templates",
-    "static",
-    "sdk",
-    "setup.py",
-    "pyproject.toml",
-    "README.md",
-    "LICENSE",
+    *("imserver", "imserver_client", "config", "templates", "static", "sdk"),
+    *("setup.py", "pyproject.toml", "README.md", "LICENSE"),
 )
 IGNORED = shutil.ignore_patterns("__pycache__", "node_modules")
 BUILD = "import sys; from setuptools import build_meta; print(build_meta.build_wheel(sys.argv[1]))"
@@ -75,13 +67,8 @@ def copy_sources(source: Path, tree: Path) -> None:
 
 def build(tree: Path, program: str = BUILD) -> Path:
     """Build the wheel of a source tree, or with SDIST its source distribution, beside it."""
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(tree.parent)],
-        cwd=tree,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-c", program, str(tree.parent)]
+    done = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return tree.parent / done.stdout.splitlines()[-1]
 
@@ -91,21 +78,9 @@ def installed(wheel: Path, client_wheel: Path, tmp_path_factory: pytest.TempPath
     """The bin folder of an environment with both wheels; it borrows the dependencies of this one."""
     home = tmp_path_factory.mktemp("installed")
     venv.create(home, with_pip=False)
-    python = home / "bin" / "python"
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--python",
-        str(python),
-        "install",
-        "-q",
-        "--no-deps",
-        "--no-index",
-        str(wheel),
-        str(client_wheel),
-    ]
-    subprocess.run(pip, env=clean_environment(PYTHONPATH=""), check=True)
+    pip = [sys.executable, "-m", "pip", "--python", home / "bin" / "python", "install", "-q", "--no-deps"]
+    command = [*pip, "--no-index", wheel, client_wheel]
+    subprocess.run(command, env=clean_environment(PYTHONPATH=""), check=True)
     (packages,) = home.glob("lib/python*/site-packages")
     (packages / "borrowed.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
     return home / "bin"
@@ -135,14 +110,9 @@ def test_what_is_built_from_a_checkout_that_is_no_release_names_the_commit(
 
 
 def run(command: Path, *arguments: str, folder: Path) -> str:
+    environment, words = clean_environment(PYTHONPATH=""), [command, *arguments]
     done = subprocess.run(
-        [command, *arguments],
-        cwd=folder,
-        env=clean_environment(PYTHONPATH=""),
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
+        words, cwd=folder, env=environment, capture_output=True, text=True, timeout=100, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -252,13 +222,9 @@ def test_a_house_that_moves_out_is_a_plug_in(tmp_path: Path) -> None:
 
 @pytest.mark.full
 def test_the_load_tool_is_a_package_of_its_own(installed: Path, tmp_path: Path) -> None:
+    command, environment = [installed / "imserver", "bench", "echo"], clean_environment(PYTHONPATH="")
     without = subprocess.run(
-        [installed / "imserver", "bench", "echo"],
-        cwd=tmp_path,
-        env=clean_environment(PYTHONPATH=""),
-        capture_output=True,
-        text=True,
-        check=False,
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert without.returncode == 1
     assert "imserver: the load tool is not installed." in without.stderr
@@ -310,14 +276,8 @@ def test_pip_installs_what_a_stranger_needs(
     if kind in ("wheel", "client"):
         shutil.copy(wheel, index)
     if kind == "sdist":
-        done = subprocess.run(
-            [sys.executable, "-c", SDIST, str(index)],
-            cwd=wheel.parent / "tree",
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
+        command = [sys.executable, "-c", SDIST, str(index)]
+        subprocess.run(command, cwd=wheel.parent / "tree", capture_output=True, check=True)
     home = tmp_path / "venv"
     venv.create(home, with_pip=False)
     (packages,) = home.glob("lib/python*/site-packages")
