@@ -1,6 +1,6 @@
 """``python -m tools.shapes``: what answers of ``/api/v1`` publish of rows, and which structs are alike.
 
-``tests/gateway/api/v1/rows.txt`` lists the fields of each row, and ``tests/gateway/api/v1/test_rows.py`` the
+``tests/docs/rows.txt`` lists the fields of each row, and ``tests/docs/test_rows.py`` the
 pairs.
 """
 

@@ -18,7 +18,7 @@ TWINS = {
 
 
 def test_each_field_of_a_row_is_published_or_private() -> None:
-    lines = (ROOT / "tests/gateway/api/v1/rows.txt").read_text().splitlines()[3:]
+    lines = (ROOT / "tests/docs/rows.txt").read_text().splitlines()[3:]
     listed = [[part.split() for part in f"{line} | | ".split("|")] for line in lines]
     for (name, *published), private, *_ in listed:
         assert sorted(resolve_name(name[:-1]).__struct_fields__) == sorted(published + private), name

@@ -9,6 +9,9 @@ from imserver.backends.webhooks.parts import EVENTS, receiver_of
 from imserver.gateway.config.load import dump
 from imserver.gateway.config.settings import BackEndSettings, TenantSettings, WebhookSettings
 from tests.backends.login_harness import WebhookHarness
+from tests.gateway.auth.test_rules import check_secret
+from tests.gateway.auth.test_tenants import Make, check_refusal
+from tests.gateway.auth.test_tenants import node as node
 from tests.gateway.core.login_harness import HOOK
 from tests.gateway.test_config import read, refusal_of_app
 
@@ -96,6 +99,12 @@ def test_a_changed_app_keeps_its_secret_if_the_new_one_cannot_be_used() -> None:
             "channels: {orders: {publish: back_end}}",
             "apps.shop.channels.orders.publish: back_end needs the address back_ends.publish of the app",
         ),
+        ("webhook: {authorise_url: x, secret: s}", "apps.shop.webhook.authorise_url: expected an http"),
+        ("webhook: {review_url: x, secret: s}", "apps.shop.webhook.review_url: expected an http"),
+        ("webhook: {review_url: 'http://x/'}", "apps.shop.webhook: expected either secret or secret_file"),
+        ("webhook: {review_seconds: 0}", "apps.shop.webhook.review_seconds: "),
+        ("webhook: {review_seconds: 31}", "apps.shop.webhook.review_seconds: "),
+        ("webhook: {review_failure: open}", "apps.shop.webhook.review_failure: "),
         ("webhook: {events: [logon]}", "apps.shop.webhook.events[0]: expected one of absent, "),
     ],
 )
@@ -110,3 +119,18 @@ def test_a_dump_hides_the_secrets_in_urls(tmp_path: Path) -> None:
     assert "pa55" not in text
     assert "t0ken" not in text
     assert url.format("(hidden)", "(hidden)") in text
+
+
+def test_check_config_shows_no_secret(tmp_path: Path) -> None:
+    check_secret(tmp_path, "webhook: {url: 'http://x/', secret: the secret of the webhook}")
+
+
+@pytest.mark.parametrize(
+    ("fields", "output"),
+    [
+        ({"url": "https://example.org", "secret_file": "/etc/passwd"}, "only the configuration file"),
+        ({"url": "ftp://e.org", "secret": "a secret"}, "webhook.url: expected an http"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(node: Make, fields: dict[str, str], output: str) -> None:
+    check_refusal(node, {"webhook": fields}, output)

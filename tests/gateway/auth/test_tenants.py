@@ -71,15 +71,6 @@ def test_the_apps_of_the_originals_are_there(node: Make) -> None:
     assert all(tenant.configured and not tenant.stored for tenant in tenants.all())
 
 
-def test_accounts_decide_who_sees_their_presence_so_their_apps_are_quiet(node: Make) -> None:
-    one = node()
-    assert [name for name, app in one.hub.apps.items() if app.quiet] == ["gochat"]
-    one.tenants.register("shop", account_tokens="required")
-    assert one.hub.apps["shop"].quiet
-    one.tenants.change("shop", {"account_tokens": "ignored"})
-    assert not one.hub.apps["shop"].quiet
-
-
 def test_apps_whose_channels_of_users_have_a_history_are_known_by_name(node: Make) -> None:
     rows = {"user": ChannelSettings(history_size=5, history_seconds=60)}
     one = node(a=TenantSettings(channels=rows), b=TenantSettings())
@@ -169,11 +160,6 @@ def test_a_valid_name_is_stored_unchanged(node: Make, name: str) -> None:
         ({"jwt": [{"algorithm": "none", "key": "x"}]}, "HS512, RS256, RS384, RS512; got 'none'"),
         ({"jwt": [{"key": "short"}]}, "32 bytes"),
         ({"jwt": [{"key_file": "/etc/passwd"}]}, "only the configuration file"),
-        (
-            {"webhook": {"url": "https://example.org", "secret_file": "/etc/passwd"}},
-            "only the configuration file",
-        ),
-        ({"webhook": {"url": "ftp://e.org", "secret": "a secret"}}, "webhook.url: expected an http"),
         ({"api_allow_from": ["somewhere"]}, "expected networks such as 10.0.0.0/8, got 'somewhere'"),
         ({"same_as": "nobody"}, "same_as: expected another app that is not an alias"),
         ({"same_as": "own"}, "same_as: expected another app that is not an alias"),

@@ -42,3 +42,12 @@ def test_an_app_is_named_by_whichever_of_its_names(tmp_path: Path) -> None:
 )
 def test_settings_that_cannot_be_are_refused(node: Make, fields: dict[str, Any], output: str) -> None:
     check_refusal(node, {"accounts": fields}, output)
+
+
+def test_accounts_decide_who_sees_their_presence_so_their_apps_are_quiet(node: Make) -> None:
+    one = node()
+    assert [name for name, app in one.hub.apps.items() if app.quiet] == ["gochat"]
+    one.tenants.register("shop", account_tokens="required")
+    assert one.hub.apps["shop"].quiet
+    one.tenants.change("shop", {"account_tokens": "ignored"})
+    assert not one.hub.apps["shop"].quiet

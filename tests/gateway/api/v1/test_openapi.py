@@ -7,7 +7,6 @@ import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from imserver.gateway import errors
 from imserver.gateway.auth.principal import Needs
 from imserver.gateway.http.openapi import document, examples_of, operation_id, problems_of
 from imserver.gateway.http.operation import JSON, PREFIX, Operation
@@ -88,7 +87,7 @@ def test_every_example_is_what_its_schema_says(row: Operation) -> None:
 def test_every_example_is_of_an_operation() -> None:
     operations = {f"{row.method} {row.path.removeprefix(PREFIX)}" for row in DOCUMENTED}
     files = list((ROOT / "imserver").rglob("examples.json"))
-    assert len(files) > 20
+    assert len(files) >= 2
     for file in files:
         assert json.loads(file.read_bytes()).keys() <= operations | {"answers"}, file
 
@@ -100,23 +99,6 @@ def test_every_operation_has_examples_of_what_it_needs(row: Operation) -> None:
     parameters = described(row)["parameters"]
     assert all("example" in each for each in parameters if each["required"])
     assert row.content_type != JSON or row.status != 200 or answer is not None
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "reads"),
-    [
-        ("GET", "/api/v1/friends", True),
-        ("GET", "/api/v1/conversations", True),
-        ("POST", "/api/v1/messages/stream/open", True),
-        ("POST", "/api/v1/accounts/login", False),
-        ("GET", "/api/v1/apps", False),
-    ],
-)
-def test_a_request_that_reads_session_tokens_may_find_their_issuer_away(
-    method: str, path: str, reads: bool
-) -> None:
-    [row] = [row for row in DOCUMENTED if (row.method, row.path) == (method, path)]
-    assert (errors.Problems.ISSUER_UNAVAILABLE in problems_of(row)) is reads
 
 
 @pytest.mark.parametrize("row", DOCUMENTED, ids=IDS)

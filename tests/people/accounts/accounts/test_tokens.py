@@ -6,7 +6,9 @@ from base64 import urlsafe_b64encode
 import jwt
 import pytest
 
+from imserver.gateway import errors
 from imserver.gateway.auth.tokens import BadToken
+from imserver.gateway.http.openapi import problems_of
 from imserver.people.accounts import tokens as account_tokens
 
 KEY = b"a key of some length, longer than its hash"
@@ -78,3 +80,20 @@ def test_every_bit_of_a_token_counts() -> None:
         changed = token[:index] + ("A" if token[index] != "A" else "B") + token[index + 1 :]
         with pytest.raises(BadToken):
             account_tokens.read(changed, (KEY,), NOW)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "reads"),
+    [
+        ("GET", "/api/v1/friends", True),
+        ("GET", "/api/v1/conversations", True),
+        ("POST", "/api/v1/messages/stream/open", True),
+        ("POST", "/api/v1/accounts/login", False),
+        ("GET", "/api/v1/apps", False),
+    ],
+)
+def test_a_request_that_reads_session_tokens_may_find_their_issuer_away(
+    method: str, path: str, reads: bool
+) -> None:
+    [row] = [row for row in DOCUMENTED if (row.method, row.path) == (method, path)]
+    assert (errors.Problems.ISSUER_UNAVAILABLE in problems_of(row)) is reads
