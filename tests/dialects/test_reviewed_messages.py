@@ -37,33 +37,19 @@ def reply(post: Post) -> Answer:
     return 200, fast.encode({"answers": [judge(each) for each in post.json["messages"]]})
 
 
-class Reviewing(Harness):
-    """A node whose messages a back end may review."""
-
-    @cached_property
-    def reviews(self) -> ReviewRequests:  # type: ignore[override]
-        return ReviewRequests(self.back_end, lambda: "node:1")  # type: ignore[arg-type]
+def reviewing(kind: type[Harness], **options: Any) -> Any:
+    """A node of this kind whose messages a back end may review."""
+    reviews = cached_property(lambda node: ReviewRequests(node.back_end, lambda: "node:1"))
+    return type(kind.__name__, (kind,), {"reviews": reviews})(**options)
 
 
-class ReviewingNode(Reviewing, Node):
-    """One with stored messages."""
-
-
-class ReviewingChats(Reviewing, Chats):
-    """One whose clients speak the protobuf dialect."""
-
-
-class ReviewingAction(Reviewing, ActionHarness):
-    """One whose clients speak the action dialect, and whose messages are not stored."""
-
-
-def reviewed(harness: Reviewing, app: str = APP, seconds: float = 60.0) -> None:
+def reviewed(harness: Any, app: str = APP, seconds: float = 60.0) -> None:
     """From now on a back end reviews the messages of an app."""
     harness.reviews.set(app, ReviewHook(app, "http://back.end/", b"s", seconds, False))
     harness.back_end.reply = reply
 
 
-def questions(harness: Reviewing) -> list[dict[str, Any]]:
+def questions(harness: Any) -> list[dict[str, Any]]:
     return [message for post in harness.back_end.posts for message in post.json["messages"]]
 
 
@@ -71,7 +57,7 @@ def questions(harness: Reviewing) -> list[dict[str, Any]]:
 
 
 def test_a_message_is_stored_as_the_back_end_says_or_rejected_with_its_reason() -> None:
-    with ReviewingNode() as node:
+    with reviewing(Node) as node:
         reviewed(node)
         ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
         assert ann.send("bob", "rude") == (1003, {"reason": "be nice"})
@@ -90,7 +76,7 @@ def test_a_message_is_stored_as_the_back_end_says_or_rejected_with_its_reason() 
 
 
 def test_the_sender_learns_what_is_stored_instead() -> None:
-    with ReviewingNode() as node:
+    with reviewing(Node) as node:
         reviewed(node)
         ann = node.speaker("ann", 0)
         assert "replaced" not in ann.send("bob", "hi")[1]
@@ -104,7 +90,7 @@ def test_the_sender_learns_what_is_stored_instead() -> None:
 
 
 def test_an_edit_is_reviewed_and_a_recall_is_not() -> None:
-    with ReviewingNode() as node:
+    with reviewing(Node) as node:
         ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
         id = ann.send("bob", "hi")[1]["id"]
         reviewed(node)
@@ -121,7 +107,7 @@ def test_an_edit_is_reviewed_and_a_recall_is_not() -> None:
 
 
 def test_a_message_that_nobody_reviewed_in_time_may_be_sent_again() -> None:
-    with ReviewingNode() as node:
+    with reviewing(Node) as node:
         reviewed(node, seconds=0.05)
         ann = node.speaker("ann", 0)
         node.back_end.open.clear()
@@ -132,7 +118,7 @@ def test_a_message_that_nobody_reviewed_in_time_may_be_sent_again() -> None:
 
 
 def test_messages_of_a_connection_are_stored_in_their_order_and_others_do_not_wait() -> None:
-    with ReviewingNode() as node:
+    with reviewing(Node) as node:
         reviewed(node)
         ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
         id = ann.send("bob", "0")[1]["id"]
@@ -148,7 +134,7 @@ def test_messages_of_a_connection_are_stored_in_their_order_and_others_do_not_wa
 
 
 def test_what_a_back_end_stores_is_not_reviewed() -> None:
-    with ReviewingNode() as node:
+    with reviewing(Node) as node:
         reviewed(node)
         results: list[Any] = []
         node.messaging.send(APP, Draft(sender="ann", to_user="bob", body=b"rude"), results.append)
@@ -158,7 +144,7 @@ def test_what_a_back_end_stores_is_not_reviewed() -> None:
 
 
 def test_a_user_without_a_connection_is_reviewed_too() -> None:
-    with ReviewingNode() as node:
+    with reviewing(Node) as node:
         reviewed(node)
         results: list[Any] = []
         node.messaging.send_of_user(APP, Draft(sender="ann", to_user="bob", body=b"rude"), results.append)
@@ -178,7 +164,7 @@ def test_a_user_without_a_connection_is_reviewed_too() -> None:
 
 
 def test_a_rejected_chat_message_is_acknowledged_and_not_delivered() -> None:
-    with ReviewingChats() as harness:
+    with reviewing(Chats) as harness:
         reviewed(harness, CHATS)
         ann, bob = harness.live(266), harness.live(267)
         for number, text in enumerate(("rude", "a word", "hi"), 1):
@@ -190,7 +176,7 @@ def test_a_rejected_chat_message_is_acknowledged_and_not_delivered() -> None:
 
 
 def test_a_chat_message_that_nobody_reviewed_is_not_acknowledged_and_may_come_again() -> None:
-    with ReviewingChats() as harness:
+    with reviewing(Chats) as harness:
         reviewed(harness, CHATS, seconds=0.05)
         ann = harness.live(266)
         harness.back_end.open.clear()
@@ -221,7 +207,7 @@ def say(client: Any, probe: str, text: str) -> tuple[int, Any]:
 
 @pytest.mark.parametrize("room", ["0", "tea"])
 def test_a_live_message_is_delivered_as_the_back_end_says(room: str) -> None:
-    with ReviewingAction(policies={"action:1": "multi"}) as harness:
+    with reviewing(ActionHarness, policies={"action:1": "multi"}) as harness:
         reviewed(harness, "action:1")
         (_, ann), (_, bob) = connect(harness), connect(harness)
         assert login(ann, "1", "ann", to="bob", room=room) == 200
@@ -248,7 +234,7 @@ def test_a_live_message_is_delivered_as_the_back_end_says(room: str) -> None:
 
 
 def test_a_stored_conversation_is_reviewed() -> None:
-    with ReviewingNode(policies={"action:1": "multi"}) as node:
+    with reviewing(Node, policies={"action:1": "multi"}) as node:
         reviewed(node, "action:1")
         messages = ActionMessages(node.messaging, node.store)
         connection, client = node.connect(dialect=ActionDialect())

@@ -44,6 +44,7 @@ def test_a_page_that_takes_another_method_says_which(app: App) -> None:
     answer = app.client.get("/home/token", headers=BROWSER)
     assert (answer.status_code, answer.content_type) == (405, "text/html; charset=utf-8")
     assert "POST" in answer.headers["Allow"]
+    assert problem_of(app.client.post("/"))["code"] == "method_not_allowed"
 
 
 @pytest.mark.parametrize("hostile", ["/<script>alert(1)</script>", "/{{7*7}}-49", "/a?lang=%22%3E%3Ci%3E"])
@@ -51,10 +52,6 @@ def test_a_page_in_place_of_another_repeats_nothing_of_its_address(app: App, hos
     text = app.client.get(hostile, headers=BROWSER | {"X-Request-Id": "abc"}).text
     for part in ("<script>alert", '"><i>', "-49"):
         assert part not in text
-
-
-def test_a_page_takes_no_other_method(app: App) -> None:
-    assert problem_of(app.client.post("/"))["code"] == "method_not_allowed"
 
 
 def test_the_websocket_listener_serves_no_pages(app: App) -> None:

@@ -300,7 +300,6 @@ def say(pair: Pair) -> str:
 
 
 SESSION: Final = frozenset({"session", "key"})
-ONLY_SESSION: Final = frozenset({"session"})
 ONLY_BOT: Final = frozenset({"bot", "key"})
 MEMBER: Final = frozenset({"account", "bot", "key"})
 CLIENT: Final = frozenset({"account", "bot"})

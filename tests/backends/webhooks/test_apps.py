@@ -10,8 +10,11 @@ from imserver.gateway.config.load import dump
 from imserver.gateway.config.settings import BackEndSettings, TenantSettings, WebhookSettings
 from tests.backends.login_harness import WebhookHarness
 from tests.gateway.auth.test_rules import check_secret
-from tests.gateway.auth.test_tenants import Make, check_refusal
+from tests.gateway.auth.test_tenants import Make
 from tests.gateway.auth.test_tenants import node as node
+from tests.gateway.auth.test_tenants import (
+    test_settings_that_cannot_be_are_refused_in_one_line as check_refusal,
+)
 from tests.gateway.core.login_harness import HOOK
 from tests.gateway.test_config import read, refusal_of_app
 

@@ -105,11 +105,6 @@ def test_a_back_end_on_a_list_pushes_and_reads_in_its_app_and_is_no_admin(node: 
     assert code(node, "/metrics", "10.0.0.7") == 401
 
 
-def test_a_wrong_proof_gives_no_permission_at_any_address(node: FakeNode) -> None:
-    for shown in ("Bearer wrong", "Bearer", "nonsense"):
-        assert code(node, "/user/list", "10.0.0.7", "appID=102", authorization=shown) == 1003
-
-
 def test_while_the_issuer_of_a_token_does_not_answer_its_requests_may_be_repeated(node: FakeNode) -> None:
     def session_of(token: str) -> Claims | None:
         raise IssuerUnavailable(token)

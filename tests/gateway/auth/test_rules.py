@@ -110,10 +110,6 @@ def test_an_app_of_the_client_dialect_has_no_stored_history() -> None:
     ],
 )
 def test_the_configuration_says_what_is_wrong_and_where(tmp_path: Path, settings: str, why: str) -> None:
-    check_wrong_app(tmp_path, settings, why)
-
-
-def check_wrong_app(tmp_path: Path, settings: str, why: str) -> None:
     file = tmp_path / "my.yaml"
     file.write_text(f'apps:\n  "101": {settings}\n')
     with pytest.raises(ConfigError, match=why) as found:

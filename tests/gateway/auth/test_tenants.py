@@ -169,10 +169,6 @@ def test_a_valid_name_is_stored_unchanged(node: Make, name: str) -> None:
 def test_settings_that_cannot_be_are_refused_in_one_line(
     node: Make, fields: dict[str, Any], output: str
 ) -> None:
-    check_refusal(node, fields, output)
-
-
-def check_refusal(node: Make, fields: dict[str, Any], output: str) -> None:
     tenants = node().tenants
     with pytest.raises(BadTenant) as caught:
         tenants.register("own", **fields)

@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.auth.test_tenants import Make, check_refusal
+from tests.gateway.auth.test_tenants import Make
 from tests.gateway.auth.test_tenants import node as node
+from tests.gateway.auth.test_tenants import (
+    test_settings_that_cannot_be_are_refused_in_one_line as check_refusal,
+)
 from tests.support import run_cli
 
 

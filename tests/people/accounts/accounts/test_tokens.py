@@ -10,6 +10,7 @@ from imserver.gateway import errors
 from imserver.gateway.auth.tokens import BadToken
 from imserver.gateway.http.openapi import problems_of
 from imserver.people.accounts import tokens as account_tokens
+from tests.rows import DOCUMENTED
 
 KEY = b"a key of some length, longer than its hash"
 NOW = 1_800_000_000.0
