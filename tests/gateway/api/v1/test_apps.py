@@ -23,7 +23,7 @@ def groups(kinds: tuple[type[Struct], ...]) -> Iterator[type[Struct]]:
 
 
 def test_every_setting_of_an_app_can_be_given_and_is_shown() -> None:
-    names = [name for kind in KINDS for name in hints_of(kind)]
+    names = list(DECLARED.app_hints)
     shapes = shapes_of(DECLARED)
     names += [old for old, new in RENAMED_OF_APPS.items() if new in names]
     assert shapes.settings == set(names)
