@@ -78,6 +78,17 @@ def clean_environment(**more: str) -> dict[str, str]:
     return {**environment, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **more}
 
 
+def run_python(code: str, *arguments: str) -> str:
+    """What code prints in a process of its own, which ends well."""
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(
+        command, env=clean_environment(), capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.stdout
+
+
 class Server(NodeProcess):
     """A node of the tests, with its files under one folder."""
 

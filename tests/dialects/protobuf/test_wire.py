@@ -1,8 +1,6 @@
 """The protobuf dialect byte by byte: captures of the original, merging, what is skipped, what is refused."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +31,7 @@ from imserver.gateway.model import BadFrame, Event, Heartbeat, Limit, Reply, Req
 from imserver.messenger.messages.model import Message
 from tests.gateway.protocol.generate import generate
 from tests.integration.protobuf import HEARTBEAT, LOGIN, MESSAGE, SYNC, field, outputs, pushed, sent
-from tests.support import ROOT, clean_environment
+from tests.support import ROOT, run_python
 
 protobuf = ProtobufDialect()
 VECTORS = json.loads((ROOT / "tests" / "vectors" / "protobuf.json").read_text(encoding="utf-8"))
@@ -238,15 +236,7 @@ def test_the_library_is_loaded_by_the_first_frame() -> None:
         "before = 'google.protobuf' in sys.modules; PLAIN.decode(b'\\x08\\x02'); "
         "print(before, 'google.protobuf' in sys.modules)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.split() == ["False", "True"]
+    assert run_python(code).split() == ["False", "True"]
 
 
 UNKNOWN = b"\x09" + bytes(8), b"\x0d" + bytes(4), b"\x0b\x08\x05\x12\x01x\x1b\x1c\x0c", b"\x9a\x01\x01x"

@@ -120,6 +120,12 @@ def test_a_token_for_several_audiences_is_accepted() -> None:
     assert claims(web(jwk("EdDSA", "1")), signed(aud=["mail", "shop"]))
 
 
+def test_of_several_rows_of_one_issuer_the_row_of_the_audience_counts() -> None:
+    mail = JwtSettings(issuer=URL, audience="mail", user_claim="uid")
+    for rows in ((ROW, mail), (mail, ROW)):
+        assert claims(web(jwk("EdDSA", "1")), signed(uid="bob"), *rows) == ("ann", "301", NOW + 60)
+
+
 @pytest.mark.parametrize(
     ("changed", "cause"),
     [

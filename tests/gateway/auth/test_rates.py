@@ -220,3 +220,7 @@ def test_what_is_counted_for_long_outlasts_a_restart() -> None:
     assert (taken(hour), taken(hour, "bob")) == (0, 2), "of those who did not ask in between, too"
     hour.forget("ann")
     assert taken(hour) == 3
+    after, hour, _ = start()
+    after.restore(again, digest)
+    hour.forget("ann")
+    assert taken(hour) == 3, "also of those who did not ask since the restart"

@@ -3,8 +3,6 @@
 import logging
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from time import monotonic
 from typing import Final, NoReturn
@@ -33,7 +31,7 @@ from tests.gateway.cluster.rpc_harness import (
     lease_of_nobody,
     until,
 )
-from tests.support import ROOT, clean_environment
+from tests.support import run_python
 
 PATIENT: Final = RpcSeconds(stall=60.0, silence=60.0)
 """A busy machine is no fault."""
@@ -741,24 +739,9 @@ def test_a_plain_client_of_zerorpc_with_the_key_is_answered_but_can_look_at_noth
 # --- processes ----------------------------------------------------------------------------------------------
 
 
-def run(code: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=clean_environment(),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=250,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.stdout.strip()
-
-
 def test_importing_makes_no_socket_thread_or_greenlet() -> None:
     assert (
-        run(
+        run_python(
             "from gevent import monkey; monkey.patch_all()\n"
             "import os, gc, greenlet\n"
             "files = len(os.listdir('/proc/self/fd'))\n"
@@ -768,13 +751,13 @@ def test_importing_makes_no_socket_thread_or_greenlet() -> None:
             "assert not [o for o in gc.get_objects() if isinstance(o, gevent.Greenlet)]\n"
             "print(len(os.listdir('/proc/self/task')), len(os.listdir('/proc/self/fd')) - files)"
         )
-        == "1 0"
+        == "1 0\n"
     )
 
 
 def test_nodes_forked_from_one_parent_that_has_imported_everything_reach_each_other() -> None:
     assert (
-        run(
+        run_python(
             "from gevent import monkey; monkey.patch_all()\n"
             "import os, sys, gevent\n"
             "import imserver.gateway.cluster.rpc.server\n"
@@ -794,7 +777,7 @@ def test_nodes_forked_from_one_parent_that_has_imported_everything_reach_each_ot
             "wait = monkey.get_original('os', 'waitpid')\n"
             "print([os.waitstatus_to_exitcode(wait(pid, 0)[1]) for pid in children])"
         )
-        == "[7, 7]"
+        == "[7, 7]\n"
     )
 
 

@@ -1,6 +1,7 @@
 """Pushes that are held for absent users: for how long, in which order, within which bounds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import gevent
@@ -74,6 +75,8 @@ class Wire:
     def __init__(self, *draining: bool) -> None:
         self.nodes: dict[int, PendingPushes] = {}
         self.leases = [Lease(f"n{epoch}", epoch, draining=each) for epoch, each in enumerate(draining)]
+
+    broadcast: Callable[[Any], object]
 
     def handle(self, handlers: Mapping[type, Any]) -> None:
         self.handlers = handlers
@@ -163,6 +166,16 @@ def test_pushes_of_a_deleted_app_are_forgotten_also_during_their_delivery(users:
     assert (pending.count, pending.waits_for("101", "ann")) == (2, False)
     pending.forget("102")
     assert (pending.count, pending.bytes) == (0, 0)
+
+
+def test_pushes_of_an_erased_user_are_forgotten_on_all_nodes(users: Users) -> None:
+    here, there = Wire(), Wire()
+    here.broadcast = lambda message: there.handlers[type(message)](message)
+    nodes = [PendingPushes(users.to_user, users, 9, 9000, lambda: users.now, wire) for wire in (here, there)]
+    for node, user in product(nodes, ("ann", "bob")):
+        node.add("101", user, words("one"), 10)
+    nodes[0].forget_user("101", "ann")
+    assert [(node.count, node.waits_for("101", "ann")) for node in nodes] == [(1, False), (1, False)]
 
 
 def test_a_push_for_one_device_waits_for_that_device(users: Users) -> None:

@@ -1,15 +1,12 @@
 """Ids of connections: always the same, read by whoever has the secret, and by nobody else."""
 
-import subprocess
-import sys
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from imserver.gateway.process import Secret
 from imserver.gateway.sessions.connection_ids import ID_CHARACTERS, Address, ConnectionIds, new_birth
-from tests.support import clean_environment
+from tests.support import run_python
 
 SECRET = b"s" * 32
 numbers = st.integers(1, (1 << 48) - 1)
@@ -87,7 +84,4 @@ def test_nothing_of_cryptography_is_loaded_before_the_first_id() -> None:
         "ids = ConnectionIds(Secret(b's' * 32), 1); before = 'cryptography' in sys.modules; ids.id_of(1); "
         "print(before, 'cryptography' in sys.modules)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=clean_environment(), capture_output=True, text=True, check=False
-    )
-    assert done.stdout.strip() == "False True", done.stderr
+    assert run_python(code) == "False True\n"

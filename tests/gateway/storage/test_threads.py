@@ -1,8 +1,6 @@
 """Where the work on a database is done: nothing that it waits for holds up the loop."""
 
 import gc
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -14,7 +12,7 @@ import pytest
 from imserver.gateway.storage.database import GreenletRunner, ThreadRunner
 from imserver.gateway.threads import Threads
 from tests.gateway.storage.servers import KINDS, DatabaseServer
-from tests.support import clean_environment
+from tests.support import run_python
 
 pytestmark = pytest.mark.sqlite_first
 
@@ -50,20 +48,6 @@ SLOW = {
 }
 
 
-def run(code: str, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return done.stdout
-
-
 @pytest.mark.full
 @pytest.mark.parametrize("engine", SLOW)
 def test_a_slow_query_does_not_hold_up_the_loop(
@@ -74,7 +58,7 @@ def test_a_slow_query_does_not_hold_up_the_loop(
         if engine not in database_servers:
             database_servers[engine] = KINDS[engine]()
         url = database_servers[engine].new_url()
-    took, late, beats = map(int, run(BEATING, url, str(tmp_path), SLOW[engine]).split())
+    took, late, beats = map(int, run_python(BEATING, url, str(tmp_path), SLOW[engine]).split())
     assert took >= 300, "slow enough to be noticed"
     assert late < took / 2, "a loop that was held up would be as late as the query is slow"
     assert beats > 15
@@ -118,7 +102,7 @@ def test_what_a_deadlock_undid_is_done_once_more(
 ) -> None:
     if engine not in database_servers:
         database_servers[engine] = KINDS[engine]()
-    tries, *rest = run(EMBRACE, database_servers[engine].new_url()).split()
+    tries, *rest = run_python(EMBRACE, database_servers[engine].new_url()).split()
     assert rest == ["2", "2", "True"]
     assert int(tries) >= 3, "one of the two was undone, on a busy machine perhaps more than once"
 
@@ -137,7 +121,7 @@ except StartError as error:
 
 
 def test_a_driver_that_would_block_the_loop_is_refused() -> None:
-    assert "imported before gevent patched" in run(UNPATCHED)
+    assert "imported before gevent patched" in run_python(UNPATCHED)
 
 
 FIRST_USE = """
@@ -154,7 +138,7 @@ store.close()
 
 @pytest.mark.full
 def test_many_greenlets_that_are_first_at_once_make_one_database(tmp_path: Path) -> None:
-    assert run(FIRST_USE, str(tmp_path)) == "10\n"
+    assert run_python(FIRST_USE, str(tmp_path)) == "10\n"
 
 
 WAITS_ALONE = """
@@ -170,7 +154,7 @@ store.close()
 
 @pytest.mark.full
 def test_a_loop_that_waits_for_nothing_else_goes_on(tmp_path: Path) -> None:
-    assert run(WAITS_ALONE, str(tmp_path)) == "True ()\n"
+    assert run_python(WAITS_ALONE, str(tmp_path)) == "True ()\n"
 
 
 def test_who_is_killed_while_a_driver_waits_ends_though_the_driver_fails_in_turn() -> None:

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import gevent
+from gevent.event import Event as Signal
 from gevent.hub import get_hub
 
 from imserver.gateway.protocol.dialect import Dialect, EchoDialect
@@ -188,6 +189,17 @@ class Caller:
 
 def ignore(_connection: Connection, _payload: bytes, _text: bool) -> None:
     """Serve nothing."""
+
+
+def waiting() -> tuple[Signal, list[bytes], Serve]:
+    """A signal, the payloads so far, and what serves them: it waits for the signal each time."""
+    go, served = Signal(), list[bytes]()
+
+    def slow(_connection: Connection, payload: bytes, _text: bool) -> None:
+        served.append(payload)
+        go.wait()
+
+    return go, served, slow
 
 
 class SocketHarness:

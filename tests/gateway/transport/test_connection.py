@@ -22,7 +22,7 @@ from imserver.gateway.transport.frames import Rest
 from imserver.gateway.transport.outbox import Backlog
 from imserver.gateway.transport.parser import MessageParser
 from imserver.gateway.transport.states import CLOSED, CLOSING, DRAINING
-from tests.gateway.transport.harness import Client, SocketHarness, look, turn, until
+from tests.gateway.transport.harness import Client, SocketHarness, look, turn, until, waiting
 from tests.gateway.transport.test_frames import deflated, fragments, pieces
 from tests.integration.raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, close, frame, text
 
@@ -572,13 +572,7 @@ def test_a_connection_that_is_closed_while_its_command_blocks_serves_no_more(har
 
 
 def test_a_connection_that_is_lost_while_its_command_blocks_is_left_alone(harness: SocketHarness) -> None:
-    served: list[bytes] = []
-    go = Signal()
-
-    def slow(_connection: Connection, payload: bytes, _text: bool) -> None:
-        served.append(payload)
-        go.wait()
-
+    go, served, slow = waiting()
     connection, client = harness.connect(harness.encoding(slow))
     first, last = fragments(TEXT, b"1", [0])
     client.send(first + last + text("2")[:3])

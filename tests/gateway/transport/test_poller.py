@@ -2,7 +2,6 @@
 
 import _socket
 import logging
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,10 +15,10 @@ from imserver.gateway.node.http_servers import echo
 from imserver.gateway.transport.connection import Connection
 from imserver.gateway.transport.outbox import Backlog
 from imserver.gateway.transport.poller import NO_SOCKET, EpollPoller, Poller, WatcherPoller, make
-from tests.gateway.transport.harness import POLLERS, Client, SocketHarness, look, turn, until
+from tests.gateway.transport.harness import POLLERS, Client, SocketHarness, look, turn, until, waiting
 from tests.integration.raw import frame, text
 from tests.integration.setting import open_files
-from tests.support import clean_environment
+from tests.support import run_python
 
 SPINNING_TURNS = 200
 """A loop that turns so often in a twentieth of a second waits for nothing."""
@@ -258,13 +257,7 @@ def test_a_peer_that_goes_while_its_command_blocks_turns_no_loop_and_is_closed_a
 
 
 def test_a_peer_that_resets_while_its_command_blocks_turns_no_loop(kind: Any) -> None:
-    go = Signal()
-    served: list[bytes] = []
-
-    def slow(_connection: Connection, payload: bytes, _text: bool) -> None:
-        served.append(payload)
-        go.wait()
-
+    go, served, slow = waiting()
     with SocketHarness(poller=kind) as harness:
         _, client = harness.connect(harness.encoding(slow), tcp=True)
         client.send(text("x"))
@@ -348,12 +341,7 @@ def test_writability_is_reported_when_asked_for_and_only_then(lot: Lot) -> None:
 def test_a_backlog_is_written_on_although_the_client_sent_something_during_a_command(
     kind: Any, then: str
 ) -> None:
-    go = Signal()
-    served: list[bytes] = []
-
-    def slow(_connection: Connection, payload: bytes, _text: bool) -> None:
-        served.append(payload)
-        go.wait()
+    go, served, slow = waiting()
 
     def stall(connection: Connection) -> None:
         for _ in range(2000):
@@ -379,13 +367,7 @@ def test_a_backlog_is_written_on_although_the_client_sent_something_during_a_com
 
 
 def test_a_backlog_that_begins_while_its_client_waits_masked_is_written_on(kind: Any) -> None:
-    go = Signal()
-    served: list[bytes] = []
-
-    def slow(_connection: Connection, payload: bytes, _text: bool) -> None:
-        served.append(payload)
-        go.wait()
-
+    go, served, slow = waiting()
     with SocketHarness(poller=kind) as harness:
         connection, client = harness.connect(harness.encoding(slow), buffer_bytes=4096)
         client.send(text("1"))
@@ -544,15 +526,7 @@ def test_linux_gets_epoll_also_in_a_patched_process(patched: bool) -> None:
         + "from gevent.hub import get_hub; from imserver.gateway.transport import poller;"
         + "print(type(poller.make(get_hub().loop, 4)).__name__)"
     )
-    found = subprocess.run(
-        [sys.executable, "-c", code],
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=100,
-    )
-    assert found.stdout.split() == ["EpollPoller"]
+    assert run_python(code) == "EpollPoller\n"
 
 
 def test_without_epoll_there_is_a_watcher_a_socket(monkeypatch: pytest.MonkeyPatch) -> None:
