@@ -223,7 +223,8 @@ def check_config(path: str | None, defaults: bool, production: bool, file: str |
     if production:
         _check_production(path)
     else:
-        click.echo(dump(settings), nl=False)
+        features = feature_list.load_features(settings)
+        click.echo(dump(settings, feature_list.declarations_of(features)), nl=False)
 
 
 def _manual(path: str | None) -> str:

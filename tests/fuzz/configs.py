@@ -14,11 +14,17 @@ from imserver.dialects.client.settings_file import read
 from imserver.gateway.config.load import dump
 from imserver.gateway.config.values import ConfigError
 from imserver.gateway.config.yaml import read_yaml, write_yaml
-from imserver.gateway.node.feature_list import load_with_locations
+from imserver.gateway.node.feature_list import declarations_of, load_features, load_with_locations
 
 from .target import Target
 
 FOLDER = Path(tempfile.mkdtemp(prefix="imserver-fuzz-"))
+
+
+def written_of(path: Path) -> str:
+    """The settings of a file, as ``imserver check-config`` prints them."""
+    config, _ = load_with_locations(str(path), environ={})
+    return dump(config, declarations_of(load_features(config)))
 
 
 def check_yaml(data: bytes) -> None:
@@ -29,12 +35,12 @@ def check_yaml(data: bytes) -> None:
     path.write_bytes(data)
     lines = 1
     try:
-        written = dump(load_with_locations(str(path), environ={})[0])
+        written = written_of(path)
     except ConfigError as error:
         lines += str(error).count("\n")
     else:
         path.write_text(written, encoding="utf-8")
-        assert dump(load_with_locations(str(path), environ={})[0]) == written, "no round trip"
+        assert written_of(path) == written, "no round trip"
     assert lines == 1, "the error has several lines"
 
 

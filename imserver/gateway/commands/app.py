@@ -66,7 +66,7 @@ def show(path: str | None, data_dir: str | None, name: str) -> None:
         tenant = tenants.get(name)
     if tenant is None:
         fail(f"app {name} does not exist")
-    click.echo(dump(tenant), nl=False)
+    click.echo(dump(tenant, tenants.declared), nl=False)
 
 
 @app.command("set")
@@ -88,7 +88,7 @@ def change(
         fields = _fields(settings, given, tenants.declared.app_hints, unset)
         tenant = tenants.change(name, fields, whole)
         record_act(config, store, "apps.set", name, settings=list(fields), unset=whole)
-    click.echo(dump(tenant), nl=False)
+    click.echo(dump(tenant, tenants.declared), nl=False)
 
 
 @app.command()
@@ -191,9 +191,8 @@ def _is_secret(setting: str, hints: Hints) -> bool:
     """Whether a setting with dots is one secret."""
     *above, name = _path(setting, hints)
     row = struct_in(hints.get(above[0])) if above else None
-    if row is None:
-        return False
-    return bool(marks_of(hints_of(row).get(_spelled(name, hints_of(row)))).get("secret"))
+    options = {} if row is None else hints_of(row)
+    return bool(marks_of(options.get(_spelled(name, options))).get("secret"))
 
 
 def _has_secret(setting: str, value: Any, hints: Hints) -> bool:
@@ -201,11 +200,9 @@ def _has_secret(setting: str, value: Any, hints: Hints) -> bool:
     if _is_secret(setting, hints):
         return bool(value)
     kind = struct_in(hints.get(_spelled(_path(setting, hints)[0], hints)))
-    if kind is None:
-        return False
     if kind is not JwtSettings:
-        marks = {fold(name): marks_of(hint) for name, hint in hints_of(kind).items()}
-        return _names_secret(value, {name for name, each in marks.items() if each.get("secret")})
+        own = hints_of(kind).items() if kind else ()
+        return _names_secret(value, {fold(name) for name, hint in own if marks_of(hint).get("secret")})
     rows = value if isinstance(value, list) else []
     folded = [{fold(key): each for key, each in row.items()} for row in rows if isinstance(row, dict)]
     return any("key" in row and str(row.get("algorithm", "HS")).startswith("HS") for row in folded)

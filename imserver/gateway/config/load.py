@@ -80,12 +80,11 @@ def load_with_locations(
     declared = _declare(document, environ, locations, declare)
     values = _read_document(document, locations, declared)
     if original is not None:
-        converted = {
+        values = {
             name: declared.convert(declared.rows[name], value, locations)
             for name, value in original[0].items()
             if name in declared.rows  # else its feature is absent
-        }
-        values = converted | values
+        } | values
     given = _from_environment(environ, warnings, declared)
     line = Locations("command line")
     given |= {
@@ -147,12 +146,15 @@ def _beside(path: str, data_dir: str, warnings: list[str]) -> str:
     return str(beside)
 
 
-def dump(settings: Config | TenantSettings) -> str:
+def dump(settings: Config | TenantSettings, declared: Declarations) -> str:
     """Format the settings of a server or of an app as YAML, as a file has them. Secrets are hidden."""
     from imserver.gateway.config.yaml import write_yaml
 
-    kind = TenantSettings if isinstance(settings, TenantSettings) else Config
-    return hide_secrets(write_yaml(plain(settings, hide=True, kind=kind)))
+    written = plain(settings, hide=True)
+    for app in written.get("apps", {"": written}).values():
+        for name in app.keys() - declared.app_hints.keys():
+            del app[name]
+    return hide_secrets(write_yaml(written))
 
 
 def read_value(text: str, where: str) -> Any:

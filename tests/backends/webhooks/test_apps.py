@@ -6,7 +6,6 @@ import pytest
 
 from imserver.backends.webhooks.declared import objection, secret_of
 from imserver.backends.webhooks.parts import EVENTS, receiver_of
-from imserver.gateway.config.load import dump
 from imserver.gateway.config.settings import BackEndSettings, TenantSettings, WebhookSettings
 from tests.backends.login_harness import WebhookHarness
 from tests.gateway.auth.test_rules import check_secret
@@ -16,7 +15,7 @@ from tests.gateway.auth.test_tenants import (
     test_settings_that_cannot_be_are_refused_in_one_line as check_refusal,
 )
 from tests.gateway.core.login_harness import HOOK
-from tests.gateway.test_config import read, refusal_of_app
+from tests.gateway.test_config import read, refusal_of_app, shown_of
 
 PLACEHOLDER = "replace-me: openssl rand -hex 32"
 
@@ -118,7 +117,7 @@ def test_a_mistake_in_a_file_is_named(tmp_path: Path, settings: str, output: str
 def test_a_dump_hides_the_secrets_in_urls(tmp_path: Path) -> None:
     url = "https://me:{}@example.org/hook?access_token={}"
     row = f"{{url: '{url.format('pa55', 't0ken')}', secret: {'s' * 40}}}"
-    text = dump(read(tmp_path, f"apps: {{shop: {{webhook: {row}}}}}"))
+    text = shown_of(read(tmp_path, f"apps: {{shop: {{webhook: {row}}}}}"))
     assert "pa55" not in text
     assert "t0ken" not in text
     assert url.format("(hidden)", "(hidden)") in text

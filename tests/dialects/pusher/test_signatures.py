@@ -12,10 +12,9 @@ from imserver.dialects.pusher.declared import PusherOfApp, PusherSettings, pushe
 from imserver.dialects.pusher.service import connection_id_of, socket_id_of
 from imserver.gateway.auth.principal import BadSignature
 from imserver.gateway.config.declared import marked
-from imserver.gateway.config.load import dump
 from imserver.gateway.config.settings import TenantSettings
 from tests.dialects.pusher.harness import apps_of
-from tests.gateway.test_config import read, refusal, refusal_of_app
+from tests.gateway.test_config import read, refusal, refusal_of_app, shown_of
 
 NOW = 1_800_000_000
 SHOP = PusherApp("shop", b"the secret of the shop", PusherSettings("7", "shopkey"))
@@ -161,10 +160,8 @@ def test_a_mistake_in_a_file_is_named(tmp_path: Path, settings: str, output: str
 @pytest.mark.parametrize(("name", "other"), [("key", "app_id"), ("app_id", "key")])
 def test_two_apps_have_two_names_in_pushers_protocol(tmp_path: Path, name: str, other: str) -> None:
     row = f"secret: ssssssssssssssss, {name}: '7'"
-    output = refusal(
-        tmp_path,
-        f"apps:\n  shop: {{pusher: {{{row}, {other}: a}}}}\n  club: {{pusher: {{{row}, {other}: b}}}}\n",
-    )
+    shop, club = (f"{{pusher: {{{row}, {other}: {each}}}}}" for each in "ab")
+    output = refusal(tmp_path, f"apps:\n  shop: {shop}\n  club: {club}\n")
     assert output == f"line 3: apps.club.pusher.{name}: '7' is already used by the app shop"
 
 
@@ -172,4 +169,4 @@ def test_the_secret_of_pushers_protocol_ends_demo_mode_and_is_not_printed(tmp_pa
     settings = read(tmp_path, "apps: {shop: {pusher: {app_id: 7, key: k, secret: ssssssssssssssss}}}")
     assert not settings.demo
     assert pusher_of(settings.apps["shop"]).app_id == "7"
-    assert "ssss" not in dump(settings)
+    assert "ssss" not in shown_of(settings)
