@@ -210,12 +210,12 @@ class Reach:
         self._tree = tree
 
     def find_tests(self, change: Change, seconds: float) -> list[str]:
-        """The tests for a change, as many as fit into this time: for a line that runs at import, all that
-        reach its module.
+        """The tests for a change, as many as fit into this time: for a line that runs at import, or that no
+        test reaches in a thread of Python (the storage has others), all that reach its module.
         """
         reached = self._data.contexts_by_lineno(str(self._tree / change.path))
         names = {name for line in change.lines for name in reached.get(line, ())}
-        if "" in names:
+        if not names or "" in names:
             names = set().union(*reached.values())
         tests = sorted(names & self.seconds.keys(), key=lambda name: ("::" not in name, self.seconds[name]))
         total = 0.0
