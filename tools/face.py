@@ -139,7 +139,8 @@ def members(kind: type) -> dict[str, str]:
     texts = {}
     for name, text in _documented(_body(kind), in_groups=False).items():
         if name.isupper() and not name.startswith("_"):
-            texts[name] = text or _text_of(kind, getattr(kind, name))
+            number = f"{getattr(kind, name)}: " if kind.__name__ == "ReplyCode" else ""
+            texts[name] = number + (text or _text_of(kind, getattr(kind, name)))
     return texts
 
 

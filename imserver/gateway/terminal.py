@@ -76,11 +76,11 @@ def server_address(url: str) -> str:
         return url
     address = url if "://" in url else f"http://{url}"
     try:
-        parts = urlsplit(address)
+        parts = urlsplit(address if address.isprintable() and " " not in address else "")
         if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
             return address
     except ValueError:
-        pass  # the port
+        pass  # the port, or the brackets
     fail(f"{url}: expected an http:// or https:// address")
 
 

@@ -86,8 +86,8 @@ class NodeProcess:
     has its files, also its database; None: one that goes with the node. ``arguments``: of ``imserver serve``.
     The end fails if the node has logged a traceback. What fails inside gets the end of the log as a note.
 
-    ``http`` and ``ws`` are its addresses, ``output`` is what it has printed, ``log_text`` its log. Nodes with
-    the same ``redis.addr`` are a cluster: :meth:`another` starts one more.
+    ``http`` and ``ws`` are its hosts and ports, ``output`` is what it has printed, ``log_text`` its log.
+    Nodes with the same ``redis.addr`` are a cluster: :meth:`another` starts one more.
     """
 
     def __init__(

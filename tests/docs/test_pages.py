@@ -201,6 +201,8 @@ def test_the_page_of_a_house_names_every_module(room: Path) -> None:
     if house != "gateway" or "dialects" in room.parts:
         modules -= USUAL
     assert [name for name in sorted(modules) if f"`{name}`" not in row] == []
+    inside = {path.stem for path in (ROOT / "imserver" / house).rglob("*")} | {"websockets", "settings_file"}
+    assert set(re.findall(r"`([a-z_]+)`", row)) <= inside
 
 
 def test_the_table_of_features_says_what_each_needs() -> None:
@@ -228,10 +230,8 @@ def test_every_module_that_is_named_exists(page: Path) -> None:
     )
     for path in set(named) - operations:
         bases = (ROOT, ROOT / "imserver", *(ROOT / "imserver" / house for house in houses))
-        found = [base / path.rstrip("/") for base in bases]
-        assert any(each.exists() or each.with_suffix(".py").exists() for each in found), (
-            f"{page.name}: {path}"
-        )
+        found = [base / f"{path.rstrip('/')}{end}" for base in bases for end in ("", ".py")]
+        assert any(each.exists() for each in found), f"{page.name}: {path}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -92,11 +92,11 @@ class Parts(Struct, frozen=True):
 class Core(Services):
     """Builds the services of a node below its HTTP API, in their order, and adds the parts of features.
 
-    ``objection`` checks the settings of an app for the core and all features. ``answers``: what makes the
-    objects of the features that answer questions of the core, in their order: :class:`AccountLookup`,
-    :class:`Relations`, :class:`Reviews`, :class:`BackEnds`. It gets the services before ``accounts``. A
-    question has one answer: that of the first feature that has any. Every :class:`Observer` among them hears
-    what happens. ``wires``: name of a feature → dialect → its commands there. ``tables``: those of the store.
+    Features use its ``store`` (:class:`Store`), ``tenants`` (:class:`Tenants`), ``relations``, ``reviews``,
+    ``channels``, ``sessions`` (classes of these names), ``buckets``, whose ``make(rate, number, seconds,
+    core.attempt)`` makes :class:`Buckets`, and what has a title of its own, as ``core.node``. ``answers``
+    makes what answers questions, before ``accounts``: the first feature that has an answer gives it.
+    ``wires``: name of a feature → dialect → its commands there.
     """
 
     member: ClusterMember | None

@@ -47,7 +47,7 @@ AccountApp = Annotated[str, about("The app of the accounts; `gochat` for GoChat 
 """The type of a field: the app of a request about accounts."""
 Behalf = Annotated[
     str,
-    about("The acting user. Required with an API key; a user's own token names its user.", max_length=255),
+    about("The acting user. Usually required with a key; a user's own token names its user.", max_length=255),
 ]
 
 

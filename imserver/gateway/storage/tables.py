@@ -41,10 +41,10 @@ class Table(Struct, frozen=True, kw_only=True):
 
     ``types``: its columns, as ``"app name500*, member name255* out user, until big out"``: each has a name,
     a kind with a size, a mark (``*``: of the primary key, ``?``: may be NULL, ``=0``: its default), and words
-    that answer for it. ``out``: an export reads it. ``user``: it names the user whose row it is, or another
-    user. ``words``: it has words of a user. ``empty``: an import leaves it empty, or 0. ``types`` fill in
-    what of ``key``, ``columns``, ``of_user``, ``user_as``, ``erase_user`` and ``imported`` is not given, and
-    a reason stands for what is not given after it.
+    that answer for it. ``out``: an export reads it. ``user``: the first names the user whose row it is, each
+    further one another user. ``words``: it has words of a user. ``empty``: an import leaves it empty, or 0.
+    ``types`` fill in what of ``key``, ``columns``, ``of_user``, ``user_as``, ``erase_user`` and ``imported``
+    is not given, and a reason stands for what is not given after it.
 
     ``key``: its primary key. ``of_app``: the condition of an app's rows, which are deleted with the app; one
     ``%s``, the app. ``of_user``: what the rows of a user meet, too; one ``%s``, the user. ``user_as``: how
