@@ -289,6 +289,17 @@ def test_nobody_may_do_anything_in_an_app_that_wants_a_login(harness: OptionsHar
     harness.channel_settings = {"room": ChannelSettings(subscribe="anybody", publish="anybody")}
     with pytest.raises(ChannelRefused, match="needs a key or token"):
         harness.commands.check_request(NOBODY, APP, "room:1", "publish")
+    with pytest.raises(ChannelRefused, match="1 to 255 bytes"):
+        harness.commands.check_request(NOBODY, APP, "x" * 256, "publish")
+
+
+def test_who_causes_too_many_notices_is_refused_in_this_app_alone(harness: OptionsHarness) -> None:
+    harness.fanout.notice_bytes = 1000
+    (ann, _), (same_name, _) = harness.login(APP, "ann"), harness.login("102", "ann")
+    charge = harness.channels.notices.charge
+    with pytest.raises(ChannelRefused, match="subscribes too often"):
+        list(map(charge, [ann] * 1000, ["room:1"] * 1000))
+    charge(same_name, "room:1")
 
 
 def test_requests_of_a_user_are_reviewed_and_counted(harness: OptionsHarness) -> None:
