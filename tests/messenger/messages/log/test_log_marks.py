@@ -15,8 +15,8 @@ def log(url: str, open_store: OpenStore) -> MessageLog:
     return open_store(url, seconds=10).part(MessageLog)
 
 
-def note(log: MessageLog, user: str, conversation: int, *, read: int = 0, received: int = 0) -> MarkResult:
-    result = log.marks.note(APP, user, conversation, read=read, received=received)
+def note(log: MessageLog, user: str, conversation: int, **marks: int) -> MarkResult:
+    result = log.marks.note(APP, user, conversation, **marks)
     assert result is not None
     return result
 
