@@ -29,9 +29,8 @@ from imserver.messenger.messages.log.contract import (
 )
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.log.read import EntryReader
-from imserver.people.accounts.contract import Account
-from imserver.people.accounts.rows import AccountStore
 from tests.gateway.storage.test_migrations import at_step
+from tests.messenger.accounts import add_account
 from tests.messenger.messages.log.listening import Listening
 from tests.stores import OpenStore, WriteAt
 
@@ -663,7 +662,7 @@ def test_a_group_is_opened_and_closed_by_an_entry_each(url: str, open_store: Ope
 
 def test_a_first_message_is_stored_for_accounts_only(url: str, open_store: OpenStore) -> None:
     store = open_store(url)
-    log, ann = store.part(MessageLog), AccountStore(store).add(Account(0, APP, "1"), "a hash").user
+    log, ann = store.part(MessageLog), add_account(store, APP)
 
     def send(*drafts: Draft) -> list[Stored]:
         """In one transaction. The receiver of the last draft must be an account."""

@@ -11,9 +11,7 @@ from imserver.messenger.messages.log.bots import MOST_BOTS, bots_of, values_of
 from imserver.messenger.messages.log.contract import Appended, Change, Draft, Entry, Rejected, RejectReason
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.model import Reaction
-from imserver.people.accounts.contract import Account
-from imserver.people.accounts.rows import AccountStore
-from imserver.people.bots.rows import BotCommand, BotStore
+from tests.messenger.accounts import add_account, block, insert
 from tests.messenger.messages.log.test_log import APP, ids
 from tests.stores import OpenStore
 
@@ -22,17 +20,15 @@ class Setting:
     """A store with a log. ``add_bot`` makes a bot and returns its user id."""
 
     def __init__(self, url: str, open_store: OpenStore) -> None:
-        store = open_store(url, seconds=10)
-        self.log: MessageLog = store.part(MessageLog)
-        self._bots = BotStore(store)
-        self.accounts = AccountStore(store)
+        self.store = open_store(url, seconds=10)
+        self.log: MessageLog = self.store.part(MessageLog)
 
-    def add_bot(self, name: str = "", *commands: str, owner: int = 0) -> str:
-        result = self._bots.add(Account(0, APP, "", name=name), owner, "hash", 9, None)
-        assert result is not None
-        encoded = msgspec.json.encode([BotCommand(each, "") for each in commands])
-        self._bots.set(APP, result.account.id, "commands", encoded)
-        return result.account.user
+    def add_bot(self, name: str | None = None, *commands: str, owner: str = "0") -> str:
+        bot = add_account(self.store, APP, name=name, bot=1)
+        encoded = msgspec.json.encode([{"name": each, "description": ""} for each in commands])
+        row = {"owner": int(owner), "token_hash": bot, "commands": encoded, "hook_url": "", "hook_secret": ""}
+        insert(self.store, "bot", id=int(bot), app=APP, **row)
+        return bot
 
     def group(self, *users: str) -> int:
         return self.log.groups.create(APP, users[0], "tea", users[1:]).conversation
@@ -268,9 +264,9 @@ def test_only_bots_send_buttons(setting: Setting) -> None:
 
 def test_a_bot_starts_no_conversation_with_somebody_who_has_blocked_its_owner(setting: Setting) -> None:
     log = setting.log
-    ann, bob, cid = (setting.accounts.add(Account(0, APP, phone), "a hash") for phone in "123")
-    first, second, of_all = setting.add_bot(owner=bob.id), setting.add_bot(owner=bob.id), setting.add_bot()
-    setting.accounts.relate(APP, ann.id, bob.id, 10, lambda _: (("blocked", ""), ""))
+    ann, bob, cid = (add_account(setting.store, APP) for _ in range(3))
+    first, second, of_all = setting.add_bot(owner=bob), setting.add_bot(owner=bob), setting.add_bot()
+    block(setting.store, ann, bob)
 
     def sent(*pairs: tuple[str, str]) -> list[bool]:
         drafts = [Draft(sender=sender, to_user=to, body=b"x", time_ms=1) for sender, to in pairs]
@@ -278,15 +274,14 @@ def test_a_bot_starts_no_conversation_with_somebody_who_has_blocked_its_owner(se
         assert all(isinstance(each, Appended) or each == Rejected(RejectReason.BLOCKED) for each in results)
         return [isinstance(each, Appended) for each in results]
 
-    assert sent((first, ann.user), (first, cid.user), (of_all, ann.user)) == [False, True, True]
-    assert sent((first, ann.user), (ann.user, first), (first, ann.user)) == [False, True, True]
-    assert sent((first, ann.user), (second, ann.user)) == [True, False], "a conversation goes on"
+    assert sent((first, ann), (first, cid), (of_all, ann)) == [False, True, True]
+    assert sent((first, ann), (ann, first), (first, ann)) == [False, True, True]
+    assert sent((first, ann), (second, ann)) == [True, False], "a conversation goes on"
 
 
 def test_a_guest_starts_no_conversation_with_one_user(setting: Setting) -> None:
     log = setting.log
-    guest = setting.accounts.add(Account(0, APP, "", guest=True), "").user
-    ann = setting.accounts.add(Account(0, APP, "1"), "a hash").user
+    guest, ann = add_account(setting.store, APP, guest=1), add_account(setting.store, APP)
     at = setting.group(ann, guest)
 
     def sent(sender: str, to: str) -> Appended | Rejected:

@@ -19,8 +19,7 @@ from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.log.contract import Appended, Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.log.transaction import AppTransaction, UplinkSessions
-from imserver.people.accounts.contract import Account
-from imserver.people.accounts.rows import AccountStore
+from tests.messenger.accounts import add_account, block
 
 APP = "gochat"
 _numbers = count()
@@ -113,10 +112,10 @@ def test_commits_are_copied_into_the_database_when_many_have_gathered(
 
 def test_blocks_of_many_pairs_are_looked_up_pair_by_pair(tmp_path: Path) -> None:
     store = Store(StorageSettings(), str(tmp_path), threaded=False)
-    log, accounts = store.part(MessageLog), AccountStore(store)
-    users = [accounts.add(Account(0, APP, str(number)), "a hash").user for number in range(64)]
+    log = store.part(MessageLog)
+    users = [add_account(store, APP) for _ in range(64)]
     blocked = (users[40], users[7])
-    accounts.relate(APP, int(blocked[0]), int(blocked[1]), 10, lambda _before: (("blocked", ""), ""))
+    block(store, *blocked)
     fill(log, 1)
     assert log.writer.connection is not None
     driver = log.writer.connection.sql

@@ -8,8 +8,7 @@ from imserver.messenger.messages.log.contract import Appended, Draft, LogExtent
 from imserver.messenger.messages.log.lost import EntriesLost
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.log.transaction import UplinkSessions, WriteTransaction
-from imserver.people.accounts.contract import Account
-from imserver.people.accounts.rows import AccountStore
+from tests.messenger.accounts import add_account
 from tests.stores import OpenStore
 
 APP = "shop"
@@ -134,8 +133,7 @@ def test_accounts_and_marks_get_new_numbers(store: Store) -> None:
     again = note(APP, "bob", conversation, read=6)
     assert again is not None
     assert again.version == after.version + 1
-    account = AccountStore(store).add(Account(0, APP, "ann"), "a hash")
-    assert account.id > FAR
+    assert int(add_account(store, APP)) > FAR
 
 
 def test_a_draft_is_stored_once_although_its_transaction_begins_again(store: Store) -> None:
