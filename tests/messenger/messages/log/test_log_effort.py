@@ -1,18 +1,12 @@
 """What batches and questions cost on SQLite, in steps of its machine: it must not grow with the log."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from itertools import count
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from imserver.backends.webhooks.event_rows import EventStore
-from imserver.backends.webhooks.feeds import REQUEST_EVENTS, Feed, Feeds
-from imserver.backends.webhooks.log_window import LogWindow
-from imserver.backends.webhooks.requests import Receiver, WebhookCounts
 from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.storage.statements import SqliteStatements
 from imserver.gateway.storage.store import Store
@@ -215,27 +209,6 @@ def test_the_contents_of_an_app_are_counted_without_reading_its_messages(tmp_pat
         store.part(MessageLog).writer.append(APP, [Draft(sender="me", to_user="you", body=b"x")] * messages)
         costs.append(steps_of(store, lambda: store.contents(APP)))
     assert store.contents(APP).messages == 4100
-    assert costs[1] <= 2 * costs[0] + 4
-    store.close()
-
-
-def test_looking_for_dead_events_costs_the_same_however_long_the_log_is(tmp_path: Path) -> None:
-    store = Store(StorageSettings(), str(tmp_path), threaded=False)
-    back_end: Any = None
-    feeds = Feeds(store, EventStore(store), back_end, lambda: "one", WebhookCounts())
-    feeds.log = store.part(MessageLog)
-    feed = Feed(APP, Receiver(APP, "http://back.end/", b"secret", frozenset({"message"})))
-    feed.sender = SimpleNamespace(is_unsaved=False)  # type: ignore[assignment]
-    feed.has_retries = False
-    costs = []
-    for batches in (3, 40):
-        fill(store.part(MessageLog), batches)
-        feed.entries = LogWindow(partial(store.part(MessageLog).entries.read, APP), 0)
-        feed.entries.head = store.part(MessageLog).entries.head(APP)
-        batch = feeds._next(feed)
-        assert batch is not None
-        assert len(batch.events) == REQUEST_EVENTS
-        costs.append(steps_of(store, lambda batch=batch: feeds._bury(feed, batch, 20)))  # type: ignore[misc]
     assert costs[1] <= 2 * costs[0] + 4
     store.close()
 

@@ -5,14 +5,11 @@ from typing import Any
 
 import pytest
 
-from imserver.backends.webhooks.event_rows import EventStore, NewEvent
 from imserver.gateway.storage.statements import PooledStatements, Row
 from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.action_positions import ActionPositions
 from imserver.messenger.messages.log.contract import Appended, Change, Draft
 from imserver.messenger.messages.log.message_log import MessageLog
-from imserver.people.accounts.contract import Account
-from imserver.people.accounts.rows import AccountStore, States
 from tests.stores import OpenStore
 
 APP = "gochat"
@@ -48,9 +45,7 @@ READS: dict[str, Read] = {
     "receipts": lambda store: store.part(MessageLog).marks.receipts(APP, "ann", PEERS, "", 10),
     "stored_before": lambda store: store.part(MessageLog).entries.stored_before(APP, 1 << 40),
     "positions": lambda store: ActionPositions(store).get(APP, "ann", ["news"]),
-    "event_heads": lambda store: EventStore(store).heads([APP]),
     "contents": lambda store: store.contents(APP),
-    "contacts": lambda store: AccountStore(store).contacts("friends", 1, 0, 1000),
 }
 
 
@@ -61,9 +56,6 @@ class Writer:
         self.store = store
         self.log = store.part(MessageLog)
         self.commits = 0
-        self.accounts = AccountStore(store)
-        self.owner = self._account("owner")
-        assert self.owner == 1
         assert isinstance(self.log.groups.create(APP, "ann", "a group", ["bob"]), Change)
         self._append(Draft(sender="bob", to_user="ann"))
         for _ in range(COMMITS):
@@ -85,19 +77,10 @@ class Writer:
         self.log.marks.hide(APP, "ann", [peers])
         self.log.expire(APP, more_than=ENTRIES)
         ActionPositions(self.store).raise_to([(APP, "ann", "", peers), (APP, "ann", "news", peers)])
-        EventStore(self.store).append([NewEvent(APP, "ann", "custom", b"{}")])
-        assert self.accounts.relate(APP, 1, self._account(f"{self.commits}"), 1000, _befriend) == "friends"
 
     def _append(self, *drafts: Draft) -> list[int]:
         outcomes = self.log.writer.append(APP, drafts)
         return [outcome.entry.id for outcome in outcomes if isinstance(outcome, Appended)]
-
-    def _account(self, phone: str) -> int:
-        return self.accounts.add(Account(0, APP, phone, phone), "a hash").id
-
-
-def _befriend(_before: States) -> tuple[States, str]:
-    return ("friend", "friend"), "friends"
 
 
 class Interruption:
@@ -131,20 +114,27 @@ class Interruption:
         return called
 
 
-def test_what_is_committed_while_it_reads_is_in_the_whole_result_or_nowhere(
-    url: str, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    writer, reader = Writer(open_store(url)), open_store(url)
+def torn_reads(
+    commit: Callable[[], None], reader: Store, reads: dict[str, Read], monkeypatch: pytest.MonkeyPatch
+) -> list[tuple[str, int]]:
+    """Name and number of queries of the reads that have a part of a commit between two queries."""
     interruption = Interruption(monkeypatch)
     torn = []
-    for name, read in READS.items():
+    for name, read in reads.items():
         queries, called = 0, True
         while called:
             before, queries = read(reader), queries + 1
-            interruption.after(queries, writer.commit)
+            interruption.after(queries, commit)
             found = read(reader)
             called = interruption.end()
             if found != before:
                 torn.append((name, queries))
             assert not called or read(reader) != before, f"the commit does not change {name}"
-    assert torn == []
+    return torn
+
+
+def test_what_is_committed_while_it_reads_is_in_the_whole_result_or_nowhere(
+    url: str, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = Writer(open_store(url))
+    assert torn_reads(writer.commit, open_store(url), READS, monkeypatch) == []

@@ -1,6 +1,7 @@
 """Accounts and relations, as each kind of database keeps them."""
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 
 import pytest
 from msgspec.structs import replace
@@ -13,6 +14,7 @@ from imserver.people.accounts.contract import Account, Device, Imported, Taken
 from imserver.people.accounts.rows import AccountStore, States
 from imserver.people.bots.rows import BotStore
 from tests.gateway.storage.test_migrations import at_step, connected
+from tests.messenger.messages.log.test_snapshot import torn_reads
 from tests.stores import OpenStore
 
 
@@ -226,6 +228,22 @@ def test_lists_are_paged_by_id(url: str, open_store: OpenStore) -> None:
     assert (total, [each.id for each in page]) == (4, ids[2:4])
     assert page[0].nickname == "the one of 2"
     assert accounts.contacts("friends", ids[3], 0, 10)[1][0].id == ids[0]
+
+
+def test_a_list_and_its_length_are_of_one_state(
+    url: str, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accounts = account_store(open_store(url))
+    one = new(accounts, "1").id
+    phones = count(2)
+
+    def commit() -> None:
+        accounts.relate("gochat", one, new(accounts, f"{next(phones)}").id, 1000, befriend)
+
+    def read(store: Store) -> object:
+        return account_store(store).contacts("friends", one, 0, 1000)
+
+    assert torn_reads(commit, open_store(url), {"contacts": read}, monkeypatch) == []
 
 
 def test_whoever_is_deleted_is_on_no_list(url: str, open_store: OpenStore) -> None:
