@@ -32,7 +32,6 @@ from imserver.messenger.groups.wire import JoinGroup
 from imserver.messenger.messages.commands import Search
 from imserver.messenger.messages.log.contract import Change, Draft
 from imserver.messenger.messages.log.message_log import MessageLog
-from imserver.people.invitations.rows import InvitationShown, InvitationStore, use
 from tests.stores import OpenStore
 
 APP = "101"
@@ -201,13 +200,17 @@ def test_a_user_creates_and_joins_only_so_many_groups_within_a_time(groups: Grou
     assert not groups.accept(APP, group, "eve", "", met, by_user=False), "a member already"
 
 
+def invite_once(store: Store, group: int) -> None:
+    """Store an invitation to a group, which may be used once."""
+    statement = "INSERT INTO invitation VALUES (%s, %s, 'bob', %s, 0, 0, 0, 1, 0)"
+    store.execute(statement, ("a" * 22, APP, group))
+
+
 def test_an_invitation_counts_with_the_join_or_not_at_all(groups: Groups, group: int, store: Store) -> None:
-    invitation = InvitationShown("a" * 22, str(group), "bob", 1, 0, 0, 1, False)
-
     def used_by(sql: Statements) -> bool:
-        return use(sql, APP, invitation.code, 1)
+        return sql.execute("UPDATE invitation SET uses = 1 WHERE uses = 0") == 1
 
-    InvitationStore(store).add(APP, invitation, 10)
+    invite_once(store, group)
     groups.remove(APP, group, "ann", ["dan"])
     assert groups.accept(APP, group, "bob", "bob", used_by) is False
     assert groups.accept(APP, group, "eve", "bob", used_by) is True
@@ -217,13 +220,13 @@ def test_an_invitation_counts_with_the_join_or_not_at_all(groups: Groups, group:
 
 
 def test_the_owner_or_a_back_end_deletes_a_group(groups: Groups, group: int, store: Store) -> None:
-    InvitationStore(store).add(APP, InvitationShown("a" * 22, str(group), "bob", 1, 0, 0, 0, False), 10)
+    invite_once(store, group)
     groups.set_open(APP, group, "ann", True)
     with pytest.raises(NotAllowed):
         groups.delete(APP, group, "bob")
     assert groups.delete(APP, group, "ann") == 4
     assert groups.delete(APP, group, "") == 0
-    assert (roles(groups, group), InvitationStore(store).get(APP, "a" * 22)) == ({}, None)
+    assert (roles(groups, group), store.rows("SELECT code FROM invitation")) == ({}, [])
     assert groups.page(APP, "bob", 0, 10) == (0, [])
     for outsider in ("ann", "eve"):
         with pytest.raises(UnknownGroup):

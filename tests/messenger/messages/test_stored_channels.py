@@ -8,13 +8,12 @@ import pytest
 from gevent.event import Event as Signal
 from msgspec import json
 
-from imserver.dialects.centrifuge.service import CentrifugeState
 from imserver.gateway.channels.histories import Published
 from imserver.gateway.channels.members import ChannelRefused, Publication
 from imserver.gateway.channels.subscriptions import Subscribed
 from imserver.gateway.cluster.history import Position
 from imserver.gateway.config.settings import ChannelSettings
-from imserver.gateway.dialects.cmd.wire import ChannelCmdDialect
+from imserver.gateway.dialects.cmd.wire import ChannelCmdDialect, CmdState
 from imserver.gateway.model import ChannelPart, Event, Outcome, StreamPart
 from imserver.gateway.transport.connection import Connection
 from imserver.messenger.messages import stored_channels
@@ -115,7 +114,7 @@ def test_a_back_end_subscribes_a_client_from_a_position(
 ) -> None:
     publish(node, "one", "two", "three")
     connection, client = node.login(APP, "ann")
-    connection.dialect_state = CentrifugeState()
+    connection.dialect_state = CmdState(channels=(NEWS,))
     answers: list[Position] = []
     assert node.channels.subscriptions.join_with_position(connection, NEWS, answers.append, since)
     assert answers == [Position(EPOCH, begin)]
