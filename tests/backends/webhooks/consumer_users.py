@@ -1,4 +1,4 @@
-"""Who uses the consumer, on a real database: feeds, webhooks of bots, absence, and the queue in memory.
+"""Who uses the consumer, on a real database: feeds, absence, and the queue in memory.
 
 For each, a receiver is a name, and a text is one thing to be delivered to it.
 """
@@ -9,9 +9,8 @@ import gc
 import warnings
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from time import time
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import gevent
@@ -28,13 +27,9 @@ from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.log.contract import Commit, Draft
 from imserver.messenger.messages.log.message_log import MessageLog
-from imserver.people.accounts.contract import Account
-from imserver.people.bots.hooks import BotHooks
-from imserver.people.bots.rows import BotStore, HookStore
 from tests.gateway.core.back_end import Answer, BackEnd, Post
 
 RECEIVERS = ("one", "two")
-APP_OF_BOTS = "shop"
 
 
 class Receivers:
@@ -54,7 +49,6 @@ class Receivers:
         """Receiver → the texts that it took; those that came again, too."""
         self.by: list[str] = []
         """The names of the nodes that delivered."""
-        self.bots: dict[str, str] = {}
 
     def receive(self, node: str, receiver: str, texts: Sequence[str]) -> bool:
         """Whether a receiver takes these texts. Switches while it hangs."""
@@ -228,60 +222,6 @@ class AbsenceNode(FeedNode):
         return [feed.notifier for feed in self.feeds.feeds.values() if feed.notifier is not None]
 
 
-class BotNode(Node):
-    """Two bots with webhooks."""
-
-    lease_rows = "= ''"
-
-    def start(self) -> None:
-        rows = HookStore(self.store)
-        for name in RECEIVERS:
-            if name not in self.receivers.bots:
-                bot = BotStore(self.store).add(Account(0, APP_OF_BOTS, name), 0, f"hash of {name}", 0, None)
-                assert bot is not None
-                self.receivers.bots[name] = bot.account.user
-                assert rows.set_url(APP_OF_BOTS, bot.account.id, f"https://{name}/", f"secret of {name}")
-        self.watched: dict[str, Signal] = {}
-        messaging = SimpleNamespace(follower=SimpleNamespace(watch=self.watch))
-        self.hooks = BotHooks(
-            self.store,
-            rows,
-            self.events,
-            BackEnd(self.reply),  # type: ignore[arg-type]
-            messaging,  # type: ignore[arg-type]
-            lambda app, bot: None,
-            lambda app, bot: False,
-            lambda: self.name,
-            self.tally,
-        )
-        self._run = gevent.spawn(self.hooks.log.work.run)
-
-    def reply(self, post: Post) -> Answer:
-        receiver = post.url.removeprefix("https://").strip("/")
-        return (
-            (200, b"") if self.receivers.receive(post.json["node"], receiver, [post.json["text"]]) else "away"
-        )
-
-    def send(self, receiver: str, *texts: str) -> None:
-        self.append(APP_OF_BOTS, self.receivers.bots[receiver], texts)
-
-    def watch(self, news: Signal, apps: Collection[str]) -> None:
-        self.watched = dict.fromkeys(apps, news)
-
-    def committed(self, commit: Commit) -> None:
-        if commit.app in self.watched:
-            self.watched[commit.app].set()
-
-    def consumers(self) -> list[Consumer[Any]]:
-        return [sender.consumer for sender in self.hooks.log.senders.values()]
-
-    def leases(self) -> list[DeliveryLease]:
-        return [self.hooks.log.lease]
-
-    def finish(self) -> None:
-        self.hooks.stop()
-
-
 class QueueNode(Node):
     """The queues of two apps. They have no lease, and store nothing."""
 
@@ -314,11 +254,3 @@ class QueueNode(Node):
     def finish(self) -> None:
         for queue in self.queues.values():
             queue.stop()
-
-
-DURABLE: dict[str, Callable[[Receivers, str], Node]] = {
-    "feeds": FeedNode,
-    "bots": BotNode,
-    "absence": AbsenceNode,
-}
-USERS = {**DURABLE, "queue": QueueNode}

@@ -14,16 +14,13 @@ from imserver.backends.webhooks import consumer, feeds
 from imserver.backends.webhooks.absences import Absences
 from imserver.backends.webhooks.requests import Receiver
 from imserver.gateway.errors import StorageUnavailable
-from imserver.gateway.model import id_of
 from imserver.gateway.sessions.presence import Online
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
-from imserver.people.accounts.contract import Account
-from imserver.people.accounts.rows import AccountStore
-from imserver.people.bots.rows import BotStore
 from tests.backends.webhooks.test_feeds import APP, EVENTS, Node, quick
 from tests.gateway.core.back_end import BackEnd
 from tests.gateway.transport.harness import until
+from tests.messenger.accounts import add_account
 from tests.support import CountingSignal
 
 __all__ = ["quick"]
@@ -38,11 +35,7 @@ class Harness(Node):
         self.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS, seconds))
         self.online: set[str] = set()
         self.registry = SimpleNamespace(healthy=lambda: True)
-        rows = AccountStore(self.store)
-
-        def accounts_of(app: str, users: Sequence[str]) -> list[Account]:
-            return rows.by_ids(app, [*map(id_of, users)])
-
+        self.bots: set[str] = set()
         presence = SimpleNamespace(
             online=self._presence, are_online=lambda *which: self._presence(*which).users
         )
@@ -51,7 +44,9 @@ class Harness(Node):
             presence,  # type: ignore[arg-type]
             lambda: self.registry.healthy(),
             self.store,
-            accounts_of,
+            lambda _app, users: [
+                SimpleNamespace(user=user, bot=True) for user in self.bots.intersection(users)
+            ],
         ).consumer
 
     def _are_online(self, app: str, users: Sequence[str]) -> list[bool]:
@@ -150,9 +145,8 @@ def test_each_conversation_is_reported_and_each_offline_member_of_a_group(harnes
 
 
 def test_a_bot_is_never_absent(harness: Harness) -> None:
-    result = BotStore(harness.store).add(Account(0, APP, ""), 0, "hash", 0, None)
-    assert result is not None
-    bot = result.account.user
+    bot = add_account(harness.store, APP, bot=1)
+    harness.bots.add(bot)
     group = harness.store.part(MessageLog).groups.create(APP, "ann", "tea", [bot, "zoe"]).conversation
     drafts = [
         Draft(sender="ann", to_user=bot, body=b"hi bot", time_ms=1),
