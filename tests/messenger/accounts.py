@@ -1,4 +1,4 @@
-"""Rows that the log reads and the accounts, the bots and the invitations write."""
+"""Rows that the log reads and the house of people writes."""
 
 from itertools import count
 

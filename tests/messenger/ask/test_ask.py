@@ -6,42 +6,38 @@ from typing import Any
 
 import gevent
 import pytest
-from msgspec import json
 
-from imserver.backends.webhooks.event_json import of_entry
 from imserver.messenger.ask import metrics
 from imserver.messenger.ask.parts import AskParts
 from imserver.plugin.messages import MessageLog
 from tests.gateway.transport.harness import until
-from tests.rows import sections
-from tests.security.node_harness import Harness, config
-from tests.security.test_bots import person
+from tests.messenger.accounts import block
+from tests.messenger.node import Messenger
 from tests.users import User
 
 YES_NO = [{"text": "Yes", "value": "yes"}, {"text": "No", "value": "no"}]
 
 
 @pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
-    of_features = sections(accounts={"registration": True, "registrations_per_address": 0})
-    harness = Harness(config(tmp_path_factory.mktemp("asks"), of_features=of_features))
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Messenger]:
+    harness = Messenger(tmp_path_factory.mktemp("asks"))
     yield harness
     harness.close()
 
 
 @pytest.fixture(scope="module")
-def ann(node: Harness) -> User:
-    return person(node, "ann")
+def ann(node: Messenger) -> User:
+    return node.person()
 
 
 @pytest.fixture(scope="module")
-def bob(node: Harness) -> User:
-    return person(node, "bob")
+def bob(node: Messenger) -> User:
+    return node.person()
 
 
 @pytest.fixture(scope="module")
-def cal(node: Harness) -> User:
-    return person(node, "cal")
+def cal(node: Messenger) -> User:
+    return node.person()
 
 
 def ask(user: User, **fields: Any) -> dict[str, Any]:
@@ -66,7 +62,7 @@ def test_a_question_is_answered_once_and_everybody_sees_it(ann: User, bob: User)
     assert message["meta"]["ask"]["state"] == "answered"
 
 
-def test_who_waits_hears_of_the_answer_at_once(node: Harness, ann: User, bob: User) -> None:
+def test_who_waits_hears_of_the_answer_at_once(node: Messenger, ann: User, bob: User) -> None:
     id = ask(ann, to=bob.user)["id"]
     waiting = [gevent.spawn(ann.post, "asks/get", id=id, wait=30) for _ in range(3)]
     waits = node.node.core.service(AskParts).waits
@@ -77,7 +73,7 @@ def test_who_waits_hears_of_the_answer_at_once(node: Harness, ann: User, bob: Us
     assert waits.count == 0
 
 
-def test_who_waits_hears_of_each_further_answer(node: Harness, ann: User, bob: User, cal: User) -> None:
+def test_who_waits_hears_of_each_further_answer(node: Messenger, ann: User, bob: User, cal: User) -> None:
     group = int(ann.group(bob, cal))
     id = ask(ann, conversation=group, need=2)["id"]
     waits = node.node.core.service(AskParts).waits
@@ -91,7 +87,7 @@ def test_who_waits_hears_of_each_further_answer(node: Harness, ann: User, bob: U
     assert second.get(timeout=10)["state"] == "answered"
 
 
-def test_a_deadline_closes_it_and_ends_the_wait(node: Harness, ann: User, bob: User) -> None:
+def test_a_deadline_closes_it_and_ends_the_wait(node: Messenger, ann: User, bob: User) -> None:
     id = ask(ann, to=bob.user, seconds=1)["id"]
     assert ann.post("asks/get", id=id, wait=30)["state"] == "expired"
     assert bob.post("asks/answer", id=id, value="yes") == {
@@ -104,9 +100,9 @@ def test_a_deadline_closes_it_and_ends_the_wait(node: Harness, ann: User, bob: U
 
 
 def test_only_the_author_cancels_reminds_and_escalates(
-    node: Harness, ann: User, bob: User, cal: User
+    node: Messenger, ann: User, bob: User, cal: User
 ) -> None:
-    eve = person(node, "eve")
+    eve = node.person()
     group = int(ann.group(bob, cal))
     id = ask(ann, conversation=group, of=[bob.user])["id"]
     for route, more in (("cancel", {}), ("remind", {}), ("escalate", {"of": [cal.user]})):
@@ -122,8 +118,8 @@ def test_only_the_author_cancels_reminds_and_escalates(
     assert not cal.post("asks/answer", id=id, value="yes")["accepted"]
 
 
-def test_who_is_muted_in_the_app_neither_reminds_nor_escalates(node: Harness, ann: User, bob: User) -> None:
-    eve = person(node, "eve_muted")
+def test_who_is_muted_in_the_app_neither_reminds_nor_escalates(node: Messenger, ann: User, bob: User) -> None:
+    eve = node.person()
     id = ask(eve, conversation=int(eve.group(ann, bob)), of=[bob.user])["id"]
     node.node.core.mutes.mute(eve.app, eve.user, int(time()) + 60)
     assert eve.refused("asks/remind", id=id) == (403, "muted")
@@ -147,40 +143,14 @@ def test_a_wrong_question_is_refused(ann: User, bob: User, wrong: dict[str, Any]
     assert ann.refused("asks/create", **fields)[0] == 400
 
 
-def test_who_was_blocked_does_not_answer(node: Harness, ann: User) -> None:
-    dan = person(node, "dan")
+def test_who_was_blocked_does_not_answer(node: Messenger, ann: User) -> None:
+    dan = node.person()
     id = ask(ann, to=dan.user)["id"]
-    ann.post("friends/block", friend=dan.user)
+    block(node.node.core.store, ann.user, dan.user)
     assert dan.refused("asks/answer", id=id, value="yes")[0] == 403
 
 
-def test_what_closes_a_question_is_an_event_of_its_own(node: Harness, ann: User, bob: User) -> None:
-    cal = person(node, "cat")
-    id = ask(ann, conversation=int(ann.group(bob, cal)), need=2)["id"]
-    for user in (bob, cal):
-        user.post("asks/answer", id=id, value="yes")
-    expired = ask(ann, to=bob.user, seconds=1)["id"]
-    ann.post("asks/get", id=expired, wait=30)
-    entries = node.node.core.store.part(MessageLog).entries.read(bob.app, id - 1, 100)
-    wanted = frozenset({"message", "ask_closed"})
-    events = [json.decode(event.body) for each in entries if (event := of_entry(bob.app, each, "n", wanted))]
-    kinds = [(each["event"], each.get("about")) for each in events]
-    assert kinds == [
-        ("message", None),
-        ("message", id),
-        ("ask_closed", None),
-        ("message", None),
-        ("ask_closed", None),
-    ]
-    closed, late = (each for each in events if each["event"] == "ask_closed")
-    assert (closed["ask"], closed["state"], closed["user"]) == (id, "answered", cal.user)
-    assert [each["user"] for each in closed["answers"]] == [bob.user, cal.user]
-    assert (late["ask"], late["state"], late["user"]) == (expired, "expired", "")
-    plain = [of_entry(bob.app, each, "n", frozenset({"message"})) for each in entries]
-    assert sum(each is not None for each in plain) == 4, "the server sends no message"
-
-
-def test_what_happened_to_questions_is_counted(node: Harness, ann: User, bob: User) -> None:
+def test_what_happened_to_questions_is_counted(node: Messenger, ann: User, bob: User) -> None:
     def counts() -> dict[str, int]:
         metric = next(each for each in metrics() if each.name == "imserver_asks_total")
         return dict(metric.read(node.node.core))  # type: ignore[arg-type]

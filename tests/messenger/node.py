@@ -1,0 +1,40 @@
+"""A node with the messenger alone."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from imserver.gateway.auth.questions import AccountLookup, AccountSession, Holder
+from imserver.messenger.groups.groups import Groups
+from tests.messenger.accounts import add_account
+from tests.security.node_harness import Harness, config
+from tests.users import User
+
+
+class Accounts(AccountLookup):
+    """All users of app 201 have accounts. The token of an account has its user id."""
+
+    def holder(self, token: str | bytes) -> AccountSession:
+        _, user, _ = str(token).split(".")
+        return AccountSession(*self.those_of("201", [user]), str(token), 0)
+
+    def proof_of(self, token: str) -> str:
+        return token
+
+    def still_holds(self, app: str, user: str, proof: str) -> bool:
+        return user in proof
+
+    def those_of(self, app: str, users: Sequence[str], words: Sequence[str] = ()) -> Sequence[Holder]:
+        return [Holder(id=int(user), app=app) for user in users]
+
+
+class Messenger(Harness):
+    """A node with the messenger alone, for users with accounts."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(config(folder, features=("messages", "groups", "ask")))
+        core = self.node.core
+        core.authority.accounts = core.service(Groups).accounts = Accounts()
+
+    def person(self) -> User:
+        user = add_account(self.node.core.store, "201")
+        return User(self, f"eyJ.{user}.", user, "201")
