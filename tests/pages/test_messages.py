@@ -16,6 +16,6 @@ def test_the_modules_of_the_messages_page(tmp_path: Path) -> None:
     for module in SDK.glob("*.js"):
         shutil.copy(module, tmp_path / "sdk")
     (tmp_path / "package.json").write_text('{"type": "module"}', encoding="utf-8")
-    shutil.copy(HERE / "links.json", tmp_path)
+    shutil.copy(HERE.parent / "vectors" / "links.json", tmp_path)
     tests = [shutil.copy(test, tmp_path) for test in HERE.glob("messages.*.test.mjs")]
     run_node(*(str(test) for test in tests))

@@ -149,7 +149,7 @@ def test_the_process_counts_its_cpu_time() -> None:
 
 
 def test_links_are_those_of_the_page_of_messages() -> None:
-    file = ROOT / "tests/pages/links.json"
+    file = ROOT / "tests/vectors/links.json"
     for text, links in json.loads(file.read_text(encoding="utf-8")):
         assert first_link(text) == (normal(links[0]) if links else None), text
 

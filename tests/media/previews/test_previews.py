@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,12 +13,12 @@ import pytest
 from tests.conftest import StartServer
 from tests.integration.clusters import nodes_of
 from tests.media.previews.site import Site, html, picture, redirect
+from tests.rows import ROUTES
 from tests.support import Server, eventually
-from tests.users import User
+from tests.users import NamedUser, User
 
 SETTINGS: dict[str, Any] = {
     "apps": {"gochat": {"previews": True}, "other": {}},
-    "accounts": {"registration": True, "registrations_per_address": 0},
     "previews": {"allow_loopback": True, "seconds": 2},
 }
 PAGE = """<!doctype html><html><head><title>Plain</title>
@@ -61,8 +60,7 @@ def send(user: User, to: User, text: str) -> int:
 
 
 def test_a_page_is_fetched_once_in_an_app_and_its_picture_is_ours(server: Server, site: Site) -> None:
-    ann, bob = User.register(server), User.register(server)
-    eve = User.register(server)
+    ann, bob, eve = (NamedUser(server, user) for user in ("ann", "bob", "eve"))
     link = f"{site.url}/tea"
     one, two = send(ann, bob, f"see {link}#top."), send(bob, ann, f"({link})")
     assert site.requests == []  # nothing is done when it is stored
@@ -88,7 +86,7 @@ def test_a_page_is_fetched_once_in_an_app_and_its_picture_is_ours(server: Server
 
 
 def test_what_people_and_apps_do_not_want_is_not_shown(server: Server, site: Site) -> None:
-    ann, bob = User.register(server), User.register(server)
+    ann, bob = NamedUser(server, "ann"), NamedUser(server, "bob")
     link = f"{site.url}/tea"
     message = send(ann, bob, link)
     assert ann.get("previews/wishes") == {"on": True, "make": True, "show": True}
@@ -105,9 +103,10 @@ def test_what_people_and_apps_do_not_want_is_not_shown(server: Server, site: Sit
     assert bob.refused("previews/remove", message=message) == (404, "unknown_message")
     ann.post("previews/remove", message=message)
     assert preview_of(bob, message) is None
-    status, content = server.get("/api/v1/audit?app=gochat&limit=100")
-    acts = [act["name"] for act in json.loads(content)["acts"] if act["name"].startswith("previews")]
-    assert (status, acts) == (200, ["previews.remove", *["previews.wishes"] * 4])
+    assert [row.act for row in ROUTES if "previews/" in row.path and row.act] == [
+        "previews.wishes",
+        "previews.remove",
+    ]
     assert preview_of(bob, send(ann, bob, link)) is not None  # another message
     ann.post("messages/edit", id=message, text="no link")
     ann.post("messages/recall", id=message)
@@ -116,14 +115,14 @@ def test_what_people_and_apps_do_not_want_is_not_shown(server: Server, site: Sit
 
 def test_plain_apps_have_no_previews(start_server: StartServer, site: Site) -> None:
     server = start_server(config={**SETTINGS, "apps": {"gochat": {}}})
-    ann, bob = User.register(server), User.register(server)
+    ann, bob = NamedUser(server, "ann"), NamedUser(server, "bob")
     assert ann.get("previews/wishes")["on"] is False
     assert preview_of(bob, send(ann, bob, f"{site.url}/tea")) is None
     assert site.connections == 0
 
 
 def test_pages_without_a_preview_are_not_asked_again(server: Server, site: Site) -> None:
-    ann, bob = User.register(server), User.register(server)
+    ann, bob = NamedUser(server, "ann"), NamedUser(server, "bob")
     site.pages |= {
         "/text": (200, b"<title>no page</title>", {"Content-Type": "text/plain"}),
         "/untitled": html("<p>nothing"),
@@ -143,14 +142,14 @@ def test_pages_without_a_preview_are_not_asked_again(server: Server, site: Site)
 
 
 def test_a_host_that_drips_ends_with_the_time(server: Server, site: Site) -> None:
-    ann, bob = User.register(server), User.register(server)
+    ann, bob = NamedUser(server, "ann"), NamedUser(server, "bob")
     site.drip_seconds = 0.05
     assert preview_of(bob, send(ann, bob, f"{site.url}/tea")) is None
     assert site.requests == ["/tea"]
 
 
 def test_a_sender_of_many_links_waits(server: Server, site: Site) -> None:
-    ann, bob = User.register(server), User.register(server)
+    ann, bob = NamedUser(server, "ann"), NamedUser(server, "bob")
     page = html("<title>one of many")
     messages, began = [], monotonic()
     for number in range(30):
@@ -178,9 +177,9 @@ def test_two_nodes_fetch_a_page_once(tmp_path: Path, site: Site) -> None:
     """However many readers ask at the same time."""
     with nodes_of(tmp_path, 2, **SETTINGS) as nodes:
         first, second = nodes.servers
-        ann, bob = User.register(first), User.register(first)
+        ann, bob = NamedUser(first, "ann"), NamedUser(first, "bob")
         message = send(ann, bob, f"{site.url}/tea")
-        elsewhere = User(second, bob.token, bob.user)
+        elsewhere = NamedUser(second, "bob")
         with ThreadPoolExecutor(8) as threads:
             shown = list(threads.map(lambda user: preview_of(user, message), [ann, elsewhere] * 4))
         assert [row and row["title"] for row in shown] == ["Tea & cake"] * 8
