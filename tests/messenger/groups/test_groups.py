@@ -32,7 +32,6 @@ from imserver.messenger.groups.wire import JoinGroup
 from imserver.messenger.messages.commands import Search
 from imserver.messenger.messages.log.contract import Change, Draft
 from imserver.messenger.messages.log.message_log import MessageLog
-from tests.stores import OpenStore
 
 APP = "101"
 LIMIT = 5
@@ -54,16 +53,6 @@ class Accounts(AccountLookup):
 
 TENANTS: Any = None
 """Only routes look at the settings of an app."""
-
-
-@pytest.fixture
-def store(url: str, open_store: OpenStore) -> Store:
-    return open_store(url)
-
-
-@pytest.fixture
-def log(store: Store) -> MessageLog:
-    return store.part(MessageLog)
 
 
 @pytest.fixture

@@ -37,12 +37,6 @@ from tests.stores import OpenStore, WriteAt
 APP = "gochat"
 
 
-@pytest.fixture
-def log(url: str, open_store: OpenStore) -> MessageLog:
-    """The log of a new database, once on each engine."""
-    return open_store(url, seconds=10).part(MessageLog)
-
-
 def say(sender: str, to: str | int, body: str = "hi", **fields: Any) -> Draft:
     """A draft to a user or, by its number, to a conversation."""
     where: dict[str, Any] = {"conversation": to} if isinstance(to, int) else {"to_user": to}

@@ -12,15 +12,8 @@ from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.log.writer import BATCH_CHANGES
 from imserver.messenger.messages.model import Reaction
 from tests.messenger.messages.log.test_log import APP, ids, say, stored
-from tests.stores import OpenStore
 
 THUMB, HEART = "\N{THUMBS UP SIGN}", "\N{HEAVY BLACK HEART}\N{VARIATION SELECTOR-16}"
-
-
-@pytest.fixture
-def log(url: str, open_store: OpenStore) -> MessageLog:
-    """The log of a new database, once on each engine."""
-    return open_store(url, seconds=10).part(MessageLog)
 
 
 def group_of(log: MessageLog, *users: str) -> int:

@@ -5,7 +5,6 @@ from time import time
 from typing import Any
 
 import gevent
-import pytest
 
 from imserver.gateway.model import Limit
 from imserver.messenger.messages.commands import Search
@@ -14,15 +13,8 @@ from imserver.messenger.messages.log.contract import Change, Draft, Entry, Rejec
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.model import Ask, AskOption, ask_in
 from tests.messenger.messages.log.test_log import APP, say, stored
-from tests.stores import OpenStore
 
 YES_NO = ({"text": "Yes", "value": "yes"}, {"text": "No", "value": "no"})
-
-
-@pytest.fixture
-def log(url: str, open_store: OpenStore) -> MessageLog:
-    """The log of a new database, once on each engine."""
-    return open_store(url, seconds=10).part(MessageLog)
 
 
 def group_of(log: MessageLog, *users: str) -> int:

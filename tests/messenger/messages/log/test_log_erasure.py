@@ -3,7 +3,6 @@
 import json
 from itertools import pairwise
 
-import pytest
 from sqlalchemy import inspect
 
 from imserver.gateway.storage.numbers import far_number
@@ -14,22 +13,10 @@ from imserver.messenger.messages.log.contract import Change, Commit
 from imserver.messenger.messages.log.erasure import AT_ONCE
 from imserver.messenger.messages.log.message_log import MessageLog
 from tests.messenger.messages.log.test_log import APP, ids, say, stored
-from tests.stores import OpenStore
 
 HEART = "\N{HEAVY BLACK HEART}"
 ANN = 'marker-ann"é'
 SECRET = "marker text"
-
-
-@pytest.fixture
-def store(url: str, open_store: OpenStore) -> Store:
-    return open_store(url, seconds=10)
-
-
-@pytest.fixture
-def log(store: Store) -> MessageLog:
-    """The log of a new database, once on each engine."""
-    return store.part(MessageLog)
 
 
 def everything(store: Store) -> str:

@@ -3,24 +3,15 @@
 import json
 from collections.abc import Callable, Sequence
 
-import pytest
-
 from imserver.messenger.messages.commands import Search, SearchFilter
 from imserver.messenger.messages.log.contract import Draft, Rejected
 from imserver.messenger.messages.log.log_import import LogImport
 from imserver.messenger.messages.log.message_log import MessageLog
 from tests.messenger.messages.log.test_log import APP
-from tests.stores import OpenStore
 
 DAY = 86_400_000
 BEGIN = 1_600_000_000_000
 """A moment in September 2020, in Unix milliseconds."""
-
-
-@pytest.fixture
-def log(url: str, open_store: OpenStore) -> MessageLog:
-    """The log of a new database, once on each engine."""
-    return open_store(url, seconds=10).part(MessageLog)
 
 
 def past(log: MessageLog, keys: Sequence[str], work: Callable[[LogImport], object]) -> int:

@@ -6,13 +6,6 @@ import pytest
 from imserver.messenger.messages.log.contract import MOST_RECEIPTED, Change, MarkResult, Receipt
 from imserver.messenger.messages.log.message_log import MessageLog
 from tests.messenger.messages.log.test_log import APP, say, stored
-from tests.stores import OpenStore
-
-
-@pytest.fixture
-def log(url: str, open_store: OpenStore) -> MessageLog:
-    """The log of a new database, once on each engine."""
-    return open_store(url, seconds=10).part(MessageLog)
 
 
 def note(log: MessageLog, user: str, conversation: int, **marks: int) -> MarkResult:

@@ -3,8 +3,6 @@
 import json
 import time
 
-import pytest
-
 from imserver.gateway.storage.numbers import far_number
 from imserver.messenger.messages.commands import Search
 from imserver.messenger.messages.declared import NUMBERS
@@ -15,12 +13,6 @@ from tests.messenger.messages.log.test_log import APP, bodies, ids, say, stored
 from tests.stores import OpenStore
 
 THUMB = "\N{THUMBS UP SIGN}"
-
-
-@pytest.fixture
-def log(url: str, open_store: OpenStore) -> MessageLog:
-    """The log of a new database, once on each engine."""
-    return open_store(url, seconds=10).part(MessageLog)
 
 
 def test_a_removed_message_is_gone_and_comes_back_as_it_was(log: MessageLog) -> None:

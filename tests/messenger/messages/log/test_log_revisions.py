@@ -9,13 +9,6 @@ from imserver.messenger.messages.log import transaction
 from imserver.messenger.messages.log.contract import Appended, Entry, Rejected
 from imserver.messenger.messages.log.message_log import MessageLog
 from tests.messenger.messages.log.test_log import APP, bodies, ids, say, stored
-from tests.stores import OpenStore
-
-
-@pytest.fixture
-def log(url: str, open_store: OpenStore) -> MessageLog:
-    """The log of a new database, once on each engine."""
-    return open_store(url, seconds=10).part(MessageLog)
 
 
 def received(entries: list[Entry]) -> list[tuple[int, str, str, int]]:

@@ -22,12 +22,6 @@ NAMES = ("r", "安", "it's %s \\", "R", "r ", "x" * Limit.ROOM_BYTES)
 """Names of rooms that have to be told apart."""
 
 
-@pytest.fixture
-def log(url: str, open_store: OpenStore) -> MessageLog:
-    """The log of a new database, once on each engine."""
-    return open_store(url, seconds=10).part(MessageLog)
-
-
 def stored(log: MessageLog, *drafts: Draft) -> list[Entry]:
     """The entries of drafts that are all stored."""
     outcomes = log.writer.append(APP, drafts)

@@ -11,12 +11,6 @@ from tests.messenger.messages.log.test_log import APP, bodies, ids, say, stored
 from tests.stores import OpenStore, WriteAt
 
 
-@pytest.fixture
-def log(url: str, open_store: OpenStore) -> MessageLog:
-    """The log of a new database, once on each engine."""
-    return open_store(url, seconds=10).part(MessageLog)
-
-
 def found(
     log: MessageLog, user: str, text: str, conversation: int = 0, before: int = 0, limit: int = 50
 ) -> list[str]:

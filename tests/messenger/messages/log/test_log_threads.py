@@ -3,19 +3,10 @@
 import json
 from typing import Any
 
-import pytest
-
 from imserver.messenger.messages.log.contract import Appended, Draft, Entry, Rejected
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.log.threads import MOST_FACES, MOST_LISTED, MOST_ON_PAGE, Thread
 from tests.messenger.messages.log.test_log import APP, ids, say, stored
-from tests.stores import OpenStore
-
-
-@pytest.fixture
-def log(url: str, open_store: OpenStore) -> MessageLog:
-    """The log of a new database, once on each engine."""
-    return open_store(url, seconds=10).part(MessageLog)
 
 
 def group_of(log: MessageLog, *users: str) -> int:

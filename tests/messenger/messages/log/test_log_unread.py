@@ -2,20 +2,12 @@
 
 import tracemalloc
 
-import pytest
 from msgspec import json
 
 from imserver.messenger.messages.log.contract import MOST_UNREAD, Draft
 from imserver.messenger.messages.log.conversations import MOST_MENTIONS, UnreadMessages
 from imserver.messenger.messages.log.message_log import MessageLog
 from tests.messenger.messages.log.test_log import APP, say, stored
-from tests.stores import OpenStore
-
-
-@pytest.fixture
-def log(url: str, open_store: OpenStore) -> MessageLog:
-    """The log of a new database, once on each engine."""
-    return open_store(url, seconds=10).part(MessageLog)
 
 
 def unread(log: MessageLog, conversation: int, *users: str) -> UnreadMessages:

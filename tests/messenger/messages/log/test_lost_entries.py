@@ -15,11 +15,6 @@ APP = "shop"
 FAR = 1 << 32
 
 
-@pytest.fixture
-def store(url: str, open_store: OpenStore) -> Store:
-    return open_store(url)
-
-
 def send(store: Store, number: int = 1, app: str = APP, user: str = "bob") -> list[Appended]:
     drafts = [Draft(sender="ann", to_user=user, body=b"x", time_ms=1)] * number
     found = store.part(MessageLog).writer.append(app, drafts)

@@ -23,17 +23,6 @@ from tests.messenger.messages.log.test_log import APP, bodies, ids, say, stored
 from tests.stores import OpenStore
 
 
-@pytest.fixture
-def store(url: str, open_store: OpenStore) -> Store:
-    return open_store(url, seconds=10)
-
-
-@pytest.fixture
-def log(store: Store) -> MessageLog:
-    """The log of a new database, once on each engine."""
-    return store.part(MessageLog)
-
-
 def pad(log: MessageLog, segments: int = 1) -> None:
     """Messages of others, so that all earlier ones can come into the index."""
     for _ in range(segments):
