@@ -11,11 +11,11 @@ from tests.users import User
 
 
 class Accounts(AccountLookup):
-    """All users of app 201 have accounts. The token of an account has its user id."""
+    """All users have accounts. A token is ``eyJ.<app>.<user>``."""
 
     def holder(self, token: str | bytes) -> AccountSession:
-        _, user, _ = str(token).split(".")
-        return AccountSession(*self.those_of("201", [user]), str(token), 0)
+        _, app, user = str(token).split(".")
+        return AccountSession(*self.those_of(app, [user]), str(token), 0)
 
     def proof_of(self, token: str) -> str:
         return token
@@ -37,4 +37,4 @@ class Messenger(Harness):
 
     def person(self) -> User:
         user = add_account(self.node.core.store, "201")
-        return User(self, f"eyJ.{user}.", user, "201")
+        return User(self, f"eyJ.201.{user}", user, "201")
