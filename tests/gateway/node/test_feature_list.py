@@ -170,16 +170,17 @@ def test_a_feature_declares_nothing_that_is_declared(settings: SettingsRow, outp
 
 
 def test_the_section_of_a_feature_of_another_distribution(tmp_path: Path) -> None:
+    declared = declarations_of((lamp(settings=SettingsRow({"lamp": Lamp})),))
+
     def load(text: str, **environment: str) -> Config:
         file = tmp_path / "my.yaml"
         file.write_text(text)
-        declared = declarations_of((lamp(settings=SettingsRow({"lamp": Lamp})),))
         return reading.load_with_locations(str(file), environment, None, lambda _names: declared)[0]
 
     secrets = "bulb_password: p4ss, tokens: [p4ss], codes: {key: p4ss}"
     config = load(f"lamp: {{room: hall, {secrets}}}", IMSERVER_LAMP_BRIGHTNESS="7")
     assert settings_of(config, Lamp).brightness == 7
-    shown = reading.dump(config)
+    shown = reading.dump(config, declared)
     assert "p4ss" not in shown
     assert "token_seconds: 60" in shown
     with pytest.raises(ConfigError, match=r"lamp: room is missing$"):
