@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from graphlib import TopologicalSorter
 from importlib import import_module
@@ -16,7 +16,7 @@ import pytest
 from imserver import FEATURES
 from imserver.gateway.node.feature_list import CORE
 from tools.face import names_of
-from tools.house import STREET
+from tools.house import STREET, needed_by
 
 from .support import ROOT, clean_environment
 
@@ -148,15 +148,20 @@ def imported(module: Path) -> list[tuple[str, int]]:
 
 def imports(module: Path) -> Iterator[tuple[str, int]]:
     """What a module imports: at its start, in functions, and for the type checker."""
-    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+    return names_in(module, ast.walk(ast.parse(module.read_text(encoding="utf-8"))))
+
+
+def names_in(module: Path, nodes: Iterable[ast.AST]) -> Iterator[tuple[str, int]]:
+    for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name, node.lineno
         elif isinstance(node, ast.ImportFrom):
-            is_absolute = node.level == 0 or ROOT / "plugins" in module.parents
+            is_absolute = node.level == 0 or PACKAGE not in module.parents
             assert is_absolute, f"{module}:{node.lineno}: imports are absolute"
+            above = module.relative_to(ROOT).parts[: -node.level] if node.level else ()
             for alias in node.names:
-                yield f"{node.module}.{alias.name}", node.lineno
+                yield ".".join([*above, *filter(None, [node.module]), alias.name]), node.lineno
 
 
 def own_layer(name: str) -> str | None:
@@ -189,6 +194,27 @@ def test_a_house_stands_on_others_as_the_street_says(house: str) -> None:
     }
     others = STREET.keys() | {"plugin"} if house == "gateway" else STREET.keys() - {"gateway"}
     assert used & others - {house} == {*STREET[house]}
+
+
+@pytest.mark.parametrize("house", STREET)
+def test_the_tests_of_a_house_use_it_and_those_on_which_it_stands(house: str) -> None:
+    """Also by what they import of ``tests/``. What several houses share imports others where it runs."""
+    absent = "|".join(STREET.keys() - needed_by(house)) or "-"
+    face = "|plugin.messages" if re.search("messenger", absent) else ""
+    others = re.compile(rf"(imserver|tests)\.({absent}{face})(\.|$)")
+    own = {*(ROOT / "tests" / house).rglob("*.py")}
+    wrong, found, left = [], set(own), [*own, ROOT / "tests" / "conftest.py"]
+    while left:
+        module = left.pop()
+        tree = ast.parse(module.read_text(encoding="utf-8"))
+        for name, line in names_in(module, ast.walk(tree) if module in own else tree.body):
+            if others.match(name):
+                wrong.append(f"{module.relative_to(ROOT)}:{line} imports {name}")
+            path = ROOT.joinpath(*name.split(".")) if name.startswith("tests.") else ROOT
+            new = {each.with_suffix(".py") for each in (path, path.parent)} - found
+            left += filter(Path.exists, new)
+            found |= new
+    assert wrong == []
 
 
 def test_only_its_folder_and_those_that_use_it_name_a_feature() -> None:
