@@ -1,13 +1,14 @@
 """A web server of another origin than the server's, and pages on it."""
 
-import http.server
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from mimetypes import guess_type
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from tests.browser.chromium import Page
+from tests.integration.receiver import Answer, Post, Receiver
 from tests.sdk.node import run
 from tests.tools import NODE_MODULES, require
 
@@ -38,18 +39,12 @@ def run_page(page: Page, location: dict[str, Any]) -> Any:
 def serve_folder(folder: Path) -> Iterator[str]:
     """Serve the files of a folder; yields the address of the site."""
 
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments, directory=str(folder))
+    def reply(post: Post) -> Answer:
+        file = folder / (urlsplit(post.path).path.strip("/") or "index.html")
+        if not file.is_file():
+            return 404, b""
+        return 200, file.read_bytes(), {"Content-Type": guess_type(file.name)[0] or "text/plain"}
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as site:
-        thread = threading.Thread(target=site.serve_forever)
-        thread.start()
-        try:
-            yield f"http://localhost:{site.server_address[1]}"
-        finally:
-            site.shutdown()
-            thread.join()
+    with Receiver() as site:
+        site.reply = reply
+        yield site.url.replace("127.0.0.1", "localhost")

@@ -7,9 +7,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +36,7 @@ from imserver.operate.database import damage_of
 from imserver.people.oauth.declared import OAuthOfApp, ProviderSettings
 from imserver.version import running_version
 from tests.gateway.storage.test_damage import FRAME, HEAD, begin, commits_in, damage_page, flip, kill, log_of
+from tests.integration.receiver import Receiver
 from tests.integration.test_webhooks import certificate_of_loopback
 from tests.ports import free_ports
 from tests.processes import end, spawn
@@ -272,32 +270,16 @@ def test_a_database_that_had_lost_entries_is_named_for_a_month(tmp_path: Path) -
     store.close()
 
 
-@contextmanager
-def tls_server(certificate: Path, key: Path) -> Iterator[int]:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve() -> None:
-            try:
-                context.wrap_socket(listener.accept()[0], server_side=True).close()
-            except OSError:
-                return  # the client does not trust it
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        yield listener.getsockname()[1]
-        thread.join(60)
-
-
 @pytest.mark.parametrize("trusted", [True, False])
 def test_certificates_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted: bool) -> None:
     monkeypatch.setattr(doctor, "PROBE_SECONDS", 60)
     certificate, key = certificate_of_loopback(tmp_path)
     if trusted:
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    with tls_server(certificate, key) as port:
-        public = AppSettings(http_port=0, websocket_port=0, http_url=f"https://127.0.0.1:{port}")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with Receiver(context) as server:
+        public = AppSettings(http_port=0, websocket_port=0, http_url=server.url)
         found = by_name(config(tmp_path, app=public))["certificate of 127.0.0.1"]
     # It expires within the hour.
     assert found.level == ("warn" if trusted else "fail")

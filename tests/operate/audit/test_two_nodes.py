@@ -2,8 +2,6 @@
 
 import json
 import random
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import pytest
 
 from imserver.plugin.testing import NodeProcess
+from tests.support import run_cli
 
 FEATURES = ("messages", "accounts", "groups", "audit")
 KEY = "admin-key-of-the-tests"
@@ -73,9 +72,8 @@ class ActingNodes:
         self.done["disconnect", "key", f"u{number}"] += 1
 
     def command(self, number: int) -> None:
-        file = str(self.nodes[0].config_file)
-        command = [sys.executable, "-m", "imserver", "app", "create", f"app{number}", "-c", file]
-        subprocess.run(command, check=True, capture_output=True)
+        done = run_cli("app", "create", f"app{number}", "-c", str(self.nodes[0].config_file))
+        assert done.returncode == 0, done
         self.done["apps.create", "command", ""] += 1
 
     def refused(self, number: int) -> None:
@@ -118,17 +116,9 @@ def test_each_act_is_found_once(url: str, redis_url: str, tmp_path: Path, number
             way = acting.command if step % 50 == 25 else rare.get(step) or acting.choice.choice(ways)
             way(step)
         assert acting.acts() - before == acting.done
-    verified = subprocess.run(
-        [sys.executable, "-m", "imserver", "audit", "verify", "-c", str(first.config_file)],
-        capture_output=True,
-        text=True,
+    verified, exported = (
+        run_cli("audit", each, "-c", str(first.config_file)) for each in ("verify", "export")
     )
-    assert verified.returncode == 0, verified
-    exported = subprocess.run(
-        [sys.executable, "-m", "imserver", "audit", "export", "-c", str(first.config_file)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    assert (verified.returncode, exported.returncode) == (0, 0), (verified, exported)
     numbers = [json.loads(line)["number"] for line in exported.stdout.splitlines()]
     assert numbers == list(range(1, len(numbers) + 1))

@@ -58,21 +58,10 @@ def test_a_person_exports_their_own_data_and_nobody_else_gets_them(
     nodes: tuple[NodeProcess, NodeProcess],
 ) -> None:
     one, two = nodes
-    ann, bob = (
-        good(
-            one.post(
-                "/api/v1/accounts/register", {"app": "shop", "name": name, "password": PASSWORD}, key=KEY
-            )
-        )
-        for name in ("ann_lee", "bob_lee")
-    )
-    good(
-        one.post(
-            "/api/v1/messages/send",
-            {"app": "shop", "to": bob["account"]["user"], "text": "hi"},
-            key=ann["token"],
-        )
-    )
+    people = ({"app": "shop", "name": name, "password": PASSWORD} for name in ("ann_lee", "bob_lee"))
+    ann, bob = (good(one.post("/api/v1/accounts/register", each, key=KEY)) for each in people)
+    message = {"app": "shop", "to": bob["account"]["user"], "text": "hi"}
+    good(one.post("/api/v1/messages/send", message, key=ann["token"]))
     assert good(one.get("/api/v1/exports/show/self?app=shop", key=ann["token"]))["state"] == "none"
     start = good(one.post("/api/v1/exports/start/self", {"app": "shop"}, key=ann["token"]))
     query = f"app=shop&id={start['id']}"
