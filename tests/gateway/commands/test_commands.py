@@ -172,7 +172,7 @@ def test_a_secret_among_the_arguments_is_refused(run: Run, setting: str) -> None
         (("app", "create", "105", "jwt=[{key: x, algorithm: 5}]"), "algorithm"),
         (("key", "create", "--scope", "push", "--note", "x" * 201), "at most 200 characters"),
         (("key", "create", "--scope", "push", "--note", "a\nb"), "--note: expected one line of printable"),
-        (("erase", "--url", "http://x y", "shop/ann"), "http://x y: expected an http:// or https:// address"),
+        (("status", "--url", "http://x y"), "http://x y: expected an http:// or https:// address"),
         (("key", "revoke", "config:3eb1bd43"), "is a key of the settings: remove it from api.keys"),
         (("key", "create", "--scope", "push", "--data-dir", "/proc/none"), "cannot be used"),
         (("key", "list", "-c", "/none.yaml"), "cannot be read"),
