@@ -3,7 +3,6 @@
 import json
 import sqlite3
 import subprocess
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -14,7 +13,8 @@ from tests.notifications.devices import Device
 from tests.support import Server, eventually
 from tests.tools import require
 
-from .test_notifications import PushService
+from .receiver import Receiver
+from .test_notifications import posts_of, push_service
 from .v1 import good
 
 pytestmark = [pytest.mark.full, pytest.mark.needs("faketime")]
@@ -26,11 +26,7 @@ SECONDS = 300.0
 COUNTS = "SELECT count(*) FROM notify_due", "SELECT count(*) FROM absence"
 
 
-@pytest.fixture
-def service() -> Iterator[PushService]:
-    one = PushService()
-    yield one
-    one.stop()
+service = pytest.fixture(push_service)
 
 
 def stepping(clock: Path) -> dict[str, str]:
@@ -65,7 +61,7 @@ def is_set_back(server: Server) -> bool:
 
 @pytest.mark.parametrize("when", ["running", "off"])
 def test_notifications_and_absences_do_not_wait_for_the_clock(
-    start_server: StartServer, service: PushService, tmp_path: Path, when: str
+    start_server: StartServer, service: Receiver, tmp_path: Path, when: str
 ) -> None:
     webhook = {
         "url": f"{service.url}/events/200",
@@ -94,7 +90,7 @@ def test_notifications_and_absences_do_not_wait_for_the_clock(
     if when == "off":
         server = start_server(**options)
     eventually(lambda: is_set_back(server), SECONDS, "the clock")
-    eventually(lambda: service.of("ann"), SECONDS, "the notification")
-    events = eventually(lambda: service.of("events"), SECONDS, "the event")
-    event = json.loads(events[0][2])["events"][0]
+    eventually(lambda: posts_of(service, "ann"), SECONDS, "the notification")
+    events = eventually(lambda: posts_of(service, "events"), SECONDS, "the event")
+    event = json.loads(events[0].body)["events"][0]
     assert (event["event"], event["user"], event["preview"]) == ("absent", "ann", "tea?")

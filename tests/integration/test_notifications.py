@@ -20,12 +20,14 @@ KEY = "key-of-the-shop-0123456789"
 APP = "shop"
 
 
-@pytest.fixture(scope="module")
-def service() -> Iterator[Receiver]:
+def push_service() -> Iterator[Receiver]:
     """A push service. It answers with the status in the path: ``/<user>/<status>``."""
     with Receiver() as one:
         one.reply = lambda post: (int(post.path.rpartition("/")[2]), b"")
         yield one
+
+
+service = pytest.fixture(push_service, scope="module")
 
 
 def posts_of(service: Receiver, user: str) -> list[Post]:

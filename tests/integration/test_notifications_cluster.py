@@ -2,7 +2,6 @@
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -13,7 +12,8 @@ from tests.notifications.devices import Device
 from tests.support import Server, eventually
 
 from .clusters import Nodes, name_of, nodes_of
-from .test_notifications import PushService
+from .receiver import Receiver
+from .test_notifications import posts_of, push_service
 from .v1 import good
 
 APP = "101"
@@ -24,14 +24,10 @@ CONFIG = {
 }
 
 
-@pytest.fixture
-def service() -> Iterator[PushService]:
-    one = PushService()
-    yield one
-    one.stop()
+service = pytest.fixture(push_service)
 
 
-def subscribe(node: HostAndPort, service: PushService, user: str, app: str = APP, key: str = "") -> None:
+def subscribe(node: HostAndPort, service: Receiver, user: str, app: str = APP, key: str = "") -> None:
     known = Device().endpoint(f"{service.url}/{user}/201")
     keys = {"p256dh": known.p256dh, "auth": known.auth}
     body = {"app": app, "user": user, "endpoint": known.url, "keys": keys}
@@ -44,10 +40,10 @@ def send(node: HostAndPort, user: str, text: str) -> int:
     return conversation
 
 
-def notified(service: PushService, *users: str) -> dict[str, int]:
+def notified(service: Receiver, *users: str) -> dict[str, int]:
     """How many notifications these users got, once each has one."""
-    eventually(lambda: all(service.of(user) for user in users), what=f"notifications of {users}")
-    return dict(Counter(path.split("/")[1] for path, _, _ in service.received))
+    eventually(lambda: all(posts_of(service, user) for user in users), what=f"notifications of {users}")
+    return dict(Counter(post.path.split("/")[1] for post in service.posts))
 
 
 def holder(nodes: Nodes) -> Server:
@@ -65,7 +61,7 @@ def holder(nodes: Nodes) -> Server:
 
 @pytest.mark.full
 def test_users_are_notified_once_though_the_node_that_sends_is_killed(
-    tmp_path: Path, service: PushService
+    tmp_path: Path, service: Receiver
 ) -> None:
     with nodes_of(tmp_path, 2, **CONFIG) as nodes:
         users = [f"u{number}" for number in range(20)]
@@ -80,13 +76,13 @@ def test_users_are_notified_once_though_the_node_that_sends_is_killed(
         good(other.http, "messages/read", read)
         first.process.kill()
         found = notified(service, *(user for user in users if user not in ("u0", "u1")))
-        eventually(lambda: len(service.of("u0")) == 2, what="the second one of u0")
+        eventually(lambda: len(posts_of(service, "u0")) == 2, what="the second one of u0")
         assert found.keys() == {*users} - {"u1"}, "u1 has read it"
         assert {count for user, count in found.items() if user != "u0"} == {1}
 
 
 @pytest.mark.full
-def test_users_are_notified_while_redis_is_away(tmp_path: Path, service: PushService) -> None:
+def test_users_are_notified_while_redis_is_away(tmp_path: Path, service: Receiver) -> None:
     with nodes_of(tmp_path, 2, **CONFIG) as nodes:
         for user in ("bob", "zoe"):
             subscribe(nodes.http[0], service, user)

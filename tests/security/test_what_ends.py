@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from typing import Any, Final
 
@@ -26,7 +26,7 @@ from tests.integration.clusters import Nodes, nodes_of
 from tests.integration.cmd import logged_in
 from tests.integration.raw import Raw, ask, bearer, open_socket, request, text
 from tests.integration.sse import end_of, listening
-from tests.integration.test_notifications import PushService
+from tests.integration.test_notifications import posts_of, push_service
 from tests.integration.test_notifications_cluster import subscribe
 from tests.integration.v1 import KEYS
 from tests.support import eventually
@@ -107,15 +107,17 @@ class Scene:
 
     def device(self, stack: ExitStack, who: str) -> Callable[[], object]:
         """The devices of a user are notified of nothing after the end, while those of others are."""
-        service, users = PushService(), (self.token(who)[1], self.friend.user)
-        stack.callback(service.stop)
+        service, users = (
+            stack.enter_context(contextmanager(push_service)()),
+            (self.token(who)[1], self.friend.user),
+        )
         sender = User.register(self.second, self.app)
         group = sender.post("groups/create", name="tea", members=[*users])["group"]
 
         def send(first: int, second: int) -> None:
             sender.post("messages/send", conversation=int(group), text="x")
-            eventually(lambda: len(service.of(users[1])) == second)
-            eventually(lambda: len(service.of(users[0])) == first)
+            eventually(lambda: len(posts_of(service, users[1])) == second)
+            eventually(lambda: len(posts_of(service, users[0])) == first)
 
         for user in users:
             subscribe(self.second.http, service, user, self.app, KEY)
