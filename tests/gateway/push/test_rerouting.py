@@ -26,7 +26,7 @@ def item(text: str, user: str = "ann") -> ToUser:
 
 def texts(nodes: Several, *clients: Client) -> list[list[str]]:
     """The messages that each client was told."""
-    until(lambda: not any(node.rerouting._queues for node in nodes.nodes.values()))
+    until(lambda: not any(node.rerouting.waiting for node in nodes.nodes.values()))
     nodes.settle(*clients)
     return [[text for kind, _, text in received_since(client) if kind == "msg"] for client in clients]
 
