@@ -25,7 +25,7 @@ from tests.docs.product import (
     step,
     use,
 )
-from tests.integration.test_notifications import PushService
+from tests.integration.receiver import Receiver
 from tests.notifications.devices import Device
 from tests.support import ROOT, clean_environment, eventually
 from tests.tools import require
@@ -159,9 +159,10 @@ def test_users_are_notified_while_their_page_is_closed(terminal: Terminal, brows
     set_up(terminal)
     add_notifications(terminal)
     terminal.start(step("start").text)
-    device, service = Device(), PushService()
-    try:
-        known = device.endpoint(f"{service.url}/ann/201")
+    device = Device()
+    with Receiver() as service:
+        service.reply = lambda _: (201, b"")
+        known = device.endpoint(f"{service.url}/ann")
         keys = SUBSCRIPTION.format(endpoint=known.url, p256dh=known.p256dh, auth=known.auth)
         page = browser.open(terminal.product, script=keys)
         page.command("Browser.grantPermissions", permissions=["notifications"], origin=terminal.product)
@@ -179,11 +180,9 @@ def test_users_are_notified_while_their_page_is_closed(terminal: Terminal, brows
             assert isinstance(is_read, Signal)
             browser.open("about:blank")
             at_bob.send("ann", "And this?")
-        eventually(lambda: service.received, what="a notification")
-        shown = device.shown(service.received[0][2])
+        eventually(lambda: service.posts, what="a notification")
+        shown = device.shown(service.posts[0].body)
         assert (shown.title, shown.body, shown.count) == ("bob", "And this?", 1)
-    finally:
-        service.stop()
 
 
 @pytest.mark.full
