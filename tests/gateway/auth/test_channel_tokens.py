@@ -4,15 +4,12 @@ from typing import Any
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec import json
 
 from imserver.gateway.auth.channel_tokens import read_channel_token
 from imserver.gateway.auth.tokens import (
     MAX_EXPIRES_AT,
-    MAX_TOKEN_CHARACTERS,
     SKEW_SECONDS,
-    BadKey,
     BadToken,
     Claims,
     TokenExpired,
@@ -21,12 +18,10 @@ from imserver.gateway.auth.tokens import (
 )
 from imserver.gateway.config.settings import JwtSettings
 from imserver.gateway.process import Secret
-from tests.gateway.auth.test_tokens import RSA, SECRET, pem
+from tests.gateway.auth.test_tokens import SECRET
 
-LONG_SECRET = SECRET * 2
 NOW = 1_800_000_000
 KEYS = load_keys((JwtSettings("HS256", SECRET),), Secret(b"server"), "shop")
-CURVES = {"ES256": ec.SECP256R1(), "ES384": ec.SECP384R1(), "ES512": ec.SECP521R1()}
 
 
 def facts_of(claims: Claims) -> tuple[str, str, int]:
@@ -35,38 +30,6 @@ def facts_of(claims: Claims) -> tuple[str, str, int]:
 
 def signed(key: str = SECRET, algorithm: str = "HS256", **claims: Any) -> str:
     return jwt.encode(claims, key, algorithm)
-
-
-# --- algorithms ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("algorithm", ["HS384", "HS512"])
-def test_secrets_of_longer_hashes(algorithm: str) -> None:
-    keys = load_keys((JwtSettings(algorithm, LONG_SECRET),), Secret(b"server"), "shop")  # type: ignore[arg-type]
-    written = signed(LONG_SECRET, algorithm, sub="ann")
-    assert read_bare_token(written, keys, NOW, "shop").user == "ann"
-    with pytest.raises(BadToken):
-        read_bare_token(signed(LONG_SECRET, "HS256", sub="ann"), keys, NOW, "shop")
-
-
-@pytest.mark.parametrize("algorithm", ["RS256", "RS384", "RS512"])
-def test_rsa_with_any_hash(algorithm: str) -> None:
-    keys = load_keys((JwtSettings(algorithm, RSA[1]),), Secret(b"server"), "shop")  # type: ignore[arg-type]
-    assert read_bare_token(signed(RSA[0], algorithm, sub="ann"), keys, NOW, "shop").user == "ann"
-
-
-@pytest.mark.parametrize("algorithm", CURVES)
-def test_elliptic_curves(algorithm: str) -> None:
-    private, public = pem(ec.generate_private_key(CURVES[algorithm]))
-    keys = load_keys((JwtSettings(algorithm, public),), Secret(b"server"), "shop")  # type: ignore[arg-type]
-    assert read_bare_token(signed(private, algorithm, sub="ann"), keys, NOW, "shop").user == "ann"
-
-
-@pytest.mark.parametrize("algorithm", ["HS384", "HS512"])
-@pytest.mark.parametrize("key", ["short", RSA[1]])
-def test_a_secret_must_be_one(algorithm: str, key: str) -> None:
-    with pytest.raises(BadKey):
-        load_keys((JwtSettings(algorithm, key),), Secret(b"server"), "shop")  # type: ignore[arg-type]
 
 
 # --- connections --------------------------------------------------------------------------------------------
@@ -102,20 +65,18 @@ def test_a_claim_that_is_null_is_missing() -> None:
 @pytest.mark.parametrize(
     "claims",
     [
-        {"sub": "ann", "exp": NOW - 1},
-        {"sub": "ann", "exp": NOW},
-        {"sub": "ann", "exp": -1},
-        {"sub": "ann", "nbf": NOW + SKEW_SECONDS + 1},
-        {"sub": "ann", "channel": "news"},
-        {"sub": "ann", "exp": "soon"},
+        {"exp": NOW},
+        {"exp": -1},
+        {"nbf": NOW + SKEW_SECONDS + 1},
+        {"channel": "news"},
+        {"exp": "soon"},
         {"sub": 5},
-        {"sub": "ann", "app": []},
+        {"app": []},
     ],
 )
 def test_a_token_of_another_time_or_kind_is_refused(claims: dict[str, Any]) -> None:
-    written = jwt.encode({"sub": "", **claims}, SECRET) if isinstance(claims["sub"], str) else None
     with pytest.raises(BadToken):
-        read_bare_token(written or raw(claims), KEYS, NOW, "shop")
+        read_bare_token(raw({"sub": "ann", **claims}), KEYS, NOW, "shop")
 
 
 def raw(claims: dict[str, Any]) -> str:
@@ -123,15 +84,6 @@ def raw(claims: dict[str, Any]) -> str:
     from jwt.api_jws import PyJWS
 
     return PyJWS().encode(json.encode(claims), SECRET, "HS256")
-
-
-def test_an_unsigned_token_is_refused() -> None:
-    header, payload, _ = signed(sub="ann").split(".")
-    for written in ("", "x", f"{header}.{payload}.", jwt.encode({"sub": "ann"}, "", "none")):
-        with pytest.raises(BadToken):
-            read_bare_token(written, KEYS, NOW, "shop")
-    with pytest.raises(BadToken):
-        read_bare_token("x" * (MAX_TOKEN_CHARACTERS + 1), KEYS, NOW, "shop")
 
 
 # --- subscriptions ------------------------------------------------------------------------------------------
@@ -155,7 +107,7 @@ def test_a_token_of_another_time_may_be_replaced(times: dict[str, int]) -> None:
         read_bare_token(signed(sub="ann", **times), KEYS, NOW, "shop")
 
 
-@pytest.mark.parametrize("written", [signed(LONG_SECRET, sub="ann", channel="news"), signed(channel=5), ""])
+@pytest.mark.parametrize("written", [signed(SECRET * 2, sub="ann", channel="news"), signed(channel=5), ""])
 def test_a_wrong_subscription_token_is_refused(written: str) -> None:
     with pytest.raises(BadToken) as bad:
         read_channel_token(written, KEYS, NOW)

@@ -5,21 +5,30 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import jwt
 import pytest
+from msgspec.structs import replace
 
-from imserver.gateway.auth.rules import UNDECIDED
+from imserver.gateway.auth.questions import LoginAnswer
 from imserver.gateway.config.settings import BackEndSettings, JwtSettings, TenantSettings, WebhookSettings
 from imserver.gateway.errors import StartError
+from tests.gateway.auth.test_issuers import ROW, jwk, signed, web
 from tests.gateway.core.login_harness import ASK, JWT, SECRET, LoginHarness, token_for
 from tests.gateway.transport.harness import until
 from tests.integration.raw import text
+from tests.support import Clock
 
 PLAIN = TenantSettings()
 OTHER_SECRET = "another secret, which is as long as that"
 
+JWTS = TenantSettings(jwt=JWT)
 STREAM = SimpleNamespace(peer="127.0.0.1:1", origin="")
+OK = (200, 0, False)
+UNKNOWN, BAD_TOKEN = (1003, 4505, False), (1003, 4504, False)
+WRONG_DIALECT, BAD_ORIGIN = (1003, 4507, True), (1003, 4505, True)
+FULL, UNDECIDED = (1009, 4005, True), (1004, 1011, False)
 
 
 def codes(decision: Any) -> tuple[int, int, bool]:
@@ -27,158 +36,160 @@ def codes(decision: Any) -> tuple[int, int, bool]:
     return decision.code, decision.close, decision.final
 
 
-# --- apps and tokens ----------------------------------------------------------------------------------------
+def attempt(
+    harness: LoginHarness, token: str = "", *, user: str = "ann", app: str = "101", origin: str = ""
+) -> tuple[int, int, bool]:
+    """The codes of a login over a new connection."""
+    return codes(harness.begin(harness.login_request(origin), user, app, token))
 
 
-def test_an_unknown_app_refuses_all_logins() -> None:
-    with LoginHarness({"101": PLAIN}) as harness:
-        assert codes(harness.begin(harness.login_request(), "ann", "9")) == (1003, 4505, False)
+# --- apps, tokens, dialects and origins ---------------------------------------------------------------------
 
 
-def test_an_app_without_demands_lets_everybody_in_but_with_a_wrong_page_token() -> None:
-    with LoginHarness({"101": PLAIN}) as harness:
-        assert harness.begin(harness.login_request(), "ann").ok
-        assert harness.begin(harness.login_request(), "ann", token="whatever the original took").ok
-        assert harness.begin(harness.login_request(), "ann", token="page.101.ann").ok
-        assert codes(harness.begin(harness.login_request(), "bob", token="page.101.ann")) == (
-            1003,
-            4504,
-            False,
-        )
-        assert harness.metrics.snapshot()["denials"] == {"token": 1}
-
-
-def test_an_app_with_keys_accepts_only_the_user_of_the_token() -> None:
-    with LoginHarness({"101": TenantSettings(jwt=JWT), "102": TenantSettings(jwt=JWT)}) as harness:
-        assert harness.begin(harness.login_request(), "ann", token=token_for("ann")).ok
-        wrong = (
-            "",
-            "page.101.ann",
-            token_for("bob"),
-            token_for("ann", "102"),
-            token_for("ann", seconds=-1),
-            token_for("ann", key=OTHER_SECRET),
-            token_for(""),
-        )
-        for token in wrong:
-            assert codes(harness.begin(harness.login_request(), "ann", token=token)) == (1003, 4504, False), (
-                token
-            )
-        assert harness.metrics.snapshot()["denials"] == {"token": len(wrong)}
+@pytest.mark.parametrize(
+    ("settings", "expected", "denials"),
+    [
+        (PLAIN, {"": OK, "whatever the original took": OK, "page.101.ann": OK, "page.101.bob": BAD_TOKEN}, 1),
+        (JWTS, {token_for("ann"): OK, token_for("ann", "7"): OK}, 0),  # 7 is another name of the app
+        (
+            JWTS,
+            dict.fromkeys(
+                [
+                    *("", "page.101.ann", token_for("bob"), token_for("ann", "102"), token_for("")),
+                    *(token_for("ann", seconds=-1), token_for("ann", key=OTHER_SECRET)),
+                    *(token_for("a\0b"), token_for("ann", channel="news")),
+                ],
+                BAD_TOKEN,
+            ),
+            9,
+        ),
+    ],
+)
+def test_an_app_takes_the_tokens_of_its_user(
+    settings: TenantSettings, expected: dict[str, tuple[int, int, bool]], denials: int
+) -> None:
+    with LoginHarness({"101": settings, "102": settings, "7": TenantSettings(same_as="101")}) as harness:
+        assert {token: attempt(harness, token) for token in expected} == expected
+        assert harness.metrics.snapshot()["denials"] == ({"token": denials} if denials else {})
+        assert attempt(harness, app="9") == UNKNOWN
 
 
 def test_a_login_without_a_user_uses_the_user_of_the_token() -> None:
-    with LoginHarness({"101": TenantSettings(jwt=JWT)}) as harness:
+    with LoginHarness({"101": JWTS}) as harness:
         decision = harness.logins.check("101", "", token_for("ann"), "sse", STREAM)
-        assert decision.ok
-        assert decision.user == "ann"
+        assert (decision.ok, decision.user) == (True, "ann")
         assert not harness.logins.check("101", "", token_for(""), "sse", STREAM).ok
 
 
-def test_a_token_may_name_an_app_by_its_other_name() -> None:
-    with LoginHarness({"101": TenantSettings(jwt=JWT), "7": TenantSettings(same_as="101")}) as harness:
-        assert harness.begin(harness.login_request(), "ann", token=token_for("ann", "7")).ok
-
-
 def test_a_page_may_ask_in_whose_name_it_would_be() -> None:
-    with LoginHarness({"101": TenantSettings(jwt=JWT), "102": PLAIN}) as harness:
+    with LoginHarness({"101": JWTS, "102": PLAIN}) as harness:
         holder = harness.logins.session_of(token_for("ann"))
         assert holder is not None
         assert (holder.app, holder.user) == ("101", "ann")
         for stranger in ("", "x", "a.b.c", token_for("ann", "102"), token_for("ann", key=OTHER_SECRET)):
             assert harness.logins.session_of(stranger) is None
-        assert harness.logins.wants_tokens("101")
-        assert not harness.logins.wants_tokens("102")
-        assert not harness.logins.wants_tokens("9")
+        states = ("wants_tokens", "is_open", "is_closed")
+        found = {app: [getattr(harness.logins, each)(app) for each in states] for app in ("101", "102", "9")}
+        assert found == {"101": [True, False, False], "102": [False, True, False], "9": [False, False, True]}
 
 
-# --- the end of a token -------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("audience", "app"), [("shop", "301"), ("mail", "302"), ("both", None), ("none", None)]
+)
+def test_a_token_of_an_issuer_is_for_the_only_app_that_lists_its_audience(
+    audience: str, app: str | None
+) -> None:
+    rows = {"301": ("shop", "both"), "302": ("mail", "both")}
+    apps = {
+        name: TenantSettings(jwt=tuple(replace(ROW, audience=each) for each in audiences))
+        for name, audiences in rows.items()
+    }
+    with LoginHarness(
+        {**apps, "303": TenantSettings(jwt=(replace(ROW, issuer="https://x.org"),))}
+    ) as harness:
+        harness.back_end.get = web(jwk("EdDSA", "1")).get  # type: ignore[attr-defined]
+        holder = harness.logins.session_of(signed(aud=audience, exp=time.time() + 60))
+        assert (holder and holder.app) == app
 
 
-def test_a_session_ends_with_its_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    with LoginHarness({"101": TenantSettings(jwt=JWT)}) as harness:
+def test_a_session_ends_with_its_token_which_a_new_one_renews(monkeypatch: pytest.MonkeyPatch) -> None:
+    with LoginHarness({"101": JWTS}) as harness:
+        renewed = harness.login_request()
         connection, client = harness.connect()
-        assert harness.begin(connection, "ann", token=token_for("ann", seconds=60)).ok
-        assert harness.logins.holds_token(connection)
+        for each, seconds in ((connection, 60), (renewed, 60), (renewed, 600)):
+            assert harness.begin(each, "ann", token=token_for("ann", seconds=seconds)).ok
+            assert harness.logins.holds_token(each)
         harness.logins.expire()
         assert connection.is_open
         monkeypatch.setattr("imserver.gateway.auth.login.time", lambda: time.time() + 61)
         harness.logins.expire()
         assert client.close_code() == 4504
-        assert not harness.logins.holds_token(connection)
-
-
-def test_a_new_token_renews_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    with LoginHarness({"101": TenantSettings(jwt=JWT)}) as harness:
-        connection = harness.login_request()
-        harness.begin(connection, "ann", token=token_for("ann", seconds=60))
-        harness.begin(connection, "ann", token=token_for("ann", seconds=600))
-        monkeypatch.setattr("imserver.gateway.auth.login.time", lambda: time.time() + 61)
-        harness.logins.expire()
-        assert connection.is_open
-
-
-# --- dialects and origins -----------------------------------------------------------------------------------
+        assert renewed.is_open
+        assert [harness.logins.holds_token(each) for each in (connection, renewed)] == [False, True]
+        renewed.lost()
+        assert not harness.logins.holds_token(renewed)
 
 
 def test_a_dialect_that_the_app_does_not_name_is_refused() -> None:
     with LoginHarness({"101": TenantSettings(dialects=("sse", "client"))}) as harness:
-        assert codes(harness.begin(harness.login_request(), "ann")) == (1003, 4507, True), "no unknown app"
-        assert codes(harness.logins.admit("101", "cmd", harness.login_request())) == (1003, 4507, True)
+        assert attempt(harness) == WRONG_DIALECT
+        assert codes(harness.logins.admit("101", "cmd", harness.login_request())) == WRONG_DIALECT
         assert harness.logins.check("101", "ann", "", "sse", harness.login_request()).ok
 
 
 @pytest.mark.parametrize(
-    ("settings", "welcome", "unwelcome"),
+    ("settings", "any_origin", "welcome", "unwelcome"),
     [
-        (PLAIN, ["", "friend.example"], ["shop.example", "null"]),
-        (TenantSettings(origins=("https://shop.example:8443",)), ["", "shop.example"], ["friend.example"]),
-        (TenantSettings(origin_policy="any"), ["", "friend.example", "shop.example", "null"], []),
-        (TenantSettings(origin_policy="same_host"), [""], ["friend.example", "shop.example"]),
+        (PLAIN, False, ["", "friend.example"], ["shop.example", "null"]),
+        (
+            TenantSettings(origins=("https://shop.example:8443",)),
+            False,
+            ["", "shop.example"],
+            ["friend.example"],
+        ),
+        (TenantSettings(origin_policy="any"), False, ["", "friend.example", "shop.example", "null"], []),
+        (TenantSettings(origin_policy="same_host"), False, [""], ["friend.example", "shop.example"]),
+        (TenantSettings(origins=("shop.example",)), True, ["shop.example"], ["evil.example"]),
     ],
 )
-def test_an_app_says_whose_pages_may_log_in(
-    settings: TenantSettings, welcome: list[str], unwelcome: list[str]
+def test_an_app_says_whose_pages_may_log_in_to_it_alone(
+    settings: TenantSettings, any_origin: bool, welcome: list[str], unwelcome: list[str]
 ) -> None:
-    with LoginHarness({"101": settings, "102": PLAIN}) as harness:
+    with LoginHarness({"101": settings, "102": PLAIN}, any_origin) as harness:
         for origin in welcome:
-            assert harness.begin(harness.login_request(origin), "ann").ok, origin
+            assert attempt(harness, origin=origin) == OK, origin
             assert harness.origins.passes(origin, False), "the gate lets in whom the app does"
         for origin in unwelcome:
-            assert codes(harness.begin(harness.login_request(origin), "ann")) == (1003, 4505, True), origin
-
-
-def test_an_app_may_be_stricter_than_a_node_that_takes_everybody() -> None:
-    with LoginHarness(
-        {"101": TenantSettings(origins=("shop.example",)), "102": PLAIN}, any_origin=True
-    ) as harness:
-        assert not harness.begin(harness.login_request("evil.example"), "ann").ok
-        assert harness.begin(harness.login_request("evil.example"), "ann", "102").ok
-
-
-def test_a_permission_of_one_app_does_not_count_in_another() -> None:
-    with LoginHarness({"101": TenantSettings(origin_policy="any"), "102": PLAIN}) as harness:
-        assert harness.origins.passes("evil.example", False)
-        assert codes(harness.begin(harness.login_request("evil.example"), "ann", "102")) == (1003, 4505, True)
+            assert attempt(harness, origin=origin) == BAD_ORIGIN, origin
+        other = attempt(harness, origin="shop.example", app="102")
+        assert other == (OK if any_origin else BAD_ORIGIN)
         harness.change("101", PLAIN)
-        assert not harness.origins.passes("evil.example", False)
+        assert harness.origins.passes("shop.example", False) is any_origin
 
 
 # --- limits -------------------------------------------------------------------------------------------------
 
 
 def test_a_full_app_refuses_logins_until_a_connection_has_left() -> None:
-    with LoginHarness({"101": TenantSettings(max_connections=2), "102": PLAIN}) as harness:
-        first, second = harness.login_request(), harness.login_request()
-        assert harness.begin(first, "ann").ok
-        assert harness.begin(second, "ann").ok
-        assert codes(harness.begin(harness.login_request(), "bob")) == (1009, 4005, True)
-        assert harness.begin(harness.login_request(), "bob", "102").ok
+    """Its limit may come after its connections, and logs in again who is in."""
+    with LoginHarness({"101": PLAIN, "102": PLAIN}) as harness:
+        first, second, *others = (harness.login_request() for _ in range(4))
+        for connection in (first, second):
+            assert harness.begin(connection, "ann").ok
+        for other in others:
+            assert harness.begin(other, "ann", "102").ok
+        harness.change("101", TenantSettings(max_connections=2))
+        harness.change("101", TenantSettings(max_connections=2, messages_per_second=9))
+        assert attempt(harness, user="bob") == FULL
+        assert codes(harness.logins.admit("101", "cmd", harness.login_request())) == FULL
+        assert attempt(harness, user="bob", app="102") == OK
         assert harness.begin(second, "eve").ok, "who is in may log in anew"
         first.close(1000)
-        assert harness.begin(harness.login_request(), "bob").ok
-        assert not harness.begin(harness.login_request(), "bob").ok
-        assert harness.metrics.snapshot()["denials"] == {"limit": 2}
+        assert attempt(harness, user="bob") == OK
+        assert attempt(harness, user="bob") == FULL
+        assert harness.begin(second, "ann", "102").ok, "it moves to another app"
+        assert [attempt(harness), attempt(harness)] == [OK, FULL]
+        assert harness.metrics.snapshot()["denials"] == {"limit": 4}
 
 
 def test_a_crowd_that_comes_at_once_does_not_slip_through() -> None:
@@ -188,29 +199,7 @@ def test_a_crowd_that_comes_at_once_does_not_slip_through() -> None:
         assert [decision.ok for decision in verdicts] == [True, True, False, False, False]
 
 
-def test_a_connection_that_moves_to_another_app_frees_its_quota() -> None:
-    one = TenantSettings(max_connections=1)
-    with LoginHarness({"101": one, "102": one}) as harness:
-        connection = harness.login_request()
-        assert harness.begin(connection, "ann", "101").ok
-        assert harness.begin(connection, "ann", "102").ok
-        assert harness.begin(harness.login_request(), "bob", "101").ok
-        assert not harness.begin(harness.login_request(), "bob", "102").ok
-
-
-def test_a_later_limit_counts_existing_connections() -> None:
-    with LoginHarness({"101": PLAIN}) as harness:
-        connections = [harness.login_request() for _ in range(3)]
-        for connection in connections:
-            harness.begin(connection, "ann")
-        harness.change("101", TenantSettings(max_connections=3))
-        assert not harness.begin(harness.login_request(), "bob").ok
-        connections[0].close(1000)
-        assert harness.begin(harness.login_request(), "bob").ok
-
-
-def test_a_connection_above_the_rate_of_its_app_is_closed_with_4003(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imserver.gateway.auth.rates.monotonic_ns", lambda: 1)
+def test_a_connection_above_the_rate_of_its_app_is_closed_with_4003(clock: Clock) -> None:
     served = []
     with LoginHarness({"101": TenantSettings(messages_per_second=3), "102": PLAIN}) as harness:
         encoding = harness.encoding(
@@ -230,24 +219,17 @@ def test_a_connection_above_the_rate_of_its_app_is_closed_with_4003(monkeypatch:
 
 
 def test_connections_of_one_app_share_an_encoding_and_lose_it_with_the_limit() -> None:
-    with LoginHarness({"101": TenantSettings(messages_per_second=3)}) as harness:
+    with LoginHarness({"101": TenantSettings(messages_per_second=3), "102": PLAIN}) as harness:
         first, second = harness.login_request(), harness.login_request()
         plain = first.encoding
         harness.begin(first, "ann")
         harness.begin(second, "bob")
         assert first.encoding is second.encoding is not plain
+        harness.begin(second, "bob", "102")
+        assert second.encoding is plain
         harness.change("101", TenantSettings(max_connections=9))
         harness.begin(first, "ann")
         assert first.encoding is plain
-
-
-def test_who_moves_to_an_app_without_a_rate_has_none() -> None:
-    with LoginHarness({"101": TenantSettings(messages_per_second=3), "102": PLAIN}) as harness:
-        connection = harness.login_request()
-        plain = connection.encoding
-        harness.begin(connection, "ann", "101")
-        harness.begin(connection, "ann", "102")
-        assert connection.encoding is plain
 
 
 # --- keys that come and go ----------------------------------------------------------------------------------
@@ -258,72 +240,60 @@ def test_a_key_that_cannot_be_used_ends_the_start() -> None:
         LoginHarness({"101": TenantSettings(jwt=(JwtSettings("HS256", "short"),))})
 
 
-def test_an_app_whose_new_key_cannot_be_used_keeps_the_old(caplog: pytest.LogCaptureFixture) -> None:
-    with LoginHarness({"101": TenantSettings(jwt=JWT)}) as harness, caplog.at_level(logging.ERROR):
+def test_an_app_whose_new_key_cannot_be_used_keeps_the_old_or_refuses_all(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with LoginHarness({"101": JWTS}) as harness, caplog.at_level(logging.ERROR):
         harness.change("101", TenantSettings(jwt=(JwtSettings("HS256", "short"),)))
-        assert harness.begin(harness.login_request(), "ann", token=token_for("ann")).ok
-        assert not harness.begin(harness.login_request(), "ann").ok
-        assert "apps.101.jwt" in caplog.text
+        assert [attempt(harness, token_for("ann")), attempt(harness)] == [OK, BAD_TOKEN]
+        harness.change("8", TenantSettings(jwt=(JwtSettings("HS256", key_file="/does/not/exist"),)))
+        assert {attempt(harness, token, app="8") for token in ("", token_for("ann", "8"))} == {UNDECIDED}
+        assert all(name in caplog.text for name in ("apps.101.jwt", "apps.8.jwt"))
         assert SECRET not in caplog.text
 
 
-def test_a_new_app_with_an_unusable_key_refuses_all_logins(caplog: pytest.LogCaptureFixture) -> None:
-    with LoginHarness({"101": PLAIN}) as harness, caplog.at_level(logging.ERROR):
-        harness.change("7", TenantSettings(jwt=(JwtSettings("HS256", key_file="/does/not/exist"),)))
-        assert codes(harness.begin(harness.login_request(), "ann", "7")) == (1004, 1011, False)
-        assert codes(harness.begin(harness.login_request(), "ann", "7", token=token_for("ann", "7"))) == (
-            1004,
-            1011,
-            False,
-        )
-        assert "apps.7.jwt" in caplog.text
-
-
-def test_the_file_of_a_key_is_read_again_when_the_settings_are(tmp_path: Path) -> None:
-    file = tmp_path / "secret"
+def test_files_of_keys_and_apps_that_are_gone_count_after_the_settings_were_read_again(
+    tmp_path: Path,
+) -> None:
+    file, other = tmp_path / "secret", token_for("ann", key=OTHER_SECRET)
     file.write_text(SECRET)
-    with LoginHarness({"101": TenantSettings(jwt=(JwtSettings("HS256", key_file=str(file)),))}) as harness:
-        assert harness.begin(harness.login_request(), "ann", token=token_for("ann")).ok
+    app = TenantSettings(jwt=(JwtSettings("HS256", key_file=str(file)),))
+    with LoginHarness({"101": app, "102": PLAIN}) as harness:
+        assert [attempt(harness, token) for token in (token_for("ann"), other)] == [OK, BAD_TOKEN]
         file.write_text(OTHER_SECRET)
-        assert harness.begin(harness.login_request(), "ann", token=token_for("ann")).ok
-        harness.logins.reload()
-        assert not harness.begin(harness.login_request(), "ann", token=token_for("ann")).ok
-        assert harness.begin(harness.login_request(), "ann", token=token_for("ann", key=OTHER_SECRET)).ok
-
-
-def test_an_app_that_is_gone_after_the_settings_were_read_again_lets_nobody_in() -> None:
-    with LoginHarness({"101": PLAIN, "102": PLAIN}) as harness:
         del harness.apps.tenants["102"]
+        assert attempt(harness, token_for("ann")) == OK
         harness.logins.reload()
-        assert not harness.begin(harness.login_request(), "ann", "102").ok
-        assert harness.begin(harness.login_request(), "ann", "101").ok
+        assert [attempt(harness, token) for token in (token_for("ann"), other)] == [BAD_TOKEN, OK]
+        assert attempt(harness, app="102") == UNKNOWN
+        harness.apps.put("103", TenantSettings(account_tokens="required"))
+        assert attempt(harness, app="103") == BAD_TOKEN, "an app that this node did not know yet"
+        assert not harness.logins.account_apps
+        harness.demo = False
+        harness.logins.reload()
+        assert harness.logins.account_apps == {"103"}
+        harness.logins.deleted("103")
+        assert not harness.logins.account_apps
 
 
-def test_ended_connections_leave_no_state() -> None:
-    settings = TenantSettings(jwt=JWT, max_connections=50)
-    with LoginHarness({"101": settings}) as harness:
-        for _ in range(60):
-            connection = harness.login_request()
-            assert harness.begin(connection, "ann", token=token_for("ann")).ok
-            connection.lost()
-        assert not harness.logins._quota.taken
-        assert not harness.logins._quota._counts
-        assert not harness.logins._ends
+# --- what is logged and asked -------------------------------------------------------------------------------
 
 
-def refusals(caplog: pytest.LogCaptureFixture, kid: str, tokens: list[str]) -> list[str]:
-    """The log lines of logins of ann with these tokens, in an app with a key of this ``kid``."""
+@pytest.mark.parametrize(
+    ("kid", "tokens", "lines"),
+    [
+        ("", ["", "", "eyJ.eyJ.x", ""], 2),
+        ("1", [jwt.encode({"sub": "ann"}, "y" * 32, headers={"kid": f"k{n}"}) for n in range(150)], 100),
+    ],
+    ids=["once per cause and minute", "bounded"],
+)
+def test_refused_tokens_are_logged(
+    kid: str, tokens: list[str], lines: int, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO", logger="imserver.gateway.auth.login")
     with LoginHarness({"101": TenantSettings(jwt=(JwtSettings(key="x" * 32, kid=kid),))}) as harness:
-        for token in tokens:
-            assert not harness.begin(harness.login_request(), "ann", token=token).ok
-    return [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
-
-
-def test_refused_tokens_are_logged_once_per_cause_and_minute(caplog: pytest.LogCaptureFixture) -> None:
-    lines = refusals(caplog, "", ["", "", "eyJ.eyJ.x", ""])
-    assert len(lines) == 2
-    assert lines[0].startswith("login of 'ann' in 101 refused: token (there is no token")
+        assert {attempt(harness, token) for token in tokens} == {BAD_TOKEN}
+    assert caplog.text.count("login of 'ann' in 101 refused: token (") == lines
 
 
 @pytest.mark.parametrize(
@@ -375,11 +345,6 @@ def test_a_refused_login_is_counted_and_logged_with_its_reason(caplog: pytest.Lo
     assert "eyJ" not in caplog.text
 
 
-def test_strangers_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    tokens = [jwt.encode({"sub": "ann"}, "y" * 32, headers={"kid": f"k{number}"}) for number in range(150)]
-    assert len(refusals(caplog, "1", tokens)) == 100
-
-
 @pytest.mark.parametrize(
     "settings",
     [
@@ -391,6 +356,19 @@ def test_strangers_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None
 )
 def test_where_nobody_asks_back_ends_an_app_that_has_one_admits_nobody(settings: TenantSettings) -> None:
     with LoginHarness({"101": settings}) as harness:
-        decision = harness.logins.check("101", "ann", token_for("ann"), "cmd", harness.login_request())
-        assert decision == UNDECIDED
+        assert attempt(harness, token_for("ann")) == UNDECIDED
         assert harness.metrics.denials["key"].total == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "user"),
+    [(LoginAnswer(True, 5, "zoe"), OK, "zoe"), (LoginAnswer(), UNKNOWN, ""), (None, UNDECIDED, "")],
+)
+def test_the_answer_of_a_back_end_decides(
+    answer: LoginAnswer | None, expected: tuple[int, int, bool], user: str
+) -> None:
+    with LoginHarness({"101": TenantSettings(webhook=ASK, max_connections=1)}) as harness:
+        harness.logins.back_ends = Mock(is_ready=lambda _app: True, authorise=lambda *_: answer)
+        decision = harness.logins.check("101", "", "", "cmd", harness.login_request())
+        assert (codes(decision), decision.user, decision.expires_at) == (expected, user, 5 if user else 0)
+        assert attempt(harness) == (FULL if user else expected)

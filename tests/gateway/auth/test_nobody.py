@@ -10,27 +10,26 @@ from imserver.gateway.auth.observer import Observer, observer_of
 from imserver.gateway.auth.questions import (
     ALLOWED,
     UNDECIDED,
+    AccountLookup,
     BackEnds,
     BackEndUnavailable,
+    Relations,
     ReviewDecision,
     Reviews,
 )
-from imserver.gateway.config.settings import TenantSettings, WebhookSettings
+from imserver.gateway.auth.tokens import BadToken
+from imserver.gateway.config.settings import TenantSettings
 from imserver.gateway.model import Event
 
 CONNECTION: Any = SimpleNamespace()
 
 
-def test_nobody_reviews() -> None:
+def test_nobody_answers() -> None:
     reviews, decisions = Reviews(), list[ReviewDecision]()
-    assert "101" not in reviews.apps
     assert reviews.decide("101", {}) == UNDECIDED
     reviews.review("101", {}, decisions.append, CONNECTION)
     reviews.pass_by(decisions.append, CONNECTION)
     assert decisions == [UNDECIDED, ALLOWED]
-
-
-def test_nobody_decides() -> None:
     back_ends = BackEnds()
     assert not back_ends.is_ready("101")
     assert not back_ends.has("101", "connect")
@@ -39,17 +38,16 @@ def test_nobody_decides() -> None:
     assert back_ends.emulated_headers_of("101", {"a": "b"}) == {}
     with pytest.raises(BackEndUnavailable):
         back_ends.ask("101", "subscribe", CONNECTION, {}, dict)
-
-
-def test_nobody_hears() -> None:
-    observer = Observer()
-    assert not observer.observes(TenantSettings(webhook=WebhookSettings("http://x/")))
-    assert not observer.known
-    assert observer.recorder("101", "account") is None
-    observer.began(CONNECTION)
-    observer.ended(CONNECTION, 1000)
-    observer.message("101", "ann", {})
-    observer.absent("101", [])
+    relations, accounts = Relations(), AccountLookup()
+    assert relations.visible("101", "ann", ["bob"]) == {"bob"}
+    assert relations.may_reach("101", "ann", "bob")
+    assert relations.may_write("101", "ann", "bob")
+    assert not relations.limits("101", "ann")
+    assert [*relations.blocked_by("101", "ann", ["bob"]), *relations.blockers("101", "ann", 9)] == []
+    for read in (accounts.holder, accounts.proof_of):
+        with pytest.raises(BadToken):
+            read("token")
+    assert not accounts.still_holds("101", "ann", "")
 
 
 class Heard(Observer):

@@ -1,10 +1,21 @@
 """Buckets: how many tokens a payer has, when they come back, and who pays."""
 
+import math
+import os
+from pathlib import Path
+
 import pytest
 
 from imserver.gateway.auth import rates
-from imserver.gateway.auth.rates import BucketList, Buckets, Rate, SenderRates, TooManyRequests
-from imserver.gateway.transport.proxies import network_of
+from imserver.gateway.auth.rates import (
+    BucketList,
+    Buckets,
+    LastingRates,
+    MutedUsers,
+    Rate,
+    SenderRates,
+    TooManyRequests,
+)
 from imserver.plugin.identity import by_address
 from tests.support import Clock
 
@@ -20,22 +31,23 @@ def taken(buckets: Buckets, payer: str = "ann", number: float = 0) -> int:
     return count
 
 
-def seconds_of(buckets: Buckets, payer: str = "ann", tokens: int = 1) -> int:
+def seconds_of(buckets: Buckets, payer: str = "ann") -> int:
     """The seconds after which a request may be repeated; 0: it was within the limit."""
     try:
-        buckets.require(payer, tokens)
+        buckets.require(payer)
     except TooManyRequests as refused:
         return refused.seconds
     return 0
 
 
-@pytest.mark.parametrize("number", [1, 3, 7, 10, 49, 2.5])
+@pytest.mark.parametrize("number", [1, 3, 7, 10, 49, 2.5, 0.5, 0.01])
 def test_a_bucket_is_full_at_first_and_fills_up_again(clock: Clock, number: float) -> None:
     buckets = Buckets(RATE, number)
-    for seconds in (1, 1, 3600):
-        assert taken(buckets) == int(number)
+    for seconds in (max(1, 1 / number), 3600):
+        assert taken(buckets) == max(int(number), 1)
         clock.now += seconds
-    assert taken(buckets, "bob") == int(number), "each payer has a bucket"
+    assert taken(buckets, "bob") == max(int(number), 1), "each payer has a bucket"
+    assert seconds_of(buckets, "bob") == math.ceil(1 / number)
 
 
 def test_one_token_comes_after_another(clock: Clock) -> None:
@@ -45,26 +57,16 @@ def test_one_token_comes_after_another(clock: Clock) -> None:
     assert seconds_of(buckets) == 1
     clock.now += 0.1
     assert [seconds_of(buckets) for _ in range(2)] == [0, 10]
+    assert [buckets.wait("ann"), buckets.wait("bob"), Buckets(RATE).wait("ann")] == [10, 0, 0]
 
 
-@pytest.mark.parametrize("number", [0.5, 0.01])
-def test_with_less_than_one_a_second_there_is_one(clock: Clock, number: float) -> None:
-    buckets = Buckets(RATE, number)
-    assert taken(buckets) == 1
-    assert seconds_of(buckets) == 1 / number
-    clock.now += 1 / number
-    assert taken(buckets) == 1
-
-
-def test_a_request_of_more_tokens_takes_all_or_none(clock: Clock) -> None:
+def test_a_request_of_more_tokens_takes_all_or_none_or_is_paid_back(clock: Clock) -> None:
     buckets = Buckets(RATE, 700, 86400)
-    assert buckets.take("ann", 600)
-    assert not buckets.take("ann", 101)
-    assert buckets.take("ann", 100)
+    assert [buckets.take("ann", tokens) for tokens in (600, 101, 100)] == [True, False, True]
     assert not buckets.take("bob", 701), "it never fits"
-
-
-def test_a_charge_may_be_more_than_there_is_and_is_paid_back(clock: Clock) -> None:
+    buckets.require_one("bob", 701)
+    with pytest.raises(TooManyRequests):
+        buckets.require_one("bob", 1)
     buckets = Buckets(RATE, 10)
     buckets.charge("ann", 30)
     assert buckets.left("ann") == (0, 3)
@@ -72,6 +74,8 @@ def test_a_charge_may_be_more_than_there_is_and_is_paid_back(clock: Clock) -> No
     assert not buckets.take("ann")
     clock.now += 0.1
     assert buckets.take("ann")
+    buckets.set(3)
+    assert taken(buckets) == 3, "a new limit fills all buckets"
 
 
 def test_a_success_gives_back_a_token_or_fills_the_bucket(clock: Clock) -> None:
@@ -89,23 +93,14 @@ def test_without_a_limit_or_a_payer_nothing_is_counted(clock: Clock) -> None:
     assert taken(buckets) == 1000
     limited = Buckets(RATE, 1)
     assert all(seconds_of(limited, by_address("shop", "127.0.0.1")) == 0 for _ in range(10))
-    assert not buckets._full_at
-    assert not limited._full_at
+    assert buckets.payers() == limited.payers() == []
 
 
 def test_a_payer_may_have_a_limit_of_its_own(clock: Clock) -> None:
     buckets = Buckets(RATE)
-    assert taken(buckets, "slow", 2) == 2
-    assert taken(buckets, "fast", 5) == 5
-    clock.now += 0.5
-    assert (taken(buckets, "slow", 2), taken(buckets, "fast", 5)) == (1, 2)
-
-
-def test_a_new_limit_fills_all_buckets(clock: Clock) -> None:
-    buckets = Buckets(RATE, 1)
-    buckets.charge("ann", 1000)
-    buckets.set(3)
-    assert taken(buckets) == 3
+    for expected in ((2, 5), (1, 2)):
+        assert (taken(buckets, "slow", 2), taken(buckets, "fast", 5)) == expected
+        clock.now += 0.5
 
 
 def test_full_buckets_are_forgotten(clock: Clock) -> None:
@@ -115,7 +110,7 @@ def test_full_buckets_are_forgotten(clock: Clock) -> None:
     clock.now += 12
     for number in range(60):
         buckets.take(f"another {number}")
-    assert len(buckets._full_at) == 60
+    assert len(buckets.payers()) == 60
 
 
 def test_of_too_many_payers_those_that_paid_longest_ago_are_forgotten(
@@ -123,15 +118,15 @@ def test_of_too_many_payers_those_that_paid_longest_ago_are_forgotten(
 ) -> None:
     monkeypatch.setattr(rates, "MAX_PAYERS", 2)
     buckets = Buckets(RATE, 1)
-    assert [buckets.take(payer) for payer in ("ann", "bob", "ann", "cid", "ann")] == [
-        True,
-        True,
-        False,
-        True,
-        True,
-    ]
-    assert not buckets.take("cid")
-    assert len(buckets._full_at) == 2
+    found = [buckets.take(payer) for payer in ("ann", "bob", "ann", "cid", "ann", "cid")]
+    assert found == [True, True, False, True, True, False]
+    assert buckets.payers() == ["cid", "ann"]
+    muted, senders = MutedUsers(), SenderRates()
+    for user in ("ann", "bob", "ann", "cid"):
+        muted.mute("a", user, 2**40)
+        senders.limit("a", user, buckets)
+    assert [user for _, user in muted.all] == ["ann", "cid"]
+    assert [user for _, user in senders.known] == ["bob", "cid"]
 
 
 def test_nodes_count_together_and_each_by_itself_while_the_registry_does_not_answer(clock: Clock) -> None:
@@ -156,26 +151,46 @@ def test_nodes_count_together_and_each_by_itself_while_the_registry_does_not_ans
         ("203.0.113.7", "203.0.113.7"),
         ("::ffff:203.0.113.7", "203.0.113.7"),
         ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
-        ("2001:db8:1:2::1", "2001:db8:1:2::"),
         ("2001:db8:1:3::1", "2001:db8:1:3::"),
         ("fe80::1%eth0", "fe80::"),
         ("nonsense", "nonsense"),
-        ("", ""),
+        *((own, None) for own in ("", "127.0.0.1", "::1")),
     ],
 )
-def test_addresses_that_one_client_has_count_as_one(address: str, network: str) -> None:
-    assert network_of(address) == network
+def test_a_network_pays_in_each_app_and_this_machine_does_not(address: str, network: str | None) -> None:
+    assert by_address("shop", address) == (network and ("shop", network))
 
 
-@pytest.mark.parametrize(
-    ("address", "payer"),
-    [("203.0.113.7", ("shop", "203.0.113.7")), ("2001:db8:1:2::3", ("shop", "2001:db8:1:2::"))]
-    + [(address, None) for address in ("", "127.0.0.1", "::1")],
-)
-def test_a_network_pays_in_each_app_and_this_machine_does_not(
-    address: str, payer: tuple[str, str] | None
-) -> None:
-    assert by_address("shop", address) == payer
+def test_the_buckets_of_somebody_are_found(clock: Clock) -> None:
+    one = BucketList()
+    of_users, of_networks = one.make(RATE, 3, 30), one.make(RATE, 3, 30, lambda *_: None)
+    for payer in (("shop", "ann"), ("tea", "ann"), ("shop", "bob")):
+        of_users.take(payer)
+    of_networks.take("192.0.2.1")
+    ann, here = (of_users, ("shop", "ann")), (of_networks, "192.0.2.1")
+
+    def find(**options: bool) -> list[object]:
+        return list(one.find("shop", ["ann"], ["192.0.2.1"], **options))
+
+    assert find() == [ann]
+    assert find(everywhere=True) == [ann, here]
+    likely = [("shop", "ann"), ("shop", "192.0.2.1"), ("shop", "ann", "192.0.2.1")]
+    found = find(likely=True)
+    assert found[0] == ann
+    assert sorted(found[1:], key=str) == sorted([(of_networks, each) for each in likely], key=str)
+
+
+def test_a_mute_ends_at_its_time_and_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    muted = MutedUsers()
+    muted.mute("a", "ann", 2**31, "noise")
+    muted.mute("a", "bob", 1)
+    mute = muted.mute_of("a", "ann")
+    assert mute is not None
+    assert mute.text == "muted until 2038-01-19 03:14 UTC: noise"
+    assert muted.mute_of("a", "bob") is muted.mute_of("b", "ann") is None
+    monkeypatch.setattr(rates, "time", lambda: 2**31)
+    assert muted.mute_of("a", "ann") is None
+    assert not muted.all
 
 
 def test_senders_with_a_rate_may_send_as_much_as_their_buckets_hold(clock: Clock) -> None:
@@ -198,29 +213,33 @@ def test_senders_with_a_rate_may_send_as_much_as_their_buckets_hold(clock: Clock
     assert all(unlimited.take("a", "7") for _ in range(100))
 
 
-def test_what_is_counted_for_long_outlasts_a_restart() -> None:
-    def digest(payer: object) -> bytes:
-        return repr(payer)[::-1].encode()
-
-    def start() -> tuple[BucketList, Buckets, Buckets]:
+def test_what_is_counted_for_long_outlasts_a_restart(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def start() -> tuple[LastingRates, Buckets, Buckets]:
         one = BucketList()
-        return one, one.make(RATE, 3, 3600), one.make(Rate("short", "things", "user", "", ""), 3, 30)
+        lasting = LastingRates(one, tmp_path, lambda _name: bytes(64))
+        buckets = one.make(RATE, 3, 3600), one.make(Rate("short", "things", "user", "", ""), 3, 30)
+        lasting.start()
+        return lasting, *buckets
 
     before, hour, short = start()
     assert (taken(hour), taken(short), hour.take("bob")) == (3, 3, True)
-    state = before.state(digest)
-    assert b"ann" not in state
+    descriptors = len(os.listdir("/proc/self/fd"))
+    before.write()
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert b"ann" not in (tmp_path / "rates").read_bytes()
     after, hour, short = start()
-    after.restore(state, digest)
     assert (taken(hour), taken(short), taken(hour, "carl")) == (0, 3, 3)
     assert 1190 < seconds_of(hour) <= 1200
-    again = after.state(digest)
-    after, hour, _ = start()
-    after.restore(again, digest)
+    after.write()
+    _, hour, _ = start()
     assert (taken(hour), taken(hour, "bob")) == (0, 2), "of those who did not ask in between, too"
-    hour.forget("ann")
-    assert taken(hour) == 3
-    after, hour, _ = start()
-    after.restore(again, digest)
-    hour.forget("ann")
-    assert taken(hour) == 3, "also of those who did not ask since the restart"
+    for _ in range(2):
+        hour.forget("ann")
+        assert taken(hour) == 3
+        _, hour, _ = start()  # it has not asked since the restart
+    assert not caplog.text
+    (tmp_path / "rates").write_bytes(b"broken")
+    start()
+    assert "rates begin anew" in caplog.text

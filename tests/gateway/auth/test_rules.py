@@ -34,35 +34,22 @@ def rule(**settings: Any) -> Rule:
     return Rule(tenant, keys, demo=True, is_observed=bool(tenant.webhook.url))
 
 
-def test_an_app_that_demands_nothing_is_plain_and_quiet() -> None:
-    one = rule()
-    assert one.plain
-    assert one.quiet
-    assert one.origins is None
-    assert not one.by_back_end
-    assert not one.asks_back_end
-
-
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "plain", "quiet"),
     [
-        {"jwt": JWT},
-        {"dialects": ("cmd",)},
-        {"max_connections": 1},
-        {"messages_per_second": 0.5},
-        {"webhook": ASK},
+        ({}, True, True),
+        ({"webhook": HOOK}, True, False),  # it only wants events
+        ({"jwt": JWT}, False, False),
+        ({"dialects": ("cmd",)}, False, False),
+        ({"max_connections": 1}, False, False),
+        ({"messages_per_second": 0.5}, False, False),
+        ({"webhook": ASK}, False, False),
     ],
 )
-def test_an_app_that_demands_something_is_neither(settings: dict[str, Any]) -> None:
+def test_an_app_that_demands_nothing_is_plain(settings: dict[str, Any], plain: bool, quiet: bool) -> None:
     one = rule(**settings)
-    assert not one.plain
-    assert not one.quiet
-
-
-def test_an_app_that_only_wants_events_is_plain() -> None:
-    one = rule(webhook=HOOK)
-    assert one.plain
-    assert not one.quiet
+    assert (one.plain, one.quiet, one.origins) == (plain, quiet, None)
+    assert one.by_back_end is one.asks_back_end is (settings.get("webhook") is ASK)
 
 
 @pytest.mark.parametrize(
@@ -82,9 +69,6 @@ def test_what_cannot_be_is_reported(settings: TenantSettings, why: str) -> None:
     if why:
         with pytest.raises(BadKey):
             load_app_keys("101", settings, Secret(b"server"))
-
-
-def test_an_app_of_the_client_dialect_has_no_stored_history() -> None:
     stored = TenantSettings(channels={"news": ChannelSettings(history="log")})
     assert objection("system:shop", stored).startswith(
         "channels: an app of the client dialect has no message log"
@@ -136,24 +120,18 @@ def test_a_key_is_replaced_while_tokens_of_both_are_accepted(tmp_path: Path, nam
                     read_token(token, keys, 0)
 
 
-def test_check_config_tries_the_keys(tmp_path: Path) -> None:
-    file = tmp_path / "my.yaml"
-    file.write_text('apps: {"101": {jwt: [{key: short}]}}')
-    done = run_cli("check-config", "--config", str(file))
-    assert done.returncode == 1
-    assert "apps.101.jwt: a secret of HS256 needs at least 32 bytes" in done.stderr
-
-
-def test_check_config_shows_no_secret(tmp_path: Path) -> None:
+def test_check_config_tries_the_keys_and_shows_no_secret(tmp_path: Path) -> None:
     check_secret(tmp_path, "jwt: [{key: the secret of the tokens and more}]")
+    wrong = "apps.101.jwt: a secret of HS256 needs at least 32 bytes"
+    check_secret(tmp_path, "jwt: [{key: the secret}]", wrong)
 
 
-def check_secret(tmp_path: Path, settings: str) -> None:
+def check_secret(tmp_path: Path, settings: str, wrong: str = "") -> None:
     """``settings`` are those of an app, among them a secret that begins with ``the secret``."""
     file = tmp_path / "my.yaml"
     file.write_text(f'apps: {{"101": {{{settings}}}}}')
     done = run_cli("check-config", "--config", str(file))
-    assert done.returncode == 0, done
+    assert (done.returncode, wrong in done.stderr) == (int(bool(wrong)), True), done
     assert "the secret" not in done.stdout + done.stderr
 
 
