@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from imserver.gateway.cluster.registry import Claim
 from imserver.gateway.model import Outcome
-from imserver.gateway.push import routing as module
+from imserver.gateway.push import idempotency, routing
 from imserver.gateway.push.push import UserPush
 from tests.gateway.core.cluster_harness import MULTI, NEWEST, ClusterHarness, Several, received_since
-from tests.gateway.transport.harness import Client, look, until
+from tests.gateway.transport.harness import Client, until
 
 SENT, NOT_SENT, REPEATED = Outcome.SENT, Outcome.NOT_SENT, Outcome.REPEATED
 FAILED, PARTLY, UNKNOWN = Outcome.FAILED, Outcome.PARTLY, Outcome.UNKNOWN
@@ -31,12 +31,25 @@ def texts(nodes: Several, *clients: Client) -> list[list[str]]:
     return [[text for kind, _, text in received_since(client) if kind == "msg"] for client in clients]
 
 
-def bounded(call: Any, *arguments: Any) -> Any:
-    """A call that must not hang."""
-    greenlet = gevent.spawn(call, *arguments)
+def push(
+    node: ClusterHarness, how: str, user: str, msg_id: str, text: str = "hello", app: str = NEWEST
+) -> Outcome:
+    """Push in one of the ways; the call must not hang."""
+    targets = [UserPush(user, msg_id, text)]
+    calls = {
+        "user": lambda: node.pushes.from_back_end(app, *targets),
+        "app": lambda: node.pushes.to_app(app, user, msg_id, text),
+        "each": lambda: node.pushes.to_each(app, targets)[0],
+        "many": lambda: (node.pushes.to_many(app, [user], msg_id, text) or [REPEATED])[0],
+    }
+    greenlet = gevent.spawn(calls[how])
     greenlet.join(60)
-    assert greenlet.ready(), f"{call} hangs"
+    assert greenlet.ready(), f"{how} hangs"
     return greenlet.get()
+
+
+ways = pytest.mark.parametrize("how", ["user", "each", "many"])
+WAYS = ("user", "app", "each", "many")
 
 
 # --- to one user --------------------------------------------------------------------------------------------
@@ -54,25 +67,29 @@ def test_a_user_is_reached_from_every_node_by_one_question(nodes: Several, via: 
     assert [node.metrics.pushes.total for node in nodes.nodes.values()] == [int(via == 1), int(via == 2)]
 
 
-def test_only_the_newest_session_is_reached(nodes: Several) -> None:
-    _, older = nodes[1].login(NEWEST, "ann")
-    _, newer = nodes[2].login(NEWEST, "ann")
-    nodes[1].pushes.from_back_end(NEWEST, UserPush("ann", "", "hello"))
-    nodes[2].pushes.from_back_end(NEWEST, UserPush("ann", "", "again"))
-    assert texts(nodes, older, newer) == [[], ["hello", "again"]]
+@pytest.mark.parametrize(
+    ("app", "epochs", "received"), [(NEWEST, [1, 2], [False, True]), (MULTI, [1, 2, 2], [True, True, True])]
+)
+@ways
+def test_the_sessions_that_the_policy_addresses_are_reached_once(
+    nodes: Several, how: str, app: str, epochs: list[int], received: list[bool]
+) -> None:
+    clients = [nodes[epoch].login(app, "ann")[1] for epoch in epochs]
+    for epoch in (1, 2):
+        assert push(nodes[epoch], how, "ann", f"m{epoch}", f"{epoch}", app) == SENT
+    assert texts(nodes, *clients) == [["1", "2"] if each else [] for each in received]
 
 
-def test_all_sessions_of_a_user_on_all_nodes_are_reached_once(nodes: Several) -> None:
-    clients = [nodes[epoch].login(MULTI, "ann")[1] for epoch in (1, 2, 2)]
-    assert nodes[1].pushes.from_back_end(MULTI, UserPush("ann", "m1", "hello")) == SENT
-    assert texts(nodes, *clients) == [["hello"]] * 3
-
-
-def test_an_absent_user_or_none_is_not_reached_and_the_id_stays_free(nodes: Several) -> None:
-    for user in ("ann", ""):
-        assert nodes[1].pushes.from_back_end(NEWEST, UserPush(user, "m1", "hello")) == NOT_SENT
+@ways
+def test_an_absent_user_or_none_is_not_reached_and_the_id_stays_free(nodes: Several, how: str) -> None:
+    nodes[1].login(NEWEST, "bob")
+    nodes[2].login(NEWEST, "dead")
+    del nodes.book.leases[2]
+    for user in ("ann", "", "dead"):
+        assert push(nodes[1], how, user, "m1") == NOT_SENT
+    nodes.book.leases[2] = nodes[2].registry.lease
     nodes[2].login(NEWEST, "ann")
-    assert nodes[2].pushes.from_back_end(NEWEST, UserPush("ann", "m1", "hello")) == SENT
+    assert push(nodes[2], how, "ann", "m1") == SENT
 
 
 def test_messages_to_one_user_keep_their_order(nodes: Several) -> None:
@@ -83,66 +100,46 @@ def test_messages_to_one_user_keep_their_order(nodes: Several) -> None:
     assert texts(nodes, ann) == [words]
 
 
-def test_while_the_registry_is_away_users_of_this_node_are_reached(nodes: Several) -> None:
+@ways
+def test_while_the_registry_is_away_users_of_this_node_are_reached(nodes: Several, how: str) -> None:
     _, ann = nodes[1].login(NEWEST, "ann")
     nodes[2].login(NEWEST, "bob")
     nodes[1].registry.away = True
-    for msg_id in ("", "m1"):
-        assert nodes[1].pushes.from_back_end(NEWEST, UserPush("ann", msg_id, "hello")) == SENT
-    for msg_id in ("", "m2"):
-        assert nodes[1].pushes.from_back_end(NEWEST, UserPush("bob", msg_id, "hello")) == UNKNOWN
-    assert nodes[1].pushes.from_back_end(NEWEST, UserPush("ann", "m1", "hello")) == REPEATED, (
-        "known on this node"
-    )
+    assert [push(nodes[1], how, "ann", msg_id) for msg_id in ("", "m1", "m1")] == [SENT, SENT, REPEATED]
+    assert [push(nodes[1], how, "bob", msg_id) for msg_id in ("", "m2")] == [UNKNOWN] * 2
     assert texts(nodes, ann) == [["hello", "hello"]]
 
 
-def test_a_session_that_the_registry_does_not_know_yet_is_reached_on_its_node(nodes: Several) -> None:
-    nodes[1].registry.away = True
+@pytest.mark.parametrize("lost", ["login", "flush", "refs"])
+@ways
+def test_a_session_that_the_registry_does_not_know_is_reached_on_its_node(
+    nodes: Several, how: str, lost: str
+) -> None:
+    """Not yet, or until the next look at it, after it was emptied."""
+    nodes[1].registry.away = lost == "login"
     _, ann = nodes[1].login(NEWEST, "ann")
     nodes[1].registry.away = False
-    assert nodes[1].pushes.from_back_end(NEWEST, UserPush("ann", "m1", "hello")) == SENT
+    if lost == "flush":
+        nodes.book.flush()
+    elif lost == "refs":
+        nodes.book.refs.clear()
+    assert push(nodes[1], how, "ann", "m1") == SENT
     assert texts(nodes, ann) == [["hello"]]
 
 
-def test_after_a_flush_users_of_this_node_are_reached_at_once(nodes: Several) -> None:
+@ways
+def test_a_user_whose_node_is_known_to_be_away_is_failed_and_the_id_stays_free(
+    nodes: Several, how: str
+) -> None:
     _, ann = nodes[1].login(NEWEST, "ann")
-    nodes.book.flush()
-    assert nodes[1].pushes.from_back_end(NEWEST, UserPush("ann", "m1", "hello")) == SENT
-    assert texts(nodes, ann) == [["hello"]]
-
-
-def test_a_local_user_unknown_to_the_registry_is_reached(nodes: Several) -> None:
-    """Until the next look the node takes its sessions for registered."""
-    _, ann = nodes[1].login(NEWEST, "ann")
-    nodes.book.refs.clear()
-    assert nodes[1].pushes.from_back_end(NEWEST, UserPush("ann", "m1", "hello")) == SENT
-    assert nodes[1].pushes.to_each(NEWEST, [UserPush("ann", "m2", "each")]) == [SENT]
-    assert texts(nodes, ann) == [["hello", "each"]]
-
-
-def test_a_user_whose_node_is_known_to_be_away_is_failed_and_the_id_stays_free(nodes: Several) -> None:
-    _, ann = nodes[1].login(NEWEST, "ann")
-    nodes[2].rpc.cut.add(1)
-    assert nodes[2].pushes.from_back_end(NEWEST, UserPush("ann", "m1", "hello")) == FAILED
-    nodes[2].rpc.cut.clear()
-    assert nodes[2].pushes.from_back_end(NEWEST, UserPush("ann", "m1", "hello")) == SENT
-    assert texts(nodes, ann) == [["hello"]]
-
-
-def test_reaching_one_session_of_several_is_enough(nodes: Several) -> None:
     _, here = nodes[2].login(MULTI, "ann")
     nodes[1].login(MULTI, "ann")
     nodes[2].rpc.cut.add(1)
-    assert nodes[2].pushes.from_back_end(MULTI, UserPush("ann", "m1", "hello")) == SENT
-    assert texts(nodes, here) == [["hello"]]
-
-
-def test_a_session_on_a_dead_node_is_not_reached(nodes: Several) -> None:
-    nodes[1].login(NEWEST, "ann")
-    del nodes.book.leases[1]
-    assert nodes[2].pushes.from_back_end(NEWEST, UserPush("ann", "m1", "hello")) == NOT_SENT
-    nodes.book.leases[1] = nodes[1].registry.lease
+    assert push(nodes[2], how, "ann", "m1") == FAILED
+    assert push(nodes[2], how, "ann", "m2", app=MULTI) == SENT, "reaching one session of several is enough"
+    nodes[2].rpc.cut.clear()
+    assert push(nodes[2], how, "ann", "m1") == SENT
+    assert texts(nodes, ann, here) == [["hello"], ["hello"]]
 
 
 # --- message ids --------------------------------------------------------------------------------------------
@@ -151,18 +148,14 @@ def test_a_session_on_a_dead_node_is_not_reached(nodes: Several) -> None:
 @pytest.mark.parametrize("second", [1, 2])
 def test_a_repeat_on_any_node_delivers_nothing(nodes: Several, second: int) -> None:
     _, ann = nodes[1].login(NEWEST, "ann")
-    assert nodes[1].pushes.from_back_end(NEWEST, UserPush("ann", "m1", "hello")) == SENT
-    assert nodes[second].pushes.from_back_end(NEWEST, UserPush("ann", "m1", "hello")) == REPEATED
-    assert nodes[second].pushes.to_app(NEWEST, "bob", "m1", "hello") == REPEATED
-    assert texts(nodes, ann) == [["hello"]]
-
-
-def test_a_repeat_on_the_same_node_makes_no_query(nodes: Several) -> None:
-    nodes[1].login(NEWEST, "ann")
-    nodes[1].pushes.from_back_end(NEWEST, UserPush("ann", "m1", "hello"))
+    for how in WAYS:
+        assert push(nodes[1], how, "ann" if how != "app" else "bob", how) == SENT
+        for again in WAYS:
+            assert push(nodes[second], again, "ann", how) == REPEATED
     nodes[1].registry.calls.clear()
-    nodes[1].pushes.from_back_end(NEWEST, UserPush("ann", "m1", "hello"))
-    assert nodes[1].registry.calls == []
+    assert push(nodes[1], "user", "ann", "user") == REPEATED
+    assert nodes[1].registry.calls == [], "a repeat on the same node makes no query"
+    assert texts(nodes, ann) == [["hello"] * 4]
 
 
 def test_messages_without_an_id_are_never_repeats(nodes: Several) -> None:
@@ -184,79 +177,55 @@ def test_an_id_counts_for_all_apps_or_for_each_by_itself(shared: bool) -> None:
 
 
 @pytest.mark.parametrize(("accepted", "outcome"), [(True, REPEATED), (False, SENT)])
+@pytest.mark.parametrize("how", WAYS)
 def test_a_repeat_waits_for_the_outcome_on_another_node(
-    nodes: Several, accepted: bool, outcome: Outcome
+    nodes: Several, how: str, accepted: bool, outcome: Outcome
 ) -> None:
     _, ann = nodes[1].login(NEWEST, "ann")
     claim = nodes.book.claim("m1")
-    push = gevent.spawn(nodes[1].pushes.from_back_end, NEWEST, UserPush("ann", "m1", "hello"))
+    waiting = gevent.spawn(push, nodes[1], how, "bob" if how == "app" else "ann", "m1")
     gevent.sleep(0.12)
-    assert not push.ready()
+    assert not waiting.ready()
     nodes[2].registry.settle(claim, accepted)
-    assert push.get(timeout=60) == outcome
+    assert waiting.get(timeout=60) == outcome
     assert texts(nodes, ann) == [["hello"] if outcome == SENT else []]
-
-
-@pytest.mark.parametrize(("accepted", "outcome"), [(True, REPEATED), (False, SENT)])
-def test_a_repeat_to_all_waits_too(nodes: Several, accepted: bool, outcome: Outcome) -> None:
-    claim = nodes.book.claim("m1")
-    push = gevent.spawn(nodes[1].pushes.to_app, NEWEST, "bob", "m1", "hello")
-    many = gevent.spawn(nodes[1].pushes.to_many, NEWEST, ["ann"], "m1", "hello")
-    gevent.sleep(0.12)
-    assert not push.ready()
-    assert not many.ready()
-    nodes[2].registry.settle(claim, accepted)
-    assert push.get(timeout=60) == outcome
-    assert many.get(timeout=60) is None
 
 
 def test_a_claim_that_is_never_settled_is_not_waited_for_for_ever(
     nodes: Several, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "CLAIM_SECONDS", 0.1)
+    for module in (routing, idempotency):
+        monkeypatch.setattr(module, "CLAIM_SECONDS", 0.1)
     nodes[1].login(NEWEST, "ann")
     claim = nodes.book.claim("m1")
-    monkeypatch.setattr("imserver.gateway.push.idempotency.CLAIM_SECONDS", 0.1)
-    to_user, to_app = nodes[1].pushes.from_back_end, nodes[1].pushes.to_app
-    assert bounded(to_user, NEWEST, UserPush("ann", "m1", "hello")) == FAILED
-    assert bounded(to_app, NEWEST, "bob", "m1", "hello") == REPEATED
+    assert push(nodes[1], "user", "ann", "m1") == FAILED
+    assert push(nodes[1], "app", "bob", "m1") == REPEATED
     nodes[2].registry.settle(claim, accepted=False)
-    assert bounded(to_user, NEWEST, UserPush("ann", "m1", "hello")) == SENT, "nobody had accepted it"
+    assert push(nodes[1], "user", "ann", "m1") == SENT, "nobody had accepted it"
 
 
-def test_the_same_message_on_both_nodes_at_once_is_delivered_once(nodes: Several) -> None:
+@pytest.mark.parametrize("how", WAYS)
+def test_a_delivery_that_fails_frees_the_id(nodes: Several, how: str) -> None:
     _, ann = nodes[1].login(NEWEST, "ann")
-    pushes = [
-        gevent.spawn(nodes[epoch].pushes.from_back_end, NEWEST, UserPush("ann", "m1", "hello"))
-        for epoch in (1, 2, 1, 2, 2)
-    ]
-    assert sorted(push.get(timeout=60) for push in pushes) == [SENT] + [REPEATED] * 4
-    assert texts(nodes, ann) == [["hello"]]
-
-
-def test_a_delivery_that_fails_frees_the_id(nodes: Several, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, ann = nodes[1].login(NEWEST, "ann")
+    fanout, user = nodes[1].fanout, "bob" if how == "app" else "ann"
 
     def fail(*_: Any) -> int:
         raise RuntimeError("a fault of ours")
 
-    with monkeypatch.context() as broken:
-        broken.setattr(nodes[1].fanout, "to_sessions", fail)
-        broken.setattr(nodes[1].fanout, "to_app", fail)
-        with pytest.raises(RuntimeError):
-            nodes[1].pushes.from_back_end(NEWEST, UserPush("ann", "m1", "hello"))
-        with pytest.raises(RuntimeError):
-            nodes[1].pushes.to_app(NEWEST, "bob", "m2", "hello")
-        with pytest.raises(RuntimeError):
-            nodes[1].pushes.to_each(NEWEST, [UserPush("ann", "m3", "hello")])
-        with pytest.raises(RuntimeError):
-            nodes[1].pushes.to_many(NEWEST, ["ann"], "m4", "hello")
+    fanout.to_sessions = fanout.to_app = fail  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError):
+        push(nodes[1], how, user, "m1")
+    del fanout.to_sessions, fanout.to_app
     assert nodes.book.ids == {}
-    assert bounded(nodes[1].pushes.from_back_end, NEWEST, UserPush("ann", "m1", "hello")) == SENT
-    assert bounded(nodes[1].pushes.to_app, NEWEST, "bob", "m2", "hello") == SENT
-    assert bounded(nodes[1].pushes.to_each, NEWEST, [UserPush("ann", "m3", "hello")]) == [SENT]
-    assert bounded(nodes[1].pushes.to_many, NEWEST, ["ann"], "m4", "hello") == [SENT]
-    assert texts(nodes, ann) == [["hello"] * 4]
+    assert push(nodes[1], how, user, "m1") == SENT
+    assert texts(nodes, ann) == [["hello"]]
+
+
+def test_the_same_message_on_both_nodes_at_once_is_delivered_once(nodes: Several) -> None:
+    _, ann = nodes[1].login(NEWEST, "ann")
+    pushes = [gevent.spawn(push, nodes[epoch], "user", "ann", "m1") for epoch in (1, 2, 1, 2, 2)]
+    assert sorted(each.get(timeout=60) for each in pushes) == [SENT] + [REPEATED] * 4
+    assert texts(nodes, ann) == [["hello"]]
 
 
 # --- to all of an app ---------------------------------------------------------------------------------------
@@ -272,35 +241,24 @@ def test_a_push_to_all_reaches_all_nodes_except_the_sender(nodes: Several, via: 
 
 def test_without_a_sender_nothing_is_sent_and_the_id_stays_free(nodes: Several) -> None:
     _, ann = nodes[2].login(NEWEST, "ann")
-    assert nodes[1].pushes.to_app(NEWEST, "", "m1", "hello") == NOT_SENT
-    assert nodes[1].pushes.to_app(NEWEST, "bob", "m1", "hello") == SENT
+    assert push(nodes[1], "app", "", "m1") == NOT_SENT
+    nodes[1].registry.away = True
+    assert push(nodes[1], "app", "bob", "m1") == SENT, "without the registry all known nodes get it"
     assert texts(nodes, ann) == [["hello"]]
 
 
-def test_a_node_that_does_not_get_it_is_no_reason_to_send_it_again(nodes: Several) -> None:
+@pytest.mark.parametrize("someone", [True, False])
+def test_a_node_that_does_not_get_it_is_no_reason_to_send_it_again_if_someone_did(
+    nodes: Several, someone: bool
+) -> None:
     _, here = nodes[1].login(NEWEST, "ann")
     _, there = nodes[2].login(NEWEST, "bob")
     nodes[1].rpc.cut.add(2)
-    assert nodes[1].pushes.to_app(NEWEST, "cid", "m1", "hello") == PARTLY
-    assert nodes[1].pushes.to_app(NEWEST, "cid", "m1", "hello") == REPEATED
-    assert texts(nodes, here, there) == [["hello"], []]
-
-
-def test_a_push_to_all_that_no_node_takes_is_failed_and_the_id_stays_free(nodes: Several) -> None:
-    _, here = nodes[1].login(NEWEST, "cid")
-    _, there = nodes[2].login(NEWEST, "bob")
-    nodes[1].rpc.cut.add(2)
-    assert nodes[1].pushes.to_app(NEWEST, "cid", "m1", "hello") == FAILED
+    sender = "cid" if someone else "ann"
+    assert push(nodes[1], "app", sender, "m1") == (PARTLY if someone else FAILED)
     nodes[1].rpc.cut.clear()
-    assert nodes[1].pushes.to_app(NEWEST, "cid", "m1", "hello") == SENT
-    assert texts(nodes, here, there) == [[], ["hello"]]
-
-
-def test_without_the_registry_all_known_nodes_get_the_push(nodes: Several) -> None:
-    _, there = nodes[2].login(NEWEST, "bob")
-    nodes[1].registry.away = True
-    assert nodes[1].pushes.to_app(NEWEST, "cid", "m1", "hello") == SENT
-    assert texts(nodes, there) == [["hello"]]
+    assert push(nodes[1], "app", sender, "m1") == (REPEATED if someone else SENT)
+    assert texts(nodes, here, there) == ([["hello"], []] if someone else [[], ["hello"]])
 
 
 # --- many at once -------------------------------------------------------------------------------------------
@@ -320,27 +278,28 @@ def test_each_of_many_messages_has_its_own_outcome(nodes: Several) -> None:
         UserPush("", "m5", "6"),
         UserPush("bob", "", "7"),
     ]
-    outcomes = bounded(nodes[1].pushes.to_each, NEWEST, targets)
+    outcomes = nodes[1].pushes.to_each(NEWEST, targets)
     assert outcomes == [SENT, SENT, NOT_SENT, REPEATED, REPEATED, NOT_SENT, SENT]
     assert texts(nodes, ann, bob) == [["old", "1"], ["older", "2", "7"]]
-    again = bounded(
-        nodes[2].pushes.to_each, NEWEST, [UserPush("ann", target.msg_id, "") for target in targets[:3]]
-    )
+    again = nodes[2].pushes.to_each(NEWEST, [UserPush("ann", target.msg_id, "") for target in targets[:3]])
     assert again == [REPEATED, REPEATED, SENT], "who was not reached left their id free"
 
 
-def test_the_same_id_twice_in_one_batch_is_delivered_once(nodes: Several) -> None:
+@pytest.mark.parametrize(
+    ("targets", "outcomes", "received"),
+    [
+        ([("ann", "m1"), ("ann", "m1"), ("ann", "m2")], [SENT, REPEATED, SENT], ["0", "2"]),
+        ([("nobody", "m1"), ("ann", "m1")], [NOT_SENT, SENT], ["1"]),
+    ],
+)
+def test_the_same_id_twice_in_one_batch_is_delivered_once(
+    nodes: Several, targets: list[tuple[str, str]], outcomes: list[Outcome], received: list[str]
+) -> None:
     _, ann = nodes[2].login(NEWEST, "ann")
-    targets = [UserPush("ann", "m1", "1"), UserPush("ann", "m1", "2"), UserPush("ann", "m2", "3")]
-    assert bounded(nodes[1].pushes.to_each, NEWEST, targets) == [SENT, REPEATED, SENT]
-    assert texts(nodes, ann) == [["1", "3"]]
-
-
-def test_an_id_that_reached_no_user_may_be_used_again_in_the_same_batch(nodes: Several) -> None:
-    _, ann = nodes[2].login(NEWEST, "ann")
-    targets = [UserPush("nobody", "m1", "1"), UserPush("ann", "m1", "2")]
-    assert bounded(nodes[1].pushes.to_each, NEWEST, targets) == [NOT_SENT, SENT]
-    assert texts(nodes, ann) == [["2"]]
+    pushes = [UserPush(*target, str(number)) for number, target in enumerate(targets)]
+    greenlet = gevent.spawn(nodes[1].pushes.to_each, NEWEST, pushes)
+    assert greenlet.get(timeout=60) == outcomes
+    assert texts(nodes, ann) == [received]
 
 
 def test_batches_with_the_same_ids_at_once_do_not_wait_for_each_other(nodes: Several) -> None:
@@ -368,52 +327,28 @@ def test_a_batch_waits_for_an_id_that_another_node_is_busy_with_after_everything
     assert texts(nodes, ann) == [["2", "1"]]
 
 
-def test_large_batches_are_looked_up_in_parts(nodes: Several, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BATCH_TARGETS", 10)
+def test_large_batches_are_looked_up_in_parts(nodes: Several) -> None:
     _, ann = nodes[2].login(NEWEST, "ann")
     nodes[1].registry.calls.clear()
-    targets = [UserPush("ann", f"m{number}", str(number)) for number in range(35)]
-    assert bounded(nodes[1].pushes.to_each, NEWEST, targets) == [SENT] * 35
-    assert len(nodes[1].registry.calls) == 8, "find and claim, four times"
-    assert texts(nodes, ann) == [[str(number) for number in range(35)]]
-    assert bounded(nodes[1].pushes.to_many, NEWEST, ["ann"] * 35, "all", "x") == [SENT] * 35
-
-
-def test_a_batch_while_the_registry_is_away_reaches_users_of_this_node(nodes: Several) -> None:
-    _, ann = nodes[1].login(NEWEST, "ann")
-    nodes[2].login(NEWEST, "bob")
-    nodes[1].registry.away = True
-    targets = [UserPush("ann", "m1", "1"), UserPush("bob", "m2", "2")]
-    assert bounded(nodes[1].pushes.to_each, NEWEST, targets) == [SENT, UNKNOWN]
-    assert bounded(nodes[1].pushes.to_many, NEWEST, ["ann", "bob"], "m3", "3") == [SENT, UNKNOWN]
-    assert texts(nodes, ann) == [["1", "3"]]
-
-
-def test_a_batch_reaches_a_session_that_the_registry_does_not_know_yet(nodes: Several) -> None:
-    nodes[1].registry.away = True
-    _, ann = nodes[1].login(NEWEST, "ann")
-    nodes[1].registry.away = False
-    assert bounded(nodes[1].pushes.to_each, NEWEST, [UserPush("ann", "m1", "1")]) == [SENT]
-    assert bounded(nodes[1].pushes.to_many, NEWEST, ["ann"], "m2", "2") == [SENT]
-    assert texts(nodes, ann) == [["1", "2"]]
+    number = 2 * routing.BATCH_TARGETS + 1
+    targets = [UserPush("ann", f"m{number}", str(number)) for number in range(number)]
+    assert nodes[1].pushes.to_each(NEWEST, targets) == [SENT] * number
+    assert len(nodes[1].registry.calls) == 6, "find and claim, three times"
+    assert texts(nodes, ann) == [[str(number) for number in range(number)]]
+    assert nodes[1].pushes.to_many(NEWEST, ["ann"] * number, "all", "x") == [SENT] * number
 
 
 def test_one_message_to_many_is_accepted_once_when_anybody_was_reached(nodes: Several) -> None:
     _, ann = nodes[1].login(NEWEST, "ann")
     _, bob = nodes[2].login(NEWEST, "bob")
-    assert bounded(nodes[1].pushes.to_many, NEWEST, ["nobody", ""], "m1", "no") == [NOT_SENT] * 2
-    outcomes = bounded(nodes[1].pushes.to_many, NEWEST, ["ann", "nobody", "bob", ""], "m1", "yes")
-    assert outcomes == [SENT, NOT_SENT, SENT, NOT_SENT]
+    to_many = nodes[1].pushes.to_many
+    assert to_many(NEWEST, ["nobody", ""], "m1", "no") == [NOT_SENT] * 2
+    assert to_many(NEWEST, ["ann", "nobody", "bob", ""], "m1", "yes") == [SENT, NOT_SENT, SENT, NOT_SENT]
     for epoch in (1, 2):
-        assert bounded(nodes[epoch].pushes.to_many, NEWEST, ["ann"], "m1", "again") is None
+        assert nodes[epoch].pushes.to_many(NEWEST, ["ann"], "m1", "again") is None
     assert texts(nodes, ann, bob) == [["yes"], ["yes"]]
-
-
-def test_one_message_to_many_of_whom_some_cannot_be_reached(nodes: Several) -> None:
-    nodes[1].login(NEWEST, "ann")
-    nodes[2].login(NEWEST, "bob")
     nodes[1].rpc.cut.add(2)
-    assert bounded(nodes[1].pushes.to_many, NEWEST, ["ann", "bob"], "m1", "x") == [SENT, FAILED]
+    assert to_many(NEWEST, ["ann", "bob"], "m2", "x") == [SENT, FAILED]
 
 
 @settings(deadline=None, max_examples=25)
@@ -421,7 +356,7 @@ def test_one_message_to_many_of_whom_some_cannot_be_reached(nodes: Several) -> N
     pushes=st.lists(
         st.tuples(
             st.integers(1, 2),
-            st.sampled_from(["user", "app", "each", "many"]),
+            st.sampled_from(WAYS),
             st.sampled_from(["ann", "bob", "nobody"]),
             st.sampled_from(["", "m1", "m2"]),
         ),
@@ -430,31 +365,18 @@ def test_one_message_to_many_of_whom_some_cannot_be_reached(nodes: Several) -> N
 )
 def test_concurrent_pushes_with_one_id_are_accepted_once(pushes: list[tuple[int, str, str, str]]) -> None:
     with Several(2) as nodes:
-        _, ann = nodes[1].login(NEWEST, "ann")
-        _, bob = nodes[2].login(NEWEST, "bob")
-        calls = [gevent.spawn(_push, nodes[epoch], how, user, msg_id) for epoch, how, user, msg_id in pushes]
+        for epoch, user in ((1, "ann"), (2, "bob")):
+            nodes[epoch].login(NEWEST, user)
+        calls = [gevent.spawn(push, nodes[epoch], how, user, msg_id) for epoch, how, user, msg_id in pushes]
         gevent.joinall(calls, timeout=60, raise_error=True)
         assert all(call.ready() for call in calls)
         for msg_id in ("m1", "m2"):
-            accepted = [call.get() for call, push in zip(calls, pushes, strict=True) if push[3] == msg_id]
+            accepted = [call.get() for call, each in zip(calls, pushes, strict=True) if each[3] == msg_id]
             assert sum(outcome == SENT for outcome in accepted) <= 1
             if SENT in accepted:
                 assert nodes.book.ids[msg_id] == "1"
             else:
                 assert msg_id not in nodes.book.ids
-        look()
-        assert len(texts(nodes, ann, bob)) == 2
-
-
-def _push(node: ClusterHarness, how: str, user: str, msg_id: str) -> Outcome:
-    if how == "user":
-        return node.pushes.from_back_end(NEWEST, UserPush(user, msg_id, "x"))
-    if how == "app":
-        return node.pushes.to_app(NEWEST, user, msg_id, "x")
-    if how == "each":
-        return node.pushes.to_each(NEWEST, [UserPush(user, msg_id, "x")])[0]
-    outcomes = node.pushes.to_many(NEWEST, [user], msg_id, "x")
-    return REPEATED if outcomes is None else outcomes[0]
 
 
 def test_a_claim_of_nothing_is_mine(nodes: Several) -> None:

@@ -10,8 +10,16 @@ from hypothesis import strategies as st
 
 from imserver.gateway.cluster.registry import Claim
 from imserver.gateway.model import ACCEPTED, Outcome
-from imserver.gateway.push import idempotency
-from imserver.gateway.push.idempotency import UNTRACKED, WAITING, First, Idempotency, IdReused, RequestResult
+from imserver.gateway.push.idempotency import (
+    MAX_FIRST_BYTES,
+    MAX_FIRSTS,
+    UNTRACKED,
+    WAITING,
+    First,
+    Idempotency,
+    IdReused,
+    RequestResult,
+)
 from tests.support import Clock
 
 SENT, ABSENT, PENDING, FAILED = Outcome.SENT, Outcome.NOT_SENT, Outcome.PENDING, Outcome.FAILED
@@ -63,10 +71,9 @@ def make(
 def accept(ids: Idempotency, id: str, app: str = "101") -> bool:
     """Claim the id of a message and, if it was free, have it remembered."""
     key = ids.claim(app, id)
-    if key is None:
-        return False
-    ids.settle(key, True)
-    return True
+    if key is not None:
+        ids.settle(key, True)
+    return key is not None
 
 
 def carry_out(ids: Idempotency, id: str, *outcomes: Outcome, app: str = "101", digest: int = 1) -> None:
@@ -79,65 +86,28 @@ def carry_out(ids: Idempotency, id: str, *outcomes: Outcome, app: str = "101", d
 # --- ids of messages ----------------------------------------------------------------------------------------
 
 
-def test_an_id_is_accepted_once() -> None:
-    ids = make()
-    assert [accept(ids, name) for name in ("a", "b", "a", "b", "c")] == [True, True, False, False, True]
-    assert (len(ids), ids.repeats) == (3, 2)
-
-
-def test_a_released_id_may_be_claimed_again() -> None:
-    ids = make()
-    for _ in range(3):
-        key = ids.claim("101", "a")
-        assert key
-        ids.settle(key, False)
-    assert len(ids) == 0
-    assert accept(ids, "a")
-
-
-def test_an_empty_id_is_never_a_repeat_and_never_remembered() -> None:
-    ids = make()
-    for _ in range(3):
-        assert ids.claim("101", "") == UNTRACKED
-        ids.settle(UNTRACKED, True)
-    assert len(ids) == 0
-
-
-def test_a_shared_memory_counts_an_id_for_all_apps() -> None:
-    ids = make(shared=True)
-    assert accept(ids, "a", "101")
-    assert not accept(ids, "a", "102")
-
-
-def test_a_memory_by_app_counts_an_id_for_each_app_by_itself() -> None:
-    ids = make(shared=False)
-    assert accept(ids, "a", "101")
-    assert accept(ids, "a", "102")
-    assert not accept(ids, "a", "101")
-
-
-def test_the_oldest_leave_first_when_there_are_too_many() -> None:
-    ids = make(limit=3)
-    for name in "abcd":
-        assert accept(ids, name)
-    assert (len(ids), ids.evicted) == (3, 1)
-    assert not any(accept(ids, name) for name in "bcd")
-    assert accept(ids, "a")
-    assert accept(ids, "b")
-
-
-def test_an_id_is_forgotten_after_its_time() -> None:
+@settings(deadline=None)
+@given(
+    st.integers(1, 8),
+    st.lists(st.tuples(st.sampled_from("abcdefghijkl"), st.booleans(), st.integers(0, 4)), max_size=60),
+)
+def test_it_behaves_like_a_list_of_ids_and_times(limit: int, steps: list[tuple[str, bool, int]]) -> None:
     clock = Clock()
-    ids = make(seconds=100, clock=clock)
-    accept(ids, "a")
-    clock.now += 50
-    accept(ids, "b")
-    clock.now += 49
-    assert not accept(ids, "a")
-    clock.now += 2
-    assert accept(ids, "a")
-    assert not accept(ids, "b")
-    assert (len(ids), ids.evicted) == (2, 0)
+    ids = make(limit, 10, clock=clock)
+    known: list[tuple[str, float]] = []
+    repeats = 0
+    for name, accepted, pause in steps:
+        clock.now += pause
+        known = [(old, moment) for old, moment in known if clock.now < moment + 10]
+        key = ids.claim("101", name)
+        assert (key is None) == (name in dict(known))
+        repeats += key is None
+        if key is not None:
+            ids.settle(key, accepted)
+            if accepted:
+                known = [*known, (name, clock.now)][-limit:]
+        assert len(known) <= len(ids) <= limit
+    assert ids.repeats == repeats
 
 
 def test_expired_ids_are_dropped_while_others_are_accepted() -> None:
@@ -152,11 +122,32 @@ def test_expired_ids_are_dropped_while_others_are_accepted() -> None:
     assert not accept(ids, "new 0")
 
 
+def test_an_empty_id_is_never_a_repeat_and_never_remembered() -> None:
+    ids = make()
+    for digest in (0, 0, 1, 1):
+        assert ids.claim("101", "", digest) == UNTRACKED
+        ids.settle(UNTRACKED, True, digest, bytes([SENT]))
+    assert len(ids) == 0
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_whose_ids_are_the_same(shared: bool) -> None:
+    """Messages share theirs in demo mode, requests never. Names of apps may have colons."""
+    ids = make(shared=shared)
+    assert [accept(ids, "a", app) for app in ("101", "102", "101")] == [True, not shared, False]
+    for app, id in (("101", "a"), ("102", "a"), ("shop", "eu:order-17"), ("shop:eu", "order-17")):
+        carry_out(ids, id, SENT, app=app, digest=len(id))
+        assert isinstance(ids.claim(app, id, 9), IdReused)
+    assert ids.name("shop", "eu:order-17") != ids.name("shop:eu", "order-17")
+    assert ids.name("101", "a") != ids.name("101", "a", 1)
+
+
 def test_repeats_wait_for_the_outcome_and_one_of_them_may_follow_a_failure() -> None:
     ids = make()
     claimed: list[int | None] = []
     first = ids.claim("101", "a")
     assert first
+    assert ids.claim("101", "b"), "another id does not wait"
     waiting = [gevent.spawn(lambda: claimed.append(ids.claim("101", "a"))) for _ in range(3)]
     gevent.sleep(0)
     assert claimed == []
@@ -166,32 +157,6 @@ def test_repeats_wait_for_the_outcome_and_one_of_them_may_follow_a_failure() -> 
     ids.settle(first, True)
     gevent.joinall(waiting, timeout=60, raise_error=True)
     assert claimed == [first, None, None]
-
-
-def test_another_id_does_not_wait() -> None:
-    ids = make()
-    assert ids.claim("101", "a")
-    assert ids.claim("101", "b")
-
-
-@settings(deadline=None)
-@given(
-    st.integers(1, 8),
-    st.lists(st.tuples(st.sampled_from("abcdefghijkl"), st.booleans(), st.integers(0, 4)), max_size=60),
-)
-def test_it_behaves_like_a_list_of_ids_and_times(limit: int, steps: list[tuple[str, bool, int]]) -> None:
-    clock = Clock()
-    ids = make(limit, 10, clock=clock)
-    known: list[tuple[str, float]] = []
-    for name, accepted, pause in steps:
-        clock.now += pause
-        known = [(old, moment) for old, moment in known if clock.now < moment + 10]
-        key = ids.claim("101", name)
-        assert (key is None) == (name in dict(known))
-        if key is not None:
-            ids.settle(key, accepted)
-            if accepted:
-                known = [*known, (name, clock.now)][-limit:]
 
 
 @pytest.mark.full
@@ -221,61 +186,21 @@ def test_a_memory_of_any_size_keeps_exactly_that_many(limit: int) -> None:
 # --- requests: a repeat gets the result of the first --------------------------------------------------------
 
 
-def test_a_repeat_gets_the_outcomes_of_the_first() -> None:
-    ids = make()
-    carry_out(ids, "a", SENT, ABSENT, PENDING)
-    again = ids.claim("101", "a", 1)
-    assert isinstance(again, First)
-    assert list(again.result) == [SENT, ABSENT, PENDING]
-
-
-@pytest.mark.parametrize("outcomes", [(), (ABSENT,), (FAILED, ABSENT)])
-def test_an_id_under_which_nothing_was_accepted_may_be_used_again(outcomes: tuple[Outcome, ...]) -> None:
+@pytest.mark.parametrize(
+    ("outcomes", "accepted"),
+    [((), False), ((ABSENT,), False), ((FAILED, ABSENT), False), ((SENT, ABSENT, PENDING), True)]
+    + [((ABSENT, outcome), True) for outcome in (SENT, PENDING, Outcome.PARTLY)],
+)
+def test_one_target_that_was_accepted_uses_the_id_up_for_another_request(
+    outcomes: tuple[Outcome, ...], accepted: bool
+) -> None:
     ids = make()
     carry_out(ids, "a", *outcomes)
-    carry_out(ids, "a", digest=2)
-
-
-@pytest.mark.parametrize("outcome", [SENT, PENDING, Outcome.PARTLY])
-def test_one_target_that_was_accepted_uses_the_id_up(outcome: Outcome) -> None:
-    ids = make()
-    carry_out(ids, "a", ABSENT, outcome)
-    assert isinstance(ids.claim("101", "a", 1), First)
-
-
-def test_another_request_under_the_same_id_is_refused() -> None:
-    ids = make()
-    carry_out(ids, "a", SENT, digest=1)
-    assert isinstance(ids.claim("101", "a", 2), IdReused)
-
-
-def test_requests_of_two_apps_have_ids_of_their_own_though_messages_share_theirs_in_demo_mode() -> None:
-    ids = make(shared=True)
-    carry_out(ids, "a", SENT)
-    carry_out(ids, "a", SENT, app="102")
-
-
-def test_ids_of_apps_with_colons_in_their_names_stay_apart() -> None:
-    ids = make(shared=False)
-    carry_out(ids, "eu:order-17", SENT, app="shop")
-    carry_out(ids, "order-17", SENT, app="shop:eu", digest=2)
-    assert ids.name("shop", "eu:order-17") != ids.name("shop:eu", "order-17")
-
-
-@pytest.mark.parametrize("shared", [True, False])
-def test_ids_of_requests_are_not_those_of_messages(shared: bool) -> None:
-    ids = make(shared=shared)
-    carry_out(ids, "a", SENT)
-    assert ids.claim("101", "a")
-    assert ids.name("101", "a") != ids.name("101", "a", 1)
-
-
-def test_a_request_without_an_id_is_always_carried_out() -> None:
-    ids = make()
-    for _ in range(2):
-        assert ids.claim("101", "", 1) == UNTRACKED
-        ids.settle(UNTRACKED, True, 1, bytes([SENT]))
-    assert len(ids) == 0
+    if accepted:
+        assert ids.claim("101", "a", 1) == First(bytes(outcomes))
+        assert isinstance(ids.claim("101", "a", 2), IdReused)
+    else:
+        carry_out(ids, "a", digest=2)
 
 
 def test_a_request_that_comes_meanwhile_waits_for_the_outcome() -> None:
@@ -285,29 +210,21 @@ def test_a_request_that_comes_meanwhile_waits_for_the_outcome() -> None:
     second = gevent.spawn(ids.claim, "101", "a", 1)
     gevent.sleep(0)
     assert not second.ready()
+    held, free = ids.claim_each("101", ["a", "b"], [1, 1])
+    assert (held, type(free)) == (WAITING, int), "of many ids none is waited for"
     ids.settle(key, True, 1, bytes([SENT]))
     assert second.get(timeout=60) == First(bytes([SENT]))
 
 
-def test_first_results_leave_when_there_are_too_many_and_the_id_stays_used(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(idempotency, "MAX_FIRSTS", 3)
-    ids = make()
-    for name in "abcdefgh":
-        carry_out(ids, name, SENT)
-    found = [ids.claim("101", name, 1) for name in "abcdefgh"]
-    assert found == [First(b"")] * 3 + [First(bytes([SENT]))] * 5
-
-
-def test_first_results_leave_when_they_take_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(idempotency, "MAX_FIRST_BYTES", 2000)
-    ids = make()
-    carry_out(ids, "small", SENT)
-    for name in ("large", "larger"):
-        carry_out(ids, name, *[SENT] * 1900)
-    assert ids.claim("101", "small", 1) == First(b"")
-    assert ids.claim("101", "larger", 1) == First(bytes([SENT] * 1900))
+@pytest.mark.parametrize(("number", "size"), [(MAX_FIRSTS, 1), (2, MAX_FIRST_BYTES // 2)])
+def test_first_results_leave_when_they_are_too_many_and_the_id_stays_used(number: int, size: int) -> None:
+    ids = make(limit=200_000)
+    for index in range(2 * number + 1):
+        key = ids.claim("101", str(index), 1)
+        assert isinstance(key, int)
+        ids.settle(key, True, 1, bytes(size))
+    for index in (0, number - 1, number, 2 * number):
+        assert ids.claim("101", str(index), 1) == First(bytes(size) if index >= number else b"")
 
 
 # --- two nodes ----------------------------------------------------------------------------------------------
@@ -335,7 +252,7 @@ def test_the_result_of_a_request_that_was_carried_out_is_known_to_all_nodes() ->
         assert third.claim_each("101", ["a", "b"], [1, -2]) == [First(b"at 0"), First(b"at 1")]
 
 
-def test_a_request_whose_result_cannot_be_read_is_a_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_whose_result_cannot_be_read_is_a_repeat() -> None:
     claims = SharedClaims()
     here, there = make(claims=claims), make(claims=claims)
     here.carry_out_each("101", [("a", 1)], lambda *_: (None, [SENT], b"result"))
@@ -343,38 +260,28 @@ def test_a_request_whose_result_cannot_be_read_is_a_repeat(monkeypatch: pytest.M
     def broken(_keys: Sequence[str]) -> list[bytes]:
         raise OSError("gone")
 
-    with monkeypatch.context() as patched:
-        patched.setattr(claims, "results", broken)
-        with pytest.raises(OSError, match="gone"):
-            there.claim_each("101", ["new", "a"], [1, 1])
+    claims.results, usual = broken, claims.results  # type: ignore[method-assign]
+    with pytest.raises(OSError, match="gone"):
+        there.claim_each("101", ["new", "a"], [1, 1])
+    claims.results = usual  # type: ignore[method-assign]
     assert [type(each) for each in there.claim_each("101", ["new", "a"], [1, 1])] == [int, First]
 
 
-def test_another_node_waits_for_the_outcome_and_may_then_try_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(idempotency, "LOOK_SECONDS", 0.001)
+@pytest.mark.parametrize("accepted", [True, False])
+def test_another_node_waits_for_the_outcome_and_may_then_try_itself(accepted: bool) -> None:
     claims = SharedClaims()
     here, there = make(claims=claims), make(claims=claims)
     key = here.claim("101", "a", 1)
     assert isinstance(key, int)
-    other = gevent.spawn(there.claim, "101", "a", 1)
+    others = [gevent.spawn(there.claim, "101", "a", 1) for _ in range(2)]
     gevent.sleep(0.01)
-    assert not other.ready()
-    here.settle(key, False)
-    assert isinstance(other.get(timeout=60), int)
-
-
-def test_who_waits_here_follows_a_claim_that_was_refused_in_the_cluster(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(idempotency, "LOOK_SECONDS", 0.001)
-    claims = SharedClaims()
-    here, there = make(claims=claims), make(claims=claims)
-    key = there.claim("101", "a")
-    assert key
-    waiting = [gevent.spawn(here.claim, "101", "a") for _ in range(2)]
-    gevent.sleep(0.01)
-    there.settle(key, True)
-    assert [each.get(timeout=60) for each in waiting] == [None, None]
+    assert not any(other.ready() for other in others)
+    here.settle(key, accepted)
+    found = others[0].get(timeout=60)
+    if not accepted:
+        assert isinstance(found, int)
+        there.settle(found, True, 1, b"")
+    assert others[1].get(timeout=60) == First(b"")
 
 
 def test_a_claim_on_this_node_only_does_not_ask_the_cluster() -> None:
@@ -443,14 +350,6 @@ def test_many_messages_are_claimed_with_one_question_but_for_those_of_this_node_
     here.release(found)
     assert accept(here, "new")
     assert accept(there, "absent")
-
-
-def test_of_many_ids_one_that_is_claimed_on_this_node_is_not_waited_for() -> None:
-    ids = make()
-    assert isinstance(ids.claim("101", "a", 1), int)
-    first, second = ids.claim_each("101", ["a", "b"], [1, 1])
-    assert first == WAITING
-    assert isinstance(second, int)
 
 
 def test_many_requests_are_carried_out_once_and_those_that_another_request_holds_come_last() -> None:

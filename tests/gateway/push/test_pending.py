@@ -13,7 +13,7 @@ from imserver.gateway.cluster.registry import Lease
 from imserver.gateway.model import Event, Outcome
 from imserver.gateway.push import pending as module
 from imserver.gateway.push.pending import PendingPushes
-from tests.support import CountingSignal, until
+from tests.support import until
 
 
 class Users:
@@ -56,24 +56,48 @@ def words(text: str) -> Event:
     return Event("msg", "shop", text)
 
 
-def test_a_user_who_logs_in_in_time_gets_the_pushes_in_order(users: Users) -> None:
+@pytest.mark.parametrize(
+    ("adds", "seconds", "devices", "received", "expired"),
+    [
+        ([("one", 10, None), ("two", 10, None), ("three", 10, None)], 9, [""], ["one", "two", "three"], 0),
+        ([("short", 5, None), ("long", 50, None)], 5, [""], ["long"], 1),
+        ([("phone", 10, "phone"), ("any", 10, None)], 0, ["tablet"], ["any"], 0),
+        ([("phone", 10, "phone"), ("any", 10, None)], 0, ["tablet", "phone"], ["phone", "any"], 0),
+    ],
+)
+def test_a_user_who_logs_in_in_time_gets_the_pushes_in_order(
+    users: Users,
+    adds: list[tuple[str, int, str | None]],
+    seconds: int,
+    devices: list[str],
+    received: list[str],
+    expired: int,
+) -> None:
     pending = pending_of(users)
-    for text in ("one", "two", "three"):
-        assert pending.add("101", "ann", words(text), 10)
+    for text, ttl, device in adds:
+        assert pending.add("101", "ann", words(text), ttl, device)
+    users.come("ann", app="102")
     pending.look()
     assert users.received == []
-    users.come("ann")
+    assert pending.waits_for("101", "ann")
+    users.now += seconds
+    for device in devices:
+        users.come("ann", device)
+    pending.deliver("101", "ann")
+    assert users.received == [("ann", text) for text in received], (
+        "not even before what is expired is removed"
+    )
     pending.look()
-    assert users.received == [("ann", "one"), ("ann", "two"), ("ann", "three")]
-    assert (pending.count, pending.bytes, pending.expired) == (0, 0, 0)
-    assert not pending.waits_for("101", "ann")
+    left = len(adds) - len(received) - expired
+    assert (pending.count, pending.expired, pending.waits_for("101", "ann")) == (left, expired, left > 0)
+    assert (pending.bytes > 0) == (left > 0)
 
 
 class Wire:
-    """In place of the messages between nodes: other nodes by epoch, each the pending pushes of one."""
+    """In place of the messages between nodes, each the pending pushes of one."""
 
     def __init__(self, *draining: bool) -> None:
-        self.nodes: dict[int, PendingPushes] = {}
+        self.peer_wires: dict[int, Wire] = {}
         self.leases = [Lease(f"n{epoch}", epoch, draining=each) for epoch, each in enumerate(draining)]
 
     broadcast: Callable[[Any], object]
@@ -85,67 +109,37 @@ class Wire:
         return self.leases
 
     def send(self, epoch: int, message: ToPending) -> bool:
-        self.nodes[epoch]._passed(decode(encode(message), type=ToPending))
+        self.peer_wires[epoch].handlers[ToPending](decode(encode(message), type=ToPending))
         return True
+
+
+def wired(users: Users, wire: Wire) -> PendingPushes:
+    return PendingPushes(users.to_user, users, 100, 100_000, lambda: users.now, wire)  # type: ignore[arg-type]
 
 
 def test_a_node_that_stops_passes_its_pushes_to_nodes_that_do_not(users: Users) -> None:
     wire = Wire(False, True, False)
-    wire.nodes = {0: pending_of(users), 2: pending_of(users)}
-    pending = PendingPushes(users.to_user, users, 100, 100_000, lambda: users.now, wire)
-    for user in ("ann", "bob"):
-        for text in ("one", "two"):
-            pending.add("101", user, words(text), 10)
+    wire.peer_wires = {0: Wire(), 2: Wire()}
+    nodes = {epoch: wired(users, each) for epoch, each in wire.peer_wires.items()}
+    pending = wired(users, wire)
+    for user, text in (("ann", "one"), ("ann", "two"), ("bob", "one"), ("bob", "two")):
+        pending.add("101", user, words(text), 10)
     pending.add("101", "bob", words("three"), 10, "phone")
     pending.add("101", "bob", words("short"), 1)
     users.now += 5
     pending.pass_on()
     assert (pending.count, pending.bytes) == (0, 0)
-    assert {epoch: node.count for epoch, node in wire.nodes.items()} == {0: 2, 2: 3}
+    assert {epoch: node.count for epoch, node in nodes.items()} == {0: 2, 2: 3}
     users.come("bob", "phone")
-    wire.nodes[2].look()
+    nodes[2].look()
     assert users.received == [("bob", "one"), ("bob", "two"), ("bob", "three")]
     users.now += 5
-    wire.nodes[0].look()
-    assert wire.nodes[0].expired == 2
-
-
-def test_without_another_node_nothing_is_passed_on(users: Users) -> None:
-    pending = PendingPushes(users.to_user, users, 100, 100_000, lambda: users.now, Wire(True))
-    pending.add("101", "ann", words("one"), 10)
-    pending.pass_on()
-    assert pending.count == 1
-
-
-def test_a_user_who_logs_in_too_late_gets_no_pushes(users: Users) -> None:
-    pending = pending_of(users)
-    pending.add("101", "ann", words("short"), 5)
-    pending.add("101", "ann", words("long"), 50)
-    users.now += 5
-    users.come("ann")
-    pending.look()
-    assert users.received == [("ann", "long")]
-    assert (pending.count, pending.bytes, pending.expired) == (0, 0, 1)
-
-
-def test_an_expired_push_is_not_delivered_before_its_removal(users: Users) -> None:
-    pending = pending_of(users)
-    pending.add("101", "ann", words("short"), 5)
-    users.now += 6
-    users.come("ann")
-    pending.deliver("101", "ann")
-    assert users.received == []
-    pending.look()
-    assert (pending.count, pending.expired) == (0, 1)
-
-
-def test_users_of_other_apps_with_the_same_name_are_others(users: Users) -> None:
-    pending = pending_of(users)
-    pending.add("101", "ann", words("for 101"), 10)
-    users.come("ann", app="102")
-    pending.look()
-    assert users.received == []
-    assert pending.waits_for("101", "ann")
+    nodes[0].look()
+    assert nodes[0].expired == 2
+    alone = wired(users, Wire(True))
+    alone.add("101", "ann", words("one"), 10)
+    alone.pass_on()
+    assert alone.count == 1, "there is no other node"
 
 
 def test_pushes_of_a_deleted_app_are_forgotten_also_during_their_delivery(users: Users) -> None:
@@ -171,39 +165,32 @@ def test_pushes_of_a_deleted_app_are_forgotten_also_during_their_delivery(users:
 def test_pushes_of_an_erased_user_are_forgotten_on_all_nodes(users: Users) -> None:
     here, there = Wire(), Wire()
     here.broadcast = lambda message: there.handlers[type(message)](message)
-    nodes = [PendingPushes(users.to_user, users, 9, 9000, lambda: users.now, wire) for wire in (here, there)]
+    nodes = [wired(users, wire) for wire in (here, there)]
     for node, user in product(nodes, ("ann", "bob")):
         node.add("101", user, words("one"), 10)
     nodes[0].forget_user("101", "ann")
     assert [(node.count, node.waits_for("101", "ann")) for node in nodes] == [(1, False), (1, False)]
 
 
-def test_a_push_for_one_device_waits_for_that_device(users: Users) -> None:
-    pending = pending_of(users)
-    pending.add("101", "ann", words("phone"), 10, "phone")
-    pending.add("101", "ann", words("any"), 10)
-    users.come("ann", "tablet")
+@pytest.mark.parametrize(
+    ("pushes", "size", "texts", "added"),
+    [
+        (0, 100_000, [1], [False]),
+        (3, 100_000, [1, 1, 1], [True, True, False]),
+        (100, 13_000, [10_000, 9_000, 9_000], [False, True, False]),
+    ],
+)
+def test_at_most_so_many_and_so_many_bytes_are_held(
+    users: Users, pushes: int, size: int, texts: list[int], added: list[bool]
+) -> None:
+    pending = pending_of(users, pushes, size)
+    found = [pending.add("101", f"u{n}", words("x" * length), 10) for n, length in enumerate(texts)]
+    assert found == added
+    assert not pending.add("101", "ann", Event("msg", "", "", data=b"[" + b"1" * size + b"]"), 10)
+    for number in range(len(texts)):
+        users.come(f"u{number}")
     pending.look()
-    assert users.received == [("ann", "any")]
-    users.come("ann", "phone")
-    pending.look()
-    assert users.received[1:] == [("ann", "phone")]
-
-
-def test_at_most_so_many_are_held(users: Users) -> None:
-    pending = pending_of(users, pushes=3)
-    assert [pending.add("101", f"u{n}", words("x"), 10) for n in range(3)] == [True, True, False]
-    users.come("u0")
-    pending.look()
-    assert pending.add("101", "u2", words("x"), 10)
-
-
-def test_at_most_so_many_bytes_are_held(users: Users) -> None:
-    pending = pending_of(users, size=13_000)
-    assert not pending.add("101", "ann", words("x" * 10_000), 10)
-    assert pending.add("101", "ann", words("x" * 9_000), 10)
-    assert not pending.add("101", "ann", words("x" * 9_000), 10)
-    assert not pending.add("101", "ann", Event("msg", "", "", data=b"[" + b"1" * 9_000 + b"]"), 10)
+    assert pending.add("101", "u", words("x"), 10) is any(added)
 
 
 def test_no_app_locks_the_others_out(users: Users) -> None:
@@ -228,10 +215,6 @@ def test_no_app_takes_all_bytes(users: Users) -> None:
         pass
     assert pending.bytes <= 30_000
     assert pending.add("102", "bob", words("x" * 1_000), 10)
-
-
-def test_nothing_is_held_where_nothing_may_be(users: Users) -> None:
-    assert not pending_of(users, pushes=0).add("101", "ann", words("x"), 10)
 
 
 def test_concurrent_deliveries_send_each_push_once_and_in_order(users: Users) -> None:
@@ -279,17 +262,17 @@ def test_many_users_are_asked_for_together(users: Users) -> None:
 def test_nothing_is_looked_at_without_pending_pushes(users: Users, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
     pending = pending_of(users)
-    filled = pending._filled = CountingSignal()
     looking = gevent.spawn(pending.run)
     try:
-        until(lambda: filled.pauses)
         for text in ("a", "b"):
-            looks = len(filled.pauses)
-            assert not filled.is_set()
+            gevent.sleep(0.05)
+            looks = users.calls
+            gevent.sleep(0.05)
+            assert users.calls == looks
             pending.add("101", "ann", words(text), 60)
-            until(lambda looks=looks: len(filled.pauses) > looks + 1)
+            until(lambda looks=looks: users.calls > looks + 1)
             users.come("ann")
-            until(lambda: not filled.is_set())
+            until(lambda: not pending.count)
             users.devices.clear()
     finally:
         looking.kill()

@@ -71,8 +71,8 @@ def harness() -> Harness:
     return Harness()
 
 
-def publishing_of(harness: Harness, on_absent: OnAbsent | None = None) -> Publishing:
-    pending = PendingPushes(harness.to_user, harness, 100, 100_000)
+def publishing_of(harness: Harness, on_absent: OnAbsent | None = None, room: int = 100) -> Publishing:
+    pending = PendingPushes(harness.to_user, harness, room, 100_000)
     return Publishing(harness, harness, harness, pending, Mock(), CountsByApp(), on_absent)  # type: ignore[arg-type]
 
 
@@ -116,15 +116,18 @@ def test_a_push_has_failed_if_a_target_failed_and_none_accepted_it(others: list[
         assert not nothing_accepted([*others, Outcome.FAILED, accepted])
 
 
-@pytest.mark.parametrize("channel", ["user:", "group:", "group:0", "group:x", "users:ann"])
-def test_other_names_are_those_of_channels(harness: Harness, channel: str) -> None:
-    publishing_of(harness).to_targets("101", [Target(channel=channel)], HELLO)
-    assert harness.received == [("channel", "101", channel)]
-
-
-def test_channels_of_a_system_have_any_name(harness: Harness) -> None:
-    publishing_of(harness).to_targets("system:shop", [Target(channel="user:ann")], HELLO)
-    assert harness.received == [("channel", "system:shop", "user:ann")]
+@pytest.mark.parametrize(
+    ("app", "channel"),
+    [
+        *(("101", each) for each in ("user:", "group:", "group:0", "group:x", "users:ann")),
+        ("system:shop", "user:ann"),
+    ],
+)
+def test_other_names_are_those_of_channels_and_in_a_system_all(
+    harness: Harness, app: str, channel: str
+) -> None:
+    publishing_of(harness).to_targets(app, [Target(channel=channel)], HELLO)
+    assert harness.received == [("channel", app, channel)]
 
 
 def test_users_of_a_system_are_connections(harness: Harness) -> None:
@@ -134,41 +137,32 @@ def test_users_of_a_system_are_connections(harness: Harness) -> None:
     assert {received[0] for received in harness.received} == {"connection"}
 
 
-def test_absent_users_are_reported_and_their_pushes_wait_on_request(harness: Harness) -> None:
+@pytest.mark.parametrize("blind", [False, True])
+def test_absent_users_are_reported_unless_they_may_be_elsewhere_and_their_pushes_wait_on_request(
+    harness: Harness, blind: bool
+) -> None:
     absent: list[str] = []
     publishing = publishing_of(
         harness, lambda app, pushes: absent.extend(f"{app} {user} {event.text}" for user, event in pushes)
     )
-    assert publishing.to_users("101", ["ann", "x"], HELLO) == [SENT, ABSENT]
+    harness.is_blind = blind
+    missed = Outcome.FAILED if blind else ABSENT
+    assert publishing.to_users("101", ["ann", "x"], HELLO) == [SENT, missed]
     assert publishing.to_users("101", ["y", "bob"], HELLO, 60) == [PENDING, SENT]
-    assert publishing.to_each("101", ["z", "bob"], [HELLO, HELLO]) == [ABSENT, SENT]
-    assert absent == ["101 x hello", "101 y hello", "101 z hello"]
+    assert publishing.to_each("101", ["z", "bob"], [HELLO, HELLO]) == [missed, SENT]
+    assert absent == ([] if blind else ["101 x hello", "101 y hello", "101 z hello"])
 
 
-def test_users_who_may_be_elsewhere_are_not_absent_and_their_pushes_wait_on_request(harness: Harness) -> None:
-    absent = Mock()
-    publishing = publishing_of(harness, absent)
-    harness.is_blind = True
-    assert publishing.to_users("101", ["ann", "x"], HELLO) == [SENT, Outcome.FAILED]
-    assert publishing.to_users("101", ["y"], HELLO) == [Outcome.FAILED]
-    assert publishing.to_users("101", ["y", "bob"], HELLO, 60) == [PENDING, SENT]
-    assert publishing.to_each("101", ["z", "bob"], [HELLO, HELLO]) == [Outcome.FAILED, SENT]
-    absent.assert_not_called()
-
-
-def test_pending_pushes_arrive_before_a_later_push(harness: Harness) -> None:
+def test_pending_pushes_arrive_before_a_later_push_and_where_there_is_no_room_they_are_absent(
+    harness: Harness,
+) -> None:
     publishing = publishing_of(harness)
     assert publishing.to_users("101", ["zoe"], Event("msg", "", "first"), 60) == [PENDING]
     harness.users.add("zoe")
     harness.texts.clear()
     publishing.to_users("101", ["ann", "zoe"], Event("msg", "", "second"))
     assert harness.texts == ["first", "second", "second"]
-
-
-def test_a_push_for_which_there_is_no_room_to_hold_it_is_absent(harness: Harness) -> None:
-    pending = PendingPushes(harness.to_user, harness, 0, 0)
-    publishing = Publishing(harness, harness, harness, pending, Mock(), CountsByApp())  # type: ignore[arg-type]
-    assert publishing.to_users("101", ["zoe"], HELLO, 60) == [ABSENT]
+    assert publishing_of(harness, room=0).to_users("101", ["x"], HELLO, 60) == [ABSENT]
 
 
 @pytest.mark.parametrize(
@@ -196,24 +190,14 @@ def test_a_target_is_written_as_it_was_read() -> None:
         assert msgspec.json.encode(msgspec.json.decode(written, type=Target)) == written
 
 
-@pytest.mark.parametrize("is_known", [True, False])
-def test_what_a_node_remembers_of_a_stored_channel_is_not_published_again(is_known: bool) -> None:
+def test_what_a_node_remembers_of_a_stored_channel_is_not_published_again() -> None:
     """The log may have removed it meanwhile."""
     channels = Mock()
-    channels.publishing.publish_event.side_effect = [
-        Published(SENT, Position("e", 1)),
-        Published(Outcome.REPEATED, Position("e", 1)),
+    sent, repeated = (Published(each, Position("e", 1)) for each in (SENT, Outcome.REPEATED))
+    channels.publishing.publish_event.side_effect = [sent, repeated]
+    nodes = [
+        Publishing(Mock(), channels, Mock(), Mock(), Idempotency(100, 100), CountsByApp()) for _ in range(2)
     ]
-    ids = Idempotency(100, 100)
-    publishing = Publishing(Mock(), channels, Mock(), Mock(), ids, CountsByApp())
-
-    def publish() -> Published:
-        (found,) = publishing.to_channels("shop", ["news"], HELLO, key="m-1", digest=1)
-        assert isinstance(found, Published)
-        return found
-
-    assert publish() == Published(SENT, Position("e", 1))
-    if not is_known:  # another node has published it
-        ids._firsts.clear()
-    assert publish() == Published(Outcome.REPEATED, Position("e", 1))
-    assert channels.publishing.publish_event.call_count == (1 if is_known else 2)
+    for node, expected, calls in ((0, sent, 1), (0, repeated, 1), (1, repeated, 2)):
+        assert nodes[node].to_channels("shop", ["news"], HELLO, key="m-1", digest=1) == [expected]
+        assert channels.publishing.publish_event.call_count == calls

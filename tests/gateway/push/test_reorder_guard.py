@@ -1,5 +1,7 @@
 """Order of pushes to users who move: what a sender and a receiver remember."""
 
+import pytest
+
 from imserver.gateway.push.routing import (
     ARRIVED_SECONDS,
     GUARD_SECONDS,
@@ -11,6 +13,8 @@ from imserver.gateway.push.routing import (
 from tests.support import Clock
 
 APP, C, D = "101", 3, 4
+ANN, OWN = "101 ann", "101 zoe"
+AFTER_A_MOVE = (REROUTE_SECONDS / 2, ANN, 2, 0.5), (REROUTE_SECONDS, ANN, 2, 0), (0, ANN, 1, 1)
 
 
 class Hub:
@@ -29,77 +33,38 @@ class Hub:
 # --- the sender ---------------------------------------------------------------------------------------------
 
 
-def test_pushes_to_one_node_never_wait() -> None:
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [(0.1, "101 ann", 1, 0), (0, "101 bob", 2, 0), (0, "102 ann", 3, 0)] * 5,
+        # After a move all pushes wait until the same moment, and after a second one again.
+        [(0, ANN, 1, 0), (ARRIVED_SECONDS / 2, ANN, 2, 1), *AFTER_A_MOVE],
+        [(0, ANN, 1, 0), (0, ANN, 2, 1), (REROUTE_SECONDS + ARRIVED_SECONDS * 0.9, ANN, 1, 1)],
+        [(0, ANN, 1, 0), (ARRIVED_SECONDS, ANN, 2, 0)],  # a push of long ago is not waited for
+        # One to a user of this node is only waited for if an earlier one has left it.
+        [(0, OWN, 1, 0), (0, OWN, 2, 0), (0, OWN, 1, 1), (0, OWN, 2, 1)],
+    ],
+)
+def test_a_push_waits_for_earlier_ones_to_another_node(steps: list[tuple[float, str, int, float]]) -> None:
+    """Each step: seconds that pass, app and user, the node of the push, and how long it waits."""
     clock = Clock()
     routes = ReorderDelay(clock)
-    for _ in range(5):
-        assert routes.wait_seconds(APP, "ann", 1) == 0
-        assert routes.wait_seconds(APP, "bob", 2) == 0
-        assert routes.wait_seconds("102", "ann", 3) == 0
-        clock.now += 0.1
-
-
-def test_after_a_move_all_pushes_wait_until_the_same_moment() -> None:
-    clock = Clock()
-    routes = ReorderDelay(clock)
-    routes.wait_seconds(APP, "ann", 1)
-    clock.now += ARRIVED_SECONDS / 2
-    assert abs(routes.wait_seconds(APP, "ann", 2) - REROUTE_SECONDS) < 1e-6
-    clock.now += REROUTE_SECONDS / 2
-    assert abs(routes.wait_seconds(APP, "ann", 2) - REROUTE_SECONDS / 2) < 1e-6
-    clock.now += REROUTE_SECONDS
-    assert routes.wait_seconds(APP, "ann", 2) == 0
-
-
-def test_a_second_move_causes_a_second_wait() -> None:
-    clock = Clock()
-    routes = ReorderDelay(clock)
-    routes.wait_seconds(APP, "ann", 1)
-    routes.wait_seconds(APP, "ann", 2)
-    clock.now += REROUTE_SECONDS + ARRIVED_SECONDS * 0.9
-    assert abs(routes.wait_seconds(APP, "ann", 1) - REROUTE_SECONDS) < 1e-6
-
-
-def test_a_push_to_a_user_of_this_node_makes_later_ones_wait_only_if_an_earlier_one_left() -> None:
-    clock = Clock()
-    routes = ReorderDelay(clock)
-    assert routes.wait_seconds(APP, "ann", 1, own=1) == 0
-    assert routes.wait_seconds(APP, "ann", 2, own=1) == 0
-    assert abs(routes.wait_seconds(APP, "ann", 1, own=1) - REROUTE_SECONDS) < 1e-6
-    assert abs(routes.wait_seconds(APP, "ann", 2, own=1) - REROUTE_SECONDS) < 1e-6
-
-
-def test_a_push_of_long_ago_is_not_waited_for() -> None:
-    clock = Clock()
-    routes = ReorderDelay(clock)
-    routes.wait_seconds(APP, "ann", 1)
-    clock.now += ARRIVED_SECONDS
-    assert routes.wait_seconds(APP, "ann", 2) == 0
+    for seconds, who, epoch, share in steps:
+        clock.now += seconds
+        app, user = who.split()
+        waits = routes.wait_seconds(app, user, epoch, own=1 if who == OWN else 0)
+        assert abs(waits - share * REROUTE_SECONDS) < 1e-6
 
 
 def test_the_routes_are_bounded_and_those_of_long_ago_leave_first() -> None:
-    clock = Clock()
-    routes = ReorderDelay(clock)
-    routes.wait_seconds(APP, "ann", 1)
-    routes.wait_seconds(APP, "bob", 1)
-    for number in range(MAX_ROUTES - 2):
-        routes.wait_seconds(APP, f"u{number}", 1)
-    routes.wait_seconds(APP, "ann", 1)
-    routes.wait_seconds(APP, "cid", 1)
-    assert len(routes._routes) == MAX_ROUTES
-    assert routes.wait_seconds(APP, "ann", 2) > 0
-    assert routes.wait_seconds(APP, "bob", 2) == 0, "forgotten"
-
-
-def test_a_push_may_be_elsewhere_only_if_an_earlier_one_went_to_another_node() -> None:
     routes = ReorderDelay(Clock())
     assert not routes.may_be_elsewhere(APP, "ann")
-    routes.wait_seconds(APP, "ann", 2, own=1)
+    for user in ("ann", "bob", *(f"u{number}" for number in range(MAX_ROUTES - 2)), "ann", "cid"):
+        routes.wait_seconds(APP, user, 2, own=1)
     assert routes.may_be_elsewhere(APP, "ann")
-    assert not routes.may_be_elsewhere(APP, "bob")
-    for number in range(MAX_ROUTES):
-        routes.wait_seconds(APP, f"u{number}", 2, own=1)
-    assert routes.may_be_elsewhere(APP, "ann"), "unknown, as it was forgotten"
+    assert routes.may_be_elsewhere(APP, "bob"), "unknown, as it was forgotten"
+    assert routes.wait_seconds(APP, "ann", 1) > 0
+    assert routes.wait_seconds(APP, "bob", 1) == 0, "forgotten"
 
 
 # --- the receiver -------------------------------------------------------------------------------------------
@@ -119,16 +84,9 @@ def test_a_follower_is_overtaken_by_a_later_push_of_its_origin() -> None:
     ]
 
 
-def test_pushes_of_an_absent_user_are_not_overtaken() -> None:
-    reorder_guard = ReorderGuard(Hub(), Clock())
-    reorder_guard.logged_in(APP, "ann")
-    reorder_guard.reached(APP, "ann", C, 5)
-    assert not reorder_guard.is_overtaken(APP, "ann", C, 4)
-
-
-def test_delivered_pushes_are_remembered_at_the_next_login() -> None:
-    clock = Clock()
-    reorder_guard = ReorderGuard(Hub("ann", "bob"), clock)
+def test_delivered_pushes_are_remembered_at_the_next_login_and_for_a_while() -> None:
+    clock, hub = Clock(), Hub("ann", "bob")
+    reorder_guard = ReorderGuard(hub, clock)
     reorder_guard.logged_in(APP, "ann")
     reorder_guard.reached(APP, "ann", C, 5)
     clock.now += GUARD_SECONDS * 0.9
@@ -137,20 +95,11 @@ def test_delivered_pushes_are_remembered_at_the_next_login() -> None:
     reorder_guard.logged_in(APP, "bob")
     assert reorder_guard.is_overtaken(APP, "ann", C, 4)
     assert not reorder_guard.is_overtaken(APP, "ann", C, 6)
-
-
-def test_after_a_while_everything_is_too_late_and_nothing_is_remembered() -> None:
-    clock = Clock()
-    reorder_guard = ReorderGuard(Hub("ann", "bob"), clock)
-    reorder_guard.logged_in(APP, "ann")
-    reorder_guard.reached(APP, "ann", C, 5)
     clock.now += GUARD_SECONDS + 1
-    assert reorder_guard.is_overtaken(APP, "ann", C, 6)
-    reorder_guard.logged_in(APP, "bob")
-    assert (len(reorder_guard._guards), len(reorder_guard._ends)) == (1, 1)
-
-
-def test_old_logins_cost_no_memory() -> None:
-    reorder_guard = ReorderGuard(Hub("ann"), Clock())
+    assert reorder_guard.is_overtaken(APP, "ann", C, 6), "everything is too late"
+    for user in ("bob", "ann"):
+        reorder_guard.logged_in(APP, user)
+    assert not reorder_guard.is_overtaken(APP, "ann", C, 4), "nothing is remembered"
     reorder_guard.reached(APP, "ann", C, 5)
-    assert not reorder_guard._guards
+    hub.users.clear()
+    assert not reorder_guard.is_overtaken(APP, "ann", C, 4), "nobody is there"

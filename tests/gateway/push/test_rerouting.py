@@ -1,7 +1,7 @@
 """Rerouting: pushes that arrive at a node whose user has moved, or is just logging in."""
 
 from itertools import count
-from typing import Any
+from unittest.mock import Mock
 
 import gevent
 import pytest
@@ -57,16 +57,18 @@ def test_a_push_follows_its_user_to_the_node_they_have_moved_to(nodes: Several) 
     assert counts(nodes) == (1, 0)
 
 
-def test_a_push_waits_for_the_login_that_the_registry_knows_of_already(nodes: Several) -> None:
+def test_pushes_wait_in_order_for_the_login_that_the_registry_knows_of_already(nodes: Several) -> None:
     nodes[1].registry.hold()
     connection, ann = nodes[1].connect()
     login = gevent.spawn(nodes[1].sessions.login, connection, Login(NEWEST, "ann"))
     until(lambda: nodes.addressed(NEWEST, "ann") == [1])
-    assert nodes[2].pushes.from_back_end(NEWEST, UserPush("ann", "m1", "hello")) == Outcome.SENT
-    look()
+    for text in "abc":
+        assert nodes[2].pushes.from_back_end(NEWEST, UserPush("ann", text, text)) == Outcome.SENT
+        look()
     nodes[1].registry.release()
     assert login.get() == 200
-    assert texts(nodes, ann) == [["hello"]]
+    nodes[1].rerouting.deliver(item("d"))
+    assert texts(nodes, ann) == [["a", "b", "c", "d"]]
     assert counts(nodes) == (0, 0)
 
 
@@ -92,21 +94,6 @@ def test_later_pushes_stay_behind_a_rerouted_one(nodes: Several) -> None:
     assert counts(nodes) == (3, 0)
 
 
-def test_pushes_that_wait_for_a_login_are_delivered_in_order(nodes: Several) -> None:
-    nodes[1].registry.hold()
-    connection, ann = nodes[1].connect()
-    login = gevent.spawn(nodes[1].sessions.login, connection, Login(NEWEST, "ann"))
-    until(lambda: nodes.addressed(NEWEST, "ann") == [1])
-    for text in "abc":
-        nodes[1].rerouting.deliver(item(text))
-        look()
-    nodes[1].registry.release()
-    login.get()
-    nodes[1].rerouting.deliver(item("d"))
-    assert texts(nodes, ann) == [["a", "b", "c", "d"]]
-    assert counts(nodes) == (0, 0)
-
-
 def test_rerouted_pushes_of_one_user_do_not_hold_up_those_of_another(nodes: Several) -> None:
     _, bob = nodes[1].login(NEWEST, "bob")
     nodes[1].registry.hold()
@@ -118,21 +105,21 @@ def test_rerouted_pushes_of_one_user_do_not_hold_up_those_of_another(nodes: Seve
     assert texts(nodes, bob) == [["b"]]
 
 
-@pytest.mark.parametrize("away", [False, True])
-def test_an_undeliverable_push_is_counted(nodes: Several, away: bool) -> None:
-    nodes[1].registry.away = away
-    for _ in range(3):
-        nodes[1].rerouting.deliver(item("a"))
-    texts(nodes)
-    assert counts(nodes) == (0, 3)
-
-
-def test_a_push_whose_user_is_on_a_node_that_cannot_be_reached_is_counted(nodes: Several) -> None:
-    nodes[2].login(NEWEST, "ann")
-    nodes[1].rpc.cut.add(2)
-    nodes[1].rerouting.deliver(item("a"))
-    texts(nodes)
-    assert counts(nodes) == (0, 1)
+@pytest.mark.parametrize("fault", ["absent", "registry", "cut"])
+def test_an_undeliverable_push_is_counted_and_reported_if_no_other_node_has_it(
+    nodes: Several, fault: str
+) -> None:
+    heard: list[tuple[str, str, str]] = []
+    nodes[1].rerouting.report_to(lambda app, user, event: heard.append((app, user, event.text)))
+    nodes[1].registry.away = fault == "registry"
+    if fault == "cut":
+        nodes[2].login(NEWEST, "ann")
+        nodes[1].rpc.cut.add(2)
+    nodes[1].rerouting.deliver(item("lost"))
+    nodes[1].rerouting.deliver(replace(item("other nodes have it, too"), alone=False))
+    assert texts(nodes) == []
+    assert heard == [(NEWEST, "ann", "lost")]
+    assert counts(nodes) == (0, 2)
 
 
 def test_a_push_does_not_follow_for_ever(nodes: Several) -> None:
@@ -166,22 +153,15 @@ def test_a_push_to_the_only_session_follows_to_all_that_have_come_instead(nodes:
     assert texts(nodes, *clients) == [["hello"]] * 3
 
 
-def test_a_follower_that_was_overtaken_is_dropped_and_counted(nodes: Several) -> None:
+def test_a_follower_that_was_overtaken_by_pushes_of_its_node_is_dropped_and_counted(nodes: Several) -> None:
     _, ann = nodes[2].login(NEWEST, "ann")
-    late, later = item("late"), item("later")
-    nodes[2].rerouting.deliver(later)
-    nodes[1].rerouting.deliver(late)
-    nodes[1].rerouting.deliver(item("next"))
-    assert texts(nodes, ann) == [["later", "next"]]
-    assert counts(nodes) == (2, 1)
-
-
-def test_a_follower_is_not_overtaken_by_pushes_of_another_node(nodes: Several) -> None:
-    _, ann = nodes[2].login(NEWEST, "ann")
-    late = item("late")
-    nodes[2].rerouting.deliver(replace(item("of another"), origin=ORIGIN + 1))
-    nodes[1].rerouting.deliver(late)
-    assert texts(nodes, ann) == [["of another", "late"]]
+    late, later, other = item("late"), item("later"), replace(item("of another"), origin=ORIGIN + 1)
+    for direct in (later, replace(other, number=10**6)):
+        nodes[2].rerouting.deliver(direct)
+    for follower in (late, replace(other, event=later.event), item("next")):
+        nodes[1].rerouting.deliver(follower)
+    assert texts(nodes, ann) == [["later", "of another", "next"]]
+    assert counts(nodes) == (3, 2)
 
 
 def test_a_follower_is_overtaken_by_pushes_of_the_own_node_too(nodes: Several) -> None:
@@ -214,22 +194,12 @@ def test_a_push_to_one_of_several_devices_is_overtaken_as_well(nodes: Several) -
     assert counts(nodes) == (1, 1)
 
 
-def test_an_old_session_gets_no_rerouted_pushes(nodes: Several, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody knows any more what has reached them."""
-    monkeypatch.setattr(routing, "GUARD_SECONDS", -1.0)
-    _, ann = nodes[2].login(NEWEST, "ann")
-    nodes[1].rerouting.deliver(item("late"))
-    nodes[2].rerouting.deliver(item("direct"))
-    assert texts(nodes, ann) == [["direct"]]
-    assert counts(nodes) == (1, 1)
-
-
 @pytest.mark.parametrize("how", ["one", "each", "many", "without an id"])
 def test_a_push_waits_for_earlier_ones_that_follow_a_user_who_has_moved(
     nodes: Several, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(routing, "REROUTE_SECONDS", 1.0)
-    monkeypatch.setattr(routing, "ARRIVED_SECONDS", 60.0)
+    for name, seconds in (("REROUTE_SECONDS", 1.0), ("ARRIVED_SECONDS", 60.0)):
+        monkeypatch.setattr(routing, name, seconds)
     nodes[1].login(NEWEST, "ann")
     nodes[3].rpc.holding = True
     assert nodes[3].pushes.from_back_end(NEWEST, UserPush("ann", "m1", "first")) == Outcome.SENT
@@ -250,16 +220,6 @@ def test_a_push_waits_for_earlier_ones_that_follow_a_user_who_has_moved(
     assert counts(nodes) == (1, 0)
 
 
-def test_a_push_that_only_this_node_had_is_reported_if_its_user_is_nowhere(nodes: Several) -> None:
-    heard: list[tuple[str, str, str]] = []
-    nodes[1].rerouting.report_to(lambda app, user, event: heard.append((app, user, event.text)))
-    nodes[1].rerouting.deliver(item("lost"))
-    nodes[1].rerouting.deliver(replace(item("other nodes have it, too"), alone=False))
-    assert texts(nodes) == []
-    assert heard == [(NEWEST, "ann", "lost")]
-    assert counts(nodes) == (0, 2)
-
-
 def test_rerouted_pushes_are_bounded(nodes: Several, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routing, "MAX_REROUTED", 5)
     _, ann = nodes[2].login(NEWEST, "ann")
@@ -267,25 +227,22 @@ def test_rerouted_pushes_are_bounded(nodes: Several, monkeypatch: pytest.MonkeyP
     for number in range(8):
         nodes[1].rerouting.deliver(item(str(number)))
     nodes[1].registry.release()
-    assert texts(nodes, ann) == [["0", "1", "2", "3", "4"]]
+    assert texts(nodes, ann) == [[*"01234"]]
     assert counts(nodes) == (5, 3)
     nodes[1].rerouting.deliver(item("again"))
     assert texts(nodes, ann) == [["again"]]
 
 
 def test_an_internal_error_is_counted_and_does_not_stop_later_pushes(
-    nodes: Several, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    nodes: Several, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, ann = nodes[2].login(NEWEST, "ann")
-
-    def fail(*_: Any) -> None:
-        raise RuntimeError("a fault of ours")
-
-    with monkeypatch.context() as broken:
-        broken.setattr(nodes[1].registry, "find", fail)
-        for _ in range(2):
-            nodes[1].rerouting.deliver(item("a"))
-        assert texts(nodes, ann) == [[]]
+    registry = nodes[1].registry
+    registry.find = Mock(side_effect=RuntimeError("a fault of ours"))  # type: ignore[method-assign]
+    for _ in range(2):
+        nodes[1].rerouting.deliver(item("a"))
+    assert texts(nodes, ann) == [[]]
+    del registry.find
     assert counts(nodes) == (0, 2)
     assert "rerouting pushes of ann in 101 failed" in caplog.text
     nodes[1].rerouting.deliver(item("b"))
