@@ -182,8 +182,8 @@ def test_a_registered_app_is_changed_everywhere_and_field_by_field(node: Make) -
     assert one.heard[-1] == changed
     assert one.tenants.get("own") == changed
     assert one.hub.apps["own"].policy == "single"
-    told, left_out = one.tenants.described("own")
-    assert (told, left_out) == ({"max_channels": 5, "login_policy": "single"}, ["jwt[0].key"])
+    shown, left_out = one.tenants.described("own")
+    assert (shown, left_out) == ({"max_channels": 5, "login_policy": "single"}, ["jwt[0].key"])
 
 
 def test_only_a_registered_app_is_changed_and_only_in_what_it_has(node: Make) -> None:

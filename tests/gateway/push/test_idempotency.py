@@ -210,8 +210,8 @@ def test_a_request_that_comes_meanwhile_waits_for_the_outcome() -> None:
     second = gevent.spawn(ids.claim, "101", "a", 1)
     gevent.sleep(0)
     assert not second.ready()
-    held, free = ids.claim_each("101", ["a", "b"], [1, 1])
-    assert (held, type(free)) == (WAITING, int), "of many ids none is waited for"
+    busy, free = ids.claim_each("101", ["a", "b"], [1, 1])
+    assert (busy, type(free)) == (WAITING, int), "of many ids none is waited for"
     ids.settle(key, True, 1, bytes([SENT]))
     assert second.get(timeout=60) == First(bytes([SENT]))
 
