@@ -1,6 +1,7 @@
 """ChannelMembers and connections of several nodes: who is reached from where, and in which order."""
 
 from time import monotonic
+from typing import Any
 
 import gevent
 import msgspec
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from imserver.gateway import errors
 from imserver.gateway.channels.connections import IDS_PER_QUERY, Joined, Left
 from imserver.gateway.channels.members import ChannelRefused, Publication
+from imserver.gateway.cluster.history import Position
 from imserver.gateway.cluster.nodes import FENCE_SECONDS, Fence, FencedQuery, ToChannel, ToConnection
 from imserver.gateway.cluster.registry import Lease
 from imserver.gateway.config.settings import ChannelSettings
@@ -26,14 +28,18 @@ HELLO = Event("msg", "eve", "hello", "7")
 LOBBY = "lobby"
 
 
-def event(text: str) -> Event:
-    return Event("msg", "eve", text, "7")
-
-
 @pytest.fixture(autouse=True)
 def reports_when_woken(monkeypatch: pytest.MonkeyPatch) -> None:
     """No node reports its channels by itself."""
     monkeypatch.setattr("imserver.gateway.channels.registrar.REPORT_SECONDS", 3600)
+
+
+def event(text: str) -> Event:
+    return Event("msg", "eve", text, "7")
+
+
+def publish(node: ClusterHarness, channel: str = LOBBY, what: Event = HELLO, **options: Any) -> Outcome:
+    return node.channels.publishing.publish(options.pop("app", MULTI), channel, what, **options)
 
 
 def joined(node: ClusterHarness, user: str, *channels: str, app: str = MULTI) -> Client:
@@ -60,52 +66,31 @@ def until_known(nodes: Several, members: dict[int, int], app: str = MULTI) -> No
     until(reported)
 
 
-def items(node: ClusterHarness) -> int:
-    """How much a node has sent to others so far."""
-    return len(node.rpc.sent)
-
-
 # --- publishing ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("publisher", [1, 2, 3])
-def test_members_are_reached_from_any_node(nodes: Several, publisher: int) -> None:
+def test_members_are_reached_from_any_node_and_no_other_node_is_sent_anything(
+    nodes: Several, publisher: int
+) -> None:
     a, b = joined(nodes[1], "ann", LOBBY), joined(nodes[2], "bob", LOBBY)
     other = joined(nodes[2], "cid", "garden")
+    node = nodes[publisher]
     texts(a, b, other)
-    assert nodes[publisher].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    node.rpc.sent.clear()
+    node.registry.calls.clear()
+    assert publish(node) == Outcome.SENT
+    assert node.registry.calls == ["find_channels"]
+    assert {epoch for epoch, _ in node.rpc.sent} == {1, 2} - {publisher}
     assert texts(a, b, other) == [["hello"], ["hello"], []]
-
-
-def test_only_nodes_with_members_are_sent_anything(nodes: Several) -> None:
-    a = joined(nodes[1], "ann", LOBBY)
-    b = joined(nodes[2], "bob", LOBBY)
-    sent = items(nodes[1])
-    texts(a, b)
-    nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO)
-    assert [epoch for epoch, _ in nodes[1].rpc.sent[sent:]] == [2]
-
-
-def test_a_channel_without_members_gets_nothing_sent(nodes: Several) -> None:
-    sent = items(nodes[1])
-    assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.NOT_SENT
-    assert nodes[1].channels.publishing.publish("nowhere", LOBBY, HELLO) == Outcome.NOT_SENT
-    assert items(nodes[1]) == sent
-
-
-def test_a_publish_asks_the_registry_once_and_many_do_too(nodes: Several) -> None:
-    joined(nodes[2], "bob", LOBBY, "garden")
-    registry = nodes[1].registry
-    registry.calls.clear()
-    nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO)
-    assert registry.calls == ["find_channels"]
-    registry.calls.clear()
-    channels = [LOBBY, "garden", "attic"]
-    outcomes = nodes[1].channels.publishing.publish_each(
-        MULTI, [Publication(channels[n % 3], HELLO) for n in range(90)]
-    )
-    assert registry.calls == ["find_channels"]
+    node.rpc.sent.clear()
+    assert [publish(node, "attic"), publish(node, app="nowhere")] == [Outcome.NOT_SENT] * 2
+    assert node.rpc.sent == []
+    node.registry.calls.clear()
+    each = [Publication((LOBBY, "garden", "attic")[n % 3], HELLO) for n in range(90)]
+    outcomes = node.channels.publishing.publish_each(MULTI, each)
     assert outcomes == [Outcome.SENT, Outcome.SENT, Outcome.NOT_SENT] * 30
+    assert node.registry.calls == ["find_channels"], "many publications are one question"
 
 
 def test_a_lone_node_makes_no_queries() -> None:
@@ -113,7 +98,7 @@ def test_a_lone_node_makes_no_queries() -> None:
         a = joined(nodes[1], "ann", LOBBY)
         texts(a)
         nodes[1].registry.calls.clear()
-        assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+        assert publish(nodes[1]) == Outcome.SENT
         assert nodes[1].registry.calls == []
         assert texts(a) == [["hello"]]
 
@@ -125,13 +110,17 @@ def test_users_and_a_connection_are_left_out_wherever_they_are(nodes: Several) -
         nodes[epoch].channels.subscriptions.join(MULTI, LOBBY, connection)
         connections.append(connection)
         clients.append(client)
+    bob = nodes[2].connections.id_of(connections[1])
     texts(*clients)
-    nodes[3].channels.publishing.publish(MULTI, LOBBY, HELLO, ("ann", "cid"))
-    assert texts(*clients) == [[], ["hello"], [], []]
-    nodes[3].channels.publishing.publish(MULTI, LOBBY, HELLO, (), nodes[2].connections.id_of(connections[1]))
-    assert texts(*clients) == [["hello"], [], ["hello"], ["hello"]]
-    nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO, (), connections[0])
-    assert texts(*clients) == [[], ["hello"], ["hello"], ["hello"]]
+    for epoch, options, received in (
+        (3, {"except_users": ("ann", "cid")}, [0, 1, 0, 0]),
+        (3, {"except_connection": bob}, [1, 0, 1, 1]),
+        (2, {"except_connection": bob}, [1, 0, 1, 1]),
+        (2, {"except_connection": "no such id"}, [1, 1, 1, 1]),
+        (1, {"except_users": ("cid",), "except_connection": connections[0]}, [0, 1, 0, 1]),
+    ):
+        publish(nodes[epoch], **options)
+        assert texts(*clients) == [["hello"] * each for each in received]
 
 
 def test_members_of_other_nodes_count_when_there_may_be_so_many_only(nodes: Several) -> None:
@@ -139,9 +128,9 @@ def test_members_of_other_nodes_count_when_there_may_be_so_many_only(nodes: Seve
     texts(*clients)
     for node in nodes.nodes.values():
         node.registry.calls.clear()
-        assert node.channels.publishing.publish(MULTI, LOBBY, HELLO, at_most=2) == Outcome.NOT_SENT
-        assert node.channels.publishing.publish(MULTI, LOBBY, HELLO, at_most=3) == Outcome.SENT
-        assert node.registry.calls == ["find_channels"] * 2
+        found = [publish(node, at_most=most) for most in (0, 2, 3)]
+        assert found == [Outcome.NOT_SENT, Outcome.NOT_SENT, Outcome.SENT]
+        assert node.registry.calls == ["find_channels"] * 3
     assert texts(*clients) == [["hello"] * 3] * 3
 
 
@@ -151,7 +140,7 @@ def test_a_node_that_does_not_get_it_is_reported_of(nodes: Several) -> None:
     joined(nodes[3], "cid", "garden")
     texts(a)
     nodes[1].rpc.cut = {2, 3}
-    assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.PARTLY
+    assert publish(nodes[1]) == Outcome.PARTLY
     assert nodes[1].channels.publishing.publish(MULTI, "garden", HELLO) == Outcome.FAILED
     with pytest.raises(ChannelRefused, match="do not answer") as refused:
         nodes[1].channels.publishing.publish_event(MULTI, "garden", HELLO)
@@ -184,7 +173,6 @@ def test_publications_of_one_node_arrive_in_the_order_of_the_calls(nodes: Severa
     gevent.joinall(under_way, timeout=60)
     expected = [str(number) for number in range(30)]
     assert texts(here, there) == [expected, expected]
-    assert nodes[1].channel_nodes._turns == {}
 
 
 def test_a_cancelled_call_does_not_delay_others(nodes: Several) -> None:
@@ -205,51 +193,31 @@ def test_a_cancelled_call_does_not_delay_others(nodes: Several) -> None:
 
 
 def test_a_join_is_not_answered_before_the_registry_knows(nodes: Several) -> None:
-    connection, client = nodes[2].login(MULTI, "bob")
+    """Nor are later ones; those after it ask nothing."""
+    (connection, client), *others = (nodes[2].login(MULTI, f"u{number}") for number in range(5))
     texts(client)
-    nodes[2].registry.hold()
-    joining = gevent.spawn(nodes[2].channels.subscriptions.join, MULTI, LOBBY, connection)
-    turn()
-    turn()
-    assert not joining.ready()
-    nodes[2].registry.release()
-    assert joining.get(timeout=60) is True
-    assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
-    assert texts(client) == [["hello"]]
-
-
-def test_a_second_join_waits_for_the_report_of_the_first(nodes: Several) -> None:
-    connections = [nodes[2].login(MULTI, f"u{number}")[0] for number in range(5)]
-    registry = nodes[2].registry
+    registry, join = nodes[2].registry, nodes[2].channels.subscriptions.join
     registry.calls.clear()
     registry.hold()
-    joining = [gevent.spawn(nodes[2].channels.subscriptions.join, MULTI, LOBBY, c) for c in connections]
+    joining = [gevent.spawn(join, MULTI, LOBBY, each) for each in (connection, others[0][0])]
     turn()
     turn()
-    assert not any(greenlet.ready() for greenlet in joining)
+    assert not any(each.ready() for each in joining)
     registry.release()
-    gevent.joinall(joining, timeout=60)
+    assert [each.get(timeout=60) for each in joining] == [True, True]
+    assert all(join(MULTI, LOBBY, each) for each, _ in others[1:])
     assert registry.calls == ["report_channels"]
+    assert publish(nodes[1]) == Outcome.SENT
+    assert texts(client) == [["hello"]]
+    until_known(nodes, {2: 5})
+    assert nodes[1].channels.members.count(MULTI, LOBBY) == 5
 
 
-def test_later_members_ask_nothing_and_are_counted_soon(nodes: Several) -> None:
-    joined(nodes[2], "ann", LOBBY)
-    nodes[2].registry.calls.clear()
-    for number in range(9):
-        joined(nodes[2], f"u{number}", LOBBY)
-    assert "report_channels" not in nodes[2].registry.calls
-    until_known(nodes, {2: 10})
-    assert nodes[1].channels.members.count(MULTI, LOBBY) == 10
-
-
-def test_a_channel_that_is_left_is_forgotten_soon(nodes: Several, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imserver.gateway.channels.registrar.REPORT_SECONDS", 0.01)
-    nodes[2].registrar.wake()
-    clients = [joined(nodes[2], user, LOBBY) for user in ("ann", "bob")]
-    for client in clients:
-        client.hang_up()
-    until(lambda: known(nodes) == {})
-    assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.NOT_SENT
+def test_a_channel_that_is_left_is_forgotten_soon(nodes: Several) -> None:
+    for user in ("ann", "bob"):
+        joined(nodes[2], user, LOBBY).hang_up()
+    until_known(nodes, {})
+    assert publish(nodes[1]) == Outcome.NOT_SENT
 
 
 def test_a_join_during_the_removal_of_the_channel_is_reached(nodes: Several) -> None:
@@ -260,17 +228,18 @@ def test_a_join_during_the_removal_of_the_channel_is_reached(nodes: Several) -> 
     node.channels.members.leave(MULTI, LOBBY, connection)
     texts(client)
     node.registry.hold()
-    reporting = gevent.spawn(node.registrar._report_changes)
+    node.registrar.wake()
     turn()
     joining = gevent.spawn(node.channels.subscriptions.join, MULTI, LOBBY, connection)
     turn()
     node.registry.release()
-    gevent.joinall([reporting, joining], timeout=60)
+    joining.join(60)
     for _ in range(2):
         assert known(nodes) == {2: 1}
-        assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+        assert publish(nodes[1]) == Outcome.SENT
         assert texts(client) == [["hello"]]
-        node.registrar._report_changes()
+        node.registrar.wake()
+        turn()
 
 
 def test_leaving_during_the_report_of_the_join_does_not_affect_the_next_join(nodes: Several) -> None:
@@ -281,12 +250,12 @@ def test_leaving_during_the_report_of_the_join_does_not_affect_the_next_join(nod
     joining = gevent.spawn(node.channels.subscriptions.join, MULTI, LOBBY, connection)
     turn()
     node.channels.members.leave(MULTI, LOBBY, connection)
-    reporting = gevent.spawn(node.registrar._report_changes)
+    node.registrar.wake()
     turn()
     node.registry.release()
-    gevent.joinall([reporting, joining], timeout=60)
+    joining.join(60)
     assert node.channels.subscriptions.join(MULTI, LOBBY, connection)
-    assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert publish(nodes[1]) == Outcome.SENT
     assert texts(client) == [["hello"]]
 
 
@@ -322,9 +291,9 @@ def test_each_member_is_reported_exactly_once_in_a_random_history(moves: list[tu
                 assert node.channels.members.leave(MULTI, LOBBY, connection) is (who in inside)
                 inside.discard(who)
             elif move == "tell":
-                node.registrar._report_changes()
+                node.registrar.wake()
             else:
-                outcome = node.channels.publishing.publish(MULTI, LOBBY, HELLO)
+                outcome = publish(node)
                 assert outcome == Outcome.SENT or not inside
                 assert texts(*clients) == [["hello"] if n in inside else [] for n in range(6)]
 
@@ -339,7 +308,7 @@ def test_while_the_registry_is_away_channels_go_on_and_all_live_nodes_are_sent_t
     late = joined(nodes[2], "bob", LOBBY)
     texts(early, late)
     for epoch in (1, 2, 3):
-        assert nodes[epoch].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+        assert publish(nodes[epoch]) == Outcome.SENT
     assert texts(early, late) == [["hello"] * 3, ["hello"] * 3]
 
 
@@ -348,7 +317,7 @@ def test_a_channel_that_one_node_could_not_report_is_reached_by_nodes_that_can_a
     client = joined(nodes[2], "bob", LOBBY)
     texts(client)
     assert known(nodes) == {}
-    assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert publish(nodes[1]) == Outcome.SENT
     assert texts(client) == [["hello"]]
     nodes[2].registry.away = False
     until_known(nodes, {2: 1})
@@ -370,7 +339,7 @@ def test_after_a_flush_every_channel_is_reported_again(nodes: Several) -> None:
     until_known(nodes, {1: 1, 2: 1, 3: 1})
     until(lambda: all(not node.registrar.unsettled() for node in nodes.nodes.values()))
     assert [known(nodes, f"channel{n}") for n in (1, 2, 3)] == [{1: 1}, {2: 1}, {3: 1}]
-    assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert publish(nodes[1]) == Outcome.SENT
     assert texts(*clients) == [["hello"]] * 3
 
 
@@ -379,10 +348,12 @@ def test_a_channel_left_before_a_flush_is_reported_when_it_is_joined_after(nodes
     nodes[2].channels.subscriptions.join(MULTI, LOBBY, connection)
     nodes[2].channels.members.leave(MULTI, LOBBY, connection)
     nodes.book.flush()
-    nodes[2].registrar._report_all()
+    nodes[2].registrar.wake()
+    until(lambda: not nodes[2].registrar.unsettled())
     texts(client)
     assert nodes[2].channels.subscriptions.join(MULTI, LOBBY, connection)
-    assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert known(nodes) == {2: 1}
+    assert publish(nodes[1]) == Outcome.SENT
     assert texts(client) == [["hello"]]
 
 
@@ -391,7 +362,7 @@ def test_a_node_unknown_to_the_registry_sends_to_all_nodes(nodes: Several) -> No
     a, b = joined(nodes[1], "ann", LOBBY), joined(nodes[2], "bob", LOBBY)
     texts(a, b)
     nodes.book.channels.clear()
-    assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert publish(nodes[1]) == Outcome.SENT
     assert texts(a, b) == [["hello"], ["hello"]]
 
 
@@ -402,7 +373,7 @@ def test_a_node_under_a_new_epoch_reports_its_channels_again(nodes: Several) -> 
     nodes.nodes[12] = node
     node.take_new_epoch(12)
     until_known(nodes, {12: 1})
-    assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert publish(nodes[1]) == Outcome.SENT
     assert texts(client) == [["hello"]]
 
 
@@ -413,7 +384,7 @@ def test_members_of_a_killed_node_are_removed_without_a_report(nodes: Several) -
         node.channels.members.report_to(left=lambda connection, _: heard.append(connection.user or ""))
     texts(a, b)
     del nodes.book.leases[2]
-    assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert publish(nodes[1]) == Outcome.SENT
     assert [member.user for member in nodes[1].channels.members.page(MULTI, LOBBY).members] == ["ann"]
     assert nodes[1].channels.members.count(MULTI, LOBBY) == 1
     assert texts(a) == [["hello"]]
@@ -510,16 +481,21 @@ def test_counts_add_up_and_a_channel_on_two_nodes_is_one(nodes: Several) -> None
 # --- connections --------------------------------------------------------------------------------------------
 
 
-def test_a_connection_is_pushed_to_from_any_node(nodes: Several) -> None:
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_connection_is_pushed_to_and_closed_after_it_from_any_node(nodes: Several, epoch: int) -> None:
     (ann, a), (_, b) = (nodes[2].login(MULTI, "ann") for _ in range(2))
-    connection_id = nodes[2].connections.id_of(ann)
+    connections, connection_id = nodes[epoch].connections, nodes[2].connections.id_of(ann)
     texts(a, b)
-    for epoch in (1, 2, 3):
-        assert nodes[epoch].connections.push(MULTI, connection_id, HELLO) == Outcome.SENT
-    assert texts(a, b) == [["hello"] * 3, []]
-    assert nodes[1].connections.push(MULTI, connection_id, HELLO) == Outcome.SENT
-    assert nodes[1].connections.push(MULTI, "no id", HELLO) == Outcome.NOT_SENT
+    assert connections.push(MULTI, connection_id, HELLO) == Outcome.SENT
     assert texts(a, b) == [["hello"], []]
+    assert connections.push(MULTI, "no id", HELLO) == Outcome.NOT_SENT
+    nodes[epoch].rpc.holding = True
+    connections.push(MULTI, connection_id, event("last"))
+    assert connections.close(MULTI, connection_id, errors.CloseCode.KICKED, "sold out") == Outcome.SENT
+    nodes[epoch].rpc.release()
+    assert a.close_code() == errors.CloseCode.KICKED
+    assert a.frames[-1].payload[2:] == b"sold out"
+    assert any(b"last" in frame.payload for frame in a.frames)
 
 
 def test_a_connection_of_another_app_is_not_reached(nodes: Several) -> None:
@@ -549,44 +525,28 @@ def test_a_dead_or_unreachable_node_gets_no_pushes(nodes: Several) -> None:
     assert nodes[1].connections.join(MULTI, connection_id, LOBBY) == Joined.UNKNOWN
 
 
-def test_a_connection_is_closed_after_earlier_pushes_of_another_node(nodes: Several) -> None:
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_connections_join_channels_from_any_node_and_are_reached_at_once(nodes: Several, epoch: int) -> None:
     ann, a = nodes[2].login(MULTI, "ann")
-    connection_id = nodes[2].connections.id_of(ann)
+    connections, connection_id = nodes[epoch].connections, nodes[2].connections.id_of(ann)
+    heard: list[tuple[str, bytes, bool, Position | None]] = []
+    nodes[2].connections.report_to(lambda _, *what: heard.append(what))
     texts(a)
-    nodes[1].rpc.holding = True
-    nodes[1].connections.push(MULTI, connection_id, HELLO)
-    assert (
-        nodes[1].connections.close(MULTI, connection_id, errors.CloseCode.KICKED, "sold out") == Outcome.SENT
-    )
-    nodes[1].rpc.release()
-    assert a.close_code() == errors.CloseCode.KICKED
-    assert a.frames[-1].payload[2:] == b"sold out"
-    assert any(b"hello" in frame.payload for frame in a.frames)
-
-
-def test_connections_join_channels_from_any_node_and_are_reached_at_once(nodes: Several) -> None:
-    ann, a = nodes[2].login(MULTI, "ann")
-    connection_id = nodes[2].connections.id_of(ann)
-    heard: list[tuple[str, bytes, bool]] = []
-    nodes[2].connections.report_to(lambda _, *what: heard.append(what[:3]))
-    texts(a)
-    assert nodes[1].connections.join(MULTI, connection_id, LOBBY, b"first") == Joined.JOINED
-    assert nodes[3].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert connections.join(MULTI, connection_id, LOBBY, b"first") == Joined.JOINED
+    assert publish(nodes[3]) == Outcome.SENT
     assert texts(a) == [["hello"]]
+    nodes[2].max_channels = 1
+    assert connections.join(MULTI, connection_id, "garden") == Joined.FULL
     assert nodes[3].connections.join(MULTI, connection_id, LOBBY, b"again") == Joined.MEMBER
-    assert heard == [(LOBBY, b"first", True), (LOBBY, b"again", False)]
-    assert [each.channels for each in nodes[1].connections.about(MULTI, [connection_id]) if each] == [
-        (LOBBY,)
-    ]
-    assert nodes[1].connections.leave(MULTI, connection_id, LOBBY) == Left.LEFT
-    assert nodes[1].connections.leave(MULTI, connection_id, LOBBY) == Left.ABSENT
+    assert heard == [(LOBBY, b"first", True, None), (LOBBY, b"again", False, None)]
+    assert [each and each.channels for each in connections.about(MULTI, [connection_id])] == [(LOBBY,)]
+    found = [connections.leave(MULTI, name, LOBBY) for name in (connection_id, connection_id, "no id")]
+    assert found == [Left.LEFT, Left.ABSENT, Left.UNKNOWN]
     with pytest.raises(ChannelRefused):
-        nodes[1].connections.join(MULTI, connection_id, "")
+        connections.join(MULTI, connection_id, "")
 
 
-def test_many_connections_join_and_leave_with_one_question_to_each_node(
-    nodes: Several, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_connections_join_and_leave_with_one_question_to_each_node(nodes: Several) -> None:
     connection_ids, clients = [], []
     for number in range(12):
         node = nodes[1 + number % 3]
@@ -601,13 +561,13 @@ def test_many_connections_join_and_leave_with_one_question_to_each_node(
         queries.append(f"{msgspec.msgpack.decode(body, type=FencedQuery).kind} {lease.epoch}")
         return ask(lease, kind, body, timeout)
 
-    monkeypatch.setattr(nodes[1].rpc, "query", listening)
+    nodes[1].rpc.query = listening  # type: ignore[method-assign, assignment]
     texts(*clients)
     ids = [connection_ids[0], "no id", *connection_ids]
     expected = [Joined.JOINED, Joined.UNKNOWN, *[Joined.JOINED] * 12]
     assert nodes[1].connections.join_each(MULTI, ids, LOBBY) == expected
     assert sorted(queries) == ["join 2", "join 3"]
-    nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO)
+    publish(nodes[1])
     assert texts(*clients) == [["hello"]] * 12
     assert nodes[1].connections.join_each(MULTI, connection_ids, LOBBY) == [Joined.MEMBER] * 12
     nodes[1].rpc.cut = {3}
@@ -626,14 +586,6 @@ def test_more_connections_than_fit_into_a_question_are_asked_about_in_turns(node
     )
     users = [info.user for info in nodes[1].connections.about(MULTI, connection_ids) if info is not None]
     assert users == [f"u{number}" for number in range(len(connection_ids))]
-
-
-def test_a_full_app_is_full_from_any_node(nodes: Several) -> None:
-    ann, _ = nodes[2].login(MULTI, "ann")
-    connection_id = nodes[2].connections.id_of(ann)
-    nodes[2].max_channels = 1
-    assert nodes[1].connections.join(MULTI, connection_id, LOBBY) == Joined.JOINED
-    assert nodes[1].connections.join(MULTI, connection_id, "garden") == Joined.FULL
 
 
 def test_the_data_of_connections_has_the_order_of_the_query(nodes: Several) -> None:
@@ -723,25 +675,19 @@ def test_clients_on_all_nodes_join_and_receive(nodes: Several) -> None:
         assert all(word in payload for word, payload in zip(words, payloads, strict=True))
 
 
-def test_a_leaving_member_gets_earlier_publications(nodes: Several, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imserver.gateway.cluster.nodes.FENCE_SECONDS", 60)
+def test_a_leaving_member_gets_earlier_publications_and_waits_a_limited_time_for_them(nodes: Several) -> None:
     connection, client = nodes[2].login(MULTI, "ann")
     name = nodes[2].connections.id_of(connection)
     assert nodes[1].connections.join(MULTI, name, LOBBY) is Joined.JOINED
     texts(client)
     nodes[1].rpc.holding = True
-    assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) is Outcome.SENT
+    assert publish(nodes[1]) is Outcome.SENT
     leaving = gevent.spawn(nodes[1].connections.leave, MULTI, name, LOBBY)
     gevent.sleep(0.02)
     assert not leaving.ready(), "the question waits for what was sent before it"
     nodes[1].rpc.release()
     assert leaving.get() is Left.LEFT
     assert texts(client) == [["hello"]]
-
-
-def test_a_query_waits_a_limited_time_for_lost_messages(nodes: Several) -> None:
-    connection, _ = nodes[2].login(MULTI, "ann")
-    name = nodes[2].connections.id_of(connection)
     nodes[1].rpc.holding = True
     began = monotonic()
     assert nodes[1].connections.join(MULTI, name, LOBBY) is Joined.JOINED
