@@ -17,14 +17,11 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Final
 
-from bench.cluster import Nodes
 from bench.connections import Target
-from bench.context import RunContext, parameter, text_parameter
 from bench.figures import Figures
 from bench.http_client import post
 from bench.latency import Latency
 from bench.loop import BenchError, Json
-from bench.servers import ENGINES, NodeProcess
 from imserver_client import AsyncMessenger, CommandRefused, Entry, NotConnected
 
 APP: Final = "101"
@@ -42,15 +39,6 @@ LAST_SECONDS: Final = 60.0
 """For the last entries, after all answers."""
 LOOK_SECONDS: Final = 0.05
 READ_AT_ONCE: Final = 8
-
-
-@dataclass(frozen=True)
-class AsksOptions:
-    questions: int = parameter(1000, "Questions.", most=1_000_000)
-    nodes: int = parameter(2, "Nodes of the cluster.", most=8)
-    at_once: int = parameter(8, "Open questions at a time.", most=1000)
-    kills: int = parameter(3, "So often a node is killed, and started again.", least=0, most=1000)
-    database: str = text_parameter("sqlite", "sqlite, postgresql or mysql.", ("sqlite", *ENGINES))
 
 
 @dataclass
@@ -197,35 +185,6 @@ class AskRun:
                 break
             await asyncio.sleep(RETRY_SECONDS)
         raise BenchError(f"{route}: {answer}")
-
-
-async def _kill(nodes: Sequence[NodeProcess], run: AskRun, options: AsksOptions) -> None:
-    """Kill one node after the other, and start each again, while questions are asked."""
-    for number in range(options.kills):
-        due = options.questions * (number + 1) // (options.kills + 1)
-        while len(run.judge.ids) < due:
-            await asyncio.sleep(LOOK_SECONDS)
-        node = nodes[-1 - number % len(nodes)]
-        await asyncio.to_thread(node.control, "kill")
-        await asyncio.to_thread(node.control, "again")
-
-
-def run(context: RunContext, options: AsksOptions) -> Figures:
-    """Answer questions on two devices at once, count what went wrong."""
-    settings: dict[str, str] = dict(SETTINGS)
-    if options.database in ENGINES:
-        settings["IMSERVER_STORAGE_URL"] = context.pool.start(ENGINES[options.database]({})).url
-    nodes = Nodes(context.pool, options.nodes, int(APP), context.log, environment=settings)
-
-    async def play() -> Figures:
-        asking = AskRun(nodes.targets, APP, options.at_once)
-        began = monotonic()
-        killing = asyncio.create_task(_kill(nodes.nodes, asking, options))
-        figures = await asking.play(options.questions)
-        await killing
-        return {"elapsed_seconds": monotonic() - began, "kills": options.kills, **figures}
-
-    return asyncio.run(play())
 
 
 class AskThread(threading.Thread):

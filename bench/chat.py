@@ -28,7 +28,7 @@ from bench.context import RunContext, parameter, seconds_parameter, shares, text
 from bench.dialects import OPENERS
 from bench.figures import Figures
 from bench.generator import Generator, settle
-from bench.latency import STAMP_DIGITS, Latency, stamp_us
+from bench.latency import Latency, stamp_us
 from bench.loop import BenchError, Json
 from bench.protobuf import GROUP, SINGLE, Writer, login_frame
 from bench.push import LAST_FRAMES_SECONDS, MOST_MESSAGES, new_tag
@@ -128,11 +128,6 @@ class ChatRun:
         """Number of messages without acknowledgement, and of pushes that have not arrived."""
         each = 1 if self.partner else len(self.by_fd) - 1
         return self.sent - self.tally.acked + self.sent * each - self.tally.received
-
-
-def stamp_of(text: str) -> int:
-    """The time at which a message of :class:`ChatRun` was sent, by its text."""
-    return int(text[-len(PADDING) - STAMP_DIGITS : -len(PADDING)])
 
 
 def chat(generator: Generator, tag: str, seconds: float, rate: float, group: int) -> Json:

@@ -12,10 +12,9 @@ from typing import Any
 
 import click
 
-from bench import peers, report, versus
+from bench import report, versus
 from bench.cluster import PARTS
 from bench.loop import BenchError, Json
-from bench.plot import svg
 from bench.proc import machine
 from bench.runner import SCENARIOS, Scenario, ServerChoice, judge, options_of, perform, play
 from bench.suite import SUITES, Row
@@ -180,19 +179,9 @@ def fill(page: Path, sections: dict[str, str]) -> None:
     "and the next <!-- end -->; after <!-- figures bars --> with the bars alone, after "
     "<!-- figures details --> without them.",
 )
-@click.option(
-    "--plot",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Draw the largest million as SVG into a file.",
-)
-def table(file: Path, into: Path | None, plot: Path | None) -> None:
+def table(file: Path, into: Path | None) -> None:
     """Turn the JSON of a suite into Markdown."""
     suite = json.loads(file.read_text(encoding="utf-8"))
-    if plot is not None:
-        drawn = [entry for entry in suite["reports"] if entry.get("series")]
-        if not drawn:
-            raise click.ClickException(f"{file} has nothing to plot")
-        plot.write_text(svg(drawn[-1]["title"], drawn[-1]["series"]), encoding="utf-8")
     mark = report.begin_mark(suite)
     if into is None:
         click.echo(report.markdown(suite))
@@ -228,53 +217,6 @@ def versus_command(pairs: int, one_tool: bool, as_json: bool, other: Path, comma
     finish({"rows": found}, as_json, lambda: report.show_versus(found), good)
 
 
-def peers_command(
-    runs: int,
-    as_json: bool,
-    only: tuple[str, ...],
-    cache: str,
-    losses: bool,
-    history: Path | None,
-    into: Path | None,
-) -> None:
-    names, runs, losses = only or peers.USUAL, 0 if history else runs, losses or history is not None
-    with report.ProgressBar() as watcher:
-        found = peers.compare(names, Path(cache).expanduser(), runs, losses, watcher, history)
-    sections = {peers.MARK: peers.tables(found)} if runs else {}
-    if losses:
-        sections[peers.LOSSES_MARK] = peers.losses_table(found)
-    if into is not None:
-        fill(into, sections)
-    finish(found, as_json, lambda: click.echo("\n\n".join(sections.values())), not found["missing"])
-
-
-add(
-    "peers",
-    "Measure this server and others in alternating pairs. Builds them from packages of Debian, PyPI, npm.",
-    peers_command,
-    click.option(
-        "--only",
-        type=click.Choice(list(peers.PEERS)),
-        multiple=True,
-        help=f"Only it (repeatable) [default: {', '.join(peers.USUAL)}].",
-    ),
-    click.option("--cache", default="~/.cache/imserver-bench", show_default=True, help="Folder of builds."),
-    click.option("--losses", is_flag=True, help="Count also what is lost when servers are killed."),
-    click.option(
-        "--history",
-        type=click.Path(file_okay=False, path_type=Path),
-        metavar="FOLDER",
-        help="Only count what is lost, and write what followers of each server saw into files for "
-        "`python -m checker`.",
-    ),
-    click.option(
-        "--into",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help=f"Replace the text of this document between {peers.MARK} ({peers.LOSSES_MARK}) "
-        f"and the next {report.END_MARK}.",
-    ),
-    runs_option("Pairs of runs with each peer.", 3),
-)
 for _scenario in SCENARIOS.values():
     if _scenario.name not in SUITES:
         scenario_command(_scenario)

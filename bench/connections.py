@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bench.frames import CLOSE, PING, PONG, UPGRADE_ACCEPT, client_frame, scan, upgrade_request, user_name
+from bench.frames import CLOSE, PING, PONG, UPGRADE_ACCEPT, client_frame, scan, upgrade_request
 from bench.latency import Latency
 from bench.loop import READ, WRITE, Json, Loop
 
@@ -29,7 +29,7 @@ RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 @dataclass(frozen=True)
 class Opener:
-    """The way to open a connection. ``path``: replaces the target's path; USER in it is the user's name.
+    """The way to open a connection. ``path``: replaces the target's path.
 
     ``login`` returns the frame that logs a user in, for app and number; without it only the upgrade is done.
     ``answer``: the beginning of the payload that answers a login, if it lacks LOGIN_ANSWER.
@@ -198,7 +198,7 @@ class ConnectionSet:
             self._failed(conn, error_name(error))
 
     def _send_upgrade(self, conn: Connection) -> None:
-        conn.sock.send(self._upgrade.replace(b"USER", user_name(conn.number).encode(), 1))
+        conn.sock.send(self._upgrade)
         conn.phase = UPGRADING
         self.loop.change(conn.fd, READ)
 

@@ -52,14 +52,6 @@ def _centrifuge_login_with_token(_app: int, number: int) -> bytes:
     return client_frame(json.dumps({"id": 1, "connect": {"token": token}}).encode())
 
 
-def _socketio_login(_app: int, number: int) -> bytes:
-    return client_frame(b'40{"user":"%b"}' % user_name(number).encode())
-
-
-def _library_login(_app: int, number: int) -> bytes:
-    return client_frame(b'{"id":1,"params":{"token":"%b"}}' % user_name(number).encode())
-
-
 OPENERS = {
     "cmd": Opener(login=_cmd_login),
     "cmd-cursor": Opener(login=_cmd_login_with_cursor),
@@ -76,9 +68,5 @@ OPENERS = {
         protobuf.LOGGED_IN,
         {"IMSERVER_APPS": f"{{{protobuf.APP}: {{jwt: [{{algorithm: HS256, key: {KEY}}}]}}}}"},
     ),
-    # of other servers, as bench/peer_servers has them:
-    "socket.io": Opener("/socket.io/?EIO=4&transport=websocket", _socketio_login, b"40{"),
-    "path": Opener("/sub/USER"),
-    "centrifuge-v1": Opener("/connection/websocket", _library_login, b'{"id":1,"result":{'),
 }
 """By the name of the dialect."""

@@ -43,7 +43,6 @@ CALM_SECONDS = 2.0
 PAUSE_SECONDS = 0.005
 LONGEST_LOOK_SECONDS = 0.5
 BUSY_SECONDS = 4.0  # of pushes before and after a broadcast
-SAMPLER_SECONDS = 7200.0
 ABSENT_USERS = 1000
 
 
@@ -196,18 +195,9 @@ class MillionRun:
         self.figures["processes"] = len(context.pids) - (len(context.pids) > 1)
         self.figures["pss_empty_mb"] = self.empty.pss_bytes / 1e6
         self.users = UserWorkers(context, options.connections, options.generator_processes())
-        self.pusher, self.caller, self.sampler = context.start_workers(3)
-        groups = {
-            "servers": context.pids,
-            "generators": [worker.process.pid for worker in self.users.workers],
-        }
-        if redis_url:
-            groups["redis"] = self.redis_pids
-        self.sampler.ask(proc.sample, groups=groups, seconds=SAMPLER_SECONDS)
-        self.marks: list[tuple[float, str]] = []
+        self.pusher, self.caller = context.start_workers(2)
 
     def phase(self, text: str) -> None:
-        self.marks.append((time.monotonic(), text))
         self.context.show_phase(f"{self.options.connections:,} users: {text}")
 
     def run(self) -> None:
@@ -220,13 +210,6 @@ class MillionRun:
         self.broadcast()
         self.count()
         self.leave()
-
-    def series(self) -> Json:
-        """End the sampler; return its samples and the times at which the phases began."""
-        self.phase("end")
-        self.sampler.stop()
-        (answer,) = self.context.gather([self.sampler])
-        return {"samples": answer["samples"], "marks": self.marks}
 
     def _redis(self) -> RedisFacts | None:
         return redis_facts(self.redis_url) if self.redis_url else None
@@ -452,5 +435,4 @@ def run(context: RunContext, options: MillionOptions) -> Figures:
     except BenchError as error:
         stopped = str(error)
     context.extra |= {"details": million.details, "stopped": stopped}
-    context.extra["series"] = {} if stopped else million.series()
     return million.figures

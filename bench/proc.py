@@ -6,19 +6,14 @@ import os
 import platform
 import re
 import resource
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.generator import Generator
 from bench.loop import BenchError, Json
 
 TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-SAMPLE_SECONDS = 1.0
-#: Reading PSS walks over all pages.
-PSS_SAMPLES = 10
 
 
 @dataclass(frozen=True)
@@ -140,11 +135,6 @@ def loopback_bytes() -> int:
     return _number("/proc/net/dev", r"^\s*lo:(?:\s*\d+){8}\s")
 
 
-def sockets() -> int:
-    """Return the number of TCP sockets in use on this machine; both ends of a local connection count."""
-    return _number("/proc/net/sockstat", "^TCP: inuse")
-
-
 def available_bytes() -> int:
     """Return the memory that is still available to programs."""
     return _number("/proc/meminfo", "^MemAvailable:") * 1024
@@ -171,39 +161,3 @@ def machine() -> Json:
         "python": platform.python_version(),
         "open_files": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
     }
-
-
-def sample(generator: Generator, groups: dict[str, list[int]], seconds: float) -> Json:
-    """Task: sample the processes of ``groups`` (name → pids) and the machine, until it is stopped.
-
-    A sample has the time (monotonic), TCP sockets in use, bytes sent over loopback so far, available memory,
-    and for each group CPU seconds so far, RSS, and in some samples PSS (else None).
-    """
-    found: list[Json] = []
-    loop, begin = generator.loop, time.monotonic()
-    while not loop.stopped and (now := time.monotonic()) < begin + seconds:
-        with_pss = len(found) % PSS_SAMPLES == 0
-        found.append(
-            {
-                "at": now,
-                "sockets": sockets(),
-                "sent_bytes": loopback_bytes(),
-                "available_bytes": available_bytes(),
-                "groups": {name: _group(pids, with_pss) for name, pids in groups.items()},
-            }
-        )
-        due = begin + len(found) * SAMPLE_SECONDS
-        while not loop.stopped and (left := due - time.monotonic()) > 0:
-            loop.turn(left)
-    return {"samples": found}
-
-
-def _group(pids: list[int], with_pss: bool) -> dict[str, float | None]:
-    try:
-        return {
-            "cpu_seconds": sum(cpu_ticks(pid) for pid in pids) * TICK_NS / 1e9,
-            "rss_bytes": quick_rss_bytes(pids),
-            "pss_bytes": memory(pids).pss_bytes if with_pss else None,
-        }
-    except BenchError:  # a process has ended
-        return {"cpu_seconds": None, "rss_bytes": None, "pss_bytes": None}

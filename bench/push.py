@@ -30,7 +30,7 @@ LAST_FRAMES_SECONDS = 10.0
 #: Time without any data after which the other processes have received everything.
 QUIET_SECONDS = 1.0
 #: Limit of the messages by which broadcasts may be ahead of the receivers; servers close slow receivers.
-WINDOW, WINDOW_BESIDE_PEERS = 512, 32
+WINDOW = 512
 PADDING = b"." * (20 - STAMP_DIGITS)
 WARM_UP_SECONDS = 0.3
 PUSH_PATH, PUBLISHER_PATH = "/api/v1/push", "/api/v1/publisher"
@@ -217,26 +217,6 @@ class Publishes(Messages):
         return frame_template(body)
 
 
-class PeerPushes(Messages):
-    """To users of another server, by ``/push/<user>`` of :mod:`bench.peer_servers`."""
-
-    body = b'%(user)b {"id":"%(tag)b%%07d","msg":"%%010d%(padding)b","pad":"' + b"." * 90 + b'"}'
-    sent_mark = b"queued"
-
-    def request(self, body: bytes) -> bytes:
-        """See :meth:`Messages.request`; the user is part of the path."""
-        user, _, body = body.partition(b" ")
-        head = request_head(self.target, f"/push/{user.decode()}", JSON, len(body % (0, 0)))
-        return head.replace(b"%", b"%%") + body
-
-
-class PeerBroadcasts(PeerPushes, Broadcasts):
-    """To all clients of another server."""
-
-    def receivers(self, generator: Generator) -> list[bytes]:
-        return [b"all"]
-
-
 KINDS = {
     "all": Broadcasts,
     "channel": Publications,
@@ -244,10 +224,8 @@ KINDS = {
     "v1": V1Pushes,
     "stored": StoredPushes,
     "publish": Publishes,
-    "peer": PeerPushes,
-    "peer-all": PeerBroadcasts,
 }
-TO_ALL = ("all", "channel", "peer-all")
+TO_ALL = ("all", "channel")
 
 
 def _send(generator: Generator, run: Messages, tally: Tally, seconds: float, how: Sending, each: int) -> None:

@@ -229,12 +229,11 @@ def run(context: RunContext, options: StreamsOptions) -> Figures:
     context.open(workers, options.streams, dialect="cmd-token" if options.bot else "cmd")
     bot = context.ask(workers, make_bot)[0]["id"] if options.bot else ""
     context.ask(workers, begin, bot=bot)
-    warm_up = min(1.0, options.seconds)
-    context.ask(workers, stream, rate=options.rate, seconds=warm_up, batch=options.batch)
+    # The server joins the pieces of a stream that come in one request.
+    batch = min(options.batch, options.streams)
+    context.ask(workers, stream, rate=options.rate, seconds=min(1.0, options.seconds), batch=batch)
     with context.measured() as span:
-        answers = context.ask(
-            workers, stream, rate=options.rate, seconds=options.seconds, batch=options.batch
-        )
+        answers = context.ask(workers, stream, rate=options.rate, seconds=options.seconds, batch=batch)
     span.note(answers)
     (answer,) = answers
     (ends,) = context.ask(workers, end)

@@ -64,8 +64,6 @@ three subscriptions of 15,000 clients of Centrifugo | channels
   | cpu_us~15 rss_connection_bytes<1700 missing errors
 three subscriptions of 15,000 clients, cmd | channels --dialect cmd
   | rss_connection_bytes<1300 missing errors
-2,000 users, each with a channel of its own and one of six | realtime
-  | p99_ms<213 lost doubled refused dropped
 1,000 streams at 20 pieces/s | streams | p99_ms<50 lost unfinished doubled refused
 1,000 streamed answers of a bot at 20 pieces/s | streams --bot | p99_ms<50 lost unfinished doubled refused
 ping → pong | echo | cpu_us~10 round_trips_per_second>80000
@@ -121,7 +119,6 @@ handshake with login | handshake --connections 500 --login --members 0
 200 subscribers of one channel | channels --connections 200 --crowd
 three subscriptions of 200 clients, each with a token | channels --connections 200 --token
 200 subscribers come back, each 20 publications behind | channels --connections 200 --recover --behind 20
-200 users, each with a channel of its own and one of six | realtime --connections 200 --seconds 1
 100 streams at 20 pieces/s | streams --streams 100 --seconds 1
 """)
 

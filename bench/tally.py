@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from zlib import crc32
 
 from bench.connections import Connection, ConnectionSet
-from bench.frames import CLOSE, FINAL, TEXT, scan, server_frame
+from bench.frames import CLOSE, FINAL, TEXT, scan
 from bench.latency import STAMP_DIGITS, STAMP_WRAP, Latency, stamp_us
 from bench.loop import Json
 
@@ -153,35 +153,21 @@ class Tally:
         conn.checksum += sum(found)
 
     def _scan(self, conn: Connection, end: int) -> None:
-        """Count frame by frame: the first of a run, and reads that contain other frames.
-
-        Other servers send frames with several lines, a message each, and messages in several frames.
-        """
+        """Count frame by frame: the first of a run, and reads that contain other frames."""
         connections = self.connections
         found, used = scan(connections.buffer, end)
-        text, whole, next_begin = b"", 0, 0
+        begin = 0
         for opcode, start, stop in found:
-            payload, begin = bytes(connections.view[start:stop]), next_begin
-            next_begin = stop
+            frame, begin = bytes(connections.view[begin:stop]), stop
+            payload = frame[len(frame) - (stop - start) :]
+            number_at = frame.find(self.tag) + len(self.tag)
             if opcode >= CLOSE:
                 connections.control(conn, opcode, payload)
-                whole = whole if text else stop
-                continue
-            text += payload
-            if connections.buffer[begin] & FINAL:
-                whole = stop
-                for line in text.split(b"\n"):
-                    self._count_line(conn, line)
-                text = b""
-        conn.rest = bytes(connections.view[whole if text else used : end])
-
-    def _count_line(self, conn: Connection, line: bytes) -> None:
-        frame = server_frame(line)
-        at = frame.find(self.tag) + len(self.tag)
-        if at >= len(self.tag):
-            self._count(conn, frame, len(frame) - len(line), at)
-        elif line:
-            self.others += 1
+            elif number_at >= len(self.tag):
+                self._count(conn, frame, len(frame) - len(payload), number_at)
+            else:
+                self.others += 1
+        conn.rest = bytes(connections.view[used:end])
 
     def _count(self, conn: Connection, frame: bytes, head_bytes: int, number_at: int) -> None:
         stamp_at = frame.find(LIVE_TEXT) + len(LIVE_TEXT)

@@ -14,7 +14,6 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("imserver", "imserver_client", "bench")
 FOLDERS = (*PACKAGES, "tools", "tests")
 ALLOWED = {
-    "KEEP_ALIVE": "HTTP",
     "PlaceMsg": "the schema of the protobuf dialect",
     "_keep_files_in_memory": "the usual meaning",
     "_keep_running": "the usual meaning",

@@ -233,7 +233,6 @@ def test_the_load_tool_is_a_package_of_its_own(installed: Path, tmp_path: Path) 
     shutil.copytree(ROOT / "bench", tree, ignore=shutil.ignore_patterns("__pycache__", "build"))
     names = zipfile.ZipFile(build(tree)).namelist()
     files = {f"bench/{path.name}" for path in (ROOT / "bench").glob("*.py")}
-    files |= {f"bench/peer_servers/{path.name}" for path in (ROOT / "bench/peer_servers").glob("*.*")}
     assert {name for name in names if "dist-info" not in name} == files
     assert f"imserver_bench-{__version__}.dist-info/METADATA" in names
 

@@ -2,12 +2,8 @@
 
 from typing import Any
 
-import pytest
-
 from bench.asks import EVERYBODY, AskJudge
 from imserver_client import Entry
-from tests.bench.play import found
-from tests.tools import require
 
 FAULTS = ("asks_wrong", "asks_differ", "asks_promised", "asks_unheard")
 
@@ -74,13 +70,3 @@ def test_whoever_has_heard_nothing_twice_or_something_else_is_found() -> None:
     one.hear("laptop", answer(7, "yes", id=11))
     assert faults(one, state("yes"), state("yes")) == {"asks_unheard": 2}
     assert faults(judge("yes", heard="no"), state("yes"), state("yes")) == {"asks_unheard": 3}
-
-
-@pytest.mark.linux
-@pytest.mark.full
-def test_each_question_has_one_answer_though_a_node_dies() -> None:
-    require("redis-server")
-    figures = found("asks", "--questions", "60", "--kills", "1")["figures"]
-    assert (figures["asks"], figures["kills"]) == (60, 1)
-    assert [figures[name] for name in FAULTS] == [0, 0, 0, 0]
-    assert figures["tap_p50_ms"] > 0

@@ -8,7 +8,6 @@ from urllib.request import urlopen
 import pytest
 
 from bench.events import EventReceiver
-from tests.bench.play import found
 
 pytestmark = pytest.mark.linux
 
@@ -37,17 +36,3 @@ def test_the_receiver_counts_repeats_and_inversions() -> None:
         assert len(receiver.seen) == 7
     finally:
         receiver.close()
-
-
-@pytest.mark.full
-def test_events() -> None:
-    report = found(
-        "events", "--members", "4", "--rate", "50", "--seconds", "1", "--absent", "5", "--delay", "0"
-    )
-    figures = report["figures"]
-    assert figures["messages"] == figures["events"] == 50
-    assert figures["events_lost"] == figures["events_inverted"] == figures["absent_lost"] == 0
-    assert figures["plain_cpu_us"] > 0
-    assert figures["events_cpu_us"] > 0
-    assert 0 < figures["event_p50_ms"] <= figures["event_p99_ms"] <= figures["event_max_ms"]
-    assert 0 < figures["absent_p50_ms"] <= figures["absent_max_ms"]

@@ -153,15 +153,6 @@ def test_streams(server_options: tuple[str, ...], way: tuple[str, ...]) -> None:
 
 
 @pytest.mark.full
-def test_realtime(server_options: tuple[str, ...]) -> None:
-    figures = found("realtime", "--connections", "20", "--seconds", "0.5")["figures"]
-    assert figures["publications"] == 20
-    assert figures["lost"] == figures["doubled"] == figures["refused"] == figures["dropped"] == 0
-    assert 0 < figures["p50_ms"] <= figures["p95_ms"] <= figures["p99_ms"] <= figures["max_ms"]
-    assert figures["deliveries_per_core"] > figures["deliveries_per_second"]
-
-
-@pytest.mark.full
 def test_storm(server_options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.session_scenarios.MOST_IN_PROCESS", 60)
     figures = found("storm", "--clients", "100", "--bystanders", "10", *server_options)["figures"]
