@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tests.integration.raw import Address
 from tests.ports import free_ports
@@ -127,9 +127,9 @@ def powered_off() -> Iterator[int]:
         yield address[1]
 
 
-def started(command: Sequence[str], address: Address) -> "subprocess.Popen[str]":
-    """An nginx in the foreground that listens at this address."""
-    process = spawn(command, stderr=subprocess.PIPE, text=True)
+def started(command: Sequence[str], address: Address, **options: Any) -> "subprocess.Popen[str]":
+    """A program in the foreground that listens at this address."""
+    process = spawn(command, **{"stderr": subprocess.PIPE, "text": True, **options})
 
     def listens() -> bool:
         assert process.poll() is None, process.communicate()[1]
@@ -137,7 +137,7 @@ def started(command: Sequence[str], address: Address) -> "subprocess.Popen[str]"
             return probe.connect_ex(address) == 0
 
     with ended_on_failure(process):
-        eventually(listens, what="nginx listens")
+        eventually(listens, what=f"{command[0]} listens")
     return process
 
 

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterator
-from itertools import combinations
 from typing import Any
 
 import pytest
@@ -75,49 +74,3 @@ def test_a_panel_has_the_unit_of_what_it_shows(panel: dict[str, Any]) -> None:
             assert unit in UNITS[metric.unit], f"{metric.name} as {unit}"
             if metric.kind == "counter" and metric.unit == "seconds":
                 assert unit == "percentunit"  # seconds a second
-
-
-@pytest.mark.parametrize("panel", CHARTS, ids=lambda panel: panel["title"])
-def test_a_legend_names_labels_that_are_left(panel: dict[str, Any]) -> None:
-    for target in panel["targets"]:
-        for label in re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]):
-            grouped = re.findall(r"by \(([^)]*)\)", target["expr"])
-            summed = "sum(" in target["expr"]
-            assert any(label in each.split(", ") for each in grouped) or (not grouped and not summed)
-
-
-def test_panels_lie_side_by_side_and_none_over_another() -> None:
-    boxes = [panel["gridPos"] for panel in PANELS]
-    assert all(box["x"] + box["w"] <= 24 for box in boxes)
-    for one, other in combinations(boxes, 2):
-        assert (
-            one["x"] + one["w"] <= other["x"]
-            or other["x"] + other["w"] <= one["x"]
-            or one["y"] + one["h"] <= other["y"]
-            or other["y"] + other["h"] <= one["y"]
-        ), (one, other)
-    lines: dict[int, int] = {}
-    for box in boxes:
-        lines[box["y"]] = lines.get(box["y"], 0) + box["w"]
-    assert set(lines.values()) == {24}
-
-
-def test_panels_are_distinguished() -> None:
-    assert len({panel["id"] for panel in PANELS}) == len(PANELS)
-    titles = [panel["title"] for panel in PANELS]
-    assert len(set(titles)) == len(titles)
-    for panel in CHARTS:
-        refs = [target["refId"] for target in panel["targets"]]
-        assert len(set(refs)) == len(refs)
-
-
-def test_the_board_asks_the_data_source_that_is_chosen() -> None:
-    variables = {variable["name"]: variable for variable in BOARD["templating"]["list"]}
-    assert set(variables) == {"datasource", "node"}
-    wanted = {"type": "prometheus", "uid": "${datasource}"}
-    assert variables["node"]["datasource"] == wanted
-    (metric,) = [metric for metric, _ in used(variables["node"]["definition"])]
-    assert metric.name == "imserver_node_up"
-    for panel in CHARTS:
-        assert panel["datasource"] == wanted
-        assert all(target["datasource"] == wanted for target in panel["targets"])

@@ -86,19 +86,3 @@ def test_a_rollout_takes_no_node_away_before_another_is_ready() -> None:
     rolling = DEPLOYMENT["strategy"]["rollingUpdate"]
     assert (rolling["maxUnavailable"], rolling["maxSurge"]) == (0, 1)
     assert DEPLOYMENT["replicas"] > BY_KIND["PodDisruptionBudget"]["spec"]["maxUnavailable"]
-
-
-def test_all_select_the_same_pods() -> None:
-    labels = DEPLOYMENT["template"]["metadata"]["labels"]
-    selectors = [
-        DEPLOYMENT["selector"]["matchLabels"],
-        BY_KIND["Service"]["spec"]["selector"],
-        BY_KIND["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"],
-    ]
-    assert selectors == [labels] * 3
-
-
-def test_no_secret_is_in_the_files() -> None:
-    assert "Secret" not in BY_KIND
-    given = [each for each in CONTAINER["env"] if "value" in each]
-    assert given == []

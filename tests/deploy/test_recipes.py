@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from imserver.gateway.node.feature_list import load_config
-from tests.browser.chromium import Browser
 from tests.browser.test_nginx import SITE as GOWEBSOCKET_SITE
 from tests.browser.test_talk_nginx import SITE as CHAT_SITE
 from tests.dialects.protobuf.test_settings_file import ORIGINAL as GOCHAT
@@ -18,11 +17,10 @@ from tests.gateway.cluster.redis_server import RedisServer
 from tests.integration import action, client, cmd, gochat, protobuf
 from tests.integration.raw import Address, ask
 from tests.ports import free_ports
-from tests.support import ROOT, Server, eventually
+from tests.support import ROOT, Server
 from tests.tools import require
 
 from .proxy import Nginx, around
-from .test_nginx_go_websocket import PUBLISHED
 
 GUIDE = ROOT / "docs" / "guides" / "replace-another-server.md"
 DATA = "/var/lib/imserver"
@@ -31,6 +29,41 @@ RPC_PORTS = (9001, 9003, 7000, 7002, 9092, 9192)
 """A node listens on the next one, too."""
 USUAL = {"http_port": 8080, "websocket_port": 8089, "rpc_port": 9001}
 """Where a node listens if neither its file nor its command says so."""
+# As published for go-websocket, with a name for each log.
+PUBLISHED = """
+pid /run/nginx.pid;
+events { worker_connections 512; }
+http {
+upstream ws_cluster {
+    server 127.0.0.1:666 ;
+    server 127.0.0.1:667 ;
+}
+
+server {
+    listen      80;
+    server_name ws.example.com;
+
+    access_log /var/log/nginx/im.log;
+    error_log /var/log/nginx/error.log;
+
+    location /ws {
+        proxy_pass http://ws_cluster;
+        proxy_http_version 1.1;
+        proxy_read_timeout 60s;
+        proxy_set_header Upgrade $http_upgrade;
+        proxy_set_header Connection "upgrade";
+        proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+    }
+
+    location /api {
+        proxy_set_header X-Forwarded-For $remote_addr;
+        proxy_set_header Host $http_host;
+        proxy_pass http://ws_cluster;
+    }
+}
+}
+"""
+
 BOTH = pytest.mark.parametrize("count", [1, 2], ids=["one", "two"])
 
 pytestmark = pytest.mark.full
@@ -183,53 +216,4 @@ def test_rpc_ports_that_are_one_apart_are_explained(
         recipe.start(2)
 
 
-def test_a_node_with_a_folder_of_its_own_says_what_to_share(
-    tmp_path: Path, redis_server: RedisServer, stack: ExitStack
-) -> None:
-    recipe = Recipe("gowebsocket on two nodes", tmp_path, redis_server, stack)
-    recipe.start(1)
-    other = Recipe("gowebsocket on two nodes", tmp_path / "copy", redis_server, stack)
-    with pytest.raises(AssertionError, match=r"give all nodes the same server\.secret_file, or the same"):
-        other.start(1)
-
-
 # --- in a browser, under the host names of the originals ---------------------------------------------------
-
-
-def _visitor(folder: Path, stack: ExitStack, host: str, address: Address) -> Browser:
-    """A browser to which ``host`` is this address."""
-    one = Browser(folder, f"--host-resolver-rules=MAP {host}:80 {address[0]}:{address[1]}")
-    stack.callback(one.quit)
-    return one
-
-
-@BOTH
-def test_the_page_of_gowebsocket(
-    tmp_path: Path, redis_server: RedisServer, stack: ExitStack, count: int
-) -> None:
-    recipe = Recipe("gowebsocket on two nodes", tmp_path, redis_server, stack)
-    servers = recipe.start(count)
-    browser = _visitor(tmp_path / "profile", stack, "im.91vh.com", recipe.nginx(GOWEBSOCKET_SITE))
-    people = [stack.enter_context(cmd.logged_in(each.ws, f"at{n}", 101)) for n, each in enumerate(servers)]
-    page = browser.open("http://im.91vh.com/home/index?appID=101").online()
-    page.say("hello")
-    for one in people:
-        assert one.push("msg").json["response"]["data"]["msg"] == "hello"
-    assert browser.complaints() == []
-
-
-@BOTH
-def test_the_page_of_guyan0319(
-    tmp_path: Path, redis_server: RedisServer, stack: ExitStack, count: int
-) -> None:
-    recipe = Recipe("go-websocket (guyan0319) on two nodes", tmp_path, redis_server, stack)
-    servers = recipe.start(count)
-    browser = _visitor(tmp_path / "profile", stack, "ws.test", recipe.nginx(CHAT_SITE))
-    page = browser.open("http://ws.test/home/index?uid=1&to_uid=2")
-    eventually(lambda: page.notices == ["登录成功"], what="the page says that it is connected")
-    for server in servers:
-        with action.action_session(server.ws, "2", to="1") as two:
-            page.say("hello")
-            two.receives("1", "hello", "2")
-            two.say(f"back by {server.ws.port}")
-            page.has_received("用户:", f"back by {server.ws.port}")
