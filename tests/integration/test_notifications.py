@@ -11,9 +11,7 @@ from tests.notifications.devices import Device
 from tests.support import Server, eventually
 from tests.users import User
 
-from .raw import ask, bearer, request
 from .receiver import Post, Receiver
-from .test_v1_publisher import command, publisher
 from .v1 import call, good
 
 KEY = "key-of-the-shop-0123456789"
@@ -113,27 +111,6 @@ def test_a_push_that_is_not_stored_is_shown(server: Server, service: Receiver) -
     assert int(post.headers["ttl"]) <= 600
 
 
-def test_a_publisher_connection_may_have_it(server: Server, service: Receiver) -> None:
-    bob = person(server, service)
-    push = {"app": APP, "user": bob.user, "text": "It has left", "notify": {"title": "Order 17"}}
-    with publisher(server, KEY) as one:
-        one.send(command(1, **push), command(2, **{**push, "notify": True}))
-        assert one.message().json["results"][0]["status"] == "absent"
-        assert one.message().json["error"]["code"] == "invalid_request"
-    assert [shown.title for shown in bob.shown(1)] == ["Order 17"]
-
-
-def test_what_a_bot_says_of_its_notification_is_shown(server: Server, service: Receiver) -> None:
-    bob = person(server, service)
-    push = {"app": APP, "user": bob.user, "text": "It has left", "store": True}
-    good(server.http, "push", {**push, "notify": {"title": "Order 17"}}, key=KEY)
-    (shown,) = bob.shown(1)
-    assert (shown.kind, shown.title, shown.body) == ("message", "Order 17", "It has left")
-    good(server.http, "push", {**push, "notify": False}, key=KEY)
-    bob.post("notifications/test")
-    assert [shown.kind for shown in bob.shown(2)] == ["message", "test"]
-
-
 def test_an_endpoint_that_is_gone_is_removed_and_reported(server: Server, service: Receiver) -> None:
     bob = person(server, service, 410)
     bob.post("notifications/test")
@@ -141,16 +118,6 @@ def test_an_endpoint_that_is_gone_is_removed_and_reported(server: Server, servic
     (event,) = eventually(lambda: events_of(server, bob.user), what="an event")
     assert (event["event"], event["endpoint"]) == ("gone", bob.endpoint)
     assert event["host"] == service.url.removeprefix("http://")
-
-
-def test_metrics_say_what_became_of_notifications(server: Server, service: Receiver) -> None:
-    bob = person(server, service)
-    bob.post("notifications/test")
-    bob.shown(1)
-    text = ask(server.http, bearer(request("/metrics"), KEY)).body.decode()
-    assert 'imserver_notifications_total{node="' in text
-    assert f',app="{APP}",kind="test",result="taken"}} ' in text
-    assert "imserver_notifications_lost_total" in text
 
 
 def test_each_act_on_devices_and_audiences_is_in_the_audit_log_and_no_token_is(

@@ -61,70 +61,31 @@ def test_the_ports_in_its_comment_are_those_of_the_originals(tmp_path: Path) -> 
     ]
 
 
-def test_clients_of_gowebsocket_log_in_and_are_pushed_to(server: Server) -> None:
+def test_the_clients_of_each_original_are_served(server: Server) -> None:
     with cmd.logged_in(server.ws, "ann", 101) as ann:
-        assert cmd.users(server.http, 101) == ["ann"]
         assert cmd.send_message(server.http, 101, "ann", "hello") == {"sendResults": True}
         assert ann.push("msg").json["response"]["data"]["msg"] == "hello"
+    one, two = (action.action_session(server.ws, user, to=peer) for user, peer in (("1", "2"), ("2", "1")))
+    with one as first, two as second:
+        first.say("hello")
+        second.receives("1", "hello", "2")
+    with client.listening(server.ws, "shop") as listener:
+        client.send_to_client(server.http, "shop", listener.id)
+        assert listener.received()["data"] == "hello"
+    kim, lee = gochat.register(server.http), gochat.register(server.http)
+    with protobuf.chatting(server.ws, kim) as sender, protobuf.chatting(server.ws, lee) as receiver:
+        sender.single(1, receiver.id, "hello")
+        assert protobuf.pushed(receiver.output()).text == "hello"
 
 
-def test_its_chat_page_logs_in_with_the_token_of_the_page(server: Server) -> None:
-    page = cmd.get(server.http, "/home/index", appID=101)
-    found = re.search(rb'id="page-data">(.*?)</script>', page.body)
-    assert found, page
-    data = json.loads(found[1])
-    with cmd.logged_in(server.ws, data["user"], 101, serviceToken=data["token"]):
-        pass
-
-
-def test_users_of_the_action_dialect_chat(server: Server) -> None:
-    with (
-        action.action_session(server.ws, "1", to="2") as one,
-        action.action_session(server.ws, "2", to="1") as two,
-    ):
-        one.say("hello")
-        two.receives("1", "hello", "2")
-    assert cmd.get(server.http, "/user/list", appId=1, groupsId=1).json["data"]["userList"] == [
-        {"ID": 1},
-        {"ID": 2},
-    ]
-
-
-def test_clients_of_go_websocket_are_reached_by_their_back_end(server: Server) -> None:
-    with client.listening(server.ws, "shop") as one:
-        client.send_to_client(server.http, "shop", one.id)
-        assert one.received()["data"] == "hello"
-
-
-def test_users_of_gochat_register_and_chat(server: Server) -> None:
-    ann, bob = gochat.register(server.http), gochat.register(server.http)
-    assert (
-        gochat.code_and_message(gochat.form(server.http, "/friend/add", {"friend_id": bob[0]}, ann[1]))[0]
-        == 200
-    )
-    with protobuf.chatting(server.ws, ann) as one, protobuf.chatting(server.ws, bob) as two:
-        one.single(1, two.id, "hello")
-        assert protobuf.acked(one.output())
-        assert protobuf.pushed(two.output()).text == "hello"
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
+def test_other_machines_need_a_key(server: Server) -> None:
+    for data in (
         cmd.form_request("/user/sendMessage", {"appID": 101, "userID": "ann", "message": "hi"}),
         request("/user/list?appID=101"),
         request("/user/list?appId=1&groupsId=1"),
-    ],
-)
-def test_other_machines_need_a_key(server: Server, data: bytes) -> None:
-    assert from_elsewhere(server, data).json["code"] == 1003
-    assert from_elsewhere(server, bearer(data, KEY)).json["code"] == 200
-
-
-def test_another_machine_may_not_push_to_a_system(server: Server) -> None:
-    fields = {"clientId": "x", "data": "hello"}
-    answer = from_elsewhere(server, client.api_request("send_to_client", fields, "shop"))
-    assert client.refused(answer) == "未授权"
+    ):
+        assert from_elsewhere(server, data).json["code"] == 1003
+        assert from_elsewhere(server, bearer(data, KEY)).json["code"] == 200
 
 
 def _page_request(host: str) -> bytes:
@@ -147,24 +108,3 @@ def test_a_page_of_another_host_is_refused_and_one_line_says_what_to_set(server:
         in lines[0]
     )
     assert "connection refused: the page is of host ws.test; to allow it, add the host to" in lines[1]
-
-
-def test_pages_of_the_hosts_in_its_comment_are_served(tmp_path: Path) -> None:
-    text = re.sub(r"^  # (origins:)", r"  \1", FILE.read_text(encoding="utf-8"), flags=re.M)
-    keys = json.dumps([{"key": KEY, "scopes": ["admin"]}])
-    one = Server(tmp_path, config=yaml.safe_load(text), environment={"IMSERVER_API_KEYS": keys})
-    try:
-        assert ask(one.http, _page_request("im.91vh.com")).json["code"] == 200
-        with action.ActionClient(one.ws) as page:
-            page.begin("/ws?uid=1&to_uid=2", more=[("Origin", "http://ws.test")])
-            assert page.ask_action("login", action.login_data("1", to="2"))[0] == 200
-    finally:
-        stop(one)
-
-
-def test_what_spans_all_apps_needs_a_key(server: Server) -> None:
-    assert cmd.get(server.http, "/system/state").json["code"] == 1003
-    assert cmd.get(server.http, "/metrics").status == 401
-    assert client.refused(client.api(server.http, "register", {"systemId": "new"})) == "未授权"
-    assert client.done(server.http, "register", "", KEY, systemId="new") == []
-    assert ask(server.http, bearer(request("/system/state"), KEY)).json["code"] == 200

@@ -8,7 +8,7 @@ import pytest
 from imserver.plugin.testing import HostAndPort
 
 from .clusters import nodes_of
-from .gochat import form, register
+from .gochat import register
 from .protobuf import (
     CONVERSATIONS,
     HIDE,
@@ -24,7 +24,6 @@ from .protobuf import (
     ProtobufClient,
     SentMessage,
     acked,
-    chatting,
     field,
     further,
     message,
@@ -33,7 +32,6 @@ from .protobuf import (
     pushed,
     refused,
     resuming,
-    sent,
 )
 from .setting import Launch
 
@@ -120,28 +118,6 @@ def test_edits_and_recalls_are_delivered_and_others_messages_are_refused(
     assert refused(bob.output()) == (1003, MESSAGE, 1)
 
 
-@pytest.mark.full
-def test_the_originals_clients_find_what_a_message_says_now_and_nothing_that_was_recalled(
-    addresses: tuple[HostAndPort, Addresses], two: tuple[ProtobufClient, ProtobufClient]
-) -> None:
-    http, (_, there) = addresses
-    ann, _ = two
-    away = register(http)
-    for number, text in ((1, "secret"), (2, "helo"), (3, "last")):
-        ann.single(number, int(away[0]), text)
-    addresses = [acked(ann.output())[1] for _ in range(3)]
-    ann.send_payload(message(4, SentMessage(sender=ann.id), kind=1, about=addresses[0]))
-    ann.send_payload(
-        message(5, SentMessage(sender=ann.id, type=1, content=b"hello"), kind=2, about=addresses[1])
-    )
-    assert [acked(ann.output())[0] for _ in range(2)] == [4, 5]
-    with chatting(there, away) as old:
-        assert [(each.text, each.seq) for each in old.catch_up()] == [
-            ("hello", addresses[1]),
-            ("last", addresses[2]),
-        ]
-
-
 def test_who_reads_receives_and_types_is_reported_to_the_other(
     two: tuple[ProtobufClient, ProtobufClient],
 ) -> None:
@@ -188,42 +164,3 @@ def test_conversations_and_their_history_are_listed_searched_and_hidden(
     row = one(listed)
     assert (message_in(row[8]).text, row[10]) == ("green pears", last), "it is paged on by what is hidden"
     assert bob.answers_to(CONVERSATIONS, field(1, last)) == []
-
-
-def test_what_happens_in_a_group_is_reported(addresses: tuple[HostAndPort, Addresses]) -> None:
-    http, (here, there) = addresses
-    ann, bob = register(http), register(http)
-    with resuming(here, ann) as one_, resuming(there, bob) as two_, chatting(there, bob, "old") as old:
-        answer = form(http, "/group/create", {"name": "us", "ids": [bob[0]]}, ann[1]).json
-        group = int(answer["data"]["id"])
-        for each in (one_, two_):
-            payload = entry(each)
-            assert (further(payload)["kind"], message_in(payload).receiver, message_in(payload).session) == (
-                "group",
-                group,
-                2,
-            )
-        one_.group(1, group, "hello")
-        acked(one_.output())
-        assert pushed(two_.output()) == pushed(old.output())
-        old.quiet()
-
-
-def test_a_group_is_refused_to_who_is_no_member_and_the_number_is_used_up(
-    two: tuple[ProtobufClient, ProtobufClient],
-) -> None:
-    ann, bob = two
-    ann.group(1, 999_999, "let me in")
-    assert refused(ann.output())[1:] == (MESSAGE, 1)
-    ann.single(2, bob.id, "then to you")
-    assert acked(ann.output())[0] == 2
-
-
-@pytest.mark.full
-def test_a_question_that_cannot_be_answered_is_refused_by_its_kind(
-    two: tuple[ProtobufClient, ProtobufClient],
-) -> None:
-    ann, _ = two
-    ann.send_payload(sent(READ, field(1, 999_999) + field(2, 1)))
-    found = ann.output()
-    assert (found.kind, found.code, found.data) == (READ, 1005, b"")

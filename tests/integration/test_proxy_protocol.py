@@ -98,13 +98,6 @@ def test_a_wrong_header_ends_the_connection_without_an_answer(proxied: Address, 
             raw.response()
 
 
-def test_half_a_header_ends_the_connection_after_the_time_for_a_head(proxied: Address) -> None:
-    with Raw(proxied) as raw:
-        raw.send(b"PROXY TCP4 203")
-        with pytest.raises(Ended, match=r"b''"):
-            raw.response()
-
-
 def test_others_than_trusted_proxies_are_closed(proxied: Address) -> None:
     with Raw(proxied, source="127.0.0.7") as raw, pytest.raises((Ended, ConnectionError)):
         raw.ask(LINE + request("/health"))

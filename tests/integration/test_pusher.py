@@ -9,17 +9,15 @@ from typing import Any
 
 import pytest
 
-from imserver.dialects.pusher.service import connection_id_of
 from tests.conftest import StartServer
 from tests.docs.markdown import table_with
 from tests.gateway.cluster.redis_server import RedisServer
 from tests.support import ROOT, Server, eventually
 
 from .pusher import SHOP, Client, call, sign, trigger
-from .raw import Response, ask, request, text
+from .raw import Response, ask, request
 from .receiver import Receiver, rejecting
 from .setting import Launch
-from .v1 import good
 
 Ask = Callable[[Server], Response]
 
@@ -43,64 +41,19 @@ def all_left(server: Server) -> None:
     eventually(lambda: call(server, "GET", "/apps/7/channels").json == {"channels": {}})
 
 
-def with_options(start_server: StartServer, **options: Any) -> Server:
-    channels = {"private-slow": {"publications_per_second": 1}}
-    return start_server(config={"apps": {"shop": {"pusher": {**SHOP, **options}, "channels": channels}}})
-
-
 # --- connections --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("key", "query", "code"),
-    [
+def test_who_is_refused_reads_why_twice(server: Server) -> None:
+    for key, query, code in (
         ("nokey", "protocol=7", 4001),
         ("shopkey", "protocol=3", 4007),
         ("shopkey", "", 4007),
         ("shopkey", "protocol=x", 4007),
-    ],
-)
-def test_who_is_refused_reads_why_twice(server: Server, key: str, query: str, code: int) -> None:
-    with Client(server.ws, key, query) as client:
-        assert (client.refusal["event"], client.refusal["data"]["code"]) == ("pusher:error", code)
-        client.closed(code)
-
-
-@pytest.mark.parametrize("version", [4, 5, 6, 7])  # the libraries for Java and .NET ask for 5
-def test_versions_are_spoken_on_both_ports(server: Server, version: int) -> None:
-    for address in (server.ws, server.http):
-        with Client(address, query=f"protocol={version}&client=x&version=1&flash=false") as client:
-            client.is_quiet()
-
-
-@pytest.mark.full
-def test_without_its_settings_an_app_is_not_spoken_to(start_server: StartServer) -> None:
-    server = start_server(config={"apps": {"club": {"open": True}}})
-    with Client(server.ws, "club") as client:
-        client.closed(4001)
-    assert ask(server.http, request("/apps/club/channels")).status == 401
-    assert ask(server.http, request("/app/club")).status == 400
-
-
-def test_a_secret_ends_demo_mode(server: Server) -> None:
-    answer = ask(server.http, request("/api/v1/users?app=shop"))
-    assert answer.status == 401
-
-
-def test_frames_that_cannot_be_read_are_answered(clients: tuple[Client, Client]) -> None:
-    client, _ = clients
-    for payload in ("hello", "{}", '{"event":"pusher:subscribe"}', '{"event":"pusher:dance"}'):
-        client.send(text(payload))
-        assert client.event("pusher:error") is not None
-    client.is_quiet()
-
-
-def test_clients_come_back_at_once_when_the_server_stops(start_server: StartServer) -> None:
-    server = with_options(start_server)
-    with Client(server.ws) as client:
-        server.begin_to_stop()
-        assert client.message().json["data"]["code"] == 4200
-        client.closed(4200)
+    ):
+        with Client(server.ws, key, query) as client:
+            assert (client.refusal["event"], client.refusal["data"]["code"]) == ("pusher:error", code)
+            client.closed(code)
 
 
 # --- subscriptions ------------------------------------------------------------------------------------------
@@ -138,42 +91,10 @@ def test_the_library_for_dotnet_reads_of_a_refusal_by_its_own_event(server: Serv
     all_left(server)
 
 
-@pytest.mark.parametrize("channel", ["user:ann", "group:7", "#server-to-user-ann", "#private"])
-def test_some_channels_are_not_for_clients(clients: tuple[Client, Client], channel: str) -> None:
-    client, _ = clients
-    client.asks(channel)
-    assert refusal(client, channel) == ("AuthError", 403)
-
-
-@pytest.mark.parametrize("channel", ["", "x" * 256])
-def test_names_have_a_length(clients: tuple[Client, Client], channel: str) -> None:
-    client, _ = clients
-    client.say("pusher:subscribe", {"channel": channel})
-    found = client.message().json
-    assert found["event"] == "pusher:subscription_error"
-
-
-@pytest.mark.full
-def test_options_of_a_namespace_count(start_server: StartServer) -> None:
-    rows = {"open": {"subscribe": "anybody"}, "shut": {"subscribe": "nobody"}, "*": {"subscribe": "token"}}
-    server = start_server(config={"apps": {"shop": {"pusher": SHOP, "channels": rows}}})
-    with Client(server.ws) as client:
-        client.say("pusher:subscribe", {"channel": "open:1"})
-        client.event("pusher_internal:subscription_succeeded", "open:1")
-        client.asks("shut:1")
-        assert refusal(client, "shut:1") == ("AuthError", 403)
-        client.say("pusher:subscribe", {"channel": "news"})
-        assert refusal(client, "news") == ("AuthError", 401)
-        client.subscribes("news")
-
-
-def test_one_subscription_each(clients: tuple[Client, Client]) -> None:
-    client, _ = clients
-    client.subscribes("news")
-    client.say("pusher:subscribe", {"channel": "news"})
-    assert client.message().json["event"] == "pusher:error"
-    client.say("pusher:unsubscribe", {"channel": "news"})
-    client.subscribes("news")
+def test_some_channels_are_not_for_clients(clients: tuple[Client, Client]) -> None:
+    for channel in ("user:ann", "group:7", "#server-to-user-ann", "#private"):
+        clients[0].asks(channel)
+        assert refusal(clients[0], channel) == ("AuthError", 403)
 
 
 def test_presence_counts_users_and_not_connections(server: Server) -> None:
@@ -189,13 +110,10 @@ def test_presence_counts_users_and_not_connections(server: Server) -> None:
             added = client.event("pusher_internal:member_added", "presence-a")
             assert added == {"user_id": "bob", "user_info": {"name": "bob"}}
         second.leave()
+        where = "/apps/7/channels/presence-a"
+        counted = {"subscription_count": 2}
         eventually(
-            lambda: (
-                call(server, "GET", "/apps/7/channels/presence-a", info="subscription_count").json[
-                    "subscription_count"
-                ]
-                == 2
-            )
+            lambda: counted.items() <= call(server, "GET", where, info="subscription_count").json.items()
         )
         bob.is_quiet()
         ann.say("pusher:unsubscribe", {"channel": "presence-a"})
@@ -203,83 +121,23 @@ def test_presence_counts_users_and_not_connections(server: Server) -> None:
     all_left(server)
 
 
-def test_a_member_whose_connections_close_together_is_removed_once(server: Server) -> None:
-    with ExitStack() as stack:
-        bob, *connections = (stack.enter_context(Client(server.ws)) for _ in range(6))
-        bob.subscribes("presence-a", "bob")
-        for each in connections:
-            each.signs_in("ann")
-            each.event("pusher:signin_success")
-            each.subscribes("presence-a", "ann")
-        assert bob.event("pusher_internal:member_added", "presence-a")["user_id"] == "ann"
-        call(server, "POST", "/apps/7/users/ann/terminate_connections", {})
-        assert bob.event("pusher_internal:member_removed", "presence-a") == {"user_id": "ann"}
-        bob.subscribes("news")
-        bob.is_quiet()
-    all_left(server)
-
-
-def test_a_member_that_the_back_end_unsubscribes_is_removed(start_server: StartServer) -> None:
-    key = "key-of-all-apps-0123456789"
-    api = {"keys": [{"key": key, "scopes": ["admin"]}]}
-    server = start_server(config={"apps": {"shop": {"pusher": SHOP}}, "api": api})
-    with Client(server.ws) as ann, Client(server.ws) as bob:
-        ann.subscribes("presence-a", "ann")
-        bob.subscribes("presence-a", "bob")
-        ann.event("pusher_internal:member_added", "presence-a")
-        connections = [connection_id_of(bob.socket_id)]
-        change = {"app": "shop", "channel": "presence-a", "connections": connections}
-        assert good(server.http, "channels/unsubscribe", change, key=key)["unsubscribed"] == 1
-        assert ann.event("pusher_internal:member_removed", "presence-a") == {"user_id": "bob"}
-        bob.subscribes("presence-a", "bob")
-        assert ann.event("pusher_internal:member_added", "presence-a")["user_id"] == "bob"
-        bob.leave()
-        assert ann.event("pusher_internal:member_removed", "presence-a") == {"user_id": "bob"}
-
-
-@pytest.mark.parametrize("member", [{}, {"user_id": None}, {"user_id": ""}, {"user_id": "x" * 256}, []])
-def test_a_member_has_an_id(clients: tuple[Client, Client], member: Any) -> None:
-    client, _ = clients
-    client.asks("presence-a", member)
-    assert refusal(client, "presence-a")[0] == "AuthError"
-
-
-def test_a_number_is_an_id_too(clients: tuple[Client, Client]) -> None:
-    client, _ = clients
-    client.asks("presence-a", {"user_id": 7})
-    state = client.event("pusher_internal:subscription_succeeded", "presence-a")
-    assert state["presence"] == {"count": 1, "ids": ["7"], "hash": {"7": None}}
-
-
-@pytest.mark.full
-def test_a_presence_channel_has_a_limit_of_users(start_server: StartServer) -> None:
-    server = with_options(start_server, presence_members=1)
-    with Client(server.ws) as ann, Client(server.ws) as again, Client(server.ws) as bob:
-        ann.subscribes("presence-a", "ann")
-        again.subscribes("presence-a", "ann")
-        bob.asks("presence-a", {"user_id": "bob"})
-        assert refusal(bob, "presence-a") == ("LimitReached", 403)
-
-
 @pytest.mark.full
 def test_subscribers_are_counted_if_the_app_wants_it(start_server: StartServer) -> None:
     with Receiver() as receiver:
-        server = with_options(start_server, subscription_count=True, webhook_url=receiver.url)
-        with Client(server.ws) as first, Client(server.ws) as second:
-            first.subscribes("news")
-            assert first.event("pusher_internal:subscription_count", "news") == {"subscription_count": 1}
-            second.subscribes("news")
-            assert first.event("pusher_internal:subscription_count", "news") == {"subscription_count": 2}
-            second.leave()
-            assert first.event("pusher_internal:subscription_count", "news") == {"subscription_count": 1}
-        about = {"name": "subscription_count", "channel": "news"}
-        counts = [{**about, "subscription_count": number} for number in (1, 2, 1)]
+        counting = {**SHOP, "subscription_count": True, "webhook_url": receiver.url}
+        server = start_server(config={"apps": {"shop": {"pusher": counting}}})
 
-        def received() -> list[dict[str, Any]]:
+        def counts() -> list[int]:
             events = [event for post in tuple(receiver.posts) for event in post.json["events"]]
-            return [event for event in events if event["name"] == "subscription_count"]
+            return [event["subscription_count"] for event in events if event["name"] == "subscription_count"]
 
-        eventually(lambda: received() == counts)
+        with Client(server.ws) as first, Client(server.ws) as second:
+            steps = (lambda: first.subscribes("news"), lambda: second.subscribes("news"), second.leave)
+            for number, step in zip((1, 2, 1), steps, strict=True):
+                step()
+                found = first.event("pusher_internal:subscription_count", "news")
+                assert found == {"subscription_count": number}
+        eventually(lambda: counts() == [1, 2, 1])
 
 
 # --- users --------------------------------------------------------------------------------------------------
@@ -302,15 +160,6 @@ def test_a_sign_in_keeps_subscriptions_and_opens_the_channel_of_the_user(
     other.is_quiet()
 
 
-def test_the_signature_of_a_channel_permits_no_shorter_name(clients: tuple[Client, Client]) -> None:
-    client, _ = clients
-    auth = f"{SHOP['key']}:{sign(f'{client.socket_id}:private-a:b')}"
-    client.say("pusher:subscribe", {"channel": "private-a", "auth": auth, "channel_data": "b"})
-    assert refusal(client, "private-a") == ("AuthError", 400)
-    client.say("pusher:subscribe", {"channel": "private-a:b", "auth": auth})
-    client.event("pusher_internal:subscription_succeeded", "private-a:b")
-
-
 def test_the_signature_of_a_presence_channel_is_no_sign_in(
     server: Server, clients: tuple[Client, Client]
 ) -> None:
@@ -327,22 +176,6 @@ def test_the_signature_of_a_presence_channel_is_no_sign_in(
     client.subscribes("#server-to-user-carol")
     assert other.subscribes("presence-a", "bob")["presence"]["ids"] == ["ann", "bob"]
     assert client.event("pusher_internal:member_added", "presence-a")["user_id"] == "bob"
-
-
-@pytest.mark.parametrize("user_data", ['{"id":""}', '{"id":null}', "{}", "hello"])
-def test_a_sign_in_names_a_user(clients: tuple[Client, Client], user_data: str) -> None:
-    client, _ = clients
-    auth = f"{SHOP['key']}:{sign(f'{client.socket_id}::user::{user_data}')}"
-    client.say("pusher:signin", {"auth": auth, "user_data": user_data})
-    assert client.message().json["data"]["code"] == 4009
-    client.closed(4009)
-
-
-def test_the_id_of_a_user_may_be_a_number(clients: tuple[Client, Client]) -> None:
-    client, _ = clients
-    client.signs_in(7)
-    assert client.event("pusher:signin_success") == {"user_data": '{"id": 7}'}
-    client.subscribes("#server-to-user-7")
 
 
 def test_a_wrong_sign_in_ends_the_connection(clients: tuple[Client, Client]) -> None:
@@ -379,49 +212,33 @@ def test_client_events_reach_the_others(clients: tuple[Client, Client]) -> None:
     ann.is_quiet()
 
 
-@pytest.mark.parametrize("channel", ["news", "private-encrypted-a", "private-other"])
-def test_client_events_need_a_private_channel_of_the_client(
-    clients: tuple[Client, Client], channel: str
-) -> None:
+def test_client_events_need_a_private_channel_of_the_client(clients: tuple[Client, Client]) -> None:
     client, other = clients
-    other.subscribes(channel)
-    if channel != "private-other":
-        client.subscribes(channel)
-    client.say("client-moved", {}, channel)
-    assert client.event("pusher:error")["code"] == 4301
+    for channel in ("news", "private-encrypted-a", "private-other"):
+        other.subscribes(channel)
+        if channel != "private-other":
+            client.subscribes(channel)
+        client.say("client-moved", {}, channel)
+        assert client.event("pusher:error")["code"] == 4301
     other.is_quiet()
 
 
-def test_client_events_have_a_rate_and_a_size(start_server: StartServer) -> None:
-    server = with_options(start_server, client_events_per_second=3, event_bytes=20)
-    with Client(server.ws) as client:
-        client.subscribes("private-a")
-        client.say("client-moved", "x" * 30, "private-a")
-        assert "20 bytes" in client.message().json["data"]["message"]
+def test_an_app_limits_users_of_presence_channels_and_client_events(start_server: StartServer) -> None:
+    limits = {"presence_members": 1, "client_events_per_second": 3, "event_bytes": 20}
+    server = start_server(config={"apps": {"shop": {"pusher": {**SHOP, **limits}}}})
+    with Client(server.ws) as ann, Client(server.ws) as again, Client(server.ws) as bob:
+        ann.subscribes("presence-a", "ann")
+        again.subscribes("presence-a", "ann")
+        bob.asks("presence-a", {"user_id": "bob"})
+        assert refusal(bob, "presence-a") == ("LimitReached", 403)
+        bob.subscribes("private-a")
+        bob.say("client-moved", "x" * 30, "private-a")
+        assert "20 bytes" in bob.message().json["data"]["message"]
         for _ in range(10):
-            client.say("client-moved", {}, "private-a")
-        found = client.message().json["data"]
+            bob.say("client-moved", {}, "private-a")
+        found = bob.message().json["data"]
         assert found["code"] == 4301
         assert "3 client events" in found["message"]
-
-
-@pytest.mark.full
-def test_client_events_of_a_namespace_have_a_rate(start_server: StartServer) -> None:
-    server = with_options(start_server)
-    with Client(server.ws) as client:
-        client.subscribes("private-slow:a")
-        for _ in range(8):
-            client.say("client-moved", {}, "private-slow:a")
-        assert client.message().json["data"]["message"] == "A connection may send 1 such events per second"
-
-
-@pytest.mark.full
-def test_an_app_may_refuse_client_events(start_server: StartServer) -> None:
-    server = with_options(start_server, client_events_per_second=0)
-    with Client(server.ws) as client:
-        client.subscribes("private-a")
-        client.say("client-moved", {}, "private-a")
-        assert client.message().json["data"]["code"] == 4301
 
 
 @pytest.mark.full
@@ -538,10 +355,10 @@ def test_each_bad_request_has_its_row_in_the_reference() -> None:
 
 def test_the_error_of_a_signature_shows_what_to_sign(server: Server) -> None:
     unsigned = signed_query()
-    answer = ask(server.http, request(f"{CHANNELS}?{unsigned}&auth_signature=00"))
+    text = ask(server.http, request(f"{CHANNELS}?{unsigned}&auth_signature=00")).body.decode()
     wanted = "&".join(sorted(unsigned.split("&")))
-    assert f'HmacSHA256Hex("GET\\n{CHANNELS}\\n{wanted}", your_secret_key)' in answer.body.decode()
-    assert SHOP["secret"] not in answer.body.decode()
+    assert f'HmacSHA256Hex("GET\\n{CHANNELS}\\n{wanted}", your_secret_key)' in text
+    assert SHOP["secret"] not in text
 
 
 def test_routes_of_reverb(server: Server, clients: tuple[Client, Client]) -> None:
@@ -552,21 +369,6 @@ def test_routes_of_reverb(server: Server, clients: tuple[Client, Client]) -> Non
     client.subscribes("news")
     client.subscribes("presence-a", "ann")
     eventually(lambda: call(server, "GET", "/apps/7/connections").json == {"connections": 2})
-
-
-@pytest.mark.parametrize("channel", ["user:ann b", "#server-to-user-ann b", "orders:17", "$a;b", "x#1,2"])
-def test_an_event_may_go_to_channels_of_other_dialects(server: Server, channel: str) -> None:
-    assert trigger(server, channel) == {}
-
-
-@pytest.mark.parametrize("name", ["info", "socket_id"])
-def test_an_event_may_have_null_for_what_it_lacks(server: Server, name: str) -> None:
-    """The library for .NET always sends both."""
-    assert trigger(server, "news", **{name: None}) == {}
-
-
-def test_a_batch_has_ten_long_events(server: Server) -> None:
-    assert batch(*[{**SINGLE, "data": "x" * 10000}] * 10)(server).json == {}
 
 
 def test_only_channels_with_subscribers_are_listed(server: Server, clients: tuple[Client, Client]) -> None:
@@ -611,15 +413,9 @@ def test_nodes_share_channels(start_server: StartServer, redis_server: RedisServ
         assert bob.event("e", "cache-a") == "last"
         ann.say("pusher:unsubscribe", {"channel": "presence-a"})
         assert bob.event("pusher_internal:member_removed", "presence-a") == {"user_id": "ann"}
-        wanted = {"info": "subscription_count"}
         for number, client in enumerate((ann, bob), 1):
             client.subscribes("news")
-            expected = {"subscription_count": number}
             for node in (first, second):
-                found = call(node, "GET", "/apps/7/channels/news", **wanted).json
-                assert found == {"occupied": True, **expected}
-                listed = call(node, "GET", "/apps/7/channels", filter_by_prefix="news", **wanted).json
-                assert listed == {"channels": {"news": expected}}
-        assert trigger(second, "news", **wanted) == {"channels": {"news": {"subscription_count": 2}}}
-        for node in (first, second):
-            eventually(lambda node=node: call(node, "GET", "/apps/7/connections").json == {"connections": 2})
+                found = call(node, "GET", "/apps/7/channels/news", info="subscription_count").json
+                assert found == {"occupied": True, "subscription_count": number}
+        eventually(lambda: call(first, "GET", "/apps/7/connections").json == {"connections": 2})

@@ -1,56 +1,31 @@
-"""Receipts over the wire, on both HTTP servers: who is told what was read and received, and who may ask."""
+"""Receipts and retention over the wire, on both HTTP servers: who is told what was read, and what expired."""
 
-from tests.support import Server
+import pytest
 
-from .cmd import logged_in
-from .setting import MULTI
-from .test_messaging import send
+from tests.support import Server, eventually
+
+from .cmd import CmdClient, cmd_client, logged_in
+from .setting import MULTI, Launch
+from .test_messaging import ids, send
 
 
 def test_an_author_learns_what_was_received_and_read(server: Server, app: int) -> None:
     with logged_in(server.ws, "ann", app, cursor=0) as ann, logged_in(server.ws, "bob", app, cursor=0) as bob:
-        sent = [send(ann, "bob", text) for text in ("one", "two")]
-        where = sent[0]["conversation"]
-        assert bob.ask_cmd("received", {"conversation": where, "id": sent[1]["id"]})[0] == 200
-        assert ann.push("receipt").json["response"]["data"] == {
-            "from": "bob",
-            "conversation": where,
-            "received": sent[1]["id"],
-        }
-        assert bob.ask_cmd("read", {"conversation": where, "id": sent[0]["id"]})[0] == 200
-        assert ann.push("receipt").json["response"]["data"] == {
-            "from": "bob",
-            "conversation": where,
-            "read": sent[0]["id"],
-        }
-        at = {"user": "bob", "read": sent[0]["id"], "received": sent[1]["id"]}
+        first, second = (send(ann, "bob", text)["id"] for text in ("one", "two"))
+        where = bob.push("message").json["response"]["data"]["conversation"]
+        for word, id in (("received", second), ("read", first)):
+            assert bob.ask_cmd(word, {"conversation": where, "id": id})[0] == 200
+            told = ann.push("receipt").json["response"]["data"]
+            assert told == {"from": "bob", "conversation": where, word: id}
+        at = {"user": "bob", "read": first, "received": second}
         page = ann.ask_cmd("receipts", {"conversation": where})[2]
         assert page == {"receipts": [at], "hasMore": False}
         marks = ann.ask_cmd("marks", {})[2]
         assert marks["receipts"] == [{**at, "conversation": where}]
         assert ann.ask_cmd("marks", {"version": marks["version"]})[2]["receipts"] == []
-
-
-def test_who_was_away_learns_it_with_the_sync(server: Server, app: int) -> None:
-    with logged_in(server.ws, "ann", app) as ann, logged_in(server.ws, "bob", app) as bob:
-        sent = [send(ann, "bob", text) for text in ("one", "two")]
-        where = sent[0]["conversation"]
-        assert bob.ask_cmd("hide", {"ids": [sent[1]["id"]]})[0] == 200
-        assert bob.ask_cmd("read", {"conversation": where, "id": sent[0]["id"]})[0] == 200
-        page = bob.ask_cmd("sync", {"cursor": 0, "version": 0})[2]
-        assert page["marks"]["read"] == [{"conversation": where, "id": sent[0]["id"]}]
-        assert page["marks"]["hidden"] == [sent[1]["id"]]
-        version = page["marks"]["version"]
-        assert bob.ask_cmd("sync", {"cursor": 0, "version": version})[2]["marks"] == {
-            "version": version,
-            "read": [],
-            "hidden": [],
-            "receipts": [],
-        }
+        # Who was away learns it with the sync.
+        assert ann.ask_cmd("sync", {"cursor": 0, "version": 0})[2]["marks"] == marks
         assert "marks" not in bob.ask_cmd("sync", {"cursor": 0})[2]
-        assert ann.ask_cmd("sync", {"cursor": 0, "version": 0})[2]["marks"]["receipts"] == [
-            {"user": "bob", "read": sent[0]["id"], "received": sent[0]["id"], "conversation": where}
-        ]
 
 
 def test_the_users_other_devices_are_informed(server: Server) -> None:
@@ -72,32 +47,30 @@ def test_the_users_other_devices_are_informed(server: Server) -> None:
         assert desk.push("hidden").json["response"]["data"] == {"ids": [sent["id"]]}
 
 
-def test_outsiders_learn_nothing_and_change_nothing(server: Server, app: int) -> None:
-    with logged_in(server.ws, "ann", app) as ann, logged_in(server.ws, "eve", app) as eve:
-        sent = send(ann, "bob", "one")
-        where = sent["conversation"]
-        for cmd in ("read", "received"):
-            assert eve.ask_cmd(cmd, {"conversation": where, "id": sent["id"]})[0] == 1005
-            assert eve.ask_cmd(cmd, {"conversation": where})[0] == 1001
-        assert eve.ask_cmd("receipts", {"conversation": where})[2] == {"receipts": [], "hasMore": False}
-        assert ann.ask_cmd("receipts", {"conversation": where})[2]["receipts"] == []
-        assert eve.ask_cmd("receipts", {})[0] == 1001
-        assert eve.ask_cmd("marks", {"version": -1})[0] == 1001
+def _history(one: CmdClient, conversation: int) -> list[str]:
+    return [each["text"] for each in one.ask_cmd("history", {"conversation": conversation})[2]["messages"]]
 
 
-def test_what_was_written_is_found_by_those_who_may_read_it(server: Server, app: int) -> None:
-    with logged_in(server.ws, "ann", app) as ann, logged_in(server.ws, "bob", app) as bob:
-        first, second = (send(ann, "bob", text) for text in ("Tea at five", "tea at six"))
-        send(ann, "cat", "tea at seven")
-        page = bob.ask_cmd("search", {"text": "TEA"})[2]
-        assert [each["id"] for each in page["messages"]] == [first["id"], second["id"]]
-        assert (page["hasMore"], page["before"]) == (False, 0)
-        page = bob.ask_cmd("search", {"text": "tea", "limit": 1})[2]
-        assert [each["text"] for each in page["messages"]] == ["tea at six"]
-        assert (page["hasMore"], page["before"]) == (True, second["id"])
-        more = {"text": "tea", "before": page["before"], "conversation": first["conversation"]}
-        assert [each["id"] for each in bob.ask_cmd("search", more)[2]["messages"]] == [first["id"]]
-        ann.ask_cmd("recall", {"id": first["id"]})
-        assert bob.ask_cmd("search", more)[2]["messages"] == []
-        for wrong in ({}, {"text": " "}, {"text": "x" * 257}, {"text": 1}, {"text": "x", "before": -1}):
-            assert bob.ask_cmd("search", wrong)[0] == 1001
+@pytest.mark.full
+def test_a_client_from_before_starts_again(launch: Launch, http_server: str) -> None:
+    server: Server = launch(
+        http_server,
+        storage={"expire_seconds": 0.05},
+        apps={"105": {"retention_messages": 2}, "106": {"login_policy": "multi"}},
+    )
+    with (
+        logged_in(server.ws, "ann", 105) as ann,
+        cmd_client(server.ws) as bob,
+        logged_in(server.ws, "ann", 106) as other,
+    ):
+        sent = [send(ann, "bob", str(number)) for number in range(6)]
+        answers = [send(other, "bob", str(number)) for number in range(6)]
+        where = sent[0]["conversation"]
+        eventually(lambda: _history(ann, where) == ["4", "5"])
+        assert len(_history(other, answers[0]["conversation"])) == 6
+        assert bob.ask_cmd("login", {"userID": "bob", "appID": 105, "cursor": 1})[2] == {"recovered": False}
+        page = bob.ask_cmd("sync", {"cursor": 1})[2]
+        assert (page["beginAnew"], [each["text"] for each in page["messages"]]) == (True, ["4", "5"])
+        later = send(ann, "bob", "6")
+        assert ids(bob, 1) == [later["id"]] == [7]
+        assert later["seq"] == 7

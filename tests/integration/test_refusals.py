@@ -15,7 +15,6 @@ from tests.users import PASSWORD, User
 from . import v1
 from .clusters import nodes_of
 from .cmd import cmd_client, command, logged_in, login_code
-from .gochat import code_and_message, form, fresh_phone
 from .setting import MULTI
 
 ADMIN, READ, OF_SHOP = "admin-key-of-the-tests", "read-key-of-the-tests", "key-of-the-shop-tests"
@@ -68,13 +67,12 @@ def test_she_logs_in_at_once_when_an_operator_has_lifted_her_limit(server: Serve
     assert log_in(server, "ann") == (429, "too_many_requests")
     answer = refusals(server, app="shop", user="ann")
     assert logins(answer) == [("attempts", ann.user, 2), ("password", ann.user, 2)]
-    attempts = answer["refusals"][0]
+    attempts, (hold,) = answer["refusals"][0], answer["holds"]
     assert (attempts["reason"], attempts["limit"], attempts["user"]) == ("attempts", "pair", "")
-    assert attempts["until"] > attempts["last"]
     assert attempts["meaning"]
     assert attempts["lift"]
-    (hold,) = answer["holds"]
-    assert (hold["kind"], hold["name"], hold["until"] > attempts["last"]) == ("rate", "pair", True)
+    assert (hold["kind"], hold["name"]) == ("rate", "pair")
+    assert min(attempts["until"], hold["until"]) > attempts["last"]
     assert set(answer["users"]) == {"ann", ann.user}
     lifted = v1.good(server.http, "limits/lift", {"app": "shop", "user": "ann"}, key=ADMIN)
     assert [each["name"] for each in lifted["lifted"]] == ["pair"]
@@ -82,16 +80,6 @@ def test_she_logs_in_at_once_when_an_operator_has_lifted_her_limit(server: Serve
     assert refusals(server, app="shop", user="ann")["holds"] == []
     assert f"login of account {ann.user} in shop refused: password" in server.log_text
     assert "'ann'" not in server.log_text
-
-
-def test_a_login_of_gochat_names_its_account(server: Server) -> None:
-    phone = fresh_phone()
-    user = User.register(server, "gochat", phone=phone).user
-    body = {"password": "wrong"}
-    known, unknown = (form(server.http, "/login", {**body, "phone_number": each}) for each in (phone, "1"))
-    assert code_and_message(known) == code_and_message(unknown)
-    (row,) = refusals(server, app="gochat", account=user)["refusals"]
-    assert (row["reason"], row["account"], row["user"], row["count"]) == ("password", user, "", 1)
 
 
 def test_a_ban_is_shown_and_lifted(server: Server) -> None:
@@ -112,65 +100,12 @@ def test_a_ban_is_shown_and_lifted(server: Server) -> None:
         pass
 
 
-def test_the_lock_of_an_account_is_shown_and_ended(server: Server) -> None:
-    gil = User.register(server, "shop", name="gil")
-    lock = {"app": "shop", "user": gil.user, "reason": "stolen phone"}
-    v1.good(server.http, "accounts/lock", lock, key=ADMIN)
-    assert log_in(server, "gil")[0] == 403
-    answer = refusals(server, app="shop", user="gil")
-    assert ("locked", gil.user, 1) in logins(answer)
-    holds = {hold["kind"]: hold for hold in answer["holds"]}
-    assert (holds["lock"]["until"], holds["lock"]["detail"]) == (0, "stolen phone")
-    lifted = v1.good(server.http, "limits/lift", {"app": "shop", "user": "gil"}, key=ADMIN)["lifted"]
-    assert {each["kind"] for each in lifted} == {"lock", "ban"}
-    assert log_in(server, "gil") == (200, "")
-
-
-def test_a_command_and_its_channel_are_named(server: Server) -> None:
-    with logged_in(server.ws, "cat", MULTI) as cat:
-        assert cat.ask_cmd("subscribe", {"channel": "news"})[0] == 200
-        assert cat.ask_cmd("subscribe", {"channel": "news"})[0] != 200
-    (row,) = refusals(server, app=str(MULTI), user="cat")["refusals"]
-    assert (row["kind"], row["reason"]) == ("command", "exists")
-    assert row["detail"] == "subscribe news"
-    assert row["request"].startswith("127.0.0.1:")
-
-
-def test_a_request_is_found_by_its_id(server: Server) -> None:
-    wrong = v1.call(server.http, "push", {"app": "shop", "user": "ann", "text": "one"}, key=READ)
-    assert wrong.status in (401, 403)
-    (row,) = refusals(server, request=wrong.header("X-Request-Id"))["refusals"]
-    assert (row["kind"], row["reason"]) == ("request", wrong.json["code"])
-    assert (row["detail"], row["meaning"]) == ("POST /api/v1/push", wrong.json["message"])
-
-
-def test_a_key_of_one_app_sees_that_app_only(server: Server) -> None:
-    log_in(server, "nobody", "wrong")
-    body = {"app": "other", "login": "nobody", "password": "wrong"}
-    assert v1.call(server.http, "accounts/login", body).status == 401
-    v1.call(server.http, "presence", app="shop", user="ann", key="no-such-key")
-    everything = refusals(server)["refusals"]
-    assert {"shop", "other", ""} <= {row["app"] for row in everything}
-    assert {row["app"] for row in refusals(server, key=OF_SHOP)["refusals"]} == {"shop"}
-    assert v1.refused(server.http, "refusals", key=OF_SHOP, app="other")[0] == 403
-    lift = {"app": "other", "user": "ann"}
-    assert v1.refused(server.http, "limits/lift", lift, key=OF_SHOP)[0] == 403
-    assert v1.refused(server.http, "refusals", key=READ, app="shop")[0] in (401, 403)
-    assert v1.refused(server.http, "limits/lift", {"app": "shop"}, key=ADMIN)[0] == 400
-
-
 def test_the_command_explains_and_lifts(server: Server, tmp_path: Path) -> None:
     dan = User.register(server, "shop", name="dan")
     fail_until_limited(server, "dan")
     explained = run_cli("why", "shop/dan", "--url", server.http_url, IMSERVER_KEY=ADMIN)
     assert explained.returncode == 0, explained.stderr
-    for text in (
-        f"dan is account {dan.user} of shop.",
-        "Now",
-        "pair: ",
-        "imserver why shop/dan --lift",
-        "2 times",
-    ):
+    for text in (f"dan is account {dan.user} of shop.", "pair: ", "imserver why shop/dan --lift", "2 times"):
         assert text in explained.stdout, explained.stdout
     lifted = run_cli("why", "shop/dan", "--lift", "--url", server.http_url, IMSERVER_KEY=ADMIN)
     assert lifted.stdout.startswith("Lifted\n  rate")

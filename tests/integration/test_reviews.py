@@ -5,7 +5,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -16,10 +16,8 @@ import pytest
 from tests.support import Server
 from tests.users import User
 
-from .action import action_session, command
 from .cmd import command as cmd_command
 from .cmd import form_request, fresh, logged_in
-from .protobuf import ACK, acked, chatting, pushed
 from .raw import ask, bearer, request
 from .receiver import Post, Receiver
 from .setting import stop
@@ -29,7 +27,6 @@ from .v1 import good, refused
 KEY = "the key of a back end, which is long enough"
 SECRET = "the secret of session tokens, which is long enough"
 JWT = {"jwt": [{"algorithm": "HS256", "key": SECRET}]}
-OPEN_CHANNEL = {"subscribe": "anybody", "publish": "subscribers"}
 RUDE = {"action": "reject", "reason": "be nice"}
 
 
@@ -52,12 +49,10 @@ def reviewing_in(folder: Path, http_server: str, **webhook: Any) -> Iterator[Har
         config = {
             "api": {"keys": [{"key": KEY, "scopes": ["push", "read", "admin"]}]},
             "apps": {
-                "101": {"open": True, "channels": {"talk": OPEN_CHANNEL}, **hook},
+                "101": {"open": True, **hook},
                 "102": {"open": True},
                 "103": {**JWT, **hook},
                 "104": {"open": True, "webhook": {**hook["webhook"], "review_failure": "allow"}},
-                "action:1": {"open": True, **hook},
-                "action:2": {"open": True, "store_conversations": True, **hook},
                 "gochat": hook,
             },
             "accounts": {"registration": True},
@@ -98,9 +93,6 @@ def token(user: str) -> str:
     return jwt.encode({"sub": user, "app": "103", "exp": int(time.time()) + 60}, SECRET, "HS256")
 
 
-# --- dialects -----------------------------------------------------------------------------------------------
-
-
 def test_cmd_messages_and_edits_are_reviewed(harness: Harness) -> None:
     one, ann_id, bob_id = harness.server, fresh(), fresh()
     with logged_in(one.ws, ann_id, 101) as ann, logged_in(one.ws, bob_id, 101) as bob:
@@ -119,48 +111,6 @@ def test_cmd_messages_and_edits_are_reviewed(harness: Harness) -> None:
     assert harness.receiver.connections == 1, "the connection is used again"
 
 
-def test_chat_messages_are_reviewed(harness: Harness) -> None:
-    one = harness.server
-    accounts = [(person.user, person.token) for person in (User.register(one), User.register(one))]
-    with chatting(one.ws, accounts[0]) as ann, chatting(one.ws, accounts[1]) as bob:
-        for number, text in enumerate(("rude", "a word"), 1):
-            ann.single(number, int(accounts[1][0]), text)
-            found = ann.output()
-            assert (found.kind, acked(found)[0]) == (ACK, number)
-        assert pushed(bob.output()).content == b"***"
-        bob.quiet()
-
-
-@pytest.mark.parametrize("app", [1, 2])
-def test_action_messages_are_reviewed(harness: Harness, app: int) -> None:
-    one, ann_id, bob_id = harness.server, fresh(), fresh()
-    with (
-        action_session(one.ws, ann_id, app, to=bob_id) as ann,
-        action_session(one.ws, bob_id, app, to=ann_id) as bob,
-    ):
-        ann.send(command("sendmsg", {"msgType": "text", "message": "rude"}))
-        response = ann.answer().json["response"]
-        assert (response["code"], response["data"]) == (1003, {"reason": "be nice"})
-        ann.say("a word")
-        bob.receives(ann_id, "***", bob_id)
-        ann.say("hi")
-        bob.receives(ann_id, "hi", bob_id)
-
-
-def test_publications_of_clients_are_reviewed(harness: Harness) -> None:
-    with logged_in(harness.server.ws, fresh(), 101) as ann, logged_in(harness.server.ws, fresh(), 101) as bob:
-        for one in (ann, bob):
-            assert one.ask_cmd("subscribe", {"channel": "talk:1"})[0] == 200
-        code, _, refusal = ann.ask_cmd("publish", {"channel": "talk:1", "text": "rude"})
-        assert (code, refusal["error"]["message"]) == (1003, "be nice")
-        assert ann.ask_cmd("publish", {"channel": "talk:1", "text": "a word"})[0] == 200
-        assert bob.push("publication").json["response"]["data"]["text"] == "***"
-    assert [(each["channel"], each["text"]) for each in harness.questions] == [
-        ("talk:1", "rude"),
-        ("talk:1", "a word"),
-    ]
-
-
 def test_bots_stream_nothing_past_a_review(harness: Harness) -> None:
     ann, bob = (User.register(harness.server) for _ in range(2))
     bot = ann.post("bots", name=f"bot{fresh()}")
@@ -170,9 +120,6 @@ def test_bots_stream_nothing_past_a_review(harness: Harness) -> None:
     by_back_end = {"app": "gochat", "user": bot["id"], **given}
     assert good(harness.server.http, "messages/stream/open", by_back_end, key=KEY)["stream"]
     assert not harness.questions
-
-
-# --- HTTP ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", ["/user/sendMessageAll", "/user/sendMessage"])
@@ -197,26 +144,6 @@ def test_live_messages_with_a_session_token_are_reviewed(harness: Harness, path:
         (user, to, "rude"),
         (user, to, "a word"),
     ]
-
-
-def test_messages_of_accounts_are_reviewed(harness: Harness) -> None:
-    ann, bob = (User.register(harness.server) for _ in range(2))
-    rude = {"to": bob.user, "text": "rude"}
-    refusal = refused(harness.server.http, "messages/send", rude, key=ann.token)
-    assert refusal == (403, "rejected", "be nice")
-    stored = ann.post("messages/send", to=bob.user, text="a word")
-    page = bob.get("messages", conversation=stored["conversation"])
-    assert [each["text"] for each in page["messages"]] == ["***"]
-    behalf = {"app": "gochat", "user": ann.user, "to": bob.user, "text": "rude of the back end"}
-    assert good(harness.server.http, "messages/send", behalf, key=KEY)["id"]
-    assert [each["text"] for each in harness.questions] == ["rude", "a word"]
-
-
-def test_pushes_of_back_ends_are_not_reviewed(harness: Harness) -> None:
-    push = {"app": "101", "user": fresh(), "sender": "shop", "text": "rude", "store": True}
-    assert good(harness.server.http, "push", push, key=KEY)["sent"] == 1
-    assert good(harness.server.http, "push", {**push, "store": False}, key=KEY)
-    assert not harness.receiver.posts
 
 
 def upload(server: Server, key: str, name: str, **query: str) -> tuple[int, Any]:
@@ -247,9 +174,6 @@ def test_files_are_reviewed_before_they_are_accepted(harness: Harness) -> None:
     assert sorted(each["name"] for each in listed["files"]) == ["good.txt", "rude.txt"]
 
 
-# --- without an answer --------------------------------------------------------------------------------------
-
-
 @pytest.mark.full
 def test_without_an_answer_the_setting_decides_and_nobody_else_waits(
     tmp_path: Path, http_server: str
@@ -260,27 +184,20 @@ def test_without_an_answer_the_setting_decides_and_nobody_else_waits(
         over.wait()
         return reply(post)
 
-    with reviewing_in(tmp_path, http_server, review_seconds=2) as harness:
-        harness.receiver.reply = silent
-        try:
-            check_without_an_answer(harness.server)
-        finally:
-            over.set()
-
-
-def check_without_an_answer(one: Server) -> None:
-    with logged_in(one.ws, fresh(), 101) as ann, logged_in(one.ws, fresh(), 104) as bob:
+    with reviewing_in(tmp_path, http_server, review_seconds=2) as (one, receiver), ExitStack() as stack:
+        stack.callback(over.set)
+        receiver.reply = silent
+        ann, bob = (stack.enter_context(logged_in(one.ws, fresh(), app)) for app in (101, 104))
         ann.send(cmd_command("send", {"to": "x", "text": "hi"}))
         with logged_in(one.ws, fresh(), 102) as cid:
             assert cid.ask_cmd("send", {"to": "x", "text": "hi"})[0] == 200, "while ann waits"
         assert ann.answer().json["response"]["code"] == 1008
         assert bob.ask_cmd("send", {"to": "x", "text": "hi"})[0] == 200
-    status, problem = upload(one, token(fresh()), "a.txt")
-    assert (status, problem["code"], problem["temporary"]) == (503, "review_unavailable", True)
-    ann, bob = User.register(one), User.register(one)
-    assert ann.refused("messages/send", to=bob.user, text="hi") == (503, "review_unavailable")
-    metrics = ask(one.http, bearer(request("/metrics"), KEY)).body.decode()
-    found = re.search(r"^imserver_review_undecided_total\{[^}]*\} (\d+)", metrics, re.MULTILINE)
-    assert found
-    assert int(found[1]) >= 4
-    assert "review_url of 101: no answer within 2 s" in one.log_text
+        status, problem = upload(one, token(fresh()), "a.txt")
+        assert (status, problem["code"], problem["temporary"]) == (503, "review_unavailable", True)
+        kim, lee = User.register(one), User.register(one)
+        assert kim.refused("messages/send", to=lee.user, text="hi") == (503, "review_unavailable")
+        metrics = ask(one.http, bearer(request("/metrics"), KEY)).body.decode()
+        counts = re.findall(r"^imserver_review_undecided_total\{[^}]*\} (\d+)", metrics, re.MULTILINE)
+        assert sum(map(int, counts)) >= 4
+        assert "review_url of 101: no answer within 2 s" in one.log_text

@@ -1,5 +1,6 @@
 """Reports and acts of moderators over ``/api/v1``: what others see at once, and what nobody sees."""
 
+from pathlib import Path
 from time import time
 from typing import Any
 
@@ -9,7 +10,9 @@ from tests.conftest import StartServer
 from tests.support import Server, eventually, run_cli, with_constants
 from tests.users import User
 
+from .clusters import app_with, nodes_of
 from .cmd import CmdClient, logged_in
+from .v1 import good
 
 KEY = "admin-key-of-the-tests"
 
@@ -39,63 +42,40 @@ def test_the_messages_of_a_spammer_go_everywhere_at_once_and_come_back_within_a_
 ) -> None:
     group = ann.group(bob, cid)
     cursor = ann.post("messages/send", conversation=int(group), text="welcome")["id"]
+    as_bob: dict[str, Any] = {"serviceToken": bob.token, "cursor": cursor}
     with (
-        logged_in(locked.ws, bob.user, "gochat", serviceToken=bob.token, cursor=cursor) as phone,
-        logged_in(
-            locked.ws, bob.user, "gochat", serviceToken=bob.token, cursor=cursor, device="laptop"
-        ) as laptop,
+        logged_in(locked.ws, bob.user, "gochat", **as_bob) as phone,
+        logged_in(locked.ws, bob.user, "gochat", **as_bob, device="laptop") as laptop,
     ):
-        sent = [cid.post("messages/send", conversation=int(group), text=f"spam {i}")["id"] for i in range(20)]
+        said = [f"spam {i}" for i in range(20)]
+        sent = [cid.post("messages/send", conversation=int(group), text=text)["id"] for text in said]
         private = cid.post("messages/send", to=ann.user, text="spam in private")["id"]
         since = int(time()) - 3600
         count = moderator.get("moderation/count", user=cid.user, since=since)
-        assert count["count"] == 21
-        assert count["conversations"][0] == {"conversation": int(group), "messages": 20}
+        assert (count["count"], count["conversations"][0]["messages"]) == (21, 20)
         assert moderator.get("moderation/count", user=cid.user, until=since)["count"] == 0
-
         act = moderator.post("moderation/clear", user=cid.user, since=since, reason="No advertising.")
         assert (act["messages"], act["done"]) == (21, True)
         for client in (phone, laptop):
-            assert [each["text"] for each in entries(client, 20)] == [f"spam {i}" for i in range(20)]
+            assert [each["text"] for each in entries(client, 20)] == said
             recalls = entries(client, 20)
             assert [(each["kind"], each["about"]) for each in recalls] == [("recall", id) for id in sent]
             assert recalls[0]["meta"] == {"removed": True}
         assert texts(bob.get("messages", conversation=int(group))) == ["welcome"]
-        assert bob.get("messages/search", text="spam")["messages"] == []
-        assert ann.get("messages/search", text="spam")["messages"] == []
+        for one in (ann, bob):
+            assert one.get("messages/search", text="spam")["messages"] == []
         lasts = [each["last"] for each in cid.get("conversations")["conversations"]]
         (notice,) = [each for each in lasts if each["kind"] == "message"]
         assert (notice["from"], notice["text"]) == ("", "No advertising.")
         assert notice["meta"] == {"moderation": {"act": "clear"}}
-
-        assert moderator.post("moderation/undo", act=act["act"]) == {
-            "act": act["act"],
-            "messages": 0,
-            "done": True,
-        }
+        assert moderator.post("moderation/undo", act=act["act"])["done"] is True
         for client in (phone, laptop):
             back = entries(client, 20)
             assert [(each["kind"], each["about"]) for each in back] == [("edit", id) for id in sent]
             assert back[3]["text"] == "spam 3"
-        assert texts(ann.get("messages", conversation=int(group), limit=100))[1:] == [
-            f"spam {i}" for i in range(20)
-        ]
+        assert texts(ann.get("messages", conversation=int(group), limit=100))[1:] == said
         assert [each["id"] for each in ann.get("messages/search", text="private")["messages"]] == [private]
     assert moderator.refused("moderation/undo", act=act["act"]) == (404, "unknown_act")
-
-
-def test_a_message_is_hidden_until_somebody_decides(moderator: User, ann: User, bob: User) -> None:
-    first = ann.post("messages/send", to=bob.user, text="rude")
-    second = ann.post("messages/send", to=bob.user, text="ruder")
-    act = moderator.post("moderation/hide", messages=[first["id"], second["id"]])
-    assert (act["messages"], act["until"]) == (2, 0)
-    assert texts(bob.get("messages", conversation=first["conversation"])) == []
-    deleted = moderator.post("moderation/delete", messages=[second["id"]], reason="Be polite.")
-    assert deleted["messages"] == 1
-    moderator.post("moderation/undo", act=act["act"])
-    assert texts(bob.get("messages", conversation=first["conversation"])) == ["rude"]
-    assert moderator.refused("moderation/delete", messages=[10**9]) == (404, "unknown_message")
-    assert ann.refused("moderation/delete", messages=[first["id"]])[0] in (401, 403)
 
 
 def test_who_counts_messages_pays_for_all_that_are_looked_at(start_server: StartServer) -> None:
@@ -203,30 +183,6 @@ def test_moderators_see_a_private_conversation_only_around_a_reported_message(
     assert bob.refused_get("reports")[0] in (401, 403)
 
 
-def test_reports_of_a_person_are_one_and_say_how_many(
-    locked: Server, moderator: User, ann: User, bob: User, cid: User
-) -> None:
-    report = bob.post("reports/send", person=ann.user, reason="scam")["report"]
-    with logged_in(locked.ws, cid.user, "gochat", serviceToken=cid.token) as client:
-        code, _, data = client.ask_cmd("report", {"user": ann.user, "reason": "spam", "text": "again"})
-        assert (code, data) == (200, {"report": report})
-        assert client.ask_cmd("report", {"user": ann.user, "reason": "boring"})[0] == 1001
-        assert client.ask_cmd("report", {"user": "999999", "reason": "spam"})[0] == 1005
-    shown = moderator.get("reports/show", id=report)
-    assert (shown["reporters"], shown["reasons"]) == (2, {"scam": 1, "spam": 1})
-    assert shown["messages"] == []
-
-
-def test_a_warning_is_a_message_of_the_server(moderator: User, ann: User) -> None:
-    moderator.post("moderation/warn", user=ann.user, reason="No advertising.")
-    last = ann.get("conversations")["conversations"][0]["last"]
-    assert (last["from"], last["text"], last["meta"]) == (
-        "",
-        "No advertising.",
-        {"moderation": {"act": "warn"}},
-    )
-
-
 def test_a_moderator_acts_on_members_only_and_reads_nothing_that_nobody_reported(
     moderator: User, ann: User, bob: User, cid: User
 ) -> None:
@@ -287,3 +243,31 @@ def test_each_act_is_a_command(locked: Server, ann: User, bob: User, cid: User) 
     assert moderate("unban gochat", cid.user) == f"{cid.user} may log in\n"
     moderate("close --outcome deleted gochat", report)
     assert moderate("reports gochat").find(report) == -1
+
+
+def test_a_removal_and_a_mute_act_on_the_other_node(tmp_path: Path) -> None:
+    app = app_with("multi")
+    named = {"app": str(app), "user": "ann"}
+    with (
+        nodes_of(tmp_path, 2) as nodes,
+        logged_in(nodes.ws[0], "ann", app, cursor=0) as ann,
+        logged_in(nodes.ws[1], "ann", app, cursor=0) as elsewhere,
+        logged_in(nodes.ws[1], "bob", app, cursor=0) as bob,
+    ):
+        for number in range(3):
+            assert ann.ask_cmd("send", {"to": "bob", "text": str(number)})[0] == 200
+        sent = [each["id"] for each in entries(bob, 3)]
+        first, second = nodes.servers
+        act = good(first.http, "moderation/clear", named)
+        assert (act["messages"], act["done"]) == (3, True)
+        assert [each["about"] for each in entries(bob, 3)] == sent
+        assert good(second.http, "moderation/undo", {"app": str(app), "act": act["act"]})["done"] is True
+        assert [each["text"] for each in entries(bob, 3)] == ["0", "1", "2"]
+
+        good(first.http, "moderation/mute", {**named, "seconds": 60, "reason": "spam"})
+        assert entries(elsewhere, 10)[-1]["meta"]["moderation"]["act"] == "mute"
+        code, _, data = elsewhere.ask_cmd("send", {"to": "bob", "text": "more"})
+        assert (code, data["refused"]) == (1003, "muted")
+        good(second.http, "moderation/unmute", named)
+        good(first.http, "moderation/warn", {**named, "reason": "once more"})
+        assert elsewhere.ask_cmd("send", {"to": "bob", "text": "more"})[0] == 200

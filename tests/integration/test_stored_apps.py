@@ -1,5 +1,7 @@
 """What a server keeps, end to end: keys and apps made while it runs, and databases that nodes share."""
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from tests.support import Server, eventually, run_cli
 from . import v1
 from .client import UNKNOWN_SYSTEM, api, listening
 from .clusters import nodes_of
-from .cmd import cmd_client, command, form_request, good, logged_in
+from .cmd import cmd_client, form_request, good, logged_in
 from .raw import Raw, Response, ask, bearer, request
 from .setting import Launch
 
@@ -31,10 +33,6 @@ def new_key(server: Server, *arguments: str) -> str:
     return cli(server, "key", "create", *arguments)
 
 
-def key_ids(server: Server) -> list[str]:
-    return [line.split()[0] for line in cli(server, "key", "list").splitlines()[1:]]
-
-
 def push(server: Server, key: str = "", app: int = 101) -> int:
     """The code of a push to nobody in particular."""
     form = form_request("/user/sendMessage", {"appID": app, "userID": "nobody", "message": "hi"})
@@ -42,73 +40,36 @@ def push(server: Server, key: str = "", app: int = 101) -> int:
     return code
 
 
-@pytest.mark.full
-def test_the_first_key_ends_demo_mode_while_the_server_runs(launch: Launch, http_server: str) -> None:
-    server = launch(http_server, storage=QUICK)
-    assert "demo mode" in server.output
-    assert push(server) == 200
-    key = new_key(server, "--scope", "push", "--app", "101")
-    eventually(lambda: push(server) == UNAUTHORIZED)
-    assert "demo mode has ended" in server.log_text
-    assert push(server, key) == 200
-    assert push(server, key + "x") == UNAUTHORIZED
-    assert push(server, key, 102) == UNAUTHORIZED
-
-
-@pytest.mark.full
-def test_only_pages_of_the_same_host_may_connect_from_then_on(launch: Launch, http_server: str) -> None:
-    server = launch(http_server, storage=QUICK)
+@pytest.mark.parametrize("told", [True, pytest.param(False, marks=pytest.mark.full)])
+def test_the_first_key_ends_demo_mode_while_the_server_runs(
+    launch: Launch, http_server: str, told: bool
+) -> None:
+    server = launch(http_server, storage={"look_seconds": 60} if told else QUICK)
     own = [("Origin", "http://localhost:3000")]
     with cmd_client(server.ws, more=own):
-        pass
-    new_key(server, "--scope", "admin")
+        assert "demo mode" in server.output
+    assert push(server) == 200
+    key = new_key(server, "--scope", "push", "--app", "101")
+    if told:
+        assert push(server) == 200
+        os.kill(server.pid, signal.SIGHUP)
     eventually(lambda: push(server) == UNAUTHORIZED)
+    assert "demo mode has ended" in server.log_text
+    assert [push(server, key), push(server, key + "x"), push(server, key, 102)] == [200, *[UNAUTHORIZED] * 2]
     with Raw(server.ws) as one:
         one.upgrade("/acc", more=own)
-        one.closed(4505)
-
-
-@pytest.mark.full
-def test_several_keys_hold_at_once_and_each_until_it_is_revoked(launch: Launch, http_server: str) -> None:
-    server = launch(http_server, storage=QUICK)
-    old = new_key(server, "--scope", "push")
-    (old_id,) = key_ids(server)
-    new = new_key(server, "--scope", "push")
-    (new_id,) = set(key_ids(server)) - {old_id}
-    eventually(lambda: push(server, new) == 200 and push(server) == UNAUTHORIZED)
-    assert push(server, old) == 200
-    cli(server, "key", "revoke", old_id)
-    eventually(lambda: push(server, old) == UNAUTHORIZED)
-    assert push(server, new) == 200
-    cli(server, "key", "revoke", new_id)
-    eventually(lambda: push(server, new) == UNAUTHORIZED)
-    assert push(server) == UNAUTHORIZED, "the last key that goes does not open the server to everybody"
-
-
-def test_a_hang_up_makes_the_server_look_at_once(launch: Launch, http_server: str) -> None:
-    import os
-    import signal
-
-    server = launch(http_server, storage={"look_seconds": 60})
-    key = new_key(server, "--scope", "push")
-    assert push(server) == 200
-    os.kill(server.pid, signal.SIGHUP)
-    eventually(lambda: push(server) == UNAUTHORIZED)
-    assert push(server, key) == 200
+        one.closed(4505)  # only pages of the same host may connect from then on
 
 
 @pytest.mark.full
 def test_a_stored_key_lets_a_server_listen_beyond_loopback(launch: Launch, tmp_path: Path) -> None:
     data = {"IMSERVER_SERVER_DATA_DIR": str(tmp_path)}
     ports = ("--http-port", "0", "--ws-port", "0", "--host", "0.0.0.0")
-    refused = run_cli("serve", *ports, **data)
-    assert (refused.returncode, refused.stdout) == (1, "")
-    assert "no API key exists" in refused.stderr
-    assert run_cli("app", "create", "105", **data).returncode == 0
-    refused = run_cli("serve", *ports, **data)
-    assert refused.returncode == 1
-    assert "no API key exists" in refused.stderr, "a database without keys keeps nobody out"
-    assert run_cli("key", "create", "--scope", "push", **data).returncode == 0
+    for words in ("app create 105", "key create --scope push"):  # a database without keys keeps nobody out
+        refused = run_cli("serve", *ports, **data)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert "no API key exists" in refused.stderr
+        assert run_cli(*words.split(), **data).returncode == 0
     server = launch("front", server={"data_dir": str(tmp_path), "host": "0.0.0.0"})
     assert "demo mode" not in server.output
 
@@ -134,24 +95,6 @@ def test_an_app_that_is_made_while_the_server_runs_is_there_for_clients(
     eventually(lambda: listed() == ["v"])
 
 
-def test_a_ban_outlives_the_process(launch: Launch, tmp_path: Path) -> None:
-    config = {"data_dir": str(tmp_path)}
-    server = launch("front", server=config)
-    with logged_in(server.ws, "ann", 101) as ann, logged_in(server.ws, "bob", 102) as bob:
-        for app, user, client in ((101, "ann", ann), (102, "bob", bob)):
-            ban = {"appID": app, "userID": user, "banSeconds": 60}
-            good(ask(server.http, form_request("/user/kick", ban)))
-            client.closed(4503)
-    assert v1.good(server.http, "unban", {"app": "102", "users": ["bob"]}) == {"missing_nodes": []}
-    server.stop()
-    server = launch("front", server=config)
-    with cmd_client(server.ws) as ann:
-        ann.send(command("login", {"userID": "ann", "appID": 101}))
-        ann.closed(4503)
-    with logged_in(server.ws, "bob", 102):
-        pass
-
-
 def test_an_ordinary_server_makes_no_database(launch: Launch, http_server: str) -> None:
     server = launch(http_server, storage=QUICK)
     with logged_in(server.ws, "u", 101):
@@ -162,20 +105,39 @@ def test_an_ordinary_server_makes_no_database(launch: Launch, http_server: str) 
     assert sorted(path.name for path in (server.folder / "data").iterdir()) == ["lock", "secret"]
 
 
-@pytest.mark.full
-def test_a_file_that_somebody_has_locked_is_a_temporary_error_and_delays_no_end(
-    launch: Launch, http_server: str
-) -> None:
-    import fcntl
+def test_lists_hold_only_what_a_key_reaches(launch: Launch, http_server: str) -> None:
+    one, every = "an admin's key for 101 ..", "a key that may do all .."
+    rows = [{"key": one, "scopes": ["admin"], "apps": [101]}, {"key": every, "scopes": ["admin"]}]
+    server = launch(http_server, api={"keys": rows})
+    for route in ("counts", "apps"):
+        assert [each["app"] for each in v1.good(server.http, route, key=one)["apps"]] == ["101"]
+        names = [each["app"] for each in v1.good(server.http, route, key=every)["apps"]]
+        first = v1.good(server.http, route, key=every, limit=2)
+        second = v1.good(server.http, route, key=every, limit=2, cursor=first["next"])
+        assert [each["app"] for each in first["apps"] + second["apps"]] == names[:4]
+        assert len(names) > 4
 
-    server = launch(http_server, storage={"seconds": 10, **QUICK})
-    assert register(server, "shop")["code"] == 0
-    with (server.folder / "data" / "imserver.db.lock").open("rb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        assert register(server, "other")["msg"] == "系统错误"
-        eventually(lambda: ready(server).status == 503)
-        assert push(server) == 200
-        server.stop()
+
+def test_what_cannot_be_done_with_apps_is_refused(launch: Launch, http_server: str) -> None:
+    server = launch(http_server, limits={"registered_apps": 2})
+    v1.good(server.http, "apps/create", {"app": "tea"})
+    v1.good(server.http, "apps/create", {"app": "chai", "settings": {"same_as": "tea"}})
+    for route, body, status, code in (
+        ("create", {"app": "tea"}, 409, "app_exists"),
+        ("create", {"app": "101"}, 409, "app_exists"),
+        ("create", {"app": "one more"}, 409, "too_many_apps"),
+        ("create", {"app": "line\nbreak"}, 400, "invalid_request"),
+        ("create", {"app": "x", "settings": {"login_policy": "any"}}, 400, "invalid_request"),
+        ("set", {"app": "101", "settings": {"max_channels": 1}}, 409, "app_configured"),
+        ("set", {"app": "nobody's"}, 404, "unknown_app"),
+        ("delete", {"app": "nobody's", "confirm": "nobody's"}, 404, "unknown_app"),
+        ("delete", {"app": "101", "confirm": "101"}, 409, "app_configured"),
+        ("delete", {"app": "tea", "confirm": "no"}, 400, "invalid_request"),
+        ("delete", {"app": "tea", "confirm": "tea"}, 400, "invalid_request"),
+    ):
+        found = v1.refused(server.http, f"apps/{route}", body)
+        assert found[:2] == (status, code), (route, body)
+    assert "chai" in found[2], "the other name of the app"
 
 
 # --- databases of their own ---------------------------------------------------------------------------------

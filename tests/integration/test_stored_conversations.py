@@ -1,8 +1,11 @@
-"""What users of the action dialect say to each other, in an app that keeps it: on both HTTP servers."""
+"""What users of the action dialect say to each other and in rooms, in an app that keeps it."""
+
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support import Server
+from tests.support import Server, eventually
 
 from .action import ActionClient, action_session
 from .cmd import cmd_client, logged_in
@@ -12,19 +15,27 @@ from .v1 import good
 MISSED = 450
 """More than two pages of what was missed."""
 STORING = {"store_conversations": True}
+ROOM = "room 1 厅"
 
 
 @pytest.fixture(scope="module")
 def keeping(launch: Launch, http_server: str) -> Server:
-    """A server whose apps keep talks; of the last, all connections of a user are addressed."""
-    apps = {**{f"action:{number}": STORING for number in range(1, 8)}, "105": {"same_as": "action:4"}}
-    apps["action:8"] = {**STORING, "login_policy": "multi"}
+    """A server whose apps keep talks. Of the second, room ``h`` has stored members; the fourth and fifth are
+    apps of another dialect, too."""
+    apps: dict[str, Any] = {f"action:{number}": STORING for number in (1, 3, 4, 5)}
+    apps["action:2"] = {**STORING, "room_members": {"h": ["ann", "bob"]}}
+    apps |= {str(number + 101): {"same_as": f"action:{number}"} for number in (4, 5)}
     return launch(http_server, apps=apps)
 
 
-def texts_of(one: ActionClient, count: int) -> list[str]:
-    """What the next messages say."""
-    return [one.received()["content"] for _ in range(count)]
+def heard(one: ActionClient, number: int) -> list[str]:
+    """What the next messages say; that somebody has left is passed over."""
+    found: list[str] = []
+    while len(found) < number:
+        received = one.received()
+        if received["action"] == "sendmsg":
+            found.append(received["content"])
+    return found
 
 
 def test_absent_users_get_missed_messages_at_the_next_login_once(keeping: Server) -> None:
@@ -46,20 +57,6 @@ def test_absent_users_get_missed_messages_at_the_next_login_once(keeping: Server
             again.receives("ann", "five", "bob")
 
 
-def test_messages_without_a_pong_are_sent_again(keeping: Server) -> None:
-    with action_session(keeping.ws, "ann", 2, "bob") as ann, action_session(keeping.ws, "bob", 2) as bob:
-        bob.deaf = True
-        ann.say("one")
-        bob.until_pinged()
-        assert texts_of(bob, 1) == ["one"]
-        for text in ("two", "three"):
-            ann.say(text)
-        assert texts_of(bob, 2) == ["two", "three"]
-        bob.reset()
-        with action_session(keeping.ws, "bob", 2) as again:
-            assert texts_of(again, 3) == ["one", "two", "three"]
-
-
 def test_many_missed_messages_arrive_in_order_before_new_ones(keeping: Server) -> None:
     with action_session(keeping.ws, "ann", 3, "bob") as ann:
         for number in range(MISSED):
@@ -67,7 +64,7 @@ def test_many_missed_messages_arrive_in_order_before_new_ones(keeping: Server) -
         with action_session(keeping.ws, "bob", 3, "ann") as bob:
             ann.say("new")
             bob.say("hi")
-            assert texts_of(bob, MISSED + 1) == [*map(str, range(MISSED)), "new"]
+            assert heard(bob, MISSED + 1) == [*map(str, range(MISSED)), "new"]
             ann.receives("bob", "hi", "ann")
 
 
@@ -99,57 +96,63 @@ def test_absent_users_get_edited_messages_and_no_recalled_ones(keeping: Server) 
             dan.nothing()
 
 
-def test_messages_to_oneself_are_live_and_not_stored(keeping: Server) -> None:
-    with action_session(keeping.ws, "3", 5, "3") as alone:
-        alone.say("me")
-        alone.receives("3", "me", "3")
-    with action_session(keeping.ws, "3", 5, "3") as alone:
-        alone.nothing()
+@pytest.mark.full
+def test_stored_members_get_all_messages_with_any_receiver(keeping: Server) -> None:
+    with action_session(keeping.ws, "cid", 2, room="h") as cid:
+        cid.say("before anybody")
+        with action_session(keeping.ws, "bob", 2, "ann") as bob:
+            assert heard(bob, 1) == ["before anybody"]
+            cid.say("live")
+            assert heard(bob, 1) == ["live"]
+            bob.until_pinged()
+        cid.say("later")
+        with action_session(keeping.ws, "bob", 2, "cid") as bob:
+            assert heard(bob, 1) == ["later"]
+            bob.until_pinged()
+            with action_session(keeping.ws, "bob", 2, room="h") as bob:
+                bob.ask_action("nothing")
+                assert "sendmsg" not in [each["action"] for each in bob.pushed]
+        with action_session(keeping.ws, "ann", 2, room="h") as ann:
+            assert heard(ann, 3) == ["before anybody", "live", "later"]
 
 
-def test_a_later_login_of_the_connection_changes_the_peer_and_the_user(keeping: Server) -> None:
+def test_members_of_another_dialect_receive_messages_in_a_room_live(keeping: Server) -> None:
     with (
-        action_session(keeping.ws, "ann", 6, "bob") as ann,
-        action_session(keeping.ws, "bob", 6, "ann") as bob,
-        action_session(keeping.ws, "cid", 6, "ann") as cid,
+        action_session(keeping.ws, "ann", 5, room=ROOM) as ann,
+        logged_in(keeping.ws, "bob", 106) as bob,
+        logged_in(keeping.ws, "cid", 106, cursor=0) as following,
     ):
-        ann.login("ann", 6, "cid")
-        ann.say("one")
-        cid.receives("ann", "one", "cid")
-        bob.say("two")
-        ann.receives("bob", "two", "ann")
-        ann.login("dan", 6, "bob")
-        ann.say("three")
-        bob.receives("dan", "three", "bob")
-        bob.say("four")
-        ann.login("eve", 6, room="r")
-        ann.say("five")
-        ann.receives("eve", "five", "eve")
-        ann.login("ann", 6, "0")
-        assert texts_of(ann, 2) == ["two", "four"]
+        joined = good(
+            keeping.http,
+            "channels/subscribe",
+            {"app": "106", "channel": ROOM, "users": ["ann", "bob", "cid"]},
+        )
+        assert joined["subscribed"] == 2
+        for number in range(3):
+            ann.say(str(number))
+        for one in (bob, following):
+            received = [one.push("msg").json for _ in range(3)]
+            assert [each["response"]["data"]["msg"] for each in received] == ["0", "1", "2"]
+            one.no_push("message")
+        assert heard(ann, 3) == ["0", "1", "2"]
+        push = {"app": "106", "channel": ROOM, "sender": "shop", "text": "live only"}
+        assert good(keeping.http, "push", push)["sent"] == 1
+        assert heard(ann, 1) == ["live only"]
 
 
-def test_no_other_connection_of_the_sender_receives_it(keeping: Server) -> None:
+@pytest.mark.full
+def test_without_the_database_senders_get_an_error_and_new_members_miss_nothing(
+    launch: Launch, http_server: str
+) -> None:
+    server = launch(http_server, apps={"action:1": STORING})
+    file = Path(server.folder) / "data" / "imserver.db"
+    file.mkdir()
     with (
-        action_session(keeping.ws, "ann", 8, "bob") as ann,
-        action_session(keeping.ws, "ann", 8, "bob") as other,
-        action_session(keeping.ws, "bob", 8) as phone,
-        action_session(keeping.ws, "bob", 8) as desk,
+        action_session(server.ws, "ann", 1, room=ROOM) as ann,
+        action_session(server.ws, "bob", 1, room=ROOM) as bob,
     ):
-        ann.say("one")
-        for one in (phone, desk):
-            one.receives("ann", "one", "bob")
-        other.nothing()
-    with action_session(keeping.ws, "ann", 8) as again:
-        again.nothing()
-
-
-def test_an_app_may_be_set_to_store_its_conversations(keeping: Server) -> None:
-    created = good(
-        keeping.http, "apps/create", {"app": "action:77", "settings": {"store_conversations": True}}
-    )
-    assert created["store_conversations"] is True
-    with action_session(keeping.ws, "ann", 77, "bob") as ann:
-        ann.say("one")
-    with action_session(keeping.ws, "bob", 77) as bob:
-        bob.receives("ann", "one", "bob")
+        assert ann.ask_action("sendmsg", {"msgType": "text", "message": "lost"}) == (1008, "存储错误")
+        file.rmdir()
+        eventually(lambda: ann.ask_action("sendmsg", {"msgType": "text", "message": "kept"})[0] == 200)
+        ann.say("more")
+        assert heard(bob, 2)[-1] == "more"

@@ -8,9 +8,10 @@ import pytest
 
 from tests.support import eventually
 
-from .action import ActionClient, action_session
+from .action import action_session
 from .clusters import Nodes, nodes_of
 from .sse import listening
+from .test_stored_conversations import heard
 
 MESSAGES = 40
 
@@ -21,21 +22,6 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     apps = {f"action:{number}": {"keep_talks": True} for number in range(1, 7)}
     with nodes_of(tmp_path_factory.mktemp("kept"), 2, apps=apps) as two:
         yield two
-
-
-@pytest.mark.full
-def test_two_on_two_nodes_receive_each_other_in_one_order(nodes: Nodes) -> None:
-    with (
-        action_session(nodes.ws[0], "ann", 1, "bob") as ann,
-        action_session(nodes.ws[1], "bob", 1, "ann") as bob,
-    ):
-        for number in range(MESSAGES):
-            ann.say(f"a{number}")
-            bob.say(f"b{number}")
-        there = [bob.received()["content"] for _ in range(MESSAGES)]
-        here = [ann.received()["content"] for _ in range(MESSAGES)]
-        assert there == [f"a{number}" for number in range(MESSAGES)]
-        assert here == [f"b{number}" for number in range(MESSAGES)]
 
 
 @pytest.mark.full
@@ -56,16 +42,6 @@ def test_what_was_delivered_on_one_node_is_not_delivered_again_on_the_other(node
         eventually(nothing_is_delivered)
 
 
-def heard(one: ActionClient, number: int) -> list[str]:
-    """What the next messages say; that somebody has left is passed over."""
-    found: list[str] = []
-    while len(found) < number:
-        received = one.received()
-        if received["action"] == "sendmsg":
-            found.append(received["content"])
-    return found
-
-
 def test_a_room_on_two_nodes_receives_all_in_one_order(nodes: Nodes) -> None:
     with (
         action_session(nodes.ws[0], "ann", 4, room="r") as ann,
@@ -82,7 +58,6 @@ def test_a_room_on_two_nodes_receives_all_in_one_order(nodes: Nodes) -> None:
         assert ann.pushed == []
 
 
-@pytest.mark.full
 def test_who_comes_and_goes_between_nodes_while_others_speak_on_both_misses_nothing(nodes: Nodes) -> None:
     over = threading.Event()
 

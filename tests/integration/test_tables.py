@@ -11,12 +11,6 @@ from imserver.gateway.node.feature_list import tables_of_server
 from imserver.gateway.storage.app_rows import TablePage
 from imserver.gateway.storage.row_query import PAGE_ROWS
 from imserver.gateway.storage.statements import PooledStatements
-from imserver.media.uploads import upload_rows
-from imserver.media.uploads.contract import Upload
-from imserver.messenger.messages.log.contract import Draft
-from imserver.messenger.messages.log.message_log import MessageLog
-from imserver.people.accounts.contract import Account
-from imserver.people.accounts.rows import AccountStore
 from tests.stores import OpenStore
 from tests.support import clean_environment
 
@@ -80,34 +74,6 @@ def rows_of(pages: Iterable[TablePage]) -> dict[str, list[dict[str, object]]]:
         assert 0 < len(page.rows) <= PAGE_ROWS
         rows.setdefault(page.table, []).extend(dict(zip(page.columns, row, strict=True)) for row in page.rows)
     return rows
-
-
-def test_rows_of_a_user_and_of_an_app_are_exported(url: str, open_store: OpenStore) -> None:
-    store = open_store(url)
-    accounts = AccountStore(store)
-    ann = accounts.add(Account(0, "shop", "1", "Ann"), "a hash")
-    bob = accounts.add(Account(0, "shop", "2", "Bob"), "a hash")
-    other = accounts.add(Account(0, "tea", "1", "Ann"), "a hash")
-    store.part(MessageLog).writer.append("shop", [Draft(sender=ann.user, to_user=bob.user, body=b"\xff")])
-    store.part(MessageLog).writer.append("shop", [Draft(sender=bob.user, to_user=ann.user, body=b"hi")] * 3)
-    store.part(MessageLog).writer.append("tea", [Draft(sender=ann.user, to_user="x")])
-    store.ban("shop", [ann.user, "c\0"], 60)
-    file = Upload("f1", "shop", ann.user, "file", "text/plain", "a", 5, "", 1)
-    store.write(lambda sql: upload_rows.add(sql, file, 10_000, 10_000))
-    of_ann = rows_of(store.rows_of_user("shop", ann.user))
-    assert [row["nickname"] for row in of_ann["account"]] == ["Ann"]
-    assert [row["body"] for row in of_ann["message"]] == [b"\xff"]
-    assert [row["member"] for row in of_ann["membership"] + of_ann["ban"]] == [ann.user, ann.user]
-    assert [(row["id"], row["user"]) for row in of_ann["upload"]] == [("f1", ann.user)]
-    assert "conversation" not in of_ann
-    of_shop = rows_of(store.rows_of_app("shop"))
-    assert [row["id"] for row in of_shop["account"]] == [ann.id, bob.id]
-    assert [row["body"] for row in of_shop["message"]] == [b"\xff", "hi", "hi", "hi"]
-    assert {row["member"] for row in of_shop["ban"]} == {ann.user, "c\0"}
-    assert len(of_shop["conversation"]) == 1
-    assert rows_of(store.rows_of_user("shop", other.user)) == {}
-    for user in ("ann", "c\0", "x" * 300, ""):
-        assert rows_of(store.rows_of_user("shop", user)).keys() <= {"ban"}
 
 
 def test_pages_of_large_tables_follow_each_other(url: str, open_store: OpenStore) -> None:

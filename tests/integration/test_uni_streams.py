@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.integration.raw import ask, request
 from tests.support import Server
 
-from .test_fallback_streams import JSON, Client, publish, server, streaming, token
+from .test_fallback_streams import Client, publish, server, streaming, token
 
 __all__ = ["server"]
 PATHS = ("/connection/uni_sse", "/connection/uni_http_stream", "/connection/shop/uni_sse")
@@ -55,13 +54,6 @@ def test_a_client_with_an_expired_token_comes_back(server: Server) -> None:
         assert ended(client) == {"code": 3005, "reason": "connection expired"}
 
 
-def test_a_client_that_only_receives_has_no_session_for_commands(server: Server) -> None:
-    with streaming(server, wanted(), PATHS[1]) as client:
-        connected = client.next("connect")["connect"]
-        body = json.dumps({"session": connected["client"], "data": '{"id":2,"ping":{}}'}).encode()
-        assert ask(server.http, request("/emulation", method="POST", headers=JSON, body=body)).status == 404
-
-
 @pytest.mark.parametrize("path", PATHS)
 def test_a_client_that_only_receives_names_channels_that_it_may_have(server: Server, path: str) -> None:
     publish(server, "shop", "news:uni", b'{"n":1}')
@@ -70,26 +62,3 @@ def test_a_client_that_only_receives_names_channels_that_it_may_have(server: Ser
         assert client.next("connect")["connect"]["subs"].keys() == {"news:uni", "#ann"}
         publish(server, "shop", "news:uni", b'{"n":2}')
         assert client.next("pub")["pub"]["data"] == {"n": 2}
-
-
-def test_a_client_that_only_receives_names_at_most_100_channels(server: Server) -> None:
-    content = json.dumps({"token": token("ann"), "subs": {f"news:{n}": {} for n in range(101)}})
-    with streaming(server, content.encode(), PATHS[1]) as client:
-        assert ended(client)["code"] == 4505
-
-
-@pytest.mark.both_servers
-def test_the_other_transports_that_only_receive_are_refused(server: Server) -> None:
-    upgrade = [("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")]
-    websocket = request(
-        "/connection/uni_websocket", headers=[*upgrade, ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")]
-    )
-    grpc = request(
-        "/centrifugal.centrifugo.unistream.CentrifugoUniStream/Consume",
-        method="POST",
-        headers=[("Content-Type", "application/grpc")],
-        body=b"\0\0\0\0\0",
-    )
-    for address in (server.http, server.ws):
-        assert ask(address, websocket).status == 404
-        assert ask(address, grpc).status == 404

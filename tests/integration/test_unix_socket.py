@@ -8,25 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import StartServer
-from tests.deploy.proxy import NODES, Nginx, around
 from tests.gateway.supervisor.family import Family
-from tests.integration.cmd import cmd_client, fresh, json_request, logged_in
+from tests.integration.cmd import cmd_client, fresh, json_request
 from tests.integration.raw import Raw, ask, request
 from tests.support import HTTP_SERVERS, eventually, run_cli
-
-SITE = """
-map $http_upgrade $connection_upgrade { default upgrade; '' close; }
-upstream sockets { server 127.0.0.1:8080 ; server 127.0.0.1:8089 down; }
-server {
-    listen      80;
-    proxy_http_version 1.1;
-    proxy_set_header Host $http_host;
-    proxy_set_header Upgrade $http_upgrade;
-    proxy_set_header Connection $connection_upgrade;
-    proxy_set_header X-Forwarded-For 203.0.113.9;
-    location / { proxy_pass http://unix:PATH:; }
-}
-"""
 
 
 def listening(path: Path, **more: object) -> dict[str, object]:
@@ -80,21 +65,6 @@ def test_what_another_server_or_file_has_is_left_alone(start_server: StartServer
         assert f"cannot listen on {taken}: {reason}" in done.stderr
     assert file.read_text(encoding="utf-8") == "text"
     assert ask(str(path), request("/health")).status == 200
-
-
-@pytest.mark.full
-@pytest.mark.needs("nginx")
-def test_nginx_passes_everything_to_a_unix_socket(start_server: StartServer, tmp_path: Path) -> None:
-    path = tmp_path / "im.sock"
-    server = start_server(config=listening(path))
-    text = "user root;\n" + around(SITE.replace("PATH", str(path)))  # others may not enter this folder
-    with Nginx(tmp_path, [server], text, NODES[:2]) as nginx:
-        with logged_in(nginx.address, fresh(), 101) as one:
-            assert one.ask_cmd("heartbeat", {})[0] == 200
-        assert ask(nginx.address, request("/health")).status == 200
-        upload = request("/api/v1/uploads?app=default&user=ann", method="POST", body=bytes(100_000))
-        assert ask(nginx.address, upload).json["bytes"] == 100_000
-    assert "203.0.113.9" in server.log_with_requests()
 
 
 @pytest.mark.full

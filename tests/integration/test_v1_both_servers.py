@@ -88,7 +88,6 @@ def test_a_request_is_answered_alike(pair: tuple[Server, Server], name: str, dat
     assert b"HTTP/1.1 500" not in found
 
 
-@pytest.mark.full
 @pytest.mark.parametrize(
     ("name", "status", "code"),
     [
@@ -99,6 +98,13 @@ def test_a_request_is_answered_alike(pair: tuple[Server, Server], name: str, dat
         ("too long", 413, "body_too_large"),
         ("chunked and too long", 413, "body_too_large"),
         ("deep", 400, "invalid_request"),
+        ("no JSON", 400, "invalid_request"),
+        ("not UTF-8", 400, "invalid_request"),
+        ("query, unknown name", 400, "invalid_request"),
+        ("query, twice", 400, "invalid_request"),
+        ("unknown app", 404, "unknown_app"),
+        ("GET /api/v1/ban", 405, "method_not_allowed"),
+        ("POST /api/v1/users", 405, "method_not_allowed"),
         ("another slash", 404, "not_found"),
         ("nothing there", 404, "not_found"),
     ],

@@ -10,24 +10,9 @@ import pytest
 from tests.support import Server, eventually
 
 from .cmd import CmdClient, fresh, logged_in
-from .raw import (
-    BINARY,
-    CLOSE,
-    PING,
-    PONG,
-    TEXT,
-    Raw,
-    Response,
-    ask,
-    bearer,
-    frame,
-    handshake,
-    open_socket,
-    request,
-    text,
-)
+from .raw import BINARY, Raw, Response, ask, bearer, frame, handshake, open_socket, text
 from .setting import OPEN, Launch
-from .v1 import call, good, refused
+from .v1 import call
 
 PATH = "/api/v1/publisher"
 
@@ -85,32 +70,23 @@ def test_publishes_are_acknowledged_in_order_with_what_was_not_sent(
             command(13, app=name, user="ann", text="13"),
         )
         answers = [one.message().json for _ in range(14)]
+    absent = [{"target": {"user": "x"}, "status": "absent"}]
     assert answers[:5] == [
         {"seq": 1, "sent": 1},
-        {"seq": "two", "sent": 0, "results": [{"target": {"user": "x"}, "status": "absent"}]},
-        {"seq": 3, "sent": 1, "results": [{"target": {"user": "x"}, "status": "absent"}]},
+        {"seq": "two", "sent": 0, "results": absent},
+        {"seq": 3, "sent": 1, "results": absent},
         {"seq": 4, "sent": 1, "results": [{"target": {"channel": "r"}, "status": "absent"}]},
         {"seq": 5, "pong": {}},
     ]
-    codes = [(answer["seq"], answer["error"]["code"]) for answer in answers[5:11]]
-    assert codes == [
+    assert [(answer["seq"], answer["error"]["code"]) for answer in answers[5:11]] == [
         (6, "unknown_app"),
-        (7, "invalid_request"),
-        (8, "invalid_request"),
-        (9, "invalid_request"),
-        (None, "invalid_request"),
-        (None, "invalid_request"),
+        *((number, "invalid_request") for number in (7, 8, 9, None, None)),
     ]
-    assert answers[5]["error"] == {
-        "code": "unknown_app",
-        "message": "There is no app `nope`",
-        "temporary": False,
-    }
+    assert sorted(answers[5]["error"]) == ["code", "message", "temporary"]
     assert answers[11] == {"seq": 11, "pong": {}}
     (result,) = answers[12].pop("results")
-    assert answers[12] == {"seq": 12, "sent": 1}
     assert (result["status"], sorted(result["stored"])) == ("stored", ["conversation", "id", "seq"])
-    assert answers[13] == {"seq": 13, "sent": 1}
+    assert answers[12:] == [{"seq": 12, "sent": 1}, {"seq": 13, "sent": 1}]
     assert texts(ann, 4) == ["1", "3", '{"n":4}', "13"]
 
 
@@ -133,27 +109,6 @@ def test_what_is_stored_among_others_keeps_its_order_and_is_stored_once(server: 
         ann.no_push("message")
 
 
-def test_thousands_under_way_arrive_once_and_in_order(server: Server, app: int, ann: CmdClient) -> None:
-    count = 5000
-    frames = b"".join(
-        command(number, app=str(app), user="ann", text=f"{number:05d}", id=f"{app}-{number}")
-        for number in range(count)
-    )
-    with publisher(server) as one:
-        one.send(frames)
-        assert [one.message().json for _ in range(count)] == [{"seq": n, "sent": 1} for n in range(count)]
-    assert texts(ann, count) == [f"{number:05d}" for number in range(count)]
-
-
-def test_frames_may_arrive_in_any_pieces(server: Server, app: int, ann: CmdClient) -> None:
-    with publisher(server) as one:
-        one.dribble(b"".join(command(n, app=str(app), user="ann", text=str(n)) for n in range(20)), 7)
-        assert [one.message().json for _ in range(20)] == [{"seq": n, "sent": 1} for n in range(20)]
-        one.dribble(command(20, app=str(app), user="ann", text="x" * 10_000), 1000)
-        assert one.message().json == {"seq": 20, "sent": 1}
-    assert texts(ann, 21) == [*map(str, range(20)), "x" * 10_000]
-
-
 def test_an_id_is_carried_out_once_whichever_way_it_comes(server: Server, app: int, ann: CmdClient) -> None:
     push = {"app": str(app), "user": "ann", "text": "once", "id": fresh("request")}
     with publisher(server) as one:
@@ -167,109 +122,12 @@ def test_an_id_is_carried_out_once_whichever_way_it_comes(server: Server, app: i
     ann.no_push("msg")
 
 
-def test_pushes_that_are_pending_are_reported_as_such(server: Server, app: int) -> None:
-    user = fresh()
-    with publisher(server) as one:
-        one.send(command(1, app=str(app), user=user, text="later", ttl_seconds=60))
-        assert one.message().json == {
-            "seq": 1,
-            "sent": 0,
-            "results": [{"target": {"user": user}, "status": "held"}],
-        }
-    with logged_in(server.ws, user, app) as late:
-        assert texts(late, 1) == ["later"]
-
-
-def test_it_is_a_websocket_like_any_other(server: Server) -> None:
-    with publisher(server) as one:
-        one.send(frame(PING, b"there?"))
-        found = one.frame()
-        assert (found.opcode, found.payload) == (PONG, b"there?")
-        one.send(frame(CLOSE))
-        assert one.frame().opcode == CLOSE
-    with publisher(server) as one:
-        one.send(frame(TEXT, b"\xff"))
-        one.closed(1007)
-
-
-def test_a_refusal_to_store_in_a_channel_names_the_setting_that_stores(server: Server, app: int) -> None:
-    for targets in ({"channel": "orders:17"}, {"targets": [{"user": "ann"}, {"channel": "orders:17"}]}):
-        body = {"app": str(app), "text": "packed", "store": True, **targets}
-        status, code, message = refused(server.http, "push", body)
-        assert (status, code) == (400, "invalid_request")
-        assert (
-            "Pushes to `orders:17` are stored, without `store`, if its namespace has `history: log`"
-            in message
-        )
-        with publisher(server) as one:
-            one.send(command(1, **body))
-            assert one.message().json["error"] == {"code": code, "message": message, "temporary": False}
-
-
-def test_streamed_messages_and_pushes_keep_their_order(server: Server, app: int, ann: CmdClient) -> None:
-    name = str(app)
-    assert ann.ask_cmd("subscribe", {"channel": "answers"})[0] == 200
-
-    def stream_command(seq: int, action: str, **fields: Any) -> bytes:
-        return text(json.dumps({"seq": seq, f"channels/stream/{action}": {"app": name, **fields}}))
-
-    with publisher(server) as one:
-        one.send(stream_command(1, "open", channel="answers", sender="bot"))
-        opened = one.message().json
-        stream = opened["stream"]
-        assert opened == {"seq": 1, "stream": stream, "channel": "answers"}
-        one.send(
-            stream_command(2, "append", pieces=[{"stream": stream, "piece": 1, "text": "The "}]),
-            command(3, app=name, user="ann", text="between"),
-            stream_command(4, "append", pieces=[{"stream": stream, "piece": 2, "text": "answer"}]),
-            stream_command(5, "append", pieces=[{"stream": stream, "piece": 2, "text": "answer"}]),
-            stream_command(6, "append", pieces=[]),
-            stream_command(7, "open", channel="answers", app="nowhere"),
-            text(json.dumps({"seq": 8, "ping": {}, "channels/stream/close": {}})),
-            stream_command(9, "close", stream=stream),
-            stream_command(10, "close", stream=stream),
-            command(11, app=name, user="ann", text="after"),
-        )
-        answers = [one.message().json for _ in range(10)]
-    appended = {"stream": stream, "piece": 1, "status": "appended"}
-    assert answers[0] == {"seq": 2, "results": [appended]}
-    assert answers[1] == {"seq": 3, "sent": 1}
-    assert answers[2] == {"seq": 4, "results": [{**appended, "piece": 2}]}
-    assert answers[3] == {"seq": 5, "results": [{**appended, "piece": 2, "status": "repeated"}]}
-    codes = [(answer["seq"], sorted(answer["error"]), answer["error"]["code"]) for answer in answers[4:7]]
-    fields = ["code", "message", "temporary"]
-    assert codes == [
-        (6, fields, "invalid_request"),
-        (7, fields, "unknown_app"),
-        (8, fields, "invalid_request"),
-    ]
-    assert answers[7] == {"seq": 9, "stream": stream, "status": "closed", "channel": "answers"}
-    assert answers[8] == {"seq": 10, "stream": stream, "status": "repeated", "channel": "answers"}
-    assert answers[9] == {"seq": 11, "sent": 1}
-    received = [ann.push().json for _ in range(6)]
-    assert [each["cmd"] for each in received] == ["stream", "stream", "msg", "stream", "publication", "msg"]
-    found = [each["response"]["data"] for each in received]
-    assert [each.get("text", each.get("msg")) for each in found] == [
-        "",
-        "The ",
-        "between",
-        "answer",
-        "The answer",
-        "after",
-    ]
-
-
 @pytest.mark.full
 def test_what_is_too_big_ends_the_connection(http_server: str, launch: Launch) -> None:
     small = launch(http_server, limits={"body_bytes": 1000})
     with publisher(small) as one:
         one.send(text(b"x" * 1001))
         one.closed(1009)
-
-
-def test_without_an_upgrade_there_is_nothing(server: Server) -> None:
-    answer = ask(server.http, request(PATH))
-    assert (answer.status, answer.json["code"]) == (400, "not_an_upgrade")
 
 
 # --- keys ---------------------------------------------------------------------------------------------------
@@ -289,29 +147,6 @@ def keyed(http_server: str, launch: Launch) -> Server:
 def knock(server: Server, key: str) -> Response:
     """The answer to a handshake."""
     return ask(server.http, bearer(handshake(PATH), key))
-
-
-def test_the_handshake_needs_a_key_that_may_push(keyed: Server) -> None:
-    assert [
-        knock(keyed, key).status
-        for key in ("", "wrong", "reading-key-of-the-tests", "pushing-key-of-the-tests")
-    ] == [401, 401, 403, 101]
-    assert knock(keyed, "").json["code"] == "unauthorized"
-    assert knock(keyed, "").header("WWW-Authenticate") == "Bearer"
-    refused = knock(keyed, "reading-key-of-the-tests").json
-    assert (refused["code"], refused["message"]) == ("forbidden", "The key lacks the scope `push`")
-
-
-def test_a_key_publishes_in_its_own_apps_only(keyed: Server) -> None:
-    with publisher(keyed, "pushing-key-of-the-tests") as one:
-        opening = {"app": "102", "channel": "x"}
-        one.send(
-            command(1, app="102", user="x", text="-"),
-            text(json.dumps({"seq": 2, "channels/stream/open": opening})),
-            command(3, app="101", all=True, text="-"),
-        )
-        assert [one.message().json["error"]["code"] for _ in range(2)] == ["forbidden"] * 2
-        assert one.message().json["seq"] == 3
 
 
 @pytest.mark.full
@@ -338,11 +173,3 @@ def test_commands_count_against_the_rate_of_their_key(http_server: str, launch: 
     assert refused[0]["seq"] >= 5
     assert {each["error"]["code"] for each in refused} == {"too_many_requests"}
     assert all(each["error"]["temporary"] for each in refused)
-
-
-def test_publishers_are_no_users(server: Server, app: int) -> None:
-    with publisher(server) as one:
-        one.send(command(1, app=str(app), all=True, text="-"))
-        assert one.message().json["sent"] == 0
-        assert good(server.http, "counts", app=app)["apps"][0]["sessions"] == 0
-        one.quiet()

@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 
+from imserver.gateway.channels.members import MAX_TAG_BYTES, MAX_TAGS
 from imserver.gateway.http.reply import MAX_BATCH_BYTES
+from tests.conftest import StartServer
 from tests.support import Server, eventually
 
 from .cmd import CmdClient, fresh, logged_in
 from .raw import Response, ask, request
-from .setting import MULTI, OPEN, Launch
-from .v1 import PREFIX, call, good, refused, sessions_of
+from .setting import OPEN, Launch
+from .v1 import PREFIX, call, good, refused
 
-TIMELESS = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
 KEYS = [
     {"key": "key-of-101-of-the-tests", "scopes": ["push"], "apps": [101]},
     {"key": "key-of-all-of-the-tests", "scopes": ["push", "read"]},
@@ -52,51 +53,8 @@ def post(server: Server, route: str, body: bytes, *headers: tuple[str, str]) -> 
 # --- targets and messages -----------------------------------------------------------------------------------
 
 
-def test_a_push_reaches_targets_of_all_kinds_in_one_request(server: Server) -> None:
-    app = MULTI
-    with (
-        logged_in(server.ws, "ann", app) as ann,
-        logged_in(server.ws, "bob", app, device="phone") as phone,
-        logged_in(server.ws, "bob", app) as pad,
-    ):
-        (connection,) = (each["connection"] for each in sessions_of(server.http, app, "ann"))
-        good(server.http, "channels/subscribe", {"app": str(app), "channel": "茶", "users": ["ann"]})
-        targets = [
-            {"user": "bob"},
-            {"user": "bob", "device": "phone"},
-            {"user": "bob", "device": "fridge"},
-            {"user": "nobody"},
-            {"connection": connection},
-            {"connection": "A" * 38},
-            {"channel": "茶"},
-            {"channel": "empty"},
-            {"all": True},
-        ]
-        push = {"app": str(app), "targets": targets, "message": {"type": "text", "text": "hi"}, "id": fresh()}
-        answer = good(server.http, "push", {**push, "except_users": ["bob"]})
-        assert [result["target"] for result in answer["results"]] == targets
-        assert outcome(answer) == [
-            "sent",
-            "sent",
-            "absent",
-            "absent",
-            "sent",
-            "absent",
-            "sent",
-            "absent",
-            "sent",
-        ]
-        wanted = {"seq": push["id"], "target": "", "type": "text", "msg": "hi", "from": ""}
-        assert [received(ann) for _ in range(3)] == [wanted] * 3
-        assert [received(phone) for _ in range(2)] == [wanted] * 2
-        assert received(pad) == wanted
-        for one in (ann, phone, pad):
-            one.no_push("msg")
-
-
-@pytest.mark.parametrize(
-    ("content", "kind", "shown"),
-    [
+def test_a_message_is_text_or_any_json(server: Server, app: int, ann: CmdClient) -> None:
+    for content, kind, shown in (
         ({"text": "hi"}, "text", "hi"),
         ({"message": "你好"}, "text", "你好"),
         ({"message": "x", "type": "image"}, "image", "x"),
@@ -106,135 +64,58 @@ def test_a_push_reaches_targets_of_all_kinds_in_one_request(server: Server) -> N
         ({"data": "a string"}, "text", "a string"),
         ({"data": None}, "text", "null"),
         ({"data": 123456789012345678901234567890}, "text", "123456789012345678901234567890"),
-    ],
-)
-def test_a_message_is_text_or_any_json(
-    server: Server, app: int, ann: CmdClient, content: dict[str, Any], kind: str, shown: str
-) -> None:
-    answer = good(server.http, "push", {"app": str(app), "user": "ann", "sender": "shop", **content})
-    assert answer == {"sent": 1, "results": [{"target": {"user": "ann"}, "status": "sent"}]}
-    data = received(ann)
-    assert (data["type"], data["msg"], data["from"]) == (kind, shown, "shop")
-    assert data["seq"] == ""
-
-
-@pytest.mark.parametrize(
-    ("short", "targets"),
-    [
-        ({"users": ["ann", "x"]}, [{"user": "ann"}, {"user": "x"}]),
-        ({"user": "ann", "device": ""}, [{"user": "ann", "device": ""}]),
-        ({"all": True}, [{"all": True}]),
-        ({"channel": "r"}, [{"channel": "r"}]),
-        ({"connection": "c"}, [{"connection": "c"}]),
-    ],
-)
-def test_short_forms_are_answered_like_long_ones(
-    server: Server, app: int, ann: CmdClient, short: dict[str, Any], targets: list[dict[str, Any]]
-) -> None:
-    brief = good(server.http, "push", {"app": str(app), "text": "x", **short})
-    full = good(server.http, "push", {"app": str(app), "message": {"text": "x"}, "targets": targets})
-    assert brief == full
-    assert [result["target"] for result in brief["results"]] == targets
-
-
-def test_a_channel_is_published_to(server: Server, app: int, ann: CmdClient) -> None:
-    with logged_in(server.ws, "bob", app) as bob:
-        good(server.http, "channels/subscribe", {"app": str(app), "channel": "r", "users": ["ann", "bob"]})
-        publish = {"app": str(app), "channel": "r", "text": "x", "sender": "ann", "except_users": ["ann"]}
-        assert good(server.http, "channels/publish", publish) == {"channel": "r", "status": "sent"}
-        assert received(bob)["from"] == "ann"
-        ann.no_push("msg")
-
-
-def test_a_large_push_reaches_everybody_in_order(server: Server, app: int, ann: CmdClient) -> None:
-    users = [f"absent-{number}" for number in range(4999)]
-    answer = good(server.http, "push", {"app": str(app), "users": [*users, "ann"], "text": "first"})
-    good(server.http, "push", {"app": str(app), "user": "ann", "text": "second"})
-    assert outcome(answer) == ["absent"] * 4999 + ["sent"]
-    assert [received(ann)["msg"] for _ in range(2)] == ["first", "second"]
+    ):
+        good(server.http, "push", {"app": str(app), "user": "ann", "sender": "shop", **content})
+        data = received(ann)
+        assert (data["type"], data["msg"], data["from"], data["seq"]) == (kind, shown, "shop", "")
 
 
 # --- what is refused ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("body", "code", "words"),
-    [
-        (b"", "invalid_request", "truncated"),
-        (b"[]", "invalid_request", "Expected `object`"),
-        (b"\xff", "invalid_request", ""),
-        (b"[" * 100_000, "invalid_request", ""),
-        ({"user": "ann", "text": "x"}, "invalid_request", "`app`"),
-        ({"app": "101", "user": "ann"}, "invalid_request", "Give one of `message`"),
-        ({"app": "101", "user": "ann", "text": ""}, "invalid_request", "`$.text`"),
-        ({"app": "101", "user": "ann", "message": ""}, "invalid_request", "`$.message`"),
-        ({"app": "101", "user": "ann", "data": ""}, "invalid_request", "The message is empty"),
-        ({"app": "101", "user": "ann", "message": {}}, "invalid_request", "`text` and `data`"),
-        ({"app": "101", "user": "ann", "message": {"text": "x", "data": 1}}, "invalid_request", "one of"),
-        ({"app": "101", "user": "ann", "text": "x", "message": "y"}, "invalid_request", "one of"),
-        ({"app": "101", "user": "ann", "message": {"text": "x"}, "type": "y"}, "invalid_request", "`type`"),
-        ({"app": "101", "text": "x"}, "invalid_request", "Give one of `targets`"),
-        (
-            {"app": "101", "user": "a", "channel": "r", "text": "x"},
-            "invalid_request",
-            "Give one of `targets`",
-        ),
-        ({"app": "101", "channel": "r", "device": "d", "text": "x"}, "invalid_request", "`device`"),
-        ({"app": "101", "targets": [], "text": "x"}, "invalid_request", "targets"),
-        ({"app": "101", "targets": [{"user": "a"}, {}], "text": "x"}, "invalid_request", "$.targets[1]"),
-        ({"app": "101", "user": "a", "text": "x", "tll": 5}, "invalid_request", "unknown field `tll`"),
-        ({"app": "101", "user": "a", "text": "x", "ttl_seconds": -1}, "invalid_request", "$.ttl_seconds"),
-        ({"app": "101", "user": "a", "text": "x", "ttl_seconds": 90_000}, "invalid_request", "86400"),
-        ({"app": "101", "user": "a", "text": "x", "code": 2**31}, "invalid_request", "$.code"),
-        ({"app": "101", "user": "a", "text": "x", "id": "i" * 129}, "invalid_request", "$.id"),
-        ({"app": "101", "user": "a", "text": "x" * 140_000}, "invalid_request", "too long"),
-        (b'{"app":"101","user":"a","data":"\xff"}', "invalid_request", "$.data"),
-        (b'{"app":"101","user":"a","data":{"a":"\\ud800"}}', "invalid_request", ""),
-        ({"app": "101", "channel": "r", "text": "x", "store": True}, "invalid_request", "users, on all"),
-        ({"app": "101", "all": True, "text": "x", "store": True}, "invalid_request", "users, on all"),
-        (
-            {"app": "101", "user": "a", "device": "", "text": "x", "store": True},
-            "invalid_request",
-            "users, on all",
-        ),
-        (
-            {"app": "101", "targets": [{"connection": "c"}], "text": "x", "store": True},
-            "invalid_request",
-            "users, on all",
-        ),
-        ({"app": "101", "user": "a", "text": "x", "store": True, "ttl_seconds": 1}, "invalid_request", "ttl"),
-        (
-            {"app": "101", "user": "a", "message": {"text": "x", "code": 1}, "store": True},
-            "invalid_request",
-            "`code`",
-        ),
-        (
-            {"app": "101", "channel": "group:x", "text": "x", "store": True},
-            "invalid_request",
-            "users, on all",
-        ),
-        ({"app": "101", "group": "x", "text": "x", "store": True}, "invalid_request", "$.group"),
-        ({"app": "101", "users": ["u"] * 10_001, "text": "x"}, "too_many_targets", "limits.batch_targets"),
-        (
-            {"app": "101", "all": True, "text": "x", "except_users": ["u"] * 10_001},
-            "too_many_targets",
-            "limits.batch_targets",
-        ),
-    ],
-)
-def test_an_invalid_push_is_refused_with_the_reason(server: Server, body: Any, code: str, words: str) -> None:
-    status, error, message = refused(server.http, "push", body)
-    assert (status, error) == (400, code)
-    assert words in message
+TO_A: dict[str, Any] = {"app": "101", "user": "a"}
+NOT_STORED: list[dict[str, Any]] = [
+    {"channel": "r"},
+    {"all": True},
+    {"user": "a", "device": ""},
+    {"targets": [{"connection": "c"}]},
+    {"channel": "group:x"},
+]
+REFUSED: list[tuple[Any, str]] = [
+    (b"", "truncated"),
+    (b"[]", "Expected `object`"),
+    (b"\xff", ""),
+    (b'{"app":"101","user":"a","data":"\xff"}', "$.data"),
+    (b'{"app":"101","user":"a","data":{"a":"\\ud800"}}', ""),
+    (TO_A, "Give one of `message`"),
+    ({**TO_A, "text": ""}, "`$.text`"),
+    ({**TO_A, "data": ""}, "The message is empty"),
+    ({**TO_A, "message": {}}, "`text` and `data`"),
+    ({**TO_A, "message": {"text": "x", "data": 1}}, "one of"),
+    ({**TO_A, "text": "x", "message": "y"}, "one of"),
+    ({**TO_A, "message": {"text": "x"}, "type": "y"}, "`type`"),
+    ({"app": "101", "text": "x"}, "Give one of `targets`"),
+    ({**TO_A, "channel": "r", "text": "x"}, "Give one of `targets`"),
+    ({"app": "101", "channel": "r", "device": "d", "text": "x"}, "`device`"),
+    ({"app": "101", "targets": [{"user": "a"}, {}], "text": "x"}, "$.targets[1]"),
+    ({**TO_A, "text": "x", "tll": 5}, "unknown field `tll`"),
+    ({**TO_A, "text": "x", "ttl_seconds": 90_000}, "86400"),
+    ({**TO_A, "text": "x" * 140_000}, "too long"),
+    ({**TO_A, "text": "x", "store": True, "ttl_seconds": 1}, "ttl"),
+    ({**TO_A, "message": {"text": "x", "code": 1}, "store": True}, "`code`"),
+    ({"app": "101", "group": "x", "text": "x", "store": True}, "$.group"),
+    ({"app": "101", "users": ["u"] * 10_001, "text": "x"}, "limits.batch_targets"),
+    ({"app": "101", "all": True, "text": "x", "except_users": ["u"] * 10_001}, "limits.batch_targets"),
+    *(({"app": "101", "text": "x", "store": True, **target}, "users, on all") for target in NOT_STORED),
+]
 
 
-def test_an_unknown_app_is_not_found(server: Server) -> None:
-    assert refused(server.http, "push", {"app": "nope", "all": True, "text": "x"})[:2] == (404, "unknown_app")
-
-
-def test_another_method_is_not_allowed(server: Server) -> None:
-    answer = call(server.http, "push")
-    assert (answer.status, answer.json["code"]) == (405, "method_not_allowed")
+def test_an_invalid_push_is_refused_with_the_reason(server: Server) -> None:
+    for body, words in REFUSED:
+        status, code, message = refused(server.http, "push", body)
+        many = words == "limits.batch_targets"
+        assert (status, code) == (400, "too_many_targets" if many else "invalid_request"), body
+        assert words in message
 
 
 # --- ids ----------------------------------------------------------------------------------------------------
@@ -257,44 +138,6 @@ def test_a_request_that_comes_again_is_answered_as_before_and_sent_once(
     other = json.dumps({**push, "text": "twice"} if by_header else {**push, "id": name, "text": "twice"})
     answer = post(server, "push", other.encode(), *headers)
     assert (answer.status, answer.json["code"]) == (422, "id_reused")
-
-
-def test_an_id_under_which_nobody_was_reached_may_be_used_again(server: Server, app: int) -> None:
-    push = {"app": str(app), "user": "late", "text": "x", "id": fresh("request")}
-    assert outcome(good(server.http, "push", push)) == ["absent"]
-    with logged_in(server.ws, "late", app) as late:
-        assert outcome(good(server.http, "push", push)) == ["sent"]
-        assert received(late)["seq"] == push["id"]
-
-
-def test_a_key_that_is_too_long_is_refused(server: Server) -> None:
-    answer = post(server, "push", b'{"app":"101","all":true,"text":"x"}', ("Idempotency-Key", "k" * 129))
-    assert answer.status == 400
-    assert "Idempotency-Key" in answer.json["message"]
-
-
-# --- absent users -------------------------------------------------------------------------------------------
-
-
-def test_a_push_with_a_time_to_live_waits_for_a_login(server: Server, app: int) -> None:
-    user = fresh()
-    for text in ("one", "two"):
-        push = {"app": str(app), "user": user, "text": text, "ttl_seconds": 30}
-        assert outcome(good(server.http, "push", push)) == ["held"]
-    assert outcome(good(server.http, "push", {"app": str(app), "user": user, "text": "lost"})) == ["absent"]
-    with logged_in(server.ws, user, app) as one:
-        assert [received(one)["msg"] for _ in range(2)] == ["one", "two"]
-        one.no_push("msg")
-
-
-def test_a_push_is_queued_behind_pending_ones_of_its_user(server: Server, app: int) -> None:
-    user = fresh()
-    pending = [f"held {number}" for number in range(5)]
-    for text in pending:
-        good(server.http, "push", {"app": str(app), "users": ["x", user], "text": text, "ttl_seconds": 30})
-    with logged_in(server.ws, user, app) as one:
-        good(server.http, "push", {"app": str(app), "user": user, "text": "now"})
-        assert [received(one)["msg"] for _ in range(6)] == [*pending, "now"]
 
 
 # --- batches ------------------------------------------------------------------------------------------------
@@ -321,16 +164,6 @@ def test_commands_of_a_batch_are_answered_as_if_each_had_come_alone(
     assert [received(ann)["msg"] for _ in range(2)] == ["1", "2"]
 
 
-def test_a_batch_that_comes_again_is_carried_out_once(server: Server, app: int, ann: CmdClient) -> None:
-    commands = [{"push": {"app": str(app), "user": "ann", "text": text}} for text in ("1", "2")]
-    body = json.dumps({"commands": commands}).encode()
-    key = ("Idempotency-Key", fresh("batch"))
-    first, again = post(server, "batch", body, key), post(server, "batch", body, key)
-    assert first.json == again.json
-    assert [received(ann)["msg"] for _ in range(2)] == ["1", "2"]
-    ann.no_push("msg")
-
-
 def test_answers_of_a_batch_that_do_not_fit_are_problems(server: Server, app: int) -> None:
     many = {"presence": {"app": str(app), "users": [f"nobody-{number:05}" for number in range(10_000)]}}
     commands = [*([many] * 20), {"presence": {"app": str(app), "users": ["nobody"]}}]
@@ -341,17 +174,12 @@ def test_answers_of_a_batch_that_do_not_fit_are_problems(server: Server, app: in
     assert sum(len(json.dumps(result)) for result in results) <= 2 * MAX_BATCH_BYTES
 
 
-@pytest.mark.parametrize(
-    ("commands", "code"),
-    [
-        ([], "invalid_request"),
-        ([{}], "invalid_request"),
-        ([{"push": {}, "presence": {}}], "invalid_request"),
-        ([{"push": {}}] * 10_001, "too_many_targets"),
-    ],
-)
-def test_an_invalid_batch_is_refused(server: Server, commands: list[Any], code: str) -> None:
-    assert refused(server.http, "batch", {"commands": commands})[:2] == (400, code)
+def test_an_invalid_batch_is_refused(server: Server) -> None:
+    invalid: list[list[dict[str, Any]]] = [[], [{}], [{"push": {}, "presence": {}}]]
+    for commands in invalid:
+        assert refused(server.http, "batch", {"commands": commands})[:2] == (400, "invalid_request")
+    many: dict[str, Any] = {"commands": [{"push": {}}] * 10_001}
+    assert refused(server.http, "batch", many)[:2] == (400, "too_many_targets")
 
 
 # --- compression --------------------------------------------------------------------------------------------
@@ -372,103 +200,78 @@ def test_bodies_may_come_compressed_and_long_answers_leave_so(server: Server, ap
         assert len(answer.json["results"]) == 500
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "code"),
-    [
-        (b"no gzip", 400, "invalid_request"),
-        (gzip.compress(b'{"app":"101","all":true,"text":"x"}')[:-9], 400, "invalid_request"),
-        (gzip.compress(b'{"app":"101","all":true,"text":"x"}') + b"more", 400, "invalid_request"),
-        (zlib.compress(b"{}"), 400, "invalid_request"),
-        (gzip.compress(b" " * 5_000_000), 413, "body_too_large"),
-        (gzip.compress(b"{"), 400, "invalid_request"),
-    ],
-    ids=["no gzip", "cut off", "with more behind", "another format", "a bomb", "no JSON"],
-)
-def test_a_body_that_is_not_what_it_says_is_refused(
-    server: Server, body: bytes, status: int, code: str
-) -> None:
-    answer = post(server, "push", body, ("Content-Encoding", "gzip"))
-    assert (answer.status, answer.json["code"]) == (status, code)
+def test_a_body_that_is_not_what_it_says_is_refused(server: Server) -> None:
+    whole = gzip.compress(b'{"app":"101","all":true,"text":"x"}')
+    wrong = [b"no gzip", whole[:-9], whole + b"more", zlib.compress(b"{}"), gzip.compress(b"{")]
+    for body in (*wrong, gzip.compress(b" " * 5_000_000)):
+        answer = post(server, "push", body, ("Content-Encoding", "gzip"))
+        expected = (400, "invalid_request") if body in wrong else (413, "body_too_large")
+        assert (answer.status, answer.json["code"]) == expected
 
 
-def test_an_unknown_encoding_is_refused(server: Server) -> None:
-    answer = post(server, "push", b"{}", ("Content-Encoding", "br"))
-    assert (answer.status, answer.json["code"]) == (415, "unknown_encoding")
-
-
-# --- keys and rates -----------------------------------------------------------------------------------------
+# --- channels -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def keyed(http_server: str, launch: Launch) -> Server:
-    """A server with keys."""
-    return launch(http_server, apps=OPEN, api={"keys": KEYS})
+def shop(start_shared_server: StartServer) -> Server:
+    """A server with an app whose channels have histories and limits."""
+    channels = {"news": {"history_size": 3, "history_seconds": 60}, "short": {"max_bytes": 5}}
+    return start_shared_server(config={"apps": {"shop": {"open": True, "channels": channels}}})
 
 
-@pytest.mark.parametrize(
-    ("key", "app", "status", "code"),
-    [
-        ("key-of-101-of-the-tests", "101", 200, ""),
-        ("key-of-101-of-the-tests", "102", 403, "forbidden"),
-        ("key-of-101-of-the-tests", "nope", 403, "forbidden"),
-        ("key-of-all-of-the-tests", "102", 200, ""),
-        ("key-of-all-of-the-tests", "nope", 404, "unknown_app"),
-        ("reading-key-of-the-tests", "101", 403, "forbidden"),
-        ("wrong", "101", 401, "unauthorized"),
-        ("", "101", 401, "unauthorized"),
-    ],
-)
-def test_a_push_needs_a_key_of_its_app(keyed: Server, key: str, app: str, status: int, code: str) -> None:
-    answer = call(keyed.http, "push", {"app": app, "user": "x", "text": "x"}, key=key)
-    assert (answer.status, answer.json.get("code", "")) == (status, code)
+def test_a_repeated_broadcast_reaches_the_channels_that_have_not_accepted_it(shop: Server) -> None:
+    body = {"app": "shop", "channels": ["news:all", "hall", "short:all"], "text": "123456", "id": "b-1"}
+
+    def statuses(**fields: Any) -> list[str]:
+        results = good(shop.http, "channels/broadcast", {**body, **fields})["results"]
+        return [each["status"] for each in results]
+
+    assert statuses() == ["sent", "absent", "refused"]
+    with logged_in(shop.ws, "bob", "shop") as bob:
+        good(shop.http, "channels/subscribe", {"app": "shop", "channel": "hall", "users": ["bob"]})
+        assert statuses() == ["repeated", "sent", "refused"]
+        assert received(bob)["msg"] == "123456"
+    assert statuses() == ["repeated", "repeated", "refused"]
+    alone = {"app": "shop", "channel": "news:all", "text": "123456", "id": "b-1"}
+    assert good(shop.http, "channels/publish", alone)["status"] == "repeated"
+    other = {**body, "channels": ["news:other", "news:all"], "text": "other"}
+    assert refused(shop.http, "channels/broadcast", other)[:2] == (422, "id_reused")
+    assert statuses(channels=["news:other", "news:other"]) == ["sent", "sent"]
+    assert statuses(channels=["news:all", "news:other"]) == ["repeated", "repeated"]
+    for channel in ("news:all", "news:other"):
+        assert len(good(shop.http, "channels/history", app="shop", channel=channel)["publications"]) == 1
 
 
-def test_commands_of_a_batch_need_the_scope_of_their_routes(keyed: Server) -> None:
-    commands = [{"push": {"app": "101", "user": "x", "text": "x"}}, {"presence": {"app": "101", "users": []}}]
-    seen = {
-        key: [
-            result["status"]
-            for result in good(keyed.http, "batch", {"commands": commands}, key=key)["results"]
-        ]
-        for key in ("key-of-101-of-the-tests", "key-of-all-of-the-tests", "reading-key-of-the-tests")
-    }
-    assert seen == {
-        "key-of-101-of-the-tests": [200, 403],
-        "key-of-all-of-the-tests": [200, 200],
-        "reading-key-of-the-tests": [403, 200],
-    }
-    assert refused(keyed.http, "batch", {"commands": commands}, key="wrong")[:2] == (401, "unauthorized")
-    assert refused(keyed.http, "batch", {"commands": commands})[:2] == (401, "unauthorized")
+def test_tags_have_a_limit_of_number_and_of_bytes(shop: Server) -> None:
+    def refusal(route: str, tags: dict[str, str], **fields: Any) -> str:
+        body = {"app": "shop", "tags": tags, **fields}
+        return str(refused(shop.http, f"channels/{route}", body)[2])
+
+    tags = {"a": "x" * (MAX_TAG_BYTES - len('{"a":""}'))}
+    full = {"app": "shop", "channel": "short:tags", "text": "x", "tags": tags}
+    assert good(shop.http, "channels/publish", full)["status"] == "absent"
+    longer = {"a": tags["a"] + "x"}
+    wanted = f"`tags`: at most {MAX_TAGS}, with {MAX_TAG_BYTES} bytes; not 1 tags with {MAX_TAG_BYTES + 1}"
+    assert wanted in refusal("publish", longer, channel="news:1", text="x")
+    assert wanted in refusal("broadcast", longer, channels=["news:1"], text="x")
+    assert wanted in refusal("stream/open", longer, channel="news:1")
+    many = {str(number): "" for number in range(MAX_TAGS + 1)}
+    assert f"length <= {MAX_TAGS} - at `$.tags`" in refusal("publish", many, channel="news:1", text="x")
+
+
+# --- keys and rates -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.full
 def test_a_key_has_a_rate_and_learns_how_much_of_it_is_left(http_server: str, launch: Launch) -> None:
     server = launch(http_server, apps=OPEN, api={"keys": KEYS, "requests_per_second": 0.1})
     push = {"app": "101", "user": "x", "text": "x"}
-    answers = [call(server.http, "push", push, key="key-of-all-of-the-tests") for _ in range(2)]
-    statuses = [answer.status for answer in answers]
-    assert statuses == [200, 429]
-    assert [answer.header("RateLimit-Limit") for answer in answers] == ["1"] * 2
-    assert answers[0].header("RateLimit-Remaining") == "0"
-    assert 0 < int(answers[1].header("Retry-After") or 0) <= 10
-    assert answers[1].json["temporary"]
+    key = "key-of-all-of-the-tests"
+    first, second = (call(server.http, "push", push, key=key) for _ in range(2))
+    assert (first.status, second.status, second.json["temporary"]) == (200, 429, True)
+    assert (first.header("RateLimit-Limit"), first.header("RateLimit-Remaining")) == ("1", "0")
+    assert 0 < int(second.header("Retry-After") or 0) <= 10
     assert call(server.http, "push", push, key="key-of-101-of-the-tests").status == 200
-    eventually(
-        lambda: call(server.http, "push", push, key="key-of-all-of-the-tests").status == 200,
-        what="the bucket fills up",
-    )
     batch = {"commands": [{"push": push}] * 10}
-    eventually(
-        lambda: call(server.http, "batch", batch, key="key-of-all-of-the-tests").status == 200,
-        what="the bucket fills up",
-    )
-    charged = call(server.http, "push", push, key="key-of-all-of-the-tests")
-    assert charged.status == 429
-    assert int(charged.header("Retry-After") or 0) > 10
-    assert call(server.http, "push", push).header("RateLimit-Limit") is None, "who has no key is told nothing"
-    server.configure({"api": {"keys": KEYS}})
-
-
-def test_without_a_rate_nothing_is_reported_of_it(keyed: Server) -> None:
-    answer = call(keyed.http, "push", {"app": "101", "user": "x", "text": "x"}, key="key-of-all-of-the-tests")
-    assert [answer.header(name) for name in TIMELESS] == [None] * 3
+    eventually(lambda: call(server.http, "batch", batch, key=key).status == 200, what="the bucket fills up")
+    assert int(call(server.http, "push", push, key=key).header("Retry-After") or 0) > 10

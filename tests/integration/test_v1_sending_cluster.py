@@ -38,7 +38,6 @@ def statuses(answer: Any) -> list[str]:
     return [result["status"] for result in answer["results"]]
 
 
-@pytest.mark.full
 def test_targets_of_all_kinds_are_reached_on_another_node(nodes: Nodes, app: str) -> None:
     ann, bob = fresh(), fresh()
     with (
@@ -55,6 +54,8 @@ def test_targets_of_all_kinds_are_reached_on_another_node(nodes: Nodes, app: str
             {"user": ann, "device": "pad"},
             {"user": ann, "device": "tv"},
             {"user": "nobody"},
+            {"connection": "A" * 38},
+            {"channel": "empty"},
             {"connection": connection},
             {"channel": "r"},
             {"all": True},
@@ -62,10 +63,8 @@ def test_targets_of_all_kinds_are_reached_on_another_node(nodes: Nodes, app: str
         for number, at in enumerate((HERE, THERE)):
             push = {"app": app, "targets": targets, "text": str(number), "except_users": ["nobody"]}
             answer = good(nodes.http[at], "push", push)
-            assert statuses(answer) == [
-                *("sent", "sent", "sent", "absent", "absent"),
-                *("sent", "sent", "sent"),
-            ]
+            assert [result["target"] for result in answer["results"]] == targets
+            assert statuses(answer) == [*("sent", "sent", "sent", *["absent"] * 4), *("sent", "sent", "sent")]
             # To both devices, to this one, and to all; the other by connection, channel, and as one of all.
             assert texts(phone, 3) == texts(pad, 3) == texts(other, 3) == [str(number)] * 3
         spared = {"app": app, "all": True, "text": "-", "except_users": [ann, "nobody"]}
@@ -73,19 +72,6 @@ def test_targets_of_all_kinds_are_reached_on_another_node(nodes: Nodes, app: str
         assert texts(other, 1) == ["-"]
         for one in (phone, pad, other):
             one.no_push("msg")
-
-
-def test_many_users_on_both_nodes_are_reached_by_one_request(nodes: Nodes, app: str) -> None:
-    names = [fresh() for _ in range(6)]
-    sessions = [logged_in(nodes.ws[number % 2], name, int(app)) for number, name in enumerate(names)]
-    speakers = [each.__enter__() for each in sessions]
-    answer = good(
-        nodes.http[HERE], "push", {"app": app, "users": [*names, "nobody"], "text": "x", "id": fresh()}
-    )
-    assert statuses(answer) == ["sent"] * 6 + ["absent"]
-    assert [texts(one, 1) for one in speakers] == [["x"]] * 6
-    for each in sessions:
-        each.__exit__(None, None, None)
 
 
 def test_a_request_that_comes_again_through_another_node_is_repeated(nodes: Nodes, app: str) -> None:
@@ -140,22 +126,6 @@ def test_a_publisher_connection_reaches_both_nodes_in_order(nodes: Nodes, app: s
             other.send(commands[3], commands[1])
             repeated = [other.message().json for _ in range(2)]
         assert [each.get("results", [{}])[0].get("status") for each in repeated] == ["repeated", "repeated"]
-
-
-@pytest.mark.full
-def test_while_redis_is_away_users_of_the_node_are_reached_and_the_answer_is_quick(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    with nodes_of(tmp_path_factory.mktemp("away"), 1) as one:
-        app = str(app_with("multi"))
-        with logged_in(one.ws[0], "ann", int(app)) as ann:
-            one.redis.kill()
-            push = {"app": app, "users": ["ann", "x"], "text": "still", "id": "r1"}
-            answer = eventually(
-                lambda: statuses(good(one.http[0], "push", {**push, "id": fresh()})) == ["sent", "failed"]
-            )
-            assert answer
-            assert texts(ann, 1) == ["still"]
 
 
 def test_while_redis_is_away_nobody_who_may_be_on_another_node_is_called_absent(

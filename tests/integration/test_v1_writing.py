@@ -1,6 +1,5 @@
-"""What accounts write and mark over ``/api/v1``, with nothing but their token, and who is told of it."""
+"""What accounts and back ends write, mark and read over ``/api/v1``, and who is told of it."""
 
-from time import time
 from typing import Any
 
 import pytest
@@ -8,13 +7,10 @@ import pytest
 from tests.support import Server
 from tests.users import User
 
-from .clusters import nodes_of
-from .cmd import logged_in
-from .protobuf import chatting
-from .receiver import Receiver
-from .setting import Launch
+from .cmd import CmdClient, logged_in
 from .sse import Listener
-from .v1 import KEYS, call, good, refused
+from .test_messaging import send
+from .v1 import good
 
 KEY = "admin-key-of-the-tests"
 
@@ -39,26 +35,9 @@ def test_an_account_sends_and_the_other_reads_with_nothing_but_their_tokens(ann:
     assert [row["peer"] for row in bob.get("conversations")["conversations"]] == [ann.user]
 
 
-def test_clients_of_other_dialects_receive_it_at_once(locked: Server, ann: User, bob: User) -> None:
-    with chatting(locked.ws, (bob.user, bob.token)) as protobuf_client:
-        protobuf_client.catch_up()
-        ann.post("messages/send", to=bob.user, text="tea?")
-        received = protobuf_client.output()
-        assert b"tea?" in received.data
-
-
-def test_members_of_a_group_speak_there_unless_they_are_muted(ann: User, bob: User) -> None:
-    group = ann.group(bob)
-    body = {"conversation": int(group), "text": "hi"}
-    assert bob.post("messages/send", **body)["conversation"] == int(group)
-    ann.post("groups/mute", group=group, member=bob.user, until=int(time()) + 1000)
-    assert bob.refused("messages/send", **body) == (403, "muted")
-    ann.post("groups/remove", group=group, members=[bob.user])
-    assert bob.refused("messages/send", **body) == (404, "unknown_conversation")
-    assert bob.refused("messages/send", **{**body, "conversation": 10**12}) == (404, "unknown_conversation")
-
-
-def test_an_edit_may_say_anything_and_what_comes_again_is_stored_once(ann: User, bob: User) -> None:
+def test_edits_and_recalls_are_of_the_authors_own_and_what_comes_again_is_stored_once(
+    ann: User, bob: User
+) -> None:
     sent = ann.post("messages/send", to=bob.user, text="here it is")
     edit = {"id": sent["id"], "data": {"url": "/p/1"}, "type": "picture", "mentions": [bob.user]}
     first = ann.post("messages/edit", **edit, client_msg_id="e")
@@ -66,10 +45,23 @@ def test_an_edit_may_say_anything_and_what_comes_again_is_stored_once(ann: User,
     (shown, _) = bob.get("messages", conversation=sent["conversation"])["messages"]
     assert (shown["type"], shown["data"]) == ("picture", {"url": "/p/1"})
     assert shown["meta"] == {"mentions": [bob.user], "edited": first["id"]}
+    unknown = (404, "unknown_message")
+    for word, more in (("edit", {"text": "x"}), ("recall", {})):
+        assert bob.refused(f"messages/{word}", id=sent["id"], **more) == unknown
+        for id in (10**9, first["id"]):
+            assert ann.refused(f"messages/{word}", id=id, **more) == unknown
+    ann.post("messages/edit", id=sent["id"], text="hello")
+    assert len(bob.get("messages/search", text="hello")["messages"]) == 1
     gone = ann.post("messages/recall", id=sent["id"], client_msg_id="r")
     assert ann.post("messages/recall", id=sent["id"], client_msg_id="r") == {**gone, "repeated": True}
     assert ann.post("messages/edit", **edit, client_msg_id="e") == {**first, "repeated": True}
-    assert ann.refused("messages/edit", **edit) == (404, "unknown_message")
+    page = bob.get("messages", conversation=sent["conversation"])["messages"]
+    assert [(each["kind"], each["about"], each["from"]) for each in page] == [
+        ("recall", sent["id"], ann.user)
+    ] * 4
+    assert not any("text" in each or "data" in each for each in page)
+    assert bob.get("messages/search", text="hello")["messages"] == []
+    assert ann.refused("messages/edit", **edit) == unknown
     assert ann.refused("messages/edit", id=sent["id"]) == (400, "invalid_request")
 
 
@@ -100,12 +92,9 @@ def test_reactions_and_pins_are_stored_shown_and_refused(locked: Server, ann: Us
     copy = bob.post("messages/send", to=eve.user, forward=id)
     (received,) = eve.get("messages", conversation=copy["conversation"])["messages"]
     assert (received["text"], received["meta"]) == ("tea?", {"forwarded": {"from": ann.user, "id": id}})
-    for route, body in (
-        ("react", {"id": id, "emoji": "+1"}),
-        ("pin", {"id": id}),
-        ("send", {"to": bob.user, "forward": id}),
-    ):
-        assert eve.refused(f"messages/{route}", **body) == (404, "unknown_message")
+    for route, body in (("react", {"emoji": "+1"}), ("pin", {}), ("send", {"to": bob.user, "forward": id})):
+        given = body if "to" in body else {"id": id, **body}
+        assert eve.refused(f"messages/{route}", **given) == (404, "unknown_message")
     assert eve.get("conversations/pins", conversation=at) == {"messages": [], "before": 0}
     bad = [
         ("react", {"id": id, "emoji": ""}),
@@ -119,68 +108,9 @@ def test_reactions_and_pins_are_stored_shown_and_refused(locked: Server, ann: Us
     assert ann.refused_get("messages", conversation=at, after=0, types="text") == (400, "invalid_request")
     assert good(locked.http, "messages/pin", {"id": id, "remove": True}, key=KEY)["id"]
     assert good(locked.http, "messages/recall", {"id": id}, key=KEY)["id"]
+    last = bob.get("messages", conversation=at)["messages"][-1]
+    assert (last["kind"], last["from"], last["about"]) == ("recall", "", id), "a back end recalls anybody's"
     assert bob.refused("messages/react", id=id, emoji="👍") == (404, "unknown_message")
-
-
-def test_a_back_end_sends_as_a_user_with_a_key_that_may(locked: Server, ann: User, bob: User) -> None:
-    body = {"user": ann.user, "to": bob.user, "text": "for ann"}
-    assert good(locked.http, "messages/send", body, key=KEY)["seq"] == 1
-    assert refused(locked.http, "messages/send", body)[:2] == (401, "unauthorized")
-    assert refused(locked.http, "messages/send", body, key="push-key-of-the-tests")[:2] == (403, "forbidden")
-    assert bob.refused("messages/send", **body) == (403, "not_allowed")
-    assert refused(locked.http, "messages/send", {"to": "x", "text": "y"}, key=KEY)[0] == 400
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"to": "1"},
-        {"text": "x"},
-        {"to": "1", "conversation": 1, "text": "x"},
-        {"to": "1", "text": "x", "data": 1},
-        {"to": "1", "data": 1, "type": "text"},
-        {"to": "1\0", "text": "x"},
-        {"to": "é" * 200, "text": "x"},
-        {"to": "1", "text": "x", "client_msg_id": "é" * 40},
-        {"to": "1", "text": "x", "type": "t" * 33},
-        {"to": "1", "text": "x", "mentions": ["a"] * 101},
-        {"to": "1", "data": "x" * 200_000},
-        {"to": "1", "text": "x" * 65_537},
-        {"to": "1", "text": "x", "more": 1},
-        b'{"to":"1","data":' + b"[" * 5000 + b"]" * 5000 + b"}",
-    ],
-)
-def test_an_invalid_message_is_refused(ann: User, body: Any) -> None:
-    assert refused(ann.server.http, "messages/send", body, key=ann.token)[:2] == (400, "invalid_request")
-
-
-def test_a_back_end_may_send_longer_messages_than_an_account(locked: Server, ann: User, bob: User) -> None:
-    body = {"user": ann.user, "to": bob.user, "text": "x" * 65_537}
-    assert good(locked.http, "messages/send", body, key=KEY)
-    assert ann.post("messages/send", to=bob.user, text="x" * 65_536)
-    body["text"] = "x" * 131_073
-    assert refused(locked.http, "messages/send", body, key=KEY)[:2] == (400, "invalid_request")
-
-
-def test_a_message_to_oneself_is_refused(ann: User) -> None:
-    assert ann.refused("messages/send", to=ann.user, text="x") == (400, "invalid_request")
-
-
-def test_pages_of_what_was_missed_follow_one_another(ann: User, bob: User) -> None:
-    sent = [ann.post("messages/send", to=bob.user, text=str(number))["id"] for number in range(5)]
-    seen, after, more = list[str](), sent[0] - 1, True
-    while more:
-        page = bob.get("messages/sync", after=after, limit=2)
-        seen += texts(page)
-        after, more = page["after"], page["more"]
-    assert (seen, after) == ([*"01234"], sent[-1])
-    assert bob.get("messages/sync", after=after) == {
-        "messages": [],
-        "after": after,
-        "more": False,
-        "begin_anew": False,
-    }
-    assert bob.get("messages/sync", after=10**12)["begin_anew"] is True
 
 
 def test_what_one_device_marks_the_others_learn(locked: Server, ann: User, bob: User) -> None:
@@ -208,65 +138,6 @@ def test_what_one_device_marks_the_others_learn(locked: Server, ann: User, bob: 
     )
 
 
-@pytest.mark.full
-def test_an_account_sends_no_faster_than_over_a_connection_and_not_while_it_is_banned(
-    launch: Launch, http_server: str
-) -> None:
-    server = launch(
-        http_server, api=KEYS, accounts={"registration": True}, apps={"gochat": {"messages_per_second": 0.1}}
-    )
-    ann, bob = User.register(server), User.register(server)
-    body = {"to": bob.user, "text": "x"}
-    first, late = (call(server.http, "messages/send", body, key=ann.token) for _ in range(2))
-    assert first.status == 200
-    assert (late.status, late.json["code"]) == (429, "too_many_requests")
-    assert 0 < int(late.header("Retry-After") or 0) <= 10
-    as_ann = {**body, "user": ann.user}
-    assert all(good(server.http, "messages/send", as_ann, key=KEY) for _ in range(4))
-    good(server.http, "ban", {"app": "gochat", "users": [bob.user], "seconds": 100}, key=KEY)
-    assert bob.refused("messages/send", to=ann.user, text="x") == (403, "banned")
-
-
-@pytest.mark.full
-def test_stored_messages_of_users_are_reported_once(launch: Launch, http_server: str) -> None:
-    with Receiver() as receiver:
-        server = launch(
-            http_server,
-            api=KEYS,
-            accounts={"registration": True},
-            apps={"gochat": {"webhook": receiver.settings}},
-        )
-        ann, bob = User.register(server), User.register(server)
-        body = {"to": bob.user, "text": "by the back end", "user": ann.user}
-        good(server.http, "messages/send", body, key=KEY)
-        sent = ann.post("messages/send", to=bob.user, text="by ann", client_msg_id="a")
-        ann.post("messages/send", to=bob.user, text="by ann", client_msg_id="a")
-        receiver.wait_for(2, "message")
-        ann.post("messages/recall", id=sent["id"])
-        events = receiver.wait_for(3, "message")
-    assert [(each["sender"], each.get("text"), each.get("kind")) for each in events] == [
-        (ann.user, "by the back end", None),
-        (ann.user, "by ann", None),
-        (ann.user, None, "recall"),
-    ]
-
-
-@pytest.mark.full
-def test_where_nothing_can_be_stored_nothing_is(server: Server) -> None:
-    body = {"app": "system:shop", "user": "1", "to": "2", "text": "x"}
-    good(server.http, "apps/create", {"app": "system:shop"})
-    assert refused(server.http, "messages/send", body)[:2] == (400, "store_unavailable")
-
-
-def test_what_is_hidden_over_http_is_reported_to_the_users_connections(server: Server, app: int) -> None:
-    with logged_in(server.ws, "bob", app, cursor=0) as one:
-        question = {"app": str(app), "user": "ann", "to": "bob", "text": "hi"}
-        sent = good(server.http, "messages/send", question)
-        one.push("message")
-        good(server.http, "messages/hide", {"app": str(app), "user": "bob", "ids": [sent["id"]]})
-        assert one.push("hidden").json["response"]["data"] == {"ids": [sent["id"]]}
-
-
 def test_a_front_end_needs_no_websocket(locked: Server, ann: User, bob: User) -> None:
     question = {"app": "gochat", "token": bob.token}
     with Listener(locked.http) as one:
@@ -288,18 +159,84 @@ def test_a_front_end_needs_no_websocket(locked: Server, ann: User, bob: User) ->
 
 
 @pytest.mark.full
-def test_on_two_nodes_it_is_as_on_one(tmp_path_factory: pytest.TempPathFactory) -> None:
-    with nodes_of(tmp_path_factory.mktemp("writing"), 2, apps={"gochat": {}}) as nodes:
-        here, there = nodes.servers
-        ann, bob = User.register(here), User.register(there)
-        with chatting(there.ws, (bob.user, bob.token)) as protobuf_client:
-            body = {"to": bob.user, "text": "tea?", "client_msg_id": "a"}
-            sent = ann.post("messages/send", **body)
-            assert b"tea?" in protobuf_client.output().data
-            again = good(there.http, "messages/send", body, key=ann.token)
-            assert again == {**sent, "repeated": True}
-        mark = {"conversation": sent["conversation"], "id": sent["id"]}
-        assert bob.post("messages/read", **mark)["read"] == sent["id"]
-        good(there.http, "messages/recall", {"id": sent["id"]}, key=ann.token)
-        kinds = [each["kind"] for each in bob.get("messages/sync")["messages"]]
-        assert kinds == ["recall", "recall"]
+def test_a_back_end_reads_what_a_user_may_read(server: Server, app: int) -> None:
+    question = {"app": app, "user": "bob"}
+    with logged_in(server.ws, "ann", app) as one:
+        sent = [send(one, "bob", text) for text in ("tea at five", "tea at six", "coffee")]
+        send(one, "cat", "secret tea")
+    where = sent[0]["conversation"]
+    listed = good(server.http, "conversations", **question)
+    assert listed["before"] == 0
+    (row,) = listed["conversations"]
+    last = row.pop("last")
+    names = ("conversation", "kind", "peer", "role", "unread", "mentions", "read")
+    assert [row[name] for name in names] == [where, "user", "ann", "member", 3, 0, 0]
+    assert (last["id"], last["from"], last["to"], last["text"]) == (sent[2]["id"], "ann", "bob", "coffee")
+    page = good(server.http, "messages", **question, conversation=where, limit=2)
+    assert [each["text"] for each in page["messages"]] == ["tea at six", "coffee"]
+    page = good(server.http, "messages", **question, conversation=where, before=page["before"])
+    assert ([each["text"] for each in page["messages"]], page["before"]) == (["tea at five"], 0)
+    found = good(server.http, "messages/search", **question, text="TEA")
+    assert [each["id"] for each in found["messages"]] == [sent[0]["id"], sent[1]["id"]]
+    assert good(server.http, "messages/search", **question, text="secret")["messages"] == []
+    filters = {"from": "ann", "types": "text,file", "link": False, "since": 1, "until": 2**53}
+    found = good(server.http, "messages/search", **question, **filters)
+    assert [each["id"] for each in found["messages"]] == [each["id"] for each in sent]
+    assert good(server.http, "messages/search", **question, text="tea", until=1)["messages"] == []
+    outsider = {"app": app, "user": "eve", "conversation": where}
+    assert good(server.http, "messages", **outsider) == {"messages": [], "before": 0}
+    assert good(server.http, "messages/receipts", **outsider)["receipts"] == []
+
+
+# --- pushes that are stored ---------------------------------------------------------------------------------
+
+
+def received(one: CmdClient) -> dict[str, Any]:
+    data: dict[str, Any] = one.push("message").json["response"]["data"]
+    return data
+
+
+def stored(answer: Any) -> list[dict[str, Any]]:
+    """Where the messages of an answer are, all of which must be stored."""
+    assert [result["status"] for result in answer["results"]] == ["stored"] * answer["sent"]
+    return [result["stored"] for result in answer["results"]]
+
+
+def test_a_stored_push_reaches_online_users_now_and_others_later(server: Server, app: int) -> None:
+    push = {"app": str(app), "users": ["ann", "bob"], "sender": "shop", "text": "hi", "store": True}
+    with logged_in(server.ws, "ann", app, cursor=0) as ann:
+        first, second = stored(good(server.http, "push", push))
+        assert (first["id"], second["id"], first["seq"], second["seq"]) == (1, 2, 1, 1)
+        heard = received(ann)
+        assert (heard["id"], heard["from"], heard["to"], heard["text"]) == (1, "shop", "ann", "hi")
+        order = {"app": str(app), "user": "ann", "type": "order", "data": {"number": 17}, "store": True}
+        stored(good(server.http, "push", order))
+        heard = received(ann)
+        assert (heard["id"], heard["from"], heard["type"]) == (3, "", "order"), "the server itself says it"
+        assert heard["data"] == {"number": 17}
+    with logged_in(server.ws, "bob", app, cursor=0) as bob:
+        assert received(bob)["id"] == 2
+
+
+def test_a_push_to_a_group_is_stored_once_for_all_members(server: Server, app: int) -> None:
+    made = {"app": str(app), "user": "ann", "name": "tea", "members": ["bob"]}
+    group = good(server.http, "groups/create", made)["group"]
+    push = {"app": str(app), "text": "milk?", "store": True}
+    for sender in ("bob", ""):
+        (at,) = stored(good(server.http, "push", {**push, "group": group, "sender": sender}))
+        assert at["conversation"] == int(group)
+    with logged_in(server.ws, "ann", app, cursor=0) as ann:
+        assert [received(ann)["kind"] for _ in range(3)] == ["group", "message", "message"]
+    (talk,) = stored(good(server.http, "push", {**push, "user": "bob", "sender": "ann"}))
+    targets = [{"group": group}, {"group": "999"}, {"group": str(talk["conversation"])}]
+    targets += [{"user": name} for name in ("ann", "eve", "x" * 256)]
+    answer = good(server.http, "push", {**push, "targets": targets, "sender": "eve"})
+    assert [(each["status"], each.get("reason")) for each in answer["results"]] == [
+        ("refused", "not_member"),
+        ("refused", "unknown_conversation"),
+        ("refused", "unknown_conversation"),
+        ("stored", None),
+        ("refused", "invalid"),
+        ("refused", "invalid"),
+    ]
+    assert answer["sent"] == 1

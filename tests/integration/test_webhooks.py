@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import hmac
-import json
 import re
 import ssl
 import threading
@@ -23,8 +22,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.support import Server, eventually, with_constants
 
-from .action import action_session
-from .client import listening
 from .cmd import cmd_client, fresh, logged_in, login_code, send_message
 from .gochat import register
 from .protobuf import chatting
@@ -44,7 +41,7 @@ def hooked(launch: Launch, http_server: str, receiver: Receiver, **more: Any) ->
     """A server whose apps tell the receiver of everything. At its end, the receiver has time to take it."""
     webhook = {"webhook": receiver.settings}
     apps = {"101": webhook, "102": {}, "action:1": webhook, "system:shop": webhook, **more}
-    patient = with_constants({"imserver.backends.webhooks.parts._LAST_SECONDS": 30.0})
+    patient = with_constants({"imserver.backends.webhooks.parts.LAST_SECONDS": 30.0})
     return launch(http_server, patient, apps=apps, websocket={"close_seconds": 0.1})
 
 
@@ -68,30 +65,11 @@ def asking_in(folder: Path, http_server: str, **options: Any) -> Iterator[Asking
 
 
 @pytest.fixture(scope="module")
-def asking_server(http_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asking]:
+def asking(http_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asking]:
     """The back end has time for an answer, on a busy machine too."""
     patient = with_constants({"imserver.backends.webhooks.requests.ASK_SECONDS": 30.0})
     with asking_in(tmp_path_factory.mktemp("asking"), http_server, command=patient) as one:
         yield one
-
-
-@pytest.fixture
-def asking(asking_server: Asking) -> Asking:
-    asking_server.receiver.forget()
-    return asking_server
-
-
-@pytest.fixture(scope="module")
-def hasty_server(http_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asking]:
-    """The back end has two seconds for an answer, as always."""
-    with asking_in(tmp_path_factory.mktemp("hasty"), http_server) as one:
-        yield one
-
-
-@pytest.fixture
-def hasty(hasty_server: Asking) -> Asking:
-    hasty_server.receiver.forget()
-    return hasty_server
 
 
 def is_signed(post: Post) -> bool:
@@ -104,62 +82,29 @@ def is_signed(post: Post) -> bool:
 # --- being told ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.full
-def test_channels_are_reported_if_the_app_names_their_events(
-    launch: Launch, http_server: str, receiver: Receiver
-) -> None:
-    webhook = {**receiver.settings, "events": ["occupied", "vacated", "joined", "left"]}
-    channels = {"*": {"subscribe": "anybody"}}
-    one = hooked(launch, http_server, receiver, **{"101": {"webhook": webhook, "channels": channels}})
-    with logged_in(one.ws, "ann", 101) as ann:
-        assert ann.ask_cmd("subscribe", {"channel": "news"})[0] == 200
-    events = receiver.wait_for(4)
-    reported = [(event["event"], event["channel"], event.get("user")) for event in events]
-    assert reported == [
-        ("occupied", "news", None),
-        ("joined", "news", "ann"),
-        ("left", "news", "ann"),
-        ("vacated", "news", None),
-    ]
-    assert all(is_signed(post) for post in receiver.posts)
-
-
 def test_all_that_happens_is_reported_in_its_order_and_signed(
     launch: Launch, http_server: str, receiver: Receiver
 ) -> None:
     one = hooked(launch, http_server, receiver)
-    user = fresh()
+    user, missed = fresh(), fresh()
     with logged_in(one.ws, user, 101, device="phone"):
         send_message(one.http, 101, user, "hi")
-        missed = fresh()
         send_message(one.http, 101, missed, "hello", "m-1")
-        kind = ("Content-Type", "application/json")
         push = {"app": "101", "user": missed, "message": {"type": "order", "data": {"n": 1}}, "id": "m-2"}
-        body = json.dumps(push).encode()
-        answer = ask(one.http, request("/api/v1/push", method="POST", headers=[kind], body=body))
-        assert answer.status == 200, answer
+        good(one.http, "push", push)
     events = receiver.wait_for(5)
     # Events of connections and durable ones have no order among each other.
-    connect, login, disconnect = receiver.events("connect", "login", "disconnect")
-    assert [connect["event"], login["event"], disconnect["event"]] == ["connect", "login", "disconnect"]
-    first, second = receiver.events("absent")
-    for event in (connect, login, disconnect):
-        assert (event["app"], event["user"], event["device"], event["dialect"], event["address"]) == (
-            "101",
-            user,
-            "phone",
-            "cmd",
-            "127.0.0.1",
-        )
-    assert connect["connection"] == login["connection"] == disconnect["connection"]
-    assert disconnect["code"] in (1006, 1000, 1001)
-    assert (first["user"], first["message"], first["type"], first["text"]) == (missed, "m-1", "text", "hello")
-    assert (second["user"], second["message"], second["type"], second["data"]) == (
-        missed,
-        "m-2",
-        "order",
-        {"n": 1},
-    )
+    sessions = receiver.events("connect", "login", "disconnect")
+    assert [event["event"] for event in sessions] == ["connect", "login", "disconnect"]
+    where = ("101", user, "phone", "cmd", "127.0.0.1", sessions[0]["connection"])
+    fields = ("app", "user", "device", "dialect", "address", "connection")
+    assert {tuple(event[name] for name in fields) for event in sessions} == {where}
+    assert sessions[2]["code"] in (1006, 1000, 1001)
+    shown = ("user", "message", "type", "text", "data")
+    assert [tuple(event.get(name) for name in shown) for event in receiver.events("absent")] == [
+        (missed, "m-1", "text", "hello", None),
+        (missed, "m-2", "order", None, {"n": 1}),
+    ]
     assert all(abs(event["time"] - time.time()) < 60 for event in events)
     assert len({event["id"] for event in events}) == 5
     for post in receiver.posts:
@@ -168,31 +113,6 @@ def test_all_that_happens_is_reported_in_its_order_and_signed(
         assert post.headers["user-agent"].startswith("imserver/")
         assert len(post.headers["imserver-delivery"]) == 32
     assert receiver.connections <= 2, "connections are used again"
-
-
-@pytest.mark.full
-def test_what_clients_of_other_dialects_do_is_reported_too(
-    launch: Launch, http_server: str, receiver: Receiver
-) -> None:
-    one = hooked(launch, http_server, receiver)
-    with action_session(one.ws, "1", to="2") as action_client:
-        action_client.say("你好")
-    with action_session(one.ws, "1", room="7") as action_client:
-        action_client.say("http://x/y.png", "image")
-    receiver.wait_for(8)
-    reported = receiver.events("message")
-    common = {"app": "action:1", "sender": "1"}
-    assert [
-        {k: v for k, v in event.items() if k not in ("id", "time", "node", "event")} for event in reported
-    ] == [
-        {**common, "to": "2", "type": "text", "text": "你好"},
-        {**common, "room": "7", "type": "image", "text": "http://x/y.png"},
-    ]
-    with listening(one.ws, "shop") as client:
-        found = eventually(lambda: [e for e in receiver.events("connect") if e["app"] == "system:shop"])
-        assert found[0]["connection"] == found[0]["user"] == client.id
-    eventually(lambda: [e for e in receiver.events("disconnect") if e["app"] == "system:shop"])
-    assert not [e for e in receiver.events("login") if e["app"] == "system:shop"], "nobody logs in there"
 
 
 @pytest.mark.full
@@ -217,59 +137,17 @@ def test_what_clients_send_to_be_stored_is_reported_once(
         protobuf_client.output()
     received = receiver.wait_for(5, "message")
     received.sort(key=lambda event: (event["app"], event["stored"]["id"]))
-    assert [event["id"] for event in received] == ["log-2", "log-3", "log-4", "log-5", "log-1"]
-    for each in received:
-        del each["id"], each["time"], each["node"]
-    assert received == [
-        {
-            "event": "message",
-            "app": "101",
-            "sender": "ann",
-            "to": "bob",
-            "type": "custom",
-            "data": {"n": 1},
-            "client_msg_id": "a-1",
-            "stored": {"id": 2, "conversation": 2, "seq": 1},
-        },
-        {
-            "event": "message",
-            "app": "101",
-            "sender": "ann",
-            "group": group,
-            "type": "text",
-            "text": "all",
-            "about": 1,
-            "meta": {"mentions": ["bob"]},
-            "stored": {"id": 3, "conversation": 1, "seq": 2},
-        },
-        {
-            "event": "message",
-            "app": "101",
-            "sender": "ann",
-            "to": "bob",
-            "kind": "recall",
-            "about": 2,
-            "stored": {"id": 4, "conversation": 2, "seq": 2},
-        },
-        {
-            "event": "message",
-            "app": "101",
-            "sender": "ann",
-            "to": "bob",
-            "type": "text",
-            "text": "of the back end",
-            "stored": {"id": 5, "conversation": 2, "seq": 3},
-        },
-        {
-            "event": "message",
-            "app": "gochat",
-            "sender": account[0],
-            "to": two,
-            "type": "text",
-            "text": "hi",
-            "stored": {"id": 1, "conversation": 1, "seq": 1},
-        },
+    names = ("id", "sender", "to", "group", "kind", "text", "data", "about", "client_msg_id")
+    two_said = (account[0], two, None, None, "hi", None, None, None)
+    assert [tuple(event.get(name) for name in names) for event in received] == [
+        ("log-2", "ann", "bob", None, None, None, {"n": 1}, None, "a-1"),
+        ("log-3", "ann", None, group, None, "all", None, 1, None),
+        ("log-4", "ann", "bob", None, "recall", None, None, 2, None),
+        ("log-5", "ann", "bob", None, None, "of the back end", None, None, None),
+        ("log-1", *two_said),
     ]
+    assert received[1]["meta"] == {"mentions": ["bob"]}
+    assert received[3]["stored"] == {"id": 5, "conversation": 2, "seq": 3}
 
 
 @pytest.mark.full
@@ -297,100 +175,6 @@ def test_what_a_back_end_does_not_take_is_sent_again_until_it_does(
     assert re.search(r'^imserver_webhook_dropped_total\{[^}]*,app="101"\} 0$', metrics, re.MULTILINE)
 
 
-def test_the_last_events_are_sent_before_the_end(
-    launch: Launch, http_server: str, receiver: Receiver
-) -> None:
-    one = hooked(launch, http_server, receiver)
-    user = fresh()
-    with logged_in(one.ws, user, 101):
-        receiver.wait_for(2)
-        one.stop()
-    (end,) = receiver.wait_for(1, "disconnect")
-    assert (end["user"], end["code"]) == (user, 1001)
-    assert "dropped" not in one.log_text
-
-
-@pytest.mark.full
-def test_changes_of_groups_and_accounts_are_reported(
-    launch: Launch, http_server: str, receiver: Receiver
-) -> None:
-    server = hooked(launch, http_server, receiver, gochat={"webhook": receiver.settings})
-    group = good(server.http, "groups/create", {"app": "101", "user": "ann", "name": "tea"})["group"]
-    good(server.http, "groups/invite", {"app": "101", "user": "ann", "group": group, "members": ["bob"]})
-    created, joined = receiver.wait_for(2, "group")
-    assert (created["change"], created["name"], created["user"]) == ("create", "tea", "ann")
-    assert (joined["change"], joined["users"], joined["group"]) == ("join", ["bob"], group)
-    account, _ = register(server.http)
-    good(server.http, "accounts/set", {"app": "gochat", "user": account, "nickname": "Ann"})
-    good(server.http, "accounts/delete", {"app": "gochat", "user": account})
-    received = receiver.wait_for(3, "account")
-    assert [(event["user"], event["change"], event["id"]) for event in received] == [
-        (account, "registered", "event-1"),
-        (account, "changed", "event-2"),
-        (account, "removed", "event-3"),
-    ]
-    assert received[1]["nickname"] == "Ann"
-
-
-@pytest.mark.full
-def test_a_receiver_of_a_stored_message_who_stays_away_is_reported(
-    launch: Launch, http_server: str, receiver: Receiver
-) -> None:
-    server = hooked(
-        launch, http_server, receiver, **{"101": {"webhook": {**receiver.settings, "absent_seconds": 0.5}}}
-    )
-    with logged_in(server.ws, "ann", 101) as ann, logged_in(server.ws, "eve", 101):
-        for user, text in (("bob", "are you there?"), ("eve", "you are"), ("bob", "hello?")):
-            assert ann.ask_cmd("send", {"to": user, "text": text})[0] == 200
-        (absent,) = receiver.wait_for(1, "absent")
-    assert (absent["user"], absent["sender"], absent["preview"]) == ("bob", "ann", "are you there?")
-    assert absent["unread"] == 2
-    with logged_in(server.ws, "bob", 101):
-        pass
-    with logged_in(server.ws, "ann", 101) as ann:
-        eventually(lambda: _is_sent_again(ann, receiver))
-
-
-def _is_sent_again(ann: Any, receiver: Receiver) -> bool:
-    """What is sent before the login counts is not told again, so it is sent until it is."""
-    ann.ask_cmd("send", {"to": "bob", "text": "again"})
-    time.sleep(0.3)
-    return len(receiver.events("absent")) == 2
-
-
-@pytest.mark.full
-def test_events_can_be_read_and_dead_ones_listed_without_a_receiver(launch: Launch, http_server: str) -> None:
-    server = launch(http_server, apps={"101": {"webhook": {"events": ["message", "absent"]}}, "102": {}})
-    with logged_in(server.ws, "ann", 101) as ann:
-        for number in range(5):
-            ann.ask_cmd("send", {"to": "bob", "text": str(number)})
-    good(server.http, "push", {"app": "101", "user": "zoe", "text": "live"})
-
-    def page(after: str, limit: int) -> Any:
-        path = f"/api/v1/events/log?app=101&after={after}&limit={limit}"
-        return ask(server.http, request(path)).json
-
-    found, cursor, more = [], "", True
-    while more:
-        one = page(cursor, 2)
-        found += one["events"]
-        cursor, more = one["next"], one["more"]
-    assert [event["text"] for event in found if event["event"] == "message"] == list("01234")
-    assert [(event["user"], event["text"]) for event in found if event["event"] == "absent"] == [
-        ("zoe", "live")
-    ]
-    assert page(cursor, 10) == {"events": [], "next": cursor, "more": False}
-    with logged_in(server.ws, "ann", 101) as ann:
-        ann.ask_cmd("send", {"to": "bob", "text": "more"})
-    assert [event["text"] for event in page(cursor, 10)["events"]] == ["more"]
-    for path, parameter in (("log", "after"), ("dead", "cursor")):
-        refused = ask(server.http, request(f"/api/v1/events/{path}?app=101&{parameter}=AAAA"))
-        assert (refused.status, refused.json["message"].partition(":")[0]) == (400, f"`{parameter}`")
-    assert ask(server.http, request("/api/v1/events/log?app=102")).status == 400
-    assert ask(server.http, request("/api/v1/events/dead?app=101")).json == {"events": [], "next": ""}
-    assert good(server.http, "events/replay", {"app": "101"}) == {"replayed": 0}
-
-
 # --- being asked --------------------------------------------------------------------------------------------
 
 
@@ -402,6 +186,7 @@ def login(server: Server, app: int = 101, **data: Any) -> tuple[int, float]:
 
 def test_a_back_end_decides_about_logins(asking: Asking) -> None:
     one, receiver = asking
+    receiver.forget()
     receiver.reply = lambda post: (
         200,
         b'{"allow":%b}' % (b"true" if post.json["token"] == "good" else b"false"),
@@ -425,40 +210,45 @@ def undecided(server: Server) -> int:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("fault", ["slow", "dripping", "broken", "error", "endless", "redirect", "nonsense"])
-def test_a_back_end_that_fails_lets_nobody_in_and_holds_up_nobody_else(hasty: Asking, fault: str) -> None:
-    one, receiver = hasty
-    before = undecided(one)
-
-    def reply(_post: Post) -> Any:
-        if fault == "slow":
-            time.sleep(3)
-        return {
+def test_a_back_end_that_fails_lets_nobody_in_and_holds_up_nobody_else(
+    tmp_path: Path, http_server: str
+) -> None:
+    with asking_in(tmp_path, http_server) as (one, receiver):
+        yes = b'{"allow":true}'
+        faults: dict[str, Any] = {
+            "slow": (200, yes),
+            "dripping": (200, yes),
             "broken": None,
-            "error": (500, b'{"allow":true}'),
-            "endless": (200, b'{"allow":true}' + b" " * 100_000),
-            "redirect": (307, b'{"allow":true}', {"Location": f"{receiver.url}/other"}),
+            "error": (500, yes),
+            "endless": (200, yes + b" " * 100_000),
+            "redirect": (307, yes, {"Location": f"{receiver.url}/other"}),
             "nonsense": (200, b"yes"),
-        }.get(fault, (200, b'{"allow":true}'))
+        }
+        fault = ""
 
-    receiver.reply = reply
-    if fault == "dripping":
-        receiver.drip_seconds = 0.3
-    with ThreadPoolExecutor(1) as pool, cmd_client(one.ws) as other:
-        waiting = pool.submit(login, one)
-        other.login(fresh(), 102)
-        answered = 0
-        while not waiting.done():
-            other.ask_cmd("ping")
-            answered += 1
-        code, seconds = waiting.result()
-    assert code == 1004
-    if fault in ("slow", "dripping"):
-        assert answered >= 5, "somebody else had to wait"
-        assert seconds > 1.9, "it has two seconds"
-    assert undecided(one) == before + 1
-    assert "authorise_url of 101" in one.log_text
-    assert {post.path for post in receiver.posts} == {"/authorise"}
+        def reply(_post: Post) -> Any:
+            if fault == "slow":
+                time.sleep(3)
+            return faults[fault]
+
+        receiver.reply = reply
+        for number, fault in enumerate(faults):
+            receiver.drip_seconds = 0.3 * (fault == "dripping")
+            with ThreadPoolExecutor(1) as pool, cmd_client(one.ws) as other:
+                waiting = pool.submit(login, one)
+                other.login(fresh(), 102)
+                answered = 0
+                while not waiting.done():
+                    other.ask_cmd("ping")
+                    answered += 1
+                code, seconds = waiting.result()
+            assert code == 1004, fault
+            if fault in ("slow", "dripping"):
+                assert answered >= 5, "somebody else had to wait"
+                assert seconds > 1.9, "it has two seconds"
+            assert undecided(one) == number + 1
+        assert "authorise_url of 101" in one.log_text
+        assert {post.path for post in receiver.posts} == {"/authorise"}
 
 
 @pytest.mark.full

@@ -115,7 +115,7 @@ class Occupancy:
             self._webhooks.channel(app, event, channel, facts)
 
 
-_LAST_SECONDS: Final = 2.0
+LAST_SECONDS: Final = 2.0
 """Time limit for sending the last events."""
 EVENTS: Final = frozenset({"connect", "disconnect", "login", "message", "group", "account", "absent"})
 """Events of an app that selects none. Those of channels and notifications are too many."""
@@ -192,5 +192,5 @@ def build(core: Core) -> Parts:
             webhooks.feeds.run,
             every(core.config.storage.expire_seconds, expire, "events could not be expired"),
         ),
-        stop=lambda: webhooks.stop(_LAST_SECONDS),
+        stop=lambda: webhooks.stop(LAST_SECONDS),
     )
