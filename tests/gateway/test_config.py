@@ -8,20 +8,13 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
-from imserver.gateway.config.load import _parse, dump
-from imserver.gateway.config.settings import Config, KeySettings
+from imserver.gateway.config.load import dump
+from imserver.gateway.config.settings import AppSettings, Config, KeySettings, RedisSettings
 from imserver.gateway.config.values import RENAMED, ConfigError
 from imserver.gateway.errors import StartError
 from imserver.gateway.node import feature_list
-from imserver.gateway.node.feature_list import (
-    declarations_of,
-    load_config,
-    load_features,
-    load_with_locations,
-)
+from imserver.gateway.node.feature_list import load_config, load_with_locations
 from imserver.gateway.process import DataDirectory
 from tests.rows import DECLARED
 
@@ -93,20 +86,6 @@ def complaint(load: Load, tmp_path: Path) -> Callable[..., str]:
 # --- printing -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("features", ["", "features: []\n"])
-def test_a_dump_can_be_read_again(load: Load, features: str) -> None:
-    text = "app: {http_port: 1}\napps: {x: {login_policy: single}}\nserver: {origins: [a.example]}"
-    changed = load(features + text)
-    assert load(dump(changed, declarations_of(load_features(changed)))) == changed
-
-
-def test_a_dump_hides_keys_and_passwords(load: Load) -> None:
-    keys = "api: {keys: [{key: s3cret-key-of-the-tests, scopes: [push]}]}"
-    text = shown_of(load(f"{keys}\nredis: {{password: pa55}}"))
-    assert "s3cret" not in text
-    assert "pa55" not in text
-
-
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
@@ -114,39 +93,27 @@ def test_a_dump_hides_keys_and_passwords(load: Load) -> None:
         ("redis://:p@55:x@cache", "redis://:(hidden)@cache"),
         ("redis+sentinel://me:pa55@a:1,b:2/main", "redis+sentinel://me:(hidden)@a:1,b:2/main"),
         ("redis://cache:6379", "redis://cache:6379"),
-        (
-            "redis://cache/0?username=me&password=pa55&db=1",
-            "redis://cache/0?username=me&password=(hidden)&db=1",
-        ),
+        ("redis://cache/0?password=pa55&db=1", "redis://cache/0?password=(hidden)&db=1"),
         ("redis://cache?sslPassword=pa55", "redis://cache?sslPassword=(hidden)"),
     ],
 )
-def test_a_dump_hides_the_password_in_the_url_of_redis(load: Load, url: str, shown: str) -> None:
-    assert yaml.safe_load(shown_of(load(f"redis: {{url: '{url}'}}")))["redis"]["url"] == shown
-
-
-def test_a_dump_hides_the_secret_in_the_url_of_a_database(load: Load) -> None:
-    assert "pa55" not in shown_of(load("storage: {url: 'postgresql://me@db/im?password=pa55'}"))
+def test_a_dump_hides_keys_and_passwords(load: Load, url: str, shown: str) -> None:
+    keys = "api: {keys: [{key: pa55-key-of-the-tests, scopes: [push]}]}"
+    database = "storage: {url: 'postgresql://me@db/im?password=pa55'}"
+    text = shown_of(load(f"{keys}\n{database}\nredis: {{password: pa55, url: '{url}'}}"))
+    assert "pa55" not in text
+    assert yaml.safe_load(text)["redis"]["url"] == shown
 
 
 # --- the file -----------------------------------------------------------------------------------------------
 
 
-def test_the_original_servers_file_is_accepted_as_it_is(load: Load) -> None:
-    got = load(ORIGINAL_APP_YAML)
-    assert (got.app.log_file, got.app.http_port, got.app.websocket_port) == ("log/gin.log", 8080, 8089)
-    assert (got.app.rpc_port, got.app.http_url, got.app.websocket_url) == (
-        9001,
-        "127.0.0.1:8080",
-        "127.0.0.1:8089",
-    )
-    assert (got.redis.addr, got.redis.password, got.redis.db) == ("localhost:6379", "", 0)
-    assert (got.redis.pool_size, got.redis.min_idle_conns) == (30, 30)
-    assert got.warnings == ()
-
-
-def test_the_originals_other_spelling_of_min_idle_conns_is_accepted(load: Load) -> None:
-    assert load(ORIGINAL_APP_YAML.replace("minIdleConns: 30", "minIDleConns: 7")).redis.min_idle_conns == 7
+@pytest.mark.parametrize("spelling", ["minIdleConns", "minIDleConns"])
+def test_the_original_servers_file_is_accepted_as_it_is(load: Load, spelling: str) -> None:
+    got = load(ORIGINAL_APP_YAML.replace("minIdleConns", spelling))
+    app = AppSettings("log/gin.log", 8080, 8089, 9001, "127.0.0.1:8080", "127.0.0.1:8089")
+    redis = RedisSettings(addr="localhost:6379", pool_size=30, min_idle_conns=30)
+    assert (got.app, got.redis, got.warnings, got.clustered) == (app, redis, (), True)
 
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "app:\n", "---\n"])
@@ -154,16 +121,16 @@ def test_a_file_that_sets_nothing_changes_nothing(load: Load, text: str) -> None
     assert load(text, **{"server.data_dir": DEFAULTS.server.data_dir}) == DEFAULTS
 
 
-def test_a_setting_keeps_its_neighbours(load: Load) -> None:
-    got = load("app:\n  http_port: 1\n")
-    assert got.app.http_port == 1
-    assert got.app.websocket_port == 8089
-
-
-def test_a_mapping_or_list_replaces_the_default_as_a_whole(load: Load) -> None:
-    got = load("apps:\n  7: {loginPolicy: multi}\n  shop: {}\nserver: {trusted_proxies: []}")
-    assert got.apps == {"7": DECLARED.app_of({"login_policy": "multi"}), "shop": DECLARED.app_of({})}
-    assert got.server.trusted_proxies == ()
+def test_a_mapping_or_list_replaces_the_default_as_a_whole_and_a_setting_keeps_its_neighbours(
+    load: Load,
+) -> None:
+    got = load(
+        "apps:\n  7: &a {loginPolicy: multi}\n  b: *a\n  c: {<<: *a}\n  shop: {}\n"
+        "server: {trusted_proxies: []}\napp: {http_port: 1}"
+    )
+    multi = DECLARED.app_of({"login_policy": "multi"})
+    assert got.apps == {"7": multi, "b": multi, "c": multi, "shop": DECLARED.app_of({})}
+    assert (got.server.trusted_proxies, got.app.http_port, got.app.websocket_port) == ((), 1, 8089)
 
 
 def test_api_keys_may_name_apps_by_number(load: Load) -> None:
@@ -171,12 +138,6 @@ def test_api_keys_may_name_apps_by_number(load: Load) -> None:
     assert got.api.keys == (KeySettings("key-of-the-tests-1234", ("push", "read"), ("101", "shop")),)
     assert not got.demo
     assert Config().demo
-
-
-def test_an_address_or_url_of_redis_makes_a_cluster(load: Load) -> None:
-    assert not Config().clustered
-    assert load("redis: {addr: 'localhost:6379'}").clustered
-    assert load("redis: {url: 'redis://localhost'}\nserver: {processes: 2}").clustered
 
 
 def test_a_number_of_processes_may_be_auto_wherever_it_is_given(
@@ -193,9 +154,8 @@ def test_a_number_of_processes_may_be_auto_wherever_it_is_given(
         load("", {"IMSERVER_APP_HTTP_PORT": "auto"})
 
 
-def test_yaml_anchors_and_merges_work(load: Load) -> None:
-    got = load("apps:\n  a: &a {login_policy: multi}\n  b: *a\n  c: {<<: *a}\n")
-    assert {app.login_policy for app in got.apps.values()} == {"multi"}
+KEY = "key: key-of-the-tests-1234, scopes: [push]"
+LISTEN = "server: {extra_listen: "
 
 
 @pytest.mark.parametrize(
@@ -204,17 +164,16 @@ def test_yaml_anchors_and_merges_work(load: Load) -> None:
         ("app:\n  httpPrt: 1", "line 2: unknown key 'app.httpPrt'; the nearest known key is 'app.http_port'"),
         ("limit:\n  a: 1", "line 1: unknown key 'limit'; the nearest known key is 'limits'"),
         ("http_port: 1", "line 1: unknown key 'http_port'; the nearest known key is 'app.http_port'"),
-        ("warnings: []", "line 1: unknown key 'warnings'; the nearest known key is "),
         (
             "apps: {101: {policy: multi}}",
-            "line 1: unknown key 'apps.101.policy'; the nearest known key is 'apps.101.login_",
+            "line 1: unknown key 'apps.101.policy'; the nearest known key is 'apps.",
         ),
         ("app:\n  http_port: '80'", "line 2: app.http_port: expected int, got '80'"),
         ("app:\n  http_port: true", "line 2: app.http_port: expected int, got True"),
         ("app:\n  http_port: 1.5", "line 2: app.http_port: expected int, got 1.5"),
         ("app:\n  http_port:", "line 2: app.http_port: expected int, got null"),
         ("app:\n  http_port: 65536", "line 2: app.http_port: expected int <= 65535, got 65536"),
-        ("app:\n  http_port: -1", "line 2: app.http_port: expected int >= 0, got -1"),
+        ("app: {http_port: 22:10}", "line 1: app.http_port: expected int, got '22:10'"),
         ("app: {log_file: 5}", "line 1: app.log_file: expected str, got 5"),
         ("limits: {message_bytes: 0}", "line 1: limits.message_bytes: expected int >= 1, got 0"),
         ("limits: {login_seconds: .nan}", "line 1: limits.login_seconds: expected float >= 0.0, got nan"),
@@ -223,12 +182,13 @@ def test_yaml_anchors_and_merges_work(load: Load) -> None:
         ("websocket: {deflate: 1}", "line 1: websocket.deflate: expected bool, got 1"),
         ("server: {http: back}", "line 1: server.http: expected one of front, wsgi; got 'back'"),
         ("server: {host: ''}", "line 1: server.host: expected str of length >= 1, got ''"),
+        ("server: {host: 300.1.1.1}", "line 1: server.host: expected an address, got '300.1.1.1'"),
         ("server: {origins: a.example}", "line 1: server.origins: expected array, got str"),
+        ("server: {origins: ['https://']}", "line 1: server.origins: expected hosts such as "),
         (
             "server: {trusted_proxies: [x]}",
             "line 1: server.trusted_proxies: expected networks such as 10.0.0.0/8",
         ),
-        ("apps: {x: {login_policy: no}}", "line 1: apps.x.login_policy: expected one of "),
         ("apps: [101]", "line 1: apps: expected object, got array"),
         ("app: 5", "line 1: app: expected settings, got int"),
         ("- app", "my.yaml: expected sections (app:, server:, …), got list"),
@@ -237,29 +197,24 @@ def test_yaml_anchors_and_merges_work(load: Load) -> None:
         ("api: {keys: [a-secret]}", "line 1: api.keys[0]: expected object, got str"),
         (
             "api: {keys: [{key: nineteen characters, scopes: [push]}]}",
-            "line 1: api.keys[0].key: expected at least 20 characters, got 19; "
-            "make one with 'imserver key create push' or 'openssl rand -hex 32'",
+            "line 1: api.keys[0].key: expected at least 20 characters, got 19; make one with 'imserver key",
         ),
         (
             'api: {keys: [{key: "replace-me: openssl rand -hex 32", scopes: [push]}]}',
             "line 1: api.keys[0].key: this is a placeholder of the documentation; make one with ",
         ),
+        ("jwt: {sign_key: change-me}", "line 1: jwt.sign_key: this is a placeholder of the documentation; "),
+        (f"api: {{keys: [{{{KEY}}}, {{{KEY}}}]}}", "line 1: api.keys: one key is given twice"),
         (
-            "jwt: {sign_key: change-me}",
-            "line 1: jwt.sign_key: this is a placeholder of the documentation; make one with ",
-        ),
-        (
-            "api: {keys: [{key: a, scopes: [push]}, {key: a, scopes: [read]}]}",
-            "line 1: api.keys: one key is given twice",
+            f"api: {{keys: [{{{KEY}, expires: 2020-13-45}}]}}",
+            "line 1: api.keys[0].expires: expected a day such as 2027-01-31, got '2020-13-45'",
         ),
         ("app:\n  http_port: 1\n  http_port: 1", "line 3: the key 'http_port' was already given in line 2"),
         ("app:\n  http_port: 1\n  httpPort: 2", "line 3: app.http_port is given twice, in two spellings"),
         (
             "apps: {x: {login_policy: multi, loginPolicy: multi}}",
-            "line 1: apps.x.login_policy is given twice, in two spellings",
+            "line 1: apps.x.login_policy is given twice, ",
         ),
-        ("app: {}\napp: {}", "line 2: the key 'app' was already given in line 1"),
-        ("apps:\n  a: {}\n  a: {}", "line 3: the key 'a' was already given in line 2"),
         ("app: {http_port: 8089}", "line 1: app.http_port and app.websocket_port are both 8089"),
         (
             "debug: {echo_path: echo}",
@@ -273,48 +228,34 @@ def test_yaml_anchors_and_merges_work(load: Load) -> None:
         ("redis: {url: cache}", "line 1: redis.url: expected a URL that begins with one of redis, "),
         (
             "cluster: {lease_seconds: 5}",
-            "line 1: cluster.lease_seconds 5 must be at least twice cluster.renew_seconds 3",
+            "line 1: cluster.lease_seconds 5 must be at least twice cluster.renew_sec",
         ),
-        ("cluster: {lease_seconds: 0.5}", "line 1: cluster.lease_seconds: expected float >= 1.0"),
         (
             "server: {processes: 4}",
-            "line 1: server.processes 4 needs a Redis that the processes share: set redis.url, "
-            "for example redis://127.0.0.1:6379",
+            "line 1: server.processes 4 needs a Redis that the processes share: set redis",
         ),
         ("app: [", "line 1: not valid YAML: "),
         ("app:\n\thttp_port: 1", "line 2: not valid YAML: "),
-        ("a: b: c", "line 1: not valid YAML: "),
+        ("!!python/object/apply:os.system [ls]", "line 1: not valid YAML: "),
         ("? [a]\n: 1", "line 1: a key must be a plain word"),
         ("app: " + "[" * 2000, "my.yaml: too many levels of nesting"),
-        ("app: {http_port: 22:10}", "line 1: app.http_port: expected int, got '22:10'"),
-        ("limits: {login_seconds: 1:30.5}", "line 1: limits.login_seconds: expected float, got '1:3"),
-        ("server: {host: 300.1.1.1}", "line 1: server.host: expected an address, got '300.1.1.1'"),
+        (LISTEN + "\n[{port: 1, host: 1.2.3}]}", "line 2: server.extra_listen[0].host: expected an address"),
         (
-            "server:\n  extra_listen: [{port: 1, host: 1.2.3}]",
-            "line 2: server.extra_listen[0].host: expected an address, got '1.2.3'",
+            LISTEN + "[{ws_dialect: client}]}",
+            "line 1: server.extra_listen[0]: expected either a port or a socket",
         ),
         (
-            "server: {extra_listen: [{ws_dialect: client}]}",
-            "line 1: server.extra_listen[0]: expected either a port or a socket",
+            LISTEN + "[{port: 1, socket: /run/a}]}",
+            "line 1: server.extra_listen[0]: expected either a port or a ",
+        ),
+        (
+            LISTEN + "[{socket: /a}, {socket: /a}]}",
+            "line 1: server.extra_listen: the socket /a is given twice",
         ),
         (
             "server: {http: wsgi, extra_listen: [{port: 1, proxy_protocol: true}]}",
             "line 1: server.extra_listen[0].proxy_protocol: only server.http: front reads the PROXY",
         ),
-        (
-            "server: {extra_listen: [{port: 1, socket: /run/a}]}",
-            "line 1: server.extra_listen[0]: expected either a port or a socket",
-        ),
-        (
-            "server: {extra_listen: [{socket: /run/a}, {socket: /run/a}]}",
-            "line 1: server.extra_listen: the socket /run/a is given twice",
-        ),
-        ("server: {origins: ['https://']}", "line 1: server.origins: expected hosts such as "),
-        (
-            "api: {keys: [{key: key-of-the-tests-1234, scopes: [push], expires: 2020-13-45}]}",
-            "line 1: api.keys[0].expires: expected a day such as 2027-01-31, got '2020-13-45'",
-        ),
-        ("!!python/object/apply:os.system [ls]", "line 1: not valid YAML: "),
     ],
 )
 def test_a_mistake_in_a_file_is_named_with_its_line(
@@ -329,12 +270,9 @@ def test_a_short_key_of_account_tokens_is_a_warning() -> None:
         assert any("jwt.sign_key: whoever has a token can guess" in text for text in warnings) == is_short
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read: No such file or directory"):
         load_config(str(tmp_path / "none.yaml"), {})
-
-
-def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     file = tmp_path / "my.yaml"
     file.write_bytes(b"app: \xff\xfe")
     with pytest.raises(ConfigError, match=r"my\.yaml: is not UTF-8 text"):
@@ -347,8 +285,6 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
         ("max_conections: 5", "unknown key 'apps.shop.max_conections'; the nearest known key is "),
         ("max_connections: many", "apps.shop.max_connections: expected int, got 'many'"),
         ("maxConnections: -1", "apps.shop.max_connections: expected int >= 0, got -1"),
-        ("open: 1", "apps.shop.open: expected bool, got 1"),
-        ("origins: example.org", "apps.shop.origins: expected array, got str"),
         ("origins: ['']", "apps.shop.origins[0]: expected str of length >= 1, got ''"),
         ("login_policy: last", "apps.shop.login_policy: expected one of "),
         ("origins: ['https://:80']", "apps.shop.origins: expected hosts such as example.org or https://"),
@@ -357,7 +293,6 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
         ("room_members: {lobby: [1]}", "apps.shop.room_members.lobby[0]: expected str, got 1"),
         ("jwt: [{algorithm: HS1}]", "apps.shop.jwt[0].algorithm: expected one of "),
         ("jwt: [{key: 12345}]", "apps.shop.jwt[0].key: expected str, got int"),
-        ("jwt: a-secret", "apps.shop.jwt: expected array, got str"),
         ("jwt: [{algorithm: RS256}]", "apps.shop.jwt[0]: RS256 needs a public key: key or key_file"),
         ("jwt: [{issuer: 'http://e.org', audience: a}]", "apps.shop.jwt[0].issuer: expected an https://"),
         ("channels: {$secret: {}}", "apps.shop.channels.$secret: a namespace has no colon, does not begin"),
@@ -386,27 +321,6 @@ def test_the_name_of_an_app_is_checked(complaint: Callable[..., str], name: str)
 )
 def test_a_key_that_cannot_name_an_app_is_named(complaint: Callable[..., str], key: str, output: str) -> None:
     assert complaint(f"apps:\n  101: {{}}\n  {key}: {{}}").startswith(output)
-
-
-def test_the_line_is_that_of_the_list_entry_of_a_setting(complaint: Callable[..., str]) -> None:
-    text = "apps:\n  shop:\n    jwt:\n      - key: 'a'\n      - algorithm: RS256\n        kid: b\n"
-    assert complaint(text).startswith("line 5: apps.shop.jwt[1]: RS256 needs")
-
-
-def test_a_setting_of_a_variable_does_not_name_a_line_of_the_file(complaint: Callable[..., str]) -> None:
-    text = "app: {http_port: 1}\nredis: {url: 'redis://localhost'}"
-    output = complaint(text, {"IMSERVER_REDIS_URL": "cache"})
-    assert output.startswith("my.yaml: redis.url: expected a URL")
-
-
-@given(st.text(max_size=40))
-def test_no_text_in_a_file_gives_anything_but_settings_or_one_clear_line(text: str) -> None:
-    output = ""
-    try:
-        _parse(text, "x", {})
-    except ConfigError as error:
-        output = str(error)
-    assert "\n" not in output
 
 
 # --- environment and command line ---------------------------------------------------------------------------
@@ -445,12 +359,8 @@ def test_variables_are_read_as_their_settings_type(load: Load) -> None:
 
 
 def test_an_unknown_variable_is_a_warning(load: Load) -> None:
-    got = load("", {"IMSERVER_HTTP_PORT": "1"})
+    got = load("", {"IMSERVER_HTTP_PORT": "1", "IMSERVER_KEY": "of the command line itself"})
     assert got.warnings == ("environment: IMSERVER_HTTP_PORT is not a setting and has no effect",)
-
-
-def test_variables_of_the_command_line_itself_are_no_settings(load: Load) -> None:
-    assert load("", {"IMSERVER_KEY": "k"}).warnings == ()
 
 
 def test_a_variable_may_name_the_file(tmp_path: Path) -> None:
@@ -487,32 +397,23 @@ def test_a_data_folder_in_the_current_folder_that_is_not_used_is_a_warning(
 @pytest.mark.parametrize(
     ("variable", "text", "output"),
     [
-        ("IMSERVER_APP_HTTP_PORT", "x", "IMSERVER_APP_HTTP_PORT: app.http_port: expected int, got 'x'"),
-        ("IMSERVER_APP_HTTP_PORT", "70000", "IMSERVER_APP_HTTP_PORT: app.http_port: expected int <= 65535"),
-        ("IMSERVER_LOG_REQUESTS", "maybe", "IMSERVER_LOG_REQUESTS: log.requests: expected bool, got 'maybe'"),
-        (
-            "IMSERVER_LOG_LEVEL",
-            "trace",
-            "IMSERVER_LOG_LEVEL: log.level: expected one of debug, info; got 'trace'",
-        ),
-        ("IMSERVER_SERVER_ORIGINS", "a", "IMSERVER_SERVER_ORIGINS: server.origins: expected array, got str"),
-        ("IMSERVER_API_KEYS", "[", "IMSERVER_API_KEYS, line 1: not valid YAML: "),
+        ("IMSERVER_APP_HTTP_PORT", "x", ": app.http_port: expected int, got 'x'"),
+        ("IMSERVER_APP_HTTP_PORT", "70000", ": app.http_port: expected int <= 65535"),
+        ("IMSERVER_LOG_REQUESTS", "maybe", ": log.requests: expected bool, got 'maybe'"),
+        ("IMSERVER_LOG_LEVEL", "trace", ": log.level: expected one of debug, info; got 'trace'"),
+        ("IMSERVER_SERVER_ORIGINS", "a", ": server.origins: expected array, got str"),
+        ("IMSERVER_API_KEYS", "[", ", line 1: not valid YAML: "),
     ],
 )
 def test_a_mistake_in_a_variable_is_named(
     complaint: Callable[..., str], variable: str, text: str, output: str
 ) -> None:
-    assert complaint("", {variable: text}).startswith(output)
-
-
-def test_two_variables_for_one_setting_are_an_error(complaint: Callable[..., str]) -> None:
-    output = complaint("", {"IMSERVER_APP_HTTP_PORT": "1", "IMSERVER_APP_HTTPPORT": "2"})
-    assert output == "IMSERVER_APP_HTTP_PORT: app.http_port is given twice, in two spellings"
-
-
-def test_a_mistake_on_the_command_line_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"^command line: app\.http_port: expected int <= 65535, got 99999"):
-        load_config(os.devnull, {}, {"app.http_port": 99999})
+    assert complaint("", {variable: text}).startswith(variable + output)
+    twice = {"IMSERVER_APP_HTTP_PORT": "1", "IMSERVER_APP_HTTPPORT": "2"}
+    assert complaint("", twice) == "IMSERVER_APP_HTTP_PORT: app.http_port is given twice, in two spellings"
+    text = "app: {http_port: 1}\nredis: {url: 'redis://localhost'}"
+    output = complaint(text, {"IMSERVER_REDIS_URL": "cache"})
+    assert output.startswith("my.yaml: redis.url: expected a URL"), "no line of the file"
 
 
 def test_no_two_settings_share_a_variable_or_a_folded_name() -> None:

@@ -10,9 +10,8 @@ import pytest
 
 from imserver.gateway.errors import ReplyCode
 from tests.conftest import StartServer
-from tests.integration.cmd import CmdClient, fresh, logged_in, login_code, send_message, users
+from tests.integration.cmd import CmdClient, fresh, logged_in, users
 from tests.integration.raw import open_socket, text
-from tests.integration.sse import listening as streaming
 from tests.integration.v1 import good, refused
 from tests.support import Server
 from tests.test_removal import WITHOUT
@@ -22,11 +21,6 @@ WITHOUT_THE_MESSENGER = (
     "-c",
     WITHOUT.format(packages=("imserver.messenger.messages", "imserver.plugin.messages")),
 )
-KEYS = [
-    {"key": "admin-key-of-the-gateway", "scopes": ["admin"]},
-    {"key": "push-key-of-the-gateway", "scopes": ["push"]},
-]
-ADMIN, PUSH = (row["key"] for row in KEYS)
 NEWS = {"history_size": 5, "history_seconds": 60, "subscribe": "anybody"}
 APPS: dict[str, Any] = {
     "7": {"open": True, "login_policy": "multi", "channels": {"news": NEWS}},
@@ -34,15 +28,15 @@ APPS: dict[str, Any] = {
 }
 
 
-def started(start: StartServer, features: list[str], **settings: Any) -> Server:
-    """A node whose features are these."""
-    config = {"features": features, "apps": APPS, **settings}
+def started(start: StartServer, **settings: Any) -> Server:
+    """A node without features."""
+    config = {"features": [], "apps": APPS, **settings}
     return start(command=WITHOUT_THE_MESSENGER, config=config)
 
 
 @pytest.fixture(scope="module")
 def server(start_shared_server: StartServer) -> Server:
-    return started(start_shared_server, [])
+    return started(start_shared_server)
 
 
 @pytest.fixture
@@ -56,10 +50,9 @@ def words(client: CmdClient) -> str:
     return str(client.push("msg").json["response"]["data"]["msg"])
 
 
-def push(server: Server, **fields: Any) -> list[tuple[Any, str]]:
-    """Push, and return the target and status of each result."""
-    results = good(server.http, "push", {"app": "7", **fields})["results"]
-    return [(next(iter(each["target"].values())), each["status"]) for each in results]
+def push(server: Server, **fields: Any) -> list[str]:
+    """Push, and return the status of each result."""
+    return [each["status"] for each in good(server.http, "push", {"app": "7", **fields})["results"]]
 
 
 def test_pushes_reach_users_connections_channels_and_all(server: Server, ann: CmdClient) -> None:
@@ -73,8 +66,7 @@ def test_pushes_reach_users_connections_channels_and_all(server: Server, ann: Cm
         {"user": "bob"},
         {"all": True},
     ]
-    statuses = [status for _, status in push(server, targets=targets, text="hello")]
-    assert statuses == ["sent", "sent", "sent", "absent", "absent", "sent"]
+    assert push(server, targets=targets, text="hello") == ["sent", "sent", "sent", "absent", "absent", "sent"]
     kinds = [ann.push().json["cmd"] for _ in range(4)]
     assert kinds == ["msg", "msg", "publication", "msg"]
     with open_socket(server.http, "/api/v1/publisher") as publisher:
@@ -85,38 +77,6 @@ def test_pushes_reach_users_connections_channels_and_all(server: Server, ann: Cm
         publisher.send(text(json.dumps({"seq": 3})))
         assert "`publish`, `ping`" in publisher.message().json["error"]["message"]
     assert words(ann) == "hi"
-
-
-def test_a_push_waits_for_a_user_who_is_absent(server: Server) -> None:
-    user = fresh()
-    assert push(server, user=user, text="later", ttl_seconds=60) == [(user, "held")]
-    with logged_in(server.ws, user, 7) as one:
-        assert words(one) == "later"
-
-
-def test_the_routes_of_the_original_push_and_list_users(server: Server, ann: CmdClient) -> None:
-    assert send_message(server.http, 7, "ann", "tea")
-    assert words(ann) == "tea"
-    assert users(server.http, 7) == ["ann"]
-
-
-def test_a_channel_has_a_history_in_memory(server: Server, ann: CmdClient) -> None:
-    channel = f"news:{fresh()}"
-    for word in ("one", "two"):
-        publication = {"app": "7", "channel": channel, "text": word}
-        assert good(server.http, "channels/publish", publication)["offset"]
-    page = good(server.http, "channels/history", app=7, channel=channel)
-    assert [each["text"] for each in page["publications"]] == ["one", "two"]
-    since = {"offset": 1, "epoch": page["epoch"]}
-    code, _, subscribed = ann.ask_cmd("subscribe", {"channel": channel, **since})
-    assert code == 200
-    assert [each["text"] for each in subscribed["publications"]] == ["two"]
-
-
-def test_an_event_stream_receives_pushes(server: Server) -> None:
-    with streaming(server.http, 7, user := fresh()) as stream:
-        assert push(server, user=user, text="hello") == [(user, "sent")]
-        assert stream.message()["text"] == "hello"
 
 
 def test_nothing_of_the_messenger_is_there(server: Server, ann: CmdClient) -> None:
@@ -133,23 +93,12 @@ def test_nothing_of_the_messenger_is_there(server: Server, ann: CmdClient) -> No
     assert full <= {"alembic_version", "app", "audit_head", "directory", "install", "owner_step"}
 
 
-def test_a_node_with_keys_asks_for_them(start_server: StartServer) -> None:
-    server = started(start_server, [], api={"keys": KEYS})
-    message = {"app": "7", "user": "ann", "text": "hello"}
-    assert refused(server.http, "push", message)[0] == 401
-    assert good(server.http, "push", message, key=PUSH)["sent"] == 0
-    assert refused(server.http, "apps/create", {"app": "shop"}, key=PUSH)[0] == 403
-    app = good(server.http, "apps/create", {"app": "shop", "settings": {"open": True}}, key=ADMIN)
-    assert app["app"] == "shop"
-    assert login_code(server.ws, "ann", "shop") == 200
-
-
 def test_two_nodes_push_and_have_histories_in_redis(start_server: StartServer, redis_url: str) -> None:
     settings = {"redis": {"addr": redis_url.removeprefix("redis://")}}
-    first = started(start_server, [], **settings)
-    second = started(start_server, [], **settings, server={"data_dir": str(first.folder / "data")})
+    first = started(start_server, **settings)
+    second = started(start_server, **settings, server={"data_dir": str(first.folder / "data")})
     with logged_in(first.ws, "ann", 7) as ann, logged_in(second.ws, "bob", 7):
-        assert push(second, user="ann", text="hello") == [("ann", "sent")]
+        assert push(second, user="ann", text="hello") == ["sent"]
         assert words(ann) == "hello"
         assert users(first.http, 7) == ["ann", "bob"]
         assert ann.ask_cmd("subscribe", {"channel": "news:1"})[0] == 200

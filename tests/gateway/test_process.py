@@ -90,17 +90,19 @@ def test_a_container_has_the_cores_of_its_quota(
 # --- the data directory -------------------------------------------------------------------------------------
 
 
-def test_the_folder_is_made_for_its_owner_alone(tmp_path: Path) -> None:
-    data = DataDirectory(str(tmp_path / "a" / "data"))
-    data.start()
-    assert stat.S_IMODE(data.path.stat().st_mode) == 0o700
-    data.stop()
-
-
-def test_a_second_server_in_the_folder_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
-    first, second = DataDirectory(str(tmp_path)), DataDirectory(str(tmp_path))
+@pytest.mark.parametrize(
+    ("shared", "why"),
+    [
+        (False, r"in use by another server \(pid {pid}\)$"),
+        (True, r"\(pid {pid}\), which is not a node of a cluster$"),
+    ],
+)
+def test_a_second_server_in_the_folder_is_refused_until_the_first_is_gone(
+    tmp_path: Path, shared: bool, why: str
+) -> None:
+    first, second = DataDirectory(str(tmp_path)), DataDirectory(str(tmp_path), shared)
     first.start()
-    with pytest.raises(StartError, match=rf"in use by another server \(pid {os.getpid()}\)$"):
+    with pytest.raises(StartError, match=why.format(pid=os.getpid())):
         second.start()
     first.stop()
     second.start()
@@ -120,16 +122,6 @@ def test_servers_of_one_cluster_share_the_folder_and_the_first_one_names_itself(
     second.stop()
     alone.start()
     alone.stop()
-
-
-def test_a_server_without_a_cluster_lets_no_node_of_one_in(tmp_path: Path) -> None:
-    alone, node = DataDirectory(str(tmp_path)), DataDirectory(str(tmp_path), shared=True)
-    alone.start()
-    with pytest.raises(StartError, match=r"\(pid \d+\), which is not a node of a cluster$"):
-        node.start()
-    alone.stop()
-    node.start()
-    node.stop()
 
 
 def test_servers_of_one_cluster_that_start_at_once_all_get_in_and_have_one_secret(tmp_path: Path) -> None:
@@ -209,12 +201,13 @@ def test_what_root_creates_belongs_to_the_owner_of_the_folder_and_what_exists_ke
 
 
 def test_the_first_start_makes_a_secret_that_stays_and_is_private(tmp_path: Path) -> None:
-    data = DataDirectory(str(tmp_path))
+    data, other = DataDirectory(str(tmp_path / "a" / "data")), DataDirectory(str(tmp_path / "b"))
     secret = data.secret()
     assert len(secret) >= 32
-    assert data.secret() == secret
-    assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["lock", "secret"]
+    assert data.secret() == secret != other.secret()
+    assert stat.S_IMODE(data.path.stat().st_mode) == 0o700
+    assert stat.S_IMODE((data.path / "secret").stat().st_mode) == 0o600
+    assert sorted(path.name for path in data.path.iterdir()) == ["lock", "secret"]
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -233,26 +226,16 @@ def test_a_missing_secret_is_not_replaced_while_a_server_runs(tmp_path: Path, sh
     server.stop()
 
 
-def test_two_folders_have_different_secrets(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-    assert DataDirectory(str(tmp_path / "a")).secret() != DataDirectory(str(tmp_path / "b")).secret()
-
-
-def test_a_given_secret_file_is_used_without_its_line_end(tmp_path: Path) -> None:
-    file = tmp_path / "given"
-    file.write_bytes(b"0123456789abcdef0123456789abcdef\n")
-    file.chmod(0o600)
-    assert DataDirectory(str(tmp_path / "none")).secret(str(file)) == b"0123456789abcdef0123456789abcdef"
-
-
-def test_a_secret_that_others_can_read_is_warned_about(
+def test_a_given_secret_file_is_used_without_its_line_end_and_warned_about_if_others_can_read_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "given"
-    file.write_bytes(b"x" * 32)
-    file.chmod(0o644)
-    DataDirectory(str(tmp_path)).secret(str(file))
+    file.write_bytes(b"0123456789abcdef0123456789abcdef\n")
+    for mode in (0o600, 0o644):
+        assert "can be read by others" not in caplog.text
+        file.chmod(mode)
+        secret = DataDirectory(str(tmp_path / "none")).secret(str(file))
+        assert secret == b"0123456789abcdef0123456789abcdef"
     assert "can be read by others" in caplog.text
 
 

@@ -8,9 +8,10 @@ import pytest
 from imserver.gateway.cluster.redis.registry import RedisRegistry
 from imserver.gateway.cluster.registry import Lease, RegistryEvents
 from imserver.gateway.config.settings import ClusterSettings, RedisSettings
-from tests.gateway.cluster.node_process import QUIET, NodeProcess
 from tests.gateway.cluster.redis_server import RedisServer
 
+QUIET = RegistryEvents(lambda: (), lambda everything: None, lambda app, user, session: None, lambda: None)
+"""The events of a node that does nothing."""
 QUICK = ClusterSettings(lease_seconds=3.0, renew_seconds=0.1, redis_seconds=10.0)
 """Leases that are soon over, for tests that wait for it: a pause of a busy machine may end them too."""
 LASTING = ClusterSettings(lease_seconds=60.0, renew_seconds=0.1, redis_seconds=10.0)
@@ -60,20 +61,6 @@ def start_node() -> Iterator[StartNode]:
     yield start
     for node in nodes:
         node.stop()
-
-
-@pytest.fixture
-def start_process() -> Iterator[Callable[..., NodeProcess]]:
-    """``start_process(url, number, lease_seconds=3.0)``: a node in a process of its own."""
-    processes: list[NodeProcess] = []
-
-    def start(url: str, number: int, lease_seconds: float = 3.0) -> NodeProcess:
-        processes.append(NodeProcess(url, number, lease_seconds))
-        return processes[-1]
-
-    yield start
-    for process in processes:
-        process.unregister()
 
 
 def lease_of(number: int, **more: Any) -> Lease:

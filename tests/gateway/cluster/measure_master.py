@@ -18,8 +18,7 @@ from imserver.gateway.cluster.redis.registry import RedisRegistry
 from imserver.gateway.cluster.redis.scripts import LEASES
 from imserver.gateway.cluster.registry import Session
 from imserver.gateway.config.settings import ClusterSettings, RedisSettings
-from tests.gateway.cluster.conftest import lease_of
-from tests.gateway.cluster.node_process import QUIET
+from tests.gateway.cluster.conftest import QUIET, lease_of
 from tests.gateway.cluster.redis_server import RedisServer, form_cluster
 
 USERS = [f"user{number}" for number in range(30)]

@@ -29,8 +29,7 @@ from imserver.gateway.cluster.rpc.server import Rpc
 from imserver.gateway.config.settings import ClusterSettings
 from imserver.gateway.node.feature_list import FEATURES
 from imserver.gateway.process import Secret
-from tests.gateway.cluster.conftest import lease_of
-from tests.gateway.cluster.node_process import QUIET
+from tests.gateway.cluster.conftest import QUIET, lease_of
 from tests.gateway.cluster.redis_server import RedisServer
 from tests.support import ROOT
 

@@ -35,7 +35,9 @@ class PatientRpc(Rpc):
 
 
 class Node:
-    """One end: ``items`` it received, ``batches`` as (sender, count); ``answer`` may be replaced."""
+    """One end: ``items`` it received, ``batches`` as (sender, count). A test may replace
+    ``answer`` and ``receive``.
+    """
 
     def __init__(
         self,
@@ -51,11 +53,12 @@ class Node:
         self._seconds = seconds
         self.items: list[bytes] = []
         self.batches: list[tuple[int, int]] = []
+        self.receive: Callable[[int, list[bytes]], None] = self.received
         self.answer: Callable[[str, bytes], bytes] = lambda kind, body: kind.encode() + b":" + body
         self.rpc = PatientRpc(
             Secret(secret, second),
             lambda kind, body: self.answer(kind, body),
-            self.received,
+            lambda sender, items: self.receive(sender, items),
             seconds=seconds,
             **options,
         )
@@ -63,7 +66,6 @@ class Node:
         self.rpc.start("127.0.0.1", control_port, data_port or control_port + 1)
         self.rpc.epoch = epoch
         self.counters = self.rpc.counters
-        until(lambda: self.rpc._server._acceptor_task and self.rpc._receiver._receiver_task)
         addresses = self.rpc.control_address, self.rpc.data_address
         self.lease = lease(epoch, *addresses, options.get("version", 1), fingerprint_of(secret))
 

@@ -1,5 +1,7 @@
 """The circuit breaker, with a clock and a die of the test's own."""
 
+from collections.abc import Callable
+
 import pytest
 
 from imserver.gateway.cluster.rpc.peer import BASE_SECONDS, CAP_SECONDS, Breaker
@@ -26,24 +28,18 @@ def harness() -> Harness:
     return Harness()
 
 
-def test_it_opens_at_the_threshold_and_lets_nobody_pass(harness: Harness) -> None:
-    breaker = harness.breaker()
-    breaker.failed()
-    breaker.failed()
-    assert breaker.closed
-    assert breaker.allows()
-    breaker.failed()
-    assert not breaker.closed
-    assert not breaker.allows()
-
-
-def test_only_failures_in_a_row_count(harness: Harness) -> None:
+def test_it_opens_at_the_threshold_of_failures_in_a_row_and_lets_nobody_pass(harness: Harness) -> None:
     breaker = harness.breaker()
     for _ in range(10):
         breaker.failed()
         breaker.failed()
+        assert breaker.closed
+        assert breaker.allows()
         breaker.succeeded()
-    assert breaker.closed
+    for _ in range(3):
+        breaker.failed()
+    assert not breaker.closed
+    assert not breaker.allows()
 
 
 def test_after_the_wait_one_caller_is_the_probe_and_all_others_wait_for_it(harness: Harness) -> None:
@@ -60,7 +56,7 @@ def test_after_the_wait_one_caller_is_the_probe_and_all_others_wait_for_it(harne
     assert breaker.allows()
 
 
-def test_each_vain_probe_doubles_the_longest_wait_up_to_the_cap(harness: Harness) -> None:
+def test_each_vain_probe_doubles_the_longest_wait_up_to_the_cap_until_one_succeeds(harness: Harness) -> None:
     breaker = harness.breaker(1)
     breaker.failed()
     for _ in range(60):
@@ -70,15 +66,6 @@ def test_each_vain_probe_doubles_the_longest_wait_up_to_the_cap(harness: Harness
         assert not breaker.allows()
     assert harness.limits[:4] == [BASE_SECONDS * 2**n for n in range(4)]
     assert harness.limits[-1] == CAP_SECONDS
-
-
-def test_success_of_the_probe_makes_the_next_wait_short_again(harness: Harness) -> None:
-    breaker = harness.breaker(1)
-    breaker.failed()
-    for _ in range(5):
-        harness.now += CAP_SECONDS
-        assert breaker.allows()
-        breaker.failed()
     harness.now += CAP_SECONDS
     assert breaker.allows()
     breaker.succeeded()
@@ -86,17 +73,13 @@ def test_success_of_the_probe_makes_the_next_wait_short_again(harness: Harness) 
     assert harness.limits[-1] == BASE_SECONDS
 
 
-def test_stragglers_of_calls_made_before_it_opened_do_not_prolong_the_wait(harness: Harness) -> None:
-    breaker = harness.breaker(1)
+@pytest.mark.parametrize(("threshold", "fail"), [(1, Breaker.failed), (100, Breaker.trip)])
+def test_what_fails_when_it_is_open_does_not_prolong_the_wait(
+    harness: Harness, threshold: int, fail: Callable[[Breaker], None]
+) -> None:
+    breaker = harness.breaker(threshold)
     for _ in range(64):
-        breaker.failed()
-    assert harness.limits == [BASE_SECONDS]
-
-
-def test_tripping_opens_it_at_once_and_only_once(harness: Harness) -> None:
-    breaker = harness.breaker(100)
-    breaker.trip()
-    breaker.trip()
+        fail(breaker)
     assert not breaker.closed
     assert harness.limits == [BASE_SECONDS]
 

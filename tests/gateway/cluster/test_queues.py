@@ -7,43 +7,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imserver.gateway.cluster.rpc import server
 from imserver.gateway.cluster.rpc.counters import RpcCounters
 from imserver.gateway.cluster.rpc.peer import BATCH_BYTES, BATCH_ITEMS, ITEM_BYTES, SendQueue
-from imserver.gateway.cluster.rpc.server import SequenceTracker
+from imserver.gateway.cluster.rpc.server import LIVES, SequenceTracker
 from imserver.gateway.logging import RateLimitedLog
 
 
-def test_a_queue_is_bounded_in_items() -> None:
-    queue = SendQueue(2, 1000)
-    assert queue.add(b"a")
-    assert queue.add(b"b")
-    assert not queue.add(b"c")
-    assert queue.take() == [b"a", b"b"]
-    assert queue.add(b"c")
-
-
-def test_a_queue_is_bounded_in_bytes() -> None:
-    queue = SendQueue(100, 10)
-    assert queue.add(b"12345678")
-    assert not queue.add(b"123")
-    assert queue.add(b"12")
-    assert not queue.add(b"1")
-    assert queue.bytes == 10
-
-
-def test_an_item_that_no_receiver_would_take_is_refused_at_once() -> None:
-    queue = SendQueue(100, 100 * ITEM_BYTES)
-    assert queue.add(bytes(ITEM_BYTES))
-    assert not queue.add(bytes(ITEM_BYTES + 1))
-
-
-def test_an_item_larger_than_a_batch_is_a_batch_of_its_own() -> None:
-    queue = SendQueue(100, 100 * ITEM_BYTES)
-    items = [b"a", bytes(BATCH_BYTES + 1), b"b"]
-    for item in items:
-        queue.add(item)
-    assert [queue.take() for _ in items] == [[item] for item in items]
+@pytest.mark.parametrize(
+    ("limits", "sizes", "added"),
+    [
+        ((2, 1000), [1, 1, 1], [True, True, False]),
+        ((100, 10), [8, 3, 2, 1], [True, False, True, False]),
+        ((100, 100 * ITEM_BYTES), [ITEM_BYTES, ITEM_BYTES + 1], [True, False]),  # no receiver would take it
+    ],
+)
+def test_a_queue_is_bounded(limits: tuple[int, int], sizes: list[int], added: list[bool]) -> None:
+    queue = SendQueue(*limits)
+    assert [queue.add(bytes(size)) for size in sizes] == added
+    assert queue.bytes == sum(size for size, ok in zip(sizes, added, strict=True) if ok)
+    queue.take()
+    assert queue.add(bytes(sizes[-1])) == (sizes[-1] <= ITEM_BYTES)
 
 
 @given(st.lists(st.integers(0, 3 * BATCH_BYTES // 2), max_size=40), st.integers(0, 2500))
@@ -84,66 +67,38 @@ def test_clearing_a_queue_says_how_much_was_lost() -> None:
     assert (queue.bytes, queue.clear()) == (0, 0)
 
 
-@pytest.fixture
-def counters() -> RpcCounters:
-    return RpcCounters()
-
-
-def test_consecutive_batches_leave_no_gap(counters: RpcCounters) -> None:
-    incoming = SequenceTracker(counters)
-    assert incoming.accept(7, 1, 3)
-    assert incoming.accept(7, 4, 1)
-    assert incoming.accept(7, 5, 10)
-    assert (counters.gaps, counters.lost, counters.late) == (0, 0, 0)
-
-
-def test_a_gap_is_counted_with_what_it_swallowed_and_delivery_goes_on(counters: RpcCounters) -> None:
-    incoming = SequenceTracker(counters)
-    assert incoming.accept(7, 1, 1)
-    assert incoming.accept(7, 12, 1)
-    assert incoming.accept(7, 13, 1)
-    assert (counters.gaps, counters.lost) == (1, 10)
-
-
-def test_what_was_lost_before_a_senders_first_batch_counts(counters: RpcCounters) -> None:
-    assert SequenceTracker(counters).accept(7, 5, 1)
-    assert (counters.gaps, counters.lost) == (1, 4)
-
-
-def test_late_batches_are_not_delivered(counters: RpcCounters) -> None:
-    incoming = SequenceTracker(counters)
-    assert incoming.accept(7, 5, 1)
-    assert not incoming.accept(7, 1, 4)
-    assert incoming.accept(7, 6, 1)
-    assert counters.late == 4
-
-
-def test_senders_are_distinguished_by_their_epoch(counters: RpcCounters) -> None:
-    incoming = SequenceTracker(counters)
-    assert incoming.accept(7, 1, 100)
-    assert incoming.accept(8, 1, 1)
-    assert incoming.accept(7, 101, 1)
-    assert (counters.gaps, counters.late) == (0, 0)
-
-
-def test_under_a_new_epoch_of_its_own_a_receiver_starts_again(counters: RpcCounters) -> None:
-    incoming = SequenceTracker(counters)
-    assert incoming.accept(7, 1, 100)
-    incoming.forget()
-    assert incoming.accept(7, 1, 1)
-    assert (counters.gaps, counters.late) == (0, 0)
-
-
-def test_the_senders_remembered_are_bounded_and_those_active_lately_stay(
-    counters: RpcCounters, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("batches", "accepted", "counts"),
+    [
+        ([(7, 1, 3), (7, 4, 1), (7, 5, 10)], [True] * 3, (0, 0, 0)),
+        ([(7, 1, 1), (7, 12, 1), (7, 13, 1)], [True] * 3, (1, 10, 0)),
+        ([(7, 5, 1), (7, 1, 4), (7, 6, 1)], [True, False, True], (1, 4, 4)),
+        ([(7, 1, 100), (8, 1, 1), (7, 101, 1)], [True] * 3, (0, 0, 0)),
+    ],
+    ids=["no gap", "a gap", "late ones, behind a gap before the first", "two senders"],
+)
+def test_batches_are_taken_in_their_order_and_gaps_are_counted(
+    batches: list[tuple[int, int, int]], accepted: list[bool], counts: tuple[int, int, int]
 ) -> None:
-    monkeypatch.setattr(server, "LIVES", 10)
+    counters = RpcCounters()
     incoming = SequenceTracker(counters)
-    for sender in range(100):
-        assert incoming.accept(1000, sender + 1, 1)
+    assert [incoming.accept(*batch) for batch in batches] == accepted
+    assert (counters.gaps, counters.lost, counters.late) == counts
+    incoming.forget()
+    assert incoming.accept(7, 1, 1), "under a new epoch of its own a receiver starts again"
+
+
+def test_the_senders_remembered_are_bounded_and_those_active_lately_stay() -> None:
+    counters = RpcCounters()
+    incoming, active = SequenceTracker(counters), 2 * LIVES
+    for sender in range(LIVES):
+        assert incoming.accept(active, sender + 1, 1)
         assert incoming.accept(sender, 1, 1)
-    assert (counters.gaps, counters.late) == (0, 0)
-    assert len(incoming._next) <= 10
+    assert incoming.accept(active, LIVES + 1, 1)
+    assert incoming.accept(LIVES - 1, 2, 1)
+    assert counters.gaps == 0
+    assert incoming.accept(0, 2, 1)
+    assert counters.gaps == 1, "the oldest one is forgotten"
 
 
 def test_a_rate_limited_warning_is_written_at_once_and_then_once_a_minute(

@@ -1,8 +1,9 @@
 """Where Redis may be: URLs and addresses, Sentinel and Cluster with real servers, TLS, users."""
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import gevent
@@ -20,76 +21,59 @@ from imserver.gateway.cluster.registry import RegistryCounters, ReportedMembers,
 from imserver.gateway.config.settings import ClusterSettings, RedisSettings
 from imserver.gateway.errors import StartError
 from imserver.gateway.model import ChannelPart, Event
-from tests.gateway.cluster.conftest import StartNode
-from tests.gateway.cluster.node_process import QUIET, NodeProcess
+from tests.gateway.cluster.conftest import PATIENT, QUIET, StartNode
 from tests.gateway.cluster.redis_server import RedisServer, form_cluster
 from tests.ports import free_ports
 from tests.support import until
 
-
-def address(url: str = "", **more: Any) -> tuple[Any, ...]:
-    got = address_of(RedisSettings(url=url, **more))
-    return got.kind, got.hosts, got.options, got.tls, got.service
+SENTINELS = (("a", 26379), ("b", 7001), ("::1", 7002))
+OTHERS = {"addr": "here:1", "username": "me", "password": "pw", "db": 4}
 
 
 @pytest.mark.parametrize(
-    ("url", "expected"),
+    ("given", "kind", "hosts", "options"),
     [
-        ("redis://cache", ("single", (("cache", 6379),), {}, False, "")),
-        ("redis://cache:7000/3", ("single", (("cache", 7000),), {"db": 3}, False, "")),
-        ("redis://[::1]:7000", ("single", (("::1", 7000),), {}, False, "")),
+        ({"url": "redis://cache"}, "single", (("cache", 6379),), {}),
+        ({"url": "redis://cache:7000/3"}, "single", (("cache", 7000),), {"db": 3}),
+        ({"url": "redis://[::1]:7000"}, "single", (("::1", 7000),), {}),
         (
-            "rediss://me:p%40ss@cache?ssl_ca_certs=/ca.pem",
-            (
-                "single",
-                (("cache", 6379),),
-                {"username": "me", "password": "p@ss", "ssl_ca_certs": "/ca.pem"},
-                True,
-                "",
-            ),
+            {"url": "rediss://me:p%40ss@cache?ssl_ca_certs=/ca.pem"},
+            "single",
+            (("cache", 6379),),
+            {"username": "me", "password": "p@ss", "ssl_ca_certs": "/ca.pem"},
         ),
-        ("unix:///run/redis.sock?db=2", ("single", (), {"path": "/run/redis.sock", "db": 2}, False, "")),
+        ({"url": "unix:///run/redis.sock?db=2"}, "single", (), {"path": "/run/redis.sock", "db": 2}),
         (
-            "redis+sentinel://:pw@a,b:7001,[::1]:7002/main/1",
-            (
-                "sentinel",
-                (("a", 26379), ("b", 7001), ("::1", 7002)),
-                {"password": "pw", "db": 1},
-                False,
-                "main",
-            ),
+            {
+                "url": "redis+sentinel://:pw@a,b:7001,[::1]:7002/main/1?sentinel_username=s&sentinel_password=t"
+            },
+            "sentinel",
+            SENTINELS,
+            {"password": "pw", "db": 1},
         ),
         (
-            "rediss+cluster://me:pw@a:7001,b",
-            ("cluster", (("a", 7001), ("b", 6379)), {"username": "me", "password": "pw"}, True, ""),
+            {"url": "rediss+cluster://me:pw@a:7001,b"},
+            "cluster",
+            (("a", 7001), ("b", 6379)),
+            {"username": "me", "password": "pw"},
+        ),
+        (OTHERS, "single", (("here", 1),), {"username": "me", "password": "pw", "db": 4}),
+        (
+            {"url": "redis://you:secret@there/1", **OTHERS},  # goes before the other settings
+            "single",
+            (("there", 6379),),
+            {"username": "you", "password": "secret", "db": 1},
         ),
     ],
 )
-def test_a_url_is_read(url: str, expected: tuple[Any, ...]) -> None:
-    assert address(url) == expected
-
-
-def test_an_address_goes_with_the_other_settings() -> None:
-    assert address(addr="cache:7000", username="me", password="pw", db=4) == (
-        "single",
-        (("cache", 7000),),
-        {"username": "me", "password": "pw", "db": 4},
-        False,
-        "",
-    )
-
-
-def test_what_the_url_says_goes_before_the_other_settings() -> None:
-    _, hosts, options, *_ = address(
-        "redis://you:secret@there/1", addr="here:1", username="me", password="pw", db=4
-    )
-    assert (hosts, options) == ((("there", 6379),), {"username": "you", "password": "secret", "db": 1})
-
-
-def test_sentinels_may_have_a_password_of_their_own() -> None:
-    got = address_of(RedisSettings(url="redis+sentinel://a/main?sentinel_username=s&sentinel_password=t"))
-    assert got.sentinel_options == {"username": "s", "password": "t"}
-    assert got.options == {}
+def test_an_address_is_read(
+    given: dict[str, Any], kind: str, hosts: tuple[tuple[str, int], ...], options: dict[str, Any]
+) -> None:
+    got = address_of(RedisSettings(**given))
+    assert (got.kind, got.hosts, got.options) == (kind, hosts, options)
+    assert got.tls == str(given.get("url")).startswith("rediss")
+    of_sentinels = ("main", {"username": "s", "password": "t"}) if kind == "sentinel" else ("", {})
+    assert (got.service, got.sentinel_options) == of_sentinels
 
 
 @pytest.mark.parametrize(
@@ -118,10 +102,10 @@ def test_the_text_for_logs_has_no_password(url: str) -> None:
 )
 def test_a_mistake_is_reported(url: str, output: str) -> None:
     with pytest.raises(StartError) as caught:
-        address(url)
+        address_of(RedisSettings(url=url))
     assert str(caught.value).startswith(output)
     with pytest.raises(StartError, match=r"redis\.addr: expected host:port"):
-        address(addr="a:b:c")
+        address_of(RedisSettings(addr="a:b:c"))
 
 
 # --- real ones ----------------------------------------------------------------------------------------------
@@ -205,68 +189,50 @@ def test_a_redis_cluster(cluster: list[RedisServer], start_node: StartNode) -> N
     works(start_node, RedisSettings(url=f"redis+cluster://127.0.0.1:{cluster[1].port}"))
     for server in cluster:
         with server.client() as client:
-            buckets = client.keys("imserver:users:*")
-            assert len(buckets) > 5, "users are spread over the servers"
-    until(lambda: record_there(cluster, "user2"))
+            assert len(client.keys("imserver:users:*")) > 5, "users are spread over the servers"
+
+    def keys() -> list[str]:
+        return [key for server in cluster for key in server.client().keys("acc:user:online:101_user2")]
+
+    until(keys)
 
 
 @pytest.mark.full
-def test_nodes_share_the_history_of_a_channel_in_a_redis_cluster(
+def test_nodes_share_histories_in_a_redis_cluster_and_an_erasure_reaches_all_its_masters(
     cluster: list[RedisServer], start_node: StartNode
 ) -> None:
     settings = RedisSettings(url=f"redis+cluster://127.0.0.1:{cluster[0].port}")
     a, b = start_node(settings, 1), start_node(settings, 2)
-    event = Event("msg", "shop", "x", channel=ChannelPart("news"))
-    retained = Retained("news", event, 10, 60)
-    offsets = []
-    for node in (a, a, b, a):
-        (stored,) = node.history.append_each("101", [retained]) or ()
-        assert stored.channel is not None
-        offsets.append(stored.channel.offset)
-    assert offsets == [1, 2, 3, 4]
-    assert a.history.positions("101", ["news"]) == b.history.positions("101", ["news"])
-
-
-@pytest.mark.full
-def test_an_erasure_reaches_all_masters_of_a_redis_cluster(
-    cluster: list[RedisServer], start_node: StartNode
-) -> None:
-    node = start_node(RedisSettings(url=f"redis+cluster://127.0.0.1:{cluster[0].port}"))
     channels = [f"room {number}" for number in range(50)]
-    for channel in channels:
-        event = Event("msg", "ann", "x", channel=ChannelPart(channel))
-        assert node.history.append_each("101", [Retained(channel, event, 10, 60)])
-    assert node.history.erase_user("101", "ann", "deleted:1", lambda channel: channel == channels[0])
-    pages = [node.history.read("101", channel, limit=-1) for channel in channels]
+    for offset, node in enumerate((a, a, b, a), 1):
+        for channel in channels:
+            event = Event("msg", "ann", "x", channel=ChannelPart(channel))
+            (stored,) = node.history.append_each("101", [Retained(channel, event, 10, 60)]) or ()
+            assert stored.channel is not None
+            assert stored.channel.offset == offset
+    assert a.history.positions("101", channels) == b.history.positions("101", channels)
+    assert a.history.erase_user("101", "ann", "deleted:1", lambda channel: channel == channels[0])
+    pages = [b.history.read("101", channel, limit=-1) for channel in channels]
     senders = [[each.sender for each in page.publications] for page in pages if page is not None]
-    assert senders == [[], *[["deleted:1"]] * 49]
-
-
-def record_there(cluster: list[RedisServer], user: str) -> bool:
-    for server in cluster:
-        with server.client() as client:
-            if client.keys(f"acc:user:online:101_{user}"):
-                return True
-    return False
+    assert senders == [[], *[["deleted:1"] * 4] * 49]
 
 
 @pytest.mark.full
-def test_a_redis_cluster_away_and_back(
-    cluster: list[RedisServer], start_process: Callable[..., NodeProcess]
-) -> None:
-    node = start_process(f"redis+cluster://127.0.0.1:{cluster[0].port}", 1, 30.0)
+def test_a_redis_cluster_away_and_back(cluster: list[RedisServer], start_node: StartNode) -> None:
+    url = f"redis+cluster://127.0.0.1:{cluster[0].port}"
+    node = start_node(RedisSettings(url=url), 1, replace(PATIENT, lease_seconds=30.0))
     users = [f"user{i}" for i in range(50)]
-    node.ask("register", *users)
-    until(lambda: all(node.ask("find", *users) or [()]))
+    assert len(list(node.reregister([Session("101", user) for user in users]))) == 50
+    until(lambda: all(node.find("101", users) or [()]))
     for server in cluster:
         server.pause()
-    found, took = node.ask("timed_find", *users)
-    assert found is None
-    assert took < 40, "not until it is back"
-    assert not node.ask("state")["healthy"]
+    began = monotonic()
+    assert node.find("101", users) is None
+    assert monotonic() - began < 40, "not until it is back"
+    assert not node.healthy()
     for server in cluster:
         server.resume()
-    until(lambda: node.ask("state")["healthy"] and all(node.ask("find", *users) or [()]))
+    until(lambda: node.healthy() and all(node.find("101", users) or [()]))
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,8 @@
 """Nodes that share a Redis: who lives, who is where, who has to go, and what is left of the dead."""
 
 import json
-import time
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from collections.abc import Callable
+from typing import Any
 
 import gevent
 import msgspec
@@ -13,31 +12,14 @@ from msgspec.structs import replace
 from imserver.gateway.cluster.redis import presence, recovery, registry
 from imserver.gateway.cluster.redis.connection import RedisUnavailable
 from imserver.gateway.cluster.redis.lease import LeaseKeeper, LeaseLost
-from imserver.gateway.cluster.redis.pipeline import Command
 from imserver.gateway.cluster.redis.registry import RedisRegistry
 from imserver.gateway.cluster.redis.scripts import EPOCH, LEASE_DATA, LEASES, LIFE, VERSION
-from imserver.gateway.cluster.registry import Claim, Session, SessionRef
+from imserver.gateway.cluster.registry import Claim, ReportedMembers, Session, SessionRef
 from imserver.gateway.config.settings import ClusterSettings
 from imserver.gateway.errors import StartError
-from tests.gateway.cluster.conftest import LASTING, StartNode
-from tests.gateway.cluster.node_process import QUIET
+from tests.gateway.cluster.conftest import LASTING, QUIET, StartNode
 from tests.gateway.cluster.redis_server import RedisServer
 from tests.support import until
-
-RECORD_KEYS = [
-    "accIp",
-    "accPort",
-    "appID",
-    "userID",
-    "clientIp",
-    "clientPort",
-    "loginTime",
-    "heartbeatTime",
-    "logOutTime",
-    "qua",
-    "deviceInfo",
-    "isLogoff",
-]
 
 
 def begin(
@@ -139,26 +121,22 @@ def test_a_node_renews_no_lease_of_another_one(server: RedisServer, start_node: 
 
 
 def test_a_node_that_cannot_take_a_new_epoch_still_sees_the_others(
-    server: RedisServer, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
+    own_server: RedisServer, start_node: StartNode
 ) -> None:
-    b, a = start_node(server, 2), start_node(server, 1)
+    b, a = start_node(own_server, 2), start_node(own_server, 1)
     a.recovery.stop()
     epoch, keeper = a.lease.epoch, a.keeper
-
-    def fail(commands: Sequence[Command]) -> NoReturn:
-        raise RedisUnavailable("away")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(keeper.link, "exchange", fail)
-        for _ in range(3):
-            with pytest.raises(RedisUnavailable):
-                keeper.join()
-    assert set(a.leases()) == {epoch, b.lease.epoch}
-    assert keeper.past_epochs == ()
     for _ in range(20):
         keeper.join()
     assert set(a.leases()) == {a.lease.epoch, b.lease.epoch}
-    assert 1 < len(keeper.past_epochs) < 20
+    assert 1 < len(past := keeper.past_epochs) < 20
+    assert epoch < (epoch := a.lease.epoch)
+    own_server.kill()
+    for _ in range(3):
+        with pytest.raises(RedisUnavailable):
+            keeper.join()
+    assert set(a.leases()) == {epoch, b.lease.epoch}
+    assert keeper.past_epochs == past
 
 
 def test_a_node_whose_lease_is_lost_while_it_starts_joins_again(
@@ -180,55 +158,41 @@ def test_a_node_whose_lease_is_lost_while_it_starts_joins_again(
     assert node.lease.epoch > flushed[0]
 
 
-def test_a_node_with_another_secret_does_not_join(server: RedisServer, start_node: StartNode) -> None:
-    start_node(server, 1)
-    with pytest.raises(
-        StartError, match=r"another secret than this node .*127\.0\.0\.1:9002.*server\.data_dir"
-    ):
-        start_node(server, 2, lease={"fingerprint": "f2"})
-
-
-def test_a_node_with_other_features_does_not_join(server: RedisServer, start_node: StartNode) -> None:
-    start_node(server, 1, lease={"feature_names": "core pusher"})
-    with pytest.raises(StartError, match=r"has core \(node 127\.0\.0\.1:9002: core pusher\).*features"):
-        start_node(server, 2, lease={"feature_names": "core"})
-    start_node(server, 3, lease={"feature_names": "core pusher"})
-
-
-def test_nodes_of_the_release_before_may_have_fewer_features(
-    server: RedisServer, start_node: StartNode
+@pytest.mark.parametrize(
+    ("first", "own", "output"),
+    [
+        ({}, {"fingerprint": "f2"}, r"another secret than this node .*127\.0\.0\.1:9002.*server\.data_dir"),
+        (
+            {"feature_names": "core pusher"},
+            {"feature_names": "core"},
+            r"has core \(node 127\.0\.0\.1:9002: core pusher\).*features",
+        ),
+        (
+            {"database": "d1"},
+            {"database": "d2"},
+            r"another database .* node .*127\.0\.0\.1:9002.*storage\.url",
+        ),
+        ({"database": "d1"}, {"database": ""}, r"another database .* node .*127\.0\.0\.1:9002.*storage\.url"),
+        ({"number": 2}, {"host": "elsewhere"}, r"127\.0\.0\.1:9004 on machine here .*cluster\.advertise"),
+    ],
+    ids=["secret", "features", "database", "no database", "address"],
+)
+def test_a_node_that_does_not_fit_to_the_others_does_not_join(
+    server: RedisServer, start_node: StartNode, first: dict[str, Any], own: dict[str, Any], output: str
 ) -> None:
-    start_node(server, 1, lease={"features": "core"})
-    node = start_node(server, 2, lease={"feature_names": "core pusher"})
-    assert node.lease.features == "", "they compare it with theirs, unless it is empty"
+    start_node(server, first.pop("number", 1), lease=first)
+    with pytest.raises(StartError, match=output):
+        start_node(server, 2, lease=own)
 
 
-@pytest.mark.parametrize("own", ["d2", ""])
-def test_a_node_with_another_database_or_none_does_not_join(
-    server: RedisServer, start_node: StartNode, own: str
-) -> None:
-    start_node(server, 1, lease={"database": "d1"})
-    with pytest.raises(
-        StartError,
-        match=r"another database for apps and keys than this node .*127\.0\.0\.1:9002.*storage\.url",
-    ):
-        start_node(server, 2, lease={"database": own})
-
-
-def test_a_node_with_a_database_joins_those_that_have_none_yet(
-    server: RedisServer, start_node: StartNode
-) -> None:
-    start_node(server, 1)
-    first = start_node(server, 2, lease={"database": "d1"})
-    assert start_node(server, 3, lease={"database": "d1"}).lease.epoch > first.lease.epoch
-
-
-def test_an_address_that_a_live_node_of_another_machine_has_is_refused(
-    server: RedisServer, start_node: StartNode
-) -> None:
-    start_node(server, 1)
-    with pytest.raises(StartError, match=r"127\.0\.0\.1:9002 on machine here .*cluster\.advertise"):
-        start_node(server, 1, lease={"host": "elsewhere"})
+def test_nodes_that_fit_join(server: RedisServer, start_node: StartNode) -> None:
+    """A database where the others have none yet, and features where those of the release before name none."""
+    epochs = [start_node(server, 1, lease={"features": "core"}).lease.epoch]
+    for number in (2, 3):
+        node = start_node(server, number, lease={"database": "d1", "feature_names": "core pusher"})
+        assert node.lease.features == "", "the others compare it with theirs, unless it is empty"
+        epochs.append(node.lease.epoch)
+    assert epochs == sorted(set(epochs))
 
 
 def test_a_node_that_was_restarted_ends_its_earlier_life_at_once(
@@ -282,39 +246,19 @@ def test_leases_are_read_again_in_another_life_of_the_data(
         until(lambda: set(node.leases()) == {own})
 
 
-def test_the_list_of_servers_is_the_one_that_operators_know(
-    server: RedisServer, start_node: StartNode
-) -> None:
-    a, b = start_node(server, 1), start_node(server, 2)
-    with server.client() as client:
-        listed = client.hgetall("acc:hash:servers")
-        assert listed.keys() == {"127.0.0.1:9002", "127.0.0.1:9004"}
-        assert abs(int(listed["127.0.0.1:9002"]) - time.time()) < 60
-        assert 7000 < client.ttl("acc:hash:servers") <= 7200
-        b.stop()
-        assert client.hkeys("acc:hash:servers") == ["127.0.0.1:9002"]
-        a.stop()
-        assert client.hkeys("acc:hash:servers") == []
-
-
 # --- who is where -------------------------------------------------------------------------------------------
 
 
-def test_a_user_is_found_from_every_node(server: RedisServer, start_node: StartNode) -> None:
-    a, b = start_node(server, 1), start_node(server, 2)
-    session = begin(a)
-    assert where(a) == where(b) == [(a.lease.epoch, session.id)]
-    assert a.unregister(session) is True
-    assert where(b) == []
-
-
-def test_a_user_of_a_node_that_joined_a_moment_ago_is_found(
+def test_users_and_channels_of_a_node_that_joined_a_moment_ago_are_found(
     server: RedisServer, start_node: StartNode
 ) -> None:
-    a = start_node(server, 1)
-    b = start_node(server, 2)
+    rarely = ClusterSettings(lease_seconds=3600, renew_seconds=1000, redis_seconds=10.0)
+    a, b = start_node(server, 1, rarely), start_node(server, 2, LASTING)
     session = begin(b)
     assert where(a) == [(b.lease.epoch, session.id)], "without waiting for the next look"
+    c = start_node(server, 3, LASTING)
+    assert c.report_channels([ReportedMembers("101", "lobby", 1)]) is not None
+    assert a.find_channels("101", ["lobby"]) == [{c.lease.epoch: 1}]
 
 
 @pytest.mark.parametrize("policy", ["newest", "single"])
@@ -349,15 +293,6 @@ def test_many_replaced_sessions_are_all_reported(server: RedisServer, start_node
     until(lambda: replaced == {session.id for session in sessions})
 
 
-def test_multi_addresses_sessions_of_several_nodes(server: RedisServer, start_node: StartNode) -> None:
-    a, b = start_node(server, 1), start_node(server, 2)
-    first, second = begin(a, policy="multi"), begin(b, policy="multi", device="x")
-    assert where(a) == [(a.lease.epoch, first.id), (b.lease.epoch, second.id)]
-    assert a.unregister(first) is False
-    assert b.unregister(second) is True
-
-
-@pytest.mark.full
 def test_refuse_holds_across_nodes_and_ends_with_the_life_of_the_holder(
     server: RedisServer, start_node: StartNode
 ) -> None:
@@ -377,22 +312,6 @@ def test_refuse_holds_across_nodes_and_ends_with_the_life_of_the_holder(
     until(taken)
 
 
-def test_what_a_dead_life_wrote_after_it_was_cleared_away_refuses_nobody(
-    server: RedisServer, start_node: StartNode
-) -> None:
-    a, b = start_node(server, 1), start_node(server, 2)
-    late = Session("101", "ann", "", "refuse")
-    command = a._commands.register(late)
-    a.stop(clean=True)
-    until(lambda: len(b.leases()) == 1)
-    b.pipeline.execute([command])
-    assert where(b) == []
-    registration = b.register(Session("101", "ann", "", "refuse"))
-    assert registration is not None
-    assert registration.addressed
-    assert registration.replaced == ()
-
-
 def test_claims_hold_across_nodes(server: RedisServer, start_node: StartNode) -> None:
     a, b = start_node(server, 1), start_node(server, 2)
 
@@ -402,78 +321,28 @@ def test_claims_hold_across_nodes(server: RedisServer, start_node: StartNode) ->
 
     [mine] = a.claim(["m1"]) or []
     assert (mine.state, state(b)) == ("mine", "pending")
-    a.settle(mine, True)
-    until(lambda: state(b) == "repeat")
-    with server.client() as client:
-        assert client.get("acc:submit:again:seq:m1") == "1"
-        assert 43000 < client.ttl("acc:submit:again:seq:m1") <= 43200
-
-
-def test_a_claim_of_a_node_that_dies_lapses(server: RedisServer, start_node: StartNode) -> None:
-    a = start_node(server, 1)
-    assert a.claim(["m1"]) is not None
     with server.client() as client:
         assert client.get("acc:submit:again:seq:m1") != "1"
-        assert -1 != client.pttl("acc:submit:again:seq:m1") <= 10000
-
-
-def test_settling_somebody_elses_claim_does_not_free_it(server: RedisServer, start_node: StartNode) -> None:
-    a, b = start_node(server, 1), start_node(server, 2)
-    assert a.claim(["m1"]) is not None
-    b.settle(Claim("m1", "mine", "?0.0"), False)
-    gevent.sleep(0.1)
-    [claim] = b.claim(["m1"]) or []
-    assert claim.state == "pending"
+        assert -1 != client.pttl("acc:submit:again:seq:m1") <= 10000, "that of a node that dies lapses"
+        b.settle(Claim("m1", "mine", "?0.0"), False)  # that of somebody else
+        assert [state(b) for _ in range(100)] == ["pending"] * 100
+        a.settle(mine, True)
+        until(lambda: state(b) == "repeat")
+        assert client.get("acc:submit:again:seq:m1") == "1"
+        assert 43000 < client.ttl("acc:submit:again:seq:m1") <= 43200
 
 
 # --- the records that operators read ------------------------------------------------------------------------
 
 
 def record(server: RedisServer, user: str = "ann", app: str = "101") -> dict[str, object]:
+    """What operators read about a user."""
     with server.client() as client:
-        text = client.get(f"acc:user:online:{app}_{user}")
-        assert isinstance(text, str), "no record"
-        assert 86000 < client.ttl(f"acc:user:online:{app}_{user}") <= 86400
-    found: dict[str, object] = json.loads(text)
-    assert list(found) == RECORD_KEYS
+        found: dict[str, object] = json.loads(client.get(f"acc:user:online:{app}_{user}"))
     return found
 
 
-def test_a_record_holds_login_and_logout(server: RedisServer, start_node: StartNode) -> None:
-    a = start_node(server, 1)
-    session = begin(a, "马远", device="phone")
-    now = time.time()
-    online = record(server, "马远")
-    assert abs(int(str(online["heartbeatTime"])) - now) <= 30
-    assert online | {"heartbeatTime": 0} == {
-        "accIp": "127.0.0.1",
-        "accPort": "9002",
-        "appID": 101,
-        "userID": "马远",
-        "clientIp": "127.0.0.1:5000",
-        "clientPort": "",
-        "loginTime": 1700000000,
-        "heartbeatTime": 0,
-        "logOutTime": 0,
-        "qua": "",
-        "deviceInfo": "phone",
-        "isLogoff": False,
-    }
-    a.unregister(session)
-    offline = record(server, "马远")
-    assert offline["isLogoff"] is True
-    assert abs(int(str(offline["logOutTime"])) - now) <= 30
-
-
-def test_an_app_without_a_number_has_its_name_in_the_record(
-    server: RedisServer, start_node: StartNode
-) -> None:
-    a = start_node(server, 1)
-    a.register(Session("shop", "ann"))
-    assert record(server, "ann", "shop")["appID"] == "shop"
-
-
-def test_the_end_of_an_older_session_leaves_the_record_online(
+def test_neither_a_refused_login_nor_the_end_of_an_older_session_changes_the_record(
     server: RedisServer, start_node: StartNode
 ) -> None:
     a, b = start_node(server, 1), start_node(server, 2)
@@ -481,14 +350,10 @@ def test_the_end_of_an_older_session_leaves_the_record_online(
     begin(b)
     a.unregister(older)
     assert (record(server)["isLogoff"], record(server)["accPort"]) == (False, "9004")
-
-
-def test_a_refused_login_leaves_the_record_as_it_was(server: RedisServer, start_node: StartNode) -> None:
-    a, b = start_node(server, 1), start_node(server, 2)
-    begin(a, policy="refuse")
-    before = record(server)
-    b.register(Session("101", "ann", "", "refuse", "127.0.0.1:6"))
-    assert record(server) == before
+    begin(b, "bob", policy="refuse")
+    before = record(server, "bob")
+    a.register(Session("101", "bob", "", "refuse", "127.0.0.1:6"))
+    assert record(server, "bob") == before
 
 
 def test_records_of_long_sessions_are_kept(
@@ -595,41 +460,27 @@ def test_a_node_that_stops_leaves_a_cleanup_task_only_if_it_leaves_sessions(
     until(lambda: where(b) == [])
 
 
-@pytest.mark.full
-def test_an_empty_bucket_is_cleared_away_too(
-    server: RedisServer, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    use_buckets(1, monkeypatch)
-    a, b = start_node(server, 1), start_node(server, 2)
-    begin(a)
-    vanish(a)
-    end_lease(server, a)
-    with server.client() as client:
-        until(lambda: not client.exists("imserver:users:{101:0}"))
-    assert where(b) == []
-
-
 # --- what it costs ------------------------------------------------------------------------------------------
 
 
-def cost(server: RedisServer, node: RedisRegistry, what: Callable[[], object]) -> tuple[int, dict[str, int]]:
+def cost(
+    server: RedisServer,
+    node: RedisRegistry,
+    what: Callable[[], object],
+    is_done: Callable[[], bool] = lambda: True,
+) -> tuple[int, dict[str, int]]:
     """Round trips of a node, and commands that Redis counted, for something done 50 times."""
     with server.client() as client:
         client.config_resetstat()
         before = node.counters.round_trips
         for _ in range(50):
             what()
-        # What nobody waits for is sent a quarter of a second later.
-        pipeline = node.pipeline
-        until(lambda: not (pipeline._posted or pipeline._requests or pipeline._busy))
+        until(is_done)
         trips = node.counters.round_trips - before
-        calls = {
-            name.removeprefix("cmdstat_"): stat["calls"] for name, stat in client.info("commandstats").items()
-        }
-    commands = {
-        name: count for name, count in calls.items() if name in ("evalsha", "eval", "hget", "set", "expire")
-    }
-    return trips, commands
+        stats = client.info("commandstats").items()
+        calls = {name.removeprefix("cmdstat_"): stat["calls"] for name, stat in stats}
+    counted = ("evalsha", "eval", "hget", "set", "expire")
+    return trips, {name: count for name, count in calls.items() if name in counted}
 
 
 @pytest.fixture
@@ -640,17 +491,16 @@ def settled_node(server: RedisServer, start_node: StartNode) -> RedisRegistry:
     return node
 
 
-def test_a_login_is_one_round_trip_and_one_command(server: RedisServer, settled_node: RedisRegistry) -> None:
-    trips, commands = cost(server, settled_node, lambda: begin(settled_node, policy="multi"))
-    assert trips == 50
-    assert commands["evalsha"] == 50
-
-
-def test_a_logout_is_one_round_trip_and_one_command(server: RedisServer, settled_node: RedisRegistry) -> None:
-    sessions = [begin(settled_node, policy="multi") for _ in range(50)]
-    trips, commands = cost(server, settled_node, lambda: settled_node.unregister(sessions.pop()))
-    assert trips == 50
-    assert commands["evalsha"] == 50
+def test_a_login_and_a_logout_are_one_round_trip_and_one_command(
+    server: RedisServer, settled_node: RedisRegistry
+) -> None:
+    sessions: list[Session] = []
+    for what in (
+        lambda: sessions.append(begin(settled_node, policy="multi")),
+        lambda: settled_node.unregister(sessions.pop()),
+    ):
+        trips, commands = cost(server, settled_node, what)
+        assert (trips, commands["evalsha"]) == (50, 50)
 
 
 def test_a_push_that_succeeds_is_one_round_trip_and_two_commands(
@@ -664,7 +514,10 @@ def test_a_push_that_succeeds_is_one_round_trip_and_two_commands(
         assert answer is not None
         settled_node.settle(answer[1], True)
 
-    trips, commands = cost(server, settled_node, push)
+    with server.client() as client:  # what nobody waits for is sent a quarter of a second later
+        trips, commands = cost(
+            server, settled_node, push, lambda: client.get("acc:submit:again:seq:49") == "1"
+        )
     assert trips <= 51, "the last one is told alone"
     assert "evalsha" not in commands
     assert commands["set"] == 100
@@ -726,24 +579,15 @@ def test_logins_of_one_moment_share_a_round_trip(server: RedisServer, settled_no
     assert settled_node.counters.round_trips - before <= 5
 
 
-def test_an_idle_node_asks_little(server: RedisServer, start_node: StartNode) -> None:
-    node = start_node(server, 1)
-    gevent.sleep(0.3)
-    before, began = node.counters.commands, time.monotonic()
-    gevent.sleep(0.5)
-    looks = (time.monotonic() - began) / 0.1
-    assert node.counters.commands - before <= 3 + looks, "a look each tenth of a second"
-
-
-@pytest.mark.full
 def test_ten_thousand_users_are_found_in_a_few_round_trips(
     server: RedisServer, settled_node: RedisRegistry
 ) -> None:
     sessions = [Session("101", f"user{i}") for i in range(10_000)]
     assert len(list(settled_node.reregister(sessions))) == 10_000
-    names = [session.user for session in sessions]
     before = settled_node.counters.round_trips
-    found = settled_node.find("101", names)
+    found = settled_node.find("101", [*(session.user for session in sessions), "nobody", "user0"])
     assert found is not None
-    assert all(len(refs) == 1 for refs in found)
-    assert settled_node.counters.round_trips - before <= 10
+    ids = [[session.id] for session in sessions]
+    assert [[ref.id for ref in refs] for refs in found] == [*ids, [], ids[0]]
+    assert settled_node.counters.round_trips - before <= 12
+    assert settled_node.find("101", []) == []

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from imserver.gateway.cluster.redis.registry import RedisRegistry
 from imserver.gateway.cluster.registry import Session, SessionRef, SessionRegistration
 from imserver.gateway.config.settings import ClusterSettings
-from tests.gateway.cluster.conftest import lease_of
-from tests.gateway.cluster.node_process import QUIET
+from tests.gateway.cluster.conftest import QUIET, lease_of
 from tests.gateway.cluster.redis_server import RedisServer
 from tests.support import POLICIES
 
@@ -129,7 +128,9 @@ def test_the_registry_does_what_the_model_says(
                 assert nodes[record.node].unregister(record.session) is expected_exit
                 continue
             expected, rivals = model.register(record)
+            before = record.session.number
             [(_, registration)] = nodes[record.node].reregister([record.session])
+            assert record.session.number == before
         assert outcome(registration) == expected
         assert registration is not None
         named = registration.others if expected == "refused" else registration.replaced

@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from imserver.gateway.cluster import registry
-from imserver.gateway.cluster.registry import LocalValues
+from imserver.gateway.cluster.registry import MAX_VALUES, LocalValues
 from imserver.gateway.errors import StorageUnavailable
 from tests.gateway.cluster.conftest import StartNode
 from tests.gateway.cluster.redis_server import RedisServer
@@ -37,16 +36,11 @@ def test_a_value_ends_with_its_time(store: Any) -> None:
     assert not store.remove_value("key")
 
 
-def test_the_memory_of_a_node_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "MAX_VALUES", 2)
-    now = [0.0]
-    store = LocalValues(lambda: now[0])
-    for key in "abc":
-        store.put_value(key, b"x", 10)
-    assert [store.value(key) for key in "abc"] == [None, b"x", b"x"]
-    now[0] = 11
-    store.put_value("d", b"x", 10)
-    assert len(store._values) == 1, "what has ended is dropped"
+def test_the_memory_of_a_node_is_bounded() -> None:
+    store = LocalValues()
+    for number in range(MAX_VALUES + 1):
+        store.put_value(str(number), b"x", 10 + number)
+    assert [store.value(key) for key in ("0", "1", str(MAX_VALUES))] == [None, b"x", b"x"]
 
 
 def test_without_redis_nothing_is_believed(own_server: RedisServer, start_node: StartNode) -> None:

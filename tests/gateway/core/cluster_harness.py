@@ -8,7 +8,7 @@ holds it.
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import gevent
 from gevent.event import Event as Signal
@@ -58,6 +58,7 @@ from tests.gateway.transport.harness import Client, turn, until
 NEWEST, MULTI, SINGLE, REFUSE = "101", "102", "103", "104"
 HELLO = Event("msg", "eve", "hello", "7")
 LEASE_LAG = 5
+Answer = TypeVar("Answer")
 
 
 class SharedHistory(LocalHistory):
@@ -181,7 +182,7 @@ class FakeRegistry:
         """Let the answers go."""
         self._go.set()
 
-    def _ask(self, name: str, do: Callable[[], Any]) -> Any:
+    def _ask(self, name: str, do: Callable[[], Answer]) -> Answer | None:
         self.calls.append(name)
         if self.away:
             return None
@@ -199,54 +200,42 @@ class FakeRegistry:
     def registered(self, session: Session) -> bool:
         return session.number > 0 and session.generation == self.book.life
 
-    def _note(self, session: Session, begun: SessionRegistration) -> None:
-        if begun.addressed:
+    def _begin(
+        self, name: str, session: Session, replacing: Collection[SessionRef] = ()
+    ) -> SessionRegistration | None:
+        begun = self._ask(name, lambda: self.book.begin(self.lease.epoch, session, replacing))
+        if begun is not None and begun.addressed:
             session.number, session.generation = begun.number, self.book.life
+        return begun
 
     def register(
         self, session: Session, replacing: Collection[SessionRef] = ()
     ) -> SessionRegistration | None:
-        begun: SessionRegistration | None = self._ask(
-            "register", lambda: self.book.begin(self.lease.epoch, session, replacing)
-        )
-        if begun is not None:
-            self._note(session, begun)
-        return begun
+        return self._begin("register", session, replacing)
 
     def unregister(self, session: Session) -> bool | None:
         registered = self.registered(session)
-        gone: bool | None = self._ask(
-            "unregister", lambda: self.book.end(self.lease.epoch, session, registered)
-        )
-        return gone
+        return self._ask("unregister", lambda: self.book.end(self.lease.epoch, session, registered))
 
     def reregister(self, sessions: Iterable[Session]) -> Iterator[tuple[Session, SessionRegistration]]:
         for session in sessions:
-            begun = self._ask("reregister", lambda s=session: self.book.begin(self.lease.epoch, s, ()))
+            begun = self._begin("reregister", session)
             if begun is None:
                 return
-            self._note(session, begun)
             yield session, begun
 
     def find(self, app: str, users: Sequence[str]) -> list[tuple[SessionRef, ...]] | None:
-        found: list[tuple[SessionRef, ...]] | None = self._ask(
-            "find", lambda: [tuple(self.book.live(app, user)) for user in users]
-        )
-        return found
+        return self._ask("find", lambda: [tuple(self.book.live(app, user)) for user in users])
 
     def find_in_apps(self, apps: Sequence[str], user: str) -> list[tuple[SessionRef, ...]] | None:
-        found: list[tuple[SessionRef, ...]] | None = self._ask(
-            "find_in_apps", lambda: [tuple(self.book.live(app, user)) for app in apps]
-        )
-        return found
+        return self._ask("find_in_apps", lambda: [tuple(self.book.live(app, user)) for app in apps])
 
     def find_and_claim(self, app: str, user: str, key: str) -> tuple[tuple[SessionRef, ...], Claim] | None:
         def do() -> tuple[tuple[SessionRef, ...], Claim]:
             refs = tuple(self.book.live(app, user))
             return refs, self.book.claim(key) if refs else Claim(key, "mine")
 
-        answer: tuple[tuple[SessionRef, ...], Claim] | None = self._ask("find_and_claim", do)
-        return answer
+        return self._ask("find_and_claim", do)
 
     def generation(self) -> int:
         return self.book.life
@@ -262,20 +251,17 @@ class FakeRegistry:
                     nodes[self.lease.epoch] = entry.members
             return others
 
-        others: list[int] | None = self._ask("report_channels", do)
-        return others
+        return self._ask("report_channels", do)
 
     def find_channels(self, app: str, channels: Sequence[str]) -> list[dict[int, int]] | None:
         def do() -> list[dict[int, int]]:
             unsettled = {epoch: 0 for epoch, lease in self.book.leases.items() if lease.unsettled}
             return [unsettled | self.book.where(app, channel) for channel in channels]
 
-        found: list[dict[int, int]] | None = self._ask("find_channels", do)
-        return found
+        return self._ask("find_channels", do)
 
     def claim(self, keys: Sequence[str]) -> list[Claim] | None:
-        claims: list[Claim] | None = self._ask("claim", lambda: [self.book.claim(key) for key in keys])
-        return claims
+        return self._ask("claim", lambda: [self.book.claim(key) for key in keys])
 
     def settle(self, claim: Claim, accepted: bool, _result: bytes = b"") -> None:
         assert claim.state == "mine"

@@ -62,7 +62,7 @@ def test_unknown_features_and_settings_of_absent_ones_are_refused(
 def offer(folder: Path, distribution: str, value: str) -> None:
     """Install a distribution that offers the feature ``lamp``."""
     about = folder / f"{distribution}-1.0.dist-info"
-    about.mkdir()
+    about.mkdir(exist_ok=True)
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text(f"[imserver.features]\nlamp = {value}\n")
 
@@ -90,28 +90,20 @@ def test_a_feature_of_another_distribution_that_cannot_be_used_ends_the_start(
     assert output in str(caught.value)
 
 
-def test_a_feature_that_is_named_twice_is_loaded_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "lamps.py").write_text(
-        "from imserver.plugin import FeatureRow\nFEATURE = FeatureRow('lamp', lambda parts: None)\n"
-    )
-    offer(tmp_path, "one", "lamps:FEATURE")
-    assert [each.name for each in load_features(Config(features=("lamp", "lamp")))] == ["lamp"]
-
-
-def test_a_table_of_another_distribution_begins_with_the_name_of_its_feature(
+def test_a_feature_of_another_distribution_is_loaded_once_and_its_tables_begin_with_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "bulbs.py").write_text(
         "from imserver.plugin import FeatureRow\n"
         "from imserver.plugin.storage import Table\n"
+        "FEATURE = FeatureRow('lamp', lambda parts: None)\n"
         "TABLES = (Table(name='bulb', types='app name500*, watts int out'),)\n"
-        "FEATURE = FeatureRow('lamp', lambda parts: None, tables=TABLES)\n"
+        "BAD = FeatureRow('lamp', lambda parts: None, tables=TABLES)\n"
     )
     offer(tmp_path, "one", "bulbs:FEATURE")
+    assert [each.name for each in load_features(Config(features=("lamp", "lamp")))] == ["lamp"]
+    offer(tmp_path, "one", "bulbs:BAD")
     with pytest.raises(StartError, match=r"the table bulb must have a name .* begins with lamp_$"):
         load_features(Config(features=("lamp",)))
 

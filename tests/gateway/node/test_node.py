@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from gevent.event import Event as Signal
 
-from imserver.gateway.config.settings import Config, KeySettings, TenantSettings
+from imserver.gateway.config.settings import Config, KeySettings
 from imserver.gateway.core.core import Parts
 from imserver.gateway.errors import StartError
 from imserver.gateway.model import Event
@@ -129,7 +129,9 @@ def leave(*clients: Client) -> None:
 
 
 @pytest.mark.parametrize("http_server", HTTP_SERVERS)
-def test_a_started_node_is_ready_and_says_where_it_listens(harness: Harness, http_server: str) -> None:
+def test_a_started_node_is_ready_and_both_ports_tell_the_application_which_they_are(
+    harness: Harness, http_server: str
+) -> None:
     node = harness.make(server={"data_dir": str(harness.folder / "data"), "http": http_server})
     assert node.core.node.life == "starts"
     node.start()
@@ -139,6 +141,11 @@ def test_a_started_node_is_ready_and_says_where_it_listens(harness: Harness, htt
         "http": f"http://127.0.0.1:{node.core.node.http_port}",
         "websocket": f"ws://127.0.0.1:{node.core.node.ws_port}/acc",
     }
+    for port in (node.core.node.http_port, node.core.node.ws_port):
+        with harness.call(port) as caller:
+            caller.send(request("/somewhere"))
+            assert caller.response()[::2] == (200, b"ok")
+    assert [environ[LISTENER_KEY] for environ in harness.environs] == ["http", "websocket"]
 
 
 @pytest.mark.parametrize("http_server", HTTP_SERVERS)
@@ -158,18 +165,6 @@ def test_a_client_logs_in_is_pushed_to_and_goes(harness: Harness, http_server: s
     assert node.core.metrics.closes == {1006: 1}
 
 
-@pytest.mark.parametrize("http_server", HTTP_SERVERS)
-def test_both_ports_serve_requests_and_tell_the_application_which_they_are(
-    harness: Harness, http_server: str
-) -> None:
-    node = harness.start(server={"data_dir": str(harness.folder / "data"), "http": http_server})
-    for port in (node.core.node.http_port, node.core.node.ws_port):
-        with harness.call(port) as caller:
-            caller.send(request("/somewhere"))
-            assert caller.response()[::2] == (200, b"ok")
-    assert [environ[LISTENER_KEY] for environ in harness.environs] == ["http", "websocket"]
-
-
 def test_fast_routes_are_answered_without_the_application_and_logged(harness: Harness) -> None:
     node = harness.start(log={"requests": False})
     node.reload(harness.settings())  # the log begins without a restart
@@ -182,95 +177,10 @@ def test_fast_routes_are_answered_without_the_application_and_logged(harness: Ha
     assert [row[:3] for row in node.core.node.request_log.rows] == [("GET", "/user/online", 200)]  # type: ignore[attr-defined]
 
 
-def test_a_taken_port_is_one_clear_line_and_leaves_nothing_behind(harness: Harness) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(StartError, match=f"cannot listen on 127.0.0.1:{port}: ") as caught:
-            harness.start(app={"http_port": 0, "websocket_port": port})
-    assert "\n" not in str(caught.value)
-    harness.nodes.clear()
-    assert harness.start().core.status.ready(), "the data directory is free again"
-
-
-def test_a_data_directory_in_use_is_one_clear_line(harness: Harness) -> None:
-    harness.start()
-    with pytest.raises(StartError, match="is in use by another server"):
-        harness.start()
-    harness.nodes.pop()
-
-
-def test_more_connections_than_files_is_one_clear_line(harness: Harness) -> None:
-    with pytest.raises(StartError, match=r"limits.max_connections 100000000 is above the \d+ files"):
-        harness.start(limits={"max_connections": 100_000_000})
-    harness.nodes.clear()
-
-
-def test_without_a_limit_there_is_room_for_what_open_files_allow(harness: Harness) -> None:
-    node = harness.start()
-    assert 0 < node.core.node.max_connections < 100_000_000
-    assert harness.settings().limits.max_connections == 0
-
-
 # --- settings reach their parts -----------------------------------------------------------------------------
 
 
-def test_an_app_has_the_login_policy_that_it_is_given(harness: Harness) -> None:
-    node = harness.start(apps={"7": TenantSettings(login_policy="multi"), "8": TenantSettings()})
-    assert {name: app.policy for name, app in node.core.hub.apps.items()} == {"7": "multi", "8": "multi"}
-
-
-def test_messages_above_the_limit_close_with_1009_and_above_the_rate_with_4003(harness: Harness) -> None:
-    node = harness.start(limits={"message_bytes": 200, "messages_per_second": 5})
-    large, quick = (harness.call(node.core.node.ws_port).upgrade() for _ in range(2))
-    large.send(text("x" * 201))
-    assert large.close_code() == 1009
-    quick.send(text("x") * 50)
-    assert quick.close_code() == 4003
-
-
-def test_above_the_limit_of_connections_a_client_gets_4005(harness: Harness) -> None:
-    node = harness.start(limits={"max_connections": 2})
-    clients = [harness.call(node.core.node.ws_port).upgrade() for _ in range(3)]
-    assert clients[2].close_code() == 4005
-
-
-def test_the_echo_path_exists_only_when_it_is_asked_for(harness: Harness) -> None:
-    node = harness.start(debug={"echo_path": "/echo"})
-    client = harness.call(node.core.node.ws_port).upgrade("/echo")
-    client.send(text("back"))
-    assert client.expect(1)[0].payload == b"back"
-    leave(client)
-    node.stop()
-    plain = harness.start()
-    with harness.call(plain.core.node.ws_port) as caller, pytest.raises(AssertionError):
-        caller.upgrade("/echo")
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a node does each second, it does each hundredth."""
-    monkeypatch.setattr("imserver.gateway.node.node._TICK_SECONDS", 0.01)
-
-
-def test_a_slow_reader_is_counted_and_what_waits_is_shown(harness: Harness, quick: None) -> None:
-    node = harness.start(limits={"outbox_bytes": 100_000})
-    client = harness.join(node, "ann")
-    connection = next(iter(node.core.hub.sessions()))
-    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    until(lambda: node.core.fanout.to_sessions("101", "ann", Event("msg", "eve", "x" * 10_000)) == 0)
-    until(lambda: node.core.metrics.slow_readers == 1)
-    assert node.core.metrics.closes == {4000: 1}
-    assert client.close_code() == 4000
-
-
-def test_the_lag_of_the_loop_is_measured(harness: Harness, quick: None) -> None:
-    node = harness.start()
-    gevent.sleep(0)
-    threading.Event().wait(0.1)
-    until(lambda: node.core.metrics.loop_lag_max_seconds >= 0.05)
-
-
-def test_what_takes_too_long_is_ended_each_second(harness: Harness, quick: None) -> None:
+def test_what_takes_too_long_is_ended_each_second(harness: Harness) -> None:
     node = harness.start(websocket={"close_seconds": 0.05})
     harness.join(node, "ann")
     next(iter(node.core.hub.sessions())).close(4502)
@@ -281,8 +191,8 @@ def test_what_takes_too_long_is_ended_each_second(harness: Harness, quick: None)
         silent.until_ended()
 
 
-def test_each_second_everything_is_done_also_after_a_failure(
-    harness: Harness, quick: None, monkeypatch: pytest.MonkeyPatch
+def test_each_second_everything_is_done_also_after_a_failure_and_the_lag_of_the_loop_is_measured(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node = harness.start()
     flushed: list[int] = []
@@ -292,8 +202,9 @@ def test_each_second_everything_is_done_also_after_a_failure(
         raise RuntimeError
 
     monkeypatch.setattr(node.servers, "expire", fail)
-    until(lambda: len(flushed) >= 3)
-    assert flushed[:3] == [flushed[0], flushed[0] + 1, flushed[0] + 2]
+    until(lambda: len(flushed) >= 2)
+    assert flushed[:2] == [flushed[0], flushed[0] + 1]
+    until(lambda: threading.Event().wait(0.1) or node.core.metrics.loop_lag_max_seconds >= 0.05)
 
 
 def test_a_feature_finds_the_service_of_another_by_its_type(harness: Harness) -> None:
@@ -309,28 +220,7 @@ def test_a_feature_finds_the_service_of_another_by_its_type(harness: Harness) ->
     assert core.service(Greeter).word == "hello"
 
 
-def test_a_feature_learns_which_sessions_are_no_longer_addressed(harness: Harness) -> None:
-    node = harness.start()
-    found: list[Any] = []
-    node.core.hub.report_to(lambda connection: found.append(connection.user))
-    harness.join(node, "ann")
-    harness.join(node, "bob")
-    assert found == []
-    harness.join(node, "ann")
-    assert found == ["ann"]
-
-
 # --- being asked --------------------------------------------------------------------------------------------
-
-
-def test_the_state_counts_the_greenlets(harness: Harness) -> None:
-    node = harness.start()
-    before = node.core.status.state(False)["numGoroutine"]
-    waiting = [gevent.spawn(gevent.sleep, 60) for _ in range(50)]
-    gevent.sleep(0)
-    assert 40 < node.core.status.state(False)["numGoroutine"] - before < 60
-    gevent.killall(waiting)
-    assert node.core.status.state(False)["numGoroutine"] - before < 10
 
 
 def test_the_state_names_peers_and_users_only_when_asked_to(harness: Harness) -> None:

@@ -140,20 +140,15 @@ def state(server: Server) -> dict[str, object]:
     return value
 
 
-def test_a_feature_hears_what_happens_beside_webhooks(folder: Path, start_server: StartServer) -> None:
-    config = {"features": ["all", "lamp"], "apps": {"7": {"open": True}}}
-    server = start_server(config=config, environment=path_of(folder))
-    with logged_in(server.ws, "ann", 7):
-        assert state(server) == {"users": ["ann"], "rooms": [], "bell": None}
-
-
-def test_a_feature_uses_another_one_if_it_is_there(
+def test_a_feature_hears_who_logs_in_and_uses_another_one_if_it_is_there(
     folder: Path, tmp_path: Path, start_server: StartServer
 ) -> None:
     install(tmp_path / "bell", "bell", bells=BELL)
     environment = path_of(folder, tmp_path / "bell")
-    server = start_server(config={"features": ["bell", "lamp"]}, environment=environment)
-    assert state(server)["bell"] == "a bell"
+    config = {"features": ["all", "bell", "lamp"], "apps": {"7": {"open": True}}}
+    server = start_server(config=config, environment=environment)
+    with logged_in(server.ws, "ann", 7):
+        assert state(server) == {"users": ["ann"], "rooms": [], "bell": "a bell"}
     (tmp_path / "my.yaml").write_text("features: [lamp, bell]\n")
     checked = run(environment, "check-config", str(tmp_path / "my.yaml"))
     assert "line 1: features: lamp uses bell: name bell before it" in checked.stderr
@@ -195,12 +190,15 @@ class Other(Struct, frozen=True, array_like=True, tag="lamp.on"):
     """One of another feature, with the same tag."""
 
 
-def test_features_do_not_handle_messages_of_others() -> None:
+def test_features_neither_handle_messages_nor_answer_queries_of_others() -> None:
     no: Any = None
-    messages = NodeMessages(no)
+    messages, queries = NodeMessages(no), NodeQueries()
     messages.handle({Own: print})
     with pytest.raises(StartError, match="node message Other: "):
         messages.handle({Other: print})
+    queries.add("lamp.rooms", str, str)
+    with pytest.raises(StartError, match="has an answer already"):
+        queries.add("lamp.rooms", str, str)
 
 
 @pytest.mark.parametrize("name", ["lamp.rooms", "lamp.switched"])
@@ -213,18 +211,6 @@ def test_names_between_nodes_begin_with_that_of_the_feature(
         NodeProcess(settings=settings, environment=path_of(tmp_path / "lamp"))
 
 
-def test_features_do_not_answer_queries_of_others() -> None:
-    queries = NodeQueries()
-    queries.add("lamp.rooms", str, str)
-    with pytest.raises(StartError, match="has an answer already"):
-        queries.add("lamp.rooms", str, str)
-
-
-def test_commands_of_installed_features_run_without_settings(folder: Path) -> None:
-    assert "\n  lamp " in run(path_of(folder), "--help").stdout
-    assert run(path_of(folder), "lamp").stdout == "it is on\n"
-
-
 def test_a_broken_feature_does_not_break_the_command_line(tmp_path: Path) -> None:
     install(tmp_path / "broken", "lamp", lamps="raise SystemExit('broken')\n")
     install(tmp_path / "bell", "bell", bells=BELL + COMMAND)
@@ -235,6 +221,8 @@ def test_a_broken_feature_does_not_break_the_command_line(tmp_path: Path) -> Non
         "warning: the feature 'lamp' of lamp cannot be loaded: SystemExit('broken')"
     )
     assert "\n  bell " in shown.stdout
+    install(tmp_path / "lamp", "lamp", lamps=LAMP, lamp_command=COMMAND)
+    assert run(path_of(tmp_path / "lamp"), "lamp").stdout == "it is on\n"
     assert run(environment, "bell", "--help").stderr == ""  # it looks at no distribution behind its own
 
 

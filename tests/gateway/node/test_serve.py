@@ -15,46 +15,8 @@ import pytest
 
 from imserver.plugin.testing import START_SECONDS
 from tests.conftest import StartServer
-from tests.integration.raw import close, open_socket
 from tests.processes import end, spawn
-from tests.support import HTTP_SERVERS, clean_environment, eventually
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("http_server", HTTP_SERVERS)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_drains_and_the_server_ends_with_status_0(
-    start_server: StartServer, number: signal.Signals, http_server: str
-) -> None:
-    server = start_server(http_server=http_server)
-    with open_socket(server.ws) as client:
-        server.process.send_signal(number)
-        client.closed(1001)
-        client.send(close(1001))
-        client.ended()
-    assert server.process.wait(100) == 0
-    assert f"{number.name}: draining" in server.log_text
-    assert server.log_text.rstrip().endswith("stopped")
-
-
-@pytest.mark.full
-def test_while_it_drains_ready_says_no_and_health_yes(start_server: StartServer) -> None:
-    server = start_server(config={"drain": {"delay_seconds": 30}})
-    assert server.get("/ready")[0] == 200
-    server.process.send_signal(signal.SIGTERM)
-    eventually(lambda: server.get("/ready")[0] == 503)
-    assert server.get("/health")[0] == 200
-    server.process.send_signal(signal.SIGTERM)
-
-
-@pytest.mark.full
-def test_a_second_signal_ends_at_once(start_server: StartServer) -> None:
-    server = start_server(config={"drain": {"delay_seconds": 60}})
-    server.process.send_signal(signal.SIGTERM)
-    eventually(lambda: "SIGTERM: draining" in server.log_text)
-    server.process.send_signal(signal.SIGINT)
-    assert server.process.wait(100) == 128 + signal.SIGINT
-    assert "SIGINT again: stopping at once" in server.log_text
+from tests.support import clean_environment, eventually
 
 
 @pytest.mark.full
@@ -92,26 +54,6 @@ def test_sigusr1_opens_the_log_again(start_server: StartServer) -> None:
     assert server.get("/none")[0] == 404
     eventually(lambda: "/none" in server.log_text)
     assert "/none" not in moved.read_text(encoding="utf-8")
-
-
-def test_sigusr2_writes_greenlets_and_loop_state_to_the_log(start_server: StartServer) -> None:
-    server = start_server()
-    server.process.send_signal(signal.SIGUSR2)
-    eventually(lambda: "greenlets and loop state" in server.log_text and "* Greenlets" in server.log_text)
-    assert '"active watchers"' in server.log_text
-    assert '"managerInfo"' in server.log_text
-    assert server.get("/health")[0] == 200
-
-
-@pytest.mark.full
-def test_sighup_reads_keys_again_and_drops_nobody(start_server: StartServer) -> None:
-    key = {"key": "first-key-of-the-test", "scopes": ["read"]}
-    server = start_server(config={"api": {"keys": [key]}})
-    with open_socket(server.ws) as client:
-        server.configure({"api": {"keys": [key, {"key": "another-key-of-the-test", "scopes": ["read"]}]}})
-        server.process.send_signal(signal.SIGHUP)
-        eventually(lambda: "settings reloaded" in server.log_text)
-        client.quiet()
 
 
 def test_the_log_names_apps_of_keys_that_do_not_exist_and_what_sighup_reads(
@@ -160,7 +102,9 @@ main()
 def test_signals_during_the_start_wait_until_the_server_serves(start_server: StartServer) -> None:
     server = start_server(command=(sys.executable, "-c", SIGNALS_DURING_THE_START))
     eventually(lambda: "settings reloaded" in server.log_text)
-    eventually(lambda: "greenlets and loop state" in server.log_text)
+    eventually(lambda: "greenlets and loop state" in server.log_text and "* Greenlets" in server.log_text)
+    assert '"active watchers"' in server.log_text
+    assert '"managerInfo"' in server.log_text
     assert server.get("/health")[0] == 200
 
 
@@ -201,18 +145,16 @@ def in_terminal(folder: Path, *before: str) -> Iterator[tuple[subprocess.Popen[b
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="how a terminal is lost differs")
-def test_a_foreground_server_whose_terminal_is_gone_ends(tmp_path: Path) -> None:
-    with in_terminal(tmp_path) as (process, master):
+@pytest.mark.parametrize("before", [(), ("nohup",)])
+def test_a_foreground_server_whose_terminal_is_gone_ends_but_under_nohup(
+    tmp_path: Path, before: tuple[str, ...]
+) -> None:
+    with in_terminal(tmp_path, *before) as (process, master):
         os.close(master)
+        if before:
+            eventually(lambda: "settings reloaded" in (tmp_path / "server.log").read_text(encoding="utf-8"))
+            assert process.poll() is None
+            process.terminate()
         assert process.wait(100) == 0
-    assert "SIGHUP: draining" in (tmp_path / "server.log").read_text(encoding="utf-8")
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="how a terminal is lost differs")
-def test_under_nohup_a_lost_terminal_is_no_reason_to_end(tmp_path: Path) -> None:
-    with in_terminal(tmp_path, "nohup") as (process, master):
-        os.close(master)
-        eventually(lambda: "settings reloaded" in (tmp_path / "server.log").read_text(encoding="utf-8"))
-        assert process.poll() is None
-        process.terminate()
-        assert process.wait(100) == 0
+    log = (tmp_path / "server.log").read_text(encoding="utf-8")
+    assert ("SIGHUP: draining" in log) == (not before)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from imserver.gateway.process import cores
 from tests.gateway.node.test_serve import SIGNALS_DURING_THE_START, in_terminal
 from tests.gateway.supervisor.conftest import StartFamily
 from tests.gateway.supervisor.family import (
@@ -83,51 +82,6 @@ def test_the_supervisor_has_no_loop_thread_or_foreign_socket_when_it_forks(start
     assert not any("eventpoll" in link or "eventfd" in link for link in links)
 
 
-SHOW_LATE_IMPORTS = """
-from gevent import monkey; monkey.patch_all()
-import sys
-from imserver.cli import main
-from imserver.gateway.supervisor import supervisor
-preload = supervisor.preload_modules
-class Late:
-    def find_spec(name, path, target=None):
-        print("late:", name, flush=True)
-def preload_for_the_test(config):
-    preload(config)
-    sys.meta_path.insert(0, Late)
-supervisor.preload_modules = preload_for_the_test
-main()
-"""
-
-
-@pytest.mark.full
-def test_nodes_import_nothing_of_their_own_after_the_fork(start_family: StartFamily) -> None:
-    """Each node would hold what it imports for itself. Left out: the reference of the API, and two small
-    modules that a feature imports when it is built, only where the messenger is."""
-    family = start_family(processes=2, command=(sys.executable, "-c", SHOW_LATE_IMPORTS))
-    for path in ("/home/index", "/user/list?appID=101", "/system/state", "/metrics", "/none"):
-        for _ in range(6):
-            family.get(path)
-    late = {*re.findall(r"late: (imserver\..*)", family.output)}
-    assert late <= {"imserver.backends.webhooks.absences", "imserver.dialects.action.stored"}
-
-
-@pytest.mark.full
-def test_signals_during_the_start_wait_until_the_nodes_serve(start_family: StartFamily) -> None:
-    family = start_family(processes=2, command=(sys.executable, "-c", SIGNALS_DURING_THE_START))
-    eventually(lambda: "SIGHUP: settings reloaded" in family.log_text)
-    eventually(lambda: family.log_text.count("greenlets and loop state") >= 2)
-    assert len(family.pids) == 2
-
-
-@pytest.mark.full
-@pytest.mark.skipif(cores() < 2, reason="one process needs no supervisor")
-def test_auto_is_one_node_for_each_core(start_family: StartFamily) -> None:
-    family = start_family(processes=cores(), config={"server": {"processes": "auto"}})
-    assert len(family.pids) == cores()
-    assert f"processes: {cores()} (one for each of {cores()} cores)\n" in family.output
-
-
 @pytest.mark.full
 def test_each_node_is_a_process_with_its_own_listeners_and_little_memory_of_its_own(
     start_family: StartFamily,
@@ -163,25 +117,13 @@ def test_each_line_of_a_node_names_it_and_those_of_the_supervisor_say_what_it_di
         assert any(f"node={name} " in f"{line} " for name in names) == (
             "imserver.gateway.supervisor" not in line
         ), line
-    assert re.search(rf"imserver\.supervisor: node {names[1]} \(pid \d+\) is serving\n", family.log_text)
+    assert re.search(
+        rf"imserver\.gateway\.supervisor\S*: node {names[1]} \(pid \d+\) is serving\n", family.log_text
+    )
     for text in (family.output, family.log_text):
         assert "SIGTERM: draining 2 nodes\n" in text
         assert text.endswith("all nodes have ended\n")
     assert family.process.returncode == 0
-
-
-@pytest.mark.full
-def test_the_banner_says_who_may_log_in_to_each_app(start_family: StartFamily) -> None:
-    family = start_family(
-        processes=2,
-        config={
-            "api": {"keys": [{"key": "a key of twenty letters", "scopes": ["admin"]}]},
-            "apps": {"7": {"open": True}, "8": {}},
-        },
-    )
-    assert "  app 7: OPEN, anybody may log in as anybody" in family.output
-    assert "  closed, nobody may log in: 8; " in family.output
-    assert "demo mode" not in family.output
 
 
 # --- one bad child ------------------------------------------------------------------------------------------
@@ -201,21 +143,6 @@ def test_handshakes_that_wait_in_the_queue_of_a_killed_node_are_served_by_the_ne
     assert re.search(
         rf"\(pid {stopped}\) ended by SIGKILL, after \S+ s; restarting in \S+ s\n", family.output
     )
-
-
-@pytest.mark.full
-def test_while_a_node_is_killed_and_started_again_clients_get_in(start_family: StartFamily) -> None:
-    family = start_family(processes=2)
-    with Stream(family) as stream:
-        for _ in range(2):
-            stream.wait_for(50)
-            killed = family.pids[0]
-            kill(killed)
-            family.wait_until_replaced(killed)
-            stream.wait_for(50)
-    broken = stream.seen["ConnectionResetError"] + stream.seen["b''"] + stream.seen["BrokenPipeError"]
-    assert stream.seen.total() == stream.seen["101"] + broken  # nobody was refused or had to wait long
-    assert broken <= 8  # the killed node had accepted these: one a thread and kill at the most
 
 
 @pytest.mark.full
@@ -307,25 +234,15 @@ def test_a_rolling_restart_replaces_all_nodes_one_by_one_and_refuses_nobody(
 
 
 @pytest.mark.full
-def test_clients_that_come_while_a_node_drains_do_not_wait_for_its_successor(
-    start_family: StartFamily,
-) -> None:
-    family = start_family(processes=2, config={"websocket": {"close_seconds": 60}})
-    # Clients that never answer a close keep a node from ending for long.
-    with crowd(family, 20):
-        family.signal(signal.SIGURG)
-        eventually(lambda: family.log_text.count("SIGTERM: draining") == 1)
-        for _ in range(30):
-            assert answer(upgraded(family.ws)) == ACCEPTED
-        assert family.pids[0] in children_of(family.pid)
-
-
-@pytest.mark.full
 def test_a_rolling_restart_takes_new_settings_and_keeps_what_the_supervisor_holds(
     start_family: StartFamily,
 ) -> None:
     family = start_family(processes=2)
     old = family.pids
+    family.config_file.write_text("app: [", encoding="utf-8")
+    family.signal(signal.SIGURG)
+    eventually(lambda: "settings are unchanged: " in family.output)
+    assert ("rolling" in family.output, family.pids) == (False, old)
     family.configure(merged(family.needed, {"app": {"http_port": 1}, "log": {"requests": False}}))
     family.signal(signal.SIGURG)
     family.wait_until_replaced(*old)
@@ -346,17 +263,6 @@ def test_a_rolling_restart_stops_at_a_node_that_does_not_start(start_family: Sta
     assert alive(second)
     assert not alive(first)
     assert family.get("/health")[0] == 200
-
-
-@pytest.mark.full
-def test_a_rolling_restart_with_broken_settings_does_not_begin(start_family: StartFamily) -> None:
-    family = start_family(processes=2)
-    pids = family.pids
-    family.config_file.write_text("app: [", encoding="utf-8")
-    family.signal(signal.SIGURG)
-    eventually(lambda: "settings are unchanged: " in family.output)
-    assert "rolling" not in family.output
-    assert family.pids == pids
 
 
 # --- signals ------------------------------------------------------------------------------------------------
@@ -380,20 +286,31 @@ def test_a_signal_drains_all_nodes_and_the_status_is_0(
 
 
 @pytest.mark.full
-def test_while_all_nodes_drain_new_clients_are_refused(start_family: StartFamily) -> None:
-    family = start_family(processes=2, config={"websocket": {"close_seconds": 20}})
+def test_a_node_that_is_stopped_does_not_hold_up_the_end_for_ever(start_family: StartFamily) -> None:
+    family = start_family(processes=2, config={"server": {"hang_seconds": 1.5}})
+    kill(family.pids[0], signal.SIGSTOP)
+    family.signal(signal.SIGTERM)
+    assert family.process.wait(100) == 1
+    assert "drain ended by SIGKILL" in family.output
 
-    def refused() -> bool:
-        try:
-            socket.create_connection(family.ws).close()
-        except ConnectionRefusedError:
-            return True
-        return False
 
-    with crowd(family, 20):
-        family.signal(signal.SIGTERM)
-        eventually(refused)
-        assert len(children_of(family.pid)) == 2
+@pytest.mark.full
+def test_sighup_sigusr1_and_sigusr2_reach_all_nodes_and_wait_during_the_start(
+    start_family: StartFamily,
+) -> None:
+    family = start_family(processes=2, command=(sys.executable, "-c", SIGNALS_DURING_THE_START))
+    reloaded, dumped = "imserver.gateway.node.serve: settings reloaded", "greenlets and loop state"
+    eventually(lambda: (family.log_text.count(reloaded), family.log_text.count(dumped)) == (2, 2))
+    family.signal(signal.SIGHUP)
+    eventually(lambda: family.log_text.count(reloaded) == 4)
+    family.signal(signal.SIGUSR2)
+    eventually(lambda: family.log_text.count(dumped) == 4)
+    moved = family.log.rename(family.folder / "server.log.1")
+    family.signal(signal.SIGUSR1)
+    eventually(family.log.exists)
+    family.signal(signal.SIGUSR2)
+    eventually(lambda: family.log_text.count(dumped) == 2)
+    assert moved.read_text(encoding="utf-8").count(dumped) == 4
 
 
 @pytest.mark.full
@@ -404,30 +321,6 @@ def test_a_second_signal_ends_all_at_once(start_family: StartFamily) -> None:
     family.signal(signal.SIGINT)
     assert family.process.wait(100) == 128 + signal.SIGINT
     assert family.log_text.count("SIGTERM again: stopping at once") == 2
-
-
-@pytest.mark.full
-def test_a_node_that_is_stopped_does_not_hold_up_the_end_for_ever(start_family: StartFamily) -> None:
-    family = start_family(processes=2, config={"server": {"hang_seconds": 1.5}})
-    kill(family.pids[0], signal.SIGSTOP)
-    family.signal(signal.SIGTERM)
-    assert family.process.wait(100) == 1
-    assert "drain ended by SIGKILL" in family.output
-
-
-@pytest.mark.full
-def test_sighup_sigusr1_and_sigusr2_reach_all_nodes(start_family: StartFamily) -> None:
-    family = start_family(processes=2)
-    family.signal(signal.SIGHUP)
-    eventually(lambda: family.log_text.count("imserver.gateway.node.serve: settings reloaded") == 2)
-    family.signal(signal.SIGUSR2)
-    eventually(lambda: family.log_text.count("greenlets and loop state") == 2)
-    moved = family.log.rename(family.folder / "server.log.1")
-    family.signal(signal.SIGUSR1)
-    eventually(family.log.exists)
-    family.signal(signal.SIGUSR2)
-    eventually(lambda: family.log_text.count("greenlets and loop state") == 2)
-    assert moved.read_text(encoding="utf-8").count("greenlets and loop state") == 2
 
 
 @pytest.mark.full

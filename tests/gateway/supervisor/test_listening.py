@@ -62,7 +62,7 @@ def test_port_0_is_the_same_port_for_all_and_each_gets_clients(all_listeners: li
         assert taken_by(all_listeners, name).keys() == set(range(COUNT))
 
 
-@pytest.mark.parametrize("closed", [{0}, {4}, {0, 1}, {1, 3}, {0, 2, 4}, {0, 1, 2, 3}, {1, 2, 3, 4}])
+@pytest.mark.parametrize("closed", [{0}, {1, 3}, {1, 2, 3, 4}])
 def test_clients_are_kept_away_from_those_that_take_none(
     all_listeners: list[Listeners], closed: set[int]
 ) -> None:
@@ -76,10 +76,14 @@ def test_clients_are_kept_away_from_those_that_take_none(
     assert taken_by(all_listeners, "http").keys() == set(range(COUNT))
 
 
-def test_nobody_is_kept_away_when_there_is_nowhere_else(all_listeners: list[Listeners]) -> None:
+def test_nobody_is_kept_away_when_there_is_nowhere_else_or_it_is_not_possible(
+    all_listeners: list[Listeners],
+) -> None:
     steering = ConnectionSteering(all_listeners)
     steering.exclude(frozenset({1}))
     steering.exclude(frozenset(range(COUNT)))
+    assert taken_by(all_listeners, "http").keys() == set(range(COUNT))
+    ConnectionSteering(all_listeners, possible=False).exclude(frozenset({1}))
     assert taken_by(all_listeners, "http").keys() == set(range(COUNT))
 
 
@@ -95,8 +99,3 @@ def test_children_share_one_queue_of_a_unix_socket(tmp_path: Path) -> None:
         close_all(shares[1])
         accept_and_close(shares[2]["extra 1"])
     close_all(shares[2])
-
-
-def test_where_it_is_not_possible_nothing_happens(all_listeners: list[Listeners]) -> None:
-    ConnectionSteering(all_listeners, possible=False).exclude(frozenset({1}))
-    assert taken_by(all_listeners, "http").keys() == set(range(COUNT))

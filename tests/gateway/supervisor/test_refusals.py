@@ -38,25 +38,6 @@ def refused(folder: Path, *arguments: str, sound: str = "", **environment: str) 
     return line.removeprefix("imserver: ")
 
 
-def test_without_redis_the_refusal_says_what_to_set(tmp_path: Path) -> None:
-    output = refused(tmp_path, IMSERVER_REDIS_URL="")
-    assert "server.processes 2 needs a Redis" in output
-    assert "set redis.url, for example redis://127.0.0.1:6379" in output
-
-
-@pytest.mark.full
-def test_private_ports_beyond_the_last_are_refused(tmp_path: Path) -> None:
-    assert (
-        refused(tmp_path, "--rpc-port", "65533") == "app.rpc_port 65533: 2 nodes need the ports up to 65536"
-    )
-
-
-@pytest.mark.full
-def test_private_ports_over_a_public_one_are_refused(tmp_path: Path) -> None:
-    output = refused(tmp_path, "--http-port", "9004")
-    assert output == "app.rpc_port 9001: 2 nodes need the ports up to 9004, and app.http_port is 9004"
-
-
 def in_use(port: int) -> str:
     where = f"cannot listen on 127.0.0.1:{port}"
     return f"{where}: Address already in use, by the process {os.getpid()}"
@@ -80,15 +61,31 @@ def test_a_port_that_another_server_would_share_is_refused(tmp_path: Path) -> No
 
 
 @pytest.mark.full
-def test_an_unknown_host_is_refused(tmp_path: Path) -> None:
-    assert refused(tmp_path, "--host", "nowhere.invalid").startswith(
-        "server.host nowhere.invalid cannot be resolved"
-    )
-
-
-@pytest.mark.full
-def test_a_public_server_that_is_open_to_strangers_is_refused(tmp_path: Path) -> None:
-    assert refused(tmp_path, "--host", "0.0.0.0").startswith("server.host 0.0.0.0 is not a loopback")
+@pytest.mark.parametrize(
+    ("arguments", "environment", "output"),
+    [
+        (
+            [],
+            {"IMSERVER_REDIS_URL": ""},
+            "server.processes 2 needs a Redis that the processes share: set redis.url",
+        ),
+        (["--rpc-port", "65533"], {}, "app.rpc_port 65533: 2 nodes need the ports up to 65536"),
+        (
+            ["--http-port", "9004"],
+            {},
+            "app.rpc_port 9001: 2 nodes need the ports up to 9004, and app.http_port is 9004",
+        ),
+        (["--host", "nowhere.invalid"], {}, "server.host nowhere.invalid cannot be resolved"),
+        (["--host", "0.0.0.0"], {}, "server.host 0.0.0.0 is not a loopback"),
+        ([], {"IMSERVER_APP_LOG_FILE": "/"}, "app.log_file: / cannot be written: Is a directory"),
+        (["--config", "{folder}/broken.yaml"], {}, "broken.yaml, line 1"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(
+    tmp_path: Path, arguments: list[str], environment: dict[str, str], output: str
+) -> None:
+    (tmp_path / "broken.yaml").write_text("app: [", encoding="utf-8")
+    assert output in refused(tmp_path, *(each.format(folder=tmp_path) for each in arguments), **environment)
 
 
 @pytest.mark.full
@@ -102,25 +99,13 @@ def test_a_public_server_with_a_database_but_no_key_is_refused(tmp_path: Path, r
 
 
 @pytest.mark.full
-def test_an_unwritable_log_is_refused(tmp_path: Path) -> None:
-    output = refused(tmp_path, IMSERVER_APP_LOG_FILE=str(tmp_path))
-    assert output == f"app.log_file: {tmp_path} cannot be written: Is a directory"
-
-
-def test_a_broken_file_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "my.yaml"
-    file.write_text("app: [", encoding="utf-8")
-    assert refused(tmp_path, "--config", str(file)).startswith(f"{file}, line 1")
-
-
-@pytest.mark.full
 def test_what_only_the_nodes_find_out_ends_the_start_without_a_loop_of_restarts(tmp_path: Path) -> None:
     output = refused(tmp_path, IMSERVER_LIMITS_MAX_CONNECTIONS="2000000000")
     assert output.startswith("node 127.0.0.1:")
     assert "limits.max_connections 2000000000 is above the" in output
     log = (tmp_path / "log").read_text(encoding="utf-8")
     assert "restarting" not in log
-    assert log.count("imserver.gateway.node.serve: cannot start") <= 2
+    assert log.count("imserver.gateway.node.serve: cannot start") <= 3  # each node, and the supervisor
 
 
 @pytest.mark.full
@@ -155,7 +140,9 @@ def test_a_fork_that_fails_ends_the_start(redis_url: str, tmp_path: Path) -> Non
     with pytest.raises(AssertionError, match=r"fork failed: Resource temporarily unavailable"):
         Family(tmp_path, redis_url, 3, command=(sys.executable, "-c", FORK_FAILS))
     log = (tmp_path / "server.log").read_text(encoding="utf-8")
-    assert re.search(r"ERROR +imserver\.supervisor: cannot start: node 127\.0\.0\.1:\d+: fork failed", log)
+    assert re.search(
+        r"ERROR +imserver\.gateway\.node\.serve: cannot start: node 127\.0\.0\.1:\d+: fork failed", log
+    )
     assert log.count("started at") <= 1
 
 
