@@ -125,15 +125,24 @@ def test_a_traceback_goes_with_its_line(logs_to: OpenLogs, form: str) -> None:
         assert "RuntimeError: broken" in json.loads(text)["traceback"]
 
 
-def test_what_a_client_says_can_neither_fake_a_line_nor_drive_the_terminal(logs_to: OpenLogs) -> None:
-    logs, path = logs_to()
-    evil = "x\n2026-01-01 ERROR fake\r\x1b[2J\u2028\u202e\x9b"
+@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.parametrize(
+    "evil",
+    [
+        "x\n2026-01-01 ERROR fake\r\x1b[2J\u2028\u202e\x9b",
+        b"\xff\xfe".decode("utf-8", "surrogateescape"),  # no text
+    ],
+)
+def test_what_a_client_says_can_neither_fake_a_line_nor_drive_the_terminal(
+    logs_to: OpenLogs, form: str, evil: str
+) -> None:
+    logs, path = logs_to(format=form)
     logging.getLogger("imserver").info("%s", evil, extra={"request": evil})
     logs.requests.add("GET", f"/{evil}", 404, 0.001, "127.0.0.1:1", 5, evil)
     logs.requests.flush()
-    for line in lines(path):
-        assert line.isprintable(), repr(line)
-    assert len(lines(path)) == 2
+    assert path.read_bytes().count(b"\n") == 2
+    if form == "text":
+        assert all(line.isprintable() for line in lines(path))
 
 
 @pytest.mark.parametrize(
@@ -160,16 +169,6 @@ def test_a_line_ends_with_its_principal(logs_to: OpenLogs, by: str, end: str, va
     logs.requests.add("GET", "/", 200, 0.001, "127.0.0.1:1", 5, "r", by)
     logs.requests.flush()
     assert json.loads(lines(path)[-1]).get("by") == value
-
-
-@pytest.mark.parametrize("form", ["text", "json"])
-def test_bytes_that_are_no_text_can_be_logged(logs_to: OpenLogs, form: str) -> None:
-    logs, path = logs_to(format=form)
-    broken = b"\xff\xfe".decode("utf-8", "surrogateescape")
-    logging.getLogger("imserver").info("%s", broken)
-    logs.requests.add("GET", broken, 404, 0.001, "127.0.0.1:1", 5)
-    logs.requests.flush()
-    assert len(lines(path)) == 2
 
 
 @pytest.mark.parametrize(("settings", "found"), [({"level": "debug"}, ["seen"]), ({}, [])])
@@ -231,21 +230,22 @@ def test_the_token_in_the_path_of_an_incoming_webhook_is_not_logged(logs_to: Ope
     logs.requests.add("POST", "/hooks/secret", 200, 0.00123, "127.0.0.1:5050", 118)
     logs.requests.flush()
     (line,) = lines(path)
-    assert "POST /hooks/*" in line
-    assert "secret" not in line
+    assert ("POST /hooks/*" in line, "secret" in line) == (True, False)
 
 
 def test_250_requests_are_written_at_once_and_fewer_when_the_node_says_so(logs_to: OpenLogs) -> None:
     logs, path = logs_to()
-    for _ in range(251):
-        logs.requests.add("GET", "/", 200, 0.001, "127.0.0.1:1", 5)
-    assert len(lines(path)) == 250
-    logs.requests.flush()
-    logs.requests.flush()
-    assert len(lines(path)) == 251
-    logs.requests.add("GET", "/", 200, 0.001, "127.0.0.1:1", 5)
-    logs.close()
-    assert len(lines(path)) == 252
+    for count, written, write in (
+        (249, 0, None),
+        (2, 250, None),
+        (0, 251, logs.requests.flush),
+        (1, 252, logs.close),
+    ):
+        for _ in range(count):
+            logs.requests.add("GET", "/", 200, 0.001, "127.0.0.1:1", 5)
+        if write is not None:
+            write()
+        assert len(lines(path)) == written
 
 
 def test_a_line_is_the_same_whatever_came_before_it(logs_to: OpenLogs) -> None:

@@ -67,3 +67,12 @@ def lease_of(number: int, **more: Any) -> Lease:
     """What node ``number`` of the tests says of itself."""
     fields = {"host": "here", "fingerprint": "f1", "control": f"tcp://127.0.0.1:{9000 + 2 * number}"}
     return Lease(f"127.0.0.1:{9000 + 2 * number}", **{**fields, **more})
+
+
+Pair = tuple[RedisRegistry, RedisRegistry]
+
+
+@pytest.fixture
+def pair(server: RedisServer, start_node: StartNode) -> Pair:
+    """Two nodes."""
+    return start_node(server, 1), start_node(server, 2)

@@ -7,12 +7,10 @@ import pytest
 
 from imserver.gateway.channels.histories import ChannelHistory
 from imserver.gateway.cluster.history import EPOCH_SECONDS, HistoryPage, LocalHistory, Position, Retained
-from imserver.gateway.config.settings import ClusterSettings, RedisSettings
+from imserver.gateway.config.settings import ClusterSettings
 from imserver.gateway.model import ChannelPart, Event
-from tests.faults.proxy import Proxy
 from tests.gateway.cluster.conftest import StartNode
 from tests.gateway.cluster.redis_server import RedisServer
-from tests.ports import free_ports
 from tests.support import until
 
 NEWS = "news"
@@ -180,19 +178,7 @@ def test_channels_that_were_only_asked_for_push_no_history_out() -> None:
     assert history.bytes == 0
 
 
-def test_channels_without_use_are_forgotten_in_the_end() -> None:
-    now = [0.0]
-    history = LocalHistory(1_000_000, nobody, lambda: now[0])
-    append(history, "a")
-    now[0] = 1e6
-    append(history, "b", channel="other")
-    first = history.read("101", NEWS)
-    assert first.position.offset == 0
-    history.forget("101")
-    assert history.bytes == 0
-
-
-def test_channels_with_subscribers_are_not_forgotten() -> None:
+def test_channels_without_use_are_forgotten_in_the_end_but_not_those_with_subscribers() -> None:
     now, subscribed = [0.0], {NEWS: 1}
     history = LocalHistory(1_000_000, lambda _app, channel: subscribed.get(channel, 0), lambda: now[0])
     append(history, "a")
@@ -206,6 +192,8 @@ def test_channels_with_subscribers_are_not_forgotten() -> None:
     now[0] += EPOCH_SECONDS + 100
     append(history, "d", channel="other")
     assert history.read("101", NEWS).position.offset == 0
+    history.forget("101")
+    assert history.bytes == 0
 
 
 # --- of Redis -----------------------------------------------------------------------------------------------
@@ -242,55 +230,15 @@ def test_a_redis_that_is_back_at_once_gives_no_position_twice(
         (before,) = one.positions("101", [NEWS]) or ()
         server.kill()
         server.start()
-        assert_new_epoch(one, other, before)
+        epochs = []
+        for history, text, offset in ((one, "d", 1), (other, "e", 2), (one, "f", 3), (other, "g", 4)):
+            assert append(history, text) == [offset]
+            (position,) = history.positions("101", [NEWS]) or ()
+            epochs.append(position.epoch)
+        assert len(set(epochs)) == 1, "a new life of the data begins one epoch, which both nodes share"
+        assert before.epoch not in epochs
     finally:
         server.kill()
-
-
-def assert_new_epoch(one: ChannelHistory, other: ChannelHistory, before: Position) -> None:
-    """A new life of the data begins one epoch, which both nodes share."""
-    epochs = []
-    for history, text, offset in ((one, "d", 1), (other, "e", 2), (one, "f", 3), (other, "g", 4)):
-        assert append(history, text) == [offset]
-        (position,) = history.positions("101", [NEWS]) or ()
-        epochs.append(position.epoch)
-    assert len(set(epochs)) == 1
-    assert before.epoch not in epochs
-
-
-@pytest.mark.parametrize("back", [False, True], ids=["once", "there and back"])
-def test_a_replica_that_lags_and_becomes_the_master_gives_no_position_twice(
-    tmp_path_factory: pytest.TempPathFactory, start_node: StartNode, back: bool
-) -> None:
-    with ExitStack() as stack:
-        master, replica = (RedisServer(tmp_path_factory.mktemp("redis"), *AT_ONCE) for _ in range(2))
-        route, replication = (
-            stack.enter_context(Proxy("127.0.0.1", "127.0.0.1", (free_ports(),))) for _ in range(2)
-        )
-        for proxy in (route, replication):
-            proxy.lead_to(master.port)
-        stack.callback(master.kill)
-        stack.callback(replica.kill)
-        follow(replica, replication.ports[0])
-        one, other = (
-            start_node(RedisSettings(addr=f"127.0.0.1:{route.ports[0]}"), number, RARELY).history
-            for number in (1, 2)
-        )
-        append(one, "a")
-        append(other, "b")
-        with master.client() as client:
-            client.set("last", 1)
-            assert client.wait(1, 10_000) == 1
-        replication.drop()
-        append(one, "c")
-        (before,) = other.positions("101", [NEWS]) or ()
-        assert before.offset == 3
-        promote(replica)
-        if back:  # before a node has used the other one
-            follow(master, replica.port)
-            promote(master)
-        route.lead_to((master if back else replica).port)
-        assert_new_epoch(one, other, before)
 
 
 def test_the_first_replica_of_a_server_begins_no_epoch(
@@ -311,21 +259,14 @@ def test_the_first_replica_of_a_server_begins_no_epoch(
         assert append(one, "c") == [3]
 
 
-def test_the_first_life_has_the_name_that_nodes_of_the_version_before_use(
-    server: RedisServer, start_node: StartNode
-) -> None:
-    """Otherwise each would begin a new epoch after the other one."""
-    append(start_node(server).history, "a")
-    with server.client() as client:
-        life = client.hget(f"imserver:history:0:{{101\0{NEWS}}}", "life")
-        assert life == client.info("server")["run_id"]
-
-
 def test_a_flushed_history_begins_one_epoch(own_server: RedisServer, start_node: StartNode) -> None:
     one = start_node(own_server, 1).history
     append(one, "a")
     (before,) = one.positions("101", [NEWS]) or ()
     with own_server.client() as client:
+        # The name that nodes of the version before use: otherwise each would begin an epoch after the other.
+        life = client.hget(f"imserver:history:0:{{101\0{NEWS}}}", "life")
+        assert life == client.info("server")["run_id"]
         client.flushall()
     assert append(one, "b") == [1]
     assert append(start_node(own_server, 2).history, "c") == [2]
@@ -339,12 +280,6 @@ def follow(replica: RedisServer, port: int) -> None:
     with replica.client() as client:
         client.execute_command("REPLICAOF", "127.0.0.1", port)
         until(lambda: client.info("replication").get("master_link_status") == "up")
-
-
-def promote(replica: RedisServer) -> None:
-    """Make a replica a master."""
-    with replica.client() as client:
-        client.execute_command("REPLICAOF", "NO", "ONE")
 
 
 def test_a_repeated_long_call_appends_nothing(server: RedisServer, start_node: StartNode) -> None:

@@ -7,7 +7,7 @@ import pytest
 from imserver.gateway.cluster.redis.registry import RedisRegistry
 from imserver.gateway.cluster.registry import ReportedMembers
 from imserver.gateway.config.settings import ClusterSettings
-from tests.gateway.cluster.conftest import PATIENT, StartNode
+from tests.gateway.cluster.conftest import PATIENT, Pair, StartNode
 from tests.gateway.cluster.redis_server import RedisServer
 from tests.gateway.cluster.test_redis_cleanup import keys
 from tests.gateway.cluster.test_redis_nodes import vanish, wait_until_cleaned_up
@@ -47,8 +47,8 @@ def test_a_node_that_lives_again_has_no_members_until_it_says_so(
     assert where(b) == {again.lease.epoch: 1}
 
 
-def test_what_the_dead_left_is_cleared_away(server: RedisServer, start_node: StartNode) -> None:
-    a, b = start_node(server, 1), start_node(server, 2)
+def test_what_the_dead_left_is_cleared_away(server: RedisServer, pair: Pair) -> None:
+    a, b = pair
     channels = [f"channel{number}" for number in range(300)]
     enter(a, *channels)
     enter(a, *channels, app="system:shop:1")
@@ -94,10 +94,8 @@ def test_a_question_that_had_to_reconnect_is_not_answered(
     assert a.find_channels("101", ["lobby"]) is None
 
 
-def test_a_node_that_lost_its_lease_gets_everything_until_it_is_settled(
-    server: RedisServer, start_node: StartNode
-) -> None:
-    a, b = start_node(server, 1), start_node(server, 2)
+def test_a_node_that_lost_its_lease_gets_everything_until_it_is_settled(pair: Pair) -> None:
+    a, b = pair
     enter(a, "lobby", "garden")
     before = a.lease.epoch
     a.recovery.rejoin = True

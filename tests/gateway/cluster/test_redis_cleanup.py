@@ -6,7 +6,7 @@ import pytest
 
 from imserver.gateway.cluster.redis.registry import RedisRegistry
 from imserver.gateway.cluster.registry import Session
-from tests.gateway.cluster.conftest import LASTING, StartNode
+from tests.gateway.cluster.conftest import Pair, StartNode
 from tests.gateway.cluster.redis_server import RedisServer
 from tests.gateway.cluster.test_redis_nodes import record, vanish, wait_until_cleaned_up
 from tests.support import until
@@ -19,23 +19,14 @@ def begin(node: RedisRegistry, app: str, *users: str) -> list[Session]:
     return sessions
 
 
-@pytest.fixture
-def nodes(server: RedisServer, start_node: StartNode) -> tuple[RedisRegistry, RedisRegistry]:
-    """Two nodes."""
-    return start_node(server, 1, LASTING), start_node(server, 2, LASTING)
-
-
-Nodes = tuple[RedisRegistry, RedisRegistry]
-
-
 def keys(server: RedisServer, pattern: str) -> list[str]:
     with server.client() as client:
         return sorted(client.scan_iter(pattern, 1000))
 
 
-def test_only_buckets_that_the_dead_used_are_looked_into(server: RedisServer, nodes: Nodes) -> None:
+def test_only_buckets_that_the_dead_used_are_looked_into(server: RedisServer, pair: Pair) -> None:
     """Also those of apps that no other node knows."""
-    a, b = nodes
+    a, b = pair
     begin(a, "101", *(f"user{number}" for number in range(50)))
     for number in range(50):
         begin(a, f"system:shop:{number}", "ann")
@@ -54,8 +45,8 @@ def test_only_buckets_that_the_dead_used_are_looked_into(server: RedisServer, no
 
 
 @pytest.mark.full
-def test_many_sessions_are_cleaned_up(server: RedisServer, nodes: Nodes) -> None:
-    a, b = nodes
+def test_many_sessions_are_cleaned_up(server: RedisServer, pair: Pair) -> None:
+    a, b = pair
     begin(a, "101", *(f"user{number}" for number in range(3000)))
     with server.client() as client:
         assert client.sismember(f"{{imserver}}:written-buckets:{a.lease.epoch}", "*:101")
@@ -66,8 +57,8 @@ def test_many_sessions_are_cleaned_up(server: RedisServer, nodes: Nodes) -> None
     assert keys(server, "imserver:users:*") == []
 
 
-def test_without_a_bucket_list_all_buckets_are_searched(server: RedisServer, nodes: Nodes) -> None:
-    a, b = nodes
+def test_without_a_bucket_list_all_buckets_are_searched(server: RedisServer, pair: Pair) -> None:
+    a, b = pair
     begin(a, "101", "ann")
     begin(a, "unknown to b", "bob")
     a.report(2, {"unknown to b": 1})
@@ -127,8 +118,8 @@ def test_an_empty_bucket_goes_with_its_last_user(server: RedisServer, start_node
     assert keys(server, "imserver:users:*") == []
 
 
-def test_a_drain_is_known_to_others_before_the_next_renewal(server: RedisServer, nodes: Nodes) -> None:
-    a, b = nodes
+def test_a_drain_is_known_to_others_before_the_next_renewal(server: RedisServer, pair: Pair) -> None:
+    a, b = pair
     a.keeper.renew_seconds = 3600.0
     a.report(0, {}, draining=True)
     until(lambda: b.leases()[a.lease.epoch].draining)

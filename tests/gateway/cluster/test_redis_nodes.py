@@ -17,7 +17,7 @@ from imserver.gateway.cluster.redis.scripts import EPOCH, LEASE_DATA, LEASES, LI
 from imserver.gateway.cluster.registry import Claim, ReportedMembers, Session, SessionRef
 from imserver.gateway.config.settings import ClusterSettings
 from imserver.gateway.errors import StartError
-from tests.gateway.cluster.conftest import LASTING, QUIET, StartNode
+from tests.gateway.cluster.conftest import LASTING, QUIET, Pair, StartNode
 from tests.gateway.cluster.redis_server import RedisServer
 from tests.support import until
 
@@ -294,15 +294,16 @@ def test_many_replaced_sessions_are_all_reported(server: RedisServer, start_node
 
 
 def test_refuse_holds_across_nodes_and_ends_with_the_life_of_the_holder(
-    server: RedisServer, start_node: StartNode
+    server: RedisServer, pair: Pair
 ) -> None:
-    a, b = start_node(server, 1), start_node(server, 2)
+    a, b = pair
     first = begin(a, policy="refuse")
     second = Session("101", "ann", "", "refuse")
     registration = b.register(second)
     assert registration is not None
     assert registration.others == (ref_of(a, first),)
     vanish(a)
+    assert where(b), "the lease still runs"
     end_lease(server, a)
 
     def taken() -> bool:
@@ -310,10 +311,11 @@ def test_refuse_holds_across_nodes_and_ends_with_the_life_of_the_holder(
         return answer is not None and answer.addressed and answer.replaced == ()
 
     until(taken)
+    assert set(b.leases()) == {b.lease.epoch}
 
 
-def test_claims_hold_across_nodes(server: RedisServer, start_node: StartNode) -> None:
-    a, b = start_node(server, 1), start_node(server, 2)
+def test_claims_hold_across_nodes(server: RedisServer, pair: Pair) -> None:
+    a, b = pair
 
     def state(node: RedisRegistry) -> str:
         [claim] = node.claim(["m1"]) or []
@@ -343,9 +345,9 @@ def record(server: RedisServer, user: str = "ann", app: str = "101") -> dict[str
 
 
 def test_neither_a_refused_login_nor_the_end_of_an_older_session_changes_the_record(
-    server: RedisServer, start_node: StartNode
+    server: RedisServer, pair: Pair
 ) -> None:
-    a, b = start_node(server, 1), start_node(server, 2)
+    a, b = pair
     older = begin(a)
     begin(b)
     a.unregister(older)
@@ -373,29 +375,17 @@ def test_records_of_long_sessions_are_kept(
 # --- the dead -----------------------------------------------------------------------------------------------
 
 
-def test_users_of_a_dead_node_are_offline_when_its_lease_is_over(
-    server: RedisServer, start_node: StartNode
-) -> None:
-    a, b = start_node(server, 1), start_node(server, 2)
-    begin(a)
-    assert where(b)
-    vanish(a)
-    assert where(b), "the lease still runs"
-    end_lease(server, a)
-    until(lambda: where(b) == [])
-    assert set(b.leases()) == {b.lease.epoch}
-
-
-def use_buckets(buckets: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def few_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
     """A number of buckets that fits to a few hundred users."""
     for module in (recovery, presence):
-        monkeypatch.setattr(module, "BUCKETS", buckets)
+        monkeypatch.setattr(module, "BUCKETS", 128)
 
 
+@pytest.mark.usefixtures("few_buckets")
 def test_what_a_dead_node_left_is_cleared_away_by_one_of_the_others(
-    server: RedisServer, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
+    server: RedisServer, start_node: StartNode
 ) -> None:
-    use_buckets(256, monkeypatch)
     a, b, c = (start_node(server, number, LASTING) for number in (1, 2, 3))
     users = [f"user{i}" for i in range(300)]
     for user in users:
@@ -421,10 +411,10 @@ def test_what_a_dead_node_left_is_cleared_away_by_one_of_the_others(
     assert all(b.unregister(session) is True for session in moved)
 
 
+@pytest.mark.usefixtures("few_buckets")
 def test_a_user_who_logs_in_while_the_dead_are_cleared_away_stays_online(
-    server: RedisServer, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
+    server: RedisServer, start_node: StartNode
 ) -> None:
-    use_buckets(64, monkeypatch)
     a, b = start_node(server, 1, LASTING), start_node(server, 2, LASTING)
     for i in range(200):
         begin(a, f"user{i}")
@@ -446,9 +436,9 @@ def test_a_user_who_logs_in_while_the_dead_are_cleared_away_stays_online(
 
 @pytest.mark.parametrize("clean", [True, False])
 def test_a_node_that_stops_leaves_a_cleanup_task_only_if_it_leaves_sessions(
-    server: RedisServer, start_node: StartNode, clean: bool
+    server: RedisServer, pair: Pair, clean: bool
 ) -> None:
-    a, b = start_node(server, 1), start_node(server, 2)
+    a, b = pair
     session = begin(a)
     if clean:
         a.unregister(session)
