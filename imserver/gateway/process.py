@@ -77,11 +77,11 @@ def connection_limit(config: Config) -> int:
     return wanted or max(files - (SPARE_FILES_OF_A_CLUSTER if config.clustered else 64), 1)
 
 
-def cores() -> int:
+def cores(cpu_quota: Path = _CPU_QUOTA) -> int:
     """The cores that this process may use: those of its CPU set, within the quota of its container."""
     number = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        quota, period = _CPU_QUOTA.read_text(encoding="ascii").split()
+        quota, period = cpu_quota.read_text(encoding="ascii").split()
         number = min(number, -(-int(quota) // int(period)))
     except (OSError, ValueError):  # no such file; or the quota is "max"
         pass

@@ -118,11 +118,3 @@ def test_members_that_come_and_go_are_not_counted_as_refused(nodes: Nodes) -> No
     with stranger(zmq.PUSH, node.rpc.data_address, None):
         until(lambda: node.counters.refused_peers)
     assert node.counters.refused_peers == 1
-
-
-def test_without_the_authenticator_nobody_gets_in(nodes: Nodes) -> None:
-    node, peer = nodes.pair()
-    node.rpc._authenticator.close()
-    with pytest.raises(PeerUnavailable):
-        peer.rpc.query(node.lease, "kind", b"", 0.3)
-    assert node.counters.answered == 0

@@ -364,18 +364,20 @@ def test_whoever_waits_in_the_queue_when_a_stop_begins_is_answered(harness: Harn
     until(stop.ready)
 
 
-def test_clients_are_closed_spread_over_the_time_of_the_drain(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("imserver.gateway.core.network._CLOSES_PER_TURN", 2)
+def test_clients_are_closed_spread_over_the_time_of_the_drain(harness: Harness) -> None:
     node = harness.start(drain={"close_seconds": 0.2})
-    clients = [harness.join(node, f"u{number}") for number in range(8)]
+    clients = [harness.call(node.core.node.ws_port).upgrade() for _ in range(401)]
+    connections = [*node.core.network.context.connections]
     stop = gevent.spawn(node.stop)
     counts: set[int] = set()
-    hub = node.core.hub
-    until(lambda: counts.add(len(hub.user_names("101"))) or not hub.user_names("101"))
-    assert counts >= {8, 6, 4, 2, 0} - {8}, "two at a time"
-    assert [client.close_code() for client in clients] == [1001] * 8
+
+    def all_closed() -> bool:
+        counts.add(sum(each.is_open for each in connections))
+        return 0 in counts
+
+    until(all_closed)
+    assert counts >= {201, 1, 0}, "two hundred at a time"
+    assert [client.close_code() for client in clients] == [1001] * 401
     leave(*clients)
     until(stop.ready)
 

@@ -23,8 +23,9 @@ COUNT = 5
 
 def accept_and_close(listener: _socket.socket) -> None:
     """Raises BlockingIOError if no connection waits."""
-    fd, _ = listener._accept()  # type: ignore[attr-defined]
-    _socket.close(fd)
+    with socket.socket(fileno=os.dup(listener.fileno())) as same:
+        same.setblocking(False)
+        same.accept()[0].close()
 
 
 @pytest.fixture

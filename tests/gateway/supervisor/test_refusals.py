@@ -4,7 +4,6 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,12 +12,6 @@ from tests.gateway.supervisor.conftest import StartFamily
 from tests.gateway.supervisor.family import Family
 from tests.ports import free_ports
 from tests.support import eventually, run_cli
-
-
-@pytest.fixture
-def taken() -> Iterator[socket.socket]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield listener
 
 
 def refused(folder: Path, *arguments: str, sound: str = "", **environment: str) -> str:
@@ -38,26 +31,21 @@ def refused(folder: Path, *arguments: str, sound: str = "", **environment: str) 
     return line.removeprefix("imserver: ")
 
 
-def in_use(port: int) -> str:
-    where = f"cannot listen on 127.0.0.1:{port}"
-    return f"{where}: Address already in use, by the process {os.getpid()}"
-
-
 @pytest.mark.full
-def test_a_taken_port_is_refused(tmp_path: Path, taken: socket.socket) -> None:
-    port = taken.getsockname()[1]
-    assert refused(tmp_path, "--http-port", str(port)) == in_use(port)
-    assert "cannot start: cannot listen" in (tmp_path / "log").read_text(encoding="utf-8")
-
-
-def test_a_port_that_another_server_would_share_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["--http-port", "--ws-port"])
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_taken_port_is_refused_also_one_that_would_be_shared(
+    tmp_path: Path, option: str, shared: bool
+) -> None:
     with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         port = listener.getsockname()[1]
-        output = refused(tmp_path, "--ws-port", str(port))
-    assert output == in_use(port)
+        output = refused(tmp_path, option, str(port))
+    by = f"by the process {os.getpid()}"
+    assert output == f"cannot listen on 127.0.0.1:{port}: Address already in use, {by}"
+    assert "cannot start: cannot listen" in (tmp_path / "log").read_text(encoding="utf-8")
 
 
 @pytest.mark.full
@@ -120,17 +108,16 @@ def test_a_taken_private_port_ends_the_start(tmp_path: Path, redis_url: str) -> 
 
 
 FORK_FAILS = """
-from gevent import monkey; monkey.patch_all()
 import errno, os
-from imserver import cli
-from imserver.gateway.supervisor import children
-fork, forks = children._fork, []
+fork, forks = os.fork, []
 def failing():
     forks.append(1)
     if len(forks) == 2:
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
     return fork()
-children._fork = failing
+os.fork = failing
+from gevent import monkey; monkey.patch_all()
+from imserver import cli
 cli.main()
 """
 
