@@ -1,6 +1,6 @@
 """Two nodes against a model: whatever happens in whatever order, at most one session holds a place."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import NamedTuple
 
@@ -14,24 +14,27 @@ from imserver.gateway.cluster.registry import Session, SessionRef, SessionRegist
 from imserver.gateway.config.settings import ClusterSettings
 from tests.gateway.cluster.conftest import QUIET, lease_of
 from tests.gateway.cluster.redis_server import RedisServer
+from tests.gateway.core.cluster_harness import Book, FakeRegistry
 from tests.support import POLICIES
 
 PATIENT = ClusterSettings(lease_seconds=600, renew_seconds=20, redis_seconds=30)
 DEVICES = ("", "phone", "a.b,c")
 users = map("user{}".format, count())
 
-Nodes = tuple[RedisRegistry, RedisRegistry]
+Nodes = Sequence[RedisRegistry | FakeRegistry]
 
 
-@pytest.fixture(scope="module")
-def nodes(shared_redis: RedisServer) -> Iterator[Nodes]:
+@pytest.fixture(scope="module", params=["redis", "book"])
+def nodes(request: pytest.FixtureRequest) -> Iterator[Nodes]:
     """Two nodes for all examples; each example has a user of its own."""
-    with shared_redis.client() as client:
+    if request.param == "book":  # what tests of services have in place of Redis
+        book = Book()
+        yield FakeRegistry(book, lease_of(1, epoch=1)), FakeRegistry(book, lease_of(2, epoch=2))
+        return
+    shared: RedisServer = request.getfixturevalue("shared_redis")
+    with shared.client() as client:
         client.flushall()
-    both = (
-        RedisRegistry(shared_redis.settings, PATIENT, ["101"]),
-        RedisRegistry(shared_redis.settings, PATIENT, ["101"]),
-    )
+    both = tuple(RedisRegistry(shared.settings, PATIENT, ["101"]) for _ in range(2))
     for number, node in enumerate(both):
         node.start(lease_of(number), QUIET)
     yield both
@@ -167,7 +170,7 @@ def test_of_sessions_that_come_and_go_at_once_the_highest_number_is_left(
     refused: set[int] = set()
     gone: set[int] = set()
 
-    def live(node: RedisRegistry, session: Session, way: str) -> None:
+    def live(node: RedisRegistry | FakeRegistry, session: Session, way: str) -> None:
         registration = node.register(session)
         received(registration, session)
         if way == "return" and session.number:
