@@ -28,15 +28,15 @@ APPS: dict[str, Any] = {
 }
 
 
-def started(start: StartServer, **settings: Any) -> Server:
-    """A node without features."""
-    config = {"features": [], "apps": APPS, **settings}
+def started(start: StartServer, features: list[str], **settings: Any) -> Server:
+    """A node whose features are these."""
+    config = {"features": features, "apps": APPS, **settings}
     return start(command=WITHOUT_THE_MESSENGER, config=config)
 
 
 @pytest.fixture(scope="module")
 def server(start_shared_server: StartServer) -> Server:
-    return started(start_shared_server)
+    return started(start_shared_server, [])
 
 
 @pytest.fixture
@@ -95,8 +95,8 @@ def test_nothing_of_the_messenger_is_there(server: Server, ann: CmdClient) -> No
 
 def test_two_nodes_push_and_have_histories_in_redis(start_server: StartServer, redis_url: str) -> None:
     settings = {"redis": {"addr": redis_url.removeprefix("redis://")}}
-    first = started(start_server, **settings)
-    second = started(start_server, **settings, server={"data_dir": str(first.folder / "data")})
+    first = started(start_server, [], **settings)
+    second = started(start_server, [], **settings, server={"data_dir": str(first.folder / "data")})
     with logged_in(first.ws, "ann", 7) as ann, logged_in(second.ws, "bob", 7):
         assert push(second, user="ann", text="hello") == ["sent"]
         assert words(ann) == "hello"

@@ -9,16 +9,10 @@ from imserver.plugin.testing import check_absent
 from tests.conftest import StartServer
 from tests.gateway.test_gateway import (  # noqa: F401
     APPS,
-    KEYS,
-    PUSH,
     ann,
     started,
-    test_a_channel_has_a_history_in_memory,
-    test_a_push_waits_for_a_user_who_is_absent,
-    test_an_event_stream_receives_pushes,
     test_nothing_of_the_messenger_is_there,
     test_pushes_reach_users_connections_channels_and_all,
-    test_the_routes_of_the_original_push_and_list_users,
 )
 from tests.integration.action import action_session
 from tests.integration.client import listening, send_to_client
@@ -28,6 +22,7 @@ from tests.integration.pusher import Client as PusherClient
 from tests.integration.receiver import Receiver
 from tests.support import Server, eventually
 
+PUSH = "push-key-of-the-gateway"
 FEATURES = ["webhooks", "client", "action", "centrifuge", "pusher", "pages"]
 
 
@@ -48,7 +43,8 @@ def test_the_dialects_of_the_originals_are_served(start_server: StartServer) -> 
             "action:1": {"open": True},
             "system:shop": {"open": True},
         }
-        server = started(start_server, FEATURES, apps=apps, centrifuge={"app": "7"}, api={"keys": KEYS})
+        keys = [{"key": PUSH, "scopes": ["push"]}]
+        server = started(start_server, FEATURES, apps=apps, centrifuge={"app": "7"}, api={"keys": keys})
         with action_session(server.ws, "ann", to="bob") as ann, action_session(server.ws, "bob") as bob:
             ann.say("tea?")
             bob.receives("ann", "tea?", "bob")
