@@ -1,8 +1,11 @@
-"""A node's inside with messaging over a log in memory, and clients that speak cmd to it."""
+"""A node's inside with messaging over a log in a file, and clients that speak cmd to it."""
 
 from collections.abc import Callable
+from itertools import count
+from sqlite3 import OperationalError
 from typing import Any
 
+from gevent.event import Event as Signal
 from msgspec import json
 
 from imserver.gateway.auth.questions import Relations
@@ -10,7 +13,8 @@ from imserver.gateway.auth.rates import MutedUsers, SenderRates
 from imserver.gateway.dialects.cmd.wire import CmdDialect
 from imserver.gateway.transport.connection import Connection
 from imserver.messenger.messages.acks import AckTracker
-from imserver.messenger.messages.log.contract import Commit, Entry
+from imserver.messenger.messages.log.contract import Change, Commit, Entry
+from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.message_commands import MessageCommands
 from imserver.messenger.messages.message_search import MessageSearch
 from imserver.messenger.messages.messaging import Messaging
@@ -21,7 +25,7 @@ from tests.gateway.core.admitting import Admitting
 from tests.gateway.hub.harness import Harness
 from tests.gateway.transport.harness import Client, until
 from tests.integration.raw import TEXT, frame
-from tests.messenger.memory_log import MemoryLog, MemoryPositions, MemoryStore, Shelf
+from tests.messenger.log_file import Gates, LogFile, Positions
 
 APP = "102"
 """Its policy lets several sessions of a user be addressed."""
@@ -30,17 +34,22 @@ APP = "102"
 class Node(Harness):
     """One node. ``others`` are told what is stored here, through ``wire`` if a test wants to lose some."""
 
+    app = APP
     dialect = CmdDialect().joined(MESSAGE_COMMANDS)
 
-    def __init__(self, shelf: Shelf | None = None, **options: Any) -> None:
-        self.log = MemoryLog(shelf)
-        self.store: Any = MemoryStore(self.log)
+    def __init__(self, file: LogFile | None = None, **options: Any) -> None:
+        self.gates = Gates()
+        self.file = file or LogFile()
+        self.store: Any = self.file.open(self.gates)
+        self.log: MessageLog = self.store.part(MessageLog)
         super().__init__(**options)
         self.others: list[Node] = []
         self.wire: Callable[[int, int], bool] = lambda first, last: True
         """(first id, last id) → whether peers get it."""
         self.stored: list[Entry] = []
-        self.positions: Any = MemoryPositions()
+        self.appends: list[int] = []
+        """How many drafts each transaction had."""
+        self.positions = Positions(self.file)
         self.ack_tracker = AckTracker(self.metrics, 1_000_000)
         core = self.core(
             store=self.store,
@@ -55,7 +64,7 @@ class Node(Harness):
         self.channels.histories.stored = self.channel_log
         self.messaging = Messaging(core, self.positions, self.ack_tracker, self.channel_log)
         self.channel_log.follow_log = self.messaging.follower.follow
-        self.log.listen(self.messaging)
+        self.log.writer.listener = self
         self.signals = Signals(core, self.messaging)
         self.receipts = Receipts(self.signals, self.store)
         searches = MessageSearch(self.store)
@@ -63,6 +72,54 @@ class Node(Harness):
             self.sessions, self.messaging, self.receipts, searches, self.store
         )
         self._make_dispatcher(self.message_commands.rows(), self.receipts.rows(), self.signals.rows())
+
+    def __exit__(self, *error: Any) -> None:
+        self.gates.open()
+        super().__exit__(*error)
+        self.store.close()
+        self.positions.close()
+
+    def group(self, owner: str, *users: str) -> int:
+        """The number of a new group."""
+        change = self.log.groups.create(self.app, owner, "", users)
+        assert isinstance(change, Change)
+        return change.conversation
+
+    def entries(self, app: str = APP) -> list[Entry]:
+        """All that is stored."""
+        return self.log.entries.read(app, 0, 1000)
+
+    def during(self, read: int, act: Callable[[], object]) -> None:
+        """Do something before the read of this number, counted from now on."""
+        moments = count(1)
+
+        def pass_moment() -> None:
+            if next(moments) == 2 * read - 1:
+                act()
+
+        self.gates.around = pass_moment
+
+    def lose_answer(self, stored: bool = True) -> None:
+        """The answer to the next COMMIT of the log, which was ``stored`` or not, is lost."""
+        self.log.writer.seconds, self.gates.losing = 0.001, Signal()
+        connection = self.log.writer.connection
+        if not stored and connection is not None and connection.sql is not None:
+            connection.sql.commit = _fail  # type: ignore[method-assign]
+
+    def find_answer(self) -> None:
+        """Now it is known what became of it."""
+        self.log.writer.seconds = self.store.seconds
+        assert self.gates.unsure is not None
+        self.gates.unsure.set()
+
+    # what :class:`imserver.messenger.messages.log.writer.LogListener` does
+
+    def committed(self, commit: Commit) -> None:
+        self.messaging.committed(commit)
+
+    def batch_stored(self, app: str, drafts: int, seconds: float) -> float:
+        self.appends.append(drafts)
+        return self.messaging.batch_stored(app, drafts, seconds)
 
     # what :class:`imserver.gateway.cluster.nodes.NodeMessages` does
 
@@ -92,6 +149,10 @@ class Node(Harness):
             "login", {**data, "cursor": cursor} if cursor is not None else data
         )
         return message_client
+
+
+def _fail() -> None:
+    raise OperationalError("the database was restarted")
 
 
 class MessageClient:

@@ -2,6 +2,7 @@
 
 import json
 from itertools import count
+from time import time
 from typing import Any
 
 import gevent
@@ -20,6 +21,7 @@ from tests.dialects.action.harness import ActionHarness
 from tests.gateway.transport.harness import until
 from tests.integration.raw import PING, PONG, TEXT, frame
 from tests.messenger.messaging_harness import Node
+from tests.stores import WriteAt
 from tests.support import CountingSignal
 
 ACTION = ActionDialect()
@@ -141,9 +143,9 @@ def test_a_position_that_cannot_be_stored_yet_is_stored_later_and_used_meanwhile
         assert ann.say("one") == 200
         bob.receives("one")
         bob.pong(bob.ping())
-        node.positions.away = True
+        node.positions.gates.away = True
         node.pass_second()
-        node.positions.away = False
+        node.positions.gates.away = False
         bob.connection.close(1000)
         assert ann.say("two") == 200
         One(node, "bob").receives("two")
@@ -159,11 +161,11 @@ def test_a_login_without_the_database_gets_missed_messages_when_it_answers_again
     with Keeping() as node:
         ann = One(node, "ann", "bob")
         assert ann.say("one") == 200
-        node.log.away = True
+        node.gates.away = True
         bob = One(node, "bob", "ann")
         assert (bob.say("lost"), ann.say("lost")) == (1008, 1008)
         assert bob.received() == []
-        node.log.away = False
+        node.gates.away = False
         bob.receives("one")
         assert ann.say("two") == 200
         bob.receives("one", "two")
@@ -240,11 +242,11 @@ def test_a_login_that_still_catches_up_gives_way_to_a_later_one_of_the_connectio
         One(node, "bob", room="r"), One(node, "bob", room="s")
         assert (ann.say("in r"), cid.say("in s")) == (200, 200)
         bob = One(node, "bob")
-        node.log.answering = signal = CountingSignal()
+        node.gates.answering = signal = CountingSignal()
         assert bob.login("bob", room="r") == 200
         until(lambda: signal.pauses)  # its greenlet waits for the log
         assert bob.login("bob", room="s") == 200
-        node.log.answering = None
+        node.gates.answering = None
         signal.set()
         bob.receives("in s")
         assert (ann.say("nothing to bob"), cid.say("live")) == (200, 200)
@@ -256,20 +258,20 @@ def _login(user: str, room: str) -> dict[str, Any]:
 
 
 def test_a_first_login_to_a_room_without_the_database_counts_from_its_time(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, write_at: WriteAt
 ) -> None:
     monkeypatch.setattr(stored, "RETRY_SECONDS", 0.05)
     with Keeping() as node:
         ann = One(node, "ann", room="r")
-        now = stored.time()
-        monkeypatch.setattr(stored, "time", lambda: now - 5)
+        now = time()
+        write_at(now - 5)
         assert ann.say("before") == 200
-        monkeypatch.setattr(stored, "time", lambda: now)
-        node.positions.away = True
+        write_at(now)
+        node.positions.gates.away = True
         bob = One(node, "bob", room="r")
         assert ann.say("meanwhile") == 200
         assert (cursors_of(node, "bob"), bob.received()) == ({}, [])
-        node.positions.away = False
+        node.positions.gates.away = False
         bob.receives("meanwhile")
         assert cursors_of(node, "bob") == {"r": 1}
 
@@ -281,12 +283,12 @@ def test_a_message_sent_during_a_login_arrives_once() -> None:
         assert ann.say("0") == 200
         for number in range(1, 12):
             # The log answers the questions of the login only when more has been said.
-            node.log.answering = signal = Signal()
+            node.gates.answering = signal = Signal()
             connection, client = node.connect(dialect=ACTION)
             client.send(frame(TEXT, json.dumps({"seq": "x", "action": "login", "data": _login("bob", "r")})))
             for _ in range(number):
                 gevent.sleep(0)
-            node.log.answering = None
+            node.gates.answering = None
             assert ann.say(str(number)) == 200
             signal.set()
             wanted = [str(each) for each in range(number + 1)]
@@ -302,20 +304,20 @@ def test_a_message_sent_during_a_login_arrives_once() -> None:
 def test_the_last_messages_of_a_user_arrive_before_the_exit_notice() -> None:
     with Keeping() as node:
         ann, bob = One(node, "ann", room="r"), One(node, "bob", room="r")
-        node.log.committing = Signal()
+        node.gates.committing = Signal()
         data = {"msgType": "text", "message": "bye"}
         bob.client.send(frame(TEXT, json.dumps({"seq": "s", "action": "sendmsg", "data": data})))
         until(lambda: node.action_service._messages._sending)
         bob.connection.close(1000)
         gevent.sleep(0)
         assert ann.received() == []
-        node.log.committing.set()
+        node.gates.committing.set()
         ann.receives("bye", LEFT_TEXT)
 
 
 def test_messages_during_catch_up_are_answered_and_an_ended_connection_leaves_no_state() -> None:
     with Keeping() as node:
-        node.log.catching_up = Signal()
+        node.during(3, Signal().wait)
         bob = One(node, "bob", "ann")
         until(lambda: isinstance(bob.connection.log_subscription, PongLogSubscription))
         assert bob.say("one") == 200
@@ -369,9 +371,9 @@ def test_messages_to_a_stored_channel_are_stored_in_an_app_that_stores_no_others
             ann.client.send(frame(TEXT, request("same", text)))
         ann.receives("one", "two")
         bob.receives("one", "two")
-        node.log.away = True
+        node.gates.away = True
         assert ann.say("lost") == 1008
-        node.log.away = False
+        node.gates.away = False
         assert ann.say("three") == 200
         bob.receives("one", "two", "three")
         page = node.channels.histories.read(APP, "news:1", limit=-1)

@@ -89,7 +89,7 @@ def test_a_cursor_that_has_expired_or_is_none_of_this_log_has_to_start_again(
     harness: Harness, cursor: int, floor: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     missed(harness, 5)
-    monkeypatch.setattr(harness.log, "extent", lambda app: LogExtent(floor, 3))
+    monkeypatch.setattr(harness.log.entries, "extent", lambda app: LogExtent(floor, 3))
     ann = resumed(harness, 266, cursor)
     assert recovered(ann.outputs()[0]) == (False, True)
     ann.send_payload(protobuf.sync(cursor))
@@ -105,14 +105,14 @@ def test_when_many_come_back_at_once_the_extent_is_not_asked_for_each(
 ) -> None:
     missed(harness, 3)
     reads = []
-    extent = harness.log.extent
+    extent = harness.log.entries.extent
 
     def slow_extent(app: str) -> LogExtent:
         reads.append(app)
         gevent.sleep(0.01)
         return extent(app)
 
-    monkeypatch.setattr(harness.log, "extent", slow_extent)
+    monkeypatch.setattr(harness.log.entries, "extent", slow_extent)
     many = [harness.visitor() for _ in range(20)]
     for id, each in enumerate(many, 266):
         each.send_payload(protobuf.login(str(id), "", 1))
@@ -132,7 +132,7 @@ def test_all_logins_that_share_a_query_learn_that_it_failed(
         gevent.sleep(0.01)
         raise StorageUnavailable("away")
 
-    monkeypatch.setattr(harness.log, "extent", away)
+    monkeypatch.setattr(harness.log.entries, "extent", away)
     many = [harness.visitor() for _ in range(5)]
     for id, each in enumerate(many, 266):
         each.send_payload(protobuf.login(str(id), "", 1))
@@ -142,7 +142,7 @@ def test_all_logins_that_share_a_query_learn_that_it_failed(
 
 
 def test_a_login_with_a_cursor_that_cannot_be_served_closes_to_be_tried_again(harness: Harness) -> None:
-    harness.log.away = True
+    harness.gates.away = True
     ann = harness.visitor()
     ann.send_payload(protobuf.login("266", "", 0))
     assert ann.client.close_code() == 1011
@@ -154,7 +154,7 @@ def test_a_refused_login_is_answered_and_may_be_followed_by_one_of_the_original(
     assert refused(ann.expect(1)[0]) == (1003, protobuf.LOGIN, 0)
     ann.send_payload(protobuf.login("266"))
     assert ann.expect(2)[1].data == b"\x08\x03"
-    group = harness.log.create(APP, "267", ["266"])
+    group = harness.group("267", "266")
     ann.send_payload(protobuf.sent(protobuf.READ, b"\x08\x01\x10\x01"))
     ann.group(1, group + 1, "no member")
     ann.settle()
@@ -236,12 +236,12 @@ def test_recalls_and_edits_go_where_their_message_went(harness: Harness) -> None
     until(lambda: len(ann.acks()) == 3)
     bob.settle()
     _, edit, recall = [protobuf.one(each.data)[1] for each in bob.outputs() if each.kind == MESSAGE]
-    assert protobuf.message_in(edit) == SentMessage(SINGLE, 267, 266, 1, b"hello", position + 1)
+    for frame, kind, text, at in ((edit, 1, b"hello", position + 1), (recall, 0, b"", position + 2)):
+        assert protobuf.message_in(frame)[:-1] == SentMessage(SINGLE, 267, 266, kind, text, at)[:-1]
     assert further(edit) == {"kind": "edit", "about": position, "conversation": 1, "conversation_seq": 2}
-    assert protobuf.message_in(recall) == SentMessage(SINGLE, 267, 266, 0, b"", position + 2)
     assert further(recall)["about"] == position
     assert [each.text for each in old.pushes()] == ["hallo"], "the original's clients have no word for it"
-    assert [entry.kind for entry in harness.log.shelf.entries[APP]] == ["message", "edit", "recall"]
+    assert [entry.id for entry in harness.entries(APP)] == [1, 2, 3]
 
 
 def test_recalls_keep_their_position_among_messages(harness: Harness) -> None:
@@ -265,7 +265,7 @@ def test_recalls_keep_their_position_among_messages(harness: Harness) -> None:
         (SentMessage(sender=266), {"kind": 4, "about": 1}, 1001),
         (SentMessage(SINGLE, 266, 266, 1, b"x"), {}, 1001),
         (SentMessage(SINGLE, 267, 268, 1, b"x"), {}, 1003),
-        (SentMessage(2, 77, 266, 1, b"x"), {}, 1003),
+        (SentMessage(2, 2, 266, 1, b"x"), {}, 1003),
         (SentMessage(SINGLE, 267, 266, 1, b"x"), {"meta": "[]"}, 1001),
         (SentMessage(SINGLE, 267, 266, 1, b"x"), {"meta": '{"mentions":[1]}'}, 1001),
         (SentMessage(SINGLE, 267, 266, 1, b"x"), {"meta": '{"other":' + "[" * 2000 + "]" * 2000 + "}"}, 1001),
@@ -289,6 +289,7 @@ def test_a_refused_message_gets_a_refusal(
     bob = harness.live(267)
     bob.single(1, 266, "bob's")
     bob.expect(1)
+    assert harness.group("267") == 2
     ann = resumed(harness, 266, 1)
     ann.send_payload(protobuf.message(1, sent, **more))  # type: ignore[arg-type]
     assert refused(ann.expect(2)[1]) == (code, MESSAGE, 1)
@@ -303,19 +304,19 @@ def test_a_recall_whose_message_cannot_be_read_may_be_sent_again(
     ann = resumed(harness, 266)
     ann.single(1, 267, "one")
     until(ann.acks)
-    entries = harness.log.find
+    entries = harness.log.entries.find
 
     def away(app: str, ids: object) -> None:
         raise StorageUnavailable("away")
 
-    monkeypatch.setattr(harness.log, "find", away)
+    monkeypatch.setattr(harness.log.entries, "find", away)
     for number in (2, 3):
         ann.send_payload(protobuf.message(number, SentMessage(sender=266), kind=1, about=1))
     ann.settle()
     until(lambda: not harness.uplink.queues)
     ann.settle()
     assert len(ann.acks()) == 1
-    monkeypatch.setattr(harness.log, "find", entries)
+    monkeypatch.setattr(harness.log.entries, "find", entries)
     ann.send_payload(protobuf.message(2, SentMessage(sender=266), kind=1, about=1))
     until(lambda: len(ann.acks()) == 2)
     assert ann.connection.is_open
@@ -325,7 +326,7 @@ def test_an_error_in_looking_up_costs_the_connection_nothing_but_that(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ann = resumed(harness, 266)
-    monkeypatch.setattr(harness.log, "find", lambda app, ids: 1 / 0)
+    monkeypatch.setattr(harness.log.entries, "find", lambda app, ids: 1 / 0)
     ann.send_payload(protobuf.message(1, SentMessage(sender=266), kind=1, about=1))
     ann.settle()
     until(lambda: not harness.uplink.queues)
@@ -346,9 +347,9 @@ def test_replies_and_mentions_are_carried(harness: Harness) -> None:
 
 def test_joins_and_leaves_are_delivered_also_in_syncs(harness: Harness) -> None:
     ann = resumed(harness, 266)
-    group = harness.log.create(APP, "266", ["267"])
-    harness.log.join(APP, group, ["268"])
-    harness.log.leave(APP, group, ["267"])
+    group = harness.group("266", "267")
+    harness.log.groups.join(APP, group, ["268"])
+    harness.log.groups.leave(APP, group, ["267"])
     until(lambda: len(kinds_of(ann)) == 3)
     assert kinds_of(ann) == ["group", "join", "leave"]
     again = resumed(harness, 268)
@@ -371,7 +372,7 @@ def test_each_kind_of_client_gets_its_own_frames(harness: Harness) -> None:
 
 def test_a_group_of_both_kinds_receives_the_same_entries_in_one_order(harness: Harness) -> None:
     ids = range(266, 272)
-    group = harness.log.create(APP, "266", [str(id) for id in ids[1:]])
+    group = harness.group(*map(str, ids))
     everybody = [resumed(harness, id, 1, acks=id % 3 == 0) if id % 2 else harness.live(id) for id in ids]
     for number in range(1, 11):
         for who in everybody:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import time
-from typing import Any
 
 import pytest
 from gevent.event import Event as Signal
@@ -30,7 +29,7 @@ from tests.gateway.transport.harness import Client, turn, until
 from tests.integration import protobuf
 from tests.integration.protobuf import GROUP, SINGLE, Output, SentMessage, acked, pushed, synced
 from tests.integration.raw import BINARY, PING, PONG, frame
-from tests.messenger.memory_log import Shelf
+from tests.messenger.log_file import LogFile
 from tests.messenger.messaging_harness import Node
 
 APP = "gochat"
@@ -134,9 +133,11 @@ class ProtobufClient:
 class Harness(Node):
     """A node with chats. A token is the number of its account."""
 
-    def __init__(self, shelf: Shelf | None = None, policy: str = "refuse") -> None:
+    app = APP
+
+    def __init__(self, file: LogFile | None = None, policy: str = "refuse") -> None:
         policies = {**POLICIES, APP: policy}
-        super().__init__(shelf, policies=policies)
+        super().__init__(file, policies=policies)
         self.logins = FakeLogins()
         self.sweep = Sweep(self.context, self.metrics, 360, 0, 0, 20)
         self.uplink = ProtobufUplink(self.messaging, self.store)
@@ -196,7 +197,7 @@ def test_before_the_login_everything_is_dropped(harness: Harness, payload: bytes
     stranger.settle()
     assert stranger.outputs() == []
     assert stranger.connection.is_open
-    assert harness.log.shelf.entries == {}
+    assert harness.entries(APP) == []
 
 
 def test_a_bad_token_is_dropped_and_may_be_followed_by_a_good_one(harness: Harness) -> None:
@@ -279,7 +280,7 @@ def test_a_login_without_the_database_is_closed_with_a_temporary_code(harness: H
     ann = harness.visitor()
     ann.send_payload(protobuf.login("266"))
     assert ann.client.close_code() == 1011
-    harness.logins.unavailable, harness.log.away = False, True
+    harness.logins.unavailable, harness.gates.away = False, True
     bob = harness.visitor()
     bob.send_payload(protobuf.login("267"))
     assert bob.client.close_code() == 1011
@@ -296,13 +297,13 @@ def test_a_message_is_stored_pushed_and_acknowledged_with_one_position(harness: 
     ann.expect(1)
     assert ann.acks() == [(1, 1)]
     assert bob.pushes() == [sent._replace(seq=1)]
-    assert [entry.id for entry in harness.log.shelf.entries[APP]] == [1]
+    assert [entry.id for entry in harness.entries(APP)] == [1]
 
 
 @pytest.mark.parametrize(
     "sent",
     [
-        SentMessage(SINGLE, 267, 266, 0, b"", 0, 0),
+        SentMessage(SINGLE, 267, 266, 0, b"", 0, 1),
         SentMessage(SINGLE, 267, 266, 3, b"\xff\x00", 0, Limit.TIME_MS),
         SentMessage(SINGLE, 267, 266, 3, b"x", 0, Limit.MIN_TIME_MS % 2**64),
         SentMessage(SINGLE, 2**63 - 1, 266, 9, b"x", 0, 1),
@@ -335,7 +336,7 @@ def test_a_position_in_a_clients_message_is_ignored(harness: Harness) -> None:
 
 
 def test_group_members_except_the_sender_receive_the_message(harness: Harness) -> None:
-    group = harness.log.groups.create(APP, "266", ["267", "268"])
+    group = harness.group("266", "267", "268")
     ann, bob, eve = harness.live(266), harness.live(267), harness.live(268)
     ann.group(1, group, "all")
     ann.expect(1)
@@ -397,19 +398,19 @@ def test_a_repeat_is_acknowledged_again_with_the_first_position_and_delivered_on
     ann.expect(3)
     assert ann.acks() == [(1, 1), (1, 1)]
     assert len(bob.pushes()) == 1
-    assert len(harness.log.shelf.entries[APP]) == 2
+    assert len(harness.entries(APP)) == 2
 
 
 def test_a_repeat_that_comes_before_the_commit_is_stored_once(harness: Harness) -> None:
     ann = harness.live(266)
-    harness.log.committing = Signal()
+    harness.gates.committing = Signal()
     for _ in range(4):
         ann.single(1, 267, "hi")
     ann.settle()
     assert ann.outputs() == [], "nothing is acknowledged before it is stored"
-    harness.log.committing.set()
+    harness.gates.committing.set()
     ann.expect(1)
-    assert len(harness.log.shelf.entries[APP]) == 1
+    assert len(harness.entries(APP)) == 1
 
 
 def test_messages_that_do_not_wait_for_acks_are_stored_in_their_order(harness: Harness) -> None:
@@ -424,33 +425,32 @@ def test_messages_that_do_not_wait_for_acks_are_stored_in_their_order(harness: H
 
 def test_a_message_that_could_not_be_stored_may_be_sent_again(harness: Harness) -> None:
     ann = harness.live(266)
-    harness.log.away = True
+    harness.gates.away = True
     for number in (1, 2, 3):
         ann.single(number, 267, f"t{number}")
     ann.settle()
     until(lambda: not harness.uplink.queues)
     assert ann.outputs() == []
-    harness.log.away = False
+    harness.gates.away = False
     ann.single(3, 267, "not its turn")
     for number in (1, 2):
         ann.single(number, 267, f"t{number}")
     ann.expect(2)
-    assert [entry.body for entry in harness.log.shelf.entries[APP]] == [b"t1", b"t2"]
+    assert [entry.body for entry in harness.entries(APP)] == [b"t1", b"t2"]
 
 
 @pytest.mark.parametrize("stored", [True, False])
 def test_a_number_is_not_accepted_again_before_its_result_is_known(harness: Harness, stored: bool) -> None:
     """A message without an id of its own, whose COMMIT is not answered in time."""
     ann, bob = harness.live(266), harness.live(267)
-    harness.log.late = late = []
+    harness.lose_answer(stored)
     ann.single(1, 267, "once")
-    until(lambda: late)
+    until(lambda: harness.gates.unsure)
     for number in (1, 2):
         ann.single(number, 267, "once" if number == 1 else "twice")
     ann.settle()
     assert ann.outputs() == []
-    harness.log.late = None
-    late.pop()(stored)
+    harness.find_answer()
     if not stored:
         assert ann.outputs() == []
         for number, text in ((1, "once"), (2, "twice")):
@@ -464,13 +464,12 @@ def test_a_number_is_not_accepted_again_before_its_result_is_known(harness: Harn
 
 def test_a_connection_that_ends_before_the_result_leaves_no_state(harness: Harness) -> None:
     ann, bob = harness.live(266), harness.live(267)
-    harness.log.late = late = []
+    harness.lose_answer()
     ann.single(1, 267, "hi")
-    until(lambda: late)
-    harness.log.late = None
+    until(lambda: harness.gates.unsure)
     ann.client.hang_up()
     until(lambda: not harness.hub.is_online(APP, "266"))
-    late.pop()(True)
+    harness.find_answer()
     until(bob.pushes)
     assert not harness.uplink.queues
     assert APP not in harness.messaging.deliverer.results
@@ -479,11 +478,11 @@ def test_a_connection_that_ends_before_the_result_leaves_no_state(harness: Harne
 @pytest.mark.parametrize(("size", "taken"), [(1, MAX_WAITING), (40_000, MAX_WAITING_BYTES // 40_000)])
 def test_only_so_much_of_a_connection_waits_for_a_commit(harness: Harness, size: int, taken: int) -> None:
     ann = harness.live(266)
-    harness.log.committing = Signal()
+    harness.gates.committing = Signal()
     for number in range(1, taken + 20):
         ann.single(number, 267, "x" * size)
     ann.settle()
-    harness.log.committing.set()
+    harness.gates.committing.set()
     until(lambda: len(ann.acks()) == taken)
     ann.single(taken + 1, 267, "next")
     until(lambda: len(ann.acks()) == taken + 1)
@@ -521,21 +520,21 @@ def test_a_message_with_an_id_is_protected_across_connections(harness: Harness) 
     again.single(1, 267, "hi", client_msg_id="m1")
     again.expect(1)
     assert again.acks() == [(1, first)]
-    assert len(harness.log.shelf.entries[APP]) == 1
+    assert len(harness.entries(APP)) == 1
 
 
 def test_waiting_messages_of_an_ended_connection_are_dropped(harness: Harness) -> None:
     ann = harness.live(266)
-    harness.log.committing = Signal()
+    harness.gates.committing = Signal()
     for number in (1, 2):
         ann.single(number, 267, "x")
     until(lambda: harness.uplink.queues)
     ann.client.hang_up()
     until(lambda: not harness.uplink.queues)
-    harness.log.committing.set()
-    until(lambda: len(harness.log.shelf.entries.get(APP, ())) == 1)
+    harness.gates.committing.set()
+    until(lambda: len(harness.entries(APP)) == 1)
     turn()
-    assert len(harness.log.shelf.entries[APP]) == 1
+    assert len(harness.entries(APP)) == 1
 
 
 # --- counting anew ------------------------------------------------------------------------------------------
@@ -544,8 +543,8 @@ def test_waiting_messages_of_an_ended_connection_are_dropped(harness: Harness) -
 @contextmanager
 def two_nodes(policy: str = "refuse") -> Iterator[tuple[Harness, Harness]]:
     """Two nodes with one log. Neither learns of the sessions of the other, as if one of them were stopped."""
-    shelf = Shelf()
-    with Harness(shelf, policy) as first, Harness(shelf, policy) as second:
+    file = LogFile()
+    with Harness(file, policy) as first, Harness(file, policy) as second:
         first.others, second.others = [second], [first]
         yield first, second
 
@@ -586,13 +585,13 @@ def test_what_a_replaced_session_sends_after_the_sync_of_its_successor_is_not_st
         assert older.acks() == []
         newer.single(1, 267, "hi")
         newer.expect(3)
-        assert [entry.id for entry in stopped.log.shelf.entries[APP]] == [1]
+        assert [entry.id for entry in stopped.entries(APP)] == [1]
         assert not stopped.uplink.queues
 
 
 def test_a_login_waits_for_what_its_older_connection_has_sent(harness: Harness) -> None:
     ann = harness.live(266)
-    harness.log.committing = Signal()
+    harness.gates.committing = Signal()
     ann.single(1, 267, "hi")
     until(lambda: harness.uplink.queues)
     ann.client.hang_up()
@@ -604,7 +603,7 @@ def test_a_login_waits_for_what_its_older_connection_has_sent(harness: Harness) 
     other.send_payload(protobuf.login("268", cursor=0))
     other.expect(1)
     assert again.outputs() == [], "although the log answers others"
-    harness.log.committing.set()
+    harness.gates.committing.set()
     assert texts(again.expect(2)[1]) == ["hi"]
 
 
@@ -626,7 +625,7 @@ def test_a_login_that_the_log_does_not_take_is_closed(
     def begin_uplink(*_: object) -> int:
         raise StorageUnavailable("away")
 
-    monkeypatch.setattr(harness.log, "begin_uplink", begin_uplink)
+    monkeypatch.setattr(harness.log.writer, "begin_uplink", begin_uplink)
     ann = harness.visitor()
     ann.send_payload(protobuf.login("266"))
     assert ann.client.close_code() == 1011
@@ -811,7 +810,7 @@ def pages(protobuf_client: ProtobufClient) -> list[tuple[list[SentMessage], bool
 def test_changes_of_groups_are_passed_over_however_many_there_are(harness: Harness) -> None:
     ann = harness.live(266)
     for _ in range(PAGE * 2 + 10):
-        group = harness.log.groups.create(APP, "266", ["267"])
+        group = harness.group("266", "267")
     bob = harness.live(267)
     bob.group(1, group, "at last")
     bob.expect(1)
@@ -825,7 +824,7 @@ def test_changes_of_groups_are_passed_over_however_many_there_are(harness: Harne
 def test_changes_of_groups_take_no_room_on_a_page(
     harness: Harness, count: int, first: int, more: bool
 ) -> None:
-    group = harness.log.groups.create(APP, "266", ["267"])
+    group = harness.group("266", "267")
     bob = harness.live(267)
     for number in range(1, count + 1):
         bob.group(number, group, f"t{number}")
@@ -841,13 +840,13 @@ def test_changes_of_groups_take_no_room_on_a_page(
 
 def test_a_refusal_among_messages_costs_the_others_nothing(harness: Harness) -> None:
     ann, bob = harness.live(266), harness.live(267)
-    harness.log.committing = Signal()
+    harness.gates.committing = Signal()
     ann.single(1, 267, "one")
     ann.group(2, 12345, "not mine")
     ann.single(3, 266, "to myself")
     ann.single(4, 267, "four")
     ann.settle()
-    harness.log.committing.set()
+    harness.gates.committing.set()
     until(lambda: len(ann.acks()) == 2)
     assert [number for number, _ in ann.acks()] == [1, 4]
     assert [each.text for each in bob.pushes()] == ["one", "four"]
@@ -857,7 +856,7 @@ def test_a_refusal_among_messages_costs_the_others_nothing(harness: Harness) -> 
 
 def test_a_client_whose_sync_fails_is_closed(harness: Harness) -> None:
     ann = harness.live(266)
-    harness.log.away = True
+    harness.gates.away = True
     ann.send_payload(protobuf.sync(0))
     assert ann.client.close_code() == 1011
     assert ann.outputs() == []
@@ -907,7 +906,7 @@ def test_each_sender_has_its_own_numbers(harness: Harness) -> None:
 
 def test_who_comes_into_a_group_is_its_member_alone(harness: Harness) -> None:
     ann, bob, eve = harness.live(266), harness.live(267), harness.live(268)
-    group = harness.log.groups.create(APP, "266", ["267"])
+    group = harness.group("266", "267")
     until(lambda: len(harness.messaging.log_subscriptions.followers.members(APP, group)) == 2)
     ann.group(1, group, "to both of us")
     bob.expect(1)
@@ -921,20 +920,12 @@ def test_who_comes_into_a_group_is_its_member_alone(harness: Harness) -> None:
     ]
 
 
-def test_who_asks_again_is_served_in_order_and_nobody_else_waits(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_asks_again_is_served_in_order_and_nobody_else_waits(harness: Harness) -> None:
     ann, bob, eve = harness.live(266), harness.live(267), harness.live(268)
-    read, begun, go_on = harness.log.entries.catch_up, Signal(), Signal()
-
-    def catch_up(*arguments: Any) -> tuple[list[Entry], bool]:
-        begun.set()
-        go_on.wait()
-        return read(*arguments)
-
-    monkeypatch.setattr(harness.log, "catch_up", catch_up)
+    go_on, reads = Signal(), harness.gates.reads
+    harness.gates.around = go_on.wait
     ann.send_payload(protobuf.sync(0))
-    until(begun.is_set)
+    until(lambda: harness.gates.reads > reads)
     eve.single(1, 266, "to ann")
     eve.single(2, 267, "to bob")
     bob.expect(1)

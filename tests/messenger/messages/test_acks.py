@@ -1,12 +1,9 @@
 """Acknowledgements of clients: what is not acknowledged is told again, and then the connection is closed."""
 
-from typing import Any
-
 import pytest
 from gevent.event import Event as Signal
 
 from imserver.gateway import errors
-from imserver.gateway.errors import StorageUnavailable
 from imserver.messenger.messages import catch_up
 from imserver.messenger.messages.acks import (
     ACK_SECONDS,
@@ -36,6 +33,16 @@ def pass_time(node: Node, seconds: int = ACK_SECONDS) -> None:
         node.messaging.catch_up.check_acks()
     for _ in range(20):
         turn()
+
+
+def hold_resend(node: Node) -> Signal:
+    """Let the time go by; what is to be sent again is read, and comes when the signal is set."""
+    held = node.gates.answering = Signal()
+    reads = node.gates.reads
+    pass_time(node)
+    until(lambda: node.gates.reads > reads)
+    node.gates.answering = None
+    return held
 
 
 def test_unacknowledged_entries_are_resent_and_then_the_connection_is_closed() -> None:
@@ -72,10 +79,10 @@ def test_without_the_database_no_connection_is_closed() -> None:
         ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
         ann.send("bob", "1")
         until(bob.pushed)
-        node.log.away = True
+        node.gates.away = True
         for _ in range(2 * TRIES):
             pass_time(node)
-        node.log.away = False
+        node.gates.away = False
         pass_time(node)
         until(lambda: bob.texts() == ["1", "1"])
 
@@ -89,35 +96,25 @@ def test_what_could_not_be_read_again_costs_no_try() -> None:
         assert isinstance(subscription, AckingLogSubscription)
         for state in (ON_TIME, RESENT_ONCE, RESENT_TWICE):
             assert subscription.state is state
-            node.log.away = True
+            node.gates.away = True
             pass_time(node)
             assert subscription.state is state
-            node.log.away = False
+            node.gates.away = False
             pass_time(node)
         assert subscription.state is RESENT_THRICE
 
 
-def test_an_acknowledgement_while_entries_are_read_again_gives_no_try_too_many(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_acknowledgement_while_entries_are_read_again_gives_no_try_too_many() -> None:
     with Node() as node:
         ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
         ann.send("bob", "1")
         until(bob.pushed)
         subscription = bob.connection.log_subscription
         assert isinstance(subscription, AckingLogSubscription)
-        reads, go_on = list[int](), Signal()
-
-        def read(_app: str, _user: str, after: int, *_more: Any) -> object:
-            reads.append(after)
-            go_on.wait()
-            raise StorageUnavailable("away")
-
-        monkeypatch.setattr(node.log, "catch_up", read)
-        pass_time(node)
-        until(lambda: reads)
+        go_on = hold_resend(node)
         assert subscription.state is RESENT_ONCE
         node.messaging.ack_tracker.acked(bob.connection, 1, 1)
+        node.gates.away = True
         go_on.set()
         pass_time(node, 1)
         assert subscription.state is ON_TIME
@@ -126,7 +123,7 @@ def test_an_acknowledgement_while_entries_are_read_again_gives_no_try_too_many(
 def test_a_client_with_too_many_unacknowledged_entries_is_closed_and_resumes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("imserver.messenger.messages.catch_up.RESEND_LIMIT", 2)
+    monkeypatch.setattr(catch_up, "RESEND_LIMIT", 2)
     with Node() as node:
         ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
         for _ in range(3):
@@ -143,22 +140,16 @@ def test_a_client_with_too_many_unacknowledged_entries_gets_no_new_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What is stored while it is looked up would stand above what it was never told."""
-    monkeypatch.setattr("imserver.messenger.messages.catch_up.RESEND_LIMIT", 3)
+    monkeypatch.setattr(catch_up, "RESEND_LIMIT", 3)
     with Node() as node:
         ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
         for _ in range(2):
             ann.send("bob", "x")
         until(lambda: len(bob.pushed()) == 2)
-        read_page, cursors, go_on = node.log.catch_up, list[int](), Signal()
-
-        def read(app: str, user: str, after: int, *more: Any) -> object:
-            cursors.append(after)
-            go_on.wait()
-            return read_page(app, user, after, *more)
-
-        monkeypatch.setattr(node.log, "catch_up", read)
+        go_on, reads = Signal(), node.gates.reads
+        node.gates.around = go_on.wait  # before it is read
         pass_time(node)
-        until(lambda: cursors)
+        until(lambda: node.gates.reads > reads)
         for _ in range(2):
             ann.send("bob", "x")
         go_on.set()
@@ -168,7 +159,7 @@ def test_a_client_with_too_many_unacknowledged_entries_gets_no_new_ones(
 
 def test_entries_of_a_page_are_acknowledged_like_pushed_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catch_up, "RECOVERED", 2)
-    monkeypatch.setattr("imserver.messenger.messages.catch_up.RESEND_LIMIT", 2)
+    monkeypatch.setattr(catch_up, "RESEND_LIMIT", 2)
     with Node() as node:
         ann = node.speaker("ann", 0)
         for _ in range(5):
@@ -184,26 +175,13 @@ def test_entries_of_a_page_are_acknowledged_like_pushed_ones(monkeypatch: pytest
         assert bob.stream() == [1, 2, 3, 4, 5, 6, 6], "only the last is owed, and told again"
 
 
-def test_who_asks_while_it_waits_for_a_resend_gets_nothing_that_is_newer(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_who_asks_while_it_waits_for_a_resend_gets_nothing_that_is_newer() -> None:
     with Node() as node:
         ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
         for _ in range(6):
             ann.send("bob", "x")
         until(lambda: len(bob.pushed()) == 6)
-        read_page, reads, again = node.log.catch_up, list[int](), Signal()
-
-        def read(app: str, user: str, after: int, *more: Any) -> object:
-            found = read_page(app, user, after, *more)
-            reads.append(after)
-            if len(reads) == 1:
-                again.wait()
-            return found
-
-        monkeypatch.setattr(node.log, "catch_up", read)
-        pass_time(node)
-        until(lambda: reads)
+        again = hold_resend(node)
         bob.client.frames.clear()
         assert bob.ask("sync", {"cursor": 0, "limit": 2})[1]["hasMore"]
         again.set()

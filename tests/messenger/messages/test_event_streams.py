@@ -151,7 +151,7 @@ def test_a_stream_is_not_resumed_if_entries_expire_while_they_are_read() -> None
         ann = node.speaker("ann", 0)
         for text in "1234":
             ann.send("bob", text)
-        node.log.expires = 3
+        node.during(2, lambda: node.log.expire(APP, more_than=1, upto=3))
         start = stored_on(node).start(APP, "bob", 1)
         assert (start.resumed, start.cursor) == (False, 4)
 

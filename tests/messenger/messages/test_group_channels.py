@@ -1,7 +1,6 @@
 """Subscriptions of users who leave a group, at any moment."""
 
 from collections.abc import Callable
-from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -11,7 +10,6 @@ from imserver.gateway.channels.client_commands import ChannelCommands
 from imserver.gateway.channels.consent import ChannelConsent
 from imserver.gateway.channels.members import ChannelRefused
 from imserver.gateway.dialects.cmd.wire import ChannelCmdDialect, CmdAnswers
-from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.model import Outcome, Subscribe
 from imserver.gateway.push.targets import Target
 from imserver.gateway.transport.connection import Connection
@@ -20,7 +18,7 @@ from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.stored_channels import ChannelLog
 from tests.gateway.push.test_publishing import HELLO, Harness, publishing_of
 from tests.gateway.transport.harness import until
-from tests.messenger.memory_log import MemoryLog, MemoryStore
+from tests.messenger.log_file import Gates, LogFile
 from tests.messenger.messaging_harness import APP, MessageClient, Node
 
 
@@ -51,18 +49,14 @@ def subscribe(node: Node, consent: Consent, client: MessageClient, channel: str)
 @pytest.mark.parametrize("failure", [False, True])
 def test_who_leaves_while_subscribing_does_not_stay_subscribed(failure: bool) -> None:
     with Node() as node:
-        group = node.log.create(APP, "ann", ["ann", "bob"])
+        group = node.group("ann", "ann", "bob")
         ann, bob = node.speaker("ann"), node.speaker("bob")
         consent = Consent(Mock(), Mock(hooks={}), node.channels, MutedUsers())
         channel = f"group:{group}"
 
-        def fail(*_arguments: object) -> None:
-            raise StorageUnavailable("away")
-
         def leave() -> None:
-            if failure:
-                node.log.member = fail  # type: ignore[assignment,method-assign]
-            node.log.leave(APP, group, ["ann"])
+            node.log.groups.leave(APP, group, ["ann"])
+            node.during(2, lambda: setattr(node.gates, "away", failure))
 
         consent.between = leave
         assert subscribe(node, consent, ann, channel) == 200
@@ -74,10 +68,10 @@ def test_who_leaves_while_subscribing_does_not_stay_subscribed(failure: bool) ->
 
 def test_the_channels_of_users_and_groups_reach_their_sessions() -> None:
     harness = Harness()
-    store: Any = MemoryStore(MemoryLog())
+    gates = Gates()
+    store = LogFile().open(gates)
     log = store.part(MessageLog)
-    log.listen(Mock())
-    group = log.groups.create("101", "ann", ["bob", "eve", "zoe"])
+    group = log.groups.create("101", "ann", "", ["bob", "eve", "zoe"]).conversation
     targets = [Target(channel=f"group:{group}"), Target(channel="user:ann"), Target(group=str(group))]
     publishing = publishing_of(harness)
     harness.histories.stored = ChannelLog(store, Mock(), Mock(), Mock(), Mock())
@@ -91,7 +85,7 @@ def test_the_channels_of_users_and_groups_reach_their_sessions() -> None:
         assert publishing.to_targets("101", [Target(channel=name)], HELLO) == [Outcome.NOT_SENT], (
             "it is no group"
         )
-    log.away = True
+    gates.away = True
     assert publishing.to_targets("101", targets[:1], HELLO) == [Outcome.FAILED]
     (found,) = publishing.to_channels("101", [f"group:{group}"], HELLO)
     assert isinstance(found, ChannelRefused)

@@ -13,8 +13,9 @@ from imserver.gateway.metrics import Metrics
 from imserver.messenger.messages import deliverer as module
 from imserver.messenger.messages.deliverer import LogFollower
 from imserver.messenger.messages.log.contract import Commit, Draft, Entry
+from imserver.messenger.messages.log.message_log import MessageLog
 from tests.gateway.transport.harness import until
-from tests.messenger.memory_log import MemoryLog
+from tests.messenger.log_file import Gates, LogFile
 from tests.support import CountingSignal
 
 APP = "101"
@@ -24,7 +25,8 @@ class Receiver:
     """A follower of a log, and what it told."""
 
     def __init__(self, stored: int = 0) -> None:
-        self.log = MemoryLog()
+        self.gates = Gates()
+        self.log: Any = LogFile().open(self.gates).part(MessageLog)
         self.metrics = Metrics()
         self.ids: list[int] = []
         self.store(stored)
@@ -39,10 +41,8 @@ class Receiver:
         self.ids += [entry.id for entry in entries]
 
     def store(self, number: int) -> list[Entry]:
-        first = len(self.log.shelf.entries.get(APP, ()))
-        for _ in range(number):
-            self.log.writer.append(APP, [Draft(sender="ann", to_user="bob")])
-        return self.log.shelf.entries.get(APP, [])[first:]
+        found = self.log.writer.append(APP, [Draft(sender="ann", to_user="bob")] * number)
+        return [each.entry for each in found]
 
     def receive(self, entries: list[Entry]) -> None:
         self.follower.committed(Commit(APP, entries[0].id, entries[-1].id, entries))
@@ -76,7 +76,7 @@ def test_an_early_batch_waits_for_the_one_before_it_without_a_look_into_the_log(
     assert received.ids == []
     received.receive([one])
     assert received.ids == [1, 2]
-    assert received.log.reads == 0
+    assert received.gates.reads == 1
 
 
 def test_a_repeated_batch_is_delivered_once() -> None:
@@ -121,7 +121,8 @@ def test_the_last_batch_is_found_missing_without_any_news() -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_the_ends_of_all_quiet_logs_are_asked_for_at_once() -> None:
-    log = MemoryLog()
+    gates = Gates()
+    log = LogFile().open(gates).part(MessageLog)
     received: dict[str, list[int]] = {}
 
     def deliver(app: str, entries: list[Entry], _position: int) -> None:
@@ -135,9 +136,10 @@ def test_the_ends_of_all_quiet_logs_are_asked_for_at_once() -> None:
     for app in apps[1:]:
         log.writer.append(app, [Draft(sender="ann", to_user="bob")])
     gevent.sleep(0.001)
+    reads = gates.reads
     follower.check()
     until(lambda: received == {app: [1] for app in apps[1:]})
-    assert log.heads_reads == 1
+    assert gates.reads - reads == 1 + 8
 
 
 @pytest.mark.usefixtures("quick")
@@ -145,11 +147,11 @@ def test_a_gap_is_read_when_the_database_is_back() -> None:
     received = Receiver()
     received.follower.follow(APP)
     entries = received.store(3)
-    received.log.away = True
+    received.gates.away = True
     received.receive(entries[2:])
     gevent.sleep(0.02)
     assert received.ids == []
-    received.log.away = False
+    received.gates.away = False
     until(lambda: received.ids == [1, 2, 3])
 
 
@@ -161,7 +163,7 @@ def test_a_long_gap_is_read_page_by_page(monkeypatch: pytest.MonkeyPatch) -> Non
     entries = received.store(35)
     received.receive(entries[34:])
     until(lambda: received.ids == list(range(1, 36)))
-    assert received.log.reads == 4
+    assert received.gates.reads == 1 + 8
 
 
 @pytest.mark.usefixtures("quick")
@@ -178,11 +180,12 @@ def test_early_batches_above_the_limit_are_read_later(monkeypatch: pytest.Monkey
 
 
 def test_batches_that_come_while_the_position_is_asked_for_are_not_lost() -> None:
-    received = Receiver(stored=2)
-    gate = received.log.answering = gevent.event.Event()
+    received = Receiver()
+    before = received.store(2)
+    gate = received.gates.answering = gevent.event.Event()
     asking = gevent.spawn(received.follower.follow, APP)
     gevent.sleep(0)
-    received.receive(received.log.shelf.entries[APP][:2])
+    received.receive(before)
     received.receive(received.store(1))
     gate.set()
     asking.join()
@@ -190,7 +193,7 @@ def test_batches_that_come_while_the_position_is_asked_for_are_not_lost() -> Non
 
 
 @pytest.mark.usefixtures("quick")
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_any_order_and_any_loss_ends_in_the_log(data: st.DataObject) -> None:
     received = Receiver()
@@ -216,16 +219,14 @@ def test_what_comes_to_be_expected_while_the_log_is_read_is_read_at_once() -> No
     received = Receiver()
     received.follower.follow(APP)
     entries = received.store(2)
-    read = received.log.entries.read
+    late: list[Entry] = []
 
-    def reading(app: str, after: int, limit: int) -> list[Entry]:
-        found = read(app, after, limit)
-        if after < 2:
-            (late,) = received.store(1)
-            received.follower.expect(APP, late.id)
-        return found
+    def expect() -> None:
+        if not late:
+            late.extend(received.store(1))
+            received.follower.expect(APP, 3)
 
-    received.log.read = reading  # type: ignore[method-assign]
+    received.gates.around = expect
     received.receive(entries[1:])
     until(lambda: received.ids == [1, 2, 3])
 
@@ -235,10 +236,10 @@ def test_an_expected_entry_that_does_not_exist_ends_the_reading() -> None:
     received = Receiver()
     received.follower.follow(APP)
     received.follower.expect(APP, 7)
-    until(lambda: received.log.reads == 1)
+    until(lambda: received.gates.reads == 3)
     for _ in range(10):
         gevent.sleep(0.001)
-    assert received.log.reads == 1
+    assert received.gates.reads == 3
     received.receive(received.store(1))
     assert received.ids == [1]
 

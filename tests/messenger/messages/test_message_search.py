@@ -1,5 +1,6 @@
 """MessageSearch: few at a time, and a database that does not answer is said to be what it is."""
 
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -16,9 +17,12 @@ from imserver.messenger.messages.commands import Search, SearchFilter
 from imserver.messenger.messages.log.contract import Entry
 from imserver.messenger.messages.message_search import SEARCHES_AT_ONCE, MessageSearch
 from tests.gateway.transport.harness import until
-from tests.messenger.memory_log import MemoryStore
 
 TEA = Search("tea", 0, 0, 10)
+
+
+def store_of(log: object) -> Any:
+    return SimpleNamespace(part=lambda _make: log)
 
 
 class SlowLog:
@@ -39,7 +43,7 @@ class SlowLog:
 
 def test_no_more_than_a_few_look_at_a_time() -> None:
     log = SlowLog()
-    found = MessageSearch(MemoryStore(log))
+    found = MessageSearch(store_of(log))
     searches = [gevent.spawn(found.search, "a", "u", TEA) for _ in range(SEARCHES_AT_ONCE + 3)]
     until(lambda: log.looking == SEARCHES_AT_ONCE)
     log.may.set()
@@ -50,7 +54,7 @@ def test_no_more_than_a_few_look_at_a_time() -> None:
 def test_a_search_that_waits_too_long_is_refused_temporarily(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(message_search, "SEARCH_SECONDS", 0.01)
     log = SlowLog()
-    found = MessageSearch(MemoryStore(log))
+    found = MessageSearch(store_of(log))
     searches = [gevent.spawn(found.search, "a", "u", TEA) for _ in range(SEARCHES_AT_ONCE)]
     until(lambda: log.looking == SEARCHES_AT_ONCE)
     with pytest.raises(StorageUnavailable):
@@ -63,7 +67,7 @@ def test_a_search_that_waits_too_long_is_refused_temporarily(monkeypatch: pytest
 def test_a_search_is_refused_at_once_while_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(message_search, "SEARCHES_WAITING", 1)
     log = SlowLog()
-    found = MessageSearch(MemoryStore(log))
+    found = MessageSearch(store_of(log))
     searches = [gevent.spawn(found.search, "a", "u", TEA) for _ in range(SEARCHES_AT_ONCE + 1)]
     until(lambda: log.looking == SEARCHES_AT_ONCE)
     with pytest.raises(StorageUnavailable):
@@ -85,7 +89,7 @@ def test_a_user_pays_for_the_time_of_their_searches(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(rates, "monotonic_ns", lambda: 1)
     log = Mock()
     log.search.find = find
-    searches = MessageSearch(MemoryStore(log))
+    searches = MessageSearch(store_of(log))
     for _ in range(4):  # the last one may begin with little time left
         searches.search("a", "u", TEA)
     with pytest.raises(TooManyRequests):
@@ -98,7 +102,7 @@ def test_a_page_has_the_newest_results_that_fit_and_continues_behind_them() -> N
     entries = [Entry(id=number, conversation=1, seq=number, sender="a", body=body) for number in range(1, 9)]
     log = Mock()
     log.search.find = lambda _app, _user, search: (entries[: search.before - 1], 0)
-    found, before, pages = MessageSearch(MemoryStore(log)), len(entries) + 1, []
+    found, before, pages = MessageSearch(store_of(log)), len(entries) + 1, []
     files = SearchFilter(types=("file",))
     while before:
         page, before = found.search("a", "u", Search("", 1, before, 100, files))

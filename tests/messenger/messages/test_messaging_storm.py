@@ -15,8 +15,9 @@ from gevent.event import Event as Signal
 from imserver.messenger.messages import catch_up, deliverer
 from imserver.messenger.messages.acks import ACK_SECONDS
 from imserver.messenger.messages.log import writer
+from imserver.messenger.messages.log.message_log import MessageLog
 from tests.gateway.transport.harness import turn, until
-from tests.messenger.memory_log import Shelf
+from tests.messenger.log_file import Gates, LogFile
 from tests.messenger.messaging_harness import APP, MessageClient, Node
 
 USERS = ["u0", "u1", "u2", "u3"]
@@ -107,15 +108,12 @@ class Storm:
 
     def __init__(self, nodes: list[Node], chance: random.Random) -> None:
         self.nodes, self.chance = nodes, chance
-        self.shelf = nodes[0].log.shelf
+        self.log = nodes[0].file.open(Gates()).part(MessageLog)
         for node in nodes:
             node.others = [peer for peer in nodes if peer is not node]
             loss = chance.choice([0, 0.1, 0.5, 1])
             node.wire = lambda _first, _last, loss=loss: chance.random() >= loss  # type: ignore[misc]
-        self.groups = [
-            nodes[0].log.groups.create(APP, "u0", USERS[1:3]),
-            nodes[-1].log.groups.create(APP, "u1", ["u3"]),
-        ]
+        self.groups = [nodes[0].group(*USERS[:3]), nodes[-1].group("u1", "u3")]
         self.clients = [Client(nodes, user, device, chance) for user in USERS for device in ("", "two")]
         self._number = 0
 
@@ -129,7 +127,7 @@ class Storm:
             self._pass_time: 6,
             self._hold_answers: 4,
             self._go_away: 3,
-            self._lose_commits: 3,
+            self._lose_answer: 3,
         }
         self.chance.choices(list(deeds), list(deeds.values()))[0]()
         for _ in range(self.chance.choice([0, 0, 1, 5])):
@@ -142,11 +140,12 @@ class Storm:
     def end(self) -> None:
         """Everything is well again."""
         for node in self.nodes:
-            node.log.away = False
-            if node.log.answering is not None:
+            node.gates.away, node.gates.losing = False, None
+            if node.gates.answering is not None:
                 self._hold_answers(node)
-            if node.log.late is not None:
-                self._lose_commits(node)
+            if node.gates.unsure is not None:
+                node.find_answer()
+            node.log.writer.seconds = node.store.seconds
 
     def _there(self) -> Client | None:
         return self.chance.choice(
@@ -165,10 +164,11 @@ class Storm:
         (client.come if client.message_client is None else client.leave)()
 
     def _join_or_leave(self) -> None:
-        log, group, user = self.chance.choice(self.nodes).log, *map(self.chance.choice, (self.groups, USERS))
-        rows = [row for row in self.shelf.memberships if (row.user, row.conversation) == (user, group)]
-        there = any(row.left_id is None for row in rows)
-        (log.groups.leave if there else log.groups.join)(APP, group, [user])
+        group, user = map(self.chance.choice, (self.groups, USERS))
+        if self.log.conversations.member(APP, group, user) is None:
+            self.log.groups.join(APP, group, [user])
+        else:
+            self.log.groups.leave(APP, group, [user])
 
     def _ask(self) -> None:
         if client := self._there():
@@ -184,25 +184,24 @@ class Storm:
                 node.messaging.catch_up.check_acks()
 
     def _hold_answers(self, node: Node | None = None) -> None:
-        log = (node or self.chance.choice(self.nodes)).log
-        signal, log.answering = log.answering, None if log.answering else Signal()
+        gates = (node or self.chance.choice(self.nodes)).gates
+        signal, gates.answering = gates.answering, None if gates.answering else Signal()
         if signal is not None:
             signal.set()
 
     def _go_away(self) -> None:
-        log = self.chance.choice(self.nodes).log
-        log.away = not log.away
+        gates = self.chance.choice(self.nodes).gates
+        gates.away = not gates.away
 
-    def _lose_commits(self, node: Node | None = None) -> None:
-        log = (node or self.chance.choice(self.nodes)).log
-        lost, log.late = log.late, None if log.late is not None else []
-        for find_out in lost or ():
-            with self.shelf.lock:
-                find_out(self.chance.random() < 0.6)
+    def _lose_answer(self) -> None:
+        node = self.chance.choice(self.nodes)
+        if node.gates.unsure is not None:
+            node.find_answer()
+        else:
+            node.lose_answer(self.chance.random() < 0.6)
 
     def readable(self, user: str) -> set[int]:
-        log = self.nodes[0].log
-        return {e.id for e in self.shelf.entries[APP] if log._reads(APP, user, e.conversation, e.id)}
+        return {entry.id for entry in self.log.entries.sync(APP, user, 0, 10_000)[0]}
 
     def all_have_all(self) -> bool:
         for client in self.clients:
@@ -230,8 +229,8 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(params=[1, 2, 3])
 def nodes(request: pytest.FixtureRequest) -> Iterator[list[Node]]:
     """So many, with one log."""
-    shelf = Shelf()
-    found = [Node(shelf) for _ in range(request.param)]
+    file = LogFile()
+    found = [Node(file) for _ in range(request.param)]
     for node in found:
         node.__enter__()
     looking = [gevent.spawn(node.messaging.follower.run) for node in found]

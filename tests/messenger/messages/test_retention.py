@@ -12,7 +12,6 @@ from imserver.messenger.messages.retention import Retention
 from tests.gateway.auth.test_tenants import Make
 from tests.gateway.auth.test_tenants import node as node
 from tests.gateway.test_config import read, refusal
-from tests.messenger.memory_log import MemoryStore
 
 APPS = {
     "old": TenantSettings(of_features=(AppRetention(retention_seconds=60),)),
@@ -42,21 +41,25 @@ class ExpiringLog:
         return 5
 
 
+def store_of(log: ExpiringLog | None) -> Any:
+    return SimpleNamespace(has_database=log is not None, part=lambda _make: log)
+
+
 def test_retention_is_that_of_the_app_or_else_of_the_server() -> None:
     log, metrics = ExpiringLog(), Metrics()
-    retention = Retention(RetentionSettings(), APPS.get, MemoryStore(log), metrics, POSITIONS, ())
+    retention = Retention(RetentionSettings(), APPS.get, store_of(log), metrics, POSITIONS, ())
     assert retention.expire() == 10
     assert log.expirations == [("few", 0, 3), ("old", 60, 0)]
     assert metrics.expired == 10
     log.expirations.clear()
     rules = RetentionSettings(retention_seconds=9, retention_messages=7)
-    Retention(rules, APPS.get, MemoryStore(log), metrics, POSITIONS, ()).expire()
+    Retention(rules, APPS.get, store_of(log), metrics, POSITIONS, ()).expire()
     assert log.expirations == [("all", 9, 7), ("few", 9, 3), ("old", 60, 7), ("unknown", 9, 7)]
 
 
 def test_without_a_database_nothing_expires() -> None:
     rules = RetentionSettings(retention_messages=1)
-    assert Retention(rules, APPS.get, MemoryStore(None), Metrics(), POSITIONS, ()).expire() == 0
+    assert Retention(rules, APPS.get, store_of(None), Metrics(), POSITIONS, ()).expire() == 0
 
 
 def test_renamed_settings_are_stored_as_the_release_before_reads_them(node: Make) -> None:

@@ -7,7 +7,7 @@ import pytest
 from imserver.messenger.messages import receipts
 from imserver.messenger.messages.log.contract import Appended, Draft
 from tests.gateway.transport.harness import until
-from tests.messenger.memory_log import Shelf
+from tests.messenger.log_file import LogFile
 from tests.messenger.messaging_harness import APP, MessageClient, Node
 
 
@@ -48,7 +48,7 @@ def test_nothing_is_stored_for_it() -> None:
     with Node() as node:
         node.speaker("bob", 0)
         assert node.speaker("ann", 0).ask("typing", {"to": "bob"}) == (200, None)
-        assert node.log.appends == []
+        assert node.appends == []
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_a_signal_without_a_receiver_is_refused(data: dict[str, Any]) -> None:
 
 def test_group_members_receive_signals_and_only_members_may_send_them() -> None:
     with Node() as node:
-        group = node.log.groups.create(APP, "ann", ["bob", "cat"])
+        group = node.group("ann", "bob", "cat")
         ann, bob, eve = node.speaker("ann", 0), node.speaker("bob", 0), node.speaker("eve", 0)
         assert eve.ask("typing", {"conversation": group}) == (1003, None)
         assert ann.ask("typing", {"conversation": group}) == (200, None)
@@ -73,7 +73,7 @@ def test_group_members_receive_signals_and_only_members_may_send_them() -> None:
 
 def test_a_connection_that_does_not_follow_may_signal_too() -> None:
     with Node() as node:
-        group = node.log.groups.create(APP, "ann", ["bob"])
+        group = node.group("ann", "bob")
         bob, ann = node.speaker("bob", 0), node.speaker("ann")
         conversation = ann.send("bob", "hi")[1]["conversation"]
         assert ann.ask("typing", {"conversation": group}) == (200, None)
@@ -82,7 +82,7 @@ def test_a_connection_that_does_not_follow_may_signal_too() -> None:
             {"from": "ann", "conversation": group},
             {"from": "ann", "to": "bob", "conversation": conversation},
         ]
-        node.log.away = True
+        node.gates.away = True
         assert ann.ask("typing", {"conversation": group}) == (1008, None)
 
 
@@ -114,7 +114,7 @@ def test_many_notices_become_one(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_group_does_not_learn_of_everybody_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with Node() as node:
         monkeypatch.setattr(receipts, "GROUP_SECONDS", 1000.0)
-        group = node.log.groups.create(APP, "ann", ["bob", "cat"])
+        group = node.group("ann", "bob", "cat")
         ann, bob, cat = (node.speaker(user, 0) for user in ("ann", "bob", "cat"))
         for each in (ann, bob):
             assert each.ask("typing", {"conversation": group}) == (200, None)
@@ -132,10 +132,10 @@ def test_only_the_latest_notices_are_remembered(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_subscribers_on_other_nodes_receive_signals() -> None:
-    shelf = Shelf()
-    with Node(shelf) as here, Node(shelf) as there:
+    file = LogFile()
+    with Node(file) as here, Node(file) as there:
         here.others, there.others = [there], [here]
-        group = here.log.groups.create(APP, "ann", ["bob"])
+        group = here.group("ann", "bob")
         ann, bob = here.speaker("ann", 0), there.speaker("bob", 0)
         ann.ask("typing", {"to": "bob"})
         ann.ask("typing", {"conversation": group})

@@ -21,11 +21,11 @@ from imserver.messenger.messages.log.contract import Appended, Commit, Draft, En
 from imserver.messenger.messages.stored_channels import draft_of
 from tests.gateway.hub.test_channels import texts
 from tests.gateway.transport.harness import Client, turn, until
-from tests.messenger.memory_log import MemoryStore, Shelf
+from tests.messenger.log_file import DATABASE_ID, LogFile
 from tests.messenger.messaging_harness import APP, Node
 
 NEWS = "news:1"
-EPOCH = MemoryStore.id[:8]
+EPOCH = DATABASE_ID[:8]
 
 
 class ChannelNode(Node):
@@ -42,8 +42,8 @@ def node() -> Iterator[ChannelNode]:
 
 @pytest.fixture
 def nodes() -> Iterator[tuple[ChannelNode, ChannelNode]]:
-    shelf = Shelf()
-    with ChannelNode(shelf) as one, ChannelNode(shelf) as two:
+    file = LogFile()
+    with ChannelNode(file) as one, ChannelNode(file) as two:
         one.others, two.others = [two], [one]
         yield one, two
 
@@ -142,7 +142,7 @@ def test_a_client_that_missed_too_much_must_reload(
 
 def test_what_is_committed_while_a_client_reads_arrives_once(node: ChannelNode) -> None:
     publish(node, "one")
-    node.log.answering = reading = Signal()
+    node.gates.answering = reading = Signal()
     connection, client = node.login(APP, "ann")
     coming = gevent.spawn(subscribe, node, connection, Position(EPOCH, 0))
     turn()
@@ -161,7 +161,7 @@ def test_what_is_committed_while_a_client_reads_arrives_once(node: ChannelNode) 
 @pytest.mark.parametrize("arrives", [True, False], ids=["told", "not told"])
 @pytest.mark.parametrize("others", [0, 1])
 def test_what_another_node_commits_at_any_moment_of_a_subscription_arrives_once(
-    nodes: tuple[ChannelNode, ChannelNode], monkeypatch: pytest.MonkeyPatch, others: int, arrives: bool
+    nodes: tuple[ChannelNode, ChannelNode], others: int, arrives: bool
 ) -> None:
     """Before and after each read of the node that subscribes, until there is no such read any more."""
     one, two = nodes
@@ -178,9 +178,7 @@ def test_what_another_node_commits_at_any_moment_of_a_subscription_arrives_once(
         if not left:
             publish(one, "meanwhile")
 
-    for name in ("_check", "_answer"):
-        usual = getattr(two.log, name)
-        monkeypatch.setattr(two.log, name, lambda usual=usual: (commit(), usual()))
+    two.gates.around = commit
     moments, since, reached = 0, 1, True
     while reached:
         moments += 1
@@ -304,7 +302,7 @@ def test_an_id_is_stored_once_in_each_channel(node: ChannelNode) -> None:
 
 
 def test_without_the_database_nothing_is_published_or_subscribed(node: ChannelNode) -> None:
-    node.log.away = True
+    node.gates.away = True
     with pytest.raises(ChannelRefused) as refused:
         node.channels.publishing.publish_event(APP, NEWS, event("x"))
     assert refused.value.reason == "unavailable"
@@ -356,8 +354,8 @@ def store(node: Node, draft: Draft) -> None:
 
 
 def test_subscribers_on_every_node_receive_stored_messages_of_a_room_from_the_log() -> None:
-    shelf = Shelf()
-    with RoomNode(shelf) as one, RoomNode(shelf) as two:
+    file = LogFile()
+    with RoomNode(file) as one, RoomNode(file) as two:
         one.others, two.others = [two], [one]
         _, ann, subscribed = subscriber(one, "ann", channel="tea")
         _, bob, _ = subscriber(two, "bob", channel="tea")
@@ -369,7 +367,7 @@ def test_subscribers_on_every_node_receive_stored_messages_of_a_room_from_the_lo
         assert texts(ann, bob) == [["one", "two"], ["one", "two"]]
         assert one.channels.publishing.publish(APP, "tea", event("live")) is Outcome.SENT
         assert texts(ann) == [["live"]]
-        assert len(shelf.entries[APP]) == 2
+        assert len(one.entries()) == 2
 
 
 def test_a_codec_with_channels_names_the_channel_of_a_stored_message() -> None:
@@ -386,7 +384,7 @@ def test_a_codec_with_channels_names_the_channel_of_a_stored_message() -> None:
 def test_while_the_database_is_away_nobody_subscribes_to_a_channel_that_may_be_a_room() -> None:
     with RoomNode() as node:
         connection, _ = node.login(APP, "ann")
-        node.log.away = True
+        node.gates.away = True
         with pytest.raises(ChannelRefused) as refused:
             node.channels.subscriptions.join(APP, "tea", connection)
         assert refused.value.reason == "unavailable"
@@ -444,7 +442,7 @@ def of_ann(text: str, meta: bytes = b"") -> Draft:
 def commit(node: Node, *drafts: Draft) -> None:
     """Store the first messages of the log together."""
     node.log.writer.append(APP, drafts)
-    node.messaging.committed(Commit(APP, 1, len(drafts), node.log.shelf.entries[APP]))
+    node.messaging.committed(Commit(APP, 1, len(drafts), node.entries()))
 
 
 def _with(wanted: Event, part: ChannelPart, time: int = 0) -> Event:
