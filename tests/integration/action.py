@@ -7,7 +7,6 @@ from typing import Any
 
 from .raw import PATIENCE_SECONDS, PING, TEXT, Address, Frame, Raw, text
 
-WELCOME = "连接成功"
 LEFT = "用户已经离开"
 NOT_VALID = "数据不合法"
 

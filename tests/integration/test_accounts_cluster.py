@@ -7,7 +7,6 @@ from typing import Any
 import pyotp
 import pytest
 
-from imserver_client import Accounts, RequestRefused
 from tests.support import eventually, run_cli
 from tests.users import PASSWORD, User
 
@@ -105,17 +104,3 @@ def test_a_code_is_used_once_on_all_nodes(nodes: Nodes) -> None:
     login = {"login": "factor", "password": PASSWORD, "code": codes[1]}
     assert other.post("accounts/login", **login)["token"]
     assert one.refused("accounts/login", **login) == (401, "wrong_code")
-
-
-def test_the_python_client_turns_a_factor_on_and_off(nodes: Nodes) -> None:
-    ann, _ = person(nodes, name="python")
-    with Accounts(ann.server.http_url, APP, ann.token) as accounts:
-        secret, address = accounts.begin_factor(PASSWORD)
-        assert address.startswith("otpauth://totp/")
-        codes = accounts.confirm_factor(pyotp.TOTP(secret).generate_otp(int(time()) // 30))
-        with pytest.raises(RequestRefused, match="second factor"):
-            accounts.log_in("python", PASSWORD)
-        assert accounts.log_in("python", PASSWORD, code=codes[0], device="phone").user == ann.user
-        renewed = accounts.renew_codes(codes[1])
-        accounts.remove_factor(PASSWORD, renewed[0])
-        assert accounts.log_in("python", PASSWORD).token

@@ -11,7 +11,7 @@ import pytest
 from tests.support import eventually
 
 from .action import ActionClient, action_session, command, login_data
-from .clusters import Nodes, leases, nodes_of
+from .clusters import Nodes, nodes_of
 from .cmd import fresh, get, good
 
 _STORED = {"room_members": {"1": ["1", "2"]}}
@@ -60,13 +60,6 @@ def test_two_users_on_two_nodes_chat(nodes: Nodes, here: int, there: int) -> Non
         other.nothing()
 
 
-def test_messages_of_one_sender_keep_their_order_across_nodes(nodes: Nodes) -> None:
-    a, b = fresh("a"), fresh("b")
-    with action_session(nodes.ws[0], a, to=b) as one, action_session(nodes.ws[1], b) as other:
-        one.send(*(command("sendmsg", {"msgType": "text", "message": str(n)}, str(n)) for n in range(300)))
-        assert [other.received()["msgId"] for _ in range(300)] == [str(n) for n in range(300)]
-
-
 def test_a_room_spans_the_nodes(nodes: Nodes, room: str) -> None:
     with ExitStack() as stack:
         users = {
@@ -85,49 +78,11 @@ def test_a_room_spans_the_nodes(nodes: Nodes, room: str) -> None:
             one.nothing()
 
 
-def test_whoever_has_the_answer_to_a_login_receives_the_room_on_other_nodes(nodes: Nodes, room: str) -> None:
-    with action_session(nodes.ws[0], "speaker", room=room) as cmd_client:
-        for number in range(30):
-            with action_session(nodes.ws[1 + number % 2], f"l{number}", room=room) as listener:
-                cmd_client.say(str(number))
-                found = listener.received()
-                if is_exit_of(found, f"l{number - 1}"):  # another node may report it a moment later
-                    found = listener.received()
-                assert (found["from"], found["content"]) == ("speaker", str(number)), found
-            eventually(
-                lambda number=number: any(is_exit_of(one, f"l{number}") for one in drained(cmd_client))
-            )
-
-
 def drained(one: ActionClient) -> list[dict[str, str]]:
     """What has been pushed until now."""
     one.ask_action("nothing")
     found, one.pushed = one.pushed, []
     return found
-
-
-def test_the_newest_connection_is_addressed_on_whichever_node_it_is(nodes: Nodes, room: str) -> None:
-    me, peer = fresh("me"), fresh("peer")
-    with (
-        action_session(nodes.ws[0], peer, to=me) as sender,
-        action_session(nodes.ws[2], "w", room=room) as witness,
-    ):
-        older = ActionClient(nodes.ws[0]).begin().login(me, room=room)
-        newest = ActionClient(nodes.ws[1]).begin().login(me, room=room)
-        sender.say("once")
-        newest.receives(peer, "once", me)
-        witness.say("to the room")
-        newest.receives("w", "to the room", me)
-        witness.receives("w", "to the room", "w")
-        newest.nothing()
-        assert drained(older) == []
-        older.leave()
-        sender.say("still here")
-        newest.receives(peer, "still here", me)
-        witness.nothing()
-        newest.leave()
-        assert is_exit_of(witness.received(), me)
-        witness.nothing()
 
 
 def test_stored_members_receive_their_room_on_whichever_node_they_are_once(nodes: Nodes) -> None:
@@ -173,31 +128,6 @@ def online(nodes: Nodes, user: str, app: int = 1) -> bool:
     query = {"app": f"action:{app}", "user": user}
     answer = get(nodes.http[1], "/api/v1/presence", **query).json
     return bool(answer["users"][0]["online"])
-
-
-@pytest.mark.parametrize("app", [1, 3, 4, 5])
-def test_who_logs_in_again_as_themselves_stays_reachable_under_any_policy(nodes: Nodes, app: int) -> None:
-    me, peer = fresh("me"), fresh("p")
-    with (
-        action_session(nodes.ws[0], me, app, to="x") as one,
-        action_session(nodes.ws[1], peer, app, to=me) as other,
-    ):
-        for number in range(10):
-            one.login(me, app, to=peer, room=str(number) if number % 2 else "0")
-            other.say(str(number))
-            one.receives(peer, str(number), me)
-        assert online(nodes, me, app)
-        one.leave()
-        eventually(lambda: not online(nodes, me, app), what="gone")
-
-
-def test_the_users_of_a_room_are_those_of_all_nodes(nodes: Nodes, room: str) -> None:
-    with ExitStack() as stack:
-        for number in range(3):
-            stack.enter_context(action_session(nodes.ws[number], str(number + 7), room=room))
-        for address in nodes.http:
-            found = good(get(address, "/user/list", groupsId=room))["userList"]
-            assert found == [{"ID": 7}, {"ID": 8}, {"ID": 9}]
 
 
 @pytest.mark.full
@@ -266,43 +196,6 @@ def test_what_a_client_did_not_acknowledge_follows_it_to_another_node(nodes: Nod
             one.receives(peer, "5", me)
 
 
-@pytest.mark.full
-@pytest.mark.parametrize(("me", "acks"), [("1", False), ("2", True)])
-def test_a_permanent_member_who_never_entered_the_room_misses_nothing(
-    nodes: Nodes, room: str, me: str, acks: bool
-) -> None:
-    """Neither away nor online, on any node, with a login to another room."""
-    with action_session(nodes.ws[0], fresh("sender"), 6, room="1") as sender:
-        for number, node in enumerate((1, 0, 2)):
-            sender.say(f"away {number} of {me}")
-            with ActionClient(nodes.ws[node]) as one:
-                one.begin()
-                acked_login(one, me, room, 6) if acks else one.login(me, 6, room=room)
-                sender.say(f"online {number} of {me}")
-                for wanted in (f"away {number} of {me}", f"online {number} of {me}"):
-                    while one.received()["content"] != wanted:  # the last ones may come again
-                        pass
-
-
-@pytest.mark.full
-def test_what_waits_on_a_node_that_stops_is_delivered_by_another(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    with ExitStack() as stack:
-        nodes = stack.enter_context(nodes_of(tmp_path_factory.mktemp("cluster"), 2, apps=APPS))
-        sender = stack.enter_context(action_session(nodes.ws[0], "a", to="b"))
-        one = stack.enter_context(ActionClient(nodes.ws[1]))
-        acked_login(one.begin(), "b")
-        for number in (1, 2):
-            sender.say(str(number))
-            one.receives("a", str(number), "b")
-        nodes.servers[1].stop()
-        two = stack.enter_context(ActionClient(nodes.ws[0]))
-        acked_login(two.begin(), "b")
-        for number in (1, 2):
-            two.receives("a", str(number), "b")
-
-
 # --- Redis --------------------------------------------------------------------------------------------------
 
 
@@ -334,22 +227,6 @@ def test_the_servers_are_where_the_original_has_them(nodes: Nodes) -> None:
         assert servers.keys() == {f"127.0.0.1:{server.http.port}" for server in nodes.servers}
         assert all(time.time() - 180 < int(seen) <= time.time() for seen in servers.values())
         assert 7200 - 180 < redis.ttl("ws:hash:allservers") <= 7200
-
-
-@pytest.mark.full
-def test_a_node_that_has_gone_is_not_listed(tmp_path_factory: pytest.TempPathFactory) -> None:
-    times = {"lease_seconds": 8, "renew_seconds": 0.5}
-    with nodes_of(tmp_path_factory.mktemp("cluster"), 3, apps=APPS, cluster=times) as nodes:
-        stays, stopped, killed = nodes.servers
-        stopped.stop()
-        killed.process.send_signal(signal.SIGKILL)
-        killed.process.wait()
-        eventually(lambda: len(leases(stays)) == 1, what="the others are gone")
-        with nodes.redis.client() as redis:
-            eventually(
-                lambda: redis.hkeys("ws:hash:allservers") == [f"127.0.0.1:{stays.http.port}"],
-                what="the list holds one",
-            )
 
 
 def test_without_redis_the_users_of_a_node_chat_on(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -17,7 +17,7 @@ import pytest
 from tests.support import Server, eventually
 
 from .action import LEFT, ActionClient, action_client, action_session, command, login_data
-from .cmd import fresh, get, json_request
+from .cmd import fresh, get
 from .raw import BINARY, TEXT, Response, ask, bearer, frame, request
 from .setting import OPEN, Launch, stop
 
@@ -109,79 +109,11 @@ def test_only_the_receiver_gets_a_message(server: Server) -> None:
         a.receives("b", "也好", "a")
 
 
-@pytest.mark.parametrize("kind", ["text", "image", "video", "voice", "anything"])
-def test_the_type_of_a_message_is_passed_on(server: Server, kind: str) -> None:
-    with action_session(server.ws, "a", to="b") as a, action_session(server.ws, "b", to="a") as b:
-        a.say("https://example.com/x?a=1&b=<2>", kind)
-        assert b.receives("a", "https://example.com/x?a=1&b=<2>", "b")["msgType"] == kind
-
-
-def test_sender_and_receiver_in_a_message_are_ignored(server: Server) -> None:
-    with (
-        action_session(server.ws, "a", to="b") as a,
-        action_session(server.ws, "b") as b,
-        action_session(server.ws, "c") as c,
-        action_session(server.ws, "d", room="9") as d,
-    ):
-        wrong = {"userId": "c", "appId": 2, "toUid": "c", "groupsId": "9", "msgType": "text", "message": "x"}
-        assert a.ask_action("sendmsg", wrong)[0] == 200
-        b.receives("a", "x", "b")
-        c.nothing()
-        d.nothing()
-
-
-def test_nothing_is_stored_for_an_absent_user(server: Server) -> None:
-    with action_session(server.ws, "a", to="later") as a:
-        a.say("too early")
-        with action_session(server.ws, "later") as later:
-            later.nothing()
-            a.say("in time")
-            later.receives("a", "in time", "later")
-
-
-def test_before_the_login_nothing_is_received_or_sent(server: Server) -> None:
-    with action_client(server.ws) as a, action_session(server.ws, "b", to="a") as b:
-        assert a.ask_action("sendmsg", {"msgType": "text", "message": "x", "toUid": "b"}) == (1000, "未登录")
-        b.say("x")
-        b.nothing()
-        a.nothing()
-
-
-def test_the_newest_connection_of_a_user_is_addressed(server: Server) -> None:
-    with action_session(server.ws, "a", to="b") as a, action_session(server.ws, "b", to="a") as older:
-        newest = ActionClient(server.ws).begin().login("b", to="a")
-        a.say("to the newest")
-        newest.receives("a", "to the newest", "b")
-        older.nothing()
-        older.say("it may still speak")
-        a.receives("b", "it may still speak", "a")
-        newest.leave()
-        eventually(lambda: connections(server) == 2, what="the newest has gone")
-        a.say("to nobody")
-        older.nothing()
-
-
 def test_messages_of_one_sender_keep_their_order(server: Server) -> None:
     with action_session(server.ws, "a", to="b") as a, action_session(server.ws, "b") as b:
         a.send(*(command("sendmsg", {"msgType": "text", "message": str(n)}, str(n)) for n in range(500)))
         assert [b.received()["msgId"] for _ in range(500)] == [str(n) for n in range(500)]
         assert [a.answer().json["seq"] for _ in range(500)] == [str(n) for n in range(500)]
-
-
-def test_whoever_has_the_answer_to_a_login_is_reachable(server: Server, room: str) -> None:
-    with (
-        action_session(server.ws, "a", to="b") as a,
-        action_session(server.ws, "speaker", room=room) as cmd_client,
-    ):
-        for number in range(50):
-            with action_session(server.ws, "b"):
-                pass
-            with action_session(server.ws, "b") as b:
-                a.say(str(number))
-                b.receives("a", str(number), "b")
-            with action_session(server.ws, "listener", room=room) as listener:
-                cmd_client.say(str(number))
-                listener.receives("speaker", str(number), "listener")
 
 
 def connections(server: Server) -> int:
@@ -220,21 +152,6 @@ def test_a_later_login_changes_user_peer_and_room(server: Server, room: str) -> 
             one.nothing()
 
 
-def test_the_exit_notice_goes_to_the_room_of_the_latest_login(server: Server) -> None:
-    first, second = fresh("room"), fresh("room")
-    with (
-        action_session(server.ws, "one", room=first) as one,
-        action_session(server.ws, "two", room=second) as two,
-    ):
-        mover = ActionClient(server.ws).begin().login("mover", room=first)
-        mover.login("moved", room=second)
-        mover.leave()
-        found = two.received()
-        assert (found["action"], found["from"]) == ("exit", "moved")
-        one.nothing()
-        two.nothing()
-
-
 # --- rooms --------------------------------------------------------------------------------------------------
 
 
@@ -256,12 +173,6 @@ def test_all_members_of_a_room_and_the_sender_receive_a_message(server: Server, 
             one.nothing()
         for one in others:
             one.nothing()
-
-
-def test_no_notice_is_sent_when_a_user_enters_a_room(server: Server, room: str) -> None:
-    with action_session(server.ws, "a", room=room) as a, action_session(server.ws, "b", room=room) as b:
-        a.nothing()
-        b.nothing()
 
 
 def test_one_exit_notice_is_sent_at_the_end_of_a_connection(server: Server, room: str) -> None:
@@ -321,18 +232,6 @@ def test_stored_members_are_a_setting(launch: Launch, http_server: str) -> None:
     }
 
 
-def test_a_large_room_gets_no_exit_notices(launch: Launch, http_server: str) -> None:
-    server = launch(http_server, hub={"notice_members": 3})
-    with ExitStack() as stack:
-        members = [stack.enter_context(action_session(server.ws, f"u{n}", room="r")) for n in range(4)]
-        ActionClient(server.ws).begin().login("x", room="r").leave()
-        eventually(lambda: connections(server) == 4, what="x has gone")
-        members[0].nothing()
-        members.pop().leave()
-        found = members[0].received()
-        assert (found["action"], found["from"]) == ("exit", "u3")
-
-
 def test_an_app_with_as_many_rooms_as_it_may_have_refuses_another(launch: Launch, http_server: str) -> None:
     server = launch(http_server, apps={"action:1": {"max_channels": 2}})
     with (
@@ -343,23 +242,6 @@ def test_an_app_with_as_many_rooms_as_it_may_have_refuses_another(launch: Launch
         assert one.ask_action("login", login_data("c", room="3")) == (1009, "操作失败")
         assert one.ask_action("heartbeat", {}) == (1000, "未登录")
         one.login("c", room="2")
-
-
-@pytest.mark.full
-def test_a_silent_client_is_closed_and_the_room_gets_a_notice(launch: Launch, http_server: str) -> None:
-    server = launch(http_server, websocket={"heartbeat_seconds": 8, "sweep_seconds": 0.2, "close_seconds": 1})
-    with (
-        action_session(server.ws, "alive", room="r") as alive,
-        action_session(server.ws, "silent", room="r") as silent,
-    ):
-
-        def beaten() -> bool:
-            alive.ask_action("heartbeat", {})
-            return bool(alive.pushed)
-
-        eventually(beaten, what="the silent one has left")
-        assert alive.received()["from"] == "silent"
-        silent.closed(4001)
 
 
 # --- HTTP ---------------------------------------------------------------------------------------------------
@@ -383,11 +265,6 @@ def test_the_users_of_a_room_are_its_stored_and_its_current_members(server: Serv
         lambda: get(server.http, "/user/list", groupsId=room).json["data"] == {"userList": []},
         what="the room is empty",
     )
-
-
-def test_without_a_room_the_list_is_that_of_the_cmd_dialect(server: Server) -> None:
-    assert get(server.http, "/user/list", appID=101).json["data"] == {"userCount": 0, "userList": []}
-    assert get(server.http, "/user/list").json["data"] == {"userCount": 0, "userList": []}
 
 
 @pytest.mark.parametrize(
@@ -447,11 +324,3 @@ def test_where_the_app_demands_tokens_a_login_needs_one_of_its_user(launch: Laun
 def ask_with(server: Server, path: str, key: str) -> Response:
     """GET with a key."""
     return ask(server.http, bearer(request(path), key))
-
-
-def test_a_push_of_the_back_end_arrives_as_a_message(server: Server) -> None:
-    with action_session(server.ws, "ann") as ann:
-        body = {"app": "action:1", "user": "ann", "text": "hi", "sender": "shop"}
-        answer = ask(server.http, json_request("/api/v1/push", body))
-        assert answer.json["sent"] == 1, answer
-        ann.receives("shop", "hi", "ann")

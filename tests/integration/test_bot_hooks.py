@@ -55,20 +55,6 @@ def test_a_webhook_that_hangs_delays_neither_other_bots_nor_the_server(server: S
             owner.post("bots/delete", bot=bot)
 
 
-def test_a_webhook_hears_that_a_reader_has_stopped_a_streamed_answer(server: Server) -> None:
-    owner = User.register(server, nickname="Owner")
-    bot = owner.bot("streaming_bot")
-    with Receiver() as receiver:
-        owner.post("bots/update", bot=bot.user, hook_url=receiver.url)
-        stream = bot.post("messages/stream/open", to=owner.user, text="On and on")["stream"]
-        assert owner.post("messages/stream/stop", stream=stream)["status"] == "closed"
-        eventually(lambda: receiver.posts, what="the webhook hears of it")
-        event = receiver.posts[0].json
-        assert (event["text"], event["client_msg_id"]) == ("On and on", stream)
-        assert event["meta"] == {"incomplete": True, "stopped": owner.user}
-        owner.post("bots/delete", bot=bot.user)
-
-
 def test_another_process_delivers_and_answers_once_when_the_one_that_did_is_killed(tmp_path: Path) -> None:
     over = threading.Event()
 

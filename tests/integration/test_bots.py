@@ -9,7 +9,6 @@ from typing import Any
 import jwt
 import pytest
 
-from imserver.gateway.config.settings import MAX_USER_BYTES
 from imserver.gateway.model import Limit
 from imserver.messenger.messages.streamed_messages import MOST_OWNER_BYTES
 from imserver.people.bots.answers import MOST_STREAMS
@@ -227,35 +226,6 @@ def test_streams_to_one_user_end_as_one_message_or_none(server: Server) -> None:
         )
 
 
-def test_a_stream_is_refused_where_a_message_to_no_account_is_refused(server: Server) -> None:
-    kim, lou = person(server, "kim"), person(server, "lou")
-    bot = kim.bot("opener")
-    bot.post("messages/send", to=lou.user, text="hello")
-    for nobody in ("x" * MAX_USER_BYTES, str(10**9), "0" + kim.user):
-        for route in ("messages/send", "messages/stream/open"):
-            assert bot.refused(route, to=nobody, text="a") == (404, "unknown_account")
-    with online(bot, server.ws) as at_bot:
-        assert at_bot.ask_cmd("streamOpen", {"to": "nobody"})[0] == 1005
-    lou.post("accounts/delete", password="correct horse")
-    for route in ("messages/send", "messages/stream/open"):
-        assert bot.refused(route, to=lou.user, text="a") == (404, "unknown_account"), "it was erased"
-
-
-def test_a_bot_streams_into_a_thread(server: Server) -> None:
-    kit = person(server, "kit")
-    bot = kit.bot("threads")
-    group = int(kit.post("groups/create", name="tea", members=[bot.user])["group"])
-    root = kit.post("messages/send", conversation=group, text="which tea?", mentions=[bot.user])["id"]
-    with online(kit, server.ws) as at_kit, online(bot, server.ws) as at_bot:
-        stream = good(at_bot, "streamOpen", conversation=group, text="Gr", thread=root)["stream"]
-        begun = piece(at_kit)
-        assert (begun["text"], begun["thread"]) == ("Gr", root)
-        good(at_bot, "streamAppend", pieces=[{"stream": stream, "piece": 1, "text": "een"}])
-        id = good(at_bot, "streamClose", stream=stream)["id"]
-        (reply,) = good(at_kit, "thread", thread=root)["messages"]
-        assert (reply["id"], reply["text"], reply["meta"]["thread"]) == (id, "Green", root)
-
-
 @pytest.mark.full
 def test_a_bot_has_a_limited_number_of_open_streams(server: Server) -> None:
     hal = person(server, "hal")
@@ -279,38 +249,6 @@ def open_many(bots: list[User], person: User, count: int) -> set[str]:
         bots[number % len(bots)].post("messages/stream/open", to=person.user, text=LONG)["stream"]
         for number in range(count)
     }
-
-
-def streams_so_far(person: User, address: HostAndPort, count: int) -> set[str]:
-    """The streams that a connection receives when it comes."""
-    found = set()
-    with online(person, address) as one:
-        for _ in range(count):
-            seen = piece(one)
-            assert (seen["text"], seen["whole"]) == (LONG, True)
-            found.add(seen["stream"])
-        good(one, "ping")
-    return found
-
-
-def test_a_connection_receives_many_long_streams_one_after_another(server: Server) -> None:
-    ann, bob = person(server, "ivy"), person(server, "joe")
-    streams = open_many([ann.bot("long")], bob, 40)
-    for _ in range(2):
-        assert streams_so_far(bob, server.ws, 40) == streams
-
-
-@pytest.mark.full
-def test_a_stream_of_a_blocked_bot_ends_without_another_piece(server: Server) -> None:
-    kay, lee = person(server, "kay"), person(server, "lee")
-    bot = kay.bot("quiet")
-    with online(lee, server.ws) as one:
-        bot.post("messages/stream/open", to=lee.user, text="still there?")
-        assert piece(one)["text"] == "still there?"
-        lee.post("friends/block", friend=bot.user)
-        assert one.push("piece", seconds=30).json["response"]["data"]["done"]
-    with online(lee, server.ws) as one:
-        one.no_push("piece")
 
 
 def test_the_bots_of_an_owner_share_bytes_and_pieces(server: Server) -> None:
@@ -346,15 +284,6 @@ def test_the_bots_of_an_owner_share_bytes_and_pieces(server: Server) -> None:
             return bool(one.ask_cmd("streamAppend", {"pieces": [last]})[0] == 1008)
 
         eventually(is_refused_there)
-
-
-@pytest.mark.full
-def test_a_connection_to_another_node_receives_many_long_streams(tmp_path: Path) -> None:
-    with nodes_of(tmp_path, 2, **CONFIG) as nodes:
-        ann, bob = person(nodes.servers[0], "ann"), person(nodes.servers[0], "bob")
-        streams = open_many([ann.bot("long")], bob, 40)
-        for _ in range(2):
-            assert streams_so_far(bob, nodes.ws[1], 40) == streams
 
 
 @pytest.mark.full

@@ -82,50 +82,6 @@ def test_subscribers_on_every_node_are_reached_from_every_node(
         nothing(outside, *people)
 
 
-def test_a_subscription_that_was_answered_is_reached_by_the_next_publish_from_any_node(
-    nodes: Nodes, app: int
-) -> None:
-    """Many channels, each new: nothing of it may depend on time."""
-    with logged_in(nodes.ws[1], "ann", app) as ann:
-        for number in range(60):
-            channel = f"new channel {number}"
-            assert subscribe(nodes.http[number % 3], app, channel, "ann") == ["subscribed"]
-            publish(nodes.http[(number + 1) % 3], app, channel, str(number))
-            assert texts(ann, 1) == [str(number)]
-
-
-def test_whoever_left_receives_nothing_more(nodes: Nodes, app: int, channel: str) -> None:
-    with logged_in(nodes.ws[0], "ann", app) as ann, logged_in(nodes.ws[1], "bob", app) as bob:
-        subscribe(nodes.http[2], app, channel, "ann", "bob")
-        ended = good(
-            nodes.http[2], "channels/unsubscribe", {"app": str(app), "channel": channel, "users": ["ann"]}
-        )
-        assert [each["status"] for each in ended["results"]] == ["unsubscribed"]
-        publish(nodes.http[2], app, channel, "hello")
-        assert texts(bob, 1) == ["hello"]
-        nothing(ann, bob)
-
-
-def test_what_one_node_publishes_to_a_channel_arrives_in_its_order(
-    nodes: Nodes, app: int, channel: str
-) -> None:
-    with ExitStack() as stack:
-        people = [stack.enter_context(logged_in(nodes.ws[n], f"u{n}", app)) for n in range(3)]
-        subscribe(nodes.http[0], app, channel, "u0", "u1", "u2")
-
-        def series(source: int) -> None:
-            for number in range(100):
-                publish(nodes.http[source], app, channel, f"{source}:{number}")
-
-        with ThreadPoolExecutor(3) as pool:
-            list(pool.map(series, range(3)))
-        for one in people:
-            heard = texts(one, 300)
-            for source in range(3):
-                own = [text for text in heard if text.startswith(f"{source}:")]
-                assert own == [f"{source}:{number}" for number in range(100)]
-
-
 @pytest.mark.full
 def test_everybody_who_has_subscribed_receives_what_is_published_after_while_others_come_and_go(
     nodes: Nodes, app: int, channel: str
@@ -159,28 +115,6 @@ def test_everybody_who_has_subscribed_receives_what_is_published_after_while_oth
         for each in running:
             each.result(timeout=120)
     assert min(rounds) > 10
-
-
-def test_the_same_channel_of_another_app_is_another_room(nodes: Nodes, channel: str) -> None:
-    one_app, other_app = app_with("multi"), app_with("multi")
-    with logged_in(nodes.ws[0], "ann", one_app) as ann, logged_in(nodes.ws[1], "ann", other_app) as other:
-        subscribe(nodes.http[0], one_app, channel, "ann")
-        subscribe(nodes.http[0], other_app, channel, "ann")
-        publish(nodes.http[2], one_app, channel, "one")
-        publish(nodes.http[2], other_app, channel, "other")
-        assert (texts(ann, 1), texts(other, 1)) == (["one"], ["other"])
-        nothing(ann, other)
-
-
-def test_a_connection_does_not_subscribe_to_a_channel_of_another_app(nodes: Nodes, channel: str) -> None:
-    one_app, other_app = app_with("multi"), app_with("multi")
-    with logged_in(nodes.ws[0], "ann", one_app) as ann:
-        [session] = sessions_of(nodes.http[1], one_app, "ann")
-        body = {"app": str(other_app), "channel": channel, "connections": [session["connection"]]}
-        for address in nodes.http:
-            assert good(address, "channels/subscribe", body)["results"][0]["status"] == "unknown"
-            good(address, "push", {"app": str(other_app), "connection": session["connection"], "text": "x"})
-        nothing(ann)
 
 
 def test_subscribers_and_channels_are_listed_alike_by_every_node(nodes: Nodes, app: int) -> None:
@@ -239,33 +173,3 @@ def test_a_connection_is_reached_and_closed_by_its_id_from_any_node(nodes: Nodes
             lambda: call(nodes.http[2], "connections/show", app=app, connection=connection_id).status == 404
         )
         nothing(desk)
-
-
-def test_a_device_of_a_user_is_reached_from_any_node(nodes: Nodes, app: int) -> None:
-    with (
-        logged_in(nodes.ws[0], "ann", app, device="phone") as phone,
-        logged_in(nodes.ws[1], "ann", app) as desk,
-    ):
-        for address in nodes.http:
-            body = {"app": str(app), "user": "ann", "device": "phone", "text": "hello"}
-            assert good(address, "push", body)["sent"] == 1
-        assert texts(phone, 3) == ["hello"] * 3
-        nothing(desk)
-
-
-def test_users_are_left_out_on_every_node(nodes: Nodes, app: int, channel: str) -> None:
-    with ExitStack() as stack:
-        ann, bob, cid = (
-            stack.enter_context(logged_in(nodes.ws[n], user, app))
-            for n, user in enumerate(("ann", "bob", "cid"))
-        )
-        subscribe(nodes.http[0], app, channel, "ann", "bob", "cid")
-        body = {
-            "app": str(app),
-            "targets": [{"channel": channel}],
-            "text": "hello",
-            "except_users": ["ann", "cid"],
-        }
-        good(nodes.http[0], "push", body)
-        assert texts(bob, 1) == ["hello"]
-        nothing(ann, bob, cid)

@@ -6,12 +6,10 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import pytest
 
 from imserver.dialects.client.api import ROUTES
-from tests.processes import pause
 from tests.support import eventually
 
 from .client import (
@@ -32,7 +30,7 @@ from .client import (
 )
 from .clusters import Nodes, nodes_of
 from .cmd import fresh
-from .raw import Raw, ask, request
+from .raw import ask, request
 
 PAIRS_OF_NODES = [(0, 1), (1, 0), (0, 0)]
 """Which node is asked, and which has the client."""
@@ -63,15 +61,6 @@ def clients(nodes: Nodes, system: str, *nodes_of_clients: int) -> Iterator[list[
 
 
 @pytest.mark.full
-def test_a_system_registered_at_one_node_is_known_at_the_other_at_once(nodes: Nodes) -> None:
-    for first, second in ((0, 1), (1, 0)):
-        system = new_system(nodes.http[first])
-        assert online_list(nodes.http[second], system, "g") == []
-        answer = api(nodes.http[second], "register", {"systemId": system})
-        assert answer.json["msg"] == "该系统ID已被注册"
-
-
-@pytest.mark.full
 def test_of_registrations_at_one_moment_on_two_nodes_one_succeeds(nodes: Nodes) -> None:
     for _ in range(5):
         data = api_request("register", {"systemId": fresh("race")})
@@ -96,22 +85,6 @@ def test_a_client_gets_what_any_node_was_asked_to_send(
             "msg": "m",
             "data": {"n": 1},
         }
-
-
-@pytest.mark.full
-@across
-def test_pushes_keep_the_order_of_the_calls(nodes: Nodes, system: str, via: int, there: int) -> None:
-    with clients(nodes, system, there) as (one,):
-        bind(nodes.http[via], system, one, "g")
-        one.notice()
-        for number in range(150):
-            if number % 3 == 0:
-                send_to_client(nodes.http[via], system, one.id, str(number))
-            elif number % 3 == 1:
-                send_to_group(nodes.http[via], system, "g", str(number))
-            else:
-                done(nodes.http[via], "send_to_clients", system, clientIds=[one.id], data=str(number))
-        assert [one.received()["data"] for _ in range(150)] == [str(number) for number in range(150)]
 
 
 def test_clients_on_several_nodes_get_the_same_message_each_once(nodes: Nodes, system: str) -> None:
@@ -145,22 +118,6 @@ def test_a_client_is_closed_behind_all_that_it_was_sent(
 
 
 # --- groups -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.full
-@across
-def test_a_client_is_bound_at_any_node_and_can_be_reached_as_soon_as_that_is_answered(
-    nodes: Nodes, system: str, via: int, there: int
-) -> None:
-    for number in range(20):
-        with clients(nodes, system, there) as (one,):
-            group = f"g{number}"
-            bind(nodes.http[via], system, one, group, "7", "vip")
-            send_to_group(nodes.http[via], system, group, "x")
-            send_to_group(nodes.http[1 - via], system, group, "x")
-            assert one.notice() == (ONLINE, one.id, "7", "vip")
-            assert [one.received()["data"] for _ in range(2)] == ["x", "x"]
-            assert groups_of(nodes.http[via], system, one.id) == [group]
 
 
 def test_members_on_all_nodes_learn_who_comes_and_goes(nodes: Nodes, system: str) -> None:
@@ -209,23 +166,6 @@ def test_a_client_is_unbound_at_any_node(nodes: Nodes, system: str, via: int, th
         send_to_group(nodes.http[via], system, "g", "x")
         assert two.received()["data"] == three.received()["data"] == "x"
         one.quiet()
-
-
-@pytest.mark.full
-@across
-def test_whoever_is_unbound_has_got_what_was_sent_before(
-    nodes: Nodes, system: str, via: int, there: int
-) -> None:
-    with clients(nodes, system, there) as (one,), Raw(nodes.http[via]) as raw:
-        send = api_request("send_to_group", {"groupName": "g", "data": "x"}, system)
-        unbind = api_request("unbind_from_group", {"clientId": one.id, "groupName": "g"}, system)
-        for _ in range(20):
-            bind(nodes.http[via], system, one, "g")
-            raw.send(*[send] * 5, unbind, send)
-            assert [raw.response().json["code"] for _ in range(7)] == [0] * 7
-            assert one.notice()[0] == ONLINE
-            assert [one.received()["data"] for _ in range(5)] == ["x"] * 5
-            one.quiet()
 
 
 def test_a_group_gets_everything_in_the_order_of_the_calls(nodes: Nodes, system: str) -> None:
@@ -288,41 +228,6 @@ def test_no_route_reaches_into_another_system(
         assert groups_of(nodes.http[via], system, one.id) == ["g"]
         one.leave()
         assert two.notice() == (OFFLINE, one.id, "7", "secret")
-
-
-@across
-def test_no_route_of_the_newer_api_reaches_into_another_system(
-    nodes: Nodes, system: str, via: int, there: int
-) -> None:
-    other = new_system(nodes.http[0])
-
-    def post(path: str, **body: Any) -> Any:
-        data = json.dumps({"app": f"system:{other}", **body}).encode()
-        head = [("Content-Type", "application/json")]
-        answer = ask(nodes.http[via], request(f"/api/v1/{path}", method="POST", headers=head, body=data))
-        assert answer.status == 200, answer
-        return answer.json
-
-    with clients(nodes, system, there) as (one,):
-        bind(nodes.http[0], system, one, "g")
-        one.notice()
-        assert [row["status"] for row in post("push", channel="g", text="x")["results"]] == ["absent"]
-        # An id names a node, which is handed the push and drops it.
-        post("push", targets=[{"connection": one.id}, {"user": one.id}], text="x")
-        post("push", all=True, text="x")
-        post("channels/publish", channel="g", text="x")
-        post("channels/subscribe", channel="mine", connections=[one.id])
-        post("channels/unsubscribe", channel="g", connections=[one.id])
-        post("disconnect", connections=[one.id])
-        post("disconnect", users=[one.id])
-        one.quiet()
-        assert online_list(nodes.http[via], system, "g") == [one.id]
-        for path in ("users", "channels/list", f"presence?user={one.id}", "channels/presence?channel=g"):
-            mark = "&" if "?" in path else "?"
-            answer = ask(nodes.http[via], request(f"/api/v1/{path}{mark}app=system:{other}"))
-            assert answer.status == 200, answer
-            body = answer.body.decode().replace(f'"user":"{one.id}"', "")
-            assert one.id not in body
 
 
 @across
@@ -399,22 +304,6 @@ def test_a_killed_node_sends_no_notice_and_its_clients_are_unknown(
                 done(nodes.http[0], "close_client", system, clientId=two.id)
                 send_to_client(nodes.http[0], system, three.id, "new")
                 assert three.received()["data"] == "new"
-
-
-@pytest.mark.full
-def test_a_call_that_needs_a_silent_node_says_so(tmp_path_factory: pytest.TempPathFactory) -> None:
-    with nodes_of(tmp_path_factory.mktemp("silent"), 2, cluster={"rpc_seconds": 1}) as nodes:
-        system = new_system(nodes.http[0])
-        with clients(nodes, system, 1) as (one,):
-            pause(nodes.servers[1].process.pid)
-            try:
-                for path in ("bind_to_group", "unbind_from_group"):
-                    fields = {"clientId": one.id, "groupName": "g"}
-                    answer = api(nodes.http[0], path, fields, system)
-                    assert answer.json == {"code": -1, "msg": "系统错误", "data": []}, path
-            finally:
-                nodes.servers[1].process.send_signal(signal.SIGCONT)
-            eventually(lambda: is_online(nodes.http[0], system, one.id))
 
 
 @pytest.mark.full

@@ -1,15 +1,12 @@
 """The client dialect over the wire: connecting, being pushed to, groups and their notices."""
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 import pytest
 
-from imserver.gateway.config.settings import Config
 from tests.support import Server, eventually
 
 from .client import (
@@ -26,9 +23,8 @@ from .client import (
     send_to_client,
     send_to_group,
 )
-from .cmd import fresh, good
-from .cmd import get as get_cmd
-from .raw import BINARY, PING, TEXT, frame, open_socket, text
+from .cmd import fresh
+from .raw import PING, TEXT, open_socket, text
 from .setting import Launch
 
 VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "client.json").read_text(encoding="utf-8"))
@@ -54,12 +50,6 @@ def test_the_first_frame_gives_an_id_that_is_like_no_other(server: Server, syste
         assert len({one[-6:] for one in ids}) == 20
 
 
-def test_it_answers_on_both_ports(server: Server, system: str) -> None:
-    with listening(server.http, system) as one:
-        send_to_client(server.ws, system, one.id, "over the other port")
-        assert one.received()["data"] == "over the other port"
-
-
 @pytest.mark.parametrize("system", ["", "%20shop", "shop%20", "sh%00op", "x" * 300])
 def test_a_name_that_no_system_can_have_is_refused(server: Server, system: str) -> None:
     with open_socket(server.ws, f"/ws?systemId={system}") as one:
@@ -81,14 +71,6 @@ def test_a_system_need_not_be_registered_to_connect_but_to_be_driven(server: Ser
         assert one.received()["data"] == "now"
 
 
-def test_a_system_may_have_any_name_in_the_query_and_in_the_header(server: Server) -> None:
-    system = fresh("商店 & Söhne?")
-    assert done(server.http, "register", "", systemId=system) == []
-    with listening(server.ws, system) as one:
-        send_to_client(server.http, system, one.id, "你好")
-        assert one.received()["data"] == "你好"
-
-
 @pytest.mark.both_servers
 def test_a_system_may_be_named_in_raw_utf_8(server: Server) -> None:
     """Go's net/http takes such a target, so clients of the original server send it."""
@@ -99,25 +81,7 @@ def test_a_system_may_be_named_in_raw_utf_8(server: Server) -> None:
         assert one.message().json["data"] == "你好"
 
 
-@pytest.mark.full
-@pytest.mark.both_servers
-def test_a_client_is_reachable_as_soon_as_it_knows_its_id(server: Server, system: str) -> None:
-    for number in range(100):
-        with listening(server.ws, system) as one:
-            send_to_client(server.http, system, one.id, str(number))
-            assert one.received()["data"] == str(number)
-
-
 # --- what clients send --------------------------------------------------------------------------------------
-
-
-def test_messages_of_clients_are_read_and_not_answered(server: Server, system: str) -> None:
-    with listening(server.ws, system) as one:
-        for payload in ("hello", "", '{"seq":"1","cmd":"ping"}', "x" * 8192):
-            one.send(text(payload), frame(BINARY, payload))
-        one.quiet()
-        send_to_client(server.http, system, one.id)
-        assert one.received()["data"] == "hello"
 
 
 def test_a_frame_above_8192_bytes_ends_the_connection(server: Server, system: str) -> None:
@@ -137,32 +101,6 @@ def test_a_push_arrives_as_it_was_given(server: Server, system: str) -> None:
         assert (found.opcode, found.text) == (TEXT, expected)
 
 
-def test_what_is_not_given_is_empty_or_zero(server: Server, system: str) -> None:
-    with listening(server.ws, system) as one:
-        done(server.http, "send_to_client", system, clientId=one.id)
-        found = one.received()
-        assert (found["sendUserId"], found["code"], found["msg"], found["data"]) == ("", 0, "", "")
-
-
-@pytest.mark.parametrize(
-    "data", ["", "你好 <b>&\"'\\", [1, "zwei", None], {"a": {"b": [1.5, True]}}, [], {}, "x" * 20_000]
-)
-def test_data_arrives_as_it_was_sent(server: Server, system: str, data: Any) -> None:
-    with listening(server.ws, system) as one:
-        send_to_client(server.http, system, one.id, data)
-        assert one.received()["data"] == data
-
-
-def test_pushes_to_one_client_keep_the_order_of_the_calls(server: Server, system: str) -> None:
-    with listening(server.ws, system) as one:
-        for number in range(300):
-            if number % 3:
-                send_to_client(server.http, system, one.id, str(number))
-            else:
-                done(server.http, "send_to_clients", system, clientIds=["x", one.id], data=str(number))
-        assert [one.received()["data"] for _ in range(300)] == [str(number) for number in range(300)]
-
-
 def test_a_push_to_a_system_reaches_only_its_clients(server: Server, system: str) -> None:
     other = new_system(server.http)
     with (
@@ -176,12 +114,6 @@ def test_a_push_to_a_system_reaches_only_its_clients(server: Server, system: str
             assert found["messageId"] == answer["messageId"]
             assert (found["sendUserId"], found["data"], found["code"], found["msg"]) == ("7", "all", 1, "m")
         stranger.quiet()
-
-
-def test_who_is_online_and_who_is_not(server: Server, system: str) -> None:
-    with listening(server.ws, system) as one:
-        assert is_online(server.http, system, one.id)
-    eventually(lambda: not is_online(server.http, system, one.id))
 
 
 # --- groups -------------------------------------------------------------------------------------------------
@@ -200,15 +132,6 @@ def test_every_group_of_a_client_gets_one_leave_notice(server: Server, system: s
         assert [one.notice() for _ in range(2)] == [(OFFLINE, two.id, "", "")] * 2
         one.quiet()
         eventually(lambda: not online_list(server.http, system, "alone"))
-
-
-def test_a_client_in_no_group_leaves_without_a_word(server: Server, system: str) -> None:
-    with listening(server.ws, system) as one, listening(server.ws, system) as two:
-        bind(server.http, system, one, "g")
-        one.notice()
-        two.leave()
-        eventually(lambda: not is_online(server.http, system, two.id))
-        one.quiet()
 
 
 def test_all_members_of_a_group_get_what_is_sent_to_it(server: Server, system: str) -> None:
@@ -239,17 +162,6 @@ def test_the_list_is_in_the_order_of_joining_whatever_happens_between(server: Se
         bind(server.http, system, members[5], "g")
         expected = [member.id for member in (*members[1:5], *members[6:], members[5])]
         eventually(lambda: online_list(server.http, system, "g") == expected)
-
-
-@pytest.mark.full
-def test_a_group_of_many_is_listed_whole(server: Server, system: str) -> None:
-    with ExitStack() as stack:
-        members = [stack.enter_context(listening(server.ws, system)) for _ in range(1100)]
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda member: bind(server.http, system, member, "g"), members))
-        found = online_list(server.http, system, "g")
-        assert len(found) == 1100
-        assert set(found) == {member.id for member in members}
 
 
 def test_group_names_may_be_any_text_but_have_an_end(server: Server, system: str) -> None:
@@ -296,11 +208,6 @@ def test_a_client_is_pinged_and_closed_only_when_it_is_silent(launch: Launch, ht
         assert is_online(server.http, system, live.id)
 
 
-def test_by_default_the_ping_comes_every_25_seconds_and_the_end_after_75() -> None:
-    found = Config().websocket
-    assert (found.client_ping_seconds, found.client_silent_seconds) == (25, 75)
-
-
 # --- limits and ends ----------------------------------------------------------------------------------------
 
 
@@ -325,13 +232,3 @@ def test_systems_survive_a_restart_and_their_clients_do_not(launch: Launch, http
     finally:
         again.stop()
     again.check()
-
-
-def test_unregistered_systems_leave_no_state(server: Server) -> None:
-    def apps() -> set[str]:
-        return set(good(get_cmd(server.http, "/system/state", detail="true"))["apps"])
-
-    system = fresh("guest")
-    with listening(server.ws, system):
-        assert f"system:{system}" in apps()
-    eventually(lambda: f"system:{system}" not in apps())

@@ -1,7 +1,5 @@
 """Nodes that act as one: two and three server processes with a real Redis, seen from outside."""
 
-import html
-import itertools
 import json
 import re
 import socket
@@ -24,16 +22,13 @@ from .cmd import (
     HELLO,
     CmdClient,
     cmd_client,
-    code_of,
     command,
     form_request,
     fresh,
     get,
     good,
     is_online,
-    json_request,
     logged_in,
-    login_code,
     pairs,
     post,
     push,
@@ -41,20 +36,7 @@ from .cmd import (
     send_to_all,
     users,
 )
-from .raw import (
-    CLOSE,
-    PING,
-    PONG,
-    Address,
-    Ended,
-    Raw,
-    Response,
-    ask,
-    bearer,
-    frame,
-    request,
-    select_readable,
-)
+from .raw import CLOSE, PING, PONG, Address, Ended, Raw, ask, frame, request, select_readable
 
 PAIRS_OF_NODES = [(0, 1), (1, 0), (0, 2)]
 """Where somebody is, and where it is asked."""
@@ -108,14 +90,6 @@ def test_every_node_knows_all(nodes: Nodes) -> None:
         assert get(server.http, "/ready").status == 200
 
 
-def test_the_state_without_a_word_of_the_cluster_is_that_of_the_node(nodes: Nodes, app: int) -> None:
-    with logged_in(nodes.ws[1], "马远", app):
-        counts = [
-            good(get(http, "/system/state", isDebug="true"))["managerInfo"]["users"] for http in nodes.http
-        ]
-        assert [f"{app}_马远" in names for names in counts] == [False, True, False]
-
-
 @pytest.mark.parametrize("insecure", [False, True])
 def test_in_demo_mode_other_machines_reach_no_port_for_nodes(cluster: Launch, insecure: bool) -> None:
     nodes = cluster(2, cluster={"advertise": ""}, server={"insecure": insecure})
@@ -140,12 +114,6 @@ def test_enter_and_exit_notices_reach_the_other_nodes(nodes: Nodes, app: int, th
         watcher.no_push()
 
 
-def test_notices_stay_in_their_app(nodes: Nodes, app: int) -> None:
-    with logged_in(nodes.ws[0], "ann", app_with("multi")) as watcher, logged_in(nodes.ws[1], "bob", app):
-        send_to_all(nodes.http[1], app, "bob", "hello")
-        watcher.no_push()
-
-
 def test_a_connection_that_vanishes_is_an_exit_on_all_nodes(nodes: Nodes, app: int) -> None:
     with logged_in(nodes.ws[0], "ann", app) as watcher:
         other = CmdClient(nodes.ws[1]).upgrade().login("bob", app)
@@ -167,16 +135,6 @@ def test_a_message_reaches_its_user_on_any_node(nodes: Nodes, app: int, there: i
         other.no_push("msg")
 
 
-def test_a_message_to_an_absent_user_leaves_its_id_free_on_all_nodes(nodes: Nodes, app: int) -> None:
-    msg_id = fresh("m")
-    for http in nodes.http:
-        assert send_message(http, app, "nobody", "hello", msg_id) == {"sendResults": False}
-        assert send_message(http, app, "", "hello", msg_id) == {"sendResults": False}
-    with logged_in(nodes.ws[2], "nobody", app) as client:
-        assert send_message(nodes.http[0], app, "nobody", "hello", msg_id) == {"sendResults": True}
-        client.push("msg")
-
-
 @pytest.mark.parametrize("via", [0, 1, 2])
 def test_a_message_to_all_spares_its_sender_wherever_they_are(nodes: Nodes, app: int, via: int) -> None:
     with ExitStack() as stack:
@@ -190,50 +148,6 @@ def test_a_message_to_all_spares_its_sender_wherever_they_are(nodes: Nodes, app:
                 assert pairs(client.push("msg").payload) == push("msg", "hello", sender, msg_id)
         for client in clients:
             client.no_push("msg")
-
-
-@pytest.mark.full
-def test_messages_to_one_user_from_another_node_keep_their_order(nodes: Nodes, app: int) -> None:
-    with logged_in(nodes.ws[0], "ann", app) as client, Raw(nodes.http[1]) as http:
-        numbers = itertools.count()
-        for _ in range(100):
-            form = {"appID": app, "userID": "ann", "msgID": fresh("m"), "message": next(numbers)}
-            assert good(http.ask(form_request("/user/sendMessage", form))) == {"sendResults": True}
-            form = {"appID": app, "userID": "bob", "msgID": "", "message": next(numbers)}
-            good(http.ask(form_request("/user/sendMessageAll", form)))
-            batch = [{"userID": "ann", "msgID": fresh("m"), "message": str(next(numbers))} for _ in range(3)]
-            good(http.ask(json_request("/user/sendMessageBatch", {"appID": app, "messages": batch})))
-        found = [int(client.push("msg").json["response"]["data"]["msg"]) for _ in range(500)]
-        assert found == list(range(500))
-        client.no_push("msg")
-
-
-@pytest.mark.full
-def test_bulk_messages_reach_users_of_all_nodes(nodes: Nodes, app: int) -> None:
-    with ExitStack() as stack:
-        clients = [stack.enter_context(logged_in(ws, f"u{n}", app)) for n, ws in enumerate(nodes.ws)]
-        for via, http in enumerate(nodes.http):
-            ids = [fresh("m") for _ in range(4)]
-            messages = [
-                {"userID": f"u{n}", "msgID": msg_id, "message": f"{via}"} for n, msg_id in enumerate(ids)
-            ]
-            data = good(
-                ask(http, json_request("/user/sendMessageBatch", {"appID": app, "messages": messages}))
-            )
-            assert data["sendCount"] == 3
-            assert [row["sendResults"] for row in data["results"]] == [True, True, True, False]
-            again = nodes.http[(via + 1) % 3]
-            body = {"appID": app, "messages": messages[:3]}
-            data = good(ask(again, json_request("/user/sendMessageBatch", body)))
-            assert data["sendCount"] == 0
-            assert all(row["repeated"] for row in data["results"])
-            body = {"appID": app, "userIDs": ["u2", "u0", "x"], "msgID": fresh("m"), "message": "many"}
-            data = good(ask(http, json_request("/user/sendMessageBatch", body)))
-            assert (data["sendCount"], len(data["results"])) == (2, 3)
-            assert good(ask(again, json_request("/user/sendMessageBatch", body))) == {}
-        for number, client in enumerate(clients):
-            expected = ["0", "many", "1", "many", "2", "many"] if number != 1 else ["0", "1", "2"]
-            assert texts(client, len(expected)) == expected
 
 
 def texts(client: CmdClient, count: int) -> list[str]:
@@ -363,36 +277,6 @@ def test_a_user_who_moves_between_nodes_gets_every_message_once(nodes: Nodes, ap
         client.leave()
 
 
-def test_newest_across_nodes_the_end_of_the_older_is_no_exit(nodes: Nodes, app: int) -> None:
-    with logged_in(nodes.ws[2], "bob", app) as watcher:
-        older = CmdClient(nodes.ws[0]).upgrade().login("ann", app)
-        with logged_in(nodes.ws[1], "ann", app) as newer:
-            older.leave()
-            assert send_message(nodes.http[0], app, "ann", "hello") == {"sendResults": True}
-            newer.push("msg")
-            no_exit(watcher, nodes.http[0], app)
-            assert all(is_online(http, "ann", app) for http in nodes.http)
-
-
-def test_multi_across_nodes(nodes: Nodes) -> None:
-    app = app_with("multi")
-    with logged_in(nodes.ws[2], "bob", app) as watcher:
-        clients = [CmdClient(ws).upgrade().login("ann", app) for ws in nodes.ws]
-        for http in nodes.http:
-            assert users(http, app) == ["ann", "bob"]
-            send_message(http, app, "ann", "hello")
-        send_to_all(nodes.http[1], app, "ann", "spared")
-        for client in clients:
-            assert [client.push("msg").json["response"]["data"]["msg"] for _ in range(3)] == ["hello"] * 3
-            client.no_push("msg")
-        for client in clients[:2]:
-            client.leave()
-        for http in nodes.http[:2]:
-            no_exit(watcher, http, app)
-        clients[2].leave()
-        assert watcher.push("exit").json["response"]["data"]["from"] == "ann"
-
-
 def test_single_across_nodes(nodes: Nodes) -> None:
     app = app_with("single")
     with logged_in(nodes.ws[2], "bob", app) as watcher, logged_in(nodes.ws[0], "ann", app) as older:
@@ -424,15 +308,6 @@ def test_refuse_across_nodes(nodes: Nodes) -> None:
         assert newer.closed(4501).close_reason == "refused"
         assert send_message(nodes.http[2], app, "ann", "hello") == {"sendResults": True}
         older.push("msg")
-
-
-@pytest.mark.full
-def test_under_refuse_a_dead_session_on_another_node_is_replaced(cluster: Launch) -> None:
-    nodes, app = cluster(2), app_with("refuse")
-    with logged_in(nodes.ws[0], "ann", app) as older, logged_in(nodes.ws[1], "ann", app) as newer:
-        assert _close_of(older).close_code == 4500
-        assert send_message(nodes.http[0], app, "ann", "hello") == {"sendResults": True}
-        newer.push("msg")
 
 
 @pytest.mark.parametrize("policy", ["newest", "single", "refuse"])
@@ -487,52 +362,6 @@ def _messages(clients: list[CmdClient]) -> list[str]:
 
 
 # --- presence -----------------------------------------------------------------------------------------------
-
-
-def test_every_node_answers_the_same_about_who_is_online(nodes: Nodes, app: int) -> None:
-    other = app_with("multi")
-    with ExitStack() as stack:
-        for number, ws in enumerate(nodes.ws * 2):
-            stack.enter_context(logged_in(ws, f"u{number}", app))
-        stack.enter_context(logged_in(nodes.ws[1], "elsewhere", other))
-        for http in nodes.http:
-            assert users(http, app) == [f"u{number}" for number in range(6)]
-            assert good(get(http, "/user/list", appID=999)) == {"userCount": 0, "userList": []}
-            online = good(get(http, "/user/online", userID="elsewhere"))
-            assert online == {"online": True, "userID": "elsewhere"}
-            assert not is_online(http, "elsewhere", app)
-            named = [*(f"u{number}" for number in range(8)), "elsewhere", "u0"]
-            body = {"appID": app, "userIDs": named}
-            data = good(ask(http, json_request("/user/onlineBatch", body)))
-            assert data["onlineCount"] == 7
-            assert [row["online"] for row in data["userList"]] == [True] * 6 + [False] * 3 + [True]
-
-
-@pytest.mark.full
-def test_a_thousand_users_spread_over_all_nodes(nodes: Nodes, app: int) -> None:
-    names = [f"u{number}" for number in range(1000)]
-    with ExitStack() as stack:
-        clients = {}
-        for number, name in enumerate(names):
-            client = stack.enter_context(CmdClient(nodes.ws[number % 3]))
-            clients[name] = client.upgrade().login(name, app)
-        for http in nodes.http:
-            assert users(http, app) == sorted(names)
-        assert send_to_all(nodes.http[0], app, "u1", "to all") == {"sendResults": True}
-        for start, http in zip((0, 300, 600), nodes.http, strict=True):
-            messages = [
-                {"userID": name, "msgID": fresh("m"), "message": name} for name in names[start : start + 400]
-            ]
-            data = good(
-                ask(http, json_request("/user/sendMessageBatch", {"appID": app, "messages": messages}))
-            )
-            assert data["sendCount"] == 400
-        for number, (name, client) in enumerate(clients.items()):
-            times = (number < 400) + (300 <= number < 700) + (number >= 600)
-            expected = ["to all"] * (name != "u1") + [name] * times
-            found = [client.push("msg").json["response"]["data"]["msg"] for _ in expected]
-            assert Counter(found) == Counter(expected)
-    everywhere(nodes, lambda server: users(server.http, app) == [])
 
 
 @pytest.mark.full
@@ -673,23 +502,6 @@ def test_a_heartbeat_costs_redis_nothing_and_a_push_one_round_trip(cluster: Laun
 
 
 @pytest.mark.full
-def test_a_node_that_joins_is_reached_at_once(cluster: Launch, app: int) -> None:
-    """From the moment at which it takes clients, without a second's wait."""
-    nodes = cluster(1)
-    with logged_in(nodes.ws[0], "bob", app) as watcher:
-        late = nodes.start()
-        with logged_in(late.ws, "ann", app) as client:
-            assert send_to_all(nodes.http[0], app, "bob", "to all") == {"sendResults": True}
-            assert send_message(nodes.http[0], app, "ann", "to one") == {"sendResults": True}
-            assert [client.push("msg").json["response"]["data"]["msg"] for _ in range(2)] == [
-                "to all",
-                "to one",
-            ]
-            assert watcher.push().json["cmd"] == "enter"
-            assert users(nodes.http[0], app) == ["ann", "bob"]
-
-
-@pytest.mark.full
 def test_a_stopping_node_reports_all_exits_and_leaves_at_once(cluster: Launch, app: int) -> None:
     nodes = cluster(2)
     with ExitStack() as stack:
@@ -765,18 +577,6 @@ def test_without_a_redis_at_the_start_a_node_works_alone_and_joins_later(cluster
         client.push("msg")
 
 
-@pytest.mark.full
-def test_where_the_registry_is_required_a_login_without_it_is_1004(cluster: Launch, app: int) -> None:
-    nodes = cluster(1, cluster={"require_registry": True})
-    with logged_in(nodes.ws[0], "bob", app) as inside:
-        nodes.redis.kill()
-        with cmd_client(nodes.ws[0]) as client:
-            assert client.ask_cmd("login", {"userID": "ann", "appID": app}) == (1004, "系统错误", None)
-            nodes.redis.start()
-            eventually(lambda: client.ask_cmd("login", {"userID": "ann", "appID": app})[0] == 200)
-        assert inside.ask_cmd("heartbeat")[0] == 200
-
-
 # --- keys ---------------------------------------------------------------------------------------------------
 
 
@@ -785,47 +585,6 @@ KEYS = [
     {"key": ALL, "scopes": ["push", "read", "admin"]},
     {"key": ONE, "scopes": ["push", "read"], "apps": [101]},
 ]
-
-
-@pytest.mark.full
-def test_with_api_keys_ids_count_by_app_and_keys_hold_on_every_node(cluster: Launch) -> None:
-    nodes = cluster(2, api={"keys": KEYS})
-
-    def call(node: int, key: str, path: str, **form: Any) -> Response:
-        return ask(nodes.http[node], bearer(form_request(path, form), key))
-
-    with logged_in(nodes.ws[0], "ann", 101) as client:
-        for node in (0, 1):
-            assert code_of(post(nodes.http[node], "/user/sendMessage", appID=101, userID="ann")) == 1003
-            assert code_of(call(node, "x" * 32, "/user/sendMessage", appID=101, userID="ann")) == 1003
-            assert code_of(call(node, ONE, "/user/sendMessage", appID=102, userID="ann")) == 1003
-            assert code_of(call(node, ONE, "/user/kick", appID=101, userID="ann")) == 1003
-        for path, user in (("/user/sendMessage", "ann"), ("/user/sendMessageAll", "bob")):
-            form = {"appID": 101, "userID": user, "msgID": path, "message": "hello"}
-            assert good(call(1, ONE, path, **form)) == {"sendResults": True}
-            assert good(call(0, ALL, path, **form)) == {}
-            client.push("msg")
-        form = {"appID": 102, "userID": "bob", "msgID": "/user/sendMessage", "message": "hello"}
-        assert good(call(1, ALL, "/user/sendMessageAll", **form)) == {"sendResults": True}
-        client.no_push("msg")
-        data = good(call(1, ALL, "/user/kick", appID=101, userID="ann"))
-        assert data == {"kickResults": True, "kickCount": 1}
-        assert _close_of(client).close_code == 4502
-
-
-@pytest.mark.full
-def test_the_token_of_a_page_holds_on_every_node(cluster: Launch) -> None:
-    nodes = cluster(2, api={"keys": KEYS})
-    page = get(nodes.http[0], "/home/index", appID=101)
-    found = re.search(rb'id="page-data">(.*?)</script>', page.body)
-    assert found, page
-    data = json.loads(html.unescape(found[1].decode()))
-    user, token = data["user"], data["token"]
-    with logged_in(nodes.ws[1], user, 101, serviceToken=token):
-        question = bearer(request("/user/list?appID=101"), token)
-        for http in nodes.http:
-            assert good(ask(http, question))["userList"] == [user]
-    assert login_code(nodes.ws[1], "other", 101, serviceToken=token) == 1003
 
 
 @pytest.mark.full

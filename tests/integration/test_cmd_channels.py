@@ -106,17 +106,6 @@ def test_the_settings_of_a_channel_and_a_token_decide_who_subscribes(
         assert (found, (data or {}).get("refused")) == (code, refused)
 
 
-@pytest.mark.full
-def test_channels_that_pusher_signs_need_a_token_in_an_open_app(start_server: StartServer) -> None:
-    pusher = {"app_id": "7", "key": "a-public-key", "secret": "a secret for signing tests"}
-    server = start_server(config={"apps": {"shop": {"open": True, "pusher": pusher}}})
-    with cmd_client(server.ws) as ann:
-        log_in(ann, "ann")
-        assert ask(ann, "subscribe", "news")[0] == 200
-        for channel in ("private-orders", "presence-lobby"):
-            assert ask(ann, "subscribe", channel)[0] != 200
-
-
 def test_channels_need_a_login(server: Server) -> None:
     with cmd_client(server.ws) as client:
         for cmd in ("subscribe", "unsubscribe", "channelPresence", "channelHistory"):
@@ -218,65 +207,6 @@ def test_subscribers_see_each_other_come_and_go(server: Server) -> None:
             assert ask(two, "unsubscribe", channel) == (200, None)
             assert pushed(one, "leave")["info"]["user"] == bob
             assert ask(two, "channelPresence", channel)[0] == 1003
-
-
-def test_limits_of_a_channel(server: Server) -> None:
-    channel = fresh("tiny:")
-    with cmd_client(server.ws) as one, cmd_client(server.ws) as two:
-        log_in(one, fresh())
-        log_in(two, fresh())
-        assert ask(one, "subscribe", channel)[0] == 200
-        assert ask(one, "subscribe", channel) == (1009, {"refused": "exists"})
-        assert ask(two, "subscribe", channel) == (1009, {"refused": "full"})
-        assert ask(one, "publish", channel, text="four") == (1001, {"refused": "limit"})
-        assert ask(two, "publish", channel, text="x") == (1003, {"refused": "denied"})
-        for cmd in ("channelPresence", "channelHistory"):
-            assert ask(one, cmd, channel) == (1009, {"refused": "not_available"})
-
-
-def test_a_client_that_publishes_too_often_is_refused_and_others_are_not(server: Server) -> None:
-    channel, other = fresh("slow:"), fresh("slow:")
-    with cmd_client(server.ws) as one, cmd_client(server.ws) as two:
-        for client in (one, two):
-            log_in(client, fresh())
-            for each in (channel, other):
-                assert ask(client, "subscribe", each)[0] == 200
-        answers = [ask(one, "publish", each, text="x") for each in (channel, other) * 20]
-        assert answers[0] == (200, None)
-        assert (1008, {"refused": "rate"}) in answers
-        assert ask(two, "publish", channel, text="x") == (200, None)
-
-
-def test_channels_without_a_namespace_of_their_own_share_a_rate(start_server: StartServer) -> None:
-    rows = {
-        "*": {"subscribe": "anybody", "publish": "subscribers", "publications_per_second": 1},
-        "fast": {"subscribe": "anybody", "publish": "subscribers", "publications_per_second": 100},
-    }
-    server = start_server(config={"apps": {"hall": {"open": True, "channels": rows}}})
-    with cmd_client(server.ws) as client:
-        log_in(client, "ann", "hall")
-        others = ["fast", *(f"n{number}:x" for number in range(20))]
-        for name in ("fast:1", *others):
-            assert ask(client, "subscribe", name)[0] == 200
-        codes = [ask(client, "publish", name, text="x")[0] for name in others for _ in range(2)]
-        assert 1 <= codes.count(200) < 10, "one a second"
-        pairs = [
-            [ask(client, "publish", name, text="x")[0] for name in ("fast", "fast:1")] for _ in range(20)
-        ]
-        assert {last for _, last in pairs} == {200}
-        assert [first for first, _ in pairs].count(200) < 10
-
-
-def test_a_connection_that_a_back_end_has_joined_receives_the_frames_of_before(server: Server) -> None:
-    user, channel = fresh(), fresh("past:")
-    with cmd_client(server.ws) as client:
-        log_in(client, user)
-        good(server.http, "channels/subscribe", {"app": "shop", "users": [user], "channel": channel}, key=KEY)
-        publish(server, channel, text="one", id="p-1", sender="shop")
-        assert pushed(client, "msg") == {"target": "", "type": "text", "msg": "one", "from": "shop"}
-        assert ask(client, "subscribe", "open:1")[0] == 200
-        publish(server, channel, text="two")
-        assert pushed(client, "publication")["channel"] == channel
 
 
 def test_the_message_rate_of_an_app_holds_for_subscribers_too(server: Server) -> None:

@@ -9,7 +9,7 @@ import pytest
 from tests.support import Server
 
 from .cmd import NOT_VALID, CmdClient, command, fresh, pairs, push, reply, send_to_all
-from .raw import CONTINUATION, PING, PONG, TEXT, Frame, Raw, frame, handshake, open_socket, text
+from .raw import CONTINUATION, PING, PONG, TEXT, Frame, Raw, frame, handshake, open_socket
 from .setting import ECHO_PATH, Launch
 
 RSV1 = 4
@@ -51,43 +51,11 @@ def echo(server: Server) -> Iterator[Raw]:
         yield raw
 
 
-@pytest.mark.parametrize("bits", [9, 15])
-def test_a_window_of_the_server_is_taken_and_kept(server: Server, bits: int) -> None:
-    offer = f"permessage-deflate; server_max_window_bits={bits}"
-    answer = f"{OFFER}; server_no_context_takeover; client_no_context_takeover; server_max_window_bits={bits}"
-    assert offered(server, offer) == answer
-    payload = b"".join(b"%d," % (number * number) for number in range(5000))
-    with open_socket(server.ws, ECHO_PATH, more=[("Sec-WebSocket-Extensions", offer)]) as raw:
-        for _ in range(2):
-            raw.send(text(payload))
-            found = raw.message()
-            assert found.rsv == RSV1
-            assert inflated(found.payload, bits) == payload
-
-
-def test_an_offer_that_cannot_be_met_is_declined_and_the_connection_lives(server: Server) -> None:
-    assert offered(server, "permessage-deflate; server_max_window_bits=8") is None
-
-
-def test_without_an_offer_nothing_is_compressed(server: Server) -> None:
-    with open_socket(server.ws, ECHO_PATH) as raw:
-        raw.send(text("x" * 1000))
-        assert raw.message() == Frame(TEXT, b"x" * 1000)
-        raw.send(frame(TEXT, deflated("abc"), rsv=RSV1))
-        raw.closed(1002)
-
-
 def test_compressed_messages_are_read_and_answered(echo: Raw) -> None:
     for payload in ("", "x", "哈喽~" * 100, "x" * 100_000):
         echo.send(frame(TEXT, deflated(payload), rsv=RSV1))
         found = echo.message()
         assert (inflated(found.payload) if found.rsv else found.payload).decode() == payload
-
-
-def test_uncompressed_messages_are_read_too(echo: Raw) -> None:
-    echo.send(text("plain"))
-    found = echo.message()
-    assert (inflated(found.payload) if found.rsv else found.payload) == b"plain"
 
 
 def test_compressed_fragments_with_a_ping_in_between_are_put_together(echo: Raw) -> None:

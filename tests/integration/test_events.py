@@ -110,18 +110,6 @@ def test_pushes_of_every_kind_arrive_in_their_order(server: Server, app: int) ->
     assert heard == [f"{what} {n}" for n in range(20) for what in ("to ann", "to all", "to the channel")]
 
 
-def test_any_text_and_any_payload_is_one_event(server: Server, app: int) -> None:
-    awkward = 'a\nb\r\nc\rd\n\ndata: x\n\n: \u2028"\\ 哈喽 \U0001f600'
-    with listening(server.http, app, "ann") as ann:
-        send_message(server.http, app, "ann", awkward)
-        assert ann.message()["text"] == awkward
-        laid_out = b'{"app":"%d","user":"ann","type":"order","data":{\n  "n": [\r\n 1,\r 2]\n}}' % app
-        sent = ask(server.http, request("/api/v1/push", method="POST", headers=JSON, body=laid_out))
-        assert sent.json["sent"] == 1, sent
-        heard = ann.message()
-    assert (heard["type"], heard["data"]) == ("order", {"n": [1, 2]})
-
-
 def test_enter_and_exit_notices_are_those_of_a_websocket(server: Server, app: int) -> None:
     with listening(server.http, app, "ann") as ann, logged_in(server.ws, "bob", app) as bob:
         assert ann.event().data == {"event": "enter", "app": str(app), "user": "bob"}
@@ -132,23 +120,6 @@ def test_enter_and_exit_notices_are_those_of_a_websocket(server: Server, app: in
         assert bob.push("exit").json["response"]["data"]["from"] == "eve"
         assert ann.event().data == {"event": "exit", "app": str(app), "user": "eve"}
     eventually(lambda: users(server.http, app) == [])
-
-
-def test_the_connection_can_be_pushed_to_and_subscribed_by_its_id(server: Server, app: int) -> None:
-    with listening(server.http, app, "ann", with_id="true") as ann:
-        connection = ann.ready.data["connection"]
-        joined = ask(
-            server.http,
-            json_request(
-                "/api/v1/channels/subscribe", {"app": str(app), "channel": "r", "connections": [connection]}
-            ),
-        )
-        assert joined.status == 200, joined
-        publish(server, app, "r", "to the channel")
-        assert ann.message()["text"] == "to the channel"
-        pushed = json_request("/api/v1/push", {"app": str(app), "connection": connection, "text": "to you"})
-        assert ask(server.http, pushed).json["sent"] == 1
-        assert ann.message()["text"] == "to you"
 
 
 def save(server: Server, app: int, user: str, text: str) -> int:
@@ -187,18 +158,6 @@ def test_an_id_that_no_message_has_resumes_nothing(server: Server, app: int, las
     with Listener(server.http) as one:
         one.listen(headers=[("Last-Event-ID", last)], app=app, user="ann")
         assert (one.ready.id, one.ready.data["resumed"]) == (head, False)
-
-
-@pytest.mark.full
-def test_a_client_that_missed_too_much_gets_a_notice(server: Server, app: int) -> None:
-    body = {"app": str(app), "users": ["ann"], "text": "x", "store": True}
-    batch = {"commands": [{"push": body}] * 1001}
-    assert ask(server.http, json_request("/api/v1/batch", batch)).status == 200
-    with listening(server.http, app, "ann", cursor=0) as one:
-        assert (one.ready.id, one.ready.data["resumed"]) == (1001, False)
-    with listening(server.http, app, "ann", cursor=1) as one:
-        assert one.ready.data["resumed"] is True
-        assert [one.stored()["id"] for _ in range(1000)] == list(range(2, 1002))
 
 
 def test_a_stream_may_follow_other_requests_on_its_connection(server: Server, app: int) -> None:
@@ -311,34 +270,11 @@ def _comments(one: Listener) -> int:
 # --- how it ends --------------------------------------------------------------------------------------------
 
 
-def test_the_session_of_a_closed_stream_ends_at_once(server: Server, app: int) -> None:
-    with logged_in(server.ws, "bob", app) as bob:
-        with listening(server.http, app, "ann"):
-            assert bob.push("enter").json["response"]["data"]["from"] == "ann"
-        assert bob.push("exit").json["response"]["data"]["from"] == "ann"
-        with listening(server.http, app, "eve") as eve:
-            eve.reset()
-        assert [bob.push().json["cmd"] for _ in range(2)] == ["enter", "exit"]
-
-
 def test_a_kick_ends_the_stream_with_a_code_that_says_stay_away(server: Server, app: int) -> None:
     with listening(server.http, app, "ann") as ann:
         good(post(server.http, "/user/kick", appID=app, userID="ann"))
         assert end_of(ann) == {"code": errors.CloseCode.KICKED, "reason": "kicked", "reconnect": False}
     assert not is_online(server.http, "ann", app)
-
-
-@pytest.mark.full
-def test_a_drain_ends_every_stream_with_its_reason(launch: Launch, http_server: str) -> None:
-    server = launch(http_server, drain={"close_seconds": 0.1}, websocket={"close_seconds": 0.5})
-    with contextlib.ExitStack() as stack:
-        streams = [stack.enter_context(listening(server.http, 101, f"u{number}")) for number in range(20)]
-        stopping = threading.Thread(target=server.stop)
-        stopping.start()
-        ends = [end_of(one) for one in streams]
-        stopping.join()
-    assert ends == [{"code": 1001, "reason": "going away", "reconnect": True}] * 20
-    assert server.process.returncode == 0
 
 
 # --- when it is refused -------------------------------------------------------------------------------------
@@ -388,24 +324,6 @@ def test_a_full_app_and_one_for_other_dialects_refuse(closed: Server) -> None:
         assert one.response().status == 403
 
 
-def test_where_a_user_is_online_and_newer_logins_are_refused_a_stream_is_too(closed: Server) -> None:
-    with listening(closed.http, "shut", "ann"):
-        answer = ask_for(closed.http, app="shut", user="ann")
-        assert (answer.status, answer.json["code"]) == (409, "already_online")
-
-
-def test_a_banned_user_gets_no_stream(closed: Server) -> None:
-    kick = request(
-        "/user/kick",
-        method="POST",
-        headers=[*bearer("all-apps-key-of-the-tests"), ("Content-Type", "application/x-www-form-urlencoded")],
-        body=b"appID=101&userID=bad&banSeconds=60",
-    )
-    good(ask(closed.http, kick))
-    answer = ask_for(closed.http, app="101", user="bad")
-    assert (answer.status, answer.json["code"]) == (403, "banned")
-
-
 @pytest.mark.full
 def test_a_token_says_who_listens_and_ends_the_stream_with_itself(closed: Server) -> None:
     for headers, more in (([], {"token": token("ann")}), (bearer(token("ann")), {})):
@@ -420,37 +338,6 @@ def test_a_token_says_who_listens_and_ends_the_stream_with_itself(closed: Server
         }
 
 
-@pytest.mark.parametrize("wrong", ["", "nonsense", "other user", "other app", "expired"])
-def test_a_wrong_token_is_401(closed: Server, wrong: str) -> None:
-    given = {
-        "other user": token("bob"),
-        "other app": token("ann", app="101"),
-        "expired": token("ann", seconds=-60),
-    }.get(wrong, wrong)
-    answer = ask_for(closed.http, app="signed", user="ann", token=given)
-    assert (answer.status, answer.json["code"]) == (401, "token_invalid")
-    assert not given or given not in closed.log_with_requests(), "tokens are kept out of the log"
-
-
-def test_channels_are_subscribed_to_by_who_has_a_key_that_reads(closed: Server) -> None:
-    with listening(
-        closed.http, "101", "ann", headers=bearer("reader-key-of-the-tests"), channels="tea"
-    ) as ann:
-        assert ann.ready.data["channels"] == ["tea"]
-    for headers in ([], bearer("pusher-key-of-the-tests"), bearer("wrong")):
-        answer = ask_for(closed.http, headers, app="101", user="ann", channels="tea")
-        assert (answer.status, answer.json["code"]) == (403, "forbidden")
-    answer = ask_for(closed.http, bearer("reader-key-of-the-tests"), app="signed", user="ann", channels="tea")
-    assert answer.status == 403
-
-
-def test_strangers_pages_are_refused_outside_demo_mode(closed: Server) -> None:
-    answer = ask_for(closed.http, [("Origin", "https://evil.example")], app="101", user="ann")
-    assert (answer.status, answer.json["code"]) == (403, "not_allowed")
-    with listening(closed.http, "101", "ann", headers=[("Origin", "http://127.0.0.1:1")]):
-        pass
-
-
 def test_a_full_node_refuses_and_a_stream_counts_as_a_connection(launch: Launch, http_server: str) -> None:
     server = launch(http_server, limits={"max_connections": 2})
     with listening(server.http, 101, "ann"), logged_in(server.ws, "bob", 101):
@@ -459,14 +346,6 @@ def test_a_full_node_refuses_and_a_stream_counts_as_a_connection(launch: Launch,
     eventually(lambda: users(server.http, 101) == [])
     with listening(server.http, 101, "eve"):
         assert good(get(server.http, "/system/state"))["managerInfo"]["clientsLen"] == 1
-
-
-@pytest.mark.full
-def test_a_request_is_logged_without_what_it_asked_for(launch: Launch, http_server: str) -> None:
-    server = launch(http_server)
-    with listening(server.http, 101, "ann", token="hush"):
-        eventually(lambda: f"GET {PATH} 200" in server.log_text)
-    assert "hush" not in server.log_text
 
 
 def test_hundreds_that_come_and_go_leave_nothing(server: Server, app: int) -> None:

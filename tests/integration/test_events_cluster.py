@@ -7,7 +7,7 @@ import pytest
 from tests.support import eventually
 
 from .clusters import Nodes, app_with, nodes_of
-from .cmd import get, good, is_online, json_request, logged_in, post, send_message, send_to_all, users
+from .cmd import good, is_online, json_request, logged_in, post, send_message, send_to_all, users
 from .raw import Address, ask
 from .sse import ask_for, end_of, listening
 
@@ -60,19 +60,3 @@ def test_a_ban_holds_on_every_node(nodes: Nodes) -> None:
     good(post(nodes.http[1], "/user/kick", appID=app, userID="bad", banSeconds=60))
     answer = ask_for(nodes.http[0], app=str(app), user="bad")
     assert (answer.status, answer.json["code"]) == (403, "banned")
-
-
-def test_the_back_end_reaches_a_connection_by_its_id_from_anywhere(nodes: Nodes) -> None:
-    app = app_with("multi")
-    with listening(nodes.http[0], app, "ann", with_id="true") as ann:
-        connection = ann.ready.data["connection"]
-        joined = ask(
-            nodes.http[1],
-            json_request(
-                "/api/v1/channels/subscribe", {"app": str(app), "channel": "r", "connections": [connection]}
-            ),
-        )
-        assert joined.status == 200, joined
-        publish(nodes.http[1], app, "r", "hello")
-        assert ann.message()["text"] == "hello"
-    assert get(nodes.http[0], "/health").status == 200

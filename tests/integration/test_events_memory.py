@@ -8,9 +8,8 @@ import pytest
 from tests.support import Server
 
 from .raw import Raw, request
-from .setting import Launch, open_files, rss_bytes
 from .sse import PATH
-from .test_memory import BAR_BYTES, cost, counted, log_in
+from .test_memory import cost, log_in
 
 COUNT = 1_000
 MORE_BYTES = 100
@@ -34,17 +33,3 @@ def test_an_idle_stream_costs_little_more_than_an_idle_session(tmp_path: Path) -
     session, stream = cost(tmp_path / "session", log_in), cost(tmp_path / "stream", listen)
     print(f"{session:.0f} bytes a session, {stream:.0f} bytes a stream")
     assert stream <= session + MORE_BYTES
-
-
-@pytest.mark.full
-def test_idle_streams_stay_within_the_bar_on_both_servers(launch: Launch, http_server: str) -> None:
-    server = launch(http_server, hub={"notice_members": 0})
-    count = open_files(COUNT)
-    warm = [listen(server, number) for number in range(100)]
-    before = rss_bytes(server.pid)
-    raws = [listen(server, number) for number in range(100, 100 + count)]
-    taken = (rss_bytes(server.pid) - before) / count
-    assert counted(server) == (100 + count, 100 + count)
-    for raw in warm + raws:
-        raw.leave()
-    assert taken <= BAR_BYTES

@@ -45,12 +45,6 @@ def server(launch: Launch, http_server: str) -> Server:
     return launch(http_server, server={"http": http_server, "extra_listen": rows, "extra_hosts": hosts})
 
 
-def test_the_banner_names_them_and_each_has_an_address_of_its_own(server: Server) -> None:
-    first, second = extra(server)
-    assert (first.host, second.host) == ("127.0.0.1", "127.0.0.2")
-    assert len({first.port, second.port, server.http.port, server.ws.port}) == 4
-
-
 def test_they_serve_all_that_the_usual_two_do(server: Server) -> None:
     for address in extra(server):
         assert ask(address, request("/health")).status == 200
@@ -79,12 +73,6 @@ def test_a_query_names_its_dialect_on_every_listener(server: Server) -> None:
     for address in (*extra(server), server.ws, server.http):
         with listening(address, system) as client:
             assert done(address, "is_online", system, clientId=client.id) == {"online": True}
-
-
-def test_a_page_finds_its_websocket_at_the_port_that_it_came_from(server: Server) -> None:
-    address = extra(server)[0]
-    page = ask(address, request("/home/index?appID=101", host=f"127.0.0.1:{address.port}"))
-    assert f"127.0.0.1:{address.port}/acc" in page.body.decode()
 
 
 def test_a_listener_and_a_host_may_serve_one_path_only(server: Server) -> None:
@@ -189,17 +177,3 @@ def _counts(family: Family, total: int) -> list[int] | None:
     state = good(get(family.http, "/system/state", cluster="true"))
     counts = [node["managerInfo"]["clientsLen"] for node in state["nodes"].values()]
     return counts if sum(counts) == total else None
-
-
-def test_a_private_port_may_not_be_an_extra_one(tmp_path: Path) -> None:
-    result = run_cli(
-        "check-config",
-        IMSERVER_SERVER_PROCESSES="2",
-        IMSERVER_REDIS_URL="redis://127.0.0.1:1",
-        IMSERVER_SERVER_EXTRA_LISTEN="[{port: 9003}]",
-        IMSERVER_SERVER_DATA_DIR=str(tmp_path),
-    )
-    assert result.returncode == 1
-    assert result.stderr == (
-        "imserver: app.rpc_port 9001: 2 nodes need the ports up to 9004, and server.extra_listen[0] is 9003\n"
-    )

@@ -208,32 +208,6 @@ def test_a_stream_that_does_not_begin_says_why(hasty: Server, path: str, command
         assert client.closed() == code
 
 
-def test_a_stream_without_commands_is_refused(server: Server) -> None:
-    for question in (request("/connection/sse"), request("/connection/http_stream", method="POST")):
-        with Client(server.http) as client:
-            client.send(question)
-            assert client.response(to_head=True).status == 200
-            assert b'"code":3501' in client.rest()
-
-
-def test_text_that_is_not_utf8_is_refused(server: Server) -> None:
-    with streaming(server, b'{"id":1,"connect":{"token":"\xff"}}') as client:
-        assert client.closed() == 3501
-
-
-def test_a_page_of_another_origin_is_refused(server: Server) -> None:
-    with Client(server.http) as client:
-        question = request(
-            "/connection/http_stream",
-            method="POST",
-            body=connect(),
-            headers=[*JSON, ("Origin", "http://evil.example")],
-        )
-        client.send(question)
-        assert client.response(to_head=True).status == 200
-        assert client.closed() == 4505
-
-
 @pytest.mark.both_servers
 def test_other_methods_and_long_bodies_are_refused(server: Server) -> None:
     assert ask(server.http, request("/connection/sse", method="POST", body=b"{}")).status == 405
@@ -285,17 +259,3 @@ def test_long_commands_are_refused_and_bad_ones_end_the_stream(server: Server) -
         assert client.next("subscribe")["id"] == 2, "the stream goes on"
         assert emulate(server, client.session, data="no json").status == 200
         assert client.closed() == 3501
-
-
-def test_a_second_connect_ends_the_stream(server: Server) -> None:
-    with connected(server) as client:
-        assert emulate(server, client.session, {"id": 2, "connect": {"token": token("bob")}}).status == 200
-        assert client.closed() == 3501
-
-
-def test_the_rate_of_an_app_holds_for_commands_in_requests(server: Server) -> None:
-    with connected(server, "/connection/slow/sse", b'{"id":1,"connect":{}}') as client:
-        assert emulate(server, client.session, *[subscribe(n, f"a:{n}") for n in range(2, 20)]).status == 200
-        while (pushed := client.next().get("push")) is None:
-            pass
-        assert pushed["disconnect"]["code"] == 4003

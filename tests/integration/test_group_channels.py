@@ -11,7 +11,7 @@ from .clusters import nodes_of
 from .cmd import CmdClient, fresh, logged_in
 from .pusher import SHOP
 from .pusher import Client as PusherClient
-from .v1 import good, refused
+from .v1 import good
 
 KEY = "key-of-all-apps-0123456789"
 CONFIG: dict[str, Any] = {
@@ -99,39 +99,6 @@ def test_a_channel_of_a_group_is_for_its_members_as_long_as_they_are(server: Ser
         assert [each["user"] for each in present["subscribers"]] == [bob]
 
 
-def test_who_subscribes_receives_publications_in_place_of_pushes(server: Server) -> None:
-    ann, bob = fresh("ann"), fresh("bob")
-    group = group_of(server, ann, bob)
-    own, of_group = f"user:{ann}", f"group:{group}"
-    with (
-        logged_in(server.ws, ann, "shop") as a,
-        logged_in(server.ws, ann, "shop") as other,
-        logged_in(server.ws, bob, "shop") as b,
-    ):
-        assert (subscribe(a, own), subscribe(b, own), subscribe(a, of_group)) == (200, 1003, 200)
-        publish(server, own, "hello")
-        publish(server, of_group, "milk?")
-        good(server.http, "push", {"app": "shop", "user": ann, "text": "again"}, key=KEY)
-        heard = [received(a, "publication") for _ in range(3)]
-        assert [(each["channel"], each["text"]) for each in heard] == [
-            (own, "hello"),
-            (of_group, "milk?"),
-            (own, "again"),
-        ]
-        assert [received(other, "msg")["msg"] for _ in range(3)] == ["hello", "milk?", "again"]
-        assert received(b, "msg")["msg"] == "milk?"
-        assert a.ask_cmd("unsubscribe", {"channel": of_group})[0] == 200
-        publish(server, of_group, "no")
-        assert received(a, "publication")["channel"] == own  # a push to each member
-        assert received(b, "msg")["msg"] == "no"
-        assert a.ask_cmd("unsubscribe", {"channel": own})[0] == 200
-        publish(server, of_group, "bye")
-        assert received(a, "msg")["msg"] == received(b, "msg")["msg"] == "bye"
-        assert [received(other, "msg")["msg"] for _ in range(2)] == ["no", "bye"]
-        for each in (a, other, b):
-            each.no_push("msg", "publication")
-
-
 def test_clients_of_pusher_are_members_when_they_have_signed_in(server: Server) -> None:
     ann, bob = fresh("ann"), fresh("bob")
     group = group_of(server, ann, bob)
@@ -183,12 +150,3 @@ def test_a_member_who_is_removed_by_another_node_is_unsubscribed(
                 f"group:{group}",
             }
             b.no_push("unsubscribed", "publication")
-
-
-def test_an_app_without_groups_refuses_the_option(start_server: StartServer) -> None:
-    server = start_server()
-    settings = {"channels": {"club": {"subscribe": "members"}}}
-    question = {"app": "system:shop", "settings": settings}
-    status, _, message = refused(server.http, "apps/create", question)
-    assert status == 400
-    assert "no groups" in message

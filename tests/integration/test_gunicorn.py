@@ -15,9 +15,7 @@ from tests.ports import free_ports
 from tests.processes import end, spawn
 from tests.support import clean_environment, eventually
 
-from .client import OFFLINE, ONLINE, api, bind, new_system, send_to_client
-from .client import listening as client
-from .cmd import CmdClient, get, good, is_online, logged_in, post, send_message, send_to_all, users
+from .cmd import get, good, is_online, logged_in, post, send_message, send_to_all, users
 from .raw import PING, PONG, TEXT, Address, Frame, Raw, close, frame, handshake, open_socket, request, text
 from .setting import ECHO_PATH
 from .sse import end_of
@@ -147,22 +145,6 @@ def test_a_start_that_failed_is_repeated_and_requests_beside_it_wait(tmp_path: P
     )
 
 
-@pytest.mark.full
-def test_clients_of_a_system_are_driven(gunicorn: Address) -> None:
-    system = new_system(gunicorn)
-    with client(gunicorn, system) as one, client(gunicorn, system) as two:
-        bind(gunicorn, system, one, "g", "7", "vip")
-        assert one.notice() == (ONLINE, one.id, "7", "vip")
-        bind(gunicorn, system, two, "g")
-        assert one.notice()[:2] == two.notice()[:2] == (ONLINE, two.id)
-        send_to_client(gunicorn, system, one.id, "hi")
-        assert one.received()["data"] == "hi"
-        two.leave()
-        assert one.notice()[:2] == (OFFLINE, two.id)
-        assert api(gunicorn, "is_online", {"clientId": 7}, system).status == 400
-        assert api(gunicorn, "is_online", b"", system, method="GET").status == 405
-
-
 def test_the_rules_of_frames_hold(gunicorn: Address) -> None:
     for data, code in (
         (frame(TEXT, b"x", mask=None), 1002),
@@ -203,17 +185,6 @@ def test_handshakes_are_judged_before_or_right_after_the_worker_has_shaken_hands
                 raw.ended()
             else:
                 assert answer.status == status
-
-
-@pytest.mark.full
-def test_two_hundred_connections_come_and_go(gunicorn: Address) -> None:
-    found = [CmdClient(gunicorn).upgrade().login(f"u{number}", 102) for number in range(200)]
-    assert len(users(gunicorn, 102)) == 200
-    for one in found[::2]:
-        one.leave()
-    for one in found[1::2]:
-        one.reset()
-    eventually(lambda: users(gunicorn, 102) == [], what="all are gone")
 
 
 def test_event_streams_work_where_sockets_cannot_be_had(gunicorn: Address) -> None:

@@ -9,22 +9,8 @@ import pytest
 from tests.gateway.api.test_metrics import samples
 from tests.support import Server, eventually
 
-from .cmd import cmd_client, command, logged_in, pairs, reply, users
-from .raw import (
-    KEY,
-    PING,
-    PONG,
-    TEXT,
-    Ended,
-    Raw,
-    accept_of,
-    ask,
-    frame,
-    handshake,
-    random_key,
-    request,
-    text,
-)
+from .cmd import cmd_client, command, pairs, reply, users
+from .raw import KEY, PING, Ended, Raw, accept_of, ask, frame, handshake, random_key, request
 from .setting import OPEN, Launch
 
 PORTS = ("http", "ws")
@@ -52,12 +38,6 @@ def test_an_upgrade_on_either_port_is_answered_101_with_the_right_accept(server:
         raw.quiet()
 
 
-def test_the_example_of_the_rfc_gets_the_accept_of_the_rfc(server: Server) -> None:
-    with Raw(server.ws) as raw:
-        answer = raw.ask(handshake(key="dGhlIHNhbXBsZSBub25jZQ=="))
-        assert answer.header("sec-websocket-accept") == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -76,21 +56,6 @@ def test_an_upgrade_in_other_words_is_taken(server: Server, options: dict[str, A
         # Neither a subprotocol nor an extension that is switched off may be answered.
         assert answer.header("sec-websocket-protocol") is None
         assert answer.header("sec-websocket-extensions") is None
-        raw.quiet()
-
-
-def test_header_names_may_be_written_in_any_letter_case(server: Server) -> None:
-    lines = (
-        handshake().decode().replace("Sec-WebSocket-Key", "SEC-WEBSOCKET-KEY").replace("Upgrade:", "upgrade:")
-    )
-    with Raw(server.ws) as raw:
-        assert raw.ask(lines.replace("Connection:", "cOnNeCtIoN:").encode()).status == 101
-
-
-def test_a_handshake_that_comes_byte_by_byte_is_taken(server: Server) -> None:
-    with Raw(server.ws) as raw:
-        raw.dribble(handshake())
-        assert raw.response().status == 101
         raw.quiet()
 
 
@@ -153,12 +118,6 @@ def test_headers_above_the_limit_get_431(server: Server) -> None:
         assert raw.response().status == 431
 
 
-def test_headers_within_the_limit_are_taken(server: Server) -> None:
-    with Raw(server.ws) as raw:
-        raw.send(handshake(more=[("X-Filler", "x" * (HEADER_BYTES - 1000))]))
-        assert raw.response().status == 101
-
-
 def test_a_head_that_never_ends_is_cut_off_at_the_limit(server: Server) -> None:
     """The server must answer or close long before the sender is done with 4 MiB."""
     with Raw(server.ws) as raw:
@@ -179,15 +138,6 @@ def test_a_login_in_the_same_packet_as_the_upgrade_is_served(server: Server, app
         assert users(server.http, app) == ["early"]
 
 
-def test_a_frame_cut_in_two_by_the_end_of_the_upgrade_packet_is_served(server: Server) -> None:
-    login = command("ping", None, "cut")
-    with Raw(server.ws) as raw:
-        raw.send(handshake(), login[:3])
-        assert raw.response().status == 101
-        raw.send(login[3:])
-        assert pairs(raw.message().payload) == reply(200, "Success", "ping", "cut", "pong")
-
-
 @pytest.mark.parametrize("port", PORTS)
 def test_a_kept_alive_connection_may_carry_an_upgrade(server: Server, port: str) -> None:
     with Raw(getattr(server, port)) as raw:
@@ -195,33 +145,6 @@ def test_a_kept_alive_connection_may_carry_an_upgrade(server: Server, port: str)
         assert raw.ask(request("/health")).status == 200
         raw.upgrade()
         raw.quiet()
-
-
-def test_a_request_and_an_upgrade_and_a_frame_in_one_packet_are_served_in_order(server: Server) -> None:
-    with Raw(server.http) as raw:
-        raw.send(request("/user/list?appID=101"), handshake(), command("ping", None, "x"))
-        assert raw.response().status == 200
-        assert raw.response().status == 101
-        assert raw.message().json["response"]["data"] == "pong"
-
-
-def test_two_hundred_logins_sent_with_the_upgrade_all_count(server: Server, app: int) -> None:
-    """No race between a connection and its login: who has the answer is reachable."""
-    with contextlib.ExitStack() as stack:
-        raws = [stack.enter_context(Raw(server.ws)) for _ in range(200)]
-        for number, raw in enumerate(raws):
-            raw.send(handshake(), command("login", {"userID": f"racer{number}", "appID": app}))
-        for raw in raws:
-            assert raw.response().status == 101
-            while raw.message().json["cmd"] != "login":
-                pass
-        assert len(users(server.http, app)) == 200
-
-
-def test_in_demo_mode_pages_of_this_machine_are_let_in(server: Server) -> None:
-    for origin in ("http://localhost:3000", "https://[::1]", f"http://127.0.0.1:{server.http[1]}"):
-        with cmd_client(server.ws, more=[("Origin", origin)]) as one:
-            assert one.ask_cmd("ping")[2] == "pong"
 
 
 # Servers with settings of their own.
@@ -279,38 +202,3 @@ def test_a_handshake_that_does_not_end_is_cut_off_in_time(hasty: Server) -> None
             left = raw.rest()
             assert not left or left.startswith(b"HTTP/1.1 408"), left
             assert time.monotonic() - began > 1
-
-
-@pytest.mark.full
-def test_dribbling_does_not_stretch_the_time_for_a_handshake(hasty: Server) -> None:
-    began = time.monotonic()
-    with Raw(hasty.ws) as raw, contextlib.suppress(ConnectionError):
-        raw.send(b"GET /acc HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
-        raw.sock.settimeout(0.1)
-        while time.monotonic() - began < 40:
-            raw.send(b"x")
-            with contextlib.suppress(TimeoutError):
-                if not raw.sock.recv(1000):
-                    break
-        else:
-            pytest.fail("a byte now and then kept the handshake open")
-
-
-@pytest.mark.full
-def test_an_idle_kept_alive_connection_is_closed_in_time(hasty: Server) -> None:
-    with Raw(hasty.http) as raw:
-        assert raw.ask(request("/health")).status == 200
-        raw.ended()
-
-
-@pytest.mark.full
-def test_an_upgraded_connection_outlives_the_handshake_time(hasty: Server) -> None:
-    with logged_in(hasty.ws, "lasting", 102) as one:
-        began = time.monotonic()
-        with Raw(hasty.ws) as other:
-            other.rest()
-        assert time.monotonic() - began > 1
-        one.send(text("x"))
-        assert one.message().opcode == TEXT
-        one.send(b"\x89\x80\x00\x00\x00\x00")
-        assert one.frame().opcode == PONG

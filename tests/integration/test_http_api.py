@@ -8,18 +8,7 @@ import pytest
 
 from tests.support import Server, eventually
 
-from .cmd import (
-    CmdClient,
-    cmd_client,
-    code_of,
-    form_request,
-    fresh,
-    get,
-    good,
-    json_request,
-    logged_in,
-    users,
-)
+from .cmd import CmdClient, cmd_client, code_of, form_request, fresh, get, good, json_request, logged_in
 from .raw import Raw, Response, ask, request
 
 PUSHES = ("/user/sendMessage", "/user/sendMessageAll")
@@ -80,17 +69,6 @@ def test_every_answer_is_200_json_with_the_headers_of_the_original(server: Serve
 # Who is online.
 
 
-def test_the_list_has_each_user_of_the_app_once(server: Server, app: int) -> None:
-    assert good(get(server.http, "/user/list", appID=app)) == {"userCount": 0, "userList": []}
-    with (
-        logged_in(server.ws, "马远", app),
-        logged_in(server.ws, "黄帝", app),
-        logged_in(server.ws, "黄帝", app),
-        cmd_client(server.ws),
-    ):
-        assert users(server.http, app) == sorted(["马远", "黄帝"])
-
-
 # Pushes.
 
 
@@ -107,14 +85,6 @@ def test_a_push_is_taken_as_form_and_as_json_in_both_spellings(
     found = me.push().json
     assert found["seq"] == msg_id
     assert found["response"]["data"] == {"target": "", "type": "text", "msg": text, "from": to}
-
-
-def test_plus_signs_and_percents_of_a_form_are_decoded(server: Server, app: int, me: CmdClient) -> None:
-    body = f"appID={app}&userID=%6d%65&msgID={fresh('m')}&message=a+b%2Bc%E4%BD%A0%zz%&x".encode()
-    kind = ("Content-Type", "application/x-www-form-urlencoded; charset=utf-8")
-    answer = ask(server.http, request("/user/sendMessage", method="POST", headers=[kind], body=body))
-    assert good(answer) == {"sendResults": True}
-    assert me.push().json["response"]["data"]["msg"] == "a b+c你%zz%"
 
 
 @pytest.mark.parametrize("path", PUSHES)
@@ -239,14 +209,3 @@ def test_an_unknown_path_is_404_in_json(server: Server, path: str) -> None:
     answer = ask(server.http, request(path))
     assert answer.status in (400, 404), answer
     assert isinstance(json.loads(answer.body), dict)
-
-
-def test_a_path_may_be_percent_encoded(server: Server, app: int) -> None:
-    assert good(ask(server.http, request(f"/user/%6cist?appID={app}")))["userCount"] == 0
-
-
-@pytest.mark.parametrize("port", ["http", "ws"])
-def test_health_and_readiness_answer_on_both_ports_where_promised(server: Server, port: str) -> None:
-    assert ask(getattr(server, port), request("/health")).status == 200
-    if port == "http":
-        assert ask(server.http, request("/ready")).status == 200

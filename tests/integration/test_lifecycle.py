@@ -4,12 +4,11 @@ import contextlib
 import os
 import signal
 import socket
-from pathlib import Path
 
 import pytest
 
 from tests.ports import fixed_ports
-from tests.support import Server, eventually, run_cli
+from tests.support import Server, eventually
 
 from .cmd import cmd_client, form_request, get, logged_in
 from .raw import Ended, Raw, close, handshake, request
@@ -56,14 +55,6 @@ def refuses(node: Server) -> None:
             socket.create_connection(address, timeout=60)
 
 
-@pytest.mark.full
-def test_clients_that_do_not_answer_the_close_do_not_hold_up_the_end(node: Server) -> None:
-    with contextlib.ExitStack() as stack:
-        for n in range(20):
-            stack.enter_context(logged_in(node.ws, f"u{n}", 101))
-        assert node.stop() == 0
-
-
 def test_a_message_accepted_before_the_drain_arrives_before_the_close(node: Server) -> None:
     with logged_in(node.ws, "u", 102) as one, Raw(node.http) as api:
         for number in range(50):
@@ -99,41 +90,6 @@ def test_a_second_signal_ends_at_once(launch: Launch, http_server: str) -> None:
         node.process.wait(40)
         with contextlib.suppress(Ended):
             one.rest(5)
-
-
-@pytest.mark.full
-def test_a_taken_port_is_one_clear_line_and_a_failure(node: Server, tmp_path: Path) -> None:
-    for option, address in (("--http-port", node.http), ("--ws-port", node.ws)):
-        other = "--ws-port" if option == "--http-port" else "--http-port"
-        found = run_cli(
-            "serve",
-            option,
-            str(address[1]),
-            other,
-            "0",
-            "--data-dir",
-            str(tmp_path),
-            "--http",
-            node.http_server,
-        )
-        assert found.returncode not in (0, None)
-        lines = [line for line in (found.stdout + found.stderr).splitlines() if " INFO " not in line]
-        assert len(lines) == 1, lines
-        assert str(address[1]) in lines[0]
-        assert "Traceback" not in found.stderr
-
-
-@pytest.mark.full
-def test_a_server_can_be_started_again_on_its_ports_at_once(launch: Launch, http_server: str) -> None:
-    """Connections of the old one in TIME_WAIT must not keep the new one out."""
-    ports = fixed_ports()
-    first = launch(http_server, app=ports, websocket={"close_seconds": 0.5})
-    with logged_in(first.ws, "u", 101):
-        assert first.stop() == 0
-    second = launch(http_server, app={**ports, "log_file": str(first.folder / "second.log")})
-    assert (second.http, second.ws) == (first.http, first.ws)
-    with logged_in(second.ws, "u", 101):
-        assert get(second.http, "/ready").status == 200
 
 
 @pytest.mark.full

@@ -1,7 +1,5 @@
 """Logins of every dialect, by both HTTP servers: session tokens, their end, whose pages, how many."""
 
-import base64
-import json
 import os
 import signal
 import time
@@ -22,8 +20,8 @@ from tests.users import User
 
 from . import client, sse
 from .action import action_client, login_data
-from .cmd import CmdClient, cmd_client, fresh, get, logged_in
-from .raw import Raw, ask, request, text
+from .cmd import CmdClient, cmd_client, fresh, logged_in
+from .raw import text
 from .setting import Launch
 from .sse import Listener, ask_for
 from .v1 import good, sessions_of
@@ -133,21 +131,6 @@ def test_a_token_is_what_a_login_needs(own_server: Server, dialect: str) -> None
             assert one == refused, proof
 
 
-@pytest.mark.parametrize("dialect", [name for name in DIALECTS if name != "client"])
-def test_a_token_is_good_for_its_user_only(own_server: Server, dialect: str) -> None:
-    way, app, refused = DIALECTS[dialect]
-    with way(own_server, fresh(), token(fresh(), app)) as one:
-        assert one == refused
-
-
-def test_who_names_nobody_in_a_stream_is_whom_the_token_names(own_server: Server) -> None:
-    user = fresh()
-    with sse.Listener(own_server.http) as one:
-        one.listen(app="101", token=token(user))
-        online = ask(own_server.http, request(f"/user/online?appID=101&userID={user}", headers=ADMIN)).json
-        assert online["data"]["online"] is True
-
-
 def test_a_token_is_in_no_log(own_server: Server) -> None:
     user = fresh()
     proof = token(user, "system:shop")
@@ -159,12 +142,6 @@ def test_a_token_is_in_no_log(own_server: Server) -> None:
     assert f"GET {sse.PATH} 200" in text
     assert signature not in text
     assert "eyJ" not in text, "no token at all begins in the log"
-
-
-def test_without_tokens_a_connection_logs_in_once(own_server: Server) -> None:
-    user = fresh()
-    with logged_in(own_server.ws, user, 102) as one:
-        assert one.ask_cmd("login", {"userID": user, "appID": 102})[0] == 1009
 
 
 # --- how long a session lives: seconds each, so they all live at once ---------------------------------------
@@ -238,32 +215,6 @@ def test_a_session_lives_as_long_as_its_token(lives: dict[str, Future[None]], li
 # --- pages and keys -----------------------------------------------------------------------------------------
 
 
-def test_a_session_token_is_what_a_page_may_call_the_api_with_in_its_own_name(own_server: Server) -> None:
-    user = fresh()
-    bearer = [("Authorization", f"Bearer {token(user)}")]
-
-    def call(path: str) -> int:
-        return int(ask(own_server.http, request(path, headers=bearer)).json["code"])
-
-    def send(sender: str, app: int = 101) -> int:
-        kind = ("Content-Type", "application/x-www-form-urlencoded")
-        body = f"appID={app}&userID={sender}&msgID={fresh()}&message=hi".encode()
-        path = "/user/sendMessageAll"
-        return int(
-            ask(own_server.http, request(path, method="POST", headers=[*bearer, kind], body=body)).json[
-                "code"
-            ]
-        )
-
-    assert call("/user/list?appID=101") == 200
-    assert call("/user/list?appID=102") == 1003
-    assert call("/user/online?appID=101&userID=x") == 200
-    assert call("/user/online?appID=102&userID=x") == 1003
-    assert send(user) == 200
-    assert send(fresh()) == 1003
-    assert send(user, 102) == 1003
-
-
 def test_keys_are_changed_while_everybody_stays(launch: Launch, http_server: str) -> None:
     one = launch(http_server, **settings())
     user = fresh()
@@ -295,60 +246,12 @@ def test_keys_are_changed_while_everybody_stays(launch: Launch, http_server: str
 # --- whose pages, how many ----------------------------------------------------------------------------------
 
 
-def test_an_app_s_own_origins_hold_at_its_login(own_server: Server) -> None:
-    for origin, code in ((None, 200), ("https://shop.example", 200), ("http://127.0.0.1:1234", 200)):
-        headers = [("Origin", origin)] if origin else []
-        with cmd_client(own_server.ws, more=headers) as one:
-            assert one.ask_cmd("login", {"userID": fresh(), "appID": 103})[0] == code
-    with cmd_client(own_server.ws, more=[("Origin", "https://shop.example")]) as one:
-        one.send(text(json.dumps({"seq": "1", "cmd": "login", "data": {"userID": fresh(), "appID": 102}})))
-        one.closed(4505)
-    with Raw(own_server.ws) as one:
-        one.upgrade("/acc", more=[("Origin", "https://evil.example")])
-        one.closed(4505)
-
-
-def test_a_dialect_that_an_app_does_not_allow_is_refused(own_server: Server) -> None:
-    assert sse.ask_for(own_server.http, app="103", user=fresh()).status == 403
-
-
 def test_a_connection_above_the_rate_of_its_app_is_closed(own_server: Server) -> None:
     with logged_in(own_server.ws, fresh(), 105) as one:
         one.send(*[text('{"seq":"1","cmd":"ping"}')] * 100)
         while (found := one.frame()).opcode != 8:
             pass
         assert found.close_code == 4003
-
-
-def test_the_address_list_of_an_app_replaces_a_key(launch: Launch, http_server: str) -> None:
-    apps = {"101": {"api_allow_from": ["127.0.0.0/8"]}, "102": {"api_allow_from": ["192.0.2.0/24"]}}
-    one = launch(http_server, **{**settings(), "apps": apps})
-
-    def code(path: str, **headers: str) -> int:
-        answer = ask(one.http, request(path, headers=list(headers.items())))
-        return int(answer.json["code"]) if answer.status == 200 else answer.status
-
-    assert code("/user/list?appID=101") == 200
-    assert code("/user/list?appID=102") == 1003
-    assert code("/user/list?appID=102", **{"X-Forwarded-For": "192.0.2.7"}) == 200
-    assert code("/user/list?appID=101", **{"X-Forwarded-For": "192.0.2.7"}) == 1003
-    assert code("/user/list?appID=101", Authorization="Bearer wrong") == 1003, "a wrong key is no key"
-    assert code("/user/list?appID=102", Authorization=f"Bearer {KEY}") == 200
-    assert code("/api/v1/users?app=101") == 401, "the new routes want a key"
-    assert get(one.http, "/metrics").status == 401
-    kick = request(
-        "/user/kick", method="POST", headers=[("Content-Type", "application/json")], body=b'{"appID":101}'
-    )
-    assert ask(one.http, kick).json["code"] == 1003, "nor does it make anybody an admin"
-
-
-def test_the_claims_of_a_token_are_read_only_after_its_signature(own_server: Server) -> None:
-    user = fresh()
-    header, payload, signature = token(user).split(".")
-    claims = json.loads(base64.urlsafe_b64decode(payload + "=="))
-    forged = base64.urlsafe_b64encode(json.dumps({**claims, "exp": 2**31}).encode()).rstrip(b"=").decode()
-    with by_cmd(own_server, user, f"{header}.{forged}.{signature}") as one:
-        assert one == 1003
 
 
 # --- tokens of accounts -------------------------------------------------------------------------------------

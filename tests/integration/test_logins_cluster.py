@@ -10,9 +10,8 @@ import pytest
 from tests.gateway.commands.test_token import create
 from tests.support import Server, eventually
 
-from .client import listening
 from .clusters import Nodes, nodes_of
-from .cmd import cmd_client, command, fresh, good, logged_in, login_code
+from .cmd import fresh, good, logged_in, login_code
 from .raw import CLOSE, ask, request
 from .receiver import Receiver
 
@@ -109,18 +108,3 @@ def test_who_is_replaced_from_another_node_is_reported_as_gone(harness: Harness)
         assert closed.close_code == 4500
         gone = eventually(lambda: events_of(harness, "disconnect", user))
         assert [(event["code"], event["node"]) for event in gone] == [(4500, named(first))]
-
-
-def test_the_limit_of_an_app_holds_on_each_node(harness: Harness) -> None:
-    first, second = harness.nodes.servers
-    with logged_in(first.ws, fresh(), 104), logged_in(second.ws, fresh(), 104), cmd_client(first.ws) as two:
-        two.send(command("login", {"userID": fresh(), "appID": 104}))
-        two.closed(4005)
-
-
-def test_clients_are_reached_by_the_ids_that_reach_them_from_every_node(harness: Harness) -> None:
-    _, second = harness.nodes.servers
-    with listening(second.ws, "shop") as client:
-        (event,) = eventually(lambda: events_of(harness, "connect", client.id))
-        assert event["connection"] == client.id
-    eventually(lambda: events_of(harness, "disconnect", client.id))

@@ -41,23 +41,6 @@ def test_a_message_is_stored_delivered_and_found_again(server: Server, app: int)
         assert conversation["last"]["text"] == "again"
 
 
-def test_recall_edit_and_hide(server: Server, app: int) -> None:
-    with logged_in(server.ws, "ann", app) as ann, logged_in(server.ws, "bob", app, cursor=0) as bob:
-        first = send(ann, "bob", "helo")
-        assert bob.ask_cmd("recall", {"id": first["id"]})[0] == 1003
-        assert ann.ask_cmd("edit", {"id": first["id"], "text": "hello"})[0] == 200
-        assert ann.ask_cmd("recall", {"id": first["id"]})[0] == 200
-        received = [bob.push("message").json["response"]["data"] for _ in range(3)]
-        assert [(each["kind"], each.get("about", 0)) for each in received] == [
-            ("message", 0),
-            ("edit", first["id"]),
-            ("recall", first["id"]),
-        ]
-        assert bob.ask_cmd("hide", {"ids": [first["id"]]})[0] == 200
-        page = bob.ask_cmd("history", {"conversation": first["conversation"]})[2]
-        assert first["id"] not in [each["id"] for each in page["messages"]]
-
-
 def test_who_was_away_reads_neither_what_was_recalled_nor_what_was_corrected(
     server: Server, app: int
 ) -> None:

@@ -57,18 +57,6 @@ def test_two_nodes_that_write_at_once_deliver_in_one_order(nodes: Nodes) -> None
             assert stream(one, 2 * MESSAGES) == list(range(1, 2 * MESSAGES + 1))
 
 
-@pytest.mark.full
-def test_a_user_on_both_nodes_has_the_same_on_both(nodes: Nodes) -> None:
-    app = app_with("multi")
-    with ExitStack() as stack:
-        phone, desk = (follower(stack, nodes, number, "ann", app) for number in range(2))
-        bob = follower(stack, nodes, 1, "bob", app)
-        for number in range(MESSAGES):
-            send((phone, desk)[number % 2], "bob", str(number))
-        for one in (phone, desk, bob):
-            assert stream(one, MESSAGES) == list(range(1, MESSAGES + 1))
-
-
 def test_a_node_that_was_paused_reads_what_it_missed(nodes: Nodes) -> None:
     app = app_with("multi")
     with ExitStack() as stack:
