@@ -50,15 +50,15 @@ def test_the_first_frame_gives_an_id_that_is_like_no_other(server: Server, syste
         assert len({one[-6:] for one in ids}) == 20
 
 
-@pytest.mark.parametrize("system", ["", "%20shop", "shop%20", "sh%00op", "x" * 300])
-def test_a_name_that_no_system_can_have_is_refused(server: Server, system: str) -> None:
-    with open_socket(server.ws, f"/ws?systemId={system}") as one:
-        if system:
-            found = one.message().json
-            assert (found["code"], found["msg"], found["data"]) == (-1001, "系统ID无效", [])
-        else:
-            assert one.message().text == NO_SYSTEM
-        one.closed(4505)
+def test_a_name_that_no_system_can_have_is_refused(server: Server) -> None:
+    for system in ("", "%20shop", "shop%20", "sh%00op", "x" * 300):
+        with open_socket(server.ws, f"/ws?systemId={system}") as one:
+            found = one.message()
+            if system:
+                assert [found.json[key] for key in ("code", "msg", "data")] == [-1001, "系统ID无效", []]
+            else:
+                assert found.text == NO_SYSTEM
+            one.closed(4505)
 
 
 def test_a_system_need_not_be_registered_to_connect_but_to_be_driven(server: Server) -> None:
@@ -81,73 +81,47 @@ def test_a_system_may_be_named_in_raw_utf_8(server: Server) -> None:
         assert one.message().json["data"] == "你好"
 
 
-# --- what clients send --------------------------------------------------------------------------------------
+# --- pushes and groups --------------------------------------------------------------------------------------
 
 
-def test_a_frame_above_8192_bytes_ends_the_connection(server: Server, system: str) -> None:
-    with listening(server.ws, system) as one:
-        one.send(text("x" * 8193))
-        one.closed(1009)
-
-
-# --- one client ---------------------------------------------------------------------------------------------
-
-
-def test_a_push_arrives_as_it_was_given(server: Server, system: str) -> None:
+def test_a_push_arrives_as_it_was_given_and_a_frame_above_8192_bytes_ends_the_connection(
+    server: Server, system: str
+) -> None:
     with listening(server.ws, system) as one:
         message_id = send_to_client(server.http, system, one.id, "hello", sendUserId="7", code=200, msg="m")
         expected = f'{{"messageId":"{message_id}","sendUserId":"7","code":200,"msg":"m","data":"hello"}}'
         found = one.message()
         assert (found.opcode, found.text) == (TEXT, expected)
-
-
-def test_a_push_to_a_system_reaches_only_its_clients(server: Server, system: str) -> None:
-    other = new_system(server.http)
-    with (
-        listening(server.ws, system) as one,
-        listening(server.ws, system) as two,
-        listening(server.ws, other) as stranger,
-    ):
-        answer = done(server.http, "send_to_system", system, sendUserId="7", data="all", code=1, msg="m")
-        for each in (one, two):
-            found = each.received()
-            assert found["messageId"] == answer["messageId"]
-            assert (found["sendUserId"], found["data"], found["code"], found["msg"]) == ("7", "all", 1, "m")
-        stranger.quiet()
-
-
-# --- groups -------------------------------------------------------------------------------------------------
-
-
-def test_every_group_of_a_client_gets_one_leave_notice(server: Server, system: str) -> None:
-    with listening(server.ws, system) as one, listening(server.ws, system) as two:
-        for group in ("g", "h"):
-            bind(server.http, system, one, group)
-        for group in ("g", "h", "alone"):
-            bind(server.http, system, two, group)
-        for _ in range(4):
-            one.notice()
-        assert groups_of(server.http, system, two.id) == ["g", "h", "alone"]
-        two.leave()
-        assert [one.notice() for _ in range(2)] == [(OFFLINE, two.id, "", "")] * 2
+        one.send(text("x" * 8192))
         one.quiet()
-        eventually(lambda: not online_list(server.http, system, "alone"))
+        one.send(text("x" * 8193))
+        one.closed(1009)
 
 
-def test_all_members_of_a_group_get_what_is_sent_to_it(server: Server, system: str) -> None:
+def test_groups_and_systems_reach_their_clients_alone(server: Server, system: str) -> None:
     with ExitStack() as stack:
-        members = [stack.enter_context(listening(server.ws, system)) for _ in range(5)]
-        outsider = stack.enter_context(listening(server.ws, system))
+        outsider, *members = (stack.enter_context(listening(server.ws, system)) for _ in range(5))
+        stranger = stack.enter_context(listening(server.ws, new_system(server.http)))
         for number, member in enumerate(members):
-            bind(server.http, system, member, "g", str(number))
-        sent = send_to_group(server.http, system, "g", "x", sendUserId="0", code=200, msg="m")
+            for group in ("g", "h", f"alone {number}"):
+                bind(server.http, system, member, group, str(number))
         for number, member in enumerate(members):
-            for _ in range(5 - number):
-                member.notice()
-            found = member.received()
-            assert found["messageId"] == sent
-            assert (found["sendUserId"], found["code"], found["msg"], found["data"]) == ("0", 200, "m", "x")
-        outsider.quiet()
+            for _ in range(2 * (4 - number) + 1):
+                assert member.notice()[0] == ONLINE
+        fields = {"sendUserId": "0", "code": 200, "msg": "m"}
+        sent = send_to_group(server.http, system, "g", "x", **fields)
+        to_all = done(server.http, "send_to_system", system, data="x", **fields)["messageId"]
+        for one, ids in ((outsider, [to_all]), *((member, [sent, to_all]) for member in members)):
+            for id in ids:
+                assert one.received() == {"messageId": id, "data": "x", **fields}
+        last = members.pop()
+        assert groups_of(server.http, system, last.id) == ["g", "h", "alone 3"]
+        last.leave()
+        for member in members:
+            assert [member.notice() for _ in range(2)] == [(OFFLINE, last.id, "3", "")] * 2
+        for one in (*members, outsider, stranger):
+            one.quiet()
+        eventually(lambda: not online_list(server.http, system, "alone 3"))
 
 
 def test_the_list_is_in_the_order_of_joining_whatever_happens_between(server: Server, system: str) -> None:
@@ -164,23 +138,16 @@ def test_the_list_is_in_the_order_of_joining_whatever_happens_between(server: Se
         eventually(lambda: online_list(server.http, system, "g") == expected)
 
 
-def test_group_names_may_be_any_text_but_have_an_end(server: Server, system: str) -> None:
+def test_names_of_groups_and_labels_may_be_any_text_but_have_an_end(server: Server, system: str) -> None:
     with listening(server.ws, system) as one:
         for group in ("组 & 1", "a/b?c", "x" * 255):
-            bind(server.http, system, one, group)
-            assert one.notice()[0] == ONLINE
+            bind(server.http, system, one, group, "7", "x" * 8191)
+            assert one.notice() == (ONLINE, one.id, "7", "x" * 8191)
             assert online_list(server.http, system, group) == [one.id]
-        answer = api(server.http, "bind_to_group", {"clientId": one.id, "groupName": "x" * 256}, system)
-        assert answer.json == {"code": -1, "msg": "GroupName无效", "data": []}
-
-
-def test_the_label_of_a_client_is_limited(server: Server, system: str) -> None:
-    with listening(server.ws, system) as one:
-        fields = {"clientId": one.id, "groupName": "g", "userId": "7", "extend": "x" * 8192}
-        answer = api(server.http, "bind_to_group", fields, system)
-        assert answer.json == {"code": -1, "msg": "消息过长", "data": []}
-        bind(server.http, system, one, "g", "7", "x" * 8191)
-        assert one.notice() == (ONLINE, one.id, "7", "x" * 8191)
+        for more, why in (({"groupName": "x" * 256}, "GroupName无效"), ({"extend": "x" * 8192}, "消息过长")):
+            fields = {"clientId": one.id, "groupName": "g", "userId": "7", **more}
+            answer = api(server.http, "bind_to_group", fields, system)
+            assert answer.json == {"code": -1, "msg": why, "data": []}
 
 
 # --- pings --------------------------------------------------------------------------------------------------

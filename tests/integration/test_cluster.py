@@ -2,7 +2,6 @@
 
 import json
 import re
-import socket
 import threading
 import time
 from collections import Counter
@@ -14,9 +13,9 @@ from typing import Any
 import pytest
 
 from imserver.gateway.cluster.registry import own_address
-from tests.support import Server, eventually, run_cli, with_constants
+from tests.support import Server, eventually, with_constants
 
-from .clusters import Launch, Nodes, app_with, leases, name_of, nodes_of, states
+from .clusters import Launch, Nodes, app_with, leases, nodes_of, states
 from .cmd import (
     GONE,
     HELLO,
@@ -37,9 +36,6 @@ from .cmd import (
     users,
 )
 from .raw import CLOSE, PING, PONG, Address, Ended, Raw, ask, frame, request, select_readable
-
-PAIRS_OF_NODES = [(0, 1), (1, 0), (0, 2)]
-"""Where somebody is, and where it is asked."""
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +96,8 @@ def test_in_demo_mode_other_machines_reach_no_port_for_nodes(cluster: Launch, in
 # --- notices ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("there", "here"), PAIRS_OF_NODES)
-def test_enter_and_exit_notices_reach_the_other_nodes(nodes: Nodes, app: int, there: int, here: int) -> None:
+@pytest.mark.parametrize(("there", "here"), [(0, 1), (1, 0)])
+def test_notices_and_messages_cross_the_nodes(nodes: Nodes, app: int, there: int, here: int) -> None:
     with logged_in(nodes.ws[here], "黄帝", app) as watcher:
         with logged_in(nodes.ws[there], "马远", app) as other:
             found = watcher.push()
@@ -109,45 +105,17 @@ def test_enter_and_exit_notices_reach_the_other_nodes(nodes: Nodes, app: int, th
             assert found.json["seq"].isdigit()
             # The notice of the watcher's own login may still be under way to that node.
             other.no_push("msg", "exit")
+            first, second = fresh("7-"), fresh("7-")
+            sent = send_message(nodes.http[here], app, "马远", "你好\n\"'<b>", first)
+            assert sent == {"sendResults": True}
+            assert pairs(other.push("msg").payload) == push("msg", "你好\n\"'<b>", "马远", first)
+            for sender, one in (("马远", watcher), ("黄帝", other)):
+                assert send_to_all(nodes.http[2], app, sender, "hello", second + sender) == sent
+                assert pairs(one.push("msg").payload) == push("msg", "hello", sender, second + sender)
+            other.no_push("msg")
         found = watcher.push()
         assert pairs(found.payload) == push("exit", GONE, "马远", found.json["seq"])
         watcher.no_push()
-
-
-def test_a_connection_that_vanishes_is_an_exit_on_all_nodes(nodes: Nodes, app: int) -> None:
-    with logged_in(nodes.ws[0], "ann", app) as watcher:
-        other = CmdClient(nodes.ws[1]).upgrade().login("bob", app)
-        assert watcher.push().json["cmd"] == "enter"
-        other.reset()
-        assert watcher.push().json["cmd"] == "exit"
-    everywhere(nodes, lambda server: users(server.http, app) == [])
-
-
-# --- messages -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("there", "via"), PAIRS_OF_NODES)
-def test_a_message_reaches_its_user_on_any_node(nodes: Nodes, app: int, there: int, via: int) -> None:
-    with logged_in(nodes.ws[there], "马远", app) as client, logged_in(nodes.ws[there], "黄帝", app) as other:
-        msg_id = fresh("7-")
-        assert send_message(nodes.http[via], app, "马远", "你好\n\"'<b>", msg_id) == {"sendResults": True}
-        assert pairs(client.push("msg").payload) == push("msg", "你好\n\"'<b>", "马远", msg_id)
-        other.no_push("msg")
-
-
-@pytest.mark.parametrize("via", [0, 1, 2])
-def test_a_message_to_all_spares_its_sender_wherever_they_are(nodes: Nodes, app: int, via: int) -> None:
-    with ExitStack() as stack:
-        clients = [stack.enter_context(logged_in(ws, f"u{n}", app)) for n, ws in enumerate(nodes.ws)]
-        for sender in ("u0", "u2", "nobody"):
-            msg_id = fresh("m")
-            assert send_to_all(nodes.http[via], app, sender, "hello", msg_id) == {"sendResults": True}
-            for number, client in enumerate(clients):
-                if sender == f"u{number}":
-                    continue
-                assert pairs(client.push("msg").payload) == push("msg", "hello", sender, msg_id)
-        for client in clients:
-            client.no_push("msg")
 
 
 def texts(client: CmdClient, count: int) -> list[str]:
@@ -158,20 +126,6 @@ def texts(client: CmdClient, count: int) -> list[str]:
 
 
 # --- message ids --------------------------------------------------------------------------------------------
-
-
-def test_a_message_id_is_accepted_once_in_the_whole_cluster(nodes: Nodes, app: int) -> None:
-    with logged_in(nodes.ws[0], "ann", app) as client:
-        first, second = fresh("m"), fresh("m")
-        assert send_message(nodes.http[0], app, "ann", "1", first) == {"sendResults": True}
-        assert send_to_all(nodes.http[1], app, "bob", "2", second) == {"sendResults": True}
-        for http in nodes.http:
-            for msg_id in (first, second):
-                assert send_message(http, app, "ann", "again", msg_id) == {}
-                assert send_to_all(http, app, "bob", "again", msg_id) == {}
-        for http in nodes.http:
-            assert send_message(http, app, "ann", "without an id", "") in ({"sendResults": True},)
-        assert texts(client, 5) == ["1", "2"] + ["without an id"] * 3
 
 
 @pytest.mark.full
@@ -192,36 +146,6 @@ def test_of_repeats_at_the_same_moment_on_all_nodes_one_is_delivered(nodes: Node
 
 
 # --- policies -----------------------------------------------------------------------------------------------
-
-
-def no_exit(watcher: CmdClient, http: Address, app: int) -> None:
-    """Bob receives no exit before a message from the node at ``http``, where everybody has left."""
-    eventually(lambda: good(get(http, "/system/state"))["managerInfo"]["clientsLen"] == 0)
-    marker = fresh("marker")
-    send_message(http, app, "bob", marker)
-    while (body := watcher.push().json)["response"]["data"]["msg"] != marker:
-        assert body["cmd"] != "exit", body
-
-
-def test_newest_across_nodes(nodes: Nodes, app: int) -> None:
-    with logged_in(nodes.ws[2], "bob", app) as watcher, logged_in(nodes.ws[0], "ann", app) as older:
-        assert watcher.push().json["cmd"] == "enter"
-        newer = CmdClient(nodes.ws[1]).upgrade().login("ann", app)
-        assert watcher.push().json["cmd"] == "enter", "the second login is told, too"
-        for http in nodes.http:
-            assert users(http, app) == ["ann", "bob"]
-            send_message(http, app, "ann", "hello")
-        send_to_all(nodes.http[0], app, "bob", "hello")
-        assert len([newer.push("msg") for _ in range(4)]) == 4
-        assert older.ask_cmd("heartbeat") == (200, "Success", None)
-        older.no_push("msg")
-        assert older.ask_cmd("login", {"userID": "ann", "appID": app})[0] == 1009
-        newer.leave()
-        assert watcher.push("exit").json["response"]["data"]["from"] == "ann"
-        everywhere(nodes, lambda server: users(server.http, app) == ["bob"])
-        assert older.ask_cmd("heartbeat")[0] == 200
-        older.leave()
-        no_exit(watcher, nodes.http[0], app)
 
 
 def unreached(nodes: Nodes) -> int:
@@ -277,37 +201,11 @@ def test_a_user_who_moves_between_nodes_gets_every_message_once(nodes: Nodes, ap
         client.leave()
 
 
-def test_single_across_nodes(nodes: Nodes) -> None:
-    app = app_with("single")
-    with logged_in(nodes.ws[2], "bob", app) as watcher, logged_in(nodes.ws[0], "ann", app) as older:
-        older.ask_cmd("ping")
-        with logged_in(nodes.ws[1], "ann", app) as newer:
-            closed = _close_of(older)
-            assert (closed.close_code, closed.close_reason) == (4500, "replaced")
-            older.leave()
-            for http in nodes.http:
-                assert send_message(http, app, "ann", "hello") == {"sendResults": True}
-                newer.push("msg")
-            no_exit(watcher, nodes.http[0], app)
-
-
 def _close_of(client: Raw) -> Any:
     while True:
         found = client.frame()
         if found.opcode == CLOSE:
             return found
-
-
-def test_refuse_across_nodes(nodes: Nodes) -> None:
-    app = app_with("refuse")
-    with logged_in(nodes.ws[0], "ann", app) as older, cmd_client(nodes.ws[1]) as newer:
-        newer.send(_login("ann", app))
-        found = older.frame()
-        assert found.opcode == PING
-        older.send(frame(PONG, found.payload))
-        assert newer.closed(4501).close_reason == "refused"
-        assert send_message(nodes.http[2], app, "ann", "hello") == {"sendResults": True}
-        older.push("msg")
 
 
 @pytest.mark.parametrize("policy", ["newest", "single", "refuse"])
@@ -361,56 +259,12 @@ def _messages(clients: list[CmdClient]) -> list[str]:
     return [item.text for client in clients for item in client.pushed if item.json["cmd"] == "msg"]
 
 
-# --- presence -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.full
-def test_a_large_app_is_listed_in_pages_from_any_node(cluster: Launch, app: int) -> None:
-    nodes = cluster(1)
-    nodes.start_many(2, command=with_constants({"imserver.gateway.dialects.cmd.api.LIST_PAGE": 7}))
-    names = sorted(f"u{number}{'é' * (number % 3)}" for number in range(30))
-    with ExitStack() as stack:
-        for number, name in enumerate(names):
-            stack.enter_context(logged_in(nodes.ws[number % 3], name, app))
-        for http in nodes.http[1:]:
-            found: list[str] = []
-            cursor = ""
-            for page in range(5):
-                data = good(get(http, "/user/list", appID=app, **({"cursor": cursor} if cursor else {})))
-                assert data["userCount"] == 30
-                assert len(data["userList"]) == (7 if page < 4 else 2)
-                assert "missingNodes" not in data
-                found += data["userList"]
-                cursor = data.get("next", "")
-            assert not cursor
-            assert found == names
-
-
 # --- operators ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("via", [0, 1, 2])
-def test_a_kick_on_any_node_ends_sessions_on_all(nodes: Nodes, via: int) -> None:
-    app = app_with("multi")
-    with ExitStack() as stack:
-        clients = [stack.enter_context(logged_in(ws, "ann", app)) for ws in nodes.ws]
-        bystander = stack.enter_context(logged_in(nodes.ws[0], "bob", app))
-        data = good(post(nodes.http[via], "/user/kick", appID=app, userID="ann"))
-        assert data == {"kickResults": True, "kickCount": 3}
-        for client in clients:
-            assert _close_of(client).close_code == 4502
-            client.leave()
-        assert bystander.push("exit").json["response"]["data"]["from"] == "ann"
-        everywhere(nodes, lambda server: users(server.http, app) == ["bob"])
-        data = good(post(nodes.http[via], "/user/kick", appID=app, userID="ann"))
-        assert data == {"kickResults": False, "kickCount": 0}
-        stack.enter_context(logged_in(nodes.ws[via], "ann", app))
-
-
-@pytest.mark.parametrize("via", [0, 1])
-def test_a_ban_on_any_node_holds_on_all(nodes: Nodes, app: int, via: int) -> None:
+def test_a_ban_on_any_node_holds_on_all(nodes: Nodes, app: int) -> None:
     with logged_in(nodes.ws[1], "ann", app) as client:
-        data = good(post(nodes.http[via], "/user/kick", appID=app, userID="ann", banSeconds="3600"))
+        data = good(post(nodes.http[0], "/user/kick", appID=app, userID="ann", banSeconds="3600"))
         assert data == {"kickResults": True, "kickCount": 1}
         assert _close_of(client).close_code == 4503
     for ws in nodes.ws:
@@ -426,53 +280,9 @@ def test_a_ban_on_any_node_holds_on_all(nodes: Nodes, app: int, via: int) -> Non
             return again.frame().opcode != CLOSE
 
     # A later ban replaces the first.
-    good(post(nodes.http[via], "/user/kick", appID=app, userID="ann", banSeconds="1"))
+    good(post(nodes.http[0], "/user/kick", appID=app, userID="ann", banSeconds="1"))
     for ws in nodes.ws:
         eventually(lambda ws=ws: back(ws))
-
-
-# --- what operators of the original find in Redis -----------------------------------------------------------
-
-
-def test_the_record_of_a_user_is_as_the_original_writes_it(nodes: Nodes, app: int) -> None:
-    key = f"acc:user:online:{app}_马远"
-    with nodes.redis.client() as redis:
-        began = int(time.time())
-        with logged_in(nodes.ws[1], "马远", app) as client:
-            host, port = client.sock.getsockname()
-            record = json.loads(redis.get(key))
-            node = name_of(nodes.servers[1])
-            assert list(record) == [
-                "accIp", "accPort", "appID", "userID", "clientIp", "clientPort", "loginTime",
-                "heartbeatTime", "logOutTime", "qua", "deviceInfo", "isLogoff",
-            ]  # fmt: skip
-            assert f"{record['accIp']}:{record['accPort']}" == node
-            assert (record["appID"], record["userID"]) == (app, "马远")
-            assert (record["clientIp"], record["clientPort"]) == (f"{host}:{port}", "")
-            assert began <= record["loginTime"] <= record["heartbeatTime"] <= time.time()
-            assert (record["logOutTime"], record["qua"], record["isLogoff"]) == (0, "", False)
-            assert 86400 - 60 <= redis.ttl(key) <= 86400
-            client.ask_cmd("heartbeat")
-            assert json.loads(redis.get(key)) == record, "a heartbeat costs no write"
-        eventually(lambda: json.loads(redis.get(key))["isLogoff"])
-        record = json.loads(redis.get(key))
-        assert began <= record["loginTime"] <= record["heartbeatTime"] <= record["logOutTime"] <= time.time()
-        assert 86400 - 60 <= redis.ttl(key) <= 86400
-
-
-def test_servers_and_message_ids_are_where_the_original_has_them(nodes: Nodes, app: int) -> None:
-    msg_id = fresh("m")
-    with nodes.redis.client() as redis, logged_in(nodes.ws[0], "ann", app):
-        servers = redis.hgetall("acc:hash:servers")
-        assert servers.keys() == leases(nodes.servers[0]).keys()
-        assert all(time.time() - 180 < int(seen) <= time.time() for seen in servers.values())
-        assert 7200 - 180 < redis.ttl("acc:hash:servers") <= 7200
-        send_message(nodes.http[1], app, "ann", "hello", msg_id)
-        key = f"acc:submit:again:seq:{msg_id}"
-        eventually(lambda: redis.get(key) == "1")
-        assert 43200 - 60 < redis.ttl(key) <= 43200
-        send_message(nodes.http[1], app, "nobody", "hello", other := fresh("m"))
-        eventually(lambda: redis.get(f"acc:submit:again:seq:{other}") is None)
 
 
 @pytest.mark.full
@@ -523,41 +333,6 @@ def test_a_stopping_node_reports_all_exits_and_leaves_at_once(cluster: Launch, a
 
 
 @pytest.mark.full
-def test_a_node_with_another_secret_does_not_start(cluster: Launch) -> None:
-    nodes = cluster(1)
-    folder = nodes.folder / "stranger"
-    folder.mkdir()
-    settings = {
-        "IMSERVER_APP_HTTP_PORT": "0",
-        "IMSERVER_APP_WEBSOCKET_PORT": "0",
-        "IMSERVER_APP_RPC_PORT": "0",
-        "IMSERVER_CLUSTER_ADVERTISE": "127.0.0.1",
-        "IMSERVER_REDIS_ADDR": f"127.0.0.1:{nodes.redis.port}",
-        "IMSERVER_SERVER_DATA_DIR": str(folder / "data"),
-    }
-    ended = run_cli("serve", **settings)
-    output = ended.stdout + ended.stderr
-    assert ended.returncode == 1
-    assert "another secret" in output
-    assert "Traceback" not in output
-    assert len(leases(nodes.servers[0])) == 1
-
-
-def test_nodes_of_one_machine_with_databases_apart_say_so_at_the_start(cluster: Launch) -> None:
-    nodes = cluster(0)
-    secret = nodes.folder / "secret"
-    secret.write_text("5" * 64)
-    first, second = (
-        nodes.start({"server": {"data_dir": str(nodes.folder / name), "secret_file": str(secret)}})
-        for name in ("a", "b")
-    )
-    [line] = [line for line in second.log_text.splitlines() if "storage.url" in line]
-    assert f"makes its database in {nodes.folder}/a/imserver.db, this node in {nodes.folder}/b" in line
-    assert "same server.data_dir" in line
-    assert "storage.url" not in first.log_text
-
-
-@pytest.mark.full
 def test_without_a_redis_at_the_start_a_node_works_alone_and_joins_later(cluster: Launch, app: int) -> None:
     nodes = cluster(1)
     nodes.servers[0].stop()
@@ -578,21 +353,3 @@ def test_without_a_redis_at_the_start_a_node_works_alone_and_joins_later(cluster
 
 
 # --- keys ---------------------------------------------------------------------------------------------------
-
-
-ALL, ONE = "k" * 32, "a" * 32
-KEYS = [
-    {"key": ALL, "scopes": ["push", "read", "admin"]},
-    {"key": ONE, "scopes": ["push", "read"], "apps": [101]},
-]
-
-
-@pytest.mark.full
-def test_two_nodes_on_one_machine_cannot_have_the_same_ports(cluster: Launch) -> None:
-    nodes = cluster(1)
-    _, _, port = name_of(nodes.servers[0]).rpartition(":")
-    with pytest.raises(AssertionError, match=r"the RPC cannot listen on 127\.0\.0\.1"):
-        nodes.start({"app": {"rpc_port": int(port)}})
-    with socket.create_connection(("127.0.0.1", int(port)), 1):
-        pass
-    assert len(leases(nodes.servers[0])) == 1

@@ -1,7 +1,7 @@
 """The cmd dialect on both HTTP servers: wire samples, and what needs several connections."""
 
-import contextlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -47,9 +47,6 @@ def entered(found: Frame, user: str) -> None:
 def left(found: Frame, user: str) -> None:
     """The frame says that the user went."""
     assert pushed(found, "exit", GONE, user).isdigit()
-
-
-# One connection.
 
 
 @pytest.mark.parametrize("row", VECTORS["requests"], ids=lambda row: row["name"])
@@ -116,11 +113,8 @@ def test_an_app_limits_the_bytes_of_user_ids_before_anything_else_is_checked(
                 assert one.ask_cmd("login", {"userID": "u" * 256, **app})[0] == 1002, "before 1009"
 
 
-# Several connections.
-
-
 @pytest.mark.both_servers
-def test_an_enter_notice_reaches_only_the_other_users_of_the_app(server: Server, app: int) -> None:
+def test_notices_and_messages_reach_whom_they_are_for(server: Server, app: int) -> None:
     with (
         logged_in(server.ws, "first", app) as first,
         logged_in(server.ws, fresh("stranger"), 102) as stranger,
@@ -128,35 +122,35 @@ def test_an_enter_notice_reaches_only_the_other_users_of_the_app(server: Server,
     ):
         with logged_in(server.ws, "second", app) as second:
             entered(first.push(), "second")
-            first.no_push()
+            to_one, to_all = fresh("m"), fresh("m")
+            assert send_message(server.http, app, "second", "大家好", to_one) == {"sendResults": True}
+            assert pushed(second.push(), "msg", "大家好", "second") == to_one
+            sent = send_to_all(server.http, app, "second", "<b>&\"'\u2028😀", to_all)
+            assert sent == {"sendResults": True}
+            assert pushed(first.push(), "msg", "<b>&\"'\u2028😀", "second") == to_all
             second.no_push()
-            anonymous.no_push()
         left(first.push(), "second")
-        first.no_push()
-        anonymous.no_push()
-        stranger.no_push()
+        for one in (first, anonymous, stranger):
+            one.no_push()
 
 
-@pytest.mark.parametrize("way", ["close", "fin", "reset", "violation", "too big"])
-def test_an_exit_notice_is_sent_at_once_for_every_kind_of_end(server: Server, app: int, way: str) -> None:
+def test_an_exit_notice_is_sent_at_once_for_every_kind_of_end(server: Server, app: int) -> None:
+    ends: tuple[Callable[[CmdClient], None], ...] = (
+        lambda one: one.send(close()),
+        CmdClient.leave,
+        CmdClient.reset,
+        lambda one: one.send(frame(3, b"")),
+        lambda one: one.send(frame(TEXT, b"", declared=1 << 20)),
+    )
     with logged_in(server.ws, "witness", app) as witness:
-        one = CmdClient(server.ws).upgrade().login("goner", app)
-        entered(witness.push(), "goner")
-        if way == "close":
-            one.send(close())
-        elif way == "fin":
+        for end in ends:
+            one = CmdClient(server.ws).upgrade().login("goner", app)
+            entered(witness.push(), "goner")
+            end(one)
+            left(witness.push(), "goner")
+            witness.no_push()
+            assert users(server.http, app) == ["witness"]
             one.leave()
-        elif way == "reset":
-            one.reset()
-        elif way == "violation":
-            one.send(frame(3, b""))
-        else:
-            one.send(frame(TEXT, b"", declared=1 << 20))
-        left(witness.push(), "goner")
-        witness.no_push()
-        assert not is_online(server.http, "goner", app)
-        assert users(server.http, app) == ["witness"]
-        one.leave()
 
 
 def test_the_newest_login_gets_the_messages_and_the_older_connection_stays(server: Server, app: int) -> None:
@@ -184,47 +178,12 @@ def test_the_newest_login_gets_the_messages_and_the_older_connection_stays(serve
         witness.no_push()
 
 
-# Messages.
-
-
-def test_a_message_to_a_user_has_the_receivers_own_id_as_its_sender(server: Server, app: int) -> None:
-    msg_id = fresh("m")
-    with logged_in(server.ws, "receiver", app) as one, logged_in(server.ws, "other", app) as other:
-        one.push("enter")
-        assert send_message(server.http, app, "receiver", "大家好", msg_id) == {"sendResults": True}
-        assert pushed(one.push(), "msg", "大家好", "receiver") == msg_id
-        other.no_push()
-
-
-def test_a_message_to_all_reaches_all_of_the_app_but_its_sender(server: Server, app: int) -> None:
-    msg_id = fresh("m")
-    with contextlib.ExitStack() as stack:
-        sender = stack.enter_context(logged_in(server.ws, "sender", app))
-        others = [stack.enter_context(logged_in(server.ws, f"u{number}", app)) for number in range(5)]
-        stranger = stack.enter_context(logged_in(server.ws, fresh("stranger"), 104))
-        anonymous = stack.enter_context(cmd_client(server.ws))
-        assert send_to_all(server.http, app, "sender", "<b>&\"'\u2028😀", msg_id) == {"sendResults": True}
-        for one in others:
-            assert pushed(one.push("msg"), "msg", "<b>&\"'\u2028😀", "sender") == msg_id
-        sender.no_push("msg")
-        stranger.no_push("msg")
-        anonymous.no_push()
-
-
-# Devices, and ids at their limits.
-
-
-# Time.
-
-
-@pytest.fixture(scope="module")
-def hasty(launch: Launch, http_server: str) -> Server:
-    """Heartbeats expire soon here."""
-    return launch(http_server, websocket={"heartbeat_seconds": 8, "sweep_seconds": 0.1, "close_seconds": 1})
-
-
 @pytest.mark.full
-def test_a_session_without_heartbeats_is_closed_and_its_user_goes_offline(hasty: Server) -> None:
+def test_a_session_without_heartbeats_is_closed_and_its_user_goes_offline(
+    launch: Launch, http_server: str
+) -> None:
+    soon = {"heartbeat_seconds": 8, "sweep_seconds": 0.1, "close_seconds": 1}
+    hasty = launch(http_server, websocket=soon)
     with logged_in(hasty.ws, "silent", 101) as one:
         one.closed(None, 4001)
         one.ended()

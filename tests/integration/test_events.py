@@ -3,54 +3,32 @@
 import contextlib
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
-import jwt
 import pytest
 
 from imserver.gateway import errors
 from tests.support import Server, eventually
 
-from .cmd import get, good, is_online, json_request, logged_in, post, send_message, send_to_all, users
+from .cmd import (
+    CmdClient,
+    get,
+    good,
+    is_online,
+    json_request,
+    logged_in,
+    post,
+    send_message,
+    send_to_all,
+    users,
+)
 from .raw import PATIENCE_SECONDS, ask, request
 from .receiver import Answer, Post, Receiver
 from .setting import Launch
 from .sse import PATH, Listener, ask_for, end_of, listening
 
 JSON = [("Content-Type", "application/json")]
-SECRET = "0123456789abcdef0123456789abcdef"
-KEYS = [
-    {"key": "all-apps-key-of-the-tests", "scopes": ["admin"]},
-    {"key": "reader-key-of-the-tests", "scopes": ["read"], "apps": ["101"]},
-    {"key": "pusher-key-of-the-tests", "scopes": ["push"], "apps": ["101"]},
-]
-
-
-@pytest.fixture(scope="module")
-def closed(launch: Launch, http_server: str) -> Server:
-    """A server that asks for keys and tokens."""
-    return launch(
-        http_server,
-        api={"keys": KEYS},
-        apps={
-            "101": {"open": True},
-            "signed": {"jwt": [{"algorithm": "HS256", "key": SECRET}]},
-            "sockets": {"open": True, "dialects": ["cmd"]},
-            "small": {"open": True, "max_connections": 1},
-            "shut": {"open": True, "login_policy": "refuse"},
-        },
-        websocket={"close_seconds": 1},
-    )
-
-
-def bearer(key: str) -> list[tuple[str, str]]:
-    return [("Authorization", f"Bearer {key}")]
-
-
-def token(user: str, seconds: int = 60, app: str = "signed") -> str:
-    return jwt.encode({"sub": user, "app": app, "exp": int(time.time()) + seconds}, SECRET, "HS256")
 
 
 def publish_to(server: Server, app: int, user: str, text: str) -> None:
@@ -150,21 +128,10 @@ def test_stored_messages_are_delivered_and_missed_ones_after_a_reconnect(server:
     with listening(server.http, app, "ann", cursor=missed[-2]) as stream:
         assert stream.ready.data["resumed"] is True
         assert stream.stored()["id"] == missed[-1]
-
-
-@pytest.mark.parametrize("last", ["7000000", "x", "-1", "99999999999999999999999"])
-def test_an_id_that_no_message_has_resumes_nothing(server: Server, app: int, last: str) -> None:
-    head = save(server, app, "ann", "hi")
-    with Listener(server.http) as one:
-        one.listen(headers=[("Last-Event-ID", last)], app=app, user="ann")
-        assert (one.ready.id, one.ready.data["resumed"]) == (head, False)
-
-
-def test_a_stream_may_follow_other_requests_on_its_connection(server: Server, app: int) -> None:
-    with Listener(server.http) as one:
-        one.listen(before=request("/health"), app=app, user="ann")
-        send_message(server.http, app, "ann", "hello")
-        assert one.message()["text"] == "hello"
+    for unknown in ("7000000", "x", "-1", "99999999999999999999999"):
+        with Listener(server.http) as one:
+            one.listen(headers=[("Last-Event-ID", unknown)], app=app, user="cid")
+            assert (one.ready.id, one.ready.data["resumed"]) == (missed[-1] + 2, False)
 
 
 def test_http_1_0_is_enough_and_what_the_client_sends_is_dropped(server: Server, app: int) -> None:
@@ -173,15 +140,6 @@ def test_http_1_0_is_enough_and_what_the_client_sends_is_dropped(server: Server,
         one.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100)
         send_message(server.http, app, "ann", "hello")
         assert one.message()["text"] == "hello"
-
-
-@pytest.mark.full
-def test_idle_streams_get_comments(launch: Launch, http_server: str) -> None:
-    server = launch(http_server, websocket={"client_ping_seconds": 0.2, "client_silent_seconds": 0.6})
-    with listening(server.http, 101, "ann") as ann:
-        eventually(lambda: _comments(ann) >= 3)
-        send_message(server.http, 101, "ann", "still here")
-        assert ann.message()["text"] == "still here"
 
 
 @pytest.fixture(scope="module")
@@ -280,29 +238,26 @@ def test_a_kick_ends_the_stream_with_a_code_that_says_stay_away(server: Server, 
 # --- when it is refused -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("query", "status", "code"),
-    [
-        ({"app": "101"}, 400, "invalid_request"),
-        ({"user": "ann"}, 400, "invalid_request"),
-        ({"app": "101", "user": "ann", "colour": "red"}, 400, "invalid_request"),
-        ({"app": "101", "user": "a" * 256}, 400, "invalid_request"),
-        ({"app": "101", "user": "a" * 20}, 400, "invalid_request"),
-        ({"app": "101", "user": "ann", "with_id": "perhaps"}, 400, "invalid_request"),
-        ({"app": "101", "user": "ann", "channels": "r" * 256}, 400, "invalid_request"),
-        ({"app": "nowhere", "user": "ann"}, 404, "unknown_app"),
-    ],
-)
-def test_a_request_that_asks_for_nothing_sensible_is_refused(
-    server: Server, query: dict[str, str], status: int, code: str
-) -> None:
-    answer = ask_for(server.http, **query)
-    assert (answer.status, answer.json["code"]) == (status, code)
-    assert answer.json["request_id"] == answer.header("x-request-id")
-    assert answer.header("access-control-allow-origin") == "*"
-
-
-def test_other_methods_and_the_websocket_port_have_no_streams(server: Server, app: int) -> None:
+def test_a_request_that_asks_for_nothing_sensible_is_refused(server: Server, app: int) -> None:
+    ann = {"app": "101", "user": "ann"}
+    wrong: tuple[dict[str, str], ...] = (
+        {"app": "101"},
+        {"user": "ann"},
+        {**ann, "colour": "red"},
+        {**ann, "user": "a" * 256},
+        {**ann, "user": "a" * 20},
+        {**ann, "with_id": "perhaps"},
+        {**ann, "channels": "r" * 256},
+    )
+    unknown = {**ann, "app": "nowhere"}
+    for query, found in (
+        *((row, (400, "invalid_request")) for row in wrong),
+        (unknown, (404, "unknown_app")),
+    ):
+        answer = ask_for(server.http, **query)
+        assert (answer.status, answer.json["code"]) == found, query
+        assert answer.json["request_id"] == answer.header("x-request-id")
+        assert answer.header("access-control-allow-origin") == "*"
     for method in ("POST", "HEAD"):
         assert ask(server.http, request(f"{PATH}?app={app}&user=ann", method=method)).status == 405
     may = ask(server.http, request(PATH, method="OPTIONS"))
@@ -313,37 +268,23 @@ def test_other_methods_and_the_websocket_port_have_no_streams(server: Server, ap
     assert ask(server.ws, request(f"{PATH}?app={app}&user=ann")).status == 404
 
 
-def test_a_full_app_and_one_for_other_dialects_refuse(closed: Server) -> None:
-    with listening(closed.http, "small", "ann") as ann:
-        answer = ask_for(closed.http, app="small", user="bob")
-        assert (answer.status, answer.json["code"], answer.json["temporary"]) == (503, "node_full", True)
-        assert answer.header("retry-after") == "2"
-        ann.leave()
-    with Listener(closed.http) as one:
-        one.send(request(f"{PATH}?app=sockets&user=ann"))
-        assert one.response().status == 403
-
-
-@pytest.mark.full
-def test_a_token_says_who_listens_and_ends_the_stream_with_itself(closed: Server) -> None:
-    for headers, more in (([], {"token": token("ann")}), (bearer(token("ann")), {})):
-        with listening(closed.http, "signed", "", headers=headers, **more) as ann:
-            assert ann.ready.data["user"] == "ann"
-    with Listener(closed.http) as brief:
-        brief.listen(app="signed", token=token("brief", seconds=10))
-        assert end_of(brief) == {
-            "code": errors.CloseCode.TOKEN_INVALID,
-            "reason": "token invalid",
-            "reconnect": False,
-        }
-
-
-def test_a_full_node_refuses_and_a_stream_counts_as_a_connection(launch: Launch, http_server: str) -> None:
-    server = launch(http_server, limits={"max_connections": 2})
-    with listening(server.http, 101, "ann"), logged_in(server.ws, "bob", 101):
-        answer = ask_for(server.http, app="101", user="eve")
-        assert (answer.status, answer.json["code"]) == (503, "node_full")
+def test_a_full_node_a_full_app_and_one_for_other_dialects_refuse(launch: Launch, http_server: str) -> None:
+    apps = {
+        "101": {"open": True},
+        "sockets": {"open": True, "dialects": ["cmd"]},
+        "small": {"open": True, "max_connections": 1},
+    }
+    server = launch(http_server, limits={"max_connections": 2}, apps=apps)
+    with listening(server.http, "small", "ann"):
+        for full in ("small", "101"):
+            answer = ask_for(server.http, app=full, user="bob")
+            assert (answer.status, answer.json["code"], answer.json["temporary"]) == (503, "node_full", True)
+            assert answer.header("retry-after") == "2"
+            if full == "small":
+                bob = CmdClient(server.ws).upgrade().login("bob", 101)
+    bob.leave()
     eventually(lambda: users(server.http, 101) == [])
+    assert ask_for(server.http, app="sockets", user="ann").status == 403
     with listening(server.http, 101, "eve"):
         assert good(get(server.http, "/system/state"))["managerInfo"]["clientsLen"] == 1
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import jwt
 import pytest
 
-from tests.support import Server, merged
+from tests.support import Server, eventually, merged
 
 from .raw import PATIENCE_SECONDS, Raw, Response, ask, request
 from .setting import Launch
@@ -29,7 +29,6 @@ def started(launch: Launch, http_server: str, **more: Any) -> Server:
                 "channels": {"news": {"subscribe": "anybody", "presence": True}},
             },
             "hall": {"open": True},
-            "slow": {"open": True, "messages_per_second": 5},
         },
         api={"keys": [{"key": KEY, "scopes": ["admin"]}]},
         centrifuge={"app": "shop"},
@@ -178,14 +177,6 @@ def test_a_drain_tells_streams_to_reconnect(launch: Launch) -> None:
         assert client.closed() == 3001
 
 
-def test_preflight_requests_of_browsers_are_answered(server: Server) -> None:
-    for path in ("/emulation", "/connection/http_stream", "/connection/shop/http_stream"):
-        headers = [("Origin", "http://shop.example"), ("Access-Control-Request-Method", "POST")]
-        answer = ask(server.http, request(path, method="OPTIONS", headers=headers))
-        assert answer.status == 204, path
-        assert "Content-Type" in (answer.header("access-control-allow-headers") or "")
-
-
 # --- refusals -----------------------------------------------------------------------------------------------
 
 
@@ -209,14 +200,6 @@ def test_a_stream_that_does_not_begin_says_why(hasty: Server, path: str, command
 
 
 @pytest.mark.both_servers
-def test_other_methods_and_long_bodies_are_refused(server: Server) -> None:
-    assert ask(server.http, request("/connection/sse", method="POST", body=b"{}")).status == 405
-    assert ask(server.http, request("/connection/http_stream")).status == 405
-    long = request("/connection/http_stream", method="POST", body=b" " * 65537, headers=JSON)
-    assert ask(server.http, long).status == 413
-
-
-@pytest.mark.both_servers
 def test_only_the_session_is_a_proof(server: Server) -> None:
     with connected(server) as client:
         assert emulate(server, client.session, subscribe(2, "news:proof")).status == 200
@@ -230,31 +213,28 @@ def test_only_the_session_is_a_proof(server: Server) -> None:
         session = client.session
     with connected(server) as later:
         assert later.session != session
-    assert ended(server, session)
-
-
-def ended(server: Server, session: str) -> bool:
-    """The session of a closed stream is unknown, as soon as the server knows of its end."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while emulate(server, session, {}).status != 404:
-        assert time.monotonic() < deadline
-    return True
+    eventually(lambda: emulate(server, session, {}).status == 404, what="its stream has ended")
 
 
 @pytest.mark.both_servers
-@pytest.mark.parametrize("body", [b"", b"[]", b'{"session":1,"data":""}', b'{"session":"x"}', b"\xff"])
-@pytest.mark.parametrize("kind", ["application/json", "application/octet-stream"])
-def test_what_is_no_emulation_request_is_refused(server: Server, body: bytes, kind: str) -> None:
-    headers = [("Content-Type", kind)]
-    status = ask(server.http, request("/emulation", method="POST", headers=headers, body=body)).status
-    assert status == (404 if kind != "application/json" and body == b"" else 400)
-
-
-@pytest.mark.both_servers
-def test_long_commands_are_refused_and_bad_ones_end_the_stream(server: Server) -> None:
+def test_requests_that_are_none_are_refused_and_bad_commands_end_the_stream(server: Server) -> None:
+    assert ask(server.http, request("/connection/sse", method="POST", body=b"{}")).status == 405
+    assert ask(server.http, request("/connection/http_stream")).status == 405
+    long = request("/connection/http_stream", method="POST", body=b" " * 65537, headers=JSON)
+    assert ask(server.http, long).status == 413
+    for path in ("/emulation", "/connection/http_stream", "/connection/shop/http_stream"):
+        headers = [("Origin", "http://shop.example"), ("Access-Control-Request-Method", "POST")]
+        may = ask(server.http, request(path, method="OPTIONS", headers=headers))
+        assert may.status == 204, path
+        assert "Content-Type" in (may.header("access-control-allow-headers") or "")
+    for body in (b"", b"[]", b'{"session":1,"data":""}', b'{"session":"x"}', b"\xff"):
+        for kind, status in (("application/json", 400), ("application/octet-stream", 400 if body else 404)):
+            headers = [("Content-Type", kind)]
+            answer = ask(server.http, request("/emulation", method="POST", headers=headers, body=body))
+            assert answer.status == status, (kind, body)
     with connected(server) as client:
-        assert emulate(server, client.session, data="x" * 2001).status == 413
-        assert emulate(server, client.session, data="x" * 70000).status == 413
+        for size in (2001, 70000):
+            assert emulate(server, client.session, data="x" * size).status == 413
         assert emulate(server, client.session, subscribe(2, "news:long")).status == 200
         assert client.next("subscribe")["id"] == 2, "the stream goes on"
         assert emulate(server, client.session, data="no json").status == 200

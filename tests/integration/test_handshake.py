@@ -38,59 +38,41 @@ def test_an_upgrade_on_either_port_is_answered_101_with_the_right_accept(server:
         raw.quiet()
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
+def test_an_upgrade_in_other_words_is_taken(server: Server) -> None:
+    offers = [("Sec-WebSocket-Protocol", "chat"), ("Sec-WebSocket-Extensions", "permessage-deflate")]
+    for options in (
         {"connection": "keep-alive, Upgrade"},
         {"upgrade": "h2c, WebSocket"},
         {"path": "/acc?token=x&a=1"},
-        {"more": [("Sec-WebSocket-Protocol", "chat"), ("Sec-WebSocket-Extensions", "permessage-deflate")]},
+        {"more": offers},
         {"more": [("X-Forwarded-For", "192.0.2.1"), ("User-Agent", "x" * 500), ("Cookie", "a=b; c=d")]},
-    ],
-    ids=lambda options: "-".join(f"{k}={v}" for k, v in options.items())[:60],
-)
-def test_an_upgrade_in_other_words_is_taken(server: Server, options: dict[str, Any]) -> None:
-    with Raw(server.ws) as raw:
-        answer = raw.ask(handshake(**options))
-        assert answer.status == 101, answer
-        # Neither a subprotocol nor an extension that is switched off may be answered.
-        assert answer.header("sec-websocket-protocol") is None
-        assert answer.header("sec-websocket-extensions") is None
-        raw.quiet()
+    ):
+        with Raw(server.ws) as raw:
+            answer = raw.ask(handshake(**options))
+            assert answer.status == 101, answer
+            # Neither a subprotocol nor an extension that is switched off may be answered.
+            assert answer.header("sec-websocket-protocol") is None
+            assert answer.header("sec-websocket-extensions") is None
+            raw.quiet()
 
 
 @pytest.mark.parametrize("port", PORTS)
-@pytest.mark.parametrize("path", ["/acc", "/acc?x=1", "/ws", "/ws?systemId=1"])
-@pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_plain_request_to_a_websocket_path_gets_400_in_json(
-    server: Server, port: str, path: str, method: str
-) -> None:
-    body = b"a=1" if method == "POST" else b""
-    answer = ask(getattr(server, port), request(path, method=method, body=body))
-    assert answer.status == 400
-    assert (answer.header("content-type") or "").startswith("application/json")
-    assert isinstance(answer.json, dict)
+def test_what_is_no_upgrade_or_goes_nowhere_is_refused(server: Server, port: str) -> None:
+    address = getattr(server, port)
+    for path in ("/acc", "/acc?x=1", "/ws", "/ws?systemId=1"):
+        for method, body in (("GET", b""), ("POST", b"a=1")):
+            answer = ask(address, request(path, method=method, body=body))
+            assert answer.status == 400
+            assert (answer.header("content-type") or "").startswith("application/json")
+            assert isinstance(answer.json, dict)
+    for path in ("/ws/", "/", "/nosuch", "/acc/", "/acc/x", "/ACC", "/user/list"):
+        answer = ask(address, handshake(path))
+        assert answer.status == 404, answer
+        assert answer.header("sec-websocket-accept") is None
 
 
-@pytest.mark.parametrize("port", PORTS)
-@pytest.mark.parametrize("path", ["/ws/", "/", "/nosuch", "/acc/", "/acc/x", "/ACC", "/user/list"])
-def test_an_upgrade_where_no_dialect_lives_gets_404(server: Server, port: str, path: str) -> None:
-    answer = ask(getattr(server, port), handshake(path))
-    assert answer.status == 404, answer
-    assert answer.header("sec-websocket-accept") is None
-
-
-def test_another_version_gets_426_that_names_13_alone_and_is_counted(server: Server) -> None:
-    before = refused_handshakes(server)
-    answer = ask(server.ws, handshake(version="8"))
-    assert answer.status == 426
-    assert answer.all("sec-websocket-version") == ["13"]
-    assert refused_handshakes(server) == before + 1
-
-
-@pytest.mark.parametrize(
-    ("options", "statuses"),
-    [
+def test_half_an_upgrade_or_one_with_a_body_is_refused_and_counted(server: Server) -> None:
+    rows: tuple[tuple[dict[str, Any], tuple[int, ...]], ...] = (
         ({"key": None}, (400,)),
         ({"key": "short"}, (400,)),
         ({"more": [("Sec-WebSocket-Key", KEY)]}, (400,)),
@@ -101,25 +83,21 @@ def test_another_version_gets_426_that_names_13_alone_and_is_counted(server: Ser
         ({"more": [("Transfer-Encoding", "chunked")]}, (400,)),
         ({"protocol": "HTTP/1.0"}, (400, 405, 426)),
         ({"method": "POST"}, (400, 405, 426)),
-    ],
-    ids=str,
-)
-def test_half_an_upgrade_or_one_with_a_body_is_refused(
-    server: Server, options: dict[str, Any], statuses: tuple[int, ...]
-) -> None:
-    data = handshake(**options)
-    behind = b"0\r\n\r\n" if b"chunked" in data else frame(PING, b"")
-    assert ask(server.ws, data + behind).status in statuses
+    )
+    for options, statuses in rows:
+        data = handshake(**options)
+        behind = b"0\r\n\r\n" if b"chunked" in data else frame(PING, b"")
+        assert ask(server.ws, data + behind).status in statuses, options
+    before = refused_handshakes(server)
+    answer = ask(server.ws, handshake(version="8"))
+    assert answer.status == 426
+    assert answer.all("sec-websocket-version") == ["13"]
+    assert refused_handshakes(server) == before + 1
 
 
-def test_headers_above_the_limit_get_431(server: Server) -> None:
-    with Raw(server.ws) as raw:
-        raw.send(handshake(more=[("X-Filler", "x" * HEADER_BYTES)]))
-        assert raw.response().status == 431
-
-
-def test_a_head_that_never_ends_is_cut_off_at_the_limit(server: Server) -> None:
+def test_headers_above_the_limit_get_431_though_they_never_end(server: Server) -> None:
     """The server must answer or close long before the sender is done with 4 MiB."""
+    assert ask(server.ws, handshake(more=[("X-Filler", "x" * HEADER_BYTES)])).status == 431
     with Raw(server.ws) as raw:
         raw.send(b"GET /acc HTTP/1.1\r\nHost: localhost\r\n")
         with contextlib.suppress(ConnectionError):
@@ -147,52 +125,33 @@ def test_a_kept_alive_connection_may_carry_an_upgrade(server: Server, port: str)
         raw.quiet()
 
 
-# Servers with settings of their own.
-
-
-@pytest.fixture(scope="module")
-def guarded(launch: Launch, http_server: str) -> Server:
-    """API keys exist, so pages must be of the same host."""
-    return launch(
-        http_server,
-        server={"origins": ["friend.example"]},
-        apps=OPEN,
-        api={"keys": [{"key": "k" * 32, "scopes": ["push", "read", "admin"]}]},
-    )
-
-
-@pytest.fixture(scope="module")
-def hasty(launch: Launch, http_server: str) -> Server:
-    """Short times for handshakes and between two requests."""
-    return launch(http_server, limits={"handshake_seconds": 5, "keepalive_seconds": 5})
-
-
-@pytest.mark.parametrize("origin", [None, "http://chat.example:8080", "http://friend.example"])
-def test_outside_demo_mode_pages_of_the_same_host_and_friends_are_let_in(
-    guarded: Server, origin: str | None
+def test_outside_demo_mode_pages_of_the_same_host_and_friends_alone_are_let_in(
+    launch: Launch, http_server: str
 ) -> None:
-    more = [] if origin is None else [("Origin", origin)]
-    with cmd_client(guarded.ws, host="chat.example:8089", more=more) as one:
-        one.login(f"u{time.monotonic_ns() % 10**9}", 101)
-
-
-@pytest.mark.parametrize("origin", ["http://evil.example", "null"])
-def test_outside_demo_mode_pages_of_another_host_are_kept_out(guarded: Server, origin: str) -> None:
-    """Before the handshake with 403, or after it with the close code that tells a page to stay away."""
-    with Raw(guarded.ws) as raw:
-        answer = raw.ask(handshake(host="chat.example", more=[("Origin", origin)]))
-        if answer.status == 101:
-            raw.closed(4505)
-        else:
-            assert answer.status == 403
-    host = origin.removeprefix("http://")
-    page = "has no host (a file" if host == "null" else f"is of host {host}; to allow it, add the host to"
-    line = f"connection refused: the page {page}"
-    eventually(lambda: guarded.log_text.count(line) == 1, what="the log names the page")
+    """Others get 403 before the handshake, or after it the code that tells a page to stay away."""
+    keys = [{"key": "k" * 32, "scopes": ["push", "read", "admin"]}]
+    guarded = launch(http_server, server={"origins": ["friend.example"]}, apps=OPEN, api={"keys": keys})
+    for number, origin in enumerate((None, "http://chat.example:8080", "http://friend.example")):
+        more = [] if origin is None else [("Origin", origin)]
+        with cmd_client(guarded.ws, host="chat.example:8089", more=more) as one:
+            one.login(f"u{number}", 101)
+    for origin, page in (
+        ("http://evil.example", "is of host evil.example; to allow it, add the host to"),
+        ("null", "has no host (a file"),
+    ):
+        with Raw(guarded.ws) as raw:
+            answer = raw.ask(handshake(host="chat.example", more=[("Origin", origin)]))
+            if answer.status == 101:
+                raw.closed(4505)
+            else:
+                assert answer.status == 403
+        line = f"connection refused: the page {page}"
+        eventually(lambda line=line: guarded.log_text.count(line) == 1, what="the log names the page")
 
 
 @pytest.mark.full
-def test_a_handshake_that_does_not_end_is_cut_off_in_time(hasty: Server) -> None:
+def test_a_handshake_that_does_not_end_is_cut_off_in_time(launch: Launch, http_server: str) -> None:
+    hasty = launch(http_server, limits={"handshake_seconds": 5, "keepalive_seconds": 5})
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
         raws = [stack.enter_context(Raw(hasty.ws)) for _ in range(3)]

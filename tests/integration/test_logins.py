@@ -1,11 +1,11 @@
-"""Logins of every dialect, by both HTTP servers: session tokens, their end, whose pages, how many."""
+"""Sessions of every dialect, by both HTTP servers: their tokens, new keys, tokens of accounts, their rate."""
 
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from tests.users import User
 
 from . import client, sse
 from .action import action_client, login_data
-from .cmd import CmdClient, cmd_client, fresh, logged_in
+from .cmd import cmd_client, fresh, logged_in, login_code
 from .raw import text
 from .setting import Launch
 from .sse import Listener, ask_for
@@ -29,7 +29,6 @@ from .v1 import good, sessions_of
 SECRET = "a secret that is long enough to be one"
 NEW_SECRET = "the secret that comes after it, as long"
 KEY = "the key of the back end"
-ADMIN = [("Authorization", f"Bearer {KEY}")]
 PRIVATE = ed25519.Ed25519PrivateKey.generate()
 PUBLIC = (
     PRIVATE.public_key()
@@ -46,7 +45,6 @@ def settings(**more: Any) -> dict[str, Any]:
         "apps": {
             "101": wanting,
             "102": {"open": True},
-            "103": {"open": True, "origins": ["https://shop.example"], "dialects": ["cmd"]},
             "105": {"open": True, "messages_per_second": 20},
             "action:1": wanting,
             "system:shop": wanting,
@@ -67,80 +65,34 @@ def token(user: str, app: str = "101", seconds: float = 60, key: Any = SECRET, *
     return jwt.encode(claims, key, algorithm, headers=headers or None)
 
 
-# --- in every dialect ---------------------------------------------------------------------------------------
+DIALECTS = ("cmd", "action", "client", "sse")
 
 
 @contextmanager
-def by_cmd(server: Server, user: str, proof: str) -> Iterator[Any]:
-    with cmd_client(server.ws) as one:
-        code, _, _ = one.ask_cmd("login", {"userID": user, "appID": 101, "serviceToken": proof})
-        yield one if code == 200 else code
-
-
-@contextmanager
-def by_action(server: Server, user: str, proof: str) -> Iterator[Any]:
-    with action_client(server.ws) as one:
-        code, _ = one.ask_action("login", {**login_data(user), "token": proof})
-        yield one if code == 200 else code
-
-
-@contextmanager
-def by_client(server: Server, _user: str, proof: str) -> Iterator[Any]:
-    with client.Listener(server.ws) as one:
-        one.upgrade(client.ws_path("shop", token=proof))
-        first = one.message()
-        yield one if first.json["code"] == 0 else one.frame().close_code
-
-
-@contextmanager
-def by_stream(server: Server, user: str, proof: str) -> Iterator[Any]:
-    try:
-        with sse.Listener(server.http) as one:
-            yield one.listen(app="101", user=user, token=proof)
-    except AssertionError:
-        answer = sse.ask_for(server.http, app="101", user=user, token=proof)
-        assert answer.json["code"] == "token_invalid"
-        yield answer.status
-
-
-Way = Callable[[Server, str, str], AbstractContextManager[Any]]
-DIALECTS: dict[str, tuple[Way, str, int]] = {
-    "cmd": (by_cmd, "101", 1003),
-    "action": (by_action, "action:1", 1003),
-    "client": (by_client, "system:shop", 4504),
-    "sse": (by_stream, "101", 401),
-}
-"""How one logs in, to which app, and what tells of a refusal."""
-
-
-@pytest.mark.parametrize("dialect", DIALECTS)
-def test_a_token_is_what_a_login_needs(own_server: Server, dialect: str) -> None:
-    way, app, refused = DIALECTS[dialect]
-    user = fresh()
-    with way(own_server, user, token(user, app)) as one:
-        assert not isinstance(one, int), one
-    for proof in (
-        "",
-        "nonsense",
-        token(user, app, -1),
-        token(user, app, key=NEW_SECRET),
-        token(user, "102"),
-        token("", app),
-    ):
-        with way(own_server, user, proof) as one:
-            assert one == refused, proof
+def session(server: Server, dialect: str, user: str, seconds: float = 60) -> Iterator[Any]:
+    """Log in with a token that ends after so many seconds."""
+    proof = token(user, {"action": "action:1", "client": "system:shop"}.get(dialect, "101"), seconds)
+    if dialect == "cmd":
+        with logged_in(server.ws, user, 101, serviceToken=proof) as one:
+            yield one
+    elif dialect == "action":
+        with action_client(server.ws) as other:
+            assert other.ask_action("login", {**login_data(user), "token": proof})[0] == 200
+            yield other
+    elif dialect == "client":
+        with client.listening(server.ws, "shop", token=proof) as system:
+            yield system
+    else:
+        with sse.listening(server.http, "101", user, token=proof) as stream:
+            yield stream
 
 
 def test_a_token_is_in_no_log(own_server: Server) -> None:
-    user = fresh()
-    proof = token(user, "system:shop")
-    with by_client(own_server, user, proof) as one:
-        assert not isinstance(one, int)
-    with by_stream(own_server, user, token(user)) as one:
-        assert not isinstance(one, int)
-    signature, text = proof.rpartition(".")[2], own_server.log_with_requests()
+    for dialect in ("client", "sse"):
+        with session(own_server, dialect, fresh()):
+            pass
+    text = own_server.log_with_requests()
     assert f"GET {sse.PATH} 200" in text
-    assert signature not in text
     assert "eyJ" not in text, "no token at all begins in the log"
 
 
@@ -148,10 +100,8 @@ def test_a_token_is_in_no_log(own_server: Server) -> None:
 
 
 def ends_with_its_token(own_server: Server, dialect: str) -> None:
-    way, app, _ = DIALECTS[dialect]
-    user = fresh()
     began = time.time()
-    with way(own_server, user, token(user, app, 10)) as one:
+    with session(own_server, dialect, fresh(), 10) as one:
         if dialect == "sse":
             assert sse.end_of(one)["code"] == 4504
         else:
@@ -162,13 +112,12 @@ def ends_with_its_token(own_server: Server, dialect: str) -> None:
 
 
 def a_new_token_keeps_a_session_alive(own_server: Server) -> None:
-    user = fresh()
+    user, other = fresh(), fresh()
     with cmd_client(own_server.ws) as one:
         login = {"userID": user, "appID": 101}
-        assert one.ask_cmd("login", {**login, "serviceToken": token(user, seconds=10)})[0] == 200
-        assert one.ask_cmd("login", {**login, "serviceToken": token(user, seconds=-1)})[0] == 1003
-        assert one.ask_cmd("login", {**login, "serviceToken": token(user, seconds=60)})[0] == 200
-        other = fresh()
+        for seconds, code in ((10, 200), (-1, 1003), (60, 200)):
+            proof = token(user, seconds=seconds)
+            assert one.ask_cmd("login", {**login, "serviceToken": proof})[0] == code
         stranger = {"userID": other, "appID": 101, "serviceToken": token(other)}
         assert one.ask_cmd("login", stranger)[0] == 1009, "it may not become somebody else's"
         with logged_in(own_server.ws, user, 102) as clock:
@@ -181,69 +130,43 @@ def a_new_token_keeps_a_session_alive(own_server: Server) -> None:
 
 def an_action_session_lives_as_long_as_its_last_token(own_server: Server) -> None:
     user = fresh()
-    with action_client(own_server.ws) as one:
-        data = login_data(user)
-        assert one.ask_action("login", {**data, "token": token(user, "action:1", 60)})[0] == 200
-        assert one.ask_action("login", {**data, "token": token(user, "action:1", 10)})[0] == 200
+    with session(own_server, "action", user, 60) as one:
+        last = {**login_data(user), "token": token(user, "action:1", 10)}
+        assert one.ask_action("login", last)[0] == 200
         while (found := one.frame()).opcode != 8:
             pass
         assert found.close_code == 4504
 
 
-LIVES: dict[str, Callable[[Server], None]] = {
-    **{
-        f"{dialect} ends with its token": partial(ends_with_its_token, dialect=dialect)
-        for dialect in DIALECTS
-    },
-    "a new token keeps it alive": a_new_token_keeps_a_session_alive,
-    "the last token of an action session counts": an_action_session_lives_as_long_as_its_last_token,
-}
-
-
-@pytest.fixture(scope="module")
-def lives(own_server: Server) -> Iterator[dict[str, Future[None]]]:
-    with ThreadPoolExecutor(len(LIVES)) as pool:
-        yield {name: pool.submit(live, own_server) for name, live in LIVES.items()}
-
-
 @pytest.mark.full
-@pytest.mark.parametrize("life", LIVES)
-def test_a_session_lives_as_long_as_its_token(lives: dict[str, Future[None]], life: str) -> None:
-    lives[life].result()
-
-
-# --- pages and keys -----------------------------------------------------------------------------------------
+def test_a_session_lives_as_long_as_its_token(own_server: Server) -> None:
+    lives: list[Callable[[Server], None]] = [
+        *(partial(ends_with_its_token, dialect=dialect) for dialect in DIALECTS),
+        a_new_token_keeps_a_session_alive,
+        an_action_session_lives_as_long_as_its_last_token,
+    ]
+    with ThreadPoolExecutor(len(lives)) as pool:
+        for life in [pool.submit(life, own_server) for life in lives]:
+            life.result()
 
 
 def test_keys_are_changed_while_everybody_stays(launch: Launch, http_server: str) -> None:
     one = launch(http_server, **settings())
     user = fresh()
     with logged_in(one.ws, user, 101, serviceToken=token(user)) as session:
-        changed = settings(
-            **{
-                "101": {
-                    "jwt": [
-                        {"algorithm": "HS256", "key": NEW_SECRET, "kid": "new"},
-                        {"algorithm": "EdDSA", "key": PUBLIC, "kid": "newest"},
-                    ]
-                }
-            }
-        )
-        one.configure(changed)
+        new = {"algorithm": "HS256", "key": NEW_SECRET, "kid": "new"}
+        newest = {"algorithm": "EdDSA", "key": PUBLIC, "kid": "newest"}
+        one.configure(settings(**{"101": {"jwt": [new, newest]}}))
         os.kill(one.pid, signal.SIGHUP)
 
         def works(proof: str) -> bool:
-            with by_cmd(one, user, proof) as found:
-                return isinstance(found, CmdClient)
+            return login_code(one.ws, user, 101, serviceToken=proof) == 200
 
         eventually(lambda: works(token(user, key=NEW_SECRET, kid="new")))
         assert works(token(user, key=PRIVATE, kid="newest"))
         assert not works(token(user))
         assert not works(token(user, key=NEW_SECRET, kid="newest"))
         assert session.ask_cmd("heartbeat")[0] == 200, "who is in stays"
-
-
-# --- whose pages, how many ----------------------------------------------------------------------------------
 
 
 def test_a_connection_above_the_rate_of_its_app_is_closed(own_server: Server) -> None:
