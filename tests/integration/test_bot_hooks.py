@@ -1,4 +1,4 @@
-"""Webhooks of bots over sockets: one that hangs, and nodes that are killed; and an incoming webhook."""
+"""Webhooks of bots over sockets: one that hangs and nodes that are killed."""
 
 import threading
 from pathlib import Path
@@ -9,7 +9,6 @@ from tests.support import Server, eventually
 from tests.users import User
 
 from .clusters import name_of, nodes_of
-from .raw import ask, request
 from .receiver import Answer, Post, Receiver
 from .setting import Launch
 from .v1 import good
@@ -102,27 +101,3 @@ def test_another_process_delivers_and_answers_once_when_the_one_that_did_is_kill
         assert len(deliveries) == 4, "each attempt has the same id"
         assert len({post.json["node"] for post in receiver.posts}) == 3
         assert len({post.json["node"] for post in receiver.posts if post.json["text"] == "2"}) > 1
-
-
-def test_a_request_to_an_incoming_webhook_is_a_message(server: Server) -> None:
-    owner = User.register(server, nickname="Owner")
-    group = owner.group()
-    hook = owner.post("hooks", group=group, nickname="Builds")
-    sent = ask(server.http, request(hook["url"], method="POST", body=b'{"text":"green"}'))
-    assert (sent.status, sent.json["conversation"]) == (200, int(group))
-    (entry,) = (each for each in owner.get("messages", conversation=group)["messages"] if "text" in each)
-    assert (entry["text"], entry["from"]) == ("green", hook["id"])
-    alert = b'payload={"attachments":[{"fallback":"<!here> a %26amp; b"}],"username":"Alertmanager"}'
-    form = [("Content-Type", "application/x-www-form-urlencoded")]
-    sent = ask(server.http, request(hook["url"], method="POST", headers=form, body=alert))
-    assert (sent.status, sent.json["ok"]) == (200, True)
-    entry = owner.get("messages", conversation=group)["messages"][-1]
-    assert (entry["text"], entry["meta"]["mentions"]) == ("@all a & b", ["all"])
-    unknown = ask(server.http, request(hook["url"] + "x", method="POST", body=b'{"text":"x"}'))
-    assert (unknown.status, unknown.json["code"]) == (404, "unknown_hook")
-    good(server.http, "hooks/revoke", {"hook": hook["id"]}, key=owner.token)
-    revoked = ask(server.http, request(hook["url"], method="POST", body=b'{"text":"x"}'))
-    assert (revoked.status, revoked.json["code"]) == (404, "unknown_hook")
-    text = server.log_with_requests()
-    assert "POST /hooks/* 200" in text
-    assert hook["url"] not in text

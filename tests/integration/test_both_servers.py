@@ -5,6 +5,7 @@ Left out are dates, what is made anew each time, and whether an end that was ask
 
 import re
 from collections.abc import Iterator
+from itertools import product
 
 import pytest
 
@@ -83,7 +84,7 @@ def last(data: bytes) -> bytes:
 
 def requests() -> Iterator[tuple[str, bytes]]:
     """Requests of all kinds, named."""
-    for path in (
+    paths = (
         "/user/list",
         "/user/online",
         "/system/state",
@@ -93,57 +94,31 @@ def requests() -> Iterator[tuple[str, bytes]]:
         "/ws",
         "/",
         "/nosuch",
-    ):
-        for method in ("GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE"):
-            yield f"{method} {path}", request(path, method=method)
+    )
+    for path, method in product(paths, ("GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE")):
+        yield f"{method} {path}", request(path, method=method)
     for path in ("/user/sendMessage", "/user/sendMessageAll", "/user/kick", "/user/onlineBatch"):
         for method in ("GET", "POST", "OPTIONS"):
             yield f"{method} {path}", request(path, method=method)
-        yield (
-            f"form {path}",
-            form_request(path, {"appID": APP, "userID": "a", "msgID": f"d{path}", "message": "x"}),
-        )
-        yield (
-            f"again {path}",
-            form_request(path, {"appID": APP, "userID": "a", "msgID": f"d{path}", "message": "x"}),
-        )
-        yield (
-            f"json {path}",
-            json_request(path, {"appID": 101, "userID": "a", "msgID": f"j{path}", "message": "x"}),
-        )
+        form = {"appID": APP, "userID": "a", "msgID": f"d{path}", "message": "x"}
+        yield f"form {path}", form_request(path, form)
+        yield f"again {path}", form_request(path, form)
+        yield f"json {path}", json_request(path, {**form, "appID": 101, "msgID": f"j{path}"})
         yield f"bad json {path}", json_request(path, {"appID": 101, "userID": 5})
-        yield (
-            f"no json {path}",
-            request(path, method="POST", headers=[("Content-Type", "application/json")], body=b"{"),
-        )
-        yield (
-            f"unknown type {path}",
-            request(path, method="POST", headers=[("Content-Type", "x/y")], body=b"a=b"),
-        )
+        for name, kind, body in (("no json", "application/json", b"{"), ("unknown type", "x/y", b"a=b")):
+            typed = request(path, method="POST", headers=[("Content-Type", kind)], body=body)
+            yield f"{name} {path}", typed
         yield f"empty {path}", form_request(path, {})
-    for query in (
-        "appID=101",
-        "appId=101",
-        "appID=x",
-        "appID=0",
-        "appID=101&userID=%E9%BB%84",
-        "userID=%ff",
-        "&&=&%",
-    ):
+    apps = ("appID=101", "appId=101", "appID=x", "appID=0", "appID=101&userID=%E9%BB%84")
+    for query in (*apps, "userID=%ff", "&&=&%"):
         yield f"list {query}", request(f"/user/list?{query}")
         yield f"online {query}", request(f"/user/online?{query}")
     batch = {"appID": 101, "userIDs": ["a", "b"], "message": "x", "msgID": "batch"}
     yield "batch", json_request("/user/sendMessageBatch", batch)
     yield "missing host", request("/user/list", host=None)
-    yield (
-        "both lengths",
-        request(
-            "/user/sendMessage",
-            method="POST",
-            headers=[("Content-Length", "5"), ("Transfer-Encoding", "chunked")],
-            body=b"0\r\n\r\n",
-        ),
-    )
+    both = [("Content-Length", "5"), ("Transfer-Encoding", "chunked")]
+    sent = request("/user/sendMessage", method="POST", headers=both, body=b"0\r\n\r\n")
+    yield "both lengths", sent
     yield "bare line feeds", request("/user/list").replace(b"\r\n", b"\n")
     yield "long head", request("/user/list", headers=[("X", "y" * 17000)])
     yield "no request", b"hello\r\n\r\n"

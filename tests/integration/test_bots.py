@@ -20,7 +20,6 @@ from tests.users import User
 from . import v1
 from .clusters import nodes_of
 from .cmd import CmdClient, logged_in
-from .sse import Listener
 
 APP = "staff"
 KEY = "key-of-the-staff-0123456789"
@@ -64,47 +63,6 @@ def good(one: CmdClient, cmd: str, **data: Any) -> Any:
     code, _, answer = one.ask_cmd(cmd, data)
     assert code == 200, (cmd, code, answer)
     return answer
-
-
-def test_a_bot_in_a_group(server: Server) -> None:
-    ann, bob = person(server, "ann"), person(server, "bob")
-    bot = ann.bot("kettle")
-    group = int(ann.post("groups/create", name="tea", members=[bob.user, bot.user])["group"])
-    bot.post("bots/commands", commands=[{"name": "brew", "description": "Make tea"}])
-    with online(ann, server.ws) as at_ann, online(bob, server.ws) as at_bob, online(bot, server.ws) as at_bot:
-        for one in (at_ann, at_bob, at_bot):
-            assert entry(one)["kind"] == "group"
-        (command,) = good(at_bob, "botCommands", conversation=group)["commands"]
-        assert (command["bot"], command["command"]) == (bot.user, "brew")
-        good(at_bob, "send", conversation=group, text="not for bots")
-        good(at_bob, "send", conversation=group, text="/brew green")
-        question = entry(at_bot)
-        assert question["meta"] == {
-            "command": {"bot": bot.user, "name": "brew", "text": "green"},
-            "bots": [bot.user],
-        }
-        assert [entry(at_ann)["text"] for _ in range(2)] == ["not for bots", "/brew green"]
-        good(at_bot, "react", id=question["id"], emoji="+1")
-        for one in (at_ann, at_bob, at_bot):
-            seen = entry(one)
-            assert (seen["kind"], seen["from"], seen["about"]) == ("reaction", bot.user, question["id"])
-        buttons = [[{"text": "Milk", "value": "m"}]]
-        answered = good(at_bot, "send", conversation=group, text="Milk?", buttons=buttons)["id"]
-        assert entry(at_bob)["meta"]["buttons"] == buttons
-        assert at_bob.ask_cmd("press", {"id": answered, "value": "sugar"})[0] == 1005
-        pressed = good(at_bob, "press", id=answered, value="m", clientMsgID="p")
-        assert good(at_bob, "press", id=answered, value="m", clientMsgID="p") == {**pressed, "repeated": True}
-        found = entry(at_bot)
-        said = [found[name] for name in ("kind", "from", "about", "text")]
-        assert said == ["press", bob.user, answered, "m"]
-        assert at_ann.ask_cmd("send", {"conversation": group, "text": "x", "buttons": buttons})[0] == 1003
-        for one in (at_bob, at_bot):
-            one.no_push("message")
-    with Listener(server.http) as stream:
-        stream.listen(app="staff", token=bot.token, cursor=0)
-        read = [stream.stored() for _ in range(5)]
-        assert [each["kind"] for each in read] == ["group", "message", "reaction", "message", "press"]
-        assert [each["id"] for each in read[1:]] == [question["id"], seen["id"], answered, found["id"]]
 
 
 def test_a_streamed_answer_reaches_everybody_in_the_conversation(server: Server) -> None:

@@ -9,7 +9,7 @@ import jwt
 import pytest
 
 from imserver.dialects.client.api import ROUTES
-from tests.support import Server, eventually, run_cli
+from tests.support import Server, eventually
 
 from .client import (
     NO_SYSTEM,
@@ -19,13 +19,12 @@ from .client import (
     api_request,
     check_message_id,
     done,
-    is_online,
     listening,
     new_system,
     online_list,
     refused,
 )
-from .cmd import fresh, logged_in
+from .cmd import fresh
 from .raw import ask, request
 from .setting import Launch
 from .v1 import good
@@ -182,32 +181,3 @@ def test_the_user_of_a_token_is_named_in_notices(strict: Server) -> None:
         fields = {"app": "system:tokens", "channel": "g", "connections": [one.id]}
         good(strict.http, "channels/subscribe", fields, key=ADMIN)
         assert one.notice()[1:] == (one.id, "ann", "")
-
-
-def test_a_system_may_be_an_alias_of_an_app_of_another_dialect(launch: Launch, http_server: str) -> None:
-    server = launch(http_server, apps={"101": {}, "system:room": {"same_as": "101"}})
-    with logged_in(server.ws, "ann", 101) as ann, listening(server.ws, "room") as one:
-        done(server.http, "send_to_system", "room", sendUserId="shop", data="to all")
-        assert one.received()["data"] == "to all"
-        assert ann.push("msg").json["response"]["data"]["msg"] == "to all"
-        one.leave()
-        eventually(lambda: not is_online(server.http, "room", one.id))
-        ann.no_push()
-
-
-@pytest.mark.full
-def test_a_key_is_made_at_the_command_line_and_drives_a_registered_system(
-    launch: Launch, http_server: str
-) -> None:
-    server = launch(http_server)
-    system = new_system(server.http)
-    good(server.http, "apps/set", {"app": f"system:{system}", "settings": {"open": True}})
-    config = str(server.config_file)
-    created = run_cli("key", "create", "--config", config, "--scope", "push", "--app", f"system:{system}")
-    assert created.returncode == 0, created
-    key = next(word for word in created.stdout.split() if word.startswith("imk_"))
-    eventually(lambda: api(server.http, "is_online", WHOLE, system).json["msg"] == "未授权")
-    with listening(server.ws, system) as one:
-        answer = api(server.http, "send_to_client", {"clientId": one.id, "data": "x"}, system, key=key)
-        assert answer.json["code"] == 0
-        assert one.received()["data"] == "x"

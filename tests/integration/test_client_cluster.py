@@ -216,30 +216,3 @@ def test_a_node_that_stops_informs_the_groups_of_its_clients_and_a_killed_one_do
                 done(nodes.http[0], "close_client", system, clientId=two.id)
                 send_to_client(nodes.http[0], system, four.id, "new")
                 assert four.received()["data"] == "new"
-
-
-@pytest.mark.full
-def test_without_redis_clients_are_driven_as_before(tmp_path_factory: pytest.TempPathFactory) -> None:
-    with nodes_of(tmp_path_factory.mktemp("redis"), 2) as nodes:
-        system = new_system(nodes.http[0])
-        with clients(nodes, system, 0, 1) as (one, two):
-            for each in (one, two):
-                bind(nodes.http[0], system, each, "g")
-            for each in (one, one, two):
-                each.notice()
-            nodes.redis.kill()
-            for http in nodes.http:
-                for each in (one, two):
-                    send_to_client(http, system, each.id, "x")
-                    assert each.received()["data"] == "x"
-                send_to_group(http, system, "g", "y")
-                assert one.received()["data"] == two.received()["data"] == "y"
-                assert online_list(http, system, "g") == [one.id, two.id]
-            bind(nodes.http[0], system, two, "new", "2")
-            assert two.notice() == (ONLINE, two.id, "2", "")
-            send_to_group(nodes.http[1], system, "new", "z")
-            assert two.received()["data"] == "z"
-            two.leave()
-            assert one.notice() == (OFFLINE, two.id, "2", "")
-            done(nodes.http[1], "close_client", system, clientId=one.id)
-            one.closed_by_server(4502)

@@ -11,18 +11,7 @@ import pytest
 from imserver.gateway import errors
 from tests.support import Server, eventually
 
-from .cmd import (
-    CmdClient,
-    get,
-    good,
-    is_online,
-    json_request,
-    logged_in,
-    post,
-    send_message,
-    send_to_all,
-    users,
-)
+from .cmd import CmdClient, get, good, is_online, json_request, logged_in, post, send_message, users
 from .raw import PATIENCE_SECONDS, ask, request
 from .receiver import Answer, Post, Receiver
 from .setting import Launch
@@ -74,18 +63,6 @@ def test_a_stream_is_ready_before_anything_is_pushed_to_it(server: Server, app: 
             "type": "text",
             "text": "hello",
         }
-
-
-@pytest.mark.both_servers
-def test_pushes_of_every_kind_arrive_in_their_order(server: Server, app: int) -> None:
-    with listening(server.http, app, "ann", channels="tea,coffee") as ann:
-        assert ann.ready.data["channels"] == ["tea", "coffee"]
-        for number in range(20):
-            send_message(server.http, app, "ann", f"to ann {number}")
-            send_to_all(server.http, app, "boss", f"to all {number}")
-            publish(server, app, "coffee", f"to the channel {number}")
-        heard = [ann.message()["text"] for _ in range(60)]
-    assert heard == [f"{what} {n}" for n in range(20) for what in ("to ann", "to all", "to the channel")]
 
 
 def test_enter_and_exit_notices_are_those_of_a_websocket(server: Server, app: int) -> None:
@@ -177,27 +154,6 @@ def wait_for_login(one: Listener, back_end: Receiver) -> None:
     """Begin a stream, and wait until the back end is asked about its login."""
     one.send(request(f"{PATH}?app=101&user=ann"))
     eventually(lambda: back_end.posts)
-
-
-@pytest.mark.both_servers
-def test_nothing_precedes_the_head_of_a_stream_whose_login_waits(
-    launch: Launch, http_server: str, back_end: Receiver
-) -> None:
-    server = asking(launch, http_server, back_end)
-    with (
-        undecided(back_end) as answered,
-        listening(server.http, 102, "bob") as bob,
-        Listener(server.http) as ann,
-    ):
-        wait_for_login(ann, back_end)
-        eventually(lambda: _comments(bob) >= 2)
-        push = {"app": "101", "user": "ann", "text": "too early"}
-        assert ask(server.http, json_request("/api/v1/push", push)).json["sent"] == 0
-        assert _comments(ann) == 0
-        assert not ann.waiting
-        answered.set()
-        # 500: the machine was busy for the two seconds that a back end has.
-        assert ann.response(to_head=True).status in (200, 500)
 
 
 @pytest.mark.both_servers

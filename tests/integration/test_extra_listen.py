@@ -1,7 +1,6 @@
 """Extra listeners: ports beside the usual two, with one process and with several, by both HTTP servers."""
 
 import re
-import socket
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import pytest
 
 from imserver.plugin.testing import HostAndPort
 from tests.gateway.supervisor.family import Family
-from tests.ports import free_ports
 from tests.support import Server, eventually, run_cli
 
 from .client import Listener, done, listening, new_system
@@ -55,6 +53,9 @@ def test_they_serve_all_that_the_usual_two_do(server: Server) -> None:
             assert ann.push("msg").json["response"]["data"]["msg"] == "hello"
         with stream(address, 101, "eve"):
             assert is_online(server.http, "eve", 101)
+        system = new_system(address)
+        with listening(address, system) as client:  # the query names the dialect
+            assert done(address, "is_online", system, clientId=client.id) == {"online": True}
 
 
 def test_a_bare_ws_speaks_the_dialect_of_its_listener(server: Server) -> None:
@@ -66,13 +67,6 @@ def test_a_bare_ws_speaks_the_dialect_of_its_listener(server: Server) -> None:
         with visiting(address) as stranger:
             stranger.send_payload(b"nonsense")
             stranger.quiet()
-
-
-def test_a_query_names_its_dialect_on_every_listener(server: Server) -> None:
-    system = new_system(server.http)
-    for address in (*extra(server), server.ws, server.http):
-        with listening(address, system) as client:
-            assert done(address, "is_online", system, clientId=client.id) == {"online": True}
 
 
 def test_a_listener_and_a_host_may_serve_one_path_only(server: Server) -> None:
@@ -98,18 +92,6 @@ def test_a_listener_and_a_host_may_serve_one_path_only(server: Server) -> None:
     assert ask(server.http, request("/v1/openapi.json")).status == 404
 
 
-@pytest.mark.full
-def test_a_drain_closes_them_too(launch: Launch, http_server: str) -> None:
-    extra_listen = {"http": http_server, "extra_listen": [{"port": free_ports()}]}
-    server = launch(http_server, server=extra_listen, websocket={"close_seconds": 0.5})
-    (address,) = extra(server)
-    with logged_in(address, "ann", 101) as ann:
-        server.stop()
-        assert ann.frame().close_code == 1001
-    with socket.socket() as late:
-        assert late.connect_ex(address) != 0
-
-
 def test_a_taken_port_is_one_clear_line(server: Server, tmp_path: Path) -> None:
     port = extra(server)[0].port
     result = run_cli(
@@ -125,31 +107,25 @@ def test_a_taken_port_is_one_clear_line(server: Server, tmp_path: Path) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize(
-    ("rows", "problem"),
-    [
+def test_what_cannot_be_listened_on_ends_the_start(tmp_path: Path) -> None:
+    own, host = "server.extra_listen[0]", "no.such.host.invalid"
+    for rows, problem in (
         ("[{port: 8080}]", "port 8080 is given twice"),
         ("[{port: 7800}, {port: 7800}]", "port 7800 is given twice"),
-        ("[{host: 127.0.0.1}]", "server.extra_listen[0]"),
+        ("[{host: 127.0.0.1}]", own),
         ("[{port: 7800, ws_dialect: morse}]", "expected one of"),
         ("[{port: 7800, colour: red}]", "unknown key"),
-        ("[{port: 7800, path: /a/b}]", "server.extra_listen[0].path: expected str matching regex"),
-        (
-            "[{port: 7800, path: /nothing}]",
-            "server.extra_listen[0].path: no feature serves anything under /nothing",
-        ),
+        ("[{port: 7800, path: /a/b}]", f"{own}.path: expected str matching regex"),
+        ("[{port: 7800, path: /nothing}]", f"{own}.path: no feature serves anything under /nothing"),
         ("[{port: 7800, path: /api, ws_dialect: client}]", "there is no /ws under /api: no ws_dialect"),
-        ("[{port: 7800, host: 0.0.0.0}]", "server.extra_listen[0].host 0.0.0.0 is not a loopback"),
-        ("[{port: 7800, host: no.such.host.invalid}]", "no.such.host.invalid cannot be resolved"),
-    ],
-)
-def test_what_cannot_be_listened_on_ends_the_start(tmp_path: Path, rows: str, problem: str) -> None:
-    result = run_cli(
-        "serve", IMSERVER_SERVER_DATA_DIR=str(tmp_path / "data"), IMSERVER_SERVER_EXTRA_LISTEN=rows
-    )
-    assert result.returncode == 1
-    assert problem in result.stderr
-    assert result.stderr.count("\n") == 1
+        ("[{port: 7800, host: 0.0.0.0}]", f"{own}.host 0.0.0.0 is not a loopback"),
+        (f"[{{port: 7800, host: {host}}}]", f"{host} cannot be resolved"),
+    ):
+        settings = {"IMSERVER_SERVER_DATA_DIR": str(tmp_path / "data"), "IMSERVER_SERVER_EXTRA_LISTEN": rows}
+        result = run_cli("serve", **settings)
+        assert result.returncode == 1
+        assert problem in result.stderr
+        assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.full

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from imserver_client import Api, ChannelResult, Publisher, PushAnswer, RequestRefused
 from tests.support import Server, eventually
 
 from . import pusher
@@ -248,24 +247,3 @@ def test_the_end_of_a_streamed_message_is_refused_and_stored_once(outage: tuple[
     eventually(lambda: not temporary(closed()), what="the stream is closed")
     assert closed().json["status"] == "repeated"
     assert [each["text"] for each in retained(server, "news:stream")] == ["stream"]
-
-
-@pytest.mark.parametrize("outage", ["redis"], indirect=True)
-def test_the_python_client_raises_after_its_tries_or_succeeds_within_them(
-    outage: tuple[Server, Away],
-) -> None:
-    server, away = outage
-    with Api(server.http_url, KEY, tries=1) as api, Publisher(server.http_url, KEY) as publisher:
-        ways: dict[str, Callable[[], ChannelResult | PushAnswer | tuple[ChannelResult, ...]]] = {
-            "publish": lambda: api.publish("shop", "news:python", "x", id="y1"),
-            "broadcast": lambda: api.broadcast("shop", ["news:python"], "x", id="y2"),
-            "push": lambda: api.push("shop", "x", channel="news:python", id="y3"),
-            "publisher": lambda: publisher.push("shop", "x", channel="news:python", id="y4"),
-        }
-        with away():
-            for way in ways.values():
-                with pytest.raises(RequestRefused) as refused:
-                    way()
-                assert (refused.value.code, refused.value.temporary) == ("not_accepted", True)
-    with Api(server.http_url, KEY, tries=20) as api:
-        assert api.publish("shop", "news:python", "x", id="y1").status == "sent"

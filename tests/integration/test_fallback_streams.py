@@ -170,13 +170,6 @@ def test_a_client_that_answers_pings_stays_and_another_is_closed(hasty: Server) 
         assert silent.closed() == 3012
 
 
-def test_a_drain_tells_streams_to_reconnect(launch: Launch) -> None:
-    server = launch("front", apps={"hall": {"open": True}}, websocket={"close_seconds": 1})
-    with connected(server, "/connection/hall/http_stream", b'{"id":1,"connect":{}}') as client:
-        server.begin_to_stop()
-        assert client.closed() == 3001
-
-
 # --- refusals -----------------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import jwt
 import pytest
-from sqlalchemy import create_engine, text
 
 from tests.support import Server, eventually, run_cli
 from tests.users import User
@@ -213,28 +212,6 @@ def test_the_public_key_is_good_in_demo_mode_only(launch: Launch, http_server: s
 
 
 # --- passwords of the original ------------------------------------------------------------------------------
-
-
-@pytest.mark.full
-def test_a_hash_of_the_original_is_accepted_once_and_replaced(launch: Launch, http_server: str) -> None:
-    server = launch(http_server)
-    phone = fresh_phone()
-    user, _ = register(server.http, phone)
-    engine = create_engine(f"sqlite:///{server.config_file.parent}/data/imserver.db")
-    try:
-        with engine.begin() as database:
-            database.execute(
-                text("UPDATE account SET password = '764fb148aadad5dae3bb6c1ef08cb53d' WHERE id = :id"),
-                {"id": int(user)},
-            )
-        assert log_in(server, phone, "1234567")["code"] == -1
-        assert log_in(server, phone, "123456")["code"] == 200
-        with engine.connect() as database:
-            row = database.execute(text("SELECT password FROM account WHERE id = :id"), {"id": int(user)})
-            assert row.scalar_one().startswith("$argon2id$")
-        assert log_in(server, phone, "123456")["code"] == 200
-    finally:
-        engine.dispose()
 
 
 def test_clients_that_moved_sync_from_the_seq_that_they_had_at_gochat(

@@ -222,25 +222,6 @@ def test_a_body_over_the_limit_is_refused_before_it_is_read(
         raw.ended()
 
 
-def test_a_body_in_chunks_is_read_up_to_the_limit(gunicorn: Address) -> None:
-    head = "POST {} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n{}\r\n"
-    form = "Content-Type: application/x-www-form-urlencoded\r\n"
-    with Raw(gunicorn) as raw:
-        raw.send(head.format("/user/sendMessage", form).encode())
-        for piece in (b"appID=101&userID=nobody", b"&message=x"):
-            raw.send(b"%x\r\n%b\r\n" % (len(piece), piece))
-        raw.send(b"0\r\n\r\n")
-        assert raw.response().json["data"] == {"sendResults": False}
-    with Raw(gunicorn) as raw:
-        raw.send(head.format("/api/v1/accounts/login", form).encode())
-        raw.send(b"20000\r\n" + b"x" * 0x10001)
-        answer = raw.response()
-        assert (answer.status, answer.header("connection")) == (413, "close")
-        raw.ended()
-    with Raw(gunicorn) as raw:
-        assert raw.ask(head.format("/login", form).encode() + b"zz\r\n").status == 400
-
-
 @pytest.mark.slow
 @pytest.mark.full
 def test_a_body_that_stops_or_drips_is_given_up(gunicorn: Address) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import Server, eventually
 
-from .cmd import CmdClient, cmd_client, code_of, form_request, fresh, get, good, json_request, logged_in
+from .cmd import CmdClient, cmd_client, form_request, fresh, get, good, json_request, logged_in
 from .raw import Raw, Response, ask, request
 
 PUSHES = ("/user/sendMessage", "/user/sendMessageAll")
@@ -20,19 +20,6 @@ def me(server: Server, app: int) -> Iterator[CmdClient]:
     """A session of the user `me`."""
     with logged_in(server.ws, "me", app) as one:
         yield one
-
-
-def multipart_request(path: str, form: dict[str, Any]) -> bytes:
-    """The bytes of a POST with a multipart form."""
-    parts = [
-        f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
-        for name, value in form.items()
-    ]
-    kind = ("Content-Type", "multipart/form-data; boundary=b")
-    return request(path, method="POST", headers=[kind], body=("".join(parts) + "--b--\r\n").encode())
-
-
-BODIES = {"urlencoded": form_request, "multipart": multipart_request, "json": json_request}
 
 
 def check_headers(answer: Response) -> None:
@@ -65,45 +52,6 @@ def test_every_answer_is_200_json_with_the_headers_of_the_original(server: Serve
     assert answer.status == 200
     check_headers(answer)
     assert list(answer.json) == ["code", "msg", "data"]
-
-
-@pytest.mark.parametrize("kind", BODIES)
-def test_a_push_is_taken_as_form_and_as_json_in_both_spellings(
-    server: Server, app: int, me: CmdClient, kind: str
-) -> None:
-    for path, spelling in product(PUSHES, ("ID", "Id")):
-        to = "me" if path == "/user/sendMessage" else "somebody"
-        text, msg_id = "消息 +&=%\r\n<b>\"'", fresh("m")
-        form = {"app" + spelling: app, "user" + spelling: to, "msg" + spelling: msg_id, "message": text}
-        assert good(ask(server.http, BODIES[kind](path, form))) == {"sendResults": True}
-        found = me.push().json
-        assert found["seq"] == msg_id
-        assert found["response"]["data"] == {"target": "", "type": "text", "msg": text, "from": to}
-
-
-def test_a_body_that_cannot_be_read_is_answered_and_never_500(server: Server) -> None:
-    json_bodies = (
-        *(b"{", b"[]", b"null", b"\xff", b"[" * 100_000),
-        b'{"appID":101,"userID":5,"message":"x"}',
-        b'{"appID":101,"userID":"a","message":{}}',
-        b'{"appID":-1,"userID":"a","message":"x"}',
-    )
-    rows = (
-        *(("application/json", body) for body in json_bodies),
-        ("multipart/form-data", b"x"),
-        ("multipart/form-data; boundary=b", b"--b\r\nbroken"),
-        ("multipart/form-data; boundary=" + "b" * 300, b"--b--"),
-        ("application/octet-stream", b"\x00\xff"),
-        ("text/plain", b"appID=101&userID=a"),
-        ("application/x-www-form-urlencoded", b"\xff\xfe=\x00&&&=&%%%"),
-        ("", b"x"),
-        ("é", b"x"),
-    )
-    for path, (kind, body) in product(PUSHES, rows):
-        headers = [("Content-Type", kind)] if kind else []
-        answer = ask(server.http, request(path, method="POST", headers=headers, body=body))
-        assert code_of(answer) in ((1001,) if kind == "application/json" else (200, 1001)), (kind, body)
-        check_headers(answer)
 
 
 def test_a_thousand_repeats_at_once_deliver_once(server: Server, app: int, me: CmdClient) -> None:

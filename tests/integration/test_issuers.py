@@ -7,7 +7,6 @@ from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from socket import create_server
 from urllib.parse import urlencode
 
 import jwt
@@ -18,7 +17,7 @@ from tests.support import Server, eventually
 from tests.tools import require
 
 from . import cmd
-from .cmd import cmd_client, code_of, command
+from .cmd import code_of
 from .raw import ask, request
 from .setting import Launch
 
@@ -126,14 +125,6 @@ def test_a_token_of_the_provider_logs_in(provider: Provider, server: Server, alg
 
 
 @NEEDS_OIDC_PROVIDER
-def test_a_token_is_good_for_its_user_only(provider: Provider, server: Server) -> None:
-    token = provider.token("RS256")
-    assert login_code(server, token, "bob") == 1003
-    assert login_code(server, token[:-8] + token[:8]) == 1003
-    assert http_code(server, token[:-8] + token[:8]) == 1003
-
-
-@NEEDS_OIDC_PROVIDER
 def test_a_token_of_a_subscription_is_good_for_its_channel_only(provider: Provider, server: Server) -> None:
     token = provider.token("EdDSA", "news")
     assert login_code(server, token) == 1003
@@ -157,23 +148,3 @@ def test_new_keys_of_the_provider_count_without_a_restart(launch: Launch, http_s
         eventually(lambda: login_code(server, after) == 200, what="the new keys are known")
         assert http_code(server, after) == 200
         assert login_code(server, before) == 1003
-
-
-@pytest.mark.full
-@NEEDS_OIDC_PROVIDER
-def test_an_issuer_that_hangs_fails_its_own_logins_only(
-    provider: Provider, launch: Launch, http_server: str
-) -> None:
-    """That nobody waits for another issuer, tests/gateway/auth/test_issuers.py checks without a clock."""
-    with create_server(("127.0.0.1", 0)) as hanging:
-        issuer = f"http://127.0.0.1:{hanging.getsockname()[1]}"
-        server = started(launch, http_server, issuer, provider.issuer)
-        claims = {"iss": issuer, "aud": "shop", "uid": USER, "exp": 2**33}
-        token = jwt.encode(claims, "a secret that is long enough to be one", headers={"kid": "1"})
-        wait_for_keys(server, provider)
-        with cmd_client(server.ws) as client:
-            client.send(command("login", {"userID": USER, "appID": APP, "serviceToken": token}))
-            connection, _ = hanging.accept()
-            with connection:
-                assert login_code(server, provider.token("EdDSA")) == 200
-                assert client.answer().json["response"]["code"] == 1004

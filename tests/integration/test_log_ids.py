@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from imserver.gateway.logging import request_id
 from tests.conftest import StartServer
 from tests.support import HTTP_SERVERS, Server, eventually
 
@@ -44,11 +43,3 @@ def test_a_request_is_logged_under_the_id_that_its_sender_gave(server: Server, p
     eventually(
         lambda: [line for line in lines(server) if line.get("request") == GIVEN], what="the request is logged"
     )
-
-
-@pytest.mark.parametrize("given", ["", "a b", "x" * 65, "é", 'a"b', "a\tb"])
-def test_an_invalid_id_is_replaced(given: str) -> None:
-    answer = request_id(given)
-    assert given != answer != request_id(given)
-    assert request_id(answer) == answer
-    assert request_id(GIVEN) == GIVEN

@@ -1,110 +1,47 @@
-"""Logins and webhooks on two nodes: one token for all, one story for the back end."""
+"""Logins and webhooks on two nodes: one derived secret for all, one story for the back end."""
 
-import time
-from collections.abc import Iterator
-from typing import Any, NamedTuple
-
-import jwt
-import pytest
+from pathlib import Path
+from typing import Any
 
 from tests.gateway.commands.test_token import create
-from tests.support import Server, eventually
+from tests.support import eventually
 
-from .clusters import Nodes, nodes_of
-from .cmd import fresh, good, logged_in, login_code
-from .raw import CLOSE, ask, request
+from .clusters import leases, nodes_of
+from .cmd import fresh, logged_in, login_code
+from .raw import CLOSE
 from .receiver import Receiver
+from .v1 import good
 
-KEY = [("Authorization", "Bearer admin-key-of-the-tests")]
-SECRET = "a secret that is long enough to be one"
-
-
-class Harness(NamedTuple):
-    """Two nodes, and the back end of app 101, 102 and of the system ``shop``."""
-
-    nodes: Nodes
-    receiver: Receiver
+KEY = "admin-key-of-the-tests"
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
+def test_each_node_reports_its_own_connections_and_one_node_reports_who_is_absent(tmp_path: Path) -> None:
     with Receiver() as receiver:
         apps = {
-            "101": {"webhook": receiver.settings, "jwt": [{"key": SECRET}]},
             "102": {"open": True, "webhook": receiver.settings, "login_policy": "single"},
             "103": {"jwt": [{}]},
-            "104": {"open": True, "max_connections": 1, "login_policy": "multi"},
-            "system:shop": {"open": True, "webhook": receiver.settings},
         }
-        keys = {"keys": [{"key": "admin-key-of-the-tests", "scopes": ["admin"]}]}
-        with nodes_of(tmp_path_factory.mktemp("logins"), 2, apps=apps, api=keys) as nodes:
-            yield Harness(nodes, receiver)
+        keys = {"keys": [{"key": KEY, "scopes": ["admin"]}]}
 
+        def nodes_that_said(event: str, user: str) -> list[Any]:
+            return [each["node"] for each in receiver.events(event) if each["user"] == user]
 
-@pytest.fixture
-def harness(running: Harness) -> Harness:
-    running.receiver.forget()
-    return running
-
-
-def events_of(harness: Harness, name: str, user: str) -> list[dict[str, Any]]:
-    """The events of a user, among which those of an earlier test may still come."""
-    return [event for event in harness.receiver.events(name) if event["user"] == user]
-
-
-def test_a_token_is_good_on_every_node(harness: Harness) -> None:
-    user = fresh()
-    proof = jwt.encode({"sub": user, "app": "101", "exp": time.time() + 60}, SECRET, "HS256")
-    for ws in harness.nodes.ws:
-        assert login_code(ws, user, 101, serviceToken=proof) == 200
-        assert login_code(ws, fresh(), 101, serviceToken=proof) == 1003
-
-
-def test_a_secret_that_is_derived_is_the_same_on_every_node(harness: Harness) -> None:
-    file = str(harness.nodes.servers[1].config_file)
-    proof = create(file, app="103")
-    for ws in harness.nodes.ws:
-        assert login_code(ws, "ann", 103, serviceToken=proof) == 200
-
-
-@pytest.mark.full
-def test_each_node_reports_its_own_connections_and_one_node_reports_who_is_absent(harness: Harness) -> None:
-    first, second = harness.nodes.servers
-    user = fresh()
-    headers = [*KEY, ("Content-Type", "application/x-www-form-urlencoded")]
-    with logged_in(second.ws, user, 102):
-        eventually(lambda: events_of(harness, "login", user))
-        missing = fresh()
-        for receiver in (user, missing):
-            body = f"appID=102&userID={receiver}&msgID={fresh()}&message=hi".encode()
-            assert (
-                ask(
-                    first.http, request("/user/sendMessage", method="POST", headers=headers, body=body)
-                ).status
-                == 200
-            )
-        eventually(lambda: events_of(harness, "absent", missing))
-    (connect,) = events_of(harness, "connect", user)
-    (login,) = events_of(harness, "login", user)
-    (absent,) = harness.receiver.events("absent")
-    assert connect["node"] == login["node"] == named(second)
-    assert absent["node"] in {named(first), named(second)}, (
-        "the node that holds the lease of the feed delivers it"
-    )
-
-
-def named(server: Server) -> str:
-    """The node's name."""
-    state = good(ask(server.http, request("/system/state?cluster=true", headers=KEY)))
-    return str(next(iter(state["nodes"])))
-
-
-def test_who_is_replaced_from_another_node_is_reported_as_gone(harness: Harness) -> None:
-    first, second = harness.nodes.servers
-    user = fresh()
-    with logged_in(first.ws, user, 102) as one, logged_in(second.ws, user, 102):
-        while (closed := one.frame()).opcode != CLOSE:
-            pass  # those of an earlier test leave
-        assert closed.close_code == 4500
-        gone = eventually(lambda: events_of(harness, "disconnect", user))
-        assert [(event["code"], event["node"]) for event in gone] == [(4500, named(first))]
+        with nodes_of(tmp_path, 2, apps=apps, api=keys) as nodes:
+            proof = create(str(nodes.servers[1].config_file), app="103")
+            for ws in nodes.ws:
+                assert login_code(ws, "ann", 103, serviceToken=proof) == 200
+            names = [next(iter(leases(server, KEY))) for server in nodes.servers]
+            user, missing = fresh(), fresh()
+            with logged_in(nodes.ws[1], user, 102) as replaced:
+                eventually(lambda: nodes_that_said("login", user) == [names[1]])
+                assert nodes_that_said("connect", user) == [names[1]]
+                for to in (user, missing):
+                    good(nodes.http[0], "push", {"app": "102", "user": to, "text": "hi"}, key=KEY)
+                (absent,) = eventually(lambda: nodes_that_said("absent", missing))
+                assert absent in names, "the node that holds the lease of the feed delivers it"
+                with logged_in(nodes.ws[0], user, 102):
+                    while (closed := replaced.frame()).opcode != CLOSE:
+                        pass
+                    assert closed.close_code == 4500
+                    assert eventually(lambda: nodes_that_said("disconnect", user)) == [names[1]]
+            assert not nodes_that_said("absent", user)
