@@ -117,34 +117,6 @@ def test_messages_of_one_sender_keep_their_order(server: Server) -> None:
 # --- logging in again ---------------------------------------------------------------------------------------
 
 
-def test_a_later_login_changes_user_peer_and_room(server: Server, room: str) -> None:
-    with (
-        action_session(server.ws, "a", to="b") as a,
-        action_session(server.ws, "b", to="x") as b,
-        action_session(server.ws, "c", to="y") as c,
-        action_session(server.ws, "d", room=room) as d,
-    ):
-        a.say("1")
-        b.receives("a", "1", "b")
-        a.login("x", to="c")
-        a.say("2")
-        c.receives("x", "2", "c")
-        b.say("to x")
-        a.receives("b", "to x", "x")
-        a.login("y", room=room)
-        a.say("3")
-        a.receives("y", "3", "y")
-        d.receives("y", "3", "d")
-        c.say("to y")
-        a.receives("c", "to y", "y")
-        b.say("x is nobody now")
-        a.login("y", to="d")
-        d.say("a has left the room")
-        d.receives("d", "a has left the room", "d")
-        for one in (a, b, c, d):
-            one.nothing()
-
-
 # --- rooms --------------------------------------------------------------------------------------------------
 
 

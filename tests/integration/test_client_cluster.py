@@ -30,7 +30,6 @@ from .client import (
 from .clusters import Nodes, nodes_of
 from .cmd import fresh
 from .raw import ask
-from .v1 import good
 
 PAIRS_OF_NODES = [(0, 1), (1, 0), (0, 0)]
 """Which node is asked, and which has the client."""
@@ -163,21 +162,6 @@ def test_no_route_reaches_into_another_system(nodes: Nodes, system: str, via: in
         assert groups_of(nodes.http[via], system, one.id) == ["g"]
         one.leave()
         assert two.notice() == (OFFLINE, one.id, "7", "secret")
-
-
-@across
-def test_the_newer_api_reaches_clients_by_their_ids(nodes: Nodes, system: str, via: int, there: int) -> None:
-    with clients(nodes, system, there) as (one,):
-        targets = [{"connection": one.id}, {"user": one.id}, {"all": True}]
-        message = {"type": "order", "data": {"n": 1}, "code": 7, "note": "new"}
-        body = {"app": f"system:{system}", "targets": targets, "message": message, "sender": "shop"}
-        found = good(nodes.http[via], "push", body)
-        assert [row["status"] for row in found["results"]] == ["sent"] * 3
-        for _ in targets:
-            heard = one.received()
-            del heard["messageId"]
-            assert heard == {"sendUserId": "shop", "code": 7, "msg": "new", "data": {"n": 1}}
-        one.quiet()
 
 
 # --- nodes that go ------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 import json
 from contextlib import ExitStack
 from pathlib import Path
-from time import monotonic
 
 import pytest
 
@@ -24,7 +23,7 @@ from .client import (
     send_to_group,
 )
 from .cmd import fresh
-from .raw import PING, TEXT, open_socket, text
+from .raw import TEXT, open_socket, text
 from .setting import Launch
 
 VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "client.json").read_text(encoding="utf-8"))
@@ -124,20 +123,6 @@ def test_groups_and_systems_reach_their_clients_alone(server: Server, system: st
         eventually(lambda: not online_list(server.http, system, "alone 3"))
 
 
-def test_the_list_is_in_the_order_of_joining_whatever_happens_between(server: Server, system: str) -> None:
-    with ExitStack() as stack:
-        members = [stack.enter_context(listening(server.ws, system)) for _ in range(30)]
-        for member in members:
-            bind(server.http, system, member, "g")
-        bind(server.http, system, members[3], "g")
-        assert online_list(server.http, system, "g") == [member.id for member in members]
-        members[0].leave()
-        done(server.http, "unbind_from_group", system, clientId=members[5].id, groupName="g")
-        bind(server.http, system, members[5], "g")
-        expected = [member.id for member in (*members[1:5], *members[6:], members[5])]
-        eventually(lambda: online_list(server.http, system, "g") == expected)
-
-
 def test_names_of_groups_and_labels_may_be_any_text_but_have_an_end(server: Server, system: str) -> None:
     with listening(server.ws, system) as one:
         for group in ("组 & 1", "a/b?c", "x" * 255):
@@ -151,28 +136,6 @@ def test_names_of_groups_and_labels_may_be_any_text_but_have_an_end(server: Serv
 
 
 # --- pings --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.full
-def test_a_client_is_pinged_and_closed_only_when_it_is_silent(launch: Launch, http_server: str) -> None:
-    seconds = {"client_ping_seconds": 1, "client_silent_seconds": 8, "close_seconds": 1}
-    server = launch(http_server, websocket=seconds)
-    system = new_system(server.http)
-    began = monotonic()
-    with listening(server.ws, system) as live, listening(server.ws, system) as dead:
-        bind(server.http, system, live, "g")
-        bind(server.http, system, dead, "g", "8")
-        assert [live.notice()[0], live.notice()[0], dead.notice()[0]] == [ONLINE] * 3
-        # Waiting for the notice, it answers the pings; the other one does not.
-        dead.answers_pings = False
-        assert live.notice() == (OFFLINE, dead.id, "8", "")
-        assert monotonic() - began > 4
-        pings = 0
-        while (found := dead.frame()).opcode == PING:
-            pings += 1
-        assert found.close_code == 4001
-        assert pings >= 3
-        assert is_online(server.http, system, live.id)
 
 
 # --- limits and ends ----------------------------------------------------------------------------------------

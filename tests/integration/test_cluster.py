@@ -98,7 +98,11 @@ def test_in_demo_mode_other_machines_reach_no_port_for_nodes(cluster: Launch, in
 
 @pytest.mark.parametrize(("there", "here"), [(0, 1), (1, 0)])
 def test_notices_and_messages_cross_the_nodes(nodes: Nodes, app: int, there: int, here: int) -> None:
-    with logged_in(nodes.ws[here], "黄帝", app) as watcher:
+    with (
+        logged_in(nodes.ws[here], "黄帝", app) as watcher,
+        logged_in(nodes.ws[there], "stranger", app_with("newest")) as stranger,
+        cmd_client(nodes.ws[here]) as anonymous,
+    ):
         with logged_in(nodes.ws[there], "马远", app) as other:
             found = watcher.push()
             assert pairs(found.payload) == push("enter", HELLO, "马远", found.json["seq"])
@@ -115,7 +119,8 @@ def test_notices_and_messages_cross_the_nodes(nodes: Nodes, app: int, there: int
             other.no_push("msg")
         found = watcher.push()
         assert pairs(found.payload) == push("exit", GONE, "马远", found.json["seq"])
-        watcher.no_push()
+        for one in (watcher, stranger, anonymous):
+            one.no_push()
 
 
 def texts(client: CmdClient, count: int) -> list[str]:

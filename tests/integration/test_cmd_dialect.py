@@ -16,13 +16,11 @@ from .cmd import (
     CmdClient,
     cmd_client,
     command,
-    fresh,
     is_online,
     logged_in,
     pairs,
     push,
     send_message,
-    send_to_all,
     users,
 )
 from .raw import BINARY, TEXT, Frame, close, frame, text
@@ -111,27 +109,6 @@ def test_an_app_limits_the_bytes_of_user_ids_before_anything_else_is_checked(
             assert one.ask_cmd("login", {"userID": user, **app})[0] == code, (app, user)
             if code == 200:
                 assert one.ask_cmd("login", {"userID": "u" * 256, **app})[0] == 1002, "before 1009"
-
-
-@pytest.mark.both_servers
-def test_notices_and_messages_reach_whom_they_are_for(server: Server, app: int) -> None:
-    with (
-        logged_in(server.ws, "first", app) as first,
-        logged_in(server.ws, fresh("stranger"), 102) as stranger,
-        cmd_client(server.ws) as anonymous,
-    ):
-        with logged_in(server.ws, "second", app) as second:
-            entered(first.push(), "second")
-            to_one, to_all = fresh("m"), fresh("m")
-            assert send_message(server.http, app, "second", "大家好", to_one) == {"sendResults": True}
-            assert pushed(second.push(), "msg", "大家好", "second") == to_one
-            sent = send_to_all(server.http, app, "second", "<b>&\"'\u2028😀", to_all)
-            assert sent == {"sendResults": True}
-            assert pushed(first.push(), "msg", "<b>&\"'\u2028😀", "second") == to_all
-            second.no_push()
-        left(first.push(), "second")
-        for one in (first, anonymous, stranger):
-            one.no_push()
 
 
 def test_an_exit_notice_is_sent_at_once_for_every_kind_of_end(server: Server, app: int) -> None:

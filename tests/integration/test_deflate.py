@@ -7,8 +7,8 @@ import pytest
 
 from tests.support import Server
 
-from .cmd import NOT_VALID, CmdClient, command, fresh, pairs, push, reply, send_to_all
-from .raw import CONTINUATION, PING, PONG, TEXT, Frame, Raw, frame, open_socket
+from .cmd import CmdClient, command, fresh, pairs, push, reply, send_to_all
+from .raw import Raw
 from .setting import ECHO_PATH, Launch
 
 RSV1 = 4
@@ -23,40 +23,9 @@ def server(launch: Launch, http_server: str) -> Server:
     )
 
 
-def deflated(payload: bytes | str) -> bytes:
-    """A message as RFC 7692 section 7.2.1 compresses it."""
-    data = payload.encode() if isinstance(payload, str) else payload
-    one = zlib.compressobj(wbits=-15)
-    return (one.compress(data) + one.flush(zlib.Z_SYNC_FLUSH)).removesuffix(b"\x00\x00\xff\xff")
-
-
 def inflated(payload: bytes, bits: int = 15) -> bytes:
     """A compressed message read with a window of `bits`, without anything kept from the message before."""
     return zlib.decompressobj(wbits=-bits).decompress(payload + b"\x00\x00\xff\xff")
-
-
-def test_messages_are_read_compressed_and_in_fragments_up_to_the_limit(server: Server) -> None:
-    more = [("Sec-WebSocket-Extensions", OFFER)]
-
-    def heard(one: Raw) -> str:
-        found = one.message()
-        return (inflated(found.payload) if found.rsv else found.payload).decode()
-
-    with open_socket(server.ws, ECHO_PATH, more=more) as echo:
-        for payload in ("", "x", "哈喽~" * 100, "x" * 100_000):
-            echo.send(frame(TEXT, deflated(payload), rsv=RSV1))
-            assert heard(echo) == payload
-        data = deflated("a" * 500 + "b" * 500)
-        first = frame(TEXT, data[:3], fin=False, rsv=RSV1)
-        echo.send(first, frame(PING, b"p"), frame(CONTINUATION, data[3:]))
-        assert echo.frame() == Frame(PONG, b"p")
-        assert heard(echo) == "a" * 500 + "b" * 500
-    with open_socket(server.ws, more=more) as one:
-        one.send(frame(TEXT, deflated(b"x" * 65536), rsv=RSV1))
-        assert heard(one) == NOT_VALID, "the limit counts inflated bytes"
-        one.send(frame(TEXT, deflated(b"x" * 65537), rsv=RSV1))
-        one.closed(1009)
-        one.ended()
 
 
 def test_cmd_answers_and_pushes_are_understood_by_all_kinds_of_clients(server: Server) -> None:

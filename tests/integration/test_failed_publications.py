@@ -80,34 +80,10 @@ def news(name: str, **fields: Any) -> dict[str, Any]:
     return {"app": "shop", "channel": f"news:{name}", "text": name, **fields}
 
 
-def published(server: Server) -> bool:
-    return temporary(call(server.http, "channels/publish", news("published", id="p1"), key=KEY))
-
-
-def keyed(server: Server) -> bool:
-    """With an Idempotency-Key, and without an id."""
-    headers = [AUTHORISED, ("Idempotency-Key", "k1")]
-    body = json.dumps(news("keyed")).encode()
-    return temporary(
-        ask(server.http, request("/api/v1/channels/publish", method="POST", headers=headers, body=body))
-    )
-
-
-def broadcast(server: Server) -> bool:
-    body = {"app": "shop", "channels": ["news:broadcast", "news:also"], "text": "x", "id": "b1"}
-    return temporary(call(server.http, "channels/broadcast", body, key=KEY))
-
-
-def pushed(server: Server) -> bool:
-    return temporary(call(server.http, "push", news("pushed", id="u1"), key=KEY))
-
-
-def pushed_with_a_key(server: Server) -> bool:
-    """To a channel and an absent user."""
-    headers = [AUTHORISED, ("Idempotency-Key", "k2")]
-    targets = [{"channel": "news:keyed-push"}, {"user": "nobody"}]
-    body = json.dumps({"app": "shop", "targets": targets, "text": "x"}).encode()
-    return temporary(ask(server.http, request("/api/v1/push", method="POST", headers=headers, body=body)))
+def v1(path: str, body: dict[str, Any], idempotency_key: str = "") -> Edge:
+    headers = [AUTHORISED, *([("Idempotency-Key", idempotency_key)] if idempotency_key else [])]
+    data = request(f"/api/v1/{path}", method="POST", headers=headers, body=json.dumps(body).encode())
+    return lambda server: temporary(ask(server.http, data))
 
 
 def in_a_batch(server: Server) -> bool:
@@ -129,12 +105,8 @@ def by_a_publisher(server: Server) -> bool:
 
 
 def centrifugo(server: Server, method: str, **body: Any) -> Any:
-    answer = ask(
-        server.http,
-        request(
-            f"/api/{method}", method="POST", headers=[("X-API-Key", KEY)], body=json.dumps(body).encode()
-        ),
-    )
+    headers, data = [("X-API-Key", KEY)], json.dumps(body).encode()
+    answer = ask(server.http, request(f"/api/{method}", method="POST", headers=headers, body=data))
     assert answer.status == 200
     return answer.json
 
@@ -163,37 +135,36 @@ def by_pusher(server: Server) -> bool:
     return answer.status == 503
 
 
-EDGES: tuple[tuple[Edge, str], ...] = (
-    (published, "news:published"),
-    (keyed, "news:keyed"),
-    (broadcast, "news:broadcast"),
-    (broadcast, "news:also"),
-    (pushed, "news:pushed"),
-    (pushed_with_a_key, "news:keyed-push"),
-    (in_a_batch, "news:batch"),
-    (by_a_publisher, "news:publisher"),
-    (by_centrifugo, "news:centrifugo"),
-    (by_centrifugos_batch, "news:cf-broadcast"),
-    (by_pusher, "news-pusher"),
-)
-"""Each way to publish, and the channel that has its publication."""
+TWO = {"app": "shop", "channels": ["news:broadcast", "news:also"], "text": "x", "id": "b1"}
+TO_SOME = {"app": "shop", "targets": [{"channel": "news:keyed-push"}, {"user": "nobody"}], "text": "x"}
+EDGES: dict[str, tuple[Edge, list[str]]] = {
+    "publish": (v1("channels/publish", news("published", id="p1")), ["news:published"]),
+    "publish without an id": (v1("channels/publish", news("keyed"), "k1"), ["news:keyed"]),
+    "broadcast": (v1("channels/broadcast", TWO), ["news:broadcast", "news:also"]),
+    "push": (v1("push", news("pushed", id="u1")), ["news:pushed"]),
+    "push to a channel and an absent user": (v1("push", TO_SOME, "k2"), ["news:keyed-push"]),
+    "batch": (in_a_batch, ["news:batch"]),
+    "publisher": (by_a_publisher, ["news:publisher"]),
+    "centrifugo": (by_centrifugo, ["news:centrifugo"]),
+    "a batch of centrifugo": (by_centrifugos_batch, ["news:cf-broadcast"]),
+    "pusher": (by_pusher, []),  # its protocol has no ids
+}
+"""Each way to publish, and the channels that then have its publication once."""
 
 
 def test_back_ends_get_a_temporary_error_and_their_repeats_are_accepted_once(
     outage: tuple[Server, Away],
 ) -> None:
     server, away = outage
-    edges = list(dict.fromkeys(edge for edge, _ in EDGES))
-    with ThreadPoolExecutor(len(edges)) as pool:
+    with ThreadPoolExecutor(len(EDGES)) as pool:
         with away():
-            refused = list(pool.map(lambda edge: edge(server), edges))
-        assert [edge.__name__ for edge, has in zip(edges, refused, strict=True) if not has] == []
-        for edge in edges:
-            eventually(lambda edge=edge: not edge(server), what=f"{edge.__name__} is accepted")
-    for edge, channel in EDGES:
-        if edge is not by_pusher:  # its protocol has no ids
-            assert not edge(server)
-            assert len(retained(server, channel)) == 1, channel
+            refused = list(pool.map(lambda row: row[0](server), EDGES.values()))
+        assert [name for name, has in zip(EDGES, refused, strict=True) if not has] == []
+        for name, (edge, _) in EDGES.items():
+            eventually(lambda edge=edge: not edge(server), what=f"{name} is accepted")
+    for edge, channels in EDGES.values():
+        assert not channels or not edge(server)
+        assert [len(retained(server, channel)) for channel in channels] == [1] * len(channels)
 
 
 def test_clients_get_a_temporary_error(outage: tuple[Server, Away]) -> None:

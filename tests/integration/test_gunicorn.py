@@ -210,16 +210,29 @@ def test_a_file_is_taken_and_given(gunicorn: Address) -> None:
         assert raw.ask(request(url)).body == content
 
 
-@pytest.mark.parametrize(("path", "status"), [("/api/v1/push", 413), ("/login", 200), ("/nowhere", 413)])
-def test_a_body_over_the_limit_is_refused_before_it_is_read(
-    gunicorn: Address, path: str, status: int
-) -> None:
+def test_a_body_over_the_limit_is_refused_before_it_is_read(gunicorn: Address) -> None:
     """In the style of its route: that of gochat answers everything with 200."""
-    too_long = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n"
-    with Raw(gunicorn) as raw:
-        answer = raw.ask(too_long.encode())
-        assert (answer.status, answer.header("connection")) == (status, "close")
-        raw.ended()
+    for path, status in (("/api/v1/push", 413), ("/login", 200), ("/nowhere", 413)):
+        too_long = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n"
+        with Raw(gunicorn) as raw:
+            answer = raw.ask(too_long.encode())
+            assert (answer.status, answer.header("connection")) == (status, "close")
+            raw.ended()
+
+
+def test_a_body_in_chunks_is_read_up_to_the_limit(gunicorn: Address) -> None:
+    head = b"POST %b HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n"
+    form = b"Content-Type: application/x-www-form-urlencoded\r\n\r\n"
+    pieces = b"17\r\nappID=101&userID=nobody\r\na\r\n&message=x\r\n0\r\n\r\n"
+    for path, body, status in (
+        (b"/user/sendMessage", pieces, 200),
+        (b"/api/v1/accounts/login", b"20000\r\n" + b"x" * 0x10001, 413),
+        (b"/login", b"zz\r\n", 400),
+    ):
+        with Raw(gunicorn) as raw:
+            answer = raw.ask(head % path + form + body)
+            assert answer.status == status
+            assert status != 200 or answer.json["data"] == {"sendResults": False}
 
 
 @pytest.mark.slow

@@ -2,24 +2,17 @@
 
 import contextlib
 import time
-from typing import Any
 
 import pytest
 
-from tests.gateway.api.test_metrics import samples
 from tests.support import Server, eventually
 
 from .cmd import cmd_client, command, pairs, reply, users
-from .raw import KEY, PING, Ended, Raw, accept_of, ask, frame, handshake, random_key, request
+from .raw import Ended, Raw, accept_of, ask, handshake, random_key, request
 from .setting import OPEN, Launch
 
 PORTS = ("http", "ws")
 HEADER_BYTES = 16384
-
-
-def refused_handshakes(server: Server) -> float:
-    found = samples(ask(server.http, request("/metrics")).body.decode())
-    return sum(count for (name, _), count in found.items() if name == "imserver_handshakes_refused_total")
 
 
 @pytest.mark.parametrize("port", PORTS)
@@ -38,24 +31,6 @@ def test_an_upgrade_on_either_port_is_answered_101_with_the_right_accept(server:
         raw.quiet()
 
 
-def test_an_upgrade_in_other_words_is_taken(server: Server) -> None:
-    offers = [("Sec-WebSocket-Protocol", "chat"), ("Sec-WebSocket-Extensions", "permessage-deflate")]
-    for options in (
-        {"connection": "keep-alive, Upgrade"},
-        {"upgrade": "h2c, WebSocket"},
-        {"path": "/acc?token=x&a=1"},
-        {"more": offers},
-        {"more": [("X-Forwarded-For", "192.0.2.1"), ("User-Agent", "x" * 500), ("Cookie", "a=b; c=d")]},
-    ):
-        with Raw(server.ws) as raw:
-            answer = raw.ask(handshake(**options))
-            assert answer.status == 101, answer
-            # Neither a subprotocol nor an extension that is switched off may be answered.
-            assert answer.header("sec-websocket-protocol") is None
-            assert answer.header("sec-websocket-extensions") is None
-            raw.quiet()
-
-
 @pytest.mark.parametrize("port", PORTS)
 def test_what_is_no_upgrade_or_goes_nowhere_is_refused(server: Server, port: str) -> None:
     address = getattr(server, port)
@@ -69,30 +44,6 @@ def test_what_is_no_upgrade_or_goes_nowhere_is_refused(server: Server, port: str
         answer = ask(address, handshake(path))
         assert answer.status == 404, answer
         assert answer.header("sec-websocket-accept") is None
-
-
-def test_half_an_upgrade_or_one_with_a_body_is_refused_and_counted(server: Server) -> None:
-    rows: tuple[tuple[dict[str, Any], tuple[int, ...]], ...] = (
-        ({"key": None}, (400,)),
-        ({"key": "short"}, (400,)),
-        ({"more": [("Sec-WebSocket-Key", KEY)]}, (400,)),
-        ({"upgrade": None}, (400, 426)),
-        ({"upgrade": "xwebsocketx"}, (400, 426)),
-        ({"connection": "keep-alive"}, (400, 426)),
-        ({"more": [("Content-Length", "6")]}, (400,)),
-        ({"more": [("Transfer-Encoding", "chunked")]}, (400,)),
-        ({"protocol": "HTTP/1.0"}, (400, 405, 426)),
-        ({"method": "POST"}, (400, 405, 426)),
-    )
-    for options, statuses in rows:
-        data = handshake(**options)
-        behind = b"0\r\n\r\n" if b"chunked" in data else frame(PING, b"")
-        assert ask(server.ws, data + behind).status in statuses, options
-    before = refused_handshakes(server)
-    answer = ask(server.ws, handshake(version="8"))
-    assert answer.status == 426
-    assert answer.all("sec-websocket-version") == ["13"]
-    assert refused_handshakes(server) == before + 1
 
 
 def test_headers_above_the_limit_get_431_though_they_never_end(server: Server) -> None:

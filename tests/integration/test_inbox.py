@@ -1,16 +1,14 @@
 """What a user keeps about conversations, over the wire: commands, routes, other devices, two nodes."""
 
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from imserver.messenger.inbox.wire import MAX_DRAFT_BYTES
-from tests.conftest import StartServer
-from tests.support import Server
 
 from . import v1
-from .clusters import nodes_of
+from .clusters import Nodes, nodes_of
 from .cmd import CmdClient, logged_in
 from .setting import MULTI
 from .test_messaging import send
@@ -20,9 +18,11 @@ DRAFT = {"text": "tea with @Bob", "replyTo": 1, "mentions": [{"name": "Bob", "us
 
 
 @pytest.fixture(scope="module")
-def server(start_shared_server: StartServer) -> Server:
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     apps = {str(MULTI): {"open": True, "login_policy": "multi"}}
-    return start_shared_server(config={"apps": apps, "inbox": {"pins": 1, "drafts": 1}})
+    limits = {"pins": 1, "drafts": 1}
+    with nodes_of(tmp_path_factory.mktemp("inbox"), 2, apps=apps, inbox=limits) as two:
+        yield two
 
 
 def changed(one: CmdClient, **change: Any) -> Any:
@@ -44,13 +44,14 @@ def arrived(one: CmdClient) -> Any:
     return data
 
 
-def test_a_change_reaches_the_other_devices_and_the_back_end(server: Server) -> None:
+def test_a_change_reaches_the_devices_at_all_nodes_and_the_back_end(nodes: Nodes) -> None:
     with (
-        logged_in(server.ws, "ann", MULTI, cursor=0) as phone,
-        logged_in(server.ws, "ann", MULTI, cursor=0) as desk,
-        logged_in(server.ws, "bob", MULTI, cursor=0) as bob,
+        logged_in(nodes.ws[0], "ann", MULTI, cursor=0) as phone,
+        logged_in(nodes.ws[1], "ann", MULTI, cursor=0) as desk,
+        logged_in(nodes.ws[1], "bob", MULTI, cursor=0) as bob,
     ):
         where = send(phone, "bob", "one")["conversation"]
+        desk.push("message")
         row = {"conversation": where, **NOTHING, "pinned": 7}
         assert changed(phone, conversation=where, pinned=7) == row
         assert arrived(desk) == row
@@ -65,18 +66,19 @@ def test_a_change_reaches_the_other_devices_and_the_back_end(server: Server) -> 
             "hasMore": False,
         }
         on_behalf = {"app": str(MULTI), "user": "ann"}
-        (shown,) = v1.good(server.http, "inbox", **on_behalf)["conversations"]
+        (shown,) = v1.good(nodes.http[0], "inbox", **on_behalf)["conversations"]
         assert (shown["pinned"], shown["draft"]["reply_to"]) == (7, 1)
         change = {**on_behalf, "conversation": where, "archived": 9, "draft": {}}
-        v1.good(server.http, "inbox", change)
+        v1.good(nodes.http[1], "inbox", change)
         row = {"conversation": where, **NOTHING, "archived": 9}
         for each in (phone, desk):
             assert arrived(each) == row
         bob.no_push("arrangement")
 
 
-def test_what_is_refused(server: Server) -> None:
-    with logged_in(server.ws, "cat", MULTI, cursor=0) as cat, logged_in(server.ws, "eve", MULTI) as eve:
+def test_what_is_refused(nodes: Nodes) -> None:
+    http, ws = nodes.http[0], nodes.ws[0]
+    with logged_in(ws, "cat", MULTI, cursor=0) as cat, logged_in(ws, "eve", MULTI) as eve:
         one, two = (send(cat, user, "one")["conversation"] for user in ("dan", "fay"))
         changed(cat, conversation=one, pinned=1, draft={"text": "one"})
         assert refused(cat, conversation=two, pinned=1) == (1006, "too_many_pins")
@@ -92,21 +94,6 @@ def test_what_is_refused(server: Server) -> None:
         ):
             assert refused(cat, **wrong) == (1001, "")
         on_behalf = {"app": str(MULTI), "user": "cat", "conversation": two}
-        assert v1.refused(server.http, "inbox", {**on_behalf, "pinned": 1})[:2] == (409, "too_many_pins")
+        assert v1.refused(http, "inbox", {**on_behalf, "pinned": 1})[:2] == (409, "too_many_pins")
         draft = {"text": "x" * MAX_DRAFT_BYTES}
-        assert v1.refused(server.http, "inbox", {**on_behalf, "draft": draft})[0] == 400
-
-
-def test_the_devices_of_a_user_may_be_on_two_nodes(tmp_path: Path) -> None:
-    with nodes_of(tmp_path, 2, apps={str(MULTI): {"open": True, "login_policy": "multi"}}) as nodes:
-        one, two = nodes.servers
-        with (
-            logged_in(one.ws, "ann", MULTI, cursor=0) as phone,
-            logged_in(two.ws, "ann", MULTI, cursor=0) as desk,
-        ):
-            where = send(phone, "bob", "one")["conversation"]
-            desk.push("message")
-            changed(phone, conversation=where, marked=1)
-            assert arrived(desk) == {"conversation": where, **NOTHING, "marked": 1}
-            changed(desk, conversation=where, marked=0, draft={"text": "two"})
-            assert arrived(phone) == {"conversation": where, **NOTHING, "draft": {"text": "two"}}
+        assert v1.refused(http, "inbox", {**on_behalf, "draft": draft})[0] == 400

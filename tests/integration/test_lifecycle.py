@@ -1,17 +1,16 @@
 """Start, drain and stop of a real server with clients on it, through both HTTP servers."""
 
 import contextlib
-import os
 import signal
 import socket
 
 import pytest
 
 from tests.ports import fixed_ports
-from tests.support import Server, eventually
+from tests.support import Server
 
-from .cmd import cmd_client, form_request, get, logged_in
-from .raw import Ended, Raw, close, handshake, request
+from .cmd import cmd_client, form_request, logged_in
+from .raw import Raw, close, request
 from .setting import Launch
 
 
@@ -66,37 +65,3 @@ def test_a_message_accepted_before_the_drain_arrives_before_the_close(node: Serv
         assert [one.push().json["response"]["data"]["msg"] for _ in range(50)] == [str(n) for n in range(50)]
         one.closed(1001)
     assert node.process.wait(40) == 0
-
-
-@pytest.mark.full
-def test_readiness_says_503_while_the_server_waits_to_drain(launch: Launch, http_server: str) -> None:
-    node = launch(http_server, drain={"delay_seconds": 15, "close_seconds": 0})
-    with logged_in(node.ws, "u", 101) as one:
-        assert get(node.http, "/ready").status == 200
-        node.process.send_signal(signal.SIGTERM)
-        eventually(lambda: get(node.http, "/ready").status == 503, what="/ready says 503")
-        assert get(node.http, "/health").status == 200
-        assert one.ask_cmd("ping")[2] == "pong"
-        one.closed(1001)
-    assert node.process.wait(40) == 0
-
-
-def test_a_second_signal_ends_at_once(launch: Launch, http_server: str) -> None:
-    node = launch(http_server, drain={"delay_seconds": 60, "close_seconds": 60})
-    with logged_in(node.ws, "u", 101) as one:
-        node.process.send_signal(signal.SIGTERM)
-        eventually(lambda: get(node.http, "/ready").status == 503, what="the drain has begun")
-        node.process.send_signal(signal.SIGTERM)
-        node.process.wait(40)
-        with contextlib.suppress(Ended):
-            one.rest(5)
-
-
-@pytest.mark.full
-def test_a_killed_server_can_be_started_again_in_its_data_directory(launch: Launch, http_server: str) -> None:
-    first = launch(http_server)
-    os.kill(first.pid, signal.SIGKILL)
-    first.process.wait(40)
-    second = launch(http_server, server={"data_dir": str(first.folder / "data"), "http": http_server})
-    with Raw(second.ws) as raw:
-        assert raw.ask(handshake()).status == 101

@@ -90,3 +90,17 @@ def test_a_client_that_moves_to_the_other_node_resumes_there(nodes: Nodes) -> No
         again = follower(stack, nodes, 1, "ann", app, cursor=11)
         send(again, "bob", "5", clientMsgID="5")
         assert stream(again, 1) == [5]
+
+
+def test_typing_and_receipts_cross_nodes(nodes: Nodes) -> None:
+    app = app_with("multi")
+    with ExitStack() as stack:
+        ann = follower(stack, nodes, 0, "ann", app)
+        phone, desk = (follower(stack, nodes, number, "bob", app) for number in range(2))
+        assert desk.ask_cmd("typing", {"to": "ann"})[0] == 200
+        assert ann.push("typing").json["response"]["data"] == {"from": "bob", "to": "ann"}
+        sent = ann.ask_cmd("send", {"to": "bob", "text": "tea"})[2]
+        assert desk.ask_cmd("read", {"conversation": sent["conversation"], "id": sent["id"]})[0] == 200
+        received = {"from": "bob", "conversation": sent["conversation"], "read": sent["id"]}
+        for one in (ann, phone):
+            assert one.push("receipt").json["response"]["data"] == received

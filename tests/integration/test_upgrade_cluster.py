@@ -46,8 +46,6 @@ FILES: Final = (
 NOT_WITH_BOTH: Final = (
     # In demo mode, nodes of the release before listen for other nodes on other addresses than loopback, too.
     "integration/test_cluster.py::test_in_demo_mode_other_machines_reach_no_port_for_nodes[False]",
-    # It changes a constant, which another module has there.
-    "integration/test_cluster.py::test_a_large_app_is_listed_in_pages_from_any_node",
 )
 
 
