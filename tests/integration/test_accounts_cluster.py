@@ -38,15 +38,6 @@ def person(nodes: Nodes, **fields: Any) -> list[User]:
     return both(nodes, one.token, one.user)
 
 
-def test_a_role_counts_on_the_other_node_at_once(nodes: Nodes) -> None:
-    (keyed, _), (_, ann) = both(nodes, KEY), person(nodes)
-    assert ann.refused_get("accounts/list") == (403, "not_allowed")
-    keyed.post("accounts/role", user=ann.user, role="moderator")
-    assert ann.get("accounts/list")["accounts"]
-    keyed.post("accounts/role", user=ann.user, role="member")
-    assert ann.refused_get("accounts/list") == (403, "not_allowed")
-
-
 def test_a_lock_ends_tokens_on_the_other_node(nodes: Nodes) -> None:
     (keyed, _), (_, ann) = both(nodes, KEY), person(nodes, name="ann")
     assert keyed.post("accounts/lock", user=ann.user, reason="lost phone")["missing_nodes"] == []

@@ -38,24 +38,6 @@ def is_exit_of(found: dict[str, str], user: str) -> bool:
     return (found["action"], found["from"]) == ("exit", user)
 
 
-def test_a_room_spans_the_nodes(nodes: Nodes, room: str) -> None:
-    with ExitStack() as stack:
-        users = {
-            f"u{n}": stack.enter_context(action_session(nodes.ws[n % 3], f"u{n}", room=room))
-            for n in range(6)
-        }
-        for speaker in ("u0", "u1"):
-            users[speaker].say(f"from {speaker}")
-            for name, one in users.items():
-                one.receives(speaker, f"from {speaker}", name)
-        users.pop("u5").leave()
-        for name, one in users.items():
-            found = one.received()
-            assert is_exit_of(found, "u5"), found
-            assert found["to"] == name
-            one.nothing()
-
-
 def test_a_later_login_is_known_to_the_other_nodes(nodes: Nodes, room: str) -> None:
     a, b, mover, moved = fresh("a"), fresh("b"), fresh("m"), fresh("n")
     with (
@@ -99,9 +81,15 @@ def test_users_of_a_node_that_stops_leave_their_room_and_those_of_a_killed_one_a
         nodes = stack.enter_context(nodes_of(folder, 3, apps=APPS, cluster=times))
         one = stack.enter_context(action_session(nodes.ws[0], "a", room="r"))
         names = [f"b{number}" for number in range(5)]
-        for name in names:
-            stack.enter_context(ActionClient(nodes.ws[1])).begin().login(name, room="r")
-        stack.enter_context(ActionClient(nodes.ws[2])).begin().login("killed", room="r")
+        others = {
+            name: stack.enter_context(ActionClient(nodes.ws[1])).begin().login(name, room="r")
+            for name in names
+        }
+        others["c"] = stack.enter_context(ActionClient(nodes.ws[2])).begin().login("c", room="r")
+        for speaker, there in (("a", one), ("c", others["c"])):
+            there.say("to all")
+            for name, member in (("a", one), *others.items()):
+                member.receives(speaker, "to all", name)
         _, stopped, killed = nodes.servers
         stopped.stop()
         found = [one.received() for _ in names]

@@ -16,7 +16,7 @@ import pytest
 
 from tests.support import Server, eventually
 
-from .action import LEFT, action_client, action_session, command
+from .action import LEFT, action_client, action_session
 from .cmd import fresh, get
 from .raw import BINARY, TEXT, frame
 from .setting import Launch, stop
@@ -105,13 +105,6 @@ def test_only_the_receiver_gets_a_message(server: Server) -> None:
             one.nothing()
         b.say("也好")
         a.receives("b", "也好", "a")
-
-
-def test_messages_of_one_sender_keep_their_order(server: Server) -> None:
-    with action_session(server.ws, "a", to="b") as a, action_session(server.ws, "b") as b:
-        a.send(*(command("sendmsg", {"msgType": "text", "message": str(n)}, str(n)) for n in range(500)))
-        assert [b.received()["msgId"] for _ in range(500)] == [str(n) for n in range(500)]
-        assert [a.answer().json["seq"] for _ in range(500)] == [str(n) for n in range(500)]
 
 
 # --- logging in again ---------------------------------------------------------------------------------------

@@ -1,57 +1,17 @@
-"""Webhooks of bots over sockets: one that hangs and nodes that are killed."""
+"""Webhooks of bots on nodes that are killed."""
 
 import threading
 from pathlib import Path
 
 import pytest
 
-from tests.support import Server, eventually
+from tests.support import eventually
 from tests.users import User
 
 from .clusters import name_of, nodes_of
 from .receiver import Answer, Post, Receiver
-from .setting import Launch
-from .v1 import good
 
 pytestmark = pytest.mark.full
-
-
-@pytest.fixture(scope="module")
-def server(launch: Launch, http_server: str) -> Server:
-    one = launch(http_server, bots={"allow_loopback": True})
-    good(one.http, "accounts/rules")  # the first request of this kind loads most; others need not wait for it
-    return one
-
-
-def test_a_webhook_that_hangs_delays_neither_other_bots_nor_the_server(server: Server) -> None:
-    owner, over = User.register(server, nickname="Owner"), threading.Event()
-    bots = {name: owner.post("bots", name=f"{name}_bot")["id"] for name in ("hung", "live")}
-
-    def reply(post: Post) -> Answer:
-        if post.path == "/hung":
-            over.wait(60)
-        return 200, b'{"text":"%b"}' % post.path[1:].encode()
-
-    with Receiver() as receiver:
-        receiver.reply = reply
-        for name, bot in bots.items():
-            changed = owner.post("bots/update", bot=bot, hook_url=f"{receiver.url}/{name}")
-            assert changed["hook_secret"]
-
-        def answers() -> list[str]:
-            entries = owner.get("messages/sync", after=0)["messages"]
-            return [each["text"] for each in entries if each["from"] in bots.values()]
-
-        owner.post("messages/send", to=bots["hung"], text="x")
-        eventually(lambda: [post.path for post in receiver.posts] == ["/hung"], what="it hangs")
-        for count in range(1, 4):
-            owner.post("messages/send", to=bots["live"], text="x")
-            eventually(lambda count=count: answers() == ["live"] * count, what="the other bot answers")
-        over.set()
-        eventually(lambda: answers() == ["live", "live", "live", "hung"], what="the first bot answers")
-        assert receiver.posts[0].headers["imserver-delivery"].startswith(f"{bots['hung']}-log-")
-        for bot in bots.values():
-            owner.post("bots/delete", bot=bot)
 
 
 def test_another_process_delivers_and_answers_once_when_the_one_that_did_is_killed(tmp_path: Path) -> None:

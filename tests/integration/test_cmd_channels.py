@@ -10,25 +10,22 @@ from tests.conftest import StartServer
 from tests.support import Server
 
 from .cmd import CmdClient, cmd_client, fresh
-from .v1 import good
 
 SECRET = "the-secret-of-the-shop-that-nobody-guesses-because-it-is-so-very-long"
-KEY = "key-of-all-apps-0123456789"
-PAST = {"subscribe": "anybody", "publish": "subscribers", "history_size": 3, "history_seconds": 60}
 CONFIG: dict[str, Any] = {
     "apps": {
         "shop": {
             "jwt": [{"algorithm": "HS256", "key": SECRET}],
             "channels": {
                 "talk": {"publish": "subscribers", "presence": True, "join_leave": True},
-                "past": PAST,
+                "past": {"subscribe": "anybody", "publish": "subscribers"},
                 "open": {"subscribe": "anybody"},
                 "shut": {"subscribe": "nobody"},
             },
         },
         "hall": {"open": True, "channels": {"shut": {"subscribe": "nobody"}, "talk": {"subscribe": "token"}}},
     },
-    "api": {"keys": [{"key": KEY, "scopes": ["admin"]}]},
+    "api": {"keys": [{"key": "key-of-all-apps-0123456789", "scopes": ["admin"]}]},
 }
 
 
@@ -117,47 +114,6 @@ def test_a_login_and_fields_that_can_be_read_are_needed(server: Server) -> None:
         )
         for cmd, data in wrong:
             assert client.ask_cmd(cmd, data)[0] == 1001, (cmd, data)
-
-
-def test_a_client_that_comes_back_receives_what_it_missed(server: Server) -> None:
-    user, channel = fresh(), fresh("past:")
-    with cmd_client(server.ws) as client:
-        log_in(client, user)
-        code, first = ask(client, "subscribe", channel)
-        assert (code, first["offset"]) == (200, 0)
-        assert "recovered" not in first
-        assert ask(client, "publish", channel, text="one")[0] == 200
-        one = pushed(client, "publication")
-        place = (channel, 1, first["epoch"])
-        assert (one["channel"], one["offset"], one["epoch"], one["text"]) == (*place, "one")
-        assert one["info"]["user"] == user
-    publish(server, channel, text="two")
-    publish(server, channel, data={"three": 3})
-    with cmd_client(server.ws) as client:
-        log_in(client, user)
-        _, again = ask(client, "subscribe", channel, epoch=one["epoch"], offset=one["offset"])
-        assert again["recovered"] is True
-        assert [each.get("text") or each["data"] for each in again["publications"]] == ["two", {"three": 3}]
-        publish(server, channel, text="four")
-        assert pushed(client, "publication")["offset"] == 4
-        _, page = ask(client, "channelHistory", channel, epoch=one["epoch"], offset=2, limit=1)
-        assert [each["offset"] for each in page["publications"]] == [3]
-        assert ask(client, "channelHistory", channel, epoch="other", offset=2) == (
-            1005,
-            {"refused": "unrecoverable"},
-        )
-    for text in "abcd":
-        publish(server, channel, text=text)
-    with cmd_client(server.ws) as client:
-        log_in(client, user)
-        _, again = ask(client, "subscribe", channel, epoch=one["epoch"], offset=4)
-        assert again["recovered"] is False
-        assert "publications" not in again
-
-
-def publish(server: Server, channel: str, **fields: Any) -> Any:
-    body = {"app": "shop", "channel": channel, **fields}
-    return good(server.http, "channels/publish", body, key=KEY)
 
 
 def test_subscribers_see_each_other_come_and_go(server: Server) -> None:

@@ -10,19 +10,7 @@ import pytest
 
 from tests.support import Server
 
-from .cmd import (
-    GONE,
-    HELLO,
-    CmdClient,
-    cmd_client,
-    command,
-    is_online,
-    logged_in,
-    pairs,
-    push,
-    send_message,
-    users,
-)
+from .cmd import GONE, HELLO, CmdClient, cmd_client, command, is_online, logged_in, pairs, push, users
 from .raw import BINARY, TEXT, Frame, close, frame, text
 from .setting import Launch
 
@@ -128,31 +116,6 @@ def test_an_exit_notice_is_sent_at_once_for_every_kind_of_end(server: Server, ap
             witness.no_push()
             assert users(server.http, app) == ["witness"]
             one.leave()
-
-
-def test_the_newest_login_gets_the_messages_and_the_older_connection_stays(server: Server, app: int) -> None:
-    with logged_in(server.ws, "witness", app) as witness, logged_in(server.ws, "me", app) as older:
-        entered(witness.push(), "me")
-        newest = CmdClient(server.ws).upgrade().login("me", app)
-        entered(witness.push(), "me")
-        older.no_push()
-        newest.no_push()
-        assert users(server.http, app) == ["me", "witness"]
-
-        assert send_message(server.http, app, "me", "to the newest") == {"sendResults": True}
-        assert newest.push().json["response"]["data"]["msg"] == "to the newest"
-        older.no_push("msg")
-        assert older.ask_cmd("ping")[2] == "pong"
-        assert older.ask_cmd("heartbeat", {})[0] == 200
-        assert older.ask_cmd("login", {"userID": "me", "appID": app})[0] == 1009
-
-        newest.leave()
-        left(witness.push(), "me")
-        assert not is_online(server.http, "me", app)
-        assert older.ask_cmd("ping")[2] == "pong"
-        assert send_message(server.http, app, "me", "to nobody") == {"sendResults": False}
-        older.leave()
-        witness.no_push()
 
 
 @pytest.mark.full

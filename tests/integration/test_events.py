@@ -2,8 +2,6 @@
 
 import contextlib
 import socket
-import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,8 +10,7 @@ from imserver.gateway import errors
 from tests.support import Server, eventually
 
 from .cmd import CmdClient, get, good, is_online, json_request, logged_in, post, send_message, users
-from .raw import PATIENCE_SECONDS, ask, request
-from .receiver import Answer, Post, Receiver
+from .raw import ask, request
 from .setting import Launch
 from .sse import PATH, Listener, ask_for, end_of, listening
 
@@ -119,69 +116,18 @@ def test_http_1_0_is_enough_and_what_the_client_sends_is_dropped(server: Server,
         assert one.message()["text"] == "hello"
 
 
-@pytest.fixture(scope="module")
-def back_end() -> Iterator[Receiver]:
-    """It answers no question about a login until it is told to."""
-    with Receiver() as one:
-        yield one
-
-
-@contextlib.contextmanager
-def undecided(back_end: Receiver) -> Iterator[threading.Event]:
-    """Logins wait until the event is set."""
-    answered = threading.Event()
-
-    def answer(_: Post) -> Answer:
-        answered.wait(PATIENCE_SECONDS)
-        return 200, b'{"allow":true}'
-
-    back_end.forget()
-    back_end.reply = answer
-    try:
-        yield answered
-    finally:
-        answered.set()
-
-
-def asking(launch: Launch, http_server: str, back_end: Receiver, **sections: Any) -> Server:
-    """A server that asks about the logins of app 101, and pings every stream many times meanwhile."""
-    pings = {"client_ping_seconds": 0.1, "client_silent_seconds": 60, "close_seconds": 0.5}
-    apps = {"101": {"webhook": back_end.authorising}, "102": {}}
-    return launch(http_server, apps=apps, websocket=pings, **sections)
-
-
-def wait_for_login(one: Listener, back_end: Receiver) -> None:
-    """Begin a stream, and wait until the back end is asked about its login."""
-    one.send(request(f"{PATH}?app=101&user=ann"))
-    eventually(lambda: back_end.posts)
+# --- how it ends --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.both_servers
-def test_a_drain_answers_a_stream_whose_login_waits(
-    launch: Launch, http_server: str, back_end: Receiver
-) -> None:
-    server = asking(launch, http_server, back_end, drain={"close_seconds": 0.1})
-    with undecided(back_end), listening(server.http, 102, "bob") as bob, Listener(server.http) as ann:
-        wait_for_login(ann, back_end)
-        eventually(lambda: _comments(bob) >= 2)
+def test_a_drain_ends_every_stream_with_its_reason(launch: Launch, http_server: str) -> None:
+    server = launch(http_server, drain={"close_seconds": 0.1}, websocket={"close_seconds": 0.5})
+    with contextlib.ExitStack() as stack:
+        streams = [stack.enter_context(listening(server.http, 101, f"u{number}")) for number in range(20)]
         server.begin_to_stop()
-        refused = ann.response()
-        # 500: the server waited for the login, which the back end did not decide.
-        assert (refused.status, refused.json["code"]) in [(503, "not_ready"), (500, "internal_error")]
-        ann.ended()
-        assert end_of(bob) == {"code": 1001, "reason": "going away", "reconnect": True}
-
-
-def _comments(one: Listener) -> int:
-    """Comments that wait to be read, at most what has come so far."""
-    one.sock.setblocking(False)
-    with contextlib.suppress(BlockingIOError):
-        one.waiting += one.sock.recv(4096)
-    one.sock.settimeout(PATIENCE_SECONDS)
-    return one.waiting.count(b":\n\n")
-
-
-# --- how it ends --------------------------------------------------------------------------------------------
+        for one in streams:
+            assert end_of(one) == {"code": 1001, "reason": "going away", "reconnect": True}
+    assert server.stop() == 0
 
 
 def test_a_kick_ends_the_stream_with_a_code_that_says_stay_away(server: Server, app: int) -> None:

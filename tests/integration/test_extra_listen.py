@@ -92,20 +92,6 @@ def test_a_listener_and_a_host_may_serve_one_path_only(server: Server) -> None:
     assert ask(server.http, request("/v1/openapi.json")).status == 404
 
 
-def test_a_taken_port_is_one_clear_line(server: Server, tmp_path: Path) -> None:
-    port = extra(server)[0].port
-    result = run_cli(
-        "serve",
-        IMSERVER_APP_HTTP_PORT="0",
-        IMSERVER_APP_WEBSOCKET_PORT="0",
-        IMSERVER_SERVER_DATA_DIR=str(tmp_path / "data"),
-        IMSERVER_SERVER_EXTRA_LISTEN=f"[{{port: {port}}}]",
-    )
-    assert result.returncode == 1
-    where = f"imserver: cannot listen on 127.0.0.1:{port}: Address already in use"
-    assert result.stderr == f"{where}, by the process {server.pid}\n"
-
-
 @pytest.mark.full
 def test_what_cannot_be_listened_on_ends_the_start(tmp_path: Path) -> None:
     own, host = "server.extra_listen[0]", "no.such.host.invalid"

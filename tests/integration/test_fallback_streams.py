@@ -157,19 +157,6 @@ def test_commands_in_requests_are_answered_on_the_stream(server: Server, path: s
         assert [client.next("subscribe")["id"] for _ in ids] == list(range(3, 10))
 
 
-@pytest.mark.full
-@pytest.mark.both_servers
-def test_a_client_that_answers_pings_stays_and_another_is_closed(hasty: Server) -> None:
-    with connected(hasty) as client, connected(hasty, "/connection/sse") as silent:
-        until = time.monotonic() + 10
-        while time.monotonic() < until:
-            assert emulate(hasty, client.session, {}).status == 200
-            time.sleep(0.5)
-        assert emulate(hasty, client.session, subscribe(2, "news:ping")).status == 200
-        assert client.next("subscribe")["id"] == 2
-        assert silent.closed() == 3012
-
-
 # --- refusals -----------------------------------------------------------------------------------------------
 
 

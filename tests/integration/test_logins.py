@@ -15,14 +15,11 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from tests.conftest import StartServer
 from tests.support import Server, eventually
-from tests.users import User
 
 from . import client, sse
 from .action import action_client, login_data
-from .cmd import cmd_client, fresh, logged_in, login_code
+from .cmd import fresh, logged_in, login_code
 from .setting import Launch
-from .sse import Listener, ask_for
-from .v1 import good, sessions_of
 
 SECRET = "a secret that is long enough to be one"
 NEW_SECRET = "the secret that comes after it, as long"
@@ -124,47 +121,3 @@ def test_keys_are_changed_while_everybody_stays(launch: Launch, http_server: str
 
 
 # --- tokens of accounts -------------------------------------------------------------------------------------
-
-
-def test_in_an_app_of_accounts_each_dialect_takes_their_tokens_and_nothing_else(
-    launch: Launch, http_server: str
-) -> None:
-    required = {"account_tokens": "required"}
-    apps = {"101": required, "action:1": required, "gochat": {}, "105": {"same_as": "gochat"}}
-    server = launch(http_server, apps=apps)
-
-    def account(app: str, device: str = "") -> tuple[str, str]:
-        answer = User.register(server, app, device=device)
-        return answer.user, answer.token
-
-    ann, bob = account("101", "phone"), account("101")
-    for proof, code in (
-        (ann[1], 200),
-        (bob[1], 1003),
-        ("", 1003),
-        ("x.y.z", 1003),
-        (account("gochat")[1], 1003),
-    ):
-        with cmd_client(server.ws) as one:
-            data = {"userID": ann[0], "appID": 101, "serviceToken": proof}
-            assert one.ask_cmd("login", data)[0] == code
-            if code == 200:
-                (session,) = sessions_of(server.http, 101, ann[0])
-                assert session["device"] == "phone"
-    guest, protobuf_client = account("action:1"), account("gochat")
-    for proof, code in ((guest[1], 200), ("", 1003), (ann[1], 1003)):
-        with action_client(server.ws) as one:
-            data = {**login_data(guest[0]), "token": proof}
-            assert one.ask_action("login", data)[0] == code
-    with cmd_client(server.ws) as one:
-        assert one.ask_cmd("login", {"userID": protobuf_client[0], "appID": 105})[0] == 1003
-        data = {"userID": protobuf_client[0], "appID": 105, "serviceToken": protobuf_client[1], "cursor": 0}
-        assert one.ask_cmd("login", data)[0] == 200
-    with Listener(server.http) as stream:
-        stream.listen(headers=[("Authorization", f"Bearer {protobuf_client[1]}")], app="gochat")
-        assert stream.ready.data["user"] == protobuf_client[0]
-    refused_stream = ask_for(server.http, app="gochat", user=protobuf_client[0])
-    assert (refused_stream.status, refused_stream.json["code"]) == (401, "token_invalid")
-    good(server.http, "accounts/logout", {"app": "101", "user": ann[0]})
-    with cmd_client(server.ws) as one:
-        assert one.ask_cmd("login", {"userID": ann[0], "appID": 101, "serviceToken": ann[1]})[0] == 1003
