@@ -1,157 +1,178 @@
-"""Who may do what: keys with scopes and apps, page tokens, demo mode."""
+"""Who may do what: keys, page tokens, users with a session token, back ends on a list.
+
+Each route for each kind of principal is in ``tests/security/matrix.txt``. Here is what depends on values.
+"""
 
 from typing import Any
 
 import pytest
 
 from imserver.gateway.auth.principal import Needs
-from imserver.gateway.config.settings import KeySettings
-from imserver.gateway.dialects.cmd.api import ROUTES as CMD_ROUTES
-from imserver.gateway.http.reply import CMD
-from tests.gateway.api.fakes import NOT_SENT, SENT, UNAUTHORIZED, FakeNode, with_keys
-from tests.rows import ROUTES
+from imserver.gateway.auth.tenants import Tenant
+from imserver.gateway.auth.tokens import Claims
+from imserver.gateway.config.settings import KeySettings, LimitSettings, TenantSettings
+from imserver.gateway.errors import IssuerUnavailable
+from imserver.gateway.http.call import Route, answer
+from imserver.gateway.http.reply import PROBLEM
+from imserver.gateway.transport.http1 import HttpRequest
+from tests.gateway.api.fakes import NOT_SENT, SENT, UNAUTHORIZED, FakeNode, decoded, with_keys
 
+ONE, ALL, LIST = "/user/sendMessage", "/user/sendMessageAll", "/user/list"
 FORM = {"appID": 101, "userID": "马远", "message": "x"}
-KEYS = {
-    "push": KeySettings("push-key", ("push",)),
-    "read": KeySettings("read-key", ("read",)),
-    "admin": KeySettings("admin-key", ("admin",)),
-    "both": KeySettings("both-key", ("push", "read")),
-    "of one app": KeySettings("app-key", ("push", "read", "admin"), ("102",)),
-}
+KEYS = with_keys(
+    KeySettings("push-key", ("push",)),
+    KeySettings("read-key", ("read",)),
+    KeySettings("admin-key", ("admin",)),
+    KeySettings("app-key", ("push", "read", "admin"), ("102",)),
+)
+ANN = "eyJ.ann.101"
 
 
 @pytest.fixture
 def node() -> FakeNode:
-    return FakeNode(with_keys(*KEYS.values()))
+    one = FakeNode(KEYS)
+    one.session_tokens[ANN] = Claims("ann", "101", 2**40)
+    one.allowed.learn([Tenant(name="102", api_allow_from=("10.0.0.0/8",))])
+    return one
 
 
-def ask(node: FakeNode, path: str, key: str, **params: Any) -> Any:
-    route = next(row for row in ROUTES if row.path == path)
-    if route.method == "GET":
-        return node.get(path, key=key, **params)
-    if route.read:
-        return node.post_json(path, {"appID": params["appID"], "userIDs": [params["userID"]]}, key=key)
-    return node.post(path, key=key, **params)
-
-
-KEYED = [
-    row.path
-    for row in CMD_ROUTES
-    # The app of the other row is one of the action dialect.
-    if row.need.scope and row.style is CMD and row.path != "/user/groupslist"
-]
-
-
-@pytest.mark.parametrize("path", KEYED)
-def test_demo_mode_needs_no_key(path: str) -> None:
-    assert ask(FakeNode(), path, "", **FORM)["code"] == 200
-    assert ask(FakeNode(), path, "any", **FORM)["code"] == 200
-
-
-@pytest.mark.parametrize("path", KEYED)
-@pytest.mark.parametrize("key", ["", "wrong", "push-key ".upper(), "page.x", "马"])
+@pytest.mark.parametrize("key", ["", "wrong", "PUSH-KEY ", "page.x", "马"])
+@pytest.mark.parametrize("path", [ONE, ALL, "/user/kick"])
 def test_a_missing_or_wrong_key_is_answered_with_1003(node: FakeNode, path: str, key: str) -> None:
-    assert ask(node, path, key, **FORM) == UNAUTHORIZED
+    assert node.post(path, key=key, **FORM) == UNAUTHORIZED
     assert (node.delivered, node.kicked) == ([], [])
 
 
-@pytest.mark.parametrize("path", KEYED)
-@pytest.mark.parametrize("name", ["push", "read", "admin", "both"])
-def test_a_key_opens_the_routes_of_its_scopes_and_admin_all(node: FakeNode, path: str, name: str) -> None:
-    scope = next(row.need.scope for row in ROUTES if row.path == path)
-    allowed = scope in KEYS[name].scopes or name == "admin"
-    assert ask(node, path, KEYS[name].key, **FORM)["code"] == (200 if allowed else 1003)
-
-
-def test_the_word_bearer_is_read_in_any_letter_case_and_nothing_else_is(node: FakeNode) -> None:
-    def scopes(header: str) -> frozenset[str]:
-        return node.authority.identify(Needs.PUSH, {"authorization": header}, "127.0.0.1").scopes
-
-    for header in ("Bearer push-key", "bearer push-key", "BEARER   push-key "):
-        assert "push" in scopes(header), header
-    for header in (
-        "push-key",
-        "Basic push-key",
-        "Bearer",
-        "Bearer ",
-        "",
-        "Bearerpush-key",
-        "Bearer push-key x",
-    ):
-        assert not scopes(header), header
-
-
-@pytest.mark.parametrize("path", [path for path in KEYED if path != "/system/state"])
-def test_a_key_of_one_app_does_nothing_in_another(node: FakeNode, path: str) -> None:
-    assert ask(node, path, "app-key", **FORM) == UNAUTHORIZED
-    assert ask(node, path, "app-key", **{**FORM, "appID": 102})["code"] == 200
-    assert {app for app, *_ in node.delivered} <= {"102"}
+@pytest.mark.parametrize(
+    ("header", "is_read"),
+    [
+        *((header, True) for header in ("Bearer push-key", "bearer push-key", "BEARER   push-key ")),
+        *((header, False) for header in ("push-key", "Basic push-key", "Bearer", "Bearer ", "")),
+        *((header, False) for header in ("Bearerpush-key", "Bearer push-key x")),
+    ],
+)
+def test_the_word_bearer_is_read_in_any_letter_case(node: FakeNode, header: str, is_read: bool) -> None:
+    scopes = node.authority.identify(Needs.PUSH, {"authorization": header}, "127.0.0.1").scopes
+    assert ("push" in scopes) is is_read
 
 
 def test_a_key_of_one_app_looks_for_users_in_that_app_only(node: FakeNode) -> None:
-    assert node.get("/user/online", userID="马远", key="app-key")["data"]["online"]
-    assert not node.get("/user/online", userID="黄帝", key="app-key")["data"]["online"]
-    assert node.get("/user/online", userID="黄帝", key="read-key")["data"]["online"]
+    for user, key, online in (("马远", "app", True), ("黄帝", "app", False), ("黄帝", "read", True)):
+        assert node.get("/user/online", userID=user, key=f"{key}-key")["data"]["online"] is online
 
 
-def test_peers_and_users_in_the_state_are_for_admins_of_all_apps(node: FakeNode) -> None:
-    assert node.get("/system/state", key="read-key")["code"] == 200
-    for more in ({}, {"cluster": "true"}):
-        assert node.get("/system/state", isDebug="true", key="read-key", **more) == UNAUTHORIZED
-        assert node.get("/system/state", detail="true", key="read-key", **more)["code"] == 200
-    assert "clients" in node.get("/system/state", isDebug="true", key="admin-key")["data"]["managerInfo"]
-
-
-@pytest.mark.parametrize("params", [{}, {"isDebug": "true"}, {"detail": "true"}, {"cluster": "true"}])
-def test_the_state_needs_a_key_that_reaches_all_apps(node: FakeNode, params: dict[str, str]) -> None:
-    assert node.get("/system/state", key="app-key", **params) == UNAUTHORIZED
+@pytest.mark.parametrize("more", [{}, {"cluster": "true"}])
+def test_the_state_is_for_keys_of_all_apps_and_its_peers_for_their_admins(
+    node: FakeNode, more: dict[str, str]
+) -> None:
+    for shown, key, allowed in (
+        *(({}, "app", False), ({"isDebug": "true"}, "app", False), ({"detail": "true"}, "app", False)),
+        *(({}, "read", True), ({"isDebug": "true"}, "read", False), ({"detail": "true"}, "read", True)),
+        ({"isDebug": "true"}, "admin", True),
+    ):
+        answered = node.get("/system/state", key=f"{key}-key", **shown, **more)
+        assert (answered != UNAUTHORIZED) is allowed, (shown, key)
 
 
 def test_outside_demo_mode_a_message_id_counts_for_each_app_by_itself(node: FakeNode) -> None:
     for app in (101, 102):
-        assert node.post("/user/sendMessage", key="push-key", **{**FORM, "appID": app}, msgID="1") == SENT
+        assert node.post(ONE, key="push-key", **{**FORM, "appID": app}, msgID="1") == SENT
 
 
 def test_keys_may_change_while_running(node: FakeNode) -> None:
     changed = with_keys(KeySettings("new-key", ("push",)))
     node.keys.reload(changed)
     node.api.reload(changed)
-    assert node.post("/user/sendMessage", key="push-key", **FORM) == UNAUTHORIZED
-    assert node.post("/user/sendMessage", key="new-key", **FORM) == SENT
+    assert node.post(ONE, key="push-key", **FORM) == UNAUTHORIZED
+    assert node.post(ONE, key="new-key", **FORM) == SENT
 
 
-# --- pages ----------------------------------------------------------------------------------------------
+# --- users --------------------------------------------------------------------------------------------------
 
 
-def test_a_page_token_lists_and_sends_to_all_as_its_user_in_its_app(node: FakeNode) -> None:
-    token = node.page_tokens.make("101", "马远")
-    assert node.get("/user/list", appID=101, key=token)["data"]["userCount"] == 2
-    assert node.post("/user/sendMessageAll", key=token, **FORM) == SENT
-    assert node.texts == [("黄帝", "x")]
+@pytest.mark.parametrize(("user", "by_page"), [("马远", True), ("ann", False)])
+def test_a_user_lists_and_sends_to_all_in_their_name_in_their_app(
+    node: FakeNode, user: str, by_page: bool
+) -> None:
+    token = node.page_tokens.make("101", user) if by_page else ANN
+    form = {**FORM, "userID": user}
+    for changed in ({"appID": 102}, {"appID": ""}, {"userID": "黄帝"}, {"userID": ""}):
+        assert node.post(ALL, key=token, **{**form, **changed}, msgID="1") == UNAUTHORIZED
+    for app in (102, 0):
+        assert node.get(LIST, key=token, appID=app) == UNAUTHORIZED
+    assert node.get(LIST, key=token, appID=101)["data"]["userCount"] == 2
+    assert node.delivered == []
+    assert node.post(ALL, key=token, **form, msgID="1") == SENT, "the refused ones have not claimed the id"
+    assert {event.sender for _, _, event in node.delivered} == {user}
+
+
+def test_a_message_with_a_session_token_names_the_user_as_its_sender(node: FakeNode) -> None:
+    assert node.post(ONE, key=ANN, **FORM) == SENT
+    assert node.post(ONE, key=ANN, **{**FORM, "appID": 102}) == UNAUTHORIZED
+    assert [(user, event.sender) for _, user, event in node.delivered] == [("马远", "ann")]
+    assert node.post(ONE, key="push-key", **{**FORM, "userID": "nobody"}, msgID="1") == NOT_SENT
+
+
+def test_a_banned_user_sends_and_reads_nothing_although_the_token_is_valid(node: FakeNode) -> None:
+    node.banned.add(("101", "ann"))
+    for path in (ONE, ALL):
+        assert node.post(path, key=ANN, **{**FORM, "userID": "ann"})["code"] == 1003
+    assert node.get(LIST, key=ANN, appID=101)["code"] == 1003
+    assert node.delivered == []
+
+
+def test_users_send_no_faster_than_over_one_connection() -> None:
+    limits = LimitSettings(messages_per_second=0.001)
+    node = FakeNode(with_keys(KeySettings("admin-key", ("admin",)), limits=limits))
+    node.session_tokens[ANN] = Claims("ann", "101", 2**40)
+    form = {**FORM, "userID": "ann"}
+    assert [node.post(ALL, key=ANN, **form)["code"] for _ in range(2)] == [200, 1004]
+
+
+@pytest.mark.parametrize(("name", "can_be_named"), [("shop", True), ("系统", True), ("system:1", False)])
+def test_an_app_id_may_be_the_name_of_an_app_of_this_dialect(name: str, can_be_named: bool) -> None:
+    node = FakeNode(with_keys(KeySettings("push-key", ("push", "read")), apps={name: TenantSettings()}))
+    node.users[name] = ["bob"]
+    form = {"appID": name, "userID": "bob", "message": "hi"}
+    assert node.post(ONE, key="push-key", **form) == (SENT if can_be_named else NOT_SENT)
+    node.post_json(ONE, form, key="push-key")
+    assert [app for app, _, _ in node.delivered] == [name] * 2 * can_be_named
+    assert node.get(LIST, key="push-key", appID=name)["data"]["userList"] == ["bob"] * can_be_named
+    assert node.get(LIST, key="push-key", appID=f"no {name}")["data"]["userList"] == []
+
+
+def ask(node: FakeNode, path: str, query: str = "", host: str = "192.0.2.1", **headers: str) -> int:
+    """The code of the answer to whoever has this address, or its status."""
+    request = HttpRequest("GET", path, query.encode(), b"", headers, host)
+    finished = answer(node.api, node.api.endpoints["GET", path], request)
+    return int(decoded(finished)["code"]) if finished.status == 200 else finished.status
 
 
 @pytest.mark.parametrize(
-    ("path", "changed"),
+    ("host", "path", "query", "code"),
     [
-        ("/user/list", {"appID": 102}),
-        ("/user/list", {"appID": 0}),
-        ("/user/sendMessageAll", {"appID": 102}),
-        ("/user/sendMessageAll", {"appID": ""}),
-        ("/user/sendMessageAll", {"userID": "黄帝"}),
-        ("/user/sendMessageAll", {"userID": ""}),
-        *((path, {}) for path in KEYED if path not in ("/user/list", "/user/sendMessageAll")),
+        ("10.0.0.7", LIST, "appID=102", 200),
+        ("10.0.0.7", "/user/online", "appID=102&userID=x", 200),
+        ("10.0.0.7", LIST, "appID=101", 1003),
+        ("192.0.2.1", LIST, "appID=102", 1003),
+        ("10.0.0.7", "/system/state", "", 1003),
+        ("10.0.0.7", "/metrics", "", 401),
     ],
 )
-def test_a_page_token_does_nothing_else(node: FakeNode, path: str, changed: dict[str, Any]) -> None:
-    token = node.page_tokens.make("101", "马远")
-    assert ask(node, path, token, **{**FORM, **changed}) == UNAUTHORIZED
-    assert (node.delivered, node.kicked) == ([], [])
+def test_a_back_end_on_a_list_reads_in_its_app_and_is_no_admin(
+    node: FakeNode, host: str, path: str, query: str, code: int
+) -> None:
+    assert ask(node, path, query, host) == code
 
 
-def test_a_page_token_is_no_use_to_claim_a_message_id_elsewhere(node: FakeNode) -> None:
-    token = node.page_tokens.make("102", "马远")
-    assert node.post("/user/sendMessageAll", key=token, **FORM, msgID="1") == UNAUTHORIZED
-    assert (
-        node.post("/user/sendMessage", key="push-key", **{**FORM, "userID": "nobody"}, msgID="1") == NOT_SENT
-    )
+def test_while_the_issuer_of_a_token_does_not_answer_its_requests_may_be_repeated(node: FakeNode) -> None:
+    def session_of(token: str) -> Claims | None:
+        raise IssuerUnavailable(token)
+
+    node.logins.session_of = session_of
+    shown: Any = {"authorization": f"Bearer {ANN}"}
+    assert ask(node, LIST, "appID=101", **shown) == 1004
+    route = Route("GET", "/own", Needs.PUSH_OR_USER, lambda _, call: call.reply(""), style=PROBLEM)
+    request = HttpRequest("GET", "/own", b"", b"", shown, "192.0.2.1")
+    finished = answer(node.api, node.api.bind(route), request)
+    assert (finished.status, b'"issuer_unavailable"' in finished.body) == (503, True)

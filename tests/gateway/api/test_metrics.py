@@ -1,7 +1,6 @@
 """The table of metrics, its text, and the texts of several nodes made one."""
 
 import re
-from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +15,6 @@ from imserver.gateway.http.views import create_api
 from imserver.gateway.metric_table import METRICS, merge, render
 from imserver.gateway.metrics import Histogram, Metrics
 from tests.gateway.api.fakes import OWN_METRICS, FakeNode, with_keys
-from tests.rows import METRICS as ALL_METRICS
 
 KEYS = with_keys(
     KeySettings("admin-key", ("admin",)),
@@ -87,17 +85,6 @@ def described(text: str) -> list[str]:
 # --- the table ----------------------------------------------------------------------------------------------
 
 
-def test_names_are_those_that_prometheus_recommends() -> None:
-    for metric in ALL_METRICS:
-        assert re.fullmatch("(imserver|process)_[a-z_]+", metric.name)
-        assert metric.name.endswith("_total") == (metric.kind == "counter"), metric.name
-        assert not re.search("_(bucket|sum|count|info)$", metric.name)
-        assert metric.help
-        assert not metric.help.endswith(".")
-        assert "\n" not in metric.help
-    assert max(Counter(metric.name for metric in ALL_METRICS).values()) == 1
-
-
 def test_every_counter_of_every_part_is_in_the_table() -> None:
     node = AnyNode(clustered=True)
     for prefix, counters, fields in (
@@ -157,15 +144,6 @@ def test_the_disks_of_the_data_folder_and_the_log_are_measured() -> None:
     for folder in ("data", "log"):
         free = shown["imserver_disk_free_bytes", f'node="n",folder="{folder}"']
         assert 0 <= free <= shown["imserver_disk_bytes", f'node="n",folder="{folder}"']
-
-
-def test_closes_and_requests_are_distinguished_by_a_label() -> None:
-    node = AnyNode(clustered=False)
-    node.metrics.closed(1006)
-    node.metrics.http_handed_over = 3
-    shown = samples(render(node, "n"))
-    assert shown["imserver_closes_total", 'node="n",code="1006"'] == 1
-    assert shown["imserver_http_requests_total", 'node="n",by="flask"'] == 3
 
 
 def test_apps_that_are_not_registered_are_one_label() -> None:

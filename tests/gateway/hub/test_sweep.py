@@ -9,7 +9,6 @@ import gevent
 import pytest
 
 from imserver.gateway import errors
-from imserver.gateway.hub import expiry as module
 from imserver.gateway.model import Login
 from imserver.gateway.transport.connection import FOREVER, Connection, quiet_seconds
 from imserver.gateway.transport.states import CLOSING
@@ -65,94 +64,55 @@ def test_a_session_of_a_client_that_is_pinged_needs_no_sign_of_life() -> None:
 
 
 @pytest.mark.parametrize(
-    ("frame_text", "renewed"),
-    [('{"cmd":"heartbeat"}', True), ('{"cmd":"ping"}', False), ("nonsense", False), ('{"cmd":"x"}', False)],
+    ("frame_text", "logged_in", "renewed"),
+    [
+        ('{"cmd":"heartbeat"}', True, True),
+        *((sent, True, False) for sent in ('{"cmd":"ping"}', "nonsense", '{"cmd":"x"}')),
+        ('{"cmd":"heartbeat"}', False, False),
+        ('{"cmd":"login","data":{"userID":"bob","appID":101}}', False, True),
+    ],
 )
-def test_a_heartbeat_renews_a_session_and_nothing_else_does(frame_text: str, renewed: bool) -> None:
+def test_a_heartbeat_renews_a_session_and_a_login_begins_one(
+    frame_text: str, logged_in: bool, renewed: bool
+) -> None:
     with Harness(heartbeat_seconds=360) as harness:
-        connection, client = harness.login("101", "ann")
+        connection, client = harness.login("101", "ann") if logged_in else harness.connect()
         age(connection, 400)
         client.send(text(frame_text))
         client.probe()
         harness.sweep.sweep()
-        assert (connection.is_open) is renewed
+        assert connection.is_open is renewed
 
 
-def test_a_heartbeat_before_login_renews_nothing_and_a_login_does() -> None:
-    with Harness(heartbeat_seconds=360) as harness:
-        connection, client = harness.connect()
-        other, guest = harness.connect()
-        for one in (connection, other):
-            age(one, 400)
-        client.send(text('{"cmd":"heartbeat"}'))
-        guest.send(text('{"cmd":"login","data":{"userID":"bob","appID":101}}'))
-        client.probe()
-        guest.probe()
-        harness.sweep.sweep()
-        assert (connection.state, other.is_open) == (CLOSING, True)
-
-
-def test_without_a_login_in_time_a_connection_is_closed_with_4002() -> None:
-    with Harness(login_seconds=100) as harness:
-        late, client = harness.connect()
-        early, _ = harness.connect()
+@pytest.mark.parametrize(("login_seconds", "is_closed"), [(100, True), (0, False)])
+def test_without_a_login_in_time_a_connection_is_closed_with_4002(
+    login_seconds: int, is_closed: bool
+) -> None:
+    with Harness(login_seconds=login_seconds) as harness:
+        (late, client), (early, _) = harness.connect(), harness.connect()
         session, _ = harness.login("101", "ann")
-        age(late, 150)
-        age(early, 50)
-        age(session, 150)
+        for one, seconds in ((late, 150), (early, 50), (session, 150)):
+            age(one, seconds)
         harness.sweep.sweep()
-        assert client.close_code() == 4002
-        assert (early.is_open, session.is_open) == (True, True)
+        assert (early.is_open, session.is_open, late.is_open) == (True, True, not is_closed)
+        assert not is_closed or client.close_code() == 4002
 
 
-def test_a_login_is_not_asked_for_when_no_time_is_set() -> None:
-    with Harness(login_seconds=0) as harness:
-        connection, _ = harness.connect()
-        age(connection, 300)
-        harness.sweep.sweep()
-        assert connection.is_open
-
-
-def test_a_long_sweep_lets_others_run_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_BATCH", 10)
-    with Harness() as harness:
-        sessions = [harness.connect()[0] for _ in range(60)]
-        seen: list[int] = []
-
-        def look() -> None:
-            while True:
-                gevent.sleep(0)
-                seen.append(sum(one.is_open for one in sessions))
-
-        watcher = gevent.spawn(look)
-        for one in sessions:
-            age(one, 400)
-        sweeper = gevent.spawn(harness.sweep.sweep)
-        until(sweeper.ready)
-        watcher.kill()
-        assert {60, 50, 40, 30, 20, 10} & set(seen) >= {50, 30, 10}
-
-
-def test_connections_that_come_and_go_during_a_sweep_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_BATCH", 2)
+@pytest.mark.usefixtures("small_batches")
+def test_during_a_long_sweep_connections_come_and_go() -> None:
     with Harness() as harness:
         sessions = [harness.connect()[0] for _ in range(10)]
         for one in sessions:
             age(one, 400)
         sweeper = gevent.spawn(harness.sweep.sweep)
         until(lambda: harness.metrics.swept)
+        assert harness.metrics.swept < len(sessions)
         harness.connect()
         for one in sessions:
             one.lost()
         until(sweeper.ready)
         assert sweeper.successful()
         assert len(harness.context.connections) == 1
-
-
-def test_sweeps_come_again_and_again(spawned: list[Any]) -> None:
-    with Harness() as harness:
-        spawned.append(gevent.spawn(harness.sweep.run_sweeps, 0.005))
-        until(lambda: harness.metrics.sweeps >= 3)
 
 
 # --- pings --------------------------------------------------------------------------------------------------
@@ -168,21 +128,16 @@ def answering(client: Client) -> bool:
 
 
 def test_a_peer_that_does_not_answer_a_ping_is_closed_and_one_that_does_is_not(spawned: list[Any]) -> None:
+    """Later pings do not wait until the answers to earlier ones are due."""
     with Harness(ping_seconds=0.01, pong_seconds=1.0) as harness:
-        dead, _ = harness.login("101", "ann")
+        dead, silent = harness.login("101", "ann")
         live, client = harness.login("101", "bob")
-        spawned.append(gevent.spawn(harness.sweep.run_pings))
+        spawned += [gevent.spawn(harness.sweep.run_pings), gevent.spawn(harness.sweep.run_sweeps, 0.005)]
         until(lambda: (answering(client), not dead.is_open)[1])
         assert dict(harness.ended) == {dead: 4001}
         assert live.is_open
-
-
-def test_pings_do_not_wait_until_the_answers_to_earlier_ones_are_due(spawned: list[Any]) -> None:
-    with Harness(ping_seconds=0.01, pong_seconds=3600) as harness:
-        silent, client = harness.connect()
-        spawned.append(gevent.spawn(harness.sweep.run_pings))
-        until(lambda: sum(found.opcode == PING for found in client.read()) >= 3)
-        assert silent.is_open
+        until(lambda: harness.metrics.sweeps >= 3)
+        assert sum(found.opcode == PING for found in silent.read()) >= 3
 
 
 def test_a_peer_is_closed_when_its_answer_is_due_and_not_at_a_later_ping(spawned: list[Any]) -> None:
@@ -194,71 +149,31 @@ def test_a_peer_is_closed_when_its_answer_is_due_and_not_at_a_later_ping(spawned
         assert [found.opcode for found in client.frames].count(PING) == 1
 
 
-@pytest.mark.full
-def test_a_peer_that_sends_anything_need_not_answer_the_ping(spawned: list[Any]) -> None:
-    with Harness(ping_seconds=0.01, pong_seconds=5.0) as harness:
-        connection, client = harness.connect()
-        spawned.append(gevent.spawn(harness.sweep.run_pings))
-        until(lambda: any(found.opcode == PING for found in client.read()))
-        client.send(text('{"cmd":"ping"}'))
-        until(lambda: len([found for found in client.read() if found.opcode == PING]) >= 2)
-        assert connection.is_open
-
-
 # --- dialects of which everything that passes is a sign of life ---------------------------------------------
 
 
-def last_passed(connection: Connection) -> float:
-    """When the kernel says that data passed last. It counts in steps of up to 0.01 s."""
-    return monotonic() - quiet_seconds(connection.sock) + 0.1
-
-
-def test_the_kernel_reports_when_something_was_read_or_written_last() -> None:
-    with Harness() as harness:
-        connection, client = harness.login("101", "ann", tcp=True)
-        client.probe()
-        until(lambda: quiet_seconds(connection.sock) > 0.5)
-        began = monotonic()
-        assert last_passed(connection) < began
-        client.send(text("nonsense"))
-        until(lambda: last_passed(connection) > began)
-        until(lambda: quiet_seconds(connection.sock) > 0.5)
-        began = monotonic()
-        connection.send(b"told")
-        until(lambda: last_passed(connection) > began)
-
-
-def test_a_socket_of_which_the_kernel_reports_nothing_counts_as_quiet() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
-        assert quiet_seconds(other) == FOREVER
-
-
-def test_the_proxy_at_a_unix_socket_decides_who_is_quiet() -> None:
-    with socket.socket(socket.AF_UNIX) as other:
-        assert quiet_seconds(other) == 0
-
-
 @pytest.mark.parametrize("by", ["a frame of the client", "a push"])
-def test_whatever_passes_renews_a_session_that_lives_by_traffic(
-    by: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with Harness(by_traffic={"cmd": 60}) as harness:
+def test_whatever_passes_renews_a_session_that_lives_by_traffic(by: str) -> None:
+    """The kernel knows it, in steps of up to 0.01 s; of some sockets it reports nothing."""
+    with Harness(by_traffic={"cmd": 0.4}) as harness:
         connection, client = harness.login("101", "ann", tcp=True)
         until(lambda: quiet_seconds(connection.sock) > 0.5)
-        began = monotonic()
         age(connection, 600)
         if by == "a push":
             connection.send(b"told")
         else:
             client.send(text("nonsense"))
-        client.probe()
+        until(lambda: quiet_seconds(connection.sock) < 0.3)
         harness.sweep.sweep()
         assert connection.is_open
-        assert connection.last_seen > began - 0.4
-        age(connection, 61)
-        monkeypatch.setattr(module, "quiet_seconds", lambda sock: quiet_seconds(sock) + 61)
+        assert connection.last_seen > monotonic() - 0.5
+        until(lambda: quiet_seconds(connection.sock) > 0.5)
         harness.sweep.sweep()
         assert (connection.state, client.close_code()) == (CLOSING, 4001)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        assert quiet_seconds(other) == FOREVER
+    with socket.socket(socket.AF_UNIX) as other:
+        assert quiet_seconds(other) == 0, "its proxy decides who is quiet"
 
 
 def test_without_a_login_it_has_the_time_that_all_have() -> None:

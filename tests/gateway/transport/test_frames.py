@@ -109,34 +109,23 @@ def test_a_deflated_message_is_alone_in_its_window(bits: int, payload: bytes) ->
 
 
 @pytest.mark.parametrize(
-    ("payload", "code"),
+    ("payload", "read_as", "violation"),
     [
-        (b"", 1005),
-        (struct.pack("!H", 1000), 1000),
-        (struct.pack("!H", 1001) + "再见".encode(), 1001),
-        (struct.pack("!H", 1014), 1014),
-        (struct.pack("!H", 3000), 3000),
-        (struct.pack("!H", 4999), 4999),
+        (b"", 1005, 0),
+        *((struct.pack("!H", code) + "再见".encode(), code, 0) for code in (1000, 1001, 1014, 3000, 4999)),
+        *((struct.pack("!H", code), 0, 1002) for code in (0, 999, 1004, 1005, 1006, 1015, 1016)),
+        *((struct.pack("!H", code), 0, 1002) for code in (1100, 2000, 2999, 5000, 65535)),
+        (b"\x03", 0, 1002),
+        (b"\x03\xe8\xff", 0, 1007),
     ],
 )
-def test_a_lawful_close_is_read(payload: bytes, code: int) -> None:
-    assert read_close(payload) == code
-
-
-@pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535])
-def test_a_close_code_that_nobody_may_send_is_a_breach(code: int) -> None:
-    with pytest.raises(Violation) as caught:
-        read_close(struct.pack("!H", code))
-    assert caught.value.code == 1002
-
-
-def test_a_close_with_half_a_code_or_a_broken_reason_is_a_breach() -> None:
-    with pytest.raises(Violation) as caught:
-        read_close(b"\x03")
-    assert caught.value.code == 1002
-    with pytest.raises(Violation) as caught:
-        read_close(b"\x03\xe8\xff")
-    assert caught.value.code == 1007
+def test_a_close_has_a_code_that_may_be_sent_or_none(payload: bytes, read_as: int, violation: int) -> None:
+    found, code = 0, 0
+    try:
+        found = read_close(payload)
+    except Violation as caught:
+        code = caught.code
+    assert (found, code) == (read_as, violation)
 
 
 # --- reading: against a model -------------------------------------------------------------------------------
@@ -172,38 +161,6 @@ def test_a_lawful_stream_is_read_the_same_however_it_is_cut(data: st.DataObject,
     stream, expected = data.draw(conversations(deflate))
     cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=12))
     assert read(pieces(stream, cuts), deflate=deflate) == (expected, 0)
-
-
-@relaxed
-@given(data=st.data(), deflate=st.booleans())
-def test_a_damaged_stream_is_read_the_same_however_it_is_cut(data: st.DataObject, deflate: bool) -> None:
-    stream, _ = data.draw(conversations(deflate))
-    index = data.draw(st.integers(0, len(stream) - 1))
-    bit = data.draw(st.integers(0, 7))
-    stream = stream[:index] + bytes([stream[index] ^ 1 << bit]) + stream[index + 1 :]
-    cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=12))
-    whole = read([stream], deflate=deflate)
-    assert whole[1] in (0, 1002, 1007, 1009)
-    assert read(pieces(stream, cuts), deflate=deflate) == whole
-
-
-@relaxed
-@given(noise=st.binary(max_size=300), deflate=st.booleans())
-def test_noise_raises_nothing_but_a_violation(noise: bytes, deflate: bool) -> None:
-    assert read([noise], deflate=deflate)[1] in (0, 1002, 1007, 1009)
-
-
-@relaxed
-@given(payload=st.binary(max_size=40) | st.text(max_size=20).map(str.encode), data=st.data())
-def test_text_is_taken_if_and_only_if_the_whole_of_it_is_utf_8(payload: bytes, data: st.DataObject) -> None:
-    cuts = data.draw(st.lists(st.integers(0, len(payload)), max_size=4))
-    try:
-        payload.decode()
-    except UnicodeDecodeError:
-        assert read(fragments(TEXT, payload, cuts)) == ([], 1007)
-    else:
-        assert read(fragments(TEXT, payload, cuts)) == ([(TEXT, payload)], 0)
-    assert read(fragments(BINARY, payload, cuts)) == ([(BINARY, payload)], 0)
 
 
 @pytest.mark.parametrize(
@@ -262,23 +219,35 @@ def test_a_deflated_block_may_be_marked_final() -> None:
     ],
 )
 def test_a_breach_of_the_protocol_is_1002_and_what_came_before_it_counts(bad: bytes) -> None:
-    lawful = frame(TEXT, b"before") + frame(PING, b"p")
-    found, code = read([lawful + bad])
+    found, code = read([frame(TEXT, b"before") + frame(PING, b"p") + bad])
     assert code == 1002
     assert found[:2] == [(TEXT, b"before"), (PING, b"p")]
 
 
+BROKEN = (
+    frame(TEXT, b"no deflate", rsv=4),
+    frame(TEXT, b"\xff\xff\xff", rsv=4),
+    fragments(TEXT, deflated(b"hello" * 20), [5], rsv=4)[0] + frame(CONTINUATION, b"x", rsv=4),
+    frame(PING, b"x", rsv=4),
+)
+LENGTHS = (
+    *((BINARY, declared, (1009,)) for declared in (LIMIT + 1, 1 << 16, 1 << 32, (1 << 63) - 1)),
+    *((BINARY, declared, (1002, 1009)) for declared in (1 << 63, (1 << 64) - 1)),
+    (PING, 1 << 20, (1002, 1009)),
+)
+
+
 @pytest.mark.parametrize(
-    "bad",
+    ("bad", "codes"),
     [
-        frame(TEXT, b"no deflate", rsv=4),
-        frame(TEXT, b"\xff\xff\xff", rsv=4),
-        fragments(TEXT, deflated(b"hello" * 20), [5], rsv=4)[0] + frame(CONTINUATION, b"x", rsv=4),
-        frame(PING, b"x", rsv=4),
+        *((bad, (1002,)) for bad in BROKEN),
+        *((frame(opcode, b"", declared=size, form=64), codes) for opcode, size, codes in LENGTHS),
     ],
 )
-def test_broken_compression_is_1002(bad: bytes) -> None:
-    assert code_of(bad, deflate=True) == 1002
+def test_broken_compression_and_what_declares_too_much_are_refused_at_their_heads(
+    bad: bytes, codes: tuple[int, ...]
+) -> None:
+    assert code_of(bad, deflate=bad in BROKEN) in codes
 
 
 # --- reading: limits ----------------------------------------------------------------------------------------
@@ -320,19 +289,6 @@ def test_control_frames_between_fragments_do_not_count_against_the_limit(size: i
     )
 
 
-@pytest.mark.parametrize("declared", [LIMIT + 1, 1 << 16, 1 << 32, (1 << 63) - 1])
-def test_a_frame_that_declares_too_much_is_refused_before_its_bytes_come(declared: int) -> None:
-    form = 64 if declared >= 1 << 16 else 16
-    assert code_of(frame(BINARY, b"", declared=declared, form=form)) == 1009
-
-
-@pytest.mark.parametrize(
-    ("opcode", "declared"), [(BINARY, (1 << 64) - 1), (BINARY, 1 << 63), (PING, 1 << 20)]
-)
-def test_a_length_that_no_frame_can_have_is_refused_at_its_head(opcode: int, declared: int) -> None:
-    assert code_of(frame(opcode, b"", declared=declared, form=64)) in (1002, 1009)
-
-
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_bomb_is_never_inflated_beyond_the_limit(whole: bool) -> None:
     bomb = deflated(bytes(64 << 20))
@@ -369,13 +325,6 @@ def test_a_parser_is_idle_when_nothing_is_unfinished() -> None:
     assert after(b"") == (True, 0)
 
 
-def test_an_unfinished_frame_holds_its_bytes_and_no_more() -> None:
-    parser = MessageParser(100_000, False)
-    data = frame(BINARY, b"x" * 50_000)
-    list(parser.feed(data[:20_000]))
-    assert 19_900 < parser.held_bytes <= 20_000
-
-
 def test_an_endless_row_of_empty_fragments_holds_nothing() -> None:
     parser = MessageParser(LIMIT, False)
     list(parser.feed(frame(TEXT, b"", fin=False)))
@@ -390,11 +339,3 @@ def test_an_endless_row_of_empty_fragments_holds_nothing() -> None:
     finally:
         tracemalloc.stop()
     assert [message.data for message in parser.feed(frame(CONTINUATION, b"end"))] == [b"end"]
-
-
-def test_a_consumer_may_stop_in_the_middle_and_the_parser_still_says_what_is_unfinished() -> None:
-    parser = MessageParser(LIMIT, False)
-    for message in parser.feed(frame(TEXT, b"one") + frame(TEXT, b"two")):
-        assert message.data == b"one"
-        break
-    assert not parser.idle

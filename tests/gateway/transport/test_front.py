@@ -34,7 +34,8 @@ Start = Callable[[str, list[tuple[str, str]]], Any]
 
 
 class Harness(SocketHarness):
-    """A front on a free port: ``/fast`` is answered by itself, everything else by ``application``.
+    """A front on a free port: ``/fast`` is answered by itself, everything else by ``application``, ``/much``
+    with more than a connection holds.
 
     WebSockets on /acc echo, unless ``serve`` is set.
     """
@@ -44,6 +45,8 @@ class Harness(SocketHarness):
         self.metrics = Metrics()
         self.serve: Callable[[Connection, bytes, bool], None] = echo
         self.handed_over: list[str] = []
+        self.noted: Callable[[], None] = lambda: None
+        """Called when the application begins with a request."""
         self.go = Signal()
         self.go.set()
         paths = {"/acc": DialectPath(CmdDialect(), lambda *message: self.serve(*message), 65536)}
@@ -88,6 +91,10 @@ class Harness(SocketHarness):
     def application(self, environ: dict[str, Any], start: Start) -> list[bytes]:
         path = environ["PATH_INFO"]
         self.handed_over.append(path)
+        self.noted()
+        if path == "/much":
+            start("200 OK", [("Content-Length", "64000000")])
+            return [bytes(1_000_000)] * 64
         body = environ["wsgi.input"].read()
         self.go.wait()
         start("200 OK", [("X-Route", "application"), ("Content-Length", str(len(path) + len(body)))])
@@ -97,27 +104,6 @@ class Harness(SocketHarness):
         caller = Caller(self.listener.port)
         self.clients.append(caller)  # type: ignore[arg-type]
         return caller
-
-
-class Turns(Harness):
-    """Notes the turn of the loop in which each request of the application begins."""
-
-    def __init__(self, turns: list[int]) -> None:
-        super().__init__()
-        self._turns, self._turn = turns, 0
-        self._watcher = self.loop.check()
-        self._watcher.start(self._count)
-
-    def __exit__(self, *what: Any) -> None:
-        self._watcher.stop()
-        super().__exit__(*what)
-
-    def _count(self) -> None:
-        self._turn += 1
-
-    def application(self, environ: dict[str, Any], start: Start) -> list[bytes]:
-        self._turns.append(self._turn)
-        return super().application(environ, start)
 
 
 @pytest.fixture
@@ -149,8 +135,17 @@ def wsgi_server(harness: Harness) -> Iterator[WsgiServer]:
 
 @pytest.mark.parametrize("http_server", HTTP_SERVERS)
 def test_pipelined_requests_of_the_application_take_a_turn_of_the_loop_each(http_server: str) -> None:
-    turns: list[int] = []
-    with Turns(turns) as one, ExitStack() as stack:
+    turn, turns = 0, list[int]()
+
+    def count() -> None:
+        nonlocal turn
+        turn += 1
+
+    with Harness() as one, ExitStack() as stack:
+        one.noted = lambda: turns.append(turn)
+        watcher = one.loop.check()
+        watcher.start(count)
+        stack.callback(watcher.stop)
         port = one.listener.port
         if http_server == "wsgi":
             port = stack.enter_context(wsgi_server(one)).port
@@ -204,9 +199,6 @@ def test_a_client_that_upgrades_and_ends_its_half_at_once_is_counted_out(
     until(lambda: harness.ended)
     assert [code for _, code in harness.ended] == [1006]
     assert nothing_is_left(harness)
-    client = harness.call().upgrade()
-    client.send(text("the next one is served"))
-    assert client.expect(1)[0].payload == b"the next one is served"
 
 
 def test_a_serve_that_fails_behind_the_upgrade_ends_that_connection_and_no_other(
@@ -223,9 +215,7 @@ def test_a_serve_that_fails_behind_the_upgrade_ends_that_connection_and_no_other
     assert "a defect" in caplog.text
     assert nothing_is_left(harness)
     harness.serve = echo
-    for _ in range(3):
-        client = harness.call().upgrade(behind=text("alive"))
-        assert client.expect(1)[0].payload == b"alive"
+    assert harness.call().upgrade(behind=text("alive")).expect(1)[0].payload == b"alive"
 
 
 def test_a_command_that_blocks_behind_the_upgrade_delays_nobody_else(harness: Harness) -> None:
@@ -287,18 +277,6 @@ def test_a_connection_closed_between_frames_behind_the_upgrade_is_served_no_more
     caller.until_ended()
     assert 0 < len(served) < 8000
     assert nothing_is_left(harness)
-
-
-def test_a_refused_client_gets_a_close_code_and_a_full_node_has_its_own(harness: Harness) -> None:
-    harness.gate.set_policy(GatePolicy(limit=1, any_origin=True))
-    first = harness.call().upgrade()
-    second = harness.call().upgrade()
-    assert second.close_code() == 4005
-    first.sock.close()
-    until(lambda: harness.gate.connections < 2)
-    second.sock.close()
-    until(lambda: nothing_is_left(harness))
-    assert harness.call().upgrade(behind=text("x")).expect(1)
 
 
 def test_many_that_upgrade_and_vanish_leave_nothing_behind(harness: Harness) -> None:
@@ -400,15 +378,6 @@ def test_a_body_reaches_whoever_answers_in_whatever_pieces_it_comes(harness: Har
             assert caller.response()[2].endswith(b"hello world")
 
 
-def test_a_kept_connection_waits_parked_and_its_next_request_is_served(harness: Harness) -> None:
-    with harness.call() as caller:
-        for path in ("/fast", "/app", "/fast"):
-            caller.send(request(path))
-            assert caller.response()[0] == 200
-            until(lambda: len(harness.front.parked) == 1 and not harness.front.hand_over.busy)
-    until(lambda: nothing_is_left(harness))
-
-
 @pytest.mark.parametrize("path", ["/fast", "/app"])
 def test_a_client_that_asks_and_ends_its_half_gets_its_answer(harness: Harness, path: str) -> None:
     with harness.call() as caller:
@@ -496,33 +465,6 @@ def test_a_second_request_in_a_packet_has_a_time_of_its_own(
         assert caller.response()[0] == 408
 
 
-def test_line_ends_after_a_body_leave_the_time_of_a_kept_connection(
-    harness: Harness, later: Callable[[float], None]
-) -> None:
-    with harness.call() as caller:
-        caller.send(CHUNKED.format("/fast").encode())
-        until(lambda: any(parked.held_bytes() for parked in harness.front.parked))
-        caller.send(b"0\r\n\r\n\r\n")
-        caller.response()
-        later(70)
-        harness.front.expire()
-        caller.send(request("/fast"))
-        assert caller.response()[0] == 200
-
-
-def test_a_kept_connection_has_a_time_of_its_own(harness: Harness, later: Callable[[float], None]) -> None:
-    with harness.call() as caller:
-        caller.send(request("/fast"))
-        caller.response()
-        later(74)
-        harness.front.expire()
-        caller.send(request("/fast"))
-        assert caller.response()[0] == 200
-        later(76)
-        harness.front.expire()
-        assert caller.until_ended() == b""
-
-
 def test_a_connection_whose_request_is_being_answered_does_not_expire(
     harness: Harness, later: Callable[[float], None]
 ) -> None:
@@ -536,28 +478,52 @@ def test_a_connection_whose_request_is_being_answered_does_not_expire(
         assert caller.response()[0] == 200
 
 
+def test_a_kept_connection_has_a_time_of_its_own(harness: Harness, later: Callable[[float], None]) -> None:
+    with harness.call() as caller:
+        caller.send(CHUNKED.format("/fast").encode())
+        until(lambda: any(parked.held_bytes() for parked in harness.front.parked))
+        caller.send(b"0\r\n\r\n\r\n")
+        caller.response()
+        later(74)
+        harness.front.expire()
+        caller.send(request("/fast"))
+        assert caller.response()[0] == 200, "the line end behind the body has shortened nothing"
+        later(76)
+        harness.front.expire()
+        assert caller.until_ended() == b""
+
+
 # --- draining -----------------------------------------------------------------------------------------------
 
 
+def ends_with_its_answer(caller: Caller) -> bool:
+    """Whether an answer comes that says it is the last one, and it is."""
+    status, headers, _ = caller.response()
+    return (status, headers.get("connection"), caller.until_ended()) == (200, "close", b"")
+
+
 def test_a_drain_ends_what_waits_and_answers_what_is_there(harness: Harness) -> None:
-    with harness.call() as idle, harness.call() as late, harness.call() as working:
-        idle.send(request("/fast"))
-        idle.response()
+    with ExitStack() as stack:
+        idle, late, handed, working = (stack.enter_context(harness.call()) for _ in range(4))
+        for caller in (idle, handed):
+            caller.send(request("/fast"))
+            caller.response()
         harness.go.clear()
         working.send(request("/app"))
         until(lambda: harness.handed_over)
-        until(lambda: len(harness.front.parked) == 2)
+        until(lambda: len(harness.front.parked) == 3)
         late.send(request("/fast"))
+        handed.send(request("/app"))
         harness.front.drain()
         harness.front.end_idle()
         assert idle.until_ended() == b""
-        status, headers, _ = late.response()
-        assert (status, headers.get("connection")) == (200, "close")
+        assert ends_with_its_answer(late)
         assert harness.front.busy
         harness.go.set()
-        assert working.response()[0] == 200
-        assert working.until_ended() == b""
-        until(lambda: not harness.front.busy)
+        for caller in (handed, working):
+            assert caller.response()[0] == 200
+            assert caller.until_ended() == b""
+    until(lambda: nothing_is_left(harness) and not harness.front.busy)
 
 
 def test_a_kept_connection_is_served_once_more_in_a_drain(harness: Harness) -> None:
@@ -574,22 +540,7 @@ def test_a_kept_connection_is_served_once_more_in_a_drain(harness: Harness) -> N
         assert handed.response()[0] == 200
         for caller in (fast, handed):
             caller.send(request("/fast"))
-            status, headers, _ = caller.response()
-            assert (status, headers.get("connection")) == (200, "close")
-            assert caller.until_ended() == b""
-
-
-def test_the_end_of_a_drain_waits_for_what_it_hands_over(harness: Harness) -> None:
-    with harness.call() as caller:
-        caller.send(request("/fast"))
-        assert caller.response()[0] == 200
-        until(lambda: len(harness.front.parked) == 1)
-        caller.send(request("/app"))
-        harness.front.drain()
-        harness.front.end_idle()
-        assert caller.response()[0] == 200
-        assert caller.until_ended() == b""
-    until(lambda: nothing_is_left(harness) and not harness.front.busy)
+            assert ends_with_its_answer(caller)
 
 
 def test_the_wsgi_server_serves_a_kept_connection_once_more_in_a_drain(harness: Harness) -> None:
@@ -607,9 +558,7 @@ def test_the_wsgi_server_serves_a_kept_connection_once_more_in_a_drain(harness: 
         old = request("/app", protocol="HTTP/1.0", headers=[("Connection", "keep-alive")])
         for caller, more in ((working, b""), (keep_alive, request("/app")), (queued, old)):
             caller.send(more)
-            status, headers, _ = caller.response()
-            assert (status, headers.get("connection")) == (200, "close")
-            assert caller.until_ended() == b""
+            assert ends_with_its_answer(caller)
         until(lambda: not server.busy)
         assert server.connected
         server.end_idle()
@@ -634,10 +583,7 @@ def test_the_wsgi_server_ends_a_drain_with_what_has_arrived(harness: Harness) ->
         assert server.busy
         started.send(request("/app")[10:])
         harness.go.set()
-        for caller in (working, arrived, started):
-            status, headers, _ = caller.response()
-            assert (status, headers.get("connection")) == (200, "close")
-            assert caller.until_ended() == b""
+        assert all(map(ends_with_its_answer, (working, arrived, started)))
         until(lambda: not server.busy and not server.connected)
 
 
@@ -668,20 +614,12 @@ def test_a_fast_route_that_waits_keeps_the_order_of_its_connection(harness: Harn
         assert isinstance(next(iter(harness.front.parked)), HttpConnection)
 
 
-class _Pours(Harness):
-    """Answers with more than a connection holds."""
-
-    def application(self, environ: dict[str, Any], start: Start) -> list[bytes]:
-        start("200 OK", [("Content-Length", "64000000")])
-        return [bytes(1_000_000)] * 64
-
-
 @pytest.mark.full
 def test_a_client_that_takes_nothing_any_more_is_no_error(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(one_request, "WRITE_SECONDS", 0.1)
-    with _Pours() as harness:
+    with Harness() as harness:
         caller = harness.call()
         caller.send(b"GET /much HTTP/1.1\r\nHost: localhost\r\n\r\n")
         until(lambda: harness.front.hand_over.busy)

@@ -60,13 +60,6 @@ def test_what_was_read_beyond_the_request_is_kept(first: bytes, rest: bytes, siz
     assert len(taken) == min(size, len(first + rest))
 
 
-def test_nothing_is_received_as_long_as_enough_is_there() -> None:
-    sock = Pieces([b"more"])
-    reader = Reader(sock, b"line\nrest")  # type: ignore[arg-type]
-    assert (reader.readline(), reader.read(4), reader.read(0)) == (b"line\n", b"rest", b"")
-    assert sock.received == 0
-
-
 # --- waiting for a head -------------------------------------------------------------------------------------
 
 HEAD = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -83,41 +76,31 @@ def pair() -> Iterator[tuple[gevent_socket.socket, gevent_socket.socket]]:
 Pair = tuple[gevent_socket.socket, gevent_socket.socket]
 
 
-def test_a_head_is_waited_for_and_stays_unread(pair: Pair) -> None:
+@pytest.mark.parametrize(
+    ("unread", "sent", "ends", "seconds", "expected"),
+    [
+        (b"", b"\r\n" + HEAD + b"body", False, (5, 5), HEAD),
+        (HEAD, b"", False, (0.0, 0.0), HEAD),
+        (b"", b"", False, (0.01, 5), b""),
+        (b"", HEAD[:10], True, (5, 5), b""),
+        (b"", HEAD[:10], False, (5, 0.02), 408),
+        (b"", b"GET / HTTP/1.1\r\nX: " + b"y" * 2000, False, (5, 5), 431),
+    ],
+    ids=["one", "one already read", "silence", "its client goes", "half of one", "too large"],
+)
+def test_a_head_is_waited_for_and_stays_unread(
+    pair: Pair, unread: bytes, sent: bytes, ends: bool, seconds: tuple[float, float], expected: bytes | int
+) -> None:
     near, far = pair
-    far.sendall(b"\r\n" + HEAD + b"body")
-    reader = Reader(near, b"")
-    assert reader.await_head(1000, 5, 5) == HEAD
-    assert reader.readline() == b"GET / HTTP/1.1\r\n"
-    assert bytes(reader.unread) == b"Host: x\r\n\r\nbody"
-
-
-def test_a_head_that_was_read_already_needs_no_socket(pair: Pair) -> None:
-    assert Reader(pair[0], HEAD).await_head(1000, 0.0, 0.0) == HEAD
-
-
-def test_a_client_that_says_nothing_gets_no_answer(pair: Pair) -> None:
-    assert Reader(pair[0], b"").await_head(1000, 0.01, 5) == b""
-
-
-def test_a_client_that_goes_gets_no_answer(pair: Pair) -> None:
-    near, far = pair
-    far.sendall(HEAD[:10])
-    far.close()
-    assert Reader(near, b"").await_head(1000, 5, 5) == b""
-
-
-def test_half_a_head_that_stays_so_is_408(pair: Pair) -> None:
-    near, far = pair
-    far.sendall(HEAD[:10])
-    with pytest.raises(BadHead) as caught:
-        Reader(near, b"").await_head(1000, 5, 0.02)
-    assert caught.value.problem.status == 408
-
-
-def test_a_head_above_the_limit_is_431(pair: Pair) -> None:
-    near, far = pair
-    far.sendall(b"GET / HTTP/1.1\r\nX: " + b"y" * 2000)
-    with pytest.raises(BadHead) as caught:
-        Reader(near, b"").await_head(1000, 5, 5)
-    assert caught.value.problem.status == 431
+    far.sendall(sent)
+    if ends:
+        far.close()
+    reader = Reader(near, unread)
+    if isinstance(expected, int):
+        with pytest.raises(BadHead) as caught:
+            reader.await_head(1000, *seconds)
+        assert caught.value.problem.status == expected
+        return
+    assert reader.await_head(1000, *seconds) == expected
+    assert not expected or reader.readline() == b"GET / HTTP/1.1\r\n"
+    assert not sent.endswith(b"body") or bytes(reader.unread) == b"Host: x\r\n\r\nbody"
