@@ -20,7 +20,6 @@ from imserver.gateway.transport.poller import Parked, Poller
 
 log = logging.getLogger(__name__)
 
-_PAUSE_SECONDS = 0.5
 LOCAL_PEER: Final = ("127.0.0.1", 0)
 """The address of every peer of a Unix socket, which has none: a program of this machine."""
 
@@ -131,14 +130,11 @@ class Reserve:
         self.close()
         try:
             fd, _ = listening._accept()  # type: ignore[attr-defined]
-            sock = _socket.socket(listening.family, _socket.SOCK_STREAM, 0, fd)
-            try:
+            with closing(_socket.socket(listening.family, _socket.SOCK_STREAM, 0, fd)) as sock:
                 sock.setblocking(False)
                 sock.send(
                     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
                 )
-            finally:
-                sock.close()
         except OSError as exc:
             log.debug("no connection to refuse: %s", exc)
         try:
@@ -155,6 +151,8 @@ class Reserve:
 
 class Listener(Parked):
     """A parked listening socket. ``accepted`` gets each new non-blocking socket and its peer's address."""
+
+    PAUSE_SECONDS = 0.5
 
     def __init__(
         self,
@@ -173,7 +171,7 @@ class Listener(Parked):
         self._accepted = accepted
         self._reserve = Reserve()
         # A repeating timer: a fired one-shot timer would fire at once when restarted.
-        self._pause = loop.timer(0.0, _PAUSE_SECONDS)
+        self._pause = loop.timer(0.0, self.PAUSE_SECONDS)
         poller.add(self)
 
     def on_readable(self) -> None:

@@ -149,7 +149,6 @@ class Outgoing:
             self._connections.clear()
 
 
-_HOSTS: Final = 64
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _HOST_CHARACTERS: Final = 253
 
@@ -289,6 +288,8 @@ class PublicRequests(Outgoing):
 
     URL_CHARACTERS = 1000
     """The most characters of a URL."""
+    HOSTS = 64
+    """The most hosts with idle connections."""
 
     def __init__(
         self,
@@ -364,13 +365,12 @@ class PublicRequests(Outgoing):
         return status, bytes(answer.body), answer.headers
 
     def _add_idle(self, origin: str, sock: socket.socket) -> None:
-        idle = self._idle.pop(origin, [])
-        self._idle[origin] = idle
+        idle = self._idle[origin] = self._idle.pop(origin, [])
         if len(idle) < self._most_idle:
             idle.append(sock)
         else:
             sock.close()
-        if len(self._idle) > _HOSTS:
+        if len(self._idle) > self.HOSTS:
             for each in self._idle.pop(next(iter(self._idle))):
                 each.close()
 

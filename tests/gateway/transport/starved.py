@@ -13,17 +13,20 @@ from gevent import socket as gevent_socket
 from gevent.hub import get_hub
 
 from imserver.gateway.metrics import Metrics
-from imserver.gateway.transport import listener as module
 from imserver.gateway.transport import poller
 from imserver.gateway.transport.listener import Listener, bind
 
 SPARE_FILES = 12
-PAUSE_SECONDS = 0.1
+
+
+class HastyListener(Listener):
+    """Tries again soon."""
+
+    PAUSE_SECONDS = 0.1
 
 
 def main() -> None:
     """Serve until standard input ends."""
-    module._PAUSE_SECONDS = PAUSE_SECONDS
     hub = get_hub()
     metrics = Metrics()
     accepted = []
@@ -39,7 +42,8 @@ def main() -> None:
 
     watcher = hub.loop.prepare()
     watcher.start(turned)
-    listener = Listener(bind("127.0.0.1", 0, 128, False), poller.make(hub.loop, 4), hub.loop, metrics, accept)
+    sock = bind("127.0.0.1", 0, 128, False)
+    listener = HastyListener(sock, poller.make(hub.loop, 4), hub.loop, metrics, accept)
     files = len(os.listdir("/proc/self/fd")) + SPARE_FILES
     plenty = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, plenty[1]))

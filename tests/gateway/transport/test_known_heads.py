@@ -105,35 +105,6 @@ def test_a_head_says_the_same_whatever_came_before(heads: list[tuple[bytes, list
             assert received(known.read, data) == received(parse_head, data)
 
 
-def test_a_head_that_comes_again_is_not_read_again() -> None:
-    known = KnownHeads()
-    assert known.read(head(*USUAL)) is known.read(head(*USUAL))
-    assert known.read(head(*USUAL)) is not known.read(head(*USUAL, b"Accept: x"))
-
-
-def test_a_key_is_of_its_own_request_only_and_is_not_remembered() -> None:
-    known = KnownHeads()
-    one, two = head(*USUAL, b"Authorization: Bearer one"), head(*USUAL, b"authorization: Bearer two")
-    assert [known.read(data).headers.get("authorization") for data in (one, two, head(*USUAL), one)] == [
-        "Bearer one",
-        "Bearer two",
-        None,
-        "Bearer one",
-    ]
-    assert list(known.heads) == [head(*USUAL)]
-    assert all("authorization" not in head.headers for head in known.heads.values())
-
-
-def test_the_key_of_a_handshake_is_of_its_own_request_only_and_is_not_remembered() -> None:
-    known = KnownHeads()
-    for line in (HANDSHAKE_KEY, OTHER_HANDSHAKE_KEY, HANDSHAKE_KEY):
-        data = head(*HANDSHAKE_LINES, line, first=HANDSHAKE)
-        assert fields_of(known.read(data)) == fields_of(parse_head(data))
-        assert known.read(data).upgrade
-    assert list(known.heads) == [head(*HANDSHAKE_LINES, first=HANDSHAKE)]
-    assert all("sec-websocket-key" not in head.headers for head in known.heads.values())
-
-
 @pytest.mark.parametrize(
     "data",
     [
@@ -158,6 +129,26 @@ def test_what_may_be_secret_or_is_large_or_comes_once_is_not_remembered(data: by
     known = KnownHeads()
     assert fields_of(known.read(data)) == fields_of(parse_head(data))
     assert not known.heads
+
+
+@pytest.mark.parametrize(
+    ("first", "usual", "secrets"),
+    [
+        (FIRST, USUAL, (b"Authorization: Bearer one", b"authorization: Bearer two", KEY)),
+        (HANDSHAKE, HANDSHAKE_LINES, (HANDSHAKE_KEY, OTHER_HANDSHAKE_KEY)),
+    ],
+)
+def test_a_key_is_of_its_own_request_only_and_is_not_remembered(
+    first: bytes, usual: tuple[bytes, ...], secrets: tuple[bytes, ...]
+) -> None:
+    known = KnownHeads()
+    for secret in (*secrets, secrets[0]):
+        data = head(*usual, secret, first=first)
+        assert fields_of(known.read(data)) == fields_of(parse_head(data))
+    assert list(known.heads) == [head(*usual, first=first)]
+    assert not {"authorization", "sec-websocket-key"} & known.heads[head(*usual, first=first)].headers.keys()
+    assert known.read(head(*USUAL)) is known.read(head(*USUAL)), "it is not read again"
+    assert known.read(head(*USUAL)) is not known.read(head(*USUAL, b"Accept: x"))
 
 
 def test_no_more_than_so_many_are_remembered() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from imserver.gateway.errors import Problems
-from imserver.gateway.transport.gate import OPAQUE, GatePolicy, Origins, host_name
+from imserver.gateway.transport.gate import OPAQUE, GatePolicy, Origins
 from imserver.gateway.transport.proxies import TrustedProxies
 
 PROXIES = TrustedProxies(("10.0.0.0/8",))
@@ -63,12 +63,6 @@ def test_a_trusted_proxy_says_what_host_it_was_asked_for() -> None:
     assert origins().stranger("192.0.2.1", headers) == "im.example"
 
 
-def test_the_name_of_a_host_is_kept_once_for_all_its_connections() -> None:
-    one = origins()
-    names = [one.stranger("192.0.2.1", {"host": "h", "origin": f"https://{'shop'}.example"}) for _ in "12"]
-    assert names[0] is names[1]
-
-
 def test_the_node_allows_its_own_those_it_names_or_all() -> None:
     for dialect, expected in (("cmd", False), ("client", True), ("sse", False), ("unknown", False)):
         assert origins().allows("shop.example", dialect) is expected, dialect
@@ -83,6 +77,8 @@ def test_the_gate_lets_in_whom_the_node_or_any_app_allows() -> None:
     assert one.passes("friend.example", False)
     assert not one.passes("shop.example", False)
     assert one.passes("shop.example", True), "the dialect allows it"
+    listed = origins(False, "https://shop.example/", "partner.example:8443/chat", "[2001:db8::1]/")
+    assert all(map(listed.lists, ("shop.example", "partner.example", "2001:db8::1"))), "also with a path"
     one.set_apps({"shop.example"}, False)
     assert one.passes("shop.example", False)
     assert not one.allows("shop.example", "cmd"), "the login still asks the app"
@@ -94,69 +90,33 @@ def test_the_gate_lets_in_whom_the_node_or_any_app_allows() -> None:
     assert one.passes("other.example", False)
 
 
-def test_a_host_name_is_read_from_headers_and_origins_alike() -> None:
-    assert host_name("im.example:8080") == host_name("https://im.example") == "im.example"
-    assert host_name("[::1]:8080") == host_name("http://[::1]") == "::1"
+MORE_THAN_THIS_MACHINE = (
+    *("evil.example", "evil.example//127.0.0.1", "http://evil.example@localhost", "localhost.evil.example"),
+    *(r"evil.example\@127.0.0.1", "evil.example@127.0.0.1", "evil.example:80@127.0.0.1"),
+    *("127.0.0.1%evil.example", "[::1%evil.example]", "[::1].evil.example", "[::1]evil.example", "[::1"),
+    *("127.0.0.1:80:evil", "127.0.0.1:evil.example", "127.0.0.1/evil", "127.0.0.1?evil", "127.0.0.1#evil"),
+    *("127.0.0.1, evil.example", "127.0.0.1 evil.example", "127.0.0.1..", "\t127.0.0.1", ":80", "."),
+)
+THIS_MACHINE = (
+    *("127.0.0.1", "127.0.0.1:", "127.1.2.3:8080", "127.0.0.1.", "LocalHost.:80", "[::1]", "[::1]:80"),
+    "192.0.2.7",
+)
 
 
 @pytest.mark.parametrize(
-    "host",
-    [
-        "evil.example",
-        r"evil.example\@127.0.0.1",
-        "evil.example@127.0.0.1",
-        "evil.example:80@127.0.0.1",
-        "evil.example//127.0.0.1",
-        "http://evil.example@localhost",
-        "127.0.0.1%evil.example",
-        "[::1%evil.example]",
-        "[::1].evil.example",
-        "[::1]evil.example",
-        "[::1",
-        "127.0.0.1:80:evil",
-        "127.0.0.1:evil.example",
-        "127.0.0.1/evil",
-        "127.0.0.1?evil",
-        "127.0.0.1#evil",
-        "127.0.0.1, evil.example",
-        "127.0.0.1 evil.example",
-        "127.0.0.1..",
-        "localhost.evil.example",
-        "\t127.0.0.1",
-        ":80",
-        ".",
-    ],
+    ("host", "is_refused"),
+    [*((host, True) for host in MORE_THAN_THIS_MACHINE), *((host, False) for host in THIS_MACHINE)],
 )
-def test_demo_mode_refuses_a_host_that_is_not_plainly_this_machine(host: str) -> None:
+def test_demo_mode_accepts_plain_names_and_addresses_of_this_machine_only(
+    host: str, is_refused: bool
+) -> None:
     demo = Origins(TrustedProxies(()), GatePolicy(demo=True, hosts=("0.0.0.0",)))
-    assert demo.objection({"host": host}, "/") is Problems.HOST_REFUSED
     origin = host if "://" in host else f"http://{host}"
-    assert demo.objection({"host": "127.0.0.1", "origin": origin}, "/") is Problems.ORIGIN_REFUSED
-
-
-@pytest.mark.parametrize(
-    "host",
-    [
-        "127.0.0.1",
-        "127.0.0.1:",
-        "127.1.2.3:8080",
-        "127.0.0.1.",
-        "LocalHost.:80",
-        "[::1]",
-        "[::1]:80",
-        "192.0.2.7",
-    ],
-)
-def test_demo_mode_accepts_the_names_and_addresses_of_this_machine(host: str) -> None:
-    demo = Origins(TrustedProxies(()), GatePolicy(demo=True, hosts=("0.0.0.0",)))
-    assert demo.objection({"host": host}, "/") is None
-    assert demo.objection({"host": host, "origin": f"http://{host}"}, "/") is None
-
-
-def test_a_listed_origin_may_have_a_path() -> None:
-    one = origins(False, "https://shop.example/", "partner.example:8443/chat", "[2001:db8::1]/")
-    for host in ("shop.example", "partner.example", "2001:db8::1"):
-        assert one.lists(host)
+    found = [
+        demo.objection({"host": host}, "/"),
+        demo.objection({"host": "127.0.0.1", "origin": origin}, "/"),
+    ]
+    assert found == [Problems.HOST_REFUSED, Problems.ORIGIN_REFUSED] if is_refused else [None, None]
 
 
 def test_refused_pages_of_strangers_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:

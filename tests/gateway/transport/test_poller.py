@@ -15,7 +15,7 @@ from imserver.gateway.node.http_servers import echo
 from imserver.gateway.transport.connection import Connection
 from imserver.gateway.transport.outbox import Backlog
 from imserver.gateway.transport.poller import NO_SOCKET, EpollPoller, Poller, WatcherPoller, make
-from tests.gateway.transport.harness import POLLERS, Client, SocketHarness, look, turn, until, waiting
+from tests.gateway.transport.harness import POLLERS, SocketHarness, look, turn, until, waiting
 from tests.integration.raw import frame, text
 from tests.integration.setting import open_files
 from tests.support import run_python
@@ -128,13 +128,6 @@ def test_what_is_ready_is_served_and_what_is_not_is_left_alone(lot: Lot) -> None
     assert turns_of_the_loop() < SPINNING_TURNS
 
 
-def test_what_is_left_unread_is_served_again(lot: Lot) -> None:
-    spy = lot.park()
-    spy.far.send(b"x" * 350)
-    until(lambda: sum(map(len, spy.read)) == 350)
-    assert [len(data) for data in spy.read] == [100, 100, 100, 50]
-
-
 def test_one_reader_serves_everybody_as_long_as_nobody_blocks(lot: Lot) -> None:
     spies = [lot.park() for _ in range(50)]
     for _ in range(3):
@@ -238,67 +231,29 @@ def test_what_comes_while_a_command_blocks_waits_for_it_and_turns_no_loop(lot: L
     assert order == ["begin 1", "end 1", "begin 2", "end 2"]
 
 
-@pytest.mark.parametrize("early", [True, False], ids=["before", "while"])
-def test_a_peer_that_goes_while_its_command_blocks_turns_no_loop_and_is_closed_after_it(
-    lot: Lot, early: bool
+def test_peers_that_go_before_or_while_their_commands_block_turn_no_loop_and_are_closed_after_them(
+    kind: Any,
 ) -> None:
-    go = Signal()
-    spy = lot.park(lambda _: go.wait())
-    spy.far.send(b"x")
-    if early:
-        spy.far.close()
-    until(lambda: spy.read)
-    spy.far.close()
-    look()
-    assert turns_of_the_loop() < SPINNING_TURNS
-    assert not spy.ended
-    go.set()
-    until(lambda: spy.ended)
-
-
-def test_a_peer_that_resets_while_its_command_blocks_turns_no_loop(kind: Any) -> None:
     go, served, slow = waiting()
     with SocketHarness(poller=kind) as harness:
-        _, client = harness.connect(harness.encoding(slow), tcp=True)
-        client.send(text("x"))
-        until(lambda: served)
-        client.reset()
+        clients = [harness.connect(harness.encoding(slow), tcp=True)[1] for _ in range(30)]
+        for number, client in enumerate(clients):
+            client.send(text("x"))
+            if number % 3 == 0:
+                client.hang_up()
+        until(lambda: len(served) == 30)
+        for number, client in enumerate(clients):
+            if number % 3:
+                (client.hang_up if number % 3 == 1 else client.reset)()
         look()
         assert turns_of_the_loop() < SPINNING_TURNS
+        assert not harness.poller.ready
+        assert not harness.ended
         go.set()
-        until(lambda: harness.ended)
-
-
-def test_many_that_hang_up_while_their_commands_block_turn_no_loop(lot: Lot) -> None:
-    go = Signal()
-    spies = [lot.park(lambda _: go.wait()) for _ in range(30)]
-    for spy in spies:
-        spy.far.send(b"x")
-        spy.far.close()
-    until(lambda: all(spy.read for spy in spies))
-    assert turns_of_the_loop() < SPINNING_TURNS
-    assert len(lot.poller.ready) == 0
-    go.set()
-    until(lambda: all(spy.ended for spy in spies))
+        until(lambda: len(harness.ended) == 30)
 
 
 # --- hanging up ---------------------------------------------------------------------------------------------
-
-
-def test_all_that_was_sent_before_hanging_up_is_served_first(lot: Lot) -> None:
-    spy = lot.park()
-    spy.far.send(b"x" * 350)
-    spy.far.close()
-    until(lambda: spy.ended)
-    assert sum(map(len, spy.read)) == 350
-
-
-def test_a_peer_that_only_ends_its_half_is_served_to_its_end(lot: Lot) -> None:
-    spy = lot.park()
-    spy.far.send(b"x")
-    spy.far.shutdown(_socket.SHUT_WR)
-    until(lambda: spy.ended)
-    assert spy.read == [b"x"]
 
 
 def test_a_crowd_that_vanishes_at_once_does_not_delay_a_live_one(kind: Any) -> None:
@@ -320,6 +275,17 @@ def test_a_crowd_that_vanishes_at_once_does_not_delay_a_live_one(kind: Any) -> N
         assert turns_of_the_loop() < SPINNING_TURNS
 
 
+@pytest.mark.parametrize("end", [_socket.socket.close, lambda sock: sock.shutdown(_socket.SHUT_WR)])
+def test_all_that_was_sent_before_the_end_is_served_first(
+    lot: Lot, end: Callable[[_socket.socket], object]
+) -> None:
+    spy = lot.park()
+    spy.far.send(b"x" * 350)
+    end(spy.far)
+    until(lambda: spy.ended)
+    assert [len(data) for data in spy.read] == [100, 100, 100, 50]
+
+
 # --- writing ------------------------------------------------------------------------------------------------
 
 
@@ -337,26 +303,30 @@ def test_writability_is_reported_when_asked_for_and_only_then(lot: Lot) -> None:
     assert spy.writable == count
 
 
-@pytest.mark.parametrize("then", ["while its command blocks", "after it"])
+def stall(connection: Connection) -> None:
+    """Send more than the kernel takes."""
+    for _ in range(2000):
+        connection.send(b"x" * 100)
+    turn()
+    assert type(connection.outbox) is Backlog
+
+
+@pytest.mark.parametrize("then", ["while its command blocks", "after it", "while it is masked"])
 def test_a_backlog_is_written_on_although_the_client_sent_something_during_a_command(
     kind: Any, then: str
 ) -> None:
     go, served, slow = waiting()
-
-    def stall(connection: Connection) -> None:
-        for _ in range(2000):
-            connection.send(b"x" * 100)
-        turn()
-        assert type(connection.outbox) is Backlog
-
     with SocketHarness(poller=kind) as harness:
         connection, client = harness.connect(harness.encoding(slow), buffer_bytes=4096)
         client.send(text("1"))
         until(lambda: served)
-        stall(connection)
+        if then != "while it is masked":
+            stall(connection)
         client.send(text("2"))
         look()
-        if then == "after it":
+        if then == "while it is masked":
+            stall(connection)
+        elif then == "after it":
             go.set()
             until(lambda: len(served) == 2)
         until(lambda: len(client.payloads()) == 2000)
@@ -366,30 +336,11 @@ def test_a_backlog_is_written_on_although_the_client_sent_something_during_a_com
         assert turns_of_the_loop() < SPINNING_TURNS
 
 
-def test_a_backlog_that_begins_while_its_client_waits_masked_is_written_on(kind: Any) -> None:
-    go, served, slow = waiting()
-    with SocketHarness(poller=kind) as harness:
-        connection, client = harness.connect(harness.encoding(slow), buffer_bytes=4096)
-        client.send(text("1"))
-        until(lambda: served)
-        client.send(text("2"))
-        look()
-        for _ in range(2000):
-            connection.send(b"x" * 100)
-        turn()
-        assert type(connection.outbox) is Backlog
-        until(lambda: len(client.payloads()) == 2000)
-        go.set()
-        until(lambda: len(served) == 2)
-
-
 def test_a_backlog_of_a_client_that_ended_its_half_is_written_to_its_end_or_given_up(kind: Any) -> None:
     """Whichever comes first; but nothing is left behind, and no loop turns for it."""
     with SocketHarness(poller=kind) as harness:
         connection, client = harness.connect(buffer_bytes=4096)
-        for _ in range(2000):
-            connection.send(b"x" * 100)
-        turn()
+        stall(connection)
         client.sock.shutdown(_socket.SHUT_WR)
         until(lambda: client.read() is not None and harness.ended)
         assert harness.budget.total == 0
@@ -410,12 +361,15 @@ def test_what_is_removed_is_served_no_more(lot: Lot) -> None:
     assert not spy.read
 
 
-def test_who_ends_after_the_poller_changes_nothing(kind: Any) -> None:
+def test_nobody_is_served_after_the_poller_and_who_ends_then_changes_nothing(kind: Any) -> None:
     poller = kind(get_hub().loop, 4)
     spy = Spy(poller)
     poller.add(spy)
-    poller.mask(spy)
     poller.close()
+    spy.far.send(b"x")
+    look()
+    assert not spy.read
+    poller.mask(spy)
     poller.unmask(spy)
     poller.watch_writable(spy, True)
     poller.remove(spy)
@@ -435,15 +389,6 @@ def test_a_number_used_again_belongs_to_its_new_socket(lot: Lot) -> None:
     assert not old.read
 
 
-def test_a_socket_can_be_taken_over_by_another_object(lot: Lot) -> None:
-    old = lot.park()
-    new = lot.take_over(old)
-    lot.poller.remove(old)
-    old.far.send(b"x")
-    until(lambda: new.read)
-    assert not old.read
-
-
 def test_a_socket_can_be_taken_over_while_the_old_object_is_served_and_masked(lot: Lot) -> None:
     go = Signal()
     old = lot.park(lambda _: go.wait())
@@ -453,6 +398,7 @@ def test_a_socket_can_be_taken_over_while_the_old_object_is_served_and_masked(lo
     look()
     assert old.masked
     new = lot.take_over(old)
+    lot.poller.remove(old)
     until(lambda: new.read)
     go.set()
     new.far.send(b"3")
@@ -502,18 +448,6 @@ def test_a_connection_closed_by_its_own_command_is_forgotten(kind: Any) -> None:
         client.expect(1)
 
 
-def test_closing_a_poller_ends_its_watching(kind: Any) -> None:
-    poller = kind(get_hub().loop, 4)
-    spy = Spy(poller)
-    poller.add(spy)
-    poller.close()
-    spy.far.send(b"x")
-    look()
-    assert not spy.read
-    spy.sock.close()
-    spy.far.close()
-
-
 # --- which one ----------------------------------------------------------------------------------------------
 
 
@@ -534,14 +468,3 @@ def test_without_epoll_there_is_a_watcher_a_socket(monkeypatch: pytest.MonkeyPat
     poller = make(get_hub().loop, 4)
     assert type(poller) is WatcherPoller
     poller.close()
-
-
-def test_clients_of_either_poller_are_served_side_by_side(kind: Any) -> None:
-    with SocketHarness(poller=kind) as harness:
-        pairs: list[tuple[Connection, Client]] = [harness.connect(harness.encoding(echo)) for _ in range(50)]
-        for number, (_, client) in enumerate(pairs):
-            client.send(text(f"{number}") + text("again"))
-        for number, (_, client) in enumerate(pairs):
-            client.expect(2)
-            assert client.payloads() == [b"%d" % number, b"again"]
-        assert harness.poller.count < len(pairs), "not a greenlet for each"

@@ -1,8 +1,6 @@
 """Who the client is behind trusted proxies."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from imserver.gateway.transport.proxies import TrustedProxies, is_loopback
 
@@ -37,24 +35,13 @@ PROXIES = TrustedProxies(("127.0.0.0/8", "::1/128", "10.0.0.0/8", "2001:db8:1::/
 )
 def test_the_client_is_the_last_hop_that_no_trusted_proxy_is(host: str, forwarded: str, client: str) -> None:
     assert PROXIES.client(host, forwarded) == client
-
-
-def test_nobody_is_trusted_when_no_proxy_is() -> None:
-    assert TrustedProxies(()).client("127.0.0.1", "203.0.113.9") == "127.0.0.1"
+    assert TrustedProxies(()).client(host, forwarded) == host, "nobody is trusted when no proxy is"
+    assert TrustedProxies(("127.0.0.1/8", "::1")).trusts("127.9.9.9"), "a network may have bits of its hosts"
 
 
 @pytest.mark.parametrize("host", ["", "nonsense", "127.0.0", "127.0.0.1:80", "fe80::1%eth0", "1" * 500])
 def test_what_is_no_trusted_address_is_not_trusted(host: str) -> None:
     assert not PROXIES.trusts(host)
-
-
-def test_a_network_may_be_written_with_its_hosts_bits() -> None:
-    assert TrustedProxies(("192.0.2.7/24",)).trusts("192.0.2.200")
-
-
-@given(host=st.sampled_from(["127.0.0.1", "10.0.0.1"]), forwarded=st.text(max_size=40))
-def test_no_header_raises(host: str, forwarded: str) -> None:
-    assert isinstance(PROXIES.client(host, forwarded), str)
 
 
 @pytest.mark.parametrize(

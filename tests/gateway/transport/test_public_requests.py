@@ -5,6 +5,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -14,7 +15,6 @@ import pytest
 from gevent.resolver.ares import Resolver
 from gevent.server import DatagramServer
 
-from imserver.gateway.transport import outgoing
 from imserver.gateway.transport.outgoing import (
     USER_AGENT,
     BadUrl,
@@ -31,57 +31,17 @@ from tests.integration.test_webhooks import certificate_of_loopback
 NAME = "bot.example"
 
 PUBLIC = (
-    "1.1.1.1",
-    "93.184.216.34",
-    "100.63.255.255",
-    "100.128.0.0",
-    "172.15.255.255",
-    "172.32.0.0",
-    "192.0.1.1",
-    "223.255.255.255",
-    "2606:2800:220:1::1",
-    "::ffff:1.1.1.1",
-    "64:ff9b::1.1.1.1",
-    "2002:0101:0101::1",
+    *("1.1.1.1", "93.184.216.34", "100.63.255.255", "100.128.0.0", "172.15.255.255", "172.32.0.0"),
+    *("192.0.1.1", "223.255.255.255", "2606:2800:220:1::1"),
+    *("::ffff:1.1.1.1", "64:ff9b::1.1.1.1", "2002:0101:0101::1"),
 )
 NOT_PUBLIC = (
-    "0.0.0.0",
-    "10.0.0.1",
-    "100.64.0.1",
-    "127.0.0.1",
-    "127.255.255.254",
-    "169.254.169.254",
-    "172.16.0.1",
-    "192.0.0.8",
-    "192.0.2.1",
-    "192.88.99.1",
-    "192.168.1.1",
-    "198.19.255.255",
-    "198.51.100.1",
-    "203.0.113.1",
-    "224.0.0.1",
-    "240.0.0.1",
-    "255.255.255.255",
-    "::",
-    "::1",
-    "::7f00:1",
-    "::ffff:10.0.0.1",
-    "::ffff:0:7f00:1",
-    "64:ff9b::169.254.169.254",
-    "64:ff9b:1::1.1.1.1",
-    "100::1",
-    "2001::1",
-    "2001:db8::1",
-    "2002:7f00:1::1",
-    "2002:0a00:0001::1",
-    "3fff::1",
-    "5f00::1",
-    "fc00::1",
-    "fd12::1",
-    "fe80::1",
-    "fe80::1%lo",
-    "fec0::1",
-    "ff02::1",
+    *("0.0.0.0", "10.0.0.1", "100.64.0.1", "127.0.0.1", "127.255.255.254", "169.254.169.254", "172.16.0.1"),
+    *("192.0.0.8", "192.0.2.1", "192.88.99.1", "192.168.1.1", "198.19.255.255", "198.51.100.1"),
+    *("203.0.113.1", "224.0.0.1", "240.0.0.1", "255.255.255.255"),
+    *("::", "::1", "::7f00:1", "::ffff:10.0.0.1", "::ffff:0:7f00:1", "64:ff9b::169.254.169.254"),
+    *("64:ff9b:1::1.1.1.1", "100::1", "2001::1", "2001:db8::1", "2002:7f00:1::1", "2002:0a00:0001::1"),
+    *("3fff::1", "5f00::1", "fc00::1", "fd12::1", "fe80::1", "fe80::1%lo", "fec0::1", "ff02::1"),
 )
 
 
@@ -91,53 +51,52 @@ def test_public_addresses(address: str) -> None:
 
 
 @pytest.mark.parametrize("address", NOT_PUBLIC)
-def test_addresses_that_are_not_public(address: str) -> None:
+def test_nothing_is_connected_to_an_address_that_is_not_public(address: str) -> None:
+    """Whatever a name says, with http, too."""
     assert not is_public(address)
+    for scheme in ("http", "https"):
+        with pytest.raises(Unreachable, match="not public"):
+            PublicRequests(False, Names(address), pages=True).get(f"{scheme}://a.example/", 5.0)
+
+
+def is_url(url: str, allow_loopback: bool = False, pages: bool = False) -> bool:
+    try:
+        check_url(url, allow_loopback, pages=pages)
+    except BadUrl:
+        return False
+    return True
+
+
+URLS = ("https://a.example", "https://a.example:8443/x?y=1", "https://1.1.1.1/", "https://[2606:2800::1]/")
+NO_URLS = (
+    *("", "http://a.example/", "ftp://a.example/", "https:///x", "https://user:secret@a.example/"),
+    *("https://a.example:0/", "https://a.example:65536/", "https://a.example\\@127.0.0.1/"),
+    *("https://a.example/\r\nx", "https://a.example/ä", "https://a.example/" + "x" * 1000),
+    *("https://127.0.0.1/", "https://10.1.1.1:443", "https://[::1]/", "https://[::ffff:127.0.0.1]/"),
+    *("https://[1.2]/", f"https://{'a' * 254}/", f"https://{'a' * 900}"),
+)
+PAGES = ("http://a.example/", "https://a.example/", "http://a.example:80/x", "https://1.1.1.1:443/?q")
+NO_PAGES = (
+    *("http://a.example:443/", "https://a.example:80/", "http://a.example:22/", "http://a.example:8080/"),
+    *("http://127.0.0.1/", "http://169.254.169.254/latest/meta-data/", "https://[::ffff:10.0.0.1]/"),
+    *("ftp://a.example/", "file:///etc/passwd"),
+)
 
 
 @pytest.mark.parametrize(
-    "url",
-    ["https://a.example", "https://a.example:8443/x?y=1", "https://1.1.1.1/", "https://[2606:2800::1]/"],
+    ("urls", "pages", "may_be"),
+    [(URLS, False, True), (NO_URLS, False, False), (PAGES, True, True), (NO_PAGES, True, False)],
+    ids=["urls", "no urls", "pages", "no pages"],
 )
-def test_a_url_may_be(url: str) -> None:
-    check_url(url, False)
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        "http://a.example/",
-        "ftp://a.example/",
-        "https:///x",
-        "https://user:secret@a.example/",
-        "https://a.example:0/",
-        "https://a.example:65536/",
-        "https://a.example\\@127.0.0.1/",
-        "https://a.example/\r\nx",
-        "https://a.example/ä",
-        "https://127.0.0.1/",
-        "https://10.1.1.1:443",
-        "https://[::1]/",
-        "https://[::ffff:127.0.0.1]/",
-        "https://[1.2]/",
-        "https://a.example/" + "x" * 1000,
-    ],
-)
-def test_a_url_may_not_be(url: str) -> None:
-    with pytest.raises(BadUrl):
-        check_url(url, False)
+def test_a_url_of_a_user(urls: tuple[str, ...], pages: bool, may_be: bool) -> None:
+    assert [is_url(url, pages=pages) for url in urls] == [may_be] * len(urls)
 
 
 def test_loopback_is_allowed_by_the_setting_only() -> None:
     for url in ("http://127.0.0.1:1/", "http://[::1]/", "https://127.0.0.1/", "http://localhost/"):
-        check_url(url, True)
-        if "localhost" not in url:
-            with pytest.raises(BadUrl):
-                check_url(url, False)
-    for url in ("http://1.1.1.1/", "https://192.168.0.1/"):
-        with pytest.raises(BadUrl):
-            check_url(url, True)
+        assert is_url(url, True)
+        assert not is_url(url)
+    assert not any(is_url(url, True) for url in ("http://1.1.1.1/", "https://192.168.0.1/"))
 
 
 @pytest.fixture
@@ -219,40 +178,6 @@ def test_http_is_for_loopback_with_the_setting() -> None:
         assert len(plain.posts) == 1
 
 
-@pytest.mark.parametrize(
-    "url", ["http://a.example/", "https://a.example/", "http://a.example:80/x", "https://1.1.1.1:443/?q"]
-)
-def test_a_page_may_be(url: str) -> None:
-    check_url(url, False, pages=True)
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://a.example:443/",
-        "https://a.example:80/",
-        "http://a.example:22/",
-        "http://a.example:8080/",
-        "http://127.0.0.1/",
-        "http://169.254.169.254/latest/meta-data/",
-        "https://[::ffff:10.0.0.1]/",
-        "ftp://a.example/",
-        "file:///etc/passwd",
-    ],
-)
-def test_a_page_may_not_be(url: str) -> None:
-    with pytest.raises(BadUrl):
-        check_url(url, False, pages=True)
-
-
-@pytest.mark.parametrize("address", NOT_PUBLIC)
-def test_pages_are_at_public_addresses_only(address: str) -> None:
-    """Whatever a name says, with http, too: nothing else is connected to."""
-    for scheme in ("http", "https"):
-        with pytest.raises(Unreachable, match="not public"):
-            PublicRequests(False, Names(address), pages=True).get(f"{scheme}://a.example/", 5.0)
-
-
 def test_of_a_long_page_the_beginning_is_read() -> None:
     pages = PublicRequests(True, Names("127.0.0.1"), pages=True)
     long = HEAD + b"Content-Length: 99999\r\n\r\n" + b"x" * 2000
@@ -293,6 +218,8 @@ class RawServer:
         self.answers = list(answers)
         self.requests: list[bytes] = []
         self.connections = 0
+        self.meeting = threading.Barrier(1)
+        """Requests are answered when so many have come."""
         self._open: list[socket.socket] = []
 
     def _serve(self) -> None:
@@ -308,6 +235,7 @@ class RawServer:
         with sock, contextlib.suppress(OSError):
             while data := sock.recv(65536):
                 self.requests.append(data)
+                self.meeting.wait(60)
                 while True:
                     answer = self.answers.pop(0) if self.answers else None
                     if answer is None:
@@ -422,25 +350,26 @@ def test_connections_are_used_again(requests: PublicRequests) -> None:
     assert len(server.requests) == 9
 
 
-def test_the_idle_connections_are_bounded(requests: PublicRequests) -> None:
-    pairs = [socket.socketpair() for _ in range(3)]
-    for one, _ in pairs:
-        requests._add_idle("https://a.example", one)
-    assert [one.fileno() >= 0 for one, _ in pairs] == [True, True, False]
-    requests.close()
-    assert not any(one.fileno() >= 0 for one, _ in pairs)
-    for _, other in pairs:
-        other.close()
+def test_the_idle_connections_of_a_host_are_bounded(requests: PublicRequests) -> None:
+    with RawServer(*[HEAD + END] * 6) as server:
+        server.meeting = threading.Barrier(3)
+        for connections in (3, 4):
+            with ThreadPoolExecutor(3) as threads:
+                assert [*threads.map(lambda _: ask(requests, server)[0], range(3))] == [200] * 3
+            assert server.connections == connections, "two of them are used again"
 
 
-def test_the_idle_hosts_are_bounded(requests: PublicRequests, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outgoing, "_HOSTS", 2)
-    for _ in range(4):
-        with RawServer(HEAD + END) as server:
+def test_the_idle_hosts_are_bounded() -> None:
+    class Few(PublicRequests):
+        HOSTS = 2
+
+    requests = Few(True, Names("127.0.0.1"))
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(RawServer(HEAD + END, HEAD + END)) for _ in range(4)]
+        for server in (*servers, *reversed(servers)):
             ask(requests, server)
-            last = server.server_port
-    assert len(requests._idle) == 2
-    assert f"http://127.0.0.1:{last}" in requests._idle
+        assert [server.connections for server in servers] == [2, 2, 1, 1]
+        requests.close()
 
 
 class NameServer(DatagramServer):
@@ -494,9 +423,6 @@ def test_name_servers_that_hang_delay_nobody_else() -> None:
 def test_one_place_reads_names_and_bounds_them() -> None:
     sources = [path for folder in ("imserver", "plugins") for path in Path(folder).rglob("*.py")]
     assert [path.name for path in sources if 'encode("idna")' in path.read_text()] == ["outgoing.py"]
-    for url in (f"https://{'a' * 254}/", f"https://{'a' * 900}"):
-        with pytest.raises(BadUrl):
-            check_url(url, False)
     for name in ("\u4e2d" * 64, "\ufdfa" * 20, "a." * 127, "\u4e2d..\u6587"):
         with pytest.raises(BadUrl):
             PublicRequests.ascii_host(name)

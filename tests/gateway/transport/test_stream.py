@@ -13,7 +13,6 @@ from imserver.gateway.dialects.sse.api import SseDialect
 from imserver.gateway.hub.expiry import SLOTS, Pings
 from imserver.gateway.metrics import Metrics
 from imserver.gateway.model import DialectState, Event
-from imserver.gateway.protocol.dialect import Dialect
 from imserver.gateway.transport.connection import Connection
 from imserver.gateway.transport.gate import Gate, GatePolicy, Head, Origins
 from imserver.gateway.transport.outbox import Backlog
@@ -91,39 +90,71 @@ def test_events_come_behind_the_head_and_what_was_waiting_before_it() -> None:
         assert stream.pinged_at == 0, "nobody has to answer"
         assert harness.metrics.streams == 1
         assert harness.gate.connections == 1
+        if option := getattr(_socket, "TCP_USER_TIMEOUT", None):  # the kernel gives up who has vanished
+            assert stream.sock.getsockopt(_socket.IPPROTO_TCP, option) == 75_000
 
 
-def test_a_stream_is_pinged_only_after_its_head() -> None:
+class NamedPings(SseDialect):
+    """A codec whose pings need the state of a client."""
+
+    ping = b""
+
+    def encode_ping(self, state: DialectState | None) -> bytes:
+        return b"" if state is None else b"ping\n"
+
+
+def test_a_stream_is_pinged_only_after_its_head_by_its_dialect() -> None:
     """What precedes the head of a response is no HTTP, and a proxy drops the whole stream."""
     with StreamHarness() as harness:
         pings = Pings(harness.context, harness.metrics, ping_seconds=50, silent_seconds=150)
+        harness.encoding_of = StreamEncoding(NamedPings(""))
         harness.opener = lambda _stream, _head: None  # its login waits
         stream, caller = harness.open()
         pings.step(stream.fd % SLOTS)
         turn()
         stream.begin(harness.encoding_of, HEAD)
         pings.step(stream.fd % SLOTS)
-        assert came(caller, b":\n\n") == HEAD + b":\n\n"
-
-
-class NamedPings(Dialect):
-    """A codec whose pings need the state of a client."""
-
-    name = "named"
-    pinged = True
-
-    def encode_ping(self, state: DialectState | None) -> bytes:
-        return b"" if state is None else b"ping\n"
-
-
-def test_a_ping_may_be_made_for_its_client() -> None:
-    with StreamHarness() as harness:
-        harness.encoding_of = StreamEncoding(NamedPings())
-        stream, caller = harness.open()
-        stream.ping()
         stream.dialect_state = DialectState()
-        stream.ping()
+        pings.step(stream.fd % SLOTS)
         assert came(caller, b"ping\n") == HEAD + b"ping\n"
+
+
+def fail(_stream: Stream, _head: Head) -> None:
+    raise RuntimeError("broken")
+
+
+@pytest.mark.parametrize(
+    ("opener", "answer", "code"),
+    [
+        (lambda stream, _: stream.close(4503, "banned"), b"refused 4503", 4503),
+        (
+            lambda stream, _: stream.refuse(b"HTTP/1.1 400 Bad Request\r\n\r\n", 1008),
+            b"HTTP/1.1 400 Bad Request\r\n\r\n",
+            1008,
+        ),
+        (fail, b"refused 1011", 1011),
+    ],
+)
+def test_whoever_ends_it_before_it_has_begun_refuses_the_request(
+    opener: Any, answer: bytes, code: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with StreamHarness(limit=2) as harness:
+        _, quiet = harness.open()
+        harness.opener = opener
+        _, caller = harness.open()
+        assert caller.until_ended() == answer
+        assert [code for _, code in harness.ended] == [code]
+        assert came(quiet, HEAD) == HEAD
+    assert ("opening a stream failed" in caplog.text) is (opener is fail)
+
+
+def test_a_full_node_does_not_even_ask_who_it_is() -> None:
+    with StreamHarness(limit=1) as harness:
+        harness.open()
+        harness.opener = lambda _stream, _head: pytest.fail("asked")
+        _, caller = harness.open()
+        assert caller.until_ended() == b"refused %d" % errors.CloseCode.NODE_FULL
+        assert harness.metrics.streams == 1
 
 
 def test_a_close_writes_what_waits_then_the_reason_then_ends() -> None:
@@ -140,43 +171,6 @@ def test_a_close_writes_what_waits_then_the_reason_then_ends() -> None:
         stream.send(b"data: 2\n\n")
         caller.sock.close()
         until(lambda: not harness.context.connections)
-
-
-def test_whoever_closes_it_before_it_has_begun_refuses_the_request() -> None:
-    with StreamHarness() as harness:
-        harness.opener = lambda stream, _head: stream.close(4503, "banned")
-        _, caller = harness.open()
-        assert caller.until_ended() == b"refused 4503"
-        assert [code for _, code in harness.ended] == [4503]
-
-
-def test_a_response_of_its_own_refuses_it_too() -> None:
-    with StreamHarness() as harness:
-        harness.opener = lambda stream, _head: stream.refuse(b"HTTP/1.1 400 Bad Request\r\n\r\n", 1008)
-        _, caller = harness.open()
-        assert caller.until_ended() == b"HTTP/1.1 400 Bad Request\r\n\r\n"
-
-
-def test_a_full_node_does_not_even_ask_who_it_is() -> None:
-    with StreamHarness(limit=1) as harness:
-        harness.open()
-        harness.opener = lambda _stream, _head: pytest.fail("asked")
-        _, caller = harness.open()
-        assert caller.until_ended() == b"refused %d" % errors.CloseCode.NODE_FULL
-        assert harness.metrics.streams == 1
-
-
-def test_a_fault_while_it_is_opened_costs_this_stream_only(caplog: pytest.LogCaptureFixture) -> None:
-    def fail(_stream: Stream, _head: Head) -> None:
-        raise RuntimeError("broken")
-
-    with StreamHarness() as harness:
-        _, quiet = harness.open()
-        harness.opener = fail
-        _, caller = harness.open()
-        assert caller.until_ended() == b"refused %d" % errors.CloseCode.INTERNAL_ERROR
-        assert came(quiet, HEAD) == HEAD
-    assert "opening a stream failed" in caplog.text
 
 
 def test_what_the_client_sends_is_dropped_and_its_end_noticed() -> None:
@@ -212,15 +206,6 @@ def test_one_that_does_not_read_is_cut_at_the_end_of_an_event() -> None:
             "reconnect": True,
         }
         assert harness.budget.total == 0
-
-
-def test_the_kernel_gives_up_a_peer_that_has_vanished() -> None:
-    option = getattr(_socket, "TCP_USER_TIMEOUT", None)
-    if option is None:
-        pytest.skip("only Linux has it")
-    with StreamHarness() as harness:
-        stream, _ = harness.open()
-        assert stream.sock.getsockopt(_socket.IPPROTO_TCP, option) == 75_000
 
 
 def test_an_idle_stream_is_no_larger_than_an_idle_websocket() -> None:

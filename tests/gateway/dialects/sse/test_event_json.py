@@ -7,62 +7,37 @@ import pytest
 from imserver.gateway.dialects.sse.api import to_json
 from imserver.gateway.model import ChannelPart, Event, Signal, StreamPart
 
+MSG = {"event": "msg", "app": "101", "id": "", "sender": "", "type": "text"}
 SAMPLES = [
     (
         Event("msg", "shop", "hi", "o-1", time=7),
-        {
-            "event": "msg",
-            "app": "101",
-            "id": "o-1",
-            "sender": "shop",
-            "type": "text",
-            "text": "hi",
-            "time": 7,
-        },
+        {**MSG, "id": "o-1", "sender": "shop", "text": "hi", "time": 7},
     ),
-    (
-        Event("msg", "", "", "", "order", b'{"n":1}'),
-        {"event": "msg", "app": "101", "id": "", "sender": "", "type": "order", "data": {"n": 1}},
-    ),
-    (
-        Event("msg", "7", "x", code=-3, note="m"),
-        {
-            "event": "msg",
-            "app": "101",
-            "id": "",
-            "sender": "7",
-            "type": "text",
-            "text": "x",
-            "code": -3,
-            "note": "m",
-        },
-    ),
+    (Event("msg", "", "", "", "order", b'{"n":1}'), {**MSG, "type": "order", "data": {"n": 1}}),
+    (Event("msg", "7", "x", code=-3, note="m"), {**MSG, "sender": "7", "text": "x", "code": -3, "note": "m"}),
     (Event("enter", "马远", "哈喽~", time=9), {"event": "enter", "app": "101", "user": "马远", "time": 9}),
     (Event("exit", "a", ""), {"event": "exit", "app": "101", "user": "a"}),
-    (
-        Event("online", "", "", data=b'{"clientId":"c"}'),
-        {"event": "online", "app": "101", "data": {"clientId": "c"}},
-    ),
-    (
-        Signal("receipt", "bob", "", conversation=7, read=30),
-        {"event": "receipt", "app": "101", "data": {"from": "bob", "conversation": 7, "read": 30}},
-    ),
-    (
-        Signal("typing", "bob", "", to="ann"),
-        {"event": "typing", "app": "101", "data": {"from": "bob", "to": "ann"}},
-    ),
-    (Signal("hidden", "ann", "", ids=(3,)), {"event": "hidden", "app": "101", "data": {"ids": [3]}}),
-    (
-        Signal("contact", "bob", "", to="ann"),
-        {"event": "contact", "app": "101", "data": {"from": "bob", "to": "ann"}},
-    ),
-    (
-        Signal("piece", "bot", "hi", to="ann", channel=ChannelPart("user:ann", stream=StreamPart("s1", 1))),
-        {
-            "event": "piece",
-            "app": "101",
-            "data": {"from": "bot", "to": "ann", "stream": "s1", "piece": 1, "text": "hi"},
-        },
+    *(
+        (event, {"event": event.kind, "app": "101", "data": data})
+        for event, data in (
+            (Event("online", "", "", data=b'{"clientId":"c"}'), {"clientId": "c"}),
+            (
+                Signal("receipt", "bob", "", conversation=7, read=30),
+                {"from": "bob", "conversation": 7, "read": 30},
+            ),
+            (Signal("typing", "bob", "", to="ann"), {"from": "bob", "to": "ann"}),
+            (Signal("hidden", "ann", "", ids=(3,)), {"ids": [3]}),
+            (
+                Signal(
+                    "piece",
+                    "bot",
+                    "hi",
+                    to="ann",
+                    channel=ChannelPart("user:ann", stream=StreamPart("s1", 1)),
+                ),
+                {"from": "bot", "to": "ann", "stream": "s1", "piece": 1, "text": "hi"},
+            ),
+        )
     ),
 ]
 

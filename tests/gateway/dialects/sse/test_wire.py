@@ -45,14 +45,10 @@ def test_a_payload_that_is_laid_out_is_one_line_too(space: str) -> None:
     assert (heard["type"], heard["data"]) == ("order", {"a": [1, "x\ny"]})
 
 
-@pytest.mark.parametrize("kind", ["enter", "exit"])
-def test_enter_and_exit_notices_name_the_user(kind: str) -> None:
-    heard = data_of(DIALECT.encode_event(Event(kind, "ann", "whatever the dialect of chat says")))
-    assert heard == {"event": kind, "app": "system:shop", "user": "ann"}
-
-
 def test_the_ready_event_has_the_cursor() -> None:
     assert ready({}, 1234, 16) == b"retry: 1234\nid: 16\nevent: ready\ndata: {}\n\n"
+    assert ready({"event": "ready"}, 1234) == b'retry: 1234\nevent: ready\ndata: {"event":"ready"}\n\n'
+    assert COMMENT == b":\n\n", "no event"
 
 
 def test_nothing_is_asked_on_a_stream() -> None:
@@ -70,12 +66,3 @@ def test_the_end_says_whether_to_come_back(code: int) -> None:
         "reason": "why",
         "reconnect": errors.CLOSE[code].reconnect,
     }
-
-
-def test_the_beginning_says_when_to_come_back() -> None:
-    assert ready({"event": "ready"}, 1234) == b'retry: 1234\nevent: ready\ndata: {"event":"ready"}\n\n'
-
-
-def test_a_comment_is_no_event() -> None:
-    assert COMMENT.startswith(b":")
-    assert COMMENT.endswith(b"\n\n")
