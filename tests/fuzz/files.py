@@ -6,7 +6,7 @@ import io
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -198,7 +198,6 @@ def _backups() -> Iterable[bytes]:
     yield out.getvalue()
 
 
-Seeds = Callable[[], Iterable[bytes]]
 _ROWS: Any = (
     b'[{"id":7,"name":"ann","email":"ann@example.org","phone":"+491234567","password":"' + b"0" * 32 + b'"}]',
     b"id,phone_number,nickname,create_time\n8,+491234568,Bob,1600000000\n",

@@ -24,12 +24,21 @@ PACKAGES: Final = (
     *("configparser", "csv", "email"),
 )
 PARTS: Final = (
-    *("transport", "http", "protocol", "dialects", "cluster", "auth", "config", "messages.wire"),
-    *("messages.model", "messages.names", "sessions.connection_ids", "channels.members", "copies.archive"),
-    *("features.uploads.pictures", "features.uploads.boxes", "features.uploads.media"),
-    *("features.exports.importing", "features.notifications.content", "features.notifications.tokens"),
-    *("features.accounts.tokens", "features.accounts.account_import", "features.accounts.identifiers"),
-    *("features.groups.wire", "features.bots.wire", "features.inbox.wire", "features.safety.wire"),
+    *(
+        f"gateway.{name}"
+        for name in ("transport", "http", "protocol", "dialects", "cluster", "auth", "config")
+    ),
+    *("gateway.sessions.connection_ids", "gateway.channels.members", "dialects", "operate.copies.archive"),
+    *("operate.exports.importing", "operate.safety.wire", "media.uploads.pictures", "media.uploads.boxes"),
+    *("media.uploads.media", "notifications.content", "notifications.tokens", "messenger.messages.wire"),
+    *(
+        "messenger.messages.model",
+        "messenger.messages.names",
+        "messenger.groups.wire",
+        "messenger.inbox.wire",
+    ),
+    *("people.accounts.tokens", "people.accounts.account_import", "people.accounts.identifiers"),
+    "people.bots.wire",
 )
 """The parts of ``imserver`` that are instrumented: all that a server imports would take half a minute."""
 SLOWER: Final = 4.0

@@ -6,6 +6,7 @@ import random
 import re
 import socket
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from urllib.parse import urlencode
 
@@ -46,6 +47,21 @@ def _fields(head: ParsedHead) -> dict[str, object]:
     return {name: getattr(head, name) for name in ParsedHead.__slots__}
 
 
+def _read_head(read: Callable[[bytes], ParsedHead], data: bytes) -> object:
+    """What a head says, or why it is refused."""
+    try:
+        return _fields(read(data))
+    except BadHead as bad:
+        return bad.problem, bad.args
+
+
+MORE_LINES = (
+    *(b"Authorization: Bearer a.b", b"authorization: Bearer c", b"Authorization: Basic YTpi", b" folded"),
+    *(b"Sec-WebSocket-Key: AAECAwQFBgcICQoLDA0ODw==", b"Sec-WebSocket-Key: AAECAw==\rX", b"Cookie: c"),
+    *(b"Authorization: Bearer a b", b"Authorization: Bearer a\r\n folded"),
+)
+
+
 # --- heads --------------------------------------------------------------------------------------------------
 
 
@@ -59,8 +75,10 @@ def check_head(data: bytes) -> None:
         parsed = parse_head(raw)
     except BadHead:
         return
-    for _ in range(2):
-        assert _fields(HEADS.read(raw)) == _fields(parsed), "the cache reads it differently"
+    for other in (raw, raw, *(raw[:-2] + line + b"\r\n\r\n" for line in MORE_LINES), raw):
+        assert _read_head(HEADS.read, other) == _read_head(parse_head, other), (
+            "the cache reads it differently"
+        )
     plain = parse_head(plain_head(raw, parsed))
     assert (plain.method, plain.url, plain.length, plain.chunked) == (
         *(parsed.method, parsed.url),
@@ -211,6 +229,8 @@ def check_proxy(data: bytes) -> None:
 HEAD_SEEDS = (
     b"GET /user/list?appID=101 HTTP/1.1\r\nHost: chat.example\r\n\r\n",
     b"POST /user/sendMessage HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\nAuthorization: Bearer a.b\r\n\r\n",
+    b"GET /acc HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\n\r\n",
     b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n",
     b"GET http://x/acc HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",

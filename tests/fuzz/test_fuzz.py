@@ -39,6 +39,12 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
+def inputs(name: str) -> tuple[Target, list[bytes], random.Random]:
+    """A parser, its corpus, and chance that is the same each time."""
+    target = TARGETS[name]
+    return target, [*inputs_of(name, target)], random.Random(name)
+
+
 def give(name: str, target: Target, data: bytes) -> None:
     try:
         run(target, data)
@@ -50,32 +56,27 @@ def give(name: str, target: Target, data: bytes) -> None:
 @every_parser
 def test_no_input_breaks_a_parser(name: str) -> None:
     """The corpus, which has an input for each defect that was mended, and mutations of it."""
-    target = TARGETS[name]
-    inputs = [*inputs_of(name, target)]
-    for data in inputs:
+    target, known, chance = inputs(name)
+    for data in known:
         give(name, target, data)
-    chance = random.Random(name)
     for _ in range(MUTATIONS):
-        give(name, target, mutated(chance, chance.choice(inputs), inputs))
+        give(name, target, mutated(chance, chance.choice(known), known))
 
 
 @every_parser
 def test_no_input_takes_long(name: str) -> None:
-    target = TARGETS[name]
-    inputs = [*inputs_of(name, target)]
-    chance = random.Random(name)
+    target, known, chance = inputs(name)
     for _ in range(GROWN):
-        give(name, target, grown(chance, chance.choice(inputs), target.longest))
+        give(name, target, grown(chance, chance.choice(known), target.longest))
 
 
 @every_parser
 def test_no_input_takes_much_memory(name: str) -> None:
-    target = TARGETS[name]
-    inputs = [*inputs_of(name, target)]
-    target.check(inputs[0])  # what it imports is not of the input
+    target, known, _ = inputs(name)
+    target.check(known[0])  # what it imports is not of the input
     tracemalloc.start()
     try:
-        for data in inputs[:20]:
+        for data in known[:20]:
             tracemalloc.reset_peak()
             before = tracemalloc.get_traced_memory()[0]
             target.check(data)

@@ -21,15 +21,7 @@ from imserver_slack.export import Message as SlackMessage  # noqa: E402
 from imserver_slack.text import Texts, text_of  # noqa: E402
 
 _NAMES = (
-    "title",
-    "message",
-    "tags",
-    "priority",
-    "click",
-    "icon",
-    "attach",
-    "actions",
-    "since",
+    *("title", "message", "tags", "priority", "click", "icon", "attach", "actions", "since"),
     "authorization",
 )
 TEXTS = Texts({"U1": ("7", "Ann")}.get, {"C1": "general"})

@@ -151,7 +151,11 @@ def test_apps_that_are_not_registered_are_one_label() -> None:
     for app, number in (("101", 2), ("a system", 3), ("another", 4)):
         node.metrics.pushes[app] += number
         node.metrics.login_refused("token", app)
+    node.metrics.closed(1006)
+    node.metrics.http_handed_over = 3
     shown = samples(render(node, "n"))
+    assert shown["imserver_closes_total", 'node="n",code="1006"'] == 1
+    assert shown["imserver_http_requests_total", 'node="n",by="flask"'] == 3
     pushes = {labels: value for (name, labels), value in shown.items() if name == "imserver_pushes_total"}
     assert pushes == {'node="n",app="101"': 2, 'node="n",app="other"': 7}
     assert shown["imserver_logins_denied_total", 'node="n",app="other",reason="token"'] == 2
@@ -174,10 +178,24 @@ def test_a_distribution_adds_up_its_buckets() -> None:
 # --- many nodes ---------------------------------------------------------------------------------------------
 
 
+OF_OLD = """# HELP gone_total Was once
+# TYPE gone_total counter
+gone_total{node="d"} 4
+# HELP imserver_node_up Said otherwise
+# TYPE imserver_node_up gauge
+imserver_node_up{node="d"} 1
+"""
+
+
 def test_texts_of_several_nodes_become_one_that_describes_each_metric_once() -> None:
     texts = [render(AnyNode(clustered=True), name) for name in ("a", "b", "c")]
     merged = merge(texts)
     assert described(merged) == described(texts[0])
+    shown = samples(merge([*texts, OF_OLD], ["e"]))
+    ups = {labels: value for (name, labels), value in shown.items() if name == "imserver_node_up"}
+    assert ups == {**{f'node="{name}"': 1 for name in "abcd"}, 'node="e"': 0}, "one is silent"
+    assert shown["gone_total", 'node="d"'] == 4, "one of another version knows other metrics"
+    assert merge([*texts, OF_OLD]).count("# HELP imserver_node_up") == 1
     assert samples(merged) == {**samples(texts[0]), **samples(texts[1]), **samples(texts[2])}
     # All samples of a metric stand together, as the format demands.
     names = [
@@ -188,22 +206,6 @@ def test_texts_of_several_nodes_become_one_that_describes_each_metric_once() -> 
     assert len([name for name, before in zip(names, ["", *names], strict=False) if name != before]) == len(
         set(names)
     )
-
-
-def test_a_node_of_another_version_may_know_other_metrics() -> None:
-    old = '# HELP gone_total Was once\n# TYPE gone_total counter\ngone_total{node="b"} 4\n'
-    old += "# HELP imserver_node_up Said otherwise\n# TYPE imserver_node_up gauge\n"
-    old += 'imserver_node_up{node="b"} 1\n'
-    merged = merge([render(AnyNode(clustered=False), "a"), old])
-    assert samples(merged)["gone_total", 'node="b"'] == 4
-    assert merged.count("# HELP imserver_node_up") == 1
-    assert samples(merged)["imserver_node_up", 'node="b"'] == 1
-
-
-def test_a_silent_node_is_not_up() -> None:
-    shown = samples(merge([render(AnyNode(clustered=True), "a")], ["b"]))
-    ups = {labels: value for (name, labels), value in shown.items() if name == "imserver_node_up"}
-    assert ups == {'node="a"': 1, 'node="b"': 0}
 
 
 # --- GET /metrics -------------------------------------------------------------------------------------------

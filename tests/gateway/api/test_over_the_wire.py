@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import StartServer
-from tests.integration.cmd import form_request
-from tests.integration.raw import Response, ask, bearer, request
+from tests.integration.raw import Response, ask, request
 from tests.support import HTTP_SERVERS, Server, eventually
 
 FORM = ("Content-Type", "application/x-www-form-urlencoded")
@@ -27,28 +26,6 @@ def test_the_websocket_port_answers_the_api_and_health_but_no_pages(server: Serv
     for path in ("/", "/home/index", "/status", "/static/x", "/home/token"):
         answer = ask(server.ws, request(path))
         assert (answer.status, answer.json["code"]) == (404, "not_found"), path
-
-
-@pytest.mark.parametrize("http_server", HTTP_SERVERS)
-def test_keys_are_asked_for_and_may_change_without_a_restart(
-    start_server: StartServer, http_server: str
-) -> None:
-    keys = [{"key": "secret-key-of-tests-1", "scopes": ["push"]}]
-    server = start_server(config={"api": {"keys": keys}}, http_server=http_server)
-
-    def push(key: str) -> Any:
-        data = form_request("/user/sendMessage", {"appID": 101, "userID": "nobody"})
-        return body_of(ask(server.http, bearer(data, key)))
-
-    assert push("") == push("secret-key-of-tests-2") == UNAUTHORIZED
-    assert push("secret-key-of-tests-1")["data"] == {"sendResults": False}
-    assert body_of(ask(server.http, request("/user/list?appID=101"))) == UNAUTHORIZED
-    assert ask(server.http, request("/health")).status == 200
-    server.configure({"api": {"keys": [{"key": "secret-key-of-tests-2", "scopes": ["push"]}]}})
-    server.process.send_signal(1)
-    eventually(lambda: push("secret-key-of-tests-2") != UNAUTHORIZED)
-    assert push("secret-key-of-tests-1") == UNAUTHORIZED
-    assert "secret-key" not in server.log_with_requests()
 
 
 @pytest.mark.parametrize("http_server", HTTP_SERVERS)

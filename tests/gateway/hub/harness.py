@@ -167,18 +167,9 @@ class Harness(SocketHarness):
 
 def received(client: Client) -> list[tuple[str, str, str]]:
     """What a client was told unasked so far: (kind, sender, text)."""
-    return [row[:3] for row in received_with_ids(client)]
-
-
-def received_with_ids(client: Client) -> list[tuple[str, str, str, str]]:
-    """What a client was told unasked so far: (kind, sender, text, id)."""
-    found = []
-    for payload in client.payloads():
-        body = json.decode(payload)
-        response = body["response"]
-        if response["codeMsg"] == "Ok":
-            found.append((body["cmd"], response["data"]["from"], response["data"]["msg"], body["seq"]))
-    return found
+    bodies = [json.decode(payload) for payload in client.payloads()]
+    told = [(body["cmd"], body["response"]["data"]) for body in bodies if body["response"]["codeMsg"] == "Ok"]
+    return [(kind, data["from"], data["msg"]) for kind, data in told]
 
 
 def offline(harness: Harness, app: str, user: str) -> None:

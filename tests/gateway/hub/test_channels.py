@@ -173,13 +173,14 @@ def test_sessions_that_have_subscribed_get_publications_in_place_of_pushes(harne
     join(harness, pairs[1][0], "user:ann", "group:7")
 
     def heard() -> list[str]:
-        """The channel in what each client was told: of a push there is none."""
-        settled = [client for _, client in pairs]
-        forgotten = [client.probe(b"settled") or client.payloads() for client in settled]
-        for client in settled:
+        """The channel in what each client was told since the last time: of a push there is none."""
+        found = []
+        for _, client in pairs:
+            client.probe(b"settled")
+            bodies = [json.decode(payload) for payload in client.payloads()]
+            found += [body["response"]["data"].get("channel", "") for body in bodies]
             client.frames.clear()
-        found = [json.decode(payload) for payloads in forgotten for payload in payloads]
-        return [body["response"]["data"].get("channel", "") for body in found]
+        return found
 
     turn()
     heard()

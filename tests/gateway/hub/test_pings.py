@@ -87,20 +87,20 @@ def test_every_client_without_a_heartbeat_is_pinged_once_in_a_period(poller: Any
         assert not first.is_addressed, "whatever it sends is a sign of life"
 
 
-def test_who_answers_stays_and_who_does_not_is_closed_with_4001() -> None:
+def test_who_does_not_answer_in_time_is_closed_with_4001_and_who_does_stays() -> None:
     with Harness() as harness:
-        dead, _ = harness.connect(dialect=CLIENT)
-        live, client = harness.connect(dialect=CLIENT)
+        (dead, client), (live, other) = (harness.connect(dialect=CLIENT) for _ in range(2))
         pings = pinging(harness)
-        check(pings, dead)
-        check(pings, live)
-        until(lambda: answered(client))
-        until(lambda: not live.pinged_at)
-        check(pings, dead, SILENT_SECONDS)
-        check(pings, live, SILENT_SECONDS)
-        assert dict(harness.ended) == {dead: 4001}
-        assert harness.metrics.swept == 1
-        assert live.is_open
+        for silent_seconds in range(0, SILENT_SECONDS, PERIOD_SECONDS):
+            for connection in (dead, live):
+                check(pings, connection, silent_seconds)
+            until(lambda: answered(other))
+            until(lambda: not live.pinged_at)
+        assert not harness.ended
+        for connection in (dead, live):
+            check(pings, connection, SILENT_SECONDS)
+        assert (dict(harness.ended), harness.metrics.swept, live.is_open) == ({dead: 4001}, 1, True)
+        until(lambda: pings_of(client) == 3)
 
 
 def test_the_greenlet_closes_who_does_not_answer(spawned: list[Any]) -> None:
@@ -109,18 +109,6 @@ def test_the_greenlet_closes_who_does_not_answer(spawned: list[Any]) -> None:
         spawned.append(gevent.spawn(Pings(harness.context, harness.metrics, 0.5, 1.5).run))
         until(lambda: not dead.is_open)
         assert dict(harness.ended) == {dead: 4001}
-
-
-def test_nobody_is_closed_before_the_time_is_over() -> None:
-    with Harness() as harness:
-        connection, client = harness.connect(dialect=CLIENT)
-        pings = pinging(harness)
-        for silent_seconds in range(0, SILENT_SECONDS, PERIOD_SECONDS):
-            check(pings, connection, silent_seconds)
-        assert connection.is_open
-        check(pings, connection, SILENT_SECONDS)
-        assert not connection.is_open
-        until(lambda: pings_of(client) == 3)
 
 
 def test_the_sweep_leaves_clients_alone_that_are_pinged(spawned: list[Any]) -> None:

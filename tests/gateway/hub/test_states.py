@@ -32,46 +32,22 @@ from tests.gateway.transport.harness import turn
 from tests.support import ROOT
 
 
-def connected(node: Harness) -> Connection:
-    return node.connect()[0]
-
-
-def addressed(node: Harness) -> Connection:
-    return node.login("102", "ann")[0]
-
-
-def unaddressed(node: Harness) -> Connection:
-    older, _ = node.login("101", "ann")
-    node.login("101", "ann")
-    return older
-
-
-def closing(node: Harness) -> Connection:
-    connection = addressed(node)
-    connection.close(1000)
+def connection_in(node: Harness, state: ConnectionState) -> Connection:
+    """One that has come to this state."""
+    if state is CONNECTED:
+        return node.connect()[0]
+    connection, _ = node.login("101" if state is UNADDRESSED else "102", "ann")
+    if state is UNADDRESSED:
+        node.login("101", "ann")
+    elif state in (CLOSING, DRAINING):
+        connection.close(1000)
+    elif state is CLOSED:
+        connection.lost()
+    if state is DRAINING:
+        turn()
     return connection
 
 
-def draining(node: Harness) -> Connection:
-    connection = closing(node)
-    turn()
-    return connection
-
-
-def closed(node: Harness) -> Connection:
-    connection = addressed(node)
-    connection.lost()
-    return connection
-
-
-IN: dict[ConnectionState, Callable[[Harness], Connection]] = {
-    CONNECTED: connected,
-    ADDRESSED: addressed,
-    UNADDRESSED: unaddressed,
-    CLOSING: closing,
-    DRAINING: draining,
-    CLOSED: closed,
-}
 CAUSES: dict[ConnectionEvent, Callable[[Harness, Connection], object]] = {
     JOIN: lambda node, connection: node.hub.join(node.hub.apps["102"], connection, "bob", ""),
     ATTACH: lambda node, connection: node.hub.attach(node.hub.apps["102"], connection, "bob", ""),
@@ -89,7 +65,7 @@ PAIRS = [(state, event) for state in ConnectionState for event in ConnectionEven
 @pytest.mark.parametrize(("state", "event"), PAIRS, ids=lambda each: each.name)
 def test_what_the_table_has_happens_and_nothing_else(state: ConnectionState, event: ConnectionEvent) -> None:
     with Harness() as node:
-        connection = IN[state](node)
+        connection = connection_in(node, state)
         assert connection.state is state
         after = CONNECTION_TRANSITIONS[state].get(event)
         if after is None and event not in CHECKED_BEFORE:

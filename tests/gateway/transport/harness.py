@@ -54,19 +54,24 @@ def tcp_pair() -> tuple[_socket.socket, _socket.socket]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         near = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
         near.connect(listener.getsockname())
-        fd, _ = listener._accept()  # type: ignore[attr-defined]
-    return _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM, 0, fd), near
+        far, _ = listener.accept()
+    return _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM, 0, far.detach()), near
 
 
-class Client:
-    """The far end of one connection. ``frames`` are all that have been read so far."""
+class Far:
+    """The far end of one connection. ``waiting``: what has come and nobody has taken."""
 
     def __init__(self, sock: _socket.socket, came: bytes = b"") -> None:
         self.sock = sock
         sock.setblocking(False)
         self.ended = False
-        self.frames: list[Frame] = []
-        self._waiting = bytearray(came)
+        self.waiting = bytearray(came)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.sock.close()
 
     def send(self, data: bytes) -> None:
         """Write all of ``data``, as the server takes it."""
@@ -76,8 +81,8 @@ class Client:
             except BlockingIOError:
                 look()
 
-    def read(self) -> list[Frame]:
-        """Take whatever has come; all frames so far."""
+    def receive(self) -> bool:
+        """Take whatever has come. Returns whether the stream has ended."""
         while not self.ended:
             try:
                 data = self.sock.recv(MEBIBYTE)
@@ -86,8 +91,35 @@ class Client:
             except ConnectionResetError:
                 data = b""
             self.ended = not data
-            self._waiting += data
-        self.frames += iter(lambda: take_frame(self._waiting), None)
+            self.waiting += data
+        return self.ended
+
+    def until_ended(self) -> bytes:
+        """Wait for the end of the stream; what nobody has taken before it."""
+        until(self.receive)
+        return bytes(self.waiting)
+
+    def hang_up(self) -> None:
+        """End TCP."""
+        self.sock.close()
+
+    def reset(self) -> None:
+        """End TCP by a reset."""
+        self.sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.sock.close()
+
+
+class Client(Far):
+    """One of WebSockets. ``frames`` are all that have been read so far."""
+
+    def __init__(self, sock: _socket.socket, came: bytes = b"") -> None:
+        super().__init__(sock, came)
+        self.frames: list[Frame] = []
+
+    def read(self) -> list[Frame]:
+        """Take whatever has come; all frames so far."""
+        self.receive()
+        self.frames += iter(lambda: take_frame(self.waiting), None)
         return self.frames
 
     def expect(self, count: int) -> list[Frame]:
@@ -106,78 +138,44 @@ class Client:
         assert self.frames, "TCP ended without a frame"
         return self.frames[-1].close_code
 
-    def until_ended(self) -> None:
-        """Wait for the end of the stream."""
-        until(lambda: self.read() is not None and self.ended)
+    def until_ended(self) -> bytes:
+        """Wait for the end of the stream, and take its frames."""
+        super().until_ended()
+        self.read()
+        return bytes(self.waiting)
 
     def probe(self, word: bytes = b"probe") -> None:
         """Wait until the server has answered a ping sent now: all that it owed before has come."""
         self.send(frame(PING, word))
         until(lambda: any(found.opcode == PONG and found.payload == word for found in self.read()))
 
-    def hang_up(self) -> None:
-        """End TCP."""
-        self.sock.close()
 
-    def reset(self) -> None:
-        """End TCP by a reset."""
-        self.sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.sock.close()
+class Caller(Far):
+    """One of HTTP, on a socket, or on a new one to a port."""
 
+    def __init__(self, end: int | _socket.socket) -> None:
+        super().__init__(socket.create_connection(("127.0.0.1", end)) if isinstance(end, int) else end)
 
-class Caller:
-    """An HTTP client on a non-blocking socket of this process's loop."""
-
-    def __init__(self, port: int) -> None:
-        self.sock = socket.create_connection(("127.0.0.1", port))
-        self.sock.setblocking(False)
-        self.waiting = b""
-        self.ended = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.sock.close()
-
-    def send(self, data: bytes) -> None:
-        """Write ``data``, which is small."""
-        assert self.sock.send(data) == len(data)
-
-    def _read(self) -> None:
-        try:
-            data = self.sock.recv(MEBIBYTE)
-        except BlockingIOError:
-            return
-        except ConnectionResetError:
-            data = b""
-        self.waiting += data
-        self.ended = not data
-
-    def _await(self, condition: Callable[[], bool]) -> None:
-        until(lambda: condition() or self.ended or self._read())
+    def wait_for(self, condition: Callable[[], bool]) -> bytes:
+        """Wait until what has come fulfils a condition; all of it."""
+        until(lambda: self.receive() or condition())
         assert condition(), f"the stream ended after {self.waiting!r}"
+        return bytes(self.waiting)
 
     def response(self) -> tuple[int, dict[str, str], bytes]:
         """Wait for a response: status, headers by lower-case name, body."""
-        self._await(lambda: b"\r\n\r\n" in self.waiting)
-        head, _, rest = self.waiting.partition(b"\r\n\r\n")
+        head, _, rest = self.wait_for(lambda: b"\r\n\r\n" in self.waiting).partition(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         size = int(headers.get("content-length", 0))
-        self.waiting = rest
-        self._await(lambda: len(self.waiting) >= size)
-        body, self.waiting = self.waiting[:size], self.waiting[size:]
+        self.waiting = bytearray(rest)
+        body = self.wait_for(lambda: len(self.waiting) >= size)[:size]
+        del self.waiting[:size]
         return int(first.split()[1]), headers, body
 
     def expect(self, part: bytes) -> None:
         """Wait until ``part`` has come."""
-        self._await(lambda: part in self.waiting)
-
-    def until_ended(self) -> bytes:
-        """Wait for the end of the stream; what came before it."""
-        until(lambda: self.ended or self._read() or self.ended)
-        return self.waiting
+        self.wait_for(lambda: part in self.waiting)
 
     def upgrade(self, path: str = "/acc", *more: tuple[str, str], behind: bytes = b"") -> Client:
         """Become a WebSocket; ``behind`` is sent in the same packet as the request."""
@@ -222,7 +220,7 @@ class SocketHarness:
         self.flusher = Flusher(self.loop, self.poller, batch, outbox_bytes, outbox_seconds, self.budget)
         self.context = ConnectionContext(self.poller, self.flusher, self.on_ended, close_seconds)
         self.ended: list[tuple[Connection, int]] = []
-        self.clients: list[Client] = []
+        self.clients: list[Far] = []
         self._encodings: dict[Any, Encoding] = {}
 
     def __enter__(self) -> Self:

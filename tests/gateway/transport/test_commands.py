@@ -83,43 +83,31 @@ def test_a_rule_that_fails_costs_its_client_1004_and_the_log_a_traceback(
 # --- limits -------------------------------------------------------------------------------------------------
 
 
-class Meter:
-    """A limited serve and how many messages it let through."""
+def test_a_connection_above_its_rate_is_closed_with_4003(clock: Clock) -> None:
+    passed = 0
 
-    def __init__(self, per_second: float) -> None:
-        self.passed = 0
-        self.serve = limited(self._serve, per_second)
+    def count(*_: Any) -> None:
+        nonlocal passed
+        passed += 1
 
-    def _serve(self, _connection: Connection, _payload: bytes, _text: bool) -> None:
-        self.passed += 1
+    serve = limited(count, 10)
 
-    def send(self, connection: Connection, count: int) -> int:
+    def send(connection: Connection, count: int) -> int:
         """So many messages at once; how many were served."""
-        before = self.passed
+        before = passed
         for _ in range(count):
             if connection.is_open:
-                self.serve(connection, b"", True)
-        return self.passed - before
+                serve(connection, b"", True)
+        return passed - before
 
-
-def test_a_connection_above_its_rate_is_closed_with_4003(clock: Clock) -> None:
     with SocketHarness() as harness:
-        meter = Meter(10)
-        connection, client = harness.connect(harness.encoding(ignore))
-        other, _ = harness.connect(harness.encoding(ignore))
-        assert meter.send(connection, 11) == 10
-        assert client.close_code() == 4003
-        assert client.frames[-1].close_reason == "rate limit"
-        assert meter.send(other, 5) == 5, "each connection has a rate of its own"
-
-
-def test_a_connection_at_its_rate_is_served_for_ever(clock: Clock) -> None:
-    with SocketHarness() as harness:
-        meter = Meter(10)
-        connection, _ = harness.connect(harness.encoding(ignore))
-        assert meter.send(connection, 10) == 10
+        (connection, client), (other, _) = (harness.connect(harness.encoding(ignore)) for _ in range(2))
+        assert send(connection, 10) == 10
         for _ in range(100):
             clock.now += 0.1001
-            assert meter.send(connection, 1) == 1
+            assert send(connection, 1) == 1, "at its rate it is served for ever"
         clock.now += 3600
-        assert meter.send(connection, 11) == 10, "silence saves up no more than a second's worth"
+        assert send(connection, 11) == 10, "silence saves up no more than a second's worth"
+        assert client.close_code() == 4003
+        assert client.frames[-1].close_reason == "rate limit"
+        assert send(other, 5) == 5, "each connection has a rate of its own"

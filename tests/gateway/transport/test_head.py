@@ -28,6 +28,20 @@ NO_CODINGS = (
     *(b"gzip", b"identity", b"chunked, identity", b"xchunked", b"chunked, chunked"),
     *(b"\xa0chunked", b"chunked\xa0", b"\x85chunked"),
 )
+AMBIGUOUS = (b"Content-Length: 5", b"Content-Length: 6", b"Transfer-Encoding: chunked")
+NO_LENGTHS = (
+    *(b" 5, 5", b" +5", b" -5", b" 0x5", b" 5_0", b" 5 5", b" ", b" \xb2", b" 99999999999999999999999"),
+    *(b" 5\r\nContent-Length : 5", b" 5\r\n folded"),
+)
+NO_LINES = (
+    *(b" folded", b"\tfolded", b"Content-Length : 5", b" Content-Length: 5", b"X: a\nContent-Length: 5"),
+    *(b"X: a\rContent-Length: 5", b"X: a\x00b", b"X y: a", b": nameless", b"no colon"),
+)
+NO_TARGETS = (b"  /", b" / ", b" /a b", b" /\xc3\xa4\x01", b" /\xc3\xa4\x7f", b" /\xc3\xa4 b")
+NO_STARTS = (
+    *(b"GET / HTTP/1.1 ", b"GET / HTTQ/1.1", b"NONSENSE / HTTP/1.1", b"get / HTTP/1.1"),
+    *(b"G\xc3\x84T / HTTP/1.1", b"GET / HTTP/1.1\xc3\xa4"),
+)
 UPGRADES = ((), (b"Connection: upgrade", b"Upgrade: foo"))
 
 
@@ -166,46 +180,16 @@ def test_99_header_lines_are_taken() -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        head(b"Content-Length: 5", b"Content-Length: 5"),
-        head(b"Content-Length: 5", b"Content-Length: 6"),
-        head(b"Content-Length: 5, 5"),
-        head(b"Content-Length: +5"),
-        head(b"Content-Length: -5"),
-        head(b"Content-Length: 0x5"),
-        head(b"Content-Length: 5_0"),
-        head(b"Content-Length: 5 5"),
-        head(b"Content-Length: "),
-        head(b"Content-Length: \xb2"),
-        head(b"Content-Length: 99999999999999999999999"),
-        head(b"Content-Length: 5", b"Transfer-Encoding: chunked"),
-        head(b"Content-Length : 5"),
-        head(b" Content-Length: 5"),
-        head(b"X: a", b" folded"),
-        head(b"X: a", b"\tfolded"),
-        head(b"X: a\nContent-Length: 5"),
-        head(b"X: a\rContent-Length: 5"),
-        head(b"X: a\x00b"),
-        head(b"X y: a"),
-        head(b": nameless"),
-        head(b"no colon"),
+        *(head(b"Content-Length: 5", other) for other in AMBIGUOUS),
+        *(head(b"Content-Length:" + length) for length in NO_LENGTHS),
+        *(head(b"X: a", line) for line in NO_LINES),
+        *(b"GET" + target + b" HTTP/1.1\r\nHost: x\r\n\r\n" for target in NO_TARGETS),
+        *(start + b"\r\nHost: x\r\n\r\n" for start in NO_STARTS),
         b"GET / HTTP/1.1\nHost: x\n\n",
-        b"GET /a b HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"GET / HTTP/1.1 \r\nHost: x\r\n\r\n",
-        b"GET / HTTQ/1.1\r\nHost: x\r\n\r\n",
-        b"NONSENSE / HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"get / HTTP/1.1\r\nHost: x\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        *(empty + GOOD for empty in (b"\r\n", b"\n")),
         b"\r\n\r\n\r\n",
-        b"\r\n" + GOOD,
-        b"\n" + GOOD,
-        b"GET /\xc3\xa4\x01 HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"GET /\xc3\xa4\x7f HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"GET /\xc3\xa4 b HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"G\xc3\x84T / HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"GET / HTTP/1.1\xc3\xa4\r\nHost: x\r\n\r\n",
-        b"GET  / HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"GET /  HTTP/1.1\r\nHost: x\r\n\r\n",
         *(GOOD.replace(b"chat.example", host) for host in NO_HOSTS),
         *(head(b"Transfer-Encoding: " + coding, *more) for coding in NO_CODINGS for more in UPGRADES),
     ],

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 from imserver.gateway.transport.http1 import (
     MAX_BYTES,
     MAX_HEADS,
     MAX_LINES,
-    BadHead,
     KnownHeads,
     ParsedHead,
     parse_head,
@@ -36,73 +33,6 @@ def head(*lines: bytes, first: bytes = FIRST) -> bytes:
 
 def fields_of(parsed: ParsedHead) -> dict[str, object]:
     return {name: getattr(parsed, name) for name in ParsedHead.__slots__}
-
-
-def received(read: object, data: bytes) -> object:
-    """What a head says, or why it is refused."""
-    try:
-        return fields_of(read(data))  # type: ignore[operator]
-    except BadHead as bad:
-        return bad.problem, bad.args
-
-
-LINES = st.lists(
-    st.sampled_from(
-        [
-            *USUAL,
-            *HANDSHAKE_LINES,
-            HANDSHAKE_KEY,
-            OTHER_HANDSHAKE_KEY,
-            b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==",
-            b"Sec-WebSocket-Key: short",
-            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\rX",
-            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\n folded",
-            KEY,
-            b"authorization: Bearer abc",
-            b"AUTHORIZATION: Bearer abc",
-            b"Authorization: Bearer \xe9",
-            b"Authorization: Bearer a b",
-            b"Authorization:  Bearer a",
-            b"Authorization: Basic YTpi",
-            b"Xuthorization: Bearer a",
-            b"X: \r\nAuthorization: Bearer a",
-            b" folded",
-            b"Content-Length: 13",
-            b"Transfer-Encoding: chunked",
-            b"Connection: close",
-            b"Accept: a",
-            b"Cookie: c",
-            b"Upgrade: websocket",
-        ]
-    ),
-    max_size=7,
-)
-FIRSTS = st.sampled_from(
-    [
-        FIRST,
-        HANDSHAKE,
-        b"GET /acc?token=1 HTTP/1.1",
-        b"POST /a?b=1 HTTP/1.1",
-        b"GET /a HTTP/1.1",
-        b"POST http://h/a HTTP/1.0",
-    ]
-)
-
-
-@settings(deadline=None, max_examples=200)
-@given(st.lists(st.tuples(FIRSTS, LINES), min_size=1, max_size=4))
-@example([(FIRST, [*USUAL]), (FIRST, [*USUAL, KEY, b" folded"])])
-@example([(FIRST, [*USUAL, KEY, KEY]), (FIRST, [*USUAL, KEY])])
-@example([(FIRST, [USUAL[0], KEY]), (FIRST, [USUAL[0], b"authorization: Bearer abc", KEY])])
-@example([(HANDSHAKE, [*HANDSHAKE_LINES, HANDSHAKE_KEY]), (HANDSHAKE, [*HANDSHAKE_LINES])])
-@example([(HANDSHAKE, [*HANDSHAKE_LINES, HANDSHAKE_KEY] * number) for number in (1, 2)])
-@example([(first, [*HANDSHAKE_LINES, HANDSHAKE_KEY]) for first in (HANDSHAKE, FIRST)])
-def test_a_head_says_the_same_whatever_came_before(heads: list[tuple[bytes, list[bytes]]]) -> None:
-    known = KnownHeads()
-    for _ in range(2):
-        for first, lines in heads:
-            data = head(*lines, first=first)
-            assert received(known.read, data) == received(parse_head, data)
 
 
 @pytest.mark.parametrize(

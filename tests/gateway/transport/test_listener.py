@@ -1,14 +1,15 @@
 """Listening: accepted at once, paused when files run out, and nobody forgotten at the end."""
 
 import _socket
-import json
 import logging
+import os
+import resource
 import select
 import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -16,14 +17,10 @@ from gevent.hub import get_hub
 
 from imserver.gateway.errors import StartError
 from imserver.gateway.metrics import Metrics
-from imserver.gateway.transport.listener import bind, text_of
+from imserver.gateway.transport.listener import Listener, bind, text_of
 from imserver.gateway.transport.poller import EpollPoller
 from tests.gateway.transport.harness import until
-from tests.gateway.transport.starved import HastyListener
-from tests.processes import end, ended_on_failure, spawn
-from tests.support import clean_environment, eventually
-
-SPINNING_TURNS = 200
+from tests.gateway.transport.test_poller import SPINNING_TURNS, turns_of_the_loop
 
 
 @pytest.fixture
@@ -31,6 +28,12 @@ def poller() -> Iterator[EpollPoller]:
     one = EpollPoller(get_hub().loop, 4)
     yield one
     one.close()
+
+
+class HastyListener(Listener):
+    """Tries again soon."""
+
+    PAUSE_SECONDS = 0.1
 
 
 class Desk:
@@ -135,73 +138,40 @@ def test_closing_accepts_everybody_who_waits_and_nobody_after(desk: Desk) -> Non
 # --- too few files ------------------------------------------------------------------------------------------
 
 
-class Starved:
-    """The process of ``starved.py``."""
-
-    def __init__(self) -> None:
-        self.process = spawn(
-            [sys.executable, "-m", "tests.gateway.transport.starved"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=clean_environment(),
-            text=True,
-            bufsize=1,
-        )
-        with ended_on_failure(self.process):
-            assert self.process.stdout is not None
-            self.port = int(self.process.stdout.readline())
-
-    def send_word(self, word: str) -> dict[str, int]:
-        """Say a word; the counters that it answers with."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(word + "\n")
-        found: dict[str, int] = json.loads(self.process.stdout.readline())
-        return found
-
-    def end(self) -> str:
-        """End it; what it logged."""
-        try:
-            output: str = self.process.communicate("end\n", timeout=60)[1]
-        finally:
-            end(self.process)
-        return output
-
-
-def received(client: socket.socket) -> bytes:
-    """What has come so far."""
-    ready, _, _ = select.select([client], [], [], 0)
-    return client.recv(1000, socket.MSG_PEEK) if ready else b""
+@contextmanager
+def spare_files(count: int) -> Iterator[None]:
+    """This process can open so many more files."""
+    used = {int(name) for name in os.listdir("/proc/self/fd")}
+    files = [number for number in range(len(used) + count + 1) if number not in used][:count]
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files[-1] + 1, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 @pytest.mark.linux
 @pytest.mark.skipif(sys.platform != "linux", reason="counts files in /proc")
-def test_without_file_descriptors_the_listener_waits_and_resumes() -> None:
-    starved = Starved()
-    clients = [socket.create_connection(("127.0.0.1", starved.port)) for _ in range(40)]
-    try:
-        eventually(lambda: starved.send_word("report")["files_exhausted"] >= 2)
-        began, before = time.monotonic(), starved.send_word("report")
-        time.sleep(0.3)
-        after = starved.send_word("report")
-        seconds = time.monotonic() - began
-        assert after["turns"] - before["turns"] < SPINNING_TURNS * (1 + seconds)
-        tries = after["files_exhausted"] - before["files_exhausted"]
-        assert tries <= 5 + 2 * seconds / HastyListener.PAUSE_SECONDS, "a pause is a pause"
-        answers = [received(client) for client in clients]
-        served, refused = (
-            answers.count(b"hi"),
-            [text for text in answers if text.startswith(b"HTTP/1.1 503 ")],
-        )
+def test_without_file_descriptors_the_listener_waits_and_resumes(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk.clients += [socket.socket() for _ in range(40)]
+    with spare_files(12):
+        for client in desk.clients:
+            client.connect(("127.0.0.1", desk.listener.port))
+            client.setblocking(False)
+        until(lambda: desk.metrics.files_exhausted >= 2)
+        began, tries = monotonic(), desk.metrics.files_exhausted
+        assert turns_of_the_loop(0.3) < 6 * SPINNING_TURNS
+        most = 5 + 2 * (monotonic() - began) / HastyListener.PAUSE_SECONDS
+        assert desk.metrics.files_exhausted - tries <= most, "a pause is a pause"
+        served = len(desk.accepted)
         assert 0 < served < 40
-        assert refused, "somebody was told that there is no room"
-        starved.send_word("free")
-        eventually(lambda: [received(client) for client in clients].count(b"hi") > served)
-        assert starved.send_word("report")["accepted"] > served
-    finally:
-        for client in clients:
-            client.close()
-        log_text = starved.end()
-    assert "Traceback" not in log_text
-    assert log_text.count("no file descriptors left") == 1, "said once, not at every try"
+        refusals = [client.recv(1000) for client in desk.clients if select.select([client], [], [], 0)[0]]
+        assert refusals, "somebody was told that there is no room"
+        assert all(refusal.startswith(b"HTTP/1.1 503 ") for refusal in refusals)
+        for sock, _ in desk.accepted:
+            sock.close()
+        until(lambda: len(desk.accepted) > served)
+    assert caplog.text.count("no file descriptors left") == 1, "said once, not at every try"

@@ -15,46 +15,34 @@ def origins(any_origin: bool = False, *own: str) -> Origins:
     return found
 
 
-@pytest.mark.parametrize(
-    ("origin", "host", "expected"),
-    [
-        (None, "im.example", ""),
-        ("https://im.example", "im.example", ""),
-        ("https://IM.example.:8443", "im.example:8089", ""),
-        ("http://127.0.0.1:8080", "127.0.0.1:8089", ""),
-        ("http://[::1]:8080", "[::1]:8089", ""),
-        ("https://shop.example", "im.example", "shop.example"),
-        ("https://im.example.evil.example", "im.example", "im.example.evil.example"),
-        ("null", "im.example", OPAQUE),
-        ("", "im.example", OPAQUE),
-        ("", "", OPAQUE),
-        ("file://", "im.example", OPAQUE),
-        ("https://[", "im.example", OPAQUE),
-        ("https://" + "x" * 300, "im.example", OPAQUE),
-    ],
-)
-def test_a_stranger_is_a_page_of_another_host(origin: str | None, host: str, expected: str) -> None:
-    headers = {"host": host} | ({} if origin is None else {"origin": origin})
-    assert origins().stranger("192.0.2.1", headers) == expected
+OWN = ("https://im.example", "https://IM.example.:8443")
+STRANGE = {
+    "https://shop.example": "shop.example",
+    "http://im.example@shop.example/im.example": "shop.example",
+    "https://im.example.evil.example": "im.example.evil.example",
+    **dict.fromkeys(("null", "", "file://", "https://[", "https://" + "x" * 300), OPAQUE),
+}
 
 
 @pytest.mark.parametrize(
-    ("site", "origin", "expected"),
+    ("origin", "host", "site", "expected"),
     [
-        ("same-origin", None, ""),
-        ("none", None, ""),
-        ("same-site", None, OPAQUE),
-        ("cross-site", None, OPAQUE),
-        ("", None, OPAQUE),
-        ("cross-site", "https://shop.example", "shop.example"),
-        ("same-site", "https://im.example:8443", ""),
+        *((origin, "im.example:8089", None, "") for origin in (None, *OWN)),
+        *((f"http://{host}:8080", f"{host}:8089", None, "") for host in ("127.0.0.1", "[::1]")),
+        *((origin, "im.example", None, expected) for origin, expected in STRANGE.items()),
+        ("", "", None, OPAQUE),
+        *((None, "im.example", site, "") for site in ("same-origin", "none")),
+        *((None, "im.example", site, OPAQUE) for site in ("same-site", "cross-site", "")),
+        ("https://shop.example", "im.example", "cross-site", "shop.example"),
+        ("https://im.example:8443", "im.example", "same-site", ""),
     ],
 )
-def test_a_page_that_only_embeds_an_address_is_a_stranger(
-    site: str, origin: str | None, expected: str
+def test_a_stranger_is_a_page_of_another_host_and_one_that_only_embeds_an_address(
+    origin: str | None, host: str, site: str | None, expected: str
 ) -> None:
-    headers = {"host": "im.example", "sec-fetch-site": site} | ({} if origin is None else {"origin": origin})
-    assert origins().stranger("192.0.2.1", headers) == expected
+    headers = {"host": host, "origin": origin, "sec-fetch-site": site}
+    present = {name: value for name, value in headers.items() if value is not None}
+    assert origins().stranger("192.0.2.1", present) == expected
 
 
 def test_a_trusted_proxy_says_what_host_it_was_asked_for() -> None:

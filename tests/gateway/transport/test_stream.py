@@ -57,10 +57,8 @@ class StreamHarness(SocketHarness):
             far.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, buffer_bytes)
             near.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVBUF, buffer_bytes)
         far.setblocking(False)
-        near.setblocking(False)
-        caller = Caller.__new__(Caller)
-        caller.sock, caller.waiting, caller.ended = near, b"", False  # type: ignore[assignment]
-        self.clients.append(caller)  # type: ignore[arg-type]
+        caller = Caller(near)
+        self.clients.append(caller)
         known = set(self.context.connections)
         self.streams.adopt(far, EVENTS_HEAD, before)
         (stream,) = {*self.context.connections} - known
@@ -70,8 +68,7 @@ class StreamHarness(SocketHarness):
 
 def came(caller: Caller, end: bytes) -> bytes:
     """Everything so far, which is awaited to end so."""
-    until(lambda: caller.waiting.endswith(end) or caller._read())
-    return caller.waiting
+    return caller.wait_for(lambda: caller.waiting.endswith(end))
 
 
 def test_events_come_behind_the_head_and_what_was_waiting_before_it() -> None:
