@@ -168,8 +168,10 @@ class Harness(SocketHarness):
 def received(client: Client) -> list[tuple[str, str, str]]:
     """What a client was told unasked so far: (kind, sender, text)."""
     bodies = [json.decode(payload) for payload in client.payloads()]
-    told = [(body["cmd"], body["response"]["data"]) for body in bodies if body["response"]["codeMsg"] == "Ok"]
-    return [(kind, data["from"], data["msg"]) for kind, data in told]
+    found = [
+        (body["cmd"], body["response"]["data"]) for body in bodies if body["response"]["codeMsg"] == "Ok"
+    ]
+    return [(kind, data["from"], data["msg"]) for kind, data in found]
 
 
 def offline(harness: Harness, app: str, user: str) -> None:

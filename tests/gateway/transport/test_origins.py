@@ -18,9 +18,9 @@ def origins(any_origin: bool = False, *own: str) -> Origins:
 OWN = ("https://im.example", "https://IM.example.:8443")
 STRANGE = {
     "https://shop.example": "shop.example",
-    "http://im.example@shop.example/im.example": "shop.example",
     "https://im.example.evil.example": "im.example.evil.example",
     **dict.fromkeys(("null", "", "file://", "https://[", "https://" + "x" * 300), OPAQUE),
+    **dict.fromkeys(("http://im.example@shop.example", "http://shop.example/im.example"), OPAQUE),
 }
 
 
