@@ -1,25 +1,25 @@
 """Channels: subscriptions that come back with a position, on one node and over several."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 from unittest.mock import Mock
 
 import gevent
 import pytest
 from msgspec import Raw
-from msgspec.structs import replace
 
 from imserver.gateway.auth.rules import ALLOWED
 from imserver.gateway.channels import members
 from imserver.gateway.channels.client_commands import ChannelAnswers, ChannelCommands
 from imserver.gateway.channels.connections import Joined, Left
-from imserver.gateway.channels.members import ChannelRefused, Publication
+from imserver.gateway.channels.members import ChannelRefused
 from imserver.gateway.channels.subscriptions import Subscribed
 from imserver.gateway.cluster.history import PAGE_BYTES, HistoryPage, LocalHistory, Position
 from imserver.gateway.cluster.nodes import ToChannel
 from imserver.gateway.config.settings import ChannelSettings
 from imserver.gateway.dialects.cmd.wire import ChannelCmdDialect, CmdAnswers
-from imserver.gateway.model import AskHistory, ChannelPart, DialectState, Event, Login, Outcome
+from imserver.gateway.model import AskHistory, DialectState, Event, Login, Outcome
 from imserver.gateway.protocol.dialect import Dialect
 from imserver.gateway.transport.connection import Connection
 from tests.gateway.core.cluster_harness import MULTI, ClusterHarness, Several
@@ -71,6 +71,13 @@ def subscriber(
     connection, client = harness.login(MULTI, user)
     connection.dialect_state = Recovering()
     return connection, client, subscribe(harness, connection, channel, since)
+
+
+def reported(harness: Harness) -> list[tuple[str, str]]:
+    """The kind and sender of each event that members are sent from now on."""
+    heard: list[tuple[str, str]] = []
+    harness.fanout.to_channel = lambda _name, event, *_skipped: heard.append((event.kind, event.sender)) or 1  # type: ignore[method-assign, assignment]
+    return heard
 
 
 def texts_of(subscribed: Subscribed) -> list[str]:
@@ -126,33 +133,25 @@ def test_a_page_of_a_history_ends_where_it_is_full_and_its_reader_goes_on(harnes
     assert [each.text[0] for each in backwards.publications] == ["4", "3"]
 
 
-def test_a_client_that_missed_more_than_a_page_reads_the_history_and_knows_the_newest(
-    harness: Harness,
+@pytest.mark.parametrize(
+    ("published", "since", "received"),
+    [
+        ([*"abcdefg"], Position("", 0), [*"cdefg"]),  # more than the history has
+        (["." * (PAGE_BYTES // 2)] * 3 + ["newest"], Position("", 0), ["newest"]),  # more than a page
+        (["one"], Position("other", 1), []),
+        (["one"], Position("other", 0), ["one"]),
+        (["one"], Position("", 3), []),
+    ],
+)
+def test_a_client_that_missed_more_than_it_can_receive_or_comes_from_another_life_learns_it(
+    harness: Harness, published: list[str], since: Position, received: list[str]
 ) -> None:
     _, _, first = subscriber(harness)
     assert first.position is not None
-    publish(harness, *("." * (PAGE_BYTES // 2) for _ in range(3)), "newest")
-    _, _, found = subscriber(harness, "bob", since=first.position)
-    assert not found.recovered
-    assert texts_of(found) == ["newest"]
-
-
-def test_a_client_that_missed_more_than_the_history_has_learns_it(harness: Harness) -> None:
-    connection, _, first = subscriber(harness)
-    harness.channels.subscriptions.unsubscribe(connection, NEWS)
-    publish(harness, *"abcdefg")
-    again = subscribe(harness, connection, since=first.position)
-    assert texts_of(again) == [*"cdefg"]
-    assert not again.recovered
-
-
-@pytest.mark.parametrize("since", [Position("other", 1), Position("other", 0), Position("", 3)])
-def test_a_position_of_another_life_or_of_the_future_is_not_recovered(
-    harness: Harness, since: Position
-) -> None:
-    publish(harness, "one")
-    _, _, subscribed = subscriber(harness, since=since)
-    assert not subscribed.recovered
+    publish(harness, *published)
+    since = Position(since.epoch or first.position.epoch, since.offset)
+    _, _, found = subscriber(harness, "bob", since=since)
+    assert (found.recovered, texts_of(found)) == (False, received)
 
 
 def test_a_channel_without_history_has_no_position(harness: Harness) -> None:
@@ -228,14 +227,9 @@ def check_that_readers_share_pages(harness: Harness, answers: ChannelAnswers, di
     assert len({bytes(each[0]) for each in map(read, (1, 2, 10))}) == 3
 
 
-def test_publications_of_other_ways_are_in_the_history_too(harness: Harness) -> None:
-    assert harness.channels.publishing.publish(MULTI, NEWS, event("one")) is Outcome.SENT
-    page = harness.channels.histories.read(MULTI, NEWS, limit=-1)
-    assert [each.text for each in page.publications] == ["one"]
-
-
 def test_history_is_read_from_both_ends_and_removed(harness: Harness) -> None:
-    publish(harness, *"abc")
+    publish(harness, *"ab")
+    assert harness.channels.publishing.publish(MULTI, NEWS, event("c")) is Outcome.SENT
     since = Position("", 2)
 
     def read(*, after: Position | None = None, limit: int = -1, reverse: bool = False) -> str:
@@ -289,37 +283,26 @@ def test_joins_and_leaves_reach_the_others(harness: Harness) -> None:
     assert heard[2].channel.info.endswith(b',"conn_info":{"name":"Ann"}}')
 
 
-def test_the_end_of_a_connection_is_announced_as_a_leave(harness: Harness) -> None:
-    heard: list[tuple[str, str]] = []
-    _, client, _ = subscriber(harness, channel="lively:1")
-    subscriber(harness, "bob", channel="lively:1")
-    harness.fanout.to_channel = lambda _name, event, *_skipped: heard.append((event.kind, event.sender)) or 1  # type: ignore[method-assign, assignment]
-    client.hang_up()
-    until(lambda: ("leave", "ann") in heard)
-
-
-def test_the_end_of_a_subscription_by_the_back_end_is_announced_as_a_leave(harness: Harness) -> None:
-    heard: list[tuple[str, str]] = []
-    connection, _, _ = subscriber(harness, channel="lively:1")
-    subscriber(harness, "bob", channel="lively:1")
-    harness.fanout.to_channel = lambda _name, event, *_skipped: heard.append((event.kind, event.sender)) or 1  # type: ignore[method-assign, assignment]
-    one = harness.connections.id_of(connection)
-    assert harness.connections.leave(MULTI, one, "lively:1") is Left.LEFT
-    assert harness.connections.leave(MULTI, one, "lively:1") is Left.ABSENT
-    until(lambda: heard == [("leave", "ann")])
-
-
-def test_the_end_of_a_subscription_after_a_gap_is_announced_as_a_leave(harness: Harness) -> None:
-    heard: list[tuple[str, str]] = []
+@pytest.mark.parametrize("how", ["connection", "back end", "gap"])
+def test_the_end_of_a_subscription_is_announced_as_a_leave_whatever_ends_it(
+    harness: Harness, how: str
+) -> None:
     harness.channel_settings = {"*": ChannelSettings(join_leave=True, history_size=5, history_seconds=60)}
     plain, _ = harness.login(MULTI, "bob")
     harness.channels.subscriptions.join(MULTI, NEWS, plain)  # its client cannot subscribe again
-    subscriber(harness)
-    harness.fanout.to_channel = lambda _name, event, *_skipped: heard.append((event.kind, event.sender)) or 1  # type: ignore[method-assign, assignment]
-    publish(harness, "one")
-    assert isinstance(harness.history, LocalHistory)
-    harness.history.forget(MULTI)
-    publish(harness, "two")
+    connection, client, _ = subscriber(harness)
+    heard = reported(harness)
+    if how == "connection":
+        client.hang_up()
+    elif how == "back end":
+        one = harness.connections.id_of(connection)
+        assert harness.connections.leave(MULTI, one, NEWS) is Left.LEFT
+        assert harness.connections.leave(MULTI, one, NEWS) is Left.ABSENT
+    else:
+        publish(harness, "one")
+        assert isinstance(harness.history, LocalHistory)
+        harness.history.forget(MULTI)
+        publish(harness, "two")
     until(lambda: ("leave", "ann") in heard)
 
 
@@ -339,6 +322,9 @@ def test_a_client_that_comes_and_goes_all_the_time_disconnects_no_other_subscrib
     assert (other.is_open, refused) == (True, {"rate"})
     assert any(b'"cmd":"join"' in payload for payload in client.payloads())
     subscriber(harness, "eve", channel)  # another client is not charged for it
+    large = subscriber(harness, "zoe", "plain:1")[0]
+    large.dialect_state = DialectState(info=b'"%b"' % (b"i" * 200_000))
+    assert subscribe(harness, large, "lively:2").local.name == "lively:2", "now and then"
 
 
 def test_a_user_who_connects_all_the_time_disconnects_no_other_subscriber(harness: Harness) -> None:
@@ -360,12 +346,6 @@ def test_a_user_who_connects_all_the_time_disconnects_no_other_subscriber(harnes
         connection.close(1000)
         turn()
     assert (other.is_open, refused) == (True, {"rate"})
-
-
-def test_notices_that_are_larger_than_the_rate_allows_are_sent_now_and_then(harness: Harness) -> None:
-    connection, _, _ = subscriber(harness, "ann", "plain:1")
-    connection.dialect_state = DialectState(info=b'"%b"' % (b"i" * 200_000))
-    assert subscribe(harness, connection, "lively:1").local.name == "lively:1"
 
 
 def test_presence_shows_what_clients_say_of_themselves(harness: Harness) -> None:
@@ -440,28 +420,22 @@ def test_a_client_that_the_back_end_subscribes_has_a_position_and_misses_nothing
     assert texts(client) == [["during", "after"]]
 
 
-def test_a_client_without_recovery_is_subscribed_without_a_position(harness: Harness) -> None:
+@pytest.mark.parametrize("why", ["no recovery", "no history", "no answer", "member"])
+def test_a_client_that_cannot_recover_is_subscribed_without_a_position(harness: Harness, why: str) -> None:
     connection, client = harness.login(MULTI, "ann")
+    channel = "plain:1" if why == "no history" else NEWS
     positions: list[Position | None] = []
+    join = partial(harness.connections.join, MULTI, harness.connections.id_of(connection), channel)
+    if why == "member":
+        join()
+    if why != "no recovery":
+        connection.dialect_state = Recovering()
+    if why == "no answer":
+        harness.history.read = lambda *_: None  # type: ignore[method-assign, assignment]
     harness.connections.report_to(lambda *what: positions.append(what[4]))
-    harness.connections.join(MULTI, harness.connections.id_of(connection), NEWS)
-    connection.dialect_state = Recovering()
-    harness.connections.join(MULTI, harness.connections.id_of(connection), "plain:1")
-    assert harness.connections.join(MULTI, harness.connections.id_of(connection), NEWS) == Joined.MEMBER
-    assert positions == [None, None, None]
-    publish(harness, "one")
-    assert texts(client) == [["one"]]
-
-
-def test_a_history_that_does_not_answer_makes_a_subscription_without_recovery(harness: Harness) -> None:
-    connection, client = harness.login(MULTI, "ann")
-    connection.dialect_state = Recovering()
-    positions: list[Position | None] = []
-    harness.connections.report_to(lambda *what: positions.append(what[4]))
-    harness.history.read = lambda *_: None  # type: ignore[method-assign, assignment]
-    assert harness.connections.join(MULTI, harness.connections.id_of(connection), NEWS) == Joined.JOINED
+    assert join() == (Joined.MEMBER if why == "member" else Joined.JOINED)
     assert positions == [None]
-    publish(harness, "one")
+    publish(harness, "one", channel=channel)
     assert texts(client) == [["one"]]
 
 
@@ -548,24 +522,6 @@ def received_texts(client: Client) -> list[str]:
     return [text for kind, _, text in received(client) if kind == "msg"]
 
 
-def test_a_history_that_was_lost_ends_the_subscriptions_that_can_begin_again(nodes: Several) -> None:
-    a, b, _ = nodes.nodes.values()
-    connection, _, _ = subscriber(a)
-    plain, plain_client = a.login(MULTI, "bob")
-    assert a.channels.subscriptions.join(MULTI, NEWS, plain)
-    ended: list[Event] = []
-    a.fanout.to_connection = lambda _connection, event: ended.append(event)  # type: ignore[method-assign, assignment]
-    publish(a, "one")
-    nodes.book.history.forget(MULTI)
-    publish(b, "two")
-    until(lambda: len(ended) == 1)
-    assert (ended[0].kind, ended[0].code) == ("unsubscribed", 2500)
-    assert a.channels.members.channels_of(connection) == ()
-    assert a.channels.members.channels_of(plain) == (NEWS,)
-    publish(b, "three")
-    assert texts(plain_client) == [["one", "two", "three"]]
-
-
 def test_the_first_subscriber_of_a_node_receives_in_order_what_comes_while_it_waits(nodes: Several) -> None:
     a, b, c = nodes.nodes.values()
     history = nodes.book.history
@@ -584,6 +540,9 @@ def test_the_first_subscriber_of_a_node_receives_in_order_what_comes_while_it_wa
     publish(b, "three")
     until(lambda: "three" in received_texts(client))
     assert received_texts(client) == ["one", "two", "three"]
+    state = c.hub.apps[MULTI].channels[NEWS].position
+    assert state is not None
+    assert (state.offset, state.early, state.filling) == (3, {}, False), "no gap, so nothing is read again"
 
 
 def test_the_subscription_of_a_subscriber_with_a_position_of_before_ends(nodes: Several) -> None:
@@ -604,19 +563,6 @@ def test_the_subscription_of_a_subscriber_with_a_position_of_before_ends(nodes: 
     history.reads[0].set()
     assert first.get().position.offset == 0  # and publication 1 will not come any more
     assert ended == [(connections[0], 2500)]
-
-
-def test_a_new_subscriber_that_finds_another_epoch_ends_the_old_subscriptions(nodes: Several) -> None:
-    a, _, _ = nodes.nodes.values()
-    ended = endings(a)
-    connection, _, _ = subscriber(a)
-    publish(a, "one")
-    nodes.book.history.forget(MULTI)
-    _, client, _ = subscriber(a, "bob")
-    assert ended == [(connection, 2500)]
-    publish(a, "two")
-    assert texts(client) == [["two"]]
-    assert len(ended) == 1
 
 
 def new_epoch(nodes: Several) -> tuple[Client, list[tuple[Connection, int]]]:
@@ -745,27 +691,11 @@ def test_members_receive_what_a_failed_subscription_has_held_up(nodes: Several) 
     assert texts(client) == [["one", "two"]]
 
 
-def test_members_that_cannot_begin_again_receive_what_there_is_after_a_gap(nodes: Several) -> None:
-    a, b, c = nodes.nodes.values()
-    for node in (a, b, c):
-        node.channel_settings = {"*": ChannelSettings(history_size=1, history_seconds=60)}
-    ended = endings(c)
-    ann, _, _ = subscriber(c)
-    plain, client = c.login(MULTI, "bob")
-    subscribe(c, plain)
-    a.rpc.holding = True
-    publish(a, "one")
-    publish(b, "two")
-    until(lambda: received_texts(client) == ["two"])
-    assert ended == [(ann, 2500)]
-    publish(b, "three")
-    assert texts(client) == [["two", "three"]]
-
-
 def test_members_that_came_behind_a_gap_do_not_receive_what_is_before_them(nodes: Several) -> None:
     a, b, c = nodes.nodes.values()
     for node in (a, b, c):
         node.channel_settings = {"*": ChannelSettings(history_size=2, history_seconds=60)}
+    ended, ann = endings(c), subscriber(c)[0]
     early, early_client = c.login(MULTI, "bob")
     subscribe(c, early)
     a.rpc.holding = True
@@ -777,6 +707,7 @@ def test_members_that_came_behind_a_gap_do_not_receive_what_is_before_them(nodes
     publish(b, "four")
     until(lambda: received_texts(late_client) == ["four"])
     assert received_texts(early_client) == ["three", "four"]
+    assert ended == [(ann, 2500)]
     publish(b, "five")
     assert texts(early_client, late_client) == [["three", "four", "five"], ["four", "five"]]
 
@@ -818,33 +749,6 @@ def test_the_place_of_a_publication_crosses_nodes(nodes: Several) -> None:
     publish(a, "one")
     assert received[0].event.channel is not None
     assert received[0].event.channel.offset == 1
-
-
-def test_what_the_first_subscriber_of_a_node_waited_for_comes_once(harness: Harness) -> None:
-    """A publication arrives while the history is read, behind the position that the history tells."""
-    harness.channel_settings = CHANNELS
-    history = harness.history
-    read = history.read
-
-    def read_slowly(*arguments: object) -> object:
-        page = read(*arguments)  # type: ignore[arg-type]
-        for offset, text in ((2, "two"), (3, "three")):
-            part = ChannelPart(NEWS, offset, page.position.epoch)
-            harness.channels.publishing.deliver(MULTI, Publication(NEWS, replace(event(text), channel=part)))
-        return page
-
-    publish(harness, "one")
-    history.read = read_slowly  # type: ignore[method-assign, assignment]
-    _, client, subscribed = subscriber(harness)
-    history.read = read  # type: ignore[method-assign]
-    assert subscribed.position is not None
-    assert subscribed.position.offset == 1
-    part = ChannelPart(NEWS, 4, subscribed.position.epoch)
-    harness.channels.publishing.deliver(MULTI, Publication(NEWS, replace(event("four"), channel=part)))
-    state = harness.hub.apps[MULTI].channels[NEWS].position
-    assert state is not None
-    assert (state.offset, state.early, state.filling) == (4, {}, False), "no gap, so nothing is read again"
-    assert texts(client) == [["two", "three", "four"]]
 
 
 def test_a_client_that_wants_all_or_nothing_is_no_member_if_it_cannot_recover(harness: Harness) -> None:

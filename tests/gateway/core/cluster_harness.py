@@ -182,6 +182,12 @@ class FakeRegistry:
         """Let the answers go."""
         self._go.set()
 
+    def pass_later(self) -> Signal:
+        """Let later answers go, and those that are kept back when this is set."""
+        delayed, self._go = self._go, Signal()
+        self._go.set()
+        return delayed
+
     def _ask(self, name: str, do: Callable[[], Answer]) -> Answer | None:
         self.calls.append(name)
         if self.away:

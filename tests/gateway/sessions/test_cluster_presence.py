@@ -35,37 +35,20 @@ def test_every_node_answers_the_same(nodes: Several) -> None:
         assert node.presence.page("999", None, 10).users == []
 
 
-def test_a_user_on_several_nodes_is_listed_once(nodes: Several) -> None:
-    for epoch in (1, 2, 2, 3):
-        nodes[epoch].login(MULTI, "ann")
-    page = nodes[2].presence.page(MULTI, None, 10)
-    assert (page.total, page.users) == (1, ["ann"])
-
-
-def test_users_of_this_node_are_known_without_asking(nodes: Several) -> None:
+def test_many_users_or_apps_are_one_question_and_users_of_this_node_none(nodes: Several) -> None:
     nodes[1].login(NEWEST, "ann")
-    nodes[1].registry.calls.clear()
-    assert nodes[1].presence.is_online([NEWEST], "ann")
-    assert nodes[1].presence.is_online([MULTI, NEWEST], "ann")
-    assert nodes[1].presence.are_online(NEWEST, []) == []
-    assert nodes[1].registry.calls == []
-
-
-def test_many_users_are_one_question(nodes: Several) -> None:
-    nodes[1].registry.calls.clear()
-    nodes[1].presence.are_online(NEWEST, [f"u{number}" for number in range(1000)])
-    assert nodes[1].registry.calls == ["find"]
-
-
-def test_many_apps_are_one_question(nodes: Several) -> None:
     nodes[2].login(NEWEST, "bob")
-    nodes[1].registry.calls.clear()
+    presence, calls = nodes[1].presence, nodes[1].registry.calls
+    calls.clear()
+    assert presence.is_online([MULTI, NEWEST], "ann")
+    assert presence.are_online(NEWEST, []) == []
     apps = [MULTI, NEWEST, *map(str, range(100))]
-    assert nodes[1].presence.is_online(apps, "bob")
-    assert not nodes[1].presence.is_online(apps, "nobody")
-    assert nodes[1].registry.calls == ["find_in_apps"] * 2
-    assert not nodes[1].presence.is_online(apps, "")
-    assert not nodes[1].presence.is_online([], "bob")
+    assert not presence.is_online(apps, "")
+    assert not presence.is_online([], "bob")
+    assert calls == []
+    presence.are_online(NEWEST, [f"u{number}" for number in range(1000)])
+    assert [presence.is_online(apps, user) for user in ("bob", "nobody")] == [True, False]
+    assert calls == ["find", "find_in_apps", "find_in_apps"]
 
 
 def test_while_the_registry_is_away_the_nodes_are_asked_who_is_online(nodes: Several) -> None:
@@ -80,19 +63,15 @@ def test_while_the_registry_is_away_the_nodes_are_asked_who_is_online(nodes: Sev
     assert (found.users, found.missing) == ([True, False], ("127.0.0.1:9002",))
 
 
-def test_a_node_that_does_not_answer_is_named(nodes: Several) -> None:
+def test_a_node_that_does_not_answer_is_named_unless_it_has_died(nodes: Several) -> None:
     nodes[1].login(NEWEST, "ann")
     nodes[2].login(NEWEST, "bob")
     nodes[1].rpc.cut.add(2)
     page = nodes[1].presence.page(NEWEST, None, 10)
     assert (page.users, page.missing) == (["ann"], ("127.0.0.1:9002",))
-
-
-def test_a_node_that_has_died_is_neither_asked_nor_named(nodes: Several) -> None:
-    nodes[2].login(NEWEST, "bob")
     lease = nodes.book.leases.pop(2)
     page = nodes[1].presence.page(NEWEST, None, 10)
-    assert (page.users, page.missing) == ([], ())
+    assert (page.users, page.missing) == (["ann"], ())
     nodes.book.leases[2] = lease
 
 
@@ -142,57 +121,40 @@ def test_the_total_of_a_large_app_is_that_of_all_nodes(nodes: Several) -> None:
 
 def test_an_item_to_all_is_encoded_once_and_reaches_every_other_node(nodes: Several) -> None:
     clients = [nodes[epoch].login(NEWEST, f"u{epoch}")[1] for epoch in (1, 2, 3)]
+    courier = nodes[1].node_messages
     nodes[1].rpc.sent.clear()
-    assert nodes[1].node_messages.broadcast(ToApp(NEWEST, "", HELLO)) == 0
+    assert courier.broadcast(ToApp(NEWEST, "", HELLO)) == 0
     (first, one), (second, other) = nodes[1].rpc.sent
     assert ({first, second}, one is other) == ({2, 3}, True)
     assert messages(nodes, *clients) == [0, 1, 1]
-
-
-def test_how_many_do_not_get_it_is_known(nodes: Several) -> None:
     nodes[1].rpc.cut |= {2, 3}
-    assert nodes[1].node_messages.broadcast(ToApp(NEWEST, "", HELLO)) == 2
-    assert not nodes[1].node_messages.send(2, ToUser(NEWEST, "ann", HELLO))
-    assert not nodes[1].node_messages.send(99, ToUser(NEWEST, "ann", HELLO)), "nobody lives under that epoch"
+    assert courier.broadcast(ToApp(NEWEST, "", HELLO)) == 2, "how many do not get it is known"
+    for epoch in (2, 99):
+        assert not courier.send(epoch, ToUser(NEWEST, "ann", HELLO)), "nobody lives under that epoch"
 
 
 @pytest.mark.parametrize(
     "data",
     [b"", b"\xc1", b"\x93\xa1x", encode(["z", "101"]), encode(["u", 1, 2, 3]), b"\x91" * 10_000 + b"\x90"],
 )
-def test_an_item_that_cannot_be_read_costs_the_others_nothing(
+def test_an_item_that_cannot_be_read_fails_or_is_of_nobody_costs_the_others_nothing(
     nodes: Several, data: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, ann = nodes[1].login(NEWEST, "ann")
-    good = encode(ToUser(NEWEST, "ann", HELLO))
-    nodes[1].node_messages.received(2, [good, data, good])
-    assert messages(nodes, ann) == [2]
-    assert nodes[1].node_messages.unreadable == 1
-    assert "epoch 2" in caplog.text
 
-
-def test_an_item_that_fails_costs_the_others_nothing(
-    nodes: Several, caplog: pytest.LogCaptureFixture
-) -> None:
-    _, ann = nodes[1].login(NEWEST, "ann")
-    calls = count()
-
-    def fail_once(message: ToUser) -> None:
-        if next(calls) == 0:
+    def deliver(message: ToUser) -> None:
+        if message.user == "eve":
             raise RuntimeError("a fault of ours")
         nodes[1].rerouting.deliver(message)
 
-    nodes[1].node_messages.handle({ToUser: fail_once})
-    good = encode(ToUser(NEWEST, "ann", HELLO))
-    nodes[1].node_messages.received(2, [good, good])
-    assert messages(nodes, ann) == [1]
+    nodes[1].node_messages.handle({ToUser: deliver})
+    users = [(NEWEST, "ann"), (NEWEST, "eve"), ("999", "ann"), (NEWEST, "nobody")]
+    good, *others = [encode(ToUser(*user, HELLO)) for user in users]
+    nodes[1].node_messages.received(2, [good, data, *others, encode(ToApp("999", "", HELLO)), good])
+    assert messages(nodes, ann) == [2]
+    assert nodes[1].node_messages.unreadable == 1
     assert "node message ToUser from epoch 2 failed" in caplog.text
-
-
-def test_items_for_unknown_apps_and_absent_users_are_passed_over(nodes: Several) -> None:
-    items = [ToUser("999", "ann", HELLO), ToUser(NEWEST, "nobody", HELLO), ToApp("999", "", HELLO)]
-    nodes[1].node_messages.received(2, [encode(item) for item in items])
-    assert nodes[1].node_messages.unreadable == 0
+    assert sum("epoch 2" in record.getMessage() for record in caplog.records) == 2
 
 
 # --- questions ----------------------------------------------------------------------------------------------

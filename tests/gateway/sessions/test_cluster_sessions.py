@@ -1,6 +1,7 @@
 """Sessions of several nodes: what the registry decides, and what nodes do when it does not answer."""
 
 import time
+from unittest.mock import Mock
 
 import gevent
 import pytest
@@ -8,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imserver.gateway.cluster.nodes import Replaced
-from imserver.gateway.cluster.registry import Session
 from imserver.gateway.model import Login
 from imserver.gateway.sessions import cluster_sessions as departures
 from imserver.gateway.sessions.sessions import ENTER_TEXT, EXIT_TEXT
@@ -21,7 +21,6 @@ from tests.gateway.core.cluster_harness import (
     REFUSE,
     SINGLE,
     ClusterHarness,
-    FakeRegistry,
     Several,
     received_since,
 )
@@ -52,23 +51,24 @@ def test_a_login_is_registered_before_it_is_answered(nodes: Several) -> None:
     assert nodes[1].registry.calls == ["register"], "one question a login"
 
 
-def test_an_enter_notice_reaches_the_other_users_on_all_nodes_once(nodes: Several) -> None:
-    clients = [nodes[epoch].login(NEWEST, f"b{epoch}")[1] for epoch in (1, 2)]
-    _, elsewhere = nodes[2].login(MULTI, "bob")
+@pytest.mark.parametrize("app", [NEWEST, MULTI])
+def test_enter_and_exit_notices_reach_the_other_users_on_all_nodes_once(nodes: Several, app: str) -> None:
+    clients = [nodes[epoch].login(app, f"b{epoch}")[1] for epoch in (1, 2)]
+    _, elsewhere = nodes[2].login("104", "bob")
     nodes.settle(*clients)
     for client in clients:
         client.frames.clear()
-    _, ann = nodes[1].login(NEWEST, "ann")
+    first, ann = nodes[1].login(app, "ann")
     nodes.settle(*clients, ann, elsewhere)
     assert [received_since(client) for client in clients] == [[ENTER_ANN], [ENTER_ANN]]
-    assert received_since(ann) == received_since(elsewhere) == []
-
-
-def test_an_enter_notice_does_not_reach_the_users_own_session_on_another_node(nodes: Several) -> None:
-    _, first = nodes[1].login(MULTI, "ann")
-    nodes[2].login(MULTI, "ann")
-    nodes.settle(first)
-    assert received_since(first) == []
+    second, _ = nodes[2].login(app, "ann")
+    nodes.settle(ann, *clients)
+    assert received_since(ann) == received_since(elsewhere) == [], "not the sessions of the same user"
+    assert [received_since(client) for client in clients] == [[ENTER_ANN], [ENTER_ANN]]
+    for connection, expected in ((first, []), (second, [EXIT_ANN])):
+        connection.lost()
+        nodes.settle(*clients)
+        assert [received_since(client) for client in clients] == [expected, expected]
 
 
 def test_in_a_large_app_no_notice_travels() -> None:
@@ -114,30 +114,22 @@ def test_while_the_registry_is_away_a_login_counts_on_its_node(nodes: Several) -
     assert received_since(bob) == [ENTER_ANN], "nodes reach each other without a registry"
 
 
-def test_where_the_registry_is_required_a_login_without_it_is_1004_and_may_be_repeated() -> None:
+@pytest.mark.parametrize("fault", ["away", "deaf"])
+def test_where_the_registry_is_required_a_login_without_it_is_1004_and_may_be_repeated(fault: str) -> None:
+    """It leaves nothing behind, though it was registered and only the answer was lost."""
     with Several(1, require_registry=True) as nodes:
         node = nodes[1]
-        node.registry.away = True
+        node.registry.away, node.registry.deaf = fault == "away", fault == "deaf"
         connection, _ = node.connect()
         assert node.sessions.login(connection, Login(NEWEST, "ann")) == 1004
         assert (connection.is_open, connection.user) == (True, None)
         assert not node.hub.is_online(NEWEST, "ann")
-        node.registry.away = False
+        until(lambda: nodes.addressed(NEWEST, "ann") == [])
+        node.registry.away = node.registry.deaf = False
         assert node.sessions.login(connection, Login(NEWEST, "ann")) == 200
 
 
-def test_a_login_refused_for_want_of_an_answer_leaves_nothing_behind() -> None:
-    """It was registered, only the answer was lost."""
-    with Several(1, require_registry=True) as nodes:
-        nodes[1].registry.deaf = True
-        connection, _ = nodes[1].connect()
-        assert nodes[1].sessions.login(connection, Login(NEWEST, "ann")) == 1004
-        until(lambda: nodes.addressed(NEWEST, "ann") == [])
-
-
-def test_a_node_learns_the_bans_that_it_has_not_heard_of(
-    nodes: Several, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_node_learns_the_bans_that_it_has_not_heard_of(nodes: Several) -> None:
     node = nodes[1]
     _, ann = node.login(NEWEST, "ann")
     bob, _ = node.login(MULTI, "bob")
@@ -147,7 +139,7 @@ def test_a_node_learns_the_bans_that_it_has_not_heard_of(
     assert bob.is_open, "this ban has ended"
     banned = [node.sessions.is_banned(*who) for who in ((NEWEST, "ann"), (MULTI, "bob"), ("later", "ann"))]
     assert banned == [True, False, True], "also in an app that this node does not know yet"
-    monkeypatch.setattr(node.sessions, "close_here", None)  # it would walk over all connections again
+    node.sessions.close_here = None  # type: ignore[method-assign, assignment]  # it would walk over all again
     node.sessions.learn(Changes(2, bans=(BanRow(NEWEST, "ann", 90),)))
     node.sessions.learn(Changes(3, bans=(BanRow(NEWEST, "ann", -1),)))
     assert not node.sessions.is_banned(NEWEST, "ann"), "it was lifted"
@@ -156,11 +148,15 @@ def test_a_node_learns_the_bans_that_it_has_not_heard_of(
 # --- races --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("deaf", [False, True])
 @pytest.mark.parametrize("policy", [NEWEST, MULTI, SINGLE, REFUSE])
-def test_a_connection_that_ends_during_the_registration_leaves_no_state(nodes: Several, policy: str) -> None:
+def test_a_connection_that_ends_during_the_registration_leaves_no_state(
+    nodes: Several, policy: str, deaf: bool
+) -> None:
     nodes[1].registry.hold()
     login, connection, client = begin_login(nodes[1], policy, "ann")
     assert nodes.addressed(policy, "ann") == [1], "registered, and the answer is on its way"
+    nodes[1].registry.deaf = deaf
     client.hang_up()
     until(lambda: not connection.is_open)
     nodes[1].registry.release()
@@ -183,26 +179,14 @@ def test_a_kick_on_another_node_during_the_registration_prevents_the_login(
     assert not nodes[1].hub.is_online(policy, "ann")
 
 
-def test_a_connection_that_ends_during_a_lost_registration_leaves_no_state(nodes: Several) -> None:
-    nodes[1].registry.hold()
-    login, connection, client = begin_login(nodes[1], NEWEST, "ann")
-    nodes[1].registry.deaf = True
-    client.hang_up()
-    until(lambda: not connection.is_open)
-    nodes[1].registry.release()
-    assert login.get() == 1009
-    until(lambda: nodes.addressed(NEWEST, "ann") == [])
-
-
 def test_a_login_that_a_later_one_overtakes_on_the_same_node_is_answered_but_not_addressed(
     nodes: Several,
 ) -> None:
     nodes[1].registry.hold()
     slow, older, _ = begin_login(nodes[1], NEWEST, "ann")
-    other = FakeRegistry(nodes.book, nodes[1].registry.lease)
-    nodes[1].sessions._registry, before = other, nodes[1].registry  # type: ignore[assignment]
+    delayed = nodes[1].registry.pass_later()
     newer, _ = nodes[1].login(NEWEST, "ann")
-    before.release()
+    delayed.set()
     assert slow.get() == 200
     assert (older.is_open, older.user) == (True, "ann")
     assert nodes[1].hub.apps[NEWEST].sessions_of("ann") == (newer,)
@@ -321,41 +305,41 @@ def test_under_refuse_a_session_that_waits_for_the_registry_counts_as_alive(
 ) -> None:
     nodes[1].registry.hold()
     older, _, _ = begin_login(nodes[1], REFUSE, "ann")
-    other = FakeRegistry(nodes.book, nodes[epoch].registry.lease)
-    nodes[epoch].sessions._registry, before = other, nodes[1].registry  # type: ignore[assignment]
+    delayed = nodes[1].registry.pass_later()
     newer, second = nodes[epoch].connect()
     assert nodes[epoch].sessions.login(newer, Login(REFUSE, "ann")) == 1009
     assert second.close_code() == 4501
-    before.release()
+    delayed.set()
     assert older.get() == 200
     assert nodes.addressed(REFUSE, "ann") == [1]
 
 
-def test_a_repeated_or_unknown_replacement_changes_nothing(nodes: Several) -> None:
-    connection, _ = nodes[1].login(NEWEST, "ann")
-    session = nodes[1].session_of(connection)
-    nodes[1].sessions.replaced("999", "ann", session.id)
-    nodes[1].sessions.replaced(NEWEST, "bob", session.id)
-    nodes[1].sessions.replaced(NEWEST, "ann", session.id + 1)
-    assert nodes[1].hub.is_online(NEWEST, "ann")
+@pytest.mark.parametrize("policy", [NEWEST, SINGLE])
+def test_a_replacement_that_is_late_repeated_or_of_nobody_changes_nothing_else(
+    nodes: Several, policy: str
+) -> None:
+    """What ``on_replaced`` of the registry does, if the word of the other node was lost, or came too."""
+    older, client = nodes[1].login(policy, "ann")
+    session = nodes[1].session_of(older)
+    for app, user, id in (
+        ("999", "ann", session.id),
+        (policy, "bob", session.id),
+        (policy, "ann", session.id + 1),
+    ):
+        nodes[1].sessions.replaced(app, user, id)
+    assert nodes[1].hub.is_online(policy, "ann")
+    nodes[2].rpc.cut.add(1)
+    nodes[2].login(policy, "ann")
+    assert nodes.listed(policy) == ["ann", "ann"], "for a moment"
+    nodes[2].rpc.cut.clear()
+    assert nodes[2].node_messages.send(1, Replaced(policy, "ann", session.id))
     for _ in range(2):
-        nodes[1].sessions.replaced(NEWEST, "ann", session.id)
-    assert not nodes[1].hub.is_online(NEWEST, "ann")
-    assert connection.is_open
+        nodes[1].sessions.replaced(policy, "ann", session.id)
+    assert nodes.listed(policy) == ["ann"]
+    assert client.close_code() == 4500 if policy == SINGLE else older.is_open
 
 
 # --- leaving ------------------------------------------------------------------------------------------------
-
-
-def test_an_exit_notice_reaches_all_nodes_once(nodes: Several) -> None:
-    ann, _ = nodes[1].login(NEWEST, "ann")
-    clients = [nodes[epoch].login(NEWEST, f"b{epoch}")[1] for epoch in (1, 2)]
-    nodes.settle(*clients)
-    for client in clients:
-        client.frames.clear()
-    ann.lost()
-    nodes.settle(*clients)
-    assert [received_since(client) for client in clients] == [[EXIT_ANN], [EXIT_ANN]]
 
 
 @pytest.mark.parametrize("stays_open", [False, True])
@@ -385,21 +369,17 @@ def test_without_the_registry_the_last_end_on_a_node_is_an_exit(nodes: Several) 
 
 
 def test_a_registry_that_fails_at_one_departure_is_asked_at_the_next(
-    nodes: Several, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    nodes: Several, caplog: pytest.LogCaptureFixture
 ) -> None:
     """All workers meet the failure, and go on."""
     users = [nodes[1].login(NEWEST, f"u{number}")[0] for number in range(departures.WORKERS + 5)]
-    real = nodes[1].registry.unregister
-
-    def fail(session: Session) -> bool | None:
-        raise RuntimeError("a fault of ours")
-
-    monkeypatch.setattr(nodes[1].registry, "unregister", fail)
+    registry = nodes[1].registry
+    registry.unregister = Mock(side_effect=RuntimeError("a fault of ours"))  # type: ignore[method-assign]
     for connection in users:
         connection.lost()
     nodes.settle()
     assert "the logout of u0 in 101 was not reported" in caplog.text
-    monkeypatch.setattr(nodes[1].registry, "unregister", real)
+    del registry.unregister
     ann, _ = nodes[1].login(NEWEST, "ann")
     ann.lost()
     until(lambda: nodes.addressed(NEWEST, "ann") == [])
@@ -424,43 +404,12 @@ def test_a_flush_waits_for_departures_that_the_registry_has_not_answered_yet(nod
     nodes[1].registry.hold()
     ann.lost()
     look()
+    assert not nodes[1].sessions.flush(0.05), "it gives up in time"
     gevent.spawn_later(0.05, nodes[1].registry.release)
     nodes[1].sessions.flush(60)
     nodes[1].sessions.stop()
     nodes.settle(bob)
     assert received_since(bob) == [EXIT_ANN]
-
-
-def test_a_flush_gives_up_in_time(nodes: Several) -> None:
-    ann, _ = nodes[1].login(NEWEST, "ann")
-    nodes[1].registry.hold()
-    ann.lost()
-    look()
-    flush = gevent.spawn(nodes[1].sessions.flush, 0.05)
-    until(flush.ready)
-
-
-# --- kicking ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("via", [1, 2])
-def test_a_kick_on_any_node_closes_sessions_on_all(nodes: Several, via: int) -> None:
-    clients = [nodes[epoch].login(MULTI, "ann")[1] for epoch in (1, 2, 2)]
-    _, bob = nodes[2].login(MULTI, "bob")
-    assert nodes[via].sessions.close(MULTI, ["ann"]).total == 3
-    assert [client.close_code() for client in clients] == [4502] * 3
-    for client in clients:
-        client.hang_up()
-    until(lambda: nodes.addressed(MULTI, "ann") == [])
-    nodes.settle(bob)
-    assert received_since(bob) == [EXIT_ANN]
-
-
-def test_a_kick_says_whom_it_did_not_reach(nodes: Several, caplog: pytest.LogCaptureFixture) -> None:
-    nodes[1].login(MULTI, "ann")
-    nodes[1].rpc.cut.add(2)
-    assert nodes[1].sessions.close(MULTI, ["ann"]).total == 1
-    assert "127.0.0.1:9002" in caplog.text
 
 
 # --- registering again --------------------------------------------------------------------------------------
@@ -471,45 +420,31 @@ def restored(node: ClusterHarness, everything: bool) -> None:
     assert gevent.wait([node.sessions._reregistration], 60)
 
 
-def test_sessions_that_began_without_the_registry_are_registered_later(nodes: Several) -> None:
+@pytest.mark.parametrize("lost", ["away", "deaf", "flush", "epoch"])
+def test_sessions_that_the_registry_does_not_know_are_registered_later_and_once(
+    nodes: Several, lost: str
+) -> None:
     node = nodes[1]
-    node.login(NEWEST, "bob")
-    node.registry.away = True
-    node.login(NEWEST, "ann")
-    node.registry.away = False
-    node.registry.calls.clear()
-    restored(node, everything=False)
-    assert nodes.addressed(NEWEST, "ann") == [1]
-    assert node.registry.calls == ["reregister"], "the others are registered already"
-
-
-def test_a_login_whose_answer_was_lost_is_registered_once_again(nodes: Several) -> None:
-    node = nodes[1]
-    node.registry.deaf = True
-    connection, _ = node.login(NEWEST, "ann")
-    node.registry.deaf = False
-    restored(node, everything=False)
-    assert nodes.addressed(NEWEST, "ann") == [1]
-    assert node.registry.registered(node.session_of(connection))
-
-
-def test_after_a_flush_all_are_registered_again(nodes: Several) -> None:
     users = [f"u{number}" for number in range(20)]
-    for user in users:
-        nodes[1].login(NEWEST, user)
-    nodes.book.flush()
-    restored(nodes[1], everything=True)
-    assert all(nodes.addressed(NEWEST, user) == [1] for user in users)
-
-
-def test_a_new_epoch_has_all_sessions_again(nodes: Several) -> None:
-    nodes[1].login(NEWEST, "ann")
-    nodes.nodes[7] = nodes[1]
-    nodes[1].take_new_epoch(7)
-    assert nodes.addressed(NEWEST, "ann") == []
-    restored(nodes[1], everything=True)
-    assert nodes.addressed(NEWEST, "ann") == [7]
-    del nodes.nodes[7]
+    node.login(NEWEST, "bob")
+    node.registry.away, node.registry.deaf = lost == "away", lost == "deaf"
+    connections = [node.login(NEWEST, user)[0] for user in users]
+    node.registry.away = node.registry.deaf = False
+    if lost == "flush":
+        nodes.book.flush()
+    elif lost == "epoch":
+        nodes.nodes[7] = node
+        node.take_new_epoch(7)
+        assert nodes.addressed(NEWEST, "u0") == []
+    node.registry.calls.clear()
+    is_all = lost in ("flush", "epoch")
+    restored(node, everything=is_all)
+    assert len(node.registry.calls) == (21 if is_all else 20), "the others are registered already"
+    assert {tuple(nodes.addressed(NEWEST, user)) for user in (*users, "bob")} - {(1,)} == (
+        {(7,)} if lost == "epoch" else set()
+    )
+    assert all(node.registry.registered(node.session_of(connection)) for connection in connections)
+    nodes.nodes.pop(7, None)
 
 
 @pytest.mark.parametrize(("policy", "code"), [(NEWEST, None), (SINGLE, 4500), (REFUSE, 4500)])
@@ -622,26 +557,6 @@ def _check_agreement(nodes: Several, policy: str) -> None:
         assert set(here) <= refs, "nobody is addressed whom the registry does not know"
         if policy != MULTI:
             assert len(here) <= 1, "nobody is shown twice"
-
-
-def test_a_lost_word_of_being_replaced_is_made_good_by_the_registry(nodes: Several) -> None:
-    """What ``on_replaced`` of the registry does, told late and twice."""
-    older, client = nodes[1].login(SINGLE, "ann")
-    session = nodes[1].session_of(older)
-    nodes[2].rpc.cut.add(1)
-    nodes[2].login(SINGLE, "ann")
-    assert nodes.listed(SINGLE) == ["ann", "ann"], "for a moment"
-    for _ in range(2):
-        nodes[1].sessions.replaced(SINGLE, "ann", session.id)
-    assert client.close_code() == 4500
-    assert nodes.listed(SINGLE) == ["ann"]
-
-
-def test_words_of_another_node_arrive_as_items(nodes: Several) -> None:
-    older, _ = nodes[1].login(NEWEST, "ann")
-    session = nodes[1].session_of(older)
-    assert nodes[2].node_messages.send(1, Replaced(NEWEST, "ann", session.id))
-    assert not nodes[1].hub.is_online(NEWEST, "ann")
 
 
 def test_the_logouts_of_a_deleted_app_are_reported_without_a_fault(

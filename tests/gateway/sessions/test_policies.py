@@ -178,12 +178,13 @@ def test_a_kick_closes_all_connections_of_a_user_with_4502(
 ) -> None:
     _, phone = topology.here.login(app, "ann", "phone")
     _, laptop = topology.there.login(app, "ann", "laptop")
-    bob, _ = topology.there.login(app, "bob")
+    bob, listener = topology.there.login(app, "bob")
     other_app, _ = topology.here.login(MULTI if app == NEWEST else NEWEST, "ann")
     assert topology.there.sessions.close(app, ["ann"]).total == addressed
     assert (phone.close_code(), laptop.close_code()) == (4502, 4502)
     assert (bob.is_open, other_app.is_open) == (True, True)
     until(lambda: topology.addressed(app, "ann") == 0)
+    assert topology.news_of(listener) == [EXIT_ANN]
     assert topology.here.login(app, "ann")[0].is_open, "kicked is not banned"
 
 
@@ -199,12 +200,9 @@ def test_a_banned_user_is_closed_with_4503_and_stays_out(topology: Topology, app
     assert topology.addressed(app, "ann") == 0
 
 
-def test_an_absent_user_can_be_banned(topology: Topology) -> None:
+def test_an_absent_user_can_be_banned_and_no_user_or_app_closes_no_session(topology: Topology) -> None:
     assert topology.here.sessions.close(NEWEST, ["ann"], ban_seconds=60).total == 0
     connection, _ = topology.there.connect()
     assert topology.there.sessions.login(connection, Login(NEWEST, "ann")) == 1003
-
-
-def test_a_kick_of_no_user_closes_no_session(topology: Topology) -> None:
     assert topology.here.sessions.close(NEWEST, ["nobody"]).total == 0
     assert topology.here.sessions.close("no such app", ["ann"], ban_seconds=60).total == 0

@@ -4,6 +4,7 @@ import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
+from unittest.mock import Mock
 from weakref import ref
 
 import gevent
@@ -132,29 +133,14 @@ from imserver.gateway.storage.store import Store
 store = Store(StorageSettings(), sys.argv[1])
 made = [gevent.spawn(store.add_app, f"app {number % 10}", {}) for number in range(50)]
 print(sum(one.get(timeout=60) for one in made))
+print(store.add_app("a loop that waits for nothing else", {}), store.keys())
 store.close()
 """
 
 
 @pytest.mark.full
 def test_many_greenlets_that_are_first_at_once_make_one_database(tmp_path: Path) -> None:
-    assert run_python(FIRST_USE, str(tmp_path)) == "10\n"
-
-
-WAITS_ALONE = """
-from gevent import monkey; monkey.patch_all()
-import sys
-from imserver.gateway.config.settings import StorageSettings
-from imserver.gateway.storage.store import Store
-store = Store(StorageSettings(), sys.argv[1])
-print(store.add_app("105", {}), store.keys())
-store.close()
-"""
-
-
-@pytest.mark.full
-def test_a_loop_that_waits_for_nothing_else_goes_on(tmp_path: Path) -> None:
-    assert run_python(WAITS_ALONE, str(tmp_path)) == "True ()\n"
+    assert run_python(FIRST_USE, str(tmp_path)) == "10\nTrue ()\n"
 
 
 def test_who_is_killed_while_a_driver_waits_ends_though_the_driver_fails_in_turn() -> None:
@@ -168,25 +154,13 @@ def test_who_is_killed_while_a_driver_waits_ends_though_the_driver_fails_in_turn
     gevent.sleep(0)
     asking.kill(timeout=5)
     assert isinstance(asking.value, gevent.GreenletExit)
+    with pytest.raises(RuntimeError, match="no such table"):
+        GreenletRunner().run(Mock(side_effect=RuntimeError("no such table")), 60)
 
 
-def test_a_driver_that_fails_by_itself_is_no_end() -> None:
-    def question() -> None:
-        raise RuntimeError("no such table")
-
-    with pytest.raises(RuntimeError):
-        GreenletRunner().run(question, 60)
-
-
-def in_a_file_thread(function: Callable[[], NoReturn]) -> None:
-    Threads(1).do(function)
-
-
-def in_a_database_thread(function: Callable[[], NoReturn]) -> None:
-    ThreadRunner().run(function, None)
-
-
-@pytest.mark.parametrize("run", [in_a_file_thread, in_a_database_thread])
+@pytest.mark.parametrize(
+    "run", [lambda function: Threads(1).do(function), lambda function: ThreadRunner().run(function, None)]
+)
 def test_an_error_of_a_thread_leaves_nothing_for_the_garbage_collector(
     run: Callable[[Callable[[], NoReturn]], None],
 ) -> None:
