@@ -128,7 +128,11 @@ def test_an_ended_connection_leaves_all_channels_and_listeners_get_their_names(
 ) -> None:
     """They hear of connections in channels, and not of who has left them all before."""
     heard: list[tuple[str, tuple[str, ...]]] = []
-    channels.members.report_to(left=lambda connection, names: heard.append((connection.user or "", names)))
+    empty: list[tuple[str, str]] = []
+    channels.members.report_to(
+        left=lambda connection, names: heard.append((connection.user or "", names)),
+        emptied=lambda app, channel: empty.append((app, channel)),
+    )
     people = {user: harness.login(MULTI, user) for user in ("ann", "bob", "cid", "dan")}
     for user, channel in (("ann", "garden"), ("ann", "lobby"), ("bob", "lobby"), ("cid", "lobby")):
         channels.subscriptions.join(MULTI, channel, people[user][0])
@@ -143,6 +147,7 @@ def test_an_ended_connection_leaves_all_channels_and_listeners_get_their_names(
     until(lambda: not any(harness.hub.is_online(MULTI, user) for user in people))
     turn()
     assert heard[1:] == [("bob", ("lobby",))]
+    assert empty == [(MULTI, "garden"), (MULTI, "lobby")]
 
 
 def test_a_listener_of_ended_connections_may_block_and_may_fail(

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -10,7 +11,10 @@ from msgspec.structs import replace
 
 from imserver.gateway import errors
 from imserver.gateway.auth.principal import BAD_TOKEN, DEMO, NOBODY, Principal
+from imserver.gateway.auth.questions import BackEndRefused, BackEndUnavailable
+from imserver.gateway.auth.rates import MutedUsers
 from imserver.gateway.channels.client_commands import ChannelCommands
+from imserver.gateway.channels.consent import ChannelConsent
 from imserver.gateway.channels.members import ChannelRefused
 from imserver.gateway.channels.options import UNKNOWN
 from imserver.gateway.cluster.history import Position
@@ -44,6 +48,8 @@ class OptionsHarness(Harness):
     rule: Mock | None = None
 
     def settings_of(self, app: str) -> TenantSettings:
+        if app == "nowhere":
+            return None  # type: ignore[return-value]
         return replace(super().settings_of(app), known_channels_only=self.known_channels_only)
 
     def __init__(self, channels: Mapping[str, ChannelSettings]) -> None:
@@ -145,6 +151,55 @@ def test_channels_of_users_and_groups_have_no_publications_of_clients(harness: O
     harness.channel_settings = {"*": FOR_ALL}
     for channel in ("user:ann", "user:bob", "group:1"):
         assert {*harness.tries(harness.client(), channel).values()} == {DENIED}
+    harness.channel_settings = {"*": replace(FOR_ALL, presence=False, history_size=0)}
+    found = harness.tries(harness.client(), "room:1")
+    assert [name for name, code in found.items() if code == OK] == ["publish"], (
+        "what is not there is not read"
+    )
+
+
+@pytest.mark.parametrize(
+    ("user", "channels"), [("ann", {"user:ann", "group:7"}), ("bob", {"user:bob", "group:7"}), ("", set())]
+)
+def test_channels_of_users_and_groups_belong_to_them(
+    harness: OptionsHarness, user: str, channels: set[str]
+) -> None:
+    harness.channels.histories.stored = Mock(is_member=lambda _app, group, _user: group in (0, 7))
+    consent = ChannelConsent(Mock(), Mock(), harness.channels, MutedUsers())
+    client, found = harness.client(user), set()
+    for channel in ("user:", "user:ann", "user:bob", "group:7", "group:8", "group:x"):
+        with suppress(ChannelRefused):
+            consent.check_member(client, channel)
+            found.add(channel)
+    assert found == channels
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (None, ""),
+        (BackEndUnavailable("late"), "unavailable"),
+        (BackEndRefused(None), "denied"),
+        (BackEndRefused(None, (4010, "bye")), "ended"),
+    ],
+)
+def test_a_back_end_decides_about_a_channel(
+    harness: OptionsHarness, error: Exception | None, reason: str
+) -> None:
+    def ask(_app: str, _call: str, _connection: Connection, facts: dict[str, Any], kind: Any) -> Any:
+        if error is not None:
+            raise error
+        return kind(expire_at=facts["token"] == "t" and 5)
+
+    consent = ChannelConsent(Mock(ask=ask), Mock(), harness.channels, MutedUsers())
+    client, found = harness.client(), ""
+    try:
+        assert consent.subscribe(client, "room:1", "t").expire_at == 5
+    except ChannelRefused as refused:
+        found = refused.reason
+    assert (found, client.is_open) == (reason, reason != "ended")
+    with pytest.raises(ChannelRefused, match="belongs to the server"):
+        consent.subscribe(client, "#room")
 
 
 @pytest.mark.parametrize(
@@ -177,6 +232,7 @@ def test_channels_without_a_namespace_have_a_row_of_their_own(harness: OptionsHa
     assert [options(APP, name) for name in names] == [plain] * 4 + [other] * 2
     harness.channel_settings = {"*": other}
     assert [options(APP, name) for name in names] == [other] * 6
+    assert options("nowhere", "lobby") == ChannelSettings()
 
 
 @pytest.mark.parametrize("row", ["", "room"])

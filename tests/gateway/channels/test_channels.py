@@ -442,18 +442,79 @@ def test_a_client_that_cannot_recover_is_subscribed_without_a_position(harness: 
 # --- several nodes ------------------------------------------------------------------------------------------
 
 
-def test_publications_of_two_nodes_arrive_everywhere_in_one_order(
-    nodes: Several, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("imserver.gateway.channels.positions.FILL_SECONDS", 3600)
+def play(nodes: Several, client: Client, steps: str) -> None:
+    """Go through steps: ``a texts`` and ``b texts`` publish on these nodes; ``hold`` and ``release`` what a
+    sends; ``stop`` the pages of the history until they ``go``, and ``read`` waits for one; ``forget`` or
+    ``check`` it, or wait until it was ``filled``; ``= texts``: the client, of node c, has received them."""
     a, b, c = nodes.nodes.values()
-    _, client, _ = subscriber(c)
-    a.rpc.holding = True
-    publish(a, "one")
-    publish(b, "two")  # its publication overtakes that of the other node
-    assert texts(client) == [[]]
-    a.rpc.release()
-    assert texts(client) == [["one", "two"]]
+    history = nodes.book.history
+    for step in steps.split("; "):
+        what, *words = step.split()
+        if what in ("a", "b"):
+            publish(a if what == "a" else b, *words)
+        elif what == "=":
+            until(lambda words=words: received_texts(client) == words)  # type: ignore[misc]
+        elif what == "hold":
+            a.rpc.holding = True
+        elif what == "release":
+            a.rpc.release()
+        elif what == "stop":
+            history.holding = True
+        elif what == "read":
+            until(lambda: len(history.reads) == 1)
+        elif what == "go":
+            history.holding = False
+            history.reads[0].set()
+            turn()
+        elif what == "forget":
+            history.forget(MULTI)
+        elif what == "check":
+            c.channels.subscriptions.check_positions()
+        else:
+            assert what == "filled"
+            until(lambda: not c.hub.apps[MULTI].channels[NEWS].position.filling)  # type: ignore[union-attr]
+
+
+FOUR = "one two three four"
+NEW_EPOCH = "a old; = old; forget; hold; a one two"
+
+
+@pytest.mark.parametrize(
+    ("steps", "received", "ended"),
+    [
+        ("hold; a one; b two; release", "one two", False),
+        ("hold; a one; b two; = one two; release", "one two", False),  # too late: nothing arrives twice
+        ("hold; a one; check; = one", "one", False),
+        ("stop; hold; a one; b two; read; release; a three; go; a four", FOUR, False),
+        (
+            "stop; hold; a one; b two; read; a three; b four; go; = one two three four",
+            "one two three four",
+            False,
+        ),
+        ("stop; hold; a lost; b old; read; forget; a one; b two; go; = one two", "one two", True),
+        (f"{NEW_EPOCH}; check; = old one two; release; b last", "old one two last", True),
+        (f"{NEW_EPOCH}; b three; = old one two three; release; b last", "old one two three last", True),
+        (
+            "b old; hold; a late; forget; b one two; = old one two; release; filled; b three",
+            "old one two late three",
+            True,
+        ),
+    ],
+)
+def test_publications_of_two_nodes_arrive_once_and_in_order_whatever_is_lost(
+    nodes: Several, steps: str, received: str, ended: bool
+) -> None:
+    """Members that cannot begin again miss nothing of a new epoch; those that can are expelled to, once."""
+    c = nodes[3]
+    plain, client = c.login(MULTI, "bob")
+    subscribe(c, plain)
+    connection, other, _ = subscriber(c)
+    expelled = endings(c)
+    play(nodes, client, steps)
+    assert texts(client) == [received.split()]
+    assert expelled == ([(connection, 2500)] if ended else [])
+    if not ended:
+        assert texts(other) == [received.split()]
 
 
 def test_who_is_left_out_stays_left_out_if_a_publication_comes_early(nodes: Several) -> None:
@@ -465,26 +526,6 @@ def test_who_is_left_out_stays_left_out_if_a_publication_comes_early(nodes: Seve
     b.channels.publishing.publish(MULTI, NEWS, event("two"), except_users=("bob",))
     a.rpc.release()
     assert texts(ann, bob) == [["one", "two"], ["one"]]
-
-
-def test_what_a_dead_node_has_not_sent_is_read_from_the_history(nodes: Several) -> None:
-    a, b, c = nodes.nodes.values()
-    _, client, _ = subscriber(c)
-    a.rpc.holding = True
-    publish(a, "one")
-    publish(b, "two")
-    until(lambda: [text for kind, _, text in received(client) if kind == "msg"] == ["one", "two"])
-    a.rpc.release()  # too late: nothing arrives twice
-    assert texts(client) == [["one", "two"]]
-
-
-def test_the_last_publication_of_a_dead_node_is_found(nodes: Several) -> None:
-    a, _, c = nodes.nodes.values()
-    _, client, _ = subscriber(c)
-    a.rpc.holding = True
-    publish(a, "one")
-    c.channels.subscriptions.check_positions()
-    until(lambda: texts(client) == [["one"]])
 
 
 def test_subscriptions_during_a_storm_have_no_hole_and_no_double(nodes: Several) -> None:
@@ -565,112 +606,19 @@ def test_the_subscription_of_a_subscriber_with_a_position_of_before_ends(nodes: 
     assert ended == [(connections[0], 2500)]
 
 
-def new_epoch(nodes: Several) -> tuple[Client, list[tuple[Connection, int]]]:
-    """A history is lost, and the next two publications have not come to the last node yet. What a member of
-    it receives that cannot begin again, and the subscriptions that the node ends."""
-    a, _, c = nodes.nodes.values()
+def test_a_newcomer_that_finds_another_epoch_ends_the_old_subscriptions(nodes: Several) -> None:
+    c = nodes[3]
     plain, client = c.login(MULTI, "bob")
     subscribe(c, plain)
-    subscriber(c)
-    publish(a, "old")
-    assert texts(client) == [["old"]]
-    nodes.book.history.forget(MULTI)
-    a.rpc.holding = True
-    publish(a, "one", "two")
-    return client, endings(c)
-
-
-@pytest.mark.parametrize("finder", ["check", "newcomer", "publication"])
-def test_members_that_cannot_begin_again_miss_nothing_of_a_new_epoch(nodes: Several, finder: str) -> None:
-    """However their node learns of it, and what comes late comes once."""
-    a, b, c = nodes.nodes.values()
-    client, ended = new_epoch(nodes)
-    expected = ["one", "two"]
-    if finder == "check":
-        c.channels.subscriptions.check_positions()
-    elif finder == "newcomer":
-        _, newcomer, found = subscriber(c, "carol")
-        assert found.position is not None
-        assert found.position.offset == 2
-    else:
-        publish(b, "three")
-        expected.append("three")
-    until(lambda: received_texts(client) == expected)
-    assert [code for _, code in ended] == [2500]
-    a.rpc.release()
-    publish(b, "last")
-    assert texts(client) == [[*expected, "last"]]
-    assert [code for _, code in ended] == [2500]
-    if finder == "newcomer":
-        assert texts(newcomer) == [["last"]]
-
-
-def test_a_late_publication_of_the_epoch_before_repeats_nothing_of_the_new_one(nodes: Several) -> None:
-    a, b, c = nodes.nodes.values()
-    plain, client = c.login(MULTI, "bob")
-    subscribe(c, plain)
-    publish(b, "old")
-    a.rpc.holding = True
-    publish(a, "late")
-    nodes.book.history.forget(MULTI)
-    publish(b, "one", "two")
-    assert texts(client) == [["old", "one", "two"]]
-    a.rpc.release()
-    position = c.hub.apps[MULTI].channels[NEWS].position
-    assert position is not None
-    until(lambda: not position.filling)
-    publish(b, "three")
-    assert texts(client) == [["late", "three"]]
-
-
-def test_an_epoch_that_begins_while_a_gap_is_filled_is_read_too(nodes: Several) -> None:
-    a, b, c = nodes.nodes.values()
-    history = nodes.book.history
-    plain, client = c.login(MULTI, "bob")
-    subscribe(c, plain)
-    history.holding = a.rpc.holding = True
-    publish(a, "lost")
-    publish(b, "old")
-    until(lambda: len(history.reads) == 1)
-    history.forget(MULTI)
-    publish(a, "one")
-    publish(b, "two")
-    history.holding = False
-    history.reads[0].set()
-    until(lambda: received_texts(client) == ["one", "two"])
-
-
-def test_a_page_that_was_overtaken_ends_no_subscription(nodes: Several) -> None:
-    a, b, c = nodes.nodes.values()
-    history, ended = nodes.book.history, endings(c)
-    _, client, _ = subscriber(c)
-    history.holding = a.rpc.holding = True
-    publish(a, "one")
-    publish(b, "two")
-    until(lambda: len(history.reads) == 1)
-    a.rpc.release()
-    a.rpc.holding = False
-    publish(a, "three")
-    history.reads[0].set()
-    turn()
-    publish(a, "four")
-    assert texts(client) == [["one", "two", "three", "four"]]
-    assert ended == []
-
-
-def test_a_gap_that_opens_while_another_is_filled_is_filled_too(nodes: Several) -> None:
-    a, b, c = nodes.nodes.values()
-    history = nodes.book.history
-    _, client, _ = subscriber(c)
-    history.holding = a.rpc.holding = True
-    publish(a, "one")
-    publish(b, "two")
-    until(lambda: len(history.reads) == 1)
-    publish(a, "three")
-    publish(b, "four")
-    history.holding = False
-    history.reads[0].set()
-    until(lambda: received_texts(client) == ["one", "two", "three", "four"])
+    old, _, _ = subscriber(c)
+    play(nodes, client, NEW_EPOCH)
+    ended = endings(c)
+    _, newcomer, found = subscriber(c, "carol")
+    assert found.position is not None
+    assert found.position.offset == 2
+    play(nodes, client, "= old one two; release; b last")
+    assert texts(client, newcomer) == [["old", "one", "two", "last"], ["last"]]
+    assert ended == [(old, 2500)]
 
 
 def test_members_receive_what_a_failed_subscription_has_held_up(nodes: Several) -> None:
