@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import signal
-import subprocess
-import sys
 import zlib
 from collections.abc import Iterator
 
@@ -132,20 +129,6 @@ def test_the_process_reads_pages_and_survives_them(worker: Worker) -> None:
     for piece in (b"<", b"<a b='", b"<![CDATA["):  # some end it by SIGPROF
         run(piece * (524_288 // len(piece)))
     assert run(b"<title>after</title>") == LinkedPage("after")
-
-
-def test_the_process_counts_its_cpu_time() -> None:
-    program = (
-        "from imserver.media.previews import pages\n"
-        "pages.CPU_SECONDS = 0.01\n"
-        "def read(task):\n"
-        "    while True: pass\n"
-        "pages.read = read\n"
-        "pages.main()\n"
-    )
-    task = msgspec.json.encode(PageTask(b"", "", "", URL)) + b"\n"
-    done = subprocess.run([sys.executable, "-c", program], input=task)
-    assert done.returncode == -signal.SIGPROF
 
 
 def test_links_are_those_of_the_page_of_messages() -> None:

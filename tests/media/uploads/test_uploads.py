@@ -1,6 +1,5 @@
 """Slow or many transfers of a few hold nobody else up, and what is stored is private and bounded."""
 
-import contextlib
 import stat
 from collections.abc import Iterator
 from hashlib import sha256
@@ -20,9 +19,7 @@ from imserver.media.uploads.contract import FILE_BYTES
 from imserver.media.uploads.declared import HTTP_DISK_FULL, HTTP_QUOTA_EXCEEDED, UploadSettings
 from imserver.media.uploads.transfers import GRACE_SECONDS, TransferRefused, Transfers
 from imserver.media.uploads.uploads import Offer, Uploads
-from tests.integration.raw import Raw, ask, request
 from tests.media.uploads.test_boxes import FILES, SPOT
-from tests.support import Server, eventually
 
 PNG = (
     b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x00\x00\x00\x00:~\x9bU"
@@ -197,31 +194,6 @@ def test_nobody_else_on_the_machine_can_read_them(uploads: Uploads, tmp_path: Pa
     assert len(paths) == 2, "the picture and its thumbnail"
     for path in (*paths, *(tmp_path / "uploads").rglob("*"), tmp_path / "uploads"):
         assert stat.S_IMODE(path.stat().st_mode) == (0o600 if path.is_file() else 0o700), path
-
-
-@pytest.mark.full
-def test_slow_uploads_of_one_user_leave_slots_for_others(tmp_path: Path) -> None:
-    server = Server(tmp_path, config={"uploads": {"min_free_bytes": 0, "at_once": 4, "at_once_per_user": 2}})
-    try:
-        with contextlib.ExitStack() as stack:
-            path = "/api/v1/uploads?app=101&user=%s"
-            again = request(path % "eve", method="POST", body=b"x")
-
-            def has_no_slot() -> bool:
-                """Begin another slow upload of eve, which may be refused; whether she has no slot left."""
-                slow = stack.enter_context(Raw(server.http))
-                slow.send(
-                    b"POST /api/v1/uploads?app=101&user=eve HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-                    b"Content-Length: 100000\r\n\r\nx"
-                )
-                return ask(server.http, again).json.get("code") == "busy"
-
-            eventually(has_no_slot, what="two are on the way")
-            assert ask(server.http, again).status == 503
-            assert ask(server.http, request(path % "ann", method="POST", body=b"x")).status == 201
-    finally:
-        server.stop()
-    server.check()
 
 
 def test_only_the_files_of_a_deleted_app_are_forgotten(uploads: Uploads, store: Store) -> None:

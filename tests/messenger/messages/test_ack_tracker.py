@@ -1,6 +1,5 @@
 """When deliveries are sent again and the connection is closed, wherever they come from."""
 
-import re
 from collections.abc import Iterator
 
 import pytest
@@ -27,7 +26,6 @@ from imserver.messenger.messages.acks import (
 )
 from tests.gateway.hub.harness import Harness
 from tests.gateway.transport.harness import turn, until
-from tests.support import ROOT
 
 
 class FromLog:
@@ -254,15 +252,3 @@ def test_a_time_ends_in_no_session_that_has_expired_and_nothing_else_is_impossib
     for state, event in impossible:
         with pytest.raises(ImpossibleTransition):
             ACK_TRANSITIONS[state][event]
-
-
-def test_a_state_is_changed_by_the_table_only() -> None:
-    changes = [
-        line.strip()
-        for folder in ("messenger/messages", "dialects/action")
-        for path in (ROOT / "imserver" / folder).rglob("*.py")
-        for line in path.read_text(encoding="utf-8").splitlines()
-        if re.match(r"\s+\w+\.state = ", line)
-    ]
-    by_table = re.compile(r"(\w+)\.state = ACK_TRANSITIONS\[\1\.state\]\[[A-Z]+\]")
-    assert [line for line in changes if not by_table.fullmatch(line)] == ["self.state = ON_TIME"]

@@ -2,8 +2,6 @@
 
 import pytest
 from gevent.event import Event as Signal
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from imserver.messenger.messages import deliverer
 from imserver.messenger.messages.log.contract import Draft
@@ -27,43 +25,6 @@ def test_clients_receive_a_batch_in_order() -> None:
             assert each.stream() == [2, 3, 4, 5, 6]
         assert node.appends == [1, 4]
         assert len(ann.pushed()) == 3
-
-
-def chat(node: Node, pairs: list[tuple[int, int]]) -> None:
-    """Have four users say all this to groups and to each other in one transaction; look at what all got."""
-    users = [f"u{number}" for number in range(4)]
-    groups = [node.group(*users), node.group(*users[:2])]
-    targets: list[dict[str, object]] = [
-        {"conversation": groups[0]},
-        {"conversation": groups[1]},
-        {"to": "u0"},
-        {"to": "u3"},
-    ]
-    talkers = [node.speaker(user, 2) for user in users]
-    other = node.speaker("u1", 2, "other")
-    node.gates.committing = gate = Signal()
-    talkers[0].send_payload("send", {"to": "u1", "text": "before"})
-    until(lambda: node.log.writer.senders(APP))
-    for sender, target in pairs:
-        talkers[sender].send_payload("send", {**targets[target], "text": "x"})
-        talkers[sender].settle()
-    gate.set()
-    until(lambda: not node.log.writer.is_busy(APP))
-    entries = node.entries(APP)[2:]
-    for user, message_client in (*zip(users, talkers, strict=True), ("u1", other)):
-        member = {row.conversation for row in node.log.conversations.memberships(APP, user)}
-        reads = [entry.id for entry in entries if entry.conversation in member]
-        until(lambda message_client=message_client, reads=reads: len(message_client.stream()) >= len(reads))  # type: ignore[misc]
-        message_client.settle()
-        assert message_client.stream() == reads
-        assert not {each["from"] for each in message_client.pushed()} & ({user} - {"u1"})
-
-
-@settings(max_examples=8, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=3, max_size=20))
-def test_random_batches_are_delivered_in_order(pairs: list[tuple[int, int]]) -> None:
-    with Node() as node:
-        chat(node, [each for each in pairs if each not in ((0, 2), (3, 3), (2, 1), (3, 1))])
 
 
 def test_a_bot_receives_entries_of_its_groups_that_name_it_in_order() -> None:

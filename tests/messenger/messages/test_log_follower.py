@@ -55,13 +55,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "QUIET_SECONDS", 0.0)
 
 
-def test_earlier_entries_are_not_delivered() -> None:
-    received = Receiver(stored=3)
-    assert received.follower.follow(APP) == 3
-    received.receive(received.store(1))
-    assert received.ids == [4]
-
-
 def test_a_batch_of_an_app_without_subscribers_is_not_delivered() -> None:
     received = Receiver()
     received.receive(received.store(1))
@@ -95,28 +88,6 @@ def test_an_empty_batch_moves_the_position() -> None:
     received.store(2)
     received.follower.committed(Commit(APP, 1, 2, []))
     assert (received.ids, received.follower.position(APP)) == ([], 2)
-
-
-@pytest.mark.usefixtures("quick")
-def test_a_lost_batch_is_read_from_the_log_before_a_later_one_is_delivered() -> None:
-    received = Receiver()
-    received.follower.follow(APP)
-    entries = received.store(5)
-    received.receive(entries[:1])
-    received.receive(entries[3:])  # 2 and 3 are lost
-    assert received.ids == [1]
-    until(lambda: received.ids == [1, 2, 3, 4, 5])
-    assert received.metrics.log_gaps == 1
-
-
-@pytest.mark.usefixtures("quick")
-def test_the_last_batch_is_found_missing_without_any_news() -> None:
-    received = Receiver()
-    received.follower.follow(APP)
-    received.store(2)
-    gevent.sleep(0.001)
-    received.follower.check()
-    until(lambda: received.ids == [1, 2])
 
 
 @pytest.mark.usefixtures("quick")

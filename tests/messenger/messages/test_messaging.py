@@ -5,17 +5,13 @@ from typing import Any
 import gevent
 import pytest
 from gevent.event import Event as Signal
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from imserver.gateway import errors
-from imserver.messenger.messages import catch_up, messaging, metrics
+from imserver.messenger.messages import catch_up, messaging
 from imserver.messenger.messages import deliverer as following
 from imserver.messenger.messages.acks import AckingLogSubscription
-from imserver.messenger.messages.log import writer
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log_subscriptions import LogSubscription
-from tests.gateway.api.test_metrics import OF_MESSENGER
 from tests.gateway.transport.harness import turn, until
 from tests.messenger.log_file import LogFile
 from tests.messenger.messaging_harness import APP, MessageClient, Node
@@ -100,17 +96,6 @@ def test_a_repeat_gets_the_first_answer_and_is_not_delivered() -> None:
         assert bob.texts() == ["hi"]
 
 
-def test_repeats_in_one_transaction_are_both_acknowledged() -> None:
-    with Node() as node:
-        ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
-        seqs = [ann.send_payload("send", {"to": "bob", "text": "hi", "clientMsgID": "x"}) for _ in range(2)]
-        answers = [ann.answer(seq) for seq in seqs]
-        assert [answer[1]["id"] for answer in answers] == [1, 1]
-        until(bob.pushed)
-        bob.settle()
-        assert bob.stream() == [1]
-
-
 def test_while_the_database_is_away_a_message_is_refused_and_may_be_sent_again() -> None:
     with Node() as node:
         ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
@@ -141,49 +126,6 @@ def test_a_message_found_stored_after_its_refusal_is_delivered_once() -> None:
         until(bob.pushed)
         assert (ann.texts(), bob.texts(), [each.id for each in node.stored]) == (["hi"], ["hi"], [1])
         assert (node.metrics.stored.total, node.metrics.stored_repeats) == (1, 1)
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        {"text": "to nobody"},
-        {"to": "bob", "conversation": 1, "text": "to two"},
-        {"to": "ann", "text": "to oneself"},
-        {"to": "bob", "text": 1},
-        {"to": "bob", "text": "and", "data": "both"},
-        {"to": "bob", "text": "x", "clientMsgID": "x" * 65},
-        {"to": "b" * 256, "text": "x"},
-        {"to": "bob", "text": "x", "type": "t" * 33},
-        {"to": "bob", "text": "x", "mentions": ["u"] * 101},
-        {"conversation": -1, "text": "x"},
-    ],
-)
-def test_an_invalid_message_is_refused_and_not_stored(data: dict[str, object]) -> None:
-    with Node() as node:
-        assert node.speaker("ann", 0).ask("send", data) == (1001, None)
-        assert node.log.entries.head(APP) == 0
-
-
-def test_a_message_may_be_any_json_and_is_given_back_as_it_was() -> None:
-    with Node() as node:
-        ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
-        payload = {"URL": "x", "Size": [1, None, 2.5], "nested": {"Key": "ü"}}
-        data = {"to": "bob", "type": "picture", "data": payload, "replyTo": 7, "mentions": ["bob"]}
-        assert ann.ask("send", data)[0] == 200
-        pushed = until(bob.pushed)[0]
-        assert (pushed["type"], pushed["data"], pushed["about"]) == ("picture", payload, 7)
-        assert pushed["meta"] == {"mentions": ["bob"]}
-
-
-def test_group_members_receive_messages_and_only_members_may_send() -> None:
-    with Node() as node:
-        group = node.group("ann", "bob")
-        ann, bob, eve = (node.speaker(user, 1) for user in ("ann", "bob", "eve"))
-        assert ann.send(group, "hi")[0] == 200
-        assert eve.send(group, "me too") == (1003, {"refused": "not_member"})
-        until(bob.pushed)
-        eve.settle()
-        assert (bob.texts(), eve.texts()) == (["hi"], [])
 
 
 def test_a_member_receives_entries_from_joining_to_leaving() -> None:
@@ -370,13 +312,6 @@ def test_after_a_failed_catch_up_a_client_gets_no_new_entries_before_a_sync(acks
         assert node.messaging.log_subscriptions.acking == 0
 
 
-def test_entries_that_would_be_dropped_are_not_read() -> None:
-    with Node() as node:
-        node.speaker("ann").send("bob", "1")
-        bob = node.speaker("bob", 99)
-        assert bob.login == (200, {"recovered": False})
-
-
 def test_a_node_without_receivers_follows_the_log_only_while_it_stores(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -394,40 +329,7 @@ def test_a_node_without_receivers_follows_the_log_only_while_it_stores(
         assert APP in node.messaging.follower.apps
 
 
-def test_recall_and_edit_are_delivered_and_only_the_sender_may_make_them() -> None:
-    with Node() as node:
-        ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
-        ann.send("bob", "helo")
-        assert bob.ask("recall", {"id": 1}) == (1003, None)
-        assert ann.ask("edit", {"id": 1, "text": "hello"})[0] == 200
-        assert ann.ask("recall", {"id": 1})[0] == 200
-        until(lambda: len(bob.pushed()) == 3)
-        assert [(e["kind"], e.get("about"), e.get("text")) for e in bob.pushed()[1:]] == [
-            ("edit", 1, "hello"),
-            ("recall", 1, None),
-        ]
-
-
 # --- order
-
-
-def check_order(node: Node, *talkers: MessageClient) -> None:
-    for message_client in talkers:
-        ids = message_client.stream()
-        assert ids == sorted(set(ids)), ids
-
-
-def test_pushes_and_acknowledgements_leave_in_the_order_of_ids() -> None:
-    with Node() as node:
-        group = node.group("ann", "bob", "eve")
-        talkers = [node.speaker(user, 1) for user in ("ann", "bob", "eve")]
-        for number in range(30):
-            for message_client in talkers:
-                message_client.send_payload("send", {"conversation": group, "text": str(number)})
-        until(lambda: all(len(message_client.stream()) == 90 for message_client in talkers))
-        for message_client in talkers:
-            assert message_client.stream() == list(range(2, 92))
-        assert len(node.appends) < 90, "messages that wait are stored together"
 
 
 # --- two nodes
@@ -513,70 +415,6 @@ def test_a_repeat_on_another_node_is_acknowledged_after_earlier_entries() -> Non
         assert bob.stream() == [1, 2]
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_two_writers_and_lost_batches_leave_no_hole_and_no_inversion(
-    seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(following, "GAP_SECONDS", 0.001)
-    monkeypatch.setattr(following, "QUIET_SECONDS", 0.02)
-    monkeypatch.setattr(writer, "BATCH_DRAFTS", 3)
-    first, second = two()
-    with first, second:
-        group = first.group(*(f"u{number}" for number in range(4)))
-        for number, node in enumerate((first, second)):
-            node.wire = lambda low, _, number=number: (low * 7 + seed + number) % 3 > 0  # type: ignore[misc]
-        talkers = [(first, second)[n % 2].speaker(f"u{n}", 1) for n in range(4)]
-        looking = [gevent.spawn(node.messaging.follower.run) for node in (first, second)]
-        for number in range(20):
-            for message_client in talkers:
-                message_client.send_payload("send", {"conversation": group, "text": str(number)})
-            gevent.sleep(0.001)
-        until(lambda: all(len(message_client.stream()) >= 80 for message_client in talkers))
-        for message_client in talkers:
-            assert message_client.stream() == list(range(2, 82))
-        gevent.killall(looking)
-
-
-def cursor_after(cursor: int, message_client: MessageClient) -> int:
-    """The cursor of a client that has logged in with ``cursor``, after all that it has received.
-
-    Nothing is missing before it. A push comes once. But a page also has what was on its way when the client
-    asked for the page, and the answer to ``send`` comes even if a page has had the message.
-    """
-    for cmd, id in message_client.entries():
-        assert id == cursor + 1 or (id <= cursor and cmd != "message"), message_client.entries()
-        cursor = max(cursor, id)
-    return cursor
-
-
-@settings(max_examples=15, deadline=None)
-@given(st.lists(st.sampled_from(["send", "leave", "come", "sync"]), min_size=5, max_size=25))
-def test_a_clients_cursor_always_includes_all_earlier_entries(steps: list[str]) -> None:
-    with Node() as node:
-        ann = node.speaker("ann", 0)
-        bob: MessageClient | None = None
-        cursor = 0
-        for step in [*steps, "leave", "come"]:
-            if step == "send":
-                ann.send_payload("send", {"to": "bob", "text": "x"})
-                if bob is not None:
-                    bob.send_payload("send", {"to": "ann", "text": "y"})
-            elif step == "leave" and bob is not None:
-                cursor = cursor_after(cursor, bob)
-                bob.client.hang_up()
-                until(lambda: not node.hub.is_online(APP, "bob"))
-                bob = None
-            elif step == "come" and bob is None:
-                bob = node.speaker("bob", cursor)
-            elif step == "sync" and bob is not None:
-                bob.ask("sync", {"cursor": cursor_after(cursor, bob), "limit": 3})
-        assert bob is not None
-        ann.send("bob", "last")
-        end = node.log.entries.head(APP)
-        last = bob
-        until(lambda: cursor_after(cursor, last) >= end or last.login[1] != {"recovered": True})
-
-
 def test_messages_to_many_gather_so_that_they_share_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(messaging, "WIDE", 2)
     monkeypatch.setattr(messaging, "_GATHER_SECONDS", 600)
@@ -593,7 +431,3 @@ def test_messages_to_many_gather_so_that_they_share_writes(monkeypatch: pytest.M
         node.log.writer.close()  # ends the pause
         until(lambda: len(bob.pushed()) == 10)
         assert node.appends == [1, 9]
-
-
-def test_every_counter_of_stored_messages_is_in_the_table() -> None:
-    assert {f"imserver_{field}_total" for field in OF_MESSENGER} <= {row.name for row in metrics()}

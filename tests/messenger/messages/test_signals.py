@@ -44,13 +44,6 @@ def test_only_subscribed_devices_of_the_peer_receive_a_signal() -> None:
         assert [received(each) for each in (ann, desk, eve, deaf)] == [[], [], [], []]
 
 
-def test_nothing_is_stored_for_it() -> None:
-    with Node() as node:
-        node.speaker("bob", 0)
-        assert node.speaker("ann", 0).ask("typing", {"to": "bob"}) == (200, None)
-        assert node.appends == []
-
-
 @pytest.mark.parametrize(
     "data", [{}, {"to": "ann"}, {"to": "bob", "conversation": 1}, {"to": 1}, {"to": "x" * 256}]
 )

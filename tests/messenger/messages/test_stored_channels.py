@@ -202,29 +202,6 @@ def test_what_another_node_commits_at_any_moment_of_a_subscription_arrives_once(
     assert moments > (2 if others else 4)
 
 
-def test_every_node_delivers_in_the_order_of_the_log(nodes: tuple[ChannelNode, ChannelNode]) -> None:
-    one, two = nodes
-    _, ann, _ = subscriber(one, "ann")
-    _, bob, _ = subscriber(two, "bob")
-    for number in range(10):
-        publish(nodes[number % 2], str(number))
-    expected = [[str(number) for number in range(10)]]
-    until(lambda: len(bob.payloads()) >= 10)
-    assert texts(ann) == texts(bob) == expected
-
-
-def test_a_node_reads_what_no_other_node_has_sent_it(nodes: tuple[ChannelNode, ChannelNode]) -> None:
-    one, two = nodes
-    _, bob, _ = subscriber(two, "bob")
-    one.wire = lambda _first, _last: False
-    publish(one, "lost on the way")
-    assert texts(bob) == [[]]
-    one.wire = lambda _first, _last: True
-    publish(one, "arrived")
-    until(lambda: len(bob.payloads()) >= 2)
-    assert texts(bob) == [["lost on the way", "arrived"]]
-
-
 def test_a_subscriber_that_has_read_ahead_of_its_node_receives_nothing_twice(
     nodes: tuple[ChannelNode, ChannelNode],
 ) -> None:
@@ -270,13 +247,6 @@ def test_publications_of_other_ways_are_stored_and_notices_are_not(node: Channel
     )
     assert page.position == node.channels.histories.read(APP, NEWS).position
     assert client.payloads()
-
-
-def test_a_connection_that_the_back_end_subscribes_receives_from_the_log(node: ChannelNode) -> None:
-    connection, client = node.login(APP, "ann")
-    assert node.channels.subscriptions.join(APP, NEWS, connection)
-    publish(node, "one")
-    assert texts(client) == [["one"]]
 
 
 def test_users_and_a_connection_are_left_out(nodes: tuple[ChannelNode, ChannelNode]) -> None:

@@ -334,13 +334,6 @@ def test_a_deleted_app_has_no_streams(harness: Harness, streams: StreamedMessage
     assert [stream.app for stream in open_streams(harness).all()] == ["101"]
 
 
-def test_a_node_that_stops_closes_its_streams(harness: Harness, streams: StreamedMessages) -> None:
-    reader = Reader(harness, PAST)
-    streams.open(MULTI, head(PAST), "a")
-    streams.close_all()
-    assert reader.seen()[-1] == ("end", "a", 1, "incomplete")
-
-
 @pytest.mark.parametrize("seconds", [3.0, -1.0])
 def test_a_node_that_stops_waits_for_no_history_that_does_not_answer(
     harness: Harness, monkeypatch: pytest.MonkeyPatch, seconds: float
@@ -435,19 +428,6 @@ def test_silent_streams_of_a_sender_who_may_not_go_on_end_with_one_check(harness
     streams.look(monotonic() + CHECK_SECONDS)
     assert len(checks) == 1
     assert reader.seen() == [(0, "a", "whole")] * 2 + [("end", "a", 0, "incomplete")] * 2
-
-
-LONG = "😀" * 25_000
-
-
-def test_a_late_subscriber_receives_many_long_streams_one_after_another(harness: Harness) -> None:
-    streams = streams_of(harness, StreamLimits())
-    for number in range(100):
-        streams.open(MULTI, head(PLAIN), f"{number} {LONG}")
-    reader = Reader(harness, PLAIN)
-    until(lambda: len(reader.client.payloads()) >= 100 or reader.client.ended)
-    assert [each[1].split()[0] for each in reader.seen()] == [str(number) for number in range(100)]
-    assert reader.connection.outbox is None
 
 
 def test_nothing_is_looked_at_while_no_message_is_streamed(
@@ -577,19 +557,6 @@ def test_the_first_subscriber_of_a_node_gets_the_message_with_the_next_piece(clu
     append(cluster.streams[1], id, 3, "d")
     assert reader.seen() == [(2, "abc", "whole"), (3, "d")]
     assert late.seen() == [(2, "abc", "whole"), (3, "d")]
-
-
-@pytest.mark.parametrize("cluster", [StreamLimits()], indirect=True)
-def test_the_first_subscriber_of_a_node_receives_many_long_streams_one_after_another(
-    cluster: Cluster,
-) -> None:
-    owner = cluster.streams[1]
-    for number in range(100):
-        owner.open(MULTI, head(PLAIN), f"{number} {LONG}")
-    reader = Reader(cluster.nodes[2], PLAIN)
-    owner.look(monotonic() + LOOK_SECONDS)
-    until(lambda: len(reader.client.payloads()) >= 100 or reader.client.ended)
-    assert {each[1].split()[0] for each in reader.seen()} == {str(number) for number in range(100)}
 
 
 def test_a_silent_publisher_is_heard_of_by_its_signs_of_life(cluster: Cluster) -> None:

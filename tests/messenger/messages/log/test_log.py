@@ -28,7 +28,6 @@ from imserver.messenger.messages.log.contract import (
     Stored,
 )
 from imserver.messenger.messages.log.message_log import MessageLog
-from imserver.messenger.messages.log.read import EntryReader
 from tests.gateway.storage.test_migrations import at_step
 from tests.messenger.accounts import add_account
 from tests.messenger.messages.log.listening import Listening
@@ -62,16 +61,6 @@ def ids(entries: list[Entry]) -> list[int]:
 
 
 # --- appending ----------------------------------------------------------------------------------------------
-
-
-def test_ids_are_contiguous_in_the_app_and_seqs_in_the_conversation(log: MessageLog) -> None:
-    entries = stored(log, say("a", "b"), say("b", "a"), say("a", "c"), say("b", "a"))
-    assert ids(entries) == [1, 2, 3, 4]
-    assert [entry.seq for entry in entries] == [1, 2, 1, 3]
-    assert [entry.conversation for entry in entries] == [1, 1, 2, 1]
-    (later,) = stored(log, say("c", "a"))
-    assert (later.id, later.seq, later.conversation) == (5, 2, 2)
-    assert log.entries.head(APP) == 5
 
 
 def test_a_log_continues_after_an_id_but_never_goes_back(url: str, open_store: OpenStore) -> None:
@@ -112,11 +101,6 @@ def test_apps_have_logs_of_their_own(log: MessageLog) -> None:
     assert log.entries.heads([APP, "none", "Other"]) == {APP: 1, "Other": 1}
     assert log.entries.heads([]) == {}
     assert bodies(log.entries.sync("other", "b", 0, 10)[0]) == ["second"]
-
-
-def test_an_empty_append_stores_nothing(log: MessageLog) -> None:
-    assert log.writer.append(APP, []) == []
-    assert log.entries.head(APP) == 0
 
 
 @pytest.mark.parametrize(
@@ -160,32 +144,12 @@ def test_a_draft_without_a_time_gets_the_time_of_the_server(log: MessageLog) -> 
 # --- resends ------------------------------------------------------------------------------------------------
 
 
-def test_a_resend_gets_the_first_answer(log: MessageLog) -> None:
-    (entry,) = stored(log, say("a", "b", client_msg_id="1"))
-    again = log.writer.append(APP, [say("a", "b", "another text", client_msg_id="1"), say("a", "b")])
-    assert again[0] == Appended(entry, True)
-    assert isinstance(again[1], Appended)
-    assert again[1].entry.id == 2
-
-
 def test_a_resend_in_the_same_batch_shares_the_outcome(log: MessageLog) -> None:
     first, second = log.writer.append(APP, [say("a", "b", client_msg_id="1")] * 2)
     assert isinstance(first, Appended)
     assert (first.repeated, second) == (False, Appended(first.entry, True))
     refused = log.writer.append(APP, [say("a", 99, client_msg_id="2")] * 2)
     assert refused == [Rejected("unknown_conversation")] * 2
-
-
-def test_a_client_msg_id_is_the_senders_own(log: MessageLog) -> None:
-    one = "1"
-    entries = stored(
-        log,
-        say("a", "b", client_msg_id=one),
-        say("b", "a", client_msg_id=one),
-        say("a1", "b", client_msg_id=""),
-    )
-    assert len(entries) == 3
-    stored(log, say("a", "b", client_msg_id=one), app="other")
 
 
 def test_an_entry_is_found_by_its_sender_and_client_msg_id(log: MessageLog) -> None:
@@ -202,13 +166,6 @@ def test_many_who_resend_at_once_are_stored_once(log: MessageLog) -> None:
     assert sum(not outcome.repeated for outcome in outcomes) == 10
     assert log.entries.head(APP) == 10
     assert {outcome.entry.body for outcome in outcomes} == {b"%d" % number for number in range(10)}
-
-
-def test_a_refusal_is_not_remembered(log: MessageLog) -> None:
-    group = log.groups.create(APP, "a", "", []).conversation
-    assert log.writer.append(APP, [say("b", group, client_msg_id="1")]) == [Rejected("not_member")]
-    log.groups.join(APP, group, ["b"])
-    stored(log, say("b", group, client_msg_id="1"))
 
 
 # --- what is told -------------------------------------------------------------------------------------------
@@ -303,57 +260,6 @@ def test_a_new_group_has_its_options_from_the_first_entry_on(log: MessageLog) ->
     assert "before" in bodies(log.entries.history(APP, "b", at, 0, 100)[0])
 
 
-def test_nobody_reads_what_was_sent_before_they_joined_or_after_they_left(log: MessageLog) -> None:
-    at = log.groups.create(APP, "a", "", []).conversation
-    stored(log, say("a", at, "before"))
-    log.groups.join(APP, at, ["b"], "a")
-    stored(log, say("a", at, "while"))
-    log.groups.leave(APP, at, ["b"])
-    stored(log, say("a", at, "after"))
-    log.groups.join(APP, at, ["b"])
-    stored(log, say("a", at, "again"))
-    seen, more = log.entries.sync(APP, "b", 0, 100)
-    assert [(entry.kind, entry.body.decode()) for entry in seen] == [
-        ("join", ""),
-        ("message", "while"),
-        ("leave", ""),
-        ("join", ""),
-        ("message", "again"),
-    ]
-    assert not more
-    assert log.entries.history(APP, "b", at, 0, 100) == (seen, False)
-    assert bodies(log.entries.sync(APP, "a", 0, 100)[0]) == [
-        "",
-        "before",
-        "",
-        "while",
-        "",
-        "after",
-        "",
-        "again",
-    ]
-    rows = log.conversations.memberships(APP, "b")
-    assert [(row.joined_id, row.left_id) for row in rows] == [(2, 5), (6, None)]
-    assert log.writer.append(APP, [say("b", at)]) != [Rejected("not_member")]
-
-
-def test_joining_twice_and_leaving_twice_change_nothing(log: MessageLog) -> None:
-    at = log.groups.create(APP, "a", "", []).conversation
-    first = log.groups.join(APP, at, ["b", "c", "b"], "a", "admin")
-    again = log.groups.join(APP, at, ["c", "d"], "a")
-    assert (first.users, again.users) == (("b", "c"), ("d",))  # type: ignore[union-attr]
-    assert log.groups.join(APP, at, ["b"]).entry is None  # type: ignore[union-attr]
-    assert log.groups.leave(APP, at, ["b", "x"]).users == ("b",)  # type: ignore[union-attr]
-    assert log.groups.leave(APP, at, ["b"]).entry is None  # type: ignore[union-attr]
-    assert [(row.user, row.role) for row in log.conversations.members(APP, at, "", 10)] == [
-        ("a", "owner"),
-        ("c", "admin"),
-        ("d", "member"),
-    ]
-    assert log.groups.join(APP, at + 5, ["b"]) == Rejected("unknown_conversation")
-    assert log.conversations.member(APP, at, "b") is None
-
-
 def test_many_who_join_the_same_user_at_once_make_one_membership(log: MessageLog) -> None:
     at = log.groups.create(APP, "a", "", []).conversation
     joining = [gevent.spawn(log.groups.join, APP, at, ["b"]) for _ in range(20)]
@@ -431,12 +337,6 @@ def test_sync_pages_through_all_conversations_in_the_order_of_the_log(log: Messa
     assert log.entries.sync(APP, "me", seen[-1].id + 1000, 500) == ([], False)
 
 
-def test_entries_without_ids_are_read_without_the_database(log: MessageLog) -> None:
-    (entry,) = stored(log, say("a", "b"))
-    assert log.entries.find(APP, [entry.id, 7]) == [entry]
-    assert EntryReader(None).find(APP, []) == []  # type: ignore[arg-type]
-
-
 def test_sync_finds_the_little_that_is_far_behind_a_cursor(log: MessageLog) -> None:
     stored(log, say("a", "me", "first"))
     for _ in range(4):
@@ -444,50 +344,6 @@ def test_sync_finds_the_little_that_is_far_behind_a_cursor(log: MessageLog) -> N
     stored(log, say("a", "me", "last"))
     assert bodies(log.entries.sync(APP, "me", 0, 10)[0]) == ["first", "last"]
     assert log.entries.sync(APP, "me", 0, 1)[1]
-
-
-def test_a_page_that_is_exactly_full_says_so(log: MessageLog) -> None:
-    stored(log, *(say("a", "b", str(number)) for number in range(50)))
-    assert [log.entries.sync(APP, "b", after, 50)[1] for after in (0, 1)] == [False, False]
-    assert log.entries.sync(APP, "b", 0, 49)[1]
-
-
-def test_history_goes_back_from_a_point(log: MessageLog) -> None:
-    stored(log, *(say("a", "b", str(number)) for number in range(10)))
-    stored(log, say("a", "c"))
-    found = log.conversations.between(APP, "b", "a")
-    assert found is not None
-    assert found.members == ("a", "b")
-    at = found.id
-    page, more = log.entries.history(APP, "a", at, 0, 4)
-    assert (bodies(page), more) == (["6", "7", "8", "9"], True)
-    page, more = log.entries.history(APP, "a", at, page[0].id, 6)
-    assert (bodies(page), more) == (["0", "1", "2", "3", "4", "5"], False)
-    assert log.entries.history(APP, "c", at, 0, 10) == ([], False), "nobody reads what others said"
-    assert log.conversations.between(APP, "b", "c") is None
-
-
-def test_conversations_are_listed_with_what_is_new(log: MessageLog) -> None:
-    stored(log, *(say("a", "me", str(number)) for number in range(3)))
-    at = log.groups.create(APP, "b", "group", ["me"]).conversation
-    stored(log, say("b", at, "there"), say("me", at, "mine"))
-    stored(log, say("me", "c", "alone"))
-    conversations, more = log.conversations.page(APP, "me", 0, 10)
-    assert not more
-    assert [
-        (conversation.conversation.kind, conversation.last.body, conversation.unread, conversation.read)
-        for conversation in conversations
-    ] == [  # type: ignore[union-attr]
-        ("user", b"alone", 0, 0),
-        ("group", b"mine", 1, 0),
-        ("user", b"2", 3, 0),
-    ]
-    assert (conversations[1].conversation.name, conversations[1].role) == ("group", "member")
-    log.marks.note(APP, "me", conversations[2].conversation.id, read=2)
-    page, more = log.conversations.page(APP, "me", conversations[1].conversation.last_id, 1)
-    assert [(conversation.unread, conversation.read) for conversation in page] == [(1, 2)]
-    assert not more
-    assert log.conversations.page(APP, "me", 0, 2)[1]
 
 
 def test_a_page_of_conversations_has_those_whose_last_messages_fit(log: MessageLog) -> None:
@@ -498,16 +354,6 @@ def test_a_page_of_conversations_has_those_whose_last_messages_fit(log: MessageL
         pages.append([conversation.last.sender for conversation in page if conversation.last])
         before = page[-1].position
     assert pages == [["g", "f", "e"], ["d", "c", "b"], ["a"]]
-
-
-def test_a_group_that_was_left_shows_its_last_word_to_the_leaver(log: MessageLog) -> None:
-    at = log.groups.create(APP, "a", "", ["b"]).conversation
-    log.groups.leave(APP, at, ["b"])
-    stored(log, say("a", at, "secret"))
-    (conversation,), _ = log.conversations.page(APP, "b", 0, 10)
-    assert conversation.last is not None
-    assert conversation.last.kind == "leave"
-    assert conversation.unread == 0
 
 
 def test_unread_is_counted_up_to_a_thousand(log: MessageLog) -> None:
@@ -523,18 +369,6 @@ def test_own_messages_do_not_count_to_the_thousand(log: MessageLog) -> None:
 
 
 # --- marks --------------------------------------------------------------------------------------------------
-
-
-def test_what_is_hidden_is_hidden_from_one_user_only(log: MessageLog) -> None:
-    stored(log, *(say("a", "b", str(number)) for number in range(4)), say("x", "y"))
-    version = log.marks.hide(APP, "b", [2, 4, 5, 99])
-    log.marks.hide(APP, "b", [2])
-    assert bodies(log.entries.history(APP, "b", 1, 0, 10)[0]) == ["0", "2"]
-    assert bodies(log.entries.history(APP, "a", 1, 0, 10)[0]) == ["0", "1", "2", "3"]
-    found = log.marks.since(APP, "b", 0)
-    assert found.hidden == (2, 4)
-    assert log.marks.since(APP, "b", version).hidden == ()
-    assert log.conversations.page(APP, "b", 0, 1)[0][0].last.body == b"2"  # type: ignore[union-attr]
 
 
 # --- retention ----------------------------------------------------------------------------------------------
@@ -600,18 +434,6 @@ def test_the_age_of_a_long_log_is_looked_at_in_steps(
 
 
 # --- life ---------------------------------------------------------------------------------------------------
-
-
-def test_what_was_stored_is_there_for_others_and_later(
-    url: str, open_store: OpenStore, log: MessageLog
-) -> None:
-    entries = stored(log, say("a", "b"), say("b", "a"))
-    other = open_store(url).part(MessageLog)
-    assert other.entries.read(APP, 0, 10) == entries
-    (third,) = stored(other, say("a", "b"))
-    assert (third.id, third.seq) == (3, 3)
-    (fourth,) = stored(log, say("a", "b"))
-    assert (fourth.id, fourth.seq) == (4, 4)
 
 
 def test_nothing_is_made_by_questions(open_store: OpenStore, tmp_path: Any) -> None:

@@ -5,7 +5,7 @@ import json
 import gevent
 import pytest
 
-from imserver.messenger.messages.commands import Search, SearchFilter
+from imserver.messenger.messages.commands import Search
 from imserver.messenger.messages.log.annotations import MOST_EMOJI, MOST_PINS, MOST_USERS
 from imserver.messenger.messages.log.contract import MOST_UNREAD, Change, Draft, Entry, Rejected
 from imserver.messenger.messages.log.message_log import MessageLog
@@ -305,16 +305,3 @@ def test_a_history_goes_forward_from_an_entry(log: MessageLog) -> None:
     log.marks.hide(APP, "b", [5])
     assert ids(log.entries.history(APP, "b", 1, 0, 10, 3)[0]) == [4, 6]
     assert log.entries.history(APP, "stranger", 1, 0, 10, 0) == ([], False)
-
-
-def test_messages_are_found_by_their_types(log: MessageLog) -> None:
-    at = group_of(log, "a", "b")
-    types = ["text", "picture", "video", "text", "picture"]
-    found = stored(log, *(say("a", at, "1", type=each) for each in types))
-    stored(log, say("a", "b", "1", type="picture"))
-    both, one = SearchFilter(types=("picture", "video")), SearchFilter(types=("picture",))
-    pictures, before = log.search.find(APP, "b", Search("", at, 0, 10, both))
-    assert ([entry.type for entry in pictures], before) == (["picture", "video", "picture"], 0)
-    some, before = log.search.find(APP, "b", Search("", at, 0, 1, one))
-    assert (ids(some), before) == ([found[4].id], found[4].id)
-    assert ids(log.search.find(APP, "b", Search("", at, before, 1, one))[0]) == [found[1].id]

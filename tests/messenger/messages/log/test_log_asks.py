@@ -82,16 +82,6 @@ def test_the_first_answer_closes_the_question_in_every_view(log: MessageLog) -> 
     assert log.conversations.page(APP, "a", 0, 10)[0][0].unread == 0
 
 
-def test_to_repeat_an_answer_changes_nothing(log: MessageLog) -> None:
-    stored(log, say("a", "b", "hello"))
-    id = ask(log, "a", to="b")
-    answered(log.asks.answer(APP, "b", id, value="yes"))
-    again = log.asks.answer(APP, "b", id, value="yes")
-    assert isinstance(again, AskChange)
-    assert (again.entry, again.ask.state) == (None, "answered")
-    assert refusal(log.asks.answer(APP, "b", id, value="no")) == "answered"
-
-
 def test_many_at_once_get_one_answer(log: MessageLog) -> None:
     names = [f"u{number}" for number in range(12)]
     group = group_of(log, "a", *names)

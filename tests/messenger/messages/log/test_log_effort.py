@@ -10,7 +10,7 @@ import pytest
 from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.storage.statements import SqliteStatements
 from imserver.gateway.storage.store import Store
-from imserver.messenger.messages.log.contract import Appended, Draft
+from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.log.transaction import AppTransaction, UplinkSessions
 from tests.messenger.accounts import add_account, block
@@ -125,15 +125,6 @@ def test_blocks_of_many_pairs_are_looked_up_pair_by_pair(tmp_path: Path) -> None
     store.close()
     assert found == [{blocked}, {blocked}]
     assert many <= 2 * 65 * few
-
-
-def test_repeats_are_found_among_many(log: MessageLog) -> None:
-    fill(log, 3)
-    first = log.writer.append(APP, [Draft(sender="a", to_user="b", client_msg_id=f"x{n}") for n in range(40)])
-    again = log.writer.append(APP, [Draft(sender="a", to_user="b", client_msg_id=f"x{n}") for n in range(40)])
-    assert [one.entry.id for one in first if isinstance(one, Appended)] == [
-        one.entry.id for one in again if isinstance(one, Appended) and one.repeated
-    ]
 
 
 FRIENDS = ["me", *(f"u{n}" for n in range(30))]

@@ -178,26 +178,6 @@ def test_what_somebody_marked_who_is_gone_for_good_is_forgotten_and_nothing_else
     assert [entry.id for entry in log.entries.history(APP, "b", first.conversation, 0, 10)[0]] == [first.id]
 
 
-def test_a_deleted_user_leaves_all_groups_and_their_marks_go(log: MessageLog) -> None:
-    (first,) = stored(log, say("ann", "bob"))
-    log.marks.note(APP, "ann", first.conversation, read=first.id)
-    changes = [log.groups.create(APP, "ann", name, ["bob"]) for name in ("tea", "coffee")]
-    groups = [each.conversation for each in changes if isinstance(each, Change)]
-    log.groups.leave(APP, groups[0], ["ann"], "ann", heir=True)
-    end = log.entries.head(APP)
-    for _ in range(2):
-        log.erase_user(APP, "ann", "")
-    assert [entry.kind for entry in log.entries.read(APP, end, 10)] == ["group", "leave"], (
-        "of the group that was left"
-    )
-    for group in groups:
-        assert [(row.user, row.role) for row in log.conversations.members(APP, group, "", 10)] == [
-            ("bob", "owner")
-        ]
-    assert log.marks.since(APP, "ann", 0).reads == {}
-    assert [entry.id for entry in log.entries.history(APP, "bob", first.conversation, 0, 10)[0]] == [first.id]
-
-
 @pytest.mark.parametrize("user", ["é" * 128, "b" * 100_000, "b\0"])
 def test_a_user_who_cannot_exist_hides_nothing(log: MessageLog, user: str) -> None:
     (first,) = stored(log, say("a", "b"))

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -10,11 +9,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from imserver.gateway.config.settings import StorageSettings
-from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.log.contract import Appended, Change, Draft, Rejected
 from imserver.messenger.messages.log.message_log import MessageLog
 from tests.messenger.messages.log.listening import Listening
+from tests.stores import OpenStore
 
 NODES: list[MessageLog] = []
 """The logs of two nodes that share one database. Each example has an app of its own there."""
@@ -22,19 +20,11 @@ _apps = itertools.count()
 
 
 @pytest.fixture
-def nodes(tmp_path: Path) -> Iterator[None]:
-    """Two nodes."""
-    stores = [
-        Store(StorageSettings(f"sqlite:///{tmp_path}/some.db", seconds=60), "", threaded=False)
-        for _ in range(2)
-    ]
-    for store in stores:
-        store.start()
-    NODES[:] = [store.part(MessageLog) for store in stores]
+def nodes(url: str, open_store: OpenStore) -> Iterator[None]:
+    """Two nodes, once on each engine."""
+    NODES[:] = [open_store(url).part(MessageLog) for _ in range(2)]
     yield
     NODES.clear()
-    for store in stores:
-        store.close()
 
 
 USERS = st.sampled_from(["a", "b", "c", "D", "系"])
@@ -276,11 +266,15 @@ class Model(RuleBasedStateMachine):
 
 
 @pytest.mark.usefixtures("nodes")
-def test_the_log_is_as_its_model_says() -> None:
+def test_the_log_is_as_its_model_says(url: str) -> None:
     """Any sequence of appends, resends, joins, leaves, marks and questions, on either node."""
+    examples = 60 if url.startswith("sqlite") else 15
     run_state_machine_as_test(
         Model,
         settings=settings(
-            max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=examples,
+            stateful_step_count=30,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
         ),
     )

@@ -10,18 +10,9 @@ from typing import Any
 
 import pytest
 
-from imserver.gateway.model import Limit
-from imserver.gateway.storage.statements import (
-    DirectStatements,
-    MysqlStatements,
-    PostgresqlStatements,
-    SqliteStatements,
-)
-from imserver.messenger.messages.log import rows as log_rows
-from imserver.messenger.messages.log import transaction
+from imserver.gateway.storage.statements import MysqlStatements, PostgresqlStatements, SqliteStatements
 from imserver.messenger.messages.log.contract import Appended, Draft
 from imserver.messenger.messages.log.message_log import MessageLog
-from imserver.messenger.messages.log.rows import LogHead
 from tests.stores import OpenStore
 
 pytestmark = pytest.mark.sqlite_first
@@ -43,33 +34,6 @@ def delay_commits(patch: pytest.MonkeyPatch) -> None:
             commit(self)
 
         patch.setattr(driver, "commit", late)
-
-
-def number_by_sequence(patch: pytest.MonkeyPatch) -> None:
-    """Take ids from a counter, as a SERIAL does: without a lock that is held to the commit."""
-    blocks = itertools.count(1)
-
-    def lock(sql: DirectStatements, app: str) -> LogHead:
-        rows = sql.query("SELECT number, last_conversation FROM log WHERE app = %s", (app,))
-        return LogHead(rows[0][0], next(blocks) * 1000, rows[0][1], 0)
-
-    patch.setattr(transaction, "lock_head", lock)
-    for statements in STATEMENTS:
-        execute = statements.execute
-
-        def execute_others(self: Any, statement: str, values: Any = (), execute: Any = execute) -> int:
-            return 0 if statement == transaction.UPDATE_HEAD else execute(self, statement, values)  # type: ignore[no-any-return]
-
-        patch.setattr(statements, "execute", execute_others)
-    head_of = log_rows.head_of
-
-    def without_end(*arguments: Any, **named: Any) -> LogHead | None:
-        found = head_of(*arguments, **named)
-        if found is not None:
-            found.last_id = Limit.ID
-        return found
-
-    patch.setattr(log_rows, "head_of", without_end)
 
 
 def missed(open_store: OpenStore, url: str) -> tuple[int, set[int]]:
@@ -126,19 +90,3 @@ def test_nobody_misses_what_is_committed_late(
     ):
         seqs = [entry.seq for entry in some]
         assert seqs == list(range(1, len(seqs) + 1))
-
-
-@pytest.mark.parametrize("url", ["postgresql", "mysql"], indirect=True)
-@pytest.mark.usefixtures("conversations")
-def test_that_would_be_seen_if_ids_came_from_a_plain_sequence(
-    url: str, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The same readers and writers: what the test above would find is there to be found."""
-    delay_commits(monkeypatch)
-    number_by_sequence(monkeypatch)
-    lost: set[int] = set()
-    for _ in range(6):  # on a machine that is busy the reader may come too seldom, once
-        lost |= missed(open_store, url)[1]
-        if lost:
-            return
-    raise AssertionError("nothing was lost, so the test above could not fail")

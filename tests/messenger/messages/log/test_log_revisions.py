@@ -8,7 +8,7 @@ from imserver.messenger.messages.commands import Search
 from imserver.messenger.messages.log import transaction
 from imserver.messenger.messages.log.contract import Appended, Entry, Rejected
 from imserver.messenger.messages.log.message_log import MessageLog
-from tests.messenger.messages.log.test_log import APP, bodies, ids, say, stored
+from tests.messenger.messages.log.test_log import APP, bodies, say, stored
 
 
 def received(entries: list[Entry]) -> list[tuple[int, str, str, int]]:
@@ -55,13 +55,6 @@ def test_an_edit_with_a_strange_meta_costs_nobody_anything(log: MessageLog) -> N
     (first,) = stored(log, say("a", "b", "helo"))
     stored(log, say("a", "b", "x", kind="edit", about=first.id, meta=b"no json"), say("a", "b", "next"))
     assert json.loads(log.entries.find(APP, [first.id])[0].meta) == {"edited": 2}
-
-
-def test_an_edited_message_is_found_by_what_it_says_now_and_once(log: MessageLog) -> None:
-    first, other = stored(log, say("a", "b", "tea at five"), say("a", "b", "tea, tea"))
-    stored(log, say("a", "b", "coffee at five", kind="edit", about=first.id))
-    assert ids(log.search.find(APP, "b", Search("tea", 0, 0, 10))[0]) == [other.id]
-    assert ids(log.search.find(APP, "b", Search("coffee", 0, 0, 10))[0]) == [first.id]
 
 
 def test_of_many_changes_that_are_stored_together_the_last_counts(log: MessageLog) -> None:
@@ -126,25 +119,6 @@ def test_the_edits_of_a_message_are_limited_and_it_can_still_be_recalled(
         "x",
         "",
     ]
-
-
-def test_a_recall_touches_nothing_but_its_message(log: MessageLog) -> None:
-    at = log.groups.create(APP, "a", "tea", ["b"]).conversation
-    first, second = stored(log, say("a", at, "one"), say("a", at, "two"))
-    stored(log, say("a", "b", "elsewhere"), app="other")
-    stored(log, say("a", at, "2", kind="edit", about=second.id))
-    stored(log, say("a", at, kind="recall", about=first.id), say("a", at, kind="recall", about=1))
-    assert [entry.kind for entry in log.entries.read(APP, 0, 10)] == [
-        "group",
-        "recall",
-        "message",
-        "edit",
-        "recall",
-        "recall",
-    ]
-    assert bodies(log.entries.read("other", 0, 10)) == ["elsewhere"]
-    assert log.expire(APP, more_than=1) == 5
-    assert log.marks.since(APP, "", 0).hidden == ()
 
 
 def test_who_has_left_a_group_sees_nothing_of_what_came_later(log: MessageLog) -> None:

@@ -4,7 +4,6 @@ import pytest
 
 from imserver.messenger.messages.commands import Search, SearchFilter
 from imserver.messenger.messages.log import search as log_search
-from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.log.words import SEGMENT
 from tests.messenger.messages.log.test_log import APP, bodies, ids, say, stored
@@ -162,12 +161,6 @@ def test_a_search_reads_only_the_time_that_is_wanted(
             f"tea {number}" for number in expected
         ]
         assert len(steps) <= 3, (filter, steps)
-
-
-def test_bytes_that_are_no_text_disturb_nobody(log: MessageLog) -> None:
-    log.writer.append(APP, [Draft(sender="a", to_user="b", body=b"\xff\x00 tea")])
-    stored(log, say("a", "b", "tea"))
-    assert len(log.search.find(APP, "b", Search("tea", 0, 0, 10))[0]) == 2
 
 
 def test_pages_go_back_to_the_beginning(log: MessageLog, monkeypatch: pytest.MonkeyPatch) -> None:
