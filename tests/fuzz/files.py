@@ -162,17 +162,8 @@ def _exports() -> Iterable[bytes]:
         {"name": "rows/app/1", "bytes": len(rows), "sha256": sha256(rows).hexdigest(), "rows": 1}
     )
     manifest = msgspec.json.encode(
-        {
-            "format": FORMAT,
-            "version": VERSION,
-            "server": "1",
-            "app": "shop",
-            "begun": 1,
-            "ended": 2,
-            "entries": 1,
-            "tables": {"app": 1},
-            "checksums": sha256(line + b"\n").hexdigest(),
-        }
+        {"format": FORMAT, "version": VERSION, "server": "1", "app": "shop", "begun": 1, "ended": 2}
+        | {"entries": 1, "tables": {"app": 1}, "checksums": sha256(line + b"\n").hexdigest()}
     )
     yield _zipped({"rows/app/1": rows, CHECKSUMS: line + b"\n", MANIFEST: manifest})
     out = io.BytesIO()

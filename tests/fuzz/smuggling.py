@@ -143,26 +143,20 @@ STREAMS: Final = _streams()
 
 def by_us(stream: bytes) -> Reading:
     """How this server reads a stream."""
-    heads, targets = KnownHeads(), list[str]()
-    data = stream
-    while data := data.lstrip(b"\r\n"):
-        try:
-            end = end_of_head(data, LIMIT)
-            if not end:
-                return Reading(targets, False)
+    heads, targets, data = KnownHeads(), list[str](), stream
+    try:
+        while (data := data.lstrip(b"\r\n")) and (end := end_of_head(data, LIMIT)):
             head = heads.read(data[:end])
             body = Body(head, LIMIT)
             rest = body.feed(data[end:])
-        except BadHead:
-            return Reading(targets, True)
-        if body.too_large:
-            return Reading(targets, True)
-        if rest is None:
-            return Reading(targets, False)
-        targets.append(head.url.decode())
-        if not head.keep_alive:
-            return Reading(targets, False)
-        data = rest
+            if rest is None or body.too_large:
+                return Reading(targets, body.too_large)
+            targets.append(head.url.decode())
+            if not head.keep_alive:
+                break
+            data = rest
+    except BadHead:
+        return Reading(targets, True)
     return Reading(targets, False)
 
 
@@ -170,20 +164,18 @@ def by_h11(stream: bytes) -> Reading:
     """How h11 reads it."""
     peer, targets = h11.Connection(h11.SERVER, max_incomplete_event_size=LIMIT), list[str]()
     peer.receive_data(stream)
-    while True:
-        try:
-            request = peer.next_event()
-            if not isinstance(request, h11.Request):
-                return Reading(targets, False)
+    try:
+        while isinstance(request := peer.next_event(), h11.Request):
             while isinstance(event := peer.next_event(), h11.Data):
                 pass
             if not isinstance(event, h11.EndOfMessage):
-                return Reading(targets, False)
+                break
             targets.append(re.sub("^http://[^/]*", "", request.target.decode()))
             peer.send(h11.Response(status_code=404, headers=[]))
             peer.send(h11.EndOfMessage())
             if peer.our_state is not h11.DONE or peer.their_state is not h11.DONE:
-                return Reading(targets, False)
+                break
             peer.start_next_cycle()
-        except h11.RemoteProtocolError:
-            return Reading(targets, True)
+    except h11.RemoteProtocolError:
+        return Reading(targets, True)
+    return Reading(targets, False)

@@ -60,17 +60,11 @@ def test_whether_a_user_is_online_is_what_the_original_writes(node: FakeNode) ->
 @pytest.mark.parametrize(
     ("app", "user", "online"),
     [
-        ("101", "马远", True),
-        ("103", "马远", False),
-        ("999", "马远", False),
-        ("0", "黄帝", True),
-        ("", "黄帝", True),
-        ("x", "黄帝", True),
-        ("", "named", True),
-        ("default", "named", True),
-        ("101", "named", False),
+        *(("101", user, online) for user, online in (("马远", True), ("named", False), ("", False))),
+        *((app, "马远", False) for app in ("103", "999")),
+        *((app, "黄帝", True) for app in ("0", "", "x")),
+        *((app, "named", True) for app in ("", "default")),
         ("", "nobody", False),
-        ("101", "", False),
     ],
 )
 def test_a_user_is_online_in_an_app_or_without_one_in_any(
