@@ -114,7 +114,10 @@ def outcome(
                 connection.feed(part)
         state = connection.state
         turn()
-        return log.served, client.read(), state
+        frames = client.read()
+        codes = [one.close_code or 1005 for one in frames if one.opcode == CLOSE]
+        assert [code for _, code in harness.ended] == codes
+        return log.served, frames, state
 
 
 @settings(deadline=None)
@@ -148,25 +151,41 @@ def test_the_fast_path_and_the_parser_agree_on_every_cut_in_two_and_byte_by_byte
         assert outcome([stream[:cut], stream[cut:]]) == whole, cut
 
 
-def test_a_deflated_message_between_plain_ones_is_served_in_its_order() -> None:
-    packed = deflated(b"packed " * 10)
-    stream = text("plain") + frame(TEXT, packed, rsv=4) + text("plain again")
-    served, _, _ = outcome([stream], deflate=15)
-    assert [payload for payload, _ in served] == [b"plain", b"packed " * 10, b"plain again"]
-    assert outcome([stream], deflate=0)[1][-1].close_code == 1002, "not negotiated"
+FIRST, LAST = fragments(TEXT, b"hello", [2])
+PACKED_TEXT = frame(TEXT, deflated(b"packed " * 10), rsv=4)
+BREACHES = (
+    *((frame(TEXT, b"x", mask=None), 1002), (frame(5, b"x"), 1002), (frame(PONG, b"x" * 126), 1002)),
+    *((frame(PONG, b"x", **wrong), 1002) for wrong in ({"mask": None}, {"fin": False}, {"rsv": 4})),
+    *((close(forbidden), 1002) for forbidden in (999, 1005)),
+    (PACKED_TEXT, 1002),
+    *((text(b"\xff"), 1007), (frame(TEXT, b"\xc3", fin=False) + frame(CONTINUATION, b"\x28"), 1007)),
+    *((text("x" * (LIMIT + 1)), 1009), (frame(TEXT, b"", declared=1 << 40, form=64), 1009)),
+)
+
+
+@pytest.mark.parametrize(
+    ("stream", "deflate", "payloads", "answers"),
+    [
+        (
+            FIRST + frame(PING, b"\0" * 125) + LAST + frame(PING),
+            0,
+            [b"hello"],
+            [(PONG, b"\0" * 125), (PONG, b"")],
+        ),
+        (FIRST + close(1000) + LAST, 0, [], [1000]),
+        (text("plain") + PACKED_TEXT + text("again"), 15, [b"plain", b"packed " * 10, b"again"], []),
+        *((text("before") + breach + text("after"), 0, [b"before"], [code]) for breach, code in BREACHES),
+    ],
+)
+def test_a_stream_is_served_and_answered_up_to_its_end_or_a_breach(
+    stream: bytes, deflate: int, payloads: list[bytes], answers: list[object]
+) -> None:
+    served, frames, _ = outcome([stream], deflate)
+    assert [payload for payload, _ in served] == payloads
+    assert [one.close_code if one.opcode == CLOSE else (one.opcode, one.payload) for one in frames] == answers
 
 
 # --- replies ------------------------------------------------------------------------------------------------
-
-
-def test_a_ping_is_answered_with_its_payload_even_between_fragments(harness: SocketHarness) -> None:
-    log = Log()
-    _, client = harness.connect(harness.encoding(log))
-    first, last = fragments(TEXT, b"hello", [2])
-    client.send(first + frame(PING, b"\x00" * 125) + last + frame(PING))
-    frames = client.expect(2)
-    assert [(found.opcode, found.payload) for found in frames] == [(PONG, b"\x00" * 125), (PONG, b"")]
-    assert log.payloads == [b"hello"]
 
 
 @pytest.mark.parametrize("size", [0, 1, 124, 125])
@@ -205,38 +224,6 @@ def test_a_close_is_answered_with_its_code_and_tcp_ends_after_it(
     client.hang_up()
     until(lambda: connection.state == CLOSED)
     assert harness.ended == [(connection, code or 1005)]
-
-
-def test_a_close_in_the_middle_of_a_message_is_a_close_like_any_other(harness: SocketHarness) -> None:
-    log = Log()
-    _, client = harness.connect(harness.encoding(log))
-    client.send(frame(TEXT, b"half", fin=False) + close(1000) + frame(CONTINUATION, b" more"))
-    assert client.close_code() == 1000
-    assert not log.served
-
-
-@pytest.mark.parametrize(
-    ("breach", "code"),
-    [
-        (frame(TEXT, b"x", mask=None), 1002),
-        (frame(5, b"x"), 1002),
-        (frame(PONG, b"x" * 126), 1002),
-        *((frame(PONG, b"x", **wrong), 1002) for wrong in ({"mask": None}, {"fin": False}, {"rsv": 4})),
-        *((close(forbidden), 1002) for forbidden in (999, 1005)),
-        (text(b"\xff"), 1007),
-        (frame(TEXT, b"\xc3", fin=False) + frame(CONTINUATION, b"\x28"), 1007),
-        (text("x" * (LIMIT + 1)), 1009),
-        (frame(TEXT, b"", declared=1 << 40, form=64), 1009),
-    ],
-)
-def test_a_breach_is_answered_with_its_code_after_what_was_served_before(
-    harness: SocketHarness, breach: bytes, code: int
-) -> None:
-    connection, client = harness.connect(harness.encoding(echo, LIMIT))
-    client.send(text("before") + breach + text("after"))
-    assert client.close_code() == code
-    assert client.payloads() == [b"before"]
-    assert harness.ended == [(connection, code)]
 
 
 def test_our_close_leaves_behind_what_was_sent_before_it_and_nothing_follows(harness: SocketHarness) -> None:
