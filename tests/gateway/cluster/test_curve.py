@@ -54,23 +54,15 @@ def test_nodes_reach_each_other_while_the_secret_changes(nodes: Nodes) -> None:
 
 
 @CHANNELS
-def test_who_knows_the_servers_public_key_still_needs_the_clusters_own(
-    nodes: Nodes, channel: str, kind: int, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("keys", [FOREIGN_KEYS._replace(server_public=KEYS.server_public), None])
+def test_who_knows_the_servers_public_key_still_needs_the_clusters_own_and_encryption(
+    nodes: Nodes, channel: str, kind: int, keys: CurveKeys | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     node = nodes(1)
-    thief = FOREIGN_KEYS._replace(server_public=KEYS.server_public)
-    with caplog.at_level(logging.WARNING), stranger(kind, getattr(node.rpc, channel), thief) as one:
+    with caplog.at_level(logging.WARNING), stranger(kind, getattr(node.rpc, channel), keys) as one:
         until(lambda: node.counters.refused_peers)
         assert not one.socket.getsockopt(zmq.EVENTS) & zmq.POLLOUT
-    assert "refused 127.0.0.1, its key is not the cluster's" in caplog.text
-
-
-@CHANNELS
-def test_who_speaks_without_encryption_is_refused(nodes: Nodes, channel: str, kind: int) -> None:
-    node = nodes(1)
-    with stranger(kind, getattr(node.rpc, channel), None) as one:
-        until(lambda: node.counters.refused_peers)
-        assert not one.socket.getsockopt(zmq.EVENTS) & zmq.POLLOUT
+    assert ("refused 127.0.0.1, its key is not the cluster's" in caplog.text) == (keys is not None)
 
 
 @pytest.mark.parametrize("channel", ["control_address", "data_address"])

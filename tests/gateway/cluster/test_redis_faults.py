@@ -1,4 +1,4 @@
-"""Redis away, stalled, flushed, restarted; nodes killed and stopped: what holds then, and what comes."""
+"""Redis stalled, restarted, with faults of its own: what one node makes of it; see also tests/faults."""
 
 from collections.abc import Callable
 
@@ -25,7 +25,6 @@ class Holder:
         self.node = node
         self.sessions: list[Session] = []
         self.calls: list[bool] = []
-        self.lost: list[Session] = []
 
     def reregister(self, everything: bool) -> None:
         self.calls.append(everything)
@@ -33,11 +32,10 @@ class Holder:
         for session, registration in self.node.reregister(pending):
             if not registration.addressed:
                 self.sessions.remove(session)
-                self.lost.append(session)
 
-    def register(self, user: str, policy: str = "newest") -> Session:
+    def register(self, user: str) -> Session:
         """Log in, whatever the registry says."""
-        session = Session("101", user, "", policy)
+        session = Session("101", user)
         self.sessions.append(session)
         self.node.register(session)
         return session

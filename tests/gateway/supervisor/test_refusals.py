@@ -48,7 +48,6 @@ def test_a_taken_port_is_refused_also_one_that_would_be_shared(
     assert "cannot start: cannot listen" in (tmp_path / "log").read_text(encoding="utf-8")
 
 
-@pytest.mark.full
 @pytest.mark.parametrize(
     ("arguments", "environment", "output"),
     [
@@ -58,22 +57,13 @@ def test_a_taken_port_is_refused_also_one_that_would_be_shared(
             "server.processes 2 needs a Redis that the processes share: set redis.url",
         ),
         (["--rpc-port", "65533"], {}, "app.rpc_port 65533: 2 nodes need the ports up to 65536"),
-        (
-            ["--http-port", "9004"],
-            {},
-            "app.rpc_port 9001: 2 nodes need the ports up to 9004, and app.http_port is 9004",
-        ),
-        (["--host", "nowhere.invalid"], {}, "server.host nowhere.invalid cannot be resolved"),
         (["--host", "0.0.0.0"], {}, "server.host 0.0.0.0 is not a loopback"),
-        ([], {"IMSERVER_APP_LOG_FILE": "/"}, "app.log_file: / cannot be written: Is a directory"),
-        (["--config", "{folder}/broken.yaml"], {}, "broken.yaml, line 1"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(
     tmp_path: Path, arguments: list[str], environment: dict[str, str], output: str
 ) -> None:
-    (tmp_path / "broken.yaml").write_text("app: [", encoding="utf-8")
-    assert output in refused(tmp_path, *(each.format(folder=tmp_path) for each in arguments), **environment)
+    assert output in refused(tmp_path, *arguments, **environment)
 
 
 @pytest.mark.full
