@@ -1,4 +1,4 @@
-"""Roles, locks and second factors on two nodes: what one node decides holds for the other at once."""
+"""Locks, keys of owners and second factors on two nodes: what one decides holds for the other at once."""
 
 from collections.abc import Iterator
 from time import time
@@ -36,16 +36,6 @@ def both(nodes: Nodes, token: str, user: str = "") -> list[User]:
 def person(nodes: Nodes, **fields: Any) -> list[User]:
     one = User.register(nodes.servers[0], APP, **fields)
     return both(nodes, one.token, one.user)
-
-
-def test_a_lock_ends_tokens_on_the_other_node(nodes: Nodes) -> None:
-    (keyed, _), (_, ann) = both(nodes, KEY), person(nodes, name="ann")
-    assert keyed.post("accounts/lock", user=ann.user, reason="lost phone")["missing_nodes"] == []
-    assert ann.refused_get("accounts/show") == (401, "token_invalid")
-    assert ann.refused("accounts/login", login="ann", password=PASSWORD) == (403, "account_locked")
-    keyed.post("accounts/unlock", user=ann.user)
-    with logged_in(ann.server.ws, ann.user, int(APP), serviceToken=ann.token):
-        assert ann.get("accounts/show")
 
 
 def test_a_command_locks_while_nodes_run(nodes: Nodes) -> None:

@@ -15,7 +15,6 @@ from .client import (
     bind,
     done,
     groups_of,
-    is_online,
     listening,
     new_system,
     online_list,
@@ -24,7 +23,6 @@ from .client import (
 )
 from .cmd import fresh
 from .raw import TEXT, open_socket, text
-from .setting import Launch
 
 VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "client.json").read_text(encoding="utf-8"))
 NO_SYSTEM = next(row["frame"] for row in VECTORS["openings"] if not row["client_id"])
@@ -139,26 +137,3 @@ def test_names_of_groups_and_labels_may_be_any_text_but_have_an_end(server: Serv
 
 
 # --- limits and ends ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.full
-def test_systems_survive_a_restart_and_their_clients_do_not(launch: Launch, http_server: str) -> None:
-    from tests.support import Server as Process
-
-    server = launch(http_server, websocket={"close_seconds": 0.5})
-    system = new_system(server.http)
-    with listening(server.ws, system) as one:
-        server.stop()
-        assert b"\x03\xe9" in one.rest(), "1001: the server goes"
-    again = Process(server.folder, http_server=http_server)
-    try:
-        answer = api(again.http, "register", {"systemId": system})
-        assert answer.json["msg"] == "该系统ID已被注册"
-        assert not is_online(again.http, system, one.id)
-        with listening(again.ws, system) as two:
-            assert two.id != one.id
-            send_to_client(again.http, system, two.id)
-            assert two.received()["data"] == "hello"
-    finally:
-        again.stop()
-    again.check()

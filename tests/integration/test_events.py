@@ -108,14 +108,6 @@ def test_stored_messages_are_delivered_and_missed_ones_after_a_reconnect(server:
             assert (one.ready.id, one.ready.data["resumed"]) == (missed[-1] + 2, False)
 
 
-def test_http_1_0_is_enough_and_what_the_client_sends_is_dropped(server: Server, app: int) -> None:
-    with Listener(server.http) as one:
-        one.listen(protocol="HTTP/1.0", app=app, user="ann")
-        one.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100)
-        send_message(server.http, app, "ann", "hello")
-        assert one.message()["text"] == "hello"
-
-
 # --- how it ends --------------------------------------------------------------------------------------------
 
 

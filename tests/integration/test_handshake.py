@@ -31,21 +31,6 @@ def test_an_upgrade_on_either_port_is_answered_101_with_the_right_accept(server:
         raw.quiet()
 
 
-@pytest.mark.parametrize("port", PORTS)
-def test_what_is_no_upgrade_or_goes_nowhere_is_refused(server: Server, port: str) -> None:
-    address = getattr(server, port)
-    for path in ("/acc", "/acc?x=1", "/ws", "/ws?systemId=1"):
-        for method, body in (("GET", b""), ("POST", b"a=1")):
-            answer = ask(address, request(path, method=method, body=body))
-            assert answer.status == 400
-            assert (answer.header("content-type") or "").startswith("application/json")
-            assert isinstance(answer.json, dict)
-    for path in ("/ws/", "/", "/nosuch", "/acc/", "/acc/x", "/ACC", "/user/list"):
-        answer = ask(address, handshake(path))
-        assert answer.status == 404, answer
-        assert answer.header("sec-websocket-accept") is None
-
-
 def test_headers_above_the_limit_get_431_though_they_never_end(server: Server) -> None:
     """The server must answer or close long before the sender is done with 4 MiB."""
     assert ask(server.ws, handshake(more=[("X-Filler", "x" * HEADER_BYTES)])).status == 431
