@@ -117,7 +117,7 @@ _ACTION_PREFIX: Final = "action:"
 """Prefix of the names of apps of the action dialect."""
 _GZIP: Final = 31
 """``wbits`` of zlib: the header of gzip and the widest window."""
-_SDK_PATH: Final = (
+SDK_PATH: Final = (
     "/sdk/<any('accounts.js', 'errors.js', 'imserver.js', 'messenger.js', 'notifications.js', "
     "'notifications-worker.js'):name>"
 )
@@ -158,10 +158,10 @@ def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
         ("/cluster", "cluster", lambda: _board("cluster", "/system/state?cluster=true&detail=true")),
         ("/static/<path:name>", "static", chat.static),
         ("/favicon.ico", "icon", lambda: static("favicon.svg")),
-        (_SDK_PATH, "sdk", sdk),
+        (SDK_PATH, "sdk", sdk),
         (f"{installable.RELEASES}<release>/static/<path:name>", "released", released.file),
         (f"{installable.RELEASES}<release>/{installable.SHEET}", "released_sheet", released.sheet),
-        (f"{installable.RELEASES}<release>{_SDK_PATH}", "released_sdk", released.sdk),
+        (f"{installable.RELEASES}<release>{SDK_PATH}", "released_sdk", released.sdk),
         (
             f"{installable.RELEASES}<release>/features/<feature>/<path:name>",
             "released_feature",

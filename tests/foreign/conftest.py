@@ -14,6 +14,12 @@ KEY, OTHER_KEY = "key-of-the-shop-0123456789", "key-of-all-apps-0123456789"
 WHOLE_KEY = "key-of-the-whole-0123456789"
 SHUT_KEY = "key-of-the-shut-0123456789"
 READ_KEY = "read-key-of-the-shop-0123456789"
+FOR_ALL: dict[str, Any] = {
+    **dict.fromkeys(("subscribe", "publish", "read_presence", "read_history"), "anybody"),
+    "presence": True,
+    "history_size": 10,
+    "history_seconds": 60,
+}
 CONFIG: dict[str, Any] = {
     "apps": {
         "shop": {
@@ -70,7 +76,15 @@ CONFIG: dict[str, Any] = {
                 "users": {"subscribe": "anybody", "anonymous": False},
             },
         },
-        "club": {"account_tokens": "required"},
+        "closed": {
+            "jwt": [{"algorithm": "HS256", "key": SECRET}],
+            "known_channels_only": True,
+            "channels": {
+                "": {"subscribe": "anybody"},
+                "room": FOR_ALL,
+                "shut": FOR_ALL | {"publish": "nobody", "read_presence": "nobody", "read_history": "nobody"},
+            },
+        },
         "slow": {"open": True, "messages_per_second": 5},
         "bank": {"jwt": [{"algorithm": "HS256", "key": f"{SECRET}-of-the-bank"}]},
     },

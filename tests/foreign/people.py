@@ -38,13 +38,17 @@ class Events:
 
         return handler
 
+    async def any(self) -> tuple[str, Any]:
+        """The next report, with its name."""
+        async with asyncio.timeout(SECONDS):
+            return await self._happened.get()
+
     async def next(self, name: str) -> Any:
         """The next report of this name; others before it are dropped."""
-        async with asyncio.timeout(SECONDS):
-            while True:
-                happened, context = await self._happened.get()
-                if happened == name:
-                    return context
+        while True:
+            happened, context = await self.any()
+            if happened == name:
+                return context
 
 
 class Person:
@@ -55,6 +59,12 @@ class Person:
         self.protobuf = protobuf
         patient = {"timeout": SECONDS, "max_server_ping_delay": SECONDS, "proxy": None, **options}
         self.client = Client(address, self.events, use_protobuf=protobuf, **patient)  # type: ignore[arg-type]
+
+    async def return_to(self, server: Server, path: str = "/connection/websocket") -> None:
+        """Connect again, to a node that may be another one."""
+        self.client._address = f"ws://{server.ws.host}:{server.ws.port}{path}"
+        await self.client.connect()
+        await self.client.ready(SECONDS)
 
     def written(self, value: Any) -> Any:
         return json.dumps(value).encode() if self.protobuf else value

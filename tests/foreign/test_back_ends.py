@@ -5,7 +5,6 @@ import json
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import jwt
@@ -13,17 +12,14 @@ import pytest
 from centrifuge import CentrifugeError, ReplyError
 
 from imserver.gateway.transport.outgoing import signature
-from imserver_client import Client, CommandRefused, Publication
 from tests.conftest import StartServer
 from tests.integration.cmd import cmd_client, command, logged_in
 from tests.integration.pusher import SHOP
 from tests.integration.pusher import Client as PusherClient
-from tests.integration.raw import CLOSE, Raw, text
+from tests.integration.raw import Raw, text
 from tests.integration.receiver import SECRET, Answer, Post, Receiver
 from tests.integration.v1 import good
-from tests.sdk.node import run_node
 from tests.support import Server, eventually
-from tests.tools import NODE_MODULES
 
 from .conftest import CONFIG, OTHER_KEY, token
 from .people import SECONDS, Events, Person, both, person, refused, run
@@ -261,17 +257,6 @@ def test_a_back_end_refuses_a_client(consenting: Server, back_end: BackEnd, give
     assert run(refused(consenting, path=PATH)) == code
 
 
-def test_a_back_end_need_not_name_a_reason(consenting: Server, back_end: BackEnd) -> None:
-    """``centrifuge-js`` heeds the code only if there is a reason."""
-    back_end.answers["/connect"] = lambda _: answer(disconnect={"code": 3900})
-    with Raw(consenting.ws) as client:
-        client.upgrade(PATH)
-        client.send(text('{"id":1,"connect":{}}'))
-        while (end := client.frame(seconds=SECONDS)).opcode != CLOSE:
-            pass
-    assert (end.close_code, end.payload[2:]) == (3900, b"disconnected")
-
-
 @pytest.mark.parametrize(
     "given",
     [
@@ -313,23 +298,13 @@ def test_a_back_end_may_answer_null_for_what_is_absent(consenting: Server, back_
             await ann.subscribe("asked:null")
             await ann.client.publish("asked:null", {})
             assert await ann.rpc("price") is None
-
-    run(scenario())
-
-
-@pytest.mark.parametrize("given", [{}, {"result": None}])
-def test_an_answer_without_a_result_allows_all_but_a_login(
-    consenting: Server, back_end: BackEnd, given: dict[str, Any]
-) -> None:
-    for call in ("subscribe", "publish", "rpc"):
-        back_end.answers[f"/{call}"] = lambda _: answer(**given)
-
-    async def scenario() -> None:
-        async with person(consenting, False, path=PATH) as ann:
-            _, events = await ann.subscribe("asked:nothing")
-            await ann.client.publish("asked:nothing", {"n": 1})
-            assert (await events.next("on_publication")).pub.data == {"n": 1}
-            await ann.rpc("price")
+            for nothing in ({}, {"result": None}):  # allows all but a login
+                for call in ("subscribe", "publish", "rpc"):
+                    back_end.answers[f"/{call}"] = lambda _, nothing=nothing: answer(**nothing)
+                _, events = await ann.subscribe(f"asked:nothing{len(nothing)}")
+                await ann.client.publish(f"asked:nothing{len(nothing)}", {"n": 1})
+                assert (await events.next("on_publication")).pub.data == {"n": 1}
+                assert await ann.rpc("price") is None
 
     run(scenario())
 
@@ -422,18 +397,6 @@ def test_a_back_end_decides_about_subscriptions(
             assert len(back_end.requests_of("subscribe")) == 2
 
     run(scenario())
-
-
-def test_a_subscription_is_tried_again_after_a_failure(consenting: Server, back_end: BackEnd) -> None:
-    answers = iter([None, (200, b'{"result": {"info": tea}}')])
-    back_end.answers["/subscribe"] = lambda _: next(answers, answer(result={}))
-
-    async def scenario() -> None:
-        async with person(consenting, False, "ann", path=PATH) as ann:
-            await ann.subscribe("asked:again")
-
-    run(scenario())
-    assert len(back_end.requests_of("subscribe")) == 3
 
 
 @both
@@ -533,16 +496,6 @@ def test_methods_go_to_the_back_end(consenting: Server, back_end: BackEnd, proto
     run(scenario())
 
 
-def test_without_a_back_end_there_is_no_other_method(consenting: Server) -> None:
-    async def scenario() -> None:
-        async with person(consenting, False, "ann") as ann:
-            failed = await fails(ann.client.rpc("price", {}))
-            assert isinstance(failed, ReplyError)
-            assert failed.code == 108
-
-    run(scenario())
-
-
 def test_a_slow_back_end_delays_only_who_asks_it_and_keeps_the_order(
     consenting: Server, back_end: BackEnd
 ) -> None:
@@ -576,61 +529,6 @@ def test_a_slow_back_end_delays_only_who_asks_it_and_keeps_the_order(
 
 
 # --- SDKs ---------------------------------------------------------------------------------------------------
-
-
-def shop_rules(post: Post) -> Answer:
-    """A small back end: it knows who connects, hides a channel, shouts what is published, and has prices."""
-    posted = post.json
-    data = posted.get("data", {})
-    if post.path == "/connect":
-        return answer(result={"user": data["name"], "data": {"hello": data["name"]}})
-    if posted.get("channel") == "asked:secret":
-        return answer(error={"code": 1403, "message": f"not for {posted['user']}"})
-    if post.path == "/subscribe":
-        return answer(result={"info": data, "data": data})
-    if post.path == "/publish":
-        rude = data == "rude"
-        return (
-            answer(error={"code": 1403, "message": "be polite"})
-            if rude
-            else answer(result={"data": data.upper()})
-        )
-    if posted["method"] != "price":
-        return answer(error={"code": 1404, "message": "no such method"})
-    return answer(result={"data": {"of": data["of"], "price": 3}})
-
-
-@pytest.mark.needs("node", "centrifuge")
-def test_the_sdks_go_through_all_back_ends(consenting: Server, back_end: BackEnd) -> None:
-    back_end.reply = shop_rules
-    app, channel = "listed", "asked:sdks"
-    proof = {user: token(user, app=app, seconds=3600) for user in ("bob", "cid")}
-    with Client(consenting.ws_url, app, "cid", token=proof["cid"]) as cid:
-        cid.subscribe(channel)
-        run_node(
-            str(Path(__file__).with_name("back_ends.test.mjs")),
-            NODE_PACKAGES=str(NODE_MODULES / "index.js"),
-            IM_WS=f"ws://{consenting.ws.host}:{consenting.ws.port}",
-            IM_APP=app,
-            IM_TOKEN=proof["bob"],
-        )
-        cid.publish(channel, "bread")
-        for words in ("rude", "tea"):
-            with pytest.raises(CommandRefused, match="1003"):
-                cid.publish(channel if words == "rude" else "asked:secret", words)
-        with pytest.raises(CommandRefused, match="1003"):
-            cid.subscribe("asked:secret")
-        heard: list[tuple[str, str]] = []
-        while len(heard) < 3:
-            event = cid.receive(SECONDS)
-            assert event is not None
-            if isinstance(event, Publication):
-                content = event.text if event.data is None else event.data
-                heard.append((str(content), event.info["user"]))
-    assert heard == [("TEA", "ann"), ("MILK", "bob"), ("BREAD", "cid")]
-    (connect,) = [post for post in back_end.posts if post.path == "/connect"]
-    assert connect.headers["authorization"] == "Bearer ann", "set in the SDK"
-    assert {post.path for post in back_end.posts} == {"/connect", "/subscribe", "/publish", "/rpc"}
 
 
 # --- clients of other dialects ------------------------------------------------------------------------------

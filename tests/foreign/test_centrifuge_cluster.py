@@ -1,7 +1,7 @@
 """Clients of Centrifugo on two nodes that share a Redis; the second one has the WSGI server."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 from cent import (
@@ -18,11 +18,12 @@ from cent import (
 )
 from cent import Client as Cent
 from cent import StreamPosition as Position
+from centrifuge import ReplyError
 
 from tests.integration.clusters import Nodes, nodes_of
 
 from .conftest import CONFIG, KEY, token
-from .people import SECONDS, json_first, person, run
+from .people import SECONDS, both, json_first, person, run
 
 
 @pytest.fixture(scope="module")
@@ -30,52 +31,6 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     patient = {"redis_seconds": 20, "rpc_seconds": 20}
     with nodes_of(tmp_path_factory.mktemp("centrifugo"), 2, cluster=patient, **CONFIG) as two:
         yield two
-
-
-@json_first
-def test_subscribers_on_json_first_nodes_share_channels(nodes: Nodes, protobuf: bool) -> None:
-    first, second = nodes.servers
-
-    async def scenario() -> None:
-        proof = {name: token(name, channel="talk:json_first") for name in ("ann", "bob")}
-        async with person(first, protobuf, "ann") as ann, person(second, protobuf, "bob") as bob:
-            _, heard = await ann.subscribe("talk:json_first", token=proof["ann"])
-            subscription, _ = await bob.subscribe("talk:json_first", token=proof["bob"])
-            joined = [(await heard.next("on_join")).info.user for _ in range(2)]
-            assert joined == ["ann", "bob"]
-            await subscription.publish(bob.written({"n": 1}))
-            assert ann.read((await heard.next("on_publication")).pub.data) == {"n": 1}
-            present = (await subscription.presence()).clients
-            assert {each.user for each in present.values()} == {"ann", "bob"}
-            await bob.client.disconnect()
-            assert (await heard.next("on_leave")).info.user == "bob"
-
-    run(scenario())
-
-
-@json_first
-def test_what_was_missed_on_one_node_comes_back_on_the_other(nodes: Nodes, protobuf: bool) -> None:
-    first, second = nodes.servers
-    channel = f"past:moved-{protobuf}"
-
-    async def scenario(cent: Cent) -> None:
-        async with person(first, protobuf, "ann") as ann:
-            _, heard = await ann.subscribe(channel, recoverable=True)
-            await asyncio.to_thread(cent.publish, PublishRequest(channel=channel, data=1))
-            assert (await heard.next("on_publication")).pub.offset == 1
-            await ann.client.disconnect()
-            for number in (2, 3):
-                await asyncio.to_thread(cent.publish, PublishRequest(channel=channel, data=number))
-            ann.client._address = f"ws://{second.ws.host}:{second.ws.port}/connection/websocket"
-            await ann.client.connect()
-            await ann.client.ready(SECONDS)
-            assert (await heard.next("on_subscribed")).recovered
-            found = [(await heard.next("on_publication")).pub for _ in range(2)]
-            assert [(each.offset, ann.read(each.data)) for each in found] == [(2, 2), (3, 3)]
-
-    with Cent(f"{second.http_url}/api", KEY, timeout=SECONDS) as cent:
-        run(scenario(cent))
-        assert cent.history(HistoryRequest(channel=channel)).offset == 3
 
 
 @json_first
@@ -101,9 +56,7 @@ def test_a_stored_channel_has_one_order_on_both_nodes(nodes: Nodes, protobuf: bo
             assert {data for _, data in heard[0]} == set(range(20))
             await ann.client.disconnect()
             await publish(cents[1], range(20, 25))
-            ann.client._address = f"ws://{second.ws.host}:{second.ws.port}/connection/websocket"
-            await ann.client.connect()
-            await ann.client.ready(SECONDS)
+            await ann.return_to(second)
             assert (await at_first.next("on_subscribed")).recovered
             found = [ann.read((await at_first.next("on_publication")).pub.data) for _ in range(5)]
             assert found == [20, 21, 22, 23, 24]
@@ -116,22 +69,28 @@ def test_a_stored_channel_has_one_order_on_both_nodes(nodes: Nodes, protobuf: bo
         assert one.history(HistoryRequest(channel=channel)) == two.history(HistoryRequest(channel=channel))
 
 
-@pytest.mark.parametrize("via", [0, 1])
-def test_the_back_end_may_ask_either_node(nodes: Nodes, via: int) -> None:
-    user, channel = f"eve-{via}", f"talk:server-{via}"
+@pytest.mark.parametrize(("via", "protobuf"), [(0, False), (1, False), (1, True)])
+def test_the_back_end_may_ask_either_node(nodes: Nodes, via: int, protobuf: bool) -> None:
+    user, channel = f"eve-{via}-{protobuf}", f"talk:server-{via}-{protobuf}"
 
     async def scenario(cent: Cent) -> None:
-        async with person(nodes.servers[0], False, user) as eve:
+        async with person(nodes.servers[0], protobuf, user) as eve:
             await eve.events.next("on_subscribed")
-            await asyncio.to_thread(cent.subscribe, SubscribeRequest(user=user, channel=channel))
-            assert (await eve.events.next("on_subscribed")).channel == channel
+            await asyncio.to_thread(
+                cent.subscribe, SubscribeRequest(user=user, channel=channel, data={"x": 1})
+            )
+            subscribed = await eve.events.next("on_subscribed")
+            assert (subscribed.channel, eve.read(subscribed.data)) == (channel, {"x": 1})
+            assert (await eve.events.next("on_join")).info.user == user
             stats = await asyncio.to_thread(cent.presence_stats, PresenceStatsRequest(channel=channel))
             assert stats.num_clients == 1
             assert channel in cent.channels(ChannelsRequest(pattern="talk:server-*")).channels
-            await asyncio.to_thread(cent.publish, PublishRequest(channel=channel, data="hi"))
-            assert (await eve.events.next("on_publication")).pub.data == "hi"
+            tagged = PublishRequest(channel=channel, data="hi", tags={"a": "b"})
+            await asyncio.to_thread(cent.publish, tagged)
+            heard = (await eve.events.next("on_publication")).pub
+            assert (eve.read(heard.data), heard.tags) == ("hi", {"a": "b"})
             await asyncio.to_thread(cent.publish, PublishRequest(channel=f"#{user}", data="you"))
-            assert (await eve.events.next("on_publication")).pub.data == "you"
+            assert eve.read((await eve.events.next("on_publication")).pub.data) == "you"
             await asyncio.to_thread(cent.unsubscribe, UnsubscribeRequest(user=user, channel=channel))
             assert (await eve.events.next("on_unsubscribed")).channel == channel
             client = eve.client.client_id
@@ -233,3 +192,54 @@ def test_a_publication_that_is_repeated_on_the_other_node_has_its_offset(nodes: 
     assert first.offset > 0
     assert [publish(node) for node in (1, 1, 0)] == [first] * 3
     assert publish(1, data=2) == first, "the key alone decides"
+
+
+async def code_of(call: Callable[[], Awaitable[object]]) -> int:
+    with pytest.raises(ReplyError) as error:
+        await call()
+    code: int = error.value.code
+    return code
+
+
+@both
+def test_options_open_what_they_name_on_both_nodes_and_all_else_is_closed(
+    nodes: Nodes, protobuf: bool
+) -> None:
+    here, there = nodes.servers
+    channel, path = f"room:{protobuf}", "/connection/closed/websocket"
+
+    async def scenario() -> None:
+        async with (
+            person(here, protobuf, "ann", path=path) as ann,
+            person(there, protobuf, "bob", path=path) as bob,
+        ):
+            client = ann.client
+            _, heard = await bob.subscribe(channel)
+            await client.publish(channel, ann.written({"n": 1}))
+            pub = (await heard.next("on_publication")).pub
+            assert (bob.read(pub.data), pub.info.user, pub.offset) == ({"n": 1}, "ann", 1)
+            present = (await client.presence(channel)).clients
+            assert [each.user for each in present.values()] == ["bob"]
+            stats = await client.presence_stats(channel)
+            assert (stats.num_clients, stats.num_users) == (1, 1)
+            page = await client.history(channel, limit=5)
+            assert [ann.read(each.data) for each in page.publications] == [{"n": 1}]
+
+            for name, codes in (
+                ("shut:1", [103] * 4),
+                ("lobby", [103, 108, 108, 108]),
+                ("other:1", [102] * 4),
+            ):
+                if name == "other:1":
+                    await client.new_subscription(name, ann.events).subscribe()
+                    assert (await ann.events.next("on_unsubscribed")).code == 102
+                else:
+                    await ann.subscribe(name)
+                assert [
+                    await code_of(lambda name=name: client.publish(name, ann.written(1))),  # type: ignore[misc]
+                    await code_of(lambda name=name: client.presence(name)),  # type: ignore[misc]
+                    await code_of(lambda name=name: client.presence_stats(name)),  # type: ignore[misc]
+                    await code_of(lambda name=name: client.history(name)),  # type: ignore[misc]
+                ] == codes
+
+    run(scenario())

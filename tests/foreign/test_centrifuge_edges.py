@@ -1,7 +1,6 @@
 """What no SDK of Centrifugo sends: frames by hand, and their limits."""
 
 import json
-import time
 from typing import Any
 
 import pytest
@@ -60,24 +59,6 @@ def test_the_subprotocol_selects_the_form_of_frames(
         assert client.message().opcode == opcode
 
 
-def test_a_frame_may_have_several_commands_and_every_reply_has_its_id(server: Server) -> None:
-    with Raw(server.ws) as client:
-        client.upgrade(PATH)
-        commands = [
-            CONNECT,
-            '{"id":2,"subscribe":{"channel":"open:raw"}}',
-            '{"id":3,"subscribe":{"channel":"open:raw"}}',
-            '{"id":4,"unsubscribe":{"channel":"open:raw"}}',
-            '{"id":5,"ping":{}}',
-        ]
-        client.send(text("\n".join(commands)))
-        replies = [answered(client) for _ in commands]
-        assert [reply["id"] for reply in replies] == [1, 2, 3, 4, 5]
-        assert replies[1] == {"id": 2, "subscribe": {}}
-        assert replies[2] == {"id": 3, "error": {"code": 105, "message": "already subscribed"}}
-        assert replies[4] == {"id": 5, "ping": {}}
-
-
 @pytest.mark.parametrize(
     ("options", "found"),
     [
@@ -95,24 +76,6 @@ def test_a_client_learns_of_the_history_what_it_asks_for(
         client.send(text(f"{CONNECT}\n{request}"))
         assert "connect" in answered(client)
         assert answered(client)["subscribe"].keys() == found
-
-
-@pytest.mark.parametrize("kind", [1, 4])
-def test_subscriptions_to_maps_and_polls_are_refused(server: Server, kind: int) -> None:
-    with Raw(server.ws) as client:
-        client.upgrade(PATH)
-        request = json.dumps({"id": 2, "subscribe": {"channel": "open:map", "type": kind}})
-        client.send(text(f"{CONNECT}\n{request}"))
-        assert "connect" in answered(client)
-        assert answered(client)["error"]["code"] == 108
-
-
-@pytest.mark.parametrize("payload", ["nonsense", '{"id":1}', '{"id":2,"dance":{}}', '{"connect":{}}'])
-def test_what_is_no_command_is_closed_with_3501(server: Server, payload: str) -> None:
-    with Raw(server.ws) as client:
-        client.upgrade(PATH)
-        client.send(text(payload))
-        assert close_code(client) == 3501
 
 
 def test_a_second_login_is_closed_with_3501(server: Server) -> None:
@@ -165,47 +128,6 @@ def test_a_renewed_token_says_anew_what_others_see_of_its_client(server: Server)
         assert close_code(client) == 3010
 
 
-@pytest.mark.parametrize(
-    ("begin", "renew", "named"),
-    [("connect", "refresh", {}), ("subscribe", "sub_refresh", {"channel": "talk:ends"})],
-)
-def test_expire_at_of_a_token_replaces_its_end(
-    server: Server, begin: str, renew: str, named: dict[str, Any]
-) -> None:
-    with Raw(server.ws) as client:
-        client.upgrade(PATH)
-        if named:
-            client.send(text(CONNECT))
-            assert "connect" in answered(client)
-        for name, seconds in ((begin, 0), (renew, 900), (renew, 0)):
-            expire_at = int(time.time()) + seconds if seconds else 0
-            session_token = token("raw", seconds=100, expire_at=expire_at, **named)
-            client.send(text(json.dumps({"id": 2, name: {**named, "token": session_token}})))
-            found = answered(client)[name]
-            assert (found.get("expires", False), found.get("ttl", 0) > 100) == (seconds > 0, seconds > 0)
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        '"subscribe":{"channel":"open:1"}',
-        '"unsubscribe":{"channel":"open:1"}',
-        '"publish":{"channel":"past:1","data":1}',
-        '"presence":{"channel":"open:1"}',
-        '"presence_stats":{"channel":"open:1"}',
-        '"history":{"channel":"past:1"}',
-        '"refresh":{"token":"a.b.c"}',
-        '"sub_refresh":{"channel":"open:1","token":"a.b.c"}',
-        '"rpc":{"method":"sync","data":{}}',
-    ],
-)
-def test_nothing_is_done_before_the_login(server: Server, command: str) -> None:
-    with Raw(server.ws) as client:
-        client.upgrade(PATH)
-        client.send(text(f'{{"id":7,{command}}}'))
-        assert answered(client) == {"id": 7, "error": {"code": 101, "message": "unauthorized"}}
-
-
 @pytest.mark.full
 def test_who_does_not_log_in_is_closed_with_3502(impatient: Server) -> None:
     with Raw(impatient.ws) as client:
@@ -232,17 +154,3 @@ def test_the_rate_of_an_app_counts_commands_and_not_frames(server: Server) -> No
         assert "connect" in answered(client)
         client.send(text("\n".join(['{"id":2,"ping":{}}'] * 20)))
         assert close_code(client) == 4003
-
-
-def test_a_protobuf_frame_with_a_wrong_length_is_closed_with_3501(server: Server) -> None:
-    with Raw(server.ws) as client:
-        client.upgrade(PATH, more=[("Sec-WebSocket-Protocol", "centrifuge-protobuf")])
-        client.send(frame(BINARY, b"\x7f\x08\x01"))
-        assert close_code(client) == 3501
-
-
-def test_the_paths_take_upgrades_only(server: Server) -> None:
-    for path in (PATH, "/connection/hall/websocket"):
-        status, body = server.get(path)
-        assert (status, json.loads(body)["code"]) == (400, "not_an_upgrade")
-    assert server.get("/connection/hall")[0] == 404

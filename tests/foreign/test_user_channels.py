@@ -2,9 +2,7 @@
 go while back ends publish, and receive everything once and in order."""
 
 import asyncio
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,12 +14,9 @@ from centrifuge.exceptions import SubscriptionUnsubscribedError
 from tests.gateway.storage.servers import KINDS, DatabaseServer
 from tests.integration.clusters import nodes_of
 from tests.integration.v1 import good
-from tests.sdk.node import run_node
 from tests.support import Server
-from tests.tools import NODE_MODULES
 
-from .balancer import balancer_of
-from .conftest import KEY, SECRET, token
+from .conftest import KEY, SECRET
 from .people import SECONDS, Person, json_first, person, run
 from .test_centrifuge_python import code_of
 
@@ -95,7 +90,7 @@ async def come_and_go(servers: list[Server], app: str, user: str, protobuf: bool
 
     async def receive(one: Person) -> None:
         while len(heard) < NUMBERS:
-            name, context = await one.events._happened.get()
+            name, context = await one.events.any()
             if name == "on_subscribed":
                 recovered.append(context.recovered)
                 begun.set()
@@ -109,10 +104,7 @@ async def come_and_go(servers: list[Server], app: str, user: str, protobuf: bool
             while len(heard) < cut * NUMBERS // (CUTS + 1):
                 await asyncio.sleep(0.005)
             await one.client.disconnect()
-            address = servers[cut % len(servers)].ws
-            one.client._address = f"ws://{address.host}:{address.port}/connection/{app}/websocket"
-            await one.client.connect()
-            await one.client.ready(SECONDS)
+            await one.return_to(servers[cut % len(servers)], f"/connection/{app}/websocket")
         async with asyncio.timeout(SECONDS):
             await asyncio.gather(publisher, receiver)
     assert recovered[1:] == [True] * CUTS
@@ -125,32 +117,6 @@ def test_clients_that_come_and_go_receive_everything_once_and_in_order(
     servers: list[Server], app: str, protobuf: bool
 ) -> None:
     assert run(come_and_go(servers, app, f"ann-{protobuf}", protobuf)) == [*range(NUMBERS)]
-
-
-@pytest.mark.full
-@pytest.mark.slow
-@pytest.mark.needs("node", "centrifuge")
-@pytest.mark.parametrize("app", ["past", "kept"])
-def test_nothing_is_lost_behind_a_balancer_that_takes_any_node(servers: list[Server], app: str) -> None:
-    with balancer_of([server.http for server in servers]) as balancer:
-        users = {
-            name: {
-                "user": name,
-                "token": token(name, channels=[f"news:{name}"]),
-                "subscription": token(name, channel=f"orders:{name}"),
-            }
-            for name in WAYS
-        }
-        about = {
-            "balancer": f"127.0.0.1:{balancer.port}",
-            "nodes": [server.http_url for server in servers],
-            "key": f"{KEY}-{app}",
-            "app": app,
-            "users": users,
-            "publications": NUMBERS,
-        }
-        script = Path(__file__).with_name("recovery.test.mjs")
-        run_node(str(script), NODE_PACKAGES=str(NODE_MODULES / "index.js"), IM_RUN=json.dumps(about))
 
 
 @json_first
@@ -244,28 +210,6 @@ def test_a_client_that_does_not_get_it_asks_for_it(servers: list[Server], app: s
             assert one.read((await heard.next("on_publication")).pub.data) == "again"
 
     with cent_of(servers[-1], app) as cent:
-        run(scenario(cent))
-
-
-@pytest.mark.parametrize("app", ["past", "kept"])
-def test_a_position_of_today_recovers_nothing_once(alone: list[Server], app: str) -> None:
-    """Clients have counted messages of this channel, whose numbers are not those of its history."""
-    user = "eve"
-
-    async def scenario(cent: Cent) -> None:
-        cent.publish(PublishRequest(channel=f"#{user}", data=1))
-        async with member(alone[0], app, user) as one:
-            await one.events.next("on_subscribed")
-            await one.client.disconnect()
-            known = one.client._server_subs[f"#{user}"]
-            for epoch, is_recovered in (("", False), (known.epoch, True)):
-                one.client._server_subs[f"#{user}"].epoch = epoch
-                await one.client.connect()
-                await one.client.ready(SECONDS)
-                assert (await one.events.next("on_subscribed")).recovered == is_recovered
-                await one.client.disconnect()
-
-    with cent_of(alone[0], app) as cent:
         run(scenario(cent))
 
 

@@ -30,12 +30,22 @@ def harness(tmp_path: Path) -> Iterator[Harness]:
     one.close()
 
 
+class Waits(list[float]):
+    """The seconds for which a deletion waited. ``meanwhile``: what happens then."""
+
+    def meanwhile(self) -> None:
+        """Nothing."""
+
+    def wait(self, seconds: float) -> None:
+        self.append(seconds)
+        self.meanwhile()
+
+
 @pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds for which a deletion waited."""
-    found: list[float] = []
-    monkeypatch.setattr(tenants, "sleep", found.append)
-    return found
+def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
+    waits = Waits()
+    monkeypatch.setattr(tenants, "sleep", waits.wait)
+    return waits
 
 
 def delete(harness: Harness) -> None:
@@ -51,16 +61,16 @@ def upload(harness: Harness) -> Any:
 
 
 def test_an_app_that_is_created_anew_while_the_old_one_is_deleted_loses_nothing(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, waits: Waits
 ) -> None:
     parts = harness.node.core
 
-    def create_anew(_seconds: float) -> None:
+    def create_anew() -> None:
         assert parts.tenants.register("shop", **SHOP)
         accounts_of(parts).rows.add(Account(0, "shop", "1"), "no hash")
         assert upload(harness)[0] == 201
 
-    monkeypatch.setattr(tenants, "sleep", create_anew)
+    waits.meanwhile = create_anew  # type: ignore[method-assign]
     delete(harness)
     assert not parts.store.is_deleted("shop")
     found = parts.store.contents("shop")
@@ -68,7 +78,7 @@ def test_an_app_that_is_created_anew_while_the_old_one_is_deleted_loses_nothing(
 
 
 def test_an_app_that_is_created_anew_does_not_get_the_files_of_the_old_one(
-    harness: Harness, waits: list[float], monkeypatch: pytest.MonkeyPatch
+    harness: Harness, waits: Waits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = harness.node.core
     assert upload(harness)[0] == 201
@@ -118,7 +128,7 @@ def test_a_change_of_an_app_ends_no_session(harness: Harness) -> None:
 
 
 def test_a_file_whose_app_is_deleted_during_the_upload_is_not_stored(
-    harness: Harness, waits: list[float], monkeypatch: pytest.MonkeyPatch
+    harness: Harness, waits: Waits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = harness.node.core
     uploads = parts.service(Uploads)
@@ -134,7 +144,7 @@ def test_a_file_whose_app_is_deleted_during_the_upload_is_not_stored(
     assert parts.store.contents("shop").uploads == 0
 
 
-def test_rows_are_deleted_after_the_last_review_of_a_message(harness: Harness, waits: list[float]) -> None:
+def test_rows_are_deleted_after_the_last_review_of_a_message(harness: Harness, waits: Waits) -> None:
     webhook = {"secret": "x" * 20, "review_url": "http://127.0.0.1:9/", "review_seconds": 20.0}
     harness.node.core.tenants.change("shop", {"webhook": webhook})
     delete(harness)

@@ -1,27 +1,17 @@
 """Bots: who makes and manages them, what their tokens prove, and what ends with them."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from imserver.messenger.messages import streamed_messages
 from imserver.people.bots import bots
-from tests.rows import sections
 from tests.users import PASSWORD, User
 
-from .node_harness import ADMIN, Harness, config
+from .node_harness import ADMIN, Harness
 
-
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
-    """A node with keys, where a person has at most three bots, which send a message in 1,000 s."""
-    accounts = {"registration": True, "registrations_per_address": 0, "bots": 3}
-    folder = Path(tmp_path_factory.mktemp("bots"))
-    harness = Harness(config(folder, of_features=sections(accounts=accounts, limits={"bot_rate": 0.001})))
-    yield harness
-    harness.close()
+NODE = {"accounts": {"bots": 3}, "limits": {"bot_rate": 0.001}}
+"""A person has at most three bots, which send a message in 1,000 s."""
 
 
 def person(node: Harness, name: str) -> User:
@@ -75,14 +65,6 @@ def test_a_bot_has_a_token_and_no_password(node: Harness) -> None:
             "token_invalid",
         )
         assert not logins.check("201", "", token, "cmd", source).ok  # type: ignore[arg-type]
-
-
-def test_a_new_token_replaces_the_old_one(node: Harness) -> None:
-    cid = person(node, "cid")
-    first = cid.bot("rotated")
-    second = User(node, cid.post("bots/rotate", bot=first.user)["token"], first.user, "201")
-    assert first.refused("messages/send", to=cid.user, text="x") == (401, "token_invalid")
-    assert second.post("messages/send", to=cid.user, text="x")["id"]
 
 
 def test_bots_end_with_their_owner(node: Harness) -> None:
@@ -190,13 +172,6 @@ def test_members_of_a_conversation_see_the_commands_of_its_bot(node: Harness) ->
             "GET", "/api/v1/bots/commands", None, by.token, query={"app": "201", "conversation": conversation}
         )
         assert (status, answer["code"]) == (404, "unknown_conversation")
-
-
-def test_cards_say_who_is_a_bot(node: Harness) -> None:
-    ida = person(node, "ida")
-    bot = ida.bot("idas")
-    cards = ida.post("accounts/cards", users=[ida.user, bot.user])["cards"]
-    assert {card["user"]: card["bot"] for card in cards} == {ida.user: False, bot.user: True}
 
 
 def test_a_bot_has_a_message_rate_and_a_block_stops_it(node: Harness) -> None:

@@ -10,8 +10,8 @@ import pytest
 from tests.browser.chromium import Browser, Page
 from tests.integration.cmd import get, logged_in
 from tests.integration.receiver import Receiver
-from tests.security.attack_setting import OPEN, TOKENS, session_token
-from tests.support import Server, eventually
+from tests.security.attack_setting import session_token
+from tests.support import Server
 
 EVIL = "evil.example"
 
@@ -87,40 +87,18 @@ SIMPLE: dict[str, Callable[[str], dict[str, Any]]] = {
 }
 
 
-# --- with keys ----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("kind", SIMPLE)
-def test_with_keys_a_foreign_page_pushes_nothing(guarded: Server, page: Page, kind: str) -> None:
-    with logged_in(guarded.ws, "victim", int(TOKENS), serviceToken=session_token(TOKENS, "victim")) as victim:
-        for path in ("/user/sendMessage", "/user/sendMessageAll", "/api/v1/push"):
-            fetched(page, guarded.http_url + path, **SIMPLE[kind](TOKENS))
-        victim.no_push()
-
-
-@pytest.mark.parametrize("app", [OPEN, TOKENS])
-def test_with_keys_a_foreign_page_opens_no_socket(guarded: Server, page: Page, app: str) -> None:
-    token = session_token(TOKENS, "evil") if app == TOKENS else ""
-    login = LOGIN.replace('"appID"', f'"serviceToken":"{token}","appID"') % app
-    assert socket_says(page, guarded.ws_url, login).startswith("closed ")
-
-
-def test_with_keys_a_foreign_page_reads_no_page_and_no_list(guarded: Server, page: Page) -> None:
-    for path in (f"/home/index?appID={OPEN}", f"/user/list?appID={OPEN}"):
-        answer = fetched(page, guarded.http_url + path)
-        assert "page." not in answer
-        assert "userList" not in answer
-
-
-# --- demo mode ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", SIMPLE)
-def test_in_demo_mode_a_foreign_page_pushes_nothing(demo: Server, page: Page, kind: str) -> None:
+def test_in_demo_mode_a_foreign_page_pushes_and_reads_nothing_and_opens_no_socket(
+    demo: Server, page: Page, kind: str
+) -> None:
     with logged_in(demo.ws, "victim", 101) as victim:
         for path in ("/user/sendMessage", "/user/sendMessageAll", "/api/v1/push"):
             fetched(page, demo.http_url + path, **SIMPLE[kind]("101"))
         victim.no_push()
+        assert "victim" not in fetched(page, f"{demo.http_url}/user/list?appID=101")
+        for path in ("/acc", "/ws?systemId=shop", "/ws?uid=1&to_uid=2"):
+            address = f"ws://{demo.ws.host}:{demo.ws.port}{path}"
+            assert socket_says(page, address, LOGIN % 101).startswith("closed ")
 
 
 def test_in_demo_mode_a_foreign_page_opens_no_stream_as_an_image(demo: Server, page: Page) -> None:
@@ -133,62 +111,6 @@ def test_in_demo_mode_a_foreign_page_opens_no_stream_as_an_image(demo: Server, p
             image.src = url;
         })"""
         assert waits_for(page, script, demo.http_url + path) == "refused"
-
-
-def test_in_demo_mode_a_foreign_page_reads_nothing(demo: Server, page: Page) -> None:
-    with logged_in(demo.ws, "victim", 101):
-        for path in (
-            "/user/list?appID=101",
-            "/system/state?isDebug=true",
-            "/home/index?appID=101",
-            "/metrics",
-        ):
-            answer = fetched(page, demo.http_url + path)
-            assert "victim" not in answer
-            assert "page." not in answer
-            assert "imserver_" not in answer
-
-
-@pytest.mark.parametrize("path", ["/acc", "/ws?systemId=shop", "/ws?uid=1&to_uid=2"])
-def test_in_demo_mode_a_foreign_page_opens_no_socket(demo: Server, page: Page, path: str) -> None:
-    assert socket_says(page, f"ws://{demo.ws.host}:{demo.ws.port}{path}", LOGIN % 101).startswith("closed ")
-
-
-def test_in_demo_mode_a_sandboxed_frame_is_foreign(demo: Server, page: Page) -> None:
-    """Its origin is ``null``."""
-    with logged_in(demo.ws, "victim", 101) as victim:
-        script = """(url, options) => new Promise((done) => {
-            addEventListener("message", (event) => done(event.data));
-            const inner = `fetch(${JSON.stringify(url)}, ${JSON.stringify(options)})
-                .finally(() => parent.postMessage("over", "*"))`;
-            const frame = document.createElement("iframe");
-            frame.sandbox = "allow-scripts";
-            frame.srcdoc = `<script>${inner}</${"script"}>`;
-            document.body.append(frame);
-        })"""
-        assert waits_for(page, script, f"{demo.http_url}/user/sendMessage", SIMPLE["form"]("101")) == "over"
-        victim.no_push()
-
-
-def test_in_demo_mode_a_form_of_a_foreign_page_does_nothing(demo: Server, page: Page) -> None:
-    form = f"{demo.http_url}/user/sendMessage"
-    with logged_in(demo.ws, "victim", 101) as victim:
-        page.run(
-            """const form = document.createElement("form");
-            form.method = "POST";
-            form.action = arguments[0];
-            for (const [name, value] of Object.entries(arguments[1])) {
-                const field = document.createElement("input");
-                [field.name, field.value] = [name, value];
-                form.append(field);
-            }
-            document.body.append(form);
-            form.submit();""",
-            form,
-            {"appID": "101", "userID": "victim", "message": "evil"},
-        )
-        eventually(lambda: page.driver.current_url == form, what="the page of the answer")
-        victim.no_push()
 
 
 def test_in_demo_mode_a_name_that_was_rebound_reads_nothing(demo: Server, browser: Browser) -> None:

@@ -1,34 +1,20 @@
 """The second factor of accounts: what asks for it, that a code is used once, and that nobody guesses it."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from time import time
 from typing import Any
 
 import pyotp
-import pytest
 from msgspec.structs import replace
 
 from imserver.people.accounts.declared import AccountsOfApp, AppAccountSettings
 from imserver.people.accounts.factors import FactorStore
-from tests.rows import sections
 from tests.users import PASSWORD, User
 
-from .node_harness import ADMIN, ALL, APPS, RULED, Harness, config
+from .node_harness import ADMIN, ALL, APPS, RULED, Harness
 
-STAFF = AppAccountSettings(factor_for=("owner", "moderator"))
-
-
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
-    """A node; roles of the app ``guarded`` take a second factor."""
-    apps = {**APPS, "guarded": replace(RULED, api_allow_from=(), of_features=(AccountsOfApp(STAFF),))}
-    of_features = sections(
-        accounts={"registration": True, "registrations_per_address": 0, "logins_per_address": 0}
-    )
-    harness = Harness(config(Path(tmp_path_factory.mktemp("factors")), apps=apps, of_features=of_features))
-    yield harness
-    harness.close()
+STAFF = AccountsOfApp(AppAccountSettings(factor_for=("owner", "moderator")))
+NODE = {"apps": {**APPS, "guarded": replace(RULED, api_allow_from=(), of_features=(STAFF,))}}
+"""Roles of the app ``guarded`` take a second factor."""
 
 
 class Person:

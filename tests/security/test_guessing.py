@@ -1,35 +1,29 @@
 """Passwords cannot be guessed on one node after the other, and strangers lock nobody out."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 from unittest.mock import Mock
 
 import pytest
 
-from imserver.gateway.auth.rates import BucketList, Buckets, SenderRates, TooManyRequests
-from imserver.gateway.auth.rules import objection
-from imserver.gateway.auth.tenants import Tenants
+from imserver.gateway.auth.rates import TooManyRequests
 from imserver.gateway.config.settings import (
     PUBLIC_SIGN_KEY,
     AccountTokenSettings,
-    Config,
-    StorageSettings,
+    ApiSettings,
     TenantSettings,
 )
-from imserver.gateway.storage.store import Store
 from imserver.people.accounts.accounts import Accounts, NoAccounts, WrongLogin
 from imserver.people.accounts.contract import Taken
 from imserver.people.accounts.declared import AccountSettings
-from imserver.people.accounts.factors import Factors, FactorStore
 from imserver.people.accounts.passwords import MAX_WAITING, Overloaded
-from imserver.people.accounts.rows import AccountStore
-from imserver.people.accounts.tokens import AccountTokens
 from tests.conftest import StartServer
 from tests.gateway.cluster.redis_server import RedisServer
 from tests.integration.gochat import code_and_message, form, fresh_phone
 from tests.integration.v1 import call, good
 from tests.rows import sections
+
+from .node_harness import Harness, config
 
 PASSWORD = "correct horse"
 
@@ -40,45 +34,17 @@ def guess(accounts: Accounts, address: str, earlier: str = "") -> None:
 
 
 @pytest.fixture
-def accounts(tmp_path: Path) -> Any:
-    store = Store(StorageSettings(), str(tmp_path))
-    store.start()
-    of_features = sections(
-        accounts={
-            "failures": 3,
-            "failures_per_account": 6,
-            "failures_per_address": 12,
-            "logins_per_address": 40,
-        }
-    )
+def accounts(tmp_path: Path) -> Iterator[Accounts]:
+    """The accounts of a node in demo mode: one of each app has the phone 1."""
+    limits = {"failures": 3, "failures_per_account": 6, "failures_per_address": 12, "logins_per_address": 40}
     apps = {name: TenantSettings(account_tokens="required") for name in ("gochat", "shop")}
-    config, account_store = Config(of_features=of_features, apps=apps), AccountStore(store)
-    base: Any = SimpleNamespace(
-        config=config,
-        node=SimpleNamespace(keys_for=lambda purpose: (bytes(32),)),
-        buckets=BucketList(),
-        sender_rates=SenderRates(),
-        tenants=Tenants(config, store, None, objection),
-        keys=SimpleNamespace(demo=True),
-    )
-    tokens = AccountTokens(base, account_store)
-    one = Accounts(
-        config,
-        tokens,
-        account_store,
-        sessions=Mock(**{"ban_of.return_value": None}),
-        is_demo=lambda: True,
-        buckets=Buckets,
-        erase_user=Mock(),
-        recorder_of=Mock(return_value=None),
-        refused=Mock(),
-        factors=Factors(FactorStore(store), Buckets),
-    )
-    one.register("gochat", {"phone": "1"}, PASSWORD)
-    one.register("shop", {"phone": "1"}, PASSWORD)
+    settings = config(tmp_path, api=ApiSettings(), apps=apps, of_features=sections(accounts=limits))
+    node = Harness(settings)
+    one = node.people.accounts
+    for app in apps:
+        one.register(app, {"phone": "1"}, PASSWORD)
     yield one
-    one.close()
-    store.close()
+    node.close()
 
 
 def test_a_stranger_cannot_lock_a_user_out(accounts: Accounts) -> None:
@@ -158,7 +124,7 @@ def test_a_token_of_one_account_opens_no_other_and_is_counted_by_address(account
 
 
 def test_a_token_that_anybody_can_sign_proves_no_device(accounts: Accounts) -> None:
-    accounts.tokens._settings = AccountTokenSettings(PUBLIC_SIGN_KEY)
+    accounts.tokens.settings = AccountTokenSettings(PUBLIC_SIGN_KEY)
     forged = accounts.token(accounts.login("gochat", "1", PASSWORD, "192.0.2.1")).token
     fail_from(accounts, "192.0.2.1")
     with pytest.raises(TooManyRequests):
@@ -166,15 +132,15 @@ def test_a_token_that_anybody_can_sign_proves_no_device(accounts: Accounts) -> N
 
 
 def test_a_flood_of_logins_locks_nobody_out(accounts: Accounts) -> None:
-    waiting, accounts._passwords.waiting = accounts._passwords.waiting, MAX_WAITING
+    waiting, accounts.passwords.waiting = accounts.passwords.waiting, MAX_WAITING
     for number in range(12):
         with pytest.raises(Overloaded):
             accounts.login("gochat", "1", PASSWORD, f"192.0.2.{number % 2}")
-    accounts._passwords.waiting = waiting
+    accounts.passwords.waiting = waiting
     assert accounts.login("gochat", "1", PASSWORD, "192.0.2.1").phone == "1"
     for _ in range(3):
         guess(accounts, "192.0.2.2")
-    accounts._passwords.waiting = MAX_WAITING
+    accounts.passwords.waiting = MAX_WAITING
     with pytest.raises(TooManyRequests):
         accounts.login("gochat", "1", PASSWORD, "192.0.2.2")
 
@@ -222,6 +188,7 @@ def test_nodes_of_a_cluster_count_together(
 
 
 def test_a_login_with_a_password_that_is_refused_is_reported_with_its_reason(accounts: Accounts) -> None:
+    accounts.refused = reported = Mock()
     for _ in range(3):
         guess(accounts, "192.0.2.1")
     with pytest.raises(TooManyRequests):
@@ -230,8 +197,8 @@ def test_a_login_with_a_password_that_is_refused_is_reported_with_its_reason(acc
     with pytest.raises(NoAccounts):
         accounts.login("nowhere", "1", PASSWORD, "192.0.2.2")
     reasons = ["password"] * 3 + ["attempts", "closed"]
-    assert [each.args[0] for each in accounts.refused.call_args_list] == reasons  # type: ignore[attr-defined]
-    assert "1" not in accounts.refused.call_args_list[0].args, "identifiers are personal"  # type: ignore[attr-defined]
+    assert [each.args[0] for each in reported.call_args_list] == reasons
+    assert "1" not in reported.call_args_list[0].args, "identifiers are personal"
 
 
 def test_probing_for_phone_numbers_is_limited_per_network(accounts: Accounts) -> None:

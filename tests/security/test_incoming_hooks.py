@@ -1,32 +1,21 @@
 """Incoming webhooks: who makes them, what their URLs may do, and what a stranger learns."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pytest
 from msgspec import json
 
 from imserver.messenger.messages.log.bots import MOST_BOTS
 from imserver.people.accounts.parts import accounts_of
 from imserver.people.bots.parts import bots_of
-from tests.rows import ROUTES, sections
+from tests.rows import ROUTES
 from tests.users import User
 
-from .node_harness import ADMIN, Harness, config
+from .node_harness import ADMIN, Harness
 from .test_bots import person
 
 POST = next(row for row in ROUTES if row.path == "/hooks/*")
 FORM = {"content-type": "application/x-www-form-urlencoded"}
 MULTIPART = {"content-type": "multipart/form-data; boundary=x"}
-
-
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
-    of_features = sections(accounts={"registration": True, "registrations_per_address": 0})
-    harness = Harness(config(Path(tmp_path_factory.mktemp("hooks")), of_features=of_features))
-    yield harness
-    harness.close()
 
 
 def post(node: Harness, url: str, body: Any, headers: dict[str, str] | None = None) -> tuple[int, Any]:

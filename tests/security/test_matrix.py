@@ -39,7 +39,7 @@ from imserver.gateway.http.reply import CMD, PROBLEM, UNAUTHORIZED
 from imserver.gateway.model import Request
 from imserver.media.uploads.resumable import ResumableUploads
 from imserver.media.uploads.uploads import Offer, Uploads
-from imserver.pages.blueprint import _SDK_PATH
+from imserver.pages.blueprint import SDK_PATH
 from tests.rows import DIALECTS, DOCUMENTED, FEATURE_OF, OPERATIONS, ROUTES
 
 from .node_harness import ADMIN, ALL, FOREIGN, PUSH, READ, Harness, config, searched
@@ -53,7 +53,7 @@ BACK_END: Final = "10.0.0.7"
 STRANGER: Final = "192.0.2.1"
 
 COLUMNS: Final = (
-    *(
+    *[
         "nobody",
         "wrong",
         "push",
@@ -69,7 +69,7 @@ COLUMNS: Final = (
         "moderator",
         "owner",
         "page",
-    ),
+    ],
     *("address", "browser", "signed", "demo", "demo+bad"),
 )
 """``foreign``: a key with all scopes for 202 only. ``all``: an admin key for all apps. ``gochat``: an account
@@ -117,26 +117,24 @@ def signed(app: str, method: str, path: str, query: dict[str, Any], body: bytes)
 
 def credential(harness: Harness, column: str) -> tuple[str, str, dict[str, str]]:
     """Token, address and headers of a principal."""
-    answer: dict[str, Callable[[], str]] = {
-        "wrong": lambda: "wrong",
-        "push": lambda: PUSH.key,
-        "read": lambda: READ.key,
-        "admin": lambda: ADMIN.key,
-        "foreign": lambda: FOREIGN.key,
-        "all": lambda: ALL.key,
-        "session": lambda: harness.session("201"),
-        "account": lambda: harness.account("201"),
-        "gochat": lambda: harness.account("gochat"),
-        "guest": lambda: harness.guest("201"),
-        "bot": lambda: harness.bot("201"),
-        "moderator": lambda: harness.account("201", "moderator"),
-        "owner": lambda: harness.account("201", "owner"),
-        "page": lambda: harness.page("204"),
-        "demo+bad": lambda: "eyJhbGciOiJIUzI1NiJ9.e30.x",
-    }
-    token = answer[column]() if column in answer else ""
+    keys = {"push": PUSH, "read": READ, "admin": ADMIN, "foreign": FOREIGN, "all": ALL}
+    if column in keys:
+        token = keys[column].key
+    elif column in ROLES:
+        token = harness.account("201", column)
+    elif column in ("session", "account", "guest", "bot", "page"):
+        token = getattr(harness, column)("204" if column == "page" else "201")
+    else:
+        others = {"wrong": "wrong", "demo+bad": "eyJhbGciOiJIUzI1NiJ9.e30.x"}
+        token = harness.account("gochat") if column == "gochat" else others.get(column, "")
     host = BACK_END if column in ("address", "browser") else STRANGER
     return token, host, {"origin": "http://evil.example"} if column == "browser" else {}
+
+
+def shown(harness: Harness, column: str) -> tuple[dict[str, str], str]:
+    """Headers and address of a principal that shows its token as most do."""
+    token, host, headers = credential(harness, column)
+    return headers | ({"authorization": f"Bearer {token}"} if token else {}), host
 
 
 def fill(document: Any, app: str) -> Any:
@@ -223,9 +221,7 @@ def routes() -> Iterator[tuple[str, Callable[[Harness, str, str], bool]]]:
 
 
 def upload(harness: Harness, app: str, column: str) -> bool:
-    token, host, headers = credential(harness, column)
-    if token:
-        headers["authorization"] = f"Bearer {token}"
+    headers, host = shown(harness, column)
     user = "" if column in OF_USERS else "&user=u1"
     query = f"?app={app}{user}"
     sent = harness.web.post(
@@ -238,9 +234,7 @@ def fetch_export(others: bool) -> Callable[[Harness, str, str], bool]:
     """Whether a principal may fetch an archive: as who operates the app, or its own."""
 
     def check(harness: Harness, app: str, column: str) -> bool:
-        token, host, headers = credential(harness, column)
-        if token:
-            headers["authorization"] = f"Bearer {token}"
+        headers, host = shown(harness, column)
         user = "" if others or column in OF_USERS else "&user=u1"
         path = f"/api/v1/exports/file{'' if others else '/self'}?app={app}&id=none{user}"
         sent = harness.web.get(path, headers=headers, environ_base={"REMOTE_ADDR": host})
@@ -254,9 +248,7 @@ def upload_in_parts(method: str, others: bool = False) -> Callable[[Harness, str
 
     def check(harness: Harness, app: str, column: str) -> bool:
         parts = harness.node.core
-        token, host, headers = credential(harness, column)
-        if token:
-            headers["authorization"] = f"Bearer {token}"
+        headers, host = shown(harness, column)
         user = "u2" if others else parts.authority.identify(Needs.PUSH_OR_USER, headers, host).user or "u1"
         uploads = parts.service(Uploads)
         name = ResumableUploads(uploads).create(Offer(parts.tenants.resolve(app), user, "f", "", 1, host), "")
@@ -281,9 +273,7 @@ def delete_file(others: bool) -> Callable[[Harness, str, str], bool]:
 
     def check(harness: Harness, app: str, column: str) -> bool:
         parts = harness.node.core
-        token, host, headers = credential(harness, column)
-        if token:
-            headers["authorization"] = f"Bearer {token}"
+        headers, host = shown(harness, column)
         user = "u2" if others else parts.authority.identify(Needs.PUSH_OR_USER, headers, host).user or "u1"
         file = parts.service(Uploads).receive(Offer(app, user, "f", "", 1, host), lambda _: b"x")
         answer = harness.ask(_DELETE, headers, body=[{"id": file.id}], host=host)
@@ -305,7 +295,7 @@ def stream_channels(harness: Harness, app: str, column: str) -> bool:
     query = f"app={app}&user=u1&channels=r".encode()
     request = HttpRequest("GET", "/api/v1/events", query, b"", headers, host)
     try:
-        EventStreams(harness.node.core, None)._wish(request)
+        EventStreams(harness.node.core, None).wish(request)
     except ApiProblem:
         return False
     return True
@@ -348,16 +338,10 @@ def login(dialect: str) -> Callable[[Harness, str, str], bool]:
         user = "" if dialect == "client" or column in ("account", "gochat", "guest", "bot", *ROLES) else "u1"
         if column == "page":
             token = harness.page(logins.resolve(family + "204"))
-        if column == "session":
-            token = harness.session(f"{family}201")
-        if column == "account":
-            token = harness.account(f"{family}201")
-        if column in ROLES:
+        elif column in ROLES:
             token = harness.account(f"{family}201", column)
-        if column == "guest":
-            token = harness.guest(f"{family}201")
-        if column == "bot":
-            token = harness.bot(f"{family}201")
+        elif column in ("session", "account", "guest", "bot"):
+            token = getattr(harness, column)(f"{family}201")
         return logins.check(name, user, token, dialect, source).ok
 
     return check
@@ -422,7 +406,7 @@ ANYBODY_MAY: Final = frozenset(
             "/release/<release>/messages.css",
         ),
         "/gateway",
-        *(f"{base}{_SDK_PATH}" for base in ("", "/release/<release>")),
+        *(f"{base}{SDK_PATH}" for base in ("", "/release/<release>")),
     }
 )
 """Paths beside the table of routes that need no identity: they show what is public, or their id is secret."""

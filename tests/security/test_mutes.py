@@ -1,18 +1,14 @@
 """What a user who is muted in the app says nowhere: messages, and names that others read."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from time import time
 from typing import Any
 
-import pytest
-
 from imserver.gateway.http.operation import Operation
 from imserver.messenger.groups.wire import CreateGroup, UpdateGroup
-from tests.rows import DOCUMENTED, sections
+from tests.rows import DOCUMENTED
 from tests.users import User
 
-from .node_harness import ALL, Harness, config
+from .node_harness import ALL, Harness
 from .test_bots import person
 from .test_relations import Session, of_users
 
@@ -27,14 +23,6 @@ ELSEWHERE = {
     **dict.fromkeys(("accounts/register", "accounts/promote", "invitations/join"), "the account is new"),
 }
 """Operations with such a field that need no ``voice``, and why."""
-
-
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
-    of_features = sections(accounts={"registration": True, "registrations_per_address": 0})
-    harness = Harness(config(Path(tmp_path_factory.mktemp("mutes")), of_features=of_features))
-    yield harness
-    harness.close()
 
 
 def test_each_route_with_which_a_user_shows_others_something_has_a_voice() -> None:

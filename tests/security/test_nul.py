@@ -50,10 +50,10 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     one.check()
 
 
-@pytest.mark.parametrize("route", READERS)
-def test_a_query_with_nul_is_refused(server: Server, route: str) -> None:
-    refused = call(server.http, route, app="101", user=NUL)
-    assert (refused.status, refused.json["code"]) == (400, "invalid_request"), refused
+def test_a_query_with_nul_is_refused(server: Server) -> None:
+    for route in READERS:
+        refused = call(server.http, route, app="101", user=NUL)
+        assert (refused.status, refused.json["code"]) == (400, "invalid_request"), (route, refused)
     assert "SELECT" not in server.log_text
 
 

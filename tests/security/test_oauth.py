@@ -86,8 +86,8 @@ def node(tmp_path_factory: pytest.TempPathFactory, provider: StandIn) -> Iterato
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine may answer late."""
-    monkeypatch.setattr(protocols, "SECONDS", 100.0)
-    monkeypatch.setattr(logins, "SECONDS", 100.0)
+    for module in (protocols, logins):
+        monkeypatch.setattr(module, "SECONDS", 100.0)
 
 
 class Login:
@@ -174,7 +174,7 @@ def test_wechats_union_id_is_one_user_in_all_its_clients(node: Harness, provider
     answer = account(node, provider, "wechat_official")
     provider.openid = "oBob of the website"
     assert account(node, provider, "wechat") == answer
-    store = node.node.core.service(OAuth)._links
+    store = node.node.core.service(OAuth).identities
     assert [(link.provider, link.subject) for link in store.of(int(answer["user"]))] == [
         ("wechat", "uBob"),
         ("wechat_official", "uBob"),
@@ -312,7 +312,7 @@ def test_a_browser_that_comes_back_while_redis_is_away_may_try_again(
         raise StorageUnavailable
 
     with monkeypatch.context() as meanwhile:
-        meanwhile.setattr(node.node.core.service(OAuth)._values, "value", away)
+        meanwhile.setattr(node.node.core.temporary_values, "value", away)
         late = login.come_back(query)
         assert (late.status_code, "Try again in a while." in late.text) == (503, True)
         assert login.answer(page) == 503
@@ -380,14 +380,12 @@ def test_a_login_is_forgotten_after_its_time(
 def test_too_many_that_wait_for_a_provider_are_refused_at_once(
     node: Harness, provider: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logins, "AT_ONCE", 1)
-    parts = node.node.core.service(OAuth)
-    monkeypatch.setattr(parts, "_turns", {})
-    with parts._turn("201", "oidc"):
-        body = {"app": "201", "provider": "oidc"}
-        status, answer = node.call("POST", "/api/v1/accounts/oauth/start", body)
-        assert (status, answer["code"]) == (503, "provider_unavailable")
-        assert Login(node, "github").started["url"], "others go on"
+    Login(node, app="202")
+    monkeypatch.setattr(logins, "AT_ONCE", 0)  # counts for a provider that was not asked before
+    body = {"app": "202", "provider": "wechat_official"}
+    status, answer = node.call("POST", "/api/v1/accounts/oauth/start", body)
+    assert (status, answer["code"]) == (503, "provider_unavailable")
+    assert Login(node, app="202").started["url"], "others go on"
 
 
 # --- links --------------------------------------------------------------------------------------------------
@@ -469,18 +467,17 @@ def test_a_provider_that_is_removed_during_a_login_refuses_it(
     provider.user["sub"] = "ivy"
     login = Login(node, token=User.register(node, "201", name="ivy").token, link=True, password=PASSWORD)
     assert login.answer(login.come_back(provider.agree(login.started["url"]))) == 200
-    with monkeypatch.context() as patched:
-        patched.setattr(owner, "settings_of", lambda _app: {})
-        assert login.finish()[1]["code"] == "unknown_provider"
-    identified = owner._identified
+    settings_of, is_gone = owner.settings_of, [True]
+    monkeypatch.setattr(owner, "settings_of", lambda app: {} if is_gone else settings_of(app))
+    assert login.finish()[1]["code"] == "unknown_provider"
+    is_gone.clear()
+    login, answer = Login(node), provider.answer
 
     def removed(*given: Any) -> Any:
-        found = identified(*given)
-        monkeypatch.setattr(owner, "settings_of", lambda _app: {})
-        return found
+        is_gone.append(True)
+        return answer(*given)
 
-    monkeypatch.setattr(owner, "_identified", removed)
-    login = Login(node)
+    monkeypatch.setattr(provider, "answer", removed)
     assert login.come_back(provider.agree(login.started["url"])).status_code == 403
     assert login.finish()[1]["code"] == "login_refused"
 
@@ -498,13 +495,14 @@ def test_two_first_logins_at_once_make_one_account(
     node: Harness, provider: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     provider.user["sub"] = "fay"
-    store, faster = accounts_of(node.node.core).rows, []
+    store, began, faster = accounts_of(node.node.core).rows, [], []
     add = store.add_linked
 
     def overtaken(*given: Any) -> Account:
         """Another login makes the account just before."""
-        monkeypatch.setattr(store, "add_linked", add)
-        faster.append(account(node, provider))
+        if not began:
+            began.append(given)
+            faster.append(account(node, provider))
         return add(*given)
 
     monkeypatch.setattr(store, "add_linked", overtaken)

@@ -1,8 +1,6 @@
 """Who finds an account, who sees when somebody is online, and who is invited."""
 
-from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from time import time
 from typing import Any
 
@@ -16,46 +14,39 @@ from imserver.people.accounts import cards
 from imserver.people.accounts.declared import AccountsOfApp, AppAccountSettings
 from imserver.people.accounts.parts import accounts_of
 from imserver.people.accounts.rows import AccountStore
-from tests.rows import sections
 from tests.users import PASSWORD, User
 
-from .node_harness import ADMIN, ALL, APPS, RULED, Harness, config
+from .node_harness import ADMIN, ALL, APPS, RULED, Harness
 from .test_relations import Session
 
-RULES = AppAccountSettings(("email",), find=False)
 FINDS = 5
 SEARCHES = 6
 GROUPS = 8
 INVITATIONS = 3
 
 
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
-    """A node with keys. The accounts of 202 have e-mail addresses only and do not find each other; those
-    of 205 are searched by their names; those of the app ``asking`` do not add strangers to groups."""
-    searched = AccountsOfApp(AppAccountSettings(search=True))
-    asking = AccountsOfApp(AppAccountSettings(ask_strangers=True))
-    apps = {
-        **APPS,
-        "202": replace(RULED, api_allow_from=(), of_features=(AccountsOfApp(RULES),)),
-        "205": replace(RULED, api_allow_from=(), of_features=(searched,)),
-        "asking": replace(RULED, api_allow_from=(), of_features=(asking,)),
-    }
-    of_features = sections(
-        accounts={
-            "registration": True,
-            "failures": 3,
-            "finds_per_account": FINDS,
-            "searches_per_account": SEARCHES,
-            "registrations_per_address": 0,
-            "invitations": INVITATIONS,
-            "groups_per_user": GROUPS,
-            "group_members": 3,
-        }
-    )
-    harness = Harness(config(Path(tmp_path_factory.mktemp("people")), apps=apps, of_features=of_features))
-    yield harness
-    harness.close()
+RULED_BY = {
+    "202": AppAccountSettings(("email",), find=False),
+    "205": AppAccountSettings(search=True),
+    "asking": AppAccountSettings(ask_strangers=True),
+}
+"""The accounts of 202 have e-mail addresses only and do not find each other; those of 205 are searched by
+their names; those of the app ``asking`` do not add strangers to groups."""
+NODE = {
+    "apps": APPS
+    | {
+        app: replace(RULED, api_allow_from=(), of_features=(AccountsOfApp(rules),))
+        for app, rules in RULED_BY.items()
+    },
+    "accounts": {
+        "failures": 3,
+        "finds_per_account": FINDS,
+        "searches_per_account": SEARCHES,
+        "invitations": INVITATIONS,
+        "groups_per_user": GROUPS,
+        "group_members": 3,
+    },
+}
 
 
 def person(node: Harness, app: str = "201", **fields: Any) -> User:
@@ -246,7 +237,7 @@ def test_a_search_for_people_shows_pages_that_begin_with_those_whose_names_begin
     node: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cards, "MOST_FOUND", 2)
-    monkeypatch.setattr(cards, "_FIRST_STEP", 1)
+    monkeypatch.setattr(cards, "FIRST_STEP", 1)
     una = person(node, "205", name="una")
     inside = person(node, "205", name="opal", nickname="Opal")
     pals = [person(node, "205", name=f"pal{number}", nickname=f"Pal {number}") for number in range(3)]
@@ -301,22 +292,17 @@ def test_what_users_say_of_themselves_is_shown_to_those_who_know_them_until_it_e
     assert ivy.post("accounts/set", status="", away=False)["status"] == ""
 
 
-def test_presence_is_shown_to_friends_and_in_common_conversations(
-    node: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_presence_is_shown_to_friends_and_in_common_conversations(node: Harness) -> None:
     parts = node.node.core
     ola, pia, quo = person(node, name="ola"), person(node, name="pia"), person(node, name="quo")
-    online = {ola.user}
-    monkeypatch.setattr(
-        type(parts.presence), "are_online", lambda _self, _app, users: [user in online for user in users]
-    )
+    session = Session(node, "201", ola.user)
     ola.befriend(pia)
     assert pia.card(ola)["presence"] == "online"
     assert quo.card(ola)["presence"] == ""
     group = ola.post("groups/create", name="tea", members=[quo.user])["group"]
     assert quo.card(ola)["presence"] == "online"
 
-    online.clear()
+    session.close()
     accounts_of(parts).rows.saw([("201", int(ola.user), 1795155801)])
     for one in (pia, quo):
         card = one.card(ola)
@@ -439,9 +425,13 @@ def test_an_invitation_is_not_used_up_while_the_database_is_away(
         return write(*given) if len(written) == 1 else fail()
 
     with monkeypatch.context() as patched:
-        patched.setattr(parts.store.part(MessageLog).groups, "join", fail)
-        patched.setattr(AccountStore, "relate", fail)
-        patched.setattr(parts.store, "write_or", write_once)
+        groups = parts.store.part(MessageLog).groups
+        for owner, name, replaced in (
+            (groups, "join", fail),
+            (AccountStore, "relate", fail),
+            (parts.store, "write_or", write_once),
+        ):
+            patched.setattr(owner, name, replaced)
         assert oli.refused("invitations/accept", code=code) == (503, "storage_unavailable")
     assert oli.post("invitations/accept", code=code)["status"] == ("joined" if leads_to_group else "friends")
 

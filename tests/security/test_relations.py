@@ -342,6 +342,12 @@ ROWS: Final[dict[str, Row]] = {
         kinds=SESSION,
     ),
     "POST /api/v1/messages/send": Row(posts("messages/send", to_ann), kinds=MEMBER),
+    "messages/send to a conversation": Row(
+        posts("messages/send", lambda p: {"conversation": p.before["conversation"], "text": "x"}),
+        kinds=MEMBER,
+        prepare=talked,
+        names=("POST /api/v1/messages/send",),
+    ),
     "POST /api/v1/asks/create": Row(
         posts("asks/create", lambda p: {**to_ann(p), "free_text": True}), kinds=MEMBER
     ),
@@ -626,7 +632,7 @@ def test_a_list_for_a_user_names_and_counts_nobody_else(monkeypatch: pytest.Monk
 
 
 def test_whom_too_many_have_blocked_does_not_send_to_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cmd, "_MOST_BLOCKERS", 1)
+    monkeypatch.setattr(cmd, "MOST_BLOCKERS", 1)
     with harness() as node, closing(Pair(node, "blocked", APP)) as pair:
         pair.block()
         fields = {"userID": pair.user, "message": "x"}

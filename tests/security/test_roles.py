@@ -1,32 +1,19 @@
 """What accounts with a role may do to others, that nobody raises themselves, and what a lock stops."""
 
-from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from imserver.people.bots.parts import bots_of
-from tests.rows import sections
 from tests.support import until
 from tests.users import PASSWORD, User
 
-from .node_harness import ADMIN, ALL, FOREIGN, PUSH, Harness, config
+from .node_harness import ADMIN, ALL, Harness
 from .test_relations import Session
 
 HOOK = {"url": "http://1.1.1.1/", "secret": "a secret of the webhook"}
 ROLES = ("owner", "moderator", "member")
-
-
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
-    of_features = sections(
-        accounts={"registration": True, "registrations_per_address": 0, "logins_per_address": 0}
-    )
-    harness = Harness(config(Path(tmp_path_factory.mktemp("roles")), of_features=of_features))
-    yield harness
-    harness.close()
 
 
 def back_end(node: Harness, key: str = ADMIN.key) -> User:
@@ -82,21 +69,6 @@ def test_nobody_raises_themselves(node: Harness, role: str) -> None:
         if wanted != role:
             assert one.refused("accounts/role", user=one.user, role=wanted) == (403, "not_allowed")
     assert row_of(node, one)["role"] == role
-
-
-def test_a_role_counts_in_its_own_app_only(node: Harness) -> None:
-    owner, other = person(node, "owner"), person(node, app="202")
-    answer = owner.ask("POST", "accounts/role", {"app": "202", "user": other.user, "role": "moderator"})
-    assert (answer[0], answer[1]["code"]) == (403, "forbidden")
-    assert owner.refused_get("accounts/list", app="202") == (403, "forbidden")
-    assert owner.refused("accounts/lock", user=other.user) == (404, "unknown_account")
-
-
-def test_keys_do_as_before(node: Harness) -> None:
-    one = person(node, "owner")
-    for key, status in ((PUSH.key, 403), (FOREIGN.key, 403), (ADMIN.key, 200)):
-        assert back_end(node, key).ask("POST", "accounts/lock", {"user": one.user})[0] == status
-        assert back_end(node, key).ask("GET", "accounts/list", {})[0] == status
 
 
 def test_guests_and_bots_get_no_role(node: Harness) -> None:
@@ -242,17 +214,6 @@ def test_a_lock_is_lifted_with_all_else_by_those_above(node: Harness) -> None:
     lifted = other.post("limits/lift", user=ann.user)["lifted"]
     assert sorted(each["kind"] for each in lifted) == ["ban", "lock"]
     assert ann.get("accounts/show")
-
-
-def test_a_lock_says_when_it_ends(node: Harness) -> None:
-    ann = person(node, name="ann_waits")
-    back_end(node).post("accounts/lock", user=ann.user, seconds=3600, reason="spam")
-    status, document = User(node, "", app="201").ask(
-        "POST", "accounts/login", {"login": "ann_waits", "password": PASSWORD}
-    )
-    assert status == 403
-    assert document["message"].startswith("The account is locked until 20")
-    assert document["message"].endswith(" UTC: spam")
 
 
 def test_a_lock_closes_sessions_and_a_longer_ban_stays(node: Harness) -> None:

@@ -9,8 +9,7 @@ import pytest
 from imserver.media.uploads.uploads import MAX_NAME_CHARACTERS
 from tests.integration.cmd import get
 from tests.integration.raw import Response, ask, bearer, request
-from tests.integration.v1 import call
-from tests.security.attack_setting import BARE, OF_205, OPEN, TOKENS, session_token
+from tests.security.attack_setting import TOKENS, session_token
 from tests.support import Server
 
 HTML = b"<!doctype html><script>alert(document.domain)</script>"
@@ -20,12 +19,6 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg" onload="alert(1)"/>'
 def upload(server: Server, content: bytes, key: str = "", **query: str) -> Response:
     path = f"/api/v1/uploads?{urlencode(query)}"
     return ask(server.http, bearer(request(path, method="POST", body=content), key))
-
-
-@pytest.mark.parametrize("app", [TOKENS, OPEN, BARE, "gochat", "101"])
-def test_an_upload_needs_proof(guarded: Server, app: str) -> None:
-    for key in ("", "nonsense", OF_205):
-        assert upload(guarded, b"x", key, app=app, user="7").status in (401, 403)
 
 
 @pytest.mark.parametrize("content", [HTML, SVG, b"\xff\xfe" + HTML, b"%PDF-1.4\n" + HTML])
@@ -79,18 +72,3 @@ def test_no_address_reads_other_files(guarded: Server, path: str) -> None:
         answer = ask(guarded.http, request(prefix + path))
         assert answer.status in (400, 404, 405), answer
         assert (guarded.folder / "data" / "secret").read_bytes() not in answer.body
-
-
-def test_the_list_of_files_is_the_user_s(guarded: Server) -> None:
-    upload(guarded, b"private", session_token(TOKENS, "owner"), name="private.txt")
-    for key in ("", session_token(TOKENS, "8"), OF_205):
-        answer = call(guarded.http, "uploads", key=key, app=TOKENS, user="owner")
-        assert answer.status in (401, 403)
-    listed = ask(
-        guarded.http,
-        request(
-            f"/api/v1/uploads?app={TOKENS}&user=owner",
-            headers=[("Authorization", f"Bearer {session_token(TOKENS, 'owner')}")],
-        ),
-    )
-    assert [row["name"] for row in listed.json["files"]] == ["private.txt"]

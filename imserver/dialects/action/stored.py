@@ -40,7 +40,7 @@ class ActionMessages:
         self._catch_up = messaging.catch_up
         self._positions = messaging.positions
         self._store = store
-        self._sending: dict[Connection, int] = {}
+        self.sending: dict[Connection, int] = {}
 
     # --- catch-up -------------------------------------------------------------------------------------------
 
@@ -126,12 +126,12 @@ class ActionMessages:
             to_user=to,
             room=room,
         )
-        self._sending[connection] = self._sending.get(connection, 0) + 1
+        self.sending[connection] = self.sending.get(connection, 0) + 1
 
         def done(result: Appended | Rejected | StorageUnavailable) -> None:
-            self._sending[connection] -= 1
-            if not self._sending[connection]:
-                del self._sending[connection]
+            self.sending[connection] -= 1
+            if not self.sending[connection]:
+                del self.sending[connection]
             answer(_reply_to(result))
 
         self._messaging.send_of_user(connection.app or "", draft, done, connection)
@@ -139,7 +139,7 @@ class ActionMessages:
     def finish(self, connection: Connection) -> None:
         """Wait at most a second until the messages of an ended connection are delivered: before its exit."""
         deadline = monotonic() + FINISH_SECONDS
-        while connection in self._sending and monotonic() < deadline:
+        while connection in self.sending and monotonic() < deadline:
             gevent.sleep(_LOOK_SECONDS)
 
 

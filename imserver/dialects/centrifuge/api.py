@@ -163,11 +163,11 @@ class _Channels(_Request, frozen=True):
     pattern: str = ""
 
 
-class _Batch(Struct):
+class CommandBatch(Struct):
     commands: list[dict[str, Raw]] = []
 
 
-class _Command(Struct):
+class NamedCommand(Struct):
     """A command of ``POST /api``. ``id``: the reply has it, too."""
 
     id: int | None = None
@@ -359,7 +359,7 @@ def list_channels(api: Api, app: str, request: _Channels) -> dict[str, Any]:
     """The channels with subscribers, all or those that fit a pattern. May switch."""
     if len(request.pattern.encode()) > Limit.CHANNEL_BYTES:
         raise MethodFailed(codes.BAD_DATA, f"a pattern has at most {Limit.CHANNEL_BYTES} bytes")
-    fits = re.compile("|".join(map(translate, _alternatives(request.pattern)))).match
+    fits = re.compile("|".join(map(translate, alternatives_of(request.pattern)))).match
     found: dict[str, dict[str, int]] = {}
     after = ""
     while len(found) < MAX_LISTED:
@@ -378,7 +378,7 @@ def list_channels(api: Api, app: str, request: _Channels) -> dict[str, Any]:
     return {"channels": found}
 
 
-def _alternatives(pattern: str) -> list[str]:
+def alternatives_of(pattern: str) -> list[str]:
     """The patterns without ``{a,b}`` that together mean the same. Raises :class:`MethodFailed`."""
     patterns, plain = [pattern], list[str]()
     while patterns:
@@ -472,7 +472,7 @@ def _decode(kind: type[T], content: bytes) -> T:
     return msgspec.json.decode(without_nulls(content or b"{}", 2), type=kind)
 
 
-_decode_lines = msgspec.json.Decoder(_Command).decode_lines
+_decode_lines = msgspec.json.Decoder(NamedCommand).decode_lines
 
 
 def _read(decode: Callable[[bytes], Any], api: Api, call: Call) -> None:
@@ -515,7 +515,7 @@ def _run(method: Method, api: Api, call: Call, request: Partial) -> dict[str, An
     return {"result": result}
 
 
-def _answer(method: Method, api: Api, call: Call) -> HttpResponse:
+def answered(method: Method, api: Api, call: Call) -> HttpResponse:
     reply = _run(method, api, call, call.input)
     if "error" in reply and call.request.headers.get("x-centrifugo-error-mode") == "transport":
         error = reply["error"]
@@ -537,7 +537,7 @@ def _answer_batch(api: Api, call: Call) -> HttpResponse:
 
 def _answer_commands(api: Api, call: Call) -> HttpResponse:
     """Run the commands of older clients, one after the other. Each needs its own permission."""
-    commands: list[_Command] = call.input
+    commands: list[NamedCommand] = call.input
     if not commands:
         raise BadBody("a request has a command")
     answers = BatchAnswers()
@@ -587,14 +587,14 @@ def _route(
 
 ROUTES: Final = (
     *(
-        _route(f"/{name}", each.need, partial(_answer, each), partial(_read, partial(_decode, each.request)))
+        _route(f"/{name}", each.need, partial(answered, each), partial(_read, partial(_decode, each.request)))
         for name, each in METHODS.items()
     ),
     _route(
         "/batch",
         Needs.ANY_KEY,
         _answer_batch,
-        partial(_read_commands, lambda content: _decode(_Batch, content).commands),
+        partial(_read_commands, lambda content: _decode(CommandBatch, content).commands),
     ),
     _route("", Needs.ANY_KEY, _answer_commands, partial(_read_commands, _decode_lines)),
 )

@@ -121,7 +121,7 @@ REFUSALS: Final = {
 """Reason of a :class:`ChannelRefused` → the error of the client."""
 
 
-class _Connected(ConnectionClaims, frozen=True):
+class Connected(ConnectionClaims, frozen=True):
     """The answer of a back end about a connection without a token."""
 
     user: str = ""
@@ -141,7 +141,7 @@ class _Admission(Struct, frozen=True):
     requested: frozenset[str] = frozenset()
 
 
-class _Renewed(Partial, frozen=True):
+class Renewed(Partial, frozen=True):
     """The answer of a back end about a session or a subscription that ends."""
 
     expired: bool = False
@@ -155,7 +155,7 @@ class _Renewed(Partial, frozen=True):
     in_base64: ClassVar[tuple[str, ...]] = ("info",)
 
 
-class _RpcResult(Partial, frozen=True):
+class RpcResult(Partial, frozen=True):
     data: Raw | UnsetType = UNSET
     b64data: str = ""
 
@@ -397,7 +397,7 @@ class CentrifugeService:
             facts["data"] = Raw(command.data)
         if channels := [name for name in command.recover if not name.startswith("#")]:
             facts["channels"] = channels
-        answer = self._back_ends.ask(app, "connect", connection, facts, _Connected)
+        answer = self._back_ends.ask(app, "connect", connection, facts, Connected)
         end = token_end(0, answer.expire_at)
         if 0 < end <= time():
             raise TokenExpired("the back end names a time in the past")
@@ -615,7 +615,7 @@ class CentrifugeService:
         if command.data:
             facts["data"] = Raw(command.data)
         try:
-            result = self._back_ends.ask(app, "rpc", connection, facts, _RpcResult)
+            result = self._back_ends.ask(app, "rpc", connection, facts, RpcResult)
         except BackEndUnavailable:
             return Reply(codes.INTERNAL)
         except BackEndRefused as refused:
@@ -694,7 +694,7 @@ class CentrifugeService:
         facts = {"channel": channel} if channel else {}
         call: BackEndCall = "sub_refresh" if channel else "refresh"
         try:
-            answer = self._back_ends.ask(connection.app or "", call, connection, facts, _Renewed)
+            answer = self._back_ends.ask(connection.app or "", call, connection, facts, Renewed)
         except BackEndUnavailable:
             return
         except BackEndRefused as refused:

@@ -58,7 +58,7 @@ class SyncDeadlines:
     in time, and must not switch. The time starts when the outbox of the connection is empty."""
 
     def __init__(self, release: Callable[[Connection], object], hold_seconds: float) -> None:
-        self._release = release
+        self.release = release
         self._hold_seconds = hold_seconds
         self._together_seconds = hold_seconds * _TOGETHER
         self.expected: deque[tuple[float, set[Connection]]] = deque()
@@ -94,7 +94,7 @@ class SyncDeadlines:
                     self.expect(connection)
                     continue
                 try:
-                    self._release(connection)
+                    self.release(connection)
                 except Exception:
                     log.exception("ending the sync deadline of a client failed")
             self.expected.popleft()

@@ -40,13 +40,13 @@ class ChannelClient(Protocol):
     def is_open(self) -> bool: ...
 
 
-class _Subscription(ChannelClaims, frozen=True):
+class AllowedSubscription(ChannelClaims, frozen=True):
     b64data: str = ""
 
     in_base64: ClassVar[tuple[str, ...]] = ("info", "data")
 
 
-class _Publication(Partial, frozen=True):
+class AllowedPublication(Partial, frozen=True):
     data: Raw | UnsetType = UNSET
     b64data: str = ""
     skip_history: bool = False
@@ -107,7 +107,7 @@ class ChannelConsent(Service):
             facts["token"] = token
         if data:
             facts["data"] = Raw(data)
-        answer = self._ask("subscribe", connection, channel, facts, _Subscription)
+        answer = self._ask("subscribe", connection, channel, facts, AllowedSubscription)
         return ChannelClaims(expire_at=answer.expire_at, info=answer.info, data=answer.data)
 
     def publish(self, connection: Connection, channel: str, event: Event) -> tuple[Event, bool]:
@@ -116,7 +116,7 @@ class ChannelConsent(Service):
         facts = {"channel": channel, "data": data}
         if event.type != "custom":
             facts["type"] = event.type
-        answer = self._ask("publish", connection, channel, facts, _Publication)
+        answer = self._ask("publish", connection, channel, facts, AllowedPublication)
         if answer.data is not UNSET and event.data:
             event = replace(event, data=bytes(answer.data))
         elif answer.data is not UNSET:  # a text stays one if it is replaced by a text

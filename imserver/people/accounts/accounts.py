@@ -198,7 +198,7 @@ class Accounts(Service, dict=True):
         self._logins = buckets(LOGINS, settings.logins_per_address, rate)
         self._provider_logins = buckets(PROVIDER_LOGINS, settings.logins_per_address, rate)
         self._registration = settings.registration
-        self._passwords = Passwords(config.app.salt)
+        self.passwords = Passwords(config.app.salt)
         self._by_pair = buckets(FAILURES, settings.failures, failing)
         self._by_account = buckets(FAILURES_OF_ACCOUNT, settings.failures_per_account, failing)
         self._by_address = buckets(FAILURES_OF_ADDRESS, settings.failures_per_address, failing)
@@ -259,7 +259,7 @@ class Accounts(Service, dict=True):
             raise BadField(f"expected one of {', '.join(self.rules_of(app).identifiers)}")
         check_password(password)
         self.require_free(app, given, 0)
-        return given, self._passwords.hash(password)
+        return given, self.passwords.hash(password)
 
     def rules_of(self, app: str) -> AppAccountSettings:
         """The account rules of an app. Raises NoAccounts."""
@@ -367,7 +367,7 @@ class Accounts(Service, dict=True):
             for buckets, payer in counts:
                 buckets.require(payer)
                 taken.append((buckets, payer))
-            is_right = self._passwords.matches("" if found is None else found[1], password)
+            is_right = self.passwords.matches("" if found is None else found[1], password)
         except (TooManyRequests, Overloaded):  # the password was not checked
             for buckets, payer in taken:
                 buckets.give_back(payer)
@@ -378,8 +378,8 @@ class Accounts(Service, dict=True):
             buckets.give_back(payer)
         own[0].forget(own[1])
         account, hashed = found
-        if self._passwords.is_weak(hashed):
-            self.rows.set_password(account.id, hashed, self._passwords.hash(password))
+        if self.passwords.is_weak(hashed):
+            self.rows.set_password(account.id, hashed, self.passwords.hash(password))
         return account
 
     def _require_welcome(self, account: Account) -> None:
@@ -528,9 +528,9 @@ class Accounts(Service, dict=True):
         if old is not None:
             device = self._charge(app, address, token)
             self._verified(app, (account, before), "", old, address, device)
-            if self._passwords.is_weak(before):  # the login has replaced the hash
+            if self.passwords.is_weak(before):  # the login has replaced the hash
                 before = self._known(app, user)[1]
-        hashed = self._passwords.hash(new)
+        hashed = self.passwords.hash(new)
         while not self.rows.set_password(
             account.id, before, hashed, ends_sessions=True, record=self.recorder(app)
         ):
@@ -565,7 +565,7 @@ class Accounts(Service, dict=True):
         code_hash = secret_hash(code)
         if not (id := self.rows.reset_of(app, code_hash, int(time()))):
             raise ServiceRefused(problem=HTTP_UNKNOWN_RESET)
-        hashed = self._passwords.hash(password)
+        hashed = self.passwords.hash(password)
         if not self.rows.use_reset(app, code_hash, int(time()), hashed, self.recorder(app)):
             raise ServiceRefused(problem=HTTP_UNKNOWN_RESET)
         self.logged_out(app, str(id))
@@ -627,4 +627,4 @@ class Accounts(Service, dict=True):
 
     def close(self) -> None:
         """Stop the threads that hash."""
-        self._passwords.close()
+        self.passwords.close()

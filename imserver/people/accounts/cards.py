@@ -33,7 +33,7 @@ MOST_FOUND: Final = 20
 """The most accounts on a page of a search."""
 SEARCH_SECONDS: Final = 0.3
 """Time after which a search begins no further step."""
-_FIRST_STEP: Final = 16384
+FIRST_STEP: Final = 16384
 """Ids that the first step of a search looks at, in one transaction."""
 _SHORT_SECONDS: Final = 0.01
 """After a shorter step the next one is four times as long, so none takes much longer than 40 ms."""
@@ -138,7 +138,7 @@ class Cards(Service, dict=True):
         """The newest accounts with these words, and the id at which the rest begins; 0: there is none. Looks
         at more and more ids at a time, as long as that is fast, until :data:`SEARCH_SECONDS` have passed."""
         accounts: list[Account] = []
-        step = _FIRST_STEP
+        step = FIRST_STEP
         while upto > 0 and len(accounts) < limit and (step_began := monotonic()) - began < SEARCH_SECONDS:
             end, missing = max(upto - step, 0), limit - len(accounts)
             some, upto = self.rows.named(app, words, begin, end, upto, missing, int(time()))

@@ -147,7 +147,7 @@ class AccountTokens(AccountLookup):
         self._guest_messages = base.buckets.make(GUEST_MESSAGES, limits.guest_rate)
         self._tenants = base.tenants
         self._keys = base.keys
-        self._settings = base.config.jwt
+        self.settings = base.config.jwt
         self._derived_keys = base.node.keys_for("account tokens")
         self.bots: Callable[[int, str], Account | None] = lambda _id, _hash: None
         """The holder of a token of a bot: by the id of the account and the hash of the secret. It may switch,
@@ -171,7 +171,7 @@ class AccountTokens(AccountLookup):
     def device_of(self, token: str) -> KnownDevice | None:
         """The device of the login that an account token, expired or not, was made for. None: the token proves
         nothing. Never switches."""
-        if not token or (self._settings.is_public and self._keys.demo):  # anybody could have signed it
+        if not token or (self.settings.is_public and self._keys.demo):  # anybody could have signed it
             return None
         try:
             claims = read(token, self._keys_of_tokens(), 0)
@@ -270,6 +270,6 @@ class AccountTokens(AccountLookup):
 
     def _keys_of_tokens(self) -> tuple[bytes, ...]:
         """The key that signs tokens, then another one that verifies them."""
-        if self._settings.sign_key and (self._keys.demo or not self._settings.is_public):
-            return (self._settings.sign_key.encode(),)
+        if self.settings.sign_key and (self._keys.demo or not self.settings.is_public):
+            return (self.settings.sign_key.encode(),)
         return self._derived_keys

@@ -36,9 +36,14 @@ class ActionHarness(Harness):
     """``stored``: the members of rooms by app."""
 
     def __init__(
-        self, *, stored: Mapping[str, Mapping[str, Sequence[str]]] | None = None, **options: Any
+        self,
+        *,
+        stored: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
+        ack_bytes: int = 1_000_000,
+        **options: Any,
     ) -> None:
         super().__init__(**options)
+        self.ack_bytes = ack_bytes
         self.observer = Observed()
         self.make_messaging()
         core = self.core(reach=self.reach, pending=self.pending, rerouting=None)
@@ -61,7 +66,7 @@ class ActionHarness(Harness):
     def make_messaging(self) -> None:
         """Make what the dialect needs of stored messages."""
         self.catch_up: Any = Mock()
-        self.ack_tracker = AckTracker(self.metrics, 1_000_000)
+        self.ack_tracker = AckTracker(self.metrics, self.ack_bytes)
         self.messages: Any = NotStoring()
 
     def forgotten(self, connection: Connection) -> None:

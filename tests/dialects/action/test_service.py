@@ -8,7 +8,6 @@ import pytest
 from imserver.dialects.action.service import ActionState
 from imserver.dialects.action.wire import ActionDialect
 from imserver.gateway.auth import rates
-from imserver.gateway.sessions import sessions
 from imserver.gateway.transport.connection import Connection
 from tests.dialects.action.harness import ActionHarness
 from tests.gateway.transport.harness import Client, until
@@ -106,18 +105,6 @@ def test_a_later_login_that_is_refused_leaves_the_session_as_it_is() -> None:
         assert harness.channels.members.channels_of(connection) == ("r",)
 
 
-def test_under_refuse_a_connection_that_logs_in_again_does_not_conflict_with_itself(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(sessions, "ALIVE_SECONDS", 60)  # nobody here answers a ping
-    with ActionHarness(policies=POLICIES) as harness:
-        connection, client = connect(harness)
-        for number in range(3):
-            assert login(client, str(number), "ann", 4, room=f"r{number}") == 200
-        assert connection.is_open
-        assert harness.channels.members.channels_of(connection) == ("r2",)
-
-
 def test_a_stored_member_is_in_their_room_with_any_receiver() -> None:
     stored = {"action:1": {"club": ["ann", "bob"], "empty": []}}
     with ActionHarness(policies=POLICIES, stored=stored) as harness:
@@ -139,30 +126,6 @@ def test_a_connection_that_is_addressed_no_longer_is_in_no_room() -> None:
         assert harness.channels.members.channels_of(older) == ()
         assert harness.channels.members.count("action:1", "r") == 0
         assert ask(first, "heartbeat", "2") == 200
-
-
-def test_no_exit_notice_is_sent_in_a_conversation_of_two() -> None:
-    stored = {"action:1": {"club": ["ann", "bob"]}}
-    with ActionHarness(policies=POLICIES, stored=stored) as harness:
-        ann, first = connect(harness)
-        _, second = connect(harness)
-        assert login(first, "1", "ann", to="bob") == 200
-        assert login(second, "1", "bob", room="club") == 200
-        ann.close(1000)
-        until(lambda: harness.channels.members.count("action:1", "club") == 1)
-        assert ask(second, "heartbeat", "2") == 200
-        assert received(second) == []
-
-
-def test_a_message_has_its_receiver_in_it() -> None:
-    with ActionHarness(policies=POLICIES) as harness:
-        clients = {name: connect(harness)[1] for name in ("ann", "bob", "群")}
-        for name, client in clients.items():
-            assert login(client, "1", name, room="r") == 200
-        assert ask(clients["ann"], "sendmsg", "2", msgType="text", message="hi") == 200
-        for name, client in clients.items():
-            client.probe(b"after")
-            assert received(client) == [("sendmsg", "ann", "hi", name)]
 
 
 def test_messages_are_reported_to_listeners() -> None:

@@ -61,20 +61,21 @@ def test_a_sample_is_read_as_its_answer_says(row: dict[str, Any]) -> None:
         assert action.encode_reply(request, Reply(code)).decode() == row["answer"]
 
 
-def test_a_login_names_the_peer_or_the_room() -> None:
-    assert login(userId="1", appId=1, toUid="2", groupsId="0") == ActionLogin("action:1", "1", peer="2")
-    assert login(userId="1", appId=2, toUid="0", groupsId="5") == ActionLogin("action:2", "1", room="5")
-    assert login(userId="1", appId=1, toUid="2", token="t") == ActionLogin("action:1", "1", "t", peer="2")
-
-
-def test_a_login_without_a_room_is_in_none() -> None:
-    for data in ({}, {"groupsId": ""}, {"groupsId": "0"}, {"groupsId": None}):
-        assert login(userId="1", appId=1, **data) == ActionLogin("action:1", "1")
-
-
-@pytest.mark.parametrize("peer", ["null", "", "x" * (MAX_USER_BYTES + 1), "一" * 86])
-def test_an_impossible_peer_means_no_receiver(peer: str) -> None:
-    assert login(userId="1", appId=1, toUid=peer, groupsId="0") == ActionLogin("action:1", "1")
+@pytest.mark.parametrize(
+    ("data", "command"),
+    [
+        ({"toUid": "2", "groupsId": "0"}, ActionLogin("action:1", "1", peer="2")),
+        ({"appId": 2, "toUid": "0", "groupsId": "5"}, ActionLogin("action:2", "1", room="5")),
+        ({"toUid": "2", "token": "t"}, ActionLogin("action:1", "1", "t", peer="2")),
+        *(({"groupsId": room}, ActionLogin("action:1", "1")) for room in ("", "0", None)),
+        *(
+            ({"toUid": peer, "groupsId": "0"}, ActionLogin("action:1", "1"))
+            for peer in ("null", "", "x" * (MAX_USER_BYTES + 1), "一" * 86)
+        ),
+    ],
+)
+def test_a_login_names_the_peer_or_the_room_or_neither(data: dict[str, Any], command: ActionLogin) -> None:
+    assert login(**{"userId": "1", "appId": 1, **data}) == command
 
 
 def test_the_length_of_a_room_is_that_of_its_bytes() -> None:
@@ -83,15 +84,11 @@ def test_the_length_of_a_room_is_that_of_its_bytes() -> None:
     assert login(userId="1", appId=1, groupsId=room + "群") == errors.ReplyCode.BAD_PARAMETER
 
 
-def test_a_message_has_the_id_of_its_request() -> None:
+def test_a_message_has_the_id_of_its_request_and_no_receiver() -> None:
     assert say(msgType="voice", message="x") == Say("voice", "x", "7")
     assert say(MsgType="voice", MESSAGE="x", more=1) == Say("voice", "x", "7")
-
-
-def test_the_receiver_in_a_message_is_ignored() -> None:
-    assert say(msgType="text", message="x", userId="9", appId=2, toUid="8", groupsId="7") == Say(
-        "text", "x", "7"
-    )
+    named = {"userId": "9", "appId": 2, "toUid": "8", "groupsId": "7"}
+    assert say(msgType="text", message="x", **named) == Say("text", "x", "7")
 
 
 @relaxed

@@ -27,7 +27,7 @@ def run_batch(path: str, names: list[str]) -> list[dict[str, Any]]:
     assert route.function is not None
     call = Call({}, "shop", READER, REQUEST)
     if path == "/api":
-        call.input = [centrifugo._Command(method=name) for name in names]
+        call.input = [centrifugo.NamedCommand(method=name) for name in names]
     else:
         call.input = [{name: Raw(b"{}")} for name in names]
     found = route.function(Mock(), call).body
@@ -70,20 +70,20 @@ def test_the_replies_of_a_batch_have_a_limit(monkeypatch: pytest.MonkeyPatch, pa
     ],
 )
 def test_a_pattern_may_have_alternatives(pattern: str, alternatives: set[str]) -> None:
-    assert {*centrifugo._alternatives(pattern)} == alternatives
+    assert {*centrifugo.alternatives_of(pattern)} == alternatives
 
 
 def test_a_pattern_has_few_alternatives() -> None:
-    assert len(centrifugo._alternatives("{a,b}" * 6)) == centrifugo.MAX_ALTERNATIVES
+    assert len(centrifugo.alternatives_of("{a,b}" * 6)) == centrifugo.MAX_ALTERNATIVES
     with pytest.raises(centrifugo.MethodFailed):
-        centrifugo._alternatives("{a,b}" * 50)
+        centrifugo.alternatives_of("{a,b}" * 50)
 
 
 def test_a_pattern_is_not_longer_than_a_name() -> None:
     (route,) = [each for each in centrifugo.ROUTES if each.path == "/api/channels"]
     assert route.function is not None
     call = Call({}, "shop", READER, REQUEST)
-    call.input = centrifugo._Channels("*" * (Limit.CHANNEL_BYTES + 1))
+    call.input = centrifugo.METHODS["channels"].request("*" * (Limit.CHANNEL_BYTES + 1))
     assert json.loads(route.function(Mock(), call).body)["error"]["code"] == 107
 
 
@@ -102,8 +102,8 @@ def test_an_error_has_a_status_of_its_own_if_the_client_wants_it(
     def answered(mode: str) -> HttpResponse:
         request = replace(REQUEST, headers={"x-centrifugo-error-mode": mode})
         call = Call({}, "shop", READER, request)
-        call.input = centrifugo._History()
-        return centrifugo._answer(method, Mock(), call)
+        call.input = method.request()
+        return centrifugo.answered(method, Mock(), call)
 
     error = json.loads(answered("transport").body)
     assert (answered("transport").status, error["code"]) == (status, code)

@@ -21,6 +21,8 @@ from tests.gateway.core.cluster_harness import MULTI
 from tests.gateway.hub.harness import Harness
 from tests.gateway.protocol.test_fossil import apply
 from tests.gateway.transport.harness import Client, turn
+from tests.messenger.messages.test_streamed_messages import streams_of
+from tests.messenger.messaging_harness import Node
 
 PRICES = "prices:1"
 CENTRIFUGE = CentrifugeDialect()
@@ -76,10 +78,13 @@ class Reader:
 BOUNDED = ChannelSettings(history_size=10, history_seconds=60, delta=True)
 
 
-@pytest.fixture
-def harness() -> Iterator[Harness]:
-    with Harness() as harness:
-        harness.channel_settings = {"prices": BOUNDED, "*": replace(BOUNDED, delta=False)}
+STORED = ChannelSettings(history="log", delta=True)
+
+
+@pytest.fixture(params=[BOUNDED, STORED], ids=["bounded", "stored"])
+def harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
+    with Node() as harness:
+        harness.channel_settings = {"prices": request.param, "*": replace(request.param, delta=False)}
         yield harness
 
 
@@ -110,24 +115,19 @@ def test_the_first_publication_is_whole_and_the_others_are_deltas(harness: Harne
     assert not bob.result.delta
 
 
-def test_a_delta_is_made_once_for_all_subscribers(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    deltas: list[bytes] = []
-    monkeypatch.setattr(publications, "make_delta", lambda before, after: deltas.append(after))
-    readers = [Reader(harness, f"user {number}") for number in range(5)]
-    publish(harness, 1, 2)
-    assert [numbers(reader) for reader in readers] == [[1, 2]] * 5
-    assert len(deltas) == 1
-
-
-def test_no_delta_is_made_and_nothing_retained_if_nobody_reads_deltas(
+def test_a_delta_is_made_once_for_all_who_read_deltas_and_not_for_others(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publications, "make_delta", None)
+    deltas: list[bytes] = []
+    monkeypatch.setattr(publications, "make_delta", lambda before, after: deltas.append(after))
     bob = Reader(harness, "bob", delta=False)
     publish(harness, 1, 2)
     assert numbers(bob) == [1, 2]
-    assert state_of(harness).last is None
-    assert state_of(harness).deltas is None
+    assert (deltas, state_of(harness).last, state_of(harness).deltas) == ([], None, None), "nothing is kept"
+    readers = [Reader(harness, f"user {number}") for number in range(5)]
+    publish(harness, 3, 4)
+    assert [numbers(reader) for reader in readers] == [[3, 4]] * 5
+    assert len(deltas) == 1
 
 
 def state_of(harness: Harness) -> Any:
@@ -160,6 +160,7 @@ def test_one_that_did_not_receive_a_publication_gets_the_next_one_whole(harness:
     assert bob.kinds == [False, True, True, True]
 
 
+@pytest.mark.parametrize("harness", [BOUNDED], indirect=True)
 def test_who_recovers_an_erased_publication_gets_the_next_one_whole(harness: Harness) -> None:
     bob = Reader(harness, "bob")
     publish(harness, 1)
@@ -261,3 +262,33 @@ def test_subscribers_that_read_deltas_receive_joins_and_leaves_as_such(harness: 
     own, publication = [json.decode(payload)["push"] for payload in bob.client.payloads()]
     assert own["join"]["info"]["user"] == "bob"
     assert publication["pub"]["delta"], "it has recovered the one before"
+
+
+def test_streamed_messages_between_publications_make_the_same_payloads(harness: Harness) -> None:
+    streams = streams_of(harness)
+    early, plain = Reader(harness, "ann"), Reader(harness, "bob", delta=False)
+    publish(harness, 1, 2)
+    head = Event("stream", "bot", "", channel=ChannelPart(PRICES))
+    id = streams.open(MULTI, head, "a")
+    streams.append(MULTI, [(id, 1, "b")])
+    late = Reader(harness, "cid")
+    offset = publish(harness, 3, 4)
+    streams.append(MULTI, [(id, 2, "c")])
+    streams.close(MULTI, id)
+    publish(harness, 5, 6)
+    for reader in (early, plain, late):
+        reader.read()
+    assert early.payloads == plain.payloads
+    assert [each["text"] for each in plain.payloads if isinstance(each, dict)] == ["a", "b", "c", "abc"]
+    assert late.payloads[0] == {
+        "stream": id,
+        "piece": 1,
+        "text": "ab",
+        "whole": True,
+        "from": "bot",
+        "type": "text",
+    }
+    assert late.payloads[1:] == plain.payloads[4:]
+    assert sum(early.kinds) >= 3
+    back = Reader(harness, "dan", since=Position(early.result.epoch, offset))
+    assert back.payloads == plain.payloads[-3:]

@@ -18,16 +18,16 @@ from tests.support import ROOT
 GUIDE: Final = (ROOT / "docs/guides/from-centrifugo.md").read_text(encoding="utf-8")
 METHODS: Final[Mapping[str, type[Struct]]] = {
     **{name: method.request for name, method in api.METHODS.items()},
-    "batch": api._Batch,
+    "batch": api.CommandBatch,
 }
 RESULTS: Final[Mapping[str, type[Partial]]] = {
-    "connect": service._Connected,
+    "connect": service.Connected,
     "subs": SubscriptionClaims,
-    "refresh": service._Renewed,
-    "subscribe": consent._Subscription,
-    "sub_refresh": service._Renewed,
-    "publish": consent._Publication,
-    "rpc": service._RpcResult,
+    "refresh": service.Renewed,
+    "subscribe": consent.AllowedSubscription,
+    "sub_refresh": service.Renewed,
+    "publish": consent.AllowedPublication,
+    "rpc": service.RpcResult,
 }
 NO_OTHER_MEANING: Final = ("delta", "parallel")
 """Fields that the guide explains: they allow something that this server does, or does not need."""

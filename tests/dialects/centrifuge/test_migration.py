@@ -10,100 +10,17 @@ import pytest
 import yaml
 
 from imserver.dialects.centrifuge.migration import Migration
-from imserver.dialects.centrifuge.migration_options import (
-    NAMESPACE_NO_EQUIVALENT,
-    NO_EQUIVALENT,
-    BadSettings,
-    seconds_of,
-)
-from tests.support import run_cli
+from imserver.dialects.centrifuge.migration_options import NAMESPACE_NO_EQUIVALENT, NO_EQUIVALENT, BadSettings
+from tests.support import ROOT, run_cli
 
-GUIDE = Path(__file__).parents[3] / "docs/guides/from-centrifugo.md"
+GUIDE = ROOT / "docs/guides/from-centrifugo.md"
 SECRET, KEY = "bbe7d157-a253-4094-9759-06a8236543f9", "d7627bb6-2292-4911-82e1-615c0ed3eebb"
 
-NESTED: dict[str, Any] = {
-    "http_server": {"port": 8000, "tls": {"enabled": True}},
-    "log": {"level": "info"},
-    "engine": {"type": "redis", "redis": {"address": "redis:6379", "password": "of redis", "prefix": "c"}},
-    "client": {
-        "token": {"hmac_secret_key": SECRET},
-        "allowed_origins": ["https://shop.example.org"],
-        "queue_max_size": 2097152,
-        "ping_interval": "20s",
-        "proxy": {
-            "connect": {
-                "enabled": True,
-                "endpoint": "http://shop:3000/connect",
-                "timeout": "1500ms",
-                "http_headers": ["Cookie"],
-                "http": {"static_headers": {"x-from": "centrifugo"}},
-            }
-        },
-    },
-    "http_api": {"key": KEY},
-    "http_stream": {"enabled": True},
-    "admin": {"enabled": True, "password": "of admin"},
-    "rpc": {"proxy": {"endpoint": "http://shop:3000/rpc"}, "without_namespace": {"proxy_enabled": True}},
-    "channel": {
-        "proxy": {"subscribe": {"endpoint": "http://shop:3000/subscribe"}},
-        "namespaces": [
-            {
-                "name": "chat",
-                "presence": True,
-                "join_leave": True,
-                "force_push_join_leave": True,
-                "history_size": 50,
-                "history_ttl": "5m",
-                "force_recovery": True,
-                "allow_presence_for_subscriber": True,
-                "allow_publish_for_subscriber": True,
-                "subscribe_proxy_enabled": True,
-                "channel_regex": "^[a-z]+$",
-            },
-            {
-                "name": "news",
-                "allow_subscribe_for_client": True,
-                "allow_subscribe_for_anonymous": True,
-                "allowed_delta_types": ["fossil"],
-                "history_size": 1,
-                "history_ttl": "24h",
-            },
-        ],
-    },
-}
-FLAT: dict[str, Any] = {
-    "port": 8000,
-    "tls": True,
-    "log_level": "info",
-    "engine": "redis",
-    "redis_address": "redis:6379",
-    "redis_password": "of redis",
-    "redis_prefix": "c",
-    "token_hmac_secret_key": SECRET,
-    "allowed_origins": ["https://shop.example.org"],
-    "client_queue_max_size": 2097152,
-    "ping_interval": "20s",
-    "proxy_connect_endpoint": "http://shop:3000/connect",
-    "proxy_connect_timeout": "1500ms",
-    "proxy_rpc_endpoint": "http://shop:3000/rpc",
-    "proxy_subscribe_endpoint": "http://shop:3000/subscribe",
-    "proxy_http_headers": ["Cookie"],
-    "api_key": KEY,
-    "http_stream": True,
-    "admin": True,
-    "admin_password": "of admin",
-    "namespaces": [
-        {
-            **{
-                name: value
-                for name, value in NESTED["channel"]["namespaces"][0].items()
-                if name != "subscribe_proxy_enabled"
-            },
-            "proxy_subscribe": True,
-        },
-        NESTED["channel"]["namespaces"][1],
-    ],
-}
+FLAT, NESTED = (
+    json.loads((ROOT / f"tests/vectors/centrifugo-{version}.json").read_text(encoding="utf-8"))
+    for version in (5, 6)
+)
+"""The same settings for Centrifugo 5 and 6."""
 EXPECTED = {
     "centrifuge": {"app": "shop"},
     "server": {"extra_listen": [{"port": 8000, "host": "0.0.0.0"}]},
@@ -257,19 +174,27 @@ CLOSED = {"history_size": 5, "history_seconds": 60, "read_history": "nobody"}
         ),
         ({"history_size": 5, "force_recovery": True}, {"subscribe": "token"}),
         ({"subscribe_proxy_enabled": True}, {"subscribe": "token"}),  # it has no address
+        ({"allow_user_limited_channels": True}, {"subscribe": "token", "user_limited": True}),
+        (
+            HISTORY | {"force_recovery": True, "force_recovery_mode": "cache"},
+            {"subscribe": "token", **CLOSED, "recovery": True, "recovery_mode": "cache"},
+        ),
+        (
+            {"history_size": 5, "history_ttl": "1h30m"},
+            {"subscribe": "token", **CLOSED, "history_seconds": 5400},
+        ),
+        (
+            {
+                "allow_subscribe_for_client": True,
+                "allow_publish_for_client": True,
+                "allow_publish_for_anonymous": True,
+            },
+            {"subscribe": "anybody", "publish": "anybody", "anonymous": False},
+        ),
     ],
 )
 def test_what_centrifugo_does_not_allow_is_closed(options: dict[str, Any], expected: dict[str, Any]) -> None:
     assert row(**options) == expected
-
-
-def test_clients_without_a_user_get_no_more_than_centrifugo_allows_for_everything() -> None:
-    options = {"allow_subscribe_for_client": True, "allow_publish_for_client": True}
-    migration = Migration(
-        {"channel": {"without_namespace": {**options, "allow_publish_for_anonymous": True}}}, "shop"
-    )
-    assert migration.settings["apps"]["shop"]["channels"][""]["anonymous"] is False
-    assert any("anonymous" in note for note in migration.notes)
 
 
 def test_in_granular_mode_proxies_have_names() -> None:
@@ -344,19 +269,6 @@ def test_channels_of_users_have_the_options_of_their_namespace(namespace: str) -
     assert any("personal_channel_namespace" in note for note in migration.notes) is bool(namespace)
 
 
-def test_cache_recovery_is_carried_over() -> None:
-    options = {**HISTORY, "force_recovery": True, "force_recovery_mode": "cache"}
-    migration = Migration({"namespaces": [{"name": "last", **options}]}, "shop")
-    row = migration.settings["apps"]["shop"]["channels"]["last"]
-    assert (row["recovery"], row["recovery_mode"], migration.notes) == (True, "cache", [])
-
-
-def test_user_limited_channels_are_carried_over() -> None:
-    migration = Migration({"namespaces": [{"name": "few", "allow_user_limited_channels": True}]}, "shop")
-    row = migration.settings["apps"]["shop"]["channels"]["few"]
-    assert (row, migration.notes) == ({"subscribe": "token", "user_limited": True}, [])
-
-
 def test_a_namespace_of_users_is_not_carried_over() -> None:
     migration = Migration({"namespaces": [{"name": "user", "presence": True}]}, "shop")
     assert migration.settings["apps"]["shop"]["channels"] == {"": {"subscribe": "token"}}
@@ -405,11 +317,6 @@ def test_a_file_that_is_no_configuration_is_an_error(tmp_path: Path, text: str) 
     done = run_cli("from-centrifugo", str(file))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("imserver: ")
-
-
-def test_durations() -> None:
-    texts = ("300s", "1h30m", "500ms", "7d", "0.5h", "0s", "")
-    assert [seconds_of(each, "x") for each in texts] == [300, 5400, 0.5, 604800, 1800, 0, 0]
 
 
 # --- the guide ----------------------------------------------------------------------------------------------

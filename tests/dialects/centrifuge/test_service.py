@@ -1,5 +1,6 @@
 """The centrifuge service in one process: what takes too long with a real client."""
 
+from collections.abc import Callable
 from time import time
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,6 @@ from imserver.dialects.centrifuge.service import (
     CentrifugeAnswers,
     CentrifugeService,
     CentrifugeState,
-    _Admission,
 )
 from imserver.dialects.centrifuge.wire import (
     CallMethod,
@@ -29,7 +29,7 @@ from imserver.dialects.centrifuge.wire import (
 )
 from imserver.gateway import errors
 from imserver.gateway.auth.rates import MutedUsers
-from imserver.gateway.auth.rules import ALLOWED
+from imserver.gateway.auth.rules import LoginDecision
 from imserver.gateway.channels.client_commands import ChannelCommands
 from imserver.gateway.channels.consent import ChannelConsent
 from imserver.gateway.channels.members import ChannelMember, ChannelRefused
@@ -52,11 +52,11 @@ class CentrifugeHarness(Harness):
     """Subscribers of the centrifuge dialect in the app 101; without ``logins`` they have no tokens."""
 
     def __init__(self, logins: Any = None) -> None:
-        super().__init__()
+        super().__init__(logins=logins)
         if logins is None:
             logins = Mock(resolve=lambda app: app, is_open=lambda _app: False)
+            logins.check.return_value = LoginDecision(user="ann")
         else:
-            self.sessions._logins = logins
             logins.bare_dialects.add("centrifuge")
         self.catch_up = Mock()
         back_ends = BackEndRequests(self.back_end, self.table.id_of, str)  # type: ignore[arg-type]
@@ -80,6 +80,16 @@ class CentrifugeHarness(Harness):
         connection.dialect_state = CentrifugeState(ends=dict(ends))
         self.hub.join(self.hub.apps["101"], connection, "ann", "")
         self.channels.subscriptions.join("101", channel, connection)
+        return connection, client
+
+    def log_in(
+        self, command: CentrifugeLogin, answer: Callable[[Reply], object] = print, last_seen: float = 0.0
+    ) -> tuple[Connection, Client]:
+        """Begin a session of ann."""
+        connection, client = self.connect(dialect=CentrifugeDialect())
+        connection.dialect_state = CentrifugeState(app="101")
+        connection.last_seen = last_seen
+        assert self.centrifuge.login(connection, command, answer) is None
         return connection, client
 
 
@@ -126,27 +136,18 @@ def test_the_path_names_the_app(path: str, app: str) -> None:
 def test_the_channel_of_a_user_never_recovers(position: bool, away: bool) -> None:
     """What was pushed to the user during the cut is not stored."""
     with CentrifugeHarness() as harness:
-        connection, _ = harness.subscriber("news")
         harness.catch_up.follow.side_effect = StorageUnavailable("away") if away else None
-        command = CentrifugeLogin("", {"#ann": ("epoch", 7)} if position else {})
         answers: list[Reply] = []
-        harness.centrifuge._subscribe_each(
-            connection, CentrifugeState(), _Admission(ALLOWED), command, answers.append
-        )
+        harness.log_in(CentrifugeLogin("", {"#ann": ("epoch", 7)} if position else {}), answers.append)
         assert answers[0].data.subs["#ann"] == SubscribeResult(was_recovering=position)  # type: ignore[union-attr]
 
 
 def test_pings_may_begin_after_the_answer_to_a_login() -> None:
     with CentrifugeHarness() as harness:
-        connection, _ = harness.subscriber("news")
-        connection.last_seen = 1.0
         seen: list[float] = []
-        harness.centrifuge._subscribe_each(
-            connection,
-            CentrifugeState(),
-            _Admission(ALLOWED),
-            CentrifugeLogin(""),
-            lambda _: seen.append(connection.last_seen),
+        connections = harness.context.connections
+        connection, _ = harness.log_in(
+            CentrifugeLogin(""), lambda _: seen.extend(each.last_seen for each in connections), 1.0
         )
         assert seen == [1.0]
         assert not connection.last_seen
@@ -154,22 +155,16 @@ def test_pings_may_begin_after_the_answer_to_a_login() -> None:
 
 def test_a_client_that_connects_too_often_comes_back_later() -> None:
     with CentrifugeHarness() as harness:
-        connection, client = harness.subscriber("news")
         harness.channels.subscriptions.subscribe_each = Mock(side_effect=ChannelRefused("rate"))  # type: ignore[method-assign]
-        harness.centrifuge._subscribe_each(
-            connection, CentrifugeState(), _Admission(ALLOWED), CentrifugeLogin("", {}), print
-        )
+        _, client = harness.log_in(CentrifugeLogin("", {}))
         assert client.close_code() == 4003
 
 
 def test_a_client_that_logged_in_without_the_log_begins_again_when_it_is_back() -> None:
     with CentrifugeHarness() as harness:
-        connection, client = harness.subscriber("news")
-        state = connection.dialect_state = CentrifugeState()
         harness.catch_up.follow.side_effect = StorageUnavailable("away")
         harness.catch_up.answers.return_value = False
-        admission = _Admission(ALLOWED)
-        harness.centrifuge._subscribe_each(connection, state, admission, CentrifugeLogin(""), Mock())
+        connection, client = harness.log_in(CentrifugeLogin(""))
         harness.centrifuge.check_ends(connection)
         assert connection.is_open
         harness.catch_up.answers.return_value = True

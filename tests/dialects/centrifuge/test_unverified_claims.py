@@ -183,7 +183,7 @@ class ClaimsHarness(CentrifugeHarness):
             "info": state.info,
             "infos": state.channel_infos,
             "meta": state.facts.meta,
-            "ends": self.centrifuge._logins.holds_token(connection),
+            "ends": self.logins.holds_token(connection),
         }
         reply: Any = self.replies[-1].data if self.replies else None
         for name in ("subs", "expires", "ttl", "data"):

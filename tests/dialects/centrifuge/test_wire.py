@@ -275,6 +275,7 @@ def test_a_protobuf_frame_whose_length_has_more_than_five_bytes_ends_the_connect
         (b'{"id":1,"subscribe":{"channel":"news","offset":-1}}', codes.BAD_DATA),
         (b'{"id":1,"history":{"channel":"x","since":{"offset":-1}}}', codes.BAD_DATA),
         (b'{"id":1,"subscribe":{"channel":"news","tf":{"key":"a","cmp":"ex"}}}', codes.BAD_DATA),
+        (b'{"id":1,"subscribe":{"channel":"news","type":1}}', codes.NOT_AVAILABLE),
     ],
 )
 def test_bad_data_is_answered_with_an_error(payload: bytes, code: int) -> None:

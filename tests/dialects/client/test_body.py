@@ -62,13 +62,6 @@ def frame_of(push: Push) -> Any:
 
 
 @relaxed
-@given(kind=st.sampled_from(KINDS), body=st.binary(max_size=40))
-def test_any_bytes_are_refused_by_one_kind_of_error(kind: type[ClientBody], body: bytes) -> None:
-    with pytest.raises(BadBody):
-        read(kind, b"\x00" + body)
-
-
-@relaxed
 @given(kind=st.sampled_from(KINDS), body=st.dictionaries(names, values, max_size=5))
 def test_any_object_is_read_or_refused_and_what_is_read_can_be_delivered(
     kind: type[ClientBody], body: dict[str, Any]
@@ -110,7 +103,11 @@ def well_formed(value: Any) -> Any:
     )
 
 
-@pytest.mark.parametrize("data", [b'"\xff"', b'["\xff"]', b'{"\xff":1}', b"5", b"true", b"1.5"])
+@pytest.mark.parametrize(
+    "data",
+    [b'"\xff"', b'["\xff"]', b'{"\xff":1}', b"5", b"true", b"1.5", b"[" * 100_000 + b"]" * 100_000],
+    ids=lambda data: repr(data[:9]),
+)
 def test_data_that_no_client_could_read_is_refused(data: bytes) -> None:
     with pytest.raises(BadBody):
         read(Push, b'{"data":%b}' % data).payload()
@@ -125,8 +122,3 @@ def test_a_missing_field_and_a_null_are_the_same() -> None:
             "msg": "",
             "data": "",
         }
-
-
-def test_depth_has_an_end() -> None:
-    with pytest.raises(BadBody):
-        read(Push, b'{"data":' + b"[" * 100_000 + b"]" * 100_000 + b"}").payload()

@@ -54,8 +54,8 @@ def test_what_is_stored_together_is_one_frame_and_its_senders_are_acknowledged_i
 
 
 def test_a_run_ends_where_it_is_enough_for_a_frame(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deliverer, "MAX_RUN", 4)
-    monkeypatch.setattr(deliverer, "MAX_RUN_BYTES", 100)
+    for limit, most in (("MAX_RUN", 4), ("MAX_RUN_BYTES", 100)):
+        monkeypatch.setattr(deliverer, limit, most)
     group, (ann, bob, dan) = members(harness, 1, 2, 3)
     gate = together(harness, dan, group)
     for number in range(1, 7):
@@ -85,19 +85,3 @@ def test_a_member_who_joins_in_a_batch_receives_the_entries_after_it(harness: Ha
     ann.group(2, group, "b")
     until(lambda: len(eve.pushes()) == 2)
     assert [each.content for each in eve.pushes()] == [b"a", b"b"]
-
-
-def test_entries_of_other_conversations_do_not_split_a_frame(harness: Harness) -> None:
-    one, (ann, bob, eve, dan, fay) = members(harness, 1, 2, 3, 4, 5)
-    two = harness.group("1", "2")
-    gate = together(harness, dan, one)
-    for each, group, text in ((ann, one, "a"), (bob, two, "b"), (eve, one, "c")):
-        each.group(1, group, text)
-        each.settle()
-    gate.set()
-    until(lambda: len(fay.stream()) >= 3)
-    assert [each.content for each in fay.pushes()] == [b"before", b"a", b"c"]
-    assert len(fay.client.payloads()) == 2
-    for each, count in ((ann, 4), (bob, 4), (eve, 3), (dan, 3)):
-        until(lambda each=each, count=count: len(each.stream()) >= count)  # type: ignore[misc]
-        assert each.stream() == sorted(each.stream())

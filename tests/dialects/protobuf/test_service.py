@@ -7,23 +7,17 @@ from time import time
 import pytest
 from gevent.event import Event as Signal
 
-from imserver.dialects.protobuf import service as module
-from imserver.dialects.protobuf.service import (
-    HOLD_SECONDS,
-    PAGE,
-    PAGE_SECONDS,
-    ProtobufService,
-    SyncDeadlines,
-)
+from imserver.dialects.protobuf.service import PAGE, ProtobufService, SyncDeadlines
 from imserver.dialects.protobuf.uplink import MAX_WAITING, MAX_WAITING_BYTES, ProtobufState, ProtobufUplink
 from imserver.dialects.protobuf.wire import NAME, ProtobufDialect
-from imserver.gateway.auth.rules import ALLOWED, BAD_ORIGIN, BAD_TOKEN, UNDECIDED, LoginDecision
+from imserver.gateway.auth.rules import ALLOWED, BAD_ORIGIN, BAD_TOKEN, UNDECIDED, LoginDecision, LoginRequest
 from imserver.gateway.config.settings import Config
 from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.hub.expiry import Sweep
 from imserver.gateway.model import Limit
 from imserver.gateway.transport.connection import Connection
 from imserver.messenger.messages.log.contract import Appended, Entry, Stored
+from tests.gateway.core.admitting import Admitting
 from tests.gateway.hub.harness import POLICIES
 from tests.gateway.transport.harness import Client, turn, until
 from tests.integration import protobuf
@@ -37,36 +31,24 @@ DIALECT = ProtobufDialect()
 ENDS_AT = 4102444800
 
 
-class FakeLogins:
+class FakeLogins(Admitting):
     """Decides on logins as a test says."""
 
     def __init__(self) -> None:
+        super().__init__(lambda *_: True)
         self.decision = ALLOWED
-        self.unavailable = False
-        self.calls: list[tuple[str, str, str]] = []
-        self.began_with: list[LoginDecision] = []
-        self.reasons: list[str] = []
         self.on_check: Callable[[str], object] = lambda user: None
 
     def resolve(self, app: str) -> str:
         return app
 
-    def refused(self, reason: str, app: str, user: str, peer: str, detail: str = "") -> None:
-        self.reasons.append(reason)
-
     def wants_tokens(self, app: str) -> bool:
         return True
 
-    def takes_user(self, app: str, user: str) -> bool:
-        return True
-
     def check(
-        self, app: str, user: str, token: str, dialect: str, connection: Connection, device: str = ""
+        self, app: str, user: str, token: str, dialect: str, connection: LoginRequest, device: str = ""
     ) -> LoginDecision:
         """A token is the number of its account, where the test does not say what is decided."""
-        self.calls.append((app, user, device))
-        if self.unavailable:
-            return UNDECIDED
         if self.decision is not ALLOWED:
             return self.decision
         if not token.isdecimal():
@@ -182,12 +164,6 @@ def harness() -> Iterator[Harness]:
 # --- logging in ---------------------------------------------------------------------------------------------
 
 
-def test_a_login_is_acknowledged_and_makes_a_session_that_ends_with_its_token(harness: Harness) -> None:
-    ann = harness.protobuf_client(266)
-    assert (ann.connection.app, ann.connection.user) == (APP, "266")
-    assert harness.logins.calls == [(APP, "", "")]
-
-
 @pytest.mark.parametrize(
     "payload", [protobuf.sync(0), protobuf.message(1, SentMessage(SINGLE, 2, 1)), protobuf.sent(2)]
 )
@@ -200,13 +176,35 @@ def test_before_the_login_everything_is_dropped(harness: Harness, payload: bytes
     assert harness.entries(APP) == []
 
 
-def test_a_bad_token_is_dropped_and_may_be_followed_by_a_good_one(harness: Harness) -> None:
+@pytest.mark.parametrize(
+    ("decision", "token", "close"),
+    [
+        (ALLOWED, "nonsense", 0),
+        (LoginDecision(1003, 4505), "266", 0),
+        (LoginDecision(user="eve"), "a.session.token", 0),
+        (BAD_ORIGIN, "266", 4505),
+        (UNDECIDED, "266", 1011),
+        (None, "266", 1011),  # the log does not answer
+    ],
+)
+def test_a_refused_login_is_dropped_or_closes_and_may_be_followed_by_a_good_one(
+    harness: Harness, decision: LoginDecision | None, token: str, close: int
+) -> None:
+    harness.gates.away = decision is None
+    harness.logins.decision = decision or ALLOWED
     ann = harness.visitor()
-    ann.send_payload(protobuf.login("nonsense"))
-    ann.settle()
-    assert (ann.outputs(), ann.connection.is_open) == ([], True)
-    ann.send_payload(protobuf.login("266"))
-    assert len(ann.expect(1)) == 1
+    ann.send_payload(protobuf.login(token))
+    if close:
+        assert ann.client.close_code() == close
+    else:
+        ann.settle()
+        assert ann.connection.is_open
+    assert ann.outputs() == []
+    if not close:
+        harness.logins.decision = LoginDecision(user="268")
+        ann.send_payload(protobuf.login("a.session.token"))
+        ann.expect(1)
+        assert ann.connection.user == "268", "the account that the token names"
 
 
 def test_who_ends_all_sessions_while_a_token_is_read_is_not_logged_in_with_it(harness: Harness) -> None:
@@ -251,53 +249,7 @@ def test_devices_with_names_of_their_own_are_online_together(harness: Harness) -
     assert len(phone.pushes()) == 1
 
 
-def test_a_final_decision_closes_and_another_one_does_not(harness: Harness) -> None:
-    harness.logins.decision = LoginDecision(1003, 4505)
-    ann = harness.visitor()
-    ann.send_payload(protobuf.login("266"))
-    ann.settle()
-    assert (ann.outputs(), ann.connection.is_open) == ([], True)
-    harness.logins.decision = BAD_ORIGIN
-    ann.send_payload(protobuf.login("266"))
-    assert ann.client.close_code() == 4505
-
-
-def test_a_token_of_the_app_logs_in_the_account_that_it_names(harness: Harness) -> None:
-    harness.logins.decision = LoginDecision(user="268")
-    ann = harness.visitor()
-    ann.send_payload(protobuf.login("a.session.token"))
-    ann.expect(1)
-    assert ann.connection.user == "268"
-    harness.logins.decision = LoginDecision(user="eve")
-    eve = harness.visitor()
-    eve.send_payload(protobuf.login("a.session.token"))
-    eve.settle()
-    assert (eve.outputs(), eve.connection.user) == ([], None)
-
-
-def test_a_login_without_the_database_is_closed_with_a_temporary_code(harness: Harness) -> None:
-    harness.logins.unavailable = True
-    ann = harness.visitor()
-    ann.send_payload(protobuf.login("266"))
-    assert ann.client.close_code() == 1011
-    harness.logins.unavailable, harness.gates.away = False, True
-    bob = harness.visitor()
-    bob.send_payload(protobuf.login("267"))
-    assert bob.client.close_code() == 1011
-    assert bob.outputs() == []
-
-
 # --- sending ------------------------------------------------------------------------------------------------
-
-
-def test_a_message_is_stored_pushed_and_acknowledged_with_one_position(harness: Harness) -> None:
-    ann, bob = harness.live(266), harness.live(267)
-    sent = SentMessage(SINGLE, 267, 266, 1, b"hi", 0, 1700000000000)
-    ann.send_payload(protobuf.message(1, sent))
-    ann.expect(1)
-    assert ann.acks() == [(1, 1)]
-    assert bob.pushes() == [sent._replace(seq=1)]
-    assert [entry.id for entry in harness.entries(APP)] == [1]
 
 
 @pytest.mark.parametrize(
@@ -307,12 +259,14 @@ def test_a_message_is_stored_pushed_and_acknowledged_with_one_position(harness: 
         SentMessage(SINGLE, 267, 266, 3, b"\xff\x00", 0, Limit.TIME_MS),
         SentMessage(SINGLE, 267, 266, 3, b"x", 0, Limit.MIN_TIME_MS % 2**64),
         SentMessage(SINGLE, 2**63 - 1, 266, 9, b"x", 0, 1),
+        SentMessage(SINGLE, 267, 266, 1, b"its position is the server's", 99, 1700000000000),
     ],
 )
 def test_all_fields_of_a_message_come_back_as_they_were_sent(harness: Harness, sent: SentMessage) -> None:
     ann, bob = harness.live(266), harness.live(sent.receiver)
     ann.send_payload(protobuf.message(1, sent))
     ann.expect(1)
+    assert ann.acks() == [(1, 1)]
     assert bob.pushes() == [sent._replace(seq=1)]
     bob.send_payload(protobuf.sync(0))
     assert synced(bob.expect(2)[1]) == ([sent._replace(seq=1)], False)
@@ -326,13 +280,6 @@ def test_a_time_that_no_page_can_show_is_replaced_by_the_servers(harness: Harnes
     ann.expect(1)
     (push,) = bob.pushes()
     assert before <= push.time <= int(time() * 1000)
-
-
-def test_a_position_in_a_clients_message_is_ignored(harness: Harness) -> None:
-    ann, bob = harness.live(266), harness.live(267)
-    ann.send_payload(protobuf.message(1, SentMessage(SINGLE, 267, 266, 1, b"hi", seq=99)))
-    ann.expect(1)
-    assert bob.pushes()[0].seq == 1
 
 
 def test_group_members_except_the_sender_receive_the_message(harness: Harness) -> None:
@@ -619,19 +566,6 @@ def test_a_login_waits_until_its_node_can_sync_what_another_one_has_stored() -> 
         assert texts(again.expect(2)[1]) == ["hi"]
 
 
-def test_a_login_that_the_log_does_not_take_is_closed(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def begin_uplink(*_: object) -> int:
-        raise StorageUnavailable("away")
-
-    monkeypatch.setattr(harness.log.writer, "begin_uplink", begin_uplink)
-    ann = harness.visitor()
-    ann.send_payload(protobuf.login("266"))
-    assert ann.client.close_code() == 1011
-    assert ann.outputs() == []
-
-
 # --- catching up --------------------------------------------------------------------------------------------
 
 
@@ -659,44 +593,15 @@ def test_missed_entries_arrive_in_pages_of_fifty(harness: Harness, count: int, p
     assert found == [f"t{number}" for number in range(1, count + 1)]
 
 
-def test_a_sync_contains_own_messages_and_no_known_ones(harness: Harness) -> None:
-    ann = harness.live(266)
-    ann.single(1, 267, "mine")
-    ann.expect(1)
-    missed(harness, 2)
-    ann.send_payload(protobuf.sync(1))
-    ann.settle()
-    assert [each.text for each in synced(ann.outputs()[-1])[0]] == ["t1", "t2"]
-    ann.send_payload(protobuf.sync(0))
-    ann.settle()
-    assert [each.text for each in synced(ann.outputs()[-1])[0]] == ["mine", "t1", "t2"]
-
-
-@pytest.fixture
-def patient(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    """New entries wait for a client that has not synced, for longer than any test takes."""
+def be_patient(harness: Harness, seconds: float = 600, page_seconds: float = 600) -> None:
+    """New entries wait so long for a client that has not synced; by default longer than any test takes."""
     service = harness.protobuf_service
-    monkeypatch.setattr(service, "deadlines", SyncDeadlines(service._catch_up.release, 600))
-    monkeypatch.setattr(service, "page_deadlines", SyncDeadlines(service._pass_over, 600))
+    service.deadlines = SyncDeadlines(service.deadlines.release, seconds)
+    service.page_deadlines = SyncDeadlines(service.page_deadlines.release, page_seconds)
 
 
-@pytest.mark.usefixtures("patient")
-def test_new_entries_do_not_overtake_missed_ones(harness: Harness) -> None:
-    missed(harness, 70)
-    ann, bob = harness.protobuf_client(266), harness.live(267)
-    bob.single(1, 266, "new")
-    bob.expect(1)
-    ann.send_payload(protobuf.sync(0))
-    ann.expect(2)
-    bob.single(2, 266, "newer")
-    bob.expect(2)
-    ann.send_payload(protobuf.sync(50))
-    until(lambda: len(ann.stream()) == 72)
-    assert ann.stream() == list(range(1, 73)), "each once, and in order"
-
-
-@pytest.mark.usefixtures("patient")
 def test_an_ack_does_not_overtake_missed_entries(harness: Harness) -> None:
+    be_patient(harness)
     missed(harness, 60)
     ann = harness.protobuf_client(266)
     ann.send_payload(protobuf.sync(0))
@@ -718,18 +623,15 @@ def test_a_client_that_does_not_sync_gets_new_entries_after_its_deadline(harness
     until(lambda: not harness.protobuf_service.deadlines.expected)
 
 
-@pytest.mark.usefixtures("patient")
-def test_the_next_question_may_take_its_time_over_a_slow_line(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_next_question_may_take_its_time_over_a_slow_line(harness: Harness) -> None:
+    be_patient(harness)
     missed(harness, 60)
     ann, bob = harness.protobuf_client(266), harness.live(267)
     ann.send_payload(protobuf.sync(0))
     ann.expect(2)
     bob.single(1, 266, "new")
     bob.expect(1)
-    service = harness.protobuf_service
-    monkeypatch.setattr(service, "deadlines", SyncDeadlines(service._catch_up.release, 0.05))
+    be_patient(harness, 0.05)
     other = harness.protobuf_client(268)  # gets its moment after the page, and lets it pass
     bob.single(2, 268, "new")
     until(lambda: other.pushes())
@@ -739,29 +641,9 @@ def test_the_next_question_may_take_its_time_over_a_slow_line(
     assert ann.stream() == list(range(1, 62)), "each once, and in order"
 
 
-def test_a_client_that_stops_syncing_gets_new_entries_after_its_deadline(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        harness.protobuf_service, "page_deadlines", SyncDeadlines(harness.protobuf_service._pass_over, 0.1)
-    )
-    missed(harness, 60)
-    ann, bob = harness.protobuf_client(266), harness.live(267)
-    ann.send_payload(protobuf.sync(0))
-    ann.expect(2)
-    bob.single(1, 266, "new")
-    until(lambda: ann.pushes())
-    assert [each.text for each in ann.pushes()] == ["new"]
-
-
-@pytest.mark.usefixtures("patient")
-def test_entries_delivered_between_two_pages_hide_nothing(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_entries_delivered_between_two_pages_hide_nothing(harness: Harness) -> None:
     """A client asks for the rest with the greatest place that it has seen: here that of what is new."""
-    monkeypatch.setattr(
-        harness.protobuf_service, "page_deadlines", SyncDeadlines(harness.protobuf_service._pass_over, 0.05)
-    )
+    be_patient(harness, page_seconds=0.05)
     missed(harness, 120)
     ann, bob = harness.protobuf_client(266), harness.live(267)
     ann.send_payload(protobuf.sync(0))
@@ -879,45 +761,13 @@ def test_a_session_remembers_no_more_than_a_few_numbers(harness: Harness) -> Non
     assert not harness.uplink.queues
 
 
-def test_a_session_ends_with_its_token(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    ann = harness.live(266)
-    for late, is_open in ((-1, True), (0, True), (61, False)):
-        monkeypatch.setattr(module, "time", lambda late=late: ENDS_AT + late)
+def test_a_session_ends_with_its_token(harness: Harness) -> None:
+    for id, late, is_open in ((266, -60, True), (267, 0, True), (268, 61, False)):
+        harness.logins.decision = LoginDecision(user=str(id), expires_at=int(time()) - late)
+        ann = harness.live(id)
         harness.sweep.sweep()
         assert ann.connection.is_open is is_open
     assert ann.client.close_code() == 4504
-
-
-def test_each_sender_has_its_own_numbers(harness: Harness) -> None:
-    ann, bob, eve = harness.live(266), harness.live(267), harness.live(268)
-    for number in (1, 2):
-        ann.single(number, 268, f"a{number}")
-    bob.single(1, 268, "b1")
-    until(lambda: len(eve.pushes()) == 3)
-    assert [number for number, _ in ann.acks()] == [1, 2]
-    assert [number for number, _ in bob.acks()] == [1]
-    ann.send_payload(protobuf.sync(2**62))
-    ann.settle()
-    ann.single(2, 268, "a repeat")
-    ann.single(3, 268, "a3")
-    until(lambda: len(eve.pushes()) == 4)
-    assert [number for number, _ in ann.acks()] == [1, 2, 2, 3]
-
-
-def test_who_comes_into_a_group_is_its_member_alone(harness: Harness) -> None:
-    ann, bob, eve = harness.live(266), harness.live(267), harness.live(268)
-    group = harness.group("266", "267")
-    until(lambda: len(harness.messaging.log_subscriptions.followers.members(APP, group)) == 2)
-    ann.group(1, group, "to both of us")
-    bob.expect(1)
-    eve.settle()
-    assert eve.outputs() == []
-    eve.connection.lost()
-    until(lambda: not harness.hub.is_online(APP, "268"))
-    assert list(harness.messaging.log_subscriptions.followers.members(APP, group)) == [
-        ann.connection,
-        bob.connection,
-    ]
 
 
 def test_who_asks_again_is_served_in_order_and_nobody_else_waits(harness: Harness) -> None:
@@ -934,8 +784,3 @@ def test_who_asks_again_is_served_in_order_and_nobody_else_waits(harness: Harnes
     until(lambda: ann.stream() == [1])
     ann.settle()
     assert (ann.stream(), bob.stream()) == ([1], [2])
-
-
-def test_the_moment_for_a_sync_is_short_and_for_the_next_page_there_is_time() -> None:
-    assert 0.1 <= HOLD_SECONDS <= 0.5
-    assert 3 <= PAGE_SECONDS <= 10

@@ -58,28 +58,43 @@ def listens(settings: Config) -> list[tuple[int, str, str]]:
     return [(row.port, row.host, row.ws_dialect) for row in settings.server.extra_listen]
 
 
-def test_its_ports_become_listeners_that_speak_the_protobuf_dialect(file: Path) -> None:
-    settings = load(file, ORIGINAL)
-    assert listens(settings) == [(9190, "", "protobuf"), (9191, "", "protobuf")]
-    assert settings.app.rpc_port == 9192
+DEFAULTS = [(9090, "", "protobuf"), (9091, "", "protobuf")]
+
+
+@pytest.mark.parametrize(
+    ("text", "listeners", "rpc_port", "silent_seconds"),
+    [
+        (ORIGINAL, [(9190, "", "protobuf"), (9191, "", "protobuf")], 9192, 500),
+        ("mysql: {dns: x}", DEFAULTS, 9092, 600),
+        ("app: {worker_pool_size: 10}", DEFAULTS, 9092, 600),
+        ("etcd: {timeout: 5}", DEFAULTS, 9092, 600),
+        ("app: {heartbeattime: '30', rpc-port: '9192'}\njwt: {expire_time: '24'}", DEFAULTS, 9192, 30),
+        ("app: {http_server_port: '9190', websocket_server_port: 9190}", [(9190, "", "protobuf")], 9092, 600),
+        (
+            "app: {ip: 192.0.2.7}",
+            [(9090, "192.0.2.7", "protobuf"), (9091, "192.0.2.7", "protobuf")],
+            9092,
+            600,
+        ),
+    ],
+)
+def test_its_ports_become_listeners_that_speak_the_protobuf_dialect(
+    file: Path, text: str, listeners: list[tuple[int, str, str]], rpc_port: int, silent_seconds: int
+) -> None:
+    settings = load(file, text)
+    assert listens(settings) == listeners
+    assert settings.app.rpc_port == rpc_port
     assert (settings.app.http_port, settings.app.websocket_port) == (8080, 8089)
+    assert settings_of(settings, ProtobufSettings).protobuf_silent_seconds == silent_seconds
+    assert settings.cluster.advertise == ("192.0.2.7" if "192.0.2.7" in text else "")
 
 
 def test_keys_that_are_spelled_as_ours_are_ours(file: Path) -> None:
     settings = load(file, ORIGINAL)
     assert (settings.jwt.sign_key, settings.jwt.expire_time) == ("gooooIM", 700)
-    assert settings.app.salt == "gogogoChat"
-    assert settings.redis.addr == "127.0.0.1:6379"
+    assert (settings.app.salt, settings.redis.addr) == ("gogogoChat", "127.0.0.1:6379")
     assert settings.log.level == "debug"
-    assert settings_of(settings, ProtobufSettings).protobuf_silent_seconds == 500
-
-
-@pytest.mark.parametrize("text", ["mysql: {dns: x}", "app: {worker_pool_size: 10}", "etcd: {timeout: 5}"])
-def test_what_it_leaves_out_has_the_default_of_the_original(file: Path, text: str) -> None:
-    settings = load(file, text)
-    assert listens(settings) == [(9090, "", "protobuf"), (9091, "", "protobuf")]
-    assert settings.app.rpc_port == 9092
-    assert settings_of(settings, ProtobufSettings).protobuf_silent_seconds == 600
+    assert load(file, "log: {target: console, level: error}").log.level == "info", "one that is none here"
 
 
 @pytest.mark.parametrize("text", ["", "app:\n  httpPort: 8080\n  rpcPort: 9001\n", "log:\n  level: info\n"])
@@ -87,27 +102,10 @@ def test_a_file_of_another_form_is_read_as_ever(file: Path, text: str) -> None:
     assert load(file, text) == load_config(os.devnull, {"IMSERVER_APP_RPC_PORT": "9001"})
 
 
-def test_numbers_in_quotes_are_numbers_as_in_the_original(file: Path) -> None:
-    settings = load(file, "app: {heartbeattime: '30', rpc-port: '9192'}\njwt: {expire_time: '24'}")
-    assert settings_of(settings, ProtobufSettings).protobuf_silent_seconds == 30
-    assert (settings.app.rpc_port, settings.jwt.expire_time) == (9192, 24)
-
-
 @pytest.mark.parametrize("text", ["app: {rpc-port: '9001'}", "app: {node: 1}"])
 def test_no_other_file_is_read_as_loosely(file: Path, text: str) -> None:
     with pytest.raises(ConfigError):
         load(file, text)
-
-
-def test_one_port_for_both_is_one_listener(file: Path) -> None:
-    settings = load(file, "app: {http_server_port: '9190', websocket_server_port: 9190}")
-    assert listens(settings) == [(9190, "", "protobuf")]
-
-
-def test_an_address_beyond_loopback_is_listened_on_and_announced_to_other_nodes(file: Path) -> None:
-    settings = load(file, "app: {ip: 192.0.2.7}")
-    assert [row.host for row in settings.server.extra_listen] == ["192.0.2.7", "192.0.2.7"]
-    assert settings.cluster.advertise == "192.0.2.7"
 
 
 def test_the_environment_and_our_own_keys_count_more(file: Path) -> None:
@@ -133,26 +131,21 @@ def test_whoever_has_set_it_gets_no_advice(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("accounts", "reported"), [("", True), ("registration: true", False), ("registration: false", False)]
+    ("settings", "reported"),
+    [
+        ("accounts: {}", True),
+        ("accounts: {registration: true}", False),
+        ("accounts: {registration: false}", False),
+        ("features: []", False),
+    ],
 )
 def test_a_closed_registration_is_reported_unless_it_was_set(
-    file: Path, accounts: str, reported: bool
+    file: Path, settings: str, reported: bool
 ) -> None:
     own_key = ORIGINAL.replace("gooooIM", "a key of our own, long enough to be one")
     for text, is_demo in ((ORIGINAL, True), (own_key, False)):
-        settings = load(file, f"{text}accounts: {{{accounts}}}\n")
-        found = any("accounts.registration" in warning for warning in settings.warnings)
-        assert found == (reported and not is_demo)
-
-
-def test_a_node_without_accounts_gets_no_advice_about_registration(file: Path) -> None:
-    own_key = ORIGINAL.replace("gooooIM", "a key of our own, long enough to be one")
-    warnings = load(file, f"{own_key}features: []\n").warnings
-    assert not any("accounts.registration" in warning for warning in warnings)
-
-
-def test_levels_that_are_none_here_log_what_matters(file: Path) -> None:
-    assert load(file, "log: {target: console, level: error}").log.level == "info"
+        found = load(file, f"{text}{settings}\n").warnings
+        assert any("accounts.registration" in each for each in found) == (reported and not is_demo)
 
 
 def test_the_public_signing_key_is_refused_once_the_server_has_keys_of_its_own(file: Path) -> None:

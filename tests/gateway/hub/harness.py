@@ -72,6 +72,7 @@ class Harness(SocketHarness):
         ping_seconds: float = 0,
         pong_seconds: float = 20,
         by_traffic: Mapping[str, float] | None = None,
+        logins: Any = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -80,7 +81,7 @@ class Harness(SocketHarness):
         self.hub.report_to(self.forgotten)
         self.fanout = Fanout(self.hub, self.flusher, self.metrics, notice_members)
         self.allowed: set[str] | None = None
-        self.logins = Admitting(self._may_login, self.metrics)
+        self.logins: Any = logins or Admitting(self._may_login, self.metrics)
         self.sessions = Sessions(self.hub, self.fanout, self.metrics, self.logins, Bans())  # type: ignore[arg-type]
         self._add_channels()
         ids = Idempotency(1000, 60)

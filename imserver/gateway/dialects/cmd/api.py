@@ -54,7 +54,7 @@ _ANSWERS: Final = {
 
 _BLOCKED: Final = refusal(ReplyCode.UNAUTHORIZED, {"refused": "blocked"})
 """The code and reason of a stored message that is refused for this."""
-_MOST_BLOCKERS: Final = 10_000
+MOST_BLOCKERS: Final = 10_000
 """The most users who have blocked one who sends to all others. They are named to the other nodes."""
 
 
@@ -100,8 +100,8 @@ def send_message_all(api: Api, call: Call) -> HttpResponse:
         return BAD_PARAMETER
     if by := call.principal.user:
         api.rates.require_message(call.app, by)
-    blockers = api.core.relations.blockers(call.app, call.principal.user, _MOST_BLOCKERS + 1)
-    if len(blockers) > _MOST_BLOCKERS:
+    blockers = api.core.relations.blockers(call.app, call.principal.user, MOST_BLOCKERS + 1)
+    if len(blockers) > MOST_BLOCKERS:
         return _BLOCKED
     message = _reviewed(api, call, "all", message)
     by_user = not call.is_back_end

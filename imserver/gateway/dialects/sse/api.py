@@ -196,7 +196,7 @@ class EventStreams:
             stream.refuse(stream_refused(self._log, head, request.host, why, PROBLEM, request.by), code)
 
         try:
-            wish, channels, principal = self._wish(request)
+            wish, channels, principal = self.wish(request)
             if principal.kind == "key":
                 self._keys.hold(principal.key, stream)
                 if self._keys.uses.wanted:
@@ -211,7 +211,7 @@ class EventStreams:
         """The response to a request whose stream is closed before it has begun. ``host``: of the client."""
         return stream_refused(self._log, head, host, code, PROBLEM)
 
-    def _wish(self, request: HttpRequest) -> tuple[EventsQuery, tuple[str, ...], Principal]:
+    def wish(self, request: HttpRequest) -> tuple[EventsQuery, tuple[str, ...], Principal]:
         """Read a request: what it asks for, and who makes it. May switch. Raises :class:`ApiProblem` and
         StorageUnavailable."""
         query = read_query(request, EventsQuery)
