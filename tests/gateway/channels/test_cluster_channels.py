@@ -301,46 +301,40 @@ def test_each_member_is_reported_exactly_once_in_a_random_history(moves: list[tu
 # --- without the registry -----------------------------------------------------------------------------------
 
 
-def test_while_the_registry_is_away_channels_go_on_and_all_live_nodes_are_sent_to(nodes: Several) -> None:
+@pytest.mark.parametrize("fault", ["away", "one away", "deaf", "flush", "cleared", "epoch"])
+def test_members_are_reached_whatever_the_registry_has_missed_and_are_reported_later(
+    nodes: Several, fault: str
+) -> None:
     early = joined(nodes[1], "ann", LOBBY)
-    for node in nodes.nodes.values():
-        node.registry.away = True
-    late = joined(nodes[2], "bob", LOBBY)
-    texts(early, late)
-    for epoch in (1, 2, 3):
-        assert publish(nodes[epoch]) == Outcome.SENT
-    assert texts(early, late) == [["hello"] * 3, ["hello"] * 3]
-
-
-def test_a_channel_that_one_node_could_not_report_is_reached_by_nodes_that_can_ask(nodes: Several) -> None:
-    nodes[2].registry.away = True
-    client = joined(nodes[2], "bob", LOBBY)
-    texts(client)
-    assert known(nodes) == {}
-    assert publish(nodes[1]) == Outcome.SENT
-    assert texts(client) == [["hello"]]
-    nodes[2].registry.away = False
-    until_known(nodes, {2: 1})
-
-
-def test_a_join_whose_answer_was_lost_is_reported_again(nodes: Several) -> None:
-    nodes[2].registry.deaf = True
-    client = joined(nodes[2], "bob", LOBBY)
+    away = {"away": (1, 2, 3), "one away": (2,)}.get(fault, ())
+    for epoch in away:
+        nodes[epoch].registry.away = True
+    nodes[2].registry.deaf = fault == "deaf"
+    late, expected = joined(nodes[2], "bob", LOBBY), {1: 1, 2: 1}
     nodes[2].registry.deaf = False
-    client.hang_up()
-    until_known(nodes, {})
-
-
-def test_after_a_flush_every_channel_is_reported_again(nodes: Several) -> None:
-    clients = [joined(nodes[n], f"u{n}", LOBBY, f"channel{n}") for n in (1, 2, 3)]
-    texts(*clients)
-    nodes.book.flush()
-    assert all(node.registrar.unsettled() for node in nodes.nodes.values())
-    until_known(nodes, {1: 1, 2: 1, 3: 1})
-    until(lambda: all(not node.registrar.unsettled() for node in nodes.nodes.values()))
-    assert [known(nodes, f"channel{n}") for n in (1, 2, 3)] == [{1: 1}, {2: 1}, {3: 1}]
-    assert publish(nodes[1]) == Outcome.SENT
-    assert texts(*clients) == [["hello"]] * 3
+    if fault == "flush":
+        nodes.book.flush()
+        assert all(node.registrar.unsettled() for node in nodes.nodes.values())
+        until_known(nodes, expected)
+    elif fault == "cleared":  # no node has noticed it
+        nodes.book.channels.clear()
+    elif fault == "epoch":
+        node = nodes.nodes[12] = nodes.nodes.pop(2)
+        node.take_new_epoch(12)
+        expected = {1: 1, 12: 1}
+        until_known(nodes, expected)
+    texts(early, late)
+    publishers = [nodes[1]] if fault == "cleared" else [*nodes.nodes.values()]
+    assert {publish(node) for node in publishers} == {Outcome.SENT}
+    assert texts(early, late) == [["hello"] * len(publishers)] * 2
+    for epoch in away:
+        nodes[epoch].registry.away = False
+    if fault == "cleared":
+        return
+    until_known(nodes, expected)
+    until(lambda: not any(node.registrar.unsettled() for node in nodes.nodes.values()))
+    late.hang_up()
+    until_known(nodes, {1: 1})
 
 
 def test_a_channel_left_before_a_flush_is_reported_when_it_is_joined_after(nodes: Several) -> None:
@@ -353,26 +347,6 @@ def test_a_channel_left_before_a_flush_is_reported_when_it_is_joined_after(nodes
     texts(client)
     assert nodes[2].channels.subscriptions.join(MULTI, LOBBY, connection)
     assert known(nodes) == {2: 1}
-    assert publish(nodes[1]) == Outcome.SENT
-    assert texts(client) == [["hello"]]
-
-
-def test_a_node_unknown_to_the_registry_sends_to_all_nodes(nodes: Several) -> None:
-    """The registry has lost its memory, and no node has noticed yet."""
-    a, b = joined(nodes[1], "ann", LOBBY), joined(nodes[2], "bob", LOBBY)
-    texts(a, b)
-    nodes.book.channels.clear()
-    assert publish(nodes[1]) == Outcome.SENT
-    assert texts(a, b) == [["hello"], ["hello"]]
-
-
-def test_a_node_under_a_new_epoch_reports_its_channels_again(nodes: Several) -> None:
-    client = joined(nodes[2], "bob", LOBBY)
-    texts(client)
-    node = nodes.nodes.pop(2)
-    nodes.nodes[12] = node
-    node.take_new_epoch(12)
-    until_known(nodes, {12: 1})
     assert publish(nodes[1]) == Outcome.SENT
     assert texts(client) == [["hello"]]
 

@@ -2,12 +2,13 @@
 
 from typing import Any
 
+import gevent
 import pytest
 
 from imserver.gateway.metrics import Metrics
 from imserver.gateway.model import Event, Outcome
 from imserver.gateway.push.idempotency import Idempotency
-from imserver.gateway.push.push import LocalReach, Pushes
+from imserver.gateway.push.push import LocalReach, Pushes, UserPush
 from tests.gateway.hub.harness import Harness, received
 from tests.gateway.transport.harness import Socket, turn
 
@@ -52,3 +53,17 @@ def test_an_interrupted_push_to_many_is_accepted_if_a_user_was_reached(
     with pytest.raises(RuntimeError):
         pushes.to_many("101", users, "m1", "hello")
     assert pushes.to_many("101", ["ann"], "m1", "hello") == again
+
+
+@pytest.mark.parametrize("how", ["each", "many"])
+def test_others_are_served_during_a_large_push(how: str) -> None:
+    ids, metrics, served = Idempotency(100, 60), Metrics(), list[str]()
+    pushes = Pushes(ids, LocalReach(ids, BrokenFanout(), metrics), metrics)  # type: ignore[arg-type]
+    gevent.spawn(served.append, "another")
+    users = ["ann"] * 2000
+    if how == "each":
+        found = pushes.to_each("101", [UserPush(user, "", "x") for user in users])
+    else:
+        found = pushes.to_many("101", users, "m1", "x")
+    assert (found, served) == ([Outcome.SENT] * 2000, ["another"])
+    assert metrics.pushes.total == 2000

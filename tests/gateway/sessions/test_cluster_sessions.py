@@ -5,15 +5,12 @@ from unittest.mock import Mock
 
 import gevent
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from imserver.gateway.cluster.nodes import Replaced
 from imserver.gateway.model import Login
 from imserver.gateway.sessions import cluster_sessions as departures
 from imserver.gateway.sessions.sessions import ENTER_TEXT, EXIT_TEXT
 from imserver.gateway.storage.contract import BanRow, Changes
-from imserver.gateway.transport.connection import Connection
 from tests.gateway.core.cluster_harness import (
     LEASE_LAG,
     MULTI,
@@ -491,55 +488,6 @@ def test_a_wish_to_restore_that_comes_during_another_is_not_lost(nodes: Several)
     node.sessions.reregister(True)
     node.registry.release()
     until(lambda: nodes.addressed(NEWEST, "bob") == [1] and nodes.addressed(NEWEST, "ann") == [1])
-
-
-# --- all together -------------------------------------------------------------------------------------------
-
-_STEPS = st.lists(
-    st.tuples(
-        st.integers(1, 3), st.sampled_from(["ann", "bob"]), st.sampled_from(["in", "out", "cut", "heal"])
-    ),
-    max_size=14,
-)
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("policy", [NEWEST, MULTI, SINGLE])
-@settings(deadline=None, max_examples=25)
-@given(steps=_STEPS)
-def test_all_nodes_agree_after_a_random_history(policy: str, steps: list[tuple[int, str, str]]) -> None:
-    """Logins, departures and nodes without a registry, in any order; when all is well again, all is true."""
-    with Several(3) as nodes:
-        open_now: list[tuple[ClusterHarness, str, Connection]] = []
-        for epoch, user, what in steps:
-            node = nodes[epoch]
-            if what == "in":
-                open_now.append((node, user, node.login(policy, user)[0]))
-            elif what == "out" and open_now:
-                open_now.pop(0)[2].lost()
-                nodes.settle()
-            elif what in ("cut", "heal"):
-                node.registry.away = what == "cut"
-                if what == "heal":
-                    restored(node, everything=False)
-        for node in nodes.nodes.values():
-            node.registry.away = False
-            restored(node, everything=False)
-        nodes.settle()
-        _check_agreement(nodes, policy)
-
-
-def _check_agreement(nodes: Several, policy: str) -> None:
-    for user in ("ann", "bob"):
-        here = [
-            (epoch, nodes[epoch].session_of(connection).id)
-            for epoch in nodes.nodes
-            for connection in nodes[epoch].hub.apps[policy].sessions_of(user)
-        ]
-        refs = {(ref.epoch, ref.id) for ref in nodes.book.live(policy, user)}
-        assert set(here) <= refs, "nobody is addressed whom the registry does not know"
-        if policy != MULTI:
-            assert len(here) <= 1, "nobody is shown twice"
 
 
 def test_the_logouts_of_a_deleted_app_are_reported_without_a_fault(

@@ -95,29 +95,27 @@ def _tables(url: str) -> set[str]:
         return set(inspect(connection).get_table_names())
 
 
+FOREIGN_STEPS = (
+    "CREATE TABLE alembic_version (version_num VARCHAR(32) PRIMARY KEY)",
+    "INSERT INTO alembic_version VALUES ('1975ea83b712')",
+)
+
+
+@pytest.mark.parametrize(
+    ("statements", "names"), [(GOCHAT, "message"), ((*FOREIGN_STEPS, GOCHAT[2]), "alembic_version, message")]
+)
 def test_the_database_of_another_program_is_refused_and_left_alone(
-    empty_url: str, open_store: OpenStore
+    empty_url: str, open_store: OpenStore, statements: tuple[str, ...], names: str
 ) -> None:
-    _make(empty_url, *GOCHAT)
+    _make(empty_url, *statements)
     before = _tables(empty_url)
     for _ in range(2):
         with pytest.raises(
-            StartError, match=r"names of ours \(message\)\. Set storage\.url to an empty"
+            StartError, match=rf"names of ours \({names}\)\. Set storage\.url to an empty"
         ) as error:
             open_store(empty_url)
     assert "imserver account import" in str(error.value)
     assert _tables(empty_url) == before
-
-
-def test_the_steps_of_another_program_are_not_ours(empty_url: str, open_store: OpenStore) -> None:
-    _make(
-        empty_url,
-        "CREATE TABLE alembic_version (version_num VARCHAR(32) PRIMARY KEY)",
-        "INSERT INTO alembic_version VALUES ('1975ea83b712')",
-        GOCHAT[2],
-    )
-    with pytest.raises(StartError, match=r"names of ours \(alembic_version, message\)"):
-        open_store(empty_url)
 
 
 def test_tables_with_other_names_may_stand_beside_ours(empty_url: str, open_store: OpenStore) -> None:
@@ -134,18 +132,6 @@ def test_each_table_of_ours_is_known(empty_url: str, open_store: OpenStore) -> N
     names = re.search(r"\((.*)\)", str(error.value))
     assert names
     assert {*names[1].split(", "), "alembic_version"} == own_tables
-
-
-def test_a_new_database_is_created_and_an_old_one_migrated(
-    empty_url: str, open_store: OpenStore, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("INFO")
-    open_store(empty_url).close()
-    assert " was created" in caplog.text
-    assert "migrated" not in caplog.text
-    caplog.clear()
-    open_store(empty_url).close()
-    assert not caplog.text
 
 
 def test_a_database_of_a_newer_release_is_used_as_it_is(
