@@ -40,8 +40,8 @@ def test_nobody_answers() -> None:
         back_ends.ask("101", "subscribe", CONNECTION, {}, dict)
     relations, accounts = Relations(), AccountLookup()
     assert relations.visible("101", "ann", ["bob"]) == {"bob"}
-    asked = (relations.may_reach, relations.may_write, relations.may_see_presence)
-    assert all(ask("101", "ann", "bob") for ask in asked)
+    questions = (relations.may_reach, relations.may_write, relations.may_see_presence)
+    assert all(ask("101", "ann", "bob") for ask in questions)
     assert not relations.limits("101", "ann")
     assert [*relations.blocked_by("101", "ann", ["bob"]), *relations.blockers("101", "ann", 9)] == []
     for read in (accounts.holder, accounts.proof_of):
