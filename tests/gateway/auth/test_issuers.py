@@ -275,7 +275,11 @@ def test_when_keys_are_fetched(steps: list[tuple[float, str, str, str, int]]) ->
 def test_an_issuer_that_does_not_answer_delays_the_first_login_only() -> None:
     site = Web({})
     issuer, clock = issuer_of(site)
-    site.gate = lambda: setattr(clock, "now", clock.now + FETCH_SECONDS)
+
+    def pass_time() -> None:
+        clock.now += FETCH_SECONDS
+
+    site.gate = pass_time
     for _ in range(3):
         with pytest.raises(IssuerUnavailable, match="no route"):
             issuer.keys_for("1")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from imserver.gateway.auth.rules import ALLOWED
 from imserver.gateway.model import Login
 from imserver.gateway.sessions import sessions as module
+from imserver.gateway.sessions.sessions import MAX_BANS, MAX_KICKS, RecentKicks
 from imserver.gateway.transport.connection import Connection
 from tests.gateway.hub.harness import Harness
 from tests.gateway.transport.harness import look, until
@@ -128,18 +129,14 @@ def test_a_kick_that_comes_while_a_login_waits_holds_for_it(
     assert harness.login(REFUSE, "ann", "phone")[0].is_open, "kicked is not banned"
 
 
-@pytest.mark.usefixtures("hasty")
-def test_kicks_of_others_do_not_end_a_login_and_are_forgotten(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "MAX_KICKS", 5)
-    before = harness.sessions.kicks.count
-    for number in range(10):
-        harness.sessions.close(REFUSE, [f"u{number}"])
-    assert harness.sessions.kicks.since(before, REFUSE, "u9", "phone")
-    assert not harness.sessions.kicks.since(before, REFUSE, "u1", "phone"), "long ago"
-    assert not harness.sessions.kicks.since(before + 10, REFUSE, "u9", "phone")
-    assert harness.login(REFUSE, "u9")[0].is_open
+def test_kicks_of_others_do_not_end_a_login_and_are_forgotten() -> None:
+    kicks = RecentKicks()
+    for number in range(MAX_KICKS + 5):
+        kicks.note(REFUSE, f"u{number}")
+    found = [kicks.since(0, REFUSE, f"u{number}", "phone") for number in (4, 5, MAX_KICKS + 4, MAX_KICKS + 5)]
+    assert found == [False, True, True, False], "long ago, or not at all"
+    assert not kicks.since(kicks.count, REFUSE, "u9", "phone")
+    assert not kicks.since(kicks.count - 1, REFUSE, "u9", "phone")
 
 
 # --- kicking and banning ------------------------------------------------------------------------------------
@@ -182,15 +179,12 @@ def test_a_ban_ends_at_its_time_or_that_of_a_later_one(
         assert [user for user in ("ann", "bob") if may_login(user)] == users
 
 
-def test_bans_are_bounded_and_the_oldest_leaves_first(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "MAX_BANS", 2)
-    for user in ("ann", "bob", "ann", "cid"):
-        harness.sessions.close(NEWEST, [user], ban_seconds=60)
-    users = ("ann", "bob", "cid")
-    codes = [harness.sessions.login(harness.connect()[0], Login(NEWEST, user)) for user in users]
-    assert codes == [1003, 200, 1003], "one that is renewed is the newest"
+def test_bans_are_bounded_and_the_oldest_leaves_first(harness: Harness) -> None:
+    others = [f"u{number}" for number in range(MAX_BANS - 1)]
+    for users in (["ann"], ["bob"], ["ann"], others):
+        harness.sessions.close(NEWEST, users, ban_seconds=600)
+    found = [harness.sessions.is_banned(NEWEST, user) for user in ("ann", "bob", others[-1])]
+    assert found == [True, False, True], "one that is renewed is the newest"
 
 
 # --- ending -------------------------------------------------------------------------------------------------
