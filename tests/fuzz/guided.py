@@ -9,54 +9,26 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from time import process_time
 from typing import Final
 
 import atheris
 
-from .table import CORPUS, target_named
+from .table import CORPUS, OTHERS, target_named
 from .target import run
 
 PACKAGES: Final = (
     *("imserver_client", "imserver_ntfy", "imserver_slack", "websockets", "yaml", "zipfile", "tarfile"),
     *("configparser", "csv", "email"),
 )
-PARTS: Final = (
-    *(
-        f"gateway.{name}"
-        for name in ("transport", "http", "protocol", "dialects", "cluster", "auth", "config")
-    ),
-    *("gateway.sessions.connection_ids", "gateway.channels.members", "dialects", "operate.copies.archive"),
-    *("operate.exports.importing", "operate.safety.wire", "media.uploads.pictures", "media.uploads.boxes"),
-    *("media.uploads.media", "notifications.content", "notifications.tokens", "messenger.messages.wire"),
-    *(
-        "messenger.messages.model",
-        "messenger.messages.names",
-        "messenger.groups.wire",
-        "messenger.inbox.wire",
-    ),
-    *("people.accounts.tokens", "people.accounts.account_import", "people.accounts.identifiers"),
-    "people.bots.wire",
-)
-"""The parts of ``imserver`` that are instrumented: all that a server imports would take half a minute."""
 SLOWER: Final = 4.0
 """How many times longer instrumented code may take."""
 MEMORY_MB: Final = 1024
 SLOW_SECONDS: Final = 10
 """After so many seconds in one input the run ends."""
-ROOT: Final = Path(__file__).parents[2]
 OUT: Final = Path("build/fuzz")
 _LOOK: Final = 128
-
-
-def _others() -> Iterator[str]:
-    """The modules of ``imserver`` that are not instrumented."""
-    for file in (ROOT / "imserver").rglob("*.py"):
-        part = ".".join(file.relative_to(ROOT / "imserver").with_suffix("").parts)
-        if not part.startswith(PARTS):
-            yield f"imserver.{part}".removesuffix(".__init__")
 
 
 def main(name: str, seconds: str) -> None:
@@ -64,7 +36,7 @@ def main(name: str, seconds: str) -> None:
     with its traceback. Inputs that reached more code are in a folder there."""
     warnings.simplefilter("ignore")
     logging.disable()
-    with atheris.instrument_imports(include=[*PACKAGES, "imserver"], exclude=[*_others()]):
+    with atheris.instrument_imports(include=[*PACKAGES, "imserver"], exclude=[*OTHERS]):
         target = target_named(name)
     work = OUT / name
     work.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,29 @@ from .target import Target
 
 MODULES: Final = ("http", "websocket", "dialects", "cluster", "tokens", "configs", "files", "texts")
 CORPUS: Final = Path(__file__).parent / "corpus"
+PARTS: Final = (
+    *(
+        f"gateway.{name}"
+        for name in ("transport", "http", "protocol", "dialects", "cluster", "auth", "config")
+    ),
+    *("gateway.sessions.connection_ids", "gateway.channels.members", "dialects", "operate.copies.archive"),
+    *("operate.exports.importing", "operate.safety.wire", "media.uploads.pictures", "media.uploads.boxes"),
+    *("media.uploads.media", "notifications.content", "notifications.tokens", "messenger.messages.wire"),
+    *(
+        "messenger.messages.model",
+        "messenger.messages.names",
+        "messenger.groups.wire",
+        "messenger.inbox.wire",
+    ),
+    *("people.accounts.tokens", "people.accounts.account_import", "people.accounts.identifiers"),
+    "people.bots.wire",
+)
+"""The parts of ``imserver`` that are instrumented: all that a server imports would take half a minute."""
+PACKAGE: Final = Path(__file__).parents[2] / "imserver"
+FILES: Final = [file.relative_to(PACKAGE).with_suffix("") for file in PACKAGE.rglob("*.py")]
+ALL: Final = [".".join(file.parts) for file in FILES]
+OTHERS: Final = [f"imserver.{name}".removesuffix(".__init__") for name in ALL if not name.startswith(PARTS)]
+"""The modules of ``imserver`` that are not instrumented."""
 
 
 def targets_of(module: str) -> Iterator[tuple[str, Target]]:
