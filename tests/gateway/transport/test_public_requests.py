@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import Any, Self
 
 import gevent
@@ -208,31 +209,26 @@ def test_a_look_up_that_hangs_ends_with_the_time_of_the_request() -> None:
         outbound.post("https://bot.example/", b"", b"{}", 1, "x", 0.05)
 
 
-class RawServer:
+class RawServer(ThreadingTCPServer):
     """Answers each request of a connection with the next bytes of ``answers`` up to those that end an answer
     (:data:`END`), and closes it after None. In a thread of its own."""
 
+    daemon_threads = True
+    block_on_close = False
+
     def __init__(self, *answers: bytes | None) -> None:
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.server_port = self._socket.getsockname()[1]
+        super().__init__(("127.0.0.1", 0), BaseRequestHandler)
+        self.server_port = self.server_address[1]
         self.answers = list(answers)
         self.requests: list[bytes] = []
         self.connections = 0
         self.meeting = threading.Barrier(1)
         """Requests are answered when so many have come."""
-        self._open: list[socket.socket] = []
 
-    def _serve(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                sock, _ = self._socket.accept()
-                self.connections += 1
-                self._open.append(sock)
-                threading.Thread(target=self._handle, args=(sock,), daemon=True).start()
-
-    def _handle(self, sock: socket.socket) -> None:
+    def finish_request(self, sock: Any, _address: Any) -> None:
+        self.connections += 1
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with sock, contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
             while data := sock.recv(65536):
                 self.requests.append(data)
                 self.meeting.wait(60)
@@ -245,14 +241,12 @@ class RawServer:
                         break
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._serve, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
-        for sock in self._open:
-            sock.close()
+        self.shutdown()
+        self.server_close()
 
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -297,19 +291,12 @@ def test_what_is_sent_and_read(requests: PublicRequests) -> None:
         assert (status, content, headers["retry-after"]) == (429, b"END", "7")
         ask(requests, server, "?a=b#c")
         ask(requests, server, "/a?b")
-    address = f"127.0.0.1:{server.server_port}"
     assert server.connections == 1
     for request, target in zip(server.requests, ("/", "/?a=b", "/a?b"), strict=True):
-        lines = request.decode().split("\r\n")
-        assert lines[0] == f"POST {target} HTTP/1.1"
-        assert lines[1:] == [
-            f"Host: {address}",
-            f"User-Agent: {USER_AGENT}",
-            "X-Own: own",
-            "Content-Length: 4",
-            "",
-            "body",
-        ]
+        assert request.decode() == (
+            f"POST {target} HTTP/1.1\r\nHost: 127.0.0.1:{server.server_port}\r\n"
+            f"User-Agent: {USER_AGENT}\r\nX-Own: own\r\nContent-Length: 4\r\n\r\nbody"
+        )
 
 
 @pytest.mark.parametrize(
