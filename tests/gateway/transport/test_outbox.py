@@ -17,7 +17,7 @@ from imserver.gateway.transport.outbox import (
     SLICE_SECONDS,
     Backlog,
 )
-from imserver.gateway.transport.states import CLOSED, CLOSING
+from imserver.gateway.transport.states import CLOSING
 from tests.gateway.transport.harness import MEBIBYTE, Client, Socket, SocketHarness, look, turn, until
 
 SMALL = 4096
@@ -316,15 +316,6 @@ def test_a_close_waits_behind_a_backlog(harness: SocketHarness) -> None:
     assert connection.state == CLOSING
     assert client.close_code() == 1001
     assert client.payloads() == payloads
-
-
-def test_a_peer_that_vanishes_with_a_backlog_leaves_nothing_behind(harness: SocketHarness) -> None:
-    connection, client = harness.connect(buffer_bytes=SMALL)
-    fill(connection)
-    client.hang_up()
-    until(lambda: connection.state == CLOSED)
-    assert harness.ended == [(connection, 1006)]
-    assert (harness.flusher.stalled, harness.budget.total, harness.budget.sizes) == (set(), 0, {})
 
 
 # --- slow readers -------------------------------------------------------------------------------------------
