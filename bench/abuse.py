@@ -2,12 +2,12 @@
 
 Each attack is sent by the weakest client that may: without a key, or as a user. One that misses a bar is sent
 again, because another program may have delayed an answer, or the server has loaded code: the best try counts.
-The attacks of users are a full message or read of each command, operation and route
-(:mod:`bench.abuse_rows`). How many of these the server accepts is counted. A third connection reads what
-others cause it to receive, and must stay open; in demo mode 500 more do so. Meanwhile a second one requests
-``/health`` every millisecond. Its slowest answer is the time for which the loop was blocked, without the time
-that the server or the probe waited for a core. The peak of the server's memory is compared with its memory
-right before.
+The attacks of users are a full message or read of each command (:mod:`bench.abuse_rows`), and of each
+operation of the server's OpenAPI document. How many of these the server accepts is counted. A third
+connection reads what others cause it to receive, and must stay open; in demo mode 500 more do so. Meanwhile a
+second one requests ``/health`` every millisecond. Its slowest answer is the time for which the loop was
+blocked, without the time that the server or the probe waited for a core. The peak of the server's memory is
+compared with its memory right before.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from bench import abuse_archives, abuse_hosts, abuse_notify, abuse_previews
 from bench.abuse_answers import ACCEPTED, best_of, command_answers, http_answers, row_of
 from bench.abuse_rows import (
     BOTS,
@@ -37,30 +36,19 @@ from bench.abuse_rows import (
     PROTOBUF,
     PUBLISHER,
     REFUSED,
-    ROUTES,
     SILENT,
     USER,
     Request,
     frames_of,
-    frames_of_list,
-    frames_of_pieces,
-    login_frame,
-    login_of_friend,
     operation_requests,
     publisher_frames,
-    requests_of,
 )
 from bench.abuse_setup import (
     Attacker,
     account_of,
-    close_streams,
     crowd_of,
-    edits_of_dense_messages,
     member_of_a_group,
     object_of,
-    open_long_streams,
-    open_streams_to_group,
-    pin_long_messages,
     png,
     register,
     stranger,
@@ -99,22 +87,18 @@ MODES = {
         "IMSERVER_SMTP_SENDER": "im@example.com",
     },
     "operator": {"IMSERVER_API_KEYS": f"[{{key: {_OPERATOR_KEY}, scopes: [push, read, admin]}}]"},
-    abuse_notify.MODE: abuse_notify.ENVIRONMENT,
 }
 """Servers under attack by their settings. ``people``: with a login provider, and a mail server that is not
 there. ``operator``: the attacker has a key; only for :data:`_ENDS_DEMO`, which end the demo mode, so that
-all later attacks would be refused. ``notify``: only for attacks on notifications, which last until somebody
-else was notified.
+all later attacks would be refused.
 """
 _ENDS_DEMO = {
     "GET /api/v1/keys/usage",
     *(f"POST /api/v1/keys/{verb}" for verb in ("create", "revoke", "rotate")),
 }
 """Operations that end the demo mode: they need a key."""
-HOOK, OWN_HOOK = "/hooks/" + "x" * 43, "/hooks/" + "o" * 43
-"""An incoming webhook that does not exist, and one whose URL the attacker knows (:data:`OWN_HOOK` stands for
-it).
-"""
+HOOK = "/hooks/" + "x" * 43
+"""An incoming webhook that does not exist."""
 BODY_BYTES, MESSAGE_BYTES, HEAD_BYTES, PIPELINED_BYTES = 4_000_000, 65_536, 60_000, 65_536
 CALM_SECONDS, CALM_PROBES = 0.15, 50
 """So long, and for so many answers to the probe, it continues after the last answer to the attack: garbage
@@ -139,9 +123,6 @@ class Attack:
     to the server of this mode only; ``""``: to those without people. ``account``: with the token of an
     account; ``bot``: of a bot. ``command``: dialect and name of the command that it repeats.
     ``of``: the name of the operation or route. Of the attacks with the same one, some must be accepted.
-    ``prepare`` runs right before, and what it returns afterwards; the memory that it costs counts.
-    ``crowd``: the members of the attacker's group are connected. ``victim``: the connection is that of a
-    victim, and must stay open.
     """
 
     name: str
@@ -152,9 +133,6 @@ class Attack:
     bot: bool = False
     command: tuple[str, str] = ("", "")
     of: str = ""
-    prepare: Callable[[Attacker], Callable[[], None]] | None = None
-    crowd: bool = False
-    victim: bool = False
 
 
 def _get(path: str, *fields: str) -> Build:
@@ -313,20 +291,10 @@ def _people() -> Iterator[Attack]:
         for name, data in (("64 KB of [", b"[" * MESSAGE_BYTES), ("64 KB of \\u escapes", _ESCAPES)):
             yield Attack(f"POST {path}, {name}", _post(path, JSON, data), mode="people")
     text = b'{"text":"x"}'
-    for path, whose in ((HOOK, "unknown"), (OWN_HOOK, "known")):
-        ordinary = _post(path, JSON, text)
-        yield Attack(f"POST /hooks/, {whose} URL", ordinary, mode="people")
-        yield Attack(f"64 KB of POST /hooks/, {whose} URL", _as_many(ordinary), mode="people")
-        for name, kind, data in HOOK_BODIES:
-            yield Attack(f"POST /hooks/, {whose} URL, {name}", _post(path, kind, data), mode="people")
-        announced = _announced(path, JSON, BODY_BYTES)
-        yield Attack(f"POST /hooks/, {whose} URL, 4 MB announced, nothing sent", announced, mode="people")
+    for name, kind, data in (("an ordinary one", JSON, text), *HOOK_BODIES):
+        yield Attack(f"POST /hooks/, {name}", _post(HOOK, kind, data), mode="people")
+    yield Attack("64 KB of POST /hooks/", _as_many(_post(HOOK, JSON, text)), mode="people")
     came_back = _get(f"{CALLBACK}?state=forged&code=forged")
-    for name, query in (("forged", "?state=forged&code=forged"), ("nothing", ""), ("60 KB", f"?{_query}")):
-        yield Attack(f"GET /oauth/callback, {name}", _get(CALLBACK + query), mode="people")
-    for name, path in (("bytes that are no text", "%FF%00/%C3%28"), ("another app", f"{'a' * 9_000}/x")):
-        attack = _get(f"/oauth/callback/{path}?state=forged&code=%FF%00")
-        yield Attack(f"GET /oauth/callback, {name}", attack, mode="people")
     yield Attack("64 KB of GET /oauth/callback, forged", _as_many(came_back), mode="people")
     for name, kind, form in FORMS:
         yield Attack(f"POST /oauth/callback, {name}", _post(CALLBACK, kind, form), mode="people")
@@ -397,23 +365,6 @@ def _repeated_requests(make: Callable[[Mapping[str, Any]], Iterator[Request]]) -
     return build
 
 
-def _routes() -> Iterator[Attack]:
-    """Each route that is no operation: in demo mode, and as a user where only users may."""
-    for name in ROUTES:
-        build = _repeated_requests(partial(requests_of, name))
-        if "/apps/" not in name:
-            yield Attack(name, build, mode="demo", of=name)
-        yield Attack(f"{name}, of an account", build, mode="people", account=True, of=name)
-
-
-def _small_files() -> Iterator[Attack]:
-    """Files of one byte, until a read is full: each costs a row, a file, and 4096 bytes of the quota."""
-
-    build = _post("/api/v1/uploads", "application/octet-stream", b"x")
-    name = "64 KB of POST /api/v1/uploads, small files"
-    yield Attack(name, _as_many(build), mode="people", account=True, of=name)
-
-
 def operation_attacks(document: Json) -> Iterator[Attack]:
     """Each operation of the OpenAPI document: in demo mode, of an account and of a bot."""
     for name, requests in operation_requests(document):
@@ -424,82 +375,9 @@ def operation_attacks(document: Json) -> Iterator[Attack]:
             yield Attack(f"{name}, of a bot", build, mode="people", bot=True, of=name)
 
 
-def _notifications() -> Iterator[Attack]:
-    """Many messages to a group whose members have devices."""
-    silent = "silent messages: 800 to 150 members", 800, {"notify": False}
-    mentions = "mentions: 400 messages that mention 100 of 150 members", 400, {"mentions": True}
-    for name, count, fields in (silent, mentions):
-        yield Attack(name, abuse_notify.messages(count, **fields), mode=abuse_notify.MODE)
-
-
-def _streams() -> Iterator[Attack]:
-    """What bots of the attacker make others receive of streamed messages."""
-    yield Attack(
-        "cmd: a login with 100 open streams of 128 KB",
-        lambda attacker: _upgrade(PATHS["cmd"], login_of_friend(attacker.known))(attacker),
-        ws=True,
-        mode="people",
-        bot=True,
-        command=("cmd", "login"),
-        of="cmd: login with streams",
-        prepare=open_long_streams,
-        victim=True,
-    )
-    yield Attack(
-        "cmd: 31,500 pieces to 200 members",
-        lambda attacker: _upgrade(PATHS["cmd"], frames_of_pieces(attacker.known, attacker.key))(attacker),
-        ws=True,
-        mode="people",
-        bot=True,
-        command=("cmd", "streamAppend"),
-        of="cmd: streamAppend to members",
-        prepare=lambda attacker: partial(close_streams, attacker),
-        crowd=True,
-    )
-
-
-def _words() -> Iterator[Attack]:
-    """Messages with more words than the index of words has of one."""
-    yield Attack(
-        "10 edits of 2,000 Chinese characters",
-        lambda attacker: _post("/api/v1/batch", JSON, edits_of_dense_messages(attacker))(attacker),
-        mode="demo",
-        of="messages/edit of dense messages",
-    )
-
-
-def _lists() -> Iterator[Attack]:
-    """Lists whose rows are as long as they can be: whoever asks must stay connected."""
-    for name in ("pins", "threads"):
-        yield Attack(
-            f"cmd: {name} with long rows",
-            lambda attacker, name=name: _upgrade(  # type: ignore[misc]
-                PATHS["cmd"], *frames_of_list(name, attacker.known)
-            )(attacker),
-            ws=True,
-            mode="demo",
-            command=("cmd", name),
-            of=f"cmd: {name} with long rows",
-            prepare=pin_long_messages,
-            victim=True,
-        )
-
-
 ATTACKS = {
     attack.name: attack
-    for attacks in (
-        _requests(),
-        _messages(),
-        _people(),
-        _commands(),
-        _publisher(),
-        _routes(),
-        _small_files(),
-        _notifications(),
-        _streams(),
-        _words(),
-        _lists(),
-    )
+    for attacks in (_requests(), _messages(), _people(), _commands(), _publisher())
     for attack in attacks
 }
 """All but those of the operations of the API."""
@@ -619,10 +497,8 @@ def count_lost(generator: Generator) -> Json:
 
 
 def make_crowd(generator: Generator) -> Json:
-    """Task: register the accounts whom attackers may name, and make an incoming webhook."""
+    """Task: register the accounts whom attackers may name."""
     generator.state["crowd"] = crowd_of(generator.target)
-    known = account_of(generator.target, [*generator.state["crowd"]]).known
-    generator.state["hook"] = known["hook_url"].encode()
     return {}
 
 
@@ -643,8 +519,6 @@ _HISTORY = "history", "subscribe", "batch", "emulation"
 
 def _attacker(generator: Generator, wanted: Attack) -> Attacker:
     target = generator.target
-    if wanted.mode == abuse_notify.MODE:
-        return abuse_notify.group_of(generator)
     if not wanted.of:
         return Attacker(**vars(target))
     if wanted.mode in ("demo", "operator"):
@@ -679,8 +553,6 @@ def _attacker(generator: Generator, wanted: Attack) -> Attacker:
     if wanted.bot:
         bot, token = attacker.known["bot"], attacker.known["bot_token"]
         attacker = replace(attacker, key=token, known={**attacker.known, "user": bot})
-    if wanted.crowd:
-        attacker = replace(attacker, known={**attacker.known, "streams": open_streams_to_group(attacker)})
     return attacker
 
 
@@ -690,29 +562,12 @@ def _bystander(target: Target) -> bytes:
     return _upgrade(PATHS["centrifuge"], client_frame(begin))(target)
 
 
-def _has_logged_in(one: AttackConnection) -> bool:
-    return one.ended or b'"cmd":"login"' in b"".join(one.answers)
-
-
-def _connected(generator: Generator, cursor: int) -> list[AttackConnection]:
-    """Connections of the accounts of the crowd, which have all messages up to ``cursor``."""
-    target = generator.target
-    found = []
-    for user, token in generator.state["crowd"].items():
-        data = _upgrade(PATHS["cmd"], login_frame(user, token, cursor))(target)
-        found.append(AttackConnection(generator.loop, (target.ws_host, target.ws_port), data))
-    for one in found:
-        generator.loop.until(partial(_has_logged_in, one), ANSWER_SECONDS)
-    return found
-
-
 def attack(generator: Generator, mode: str, name: str, pid: int) -> Json:
     """Task: send one attack, and measure its effect on the server ``pid``. Returns its row."""
     wanted = ATTACKS.get(name) or generator.state["attacks"][name]
     target = _attacker(generator, wanted)
-    data = wanted.build(target).replace(OWN_HOOK.encode(), generator.state.get("hook", b""))
+    data = wanted.build(target)
     address = (target.ws_host, target.ws_port) if wanted.ws else (target.http_host, target.http_port)
-    crowd = _connected(generator, target.known["id"]) if wanted.crowd else []
     bystander = AttackConnection(generator.loop, (target.ws_host, target.ws_port), _bystander(target))
     probe = Probe(generator, pid)
     probe.watch(0.05)
@@ -720,7 +575,6 @@ def attack(generator: Generator, mode: str, name: str, pid: int) -> Json:
     probe.worst_us = 0
     growth = Growth(pid)
     answer, closed = b"", False
-    undo = None if wanted.prepare is None else wanted.prepare(target)
     begin = time.monotonic()
     if data:
         then = None
@@ -733,24 +587,17 @@ def attack(generator: Generator, mode: str, name: str, pid: int) -> Json:
             if attacker.heard_at > heard:
                 until = until if calm_at else attacker.heard_at + MOST_SECONDS
                 heard, calm_at = attacker.heard_at, probe.http.answered + CALM_PROBES
-                if wanted.mode == abuse_notify.MODE:  # many requests: so long after the last answer
-                    until = heard + ANSWER_SECONDS
             over = now - heard > (CALM_SECONDS if calm_at else first) and probe.http.answered > calm_at
-            if (over or attacker.ended) and not probe.conn.waiting and not _waits(generator, wanted, target):
+            if (over or attacker.ended) and not probe.conn.waiting:
                 break
         closed = attacker.ended
         attacker.close()
         answer = b"".join(attacker.answers)
     probe.watch(CALM_SECONDS)
     probe.http.close()
-    lost = (stands_by and bystander.ended) or (wanted.victim and closed) or any(each.ended for each in crowd)
-    lost = lost or _waits(generator, wanted, target)
-    for each in (bystander, *crowd):
-        each.close()
-    growth_mb = growth.peak_mb()
-    if undo is not None:
-        undo()
-    residue_mb = growth.residue_mb()
+    lost = stands_by and bystander.ended
+    bystander.close()
+    growth_mb, residue_mb = growth.peak_mb(), growth.residue_mb()
     return row_of(
         f"{mode}: {name}",
         answer.split(b"\r\n")[0].decode("latin-1")[:60],
@@ -763,14 +610,6 @@ def attack(generator: Generator, mode: str, name: str, pid: int) -> Json:
         residue_mb=residue_mb,
         dropped=int(lost),
     )
-
-
-def _waits(generator: Generator, wanted: Attack, attacker: Attacker) -> bool:
-    """Whether somebody else is still to be notified."""
-    if wanted.mode != abuse_notify.MODE:
-        return False
-    before: int = attacker.known["before"]
-    return abuse_notify.notified(generator) <= before
 
 
 def _pusher_frames(name: str, first: bytes) -> bytes:
@@ -824,13 +663,6 @@ def run(context: RunContext, options: AbuseOptions) -> Figures:
             if (only == mode if only else mode in ("demo", "keys")) and options.match in f"{mode}: {name}":
                 note(name, partial(_attack_once, context, worker, others, mode, name, own.pids[0]))
         own.control("stop")
-    for name, attack in (
-        (abuse_hosts.NAME, abuse_hosts.slow_hosts),
-        (abuse_previews.NAME, abuse_previews.links),
-        (abuse_archives.NAME, abuse_archives.archives),
-    ):
-        if options.match in name:
-            note(name, partial(attack, context))
     if not rows:
         raise BenchError(f"no attack has {options.match!r} in its name")
     unproved = unproved_in(rows)

@@ -311,9 +311,6 @@ REFUSED: Final[Mapping[str, str]] = {
     "POST /api/v1/accounts/oauth/finish": "the provider does not exist, so nobody comes back from it",
     "POST /api/v1/accounts/oauth/unlink": "without a provider, no account is linked",
     **dict.fromkeys(
-        ("GET /oauth/callback/*", "POST /oauth/callback/*"), "a provider makes the state, which works once"
-    ),
-    **dict.fromkeys(
         ("POST /api/v1/accounts/factor/confirm", "POST /api/v1/accounts/factor/codes"),
         "the code comes from an authenticator app",
     ),
@@ -347,101 +344,16 @@ REFUSED: Final[Mapping[str, str]] = {
 }
 """Attacks that the server rightly refuses → why."""
 
-_MANY_USERS = [f"user{number}" for number in range(MOST_TARGETS)]
-_OF_USER: Final = {"appID": "default", "userID": OTHER, "message": _LONG, "msgID": "", "friend_id": 1}
-_OF_ACCOUNT: Final = {"phone_number": "1", "password": "secret", "friend_id": "1", "name": "x"}
+_JSON: Final = "application/json"
 SYSTEM: Final = "bench"
 """The system of the attacker, in the client dialect."""
-_OF_CLIENT: Final = {
-    "systemId": SYSTEM,
-    "clientId": "x",
-    "clientIds": ["x"] * 1_000,
-    "groupName": "g",
-    "sendUserId": "1",
-    "code": 1,
-    "msg": "",
-    "data": _LONG,
-    "extend": _LONG,
-}
-_OF_CHANNEL: Final = {"channel": CHANNEL}
-_PUBLICATION: Final = {**_OF_CHANNEL, "data": _LONG}
-_BATCH: Final = {"commands": [{"publish": _PUBLICATION}, {"history": {**_OF_CHANNEL, "limit": -1}}] * 500}
-_FORM, _JSON = "application/x-www-form-urlencoded", "application/json"
-_EVENT: Final = {"name": "x", "channels": [f"c{number}" for number in range(100)], "data": _LONG}
-ROUTES: Final[Mapping[str, Json | None]] = {
-    **dict.fromkeys(("POST /user/sendMessage", "POST /user/sendMessageAll", "POST /user/kick"), _OF_USER),
-    "POST /user/sendMessageBatch": {"appID": "default", "userIDs": _MANY_USERS, "message": _LONG},
-    "POST /user/onlineBatch": {"appID": "default", "userIDs": _MANY_USERS},
-    **dict.fromkeys(
-        (
-            "GET /user/list",
-            "GET /user/groupslist",
-            "GET /user/online",
-            "GET /system/state",
-            "GET /health",
-            "GET /ready",
-            "GET /metrics",
-            "GET /group_user/list",
-            "GET /apps/*/channels",
-            "GET /apps/*/channels/*",
-            "GET /apps/*/channels/*/users",
-            "GET /apps/*/connections",
-            "GET /up",
-            "GET /oauth/callback/*",
-        )
-    ),
-    **{
-        f"{method} /api/register": _OF_CLIENT
-        for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-    },
-    **{
-        f"POST /api/{name}": _OF_CLIENT
-        for name in (
-            "send_to_client",
-            "send_to_clients",
-            "send_to_group",
-            "send_to_system",
-            "bind_to_group",
-            "unbind_from_group",
-            "get_online_list",
-            "get_client_groups",
-            "is_online",
-            "close_client",
-        )
-    },
-    **dict.fromkeys(("POST /register", "POST /login", "POST /friend/add", "POST /group/create"), _OF_ACCOUNT),
-    "POST /api/publish": _PUBLICATION,
-    "POST /api/broadcast": {"channels": [f"demo:{number}" for number in range(1_000)], "data": _LONG},
-    "POST /api/subscribe": {**_OF_CHANNEL, "user": USER},
-    "POST /api/unsubscribe": {**_OF_CHANNEL, "user": USER},
-    "POST /api/disconnect": {"user": "nobody"},
-    "POST /api/refresh": {"user": "nobody"},
-    **dict.fromkeys(("POST /api/presence", "POST /api/presence_stats"), _OF_CHANNEL),
-    "POST /api/history": {**_OF_CHANNEL, "limit": -1},
-    "POST /api/history_remove": {"channel": "demo:other"},
-    "POST /api/channels": {"pattern": "*a" * 127},
-    "POST /api/info": {},
-    "POST /api/batch": _BATCH,
-    "POST /api": {"method": "publish", "params": _PUBLICATION},
-    "POST /emulation": {"session": "x" * 38, "node": "", "data": _LONG},
-    "POST /apps/*/events": _EVENT,
-    "POST /apps/*/batch_events": {
-        "batch": [{"name": "x", "channel": f"c{number}", "data": _LONG} for number in range(10)]
-    },
-    "POST /apps/*/users/*/terminate_connections": {},
-    "POST /hooks/*": {"text": _LONG},
-    "POST /oauth/callback/*": {"code": _LONG, "agreed": "yes"},
-}
-"""Each route that is no operation of the OpenAPI document → the fields of its largest request."""
 _TUS: Final = {
     "POST": ("Tus-Resumable: 1.0.0", "Upload-Length: 1000"),
     "PATCH": ("Tus-Resumable: 1.0.0", "Upload-Offset: 0"),
     "HEAD": ("Tus-Resumable: 1.0.0",),
     "DELETE": ("Tus-Resumable: 1.0.0",),
 }
-_TOKEN_ROUTES: Final = ("/friend/add", "/group/create", "/group_user/list")
 PUSHER_SECRET: Final = "a-secret-of-the-bench"
-_FORM_ROUTES: Final = ("/user/", "/register", "/login", "/friend/", "/group/", "/oauth/")
 CALLBACK: Final = "/oauth/callback/gochat/example"
 
 
@@ -453,73 +365,6 @@ class Request(NamedTuple):
     kind: str = _JSON
     body: bytes = b""
     fields: tuple[str, ...] = ()
-
-
-def requests_of(route: str, known: Mapping[str, Any]) -> Iterator[Request]:
-    """The largest request of a route. ``known``: what the attacker may use, by the name of the field."""
-    method, path = route.split()
-    data = ROUTES[route]
-    if path.startswith("/apps/"):
-        yield _signed(method, path, data)
-        return
-    headers: tuple[str, ...] = ()
-    if path in _TOKEN_ROUTES:
-        headers = (f"token: {known.get('token', '')}",)
-    elif path.startswith("/api/") and data is _OF_CLIENT:
-        headers = (f"SystemId: {SYSTEM}",)
-    if path == "/hooks/*":
-        path = str(known.get("hook_url", "/hooks/bench"))
-    path = path.replace("/oauth/callback/*", CALLBACK)
-    if data is None:
-        query = {
-            "appID": "1" if path == "/user/groupslist" else known["app"],  # of the action dialect: a number
-            "userID": OTHER,
-            "group_id": known.get("group", "1"),
-        }
-        yield Request(method, f"{path}?{urlencode(query)}", fields=headers)
-        return
-    data = {**data, **_of_route(path, known)}
-    if path.startswith(_FORM_ROUTES) and "userIDs" not in data:
-        yield Request(method, path, _FORM, urlencode(data, doseq=True).encode(), headers)
-    else:
-        yield Request(method, path, _JSON, _compact(data), headers)
-
-
-def _of_route(path: str, known: Mapping[str, Any]) -> Json:
-    """Fields of a route that name what the attacker may use."""
-    if path == "/register":
-        return {"phone_number": f"{time.time_ns():020d}"[-20:]}
-    if path == "/login":
-        return {"phone_number": known.get("login", "1"), "password": known.get("password", "1")}
-    if path == "/friend/add":
-        return {"friend_id": known.get("stranger", "1")}
-    if path == "/group/create":
-        return {"ids": known.get("members", ["1"])}
-    if path == "/api/register":
-        return {"systemId": f"bench{time.time_ns()}"}
-    if path == "/emulation":
-        history = _centrifuge("history", CENTRIFUGE["history"]) + b"\n"
-        data = (history * (FULL_BYTES // 2 // len(history))).decode()
-        return {"session": known.get("session", "x" * 38), "data": data}
-    return {}
-
-
-def _signed(method: str, path: str, data: Json | None) -> Request:
-    """A request that the back end of the app has signed."""
-    path = path.replace("/apps/*", "/apps/bench").replace("/users/*", "/users/nobody")
-    path = path.replace("*", "presence-lobby")
-    body = b"" if data is None else _compact(data)
-    query = {
-        "auth_key": "bench",
-        "auth_timestamp": f"{time.time():.0f}",
-        "auth_version": "1.0",
-        "body_md5": hashlib.md5(body, usedforsecurity=False).hexdigest(),
-    }
-    if method == "GET" and path.endswith("channels"):
-        query |= {"filter_by_prefix": "presence-", "info": "user_count"}
-    plain = "&".join(f"{name}={query[name]}" for name in sorted(query))
-    query["auth_signature"] = pusher_signature(f"{method}\n{path}\n{plain}")
-    return Request(method, f"{path}?{urlencode(query)}", _JSON, body)
 
 
 def pusher_signature(text: str) -> str:
@@ -673,34 +518,3 @@ def _distinct(value: object, number: int) -> object:
         names = {"name": f"x{number}", "piece": number + 1}
         return {name: names.get(name, each) for name, each in value.items()}
     return value
-
-
-def login_frame(user: str, token: str, cursor: int = 0) -> bytes:
-    """A login that receives stored messages and streams."""
-    login = {"userID": user, "app": "gochat", "serviceToken": token, "cursor": cursor}
-    return client_frame(_cmd("login", login))
-
-
-def frames_of_list(name: str, known: Mapping[str, Any]) -> tuple[bytes, bytes]:
-    """A login, and one request for a list."""
-    data = _filled_in(STORED[name], name, known)
-    return client_frame(_cmd("login", CMD["login"])), client_frame(_cmd(name, data))
-
-
-def login_of_friend(known: Mapping[str, Any]) -> bytes:
-    """The login of a friend of the attacker, who then waits."""
-    return login_frame(known["friend"], known["friend_token"])
-
-
-def frames_of_pieces(known: Mapping[str, Any], token: str) -> bytes:
-    """A bot appends 31,500 pieces to the streams of its owner's group, with full messages."""
-    streams, commands, pieces = known["streams"], 45, 700
-    each, frames = pieces // len(streams), []
-    for command in range(commands):
-        some = [
-            {"stream": stream, "piece": command * each + number, "text": "x"}
-            for number in range(1, each + 1)
-            for stream in streams
-        ]
-        frames.append(client_frame(_cmd("streamAppend", {"pieces": some})))
-    return login_frame(known["user"], token) + b"".join(frames)

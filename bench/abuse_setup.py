@@ -5,12 +5,11 @@ in demo mode messages. They are made anew before each attack, because some attac
 from __future__ import annotations
 
 import json
-import random
 import struct
 import time
 import zlib
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from http.client import HTTPConnection, HTTPResponse
 from typing import Any, Final
@@ -18,13 +17,10 @@ from urllib.parse import urlencode
 
 from bench.abuse_rows import CHANNEL, OTHER, SYSTEM, USER
 from bench.connections import Target
-from bench.http_client import JSON, fetch, post
+from bench.http_client import fetch, post
 from bench.loop import Json
 
 PASSWORD: Final = "correct horse battery"
-STREAMS, LONG_BYTES = 100, 131_072
-"""The most open streams of a bot, and the most bytes of each."""
-_INDEXED_SECONDS: Final = 3.0
 _ENDPOINT: Final = {
     "endpoint": "https://push.example.com/wpush/v2/gAAAA",
     "keys": {
@@ -157,25 +153,6 @@ def _request(target: Target, method: str, path: str, body: bytes = b"", **header
     return connection.getresponse()
 
 
-def edits_of_dense_messages(attacker: Attacker) -> bytes:
-    """Fill a segment of the index of words with texts in which each two characters are another term, and wait
-    until it is there. Returns a batch of edits of some of them."""
-    fields = {"app": "default", "user": USER}
-
-    def text() -> str:
-        return "".join(map(chr, random.choices(range(0x4E00, 0x9FA6), k=2_000)))
-
-    ids: list[int] = []
-    for _ in range(20):
-        commands = [{"messages/send": {**fields, "to": OTHER, "text": text()}} for _ in range(10)]
-        commands += [{"messages/send": {**fields, "to": OTHER, "text": "x"}}] * 100
-        results = post(attacker, "/api/v1/batch", {"commands": commands})["results"]
-        ids += [result["body"]["id"] for result in results[:10]]
-    time.sleep(_INDEXED_SECONDS)
-    edits = [{"messages/edit": {**fields, "id": id, "text": text()}} for id in ids[:10]]
-    return json.dumps({"commands": edits}, ensure_ascii=False).encode()
-
-
 def _tus(target: Target, query: str, body: bytes = b"") -> str:
     """Begin a resumable upload of 1,000 bytes with some of them; return its id."""
     headers = {"Tus-Resumable": "1.0.0", "Upload-Length": "1000"}
@@ -240,53 +217,3 @@ def account_of(target: Target, crowd: list[str]) -> Attacker:
         "finished": _tus(account, "", b"x" * 1_000),
     }
     return Attacker(**{**vars(account), "known": known})
-
-
-def pin_long_messages(attacker: Attacker) -> Callable[[], None]:
-    """Send, pin and answer in a thread 40 messages of 60 KB. Returns what takes the pins away."""
-    fields = {"app": "default", "user": USER}
-
-    def run(commands: list[Json]) -> list[Json]:
-        return [each["body"] for each in post(attacker, "/api/v1/batch", {"commands": commands})["results"]]
-
-    sent = run([{"messages/send": {**fields, "to": OTHER, "text": "x" * 60_000}}] * 40)
-    ids = [each["id"] for each in sent]
-    run([{"messages/pin": {**fields, "id": id}} for id in ids])
-    run([{"messages/send": {**fields, "to": OTHER, "text": "x", "thread": id}} for id in ids])
-
-    def end() -> None:
-        run([{"messages/pin": {**fields, "id": id, "remove": True}} for id in ids])
-
-    return end
-
-
-def open_long_streams(attacker: Attacker) -> Callable[[], None]:
-    """The bot of an attacker opens as many streams to a friend as it may, of letters of four bytes. Returns
-    what ends them."""
-    known = attacker.known
-    streams = _open_streams(attacker, {"to": known["friend"], "text": "\U0001f600" * (LONG_BYTES // 4)})
-
-    def end() -> None:
-        post(replace(attacker, key=known["friend_token"]), "/api/v1/friends/block", {"friend": known["bot"]})
-        # Refused, because of the block: nothing is stored.
-        close_streams(replace(attacker, known={"streams": streams}))
-
-    return end
-
-
-def close_streams(attacker: Attacker) -> None:
-    """The bot of an attacker closes its streams."""
-    for stream in attacker.known["streams"]:
-        body = json.dumps({"stream": stream}).encode()
-        _request(attacker, "POST", "/api/v1/messages/stream/close", body, **{"Content-Type": JSON}).read()
-
-
-def open_streams_to_group(attacker: Attacker) -> list[str]:
-    """The bot of an attacker opens as many streams in its group as it may; return them."""
-    opened = _open_streams(attacker, {"conversation": attacker.known["conversation"]})
-    return [attacker.known["stream"], *opened]
-
-
-def _open_streams(attacker: Attacker, fields: Json) -> list[str]:
-    path = "/api/v1/messages/stream/open"
-    return [post(attacker, path, fields)["stream"] for _ in range(STREAMS - 1)]  # the bot has one

@@ -1,7 +1,6 @@
-"""``imserver bench chaos``: clients chat while nodes, Redis, database, network and disk fail in turn.
-
-The checks: no acknowledged message is lost or stored twice, and every client, dropping repeats by their ids,
-receives each conversation without gaps, repeats or changes of order.
+"""``imserver bench chaos``: clients chat while nodes, Redis, database, network and disk fail in turn; or the
+power is cut (:mod:`bench.power_runs`). All write what they did and saw into a history, which the checker
+judges.
 """
 
 from __future__ import annotations
@@ -13,44 +12,29 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from bench import channel_dialects, chaos_channels, chaos_notifications, chaos_objects, chaos_tasks, power
+from bench import channel_dialects, chaos_channels, chaos_tasks
 from bench.asks import AskThread
 from bench.chaos_notifications import AbsentUsers
+from bench.chaos_tasks import AUDIT_SECONDS, CMD_APP, DIALECTS, EVENT_APP, MEET_SECONDS, SETTLE_SECONDS
 from bench.context import RunContext, parameter, text_parameter
-from bench.events import EventReceiver
+from bench.events import log_of
 from bench.faults import FAULTS, Fault, System, chosen
 from bench.figures import Figures
 from bench.generator import aim
+from bench.history import FIRST_OF_DRIVER, History, judge
 from bench.latency import Latency
 from bench.loop import Json
-from bench.power_runs import REDIS_LOSES_SECONDS, TRAFFIC, PowerTraffic
-from bench.servers import ENGINES, NodeProcess
+from bench.power_runs import REDIS_LOSES_SECONDS, TRAFFIC
+from bench.servers import NodeProcess
 from bench.workers import WorkerPool
-from checker.cli import check
-from checker.history import read
 
-CMD_APP: Final = 105
-"""The appID by which the cmd dialect reaches the accounts of the protobuf dialect."""
-EVENT_APP: Final = "gochat"
-ASK_APP: Final = "108"
-ASKERS: Final = 2
-ASK_PAUSE_SECONDS: Final = 0.5
-"""Between two questions of one of them."""
 CHANNEL_APP: Final = "channels"
 EVENT_SECONDS: Final = 90.0
 """For the last events after everything has settled: a lease may have to end first."""
-_CONFIG: Final = f"""\
-{chaos_notifications.CONFIG}\
-{chaos_objects.CONFIG}\
-  {EVENT_APP}: {{{{login_policy: ""{{}}}}}}
-  "{CMD_APP}": {{{{same_as: {EVENT_APP}}}}}
-  "{ASK_APP}": {{{{open: true, login_policy: multi}}}}
-"""
 _CHANNEL_CONFIG: Final = f"""\
 api: {{{{keys: [{{{{key: {chaos_channels.KEY}, scopes: [push, read]}}}}]}}}}
 apps:
@@ -62,20 +46,13 @@ apps:
       short: {{{{subscribe: anybody, history_size: 20, history_seconds: 600}}}}
       stored: {{{{subscribe: anybody, history: log}}}}
 """
-LEAD_SECONDS = 1.0
+LEAD_SECONDS: Final = 1.0
 """Chat without faults before the first fault."""
-MEET_SECONDS = 300.0
-SETTLE_SECONDS = 60.0
-AUDIT_SECONDS = 300.0
-CHAT_SECONDS = 600.0
+CHAT_SECONDS: Final = 600.0
 """Time limit of a fault with its repair."""
-DIALECTS = {"both": ["cmd", "protobuf"], "cmd": ["cmd"], "protobuf": ["protobuf"]}
-_MOST_NOTES = 20
-_HARMLESS = ("node", "database", "receiver", "disk")
+_MOST_NOTES: Final = 20
+_HARMLESS: Final = ("node", "database", "receiver", "disk")
 """What can break while nodes reach Redis and each other, or end."""
-_FINDINGS = ("lost", "twice", "holes", "inversions", "missing", "unknown", "changed", "anew")
-#: Kind of finding → figure.
-KINDS = {**{kind: f"chaos_{kind}" for kind in _FINDINGS}, "refused": "refused", "unreadable": "errors"}
 
 
 @dataclass(frozen=True)
@@ -93,7 +70,7 @@ class ChaosOptions:
     of: str = text_parameter(
         "messages",
         "With --power, what was acknowledged: messages; uploads; histories of channels in Redis; an outbox.",
-        ("messages", *TRAFFIC),
+        TRAFFIC,
     )
     appendfsync: str = text_parameter("always", "With --of histories: of Redis.", REDIS_LOSES_SECONDS)
     database: str = text_parameter("sqlite", "sqlite, postgresql, mysql; or a URL, which is not broken.")
@@ -102,7 +79,7 @@ class ChaosOptions:
     longest: float = parameter(15.0, "Longest a fault lasts, in seconds.", least=0, most=300)
     rest: float = parameter(4.0, "Longest pause between two faults, in seconds.", least=0, most=300)
     seed: int = parameter(0, "The same number, the same faults; 0: any.", least=0, most=2**31)
-    channels: bool = parameter(False, "Check channels with history, in place of stored messages.")
+    channels: bool = parameter(False, "Publish to channels with history, in place of stored messages.")
     resubscriptions: int = parameter(
         0,
         "With --channels: no faults, only channels that recover; subscribers subscribe again so often, "
@@ -111,17 +88,15 @@ class ChaosOptions:
         most=10_000_000,
     )
     alone: bool = parameter(False, "One node without a Redis.")
-    webhook: bool = parameter(False, "Check the events of a webhook, too, and break its receiver.")
-    notifications: bool = parameter(False, "Check the notifications of absent users, too.")
+    webhook: bool = parameter(False, "Judge the events of a webhook, too, and break its receiver.")
+    notifications: bool = parameter(False, "Judge the notifications of absent users, too.")
     questions: bool = parameter(
-        False, "Check questions, too: two devices answer each of them at once, at two nodes."
+        False, "Judge questions, too: two devices answer each of them at once, at two nodes."
     )
     stall: str = text_parameter("", "Library for slow fsync [default: from tests/faults/slow_fsync.c].")
     folder: str = text_parameter("", "Where logs and data are to stay [default: nowhere].")
     history: str = text_parameter(
-        "",
-        "A file for what clients asked, were answered and were shown, which is judged at the end "
-        "[default: nowhere].",
+        "", "A file for what clients asked, were answered and were shown [default: nowhere]."
     )
 
 
@@ -129,7 +104,7 @@ class ChaosRun:
     """One run. Owner of the chatting worker; :meth:`play` returns its report, JSON-ready."""
 
     tasks: ModuleType = chaos_tasks
-    config = _CONFIG
+    config = chaos_tasks.CONFIG
     faults = ""
     """The usual faults (none: all)."""
 
@@ -142,15 +117,13 @@ class ChaosRun:
         self.seed = options.seed or random.randrange(1, 2**31)
         self.chance = random.Random(self.seed)
         show_phase("everything starts")
-        nodes = 1 if options.alone else options.nodes
         config, variables = self.config, dict[str, str]()
-        self.absent: AbsentUsers | None = None
-        if options.notifications:
-            self.absent = AbsentUsers()
+        self.absent = AbsentUsers() if options.notifications else None
+        if self.absent is not None:
             config, variables = self.absent.settings(config, folder)
         self.system = System(
             pool,
-            nodes,
+            1 if options.alone else options.nodes,
             config,
             options.database,
             folder,
@@ -162,52 +135,46 @@ class ChaosRun:
         )
         (self.talkers,) = pool.start_workers(1)
         self.rounds: list[Json] = []
-        """Each fault that was played, and what the judge had found when it was over."""
+        """Each fault that was played."""
         self.skipped: list[str] = []
         """The names of faults that are not possible here."""
-        self._seen: Counter[str] = Counter()
-        self._history = Path(options.history) if options.history else folder / "history.jsonl"
+        self.file = Path(options.history) if options.history else folder / "history.jsonl"
+        """The history of the clients; at the end also that of this process."""
+        self.own_file = folder / "own.jsonl"
+        self.history = History(self.own_file, FIRST_OF_DRIVER)
 
     def play(self) -> tuple[Figures, Json]:
-        options, worker = self.options, self.talkers
-        self.pool.ask(worker, aim, target=asdict(self.system.nodes[0].target), index=worker.index)
+        options, worker, nodes = self.options, self.talkers, self.system.nodes
+        self.pool.ask(worker, aim, target=asdict(nodes[0].target), index=worker.index)
         seed = self.chance.randrange(2**31)
         self.pool.ask(worker, self.tasks.meet, seed=seed, seconds=MEET_SECONDS, **self._clients())
-        absent = self.absent
-        if absent is not None:
-            absent.targets = [node.target for node in self.system.nodes]
-            absent.start()
-        asking: AskThread | None = None
-        if options.questions:
-            targets = [node.target for node in self.system.nodes]
-            asking = AskThread(targets, ASK_APP, ASKERS, ASK_PAUSE_SECONDS)
+        if self.absent is not None:
+            self.absent.targets = [node.target for node in nodes]
+            self.absent.start()
+        asking = AskThread([node.target for node in nodes], self.history) if options.questions else None
+        if asking is not None:
             asking.start()
         begin = time.monotonic()
         self.pool.ask(worker, self.tasks.chat, seconds=LEAD_SECONDS, rate=options.rate)
         self._play_rounds(begin)
-        if absent is not None:
-            absent.stop()
-        self.show_phase("the last questions are answered")
-        answered = Figures() if asking is None else asking.stop()
+        if self.absent is not None:
+            self.absent.stop()
+        figures: Figures = {}
+        if asking is not None:
+            self.show_phase("the last questions are answered")
+            figures["asks"] = asking.stop()
         self.show_phase("everything settles")
         settled = self.pool.ask(worker, self.tasks.settle, seconds=SETTLE_SECONDS)
-        self.show_phase("what is stored is compared with what was received")
+        self.show_phase("what is stored is read")
         audit = self.pool.ask(worker, self.tasks.audit, seconds=AUDIT_SECONDS)
-        figures = self._figures(audit, time.monotonic() - begin) | answered
-        if self.system.receiver is not None:
-            self.show_phase("the events are compared with what is stored")
-            figures |= self._event_figures(self.system.receiver)
-        if absent is not None:
+        figures = self._figures(audit, time.monotonic() - begin) | figures
+        figures |= self._events()
+        if self.absent is not None:
             self.show_phase("absent users are notified")
-            figures |= absent.figures()
-        notes = self._notes(settled, audit)
-        if absent is not None:
-            notes["not_notified"] = absent.missing
-        if self._history.exists():
-            self.show_phase("the history is judged")
-            judgement, notes["broken"] = judge(self._history)
-            figures |= judgement
-        return figures, notes
+            figures |= self.absent.figures(self.history)
+        self.show_phase("the history is judged")
+        judged, broken = self._judge()
+        return figures | judged, self._notes(settled, audit) | {"broken": broken}
 
     def _clients(self) -> Json:
         """The facts about the clients for the worker."""
@@ -217,7 +184,7 @@ class ChaosRun:
             "clients": options.clients,
             "app": CMD_APP,
             "dialects": DIALECTS[options.dialect],
-            "history": str(self._history.resolve()),
+            "history": str(self.file.resolve()),
             "http_ports": [node.target.http_port for node in self.system.nodes],
             "locks": self._has_locks(),
         }
@@ -240,21 +207,6 @@ class ChaosRun:
             self.show_phase(f"fault {len(self.rounds) + 1}: {fault.name}")
             self._play_round(fault, begin)
 
-    def _event_figures(self, receiver: EventReceiver) -> Figures:
-        """Wait for the last events; how many came, twice, in the wrong order, or never."""
-        deadline = time.monotonic() + EVENT_SECONDS
-        while (
-            missing := receiver.missing(self.system.nodes[0].target, EVENT_APP)
-        ) and time.monotonic() < deadline:
-            time.sleep(1.0)
-        receiver.close()
-        return {
-            "events": len(receiver.seen),
-            "events_repeated": receiver.repeats,
-            "events_lost": missing,
-            "events_inverted": receiver.inversions,
-        }
-
     def _play_round(self, fault: Fault, begin: float) -> None:
         """Cause a fault during the chat, and repair it."""
         worker, options = self.talkers, self.options
@@ -268,11 +220,29 @@ class ChaosRun:
         lasted = time.monotonic() - broken
         time.sleep(self.chance.uniform(options.rest / 4, options.rest))
         worker.stop()
-        status = self.pool.gather([worker])[0]
-        found = Counter[str](status["faults"])
-        played = {"fault": fault.name, "node": node, "begin": broken - begin, "seconds": lasted}
-        self.rounds.append({**played, "found": dict(found - self._seen)})
-        self._seen = found
+        self.pool.gather([worker])
+        self.rounds.append({"fault": fault.name, "node": node, "begin": broken - begin, "seconds": lasted})
+
+    def _events(self) -> Figures:
+        """Wait for the last events, and write down which came."""
+        receiver, target = self.system.receiver, self.system.nodes[0].target
+        if receiver is None:
+            return {}
+        self.show_phase("the last events arrive")
+        deadline = time.monotonic() + EVENT_SECONDS
+        while not receiver.has_all(log_of(target, EVENT_APP)) and time.monotonic() < deadline:
+            time.sleep(1.0)
+        receiver.close()
+        receiver.note(self.history, log_of(target, EVENT_APP))
+        return {"events": len(receiver.seen), "events_repeated": receiver.repeats}
+
+    def _judge(self) -> tuple[Figures, list[str]]:
+        """Put both histories into one file, and ask the checker."""
+        self.history.close()
+        with self.file.open("a", encoding="utf-8") as whole, self.own_file.open(encoding="utf-8") as own:
+            shutil.copyfileobj(own, whole)
+        with self.file.open(encoding="utf-8") as lines:
+            return judge(lines)
 
     def _figures(self, audit: Json, seconds: float) -> Figures:
         played = Counter(each["fault"] for each in self.rounds)
@@ -280,9 +250,10 @@ class ChaosRun:
             "chaos_seconds": seconds,
             "chaos_faults": len(self.rounds),
             **{f"chaos_{name}_count": played[name] for name in FAULTS if played[name]},
-            **self._compared(audit, Counter(audit["faults"])),
+            **self._counted(audit),
             "acknowledged": audit["acked"],
             "unacknowledged": audit["sent"] - audit["acked"],
+            "errors": sum(audit["faults"].values()),
             "resends": audit["resends"],
             "logins": audit["connections"],
             "lost_connections": audit["lost_connections"],
@@ -290,12 +261,11 @@ class ChaosRun:
             "tracebacks": len(self.system.tracebacks()),
         }
 
-    def _compared(self, audit: Json, found: Counter[str]) -> Figures:
-        """The figures of stored messages; ``found``: faults by their kind."""
+    def _counted(self, audit: Json) -> Figures:
+        """The figures of stored messages."""
         return {
             "messages": audit["sent"],
             "entries_received": audit["entries_received"],
-            **{figure: found[kind] for kind, figure in KINDS.items()},
             "raw_repeats": audit["repeats"],
             "not_stored": audit["not_stored"],
             "recovered": audit["recovered"],
@@ -306,7 +276,6 @@ class ChaosRun:
         return {
             "seed": self.seed,
             "calm": settled["calm"],
-            **{name: audit[name] for name in ("compared", "held_back", "severed", "ended") if name in audit},
             "found": audit["notes"],
             "rounds": self.rounds,
             "skipped": self.skipped,
@@ -314,17 +283,8 @@ class ChaosRun:
         }
 
 
-def judge(file: Path) -> tuple[Figures, list[str]]:
-    """What the checker says of a history: figures, and the first rules that were broken."""
-    with file.open(encoding="utf-8") as lines:
-        history = read(lines)
-    broken = check(history)
-    texts = [f"{each.rule}: {each.object}: {each.text}" for each in broken[:_MOST_NOTES]]
-    return {"judged": len(history.operations), "chaos_broken": len(broken)}, texts
-
-
 class ChannelChaosRun(ChaosRun):
-    """A run that checks channels: :mod:`bench.chaos_channels`."""
+    """A run with channels: :mod:`bench.chaos_channels`."""
 
     tasks = chaos_channels
     config = _CHANNEL_CONFIG
@@ -339,6 +299,7 @@ class ChannelChaosRun(ChaosRun):
             "clients": self.options.clients,
             "app": CHANNEL_APP,
             "http_ports": [node.target.http_port for node in publishing],
+            "history": str(self.file.resolve()),
             "hurried": hurried,
         }
 
@@ -356,89 +317,9 @@ class ChannelChaosRun(ChaosRun):
             resubscriptions=options.resubscriptions,
         )
 
-    def _compared(self, audit: Json, found: Counter[str]) -> Figures:
-        return {
-            "publications": audit["sent"],
-            "received": audit["received"],
-            "missed_pusher": audit["missed"],
-            "lost": found["lost"] + found["holes"],
-            "doubled": found["twice"],
-            "disordered": found["inversions"],
-            "chaos_changed": found["changed"],
-            "errors": found["unreadable"] + found["refused"],
-            "resubscriptions": audit["resubscriptions"],
-            "reloads": audit["reloads"],
-            "recoveries": audit["recoveries"],
-        }
-
-
-class PowerRun:
-    """A chat on one node whose writes are recorded, and the power cuts that are made of it."""
-
-    def __init__(
-        self, pool: WorkerPool, options: ChaosOptions, folder: Path, show_phase: Callable[[str], None]
-    ) -> None:
-        self.pool, self.options, self.folder, self.show_phase = pool, options, folder, show_phase
-        self.seed = options.seed or random.randrange(1, 2**31)
-
-    def play(self) -> tuple[Figures, Json]:
-        options, folder = self.options, self.folder
-        database = None if options.database == "sqlite" else ENGINES[options.database]({})
-        root = folder / "data" if database is None else database.data
-        if database is None:
-            root.mkdir()
-        else:
-            database.prepare()
-        disk = power.Disk(root, journal=database is not None)
-        disk.load()
-        preload, recording = power.recorder(folder, root)
-        history = folder / "history.jsonl"
-        if database is not None:
-            database.environment = preload
-            self.pool.start(database)
-            database.create()
-            preload = {"IMSERVER_STORAGE_URL": database.url}
-        self._chat(preload, history)
-        read: Callable[[Path], power.StoredMessages] = power.read_sqlite
-        if database is not None:
-            database.control("kill")
-            read = partial(power.read_server, options.database)
-        self.show_phase("the power is cut")
-        acks, state = power.acknowledged(history), folder / "state"
-        tally = power.cut_all(disk, recording, acks, options.power, self.seed, state, read, self.show_phase)
-        return power.figures(tally), {"seed": self.seed, "faults": tally.notes}
-
-    def _chat(self, environment: dict[str, str], history: Path) -> None:
-        """Let clients chat for the time that the options say. Everything is acknowledged at the end."""
-        options = self.options
-        config = self.folder / "config.yaml"
-        config.write_text(_CONFIG.format(""), encoding="utf-8")
-        node = self.pool.start(
-            NodeProcess(
-                arguments=["--config", str(config)],
-                environment=environment,
-                data_directory=str(self.folder / "data"),
-                folder=str(self.folder / "node"),
-            )
-        )
-        (worker,) = self.pool.start_workers(1)
-        self.pool.ask(worker, aim, target=asdict(node.target), index=worker.index)
-        self.pool.ask(
-            worker,
-            chaos_tasks.meet,
-            seed=self.seed,
-            seconds=MEET_SECONDS,
-            addresses=_addresses([node]),
-            clients=options.clients,
-            app=CMD_APP,
-            dialects=DIALECTS[options.dialect],
-            history=str(history),
-        )
-        self.show_phase("clients chat")
-        self.pool.ask(worker, chaos_tasks.chat, seconds=options.minutes * 60, rate=options.rate)
-        self.pool.ask(worker, chaos_tasks.settle, seconds=SETTLE_SECONDS)
-        self.pool.ask(worker, chaos_tasks.audit, seconds=AUDIT_SECONDS)
-        node.control("kill")
+    def _counted(self, audit: Json) -> Figures:
+        names = ("received", "resubscriptions", "reloads", "recoveries")
+        return {"publications": audit["sent"], **{name: audit[name] for name in names}}
 
 
 def _addresses(nodes: Sequence[NodeProcess]) -> list[list[Any]]:
@@ -446,7 +327,7 @@ def _addresses(nodes: Sequence[NodeProcess]) -> list[list[Any]]:
 
 
 def run(context: RunContext, options: ChaosOptions) -> Figures:
-    """Break nodes, network and disk under a chat, count losses."""
+    """Break nodes, network and disk under a chat, and judge it."""
     folder = Path(options.folder) if options.folder else Path(tempfile.mkdtemp(prefix="imserver-chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)  # a database server that runs as the user nobody loads its library from here
@@ -455,8 +336,7 @@ def run(context: RunContext, options: ChaosOptions) -> Figures:
     title = f"chaos for {options.minutes:g} minutes, {where}, {what}"
     if options.power:
         title = f"{options.power} power cuts, {options.database if options.of == 'messages' else options.of}"
-    kinds: dict[str, type[ChaosRun] | type[PowerRun] | type[PowerTraffic]] = {"messages": PowerRun, **TRAFFIC}
-    kind = kinds[options.of] if options.power else ChannelChaosRun if options.channels else ChaosRun
+    kind = TRAFFIC[options.of] if options.power else ChannelChaosRun if options.channels else ChaosRun
     try:
         figures, notes = kind(context.pool, options, folder.resolve(), context.show_phase).play()
     finally:

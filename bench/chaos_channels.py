@@ -1,9 +1,10 @@
 """Chaos for channels: back ends publish, and subscribers that come back miss nothing without being told.
 
-A subscriber holds an unbroken chain of offsets in one epoch. The chain ends only if the server says so:
-``recovered`` is false, or the subscription is ended. Then the subscriber reloads and begins another chain.
-Subscribers leave channels and subscribe again with their last position all the time. Those of the pusher
-dialect know no offsets: they have feeds.
+A subscriber lives as long as the server does not say otherwise: if ``recovered`` is false, or the
+subscription is ended, it reloads, and goes on under another name. For the checker a channel is a conversation
+in each epoch, and the place of a publication is its offset; where offsets have gaps, its rank. Subscribers
+leave channels and subscribe again with their last position all the time. Those of the pusher dialect know no
+offsets: each of their subscriptions is a life, in channels whose history fills all gaps.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import json
 import random
 import threading
 import time
-from collections import Counter
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections import defaultdict
 from http.client import HTTPConnection, HTTPException
-from typing import Any, Final, NamedTuple
+from pathlib import Path
+from typing import Any, Final
 
 from bench.channel_dialects import (
     OK,
@@ -29,261 +31,147 @@ from bench.channel_dialects import (
     Subscribed,
     Unsubscribed,
 )
-from bench.chaos_client import BEHIND, FIRST_PAUSE_SECONDS, LIVE, LOOK_SECONDS, Client, Clients, Faults
+from bench.chaos_client import BEHIND, FIRST_PAUSE_SECONDS, LIVE, LOOK_SECONDS, Client, Clients
 from bench.chat_dialects import LoggedIn, mark_of, text_of
+from bench.connections import Target
 from bench.frames import client_frame
 from bench.generator import Generator
+from bench.history import History
+from bench.http_client import fetch
 from bench.loop import BenchError, Json
 
-STORED = ("stored:1", "stored:2")
+STORED: Final = ("stored:1", "stored:2")
 """Their history is the message log. Their offsets have gaps."""
-RECOVERING = ("live:1", "live:2", *STORED)
+FILLED: Final = ("live:1", "live:2")
+"""Their histories fill every gap between nodes."""
+RECOVERING: Final = (*FILLED, *STORED)
 """Their subscribers always recover, if nothing fails."""
-CHANNELS = ("short:1", "cache-last", *RECOVERING)
+CHANNELS: Final = ("short:1", "cache-last", *RECOVERING)
 """The histories of ``short:1`` and ``cache-last`` are so small that some of their subscribers must reload."""
-KEY = "the-key-of-this-run-alone"
-HEADERS = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
-PUBLISHERS = 6
-ANSWER_SECONDS = 5.0
-AGAIN_SECONDS = 0.2
-SUBSCRIBE_AGAIN_SECONDS = 0.5
-STAY_SECONDS = 2.0
+KEY: Final = "the-key-of-this-run-alone"
+HEADERS: Final = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
+PUBLISHERS: Final = 6
+ANSWER_SECONDS: Final = 5.0
+AGAIN_SECONDS: Final = 0.2
+SUBSCRIBE_AGAIN_SECONDS: Final = 0.5
+STAY_SECONDS: Final = 2.0
 """A subscriber stays in a channel so long, on average, before it subscribes again."""
-HURRIED_STAY_SECONDS = 0.05
+HURRIED_STAY_SECONDS: Final = 0.05
 """The same if a number of resubscriptions is wanted."""
-SEVER_SECONDS = 1.5
+SEVER_SECONDS: Final = 1.5
 """A random subscriber loses its connection after this time, on average."""
 CHECK_SECONDS = 20.0
 """After the last publication: time in which a node finds what a dead one has not sent."""
-ACCEPTED = ("sent", "partly", "repeated")
-INSUFFICIENT_STATE = 2500
+ACCEPTED: Final = ("sent", "partly", "repeated")
+INSUFFICIENT_STATE: Final = 2500
+Position = tuple[str, str, int]
+"""Channel, epoch, offset."""
 
 
-class HistoryPosition(NamedTuple):
-    """A position in the history of a channel."""
+class Life:
+    """What a subscriber has of a channel since it (re)loaded: all after ``begin`` in one epoch, up to now.
+    None: it does not know where it began."""
 
-    channel: str
-    epoch: str
-    offset: int
-
-    @property
-    def next(self) -> HistoryPosition:
-        """The position behind it."""
-        return self._replace(offset=self.offset + 1)
-
-
-class Chain:
-    """The publications that one subscriber has of one channel: everything after ``begin``, up to ``offset``,
-    of ``epoch``."""
-
-    def __init__(self, name: str, channel: str, faults: Faults) -> None:
-        self.name = f"{name}, {channel}"
-        self.channel = channel
-        self.faults = faults
-        self.epoch = ""
-        self.offset = 0
-        self.subscribed = False
-        self.again_at = self.leave_at = 0.0
-        self.marks: dict[tuple[str, int], int] = {}
-        """Epoch and offset → mark."""
-        self.received = self.reloads = self.recoveries = self.ended = 0
-
-    def begin(self, found: Subscribed) -> None:
-        """Take the answer to a subscription."""
-        self.subscribed = True
-        if self.epoch and found.recovered:
-            self.recoveries += 1
-            for offset, mark in found.publications:
-                self.take(offset, mark)
-            if found.epoch != self.epoch or found.offset != self.offset:
-                self._end_elsewhere(found)
-        elif self.epoch:
-            self.reloads += 1
-        self.epoch, self.offset = found.epoch, found.offset
+    def __init__(self, name: str, epoch: str, begin: int | None) -> None:
+        self.name, self.epoch, self.begin = name, epoch, begin
+        self.offset = begin or 0
+        self.seen: list[tuple[float, int, int]] = []
+        """Time, offset and mark of each publication."""
 
     def take(self, offset: int, mark: int) -> None:
-        """Take one publication."""
-        if offset > self.offset + 1:
-            self._skip(offset)
-        elif offset <= self.offset:
-            kind = "twice" if self.marks.get((self.epoch, offset)) == mark else "inversions"
-            self.faults.add(kind, f"{self.name}: {self.epoch} {offset} came after {self.offset}")
-            return
-        self.offset = offset
-        self.received += 1
-        self.marks[self.epoch, offset] = mark
-
-    def _end_elsewhere(self, found: Subscribed) -> None:
-        """A subscription was recovered, but not to the end of this chain."""
-        words = f"{self.name}: recovered to {found.epoch} {found.offset}, had {self.epoch} {self.offset}"
-        self.faults.add("holes", words, max(1, found.offset - self.offset))
-
-    def _skip(self, offset: int) -> None:
-        """The next publication has this offset: those between are missing."""
-        words = f"{self.name}: {self.epoch} goes from {self.offset} to {offset}"
-        self.faults.add("holes", words, offset - self.offset - 1)
+        self.seen.append((time.monotonic(), offset, mark))
+        self.offset = max(self.offset, offset)
 
 
-class StoredChain(Chain):
-    """The publications that one subscriber has of one channel whose offsets have gaps."""
+class Subscription:
+    """The lives of one subscriber in one channel; the last one goes on."""
 
-    def __init__(self, name: str, channel: str, faults: Faults) -> None:
-        super().__init__(name, channel, faults)
-        self._first = 0
-        """The offset at which this chain began."""
-        self._before: list[tuple[str, int, int]] = []
-        """The epoch of each earlier chain, and the offsets at which it began and ended."""
+    def __init__(self, name: str, channel: str, knows_offsets: bool) -> None:
+        self.name, self.channel, self.knows_offsets = name, channel, knows_offsets
+        self.lives: list[Life] = []
+        self.subscribed = False
+        self.again_at = self.leave_at = 0.0
+        self.reloads = self.recoveries = 0
 
-    def begin(self, found: Subscribed) -> None:
-        goes_on = self.epoch and found.recovered
-        if self.epoch and not goes_on:
-            self._before.append((self.epoch, self._first, self.offset))
-        super().begin(found)
-        if not goes_on:
-            self._first = self.offset
+    @property
+    def position(self) -> tuple[str, int]:
+        """Epoch and offset of the last publication; an empty epoch before the first subscription."""
+        if not self.lives or not self.knows_offsets:
+            return "", 0
+        return self.lives[-1].epoch, self.lives[-1].offset
 
-    def missing(self, positions: Mapping[HistoryPosition, int]) -> list[int]:
-        """The marks of publications at these positions that belong to a chain and are not in it."""
-        spans = [*self._before, (self.epoch, self._first, self.offset)]
-        return [
-            mark
-            for (channel, epoch, offset), mark in positions.items()
-            if channel == self.channel
-            and (epoch, offset) not in self.marks
-            and any(epoch == own and first < offset <= last for own, first, last in spans)
-        ]
-
-    def _skip(self, offset: int) -> None:
-        """The offsets between may be those of other channels: :meth:`missing` knows."""
-
-    def _end_elsewhere(self, found: Subscribed) -> None:
-        if found.epoch != self.epoch or found.offset < self.offset:
-            super()._end_elsewhere(found)
-
-
-class Feed(Chain):
-    """The publications that one subscriber without offsets has of one channel: the marks of each of its
-    subscriptions.
-
-    The first one of a subscription to a cache channel may be known already.
-    """
-
-    def __init__(self, name: str, channel: str, faults: Faults) -> None:
-        super().__init__(name, channel, faults)
-        self.spans: list[list[int]] = []
-        self.missed = 0
-
-    def begin(self, found: Subscribed) -> None:
+    def begin(self, found: Subscribed) -> bool:
+        """Take the answer to a subscription. False: it recovered a position that nobody asked for."""
         self.subscribed = True
-        self.spans.append([])
-
-    def take(self, _offset: int, mark: int) -> None:
-        self.received += 1
-        self.spans[-1].append(mark)
-
-    def compare(
-        self, positions: dict[int, set[HistoryPosition]], newest: int, acknowledged: set[int]
-    ) -> None:
-        """Compare it with the positions of each mark, the newest mark of the history, and acknowledged marks.
-
-        Between disconnect and subscription everything may be missed. A history that is too small to fill a
-        gap between nodes has holes for these subscribers, too.
-        """
-        cached = self.channel.startswith("cache-")
-        seen: Counter[int] = Counter()
-        for span in self.spans:
-            for index, mark in enumerate(span):
-                if seen[mark] and not (cached and not index):
-                    epochs = {each.epoch for each in positions.get(mark, ())}
-                    if seen[mark] >= len(epochs):  # it is stored again where Redis has lost its data
-                        self.faults.add("twice", f"{self.name}: {text_of(mark)}")
-                seen[mark] += 1
-            self._check_order([positions.get(mark, set()) for mark in span])
-        last = self.spans[-1] if self.spans else []
-        if newest and (last or cached) and last[-1:] != [newest]:
-            self.faults.add("lost", f"{self.name} ends without {text_of(newest)}")
-        self.missed = len(acknowledged - seen.keys())
-
-    def _check_order(self, span: list[set[HistoryPosition]]) -> None:
-        """Compare neighbours. A publication that was stored again may be either of its copies."""
-        before: HistoryPosition | None = None
-        for found in span:
-            follows = [each for each in found if before and each == before.next]
-            behind = follows[0] if follows else next(iter(found)) if len(found) == 1 else None
-            if before is not None and behind is not None and before.epoch == behind.epoch:
-                if behind.offset <= before.offset:
-                    self.faults.add("inversions", f"{self.name}: {behind} came after {before}")
-                elif behind != before.next and self.channel.startswith("live:"):
-                    words = f"{self.name}: goes from {before} to {behind}"
-                    self.faults.add("holes", words, behind.offset - before.offset - 1)
-            before = behind
-
-
-def chain_of(dialect: ChannelDialect, channel: str, faults: Faults) -> Chain:
-    """A new record of what a subscriber has of a channel."""
-    if not dialect.knows_offsets:
-        return Feed(dialect.name, channel, faults)
-    return (StoredChain if channel in STORED else Chain)(dialect.name, channel, faults)
+        if self.lives and found.recovered:
+            self.recoveries += 1
+            for offset, mark in found.publications:
+                self.lives[-1].take(offset, mark)
+            return found.epoch == self.lives[-1].epoch and found.offset >= self.lives[-1].offset
+        self.reloads += bool(self.lives) and self.knows_offsets
+        self.lives.append(Life(f"{self.name}, life {len(self.lives) + 1}", found.epoch, found.offset))
+        return True
 
 
 class Subscriber(Client):
     """:class:`Client` with subscriptions in place of messages."""
 
     def __init__(self, shared: ChannelClients, index: int, dialect: ChannelDialect, name: str) -> None:
-        super().__init__(shared, index, dialect, name, None)  # type: ignore[arg-type]
+        super().__init__(shared, index, dialect, name)  # type: ignore[arg-type]
         self.shared = shared
         self.channel_dialect = dialect
-        self.chains = {channel: chain_of(dialect, channel, shared.faults) for channel in shared.channels}
+        known = dialect.knows_offsets
+        channels = shared.channels if known else FILLED
+        self.subscriptions = {channel: Subscription(name, channel, known) for channel in channels}
 
     def look(self, now: float) -> None:
         super().look(now)
-        for chain in self.chains.values():
+        for one in self.subscriptions.values():
             if self.phase < BEHIND:
                 return
-            if not chain.subscribed and now >= chain.again_at:
-                self._subscribe(chain, now)
-            elif chain.subscribed and self.shared.talking and now >= chain.leave_at:
-                chain.leave_at = now + ANSWER_SECONDS
-                if frame := self.channel_dialect.unsubscribe(chain.channel):
+            if not one.subscribed and now >= one.again_at:
+                self._subscribe(one, now)
+            elif one.subscribed and self.shared.talking and now >= one.leave_at:
+                one.leave_at = now + ANSWER_SECONDS
+                if frame := self.channel_dialect.unsubscribe(one.channel):
                     self._write(frame, now)
 
-    def _subscribe(self, chain: Chain, now: float) -> None:
-        chain.again_at = now + ANSWER_SECONDS
-        self._write(self.channel_dialect.subscribe(chain.channel, chain.epoch, chain.offset), now)
+    def _subscribe(self, one: Subscription, now: float) -> None:
+        one.again_at = now + ANSWER_SECONDS
+        self._write(self.channel_dialect.subscribe(one.channel, *one.position), now)
 
     def drop(self) -> None:
         super().drop()
-        for chain in self.chains.values():
-            chain.subscribed, chain.again_at = False, 0.0
+        for one in self.subscriptions.values():
+            one.subscribed, one.again_at = False, 0.0
 
     def _handle(self, event: Any, now: float) -> None:
         if isinstance(event, Pong):
             self._write(client_frame(b"{}"), now)
-        elif isinstance(event, LoggedIn):
+            return
+        if isinstance(event, LoggedIn):
             self.phase, self._pause = BEHIND, FIRST_PAUSE_SECONDS
             self.counts.connections += 1
             self.look(now)
-        elif isinstance(event, Published):
-            self.chains[event.channel].take(event.offset, event.mark)
+            return
+        one = self.subscriptions[event.channel]
+        if isinstance(event, Published):
+            one.lives[-1].take(event.offset, event.mark)
+        elif isinstance(event, Subscribed):
+            if not one.begin(event):
+                self.faults.add("recovered elsewhere", f"{one.name}, {event}, had {one.position}")
+            one.leave_at = now + self._chance.uniform(0, 2 * self.shared.stay_seconds)
+            if all(each.subscribed for each in self.subscriptions.values()):
+                self.phase = LIVE
+        elif isinstance(event, Left):
+            if one.subscribed:  # the server has not ended it before
+                one.subscribed, self.phase = False, BEHIND
+                self._subscribe(one, now)
         else:
-            chain = self.chains[event.channel]
-            if isinstance(event, Subscribed):
-                chain.begin(event)
-                chain.leave_at = now + self._chance.uniform(0, 2 * self.shared.stay_seconds)
-                if all(each.subscribed for each in self.chains.values()):
-                    self.phase = LIVE
-                return
-            if isinstance(event, Left):
-                if chain.subscribed:  # the server has not ended it before
-                    chain.subscribed, self.phase = False, BEHIND
-                    self._subscribe(chain, now)
-                return
-            if isinstance(event, Unsubscribed):
-                chain.ended += 1
-                if event.code != INSUFFICIENT_STATE:
-                    self.faults.add("refused", f"{chain.name}: unsubscribed with {event.code}")
+            if isinstance(event, Unsubscribed) and event.code != INSUFFICIENT_STATE:
+                self.faults.add("refused", f"{one.name}: unsubscribed with {event.code}")
             self.phase = BEHIND
-            chain.subscribed, chain.again_at = False, now + SUBSCRIBE_AGAIN_SECONDS
+            one.subscribed, one.again_at = False, now + SUBSCRIBE_AGAIN_SECONDS
 
 
 DIALECTS: Final[tuple[type[ChannelDialect], ...]] = (CentrifugeDialect, CmdChannelDialect, PusherDialect)
@@ -295,14 +183,15 @@ class Publisher(threading.Thread):
 
     def __init__(self, number: int, shared: ChannelClients, seed: int) -> None:
         super().__init__(daemon=True)
+        self.name = f"back end {number}"
         self.number = number
         self.shared = shared
         self.chance = random.Random(seed)
         self.sent = self.retries = 0
-        self.positions: dict[HistoryPosition, int] = {}
-        """Where acknowledged publications are → mark."""
-        self.acknowledged: dict[int, str] = {}
-        """Mark → channel."""
+        self.begun: dict[int, float] = {}
+        """Mark → when it was published for the first time."""
+        self.acknowledged: dict[int, tuple[Position, float]] = {}
+        """Mark → where it is, and when the answer came. Without an offset it is nowhere."""
         self.longest = 0.0
         self._node = number
         self._connection: HTTPConnection | None = None
@@ -318,7 +207,7 @@ class Publisher(threading.Thread):
         while not self.shared.quiet.is_set():
             self.sent += 1
             channel, mark = self.chance.choice(self.shared.channels), mark_of(self.number, self.sent)
-            begin = time.monotonic()
+            begin = self.begun[mark] = time.monotonic()
             while not self._publish(channel, mark):
                 if self.shared.gave_up.is_set():
                     return
@@ -344,9 +233,8 @@ class Publisher(threading.Thread):
             return False
         if answer.status != OK or body.get("status") not in ACCEPTED:
             return False
-        self.acknowledged[mark] = channel
-        if body.get("offset"):
-            self.positions[HistoryPosition(channel, body["epoch"], body["offset"])] = mark
+        position = channel, body.get("epoch", ""), body.get("offset", 0)
+        self.acknowledged[mark] = position, time.monotonic()
         return True
 
 
@@ -362,10 +250,12 @@ class ChannelClients(Clients):
         clients: int,
         app: str,
         seed: int,
+        history: str,
         hurried: bool,
     ) -> None:
         super().__init__(generator.loop, addresses)
         self.app = app
+        self.history = Path(history)
         self.channels = RECOVERING if hurried else CHANNELS
         self.stay_seconds = HURRIED_STAY_SECONDS if hurried else STAY_SECONDS
         self.talking = False
@@ -381,26 +271,18 @@ class ChannelClients(Clients):
         self.publishers = [
             Publisher(number, self, self.chance.randrange(2**31)) for number in range(1, PUBLISHERS + 1)
         ]
-        self.severed = 0
         self._sever_at = 0.0
 
     @property
-    def chains(self) -> list[Chain]:
-        return [chain for chain in self._records() if not isinstance(chain, Feed)]
-
-    @property
-    def feeds(self) -> list[Feed]:
-        return [chain for chain in self._records() if isinstance(chain, Feed)]
-
-    def _records(self) -> list[Chain]:
-        return [chain for client in self.clients for chain in client.chains.values()]
+    def subscriptions(self) -> list[Subscription]:
+        return [one for client in self.clients for one in client.subscriptions.values()]
 
     def all_live(self) -> bool:
         return all(client.phase == LIVE for client in self.clients)
 
     @property
     def resubscriptions(self) -> int:
-        return sum(chain.recoveries + chain.reloads for chain in self.chains)
+        return sum(one.recoveries + one.reloads for one in self.subscriptions)
 
     def chat(self, seconds: float, rate: float, resubscriptions: int) -> None:
         """Let the back ends publish, and cut connections of subscribers, until ``seconds`` have passed, or
@@ -418,7 +300,6 @@ class ChannelClients(Clients):
                 self._sever_at = now + self.chance.uniform(0, 2 * SEVER_SECONDS)
                 client = self.chance.choice(self.clients)
                 if client.phase >= BEHIND:
-                    self.severed += 1
                     client.lose(now)
         self.talking = False
 
@@ -439,73 +320,114 @@ class ChannelClients(Clients):
             "notes": self.faults.notes,
         }
 
-    def compare(self) -> None:
-        """Compare the chains with the acknowledged publications, and with the histories."""
-        positions = {position: mark for each in self.publishers for position, mark in each.positions.items()}
+    def note(self) -> None:
+        """Write the history: what was published, what everybody has seen, and where the channels end."""
         tops = {channel: self._top(channel) for channel in self.channels}
-        for chain in self.chains:
-            top, _newest = tops[chain.channel]
-            if (chain.channel, chain.epoch, chain.offset) != top:
-                words = f"{chain.name} ends at {chain.epoch} {chain.offset}, the history at {top}"
-                self.faults.add("lost", words, max(1, top.offset - chain.offset))
-            for (epoch, offset), mark in chain.marks.items():
-                known = positions.get(HistoryPosition(chain.channel, epoch, offset))
-                if known is not None and known != mark:
-                    words = f"{chain.name}: {epoch} {offset} is {text_of(mark)}, not {text_of(known)}"
-                    self.faults.add("changed", words)
-            self._count_doubles(chain)
-            if isinstance(chain, StoredChain):
-                for mark in chain.missing(positions):
-                    self.faults.add("lost", f"{chain.name} skipped {text_of(mark)}")
-            else:
-                self._count_missing(chain)
-        positions_of: dict[int, set[HistoryPosition]] = {}
-        for position, mark in positions.items():
-            positions_of.setdefault(mark, set()).add(position)
-        for chain in self.chains:
-            for (epoch, offset), mark in chain.marks.items():
-                positions_of.setdefault(mark, set()).add(HistoryPosition(chain.channel, epoch, offset))
-        acknowledged: dict[str, set[int]] = {channel: set() for channel in self.channels}
+        marks: dict[Position, int] = {}
         for publisher in self.publishers:
-            for mark, channel in publisher.acknowledged.items():
-                acknowledged[channel].add(mark)
-        for feed in self.feeds:
-            feed.compare(positions_of, tops[feed.channel][1], acknowledged[feed.channel])
+            marks |= {position: mark for mark, (position, _) in publisher.acknowledged.items() if position[2]}
+        known = [one for one in self.subscriptions if one.knows_offsets]
+        for one in known:
+            for life in one.lives:
+                marks |= {(one.channel, life.epoch, offset): mark for _, offset, mark in life.seen}
+        history, ranks = History(self.history), Ranks(marks)
+        for publisher in self.publishers:
+            for mark, begun in publisher.begun.items():
+                position, ended = publisher.acknowledged.get(mark, (None, 0.0))
+                for at in ranks.of_mark[mark]:
+                    number = history.ask(
+                        publisher.name, "send", object_of(at), message=text_of(mark), at=begun
+                    )
+                    if at == position:
+                        answer = {"at": ended, "place": ranks.rank(at)}
+                        history.answered(number, **answer)
+        for one in self.subscriptions:
+            for life in one.lives if one.knows_offsets else ranks.lives_of(one):
+                self._note_life(history, ranks, one.channel, life)
+            if one.lives and one.knows_offsets:
+                self._note_end(history, ranks, one, tops[one.channel])
+        history.close()
 
-    def _count_doubles(self, chain: Chain) -> None:
-        """Publications with two offsets in one epoch."""
-        seen: set[tuple[str, int]] = set()
-        for (epoch, offset), mark in chain.marks.items():
-            if (epoch, mark) in seen:
-                self.faults.add("twice", f"{chain.name}: {text_of(mark)} again at {epoch} {offset}")
-            seen.add((epoch, mark))
+    def _note_life(self, history: History, ranks: Ranks, channel: str, life: Life) -> None:
+        """What a subscriber had when it began, and what it has seen."""
+        if life.begin is not None:
+            begin = channel, life.epoch, life.begin
+            mark = ranks.mark(begin)
+            text = None if mark is None else text_of(mark)
+            history.saw(life.name, object_of(begin), text, ranks.rank(begin), at=0.0)
+        for at, offset, mark in life.seen:
+            position = channel, life.epoch, offset
+            history.saw(life.name, object_of(position), text_of(mark), ranks.rank(position), at=at)
 
-    def _count_missing(self, chain: Chain) -> None:
-        """Acknowledged publications that a subscriber has not, although it was never told to reload."""
-        if chain.reloads:
+    def _note_end(self, history: History, ranks: Ranks, one: Subscription, top: Position) -> None:
+        """The end of the history comes next for everybody: nothing is between."""
+        life = one.lives[-1]
+        if life.epoch != top[1]:
+            self.faults.add("another epoch", f"{life.name} ends in {life.epoch}, the history in {top[1]}")
             return
-        had = set(chain.marks.values())
-        for publisher in self.publishers:
-            for mark, channel in publisher.acknowledged.items():
-                if channel == chain.channel and mark not in had:
-                    self.faults.add("lost", f"{chain.name} never received {text_of(mark)}")
+        seq = ranks.rank(top) + 1 if one.channel in STORED else top[2] + 1
+        history.saw(life.name, object_of(top), None, seq)
 
-    def _top(self, channel: str) -> tuple[HistoryPosition, int]:
-        """The position and mark of the newest publication of a channel, as the first node sees it.
+    def _top(self, channel: str) -> Position:
+        """The position of the newest publication of a channel, as the first node sees it. Raises
+        BenchError."""
+        target = Target("127.0.0.1", 0, "", "127.0.0.1", self.http_ports[0], key=KEY)
+        path = f"/api/v1/channels/history?app={self.app}&channel={channel}&limit=1&reverse=true"
+        found = fetch(target, path)
+        if "epoch" not in found:
+            raise BenchError(f"the history of {channel} cannot be read: {found}")
+        return channel, found["epoch"], found["offset"]
 
-        The mark is 0 if the history has lost it.
-        """
-        connection = HTTPConnection("127.0.0.1", self.http_ports[0], timeout=ANSWER_SECONDS)
-        try:
-            path = f"/api/v1/channels/history?app={self.app}&channel={channel}&limit=1&reverse=true"
-            connection.request("GET", path, headers=HEADERS)
-            data = json.loads(connection.getresponse().read())
-            marks = [each["data"]["mark"] for each in data.get("publications", ())]
-            return HistoryPosition(channel, data["epoch"], data["offset"]), marks[0] if marks else 0
-        except (OSError, HTTPException, ValueError, KeyError) as error:
-            raise BenchError(f"the history of {channel} cannot be read: {error}") from error
-        finally:
-            connection.close()
+
+def object_of(position: Position) -> str:
+    """The conversation of the checker: a channel in one epoch."""
+    return f"{position[0]} in {position[1]}"
+
+
+class Ranks:
+    """The ranks of all publications that somebody knows. ``marks``: position → mark."""
+
+    def __init__(self, marks: dict[Position, int]) -> None:
+        self.marks = marks
+        self.of_mark: dict[int, list[Position]] = defaultdict(list)
+        self._offsets: dict[tuple[str, str], list[int]] = defaultdict(list)
+        for position in sorted(marks):
+            self.of_mark[marks[position]].append(position)
+            self._offsets[position[:2]].append(position[2])
+
+    def rank(self, position: Position) -> int:
+        """The offset of a publication; where offsets have gaps, its rank."""
+        channel, _, offset = position
+        return bisect_right(self._offsets[position[:2]], offset) if channel in STORED else offset
+
+    def mark(self, position: Position) -> int | None:
+        """The mark of a publication; where offsets have gaps, of the last one up to there. None: nobody knows
+        one."""
+        offsets, rank = self._offsets[position[:2]], self.rank(position)
+        if position[0] in STORED:
+            return self.marks[(*position[:2], offsets[rank - 1])] if rank else None
+        return self.marks.get(position)
+
+    def lives_of(self, one: Subscription) -> list[Life]:
+        """Lives without offsets, with those of others. A publication that was stored again, in a new epoch,
+        has several positions: the one behind the last counts, and if there is none, another life begins."""
+        lives: list[Life] = []
+        for subscription in one.lives:
+            life: Life | None = None
+            for at, _, mark in subscription.seen:
+                found = [each for each in self.of_mark[mark] if each[0] == one.channel]
+                follows = [each for each in found if life and each[1:] == (life.epoch, life.offset + 1)]
+                positions = follows or found
+                if len(positions) != 1:
+                    life = None
+                    continue
+                _, epoch, offset = positions[0]
+                if life is None or life.epoch != epoch:
+                    life = Life(f"{subscription.name}.{len(lives)}", epoch, None)
+                    lives.append(life)
+                life.seen.append((at, offset, mark))
+                life.offset = offset
+        return lives
 
 
 def meet(
@@ -516,10 +438,11 @@ def meet(
     app: str,
     seed: int,
     seconds: float,
+    history: str,
     hurried: bool,
 ) -> Json:
     """Task: subscribe all clients."""
-    shared = ChannelClients(generator, addresses, http_ports, clients, app, seed, hurried)
+    shared = ChannelClients(generator, addresses, http_ports, clients, app, seed, history, hurried)
     generator.state["channels"] = shared
     if not shared.until(shared.clients, shared.all_live, seconds):
         live = sum(client.phase == LIVE for client in shared.clients)
@@ -542,20 +465,17 @@ def settle(generator: Generator, seconds: float) -> Json:
 
 
 def audit(generator: Generator, seconds: float) -> Json:
-    """Task: compare what subscribers have with what was acknowledged."""
+    """Task: write what subscribers have, and what was acknowledged."""
     shared: ChannelClients = generator.state["channels"]
-    shared.compare()
-    chains = shared.chains
+    shared.note()
+    subscriptions = shared.subscriptions
     return {
         **shared.status(),
         **vars(shared.counts),
-        "severed": shared.severed,
         "resends": sum(each.retries for each in shared.publishers),
-        "received": sum(chain.received for chain in [*chains, *shared.feeds]),
-        "missed": sum(feed.missed for feed in shared.feeds),
+        "received": sum(len(life.seen) for one in subscriptions for life in one.lives),
         "resubscriptions": shared.resubscriptions,
-        "reloads": sum(chain.reloads for chain in chains),
-        "recoveries": sum(chain.recoveries for chain in chains),
-        "ended": sum(chain.ended for chain in chains),
+        "reloads": sum(one.reloads for one in subscriptions),
+        "recoveries": sum(one.recoveries for one in subscriptions),
         "longest_silence_seconds": max(each.longest for each in shared.publishers),
     }

@@ -17,17 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any
 
-from bench.chat_dialects import (
-    Dialect,
-    Entry,
-    LoggedIn,
-    NotStored,
-    Outgoing,
-    Page,
-    ServerEvent,
-    Stored,
-    text_of,
-)
+from bench.chat_dialects import Dialect, Entry, LoggedIn, NotStored, Outgoing, Page, ServerEvent, Stored
 from bench.frames import CLOSE, PING, PONG, UPGRADE_ACCEPT, client_frame, scan, upgrade_request
 from bench.loop import READ, WRITE, Loop
 
@@ -49,20 +39,16 @@ class Faults:
 
 
 class Reader:
-    """The entries of one client, in the order of arrival. ``name`` is for error texts.
+    """The entries of one client, in the order of arrival, without repeats. ``name`` is for error texts.
 
-    Kinds of faults: ``holes`` (a seq is missing), ``inversions`` (an unknown id or seq that is not greater
-    than the last one), ``changed`` (a known id with different content).
+    ``on_new`` is called with each entry that is no repeat: what is wrong with it, the checker finds.
     """
 
-    def __init__(self, name: str, faults: Faults, on_new: Callable[[Entry], None] | None = None) -> None:
+    def __init__(self, name: str, faults: Faults, on_new: Callable[[Entry], None]) -> None:
         self.name = name
-        self.on_new = on_new
-        """Is called with each entry that is no repeat."""
         self.faults = faults
+        self.on_new = on_new
         self.ids, self.marks = array("Q"), array("Q")
-        self.seqs: dict[int, int] = {}
-        """The last seq of each conversation."""
         self.repeats = 0
 
     @property
@@ -75,46 +61,14 @@ class Reader:
         """
         if entry.id <= self.cursor:
             index = bisect_left(self.ids, entry.id)
-            if self.ids[index] != entry.id:
-                self.faults.add("inversions", f"{self.name}: {entry} came behind id {self.cursor}")
-            elif self.marks[index] != entry.mark:
-                self.faults.add("changed", f"{self.name}: {entry} was mark {self.marks[index]:#x}")
-            else:
+            if (self.ids[index], self.marks[index]) == (entry.id, entry.mark):
                 self.repeats += not answer
-            return
-        if self.on_new is not None:
-            self.on_new(entry)
-        self.ids.append(entry.id)
-        self.marks.append(entry.mark)
-        if entry.seq:
-            last = self.seqs.get(entry.conversation, 0)
-            if entry.seq > last + 1:
-                words = f"{self.name}: conversation {entry.conversation} goes from {last} to {entry.seq}"
-                self.faults.add("holes", words, entry.seq - last - 1)
-            elif entry.seq <= last:
-                self.faults.add("inversions", f"{self.name}: {entry} behind seq {last}")
-            self.seqs[entry.conversation] = max(last, entry.seq)
-
-    def messages(self) -> dict[int, int]:
-        """The ids and marks of all messages."""
-        return {id: mark for id, mark in zip(self.ids, self.marks, strict=True) if mark}
-
-
-class AcknowledgedIds:
-    """The acknowledged messages: mark → id."""
-
-    def __init__(self, faults: Faults) -> None:
-        self.faults = faults
-        self.ids: dict[int, int] = {}
-
-    def add(self, mark: int, id: int) -> bool:
-        """Add an acknowledgement. Return whether it is the first of this message."""
-        first = self.ids.get(mark)
-        if first is None:
-            self.ids[mark] = id
-        elif first != id:
-            self.faults.add("changed", f"{text_of(mark)} was acknowledged as {first}, then as {id}")
-        return first is None
+                return
+            self.faults.add("inversions", f"{self.name}: {entry} came behind id {self.cursor}")
+        else:
+            self.ids.append(entry.id)
+            self.marks.append(entry.mark)
+        self.on_new(entry)
 
 
 AWAY, DIALLING, UPGRADING, LOGGING_IN, BEHIND, LIVE = range(6)
@@ -173,7 +127,7 @@ class Client:
     """One user with one connection at a time. Owner of its socket and of its unacknowledged messages.
 
     It uses the nodes in turn, from ``index`` on. ``name`` is for error texts. ``on_acked(message, entry)`` is
-    called at the first acknowledgement of each message.
+    called at the first acknowledgement of each message, ``on_new(entry)`` with each entry that is no repeat.
     """
 
     def __init__(
@@ -182,16 +136,15 @@ class Client:
         index: int,
         dialect: Dialect,
         name: str,
-        acknowledged: AcknowledgedIds,
         on_acked: Callable[[Outgoing, Entry], None] = lambda message, entry: None,
+        on_new: Callable[[Entry], None] = lambda entry: None,
     ) -> None:
         self.loop = shared.loop
         self.addresses = shared.addresses
         self.index = index
         self.dialect = dialect
         self.faults = shared.faults
-        self.reader = Reader(name, shared.faults)
-        self.acknowledged = acknowledged
+        self.reader = Reader(name, shared.faults, on_new)
         self.counts = shared.counts
         self.on_acked = on_acked
         self.phase = AWAY
@@ -355,7 +308,7 @@ class Client:
         elif isinstance(event, Stored):
             message, _ = self.waiting.pop(event.mark, (None, 0.0))
             self.reader.take(event.entry, answer=True)
-            if self.acknowledged.add(event.mark, event.entry.id) and message is not None:
+            if message is not None:
                 self.on_acked(message, event.entry)
             self._send_due(now)
         elif isinstance(event, Page):

@@ -18,8 +18,10 @@ from bench import push_devices
 from bench.connections import Target
 from bench.events import PostReceiver
 from bench.figures import Figures
+from bench.history import History
 from bench.http_client import post
 from bench.loop import BenchError, Json
+from bench.push_services import AUTH, P256DH
 
 APP: Final = "absent"
 AFTER_SECONDS: Final = 3.0
@@ -39,11 +41,7 @@ READ_SECONDS: Final = 2.0
 RETRY_SECONDS: Final = 0.2
 LAST_SECONDS: Final = 480.0
 """For the last notifications: the longest pause before another attempt is 450 seconds."""
-# Of RFC 8291, appendix A.
-_KEYS: Final = {
-    "p256dh": "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4",
-    "auth": "BTBZMqHH6r4Tts7J_aSIgg",
-}
+_KEYS: Final = {"p256dh": P256DH, "auth": AUTH}
 
 
 class PushService:
@@ -78,8 +76,6 @@ class AbsentUsers(threading.Thread):
         """Users who have not read their message."""
         self.readers: list[str] = []
         """Users who have read it in time."""
-        self.missing: list[str] = []
-        """Users who were not notified, at the end."""
 
     def settings(self, config: str, folder: Path) -> tuple[str, dict[str, str]]:
         """The settings and the variables of nodes that send to these devices. Writes into ``folder``."""
@@ -148,8 +144,9 @@ class AbsentUsers(threading.Thread):
         self._is_over.set()
         self.join()
 
-    def figures(self) -> Figures:
-        """Wait for the last notifications; how many came, again, never, or of a message that was read."""
+    def figures(self, history: History) -> Figures:
+        """Wait for the last notifications, and write for the checker who got which. One that comes again with
+        its topic replaces the first."""
         deadline = time.monotonic() + LAST_SECONDS
         while not self.received().keys() >= {*self.unread} and time.monotonic() < deadline:
             time.sleep(0.2)
@@ -157,14 +154,18 @@ class AbsentUsers(threading.Thread):
         self.service.close()
         self._devices.close()
         received = self.received()
-        self.missing = [user for user in self.unread if user not in received]
+        for user in (*self.unread, *self.readers):
+            object = f"notification of {user}"
+            number = history.ask("server", "send", object, message="notification")
+            (history.refused if user in self.readers else history.answered)(number)
+            for _topic in received.get(user, ()):
+                history.saw(f"device of {user}", object, "notification")
+            if user not in self.readers:
+                history.followed(f"device of {user}", object)
         devices = [received[user] for user in self.unread if user in received]
         return {
             "notified": len(devices),
             "notified_devices": sum(user in received for user in self._tokens.values()),
-            "notifications_lost": len(self.missing),
             "notifications_again": sum(topics.total() - 1 for topics in devices),
-            "notifications_doubled": sum(len(topics) - 1 for topics in devices),
             "notifications_spared": len(self.readers),
-            "notifications_of_read": sum(user in received for user in self.readers),
         }

@@ -18,16 +18,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
 
-from bench.chaos_client import (
-    AWAY,
-    FIRST_PAUSE_SECONDS,
-    LIVE,
-    LOGGING_IN,
-    AcknowledgedIds,
-    Client,
-    Clients,
-    Counts,
-)
+from bench.chaos_client import AWAY, FIRST_PAUSE_SECONDS, LIVE, LOGGING_IN, Client, Clients, Counts
 from bench.chat_dialects import CmdDialect, LoggedIn
 from bench.connections import Target
 from bench.frames import CLOSE
@@ -389,7 +380,7 @@ class Rival(Client):
     def __init__(self, rivals: Rivals, app: int, user: int, index: int, name: str) -> None:
         shared = rivals.shared
         dialect = CmdDialect(app, user, "", acks=False, resumes=False)
-        super().__init__(shared, index, dialect, name, AcknowledgedIds(shared.faults))
+        super().__init__(shared, index, dialect, name)
         self.counts = Counts()  # those of the chat are figures
         self.rivals = rivals
         self.object = f"{'register' if app == SINGLE else 'lock'}:user {user}"

@@ -4,32 +4,37 @@ from __future__ import annotations
 
 import random
 import time
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from bench import asks, chaos_notifications, chaos_objects
 from bench.accounts import create_group, register
-from bench.chaos_client import LIVE, LOOK_SECONDS, AcknowledgedIds, Client, Clients, Reader
+from bench.chaos_client import LIVE, LOOK_SECONDS, Client, Clients
 from bench.chaos_objects import Askers, Rivals
-from bench.chat_dialects import (
-    MARK_BITS,
-    CmdDialect,
-    Dialect,
-    Entry,
-    Outgoing,
-    ProtobufDialect,
-    mark_of,
-    text_of,
-)
+from bench.chat_dialects import CmdDialect, Dialect, Entry, Outgoing, ProtobufDialect, mark_of, text_of
 from bench.connections import Target
 from bench.generator import Generator
 from bench.history import History
 from bench.latency import Latency
 from bench.loop import BenchError, Json
 
+CMD_APP: Final = 105
+"""The appID by which the cmd dialect reaches the accounts of the protobuf dialect."""
+EVENT_APP: Final = "gochat"
+CONFIG: Final = f"""\
+{chaos_notifications.CONFIG}\
+{chaos_objects.CONFIG}\
+  {EVENT_APP}: {{{{login_policy: ""{{}}}}}}
+  "{CMD_APP}": {{{{same_as: {EVENT_APP}}}}}
+  "{asks.APP}": {{{{open: true, login_policy: multi}}}}
+"""
+"""Of a node; ``{{}}`` is the webhook."""
+DIALECTS: Final = {"both": ["cmd", "protobuf"], "cmd": ["cmd"], "protobuf": ["protobuf"]}
+MEET_SECONDS: Final = 300.0
+SETTLE_SECONDS: Final = 60.0
+AUDIT_SECONDS: Final = 300.0
 GROUP_MEMBERS = 8
 GROUP_PERCENT = 40
 MOST_WAITING = 16
@@ -46,54 +51,9 @@ READERS_AT_ONCE = 8
 """Number of clients that read everything again at the same time, at the end."""
 
 
-@dataclass
-class Comparison:
-    """The final comparison: acknowledged but not stored; stored more than once; stored but not delivered to a
-    client that may read it; delivered to a client but not stored.
-    """
-
-    messages: int = 0
-    lost: int = 0
-    twice: int = 0
-    missing: int = 0
-    unknown: int = 0
-
-
-def compare(reader: Reader, truth: Reader, sender: int, acknowledged: dict[int, int]) -> Comparison:
-    """Compare the entries of a client with its stored entries (``truth``, read again from the beginning).
-
-    ``acknowledged``: messages that were acknowledged to this client, whose sender number is ``sender``.
-    """
-    had, stored, name = reader.messages(), truth.messages(), reader.name
-    found = Comparison(messages=len(stored))
-    own = Counter(mark for mark in stored.values() if mark >> MARK_BITS == sender)
-
-    def note(kind: str, words: str, count: int = 1) -> None:
-        if kind in vars(found):
-            setattr(found, kind, getattr(found, kind) + count)
-        reader.faults.add(kind, f"{name}{words}")
-
-    for mark, id in acknowledged.items():
-        if stored.get(id) != mark:
-            note("lost", f": {text_of(mark)}, acknowledged as {id}, is not stored there")
-    for mark, count in own.items():
-        if count > 1:
-            ids = [id for id, each in stored.items() if each == mark]
-            note("twice", f": {text_of(mark)} is stored as {ids}", count - 1)
-    for id in stored.keys() - had.keys():
-        note("missing", f" never received {id}, {text_of(stored[id])}")
-    for id in had.keys() - stored.keys():
-        note("unknown", f" received {id}, {text_of(had[id])}, which is not stored")
-    for id in had.keys() & stored.keys():
-        if had[id] != stored[id]:
-            note("changed", f": {id} was {text_of(had[id])}, is {text_of(stored[id])}")
-    return found
-
-
 class ChatClients(Clients):
-    """The clients of one run and their acknowledged messages. ``names``: their dialects, in turn.
-
-    ``app``: the appID for the accounts in the cmd dialect.
+    """The clients of one run. ``names``: their dialects, in turn. ``app``: the appID for the accounts in the
+    cmd dialect. ``history`` gets what they do and see.
     """
 
     def __init__(
@@ -103,7 +63,7 @@ class ChatClients(Clients):
         app: int,
         names: list[str],
         seed: int,
-        history: History | None,
+        history: History,
     ) -> None:
         super().__init__(generator.loop, addresses)
         self.app = app
@@ -113,34 +73,28 @@ class ChatClients(Clients):
         self.chance = random.Random(seed)
         self.accounts: list[tuple[int, str]] = generator.state["accounts"]
         self.latency = Latency(STEP_US)
-        self.acknowledged = [AcknowledgedIds(self.faults) for _ in self.accounts]
-        self.clients = [
-            self._client(index, names[index % len(names)], f"client {index + 1}")
-            for index in range(len(self.accounts))
-        ]
+        self.clients = [self._client(index, names[index % len(names)]) for index in range(len(self.accounts))]
         self.groups: list[tuple[int, list[int]]] = []
         self.conversations: dict[str, list[int]] = {}
-        """Conversation → the numbers of its clients, if a history is written."""
-        self.sent = self.acked = self.held_back = 0
+        """Conversation → the numbers of its clients."""
+        self.sent = self.acked = 0
         self.longest_silence = self._acked_at = 0.0
         self._sent_at: dict[int, int] = {}
 
-    def _client(self, index: int, dialect_name: str, name: str, resumes: bool = True) -> Client:
+    def _client(self, index: int, dialect_name: str) -> Client:
         account, token = self.accounts[index]
         first_half = index % 4 < 2
-        dialect: Dialect = CmdDialect(self.app, account, token, first_half, resumes)
+        dialect: Dialect = CmdDialect(self.app, account, token, first_half)
         if dialect_name == "protobuf":  # every second one behaves like a client of GoChat
             dialect = ProtobufDialect(account, token, first_half, first_half and index % 8 < 4)
-        client = Client(self, index, dialect, name, self.acknowledged[index], self._note_ack)
-        if self.history is not None and resumes:
-            client.reader.on_new = partial(self.history.shown, name)
+        name = f"client {index + 1}"
+        client = Client(self, index, dialect, name, self._note_ack, partial(self.history.shown, name))
         if index % LAZY == 0:
             client.ack_seconds = LAZY_ACK_SECONDS
         return client
 
     def _note_ack(self, message: Outgoing, entry: Entry) -> None:
-        if self.history is not None:
-            self.history.acknowledged(entry._replace(mark=message.mark))
+        self.history.acknowledged(entry._replace(mark=message.mark))
         self.acked += 1
         self._acked_at = time.monotonic()
         self.latency.add((time.monotonic_ns() - self._sent_at.pop(message.mark)) // 1000)
@@ -166,28 +120,23 @@ class ChatClients(Clients):
         index = self.chance.randrange(len(self.clients))
         client = self.clients[index]
         if len(client.waiting) >= MOST_WAITING:
-            self.held_back += 1
             return
         self.sent += 1
         mark = mark_of(index + 1, self.sent)
         long = self.chance.randrange(100) < LONG_PERCENT
         text = text_of(mark, "." * self.chance.randrange(LONG_BYTES if long else SHORT_BYTES))
-        groups = [group for group, members in self.groups if index in members]
+        groups = [group for group in self.groups if index in group[1]]
         if to_group := bool(groups) and self.chance.randrange(100) < GROUP_PERCENT:
-            receiver = self.chance.choice(groups)
+            receiver, members = self.chance.choice(groups)
+            where = f"group {receiver}"
         else:
             other = (index + self.chance.randrange(1, len(self.clients))) % len(self.clients)
-            receiver = self.accounts[other][0]
-            pair = sorted((index + 1, other + 1))
-        if self.history is not None:
-            where = f"group {receiver}" if to_group else f"clients {pair[0]} and {pair[1]}"
-            self.history.sent(client.reader.name, mark, where)
-            self.conversations.setdefault(where, self._members(receiver) if to_group else pair)
+            receiver, members = self.accounts[other][0], sorted((index, other))
+            where = f"clients {members[0] + 1} and {members[1] + 1}"
+        self.history.sent(client.reader.name, mark, where)
+        self.conversations.setdefault(where, members)
         self._sent_at[mark] = time.monotonic_ns()
         client.send(Outgoing(mark, receiver, to_group, text))
-
-    def _members(self, group: int) -> list[int]:
-        return next([index + 1 for index in members] for id, members in self.groups if id == group)
 
     def calm(self) -> bool:
         return all(client.phase == LIVE and not client.waiting for client in self.clients) and (
@@ -202,39 +151,33 @@ class ChatClients(Clients):
             "notes": self.faults.notes,
         }
 
-    def compare(self, truths: list[Reader]) -> dict[str, int]:
-        sums: Counter[str] = Counter()
-        for index, (client, truth) in enumerate(zip(self.clients, truths, strict=True)):
-            sums.update(vars(compare(client.reader, truth, index + 1, self.acknowledged[index].ids)))
-        return dict(sums)
-
-    def read_anew(self, seconds: float) -> list[Reader]:
+    def read_anew(self, seconds: float) -> None:
         """End all connections, and read all stored entries of each client from the beginning, as a new
         client.
         """
-        truths = []
         for client in self.clients:
             client.leave()
         for first in range(0, len(self.clients), READERS_AT_ONCE):
-            indexes = range(first, min(first + READERS_AT_ONCE, len(self.clients)))
-            names = [f"what is stored for client {index + 1}" for index in indexes]
-            readers = [
-                self._client(index, "cmd", name, resumes=False)
-                for index, name in zip(indexes, names, strict=True)
-            ]
             began = time.monotonic()
-            entries: list[list[Entry]] = [[] for _ in readers]
-            for each, its_entries in zip(readers, entries, strict=True):
-                each.reader.on_new = its_entries.append if self.history is not None else None
+            entries: list[list[Entry]] = []
+            readers: list[Client] = []
+            for index in range(first, min(first + READERS_AT_ONCE, len(self.clients))):
+                entries.append([])
+                dialect = CmdDialect(self.app, *self.accounts[index], acks=False, resumes=False)
+                name = f"what is stored for client {index + 1}"
+                readers.append(Client(self, index, dialect, name, on_new=entries[-1].append))
             if not self.until(readers, partial(_all_live, readers), seconds):
                 raise BenchError("what is stored cannot be read")
-            if self.history is not None:
-                for each, its_entries in zip(readers, entries, strict=True):
-                    self.history.read(each.reader.name, began, its_entries)
-            for client in readers:
+            for client, its_entries in zip(readers, entries, strict=True):
+                self.history.read(client.reader.name, began, its_entries)
                 client.leave()
-            truths += [client.reader for client in readers]
-        return truths
+
+    def finish(self) -> None:
+        """Nothing more is done or seen."""
+        for conversation, members in self.conversations.items():
+            for index in members:
+                self.history.followed(self.clients[index].reader.name, conversation)
+        self.history.close()
 
 
 def _all_live(clients: list[Client]) -> bool:
@@ -249,7 +192,7 @@ def meet(
     dialects: list[str],
     seed: int,
     seconds: float,
-    history: str = "",
+    history: str,
     http_ports: Sequence[int] = (),
     locks: bool = False,
     pace: float = 1.0,
@@ -258,7 +201,7 @@ def meet(
     what is done besides the chat at nodes with ``http_ports``. ``locks`` and ``pace``: see
     :class:`Rivals`."""
     register(generator, clients, seconds)
-    recorder = History(Path(history)) if history else None
+    recorder = History(Path(history))
     chat = ChatClients(generator, addresses, app, dialects, seed, recorder)
     generator.state["chat"] = chat
     members = min(GROUP_MEMBERS, clients)
@@ -268,7 +211,7 @@ def meet(
     if not chat.until(chat.clients, chat.calm, seconds):
         live = sum(client.phase == LIVE for client in chat.clients)
         raise BenchError(f"{live} of {clients} clients came online")
-    if recorder is not None and http_ports:
+    if http_ports:
         targets = [
             Target(host, ws_port, "/acc", host, http_port)
             for (host, ws_port), http_port in zip(addresses, http_ports, strict=True)
@@ -301,23 +244,17 @@ def settle(generator: Generator, seconds: float) -> Json:
 
 
 def audit(generator: Generator, seconds: float) -> Json:
-    """Task: compare the entries of all clients with the stored ones."""
+    """Task: read what is stored, and end the history."""
     chat: ChatClients = generator.state["chat"]
     counts = {**vars(chat.counts), "repeats": sum(client.reader.repeats for client in chat.clients)}
     if chat.rivals is not None:
         chat.rivals.finish()
-    sums = chat.compare(chat.read_anew(seconds))
-    if chat.history is not None:
-        for conversation, numbers in chat.conversations.items():
-            for number in numbers:
-                chat.history.followed(chat.clients[number - 1].reader.name, conversation)
-        chat.history.close()
+    chat.read_anew(seconds)
+    chat.finish()
     return {
         **chat.status(),
         **counts,
-        "held_back": chat.held_back,
         "entries_received": sum(len(client.reader.ids) for client in chat.clients),
         "longest_silence_seconds": chat.longest_silence,
         "ack_latency": chat.latency.pack(),
-        "compared": sums,
     }

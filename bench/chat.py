@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.accounts import create_group, register
-from bench.chaos_client import LIVE, AcknowledgedIds, Client, Clients, Counts
+from bench.chaos_client import LIVE, Client, Clients, Counts
 from bench.chat_dialects import CmdDialect, Dialect, Entry, Outgoing, ProtobufDialect, mark_of, text_of
 from bench.chat_tally import ChatTally
 from bench.cluster import Nodes
@@ -219,7 +219,7 @@ class Members(Clients):
         dialect: Dialect = CmdDialect(self.app, account, token, acks=False)
         if self.dialect == "protobuf":
             dialect = ProtobufDialect(account, token)
-        return Client(self, index, dialect, f"user {account}", AcknowledgedIds(self.faults), on_acked)
+        return Client(self, index, dialect, f"user {account}", on_acked)
 
     def messages_of(self, sender: int, each: int) -> Iterator[Outgoing]:
         """The messages of one sender: its share of the ``each`` messages that every member is to miss."""

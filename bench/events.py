@@ -1,34 +1,23 @@
-"""Scenario ``events``: what durable events cost a stored message, and how fast a receiver has them."""
+"""The receiver of events in a chaos run: the back end of an app."""
 
 from __future__ import annotations
 
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import urlencode
 
 from bench.connections import Target
+from bench.history import History
 from bench.http_client import fetch
-from bench.latency import stamp_us
 
-DRAIN_SECONDS: Final = 60.0
-_LOOK_SECONDS: Final = 0.05
 _PAGE: Final = 1000
-
-
-class Arrival(NamedTuple):
-    """An event as it came first. ``stamp_us``: the time, as in the texts of chats."""
-
-    kind: str
-    user: str
-    text: str
-    seconds: float
-    stamp_us: int
 
 
 class PostReceiver:
@@ -70,68 +59,58 @@ class PostReceiver:
 
 
 class EventReceiver:
-    """The back end of an app: receives its events, and can be made unreachable. Owner of its server.
-
-    An event that comes again is told from another by its id.
-    """
+    """Receives the events of an app, and can be made unreachable. Owner of its server."""
 
     def __init__(self) -> None:
-        self.seen: dict[str, Arrival] = {}
-        """App and id → the event, in the order in which they came first."""
+        self.seen: dict[str, float] = {}
+        """App and id → when the event came first (monotonic), in the order in which they came."""
         self.repeats = 0
-        self.inversions = 0
-        """Events that came after a later one of the same user and source."""
-        self._last: dict[tuple[str, str], int] = {}
         self._is_away = False
         self._lock = threading.Lock()
         self._posts = PostReceiver(lambda _path, _headers, body: 200 if self._receive(body) else 0)
         self.url = self._posts.url
+        self.close = self._posts.close
 
     def control(self, how: str) -> None:
         """``kill``: hang up on all requests and store nothing. ``again``: answer."""
         self._is_away = how == "kill"
-
-    def close(self) -> None:
-        self._posts.close()
-
-    def missing(self, target: Target, app: str) -> int:
-        """The number of events of ``app`` that the server has and that never came. Reads all of them."""
-        after, missing = "", 0
-        while True:
-            query = urlencode({"app": app, "after": after, "limit": _PAGE})
-            page = fetch(target, f"/api/v1/events/log?{query}")
-            missing += sum(f"{app} {event['id']}" not in self.seen for event in page["events"])
-            after = page["next"]
-            if not page["more"]:
-                return missing
-
-    def arrivals(self, kind: str) -> list[Arrival]:
-        """The events of one kind that came so far."""
-        return [event for event in [*self.seen.values()] if event.kind == kind]
-
-    def wait(self, kind: str, count: int) -> list[Arrival]:
-        """Wait until so many events of one kind have come; return them."""
-        deadline = time.monotonic() + DRAIN_SECONDS
-        while len(found := self.arrivals(kind)) < count and time.monotonic() < deadline:
-            time.sleep(_LOOK_SECONDS)
-        return found
 
     def _receive(self, body: bytes) -> bool:
         """Store the events of a request; whether to answer."""
         with self._lock:
             if self._is_away:
                 return False
-            now, stamp = time.monotonic(), stamp_us()
             for event in json.loads(body)["events"]:
                 id = f"{event['app']} {event['id']}"
-                source, _, number = id.rpartition("-")
-                user = event.get("sender", event.get("user", ""))
-                if id in self.seen:
-                    self.repeats += 1
-                    continue
-                self.inversions += int(number) < self._last.get((source, user), 0)
-                self._last[source, user] = int(number)
-                self.seen[id] = Arrival(
-                    event["event"], event.get("user", user), event.get("text", ""), now, stamp
-                )
+                self.repeats += id in self.seen
+                self.seen.setdefault(id, time.monotonic())
         return True
+
+    def has_all(self, log: Iterable[tuple[str, str]]) -> bool:
+        """Whether all events of a :func:`log_of` have come."""
+        return all(id in self.seen for id, _ in log)
+
+    def note(self, history: History, log: Iterable[tuple[str, str]]) -> None:
+        """Write for the checker what the server has of the events of each user, and what came."""
+        logs: dict[str, list[str]] = defaultdict(list)
+        for id, user in log:
+            logs[f"events of {user}, {id.rpartition('-')[0]}"].append(id)
+        for object, ids in logs.items():
+            for id in ids:
+                history.answered(history.ask("server", "send", object, message=id, at=0.0))
+            number = history.ask("server", "read", object, whole=True)
+            history.answered(number, messages=[(None, id) for id in ids])
+            for id in sorted({*ids} & self.seen.keys(), key=lambda id: self.seen[id]):
+                history.saw("receiver", object, id, at=self.seen[id])
+            history.followed("receiver", object)
+
+
+def log_of(target: Target, app: str) -> Iterator[tuple[str, str]]:
+    """App and id of each event that the server has, and its user."""
+    after, more = "", True
+    while more:
+        query = urlencode({"app": app, "after": after, "limit": _PAGE})
+        page = fetch(target, f"/api/v1/events/log?{query}")
+        for event in page["events"]:
+            yield f"{app} {event['id']}", event.get("sender", event.get("user", ""))
+        after, more = page["next"], page["more"]

@@ -10,25 +10,31 @@ import json
 import threading
 import time
 from collections import defaultdict
-from itertools import count
+from collections.abc import Iterable
+from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from bench.chat_dialects import Entry, text_of
+from bench.figures import Figures
+from checker.cli import check
+from checker.history import read
+
+FIRST_OF_DRIVER: Final = 1 << 30
+"""The first number of an operation of the process that breaks things; marks of messages are greater."""
+MOST_TEXTS: Final = 20
 
 
 class History:
-    """Writes the events of the clients of one process to a file."""
+    """Writes events to a file, from any thread. ``first``: number of the first operation without a mark."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, first: int = 1) -> None:
         self._file = file.open("w", encoding="utf-8")
         self._conversations: dict[int, str] = {}
         """The mark of a message → its conversation."""
         self._names: dict[int, str] = {}
         """The number of a conversation → its name; known as soon as one of its messages has arrived."""
-        self._reads = 0
-        self._numbers = count(1)
-        """Of operations without a mark; marks are greater."""
+        self._numbers = count(first)
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -43,15 +49,13 @@ class History:
 
     def acknowledged(self, entry: Entry) -> None:
         """The message of an entry is acknowledged for the first time."""
-        seq = {"place": entry.seq} if entry.seq else {}
-        self._write("ok", number=entry.mark, **seq)
+        self.answered(entry.mark, **({"place": entry.seq} if entry.seq else {}))
 
     def shown(self, client: str, entry: Entry) -> None:
         """A client has received an entry that it did not have. Entries that are no messages are left out
         until a message has told the name of their conversation."""
         if (conversation := self._name(entry)) is not None:
-            seq = {"place": entry.seq} if entry.seq else {}
-            self._write("see", client=client, object=conversation, message=_message(entry), **seq)
+            self.saw(client, conversation, _message(entry), entry.seq or None)
 
     def read(self, client: str, began: float, entries: list[Entry]) -> None:
         """A client has read all its conversations from the beginning to the end. ``began``: monotonic."""
@@ -62,17 +66,16 @@ class History:
             if (conversation := self._name(entry)) is not None:
                 rows[conversation].append((entry.seq, _message(entry)))
         for conversation, messages in rows.items():
-            self._reads -= 1
-            where = {"client": client, "name": "read", "object": conversation, "whole": True}
-            self._write("ask", at=began, number=self._reads, **where)
-            self._write("ok", number=self._reads, messages=messages)
+            number = self.ask(client, "read", conversation, at=began, whole=True)
+            self.answered(number, messages=messages)
 
-    def saw(self, client: str, conversation: str, message: str) -> None:
-        """A client has received a message that has no number."""
-        self._write("see", client=client, object=conversation, message=message)
+    def saw(self, client: str, object: str, message: str | None, seq: int | None = None, **at: Any) -> None:
+        """A client was shown a message of a conversation. ``at`` is now, if it is not given."""
+        where = {} if seq is None else {"place": seq}
+        self._write("see", client=client, object=object, message=message, **where, **at)
 
     def followed(self, client: str, conversation: str) -> None:
-        """A client followed the conversation until all was quiet."""
+        """The client followed the conversation until all was quiet."""
         self._write("followed", client=client, object=conversation)
 
     def ask(self, client: str, name: str, object: str, **more: Any) -> int:
@@ -85,6 +88,10 @@ class History:
     def answered(self, number: int, **answer: Any) -> None:
         """An operation has happened."""
         self._write("ok", number=number, **answer)
+
+    def refused(self, number: int) -> None:
+        """An operation has not happened."""
+        self._write("fail", number=number)
 
     def _name(self, entry: Entry) -> str | None:
         if not entry.mark:
@@ -102,3 +109,11 @@ class History:
 
 def _message(entry: Entry) -> str | None:
     return text_of(entry.mark) if entry.mark else None
+
+
+def judge(*parts: Iterable[str]) -> tuple[Figures, list[str]]:
+    """What the checker says of the lines of a history: figures, and the first rules that were broken."""
+    history = read(chain(*parts))
+    broken = check(history)
+    texts = [f"{each.rule}: {each.object}: {each.text}" for each in broken[:MOST_TEXTS]]
+    return {"judged": len(history.operations), "chaos_broken": len(broken)}, texts

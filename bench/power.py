@@ -3,7 +3,7 @@
 A library records the calls of a server that clients use (``tests/faults/record_writes.c``). Then the power
 is cut at many moments, offline: what was synchronised is kept; other writes are dropped, kept or torn by
 sectors, as a seed says. Names are kept up to the last time that their folder was synchronised, and some after
-it. What is left is opened as at a start, and compared with what clients had been told until that moment.
+it. What is left is opened as at a start. The checker judges it by what clients had been told until then.
 """
 
 from __future__ import annotations
@@ -16,17 +16,20 @@ import shutil
 import sqlite3
 import struct
 import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from bench.chat_dialects import mark_of
+from bench.chat_dialects import mark_of, text_of
 from bench.figures import Figures
-from bench.loop import BenchError
-from bench.servers import ENGINES, DatabaseProcess, compiled
+from bench.history import judge
+from bench.loop import BenchError, Json
+from bench.servers import DATABASE_NAME, ENGINES, DatabaseProcess, compiled
 from bench.workers import SOURCE
 
 RECORD_SOURCE: Final = SOURCE / "tests" / "faults" / "record_writes.c"
@@ -39,6 +42,7 @@ SECTOR: Final = 512
 HOW: Final = ("drop", "keep", "some", "torn")
 """What becomes of writes that were not synchronised: of all, of all, of each, of each sector."""
 MARK: Final = re.compile(rb"(\d+):(\d+):")
+MOST_NOTES: Final = 20
 
 
 class Record(NamedTuple):
@@ -266,58 +270,40 @@ def _tear(content: bytearray, change: _Change, chance: random.Random) -> None:
 
 
 @dataclass
-class StoredMessages:
-    """The messages of a database: mark → how often, and the seqs of each conversation."""
+class Remains:
+    """What is left of a disk: number of a conversation, place and body of each message."""
 
-    marks: Counter[int] = field(default_factory=Counter)
-    seqs: dict[int, list[int]] = field(default_factory=dict)
+    rows: list[tuple[int, int | None, bytes]] = field(default_factory=list)
     broken: str = ""
-    """Why the database cannot be used."""
+    """Why it cannot be used."""
     mended: bool = False
     """Whether its own tool had to cut off a file before it started."""
-
-    def add(self, rows: Sequence[Sequence[Any]]) -> None:
-        for conversation, seq, body in rows:
-            self.seqs.setdefault(conversation, []).append(seq)
-            self.marks.update(marks_in(bytes(body or b"")))
-
-    @property
-    def holes(self) -> int:
-        return sum(max(seqs) - min(seqs) + 1 - len(set(seqs)) for seqs in self.seqs.values())
 
 
 _STATEMENT: Final = "SELECT conversation, seq, body FROM message"
 
 
-def read_sqlite(folder: Path) -> StoredMessages:
+def read_sqlite(folder: Path) -> Remains:
     """Open the database as a start would, and read it."""
-    stored = StoredMessages()
+    stored = Remains()
     try:
         with closing(sqlite3.connect(folder / "imserver.db")) as database:
             (intact,) = database.execute("PRAGMA integrity_check(1)").fetchone()
             if intact != "ok":
                 stored.broken = intact
             if database.execute("SELECT count(*) FROM sqlite_master WHERE name = 'message'").fetchone()[0]:
-                stored.add(database.execute(_STATEMENT).fetchall())
+                stored.rows = database.execute(_STATEMENT).fetchall()
     except sqlite3.Error as error:
         stored.broken = f"{type(error).__name__}: {error}"
     return stored
 
 
-def marks_in(body: bytes) -> list[int]:
-    """The mark of a message; nothing if it has none."""
-    found = MARK.search(body)
-    return [] if found is None else [mark_of(int(found[1]), int(found[2]))]
-
-
-def read_server(
-    engine: str, folder: Path, rows: Callable[[str, DatabaseProcess], Sequence[Sequence[Any]]] | None = None
-) -> StoredMessages:
-    """Start a database server on a folder, wait for its recovery, and read messages, or these ``rows``."""
+def read_server(engine: str, folder: Path, table: str = "message", statement: str = _STATEMENT) -> Remains:
+    """Start a database server on a folder, wait for its recovery, and read a table, if it is there."""
     server = ENGINES[engine]({})
     server.keep_folder = server.synchronises = False
     shutil.move(folder, server.data)
-    stored = StoredMessages()
+    stored = Remains()
     try:
         if server.identity:
             for path in (server.data, *server.data.rglob("*")):
@@ -326,7 +312,11 @@ def read_server(
         for name in ("postmaster.pid", "postmaster.opts"):
             (server.data / name).unlink(missing_ok=True)
         server.start()
-        stored.add((rows or _rows)(engine, server))
+        with closing(_connected(engine, server)) as opened, closing(opened.cursor()) as cursor:
+            cursor.execute("SELECT 1 FROM information_schema.tables WHERE table_name = %s", (table,))
+            if cursor.fetchall():
+                cursor.execute(statement)
+                stored.rows = list(cursor.fetchall())
     except Exception as error:  # also those of drivers
         stored.broken = str(error)
     finally:
@@ -334,114 +324,143 @@ def read_server(
     return stored
 
 
-def _rows(engine: str, server: DatabaseProcess) -> Sequence[Sequence[Any]]:
+def _connected(engine: str, server: DatabaseProcess) -> Any:
+    where: dict[str, Any] = {"host": "127.0.0.1", "port": server.port}
     if engine == "postgresql":
         import psycopg
 
-        with psycopg.connect(
-            host="127.0.0.1", port=server.port, user="imserver", dbname="postgres"
-        ) as opened:
-            (there,) = opened.execute("SELECT to_regclass('message')").fetchone() or (None,)
-            return opened.execute(_STATEMENT).fetchall() if there else []
+        return psycopg.connect(user=DATABASE_NAME, dbname="postgres", **where)
     import pymysql
 
-    with (
-        pymysql.connect(host="127.0.0.1", port=server.port, user="root") as session,
-        session.cursor() as cursor,
-    ):
-        cursor.execute("SELECT 1 FROM information_schema.tables WHERE table_name = 'message'")
-        if not cursor.fetchall():
-            return []
-        cursor.execute(f"{_STATEMENT.replace('message', 'imserver.message')}")
-        return list(cursor.fetchall())
+    return pymysql.connect(user="root", database=DATABASE_NAME, **where)
 
 
-# --- the comparison -----------------------------------------------------------------------------------------
+# --- the judgement ------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Acknowledged:
-    """What clients had been told.
-
-    ``rows``: when which number was acknowledged, in the order of time. ``elsewhere``: when which number came
-    to a place that keeps its power. What was acknowledged within ``loses_seconds`` before a cut may be lost.
+class Cuts:
+    """What all cuts together have shown. ``events``: what clients did and were told, as lines of a history
+    with their times, in the order of time. ``elsewhere``: when which message came to a place that keeps its
+    power. What was acknowledged within ``loses_seconds`` before a cut may be lost.
     """
 
-    rows: list[tuple[float, int]]
-    loses_seconds: float = 0.0
-    elsewhere: list[tuple[float, int]] = field(default_factory=list)
+    def __init__(
+        self,
+        events: Sequence[tuple[float, Json]],
+        loses_seconds: float = 0.0,
+        elsewhere: Sequence[tuple[float, str]] = (),
+    ) -> None:
+        self.events, self.loses_seconds, self.elsewhere = events, loses_seconds, elsewhere
+        self.lines = [json.dumps(event) for _, event in events]
+        self.objects = {event["message"]: event["object"] for _, event in events if event["event"] == "ask"}
+        """Message → its conversation."""
+        self.figures: Figures = dict.fromkeys(
+            (
+                *("power_cuts", "power_compared", "power_newest", "chaos_broken"),
+                *("power_broken", "power_mended"),
+            ),
+            0,
+        )
+        self.notes: list[str] = []
 
-    def until(self, moment: float) -> tuple[list[int], list[int]]:
-        """The numbers that must be stored at a moment, and those that may be."""
-        surely = moment - self.loses_seconds
-        there = {number for at, number in self.elsewhere if at < moment}
-        rows = [(at, number) for at, number in self.rows if at < moment and number not in there]
-        return [number for at, number in rows if at < surely], [number for at, number in rows if at >= surely]
+    def compare(self, where: str, moment: float, stored: Remains) -> None:
+        """Judge what is left after a cut at a moment."""
+        end = bisect_left(self.events, moment, key=itemgetter(0))
+        newest = {
+            number
+            for number in range(end)
+            if self.events[number][1]["event"] == "ok"
+            and self.events[number][0] >= moment - self.loses_seconds
+        }
+        known = [line for number, line in enumerate(self.lines[:end]) if number not in newest]
+        requests = [event for _, event in self.events[:end] if event["event"] == "ask"]
+        reads = [] if stored.broken else self._reads(requests, moment, stored)
+        judged, broken = judge(known, reads)
+        counted = {
+            "power_cuts": 1,
+            "power_compared": len(known) - len(requests),
+            "power_newest": len(newest),
+            "chaos_broken": int(judged["chaos_broken"] or 0),
+            "power_broken": bool(stored.broken),
+            "power_mended": stored.mended,
+        }
+        self.figures = {name: (self.figures[name] or 0) + count for name, count in counted.items()}
+        texts = [*([stored.broken] if stored.broken else []), *broken]
+        self.notes += [f"{where}: {text}" for text in texts][: MOST_NOTES - len(self.notes)]
+
+    def _reads(self, requests: Sequence[Json], moment: float, stored: Remains) -> list[str]:
+        """Lines that say what somebody reads who comes after the cut, in each conversation."""
+        rows: dict[str, list[tuple[int | None, str | None]]] = {event["object"]: [] for event in requests}
+        names: dict[int, str] = {}
+        texts = [(number, seq, text_in(bytes(body or b""))) for number, seq, body in stored.rows]
+        for number, _, text in texts:
+            if text in self.objects:
+                names.setdefault(number, self.objects[text])
+        for number, seq, text in texts:
+            unknown = names.get(number, f"conversation {number}")
+            name = unknown if seq is not None else self.objects.get(text or "", unknown)
+            rows.setdefault(name, []).append((seq, text))
+        there = {text for _, _, text in texts}
+        for at, text in self.elsewhere:
+            if at < moment and text not in there and text in self.objects:
+                rows.setdefault(self.objects[text], []).append((None, text))
+        lines = []
+        for number, (name, messages) in enumerate(rows.items(), 1):
+            ask = {"event": "ask", "at": moment, "number": -number, "client": "disk", "name": "read"}
+            answer = {"event": "ok", "at": moment, "number": -number}
+            ordered = sorted(messages, key=lambda row: row[0] or 0)
+            lines += [ask | {"object": name, "whole": True}, answer | {"messages": ordered}]
+        return [json.dumps(line) for line in lines]
 
 
-def acknowledged(history: Path) -> Acknowledged:
-    """What a chat had acknowledged."""
-    rows = []
+def sends_in(history: Path) -> list[tuple[float, Json]]:
+    """What the history of a chat says of messages that were sent, and when."""
+    events, sent = list[tuple[float, Json]](), set[int]()
     with history.open(encoding="utf-8") as lines:
-        for line in lines:
-            event = json.loads(line)
-            if event["event"] == "ok" and event["number"] > 0:
-                rows.append((event["at"], event["number"]))
-    return Acknowledged(sorted(rows))
+        for event in map(json.loads, lines):
+            if event["event"] == "ask" and event["name"] == "send":
+                sent.add(event["number"])
+            if event["event"] in ("ask", "ok") and event["number"] in sent:
+                events.append((event["at"], event))
+    return events
 
 
-@dataclass
-class CutTally:
-    """What all cuts together have shown. ``notes``: the first faults in words."""
-
-    cuts: int = 0
-    compared: int = 0
-    lost: int = 0
-    newest: int = 0
-    newest_lost: int = 0
-    doubled: int = 0
-    holes: int = 0
-    broken: int = 0
-    mended: int = 0
-    notes: list[str] = field(default_factory=list)
-
-    def note(self, text: str) -> None:
-        if len(self.notes) < 20:
-            self.notes.append(text)
+def text_in(body: bytes) -> str | None:
+    """The text by which a history names a message; None: the body has none."""
+    found = MARK.search(body)
+    return None if found is None else text_of(mark_of(int(found[1]), int(found[2])))
 
 
 def cut_all(
     disk: Disk,
     recording: Path,
-    acks: Acknowledged,
+    found: Cuts,
     cuts: int,
     seed: int,
     folder: Path,
-    read: Callable[[Path], StoredMessages],
+    read: Callable[[Path], Remains],
     show: Callable[[str], None] = lambda text: None,
-) -> CutTally:
-    """Follow the recording, cut the power so often, and compare what is stored with ``acks``."""
+) -> None:
+    """Follow the recording, cut the power so often, and let ``found`` compare what is stored."""
     chance = random.Random(seed)
     count = sum(1 for _ in read_records(recording))
-    if not count or not acks.rows:
+    acks = [at for at, event in found.events if event["event"] == "ok"]
+    if not count or not acks:
         raise BenchError("nothing was recorded")
-    first = sum(1 for record in read_records(recording) if record.at < acks.rows[0][0])
+    first = sum(1 for record in read_records(recording) if record.at < acks[0])
     moments = sorted(chance.randrange(first, count) for _ in range(cuts))
-    tally, shown_at = CutTally(), time.monotonic()
+    number, shown_at = 0, time.monotonic()
     for position, record in enumerate(read_records(recording)):
         while moments and moments[0] == position:
             moments.pop(0)
-            tally.cuts += 1
-            how = HOW[tally.cuts % len(HOW)]
+            number += 1
+            how = HOW[number % len(HOW)]
             _make(folder, disk.cut(how, chance))
-            _compare(
-                tally, f"cut {tally.cuts} ({how}) at {record.at:.6f}", *acks.until(record.at), read(folder)
-            )
+            found.compare(f"cut {number} ({how}) at {record.at:.6f}", record.at, read(folder))
             if time.monotonic() > shown_at + 10:
                 shown_at = time.monotonic()
-                show(f"cut {tally.cuts} of {cuts}: {tally.lost} lost, {tally.broken} broken")
+                show(f"cut {number} of {cuts}: {found.figures['chaos_broken']:g} rules broken")
         disk.follow(position, record)
-    return tally
 
 
 def _make(folder: Path, files: dict[str, bytes | None]) -> None:
@@ -452,38 +471,3 @@ def _make(folder: Path, files: dict[str, bytes | None]) -> None:
             (folder / name).mkdir()
         else:
             (folder / name).write_bytes(content)
-
-
-def _compare(
-    tally: CutTally, where: str, surely: list[int], newest: list[int], stored: StoredMessages
-) -> None:
-    if stored.broken:
-        tally.broken += 1
-        tally.note(f"{where}: {stored.broken}")
-    lost = [mark for mark in surely if not stored.marks[mark]]
-    doubled = [mark for mark, times in stored.marks.items() if times > 1]
-    tally.compared += len(surely)
-    tally.lost += len(lost)
-    tally.newest += len(newest)
-    tally.newest_lost += sum(not stored.marks[mark] for mark in newest)
-    tally.doubled += len(doubled)
-    tally.holes += stored.holes
-    tally.mended += stored.mended
-    if lost or doubled or stored.holes:
-        tally.note(
-            f"{where}: {len(lost)} of {len(surely)} lost, {len(doubled)} doubled, {stored.holes} holes"
-        )
-
-
-def figures(tally: CutTally) -> Figures:
-    return {
-        "power_cuts": tally.cuts,
-        "power_compared": tally.compared,
-        "power_lost": tally.lost,
-        "power_newest": tally.newest,
-        "power_newest_lost": tally.newest_lost,
-        "power_doubled": tally.doubled,
-        "power_holes": tally.holes,
-        "power_broken": tally.broken,
-        "power_mended": tally.mended,
-    }

@@ -1,4 +1,4 @@
-"""Power cuts of what is not a message: uploads, what only Redis has, and the outbox of a back end."""
+"""Power cuts: the traffic of a server that is recorded, and what a start finds after each of them."""
 
 from __future__ import annotations
 
@@ -13,25 +13,21 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import asdict
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, Final
 
 from redis import Redis
 
-from bench import power
-from bench.chat_dialects import mark_of
+from bench import chaos_tasks, power
+from bench.chaos_tasks import AUDIT_SECONDS, CMD_APP, DIALECTS, MEET_SECONDS, SETTLE_SECONDS
+from bench.chat_dialects import mark_of, text_of
 from bench.connections import Target
 from bench.figures import Figures
+from bench.generator import aim
 from bench.loop import BenchError, Json
-from bench.servers import (
-    DatabaseProcess,
-    NodeProcess,
-    PostgresProcess,
-    RedisProcess,
-    ServerProcess,
-    found_program,
-)
+from bench.servers import ENGINES, NodeProcess, PostgresProcess, RedisProcess, ServerProcess, found_program
 from bench.workers import WorkerPool
 
 APP: Final = "power"
@@ -91,31 +87,24 @@ class PowerTraffic(ABC):
         self.pool, self.options, self.folder, self.show_phase = pool, options, folder, show_phase
         self.seed = options.seed or random.randrange(1, 2**31)
         self.root = self.make_root()
-        self.acks: list[tuple[float, int]] = []
-        """When the thing of which number was acknowledged."""
+        self.events: list[tuple[float, Json]] = []
+        """What clients did and were told, for the checker, and when."""
         self.config = folder / "config.yaml"
         self.config.write_text(_CONFIG, encoding="utf-8")
 
     def play(self) -> tuple[Figures, Json]:
-        """Let the traffic flow, cut the power, and compare."""
+        """Let the traffic flow, cut the power, and let the checker judge."""
         environment, recording = power.recorder(self.folder, self.root)
         self.start(environment)
         self.show_phase("traffic flows")
-        self._run_threads()
+        self.flow()
         self.stop()
         self.show_phase("the power is cut")
-        options, state = self.options, self.folder / "state"
-        tally = power.cut_all(
-            self.disk,
-            recording,
-            power.Acknowledged(sorted(self.acks), self.loses_seconds, self.elsewhere()),
-            options.power,
-            self.seed,
-            state,
-            self.read,
-            self.show_phase,
-        )
-        return power.figures(tally), {"seed": self.seed, "faults": tally.notes}
+        events = sorted(self.events, key=lambda event: event[0])
+        found = power.Cuts(events, self.loses_seconds, self.elsewhere())
+        cuts, state = self.options.power, self.folder / "state"
+        power.cut_all(self.disk, recording, found, cuts, self.seed, state, self.read, self.show_phase)
+        return found.figures, {"seed": self.seed, "faults": found.notes}
 
     def make_root(self) -> Path:
         """The folder that is recorded."""
@@ -127,17 +116,21 @@ class PowerTraffic(ABC):
     def start(self, environment: dict[str, str]) -> None:
         """Start the servers, one of them with this environment; load the disk."""
 
-    @abstractmethod
-    def send(self, number: int) -> bool:
-        """Do one thing. Returns whether it was acknowledged."""
+    def send(self, number: int) -> None:
+        """Do one thing. It is acknowledged unless this raises."""
+        raise NotImplementedError
 
     @abstractmethod
-    def read(self, folder: Path) -> power.StoredMessages:
+    def read(self, folder: Path) -> power.Remains:
         """What a start from this folder finds."""
 
-    def elsewhere(self) -> list[tuple[float, int]]:
-        """When which number came to another place."""
+    def elsewhere(self) -> list[tuple[float, str]]:
+        """When which message came to another place."""
         return []
+
+    def object(self, number: int) -> str:
+        """The conversation of the checker in which a thing stands; alone, if they have no order."""
+        return f"thing {number}"
 
     def node(self, environment: dict[str, str], data: Path) -> NodeProcess:
         return self.pool.start(
@@ -153,7 +146,8 @@ class PowerTraffic(ABC):
         """End what is recorded."""
         self.recorded.control("kill")
 
-    def _run_threads(self) -> None:
+    def flow(self) -> None:
+        """Do one thing after the other for the time of the options, in some threads."""
         end = time.monotonic() + self.options.minutes * 60
         pause = THREADS / self.options.rate
         faults: list[BaseException] = []
@@ -162,8 +156,10 @@ class PowerTraffic(ABC):
             number = first
             try:
                 while time.monotonic() < end:
-                    if self.send(number):
-                        self.acks.append((time.monotonic(), mark_of(1, number)))
+                    mark = mark_of(1, number)
+                    self._note("ask", mark, client=f"thread {first}", name="send", object=self.object(number))
+                    self.send(number)
+                    self._note("ok", mark)
                     number += THREADS
                     time.sleep(pause)
             except BaseException as error:
@@ -176,6 +172,66 @@ class PowerTraffic(ABC):
             thread.join()
         if faults:
             raise BenchError(f"traffic: {type(faults[0]).__name__}: {faults[0]}")
+
+    def _note(self, event: str, mark: int, **more: Any) -> None:
+        at = time.monotonic()
+        text = {"message": text_of(mark)} if event == "ask" else {}
+        self.events.append((at, {"event": event, "at": at, "number": mark, **text, **more}))
+
+
+class MessageTraffic(PowerTraffic):
+    """A chat on one node."""
+
+    def make_root(self) -> Path:
+        engine = self.options.database
+        self.database = None if engine == "sqlite" else ENGINES[engine]({})
+        if self.database is None:
+            root = self.folder / "data"
+            root.mkdir()
+            return root
+        self.database.prepare()
+        return self.database.data
+
+    def start(self, environment: dict[str, str]) -> None:
+        self.disk = power.Disk(self.root, journal=self.database is not None)
+        self.disk.load()
+        if self.database is not None:
+            self.database.environment = environment
+            self.pool.start(self.database)
+            self.database.create()
+            environment = {"IMSERVER_STORAGE_URL": self.database.url}
+        self.config.write_text(chaos_tasks.CONFIG.format(""), encoding="utf-8")
+        self.recorded = self.node(environment, self.folder / "data")
+
+    def flow(self) -> None:
+        options, target, history = self.options, self.recorded.target, self.folder / "history.jsonl"
+        (worker,) = self.pool.start_workers(1)
+        self.pool.ask(worker, aim, target=asdict(target), index=worker.index)
+        self.pool.ask(
+            worker,
+            chaos_tasks.meet,
+            seed=self.seed,
+            seconds=MEET_SECONDS,
+            addresses=[[target.ws_host, target.ws_port]],
+            clients=options.clients,
+            app=CMD_APP,
+            dialects=DIALECTS[options.dialect],
+            history=str(history),
+        )
+        self.pool.ask(worker, chaos_tasks.chat, seconds=options.minutes * 60, rate=options.rate)
+        self.pool.ask(worker, chaos_tasks.settle, seconds=SETTLE_SECONDS)
+        self.pool.ask(worker, chaos_tasks.audit, seconds=AUDIT_SECONDS)
+        self.events = power.sends_in(history)
+
+    def stop(self) -> None:
+        super().stop()
+        if self.database is not None:
+            self.database.control("kill")
+
+    def read(self, folder: Path) -> power.Remains:
+        if self.database is None:
+            return power.read_sqlite(folder)
+        return power.read_server(self.options.database, folder)
 
 
 class UploadTraffic(PowerTraffic):
@@ -193,25 +249,24 @@ class UploadTraffic(PowerTraffic):
         chance = random.Random(f"{self.seed} {number}")
         return chance.randbytes(chance.randint(1, 60_000))
 
-    def send(self, number: int) -> bool:
+    def send(self, number: int) -> None:
         target, content = self.recorded.target, self.content(number)
         if number % 2:
             _, body = ask(target, "POST", f"/api/v1/uploads?{OWNER}", content)
             self.paths[number] = json.loads(body)["url"]
-            return True
+            return
         length = {**_PART, "Upload-Length": str(len(content))}
         middle = len(content) // 2
         headers, _ = ask(target, "POST", f"/api/v1/uploads/tus?{OWNER}", content[:middle], length)
         self.paths[number] = headers["Location"]
         self._continue(target, number, middle)
-        return True
 
     def _continue(self, target: Target, number: int, offset: int) -> None:
         rest = self.content(number)[offset:]
         ask(target, "PATCH", self.paths[number], rest, {**_PART, "Upload-Offset": str(offset)})
 
-    def read(self, folder: Path) -> power.StoredMessages:
-        stored = power.StoredMessages()
+    def read(self, folder: Path) -> power.Remains:
+        stored = power.Remains()
         for each in folder.rglob("*.sure"):  # another life of the machine
             each.write_text(each.read_text()[:21] + "another")
         node = NodeProcess(arguments=["--config", str(self.small)], data_directory=str(folder / "data"))
@@ -225,7 +280,7 @@ class UploadTraffic(PowerTraffic):
                         stored.broken = f"{path}: {answer}"
                     continue
                 if content == self.content(number):
-                    stored.marks[mark_of(1, number)] += 1
+                    stored.rows.append((number, None, f"1:{number}:".encode()))
                 else:
                     stored.broken = f"{path} has other bytes"
         except (BenchError, OSError) as error:
@@ -277,15 +332,17 @@ class HistoryTraffic(PowerTraffic):
         self.service = self.node({"IMSERVER_REDIS_URL": self.recorded.url}, self.folder / "data")
         self.epochs: set[str] = set()
 
-    def send(self, number: int) -> bool:
+    def send(self, number: int) -> None:
         message = {"app": APP, "text": f"1:{number}:", "id": f"id-{number}"}
         path, more = "/api/v1/channels/publish", {"channel": CHANNEL}
         _, body = ask(self.service.target, "POST", path, json.dumps({**message, **more}).encode())
         self.epochs.add(json.loads(body)["epoch"])
-        return True
 
-    def read(self, folder: Path) -> power.StoredMessages:
-        stored = power.StoredMessages()
+    def object(self, number: int) -> str:
+        return CHANNEL
+
+    def read(self, folder: Path) -> power.Remains:
+        stored = power.Remains()
         server = _DurableRedis(folder, self.options.appendfsync, self.recorded.port)
         try:
             try:
@@ -296,7 +353,7 @@ class HistoryTraffic(PowerTraffic):
                 server.start()
             with closing(Redis.from_url(server.url)) as redis:
                 for key in redis.keys("imserver:history:*:list"):
-                    stored.add([(0, seq, body) for seq, body in enumerate(redis.lrange(key, 0, -1))])
+                    stored.rows += [(0, None, bytes(body)) for body in redis.lrange(key, 0, -1)]  # type: ignore[arg-type]
             epoch = self._epoch()
             if epoch in self.epochs:
                 stored.broken = f"the history goes on in its epoch {epoch}"
@@ -366,46 +423,33 @@ class OutboxTraffic(PowerTraffic):
         self.recorded.prepare()
         return self.recorded.data
 
-    def send(self, number: int) -> bool:
+    def send(self, number: int) -> None:
         import psycopg
 
         push = {"app": APP, "user": "ann", "text": f"1:{number}:", "store": True}
         with psycopg.connect(self.recorded.url) as connection:
             connection.execute("INSERT INTO im_outbox (push) VALUES (%s)", (json.dumps(push),))
-        return True
 
     def stop(self) -> None:
         self.recorded.control("kill")
         self.outbox.end()
         self.service.control("kill")
 
-    def elsewhere(self) -> list[tuple[float, int]]:
+    def elsewhere(self) -> list[tuple[float, str]]:
         ahead = time.time() - time.monotonic()
         with closing(sqlite3.connect(self.folder / "data" / "imserver.db")) as database:
             rows = database.execute("SELECT time_ms, body FROM message").fetchall()
-        return [
-            (created / 1000 - ahead, mark) for created, body in rows for mark in power.marks_in(bytes(body))
-        ]
+        return [(created / 1000 - ahead, power.text_in(bytes(body)) or "") for created, body in rows]
 
-    def read(self, folder: Path) -> power.StoredMessages:
-        return power.read_server("postgresql", folder, _waiting)
+    def read(self, folder: Path) -> power.Remains:
+        return power.read_server("postgresql", folder, "im_outbox", _WAITING)
 
 
-def _waiting(_engine: str, server: DatabaseProcess) -> list[tuple[int, int, bytes]]:
-    """The rows of the outbox, each as a conversation of its own."""
-    import psycopg
-
-    with psycopg.connect(
-        host="127.0.0.1", port=server.port, user="imserver", dbname="postgres"
-    ) as connection:
-        (there,) = connection.execute("SELECT to_regclass('im_outbox')").fetchone() or (None,)
-        if not there:
-            return []
-        rows = connection.execute("SELECT id, push::text FROM im_outbox WHERE refused IS NULL").fetchall()
-        return [(number, 0, push.encode()) for number, push in rows]
-
-
+_WAITING: Final = (
+    "SELECT id::bigint, NULL, convert_to(push::text, 'UTF8') FROM im_outbox WHERE refused IS NULL"
+)
 TRAFFIC: Final[dict[str, type[PowerTraffic]]] = {
+    "messages": MessageTraffic,
     "uploads": UploadTraffic,
     "histories": HistoryTraffic,
     "outbox": OutboxTraffic,

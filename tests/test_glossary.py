@@ -17,7 +17,6 @@ ALLOWED = {
     "PlaceMsg": "the schema of the protobuf dialect",
     "_keep_files_in_memory": "the usual meaning",
     "_keep_running": "the usual meaning",
-    "held_back": "a figure of benchmarks that were recorded",
     "held_bytes": "a size, and an adjective",
     "keep_alive": "HTTP",
     "keep_alive_response": "HTTP",

@@ -1,72 +1,62 @@
-"""The scenario asks: what its judge finds, and a few questions with the death of a node."""
+"""Questions in a chaos run: what devices were told and have heard is in the history, which is judged."""
 
-from typing import Any
+from pathlib import Path
 
-from bench.asks import EVERYBODY, AskJudge
+import pytest
+
+from bench.asks import EVERYBODY, AskThread
+from bench.history import History
+from checker.cli import check
+from checker.history import read
 from imserver_client import Entry
 
-FAULTS = ("asks_wrong", "asks_differ", "asks_promised", "asks_unheard")
 
-
-def answer(about: int, value: str, id: int = 9) -> Entry:
-    return Entry(
-        id=id, conversation=1, seq=id, kind="press", type="answer", sender="bob", about=about, text=value
-    )
-
-
-def state(*values: str, closed: str = "answered") -> dict[str, Any]:
-    return {"id": 7, "state": closed, "answers": [{"user": "bob", "value": value} for value in values]}
-
-
-def judge(*promises: str, heard: str = "yes") -> AskJudge:
-    """A judge of one question that the phone has answered with ``yes``."""
-    one = AskJudge(ids=[7], taps={7: 0.0}, promises={7: list(promises)})
+def rules(
+    file: Path, accepted: tuple[bool, bool], heard: dict[str, list[str]], stored: str = "yes"
+) -> set[str]:
+    """The rules that are broken if the phone says yes and the laptop no: whether each was told that it
+    counts, what everybody heard, and what a node says at the end."""
+    history = History(file)
+    asking = AskThread([], history)
+    for device, vote, counts in zip(("phone", "laptop"), ("yes", "no"), accepted, strict=True):
+        decided = history.ask(device, "decide", "votes:question 7", user="bob", vote=vote, need=1)
+        sending = history.ask(device, "send", "answers to 7", message=vote)
+        history.answered(decided, accepted=counts)
+        (history.answered if counts else history.refused)(sending)
+    history.answered(history.ask("node 1", "get", "votes:question 7"), value=[("bob", stored)])
     for name in EVERYBODY:
-        one.hear(name, answer(7, heard))
-    return one
+        for number, text in enumerate(heard.get(name, ["yes"]), 9):
+            asking.hear(
+                name,
+                Entry(
+                    id=number,
+                    conversation=1,
+                    seq=number,
+                    kind="press",
+                    type="answer",
+                    sender="bob",
+                    about=7,
+                    text=text,
+                ),
+            )
+        history.followed(name, "answers to 7")
+    history.close()
+    return {each.rule for each in check(read(file.read_text().splitlines()))}
 
 
-def faults(one: AskJudge, *states: dict[str, Any]) -> dict[str, float | None]:
-    """The figures that are not zero."""
-    figures = one.verdict({7: list(states)})
-    assert figures["asks"] == 1
-    return {name: figures[name] for name in FAULTS if figures[name]}
-
-
-def test_one_answer_of_which_everybody_has_heard_is_good() -> None:
-    one = judge("yes")
-    assert one.has_all()
-    assert faults(one, state("yes"), state("yes")) == {}
-
-
-def test_two_answers_are_found() -> None:
-    assert faults(judge("yes", "no"), state("yes", "no"), state("yes", "no")) == {
-        "asks_wrong": 1,
-        "asks_promised": 1,
-    }
-
-
-def test_a_promise_to_both_devices_is_found() -> None:
-    assert faults(judge("yes", "no"), state("yes"), state("yes")) == {"asks_promised": 1}
-
-
-def test_a_promise_to_no_device_is_found() -> None:
-    assert faults(judge(), state("yes"), state("yes")) == {"asks_promised": 1}
-
-
-def test_nodes_that_do_not_agree_are_found() -> None:
-    assert faults(judge("yes"), state("yes"), state("no")) == {"asks_differ": 1}
-
-
-def test_a_question_that_nobody_could_answer_is_found() -> None:
-    wrong = faults(judge("yes"), state(closed="expired"), state(closed="expired"))
-    assert wrong == {"asks_wrong": 1, "asks_promised": 1, "asks_unheard": 3}
-
-
-def test_whoever_has_heard_nothing_twice_or_something_else_is_found() -> None:
-    one = judge("yes")
-    one.heard["phone"].clear()
-    assert not one.has_all()
-    one.hear("laptop", answer(7, "yes", id=11))
-    assert faults(one, state("yes"), state("yes")) == {"asks_unheard": 2}
-    assert faults(judge("yes", heard="no"), state("yes"), state("yes")) == {"asks_unheard": 3}
+@pytest.mark.parametrize(
+    ("accepted", "heard", "stored", "broken"),
+    [
+        ((True, False), {}, "yes", set()),
+        ((True, True), {}, "yes", {"not linearizable", "missing"}),
+        ((False, False), {}, "yes", {"not linearizable", "refused"}),
+        ((True, False), {}, "no", {"not linearizable"}),
+        ((True, False), {"phone": []}, "yes", {"missing"}),
+        ((True, False), {"ann": ["yes", "yes"]}, "yes", {"seen twice"}),
+        ((True, False), {"laptop": ["no"]}, "yes", {"refused", "missing"}),
+    ],
+)
+def test_each_question_has_one_answer_of_which_everybody_hears_once(
+    tmp_path: Path, accepted: tuple[bool, bool], heard: dict[str, list[str]], stored: str, broken: set[str]
+) -> None:
+    assert rules(tmp_path / "history", accepted, heard, stored) == broken

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.chat_dialects import MARK_BITS
-from bench.power import Disk, acknowledged, cut_all, read_records, read_sqlite, recorder
+from bench.power import Cuts, Disk, Remains, cut_all, read_records, read_sqlite, recorder, sends_in
 
 from .play import found
 
@@ -24,8 +24,10 @@ database.execute(f"PRAGMA synchronous={mode}")
 database.execute("CREATE TABLE message (conversation, seq, body)")
 with open(history, "w") as acks:
     for number in range(1, 101):
-        database.execute("INSERT INTO message VALUES (1, ?, ?)", (number, b"1:%d:" % number))
         mark = 1 << int(os.environ["BITS"]) | number
+        row = {"event": "ask", "client": "ann", "name": "send", "object": "chat", "message": f"1:{number}:"}
+        acks.write(json.dumps(row | {"number": mark, "at": time.monotonic()}) + "\\n")
+        database.execute("INSERT INTO message VALUES (1, ?, ?)", (number, b"1:%d:" % number))
         acks.write(json.dumps({"event": "ok", "number": mark, "at": time.monotonic()}) + "\\n")
 """
 _FILES = """
@@ -125,13 +127,47 @@ def test_a_commit_that_was_not_synchronised_is_lost_in_some_cuts(
     disk, recording = record(
         tmp_path, _WRITER, str(tmp_path / "root"), str(history), mode, BITS=str(MARK_BITS)
     )
-    acks = acknowledged(history)
-    assert len(acks.rows) == 100
-    tally = cut_all(disk, recording, acks, 60, 7, tmp_path / "state", read_sqlite)
-    assert tally.cuts == 60
-    assert tally.compared > 1000
-    assert bool(tally.lost or tally.broken) == loses, tally.notes
-    assert tally.doubled == 0
+    found = Cuts(sends_in(history))
+    assert len(found.events) == 200
+    cut_all(disk, recording, found, 60, 7, tmp_path / "state", read_sqlite)
+    figures = found.figures
+    assert figures["power_cuts"] == 60
+    assert (figures["power_compared"] or 0) > 1000
+    assert bool(figures["chaos_broken"] or figures["power_broken"]) == loses, found.notes
+    assert {note.split(": ")[1] for note in found.notes} <= {"lost", "stale", "DatabaseError"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "broken"),
+    [
+        ([(7, 1, b"1:1:"), (7, 2, b"1:2:"), (7, 3, b"1:3:")], set()),
+        ([(7, 1, b"1:1:"), (7, 2, b"1:2:")], set()),
+        ([(7, 1, b"1:1:")], {"lost", "stale"}),
+        ([(7, 1, b"1:1:"), (7, 2, b"1:2:"), (7, 3, b"1:2:")], {"doubled"}),
+        ([(7, 1, b"1:1:"), (7, 3, b"1:2:")], {"hole"}),
+        ([(7, 1, b"1:2:"), (7, 2, b"1:1:")], {"overtaken"}),
+        ([(7, 1, b"1:1:"), (7, 2, b"1:2:"), (7, 3, b"2:9:")], {"invented"}),
+    ],
+)
+def test_what_is_left_is_judged_by_what_was_said_before(
+    rows: list[tuple[int, int, bytes]], broken: set[str]
+) -> None:
+    """Three messages are sent, two acknowledged before the power goes, at 5.5 s."""
+    events: list[tuple[float, dict[str, object]]] = []
+    for number, (begun, ended) in enumerate([(1.0, 2.0), (3.0, 4.0), (5.0, 6.0)], 1):
+        ask = {"client": "ann", "name": "send", "object": "chat", "message": f"1:{number}:"}
+        events.append((begun, {"event": "ask", "number": number, "at": begun, **ask}))
+        events.append((ended, {"event": "ok", "number": number, "at": ended}))
+    found = Cuts(events)
+    found.compare("a cut", 5.5, Remains(rows=[*rows]))
+    assert {note.split(": ")[1] for note in found.notes} == broken
+    assert (found.figures["power_compared"], found.figures["power_newest"]) == (2, 0)
+    careless = Cuts(events, loses_seconds=2.0)
+    careless.compare("a cut", 5.5, Remains(rows=[(7, 1, b"1:1:")]))
+    assert (careless.figures["chaos_broken"], careless.figures["power_newest"]) == (0, 1)
+    elsewhere = Cuts(events, elsewhere=[(4.5, "1:2:")])
+    elsewhere.compare("a cut", 5.5, Remains(rows=[(1, None, b"1:1:")]))
+    assert elsewhere.figures["chaos_broken"] == 0
 
 
 @pytest.mark.full
