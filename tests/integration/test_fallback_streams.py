@@ -10,7 +10,7 @@ from urllib.parse import quote
 import jwt
 import pytest
 
-from tests.support import Server, eventually, merged
+from tests.support import Server, merged
 
 from .raw import PATIENCE_SECONDS, Raw, Response, ask, request
 from .setting import Launch
@@ -177,23 +177,6 @@ def test_a_stream_that_does_not_begin_says_why(hasty: Server, path: str, command
         if code == 3502:
             assert client.next()["error"]["code"] == 101
         assert client.closed() == code
-
-
-@pytest.mark.both_servers
-def test_only_the_session_is_a_proof(server: Server) -> None:
-    with connected(server) as client:
-        assert emulate(server, client.session, subscribe(2, "news:proof")).status == 200
-        client.next("subscribe")
-        assert emulate(server, client.session, {"id": 3, "presence": {"channel": "news:proof"}}).status == 200
-        (shown,) = client.next("presence")["presence"]["presence"]
-        assert shown != client.session
-        for wrong in ("", "x", shown, client.session[:-1], "A" * len(client.session)):
-            answer = emulate(server, wrong, subscribe(4, "news:other"))
-            assert (answer.status, answer.json["code"]) == (404, "unknown_connection"), wrong
-        session = client.session
-    with connected(server) as later:
-        assert later.session != session
-    eventually(lambda: emulate(server, session, {}).status == 404, what="its stream has ended")
 
 
 @pytest.mark.both_servers

@@ -16,8 +16,7 @@ from tests.processes import end, spawn
 from tests.support import clean_environment, eventually
 
 from .cmd import get, good, is_online, logged_in, post, send_message, send_to_all, users
-from .raw import PING, PONG, TEXT, Address, Frame, Raw, close, frame, handshake, open_socket, request, text
-from .setting import ECHO_PATH
+from .raw import PING, Address, Raw, frame, handshake, request
 from .sse import end_of
 from .sse import listening as stream
 
@@ -33,7 +32,6 @@ def gunicorn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
     environment = clean_environment(
         IMSERVER_APP_HTTP_PORT=str(port),  # the addresses in answers are made from it
         IMSERVER_SERVER_DATA_DIR=str(folder / "data"),
-        IMSERVER_DEBUG_ECHO_PATH=ECHO_PATH,
         IMSERVER_WEBSOCKET_CLOSE_SECONDS="1",
         HOME=str(folder),  # gunicorn keeps a control socket there
     )
@@ -143,27 +141,6 @@ def test_a_start_that_failed_is_repeated_and_requests_beside_it_wait(tmp_path: P
     assert done.stdout.splitlines() == ["no database", "no database", "200 OK, 200 OK, 200 OK", "1"], (
         done.stderr
     )
-
-
-def test_the_rules_of_frames_hold(gunicorn: Address) -> None:
-    for data, code in (
-        (frame(TEXT, b"x", mask=None), 1002),
-        (frame(3, b"x"), 1002),
-        (text(b"\xff"), 1007),
-        (frame(TEXT, b"", declared=1 << 20), 1009),
-        (close(1005), 1002),
-    ):
-        with open_socket(gunicorn) as raw:
-            raw.send(data)
-            raw.closed(code)
-            raw.ended()
-    with open_socket(gunicorn, ECHO_PATH) as raw:
-        raw.send(frame(TEXT, "a", fin=False), frame(PING, b"p"), frame(0, "b" * 70_000))
-        assert raw.frame() == Frame(PONG, b"p")
-        assert raw.message().text == "a" + "b" * 70_000
-        raw.send(close(1000))
-        raw.closed(1000)
-        raw.ended()
 
 
 def test_handshakes_are_judged_before_or_right_after_the_worker_has_shaken_hands(gunicorn: Address) -> None:
