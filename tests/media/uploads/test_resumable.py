@@ -20,7 +20,6 @@ from imserver.media.uploads.contract import FILE_BYTES, Upload
 from imserver.media.uploads.declared import (
     HTTP_CHECKSUM_MISMATCH,
     HTTP_FILE_TOO_LARGE,
-    HTTP_KIND_REFUSED,
     HTTP_OFFSET_MISMATCH,
     HTTP_QUOTA_EXCEEDED,
     HTTP_UNKNOWN_UPLOAD,
@@ -187,7 +186,7 @@ def test_a_silent_request_gives_way(parts: ResumableUploads, monkeypatch: pytest
 
 
 def test_the_last_byte_counts_once_the_row_is_there(
-    parts: ResumableUploads, store: Store, monkeypatch: pytest.MonkeyPatch
+    parts: ResumableUploads, uploads: Uploads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = parts.create(OFFER, "")
     with monkeypatch.context() as patched:
@@ -195,7 +194,7 @@ def test_the_last_byte_counts_once_the_row_is_there(
         def fail(_offer: Offer, _path: Path, _name: str) -> Upload:
             raise StorageUnavailable("gone")
 
-        patched.setattr(parts._uploads, "finish", fail)
+        patched.setattr(uploads, "finish", fail)
         with pytest.raises(StorageUnavailable):
             append(parts, name, 0, CONTENT)
     assert offset_of(parts, name) == len(CONTENT) - 1
@@ -210,15 +209,6 @@ def test_the_answer_to_the_last_request_may_be_lost(
     monkeypatch.setattr(resumable, "_rename", lambda _path: None)
     assert append(parts, name, 0, CONTENT) is not None
     assert offset_of(parts, name) == len(CONTENT)
-
-
-def test_a_file_of_another_kind_is_refused_with_its_first_bytes(
-    parts: ResumableUploads, tmp_path: Path
-) -> None:
-    name = parts.create(replace(OFFER, kind="picture"), "")
-    assert refusal(lambda: append(parts, name, 0, CONTENT[:8192])) is HTTP_KIND_REFUSED
-    assert refusal(lambda: offset_of(parts, name)) is HTTP_UNKNOWN_UPLOAD
-    assert [path for path in (tmp_path / "uploads").rglob("*") if path.is_file()] == []
 
 
 def test_unfinished_uploads_count_against_the_quota(parts: ResumableUploads) -> None:
@@ -289,16 +279,6 @@ def test_a_user_has_so_many_unfinished_uploads(
     with parts.opened("101", "ann", names[0]) as part:
         assert parts.append(part, append_all, 0, 10, reader(CONTENT)) is not None
     assert parts.create(OFFER, "")
-
-
-def test_an_upload_belongs_to_its_user(parts: ResumableUploads) -> None:
-    name = parts.create(OFFER, "")
-    for app, user in (("101", "bob"), ("102", "ann")):
-        with pytest.raises(TransferRefused) as caught, parts.opened(app, user, name):
-            pass
-        assert caught.value.problem is HTTP_UNKNOWN_UPLOAD
-    for name in ("x" * 32, "../../" + "x" * 26, "é" * 32, ""):
-        assert refusal(lambda name=name: offset_of(parts, name)) is HTTP_UNKNOWN_UPLOAD
 
 
 def test_an_upload_expires_a_day_after_its_last_request(

@@ -159,11 +159,11 @@ def test_an_upload_that_the_disk_refuses_counts_for_no_address(uploads: Uploads)
 
 
 def test_an_upload_that_is_slow_gives_way_to_another(
-    uploads: Uploads, monkeypatch: pytest.MonkeyPatch
+    uploads: Uploads, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transfers, "GRACE_SECONDS", 0.0)
-    uploads.settings = replace(uploads.settings, at_once=1, min_bytes_per_second=0)
-    uploads._arriving._settings = uploads.settings
+    settings = replace(uploads.settings, at_once=1, min_bytes_per_second=0)
+    narrow = Uploads(settings, str(tmp_path), store)
     reads, never = Event(), Event()
 
     def read(_most: int) -> bytes:
@@ -172,10 +172,11 @@ def test_an_upload_that_is_slow_gives_way_to_another(
         return b""
 
     offer = Offer("101", "eve", "", "", 100, "192.0.2.1")
-    slow = gevent.spawn(uploads.receive, offer, read)
+    slow = gevent.spawn(narrow.receive, offer, read)
     assert reads.wait(60)
-    take(uploads, "ann", "192.0.2.2")
+    take(narrow, "ann", "192.0.2.2")
     slow.join(60)
+    narrow.close()
     assert isinstance(slow.exception, TransferRefused)
     assert slow.exception.problem is errors.Problems.BUSY
 

@@ -96,10 +96,6 @@ def roles(groups: Groups, group: int) -> dict[str, str]:
     return {row.user: row.role for row in groups.members(APP, group, "", "", 100)}
 
 
-def owners(groups: Groups, group: int) -> list[str]:
-    return [user for user, role in roles(groups, group).items() if role == OWNER]
-
-
 def at_once(*deeds: tuple[Any, ...]) -> list[str]:
     """Do all of it at the same time; the names of what was raised, ``""`` for nothing."""
 
@@ -269,34 +265,49 @@ def test_what_others_do_costs_a_user_no_group(groups: Groups) -> None:
     assert groups.create(APP, "eve", "mine", [])[0].role == OWNER
 
 
-def test_the_owner_and_the_successor_leave_at_once_and_there_is_an_owner(groups: Groups, group: int) -> None:
-    assert at_once((groups.leave, group, "ann"), (groups.leave, group, "bob")) == ["", ""]
-    assert roles(groups, group) == {"cid": OWNER, "dan": MEMBER}
+AT_ONCE: dict[str, tuple[list[tuple[Any, ...]], list[str], dict[str, str]]] = {
+    "owner and successor leave": (
+        [("leave", "ann"), ("leave", "bob")],
+        ["", ""],
+        {"cid": OWNER, "dan": MEMBER},
+    ),
+    "successor leaves first": ([("leave", "bob"), ("leave", "ann")], ["", ""], {"cid": OWNER, "dan": MEMBER}),
+    "all leave": ([("leave", user) for user in ("ann", "cid", "bob", "dan")], [""] * 4, {}),
+    "the new owner leaves": (
+        [("leave", "cid"), ("set_role", "ann", "cid", OWNER)],
+        ["", "NoMember"],
+        {"ann": OWNER, "bob": ADMIN, "dan": MEMBER},
+    ),
+    "handed to two": (
+        [("set_role", "ann", user, OWNER) for user in ("cid", "dan")],
+        ["", "NotAllowed"],
+        {"ann": ADMIN, "bob": ADMIN, "cid": OWNER, "dan": MEMBER},
+    ),
+    "removed a moment ago": (
+        [
+            ("remove", "ann", ["bob", "dan"]),
+            ("invite", "dan", ["eve"]),
+            ("remove", "bob", ["cid"]),
+            ("describe", "bob", {"name": "coffee"}),
+            ("leave", "bob"),
+        ],
+        ["", *["UnknownGroup"] * 4],
+        {"ann": OWNER, "cid": MEMBER},
+    ),
+    "an admin since a moment": (
+        [("set_role", "ann", "cid", ADMIN), ("remove", "bob", ["dan", "cid"]), ("mute", "bob", "cid", 2**40)],
+        ["", "NotAllowed", "NotAllowed"],
+        {"ann": OWNER, "bob": ADMIN, "cid": ADMIN, "dan": MEMBER},
+    ),
+}
+"""What several do to the group: what each is told, and who is what in the end."""
 
 
-def test_the_successor_leaves_before_the_owner_and_there_is_an_owner(groups: Groups, group: int) -> None:
-    assert at_once((groups.leave, group, "bob"), (groups.leave, group, "ann")) == ["", ""]
-    assert roles(groups, group) == {"cid": OWNER, "dan": MEMBER}
-
-
-def test_all_leave_at_once_and_nobody_is_refused(groups: Groups, group: int) -> None:
-    errors = at_once(*((groups.leave, group, user) for user in ("ann", "cid", "bob", "dan")))
-    assert errors == [""] * 4
-    assert roles(groups, group) == {}
-
-
-def test_whoever_is_handed_a_group_leaves_meanwhile_and_it_keeps_its_owner(
-    groups: Groups, group: int
-) -> None:
-    errors = at_once((groups.leave, group, "cid"), (groups.set_role, group, "ann", "cid", OWNER))
-    assert errors == ["", "NoMember"]
-    assert owners(groups, group) == ["ann"]
-
-
-def test_a_group_that_is_handed_to_two_at_once_has_one_owner(groups: Groups, group: int) -> None:
-    handing = ((groups.set_role, group, "ann", user, OWNER) for user in ("cid", "dan"))
-    assert at_once(*handing) == ["", "NotAllowed"]
-    assert roles(groups, group) == {"ann": ADMIN, "bob": ADMIN, "cid": OWNER, "dan": MEMBER}
+@pytest.mark.parametrize("case", AT_ONCE)
+def test_of_what_is_done_at_once_the_first_counts(groups: Groups, group: int, case: str) -> None:
+    deeds, errors, left = AT_ONCE[case]
+    assert at_once(*((getattr(groups, name), group, *more) for name, *more in deeds)) == errors
+    assert roles(groups, group) == left
 
 
 def test_who_was_an_admin_a_moment_ago_is_none_any_more(groups: Groups, group: int) -> None:
@@ -309,24 +320,6 @@ def test_who_was_an_admin_a_moment_ago_is_none_any_more(groups: Groups, group: i
     assert at_once(no_more, removing, muting, naming, opening) == ["", *["NotAllowed"] * 4]
     shown = groups.show(APP, group, "cid")
     assert (shown.name, shown.role, shown.muted_until, shown.open) == ("tea", MEMBER, 0, False)
-
-
-def test_who_was_removed_a_moment_ago_does_nothing_any_more(groups: Groups, group: int) -> None:
-    away = (groups.remove, group, "ann", ["bob", "dan"])
-    inviting, removing = (groups.invite, group, "dan", ["eve"]), (groups.remove, group, "bob", ["cid"])
-    naming, leaving = (groups.describe, group, "bob", {"name": "coffee"}), (groups.leave, group, "bob")
-    assert at_once(away, inviting, removing, naming, leaving) == ["", *["UnknownGroup"] * 4]
-    assert roles(groups, group) == {"ann": OWNER, "cid": MEMBER}
-
-
-def test_who_became_an_admin_a_moment_ago_is_not_removed_by_one(groups: Groups, group: int) -> None:
-    errors = at_once(
-        (groups.set_role, group, "ann", "cid", ADMIN),
-        (groups.remove, group, "bob", ["dan", "cid"]),
-        (groups.mute, group, "bob", "cid", 2**40),
-    )
-    assert errors == ["", "NotAllowed", "NotAllowed"]
-    assert set(roles(groups, group)) == {"ann", "bob", "cid", "dan"}
 
 
 def test_who_is_erased_and_is_removed_at_once_is_gone(groups: Groups, group: int, log: MessageLog) -> None:

@@ -25,7 +25,7 @@ from imserver.messenger.messages.acks import (
     Unacked,
 )
 from tests.gateway.hub.harness import Harness
-from tests.gateway.transport.harness import turn, until
+from tests.gateway.transport.harness import turn
 
 
 class FromLog:
@@ -123,15 +123,6 @@ def test_what_is_acknowledged_is_not_sent_again_and_leaves_nothing(client: Clien
     pass_time(client, sum(client.seconds))
     assert (client.resent, client.connection.is_open) == ([], True)
     assert is_idle(client)
-
-
-def test_an_acknowledgement_gives_all_tries_back(client: Client) -> None:
-    for number in range(1, TRIES + 3):
-        client.deliver()
-        until(lambda number=number: client.turn() or client.resent.count(number) == 2)  # type: ignore[misc]
-        client.ack(number)
-    pass_time(client, sum(client.seconds))
-    assert (len(client.resent), client.connection.is_open) == (2 * (TRIES + 2), True)
 
 
 def test_an_acknowledgement_covers_all_up_to_its_number_and_nothing_later(client: Client) -> None:

@@ -35,6 +35,12 @@ def pass_time(node: Node, seconds: int = ACK_SECONDS) -> None:
         turn()
 
 
+@pytest.fixture(params=[2])
+def resend_limit(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many entries are sent again at most."""
+    monkeypatch.setattr(catch_up, "RESEND_LIMIT", request.param)
+
+
 def hold_resend(node: Node) -> Signal:
     """Let the time go by; what is to be sent again is read, and comes when the signal is set."""
     held = node.gates.answering = Signal()
@@ -120,10 +126,8 @@ def test_an_acknowledgement_while_entries_are_read_again_gives_no_try_too_many()
         assert subscription.state is ON_TIME
 
 
-def test_a_client_with_too_many_unacknowledged_entries_is_closed_and_resumes(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(catch_up, "RESEND_LIMIT", 2)
+@pytest.mark.usefixtures("resend_limit")
+def test_a_client_with_too_many_unacknowledged_entries_is_closed_and_resumes() -> None:
     with Node() as node:
         ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
         for _ in range(3):
@@ -136,11 +140,9 @@ def test_a_client_with_too_many_unacknowledged_entries_is_closed_and_resumes(
         until(lambda: back.stream() == [1, 2, 3])
 
 
-def test_a_client_with_too_many_unacknowledged_entries_gets_no_new_ones(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.mark.parametrize("resend_limit", [3], indirect=True)
+def test_a_client_with_too_many_unacknowledged_entries_gets_no_new_ones(resend_limit: None) -> None:
     """What is stored while it is looked up would stand above what it was never told."""
-    monkeypatch.setattr(catch_up, "RESEND_LIMIT", 3)
     with Node() as node:
         ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
         for _ in range(2):
@@ -157,9 +159,9 @@ def test_a_client_with_too_many_unacknowledged_entries_gets_no_new_ones(
         assert bob.stream() == [1, 2]
 
 
+@pytest.mark.usefixtures("resend_limit")
 def test_entries_of_a_page_are_acknowledged_like_pushed_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catch_up, "RECOVERED", 2)
-    monkeypatch.setattr(catch_up, "RESEND_LIMIT", 2)
     with Node() as node:
         ann = node.speaker("ann", 0)
         for _ in range(5):

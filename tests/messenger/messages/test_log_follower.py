@@ -50,9 +50,8 @@ class Receiver:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "GAP_SECONDS", 0.001)
-    monkeypatch.setattr(module, "RETRY_SECONDS", 0.001)
-    monkeypatch.setattr(module, "QUIET_SECONDS", 0.0)
+    for name, seconds in (("GAP", 0.001), ("RETRY", 0.001), ("QUIET", 0.0)):
+        monkeypatch.setattr(module, f"{name}_SECONDS", seconds)
 
 
 def test_a_batch_of_an_app_without_subscribers_is_not_delivered() -> None:

@@ -416,9 +416,8 @@ def test_a_repeat_on_another_node_is_acknowledged_after_earlier_entries() -> Non
 
 
 def test_messages_to_many_gather_so_that_they_share_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(messaging, "WIDE", 2)
-    monkeypatch.setattr(messaging, "_GATHER_SECONDS", 600)
-    monkeypatch.setattr(messaging, "_MAX_GATHER_SECONDS", 600)
+    for name, value in (("WIDE", 2), ("_GATHER_SECONDS", 600), ("_MAX_GATHER_SECONDS", 600)):
+        monkeypatch.setattr(messaging, name, value)
     with Node() as node:
         group = node.group("ann", "bob", "eve")
         ann, bob = node.speaker("ann", 1), node.speaker("bob", 1)

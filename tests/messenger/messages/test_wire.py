@@ -69,7 +69,7 @@ def test_half_a_character_is_replaced_everywhere() -> None:
     request = wire.read_send(rb'{"to":"bob","data":{"a\ud800":["\udc00"]},"mentions":["\ud800"]}')
     assert json.decode(request.body) == {"a\ufffd": ["\ufffd"]}
     assert json.decode(request.meta) == {"mentions": ["\ufffd"]}
-    assert json.decode(wire._edit(rb'{"id":1,"data":"\ud800"}').body) == "\ufffd"
+    assert json.decode(wire.MESSAGE_COMMANDS["edit"](rb'{"id":1,"data":"\ud800"}').body) == "\ufffd"
 
 
 @pytest.mark.parametrize(

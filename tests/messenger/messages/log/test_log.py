@@ -52,6 +52,11 @@ def stored(log: MessageLog, *drafts: Draft, app: str = APP) -> list[Entry]:
     return entries
 
 
+def group_of(log: MessageLog, *users: str) -> int:
+    """The number of a new group."""
+    return log.groups.create(APP, users[0], "tea", users[1:]).conversation
+
+
 def bodies(entries: list[Entry]) -> list[str]:
     return [entry.body.decode() for entry in entries]
 
@@ -384,6 +389,15 @@ def test_the_oldest_expire_by_number(log: MessageLog) -> None:
     (entry,) = stored(log, say("a", "b", client_msg_id="0"))
     assert (entry.id, entry.seq) == (2501, 2501)
     assert log.expire("none", more_than=1) == 0
+
+
+def test_as_many_stay_as_may_where_ids_have_a_gap(log: MessageLog) -> None:
+    stored(log, *(say("a", "b") for _ in range(4)))
+    log.continue_after(APP, 1000)
+    stored(log, *(say("a", "b") for _ in range(3)))
+    for most, left in ((7, [1, 2, 3, 4, 1001, 1002, 1003]), (5, [3, 4, 1001, 1002, 1003]), (2, [1002, 1003])):
+        log.expire(APP, more_than=most)
+        assert ids(log.entries.read(APP, 0, 10)) == left
 
 
 def test_the_oldest_expire_by_the_time_of_their_storing(log: MessageLog, write_at: WriteAt) -> None:

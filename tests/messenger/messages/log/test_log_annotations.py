@@ -11,13 +11,9 @@ from imserver.messenger.messages.log.contract import MOST_UNREAD, Change, Draft,
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.log.writer import BATCH_CHANGES
 from imserver.messenger.messages.model import Reaction
-from tests.messenger.messages.log.test_log import APP, ids, say, stored
+from tests.messenger.messages.log.test_log import APP, group_of, ids, say, stored
 
 THUMB, HEART = "\N{THUMBS UP SIGN}", "\N{HEAVY BLACK HEART}\N{VARIATION SELECTOR-16}"
-
-
-def group_of(log: MessageLog, *users: str) -> int:
-    return log.groups.create(APP, users[0], "tea", users[1:]).conversation
 
 
 def react(log: MessageLog, user: str, message: int, emoji: str = THUMB, *, remove: bool = False) -> Entry:

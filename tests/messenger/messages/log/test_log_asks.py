@@ -9,18 +9,12 @@ import gevent
 from imserver.gateway.model import Limit
 from imserver.messenger.messages.commands import Search
 from imserver.messenger.messages.log.asks import AskChange, AskRefused
-from imserver.messenger.messages.log.contract import Change, Draft, Entry, Rejected
+from imserver.messenger.messages.log.contract import Draft, Entry, Rejected
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.model import Ask, AskOption, ask_in
-from tests.messenger.messages.log.test_log import APP, say, stored
+from tests.messenger.messages.log.test_log import APP, group_of, say, stored
 
 YES_NO = ({"text": "Yes", "value": "yes"}, {"text": "No", "value": "no"})
-
-
-def group_of(log: MessageLog, *users: str) -> int:
-    group = log.groups.create(APP, users[0], "tea", users[1:])
-    assert isinstance(group, Change)
-    return group.conversation
 
 
 def meta_of(**fields: Any) -> bytes:

@@ -1,5 +1,7 @@
 """Finding what was said, on every engine."""
 
+from collections.abc import Callable
+
 import pytest
 
 from imserver.messenger.messages.commands import Search, SearchFilter
@@ -8,6 +10,19 @@ from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.log.words import SEGMENT
 from tests.messenger.messages.log.test_log import APP, bodies, ids, say, stored
 from tests.stores import OpenStore, WriteAt
+
+Stretches = Callable[..., None]
+
+
+@pytest.fixture
+def stretches(monkeypatch: pytest.MonkeyPatch) -> Stretches:
+    """``stretches(first, growth)``: how many messages a search looks at at once."""
+
+    def set_stretches(first: int, growth: int = 4) -> None:
+        monkeypatch.setattr(log_search, "_FIRST_STRETCH", first)
+        monkeypatch.setattr(log_search, "_STRETCH_GROWTH", growth)
+
+    return set_stretches
 
 
 def found(
@@ -135,14 +150,13 @@ def test_filters_narrow_a_search_or_replace_its_text(
 
 
 def test_a_search_reads_only_the_time_that_is_wanted(
-    log: MessageLog, write_at: WriteAt, monkeypatch: pytest.MonkeyPatch
+    log: MessageLog, write_at: WriteAt, stretches: Stretches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     day = 86400
     for number in range(1, 41):
         write_at(number * day)
         stored(log, say("a", "b", f"tea {number}", time_ms=number * day * 1000))
-    monkeypatch.setattr(log_search, "_FIRST_STRETCH", 2)
-    monkeypatch.setattr(log_search, "_STRETCH_GROWTH", 1)
+    stretches(2, 1)
     steps: list[tuple[int, int]] = []
     step = log_search._Scan._step
     monkeypatch.setattr(
@@ -163,8 +177,8 @@ def test_a_search_reads_only_the_time_that_is_wanted(
         assert len(steps) <= 3, (filter, steps)
 
 
-def test_pages_go_back_to_the_beginning(log: MessageLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_search, "_FIRST_STRETCH", 7)
+def test_pages_go_back_to_the_beginning(log: MessageLog, stretches: Stretches) -> None:
+    stretches(7)
     stored(log, *(say("a", "b", f"tea {number}" if number % 3 else "coffee") for number in range(60)))
     seen: list[str] = []
     before, pages = 0, 0
@@ -178,10 +192,9 @@ def test_pages_go_back_to_the_beginning(log: MessageLog, monkeypatch: pytest.Mon
 
 
 def test_a_search_that_takes_long_says_how_far_it_has_come(
-    log: MessageLog, monkeypatch: pytest.MonkeyPatch
+    log: MessageLog, stretches: Stretches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log_search, "_FIRST_STRETCH", 10)
-    monkeypatch.setattr(log_search, "_STRETCH_GROWTH", 1)
+    stretches(10, 1)
     monkeypatch.setattr(log_search, "SEARCH_SECONDS", 0.0)
     stored(log, say("a", "b", "tea"), *(say("a", "b", "coffee") for _ in range(35)))
     before, steps = 0, 0
@@ -199,14 +212,15 @@ def test_a_long_log_is_looked_through_in_steps_that_hold_no_writer_up(
 ) -> None:
     if not url.startswith("sqlite"):
         pytest.skip("the others read beside each other")
-    log = open_store(url, threaded=False).part(MessageLog)
+    store = open_store(url, threaded=False)
+    log = store.part(MessageLog)
     for _ in range(10):
         stored(
             log,
             *(say("a", "b", f"some words of a message, and its number {number}") for number in range(2000)),
         )
     steps = 0
-    database = log._store.database()
+    database = store.database()
     read = database.read
 
     def counted(step):  # type: ignore[no-untyped-def]

@@ -6,11 +6,7 @@ from typing import Any
 from imserver.messenger.messages.log.contract import Appended, Draft, Entry, Rejected
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.log.threads import MOST_FACES, MOST_LISTED, MOST_ON_PAGE, Thread
-from tests.messenger.messages.log.test_log import APP, ids, say, stored
-
-
-def group_of(log: MessageLog, *users: str) -> int:
-    return log.groups.create(APP, users[0], "tea", users[1:]).conversation
+from tests.messenger.messages.log.test_log import APP, group_of, ids, say, stored
 
 
 def reply(log: MessageLog, user: str, at: int, root: int, *, also: bool = False, **more: Any) -> Entry:
