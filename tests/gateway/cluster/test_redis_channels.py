@@ -63,15 +63,6 @@ def test_what_the_dead_left_is_cleared_away(server: RedisServer, pair: Pair) -> 
     ]
 
 
-def test_a_node_that_stops_cleanly_leaves_nothing(server: RedisServer, start_node: StartNode) -> None:
-    a = start_node(server, 1)
-    enter(a, "lobby")
-    enter(a, "lobby", members=0)
-    a.stop(clean=True)
-    assert keys(server, "imserver:channels:*") == []
-    assert keys(server, "{imserver}:written-channel-buckets:*") == []
-
-
 @pytest.mark.parametrize("fault", [RedisServer.kill, RedisServer.pause])
 def test_no_channel_is_found_while_redis_is_away(
     own_server: RedisServer, start_node: StartNode, fault: Callable[[RedisServer], None]

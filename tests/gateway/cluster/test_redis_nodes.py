@@ -446,6 +446,7 @@ def test_a_node_that_stops_leaves_a_cleanup_task_only_if_it_leaves_sessions(
     a.stop(clean=clean)
     with server.client() as client:
         assert client.hlen("{imserver}:dead-epochs") == (0 if clean else 1)
+        assert len(client.keys("{imserver}:written-buckets:*")) == (0 if clean else 1)
     b.recovery.start()
     until(lambda: where(b) == [])
 
