@@ -29,13 +29,10 @@ def _post(*lines: bytes, body: bytes = b"", first: bytes = b"POST /outer HTTP/1.
     return b"\r\n".join((first, b"Host: x", *lines, b"", body))
 
 
-def _chunks(*lines: bytes, body: bytes = b"0\r\n\r\n", first: bytes = b"POST /outer HTTP/1.1") -> bytes:
-    return _post(*lines, body=body, first=first)
-
-
 _INNER_LENGTH: Final = b"Content-Length: %d" % len(INNER)
 _IN_CHUNK: Final = b"%x\r\n%b\r\n0\r\n\r\n" % (len(INNER), INNER)
 _CODED: Final = b"Transfer-Encoding: chunked"
+_LAST: Final = b"0\r\n\r\n"
 
 
 def _parts() -> dict[str, list[bytes]]:
@@ -55,7 +52,7 @@ PARTS: Final = _parts()
 def _streams() -> dict[str, bytes]:
     rows: dict[str, bytes] = {
         "a length": _post(_INNER_LENGTH, body=INNER),
-        "chunks": _chunks(_CODED, body=_IN_CHUNK),
+        "chunks": _post(_CODED, body=_IN_CHUNK),
         "CL.TE": _post(b"Content-Length: 5", _CODED, body=b"0\r\n\r\n" + INNER),
         "CL.TE, all in the length": _post(
             b"Content-Length: %d" % (5 + len(INNER)), _CODED, body=b"0\r\n\r\n" + INNER
@@ -127,14 +124,14 @@ def _streams() -> dict[str, bytes]:
         "a return between": _post() + b"\r" + INNER,
     }
     rows |= {f"the length {each!r}": _post(b"Content-Length: " + each) for each in PARTS["lengths"]}
-    rows |= {f"the encoding {each!r}": _chunks(b"Transfer-Encoding: " + each) for each in PARTS["encodings"]}
-    rows |= {
-        f"the encoding {each!r} without a blank": _chunks(b"Transfer-Encoding:" + each)
-        for each in PARTS["encodings"]
-    }
-    rows |= {f"the name {each!r}": _chunks(each + b": chunked") for each in PARTS["names"]}
+    for blank, words in ((b" ", ""), (b"", " without a blank")):
+        head = b"Transfer-Encoding:" + blank
+        rows |= {
+            f"the encoding {each!r}{words}": _post(head + each, body=_LAST) for each in PARTS["encodings"]
+        }
+    rows |= {f"the name {each!r}": _post(each + b": chunked", body=_LAST) for each in PARTS["names"]}
     rows |= {f"the first line {each!r}": _post(first=each) for each in PARTS["first lines"]}
-    rows |= {f"the chunks {each!r}": _chunks(_CODED, body=each) for each in PARTS["chunks"]}
+    rows |= {f"the chunks {each!r}": _post(_CODED, body=each) for each in PARTS["chunks"]}
     return rows
 
 
