@@ -51,7 +51,6 @@ def test_the_first_key_ends_demo_mode_while_the_server_runs(
     assert push(server) == 200
     key = new_key(server, "--scope", "push", "--app", "101")
     if told:
-        assert push(server) == 200
         os.kill(server.pid, signal.SIGHUP)
     eventually(lambda: push(server) == UNAUTHORIZED)
     assert "demo mode has ended" in server.log_text
