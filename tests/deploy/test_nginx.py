@@ -117,7 +117,8 @@ def test_the_recipe_of_the_guide_serves_below_a_path(tmp_path: Path, start_serve
         assert location
         assert location.startswith("/im/api/v1/uploads/tus/")
         assert ask(nginx.address, request("/im")).header("Location") == "/im/"
-        assert get(nginx.address, "/im/gateway").json == {"url": f"ws://127.0.0.1:{port}/im/acc"}
+        gateway = request("/im/gateway", host=f"127.0.0.1:{port}")
+        assert ask(nginx.address, gateway).json == {"url": f"ws://127.0.0.1:{port}/im/acc"}
         assert post(nginx.address, "/im/hooks/secret-token").status == 404
         assert get(nginx.address, "/im/metrics").status == 404
         eventually(lambda: "POST /hooks/* HTTP/1.1" in nginx.access_log, what="nginx has logged")
