@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from bench.power import Disk, read_records, recorder
-from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.storage.store import Store
 from imserver.media.uploads.declared import UploadSettings
 from imserver.media.uploads.resumable import ResumableUploads
@@ -24,14 +23,6 @@ pytestmark = [pytest.mark.linux, pytest.mark.needs("cc")]
 
 CONTENT = os.urandom(40_000)
 OWNER = "app=default&user=ann"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    one = Store(StorageSettings(), str(tmp_path))
-    one.start()
-    yield one
-    one.close()
 
 
 class Recorded:

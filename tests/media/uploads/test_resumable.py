@@ -12,7 +12,6 @@ from gevent.event import Event
 from msgspec.structs import replace
 
 from imserver.gateway import errors
-from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.errors import HttpProblem, StorageUnavailable
 from imserver.gateway.storage.store import Store
 from imserver.media.uploads import resumable
@@ -33,14 +32,6 @@ from imserver.media.uploads.uploads import Offer, Uploads
 CONTENT = os.urandom(100_000)
 OFFER = Offer("101", "ann", "a.bin", "", len(CONTENT), "192.0.2.1")
 SETTINGS = UploadSettings(min_free_bytes=0, quota_bytes=1_000_000, thumbnail_pixels=10)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    one = Store(StorageSettings(), str(tmp_path))
-    one.start()
-    yield one
-    one.close()
 
 
 def node(tmp_path: Path, store: Store) -> Uploads:

@@ -12,7 +12,6 @@ from gevent.event import Event
 from msgspec.structs import replace
 
 from imserver.gateway import errors
-from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.storage.store import Store
 from imserver.media.uploads import transfers, upload_rows
 from imserver.media.uploads.contract import FILE_BYTES
@@ -83,14 +82,6 @@ def test_the_minimum_rate_is_a_deadline_for_the_next_byte(clock: list[float]) ->
     assert transfers.deadline(one) == clock[0] + GRACE_SECONDS
     one.bytes = 1000
     assert transfers.deadline(one) == clock[0] + GRACE_SECONDS + 10
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    one = Store(StorageSettings(), str(tmp_path))
-    one.start()
-    yield one
-    one.close()
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """What batches and questions cost on SQLite, in steps of its machine: it must not grow with the log."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,16 @@ from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.log.transaction import AppTransaction, UplinkSessions
 from tests.messenger.accounts import add_account, block
+from tests.stores import OpenStore
 
 APP = "gochat"
 _numbers = count()
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> Iterator[MessageLog]:
-    """A log that is written here, in no thread of its own."""
-    store = Store(StorageSettings(), str(tmp_path), threaded=False)
-    yield store.part(MessageLog)
-    store.close()
+def store(open_store: OpenStore) -> Store:
+    """A SQLite file that is written here, in no thread of its own."""
+    return open_store()
 
 
 def fill(log: MessageLog, batches: int) -> None:
@@ -104,9 +103,7 @@ def test_commits_are_copied_into_the_database_when_many_have_gathered(
     assert size > 1500 * 4096
 
 
-def test_blocks_of_many_pairs_are_looked_up_pair_by_pair(tmp_path: Path) -> None:
-    store = Store(StorageSettings(), str(tmp_path), threaded=False)
-    log = store.part(MessageLog)
+def test_blocks_of_many_pairs_are_looked_up_pair_by_pair(store: Store, log: MessageLog) -> None:
     users = [add_account(store, APP) for _ in range(64)]
     blocked = (users[40], users[7])
     block(store, *blocked)
@@ -122,7 +119,6 @@ def test_blocks_of_many_pairs_are_looked_up_pair_by_pair(tmp_path: Path) -> None
         for pairs in ([blocked], [blocked, *zip(users, reversed(users), strict=True)])
     )
     driver.rollback()
-    store.close()
     assert found == [{blocked}, {blocked}]
     assert many <= 2 * 65 * few
 
@@ -158,9 +154,9 @@ def test_what_a_user_asks_costs_the_same_however_long_the_log_is(tmp_path: Path,
     assert long <= 2 * short + 4
 
 
-def test_what_a_user_marked_costs_the_same_however_much_others_have_read(tmp_path: Path) -> None:
-    store = Store(StorageSettings(), str(tmp_path), threaded=False)
-    log = store.part(MessageLog)
+def test_what_a_user_marked_costs_the_same_however_much_others_have_read(
+    store: Store, log: MessageLog
+) -> None:
     log.writer.append(APP, [Draft(sender="me", to_user="u1")])
     log.marks.note(APP, "u1", 1, read=1)
     costs = []
@@ -172,12 +168,9 @@ def test_what_a_user_marked_costs_the_same_however_much_others_have_read(tmp_pat
         costs.append(steps_of(store, lambda: log.marks.since(APP, "me", 0)))
         assert [receipt.user for receipt in log.marks.since(APP, "me", 0).receipts] == ["u1"]
     assert costs[1] <= 2 * costs[0] + 4
-    store.close()
 
 
-def test_messages_in_rooms_cost_the_same_however_many_chat_elsewhere(tmp_path: Path) -> None:
-    store = Store(StorageSettings(), str(tmp_path), threaded=False)
-    log = store.part(MessageLog)
+def test_messages_in_rooms_cost_the_same_however_many_chat_elsewhere(store: Store, log: MessageLog) -> None:
     rooms = [f"r{n}" for n in range(20)]
     drafts = [Draft(sender="me", room=room, body=b"x") for room in rooms]
     after_by_room = {"": 0} | dict.fromkeys(rooms, 0)
@@ -190,18 +183,15 @@ def test_messages_in_rooms_cost_the_same_however_many_chat_elsewhere(tmp_path: P
         entries, more = log.entries.catch_up(APP, "me", end, 50, after_by_room)
         assert ([entry.room for entry in entries], more) == (rooms, False)
     assert costs[1] <= 2 * costs[0] + 4
-    store.close()
 
 
-def test_the_contents_of_an_app_are_counted_without_reading_its_messages(tmp_path: Path) -> None:
-    store = Store(StorageSettings(), str(tmp_path), threaded=False)
+def test_the_contents_of_an_app_are_counted_without_reading_its_messages(store: Store) -> None:
     costs = []
     for messages in (100, 4000):
         store.part(MessageLog).writer.append(APP, [Draft(sender="me", to_user="you", body=b"x")] * messages)
         costs.append(steps_of(store, lambda: store.contents(APP)))
     assert store.contents(APP).messages == 4100
     assert costs[1] <= 2 * costs[0] + 4
-    store.close()
 
 
 def _cost(folder: Path, batches: int, question: Callable[[MessageLog, int], Any]) -> int:
