@@ -18,20 +18,7 @@ from bench import channel_dialects, chaos_channels, chaos_objects, chaos_tasks
 from bench.channel_dialects import Subscribed
 from bench.chaos_client import Faults, Reader
 from bench.chaos_tasks import CMD_APP
-from bench.chat_dialects import (
-    CmdDialect,
-    Entry,
-    LoggedIn,
-    NotStored,
-    Outgoing,
-    Page,
-    ProtobufDialect,
-    Refused,
-    Stored,
-    mark_of,
-    read_mark,
-    text_of,
-)
+from bench.chat_dialects import Entry, mark_of
 from bench.connections import Target
 from bench.faults import FAULTS, Network, System, chosen
 from bench.figures import FIGURES, faults
@@ -41,11 +28,7 @@ from bench.loop import BenchError, Loop
 from checker.cli import check
 from checker.history import read
 from checker.models import OPERATIONS
-from imserver.dialects.protobuf import wire as protobuf
-from imserver.gateway.model import Reply, Request
-from imserver.messenger.messages.model import Message
 from tests.conftest import StartServer
-from tests.support import eventually
 
 ANN, BOB = 1, 2
 
@@ -69,75 +52,7 @@ def test_a_reader_drops_repeats_and_hands_on_everything_else() -> None:
     assert (new[2:], one.cursor, one.faults.counts) == ([second, changed], 9, {"inversions": 2})
 
 
-def test_a_mark_is_read_from_the_text_that_has_it() -> None:
-    assert read_mark(text_of(mark_of(17, 123456), "....")) == mark_of(17, 123456)
-    assert read_mark("hello: world") == read_mark("") == 0
-
-
 # --- what is said on the wire -------------------------------------------------------------------------------
-
-
-def test_cmd_frames_are_understood() -> None:
-    dialect = CmdDialect(105, 1, "", acks=True)
-    answer = b'{"seq":"%d","cmd":"send","response":{"code":%d,"codeMsg":"","data":%b}}'
-    mark = mark_of(ANN, 4)
-    stored = answer % (mark, 200, b'{"id":8,"conversation":2,"seq":5,"repeated":true}')
-    assert dialect.read(stored) == [Stored(mark, Entry(8, 2, 5, mark))]
-    assert dialect.read(answer % (mark, 1008, b"null")) == [NotStored(mark)]
-    with pytest.raises(KeyError):
-        dialect.read(b"{}")
-
-
-def sent(frame: bytes, dialect: protobuf.ProtobufDialect | None = None) -> Any:
-    """The command that the server reads in a frame of a client."""
-    return (dialect or protobuf.ProtobufDialect()).decode(unmasked(frame)).command
-
-
-def test_protobuf_frames_are_understood() -> None:
-    dialect = ProtobufDialect(1, "token")
-    assert sent(dialect.login(7)).token == "token"
-    first, second = (Outgoing(mark_of(ANN, number), 2, False, f"1:{number}:..") for number in (4, 5))
-    command = sent(dialect.send(first))
-    assert (command.number, command.receiver, command.content) == (1, 2, b"1:4:..")
-    assert command.client_msg_id == "", "GoChat's clients have no ids for their messages"
-    assert sent(dialect.send(second)).number == 2
-    assert sent(dialect.send(first)).number == 1, "again under its own number"
-    server = protobuf.ProtobufDialect()
-    logged_in = server.encode_reply(Request("", "login", None), Reply(200))
-    assert dialect.read(logged_in or b"") == [LoggedIn(recovered=False)]
-    ack = protobuf.uplink_ack(1, 5)
-    assert dialect.read(ack) == [Stored(first.mark, Entry(5, 0, 0, first.mark))]
-    assert dialect.read(ack) == [], "the last one again"
-    pushed = protobuf.as_message(Message(6, 0, 0, "2", ("1", "2"), body=b"2:9:", time_ms=1_700_000_000_000))
-    assert pushed is not None
-    expected = Entry(6, 0, 0, mark_of(BOB, 9))
-    assert dialect.read(protobuf.push(pushed)) == [expected]
-    assert dialect.read(server.page([pushed], True, False)) == [Page([expected], more=True)]
-    assert dialect.read(server.page([], False, False)) == [Page([], more=False)]
-    dialect.login(7)
-    assert sent(dialect.send(second)).number == 1, "each connection counts anew"
-
-
-def test_protobuf_with_a_cursor_is_understood() -> None:
-    dialect = ProtobufDialect(1, "token", resumes=True, acks=True)
-    login = sent(dialect.login(7))
-    assert (login.token, login.cursor, login.acks) == ("token", 7, True)
-    message = Outgoing(mark_of(ANN, 4), 2, False, "1:4:..")
-    assert sent(dialect.send(message)).client_msg_id == message.name
-    recovered = protobuf.output(protobuf.CT_ACK, b"\x08\x03\x20\x01")
-    assert dialect.read(recovered) == [LoggedIn(recovered=True)]
-    refused = b"\x08\x04\x10%b\x22\x06\x08\x04\x10\x01\x30\x03"
-    not_stored = refused % b"\xf0\x07"  # 1008
-    assert dialect.read(b"\x0a%c%b" % (len(not_stored), not_stored)) == [NotStored(message.mark)]
-    other = refused % b"\xeb\x07"  # 1003
-    assert dialect.read(b"\x0a%c%b" % (len(other), other)) == [Refused("send", 1003)]
-    with pytest.raises(ValueError, match="x04"):
-        dialect.read(b"\x0a\x09\x08\x04")
-
-
-def unmasked(frame: bytes) -> bytes:
-    mask, body = frame[2:6], frame[6:]
-    return bytes(byte ^ mask[at % 4] for at, byte in enumerate(body))
 
 
 # --- the network between nodes ------------------------------------------------------------------------------
@@ -296,22 +211,6 @@ def test_a_conversation_without_faults_has_none(generator: Generator) -> None:
     assert broken_rules(generator) == set()
 
 
-@pytest.mark.linux
-def test_an_answer_about_a_vote_that_is_not_true_is_found(generator: Generator) -> None:
-    file: Path = generator.state["history"]
-
-    eventually(lambda: file.read_text().count("decide") > 3, what="questions")
-    assert chaos_tasks.settle(generator, 60)["calm"]
-    chaos_tasks.audit(generator, 60)
-    assert broken_rules(generator) == set()
-    rows = [json.loads(line) for line in file.read_text().splitlines()]
-    ours = {row["number"] for row in rows if row.get("name") == "decide"}
-    answer = next(row for row in rows if row["event"] == "ok" and row["number"] in ours)
-    answer["accepted"] = not answer["accepted"]
-    file.write_text("\n".join(map(json.dumps, rows)))
-    assert broken_rules(generator) == {"not linearizable"}
-
-
 def test_a_run_is_not_good_if_the_checker_says_so(tmp_path: Path) -> None:
     history = History(tmp_path / "history.jsonl")
     history.answered(history.ask("ann", "get", "text:note"), value="hello")
@@ -344,73 +243,6 @@ def test_rows_that_vanish_and_rows_that_double_are_found(generator: Generator) -
 
 
 # --- channels -----------------------------------------------------------------------------------------------
-
-
-def test_centrifuge_json_is_read() -> None:
-    dialect = channel_dialects.CentrifugeDialect("app", "ann")
-    dialect.login(0)
-    dialect.subscribe("news", "e", 3)
-    replies = [
-        b'{"id":1,"connect":{"client":"x"}}',
-        b'{"id":2,"subscribe":{"epoch":"e","offset":4,"recovered":true,'
-        b'"publications":[{"data":{"mark":7},"offset":4}]}}',
-        b'{"push":{"channel":"news","pub":{"data":{"mark":8},"offset":5}}}',
-        b'{"push":{"channel":"news","unsubscribe":{"code":2500}}}',
-        b"{}",
-    ]
-    assert dialect.read(b"\n".join(replies)) == [
-        LoggedIn(False),
-        Subscribed("news", "e", 4, True, [(4, 7)]),
-        channel_dialects.Published("news", 5, 8),
-        channel_dialects.Unsubscribed("news", 2500),
-        channel_dialects.Pong(),
-    ]
-    dialect.subscribe("news", "", 0)
-    refused = b'{"id":3,"error":{"code":100,"temporary":true}}'
-    assert dialect.read(refused) == [channel_dialects.SubscriptionRefused("news")]
-    assert dialect.unsubscribe("news")
-    assert dialect.read(b'{"id":4,"unsubscribe":{}}') == [channel_dialects.Left("news")]
-
-
-def test_cmd_subscribers_are_read() -> None:
-    dialect = channel_dialects.CmdChannelDialect("app", "ann")
-    dialect.login(0)
-    dialect.subscribe("news", "e", 3)
-
-    def read(command: str, seq: str, data: str, code: int = 200) -> list[channel_dialects.SubscriberEvent]:
-        body = '{"seq":"%s","cmd":"%s","response":{"code":%d,"codeMsg":"","data":%s}}'
-        return dialect.read((body % (seq, command, code, data)).encode())
-
-    assert read("login", "1", "null") == [LoggedIn(False)]
-    answer = (
-        '{"channel":"news","epoch":"e","offset":4,"recovered":true,'
-        '"publications":[{"channel":"news","offset":4,"data":{"mark":7}}]}'
-    )
-    assert read("subscribe", "2", answer) == [Subscribed("news", "e", 4, True, [(4, 7)])]
-    assert read("publication", "x", '{"channel":"news","offset":5,"data":{"mark":8}}') == [
-        channel_dialects.Published("news", 5, 8)
-    ]
-    assert read("unsubscribed", "x", '{"channel":"news","code":2500}') == [
-        channel_dialects.Unsubscribed("news", 2500)
-    ]
-    assert read("enter", "x", "null") == []
-    dialect.subscribe("news", "", 0)
-    assert read("subscribe", "3", "null", 1008) == [channel_dialects.SubscriptionRefused("news")]
-    assert dialect.unsubscribe("news")
-    assert read("unsubscribe", "4", "null") == [channel_dialects.Left("news")]
-
-
-def test_pusher_subscribers_are_read() -> None:
-    dialect = channel_dialects.PusherDialect("app", "ann")
-    assert dialect.read(b'{"event":"pusher:connection_established","data":"{}"}') == [LoggedIn(False)]
-    for event, found in {
-        "pusher_internal:subscription_succeeded": [Subscribed("news", "", 0, False, [])],
-        "pusher:subscription_error": [channel_dialects.SubscriptionRefused("news")],
-        "pusher:cache_miss": [],
-        "custom": [channel_dialects.Published("news", 0, 7)],
-    }.items():
-        frame = {"event": event, "channel": "news", "data": '{"mark":7}'}
-        assert dialect.read(json.dumps(frame).encode()) == found
 
 
 def test_a_subscriber_that_comes_back_recovers_or_reloads() -> None:

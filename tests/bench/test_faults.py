@@ -1,47 +1,49 @@
-"""What goes wrong is found: against a stand-in that loses or doubles a frame, or no server at all."""
+"""What goes wrong is told, and fails the command."""
 
 import json
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
+from bench.cli import bench, scenario_command
+from bench.context import RunContext
+from bench.figures import Figures, with_faults_of
+from bench.runner import Scenario
 from tests.bench.play import found, run
-from tests.processes import running
-from tests.support import ROOT, clean_environment, run_cli
+from tests.support import run_cli
 
-pytestmark = [pytest.mark.linux, pytest.mark.full]
-
-FANOUT = ("fanout", "--receivers", "20", "--seconds", "0.2", "--rate", "50", "--json")
+pytestmark = pytest.mark.linux
 
 
-@contextmanager
-def standin(*arguments: str) -> Iterator[tuple[str, ...]]:
-    with running(
-        [sys.executable, "-m", "tests.bench.standin", *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env=clean_environment(),
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        http, ws = process.stdout.readline().split()
-        yield (
-            "--url",
-            f"http://127.0.0.1:{http}",
-            "--ws",
-            f"ws://127.0.0.1:{ws}/acc",
-            "--pid",
-            str(process.pid),
-        )
-        process.stdin.close()
+@dataclass(frozen=True)
+class NoOptions:
+    """A scenario without options."""
 
 
+@pytest.mark.parametrize("lost", [0.0, 1.0])
+def test_a_message_that_is_lost_fails_the_command(lost: float) -> None:
+    def lossy(_context: RunContext, _options: NoOptions) -> Figures:
+        """Lose messages."""
+        return {"cpu_us": 1.0, "lost": lost}
+
+    scenario_command(Scenario("lossy", NoOptions, lossy, server=False))
+    try:
+        result = run("lossy", "--json")
+    finally:
+        del bench.commands["lossy"]
+    assert json.loads(result.stdout)["faults"] == ({"lost": lost} if lost else {})
+    assert result.exit_code == bool(lost)
+
+
+def test_faults_of_the_warm_up_count() -> None:
+    assert with_faults_of({"cpu_us": 5.0, "lost": 1.0}, {"cpu_us": 2.0, "lost": 2.0}) == {
+        "cpu_us": 2.0,
+        "lost": 3.0,
+    }
+
+
+@pytest.mark.full
 def test_the_floor_needs_no_server() -> None:
     report = found("floor", "--receivers", "20", "--seconds", "0.1")
     figures = report["figures"]
@@ -50,22 +52,7 @@ def test_the_floor_needs_no_server() -> None:
     assert report["server"] == {}
 
 
-def test_a_server_without_faults_has_none() -> None:
-    with standin() as server_options:
-        assert run(*FANOUT, *server_options).exit_code == 0
-
-
-@pytest.mark.parametrize(("fault", "figure"), [("--drop", "lost"), ("--double", "doubled")])
-@pytest.mark.parametrize("broadcast", [pytest.param("0"), "12"], ids=["in the warm-up", "in the measurement"])
-def test_one_frame_too_few_or_too_many_fails_the_command(fault: str, figure: str, broadcast: str) -> None:
-    with standin(fault, broadcast) as server_options:
-        result = run(*FANOUT, *server_options)
-    report = json.loads(result.stdout)
-    assert report["faults"] == {figure: 1}
-    assert report["figures"][figure] == 1
-    assert result.exit_code == 1
-
-
+@pytest.mark.full
 def test_the_console_script_starts_a_server_of_its_own_and_ends_it() -> None:
     ended = run_cli("bench", "echo", "--connections", "5", "--seconds", "0.1", "--json")
     assert ended.returncode == 0, ended.stderr
@@ -75,17 +62,13 @@ def test_the_console_script_starts_a_server_of_its_own_and_ends_it() -> None:
     assert report["figures"]["cpu_us"] > 0
 
 
-def test_a_server_that_is_not_there_is_one_clear_line() -> None:
-    result = run("echo", "--url", "http://127.0.0.1:9", "--ws", "ws://127.0.0.1:9/acc")
-    assert result.exit_code == 1
-    assert "ECONNREFUSED" in result.output
-    assert "Traceback" not in result.output
-
-
-def test_a_server_of_our_own_that_does_not_start_says_why(tmp_path: Any) -> None:
+@pytest.mark.full
+def test_a_server_that_is_away_or_does_not_start_is_one_clear_line(tmp_path: Any) -> None:
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text("nonsense: 1\n")
-    result = run("echo", "--config", str(wrong))
-    assert result.exit_code == 1
-    assert "nonsense" in result.output
-    assert "Traceback" not in result.output
+    away = ("--url", "http://127.0.0.1:9", "--ws", "ws://127.0.0.1:9/acc")
+    for words, problem in ((away, "ECONNREFUSED"), (("--config", str(wrong)), "nonsense")):
+        result = run("echo", *words)
+        assert result.exit_code == 1
+        assert problem in result.output
+        assert "Traceback" not in result.output

@@ -3,7 +3,7 @@
 import pytest
 
 from bench.floor import bare_frame
-from bench.frames import CLOSE, MASK, PING, TEXT, client_frame, login_frame, scan, server_frame
+from bench.frames import CLOSE, MASK, PING, TEXT, client_frame, scan, server_frame
 from bench.loop import BenchError
 
 
@@ -22,12 +22,6 @@ def test_a_client_frame_is_masked_and_has_the_shortest_head(size: int, head_byte
     assert frame[1] & 0x80
     assert len(frame) == head_bytes + 4 + size
     assert unmasked(frame, head_bytes) == payload
-
-
-def test_a_login_names_the_user_and_the_app() -> None:
-    assert unmasked(login_frame(101, "u1"), 2) == (
-        b'{"seq":"u1","cmd":"login","data":{"userID":"u1","appID":101}}'
-    )
 
 
 @pytest.mark.parametrize("size", [0, 125, 126, 65535, 65536])

@@ -2,8 +2,7 @@
 
 import pytest
 
-from bench.connections import Target
-from bench.http_client import request_head, split_answer
+from bench.http_client import split_answer
 from bench.loop import BenchError
 
 PLAIN = b"HTTP/1.1 200 OK\r\nServer: x\r\ncontent-length: 5\r\n\r\nhello"
@@ -31,11 +30,3 @@ def test_pipelined_answers_follow_each_other() -> None:
 def test_an_answer_without_an_end_is_an_error() -> None:
     with pytest.raises(BenchError, match="neither a length nor chunks"):
         split_answer(b"HTTP/1.1 200 OK\r\n\r\n", 0)
-
-
-def test_a_request_carries_its_length_and_the_key() -> None:
-    target = Target("127.0.0.1", 1, http_host="h", http_port=2, key="secret")
-    head = request_head(target, "/p", "text/plain", 7)
-    assert head.startswith(b"POST /p HTTP/1.1\r\nHost: h:2\r\n")
-    assert b"Content-Length: 7\r\n" in head
-    assert head.endswith(b"Authorization: Bearer secret\r\n\r\n")

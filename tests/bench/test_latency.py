@@ -22,16 +22,8 @@ def test_percentiles_are_exact_to_ten_microseconds() -> None:
     assert latency.figures()["max_ms"] == 100
 
 
-def test_without_a_latency_there_is_no_percentile() -> None:
-    assert Latency().figures() == {"p50_ms": None, "p99_ms": None, "max_ms": None}
-
-
 def test_what_is_beyond_the_last_bucket_counts_as_the_longest() -> None:
     assert filled(10, 30_000_000).percentile_ms(99) == 30_000
-
-
-def test_a_percentile_is_never_longer_than_the_longest() -> None:
-    assert filled(5).percentile_ms(50) == 0.005
 
 
 def test_histograms_of_several_processes_become_one() -> None:

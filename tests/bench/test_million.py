@@ -12,8 +12,7 @@ from bench.connections import MOST_REFUSED, ConnectionSet, Target
 from bench.dialects import OPENERS
 from bench.figures import FIGURES
 from bench.loop import BenchError, Loop
-from bench.million import MillionOptions, check_machine, room
-from bench.suite import MILLION
+from bench.million import MillionOptions, check_machine
 from tests.bench.play import run
 from tests.support import Server
 
@@ -77,13 +76,6 @@ def test_one_process_needs_no_redis() -> None:
     assert json.loads(result.stdout)["reports"][0]["figures"]["redis_mb"] is None
 
 
-def test_a_million_needs_many_processes() -> None:
-    options = MillionOptions(connections=1_000_000)
-    assert options.server_processes() * room() >= options.connections
-    assert options.generator_processes() * room() >= options.connections
-    assert MillionOptions(connections=100, processes=7).server_processes() == 7
-
-
 def test_a_machine_that_is_too_small_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.proc.files_left", lambda: 1000)
     with pytest.raises(BenchError, match=r"fs\.file-max leaves 1000"):
@@ -92,7 +84,3 @@ def test_a_machine_that_is_too_small_is_reported(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("bench.proc.available_bytes", lambda: 10**9)
     with pytest.raises(BenchError, match="GB of memory are needed"):
         check_machine(MillionOptions(connections=1_000_000))
-
-
-def test_the_bars_are_for_a_million() -> None:
-    assert [bool(row.bars) for row in MILLION] == [False, False, True]

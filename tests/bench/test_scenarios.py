@@ -25,63 +25,69 @@ def server_options(server: Server) -> tuple[str, ...]:
     return ("--url", server.http_url, "--ws", server.ws_url, "--pid", str(server.pid))
 
 
-def test_idle(server_options: tuple[str, ...]) -> None:
-    report = found("idle", "--connections", "50", "--seconds", "0.2", *server_options)
-    assert report["figures"]["connections"] == 50
-    assert report["figures"]["rss_empty_mb"] > 5
-    assert not report["server"]["own"]
-
-
-@pytest.mark.full
-@pytest.mark.slow
-def test_idle_connections_answer_pings(server_options: tuple[str, ...]) -> None:
-    """Its server is another one, which pings more often."""
-    report = found("idle", "--connections", "50", "--seconds", "3", "--ping-seconds", "1", "--log", "null")
-    assert report["figures"]["pings"] >= 50
-    assert report["figures"]["ping_cpu_us"] > 0
-    assert report["figures"]["dropped"] == 0
-
-
-@pytest.mark.parametrize("dialect", ["client", "action"])
-@pytest.mark.full
-def test_idle_connections_of_another_dialect(server_options: tuple[str, ...], dialect: str) -> None:
-    report = found("idle", "--connections", "50", "--seconds", "0.2", "--dialect", dialect, *server_options)
-    assert report["figures"]["connections"] == 50
-    assert report["figures"]["dropped"] == 0
-    assert report["command"].endswith(f"--dialect {dialect}")
-
-
-@pytest.mark.full
-def test_idle_connections_of_the_protobuf_dialect_on_a_server_with_our_key(
-    server_options: tuple[str, ...],
-) -> None:
-    report = found("idle", "--connections", "50", "--seconds", "0.2", "--dialect", "protobuf")
-    assert (report["figures"]["connections"], report["figures"]["dropped"]) == (50, 0)
-    result = run("idle", "--connections", "50", "--dialect", "protobuf", *server_options)
-    assert result.exit_code != 0
-    assert "needs a server of our own" in result.output
+ZERO = ("lost", "doubled", "dropped", "refused", "other_order", "errors", "unfinished", "bystanders_lost")
+FULL = pytest.mark.full
+OWN = ("--log", "null")
+"""A server of its own, with settings of the scenario."""
 
 
 @pytest.mark.parametrize(
-    "way", [(), pytest.param(("--rate", "50"), marks=pytest.mark.full), ("--one-per-send",)]
+    ("command", "positive"),
+    [
+        ("idle --connections 50 --seconds 0.2", "rss_empty_mb connections"),
+        *(
+            pytest.param(
+                f"idle --connections 50 --seconds 0.2 --dialect {dialect}", "connections", marks=FULL
+            )
+            for dialect in ("client", "action")
+        ),
+        ("fanout --receivers 20 --seconds 0.3", "messages p50_ms cpu_us"),
+        pytest.param("fanout --receivers 20 --seconds 0.3 --rate 50", "messages p50_ms cpu_us", marks=FULL),
+        ("fanout --receivers 20 --seconds 0.3 --one-per-send", "messages p99_ms of_floor_percent"),
+        pytest.param(
+            "fanout --receivers 20 --seconds 0.3 --rate 50 --bystanders 5", "bystander_pings", marks=FULL
+        ),
+        pytest.param("echo --connections 20 --seconds 0.2", "round_trips_per_second", marks=FULL),
+        pytest.param("echo --connections 20 --seconds 0.2 --heartbeat", "round_trips_per_second", marks=FULL),
+        ("push --users 20 --seconds 0.5", "requests_per_second answer_p50_ms"),
+        ("push --users 20 --seconds 0.5 --bulk 40", "targets_per_second answer_p50_ms"),
+        pytest.param("push --users 20 --seconds 0.5 --v1", "requests_per_second", marks=FULL),
+        pytest.param("push --users 20 --seconds 0.5 --v1 --bulk 40", "targets_per_second", marks=FULL),
+        ("publish --users 20 --seconds 0.5", "publishes_per_second ack_p50_ms"),
+        pytest.param("publish --users 20 --seconds 0.5 --rate 500", "publishes_per_second", marks=FULL),
+        pytest.param("handshake --connections 50", "opened_per_second", marks=FULL),
+        pytest.param("handshake --connections 50 --login --members 10", "opened_per_second", marks=FULL),
+        pytest.param("storm --clients 100 --bystanders 10", "returned bystander_pings", marks=FULL),
+    ],
 )
-def test_fanout(server_options: tuple[str, ...], way: tuple[str, ...]) -> None:
-    report = found("fanout", "--receivers", "20", "--seconds", "0.3", *way, *server_options)
-    figures = report["figures"]
-    assert figures["messages"] > 0
-    assert figures["lost"] == figures["doubled"] == figures["other_order"] == 0
-    assert 0 < figures["p50_ms"] <= figures["p99_ms"] <= figures["max_ms"]
-    assert figures["cpu_us"] > 0
-    assert ("of_floor_percent" in figures) == ("--one-per-send" in way)
-    assert report["parameters"]["receivers"] == 20
+def test_a_scenario_against_a_running_server(
+    server_options: tuple[str, ...], command: str, positive: str
+) -> None:
+    report = found(*command.split(), *server_options)
+    assert all(report["figures"][name] > 0 for name in positive.split()), report["figures"]
+    assert not any(report["figures"].get(name) for name in ZERO), report["figures"]
+    assert not report["server"]["own"]
 
 
-@pytest.mark.full
-def test_pings_beside_a_fanout(server_options: tuple[str, ...]) -> None:
-    way = ("--receivers", "20", "--seconds", "0.3", "--rate", "50", "--bystanders", "5")
-    figures = found("fanout", *way, *server_options)["figures"]
-    assert figures["bystander_pings"] > 0
-    assert figures["bystanders_lost"] == figures["pings_unanswered"] == figures["lost"] == 0
+@FULL
+@pytest.mark.parametrize(
+    ("command", "positive"),
+    [
+        ("idle --connections 50 --seconds 3 --ping-seconds 1", "pings ping_cpu_us"),
+        ("idle --connections 50 --seconds 0.2 --dialect protobuf", "connections"),
+        ("push --v1 --keyed --users 5 --seconds 0.1", "messages"),
+        ("publish --keyed --users 5 --seconds 0.1", "messages"),
+        ("streams --streams 20 --seconds 0.5", "pieces_per_second"),
+        ("streams --streams 20 --seconds 0.5 --bot", "pieces_per_second"),
+        ("channels --connections 20", "subscriptions_per_second"),
+        ("channels --connections 20 --recover --behind 5", "recoveries"),
+        ("channels --connections 20 --crowd", "subscribers"),
+    ],
+)
+def test_a_scenario_with_a_server_of_its_own(server: Server, command: str, positive: str) -> None:
+    report = found(*command.split(), *OWN)
+    assert all(report["figures"][name] > 0 for name in positive.split()), report["figures"]
+    assert not any(report["figures"].get(name) for name in ZERO), report["figures"]
 
 
 @pytest.mark.parametrize("way", [(), ("--rate", "50")])
@@ -92,73 +98,8 @@ def test_fanout_to_receivers_in_several_processes(
     monkeypatch.setattr("bench.push.MOST_IN_PROCESS", 8)
     report = found("fanout", "--receivers", "20", "--seconds", "0.3", *way, *server_options)
     assert report["generator"]["processes"] == 3
-    messages = [run["messages"] for run in report["each"]]
-    assert report["figures"]["messages"] == messages[0] > 0
-    assert report["figures"]["lost"] == report["figures"]["doubled"] == 0
-
-
-@pytest.mark.parametrize("way", [(), ("--heartbeat",)])
-@pytest.mark.full
-def test_echo(server_options: tuple[str, ...], way: tuple[str, ...]) -> None:
-    figures = found("echo", "--connections", "20", "--seconds", "0.2", *way, *server_options)["figures"]
-    assert figures["round_trips_per_second"] > 0
-    assert figures["errors"] == 0
-
-
-@pytest.mark.parametrize(
-    "way",
-    [
-        ("push",),
-        ("push", "--bulk", "40"),
-        pytest.param(("push", "--v1"), marks=pytest.mark.full),
-        pytest.param(("push", "--v1", "--bulk", "40"), marks=pytest.mark.full),
-        ("publish",),
-        pytest.param(("publish", "--rate", "500"), marks=pytest.mark.full),
-    ],
-)
-def test_messages_to_single_users(server_options: tuple[str, ...], way: tuple[str, ...]) -> None:
-    figures = found(*way, "--users", "20", "--seconds", "0.5", *server_options)["figures"]
-    unit = "publishes" if "publish" in way else "targets" if "--bulk" in way else "requests"
-    answer = "ack" if "publish" in way else "answer"
-    assert figures["messages"] > 0
-    assert figures[f"{unit}_per_second"] > 0
-    assert figures["lost"] == figures["refused"] == figures["doubled"] == 0
-    assert 0 < figures[f"{answer}_p50_ms"] <= figures[f"{answer}_p99_ms"]
-
-
-@pytest.mark.parametrize("scenario", [("push", "--v1"), ("publish",)])
-@pytest.mark.full
-def test_a_server_of_our_own_asks_for_keys_if_that_is_to_be_measured(
-    server: Server, scenario: tuple[str, ...]
-) -> None:
-    report = found(*scenario, "--keyed", "--users", "5", "--seconds", "0.1")
     assert report["figures"]["messages"] > 0
-    assert report["figures"]["refused"] == 0
-
-
-@pytest.mark.parametrize("way", [(), ("--login", "--members", "10")])
-@pytest.mark.full
-def test_handshake(server_options: tuple[str, ...], way: tuple[str, ...]) -> None:
-    figures = found("handshake", "--connections", "50", *way, *server_options)["figures"]
-    assert figures["opened_per_second"] > 0
-    assert figures["errors"] == 0
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("way", [(), ("--bot",)])
-def test_streams(server_options: tuple[str, ...], way: tuple[str, ...]) -> None:
-    figures = found("streams", "--streams", "20", "--seconds", "0.5", *way)["figures"]
-    assert figures["pieces_per_second"] > 10
-    assert figures["lost"] == figures["doubled"] == figures["refused"] == figures["unfinished"] == 0
-
-
-@pytest.mark.full
-def test_storm(server_options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.session_scenarios.MOST_IN_PROCESS", 60)
-    figures = found("storm", "--clients", "100", "--bystanders", "10", *server_options)["figures"]
-    assert figures["returned"] == 100
-    assert figures["bystanders_lost"] == figures["pings_unanswered"] == 0
-    assert figures["bystander_pings"] > 0
+    assert report["figures"]["lost"] == report["figures"]["doubled"] == 0
 
 
 @pytest.mark.full
@@ -206,27 +147,13 @@ def test_the_report_of_a_suite_becomes_markdown(tmp_path: Any, server_options: t
     )
 
     document = tmp_path / "doc.md"
-    document.write_text("before <!-- figures --> old <!-- end --> after")
-    assert run("table", str(file), "--into", str(document)).exit_code == 0
-    text = document.read_text()
-    assert text.startswith("before <!-- figures -->\n")
-    assert text.endswith("\n<!-- end --> after")
-    assert "old" not in text
-    assert result.stdout.strip() in text
-
-    document.write_text("before <!-- figures bars --> old <!-- end --> after")
-    assert run("table", str(file), "--into", str(document)).exit_code == 0
-    text = document.read_text()
-    assert "| ping | server CPU each |" in text
-    assert "old" not in text
-    assert "**ping**" not in text
-
-    document.write_text("before <!-- figures details --> old <!-- end --> after")
-    assert run("table", str(file), "--into", str(document)).exit_code == 0
-    text = document.read_text()
-    assert "**ping**" in text
-    assert "old" not in text
-    assert "| ping | server CPU each |" not in text
-
+    row, details = "| ping | server CPU each |", "**ping**"
+    for mark, there in (("", (row, details)), (" bars", (row,)), (" details", (details,))):
+        document.write_text(f"before <!-- figures{mark} --> old <!-- end --> after")
+        assert run("table", str(file), "--into", str(document)).exit_code == 0
+        text = document.read_text()
+        assert text.startswith(f"before <!-- figures{mark} -->\n")
+        assert text.endswith("\n<!-- end --> after")
+        assert [each for each in (row, details, "old") if each in text] == [*there]
     document.write_text("no marks")
     assert "no marks" in run("table", str(file), "--into", str(document)).output

@@ -4,7 +4,6 @@ import pytest
 
 from bench.context import Span
 from bench.figures import FIGURES, faults, fold, shown
-from bench.push import FanoutOptions, PushOptions
 from bench.runner import SCENARIOS, ServerChoice, command_line, judge, options_of
 from bench.suite import ALL, FLOOR_US, SMOKE, SUITES, Bar
 
@@ -60,12 +59,6 @@ def test_the_bars_of_a_suite_name_figures_and_its_commands_are_their_own(rows: t
         scenario = SCENARIOS[row.command.split()[0]]
         again = command_line(scenario, options_of(row), 1).removeprefix("imserver bench ")
         assert again in (row.command, row.command.removesuffix(" --connections 10000"))
-
-
-def test_the_command_beside_a_figure_asks_for_the_same() -> None:
-    fanout = command_line(SCENARIOS["fanout"], FanoutOptions(rate=20, one_per_send=True), 5)
-    assert fanout == "imserver bench fanout --rate 20 --one-per-send --runs 5"
-    assert command_line(SCENARIOS["push"], PushOptions(bulk=1000), 1) == "imserver bench push --bulk 1000"
 
 
 def test_a_rate_that_left_the_server_idle_is_derived_from_its_cpu() -> None:

@@ -85,40 +85,30 @@ def test_every_message_at_every_receiver_is_counted() -> None:
     assert tally.latency.count > 0
 
 
-@pytest.mark.parametrize("receiver", [0, 3])
-def test_one_lost_message_is_found_at_the_witness_and_at_any_other(receiver: int) -> None:
-    streams = [MESSAGES] * 5
-    streams[receiver] = MESSAGES[:150] + MESSAGES[151:]
-    verdict = counted(streams).verdict(ALL)
-    assert (verdict.lost, verdict.doubled) == (1, 0)
+LESS = MESSAGES[:150] + MESSAGES[151:]
+MORE = [*MESSAGES[:150], MESSAGES[149], *MESSAGES[150:]]
+OTHER = [*MESSAGES[:150], MESSAGES[149], *MESSAGES[151:]]
+SWAPPED = [MESSAGES[1], MESSAGES[0], *MESSAGES[2:]]
 
 
-def test_a_message_that_nobody_got_is_lost_for_all() -> None:
-    verdict = counted([MESSAGES[:-1]] * 5).verdict(ALL)
-    assert (verdict.lost, verdict.doubled) == (5, 0)
-
-
-def test_a_message_that_the_server_refused_is_not_lost() -> None:
-    verdict = counted([MESSAGES[:-1]] * 5).verdict(ALL - {299})
-    assert (verdict.lost, verdict.doubled) == (0, 0)
-
-
-@pytest.mark.parametrize("receiver", [0, 3])
-def test_a_doubled_message_is_found(receiver: int) -> None:
-    streams = [MESSAGES] * 5
-    streams[receiver] = [*MESSAGES[:150], MESSAGES[149], *MESSAGES[150:]]
-    verdict = counted(streams).verdict(ALL)
-    assert (verdict.lost, verdict.doubled) == (0, 1)
-
-
-def test_one_lost_and_another_doubled_do_not_cancel_out_at_the_witness() -> None:
-    verdict = counted([[*MESSAGES[:150], MESSAGES[149], *MESSAGES[151:]]] * 2).verdict(ALL)
-    assert (verdict.lost, verdict.doubled) == (2, 2)
-
-
-def test_another_order_at_one_receiver_is_found() -> None:
-    verdict = counted([MESSAGES, [MESSAGES[1], MESSAGES[0], *MESSAGES[2:]]]).verdict(ALL)
-    assert (verdict.lost, verdict.other_order) == (0, 1)
+@pytest.mark.parametrize(
+    ("streams", "refused", "wrong"),
+    [
+        ([LESS, *[MESSAGES] * 4], set(), (1, 0, 4)),  # others than the witness are compared with it
+        ([MESSAGES, LESS, *[MESSAGES] * 3], set(), (1, 0, 0)),
+        ([MESSAGES[:-1]] * 5, set(), (5, 0, 0)),
+        ([MESSAGES[:-1]] * 5, {299}, (0, 0, 0)),
+        ([MORE, *[MESSAGES] * 4], set(), (0, 1, 4)),
+        ([MESSAGES, MORE, *[MESSAGES] * 3], set(), (0, 1, 0)),
+        ([OTHER] * 2, set(), (2, 2, 0)),
+        ([MESSAGES, SWAPPED], set(), (0, 0, 1)),
+    ],
+)
+def test_what_is_lost_doubled_or_out_of_order_is_found_at_the_witness_and_at_any_other(
+    streams: list[list[bytes]], refused: set[int], wrong: tuple[int, int, int]
+) -> None:
+    verdict = counted(streams).verdict(ALL - refused)
+    assert (verdict.lost, verdict.doubled, verdict.other_order) == wrong
 
 
 def test_other_frames_in_between_are_not_messages_and_pings_are_answered() -> None:
