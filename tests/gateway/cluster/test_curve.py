@@ -25,13 +25,6 @@ def nodes() -> Iterator[Nodes]:
     nodes.end()
 
 
-def test_keys_are_the_same_on_every_node_of_a_cluster_and_differ_between_clusters() -> None:
-    assert CurveKeys.derive(SECRET) == KEYS
-    assert not set(FOREIGN_KEYS) & set(KEYS)
-    assert len(set(KEYS)) == 4
-    assert all(len(key) == 32 for key in KEYS)
-
-
 def test_a_node_of_another_cluster_cannot_ask_or_send(nodes: Nodes) -> None:
     node, foreign = nodes(1), nodes(2, secret=FOREIGN)
     assert foreign.rpc.send(node.lease, b"item")
