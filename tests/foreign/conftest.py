@@ -54,7 +54,6 @@ CONFIG: dict[str, Any] = {
                     "recovery_mode": "cache",
                 },
                 "latest": {"subscribe": "anybody", "history": "log", "recovery_mode": "cache"},
-                "club": {"subscribe": "members", "history_size": 5, "history_seconds": 60},
                 "shut": {"subscribe": "nobody"},
             },
         },

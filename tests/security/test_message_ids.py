@@ -1,8 +1,10 @@
-"""The message ids of a user are their own: they never make a push of somebody else a repeat."""
+"""Pushes of others: no user makes one a repeat, and no publisher connection pushes to an app of others."""
+
+import json
 
 from tests.integration.cmd import logged_in
-from tests.integration.raw import Response, ask, request
-from tests.security.attack_setting import PUSH_OF_TOKENS, TOKENS, session_token
+from tests.integration.raw import Raw, Response, ask, request, text
+from tests.security.attack_setting import OF_205, PUSH_OF_TOKENS, TOKENS, session_token
 from tests.support import Server
 
 
@@ -32,3 +34,14 @@ def test_a_user_cannot_use_up_the_message_ids_of_the_back_end_or_of_others(guard
                 assert sent.json["data"] == {"sendResults": True}, (path, number)
         again = send(guarded, "sendMessage", token["joe"], **order, msgID="sendMessage-two")
         assert again.json["data"] == {}
+
+
+def test_a_publisher_connection_keeps_to_the_apps_of_its_key(guarded: Server) -> None:
+    with (
+        logged_in(guarded.ws, "7", int(TOKENS), serviceToken=session_token(TOKENS, "7")) as victim,
+        Raw(guarded.http) as one,
+    ):
+        one.upgrade("/api/v1/publisher", more=[("Authorization", f"Bearer {OF_205}")])
+        one.send(text(json.dumps({"seq": 1, "publish": {"app": TOKENS, "user": "7", "text": "hi"}})))
+        assert one.message().json["error"]["code"] == "forbidden"
+        victim.no_push()

@@ -203,6 +203,13 @@ class Pair:
         return msgspec.json.decode(self.harness.ask(route, {"token": self.token}, body=fields).body)
 
 
+PERSON: Final = frozenset({"account", "key"})
+
+
+def nothing(_: Pair) -> None:
+    """Prepare nothing."""
+
+
 class Row(Struct, frozen=True):
     """One row. ``kinds``: the users who ask this. ``prepare`` runs before Ann blocks anybody.
 
@@ -212,9 +219,9 @@ class Row(Struct, frozen=True):
 
     ask: Callable[[Pair], Any]
     sees: bool = False
-    kinds: frozenset[str] = frozenset({"account", "key"})
+    kinds: frozenset[str] = PERSON
     app: str = APP
-    prepare: Callable[[Pair], None] = lambda pair: None
+    prepare: Callable[[Pair], None] = nothing
     names: tuple[str, ...] = ()
     """The commands or routes that this row is about, if its name is not that."""
 
@@ -348,33 +355,20 @@ ROWS: Final[dict[str, Row]] = {
         prepare=talked,
         names=("POST /api/v1/messages/send",),
     ),
-    "POST /api/v1/asks/create": Row(
-        posts("asks/create", lambda p: {**to_ann(p), "free_text": True}), kinds=MEMBER
-    ),
-    "POST /api/v1/messages/edit": Row(
-        posts("messages/edit", lambda p: {"id": p.before["id"], "text": "y"}), kinds=MEMBER, prepare=talked
-    ),
-    "POST /api/v1/messages/react": Row(
-        posts("messages/react", lambda p: {"id": p.before["hers"], "emoji": "👍"}),
-        kinds=MEMBER,
-        prepare=talked,
-    ),
-    "POST /api/v1/messages/pin": Row(
-        posts("messages/pin", lambda p: {"id": p.before["hers"]}), kinds=MEMBER, prepare=talked
-    ),
-    "POST /api/v1/messages/stream/open": Row(posts("messages/stream/open", to_ann), kinds=ONLY_BOT),
-    "POST /api/v1/friends/request": Row(posts("friends/request", lambda p: {"friend": p.ann})),
-    "POST /api/v1/invitations/accept": Row(
-        posts("invitations/accept", lambda p: {"code": p.before["code"]}), prepare=invited
-    ),
-    "POST /api/v1/groups/create": Row(
-        posts("groups/create", lambda p: {"name": "tea", "members": [p.ann]}), kinds=MEMBER
-    ),
-    "POST /api/v1/groups/invite": Row(
-        posts("groups/invite", lambda p: {"group": p.before["group"], "members": [p.ann]}),
-        kinds=MEMBER,
-        prepare=own_group,
-    ),
+    **{
+        f"POST /api/v1/{path}": Row(posts(path, document), kinds=kinds, prepare=prepare)
+        for path, kinds, document, prepare in (
+            ("asks/create", MEMBER, lambda p: {**to_ann(p), "free_text": True}, nothing),
+            ("messages/edit", MEMBER, lambda p: {"id": p.before["id"], "text": "y"}, talked),
+            ("messages/react", MEMBER, lambda p: {"id": p.before["hers"], "emoji": "👍"}, talked),
+            ("messages/pin", MEMBER, lambda p: {"id": p.before["hers"]}, talked),
+            ("messages/stream/open", ONLY_BOT, to_ann, nothing),
+            ("friends/request", PERSON, lambda p: {"friend": p.ann}, nothing),
+            ("invitations/accept", PERSON, lambda p: {"code": p.before["code"]}, invited),
+            ("groups/create", MEMBER, lambda p: {"name": "tea", "members": [p.ann]}, nothing),
+            ("groups/invite", MEMBER, lambda p: {"group": p.before["group"], "members": [p.ann]}, own_group),
+        )
+    },
     "GET /api/v1/bots/commands": Row(ask_commands, kinds=MEMBER, prepare=programmed),
     "POST /friend/add": Row(
         lambda p: "+" if p.gochat("/friend/add", {"friend_id": p.ann})["code"] == 200 else "-",
