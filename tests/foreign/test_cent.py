@@ -123,12 +123,6 @@ def test_null_means_absent_as_in_go(server: Server, method: str, fields: dict[st
     ask(server, "/api/history_remove", {"channel": "past:null"})
 
 
-def test_an_empty_command_spoils_no_batch(server: Server) -> None:
-    commands: list[Any] = [{}, {"connections": {}}, {"info": {}}, {"info": {}, "channels": {}}]
-    replies = ask(server, "/api/batch", {"commands": commands})["replies"]
-    assert [each["error"]["code"] if "error" in each else 0 for each in replies] == [104, 104, 0, 104]
-
-
 def test_older_clients_name_the_method_in_the_body(server: Server) -> None:
     command = {"method": "publish", "params": {"channel": "past:old", "data": {"n": 1}}}
     assert ask(server, "/api", command)["result"]["offset"] == 1

@@ -16,7 +16,6 @@ import jwt
 import pytest
 from msgspec.structs import replace
 
-from imserver.gateway.auth.login import MAX_REFUSALS_LOGGED
 from imserver.gateway.auth.rates import Buckets
 from imserver.gateway.config.settings import ApiSettings, TenantSettings
 from imserver.gateway.storage.contract import Changes, KeyRow
@@ -280,16 +279,3 @@ def test_a_session_token_of_a_user_with_too_long_an_id_is_refused_over_http_too(
     assert found is not None
     assert found.user == longest
     assert logins.session_of(token_of(longest + "u")) is None
-
-
-def test_refused_logins_of_strangers_do_not_fill_the_log(
-    harness: Harness, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A cause quotes what the token names, such as a key of several KB; apps and users have any name."""
-    caplog.set_level("INFO", logger="imserver.gateway.auth.login")
-    logins, long = harness.node.core.logins, "k" * 5000
-    for number in range(200):
-        logins.refused("token", f"{number}{long}", f"{number}{long}", "192.0.2.1:1", f"no key {number}{long}")
-    lines = [record.getMessage() for record in caplog.records]
-    assert len(lines) == MAX_REFUSALS_LOGGED
-    assert max(map(len, lines)) < 500
