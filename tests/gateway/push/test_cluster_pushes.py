@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imserver.gateway.cluster.registry import Claim
 from imserver.gateway.model import Outcome
 from imserver.gateway.push import idempotency, routing
 from imserver.gateway.push.push import UserPush
@@ -377,10 +376,3 @@ def test_concurrent_pushes_with_one_id_are_accepted_once(pushes: list[tuple[int,
                 assert nodes.book.ids[msg_id] == "1"
             else:
                 assert msg_id not in nodes.book.ids
-
-
-def test_a_claim_of_nothing_is_mine(nodes: Several) -> None:
-    """The registry's answer for a user who is nowhere: nothing stays claimed."""
-    answer = nodes[1].registry.find_and_claim(NEWEST, "nobody", "m1")
-    assert answer == ((), Claim("m1", "mine"))
-    assert nodes.book.ids == {}

@@ -271,6 +271,9 @@ def test_nothing_is_looked_at_without_pending_pushes(users: Users, monkeypatch: 
             assert users.calls == looks
             pending.add("101", "ann", words(text), 60)
             until(lambda looks=looks: users.calls > looks + 1)
+            looks = users.calls
+            gevent.sleep(0.05)
+            assert users.calls - looks < 20, "there is a pause between two looks"
             users.come("ann")
             until(lambda: not pending.count)
             users.devices.clear()
