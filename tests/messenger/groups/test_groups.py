@@ -36,7 +36,6 @@ from imserver.messenger.messages.log.message_log import MessageLog
 APP = "101"
 LIMIT = 5
 MOST_GROUPS = 5
-GroupChange = tuple[Callable[..., Any], Any]
 
 
 NICKNAMES = {"1": "jose perez", "2": "rene"}

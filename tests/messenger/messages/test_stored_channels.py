@@ -219,16 +219,6 @@ def test_a_subscriber_that_has_read_ahead_of_its_node_receives_nothing_twice(
     assert texts(ann) == [["two"]]
 
 
-def test_an_app_is_followed_while_a_stored_channel_has_subscribers(node: ChannelNode) -> None:
-    connection, _, _ = subscriber(node)
-    follower = node.messaging.follower
-    follower.forget_unwanted(APP)
-    assert APP in follower.apps
-    node.channels.subscriptions.unsubscribe(connection, NEWS)
-    follower.forget_unwanted(APP)
-    assert APP not in follower.apps
-
-
 def test_publications_of_other_ways_are_stored_and_notices_are_not(node: ChannelNode) -> None:
     _, client, _ = subscriber(node)
     ways = [

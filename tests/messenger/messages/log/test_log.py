@@ -265,6 +265,40 @@ def test_a_new_group_has_its_options_from_the_first_entry_on(log: MessageLog) ->
     assert "before" in bodies(log.entries.history(APP, "b", at, 0, 100)[0])
 
 
+def test_nobody_reads_what_was_sent_before_they_joined_or_after_they_left(log: MessageLog) -> None:
+    at = log.groups.create(APP, "a", "", []).conversation
+    stored(log, say("a", at, "before"))
+    log.groups.join(APP, at, ["b"], "a")
+    stored(log, say("a", at, "while"))
+    log.groups.leave(APP, at, ["b"])
+    stored(log, say("a", at, "after"))
+    log.groups.join(APP, at, ["b"])
+    stored(log, say("a", at, "again"))
+    seen, more = log.entries.sync(APP, "b", 0, 100)
+    assert [(entry.kind, entry.body.decode()) for entry in seen] == [
+        ("join", ""),
+        ("message", "while"),
+        ("leave", ""),
+        ("join", ""),
+        ("message", "again"),
+    ]
+    assert not more
+    assert log.entries.history(APP, "b", at, 0, 100) == (seen, False)
+    assert bodies(log.entries.sync(APP, "a", 0, 100)[0]) == [
+        "",
+        "before",
+        "",
+        "while",
+        "",
+        "after",
+        "",
+        "again",
+    ]
+    rows = log.conversations.memberships(APP, "b")
+    assert [(row.joined_id, row.left_id) for row in rows] == [(2, 5), (6, None)]
+    assert log.writer.append(APP, [say("b", at)]) != [Rejected("not_member")]
+
+
 def test_many_who_join_the_same_user_at_once_make_one_membership(log: MessageLog) -> None:
     at = log.groups.create(APP, "a", "", []).conversation
     joining = [gevent.spawn(log.groups.join, APP, at, ["b"]) for _ in range(20)]

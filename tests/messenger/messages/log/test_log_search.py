@@ -9,7 +9,7 @@ from imserver.messenger.messages.log import search as log_search
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.log.words import SEGMENT
 from tests.messenger.messages.log.test_log import APP, bodies, ids, say, stored
-from tests.stores import OpenStore, WriteAt
+from tests.stores import WriteAt
 
 Stretches = Callable[..., None]
 
@@ -205,32 +205,3 @@ def test_a_search_that_takes_long_says_how_far_it_has_come(
         steps += 1
         assert before > 0 or entries
     assert steps == 4
-
-
-def test_a_long_log_is_looked_through_in_steps_that_hold_no_writer_up(
-    url: str, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not url.startswith("sqlite"):
-        pytest.skip("the others read beside each other")
-    store = open_store(url, threaded=False)
-    log = store.part(MessageLog)
-    for _ in range(10):
-        stored(
-            log,
-            *(say("a", "b", f"some words of a message, and its number {number}") for number in range(2000)),
-        )
-    steps = 0
-    database = store.database()
-    read = database.read
-
-    def counted(step):  # type: ignore[no-untyped-def]
-        nonlocal steps
-        steps += 1
-        return read(step)
-
-    monkeypatch.setattr(database, "read", counted)
-    found, rest = log.search.find(APP, "b", Search("nowhere said", 0, 0, 10))
-    while rest:  # its half second was over
-        found, rest = log.search.find(APP, "b", Search("nowhere said", 0, rest, 10))
-    assert found == []
-    assert steps >= 3, "the head of the log, and 20,000 messages in more than one step"
