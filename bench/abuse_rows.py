@@ -1,8 +1,8 @@
-"""The largest requests that users may send: one row for each command of each dialect and each route.
+"""The largest requests that users may send: one row for each command of each dialect.
 
-A test proves that no command, operation or route of the server is without a row. The operations of the API
-get theirs from the OpenAPI document of the server under attack: the example of the document, grown to its
-limits, and then as many examples as fit one read.
+A test proves that no command of the server is without a row. The operations of the API get theirs from the
+OpenAPI document of the server under attack: the example of the document, grown to its limits, and then as
+many examples as fit one read.
 """
 
 from __future__ import annotations

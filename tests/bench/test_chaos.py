@@ -20,11 +20,11 @@ from bench.chaos_client import Faults, Reader
 from bench.chaos_tasks import CMD_APP
 from bench.chat_dialects import Entry, mark_of
 from bench.connections import Target
-from bench.faults import FAULTS, Network, System, chosen
+from bench.faults import FAULTS, Network
 from bench.figures import FIGURES, faults
 from bench.generator import Generator
 from bench.history import History, judge
-from bench.loop import BenchError, Loop
+from bench.loop import Loop
 from checker.cli import check
 from checker.history import read
 from checker.models import OPERATIONS
@@ -331,48 +331,6 @@ def test_a_publication_that_subscribers_miss_or_see_twice_is_found(
 
 
 # --- what is broken -----------------------------------------------------------------------------------------
-
-
-class FakeSystem:
-    """Has parts that could be broken."""
-
-    parts = System.parts
-
-    def __init__(
-        self, nodes: int, *, redis: bool = True, receiver: bool = False, clocks: bool = False
-    ) -> None:
-        self.nodes = [object()] * nodes
-        self.redis = object() if redis else None
-        self.database = None
-        self.receiver = object() if receiver else None
-        self.embedded = True
-        self.can_stall = False
-        self.clocks = {f"node {number}": object() for number in range(nodes)} if clocks else {}
-        links = [object()] * nodes
-        self.networks = {"rpc": links, "redis link": links if redis else [], "database link": []}
-
-
-def possible_names(names: str, system: FakeSystem) -> set[str]:
-    possible, skipped = chosen(names, system)  # type: ignore[arg-type]
-    assert not names or not skipped
-    return {fault.name for fault in possible}
-
-
-def test_only_what_is_there_is_broken() -> None:
-    alone = {"kill", "restart", "pause"}
-    assert possible_names("", FakeSystem(1, redis=False)) == alone
-    redis = {"redis", "flush", "replica", "full", "pause_redis", "no_redis", "no_answers"}
-    assert possible_names("", FakeSystem(1)) == alone | redis
-    assert possible_names("", FakeSystem(1, receiver=True)) == alone | redis | {"receiver"}
-    clocks = {"ahead", "behind", "drift"}
-    assert possible_names("", FakeSystem(1, clocks=True)) == alone | redis | clocks
-    assert possible_names("", FakeSystem(2)) == alone | redis | {"cut", "hold", "deaf", "mute"}
-    assert possible_names("kill, cut", FakeSystem(2)) == {"kill", "cut"}
-    assert chosen("kill, ahead", FakeSystem(2))[1] == ["ahead"], "the report names it"  # type: ignore[arg-type]
-    with pytest.raises(BenchError, match="nothing to break"):
-        chosen("database", FakeSystem(2))  # type: ignore[arg-type]
-    with pytest.raises(BenchError, match="no fault flood"):
-        chosen("flood", FakeSystem(2))  # type: ignore[arg-type]
 
 
 def test_every_fault_is_counted_by_a_figure() -> None:

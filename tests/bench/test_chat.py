@@ -5,7 +5,7 @@ import pytest
 from bench.chat_tally import ChatTally
 from bench.frames import server_frame
 from bench.latency import stamp_us
-from bench.protobuf import BINARY, GROUP, Writer
+from bench.protobuf import BINARY
 from bench.tally import Receipts
 from imserver.dialects.protobuf import wire as protobuf
 from imserver.messenger.messages.model import Message
@@ -99,16 +99,6 @@ def test_an_acknowledgement_that_is_not_due_is_unexpected() -> None:
     frames[3].append(ack(11, 1000))
     tally = counted(frames)
     assert (tally.acked, tally.unexpected) == (40, 2)
-
-
-def test_what_is_written_is_what_the_server_reads() -> None:
-    frame = Writer(GROUP, 300, 200, 1_700_000_000_000).frame(7, b"x" * 40)
-    mask, body = frame[2:6], frame[6:]
-    payload = bytes(byte ^ mask[at % 4] for at, byte in enumerate(body))
-    request = protobuf.ProtobufDialect().decode(payload)
-    command = request.command
-    assert (command.number, command.session_type, command.receiver, command.sender) == (7, GROUP, 300, 200)  # type: ignore[union-attr]
-    assert (command.content, command.sent_ms) == (b"x" * 40, 1_700_000_000_000)  # type: ignore[union-attr]
 
 
 @pytest.mark.linux

@@ -2,9 +2,7 @@
 
 import pytest
 
-from bench.floor import bare_frame
 from bench.frames import CLOSE, MASK, PING, TEXT, client_frame, scan, server_frame
-from bench.loop import BenchError
 
 
 def unmasked(frame: bytes, head_bytes: int) -> bytes:
@@ -39,17 +37,3 @@ def test_a_scan_leaves_an_unfinished_frame() -> None:
         found, used = scan(stream, end)
         assert used == len(first)
         assert len(found) == 1
-
-
-@pytest.mark.parametrize("size", [100, 127, 130, 154, 1000])
-def test_a_bare_frame_has_the_length_asked_for(size: int) -> None:
-    frame = bare_frame(size)
-    assert len(frame) == size
-    assert scan(frame, size)[1] == size
-
-
-def test_a_bare_frame_that_cannot_hold_a_number_and_a_time_is_refused() -> None:
-    with pytest.raises(BenchError, match="too small"):
-        bare_frame(40)
-    with pytest.raises(BenchError, match="no frame is 128 bytes long"):
-        bare_frame(128)

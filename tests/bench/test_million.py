@@ -11,8 +11,7 @@ from bench import million
 from bench.connections import MOST_REFUSED, ConnectionSet, Target
 from bench.dialects import OPENERS
 from bench.figures import FIGURES
-from bench.loop import BenchError, Loop
-from bench.million import MillionOptions, check_machine
+from bench.loop import Loop
 from tests.bench.play import run
 from tests.support import Server
 
@@ -74,13 +73,3 @@ def test_one_process_needs_no_redis() -> None:
     result = run("million", "--connections", "100", "--processes", "1", *QUICK, "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["reports"][0]["figures"]["redis_mb"] is None
-
-
-def test_a_machine_that_is_too_small_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.proc.files_left", lambda: 1000)
-    with pytest.raises(BenchError, match=r"fs\.file-max leaves 1000"):
-        check_machine(MillionOptions(connections=1_000_000))
-    monkeypatch.setattr("bench.proc.files_left", lambda: 10**9)
-    monkeypatch.setattr("bench.proc.available_bytes", lambda: 10**9)
-    with pytest.raises(BenchError, match="GB of memory are needed"):
-        check_machine(MillionOptions(connections=1_000_000))

@@ -149,11 +149,11 @@ def test_the_report_of_a_suite_becomes_markdown(tmp_path: Any, server_options: t
     document = tmp_path / "doc.md"
     row, details = "| ping | server CPU each |", "**ping**"
     for mark, there in (("", (row, details)), (" bars", (row,)), (" details", (details,))):
-        document.write_text(f"before <!-- figures{mark} --> old <!-- end --> after")
+        document.write_text(f"before <!-- figures{mark} -->\nold\n<!-- end --> after")
         assert run("table", str(file), "--into", str(document)).exit_code == 0
         text = document.read_text()
         assert text.startswith(f"before <!-- figures{mark} -->\n")
         assert text.endswith("\n<!-- end --> after")
         assert [each for each in (row, details, "old") if each in text] == [*there]
     document.write_text("no marks")
-    assert "no marks" in run("table", str(file), "--into", str(document)).output
+    assert "has 0 blocks" in run("table", str(file), "--into", str(document)).output

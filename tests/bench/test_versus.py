@@ -62,15 +62,3 @@ def test_the_tool_of_this_tree_starts_the_server_of_another(tmp_path: Any) -> No
 def test_a_suite_is_compared_row_by_row(calls: list[tuple[Any, str]], tmp_path: Any) -> None:
     run("versus", "--pairs", "1", str(tmp_path), "smoke")
     assert [command for _tree, command in calls][:4] == [calls[0][1]] * 2 + [calls[2][1]] * 2
-
-
-@pytest.mark.full
-@pytest.mark.linux
-def test_this_tree_against_itself(tmp_path: Any) -> None:
-    words = ("echo", "--connections", "5", "--seconds", "0.5")
-    result = run("versus", "--pairs", "1", "--json", str(ROOT), *words)
-    assert result.exit_code in (0, 1), result.output
-    assert result.stdout, result.output
-    rows = {row["figure"]: row for row in json.loads(result.stdout)["rows"]}
-    assert rows["cpu_us"]["ours"] > 0
-    assert rows["cpu_us"]["theirs"] > 0
