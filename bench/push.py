@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.connections import OPEN_SECONDS, Target
+from bench.connections import Target
 from bench.context import MOST_CONNECTIONS, MOST_IN_PROCESS, RunContext, parameter, seconds_parameter
 from bench.figures import Figures, with_faults_of
 from bench.floor import FloorRun
@@ -18,7 +18,6 @@ from bench.generator import Generator
 from bench.http_client import FORM, JSON, HttpConnection, HttpConnections, get_request, post, request_head
 from bench.latency import STAMP_DIGITS, Latency, stamp_us
 from bench.loop import BenchError, Json
-from bench.session_scenarios import bystander_figures, stand_by
 from bench.tally import Receipts, Tally
 from bench.workers import Worker
 from imserver_client import ClientError, Publisher
@@ -351,9 +350,6 @@ class FanoutOptions:
     rate: float = parameter(0.0, "Messages a second; 0 is flat out.", least=0, most=100_000)
     one_per_send: bool = parameter(False, "Push the next message when the last is everywhere.")
     channel: bool = parameter(False, "Publish to a channel with all of them, instead of the app.")
-    bystanders: int = parameter(
-        0, "Further users of the app, who ping meanwhile.", least=0, most=MOST_IN_PROCESS
-    )
     redis: bool = parameter(False, "The server has a Redis.")
 
     @property
@@ -443,18 +439,6 @@ def measure_warm(
 
 def fanout(context: RunContext, options: FanoutOptions) -> Figures:
     """Measure messages to everybody in an app."""
-    if not options.bystanders:
-        return _fanout(context, options)
-    (bystander,) = context.start_workers(1, cores=())  # not on a shared core
-    context.open([bystander], options.bystanders, first=options.receivers)
-    bystander.ask(stand_by, seconds=OPEN_SECONDS + 2 * options.seconds)
-    figures = _fanout(context, options)
-    bystander.stop()
-    (stood,) = context.gather([bystander])
-    return {**figures, **bystander_figures(stood)}
-
-
-def _fanout(context: RunContext, options: FanoutOptions) -> Figures:
     workers = context.start_workers(-(-options.receivers // MOST_IN_PROCESS))
     context.open(workers, options.receivers)
     if options.channel:

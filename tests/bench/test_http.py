@@ -16,17 +16,6 @@ def test_an_answer_is_whole_only_with_its_last_byte(answer: bytes, status: int) 
     assert split_answer(answer, 0) == (status, b"hello", len(answer))
 
 
-def test_pipelined_answers_follow_each_other() -> None:
-    stream = PLAIN + CHUNKED + PLAIN
-    statuses, at = [], 0
-    while at < len(stream):
-        answer = split_answer(stream, at)
-        assert answer is not None
-        statuses.append(answer[0])
-        at = answer[2]
-    assert statuses == [200, 404, 200]
-
-
 def test_an_answer_without_an_end_is_an_error() -> None:
     with pytest.raises(BenchError, match="neither a length nor chunks"):
         split_answer(b"HTTP/1.1 200 OK\r\n\r\n", 0)

@@ -44,9 +44,6 @@ OWN = ("--log", "null")
         ("fanout --receivers 20 --seconds 0.3", "messages p50_ms cpu_us"),
         pytest.param("fanout --receivers 20 --seconds 0.3 --rate 50", "messages p50_ms cpu_us", marks=FULL),
         ("fanout --receivers 20 --seconds 0.3 --one-per-send", "messages p99_ms of_floor_percent"),
-        pytest.param(
-            "fanout --receivers 20 --seconds 0.3 --rate 50 --bystanders 5", "bystander_pings", marks=FULL
-        ),
         pytest.param("echo --connections 20 --seconds 0.2", "round_trips_per_second", marks=FULL),
         pytest.param("echo --connections 20 --seconds 0.2 --heartbeat", "round_trips_per_second", marks=FULL),
         ("push --users 20 --seconds 0.5", "requests_per_second answer_p50_ms"),
