@@ -23,7 +23,7 @@ def test_each_node_reports_its_own_connections_and_one_node_reports_who_is_absen
         }
         keys = {"keys": [{"key": KEY, "scopes": ["admin"]}]}
 
-        def nodes_that_said(event: str, user: str) -> list[Any]:
+        def reporting_nodes(event: str, user: str) -> list[Any]:
             return [each["node"] for each in receiver.events(event) if each["user"] == user]
 
         with nodes_of(tmp_path, 2, apps=apps, api=keys) as nodes:
@@ -33,15 +33,15 @@ def test_each_node_reports_its_own_connections_and_one_node_reports_who_is_absen
             names = [next(iter(leases(server, KEY))) for server in nodes.servers]
             user, missing = fresh(), fresh()
             with logged_in(nodes.ws[1], user, 102) as replaced:
-                eventually(lambda: nodes_that_said("login", user) == [names[1]])
-                assert nodes_that_said("connect", user) == [names[1]]
+                eventually(lambda: reporting_nodes("login", user) == [names[1]])
+                assert reporting_nodes("connect", user) == [names[1]]
                 for to in (user, missing):
                     good(nodes.http[0], "push", {"app": "102", "user": to, "text": "hi"}, key=KEY)
-                (absent,) = eventually(lambda: nodes_that_said("absent", missing))
+                (absent,) = eventually(lambda: reporting_nodes("absent", missing))
                 assert absent in names, "the node that holds the lease of the feed delivers it"
                 with logged_in(nodes.ws[0], user, 102):
                     while (closed := replaced.frame()).opcode != CLOSE:
                         pass
                     assert closed.close_code == 4500
-                    assert eventually(lambda: nodes_that_said("disconnect", user)) == [names[1]]
-            assert not nodes_that_said("absent", user)
+                    assert eventually(lambda: reporting_nodes("disconnect", user)) == [names[1]]
+            assert not reporting_nodes("absent", user)

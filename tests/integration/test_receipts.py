@@ -15,8 +15,8 @@ def test_an_author_learns_what_was_received_and_read(server: Server, app: int) -
         where = bob.push("message").json["response"]["data"]["conversation"]
         for word, id in (("received", second), ("read", first)):
             assert bob.ask_cmd(word, {"conversation": where, "id": id})[0] == 200
-            told = ann.push("receipt").json["response"]["data"]
-            assert told == {"from": "bob", "conversation": where, word: id}
+            receipt = ann.push("receipt").json["response"]["data"]
+            assert receipt == {"from": "bob", "conversation": where, word: id}
         at = {"user": "bob", "read": first, "received": second}
         page = ann.ask_cmd("receipts", {"conversation": where})[2]
         assert page == {"receipts": [at], "hasMore": False}

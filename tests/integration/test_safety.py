@@ -47,8 +47,8 @@ def test_the_messages_of_a_spammer_go_everywhere_at_once_and_come_back_within_a_
         logged_in(locked.ws, bob.user, "gochat", **as_bob) as phone,
         logged_in(locked.ws, bob.user, "gochat", **as_bob, device="laptop") as laptop,
     ):
-        said = [f"spam {i}" for i in range(20)]
-        sent = [cid.post("messages/send", conversation=int(group), text=text)["id"] for text in said]
+        spam = [f"spam {i}" for i in range(20)]
+        sent = [cid.post("messages/send", conversation=int(group), text=text)["id"] for text in spam]
         private = cid.post("messages/send", to=ann.user, text="spam in private")["id"]
         since = int(time()) - 3600
         count = moderator.get("moderation/count", user=cid.user, since=since)
@@ -57,7 +57,7 @@ def test_the_messages_of_a_spammer_go_everywhere_at_once_and_come_back_within_a_
         act = moderator.post("moderation/clear", user=cid.user, since=since, reason="No advertising.")
         assert (act["messages"], act["done"]) == (21, True)
         for client in (phone, laptop):
-            assert [each["text"] for each in entries(client, 20)] == said
+            assert [each["text"] for each in entries(client, 20)] == spam
             recalls = entries(client, 20)
             assert [(each["kind"], each["about"]) for each in recalls] == [("recall", id) for id in sent]
             assert recalls[0]["meta"] == {"removed": True}
@@ -73,7 +73,7 @@ def test_the_messages_of_a_spammer_go_everywhere_at_once_and_come_back_within_a_
             back = entries(client, 20)
             assert [(each["kind"], each["about"]) for each in back] == [("edit", id) for id in sent]
             assert back[3]["text"] == "spam 3"
-        assert texts(ann.get("messages", conversation=int(group), limit=100))[1:] == said
+        assert texts(ann.get("messages", conversation=int(group), limit=100))[1:] == spam
         assert [each["id"] for each in ann.get("messages/search", text="private")["messages"]] == [private]
     assert moderator.refused("moderation/undo", act=act["act"]) == (404, "unknown_act")
 

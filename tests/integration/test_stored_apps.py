@@ -40,17 +40,17 @@ def push(server: Server, key: str = "", app: int = 101) -> int:
     return code
 
 
-@pytest.mark.parametrize("told", [True, pytest.param(False, marks=pytest.mark.full)])
+@pytest.mark.parametrize("signalled", [True, pytest.param(False, marks=pytest.mark.full)])
 def test_the_first_key_ends_demo_mode_while_the_server_runs(
-    launch: Launch, http_server: str, told: bool
+    launch: Launch, http_server: str, signalled: bool
 ) -> None:
-    server = launch(http_server, storage={"look_seconds": 60} if told else QUICK)
+    server = launch(http_server, storage={"look_seconds": 60} if signalled else QUICK)
     own = [("Origin", "http://localhost:3000")]
     with cmd_client(server.ws, more=own):
         assert "demo mode" in server.output
     assert push(server) == 200
     key = new_key(server, "--scope", "push", "--app", "101")
-    if told:
+    if signalled:
         os.kill(server.pid, signal.SIGHUP)
     eventually(lambda: push(server) == UNAUTHORIZED)
     assert "demo mode has ended" in server.log_text

@@ -333,12 +333,12 @@ def stored_messages(site: Site) -> Generator[None]:
         ann.post("messages/pin", id=ids[2])
         bob.post("messages/read", conversation=conversation, id=ids[3])
         ann.post("messages/hide", ids=[ids[4]])
-        for said in (
+        for message in (
             {"text": "answer", "reply_to": ids[2]},
             {"text": "you", "mentions": [ann.user]},
             {"data": {"n": 1}, "type": "order", "client_msg_id": "once"},
         ):
-            bob.post("messages/send", conversation=conversation, **said)
+            bob.post("messages/send", conversation=conversation, **message)
     views: list[Callable[[], Any]] = []
     for one in (ann, bob):
         for route, query in (
@@ -355,7 +355,7 @@ def stored_messages(site: Site) -> Generator[None]:
     assert_has_all([view() for view in views], before)
     question = ann.post("asks/create", conversation=conversation, text="Tea?", free_text=True, seconds=60)
     assert bob.post("asks/answer", id=question["id"], text="yes")["accepted"]
-    assert bob.post("messages/send", conversation=conversation, **said)["repeated"] is True
+    assert bob.post("messages/send", conversation=conversation, **message)["repeated"] is True
     ann.post("messages/recall", id=ids[0])
     bob.post("messages/react", id=ids[2], emoji="+1", remove=True)
     ann.post("messages/pin", id=ids[2], remove=True)

@@ -346,9 +346,9 @@ def standin() -> Iterator[Standin]:
 
 @pytest.mark.full
 def test_files_go_to_a_bucket_and_come_from_there(launch: Launch, http_server: str, standin: Standin) -> None:
-    place = {"s3_url": standin.url, "s3_bucket": NAME, "s3_region": REGION}
+    bucket = {"s3_url": standin.url, "s3_bucket": NAME, "s3_region": REGION}
     keys = {"s3_access_key": ACCESS_KEY, "s3_secret_key": SECRET_KEY}
-    server = launch(http_server, uploads={"min_free_bytes": 0, **place, **keys})
+    server = launch(http_server, uploads={"min_free_bytes": 0, **bucket, **keys})
     content = picture(900, 700)
     received = uploaded(server, content, user="ann", key="")
     assert standin.objects[received["id"]] == (content, "image/png")

@@ -31,7 +31,7 @@ def test_both_learn_of_a_change_but_not_of_a_block(launch: Launch, http_server: 
     with cmd_client(server.ws) as first, cmd_client(server.ws) as second:
         for client, user in ((first, one), (second, two)):
             client.login(user.user, 77, serviceToken=user.token, cursor=0)
-        for by, word, told in (
+        for by, word, receivers in (
             (one, "block", [one]),
             (two, "request", [two]),  # ann has blocked bob, and learns nothing
             (one, "unblock", [one]),
@@ -39,7 +39,7 @@ def test_both_learn_of_a_change_but_not_of_a_block(launch: Launch, http_server: 
             (two, "remove", [one, two]),
         ):
             by.post(f"friends/{word}", friend=bob if by is one else ann)
-            for user in told:
+            for user in receivers:
                 client, about = (first, bob) if user is one else (second, ann)
                 assert client.push("contact").json["response"]["data"] == {"from": about, "to": user.user}
 

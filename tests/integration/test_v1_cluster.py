@@ -125,8 +125,8 @@ def test_a_ban_holds_on_both_until_it_is_lifted(nodes: Nodes, via: Server) -> No
     ban = {"app": str(app), "users": [user], "seconds": 3600}
     good(via.http, "apps/create", {"app": f"of-{user}"})  # makes the database
     with logged_in(nodes.servers[0].ws, user, app) as ann:
-        told = {"closed": 1, "users": [{"user": user, "closed": 1}], "lasting": True, "missing_nodes": []}
-        assert good(via.http, "ban", ban) == told
+        closing = {"closed": 1, "users": [{"user": user, "closed": 1}], "lasting": True, "missing_nodes": []}
+        assert good(via.http, "ban", ban) == closing
         assert close_code(ann) == 4503
     for server in nodes.servers:
         with cmd_client(server.ws) as ann:

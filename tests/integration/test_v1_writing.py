@@ -219,16 +219,16 @@ def test_a_stored_push_reaches_online_users_now_and_others_later(server: Server,
 
 
 def test_a_push_to_a_group_is_stored_once_for_all_members(server: Server, app: int) -> None:
-    made = {"app": str(app), "user": "ann", "name": "tea", "members": ["bob"]}
-    group = good(server.http, "groups/create", made)["group"]
+    request = {"app": str(app), "user": "ann", "name": "tea", "members": ["bob"]}
+    group = good(server.http, "groups/create", request)["group"]
     push = {"app": str(app), "text": "milk?", "store": True}
     for sender in ("bob", ""):
         (at,) = stored(good(server.http, "push", {**push, "group": group, "sender": sender}))
         assert at["conversation"] == int(group)
     with logged_in(server.ws, "ann", app, cursor=0) as ann:
         assert [received(ann)["kind"] for _ in range(3)] == ["group", "message", "message"]
-    (talk,) = stored(good(server.http, "push", {**push, "user": "bob", "sender": "ann"}))
-    targets = [{"group": group}, {"group": "999"}, {"group": str(talk["conversation"])}]
+    (direct,) = stored(good(server.http, "push", {**push, "user": "bob", "sender": "ann"}))
+    targets = [{"group": group}, {"group": "999"}, {"group": str(direct["conversation"])}]
     targets += [{"user": name} for name in ("ann", "eve", "x" * 256)]
     answer = good(server.http, "push", {**push, "targets": targets, "sender": "eve"})
     assert [(each["status"], each.get("reason")) for each in answer["results"]] == [

@@ -138,13 +138,13 @@ def test_what_clients_send_to_be_stored_is_reported_once(
     received = receiver.wait_for(5, "message")
     received.sort(key=lambda event: (event["app"], event["stored"]["id"]))
     names = ("id", "sender", "to", "group", "kind", "text", "data", "about", "client_msg_id")
-    two_said = (account[0], two, None, None, "hi", None, None, None)
+    of_two = (account[0], two, None, None, "hi", None, None, None)
     assert [tuple(event.get(name) for name in names) for event in received] == [
         ("log-2", "ann", "bob", None, None, None, {"n": 1}, None, "a-1"),
         ("log-3", "ann", None, group, None, "all", None, 1, None),
         ("log-4", "ann", "bob", None, "recall", None, None, 2, None),
         ("log-5", "ann", "bob", None, None, "of the back end", None, None, None),
-        ("log-1", *two_said),
+        ("log-1", *of_two),
     ]
     assert received[1]["meta"] == {"mentions": ["bob"]}
     assert received[3]["stored"] == {"id": 5, "conversation": 2, "seq": 3}

@@ -47,8 +47,8 @@ def test_users_of_gochat_are_taken_over_with_their_ids_and_passwords(
         answer = form(server.http, "/login", fields).json
         assert (answer["code"], answer["data"]["user_id"]) == (200, str(number))
     with closing(sqlite3.connect(f"{folder}/imserver.db")) as database:
-        kept = database.execute("SELECT password FROM account").fetchall()
-    assert all(password.startswith("$argon2id$") for (password,) in kept), "a login replaces the hash"
+        hashes = database.execute("SELECT password FROM account").fetchall()
+    assert all(password.startswith("$argon2id$") for (password,) in hashes), "a login replaces the hash"
     wrong = form(server.http, "/login", {"phone_number": "13900000041", "password": hashed})
     assert code_and_message(wrong)[0] == -1
     new = form(server.http, "/register", {"phone_number": "1", "password": "secret"}).json

@@ -20,15 +20,15 @@ def test_a_late_application_is_made_by_the_first_request_and_by_the_next_one_if_
     def page(environ: dict[str, str], start_response: object) -> list[object]:
         return [environ["PATH_INFO"], start_response]
 
-    made: list[Any] = [OSError("no template"), page]
+    results: list[Any] = [OSError("no template"), page]
 
     def make() -> Any:
-        if isinstance(found := made.pop(0), OSError):
+        if isinstance(found := results.pop(0), OSError):
             raise found
         return found
 
     late = LateApplication(make)
-    assert len(made) == 2
+    assert len(results) == 2
     with pytest.raises(OSError, match="no template"):
         late({}, len)
     assert [late({"PATH_INFO": path}, len) for path in "ab"] == [["a", len], ["b", len]]

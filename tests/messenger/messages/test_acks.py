@@ -43,12 +43,12 @@ def resend_limit(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 
 def hold_resend(node: Node) -> Signal:
     """Let the time go by; what is to be sent again is read, and comes when the signal is set."""
-    held = node.gates.answering = Signal()
+    gate = node.gates.answering = Signal()
     reads = node.gates.reads
     pass_time(node)
     until(lambda: node.gates.reads > reads)
     node.gates.answering = None
-    return held
+    return gate
 
 
 def test_unacknowledged_entries_are_resent_and_then_the_connection_is_closed() -> None:
