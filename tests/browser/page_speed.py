@@ -2,27 +2,22 @@
 
 Chromium runs with a quarter of the processor's speed, 1.6 Mbit/s and 150 ms. The page opens without a cache,
 then a person scrolls up through a conversation with 10,000 messages.
-
-``python -m tests.browser.page_speed --against FOLDER``: cold loads and reloads of the list of conversations,
-in turn with those of another source tree, which has its own ``.venv``. Prints the medians of five.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from pathlib import Path
-from statistics import median
 from typing import Final
 
 import pytest
 from msgspec import Struct
 
 from tests.browser.chromium import Browser, Page
-from tests.browser.messenger import APP, Account, Chat
+from tests.browser.messenger import Account, Chat
 from tests.pages.page_sizes import sizes
-from tests.support import ROOT, Server, eventually
+from tests.support import Server, eventually
 
 SLOWER: Final = 4
 BYTES_A_SECOND: Final = 1_600_000 // 8
@@ -120,118 +115,8 @@ def measure(server: Server, browser: Browser, messages: int, frames: int = _FRAM
     )
 
 
-class Load(Struct, frozen=True):
-    """Milliseconds until the largest element is drawn (``lcp``), and until the list is there and the page
-    online (``usable``); requests of the page that the network has answered, and their bytes.
-    """
-
-    lcp: float
-    usable: float
-    requests: int
-    bytes: int
-
-
-_LARGEST: Final = """
-new PerformanceObserver((list) => { for (const each of list.getEntries()) window.seen.lcp = each.startTime; })
-  .observe({ type: "largest-contentful-paint", buffered: true });
-"""
-_LOADED: Final = """
-const entries = ["navigation", "resource"].flatMap((type) => performance.getEntriesByType(type));
-const sent = entries.filter((each) => each.transferSize);
-const bytes = sent.reduce((sum, each) => sum + each.transferSize, 0);
-return [window.seen.lcp, window.seen.usable, sent.length, bytes];
-"""
-_ROUNDS: Final = 5
-_PEOPLE: Final = 12
-
-
-class Tree:
-    """A server of a source tree, with a user who has conversations."""
-
-    def __init__(self, source: Path, folder: Path) -> None:
-        command = [str(source / ".venv" / "bin" / "python"), "-m", "imserver"]
-        self.server = Server(
-            folder,
-            config={"accounts": {"registrations_per_address": 0}},
-            command=command,
-            environment={"PYTHONPATH": str(source)},
-        )
-        self.ann = Account(self.server, "Ann")
-        for number in range(_PEOPLE):
-            Account(self.server, f"Person {number}").say(self.ann, _WORDS)
-        self.cold: list[Load] = []
-        self.again: list[Load] = []
-
-    def load(self, browser: Browser) -> None:
-        """One cold load, and one reload when the service worker has the page."""
-        login = json.dumps({"token": self.ann.token, "user": self.ann.user, "nickname": "Ann"})
-        stored = f"localStorage.setItem('imserver:account:{APP}', {json.dumps(login)});"
-        page = browser.open("about:blank", size=PHONE, script=_WATCH + _LARGEST)
-        page.command("Network.enable")
-        page.command("Storage.clearDataForOrigin", origin=self.server.http_url, storageTypes="all")
-        page.command("Network.clearBrowserCache")
-        page.command(
-            "Page.addScriptToEvaluateOnNewDocument", source=f"if (location.protocol !== 'about:') {stored}"
-        )
-        _slow_down(page)
-        page.driver.get(f"{self.server.http_url}/home/messages?lang=en")
-        self.cold.append(_loaded(page))
-        page.command("Emulation.setCPUThrottlingRate", rate=1)
-        active = "return Boolean(navigator.serviceWorker.controller)"
-        eventually(lambda: page.run(active), what="the worker is active")
-        _slow_down(page)
-        page.driver.refresh()
-        self.again.append(_loaded(page))
-        page.command("Emulation.setCPUThrottlingRate", rate=1)
-
-
-def _loaded(page: Page) -> Load:
-    eventually(lambda: page.run("return window.seen?.usable ?? 0") > 0, what="the page is usable")
-    quiet = """
-      const [done] = arguments;
-      const count = () => performance.getEntriesByType("resource").length;
-      const wait = (before) => setTimeout(() => (count() === before ? done() : wait(count())), 1_000);
-      wait(count());
-    """
-    page.driver.execute_async_script(quiet)  # what is loaded afterwards counts, too
-    lcp, usable, requests, size = page.run(_LOADED)
-    return Load(lcp, usable, requests, size)
-
-
-def compare(before: Path) -> None:
-    """Print the medians of this source tree and of another one."""
-    with tempfile.TemporaryDirectory() as folder:
-        trees: list[Tree] = []
-        browser = Browser(Path(folder) / "profile")
-        try:
-            trees += [
-                Tree(source, Path(folder) / f"server-{index}") for index, source in enumerate((before, ROOT))
-            ]
-            for _ in range(_ROUNDS):
-                for tree in trees:
-                    tree.load(browser)
-        finally:
-            browser.quit()
-            for tree in trees:
-                tree.server.stop()
-    for name, loads in (
-        ("cold load", [tree.cold for tree in trees]),
-        ("reload", [tree.again for tree in trees]),
-    ):
-        fields = Load.__struct_fields__
-        old, new = ([median(getattr(load, field) for load in each) for field in fields] for each in loads)
-        print(
-            f"{name}: LCP {old[0]:.0f} → {new[0]:.0f} ms ({new[0] / old[0]:.2f}), "
-            f"usable {old[1]:.0f} → {new[1]:.0f} ms, "
-            f"{old[2]:.0f} → {new[2]:.0f} requests, {old[3] / 1000:.1f} → {new[3] / 1000:.1f} kB"
-        )
-
-
 def main() -> None:
     """The command."""
-    if sys.argv[1:2] == ["--against"]:
-        compare(Path(sys.argv[2]).resolve())
-        return
     messages = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     try:
         with tempfile.TemporaryDirectory() as folder:

@@ -70,6 +70,13 @@ def receives_only_a_marker(server: Server, page: Page, room: int) -> None:
 def test_two_browsers_chat_with_each_other(pair: Pair, start_server: StartServer, http_server: str) -> None:
     first, second = chat(pair, start_server(http_server=http_server), 101)
     assert first.name != second.name
+    for page, other in ((first, second), (second, first)):
+        assert page.texts("#log .admin .from bdi")[0] == "管理员"
+        assert page.name in page.texts("#log .admin .bubble")[0]
+        assert page.people == [page.name, "（自己）", other.name]
+    for nothing in ("", "   "):
+        first.say(nothing)
+    first.find("#message").clear()
     first.say("你好")
     second.has_received(first.name, "你好")
     eventually(lambda: first.own == ["你好"], what="the own bubble")
@@ -77,17 +84,7 @@ def test_two_browsers_chat_with_each_other(pair: Pair, start_server: StartServer
     second.say("two\nlines")
     first.has_received(second.name, "two\nlines")
     assert first.own == ["你好"]
-    assert [name for name, _ in second.received] == [first.name]
-
-
-@pytest.mark.full
-def test_the_page_greets_and_names_who_is_there(pair: Pair, server: Server) -> None:
-    first, second = chat(pair, server, 102)
-    for page, other in ((first, second), (second, first)):
-        assert page.texts("#log .admin .from bdi") == ["管理员"]
-        assert page.name in page.texts("#log .admin .bubble")[0]
-        assert page.people == [page.name, "（自己）", other.name]
-        assert page.texts("#people-count") == ["2"]
+    assert second.received == [(first.name, "你好")]
 
 
 @pytest.mark.full
@@ -132,19 +129,6 @@ def test_rooms_are_apart_and_linked(pair: Pair, server: Server) -> None:
 
 
 @pytest.mark.full
-def test_an_empty_text_is_not_sent(pair: Pair, server: Server) -> None:
-    first, second = chat(pair, server, 101)
-    first.say("")
-    first.say("   ")
-    first.find("#send").click()
-    first.find("#message").clear()
-    first.say("words")
-    second.has_received(first.name, "words")
-    assert len(second.received) == 1
-    assert first.own == ["words"]
-
-
-@pytest.mark.full
 def test_hostile_names_and_texts_are_shown_as_text(pair: Pair, server: Server) -> None:
     first, second = chat(pair, server, 102)
     with logged_in(server, "<img src=x onerror>"[:19], 102):
@@ -160,19 +144,6 @@ def test_hostile_names_and_texts_are_shown_as_text(pair: Pair, server: Server) -
             page.run("return document.querySelectorAll('.room img, .room i, .people b, .bubble *').length")
             == 0
         )
-
-
-@pytest.mark.full
-def test_the_policy_of_the_page_refuses_script_in_the_page(pair: Pair, server: Server) -> None:
-    pair.expects("Content Security Policy")
-    page = pair[0].open(home(server)).online()
-    page.run(
-        "const script = document.createElement('script'); script.textContent = 'window.pwned = 1';"
-        "document.body.append(script);"
-        "document.body.insertAdjacentHTML('beforeend', '<i style=\"color: red\">x</i>')"
-    )
-    assert page.run("return window.pwned") is None
-    assert len(pair[0].complaints()) == 2
 
 
 @pytest.mark.full
@@ -351,26 +322,6 @@ def test_a_big_room_reads_its_list_each_minute(pair: Pair, start_server: StartSe
 
 
 @pytest.mark.full
-def test_with_api_keys_the_page_works_and_nobody_else_pushes(pair: Pair, start_server: StartServer) -> None:
-    server = start_server(
-        config={"apps": OPEN, "api": {"keys": [{"key": "k" * 20, "scopes": ["push", "admin"]}]}}
-    )
-    first, second = chat(pair, server, 101)
-    first.say("with a token")
-    second.has_received(first.name, "with a token")
-    push = """
-      const form = new URLSearchParams({appID: "101", userID: arguments[0], msgID: "", message: "forged"});
-      const page = JSON.parse(document.getElementById("page-data").textContent);
-      const headers = arguments[1] ? {Authorization: `Bearer ${page.token}`} : {};
-      return fetch("/user/sendMessageAll", {method: "POST", body: form, headers})
-        .then((response) => response.json()).then((answer) => answer.code);
-    """
-    assert first.run(push, first.name, False) == 1003
-    assert first.run(push, second.name, True) == 1003
-    assert first.run(push, first.name, True) == 200
-
-
-@pytest.mark.full
 def test_the_token_is_renewed_in_time(pair: Pair, start_server: StartServer) -> None:
     server = start_server(
         config={
@@ -383,37 +334,6 @@ def test_the_token_is_renewed_in_time(pair: Pair, start_server: StartServer) -> 
     eventually(lambda: page.run("return waited()") > 35_000, what="the first token's time is over")
     page.say("still here")
     eventually(lambda: page.own == ["still here"], what="the message is taken")
-
-
-@pytest.mark.full
-def test_addresses_of_the_configuration_may_be_of_another_host(pair: Pair, start_server: StartServer) -> None:
-    # As in the original's own example file: 127.0.0.1, whatever host the visitor typed.
-    ports = fixed_ports()
-    http, ws = (f"127.0.0.1:{port}" for port in ports.values())
-    server = start_server(config={"app": {**ports, "httpUrl": http, "webSocketUrl": ws}})
-    page = pair[0].open(f"http://localhost:{server.http.port}/home/index").online()
-    page.say("across")
-    eventually(lambda: page.own == ["across"], what="the own bubble")
-
-
-@pytest.mark.full
-def test_the_language_is_the_visitors_and_in_the_originals_rooms_chinese(pair: Pair, server: Server) -> None:
-    languages = "fr, en;q=0.8"
-    page = pair[0].open(home(server, "default"), languages=languages).online()
-    assert page.find("#send").text == "Send"
-    assert page.run("return document.documentElement.lang") == "en"
-    assert page.texts("#log .admin .from bdi") == ["Admin"]
-    page.click(".rooms a[href*='103']")
-    eventually(lambda: "103" in "".join(page.texts(".rooms a[aria-current]")), what="the other room")
-    page.online()
-    assert page.find("#send").text == "Send"
-    page.click(".language")
-    language = "return document.documentElement.lang"
-    eventually(lambda: page.run(language) == "zh-Hans", what="the page in Chinese")
-    page.online()
-    assert page.find("#send").text == "发送"
-    page = pair[0].open(home(server, 101), languages=languages).online()
-    assert page.find("#send").text == "发送"
 
 
 @pytest.mark.full
@@ -461,15 +381,8 @@ def test_the_people_panel_on_a_phone_works_with_the_keyboard(pair: Pair, server:
     assert page.focused == "people-open"
 
 
-@pytest.mark.parametrize(
-    "size",
-    [
-        (320, 640),
-        *(pytest.param(size, marks=pytest.mark.full) for size in ((390, 844), (768, 1024), (1280, 800))),
-    ],
-)
-def test_nothing_is_wider_than_the_window(pair: Pair, server: Server, size: tuple[int, int]) -> None:
-    page = pair[0].open(home(server, 102), size=size, dark=True, languages="en").online()
+def test_nothing_is_wider_than_the_window(pair: Pair, server: Server) -> None:
+    page = pair[0].open(home(server, 102), size=(320, 640), dark=True, languages="en").online()
     for text in ("W" * 600, "龙" * 600, "a b " * 200, "مرحبا" * 100, "Z" + "\u0335\u0321\u0348" * 60):
         post(server, "/user/sendMessageAll", appID=102, userID="W" * 200, msgID="", message=text)
     page.has_received("W" * 200, "Z" + "\u0335\u0321\u0348" * 60)
@@ -481,18 +394,3 @@ def test_nothing_is_wider_than_the_window(pair: Pair, server: Server, size: tupl
     """
     assert page.run(inside)
     assert page.run("return document.body.scrollHeight <= innerHeight")
-
-
-@pytest.mark.full
-def test_what_a_screen_reader_needs_is_there(pair: Pair, server: Server) -> None:
-    page = pair[0].open(home(server, 101)).online()
-    assert page.find("#log").get_attribute("role") == "log"
-    assert page.find("#state").get_attribute("role") == "status"
-    unnamed = """
-      const wanted = "button, a, input, textarea, nav, aside, [role=log], [role=group]";
-      const named = "[aria-label], [aria-labelledby]";
-      return [...document.querySelectorAll(wanted)]
-        .filter((each) => each.checkVisibility() && !each.matches(named) && !each.textContent.trim())
-        .map((each) => each.outerHTML);
-    """
-    assert page.run(unnamed) == []

@@ -9,7 +9,6 @@ from websockets.sync.client import connect
 
 from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
-from tests.conftest import StartServer
 from tests.integration.clusters import Nodes, name_of, nodes_of
 from tests.processes import pause
 from tests.support import eventually
@@ -72,22 +71,3 @@ def test_it_shows_all_nodes_and_what_becomes_of_one(pair: Pair, nodes: Nodes) ->
     for size in ((320, 640), (1280, 800)):
         page.resize(*size)
         page.fits()
-
-
-def test_a_node_that_is_alone_says_so(pair: Pair, start_server: StartServer) -> None:
-    server = start_server()
-    page = pair[0].open(f"{server.http_url}/cluster?lang=en")
-    eventually(lambda: page.texts("#count") == ["1"], what="one node")
-    assert page.shown("#alone")
-    page.click("nav a[href*='/status']")
-    eventually(lambda: page.texts("h1") == ["Status"], what="the page of this node")
-
-
-def test_it_asks_for_the_same_key_as_the_page_of_one_node(pair: Pair, start_server: StartServer) -> None:
-    server = start_server(config={"api": {"keys": [{"key": KEY, "scopes": ["admin"]}]}})
-    page = pair[0].open(f"{server.http_url}/cluster")
-    eventually(lambda: page.shown("#key-form"), what="the form")
-    page.find("#key").send_keys(KEY + "\n")
-    eventually(lambda: page.texts("#count") == ["1"], what="the figures")
-    page.driver.get(f"{server.http_url}/status")
-    eventually(lambda: page.shown("#figures"), what="the other page has the key")

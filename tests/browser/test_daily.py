@@ -144,6 +144,12 @@ def test_what_ends_says_so(pair: Pair, server: Server) -> None:
             lambda word=word: chat.word(f"messages_fault_{word}") in page.texts(".toast span"), what=address
         )
 
+    for address in ("#u/%", "#u/nobody"):
+        page.run("location.hash = arguments[0]", address)
+        eventually(lambda: page.run("return location.hash") == "", what="the address of the list")
+        assert not page.shown("#composer")
+    eventually(lambda: "Nobody was found" in page.texts(".toast span"), what="why")
+
     ann.post("groups/leave", group=str(group))
     row = f"[data-conversation='{group}']"
     chat.open(alone)

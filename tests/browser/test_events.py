@@ -51,48 +51,26 @@ def waits_for(page: Page, *wanted: str) -> None:
 
 @pytest.mark.full
 @pytest.mark.parametrize("http_server", HTTP_SERVERS)
-def test_a_page_receives_what_is_pushed_and_stays_away_when_it_is_kicked(
-    pair: Pair, start_server: StartServer, elsewhere: str, http_server: str
-) -> None:
-    server: Server = start_server(http_server=http_server)
-    page = pair[0].open(elsewhere)
-    page.run(LISTEN, f"{server.http_url}{PATH}?app=101&user=ann")
-    waits_for(page, "ready")
-    send_message(server.http, 101, "ann", "你好\nann")
-    send_to_all(server.http, 101, "x", "all")
-    waits_for(page, "ready", "你好\nann", "all")
-    post(server.http, "/user/kick", appID=101, userID="ann")
-    waits_for(page, "ready", "你好\nann", "all", "end 4502")
-    assert page.run("return window.source.readyState") == CLOSED
-
-
-@pytest.mark.parametrize("http_server", HTTP_SERVERS)
-@pytest.mark.full
-def test_a_page_comes_back_by_itself_when_the_server_was_restarted(
+def test_a_page_receives_what_is_pushed_comes_back_by_itself_and_stays_away_when_it_is_kicked(
     pair: Pair, start_server: StartServer, elsewhere: str, http_server: str
 ) -> None:
     pair.expects("ERR_")
-    port = free_ports()
-    server: Server = start_server(http_server=http_server, config={"app": {"http_port": port}})
+    how = {"http_server": http_server, "config": {"app": {"http_port": free_ports()}}}
+    server: Server = start_server(**how)
     page = pair[0].open(elsewhere)
     page.run(LISTEN, f"{server.http_url}{PATH}?app=101&user=ann")
-    waits_for(page, "ready")
+    expected = ["ready"]
+    waits_for(page, *expected)
+    send_message(server.http, 101, "ann", "你好\nann")
+    send_to_all(server.http, 101, "x", "all")
+    expected += ["你好\nann", "all"]
+    waits_for(page, *expected)
     server.stop()
-    waits_for(page, "ready", "end 1001")
-    server = start_server(http_server=http_server, config={"app": {"http_port": port}})
-    waits_for(page, "ready", "end 1001", "ready")
+    server = start_server(**how)
+    expected += ["end 1001", "ready"]
+    waits_for(page, *expected)
     send_message(server.http, 101, "ann", "again")
-    waits_for(page, "ready", "end 1001", "ready", "again")
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("http_server", HTTP_SERVERS)
-def test_a_page_that_is_refused_does_not_try_again(
-    pair: Pair, start_server: StartServer, elsewhere: str, http_server: str
-) -> None:
-    server: Server = start_server(http_server=http_server)
-    pair.expects("404")
-    page = pair[0].open(elsewhere)
-    page.run(LISTEN, f"{server.http_url}{PATH}?app=nowhere&user=ann")
-    eventually(lambda: page.run("return window.states") == ["given up"])
-    assert heard(page) == []
+    waits_for(page, *expected, "again")
+    post(server.http, "/user/kick", appID=101, userID="ann")
+    waits_for(page, *expected, "again", "end 4502")
+    assert page.run("return window.source.readyState") == CLOSED

@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import re
-from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,8 @@ from tests.sdk.lossy import LossyProxy
 from tests.support import Server, eventually
 
 MICROPHONE = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+LIMIT = 12_000_000
+"""Bytes of a file."""
 SECRET = b"N 48.8584, E 2.2945"
 
 VIDEO = """
@@ -53,15 +54,6 @@ const main = document.querySelector(".room");
 for (const kind of ["dragenter", "dragover", "drop"]) {
   main.dispatchEvent(new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true }));
 }
-"""
-PASTE = """
-const transfer = new DataTransfer();
-for (const [name, content] of arguments[0]) {
-  const bytes = Uint8Array.from(atob(content), (each) => each.charCodeAt(0));
-  transfer.items.add(new File([bytes], name, { type: "image/png" }));
-}
-document.querySelector("#message").dispatchEvent(
-  new ClipboardEvent("paste", { clipboardData: transfer, bubbles: true, cancelable: true }));
 """
 ZOOM = "return document.querySelector('.viewer-stage')?.dataset.zoom"
 LABELS = """
@@ -100,7 +92,10 @@ return { code, bytes: file.bytes };
 @pytest.fixture(scope="module")
 def server(start_shared_server: StartServer) -> Server:
     """One server for all tests of this module."""
-    config = {"accounts": {"registrations_per_address": 0}, "uploads": {"min_free_bytes": 0}}
+    config = {
+        "accounts": {"registrations_per_address": 0},
+        "uploads": {"min_free_bytes": 0, "max_bytes": LIMIT},
+    }
     return start_shared_server(config=config)
 
 
@@ -253,21 +248,6 @@ def test_a_swipe_shows_the_next_picture_and_a_wheel_zooms(pair: Pair, server: Se
 
 
 @pytest.mark.full
-def test_pictures_are_pasted(pair: Pair, server: Server) -> None:
-    first, second = talking(pair, server)
-    files = []
-    for name in ("a.png", "b.png"):
-        out = io.BytesIO()
-        Image.new("RGB", (40, 30), "teal").save(out, "PNG")
-        files.append([name, b64encode(out.getvalue()).decode()])
-    first.run(PASTE, files)
-    eventually(lambda: len(first.texts(".picked li")) == 2, what="the files are offered")
-    first.click(".picked li .round:last-child")
-    agree(first, 1)
-    eventually(lambda: loaded(second, 1), what="one picture is shown")
-
-
-@pytest.mark.full
 def test_a_video_plays(pair: Pair, server: Server) -> None:
     first, second = talking(pair, server)
     calling(first, VIDEO)
@@ -322,26 +302,20 @@ def test_a_voice_message_is_recorded_and_played_faster(pair: Pair, server: Serve
 
 
 @pytest.mark.full
-def test_a_file_is_sent_after_a_reload(pair: Pair, server: Server, tmp_path: Path) -> None:
-    first, second = talking(pair, server)
-    first.run("XMLHttpRequest.prototype.send = () => {}")  # no upload ends
-    attach(first, picture(tmp_path / "red.jpg", "red"))
-    eventually(lambda: len(first.texts(".line.pending")) == 1, what="it waits")
-    first.driver.refresh()
-    eventually(lambda: loaded(second, 1), what="the picture")
-    eventually(lambda: first.texts(".line.pending") == [] and loaded(first, 1), what="it waits no more")
-
-
-@pytest.mark.full
 def test_an_album_is_sent_once_after_a_reload_and_shown_as_one_message(
     pair: Pair, server: Server, tmp_path: Path
 ) -> None:
     first, second = talking(pair, server)
     first.run("XMLHttpRequest.prototype.send = () => {}")  # no upload ends
     first.find("#message").send_keys("the *hills*")
-    notes = tmp_path / "notes.txt"
-    notes.write_text("tea")
-    offer(first, *(picture(tmp_path / f"{name}.jpg", name) for name in ("red", "blue", "teal")), notes)
+    notes, spare, large = (tmp_path / f"{name}.txt" for name in ("notes", "spare", "large"))
+    for file, size in ((notes, 3), (spare, 3), (large, LIMIT + 1)):
+        file.write_bytes(b"t" * size)
+    pictures = [picture(tmp_path / f"{name}.jpg", name) for name in ("red", "blue", "teal")]
+    offer(first, *pictures, notes, spare, large)
+    assert "the limit is 12 MB" in first.texts(".picked .refused .reason")[0]
+    first.click(".picked li:nth-child(5) .round:last-child")
+    eventually(lambda: "spare.txt" not in first.texts(".picked bdi"), what="it was taken away")
     first.run("document.querySelector('.picked-handle').focus()")
     first.press(Keys.ARROW_DOWN)
     eventually(lambda: first.texts(".picked bdi")[:2] == ["blue.jpg", "red.jpg"], what="another order")
@@ -361,31 +335,6 @@ def test_an_album_is_sent_once_after_a_reload_and_shown_as_one_message(
     assert second.run(name) == "teal.jpg"
     second.press(Keys.HOME)
     eventually(lambda: second.run(name) == "blue.jpg", what="the first picture")
-
-
-ABORT = """
-XMLHttpRequest.prototype.send = () => {}; // no upload ends
-window.aborted = 0;
-const { put } = IDBObjectStore.prototype;
-IDBObjectStore.prototype.put = function (row) {
-  const request = put.call(this, row);
-  if (this.name === "outbox") request.addEventListener("success", () => this.transaction.abort());
-  this.transaction.addEventListener("abort", () => { window.aborted += 1; });
-  return request;
-};
-"""
-"""The browser's storage fails when it commits, as if the disk were full."""
-
-
-@pytest.mark.full
-def test_the_page_warns_before_a_file_is_lost_that_the_browser_could_not_store(
-    pair: Pair, server: Server, tmp_path: Path
-) -> None:
-    first, _ = talking(pair, server)
-    first.run(ABORT)
-    attach(first, picture(tmp_path / "red.jpg", "red"))
-    eventually(lambda: first.run("return window.aborted"), what="the file is not stored")
-    assert not first.run("return dispatchEvent(new Event('beforeunload', { cancelable: true }))")
 
 
 @pytest.mark.full

@@ -111,14 +111,6 @@ def test_the_page_chats_behind_the_original_configuration(
         visitor.quit()
 
 
-def test_the_page_finds_its_socket_when_nginx_hides_the_port(
-    pair: Pair, server: Server, nginx: Nginx
-) -> None:
-    page = pair[0].open(f"http://127.0.0.1:{nginx.address[1]}/home/index?appID=102").online()
-    page.say("same port")
-    eventually(lambda: page.own == ["same port"], what="the own bubble")
-
-
 def test_with_tls_at_nginx_the_page_uses_wss(
     start_server: StartServer, server: Server, tmp_path: Path
 ) -> None:

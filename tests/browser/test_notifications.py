@@ -179,6 +179,17 @@ def test_from_the_question_to_a_reply_with_the_page_closed(pushed: PushedBrowser
     assert pushed.click("read") == []
     eventually(lambda: people.unread() == 0, what="it is read")
 
+    people.bob.say(people.ann, "look")
+    pushed.deliver(eventually(lambda: pushed.with_text("look"), what="the last push"))
+    shown_as(pushed, "look")
+    (address,) = pushed.click()
+    last = people.bob.history(people.conversation)[-1]["id"]
+    assert address.endswith(f"/home/messages?lang=en#c/{people.conversation}/{last}")
+    page = pushed.browser.open(address, script=pushed.script)
+    eventually(lambda: page.texts(FOUND) == ["look"], what="the message is shown")
+    assert page.run("return location.hash") == f"#c/{people.conversation}"
+    eventually(lambda: people.unread() == 0, what="it is read")
+
 
 def test_a_question_is_answered_with_the_page_closed_and_its_notification_goes(
     pushed: PushedBrowser, people: People
@@ -197,38 +208,6 @@ def test_a_question_is_answered_with_the_page_closed_and_its_notification_goes(
     assert people.unread() == 0
     pushed.deliver(eventually(lambda: pushed.with_text('"kind":"close"'), what="the notification goes"))
     shown_as(pushed)
-
-
-def test_a_click_opens_the_page_at_the_message(pushed: PushedBrowser, people: People) -> None:
-    turned_on(pushed, people)
-    close_page(pushed)
-    people.bob.say(people.ann, "look")
-    pushed.deliver(pushed.pushed(0))
-    shown_as(pushed, "look")
-    (address,) = pushed.click()
-    last = people.bob.history(people.conversation)[-1]["id"]
-    assert address.endswith(f"/home/messages?lang=en#c/{people.conversation}/{last}")
-    page = pushed.browser.open(address, script=pushed.script)
-    eventually(lambda: page.texts(FOUND) == ["look"], what="the message is shown")
-    assert page.run("return location.hash") == f"#c/{people.conversation}"
-    eventually(lambda: people.unread() == 0, what="it is read")
-
-
-def test_an_open_page_shows_what_it_has_or_opens_it(pushed: PushedBrowser, people: People) -> None:
-    chat = turned_on(pushed, people)
-    body = {"kind": "message", "tag": f"{APP}:1", "title": "Bob", "body": "three", "token": "x"}
-    about = {"conversation": people.conversation, "id": people.bob.history(people.conversation)[1]["id"]}
-    here = json.dumps({**body, **about})
-    pushed.deliver(here.encode())
-    stays(lambda: pushed.shown() == [], what="the page shows the conversation: no notification")
-    chat.page.press(Keys.ESCAPE)
-    eventually(lambda: not chat.page.shown("#composer"), what="the list")
-    pushed.deliver(here.encode())
-    shown_as(pushed, "three")
-    assert pushed.click() == []
-    eventually(lambda: chat.page.texts(FOUND) == ["two"], what="the message is shown")
-    pushed.deliver(json.dumps({"kind": "close", "tag": f"{APP}:1"}).encode())
-    eventually(lambda: pushed.shown() == [], what="what was read elsewhere goes")
 
 
 def test_a_browser_that_says_no_is_explained(pushed: PushedBrowser, people: People) -> None:
@@ -342,6 +321,7 @@ def test_the_device_forgets_a_user_who_logs_out(pushed: PushedBrowser, people: P
     chat.page.click("#logout")
     eventually(lambda: endpoints(people) == [], what="the endpoint is gone")
     assert chat.page.run("return localStorage.getItem('test:push')") is None
+    assert not [each for each in chat.page.run("return Object.keys(localStorage)") if ":rows:" in each]
 
 
 PRODUCT = {
@@ -436,15 +416,3 @@ def test_a_message_of_another_conversation_makes_a_sound_that_can_be_switched_of
         lambda: "and again" in "".join(silent.page.texts("#conversations .preview")), what="it is listed"
     )
     stays(lambda: silent.page.run("return window.sounds") == 0, what="no sound")
-
-
-def test_screens(pushed: PushedBrowser, people: People, tmp_path: Path) -> None:
-    """Nothing sticks out of a small window."""
-    chat = open_chat(pushed, people.ann, size=(320, 640))
-    chat.open(people.conversation)
-    chat.say("hello")
-    eventually(lambda: chat.page.shown(QUESTION), what="the page asks")
-    chat.page.fits()
-    chat.page.click("#notices-here")
-    eventually(lambda: chat.page.shown(".notice-level"), what="the levels")
-    chat.page.fits()

@@ -81,9 +81,3 @@ def test_no_other_page_asks_for_anything_outside(site: str, pair: Pair, path: st
     paths = "return performance.getEntriesByType('resource').map((each) => new URL(each.name).pathname)"
     eventually(lambda: len(page.run(paths)) > 1, what="the page has loaded its files")
     assert [each for each in page.run(paths) if not each.startswith("/im/")] == []
-
-
-def test_visitors_of_a_room_chat_below_a_path(site: str, pair: Pair) -> None:
-    page = pair[0].open(f"{site}/im/home/index?appID=101").online()
-    page.say("hello")
-    eventually(lambda: page.own == ["hello"], what="the own bubble")

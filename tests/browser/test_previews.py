@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,13 +26,6 @@ return [...document.querySelectorAll("[role=log] .previews-card")].map((card) =>
   fits: card.scrollWidth <= card.clientWidth && card.getBoundingClientRect().right <= innerWidth,
 }))
 """
-PICTURES: dict[str, dict[str, Any]] = {
-    "desktop": {"size": (1280, 900)},
-    "dark": {"size": (1280, 900), "dark": True},
-    "phone": {"size": (390, 844)},
-    "arabic": {"size": (390, 844), "language": "ar", "dark": True},
-}
-"""For people who want to look: name of a picture → how the page is opened."""
 LONG = "Wide " * 60 + "x" * 300
 
 
@@ -84,12 +75,5 @@ def test_cards_stand_below_messages(pair: Pair, server: Server, site: Site) -> N
     assert small["name"] == "Preview:Tea <script><b>Tea · 127.0.0.1"
     assert [card["wide"] for card in cards] == [False, False, True, False]
     assert all(all(card["hosts"]) and card["fits"] for card in cards)
-    if folder := os.environ.get("PICTURES"):
-        for name, how in PICTURES.items():
-            shown = Chat(pair[0], ann, **how)
-            shown.open(row["conversation"])
-            eventually(lambda shown=shown: len(shown.page.run(CARDS)) == 4)
-            shown.browser.driver.save_screenshot(str(Path(folder, f"{name}.png")))
-        return
     chat.menu(f"mine: {site.url}/small", "Remove the preview")
     eventually(lambda: len(chat.page.run(CARDS)) == 3)

@@ -12,7 +12,6 @@ from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
 from tests.browser.site import serve_folder
 from tests.conftest import StartServer
-from tests.integration.receiver import Receiver, rejecting, replacing
 from tests.sdk.node import bundle, install_packages
 from tests.sdk.test_packages import CONFIG, server_options
 from tests.support import Server, eventually
@@ -143,21 +142,6 @@ def test_two_users_chat_on_pages_made_of_the_hooks(pair: Pair, start_server: Sta
     press(bob, "elsewhere")
     shows(bob)
     assert bob.texts("#error") == [""]
-
-
-@pytest.mark.full
-def test_a_page_shows_why_a_message_was_rejected(pair: Pair, start_server: StartServer, site: str) -> None:
-    with Receiver() as receiver:
-        receiver.reply = rejecting
-        shop = {**CONFIG["apps"]["shop"], "login_policy": "multi", "webhook": receiver.reviewing}
-        server = start_server(config={**KEYED, "apps": {"shop": shop}})
-        ann = opened(pair, 0, site, server, "ann", "bob")
-        send(ann, "buy now")
-        eventually(lambda: ann.texts("#rejected") == ["No advertising"])
-        shows(ann)
-        receiver.reply = replacing
-        send(ann, "buy now")
-        shows(ann, "ann: ***")
 
 
 @pytest.mark.full

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
 
 from tests.browser.conftest import Pair
@@ -27,12 +24,6 @@ def server(start_server: StartServer) -> Server:
     return start_server(config={"accounts": accounts, "api": keys, "apps": {"gochat": {}}})
 
 
-def picture(chat: Chat, name: str) -> None:
-    """A picture for people, if they want one."""
-    if folder := os.environ.get("PICTURES"):
-        chat.browser.driver.save_screenshot(str(Path(folder, f"{name}.png")))
-
-
 def test_a_user_reports_a_message_and_a_moderator_acts(pair: Pair, server: Server) -> None:
     ann, bob, eve = Account(server, "Ann"), Account(server, "Bob"), Account(server, "Eve")
     key = User(server, KEY)
@@ -46,7 +37,6 @@ def test_a_user_reports_a_message_and_a_moderator_acts(pair: Pair, server: Serve
     eventually(lambda: "buy more" in chat.page.run(TEXT))
     chat.menu("buy now", "Report…")
     chat.named("field", "What else moderators should know").send_keys("Every day.")
-    picture(chat, "report")
     chat.click("Send report", within="dialog[open]")
     eventually(lambda: "Thank you" in chat.page.run(TOASTS))
     (report,) = key.get("reports")["reports"]
@@ -56,9 +46,7 @@ def test_a_user_reports_a_message_and_a_moderator_acts(pair: Pair, server: Serve
     desk.open(group)
     eventually(lambda: "buy more" in desk.page.run(TEXT))
     desk.menu("hello", "")
-    picture(desk, "menu")
     desk.menu("hello", "Delete for everyone")
-    picture(desk, "delete")
     desk.click("Delete for everyone", within="dialog[open]")
     for each in (desk, chat):
         eventually(lambda each=each: "Moderators have removed a message" in each.page.run(TEXT))
@@ -72,11 +60,9 @@ def test_a_user_reports_a_message_and_a_moderator_acts(pair: Pair, server: Serve
     eventually(lambda: "(3)" in desk.page.run(DIALOG))
     desk.named("field", "Reason, which the person sees").send_keys("No advertising.")
     desk.click("Delete their messages of the last day (3)", role="field", within="dialog[open]")
-    picture(desk, "ban")
     desk.click("Ban", within="dialog[open]")
     for each in (desk, chat):
         eventually(lambda each=each: "buy" not in each.page.run(TEXT))
-    picture(desk, "gone")
     eventually(lambda: key.get("bans", app="gochat")["count"] == 1)
 
 
@@ -88,7 +74,6 @@ def test_a_person_is_reported_from_their_card(pair: Pair, server: Server) -> Non
     eventually(lambda: "buy now" in chat.page.run(TEXT))
     chat.page.click("#conversation-open")
     chat.click("Report…", within=".card-of-person")
-    picture(chat, "card")
     dialogs = (
         "return [...document.querySelectorAll('dialog[open]')].map((each) => each.textContent).join(' ')"
     )

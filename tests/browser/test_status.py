@@ -48,6 +48,10 @@ def test_it_asks_for_a_key_and_keeps_it_in_the_tab_only(pair: Pair, start_server
     assert page.run("return localStorage.length") == 0
     assert page.run("return document.cookie") == ""
     assert KEY not in page.driver.current_url
+    page.driver.get(f"{server.http_url}/cluster")
+    eventually(lambda: page.texts("#count") == ["1"], what="the page of all nodes has the key, too")
+    assert page.shown("#alone")
+    page.click("nav a[href*='/status']")
     page.click("#forget")
     eventually(lambda: page.shown("#key-form"), what="the form again")
     assert page.run("return sessionStorage.length") == 0

@@ -12,12 +12,10 @@ from websockets.sync.client import ClientConnection, connect
 from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
 from tests.conftest import StartServer
-from tests.integration.receiver import Receiver, rejecting
 from tests.ports import fixed_ports
 from tests.support import Server, eventually
 
 HOSTILE = "<script>window.pwned=1</script><img src=x onerror=window.pwned=1>{{7*7}}&amp;"
-PHONE = (375, 740)
 
 
 @pytest.fixture(scope="module")
@@ -124,15 +122,6 @@ def test_a_login_that_is_refused_is_no_success(pair: Pair, server: Server) -> No
 
 
 @pytest.mark.full
-def test_a_page_without_a_peer_chats_with_nobody(pair: Pair, server: Server) -> None:
-    page = in_service(pair[0].open(peer_page(server, uid=5)))
-    assert page.texts("h1") == ["聊天"]
-    page.say("anybody?")
-    eventually(lambda: page.own == ["anybody?"], what="the own bubble")
-    assert not page.shown("#note")
-
-
-@pytest.mark.full
 def test_hostile_names_and_texts_are_shown_as_text(pair: Pair, server: Server) -> None:
     name = "<img src=x onerror>"
     page = in_service(pair[0].open(room_page(server, uid='"><b>x', groups_id=HOSTILE)))
@@ -211,28 +200,6 @@ def test_what_the_server_refuses_is_taken_back_and_shown(pair: Pair, start_serve
 
 
 @pytest.mark.full
-def test_the_page_shows_why_a_message_was_rejected(pair: Pair, start_server: StartServer) -> None:
-    with Receiver() as receiver:
-        receiver.reply = rejecting
-        server = start_server(config={"apps": {"action:1": {"open": True, "webhook": receiver.reviewing}}})
-        page = in_service(pair[0].open(peer_page(server, uid=1, to_uid=2)))
-        page.say("buy now")
-        eventually(lambda: page.texts("#note") == ["消息被拒绝：No advertising"], what="the reason")
-        assert page.own == []
-
-
-@pytest.mark.full
-def test_a_frame_with_another_code_is_a_failure(pair: Pair, server: Server) -> None:
-    catch = (
-        "const Real = WebSocket; window.WebSocket = class extends Real {"
-        " constructor(...given) { super(...given); window.socket = this; } };"
-    )
-    page = in_service(pair[0].open(peer_page(server, uid=1, to_uid=2), script=catch))
-    page.run("window.socket.onmessage({ data: JSON.stringify({ code: 1004, msg: 'no', data: null }) })")
-    page.has_notice("发送失败")
-
-
-@pytest.mark.full
 def test_a_page_that_is_loaded_again_shows_earlier_messages(pair: Pair, server: Server) -> None:
     page = in_service(pair[0].open(peer_page(server, uid=1, to_uid=2)))
     page.say("kept by the tab")
@@ -263,28 +230,13 @@ def test_stored_messages_are_shown_once_by_a_tab_that_receives_them_twice(
 
 
 @pytest.mark.full
-def test_the_pages_speak_chinese_unless_they_are_asked_for_english(pair: Pair, server: Server) -> None:
-    page = in_service(pair[0].open(room_page(server, uid=1), languages="en"))
-    assert page.find("#send").text == "发送"
-    page.click(".language")
-    eventually(lambda: page.texts("h1") == ["Welcome to the chat room"], what="the page in English")
-    eventually(lambda: page.state == "online", what="the page is connected")
-    assert page.find("#send").text == "Send"
-    assert page.find(".rooms a").get_attribute("href").endswith("/home/room?uid=1&groups_id=1&lang=en")
-
-
-@pytest.mark.full
-@pytest.mark.parametrize(
-    "size",
-    [(320, 560), *(pytest.param(size, marks=pytest.mark.full) for size in (PHONE, (900, 700), (1280, 800)))],
-)
-def test_no_window_is_too_small(pair: Pair, server: Server, size: tuple[int, int]) -> None:
+def test_no_window_is_too_small(pair: Pair, server: Server) -> None:
     long = "很长的名字"
     for address in (
         peer_page(server, uid="user-of-19-bytes-xx", to_uid="x" * 300),
         room_page(server, uid=long, groups_id=long * 10),
     ):
-        page = in_service(pair[0].open(address, size=size))
+        page = in_service(pair[0].open(address, size=(320, 560)))
         page.say("w" * 500)
         eventually(lambda page=page: page.own, what="the own bubble")
         page.fits()

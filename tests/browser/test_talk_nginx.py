@@ -7,7 +7,6 @@ from contextlib import ExitStack
 import pytest
 
 from tests.browser.chromium import Browser, Page
-from tests.browser.conftest import Pair
 from tests.deploy.proxy import Nginx, around
 from tests.integration.clusters import Nodes, nodes_of
 from tests.support import eventually
@@ -126,25 +125,6 @@ def until_nobody_is_left(nodes: Nodes) -> None:
     eventually(lambda: users_of(nodes) == [[], []], what="nobody is left")
 
 
-def test_one_to_one(visitors: tuple[Browser, Browser], nodes: Nodes) -> None:
-    first = online(visitors[0].open(f"http://{DOMAIN}/home/index?uid=1&to_uid=2"))
-    second = online(visitors[1].open(f"http://{DOMAIN}/home/index?uid=2&to_uid=1"))
-    spread(nodes, second)
-    for number in range(5):
-        first.say(f"你好 {number}")
-        second.has_received("用户:", f"你好 {number}")
-        second.say(f"也好 {number}")
-        first.has_received("用户:", f"也好 {number}")
-    assert first.received == [("用户:", f"也好 {number}") for number in range(5)]
-    assert second.own == [f"也好 {number}" for number in range(5)]
-    second.driver.get("about:blank")
-    eventually(lambda: sum(map(len, users_of(nodes))) == 1, what="the second has gone")
-    assert first.notices == ["登录成功"]
-    first.driver.get("about:blank")
-    assert visitors[0].complaints() == visitors[1].complaints() == []
-    until_nobody_is_left(nodes)
-
-
 def test_group(visitors: tuple[Browser, Browser], nodes: Nodes) -> None:
     first = online(visitors[0].open(f"http://{DOMAIN}/home/room?uid=1"))
     second = online(visitors[1].open(f"http://{DOMAIN}/home/room?uid=2"))
@@ -161,14 +141,4 @@ def test_group(visitors: tuple[Browser, Browser], nodes: Nodes) -> None:
     assert [note for note in first.notices if "离开" in note] == ["用户2已经离开"]
     first.driver.get("about:blank")
     assert visitors[0].complaints() == visitors[1].complaints() == []
-    until_nobody_is_left(nodes)
-
-
-def test_the_pages_find_their_socket_when_nginx_hides_the_port(
-    pair: Pair, nginx: Nginx, nodes: Nodes
-) -> None:
-    page = online(pair[0].open(f"http://127.0.0.1:{nginx.address[1]}/home/room?uid=7&groups_id=7"))
-    page.say("same port")
-    eventually(lambda: page.own == ["same port"], what="the own copy")
-    page.driver.get("about:blank")
     until_nobody_is_left(nodes)

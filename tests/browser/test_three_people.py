@@ -1,9 +1,9 @@
 """Three people in four browsers: after hundreds of actions everybody has the same conversations.
 
 Ann has a desktop and a phone, Bob a phone, Cat a desktop. They write, answer, edit, react, recall, send
-pictures, rename their group, lose the network and come back. ``PEOPLE_ACTIONS`` and ``PEOPLE_SECONDS``
-(between two actions) stretch the test. In a second test a bot takes part, which answers, edits its answers
-when a button is pressed, and is killed now and then.
+pictures, rename their group, lose the network and come back; the node is killed now and then.
+``PEOPLE_ACTIONS`` and ``PEOPLE_SECONDS`` (between two actions) stretch the test. In a second test a bot takes
+part, which answers, edits its answers when a button is pressed, and is killed now and then.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from tests.bots import ExampleBot
 from tests.browser.conftest import Pair
 from tests.browser.messenger import APP, Account, Chat, media, picture
 from tests.conftest import StartServer
-from tests.support import eventually
+from tests.ports import fixed_ports
+from tests.support import Server, eventually
 
 pytestmark = [pytest.mark.full]
 
@@ -97,8 +99,8 @@ class Message:
 class People:
     """The pages, and what they have said in the conversation that all of them have open."""
 
-    KINDS = ("say", "edit", "react", "reply", "recall", "picture", "away", "rename")
-    WEIGHTS = (50, 10, 16, 8, 4, 3, 3, 2)
+    KINDS: tuple[str, ...] = ("say", "edit", "react", "reply", "recall", "picture", "away", "rename")
+    WEIGHTS: tuple[int, ...] = (50, 10, 16, 8, 4, 3, 3, 2)
 
     def __init__(self, chats: list[Chat], group: int) -> None:
         self.group = group
@@ -235,6 +237,33 @@ class PeopleAndBot(People):
         self.messages += [Message(chat.account, f"/echo {text}"), Message(None, f"You said: {text}")]
 
 
+class PeopleAndNode(People):
+    """The pages, and a node that is killed without warning now and then."""
+
+    KINDS = (*People.KINDS, "kill")
+    WEIGHTS = (*People.WEIGHTS, 2)
+
+    def __init__(self, chats: list[Chat], group: int, node: Server, again: Callable[[], Server]) -> None:
+        super().__init__(chats, group)
+        self.node = node
+        self.again = again
+        self.kills = 0
+
+    def act(self, kind: str, chat: Chat) -> None:
+        if kind != "kill":
+            super().act(kind, chat)
+            return
+        self.node.process.kill()
+        self.node.process.wait()
+        eventually(lambda: chat.page.state != "online", what="it is noticed")
+        for _ in range(2):
+            self.say(chat)
+        self.node = self.again()
+        self.kills += 1
+        for each in self.chats:
+            each.online()
+
+
 def rows(chat: Chat) -> list[list[Any]]:
     """What a page shows of the open conversation."""
     chat.page.driver.set_script_timeout(120)
@@ -246,10 +275,9 @@ def rows(chat: Chat) -> list[list[Any]]:
 def test_conversations_end_identical_everywhere(
     pair: Pair, start_server: StartServer, tmp_path: Path
 ) -> None:
-    pair.expects(
-        "net::ERR_INTERNET_DISCONNECTED", "WebSocket connection to"
-    )  # the pages that lose the network
-    server = start_server(config={"accounts": {"registrations_per_address": 0}})
+    pair.expects("net::ERR_", "WebSocket connection to")  # the pages that lose the network, or the node
+    config = {"accounts": {"registrations_per_address": 0}, "app": fixed_ports()}
+    server = start_server(config=config)
     ann, bob, cat = (Account(server, name) for name in ("Ann", "Bob", "Cat"))
     group = ann.create_group("Tea", bob, cat)
     chats = [
@@ -258,7 +286,9 @@ def test_conversations_end_identical_everywhere(
         Chat(pair[2], cat, size=DESKTOP),
         Chat(pair[3], ann, size=PHONE),
     ]
-    check_after(People(chats, group), ACTIONS)
+    people = PeopleAndNode(chats, group, server, lambda: start_server(config=config, folder=server.folder))
+    check_after(people, ACTIONS)
+    assert people.kills
 
 
 def test_a_bot_answers_everything_once(pair: Pair, start_server: StartServer, tmp_path: Path) -> None:
