@@ -6,13 +6,10 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from msgspec.structs import replace
 
 from imserver.gateway.cluster.registry import Lease
 from imserver.gateway.config.settings import AppSettings, Config, ServerSettings
-from imserver.gateway.config.values import ConfigError, Locations
-from imserver.pages.address import check
-from imserver.pages.blueprint import create_pages, less_loaded
+from imserver.pages.blueprint import create_pages
 from tests.pages.test_routes import FakeNode
 
 
@@ -40,8 +37,17 @@ def urls(client: FlaskClient, times: int = 200) -> Counter[str]:
     return Counter(ask(client).json["url"] for _ in range(times))
 
 
-def test_of_two_nodes_the_less_loaded_is_named() -> None:
-    assert set(urls(client_of(lease(1, 500), lease(2, 499)))) == {"wss://im2.example.com/acc"}
+@pytest.mark.parametrize(
+    "leases",
+    [
+        (lease(1, 500), lease(2, 499)),
+        (lease(1, 0, draining=True), lease(2, 900)),
+        (lease(1, 0, url=""), lease(2, 900)),
+    ],
+    ids=["less loaded", "not about to stop", "with an address of its own"],
+)
+def test_of_two_nodes_one_is_named(leases: tuple[Lease, ...]) -> None:
+    assert set(urls(client_of(*leases))) == {"wss://im2.example.com/acc"}
 
 
 @pytest.mark.full
@@ -50,16 +56,6 @@ def test_of_many_only_the_fullest_is_never_named_and_no_one_gets_all() -> None:
     assert set(named) == {f"wss://im{number}.example.com/acc" for number in range(1, 5)}
     # Of two out of five the emptiest is among them in 40 % of all cases.
     assert 300 < named["wss://im1.example.com/acc"] < 500
-
-
-def test_a_node_that_is_about_to_stop_is_not_named() -> None:
-    assert set(urls(client_of(lease(1, 0, draining=True), lease(2, 900)), 50)) == {
-        "wss://im2.example.com/acc"
-    }
-
-
-def test_a_node_without_an_address_of_its_own_is_not_named_beside_one_that_has_it() -> None:
-    assert set(urls(client_of(lease(1, 0, url=""), lease(2, 900)), 50)) == {"wss://im2.example.com/acc"}
 
 
 def test_without_node_addresses_the_callers_own_address_is_returned() -> None:
@@ -95,14 +91,3 @@ def test_pages_of_other_origins_may_ask_and_the_answer_is_not_cached() -> None:
     assert answer.headers["Cache-Control"] == "no-store"
     preflight = client.options("/gateway")
     assert (preflight.status_code, preflight.headers["Access-Control-Allow-Origin"]) == (204, "*")
-
-
-def test_a_public_address_that_is_none_stops_the_start() -> None:
-    config = Config()
-    config = replace(config, server=replace(config.server, public_ws_url="no address"))
-    with pytest.raises(ConfigError, match=r"server\.public_ws_url"):
-        check(config, Locations("a test"))
-
-
-def test_of_no_node_none_is_chosen() -> None:
-    assert less_loaded([]) == ""

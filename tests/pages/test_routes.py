@@ -213,15 +213,22 @@ def test_rooms_of_the_original_are_chinese_unless_the_address_says_otherwise(cli
     assert '<html lang="zh-Hans">' in open_home(client, "?appID=101", Accept_Language="en").text
     assert '<html lang="en">' in open_home(client, "?appID=101&lang=en").text
     assert '<html lang="en">' in open_home(client, "?appID=default", Accept_Language="en").text
+    talk = {"Host": "127.0.0.1:8080", "Accept-Language": "en"}
+    for more, language in (("", "zh-Hans"), ("&lang=en", "en"), ("&lang=xx", "zh-Hans")):
+        text = client.get(f"/home/room?uid=1{more}", headers=talk).text
+        assert f'<html lang="{language}">' in text
     start = client.get("/", headers={"Host": "127.0.0.1:8080", "Accept-Language": "en"}).text
     assert re.search(r'href="/home/index\?appID=\w+&amp;lang=en"', start)
 
 
-def test_headers_of_the_page(client: FlaskClient) -> None:
-    headers = open_home(client).headers
-    assert headers["Content-Security-Policy"] == POLICY.format(
-        "'self' ws://127.0.0.1:8089 wss://127.0.0.1:8089"
-    )
+@pytest.mark.parametrize(
+    ("path", "media"),
+    [("/home/index", ""), ("/home/index?uid=1", "media-src 'self'; "), ("/home/room", "media-src 'self'; ")],
+)
+def test_headers_of_the_pages(client: FlaskClient, path: str, media: str) -> None:
+    headers = client.get(path, headers={"Host": "127.0.0.1:8080"}).headers
+    policy = POLICY.format("'self' ws://127.0.0.1:8089 wss://127.0.0.1:8089")
+    assert headers["Content-Security-Policy"] == policy.replace("connect-src", f"{media}connect-src")
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Referrer-Policy"] == "same-origin"
     assert headers["Cache-Control"] == "no-store"
@@ -229,7 +236,9 @@ def test_headers_of_the_page(client: FlaskClient) -> None:
 
 
 def test_the_page_holds_no_inline_script_style_or_foreign_address(client: FlaskClient) -> None:
-    for text in (open_home(client).text, *(client.get(path).text for path in ("/status", "/cluster"))):
+    talks = ("/home/room?uid=1", "/home/index?uid=1&to_uid=2")
+    for path in ("/home/index", "/status", "/cluster", *talks):
+        text = client.get(path, headers={"Host": "127.0.0.1:8080"}).text
         assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:", text)
         assert not re.search(r"<script(?! type=\"(application/json|module)\")", text)
         assert not re.search(r"(?:src|href)=\"(?!/|#)", text)
@@ -239,6 +248,8 @@ def test_the_host_decides_where_the_websocket_is(client: FlaskClient) -> None:
     assert page_data(open_home(client).text)["websocketUrl"] == "//127.0.0.1:8089/acc"
     behind = page_data(open_home(client, host="im.91vh.com").text)
     assert (behind["websocketUrl"], behind["seenHost"]) == ("//im.91vh.com/acc", "im.91vh.com")
+    talk = page_data(client.get("/home/room?uid=1", headers={"Host": "ws.test"}).text)
+    assert (talk["websocketUrl"], talk["seenHost"]) == ("//ws.test/ws", "ws.test")
 
 
 def test_a_trusted_proxy_may_say_another_host(client: FlaskClient) -> None:
@@ -252,7 +263,8 @@ def test_a_trusted_proxy_may_say_another_host(client: FlaskClient) -> None:
 
 @pytest.mark.parametrize("host", ["a;b", "a b", "x'y"])
 def test_a_host_that_is_none_is_refused(client: FlaskClient, host: str) -> None:
-    assert open_home(client, host=host).status_code == 400
+    for path in ("/home/index", "/home/room?uid=1"):
+        assert client.get(path, headers={"Host": host}).status_code == 400
 
 
 def test_configured_addresses_are_written_into_page_and_policy() -> None:
@@ -263,9 +275,16 @@ def test_configured_addresses_are_written_into_page_and_policy() -> None:
     assert "http://127.0.0.1:8080" in answer.headers["Content-Security-Policy"]
 
 
-def test_a_configured_address_that_is_none_stops_the_start() -> None:
-    with pytest.raises(ConfigError, match=r"app\.websocket_url"):
-        check(Config(app=AppSettings(websocket_url="no address")), Locations("a test"))
+@pytest.mark.parametrize(
+    ("config", "setting"),
+    [
+        (Config(app=AppSettings(websocket_url="no address")), "app.websocket_url"),
+        (Config(server=ServerSettings(public_ws_url="no address")), "server.public_ws_url"),
+    ],
+)
+def test_a_configured_address_that_is_none_stops_the_start(config: Config, setting: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(setting)):
+        check(config, Locations("a test"))
 
 
 def test_words_that_come_from_the_request_are_escaped(client: FlaskClient) -> None:

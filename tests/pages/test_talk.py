@@ -15,12 +15,6 @@ from imserver.pages.blueprint import create_pages
 from imserver.pages.text import TEXT
 from tests.pages.test_routes import FakeNode, page_data
 
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; "
-    "connect-src 'self' ws://127.0.0.1:8089 wss://127.0.0.1:8089; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-
 
 @pytest.fixture
 def client() -> Iterator[FlaskClient]:
@@ -90,22 +84,6 @@ def test_a_page_says_whether_messages_are_stored(client: FlaskClient, query: str
     assert output == [stored, not stored]
 
 
-def test_they_are_chinese_unless_the_address_says_otherwise(client: FlaskClient) -> None:
-    english = {"Accept-Language": "en"}
-    assert '<html lang="zh-Hans">' in opened(client, "/home/room?uid=1", **english).text
-    assert '<html lang="en">' in opened(client, "/home/room?uid=1&lang=en").text
-    assert '<html lang="zh-Hans">' in opened(client, "/home/room?uid=1&lang=xx", **english).text
-
-
-def test_headers_of_the_pages(client: FlaskClient) -> None:
-    for path in ("/home/room?uid=1", "/home/index?uid=1"):
-        headers = opened(client, path).headers
-        assert headers["Content-Security-Policy"] == POLICY
-        assert headers["Cache-Control"] == "no-store"
-        assert headers["Referrer-Policy"] == "same-origin"
-        assert "Set-Cookie" not in headers
-
-
 def test_parameters_of_the_address_are_escaped(client: FlaskClient) -> None:
     hostile = "%3C/script%3E%3Cb%20id=x%3E%22'"
     for path in (
@@ -118,26 +96,8 @@ def test_parameters_of_the_address_are_escaped(client: FlaskClient) -> None:
         assert data["user"] == data["token"] == "</script><b id=x>\"'"
 
 
-def test_the_pages_hold_no_inline_script_style_or_foreign_address(client: FlaskClient) -> None:
-    for path in ("/home/room?uid=1", "/home/index?uid=1&to_uid=2"):
-        text = opened(client, path).text
-        assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:", text)
-        assert not re.search(r"<script(?! type=\"(application/json|module)\")", text)
-        assert not re.search(r"(?:src|href)=\"(?!/|#)", text)
-
-
 def test_links_keep_user_app_and_token(client: FlaskClient) -> None:
     text = opened(client, "/home/index?uid=1&to_uid=2&appId=2&token=t").text
     links = re.findall(r'href="(/home/(?:room|index)\?[^"]*)"', text)
     assert links
     assert all("uid=1" in link and "appId=2" in link and "token=t" in link for link in links)
-
-
-def test_behind_a_proxy_the_socket_is_where_the_page_is(client: FlaskClient) -> None:
-    data = page_data(opened(client, "/home/room?uid=1", host="ws.test").text)
-    assert (data["websocketUrl"], data["seenHost"]) == ("//ws.test/ws", "ws.test")
-
-
-@pytest.mark.parametrize("host", ["a;b", "a b"])
-def test_a_host_that_is_none_is_refused(client: FlaskClient, host: str) -> None:
-    assert opened(client, "/home/room?uid=1", host=host).status_code == 400
