@@ -6,6 +6,7 @@ import pytest
 
 from tests.browser.chromium import CHROMIUM, DRIVER, Browser, unexpected
 from tests.conftest import StartServer
+from tests.support import Server
 from tests.tools import require
 
 
@@ -31,6 +32,18 @@ def browsers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int
     finally:
         for browser in started.values():
             browser.quit()
+
+
+LIMIT = 12_000_000
+"""Bytes of a file."""
+
+
+@pytest.fixture(scope="module")
+def server(start_shared_server: StartServer) -> Server:
+    """Demo mode, and as many accounts and files as the tests of a module want."""
+    limits = {"registrations_per_address": 0, "logins_per_address": 0}
+    uploads = {"min_free_bytes": 0, "max_bytes": LIMIT}
+    return start_shared_server(config={"accounts": limits, "uploads": uploads})
 
 
 class Pair:

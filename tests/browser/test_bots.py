@@ -176,7 +176,7 @@ def test_a_group_has_incoming_webhooks_and_says_what_bots_see(pair: Pair, start_
     assert page.texts("[role=log] .from bdi") == ["Builds"]
 
 
-def test_a_bot_of_the_gallery_is_started_and_streams(pair: Pair, start_server: StartServer) -> None:
+def test_a_bot_of_the_gallery_is_started(pair: Pair, start_server: StartServer) -> None:
     server = start_server(config=LIMITS)
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     bot = ann.post("bots", name="weather_bot", nickname="Weather")
@@ -193,15 +193,6 @@ def test_a_bot_of_the_gallery_is_started_and_streams(pair: Pair, start_server: S
     assert violations(page) == []
     page.click("#bot-start")
     eventually(lambda: chat.texts == ["/start"], what="the start")
-    with Api(server.http_url, key=bot["token"]) as api:
-        named = {"app": "gochat", "to": bob.user, "text": "Which "}
-        stream = api.call("POST", "messages/stream/open", named)["stream"]
-        eventually(lambda: chat.texts[-1:] == ["Which"], what="the beginning")
-        pieces = [{"stream": stream, "piece": 1, "text": "town?"}]
-        api.call("POST", "messages/stream/append", {"app": "gochat", "pieces": pieces})
-        eventually(lambda: chat.texts[-1:] == ["Which town?"], what="more of it")
-        api.call("POST", "messages/stream/close", {"app": "gochat", "stream": stream})
-    eventually(lambda: not page.shown(".streamed"), what="the stored message")
     second = Chat(pair[1], ann)
     second.page.run("location.hash = '#u/' + arguments[0]", bot["id"])
     eventually(lambda: second.page.shown("#start-card #bot-start"), what="the card in an empty conversation")

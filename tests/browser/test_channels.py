@@ -15,12 +15,6 @@ HOSTILE = "<script>window.pwned=1</script><img src=x onerror=window.pwned=1>{{7*
 LOBBY = "demo:lobby"
 
 
-@pytest.fixture(scope="module")
-def server(start_shared_server: StartServer) -> Server:
-    """Demo mode, without configuration."""
-    return start_shared_server()
-
-
 def open_page(browser: Browser, server: Server, channel: str = "", language: str = "en", **how: Any) -> Page:
     """The page, subscribed to a channel."""
     query = f"?lang={language}" + (f"&channel={channel}" if channel else "")

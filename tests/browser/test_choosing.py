@@ -7,7 +7,6 @@ from selenium.webdriver.common.keys import Keys
 
 from tests.browser.conftest import Pair
 from tests.browser.messenger import Account, Chat
-from tests.browser.test_messages import server as server
 from tests.browser.test_reading import open_with_texts
 from tests.support import Server, eventually
 

@@ -6,7 +6,6 @@ from selenium.webdriver.common.keys import Keys
 from imserver_client import Api
 from tests.browser.conftest import Pair
 from tests.browser.messenger import APP, Account, Chat, login_form, media, picture
-from tests.conftest import StartServer
 from tests.support import Server, eventually
 from tests.users import PASSWORD
 
@@ -52,11 +51,6 @@ const row = document.querySelector("[role=log] article:has(video)");
 const [video, time] = ["video", ".when"].map((each) => row?.querySelector(each).getBoundingClientRect());
 return time && time.top >= video.bottom;
 """
-
-
-@pytest.fixture(scope="module")
-def server(start_shared_server: StartServer) -> Server:
-    return start_shared_server(config={"accounts": {"registrations_per_address": 0}})
 
 
 def test_messages_are_read_copied_and_written_as_people_expect(pair: Pair, server: Server) -> None:

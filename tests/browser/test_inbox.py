@@ -10,7 +10,6 @@ from selenium.webdriver.common.keys import Keys
 from tests.browser.conftest import Pair
 from tests.browser.messenger import Account, Chat
 from tests.browser.test_accessibility import DESKTOP, PHONE
-from tests.conftest import StartServer
 from tests.support import Server, eventually
 
 pytestmark = pytest.mark.full
@@ -41,11 +40,6 @@ new MutationObserver((_, watch) => {
 }).observe(document, { childList: true, subtree: true });
 """
 """A click on a row of the last visit, before the list is there."""
-
-
-@pytest.fixture(scope="module")
-def server(start_shared_server: StartServer) -> Server:
-    return start_shared_server(config={"accounts": {"registrations_per_address": 0}})
 
 
 def shows(chat: Chat, *rows: str) -> None:

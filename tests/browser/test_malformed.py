@@ -10,7 +10,6 @@ from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
 from tests.browser.malformed import FIRST_ID, SCRIPT, Malformed
 from tests.browser.messenger import APP, Account, Chat
-from tests.conftest import StartServer
 from tests.support import Server, eventually
 
 ENTRIES = 2_000
@@ -43,11 +42,6 @@ import(address).then(({ registerView }) => {
   done("registered");
 });
 """
-
-
-@pytest.fixture(scope="module")
-def server(start_shared_server: StartServer) -> Server:
-    return start_shared_server(config={"accounts": {"registrations_per_address": 0}})
 
 
 class Room:

@@ -13,16 +13,13 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from tests.browser.chromium import Browser, Page
-from tests.browser.conftest import Pair
+from tests.browser.conftest import LIMIT, Pair
 from tests.browser.messenger import Account
 from tests.browser.test_messages import address, choose, open_page, start_conversation
-from tests.conftest import StartServer
 from tests.sdk.lossy import LossyProxy
 from tests.support import Server, eventually
 
 MICROPHONE = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
-LIMIT = 12_000_000
-"""Bytes of a file."""
 SECRET = b"N 48.8584, E 2.2945"
 
 VIDEO = """
@@ -87,16 +84,6 @@ try {
 const file = await upload.start();
 return { code, bytes: file.bytes };
 """
-
-
-@pytest.fixture(scope="module")
-def server(start_shared_server: StartServer) -> Server:
-    """One server for all tests of this module."""
-    config = {
-        "accounts": {"registrations_per_address": 0},
-        "uploads": {"min_free_bytes": 0, "max_bytes": LIMIT},
-    }
-    return start_shared_server(config=config)
 
 
 def calling(page: Page, script: str, *arguments: Any) -> Any:
@@ -191,6 +178,26 @@ def test_a_picture_is_sent_and_viewed(pair: Pair, server: Server, tmp_path: Path
     focused = "return document.activeElement.className"
     eventually(lambda: second.run(focused) == "media-picture", what="the focus has returned")
 
+    first.run("document.querySelector('.media-picture').click()")
+    eventually(lambda: first.texts(".viewer-count") == ["1 of 2"], what="the viewer is open")
+
+    def pointer(kind: str, x: int) -> None:
+        down = int(kind != "mouseReleased")
+        first.command(
+            "Input.dispatchMouseEvent", type=kind, x=x, y=300, button="left", buttons=down, clickCount=1
+        )
+
+    for kind, x in (("mousePressed", 600), ("mouseMoved", 500), ("mouseMoved", 400), ("mouseReleased", 400)):
+        pointer(kind, x)
+    eventually(lambda: first.texts(".viewer-count") == ["2 of 2"], what="the next picture")
+    first.command("Input.dispatchMouseEvent", type="mouseWheel", x=600, y=300, deltaX=0, deltaY=-120)
+    eventually(lambda: first.run(ZOOM) == "1.20", what="it is larger")
+    for kind, x in (("mousePressed", 400), ("mouseMoved", 500), ("mouseReleased", 600)):
+        pointer(kind, x)
+    assert first.texts(".viewer-count") == ["2 of 2"], "a larger picture is moved"
+    first.driver.back()
+    eventually(lambda: not first.shown("dialog"), what="the back button closes the viewer")
+
 
 @pytest.mark.full
 def test_addresses_that_are_no_files_are_not_loaded(pair: Pair, server: Server) -> None:
@@ -219,32 +226,6 @@ def test_addresses_that_are_no_files_are_not_loaded(pair: Pair, server: Server) 
         == ["refused"] * 6
     )
     assert re.search(rb"imserver_streams_total[^ ]* 0\n", server.get("/metrics")[1]), "no stream was opened"
-
-
-@pytest.mark.full
-def test_a_swipe_shows_the_next_picture_and_a_wheel_zooms(pair: Pair, server: Server, tmp_path: Path) -> None:
-    first, _ = talking(pair, server)
-    attach(first, picture(tmp_path / "a.jpg", "red"), picture(tmp_path / "b.jpg", "blue"))
-    eventually(lambda: loaded(first, 2), what="both pictures are shown")
-    first.run("document.querySelector('.media-picture').click()")
-    eventually(lambda: first.texts(".viewer-count") == ["1 of 2"], what="the viewer is open")
-
-    def pointer(kind: str, x: int) -> None:
-        down = int(kind != "mouseReleased")
-        first.command(
-            "Input.dispatchMouseEvent", type=kind, x=x, y=300, button="left", buttons=down, clickCount=1
-        )
-
-    for kind, x in (("mousePressed", 600), ("mouseMoved", 500), ("mouseMoved", 400), ("mouseReleased", 400)):
-        pointer(kind, x)
-    eventually(lambda: first.texts(".viewer-count") == ["2 of 2"], what="the next picture")
-    first.command("Input.dispatchMouseEvent", type="mouseWheel", x=600, y=300, deltaX=0, deltaY=-120)
-    eventually(lambda: first.run(ZOOM) == "1.20", what="it is larger")
-    for kind, x in (("mousePressed", 400), ("mouseMoved", 500), ("mouseReleased", 600)):
-        pointer(kind, x)
-    assert first.texts(".viewer-count") == ["2 of 2"], "a larger picture is moved"
-    first.driver.back()
-    eventually(lambda: not first.shown("dialog"), what="the back button closes the viewer")
 
 
 @pytest.mark.full

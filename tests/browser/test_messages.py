@@ -20,12 +20,6 @@ from tests.users import PASSWORD
 HOSTILE = "<script>window.pwned=1</script><img src=x onerror=window.pwned=1>{{7*7}}&amp;"
 
 
-@pytest.fixture(scope="module")
-def server(start_shared_server: StartServer) -> Server:
-    """One server for all tests of this module."""
-    return start_shared_server(config={"accounts": {"registrations_per_address": 0}})
-
-
 def address(server: Server, language: str = "en") -> str:
     return f"{server.http_url}/home/messages?lang={language}"
 
@@ -197,15 +191,16 @@ def test_older_conversations_are_counted_and_found_by_their_names(pair: Pair, se
     page.click("dialog[open] .close")
     page.find("#search").send_keys("BOB")
     eventually(lambda: page.texts("#hits .hit b") == ["Bob"], what="the older conversation is found")
-    page.find("#search").send_keys(Keys.CONTROL + "a" + Keys.NULL + "number 1")
-    page.click("[data-section=messages] .hit")
-    eventually(lambda: page.run(CHOSEN) == "number 1", what="a hit there has the focus")
     page.find("#search").send_keys(Keys.CONTROL + "a" + Keys.NULL + "group 1")
     eventually(lambda: page.texts("#hits .link") == ["More conversations"], what="there are more than five")
     page.click("#hits .link")
     assert len(page.texts("#hits .hit b")) == 11
     assert page.focused.startswith("Group 1")
     page.press(Keys.ESCAPE)
+    page.find("#search").send_keys(Keys.CONTROL + "a" + Keys.NULL + "number 1")
+    page.click("[data-section=messages] .hit")
+    eventually(lambda: page.run(CHOSEN) == "number 1", what="a hit in an older conversation has the focus")
+    page.press(Keys.ESCAPE, Keys.ESCAPE)
     page.click("#conversations-more")
     eventually(lambda: len(conversations(page)) == 56, what="all conversations")
     assert conversations(page)[-1] == "Bob"
@@ -281,7 +276,8 @@ def test_without_a_server_one_reads_and_writes_and_it_is_sent_once_later(
     page.has_received("Bob", "number 2")
     page.driver.set_script_timeout(90)
     page.driver.execute_async_script("navigator.serviceWorker.ready.then(arguments[0])")
-    server.stop()
+    server.process.kill()  # without warning
+    server.process.wait()
     eventually(lambda: page.state != "online", what="the page has noticed")
     page.driver.refresh()
     page.has_received("Bob", "number 2")

@@ -5,7 +5,6 @@ import pytest
 from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
 from tests.browser.messenger import Account, Chat
-from tests.browser.test_messages import server as server
 from tests.support import Server, eventually
 
 pytestmark = pytest.mark.full

@@ -11,66 +11,14 @@ from tests.browser.chromium import Browser
 from tests.browser.conftest import Pair
 from tests.conftest import StartServer
 from tests.deploy.proxy import NODES, Nginx, around, replaced
-from tests.support import Server, eventually
+from tests.support import ROOT, Server, eventually
 from tests.tools import require
 
 pytestmark = [pytest.mark.full, pytest.mark.needs("nginx", "openssl")]
 
 DOMAIN = "im.91vh.com"
 
-# As published for the original, with the map it asks for; only ports and the paths of logs are ours.
-SITE = """
-map $http_upgrade $connection_upgrade {
-    default upgrade;
-    ''      close;
-}
-
-upstream  go-im
-{
-    server 127.0.0.1:8080 weight=1 max_fails=2 fail_timeout=10s;
-    keepalive 16;
-}
-
-upstream  go-acc
-{
-    server 127.0.0.1:8089 weight=1 max_fails=2 fail_timeout=10s;
-    keepalive 16;
-}
-
-
-server {
-    listen       80 ;
-    server_name  im.91vh.com;
-    index index.html index.htm ;
-
-
-    location /acc {
-        proxy_set_header Host $host;
-        proxy_pass http://go-acc;
-        proxy_http_version 1.1;
-        proxy_set_header Upgrade $http_upgrade;
-        proxy_set_header Connection $connection_upgrade;
-        proxy_set_header Connection "";
-        proxy_redirect off;
-        proxy_intercept_errors on;
-        client_max_body_size 10m;
-    }
-
-    location /
-    {
-        proxy_set_header Host $host;
-        proxy_pass http://go-im;
-        proxy_http_version 1.1;
-        proxy_set_header Connection "";
-        proxy_redirect off;
-        proxy_intercept_errors on;
-        client_max_body_size 30m;
-    }
-
-    access_log  /link/log/nginx/access/im.log;
-    error_log   /link/log/nginx/access/im.error.log;
-}
-"""
+SITE = (ROOT / "tests" / "vectors" / "nginx" / "gowebsocket.conf").read_text(encoding="utf-8")
 
 
 def proxied(folder: Path, server: Server) -> Nginx:

@@ -11,13 +11,12 @@ from imserver_client import Api, RequestRefused
 from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
 from tests.browser.messenger import APP, Account, Chat, login_form
-from tests.browser.test_messages import server as server
 from tests.support import Server, eventually
 from tests.users import PASSWORD
 
 pytestmark = pytest.mark.full
 
-DESKTOP, PHONE = (1280, 800), (390, 844)
+PHONE = (390, 844)
 NO_NETWORK = "net::ERR_INTERNET_DISCONNECTED", "WebSocket connection to"
 
 
@@ -77,15 +76,12 @@ def test_a_ban_is_named_and_ends_by_itself(pair: Pair, server: Server) -> None:
     chat.online()
 
 
-@pytest.mark.parametrize(("language", "size", "dark"), [("en", DESKTOP, False), ("zh", PHONE, True)])
-def test_where_one_cannot_write_a_line_says_why(
-    pair: Pair, server: Server, language: str, size: tuple[int, int], dark: bool
-) -> None:
+def test_where_one_cannot_write_a_line_says_why(pair: Pair, server: Server) -> None:
     pair.expects("404")
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     group = bob.create_group("Tea", ann)
     bob.say(group, "hello")
-    chat = Chat(pair[0], ann, language=language, size=size, dark=dark)
+    chat = Chat(pair[0], ann)
     page = chat.page
     chat.open(group)
     eventually(lambda: "hello" in chat.texts, what="the message")
@@ -135,16 +131,12 @@ def test_a_refused_registration_marks_the_field(pair: Pair, server: Server, name
     )
 
 
-@pytest.mark.parametrize(("language", "size", "dark"), [("en", DESKTOP, True), ("zh", PHONE, False)])
-def test_a_new_user_is_led_to_people(
-    pair: Pair, server: Server, language: str, size: tuple[int, int], dark: bool
-) -> None:
+def test_a_new_user_is_led_to_people(pair: Pair, server: Server) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
-    chat = Chat(pair[0], ann, language=language, size=size, dark=dark)
+    chat = Chat(pair[0], ann)
     page = chat.page
     is_shown(page, "#conversations-note", chat.words["messages_none_hint"])
-    if size == DESKTOP:
-        is_shown(page, "#empty-title", chat.words["messages_none"])
+    is_shown(page, "#empty-title", chat.words["messages_none"])
     page.click("#find-people")
     eventually(lambda: page.shown("dialog[open] #find-text"), what="the contacts")
     page.click("dialog[open] .close")

@@ -19,12 +19,10 @@ from tests.browser.conftest import Pair
 from tests.browser.messenger import APP, Account, Chat
 from tests.browser.site import serve_folder
 from tests.browser.test_accessibility import violations
-from tests.conftest import StartServer
 from tests.support import Server, eventually
 
 pytestmark = pytest.mark.full
 
-CONFIG = {"accounts": {"registrations_per_address": 0}}
 YES_OR_NO = [{"text": "Yes", "value": "yes"}, {"text": "No", "value": "no"}]
 
 
@@ -33,11 +31,6 @@ def word(key: str, chat: Chat) -> str:
     script = "return JSON.parse(document.getElementById('page-data').textContent).text[arguments[0]]"
     found: str = chat.page.run(script, key)
     return found
-
-
-@pytest.fixture(scope="module")
-def server(start_shared_server: StartServer) -> Server:
-    return start_shared_server(config=CONFIG)
 
 
 class Team:
@@ -98,6 +91,7 @@ def test_of_two_who_tap_at_once_one_answers_and_both_see_it(pair: Pair, team: Te
             name = "You" if chat.account.nickname == winner else winner
             shows(chat, name, text, "Answered")
             assert not chat.page.shown("[role=log] article:last-of-type .ask .key"), "no button is left"
+    assert len(first.page.texts("[role=log] .ask-answers b")) == 3, "every card names who has answered"
 
 
 def test_a_tap_is_pending_until_the_server_has_answered(pair: Pair, team: Team) -> None:
@@ -141,14 +135,6 @@ def test_who_may_answer_in_which_words_and_how_many(pair: Pair, team: Team) -> N
     for chat in (bob, kim):
         shows(chat, "Answered", "2 of 2 answers", "Yes", "No")
     assert bob.page.texts("[aria-live=polite].heard") == ["Kim answered: No"]
-
-
-def test_every_card_names_who_has_answered(pair: Pair, team: Team) -> None:
-    for text in ("Tea?", "Coffee?", "Water?"):
-        team.kim.post("asks/answer", app=APP, id=team.ask(text), value="no")
-    chat = team.open(pair, 0, team.bob)
-    names = "[role=log] .ask-answers b"
-    eventually(lambda: chat.page.texts(names) == ["Kim"] * 3, what="the names")
 
 
 def test_a_question_is_written_reminded_opened_to_others_and_cancelled(pair: Pair, team: Team) -> None:

@@ -1,14 +1,11 @@
 """Reading is not disturbed on the page of stored messages, and its parts fit, in real browsers."""
 
-from typing import Any
-
 import pytest
 from selenium.webdriver.common.keys import Keys
 
 from imserver_client import Api
 from tests.browser.conftest import Pair
 from tests.browser.messenger import APP, Account, Chat
-from tests.browser.test_messages import server as server
 from tests.support import Server, eventually
 
 pytestmark = pytest.mark.full
@@ -27,9 +24,6 @@ TOP = "return document.querySelector('article:last-child .text').getBoundingClie
 BELOW = (
     "const log = document.querySelector('#log'); return log.scrollHeight - log.scrollTop - log.clientHeight"
 )
-
-WIDE = "const each = document.querySelector(arguments[0]); return each.scrollWidth - each.clientWidth"
-"""How many pixels wider than itself the content of an element is."""
 
 
 BUBBLE = "document.querySelectorAll('article .bubble')[arguments[0]]"
@@ -174,64 +168,6 @@ def test_a_hit_shows_why_a_long_message_matches(
         "return mark.right <= row.right && mark.bottom <= row.bottom + 1"
     )
     assert chat.page.run(inside), "the word is in view"
-
-
-def test_long_names_do_not_widen_the_dialog_of_a_forward(pair: Pair, server: Server) -> None:
-    ann = Account(server, "Ann")
-    group = ann.create_group("A name of fifty characters " + "W" * 23)
-    ann.say(group, "tea")
-    chat = Chat(pair[0], ann, size=PHONE)
-    open_with_texts(chat, group, 1)
-    chat.act("tea", "messages_forward")
-    eventually(lambda: chat.page.shown(".choice"), what="the choices")
-    assert chat.page.run(WIDE, "dialog[open] .layer-body") <= 0
-    assert chat.page.run("return document.querySelector('.choice .avatar').clientWidth") == 36
-
-
-def test_names_of_other_letters_begin_where_the_page_begins(pair: Pair, server: Server) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
-    bob.say(ann, LONG)
-    page = Chat(pair[0], ann, language="ar", size=PHONE).page
-    eventually(lambda: page.texts("#conversations b bdi") == ["Bob"], what="the list")
-    distances = (
-        "return ['#me-name', '#conversations b bdi'].map((each) => {"
-        " const name = document.querySelector(each); const words = name.closest('.me-words, .row-words');"
-        " const range = document.createRange(); range.selectNodeContents(name);"
-        " return words.getBoundingClientRect().right - range.getBoundingClientRect().right; })"
-    )
-    assert [round(each) for each in page.run(distances)] == [0, 0]
-    begins = (
-        "const text = document.querySelector('.preview'); const range = document.createRange();"
-        " range.selectNodeContents(text);"
-        " return range.getBoundingClientRect().left >= text.getBoundingClientRect().left"
-    )
-    assert page.run(begins), "a text of other letters is cut at its end"
-
-
-def send_with_buttons(server: Server, ann: Account, name: str, labels: list[str]) -> dict[str, Any]:
-    """A bot that has sent a message with a row of buttons."""
-    bot: dict[str, Any] = ann.post("bots", name=name)
-    row = [{"text": label, "value": str(number)} for number, label in enumerate(labels)]
-    with Api(server.http_url, key=bot["token"], timeout_seconds=60) as api:
-        api.call("POST", "messages/send", {"app": APP, "to": ann.user, "text": "Lunch?", "buttons": [row]})
-    return bot
-
-
-@pytest.mark.parametrize("labels", [["Risotto", "Noodles with peanuts, ginger and lime"], ["Wednesday"] * 4])
-def test_the_words_on_buttons_are_whole(pair: Pair, server: Server, labels: list[str]) -> None:
-    ann = Account(server, "Ann")
-    bot = send_with_buttons(server, ann, f"menu_bot_{len(labels)}", labels)
-    chat = Chat(pair[0], ann, size=PHONE)
-    chat.page.run("location.hash = '#u/' + arguments[0]", bot["id"])
-    eventually(lambda: chat.page.texts(".key") == labels, what="the buttons")
-    lines = (
-        "return [...document.querySelectorAll('.key')].map((key) => {"
-        " const word = document.createRange(); word.setStart(key.firstChild, 0);"
-        " word.setEnd(key.firstChild, key.textContent.split(' ')[0].length);"
-        " return word.getClientRects().length; })"
-    )
-    assert chat.page.run(lines) == [1] * len(labels)
-    assert chat.page.run(WIDE, "#log") <= 0
 
 
 def test_the_text_box_has_one_button_for_a_text_or_a_voice_message(pair: Pair, server: Server) -> None:

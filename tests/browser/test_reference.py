@@ -12,7 +12,9 @@ from tests.support import eventually
 
 
 @pytest.mark.full
-def test_contents_lead_to_the_operations_and_say_where_one_is(pair: Pair, start_server: StartServer) -> None:
+def test_contents_lead_to_operations_and_lines_for_the_shell_are_copied(
+    pair: Pair, start_server: StartServer
+) -> None:
     server = start_server()
     page = pair[0].open(f"{server.http_url}/api/v1/docs?lang=en")
     assert page.texts("h1")[0].startswith("HTTP API")
@@ -24,14 +26,40 @@ def test_contents_lead_to_the_operations_and_say_where_one_is(pair: Pair, start_
     top = "return document.querySelector('#post_ban').getBoundingClientRect().top"
     eventually(lambda: page.run(top) < 100, what="the operation is at the top")
 
+    page.command(
+        "Browser.grantPermissions",
+        origin=server.http_url,
+        permissions=["clipboardReadWrite", "clipboardSanitizedWrite"],
+    )
+    button = page.find("#post_unban .curl").find_element("xpath", "..").find_element("css selector", ".copy")
+    assert button.text == "Copy"
+    page.run("arguments[0].scrollIntoView({block: 'center'})", button)
+    page.run(CLICK, button)
+    button.click()
+    eventually(lambda: "Copied" in page.run("return window.said"), what="it says so")
+    copied = page.driver.execute_async_script("navigator.clipboard.readText().then(arguments[0])")
+    assert copied.startswith("curl ")
+    assert copied.endswith("/api/v1/unban")
+    eventually(lambda: button.text == "Copy", what="it can be pressed again")
+
+    page.run("document.activeElement.blur()")
+    page.press("/")
+    page.press(*"apps/delete")
+    eventually(
+        lambda: [text for text in page.texts(".contents li:not([hidden])") if text] == ["POST /apps/delete"],
+        what="one operation is left",
+    )
+    page.find("#search").send_keys(" nonsense")
+    eventually(lambda: page.shown("#nothing"), what="nothing is left")
+    assert page.find("#post_push .anchor").get_attribute("href").endswith("#post_push")
+
 
 @pytest.mark.full
-@pytest.mark.parametrize(("language", "dark"), [("en", False), ("zh", True)])
 def test_on_a_phone_the_contents_are_folded_and_nothing_sticks_out(
-    pair: Pair, start_server: StartServer, language: str, dark: bool
+    pair: Pair, start_server: StartServer
 ) -> None:
     server = start_server()
-    page = pair[0].open(f"{server.http_url}/api/v1/docs?lang={language}", size=(320, 640), dark=dark)
+    page = pair[0].open(f"{server.http_url}/api/v1/docs?lang=en", size=(320, 640))
     page.fits()
     assert not page.shown(".contents nav")
     page.find(".contents summary").click()
@@ -51,27 +79,6 @@ window.said = [];
 new MutationObserver(() => window.said.push(button.textContent)).observe(button, { childList: true });
 """
 """Remember what a button says: it does so for two seconds."""
-
-
-@pytest.mark.full
-def test_a_line_for_the_shell_is_copied(pair: Pair, start_server: StartServer) -> None:
-    server = start_server()
-    page = pair[0].open(f"{server.http_url}/api/v1/docs?lang=en")
-    page.command(
-        "Browser.grantPermissions",
-        origin=server.http_url,
-        permissions=["clipboardReadWrite", "clipboardSanitizedWrite"],
-    )
-    button = page.find("#post_unban .curl").find_element("xpath", "..").find_element("css selector", ".copy")
-    assert button.text == "Copy"
-    page.run("arguments[0].scrollIntoView({block: 'center'})", button)
-    page.run(CLICK, button)
-    button.click()
-    eventually(lambda: "Copied" in page.run("return window.said"), what="it says so")
-    copied = page.driver.execute_async_script("navigator.clipboard.readText().then(arguments[0])")
-    assert copied.startswith("curl ")
-    assert copied.endswith("/api/v1/unban")
-    eventually(lambda: button.text == "Copy", what="it can be pressed again")
 
 
 KEY = "a key of the tests that may push"
@@ -137,18 +144,3 @@ def test_a_key_stays_in_the_memory_of_the_page(pair: Pair, start_server: StartSe
     assert page.run("return arguments[0].form === null", field)
     page.driver.refresh()
     assert page.find("#key").get_property("value") == ""
-
-
-@pytest.mark.full
-def test_the_contents_are_searched(pair: Pair, start_server: StartServer) -> None:
-    server = start_server()
-    page = pair[0].open(f"{server.http_url}/api/v1/docs?lang=en")
-    page.press("/")
-    page.press(*"apps/delete")
-    eventually(
-        lambda: [text for text in page.texts(".contents li:not([hidden])") if text] == ["POST /apps/delete"],
-        what="one operation is left",
-    )
-    page.find("#search").send_keys(" nonsense")
-    eventually(lambda: page.shown("#nothing"), what="nothing is left")
-    assert page.find("#post_push .anchor").get_attribute("href").endswith("#post_push")

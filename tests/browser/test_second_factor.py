@@ -45,17 +45,17 @@ def leave(page: Page) -> None:
     eventually(lambda: page.shown("#login-form"), what="the form")
 
 
-def test_a_user_sets_up_a_second_factor_and_logs_in_with_it(pair: Pair, server: Server) -> None:
-    pair.expects("401")
+@pytest.mark.parametrize(("language", "size", "dark"), [("en", (390, 844), False), ("zh", (1280, 800), True)])
+def test_a_user_sets_up_a_second_factor_and_logs_in_with_it(
+    pair: Pair, server: Server, language: str, size: tuple[int, int], dark: bool
+) -> None:
     page = open_page(pair[0], server)
     name = register(page, "Ann")
-    page = pair[0].open(address(server), size=(390, 844), script=TOASTS)
+    page = pair[0].open(address(server, language), size=size, dark=dark, script=TOASTS)
     is_online(page)
     page.click("#me")
     page.click("#second-factor")
     eventually(lambda: page.shown("dialog .factor [type=password]"), what="the form")
-    press(page, "Set up")
-    has(page, "dialog .note", "Wrong password")
     assert not violations(page)
     page.find("dialog .factor [type=password]").send_keys(PASSWORD)
     page.click("dialog .factor button.wide")
@@ -72,6 +72,7 @@ def test_a_user_sets_up_a_second_factor_and_logs_in_with_it(pair: Pair, server: 
     page.fits()
     page.click("dialog .factor button.quiet")
     leave(page)
+    pair.expects("401")
     log_in(page, name)
     eventually(lambda: page.shown("#code"), what="the question for a code")
     assert not violations(page)
@@ -87,7 +88,7 @@ def test_a_user_sets_up_a_second_factor_and_logs_in_with_it(pair: Pair, server: 
     page.find(".factor [name=code]").send_keys(codes[1])
     page.find(".factor [type=password]").send_keys(PASSWORD)
     page.click(".factor .danger")
-    says(page, "The second factor is off")
+    says(page, {"en": "The second factor is off", "zh": "两步验证已关闭"}[language])
 
 
 def test_a_locked_user_reads_until_when_and_why(pair: Pair, server: Server) -> None:
@@ -106,3 +107,13 @@ def test_a_locked_user_reads_until_when_and_why(pair: Pair, server: Server) -> N
     good(server.http, "accounts/unlock", {"user": found[0]["user"]}, key=KEY)
     log_in(page, name)
     is_online(page)
+
+
+def test_a_dialog_says_what_is_wrong(pair: Pair, server: Server) -> None:
+    page = open_page(pair[0], server, script=TOASTS)
+    register(page, "Ann")
+    page.click("#me")
+    page.click("#second-factor")
+    pair.expects("401")
+    press(page, "Set up")
+    has(page, "dialog .note", "Wrong password")

@@ -1,7 +1,6 @@
 """The operators' page in a real browser."""
 
 import json
-from pathlib import Path
 
 import pytest
 from selenium.webdriver.common.keys import Keys
@@ -16,6 +15,7 @@ KEY = "an-admin-key-of-this-test"
 
 @pytest.mark.full
 def test_it_shows_the_node_and_renews_itself(pair: Pair, start_server: StartServer) -> None:
+    pair.expects("/system/state")
     server = start_server()
     page = pair[0].open(f"{server.http_url}/status?lang=en")
     eventually(lambda: page.texts("#connections") == ["0"], what="the first figures")
@@ -30,6 +30,10 @@ def test_it_shows_the_node_and_renews_itself(pair: Pair, start_server: StartServ
         assert not page.shown("#no-apps")
     page.resize(320, 640)
     page.fits()
+    server.stop()
+    eventually(lambda: page.shown("#problem"), what="the problem")
+    assert "the server does not answer" in page.texts("#problem")[0]
+    assert "Data from" in page.texts("#state-text")[0]
 
 
 @pytest.mark.full
@@ -55,16 +59,3 @@ def test_it_asks_for_a_key_and_keeps_it_in_the_tab_only(pair: Pair, start_server
     page.click("#forget")
     eventually(lambda: page.shown("#key-form"), what="the form again")
     assert page.run("return sessionStorage.length") == 0
-
-
-@pytest.mark.full
-def test_it_says_when_the_server_is_gone(pair: Pair, start_server: StartServer, tmp_path: Path) -> None:
-    pair.expects("/system/state")
-    server = start_server(folder=tmp_path / "server")
-    page = pair[0].open(f"{server.http_url}/status?lang=en")
-    eventually(lambda: page.shown("#figures"), what="the figures")
-    server.stop()
-    eventually(lambda: page.shown("#problem"), what="the problem")
-    assert "the server does not answer" in page.texts("#problem")[0]
-    assert page.texts("#connections") == ["0"]
-    assert "Data from" in page.texts("#state-text")[0]

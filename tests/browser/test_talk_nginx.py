@@ -9,7 +9,7 @@ import pytest
 from tests.browser.chromium import Browser, Page
 from tests.deploy.proxy import Nginx, around
 from tests.integration.clusters import Nodes, nodes_of
-from tests.support import eventually
+from tests.support import ROOT, eventually
 
 pytestmark = [pytest.mark.full, pytest.mark.needs("nginx")]
 
@@ -17,53 +17,7 @@ DOMAIN = "ws.test"
 
 NODES = ("127.0.0.1:8282", "127.0.0.1:8089", "127.0.0.1:8283", "127.0.0.1:8090")
 
-# As published for the original, completed by the map that it asks for and a second server in each upstream;
-# only ports are ours.
-SITE = """
-map $http_upgrade $connection_upgrade {
-    default upgrade;
-    ''      close;
-}
-
-upstream go-http
-{
-    server 127.0.0.1:8282 weight=1 max_fails=2 fail_timeout=10s;
-    server 127.0.0.1:8283 weight=1 max_fails=2 fail_timeout=10s;
-    keepalive 16;
-}
-
-upstream go-ws
-{
-    server 127.0.0.1:8089 weight=1 max_fails=2 fail_timeout=10s;
-    server 127.0.0.1:8090 weight=1 max_fails=2 fail_timeout=10s;
-    keepalive 16;
-}
-
-server {
-    listen      80;
-    server_name ws.test;
-    root "D:/phpstudy/WWW/";
-
-    location /ws {
-        proxy_set_header Host $host;
-        proxy_pass http://go-ws;
-        proxy_http_version 1.1;
-        proxy_set_header Upgrade $http_upgrade;
-        proxy_set_header Connection $connection_upgrade;
-        proxy_set_header Connection "";
-        proxy_redirect off;
-        proxy_intercept_errors on;
-        client_max_body_size 10m;
-    }
-
-    location /
-    {
-        proxy_set_header X-Forwarded-For $remote_addr;
-        proxy_set_header Host $host;
-        proxy_pass http://go-http;
-    }
-}
-"""
+SITE = (ROOT / "tests" / "vectors" / "nginx" / "chat.conf").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")

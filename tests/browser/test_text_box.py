@@ -6,7 +6,6 @@ from selenium.webdriver.common.keys import Keys
 from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
 from tests.browser.messenger import Account, Chat
-from tests.conftest import StartServer
 from tests.support import Server, eventually
 
 LONG = "0123456789" * 450
@@ -42,12 +41,6 @@ document.querySelector(arguments[0]).focus();
 document.execCommand("insertText", false, arguments[1]);
 """
 """As browsers do when a user pastes: a `maxlength` cuts it."""
-
-
-@pytest.fixture(scope="module")
-def server(start_shared_server: StartServer) -> Server:
-    config = {"accounts": {"registrations_per_address": 0}, "uploads": {"min_free_bytes": 0}}
-    return start_shared_server(config=config)
 
 
 def open_conversation(pair: Pair, server: Server, script: str = "") -> Chat:

@@ -8,7 +8,6 @@ from selenium.webdriver.common.keys import Keys
 from tests.browser.conftest import Pair
 from tests.browser.messenger import Account, Chat
 from tests.browser.screenshots import PASTE_PICTURES
-from tests.browser.test_messages import server as server
 from tests.support import Server, eventually
 
 pytestmark = pytest.mark.full

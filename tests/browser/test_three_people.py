@@ -1,9 +1,8 @@
 """Three people in four browsers: after hundreds of actions everybody has the same conversations.
 
 Ann has a desktop and a phone, Bob a phone, Cat a desktop. They write, answer, edit, react, recall, send
-pictures, rename their group, lose the network and come back; the node is killed now and then.
-``PEOPLE_ACTIONS`` and ``PEOPLE_SECONDS`` (between two actions) stretch the test. In a second test a bot takes
-part, which answers, edits its answers when a button is pressed, and is killed now and then.
+pictures, rename their group, lose the network and come back.
+``PEOPLE_ACTIONS`` and ``PEOPLE_SECONDS`` (between two actions) stretch the test.
 """
 
 from __future__ import annotations
@@ -11,23 +10,19 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.bots import ExampleBot
 from tests.browser.conftest import Pair
 from tests.browser.messenger import APP, Account, Chat, media, picture
 from tests.conftest import StartServer
-from tests.ports import fixed_ports
-from tests.support import Server, eventually
+from tests.support import eventually
 
 pytestmark = [pytest.mark.full]
 
 ACTIONS = int(os.environ.get("PEOPLE_ACTIONS", "300"))
-ACTIONS_WITH_BOT = 200
 PAUSE = float(os.environ.get("PEOPLE_SECONDS", "0"))
 PHONE, DESKTOP = (390, 844), (1280, 800)
 NEAR = 6
@@ -69,21 +64,10 @@ const place = () => {
 """All rows of the open conversation: from its end to its start, because only some are in the document."""
 
 
-PRESS = """
-const [text, choice] = arguments;
-const rows = [...document.querySelectorAll("[role=log] article[data-id]")];
-const row = rows.find((each) => each.querySelector(".text")?.textContent === text);
-const key = [...(row?.querySelectorAll(".key") ?? [])].find((each) => each.textContent === choice);
-key?.click();
-return Boolean(key);
-"""
-"""Press a button of a message."""
-
-
 class Message:
-    """A message as everybody must see it in the end. ``by`` is None for the bot."""
+    """A message as everybody must see it in the end."""
 
-    def __init__(self, by: Account | None, text: str) -> None:
+    def __init__(self, by: Account, text: str) -> None:
         self.by = by
         self.text = text
         self.edited = False
@@ -99,8 +83,8 @@ class Message:
 class People:
     """The pages, and what they have said in the conversation that all of them have open."""
 
-    KINDS: tuple[str, ...] = ("say", "edit", "react", "reply", "recall", "picture", "away", "rename")
-    WEIGHTS: tuple[int, ...] = (50, 10, 16, 8, 4, 3, 3, 2)
+    KINDS = ("say", "edit", "react", "reply", "recall", "picture", "away", "rename")
+    WEIGHTS = (50, 10, 16, 8, 4, 3, 3, 2)
 
     def __init__(self, chats: list[Chat], group: int) -> None:
         self.group = group
@@ -136,10 +120,6 @@ class People:
             self.seen(message.text, chat)
             chat.act(message.text, "messages_reply")
             self.say(chat)
-            if message.by is None:
-                self.messages.append(
-                    Message(None, f"You said: {self.text}")
-                )  # it answers replies to its messages
         elif kind == "recall" and own and len(near) == NEAR:
             message = own[0]
             self.seen(message.text, chat)
@@ -196,74 +176,6 @@ class People:
         )
 
 
-class PeopleAndBot(People):
-    """The pages, and a bot in the same group, which sees what is meant for it."""
-
-    KINDS = (*People.KINDS, "ask", "press", "crash")
-    WEIGHTS = (*People.WEIGHTS, 40, 30, 3)
-
-    def __init__(self, chats: list[Chat], group: int, bot: ExampleBot) -> None:
-        super().__init__(chats, group)
-        self.bot = bot
-
-    def act(self, kind: str, chat: Chat) -> None:
-        pressable = [each for each in self.messages[-NEAR:] if each.by is None and not each.edited]
-        if kind == "press" and pressable:
-            message = self.chance.choice(pressable)
-            wish = self.chance.choice(("Louder", "Enough"))
-            eventually(lambda: chat.page.run(PRESS, message.text, wish), what=f"{wish} of {message.text!r}")
-            message.text = message.text.upper() if wish == "Louder" else f"{message.text} (the end)"
-            message.edited = True
-            self.seen(message.text, *self.chats)
-        elif kind in ("ask", "press"):
-            self.ask(chat)
-        elif kind == "crash":
-            self.bot.kill()
-            self.say_to_bot(chat)
-            self.bot.start()
-            self.seen(self.messages[-1].text, *self.chats)
-        else:
-            super().act(kind, chat)
-            if self.messages and self.messages[-1].by is None:
-                self.seen(self.messages[-1].text, *self.chats)
-
-    def ask(self, chat: Chat) -> None:
-        self.say_to_bot(chat)
-        self.seen(self.messages[-1].text, *self.chats)
-
-    def say_to_bot(self, chat: Chat) -> None:
-        text = self.next_text("tea")
-        chat.say(f"/echo {text}")
-        self.messages += [Message(chat.account, f"/echo {text}"), Message(None, f"You said: {text}")]
-
-
-class PeopleAndNode(People):
-    """The pages, and a node that is killed without warning now and then."""
-
-    KINDS = (*People.KINDS, "kill")
-    WEIGHTS = (*People.WEIGHTS, 2)
-
-    def __init__(self, chats: list[Chat], group: int, node: Server, again: Callable[[], Server]) -> None:
-        super().__init__(chats, group)
-        self.node = node
-        self.again = again
-        self.kills = 0
-
-    def act(self, kind: str, chat: Chat) -> None:
-        if kind != "kill":
-            super().act(kind, chat)
-            return
-        self.node.process.kill()
-        self.node.process.wait()
-        eventually(lambda: chat.page.state != "online", what="it is noticed")
-        for _ in range(2):
-            self.say(chat)
-        self.node = self.again()
-        self.kills += 1
-        for each in self.chats:
-            each.online()
-
-
 def rows(chat: Chat) -> list[list[Any]]:
     """What a page shows of the open conversation."""
     chat.page.driver.set_script_timeout(120)
@@ -276,8 +188,7 @@ def test_conversations_end_identical_everywhere(
     pair: Pair, start_server: StartServer, tmp_path: Path
 ) -> None:
     pair.expects("net::ERR_", "WebSocket connection to")  # the pages that lose the network, or the node
-    config = {"accounts": {"registrations_per_address": 0}, "app": fixed_ports()}
-    server = start_server(config=config)
+    server = start_server(config={"accounts": {"registrations_per_address": 0}})
     ann, bob, cat = (Account(server, name) for name in ("Ann", "Bob", "Cat"))
     group = ann.create_group("Tea", bob, cat)
     chats = [
@@ -286,28 +197,7 @@ def test_conversations_end_identical_everywhere(
         Chat(pair[2], cat, size=DESKTOP),
         Chat(pair[3], ann, size=PHONE),
     ]
-    people = PeopleAndNode(chats, group, server, lambda: start_server(config=config, folder=server.folder))
-    check_after(people, ACTIONS)
-    assert people.kills
-
-
-def test_a_bot_answers_everything_once(pair: Pair, start_server: StartServer, tmp_path: Path) -> None:
-    pair.expects("net::ERR_INTERNET_DISCONNECTED", "WebSocket connection to")
-    server = start_server(config={"accounts": {"registrations_per_address": 0}})
-    ann, bob, cat = (Account(server, name) for name in ("Ann", "Bob", "Cat"))
-    group = ann.create_group("Tea", bob, cat)
-    bot_account = ann.post("bots", app=APP, name="echo_bot", nickname="Echo")
-    ann.post("groups/invite", app=APP, group=str(group), members=[bot_account["id"]])
-    bot = ExampleBot(server, "echo-bot", bot_account["token"], tmp_path / "bot")
-    chats = [
-        Chat(pair[0], ann, size=DESKTOP),
-        Chat(pair[1], bob, size=PHONE, dark=True),
-        Chat(pair[2], cat, size=DESKTOP),
-    ]
-    people = PeopleAndBot(chats, group, bot)
-    check_after(people, ACTIONS_WITH_BOT)
-    assert sum(message.by is None for message in people.messages) > ACTIONS_WITH_BOT / 10
-    bot.kill()
+    check_after(People(chats, group), ACTIONS)
 
 
 def check_after(people: People, actions: int) -> None:
