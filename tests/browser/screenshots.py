@@ -1,14 +1,11 @@
 """``python -m tests.browser.screenshots [FOLDER]``: a picture of every view of every page.
 
 Phones, tablet and desktop, light and dark, in each language, with three accounts and a group that has
-talked for a while. The default folder is ``build/screenshots``. In place of a folder, ``gallery`` makes the
-pictures of docs/gallery.md anew, and ``readme`` that of README.md.
+talked for a while. The default folder is ``build/screenshots``.
 """
 
 from __future__ import annotations
 
-import base64
-import io
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -17,7 +14,6 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from PIL import Image, ImageDraw
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.keys import Keys
 
@@ -27,8 +23,7 @@ from imserver.pages.text import LANGUAGES, TEXT
 from imserver_client import Api
 from tests.browser.chromium import Browser, Page
 from tests.browser.messenger import APP, TEXTS, WORDS_OF_NAMES, Chat, Story, save
-from tests.integration.v1 import call
-from tests.support import ROOT, Server, eventually
+from tests.support import Server, eventually
 
 SIZES: Final = {"phone": (390, 844), "small-phone": (320, 640), "tablet": (820, 1180), "desktop": (1280, 800)}
 CONFIG: Final = {
@@ -77,6 +72,22 @@ PAGES: Final = {
     "login": ("/home/messages", "#login form"),
 }
 """View → address, and what is there when it has been drawn."""
+
+
+PHONES: Final = """
+const real = window.fetch;
+window.fetch = async (address, ...more) => {
+  if (!String(address.url ?? address).includes("notifications/endpoints")) return real(address, ...more);
+  const row = { language: "en", enabled: true, created: 1795000000 };
+  const endpoints = [
+    { ...row, id: 1, host: "fcm/shop", device: "Pixel 9" },
+    { ...row, id: 2, host: "apns/shop", device: "", enabled: false },
+    { ...row, id: 3, host: "fcm.googleapis.com", device: "Chrome" },
+  ];
+  return Response.json({ endpoints });
+};
+"""
+"""Phones need a plug-in, and accounts of their makers: the page gets the answer of a server that has both."""
 _CONTEXT_MENU: Final = """
 const row = document.querySelector("[data-conversation]");
 row.focus();
@@ -84,63 +95,9 @@ row.dispatchEvent(new PointerEvent("contextmenu", { bubbles: true, cancelable: t
 """
 
 
-_View = Callable[[Chat, Story], None]
-
-
-def _at(address: Callable[[Story], str], ready: str) -> _View:
-    """What an address leads to."""
-
-    def show(chat: Chat, story: Story) -> None:
-        chat.page.run("location.hash = arguments[0]", address(story))
-        eventually(lambda: chat.page.shown(ready), what=f"{ready} is shown")
-
-    return show
-
-
-def _then(outer: _View | None, ready: str, selector: str = "", *, word: str = "", within: str = "") -> _View:
-    """What a button of another view opens."""
-
-    def show(chat: Chat, story: Story) -> None:
-        if outer:
-            outer(chat, story)
-        if word:
-            chat.click(chat.word(word), within=within)
-        elif selector:
-            chat.page.click(selector)
-        eventually(lambda: chat.page.shown(ready), what=f"{ready} is shown")
-
-    return show
-
-
-def _typed(outer: _View | None, field: str, text: str, ready: str) -> _View:
-    """What is shown for a text; without one, for colleagues."""
-
-    def show(chat: Chat, story: Story) -> None:
-        if outer:
-            outer(chat, story)
-        eventually(lambda: chat.page.shown(field), what=f"{field} is shown")
-        if not text:
-            assert story.team
-        chat.page.find(field).send_keys(text or WORDS_OF_NAMES[story.language])
-        eventually(lambda: chat.page.shown(ready), what=f"{ready} is shown")
-
-    return show
-
-
 def _open_group(chat: Chat, story: Story) -> None:
     chat.open(story.group)
     eventually(lambda: len(chat.texts) > 3, what="the messages")
-
-
-def _at_end(ready: str) -> _View:
-    """The newest messages of the group."""
-
-    def show(chat: Chat, story: Story) -> None:
-        _open_group(chat, story)
-        chat.page.run("document.querySelector('#latest').click()")
-        eventually(lambda: chat.page.shown(ready), what=f"{ready} is shown")
-
-    return show
 
 
 def _open_menu(chat: Chat, story: Story) -> None:
@@ -165,14 +122,54 @@ def _selection(chat: Chat, story: Story) -> None:
     )
 
 
+def _forward(chat: Chat, story: Story) -> None:
+    _selection(chat, story)
+    chat.click(chat.word("messages_forward"), within=".select-bar")
+    eventually(lambda: chat.page.shown(".choice"), what="the conversations")
+    chat.page.run("document.querySelector('.choice').click()")
+
+
+def _delete(chat: Chat, story: Story) -> None:
+    _selection(chat, story)
+    chat.click(chat.word("messages_select_delete"), within=".select-bar")
+    eventually(lambda: chat.page.shown("dialog[open] .danger"), what="the question")
+
+
+def _album(chat: Chat, story: Story) -> None:
+    _open_group(chat, story)
+    chat.page.run("document.querySelector('#latest').click()")
+    eventually(lambda: chat.page.shown(".album"), what="the album")
+
+
 def _files(chat: Chat, story: Story) -> None:
     _open_group(chat, story)
     chat.page.run(PASTE_PICTURES)
     eventually(lambda: len(chat.page.texts(".picked li")) == len("abc"), what="the files are offered")
 
 
+def _viewer(chat: Chat, story: Story) -> None:
+    _album(chat, story)
+    chat.page.run("document.querySelector('.album .media-picture').click()")
+    eventually(lambda: chat.page.shown(".viewer-about"), what="the viewer")
+
+
+def _thread(chat: Chat, story: Story) -> None:
+    _open_group(chat, story)
+    chat.page.run("document.querySelector('#latest').click()")
+    eventually(lambda: chat.page.shown("#log .thread-line"), what="a message with a thread")
+    chat.page.run("document.querySelector('#log .thread-line').click()")
+    eventually(lambda: len(chat.page.texts(".thread .bubble > .text")) > 1, what="the replies")
+
+
+def _more_emoji(chat: Chat, story: Story) -> None:
+    _open_menu(chat, story)
+    chat.click(chat.word("messages_more_emoji"))
+    eventually(lambda: chat.page.shown("dialog .picker-grid button"), what="the emoji")
+
+
 def _report(chat: Chat, story: Story) -> None:
-    _at_end("#log")(chat, story)
+    _open_group(chat, story)
+    chat.page.run("document.querySelector('#latest').click()")
     words = chat.page.run("return JSON.parse(document.querySelector('#page-data').textContent).text")
     chat.menu(next(text for text in reversed(chat.texts) if text), words["safety_report"])
     eventually(lambda: chat.page.shown(".safety-form"), what="the form")
@@ -180,8 +177,34 @@ def _report(chat: Chat, story: Story) -> None:
 
 def _blocked(chat: Chat, story: Story) -> None:
     story.ann.post("friends/block", friend=story.cat.user)
-    _at(lambda story: f"#u/{story.cat.user}", "#read-only")(chat, story)
+    chat.page.run("location.hash = arguments[0]", f"#u/{story.cat.user}")
+    eventually(lambda: chat.page.shown("#read-only"), what="why one cannot write")
     story.ann.post("friends/unblock", friend=story.cat.user)
+
+
+def _search(chat: Chat, story: Story) -> None:
+    field = chat.named("field", chat.word("messages_search"))
+    field.send_keys("make serve")
+    eventually(lambda: chat.page.texts("#hits li"), what="the hits")
+
+
+def _filters(chat: Chat, story: Story) -> None:
+    chat.named("field", chat.word("messages_search")).click()
+    eventually(lambda: chat.page.shown(".chip"), what="the filters")
+    chat.click(chat.word("messages_has_link"))
+    eventually(lambda: chat.page.texts("#hits .preview"), what="the messages with a link")
+
+
+def _filter_menu(chat: Chat, story: Story) -> None:
+    chat.named("field", chat.word("messages_search")).send_keys("make")
+    eventually(lambda: chat.page.shown(".chip"), what="the filters")
+    chat.click(chat.word("messages_filters"))
+    eventually(lambda: chat.page.shown(".filter-form"), what="the menu")
+
+
+def _palette(chat: Chat, story: Story) -> None:
+    chat.page.click("#palette-open")
+    eventually(lambda: chat.page.shown(".palette .hit"), what="the palette")
 
 
 def _offline(chat: Chat, story: Story) -> None:
@@ -191,10 +214,53 @@ def _offline(chat: Chat, story: Story) -> None:
     eventually(lambda: chat.page.shown(".pending .status"), what="the message waits")
 
 
+def _list(chat: Chat, _: Story) -> None:
+    eventually(lambda: chat.page.shown("#conversations .conversation"), what="the conversations")
+
+
 def _conversation_menu(chat: Chat, story: Story) -> None:
     _list(chat, story)
     chat.page.run(_CONTEXT_MENU)
     eventually(lambda: chat.page.shown("[role=menu]"), what="the menu")
+
+
+def _archive(chat: Chat, story: Story) -> None:
+    eventually(lambda: chat.page.shown(".archive"), what="the way to the archive")
+    chat.page.click(".archive")
+    eventually(lambda: chat.page.shown(".archive ~ .people-note"), what="the archived conversations")
+
+
+def _panel(word: str, ready: str) -> Callable[[Chat, Story], None]:
+    def open_panel(chat: Chat, _: Story) -> None:
+        chat.click(chat.word(word))
+        eventually(lambda: chat.page.shown(ready), what=f"{ready} is shown")
+
+    return open_panel
+
+
+def _group_info(chat: Chat, story: Story) -> None:
+    _open_group(chat, story)
+    chat.page.run("document.getElementById('conversation-open').click()")
+    eventually(lambda: chat.page.shown(".group-info .person-row"), what="the members")
+
+
+def _inside(outer: Callable[[Chat, Story], None], selector: str, ready: str) -> Callable[[Chat, Story], None]:
+    """What a button of another view opens."""
+
+    def open_inside(chat: Chat, story: Story) -> None:
+        outer(chat, story)
+        eventually(lambda: chat.page.shown(selector), what=f"{selector} is shown")
+        chat.page.run("document.querySelector(arguments[0]).click()", selector)
+        eventually(lambda: chat.page.shown(ready), what=f"{ready} is shown")
+
+    return open_inside
+
+
+def _open_bot(chat: Chat, story: Story) -> None:
+    chat.page.run("location.hash = arguments[0]", f"#u/{story.bot['id']}")
+    eventually(lambda: chat.page.shown(".key"), what="the buttons")
+    chat.page.click(".key")
+    eventually(lambda: chat.page.shown(".key[aria-pressed=true]"), what="the press")
 
 
 def _commands(chat: Chat, story: Story) -> None:
@@ -220,6 +286,11 @@ def _keys(chat: Chat, story: Story) -> None:
     eventually(lambda: chat.page.shown(".shortcuts"), what="the table of keys")
 
 
+def _start_card(chat: Chat, story: Story) -> None:
+    chat.page.run("location.hash = arguments[0]", f"#u/{story.guide['id']}")
+    eventually(lambda: chat.page.shown("#start-card #bot-start"), what="the card of the bot")
+
+
 def _guest(chat: Chat, story: Story) -> None:
     """The page of somebody without an account who opens the link of an invitation."""
     dark = chat.page.run("return matchMedia('(prefers-color-scheme: dark)').matches")
@@ -227,6 +298,10 @@ def _guest(chat: Chat, story: Story) -> None:
     link = f"{address.partition('#')[0]}#invite={story.invitation}"
     chat.page = chat.browser.open(link, size=(width, height), dark=dark, forget=True)
     eventually(lambda: chat.page.shown("#guest-form"), what="the form of a guest")
+
+
+_profile = _panel("messages_profile", ".profile [data-key=password]")
+_settings = _panel("messages_settings", ".settings .segment")
 
 
 def _quiet_hours(chat: Chat, story: Story) -> None:
@@ -237,9 +312,57 @@ def _quiet_hours(chat: Chat, story: Story) -> None:
     eventually(lambda: chat.page.shown("[data-key=notify-begin]"), what="the hours")
 
 
+def _phones(chat: Chat, story: Story) -> None:
+    chat.page.run(PHONES)
+    _quiet_hours(chat, story)
+    eventually(lambda: chat.page.shown("[data-key='endpoint:1']"), what="the phones")
+    chat.page.run("document.querySelector(\"[data-key='endpoint:1']\").scrollIntoView({ block: 'center' })")
+
+
 def _status_form(chat: Chat, story: Story) -> None:
     _profile(chat, story)
     chat.page.run("document.querySelector('#profile-status').scrollIntoView({ block: 'center' })")
+
+
+def _write_name(chat: Chat, story: Story, field: str, rows: str) -> None:
+    eventually(lambda: chat.page.shown(field), what=f"{field} is shown")
+    chat.page.find(field).send_keys(WORDS_OF_NAMES[story.language])
+    eventually(lambda: len(chat.page.texts(rows)) > 1, what="the colleagues")
+
+
+def _directory(chat: Chat, story: Story) -> None:
+    assert story.team
+    _contacts(chat, story)
+    _write_name(chat, story, "#find-text", ".found .person-name")
+
+
+def _people_in_palette(chat: Chat, story: Story) -> None:
+    assert story.team
+    _palette(chat, story)
+    _write_name(chat, story, ".palette input", "[data-section=people] bdi")
+
+
+def _colleagues(chat: Chat, story: Story) -> None:
+    assert story.team
+    VIEWS["new-group"](chat, story)
+    _write_name(chat, story, "#picker-text", ".picker .person-name")
+    chat.page.run("document.querySelector('.picker input[type=checkbox]').click()")
+
+
+def _team_info(chat: Chat, story: Story) -> None:
+    chat.open(story.team)
+    chat.page.run("document.getElementById('conversation-open').click()")
+    eventually(lambda: chat.page.shown("#member-text"), what="the members")
+
+
+def _members_search(chat: Chat, story: Story) -> None:
+    _team_info(chat, story)
+    _write_name(chat, story, "#member-text", ".member-list .person-name")
+
+
+def _previews(chat: Chat, story: Story) -> None:
+    chat.open(story.team)
+    eventually(lambda: len(chat.page.texts(".previews-card")) > 1, what="the previews")
 
 
 def _signs(chat: Chat, story: Story) -> None:
@@ -256,105 +379,75 @@ def _streamed(chat: Chat, story: Story) -> None:
     with Api(chat.account.server.http_url, key=bot["token"], timeout_seconds=60) as api:
         body = {"app": APP, "to": story.ann.user, "text": TEXTS[story.language][1]}
         api.call("POST", "messages/stream/open", body)
-    _at(lambda _: f"#u/{bot['id']}", ".streamed .key")(chat, story)
+    chat.page.run("location.hash = arguments[0]", f"#u/{bot['id']}")
+    eventually(lambda: chat.page.shown(".streamed .key"), what="the growing answer")
 
 
-_list = _then(None, "#conversations .conversation")
-_album = _at_end(".album")
-_profile = _then(None, ".profile [data-key=password]", word="messages_profile")
-_settings = _then(None, ".settings .segment", word="messages_settings")
-_palette = _then(None, ".palette .hit", "#palette-open")
-_contacts = _then(None, "#my-link", word="messages_contacts")
-_new_group = _then(_contacts, "#group-create", "#new-group")
-_group_info = _then(_open_group, ".group-info .person-row", "#conversation-open")
-_team_info = _then(_at(lambda story: f"#c/{story.team}", "#composer"), "#member-text", "#conversation-open")
-_bot_gallery = _then(_contacts, ".bots .person", "#bot-gallery")
-_bots = _then(_profile, ".bots .person", "#bots")
-_open_bot = _then(_at(lambda story: f"#u/{story.bot['id']}", ".key"), ".key[aria-pressed=true]", ".key")
+_contacts = _panel("messages_contacts", "#my-link")
+_bot_gallery = _inside(_contacts, "#bot-gallery", ".bots .person")
+_bots = _inside(_profile, "#bots", ".bots .person")
 
-VIEWS: Final[dict[str, _View]] = {
+VIEWS: Final[dict[str, Callable[[Chat, Story], None]]] = {
     "list": _list,
     "conversation-menu": _conversation_menu,
-    "archive": _then(None, ".archive ~ .people-note", ".archive"),
+    "archive": _archive,
     "conversation": _open_group,
     "menu": _open_menu,
     "emoji": _emoji,
     "selection": _selection,
-    "forward": _then(
-        _then(_selection, ".choice", word="messages_forward", within=".select-bar"), ".choice", ".choice"
-    ),
-    "delete": _then(_selection, "dialog[open] .danger", word="messages_select_delete", within=".select-bar"),
+    "forward": _forward,
+    "delete": _delete,
     "album": _album,
     "files": _files,
-    "viewer": _then(_album, ".viewer-about", ".album .media-picture"),
-    "thread": _then(_at_end("#log .thread-line"), ".thread article ~ article", "#log .thread-line"),
-    "more-emoji": _then(_open_menu, "dialog .picker-grid button", word="messages_more_emoji"),
+    "viewer": _viewer,
+    "thread": _thread,
+    "more-emoji": _more_emoji,
     "report": _report,
     "blocked": _blocked,
-    "search": _typed(None, "#search", "make serve", "#hits li"),
-    "search-filters": _then(_then(None, ".chip", "#search"), "#hits .preview", word="messages_has_link"),
-    "search-menu": _then(_typed(None, "#search", "make", ".chip"), ".filter-form", word="messages_filters"),
+    "search": _search,
+    "search-filters": _filters,
+    "search-menu": _filter_menu,
     "palette": _palette,
     "contacts": _contacts,
     "profile": _profile,
-    "threads": _then(_profile, ".threads .thread-row", "[data-key=threads]"),
+    "threads": _inside(_profile, "[data-key=threads]", ".threads .thread-row"),
     "notify-question": _question,
-    "notify-blocked": _then(_question, "#notify-question [role=alert]", "#notify-question .wide"),
+    "notify-blocked": _inside(_question, "#notify-question .wide", "#notify-question [role=alert]"),
     "settings": _settings,
-    "erase": _then(_settings, "dialog:modal form", "[data-key=erase]"),
-    "second-factor": _then(_profile, ".factor button", "#second-factor"),
+    "erase": _inside(_settings, "[data-key=erase]", "dialog:modal form"),
+    "second-factor": _inside(_profile, "#second-factor", ".factor button"),
     "notify-settings": _quiet_hours,
-    "notify-here": _then(_open_group, ".notice-level", "#notices-here"),
+    "notify-here": _inside(_open_group, "#notices-here", ".notice-level"),
     "bots": _bots,
-    "bot": _then(_bots, "#bot-hook", ".bots .person"),
-    "new-bot": _then(_bots, "#bot-name", "#new-bot"),
+    "bot": _inside(_bots, ".bots .person", "#bot-hook"),
+    "new-bot": _inside(_bots, "#new-bot", "#bot-name"),
     "bot-gallery": _bot_gallery,
-    "bot-card": _then(_bot_gallery, ".card-of-person #bot-start", ".bots .person"),
-    "start-card": _at(lambda story: f"#u/{story.guide['id']}", "#start-card #bot-start"),
+    "bot-card": _inside(_bot_gallery, ".bots .person", ".card-of-person #bot-start"),
+    "start-card": _start_card,
     "buttons": _open_bot,
     "commands": _commands,
     "keys": _keys,
     "group": _group_info,
-    "group-edit": _then(_group_info, "#group-name", "[data-key=rename]"),
-    "card": _then(_group_info, ".card-of-person", ".person-row:nth-child(2) .person"),
-    "media": _then(_group_info, ".media-list", "[data-key=media]"),
-    "link": _then(_group_info, "#invitation-create", "[data-key=link]"),
-    "new-group": _new_group,
-    "colleagues": _then(
-        _typed(_new_group, "#picker-text", "", ".picker .person-name"),
-        ".picker :checked",
-        ".picker input[type=checkbox]",
-    ),
-    "directory": _typed(_contacts, "#find-text", "", ".found .person-name"),
-    "palette-people": _typed(_palette, ".palette input", "", "[data-section=people] bdi"),
+    "group-edit": _inside(_group_info, "[data-key=rename]", "#group-name"),
+    "card": _inside(_group_info, ".person-row:nth-child(2) .person", ".card-of-person"),
+    "media": _inside(_group_info, "[data-key=media]", ".media-list"),
+    "link": _inside(_group_info, "[data-key=link]", "#invitation-create"),
+    "new-group": _inside(_contacts, "#new-group", "#group-create"),
+    "colleagues": _colleagues,
+    "directory": _directory,
+    "palette-people": _people_in_palette,
     "team": _team_info,
-    "members": _typed(_team_info, "#member-text", "", ".member-list .person-name"),
-    "rules": _then(_team_info, ".group-rules", "[data-key=rules]"),
-    "previews": _at(lambda story: f"#c/{story.team}", ".previews-card"),
+    "members": _members_search,
+    "rules": _inside(_team_info, "[data-key=rules]", ".group-rules"),
+    "previews": _previews,
     "signs": _signs,
     "status": _status_form,
     "streamed": _streamed,
+    "phones": _phones,
     "offline": _offline,
     "guest": _guest,
 }
 """Views of the messages page → what opens them."""
-
-GALLERY: Final = {
-    "conversation": ("album", "desktop", "light", "en"),
-    "group": ("group", "desktop", "dark", "zh"),
-    "palette": ("palette", "desktop", "light", "zh"),
-    "settings": ("settings", "desktop", "dark", "en"),
-    "search": ("search-filters", "tablet", "light", "en"),
-    "bot": ("buttons", "tablet", "dark", "en"),
-    "list": ("list", "phone", "light", "en"),
-    "talk": ("album", "phone", "dark", "en"),
-    "emoji": ("emoji", "phone", "light", "zh"),
-    "selection": ("selection", "phone", "dark", "zh"),
-    "start": ("start-card", "phone", "light", "en"),
-    "guest": ("guest", "phone", "dark", "en"),
-    "offline": ("offline", "phone", "light", "en"),
-}
-"""Picture of docs/gallery.md → view of the messages page, window, theme, language."""
 
 
 @contextmanager
@@ -417,75 +510,11 @@ def settle(page: Page, ready: str) -> None:
     )
 
 
-def _read_stories(server: Server) -> dict[str, Story]:
-    """Stories of which all has been read."""
-    stories = {language: Story(server, language) for language in ("en", "zh")}
-    for story in stories.values():
-        for account in (story.ann, story.bob, story.cat):
-            account.read(story.group)
-    return stories
-
-
-def _webp(page: Page, size: str, target: Path) -> None:
-    width, height = SIZES[size]
-    clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 2 if size == "phone" else 1}
-    shot = page.command("Page.captureScreenshot", format="webp", quality=80, clip=clip)
-    target.write_bytes(base64.b64decode(shot["data"]))
-
-
-def make_gallery(target: Path) -> int:
-    """Write the pictures of docs/gallery.md; return their number."""
-    with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as (server, browser):
-        stories = _read_stories(server)
-        for name, (view, size, theme, language) in GALLERY.items():
-            story = stories[language]
-            chat = story.open(browser, language, size=SIZES[size], dark=theme == "dark")
-            VIEWS[view](chat, story)
-            settle(chat.page, "body")
-            _webp(chat.page, size, target / f"{name}.webp")
-        ann = stories["en"].ann
-        for _ in range(12):  # the admin page shows somebody whose logins are refused
-            call(server.http, "accounts/login", {"app": APP, "login": ann.phone, "password": "wrong"})
-        page = browser.open(f"{server.http_url}/admin?lang=en#person/{APP}/{ann.user}")
-        settle(page, "main.place table")
-        eventually(lambda: not page.texts("main [aria-busy=true]"), what="all is there")
-        _webp(page, "desktop", target / "admin.webp")
-    return len(GALLERY) + 1
-
-
-def make_readme_picture(target: Path) -> int:
-    """Write the picture of README.md: the page on a desktop and on a phone, side by side."""
-    edge, windows = 28, []
-    with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as (server, browser):
-        stories = _read_stories(server)
-        for size, language, dark in (((1180, 790), "en", False), ((346, 758), "zh", True)):
-            chat = stories[language].open(browser, language, size=size, dark=dark)
-            _album(chat, stories[language])
-            settle(chat.page, "body")
-            save(chat.page, file := Path(folder) / f"{language}.png")
-            windows.append(Image.open(io.BytesIO(file.read_bytes())).convert("RGB"))
-    width, height = sum(each.width for each in windows), max(each.height for each in windows)
-    whole = Image.new("RGB", (width + 3 * edge, height + 2 * edge), "#d9d1c2")
-    left = edge
-    for window in windows:
-        rounded = Image.new("L", window.size)
-        ImageDraw.Draw(rounded).rounded_rectangle((0, 0, *window.size), 16, fill=255)
-        whole.paste(window, (left, (whole.height - window.height) // 2), rounded)
-        left += window.width + edge
-    whole.save(target, optimize=True)
-    return 1
-
-
 def main() -> None:
     """The command."""
-    (what,) = sys.argv[1:] or ["build/screenshots"]
-    kinds = {
-        "gallery": (make_gallery, ROOT / "docs/images/gallery"),
-        "readme": (make_readme_picture, ROOT / "docs/images/chat.png"),
-    }
-    write, target = kinds.get(what, (make, Path(what)))
+    target = Path(sys.argv[1] if len(sys.argv) > 1 else "build/screenshots")
     try:
-        number = write(target)
+        number = make(target)
     except pytest.skip.Exception as reason:
         print(f"no screenshots: {reason}")
         return

@@ -106,24 +106,12 @@ def test_no_page_has_a_violation(
     )
     if page.shown("#message"):
         page.say("a word 😀")
-    page.fits()
     assert not violations(page)
 
 
 @pytest.fixture(scope="module")
 def stories(server: Server) -> dict[str, Story]:
     return {language: Story(server, language) for language, *_ in LOOKS}
-
-
-WIDER = """
-const parts = [...document.querySelectorAll("dialog[open] .layer-body, #log")];
-return parts.filter((each) => each.scrollWidth > each.clientWidth).map((each) => each.className || each.id);
-"""
-"""Parts of the page whose content is wider than they are."""
-INSIDE = """
-const dialog = [...document.querySelectorAll("dialog:modal")].at(-1);
-return !dialog || dialog.contains(document.activeElement);
-"""
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -136,9 +124,6 @@ def test_no_view_of_the_messages_page_has_a_violation(
         story = stories[language]
         chat = story.open(pair[0], language, size=size, dark=dark)
         VIEWS[view](chat, story)
-        chat.page.fits()
-        assert chat.page.run(WIDER) == [], language
-        eventually(lambda chat=chat: chat.page.run(INSIDE), what="the focus is in the dialog")  # type: ignore[misc]
         found += [f"{language} {'dark' if dark else 'light'} {each}" for each in violations(chat.page)]
     assert not found, "\n".join(dict.fromkeys(found))
 

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
 from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
 from tests.browser.messenger import Account, Chat, login_form
+from tests.browser.test_accessibility import DESKTOP, PHONE, violations
 from tests.browser.test_messages import choose, open_page, write_to
 from tests.conftest import StartServer
 from tests.support import Server, eventually
@@ -18,6 +20,13 @@ from tests.users import PASSWORD
 pytestmark = pytest.mark.full
 
 NAMES = count(1)
+
+
+@pytest.fixture(scope="module")
+def server(start_shared_server: StartServer) -> Server:
+    """One server for all tests of this module."""
+    limits = {"registrations_per_address": 0, "logins_per_address": 0}
+    return start_shared_server(config={"accounts": limits})
 
 
 TOP = (
@@ -234,3 +243,60 @@ def test_what_changes_in_a_group_is_true_at_once_on_every_page(
             ),
             what="what has happened",
         )
+
+
+@pytest.mark.needs("axe-core")
+@pytest.mark.parametrize(
+    ("language", "dark", "size"), [("zh", True, (320, 640)), ("en", False, PHONE), ("en", True, DESKTOP)]
+)
+def test_panels_fit_and_have_no_violation(
+    pair: Pair, server: Server, language: str, dark: bool, size: tuple[int, int]
+) -> None:
+    ann, bob, cat = Account(server, "Ann"), Account(server, "Bob" * 15), Account(server, "Cat")
+    ann.befriend(bob)
+    cat.post("friends/request", friend=ann.user)
+    group = ann.post("groups/create", name="Tea " * 12, members=[bob.user])["group"]
+    page = login_form(open_page(pair[0], server, language, size=size, dark=dark))
+    found = violations(page)
+    page.click("#login-switch")
+    found += violations(page)
+    page.click("#login-switch")
+    ann.log_in(page)
+
+    def check() -> None:
+        wide = "[...document.querySelectorAll('dialog[open] *')].filter((each) => each.checkVisibility()"
+        wide += " && each.getBoundingClientRect().right > innerWidth + 1).map((each) => each.outerHTML)"
+        inside = f"document.querySelector('{TOP}').contains(document.activeElement)"
+        assert page.run(f"return {wide}") == []
+        eventually(lambda: page.run(f"return {inside}"), what="the focus is in the dialog")
+        found.extend(violations(page))
+
+    page.click("#new-conversation")
+    eventually(lambda: page.shown("[data-key^=accept]"), what="the contacts")
+    check()
+    page.click("#new-group")
+    eventually(lambda: page.shown(".picker [type=checkbox]"), what="the contacts to choose")
+    check()
+    ActionChains(page.driver).send_keys(Keys.ESCAPE).perform()
+    eventually(lambda: page.focused == "new-group", what="Escape goes back to where the focus was")
+    page.click("#my-link")
+    page.click("#invitation-create")
+    eventually(lambda: page.shown("#invitation-link"), what="the link")
+    check()
+    close(page)
+    page.click(f"[data-key='open:{bob.user}']")
+    eventually(lambda: page.shown("[data-key=message]"), what="the card")
+    check()
+    close(page)
+    close(page)
+    page.click("#me")
+    eventually(lambda: page.shown(".profile [data-key=password]"), what="the profile")
+    check()
+    close(page)
+    page.run("location.hash = `#c/${arguments[0]}`", group)
+    page.click("#conversation-open")
+    eventually(lambda: page.shown("[data-key^=manage]"), what="the group")
+    check()
+    page.click("[data-key=media]")
+    check()
+    assert not found, "\n".join(dict.fromkeys(found))

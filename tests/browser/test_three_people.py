@@ -187,7 +187,7 @@ def rows(chat: Chat) -> list[list[Any]]:
 def test_conversations_end_identical_everywhere(
     pair: Pair, start_server: StartServer, tmp_path: Path
 ) -> None:
-    pair.expects("net::ERR_", "WebSocket connection to")  # the pages that lose the network, or the node
+    pair.expects("net::ERR_INTERNET_DISCONNECTED", "WebSocket connection to")  # when a page has no network
     server = start_server(config={"accounts": {"registrations_per_address": 0}})
     ann, bob, cat = (Account(server, name) for name in ("Ann", "Bob", "Cat"))
     group = ann.create_group("Tea", bob, cat)
