@@ -3,19 +3,14 @@
 import http.client
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.gateway.cluster.redis_server import RedisServer
-from tests.integration.clusters import Nodes
-from tests.support import ROOT, Server, clean_environment
-from tests.test_packaging import build
+from tests.integration.plug_ins import install, running
+from tests.support import Server
 from tests.tools import NODE_MODULES
 from tests.users import User
 
@@ -44,13 +39,7 @@ def closed_readers() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of a server beside which the distribution is installed."""
-    tree = tmp_path_factory.mktemp("ai-chat") / "tree"
-    unwanted = shutil.ignore_patterns("tests", "build", "npm", "*.egg-info", "__pycache__")
-    shutil.copytree(PLUGIN, tree, ignore=unwanted)
-    target = tree.parent / "installed"
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(target)]
-    subprocess.run([*pip, str(build(tree))], env=clean_environment(PYTHONPATH=""), check=True)
-    return {"PYTHONPATH": f"{ROOT}:{target}"}
+    return install(tmp_path_factory.mktemp("ai-chat"), PLUGIN)
 
 
 @pytest.fixture(scope="session")
@@ -66,37 +55,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@contextmanager
-def cluster(folder: Path, environment: dict[str, str]) -> Iterator[Nodes]:
-    """Two nodes, the second of which has the WSGI server."""
-    redis = RedisServer(folder)
-    nodes = Nodes(folder / "nodes", redis, CONFIG)
-    try:
-        nodes.start_many(2, environment=environment)
-        yield nodes
-    finally:
-        try:
-            nodes.stop()
-        finally:
-            redis.kill()
-
-
 @pytest.fixture(scope="module", params=["one", "two"])
 def servers(
     request: pytest.FixtureRequest, installed: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Server, Server]]:
     """Where the reader is, and where the producer is: one node, or two."""
-    folder = tmp_path_factory.mktemp(request.param)
-    if request.param == "one":
-        server = Server(folder, config=CONFIG, environment=installed)
-        try:
-            yield server, server
-        finally:
-            server.stop()
-        server.check()
-        return
-    with cluster(folder, installed) as nodes:
-        yield nodes.servers[0], nodes.servers[1]
+    number = 1 if request.param == "one" else 2
+    with running(tmp_path_factory.mktemp(request.param), installed, number, CONFIG) as servers:
+        yield servers[0], servers[-1]
 
 
 class Producer:

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import APP, KEY, PLUGIN, cluster
+from conftest import APP, CONFIG, KEY, PLUGIN
 
 from imserver_client import Entry, Messenger
 from tests.docs.markdown import blocks
 from tests.docs.play import play_session
-from tests.integration.clusters import Nodes
+from tests.integration.plug_ins import running
 from tests.sdk.node import NODE_FLAGS, run, run_node
 from tests.support import ROOT, Server
 from tests.tools import require
@@ -64,13 +64,13 @@ def test_the_package_has_its_version_and_nothing_else() -> None:
     assert f'version = "{described["version"]}"' in (PLUGIN / "pyproject.toml").read_text("utf-8")
 
 
-def place_of(nodes: Nodes) -> dict[str, Any]:
+def place_of(servers: list[Server]) -> dict[str, Any]:
     """What a script has to know that kills nodes: Ann, her bot and the processes."""
-    ann = User.register(nodes.servers[1], APP, key=KEY)
+    ann = User.register(servers[1], APP, key=KEY)
     bot = ann.bot("dying_bot")
     return {
-        "urls": [each.http_url for each in nodes.servers],
-        "processes": [each.process.pid for each in nodes.servers],
+        "urls": [each.http_url for each in servers],
+        "processes": [each.process.pid for each in servers],
         "token": ann.token,
         "chat": bot.user,
         "bot": {"token": bot.token, "user": ann.user},
@@ -81,19 +81,18 @@ def place_of(nodes: Nodes) -> dict[str, Any]:
 def test_an_answer_survives_the_death_of_nodes(
     project: Path, installed: dict[str, str], tmp_path: Path
 ) -> None:
-    with cluster(tmp_path, installed) as nodes:
-        nodes.start_many(2, environment=installed)
+    with running(tmp_path, installed, 4, CONFIG) as servers:
         shutil.copy(HERE / "killed.test.mjs", project)
-        run_node(str(project / "killed.test.mjs"), PLACE=json.dumps(place_of(nodes)))
+        run_node(str(project / "killed.test.mjs"), PLACE=json.dumps(place_of(servers)))
 
 
 @pytest.mark.needs("node")
 def test_an_application_with_ag_ui_hears_that_its_node_has_died(
     project: Path, installed: dict[str, str], tmp_path: Path
 ) -> None:
-    with cluster(tmp_path, installed) as nodes:
+    with running(tmp_path, installed, 2, CONFIG) as servers:
         shutil.copy(HERE / "killed_ag_ui.mjs", project)
-        place = json.dumps(place_of(nodes))
+        place = json.dumps(place_of(servers))
         run([require("node"), *NODE_FLAGS, str(project / "killed_ag_ui.mjs")], PLACE=place)
 
 

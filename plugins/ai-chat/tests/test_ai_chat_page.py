@@ -2,18 +2,16 @@
 
 import os
 import shutil
-import signal
 from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
-from conftest import APP, KEY, Producer, Reader, cluster
+from conftest import APP, CONFIG, KEY
 
 from tests.bots import ExampleBot
 from tests.browser.chromium import CHROMIUM, DRIVER, Browser, Page, unexpected
 from tests.browser.site import serve_folder
-from tests.faults.proxy import Proxy
-from tests.ports import free_ports
+from tests.integration.plug_ins import running
 from tests.sdk.node import bundle
 from tests.support import ROOT, eventually
 from tests.tools import require
@@ -55,8 +53,7 @@ def location(address: str, server: str, ann: User, bot: User) -> str:
 @pytest.mark.full
 @pytest.mark.needs("node", "esbuild")
 def test_a_page_with_use_chat(installed: dict[str, str], site: Path, tmp_path: Path) -> None:
-    with cluster(tmp_path, installed) as nodes, serve_folder(site) as address:
-        first, second = nodes.servers
+    with running(tmp_path, installed, 2, CONFIG) as (first, second), serve_folder(site) as address:
         ann = User.register(first, APP, key=KEY)
         bot = ann.bot("tea_bot")
         producer = ExampleBot(second, "ai-chat", bot.token, tmp_path / "bot", APP, MODEL_SECONDS="0.1")
@@ -98,64 +95,3 @@ def test_a_page_with_use_chat(installed: dict[str, str], site: Path, tmp_path: P
             producer.kill()
             desktop.quit()
             phone.quit()
-
-
-@pytest.mark.full
-@pytest.mark.needs("node", "esbuild")
-def test_a_page_goes_on_at_another_node(installed: dict[str, str], site: Path, tmp_path: Path) -> None:
-    port = free_ports()
-    with (
-        cluster(tmp_path, installed) as nodes,
-        Proxy("127.0.0.1", "127.0.0.1", (port,)) as balancer,
-        serve_folder(site) as address,
-    ):
-        first, second = nodes.servers
-        ann = User.register(second, APP, key=KEY)
-        bot = ann.bot("tea_bot")
-        producer = Producer(bot)
-        words = [f"word {number} ☕ " for number in range(60)]
-
-        def answer_to(question: str) -> str:
-            """The stream of the answer, once the question is stored."""
-
-            def stored() -> bool:
-                found = Reader(second, ann.token, f"/{bot.user}/messages").document()["messages"]
-                return [each["parts"][0]["text"] for each in found[-1:]] == [question]
-
-            eventually(stored, what=f"{question} is stored")
-            return producer.open(second, ann.user)
-
-        balancer.lead_to(first.http.port)
-        browser = Browser(tmp_path / "browser")
-        try:
-            page = browser.open(location(address, f"http://127.0.0.1:{port}", ann, bot))
-            eventually(lambda: page.shown("form"), what="the page")
-            page.find("input").send_keys("Does tea help?\n")
-            stream = answer_to("Does tea help?")
-            producer.append(second, stream, *words[:20])
-            eventually(lambda: text(page) == "".join(words[:20]), what="the pieces before")
-            picture(page, "before-the-death")
-            first.stop(signal.SIGKILL)
-            balancer.lead_to(second.http.port)
-            producer.append(second, stream, *words[20:40], first=21)
-            eventually(lambda: text(page) == "".join(words[:40]), what="the pieces after, at the other node")
-            assert page.texts("form button") == ["Stop"]
-            producer.append(second, stream, *words[40:], first=41)
-            producer.close(second, stream)
-            eventually(lambda: page.texts("form button") == ["Send"], what="the end")
-            assert page.texts("li.assistant") == ["".join(words)]
-            picture(page, "after-the-death")
-            page.find("input").send_keys("And now?\n")
-            stream = answer_to("And now?")
-            producer.append(second, stream, "Now ")
-            eventually(lambda: text(page) == "Now ", what="the second answer")
-            page.click("button.stop")
-            eventually(lambda: text(page) == "Now Stopped", what="stopped")
-            assert producer.append(second, stream, "too late", first=2) == ["closed"]
-            eventually(lambda: page.texts("form button") == ["Send"], what="ready")
-            assert page.texts("li.assistant") == ["".join(words), "Now Stopped"]
-            assert not page.texts("p")
-            picture(page, "stopped-after-the-death")
-            assert not unexpected(browser.complaints(), "net::ERR_")
-        finally:
-            browser.quit()

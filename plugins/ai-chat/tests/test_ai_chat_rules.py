@@ -143,12 +143,6 @@ def test_a_bot_without_a_program_is_an_error_within_15_seconds(chat: Chat) -> No
     )
 
 
-def test_who_leaves_does_not_stop_the_producer(chat: Chat) -> None:
-    chat.ask("Still there?", "m1").close()
-    stream = chat.bot.open(chat.there, chat.ann.user)
-    assert chat.bot.append(chat.there, stream, "yes") == ["appended"]
-
-
 def lines(*chunks: Chunk) -> str:
     return "".join([json.dumps(chunk) + "\n" for chunk in chunks])
 

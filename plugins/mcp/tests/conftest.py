@@ -2,12 +2,10 @@
 share a Redis."""
 
 import json
-import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.error import HTTPError
@@ -19,10 +17,9 @@ PLUGIN = Path(__file__).parents[1]
 sys.path.insert(0, str(PLUGIN))  # as it is here; `installed` has the distribution
 
 from imserver.plugin.testing import eventually  # noqa: E402
-from tests.gateway.cluster.redis_server import RedisServer  # noqa: E402
-from tests.integration.clusters import Nodes  # noqa: E402
-from tests.support import ROOT, Server, clean_environment  # noqa: E402
-from tests.test_packaging import build  # noqa: E402
+from tests.integration import plug_ins  # noqa: E402
+from tests.integration.plug_ins import install  # noqa: E402
+from tests.support import Server  # noqa: E402
 from tests.users import User  # noqa: E402
 
 KEY = "key-of-the-admin-0123456789"
@@ -34,22 +31,10 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def install(target: Path, source: Path) -> None:
-    """Install a distribution from a copy of its folder."""
-    tree = target.parent / f"tree-{source.name}"
-    ignored = shutil.ignore_patterns("tests", "build", "*.egg-info", "__pycache__")
-    shutil.copytree(source, tree, ignore=ignored)
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(target)]
-    subprocess.run([*pip, str(build(tree))], env=clean_environment(PYTHONPATH=""), check=True)
-
-
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of a server beside which both are installed."""
-    target = tmp_path_factory.mktemp("mcp") / "installed"
-    install(target, PLUGIN)
-    install(target, PLUGIN / "tests" / "fixture")
-    return {"PYTHONPATH": f"{ROOT}:{target}"}
+    return install(tmp_path_factory.mktemp("mcp"), PLUGIN, PLUGIN / "tests" / "fixture")
 
 
 class Site(NamedTuple):
@@ -73,28 +58,10 @@ def people(server: Server) -> tuple[User, User, User]:
     return ann, bob, User(server, bot["token"], bot["id"])
 
 
-@contextmanager
-def running(folder: Path, environment: dict[str, str], number: int, **config: Any) -> Iterator[list[Server]]:
-    """So many nodes. The second has the WSGI server."""
-    folder.mkdir(exist_ok=True)
-    if number == 1:
-        server = Server(folder, config={**CONFIG, **config}, environment=environment)
-        try:
-            yield [server]
-        finally:
-            server.stop()
-        server.check()
-        return
-    redis = RedisServer(folder)
-    nodes = Nodes(folder / "nodes", redis, {**CONFIG, **config})
-    try:
-        nodes.start_many(number, environment=environment)
-        yield nodes.servers
-    finally:
-        try:
-            nodes.stop()
-        finally:
-            redis.kill()
+def running(
+    folder: Path, environment: dict[str, str], number: int, **config: Any
+) -> AbstractContextManager[list[Server]]:
+    return plug_ins.running(folder, environment, number, {**CONFIG, **config})
 
 
 @pytest.fixture(scope="module", params=["one", "two"])

@@ -1,19 +1,15 @@
 """The suite of MCP, and clients of it, unmodified, on one node and on two."""
 
-import json
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import KEY, Site, people, question, running, tool
+from conftest import Site, people, question, running
 
-from tests.browser.chromium import CHROMIUM, DRIVER, Browser
-from tests.browser.site import page_of, run_page, serve_folder
 from tests.sdk.node import run
 from tests.tools import NODE_MODULES, require
-from tests.users import User
 
 HERE = Path(__file__).parent
 SUITE = "@modelcontextprotocol/conformance"
@@ -64,40 +60,11 @@ def test_mcp_of_pypi(site: Site, mode: str, version: str) -> None:
     assert run([*command, mode, version]).strip() == "done"
 
 
-@pytest.mark.full
-def test_fastmcp_of_pypi(site: Site) -> None:
-    command = [sys.executable, str(HERE / "judge_fastmcp.py"), site.url(), site.bot.token, site.bob.user]
-    assert run(command).strip() == "done"
-
-
 @pytest.mark.needs("node")
 @pytest.mark.parametrize(("package", "version"), [("sdk", "2025-11-25"), ("client", "2026-07-28")])
 def test_clients_of_npm(site: Site, package: str, version: str, scripts: Path) -> None:
     command = [require("node"), str(scripts / "judge_client.mjs"), package, site.url(), site.bot.token]
     assert run([*command, site.bob.user, version]).strip() == "done"
-
-
-@pytest.mark.full
-@pytest.mark.needs("node", "esbuild")
-def test_clients_of_npm_in_a_page_of_another_origin(
-    installed: dict[str, str], scripts: Path, tmp_path: Path
-) -> None:
-    require(*CHROMIUM)
-    require(DRIVER)
-    site = page_of(tmp_path, scripts / "page_client.js")
-    apps = {"gochat": {"origins": ["localhost"]}}
-    with running(tmp_path / "nodes", installed, 2, apps=apps) as servers, serve_folder(site) as address:
-        _, bob, bot = people(servers[0])
-        browser = Browser(tmp_path / "chromium")
-        try:
-            page = browser.open(address)
-            for server in servers:  # with both HTTP servers
-                for name in ("sdk", "client"):
-                    given = {"name": name, "url": f"{server.http_url}/mcp", "token": bot.token}
-                    assert run_page(page, {**given, "user": bob.user}) == f"hello from {name} in a page"
-            assert all("405" in each for each in browser.complaints())  # of GET: there is no standing stream
-        finally:
-            browser.quit()
 
 
 @pytest.mark.full
@@ -128,35 +95,3 @@ def test_clients_go_on_at_another_node_when_theirs_is_killed(
         for bot in bots:
             texts = [each["text"] for each in got if each["from"] == bot.user and each["kind"] == "message"]
             assert texts == ["before", "Go on?", "after"]
-
-
-@pytest.mark.needs("node")
-@pytest.mark.parametrize(
-    ("messages", "conversations"), [(60, 25), pytest.param(600, 250, marks=pytest.mark.full)]
-)
-def test_clients_that_are_killed_between_pages_read_everything_once(
-    installed: dict[str, str], scripts: Path, tmp_path: Path, messages: int, conversations: int
-) -> None:
-    """Each page by a new process. One node is killed after the second page."""
-    judges = [[sys.executable, str(HERE / "judge_pages.py")]]
-    judges += [[require("node"), str(scripts / "judge_pages.mjs")]]
-    with running(tmp_path / "nodes", installed, 2) as servers, ThreadPoolExecutor(4) as pool:
-        ann, back_end = people(servers[0])[0], User(servers[0], KEY)
-        senders = [f"s{number}" for number in range(1, conversations)] + ["s0"] * messages
-        stored: dict[str, list[int]] = {}
-        bots = [ann.bot(f"judge{number}_bot") for number in range(len(judges))]
-        for bot in bots:
-            given = {"app": "gochat", "to": bot.user, "text": "x"}
-            jobs = [pool.submit(back_end.post, "messages/send", user=by, **given) for by in senders]
-            stored[bot.user] = sorted(job.result()["id"] for job in jobs)
-        for judge, bot in zip(judges, bots, strict=True):
-            shown, cursor, pages = [], "", 0
-            while not pages or cursor:
-                server = servers[pages % 2 if judge is judges[0] and pages < 2 else 1]
-                page = json.loads(run([*judge, f"{server.http_url}/mcp", bot.token, cursor]))
-                shown += [each["id"] for row in page["conversations"] for each in row["messages"]]
-                cursor, pages = page.get("cursor", ""), pages + 1
-                if judge is judges[0] and pages == 2:
-                    servers[0].process.kill()
-            assert sorted(shown) == stored[bot.user]
-            assert tool(f"{servers[1].http_url}/mcp", bot.token, "read")["conversations"] == []

@@ -6,10 +6,7 @@ before the next. `many.py` has many at a time.
 
 import ipaddress
 import json
-import re
-import shutil
 import ssl
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -43,8 +40,7 @@ from imserver_mobile_push.settings import (  # noqa: E402
     MobilePushSettings,
 )
 
-from tests.support import ROOT, clean_environment  # noqa: E402
-from tests.test_packaging import build  # noqa: E402
+from tests.integration.plug_ins import install  # noqa: E402
 
 APP = "shop"
 PROJECT, EMAIL = "chat-12345", "push@chat-12345.iam.gserviceaccount.com"
@@ -134,6 +130,17 @@ class Site(NamedTuple):
     services: dict[str, MobileService]
 
 
+def addresses_of(fcm: Fcm, apns: Apns, hms: Hms) -> dict[str, str]:
+    """The settings of a node that sends to these."""
+    return {
+        "fcm_url": fcm.url,
+        "google_oauth_url": f"{fcm.url}/token",
+        "apns_url": apns.url,
+        "hms_url": hms.url,
+        "hms_oauth_url": f"{hms.url}/token",
+    }
+
+
 Start = Callable[..., Site]
 
 
@@ -160,24 +167,16 @@ def start(keys: Keys) -> Iterator[Start]:
                 Apns(keys.apple_public, KEY_ID, TEAM_ID, TOPIC, **of_apns),
                 Hms(HMS_APP, HMS_SECRET),
             )
-            fcm, apns, hms = fakes
             for fake in fakes:
                 stack.callback(fake.close)
-            addresses = {
-                "fcm_url": fcm.url,
-                "google_oauth_url": f"{fcm.url}/token",
-                "apns_url": apns.url,
-                "hms_url": hms.url,
-                "hms_oauth_url": f"{hms.url}/token",
-            }
             config = Config(
-                of_features=(("mobile_push", MobilePushSettings(**{**addresses, **(node or {})})),)
+                of_features=(("mobile_push", MobilePushSettings(**{**addresses_of(*fakes), **(node or {})})),)
             )
             tenants = {APP: tenant(settings_of_app(keys, **(app or {})))}
             services = services_of(config, SimpleNamespace(get=tenants.get))
             for service in services:
                 stack.callback(service.close)
-            return Site(fcm, apns, hms, tenants, {service.name: service for service in services})
+            return Site(*fakes, tenants, {service.name: service for service in services})
 
         yield start
 
@@ -190,19 +189,4 @@ def site(start: Start) -> Site:
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of a server beside which the distribution is installed."""
-    tree = tmp_path_factory.mktemp("mobile-push") / "tree"
-    shutil.copytree(
-        PLUGIN, tree, ignore=shutil.ignore_patterns("tests", "build", "*.egg-info", "__pycache__")
-    )
-    target = tree.parent / "installed"
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(target)]
-    subprocess.run([*pip, str(build(tree))], env=clean_environment(PYTHONPATH=""), check=True)
-    return {"PYTHONPATH": f"{ROOT}:{target}"}
-
-
-def rows(title: str) -> list[tuple[str, ...]]:
-    """The rows of the table in README.md whose header begins with ``title``."""
-    text = (PLUGIN / "README.md").read_text(encoding="utf-8")
-    table = re.search(rf"^\| {title} \|.*\n\|[ |-]+\n((\|.*\n)+)", text, re.MULTILINE)
-    assert table is not None, title
-    return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in table[1].splitlines()]
+    return install(tmp_path_factory.mktemp("mobile-push"), PLUGIN)

@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
@@ -30,61 +31,33 @@ FORMS = {"fcm": "f:{:060d}", "apns": "{:064x}", "hms": "h{:060d}"}
 """Service → tokens of devices by number."""
 SCOPES = {f"https://www.googleapis.com/auth/{name}" for name in ("firebase.messaging", "cloud-platform")}
 GOOGLE_TOKEN_URL = "https://oauth2.googleapis.com/token"
-FCM_STATUS = {
-    "INVALID_ARGUMENT": (400, "INVALID_ARGUMENT"),
-    "UNREGISTERED": (404, "NOT_FOUND"),
-    "SENDER_ID_MISMATCH": (403, "PERMISSION_DENIED"),
-    "QUOTA_EXCEEDED": (429, "RESOURCE_EXHAUSTED"),
-    "UNAVAILABLE": (503, "UNAVAILABLE"),
-    "INTERNAL": (500, "INTERNAL"),
-    "THIRD_PARTY_AUTH_ERROR": (401, "UNAUTHENTICATED"),
-    "UNSPECIFIED_ERROR": (500, "UNKNOWN"),
-    "UNAUTHENTICATED": (401, "UNAUTHENTICATED"),
-    "PERMISSION_DENIED": (403, "PERMISSION_DENIED"),
-    "NOT_FOUND": (404, "NOT_FOUND"),
-    "RESOURCE_EXHAUSTED": (429, "RESOURCE_EXHAUSTED"),
+GOOGLE_STATUS = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    429: "RESOURCE_EXHAUSTED",
+    500: "INTERNAL",
+    503: "UNAVAILABLE",
 }
-"""Code → status of HTTP, and of Google's APIs."""
+"""Status of HTTP → that of Google's APIs."""
 GOOGLE_ITSELF = ("UNAUTHENTICATED", "PERMISSION_DENIED", "NOT_FOUND", "RESOURCE_EXHAUSTED")
 """Errors that come before FCM: they have no code of FCM."""
-APNS_STATUS = {
-    400: (
-        "BadCollapseId BadDeviceToken BadExpirationDate BadMessageId BadPriority BadTopic "
-        "DeviceTokenNotForTopic DuplicateHeaders IdleTimeout InvalidPushType MissingDeviceToken MissingTopic "
-        "PayloadEmpty TopicDisallowed"
-    ),
-    403: (
-        "BadCertificate BadCertificateEnvironment BadEnvironmentKeyIdInToken ExpiredProviderToken Forbidden "
-        "InvalidProviderToken MissingProviderToken UnrelatedKeyIdInToken"
-    ),
-    404: "BadPath",
-    405: "MethodNotAllowed",
-    410: "ExpiredToken Unregistered",
-    413: "PayloadTooLarge",
-    429: "TooManyProviderTokenUpdates TooManyRequests",
-    500: "InternalServerError",
-    503: "ServiceUnavailable Shutdown",
+
+
+def rows(title: str) -> list[tuple[str, ...]]:
+    """The rows of the table in README.md whose header begins with ``title``."""
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    table = re.search(rf"^\| {title} \|.*\n\|[ |-]+\n((\|.*\n)+)", text, re.MULTILINE)
+    assert table is not None, title
+    return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in table[1].splitlines()]
+
+
+STATUSES = {
+    name: {answer.split()[0]: int(status) for answer, status, _ in rows(f"answer of {name}")}
+    for name in ("FCM", "APNs", "HMS")
 }
-APNS_REASONS = {reason: status for status, text in APNS_STATUS.items() for reason in text.split()}
-HMS_STATUS = {
-    "80000000": 200,
-    "80100000": 200,
-    "80100001": 400,
-    "80100003": 400,
-    "80100004": 400,
-    "80100013": 400,
-    "80100016": 400,
-    "80100017": 400,
-    "80200001": 401,
-    "80200003": 401,
-    "80300002": 400,
-    "80300007": 400,
-    "80300008": 400,
-    "80300010": 400,
-    "80300011": 400,
-    "80600003": 500,
-    "81000001": 500,
-}
+"""Service → code of an answer → status of HTTP."""
 
 
 class Notification(NamedTuple):
@@ -155,7 +128,10 @@ class Refusal(Exception):
 
 
 class HttpFake(Fake):
-    """A service with access tokens, over HTTP/1.1 with or without TLS."""
+    """A service with access tokens, over HTTP/1.1 with or without TLS.
+
+    Its class has ``new_token``, ``check_head``, ``token_in``, ``check``, ``accepted`` and ``refused``.
+    """
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         super().__init__()
@@ -232,24 +208,6 @@ class HttpFake(Fake):
     def has_token(self, handler: BaseHTTPRequestHandler) -> bool:
         scheme, _, token = handler.headers.get("authorization", "").partition(" ")
         return scheme == "Bearer" and self.issued.get(token, 0) > time.time()
-
-    def new_token(self, form: dict[str, list[str]]) -> tuple[int, dict[str, Any]]:
-        raise NotImplementedError
-
-    def check_head(self, handler: BaseHTTPRequestHandler) -> None:
-        raise NotImplementedError
-
-    def token_in(self, content: dict[str, Any]) -> str:
-        raise NotImplementedError
-
-    def check(self, handler: BaseHTTPRequestHandler, content: dict[str, Any]) -> Notification:
-        raise NotImplementedError
-
-    def accepted(self, notification: Notification) -> tuple[int, dict[str, Any]]:
-        raise NotImplementedError
-
-    def refused(self, refusal: Refusal, token: str, do: Do | None) -> tuple[int, dict[str, Any]]:
-        raise NotImplementedError
 
 
 def send(
@@ -407,7 +365,7 @@ class Fcm(HttpFake):
     def refused(self, refusal: Refusal, _token: str, do: Do | None) -> tuple[int, dict[str, Any]]:
         if refusal.code.isdigit():  # the front end of Google: no JSON that anybody documents
             return int(refusal.code), {}
-        status, canonical = FCM_STATUS[refusal.code]
+        status = STATUSES["FCM"][refusal.code]
         details: list[dict[str, Any]] = []
         if refusal.code not in GOOGLE_ITSELF:
             kind = "type.googleapis.com/google.firebase.fcm.v1.FcmError"
@@ -418,7 +376,7 @@ class Fcm(HttpFake):
             details.append({"@type": kind, "fieldViolations": [violation]})
         message = str((do.more if do else {}).get("message", refusal))
         return status, {
-            "error": {"code": status, "message": message, "status": canonical, "details": details}
+            "error": {"code": status, "message": message, "status": GOOGLE_STATUS[status], "details": details}
         }
 
 
@@ -514,12 +472,16 @@ class Hms(HttpFake):
         return 200, {"code": "80000000", "msg": "Success", "requestId": uuid.uuid4().hex}
 
     def refused(self, refusal: Refusal, token: str, _do: Do | None) -> tuple[int, dict[str, Any]]:
-        if refusal.code not in HMS_STATUS:
+        if refusal.code not in STATUSES["HMS"]:
             return int(refusal.code), {}
         text = str(refusal)
         if refusal.code == "80100000":
             text = json.dumps({"success": 0, "failure": 1, "illegal_tokens": [token]})
-        return HMS_STATUS[refusal.code], {"code": refusal.code, "msg": text, "requestId": uuid.uuid4().hex}
+        return STATUSES["HMS"][refusal.code], {
+            "code": refusal.code,
+            "msg": text,
+            "requestId": uuid.uuid4().hex,
+        }
 
 
 # --- HTTP/2: Apple ------------------------------------------------------------------------------------------
@@ -796,7 +758,7 @@ class ApnsConnection:
         except Refusal as refusal:
             if not do.error:
                 self.fake.problems.append(f"{refusal.code}: {refusal}")
-            status = APNS_REASONS.get(refusal.code) or int(refusal.code)
+            status = STATUSES["APNs"].get(refusal.code) or int(refusal.code)
             answer: dict[str, Any] = {"reason": refusal.code, **do.more}
             if status == 410:
                 answer.setdefault("timestamp", int(time.time() * 1000))

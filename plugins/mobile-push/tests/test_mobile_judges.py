@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import EMAIL, KEY_ID, PROJECT, TEAM_ID, TOPIC, Keys
-from fakes import APNS_REASONS, FORMS, Apns, Do, Fcm
+from fakes import FORMS, STATUSES, Apns, Do, Fcm
 
 from tests.support import clean_environment
 
@@ -63,7 +63,7 @@ def test_aioapns_finds_apple_in_the_fake(keys: Keys) -> None:
             ({"apns_topic": "com.example.other"}, "DeviceTokenNotForTopic"),
             ({"message": {"aps": {"alert": "x" * 4096}}}, "PayloadTooLarge"),
         ]
-        reasons = [reason for reason in APNS_REASONS if reason != "IdleTimeout"]
+        reasons = [reason for reason in STATUSES["APNs"] if reason != "IdleTimeout"]
         devices = [FORMS["apns"].format(1000 + number) for number in range(len(reasons))]
         for each, reason in zip(devices, reasons, strict=True):
             fake.behave(each, Do(reason))
@@ -77,29 +77,13 @@ def test_aioapns_finds_apple_in_the_fake(keys: Keys) -> None:
         assert [(row["status"], row["description"]) for row in results] == [
             ("200", None),
             ("200", None),
-            *((str(APNS_REASONS[reason]), reason) for _, reason in wrong),
-            *((str(APNS_REASONS[reason]), reason) for reason in reasons),
+            *((str(STATUSES["APNs"][reason]), reason) for _, reason in wrong),
+            *((str(STATUSES["APNs"][reason]), reason) for reason in reasons),
         ]
         assert results[0]["id"] == full["notification_id"]
         assert len(fake.taken) == 52
         assert len(fake.connections) == 1
         assert [text.partition(":")[0] for text in fake.problems] == [reason for _, reason in wrong]
-    finally:
-        fake.close()
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [({"key_id": "XXXXXXXXXX"}, "InvalidProviderToken"), ({"team_id": "XXXXXXXXXX"}, "InvalidProviderToken")],
-)
-def test_aioapns_with_another_key_is_refused(keys: Keys, change: dict[str, str], reason: str) -> None:
-    fake = Apns(keys.apple_public, KEY_ID, TEAM_ID, TOPIC, keys.context("h2"))
-    try:
-        requests = [{"device_token": FORMS["apns"].format(1), "message": {"aps": {"alert": "x"}}}]
-        given = {"key": keys.apple, "key_id": KEY_ID, "team_id": TEAM_ID, "topic": TOPIC, **change}
-        more = {"port": fake.port, "requests": requests, "many": 0}
-        (result,) = judge("judge_apns.py", sys.executable, keys, {**given, **more})
-        assert (result["status"], result["description"]) == ("403", reason)
     finally:
         fake.close()
 

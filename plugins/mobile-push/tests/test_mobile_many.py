@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from conftest import PLUGIN, Keys, Site, Start, settings_of_app
+from conftest import PLUGIN, Keys, Site, Start, addresses_of, settings_of_app
 from fakes import FORMS, Do
 
 from tests.support import ROOT, clean_environment
@@ -17,15 +17,8 @@ SERVICES = ("fcm", "apns", "hms")
 
 def run(site: Site, keys: Keys, counts: dict[str, tuple[int, int]], **node: Any) -> dict[str, Any]:
     """Send so many to each service by so many greenlets."""
-    addresses = {
-        "fcm_url": site.fcm.url,
-        "google_oauth_url": f"{site.fcm.url}/token",
-        "apns_url": site.apns.url,
-        "hms_url": site.hms.url,
-        "hms_oauth_url": f"{site.hms.url}/token",
-    }
     app = msgspec.to_builtins(settings_of_app(keys))
-    given = {"app": app, "node": {**addresses, **node}, "counts": counts}
+    given = {"app": app, "node": {**addresses_of(*site[:3]), **node}, "counts": counts}
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("many.py"))],
         input=json.dumps(given),

@@ -15,14 +15,26 @@ from zipfile import ZipFile
 import jwt
 import msgspec
 import pytest
-from conftest import APP, EMAIL, HMS_APP, HMS_SECRET, KEY_ID, PROJECT, TEAM_ID, TOPIC, Keys, tenant
+from conftest import (
+    APP,
+    EMAIL,
+    HMS_APP,
+    HMS_SECRET,
+    KEY_ID,
+    PROJECT,
+    TEAM_ID,
+    TOPIC,
+    Keys,
+    addresses_of,
+    pem,
+    tenant,
+)
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from fakes import FORMS, Apns, Do, Fcm, Hms
 from imserver_mobile_push.settings import MobilePush, objection
 
 from imserver.plugin.testing import COMMAND, NodeProcess, eventually
-from tests.support import ROOT, clean_environment
+from tests.support import clean_environment
 
 SERVICES = ("fcm", "apns", "hms")
 ADMIN_KEY = "key-of-the-admin-0123456789"
@@ -36,10 +48,6 @@ def keys_of_app(keys: Keys) -> dict[str, Any]:
         "apns": {"key": keys.apple, "key_id": KEY_ID, "team_id": TEAM_ID, "topic": TOPIC},
         "hms": {"app_id": HMS_APP, "app_secret": HMS_SECRET},
     }
-
-
-def pem(key: Any) -> str:
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
 # --- keys that are none -------------------------------------------------------------------------------------
@@ -95,14 +103,7 @@ class Site:
         self.apns = Apns(keys.apple_public, KEY_ID, TEAM_ID, TOPIC)
         self.hms = Hms(HMS_APP, HMS_SECRET)
         self.settings = {
-            "mobile_push": {
-                "fcm_url": self.fcm.url,
-                "google_oauth_url": f"{self.fcm.url}/token",
-                "apns_url": self.apns.url,
-                "hms_url": self.hms.url,
-                "hms_oauth_url": f"{self.hms.url}/token",
-                "seconds": 30,
-            },
+            "mobile_push": {**addresses_of(self.fcm, self.apns, self.hms), "seconds": 30},
             "log": {"level": "debug"},
             "api": {"keys": [{"key": ADMIN_KEY, "scopes": ["admin"]}]},
             "apps": {APP: {"jwt": [{"algorithm": "HS256", "key": SECRET}], "mobile_push": keys_of_app(keys)}},
@@ -268,16 +269,16 @@ def archive(site: Site, **whose: str) -> str:
 
 
 def command(site: Site, environment: dict[str, str], *arguments: str) -> str:
-    done = subprocess.run(
-        [*COMMAND, *arguments, "--config", str(site.node.config_file)],
-        env={**clean_environment(), **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=site.node.folder,
-        timeout=200,
-    )
+    done = run_installed(environment, *arguments, "--config", str(site.node.config_file))
     return done.stdout + done.stderr
+
+
+def run_installed(environment: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command in a process beside which the distribution is installed."""
+    environment = {**clean_environment(), **environment}
+    return subprocess.run(
+        [*COMMAND, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
 
 
 def test_a_wrong_key_ends_the_start(tmp_path: Path, keys: Keys, installed: dict[str, str]) -> None:
@@ -289,14 +290,6 @@ def test_a_wrong_key_ends_the_start(tmp_path: Path, keys: Keys, installed: dict[
         ({"mobile_push": node}, "mobile_push.fcm_url: expected an https:// address"),
     ):
         file.write_text(json.dumps({"features": FEATURES, **settings}), encoding="utf-8")
-        done = subprocess.run(
-            [*COMMAND, "check-config", str(file)],
-            env={**clean_environment(), **installed},
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=ROOT,
-            timeout=100,
-        )
+        done = run_installed(installed, "check-config", str(file))
         assert done.returncode != 0
         assert re.search(expected, done.stdout + done.stderr), done.stderr

@@ -2,9 +2,6 @@
 has the WSGI server."""
 
 import re
-import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +10,8 @@ from typing import NamedTuple
 import jwt
 import pytest
 
-from tests.gateway.cluster.redis_server import RedisServer
-from tests.integration.clusters import Nodes
-from tests.support import ROOT, Server, clean_environment
-from tests.test_packaging import build
+from tests.integration.plug_ins import install, running
+from tests.support import Server
 
 PLUGIN = Path(__file__).parents[1]
 PUSH_KEY, READ_KEY = "key-that-pushes-0123456789", "key-that-reads-0123456789"
@@ -71,14 +66,7 @@ def own_listener(server: Server) -> str:
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of a server beside which the distribution is installed."""
-    tree = tmp_path_factory.mktemp("ntfy") / "tree"
-    shutil.copytree(
-        PLUGIN, tree, ignore=shutil.ignore_patterns("tests", "build", "*.egg-info", "__pycache__")
-    )
-    target = tree.parent / "installed"
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(target)]
-    subprocess.run([*pip, str(build(tree))], env=clean_environment(PYTHONPATH=""), check=True)
-    return {"PYTHONPATH": f"{ROOT}:{target}"}
+    return install(tmp_path_factory.mktemp("ntfy"), PLUGIN)
 
 
 @pytest.fixture(scope="module", params=["one", "two"])
@@ -86,23 +74,6 @@ def pair(
     request: pytest.FixtureRequest, installed: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Pair]:
     """One node; or a publisher on one node and subscribers on another."""
-    folder = tmp_path_factory.mktemp(request.param)
-    if request.param == "one":
-        server = Server(folder, config=CONFIG, environment=installed)
-        try:
-            yield Pair(own_listener(server), own_listener(server), [server])
-        finally:
-            server.stop()
-        server.check()
-        return
-    redis = RedisServer(folder)
-    nodes = Nodes(folder / "nodes", redis, CONFIG)
-    try:
-        nodes.start_many(2, environment=installed)
-        first, second = nodes.servers
-        yield Pair(own_listener(first), own_listener(second), [first, second])
-    finally:
-        try:
-            nodes.stop()
-        finally:
-            redis.kill()
+    number = 1 if request.param == "one" else 2
+    with running(tmp_path_factory.mktemp(request.param), installed, number, CONFIG) as servers:
+        yield Pair(own_listener(servers[0]), own_listener(servers[-1]), servers)

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 import yaml
-from conftest import ADMIN_KEY, CONFIG, PLUGIN, PUSH_KEY, READ_KEY, Pair, own_listener, token
+from conftest import ADMIN_KEY, CONFIG, PUSH_KEY, READ_KEY, Pair, own_listener, token
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -189,14 +189,6 @@ def test_topics_keep_what_the_history_of_their_channels_keeps(
     finally:
         server.stop()
     server.check()
-
-
-def test_the_plug_in_imports_the_face_alone() -> None:
-    modules = (PLUGIN / "imserver_ntfy").glob("*.py")
-    found = [line for path in modules for line in path.read_text("utf-8").splitlines() if "imserver" in line]
-    imports = [line for line in found if line.startswith(("from imserver", "import imserver"))]
-    assert imports
-    assert [line for line in imports if not line.startswith("from imserver.plugin")] == []
 
 
 def test_the_name_of_the_dialect_and_the_settings_are_checked(

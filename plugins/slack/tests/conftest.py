@@ -1,8 +1,6 @@
 """Sites, and imports into them: in this process, or by the distribution as it is installed."""
 
 import json
-import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -15,9 +13,9 @@ from workspace import Workspace
 from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.log.message_log import MessageLog
+from tests.integration.plug_ins import install
 from tests.stores import database_servers, sqlite_model, url
-from tests.support import ROOT, clean_environment
-from tests.test_packaging import build
+from tests.support import clean_environment
 
 __all__ = ["database_servers", "sqlite_model", "url"]
 
@@ -32,14 +30,7 @@ APP = "gochat"
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of a command beside which the distribution is installed."""
-    tree = tmp_path_factory.mktemp("slack") / "tree"
-    shutil.copytree(
-        PLUGIN, tree, ignore=shutil.ignore_patterns("tests", "build", "*.egg-info", "__pycache__")
-    )
-    target = tree.parent / "installed"
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(target)]
-    subprocess.run([*pip, str(build(tree))], env=clean_environment(PYTHONPATH=""), check=True)
-    return clean_environment(PYTHONPATH=f"{ROOT}:{target}")
+    return clean_environment(**install(tmp_path_factory.mktemp("slack"), PLUGIN))
 
 
 class Site:

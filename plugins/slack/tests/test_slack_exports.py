@@ -13,7 +13,7 @@ from imserver_slack.export import BadExport, Export, microseconds_of
 from imserver_slack.survey import survey
 from imserver_slack.text import Texts, emoji_named, text_of
 from test_slack_import import ANN, BOB, CAT, imported, small
-from workspace import BEGIN, Workspace, make, ts
+from workspace import BEGIN, Workspace, ts
 
 Write = Callable[[Workspace, str], Path]
 TEXTS = Texts({"U1": ("17", "Ann & Bob")}.get, {"C1": "general"})
@@ -64,15 +64,6 @@ def test_names_of_emoji_and_times() -> None:
     assert [emoji_named(name) for name in ("+1", "heart", "us", "nothing")] == ["👍", "❤️", "🇺🇸", ""]
     times = [microseconds_of(ts) for ts in ("1600000000.000200", "7.5", "", "x", "1.2.3", "99999999999999.1")]
     assert times == [1_600_000_000_000_200, 7_500_000, 0, 0, 0, 0]
-
-
-def test_conversations_are_merged_by_time(write: Write) -> None:
-    workspace = make(5, 400)
-    for name in ("as-folder", "as.zip"):
-        export = Export(write(workspace, name))
-        times = [message.time_us for _, message in export.merged() if message is not None]
-        assert len(times) == 400
-        assert times == sorted(times)
 
 
 def test_what_is_broken_is_named_and_the_rest_is_imported(site: Site, write: Write) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 from conftest import APP, Site
 from workspace import BEGIN, PNG, Workspace, day_of, make, people, ts
 
@@ -123,18 +122,6 @@ def test_an_import_that_is_killed_has_everything_once(
     workspace = make(11, 2000)
     path = write(workspace, "export.zip")
     interrupted(site, path, installed, 11, 2000, times=2)
-    check(site, workspace)
-
-
-@pytest.mark.full
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_a_hundred_thousand_messages_and_five_kills(
-    site: Site, write: Write, installed: dict[str, str]
-) -> None:
-    workspace = make(13, 100_000, users=200, channels=60, days=400)
-    path = write(workspace, "export.zip")
-    interrupted(site, path, installed, 13, 100_000)
     check(site, workspace)
 
 

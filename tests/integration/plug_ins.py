@@ -1,0 +1,52 @@
+"""Distributions of plug-ins, installed beside a server, and nodes with them."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.gateway.cluster.redis_server import RedisServer
+from tests.integration.clusters import Nodes
+from tests.support import ROOT, Server, clean_environment
+from tests.test_packaging import build
+
+
+def install(folder: Path, *sources: Path) -> dict[str, str]:
+    """Install distributions from copies of their folders. Returns the environment of a server with them."""
+    ignored = shutil.ignore_patterns("tests", "build", "npm", "*.egg-info", "__pycache__")
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target"]
+    for source in sources:
+        tree = folder / source.name / "tree"
+        shutil.copytree(source, tree, ignore=ignored)
+        command = [*pip, str(folder / "installed"), str(build(tree))]
+        subprocess.run(command, env=clean_environment(PYTHONPATH=""), check=True)
+    return {"PYTHONPATH": f"{ROOT}:{folder / 'installed'}"}
+
+
+@contextmanager
+def running(
+    folder: Path, environment: dict[str, str], number: int, config: Mapping[str, Any]
+) -> Iterator[list[Server]]:
+    """So many nodes. The second has the WSGI server."""
+    folder.mkdir(exist_ok=True)
+    if number == 1:
+        server = Server(folder, config=config, environment=environment)
+        try:
+            yield [server]
+        finally:
+            server.stop()
+        server.check()
+        return
+    redis = RedisServer(folder)
+    nodes = Nodes(folder / "nodes", redis, config)
+    try:
+        nodes.start_many(number, environment=environment)
+        yield nodes.servers
+    finally:
+        try:
+            nodes.stop()
+        finally:
+            redis.kill()
