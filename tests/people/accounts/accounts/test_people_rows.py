@@ -69,7 +69,6 @@ def test_a_text_is_searched_where_it_may_be(
 
 def test_an_account_is_found_by_its_id(people: Store) -> None:
     ann = AccountStore(people).by_login("gochat", ("name", "ann"))
-    assert ann is not None
     assert names(people, text=ann[0].user)[-1] == "Ann Li"
     assert names(people, kind="guest") == ["100%"]
     assert names(people, kind="person") == ["王小伟", "Ann Li"]
@@ -79,7 +78,6 @@ def test_a_role_is_given_to_people_only(people: Store) -> None:
     store = PeopleStore(people)
     guest, _, ann = store.page(PeopleFilter("gochat"), 0, 2**53, 3, NOW)
     changed = store.set_role("gochat", ann.id, "owner", anybody, None)
-    assert changed is not None
     assert changed.role == "owner"
     assert names(people, role="owner") == ["Ann Li"]
     assert names(people, role="") == ["100%", "王小伟"]
@@ -119,17 +117,13 @@ def test_keys_of_an_owner_are_revoked_for_every_node(people: Store, way: str) ->
 def test_a_lock_is_that_of_the_bots_of_an_account_too(people: Store) -> None:
     store, rows = PeopleStore(people), AccountStore(people)
     ann = rows.by_login("gochat", ("name", "ann"))
-    assert ann is not None
     bot = BotStore(people).add(Account(0, "gochat", "", "Bot"), ann[0].id, "hash", 10, None)
-    assert bot is not None
     locked = store.lock("gochat", ann[0].id, FOR_GOOD, "lost phone", anybody, None)
-    assert locked is not None
     assert (locked.account.locked_until, locked.account.lock_reason) == (FOR_GOOD, "lost phone")
     assert locked.users == [ann[0].user, bot.account.user]
     assert names(people, locked=True) == ["Bot", "Ann Li"]
     assert names(people, locked=False) == ["100%", "王小伟"]
     unlocked = store.lock("gochat", ann[0].id, 0, "", anybody, None)
-    assert unlocked is not None
     assert unlocked.account == ann[0]
     assert names(people, locked=True) == []
     with pytest.raises(NotBelow):

@@ -1,5 +1,6 @@
 """Tokens of accounts: GoChat's are good, ours are GoChat's with one claim more, and nothing else is."""
 
+import hmac
 import json
 from base64 import urlsafe_b64encode
 
@@ -41,6 +42,13 @@ def test_one_of_gochat_is_of_the_first_version() -> None:
     assert (claims.user_id, claims.version) == (266, 0)
 
 
+def forged(head: dict[str, object]) -> str:
+    """One with a right signature, whose header is another."""
+    signed = encoded(head) + "." + encoded({"user_id": 1, "exp": NOW + 60})
+    signature = hmac.digest(KEY, signed.encode(), "sha256")
+    return f"{signed}.{urlsafe_b64encode(signature).rstrip(b'=').decode()}"
+
+
 @pytest.mark.parametrize(
     "token",
     [
@@ -60,19 +68,13 @@ def test_one_of_gochat_is_of_the_first_version() -> None:
         theirs({"user_id": 1, "exp": NOW + 60, "nbf": NOW + 30}),
         theirs({"user_id": 1, "exp": NOW + 60}, b"another key, which is long enough, too"),
         theirs({"user_id": 1, "exp": NOW + 60}, b"k" * 64, "HS512"),
+        forged({"alg": "HS384"}),
         encoded({"alg": "none"}) + "." + encoded({"user_id": 1, "exp": NOW + 60}) + ".",
     ],
 )
 def test_an_invalid_proof_is_refused(token: str) -> None:
     with pytest.raises(BadToken):
         account_tokens.read(token, (KEY,), NOW)
-
-
-def test_a_header_that_says_another_algorithm_is_refused_though_the_signature_is_right() -> None:
-    signed = encoded({"alg": "HS384"}) + "." + encoded({"user_id": 1, "exp": NOW + 60})
-    signature = account_tokens._signature(signed.encode(), KEY).decode()
-    with pytest.raises(BadToken, match="HS256"):
-        account_tokens.read(f"{signed}.{signature}", (KEY,), NOW)
 
 
 def test_every_bit_of_a_token_counts() -> None:
