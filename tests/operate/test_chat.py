@@ -70,7 +70,6 @@ def test_init_makes_a_chat_with_an_owner_a_group_and_an_invitation_for_guests(tm
         assert invitation.expires_at - invitation.created == 7 * 86400
         assert invitation.group == group
         member = stored.store.part(MessageLog).conversations.member("gochat", int(group), owner.user)
-        assert member is not None
         assert member.role == "owner"
         (row,) = stored.store.rows("SELECT code, expires_at, account FROM password_reset", ())
         assert row[0] != code, "only its hash is stored"
@@ -128,23 +127,18 @@ def test_links_name_the_address_where_people_open_the_chat(
     assert (config.server.host, config.app.http_port, config.app.http_url) == (host, port, url)
 
 
-def test_the_app_of_the_chat_has_no_other_settings(tmp_path: Path) -> None:
-    done = run_cli("init", "--app", "gochat", folder=tmp_path)
-    assert done.returncode == 1
-    assert not (tmp_path / "imserver.yaml").exists()
-
-
 def test_a_chat_may_have_a_name(tmp_path: Path) -> None:
     links(tmp_path, "init", "--chat", "--name", 'Tea: "green"')
     config = load_config(str(tmp_path / "imserver.yaml"))
     assert settings_of(config, ChatSettings).name == 'Tea: "green"'
 
 
-@pytest.mark.parametrize("arguments", [("--chat", "--name", "x" * 41), ("--no-chat", "--name", "Tea")])
+@pytest.mark.parametrize(
+    "arguments", [("--chat", "--name", "x" * 41), ("--no-chat", "--name", "Tea"), ("--app", "gochat")]
+)
 def test_a_name_that_no_chat_can_have_is_refused(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     done = run_cli("init", *arguments, folder=tmp_path)
     assert done.returncode == 1
-    assert "name" in done.stderr
     assert not (tmp_path / "imserver.yaml").exists()
 
 

@@ -128,14 +128,6 @@ def test_a_drained_node_refuses_clients_until_it_may_serve_again(start_server: S
         assert good(server.http, "counts", app=7)["apps"][0]["users"] == 1
 
 
-def test_nodes_are_for_keys_of_all_apps(server: Server) -> None:
-    assert refused(server.http, "nodes", key=OF_SHOP)[0] == 403
-    (node,) = good(server.http, "nodes", key=ADMIN)["nodes"]
-    assert refused(server.http, "nodes/drain", {"node": node["node"]}, key=OF_SHOP)[0] == 403
-    status, _, message = refused(server.http, "nodes/drain", {"node": "10.9.9.9:1"}, key=ADMIN)
-    assert (status, message) == (400, "`node`: no live node of this name answers")
-
-
 def test_each_node_shows_and_drains_the_other(nodes: Nodes) -> None:
     here, there = nodes.servers
     with logged_in(there.ws, "ann", 101) as ann:

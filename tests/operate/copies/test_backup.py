@@ -70,8 +70,8 @@ def test_what_was_stored_before_a_copy_is_there_after_it_is_put_back(
     assert str(copy) in run("backup", copy).stdout
     assert copy.stat().st_mode & 0o777 == 0o600
     say(data, "three")
-    output = run("restore", copy).stdout
-    assert "imserver.db.before" in output
+    for end in ("", ".2", ".3"):  # what was there remains, however often something is restored
+        assert f"imserver.db.before{end}" in run("restore", copy).stdout
     assert say(data, "four") == ["one", "two", "four"]
     assert sorted(file.name for file in data.iterdir() if "part" in file.name) == []
     with sqlite3.connect(data / "imserver.db.before") as before:
@@ -187,18 +187,6 @@ def test_an_app_that_began_after_the_copy_goes_on_behind_it_too(data: Path, tmp_
     store.close()
 
 
-def test_what_was_there_remains_however_often_something_is_restored(data: Path, tmp_path: Path) -> None:
-    say(data, "one")
-    copies.backup(data / "imserver.db", tmp_path / "copy.db")
-    say(data, "two")
-    for end in ("", ".2", ".3"):
-        done = copies.restore(data / "imserver.db", tmp_path / "copy.db", numbers_of_server())
-        assert done[1] == data / f"imserver.db.before{end}"
-    with sqlite3.connect(data / "imserver.db.before") as before:
-        assert before.execute("SELECT count(*) FROM message").fetchone() == (2,)
-    before.close()
-
-
 def test_a_copy_is_whole_while_others_write(run: Run, data: Path, tmp_path: Path) -> None:
     store = Store(StorageSettings(), str(data), threaded=False)
     log = store.part(MessageLog)
@@ -252,15 +240,11 @@ def test_what_cannot_be_copied_is_one_clear_line_and_changes_nothing(
             connection.execute(forgery)
         connection.close()
         assert refusal in run("restore", forged, fails=True).stderr
+    for command, tool in (("backup", "pg_dump"), ("restore", "pg_restore or psql")):
+        url = "postgresql://u:secret@h/d"
+        said = run(command, tmp_path / "copy", fails=True, IMSERVER_STORAGE_URL=url).stderr
+        assert (tool in said, "secret" in said) == (True, False)
     assert say(data) == ["one"]
-
-
-@pytest.mark.parametrize(("command", "tool"), [("backup", "pg_dump"), ("restore", "pg_restore or psql")])
-def test_another_databases_own_tools_are_named(run: Run, tmp_path: Path, command: str, tool: str) -> None:
-    url = "postgresql://u:secret@h/d"
-    output = run(command, tmp_path / "copy", fails=True, IMSERVER_STORAGE_URL=url).stderr
-    assert tool in output
-    assert "secret" not in output
 
 
 def test_a_copy_has_the_tables_and_their_record(tmp_path: Path, open_store: OpenStore) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import time
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -12,7 +11,6 @@ from imserver.gateway.config.settings import KeySettings
 from tests.conftest import StartServer
 from tests.integration.cmd import form_request
 from tests.integration.raw import ask, bearer, open_socket, text
-from tests.integration.sse import end_of, listening
 from tests.integration.v1 import call
 from tests.support import HTTP_SERVERS, Server, eventually, run_cli, with_constants
 from tests.users import User
@@ -136,23 +134,6 @@ def test_an_expired_key_of_the_settings_is_refused_by_its_name(server: Server) -
             row for row in server.log_with_requests().splitlines() if f"POST {path} " in row and id in row
         ]
         assert line.endswith(f" by=key:{id}")
-
-
-def test_connections_end_with_their_key(server: Server, admin: User) -> None:
-    revoked = admin.post("keys/create", scopes=["push", "read"], apps=["shop"])
-    expiring = admin.post("keys/create", scopes=["push", "read"], apps=["shop"], expires_seconds=3)
-    with ExitStack() as stack:
-        publishers, streams = [], []
-        for each in (revoked, expiring):
-            headers = [("Authorization", f"Bearer {each['secret']}")]
-            publishers.append(stack.enter_context(open_socket(server.http, PUBLISHER, more=headers)))
-            one = listening(server.http, "shop", each["key"]["id"], channels="news", headers=headers)
-            streams.append(stack.enter_context(one))
-        admin.post("keys/revoke", id=revoked["key"]["id"])
-        for one in publishers:
-            one.closed(4504)
-        for one in streams:
-            assert end_of(one)["code"] == 4504
 
 
 @pytest.mark.parametrize("requests", [True, False])

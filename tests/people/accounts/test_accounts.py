@@ -7,8 +7,6 @@ import pytest
 
 from imserver.gateway.node.feature_list import load_config
 from imserver.gateway.storage.store import Store
-from imserver.pages.text import LANGUAGES
-from imserver.people.accounts.confirmations import WORDS
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.people import PeopleStore
 from imserver.people.accounts.rows import AccountStore
@@ -95,12 +93,6 @@ def test_a_new_password_is_read_from_standard_input(folder: Path) -> None:
     assert found[1].startswith("$argon2id$")
     assert found[0].version == 1
     assert "at least 8" in run(folder, "password", "shop/ann", stdin="short\n", status=1)
-
-
-def test_the_page_that_confirms_an_address_is_in_every_language() -> None:
-    assert {language: words.keys() for language, words in WORDS.items()} == dict.fromkeys(
-        LANGUAGES, WORDS["en"].keys()
-    )
 
 
 def test_the_command_looks_at_no_other_distribution(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from imserver.backends.webhooks.consumer import DeliveryLease
 from imserver.backends.webhooks.log_window import HookSender
 from imserver.gateway.errors import StorageUnavailable
 from imserver.messenger.messages.log.contract import Draft
-from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.people.accounts.parts import accounts_of
 from imserver.people.bots import hooks as module
 from imserver.people.bots.hooks import BotHooks, messages_of
@@ -26,7 +24,7 @@ from tests.gateway.transport.harness import until
 from tests.rows import sections
 from tests.security.node_harness import ADMIN, Harness, config
 from tests.security.test_bots import person
-from tests.support import ROOT, CountingSignal
+from tests.support import ROOT
 from tests.users import User
 
 NOTHING = (200, b"")
@@ -277,31 +275,6 @@ def test_an_event_that_comes_again_has_the_same_answer_once(node: Harness, recei
     until(lambda: texts_by(bot, guy) == ["first", "last"])
 
 
-def test_the_entries_of_others_are_not_read_for_each_bot(
-    node: Harness, receivers: Receivers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    max_, ned = person(node, "max"), person(node, "ned")
-    bot, url = hooked(max_, "idle")
-    say(max_, bot, "1")
-    until(lambda: receivers.texts(url) == ["1"])
-    sender = sender_of(bots_of(node.node.core).hooks, bot)
-    until(lambda: not sender.window.count)
-    log = node.node.core.store.part(MessageLog)
-    sync, reads = log.entries.sync, []
-
-    def counted(app: str, user: str, after: int, limit: int) -> Any:
-        reads.append(user)
-        return sync(app, user, after, limit)
-
-    monkeypatch.setattr(log.entries, "sync", counted)
-    last = max_.post("messages/send", to=ned.user, text="x")["id"]
-    until(lambda: sender.window.head >= last and not sender.window.count)
-    assert bot.user not in reads
-    say(max_, bot, "2")
-    until(lambda: receivers.texts(url) == ["1", "2"])
-    assert bot.user in reads
-
-
 def test_a_banned_bot_is_posted_to_when_its_ban_has_ended(node: Harness, receivers: Receivers) -> None:
     lea = person(node, "lea")
     bot, url = hooked(lea, "banned")
@@ -387,42 +360,6 @@ def test_a_webhook_begins_with_the_next_entry_and_ends_when_it_is_removed(
         assert hal.refused("bots/update", bot=bot.user, hook_url=wrong) == (400, "invalid_request")
     set_url("")
     assert "3" not in receivers.texts("https://second.example/")
-
-
-def test_without_the_lease_a_node_forgets_how_far_it_has_looked(node: Harness, receivers: Receivers) -> None:
-    """After the next lease it does not read what others have delivered."""
-    ida = person(node, "ida")
-    bot, url = hooked(ida, "leased")
-    say(ida, bot, "1")
-    until(lambda: receivers.texts(url) == ["1"])
-    hooks = bots_of(node.node.core).hooks.log
-    assert hooks._seen
-    hooks._set({})
-    hooks._look()
-    assert (hooks._seen, hooks.senders) == ({}, {})
-    say(ida, bot, "2")
-    until(lambda: "2" in receivers.texts(url))
-
-
-def test_a_stored_entry_is_looked_for_at_once_and_nothing_between_renewals(
-    node: Harness, receivers: Receivers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kai = person(node, "kai")
-    bot, url = hooked(kai, "waiting")
-    hooks = bots_of(node.node.core).hooks
-    with monkeypatch.context() as patched:
-        patched.setattr(DeliveryLease, "SECONDS", 86400)
-        until(lambda: hooks.log.lease.until > monotonic() + 3600)
-        patched.setattr(DeliveryLease, "RENEW_SECONDS", 3600.0)
-        hooks.log.work.news = news = CountingSignal()
-        hooks.messaging.follower.watch(news, [kai.app])
-        until(lambda: news.pauses and (news.pauses[-1] or 0) > 600)
-        for text in ("1", "2"):
-            say(kai, bot, text)
-            until(lambda text=text: receivers.texts(url)[-1:] == [text])
-            assert (news.pauses[-1] or 0) > 600
-    hooks.log.work.changed()
-    until(lambda: (news.pauses[-1] or 0) < 1)
 
 
 def test_an_answer_without_messages_has_none() -> None:

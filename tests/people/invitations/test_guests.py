@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from imserver.people.accounts.declared import AccountsOfApp, AppAccountSettings
 from imserver.people.accounts.parts import AccountParts, accounts_of
 from tests.rows import sections
-from tests.security.node_harness import ADMIN, APPS, RULED, Harness, config
+from tests.security.node_harness import APPS, RULED, Harness, config
 from tests.users import PASSWORD, User
 
 APP = "202"
@@ -196,11 +196,6 @@ def test_a_password_makes_a_member_that_keeps_groups_and_messages(host: Host) ->
     assert member.refused("accounts/promote", name=name, password=PASSWORD) == (409, "no_guest")
     login = {"app": APP, "login": name, "password": PASSWORD}
     assert host.node.call("POST", "/api/v1/accounts/login", login)[0] == 200
-
-
-def test_a_back_end_makes_a_member_of_a_guest(host: Host) -> None:
-    gil, back_end = host.guest(), User(host.node, ADMIN.key, app="201")
-    assert back_end.refused("accounts/promote", user=gil.user, name="gil", password=PASSWORD)[0] == 404
 
 
 def test_unused_guests_are_deleted_and_their_messages_stay(host: Host) -> None:
