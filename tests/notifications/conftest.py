@@ -15,11 +15,18 @@ from tests.notifications.notifying import NotifyingNode, StartNode
 @pytest.fixture
 def quick(hasty_consumers: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Short pauses."""
-    monkeypatch.setattr(consumer, "LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(notifier, "READ_SECONDS", 0.01)
-    monkeypatch.setattr(DeliveryLease, "RENEW_SECONDS", 0.1)
-    for module in (consumer, notifier):
-        monkeypatch.setattr(module, "until_beat", lambda seconds=1.0: seconds)
+
+    def until_beat(seconds: float = 1.0) -> float:
+        return seconds
+
+    for owner, name, value in (
+        (consumer, "LOOK_SECONDS", 0.01),
+        (notifier, "READ_SECONDS", 0.01),
+        (DeliveryLease, "RENEW_SECONDS", 0.1),
+        (consumer, "until_beat", until_beat),
+        (notifier, "until_beat", until_beat),
+    ):
+        monkeypatch.setattr(owner, name, value)
 
 
 @pytest.fixture

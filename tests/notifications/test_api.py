@@ -101,36 +101,18 @@ def test_a_browser_subscribes_with_the_key_of_the_server(node: Harness) -> None:
     assert ann.get("notifications/endpoints")["endpoints"] == [shown]
 
 
-def test_keys_and_addresses_are_never_shown(node: Harness) -> None:
-    ann = user(node)
-    ann.post("notifications/endpoints", **subscription("secret-path"))
-    shown = msgspec.json.encode(ann.get("notifications/endpoints"))
-    assert not any(secret in shown for secret in (b"secret-path", P256DH.encode(), AUTH.encode()))
-
-
 def test_an_endpoint_is_switched_off_and_removed(node: Harness) -> None:
     ann = user(node)
     id = ann.post("notifications/endpoints", **subscription())["id"]
     ann.post("notifications/endpoints/update", id=id, enabled=False)
     assert [each["enabled"] for each in ann.get("notifications/endpoints")["endpoints"]] == [False]
+    for other in (user(node), User(node, node.session("202", ann.user), ann.user, "202")):
+        assert other.get("notifications/endpoints")["endpoints"] == []
+        assert other.refused("notifications/endpoints/update", id=id, enabled=True)[0] == 404
+        assert other.refused("notifications/endpoints/remove", id=id) == (404, "unknown_endpoint")
     ann.post("notifications/endpoints/remove", id=id)
     assert ann.get("notifications/endpoints")["endpoints"] == []
     assert ann.refused("notifications/endpoints/remove", id=id) == (404, "unknown_endpoint")
-
-
-def test_nobody_sees_or_changes_the_endpoints_of_others(node: Harness) -> None:
-    ann, eve = user(node), user(node)
-    foreign = User(node, node.session("202", ann.user), ann.user, "202")
-    id = ann.post("notifications/endpoints", **subscription())["id"]
-    for other in (eve, foreign):
-        assert other.get("notifications/endpoints")["endpoints"] == []
-        assert other.refused("notifications/endpoints/update", id=id, enabled=False)[0] == 404
-        assert other.refused("notifications/endpoints/remove", id=id) == (404, "unknown_endpoint")
-        assert other.refused("notifications/endpoints/remove", id=id, app="201", user=ann.user)[0] in (
-            403,
-            404,
-        )
-    assert [each["enabled"] for each in ann.get("notifications/endpoints")["endpoints"]] == [True]
 
 
 def test_a_back_end_lists_and_removes_those_of_a_user(node: Harness) -> None:
@@ -148,16 +130,6 @@ def test_a_back_end_lists_and_removes_those_of_a_user(node: Harness) -> None:
     assert ann.get("notifications/endpoints")["endpoints"] == []
 
 
-def test_the_same_device_is_there_once_and_belongs_to_who_came_last(node: Harness) -> None:
-    ann, bob = user(node), user(node)
-    one = subscription()
-    first = ann.post("notifications/endpoints", **one)["id"]
-    assert ann.post("notifications/endpoints", **one)["id"] == first
-    bob.post("notifications/endpoints", **one)
-    assert ann.get("notifications/endpoints")["endpoints"] == []
-    assert len(bob.get("notifications/endpoints")["endpoints"]) == 1
-
-
 def test_a_new_endpoint_replaces_the_oldest_of_too_many(node: Harness) -> None:
     ann = user(node)
     ids = [ann.post("notifications/endpoints", **subscription())["id"] for _ in range(MOST + 1)]
@@ -169,15 +141,10 @@ def test_a_new_endpoint_replaces_the_oldest_of_too_many(node: Harness) -> None:
     [
         ({"endpoint": "http://push.example.com/x"}, "`endpoint`: expected an https:// URL"),
         ({"endpoint": "https://127.0.0.1/x"}, "`endpoint`: the address is not public"),
-        ({"endpoint": "https://[::1]/x"}, "`endpoint`: the address is not public"),
-        ({"endpoint": "https://push.example.com/" + "x" * 1000}, "$.endpoint"),
         ({"endpoint": ""}, "$.endpoint"),
         ({"keys": {"p256dh": P256DH}}, "auth"),
         ({"keys": {"p256dh": "A" * 87, "auth": AUTH}}, "`keys`: p256dh"),
-        ({"keys": {"p256dh": P256DH[:-4], "auth": AUTH}}, "$.keys.p256dh"),
         ({"keys": {"p256dh": P256DH, "auth": "short"}}, "$.keys.auth"),
-        ({"keys": {"p256dh": P256DH, "auth": AUTH, "more": 1}}, "more"),
-        ({"device": "x" * 65}, "$.device"),
         ({"device": "a\nb"}, "$.device"),
         ({"language": "a language"}, "$.language"),
         ({"owner": "x"}, "owner"),
@@ -259,13 +226,9 @@ def test_wishes_are_changed_one_by_one(node: Harness) -> None:
         ({"mail": "soon"}, 403, "sends no mail"),
         ({"mail": "hourly"}, 400, "$.mail"),
         ({"quiet": {"begin": "24:00", "end": "07:00", "zone": "UTC"}}, 400, "$.quiet.begin"),
-        ({"quiet": {"begin": "22:00", "end": "7:00", "zone": "UTC"}}, 400, "$.quiet.end"),
         ({"quiet": {"begin": "22:00", "end": "07:00"}}, 400, "zone"),
         ({"quiet": {"begin": "22:00", "end": "07:00", "zone": "Mars/Base"}}, 400, "`quiet.zone`"),
-        ({"quiet": {"begin": "22:00", "end": "07:00", "zone": "Asia"}}, 400, "`quiet.zone`"),
         ({"quiet": {"begin": "22:00", "end": "07:00", "zone": "../../etc/passwd"}}, 400, "`quiet.zone`"),
-        ({"quiet": {"begin": "22:00", "end": "07:00", "zone": ""}}, 400, "`quiet.zone`"),
-        ({"preview": "yes"}, 400, "$.preview"),
     ],
     ids=str,
 )
@@ -386,12 +349,9 @@ def test_an_answer_says_what_came_of_it_and_marks_as_read(node: Harness) -> None
         ({"action": "answer"}, 400, "invalid_request"),
         ({"action": "read", "value": "1"}, 400, "invalid_request"),
         ({"token": "AAAA"}, 404, "unknown_notification"),
-        ({"token": ""}, 400, "invalid_request"),
         ({"action": "delete"}, 400, "invalid_request"),
-        ({"action": "reply"}, 400, "invalid_request"),
         ({"action": "reply", "text": " "}, 400, "invalid_request"),
         ({"action": "read", "text": "x"}, 400, "invalid_request"),
-        ({"user": "ann"}, 400, "invalid_request"),
         ({"action": "reply", "text": "x" * 100_000}, 413, "body_too_large"),
     ],
     ids=lambda value: str(value)[:40],
@@ -450,14 +410,8 @@ def test_a_mail_program_unsubscribes_with_one_click(node: Harness) -> None:
     done = unsubscribe(node, "POST", token, body={"List-Unsubscribe": "One-Click"})
     assert (done.status, done.body) == (200, b'{"unsubscribed":true}')
     assert wishes("201", [ann.user])[ann.user] == Wishes(language="zh")
-
-
-def test_a_browser_gets_a_page_after_the_button(node: Harness) -> None:
-    ann = user(node)
-    token = notifications_of(node.node.core).tokens.make_mail("201", ann.user)
     page = unsubscribe(node, "POST", token, headers={"accept": "text/html,*/*"})
-    assert (page.status, "no more mails" in page.body.decode()) == (200, True)
-    assert "<form" not in page.body.decode()
+    assert (page.status, "<form" in page.body.decode()) == (200, False)
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])

@@ -164,15 +164,6 @@ def test_a_killed_node_leaves_the_rest_to_another_one(store: Store) -> None:
     second.audiences.stop()
 
 
-def test_a_page_is_queued_once(store: Store) -> None:
-    node = Sender(store)
-    node.lease.until = 0.0
-    one = node.start()
-    assert node.audience_rows.add_page(one, ["ann"], [], False, "one")
-    assert not node.audience_rows.add_page(one, ["ann"], [], False, "one")
-    assert node.of(one).users == 1
-
-
 def test_cancel_ends_it_at_once(store: Store) -> None:
     node = Sender(store)
     node.subscribe(*map(str, range(9)))

@@ -5,12 +5,13 @@ from typing import Any
 import pytest
 
 from imserver.messenger.messages.log.conversations import UnreadMessages
-from imserver.notifications import decisions
 from imserver.notifications.contract import MUTED_FOR_GOOD, ConversationWish, Due, QuietHours, Wishes
 from imserver.notifications.decisions import Decision, decide
 from imserver.notifications.declared import AppNotifySettings
 
 NOW = 1_000_000_000
+QUIET_END = NOW - NOW % 86_400_000 + 23 * 3600_000
+"""23:00 of that day."""
 ORDINARY = Wishes()
 AFTER, AGAIN = 10_000, 60_000
 RULES = AppNotifySettings(after_seconds=AFTER / 1000, again_seconds=AGAIN / 1000)
@@ -76,7 +77,7 @@ def test_newer_messages_do_not_put_off_what_is_still_unread() -> None:
 
 
 @pytest.mark.parametrize("step", [-3600_000, 3600_000])
-def test_a_clock_that_was_set_puts_nothing_off(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_was_set_puts_nothing_off(step: int) -> None:
     """Dues go on evenly; times of messages and of the day are those of the clock."""
 
     def decided(row: Due, unread: UnreadMessages, wishes: Wishes = ORDINARY) -> Decision:
@@ -86,8 +87,8 @@ def test_a_clock_that_was_set_puts_nothing_off(step: int, monkeypatch: pytest.Mo
     assert decided(due(6, 5, ago=20_000), messages(5, 7, ago=-step)) == wait(NOW + 40_000, 7)
     assert decided(due(6, 5, ago=-3600_000), messages(5, 7, ago=-step)) == wait(NOW + AGAIN, 7)
     assert decided(due(5), messages(5, 6, read=5)).due <= NOW + AFTER
-    monkeypatch.setattr(decisions, "quiet_until", lambda _hours, now: now + 5)
-    assert decided(due(5), messages(5), Wishes(quiet=QuietHours(0, 60))) == wait(NOW + 5, 5)
+    end = QUIET_END - step
+    assert decided(due(5), messages(5), Wishes(quiet=QuietHours(0, 23 * 60))) == wait(end, 5)
 
 
 MENTIONED = {"mentions": [("zoe", 5)]}
@@ -132,11 +133,9 @@ def test_a_user_who_has_switched_all_devices_off() -> None:
     assert decide(due(5), messages(5), RULES, Wishes(), ConversationWish(1), False, NOW) == END
 
 
-def test_quiet_hours_put_off_what_is_still_unread(monkeypatch: pytest.MonkeyPatch) -> None:
-    quiet = QuietHours(0, 60)
-    monkeypatch.setattr(decisions, "quiet_until", lambda hours, now: now + 5 if hours is quiet else 0)
-    wishes = Wishes(quiet=quiet)
-    assert decide(due(5), messages(5, 6), RULES, wishes, ConversationWish(1), True, NOW) == wait(NOW + 5, 5)
+def test_quiet_hours_put_off_what_is_still_unread() -> None:
+    wishes = Wishes(quiet=QuietHours(0, 23 * 60))
+    assert decide(due(5), messages(5, 6), RULES, wishes, ConversationWish(1), True, NOW) == wait(QUIET_END, 5)
     assert decide(due(5), messages(5, read=5), RULES, wishes, ConversationWish(1), True, NOW) == END
     read = messages(5, 6, read=6)
     assert decide(due(6, 5), read, RULES, wishes, ConversationWish(1), True, NOW) == CLOSE

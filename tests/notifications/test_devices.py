@@ -67,19 +67,6 @@ def test_a_device_is_registered_and_gets_a_test(node: Harness, service: FakeServ
     assert 500 < notice.ttl <= 600
 
 
-def test_each_notification_has_an_id_of_its_own_also_when_none_waits_any_more(
-    node: Harness, service: FakeService
-) -> None:
-    joe = User(node, node.session("201", "joe"), "joe", "201")
-    add(joe, "t-joe")
-    store = node.node.core.store
-    for number in range(1, 4):
-        joe.post("notifications/test")
-        until(lambda: not store.rows("SELECT 1 FROM notify_delivery"))
-        assert len(notices(service, "t-joe")) == number
-    assert len({notice.id for notice in notices(service, "t-joe")}) == 3
-
-
 def test_a_token_that_no_service_takes_is_refused(node: Harness) -> None:
     ann = User(node, node.session("201", "ann"), "ann", "201")
     invalid = (400, "invalid_request")
@@ -101,15 +88,6 @@ def test_a_new_token_replaces_that_of_the_same_device(node: Harness) -> None:
     assert add(cat, "t-new", replaces="fake:t-second")["id"] == old["id"]
     assert [each["id"] for each in cat.get("notifications/endpoints")["endpoints"]] == [old["id"]]
     assert new["id"] != old["id"]
-
-
-def test_a_back_end_registers_a_device_which_moves_with_its_user(node: Harness, service: FakeService) -> None:
-    admin = User(node, ADMIN.key, app="201")
-    eve, fay = (User(node, node.session("201", name), name, "201") for name in ("eve", "fay"))
-    admin.post("notifications/endpoints", endpoint="fake:t-shared", user="eve")
-    add(fay, "t-shared")
-    assert eve.get("notifications/endpoints")["endpoints"] == []
-    assert eve.post("notifications/test") == {"endpoints": 0}
 
 
 def test_what_a_service_says_is_gone_leaves_after_one_request(node: Harness, service: FakeService) -> None:

@@ -82,8 +82,3 @@ def test_a_mail_is_sent_by_the_server_of_the_settings(tmp_path: Path, sink: Sink
     (finding,) = tried("mail ADDRESS", "eve@example.com", file)
     assert finding.level == "fail"
     assert "550" in finding.found
-
-
-def test_without_a_mail_server_none_is_sent(tmp_path: Path) -> None:
-    (finding,) = tried("mail ADDRESS", "ann@example.com", settings(tmp_path))
-    assert (finding.level, finding.found) == ("fail", "smtp.host is not set")

@@ -8,8 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from imserver.gateway.notify import MAX_NOTIFY_BYTES, Notify, encode_notify
-from imserver.messenger.messages.services import MessageServices
+from imserver.gateway.notify import MAX_NOTIFY_BYTES
 from imserver.notifications.contract import Shown
 from imserver.notifications.parts import notifications_of
 from tests.notifications.test_api import subscription
@@ -81,32 +80,12 @@ def test_a_push_that_is_not_stored_notifies_who_is_offline(node: Harness, back_e
     assert (shown.kind, shown.title, shown.body, shown.tag) == ("push", "Order 17", "It has left", "17")
 
 
-def test_an_app_without_a_webhook_is_enough(node: Harness, back_end: User, ann: User) -> None:
-    (webhooks,) = node.node.core.service(MessageServices).observers
-    assert "201" not in webhooks.apps
-    back_end.post("push", user=ann.user, text="left", notify={})
-    assert [shown.body for shown in sent_to(node, ann)] == ["left"]
-
-
 @pytest.mark.parametrize("notify", [{}, {"notify": False}], ids=["without", "false"])
 def test_a_push_that_wants_none_notifies_nobody(
     node: Harness, back_end: User, ann: User, notify: dict[str, Any]
 ) -> None:
     back_end.post("push", user=ann.user, text="left", **notify)
     assert sent_to(node, ann) == []
-
-
-def test_members_of_a_group_who_are_offline_are_notified(node: Harness, back_end: User, ann: User) -> None:
-    bob = User.register(node, "201")
-    group = bob.group(ann)
-    back_end.post("push", targets=[{"group": group}, {"user": "nobody"}], text="left", notify=ORDER)
-    assert len(sent_to(node, ann)) == 1
-
-
-def test_a_pending_push_notifies_at_once(node: Harness, back_end: User, ann: User) -> None:
-    answer = back_end.post("push", user=ann.user, text="left", ttl_seconds=60, notify={})
-    assert answer["results"][0]["status"] == "held"
-    assert len(sent_to(node, ann)) == 1
 
 
 def test_a_repeated_push_notifies_once(node: Harness, back_end: User, ann: User) -> None:
@@ -163,17 +142,6 @@ def test_a_bot_shows_no_other_name_and_leads_nowhere_else(
     bot.post("messages/send", to=ann.user, text="left", notify={**OF_BOT, "title": ""})
 
 
-def test_it_stands_beside_mentions_and_buttons(node: Harness, ann: User) -> None:
-    bob = User.register(node, "201")
-    bot = bob.bot(f"shop{next(_numbers)}")
-    buttons = [[{"text": "Yes", "value": "y"}]]
-    more = {"mentions": [ann.user], "buttons": buttons, "notify": {"tag": "1"}}
-    bot.post("messages/send", to=ann.user, text="?", **more)
-    (entry,) = ann.get("messages/sync")["messages"][-1:]
-    assert entry["meta"] == more
-    ann.post("messages/press", id=entry["id"], value="y")
-
-
 @pytest.mark.parametrize(
     ("notify", "text"),
     [
@@ -208,8 +176,3 @@ def test_a_wrong_one_is_refused_with_a_reason(
         status, answer = node.call("POST", f"/api/v1/{route}", {**push, **more}, key)
         assert (status, answer["code"]) == (400, "invalid_request"), answer
         assert text in answer["message"]
-
-
-def test_half_of_a_surrogate_pair_is_no_text() -> None:
-    with pytest.raises(ValueError, match="Unicode"):
-        encode_notify(Notify("\ud800"))

@@ -6,7 +6,6 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
 
 import msgspec
 import pytest
@@ -14,8 +13,8 @@ import pytest
 from imserver.gateway.transport.outgoing import PublicRequests
 from imserver.notifications.contract import PushEndpoint, Shown
 from imserver.notifications.declared import NotificationSettings
-from imserver.notifications.webpush import WebPush, from_base64url
-from tests.notifications.devices import base64url, body
+from imserver.notifications.webpush import WebPush
+from tests.notifications.devices import body
 from tests.processes import spawn
 from tests.tools import require
 
@@ -54,9 +53,6 @@ class PushService:
         """The notifications that the browser has decrypted."""
         data = self.ask("/get-notifications", clientHash=endpoint.url.rpartition("/")[2])
         return [msgspec.json.decode(text, type=Shown) for text in data["messages"]]
-
-    def expire(self, endpoint: PushEndpoint) -> None:
-        self.ask("/expire-subscription/" + endpoint.url.rpartition("/")[2])
 
 
 @pytest.fixture(scope="module")
@@ -100,28 +96,3 @@ def test_it_refuses_the_token_of_another_server(service: PushService, make: Make
     result = make(2).send(endpoint, body(), 60, "normal", "topic")
     assert (result.outcome, result.status) == ("refused", 400)
     assert service.shown(endpoint) == []
-
-
-def test_it_refuses_what_is_encrypted_for_another_device(service: PushService, make: Make) -> None:
-    push = make()
-    one, other = service.subscribe(push.public_key), service.subscribe(push.public_key)
-    auth = bytes(byte ^ 1 for byte in from_base64url(one.auth))
-    for wrong in (
-        msgspec.structs.replace(one, p256dh=other.p256dh),
-        msgspec.structs.replace(one, auth=base64url(auth)),
-    ):
-        assert push.send(wrong, body(), 60, "normal", "topic").status == 400
-    assert service.shown(one) == service.shown(other) == []
-
-
-def test_an_endpoint_that_has_expired_is_gone(service: PushService, make: Make) -> None:
-    push = make()
-    endpoint = service.subscribe(push.public_key)
-    service.expire(endpoint)
-    assert push.send(endpoint, body(), 60, "normal", "topic").outcome == "gone"
-
-
-def test_its_keys_have_our_form(service: PushService) -> None:
-    """It refuses a key that is no point."""
-    with pytest.raises(HTTPError):
-        service.subscribe(base64url(b"\4" + bytes(64)))

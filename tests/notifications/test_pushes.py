@@ -76,7 +76,13 @@ def push(notify: Notify | bool | None = None, **more: Any) -> Event:
 
 
 def test_each_device_of_an_absent_user_gets_one() -> None:
-    rows = FakeRows(endpoint(1, "ann"), endpoint(2, "ann"), endpoint(3, "bob"), endpoint(4, "eve"))
+    rows = FakeRows(
+        endpoint(1, "ann"),
+        endpoint(2, "ann"),
+        endpoint(3, "bob"),
+        endpoint(4, "eve"),
+        endpoint(5, "bob", enabled=False),
+    )
     pushed = Pushed(rows)
     notify = Notify(
         "Order 17", "It has left", "/orders/17", "/box.png", (Action("track", "Track"),), "17", 600
@@ -103,9 +109,13 @@ def test_each_device_of_an_absent_user_gets_one() -> None:
     assert pushed.wakes == 1
 
 
-@pytest.mark.parametrize("notify", [None, False])
-def test_a_push_without_notify_asks_the_database_nothing(notify: bool | None) -> None:
-    pushed = Pushed(FakeRows(endpoint(1, "ann")))
+@pytest.mark.parametrize(
+    ("notify", "rules"), [(None, RULES), (False, RULES), (Notify(), AppNotifySettings(enabled=False))]
+)
+def test_a_push_that_notifies_nobody_asks_the_database_nothing(
+    notify: Notify | bool | None, rules: AppNotifySettings
+) -> None:
+    pushed = Pushed(FakeRows(endpoint(1, "ann")), rules)
     pushed.absent(("ann", push(notify)), ("bob", push(notify)))
     assert pushed.rows.queries == []
 
@@ -115,12 +125,6 @@ def test_users_without_endpoints_cost_one_query() -> None:
     pushed.absent(*((f"user-{number}", push(Notify())) for number in range(100)))
     assert pushed.rows.queries == ["endpoints"]
     assert pushed.wakes == 0
-
-
-def test_an_app_without_notifications_costs_none() -> None:
-    pushed = Pushed(FakeRows(endpoint(1, "ann")), AppNotifySettings(enabled=False))
-    pushed.absent(("ann", push(Notify())))
-    assert pushed.rows.queries == []
 
 
 def test_what_is_left_out_is_made_from_the_push() -> None:
@@ -169,12 +173,6 @@ def test_quiet_hours_postpone_it() -> None:
     rows = FakeRows(endpoint(1, "ann"), ann=Wishes(quiet=quiet))
     Pushed(rows).absent(("ann", push(Notify())))
     assert 3600_000 < rows.deliveries[0].next_try - rows.deliveries[0].created * 1000 <= 7200_000
-
-
-def test_an_endpoint_that_is_switched_off_gets_none() -> None:
-    rows = FakeRows(endpoint(1, "ann", enabled=False))
-    Pushed(rows).absent(("ann", push(Notify())))
-    assert rows.deliveries == []
 
 
 def test_a_database_that_is_away_fails_no_push() -> None:

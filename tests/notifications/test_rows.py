@@ -58,9 +58,9 @@ def delivery(
     return Delivery(0, APP, to.user, to.id, host, "message", 1, 1, topic, 60, next_try, 0, 1, body)
 
 
-def all_dues(rows: NotificationRows) -> list[Due]:
+def all_dues(store: Store) -> list[Due]:
     statement = "SELECT member, conversation, entry_id, due, notified_id, notified_at FROM notify_due"
-    found = rows._store.rows(f"{statement} ORDER BY member, conversation")
+    found = store.rows(f"{statement} ORDER BY member, conversation")
     return [Due(user if isinstance(user, str) else user.decode(), *numbers) for user, *numbers in found]
 
 
@@ -196,7 +196,9 @@ def test_wishes_of_users_and_for_conversations(rows: NotificationRows) -> None:
     assert rows.conversation_wishes_of(APP, "b") == [ConversationWish(2, "nothing", 5)]
 
 
-def test_a_due_that_is_set_stays_and_one_that_was_notified_waits(rows: NotificationRows) -> None:
+def test_a_due_that_is_set_stays_and_one_that_was_notified_waits(
+    store: Store, rows: NotificationRows
+) -> None:
     rows.follow(APP)
     rows.advance(APP, 1, [Due("a", 1, 1, 1000), Due("b", 1, 1, 1000), Due("b", 2, 1, 1500)])
     rows.advance(APP, 2, [Due("a", 1, 2, 2000), Due("c", 1, 2, 2000)])
@@ -207,13 +209,13 @@ def test_a_due_that_is_set_stays_and_one_that_was_notified_waits(rows: Notificat
     a, b = found[:2]
     assert rows.next_dues() == {APP: 1000}
     rows.decide(APP, [a], [(b, Due("b", 1, 1, 0, 1, 1600)), (found[2], Due("b", 2, 1, 3000))], [], {})
-    assert all_dues(rows) == [Due("b", 1, 1, 0, 1, 1600), Due("b", 2, 1, 3000), Due("c", 1, 2, 2000)]
+    assert all_dues(store) == [Due("b", 1, 1, 0, 1, 1600), Due("b", 2, 1, 3000), Due("c", 1, 2, 2000)]
     rows.advance(APP, 3, [Due("b", 1, 3, 1700), Due("b", 2, 3, 1700)], again_ms=60_000)
-    assert all_dues(rows)[:2] == [Due("b", 1, 3, 61_600, 1, 1600), Due("b", 2, 1, 3000)]
+    assert all_dues(store)[:2] == [Due("b", 1, 3, 61_600, 1, 1600), Due("b", 2, 1, 3000)]
     assert rows.apps() == {APP: 3}
 
 
-def test_what_was_read_meanwhile_stays_to_be_decided(rows: NotificationRows) -> None:
+def test_what_was_read_meanwhile_stays_to_be_decided(store: Store, rows: NotificationRows) -> None:
     first, never = Due("a", 1, 5, 0, 5, 100), Due("b", 1, 5, 1000)
     rows.follow(APP)
     rows.advance(APP, 5, [Due("a", 1, 5, 50), never])
@@ -229,9 +231,9 @@ def test_what_was_read_meanwhile_stays_to_be_decided(rows: NotificationRows) -> 
     assert (found["a"].notified, found["a"].notified_at) == (6, 200)
     assert found["a"].due > read.due
     rows.decide(APP, [read], [], [], {})
-    assert len(all_dues(rows)) == 2, "it was changed"
+    assert len(all_dues(store)) == 2, "it was changed"
     rows.decide(APP, [found["a"]], [], [], {})
-    assert all_dues(rows) == [never]
+    assert all_dues(store) == [never]
 
 
 def test_dues_of_a_clock_that_was_ahead_are_bounded(rows: NotificationRows) -> None:
@@ -268,7 +270,7 @@ def test_a_node_that_has_lost_the_lease_decides_nothing(store: Store, rows: Noti
     ):
         with pytest.raises(NotOwner):
             attempt()
-    assert (rows.apps(), len(all_dues(rows))) == ({APP: 1}, 1)
+    assert (rows.apps(), len(all_dues(store))) == ({APP: 1}, 1)
 
 
 def test_deliveries_wait_per_host_and_a_newer_one_with_the_topic_replaces_them(
@@ -335,7 +337,7 @@ def test_what_is_to_be_mailed_while_a_mail_is_sent_is_mailed_later(rows: Notific
     assert rows.mails_due(APP, 1400, 9) == ([MailDue("a", 1400, 505, 7, 3)], None)
 
 
-def test_many_rows_at_once(rows: NotificationRows) -> None:
+def test_many_rows_at_once(store: Store, rows: NotificationRows) -> None:
     users = [f"u{number}" for number in range(1500)]
     rows.follow(APP)
     rows.advance(APP, 1, [Due(user, 1, 1, 10) for user in users])
@@ -343,7 +345,7 @@ def test_many_rows_at_once(rows: NotificationRows) -> None:
     found, next_due = rows.due(APP, 10, 5000)
     assert (len(found), next_due) == (1500, None)
     rows.decide(APP, found[:700], [(one, Due(one.user, 1, 1, 0, 1, 5)) for one in found[700:]], [], {})
-    assert [one.notified for one in all_dues(rows)] == [1] * 800
+    assert [one.notified for one in all_dues(store)] == [1] * 800
     assert rows.reachable(APP, users) == set()
 
 

@@ -87,25 +87,10 @@ class TestEncryption:
     def test_the_longest_body_fits_exactly(self) -> None:
         assert len(WebPush.encrypt(self.ENDPOINT, b"x" * (BODY_BYTES - 86 - 1 - 16))) == BODY_BYTES
 
-    def test_the_library_writes_the_example_of_rfc_8188(self) -> None:
-        content = http_ece.encrypt(
-            b"I am the walrus",
-            salt=decoded("I1BsxtFttlv3u_Oo94xnmw"),
-            key=decoded("yqdlZ-tYemfogSmv7Ws5PQ"),
-            rs=4096,
-        )
-        assert base64url(content) == "I1BsxtFttlv3u_Oo94xnmwAAEAAA-NAVub2qFgBEuQKRapoZu-IxkIva3MEB1PD-ly8Thjg"
-
 
 class TestTokens:
     """RFC 8292."""
 
-    EXAMPLE = (
-        "vapid t=eyJ0eXAiOiJKV1QiLCJhbGciOiJFUzI1NiJ9.eyJhdWQiOiJodHRwczovL3B1c2guZXhhbXBsZS5uZXQiLCJleHAiO"
-        "jE0NTM1MjM3NjgsInN1YiI6Im1haWx0bzpwdXNoQGV4YW1wbGUuY29tIn0.i3CYb7t4xfxCDquptFOepC9GAu_HLGkMlMuCGSK"
-        "2rpiUfnK9ojFwDXb1JrErtmysazNjjvW2L9OkSSHzvoD1oA,"
-        "k=BA1Hxzyi1RUM1b5wjxsn7nGxAszw2u61m164i3MrAIxHF6YK5h4SDYic-dRuU_RCPCfA5aq9ojSwk5Y2EmClBPs"
-    )
     URL = "https://push.example.net/p/1"
 
     @staticmethod
@@ -119,10 +104,6 @@ class TestTokens:
         options: Any = {"verify_aud": False, "verify_exp": False}
         claims: dict[str, Any] = jwt.decode(token, public, ["ES256"], options)
         return claims
-
-    def test_the_judges_read_the_example_of_rfc_8292(self) -> None:
-        assert self.read(self.EXAMPLE)["aud"] == "https://push.example.net"
-        assert not Vapid02.verify(self.EXAMPLE.replace("i3CY", "i3CZ"))
 
     def test_a_token(self, push: WebPush) -> None:
         header = push.authorization(self.URL)
@@ -156,11 +137,11 @@ class TestTokens:
         second = push.authorization(self.URL)
         assert self.read(second)["exp"] > self.read(first)["exp"]
 
-    def test_the_table_of_tokens_is_bounded(self, push: WebPush, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(webpush, "_MOST_TOKENS", 3)
-        for number in range(10):
+    def test_the_table_of_tokens_is_bounded(self, push: WebPush) -> None:
+        first = push.authorization(self.URL)
+        for number in range(2000):
             push.authorization(f"https://{number}.example/")
-        assert len(push._tokens) <= 3
+        assert push.authorization(self.URL) != first, "it was forgotten"
 
     def test_the_contact(self) -> None:
         for one, contact in (
@@ -248,37 +229,17 @@ class TestRequests:
         assert "topic" not in second.headers
         assert service.connections == 1
 
-    def test_unified_push(self, push: WebPush) -> None:
-        """Its servers take bodies of 1 to 4096 bytes with the encoding aes128gcm, and a TTL (its
-        specification of application servers, which names RFC 8030, 8291 and 8292)."""
-        device = Device()
-        with Receiver() as service:
-            service.reply = lambda post: (201 if 1 <= len(post.body) <= 4096 else 413, b"")
-            endpoint = device.endpoint(f"{service.url}/upABCDEF0123?up=1")
-            for text in ("Hello", "long " * 2000):
-                assert push.send(endpoint, body(body=text), 60, "normal", "t").outcome == "taken"
-        assert [post.headers["content-encoding"] for post in service.posts] == ["aes128gcm"] * 2
-        assert device.shown(service.posts[0].body).body == "Hello"
-        assert device.shown(service.posts[1].body).body.startswith("long long")
-        assert len(service.posts[1].body) > 2000
-
     @pytest.mark.parametrize(
         ("status", "outcome"),
         [
             (200, "taken"),
-            (202, "taken"),
-            (204, "taken"),
             (301, "refused"),
-            (307, "refused"),
             (400, "refused"),
-            (401, "refused"),
-            (403, "refused"),
             (404, "gone"),
             (408, "later"),
             (410, "gone"),
             (413, "refused"),
             (429, "later"),
-            (500, "later"),
             (503, "later"),
         ],
     )

@@ -9,21 +9,17 @@ from typing import Any
 import gevent
 import pytest
 
-from imserver.backends.webhooks import absences as module
-from imserver.backends.webhooks import consumer, feeds
 from imserver.backends.webhooks.absences import Absences
 from imserver.backends.webhooks.requests import Receiver
-from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.sessions.presence import Online
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
-from tests.backends.webhooks.test_feeds import APP, EVENTS, Node, quick
+from tests.backends.webhooks.test_feeds import APP, EVENTS, Node
 from tests.gateway.core.back_end import BackEnd
 from tests.gateway.transport.harness import until
 from tests.messenger.accounts import add_account
-from tests.support import CountingSignal
 
-__all__ = ["quick"]
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 class Harness(Node):
@@ -49,9 +45,6 @@ class Harness(Node):
             ],
         ).consumer
 
-    def _are_online(self, app: str, users: Sequence[str]) -> list[bool]:
-        return self._presence(app, users).users
-
     def _presence(self, _app: str, users: Sequence[str]) -> Online:
         return Online([user in self.online for user in users])
 
@@ -70,12 +63,6 @@ class Harness(Node):
         """Whether all entries were looked at, and nothing waits for its time."""
         noting = self.feed.noting
         return noting is not None and not noting.count and all(due == 0 for _, due in self.rows())
-
-
-@pytest.fixture(autouse=True)
-def soon(hasty_consumers: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short pauses."""
-    monkeypatch.setattr(module, "GATHER_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -160,14 +147,6 @@ def test_a_bot_is_never_absent(harness: Harness) -> None:
     assert rows == [(1,)], "one event in all"
 
 
-def test_a_stored_push_of_a_back_end_is_reported(harness: Harness) -> None:
-    harness.store.part(MessageLog).writer.append(
-        APP, [Draft(sender="", to_user="zoe", body=b"order 17", time_ms=1)]
-    )
-    until(lambda: harness.absent)
-    assert (harness.absent[0]["sender"], harness.absent[0]["preview"]) == ("", "order 17")
-
-
 def test_users_who_read_or_leave_or_are_back_in_time_are_not_reported(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,76 +224,6 @@ def test_members_who_joined_while_another_node_noted_are_reported(harness: Harne
         )
     )
     until(lambda: harness.feed.owned)
-    log.writer.append(APP, [Draft(sender="ann", conversation=group, body=b"two", time_ms=2)])
-    until(lambda: any(event["user"] == "kim" for event in harness.absent))
-
-
-def test_an_absence_is_reported_when_it_is_due_and_not_at_the_next_look(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(feeds, "LOOK_SECONDS", 600.0)
-    harness.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS, 0.2))
-    harness.send("ann", "hi")
-    until(lambda: harness.absent)
-
-
-def test_nothing_is_looked_at_before_something_is_new_or_due(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(consumer, "Signal", CountingSignal)
-    harness = Harness(tmp_path, 3600.0)
-
-    def waits_for_an_hour() -> bool:
-        notifier = harness.feed.notifier
-        assert notifier is not None
-        assert isinstance(notifier._news, CountingSignal)
-        return 3000 < (notifier._news.pauses[-1] or 0) <= 3600
-
-    try:
-        harness.send("ann", "hi")
-        until(harness.rows)
-        until(waits_for_an_hour)
-        harness.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS - {"absent"}))
-        notifier, noting = harness.feed.notifier, harness.feed.noting
-        assert notifier is not None
-        assert noting is not None
-        until(lambda: not notifier.is_busy)
-        harness.feeds.committed(APP, noting.head + 1, noting.head + 1, [])
-        assert (noting.count, notifier.is_busy) == (0, False)
-        harness.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS, 3600.0))
-        until(waits_for_an_hour)
-    finally:
-        harness.kill()
-
-
-@pytest.mark.parametrize("name", ["due_absences", "end_absences"])
-def test_the_database_is_asked_again_after_a_failure(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    stored, failures = getattr(harness.feeds.events, name), [1, 2]
-
-    def fail_twice(*arguments: Any) -> Any:
-        if failures:
-            failures.pop()
-            raise StorageUnavailable("away")
-        return stored(*arguments)
-
-    monkeypatch.setattr(harness.feeds.events, name, fail_twice)
-    harness.send("ann", "hi")
-    until(lambda: harness.absent)
-    assert not failures
-
-
-def test_members_who_joined_while_nobody_was_reported_are_reported(harness: Harness) -> None:
-    log = harness.store.part(MessageLog)
-    group = log.groups.create(APP, "ann", "tea", ["bob"]).conversation
-    harness.online = {"ann"}
-    log.writer.append(APP, [Draft(sender="ann", conversation=group, body=b"one", time_ms=1)])
-    until(lambda: len(harness.absent) == 1)
-    harness.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS - {"absent"}))
-    until(lambda: not harness.feed.members)
-    log.groups.join(APP, group, ["kim"], "ann")
-    harness.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS, 0.0))
     log.writer.append(APP, [Draft(sender="ann", conversation=group, body=b"two", time_ms=2)])
     until(lambda: any(event["user"] == "kim" for event in harness.absent))
 

@@ -8,7 +8,6 @@ from imserver.backends.webhooks.declared import objection, secret_of
 from imserver.backends.webhooks.parts import EVENTS, receiver_of
 from imserver.gateway.config.settings import BackEndSettings, TenantSettings, WebhookSettings
 from tests.backends.login_harness import WebhookHarness
-from tests.gateway.auth.test_rules import check_secret
 from tests.gateway.auth.test_tenants import Make
 from tests.gateway.auth.test_tenants import node as node
 from tests.gateway.auth.test_tenants import (
@@ -121,10 +120,6 @@ def test_a_dump_hides_the_secrets_in_urls(tmp_path: Path) -> None:
     assert "pa55" not in text
     assert "t0ken" not in text
     assert url.format("(hidden)", "(hidden)") in text
-
-
-def test_check_config_shows_no_secret(tmp_path: Path) -> None:
-    check_secret(tmp_path, "webhook: {url: 'http://x/', secret: the secret of the webhook}")
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,6 @@ from typing import Any, ClassVar
 
 import pytest
 
-from imserver.backends.webhooks import absences, consumer, feeds
-from imserver.backends.webhooks.consumer import DeliveryLease
 from imserver.gateway.errors import StorageUnavailable
 from tests.backends.webhooks.consumer_users import AbsenceNode, FeedNode, Node, QueueNode, Receivers
 from tests.gateway.transport.harness import turn, until
@@ -39,21 +37,8 @@ class ConsumerContract:
     user: ClassVar[Callable[[Receivers, str], Node]]
 
     @pytest.fixture(autouse=True)
-    def quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def _soon(self, quick: None) -> None:
         """Short pauses."""
-        for module, name, seconds in (
-            (feeds, "LOOK_SECONDS", 0.02),
-            (feeds, "GATHER_SECONDS", 0.01),
-            (feeds, "RENEW_SECONDS", 0.1),
-            (consumer, "LOOK_SECONDS", 0.01),
-            (DeliveryLease, "RENEW_SECONDS", 0.1),
-            (absences, "GATHER_SECONDS", 0.01),
-            (consumer, "FIRST_PAUSE_SECONDS", 0.01),
-            (consumer, "LONGEST_PAUSE_SECONDS", 0.05),
-            (consumer, "SAVE_SECONDS", 0.05),
-            (consumer, "WAIT_SECONDS", 0.02),
-        ):
-            monkeypatch.setattr(module, name, seconds)
 
     @pytest.fixture
     def nodes(self) -> Iterator[list[Node]]:
@@ -101,15 +86,6 @@ class ConsumerContract:
         assert set(receivers.tried["one"]) == {"a"}, "what comes later waits"
         receivers.failing.clear()
         until(lambda: receivers.order("one") == ["a", "b", "c"])
-
-    def test_without_work_there_is_no_greenlet(self, receivers: Receivers, start: StartNode) -> None:
-        node = start(receivers)
-        node.send("one", "a")
-        node.send("two", "a")
-        until(lambda: receivers.taken["one"] and receivers.taken["two"])
-        until(lambda: at_rest(node))
-        node.send("one", "b")
-        until(lambda: receivers.order("one") == ["a", "b"])
 
 
 class DurableContract(ConsumerContract):
@@ -230,34 +206,6 @@ class DurableContract(ConsumerContract):
         node.send("one", "c")
         until(lambda: "c" in receivers.taken["one"])
         assert receivers.taken["one"] == ["a", "c"]
-
-    def test_a_stop_stores_the_position(
-        self, receivers: Receivers, start: StartNode, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        for module in (DeliveryLease, feeds):
-            monkeypatch.setattr(module, "RENEW_SECONDS", 60.0)
-        monkeypatch.setattr(consumer, "SAVE_SECONDS", 60.0)
-        node = start(receivers)
-        node.send("one", "a")
-        until(lambda: receivers.taken["one"])
-        writes = 0
-        write = node.store.write
-
-        def counted(work: Any) -> Any:
-            nonlocal writes
-            writes += 1
-            return write(work)
-
-        monkeypatch.setattr(node.store, "write", counted)
-        for count, text in enumerate("bcd", 2):
-            node.send("one", text)
-            until(lambda count=count: len(receivers.taken["one"]) == count)
-        assert writes == 0
-        node.stop()
-        second = start(receivers)
-        second.send("one", "e")
-        until(lambda: "e" in receivers.taken["one"])
-        assert receivers.taken["one"] == list("abcde"), "nothing came twice"
 
 
 class TestFeeds(DurableContract):

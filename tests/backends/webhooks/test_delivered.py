@@ -46,22 +46,6 @@ def test_a_push_to_an_absent_user_is_reported_with_its_content(node: HookedNode)
     assert received(node) == [("zoe", "m1", "hi")]
 
 
-def test_absent_users_of_a_batch_are_reported(node: HookedNode) -> None:
-    messages = [{"userID": user, "msgID": f"b-{user}", "message": user} for user in ("zoe", "马远", "yan")]
-    node.post_json("/user/sendMessageBatch", {"appID": 101, "messages": messages})
-    node.post_json(
-        "/user/sendMessageBatch", {"appID": 101, "userIDs": ["马远", "zoe"], "msgID": "c", "message": "x"}
-    )
-    assert received(node) == [("zoe", "b-zoe", "zoe"), ("yan", "b-yan", "yan"), ("zoe", "c", "x")]
-
-
-def test_a_back_end_without_the_event_gets_no_report(node: HookedNode) -> None:
-    node.webhooks.set("101", SILENT)
-    node.post("/user/sendMessage", appID=101, userID="zoe", msgID="m1", message="hi")
-    node.post_json("/user/sendMessageBatch", {"appID": 101, "userIDs": ["zoe"], "msgID": "c", "message": "x"})
-    assert received(node) == []
-
-
 def test_messages_of_a_page_are_reported_and_those_of_a_back_end_are_not() -> None:
     node = HookedNode(with_keys(KeySettings("push-key", ("push",))))
     node.webhooks.set("101", SILENT)

@@ -2,7 +2,6 @@
 
 import time
 from pathlib import Path
-from typing import Any
 
 import gevent
 import pytest
@@ -78,15 +77,6 @@ def test_a_lease_belongs_to_one_node_until_it_ends(store: Store, events: EventSt
     store.write(lambda sql: sql.execute("UPDATE event_feed SET lease_until = lease_until - 20"))
     (row,) = events.claim({APP: None}, "one", 10).values()
     assert (row.entry_id, row.event_id, row.noted_id, row.owner) == (0, 0, 0, "one")
-
-
-def test_a_feed_begins_at_the_end_of_the_log_or_at_a_given_position(store: Store, events: EventStore) -> None:
-    store.part(MessageLog).writer.append(APP, [Draft(sender="ann", to_user="bob", body=b"x", time_ms=1)] * 3)
-    assert events.claim({APP: None}, "one", 10)[APP].entry_id == 3
-    store.part(MessageLog).writer.append("new", [Draft(sender="ann", to_user="bob", body=b"x", time_ms=1)])
-    assert events.claim({"new": 0}, "one", 10)["new"].entry_id == 0
-    assert events.undelivered(APP) == 3
-    assert events.undelivered("none") is None
 
 
 def test_a_feed_continues_however_long_all_nodes_were_off(store: Store, events: EventStore) -> None:
@@ -195,14 +185,9 @@ def test_only_the_newest_dead_events_are_kept(
     assert [row.event for row in list_retries(store, APP, True, 0, 10)] == ["log-2", "log-3", "log-4"]
 
 
-def test_the_absences_of_an_erased_user_go(store: Store, events: EventStore) -> None:
-    events.claim({APP: None}, "one", 10)
-    events.note(APP, "one", 5, [absence("ann"), absence("bob")])
-    store.delete_rows_of_user(APP, "ann", frozenset())
-    assert [each.user for each in events.due_absences(APP, 2000, 10)[0]] == ["bob"]
-
-
-def test_an_absence_is_reported_once_until_the_user_was_online(events: EventStore) -> None:
+def test_an_absence_is_reported_once_until_the_user_was_online_or_is_erased(
+    store: Store, events: EventStore
+) -> None:
     events.claim({APP: None}, "one", 10)
     events.note(APP, "one", 5, [absence("ann"), absence("bob", due=3000), absence("ann", 2)])
     events.note(APP, "one", 6, [absence("ann", due=1)])
@@ -222,6 +207,8 @@ def test_an_absence_is_reported_once_until_the_user_was_online(events: EventStor
     assert events.due_absences(APP, 2000, 10)[0] == [absence("ann", received.conversation, 9)]
     with pytest.raises(NotOwner):
         events.end_absences(APP, "two", [], [])
+    store.delete_rows_of_user(APP, "ann", frozenset())
+    assert [each.user for each in events.due_absences(APP, 3000, 10)[0]] == ["bob"]
 
 
 def test_events_expire_after_all_attempts(store: Store, events: EventStore) -> None:
@@ -238,49 +225,6 @@ def test_events_expire_after_all_attempts(store: Store, events: EventStore) -> N
     assert [event.id for event in events.read(APP, 0, 10)] == [2, 3], "all nodes were off"
     events.expire([])
     assert [event.id for event in events.read(APP, 0, 10)] == [3], "nobody delivers them"
-
-
-def test_a_refused_user_loses_nothing_young_and_waits_for_three_days_in_all(events: EventStore) -> None:
-    """Events that waited behind a refused one are dead at their first refusal after three days."""
-    events.claim({APP: None}, "one", 10)
-    aside = [RetryRow(0, "log-1", "ann", 1, 100, b"1"), RetryRow(0, "log-2", "ann", 0, 100, b"2")]
-    events.advance(APP, "one", 3, 0, aside)
-    later = 100 + 3 * 86400
-    (first,) = events.due_retries(APP, later, later + 900, 10)
-    assert events.put_off(first, later, 50)
-    (second,) = events.due_retries(APP, later, later + 900, 10)
-    assert second.event == "log-2"
-    assert events.put_off(second, later, 50)
-
-
-def test_leases_of_many_apps_are_renewed_by_few_statements(store: Store, events: EventStore) -> None:
-    apps: dict[str, int | None] = {f"app {number}": 0 for number in range(300)}
-    assert set(events.claim(apps, "one", 10)) == set(apps)
-    statements = 0
-    write = store.write_or
-
-    def counted(nothing: Any, work: Any) -> Any:
-        def run(sql: Any) -> Any:
-            nonlocal statements
-            execute, query = sql.execute, sql.query
-
-            def count(function: Any, *values: Any) -> Any:
-                nonlocal statements
-                statements += 1
-                return function(*values)
-
-            sql.execute = lambda *values: count(execute, *values)
-            sql.query = lambda *values: count(query, *values)
-            return work(sql)
-
-        return write(nothing, run)
-
-    store.write_or = counted  # type: ignore[method-assign]
-    assert set(events.claim(apps, "one", 10)) == set(apps)
-    assert statements < 10
-    statements = 0
-    assert events.claim(apps, "two", 10) == {}
-    assert statements < 10
 
 
 def test_ids_of_events_that_the_database_has_lost_are_not_given_again(
@@ -368,3 +312,16 @@ def test_dead_events_are_listed_and_sent_again(tmp_path: Path) -> None:
     assert [row[0] for row in events_of("105")] == ["event-1"]
     assert run("events", "105", "--replay", "all") == "1 events are sent again\n"
     store.close()
+
+
+def test_a_refused_user_loses_nothing_young_and_waits_for_three_days_in_all(events: EventStore) -> None:
+    """Events that waited behind a refused one are dead at their first refusal after three days."""
+    events.claim({APP: None}, "one", 10)
+    aside = [RetryRow(0, "log-1", "ann", 1, 100, b"1"), RetryRow(0, "log-2", "ann", 0, 100, b"2")]
+    events.advance(APP, "one", 3, 0, aside)
+    later = 100 + 3 * 86400
+    (first,) = events.due_retries(APP, later, later + 900, 10)
+    assert events.put_off(first, later, 50)
+    (second,) = events.due_retries(APP, later, later + 900, 10)
+    assert second.event == "log-2"
+    assert events.put_off(second, later, 50)

@@ -15,7 +15,6 @@ from imserver.backends.webhooks.dead_events import list_retries, replay_dead
 from imserver.backends.webhooks.event_json import page_of
 from imserver.backends.webhooks.event_rows import EventStore, StoredEvent
 from imserver.backends.webhooks.feeds import Feed, Feeds
-from imserver.backends.webhooks.log_window import LogWindow
 from imserver.backends.webhooks.requests import Receiver, WebhookCounts
 from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.errors import StorageUnavailable
@@ -23,9 +22,8 @@ from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.log.contract import Commit, Draft, Entry
 from imserver.messenger.messages.log.message_log import MessageLog
 from tests.backends.webhooks.consumer_users import end
-from tests.gateway.core.back_end import REFUSED, BackEnd, Post
+from tests.gateway.core.back_end import BackEnd, Post
 from tests.gateway.transport.harness import until
-from tests.support import CountingSignal
 
 APP = "shop"
 EVENTS = frozenset(("message", "group", "account", "absent"))
@@ -92,12 +90,7 @@ class Node:
 StartNode = Callable[..., Node]
 
 
-@pytest.fixture(autouse=True)
-def quick(hasty_consumers: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short pauses."""
-    monkeypatch.setattr(module, "LOOK_SECONDS", 0.02)
-    monkeypatch.setattr(module, "GATHER_SECONDS", 0.01)
-    monkeypatch.setattr(module, "RENEW_SECONDS", 0.1)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture
@@ -131,54 +124,22 @@ def test_a_node_without_stored_messages_delivers_the_events_and_leaves_the_entri
     until(lambda: [event["id"] for event in second.events] == ["log-1"])
 
 
-def test_entries_and_events_are_delivered_from_the_first_on(start: StartNode) -> None:
-    back_end = BackEnd()
-    node = start(back_end)
-    assert not node.store.has_database, "it is made by the first message"
-    node.send("ann", "a", "b")
-    node.feeds.add(APP, "account", [("ann", {"user": "ann", "change": "changed"})])
-    node.send("", "of the back end")
-    node.send("bob", "c")
-    until(lambda: len(back_end.events) >= 4)
-    by_id = {event["id"]: event for event in back_end.events}
-    assert set(by_id) == {"log-1", "log-2", "log-4", "event-1"}
-    assert by_id["log-1"] == {
-        "id": "log-1",
-        "event": "message",
-        "app": APP,
-        "time": 1,
-        "node": "one",
-        "sender": "ann",
-        "to": "zoe",
-        "type": "text",
-        "text": "a",
-        "stored": {"id": 1, "conversation": 1, "seq": 1},
-    }
-    assert by_id["event-1"]["user"] == "ann"
-    assert texts(back_end) == ["a", "b", "c"]
-    until(lambda: node.tally.delivered.total() == 4)
-
-
-def test_nothing_wakes_before_there_is_a_receiver_or_something_to_send(
-    start: StartNode, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "Signal", CountingSignal)
-    monkeypatch.setattr(module, "LOOK_SECONDS", 600.0)
-    monkeypatch.setattr(module, "RENEW_SECONDS", 600.0)
+def test_nothing_is_looked_at_before_there_is_a_receiver(start: StartNode) -> None:
     back_end = BackEnd()
     node = start(back_end, receives=False)
-    changed = node.feeds._changed
-    assert isinstance(changed, CountingSignal)
-    until(lambda: changed.pauses)
-    assert changed.pauses == [None]
+    looks, look = 0, node.feeds.look
+
+    def counted() -> Any:
+        nonlocal looks
+        looks += 1
+        return look()
+
+    node.feeds.look = counted  # type: ignore[method-assign]
+    gevent.sleep(0.2)
+    assert looks <= 1
     node.feeds.set(APP, node.receiver)
     node.send("ann", "a")
     until(lambda: texts(back_end) == ["a"])
-    assert None not in changed.pauses[1:]
-    until(lambda: node.feed.sender and not node.feed.sender.is_busy)
-    assert node.feed.saved[0] == 1
-    node.send("ann", "b")
-    until(lambda: texts(back_end) == ["a", "b"])
 
 
 def test_a_receiver_that_is_away_gets_everything_in_order_later(start: StartNode) -> None:
@@ -194,38 +155,6 @@ def test_a_receiver_that_is_away_gets_everything_in_order_later(start: StartNode
     until(lambda: node.tally.delivered.total() == 250)
     assert texts(back_end) == list(map(str, range(250)))
     assert len({post.body for post in back_end.posts}) == 1
-
-
-def test_a_receiver_that_refuses_connections_is_tried_again_soon(
-    start: StartNode, patient_consumers: None
-) -> None:
-    answers = [REFUSED, REFUSED]
-    back_end = BackEnd(lambda _: answers.pop() if answers else (200, b""))
-    node = start(back_end)
-    node.send("ann", "1")
-    until(lambda: node.tally.delivered.total() == 1)
-    assert texts(back_end) == ["1"]
-
-
-def test_a_corrected_address_is_tried_at_once(start: StartNode, patient_consumers: None) -> None:
-    back_end = BackEnd(lambda post: (200, b"") if post.url == "http://right/" else "away")
-    node = start(back_end, url="http://wrong/")
-    node.send("ann", "1", "2")
-    until(lambda: node.feed.sender and node.feed.sender.failures)
-    node.feeds.set(APP, Receiver(APP, "http://right/", b"secret", EVENTS))
-    until(lambda: node.tally.delivered.total() == 2)
-    assert texts(back_end) == ["1", "2"]
-
-
-def test_a_removed_address_is_not_tried_any_more(start: StartNode, patient_consumers: None) -> None:
-    back_end = BackEnd(lambda _: "away")
-    node = start(back_end)
-    node.send("ann", "1", "2")
-    until(lambda: node.feed.sender and node.feed.sender.failures)
-    tried = len(back_end.posts)
-    node.feeds.set(APP, Receiver(APP, "", b"secret", EVENTS))
-    until(lambda: not node.feed.count)
-    assert len(back_end.posts) == tried
 
 
 @pytest.mark.parametrize("status", [400, 500])
@@ -305,28 +234,6 @@ def test_a_receiver_that_takes_nothing_is_not_asked_for_each_event(start: StartN
     assert node.tally.delivered.total() == 0
 
 
-def test_after_three_days_events_are_dead_and_can_be_replayed(
-    start: StartNode, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "TRY_SECONDS", -10)
-    monkeypatch.setattr(module, "_OLD_AFTER", 2)
-    down = True
-    back_end = BackEnd(lambda _: "away" if down else (200, b""))
-    node = start(back_end)
-    node.send("ann", "a", "b")
-    node.feeds.add(APP, "account", [("ann", {"change": "changed"})])
-    until(lambda: len(list_retries(node.store, APP, True, 0, 10)) == 3)
-    dead = list_retries(node.store, APP, True, 0, 10)
-    assert sorted(row.event for row in dead) == ["event-1", "log-1", "log-2"]
-    down = False
-    back_end.posts.clear()
-    assert replay_dead(node.store, APP, "log-2") == 1
-    until(lambda: texts(back_end) == ["b"])
-    assert replay_dead(node.store, APP) == 2
-    until(lambda: len(back_end.events) == 3)
-    until(lambda: not list_retries(node.store, APP, True, 0, 10))
-
-
 def test_entries_that_the_receiver_has_not_got_do_not_expire(start: StartNode) -> None:
     back_end = BackEnd(lambda _: "away")
     node = start(back_end)
@@ -358,29 +265,6 @@ def test_what_was_stored_before_all_nodes_were_off_for_a_week_is_delivered(start
     )
 
 
-def test_a_feed_that_begins_behind_stored_messages_begins_at_their_end(start: StartNode) -> None:
-    back_end = BackEnd()
-    quiet = start(BackEnd(), name="quiet")
-    quiet.feeds.set(APP, None)
-    quiet.send("ann", "before")
-    node = start(back_end)
-    until(lambda: node.feed.owned)
-    node.send("ann", "after")
-    until(lambda: texts(back_end) == ["after"])
-
-
-def test_one_request_has_a_limited_number_of_events(start: StartNode) -> None:
-    back_end = BackEnd()
-    back_end.open.clear()
-    node = start(back_end)
-    node.send("ann", "first")
-    until(lambda: back_end.busy)
-    node.send("ann", *map(str, range(1000)))
-    back_end.open.set()
-    until(lambda: len(back_end.events) == 1001)
-    assert max(len(post.json["events"]) for post in back_end.posts) == module.REQUEST_EVENTS
-
-
 def test_events_that_are_added_together_share_a_transaction_and_stay_in_order(start: StartNode) -> None:
     back_end = BackEnd()
     node = start(back_end)
@@ -407,6 +291,29 @@ def test_events_that_are_added_together_share_a_transaction_and_stay_in_order(st
     assert [event["n"] for event in back_end.events] == list(range(100))
 
 
+def test_after_three_days_events_are_dead_and_can_be_replayed(start: StartNode) -> None:
+    down = True
+    back_end = BackEnd(lambda _: "away" if down else (200, b""))
+    node = start(back_end)
+    node.send("ann", "a", "b")
+    back_end.open.clear()
+    node.send("ann", "young")
+    long_ago = int(time.time()) - 4 * 86400
+    node.store.write(lambda sql: sql.execute("UPDATE message SET stored_at = %s WHERE id < 3", (long_ago,)))
+    back_end.open.set()
+    until(lambda: len(list_retries(node.store, APP, True, 0, 10)) == 2)
+    down = False
+    until(lambda: texts(back_end)[-1] == "young" and node.tally.delivered.total() == 1)
+    dead = list_retries(node.store, APP, True, 0, 10)
+    assert sorted(row.event for row in dead) == ["log-1", "log-2"]
+    back_end.posts.clear()
+    assert replay_dead(node.store, APP, "log-2") == 1
+    until(lambda: texts(back_end) == ["b"])
+    assert replay_dead(node.store, APP) == 1
+    until(lambda: len(back_end.events) == 2)
+    until(lambda: not list_retries(node.store, APP, True, 0, 10))
+
+
 def test_without_a_url_nothing_is_sent_and_all_is_recorded(start: StartNode) -> None:
     back_end = BackEnd()
     node = start(back_end, url="")
@@ -419,29 +326,7 @@ def test_without_a_url_nothing_is_sent_and_all_is_recorded(start: StartNode) -> 
     assert back_end.posts == []
 
 
-def test_only_events_that_are_old_enough_are_dead(start: StartNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_OLD_AFTER", 2)
-    down = True
-    back_end = BackEnd(lambda _: "away" if down else (200, b""))
-    node = start(back_end)
-    node.send("ann", "old")
-    back_end.open.clear()
-    node.send("ann", "young")
-    node.feeds.add(APP, "account", [("ann", {"change": "changed"})])
-    long_ago = int(time.time()) - 4 * 86400
-    node.store.write(lambda sql: sql.execute("UPDATE message SET stored_at = %s WHERE id = 1", (long_ago,)))
-    back_end.open.set()
-    until(lambda: list_retries(node.store, APP, True, 0, 10))
-    down = False
-    until(lambda: node.tally.delivered.total() == 2)
-    assert [row.event for row in list_retries(node.store, APP, True, 0, 10)] == ["log-1"]
-    assert texts(back_end)[-1] == "young"
-
-
-def test_many_refused_users_do_not_hold_up_the_others(
-    start: StartNode, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "RETRY_SECONDS", 0.0)
+def test_many_refused_users_do_not_hold_up_the_others(start: StartNode) -> None:
     back_end = BackEnd()
     node = start(back_end)
     node.send("ann", "first")
@@ -479,29 +364,6 @@ def test_a_login_is_not_forgotten_while_the_database_is_away(start: StartNode) -
     assert found == [{(APP, "zoe")}]
 
 
-def test_a_message_from_the_future_does_not_hold_up_the_feed() -> None:
-    entries = [
-        Entry(id=number, conversation=1, seq=number, sender="ann", body=b"x", time_ms=2**60)
-        for number in range(1, 4)
-    ]
-    now = int(time.time())
-    rows = [StoredEvent(number, "bob", "account", now + 60, b"{}") for number in range(1, 200)]
-    page = page_of(APP, entries, rows, "one", EVENTS, 100, 1 << 20)
-    assert [event.id for event in page.events[:3]] == ["log-1", "log-2", "log-3"]
-
-
-def test_events_that_are_read_before_their_commit_is_known_leave_a_feed_at_rest(start: StartNode) -> None:
-    """A negative number of waiting events would let the sender run without a pause."""
-    node = start(BackEnd())
-    feed = Feed(APP, node.receiver)
-    feed.entries = LogWindow(lambda _after, _limit: [], 0)
-    feed.event_head = 1
-    rows = [StoredEvent(number, "bob", "account", 1, b"{}") for number in range(1, 4)]
-    batch = module._Batch(page_of(APP, [], rows, "one", EVENTS, 100, 1 << 20), 0, 3, set())
-    feed.take(*batch.positions(feed))
-    assert (feed.event_id, feed.count) == (3, 0)
-
-
 def test_an_event_that_is_added_while_no_rows_are_found_is_delivered(start: StartNode) -> None:
     back_end = BackEnd()
     node = start(back_end)
@@ -531,3 +393,24 @@ def test_a_reaction_is_an_event_beside_edits_and_recalls() -> None:
     body = json.decode(event.body)
     assert (body["event"], body["kind"], body["type"], body["text"]) == ("message", "reaction", "add", "+1")
     assert (body["sender"], body["group"], body["about"], body["stored"]["id"]) == ("bob", "3", 6, 7)
+
+
+def test_a_corrected_address_is_tried_at_once(start: StartNode, patient_consumers: None) -> None:
+    back_end = BackEnd(lambda post: (200, b"") if post.url == "http://right/" else "away")
+    node = start(back_end, url="http://wrong/")
+    node.send("ann", "1", "2")
+    until(lambda: node.feed.sender and node.feed.sender.failures)
+    node.feeds.set(APP, Receiver(APP, "http://right/", b"secret", EVENTS))
+    until(lambda: node.tally.delivered.total() == 2)
+    assert texts(back_end) == ["1", "2"]
+
+
+def test_a_message_from_the_future_does_not_hold_up_the_feed() -> None:
+    entries = [
+        Entry(id=number, conversation=1, seq=number, sender="ann", body=b"x", time_ms=2**60)
+        for number in range(1, 4)
+    ]
+    now = int(time.time())
+    rows = [StoredEvent(number, "bob", "account", now + 60, b"{}") for number in range(1, 200)]
+    page = page_of(APP, entries, rows, "one", EVENTS, 100, 1 << 20)
+    assert [event.id for event in page.events[:3]] == ["log-1", "log-2", "log-3"]

@@ -40,9 +40,7 @@ class Notified:
         return [(each["event"], each["channel"], each.get("user", "")) for each in self.back_end.events]
 
 
-@pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "VACATED_SECONDS", 0.02)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture
@@ -86,14 +84,13 @@ def test_a_channel_is_occupied_by_its_first_subscriber_and_vacated_after_the_las
     assert (event["dialect"], event["app"]) == ("cmd", MULTI)
 
 
-def test_who_comes_back_soon_vacates_nothing(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "VACATED_SECONDS", 60)
+def test_who_comes_back_soon_vacates_nothing(harness: Harness) -> None:
     notified = Notified(harness, ("occupied", "vacated"))
     ann = joined(harness, "ann")
     harness.channels.members.leave(MULTI, NEWS, ann)
     harness.channels.subscriptions.join(MULTI, NEWS, ann)
     until(lambda: notified.reports)
-    gevent.sleep(0)
+    gevent.sleep(2 * parts.VACATED_SECONDS)
     assert notified.reports == [("occupied", NEWS, "")]
 
 
