@@ -3,6 +3,8 @@
 import pytest
 
 from imserver.gateway.storage.store import Store
+from imserver.messenger.messages import catch_up, deliverer
+from imserver.messenger.messages.log import writer
 from imserver.messenger.messages.log.message_log import MessageLog
 from tests.stores import OpenStore
 
@@ -17,3 +19,19 @@ def store(url: str, open_store: OpenStore) -> Store:
 def log(store: Store) -> MessageLog:
     """Its log."""
     return store.part(MessageLog)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes long or needs much in small, so that it happens often."""
+    for module, name, value in (
+        (deliverer, "GAP_SECONDS", 0.001),
+        (deliverer, "QUIET_SECONDS", 0.01),
+        (deliverer, "RETRY_SECONDS", 0.005),
+        (deliverer, "PAGE", 4),
+        (deliverer, "MAX_WAITING", 3),
+        (writer, "BATCH_DRAFTS", 4),
+        (catch_up, "RECOVERED", 6),
+        (catch_up, "RESEND_LIMIT", 6),
+    ):
+        monkeypatch.setattr(module, name, value)

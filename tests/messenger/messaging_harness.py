@@ -51,10 +51,11 @@ class Node(Harness):
         """How many drafts each transaction had."""
         self.positions = Positions(self.file)
         self.ack_tracker = AckTracker(self.metrics, 1_000_000)
+        self.logins = Admitting(lambda app, user, token: True)
         core = self.core(
             store=self.store,
             node_messages=self,
-            logins=Admitting(lambda app, user, token: True),
+            logins=self.logins,
             reviews=self.reviews,
             sender_rates=SenderRates(),
             mutes=MutedUsers(),

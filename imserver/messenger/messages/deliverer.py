@@ -470,7 +470,7 @@ class LogFollower:
         self._deliverer = deliverer
         self.apps: dict[str, _Followed] = {}
         """Those that are followed. Read-only for others."""
-        self._follows_any = Signal()
+        self.follows_any = Signal()
         self._numbers = count()
         self._metrics = metrics
         self._watched: dict[str, set[Signal]] = {}
@@ -484,7 +484,7 @@ class LogFollower:
         followed = self.apps.get(app)
         if followed is None:
             followed = self.apps[app] = _Followed()
-            self._follows_any.set()
+            self.follows_any.set()
             try:
                 followed.position = self._log.entries.head(app)
                 self._log.writer.learn(app, followed.position)
@@ -643,11 +643,11 @@ class LogFollower:
         """Greenlet: while apps are followed, compare their positions with the ends of the logs once a
         second."""
         while True:
-            self._follows_any.wait()
+            self.follows_any.wait()
             gevent.sleep(until_beat(QUIET_SECONDS))
             self.check()
             if not self.apps:
-                self._follows_any.clear()
+                self.follows_any.clear()
 
     def check(self) -> None:
         """Read on in apps without news whose log has grown, or has lost entries; forget apps without

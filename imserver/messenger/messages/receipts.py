@@ -39,7 +39,7 @@ TYPING_SECONDS: Final = 1.0
 """Least time between two typing notices of a user at the same place; those in between are dropped."""
 GROUP_SECONDS: Final = 0.2
 """Least time between two typing notices in a group, of whichever members."""
-_MOST_REMEMBERED: Final = 10_000
+MOST_REMEMBERED: Final = 10_000
 """Places whose last notice is remembered; beyond it the oldest are forgotten."""
 
 _OK: Final = Reply(ReplyCode.OK)
@@ -173,7 +173,7 @@ class Signals(Service, dict=True):
             return False
         self._typed[key] = now
         self._typed.move_to_end(key)
-        if len(self._typed) > _MOST_REMEMBERED:
+        if len(self._typed) > MOST_REMEMBERED:
             self._typed.popitem(last=False)
         return True
 

@@ -298,6 +298,26 @@ AT_ONCE: dict[str, tuple[list[tuple[Any, ...]], list[str], dict[str, str]]] = {
         ["", "NotAllowed", "NotAllowed"],
         {"ann": OWNER, "bob": ADMIN, "cid": ADMIN, "dan": MEMBER},
     ),
+    "closed a moment ago": (
+        [("set_open", "ann", True), ("set_open", "ann", False), ("join", "eve")],
+        ["", "", "UnknownGroup"],
+        {"ann": OWNER, "bob": ADMIN, "cid": MEMBER, "dan": MEMBER},
+    ),
+    "a back end removes the owner": (
+        [("remove", "", ["ann", "cid", "nobody"])],
+        [""],
+        {"bob": OWNER, "dan": MEMBER},
+    ),
+    "a back end removes all": (
+        [("remove", "", ["ann", "cid"]), ("remove", "", ["bob", "dan"])],
+        [""] * 2,
+        {},
+    ),
+    "a back end hands it over": (
+        [("set_role", "", "dan", OWNER)],
+        [""],
+        {"ann": ADMIN, "bob": ADMIN, "cid": MEMBER, "dan": OWNER},
+    ),
 }
 """What several do to the group: what each is told, and who is what in the end."""
 
@@ -328,25 +348,6 @@ def test_who_is_erased_and_is_removed_at_once_is_gone(groups: Groups, group: int
     assert errors == [""] * 3
     assert roles(groups, group) == {"bob": OWNER, "dan": MEMBER}
     assert groups.page(APP, "cid", 0, 10) == (0, [])
-
-
-def test_a_group_that_was_closed_a_moment_ago_is_joined_by_nobody(groups: Groups, group: int) -> None:
-    groups.set_open(APP, group, "ann", True)
-    errors = at_once((groups.set_open, group, "ann", False), (groups.join, group, "eve"))
-    assert errors == ["", "UnknownGroup"]
-    assert "eve" not in roles(groups, group)
-
-
-def test_a_back_end_that_removes_the_owner_leaves_the_group_another(groups: Groups, group: int) -> None:
-    assert groups.remove(APP, group, "", ["ann", "cid", "nobody"]) == ("ann", "cid")
-    assert roles(groups, group) == {"bob": OWNER, "dan": MEMBER}
-    assert groups.remove(APP, group, "", ["bob", "dan"]) == ("bob", "dan")
-    assert roles(groups, group) == {}
-
-
-def test_a_back_end_hands_a_group_over(groups: Groups, group: int) -> None:
-    groups.set_role(APP, group, "", "dan", OWNER)
-    assert roles(groups, group) == {"ann": ADMIN, "bob": ADMIN, "cid": MEMBER, "dan": OWNER}
 
 
 def test_the_end_of_an_owner_is_reported_before_the_owner_is_gone(

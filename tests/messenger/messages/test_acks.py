@@ -4,7 +4,6 @@ import pytest
 from gevent.event import Event as Signal
 
 from imserver.gateway import errors
-from imserver.messenger.messages import catch_up
 from imserver.messenger.messages.acks import (
     ACK_SECONDS,
     ON_TIME,
@@ -33,12 +32,6 @@ def pass_time(node: Node, seconds: int = ACK_SECONDS) -> None:
         node.messaging.catch_up.check_acks()
     for _ in range(20):
         turn()
-
-
-@pytest.fixture(params=[2])
-def resend_limit(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """How many entries are sent again at most."""
-    monkeypatch.setattr(catch_up, "RESEND_LIMIT", request.param)
 
 
 def hold_resend(node: Node) -> Signal:
@@ -126,28 +119,28 @@ def test_an_acknowledgement_while_entries_are_read_again_gives_no_try_too_many()
         assert subscription.state is ON_TIME
 
 
-@pytest.mark.usefixtures("resend_limit")
+@pytest.mark.usefixtures("small")
 def test_a_client_with_too_many_unacknowledged_entries_is_closed_and_resumes() -> None:
     with Node() as node:
         ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
-        for _ in range(3):
+        for _ in range(7):
             ann.send("bob", "x")
-        until(lambda: len(bob.pushed()) == 3)
+        until(lambda: len(bob.pushed()) == 7)
         pass_time(node)
         assert bob.client.close_code() == errors.CloseCode.ACK_TIMEOUT
-        back = acknowledging(node, "bob", 0)
+        back = acknowledging(node, "bob", 1)
         assert back.login == (200, {"recovered": True})
-        until(lambda: back.stream() == [1, 2, 3])
+        until(lambda: back.stream() == [2, 3, 4, 5, 6, 7])
 
 
-@pytest.mark.parametrize("resend_limit", [3], indirect=True)
-def test_a_client_with_too_many_unacknowledged_entries_gets_no_new_ones(resend_limit: None) -> None:
+@pytest.mark.usefixtures("small")
+def test_a_client_with_too_many_unacknowledged_entries_gets_no_new_ones() -> None:
     """What is stored while it is looked up would stand above what it was never told."""
     with Node() as node:
         ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
-        for _ in range(2):
+        for _ in range(5):
             ann.send("bob", "x")
-        until(lambda: len(bob.pushed()) == 2)
+        until(lambda: len(bob.pushed()) == 5)
         go_on, reads = Signal(), node.gates.reads
         node.gates.around = go_on.wait  # before it is read
         pass_time(node)
@@ -156,25 +149,24 @@ def test_a_client_with_too_many_unacknowledged_entries_gets_no_new_ones(resend_l
             ann.send("bob", "x")
         go_on.set()
         assert bob.client.close_code() == errors.CloseCode.ACK_TIMEOUT
-        assert bob.stream() == [1, 2]
+        assert bob.stream() == [1, 2, 3, 4, 5]
 
 
-@pytest.mark.usefixtures("resend_limit")
-def test_entries_of_a_page_are_acknowledged_like_pushed_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catch_up, "RECOVERED", 2)
+@pytest.mark.usefixtures("small")
+def test_entries_of_a_page_are_acknowledged_like_pushed_ones() -> None:
     with Node() as node:
         ann = node.speaker("ann", 0)
-        for _ in range(5):
+        for _ in range(7):
             ann.send("bob", "missed")
         bob = acknowledging(node, "bob", 0)
         assert bob.login == (200, {"recovered": False})
         assert not bob.ask("sync", {"cursor": 0})[1]["hasMore"]
-        assert bob.ask("ack", {"id": 5}) == (200, None)
+        assert bob.ask("ack", {"id": 7}) == (200, None)
         ann.send("bob", "new")
         until(bob.pushed)
         pass_time(node)
         bob.settle()
-        assert bob.stream() == [1, 2, 3, 4, 5, 6, 6], "only the last is owed, and told again"
+        assert bob.stream() == [1, 2, 3, 4, 5, 6, 7, 8, 8], "only the last is owed, and told again"
 
 
 def test_who_asks_while_it_waits_for_a_resend_gets_nothing_that_is_newer() -> None:

@@ -3,7 +3,6 @@
 import pytest
 from gevent.event import Event as Signal
 
-from imserver.messenger.messages import deliverer
 from imserver.messenger.messages.log.contract import Draft
 from tests.gateway.transport.harness import until
 from tests.messenger.messaging_harness import APP, Node
@@ -55,10 +54,8 @@ def test_a_bot_receives_entries_of_its_groups_that_name_it_in_order() -> None:
         until(lambda: not followers.bots)
 
 
-def test_nobody_is_pushed_what_is_their_own_as_it_is_read_from_the_log_before_it_is_acknowledged(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(deliverer, "GAP_SECONDS", 0.001)
+@pytest.mark.usefixtures("small")
+def test_nobody_is_pushed_what_is_their_own_as_it_is_read_from_the_log_before_it_is_acknowledged() -> None:
     with Node() as node:
         ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
         node.gates.returning = Signal()

@@ -45,11 +45,9 @@ def test_a_client_begins_at_the_end_of_the_log(node: Node) -> None:
     assert heard(client, 2) == ["held", "live"]
 
 
-def test_no_login_waits_for_a_database_that_does_not_answer(
-    node: Node, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(node.store, "answers", lambda: False)
+def test_no_login_waits_for_a_database_that_does_not_answer(node: Node) -> None:
     connection = node.speaker("ann").connection
+    node.store.database().failed("no answer in time", wrote=False)
     with pytest.raises(StorageUnavailable):
         node.messaging.catch_up.follow(connection)
     assert connection.log_subscription is None

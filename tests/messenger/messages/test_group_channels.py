@@ -54,9 +54,12 @@ def test_who_leaves_while_subscribing_does_not_stay_subscribed(failure: bool) ->
         consent = Consent(Mock(), Mock(hooks={}), node.channels, MutedUsers())
         channel = f"group:{group}"
 
+        def go_away() -> None:
+            node.gates.away = failure
+
         def leave() -> None:
             node.log.groups.leave(APP, group, ["ann"])
-            node.during(2, lambda: setattr(node.gates, "away", failure))
+            node.during(2, go_away)
 
         consent.between = leave
         assert subscribe(node, consent, ann, channel) == 200

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imserver.gateway.metrics import Metrics
-from imserver.messenger.messages import deliverer as module
 from imserver.messenger.messages.deliverer import LogFollower
 from imserver.messenger.messages.log.contract import Commit, Draft, Entry
 from imserver.messenger.messages.log.message_log import MessageLog
@@ -48,10 +47,8 @@ class Receiver:
         self.follower.committed(Commit(APP, entries[0].id, entries[-1].id, entries))
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in (("GAP", 0.001), ("RETRY", 0.001), ("QUIET", 0.0)):
-        monkeypatch.setattr(module, f"{name}_SECONDS", seconds)
+QUIET = 0.02
+"""After it the log is looked at, in small."""
 
 
 def test_a_batch_of_an_app_without_subscribers_is_not_delivered() -> None:
@@ -89,7 +86,7 @@ def test_an_empty_batch_moves_the_position() -> None:
     assert (received.ids, received.follower.position(APP)) == ([], 2)
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("small")
 def test_the_ends_of_all_quiet_logs_are_asked_for_at_once() -> None:
     gates = Gates()
     log = LogFile().open(gates).part(MessageLog)
@@ -105,14 +102,14 @@ def test_the_ends_of_all_quiet_logs_are_asked_for_at_once() -> None:
         follower.follow(app)
     for app in apps[1:]:
         log.writer.append(app, [Draft(sender="ann", to_user="bob")])
-    gevent.sleep(0.001)
+    gevent.sleep(QUIET)
     reads = gates.reads
     follower.check()
     until(lambda: received == {app: [1] for app in apps[1:]})
     assert gates.reads - reads == 1 + 8
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("small")
 def test_a_gap_is_read_when_the_database_is_back() -> None:
     received = Receiver()
     received.follower.follow(APP)
@@ -125,26 +122,25 @@ def test_a_gap_is_read_when_the_database_is_back() -> None:
     until(lambda: received.ids == [1, 2, 3])
 
 
-@pytest.mark.usefixtures("quick")
-def test_a_long_gap_is_read_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PAGE", 10)
+@pytest.mark.usefixtures("small")
+def test_a_long_gap_is_read_page_by_page() -> None:
     received = Receiver()
     received.follower.follow(APP)
     entries = received.store(35)
     received.receive(entries[34:])
     until(lambda: received.ids == list(range(1, 36)))
-    assert received.gates.reads == 1 + 8
+    assert received.gates.reads == 1 + 18, "two for each page"
 
 
-@pytest.mark.usefixtures("quick")
-def test_early_batches_above_the_limit_are_read_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_WAITING", 3)
+@pytest.mark.usefixtures("small")
+def test_early_batches_above_the_limit_are_read_later() -> None:
     received = Receiver()
     received.follower.follow(APP)
     entries = received.store(20)
     for entry in entries[5:]:
         received.receive([entry])
     until(lambda: len(received.ids) >= 8)
+    gevent.sleep(QUIET)
     received.follower.check()
     until(lambda: received.ids == list(range(1, 21)))
 
@@ -162,7 +158,7 @@ def test_batches_that_come_while_the_position_is_asked_for_are_not_lost() -> Non
     assert received.ids == [3]
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("small")
 @settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_any_order_and_any_loss_ends_in_the_log(data: st.DataObject) -> None:
@@ -179,12 +175,12 @@ def test_any_order_and_any_loss_ends_in_the_log(data: st.DataObject) -> None:
             received.receive(batch)
         if data.draw(st.booleans()):
             gevent.sleep(0.002)
-    gevent.sleep(0.002)
+    gevent.sleep(QUIET)
     received.follower.check()
     until(lambda: received.ids == [entry.id for entry in entries])
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("small")
 def test_what_comes_to_be_expected_while_the_log_is_read_is_read_at_once() -> None:
     received = Receiver()
     received.follower.follow(APP)
@@ -201,7 +197,7 @@ def test_what_comes_to_be_expected_while_the_log_is_read_is_read_at_once() -> No
     until(lambda: received.ids == [1, 2, 3])
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("small")
 def test_an_expected_entry_that_does_not_exist_ends_the_reading() -> None:
     received = Receiver()
     received.follower.follow(APP)
@@ -214,24 +210,22 @@ def test_an_expected_entry_that_does_not_exist_ends_the_reading() -> None:
     assert received.ids == [1]
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("small")
 def test_an_app_of_which_nobody_wants_to_know_is_forgotten_when_it_is_quiet() -> None:
     received = Receiver()
     received.wanted = {"wanted"}
     for app in (APP, "wanted"):
         received.follower.follow(app)
-    gevent.sleep(0.001)
+    gevent.sleep(QUIET)
     received.follower.check()
     assert list(received.follower.apps) == ["wanted"]
     assert received.follower.follow(APP) == 0
 
 
-def test_the_log_is_looked_at_while_an_app_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "QUIET_SECONDS", 0.01)
-    monkeypatch.setattr(module, "Signal", CountingSignal)
+@pytest.mark.usefixtures("small")
+def test_the_log_is_looked_at_while_an_app_is_followed() -> None:
     received = Receiver()
-    follows_any = received.follower._follows_any
-    assert isinstance(follows_any, CountingSignal)
+    follows_any = received.follower.follows_any = CountingSignal()
     looking = gevent.spawn(received.follower.run)
     try:
         until(lambda: follows_any.pauses)

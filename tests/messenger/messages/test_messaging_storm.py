@@ -12,9 +12,8 @@ import gevent
 import pytest
 from gevent.event import Event as Signal
 
-from imserver.messenger.messages import catch_up, deliverer
+from imserver.messenger.messages import deliverer
 from imserver.messenger.messages.acks import ACK_SECONDS
-from imserver.messenger.messages.log import writer
 from imserver.messenger.messages.log.message_log import MessageLog
 from tests.gateway.transport.harness import turn, until
 from tests.messenger.log_file import Gates, LogFile
@@ -211,21 +210,6 @@ class Storm:
         return all(client.had >= self.readable(client.user) for client in self.clients)
 
 
-@pytest.fixture(autouse=True)
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything in small, so that it happens often."""
-    for module, name, value in (
-        (deliverer, "GAP_SECONDS", 0.001),
-        (deliverer, "QUIET_SECONDS", 0.03),
-        (deliverer, "RETRY_SECONDS", 0.005),
-        (deliverer, "PAGE", 4),
-        (writer, "BATCH_DRAFTS", 3),
-        (catch_up, "RECOVERED", 6),
-        (catch_up, "RESEND_LIMIT", 6),
-    ):
-        monkeypatch.setattr(module, name, value)
-
-
 @pytest.fixture(params=[1, 2, 3])
 def nodes(request: pytest.FixtureRequest) -> Iterator[list[Node]]:
     """So many, with one log."""
@@ -240,6 +224,7 @@ def nodes(request: pytest.FixtureRequest) -> Iterator[list[Node]]:
         node.__exit__(None, None, None)
 
 
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("seed", range(6))
 def test_all_clients_receive_everything_in_order_in_a_random_history(nodes: list[Node], seed: int) -> None:
     storm = Storm(nodes, random.Random(f"{len(nodes)}.{seed}"))

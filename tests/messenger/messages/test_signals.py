@@ -22,9 +22,11 @@ def received(message_client: MessageClient, cmd: str = "typing") -> list[dict[st
 
 
 @pytest.fixture(autouse=True)
-def _no_rates(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("TYPING", "GROUP"):
-        monkeypatch.setattr(receipts, f"{name}_SECONDS", 0.0)
+def _rates(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Notices are rare of the kinds that a test names; of others as many as come. Three are remembered."""
+    rare = getattr(request, "param", ())
+    for name, value in (("TYPING_SECONDS", 0.0), ("GROUP_SECONDS", 0.0), ("MOST_REMEMBERED", 3)):
+        monkeypatch.setattr(receipts, name, 1000.0 if name in rare else value)
 
 
 def test_only_subscribed_devices_of_the_peer_receive_a_signal() -> None:
@@ -93,9 +95,9 @@ def test_a_connection_in_catch_up_receives_no_signals() -> None:
         assert received(bob) == [{"from": "ann", "to": "bob"}]
 
 
-def test_many_notices_become_one(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("_rates", [("TYPING_SECONDS",)], indirect=True)
+def test_many_notices_become_one() -> None:
     with Node() as node:
-        monkeypatch.setattr(receipts, "TYPING_SECONDS", 1000.0)
         ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
         for _ in range(5):
             assert ann.ask("typing", {"to": "bob"}) == (200, None)
@@ -104,9 +106,9 @@ def test_many_notices_become_one(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(received(ann)) == 1
 
 
-def test_a_group_does_not_learn_of_everybody_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("_rates", [("GROUP_SECONDS",)], indirect=True)
+def test_a_group_does_not_learn_of_everybody_at_once() -> None:
     with Node() as node:
-        monkeypatch.setattr(receipts, "GROUP_SECONDS", 1000.0)
         group = node.group("ann", "bob", "cat")
         ann, bob, cat = (node.speaker(user, 0) for user in ("ann", "bob", "cat"))
         for each in (ann, bob):
@@ -114,10 +116,9 @@ def test_a_group_does_not_learn_of_everybody_at_once(monkeypatch: pytest.MonkeyP
         assert received(cat) == [{"from": "ann", "conversation": group}]
 
 
-def test_only_the_latest_notices_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("_rates", [("TYPING_SECONDS",)], indirect=True)
+def test_only_the_latest_notices_are_remembered() -> None:
     with Node() as node:
-        monkeypatch.setattr(receipts, "_MOST_REMEMBERED", 3)
-        monkeypatch.setattr(receipts, "TYPING_SECONDS", 1000.0)
         ann, first, last = (node.speaker(user, 0) for user in ("ann", "u0", "u9"))
         for number in (*range(10), 9, 0):
             ann.ask("typing", {"to": f"u{number}"})

@@ -137,6 +137,17 @@ def streams(harness: Harness) -> StreamedMessages:
     return streams_of(harness)
 
 
+@pytest.fixture
+def seconds(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """``seconds(CHECK=0.0)``: after which times something happens."""
+
+    def set_seconds(**times: float) -> None:
+        for name, time in times.items():
+            monkeypatch.setattr(module, f"{name}_SECONDS", time)
+
+    return set_seconds
+
+
 def append(streams: StreamedMessages, id: str, number: int, text: str, app: str = MULTI) -> tuple[str, int]:
     (found,) = streams.append(app, [(id, number, text)])
     return found.status.value, found.piece
@@ -334,18 +345,18 @@ def test_a_deleted_app_has_no_streams(harness: Harness, streams: StreamedMessage
     assert [stream.app for stream in open_streams(harness).all()] == ["101"]
 
 
-@pytest.mark.parametrize("seconds", [3.0, -1.0])
+@pytest.mark.parametrize("patience", [3.0, -1.0])
 def test_a_node_that_stops_waits_for_no_history_that_does_not_answer(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch, seconds: float
+    harness: Harness, seconds: Callable[..., None], patience: float
 ) -> None:
     target = Target(harness, silent=True)
     streams = streams_of(harness, target=target)
     reader = Reader(harness, PLAIN)
     for channel in (PAST, PAST, PLAIN):
         streams.open(MULTI, head(channel), "a")
-    monkeypatch.setattr(module, "CLOSE_ALL_SECONDS", seconds)
+    seconds(CLOSE_ALL=patience)
     streams.close_all()
-    in_time = seconds > 0
+    in_time = patience > 0
     assert target.requests == [PAST] * in_time
     assert reader.seen()[1:] == [("end", "a", 0, "incomplete")] * in_time
 
@@ -366,7 +377,7 @@ def test_a_history_that_does_not_answer_keeps_no_other_streams_open(harness: Har
 
 
 def test_pieces_do_not_overtake_those_that_wait_for_a_check(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, seconds: Callable[..., None]
 ) -> None:
     reader = Reader(harness, PLAIN)
     checking, checked = Signal(), Signal()
@@ -379,7 +390,7 @@ def test_pieces_do_not_overtake_those_that_wait_for_a_check(
 
     streams = streams_of(harness, target=Target(harness, may_continue))
     id, other = (streams.open(MULTI, head(channel), "") for channel in (PLAIN, PAST))
-    monkeypatch.setattr(module, "CHECK_SECONDS", 0.0)
+    seconds(CHECK=0.0)
     waiting = gevent.spawn(streams.append, MULTI, [(id, 1, "a"), (other, 1, "x")])
     checking.wait()
     append(streams, id, 2, "b")
@@ -402,7 +413,7 @@ def test_pieces_do_not_overtake_those_of_a_long_request(harness: Harness) -> Non
 
 
 def test_a_sender_that_may_not_go_on_ends_a_stream_once(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, seconds: Callable[..., None]
 ) -> None:
     reader = Reader(harness, PLAIN)
 
@@ -412,7 +423,7 @@ def test_a_sender_that_may_not_go_on_ends_a_stream_once(
 
     streams = streams_of(harness, target=Target(harness, may_continue))
     id = streams.open(MULTI, head(PLAIN), "a")
-    monkeypatch.setattr(module, "CHECK_SECONDS", 0.0)
+    seconds(CHECK=0.0)
     assert append(streams, id, 1, "b") == ("closed", 0)
     assert reader.seen() == [(0, "a", "whole"), ("end", "a", 0)]
 
@@ -431,10 +442,9 @@ def test_silent_streams_of_a_sender_who_may_not_go_on_end_with_one_check(harness
 
 
 def test_nothing_is_looked_at_while_no_message_is_streamed(
-    harness: Harness, streams: StreamedMessages, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, streams: StreamedMessages, seconds: Callable[..., None]
 ) -> None:
-    monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(module, "CLOSED_SECONDS", 0.0)
+    seconds(LOOK=0.01, CLOSED=0.0)
     news = open_streams(harness).news = CountingSignal()
     looking = gevent.spawn(streams.run)
     try:

@@ -39,12 +39,12 @@ from imserver.plugin.storage import Store
 
 SEARCH_SECONDS: Final = 0.5
 """Time after which a search returns. The caller may continue it."""
-_FIRST_STRETCH: Final = 4096
+FIRST_STRETCH: Final = 4096
 """Number of ids that the first step scans, in one transaction."""
 _SHORT_SECONDS: Final = 0.005
 """After a shorter step, the next one scans four times as many ids; after one longer than four times this,
 half as many. So writers wait only briefly."""
-_STRETCH_GROWTH: Final = 4
+STRETCH_GROWTH: Final = 4
 _FIRST_SEGMENTS: Final = 8
 """Segments in which the first step looks up the words. Each next one takes so many times more."""
 _ROWS_AT_ONCE: Final = 256
@@ -199,7 +199,7 @@ class _Scan:
         self._log = log
         self._wanted = wanted
         self.begin = begin
-        self._stretch = _FIRST_STRETCH
+        self._stretch = FIRST_STRETCH
 
     def take(self, floor: int, upto: int, count: int) -> tuple[list[Entry], int]:
         """At most ``count`` of the newest entries of the next ids, and the last id that remains."""
@@ -211,8 +211,8 @@ class _Scan:
         hits = self._wanted.checked(entries)
         took = monotonic() - began
         if took < _SHORT_SECONDS:
-            self._stretch *= _STRETCH_GROWTH
-        elif took > _STRETCH_GROWTH * _SHORT_SECONDS:
+            self._stretch *= STRETCH_GROWTH
+        elif took > STRETCH_GROWTH * _SHORT_SECONDS:
             self._stretch = max(self._stretch // 2, 256)
         return hits, rest
 

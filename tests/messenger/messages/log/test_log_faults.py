@@ -163,7 +163,6 @@ def test_who_cannot_wait_for_a_commit_learns_later_what_became_of_it(
     store = open_store(url, seconds=2)
     log = store.part(MessageLog)
     log.writer.append(APP, [Draft(sender="a", to_user="b")])
-    monkeypatch.setattr("imserver.messenger.messages.log.writer._LOOK_SECONDS", 0.02)
     fail_commits(store, monkeypatch, 1, after=stored)
     error = DRIVERS[store.address.engine][1]
     ask, away = writer.batch_of, [True]

@@ -1,6 +1,7 @@
 """The message log against a model of it: whatever is asked, in whatever order, both say the same."""
 
 import itertools
+import json
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -29,6 +30,7 @@ def nodes(url: str, open_store: OpenStore) -> Iterator[None]:
 
 USERS = st.sampled_from(["a", "b", "c", "D", "系"])
 GROUPS = st.integers(1, 6)
+ROLES = st.sampled_from(["member", "admin"])
 NAMES = st.sampled_from(["", "", "1", "2", "3"])
 
 
@@ -48,6 +50,7 @@ class Model(RuleBasedStateMachine):
         self.groups: dict[int, set[str]] = {}
         self.known: dict[tuple[str, str], int] = {}
         self.intervals: dict[tuple[str, int], list[list[int | None]]] = {}
+        self.roles: dict[tuple[str, int], str] = {}
         self.hidden: set[tuple[str, int]] = set()
         self.read_to: dict[tuple[str, int], int] = {}
         self.floor = 0
@@ -65,8 +68,14 @@ class Model(RuleBasedStateMachine):
         self.entries.append((conversation, seq, sender, kind))
         return len(self.entries)
 
-    def admit(self, user: str, conversation: int) -> None:
+    def admit(self, user: str, conversation: int, role: str = "member") -> None:
         self.intervals.setdefault((user, conversation), []).append([len(self.entries), None])
+        self.roles[user, conversation] = role
+
+    def place(self, user: str, conversation: int) -> int:
+        """Where a conversation is in the list of a user."""
+        of_it = (id for id, entry in enumerate(self.entries, 1) if entry[0] == conversation)
+        return self.intervals[user, conversation][-1][1] or max(of_it)
 
     def visible(self, user: str, conversation: int | None = None) -> list[int]:
         return [
@@ -166,36 +175,45 @@ class Model(RuleBasedStateMachine):
         change = self.log.groups.create(self.app, owner, "", users)
         at = 1 + len(self.pairs) + len(self.groups)
         assert change.conversation == at
+        assert change.users == tuple(dict.fromkeys([owner, *users]))
+        assert change.entry is not None
+        assert json.loads(change.entry.meta)["users"] == list(change.users)
         self.groups[at] = {owner, *users}
         for user in self.groups[at]:
-            self.admit(user, at)
+            self.admit(user, at, "owner" if user == owner else "member")
         self.enter(at, owner, "group")
 
-    @rule(at=GROUPS, users=st.lists(USERS, min_size=1, max_size=3), joins=st.booleans())
-    def move(self, at: int, users: list[str], joins: bool) -> None:
-        change = (self.log.groups.join if joins else self.log.groups.leave)(self.app, at, users)
+    @rule(at=GROUPS, users=st.lists(USERS, min_size=1, max_size=3), joins=st.booleans(), role=ROLES)
+    def move(self, at: int, users: list[str], joins: bool, role: str) -> None:
+        if at in self.groups:  # what is written just before is for nobody who comes, and for all who go
+            self.append([(user, at, "") for user in sorted(self.groups[at])[:1]])
+        groups = self.log.groups
+        change = groups.join(self.app, at, users, "", role) if joins else groups.leave(self.app, at, users)
         if at not in self.groups:
             assert change == Rejected("unknown_conversation")
             return
-        moved = {user for user in users if (user in self.groups[at]) != joins}
+        moved = dict.fromkeys(user for user in users if (user in self.groups[at]) != joins)
         assert isinstance(change, Change)
-        assert set(change.users) == moved
+        assert change.users == tuple(moved)
         if not moved:
             assert change.entry is None
         elif joins:
             for user in moved:
-                self.admit(user, at)
-            self.groups[at] |= moved
+                self.admit(user, at, role)
+            self.groups[at] |= moved.keys()
             self.enter(at, "", "join")
         else:
             id = self.enter(at, "", "leave")
             for user in moved:
                 self.intervals[user, at][-1][1] = id
-            self.groups[at] -= moved
+            self.groups[at] -= moved.keys()
+        for user in moved:
+            self.conversations(user, 0, 9)
 
     @rule(user=USERS, ids=st.lists(st.integers(1, 30), max_size=3))
     def hide(self, user: str, ids: list[int]) -> None:
-        self.log.marks.hide(self.app, user, ids)
+        version = self.log.marks.hide(self.app, user, ids)
+        assert self.log.marks.since(self.app, user, version).hidden == ()
         self.hidden |= {(user, id) for id in ids if id in self.visible(user)}
 
     @rule(user=USERS, at=GROUPS, id=st.integers(0, 30))
@@ -228,23 +246,42 @@ class Model(RuleBasedStateMachine):
         entries, more = self.log.entries.history(self.app, user, at, before, limit)
         assert ([entry.id for entry in entries], more) == (due[-limit:], len(due) > limit)
 
-    @rule(user=USERS)
-    def conversations(self, user: str) -> None:
-        conversations, _ = self.log.conversations.page(self.app, user, 0, 100)
-        assert {conversation.conversation.id for conversation in conversations} == {
-            at for who, at in self.intervals if who == user
-        }
-        for conversation in conversations:
+    @rule(user=USERS, before=st.integers(0, 30), limit=st.integers(1, 5))
+    def conversations(self, user: str, before: int, limit: int) -> None:
+        places = sorted(
+            ((self.place(user, at), at) for who, at in self.intervals if who == user), reverse=True
+        )
+        due = [(place, at) for place, at in places if not before or place < before]
+        page, more = self.log.conversations.page(self.app, user, before, limit)
+        assert [(each.position, each.conversation.id) for each in page] == due[:limit]
+        assert more == (len(due) > limit)
+        for conversation in page:
             at = conversation.conversation.id
             since, upto = self.intervals[user, at][-1]
             now = [id for id in self.visible(user, at) if id > cast(int, since) and (not upto or id <= upto)]
             shown = [id for id in now if (user, id) not in self.hidden]
             assert (conversation.last.id if conversation.last else 0) == (shown[-1] if shown else 0)
             read = self.read_to.get((user, at), 0)
+            assert (conversation.read, conversation.role) == (read, self.roles[user, at])
             rows = [(id, *self.entries[id - 1]) for id in now]
             assert conversation.unread == sum(
                 id > read and kind == "message" and sender != user for id, _, _, sender, kind in rows
             )
+
+    @rule(at=GROUPS, after=USERS, limit=st.integers(1, 5))
+    def members(self, at: int, after: str, limit: int) -> None:
+        reader = self.log.conversations
+        due = [user for user in sorted(self.groups.get(at, ())) if user > after][:limit]
+        if at in self.groups:
+            found = [(row.user, row.role) for row in reader.members(self.app, at, after, limit)]
+            assert found == [(user, self.roles[user, at]) for user in due]
+            assert (reader.member(self.app, at, after) is not None) == (after in self.groups[at])
+
+    @rule(user=USERS, other=USERS)
+    def between(self, user: str, other: str) -> None:
+        first, second = sorted((user, other))
+        found = self.log.conversations.between(self.app, user, other)
+        assert (found.id if found else None) == self.pairs.get((first, second))
 
     @rule(user=USERS)
     def marks(self, user: str) -> None:

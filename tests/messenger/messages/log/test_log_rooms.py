@@ -1,32 +1,15 @@
 """What is said in rooms, in the log of every engine."""
 
-import pytest
-
-from imserver.gateway.cluster import history
+from imserver.gateway.cluster.history import PAGE_BYTES
 from imserver.gateway.model import Limit
 from imserver.messenger.messages.commands import Search
-from imserver.messenger.messages.log.contract import (
-    Appended,
-    Draft,
-    Entry,
-    LogExtent,
-    PublicationPage,
-    Rejected,
-    RejectReason,
-)
+from imserver.messenger.messages.log.contract import Draft, LogExtent, PublicationPage, Rejected, RejectReason
 from imserver.messenger.messages.log.message_log import MessageLog
-from tests.stores import OpenStore, WriteAt
+from tests.messenger.messages.log.test_log import APP, stored
+from tests.stores import WriteAt
 
-APP = "action:1"
 NAMES = ("r", "安", "it's %s \\", "R", "r ", "x" * Limit.ROOM_BYTES)
 """Names of rooms that have to be told apart."""
-
-
-def stored(log: MessageLog, *drafts: Draft) -> list[Entry]:
-    """The entries of drafts that are all stored."""
-    outcomes = log.writer.append(APP, drafts)
-    assert all(isinstance(outcome, Appended) for outcome in outcomes), outcomes
-    return [outcome.entry for outcome in outcomes if isinstance(outcome, Appended)]
 
 
 def draft_to(room: str, body: str = "hi", sender: str = "ann") -> Draft:
@@ -60,26 +43,6 @@ def test_nobody_reads_a_room_as_if_it_were_a_conversation_of_theirs(log: Message
     outcome = log.writer.append(APP, [Draft(sender="ann", body=b"-", conversation=entry.conversation)])[0]
     assert isinstance(outcome, Rejected)
     assert outcome.reason == RejectReason.NOT_MEMBER
-
-
-@pytest.mark.parametrize(
-    "draft",
-    [
-        Draft(sender="ann", room="x" * (Limit.ROOM_BYTES + 1)),
-        Draft(sender="ann", room="\0"),
-        Draft(sender="ann", room="\0\0"),
-        Draft(sender="ann", room="\ud800"),
-        Draft(sender="ann", room="r", to_user="bob"),
-        Draft(sender="ann", room="r", conversation=1),
-    ],
-)
-def test_what_cannot_be_a_room_costs_the_others_nothing(draft: Draft, open_store: OpenStore) -> None:
-    before, outcome, after = (
-        open_store().part(MessageLog).writer.append(APP, [draft_to("r"), draft, draft_to("r")])
-    )
-    assert isinstance(outcome, Rejected)
-    assert outcome.reason == RejectReason.INVALID
-    assert [each.entry.seq for each in (before, after) if isinstance(each, Appended)] == [1, 2]
 
 
 def test_catching_up_takes_each_room_from_its_own_position_in_one_order(log: MessageLog) -> None:
@@ -116,9 +79,7 @@ def test_catching_up_goes_page_by_page(log: MessageLog) -> None:
     assert seen == wanted
 
 
-def test_the_messages_of_a_channel_are_read_from_both_ends(
-    log: MessageLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_messages_of_a_channel_are_read_from_both_ends(log: MessageLog) -> None:
     entries = stored(log, *[draft_to("rs"[number % 2], str(number)) for number in range(10)])
     of_r = [entry for entry in entries if entry.room == "r"]
 
@@ -135,14 +96,15 @@ def test_the_messages_of_a_channel_are_read_from_both_ends(
     assert page(None, 2, True) == ([9, 7], True)
     assert page(5, 9, True) == ([3, 1], False)
     assert page(1, 9, True) == page(0, 9, True) == ([], False)
-    monkeypatch.setattr(history, "PAGE_BYTES", 2)
-    assert page(None, 9) == ([1, 3], True)
-    assert page(None, 9, True) == ([9, 7], True)
     log.expire(APP, more_than=4)
     found = log.entries.channel_page(APP, "r", 1, 9)
     assert ([entry.id for entry in found.entries], found.extent.floor) == ([7, 9], 6)
     assert log.entries.channel_page(APP, "t", None, 9) == PublicationPage([], False, 0, LogExtent(6, 10))
     assert log.entries.channel_page("other", "r", None, 9) == PublicationPage([], False, 0, LogExtent(0, 0))
+    first, second, third = stored(log, *[draft_to("big", "x" * (PAGE_BYTES // 2))] * 3)
+    for reverse, entries in ((False, [first, second]), (True, [third, second])):
+        found = log.entries.channel_page(APP, "big", None, 9, reverse)
+        assert (found.entries, found.more) == (entries, True), "what fits"
 
 
 def test_a_recalled_message_is_no_publication_and_its_recall_is_read_with_the_revisions(

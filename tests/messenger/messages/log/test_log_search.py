@@ -8,6 +8,7 @@ from imserver.messenger.messages.commands import Search, SearchFilter
 from imserver.messenger.messages.log import search as log_search
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.log.words import SEGMENT
+from tests.messenger.log_file import Gates, LogFile
 from tests.messenger.messages.log.test_log import APP, bodies, ids, say, stored
 from tests.stores import WriteAt
 
@@ -16,11 +17,12 @@ Stretches = Callable[..., None]
 
 @pytest.fixture
 def stretches(monkeypatch: pytest.MonkeyPatch) -> Stretches:
-    """``stretches(first, growth)``: how many messages a search looks at at once."""
+    """``stretches(first, growth, seconds)``: what a search looks at at once, and for how long."""
 
-    def set_stretches(first: int, growth: int = 4) -> None:
-        monkeypatch.setattr(log_search, "_FIRST_STRETCH", first)
-        monkeypatch.setattr(log_search, "_STRETCH_GROWTH", growth)
+    def set_stretches(first: int, growth: int = 4, seconds: float = 0.5) -> None:
+        values = {"FIRST_STRETCH": first, "STRETCH_GROWTH": growth, "SEARCH_SECONDS": seconds}
+        for name, value in values.items():
+            monkeypatch.setattr(log_search, name, value)
 
     return set_stretches
 
@@ -191,11 +193,8 @@ def test_pages_go_back_to_the_beginning(log: MessageLog, stretches: Stretches) -
     assert pages >= 4
 
 
-def test_a_search_that_takes_long_says_how_far_it_has_come(
-    log: MessageLog, stretches: Stretches, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stretches(10, 1)
-    monkeypatch.setattr(log_search, "SEARCH_SECONDS", 0.0)
+def test_a_search_that_takes_long_says_how_far_it_has_come(log: MessageLog, stretches: Stretches) -> None:
+    stretches(10, 1, 0.0)
     stored(log, say("a", "b", "tea"), *(say("a", "b", "coffee") for _ in range(35)))
     before, steps = 0, 0
     entries: list[object] = []
@@ -205,3 +204,25 @@ def test_a_search_that_takes_long_says_how_far_it_has_come(
         steps += 1
         assert before > 0 or entries
     assert steps == 4
+    milk = bodies(stored(log, *(say("a", "b", f"milk {number}") for number in range(300))))
+    stored(log, *(say("x", "y", "of others") for _ in range(SEGMENT)))
+    assert log.words.fill(APP)
+    seen: list[str] = []
+    before = 0
+    while before or not seen:
+        page, before = log.search.find(APP, "b", Search("milk", 0, before, 999))
+        seen = bodies(page) + seen
+    assert seen == milk, "each once, where the time is over between two parts of a segment"
+
+
+@pytest.mark.sqlite_first
+def test_a_long_log_is_looked_through_in_steps_that_hold_no_writer_up() -> None:
+    gates = Gates()
+    log = LogFile().open(gates).part(MessageLog)
+    stored(log, *[say("a", "b", "some words")] * 5000)
+    gates.reads = 0
+    found, rest = log.search.find(APP, "b", Search("nowhere said", 0, 0, 10))
+    while rest:  # its half second was over
+        found, rest = log.search.find(APP, "b", Search("nowhere said", 0, rest, 10))
+    assert found == []
+    assert gates.reads >= 3, "the head of the log, and the messages in more than one step"

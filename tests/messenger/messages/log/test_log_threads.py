@@ -66,6 +66,7 @@ def test_who_wrote_or_was_mentioned_follows_until_they_mute_the_thread(log: Mess
         **dict.fromkeys(("ann", "kim", "zoe"), 1),
         **dict.fromkeys(("bob", "eve"), 0),
     }
+    assert [following[user].read for user in ("ann", "bob", "zoe")] == [first.id - 1, first.id, first.id - 1]
     assert log.threads.follow(APP, "zoe", root.id, False) is not None
     second = reply(log, "eve", at, root.id, meta=b'{"mentions":["zoe"]}')
     assert not seen(log, "zoe", root.id).follows, "a mention does not end the mute"

@@ -69,15 +69,25 @@ def log(connection: Connection) -> LogWriter:
     return LogWriter(lambda: connection, 100)
 
 
+@pytest.fixture
+def bound(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """``bound(MAX_WAITING=3)`` lowers bounds of the writer."""
+
+    def lower(**bounds: int) -> None:
+        for name, most in bounds.items():
+            monkeypatch.setattr(writer, name, most)
+
+    return lower
+
+
 def send(log: LogWriter, app: str, answer: Callable[[Stored], object], body: bytes = b"") -> None:
     log.send(AppendRequest(app, Draft(sender="a", to_user="b", body=body), answer))
 
 
 def test_more_than_may_wait_in_an_app_is_refused_and_other_apps_are_not_affected(
-    log: LogWriter, connection: Connection, monkeypatch: pytest.MonkeyPatch
+    log: LogWriter, connection: Connection, bound: Callable[..., None]
 ) -> None:
-    monkeypatch.setattr(writer, "MAX_WAITING", 3)
-    monkeypatch.setattr(writer, "MAX_WAITING_BYTES", 10)
+    bound(MAX_WAITING=3, MAX_WAITING_BYTES=10)
     connection.gate.clear()
     busy: list[Stored] = []
     other: list[Stored] = []
@@ -97,15 +107,9 @@ def test_more_than_may_wait_in_an_app_is_refused_and_other_apps_are_not_affected
 
 @pytest.mark.parametrize(("most", "bytes", "body"), [(3, 1000, b""), (1000, 10, b"123")])
 def test_more_than_may_wait_in_all_apps_together_is_refused(
-    log: LogWriter,
-    connection: Connection,
-    monkeypatch: pytest.MonkeyPatch,
-    most: int,
-    bytes: int,
-    body: bytes,
+    log: LogWriter, connection: Connection, bound: Callable[..., None], most: int, bytes: int, body: bytes
 ) -> None:
-    monkeypatch.setattr(writer, "MAX_WAITING_IN_ALL", most)
-    monkeypatch.setattr(writer, "MAX_WAITING_BYTES_IN_ALL", bytes)
+    bound(MAX_WAITING_IN_ALL=most, MAX_WAITING_BYTES_IN_ALL=bytes)
     for _ in range(2):  # what was stored leaves room again
         connection.gate.clear()
         before, results = len(connection.batches), list[Stored]()
@@ -119,10 +123,10 @@ def test_more_than_may_wait_in_all_apps_together_is_refused(
         assert results[2:] == [REFUSED] * 4
 
 
+@pytest.mark.usefixtures("small")
 def test_apps_share_a_transaction_and_one_with_much_to_store_does_not_hold_up_the_others(
-    log: LogWriter, connection: Connection, monkeypatch: pytest.MonkeyPatch
+    log: LogWriter, connection: Connection
 ) -> None:
-    monkeypatch.setattr(writer, "BATCH_DRAFTS", 4)
     connection.gate.clear()
     done: list[Stored] = []
     send(log, "busy", done.append)

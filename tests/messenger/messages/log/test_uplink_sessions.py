@@ -5,14 +5,15 @@ from typing import Any
 
 import gevent
 import pytest
+from gevent.event import Event as Signal
 
 from imserver.gateway.errors import StorageUnavailable
-from imserver.gateway.storage import database
-from imserver.gateway.storage.statements import Statements, Unsure
+from imserver.gateway.storage.statements import Statements
 from imserver.messenger.messages.log import transaction, writer
 from imserver.messenger.messages.log.contract import Appended, AppendRequest, Draft, Rejected, RejectReason
 from imserver.messenger.messages.log.message_log import MessageLog
 from tests.gateway.transport.harness import until
+from tests.messenger.log_file import Gates, LogFile
 from tests.messenger.messages.log.test_log import APP
 from tests.stores import OpenStore
 
@@ -123,18 +124,14 @@ def _send(sender: writer.LogWriter, session: int, stored: list[Any]) -> None:
         gevent.sleep(0)
 
 
-def test_a_beginning_whose_commit_has_no_answer_is_a_failed_one(
-    logs: tuple[MessageLog, MessageLog], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def transact(*_: object) -> None:
-        done(*_)  # type: ignore[call-arg,arg-type]
-        raise Unsure("no answer")
-
-    log = logs[0]
+def test_a_beginning_whose_commit_has_no_answer_is_a_failed_one() -> None:
+    gates = Gates()
+    log = LogFile().open(gates).part(MessageLog)
     log.writer.begin_uplink(APP, "ann", 1)
-    done = database.WriterConnection.transact
-    monkeypatch.setattr(database.WriterConnection, "transact", transact)
+    log.writer.seconds, gates.losing = 0.001, Signal()
     with pytest.raises(StorageUnavailable):
         log.writer.begin_uplink(APP, "ann", 2)
-    monkeypatch.undo()
+    log.writer.seconds = 60
+    assert gates.unsure is not None
+    gates.unsure.set()
     assert log.writer.append(APP, [draft(1)]) == [REFUSED], "it may have begun nevertheless"
