@@ -412,37 +412,31 @@ def test_as_many_stay_as_may_where_ids_have_a_gap(log: MessageLog) -> None:
         assert ids(log.entries.read(APP, 0, 10)) == left
 
 
-def test_the_oldest_expire_by_the_time_of_their_storing(log: MessageLog, write_at: WriteAt) -> None:
+@pytest.mark.parametrize(
+    ("ages", "expirations", "left"),
+    [
+        ([300, 200, 100], [(1000, 0), (150, 4), (50, 2)], []),
+        # Nodes write with clocks of their own. What lies before the first that is young expires only with it.
+        ([300, 100, 1.7e9, 1.6e9, 50], [(200, 2), (80, 6)], [9, 10]),
+        ([300, -1e9, 200, -1e9], [(100, 6)], [7, 8]),
+    ],
+    ids=["right", "behind", "ahead"],
+)
+def test_the_oldest_expire_by_the_time_of_their_storing(
+    log: MessageLog,
+    write_at: WriteAt,
+    ages: list[float],
+    expirations: list[tuple[float, int]],
+    left: list[int],
+) -> None:
     now = time.time()
-    for age in (300, 200, 100):
+    for age in ages:
         write_at(now - age)
         stored(log, say("a", "b", time_ms=1), say("a", "b", time_ms=Limit.TIME_MS))
-    assert log.expire(APP, older_than_seconds=1000) == 0
-    assert log.expire(APP, older_than_seconds=150) == 4
-    assert ids(log.entries.read(APP, 0, 10)) == [5, 6]
-    assert log.expire(APP, older_than_seconds=50) == 2
-    assert log.entries.head(APP) == 6
-
-
-def test_a_clock_that_goes_back_lets_nothing_expire_that_is_young(log: MessageLog, write_at: WriteAt) -> None:
-    """Nodes write with clocks of their own; one of them may have started in 1970."""
-    now = time.time()
-    for stored_at in (now - 300, now - 100, 0.0, 10.0, now - 50):
-        write_at(stored_at)
-        stored(log, say("a", "b"), say("a", "b"))
-    assert log.expire(APP, older_than_seconds=200) == 2
-    assert ids(log.entries.read(APP, 0, 10)) == list(range(3, 11))
-    assert log.expire(APP, older_than_seconds=80) == 6, "what lies before the first that is young"
-    assert ids(log.entries.read(APP, 0, 10)) == [9, 10]
-
-
-def test_a_clock_that_was_ahead_holds_up_nothing(log: MessageLog, write_at: WriteAt) -> None:
-    now = time.time()
-    for stored_at in (now - 300, now + 1e9, now - 200, now + 1e9):
-        write_at(stored_at)
-        stored(log, say("a", "b"))
-    assert log.expire(APP, older_than_seconds=100) == 3
-    assert ids(log.entries.read(APP, 0, 10)) == [4]
+    for seconds, count in expirations:
+        assert log.expire(APP, older_than_seconds=seconds) == count
+    assert ids(log.entries.read(APP, 0, 10)) == left
+    assert log.entries.head(APP) == 2 * len(ages)
 
 
 def test_the_age_of_a_long_log_is_looked_at_in_steps(log: MessageLog, write_at: WriteAt) -> None:
@@ -481,21 +475,17 @@ def test_apps_are_listed_while_they_have_anything_left(log: MessageLog) -> None:
     assert log.entries.apps() == ["one", "two"]
 
 
-def test_a_group_is_opened_and_closed_by_an_entry_each(url: str, open_store: OpenStore) -> None:
-    log = open_store(url).part(MessageLog)
-    result = log.groups.create("101", "ann", "tea", [])
-    change = log.groups.set_open("101", result.conversation, True, "ann")
-    assert isinstance(change, Change)
-    assert change.entry is not None
-    assert (change.entry.kind, json.loads(change.entry.meta)) == ("group", {"change": "open", "open": True})
-    found = log.conversations.get("101", result.conversation)
-    assert found is not None
-    assert found.open
-    log.groups.set_open("101", result.conversation, False, "ann")
-    found = log.conversations.get("101", result.conversation)
-    assert found is not None
-    assert not found.open
-    assert log.groups.set_open("101", 999, True) == Rejected(RejectReason.UNKNOWN_CONVERSATION)
+def test_a_group_is_opened_and_closed_by_an_entry_each(log: MessageLog) -> None:
+    at = group_of(log, "ann")
+    for is_open in (True, False):
+        change = log.groups.set_open(APP, at, is_open, "ann")
+        assert isinstance(change, Change)
+        assert change.entry is not None
+        said = (change.entry.kind, json.loads(change.entry.meta))
+        assert said == ("group", {"change": "open", "open": is_open})
+        (found,) = log.conversations.find(APP, [at])
+        assert found.open is is_open
+    assert log.groups.set_open(APP, 999, True) == Rejected(RejectReason.UNKNOWN_CONVERSATION)
 
 
 def test_a_first_message_is_stored_for_accounts_only(url: str, open_store: OpenStore) -> None:

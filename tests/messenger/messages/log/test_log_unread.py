@@ -65,18 +65,16 @@ def test_of_several_conversations_and_of_none(log: MessageLog) -> None:
     assert log.conversations.read_positions("none", users) == {}
 
 
-def test_a_recall_and_an_expired_message_are_not_unread(log: MessageLog) -> None:
-    entries = stored(log, *(say("a", "b") for _ in range(4)))
-    stored(log, Draft(sender="a", kind="recall", conversation=1, about=entries[2].id))
-    log.expire(APP, more_than=4)
-    assert among(unread(log, 1, "b"), "b") == [2, 4]
-
-
-def test_reactions_and_edits_do_not_count(log: MessageLog) -> None:
-    (entry,) = stored(log, say("a", "b"))
-    log.annotations.react(APP, "a", entry.id, "👍")
-    stored(log, Draft(sender="a", kind="edit", conversation=1, about=entry.id, body=b"new"))
-    assert among(unread(log, 1, "b"), "b") == [entry.id]
+def test_what_is_no_message_any_more_or_hidden_is_not_unread(log: MessageLog) -> None:
+    _, edited, recalled, hidden, last, other = stored(log, *[say("a", "b")] * 5, say("c", "b"))
+    log.annotations.react(APP, "a", edited.id, "👍")
+    stored(log, Draft(sender="a", kind="edit", conversation=1, about=edited.id, body=b"new"))
+    stored(log, Draft(sender="a", kind="recall", conversation=1, about=recalled.id))
+    log.marks.hide(APP, "b", [hidden.id, other.id])
+    log.expire(APP, more_than=8)
+    found = unread(log, 1, "b")
+    assert among(found, "b") == [edited.id, last.id]
+    assert (found.is_unread("b", hidden.id), found.is_unread("b", last.id)) == (False, True)
 
 
 def test_only_the_newest_are_read(log: MessageLog) -> None:
@@ -106,14 +104,6 @@ def test_of_each_user_only_the_newest_mentions_are_read(log: MessageLog) -> None
     without = log.conversations.unread(APP, {group: ["bob", *users]}, {group: ["bob"]})[group]
     assert among(without, "bob", mentions=True) == [first.id]
     assert among(without, "u1", mentions=True) == []
-
-
-def test_what_is_hidden_elsewhere_does_not_matter(log: MessageLog) -> None:
-    one, other, last = stored(log, say("a", "b"), say("c", "b"), say("a", "b"))
-    log.marks.hide(APP, "b", [one.id, other.id])
-    found = unread(log, one.conversation, "b")
-    assert among(found, "b") == [last.id]
-    assert (found.is_unread("b", one.id), found.is_unread("b", last.id)) == (False, True)
 
 
 def test_a_thousand_members_at_once(log: MessageLog) -> None:
