@@ -3,8 +3,8 @@
 import pytest
 
 from imserver.gateway.storage.store import Store
-from imserver.messenger.messages import catch_up, deliverer
-from imserver.messenger.messages.log import writer
+from imserver.messenger.messages import catch_up, deliverer, message_search, stored_channels
+from imserver.messenger.messages.log import groups, transaction, writer
 from imserver.messenger.messages.log.message_log import MessageLog
 from tests.stores import OpenStore
 
@@ -33,5 +33,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         (writer, "BATCH_DRAFTS", 4),
         (catch_up, "RECOVERED", 6),
         (catch_up, "RESEND_LIMIT", 6),
+        (stored_channels, "MAX_RECOVERED", 2),
+        (groups, "MOST_LEAVING", 2),
+        (transaction, "MOST_EDITS", 3),
+        (message_search, "SEARCH_SECONDS", 0.01),
     ):
         monkeypatch.setattr(module, name, value)

@@ -236,11 +236,11 @@ def test_an_open_group_that_all_have_left_is_joined_and_gets_an_owner_from_a_bac
     assert groups.delete(APP, group, "eve") == 1
 
 
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("by", ["ann", ""])
 def test_a_group_is_deleted_in_parts_and_a_repeated_call_goes_on(
-    groups: Groups, group: int, log: MessageLog, monkeypatch: pytest.MonkeyPatch, by: str
+    groups: Groups, group: int, log: MessageLog, by: str
 ) -> None:
-    monkeypatch.setattr("imserver.messenger.messages.log.groups.MOST_LEAVING", 2)
     groups.set_open(APP, group, "ann", True)
     groups.invite(APP, group, "ann", ["eve"])
     first = log.groups.leave(APP, group, None, by)

@@ -51,8 +51,8 @@ def test_no_more_than_a_few_look_at_a_time() -> None:
     assert log.most == SEARCHES_AT_ONCE
 
 
-def test_a_search_that_waits_too_long_is_refused_temporarily(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(message_search, "SEARCH_SECONDS", 0.01)
+@pytest.mark.usefixtures("small")
+def test_a_search_that_waits_too_long_is_refused_temporarily() -> None:
     log = SlowLog()
     found = MessageSearch(store_of(log))
     searches = [gevent.spawn(found.search, "a", "u", TEA) for _ in range(SEARCHES_AT_ONCE)]

@@ -16,7 +16,6 @@ from imserver.gateway.config.settings import ChannelSettings
 from imserver.gateway.dialects.cmd.wire import ChannelCmdDialect, CmdState
 from imserver.gateway.model import ChannelPart, Event, Outcome, StreamPart
 from imserver.gateway.transport.connection import Connection
-from imserver.messenger.messages import stored_channels
 from imserver.messenger.messages.log.contract import Appended, Commit, Draft, Entry
 from imserver.messenger.messages.stored_channels import draft_of
 from tests.gateway.hub.test_channels import texts
@@ -128,10 +127,8 @@ def test_a_position_of_another_log_is_not_recovered(node: ChannelNode, since: Po
     assert not subscriber(node, since=since)[2].recovered
 
 
-def test_a_client_that_missed_too_much_must_reload(
-    node: ChannelNode, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stored_channels, "MAX_RECOVERED", 2)
+@pytest.mark.usefixtures("small")
+def test_a_client_that_missed_too_much_must_reload(node: ChannelNode) -> None:
     publish(node, "one", "two", "three")
     _, client, subscribed = subscriber(node, since=Position(EPOCH, 0))
     assert not subscribed.recovered

@@ -5,7 +5,6 @@ import json
 import pytest
 
 from imserver.messenger.messages.commands import Search
-from imserver.messenger.messages.log import transaction
 from imserver.messenger.messages.log.contract import Appended, Entry, Rejected
 from imserver.messenger.messages.log.message_log import MessageLog
 from tests.messenger.messages.log.test_log import APP, bodies, say, stored
@@ -90,10 +89,8 @@ def test_what_was_recalled_is_edited_no_more_but_a_resend_has_its_first_answer(l
     assert bodies(log.entries.read(APP, 0, 10)) == ["", "", ""]
 
 
-def test_the_edits_of_a_message_are_limited_and_it_can_still_be_recalled(
-    log: MessageLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(transaction, "MOST_EDITS", 3)
+@pytest.mark.usefixtures("small")
+def test_the_edits_of_a_message_are_limited_and_it_can_still_be_recalled(log: MessageLog) -> None:
     first, second = stored(log, say("a", "b", "0"), say("a", "b", "other"))
     edits = [say("a", "b", str(n), kind="edit", about=first.id, client_msg_id=str(n)) for n in range(1, 5)]
     stored(log, edits[0])
