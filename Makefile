@@ -20,7 +20,7 @@ CHOSEN := $(foreach test,$(filter tests/% plugins/%,$(ARGS)),$(firstword $(subst
 NPM_TESTS = $(if $(CHOSEN),$(shell grep -rlsE '$(NPM_WORDS)' --include='*.py' $(CHOSEN)),all)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve quick test test-all style types coverage faults schema sdk bench smoke million screenshots page-speed autobahn wheel release site guide-check example lock proto clean
+.PHONY: help serve quick test test-all style types coverage faults schema sdk bench million screenshots page-speed autobahn wheel release site guide-check example lock proto clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1@\2/p' $(MAKEFILE_LIST) | while IFS=@ read -r t h; do printf '  %-11s %s\n' "$$t" "$$h"; done
@@ -63,9 +63,6 @@ sdk: $(NPM_TOOLS)  ## write what is generated of the JavaScript packages: types,
 
 bench: $(VENV)/runtime  ## measure this machine: all figures of docs/benchmarks.md, a few minutes
 	$(RUN) -m bench all $(ARGS)
-
-smoke: $(VENV)/runtime  ## the same in one minute, for a first look
-	$(RUN) -m bench smoke $(ARGS)
 
 million: $(VENV)/dev  ## log 1,000,000 users in on this machine and reach them all (half an hour, 20 GB)
 	$(RUN) -m bench million --connections 1000000 $(ARGS)

@@ -28,7 +28,7 @@ from bench.generator import aim
 from bench.history import FIRST_OF_DRIVER, History, judge
 from bench.latency import Latency
 from bench.loop import Json
-from bench.power_runs import REDIS_LOSES_SECONDS, TRAFFIC
+from bench.power_runs import TRAFFIC
 from bench.servers import NodeProcess
 from bench.workers import WorkerPool
 
@@ -67,12 +67,7 @@ class ChaosOptions:
         least=0,
         most=1_000_000,
     )
-    of: str = text_parameter(
-        "messages",
-        "With --power, what was acknowledged: messages; uploads; histories of channels in Redis; an outbox.",
-        TRAFFIC,
-    )
-    appendfsync: str = text_parameter("always", "With --of histories: of Redis.", REDIS_LOSES_SECONDS)
+    of: str = text_parameter("messages", "With --power, what was acknowledged: messages or uploads.", TRAFFIC)
     database: str = text_parameter("sqlite", "sqlite, postgresql, mysql; or a URL, which is not broken.")
     dialect: str = text_parameter("both", "What the clients speak.", DIALECTS)
     faults: str = text_parameter("", f"Only these, separated by commas: {', '.join(FAULTS)} [default: all].")
@@ -117,21 +112,17 @@ class ChaosRun:
         self.seed = options.seed or random.randrange(1, 2**31)
         self.chance = random.Random(self.seed)
         show_phase("everything starts")
-        config, variables = self.config, dict[str, str]()
         self.absent = AbsentUsers() if options.notifications else None
-        if self.absent is not None:
-            config, variables = self.absent.settings(config, folder)
         self.system = System(
             pool,
             1 if options.alone else options.nodes,
-            config,
+            self.config,
             options.database,
             folder,
             options.stall,
             options.webhook,
             options.alone,
             options.faults,
-            variables,
         )
         (self.talkers,) = pool.start_workers(1)
         self.rounds: list[Json] = []

@@ -1,20 +1,16 @@
-"""Absent users under chaos: each is sent one message, and has one device; who has read it must get nothing.
-
-Push services in this process count what each device gets: Web Push, and those of applications.
+"""Absent users under chaos: each is sent one message, and has one device; who has read it must get nothing. A
+push service in this process counts what each device gets.
 """
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections import Counter
 from contextlib import suppress
 from email.message import Message
-from pathlib import Path
 from typing import Final
 
-from bench import push_devices
 from bench.connections import Target
 from bench.events import PostReceiver
 from bench.figures import Figures
@@ -34,8 +30,6 @@ apps:
 PER_SECOND: Final = 5
 READS_EVERY: Final = 4
 """Each user of this number reads the message at once."""
-TURN: Final = 2 * READS_EVERY
-"""Of so many users, the second half has devices of applications: of one service, then of the next one."""
 READ_SECONDS: Final = 2.0
 """Who has read the message later after its sending may have been notified."""
 RETRY_SECONDS: Final = 0.2
@@ -69,38 +63,10 @@ class AbsentUsers(threading.Thread):
         """The nodes; set before the start."""
         self._is_over = threading.Event()
         self.service = PushService()
-        self._devices, self._settings = push_devices.start()
-        self._tokens: dict[str, str] = {}
-        """Token → user."""
         self.unread: list[str] = []
         """Users who have not read their message."""
         self.readers: list[str] = []
         """Users who have read it in time."""
-
-    def settings(self, config: str, folder: Path) -> tuple[str, dict[str, str]]:
-        """The settings and the variables of nodes that send to these devices. Writes into ``folder``."""
-        app = json.dumps(self._settings["app"]).replace("{", "{{").replace("}", "}}")
-        rules = "again_seconds: 0}}"
-        urls = {f"IMSERVER_MOBILE_PUSH_{key.upper()}": url for key, url in self._settings["node"].items()}
-        found = config.replace(rules, f"{rules}, mobile_push: {app}")
-        return found, push_devices.plug_in(folder / "plug-in") | urls
-
-    def _endpoint(self, number: int) -> Json:
-        turn, rest = divmod(number, TURN)
-        if rest < READS_EVERY:
-            return {"endpoint": f"{self.service.url}{number}", "keys": _KEYS}
-        kind = push_devices.KINDS[turn % len(push_devices.KINDS)]
-        token = push_devices.FORMS[kind].format(number)
-        self._tokens[token] = str(number)
-        return {"endpoint": f"{kind}:{token}"}
-
-    def received(self) -> dict[str, Counter[str]]:
-        """User → topic → notifications."""
-        received = {user: topics.copy() for user, topics in list(self.service.received.items())}
-        for service in self._devices.services.values():
-            for one in list(service.taken):
-                received.setdefault(self._tokens[one.token], Counter())[one.collapse] += 1
-        return received
 
     def run(self) -> None:
         begin, number = time.monotonic(), 0
@@ -108,8 +74,8 @@ class AbsentUsers(threading.Thread):
             number += 1
             self._is_over.wait(max(0.0, begin + number / PER_SECOND - time.monotonic()))
             user = str(number)
-            endpoint = self._endpoint(number)
-            if not self._until(number, "/api/v1/notifications/endpoints", {"user": user, **endpoint}, "id"):
+            endpoint = {"user": user, "endpoint": f"{self.service.url}{number}", "keys": _KEYS}
+            if not self._until(number, "/api/v1/notifications/endpoints", endpoint, "id"):
                 continue
             sent = time.monotonic()
             message = {"user": user, "text": "hello", "store": True, "id": f"absent-{user}"}
@@ -148,12 +114,11 @@ class AbsentUsers(threading.Thread):
         """Wait for the last notifications, and write for the checker who got which. One that comes again with
         its topic replaces the first."""
         deadline = time.monotonic() + LAST_SECONDS
-        while not self.received().keys() >= {*self.unread} and time.monotonic() < deadline:
+        received = self.service.received
+        while not received.keys() >= {*self.unread} and time.monotonic() < deadline:
             time.sleep(0.2)
         time.sleep(AFTER_SECONDS + 1)  # for those that must not come
         self.service.close()
-        self._devices.close()
-        received = self.received()
         for user in (*self.unread, *self.readers):
             object = f"notification of {user}"
             number = history.ask("server", "send", object, message="notification")
@@ -165,7 +130,6 @@ class AbsentUsers(threading.Thread):
         devices = [received[user] for user in self.unread if user in received]
         return {
             "notified": len(devices),
-            "notified_devices": sum(user in received for user in self._tokens.values()),
             "notifications_again": sum(topics.total() - 1 for topics in devices),
             "notifications_spared": len(self.readers),
         }

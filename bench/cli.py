@@ -161,40 +161,6 @@ def chosen(name: str, only: tuple[Any, ...]) -> tuple[Row, ...]:
     return tuple(rows[each] for each in only or list(rows))
 
 
-def fill(page: Path, sections: dict[str, str]) -> None:
-    """Write sections into a page, each after its mark."""
-    try:
-        text = report.filled(page.read_text(encoding="utf-8"), sections)
-    except ValueError as error:
-        raise click.ClickException(f"{page}: {error}") from error
-    page.write_text(text, encoding="utf-8")
-
-
-@bench.command("table")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "--into",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Replace the text of this document between <!-- figures --> (<!-- million -->, <!-- cluster -->) "
-    "and the next <!-- end -->; after <!-- figures bars --> with the bars alone, after "
-    "<!-- figures details --> without them.",
-)
-def table(file: Path, into: Path | None) -> None:
-    """Turn the JSON of a suite into Markdown."""
-    suite = json.loads(file.read_text(encoding="utf-8"))
-    mark = report.begin_mark(suite)
-    if into is None:
-        click.echo(report.markdown(suite))
-        return
-    sections = {
-        mark: report.markdown(suite),
-        mark.replace(" -->", " bars -->"): report.bars(suite),
-        mark.replace(" -->", " details -->"): report.details(suite),
-    }
-    page = into.read_text(encoding="utf-8")
-    fill(into, {each: text for each, text in sections.items() if each in page} or {mark: sections[mark]})
-
-
 @bench.command("versus", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("--pairs", type=RUNS, default=5, show_default=True, help="Pairs of runs.")
 @click.option("--one-tool", is_flag=True, help="Measure both servers with the load tool of this tree.")
@@ -236,7 +202,6 @@ _sizes = click.option(
     help="Users to log in (repeatable) [default: 10,000, then 100,000, then 1,000,000].",
 )
 suite_command("all", "Measure all that has a bar.", *SERVER_OPTIONS)
-suite_command("smoke", "Play small forms of everything, within a minute.", *SERVER_OPTIONS)
 _cluster, _million = options(_of["cluster"], "part"), options(_of["million"], "connections")
 suite_command("cluster", "Measure pushes and broadcasts across nodes. Needs a Redis.", _part, LOG, *_cluster)
 suite_command("million", "Log a million users in, and reach them all.", _sizes, LOG, *_million)

@@ -17,7 +17,7 @@ from bench.latency import Latency
 from bench.loop import BenchError
 from bench.push import WINDOW, FanoutOptions, PushOptions, Sending, measure, measure_warm, subscribe_all
 from bench.servers import NodeProcess, RedisProcess, redis_facts
-from bench.session_scenarios import bystander_figures, echo, move, stand_by
+from bench.session_scenarios import bystander_figures, heartbeats, move, stand_by
 from bench.workers import Worker, WorkerPool
 
 WARM_UP_SECONDS = 0.5
@@ -197,7 +197,7 @@ def count_in_redis(run: ClusterRun) -> Figures:
         return options.logins
 
     def beat() -> float:
-        answers = contexts[0].ask(workers, echo, seconds=options.seconds, command="heartbeat")
+        answers = contexts[0].ask(workers, heartbeats, seconds=options.seconds)
         figures["errors"] = sum(answer["wrong"] + answer["unanswered"] for answer in answers)
         return float(sum(answer["round_trips"] for answer in answers))
 
@@ -329,39 +329,6 @@ def kill_a_node(run: ClusterRun) -> Figures:
     }
 
 
-END = "bench.rpc_end"
-ITEM_BYTES = 150
-RPC_WARM_UP_SECONDS = 0.2
-
-
-def rpc_alone(run: ClusterRun) -> Figures:
-    """Send items between two processes, encrypted: batches of 1, 10 and 100 at full speed, and at a fixed
-    rate.
-    """
-    pool, options = run.nodes.pool, run.options
-    sender, receiver = workers = pool.start_workers(2, END)
-    context = RunContext(run.nodes.targets[0], tuple(worker.process.pid for worker in workers), pool)
-    pool.ask(sender, "meet", **pool.ask(receiver, "figures"))
-    pool.ask(receiver, "meet", **pool.ask(sender, "figures"))
-    expected = pool.ask(receiver, "wait", received=1)["received"]
-    figures: Figures = {}
-    for batch in (1, 10, 100):
-        for seconds in (RPC_WARM_UP_SECONDS, options.seconds):
-            with context.measured() as span:
-                sent = pool.ask(sender, "flood", batch=batch, item_bytes=ITEM_BYTES, seconds=seconds)
-                expected += sent["sent"]
-                pool.ask(receiver, "wait", received=expected)
-        figures[f"rpc_{batch}_per_second"] = sent["sent"] / sent["seconds"]
-        figures[f"rpc_{batch}_cpu_us"] = span.server_us / sent["sent"]
-        figures[f"rpc_{batch}_events_a_batch"] = sent["sent"] / max(sent["batches"], 1)
-    pool.ask(receiver, "clock", on=True)
-    paced = pool.ask(sender, "pace", rate=options.rate, item_bytes=ITEM_BYTES, seconds=options.seconds)
-    expected += paced["sent"]
-    got = pool.ask(receiver, "wait", received=expected)
-    timed = pool.ask(receiver, "clock", on=False)
-    return {**figures, **Latency.merged([timed["latency"]]).figures(), "lost": expected - got["received"]}
-
-
 PARTS: dict[str, Callable[[ClusterRun], Figures]] = {
     "redis": count_in_redis,
     "push": push_across,
@@ -370,7 +337,6 @@ PARTS: dict[str, Callable[[ClusterRun], Figures]] = {
     "broadcast": broadcast,
     "channel": lambda run: across(run, FanoutOptions(channel=True).sending),
     "stored": lambda run: across(run, replace(run.pushes(), kind="stored")),
-    "rpc": rpc_alone,
     "storm": kill_a_node,
 }
 

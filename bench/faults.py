@@ -9,7 +9,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -143,8 +143,7 @@ class System:
 
     ``database``: ``sqlite``, ``postgresql``, ``mysql``, or a URL, which is never broken. ``stall``: the
     library that delays fsync, or its source (empty: the one of a source tree, if there is a compiler).
-    ``alone``: one node without a Redis. ``config``: the settings of a node, with ``{}`` for the webhook;
-    ``variables``: its environment.
+    ``alone``: one node without a Redis. ``config``: the settings of a node, with ``{}`` for the webhook.
 
     ``faults``: the names of those that are wanted, separated by commas; empty: all. Servers run with a clock
     of their own only where one is to be set: the library for it delays each timed wait of a thread, so that
@@ -164,7 +163,6 @@ class System:
         webhook: bool,
         alone: bool = False,
         faults: str = "",
-        variables: Mapping[str, str] | None = None,
     ) -> None:
         self.pool = pool
         self.receiver = EventReceiver() if webhook else None
@@ -188,7 +186,7 @@ class System:
         self.networks: dict[str, list[Network]] = {"rpc": [], "redis link": [], "database link": []}
         """Kind → the network of each node."""
         self.nodes: list[NodeProcess] = []
-        environment = dict(variables or {})
+        environment: dict[str, str] = {}
         if self.redis is not None:
             environment["IMSERVER_CLUSTER_BIND"] = "127.0.0.1"
         if self.embedded:

@@ -44,25 +44,12 @@ def _latencies(prefix: str, label: str, digits: int = 2, maximum: bool = False) 
     return {**found, **longest} if maximum else found
 
 
-_BATCHES = {
-    f"rpc_{size}_{name}": Figure(f"{size} a batch: {label}", unit, digits)
-    for size in (1, 10, 100)
-    for name, label, unit, digits in (
-        ("per_second", "events/s", "", 0),
-        ("cpu_us", "CPU an event, both sides", "µs", 2),
-        ("events_a_batch", "as counted", "", 1),
-    )
-}
-
 _FAULT_NAMES = (
     "kill restart pause redis flush database cut hold stall slow ahead behind drift pause_redis "
     "replica database_ahead database_behind full no_redis no_answers pause_database hang no_database "
     "deaf mute receiver"
 )
 FIGURES: dict[str, Figure] = {
-    **{f"send_us_{n}": Figure(f"CPU a send of {n} frame{'s' * (n > 1)}", "µs", 2) for n in (1, 5, 25)},
-    **{f"frames_per_second_{n}": Figure(f"frames a second of CPU, {n} a send") for n in (1, 5, 25)},
-    **{f"received_per_second_{n}": Figure(f"frames/s received, {n} a send") for n in (1, 5, 25)},
     "rss_empty_mb": Figure("RSS of the server as we found it", "MB", 1),
     "rss_warm_mb": Figure("RSS after the warm-up", "MB", 1),
     "rss_full_mb": Figure("RSS with all connections", "MB", 1),
@@ -76,7 +63,6 @@ FIGURES: dict[str, Figure] = {
     "pieces_per_second": Figure("pieces/s"),
     "subscriptions_per_second": Figure("subscriptions/s"),
     "deliveries_per_second": Figure("deliveries/s"),
-    "round_trips_per_second": Figure("round trips/s"),
     "requests_per_second": Figure("requests/s"),
     "targets_per_second": Figure("targets/s"),
     "publishes_per_second": Figure("publishes/s"),
@@ -86,8 +72,6 @@ FIGURES: dict[str, Figure] = {
     "generator_bound": Figure("server had CPU left (its rate is derived)", worst=True),
     "cpu_us": Figure("server CPU each", "µs", 2),
     "generator_cpu_us": Figure("generator CPU each", "µs", 2),
-    "floor_us": Figure("floor of the same run: a bare send", "µs", 2),
-    "of_floor_percent": Figure("speed against the floor", "%", 1),
     **_latencies("", "latency", maximum=True),
     **_latencies("answer_", "HTTP answer"),
     **_latencies("ack_", "acknowledgement"),
@@ -141,7 +125,6 @@ FIGURES: dict[str, Figure] = {
     "redis_cpu_us": Figure("CPU of Redis, a message", "µs", 2),
     "forward_cpu_us": Figure("the difference: CPU a forwarded event, both sides", "µs", 2),
     **_BROADCASTS,
-    **_BATCHES,
     "offline_seconds": Figure("until users who stay away are offline for all", "s", 2, worst=True),
     "shown_online": Figure("returned users who are shown online"),
     "online": Figure("users online"),
@@ -197,7 +180,6 @@ FIGURES: dict[str, Figure] = {
     "events": Figure("events that the webhook received"),
     "events_repeated": Figure("events that came again"),
     "notified": Figure("absent users who were notified"),
-    "notified_devices": Figure("of them by devices of FCM, APNs and HMS"),
     "encrypt_us": Figure("CPU of encrypting a notification alone", "µs", 1),
     "notified_cpu_us": Figure("server CPU a notification, from the message to the stored result", "µs", 1),
     "of_encrypting": Figure("the same, as a multiple of encrypting alone", "", 2),
@@ -246,9 +228,7 @@ FIGURES: dict[str, Figure] = {
     "attacks_over": Figure("attacks over a limit", worst=True),
     "power_cuts": Figure("power cuts"),
     "power_compared": Figure("what was acknowledged and looked for, all cuts together"),
-    "power_newest": Figure("newer ones, which the setting may lose"),
     "power_broken": Figure("databases that could not be opened, or were not intact", fault=True),
-    "power_mended": Figure("of which Redis's own tool had to cut off the end"),
     "tracebacks": Figure("tracebacks in the logs of the nodes", fault=True),
 }
 

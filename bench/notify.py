@@ -1,8 +1,7 @@
 """Scenario ``notify``: what notifications of absent users cost, of Web Push beside encrypting them alone.
 
 A process of its own is the push services: one host that takes everything, one that does not know any endpoint
-any more, one that answers 500 and one that never answers. With ``--kind`` they are those of applications
-(:mod:`bench.push_devices`). Subscriptions are written into the database of the
+any more, one that answers 500 and one that never answers. Subscriptions are written into the database of the
 server, because a hundred thousand requests would take minutes.
 """
 
@@ -23,9 +22,8 @@ from typing import Any, Final
 import http_ece
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 
-from bench import push_devices
 from bench.connections import Target
-from bench.context import RunContext, parameter, text_parameter
+from bench.context import RunContext, parameter
 from bench.figures import Figures
 from bench.generator import Generator
 from bench.http_client import fetch, post
@@ -36,10 +34,6 @@ from bench.push_services import AUTH, DEAD, FAILING, GOOD, HANGING, P256DH, Push
 from bench.servers import NodeProcess
 
 APP: Final = "101"
-WEB: Final = "web"
-FIRST_DEAD: Final = 10_000_000
-FIRST_OF_AUDIENCE: Final = 20_000_000
-"""Numbers of the tokens of dead devices, and of those of the audience."""
 AUDIENCE_LOOK_SECONDS: Final = 0.5
 # Of RFC 8291, appendix A.
 _POINT: Final = bytes.fromhex(
@@ -60,7 +54,6 @@ LOOK_SECONDS: Final = 0.05
 
 @dataclass(frozen=True)
 class NotifyOptions:
-    kind: str = text_parameter(WEB, "The push service.", (WEB, *push_devices.KINDS))
     members: int = parameter(10_000, "Absent members of a group, with a device each.", most=10_000)
     bad: int = parameter(
         1000, "More devices at a host that hangs, and as many at one that fails; 0: none.", least=0, most=2000
@@ -124,7 +117,6 @@ class NotifyRun:
 
     def __init__(self, context: RunContext, options: NotifyOptions) -> None:
         self.context = context
-        self.kind = options.kind
         notify = {"after_seconds": 0, "again_seconds": 0, "audience_per_second": 100_000}
         rules: dict[str, Any] = {"open": True, "notify": notify}
         environment = {
@@ -132,16 +124,9 @@ class NotifyRun:
             "IMSERVER_ACCOUNTS_GROUP_MEMBERS": str(options.members + 1),
         }
         (self.services,) = context.start_workers(1)
-        if self.kind == WEB:
-            self.port = context.ask([self.services], listen)[0]["port"]
-        else:
-            (given,) = context.ask([self.services], push_devices.listen)
-            environment |= {f"IMSERVER_MOBILE_PUSH_{key.upper()}": url for key, url in given["node"].items()}
-            rules["mobile_push"] = given["app"]
+        self.port = context.ask([self.services], listen)[0]["port"]
         environment["IMSERVER_APPS"] = json.dumps({APP: rules})
         node = NodeProcess(context.log, environment=environment, cores=context.cores.server)
-        if self.kind != WEB:
-            node.environment = {**node.environment, **push_devices.plug_in(node.folder)}
         context.pool.start(node)
         self.target: Target = node.target
         self.own = replace(context, target=node.target, pids=node.pids[:1], folder=node.data_directory)
@@ -161,21 +146,15 @@ class NotifyRun:
             self._post("/api/v1/groups/invite", invited, "group")
         return group
 
-    def subscribe(self, host: str, users: Iterable[str], devices: int = 1, first: int = 0) -> None:
-        """Give users devices at a host, or at a service of applications (``first``: the number of the first
-        token): the first by a request, which makes the server follow the app."""
+    def subscribe(self, host: str, users: Iterable[str], devices: int = 1) -> None:
+        """Give users devices at a host: the first by a request, which makes the server follow the app."""
         owners = [name for name in users for _ in range(devices)]
-        if self.kind == WEB:
-            base, keys = f"http://{host}:{self.port}/{host}", (P256DH, AUTH)
-            urls = [f"{base}/{name}/{number % devices}" for number, name in enumerate(owners)]
-        else:
-            form, keys = push_devices.FORMS[host], ("", "")
-            urls = [f"{host}:{form.format(first + number)}" for number in range(len(owners))]
-        added = {"endpoint": urls[0]}
-        shown = {"keys": dict(zip(("p256dh", "auth"), keys, strict=True))} if self.kind == WEB else {}
-        self._post("/api/v1/notifications/endpoints", {"app": APP, "user": owners[0], **added, **shown}, "id")
+        base = f"http://{host}:{self.port}/{host}"
+        urls = [f"{base}/{name}/{number % devices}" for number, name in enumerate(owners)]
+        added = {"endpoint": urls[0], "keys": {"p256dh": P256DH, "auth": AUTH}}
+        self._post("/api/v1/notifications/endpoints", {"app": APP, "user": owners[0], **added}, "id")
         rows = (
-            (APP, name, sha256(url.encode()).hexdigest(), url.encode(), *keys, "", "en", 1, 0, 0)
+            (APP, name, sha256(url.encode()).hexdigest(), url.encode(), P256DH, AUTH, "", "en", 1, 0, 0)
             for name, url in islice(zip(owners, urls, strict=True), 1, None)
         )
         with closing(sqlite3.connect(self.file, timeout=30)) as database, database:
@@ -187,18 +166,11 @@ class NotifyRun:
 
     def await_taken(self, devices: int) -> None:
         """Begin to count what devices get, until so many have got something."""
-        if self.kind == WEB:
-            self.services.ask(take, devices=devices, seconds=WAIT_SECONDS)
-        else:
-            self.services.ask(push_devices.take, kind=self.kind, devices=devices, seconds=WAIT_SECONDS)
+        self.services.ask(take, devices=devices, seconds=WAIT_SECONDS)
 
     def taken(self) -> Json:
-        """What they got, when nothing waits any more for the service that works."""
-        (taken,) = self.context.gather([self.services])
-        if self.kind == WEB:
-            return taken
-        self.wait("notify_delivery", 0, f"WHERE host = '{self.kind}/{APP}'")
-        return taken | self.context.ask([self.services], push_devices.count, kind=self.kind)[0]
+        """What they got."""
+        return self.context.gather([self.services])[0]
 
     def watch(self) -> None:
         """Begin to measure how long the loop is held."""
@@ -256,34 +228,26 @@ class NotifyRun:
 def run(context: RunContext, options: NotifyOptions) -> Figures:
     """Measure notifications of absent users, bad hosts."""
     bench = NotifyRun(context, options)
-    good = GOOD if bench.kind == WEB else bench.kind
     context.show_phase(f"notify: a group of {options.members:,}")
     names = [f"member-{number}" for number in range(options.members)]
     group = bench.group(names)
-    bench.subscribe(good, names)
+    bench.subscribe(GOOD, names)
     bench.own.rest()
     few = names[:FIRST]
     _round(bench, bench.group(few), len(few))  # loads the libraries
     figures = _round(bench, group, options.members)
     body_bytes = int(figures.pop("body_bytes") or 0)
-    if bench.kind == WEB:
-        (alone,) = context.start_workers(1, context.cores.server)
-        alone_us = float(context.ask([alone], encrypt, size=body_bytes - 103)[0]["cpu_us"])
-        figures |= {"encrypt_us": alone_us, "of_encrypting": (figures["notified_cpu_us"] or 0) / alone_us}
+    (alone,) = context.start_workers(1, context.cores.server)
+    alone_us = float(context.ask([alone], encrypt, size=body_bytes - 103)[0]["cpu_us"])
+    figures |= {"encrypt_us": alone_us, "of_encrypting": (figures["notified_cpu_us"] or 0) / alone_us}
     if options.audience:
         context.show_phase(f"notify: an audience of {options.audience:,}")
-        bench.subscribe(
-            good, (f"user-{number}" for number in range(options.audience)), first=FIRST_OF_AUDIENCE
-        )
+        bench.subscribe(GOOD, (f"user-{number}" for number in range(options.audience)))
         bench.own.rest()
         figures |= _audience(bench, options)
     if options.bad:
         context.show_phase("notify: hosts that hang and fail")
-        bad = [HANGING, FAILING]
-        if bench.kind != WEB:
-            bad = [kind for kind in push_devices.KINDS if kind != bench.kind]
-            context.ask([bench.services], push_devices.disturb, kind=bench.kind, most=options.bad)
-        for host in bad:
+        for host in (HANGING, FAILING):
             bench.subscribe(host, names[: options.bad])
         figures |= _beside_bad_hosts(bench, group, options)
     if options.dead:
@@ -357,20 +321,15 @@ def _dead(bench: NotifyRun, count: int) -> Figures:
     """One round to endpoints that are all gone."""
     users = [f"dead-{number}" for number in range(-(-count // ENDPOINTS_EACH))]
     group = bench.group(users)
-    bench.subscribe(DEAD if bench.kind == WEB else bench.kind, users, ENDPOINTS_EACH, FIRST_DEAD)
+    bench.subscribe(DEAD, users, ENDPOINTS_EACH)
     where = "WHERE member LIKE 'dead-%'"
     endpoints = bench.count("notify_endpoint", where)
-    if bench.kind == WEB:
-        bench.services.ask(take, devices=endpoints, seconds=WAIT_SECONDS, host=DEAD)
-    else:
-        bench.services.ask(push_devices.take_dead, kind=bench.kind, devices=endpoints, seconds=WAIT_SECONDS)
+    bench.services.ask(take, devices=endpoints, seconds=WAIT_SECONDS, host=DEAD)
     with bench.own.measured() as span:
         begin = time.monotonic()
         bench.send(group)
         (taken,) = bench.context.gather([bench.services])
         bench.wait("notify_endpoint", 0, where)
-    if bench.kind != WEB:
-        (taken,) = bench.context.ask([bench.services], push_devices.count_dead, kind=bench.kind)
     return {
         "dead_endpoints": endpoints,
         "dead_left": bench.count("notify_endpoint", where),

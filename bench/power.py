@@ -276,8 +276,6 @@ class Remains:
     rows: list[tuple[int, int | None, bytes]] = field(default_factory=list)
     broken: str = ""
     """Why it cannot be used."""
-    mended: bool = False
-    """Whether its own tool had to cut off a file before it started."""
 
 
 _STATEMENT: Final = "SELECT conversation, seq, body FROM message"
@@ -298,8 +296,8 @@ def read_sqlite(folder: Path) -> Remains:
     return stored
 
 
-def read_server(engine: str, folder: Path, table: str = "message", statement: str = _STATEMENT) -> Remains:
-    """Start a database server on a folder, wait for its recovery, and read a table, if it is there."""
+def read_server(engine: str, folder: Path) -> Remains:
+    """Start a database server on a folder, wait for its recovery, and read the messages, if there are any."""
     server = ENGINES[engine]({})
     server.keep_folder = server.synchronises = False
     shutil.move(folder, server.data)
@@ -313,9 +311,9 @@ def read_server(engine: str, folder: Path, table: str = "message", statement: st
             (server.data / name).unlink(missing_ok=True)
         server.start()
         with closing(_connected(engine, server)) as opened, closing(opened.cursor()) as cursor:
-            cursor.execute("SELECT 1 FROM information_schema.tables WHERE table_name = %s", (table,))
+            cursor.execute("SELECT 1 FROM information_schema.tables WHERE table_name = 'message'")
             if cursor.fetchall():
-                cursor.execute(statement)
+                cursor.execute(_STATEMENT)
                 stored.rows = list(cursor.fetchall())
     except Exception as error:  # also those of drivers
         stored.broken = str(error)
@@ -340,49 +338,30 @@ def _connected(engine: str, server: DatabaseProcess) -> Any:
 
 class Cuts:
     """What all cuts together have shown. ``events``: what clients did and were told, as lines of a history
-    with their times, in the order of time. ``elsewhere``: when which message came to a place that keeps its
-    power. What was acknowledged within ``loses_seconds`` before a cut may be lost.
+    with their times, in the order of time.
     """
 
-    def __init__(
-        self,
-        events: Sequence[tuple[float, Json]],
-        loses_seconds: float = 0.0,
-        elsewhere: Sequence[tuple[float, str]] = (),
-    ) -> None:
-        self.events, self.loses_seconds, self.elsewhere = events, loses_seconds, elsewhere
+    def __init__(self, events: Sequence[tuple[float, Json]]) -> None:
+        self.events = events
         self.lines = [json.dumps(event) for _, event in events]
         self.objects = {event["message"]: event["object"] for _, event in events if event["event"] == "ask"}
         """Message → its conversation."""
-        self.figures: Figures = dict.fromkeys(
-            (
-                *("power_cuts", "power_compared", "power_newest", "chaos_broken"),
-                *("power_broken", "power_mended"),
-            ),
-            0,
-        )
+        names = ("power_cuts", "power_compared", "chaos_broken", "power_broken")
+        self.figures: Figures = dict.fromkeys(names, 0)
         self.notes: list[str] = []
 
     def compare(self, where: str, moment: float, stored: Remains) -> None:
         """Judge what is left after a cut at a moment."""
         end = bisect_left(self.events, moment, key=itemgetter(0))
-        newest = {
-            number
-            for number in range(end)
-            if self.events[number][1]["event"] == "ok"
-            and self.events[number][0] >= moment - self.loses_seconds
-        }
-        known = [line for number, line in enumerate(self.lines[:end]) if number not in newest]
+        known = self.lines[:end]
         requests = [event for _, event in self.events[:end] if event["event"] == "ask"]
         reads = [] if stored.broken else self._reads(requests, moment, stored)
         judged, broken = judge(known, reads)
         counted = {
             "power_cuts": 1,
             "power_compared": len(known) - len(requests),
-            "power_newest": len(newest),
             "chaos_broken": int(judged["chaos_broken"] or 0),
             "power_broken": bool(stored.broken),
-            "power_mended": stored.mended,
         }
         self.figures = {name: (self.figures[name] or 0) + count for name, count in counted.items()}
         texts = [*([stored.broken] if stored.broken else []), *broken]
@@ -400,10 +379,6 @@ class Cuts:
             unknown = names.get(number, f"conversation {number}")
             name = unknown if seq is not None else self.objects.get(text or "", unknown)
             rows.setdefault(name, []).append((seq, text))
-        there = {text for _, _, text in texts}
-        for at, text in self.elsewhere:
-            if at < moment and text not in there and text in self.objects:
-                rows.setdefault(self.objects[text], []).append((None, text))
         lines = []
         for number, (name, messages) in enumerate(rows.items(), 1):
             ask = {"event": "ask", "at": moment, "number": -number, "client": "disk", "name": "read"}

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -18,8 +14,6 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, Final
 
-from redis import Redis
-
 from bench import chaos_tasks, power
 from bench.chaos_tasks import AUDIT_SECONDS, CMD_APP, DIALECTS, MEET_SECONDS, SETTLE_SECONDS
 from bench.chat_dialects import mark_of, text_of
@@ -27,17 +21,12 @@ from bench.connections import Target
 from bench.figures import Figures
 from bench.generator import aim
 from bench.loop import BenchError, Json
-from bench.servers import ENGINES, NodeProcess, PostgresProcess, RedisProcess, ServerProcess, found_program
+from bench.servers import ENGINES, NodeProcess
 from bench.workers import WorkerPool
 
 APP: Final = "power"
 OWNER: Final = f"app={APP}&user=ann"
-CHANNEL: Final = "live:1"
-HISTORY_SIZE: Final = 100_000
-REDIS_LOSES_SECONDS: Final = {"always": 0.0, "everysec": 2.0}
-"""What an ``appendfsync`` may lose: of ``everysec``, a second and a sync that is under way."""
 ANSWER_SECONDS: Final = 30.0
-AGAIN_SECONDS: Final = 0.05
 THREADS: Final = 3
 _KEY: Final = "the-key-of-this-run-alone"
 _PART: Final = {"Tus-Resumable": "1.0.0", "Content-Type": "application/offset+octet-stream"}
@@ -47,7 +36,6 @@ uploads: {{min_free_bytes: 0, daily_address_bytes: 0, quota_bytes: 0}}
 apps:
   {APP}:
     open: true
-    channels: {{live: {{subscribe: anybody, history_size: {HISTORY_SIZE}, history_seconds: 86400}}}}
 """
 
 
@@ -75,8 +63,6 @@ def ask(
 class PowerTraffic(ABC):
     """Traffic on a server that is recorded, and the power cuts that are made of it."""
 
-    loses_seconds = 0.0
-    """What was acknowledged within this time before a cut may be lost."""
     disk: power.Disk
     recorded: Any
     """The server."""
@@ -101,7 +87,7 @@ class PowerTraffic(ABC):
         self.stop()
         self.show_phase("the power is cut")
         events = sorted(self.events, key=lambda event: event[0])
-        found = power.Cuts(events, self.loses_seconds, self.elsewhere())
+        found = power.Cuts(events)
         cuts, state = self.options.power, self.folder / "state"
         power.cut_all(self.disk, recording, found, cuts, self.seed, state, self.read, self.show_phase)
         return found.figures, {"seed": self.seed, "faults": found.notes}
@@ -123,14 +109,6 @@ class PowerTraffic(ABC):
     @abstractmethod
     def read(self, folder: Path) -> power.Remains:
         """What a start from this folder finds."""
-
-    def elsewhere(self) -> list[tuple[float, str]]:
-        """When which message came to another place."""
-        return []
-
-    def object(self, number: int) -> str:
-        """The conversation of the checker in which a thing stands; alone, if they have no order."""
-        return f"thing {number}"
 
     def node(self, environment: dict[str, str], data: Path) -> NodeProcess:
         return self.pool.start(
@@ -157,7 +135,7 @@ class PowerTraffic(ABC):
             try:
                 while time.monotonic() < end:
                     mark = mark_of(1, number)
-                    self._note("ask", mark, client=f"thread {first}", name="send", object=self.object(number))
+                    self._note("ask", mark, client=f"thread {first}", name="send", object=f"thing {number}")
                     self.send(number)
                     self._note("ok", mark)
                     number += THREADS
@@ -300,157 +278,4 @@ class UploadTraffic(PowerTraffic):
         return ask(target, "GET", path)[1]
 
 
-class _DurableRedis(RedisProcess):
-    """A Redis with an append-only file in ``data``, on the port of another one if it is given."""
-
-    def __init__(self, data: Path, fsync: str, port: int = 0) -> None:
-        super().__init__()
-        self.port = port or self.port
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self.data, self.fsync = data, fsync
-
-    def command(self) -> list[str]:
-        words = [self.path, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.data)]
-        return [*words, "--save", "", "--appendonly", "yes", "--appendfsync", self.fsync]
-
-
-class HistoryTraffic(PowerTraffic):
-    """Publications to a channel whose history Redis has, and ids of pushes.
-
-    What Redis has of them is what its setting promises. The node begins the history anew: it never shows one
-    with the epoch of before, in which something may be missing.
-    """
-
-    def start(self, environment: dict[str, str]) -> None:
-        self.loses_seconds = REDIS_LOSES_SECONDS[self.options.appendfsync]
-        self.recorded = self.pool.start(_DurableRedis(self.root, self.options.appendfsync))
-        self.recorded.control("stop")  # it has made its files, by calls that are not recorded
-        self.disk = power.Disk(self.root)
-        self.disk.load()
-        self.recorded.environment = environment
-        self.recorded.control("again")
-        self.service = self.node({"IMSERVER_REDIS_URL": self.recorded.url}, self.folder / "data")
-        self.epochs: set[str] = set()
-
-    def send(self, number: int) -> None:
-        message = {"app": APP, "text": f"1:{number}:", "id": f"id-{number}"}
-        path, more = "/api/v1/channels/publish", {"channel": CHANNEL}
-        _, body = ask(self.service.target, "POST", path, json.dumps({**message, **more}).encode())
-        self.epochs.add(json.loads(body)["epoch"])
-
-    def object(self, number: int) -> str:
-        return CHANNEL
-
-    def read(self, folder: Path) -> power.Remains:
-        stored = power.Remains()
-        server = _DurableRedis(folder, self.options.appendfsync, self.recorded.port)
-        try:
-            try:
-                server.start()
-            except BenchError:
-                stored.mended = True
-                _mend(folder)
-                server.start()
-            with closing(Redis.from_url(server.url)) as redis:
-                for key in redis.keys("imserver:history:*:list"):
-                    stored.rows += [(0, None, bytes(body)) for body in redis.lrange(key, 0, -1)]  # type: ignore[arg-type]
-            epoch = self._epoch()
-            if epoch in self.epochs:
-                stored.broken = f"the history goes on in its epoch {epoch}"
-        except BenchError as error:
-            stored.broken = str(error)
-        finally:
-            server.end()
-        return stored
-
-    def _epoch(self) -> str:
-        """The epoch of the history, as the node says when it has found Redis again."""
-        path = f"/api/v1/channels/history?app={APP}&channel={CHANNEL}&limit=1"
-        end = time.monotonic() + ANSWER_SECONDS
-        while True:
-            try:
-                return str(json.loads(ask(self.service.target, "GET", path)[1])["epoch"])
-            except Answer as answer:
-                if time.monotonic() > end:
-                    raise BenchError(f"the node does not find Redis: {answer}") from None
-            time.sleep(AGAIN_SECONDS)
-
-
-def _mend(folder: Path) -> None:
-    """Cut off what Redis does not understand, as it says: nothing behind it was synchronised."""
-    check = found_program("redis-check-aof")
-    for manifest in folder.glob("appendonlydir/*.manifest"):
-        subprocess.run([check, "--fix", str(manifest)], input=b"y\n", capture_output=True, check=False)
-
-
-class _OutboxProcess(ServerProcess):
-    """``imserver-client outbox``."""
-
-    def __init__(self, database: str, target: Target, key_file: Path) -> None:
-        super().__init__({"OUTBOX_DATABASE_URL": database})
-        self.words = [sys.executable, "-m", "imserver_client", "outbox", "--key-file", str(key_file)]
-        self.words += ["--url", f"http://{target.http_host}:{target.http_port}"]
-
-    def command(self) -> list[str]:
-        return self.words
-
-    def ready(self) -> bool:
-        return "pushing the rows" in self.console.read_text(errors="replace")
-
-
-class OutboxTraffic(PowerTraffic):
-    """Rows of a back end's outbox in PostgreSQL: each is there, or the server has stored its message."""
-
-    def start(self, environment: dict[str, str]) -> None:
-        self.recorded.environment = environment
-        self.disk = power.Disk(self.root, journal=True)
-        self.disk.load()
-        self.pool.start(self.recorded)
-        self.service = self.node({}, self.folder / "data")
-        key_file = self.folder / "key"
-        key_file.write_text(_KEY)
-        outbox = _OutboxProcess(self.recorded.url, self.service.target, key_file)
-        subprocess.run(
-            [*outbox.words, "--create"],
-            env={**os.environ, **outbox.environment},
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-        self.outbox = self.pool.start(outbox)
-
-    def make_root(self) -> Path:
-        self.recorded: PostgresProcess = PostgresProcess({})
-        self.recorded.prepare()
-        return self.recorded.data
-
-    def send(self, number: int) -> None:
-        import psycopg
-
-        push = {"app": APP, "user": "ann", "text": f"1:{number}:", "store": True}
-        with psycopg.connect(self.recorded.url) as connection:
-            connection.execute("INSERT INTO im_outbox (push) VALUES (%s)", (json.dumps(push),))
-
-    def stop(self) -> None:
-        self.recorded.control("kill")
-        self.outbox.end()
-        self.service.control("kill")
-
-    def elsewhere(self) -> list[tuple[float, str]]:
-        ahead = time.time() - time.monotonic()
-        with closing(sqlite3.connect(self.folder / "data" / "imserver.db")) as database:
-            rows = database.execute("SELECT time_ms, body FROM message").fetchall()
-        return [(created / 1000 - ahead, power.text_in(bytes(body)) or "") for created, body in rows]
-
-    def read(self, folder: Path) -> power.Remains:
-        return power.read_server("postgresql", folder, "im_outbox", _WAITING)
-
-
-_WAITING: Final = (
-    "SELECT id::bigint, NULL, convert_to(push::text, 'UTF8') FROM im_outbox WHERE refused IS NULL"
-)
-TRAFFIC: Final[dict[str, type[PowerTraffic]]] = {
-    "messages": MessageTraffic,
-    "uploads": UploadTraffic,
-    "histories": HistoryTraffic,
-    "outbox": OutboxTraffic,
-}
+TRAFFIC: Final[dict[str, type[PowerTraffic]]] = {"messages": MessageTraffic, "uploads": UploadTraffic}

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from bench.connections import Target
 from bench.context import MOST_CONNECTIONS, MOST_IN_PROCESS, RunContext, parameter, seconds_parameter
 from bench.figures import Figures, with_faults_of
-from bench.floor import FloorRun
 from bench.frames import TEXT, UPGRADE_KEY, frame_template, scan, user_name
 from bench.generator import Generator
 from bench.http_client import FORM, JSON, HttpConnection, HttpConnections, get_request, post, request_head
@@ -444,22 +443,7 @@ def fanout(context: RunContext, options: FanoutOptions) -> Figures:
     if options.channel:
         context.ask(workers[:1], subscribe_all, count=options.receivers)
     warm_up, how = min(WARM_UP_SECONDS, options.seconds), options.sending
-    if not how.alone:
-        return measure_warm(context, workers, how, options.seconds, warm_up)
-    warmed = measure(context, workers, how, warm_up)
-    floor = FloorRun(context, workers[0], options.receivers)
-    frame_bytes = int(warmed["frame_bytes"] or 0)
-    gap_seconds = 1 / how.rate if how.rate else 0.0
-
-    def bare_us() -> float:
-        seconds = options.seconds / 2
-        return floor.measure(seconds, frame_bytes=frame_bytes, in_flight=1, gap_seconds=gap_seconds)[0]
-
-    before = bare_us()
-    figures = measure(context, workers, how, options.seconds)
-    floor_us = figures["floor_us"] = (before + bare_us()) / 2
-    figures["of_floor_percent"] = 100 * floor_us / cost if (cost := figures["cpu_us"]) else None
-    return with_faults_of(warmed, figures)
+    return measure_warm(context, workers, how, options.seconds, warm_up)
 
 
 def push(context: RunContext, options: PushOptions | PublishOptions) -> Figures:

@@ -1,10 +1,9 @@
-"""Display of reports: the current phase and tables on a terminal, Markdown for the documentation."""
+"""Display of reports: the current phase and tables on a terminal."""
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 import click
@@ -13,25 +12,6 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from bench.figures import FIGURES, shown
 from bench.loop import Json
-
-#: A document contains the Markdown of a suite between the mark with its name and the next end mark.
-END_MARK = "<!-- end -->"
-MARKS = {"million": "<!-- million -->", "cluster": "<!-- cluster -->"}
-USUAL_MARK = "<!-- figures -->"
-
-
-def filled(text: str, sections: Mapping[str, str]) -> str:
-    """Return a page with each section in place of what stood between its mark and the next end mark.
-
-    Raises ValueError unless the page has each mark once.
-    """
-    for mark, section in sections.items():
-        pattern = re.compile(f"{re.escape(mark)}\n.*?{re.escape(END_MARK)}", re.DOTALL)
-        block = f"{mark}\n{section}\n{END_MARK}"
-        text, count = pattern.subn(lambda _, block=block: block, text)  # type: ignore[misc]
-        if count != 1:
-            raise ValueError(f"the page has {count} blocks {mark}")
-    return text
 
 
 class ProgressBar:
@@ -140,59 +120,16 @@ def _versus_cells(row: Json) -> list[str]:
     return [FIGURES[name].label, shown(name, row["ours"]), shown(name, row["theirs"]), ratio, pairs, good]
 
 
-BAR_COLUMNS = "what|figure|>value|>bar|>bar here|met"
-
-
 def show_bars(bars: Iterable[Json]) -> None:
-    show_table("bars", BAR_COLUMNS, map(bar_cells, bars))
+    show_table("bars", "what|figure|>value|>bar|met", map(_bar_cells, bars))
 
 
-def bar_cells(bar: Json) -> list[str]:
+def _bar_cells(bar: Json) -> list[str]:
     name, sign = bar["figure"], "≥" if bar["at_least"] else "≤"
     return [
         bar["title"],
         bar["label"] + (" (from CPU)" if bar["derived"] else ""),
         shown(name, bar["value"]),
         f"{sign} {shown(name, bar['bar'])}",
-        f"{sign} {shown(name, bar['scaled_bar'])}",
         "yes" if bar["met"] else "NO",
     ]
-
-
-def begin_mark(suite: Json) -> str:
-    """Return the mark after which a document contains the Markdown of ``suite``."""
-    return MARKS.get(suite.get("suite", ""), USUAL_MARK)
-
-
-def bars(suite: Json) -> str:
-    """Return the machine of a suite, and its bars, as Markdown."""
-    lines = [f"{origin_line(suite['reports'][-1])}. imserver {suite['imserver']}.", ""]
-    rows = [[*bar_cells(bar), f"`{bar['command']}`"] for bar in suite["bars"]]
-    return "\n".join(lines + (rows_table(f"{BAR_COLUMNS}|command", rows) if rows else []))
-
-
-def markdown(suite: Json) -> str:
-    """Return the bars and all figures of a suite as Markdown."""
-    return f"{bars(suite)}\n\nEvery figure of the same runs:\n\n{details(suite)}"
-
-
-def details(suite: Json) -> str:
-    """Return all figures of a suite as Markdown, without the bars; a million has a column for each size."""
-    reports: list[Json] = suite["reports"]
-    if suite.get("suite") == "million":
-        names = dict.fromkeys(name for report in reports for name in report["figures"])
-        rows = [
-            [FIGURES[name].label, *(shown(name, report["figures"].get(name)) for report in reports)]
-            for name in names
-        ]
-        return "\n".join(rows_table("|>".join(["", *(report["title"] for report in reports)]), rows))
-    lines: list[str] = []
-    for report in reports:
-        figures = [(FIGURES[name].label, shown(name, value)) for name, value in report["figures"].items()]
-        lines += [
-            f"**{report['title']}** – `{report['command']}`",
-            "",
-            *rows_table("figure|>value", figures),
-            "",
-        ]
-    return "\n".join(lines).rstrip()

@@ -9,19 +9,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from bench import (
-    abuse,
-    channels,
-    chaos,
-    chat,
-    cluster,
-    floor,
-    million,
-    notify,
-    push,
-    session_scenarios,
-    streams,
-)
+from bench import abuse, channels, chaos, chat, cluster, million, notify, push, session_scenarios, streams
 from bench.connections import Target
 from bench.context import Cores, RunContext
 from bench.figures import FIGURES, Figures, faults, fold
@@ -29,7 +17,7 @@ from bench.loop import BenchError, Json
 from bench.proc import machine
 from bench.report import ProgressBar
 from bench.servers import NodeProcess, RedisProcess
-from bench.suite import FLOOR_US, SUITES, Row
+from bench.suite import SUITES, Row
 from bench.workers import WorkerPool
 
 #: Settings of a server that the tool starts: one API key, and open apps.
@@ -58,10 +46,8 @@ class Scenario:
 SCENARIOS: dict[str, Scenario] = {
     scenario.name: scenario
     for scenario in (
-        Scenario("floor", floor.FloorOptions, floor.run, server=False),
         Scenario("idle", session_scenarios.IdleOptions, session_scenarios.idle, needs_pids=True),
         Scenario("fanout", push.FanoutOptions, push.fanout),
-        Scenario("echo", session_scenarios.EchoOptions, session_scenarios.round_trips),
         Scenario("push", push.PushOptions, push.push),
         Scenario("publish", push.PublishOptions, push.publish),
         Scenario("chat", chat.ChatOptions, chat.run),
@@ -69,7 +55,6 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario("channels", channels.ChannelsOptions, channels.run, needs_pids=True),
         Scenario("streams", streams.StreamsOptions, streams.run),
         Scenario("handshake", session_scenarios.HandshakeOptions, session_scenarios.handshake),
-        Scenario("storm", session_scenarios.StormOptions, session_scenarios.storm),
         Scenario("cluster", cluster.ClusterOptions, cluster.run, False, "imserver serve, several nodes"),
         Scenario("million", million.MillionOptions, million.run, False, "imserver serve --processes N"),
         Scenario("chaos", chaos.ChaosOptions, chaos.run, False, "imserver serve, several nodes"),
@@ -181,8 +166,6 @@ def make_context(
 
 
 def describe(scenario: Scenario, choice: ServerChoice) -> Json:
-    if not scenario.server and not scenario.servers:
-        return {}
     if choice.url:
         return {"own": False, "url": choice.url, "ws": choice.ws, "pids": list(choice.pids)}
     log = "/dev/null" if choice.log == "null" else "a file in a temporary directory"
@@ -231,8 +214,6 @@ def perform(
 
 
 def judge(rows: tuple[Row, ...], reports: list[Json]) -> list[Json]:
-    floors = [report["figures"]["send_us_1"] for report in reports if report["scenario"] == "floor"]
-    floor_us = floors[0] if floors else FLOOR_US
     return [
         {
             "title": row.title,
@@ -242,8 +223,7 @@ def judge(rows: tuple[Row, ...], reports: list[Json]) -> list[Json]:
             "value": report["figures"].get(bar.figure),
             "bar": bar.limit,
             "at_least": bar.at_least,
-            "scaled_bar": bar.scaled_limit(floor_us),
-            "met": bar.met(report["figures"].get(bar.figure), floor_us),
+            "met": bar.met(report["figures"].get(bar.figure)),
             "derived": bar.figure.endswith("_per_second") and report["generator"]["bottleneck"],
         }
         for row, report in zip(rows, reports, strict=True)

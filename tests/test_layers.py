@@ -64,8 +64,6 @@ PRIVILEGE = Path(__file__).with_name("privilege.txt")
 # their commands, by strings.
 BENCH_MAY_USE = {"__init__"}
 CLIENT_COMMANDS = ("__main__.py", "bot.py", "outbox.py", "terminal.py")
-# The private channel between nodes has no outside: its two ends are measured from within.
-RPC_END = "rpc_end.py"
 
 IMPORTERS = {
     "geventwebsocket": ("gateway/transport/wsgi.py",),
@@ -314,7 +312,6 @@ def test_the_load_tool_uses_only_the_version_of_the_server() -> None:
         for module in sorted(BENCH.rglob("*.py"))
         for name, line in imported(module)
         if own_layer(name) not in {None, *BENCH_MAY_USE}
-        and not (module.name == RPC_END and own_layer(name) in ("gateway.cluster", "gateway.process"))
     ]
     assert wrong == []
 

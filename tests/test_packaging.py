@@ -222,7 +222,7 @@ def test_a_house_that_moves_out_is_a_plug_in(tmp_path: Path) -> None:
 
 @pytest.mark.full
 def test_the_load_tool_is_a_package_of_its_own(installed: Path, tmp_path: Path) -> None:
-    command, environment = [installed / "imserver", "bench", "echo"], clean_environment(PYTHONPATH="")
+    command, environment = [installed / "imserver", "bench", "idle"], clean_environment(PYTHONPATH="")
     without = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from bench import report
 from bench.report import rows_table
 
+END_MARK: Final = "<!-- end -->"
 PAGE: Final = Path(__file__).parents[1] / "docs" / "scale.md"
 
 MILLION: Final = "imserver bench million --connections 1000000"
@@ -58,7 +58,10 @@ COSTS: Final[dict[str, Cost]] = {
         213.9, "µs", "stored message, 500/s: store and deliver", "imserver bench chat --single --seconds 20"
     ),
     "item": Cost(
-        12.58, "µs", "item from node to node, alone in its batch", "imserver bench cluster --part rpc"
+        12.58,
+        "µs",
+        "item from node to node, alone in its batch",
+        "imserver bench cluster --part rpc, 83e41edbd",
     ),
     "connection": Cost(1469, "bytes", "connection in a node", MILLION),
     "user": Cost(474, "bytes", "online user in Redis", MILLION),
@@ -475,7 +478,10 @@ TABLES: Final = {
 def filled(text: str) -> str:
     """A page with each table between its marks, ``<!-- scale costs -->`` and ``<!-- end -->``."""
     sections = {f"<!-- scale {name} -->": "\n".join(table()) for name, table in TABLES.items()}
-    return report.filled(text, sections)
+    for mark, section in sections.items():
+        head, _, rest = text.partition(f"{mark}\n")
+        text = f"{head}{mark}\n{section}\n{END_MARK}{rest.partition(END_MARK)[2]}"
+    return text
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from bench.cli import bench, scenario_command
 from bench.context import RunContext
 from bench.figures import Figures, with_faults_of
 from bench.runner import Scenario
-from tests.bench.play import found, run
+from tests.bench.play import run
 from tests.support import run_cli
 
 pytestmark = pytest.mark.linux
@@ -44,17 +44,8 @@ def test_faults_of_the_warm_up_count() -> None:
 
 
 @pytest.mark.full
-def test_the_floor_needs_no_server() -> None:
-    report = found("floor", "--receivers", "20", "--seconds", "0.1")
-    figures = report["figures"]
-    assert 0.3 < figures["send_us_1"] < 100
-    assert figures["frames_per_second_25"] > figures["frames_per_second_1"]
-    assert report["server"] == {}
-
-
-@pytest.mark.full
 def test_the_console_script_starts_a_server_of_its_own_and_ends_it() -> None:
-    ended = run_cli("bench", "echo", "--connections", "5", "--seconds", "0.1", "--json")
+    ended = run_cli("bench", "handshake", "--connections", "5", "--json")
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr == ""
     report = json.loads(ended.stdout)
@@ -68,7 +59,7 @@ def test_a_server_that_is_away_or_does_not_start_is_one_clear_line(tmp_path: Any
     wrong.write_text("nonsense: 1\n")
     away = ("--url", "http://127.0.0.1:9", "--ws", "ws://127.0.0.1:9/acc")
     for words, problem in ((away, "ECONNREFUSED"), (("--config", str(wrong)), "nonsense")):
-        result = run("echo", *words)
+        result = run("handshake", *words)
         assert result.exit_code == 1
         assert problem in result.output
         assert "Traceback" not in result.output

@@ -161,23 +161,13 @@ def test_what_is_left_is_judged_by_what_was_said_before(
     found = Cuts(events)
     found.compare("a cut", 5.5, Remains(rows=[*rows]))
     assert {note.split(": ")[1] for note in found.notes} == broken
-    assert (found.figures["power_compared"], found.figures["power_newest"]) == (2, 0)
-    careless = Cuts(events, loses_seconds=2.0)
-    careless.compare("a cut", 5.5, Remains(rows=[(7, 1, b"1:1:")]))
-    assert (careless.figures["chaos_broken"], careless.figures["power_newest"]) == (0, 1)
-    elsewhere = Cuts(events, elsewhere=[(4.5, "1:2:")])
-    elsewhere.compare("a cut", 5.5, Remains(rows=[(1, None, b"1:1:")]))
-    assert elsewhere.figures["chaos_broken"] == 0
+    assert found.figures["power_compared"] == 2
 
 
 @pytest.mark.full
-@pytest.mark.parametrize(
-    ("of", "more"),
-    [("uploads", ()), ("histories", ()), ("histories", ("--appendfsync", "everysec")), ("outbox", ())],
-)
-def test_what_was_acknowledged_is_there_after_a_few_cuts(of: str, more: tuple[str, ...]) -> None:
-    report = found("chaos", "--power", "4", "--of", of, *more, "--minutes", "0.1", "--rate", "40")
-    figures = report["figures"]
-    assert figures["power_cuts"] == 4
-    assert figures["power_compared"] + figures["power_newest"] > 0
+@pytest.mark.parametrize("of", ["messages", "uploads"])
+def test_what_was_acknowledged_is_there_after_a_few_cuts(of: str) -> None:
+    report = found("chaos", "--power", "4", "--of", of, "--minutes", "0.1", "--rate", "40")
+    assert report["figures"]["power_cuts"] == 4
+    assert report["figures"]["power_compared"] > 0
     assert report["faults"] == {}

@@ -1,11 +1,7 @@
 """Every scenario in a tiny form against the real server."""
 
-import json
-from typing import Any
-
 import pytest
 
-from bench.figures import FIGURES
 from tests.bench.play import found, run
 from tests.support import Server
 
@@ -25,7 +21,7 @@ def server_options(server: Server) -> tuple[str, ...]:
     return ("--url", server.http_url, "--ws", server.ws_url, "--pid", str(server.pid))
 
 
-ZERO = ("lost", "doubled", "dropped", "refused", "other_order", "errors", "unfinished", "bystanders_lost")
+ZERO = ("lost", "doubled", "dropped", "refused", "other_order", "errors", "unfinished")
 FULL = pytest.mark.full
 OWN = ("--log", "null")
 """A server of its own, with settings of the scenario."""
@@ -43,9 +39,7 @@ OWN = ("--log", "null")
         ),
         ("fanout --receivers 20 --seconds 0.3", "messages p50_ms cpu_us"),
         pytest.param("fanout --receivers 20 --seconds 0.3 --rate 50", "messages p50_ms cpu_us", marks=FULL),
-        ("fanout --receivers 20 --seconds 0.3 --one-per-send", "messages p99_ms of_floor_percent"),
-        pytest.param("echo --connections 20 --seconds 0.2", "round_trips_per_second", marks=FULL),
-        pytest.param("echo --connections 20 --seconds 0.2 --heartbeat", "round_trips_per_second", marks=FULL),
+        ("fanout --receivers 20 --seconds 0.3 --one-per-send", "messages p99_ms"),
         ("push --users 20 --seconds 0.5", "requests_per_second answer_p50_ms"),
         ("push --users 20 --seconds 0.5 --bulk 40", "targets_per_second answer_p50_ms"),
         pytest.param("push --users 20 --seconds 0.5 --v1", "requests_per_second", marks=FULL),
@@ -54,7 +48,6 @@ OWN = ("--log", "null")
         pytest.param("publish --users 20 --seconds 0.5 --rate 500", "publishes_per_second", marks=FULL),
         pytest.param("handshake --connections 50", "opened_per_second", marks=FULL),
         pytest.param("handshake --connections 50 --login --members 10", "opened_per_second", marks=FULL),
-        pytest.param("storm --clients 100 --bystanders 10", "returned bystander_pings", marks=FULL),
     ],
 )
 def test_a_scenario_against_a_running_server(
@@ -101,7 +94,7 @@ def test_fanout_to_receivers_in_several_processes(
 
 @pytest.mark.full
 def test_runs_are_shown_as_their_median_with_the_extremes(server_options: tuple[str, ...]) -> None:
-    result = run("echo", "--connections", "5", "--seconds", "0.1", "--runs", "2", *server_options)
+    result = run("handshake", "--connections", "5", "--runs", "2", *server_options)
     assert result.exit_code == 0
     assert "median of 2" in result.stdout
     assert "server CPU each" in result.stdout
@@ -111,46 +104,3 @@ def test_memory_needs_the_processes_of_the_server(server: Server) -> None:
     result = run("idle", "--url", server.http_url, "--ws", server.ws_url)
     assert result.exit_code == 1
     assert "--pid" in result.output
-
-
-@pytest.mark.full
-def test_the_report_of_a_suite_becomes_markdown(tmp_path: Any, server_options: tuple[str, ...]) -> None:
-    floor = found("floor", "--receivers", "5", "--seconds", "0.05")
-    echo = found("echo", "--connections", "5", "--seconds", "0.1", *server_options)
-    bar = {
-        "title": "ping",
-        "command": echo["command"],
-        "figure": "cpu_us",
-        "label": FIGURES["cpu_us"].label,
-        "value": 8.0,
-        "bar": 10,
-        "at_least": False,
-        "scaled_bar": 10.5,
-        "met": True,
-        "derived": False,
-    }
-    suite = {
-        "imserver": "1",
-        "reports": [{"title": "floor", **floor}, {"title": "ping", **echo}],
-        "bars": [bar],
-    }
-    file = tmp_path / "all.json"
-    file.write_text(json.dumps(suite))
-    result = run("table", str(file))
-    assert result.exit_code == 0
-    assert (
-        "| ping | server CPU each | 8.00 µs | ≤ 10.00 µs | ≤ 10.50 µs | yes | `imserver bench echo"
-        in result.stdout
-    )
-
-    document = tmp_path / "doc.md"
-    row, details = "| ping | server CPU each |", "**ping**"
-    for mark, there in (("", (row, details)), (" bars", (row,)), (" details", (details,))):
-        document.write_text(f"before <!-- figures{mark} -->\nold\n<!-- end --> after")
-        assert run("table", str(file), "--into", str(document)).exit_code == 0
-        text = document.read_text()
-        assert text.startswith(f"before <!-- figures{mark} -->\n")
-        assert text.endswith("\n<!-- end --> after")
-        assert [each for each in (row, details, "old") if each in text] == [*there]
-    document.write_text("no marks")
-    assert "has 0 blocks" in run("table", str(file), "--into", str(document)).output

@@ -44,8 +44,8 @@ def test_pairs_alternate_and_a_dearer_unit_fails(calls: list[tuple[Any, str]], t
 def test_each_tree_has_its_tool_or_both_have_one(
     calls: list[tuple[Any, str]], tools: list[Any], tmp_path: Any
 ) -> None:
-    run("versus", "--pairs", "1", str(tmp_path), "echo")
-    run("versus", "--pairs", "1", "--one-tool", str(tmp_path), "echo")
+    run("versus", "--pairs", "1", str(tmp_path), "idle")
+    run("versus", "--pairs", "1", "--one-tool", str(tmp_path), "idle")
     assert [tree for tree, _command in calls] == [ROOT, tmp_path] * 2
     assert tools == [ROOT, tmp_path, ROOT, ROOT]
 
@@ -56,9 +56,9 @@ def test_the_tool_of_this_tree_starts_the_server_of_another(tmp_path: Any) -> No
     (tmp_path / "imserver" / "__init__.py").touch()
     (tmp_path / "imserver" / "__main__.py").write_text("raise SystemExit('the server of another tree')")
     with pytest.raises(BenchError, match="the server of another tree"):
-        versus.measure(tmp_path, "echo --connections 1", ROOT)
+        versus.measure(tmp_path, "idle --connections 1", ROOT)
 
 
 def test_a_suite_is_compared_row_by_row(calls: list[tuple[Any, str]], tmp_path: Any) -> None:
-    run("versus", "--pairs", "1", str(tmp_path), "smoke")
+    run("versus", "--pairs", "1", str(tmp_path), "all")
     assert [command for _tree, command in calls][:4] == [calls[0][1]] * 2 + [calls[2][1]] * 2
