@@ -16,12 +16,13 @@ import gzip
 import re
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from bench.abuse_answers import ACCEPTED, best_of, command_answers, http_answers, row_of
+from bench.abuse_answers import ACCEPTED, command_answers, http_answers
 from bench.abuse_rows import (
     BOTS,
     CALLBACK,
@@ -41,7 +42,6 @@ from bench.abuse_rows import (
     Request,
     frames_of,
     operation_requests,
-    publisher_frames,
 )
 from bench.abuse_setup import (
     Attacker,
@@ -66,7 +66,7 @@ from bench.proc import Growth
 from bench.servers import NodeProcess
 from bench.workers import Worker
 
-MOST_GROWTH_MB, MOST_RESIDUE_MB = 20, 8
+MOST_HOLD_MS, MOST_GROWTH_MB, MOST_RESIDUE_MB = 50, 20, 8
 MOST_HASH_MB, HASHES = 24, ("/register", "/login", "/password")
 """The bar of the routes that hash a password: argon2id takes 19 MiB for a hash, by its parameters. A node
 makes two at once."""
@@ -147,27 +147,14 @@ def _post(path: str, kind: str, body: Body | bytes, *fields: str) -> Build:
     return build
 
 
-def _announced(path: str, kind: str, size: int) -> Build:
-    """A request whose body never arrives."""
-    return lambda target: request_head(target, path, kind, size)
-
-
 def _upgrade(path: str, *frames: bytes) -> Callable[[Target], bytes]:
     return lambda target: upgrade_request(f"{target.ws_host}:{target.ws_port}", path) + b"".join(frames)
-
-
-def _pipelined(path: str) -> Build:
-    request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
-    return lambda _target: request * (PIPELINED_BYTES // len(request))
 
 
 def _as_many(one: Build) -> Build:
     """As many of these requests as fit one read."""
 
-    def build(attacker: Attacker) -> bytes:
-        return b"".join(one(attacker) for _ in range(PIPELINED_BYTES // len(one(attacker))))
-
-    return build
+    return lambda attacker: b"".join(one(attacker) for _ in range(PIPELINED_BYTES // len(one(attacker))))
 
 
 def _chunked(path: str) -> Build:
@@ -246,16 +233,16 @@ def _requests() -> Iterator[Attack]:
     languages = "Accept-Language: " + "zh;q=0.5," * 6_000
     yield Attack("GET /, 6,000 languages", _get("/", languages))
     yield Attack("a header line of 1 MB without an end", lambda target: b"GET /" + b"a" * 1_000_000)
-    announced = _announced("/api/v1/uploads?app=101&user=1", "image/png", 100_000_000)
-    yield Attack("POST /api/v1/uploads, 100 MB announced, nothing sent", announced)
-    announced = _announced("/api/v1/push", JSON, BODY_BYTES)
-    yield Attack("POST /api/v1/push, 4 MB announced, nothing sent", announced)
+    uploads = "/api/v1/uploads?app=101&user=1"
+    for path, kind, size in ((uploads, "image/png", 100_000_000), ("/api/v1/push", JSON, BODY_BYTES)):
+        announced = partial(request_head, path=path, content_type=kind, body_bytes=size)
+        yield Attack(f"POST {path.partition('?')[0]}, {size} bytes announced, nothing sent", announced)
     for path in ("/login", "/api/v1/push"):
         yield Attack(f"POST {path}, 200,000 chunks of one byte", _chunked(path))
     password = _post("/login", FORM, b"phone_number=1&password=" + b"p" * 1_000_000)
     yield Attack("POST /login, a password of 1 MB", password)
     for path in ("/health", "/user/online", "/user/online?appID=101&userID=1"):
-        yield Attack(f"64 KB of GET {path}", _pipelined(path))
+        yield Attack(f"64 KB of GET {path}", _as_many(_get(path)))
     account = _post("/register", FORM, lambda: b"phone_number=%d&password=secret" % time.time_ns())
     yield Attack("POST /register, an ordinary one", account)
 
@@ -307,48 +294,22 @@ def _people() -> Iterator[Attack]:
     yield Attack("64 KB of guessed tokens of a bot", _as_many(guess), mode="people")
 
 
+def _command(attacker: Attacker, dialect: str, name: str, path: str) -> bytes:
+    known = {**attacker.known, "token": attacker.key} if attacker.key else attacker.known
+    return _upgrade(path, b"" if dialect == "pusher" else frames_of(dialect, name, known))(attacker)
+
+
 def _commands() -> Iterator[Attack]:
-    """Each command of each dialect, repeated until a message or a read is full."""
-    for dialect, rows in COMMANDS.items():
+    """Each command of each dialect and of publishers, repeated until a message or a read is full."""
+    for dialect, rows in {**COMMANDS, "publisher": PUBLISHER}.items():
         for name in rows:
-            method = name.removeprefix("rpc ")
+            method, whole = name.removeprefix("rpc "), f"{dialect}: {name}"
             bot, account = method in BOTS, method in {*GROUPS, *OF_ACCOUNTS} or dialect == "protobuf"
             mode = "people" if bot or account or dialect == "pusher" else "demo"
-            path = PATHS[dialect]
-            if dialect == "centrifuge" and mode == "people":
-                path = "/connection/gochat/websocket"
-
-            def build(
-                attacker: Attacker, dialect: str = dialect, name: str = name, path: str = path
-            ) -> bytes:
-                known = attacker.known
-                if attacker.key:
-                    known = {**known, "token": attacker.key}
-                frames = b"" if dialect == "pusher" else frames_of(dialect, name, known)
-                return _upgrade(path, frames)(attacker)
-
-            yield Attack(
-                f"{dialect}: {name}",
-                build,
-                ws=True,
-                mode=mode,
-                account=account,
-                bot=bot,
-                command=(dialect, name),
-                of=f"{dialect}: {name}",
-            )
-
-
-def _publisher() -> Iterator[Attack]:
-    """Each command on a publisher connection, repeated until a read is full."""
-    for name in PUBLISHER:
-
-        def build(attacker: Attacker, name: str = name) -> bytes:
-            frames = publisher_frames(name, attacker.known)
-            return _upgrade("/api/v1/publisher", frames)(attacker)
-
-        whole = f"publisher: {name}"
-        yield Attack(whole, build, True, mode="demo", command=("publisher", name), of=whole)
+            is_gochat = dialect == "centrifuge" and mode == "people"
+            path = "/connection/gochat/websocket" if is_gochat else PATHS[dialect]
+            build = partial(_command, dialect=dialect, name=name, path=path)
+            yield Attack(whole, build, True, mode, account, bot, (dialect, name), whole)
 
 
 def _repeated_requests(make: Callable[[Mapping[str, Any]], Iterator[Request]]) -> Build:
@@ -377,7 +338,7 @@ def operation_attacks(document: Json) -> Iterator[Attack]:
 
 ATTACKS = {
     attack.name: attack
-    for attacks in (_requests(), _messages(), _people(), _commands(), _publisher())
+    for attacks in (_requests(), _messages(), _people(), _commands())
     for attack in attacks
 }
 """All but those of the operations of the API."""
@@ -598,18 +559,19 @@ def attack(generator: Generator, mode: str, name: str, pid: int) -> Json:
     lost = stands_by and bystander.ended
     bystander.close()
     growth_mb, residue_mb = growth.peak_mb(), growth.residue_mb()
-    return row_of(
-        f"{mode}: {name}",
-        answer.split(b"\r\n")[0].decode("latin-1")[:60],
-        (growth_mb / _most_mb(name), residue_mb / MOST_RESIDUE_MB),
-        of=wanted.of,
-        counts=_counted(wanted, answer),
-        closed=closed,
-        hold_ms=probe.worst_us / 1000,
-        growth_mb=growth_mb,
-        residue_mb=residue_mb,
-        dropped=int(lost),
-    )
+    hold_ms = probe.worst_us / 1000
+    return {
+        "name": f"{mode}: {name}",
+        "answer": answer.split(b"\r\n")[0].decode("latin-1")[:60],
+        "share": max(hold_ms / MOST_HOLD_MS, growth_mb / _most_mb(name), residue_mb / MOST_RESIDUE_MB),
+        "of": wanted.of,
+        "counts": _counted(wanted, answer),
+        "closed": closed,
+        "hold_ms": hold_ms,
+        "growth_mb": growth_mb,
+        "residue_mb": residue_mb,
+        "dropped": int(lost),
+    }
 
 
 def _pusher_frames(name: str, first: bytes) -> bytes:
@@ -625,6 +587,19 @@ def _counted(wanted: Attack, answer: bytes) -> dict[str, int]:
         return http_answers(answer)
     number = PROTOBUF[command][0] if dialect == "protobuf" else 0
     return command_answers(dialect, command, answer, number)
+
+
+def best_of(tries: int, attack: Callable[[], Json]) -> Json:
+    """Attack until no bar is missed, at most so many times. Returns the row of the best try, which counts
+    what all of them dropped and were answered."""
+    rows: list[Json] = []
+    while len(rows) < tries and (not rows or rows[-1]["share"] > 1):
+        rows.append(attack())
+    best = min(rows, key=lambda row: row["share"])
+    dropped = sum(row["dropped"] for row in rows)
+    counts = sum((Counter(row["counts"]) for row in rows), Counter[str]())
+    over = best["share"] > 1 or dropped > 0
+    return {**best, "counts": counts, "dropped": dropped, "over": over, "tries": len(rows)}
 
 
 @dataclass(frozen=True)

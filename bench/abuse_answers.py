@@ -1,20 +1,15 @@
-"""The answers of a server to an attack: how many requests it accepted, and why it refused the others. The row
-of an attack in the report.
-"""
+"""The answers of a server to an attack: how many requests it accepted, and why it refused the others."""
 
 from __future__ import annotations
 
 import re
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Final
 
 from bench.frames import CLOSE, scan
-from bench.loop import Json
 from bench.protobuf import CT_ACK, outputs
 
-MOST_HOLD_MS: Final = 50
 ACCEPTED: Final = "ok"
 """The name of an accepted request among the counts."""
 _HTTP: Final = re.compile(
@@ -22,10 +17,16 @@ _HTTP: Final = re.compile(
     rb'(?:[0-9a-f]+\r\n)?(?:\{"replies":\[)?(?:\{"code":(-?\d+)|\{"error":\{"code":(\d+)'
     rb'|\{"results":\[\{"status":(\d+))?'
 )
-_CMD: Final = b'"%b":"%b","response":{"code":'
-_NUMBER: Final = re.compile(rb"-?\d+")
-_REFUSAL: Final = re.compile(rb'\{"id":3,"error":\{"code":(\d+)')
-_FINE: Final = {b"200", b"0"}
+_ANSWER: Final = {
+    "cmd": rb'"cmd":"%b","response":\{"code":(-?\d+)',
+    "action": rb'"action":"%b","response":\{"code":(-?\d+)',
+    "centrifuge": rb'(?m)^\{"id":3,(?:"error":\{"code":(\d+))?',
+    "publisher": rb'^(?:\{"seq":1,"(error)")?',
+    "pusher": rb'^\{"event":"(?!pusher:connection_established|client-)'
+    rb'(?:pusher:error".*?"code":(\d+)|[^"]*?(subscription_error)?")',
+}
+"""Dialect → what an answer to a command has; its groups have the code, if the command is refused."""
+_FINE: Final = {"200", "0", ""}
 
 
 def http_answers(data: bytes) -> Counter[str]:
@@ -33,14 +34,13 @@ def http_answers(data: bytes) -> Counter[str]:
     accepted. Of a batch, its first command counts.
     """
     found: Counter[str] = Counter()
-    for whole, code, error, first in _HTTP.findall(data):
+    for groups in _HTTP.findall(data):
+        whole, code, error, first = (group.decode() for group in groups)
         status = first or whole
-        if status >= b"400":
-            found[status.decode()] += 1
-        elif error or (code and code not in _FINE):
-            found[f"code {(error or code).decode()}"] += 1
-        elif status >= b"200":
-            found[ACCEPTED] += 1
+        if status >= "400":
+            found[status] += 1
+        elif status >= "200":
+            found[f"code {error or code}" if error or code not in _FINE else ACCEPTED] += 1
     return found
 
 
@@ -51,74 +51,26 @@ def command_answers(dialect: str, name: str, data: bytes, number: int = 0) -> Co
     """
     found: Counter[str] = Counter()
     _, _, frames = data.partition(b"\r\n\r\n")
-    payloads = scan(frames, len(frames))[0]
-    for opcode, start, stop in payloads:
+    for opcode, start, stop in scan(frames, len(frames))[0]:
         payload = frames[start:stop]
         if opcode == CLOSE:
             found[f"close {int.from_bytes(payload[:2], 'big')}"] += 1
-        elif dialect == "protobuf":
-            for kind, code, content, _ in outputs(payload):
-                is_login = content.startswith(b"\x08\x03")
-                if kind == number or (kind == CT_ACK and is_login == (name == "login")):
-                    refused = code != 200 or content.startswith(b"\x08\x04")
-                    found[f"code {code}" if refused else ACCEPTED] += 1
-        elif dialect == "publisher":
-            found["error" if payload.startswith(b'{"seq":1,"error"') else ACCEPTED] += 1
-        elif dialect == "pusher":
-            _count_pusher(found, payload)
-        elif dialect == "centrifuge":
-            for line in payload.split(b"\n"):
-                if line.startswith(b'{"id":3,'):
-                    refusal = _REFUSAL.match(line)
-                    found[f"code {refusal[1].decode()}" if refusal else ACCEPTED] += 1
         else:
-            key = b"cmd" if dialect == "cmd" else b"action"
-            _, begin, rest = payload[:200].partition(_CMD % (key, name.encode()))
-            answer = _NUMBER.match(rest)
-            if begin and answer:
-                found[ACCEPTED if answer[0] in _FINE else f"code {answer[0].decode()}"] += 1
+            codes = (
+                _protobuf(payload, name, number) if dialect == "protobuf" else _texts(payload, dialect, name)
+            )
+            found.update(ACCEPTED if code in _FINE else f"code {code}" for code in codes)
     return found
 
 
-def _count_pusher(found: Counter[str], payload: bytes) -> None:
-    if b"subscription_error" in payload[:60]:
-        found["subscription_error"] += 1
-    elif payload.startswith(b'{"event":"pusher:error"'):
-        code = re.search(rb'"code":(\d+)', payload)
-        found[f"code {code[1].decode()}" if code else "error"] += 1
-    elif not payload.startswith((b'{"event":"pusher:connection_established"', b'{"event":"client-')):
-        found[ACCEPTED] += 1
+def _texts(payload: bytes, dialect: str, name: str) -> Iterator[str]:
+    pattern = _ANSWER[dialect]
+    for answer in re.finditer(pattern.replace(b"%b", re.escape(name).encode()), payload):
+        yield next(filter(None, answer.groups()), b"").decode()
 
 
-def row_of(name: str, answer: str, shares: Iterable[float], **measured: Any) -> Json:
-    """The row of one try of an attack. ``shares``: how much of each of its bars it used. The bar of the loop
-    is that of all."""
-    nothing: Json = {
-        "of": "",
-        "counts": {},
-        "closed": False,
-        "growth_mb": 0.0,
-        "residue_mb": 0.0,
-        "dropped": 0,
-    }
-    share = max(measured["hold_ms"] / MOST_HOLD_MS, *shares)
-    return {"name": name, **nothing, **measured, "answer": answer, "share": share}
-
-
-def best_of(tries: int, attack: Callable[[], Json]) -> Json:
-    """Attack until no bar is missed, at most so many times. Returns the row of the best try, which counts
-    what all of them dropped and were answered."""
-    rows: list[Json] = []
-    begin = time.monotonic()
-    while len(rows) < tries and (not rows or rows[-1]["share"] > 1):
-        rows.append(attack())
-    best = min(rows, key=lambda row: row["share"])
-    dropped = sum(row["dropped"] for row in rows)
-    return {
-        **best,
-        "counts": sum((Counter(row["counts"]) for row in rows), Counter[str]()),
-        "dropped": dropped,
-        "over": best["share"] > 1 or dropped > 0,
-        "tries": len(rows),
-        "seconds": time.monotonic() - begin,
-    }
+def _protobuf(payload: bytes, name: str, number: int) -> Iterator[str]:
+    for kind, code, content, _ in outputs(payload):
+        is_login = content.startswith(b"\x08\x03")
+        if kind == number or (kind == CT_ACK and is_login == (name == "login")):
+            yield "refused" if content.startswith(b"\x08\x04") else str(code)

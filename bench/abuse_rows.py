@@ -34,8 +34,8 @@ STORED: Final[Mapping[str, Json]] = {
     "send": {"to": OTHER, "text": _LONG},
     "recall": {"id": 1},
     "edit": {"id": 1, "text": _LONG},
-    "press": {"id": 1, "value": "yes"},
-    "answer": {"id": 1, "text": _LONG},
+    "press": {"id": "$asked", "value": "yes"},
+    "answer": {"id": "$ask", "text": _LONG},
     "sync": {"cursor": 0, "limit": 1_000},
     "history": {"conversation": 1, "limit": 1_000},
     "conversations": {"limit": 1_000},
@@ -51,7 +51,7 @@ STORED: Final[Mapping[str, Json]] = {
     "readThread": {"thread": 1, "id": 1},
     "received": _ABOUT,
     "receipts": {"conversation": 1, "limit": 1_000},
-    "receiptCounts": {"conversation": 1, "ids": [*range(1, 101)]},
+    "receiptCounts": {"conversation": 1, "ids": "$last_ids"},
     "marks": {"version": 0},
     "typing": {"to": OTHER},
     "arrange": {"conversation": 1, "draft": {"text": "x" * 16_000}},
@@ -62,10 +62,10 @@ STORED: Final[Mapping[str, Json]] = {
     "streamClose": {"stream": "x"},
     "streamStop": {"stream": "x"},
     "botCommands": {"conversation": 1},
-    "report": {"id": 0, "reason": "spam", "text": "x" * 1_000},
+    "report": {"id": "$heard", "reason": "spam", "text": "x" * 1_000},
 }
-"""Commands on messages → their data. In the centrifuge dialect they are methods of ``rpc``. Ids are
-replaced by those that the attacker may use.
+"""Commands on messages → their data. In the centrifuge dialect they are methods of ``rpc``. Values
+are replaced by those that the attacker may use: by name of the field, or of what stands behind ``$``.
 """
 BOTS: Final = frozenset({"streamOpen", "streamAppend", "streamClose"})
 """Commands that only bots may use."""
@@ -73,12 +73,12 @@ OF_ACCOUNTS: Final = frozenset({"press"})
 """Commands about messages of bots."""
 GROUPS: Final[Mapping[str, Json]] = {
     "createGroup": {"name": "x" * 50, "members": ["1"]},
-    "updateGroup": {"group": "1", "description": "x" * 500},
+    "updateGroup": {"group": "$conversation", "description": "x" * 500},
     "groups": {"limit": 1_000},
-    "groupMembers": {"group": "1", "limit": 1_000},
-    "inviteToGroup": {"group": "1", "members": ["1"]},
-    "joinGroup": {"group": "1"},
-    "leaveGroup": {"group": "1"},
+    "groupMembers": {"group": "$conversation", "limit": 1_000},
+    "inviteToGroup": {"group": "$conversation", "members": ["1"]},
+    "joinGroup": {"group": "$conversation"},
+    "leaveGroup": {"group": "$conversation"},
 }
 CMD: Final[Mapping[str, Json | None]] = {
     "login": {"userID": USER, "app": "default"},
@@ -122,21 +122,42 @@ PUSHER: Final[Mapping[str, Json]] = {
     "pusher:ping": {},
     "client-typing": {"text": _LONG},
 }
-PROTOBUF: Final[Mapping[str, tuple[int, bytes]]] = {
-    "login": (1, field(0x0A, b"x.y.z")),
-    "heartbeat": (2, b""),
-    "message": (3, field(0x2A, _LONG.encode())),
-    "ack": (4, b"\x08\x01"),
-    "sync": (5, b"\x08\x00\x10\x64"),
-    "read": (6, b"\x08\x01\x10\x01"),
-    "received": (7, b"\x08\x01\x10\x01"),
-    "typing": (8, b"\x08\x01"),
-    "hide": (9, field(0x0A, bytes(range(1, 101)))),
-    "history": (10, b"\x08\x01"),
-    "conversations": (11, b"\x08\x00"),
-    "receipts": (12, b"\x08\x01"),
-    "marks": (13, b"\x08\x00"),
-    "search": (14, field(0x0A, b"x")),
+
+
+def _numbers(**tags: int) -> Callable[[Mapping[str, Any]], bytes]:
+    """Fields with numbers that the attacker may use: name → tag."""
+    return lambda known: b"".join(bytes([tag]) + varint(int(known[name])) for name, tag in tags.items())
+
+
+def _always(data: bytes) -> Callable[[Mapping[str, Any]], bytes]:
+    return lambda known: data
+
+
+def _protobuf_login(known: Mapping[str, Any]) -> bytes:
+    """With a cursor, so that it may use all commands."""
+    return field(0x0A, known["token"].encode()) + b"\x18\x00"
+
+
+def _protobuf_message(known: Mapping[str, Any]) -> bytes:
+    where = _numbers(conversation=0x10, user=0x18)(known)
+    return field(0x0A, b"\x08\x02" + where + b"\x20\x01" + field(0x2A, _LONG.encode())) + b"\x10\x01"
+
+
+PROTOBUF: Final[Mapping[str, tuple[int, Callable[[Mapping[str, Any]], bytes]]]] = {
+    "login": (1, _protobuf_login),
+    "heartbeat": (2, _always(b"")),
+    "message": (3, _protobuf_message),
+    "ack": (4, lambda known: b"\x08\x02" + _numbers(id=0x18)(known)),
+    "sync": (5, _always(b"\x08\x00\x10\x64")),
+    "read": (6, _numbers(conversation=0x08, id=0x10)),
+    "received": (7, _numbers(conversation=0x08, id=0x10)),
+    "typing": (8, _numbers(conversation=0x10)),
+    "hide": (9, _always(field(0x0A, bytes(range(1, 101))))),
+    "history": (10, _numbers(conversation=0x08)),
+    "conversations": (11, _always(b"\x08\x00")),
+    "receipts": (12, _numbers(conversation=0x08)),
+    "marks": (13, _always(b"\x08\x00")),
+    "search": (14, _always(field(0x0A, b"x"))),
 }
 """Command → its number and data."""
 COMMANDS: Final[Mapping[str, Mapping[str, object]]] = {
@@ -154,109 +175,12 @@ PATHS: Final[Mapping[str, str]] = {
     "action": "/ws?uid=1",
     "pusher": "/app/bench?protocol=7",
     "protobuf": "/ws",
+    "publisher": "/api/v1/publisher",
 }
 
 
 def _compact(document: object) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
-
-
-def _cmd(name: str, data: object) -> bytes:
-    return _compact({"seq": "1", "cmd": name, "data": data})
-
-
-def _centrifuge(name: str, data: object, number: int = 3) -> bytes:
-    return _compact({"id": number, name.partition(" ")[0]: data})
-
-
-def _filled_in(data: object, name: str, known: Mapping[str, Any]) -> object:
-    """The data of a command with ids that the attacker may use."""
-    if not isinstance(data, dict):
-        return data
-    if "method" in data:
-        return {**data, "data": _filled_in(data["data"], name, known)}
-    found = {each: known.get(each, value) for each, value in data.items()}
-    if name in GROUPS and "group" in found:
-        found["group"] = int(found["group"])
-    if name == "receiptCounts":
-        found["ids"] = found["ids"][-100:]
-    named = {"press": known.get("asked", 1), "answer": known.get("ask", 1), "report": known.get("heard", 0)}
-    if name in named:
-        found["id"] = named[name]
-    if "pieces" in found:
-        found["pieces"] = [{**each, "stream": known.get("stream", "x")} for each in found["pieces"]]
-    return found
-
-
-def _filled(frame: bytes) -> bytes:
-    return frame * max(1, FULL_BYTES // len(frame))
-
-
-def frames_of(dialect: str, name: str, known: Mapping[str, Any]) -> bytes:
-    """A login, a subscription where there are some, and a command until a message or a read is full.
-
-    ``known``: what the attacker may use, by the name of the field; ``token``: of an account or bot.
-    """
-    data = COMMANDS[dialect][name]
-    if dialect in ("cmd", "centrifuge"):
-        data = _filled_in(data, name.removeprefix("rpc "), known)
-    if dialect == "cmd":
-        login: Json = {**(CMD["login"] or {}), "userID": known["user"]}
-        if known["app"] != "default":
-            login |= {"app": known["app"], "serviceToken": known["token"]}
-        begin = (_cmd("login", login), _cmd("subscribe", {"channel": CHANNEL}))
-        frame = client_frame(_cmd(name, data))
-        if name in ("subscribe", "unsubscribe"):
-            # In turn, so that each is a new one.
-            frame = b"".join(client_frame(_cmd(each, CMD[each])) for each in ("unsubscribe", "subscribe"))
-        return b"".join(map(client_frame, begin)) + _filled(frame)
-    if dialect == "centrifuge":
-        begin_lines = [
-            _centrifuge("connect", {"token": known["token"]}, 1),
-            _centrifuge("subscribe", {"channel": CHANNEL}, 2),
-        ]
-        command = _centrifuge(name, data)
-        if name == "refresh":
-            command = _centrifuge(name, {"token": known["token"]})
-        if name in ("subscribe", "unsubscribe"):
-            # In turn, so that each is a new one.
-            command = _centrifuge("unsubscribe", {"channel": CHANNEL}) + b"\n"
-            command += _centrifuge("subscribe", CENTRIFUGE["subscribe"])
-        count = min(MOST_COMMANDS // (1 + command.count(b"\n")), FULL_BYTES // (len(command) + 1))
-        return client_frame(b"\n".join(begin_lines)) + client_frame(b"\n".join([command] * count))
-    if dialect == "action":
-        first = ("login", "sendmsg") if name == "ack" else ("login",)
-        return b"".join(map(_action, first)) + _filled(_action(name))
-    if dialect == "pusher":
-        return _pusher(name, data, known["socket_id"])
-    # With a cursor, so that it may use all commands.
-    return input_frame(1, field(0x0A, known["token"].encode()) + b"\x18\x00") + _filled(
-        _protobuf(name, known)
-    )
-
-
-def _protobuf(name: str, known: Mapping[str, Any]) -> bytes:
-    """A command of the protobuf dialect about the attacker's group."""
-    number, data = PROTOBUF[name]
-    conversation, message = varint(known["conversation"]), varint(known["id"])
-    if name == "message":
-        inner = b"\x08\x02\x10" + conversation + b"\x18" + varint(int(known["user"])) + b"\x20\x01"
-        data = field(0x0A, inner + data) + b"\x10\x01"
-    elif name in ("read", "received"):
-        data = b"\x08" + conversation + b"\x10" + message
-    elif name in ("history", "receipts"):
-        data = b"\x08" + conversation
-    elif name == "typing":
-        data = b"\x10" + conversation
-    elif name == "login":
-        data = field(0x0A, known["token"].encode()) + b"\x18\x00"
-    elif name == "ack":
-        data = b"\x08\x02\x18" + message
-    return input_frame(number, data)
-
-
-def _action(name: str) -> bytes:
-    return client_frame(_compact({"seq": "1", "action": name, "data": ACTION[name]}))
 
 
 PUBLISHER: Final[Mapping[str, Json]] = {
@@ -272,27 +196,80 @@ PUBLISHER: Final[Mapping[str, Json]] = {
 """Commands on a publisher connection → their data."""
 
 
-def publisher_frames(name: str, known: Mapping[str, Any]) -> bytes:
-    """A command of a publisher connection until a read is full."""
-    data = _filled_in(PUBLISHER[name], name, {"stream": known["stream"]})
-    return _filled(client_frame(_compact({"seq": 1, name: data})))
+def _filled_in(data: object, known: Mapping[str, Any]) -> object:
+    """The data of a command with what the attacker may use."""
+    if isinstance(data, list):
+        return [_filled_in(each, known) for each in data]
+    if not isinstance(data, dict):
+        return known.get(data[1:], 1) if isinstance(data, str) and data.startswith("$") else data
+    return {
+        name: _filled_in(value, known) if str(value).startswith("$") or name not in known else known[name]
+        for name, value in data.items()
+    }
+
+
+def _filled(frame: bytes) -> bytes:
+    return frame * max(1, FULL_BYTES // len(frame))
+
+
+def frames_of(dialect: str, name: str, known: Mapping[str, Any]) -> bytes:
+    """A login, a subscription where there are some, and a command until a message or a read is full.
+
+    ``known``: what the attacker may use, by the name of the field; ``token``: of an account or bot.
+    """
+    if dialect == "pusher":
+        return _pusher(name, PUSHER[name], known["socket_id"])
+    if dialect == "protobuf":
+        number, content = PROTOBUF[name]
+        return input_frame(1, _protobuf_login(known)) + _filled(input_frame(number, content(known)))
+    rows = PUBLISHER if dialect == "publisher" else COMMANDS[dialect]
+    data = _filled_in(rows[name], known)
+    # In turn, so that each is a new one.
+    names = ("unsubscribe", "subscribe") if name in ("unsubscribe", "subscribe") else (name,)
+    if dialect == "publisher":
+        return _filled(client_frame(_compact({"seq": 1, name: data})))
+    if dialect == "action":
+        frames = {
+            each: client_frame(_compact({"seq": "1", "action": each, "data": ACTION[each]}))
+            for each in ACTION
+        }
+        return frames["login"] + (frames["sendmsg"] if name == "ack" else b"") + _filled(frames[name])
+    if dialect == "cmd":
+        login: Json = {**(CMD["login"] or {}), "userID": known["user"]}
+        if known["app"] != "default":
+            login |= {"app": known["app"], "serviceToken": known["token"]}
+        commands: list[tuple[str, object]] = [("login", login), ("subscribe", {"channel": CHANNEL})]
+        commands += [(each, CMD[each] if len(names) > 1 else data) for each in names]
+        every = [client_frame(_compact({"seq": "1", "cmd": each, "data": what})) for each, what in commands]
+        return b"".join(every[:2]) + _filled(b"".join(every[2:]))
+    texts = [_compact({"id": 1, "connect": {"token": known["token"]}})]
+    texts.append(_compact({"id": 2, "subscribe": {"channel": CHANNEL}}))
+    texts += [
+        _compact({"id": 3, each.partition(" ")[0]: CENTRIFUGE[each] if len(names) > 1 else data})
+        for each in names
+    ]
+    again = b"\n".join(texts[2:])
+    count = min(MOST_COMMANDS // len(names), FULL_BYTES // (len(again) + 1))
+    return client_frame(b"\n".join(texts[:2])) + client_frame(b"\n".join([again] * count))
 
 
 def _pusher(name: str, data: object, socket_id: str) -> bytes:
     """Subscribe to a presence channel, with the signatures of the back end, and repeat a command."""
+
+    def frame(event: str, data: object) -> bytes:
+        return client_frame(_compact({"event": event, "data": data, "channel": "presence-lobby"}))
+
     member = json.dumps({"user_id": USER, "user_info": {"name": "x" * 900}})
     channel = {"channel": "presence-lobby", "channel_data": member}
     channel["auth"] = "bench:" + pusher_signature(f"{socket_id}:presence-lobby:{member}")
-    begin = client_frame(_compact({"event": "pusher:subscribe", "data": channel}))
-    leave = client_frame(_compact({"event": "pusher:unsubscribe", "data": {"channel": "presence-lobby"}}))
-    if name == "pusher:subscribe":
-        return _filled(begin + leave)
-    if name == "pusher:unsubscribe":
+    begin = frame("pusher:subscribe", channel)
+    leave = frame("pusher:unsubscribe", {"channel": "presence-lobby"})
+    if name in ("pusher:subscribe", "pusher:unsubscribe"):
         return begin + _filled(leave + begin)
     if name == "pusher:signin":
         user = json.dumps({"id": USER})
         data = {"auth": "bench:" + pusher_signature(f"{socket_id}::user::{user}"), "user_data": user}
-    return begin + _filled(client_frame(_compact({"event": name, "data": data, "channel": "presence-lobby"})))
+    return begin + _filled(frame(name, data))
 
 
 SILENT: Final = frozenset(
