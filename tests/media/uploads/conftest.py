@@ -1,8 +1,9 @@
-"""Fixtures: a store."""
+"""Fixtures: a store, and the time that transfers go by."""
 
 import pytest
 
 from imserver.gateway.storage.store import Store
+from imserver.media.uploads import resumable, transfers, uploads
 from tests.stores import OpenStore
 
 
@@ -10,3 +11,12 @@ from tests.stores import OpenStore
 def store(open_store: OpenStore) -> Store:
     """A store without a database, which the first write makes."""
     return open_store(threaded=True)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What time it is."""
+    now = [1000.0]
+    for each in (resumable, transfers, uploads):
+        monkeypatch.setattr(each, "monotonic", lambda: now[0])
+    return now

@@ -4,20 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from imserver.gateway.auth.tenants import BadTenant
-from imserver.media.uploads import Uploads, upload_rows
-from imserver.media.uploads.contract import Upload
-from tests.gateway.auth.test_tenants import Make
-from tests.gateway.auth.test_tenants import node as node
+from imserver.media.uploads import Uploads
 from tests.security.node_harness import ALL, Harness, config
-
-
-def upload(harness: Harness) -> None:
-    """Upload a file of ann in 204."""
-    sent = harness.web.post(
-        "/api/v1/uploads?app=204&user=ann", data=b"text", headers={"Authorization": f"Bearer {ALL.key}"}
-    )
-    assert sent.status_code == 201, sent.data
 
 
 @pytest.mark.parametrize("features", [None, ("messages",)])
@@ -25,7 +13,14 @@ def test_the_rows_of_an_erased_user_are_erased(
     tmp_path: Path, features: tuple[str, ...] | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     harness = Harness(config(tmp_path))
-    upload(harness)
+    commands = {"commands": [{"uploads/delete": {"id": "x" * 32}}, {"uploads": {}}]}
+    first, second = harness.call("POST", "/api/v1/batch", commands, ALL.key)[1]["results"]
+    assert (first["status"], first["body"]) == (200, {"deleted": False})
+    assert second["status"] == 404, "a batch takes no files"
+    sent = harness.web.post(
+        "/api/v1/uploads?app=204&user=ann", data=b"text", headers={"Authorization": f"Bearer {ALL.key}"}
+    )
+    assert sent.status_code == 201, sent.data
     folder = harness.node.core.service(Uploads).incoming().parent
     harness.close()
     harness = Harness(config(tmp_path, features=features))
@@ -37,15 +32,3 @@ def test_the_rows_of_an_erased_user_are_erased(
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert len(files) == (0 if features is None else 1), "bytes are the feature's"
     assert ("erased the rows of 1 files" in caplog.text) == (features is not None)
-
-
-def test_a_deleted_app_is_not_created_anew_while_files_of_it_are_left(node: Make) -> None:
-    one = node()
-    assert one.tenants.register("shop")
-    row = Upload("i", "shop", "ann", "file", "text/plain", "a.txt", 5, "0", 1)
-    one.store.write(lambda sql: upload_rows.add(sql, row, 0))
-    one.tenants.delete("shop")
-    with pytest.raises(BadTenant, match="some of its files are left"):
-        one.tenants.register("shop")
-    one.store.write(lambda sql: upload_rows.remove(sql, "i"))
-    assert one.tenants.register("shop")

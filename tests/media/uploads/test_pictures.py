@@ -16,7 +16,7 @@ from gevent.event import Event
 from PIL import Image, ImageChops, ImageOps, ImageStat
 from PIL.PngImagePlugin import PngInfo
 
-from imserver.media.uploads import media, pictures
+from imserver.media.uploads import pictures
 from imserver.media.uploads.media import PictureWorker
 from imserver.media.uploads.pictures import (
     MAX_CHUNKS,
@@ -55,6 +55,7 @@ def test_a_thumbnail_keeps_the_shape_and_its_longer_side_is_the_limit(tmp_path: 
         assert look(path, kind, tmp_path / "small") == Picture(400, 200, "image/jpeg")
         with Image.open(tmp_path / "small") as small:
             assert (small.format, small.size) == ("JPEG", (100, 50))
+        assert look(path, kind, tmp_path / "small", 0) == Picture(400, 200)
 
 
 def test_transparent_pixels_stay_transparent(tmp_path: Path) -> None:
@@ -80,6 +81,13 @@ def test_a_picture_that_would_fill_the_memory_is_measured_only(tmp_path: Path) -
     assert not (tmp_path / "small").exists()
 
 
+@pytest.fixture
+def low_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, pixels in (("", 10_000), ("JPEG_", 40_000), ("WEBP_", 4000), ("FILTERED_", 5000)):
+        monkeypatch.setattr(pictures, f"MAX_{name}PIXELS", pixels)
+
+
+@pytest.mark.usefixtures("low_limits")
 @pytest.mark.parametrize(
     ("kind", "size", "options", "has_thumbnail"),
     [
@@ -97,15 +105,8 @@ def test_a_picture_that_would_fill_the_memory_is_measured_only(tmp_path: Path) -
     ],
 )
 def test_formats_that_need_more_memory_have_smaller_limits(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    kind: str,
-    size: tuple[int, int],
-    options: dict[str, object],
-    has_thumbnail: bool,
+    tmp_path: Path, kind: str, size: tuple[int, int], options: dict[str, object], has_thumbnail: bool
 ) -> None:
-    for name, pixels in (("", 10_000), ("JPEG_", 40_000), ("WEBP_", 4000), ("FILTERED_", 5000)):
-        monkeypatch.setattr(f"imserver.media.uploads.pictures.MAX_{name}PIXELS", pixels)
     form = kind.removeprefix("image/").upper()
     path = saved(tmp_path / "a", "P" if "transparency" in options else "RGB", size, form, **options)
     found = look(path, kind, tmp_path / "small", 10)
@@ -113,10 +114,8 @@ def test_formats_that_need_more_memory_have_smaller_limits(
     assert (found.width, found.height, bool(found.thumbnail)) == (*size, has_thumbnail)
 
 
-def test_a_jpeg_with_a_scan_per_colour_is_decoded_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("imserver.media.uploads.pictures.MAX_PIXELS", 10_000)
+@pytest.mark.usefixtures("low_limits")
+def test_a_jpeg_with_a_scan_per_colour_is_decoded_whole(tmp_path: Path) -> None:
     path = saved(tmp_path / "a", "RGB", (200, 190), "JPEG")
     content = path.read_bytes()
     at = content.index(b"\xff\xda\x00\x0c\x03")
@@ -150,18 +149,6 @@ def test_of_a_jpeg_with_several_pictures_the_first_is_shown(tmp_path: Path) -> N
     assert found == Picture(400, 200, "image/jpeg", cleaned=True), "the second one is removed"
 
 
-@pytest.mark.full
-def test_a_large_picture_takes_no_more_memory_than_twice_its_pixels(tmp_path: Path) -> None:
-    Image.new("RGBA", (4000, 4000), (9, 99, 9, 99)).save(tmp_path / "a", "PNG", compress_level=1)
-    run = subprocess.run(
-        [sys.executable, "-c", WEIGHED, str(tmp_path / "a"), str(tmp_path / "small")],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert int(run.stdout) < 150_000, "KiB"
-
-
 WEIGHED = """
 import sys
 from pathlib import Path
@@ -178,26 +165,29 @@ print(highest() - before)
 """
 
 
+@pytest.mark.full
+def test_a_large_picture_takes_no_more_memory_than_twice_its_pixels(tmp_path: Path) -> None:
+    Image.new("RGBA", (4000, 4000), (9, 99, 9, 99)).save(tmp_path / "a", "PNG", compress_level=1)
+    run = subprocess.run(
+        [sys.executable, "-c", WEIGHED, str(tmp_path / "a"), str(tmp_path / "small")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(run.stdout) < 150_000, "KiB"
+
+
 def test_a_file_that_only_begins_like_a_picture_is_none(tmp_path: Path) -> None:
     path = tmp_path / "a"
+    Image.effect_noise((200, 200), 80).convert("RGB").save(path, "PNG")
+    path.write_bytes(path.read_bytes()[:-5000])
+    assert look(path, "image/png", tmp_path / "small") == Picture(200, 200), "it is cut off"
+    assert not (tmp_path / "small").exists()
     for kind, head in (("image/png", b"\x89PNG\r\n\x1a\n"), ("image/jpeg", b"\xff\xd8\xff")):
         path.write_bytes(head + b"<html><script>alert(1)</script></html>")
         assert look(path, kind, tmp_path / "small") is None
     saved(path, "RGB", (10, 10), "PNG")
     assert look(path, "image/jpeg", tmp_path / "small") is None  # only what it was taken for
-
-
-def test_a_picture_that_is_cut_off_has_its_measures_and_no_thumbnail(tmp_path: Path) -> None:
-    path = tmp_path / "a"
-    Image.effect_noise((200, 200), 80).convert("RGB").save(path, "PNG")
-    path.write_bytes(path.read_bytes()[:-5000])
-    assert look(path, "image/png", tmp_path / "small") == Picture(200, 200)
-    assert not (tmp_path / "small").exists()
-
-
-def test_without_a_size_none_is_made(tmp_path: Path) -> None:
-    path = saved(tmp_path / "a", "RGB", (40, 20), "PNG")
-    assert look(path, "image/png", tmp_path / "small", 0) == Picture(40, 20)
 
 
 # --- metadata -----------------------------------------------------------------------------------------------
@@ -294,14 +284,12 @@ def test_a_picture_is_turned_as_its_camera_was_held(
         assert SECRET not in path.read_bytes()
 
 
-def test_a_jpeg_that_is_too_large_to_be_turned_keeps_its_orientation_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pictures, "MAX_PIXELS", 1000)
+@pytest.mark.usefixtures("low_limits")
+def test_a_jpeg_that_is_too_large_to_be_turned_keeps_its_orientation_only(tmp_path: Path) -> None:
     path, cleaned = tmp_path / "a", tmp_path / "a.cleaned"
-    halves().save(path, "JPEG", exif=exif_of(6))
+    halves((202, 50)).save(path, "JPEG", exif=exif_of(6))
     found = look(path, "image/jpeg", tmp_path / "small", 0)
-    assert found == Picture(40, 80, cleaned=True)
+    assert found == Picture(50, 202, cleaned=True)
     with Image.open(cleaned) as image:
         assert dict(image.getexif()) == {0x0112: 6}
     assert SECRET not in cleaned.read_bytes()
@@ -340,21 +328,14 @@ def test_the_process_reads_one_picture_after_another_and_is_started_again(
         os.kill(pid, 0)
 
 
-def test_a_picture_that_takes_too_long_is_none(
-    worker: PictureWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_picture_that_takes_too_long_or_costs_too_much_ends_the_process_and_is_not_tried_again(
+    worker: PictureWorker, tmp_path: Path
 ) -> None:
     path = saved(tmp_path / "a", "RGB", (400, 200), "PNG")
     assert worker.look(path, "image/png", tmp_path / "t", tmp_path / "c") is not None
     os.kill(worker.pid, signal.SIGSTOP)
-    monkeypatch.setattr(media, "WORK_SECONDS", 0.05)
-    assert worker.look(path, "image/png", tmp_path / "t", tmp_path / "c") is None
+    assert worker.run(b"{}", "", "", 0.05) == b""
     assert not worker.pid
-
-
-def test_a_picture_that_costs_too_much_ends_the_process_and_is_not_tried_again(
-    worker: PictureWorker, tmp_path: Path
-) -> None:
-    path = saved(tmp_path / "a", "RGB", (400, 200), "PNG")
     assert worker.look(path, "image/png", tmp_path / "t", tmp_path / "c") is not None
     os.kill(worker.pid, signal.SIGSTOP)
     looking = gevent.spawn(worker.look, path, "image/png", tmp_path / "t", tmp_path / "c")
@@ -380,31 +361,24 @@ def test_the_process_counts_its_cpu_time() -> None:
     assert done.returncode == -signal.SIGPROF
 
 
-def jpeg_with(parts: bytes, path: Path) -> Path:
-    """A JPEG with these bytes in front of its first segment."""
-    halves().save(path, "JPEG")
-    content = path.read_bytes()
-    path.write_bytes(content[:2] + parts + content[2:])
-    return path
-
-
 @pytest.mark.parametrize(
-    "part", [b"\xff\xe3\0\x02", b"\xff\xe1\0\x08Exif\0\0", b"\xff"], ids=["APP3", "EXIF", "fill"]
+    ("form", "place", "part", "most"),
+    [
+        ("JPEG", 2, b"\xff\xe3\0\x02", MAX_SEGMENTS),
+        ("JPEG", 2, b"\xff\xe1\0\x08Exif\0\0", MAX_SEGMENTS),
+        ("JPEG", 2, b"\xff", MAX_SEGMENTS),
+        ("PNG", 33, b"\0\0\0\0tEXt" + zlib.crc32(b"tEXt").to_bytes(4), MAX_CHUNKS),
+    ],
+    ids=["APP3", "EXIF", "fill", "chunks"],
 )
-def test_a_jpeg_of_very_many_parts_is_none(tmp_path: Path, part: bytes) -> None:
-    many, few = tmp_path / "many", tmp_path / "few"
-    assert look(jpeg_with(part * 20, few), "image/jpeg", tmp_path / "t") is not None
-    assert look(jpeg_with(part * MAX_SEGMENTS, many), "image/jpeg", tmp_path / "t") is None
-
-
-def test_a_png_of_very_many_chunks_is_none(tmp_path: Path) -> None:
-    path = saved(tmp_path / "a", "RGB", (400, 200), "PNG")
-    content, chunk = path.read_bytes(), b"\0\0\0\0tEXt" + zlib.crc32(b"tEXt").to_bytes(4)
-    head, rest = content[:33], content[33:]
-    path.write_bytes(head + chunk * 20 + rest)
-    assert look(path, "image/png", tmp_path / "t") is not None
-    path.write_bytes(head + chunk * MAX_CHUNKS + rest)
-    assert look(path, "image/png", tmp_path / "t") is None
+def test_a_picture_of_very_many_parts_is_none(
+    tmp_path: Path, form: str, place: int, part: bytes, most: int
+) -> None:
+    path = saved(tmp_path / "a", "RGB", (80, 40), form)
+    content = path.read_bytes()
+    for number, is_picture in ((20, True), (most, False)):
+        path.write_bytes(content[:place] + part * number + content[place:])
+        assert (look(path, f"image/{form.lower()}", tmp_path / "t") is not None) is is_picture
 
 
 def test_the_pictures_of_many_are_read_in_turn() -> None:

@@ -7,8 +7,6 @@ from typing import Any
 import pytest
 
 from imserver.gateway import errors
-from imserver.media.uploads import transfers
-from imserver.media.uploads import uploads as module
 from imserver.media.uploads.contract import Upload
 from imserver.media.uploads.declared import HTTP_UNKNOWN_UPLOAD, UploadSettings
 from imserver.media.uploads.transfers import GRACE_SECONDS, Pieces, TransferRefused
@@ -16,15 +14,6 @@ from imserver.media.uploads.uploads import Uploads
 
 CONTENT = bytes(range(256)) * 1000
 ROW = Upload("a" * 32, "101", "u", "file", "application/octet-stream", "", len(CONTENT), "", 0)
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """What time it is."""
-    now = [1000.0]
-    for each in (module, transfers):
-        monkeypatch.setattr(each, "monotonic", lambda: now[0])
-    return now
 
 
 @pytest.fixture
