@@ -38,6 +38,13 @@ def standin() -> Iterator[Standin]:
         yield bucket
 
 
+@pytest.fixture
+def bucket(standin: Standin, files: Threads) -> Iterator[Bucket]:
+    one = bucket_at(standin.url, files)
+    yield one
+    one.close()
+
+
 def bucket_at(url: str, files: Threads, secret: str = SECRET_KEY) -> Bucket:
     return Bucket(
         UploadSettings(
@@ -159,19 +166,22 @@ def test_requests_are_signed_as_the_published_examples_are() -> None:
     )
 
 
-def test_a_file_is_sent_with_its_length_and_type(files: Threads, standin: Standin, tmp_path: Path) -> None:
-    bucket = bucket_at(standin.url, files)
+def test_a_file_is_sent_with_its_length_and_type_and_an_answer_that_is_cut_off_is_an_error(
+    bucket: Bucket, standin: Standin, tmp_path: Path
+) -> None:
     put(bucket, "some", tmp_path)
     assert standin.objects == {"a b/some": (CONTENT, "image/png")}
     assert standin.requests == [f"PUT /{NAME}/a%20b/some"]
-    bucket.close()
+    standin.failures = ["cut off"]
+    with pytest.raises(MediaUnavailable):
+        got(bucket, "some")
+    assert got(bucket, "some") == CONTENT
 
 
 @pytest.mark.parametrize("failure", ["500", "503", "hang up"])
 def test_a_bucket_that_fails_is_asked_again(
-    files: Threads, standin: Standin, tmp_path: Path, failure: str
+    bucket: Bucket, standin: Standin, tmp_path: Path, failure: str
 ) -> None:
-    bucket = bucket_at(standin.url, files)
     standin.failures = [failure] * 2
     put(bucket, "some", tmp_path)
     standin.failures = [failure] * 2
@@ -182,29 +192,17 @@ def test_a_bucket_that_fails_is_asked_again(
     standin.failures = [failure] * 2
     bucket.delete("some")
     assert not standin.objects
-    bucket.close()
 
 
-def test_a_bucket_that_refuses_is_not(files: Threads, standin: Standin, tmp_path: Path) -> None:
+def test_a_bucket_that_refuses_or_is_away_is_a_temporary_error(
+    files: Threads, standin: Standin, tmp_path: Path
+) -> None:
     bucket = bucket_at(standin.url, files, secret="another secret")
     with pytest.raises(MediaUnavailable, match="403"):
         put(bucket, "some", tmp_path)
     assert len(standin.requests) == 1
     assert not standin.objects
     bucket.close()
-
-
-def test_an_answer_that_is_cut_off_is_an_error(files: Threads, standin: Standin, tmp_path: Path) -> None:
-    bucket = bucket_at(standin.url, files)
-    put(bucket, "some", tmp_path)
-    standin.failures = ["cut off"]
-    with pytest.raises(MediaUnavailable):
-        got(bucket, "some")
-    assert got(bucket, "some") == CONTENT
-    bucket.close()
-
-
-def test_a_bucket_that_is_away_is_a_temporary_error(files: Threads, tmp_path: Path) -> None:
     with standing_in() as gone:
         pass
     bucket = bucket_at(gone.url, files)

@@ -173,7 +173,7 @@ class WithoutDatabase(Uploads):
             raise StorageUnavailable("gone")
         return super().find(name)
 
-    def finish(self, offer: Offer, path: Path, name: str) -> Upload:
+    def finish(self, offer: Offer, path: Path, name: str, sha256: str = "") -> Upload:
         raise StorageUnavailable("gone")
 
 
