@@ -26,29 +26,27 @@ _MINUTES = 5.0
 def main(arguments: Sequence[str]) -> int:
     """Run the command. Returns 0 if all worlds were well, and each bug was found."""
     parser = argparse.ArgumentParser("python -m tests.worlds")
-    parser.add_argument("--seed", type=int, default=1, help="the first seed")
-    parser.add_argument("--worlds", type=int, default=1, help="how many seeds, one after the other")
-    parser.add_argument(
-        "--seeds", default="", help="seeds with commas between, in place of --seed and --worlds"
-    )
-    parser.add_argument("--minutes", type=float, default=0.0, help="simulated minutes of each world")
-    parser.add_argument("--seconds", type=float, default=inf, help="CPU seconds after which no world begins")
+    for name, default, words in (
+        ("--seed", 1, "the first seed"),
+        ("--worlds", 1, "how many seeds, one after the other"),
+        ("--seeds", "", "seeds with commas between, in place of --seed and --worlds"),
+        ("--minutes", 0.0, "simulated minutes of each world"),
+        ("--seconds", inf, "CPU seconds after which no world begins"),
+        ("--focus", "", "these kinds of steps alone, with commas between"),
+    ):
+        parser.add_argument(name, type=type(default), default=default, help=words)
     parser.add_argument(
         "--bug", default=[], action="append", choices=[*BUGS], help="look for a bug of the past"
     )
-    parser.add_argument("--bugs", action="store_true", help="look for each bug of the past, from --seed on")
-    parser.add_argument(
-        "--known", action="store_true", help="look for each bug of the past by its known seed"
-    )
-    parser.add_argument(
-        "--control", action="store_true", help="run the worlds of the known seeds without the bugs"
-    )
-    parser.add_argument("--focus", default="", help="these kinds of steps alone, with commas between")
-    parser.add_argument(
-        "--shrink", action="store_true", help="let Hypothesis make the plans, and shorten one that fails"
-    )
-    parser.add_argument("--log", action="store_true", help="print what the nodes log")
-    parser.add_argument("--plan", action="store_true", help="print the plans")
+    for name, words in (
+        ("--bugs", "look for each bug of the past, from --seed on"),
+        ("--known", "look for each bug of the past by its known seed"),
+        ("--control", "run the worlds of the known seeds without the bugs"),
+        ("--shrink", "let Hypothesis make the plans, and shorten one that fails"),
+        ("--log", "print what the nodes log"),
+        ("--plan", "print the plans"),
+    ):
+        parser.add_argument(name, action="store_true", help=words)
     options = parser.parse_args(arguments)
     if options.log:
         logging.basicConfig(level=logging.INFO, stream=sys.stdout)

@@ -106,19 +106,16 @@ class Answer:
     def done(self) -> bool:
         return self._call is None
 
-    def set_result(self, reply: Reply) -> None:
-        self._end(reply)
-
-    def set_exception(self, _error: Exception) -> None:
-        self._end(None)
-
-    def exception(self) -> None:
-        """Nobody asks."""
-
-    def _end(self, reply: Reply | None) -> None:
+    def set_result(self, reply: Reply | None) -> None:
         call, self._call = self._call, None
         if call is not None:
             call(reply)
+
+    def set_exception(self, _error: Exception) -> None:
+        self.set_result(None)
+
+    def exception(self) -> None:
+        """Nobody asks."""
 
 
 class Client:
@@ -342,7 +339,7 @@ class Messenger(Client):
         if reply.ok:
             conversation = self.unsent.pop(id)
             self.world.stored(reply.data["id"], id)
-            self.world.history.stored(self.operations.pop(id), reply.data["seq"])
+            self.world.history.ok(self.operations.pop(id), place=reply.data["seq"])
             self._see(conversation, id, reply.data["seq"])
         elif reply.code in (REPLY_NOT_LOGGED_IN, REPLY_NOT_STORED):
             self.world.loop.call_later(_AGAIN_SECONDS, self.world.clients, self._send, id)

@@ -35,7 +35,6 @@ class SimDatabase:
         self.random = Random(f"{seed} database")
         self.is_down = False
         self.loses_answers = 0.0
-        self.transactions = 0
 
     def runner(self) -> SimRunner:
         """The runner of the node that asks."""
@@ -112,7 +111,6 @@ class SimRunner(GreenletRunner):
         server = self._server
         if not self._owner.alive:
             return
-        server.transactions += 1
         try:
             with server.loop.acting(self._owner):
                 value = function()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import _socket
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from itertools import count
 from random import Random
 from typing import Any
@@ -308,11 +309,8 @@ class SimRpc:
 
     def _run(self, epoch: int, kind: str, body: bytes, answers: Pipe) -> None:
         answer = None
-        if epoch == self.epoch:
-            try:
-                answer = self._answer(kind, body)
-            except UnknownQuery:
-                answer = None
+        with suppress(UnknownQuery):
+            answer = self._answer(kind, body) if epoch == self.epoch else None
         answers.send(answer)
 
     def query_all(

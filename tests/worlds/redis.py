@@ -222,11 +222,15 @@ class SimRedis:
             self._put(key, value)
         return len(gone)
 
+    _srem = _zrem = _hdel
+
     def _hlen(self, key: bytes) -> int:
         return len(self._get_value(key, dict))
 
     def _hkeys(self, key: bytes) -> list[bytes]:
         return list(self._get_value(key, dict))
+
+    _smembers = _hkeys
 
     def _hgetall(self, key: bytes) -> list[bytes]:
         return [word for pair in self._get_value(key, dict).items() for word in pair]
@@ -238,14 +242,8 @@ class SimRedis:
         self._put(key, value)
         return len(new)
 
-    def _smembers(self, key: bytes) -> list[bytes]:
-        return list(self._get_value(key, dict))
-
     def _sscan(self, key: bytes, *_: bytes) -> list[Any]:
-        return [b"0", self._smembers(key)]
-
-    def _srem(self, key: bytes, *members: bytes) -> int:
-        return self._hdel(key, *members)
+        return [b"0", self._hkeys(key)]
 
     def _scan(self, _cursor: bytes, *options: bytes) -> list[Any]:
         pattern = options[1].decode("latin-1")
@@ -257,9 +255,6 @@ class SimRedis:
         value[member] = float(score)
         self._put(key, value)
         return int(added)
-
-    def _zrem(self, key: bytes, *members: bytes) -> int:
-        return self._hdel(key, *members)
 
     def _zscore(self, key: bytes, member: bytes) -> bytes | None:
         score = self._get_value(key, dict).get(member)
@@ -287,18 +282,14 @@ class SimRedis:
         return _OK
 
     def _lrange(self, key: bytes, first: bytes, last: bytes) -> list[bytes]:
-        value = self._get_value(key, list)
-        begin, end = _bounds(len(value), int(float(first)), int(float(last)))
-        return list(value[begin:end])
+        value, begin, end = self._get_value(key, list), int(float(first)), int(float(last))
+        length = len(value)
+        begin, end = (max(0, length + begin) if begin < 0 else begin), (length + end if end < 0 else end)
+        return list(value[begin : end + 1])
 
     def _ltrim(self, key: bytes, first: bytes, last: bytes) -> Status:
         self._put(key, self._lrange(key, first, last))
         return _OK
-
-
-def _bounds(length: int, first: int, last: int) -> tuple[int, int]:
-    begin = max(0, length + first if first < 0 else first)
-    return begin, (length + last if last < 0 else last) + 1
 
 
 # --- Lua ----------------------------------------------------------------------------------------------------
@@ -336,7 +327,9 @@ class _Lua:
 
     def _table(self, value: Any) -> Any:
         if isinstance(value, dict):
-            return self._runtime.table_from({_key(name): self._table(each) for name, each in value.items()})
+            return self._runtime.table_from(
+                {name.encode(): self._table(each) for name, each in value.items()}
+            )
         if isinstance(value, list):
             return self._runtime.table_from([self._table(each) for each in value])
         return value.encode() if isinstance(value, str) else value
@@ -364,10 +357,6 @@ class _Lua:
         if value[b"ok"] is not None:
             return _OK
         return [self._reply(value[index]) for index in range(1, len(value) + 1)]
-
-
-def _key(name: Any) -> Any:
-    return name.encode() if isinstance(name, str) else name
 
 
 def _word(value: Any) -> bytes:

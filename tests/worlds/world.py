@@ -16,6 +16,7 @@ import shutil
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from random import Random
@@ -83,17 +84,11 @@ class History:
     def ok(self, number: int, **answer: Any) -> None:
         self._add(event="ok", number=number, **answer)
 
-    def stored(self, number: int, seq: int) -> None:
-        """A message was stored, with this number in its conversation."""
-        answer = {"place": seq}
-        self.ok(number, **answer)
-
     def fail(self, number: int) -> None:
         self._add(event="fail", number=number)
 
     def see(self, client: str, object: str, message: str | None, seq: int) -> None:
-        sight = {"object": object, "message": message, "place": seq}
-        self._add(event="see", client=client, **sight)
+        self._add(event="see", client=client, object=object, message=message, place=seq)
 
     def followed(self, client: str, object: str) -> None:
         self._add(event="followed", client=client, object=object)
@@ -136,16 +131,9 @@ class SimNode:
             logging.getLogger("world").info("%s did not start: %s", owner.name, error)
             node.core.node.data.stop()
             if owner is self.owner and owner.alive:
-                world.loop.call_later(2.0, world.world, self._again, owner)
+                world.loop.call_later(2.0, world.world, self._restart, owner)
             return
-        world.started(node)
         self.node, self.serves = node, True
-
-    def _again(self, owner: Owner) -> None:
-        if owner is self.owner and owner.alive:
-            world = self.world
-            world.loop.kill(owner)
-            self.start()
 
     def kill(self) -> None:
         """End the process at once."""
@@ -327,9 +315,6 @@ class Simulation:
             cluster=ClusterSettings(advertise=f"10.0.0.{number}"),
         )
 
-    def started(self, node: Node) -> None:
-        """A node serves."""
-
     # --- the script -----------------------------------------------------------------------------------------
 
     def run(self) -> Result:
@@ -428,8 +413,13 @@ class Simulation:
 
     def _step(self, step: Step) -> None:
         self.count(step.name)
-        method = getattr(self, "_do_" + step.name.replace(" ", "_"))
-        method(step)
+        kind, _, place = step.name.partition(" ")
+        if kind == "cut":
+            self._do_cut(step, place)
+        elif kind == "slow":
+            self._do_slow(step, place)
+        else:
+            getattr(self, "_do_" + step.name.replace(" ", "_"))(step)
 
     def _node(self, step: Step) -> SimNode:
         return self.nodes[step.which % NODES]
@@ -484,7 +474,7 @@ class Simulation:
         result = messaging.store(_LOG, draft, by_user=False)
         if isinstance(result, Appended):
             self.stored(result.entry.id, text)
-            self.history.stored(number, result.entry.seq)
+            self.history.ok(number, place=result.entry.seq)
         elif not isinstance(result, StorageUnsure):
             self.history.fail(number)
 
@@ -523,11 +513,13 @@ class Simulation:
             node = self._serving(step.which + number)
             if node is not None:
                 pause = self.random.choice((0.0, 0.0, 0.001, 0.02)) * self.random.random()
-                self.loop.call_later(pause, self.world, self._claim_on, node, user, id, outcomes, began)
+                self.loop.call_later(
+                    pause, self.world, self._if_serving, node, self._claim, user, id, outcomes, began
+                )
 
-    def _claim_on(self, node: SimNode, user: str, id: str, outcomes: list[Outcome], began: float) -> None:
+    def _if_serving(self, node: SimNode, call: Callable[..., object], *args: Any) -> None:
         if node.serves and node.owner.alive:
-            self.on_node(node, self._claim, node, user, id, outcomes, began)
+            self.on_node(node, call, node, *args)
 
     def _claim(self, node: SimNode, user: str, id: str, outcomes: list[Outcome], began: float) -> None:
         if node.node is None:
@@ -670,7 +662,14 @@ class Simulation:
             self.loop.pause(owner)
             self._begin("pause", seconds, lambda: self.loop.resume(owner))
 
-    def _cut(self, pairs: list[tuple[str, str]], seconds: float) -> None:
+    def _do_cut(self, step: Step, place: str) -> None:
+        """Cut the routes between a node and a place, or one of both."""
+        node, seconds = self._node(step), 0.05 + step.amount**2 * 25.0
+        place, _, one_way = place.partition(" ")
+        there = node.owner.name, self._other(step).owner.name if place == "nodes" else place
+        pairs = [there, there[::-1]]
+        if one_way:
+            pairs = pairs[:1] if place == "nodes" or step.which & 1 else pairs[1:]
         routes = [self.route(*pair) for pair in pairs]
         for route in routes:
             route.cut()
@@ -680,37 +679,14 @@ class Simulation:
                 route.mend()
 
         self._begin("cut", seconds, mend)
-
-    def _seconds(self, step: Step) -> float:
-        return 0.05 + step.amount**2 * 25.0
-
-    def _do_cut_redis(self, step: Step) -> None:
-        node, seconds = self._node(step), self._seconds(step)
-        name = node.owner.name
-        self._cut([(name, "redis"), ("redis", name)], seconds)
-        if step.which & 8 and seconds > _NOTICED_SECONDS:
+        if place == "redis" and not one_way and step.which & 8 and seconds > _NOTICED_SECONDS:
             # A user logs in there, and then elsewhere.
             user = f"visitor{step.which % 3}"
             self.loop.call_later(_NOTICED_SECONDS, self.clients, self._visit, user, node.number)
             other = self._other(step).number
             self.loop.call_later(_NOTICED_SECONDS + 0.5 + step.amount, self.clients, self._visit, user, other)
 
-    def _do_cut_redis_one_way(self, step: Step) -> None:
-        name = self._node(step).owner.name
-        self._cut([(name, "redis") if step.which & 1 else ("redis", name)], self._seconds(step))
-
-    def _do_cut_nodes(self, step: Step) -> None:
-        one, other = self._node(step).owner.name, self._other(step).owner.name
-        self._cut([(one, other), (other, one)], self._seconds(step))
-
-    def _do_cut_nodes_one_way(self, step: Step) -> None:
-        self._cut([(self._node(step).owner.name, self._other(step).owner.name)], self._seconds(step))
-
-    def _do_cut_database(self, step: Step) -> None:
-        name = self._node(step).owner.name
-        self._cut([(name, "database"), ("database", name)], self._seconds(step))
-
-    def _slow(self, name: str, step: Step) -> None:
+    def _do_slow(self, step: Step, name: str) -> None:
         routes = [
             route
             for pair, route in self._routes.items()
@@ -724,15 +700,6 @@ class Simulation:
                 route.slow = 1.0
 
         self._begin(f"slow {name}", 1.0 + step.amount * 20.0, end)
-
-    def _do_slow_redis(self, step: Step) -> None:
-        self._slow("redis", step)
-
-    def _do_slow_nodes(self, step: Step) -> None:
-        self._slow("nodes", step)
-
-    def _do_slow_database(self, step: Step) -> None:
-        self._slow("database", step)
 
     def _restart_redis(self, step: Step, lost_seconds: float | None) -> None:
         if self.redis.is_down:
@@ -764,19 +731,13 @@ class Simulation:
 
     def _do_database_restarts(self, step: Step) -> None:
         self.database.is_down = True
-
-        def end() -> None:
-            self.database.is_down = False
-
-        self._begin("database", 0.05 + step.amount**2 * 15.0, end)
+        mend = partial(vars(self.database).update, is_down=False)
+        self._begin("database", 0.05 + step.amount**2 * 15.0, mend)
 
     def _do_database_loses_answers(self, step: Step) -> None:
         self.database.loses_answers = 0.3
-
-        def end() -> None:
-            self.database.loses_answers = 0.0
-
-        self._begin("answers", step.amount * 20.0, end)
+        mend = partial(vars(self.database).update, loses_answers=0.0)
+        self._begin("answers", step.amount * 20.0, mend)
 
     def _do_machines_restart(self, step: Step) -> None:
         """All nodes begin anew at about the same time, and Redis, which has lost the last moments."""
@@ -791,17 +752,7 @@ class Simulation:
     def _do_database_loses_commits(self, step: Step) -> None:
         """The database restarts with the data of some moments before."""
         copy = self.database.copy()
-
-        def lose() -> None:
-            self.database.restore(copy)
-            copy.close()
-
-        self._begin("commits", 0.05 + step.amount * 0.5, lose)
-
-    def _do_cut_database_one_way(self, step: Step) -> None:
-        name = self._node(step).owner.name
-        pair = (name, "database") if step.which & 1 else ("database", name)
-        self._cut([pair], self._seconds(step))
+        self._begin("commits", 0.05 + step.amount * 0.5, lambda: self.database.restore(copy))
 
     def _do_clock_jumps(self, step: Step) -> None:
         node = self._node(step)
