@@ -7,7 +7,6 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 from typing import get_args, get_type_hints
@@ -19,14 +18,13 @@ from click.testing import CliRunner, Result
 
 from imserver import __version__
 from imserver.cli import SETTING_OF_OPTION, main
-from imserver.gateway import assets, errors
+from imserver.gateway import errors
 from imserver.gateway.config.settings import ServerSettings
 from imserver.gateway.config.values import CORE
 from imserver.version import full_version
 from tests.rows import PROBLEMS
 
 from .conftest import StartServer
-from .integration.receiver import Receiver
 from .support import clean_environment, eventually, run_cli
 
 
@@ -34,26 +32,16 @@ def invoke(*arguments: str) -> Result:
     return CliRunner().invoke(main, arguments)
 
 
-def refused(*arguments: str, status: int = 1) -> str:
+def refused(*arguments: str, status: int = 1, **environment: str) -> str:
     """What a command says that has to fail; it must be one line without a traceback."""
-    done = run_cli(*arguments)
+    done = run_cli(*arguments, **environment)
     assert done.returncode == status, done
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
     return line.removeprefix("imserver: ")
 
 
-@pytest.fixture
-def taken() -> Iterator[socket.socket]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield listener
-
-
 # --- commands that need no server ---------------------------------------------------------------------------
-
-
-def test_version_prints_the_version() -> None:
-    assert invoke("version").output == f"{full_version()}\n"
 
 
 @pytest.mark.needs("git")
@@ -80,25 +68,12 @@ def test_a_checkout_that_is_no_release_says_so(tmp_path: Path) -> None:
     assert full_version(tmp_path) == f"{__version__}.dev0+v{__version__}.1.g{commit}"
 
 
-def test_help_names_every_command() -> None:
-    output = invoke("--help").output
-    for command in ("bench", "check-config", "codes", "serve", "status", "version"):
-        assert f"\n  {command} " in output
-
-
 @pytest.mark.parametrize("group", ["", "account", "app", "bench", "key", "token"])
 def test_what_a_command_does_is_shown_in_whole_on_a_narrow_screen(group: str) -> None:
     output = CliRunner().invoke(main, [*group.split(), "--help"], terminal_width=80).output
     _, _, commands = output.partition("Commands:\n")
     assert commands
     assert "..." not in commands
-
-
-def test_no_option_of_the_load_tools_shows_an_empty_default() -> None:
-    bench = main.get_command(click.Context(main), "bench")
-    assert isinstance(bench, click.Group)
-    for name in bench.commands:
-        assert '[default: ""]' not in invoke("bench", name, "--help").output
 
 
 def test_codes_prints_every_code_of_the_tables() -> None:
@@ -125,59 +100,56 @@ def test_check_config_warns_of_unknown_variables() -> None:
     assert done.stderr == "warning: environment: IMSERVER_PORT is not a setting and has no effect\n"
 
 
-def test_check_config_prints_the_manual() -> None:
-    assert run_cli("check-config", "--defaults").stdout == assets.DEFAULT_CONFIG.read_text(encoding="utf-8")
-
-
-def test_check_config_says_what_serve_would_say(tmp_path: Path) -> None:
-    file = tmp_path / "my.yaml"
-    file.write_text("app: {htpPort: 5}", encoding="utf-8")
-    output = f"{file}, line 1: unknown key 'app.htpPort'; the nearest known key is 'app.http_port'"
-    assert refused("check-config", "--config", str(file)) == output
-    assert refused("serve", "--config", str(file)) == output
+DATABASE = "is not a database address: "
+STRANGERS = "is not a loopback address and no API key exists, so strangers could push: "
 
 
 @pytest.mark.parametrize(
     ("settings", "output"),
     [
+        ("app: {htpPort: 5}", "{file}, line 1: unknown key 'app.htpPort'; the nearest "),
+        ("app: {log_file: x.log", "{file}"),
+        ("app: {http_port: 70000}", "{file}, line 1: app.http_port: expected int <= 65535, got 70000"),
+        (
+            "app: {http_url: 'https://im.example.com/x y'}",
+            "{file}, line 1: app.http_url: expected an address ",
+        ),
         ("redis: {url: 'redis://10.0.0.9:99999'}", "redis.url: expected host:port, got '10.0.0.9:99999'"),
         ("redis: {url: 'redis://10.0.0.9/abc'}", "redis.url: expected the number of a database, got 'abc'"),
         (
             "storage: {url: 'postgres://u:secret@h:notaport/n'}",
-            "storage: postgresql+psycopg://u:(hidden)@h:notaport/n is not a database address: ",
+            f"storage: postgresql+psycopg://u:(hidden)@h:notaport/n {DATABASE}",
         ),
         (
             "storage: {url: 'mysql://u:secret@h/n?sslmode=verify-full'}",
-            "storage: mysql+pymysql://u:(hidden)@h/n?sslmode=verify-full is not a database address: "
-            "unknown parameter sslmode; for TLS set ssl_ca",
+            f"storage: mysql+pymysql://u:(hidden)@h/n?sslmode=verify-full {DATABASE}unknown parameter",
         ),
         (
             "storage: {url: 'mysql://u:secret@h/n?ssl_ca=/ca.pem&ssl_verify_identity=true'}",
-            "storage: mysql+pymysql://u:(hidden)@h/n?ssl_ca=/ca.pem&ssl_verify_identity=true is not a "
-            "database address: set ssl_ca instead of ssl_verify_identity",
+            "storage: mysql+pymysql://u:(hidden)@h/n?ssl_ca=/ca.pem&ssl_verify_identity=true "
+            f"{DATABASE}set ssl_ca instead of ssl_verify_identity",
+        ),
+        ("server: {host: '::'}", f"server.host :: {STRANGERS}make one (imserver key create push), set api."),
+        ("server: {host: 192.0.2.7}", f"server.host 192.0.2.7 {STRANGERS}"),
+        *(
+            (
+                f"redis: {{url: 'redis://127.0.0.1:1/0'}}\ncluster: {settings}",
+                f"cluster.{setting} is not a loop",
+            )
+            for settings, setting in (
+                ("{advertise: 192.0.2.7}", "advertise 192.0.2.7"),
+                ("{advertise: 127.0.0.1, bind: 192.0.2.7}", "bind 192.0.2.7"),
+                ("{advertise: 127.0.0.1, bind: 0.0.0.0}", "bind 0.0.0.0"),
+            )
         ),
     ],
 )
-def test_check_config_refuses_addresses_that_serve_refuses(
-    tmp_path: Path, settings: str, output: str
-) -> None:
+def test_check_config_refuses_what_serve_refuses(tmp_path: Path, settings: str, output: str) -> None:
     file = tmp_path / "my.yaml"
     file.write_text(settings, encoding="utf-8")
-    assert refused("check-config", "--config", str(file)).startswith(output)
-
-
-def test_check_config_refuses_an_address_that_pages_could_not_show(tmp_path: Path) -> None:
-    file = tmp_path / "my.yaml"
-    file.write_text("app: {http_url: 'https://im.example.com/x y'}", encoding="utf-8")
-    output = f"{file}, line 1: app.http_url: expected an address such as "
-    assert refused("check-config", "--config", str(file)).startswith(output)
-    assert refused("serve", "--config", str(file)).startswith(output)
-
-
-def test_check_config_refuses_a_public_server_that_is_open_to_strangers(tmp_path: Path) -> None:
-    file = tmp_path / "my.yaml"
-    file.write_text("server: {host: 0.0.0.0}", encoding="utf-8")
-    assert refused("check-config", "--config", str(file)).startswith("server.host 0.0.0.0 is not a loopback")
+    for command in ("check-config", "serve"):
+        assert refused(command, "--config", str(file)).startswith(output.format(file=file))
+    assert os.listdir(tmp_path) == ["my.yaml"], "and leaves no traces"
 
 
 @pytest.mark.parametrize(
@@ -193,107 +165,39 @@ def test_wrong_usage_ends_with_status_2(arguments: list[str]) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("port", ["--http-port", "--ws-port"])
-def test_a_taken_port_is_one_clear_line(tmp_path: Path, taken: socket.socket, port: str) -> None:
-    number = taken.getsockname()[1]
-    ports = {"--http-port": "0", "--ws-port": "0", port: str(number)}
-    arguments = [part for pair in ports.items() for part in pair]
-    log = tmp_path / "server.log"
-    done = run_cli("serve", "--data-dir", str(tmp_path / "data"), *arguments, IMSERVER_APP_LOG_FILE=str(log))
-    assert done.returncode == 1
-    where = f"imserver: cannot listen on 127.0.0.1:{number}: Address already in use"
-    setting = {"--http-port": "http_port", "--ws-port": "websocket_port"}[port]
-    assert done.stderr == f"{where}, by the process {os.getpid()}. To use another port, set app.{setting}\n"
-    assert "Traceback" not in log.read_text(encoding="utf-8")
-
-
-def test_a_port_beyond_the_range_is_one_clear_line() -> None:
-    output = refused("serve", "--http-port", "70000")
-    assert output == "command line: app.http_port: expected int <= 65535, got 70000"
-
-
-@pytest.mark.full
-def test_an_unwritable_log_is_one_clear_line(tmp_path: Path) -> None:
-    done = run_cli("serve", "--data-dir", str(tmp_path / "data"), IMSERVER_APP_LOG_FILE=str(tmp_path))
-    assert done.returncode == 1
-    assert done.stderr == f"imserver: app.log_file: {tmp_path} cannot be written: Is a directory\n"
-
-
-@pytest.mark.full
-def test_an_unusable_data_directory_is_one_clear_line(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("", encoding="utf-8")
-    done = run_cli(
-        *("serve", "--http-port", "0", "--ws-port", "0", "--data-dir", str(tmp_path / "file")),
-        IMSERVER_APP_LOG_FILE=str(tmp_path / "server.log"),
-    )
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert f"server.data_dir: {tmp_path}/file/lock cannot be used: Not a directory" in done.stderr
-
-
-def test_without_a_log_file_a_failed_start_is_reported_once(tmp_path: Path, taken: socket.socket) -> None:
-    port = taken.getsockname()[1]
-    done = run_cli("serve", "--data-dir", str(tmp_path / "data"), "--http-port", str(port))
-    assert done.returncode == 1
-    assert done.stderr.count("already in use") == 1
-    assert "Traceback" not in done.stderr
-
-
-@pytest.mark.full
-def test_a_second_server_on_a_data_directory_is_one_clear_line(
-    start_server: StartServer, tmp_path: Path
-) -> None:
-    first = start_server()
-    done = run_cli(
-        *("serve", "--http-port", "0", "--ws-port", "0", "--data-dir", str(first.folder / "data")),
-        IMSERVER_APP_LOG_FILE=str(tmp_path / "server.log"),
-    )
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert f"is in use by another server (pid {first.pid})" in done.stderr
-    assert first.get("/health")[0] == 200
-
-
-@pytest.mark.full
-def test_more_connections_than_files_is_one_clear_line(tmp_path: Path) -> None:
-    done = run_cli(
-        *("serve", "--http-port", "0", "--ws-port", "0", "--data-dir", str(tmp_path / "data")),
-        IMSERVER_APP_LOG_FILE=str(tmp_path / "server.log"),
-        IMSERVER_LIMITS_MAX_CONNECTIONS="2000000000",
-    )
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert done.stderr.startswith("imserver: limits.max_connections 2000000000 is above the ")
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7"])
-def test_demo_mode_beyond_loopback_is_refused(host: str) -> None:
-    assert refused("serve", "--host", host) == (
-        f"server.host {host} is not a loopback address and no API key exists, so strangers could push: "
-        "make one (imserver key create push), set api.keys, or start with --insecure"
-    )
-
-
 @pytest.mark.parametrize(
-    ("setting", "settings"),
+    ("arguments", "output"),
     [
-        ("cluster.advertise 192.0.2.7", {"advertise": "192.0.2.7"}),
-        ("cluster.bind 192.0.2.7", {"advertise": "127.0.0.1", "bind": "192.0.2.7"}),
-        ("cluster.bind 0.0.0.0", {"advertise": "127.0.0.1", "bind": "0.0.0.0"}),
+        *(
+            (
+                [option, "{taken}"],
+                "cannot listen on 127.0.0.1:{taken}: Address already in use, by the process {pid}. "
+                f"To use another port, set app.{setting}",
+            )
+            for option, setting in (("--http-port", "http_port"), ("--ws-port", "websocket_port"))
+        ),
+        (["--host", "192.0.2.7", "--insecure"], "cannot listen on 192.0.2.7:"),
+        (["APP_LOG_FILE={folder}"], "app.log_file: {folder} cannot be written: Is a directory"),
+        (
+            ["--data-dir", "{folder}/file"],
+            "server.data_dir: {folder}/file/lock cannot be used: Not a directory",
+        ),
+        (["LIMITS_MAX_CONNECTIONS=2000000000"], "limits.max_connections 2000000000 is above the "),
     ],
 )
-def test_demo_mode_refuses_nodes_of_other_machines(
-    setting: str, settings: dict[str, str], tmp_path: Path
+def test_a_server_that_cannot_start_says_why_in_one_line(
+    tmp_path: Path, arguments: list[str], output: str
 ) -> None:
-    file = tmp_path / "config.yaml"
-    file.write_text(json.dumps({"redis": {"url": "redis://127.0.0.1:1/0"}, "cluster": settings}))
-    assert refused("serve", "--config", str(file)).startswith(f"{setting} is not a loopback address and no ")
-
-
-def test_an_address_that_is_not_here_is_one_clear_line(tmp_path: Path) -> None:
-    done = run_cli(
-        *("serve", "--host", "192.0.2.7", "--insecure", "--data-dir", str(tmp_path / "data")),
-        IMSERVER_APP_LOG_FILE=str(tmp_path / "server.log"),
-    )
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert done.stderr.startswith("imserver: cannot listen on 192.0.2.7:8080: ")
+    (tmp_path / "file").touch()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        values = {"taken": listener.getsockname()[1], "pid": os.getpid(), "folder": tmp_path}
+        given = [each.format(**values) for each in arguments]
+        settings = dict(each.split("=") for each in given if "=" in each)
+        environment = {"IMSERVER_APP_LOG_FILE": str(tmp_path / "server.log")}
+        environment |= {f"IMSERVER_{name}": value for name, value in settings.items()}
+        options = ["--data-dir", str(tmp_path / "data"), "--http-port", "0", "--ws-port", "0"]
+        options += [each for each in given if "=" not in each]
+        assert refused("serve", *options, **environment).startswith(output.format(**values))
 
 
 @pytest.mark.full
@@ -360,29 +264,10 @@ def test_a_start_on_the_console_says_nothing_twice(start_server: StartServer) ->
     assert sorted(set(lines)) == sorted(lines)
 
 
-@pytest.mark.full
-def test_the_originals_file_starts_the_server(start_server: StartServer) -> None:
-    redis = {"addr": "localhost:6379", "password": "", "DB": 0, "poolSize": 30, "minIDleConns": 30}
-    server = start_server(config={"redis": redis})
-    assert server.get("/health")[0] == 200
-
-
 def test_options_of_the_command_line_win(start_server: StartServer, tmp_path: Path) -> None:
     server = start_server("--http", "wsgi", "--data-dir", str(tmp_path / "other"), http_server="front")
     assert "wsgi" in server.output
     assert stat.S_IMODE((tmp_path / "other" / "secret").stat().st_mode) == 0o600
-
-
-@pytest.mark.full
-def test_status_shows_a_running_server(start_server: StartServer) -> None:
-    server = start_server()
-    done = run_cli("status", "--url", server.http_url)
-    assert done.returncode == 0, done
-    *first, rest = done.stdout.split("\n", 2)
-    assert [each.split()[:2] for each in first] == [["health", "ok"], ["ready", "yes"]]
-    data = json.loads(rest)["data"]
-    assert data["managerInfo"]["clientsLen"] == 0
-    assert "numGoroutine" not in data
 
 
 @pytest.mark.full
@@ -395,7 +280,11 @@ def test_status_says_that_it_wants_a_key_where_it_does(start_server: StartServer
         done.stderr == "imserver: this server requires an API key with the scope admin: "
         "set IMSERVER_KEY, or give --key-file\n"
     )
-    assert run_cli("status", "--url", server.http_url, IMSERVER_KEY=key).returncode == 0
+    done = run_cli("status", "--url", server.http_url, IMSERVER_KEY=key)
+    assert done.returncode == 0, done
+    *first, rest = done.stdout.split("\n", 2)
+    assert [each.split()[:2] for each in first] == [["health", "ok"], ["ready", "yes"]]
+    assert json.loads(rest)["data"]["managerInfo"]["clientsLen"] == 0
     file = tmp_path / "key"
     file.write_text(f"{key}\n")
     assert run_cli("status", "--url", server.http_url, "--key-file", str(file)).returncode == 0
@@ -405,20 +294,6 @@ def test_status_says_that_it_wants_a_key_where_it_does(start_server: StartServer
 
 def test_status_takes_no_key_among_its_arguments() -> None:
     assert "No such option" in run_cli("status", "--key", "a key that others could see").stderr
-
-
-@pytest.mark.full
-def test_status_takes_an_address_without_scheme(start_server: StartServer) -> None:
-    server = start_server()
-    assert run_cli("status", "--url", f"{server.http.host}:{server.http.port}").returncode == 0
-
-
-def test_status_of_no_server_is_one_clear_line() -> None:
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        port = silent.getsockname()[1]
-        output = refused("status", "--url", f"http://127.0.0.1:{port}")
-    assert output == f"http://127.0.0.1:{port} does not answer: Connection refused"
 
 
 def test_status_shows_no_bytes_of_a_server_that_is_not_http() -> None:
@@ -432,19 +307,6 @@ def test_status_shows_no_bytes_of_a_server_that_is_not_http() -> None:
         Thread(target=answer, daemon=True).start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         assert refused("status", "--url", url) == f"{url} does not answer: the answer is not HTTP"
-
-
-def test_status_of_something_else_is_one_clear_line() -> None:
-    with Receiver() as other:
-        other.reply = lambda _: (200, b"<html>")
-        assert "does not answer: " in refused("status", "--url", other.url)
-
-
-def test_a_broken_settings_file_leaves_no_traces(tmp_path: Path) -> None:
-    file = tmp_path / "my.yaml"
-    file.write_text("app: {log_file: x.log", encoding="utf-8")
-    refused("serve", "--config", str(file))
-    assert os.listdir(tmp_path) == ["my.yaml"]
 
 
 def test_the_options_of_serve_are_settings() -> None:

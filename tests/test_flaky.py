@@ -84,27 +84,6 @@ def test_always(): fails_once("two") if not Path(__file__).with_name("two").exis
     assert "ZeroDivisionError: division by zero" in output, "of the second try"
 
 
-def test_a_fixture_that_fails_by_chance_counts_once(tmp_path: Path) -> None:
-    suite = """
-import pytest
-
-@pytest.fixture
-def one():
-    yield
-    fails_once("one")
-
-@pytest.fixture
-def two(): fails_once("two")
-
-def test_teardown(one): pass
-def test_setup(two): pass
-"""
-    status, output = play(tmp_path, suite)
-    assert (status, closing(output)) == (0, "2 flaky"), output
-    assert "--- teardown\n" in output
-    assert "--- setup\n" in output
-
-
 def test_a_test_that_kills_its_worker_hides_no_other(tmp_path: Path) -> None:
     """As pytest does it to one that goes on waiting although its time limit was raised in it."""
     suite = """

@@ -99,11 +99,6 @@ def test_retired_words_are_no_part_of_a_name(folder: str) -> None:
     assert {name: paths for name, paths in wrong.items() if paths} == {}
 
 
-def test_every_exception_is_needed() -> None:
-    text = "\n".join(text for folder in FOLDERS for _, text in _sources(folder))
-    assert [name for name in ALLOWED if len(re.findall(rf"\b{name}\b", text)) < 2] == []
-
-
 @pytest.mark.parametrize("package", PACKAGES)
 def test_public_class_names_are_unique_in_a_package(package: str) -> None:
     twice = {name: paths for name, paths in _public_classes(package).items() if len(paths) > 1}

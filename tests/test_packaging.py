@@ -135,11 +135,6 @@ def test_the_wheel_holds_the_package_its_files_and_nothing_else(wheel: Path) -> 
     assert {"imserver/packaged/static/favicon.svg", "imserver/py.typed"} <= names
 
 
-def test_the_installed_package_is_the_one_that_runs(installed: Path, tmp_path: Path) -> None:
-    where = run(installed / "python", "-c", "import imserver; print(imserver.__file__)", folder=tmp_path)
-    assert where.startswith(str(installed.parent))
-
-
 def test_the_client_is_a_package_of_its_own(client_wheel: Path, installed: Path, tmp_path: Path) -> None:
     names = zipfile.ZipFile(client_wheel).namelist()
     files = {f"imserver_client/{path.name}" for path in (ROOT / "imserver_client").glob("*.py")}
@@ -161,21 +156,6 @@ def test_the_client_is_an_extra_of_the_server_and_needs_nothing_else() -> None:
     assert {*client["dependencies"], *client["optional-dependencies"]["commands"]} < set(
         server["dependencies"]
     )
-
-
-@pytest.mark.full
-def test_the_console_script_finds_the_default_configuration(installed: Path, tmp_path: Path) -> None:
-    assert run(installed / "imserver", "version", folder=tmp_path) == f"{__version__}\n"
-    assert "http_port: 8080" in run(installed / "imserver", "check-config", folder=tmp_path)
-    manual = run(installed / "imserver", "check-config", "--defaults", folder=tmp_path)
-    assert manual == assets.DEFAULT_CONFIG.read_text(encoding="utf-8")
-
-
-@pytest.mark.full
-def test_the_installed_package_can_make_its_database(installed: Path, tmp_path: Path) -> None:
-    """The steps that make the tables are looked for as files."""
-    run(installed / "imserver", "app", "create", "105", "--data-dir", "kept", folder=tmp_path)
-    assert "105" in run(installed / "imserver", "app", "list", "--data-dir", "kept", folder=tmp_path)
 
 
 @pytest.mark.full

@@ -6,9 +6,7 @@ import sys
 
 import pytest
 
-from .integration.raw import Raw
-from .ports import free_ports
-from .processes import end, ended_on_failure, running, spawn
+from .processes import end, ended_on_failure, spawn
 from .support import ROOT
 from .tools import require
 
@@ -28,30 +26,11 @@ def test_a_process_that_ignores_its_signal_is_killed() -> None:
     assert process.stdout.closed
 
 
-def test_a_process_that_has_ended_keeps_its_status() -> None:
-    process = spawn([sys.executable, "-c", "raise SystemExit(3)"])
-    process.wait(100)
-    assert end(process) == end(process) == 3
-
-
 def test_a_constructor_that_fails_leaves_no_process() -> None:
     process = spawn(SLEEP)
     with pytest.raises(KeyboardInterrupt), ended_on_failure(process):
         raise KeyboardInterrupt
     assert process.returncode == -signal.SIGKILL
-
-
-def test_a_test_that_fails_leaves_no_process() -> None:
-    with pytest.raises(RuntimeError), running(SLEEP) as process:
-        raise RuntimeError
-    assert process.returncode == -signal.SIGTERM
-
-
-def test_a_connection_that_is_refused_leaves_no_socket() -> None:
-    """Whose warning would fail another test."""
-    with pytest.raises(ConnectionRefusedError) as caught:
-        Raw(("127.0.0.1", free_ports()))
-    assert caught.traceback[-1].locals["self"].sock.fileno() == -1
 
 
 @pytest.mark.parametrize(("ci", "outcome"), [("true", pytest.fail.Exception), ("", pytest.skip.Exception)])

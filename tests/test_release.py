@@ -80,14 +80,6 @@ two-b==2.0 \\
 """
 
 
-def test_a_lock_file_says_which_packages_need_another() -> None:
-    assert release.read_lock(LOCK) == {
-        "one": {"version": "1.0", "users": ["imserver"]},
-        "three": {"version": "3.0", "users": ["one", "two-b"]},
-        "two-b": {"version": "2.0", "users": ["one"]},
-    }
-
-
 CHANGES = "# Changes\n\n## 0.2.0 (unreleased)\n\nNew.\n\n### Push\n\n- One.\n\n## 0.1.0\n\nFirst.\n"
 
 
@@ -96,11 +88,6 @@ def test_release_notes_are_the_section_of_the_version() -> None:
     assert release.release_notes(CHANGES, "0.1.0") == "First.\n"
     with pytest.raises(release.click.ClickException, match=r"no section 0\.3\.0"):
         release.release_notes(CHANGES, "0.3.0")
-
-
-def test_the_notes_of_this_version_fit_a_page() -> None:
-    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert len(release.release_notes(changes, __version__).splitlines()) <= 150
 
 
 # --- what a stranger checks --------------------------------------------------------------------------------
@@ -264,11 +251,6 @@ def test_a_commit_without_a_tag_is_built_with_a_warning(
     write(sources / "CHANGELOG.md", "changed")
     release.check_tag("", commit, "1.2.3", "")
     assert "not committed" in capsys.readouterr().err
-
-
-@pytest.mark.needs("git")
-def test_a_key_whose_public_part_nobody_can_know_signs_nothing(sources: Path) -> None:
-    assert "SECURITY.md has no public key" in refusal("--key", "release.key")
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,25 +129,6 @@ def test_supervisor_starts_restarts_and_drains_the_server(supervise: Supervise) 
 
 
 @pytest.mark.full
-def test_supervisor_replaces_the_nodes_of_a_server_one_after_the_other(
-    supervise: Supervise, redis_url: str
-) -> None:
-    supervised = supervise(
-        CONFIGURATION.replace("imserver serve", "imserver serve --processes 2"),
-        IMSERVER_REDIS_URL=redis_url,
-        IMSERVER_APP_RPC_PORT=str(free_ports(4)),
-    )
-    pid = supervised.wait_until("RUNNING")
-    address = supervised.address(pid)
-    assert "signalled" in supervised.control("signal", "URG", "imserver")
-    eventually(lambda: "rolling restart: done" in supervised.log.read_text(encoding="utf-8"))
-    assert answers(address)
-    assert supervised.wait_until("RUNNING") == pid
-    assert "imserver: stopped" in supervised.control("stop", "imserver")
-    assert supervised.log.read_text(encoding="utf-8").rstrip().endswith("all nodes have ended")
-
-
-@pytest.mark.full
 def test_supervisor_runs_several_nodes_by_numprocs(supervise: Supervise, redis_url: str) -> None:
     above, _, below = CONFIGURATION.partition("[program:imserver]")
     several = re.sub(r"^;(?! )", "", below[below.index(";[program:imserver]") :], flags=re.MULTILINE)

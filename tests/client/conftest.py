@@ -1,8 +1,8 @@
-"""A server for clients that wait ten seconds for an answer."""
+"""A server for clients that wait ten seconds for an answer, and clients with other limits."""
 
 import pytest
 
-from imserver_client import Api
+from imserver_client import Api, aio, session, threads
 from tests.support import Server
 
 
@@ -12,3 +12,18 @@ def server(server: Server) -> Server:
     with Api(server.http_url, timeout_seconds=100) as api:
         api.create_app("first", {})
     return server
+
+
+@pytest.fixture
+def small_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients keep two events, six while an answer is awaited, and ask for pages of two entries."""
+    for name, value in (("MAX_WAITING", 2), ("MAX_WAITING_FOR_ANSWER", 6), ("PAGE_ENTRIES", 2)):
+        monkeypatch.setattr(session, name, value)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients wait half a second for answers."""
+    for name, seconds in (("ANSWER_SECONDS", 0.5), ("SILENT_SECONDS", 0.25)):
+        for module in (session, threads, aio):
+            monkeypatch.setattr(module, name, seconds)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -80,6 +81,7 @@ def test_a_push_goes_to_targets_of_many_kinds(server: Server, api: Api, ann: Cli
     (refused,) = api.push(APP, "kept", group=str(result.stored.conversation + 99), store=True).results
     assert (result.status, refused.status, refused.reason) == ("stored", "refused", "unknown_conversation")
     assert answer.sent == 3
+    assert api.push(APP, "later", user="late", ttl_seconds=30).results[0].status == "held"
     assert texts(ann, 3) == ["hi"] * 3
 
 
@@ -88,19 +90,6 @@ def test_data_arrives_as_json(api: Api, ann: Client) -> None:
     push = ann.receive(SECONDS)
     assert push is not None
     assert (push.type, push.json()) == ("order", {"n": 1})
-
-
-def test_an_id_is_accepted_once(api: Api, ann: Client) -> None:
-    first = api.push(APP, "once", user="ann", id="once-1")
-    assert api.push(APP, "once", user="ann", id="once-1") == first
-    api.push(APP, "last", user="ann")
-    assert texts(ann, 2) == ["once", "last"]
-
-
-def test_a_held_push_is_delivered_at_the_login(server: Server, api: Api) -> None:
-    assert api.push(APP, "welcome", user="late", ttl_seconds=30).results[0].status == "held"
-    with Client(ws(server), APP, "late") as client:
-        assert texts(client, 1) == ["welcome"]
 
 
 def test_a_batch_is_carried_out_in_order(api: Api, ann: Client) -> None:
@@ -181,12 +170,14 @@ def test_the_history_of_a_channel_is_read_and_removed(api: Api) -> None:
     assert api.history("kiosk", "orders:1").publications == ()
 
 
-def test_a_streamed_message_is_written_and_read(server: Server, api: Api) -> None:
+@pytest.mark.parametrize("kind", [Api, Publisher])
+def test_a_streamed_message_is_written_and_read(server: Server, api: Api, kind: Any) -> None:
     settings = {"open": True, "channels": {"answers": {"history_size": 5, "history_seconds": 60}}}
-    api.create_app("library", settings)
-    with Client(ws(server), "library", "ann") as ann:
+    app = f"library-{kind.__name__}"
+    api.create_app(app, settings)
+    with Client(ws(server), app, "ann") as ann, kind(http(server)) as writer:
         ann.subscribe("answers:1")
-        with api.stream("library", "answers:1", sender="bot", tags={"lang": "en"}) as stream:
+        with writer.stream(app, "answers:1", sender="bot", tags={"lang": "en"}) as stream:
             stream.append_all(["The ", "", "answer"])
         updates, end = [], None
         while end is None:
@@ -199,12 +190,12 @@ def test_a_streamed_message_is_written_and_read(server: Server, api: Api) -> Non
         expected = [(stream.id, text, False, "bot") for text in texts]
         assert updates == [*expected, (stream.id, "The answer", True, "bot")]
         assert (end.stream, end.id, end.text, end.offset) == (stream.id, stream.id, "The answer", 1)
-    (past,) = api.history("library", "answers:1").publications
-    assert (past.id, past.text, past.tags) == (stream.id, "The answer", {"lang": "en"})
-    assert stream.close().status == "repeated"
-    with pytest.raises(PieceRefused) as refused:
-        stream.append("more")
-    assert refused.value.status == "closed"
+        (past,) = api.history(app, "answers:1").publications
+        assert (past.id, past.text, past.tags) == (stream.id, "The answer", {"lang": "en"})
+        assert stream.close().status == "repeated"
+        with pytest.raises(PieceRefused) as refused:
+            stream.append("more")
+        assert refused.value.status == "closed"
 
 
 def test_a_block_that_fails_closes_its_message_as_incomplete(server: Server, api: Api) -> None:
@@ -215,17 +206,6 @@ def test_a_block_that_fails_closes_its_message_as_incomplete(server: Server, api
         while not isinstance(event := ann.receive(SECONDS), Publication):
             assert event is not None
         assert (event.stream, event.text, event.incomplete) == (stream.id, "a", True)
-
-
-def test_pieces_of_many_streams_go_in_one_request(api: Api) -> None:
-    streams = [api.open_stream(APP, f"answers:{number}") for number in range(3)]
-    results = api.append_pieces(APP, [(stream, piece, "x") for piece in (1, 2) for stream in streams])
-    assert [(each.stream, each.piece, each.status) for each in results] == [
-        (stream, piece, "appended") for piece in (1, 2) for stream in streams
-    ]
-    for stream in streams:
-        end = api.close_stream(APP, stream)
-        assert (end.status, end.offset) == ("closed", 0)
 
 
 def test_a_streamed_message_is_written_by_asyncio(server: Server) -> None:
@@ -306,11 +286,6 @@ def test_a_streamed_message_waits_for_a_node_that_does_not_answer(monkeypatch: p
     with pytest.raises(NotConnected):
         stream.append("two")
     assert answers == []
-
-
-def test_a_wrong_argument_of_a_stream_is_an_error_at_once(api: Api) -> None:
-    with pytest.raises(TypeError, match="autor"):
-        api.stream(APP, "answers", autor="bot")  # type: ignore[call-arg]
 
 
 def test_a_banned_user_stays_out_until_the_ban_is_lifted(server: Server, api: Api, ann: Client) -> None:
@@ -450,24 +425,6 @@ def test_many_pushes_are_under_way_on_one_connection(server: Server, ann: Client
             publisher.push("nowhere", "hi", user="ann")
 
 
-def test_a_publisher_writes_streamed_messages(server: Server, api: Api) -> None:
-    api.create_app(
-        "journal", {"open": True, "channels": {"past": {"history_size": 5, "history_seconds": 60}}}
-    )
-    with Publisher(http(server)) as publisher:
-        with publisher.stream("journal", "past:1", "The ", sender="bot", tags={"lang": "en"}) as stream:
-            push = publisher.publish("journal", "hi", user="ann")
-            stream.append_all(["whole ", "answer"])
-            assert push.result(SECONDS).sent == 0
-        assert stream.close().status == "repeated"
-        with pytest.raises(PieceRefused, match="closed"):
-            stream.append("more")
-        with pytest.raises(RequestRefused, match="unknown_app"):
-            publisher.open_stream("nowhere", "past:1")
-    (past,) = api.history("journal", "past:1").publications
-    assert (past.id, past.text, past.sender) == (stream.id, "The whole answer", "bot")
-
-
 def test_a_future_that_is_given_up_costs_the_others_nothing(server: Server, ann: Client) -> None:
     with Publisher(http(server)) as publisher:
         for _ in range(20):
@@ -523,6 +480,7 @@ def test_the_same_for_asyncio(server: Server) -> None:
                 ends = [await publisher.close_stream("102", stream) for stream in streams]
                 assert [each.status for each in ends] == ["closed"] * 3
             assert await bob.ping() > 0
+            assert "bob" in [user async for user in api.all_users("102")]
             found = []
             async for push in bob:
                 found.append(push.text)
@@ -550,14 +508,6 @@ def test_whoever_gives_up_waiting_loses_no_push(server: Server) -> None:
         return [push.text for push in found if push is not None]
 
     assert asyncio.run(chat()) == [str(number) for number in range(100)]
-
-
-def test_all_users_are_listed_for_asyncio_too(server: Server) -> None:
-    async def listed() -> list[str]:
-        async with AsyncApi(http(server)) as api, AsyncClient(ws(server), "102", "bob"):
-            return [user async for user in api.all_users("102")]
-
-    assert "bob" in asyncio.run(listed())
 
 
 def test_the_client_works_in_a_process_that_nothing_has_patched(server: Server) -> None:

@@ -20,25 +20,19 @@ from imserver_client import (
     AsyncMessenger,
     Backoff,
     Button,
-    Client,
     Closed,
     CommandRefused,
     ConversationWish,
     DraftMention,
     Entry,
-    LogReset,
     Messenger,
     MessengerEvent,
     NotConnected,
     Reaction,
-    Reply,
     Signal,
     SlashCommand,
     ThreadMark,
     UnsentText,
-    aio,
-    session,
-    threads,
 )
 from tests.conftest import StartServer
 from tests.integration.receiver import Receiver, rejecting
@@ -115,19 +109,6 @@ def test_missed_entries_arrive_and_known_ones_do_not(server: Server) -> None:
         eventually(lambda: bob.cursor is not None, what="it knows where the log ends")
         ann.send("bob2", "newest")
         assert next_entry(bob).text == "newest"
-
-
-def test_a_cursor_of_another_log_starts_again(server: Server) -> None:
-    with Messenger(ws(server), "102", "ann3") as ann:
-        ann.send("bob3", "one")
-    with Messenger(ws(server), "102", "bob3", cursor=10**12) as bob:
-        event = bob.receive(SECONDS)
-        while not isinstance(event, LogReset):
-            assert event is not None
-            assert not isinstance(event, Entry)
-            event = bob.receive(SECONDS)
-        assert bob.cursor == 0
-        assert next_entry(bob).text == "one"
 
 
 def test_everything_that_may_be_asked(server: Server) -> None:
@@ -234,15 +215,6 @@ def test_a_thread_beside_its_conversation(server: Server) -> None:
             ann.send("bob6", "to nothing", thread=10**9)
 
 
-def test_a_refusal_of_the_server_is_raised(server: Server) -> None:
-    with Messenger(ws(server), "102", "ann5") as ann:
-        with pytest.raises(CommandRefused) as caught:
-            ann.send("ann5", "to myself")
-        assert (caught.value.cmd, caught.value.code, caught.value.reason) == ("send", 1001, None)
-        with pytest.raises(CommandRefused):
-            ann.recall(10**9)
-
-
 def test_the_error_of_a_rejected_message_says_why(start_server: StartServer) -> None:
     with Receiver() as receiver:
         receiver.reply = rejecting
@@ -286,53 +258,32 @@ def test_a_message_that_is_too_large_is_not_sent_again_and_others_are(server: Se
         {"to": "bob", "text": "x", "data": 1},
     ],
 )
-def test_invalid_arguments_are_not_sent(server: Server, arguments: dict[str, object]) -> None:
-    messenger = Messenger(ws(server), "102", "ann6")
+def test_invalid_arguments_are_not_sent(arguments: dict[str, object]) -> None:
+    messenger = Messenger("ws://127.0.0.1:9/acc", "102", "ann")
     with pytest.raises(ValueError, match="either"):
         messenger.send(**arguments)  # type: ignore[arg-type]
 
 
-def test_sending_goes_on_when_nothing_is_received(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "MAX_WAITING", 5)
-    with Messenger(ws(server), "102", "ann7") as ann:
-        for number in range(50):
-            sent = ann.send("bob7", str(number), timeout_seconds=SECONDS)
-        while ann.receive(0.0) is not None:
-            pass
-        assert ann.cursor == sent.id
-
-
-@pytest.mark.parametrize("cmd", ["read", "send"])
-def test_a_loop_that_makes_requests_goes_on_behind_a_backlog(
-    server: Server, monkeypatch: pytest.MonkeyPatch, cmd: str
-) -> None:
-    monkeypatch.setattr(session, "MAX_WAITING", 2)
-    monkeypatch.setattr(session, "PAGE_ENTRIES", 20)
+@pytest.mark.usefixtures("small_queue")
+def test_a_loop_that_makes_requests_goes_on_behind_a_backlog(server: Server) -> None:
     count = 210  # more than a login brings by itself
-    ann, bob = f"ann-{cmd}", f"bob-{cmd}"
-    with Messenger(ws(server), "102", ann) as sender:
+    with Messenger(ws(server), "102", "ann7") as sender:
         for number in range(count):
-            sender.send(bob, str(number))
+            sender.send("bob7", str(number), timeout_seconds=SECONDS)
     texts: list[str | None] = []
-    with Messenger(ws(server), "102", bob) as one:
+    with Messenger(ws(server), "102", "bob7") as one:
         while len(texts) < count:
             entry = next_entry(one)
             texts.append(entry.text)
-            if cmd == "read":
-                one.read(entry.conversation, entry.id)
-            else:
-                one.send(ann, "got it")
+            one.read(entry.conversation, entry.id)
     assert texts == [str(number) for number in range(count)]
 
     async def receive() -> None:
-        async with AsyncMessenger(ws(server), "102", bob) as one:
+        async with AsyncMessenger(ws(server), "102", "bob7") as one:
             async for entry in one:
-                if isinstance(entry, Entry) and entry.sender == ann:
+                if isinstance(entry, Entry) and entry.sender == "ann7":
                     assert entry.text == texts.pop(0)
-                    if cmd == "read":
-                        await one.read(entry.conversation, entry.id)
-                    else:
-                        await one.send(ann, "got it")
+                    await one.send("ann7", "got it")
                     if not texts:
                         return
 
@@ -362,19 +313,6 @@ def test_a_message_survives_the_restart_of_the_server(start_server: StartServer)
         assert [each.text for each in ann.history(1).messages] == ["before", "while it was away"]
 
 
-def test_a_message_that_cannot_go_is_given_up_in_time() -> None:
-    messenger = Messenger("ws://127.0.0.1:9/acc", "101", "ann", backoff=QUICK)
-    with pytest.raises(NotConnected, match=r"within 0\.1 s: connect\(\) was not called"):
-        messenger.send("bob", "x", timeout_seconds=0.1)
-    with pytest.raises(NotConnected):
-        messenger.connect(0.1)
-    with pytest.raises(NotConnected):
-        messenger.send("bob", "x", timeout_seconds=0.2)
-    messenger.close()
-    with pytest.raises((Closed, NotConnected)):
-        messenger.send("bob", "x", timeout_seconds=SECONDS)
-
-
 @contextmanager
 def scripted(answer: Callable[[int, dict[str, Any], ServerConnection], object]) -> Iterator[str]:
     """A server that accepts all logins, and answers other commands with what ``answer`` returns, if it is not
@@ -402,19 +340,11 @@ def scripted(answer: Callable[[int, dict[str, Any], ServerConnection], object]) 
             thread.join(SECONDS)
 
 
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let clients wait half a second for answers."""
-    for module in (session, threads, aio):
-        monkeypatch.setattr(module, "ANSWER_SECONDS", 0.5)
-        monkeypatch.setattr(module, "SILENT_SECONDS", 0.25)
-
-
 STORED = {"id": 1, "conversation": 1, "seq": 1}
 
 
-def test_a_message_without_an_answer_is_sent_over_another_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    impatient(monkeypatch)
-
+@pytest.mark.usefixtures("impatient")
+def test_a_message_without_an_answer_is_sent_over_another_connection() -> None:
     silent: list[int] = []
 
     def answer(number: int, request: dict[str, Any], connection: ServerConnection) -> object:
@@ -436,55 +366,29 @@ def test_a_message_without_an_answer_is_sent_over_another_connection(monkeypatch
     assert monotonic() - begun < 10, "the next regular heartbeat is later"
 
 
-def test_a_slow_answer_does_not_end_a_connection_that_answers_heartbeats(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    impatient(monkeypatch)
-    connections: set[int] = set()
-    commands: list[str] = []
-
-    def answer(number: int, request: dict[str, Any], connection: ServerConnection) -> object:
-        connections.add(number)
-        commands.append(request["cmd"])
-        if request["cmd"] == "heartbeat":
-            return {}
-        head = {"seq": request["seq"], "cmd": request["cmd"]}
-        late = json.dumps({**head, "response": {"code": 200, "data": STORED}})
-        threading.Timer(1.5, connection.send, [late]).start()
-        return None
-
-    async def send(url: str) -> int:
-        async with AsyncMessenger(url, "101", "ann") as ann:
-            return (await ann.send("bob", "hello")).id
-
-    with scripted(answer) as url:
-        with Messenger(url, "101", "ann") as ann:
-            assert ann.send("bob", "hello").id == 1
-        assert asyncio.run(send(url)) == 1
-    assert connections == {0, 1}
-    assert commands.count("send") == 2
-    assert "heartbeat" in commands
-
-
 @pytest.mark.parametrize("closed", [False, True])
-def test_a_blocked_write_keeps_no_session_from_its_end(monkeypatch: pytest.MonkeyPatch, closed: bool) -> None:
+def test_a_blocked_write_keeps_no_session_from_its_end(request: pytest.FixtureRequest, closed: bool) -> None:
     if not closed:
-        impatient(monkeypatch)
-    go_on = threading.Event()
+        request.getfixturevalue("impatient")
+    go_on, lost = threading.Event(), threading.Event()
 
     def answer(number: int, request: dict[str, Any], connection: ServerConnection) -> object:
         if number == 0:
             go_on.wait(SECONDS)  # the server reads no more
         return STORED
 
+    def on_state(state: str) -> None:
+        if state == "waiting":
+            lost.set()
+
     def fill() -> None:
-        while ann.state == "online" and ann._core.logins == 1:
+        while ann.state == "online" and not lost.is_set():
             with suppress(NotConnected):
                 ann.request("send", {"text": "x" * 900_000}, 0.0)
             written.put(None)
 
     written: queue.Queue[None] = queue.Queue()
-    with scripted(answer) as url, Messenger(url, "101", "ann", backoff=QUICK) as ann:
+    with scripted(answer) as url, Messenger(url, "101", "ann", backoff=QUICK, on_state=on_state) as ann:
         filling = threading.Thread(target=fill)
         filling.start()
         with suppress(queue.Empty):
@@ -500,8 +404,12 @@ def test_a_blocked_write_keeps_no_session_from_its_end(monkeypatch: pytest.Monke
         go_on.set()
 
 
-def test_a_blocked_write_ends_the_connection_of_asyncio(monkeypatch: pytest.MonkeyPatch) -> None:
-    impatient(monkeypatch)
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_blocked_write_keeps_no_session_of_asyncio_from_its_end(
+    request: pytest.FixtureRequest, closed: bool
+) -> None:
+    if not closed:
+        request.getfixturevalue("impatient")
     go_on = threading.Event()
 
     def answer(number: int, request: dict[str, Any], connection: ServerConnection) -> object:
@@ -509,16 +417,27 @@ def test_a_blocked_write_ends_the_connection_of_asyncio(monkeypatch: pytest.Monk
             go_on.wait(SECONDS)  # the server reads no more
         return STORED
 
-    async def send(url: str) -> int:
-        async with AsyncMessenger(url, "101", "ann", backoff=QUICK) as ann:
+    async def run(url: str) -> None:
+        ended = asyncio.Event()
+
+        def on_state(state: str) -> None:
+            if state == "ended":
+                ended.set()
+
+        async with AsyncMessenger(url, "101", "ann", backoff=QUICK, on_state=on_state) as ann:
             for _ in range(30):
                 with pytest.raises(NotConnected):
                     await ann.request("send", {"text": "x" * 900_000}, 0.01)
-            return (await ann.send("bob", "hello", timeout_seconds=SECONDS)).id
+            if closed:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(ann.close(), 0.1)
+                await ended.wait()  # although its close was given up
+            else:
+                assert (await ann.send("bob", "hello", timeout_seconds=SECONDS)).id == 1
 
     begun = monotonic()
     with scripted(answer) as url:
-        assert asyncio.run(send(url)) == 1
+        asyncio.run(run(url))
         assert monotonic() - begun < 10
         go_on.set()
 
@@ -575,51 +494,6 @@ def test_no_more_commands_of_asyncio_wait_for_an_answer_than_a_connection_may_ha
     assert (len(texts[0]), texts[1], len(late)) == (200, list(range(230)), 1)
 
 
-def test_messages_that_wait_for_a_connection_are_stored_in_spite_of_a_rate_limit(server: Server) -> None:
-    with Api(server.http_url) as api:
-        api.create_app("slow", {"open": True, "messages_per_second": 20})
-
-    async def send() -> None:
-        ann = AsyncMessenger(ws(server), "slow", "ann", backoff=QUICK)
-        sending = [asyncio.create_task(ann.send("bob", str(number))) for number in range(50)]
-        await asyncio.sleep(0)
-        async with ann:
-            stored = await asyncio.gather(*sending)
-        assert [each.seq for each in stored] == list(range(1, 51))
-
-    asyncio.run(send())
-
-
-def test_a_close_ends_a_send_at_once(server: Server) -> None:
-    class Deaf(Messenger):
-        requests = 0
-
-        def request(self, cmd: str, data: object = None, timeout_seconds: float = SECONDS) -> Reply:
-            self.requests += 1
-            self.close()
-            raise NotConnected("the connection closes")
-
-    with Deaf(ws(server), "102", "ann13") as messenger, pytest.raises(Closed):
-        messenger.send("bob13", "hello", timeout_seconds=60)
-    assert messenger.requests == 1
-
-
-def test_events_that_came_before_the_close_are_received_in_order(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(session, "MAX_WAITING", 2)
-    with Messenger(ws(server), "102", "ann12") as ann:
-        sent = [ann.send("bob12", str(number)).id for number in range(4)]
-    bob = Messenger(ws(server), "102", "bob12")
-    bob.connect()
-    eventually(lambda: bob._core.full, what="no more is read")
-    bob.close()
-    taken = [event.id for event in bob if isinstance(event, Entry)]
-    assert taken
-    assert taken == sent[: len(taken)]
-    assert bob.cursor == taken[-1]
-
-
 def test_the_same_for_asyncio(server: Server) -> None:
     async def chat() -> list[MessengerEvent]:
         async with (
@@ -647,35 +521,6 @@ def test_the_same_for_asyncio(server: Server) -> None:
     heard = asyncio.run(chat())
     entries = [each for each in heard if isinstance(each, Entry)]
     assert [each.seq for each in entries] == list(range(1, 21))
-
-
-@pytest.mark.full
-def test_an_asyncio_messenger_catches_up_after_a_restart(start_server: StartServer) -> None:
-    config = {"app": fixed_ports()}
-    first = start_server(config=config)
-
-    async def chat() -> str | None:
-        async with AsyncMessenger(ws(first), "101", "bob", backoff=QUICK) as bob:
-            await asyncio.to_thread(first.stop)
-            second = await asyncio.to_thread(start_server, config=config, folder=first.folder)
-            api = Api(f"http://{second.http.host}:{second.http.port}")
-            await asyncio.to_thread(api.push, "101", "kept", user="bob", sender="ann", store=True)
-            async for event in bob:
-                if isinstance(event, Entry):
-                    return event.text
-            return None
-
-    assert asyncio.run(chat()) == "kept"
-
-
-def test_a_client_without_a_cursor_receives_no_stored_entries(server: Server) -> None:
-    with Client(ws(server), "102", "bob9") as bob, Messenger(ws(server), "102", "ann9") as ann:
-        ann.send("bob9", "hello")
-        assert bob.request("history", {"conversation": 1}).code in (200, 1005)
-        kinds = set()
-        while (push := bob.receive(0.2)) is not None:
-            kinds.add(push.kind)
-        assert kinds <= {"enter", "exit"}
 
 
 def test_a_question_is_answered_once(server: Server) -> None:

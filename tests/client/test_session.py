@@ -21,7 +21,6 @@ from imserver_client import (
     Reply,
     StreamUpdate,
     protocol,
-    session,
 )
 from imserver_client.errors import CLOSE_TRY_AGAIN
 from imserver_client.session import (
@@ -416,13 +415,6 @@ def test_acks_are_sent_at_their_deadline() -> None:
     core.tick(core.deadline)
     assert [(frame["cmd"], frame["data"]) for frame in sent(core)] == [("ack", {"id": 7})]
     assert core.deadline == HEARTBEAT_SECONDS
-
-
-@pytest.fixture
-def small_queue(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "MAX_WAITING", 2)
-    monkeypatch.setattr(session, "MAX_WAITING_FOR_ANSWER", 6)
-    monkeypatch.setattr(session, "PAGE_ENTRIES", 2)
 
 
 @pytest.mark.usefixtures("small_queue")

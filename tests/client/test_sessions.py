@@ -9,12 +9,10 @@ from collections.abc import Callable, Iterator
 
 import jwt
 import pytest
-from websockets.asyncio.server import ServerConnection, serve
 
 from imserver_client import (
     Api,
     AsyncClient,
-    AsyncPublisher,
     Backoff,
     Client,
     Closed,
@@ -22,18 +20,14 @@ from imserver_client import (
     LoginRefused,
     NotConnected,
     Publication,
-    publisher,
     session,
 )
-from imserver_client.shell import CLOSE_SECONDS
 from tests.conftest import StartServer
-from tests.ports import fixed_ports
 from tests.support import Server, eventually
 
 QUICK = Backoff(0.01, 0.05)
 SECONDS = 40.0
-SOCKET_BUFFERS = 64 * 1024 * 1024
-"""More bytes than the sockets of both sides take."""
+NOBODY = "ws://127.0.0.1:9/acc"
 STATES = ["connecting", "online", "ended"]
 REJOINING = ["connecting", "online", "waiting", "connecting", "online"]
 
@@ -52,16 +46,6 @@ def api(server: Server) -> Iterator[Api]:
         yield one
 
 
-def test_pushes_are_received(server: Server, api: Api) -> None:
-    with Client(ws(server), "102", "ann") as client:
-        assert client.state == "online"
-        assert api.push("102", "hello", user="ann", sender="shop", id="7").sent == 1
-        push = client.receive(SECONDS)
-        assert push is not None
-        assert (push.kind, push.sender, push.text, push.id) == ("msg", "shop", "hello", "7")
-        assert client.receive(0.0) is None
-
-
 def test_a_session_is_iterated_until_it_is_closed(server: Server, api: Api) -> None:
     client = Client(ws(server), "102", "ann")
     with client:
@@ -74,21 +58,8 @@ def test_a_session_is_iterated_until_it_is_closed(server: Server, api: Api) -> N
                 client.close()
     assert texts == ["one", "two"]
     assert client.state == "ended"
-
-
-def test_requests_are_answered(server: Server) -> None:
-    with Client(ws(server), "102", "ann") as client:
-        assert 0 < client.ping() < SECONDS
-        assert client.request("nonsense").code == 1010
-
-
-@pytest.mark.full
-def test_a_heartbeat_keeps_the_session(start_server: StartServer) -> None:
-    server = start_server(config={"websocket": {"heartbeat_seconds": 3, "sweep_seconds": 0.2}})
-    states: list[str] = []
-    with Client(ws(server), "101", "ann", heartbeat_seconds=0.2, on_state=states.append) as client:
-        assert client.receive(5) is None
-    assert states == ["connecting", "online", "ended"]
+    with pytest.raises(Closed):
+        client.connect()
 
 
 def test_a_login_that_is_refused_is_reported_at_once(server: Server) -> None:
@@ -100,8 +71,10 @@ def test_a_login_that_is_refused_is_reported_at_once(server: Server) -> None:
         client.receive(SECONDS)
 
 
-def says_why(client: Client, why: str) -> None:
-    """A login that is not possible is reported in time, and why once that is known."""
+@pytest.mark.parametrize("why", ["refused", "404"])
+def test_a_session_that_cannot_log_in_says_why_in_time(server: Server, why: str) -> None:
+    url = NOBODY if why == "refused" else ws(server).replace("/acc", "/nowhere")
+    client = Client(url, "101", "ann", backoff=QUICK)
 
     def reports() -> bool:
         with pytest.raises(NotConnected, match=r"not logged in within 0\.5 s") as caught:
@@ -109,11 +82,6 @@ def says_why(client: Client, why: str) -> None:
         return why in str(caught.value)
 
     eventually(reports, what=why)
-
-
-def test_a_missing_server_is_reported_in_time() -> None:
-    client = Client("ws://127.0.0.1:9/acc", "101", "ann", backoff=Backoff(0.01, 0.05))
-    says_why(client, "refused")
     client.close()
     assert client.state == "ended"
 
@@ -126,9 +94,6 @@ class Impatient(Client):
 class AsyncImpatient(AsyncClient):
     async def connect(self, timeout_seconds: float = 0.1) -> None:
         await super().connect(timeout_seconds)
-
-
-NOBODY = "ws://127.0.0.1:9/acc"
 
 
 def test_a_block_whose_login_fails_leaves_no_session_behind() -> None:
@@ -162,75 +127,6 @@ def test_a_session_that_never_connected_reports_its_end() -> None:
     assert states == ["ended", "ended"]
 
 
-def test_a_cancelled_close_ends_the_session(server: Server) -> None:
-    async def run() -> None:
-        client = AsyncClient(ws(server), "102", "ann")
-        await client.connect()
-        assert client._connection is not None
-        client._connection.close = asyncio.Event().wait  # type: ignore[method-assign,assignment]
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.1):
-                await client.close()
-        del client._connection.close
-        assert client._task is not None
-        await asyncio.wait([client._task], timeout=SECONDS)
-        assert client.state == "ended"
-        await client.close()
-
-    asyncio.run(run())
-
-
-def test_closing_ends_in_time_while_the_server_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publisher, "ANSWER_SECONDS", CLOSE_SECONDS)
-
-    async def run() -> None:
-        async def answer_nothing(client: ServerConnection) -> None:
-            client.transport.pause_reading()
-            await client.wait_closed()
-
-        async with serve(answer_nothing, "127.0.0.1", 0) as silent:
-            url = f"ws://127.0.0.1:{silent.sockets[0].getsockname()[1]}/acc"
-            client = AsyncClient(url, "102", "ann")
-            pushes = AsyncPublisher(url.removesuffix("/acc").replace("ws:", "http:"))
-            await pushes.connect()
-            with pytest.raises(NotConnected):
-                await client.connect(0.1)
-            for connection in (client._connection, pushes._connection):
-                assert connection is not None
-                connection.transport.write(bytes(SOCKET_BUFFERS))
-            async with asyncio.timeout(5 * CLOSE_SECONDS):
-                await client.close()
-                await pushes.close()
-            assert client.state == "ended"
-            for connection in silent.connections:
-                connection.transport.abort()
-
-    asyncio.run(run())
-
-
-def test_a_wrong_path_is_named(server: Server) -> None:
-    client = Client(ws(server).replace("/acc", "/nowhere"), "101", "ann", backoff=Backoff(0.01, 0.05))
-    says_why(client, "404")
-    client.close()
-
-
-def test_a_closed_session_cannot_connect_again(server: Server) -> None:
-    client = Client(ws(server), "102", "ann")
-    client.connect()
-    client.close()
-    with pytest.raises(Closed):
-        client.connect()
-
-    async def connect() -> None:
-        client = AsyncClient(ws(server), "102", "ann")
-        await client.connect()
-        await client.close()
-        await client.connect()
-
-    with pytest.raises(Closed):
-        asyncio.run(connect())
-
-
 def test_a_token_function_that_fails_is_called_again(server: Server) -> None:
     outcomes = iter([OSError("no back end"), "t"])
 
@@ -253,72 +149,6 @@ def test_a_token_function_that_fails_is_called_again(server: Server) -> None:
     assert asyncio.run(connect()) == "online"
 
 
-def test_a_client_that_is_kicked_stays_away(server: Server, api: Api) -> None:
-    with Client(ws(server), "103", "ann") as client:
-        assert api.disconnect("103", users=["ann"]) == 1
-        with pytest.raises(Closed) as caught:
-            client.receive(SECONDS)
-        assert caught.value.code == 4502
-
-
-@pytest.mark.full
-def test_a_client_comes_back_when_the_server_does(start_server: StartServer) -> None:
-    config = {"app": fixed_ports()}
-    first = start_server(config=config)
-    states: queue.Queue[str] = queue.Queue()
-    with Client(ws(first), "101", "ann", on_state=states.put, backoff=Backoff(0.01, 0.05)) as client:
-        first.stop()
-        await_state(states, "waiting")
-        second = start_server(config=config)
-        await_state(states, "online")
-        with Api(http(second)) as api:
-            assert api.push("101", "again", user="ann").sent == 1
-        push = client.receive(SECONDS)
-        assert push is not None
-        assert push.text == "again"
-
-
-def test_a_full_queue_delays_neither_an_answer_nor_the_close(
-    server: Server, api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(session, "MAX_WAITING", 2)
-    with Client(ws(server), "102", "ann") as client:
-        for number in range(4):
-            api.push("102", str(number), user="ann")
-        eventually(lambda: client._core.full, what="no more is read")
-        assert client.ping() < SECONDS
-        client.close()
-        assert client.state == "ended"
-
-
-def test_a_client_that_is_closed_while_it_connects_does_not_log_in(server: Server, api: Api) -> None:
-    reached, go_on = threading.Event(), threading.Event()
-
-    def on_state(state: str) -> None:
-        if state == "connecting":
-            reached.set()
-            go_on.wait(SECONDS)
-
-    client = Client(ws(server), "102", "hasty", on_state=on_state)
-
-    def connect() -> None:
-        with pytest.raises(Closed):
-            client.connect(SECONDS)
-
-    connecting = threading.Thread(target=connect)
-    connecting.start()
-    assert reached.wait(SECONDS)
-    closing = threading.Thread(target=client.close)
-    closing.start()
-    with pytest.raises(Closed):  # as soon as close() has begun
-        client.receive(SECONDS)
-    go_on.set()
-    closing.join(SECONDS)
-    connecting.join(SECONDS)
-    assert client.state == "ended"
-    assert not api.presence("102", "hasty").online
-
-
 def test_an_on_state_that_raises_does_not_end_the_session(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -337,7 +167,7 @@ def test_an_on_state_that_raises_does_not_end_the_session(
 
 
 @pytest.mark.parametrize("wanted", STATES[:2])
-def test_a_session_may_be_closed_by_its_on_state(server: Server, wanted: str) -> None:
+def test_a_session_may_be_closed_by_its_on_state(server: Server, api: Api, wanted: str) -> None:
     states: list[str] = []
 
     def on_state(state: str) -> None:
@@ -345,29 +175,13 @@ def test_a_session_may_be_closed_by_its_on_state(server: Server, wanted: str) ->
         if state == wanted:
             client.close()
 
-    client = Client(ws(server), "102", "ann", on_state=on_state)
+    client = Client(ws(server), "102", "hasty", on_state=on_state)
     with pytest.raises(Closed):
         client.connect(SECONDS)
     client.close()
     assert (states[0], states[-1]) == ("connecting", "ended")
-    assert client._thread is not None
-    assert not client._thread.is_alive()
-
-
-def await_state(states: "queue.Queue[str]", wanted: str) -> None:
-    while states.get(timeout=SECONDS) != wanted:
-        pass
-
-
-def test_a_fresh_token_is_asked_for_at_each_login(server: Server) -> None:
-    tokens: list[str] = []
-
-    def token() -> str:
-        tokens.append("t")
-        return "t"
-
-    with Client(ws(server), "104", "ann", token):
-        assert tokens == ["t"]
+    assert "imserver client" not in [each.name for each in threading.enumerate()]
+    assert not api.presence("102", "hasty").online
 
 
 @pytest.mark.full
@@ -436,10 +250,8 @@ def test_a_cancelled_subscribe_leaves_no_subscription(server: Server, api: Api) 
         async with AsyncClient(ws(server), "given-up", "ann") as ann:
             subscribing = asyncio.create_task(ann.subscribe("orders:1"))
             await asyncio.sleep(0)
-            assert ann._core.answers.futures, "the command is on its way"
             subscribing.cancel()
             await asyncio.wait([subscribing])
-            assert not ann._core.answers.futures
             await ann.ping()  # the answer to the subscription came before this one
             await ann.ping()
             with pytest.raises(CommandRefused):
@@ -503,12 +315,9 @@ def test_subscribers_receive_publications_and_what_they_missed(server: Server, a
         assert (refused.value.code, refused.value.refused) == (1003, "denied")
         ann.publish("orders:1", "one")
         assert is_publication(ann.receive(SECONDS), "one")
-        assert ann._connection is not None
-        with ann._changed:  # nothing is read until the publications are there
-            ann._connection.socket.shutdown(2)
-            call = {"app": "py-channels", "channel": "orders:1"}
-            api.call("POST", "channels/publish", {**call, "text": "two"})
-        api.call("POST", "channels/publish", {**call, "data": {"n": 3}})
+        call = {"app": "py-channels", "channel": "orders:1"}
+        for fields in ({"text": "two"}, {"data": {"n": 3}}):
+            api.call("POST", "channels/publish", {**call, **fields})
         assert is_publication(ann.receive(SECONDS), "two")
         last = ann.receive(SECONDS)
         assert isinstance(last, Publication)
@@ -519,35 +328,10 @@ def test_subscribers_receive_publications_and_what_they_missed(server: Server, a
         ann.unsubscribe("orders:1")
         with pytest.raises(CommandRefused):
             ann.publish("orders:1", "four")
+    api.call("POST", "channels/publish", {**call, "text": "five"})
     with Client(ws(server), "py-channels", "ann") as ann:
         ann.subscribe("orders:1", since=last.position)
-        api.call("POST", "channels/publish", {**call, "text": "five"})
         assert is_publication(ann.receive(SECONDS), "five")
-
-
-def test_a_subscription_begins_after_the_end_of_the_last_one(server: Server, api: Api) -> None:
-    api.create_app("again", {"open": True, "channels": CHANNELS})
-    with Client(ws(server), "again", "ann") as ann:
-        taken, go_on = threading.Event(), threading.Event()
-        assert ann._connection is not None
-        send = ann._connection.send
-
-        def slow_send(frame: str) -> None:
-            if '"unsubscribe"' in frame:
-                taken.set()
-                go_on.wait(SECONDS)
-            send(frame)
-
-        ann._connection.send = slow_send  # type: ignore[method-assign,assignment]
-        ann._call(ann._core.give_up, "orders:1")
-        api.push("again", "hello", user="ann")  # the thread of the session wakes up, and unsubscribes
-        assert taken.wait(SECONDS)
-        subscribing = threading.Thread(target=ann.subscribe, args=("orders:1",))
-        subscribing.start()
-        subscribing.join(0.5)
-        go_on.set()
-        subscribing.join(SECONDS)
-        ann.publish("orders:1", "of a subscriber")
 
 
 def test_subscribers_with_asyncio(server: Server, api: Api) -> None:

@@ -29,7 +29,6 @@ class Proxy:
     ``delay_seconds`` holds everything back for so long, both ways. :meth:`drop` makes a black hole of it:
     connections stay open and nothing passes, as when a cable is cut; :meth:`heal` resets those, and lets
     new ones pass. :meth:`stall` holds everything, :meth:`resume` carries on as if nothing had been.
-    :meth:`lead_to` resets all connections, and leads new ones to another port.
     """
 
     def __init__(self, listen_host: str, host: str, ports: tuple[int, ...]) -> None:
@@ -37,7 +36,6 @@ class Proxy:
         self._stalled = self._dropping = self._closing = False
         self.ports = ports
         self._host = host
-        self._target = 0
         self._selector = selectors.DefaultSelector()
         self._ends: set[_End] = set()
         self._lock = threading.Lock()
@@ -81,13 +79,6 @@ class Proxy:
                 self._cut(end)
             self._dropping = False
 
-    def lead_to(self, port: int) -> None:
-        """Lead new connections to this port, whichever they come to. Those that exist are reset."""
-        with self._lock:
-            self._target = port
-            for end in [*self._ends]:
-                self._cut(end)
-
     @property
     def connections(self) -> int:
         return len(self._ends) // 2
@@ -113,7 +104,7 @@ class Proxy:
         with suppress(OSError):
             near, _ = listener.accept()
             try:
-                far = socket.create_connection((self._host, self._target or port), 1.0)
+                far = socket.create_connection((self._host, port), 1.0)
             except OSError:  # the node has ended
                 near.close()
                 return

@@ -14,9 +14,9 @@ import pytest
 from imserver_client import Backoff, Entry, LogReset, Messenger
 from tests.gateway.storage.servers import KINDS, Postgres, Replica
 from tests.integration.clusters import Launch
-from tests.integration.cmd import cmd_client, logged_in
+from tests.integration.cmd import logged_in
 from tests.integration.raw import Address
-from tests.integration.test_messaging import ids, send
+from tests.integration.test_messaging import send
 from tests.support import Server, eventually
 
 APP = "101"
@@ -26,32 +26,6 @@ def copied(source: Path, target: Path) -> None:
     """Give a database, which servers may use, the contents of another one."""
     with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(target)) as new:
         old.backup(new)
-
-
-def test_a_client_that_has_lost_entries_begins_anew_and_misses_nothing(
-    start_server: Callable[..., Server], tmp_path: Path
-) -> None:
-    server = start_server(config={"apps": {APP: {"open": True}, "102": {"open": True}}})
-    database, copy = server.folder / "data" / "imserver.db", tmp_path / "copy.db"
-    with logged_in(server.ws, "ann", APP) as ann, logged_in(server.ws, "bob", APP, cursor=0) as bob:
-        sent = [send(ann, "bob", str(number))["id"] for number in range(3)]
-        copied(database, copy)
-        lost = [send(ann, "bob", "lost")["id"] for _ in range(3)]
-        assert ids(bob, 6) == sent + lost
-        copied(copy, database)
-        new = send(ann, "bob", "new")["id"]
-        assert new > 1 << 32
-        bob.closed(1001)
-    assert "the database has lost entries of 101: its log ends with 3, but 6 was stored" in server.log_text
-    with cmd_client(server.ws) as bob:
-        login = bob.ask_cmd("login", {"userID": "bob", "app": APP, "cursor": 5})
-        assert login[2] == {"recovered": False}
-        page = bob.ask_cmd("sync", {"cursor": 5})[2]
-        assert page["beginAnew"] is True
-        page = bob.ask_cmd("sync", {"cursor": 0})[2]
-        assert [each["id"] for each in page["messages"]] == [*sent, new]
-    with logged_in(server.ws, "bob", APP, cursor=3) as bob:
-        assert ids(bob, 1) == [new], "it has lost nothing"
 
 
 def test_subscribers_of_a_stored_channel_learn_that_publications_are_lost(

@@ -8,13 +8,14 @@ from typing import NamedTuple
 import pytest
 
 from tests.integration.clusters import Launch, Nodes, name_of
-from tests.integration.cmd import get, good, is_online, users
+from tests.integration.cmd import get, good, is_online, logged_in, users
+from tests.integration.v1 import good as good_v1
 from tests.ports import free_ports
-from tests.support import eventually
+from tests.support import Server, eventually
 
 from .conftest import Report
 from .proxy import Proxy
-from .test_nodes import SLACK_SECONDS, address_of, crowd, listed, metric, timed
+from .test_nodes import QUICK, SLACK_SECONDS, address_of, crowd, listed, metric, timed
 from .test_redis import push_both_ways
 from .traffic import APP, Push, Traffic
 
@@ -40,8 +41,9 @@ class Apart(NamedTuple):
 
 @pytest.fixture
 def apart(cluster: Launch) -> Iterator[Apart]:
+    channels = {"bounded": {"history_size": 100, "history_seconds": 300}, "stored": {"history": "log"}}
     with ExitStack() as stack:
-        nodes = cluster(0)
+        nodes = cluster(0, apps={str(APP): {"channels": channels}}, cluster=QUICK)
         proxies = []
         for index in range(2):
             port = free_ports(2)
@@ -168,3 +170,30 @@ def test_a_peer_answers_slowly(apart: Apart, traffic: Traffic, report: Report) -
     tally = traffic.finish(excused)
     assert not tally.lost
     report(f"{tally}; slow for {settled - slow:.1f} s")
+
+
+@pytest.mark.parametrize("channel", ["bounded:news", "stored:news"])
+def test_what_a_killed_node_has_stored_and_not_sent_arrives(apart: Apart, channel: str) -> None:
+    """From the history, to which a node compares its positions every few seconds."""
+    one, two = apart.nodes.servers
+
+    def publish(server: Server, text: str) -> tuple[str, int]:
+        body = {"app": str(APP), "channel": channel, "text": text}
+        answer = good_v1(server.http, "channels/publish", body)
+        return answer["epoch"], answer["offset"]
+
+    with logged_in(two.ws, "ann", APP) as ann:
+        assert ann.ask_cmd("subscribe", {"channel": channel})[0] == 200
+        epoch, _ = publish(one, "one")
+        for proxy in apart.proxies:
+            proxy.drop()
+        assert publish(one, "two") == (epoch, 2)
+        one.process.kill()
+        one.process.wait()
+        found = [ann.push("publication").json["response"]["data"] for _ in range(2)]
+        assert publish(two, "three") == (epoch, 3)
+        found.append(ann.push("publication").json["response"]["data"])
+        assert [(each["offset"], each["text"]) for each in found] == [(1, "one"), (2, "two"), (3, "three")]
+        ann.ask_cmd("unsubscribe", {"channel": channel})
+        _, _, back = ann.ask_cmd("subscribe", {"channel": channel, "epoch": epoch, "offset": 1})
+        assert [back["recovered"], *(each["text"] for each in back["publications"])] == [True, "two", "three"]

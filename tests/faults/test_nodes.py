@@ -8,9 +8,8 @@ from statistics import median
 from typing import Any
 
 from tests.integration.clusters import Launch, Nodes, leases, name_of
-from tests.integration.cmd import get, good, is_online, send_message, send_to_all, users
+from tests.integration.cmd import get, good, is_online, send_to_all
 from tests.integration.raw import Address
-from tests.ports import free_ports
 from tests.processes import pause
 from tests.support import Server, eventually
 
@@ -115,31 +114,6 @@ def test_a_killed_node_takes_nothing_with_it_but_its_own_connections(
         for user in gone:
             eventually(lambda user=user: json.loads(redis.get(f"acc:user:online:{APP}_{user}"))["isLogoff"])
         assert not json.loads(redis.get(f"acc:user:online:{APP}_{moving[0]}"))["isLogoff"]
-
-
-def test_a_killed_node_that_is_started_again_is_another_life(cluster: Launch, traffic: Traffic) -> None:
-    """Nothing of its earlier life is true any more, at once."""
-    nodes = cluster(1, cluster=LONG)
-    ports = {"app": {"rpc_port": free_ports(2)}}
-    nodes.start(ports)
-    nodes.wait_until_met()
-    groups = crowd(traffic, nodes, 5)
-    name = name_of(nodes.servers[1])
-    epoch = leases(nodes.servers[0])[name]["epoch"]
-    for user in groups[1]:
-        traffic.persons[user].wanted = False
-    nodes.servers[1].process.kill()
-    nodes.servers[1].process.wait()
-    again = nodes.start(ports)
-    assert name_of(again) == name
-    assert leases(again)[name]["epoch"] > epoch
-    for server in (nodes.servers[0], again):
-        # Long before the lease of the earlier life would be over.
-        eventually(lambda server=server: users(server.http, APP) == sorted(groups[0]), 40)
-        eventually(lambda server=server: not is_online(server.http, groups[1][0], APP), 40)
-    traffic.come(["new"], address_of(again))
-    assert send_message(nodes.servers[0].http, APP, "new", "0:1") == {"sendResults": True}
-    eventually(lambda: len(traffic.persons["new"].got) == 1)
 
 
 def test_while_a_node_is_paused_the_others_do_not_wait_for_it(

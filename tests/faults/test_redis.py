@@ -138,27 +138,6 @@ def test_nobody_is_called_absent_while_redis_takes_no_writes(
     assert answers["not_accepted"]
 
 
-def test_redis_is_flushed(cluster: Launch, traffic: Traffic, report: Report) -> None:
-    """Somebody's FLUSHALL: every node takes a new life and registers everybody again."""
-    nodes = cluster(2)
-    groups = crowd(traffic, nodes, 8)
-    push_both_ways(traffic, nodes, groups)
-    traffic.run_for(1)
-    before = {lease["epoch"] for lease in leases(nodes.servers[0]).values()}
-    flushed = time.monotonic()
-    with nodes.redis.client() as redis:
-        redis.flushall()
-    eventually(
-        lambda: len({*(v["epoch"] for v in leases(nodes.servers[0]).values())} - before) == 2,
-        what="new epochs",
-    )
-    all_is_true(nodes, [*groups[0], *groups[1]], [])
-    settled = time.monotonic()
-    traffic.run_for(2)
-    tally = traffic.finish(crossing(flushed, settled))
-    report(f"{tally}; all true {settled - flushed:.1f} s after")
-
-
 @contextmanager
 def stalled(redis: RedisServer) -> Iterator[None]:
     redis.pause()

@@ -128,10 +128,7 @@ class Person(threading.Thread):
 
 
 class Pusher(threading.Thread):
-    """A back end that pushes to everybody in turn, through one node, ``rate`` times a second.
-
-    ``paused``: it does not push; as a back end that knows its node to be away.
-    """
+    """A back end that pushes to everybody in turn, through one node, ``rate`` times a second."""
 
     def __init__(
         self, number: int, address: Callable[[], Address], users: Sequence[str], rate: float
@@ -140,7 +137,6 @@ class Pusher(threading.Thread):
         self.number = number
         self.address = address
         self.users = users
-        self.paused = False
         self.pushes: list[Push] = []
         self._pause_seconds = 1 / rate
         self._ended = threading.Event()
@@ -151,9 +147,8 @@ class Pusher(threading.Thread):
     def run(self) -> None:
         turn = 0
         while not self._ended.wait(self._pause_seconds):
-            if not self.paused:
-                self._push(self.users[turn % len(self.users)])
-                turn += 1
+            self._push(self.users[turn % len(self.users)])
+            turn += 1
         if self._http is not None:
             self._http.leave()
 

@@ -20,20 +20,9 @@ pytestmark = pytest.mark.needs("node")
 HERE = Path(__file__).parent
 
 
-def test_the_rules_of_the_sdk() -> None:
-    run_node(str(HERE / "client.test.mjs"))
-
-
-def test_the_rules_of_the_messenger() -> None:
-    run_node(str(HERE / "messenger.test.mjs"))
-
-
-def test_the_rules_of_a_conversation() -> None:
-    run_node(str(HERE / "conversation.test.mjs"))
-
-
-def test_the_rules_of_notifications() -> None:
-    run_node(str(HERE / "notifications.test.mjs"))
+@pytest.mark.parametrize("what", ["client", "messenger", "conversation", "notifications"])
+def test_the_rules_of_the_sdk(what: str) -> None:
+    run_node(str(HERE / f"{what}.test.mjs"))
 
 
 def test_the_sdk_against_a_real_server(server: Server) -> None:
