@@ -181,8 +181,6 @@ def test_direct_messages_of_two_and_of_several(site: Site, write: Write) -> None
     assert [each.body for each in entries] == [b"to all", b"psst", b"we three"]
     with site.log() as log:
         pair, group = (log.conversations.get("gochat", entries[number].conversation) for number in (1, 2))
-        assert pair is not None
-        assert group is not None
         assert (pair.kind, set(pair.members)) == ("user", {entries[1].sender, entries[1].to})
         assert (group.name, group.open) == ("Ann, Bob, User2", False)
         unread = log.conversations.page("gochat", entries[1].to, 0, 10)[0]

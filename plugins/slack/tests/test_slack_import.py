@@ -195,7 +195,6 @@ def test_events_change_groups_as_they_were(site: Site, write: Write) -> None:
     assert changes[3][1] == {"change": "rename", "name": "green-tea"}
     with site.log() as log:
         group = log.conversations.get(APP, 1)
-        assert group is not None
         assert (group.name, group.open, group.created) == ("green-tea", True, BEGIN)
 
 

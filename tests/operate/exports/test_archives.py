@@ -116,11 +116,7 @@ def test_questions_come_back_with_answers_and_deadlines(storage: Storage, other:
     run_import(other, storage.export("shop"))
     again = other.store.part(MessageLog).asks
     answered, open_one = (again.get("shop", BOB, id) for id in (1, 2))
-    assert answered is not None
-    assert answered.ask is not None
     assert [(each.user, each.value) for each in answered.ask.answers] == [(BOB, "yes")]
-    assert open_one is not None
-    assert open_one.ask is not None
     assert open_one.ask.until == until
     due, left = again.due()
     assert due == []

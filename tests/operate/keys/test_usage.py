@@ -86,18 +86,14 @@ def test_both_nodes_count_for_a_key(store: Store, clock: Clock) -> None:
     assert nodes[0].usage.last_use("config:none") == LastUse()
 
 
-def test_rows_go_after_their_days_and_with_their_app(store: Store, clock: Clock) -> None:
+def test_rows_go_after_their_days(store: Store, clock: Clock) -> None:
     node = Node(store, clock, days=1)
-    store.add_app("shop", {})
     for _ in range(2):
         node.did("k")
         node.did("k", app="")
         clock.now += 86_400
         node.usage.store()
     assert [row.time for row in listed(store, "k")] == [NOON + 86_400] * 2
-    store.delete_app("shop")
-    store.delete_rows("shop")
-    assert [row.app for row in listed(store, "k")] == [""]
     delete_before(store, 2**40)
     assert listed(store, "k") == []
 

@@ -7,6 +7,7 @@ import pytest
 
 from imserver.gateway.auth.observer import CLOSES
 from imserver.gateway.errors import LoginRefusal
+from imserver.operate.admin.page import chinese_meanings
 from imserver.operate.refusals.log import (
     MAX_ROWS,
     ROWS_OF_CAUSE,
@@ -18,7 +19,7 @@ from imserver.operate.refusals.log import (
     merged,
 )
 from imserver.operate.refusals.reasons import COMMANDS, LOGINS, reason_of
-from imserver.plugin.errors import ReplyCode
+from imserver.plugin.errors import Problems, ReplyCode
 from imserver.plugin.identity import Denial
 from tests.support import Clock
 
@@ -131,3 +132,7 @@ def test_each_reason_has_a_row() -> None:
     assert replies | set(CLOSES.values()) <= set(COMMANDS)
     row, detail = reason_of("request", "banned", "GET /api/v1/inbox: The user is banned for a time.")
     assert (row.meaning, detail) == ("The user is banned for a time.", "GET /api/v1/inbox")
+    meanings = {row.meaning for table in (LOGINS, COMMANDS) for row in table.values()}
+    chinese = chinese_meanings()
+    assert {*meanings, Problems.MUTED.message} <= chinese.keys()
+    assert all(text.strip() and not text.isascii() for text in chinese.values())

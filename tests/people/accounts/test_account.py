@@ -2,15 +2,9 @@
 
 import json
 from pathlib import Path
-from typing import Any
-
-import pytest
 
 from tests.gateway.auth.test_tenants import Make
 from tests.gateway.auth.test_tenants import node as node
-from tests.gateway.auth.test_tenants import (
-    test_settings_that_cannot_be_are_refused_in_one_line as check_refusal,
-)
 from tests.support import run_cli
 
 
@@ -34,17 +28,6 @@ def test_an_app_is_named_by_whichever_of_its_names(tmp_path: Path) -> None:
     for app, count in (("101", 1), ("gochat", 0)):
         done = run_cli("account", "import", *options, "--app", app, str(table))
         assert done.stdout == f"{count} accounts imported, {1 - count} already existed\n", done
-
-
-@pytest.mark.parametrize(
-    ("fields", "output"),
-    [
-        ({"identifiers": []}, "app own: accounts: expected at least one of phone, email"),
-        ({"reset_url": "im"}, "app own: accounts.reset_url: expected an http:// or https://"),
-    ],
-)
-def test_settings_that_cannot_be_are_refused(node: Make, fields: dict[str, Any], output: str) -> None:
-    check_refusal(node, {"accounts": fields}, output)
 
 
 def test_accounts_decide_who_sees_their_presence_so_their_apps_are_quiet(node: Make) -> None:

@@ -89,7 +89,6 @@ def test_a_new_password_is_read_from_standard_input(folder: Path) -> None:
     store = stored(folder)
     found = AccountStore(store).by_login("shop", ("name", "ann"))
     store.close()
-    assert found is not None
     assert found[1].startswith("$argon2id$")
     assert found[0].version == 1
     assert "at least 8" in run(folder, "password", "shop/ann", stdin="short\n", status=1)

@@ -25,7 +25,6 @@ def test_webhooks_end_with_the_account_of_their_bot(url: str, open_store: OpenSt
     store = open_store(url)
     rows, accounts = HookStore(store), AccountStore(store)
     result = BotStore(store).add(Account(0, "shop", "", "x", ""), 0, HASH, 1, None)
-    assert result is not None
     id = result.account.id
     one = IncomingHook(id, "shop", 7, 1000)
     rows.add_incoming(one, HASH)

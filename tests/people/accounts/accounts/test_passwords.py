@@ -54,24 +54,6 @@ def test_a_wrong_password_takes_as_long_for_any_hash(
     assert looked_at == [""], "a hash of argon2id was compared"
 
 
-def test_the_loop_goes_on_while_passwords_are_hashed(
-    some: Passwords, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hasher = some._library()
-    went_on = threading.Event()
-
-    def hash_later(password: str) -> str:
-        assert went_on.wait(60)
-        return hasher.hash(password)
-
-    monkeypatch.setattr(some, "_hasher", SimpleNamespace(hash=hash_later))
-    hashing = [gevent.spawn(some.hash, "secret") for _ in range(6)]
-    gevent.sleep(0.01)
-    assert not any(each.ready() for each in hashing)
-    went_on.set()
-    assert len({each.get() for each in hashing}) == 6
-
-
 def test_no_more_than_two_are_hashed_at_once(some: Passwords, monkeypatch: pytest.MonkeyPatch) -> None:
     running, most, lock, two = 0, 0, threading.Lock(), threading.Barrier(2)
 
