@@ -242,13 +242,6 @@ def test_a_row_that_is_nested_too_deeply_is_refused() -> None:
     assert (outcome.pushed, [number for number, _ in outcome.refused]) == ([2], [1])
 
 
-def test_the_reason_of_a_refusal_names_the_column() -> None:
-    wrong = RequestRefused(0, "invalid_request", "Object missing required field `app` - at `$.publish`")
-    publisher: Any = Server503(wrong)
-    outcome = push_rows(publisher, "t", [OutboxRow(1, b"{}")])
-    assert outcome.refused == [(1, "invalid_request: Object missing required field `app` - at `push`")]
-
-
 def test_a_lost_connection_is_no_refusal() -> None:
     publisher: Any = Server503(NotConnected("gone"))
     with pytest.raises(NotConnected):
