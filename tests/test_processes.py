@@ -1,36 +1,11 @@
 """Processes and sockets of the tests end, and missing programs are told from failures."""
 
 import re
-import signal
-import sys
 
 import pytest
 
-from .processes import end, ended_on_failure, spawn
 from .support import ROOT
 from .tools import require
-
-SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
-DEAF = [
-    sys.executable,
-    "-c",
-    "import signal, time; signal.signal(15, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)",
-]
-
-
-def test_a_process_that_ignores_its_signal_is_killed() -> None:
-    process = spawn(DEAF, stdout=-1)
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"ready\n"
-    assert end(process, seconds=0.1) == -signal.SIGKILL
-    assert process.stdout.closed
-
-
-def test_a_constructor_that_fails_leaves_no_process() -> None:
-    process = spawn(SLEEP)
-    with pytest.raises(KeyboardInterrupt), ended_on_failure(process):
-        raise KeyboardInterrupt
-    assert process.returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize(("ci", "outcome"), [("true", pytest.fail.Exception), ("", pytest.skip.Exception)])

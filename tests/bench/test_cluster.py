@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from bench import cluster, push
+from bench import cluster
 from bench.cluster import PARTS, Nodes
 from bench.figures import FIGURES
 from bench.suite import CLUSTER
@@ -17,13 +17,12 @@ TINY = ("--users", "20", "--logins", "40", "--receivers", "20", "--bulk", "10", 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_rests")
 def test_every_part_of_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     leases = {"IMSERVER_CLUSTER_LEASE_SECONDS": "3", "IMSERVER_CLUSTER_RENEW_SECONDS": "0.5"}
-    monkeypatch.setattr(cluster, "Nodes", partial(Nodes, environment=leases))
-    monkeypatch.setattr(cluster, "BYSTANDERS", 10)
-    monkeypatch.setattr(cluster, "GONE", 5)
-    monkeypatch.setattr(cluster, "WARM_UP_SECONDS", 0.1)
-    monkeypatch.setattr(push, "QUIET_SECONDS", 0.2)
+    few = {"BYSTANDERS": 10, "GONE": 5, "WARM_UP_SECONDS": 0.1}
+    for name, value in {"Nodes": partial(Nodes, environment=leases), **few}.items():
+        monkeypatch.setattr(cluster, name, value)
     result = run("cluster", *TINY, "--rate", "50", "--seconds", "0.3", "--json")
     found = json.loads(result.stdout)
     reports = {report["parameters"]["part"]: report for report in found["reports"]}

@@ -21,11 +21,10 @@ QUICK = ("--push-seconds", "0.5", "--calm-seconds", "0.1", "--idle-seconds", "0.
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(short_rests: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Short phases."""
-    monkeypatch.setattr("bench.context.REST_SECONDS", 0.2)
-    monkeypatch.setattr(million, "CALM_SECONDS", 0.3)
-    monkeypatch.setattr(million, "BUSY_SECONDS", 0.6)
+    for name, seconds in (("CALM", 0.3), ("BUSY", 0.6)):
+        monkeypatch.setattr(million, f"{name}_SECONDS", seconds)
 
 
 @pytest.mark.slow

@@ -5,14 +5,11 @@ import pytest
 from tests.bench.play import found, run
 from tests.support import Server
 
-pytestmark = [pytest.mark.linux, pytest.mark.parametrize("server", ["front"], indirect=True)]
-
-
-@pytest.fixture(autouse=True)
-def short_rests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So few connections need no second to settle."""
-    monkeypatch.setattr("bench.context.REST_SECONDS", 0.2)
-    monkeypatch.setattr("bench.push.QUIET_SECONDS", 0.2)
+pytestmark = [
+    pytest.mark.linux,
+    pytest.mark.parametrize("server", ["front"], indirect=True),
+    pytest.mark.usefixtures("short_rests"),
+]
 
 
 @pytest.fixture

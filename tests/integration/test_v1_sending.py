@@ -178,7 +178,10 @@ def test_an_invalid_batch_is_refused(server: Server) -> None:
     invalid: list[list[dict[str, Any]]] = [[], [{}], [{"push": {}, "presence": {}}]]
     for commands in invalid:
         assert refused(server.http, "batch", {"commands": commands})[:2] == (400, "invalid_request")
-    many: dict[str, Any] = {"commands": [{"push": {}}] * 10_001}
+    pushes = [{"push": {"app": "101", "user": f"nobody-{number}", "text": "x"}} for number in range(10_000)]
+    results = good(server.http, "batch", {"commands": pushes})["results"]
+    assert [outcome(result["body"]) for result in results] == [["absent"]] * 10_000
+    many = {"commands": [*pushes, *pushes[:1]]}
     assert refused(server.http, "batch", many)[:2] == (400, "too_many_targets")
 
 

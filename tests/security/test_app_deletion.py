@@ -127,9 +127,7 @@ def test_a_change_of_an_app_ends_no_session(harness: Harness) -> None:
     assert deleted == []
 
 
-def test_a_file_whose_app_is_deleted_during_the_upload_is_not_stored(
-    harness: Harness, waits: Waits, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_whose_app_is_deleted_during_the_upload_is_not_stored(harness: Harness, waits: Waits) -> None:
     parts = harness.node.core
     uploads = parts.service(Uploads)
     receive = uploads.receive
@@ -138,7 +136,7 @@ def test_a_file_whose_app_is_deleted_during_the_upload_is_not_stored(
         delete(harness)
         return receive(*arguments)
 
-    monkeypatch.setattr(uploads, "receive", receive_late)
+    uploads.receive = receive_late  # type: ignore[assignment, method-assign]
     status, answer = upload(harness)
     assert (status, answer["code"]) == (404, "unknown_app")
     assert parts.store.contents("shop").uploads == 0

@@ -301,9 +301,7 @@ def test_the_user_may_refuse_what_they_did_not_start(node: Harness, provider: St
     assert login.answer(page) == 404, "it was answered"
 
 
-def test_a_browser_that_comes_back_while_redis_is_away_may_try_again(
-    node: Harness, provider: StandIn, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_browser_that_returns_while_redis_is_away_may_try_again(node: Harness, provider: StandIn) -> None:
     login = Login(node)
     query = provider.agree(login.started["url"])
     page = login.come_back(query)
@@ -311,11 +309,12 @@ def test_a_browser_that_comes_back_while_redis_is_away_may_try_again(
     def away(*_: object) -> None:
         raise StorageUnavailable
 
-    with monkeypatch.context() as meanwhile:
-        meanwhile.setattr(node.node.core.temporary_values, "value", away)
-        late = login.come_back(query)
-        assert (late.status_code, "Try again in a while." in late.text) == (503, True)
-        assert login.answer(page) == 503
+    values = node.node.core.temporary_values
+    values.value = away  # type: ignore[assignment, method-assign]
+    late = login.come_back(query)
+    assert (late.status_code, "Try again in a while." in late.text) == (503, True)
+    assert login.answer(page) == 503
+    del values.value
     assert login.answer(page) == 200, "the answer still counts"
 
 
@@ -460,15 +459,13 @@ def test_a_link_that_outlives_its_session_or_has_no_token_is_refused(
         assert (status, answer["code"]) == (401, "token_invalid")
 
 
-def test_a_provider_that_is_removed_during_a_login_refuses_it(
-    node: Harness, provider: StandIn, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_provider_that_is_removed_during_a_login_refuses_it(node: Harness, provider: StandIn) -> None:
     owner = node.node.core.service(OAuth)
     provider.user["sub"] = "ivy"
     login = Login(node, token=User.register(node, "201", name="ivy").token, link=True, password=PASSWORD)
     assert login.answer(login.come_back(provider.agree(login.started["url"]))) == 200
     settings_of, is_gone = owner.settings_of, [True]
-    monkeypatch.setattr(owner, "settings_of", lambda app: {} if is_gone else settings_of(app))
+    owner.settings_of = lambda app: {} if is_gone else settings_of(app)  # type: ignore[method-assign]
     assert login.finish()[1]["code"] == "unknown_provider"
     is_gone.clear()
     login, answer = Login(node), provider.answer
@@ -477,9 +474,10 @@ def test_a_provider_that_is_removed_during_a_login_refuses_it(
         is_gone.append(True)
         return answer(*given)
 
-    monkeypatch.setattr(provider, "answer", removed)
+    provider.answer = removed  # type: ignore[assignment, method-assign]
     assert login.come_back(provider.agree(login.started["url"])).status_code == 403
     assert login.finish()[1]["code"] == "login_refused"
+    del owner.settings_of, provider.answer
 
 
 def test_a_deleted_account_leaves_its_identity_free(node: Harness, provider: StandIn) -> None:
@@ -491,9 +489,7 @@ def test_a_deleted_account_leaves_its_identity_free(node: Harness, provider: Sta
     assert account(node, provider)["user"] != user["user"]
 
 
-def test_two_first_logins_at_once_make_one_account(
-    node: Harness, provider: StandIn, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_first_logins_at_once_make_one_account(node: Harness, provider: StandIn) -> None:
     provider.user["sub"] = "fay"
     store, began, faster = accounts_of(node.node.core).rows, [], []
     add = store.add_linked
@@ -505,5 +501,5 @@ def test_two_first_logins_at_once_make_one_account(
             faster.append(account(node, provider))
         return add(*given)
 
-    monkeypatch.setattr(store, "add_linked", overtaken)
+    store.add_linked = overtaken  # type: ignore[assignment, method-assign]
     assert [account(node, provider)] == faster

@@ -7,9 +7,9 @@ import pytest
 
 from imserver.dialects.action.service import ActionState
 from imserver.dialects.action.wire import ActionDialect
-from imserver.gateway.auth import rates
 from imserver.gateway.transport.connection import Connection
 from tests.dialects.action.harness import ActionHarness
+from tests.gateway.conftest import clock as clock
 from tests.gateway.transport.harness import Client, until
 from tests.integration.raw import TEXT, frame
 from tests.support import Clock
@@ -67,10 +67,7 @@ def test_a_later_login_of_one_connection_ends_the_former_session_under_any_polic
         assert connection.is_open
 
 
-def test_a_connection_that_changes_its_user_all_the_time_pays_for_the_notices(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(rates, "monotonic_ns", Clock().nanoseconds)
+def test_a_connection_that_changes_its_user_all_the_time_pays_for_the_notices(clock: Clock) -> None:
     with ActionHarness(policies=POLICIES) as harness:
         harness.fanout.notice_bytes = 1000
         _, client = connect(harness)

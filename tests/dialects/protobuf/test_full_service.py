@@ -76,10 +76,10 @@ def test_a_client_that_missed_too_much_must_sync_before_it_gets_new_entries(harn
 
 @pytest.mark.parametrize(("cursor", "floor"), [(3, 5), (99, 0)])
 def test_a_cursor_that_has_expired_or_is_none_of_this_log_has_to_start_again(
-    harness: Harness, cursor: int, floor: int, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, cursor: int, floor: int
 ) -> None:
     missed(harness, 5)
-    monkeypatch.setattr(harness.log.entries, "extent", lambda app: LogExtent(floor, 3))
+    harness.log.entries.extent = lambda app: LogExtent(floor, 3)  # type: ignore[method-assign]
     ann = resumed(harness, 266, cursor)
     assert recovered(ann.outputs()[0]) == (False, True)
     ann.send_payload(protobuf.sync(cursor))

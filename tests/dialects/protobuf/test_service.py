@@ -435,14 +435,10 @@ def test_only_so_much_of_a_connection_waits_for_a_commit(harness: Harness, size:
     until(lambda: len(ann.acks()) == taken + 1)
 
 
-def test_a_client_whose_later_message_was_stored_first_must_reconnect(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_client_whose_later_message_was_stored_first_must_reconnect(harness: Harness) -> None:
     ann = harness.live(266)
     dones: list[Callable[[Stored], None]] = []
-    monkeypatch.setattr(
-        harness.messaging, "send_of_user", lambda app, draft, done, connection: dones.append(done)
-    )
+    harness.messaging.send_of_user = lambda _app, _draft, done, _connection: dones.append(done)  # type: ignore
     for number in (1, 2, 3):
         ann.single(number, 267, "x")
     until(lambda: dones)

@@ -95,6 +95,15 @@ def test_an_unknown_command_is_dropped_without_an_answer(row: dict[str, Any]) ->
     assert caught.value.reply is None
 
 
+@pytest.mark.parametrize("unknown", ["09" + "00" * 8, "0d00000000", "0b08051201781b1c0c", "9a010178"])
+def test_unknown_fields_are_ignored(unknown: str) -> None:
+    more = bytes.fromhex(unknown)
+    up = more + field(1, more + field(2, 267) + more) + field(2, 1) + more
+    command = protobuf.decode(more + sent(MESSAGE, up) + more).command
+    assert isinstance(command, ChatMessage)
+    assert (command.number, command.receiver) == (1, 267)
+
+
 # --- what is refused, and answered --------------------------------------------------------------------------
 
 

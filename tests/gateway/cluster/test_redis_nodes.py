@@ -79,6 +79,14 @@ def test_nodes_see_each_other(server: RedisServer, start_node: StartNode) -> Non
     until(lambda: set(a.leases()) == {a.lease.epoch}, what="a node that leaves is gone at once")
 
 
+def test_an_idle_node_asks_little(server: RedisServer, start_node: StartNode) -> None:
+    node = start_node(server, 1)
+    before, began = node.counters.commands, gevent.get_hub().loop.now()
+    gevent.sleep(0.5)
+    looks = (gevent.get_hub().loop.now() - began) / LASTING.renew_seconds
+    assert node.counters.commands - before <= 6 + looks, "one for each look, and those of the start"
+
+
 def test_epochs_are_never_given_twice(server: RedisServer, start_node: StartNode) -> None:
     epochs = []
     for number in (1, 2, 1, 1, 2):

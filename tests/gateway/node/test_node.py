@@ -192,7 +192,7 @@ def test_what_takes_too_long_is_ended_each_second(harness: Harness) -> None:
 
 
 def test_each_second_everything_is_done_also_after_a_failure_and_the_lag_of_the_loop_is_measured(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
+    harness: Harness,
 ) -> None:
     node = harness.start()
     flushed: list[int] = []
@@ -201,7 +201,7 @@ def test_each_second_everything_is_done_also_after_a_failure_and_the_lag_of_the_
         flushed.append(node.core.node.request_log.flushed)  # type: ignore[attr-defined]
         raise RuntimeError
 
-    monkeypatch.setattr(node.servers, "expire", fail)
+    node.servers.expire = fail  # type: ignore[method-assign]
     until(lambda: len(flushed) >= 2)
     assert flushed[:2] == [flushed[0], flushed[0] + 1]
     until(lambda: threading.Event().wait(0.1) or node.core.metrics.loop_lag_max_seconds >= 0.05)

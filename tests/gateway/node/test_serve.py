@@ -15,6 +15,7 @@ import pytest
 
 from imserver.plugin.testing import START_SECONDS
 from tests.conftest import StartServer
+from tests.integration.raw import ask, bearer, request
 from tests.processes import end, spawn
 from tests.support import clean_environment, eventually
 
@@ -56,16 +57,20 @@ def test_sigusr1_opens_the_log_again(start_server: StartServer) -> None:
     assert "/none" not in moved.read_text(encoding="utf-8")
 
 
-def test_the_log_names_apps_of_keys_that_do_not_exist_and_what_sighup_reads(
+def test_the_log_names_apps_of_keys_that_do_not_exist_and_what_sighup_reads_as_the_keys(
     start_server: StartServer,
 ) -> None:
-    key = {"key": "first-key-of-the-test", "scopes": ["read"], "apps": ["default", "nope"]}
-    server = start_server(config={"api": {"keys": [key]}})
+    keys = ("first-key-of-the-test", "another-key-of-the-test")
+    first, second = ({"key": key, "scopes": ["read"], "apps": ["default", "nope"]} for key in keys)
+    server = start_server(config={"api": {"keys": [first]}})
     eventually(lambda: "api.keys: a key is for the app nope, which does not exist" in server.log_text)
     assert "the app default, which" not in server.log_text
+    server.configure({"api": {"keys": [second]}})
     server.process.send_signal(signal.SIGHUP)
     output = "settings reloaded: apps, keys, origins, limits, log; other changes need a restart"
     eventually(lambda: output in server.log_text)
+    listing = request("/api/v1/users?app=default")
+    assert [ask(server.http, bearer(listing, key)).status for key in keys] == [401, 200]
 
 
 @pytest.mark.full

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imserver.gateway.transport.http1 import BadHead
-from imserver.gateway.transport.one_request import Reader
+from imserver.gateway.transport.one_request import WRITE_SECONDS, OneRequestHandler, Reader, make_server
 
 relaxed = settings(deadline=None)
 calls = st.tuples(
@@ -20,18 +20,21 @@ bodies = st.lists(st.sampled_from([b"a", b"bc", b"\n", b"\r\n", b"x" * 40]), max
 
 
 class Pieces:
-    """A socket whose ``recv`` gives one piece at a time."""
+    """A socket whose ``recv`` gives one piece at a time, and whose other end reads nothing."""
 
     def __init__(self, pieces: list[bytes]) -> None:
         self.pieces = [piece for piece in pieces if piece]
 
-    def settimeout(self, _seconds: float) -> None:
-        """It never waits."""
+    def settimeout(self, seconds: float) -> None:
+        self.seconds = seconds
 
     def recv(self, size: int) -> bytes:
         piece = self.pieces.pop(0) if self.pieces else b""
         assert len(piece) <= size
         return piece
+
+    def sendall(self, _data: bytes) -> None:
+        raise TimeoutError
 
 
 @relaxed
@@ -93,3 +96,11 @@ def test_a_head_is_waited_for_and_stays_unread(
     assert reader.await_head(1000, *seconds) == expected
     assert not expected or reader.readline() == b"GET / HTTP/1.1\r\n"
     assert not sent.endswith(b"body") or bytes(reader.unread) == b"Host: x\r\n\r\nbody"
+
+
+def test_a_client_that_reads_nothing_is_cut_after_a_time(caplog: pytest.LogCaptureFixture) -> None:
+    sock = Pieces([])
+    server = make_server(lambda _, start: [start("200 OK", []) and b"", b"answer"], {})
+    handler = OneRequestHandler(sock, ("::1", 1), server, Reader(sock, HEAD))  # type: ignore[arg-type, call-arg]
+    assert not handler.handle_one_request()
+    assert (sock.seconds, handler.close_connection, caplog.text) == (WRITE_SECONDS, True, "")
