@@ -165,24 +165,6 @@ def test_a_changed_receiver_is_tried_at_once(patient_consumers: None) -> None:
     assert one.taken == [1, 2]
 
 
-def test_a_receiver_that_hangs_holds_up_nobody_else() -> None:
-    hung, other, over = One(), One(), Signal()
-
-    def hang(_number: int) -> None:
-        over.wait()
-
-    hung.reply = hang
-    hung.add(1, 2)
-    until(lambda: hung.tried)
-    other.add(*range(10))
-    other.finish()
-    assert other.taken == list(range(10))
-    assert hung.tried == [1]
-    over.set()
-    hung.finish()
-    assert hung.taken == [1, 2]
-
-
 def test_without_the_lease_nothing_is_read_or_delivered() -> None:
     lease = DeliveryLease()
     one = One(lease)
