@@ -51,13 +51,13 @@ def test_a_token_ends_in_its_time_but_that_of_a_mail_does_not(tokens: ActionToke
 
 
 def test_a_token_is_good_for_its_own_purpose_only(tokens: ActionTokens) -> None:
-    made: dict[Any, str] = {
+    by_kind: dict[Any, str] = {
         ActionToken: tokens.make("shop", "ann", 7, 3, 42),
         MailToken: tokens.make_mail("shop", "ann"),
         AskToken: tokens.make_ask("shop", "ann", 42),
     }
-    for purpose, token in made.items():
-        for kind in made.keys() - {purpose}:
+    for purpose, token in by_kind.items():
+        for kind in by_kind.keys() - {purpose}:
             with pytest.raises(BadActionToken):
                 tokens.read(kind, token)
     for token in ("", "x", "é", "=", "A" * 2000, "A" * 100, "eyJ.a.b"):
