@@ -1,4 +1,4 @@
-"""Processes and sockets of the tests end, and missing programs are told from failures."""
+"""Missing programs are told from failures, and tests start no process that nobody ends."""
 
 import re
 
