@@ -250,6 +250,7 @@ def test_nobody_reads_what_was_sent_before_they_joined_or_after_they_left(log: M
     at = log.groups.create(APP, "a", "", []).conversation
     stored(log, say("a", at, "before"))
     log.groups.join(APP, at, ["b"], "a")
+    assert log.conversations.page(APP, "b", 0, 1)[0][0].unread == 0
     stored(log, say("a", at, "while"))
     log.groups.leave(APP, at, ["b"])
     stored(log, say("a", at, "after"))
