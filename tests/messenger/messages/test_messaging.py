@@ -174,9 +174,6 @@ def test_rooms_are_empty_when_their_connections_have_ended() -> None:
         assert APP not in node.messaging.follower.apps
 
 
-# --- catching up
-
-
 def test_a_guests_app_that_ends_with_its_session_ends_the_following_too() -> None:
     with Node() as node:
         connection, _ = node.connect()
