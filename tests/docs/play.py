@@ -141,6 +141,18 @@ def matches(found: str, wanted: str) -> bool:
     return re.fullmatch(pattern, found, re.DOTALL) is not None
 
 
+def lines_of(block: Block) -> Iterator[tuple[str, str, str]]:
+    """Who, → or ←, and the words of each line of a transcript; of a command: itself, $, and its output."""
+    lines = iter(block.text.splitlines())
+    for line in lines:
+        if line.startswith("$ "):
+            yield line[2:], "$", next(lines)
+        else:
+            found = _FRAME.fullmatch(line)
+            assert found, f"{block}: {line}"
+            yield found[1], found[2], found[3]
+
+
 def play_frames(block: Block, folder: Path, *servers: Server) -> None:
     """Play a transcript: ``ann → …`` is sent by ann, ``ann ← …`` is the next that she gets, ``$ …`` runs.
 
@@ -149,15 +161,11 @@ def play_frames(block: Block, folder: Path, *servers: Server) -> None:
     """
     shell = Shell(folder, *servers)
     speakers: dict[str, Reader] = {}
-    lines = iter(block.text.splitlines())
     with ExitStack() as stack:
-        for line in lines:
-            if line.startswith("$ "):
-                _compare(block, line, shell.run(line[2:]), next(lines))
+        for name, way, words in lines_of(block):
+            if way == "$":
+                _compare(block, name, shell.run(name), words)
                 continue
-            found = _FRAME.fullmatch(line)
-            assert found, f"{block}: {line}"
-            name, way, words = found.groups()
             if name not in speakers:
                 late = late_notices(speakers) if len(servers) > 1 else set()
                 cmd_client = stack.enter_context(CmdClient(node_of(name, servers).ws)).upgrade()

@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -22,7 +22,6 @@ from imserver.gateway.node.feature_list import load_config
 from tests.conftest import StartServer
 from tests.docs.markdown import PAGES, Block, blocks, filled_in, table_with
 from tests.docs.play import APP, browser_of, exchanges, play_frames, play_session, present
-from tests.docs.product import GUIDE, files_of
 from tests.gateway.cluster.redis_server import RedisServer
 from tests.gateway.supervisor.family import Family
 from tests.integration.action import action_session
@@ -31,81 +30,51 @@ from tests.integration.cmd import CmdClient, fresh, get, logged_in, post
 from tests.integration.raw import ask, request
 from tests.support import HTTP_SERVERS, ROOT, Server, eventually
 
-BOTS, FEATURE = (ROOT / "docs" / "guides" / f"{name}.md" for name in ("bots", "write-a-feature"))
 IN_THE_ENVIRONMENT = {"IMSERVER_UPLOADS_S3_SECRET_KEY": "a long secret"}
 """What the documents tell to set beside the configuration."""
 SESSIONS = [block for page in PAGES for block in blocks(page, "console")]
 OPEN = [block for block in SESSIONS if block.words in ((), ("windows",))]
-KEYED = [block for block in SESSIONS if block.words == ("keys",)]
 DRIVEN = [block for block in SESSIONS if "client" in block.words]
-SHARED = [block for block in SESSIONS if "cluster" in block.words]
 BEGUN = [block for block in SESSIONS if block.words == ("init",)]
-FORKED = [block for block in SESSIONS if "processes" in block.words]
-SMALL = [block for block in SESSIONS if "features" in block.words]
+SERVERS = {("keys",), ("cluster",), ("processes",), ("features",)}
+SERVED = [block for block in SESSIONS if block.words in SERVERS]
 FRAMES = [block for page in PAGES for block in blocks(page, "text") if "frames" in block.words]
-TRANSCRIPTS = [block for block in FRAMES if "cluster" not in block.words]
-ACROSS = [block for block in FRAMES if "cluster" in block.words]
 JSON = [block for page in PAGES for block in blocks(page, "json")]
 YAML = [block for page in PAGES for block in blocks(page, "yaml")]
 OF_A_FEATURE = ("write-a-feature.md", "ntfy.md", "phones.md", "ai-chat.md", "agents.md")
 """Their features are not installed here; tests/docs/test_feature.py and plugins/*/tests use them."""
-_PLUG_INS = (("ntfy",), ("phones",), ("ai-chat",), ("agents",))
-OF_PLUG_INS = [block for block in SESSIONS if block.words in _PLUG_INS]
-OF_PLUG_INS += [block for page in PAGES for block in blocks(page, "python") if block.words == ("agent.py",)]
-"""What plugins/*/tests play."""
-SCRIPTS = [block for page in PAGES for block in blocks(page, "js", "jsx")]
-"""What tests/docs/test_javascript.py, tests/foreign/test_guide.py and tests/sdk/test_pusher.py run."""
 WITH_KEY = "**With a [key]"
 """How the line on top of a guide begins that says what its sessions need on a server with keys."""
-WITH_A_KEY = sorted({block.page for block in OPEN if block.page.parent == GUIDE.parent})
+WITH_A_KEY = sorted({block.page for block in OPEN if block.page.parent.name == "guides"})
 COMMANDS = [block for page in PAGES for block in blocks(page, "sh")]
-PROGRAMS = [
-    block
-    for page in PAGES
-    for block in blocks(page, "python")
-    if set(block.words) & {"token", "verify", "receiver", "client", "native"}
-]
-"""What tests/docs/test_back_ends.py, test_client.py and test_notifications.py run."""
-FOREIGN = [
-    block for page in PAGES for block in blocks(page, "python") if block.words in (("cent",), ("pusher",))
-]
-"""What tests/foreign/test_guide.py and tests/sdk/test_pusher.py run."""
-PROVIDERS = [
-    block for page in PAGES for block in blocks(page, "console", "python", "js") if block.words == ("oauth",)
-]
-"""What tests/docs/test_log_in_with.py runs."""
-PRODUCT = [
-    *(block for page in (GUIDE, BOTS, FEATURE) for block in files_of(page)),
-    *(block for block in blocks(GUIDE, "python") if block.words == ("notifications",)),
-]
-"""What tests/docs/test_product.py, test_bots.py and test_feature.py run."""
+FILES = ("bots.md", "write-a-feature.md", "your-product.md")
+"""Guides with blocks that are files, named by their first word: test_bots.py, test_feature.py and
+test_product.py use them."""
+SCRIPTS = "centrifuge notifications oauth pusher subscribe token wechat"
+PYTHON = "agent.py cent client native notifications oauth pusher receiver token verify"
+ELSEWHERE: dict[str, set[tuple[str, ...]]] = {
+    "console": {("oauth",), ("ntfy",), ("phones",), ("ai-chat",), ("agents",)},
+    "python": {(word,) for word in PYTHON.split()},
+    "js": {(), *((word,) for word in SCRIPTS.split())},
+}
+"""Language → words of the blocks that other tests run: of docs/, foreign/ and sdk/, and those of plug-ins."""
 
 
 def test_no_example_is_left_out() -> None:
     """A block in a language, or with words, that nothing here knows would not be checked."""
-    sessions = (*OPEN, *KEYED, *DRIVEN, *SHARED, *FORKED, *SMALL, *BEGUN)
-    known = {
-        id_of(block)
-        for block in (
-            *sessions,
-            *FRAMES,
-            *JSON,
-            *YAML,
-            *SCRIPTS,
-            *COMMANDS,
-            *PROGRAMS,
-            *PRODUCT,
-            *PROVIDERS,
-            *FOREIGN,
-            *OF_PLUG_INS,
-        )
-    }
-    examined = ("console", "json", "yaml", "js", "jsx", "sh", "bash", "python", "javascript", "")
-    left = [str(block) for page in PAGES for block in blocks(page, *examined) if id_of(block) not in known]
+    played = {*map(id_of, (*OPEN, *DRIVEN, *BEGUN, *SERVED))}
+    examined = ("console", "js", "bash", "python", "javascript", "")
+    left = [
+        str(block)
+        for page in PAGES
+        for block in blocks(page, *examined)
+        if id_of(block) not in played
+        and block.words not in ELSEWHERE.get(block.language, ())
+        and not (page.name in FILES and "." in "".join(block.words[:1]))
+    ]
     assert not left
-    assert all(
-        (OPEN, KEYED, DRIVEN, SHARED, FORKED, SMALL, TRANSCRIPTS, ACROSS, JSON, YAML, SCRIPTS, COMMANDS)
-    )
+    assert {block.words for block in SERVED} == SERVERS
+    assert all((OPEN, DRIVEN, BEGUN, FRAMES, JSON, YAML, COMMANDS))
 
 
 def id_of(block: Block) -> tuple[Path, int]:
@@ -127,7 +96,7 @@ def test_a_command_whose_output_goes_elsewhere_shows_no_progress() -> None:
 def test_no_msg_id_is_used_in_two_examples() -> None:
     """The examples run on one server, which takes each id once."""
     users: dict[str, set[str]] = {}
-    for block in (*OPEN, *SHARED, *FRAMES):
+    for block in (*OPEN, *(each for each in SERVED if "cluster" in each.words), *FRAMES):
         for msg_id in re.findall(r'msgID["=:]+([\w-]+)', block.text):
             users.setdefault(msg_id, set()).add(str(block))
     assert not {msg_id: where for msg_id, where in users.items() if len(where) > 1}
@@ -139,14 +108,38 @@ def test_a_shell_session_prints_what_it_says(block: Block, server: Server, tmp_p
         play_session(block, tmp_path, server)
 
 
-@pytest.mark.parametrize("block", KEYED, ids=str)
-def test_a_shell_session_with_keys_prints_what_it_says(
-    block: Block, start_server: StartServer, tmp_path: Path
+@pytest.mark.parametrize("block", SERVED, ids=str)
+def test_a_shell_session_with_servers_of_its_own_prints_what_it_says(
+    block: Block, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    config = nearest(block, "keys:")
-    server = start_server(config=config)
-    with present(block, tmp_path, server):
-        play_session(block, tmp_path, server, KEY=config["api"]["keys"][0]["key"])
+    with (
+        serving(block, request.getfixturevalue, tmp_path) as (servers, variables),
+        present(block, tmp_path, *servers),
+    ):
+        play_session(block, tmp_path, *servers, **variables)
+
+
+@contextmanager
+def serving(
+    block: Block, fixture: Callable[[str], Any], folder: Path
+) -> Iterator[tuple[Sequence[Server], dict[str, str]]]:
+    """The servers that a block needs, and what its commands know. A configuration is the one above it, but
+    for where Redis is."""
+    if "cluster" in block.words:
+        yield fixture("nodes").servers, {}
+    elif "processes" in block.words:
+        config = nearest(block, "redis:")
+        config["redis"] = {"url": f"redis://127.0.0.1:{fixture('redis_server').port}"}
+        family = Family(folder / "family", config["redis"]["url"], 2, config=config)
+        try:
+            yield [family], {}
+        finally:
+            family.stop()
+        family.check()
+    else:
+        config = nearest(block, f"{block.words[0]}:")
+        keys = {"KEY": config["api"]["keys"][0]["key"]} if "keys" in block.words else {}
+        yield [fixture("start_server")(config=config)], keys
 
 
 @pytest.mark.full
@@ -228,11 +221,6 @@ def nearest(block: Block, word: str) -> Any:
     return yaml.safe_load(filled_in(above[-1].text))
 
 
-@pytest.mark.parametrize("block", TRANSCRIPTS, ids=str)
-def test_a_transcript_is_what_goes_over_the_wire(block: Block, server: Server, tmp_path: Path) -> None:
-    play_frames(block, tmp_path, server)
-
-
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     """Two nodes of one cluster."""
@@ -242,45 +230,16 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
         yield two
 
 
-@pytest.mark.parametrize("block", SHARED, ids=str)
-def test_a_shell_session_with_two_nodes_prints_what_it_says(
-    block: Block, nodes: Nodes, tmp_path: Path
-) -> None:
-    with present(block, tmp_path, *nodes.servers):
-        play_session(block, tmp_path, *nodes.servers)
+@pytest.mark.parametrize("block", [block for block in FRAMES if "cluster" not in block.words], ids=str)
+def test_a_transcript_is_what_goes_over_the_wire(block: Block, server: Server, tmp_path: Path) -> None:
+    play_frames(block, tmp_path, server)
 
 
-@pytest.mark.parametrize("block", ACROSS, ids=str)
+@pytest.mark.parametrize("block", [block for block in FRAMES if "cluster" in block.words], ids=str)
 def test_a_transcript_of_two_nodes_is_what_goes_over_the_wire(
     block: Block, nodes: Nodes, tmp_path: Path
 ) -> None:
     play_frames(block, tmp_path, *nodes.servers)
-
-
-@pytest.mark.parametrize("block", FORKED, ids=str)
-def test_a_shell_session_with_several_processes_prints_what_it_says(
-    block: Block, redis_server: RedisServer, tmp_path: Path
-) -> None:
-    """The configuration is the one above it, but for where Redis is."""
-    config = nearest(block, "redis:")
-    config["redis"] = {"url": f"redis://127.0.0.1:{redis_server.port}"}
-    family = Family(tmp_path / "family", config["redis"]["url"], 2, config=config)
-    try:
-        with present(block, tmp_path, family):
-            play_session(block, tmp_path, family)
-    finally:
-        family.stop()
-    family.check()
-
-
-@pytest.mark.parametrize("block", SMALL, ids=str)
-def test_a_shell_session_with_few_features_prints_what_it_says(
-    block: Block, start_server: StartServer, tmp_path: Path
-) -> None:
-    """The configuration is the one above it."""
-    server = start_server(config=nearest(block, "features:"))
-    with present(block, tmp_path, server):
-        play_session(block, tmp_path, server)
 
 
 @pytest.fixture
@@ -292,34 +251,23 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
 
 @pytest.mark.full
 def test_what_is_answered_while_a_node_does_not_answer(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Ann is on the first node. The second one, where bob was, is killed."""
     with nodes_of(tmp_path_factory.mktemp("dying"), 2, cluster={"rpc_seconds": 1}) as nodes:
         first, second = nodes.servers
-        with present_until_killed(first, second) as name:
+
+        def push(path: str, user: str) -> Any:
+            fields = {"appID": APP, "userID": user, "msgID": fresh("d"), "message": "hi"}
+            return post(first.http, path, **fields).json
+
+        with logged_in(first.ws, "ann", APP), CmdClient(second.ws) as bob:
+            bob.upgrade().login("bob", APP)
             listed, failed, partly = (the_json(word) for word in ("missing", "failed", "partly"))
-            listed["data"]["missingNodes"] = [name]
+            listed["data"]["missingNodes"] = [name_of(second)]
+            second.process.kill()
+            second.process.wait()
             assert get(first.http, "/user/list", appID=APP).json == listed
-            eventually(lambda: push_to(first, "bob") == failed, what="the node is known to be away")
-            assert push_to_all(first, "news") == partly
-
-
-@contextmanager
-def present_until_killed(first: Server, second: Server) -> Iterator[str]:
-    """A time in which ann is on the first node, and the second one, where bob was, is dead; its name."""
-    with logged_in(first.ws, "ann", APP), CmdClient(second.ws) as bob:
-        bob.upgrade().login("bob", APP)
-        name = name_of(second)
-        second.process.kill()
-        second.process.wait()
-        yield name
-
-
-def push_to(server: Server, user: str) -> Any:
-    return post(server.http, "/user/sendMessage", appID=APP, userID=user, msgID=fresh("d"), message="hi").json
-
-
-def push_to_all(server: Server, user: str) -> Any:
-    path = "/user/sendMessageAll"
-    return post(server.http, path, appID=APP, userID=user, msgID=fresh("d"), message="hi").json
+            eventually(lambda: push("/user/sendMessage", "bob") == failed, what="it is known to be away")
+            assert push("/user/sendMessageAll", "news") == partly
 
 
 def the_json(word: str) -> Any:
@@ -361,16 +309,12 @@ def keys_of(cell: str) -> list[str]:
     return [first, *(first.partition(":")[0] + other for other in others)]
 
 
-@pytest.mark.parametrize("block", JSON, ids=str)
-def test_json_is_json(block: Block) -> None:
-    json.loads(block.text)
-
-
-@pytest.mark.parametrize("block", [block for block in JSON if "state" in block.words], ids=str)
-def test_system_state_has_the_keys_that_are_shown(block: Block, server: Server) -> None:
+def test_json_is_json_and_system_state_has_the_keys_that_are_shown(server: Server) -> None:
+    for block in JSON:
+        json.loads(block.text)
     status, body = server.get("/system/state?isDebug=true&detail=true")
     assert status == 200
-    received, shown = json.loads(body), json.loads(block.text)
+    received, shown = json.loads(body), the_json("state")
     configured = yaml.safe_load(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"))["apps"]
     apps = received["data"]["apps"]
     for name in set(apps) - set(configured):  # other examples have connected to it
@@ -408,7 +352,3 @@ def test_commands_exist(block: Block) -> None:
         assert shown.exit_code == 0, f"{block}: imserver {line}: {shown.output}"
         for option in (word.partition("=")[0] for word in words if word.startswith("--")):
             assert re.search(rf"{option}\b", shown.output), f"{block}: imserver {line}: no {option}"
-
-
-def test_sessions_are_taken_apart() -> None:
-    assert exchanges("$ A=1\n$ a\nb\nc\n$ d\n") == [("A=1", ""), ("a", "b\nc"), ("d", "")]

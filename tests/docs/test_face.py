@@ -15,29 +15,15 @@ def test_the_page_is_made_of_the_docstrings() -> None:
     assert face.PAGE.read_text(encoding="utf-8") == face.page(), "run python -m tools.face"
 
 
-def test_each_name_of_the_face_says_what_it_is_and_stands_in_one_module() -> None:
+def test_each_name_of_the_face_and_each_member_says_what_it_is_and_stands_in_one_module() -> None:
     names = [(module, name) for _, module in face.modules() for name in face.names_of(module)]
     assert len(names) == len({name for _, name in names})
-    assert [name for module, name in names if len(face.description(module, name).split()) < 3] == []
-
-
-def test_each_member_of_a_table_has_a_text_of_its_own() -> None:
-    for _, module in face.modules():
-        for name in face.names_of(module):
-            value = getattr(module, name)
-            texts = face.members(value) if inspect.isclass(value) else {}
-            assert [member for member, text in texts.items() if not text] == [], name
-            assert len(set(texts.values())) == len(texts), name
-
-
-def test_fields_by_keyword_and_types_of_fields_are_shown() -> None:
-    page = face.page()
-    draft = page.partition("\n### Draft\n")[2].partition("\n### ")[0]
-    assert "# by keyword:\nsender: str" in draft
-    assert "\nEntryKind = Literal['message', " in draft
-    assert "\n- `to_anybody`: " in draft
-    request = page.partition("\n### SendRequest\n")[2].partition("\n### ")[0]
-    assert "\ntext: " in request  # of the struct from which it inherits
+    for module, name in names:
+        assert len(face.description(module, name).split()) >= 3, name
+        value = getattr(module, name)
+        texts = face.members(value) if inspect.isclass(value) else {}
+        assert all(texts.values()), name
+        assert len(set(texts.values())) == len(texts), name
 
 
 def test_rows_of_an_earlier_version_become_those_of_today() -> None:

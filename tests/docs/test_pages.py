@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from pkgutil import resolve_name
@@ -10,9 +11,15 @@ from typing import Any, get_args
 import pytest
 import yaml
 
+from imserver.dialects.action.wire import ACTIONS, PUSHED
 from imserver.dialects.centrifuge import codes
 from imserver.dialects.centrifuge.api import METHODS
 from imserver.dialects.centrifuge.wire import CentrifugeDialect
+from imserver.dialects.client.api import ROUTES as CLIENT_ROUTES
+from imserver.dialects.client.wire import NOTICES
+from imserver.dialects.protobuf import wire as protobuf
+from imserver.dialects.protobuf.service import HOLD_SECONDS, PAGE, PAGE_SECONDS
+from imserver.dialects.protobuf.uplink import MAX_WAITING, MAX_WAITING_BYTES
 from imserver.dialects.pusher import wire as pusher
 from imserver.dialects.pusher.api import ROUTES as PUSHER_ROUTES
 from imserver.dialects.pusher.declared import PusherSettings
@@ -20,7 +27,11 @@ from imserver.gateway import assets, errors
 from imserver.gateway.config.values import fold
 from imserver.gateway.dialects.cmd.wire import COMMANDS
 from imserver.gateway.http.openapi import problems_of
+from imserver.gateway.model import Limit
 from imserver.gateway.node.feature_list import FEATURES
+from imserver.gateway.transport.states import CONNECTION_TRANSITIONS, ConnectionEvent
+from imserver.messenger.messages.acks import ACK_TRANSITIONS, AckEvent
+from imserver.messenger.messages.catch_up import RECOVERED
 from imserver.pages.reference import chinese
 from imserver.pages.text import TEXT
 from tests.docs.markdown import PAGES, anchors, links, prose, table_with, tables
@@ -35,6 +46,9 @@ HTTP = DOCS / "reference" / "http.md"
 PUSHER = DOCS / "reference" / "pusher-dialect.md"
 CLOSE_CODES = DOCS / "reference" / "close-codes.md"
 CENTRIFUGE = DOCS / "reference" / "centrifuge-dialect.md"
+CLIENT, ACTION, PROTOBUF = (
+    DOCS / "reference" / f"{name}-dialect.md" for name in ("client", "action", "protobuf")
+)
 LOGINS = DOCS / "logins.md"
 OPERATIONS = DOCS / "operations.md"
 DEFAULTS = yaml.safe_load(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"))
@@ -52,12 +66,142 @@ FOR_PROGRAMS = """
 """Problems that a program must solve, or that the page solves itself: a person sees their code."""
 
 
-def test_the_close_codes_are_those_of_the_code() -> None:
-    rows = table_with(CLOSE_CODES, "code", "name", "reconnect", "meaning", "what operators do")
-    assert [tuple(row.values())[:4] for row in rows] == [
-        (str(row.code), row.name, YES[row.reconnect], row.meaning) for row in errors.CLOSE.values()
-    ]
-    assert all(row["what operators do"] for row in rows)
+STATES: tuple[tuple[Path, Any, Any], ...] = (
+    (ARCHITECTURE, CONNECTION_TRANSITIONS, ConnectionEvent),
+    (DOCS / "houses" / "messenger.md", ACK_TRANSITIONS, AckEvent),
+)
+TABLES: dict[str, tuple[Path, str, Callable[..., Any], Any]] = {
+    "close codes": (
+        CLOSE_CODES,
+        "code | name | reconnect | meaning | what operators do",
+        lambda code, name, again, meaning, remedy: (code, name, again, meaning, bool(remedy)),
+        [(str(row.code), row.name, YES[row.reconnect], row.meaning, True) for row in errors.CLOSE.values()],
+    ),
+    "reply codes": (
+        PROTOCOL,
+        "code | text | here",
+        lambda code, text, _: (int(code), text),
+        [*errors.REPLY_TEXT.items()],
+    ),
+    "problems": (
+        HTTP,
+        "status | code | temporary | message",
+        lambda *cells: cells,
+        [(str(row.status), row.code, YES[row.temporary], row.message) for row in PROBLEMS.values()],
+    ),
+    "metrics": (
+        DOCS / "reference" / "metrics.md",
+        "metric | kind | meaning",
+        lambda *cells: cells,
+        [
+            (
+                f"{row.name} by {' and '.join(row.label.split())}" if row.label else row.name,
+                row.kind,
+                row.help,
+            )
+            for row in METRICS
+        ],
+    ),
+    "features": (
+        OPERATIONS,
+        "feature | what a node has with it | needs",
+        lambda name, _, needs: (name, needs),
+        [(row.name, ", ".join(row.uses)) for row in (import_module(each).FEATURE for each in FEATURES)],
+    ),
+    "errors of Centrifugo": (
+        CENTRIFUGE,
+        "error | message | temporary",
+        lambda *cells: cells,
+        [
+            (str(code), error.message, YES[error.temporary])
+            for code, error in sorted({error.code: error for error in codes.ERRORS.values()}.items())
+        ],
+    ),
+    "close codes of Centrifugo": (
+        CENTRIFUGE,
+        "own code | sent | reason",
+        lambda code, sent, reason: (int(code), int(sent), reason),
+        {
+            (code, sent, CentrifugeDialect.close_reasons[code])
+            for code, sent in CentrifugeDialect.close_codes.items()
+        },
+    ),
+    "routes of Pusher": (
+        PUSHER,
+        "route | answer",
+        lambda route, _: re.sub(r"\{\w+\}", "*", route),
+        {f"{row.method} {row.path}" for row in PUSHER_ROUTES},
+    ),
+    "codes of Pusher": (
+        PUSHER,
+        "code | reason",
+        lambda code, _: int(code),
+        {*pusher.CLOSE_CODES.values(), pusher.CODE_BAD_FRAME, pusher.CODE_CLIENT_EVENT},
+    ),
+    "routes of the client dialect": (
+        CLIENT,
+        "path | fields (required in bold) | data | scope",
+        lambda path, _fields, _data, scope: (path.removesuffix(" (new)"), scope),
+        {(row.path, row.need.scope) for row in CLIENT_ROUTES},
+    ),
+    "notices of the client dialect": (
+        CLIENT,
+        "code | msg | when",
+        lambda code, msg, _: (int(code), msg),
+        [*NOTICES.values()],
+    ),
+    "actions": (ACTION, "action | data | ", lambda action, *_: action, [*ACTIONS]),
+    "pushes of the action dialect": (
+        ACTION,
+        "action | when | who gets it | content | msgId",
+        lambda action, *_: action,
+        {*PUSHED.values()},
+    ),
+    "frames of the protobuf dialect": (
+        PROTOBUF,
+        "CmdType | name | data | ",
+        lambda number, name, *_: (int(number), name),
+        [(number, name) for number, (name, _) in protobuf.COMMANDS.items()],
+    ),
+    **{
+        f"states of {events.__name__}": (
+            page,
+            f"state | {' | '.join(event.name for event in events)}",
+            lambda state, *cells: (state.partition(":")[0], *cells),
+            {
+                (state.name, *(row[event].name if event in row else "" for event in events))
+                for state, row in table.items()
+            },
+        )
+        for page, table, events in STATES
+    },
+}
+"""What a table lists → its page and headings, what is read of a row, and what the code has."""
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_is_that_of_the_code(name: str) -> None:
+    page, heads, read, wanted = TABLES[name]
+    found = [read(*row.values()) for row in table_with(page, *heads.split(" | "))]
+    assert (found if isinstance(wanted, list) else set(found)) == wanted
+
+
+def test_the_protobuf_dialect_is_that_of_the_code() -> None:
+    rows = table_with(PROTOBUF, "CmdType", "request", "answer")
+    named = [re.fullmatch(r"(\d+) \[?(\w+).*", row["CmdType"]) for row in rows]
+    commands = [(n, name) for n, (name, _) in protobuf.FULL_COMMANDS.items() if n > protobuf.CT_SYNC]
+    assert [(int(each[1]), each[2]) for each in named if each] == [*commands, (protobuf.CT_SIGNAL, "signal")]
+    text = " ".join(PROTOBUF.read_text(encoding="utf-8").split())
+    extended = text.partition("## Extended clients")[2]
+    for number, name in [*enumerate(protobuf.KINDS), *enumerate(protobuf.SIGNALS, 1)]:
+        assert re.search(rf"\b{number} {name}\b", extended), name
+    for number, name in enumerate(protobuf.MESSAGE_TYPES, 1):
+        assert f"{number} {name}" in text
+    limits = f"at most {RECOVERED} entries", f"{Limit.HIDDEN:,}", f"(at most {Limit.PAGE})"
+    seconds = f"for {HOLD_SECONDS} s after its login", f"for {PAGE_SECONDS:g} s after a page"
+    assert [words for words in limits if words not in extended] == []
+    assert [words for words in (f"at most {PAGE} messages", *seconds) if words not in text] == []
+    assert (MAX_WAITING, MAX_WAITING_BYTES) == (1000, 1 << 20), "a thousand messages, and a megabyte"
 
 
 def test_the_reasons_of_refused_logins_are_those_of_the_code() -> None:
@@ -67,12 +211,6 @@ def test_the_reasons_of_refused_logins_are_those_of_the_code() -> None:
     assert listed == set(get_args(errors.LoginRefusal))
 
 
-def test_the_reply_codes_are_those_of_the_code() -> None:
-    rows = table_with(PROTOCOL, "code", "text", "here")
-    assert [(int(row["code"]), row["text"]) for row in rows] == list(errors.REPLY_TEXT.items())
-    assert f"`{errors.REPLY_TEXT_UNKNOWN}`" in prose(PROTOCOL)
-
-
 def test_the_rates_are_those_of_the_code() -> None:
     rows = table_with(CLOSE_CODES, "counted", "for each", "limit", "default", "above it")
     listed = {(row["counted"], row["for each"], row["limit"]): row["above it"] for row in rows}
@@ -80,13 +218,6 @@ def test_the_rates_are_those_of_the_code() -> None:
     for rate in RATES:
         assert listed[rate.counted, rate.payer, rate.limit].startswith(rate.above), rate.name
     assert len({rate.name for rate in RATES}) == len(RATES), "Redis has them by name"
-
-
-def test_the_problems_are_those_of_the_code() -> None:
-    rows = table_with(HTTP, "status", "code", "temporary", "message")
-    assert [tuple(row.values()) for row in rows] == [
-        (str(row.status), row.code, YES[row.temporary], row.message) for row in PROBLEMS.values()
-    ]
 
 
 def test_the_messages_page_names_every_problem_that_a_person_can_meet() -> None:
@@ -108,27 +239,10 @@ def test_the_routes_are_those_of_the_code() -> None:
     }
 
 
-def test_the_codes_for_clients_of_centrifugo_are_those_of_the_code() -> None:
-    rows = table_with(CENTRIFUGE, "error", "message", "temporary")
-    found = {error.code: error for error in codes.ERRORS.values()}
-    assert [tuple(row.values()) for row in rows] == [
-        (str(code), error.message, YES[error.temporary]) for code, error in sorted(found.items())
-    ]
-    rows = table_with(CENTRIFUGE, "own code", "sent", "reason")
-    assert {int(row["own code"]): int(row["sent"]) for row in rows} == CentrifugeDialect.close_codes
-    assert {int(row["own code"]): row["reason"] for row in rows} == CentrifugeDialect.close_reasons
-
-
 def test_the_methods_for_back_ends_of_centrifugo_are_those_of_the_code() -> None:
     rows = table_with(CENTRIFUGE, "method", "scope", "notes")
     listed = {name: row["scope"] for row in rows for name in re.findall("[a-z_]+", row["method"])}
     assert listed == {name: method.need.scope for name, method in METHODS.items()} | {"batch": "any"}
-
-
-def test_the_routes_of_pushers_api_are_those_of_the_code() -> None:
-    rows = table_with(PUSHER, "route", "answer")
-    listed = {re.sub(r"\{\w+\}", "*", row["route"]) for row in rows}
-    assert listed == {f"{row.method} {row.path}" for row in PUSHER_ROUTES}
 
 
 def test_the_options_of_pushers_protocol_are_those_of_the_code() -> None:
@@ -140,26 +254,9 @@ def test_the_options_of_pushers_protocol_are_those_of_the_code() -> None:
             assert row["default"] == json.dumps(getattr(PusherSettings(), row["option"]))
 
 
-def test_the_codes_of_pushers_protocol_are_those_of_the_code() -> None:
-    listed = {int(row["code"]) for row in table_with(PUSHER, "code", "reason")}
-    own = {pusher.CODE_BAD_FRAME, pusher.CODE_CLIENT_EVENT}
-    assert listed == {*pusher.CLOSE_CODES.values()} | own
-
-
 def test_every_command_of_the_dialect_has_a_chapter() -> None:
+    assert f"`{errors.REPLY_TEXT_UNKNOWN}`" in prose(PROTOCOL)
     assert {name.lower() for name in (*COMMANDS, *READERS["cmd"])} <= anchors(PROTOCOL)
-
-
-def test_the_metrics_are_those_of_the_code() -> None:
-    rows = table_with(DOCS / "reference" / "metrics.md", "metric", "kind", "meaning")
-    assert [tuple(row.values()) for row in rows] == [
-        (
-            f"{metric.name} by {' and '.join(metric.label.split())}" if metric.label else metric.name,
-            metric.kind,
-            metric.help,
-        )
-        for metric in METRICS
-    ]
 
 
 def test_every_metric_that_is_named_exists() -> None:
@@ -203,15 +300,6 @@ def test_the_page_of_a_house_names_every_module(room: Path) -> None:
     assert [name for name in sorted(modules) if f"`{name}`" not in row] == []
     inside = {path.stem for path in (ROOT / "imserver" / house).rglob("*")} | {"websockets", "settings_file"}
     assert set(re.findall(r"`([a-z_]+)`", row)) <= inside
-
-
-def test_the_table_of_features_says_what_each_needs() -> None:
-    rows = table_with(OPERATIONS, "feature", "what a node has with it", "needs")
-    needs = {row["feature"].strip("`"): row["needs"] for row in rows}
-    assert list(needs.items()) == [
-        (feature.name, ", ".join(feature.uses))
-        for feature in (import_module(package).FEATURE for package in FEATURES)
-    ]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

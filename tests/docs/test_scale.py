@@ -19,10 +19,3 @@ def test_a_plan_is_the_smallest_cluster_in_whole_racks() -> None:
     assert plan.nodes % step == 0
     assert sum(plan.cores().values()) <= plan.nodes * site.use
     assert sum(smaller.cores().values()) > smaller.nodes * site.use
-
-
-def test_costs_are_seconds_and_bytes() -> None:
-    assert scale.of("push") == 474.5e-6
-    assert scale.of("pair") == 5.4e-3
-    assert scale.of("peer") == 194 * 1024
-    assert scale.of("lease") == 546
