@@ -535,7 +535,7 @@ def attack(generator: Generator, mode: str, name: str, pid: int) -> Json:
     stands_by = not bystander.ended  # without an open app it is refused
     probe.worst_us = 0
     growth = Growth(pid)
-    answer, closed = b"", False
+    answer = b""
     begin = time.monotonic()
     if data:
         then = None
@@ -551,7 +551,6 @@ def attack(generator: Generator, mode: str, name: str, pid: int) -> Json:
             over = now - heard > (CALM_SECONDS if calm_at else first) and probe.http.answered > calm_at
             if (over or attacker.ended) and not probe.conn.waiting:
                 break
-        closed = attacker.ended
         attacker.close()
         answer = b"".join(attacker.answers)
     probe.watch(CALM_SECONDS)
@@ -566,7 +565,6 @@ def attack(generator: Generator, mode: str, name: str, pid: int) -> Json:
         "share": max(hold_ms / MOST_HOLD_MS, growth_mb / _most_mb(name), residue_mb / MOST_RESIDUE_MB),
         "of": wanted.of,
         "counts": _counted(wanted, answer),
-        "closed": closed,
         "hold_ms": hold_ms,
         "growth_mb": growth_mb,
         "residue_mb": residue_mb,

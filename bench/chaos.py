@@ -88,7 +88,6 @@ class ChaosOptions:
     questions: bool = parameter(
         False, "Judge questions, too: two devices answer each of them at once, at two nodes."
     )
-    stall: str = text_parameter("", "Library for slow fsync [default: from tests/faults/slow_fsync.c].")
     folder: str = text_parameter("", "Where logs and data are to stay [default: nowhere].")
     history: str = text_parameter(
         "", "A file for what clients asked, were answered and were shown [default: nowhere]."
@@ -119,7 +118,6 @@ class ChaosRun:
             self.config,
             options.database,
             folder,
-            options.stall,
             options.webhook,
             options.alone,
             options.faults,

@@ -128,104 +128,44 @@ def _users(answer: Json, emoji: str) -> list[str]:
     return [user for each in row.get("reactions", ()) if each["emoji"] == emoji for user in each["users"]]
 
 
-def _claim_id(turn: Turn) -> Operation:
-    id = f"id {turn.claim}"
-    body = {"user": "sender", "to": "receiver", "text": turn.word, "client_msg_id": id}
-    read = lambda answer: {"granted": not answer["repeated"]}  # noqa: E731
-    return Operation("acquire", [f"lock:{id}"], "/messages/send", body, read, {"holder": turn.word})
-
-
-def _claim_push(turn: Turn) -> Operation:
-    id = f"push {turn.claim}"
+def _pushed(answer: Json) -> Json:
     granted = {"held": True, "sent": True, "repeated": False, "id_reused": False}
+    return {"granted": granted[answer.get("code") or answer["results"][0]["status"]]}
+
+
+def _votes(answer: Json) -> Json:
+    return {"value": [(each["user"], each["value"]) for each in answer["answers"]]}
+
+
+def _has(emoji: str, user: str = "") -> Callable[[Json], Json]:
+    """Whether a message has a reaction, of a user if one is named."""
 
     def read(answer: Json) -> Json:
-        return {"granted": granted[answer.get("code") or answer["results"][0]["status"]]}
+        users = _users(answer, emoji)
+        return {"value": emoji if (user in users if user else users) else None}
 
-    body = {"user": "nobody", "text": turn.word, "id": id, "ttl_seconds": 5}
-    return Operation("acquire", [f"lock:{id}"], "/push", body, read, {"holder": turn.word})
-
-
-def _raise(turn: Turn) -> Operation:
-    reader, id = turn.subjects.reader, turn.chance.choice(turn.subjects.ids)
-    body = {"user": reader, "conversation": turn.subjects.conversation, "id": id}
-    return Operation("raise", [f"maximum:{reader}"], "/messages/read", body, _done("read"), {"value": id})
+    return read
 
 
-def _position(turn: Turn) -> Operation:
-    reader = turn.subjects.reader
-    read = lambda answer: {"value": answer["conversations"][0]["read"]}  # noqa: E731
-    return Operation("get", [f"maximum:{reader}"], turn.page("/conversations", reader), None, read)
+def _reacted(turn: Turn, number: int) -> Operation:
+    user, id = str(number), turn.subjects.ids[1]
+    return Operation("get", [f"register:{user}, {id}"], turn.message(id), None, _has(LIKE, user))
 
 
-def _edit(turn: Turn) -> Operation:
-    id = turn.subjects.ids[0]
-    body = {"user": OWNER, "id": id, "text": turn.word}
-    return Operation("write", [f"text:{id}"], "/messages/edit", body, _done("repeated"), {"value": turn.word})
-
-
-def _recall(turn: Turn) -> Operation:
-    id = turn.subjects.ids[0]
-    return Operation(
-        "remove", [f"text:{id}"], "/messages/recall", {"user": OWNER, "id": id}, _done("repeated")
-    )
-
-
-def _edited(turn: Turn) -> Operation:
-    id = turn.subjects.ids[0]
-    return Operation("get", [f"text:{id}"], turn.message(id), None, _text)
-
-
-def _react(turn: Turn) -> Operation:
-    user, id, remove = str(turn.asker), turn.subjects.ids[1], turn.chance.random() < 0.5
-    body = {"user": user, "id": id, "emoji": LIKE, "remove": remove}
-    what = {"value": None if remove else LIKE}
-    return Operation(
-        "write", [f"register:{user}, {id}"], "/messages/react", body, _done("conversation"), what
-    )
-
-
-def _reacted(turn: Turn, number: int = -1) -> Operation:
-    user, id = str(turn.chance.randrange(ASKERS) if number < 0 else number), turn.subjects.ids[1]
-    read = lambda answer: {"value": LIKE if user in _users(answer, LIKE) else None}  # noqa: E731
-    return Operation("get", [f"register:{user}, {id}"], turn.message(id), None, read)
-
-
-def _reply(turn: Turn) -> Operation:
-    id, conversation = turn.subjects.ids[2], turn.subjects.conversation
-    body = {"user": str(turn.asker), "conversation": conversation, "thread": id, "text": turn.word}
-    return Operation(
-        "send", [f"thread {id}"], "/messages/send", body, _done("repeated"), {"message": turn.word}
-    )
-
-
-def _thread(turn: Turn) -> Operation:
-    id = turn.subjects.ids[2]
-    path = turn.page("/threads/get", turn.subjects.reader, thread=id, limit=100)
-    read = lambda answer: {"messages": [(None, row["text"]) for row in answer["messages"]]}  # noqa: E731
-    return Operation("read", [f"thread {id}"], path, None, read, {"whole": True})
-
-
-def _question(turn: Turn) -> tuple[Operation, int]:
-    """Ask one that others ask, too, for the answers of one or of two users."""
-    conversation, need = turn.subjects.conversation, 1 + turn.claim % 2
-    name = f"{conversation}, {turn.claim}"
-    options = [{"text": value, "value": value} for value in map(str, range(ASKERS))]
-    body = {"user": OWNER, "conversation": conversation, "text": name, "client_msg_id": name, "need": need}
-
-    def read(answer: Json) -> Json:
-        return {"value": [(each["user"], each["value"]) for each in answer["answers"]]}
-
-    return Operation("get", [f"votes:{name}"], "/asks/create", body | {"options": options}, read), need
-
-
-def _answers(turn: Turn) -> Operation:
-    return _question(turn)[0]
+def _traces(turn: Turn) -> list[Operation]:
+    """Look at what the member who will be erased has left."""
+    subjects = turn.subjects
+    found = turn.page("/messages/search", subjects.reader, text=subjects.word)
+    farewell = turn.message(subjects.farewell)
+    looks: list[tuple[str, Callable[[Json], Json]]] = [(farewell, _text), (found, _text)]
+    looks += [(turn.message(id), _has(WAVE)) for id in subjects.ids[-2:]]
+    rows = zip(subjects.traces, looks, strict=True)
+    return [Operation("get", [object], path, None, read) for object, (path, read) in rows]
 
 
 def _answer(turn: Turn) -> Operation:
-    """Answer it: as one user on several devices, or as one of several users."""
-    question, need = _question(turn)
+    """Answer a question that others answer, too: one user on several devices, or several users."""
+    question, need = operations(turn)["answers"], 1 + turn.claim % 2
     row = post(turn.target, f"/api/v1{question.path}", {"app": APP, **(question.body or {})})
     user = str(turn.asker if need > 1 else 0)
     body = {"user": user, "id": row.get("id", 0), "value": str(turn.asker)}
@@ -234,47 +174,66 @@ def _answer(turn: Turn) -> Operation:
     return Operation("decide", question.objects, "/asks/answer", body, read, vote)
 
 
-def _erase(turn: Turn) -> Operation:
-    body = {"user": turn.subjects.leaver}
-    return Operation("remove", [*turn.subjects.traces], "/users/erase", body, _done("erased"))
+def operations(turn: Turn) -> dict[str, Operation]:
+    """What an asker may do by one request, by name."""
+    subjects, word, user = turn.subjects, turn.word, str(turn.asker)
+    first, second, third, *_ = subjects.ids
+    conversation, reader, raised = subjects.conversation, subjects.reader, turn.chance.choice(subjects.ids)
+    owned, remove = {"user": OWNER, "id": first}, turn.chance.random() < 0.5
+    claim, push, name = f"id {turn.claim}", f"push {turn.claim}", f"{conversation}, {turn.claim}"
+    claimed = {"user": "sender", "to": "receiver", "text": word, "client_msg_id": claim}
+    pushed = {"user": "nobody", "text": word, "id": push, "ttl_seconds": 5}
+    react = {"user": user, "id": second, "emoji": LIKE, "remove": remove}
+    reply = {"user": user, "conversation": conversation, "thread": third, "text": word}
+    options = [{"text": value, "value": value} for value in map(str, range(ASKERS))]
+    question = {"user": OWNER, "conversation": conversation, "text": name, "client_msg_id": name}
+    question |= {"need": 1 + turn.claim % 2, "options": options}
+    repeated = lambda answer: {"granted": not answer["repeated"]}  # noqa: E731
+    read_until = lambda answer: {"value": answer["conversations"][0]["read"]}  # noqa: E731
+    texts = lambda answer: {"messages": [(None, row["text"]) for row in answer["messages"]]}  # noqa: E731
+    thread = turn.page("/threads/get", reader, thread=third, limit=100)
+    read = {"user": reader, "conversation": conversation, "id": raised}
+    objects = [f"maximum:{reader}"], [f"text:{first}"], [f"thread {third}"], [f"register:{user}, {second}"]
+    position, text, answers, reaction = objects
+    done, holder, like = _done("repeated"), {"holder": word}, {"value": None if remove else LIKE}
+    act = Operation
+    return {
+        "claim id": act("acquire", [f"lock:{claim}"], "/messages/send", claimed, repeated, holder),
+        "claim push": act("acquire", [f"lock:{push}"], "/push", pushed, _pushed, holder),
+        "raise": act("raise", position, "/messages/read", read, _done("read"), {"value": raised}),
+        "position": act("get", position, turn.page("/conversations", reader), None, read_until),
+        "edit": act("write", text, "/messages/edit", {**owned, "text": word}, done, {"value": word}),
+        "recall": act("remove", text, "/messages/recall", owned, done),
+        "edited": act("get", text, turn.message(first), None, _text),
+        "react": act("write", reaction, "/messages/react", react, _done("conversation"), like),
+        "reacted": _reacted(turn, turn.chance.randrange(ASKERS)),
+        "reply": act("send", answers, "/messages/send", reply, done, {"message": word}),
+        "thread": act("read", answers, thread, None, texts, {"whole": True}),
+        "answers": act("get", [f"votes:{name}"], "/asks/create", question, _votes),
+        "erase": act(
+            "remove", [*subjects.traces], "/users/erase", {"user": subjects.leaver}, _done("erased")
+        ),
+        "trace": turn.chance.choice(_traces(turn)),
+    }
 
 
-def _traces(turn: Turn) -> list[Operation]:
-    """Look at what the member who will be erased has left."""
-    subjects = turn.subjects
-    looks: list[tuple[str, Callable[[Json], Json]]] = [
-        (turn.message(subjects.farewell), _text),
-        (turn.page("/messages/search", subjects.reader, text=subjects.word), _text),
-    ]
-    wave = lambda answer: {"value": WAVE if _users(answer, WAVE) else None}  # noqa: E731
-    looks += [(turn.message(id), wave) for id in subjects.ids[-2:]]
-    return [
-        Operation("get", [object], path, None, read)
-        for object, (path, read) in zip(subjects.traces, looks, strict=True)
-    ]
-
-
-def _trace(turn: Turn) -> Operation:
-    return turn.chance.choice(_traces(turn))
-
-
-ACTS: Final = (
-    (_claim_id, 4),
-    (_claim_push, 6),
-    (_raise, 5),
-    (_position, 6),
-    (_edit, 2),
-    (_recall, 1),
-    (_edited, 3),
-    (_react, 5),
-    (_reacted, 6),
-    (_reply, 2),
-    (_thread, 2),
-    (_answer, 8),
-    (_answers, 4),
-    (_erase, 1),
-    (_trace, 4),
-)
+ACTS: Final = {
+    "claim id": 4,
+    "claim push": 6,
+    "raise": 5,
+    "position": 6,
+    "edit": 2,
+    "recall": 1,
+    "edited": 3,
+    "react": 5,
+    "reacted": 6,
+    "reply": 2,
+    "thread": 2,
+    "answer": 8,
+    "answers": 4,
+    "erase": 1,
+    "trace": 4,
+}
 """What askers do, and how often beside the others."""
 
 
@@ -284,9 +243,7 @@ class Askers:
 
     def __init__(self, history: History, targets: list[Target], seed: int, pace: float, locks: bool) -> None:
         self._pause = 2 * PAUSE_SECONDS / pace
-        self._acts, self._shares = zip(
-            *(row for row in ACTS if locks or row[0] is not _claim_push), strict=True
-        )
+        self._acts = {name: share for name, share in ACTS.items() if locks or name != "claim push"}
         self.history, self.targets = history, targets
         self.subjects: list[Subjects] = []
         """Of each round; the askers act on the last ones."""
@@ -311,7 +268,9 @@ class Askers:
             turn = Turn(0, "", 0, random.Random(), subjects, self.targets[0])
             deadline = time.monotonic() + ENDING_SECONDS
             reacted = [_reacted(turn, number) for number in range(ASKERS)]
-            last = (_thread(turn), _edited(turn), _position(turn), *reacted, _erase(turn), *_traces(turn))
+            acts = operations(turn)
+            last = [acts[name] for name in ("thread", "edited", "position")]
+            last += [*reacted, acts["erase"], *_traces(turn)]
             for operation in last:
                 while not self._ask("everybody", turn.target, operation):
                     if time.monotonic() > deadline:
@@ -327,8 +286,9 @@ class Askers:
                 elif self.subjects:
                     word = f"{number}-{chance.getrandbits(32):x}"
                     turn = Turn(number, word, int(age / CLAIM_SECONDS), chance, self.subjects[-1], target)
-                    (act,) = chance.choices(self._acts, self._shares)
-                    self._ask(f"asker {number + 1}", target, act(turn))
+                    (name,) = chance.choices([*self._acts], [*self._acts.values()])
+                    operation = _answer(turn) if name == "answer" else operations(turn)[name]
+                    self._ask(f"asker {number + 1}", target, operation)
 
     def _ask(self, client: str, target: Target, operation: Operation) -> bool:
         """Do something, and record it. Returns whether an answer came that says something."""

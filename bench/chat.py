@@ -4,10 +4,8 @@ absence.
 
 from __future__ import annotations
 
-import os
 import random
 import sqlite3
-import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -35,7 +33,6 @@ from bench.push import LAST_FRAMES_SECONDS, MOST_MESSAGES, new_tag
 from bench.workers import Worker
 
 NAME = "imserver.db"
-FSYNCS = 20
 
 
 @dataclass(frozen=True)
@@ -62,25 +59,6 @@ def look(folder: str) -> StoredRows | None:
             " FROM message GROUP BY log, conversation)"
         ).fetchone()
     return StoredRows(rows, pages * page_bytes, holes)
-
-
-def fsync_ms(folder: str) -> float | None:
-    """Return the median time of an fsync of a small append in ``folder``; None if unknown."""
-    if not folder:
-        return None
-    path = Path(folder) / "fsync-probe"
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    try:
-        times = []
-        for _ in range(FSYNCS):
-            os.write(file, bytes(4096))
-            begin = time.monotonic_ns()
-            os.fsync(file)
-            times.append((time.monotonic_ns() - begin) / 1e6)
-    finally:
-        os.close(file)
-        path.unlink()
-    return statistics.median(times)
 
 
 PADDING = b"." * 10
@@ -330,7 +308,6 @@ class ChatOptions:
     members: int = parameter(500, "Accounts, all of them members of the group.", least=2, most=10_000)
     rate: float = parameter(500.0, "Messages a second, of all; 0: flat out.", least=0, most=100_000)
     seconds: float = seconds_parameter(40.0, "How long to send")
-    offline: int = parameter(0, "Share of the members that are not online, in percent.", least=0, most=99)
     single: bool = parameter(False, "Messages to one other user each, in pairs, and no group.")
     nodes: int = parameter(1, "Nodes (a cluster), the members spread over them.", most=16)
     database: str = DATABASE_PARAMETER
@@ -358,11 +335,7 @@ def run(context: RunContext, options: ChatOptions) -> Figures:
 
 def enter(context: RunContext, options: ChatOptions, ends: list[Target]) -> tuple[Worker, int]:
     """Make accounts, and log them in; return their process, and their group (0: they chat in pairs)."""
-    online = options.members - options.members * options.offline // 100
-    if options.single:
-        online -= online % 2
-    if online < 2:
-        raise BenchError("nobody is left to talk to: more members, or fewer of them offline")
+    online = options.members - options.members % 2 if options.single else options.members
     (worker,) = context.start_workers(1)
     context.ask([worker], register, count=options.members, seconds=options.members)
     group = 0
@@ -376,7 +349,7 @@ def enter(context: RunContext, options: ChatOptions, ends: list[Target]) -> tupl
 
 def measure(context: RunContext, worker: Worker, group: int, options: ChatOptions) -> Figures:
     folder = "" if options.database else context.folder
-    before, fsync = look(folder), fsync_ms(context.folder)
+    before = look(folder)
     with context.measured() as span:
         request = {"seconds": options.seconds, "rate": options.rate, "group": group}
         answer = context.ask([worker], chat, tag=new_tag(), **request)[0]
@@ -394,7 +367,6 @@ def measure(context: RunContext, worker: Worker, group: int, options: ChatOption
         **Latency.merged([answer["ack_latency"]]).figures("ack_", maximum=False),
         **Latency.merged([answer["latency"]]).figures(),
         "events_a_frame": received / answer["frames"] if answer["frames"] else None,
-        "fsync_ms": fsync,
         **{name: verdict[name] for name in ("lost", "doubled", "other_order")},
         "unacknowledged": answer["sent"] - acked,
         "errors": answer["unexpected"] + answer["unsent"],

@@ -141,8 +141,7 @@ class Network:
 class System:
     """All parts that a run can break. Owner of them; all of them run after the constructor.
 
-    ``database``: ``sqlite``, ``postgresql``, ``mysql``, or a URL, which is never broken. ``stall``: the
-    library that delays fsync, or its source (empty: the one of a source tree, if there is a compiler).
+    ``database``: ``sqlite``, ``postgresql``, ``mysql``, or a URL, which is never broken.
     ``alone``: one node without a Redis. ``config``: the settings of a node, with ``{}`` for the webhook.
 
     ``faults``: the names of those that are wanted, separated by commas; empty: all. Servers run with a clock
@@ -159,7 +158,6 @@ class System:
         config: str,
         database: str,
         folder: Path,
-        stall: str,
         webhook: bool,
         alone: bool = False,
         faults: str = "",
@@ -170,7 +168,7 @@ class System:
         self.disk = ControlFile(folder / "stall")
         self.clocks: dict[str, ControlFile] = {}
         """Kind of server, with the number of a node → its clock."""
-        self.library = _library(stall, folder)
+        self.library = compiled(STALL_SOURCE, folder) if STALL_SOURCE.exists() else None
         clocks = [fault.name for fault in FAULTS.values() if fault.what.endswith("clock")]
         sets_clocks = any(name in faults for name in clocks) or not (faults or database == "sqlite")
         self.clock_library = _clock_library() if sets_clocks else None
@@ -289,18 +287,6 @@ class System:
             last = re.findall(r"^Traceback .*\n(?:(?:\s.*)?\n)*(\S.*)", text, re.M)
             found += [f"{log.parent.name}: {line}" for line in last]
         return found
-
-
-def _library(stall: str, folder: Path) -> Path | None:
-    """The library to preload; None if it can be neither found nor compiled."""
-    source = Path(stall) if stall else STALL_SOURCE
-    if not source.exists():
-        if stall:
-            raise BenchError(f"there is no {source}")
-        return None
-    if source.suffix != ".c":
-        return source.resolve()
-    return compiled(source, folder)
 
 
 def _clock_library() -> Path | None:

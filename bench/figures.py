@@ -79,7 +79,6 @@ FIGURES: dict[str, Figure] = {
     "stored_per_second": Figure("messages stored/s"),
     "elapsed_seconds": Figure("until the last was delivered", "s", 2),
     "events_a_frame": Figure("messages a frame", "", 1),
-    "fsync_ms": Figure("an fsync of a small append", "ms", 2),
     "stored_rows": Figure("rows stored"),
     "stored_bytes": Figure("database a row", "bytes"),
     "unstored": Figure("acknowledged and not stored", fault=True),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import random
-import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict
 from http.client import HTTPConnection, HTTPException
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from bench.chat_dialects import mark_of, text_of
 from bench.connections import Target
 from bench.figures import Figures
 from bench.generator import aim
+from bench.history import History
 from bench.loop import BenchError, Json
 from bench.servers import ENGINES, NodeProcess
 from bench.workers import WorkerPool
@@ -73,8 +75,8 @@ class PowerTraffic(ABC):
         self.pool, self.options, self.folder, self.show_phase = pool, options, folder, show_phase
         self.seed = options.seed or random.randrange(1, 2**31)
         self.root = self.make_root()
-        self.events: list[tuple[float, Json]] = []
-        """What clients did and were told, for the checker, and when."""
+        self.file = folder / "history.jsonl"
+        """What clients did and were told, for the checker."""
         self.config = folder / "config.yaml"
         self.config.write_text(_CONFIG, encoding="utf-8")
 
@@ -86,8 +88,7 @@ class PowerTraffic(ABC):
         self.flow()
         self.stop()
         self.show_phase("the power is cut")
-        events = sorted(self.events, key=lambda event: event[0])
-        found = power.Cuts(events)
+        found = power.Cuts(sorted(power.sends_in(self.file), key=itemgetter(0)))
         cuts, state = self.options.power, self.folder / "state"
         power.cut_all(self.disk, recording, found, cuts, self.seed, state, self.read, self.show_phase)
         return found.figures, {"seed": self.seed, "faults": found.notes}
@@ -102,59 +103,22 @@ class PowerTraffic(ABC):
     def start(self, environment: dict[str, str]) -> None:
         """Start the servers, one of them with this environment; load the disk."""
 
-    def send(self, number: int) -> None:
-        """Do one thing. It is acknowledged unless this raises."""
-        raise NotImplementedError
+    @abstractmethod
+    def flow(self) -> None:
+        """Let clients work for the time of the options, and write the history."""
 
     @abstractmethod
     def read(self, folder: Path) -> power.Remains:
         """What a start from this folder finds."""
 
     def node(self, environment: dict[str, str], data: Path) -> NodeProcess:
-        return self.pool.start(
-            NodeProcess(
-                arguments=["--config", str(self.config)],
-                environment=environment,
-                data_directory=str(data),
-                folder=str(self.folder / "node"),
-            )
-        )
+        words, folder = ["--config", str(self.config)], str(self.folder / "node")
+        node = NodeProcess(arguments=words, environment=environment, data_directory=str(data), folder=folder)
+        return self.pool.start(node)
 
     def stop(self) -> None:
         """End what is recorded."""
         self.recorded.control("kill")
-
-    def flow(self) -> None:
-        """Do one thing after the other for the time of the options, in some threads."""
-        end = time.monotonic() + self.options.minutes * 60
-        pause = THREADS / self.options.rate
-        faults: list[BaseException] = []
-
-        def work(first: int) -> None:
-            number = first
-            try:
-                while time.monotonic() < end:
-                    mark = mark_of(1, number)
-                    self._note("ask", mark, client=f"thread {first}", name="send", object=f"thing {number}")
-                    self.send(number)
-                    self._note("ok", mark)
-                    number += THREADS
-                    time.sleep(pause)
-            except BaseException as error:
-                faults.append(error)
-
-        threads = [threading.Thread(target=work, args=(first + 1,)) for first in range(THREADS)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if faults:
-            raise BenchError(f"traffic: {type(faults[0]).__name__}: {faults[0]}")
-
-    def _note(self, event: str, mark: int, **more: Any) -> None:
-        at = time.monotonic()
-        text = {"message": text_of(mark)} if event == "ask" else {}
-        self.events.append((at, {"event": event, "at": at, "number": mark, **text, **more}))
 
 
 class MessageTraffic(PowerTraffic):
@@ -182,7 +146,7 @@ class MessageTraffic(PowerTraffic):
         self.recorded = self.node(environment, self.folder / "data")
 
     def flow(self) -> None:
-        options, target, history = self.options, self.recorded.target, self.folder / "history.jsonl"
+        options, target = self.options, self.recorded.target
         (worker,) = self.pool.start_workers(1)
         self.pool.ask(worker, aim, target=asdict(target), index=worker.index)
         self.pool.ask(
@@ -194,12 +158,11 @@ class MessageTraffic(PowerTraffic):
             clients=options.clients,
             app=CMD_APP,
             dialects=DIALECTS[options.dialect],
-            history=str(history),
+            history=str(self.file),
         )
         self.pool.ask(worker, chaos_tasks.chat, seconds=options.minutes * 60, rate=options.rate)
         self.pool.ask(worker, chaos_tasks.settle, seconds=SETTLE_SECONDS)
         self.pool.ask(worker, chaos_tasks.audit, seconds=AUDIT_SECONDS)
-        self.events = power.sends_in(history)
 
     def stop(self) -> None:
         super().stop()
@@ -227,7 +190,27 @@ class UploadTraffic(PowerTraffic):
         chance = random.Random(f"{self.seed} {number}")
         return chance.randbytes(chance.randint(1, 60_000))
 
-    def send(self, number: int) -> None:
+    def flow(self) -> None:
+        history, end = History(self.file), time.monotonic() + self.options.minutes * 60
+
+        def work(thread: int) -> None:
+            number = thread
+            while time.monotonic() < end:
+                text = text_of(mark_of(1, number))
+                asked = history.ask(f"thread {thread}", "send", f"thing {number}", message=text)
+                self._send(number)
+                history.answered(asked)
+                number += THREADS
+                time.sleep(THREADS / self.options.rate)
+
+        try:
+            with ThreadPoolExecutor(THREADS) as threads:
+                list(threads.map(work, range(1, THREADS + 1)))
+        except (Answer, OSError) as error:
+            raise BenchError(f"traffic: {error}") from error
+        history.close()
+
+    def _send(self, number: int) -> None:
         target, content = self.recorded.target, self.content(number)
         if number % 2:
             _, body = ask(target, "POST", f"/api/v1/uploads?{OWNER}", content)
