@@ -256,8 +256,8 @@ def frames_of(dialect: str, name: str, known: Mapping[str, Any]) -> bytes:
 def _pusher(name: str, data: object, socket_id: str) -> bytes:
     """Subscribe to a presence channel, with the signatures of the back end, and repeat a command."""
 
-    def frame(event: str, data: object) -> bytes:
-        return client_frame(_compact({"event": event, "data": data, "channel": "presence-lobby"}))
+    def frame(event: str, data: object, **more: str) -> bytes:
+        return client_frame(_compact({"event": event, "data": data, **more}))
 
     member = json.dumps({"user_id": USER, "user_info": {"name": "x" * 900}})
     channel = {"channel": "presence-lobby", "channel_data": member}
@@ -269,7 +269,7 @@ def _pusher(name: str, data: object, socket_id: str) -> bytes:
     if name == "pusher:signin":
         user = json.dumps({"id": USER})
         data = {"auth": "bench:" + pusher_signature(f"{socket_id}::user::{user}"), "user_data": user}
-    return begin + _filled(frame(name, data))
+    return begin + _filled(frame(name, data, channel="presence-lobby"))
 
 
 SILENT: Final = frozenset(
