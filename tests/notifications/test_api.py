@@ -444,3 +444,25 @@ def test_with_a_login_its_endpoints_end(node: Harness) -> None:
         one.app,
     )
     assert anew.get("notifications/endpoints")["endpoints"] == []
+
+
+def test_nobody_sees_or_changes_the_endpoints_of_others(node: Harness) -> None:
+    ann, eve = user(node), user(node)
+    foreign = User(node, node.session("202", ann.user), ann.user, "202")
+    id = ann.post("notifications/endpoints", **subscription())["id"]
+    for other in (eve, foreign):
+        assert other.get("notifications/endpoints")["endpoints"] == []
+        assert other.refused("notifications/endpoints/update", id=id, enabled=False)[0] == 404
+        assert other.refused("notifications/endpoints/remove", id=id) == (404, "unknown_endpoint")
+        assert other.refused("notifications/endpoints/remove", id=id, app="201", user=ann.user)[0] in (
+            403,
+            404,
+        )
+    assert [each["enabled"] for each in ann.get("notifications/endpoints")["endpoints"]] == [True]
+
+
+def test_keys_and_addresses_are_never_shown(node: Harness) -> None:
+    ann = user(node)
+    ann.post("notifications/endpoints", **subscription("secret-path"))
+    shown = msgspec.json.encode(ann.get("notifications/endpoints"))
+    assert not any(secret in shown for secret in (b"secret-path", P256DH.encode(), AUTH.encode()))

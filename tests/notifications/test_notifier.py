@@ -525,3 +525,22 @@ def test_nothing_is_lost_or_notified_twice_while_the_database_is_away(
     until(lambda: len(node.service.taken) == 3)
     until(node.settled)
     assert sorted(node.service.texts()) == ["close", "one", "two"]
+
+
+def test_an_outage_of_the_push_service_loses_nothing(node: NotifyingNode) -> None:
+    node.service.away = True
+    node.subscribe("zoe")
+    node.send("ann", "zoe", "one")
+    until(lambda: node.rows.hosts(0))
+    until(node.settled)
+    node.send("ann", "zoe", "two")
+    until(lambda: node.rows.deliveries("push.test", 1 << 50, 9)[0].entry == 2)
+    node.service.away = False
+    node.deliver()
+    assert node.service.texts() == ["two"], "a newer one replaces the one before"
+
+
+def test_a_banned_user_gets_no_push_that_is_not_stored(node: NotifyingNode) -> None:
+    node.people.banned.add("zoe")
+    items = [("zoe", 0, 0), ("kim", 0, 0)]
+    assert node.recipients.are_over(APP, items) == [True, False]

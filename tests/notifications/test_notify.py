@@ -172,3 +172,10 @@ def test_a_wrong_one_is_refused_with_a_reason(
         status, answer = node.call("POST", f"/api/v1/{route}", {**push, **more}, key)
         assert (status, answer["code"]) == (400, "invalid_request"), answer
         assert text in answer["message"]
+
+
+def test_members_of_a_group_who_are_offline_are_notified(node: Harness, back_end: User, ann: User) -> None:
+    bob = User.register(node, "201")
+    group = bob.group(ann)
+    back_end.post("push", targets=[{"group": group}, {"user": "nobody"}], text="left", notify=ORDER)
+    assert len(sent_to(node, ann)) == 1

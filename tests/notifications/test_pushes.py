@@ -188,3 +188,9 @@ def test_a_test_speaks_the_language_of_its_device(language: str, title: str) -> 
     delivery = delivery_of_test(endpoint(1, "ann", language=language), 1000.5)
     shown = msgspec.json.decode(delivery.body, type=Shown)
     assert (delivery.kind, delivery.next_try, delivery.created, shown.title) == ("test", 0, 1000, title)
+
+
+def test_an_endpoint_that_is_switched_off_gets_none() -> None:
+    rows = FakeRows(endpoint(1, "ann", enabled=False))
+    Pushed(rows).absent(("ann", push(Notify())))
+    assert rows.deliveries == []

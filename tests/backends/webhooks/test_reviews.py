@@ -307,3 +307,10 @@ def test_the_settings_of_an_app_say_who_reviews_its_messages() -> None:
         assert hooks["102"] == ReviewHook("102", "http://x/", b"s" * 32, 2.0, False)
         harness.change(APP, TenantSettings())
         assert list(hooks) == ["102"]
+
+
+def test_a_failing_listener_stops_no_other() -> None:
+    it = Reviewed()
+    it.reviews.review(APP, message("a1"), lambda _: 1 / 0, ANN)  # type: ignore[arg-type,return-value]
+    it.ask("a2", ANN)
+    assert it.wait(1) == ["a2"]

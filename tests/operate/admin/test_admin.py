@@ -167,3 +167,11 @@ def test_the_last_answers_of_a_webhook_are_shown_and_it_can_be_tried(start_serve
             assert (answer["status"], answer["problem"]) == (200, "")
             assert good(server.http, "webhooks", app=8)["webhooks"] == []
             assert refused(server.http, "webhooks/test", {"app": "8"})[0] == 400
+
+
+def test_nodes_are_for_keys_of_all_apps(server: Server) -> None:
+    assert refused(server.http, "nodes", key=OF_SHOP)[0] == 403
+    (node,) = good(server.http, "nodes", key=ADMIN)["nodes"]
+    assert refused(server.http, "nodes/drain", {"node": node["node"]}, key=OF_SHOP)[0] == 403
+    status, _, message = refused(server.http, "nodes/drain", {"node": "10.9.9.9:1"}, key=ADMIN)
+    assert (status, message) == (400, "`node`: no live node of this name answers")

@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from imserver.gateway.config.settings import KeySettings
 from tests.conftest import StartServer
 from tests.integration.cmd import form_request
 from tests.integration.raw import ask, bearer, open_socket, text
+from tests.integration.sse import end_of, listening
 from tests.integration.v1 import call
 from tests.support import HTTP_SERVERS, Server, eventually, run_cli, with_constants
 from tests.users import User
@@ -203,3 +205,20 @@ def test_a_stolen_key_leaves_a_trace(start_server: StartServer, requests: bool) 
 
     eventually(lambda: len(lines()) == (5 if requests else 0), what="the lines of the requests")
     assert key not in server.log_text
+
+
+def test_connections_end_with_their_key(server: Server, admin: User) -> None:
+    revoked = admin.post("keys/create", scopes=["push", "read"], apps=["shop"])
+    expiring = admin.post("keys/create", scopes=["push", "read"], apps=["shop"], expires_seconds=3)
+    with ExitStack() as stack:
+        publishers, streams = [], []
+        for each in (revoked, expiring):
+            headers = [("Authorization", f"Bearer {each['secret']}")]
+            publishers.append(stack.enter_context(open_socket(server.http, PUBLISHER, more=headers)))
+            one = listening(server.http, "shop", each["key"]["id"], channels="news", headers=headers)
+            streams.append(stack.enter_context(one))
+        admin.post("keys/revoke", id=revoked["key"]["id"])
+        for one in publishers:
+            one.closed(4504)
+        for one in streams:
+            assert end_of(one)["code"] == 4504

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from imserver.people.accounts.declared import AccountsOfApp, AppAccountSettings
 from imserver.people.accounts.parts import AccountParts, accounts_of
 from tests.rows import sections
-from tests.security.node_harness import APPS, RULED, Harness, config
+from tests.security.node_harness import ADMIN, APPS, RULED, Harness, config
 from tests.users import PASSWORD, User
 
 APP = "202"
@@ -207,3 +207,8 @@ def test_unused_guests_are_deleted_and_their_messages_stay(host: Host) -> None:
     assert guests.expire(created + days + 3600) >= 1
     assert host.members() == {host.ann.user}
     assert host.texts_of(gil, host.ann) == ["farewell"]
+
+
+def test_a_back_end_makes_a_member_of_a_guest(host: Host) -> None:
+    gil, back_end = host.guest(), User(host.node, ADMIN.key, app="201")
+    assert back_end.refused("accounts/promote", user=gil.user, name="gil", password=PASSWORD)[0] == 404
