@@ -197,9 +197,9 @@ class UploadTraffic(PowerTraffic):
             number = thread
             while time.monotonic() < end:
                 text = text_of(mark_of(1, number))
-                asked = history.ask(f"thread {thread}", "send", f"thing {number}", message=text)
+                number = history.ask(f"thread {thread}", "send", f"thing {number}", message=text)
                 self._send(number)
-                history.answered(asked)
+                history.answered(number)
                 number += THREADS
                 time.sleep(THREADS / self.options.rate)
 

@@ -358,8 +358,8 @@ def test_messages_that_could_not_be_loaded_are_loaded_by_a_button(pair: Pair, se
     page = ann.log_in(open_page(pair[0], server, script=BROKEN_HISTORY))
     choose(page, "Bob")
     eventually(lambda: page.shown("#empty-button"), what="a button to try again")
-    said = ["The messages could not be loaded", "The server does not accept this request"]
-    assert page.texts("#empty-title, #empty-hint") == said
+    errors = ["The messages could not be loaded", "The server does not accept this request"]
+    assert page.texts("#empty-title, #empty-hint") == errors
     page.click("#empty-button")
     eventually(lambda: page.shown("#empty-button"), what="it has failed again")
     page.run("window.isBroken = false")

@@ -17,9 +17,9 @@ from tests.support import ROOT
 def follow(wheels: Path) -> Iterator[str]:
     """Follow the guide; yield what was done, at its end. Raises AssertionError if something does not work."""
     with tempfile.TemporaryDirectory() as home:
-        kept = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_"))}
+        passed_on = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_"))}
         path = f"{Path(sys.base_prefix) / 'bin'}:/usr/bin:/bin"
-        with following(Path(home), **kept, PATH=path, HOME=home, WHEELS=str(wheels)) as terminal:
+        with following(Path(home), **passed_on, PATH=path, HOME=home, WHEELS=str(wheels)) as terminal:
             terminal.run(step("install").text)
             yield "1. install"
             terminal.folder /= "shop"

@@ -17,10 +17,10 @@ from tests.support import Server
 
 
 class Talker(ActionClient):
-    """A client of the action dialect. ``kept``: while its session catches up it may be answered before it
+    """A client of the action dialect. ``has_log``: while its session catches up it may be answered before it
     hears what it has said."""
 
-    kept = False
+    has_log = False
     early = ""
 
     def begin_with(self, words: str) -> None:
@@ -31,7 +31,7 @@ class Talker(ActionClient):
 
     def hear(self, words: str) -> str:
         found, self.early = self.early or self.message().text, ""
-        if self.kept and not matches(found, words) and '"action":"sendmsg","response":' in found:
+        if self.has_log and not matches(found, words) and '"action":"sendmsg","response":' in found:
             self.early, found = found, self.message().text
         return found
 
@@ -99,8 +99,8 @@ def test_a_transcript_is_what_goes_over_the_wire(
 ) -> None:
     """``$ …`` runs, with ann's id in $ANN; ``ann → GET …`` and ``ann → login`` connect, ``ann → close …``
     ends, ``ann ← …`` is what she gets. ``kept``: the app is one that keeps talks."""
-    kept = "kept" in block.words
-    server = start_server(config={"apps": {"action:3": {"store_conversations": True}}} if kept else {})
+    has_log = "kept" in block.words
+    server = start_server(config={"apps": {"action:3": {"store_conversations": True}}} if has_log else {})
     speakers: dict[str, Talker | Heard | Chatter] = {}
     with ExitStack() as stack:
         for name, way, words in lines_of(block):
@@ -113,7 +113,7 @@ def test_a_transcript_is_what_goes_over_the_wire(
                 if isinstance(one, Chatter):
                     one.server = server
                 elif isinstance(one, Talker):
-                    one.kept = kept
+                    one.has_log = has_log
                 one.begin_with(words)
                 speakers[name] = one
             elif way == "→":

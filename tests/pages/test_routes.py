@@ -213,9 +213,9 @@ def test_rooms_of_the_original_are_chinese_unless_the_address_says_otherwise(cli
     assert '<html lang="zh-Hans">' in open_home(client, "?appID=101", Accept_Language="en").text
     assert '<html lang="en">' in open_home(client, "?appID=101&lang=en").text
     assert '<html lang="en">' in open_home(client, "?appID=default", Accept_Language="en").text
-    talk = {"Host": "127.0.0.1:8080", "Accept-Language": "en"}
+    room = {"Host": "127.0.0.1:8080", "Accept-Language": "en"}
     for more, language in (("", "zh-Hans"), ("&lang=en", "en"), ("&lang=xx", "zh-Hans")):
-        text = client.get(f"/home/room?uid=1{more}", headers=talk).text
+        text = client.get(f"/home/room?uid=1{more}", headers=room).text
         assert f'<html lang="{language}">' in text
     start = client.get("/", headers={"Host": "127.0.0.1:8080", "Accept-Language": "en"}).text
     assert re.search(r'href="/home/index\?appID=\w+&amp;lang=en"', start)
@@ -236,8 +236,8 @@ def test_headers_of_the_pages(client: FlaskClient, path: str, media: str) -> Non
 
 
 def test_the_page_holds_no_inline_script_style_or_foreign_address(client: FlaskClient) -> None:
-    talks = ("/home/room?uid=1", "/home/index?uid=1&to_uid=2")
-    for path in ("/home/index", "/status", "/cluster", *talks):
+    rooms = ("/home/room?uid=1", "/home/index?uid=1&to_uid=2")
+    for path in ("/home/index", "/status", "/cluster", *rooms):
         text = client.get(path, headers={"Host": "127.0.0.1:8080"}).text
         assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:", text)
         assert not re.search(r"<script(?! type=\"(application/json|module)\")", text)
@@ -248,8 +248,8 @@ def test_the_host_decides_where_the_websocket_is(client: FlaskClient) -> None:
     assert page_data(open_home(client).text)["websocketUrl"] == "//127.0.0.1:8089/acc"
     behind = page_data(open_home(client, host="im.91vh.com").text)
     assert (behind["websocketUrl"], behind["seenHost"]) == ("//im.91vh.com/acc", "im.91vh.com")
-    talk = page_data(client.get("/home/room?uid=1", headers={"Host": "ws.test"}).text)
-    assert (talk["websocketUrl"], talk["seenHost"]) == ("//ws.test/ws", "ws.test")
+    room = page_data(client.get("/home/room?uid=1", headers={"Host": "ws.test"}).text)
+    assert (room["websocketUrl"], room["seenHost"]) == ("//ws.test/ws", "ws.test")
 
 
 def test_a_trusted_proxy_may_say_another_host(client: FlaskClient) -> None:

@@ -84,11 +84,17 @@ class History:
     def ok(self, number: int, **answer: Any) -> None:
         self._add(event="ok", number=number, **answer)
 
+    def stored(self, number: int, seq: int) -> None:
+        """A message was stored, with this number in its conversation."""
+        answer = {"place": seq}
+        self.ok(number, **answer)
+
     def fail(self, number: int) -> None:
         self._add(event="fail", number=number)
 
     def see(self, client: str, object: str, message: str | None, seq: int) -> None:
-        self._add(event="see", client=client, object=object, message=message, place=seq)
+        sight = {"object": object, "message": message, "place": seq}
+        self._add(event="see", client=client, **sight)
 
     def followed(self, client: str, object: str) -> None:
         self._add(event="followed", client=client, object=object)
@@ -413,11 +419,11 @@ class Simulation:
 
     def _step(self, step: Step) -> None:
         self.count(step.name)
-        kind, _, place = step.name.partition(" ")
+        kind, _, target = step.name.partition(" ")
         if kind == "cut":
-            self._do_cut(step, place)
+            self._do_cut(step, target)
         elif kind == "slow":
-            self._do_slow(step, place)
+            self._do_slow(step, target)
         else:
             getattr(self, "_do_" + step.name.replace(" ", "_"))(step)
 
@@ -474,7 +480,7 @@ class Simulation:
         result = messaging.store(_LOG, draft, by_user=False)
         if isinstance(result, Appended):
             self.stored(result.entry.id, text)
-            self.history.ok(number, place=result.entry.seq)
+            self.history.stored(number, result.entry.seq)
         elif not isinstance(result, StorageUnsure):
             self.history.fail(number)
 
@@ -662,14 +668,14 @@ class Simulation:
             self.loop.pause(owner)
             self._begin("pause", seconds, lambda: self.loop.resume(owner))
 
-    def _do_cut(self, step: Step, place: str) -> None:
+    def _do_cut(self, step: Step, target: str) -> None:
         """Cut the routes between a node and a place, or one of both."""
         node, seconds = self._node(step), 0.05 + step.amount**2 * 25.0
-        place, _, one_way = place.partition(" ")
-        there = node.owner.name, self._other(step).owner.name if place == "nodes" else place
+        target, _, one_way = target.partition(" ")
+        there = node.owner.name, self._other(step).owner.name if target == "nodes" else target
         pairs = [there, there[::-1]]
         if one_way:
-            pairs = pairs[:1] if place == "nodes" or step.which & 1 else pairs[1:]
+            pairs = pairs[:1] if target == "nodes" or step.which & 1 else pairs[1:]
         routes = [self.route(*pair) for pair in pairs]
         for route in routes:
             route.cut()
@@ -679,7 +685,7 @@ class Simulation:
                 route.mend()
 
         self._begin("cut", seconds, mend)
-        if place == "redis" and not one_way and step.which & 8 and seconds > _NOTICED_SECONDS:
+        if target == "redis" and not one_way and step.which & 8 and seconds > _NOTICED_SECONDS:
             # A user logs in there, and then elsewhere.
             user = f"visitor{step.which % 3}"
             self.loop.call_later(_NOTICED_SECONDS, self.clients, self._visit, user, node.number)

@@ -362,7 +362,7 @@ def test_the_process_counts_its_cpu_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("form", "place", "part", "most"),
+    ("form", "at", "part", "most"),
     [
         ("JPEG", 2, b"\xff\xe3\0\x02", MAX_SEGMENTS),
         ("JPEG", 2, b"\xff\xe1\0\x08Exif\0\0", MAX_SEGMENTS),
@@ -372,12 +372,12 @@ def test_the_process_counts_its_cpu_time() -> None:
     ids=["APP3", "EXIF", "fill", "chunks"],
 )
 def test_a_picture_of_very_many_parts_is_none(
-    tmp_path: Path, form: str, place: int, part: bytes, most: int
+    tmp_path: Path, form: str, at: int, part: bytes, most: int
 ) -> None:
     path = saved(tmp_path / "a", "RGB", (80, 40), form)
     content = path.read_bytes()
     for number, is_picture in ((20, True), (most, False)):
-        path.write_bytes(content[:place] + part * number + content[place:])
+        path.write_bytes(content[:at] + part * number + content[at:])
         assert (look(path, f"image/{form.lower()}", tmp_path / "t") is not None) is is_picture
 
 

@@ -242,8 +242,8 @@ def test_what_cannot_be_copied_is_one_clear_line_and_changes_nothing(
         assert refusal in run("restore", forged, fails=True).stderr
     for command, tool in (("backup", "pg_dump"), ("restore", "pg_restore or psql")):
         url = "postgresql://u:secret@h/d"
-        said = run(command, tmp_path / "copy", fails=True, IMSERVER_STORAGE_URL=url).stderr
-        assert (tool in said, "secret" in said) == (True, False)
+        output = run(command, tmp_path / "copy", fails=True, IMSERVER_STORAGE_URL=url).stderr
+        assert (tool in output, "secret" in output) == (True, False)
     assert say(data) == ["one"]
 
 

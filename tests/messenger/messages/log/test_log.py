@@ -482,8 +482,8 @@ def test_a_group_is_opened_and_closed_by_an_entry_each(log: MessageLog) -> None:
         change = log.groups.set_open(APP, at, is_open, "ann")
         assert isinstance(change, Change)
         assert change.entry is not None
-        said = (change.entry.kind, json.loads(change.entry.meta))
-        assert said == ("group", {"change": "open", "open": is_open})
+        change_of = (change.entry.kind, json.loads(change.entry.meta))
+        assert change_of == ("group", {"change": "open", "open": is_open})
         (found,) = log.conversations.find(APP, [at])
         assert found.open is is_open
     assert log.groups.set_open(APP, 999, True) == Rejected(RejectReason.UNKNOWN_CONVERSATION)

@@ -72,7 +72,7 @@ class Model(RuleBasedStateMachine):
         self.intervals.setdefault((user, conversation), []).append([len(self.entries), None])
         self.roles[user, conversation] = role
 
-    def place(self, user: str, conversation: int) -> int:
+    def _newest(self, user: str, conversation: int) -> int:
         """Where a conversation is in the list of a user."""
         of_it = (id for id, entry in enumerate(self.entries, 1) if entry[0] == conversation)
         return self.intervals[user, conversation][-1][1] or max(of_it)
@@ -248,10 +248,10 @@ class Model(RuleBasedStateMachine):
 
     @rule(user=USERS, before=st.integers(0, 30), limit=st.integers(1, 5))
     def conversations(self, user: str, before: int, limit: int) -> None:
-        places = sorted(
-            ((self.place(user, at), at) for who, at in self.intervals if who == user), reverse=True
+        rows = sorted(
+            ((self._newest(user, at), at) for who, at in self.intervals if who == user), reverse=True
         )
-        due = [(place, at) for place, at in places if not before or place < before]
+        due = [(each, at) for each, at in rows if not before or each < before]
         page, more = self.log.conversations.page(self.app, user, before, limit)
         assert [(each.position, each.conversation.id) for each in page] == due[:limit]
         assert more == (len(due) > limit)
