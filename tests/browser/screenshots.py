@@ -1,11 +1,14 @@
 """``python -m tests.browser.screenshots [FOLDER]``: a picture of every view of every page.
 
 Phones, tablet and desktop, light and dark, in each language, with three accounts and a group that has
-talked for a while. The default folder is ``build/screenshots``.
+talked for a while. The default folder is ``build/screenshots``. In place of a folder, ``gallery`` makes the
+pictures of docs/gallery.md anew, and ``readme`` that of README.md.
 """
 
 from __future__ import annotations
 
+import base64
+import io
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from PIL import Image, ImageDraw
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.keys import Keys
 
@@ -23,7 +27,8 @@ from imserver.pages.text import LANGUAGES, TEXT
 from imserver_client import Api
 from tests.browser.chromium import Browser, Page
 from tests.browser.messenger import APP, TEXTS, WORDS_OF_NAMES, Chat, Story, save
-from tests.support import Server, eventually
+from tests.integration.v1 import call
+from tests.support import ROOT, Server, eventually
 
 SIZES: Final = {"phone": (390, 844), "small-phone": (320, 640), "tablet": (820, 1180), "desktop": (1280, 800)}
 CONFIG: Final = {
@@ -450,6 +455,24 @@ VIEWS: Final[dict[str, Callable[[Chat, Story], None]]] = {
 """Views of the messages page → what opens them."""
 
 
+GALLERY: Final = {
+    "conversation": ("album", "desktop", "light", "en"),
+    "group": ("group", "desktop", "dark", "zh"),
+    "palette": ("palette", "desktop", "light", "zh"),
+    "settings": ("settings", "desktop", "dark", "en"),
+    "search": ("search-filters", "tablet", "light", "en"),
+    "bot": ("buttons", "tablet", "dark", "en"),
+    "list": ("list", "phone", "light", "en"),
+    "talk": ("album", "phone", "dark", "en"),
+    "emoji": ("emoji", "phone", "light", "zh"),
+    "selection": ("selection", "phone", "dark", "zh"),
+    "start": ("start-card", "phone", "light", "en"),
+    "guest": ("guest", "phone", "dark", "en"),
+    "offline": ("offline", "phone", "light", "en"),
+}
+"""Picture of docs/gallery.md → view of the messages page, window, theme, language."""
+
+
 @contextmanager
 def running(folder: Path) -> Iterator[tuple[Server, Browser]]:
     server = Server(folder / "server", config=CONFIG)
@@ -510,11 +533,75 @@ def settle(page: Page, ready: str) -> None:
     )
 
 
+def _read_stories(server: Server) -> dict[str, Story]:
+    """Stories of which all has been read."""
+    stories = {language: Story(server, language) for language in ("en", "zh")}
+    for story in stories.values():
+        for account in (story.ann, story.bob, story.cat):
+            account.read(story.group)
+    return stories
+
+
+def _webp(page: Page, size: str, target: Path) -> None:
+    width, height = SIZES[size]
+    clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 2 if size == "phone" else 1}
+    shot = page.command("Page.captureScreenshot", format="webp", quality=80, clip=clip)
+    target.write_bytes(base64.b64decode(shot["data"]))
+
+
+def make_gallery(target: Path) -> int:
+    """Write the pictures of docs/gallery.md; return their number."""
+    with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as (server, browser):
+        stories = _read_stories(server)
+        for name, (view, size, theme, language) in GALLERY.items():
+            story = stories[language]
+            chat = story.open(browser, language, size=SIZES[size], dark=theme == "dark")
+            VIEWS[view](chat, story)
+            settle(chat.page, "body")
+            _webp(chat.page, size, target / f"{name}.webp")
+        ann = stories["en"].ann
+        for _ in range(12):  # the admin page shows somebody whose logins are refused
+            call(server.http, "accounts/login", {"app": APP, "login": ann.phone, "password": "wrong"})
+        page = browser.open(f"{server.http_url}/admin?lang=en#person/{APP}/{ann.user}")
+        settle(page, "main.place table")
+        eventually(lambda: not page.texts("main [aria-busy=true]"), what="all is there")
+        _webp(page, "desktop", target / "admin.webp")
+    return len(GALLERY) + 1
+
+
+def make_readme_picture(target: Path) -> int:
+    """Write the picture of README.md: the page on a desktop and on a phone, side by side."""
+    edge, windows = 28, []
+    with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as (server, browser):
+        stories = _read_stories(server)
+        for size, language, dark in (((1180, 790), "en", False), ((346, 758), "zh", True)):
+            chat = stories[language].open(browser, language, size=size, dark=dark)
+            _album(chat, stories[language])
+            settle(chat.page, "body")
+            save(chat.page, file := Path(folder) / f"{language}.png")
+            windows.append(Image.open(io.BytesIO(file.read_bytes())).convert("RGB"))
+    width, height = sum(each.width for each in windows), max(each.height for each in windows)
+    whole = Image.new("RGB", (width + 3 * edge, height + 2 * edge), "#d9d1c2")
+    left = edge
+    for window in windows:
+        rounded = Image.new("L", window.size)
+        ImageDraw.Draw(rounded).rounded_rectangle((0, 0, *window.size), 16, fill=255)
+        whole.paste(window, (left, (whole.height - window.height) // 2), rounded)
+        left += window.width + edge
+    whole.save(target, optimize=True)
+    return 1
+
+
 def main() -> None:
     """The command."""
-    target = Path(sys.argv[1] if len(sys.argv) > 1 else "build/screenshots")
+    (what,) = sys.argv[1:] or ["build/screenshots"]
+    kinds = {
+        "gallery": (make_gallery, ROOT / "docs/images/gallery"),
+        "readme": (make_readme_picture, ROOT / "docs/images/chat.png"),
+    }
+    write, target = kinds.get(what, (make, Path(what)))
     try:
-        number = make(target)
+        number = write(target)
     except pytest.skip.Exception as reason:
         print(f"no screenshots: {reason}")
         return

@@ -22,13 +22,6 @@ pytestmark = pytest.mark.full
 NAMES = count(1)
 
 
-@pytest.fixture(scope="module")
-def server(start_shared_server: StartServer) -> Server:
-    """One server for all tests of this module."""
-    limits = {"registrations_per_address": 0, "logins_per_address": 0}
-    return start_shared_server(config={"accounts": limits})
-
-
 TOP = (
     ":is(body > dialog[open]:last-of-type, body:not(:has(> dialog[open])) #inbox > dialog[open]:last-of-type)"
 )

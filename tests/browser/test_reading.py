@@ -25,6 +25,8 @@ BELOW = (
     "const log = document.querySelector('#log'); return log.scrollHeight - log.scrollTop - log.clientHeight"
 )
 
+WIDE = "const each = document.querySelector(arguments[0]); return each.scrollWidth - each.clientWidth"
+"""How many pixels wider than itself the content of an element is."""
 
 BUBBLE = "document.querySelectorAll('article .bubble')[arguments[0]]"
 HOLD = f"""
@@ -168,6 +170,40 @@ def test_a_hit_shows_why_a_long_message_matches(
         "return mark.right <= row.right && mark.bottom <= row.bottom + 1"
     )
     assert chat.page.run(inside), "the word is in view"
+
+
+def test_long_names_do_not_widen_the_dialog_of_a_forward(pair: Pair, server: Server) -> None:
+    ann = Account(server, "Ann")
+    group = ann.create_group("A name of fifty characters " + "W" * 23)
+    ann.say(group, "tea")
+    chat = Chat(pair[0], ann, size=PHONE)
+    open_with_texts(chat, group, 1)
+    chat.act("tea", "messages_forward")
+    eventually(lambda: chat.page.shown(".choice"), what="the choices")
+    assert chat.page.run(WIDE, "dialog[open] .layer-body") <= 0
+    assert chat.page.run("return document.querySelector('.choice .avatar').clientWidth") == 36
+
+
+def test_the_words_on_buttons_are_whole(pair: Pair, server: Server) -> None:
+    ann = Account(server, "Ann")
+    chat = Chat(pair[0], ann, size=PHONE)
+    lines = (
+        "return [...document.querySelectorAll('.key')].map((key) => {"
+        " const word = document.createRange(); word.setStart(key.firstChild, 0);"
+        " word.setEnd(key.firstChild, key.textContent.split(' ')[0].length);"
+        " return word.getClientRects().length; })"
+    )
+    for labels in (["Risotto", "Noodles with peanuts, ginger and lime"], ["Wednesday"] * 4):
+        bot = ann.post("bots", name=f"menu_bot_{len(labels)}")
+        row = [{"text": label, "value": str(number)} for number, label in enumerate(labels)]
+        with Api(server.http_url, key=bot["token"], timeout_seconds=60) as api:
+            api.call(
+                "POST", "messages/send", {"app": APP, "to": ann.user, "text": "Lunch?", "buttons": [row]}
+            )
+        chat.page.run("location.hash = '#u/' + arguments[0]", bot["id"])
+        eventually(lambda labels=labels: chat.page.texts(".key") == labels, what="the buttons")
+        assert chat.page.run(lines) == [1] * len(labels)
+        assert chat.page.run(WIDE, "#log") <= 0
 
 
 def test_the_text_box_has_one_button_for_a_text_or_a_voice_message(pair: Pair, server: Server) -> None:

@@ -168,3 +168,18 @@ def test_stored_messages_are_shown_once_by_a_tab_that_receives_them_twice(
         say(other, "three")
         page.has_received("用户8：", "three")
     assert page.received == [("用户8：", text) for text in ("one", "two", "three")]
+
+
+@pytest.mark.full
+def test_no_window_is_too_small(pair: Pair, server: Server) -> None:
+    for address in (
+        peer_page(server, uid="user-of-19-bytes-xx", to_uid="x" * 300),
+        room_page(server, uid="很长的名字", groups_id="很长的名字" * 10),
+    ):
+        page = in_service(pair[0].open(address, size=(320, 560)))
+        page.say("w" * 500)
+        eventually(lambda page=page: page.own, what="the own bubble")
+        for size in ((320, 560), (375, 740), (900, 700), (1280, 800)):
+            page.resize(*size)
+            page.fits()
+            assert all(page.shown(each) for each in ("h1", "#send", "#message", ".who", ".languages")), size
