@@ -194,7 +194,7 @@ def test_older_conversations_are_counted_and_found_by_their_names(pair: Pair, se
     page.find("#search").send_keys(Keys.CONTROL + "a" + Keys.NULL + "group 1")
     eventually(lambda: page.texts("#hits .link") == ["More conversations"], what="there are more than five")
     page.click("#hits .link")
-    assert len(page.texts("#hits .hit b")) == 11
+    assert len(page.texts("#hits .hit b")) == 15  # with a 1 somewhere in the number
     assert page.focused.startswith("Group 1")
     page.press(Keys.ESCAPE)
     page.click("#conversations-more")
