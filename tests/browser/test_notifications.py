@@ -227,16 +227,21 @@ def test_a_browser_that_says_no_is_explained(pushed: PushedBrowser, people: Peop
 
 
 def test_not_now_is_an_answer(pushed: PushedBrowser, people: People) -> None:
-    chat = open_chat(pushed, people.ann)
+    chat = open_chat(pushed, people.ann, size=(320, 640))
     chat.open(people.conversation)
     chat.say("hello")
+    eventually(lambda: chat.page.shown(QUESTION), what="the page asks")
+    chat.page.fits()
     click(chat.page, f"{QUESTION} .quiet")
     eventually(lambda: chat.page.focused == "message", what="the text box has the focus")
     chat.say("again")
-    again = open_chat(pushed, people.ann)
+    again = open_chat(pushed, people.ann, size=(320, 640))
     again.open(people.conversation)
     again.say("and again")
     stays(lambda: not again.page.shown(QUESTION), what="nobody asks again")
+    again.page.click("#notices-here")
+    eventually(lambda: again.page.shown(".notice-level"), what="the levels")
+    again.page.fits()
 
 
 def test_devices_and_wishes_are_set_in_the_settings(pushed: PushedBrowser, people: People) -> None:
