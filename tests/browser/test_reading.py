@@ -288,3 +288,23 @@ def test_whoever_comes_back_to_a_conversation_is_where_they_were(pair: Pair, ser
     eventually(lambda: chat.texts == ["tea"], what="Alt and an arrow key change the conversation")
     field.send_keys(Keys.ALT + Keys.ARROW_DOWN)
     eventually(lambda: len(chat.texts) > 1 and chat.page.run(first) == before, what="the same messages")
+
+
+def test_names_of_other_letters_begin_where_the_page_begins(pair: Pair, server: Server) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    bob.say(ann, LONG)
+    page = Chat(pair[0], ann, language="ar", size=PHONE).page
+    eventually(lambda: page.texts("#conversations b bdi") == ["Bob"], what="the list")
+    distances = (
+        "return ['#me-name', '#conversations b bdi'].map((each) => {"
+        " const name = document.querySelector(each); const words = name.closest('.me-words, .row-words');"
+        " const range = document.createRange(); range.selectNodeContents(name);"
+        " return words.getBoundingClientRect().right - range.getBoundingClientRect().right; })"
+    )
+    assert [round(each) for each in page.run(distances)] == [0, 0]
+    begins = (
+        "const text = document.querySelector('.preview'); const range = document.createRange();"
+        " range.selectNodeContents(text);"
+        " return range.getBoundingClientRect().left >= text.getBoundingClientRect().left"
+    )
+    assert page.run(begins), "a text of other letters is cut at its end"
