@@ -15,9 +15,11 @@ def server(server: Server) -> Server:
 
 
 @pytest.fixture
-def small_queue(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clients keep two events, six while an answer is awaited, and ask for pages of two entries."""
-    for name, value in (("MAX_WAITING", 2), ("MAX_WAITING_FOR_ANSWER", 6), ("PAGE_ENTRIES", 2)):
+def small_queue(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients keep two events, six while an answer is awaited, and ask for pages of two entries; a param has
+    other limits."""
+    limits = {"MAX_WAITING": 2, "MAX_WAITING_FOR_ANSWER": 6, "PAGE_ENTRIES": 2}
+    for name, value in getattr(request, "param", limits).items():
         monkeypatch.setattr(session, name, value)
 
 

@@ -264,6 +264,7 @@ def test_invalid_arguments_are_not_sent(arguments: dict[str, object]) -> None:
         messenger.send(**arguments)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("small_queue", [{"MAX_WAITING": 2, "PAGE_ENTRIES": 20}], indirect=True)
 @pytest.mark.usefixtures("small_queue")
 def test_a_loop_that_makes_requests_goes_on_behind_a_backlog(server: Server) -> None:
     count = 210  # more than a login brings by itself

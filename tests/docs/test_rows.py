@@ -9,7 +9,7 @@ TWINS = {
     "ChannelMember SubscriberShown": "nodes exchange `info` as text, answers have it as JSON or leave it out",
     "Denial RefusalRow": "nodes exchange rows as arrays, in which the counts stand among these fields",
     "ConnectionInfo ListedConnection": "a list of a thousand sessions has the number of their channels",
-    "_Message _Publication": "a request has an `idempotency_key`, which back ends do not answer",
+    "AllowedPublication _Message": "a request has an `idempotency_key`, which back ends do not answer",
     "AskHistory _History": "a command of all dialects, and the JSON of Centrifugo, which names the position",
     "Outbound StoredEvent": "what is sent has its prefix in the id and its head in the body",
     "ConversationShown ConversationView": "clients were promised other names and orders than `/api/v1`",

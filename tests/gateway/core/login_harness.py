@@ -29,7 +29,7 @@ HOOK = WebhookSettings("http://back.end/events", "hook secret")
 ASK = WebhookSettings(secret="hook secret", authorise_url="http://back.end/authorise")
 
 
-def token_for(user: str, app: str = "101", seconds: float = 60, key: str = SECRET, **more: Any) -> str:
+def token_for(user: str, app: str = "101", seconds: float = 86_400, key: str = SECRET, **more: Any) -> str:
     """A session token that the app's back end has signed."""
     return jwt.encode({"sub": user, "app": app, "exp": time.time() + seconds, **more}, key, "HS256")
 
