@@ -56,7 +56,7 @@ def test_nothing_that_was_acknowledged_is_lost_or_comes_out_of_order(
     assert notes["calm"]
     assert figures["acknowledged"] == figures["messages"] > 50
     assert figures["events"] >= figures["messages"], "and the receiver has got all of them"
-    assert figures["notified"] > figures["notified_devices"] > 0, "and some users of both kinds were notified"
+    assert figures["notified"] > 0, "and some absent users were notified"
     assert figures["asks"] > 0, "and questions have one answer each"
     assert figures["judged"] > figures["messages"], "and the checker has read what everybody saw"
     played = {each["fault"] for each in notes["rounds"]}
