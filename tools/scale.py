@@ -58,10 +58,7 @@ COSTS: Final[dict[str, Cost]] = {
         213.9, "µs", "stored message, 500/s: store and deliver", "imserver bench chat --single --seconds 20"
     ),
     "item": Cost(
-        12.58,
-        "µs",
-        "item from node to node, alone in its batch",
-        "imserver bench cluster --part rpc, 83e41edbd",
+        12.58, "µs", "item from node to node, alone in its batch", "imserver bench cluster --part rpc"
     ),
     "connection": Cost(1469, "bytes", "connection in a node", MILLION),
     "user": Cost(474, "bytes", "online user in Redis", MILLION),

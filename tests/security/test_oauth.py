@@ -174,7 +174,7 @@ def test_wechats_union_id_is_one_user_in_all_its_clients(node: Harness, provider
     answer = account(node, provider, "wechat_official")
     provider.openid = "oBob of the website"
     assert account(node, provider, "wechat") == answer
-    store = node.node.core.service(OAuth).identities
+    store = node.node.core.service(OAuth).link_store
     assert [(link.provider, link.subject) for link in store.of(int(answer["user"]))] == [
         ("wechat", "uBob"),
         ("wechat_official", "uBob"),

@@ -515,7 +515,7 @@ def _run(method: Method, api: Api, call: Call, request: Partial) -> dict[str, An
     return {"result": result}
 
 
-def answered(method: Method, api: Api, call: Call) -> HttpResponse:
+def respond(method: Method, api: Api, call: Call) -> HttpResponse:
     reply = _run(method, api, call, call.input)
     if "error" in reply and call.request.headers.get("x-centrifugo-error-mode") == "transport":
         error = reply["error"]
@@ -587,7 +587,7 @@ def _route(
 
 ROUTES: Final = (
     *(
-        _route(f"/{name}", each.need, partial(answered, each), partial(_read, partial(_decode, each.request)))
+        _route(f"/{name}", each.need, partial(respond, each), partial(_read, partial(_decode, each.request)))
         for name, each in METHODS.items()
     ),
     _route(

@@ -121,7 +121,7 @@ REFUSALS: Final = {
 """Reason of a :class:`ChannelRefused` → the error of the client."""
 
 
-class Connected(ConnectionClaims, frozen=True):
+class ConnectAnswer(ConnectionClaims, frozen=True):
     """The answer of a back end about a connection without a token."""
 
     user: str = ""
@@ -141,7 +141,7 @@ class _Admission(Struct, frozen=True):
     requested: frozenset[str] = frozenset()
 
 
-class Renewed(Partial, frozen=True):
+class RenewalAnswer(Partial, frozen=True):
     """The answer of a back end about a session or a subscription that ends."""
 
     expired: bool = False
@@ -397,7 +397,7 @@ class CentrifugeService:
             facts["data"] = Raw(command.data)
         if channels := [name for name in command.recover if not name.startswith("#")]:
             facts["channels"] = channels
-        answer = self._back_ends.ask(app, "connect", connection, facts, Connected)
+        answer = self._back_ends.ask(app, "connect", connection, facts, ConnectAnswer)
         end = token_end(0, answer.expire_at)
         if 0 < end <= time():
             raise TokenExpired("the back end names a time in the past")
@@ -694,7 +694,7 @@ class CentrifugeService:
         facts = {"channel": channel} if channel else {}
         call: BackEndCall = "sub_refresh" if channel else "refresh"
         try:
-            answer = self._back_ends.ask(connection.app or "", call, connection, facts, Renewed)
+            answer = self._back_ends.ask(connection.app or "", call, connection, facts, RenewalAnswer)
         except BackEndUnavailable:
             return
         except BackEndRefused as refused:

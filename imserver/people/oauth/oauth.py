@@ -205,7 +205,7 @@ class OAuth:
         """The path below which a proxy serves this server."""
         self._tenants = core.tenants
         self._accounts, self._rows = accounts_of(core).accounts, accounts_of(core).rows
-        self.identities = LinkStore(core.store)
+        self.link_store = LinkStore(core.store)
         self._values = core.temporary_values
         self._outgoing = core.outgoing
         self._providers: dict[tuple[str, str], tuple[ProviderSettings, Provider]] = {}
@@ -448,7 +448,7 @@ class OAuth:
                 session, by = linked
                 if by != name:
                     with suppress(Taken):  # the account has another identity at this provider
-                        self.identities.add(app, session.account.id, name, found.subjects[0], int(time()))
+                        self.link_store.add(app, session.account.id, name, found.subjects[0], int(time()))
                 return session
             if not settings.register:
                 raise NotLinked(f"apps.{app}.oauth.{name}.register is off")
@@ -468,19 +468,19 @@ class OAuth:
         if linked is not None and linked[0].id != account.id:
             raise ServiceRefused(problem=HTTP_LINK_TAKEN)
         try:
-            self.identities.add(row.app, account.id, row.provider, found.subjects[0], int(time()))
+            self.link_store.add(row.app, account.id, row.provider, found.subjects[0], int(time()))
         except Taken:
             raise ServiceRefused(problem=HTTP_LINK_TAKEN) from None
 
     def links(self, app: str, user: str) -> list[AccountLink]:
         """The links of an account. Raises UnknownAccount."""
-        return self.identities.of(self._accounts.known(app, user).id)
+        return self.link_store.of(self._accounts.known(app, user).id)
 
     def unlink(self, app: str, user: str, name: str) -> None:
         """Delete a link of an account. Raises UnknownAccount, UnknownProvider, and ServiceRefused for
         the last way to log in."""
         account = self._accounts.known(app, user)
-        done = self.identities.remove(account.id, name, self._accounts.rules_of(app).passwords)
+        done = self.link_store.remove(account.id, name, self._accounts.rules_of(app).passwords)
         if done == "absent":
             raise UnknownProvider(name)
         if done == "last":

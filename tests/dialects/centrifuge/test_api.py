@@ -103,7 +103,7 @@ def test_an_error_has_a_status_of_its_own_if_the_client_wants_it(
         request = replace(REQUEST, headers={"x-centrifugo-error-mode": mode})
         call = Call({}, "shop", READER, request)
         call.input = method.request()
-        return centrifugo.answered(method, Mock(), call)
+        return centrifugo.respond(method, Mock(), call)
 
     error = json.loads(answered("transport").body)
     assert (answered("transport").status, error["code"]) == (status, code)

@@ -21,11 +21,11 @@ METHODS: Final[Mapping[str, type[Struct]]] = {
     "batch": api.CommandBatch,
 }
 RESULTS: Final[Mapping[str, type[Partial]]] = {
-    "connect": service.Connected,
+    "connect": service.ConnectAnswer,
     "subs": SubscriptionClaims,
-    "refresh": service.Renewed,
+    "refresh": service.RenewalAnswer,
     "subscribe": consent.AllowedSubscription,
-    "sub_refresh": service.Renewed,
+    "sub_refresh": service.RenewalAnswer,
     "publish": consent.AllowedPublication,
     "rpc": service.RpcResult,
 }
