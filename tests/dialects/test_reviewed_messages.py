@@ -106,6 +106,22 @@ def test_an_edit_is_reviewed_and_a_recall_is_not() -> None:
         assert [each["kind"] for each in questions(node)] == ["edit", "edit"]
 
 
+def test_messages_of_a_connection_are_stored_in_their_order_and_others_do_not_wait() -> None:
+    with reviewing(Node) as node:
+        reviewed(node)
+        ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
+        id = ann.send("bob", "0")[1]["id"]
+        node.back_end.open.clear()
+        first = ann.send_payload("send", {"to": "bob", "text": "1"})
+        until(lambda: node.back_end.busy == 1)
+        recall = ann.send_payload("recall", {"id": id})
+        ann.settle()
+        node.reviews.set(APP, None)
+        assert bob.send("ann", "at once")[0] == 200
+        node.back_end.open.set()
+        assert ann.answer(first)[1]["id"] < ann.answer(recall)[1]["id"]
+
+
 def test_what_a_back_end_stores_is_not_reviewed() -> None:
     with reviewing(Node) as node:
         reviewed(node)

@@ -16,7 +16,7 @@ from tests.conftest import StartServer
 from tests.integration.cmd import cmd_client, command, logged_in
 from tests.integration.pusher import SHOP
 from tests.integration.pusher import Client as PusherClient
-from tests.integration.raw import Raw, text
+from tests.integration.raw import CLOSE, Raw, text
 from tests.integration.receiver import SECRET, Answer, Post, Receiver
 from tests.integration.v1 import good
 from tests.support import Server, eventually
@@ -257,6 +257,17 @@ def test_a_back_end_refuses_a_client(consenting: Server, back_end: BackEnd, give
     assert run(refused(consenting, path=PATH)) == code
 
 
+def test_a_back_end_need_not_name_a_reason(consenting: Server, back_end: BackEnd) -> None:
+    """``centrifuge-js`` heeds the code only if there is a reason."""
+    back_end.answers["/connect"] = lambda _: answer(disconnect={"code": 3900})
+    with Raw(consenting.ws) as client:
+        client.upgrade(PATH)
+        client.send(text('{"id":1,"connect":{}}'))
+        while (end := client.frame(seconds=SECONDS)).opcode != CLOSE:
+            pass
+    assert (end.close_code, end.payload[2:]) == (3900, b"disconnected")
+
+
 @pytest.mark.parametrize(
     "given",
     [
@@ -397,6 +408,18 @@ def test_a_back_end_decides_about_subscriptions(
             assert len(back_end.requests_of("subscribe")) == 2
 
     run(scenario())
+
+
+def test_a_subscription_is_tried_again_after_a_failure(consenting: Server, back_end: BackEnd) -> None:
+    answers = iter([None, (200, b'{"result": {"info": tea}}')])
+    back_end.answers["/subscribe"] = lambda _: next(answers, answer(result={}))
+
+    async def scenario() -> None:
+        async with person(consenting, False, "ann", path=PATH) as ann:
+            await ann.subscribe("asked:again")
+
+    run(scenario())
+    assert len(back_end.requests_of("subscribe")) == 3
 
 
 @both

@@ -31,7 +31,7 @@ from imserver.gateway.channels.members import MAX_TAG_BYTES, MAX_TAGS
 from tests.integration.raw import CLOSE, Raw, request, text
 from tests.support import Server, eventually
 
-from .conftest import KEY, READ_KEY, SHUT_KEY, WHOLE_KEY, token
+from .conftest import KEY, OTHER_KEY, READ_KEY, SHUT_KEY, WHOLE_KEY, token
 from .people import SECONDS
 
 
@@ -142,6 +142,30 @@ def test_older_clients_name_the_method_in_the_body(server: Server) -> None:
     assert (refused["error"]["code"], permitted["result"]["offset"]) == (103, 1)
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api", b""),
+        ("/api", b'{"method":"info"}\nno'),
+        ("/api", b'{"method":"info"}\n' * 1001),
+        ("/api/batch", json.dumps({"commands": [{"info": {}}] * 1001}).encode()),
+    ],
+    ids=["empty", "no JSON", "too many lines", "too many commands"],
+)
+def test_requests_that_cannot_be_read_or_have_too_many_commands_are_refused(
+    server: Server, path: str, body: bytes
+) -> None:
+    with Raw(server.http) as client:
+        client.send(request(path, method="POST", headers=[("X-API-Key", KEY)], body=body))
+        assert client.response().status == 400
+
+
+def test_a_key_for_all_apps_acts_in_the_app_of_the_settings(server: Server, cent: Client) -> None:
+    with Client(f"{server.http_url}/api", OTHER_KEY, timeout=SECONDS) as other:
+        other.publish(PublishRequest(channel="past:all", data=1))
+    assert len(cent.history(HistoryRequest(channel="past:all", limit=1)).publications) == 1
+
+
 @contextmanager
 def logged_in(server: Server, user: str) -> Iterator[Raw]:
     with Raw(server.ws) as client:
@@ -233,6 +257,7 @@ def test_a_position_beyond_all_publications_is_none_that_can_be_recovered(
         (lambda c: c.publish(PublishRequest(channel="", data=1)), 107),
         (lambda c: c.publish(PublishRequest(channel="x", data=1, b64data="!")), 107),
         (lambda c: c.broadcast(BroadcastRequest(channels=[], data=1)), 107),
+        (lambda c: c.broadcast(BroadcastRequest(channels=["past:x"] * 1001, data=1)), 106),
         (lambda c: c.disconnect(DisconnectRequest(user="")), 107),
         (lambda c: c.subscribe(SubscribeRequest(user="ann", channel="")), 107),
         (lambda c: c.subscribe(SubscribeRequest(user="ann", channel="#bob")), 107),

@@ -162,6 +162,27 @@ def test_a_user_sees_who_is_there_publishes_and_reads_what_was_published(
         run(scenario(cent))
 
 
+@pytest.mark.parametrize("app", ["past", "kept"])
+def test_a_position_of_before_the_options_recovers_nothing_once(alone: list[Server], app: str) -> None:
+    """Clients have counted messages of this channel, whose numbers are not those of its history."""
+
+    async def scenario(cent: Cent) -> None:
+        cent.publish(PublishRequest(channel="#eve", data=1))
+        async with member(alone[0], app, "eve") as one:
+            await one.events.next("on_subscribed")
+            await one.client.disconnect()
+            known = one.client._server_subs["#eve"].epoch
+            for epoch, is_recovered in (("", False), (known, True)):
+                one.client._server_subs["#eve"].epoch = epoch
+                await one.client.connect()
+                await one.client.ready(SECONDS)
+                assert (await one.events.next("on_subscribed")).recovered == is_recovered
+                await one.client.disconnect()
+
+    with cent_of(alone[0], app) as cent:
+        run(scenario(cent))
+
+
 @json_first
 @pytest.mark.parametrize("app", ["past", "kept", "live"])
 def test_stored_messages_are_live_events_without_an_offset(

@@ -1,5 +1,6 @@
 """The data directory, the secret, derived keys, the file limit."""
 
+import errno
 import os
 import resource
 import stat
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -161,11 +163,22 @@ def test_a_killed_server_leaves_no_lock_behind(tmp_path: Path) -> None:
     data.stop()
 
 
-def test_a_folder_that_cannot_be_made_or_locked_is_one_clear_line(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_or_locked_is_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     for path in (tmp_path / "file", tmp_path / "file" / "data"):
         with pytest.raises(StartError, match=r"^server\.data_dir: .* cannot be used: Not a directory$"):
             DataDirectory(str(path)).start()
+    full = Mock(side_effect=OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    data = DataDirectory(str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(StartError, match=f"^server.data_dir: {tmp_path}/lock cannot be used: No space "):
+            data.start()
+    data.start()  # the failure has kept no lock
+    data.stop()
+    (tmp_path / "lock").unlink()
     (tmp_path / "lock").mkdir()
     with pytest.raises(
         StartError, match=f"^server.data_dir: {tmp_path}/lock cannot be used: Is a directory$"

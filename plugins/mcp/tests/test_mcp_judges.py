@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import Site, people, question, running
 
+from tests.browser.chromium import CHROMIUM, DRIVER, Browser
+from tests.browser.site import page_of, run_page, serve_folder
 from tests.sdk.node import run
 from tests.tools import NODE_MODULES, require
 
@@ -65,6 +67,29 @@ def test_mcp_of_pypi(site: Site, mode: str, version: str) -> None:
 def test_clients_of_npm(site: Site, package: str, version: str, scripts: Path) -> None:
     command = [require("node"), str(scripts / "judge_client.mjs"), package, site.url(), site.bot.token]
     assert run([*command, site.bob.user, version]).strip() == "done"
+
+
+@pytest.mark.full
+@pytest.mark.needs("node", "esbuild")
+def test_clients_of_npm_in_a_page_of_another_origin(
+    installed: dict[str, str], scripts: Path, tmp_path: Path
+) -> None:
+    require(*CHROMIUM)
+    require(DRIVER)
+    site = page_of(tmp_path, scripts / "page_client.js")
+    apps = {"gochat": {"origins": ["localhost"]}}
+    with running(tmp_path / "nodes", installed, 2, apps=apps) as servers, serve_folder(site) as address:
+        _, bob, bot = people(servers[0])
+        browser = Browser(tmp_path / "chromium")
+        try:
+            page = browser.open(address)
+            for server in servers:  # with both HTTP servers
+                for name in ("sdk", "client"):
+                    given = {"name": name, "url": f"{server.http_url}/mcp", "token": bot.token}
+                    assert run_page(page, {**given, "user": bob.user}) == f"hello from {name} in a page"
+            assert all("405" in each for each in browser.complaints())  # of GET: there is no standing stream
+        finally:
+            browser.quit()
 
 
 @pytest.mark.full

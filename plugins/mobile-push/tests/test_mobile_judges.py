@@ -88,6 +88,19 @@ def test_aioapns_finds_apple_in_the_fake(keys: Keys) -> None:
         fake.close()
 
 
+@pytest.mark.parametrize("change", [{"key_id": "XXXXXXXXXX"}, {"team_id": "XXXXXXXXXX"}])
+def test_aioapns_with_another_key_is_refused(keys: Keys, change: dict[str, str]) -> None:
+    fake = Apns(keys.apple_public, KEY_ID, TEAM_ID, TOPIC, keys.context("h2"))
+    try:
+        requests = [{"device_token": FORMS["apns"].format(1), "message": {"aps": {"alert": "x"}}}]
+        given = {"key": keys.apple, "key_id": KEY_ID, "team_id": TEAM_ID, "topic": TOPIC, **change}
+        more = {"port": fake.port, "requests": requests, "many": 0}
+        (result,) = judge("judge_apns.py", sys.executable, keys, {**given, **more})
+        assert (result["status"], result["description"]) == ("403", "InvalidProviderToken")
+    finally:
+        fake.close()
+
+
 @pytest.fixture(scope="module")
 def firebase(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Python with firebase-admin."""

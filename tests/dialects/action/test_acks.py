@@ -169,6 +169,17 @@ def test_what_was_not_acknowledged_and_what_came_while_absent_arrive_at_the_next
     bob.gets()
 
 
+def test_messages_to_a_room_that_were_not_acknowledged_arrive_at_the_next_login(node: ActionHarness) -> None:
+    ann, bob = One(node, "ann", room="r"), Acking(node, "bob", room="r")
+    ann.say("1")
+    bob.gets((1, "1"))
+    bob.connection.close(1000)
+    until(lambda: not node.hub.is_online(APP, "bob"))
+    bob = Acking(node, "bob")
+    node.pending.look()
+    bob.gets((1, "1"))
+
+
 def test_a_newer_connection_takes_over_what_the_older_has_not_acknowledged(node: ActionHarness) -> None:
     ann, older = One(node, "ann", "bob"), Acking(node, "bob")
     ann.say("1")

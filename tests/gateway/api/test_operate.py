@@ -33,6 +33,7 @@ def test_the_state_of_all_nodes_is_that_of_each_with_its_lease(node: FakeNode) -
     assert own["managerInfo"] == {"clientsLen": 2, "clients": ["127.0.0.1:1"]}
     assert (other["managerInfo"], other["lease"]["connections"]) == ({"clientsLen": 5}, 5)
     assert list(silent) == ["lease"]
+    assert not {"control", "data", "fingerprint"} & other["lease"].keys(), "what only nodes need"
     assert data["missingNodes"] == ["10.0.0.3:9001"]
     assert node.peers.queries == [
         (["10.0.0.2:9001", "10.0.0.3:9001"], "state", msgspec.msgpack.encode(StateQuery(True, False)))

@@ -91,6 +91,14 @@ def test_garbage_instead_of_a_handshake_is_counted_and_harms_nobody(
     until(lambda: node.items == [b"item"])
 
 
+def test_without_the_authenticator_nobody_gets_in(nodes: Nodes) -> None:
+    node, peer = nodes.pair()
+    node.rpc._authenticator.close()
+    with pytest.raises(PeerUnavailable):
+        peer.rpc.query(node.lease, "kind", b"", 0.3)
+    assert node.counters.answered == 0
+
+
 def test_members_that_come_and_go_are_not_counted_as_refused(nodes: Nodes) -> None:
     node = nodes(1)
     for epoch in range(2, 6):

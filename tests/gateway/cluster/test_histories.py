@@ -252,6 +252,36 @@ def test_a_redis_that_is_back_at_once_gives_no_position_twice(
         server.kill()
 
 
+@pytest.mark.parametrize("back", [False, True], ids=["once", "there and back"])
+def test_a_replica_that_lags_and_becomes_the_master_gives_no_position_twice(
+    tmp_path_factory: pytest.TempPathFactory, start_node: StartNode, back: bool
+) -> None:
+    with ExitStack() as stack:
+        master, replica = (RedisServer(tmp_path_factory.mktemp("redis"), *AT_ONCE) for _ in range(2))
+        stack.callback(master.kill)
+        stack.callback(replica.kill)
+        follow(replica, master.port)
+        one = start_node(master, 1, RARELY).history
+        append(one, "a", "b")
+        with master.client() as client:
+            client.set("last", 1)
+            assert client.wait(1, 10_000) == 1
+        promote(replica)
+        append(one, "c")
+        before = position_of(one)
+        assert before.offset == 3
+        if back:  # before a node has used the other one
+            follow(master, replica.port)
+            promote(master)
+        other = start_node(master if back else replica, 2, RARELY).history
+        assert append(other, "d") == [1]
+        after = position_of(other)
+        assert after.epoch != before.epoch
+        if back:
+            assert append(one, "e") == [2]
+            assert position_of(one).epoch == after.epoch, "both nodes share the new one"
+
+
 def test_the_first_replica_of_a_server_begins_no_epoch(
     tmp_path_factory: pytest.TempPathFactory, start_node: StartNode
 ) -> None:
@@ -291,6 +321,12 @@ def follow(replica: RedisServer, port: int) -> None:
     with replica.client() as client:
         client.execute_command("REPLICAOF", "127.0.0.1", port)
         until(lambda: client.info("replication").get("master_link_status") == "up")
+
+
+def promote(replica: RedisServer) -> None:
+    """Make a replica a master."""
+    with replica.client() as client:
+        client.execute_command("REPLICAOF", "NO", "ONE")
 
 
 def test_a_repeated_long_call_appends_nothing(server: RedisServer, start_node: StartNode) -> None:

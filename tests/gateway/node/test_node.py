@@ -180,6 +180,23 @@ def test_fast_routes_are_answered_without_the_application_and_logged(harness: Ha
 # --- settings reach their parts -----------------------------------------------------------------------------
 
 
+def test_messages_above_the_limit_close_with_1009_above_the_rate_with_4003_and_slow_readers_with_4000(
+    harness: Harness,
+) -> None:
+    limits = {"message_bytes": 200, "messages_per_second": 5, "outbox_bytes": 100_000}
+    node = harness.start(limits=limits)
+    slow = harness.join(node, "ann")
+    next(iter(node.core.hub.sessions())).sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    until(lambda: node.core.fanout.to_sessions("101", "ann", Event("msg", "eve", "x" * 10_000)) == 0)
+    assert slow.close_code() == 4000
+    until(lambda: node.core.metrics.slow_readers == 1)
+    large, quick = (harness.call(node.core.node.ws_port).upgrade() for _ in range(2))
+    large.send(text("x" * 201))
+    assert large.close_code() == 1009
+    quick.send(text("x") * 50)
+    assert quick.close_code() == 4003
+
+
 def test_what_takes_too_long_is_ended_each_second(harness: Harness) -> None:
     node = harness.start(websocket={"close_seconds": 0.05})
     harness.join(node, "ann")

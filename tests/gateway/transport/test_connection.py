@@ -1,6 +1,7 @@
 """One connection: what it serves, how it ends, and that it is nothing while it is idle."""
 
 import _socket
+import gc
 import logging
 import struct
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from imserver.gateway.transport.connection import Connection
 from imserver.gateway.transport.dispatch import serve_each
 from imserver.gateway.transport.frames import Rest
 from imserver.gateway.transport.outbox import Backlog
+from imserver.gateway.transport.parser import MessageParser
 from imserver.gateway.transport.states import CLOSED, CLOSING, DRAINING
 from tests.gateway.transport.harness import Client, SocketHarness, look, turn, until
 from tests.gateway.transport.test_frames import deflated, fragments, pieces
@@ -515,3 +517,42 @@ def test_the_beginning_of_a_small_frame_is_kept_without_a_parser(
     connection.feed(whole[cut:] + whole)
     assert log.payloads == [b"a" * size] * 3
     assert_idle(connection)
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """As in a node, where a collection is rare. What is there already is not counted."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def parsers() -> int:
+    """How many parsers were made since, reachable or not."""
+    return sum(type(one) is MessageParser for one in gc.get_objects())
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("end", ["finished", "breach", "lost", "closed"])
+def test_a_parser_is_freed_without_a_garbage_collection(harness: SocketHarness, end: str) -> None:
+    before = parsers()
+    connection, client = harness.connect(
+        harness.encoding(lambda one, payload, _: one.close(1000) if payload == b"closed" else None)
+    )
+    client.send(frame(TEXT, end[:3], fin=False))
+    until(lambda: connection.parser is not None)
+    assert parsers() == before + 1
+    if end == "lost":
+        client.hang_up()
+        until(lambda: connection.state == CLOSED)
+    else:
+        client.send(frame(7) if end == "breach" else frame(CONTINUATION, end[3:]) + text("x")[:3])
+        if end == "finished":
+            client.send(text("x")[3:])
+            client.probe()
+        else:
+            client.until_ended()
+    until(lambda: not connection.reading)
+    assert (connection.parser, parsers()) == (None, before)
