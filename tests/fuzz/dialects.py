@@ -170,7 +170,7 @@ TARGETS: tuple[Target, ...] = (
     _row(CentrifugeDialect(), "centrifuge_json", '{"id":1,"rpc":{"method":"imserver:%s","data":%s}}'),
     _row(CentrifugeProtobufDialect(), "centrifuge_protobuf"),
     _row(ProtobufDialect(), "protobuf"),
-    _row(FullProtobufDialect(), "protobuf_full"),
+    _row(FullProtobufDialect(), "protobuf_full", vectors="protobuf-full"),
     Target("centrifuge_requests", check_uni, lambda: _vectors("centrifuge")),
     Target("stored", check_stored, _stored, 32768),
     Target("client", check_client, _pushes),

@@ -1,20 +1,15 @@
-"""The cmd dialect on both HTTP servers: wire samples, and what needs several connections."""
+"""The cmd dialect on both HTTP servers: what needs several connections."""
 
-import json
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from tests.support import Server
 
-from .cmd import GONE, HELLO, CmdClient, cmd_client, command, is_online, logged_in, pairs, push, users
-from .raw import BINARY, TEXT, Frame, close, frame, text
+from .cmd import GONE, HELLO, CmdClient, cmd_client, is_online, logged_in, pairs, push, users
+from .raw import TEXT, Frame, close, frame
 from .setting import Launch
-
-VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "cmd.json").read_text(encoding="utf-8"))
 
 
 def pushed(found: Frame, cmd: str, msg: str, sender: str) -> str:
@@ -33,34 +28,6 @@ def entered(found: Frame, user: str) -> None:
 def left(found: Frame, user: str) -> None:
     """The frame says that the user went."""
     assert pushed(found, "exit", GONE, user).isdigit()
-
-
-@pytest.mark.parametrize("row", VECTORS["requests"], ids=lambda row: row["name"])
-@pytest.mark.both_servers
-def test_a_wire_sample_gets_its_answer(server: Server, row: dict[str, Any]) -> None:
-    with cmd_client(server.ws) as one:
-        if row["logged_in"]:
-            one.login("me", 101)
-        one.send(frame(TEXT if row["frame"] == "text" else BINARY, row["send"]))
-        found = one.answer()
-        assert found.opcode == TEXT
-        if row["answer"].startswith("{"):
-            assert pairs(found.payload) == pairs(row["answer"])
-        else:
-            assert found.text == row["answer"]
-        # The connection stays open, and one answer was all.
-        one.send(command("ping", None, "after"))
-        assert one.answer().json["seq"] == "after"
-
-
-@pytest.mark.both_servers
-def test_the_captured_samples_are_answered_to_the_byte(server: Server) -> None:
-    done = '"response":{"code":200,"codeMsg":"Success","data":%s}}'
-    with cmd_client(server.ws) as one:
-        one.send(text('{"seq":"4","cmd":"ping"}'))
-        assert one.answer().text == '{"seq":"4","cmd":"ping",' + done % '"pong"'
-        one.send(text('{"seq":"1565336219141-266129","cmd":"login","data":{"userID":"马远","appID":101}}'))
-        assert one.answer().text == '{"seq":"1565336219141-266129","cmd":"login",' + done % "null"
 
 
 def test_a_refused_login_may_be_tried_again_and_a_granted_one_stays(server: Server, app: int) -> None:
