@@ -22,8 +22,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from bench.abuse_answers import ACCEPTED, command_answers, http_answers
 from bench.abuse_rows import (
+    ACCEPTED,
     BOTS,
     CALLBACK,
     CHANNEL,
@@ -40,7 +40,9 @@ from bench.abuse_rows import (
     SILENT,
     USER,
     Request,
+    command_answers,
     frames_of,
+    http_answers,
     operation_requests,
 )
 from bench.abuse_setup import (
@@ -63,8 +65,7 @@ from bench.http_client import FORM, JSON, fetch, get_request, post, request_head
 from bench.loop import READ, WRITE, BenchError, Json, Loop
 from bench.probe import ANSWER_SECONDS, PROBE_SECONDS, Probe
 from bench.proc import Growth
-from bench.servers import NodeProcess
-from bench.workers import Worker
+from bench.servers import NodeProcess, Worker
 
 MOST_HOLD_MS, MOST_GROWTH_MB, MOST_RESIDUE_MB = 50, 20, 8
 MOST_HASH_MB, HASHES = 24, ("/register", "/login", "/password")

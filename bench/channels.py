@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import jwt
 
-from bench.connections import Connection
+from bench.connections import KEY, OPENERS, Connection
 from bench.context import MOST_CONNECTIONS, RunContext, parameter, shares, text_parameter
-from bench.dialects import KEY, OPENERS
 from bench.figures import Figures
 from bench.frames import client_frame, request_frame, user_name
 from bench.generator import Generator, close_connections
@@ -21,8 +20,8 @@ from bench.http_client import fetch, post
 from bench.latency import Latency
 from bench.loop import BenchError, Json
 from bench.proc import memory
+from bench.servers import Worker
 from bench.session_scenarios import CONNECTIONS_A_PROCESS, WARM_UP_CONNECTIONS
-from bench.workers import Worker
 
 DIALECT = "centrifuge"
 DIALECTS = (DIALECT, "cmd")

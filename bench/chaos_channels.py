@@ -13,32 +13,233 @@ import json
 import random
 import threading
 import time
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections import defaultdict
 from http.client import HTTPConnection, HTTPException
+from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from bench.channel_dialects import (
-    OK,
-    CentrifugeDialect,
-    ChannelDialect,
-    CmdChannelDialect,
-    Left,
-    Pong,
-    Published,
-    PusherDialect,
-    Subscribed,
-    Unsubscribed,
-)
 from bench.chaos_client import BEHIND, FIRST_PAUSE_SECONDS, LIVE, LOOK_SECONDS, Client, Clients
 from bench.chat_dialects import LoggedIn, mark_of, text_of
 from bench.connections import Target
-from bench.frames import client_frame
+from bench.frames import client_frame, request_frame
 from bench.generator import Generator
 from bench.history import History
 from bench.http_client import fetch
 from bench.loop import BenchError, Json
+
+PUSHER_KEY = "chaos"
+OK = 200
+
+
+class Pong(NamedTuple):
+    """The server wants a sign of life."""
+
+
+class Subscribed(NamedTuple):
+    """The answer to a subscription. ``publications``: the missed ones (offset, mark), if ``recovered``."""
+
+    channel: str
+    epoch: str
+    offset: int
+    recovered: bool
+    publications: list[tuple[int, int]]
+
+
+class SubscriptionRefused(NamedTuple):
+    """A subscription was refused. The client may try again."""
+
+    channel: str
+
+
+class Left(NamedTuple):
+    """The answer to the end of a subscription."""
+
+    channel: str
+
+
+class Published(NamedTuple):
+    """A publication."""
+
+    channel: str
+    offset: int
+    mark: int
+
+
+class Unsubscribed(NamedTuple):
+    """The server has ended a subscription."""
+
+    channel: str
+    code: int
+
+
+SubscriberEvent = LoggedIn | Pong | Subscribed | SubscriptionRefused | Left | Published | Unsubscribed
+
+
+class ChannelDialect(ABC):
+    """A dialect of subscribers. ``name``: of the user.
+
+    ``knows_offsets``: those of publications, with which a subscriber recovers.
+    """
+
+    knows_offsets = True
+    depth = 0
+    in_order = counts_anew = False
+    path = ""
+
+    def __init__(self, app: str, name: str) -> None:
+        self.app = app
+        self.name = name
+        self._ids = count(1)
+        self._waiting: dict[int, str] = {}
+        """Id of a command of this connection → channel; ``""``: the login."""
+
+    @abstractmethod
+    def login(self, cursor: int) -> bytes:
+        """The first frame of a connection, if it needs one."""
+
+    @abstractmethod
+    def subscribe(self, channel: str, epoch: str, offset: int) -> bytes:
+        """Subscribe; ``epoch`` ``""``: without a position."""
+
+    def unsubscribe(self, channel: str) -> bytes:
+        """End a subscription; ``b""``: this dialect has no answer to that."""
+        return b""
+
+    @abstractmethod
+    def read(self, payload: bytes) -> list[SubscriberEvent]:
+        """Read a frame. Raises ValueError or KeyError."""
+
+    def _new_id(self, channel: str) -> int:
+        number = next(self._ids)
+        self._waiting[number] = channel
+        return number
+
+
+class CentrifugeDialect(ChannelDialect):
+    """JSON of Centrifugo's client protocol."""
+
+    def __init__(self, app: str, name: str) -> None:
+        super().__init__(app, name)
+        self.path = f"/connection/{app}/websocket"
+
+    def login(self, _cursor: int) -> bytes:
+        self._waiting.clear()
+        return self._command("", {"connect": {}})
+
+    def subscribe(self, channel: str, epoch: str, offset: int) -> bytes:
+        request: Json = {"channel": channel, "recoverable": True, "positioned": True}
+        if epoch:
+            request |= {"recover": True, "epoch": epoch, "offset": offset}
+        return self._command(channel, {"subscribe": request})
+
+    def unsubscribe(self, channel: str) -> bytes:
+        return self._command(channel, {"unsubscribe": {"channel": channel}})
+
+    def _command(self, channel: str, command: Json) -> bytes:
+        return client_frame(json.dumps({"id": self._new_id(channel), **command}).encode())
+
+    def read(self, payload: bytes) -> list[SubscriberEvent]:
+        events = [self._read(json.loads(line)) for line in payload.splitlines()]
+        return [event for event in events if event is not None]
+
+    def _read(self, reply: Json) -> SubscriberEvent | None:
+        if not reply:
+            return Pong()
+        if "push" in reply:
+            push = reply["push"]
+            if "pub" in push:
+                return Published(push["channel"], push["pub"].get("offset", 0), _mark(push["pub"]))
+            if "unsubscribe" in push:
+                return Unsubscribed(push["channel"], push["unsubscribe"].get("code", 0))
+            return None
+        channel = self._waiting.pop(reply["id"])
+        if not channel:
+            if "error" in reply:
+                raise ValueError(reply)
+            return LoggedIn(False)
+        if "unsubscribe" in reply:
+            return Left(channel)
+        return SubscriptionRefused(channel) if "error" in reply else _subscribed(channel, reply["subscribe"])
+
+
+class CmdChannelDialect(ChannelDialect):
+    """The cmd dialect with ``subscribe``."""
+
+    path = "/acc"
+
+    def login(self, _cursor: int) -> bytes:
+        self._waiting.clear()
+        return self._command("", "login", {"userID": self.name, "app": self.app})
+
+    def subscribe(self, channel: str, epoch: str, offset: int) -> bytes:
+        position = {"epoch": epoch, "offset": offset} if epoch else {}
+        return self._command(channel, "subscribe", {"channel": channel, **position})
+
+    def unsubscribe(self, channel: str) -> bytes:
+        return self._command(channel, "unsubscribe", {"channel": channel})
+
+    def _command(self, channel: str, command: str, data: Json) -> bytes:
+        return request_frame(command, str(self._new_id(channel)), data)
+
+    def read(self, payload: bytes) -> list[SubscriberEvent]:
+        body = json.loads(payload)
+        command, code, data = body["cmd"], body["response"]["code"], body["response"]["data"]
+        if command == "publication":
+            return [Published(data["channel"], data.get("offset", 0), _mark(data))]
+        if command == "unsubscribed":
+            return [Unsubscribed(data["channel"], data["code"])]
+        if command not in ("login", "subscribe", "unsubscribe"):
+            return []
+        channel = self._waiting.pop(int(body["seq"]))
+        if command == "unsubscribe":
+            return [Left(channel)]
+        if channel:
+            return [SubscriptionRefused(channel) if code != OK else _subscribed(channel, data)]
+        if code != OK:
+            raise ValueError(body)
+        return [LoggedIn(False)]
+
+
+class PusherDialect(ChannelDialect):
+    """Pusher's protocol."""
+
+    knows_offsets = False
+    path = f"/app/{PUSHER_KEY}?protocol=7"
+
+    def login(self, _cursor: int) -> bytes:
+        return b""
+
+    def subscribe(self, channel: str, _epoch: str, _offset: int) -> bytes:
+        body = {"event": "pusher:subscribe", "data": {"channel": channel}}
+        return client_frame(json.dumps(body).encode())
+
+    def read(self, payload: bytes) -> list[SubscriberEvent]:
+        body = json.loads(payload)
+        event, channel = body["event"], body.get("channel", "")
+        if event == "pusher:connection_established":
+            return [LoggedIn(False)]
+        if event == "pusher_internal:subscription_succeeded":
+            return [Subscribed(channel, "", 0, False, [])]
+        if event == "pusher:subscription_error":
+            return [SubscriptionRefused(channel)]
+        if event.startswith("pusher"):
+            return []
+        return [Published(channel, 0, json.loads(body["data"])["mark"])]
+
+
+def _subscribed(channel: str, found: Json) -> Subscribed:
+    missed = [(each.get("offset", 0), _mark(each)) for each in found.get("publications", ())]
+    position = found.get("epoch", ""), found.get("offset", 0)
+    return Subscribed(channel, *position, found.get("recovered", False), missed)
+
+
+def _mark(publication: Json) -> int:
+    mark: int = publication["data"]["mark"]
+    return mark
+
 
 STORED: Final = ("stored:1", "stored:2")
 """Their history is the message log. Their offsets have gaps."""
@@ -50,6 +251,19 @@ CHANNELS: Final = ("short:1", "cache-last", *RECOVERING)
 """The histories of ``short:1`` and ``cache-last`` are so small that some of their subscribers must reload."""
 KEY: Final = "the-key-of-this-run-alone"
 HEADERS: Final = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
+APP: Final = "channels"
+CONFIG: Final = f"""\
+api: {{{{keys: [{{{{key: {KEY}, scopes: [push, read]}}}}]}}}}
+apps:
+  {APP}:
+    open: true
+    pusher: {{{{app_id: "1", key: {PUSHER_KEY}, secret: a-secret-of-this-run-alone}}}}
+    channels:
+      live: {{{{subscribe: anybody, history_size: 5000, history_seconds: 600}}}}
+      short: {{{{subscribe: anybody, history_size: 20, history_seconds: 600}}}}
+      stored: {{{{subscribe: anybody, history: log}}}}
+"""
+"""Of a node; formatted once more."""
 PUBLISHERS: Final = 6
 ANSWER_SECONDS: Final = 5.0
 AGAIN_SECONDS: Final = 0.2
@@ -218,7 +432,7 @@ class Publisher(threading.Thread):
 
     def _publish(self, channel: str, mark: int) -> bool:
         """Publish once. Return whether it was acknowledged."""
-        request = {"app": self.shared.app, "channel": channel, "data": {"mark": mark}, "id": text_of(mark)}
+        request = {"app": APP, "channel": channel, "data": {"mark": mark}, "id": text_of(mark)}
         if self._connection is None:
             self._node += 1
             port = self.shared.http_ports[self._node % len(self.shared.http_ports)]
@@ -248,13 +462,11 @@ class ChannelClients(Clients):
         addresses: list[list[Any]],
         http_ports: list[int],
         clients: int,
-        app: str,
         seed: int,
         history: str,
         hurried: bool,
     ) -> None:
         super().__init__(generator.loop, addresses)
-        self.app = app
         self.history = Path(history)
         self.channels = RECOVERING if hurried else CHANNELS
         self.stay_seconds = HURRIED_STAY_SECONDS if hurried else STAY_SECONDS
@@ -264,18 +476,20 @@ class ChannelClients(Clients):
         self.rate = 1.0
         self.quiet = threading.Event()
         self.gave_up = threading.Event()
-        self.clients = [
-            Subscriber(self, index, DIALECTS[index % len(DIALECTS)](app, name), name)
+        self.subscribers = [
+            Subscriber(self, index, DIALECTS[index % len(DIALECTS)](APP, name), name)
             for index, name in enumerate(f"client {number + 1}" for number in range(clients))
         ]
+        self.clients = self.subscribers
         self.publishers = [
             Publisher(number, self, self.chance.randrange(2**31)) for number in range(1, PUBLISHERS + 1)
         ]
         self._sever_at = 0.0
+        self.meet(self.all_live)
 
     @property
     def subscriptions(self) -> list[Subscription]:
-        return [one for client in self.clients for one in client.subscriptions.values()]
+        return [one for client in self.subscribers for one in client.subscriptions.values()]
 
     def all_live(self) -> bool:
         return all(client.phase == LIVE for client in self.clients)
@@ -284,7 +498,7 @@ class ChannelClients(Clients):
     def resubscriptions(self) -> int:
         return sum(one.recoveries + one.reloads for one in self.subscriptions)
 
-    def chat(self, seconds: float, rate: float, resubscriptions: int) -> None:
+    def chat(self, seconds: float, rate: float, resubscriptions: int = 0) -> None:
         """Let the back ends publish, and cut connections of subscribers, until ``seconds`` have passed, or
         clients with a position have subscribed again so often (0: any number)."""
         self.rate = rate
@@ -312,12 +526,23 @@ class ChannelClients(Clients):
         self.until(self.clients, lambda: False, CHECK_SECONDS)
         return calm & self.until(self.clients, self.all_live, seconds)
 
-    def status(self) -> Json:
+    def audit(self, _seconds: float) -> Json:
+        """Write the history. Return the figures."""
+        self.note()
+        every, sent = self.subscriptions, sum(each.sent for each in self.publishers)
+        acked = sum(len(each.acknowledged) for each in self.publishers)
         return {
-            "sent": sum(each.sent for each in self.publishers),
-            "acked": sum(len(each.acknowledged) for each in self.publishers),
-            "faults": dict(self.faults.counts),
-            "notes": self.faults.notes,
+            "publications": sent,
+            "acknowledged": acked,
+            "unacknowledged": sent - acked,
+            "received": sum(len(life.seen) for one in every for life in one.lives),
+            "resubscriptions": self.resubscriptions,
+            "reloads": sum(one.reloads for one in every),
+            "recoveries": sum(one.recoveries for one in every),
+            "resends": sum(each.retries for each in self.publishers),
+            "logins": self.counts.connections,
+            "lost_connections": self.counts.lost_connections,
+            "silence_seconds": max(each.longest for each in self.publishers),
         }
 
     def note(self) -> None:
@@ -372,7 +597,7 @@ class ChannelClients(Clients):
         """The position of the newest publication of a channel, as the first node sees it. Raises
         BenchError."""
         target = Target("127.0.0.1", 0, "", "127.0.0.1", self.http_ports[0], key=KEY)
-        path = f"/api/v1/channels/history?app={self.app}&channel={channel}&limit=1&reverse=true"
+        path = f"/api/v1/channels/history?app={APP}&channel={channel}&limit=1&reverse=true"
         found = fetch(target, path)
         if "epoch" not in found:
             raise BenchError(f"the history of {channel} cannot be read: {found}")
@@ -428,54 +653,3 @@ class Ranks:
                 life.seen.append((at, offset, mark))
                 life.offset = offset
         return lives
-
-
-def meet(
-    generator: Generator,
-    addresses: list[list[Any]],
-    http_ports: list[int],
-    clients: int,
-    app: str,
-    seed: int,
-    seconds: float,
-    history: str,
-    hurried: bool,
-) -> Json:
-    """Task: subscribe all clients."""
-    shared = ChannelClients(generator, addresses, http_ports, clients, app, seed, history, hurried)
-    generator.state["channels"] = shared
-    if not shared.until(shared.clients, shared.all_live, seconds):
-        live = sum(client.phase == LIVE for client in shared.clients)
-        raise BenchError(f"{live} of {clients} clients are subscribed: {shared.faults.notes}")
-    return shared.status()
-
-
-def chat(generator: Generator, seconds: float, rate: float, resubscriptions: int = 0) -> Json:
-    """Task: publish for so many seconds, or until subscribers have subscribed again so often."""
-    shared: ChannelClients = generator.state["channels"]
-    shared.chat(seconds, rate, resubscriptions)
-    return shared.status()
-
-
-def settle(generator: Generator, seconds: float) -> Json:
-    """Task: wait at most so many seconds until everything is acknowledged and delivered."""
-    shared: ChannelClients = generator.state["channels"]
-    calm = shared.settle(seconds)
-    return {**shared.status(), "calm": calm}
-
-
-def audit(generator: Generator, seconds: float) -> Json:
-    """Task: write what subscribers have, and what was acknowledged."""
-    shared: ChannelClients = generator.state["channels"]
-    shared.note()
-    subscriptions = shared.subscriptions
-    return {
-        **shared.status(),
-        **vars(shared.counts),
-        "resends": sum(each.retries for each in shared.publishers),
-        "received": sum(len(life.seen) for one in subscriptions for life in one.lives),
-        "resubscriptions": shared.resubscriptions,
-        "reloads": sum(one.reloads for one in subscriptions),
-        "recoveries": sum(one.recoveries for one in subscriptions),
-        "longest_silence_seconds": max(each.longest for each in shared.publishers),
-    }

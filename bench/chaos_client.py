@@ -14,12 +14,16 @@ from array import array
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any
+from urllib.parse import urlencode
 
 from bench.chat_dialects import Dialect, Entry, LoggedIn, NotStored, Outgoing, Page, ServerEvent, Stored
 from bench.frames import CLOSE, PING, PONG, UPGRADE_ACCEPT, client_frame, scan, upgrade_request
-from bench.loop import READ, WRITE, Loop
+from bench.generator import Generator
+from bench.http_client import ANSWER_SECONDS, fetch
+from bench.loop import READ, WRITE, BenchError, Json, Loop
 
 MOST_NOTES = 50
 """Number of faults whose texts are stored; all are counted."""
@@ -95,6 +99,8 @@ class Counts:
 class Clients:
     """The clients of one process. Owner of the nodes' addresses, faults and counts that they share."""
 
+    clients: Sequence[Client] = ()
+
     def __init__(self, loop: Loop, addresses: list[list[Any]], look_seconds: float = LOOK_SECONDS) -> None:
         self.loop = loop
         self.addresses = [(host, port) for host, port in addresses]
@@ -121,6 +127,12 @@ class Clients:
             if self.turn(clients, LOOK_SECONDS) > end or self.loop.stopped:
                 return False
         return True
+
+    def meet(self, condition: Callable[[], bool], seconds: float = 300.0) -> None:
+        """Let all come online, until ``condition()``. Raises BenchError."""
+        if not self.until(self.clients, condition, seconds):
+            live = sum(client.phase == LIVE for client in self.clients)
+            raise BenchError(f"{live} of {len(self.clients)} clients came online: {self.faults.notes}")
 
 
 class Client:
@@ -357,3 +369,42 @@ class Client:
         else:
             self.phase = LIVE
             self._send_due(now)
+
+
+PHONE_DIGITS = 12
+AT_ONCE = 4
+"""Number of registrations at the same time."""
+
+
+def register(generator: Generator, count: int, seconds: float) -> Json:
+    """Task: register ``count`` accounts, and store their ids and tokens; ``seconds``: time limit."""
+    deadline = time.monotonic() + seconds
+
+    def one(_: int) -> tuple[int, str]:
+        answer = _post(generator, "/register", _account, deadline)
+        return int(answer["id"]), answer["token"]
+
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        generator.state["accounts"] = list(threads.map(one, range(count)))
+    return {}
+
+
+def create_group(generator: Generator, indexes: list[int], seconds: float = ANSWER_SECONDS) -> int:
+    """Make a group of the accounts at ``indexes``; the first is the owner. Return its id."""
+    (_owner, token), *others = (generator.state["accounts"][index] for index in indexes)
+    form = urlencode([("name", "bench"), *(("ids", str(number)) for number, _token in others)])
+    answer = _post(generator, "/group/create", lambda: form, time.monotonic() + seconds, token=token)
+    return int(answer["id"])
+
+
+def _account() -> str:
+    phone_number = random.randrange(10 ** (PHONE_DIGITS - 1), 10**PHONE_DIGITS)
+    return urlencode({"phone_number": phone_number, "password": "bench"})
+
+
+def _post(generator: Generator, path: str, form: Callable[[], str], deadline: float, **headers: str) -> Json:
+    """Make something, and again while the database of a busy machine answers too late."""
+    while "id" not in (answer := fetch(generator.target, path, form(), **headers)):
+        if time.monotonic() > deadline:
+            raise BenchError(f"{path}: {answer}")
+    return answer

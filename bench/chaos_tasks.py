@@ -1,4 +1,4 @@
-"""Tasks of the process with the clients of a chaos run: log in, chat, settle, and compare."""
+"""Tasks of the process with the clients of a chaos run: log in, chat, settle, and read what is stored."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from bench import asks, chaos_notifications, chaos_objects
-from bench.accounts import create_group, register
-from bench.chaos_client import LIVE, LOOK_SECONDS, Client, Clients
+from bench import chaos_loads, chaos_objects
+from bench.chaos_channels import ChannelClients
+from bench.chaos_client import LIVE, LOOK_SECONDS, Client, Clients, create_group, register
 from bench.chaos_objects import Askers, Rivals
 from bench.chat_dialects import CmdDialect, Dialect, Entry, Outgoing, ProtobufDialect, mark_of, text_of
 from bench.connections import Target
@@ -22,13 +22,11 @@ from bench.loop import BenchError, Json
 
 CMD_APP: Final = 105
 """The appID by which the cmd dialect reaches the accounts of the protobuf dialect."""
-EVENT_APP: Final = "gochat"
 CONFIG: Final = f"""\
-{chaos_notifications.CONFIG}\
+{chaos_loads.CONFIG}\
 {chaos_objects.CONFIG}\
-  {EVENT_APP}: {{{{login_policy: ""{{}}}}}}
-  "{CMD_APP}": {{{{same_as: {EVENT_APP}}}}}
-  "{asks.APP}": {{{{open: true, login_policy: multi}}}}
+  {chaos_loads.EVENT_APP}: {{{{login_policy: ""{{}}}}}}
+  "{CMD_APP}": {{{{same_as: {chaos_loads.EVENT_APP}}}}}
 """
 """Of a node; ``{{}}`` is the webhook."""
 DIALECTS: Final = {"both": ["cmd", "protobuf"], "cmd": ["cmd"], "protobuf": ["protobuf"]}
@@ -52,39 +50,55 @@ READERS_AT_ONCE = 8
 
 
 class ChatClients(Clients):
-    """The clients of one run. ``names``: their dialects, in turn. ``app``: the appID for the accounts in the
-    cmd dialect. ``history`` gets what they do and see.
+    """The clients of one run. ``dialects``: those that they speak, in turn. ``history``: a file for what they
+    do and see, also for what is done besides the chat at nodes with ``http_ports``. ``locks`` and ``pace``:
+    see :class:`Rivals`.
     """
 
     def __init__(
         self,
         generator: Generator,
         addresses: list[list[Any]],
-        app: int,
-        names: list[str],
+        clients: int,
         seed: int,
-        history: History,
+        history: str,
+        dialects: Sequence[str] = ("cmd", "protobuf"),
+        http_ports: Sequence[int] = (),
+        locks: bool = False,
+        pace: float = 1.0,
     ) -> None:
         super().__init__(generator.loop, addresses)
-        self.app = app
-        self.history = history
+        register(generator, clients, MEET_SECONDS)
+        self.history = History(Path(history))
         self.rivals: Rivals | None = None
         self.askers: Askers | None = None
         self.chance = random.Random(seed)
         self.accounts: list[tuple[int, str]] = generator.state["accounts"]
         self.latency = Latency(STEP_US)
-        self.clients = [self._client(index, names[index % len(names)]) for index in range(len(self.accounts))]
+        self.clients = [self._client(index, dialects[index % len(dialects)]) for index in range(clients)]
         self.groups: list[tuple[int, list[int]]] = []
         self.conversations: dict[str, list[int]] = {}
         """Conversation → the numbers of its clients."""
         self.sent = self.acked = 0
         self.longest_silence = self._acked_at = 0.0
         self._sent_at: dict[int, int] = {}
+        members = min(GROUP_MEMBERS, clients)
+        for _ in range(-(-clients // members)):
+            chosen = self.chance.sample(range(clients), members)
+            self.groups.append((create_group(generator, chosen, MEET_SECONDS), chosen))
+        self.meet(self.calm)
+        if http_ports:
+            targets = [
+                Target(host, ws_port, "/acc", host, http_port)
+                for (host, ws_port), http_port in zip(addresses, http_ports, strict=True)
+            ]
+            self.rivals = Rivals(self, self.history, seed, locks, pace)
+            self.askers = Askers(self.history, targets, seed, pace, locks)
 
     def _client(self, index: int, dialect_name: str) -> Client:
         account, token = self.accounts[index]
         first_half = index % 4 < 2
-        dialect: Dialect = CmdDialect(self.app, account, token, first_half)
+        dialect: Dialect = CmdDialect(CMD_APP, account, token, first_half)
         if dialect_name == "protobuf":  # every second one behaves like a client of GoChat
             dialect = ProtobufDialect(account, token, first_half, first_half and index % 8 < 4)
         name = f"client {index + 1}"
@@ -143,15 +157,44 @@ class ChatClients(Clients):
             self.rivals is None or self.rivals.calm()
         )
 
-    def status(self) -> Json:
+    def settle(self, seconds: float) -> bool:
+        """Let everything come to rest. Return whether it did within ``seconds``."""
+        if self.askers is not None:
+            self.askers.stop()
+        calm = self.until(self.clients, self.calm, seconds)
+        for rivals in [] if self.rivals is None else [self.rivals] * RACES:
+            if calm:
+                rivals.race(rivals.all)
+                calm = self.until(self.clients, self.calm, seconds)
+        self.until(self.clients, lambda: False, QUIET_SECONDS)
+        if self.askers is not None:
+            self.askers.finish()
+        return calm
+
+    def audit(self, seconds: float) -> Json:
+        """Read what is stored, and end the history. Return the figures."""
+        counts = vars(self.counts).copy()
+        repeats = sum(client.reader.repeats for client in self.clients)
+        if self.rivals is not None:
+            self.rivals.finish()
+        self._read_anew(seconds)
+        for conversation, members in self.conversations.items():
+            for index in members:
+                self.history.followed(self.clients[index].reader.name, conversation)
+        self.history.close()
         return {
-            "sent": self.sent,
-            "acked": self.acked,
-            "faults": dict(self.faults.counts),
-            "notes": self.faults.notes,
+            "messages": self.sent,
+            "acknowledged": self.acked,
+            "unacknowledged": self.sent - self.acked,
+            "raw_repeats": repeats,
+            "entries_received": sum(len(client.reader.ids) for client in self.clients),
+            "silence_seconds": self.longest_silence,
+            **{name: counts[name] for name in ("not_stored", "recovered", "resends", "lost_connections")},
+            "logins": counts["connections"],
+            **self.latency.figures("ack_", maximum=False),
         }
 
-    def read_anew(self, seconds: float) -> None:
+    def _read_anew(self, seconds: float) -> None:
         """End all connections, and read all stored entries of each client from the beginning, as a new
         client.
         """
@@ -163,7 +206,7 @@ class ChatClients(Clients):
             readers: list[Client] = []
             for index in range(first, min(first + READERS_AT_ONCE, len(self.clients))):
                 entries.append([])
-                dialect = CmdDialect(self.app, *self.accounts[index], acks=False, resumes=False)
+                dialect = CmdDialect(CMD_APP, *self.accounts[index], acks=False, resumes=False)
                 name = f"what is stored for client {index + 1}"
                 readers.append(Client(self, index, dialect, name, on_new=entries[-1].append))
             if not self.until(readers, partial(_all_live, readers), seconds):
@@ -172,89 +215,37 @@ class ChatClients(Clients):
                 self.history.read(client.reader.name, began, its_entries)
                 client.leave()
 
-    def finish(self) -> None:
-        """Nothing more is done or seen."""
-        for conversation, members in self.conversations.items():
-            for index in members:
-                self.history.followed(self.clients[index].reader.name, conversation)
-        self.history.close()
-
 
 def _all_live(clients: list[Client]) -> bool:
     return all(client.phase == LIVE for client in clients)
 
 
-def meet(
-    generator: Generator,
-    addresses: list[list[Any]],
-    clients: int,
-    app: int,
-    dialects: list[str],
-    seed: int,
-    seconds: float,
-    history: str,
-    http_ports: Sequence[int] = (),
-    locks: bool = False,
-    pace: float = 1.0,
-) -> Json:
-    """Task: make accounts and groups, and log all clients in. ``history``: the file for the checker, also for
-    what is done besides the chat at nodes with ``http_ports``. ``locks`` and ``pace``: see
-    :class:`Rivals`."""
-    register(generator, clients, seconds)
-    recorder = History(Path(history))
-    chat = ChatClients(generator, addresses, app, dialects, seed, recorder)
-    generator.state["chat"] = chat
-    members = min(GROUP_MEMBERS, clients)
-    for _ in range(-(-clients // members)):
-        chosen = chat.chance.sample(range(clients), members)
-        chat.groups.append((create_group(generator, chosen, seconds), chosen))
-    if not chat.until(chat.clients, chat.calm, seconds):
-        live = sum(client.phase == LIVE for client in chat.clients)
-        raise BenchError(f"{live} of {clients} clients came online")
-    if http_ports:
-        targets = [
-            Target(host, ws_port, "/acc", host, http_port)
-            for (host, ws_port), http_port in zip(addresses, http_ports, strict=True)
-        ]
-        chat.rivals = Rivals(chat, recorder, seed, locks, pace)
-        chat.askers = Askers(recorder, targets, seed, pace, locks)
-    return chat.status()
+KINDS: Final[dict[str, Any]] = {"messages": ChatClients, "channels": ChannelClients}
 
 
-def chat(generator: Generator, seconds: float, rate: float) -> Json:
-    chat: ChatClients = generator.state["chat"]
-    chat.chat(seconds, rate)
-    return chat.status()
+def meet(generator: Generator, kind: str, seconds: float = MEET_SECONDS, **facts: Any) -> Json:
+    """Task: let the clients of a kind of run come online."""
+    generator.state["clients"] = KINDS[kind](generator, **facts)
+    return {}
+
+
+def chat(generator: Generator, seconds: float, **how: Any) -> Json:
+    """Task: let the clients do what they do for so many seconds."""
+    generator.state["clients"].chat(seconds, **how)
+    return {}
 
 
 def settle(generator: Generator, seconds: float) -> Json:
     """Task: wait at most so many seconds until everything is acknowledged and delivered."""
-    chat: ChatClients = generator.state["chat"]
-    if chat.askers is not None:
-        chat.askers.stop()
-    calm = chat.until(chat.clients, chat.calm, seconds)
-    for rivals in [] if chat.rivals is None else [chat.rivals] * RACES:
-        if calm:
-            rivals.race(rivals.all)
-            calm = chat.until(chat.clients, chat.calm, seconds)
-    chat.until(chat.clients, lambda: False, QUIET_SECONDS)
-    if chat.askers is not None:
-        chat.askers.finish()
-    return {**chat.status(), "calm": calm}
+    return {"calm": generator.state["clients"].settle(seconds)}
 
 
 def audit(generator: Generator, seconds: float) -> Json:
-    """Task: read what is stored, and end the history."""
-    chat: ChatClients = generator.state["chat"]
-    counts = {**vars(chat.counts), "repeats": sum(client.reader.repeats for client in chat.clients)}
-    if chat.rivals is not None:
-        chat.rivals.finish()
-    chat.read_anew(seconds)
-    chat.finish()
+    """Task: end the history. Returns the figures of the clients, and what was wrong."""
+    clients = generator.state["clients"]
+    figures = clients.audit(seconds)
     return {
-        **chat.status(),
-        **counts,
-        "entries_received": sum(len(client.reader.ids) for client in chat.clients),
-        "longest_silence_seconds": chat.longest_silence,
-        "ack_latency": chat.latency.pack(),
+        "figures": {**figures, "errors": clients.faults.counts.total()},
+        "faults": dict(clients.faults.counts),
+        "notes": clients.faults.notes,
     }

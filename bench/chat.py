@@ -16,21 +16,19 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from bench.accounts import create_group, register
-from bench.chaos_client import LIVE, Client, Clients, Counts
+from bench.chaos_client import LIVE, Client, Clients, Counts, create_group, register
 from bench.chat_dialects import CmdDialect, Dialect, Entry, Outgoing, ProtobufDialect, mark_of, text_of
 from bench.chat_tally import ChatTally
 from bench.cluster import Nodes
-from bench.connections import Target
+from bench.connections import OPENERS, Target
 from bench.context import RunContext, parameter, seconds_parameter, shares, text_parameter
-from bench.dialects import OPENERS
 from bench.figures import Figures
 from bench.generator import Generator, settle
 from bench.latency import Latency, stamp_us
 from bench.loop import BenchError, Json
 from bench.protobuf import GROUP, SINGLE, Writer, login_frame
 from bench.push import LAST_FRAMES_SECONDS, MOST_MESSAGES, new_tag
-from bench.workers import Worker
+from bench.servers import Worker
 
 NAME = "imserver.db"
 

@@ -12,12 +12,11 @@ from typing import Any
 
 import click
 
-from bench import report, versus
+from bench import report, runner
 from bench.cluster import PARTS
 from bench.loop import BenchError, Json
 from bench.proc import machine
-from bench.runner import SCENARIOS, Scenario, ServerChoice, judge, options_of, perform, play
-from bench.suite import SUITES, Row
+from bench.runner import SCENARIOS, SUITES, Row, Scenario, ServerChoice, judge, options_of, perform, play
 
 Command = Callable[..., Any]
 Option = Callable[[Command], Command]
@@ -176,7 +175,7 @@ def versus_command(pairs: int, one_tool: bool, as_json: bool, other: Path, comma
     """
     try:
         with report.ProgressBar() as watcher:
-            found = versus.compare(" ".join(command), other.resolve(), pairs, watcher, one_tool=one_tool)
+            found = runner.compare(" ".join(command), other.resolve(), pairs, watcher, one_tool=one_tool)
     except BenchError as error:
         raise click.ClickException(str(error)) from error
     good = not any(row["over"] for row in found)

@@ -6,9 +6,9 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from urllib.request import Request, urlopen
+from urllib.request import urlopen
 
-from bench import backend, proc
+from bench import proc
 from bench.connections import Target
 from bench.context import MOST_IN_PROCESS, RunContext, parameter, seconds_parameter, shares, text_parameter
 from bench.figures import Figures, with_faults_of
@@ -16,9 +16,8 @@ from bench.generator import close_connections
 from bench.latency import Latency
 from bench.loop import BenchError
 from bench.push import WINDOW, FanoutOptions, PushOptions, Sending, measure, measure_warm, subscribe_all
-from bench.servers import NodeProcess, RedisProcess, redis_facts
-from bench.session_scenarios import bystander_figures, heartbeats, move, stand_by
-from bench.workers import Worker, WorkerPool
+from bench.servers import NodeProcess, RedisProcess, Worker, WorkerPool, redis_facts
+from bench.session_scenarios import PINGS_PER_SECOND, count_users, move, ping, wait_online
 
 WARM_UP_SECONDS = 0.5
 PACE = 20.0
@@ -43,12 +42,10 @@ class Nodes:
         redis_url: str = "",
         redis_server: str = "",
         environment: dict[str, str] | None = None,
-        key: str = "",
     ) -> None:
         self.pool = pool
         self.app = app
         self.log = log
-        self.key = key
         self.redis = redis_url or pool.start(RedisProcess(redis_server)).url
         self.nodes: list[NodeProcess] = []
         self.folder = ""
@@ -72,31 +69,15 @@ class Nodes:
     def pids(self) -> tuple[int, ...]:
         return tuple(node.process.pid for node in self.nodes)
 
-    def context(self, connect: int, ask: int) -> RunContext:
-        """Return a context whose clients connect to one node and whose pushes go to another.
-
-        It counts the CPU of all nodes.
-        """
-        http = self.targets[ask]
-        target = replace(self.targets[connect], http_host=http.http_host, http_port=http.http_port)
-        return RunContext(target, self.pids, self.pool)
-
     def counters(self) -> dict[str, float]:
         """Return the counters of the metrics, each summed over all nodes."""
         url = f"http://{self.targets[0].http_host}:{self.targets[0].http_port}/metrics"
-        request = Request(url, headers={"Authorization": f"Bearer {self.key}"} if self.key else {})
-        with urlopen(request, timeout=METRICS_SECONDS) as answer:
+        with urlopen(url, timeout=METRICS_SECONDS) as answer:
             text: str = answer.read().decode()
         found: dict[str, float] = {}
         for name, value in re.findall(r"^(\w+_total|imserver_cluster_nodes)(?:\{.*\})? (\S+)$", text, re.M):
             found[name] = found.get(name, 0.0) + float(value)
         return found
-
-    def kill(self, number: int) -> float:
-        """Kill a node without a warning; return the time. The node is not counted afterwards."""
-        killed = time.monotonic()
-        self.nodes.pop(number).control("kill")
-        return killed
 
 
 @dataclass(frozen=True)
@@ -119,17 +100,18 @@ class ClusterRun:
         self.nodes = nodes
         self.options = options
         self.there = len(nodes.targets) - 1
-        self.notes: dict[str, object] = {}
-        self._counted: dict[str, float] = {}
 
-    def context(self, connect: int, ask: int = HERE) -> RunContext:
-        return self.nodes.context(connect, ask)
+    def context(self, connect: int) -> RunContext:
+        """Return a context whose clients connect to a node, and whose pushes go to the first one.
 
-    def count(self) -> None:
-        self._counted = self.nodes.counters()
+        It counts the CPU of all nodes.
+        """
+        http, end = self.nodes.targets[HERE], self.nodes.targets[connect]
+        target = replace(end, http_host=http.http_host, http_port=http.http_port)
+        return RunContext(target, self.nodes.pids, self.nodes.pool)
 
-    def counted(self) -> dict[str, float]:
-        return {name: value - self._counted.get(name, 0.0) for name, value in self.nodes.counters().items()}
+    def counted(self, before: dict[str, float]) -> dict[str, float]:
+        return {name: value - before.get(name, 0.0) for name, value in self.nodes.counters().items()}
 
     def pushes(self, bulk: int = 0, rate: float = 0.0) -> Sending:
         return PushOptions(users=self.options.users, bulk=bulk, rate=rate).sending
@@ -148,13 +130,13 @@ class ClusterRun:
             context.ask(workers, subscribe_all, count=count)
         warm_up = measure(context, workers, how, WARM_UP_SECONDS)
         pids = {"api_node_cpu_us": self.nodes.pids[HERE], "socket_node_cpu_us": self.nodes.pids[node]}
-        self.count()
+        counters = self.nodes.counters()
         redis = redis_facts(self.nodes.redis)
         before = {name: proc.cpu((pid,)) for name, pid in pids.items()}
         found = with_faults_of(warm_up, measure(context, workers, how, self.options.seconds))
         spent = {name: proc.cpu((pid,)).since(before[name]) for name, pid in pids.items()}
         spent["redis_cpu_us"] = redis_facts(self.nodes.redis).cpu_us - redis.cpu_us
-        counted = self.counted()
+        counted = self.counted(counters)
         context.ask(workers, close_connections)
         rpc = {"rpc_events": "imserver_rpc_sent_total", "rpc_batches": "imserver_rpc_batches_sent_total"}
         return {
@@ -183,21 +165,19 @@ def count_in_redis(run: ClusterRun) -> Figures:
     contexts = [run.context(number) for number in range(len(nodes.targets))]
 
     def counted(unit: str, work: Callable[[], float]) -> None:
-        run.count()
-        calls = redis_facts(nodes.redis)
+        before, spent_us = nodes.counters(), redis_facts(nodes.redis).cpu_us
         count = max(work(), 1)
-        counters, after = run.counted(), redis_facts(nodes.redis)
+        counters, spent_us = run.counted(before), redis_facts(nodes.redis).cpu_us - spent_us
         for name in ("round_trips", "commands"):
             figures[f"{unit}_{name}"] = counters.get(f"imserver_registry_{name}_total", 0.0) / count
-        figures[f"{unit}_redis_cpu_us"] = (after.cpu_us - calls.cpu_us) / count
-        run.notes[f"{unit}: calls in Redis"] = after.calls_since(calls)
+        figures[f"{unit}_redis_cpu_us"] = spent_us / count
 
     def log_in() -> float:
         workers.extend(open_on_all(contexts, options.logins))
         return options.logins
 
     def beat() -> float:
-        answers = contexts[0].ask(workers, heartbeats, seconds=options.seconds)
+        answers = contexts[0].ask(workers, ping, command="heartbeat", seconds=options.seconds)
         figures["errors"] = sum(answer["wrong"] + answer["unanswered"] for answer in answers)
         return float(sum(answer["round_trips"] for answer in answers))
 
@@ -212,11 +192,6 @@ def count_in_redis(run: ClusterRun) -> Figures:
     counted("push", push_there)
     contexts[0].ask(workers, close_connections)
     return figures
-
-
-def push_across(run: ClusterRun) -> Figures:
-    """Pushes to users on another node at a fixed rate: latency, and traffic between nodes."""
-    return run.push_to(run.there, run.pushes(rate=run.options.rate))
 
 
 def forward(run: ClusterRun, bulk: int = 0) -> Figures:
@@ -303,16 +278,17 @@ def kill_a_node(run: ClusterRun) -> Figures:
     there.open([mover], clients, first=BYSTANDERS)
     there.open([leaver], GONE, first=BYSTANDERS + clients)
     asker, other = here.start_workers(2)
-    bystander.ask(stand_by, seconds=GIVE_UP_SECONDS)
+    bystander.ask(ping, command="ping", rate=PINGS_PER_SECOND, seconds=GIVE_UP_SECONDS)
     target = asdict(nodes.targets[HERE])
     mover.ask(move, target=target, first=BYSTANDERS, count=clients, seconds=GIVE_UP_SECONDS)
-    killed = nodes.kill(run.there)
-    asker.ask(backend.wait_online, first=BYSTANDERS + clients, users=GONE, until=0, seconds=GIVE_UP_SECONDS)
+    killed = time.monotonic()
+    nodes.nodes.pop().control("kill")
+    asker.ask(wait_online, first=BYSTANDERS + clients, users=GONE, until=0, seconds=GIVE_UP_SECONDS)
     moved, gone = here.gather([mover, asker])
     bystander.stop()
     (stood,) = here.gather([bystander])
-    asker.ask(backend.wait_online, first=BYSTANDERS, users=clients, until=-1, seconds=0)
-    other.ask(backend.count_users)
+    asker.ask(wait_online, first=BYSTANDERS, users=clients, until=-1, seconds=0)
+    other.ask(count_users)
     back, listed = here.gather([asker, other])
     returned = moved["opened"]
     return {
@@ -325,13 +301,15 @@ def kill_a_node(run: ClusterRun) -> Figures:
         "ghosts": gone["online"],
         "shown_online": back["online"],
         "miscounted": abs(listed["count"] - returned - BYSTANDERS) + returned - back["online"],
-        **bystander_figures(stood),
+        "bystanders_lost": stood["lost"],
+        "pings_unanswered": stood["unanswered"],
+        **Latency.merged([stood["latency"]]).figures("ping_"),
     }
 
 
 PARTS: dict[str, Callable[[ClusterRun], Figures]] = {
     "redis": count_in_redis,
-    "push": push_across,
+    "push": lambda run: run.push_to(run.there, run.pushes(rate=run.options.rate)),
     "forward": forward,
     "bulk": lambda run: forward(run, run.options.bulk),
     "broadcast": broadcast,
@@ -344,7 +322,4 @@ PARTS: dict[str, Callable[[ClusterRun], Figures]] = {
 def run(context: RunContext, options: ClusterOptions) -> Figures:
     """Measure one part on its own nodes."""
     nodes = Nodes(context.pool, options.nodes, context.app, context.log, options.redis, options.redis_server)
-    run = ClusterRun(nodes, options)
-    figures = PARTS[options.part](run)
-    context.extra["notes"] = run.notes
-    return figures
+    return PARTS[options.part](ClusterRun(nodes, options))

@@ -14,7 +14,7 @@ from bench.connections import Target
 from bench.figures import Figures
 from bench.generator import aim, open_connections, settle
 from bench.loop import BenchError, Json
-from bench.workers import Task, Worker, WorkerPool
+from bench.servers import Task, Worker, WorkerPool
 
 REST_SECONDS = 1.0
 REST_LIMIT_SECONDS = 30.0

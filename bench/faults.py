@@ -14,10 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from bench.events import EventReceiver
+from bench.chaos_loads import EventReceiver
 from bench.loop import BenchError
-from bench.servers import ENGINES, DatabaseProcess, NodeProcess, RedisProcess, compiled
-from bench.workers import SOURCE, Server, WorkerPool
+from bench.servers import (
+    ENGINES,
+    SOURCE,
+    DatabaseProcess,
+    NodeProcess,
+    RedisProcess,
+    Server,
+    WorkerPool,
+    compiled,
+)
 
 STALL_SOURCE: Final = SOURCE / "tests" / "faults" / "slow_fsync.c"
 STALL_LIMIT_SECONDS: Final = 600

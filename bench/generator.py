@@ -17,8 +17,7 @@ import time
 import traceback
 from dataclasses import replace
 
-from bench.connections import ConnectionSet, Target
-from bench.dialects import OPENERS
+from bench.connections import OPENERS, ConnectionSet, Target
 from bench.loop import BenchError, Json, Loop
 
 

@@ -6,7 +6,10 @@ import json
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import count
+from threading import Event
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
@@ -21,6 +24,7 @@ JSON = "application/json"
 OK = b"HTTP/1.1 200 "
 RECEIVE_BYTES = 16384  # more would be mapped and unmapped for each answer
 ANSWER_SECONDS = 60.0
+RETRY_SECONDS = 0.2
 _open = build_opener(ProxyHandler({})).open  # without a proxy
 
 
@@ -189,3 +193,25 @@ def fetch(target: Target, path: str, form: str = "", **headers: str) -> Json:
 def post(target: Target, path: str, body: Json) -> Json:
     """Send ``body`` as JSON over a new connection; see :func:`fetch`."""
     return fetch(target, path, json.dumps(body), **{"Content-Type": JSON})
+
+
+def insist(
+    targets: Sequence[Target],
+    path: str,
+    body: Json,
+    field: str,
+    *,
+    first: int = 0,
+    seconds: float = 300.0,
+    is_over: Event | None = None,
+) -> Json | None:
+    """Post to one node after the other until the answer has ``field``; None: it is over, or too late."""
+    deadline = time.monotonic() + seconds
+    for number in count(first):
+        with suppress(BenchError):
+            answer = post(targets[number % len(targets)], path, body)
+            if answer.get(field):
+                return answer
+        if time.monotonic() > deadline or (is_over or Event()).wait(RETRY_SECONDS):
+            break
+    return None

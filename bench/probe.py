@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from bench.context import RunContext
 from bench.generator import Generator
 from bench.http_client import HttpConnections, get_request
 from bench.loop import Json
-from bench.proc import Growth
-from bench.workers import Worker
 
 PROBE_SECONDS = 0.001
 """Time between two requests of the probe."""
@@ -73,15 +68,3 @@ def probe(generator: Generator, pid: int, seconds: float) -> Json:
     watcher.watch(0.0)
     watcher.http.close()
     return {"worst_us": watcher.worst_us}
-
-
-@contextmanager
-def watched(context: RunContext, prober: Worker, pid: int, seconds: float) -> Iterator[Json]:
-    """Let ``prober`` probe a server, for so long at most. Afterwards: ``hold_ms`` and ``growth_mb``."""
-    growth = Growth(pid)
-    measured: Json = {}
-    prober.ask(probe, pid=pid, seconds=seconds)
-    yield measured
-    prober.stop()
-    (longest,) = context.gather([prober])
-    measured |= {"hold_ms": longest["worst_us"] / 1000, "growth_mb": growth.peak_mb()}

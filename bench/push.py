@@ -17,8 +17,8 @@ from bench.generator import Generator
 from bench.http_client import FORM, JSON, HttpConnection, HttpConnections, get_request, post, request_head
 from bench.latency import STAMP_DIGITS, Latency, stamp_us
 from bench.loop import BenchError, Json
+from bench.servers import Worker
 from bench.tally import Receipts, Tally
-from bench.workers import Worker
 from imserver_client import ClientError, Publisher
 
 SENDER = "bench"

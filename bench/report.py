@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-from bench.figures import FIGURES, shown
+from bench.figures import figure, shown
 from bench.loop import Json
 
 
@@ -79,7 +79,7 @@ def show(report: Json) -> None:
     for name, value in report["figures"].items():
         values = [run[name] for run in report["each"] if run.get(name) is not None]
         ends = [shown(name, end(values)) if values else "–" for end in (min, max)] if many else []
-        rows.append((FIGURES[name].label, shown(name, value), *ends))
+        rows.append((figure(name).label, shown(name, value), *ends))
     columns = f"figure|>median of {report['runs']}|>from|>to" if many else "figure|>value"
     show_table(report.get("title") or report["command"], columns, rows)
     print(origin_line(report))
@@ -94,7 +94,7 @@ def show(report: Json) -> None:
     if report.get("stopped"):
         print(f"STOPPED: {report['stopped']}")
     if report["faults"]:
-        print("NOT GOOD: " + ", ".join(FIGURES[name].label for name in report["faults"]))
+        print("NOT GOOD: " + ", ".join(figure(name).label for name in report["faults"]))
 
 
 _ATTACK_FIGURES = "hold_ms", "growth_mb", "residue_mb", "dropped"
@@ -117,7 +117,7 @@ def _versus_cells(row: Json) -> list[str]:
     name, pairs = row["figure"], " ".join(f"{each:.2f}" for each in row["ratios"])
     good = "NO" if row["over"] else "yes" if row["cost"] else ""
     ratio = "–" if row["ratio"] is None else f"{row['ratio']:.3f}"
-    return [FIGURES[name].label, shown(name, row["ours"]), shown(name, row["theirs"]), ratio, pairs, good]
+    return [figure(name).label, shown(name, row["ours"]), shown(name, row["theirs"]), ratio, pairs, good]
 
 
 def show_bars(bars: Iterable[Json]) -> None:

@@ -4,21 +4,129 @@ report.
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from bench import abuse, channels, chaos, chat, cluster, million, notify, push, session_scenarios, streams
 from bench.connections import Target
 from bench.context import Cores, RunContext
-from bench.figures import FIGURES, Figures, faults, fold
+from bench.figures import FAULTS, Figures, faults, figure, fold
 from bench.loop import BenchError, Json
 from bench.proc import machine
 from bench.report import ProgressBar
-from bench.servers import NodeProcess, RedisProcess
-from bench.suite import SUITES, Row
-from bench.workers import WorkerPool
+from bench.servers import SERVER_TREE, SOURCE, NodeProcess, RedisProcess, WorkerPool
+
+
+@dataclass(frozen=True)
+class Bar:
+    """The bar of a figure: at most ``limit``, or ``at_least``."""
+
+    figure: str
+    limit: float
+    at_least: bool = False
+
+    def met(self, value: float | None) -> bool:
+        """Whether ``value`` meets the limit; a missing figure does not."""
+        return value is not None and (value >= self.limit if self.at_least else value <= self.limit)
+
+
+class Row:
+    """One measurement of a suite: the arguments of ``imserver bench``, and bars.
+
+    A bar is ``figure<limit`` (at most), ``figure>limit`` (at least), or a figure alone, which must be zero.
+    """
+
+    def __init__(self, title: str, command: str, bars: str = "") -> None:
+        self.title = title
+        self.command = command
+        parts = [re.split("([<>])", bar) for bar in bars.split()]
+        self.bars = [Bar(name, float("".join(rest[1:]) or 0), ">" in rest) for name, *rest in parts]
+
+
+def table(text: str) -> tuple[Row, ...]:
+    """Return the rows of a text: title, command and bars of each; an indented line continues the last one."""
+    lines = text.strip().replace("\n  ", " ").splitlines()
+    return tuple(Row(*(part.strip() for part in line.split("|"))) for line in lines)
+
+
+ALL = table("""
+15,000 idle logged-in connections | idle | rss_connection_bytes<2000 rss_empty_mb<45 idle_cpu_percent<0.5
+broadcast to 500, flat out | fanout | cpu_us<1 deliveries_per_second>1000000 lost
+broadcast to 500, one frame a send | fanout --one-per-send | cpu_us<4.5 lost
+broadcast to 500, 20 messages/s | fanout --seconds 10 --rate 20
+  | answer_p50_ms<1 answer_p99_ms<2 p50_ms<4 p99_ms<8 lost
+publications to a channel of 500, flat out | fanout --channel | cpu_us<1 lost
+publications to a channel of 500, one frame a send | fanout --one-per-send --channel
+  | lost
+three subscriptions of 15,000 clients of Centrifugo | channels
+  | cpu_us<15 rss_connection_bytes<1700 missing errors
+three subscriptions of 15,000 clients, cmd | channels --dialect cmd
+  | rss_connection_bytes<1300 missing errors
+1,000 streams at 20 pieces/s | streams | p99_ms<50 lost unfinished doubled refused
+1,000 streamed answers of a bot at 20 pieces/s | streams --bot | p99_ms<50 lost unfinished doubled refused
+push to one user | push | cpu_us<30 requests_per_second>20000 lost
+push in bulk, each frame alone | push --clients 1 --bulk 1000 | cpu_us<6.6 targets_per_second>150000 lost
+push in bulk, frames sharing a send | push --bulk 1000 | cpu_us<6.6 targets_per_second>150000 lost
+/api/v1/push to one user, with a key | push --v1 --keyed | cpu_us<30 requests_per_second>20000 lost
+/api/v1/push at 1,000 requests/s | push --rate 1000 --v1 --keyed | answer_p99_ms<5 p99_ms<5 lost
+/api/v1/push in bulk, each frame alone | push --clients 1 --bulk 1000 --v1 --keyed
+  | cpu_us<6.6 targets_per_second>150000 lost
+/api/v1/push in bulk, frames sharing a send | push --bulk 1000 --v1 --keyed
+  | cpu_us<6.6 targets_per_second>150000 lost
+publisher connection | publish --keyed | cpu_us<25 publishes_per_second>40000 lost
+a group of 500, 500 messages/s, stored | chat | cpu_us<0.7 elapsed_seconds<41 ack_p99_ms<400 unstored lost
+one-to-one, 500 messages/s, stored | chat --seconds 20 --single | ack_p99_ms<10 unstored lost
+one-to-one, 500 senders flat out, stored | chat --rate 0 --seconds 10 --single
+  | stored_per_second>15000 unstored lost
+sync of 10,000 missed messages | chat --sync 10000 | seconds<1 missing errors lost
+sync of 10,000 missed messages, protobuf | chat --sync 10000 --dialect protobuf
+  | seconds<1 missing errors lost
+5,000 log in, each 50 messages behind | chat --members 5000 --storm 50 | seconds<30 missing errors lost
+handshake | handshake | cpu_us<40 errors
+handshake with login | handshake --login | cpu_us<80 errors
+10,000 subscribers of one channel | channels --connections 10000 --crowd | count_p99_ms<5 lost missing errors
+10,000 subscribers come back, each 50 publications behind | channels --connections 10000 --recover
+  | seconds<10 missing errors
+""")
+
+CLUSTER = table("""
+what logins, heartbeats and pushes ask of Redis | cluster --part redis
+  | login_round_trips<1.05 login_commands<3.05 push_round_trips<1.05
+    push_commands<3.05 heartbeat_round_trips<0.01
+pushes to users on another node, paced | cluster --part push | p99_ms<15 lost
+pushes flat out, here and to another node | cluster --part forward | lost
+bulk pushes, here and to another node | cluster --part bulk | lost
+a broadcast on one server and over the nodes | cluster --part broadcast | flat_ratio<1.3 paced_ratio<1.3 lost
+publications flat out, all subscribers on another node | cluster --part channel | lost
+stored pushes flat out, to users on another node | cluster --part stored | lost
+a node is killed, its clients come back to another | cluster --part storm
+  | offline_seconds<12 missing bystanders_lost ghosts
+""")
+
+MILLION = table("""
+10,000 users online | million --connections 10000
+100,000 users online | million --connections 100000
+1,000,000 users online | million --connections 1000000
+  | login_seconds<360 missing dropped pss_full_mb<3500 idle_cpu_percent<10
+    push_p99_ms<100 pushes_lost broadcast_worst_seconds<12 lost
+""")
+
+ABUSE = table("""
+full requests of strangers and users | abuse
+  | hold_ms<50 growth_mb<20 hash_mb<24 residue_mb<8 dropped unproved
+""")
+
+SUITES = {"all": ALL, "cluster": CLUSTER, "million": MILLION, "abuse": ABUSE}
+
 
 #: Settings of a server that the tool starts: one API key, and open apps.
 OWN_KEY = "a-key-for-measuring-only"
@@ -219,7 +327,7 @@ def judge(rows: tuple[Row, ...], reports: list[Json]) -> list[Json]:
             "title": row.title,
             "command": report["command"],
             "figure": bar.figure,
-            "label": FIGURES[bar.figure].label,
+            "label": figure(bar.figure).label,
             "value": report["figures"].get(bar.figure),
             "bar": bar.limit,
             "at_least": bar.at_least,
@@ -234,3 +342,73 @@ def judge(rows: tuple[Row, ...], reports: list[Json]) -> list[Json]:
 def rows_of(command: str) -> tuple[Row, ...]:
     """Return the rows of a suite, or one row for the command of a scenario."""
     return SUITES[command] if command in SUITES else (Row(command, command),)
+
+
+MOST_RATIO = 1.05
+#: Costs of the server per unit, which have a limit.
+COSTS = ("cpu_us", "rss_connection_bytes", "pss_connection_bytes", "rss_empty_mb")
+
+
+def is_cost(name: str) -> bool:
+    """Whether a figure is a cost of the server per unit."""
+    return name.endswith(COSTS) and "generator" not in name and "redis" not in name
+
+
+def measure(tree: Path, command: str, tool: Path) -> Json:
+    """Measure the server of the source tree ``tree`` with the load tool of the tree ``tool``.
+
+    Returns its figures. Raises BenchError if the tool fails.
+    """
+    words = [sys.executable, "-m", "imserver", "bench", *command.split(), "--json"]
+    environment = {**os.environ, "PYTHONPATH": str(tool)}
+    if tool != tree:
+        environment[SERVER_TREE] = str(tree)
+    done = subprocess.run(words, cwd=tool, env=environment, capture_output=True, text=True, check=False)
+    try:
+        found = json.loads(done.stdout)
+    except ValueError:
+        last = (done.stderr.strip() or done.stdout.strip())[-1000:]
+        raise BenchError(f"`imserver bench {command}` failed for {tree}:\n{last}") from None
+    report: Json = found["reports"][0] if "reports" in found else found
+    return report
+
+
+def compare(
+    command: str, other: Path, pairs: int, watcher: ProgressBar, *, one_tool: bool = False
+) -> list[Json]:
+    """Run each row of ``command`` in this tree and in ``other``, ``pairs`` times; return a row a figure.
+
+    ``ratio`` is the median of this tree's value divided by the other's, pair by pair; ``over``: it is a cost,
+    and above the limit, or this tree lost something in a run. With ``one_tool`` the load tool of this tree
+    measures both servers.
+    """
+    found = []
+    for row in rows_of(command):
+        runs: dict[str, list[tuple[float, float]]] = {}
+        for number in range(pairs):
+            watcher.begin(f"{row.title}, pair {number + 1} of {pairs}")
+            ours = measure(SOURCE, row.command, SOURCE)
+            theirs = measure(other, row.command, SOURCE if one_tool else other)
+            for name, value in ours["figures"].items():
+                if (their := theirs["figures"].get(name)) is not None and value is not None:
+                    runs.setdefault(name, []).append((value, their))
+        found += [_row(row.title, row.command, name, each) for name, each in runs.items()]
+    return found
+
+
+def _row(title: str, command: str, name: str, each: list[tuple[float, float]]) -> Json:
+    ratios = [ours / theirs for ours, theirs in each if theirs]
+    ratio = statistics.median(ratios) if ratios else None
+    ours, theirs = (statistics.median(values) for values in zip(*each, strict=True))
+    lost = name in FAULTS and ours > theirs
+    return {
+        "title": title,
+        "command": f"imserver bench {command}",
+        "figure": name,
+        "ours": ours,
+        "theirs": theirs,
+        "ratio": ratio,
+        "ratios": ratios,
+        "cost": is_cost(name),
+        "over": lost or (is_cost(name) and ratio is not None and ratio > MOST_RATIO),
+    }

@@ -1,11 +1,11 @@
-"""Connections: their costs and memory, and pings beside other work."""
+"""Connections: their costs and memory, pings beside other work, and who is online."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
 
-from bench.connections import Connection
+from bench.connections import OPENERS, Connection
 from bench.context import (
     MOST_CONNECTIONS,
     MOST_IN_PROCESS,
@@ -14,82 +14,79 @@ from bench.context import (
     seconds_parameter,
     text_parameter,
 )
-from bench.dialects import OPENERS
 from bench.figures import Figures
-from bench.frames import request_frame
+from bench.frames import request_frame, user_name
 from bench.generator import Generator, close_connections, open_connections, settle
+from bench.http_client import fetch, post
 from bench.latency import Latency
 from bench.loop import BenchError, Json
 from bench.proc import memory
 
 LAST_ANSWERS_SECONDS = 5.0
 PINGS_PER_SECOND = 1000
+LOOK_SECONDS = 0.1
 
 
-class PingRun:
-    """The requests of one process. Owner of the waiting requests with their times."""
+def ping(generator: Generator, command: str, seconds: float, rate: float = 0.0) -> Json:
+    """Task: send a command over the connections of this process, ``rate`` times a second (0: one in flight on
+    each), until it is stopped.
+    """
+    loop, connections, latency = generator.loop, generator.connections, Latency()
+    frame = request_frame(command, "bench", {} if command == "heartbeat" else None)
+    marker = f'"cmd":"{command}"'.encode()
+    sent_ns: dict[int, int] = {}
+    wrong = 0
 
-    def __init__(self, generator: Generator, command: str) -> None:
-        self.loop, self.connections = generator.loop, generator.connections
-        self.marker = b'"cmd":"' + command.encode() + b'"'
-        self.frame = request_frame(command, "bench", {} if command == "heartbeat" else None)
-        self.latency = Latency()
-        self.answers = self.wrong = 0
-        self.sent_ns: dict[int, int] = {}
-        self.connections.take = self._take
+    def take(conn: Connection, end: int) -> None:
+        nonlocal wrong
+        for payload in connections.payloads(conn, end):
+            if marker in payload and conn.fd in sent_ns:
+                latency.add((time.monotonic_ns() - sent_ns.pop(conn.fd)) // 1000)
+                wrong += b'"code":200' not in payload
 
-    def send(self, conn: Connection) -> None:
-        """Send a request unless the last one is unanswered or the connection is closed."""
-        if conn.fd in self.connections.by_fd and conn.fd not in self.sent_ns:
-            self.sent_ns[conn.fd] = time.monotonic_ns()
-            self.connections.send(conn, self.frame)
+    def send(conn: Connection) -> None:
+        if conn.fd in connections.by_fd and conn.fd not in sent_ns:
+            sent_ns[conn.fd] = time.monotonic_ns()
+            connections.send(conn, frame)
 
-    def finish(self) -> Json:
-        """Wait for the last answers; what was counted."""
-        until = time.monotonic() + LAST_ANSWERS_SECONDS
-        while self.sent_ns and time.monotonic() < until:
-            self.loop.turn(0.1)
-            for fd in self.sent_ns.keys() - self.connections.by_fd.keys():
-                del self.sent_ns[fd]
-        self.connections.take = self.connections.skim
-        found = {"wrong": self.wrong, "unanswered": len(self.sent_ns), "latency": self.latency.pack()}
-        return {**found, "round_trips": self.answers, **self.connections.facts()}
-
-    def _take(self, conn: Connection, end: int) -> None:
-        for payload in self.connections.payloads(conn, end):
-            if self.marker in payload and conn.fd in self.sent_ns:
-                self.latency.add((time.monotonic_ns() - self.sent_ns.pop(conn.fd)) // 1000)
-                self.answers += 1
-                self.wrong += b'"code":200' not in payload
-
-
-def heartbeats(generator: Generator, seconds: float) -> Json:
-    """Task: one heartbeat in flight on each connection of this process, for ``seconds``."""
-    run, conns = PingRun(generator, "heartbeat"), list(generator.connections.by_fd.values())
+    connections.take, conns = take, list(connections.by_fd.values())
+    if rate:
+        for turn in loop.paced(rate, seconds):
+            send(conns[turn % len(conns)])
     end = time.monotonic() + seconds
-    while time.monotonic() < end and not generator.loop.stopped:
+    while not rate and time.monotonic() < end and not loop.stopped:
         for conn in conns:
-            run.send(conn)
-        generator.loop.turn(0.1)
-    return run.finish()
+            send(conn)
+        loop.turn(0.1)
+    until = time.monotonic() + LAST_ANSWERS_SECONDS
+    while sent_ns.keys() & connections.by_fd.keys() and time.monotonic() < until:
+        loop.turn(0.1)
+    connections.take = connections.skim
+    unanswered = len(sent_ns.keys() & connections.by_fd.keys())
+    found = {"wrong": wrong, "unanswered": unanswered, "latency": latency.pack()}
+    return {**found, "round_trips": latency.count, **connections.facts()}
 
 
-def stand_by(generator: Generator, seconds: float) -> Json:
-    """Task: ping 1,000 times a second over all connections of this process, until it is stopped."""
-    run, conns = PingRun(generator, "ping"), list(generator.connections.by_fd.values())
-    for turn in generator.loop.paced(PINGS_PER_SECOND, seconds) if conns else ():
-        run.send(conns[turn % len(conns)])
-    return run.finish()
+def wait_online(generator: Generator, first: int, users: int, until: int, seconds: float) -> Json:
+    """Task: query ``users`` users from number ``first`` until ``until`` of them are online, or ``seconds``
+    are over.
+
+    Returns how many were online in the last query, and its time.
+    """
+    names = [user_name(number) for number in range(first, first + users)]
+    body = {"appID": generator.target.app, "userIDs": names}
+    begin = time.monotonic()
+    while True:
+        found = post(generator.target, "/user/onlineBatch", body)
+        now, here = time.monotonic(), found.get("onlineCount", -1)
+        if here == until or now > begin + seconds or generator.loop.stopped:
+            return {"online": here, "at": now}
+        generator.loop.turn(LOOK_SECONDS)
 
 
-def bystander_figures(stood: Json) -> Figures:
-    pings = Latency.merged([stood["latency"]])
-    return {
-        "bystanders_lost": stood["lost"],
-        "bystander_pings": pings.count,
-        "pings_unanswered": stood["unanswered"],
-        **pings.figures("ping_"),
-    }
+def count_users(generator: Generator) -> Json:
+    """Task: ask the server how many users are online."""
+    return {"count": fetch(generator.target, f"/user/list?appID={generator.target.app}").get("userCount", 0)}
 
 
 WARM_UP_CONNECTIONS = 500

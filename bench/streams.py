@@ -9,9 +9,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench.connections import Connection
+from bench.connections import KEY, Connection
 from bench.context import MOST_IN_PROCESS, RunContext, parameter, seconds_parameter
-from bench.dialects import KEY
 from bench.figures import Figures
 from bench.frames import request_frame, user_name
 from bench.generator import Generator

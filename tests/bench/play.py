@@ -6,21 +6,8 @@ from typing import Any
 from click.testing import CliRunner, Result
 
 from bench.cli import bench
-from bench.figures import FIGURES
 
-REPORT = {
-    "command",
-    "each",
-    "faults",
-    "figures",
-    "generator",
-    "imserver",
-    "machine",
-    "parameters",
-    "runs",
-    "scenario",
-    "server",
-}
+REPORT = {"command", "each", "faults", "figures", "generator", "imserver", "machine"}
 
 
 def run(*arguments: str) -> Result:
@@ -33,8 +20,6 @@ def found(*arguments: str) -> dict[str, Any]:
     result = run(*arguments, "--json")
     assert result.exit_code == 0, result.output
     report: dict[str, Any] = json.loads(result.stdout)
-    assert set(report) == REPORT
-    assert set(report["figures"]) <= set(FIGURES)
-    assert {"cores", "kernel", "python"} <= set(report["machine"])
+    assert report.keys() >= REPORT
     assert {"bottleneck", "cpu_us_each", "pinned", "processes", "rate"} == set(report["generator"])
     return report

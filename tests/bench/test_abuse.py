@@ -6,8 +6,7 @@ from collections import Counter
 import pytest
 
 from bench.abuse import ATTACKS, operation_attacks, unproved_in
-from bench.abuse_answers import command_answers, http_answers
-from bench.abuse_rows import COMMANDS, PROTOBUF, PUBLISHER, REFUSED, SILENT
+from bench.abuse_rows import COMMANDS, PROTOBUF, PUBLISHER, REFUSED, SILENT, command_answers, http_answers
 from bench.abuse_setup import Attacker
 from bench.frames import CLOSE, server_frame
 from imserver.dialects.action import wire as action

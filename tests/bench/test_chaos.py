@@ -8,26 +8,30 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
+from http.client import RemoteDisconnected
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 import yaml
 
-from bench import channel_dialects, chaos_channels, chaos_objects, chaos_tasks
-from bench.channel_dialects import Subscribed
+from bench import chaos_channels, chaos_objects, chaos_tasks
+from bench.chaos_channels import Subscribed
 from bench.chaos_client import Faults, Reader
+from bench.chaos_loads import EVERYBODY, EventReceiver, Questions
 from bench.chaos_tasks import CMD_APP
 from bench.chat_dialects import Entry, mark_of
 from bench.connections import Target
-from bench.faults import FAULTS, Network
-from bench.figures import FIGURES, faults
+from bench.faults import Network
+from bench.figures import faults
 from bench.generator import Generator
 from bench.history import History, judge
 from bench.loop import Loop
 from checker.cli import check
 from checker.history import read
 from checker.models import OPERATIONS
+from imserver_client import Entry as Answer
 from tests.conftest import StartServer
 
 ANN, BOB = 1, 2
@@ -50,9 +54,6 @@ def test_a_reader_drops_repeats_and_hands_on_everything_else() -> None:
     for entry in (second, changed):
         one.take(entry)
     assert (new[2:], one.cursor, one.faults.counts) == ([second, changed], 9, {"inversions": 2})
-
-
-# --- what is said on the wire -------------------------------------------------------------------------------
 
 
 # --- the network between nodes ------------------------------------------------------------------------------
@@ -177,11 +178,11 @@ def generator(
     one = Generator(loop)
     one.aim(asdict(Target("127.0.0.1", server.ws.port, "/acc", "127.0.0.1", server.http.port)), 0)
     one.state["history"] = history = tmp_path / "history.jsonl"
-    addresses = [["127.0.0.1", server.ws.port]]
-    dialects, ports = ["cmd", "protobuf"], [server.http.port]
-    chaos_tasks.meet(one, addresses, 6, CMD_APP, dialects, 1, 20, str(history), ports, locks=True, pace=20.0)
-    while chaos_tasks.chat(one, 0.5, 200)["sent"] < 50:
-        pass  # a process that was held up has said little
+    facts = {"addresses": [["127.0.0.1", server.ws.port]], "http_ports": [server.http.port]}
+    facts |= {"history": str(history), "clients": 6, "seed": 1, "locks": True, "pace": 20.0}
+    chaos_tasks.meet(one, "messages", **facts)
+    while one.state["clients"].sent < 50:
+        chaos_tasks.chat(one, 0.5, rate=200)  # a process that was held up has said little
     one.state["file"] = server.folder / "data" / "imserver.db"
     return one
 
@@ -203,11 +204,11 @@ def broken_rules(generator: Generator) -> set[str]:
 def test_a_conversation_without_faults_has_none(generator: Generator) -> None:
     wanted = {f"{model}: {name}" for model, names in OPERATIONS.items() for name in names} - {"once: decide"}
     while not wanted <= set(operations_of(generator)):
-        chaos_tasks.chat(generator, 1, 50)
+        chaos_tasks.chat(generator, 1, rate=50)
     assert chaos_tasks.settle(generator, 60)["calm"]
     audit = chaos_tasks.audit(generator, 60)
     assert audit["faults"] == {}
-    assert audit["sent"] == audit["acked"] > 0
+    assert audit["figures"]["messages"] == audit["figures"]["acknowledged"] > 0
     assert broken_rules(generator) == set()
 
 
@@ -287,33 +288,22 @@ def test_a_publication_that_subscribers_miss_or_see_twice_is_found(
 ) -> None:
     """Subscribers that subscribe again all the time; then one of them has less, or more."""
     monkeypatch.setattr(chaos_channels, "CHECK_SECONDS", 0)  # nothing breaks, nothing comes late
-    pusher = {"app_id": "1", "key": channel_dialects.PUSHER_KEY, "secret": "a-secret-of-this-run-alone"}
-    live = {"history_size": 5000, "history_seconds": 600}
-    channels = {
-        name: {"subscribe": "anybody", **row}
-        for name, row in (("stored", {"history": "log"}), ("live", live))
-    }
-    server = start_server(
-        config={
-            "api": {"keys": [{"key": chaos_channels.KEY, "scopes": ["push", "read"]}]},
-            "apps": {"channels": {"open": True, "pusher": pusher, "channels": channels}},
-        }
-    )
+    server = start_server(config=yaml.safe_load(chaos_channels.CONFIG.format()))
     one, file = Generator(loop), tmp_path / "history.jsonl"
-    addresses: list[list[Any]] = [["127.0.0.1", server.ws.port]]
-    chaos_channels.meet(one, addresses, [server.http.port], 3, "channels", 1, 60, str(file), hurried=True)
-    chaos_channels.chat(one, 60, 200, resubscriptions=20)
-    assert chaos_channels.settle(one, 60)["calm"]
+    facts = {"addresses": [["127.0.0.1", server.ws.port]], "http_ports": [server.http.port]}
+    facts |= {"history": str(file), "clients": 3, "seed": 1, "hurried": True}
+    chaos_tasks.meet(one, "channels", **facts)
+    chaos_tasks.chat(one, 60, rate=200, resubscriptions=20)
+    assert chaos_tasks.settle(one, 60)["calm"]
 
     def broken() -> tuple[set[str], dict[str, Any]]:
-        audit = chaos_channels.audit(one, 60)
+        audit = chaos_tasks.audit(one, 60)
         return {each.rule for each in check(read(file.read_text().splitlines()))}, audit
 
     rules, audit = broken()
     assert (rules, audit["faults"]) == (set(), {})
-    assert audit["recoveries"] == audit["resubscriptions"] >= 20
-    subscribers: chaos_channels.ChannelClients = one.state["channels"]
-    for client in subscribers.clients:
+    assert audit["figures"]["recoveries"] == audit["figures"]["resubscriptions"] >= 20
+    for client in one.state["clients"].subscribers:
         client.leave()
         for subscription in client.subscriptions.values():
             life = next((each for each in subscription.lives if len(each.seen) > 2), None)
@@ -330,8 +320,99 @@ def test_a_publication_that_subscribers_miss_or_see_twice_is_found(
             life.seen[:] = whole
 
 
-# --- what is broken -----------------------------------------------------------------------------------------
+# --- events -------------------------------------------------------------------------------------------------
+
+LOG = [
+    {"id": "log-1", "sender": "ann"},
+    {"id": "log-2", "sender": "bob"},
+    {"id": "log-3", "sender": "ann"},
+    {"id": "log-4", "user": "ann"},
+]
 
 
-def test_every_fault_is_counted_by_a_figure() -> None:
-    assert {f"chaos_{name}_count" for name in FAULTS} <= set(FIGURES)
+def deliver(receiver: EventReceiver, *rows: dict[str, Any]) -> None:
+    """Deliver events as a server does."""
+    body = json.dumps({"events": [{"app": "101", "event": "message", **event} for event in rows]})
+    with urlopen(receiver.url, body.encode(), timeout=60) as answer:
+        assert answer.status == 200
+
+
+@pytest.mark.linux
+@pytest.mark.parametrize(
+    ("order", "rules"),
+    [((0, 1, 2, 3), set()), ((1, 0, 2, 3), set()), ((0, 2, 3), {"missing"}), ((2, 0, 1, 3), {"other order"})],
+)
+def test_what_is_missing_or_comes_after_a_later_one_of_its_user_is_found(
+    order: tuple[int, ...], rules: set[str], tmp_path: Path
+) -> None:
+    log = [(f"101 {event['id']}", event.get("user", event.get("sender", ""))) for event in LOG]
+    receiver, history = EventReceiver(), History(tmp_path / "history")
+    try:
+        for number in order:
+            deliver(receiver, LOG[number])
+        deliver(receiver, LOG[order[0]])
+        assert (len(receiver.seen), receiver.repeats) == (len(order), 1)
+        assert receiver.has_all(log) == (len(order) == len(LOG))
+        receiver.control("kill")
+        with pytest.raises(RemoteDisconnected):
+            deliver(receiver, {"id": "log-9", "sender": "ann"})
+        assert len(receiver.seen) == len(order)
+    finally:
+        receiver.close()
+    receiver.note(history, log)
+    history.close()
+    assert {each.rule for each in check(read((tmp_path / "history").read_text().splitlines()))} == rules
+
+
+# --- questions ----------------------------------------------------------------------------------------------
+
+
+def rules(
+    file: Path, accepted: tuple[bool, bool], heard: dict[str, list[str]], stored: str = "yes"
+) -> set[str]:
+    """The rules that are broken if the phone says yes and the laptop no: whether each was told that it
+    counts, what everybody heard, and what a node says at the end."""
+    history = History(file)
+    asking = Questions([], history)
+    for device, vote, counts in zip(("phone", "laptop"), ("yes", "no"), accepted, strict=True):
+        decided = history.ask(device, "decide", "votes:question 7", user="bob", vote=vote, need=1)
+        sending = history.ask(device, "send", "answers to 7", message=vote)
+        history.answered(decided, accepted=counts)
+        (history.answered if counts else history.refused)(sending)
+    history.answered(history.ask("node 1", "get", "votes:question 7"), value=[("bob", stored)])
+    for name in EVERYBODY:
+        for number, text in enumerate(heard.get(name, ["yes"]), 9):
+            asking.hear(
+                name,
+                Answer(
+                    id=number,
+                    conversation=1,
+                    seq=number,
+                    kind="press",
+                    type="answer",
+                    sender="bob",
+                    about=7,
+                    text=text,
+                ),
+            )
+        history.followed(name, "answers to 7")
+    history.close()
+    return {each.rule for each in check(read(file.read_text().splitlines()))}
+
+
+@pytest.mark.parametrize(
+    ("accepted", "heard", "stored", "broken"),
+    [
+        ((True, False), {}, "yes", set()),
+        ((True, True), {}, "yes", {"not linearizable", "missing"}),
+        ((False, False), {}, "yes", {"not linearizable", "refused"}),
+        ((True, False), {}, "no", {"not linearizable"}),
+        ((True, False), {"phone": []}, "yes", {"missing"}),
+        ((True, False), {"ann": ["yes", "yes"]}, "yes", {"seen twice"}),
+        ((True, False), {"laptop": ["no"]}, "yes", {"refused", "missing"}),
+    ],
+)
+def test_each_question_has_one_answer_of_which_everybody_hears_once(
+    tmp_path: Path, accepted: tuple[bool, bool], heard: dict[str, list[str]], stored: str, broken: set[str]
+) -> None:
+    assert rules(tmp_path / "history", accepted, heard, stored) == broken

@@ -1,103 +1,206 @@
-"""Every scenario in a tiny form against the real server."""
+"""Every scenario in a tiny form, and what it says when something is wrong."""
+
+import json
+from functools import partial
 
 import pytest
 
+from bench import cluster, million
+from bench.cluster import PARTS, Nodes
+from bench.runner import CLUSTER
 from tests.bench.play import found, run
-from tests.support import Server
+from tests.support import Server, run_cli
 
-pytestmark = [
-    pytest.mark.linux,
-    pytest.mark.parametrize("server", ["front"], indirect=True),
-    pytest.mark.usefixtures("short_rests"),
-]
+pytestmark = pytest.mark.linux
+
+ZERO = ("lost", "doubled", "dropped", "refused", "other_order", "errors", "unfinished", "missing", "unstored")
+FULL = pytest.mark.full
+QUICK = ("--push-seconds", "0.5", "--calm-seconds", "0.1", "--idle-seconds", "0.3", "--broadcasts", "1")
+TINY = ("--users", "20", "--logins", "40", "--receivers", "20", "--bulk", "10", "--clients", "50")
 
 
-@pytest.fixture
-def server_options(server: Server) -> tuple[str, ...]:
-    """Options that name the server of this module."""
+@pytest.fixture(autouse=True)
+def short_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scenarios in a tiny form need no second to settle."""
+    for name in ("context.REST", "push.QUIET", "million.CALM"):
+        monkeypatch.setattr(f"bench.{name}_SECONDS", 0.2)
+
+
+def options_of(server: Server) -> tuple[str, ...]:
     return ("--url", server.http_url, "--ws", server.ws_url, "--pid", str(server.pid))
 
 
-ZERO = ("lost", "doubled", "dropped", "refused", "other_order", "errors", "unfinished")
-FULL = pytest.mark.full
-OWN = ("--log", "null")
-"""A server of its own, with settings of the scenario."""
+def check(positive: str, *arguments: str) -> None:
+    """Run a scenario: these figures are positive, or have the value behind ``=``; nothing is wrong."""
+    figures = found(*arguments)["figures"]
+    for name in positive.split():
+        name, _, value = name.partition("=")
+        assert figures[name] == float(value) if value else figures[name] > 0, (name, figures)
+    assert not any(figures.get(name) for name in ZERO), figures
 
 
+@pytest.mark.parametrize("server", ["front"], indirect=True)
 @pytest.mark.parametrize(
     ("command", "positive"),
     [
         ("idle --connections 50 --seconds 0.2", "rss_empty_mb connections"),
-        *(
-            pytest.param(
-                f"idle --connections 50 --seconds 0.2 --dialect {dialect}", "connections", marks=FULL
-            )
-            for dialect in ("client", "action")
-        ),
         ("fanout --receivers 20 --seconds 0.3", "messages p50_ms cpu_us"),
-        pytest.param("fanout --receivers 20 --seconds 0.3 --rate 50", "messages p50_ms cpu_us", marks=FULL),
         ("fanout --receivers 20 --seconds 0.3 --one-per-send", "messages p99_ms"),
         ("push --users 20 --seconds 0.5", "requests_per_second answer_p50_ms"),
         ("push --users 20 --seconds 0.5 --bulk 40", "targets_per_second answer_p50_ms"),
-        pytest.param("push --users 20 --seconds 0.5 --v1", "requests_per_second", marks=FULL),
-        pytest.param("push --users 20 --seconds 0.5 --v1 --bulk 40", "targets_per_second", marks=FULL),
         ("publish --users 20 --seconds 0.5", "publishes_per_second ack_p50_ms"),
-        pytest.param("publish --users 20 --seconds 0.5 --rate 500", "publishes_per_second", marks=FULL),
-        pytest.param("handshake --connections 50", "opened_per_second", marks=FULL),
-        pytest.param("handshake --connections 50 --login --members 10", "opened_per_second", marks=FULL),
+        ("chat --members 8 --seconds 0.3 --rate 100", "messages=30 deliveries=210 cpu_us ack_p50_ms"),
+        *(
+            pytest.param(*row, marks=FULL)
+            for row in (
+                ("idle --connections 50 --seconds 0.2 --dialect client", "connections"),
+                ("idle --connections 50 --seconds 0.2 --dialect action", "connections"),
+                ("fanout --receivers 20 --seconds 0.3 --rate 50", "messages p50_ms cpu_us"),
+                ("push --users 20 --seconds 0.5 --v1", "requests_per_second"),
+                ("push --users 20 --seconds 0.5 --v1 --bulk 40", "targets_per_second"),
+                ("publish --users 20 --seconds 0.5 --rate 500", "publishes_per_second"),
+                ("handshake --connections 50", "opened_per_second"),
+                ("handshake --connections 50 --login --members 10", "opened_per_second"),
+                ("chat --members 8 --seconds 0.3 --rate 0", "messages cpu_us"),
+                ("chat --members 8 --seconds 0.3 --rate 100 --single", "messages=30 deliveries=30"),
+                ("chat --members 8 --seconds 0.3 --rate 0 --single", "messages cpu_us"),
+                ("chat --sync 260 --dialect cmd", "messages=260 entries_received=260 sync_pages=2"),
+                ("chat --sync 260 --dialect protobuf", "messages=260 entries_received=260 sync_pages=6"),
+                ("chat --storm 6 --members 40", "entries_received=240 returned=40 recovered=40"),
+            )
+        ),
     ],
 )
-def test_a_scenario_against_a_running_server(
-    server_options: tuple[str, ...], command: str, positive: str
-) -> None:
-    report = found(*command.split(), *server_options)
-    assert all(report["figures"][name] > 0 for name in positive.split()), report["figures"]
-    assert not any(report["figures"].get(name) for name in ZERO), report["figures"]
-    assert not report["server"]["own"]
+def test_a_scenario_against_a_running_server(server: Server, command: str, positive: str) -> None:
+    check(positive, *command.split(), *options_of(server))
 
 
-@FULL
 @pytest.mark.parametrize(
     ("command", "positive"),
     [
-        ("idle --connections 50 --seconds 3 --ping-seconds 1", "pings ping_cpu_us"),
-        ("idle --connections 50 --seconds 0.2 --dialect protobuf", "connections"),
-        ("push --v1 --keyed --users 5 --seconds 0.1", "messages"),
-        ("publish --keyed --users 5 --seconds 0.1", "messages"),
-        ("streams --streams 20 --seconds 0.5", "pieces_per_second"),
-        ("streams --streams 20 --seconds 0.5 --bot", "pieces_per_second"),
-        ("channels --connections 20", "subscriptions_per_second"),
-        ("channels --connections 20 --recover --behind 5", "recoveries"),
-        ("channels --connections 20 --crowd", "subscribers"),
+        (
+            "notify --members 20 --bad 5 --dead 50 --audience 30",
+            "notifications_lost=0 notifications_again=0 notified_cpu_us encrypt_us audience_taken=50 "
+            "beside_bad_lost=0 beside_bad_again=0 dead_endpoints=100 dead_left=0 dead_again=0",
+        ),
+        *(
+            pytest.param(*row, marks=FULL)
+            for row in (
+                ("idle --connections 50 --seconds 3 --ping-seconds 1", "pings ping_cpu_us"),
+                ("idle --connections 50 --seconds 0.2 --dialect protobuf", "connections"),
+                ("push --v1 --keyed --users 5 --seconds 0.1", "messages"),
+                ("publish --keyed --users 5 --seconds 0.1", "messages"),
+                ("streams --streams 20 --seconds 0.5", "pieces_per_second"),
+                ("streams --streams 20 --seconds 0.5 --bot", "pieces_per_second"),
+                ("channels --connections 20", "subscriptions_per_second"),
+                ("channels --connections 20 --dialect cmd", "subscriptions_per_second"),
+                ("channels --connections 20 --recover --behind 5", "recoveries"),
+                ("channels --connections 20 --crowd", "subscribers"),
+                ("chat --members 4 --seconds 0.3 --rate 100", "stored_rows=30 messages=30 seq_holes=0"),
+                ("chat --members 6 --seconds 0.3 --rate 50 --nodes 2", "stored_rows=15 deliveries=75"),
+            )
+        ),
     ],
 )
-def test_a_scenario_with_a_server_of_its_own(server: Server, command: str, positive: str) -> None:
-    report = found(*command.split(), *OWN)
-    assert all(report["figures"][name] > 0 for name in positive.split()), report["figures"]
-    assert not any(report["figures"].get(name) for name in ZERO), report["figures"]
+def test_a_scenario_with_a_server_of_its_own(command: str, positive: str) -> None:
+    check(positive, *command.split(), "--log", "null")
 
 
+@FULL
+@pytest.mark.parametrize("server", ["front"], indirect=True)
 @pytest.mark.parametrize("way", [(), ("--rate", "50")])
-@pytest.mark.full
 def test_fanout_to_receivers_in_several_processes(
-    server_options: tuple[str, ...], way: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    server: Server, way: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bench.push.MOST_IN_PROCESS", 8)
-    report = found("fanout", "--receivers", "20", "--seconds", "0.3", *way, *server_options)
+    report = found("fanout", "--receivers", "20", "--seconds", "0.3", *way, *options_of(server))
     assert report["generator"]["processes"] == 3
     assert report["figures"]["messages"] > 0
     assert report["figures"]["lost"] == report["figures"]["doubled"] == 0
 
 
-@pytest.mark.full
-def test_runs_are_shown_as_their_median_with_the_extremes(server_options: tuple[str, ...]) -> None:
-    result = run("handshake", "--connections", "5", "--runs", "2", *server_options)
+@pytest.mark.slow
+@FULL
+@pytest.mark.parametrize(("users", "processes"), [(300, 2), (100, 1)])
+def test_a_few_hundred_instead_of_a_million(
+    users: int, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(million, "BEAT_SECONDS", 0.0)  # everybody beats before each phase
+    how = ("--connections", str(users), "--processes", str(processes))
+    result = run("million", *how, *QUICK, "--json")
+    assert result.exit_code == 0, result.output
+    whole = json.loads(result.stdout)
+    (report,) = whole["reports"]
+    figures = report["figures"]
+    assert report["stopped"] == ""
+    assert figures["online"] == figures["listed"] == users
+    assert figures["pushes"] > 20
+    assert 0 < figures["push_p50_ms"] <= figures["push_p99_ms"]
+    assert 0 < figures["broadcast_seconds"] < 60
+    assert figures["pss_full_mb"] > 10
+    assert (figures["redis_mb"] is None) == (processes == 1), "one process needs no Redis"
+    assert whole["bars"] == []  # they are for a million
+
+
+@pytest.mark.slow
+@FULL
+def test_every_part_of_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    leases = {"IMSERVER_CLUSTER_LEASE_SECONDS": "3", "IMSERVER_CLUSTER_RENEW_SECONDS": "0.5"}
+    few = {"BYSTANDERS": 10, "GONE": 5, "WARM_UP_SECONDS": 0.1}
+    for name, value in {"Nodes": partial(Nodes, environment=leases), **few}.items():
+        monkeypatch.setattr(cluster, name, value)
+    whole = json.loads(run("cluster", *TINY, "--rate", "50", "--seconds", "0.3", "--json").stdout)
+    reports = {report["parameters"]["part"]: report for report in whole["reports"]}
+    figures = {part: report["figures"] for part, report in reports.items()}
+    assert figures.keys() == PARTS.keys()
+    assert [report["faults"] for report in reports.values()] == [{}] * len(PARTS)
+    assert figures["redis"]["login_commands"] >= 1
+    assert 0 < figures["push"]["p50_ms"] <= figures["push"]["p99_ms"]
+    assert figures["push"]["rpc_events"] == figures["push"]["messages"]
+    assert figures["bulk"]["events_a_batch"] > 1
+    assert figures["broadcast"]["flat_ratio"] > 0
+    for part in ("push", "forward", "channel", "stored"):
+        names = ("api_node_cpu_us", "socket_node_cpu_us", "p50_ms", "rpc_events")
+        assert min(figures[part][name] for name in names) > 0
+    for part in ("channel", "stored"):
+        ends = figures[part]["api_node_cpu_us"] + figures[part]["socket_node_cpu_us"]
+        assert figures[part]["cpu_us"] == pytest.approx(ends, rel=0.2)
+    assert figures["storm"]["returned"] == figures["storm"]["shown_online"] == 50
+    assert 0 < figures["storm"]["offline_seconds"] < 60
+    assert {bar["title"] for bar in whole["bars"]} == {row.title for row in CLUSTER}
+
+
+@FULL
+@pytest.mark.parametrize("server", ["front"], indirect=True)
+def test_runs_are_shown_as_their_median_with_the_extremes(server: Server) -> None:
+    result = run("handshake", "--connections", "5", "--runs", "2", *options_of(server))
     assert result.exit_code == 0
     assert "median of 2" in result.stdout
     assert "server CPU each" in result.stdout
 
 
-def test_memory_needs_the_processes_of_the_server(server: Server) -> None:
-    result = run("idle", "--url", server.http_url, "--ws", server.ws_url)
+@FULL
+def test_the_console_script_starts_a_server_of_its_own_and_ends_it() -> None:
+    ended = run_cli("bench", "handshake", "--connections", "5", "--json")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.split() == ["0", "s", "handshake"]
+    report = json.loads(ended.stdout)
+    assert report["server"]["own"]
+    assert report["figures"]["cpu_us"] > 0
+
+
+@FULL
+@pytest.mark.parametrize(
+    ("command", "problem"),
+    [
+        ("handshake --url http://127.0.0.1:9 --ws ws://127.0.0.1:9/acc", "ECONNREFUSED"),
+        ("handshake --config /no/such/file", "/no/such/file"),
+        ("cluster --part push --redis-server no-such-redis-server", "no no-such-redis-server here"),
+        ("idle --url http://127.0.0.1:9", "--pid"),
+    ],
+)
+def test_what_is_away_is_one_clear_line(command: str, problem: str) -> None:
+    result = run(*command.split())
     assert result.exit_code == 1
-    assert "--pid" in result.output
+    assert problem in result.output
+    assert "Traceback" not in result.output

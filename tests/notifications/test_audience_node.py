@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench.events import PostReceiver
+from bench.chaos_loads import PostReceiver
 from bench.push_services import AUTH, P256DH
 from imserver.plugin.testing import NodeProcess, eventually
 

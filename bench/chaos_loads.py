@@ -1,0 +1,364 @@
+"""What a chaos run does beside its chat in the process that breaks things: the events of a webhook, absent
+users who are notified, and questions that two devices answer in the same moment. All is for the checker.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from email.message import Message
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Final
+from urllib.parse import urlencode
+
+from bench.connections import Target
+from bench.figures import Figures
+from bench.history import History
+from bench.http_client import fetch, insist
+from bench.loop import BenchError, Json
+from bench.push_services import AUTH, P256DH
+from imserver_client import CommandRefused, Entry, Messenger, NotConnected
+
+EVENT_APP: Final = "gochat"
+ABSENT_APP: Final = "absent"
+QUESTION_APP: Final = "108"
+AFTER_SECONDS: Final = 3.0
+"""``after_seconds`` of the app of absent users."""
+CONFIG: Final = f"""\
+notifications: {{{{allow_loopback: true}}}}
+apps:
+  {ABSENT_APP}: {{{{open: true, notify: {{{{after_seconds: {AFTER_SECONDS}, again_seconds: 0}}}}}}}}
+  "{QUESTION_APP}": {{{{open: true, login_policy: multi}}}}
+"""
+_PAGE: Final = 1000
+EVENT_SECONDS: Final = 90.0
+"""For the last events after everything has settled: a lease may have to end first."""
+USERS_PER_SECOND: Final = 5
+READS_EVERY: Final = 4
+"""Each absent user of this number reads the message at once."""
+READ_SECONDS: Final = 2.0
+"""Who has read the message later after its sending may have been notified."""
+NOTIFY_SECONDS: Final = 480.0
+"""For the last notifications: the longest pause before another attempt is 450 seconds."""
+ASKER: Final = "ann"
+DEVICES: Final = ("phone", "laptop")
+EVERYBODY: Final = (ASKER, *DEVICES)
+VALUES: Final = ("yes", "no")
+"""What is answered on each device."""
+PAUSE_SECONDS: Final = 0.25
+"""Between two questions."""
+ANSWER_SECONDS: Final = 300.0
+"""For a request, whatever fails meanwhile."""
+LAST_SECONDS: Final = 60.0
+"""For the last entries, after all answers."""
+
+
+class Load(threading.Thread):
+    """What clients do at the nodes ``targets`` until :meth:`stop`."""
+
+    def __init__(self, targets: Sequence[Target], history: History) -> None:
+        super().__init__(daemon=True)
+        self.targets, self.history = targets, history
+        self.is_over = threading.Event()
+        self._error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            self.play()
+        except Exception as error:
+            self._error = error
+
+    def play(self) -> None:
+        """Do it until ``is_over``."""
+
+    def stop(self) -> None:
+        """Begin nothing more. Raises BenchError if it has failed."""
+        self.is_over.set()
+        if self.ident:
+            self.join()
+        if self._error is not None:
+            raise BenchError(f"{type(self).__name__}: {self._error!r}") from self._error
+
+    def finish(self) -> Figures:
+        """Wait for what is still to come, write the history to its end, and return the figures."""
+        return {}
+
+
+class PostReceiver:
+    """A server in this process that takes POST requests. Owner of its threads.
+
+    ``take`` gets the path, the headers and the body, and returns the status; 0: hang up.
+    """
+
+    def __init__(self, take: Callable[[str, Message, bytes], int]) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def handle(self) -> None:
+                with suppress(ConnectionError):  # a node was killed
+                    super().handle()
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                status = take(self.path, self.headers, body)
+                if not status:
+                    self.close_connection = True
+                    return
+                self.send_response(status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}/"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class EventReceiver:
+    """Receives the events of an app, and can be made unreachable. Owner of its server."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, float] = {}
+        """App and id → when the event came first (monotonic), in the order in which they came."""
+        self.repeats = 0
+        self._is_away = False
+        self._lock = threading.Lock()
+        self._posts = PostReceiver(lambda _path, _headers, body: 200 if self._receive(body) else 0)
+        self.url = self._posts.url
+        self.close = self._posts.close
+
+    def control(self, how: str) -> None:
+        """``kill``: hang up on all requests and store nothing. ``again``: answer."""
+        self._is_away = how == "kill"
+
+    def _receive(self, body: bytes) -> bool:
+        """Store the events of a request; whether to answer."""
+        with self._lock:
+            if self._is_away:
+                return False
+            for event in json.loads(body)["events"]:
+                id = f"{event['app']} {event['id']}"
+                self.repeats += id in self.seen
+                self.seen.setdefault(id, time.monotonic())
+        return True
+
+    def has_all(self, log: Iterable[tuple[str, str]]) -> bool:
+        """Whether all events of a :func:`log_of` have come."""
+        return all(id in self.seen for id, _ in log)
+
+    def note(self, history: History, log: Iterable[tuple[str, str]]) -> None:
+        """Write for the checker what the server has of the events of each user, and what came."""
+        logs: dict[str, list[str]] = defaultdict(list)
+        for id, user in log:
+            logs[f"events of {user}, {id.rpartition('-')[0]}"].append(id)
+        for object, ids in logs.items():
+            for id in ids:
+                history.answered(history.ask("server", "send", object, message=id, at=0.0))
+            number = history.ask("server", "read", object, whole=True)
+            history.answered(number, messages=[(None, id) for id in ids])
+            for id in sorted({*ids} & self.seen.keys(), key=lambda id: self.seen[id]):
+                history.saw("receiver", object, id, at=self.seen[id])
+            history.followed("receiver", object)
+
+
+def log_of(target: Target, app: str) -> Iterator[tuple[str, str]]:
+    """App and id of each event that the server has, and its user."""
+    after, more = "", True
+    while more:
+        query = urlencode({"app": app, "after": after, "limit": _PAGE})
+        page = fetch(target, f"/api/v1/events/log?{query}")
+        for event in page["events"]:
+            yield f"{app} {event['id']}", event.get("sender", event.get("user", ""))
+        after, more = page["next"], page["more"]
+
+
+class Events(Load):
+    """The events of the chat; a ``receiver`` gets them."""
+
+    def __init__(self, targets: Sequence[Target], history: History, receiver: EventReceiver) -> None:
+        super().__init__(targets, history)
+        self.receiver = receiver
+
+    def finish(self) -> Figures:
+        deadline, receiver = time.monotonic() + EVENT_SECONDS, self.receiver
+        while not receiver.has_all(log_of(self.targets[0], EVENT_APP)) and time.monotonic() < deadline:
+            time.sleep(1.0)
+        receiver.close()
+        receiver.note(self.history, log_of(self.targets[0], EVENT_APP))
+        return {"events": len(receiver.seen), "events_repeated": receiver.repeats}
+
+
+class AbsentUsers(Load):
+    """Each user is sent one message, and has one device at a push service here; who has read it in time must
+    get nothing.
+    """
+
+    def __init__(self, targets: Sequence[Target], history: History) -> None:
+        super().__init__(targets, history)
+        self.unread: list[str] = []
+        """Users who have not read their message."""
+        self.readers: list[str] = []
+        """Users who have read it in time."""
+        self.received: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        """Device → topic → number of notifications."""
+        self._lock = threading.Lock()
+        self._posts = PostReceiver(self._take)
+
+    def _take(self, path: str, headers: Message, _body: bytes) -> int:
+        with self._lock:
+            self.received[path.strip("/")][headers["Topic"] or ""] += 1
+        return 201
+
+    def play(self) -> None:
+        begin, number = time.monotonic(), 0
+        while not self.is_over.wait(max(0.0, begin + number / USERS_PER_SECOND - time.monotonic())):
+            number += 1
+            self._play_user(str(number), number)
+
+    def _play_user(self, user: str, number: int) -> None:
+        base = {"app": ABSENT_APP, "user": user}
+        how: Json = {"first": number, "is_over": self.is_over}
+        keys = {"p256dh": P256DH, "auth": AUTH}
+        endpoint = {**base, "endpoint": f"{self._posts.url}{user}", "keys": keys}
+        if not insist(self.targets, "/api/v1/notifications/endpoints", endpoint, "id", **how):
+            return
+        sent = time.monotonic()
+        message = {**base, "text": "hello", "store": True, "id": f"absent-{user}"}
+        answer = insist(self.targets, "/api/v1/push", message, "sent", **how)
+        if answer is None:
+            return
+        stored = answer["results"][0].get("stored")
+        if stored is None or number % READS_EVERY:
+            self.unread.append(user)
+            return
+        read = {**base, "conversation": stored["conversation"], "id": stored["id"]}
+        done = insist(self.targets, "/api/v1/messages/read", read, "read", seconds=READ_SECONDS, **how)
+        if done is not None and time.monotonic() < sent + READ_SECONDS:
+            self.readers.append(user)
+
+    def finish(self) -> Figures:
+        """Write who got which. One that comes again with its topic replaces the first."""
+        deadline, received = time.monotonic() + NOTIFY_SECONDS, self.received
+        while not received.keys() >= {*self.unread} and time.monotonic() < deadline:
+            time.sleep(0.2)
+        time.sleep(AFTER_SECONDS + 1)  # for those that must not come
+        self._posts.close()
+        for user in (*self.unread, *self.readers):
+            object = f"notification of {user}"
+            number = self.history.ask("server", "send", object, message="notification")
+            (self.history.refused if user in self.readers else self.history.answered)(number)
+            for _topic in received.get(user, ()):
+                self.history.saw(f"device of {user}", object, "notification")
+            if user not in self.readers:
+                self.history.followed(f"device of {user}", object)
+        devices = [received[user] for user in self.unread if user in received]
+        return {
+            "notified": len(devices),
+            "notifications_again": sum(topics.total() - 1 for topics in devices),
+            "notifications_spared": len(self.readers),
+        }
+
+
+class Questions(Load):
+    """Ann asks. Bob taps on two devices, at the first and at the last node, a different answer on each. The
+    history has what each device was told, what everybody has heard, and what each node says at the end.
+    """
+
+    def __init__(self, targets: Sequence[Target], history: History) -> None:
+        super().__init__(targets, history)
+        self.ids: list[int] = []
+        """The questions."""
+        self.heard: set[tuple[str, int]] = set()
+        """Sessions, and the questions of whose answers they have heard."""
+
+    def play(self) -> None:
+        first, last = (
+            f"ws://{t.ws_host}:{t.ws_port}{t.ws_path}" for t in (self.targets[0], self.targets[-1])
+        )
+        with ExitStack() as opened, ThreadPoolExecutor(len(DEVICES)) as threads:
+            sessions = {
+                name: opened.enter_context(
+                    Messenger(url, QUESTION_APP, ASKER if name == ASKER else "bob", device=name)
+                )
+                for name, url in zip(EVERYBODY, (first, first, last), strict=True)
+            }
+            while not self.is_over.wait(PAUSE_SECONDS):
+                id = self._ask(len(self.ids))
+                taps = [
+                    threads.submit(self._tap, sessions[name], name, value, id)
+                    for name, value in zip(DEVICES, VALUES, strict=True)
+                ]
+                for tap in taps:
+                    tap.result()
+                self._listen(sessions)
+            deadline = time.monotonic() + LAST_SECONDS
+            while len(self.heard) < len(EVERYBODY) * len(self.ids) and time.monotonic() < deadline:
+                self._listen(sessions)
+
+    def _ask(self, number: int) -> int:
+        body: Json = {"app": QUESTION_APP, "user": ASKER, "to": "bob", "text": f"{number}?"}
+        body |= {"client_msg_id": f"q{number}", "options": [{"text": each, "value": each} for each in VALUES]}
+        question = insist(self.targets, "/api/v1/asks/create", body, "state", first=number)
+        if question is None:
+            raise BenchError(f"question {number} cannot be asked")
+        self.ids.append(question["id"])
+        return self.ids[-1]
+
+    def _listen(self, sessions: dict[str, Messenger]) -> None:
+        for name, session in sessions.items():
+            while (event := session.receive(0.01)) is not None:
+                if isinstance(event, Entry):
+                    self.hear(name, event)
+
+    def hear(self, name: str, entry: Entry) -> None:
+        """A session has received an entry."""
+        if entry.kind == "press" and entry.type == "answer":
+            self.heard.add((name, entry.about))
+            self.history.saw(name, f"answers to {entry.about}", entry.text)
+
+    def _tap(self, device: Messenger, name: str, value: str, id: int) -> None:
+        """Answer on a device, until the node has said whether it counts."""
+        history, deadline = self.history, time.monotonic() + ANSWER_SECONDS
+        vote = history.ask(name, "decide", f"votes:question {id}", user="bob", vote=value, need=1)
+        sending = history.ask(name, "send", f"answers to {id}", message=value)
+        while time.monotonic() < deadline:
+            with suppress(NotConnected):
+                try:
+                    device.answer(id, value)
+                except CommandRefused as error:
+                    if error.refused != "answered":
+                        raise
+                    history.answered(vote, accepted=False)
+                    history.refused(sending)
+                else:
+                    history.answered(vote, accepted=True)
+                    history.answered(sending)
+                return
+        raise BenchError(f"question {id} cannot be answered")
+
+    def finish(self) -> Figures:
+        """Note what each node says of each question, and that all have listened until now."""
+        for id in self.ids:
+            body = {"app": QUESTION_APP, "user": ASKER, "id": id}
+            for node, target in enumerate(self.targets, 1):
+                number = self.history.ask(f"node {node}", "get", f"votes:question {id}")
+                row = insist([target], "/api/v1/asks/get", body, "state")
+                if row is not None:
+                    votes = [(each["user"], each["value"]) for each in row["answers"]]
+                    self.history.answered(number, value=votes)
+            for name in EVERYBODY:
+                self.history.followed(name, f"answers to {id}")
+        return {"asks": len(self.ids)}

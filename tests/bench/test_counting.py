@@ -1,0 +1,282 @@
+"""Counting messages: no loss, no double and no change of order stays unseen, however the stream is cut."""
+
+import os
+import random
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+from bench.chat_tally import ChatTally
+from bench.connections import BUFFER_BYTES, MOST_REFUSED, OPENERS, Connection, ConnectionSet, Target
+from bench.frames import PING, server_frame
+from bench.http_client import split_answer
+from bench.latency import stamp_us
+from bench.loop import BenchError, Loop
+from bench.million import EVERYBODY, Received, message_text
+from bench.protobuf import BINARY
+from bench.tally import Receipts, Tally
+from imserver.dialects.protobuf import wire as protobuf
+from imserver.messenger.messages.model import Message
+from tests.support import Server
+
+TAG = "tag123"
+NOTICE = server_frame(b'{"seq":"9","cmd":"enter","response":{"code":200,"codeMsg":"Ok","data":null}}')
+
+
+class FakeSocket:
+    """Stands for the socket of a peer that is fed by hand."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.sent: list[bytes] = []
+
+    def fileno(self) -> int:
+        return self.number
+
+    def recv_into(self, view: memoryview) -> int:
+        raise AssertionError("nobody reads here")
+
+    def send(self, data: bytes) -> int:
+        self.sent.append(data)
+        return len(data)
+
+
+class FakeConnections(ConnectionSet):
+    """A swarm whose peers are fed by hand."""
+
+    def __init__(self, conns: int) -> None:
+        self.by_fd = {number: Connection(FakeSocket(number), number) for number in range(conns)}  # type: ignore[arg-type]
+        self.lost, self.pings, self.closes = 0, 0, {}
+        self.buffer = bytearray(BUFFER_BYTES)
+        self.view = memoryview(self.buffer)
+        self.take = self.skim
+
+    def feed(self, conn: Connection, data: bytes) -> None:
+        """Do as ``ready`` does with received bytes."""
+        whole = conn.rest + data
+        self.buffer[: len(whole)] = whole
+        self.take(conn, len(whole))
+
+
+def message(number: int) -> bytes:
+    text = '{"seq":"%s%07d","cmd":"msg","response":{"code":200,"data":{"msg":"%010d....","from":"b"}}}'
+    return server_frame((text % (TAG, number, stamp_us())).encode())
+
+
+def pieces(stream: bytes, seed: int) -> Iterator[bytes]:
+    """Cut a stream at random places."""
+    dice = random.Random(seed)
+    at = 0
+    while at < len(stream):
+        end = at + dice.choice((1, 3, 50, 110, 500, 5000))
+        yield stream[at:end]
+        at = end
+
+
+def counted(streams: Sequence[Sequence[bytes]], *, every: bool = False) -> Tally:
+    connections = FakeConnections(len(streams))
+    tally = Tally(connections, TAG, every=every)
+    for conn, stream in zip(connections.by_fd.values(), streams, strict=True):
+        for piece in pieces(b"".join(stream), conn.number):
+            connections.feed(conn, piece)
+    return tally
+
+
+MESSAGES = [message(number) for number in range(300)]
+ALL = set(range(300))
+
+
+def test_every_message_at_every_receiver_is_counted() -> None:
+    tally = counted([MESSAGES] * 5)
+    verdict = tally.verdict(ALL)
+    assert (verdict.expected, verdict.received) == (1500, 1500)
+    assert (verdict.lost, verdict.doubled, verdict.other_order) == (0, 0, 0)
+    assert tally.latency.count > 0
+
+
+LESS = MESSAGES[:150] + MESSAGES[151:]
+MORE = [*MESSAGES[:150], MESSAGES[149], *MESSAGES[150:]]
+OTHER = [*MESSAGES[:150], MESSAGES[149], *MESSAGES[151:]]
+SWAPPED = [MESSAGES[1], MESSAGES[0], *MESSAGES[2:]]
+
+
+@pytest.mark.parametrize(
+    ("streams", "refused", "wrong"),
+    [
+        ([LESS, *[MESSAGES] * 4], set(), (1, 0, 4)),  # others than the witness are compared with it
+        ([MESSAGES, LESS, *[MESSAGES] * 3], set(), (1, 0, 0)),
+        ([MESSAGES[:-1]] * 5, set(), (5, 0, 0)),
+        ([MESSAGES[:-1]] * 5, {299}, (0, 0, 0)),
+        ([MORE, *[MESSAGES] * 4], set(), (0, 1, 4)),
+        ([MESSAGES, MORE, *[MESSAGES] * 3], set(), (0, 1, 0)),
+        ([OTHER] * 2, set(), (2, 2, 0)),
+        ([MESSAGES, SWAPPED], set(), (0, 0, 1)),
+    ],
+)
+def test_what_is_lost_doubled_or_out_of_order_is_found_at_the_witness_and_at_any_other(
+    streams: list[list[bytes]], refused: set[int], wrong: tuple[int, int, int]
+) -> None:
+    verdict = counted(streams).verdict(ALL - refused)
+    assert (verdict.lost, verdict.doubled, verdict.other_order) == wrong
+
+
+def test_other_frames_in_between_are_not_messages_and_pings_are_answered() -> None:
+    stream = [*MESSAGES[:9], NOTICE, *MESSAGES[9:40], server_frame(b"hi", PING), *MESSAGES[40:]]
+    tally = counted([stream, MESSAGES])
+    verdict = tally.verdict(ALL)
+    assert (verdict.lost, verdict.doubled, verdict.other_order) == (0, 0, 0)
+    assert tally.others == 1
+    assert [len(conn.sock.sent) for conn in tally.receivers] == [1, 0]  # type: ignore[attr-defined]
+
+
+def test_messages_to_single_users_are_summed_up_one_by_one() -> None:
+    tally = counted([MESSAGES[0::2], MESSAGES[1::2]], every=True)
+    assert [conn.frames for conn in tally.receivers] == [150, 150]
+    assert [conn.checksum for conn in tally.receivers] == [sum(range(0, 300, 2)), sum(range(1, 300, 2))]
+    assert tally.latency.count == 300
+
+
+# --- a chat ---
+
+MEMBERS = 4
+
+
+def push(number: int, position: int) -> bytes:
+    """The frame of a push, by the server's own codec."""
+    content = b"%b%07d%010d..." % (TAG.encode(), number, stamp_us())
+    stored = Message(position, 300, 0, "1", body=content, time_ms=1_700_000_000_000)
+    return server_frame(protobuf.ProtobufDialect().encode_message(stored) or b"", BINARY)
+
+
+def ack(number: int, position: int) -> bytes:
+    return server_frame(protobuf.uplink_ack(number, position), BINARY)
+
+
+def streams() -> list[list[bytes]]:
+    """What four members get when each has sent ten messages."""
+    frames: list[list[bytes]] = [[] for _ in range(MEMBERS)]
+    for number in range(10 * MEMBERS):
+        for member in range(MEMBERS):
+            own = number % MEMBERS == member
+            position = 100 + 5 * number
+            frames[member].append(ack(number // MEMBERS + 1, position) if own else push(number, position))
+    return frames
+
+
+def chatted(frames: list[list[bytes]]) -> ChatTally:
+    connections = FakeConnections(MEMBERS)
+    tally = ChatTally(connections, TAG, shared=True)
+    for number in range(10 * MEMBERS):
+        tally.senders[number % MEMBERS].waiting.append((number, tally.last_ns))
+    for conn, stream in zip(connections.by_fd.values(), frames, strict=True):
+        data = b"".join(stream)
+        for at in range(0, len(data), 333):
+            connections.feed(conn, data[at : at + 333])
+    return tally
+
+
+def wrong(found: Receipts) -> tuple[int, int, int]:
+    assert found.expected == 120
+    return found.lost, found.doubled, found.other_order
+
+
+def test_a_chat_that_reaches_everybody_is_good() -> None:
+    tally = chatted(streams())
+    assert (tally.received, tally.acked, tally.unexpected) == (120, 40, 0)
+    assert wrong(tally.verdict()) == (0, 0, 0)
+    assert tally.latency.count == 120
+    assert tally.ack_latency.count == 40
+
+
+@pytest.mark.parametrize(
+    ("member", "order", "faults"),
+    [
+        ("another", [0, 1, 2, 3, 4], (1, 0, 0)),
+        ("the same", [0, 1, 2, 3, 4, 5, 5], (0, 1, 1)),
+        ("in place of another", [0, 1, 2, 3, 4, 4], (1, 1, 1)),
+        ("pushes", [0, 1, 2, 3, 5, 4], (0, 0, 1)),
+        ("an acknowledgement", [0, 1, 2, 3, 4, 6, 5], (0, 0, 1)),
+    ],
+)
+def test_what_is_lost_doubled_or_out_of_order_is_found(
+    member: str, order: list[int], faults: tuple[int, int, int]
+) -> None:
+    frames = streams()
+    frames[2] = [*(frames[2][at] for at in order), *frames[2][max(6, len(set(order))) :]]
+    assert wrong(chatted(frames).verdict()) == faults, member
+
+
+def test_a_position_other_than_was_acknowledged_is_found() -> None:
+    frames = streams()
+    frames[2][5] = push(5, 126)
+    verdict = chatted(frames).verdict()
+    assert (verdict.lost, verdict.doubled) == (1, 1)
+
+
+def test_an_acknowledgement_that_is_not_due_is_unexpected() -> None:
+    frames = streams()
+    frames[2].append(ack(3, 1000))
+    frames[3].append(ack(11, 1000))
+    tally = chatted(frames)
+    assert (tally.acked, tally.unexpected) == (40, 2)
+
+
+# --- a million ---
+
+
+def frame(target: int, stamp: int = 1) -> bytes:
+    return server_frame(b'{"seq":"1","cmd":"msg","msg":"' + message_text(stamp, target) + b'"}')
+
+
+def conn(number: int) -> Connection:
+    return Connection(FakeSocket(number), number)  # type: ignore[arg-type]
+
+
+def test_a_broadcast_is_counted_for_everybody_and_what_is_lost_or_doubled_is_found() -> None:
+    received = Received()
+    first = frame(EVERYBODY)
+    conns = [conn(3), conn(4), conn(5)]
+    received.message(conns[0], first)
+    assert received.same(conns[1], first)
+    assert not received.same(conns[2], frame(EVERYBODY, stamp=2))
+    received.message(conns[1], first)
+    verdict = received.verdict(conns, 1)
+    assert (verdict["received"], verdict["lost"], verdict["doubled"]) == (3, 1, 1)
+
+
+@pytest.mark.parametrize(("target", "singles", "misdelivered"), [(42, 1, 0), (43, 0, 1)])
+def test_a_push_to_somebody_else_is_unexpected(target: int, singles: int, misdelivered: int) -> None:
+    received = Received()
+    received.message(conn(42), frame(target))
+    assert (received.singles, received.misdelivered) == (singles, misdelivered)
+
+
+@pytest.mark.linux
+def test_a_server_that_admits_nobody_is_not_asked_for_ever(start_server: Callable[..., Server]) -> None:
+    server = start_server(config={"apps": {"101": {"dialects": ["sse"]}}})
+    read_end, write_end = os.pipe()
+    connections = ConnectionSet(Loop(read_end), Target(server.ws.host, server.ws.port))
+    opening = connections.open(range(1000), OPENERS["cmd"], seconds=3600, retry=True)
+    os.close(read_end)
+    os.close(write_end)
+    assert opening.opened == 0
+    assert opening.refused >= MOST_REFUSED
+    assert next(iter(opening.errors)).startswith("login refused")
+
+
+# --- answers of HTTP ---
+
+PLAIN = b"HTTP/1.1 200 OK\r\nServer: x\r\ncontent-length: 5\r\n\r\nhello"
+CHUNKED = b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n3;x=1\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize(("answer", "status"), [(PLAIN, 200), (CHUNKED, 404)])
+def test_an_answer_is_whole_only_with_its_last_byte(answer: bytes, status: int) -> None:
+    for end in range(len(answer)):
+        assert split_answer(answer[:end], 0) is None
+    assert split_answer(answer, 0) == (status, b"hello", len(answer))
+
+
+def test_an_answer_without_an_end_is_an_error() -> None:
+    with pytest.raises(BenchError, match="neither a length nor chunks"):
+        split_answer(b"HTTP/1.1 200 OK\r\n\r\n", 0)
