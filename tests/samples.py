@@ -12,10 +12,10 @@ import pytest
 from imserver.gateway.model import BadFrame, ChannelPart, Event, Reply, Request, Signal, StreamPart
 from imserver.gateway.protocol.dialect import Dialect
 from imserver.messenger.messages.model import Message
-from tests.integration.raw import BINARY, TEXT, Address, ask, frame, open_socket, request
-from tests.support import ROOT
+from tests.integration.raw import BINARY, PING, PONG, TEXT, Address, ask, frame, open_socket, request
+from tests.support import ROOT, Server
 
-WILD = {"<digits>": "[0-9]+", "<any>": '(?:[^"\\\\]|\\\\.)*', "<id>": "[0-9a-f]{16}"}
+WILD = {"<digits>": "[0-9]+", "<rest>": ".*", "<any>": '(?:[^"\\\\]|\\\\.)*', "<id>": "[0-9a-f]{16}"}
 """What stands for a text that the server makes."""
 Makers = Mapping[str, Callable[..., Any]]
 
@@ -28,8 +28,8 @@ def samples_of(name: str) -> Any:
 def bytes_of(sample: Any, is_text: bool = False) -> bytes:
     """A frame: a text, or one that has hexadecimal digits, or both for the two forms of a dialect."""
     if isinstance(sample, dict):
-        return sample["text"].encode() if is_text else bytes.fromhex(sample["hex"])
-    return sample.encode()
+        return str(sample["text"]).encode() if is_text else bytes.fromhex(sample["hex"])
+    return str(sample).encode()
 
 
 def is_for(dialect: Dialect, sample: dict[str, Any]) -> bool:
@@ -80,7 +80,8 @@ def event_of(fields: dict[str, Any]) -> Event:
 def message_of(fields: dict[str, Any]) -> Message:
     """The stored message that has these fields."""
     texts = {key: fields[key].encode() for key in ("body", "meta") if key in fields}
-    return Message(**{**fields, **texts, "members": tuple(fields.get("members", ()))})
+    members = tuple(fields.get("members", ()))
+    return Message(**{**fields, **texts, "members": members})
 
 
 def json_of(fields: dict[str, Any], kind: Any) -> Any:
@@ -92,7 +93,7 @@ def json_of(fields: dict[str, Any], kind: Any) -> Any:
     )
 
 
-def told(dialect: Dialect, sample: dict[str, Any], makers: Makers) -> bytes | None:
+def told(dialect: Dialect, sample: dict[str, Any], makers: Makers) -> Any:
     """What the codec makes of the event, message, reply or call of a sample."""
     receiver = sample.get("receiver", "ann")
     if "reply" in sample:
@@ -142,6 +143,14 @@ def check(dialect: Dialect, sample: dict[str, Any], makers: Makers | None = None
     assert found == wanted is None or is_alike(found or b"", bytes_of(wanted, dialect.text)), found
 
 
+def requests_of(name: str, dialect: Dialect) -> dict[bytes, Any]:
+    """What clients send in the samples of a file → the type of its command."""
+    found = [sample for sample in samples_of(name)["samples"] if "command" in sample]
+    given = [bytes_of(each["send"], dialect.text) for each in found if is_for(dialect, each)]
+    payloads = [payload for frame in given for payload in dialect.split(frame)]
+    return {payload: type(dialect.decode(payload).command) for payload in payloads}
+
+
 # --- by a server --------------------------------------------------------------------------------------------
 
 
@@ -157,12 +166,14 @@ def _post(address: Address, sample: dict[str, Any]) -> str:
 
 def _play(address: Address, rows: dict[str, Any], sample: dict[str, Any]) -> str:
     """What is wrong with the frames that a connection of its own gets."""
-    with open_socket(address, sample.get("path", rows.get("path"))) as client:
+    with open_socket(address, sample.get("path") or rows["path"]) as client:
         client.answers_pings = True
+        ping = rows.get("ping", "").encode()
 
         def expect(frames: list[Any]) -> str:
             for each in frames:
-                found = client.message()
+                while (found := client.message()).payload == ping:
+                    pass
                 kind = BINARY if isinstance(each, dict) else TEXT
                 if found.opcode != kind or not is_alike(found.payload, bytes_of(each)):
                     return f"{found} in place of {each}"
@@ -184,17 +195,21 @@ def _play(address: Address, rows: dict[str, Any], sample: dict[str, Any]) -> str
         if "close" in sample:
             client.closed(sample["close"])
         else:
-            client.quiet()
+            client.send(frame(PING, b"quiet?"))
+            while (found := client.frame()).payload == ping:
+                pass
+            if found.opcode != PONG:
+                return f"{found} behind all"
         return ""
 
 
-def play(address: Address, rows: dict[str, Any]) -> list[str]:
+def play(server: Server, rows: dict[str, Any]) -> list[str]:
     """Play the samples of a file, in their order, that have answers; what is wrong."""
     found = []
     for sample in rows["samples"]:
         if "answers" in sample:
             try:
-                wrong = _post(address, sample) if "post" in sample else _play(address, rows, sample)
+                wrong = _post(server.http, sample) if "post" in sample else _play(server.ws, rows, sample)
             except (AssertionError, TimeoutError) as error:
                 wrong = str(error)
             if wrong:

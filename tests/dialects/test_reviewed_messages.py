@@ -1,6 +1,5 @@
 """Messages of users that a back end reviews: what is stored and delivered, and what each dialect answers."""
 
-import json
 from functools import cached_property
 from typing import Any
 
@@ -12,14 +11,12 @@ from imserver.dialects.action.stored import ActionMessages
 from imserver.dialects.action.wire import ActionDialect, Say
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.model import ReviewUnavailable
-from tests.dialects.action.harness import ActionHarness
-from tests.dialects.action.test_service import connect, login, received
+from tests.dialects.action.harness import ActionHarness, One
 from tests.dialects.protobuf.test_service import APP as CHATS
 from tests.dialects.protobuf.test_service import Harness as Chats
 from tests.gateway.core.back_end import Answer, Post
 from tests.gateway.hub.harness import Harness
 from tests.gateway.transport.harness import until
-from tests.integration.raw import TEXT, frame
 from tests.messenger.messaging_harness import APP, Node
 
 RUDE = {"action": "reject", "reason": "be nice"}
@@ -181,36 +178,20 @@ def test_a_chat_message_that_nobody_reviewed_is_not_acknowledged_and_may_come_ag
 # --- action -------------------------------------------------------------------------------------------------
 
 
-def say(client: Any, probe: str, text: str) -> tuple[int, Any]:
-    """Code and data of the answer to a message."""
-    data = {"msgType": "text", "message": text}
-    client.send(frame(TEXT, json.dumps({"seq": probe, "action": "sendmsg", "data": data})))
-
-    def answers() -> list[Any]:
-        bodies = [json.loads(payload) for payload in client.payloads()]
-        return [each["response"] for each in bodies if each.get("seq") == probe]
-
-    (found,) = until(answers)
-    return found["code"], found["data"]
-
-
 @pytest.mark.parametrize("room", ["0", "tea"])
 def test_a_live_message_is_delivered_as_the_back_end_says(room: str) -> None:
     with reviewing(ActionHarness, policies={"action:1": "multi"}) as harness:
         reviewed(harness, "action:1")
-        (_, ann), (_, bob) = connect(harness), connect(harness)
-        assert login(ann, "1", "ann", to="bob", room=room) == 200
-        assert login(bob, "2", "bob", to="ann", room=room) == 200
-        assert say(ann, "3", "rude") == (1003, {"reason": "be nice"})
-        assert say(ann, "4", "a word") == (200, None)
+        ann, bob = One(harness, "ann", "bob", room), One(harness, "bob", "ann", room)
+        assert ann.answer("sendmsg", msgType="text", message="rude") == (1003, {"reason": "be nice"})
+        assert ann.say("a word") == 200
         harness.back_end.open.clear()
         reviewed(harness, "action:1", seconds=0.1)
-        assert say(ann, "5", "hi") == (1008, None)
+        assert ann.say("hi") == 1008
         harness.back_end.open.set()
         reviewed(harness, "action:1")
-        assert say(ann, "6", "hi") == (200, None)
-        texts = [content for action, _, content, _ in received(bob) if action == "sendmsg"]
-        assert texts == ["***", "hi"]
+        assert ann.say("hi") == 200
+        bob.receives("***", "hi")
         where = {"to": "bob"} if room == "0" else {"room": "tea"}
         assert questions(harness)[0] == {
             "kind": "message",

@@ -1,7 +1,9 @@
 """A server for clients of Centrifugo."""
 
+import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from inspect import iscoroutinefunction, signature
 from typing import Any
 
 import jwt
@@ -102,6 +104,28 @@ CONFIG: dict[str, Any] = {
 }
 SILENT_SECONDS = 20
 """How long a client may be silent at the server :func:`impatient`."""
+
+
+def run(scenario: Coroutine[Any, Any, None]) -> None:
+    """Run a scenario, and wait until its clients have closed their connections."""
+
+    async def whole() -> None:
+        await scenario
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        if rest:
+            await asyncio.wait(rest, timeout=60)
+
+    asyncio.run(whole())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run the tests here that are coroutines."""
+    if not iscoroutinefunction(pyfuncitem.function):
+        return None
+    names = signature(pyfuncitem.function).parameters
+    run(pyfuncitem.function(**{name: pyfuncitem.funcargs[name] for name in names}))
+    return True
 
 
 def token(user: str, algorithm: str = "HS256", seconds: int = 0, **claims: Any) -> str:

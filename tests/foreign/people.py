@@ -2,9 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from centrifuge import Client, Subscription
@@ -20,7 +20,6 @@ json_first = pytest.mark.parametrize(
 )
 """For what does not depend on the form of payloads: ``make test`` runs it with JSON."""
 Handler = Callable[[Any], Awaitable[None]]
-T = TypeVar("T")
 
 
 class Events:
@@ -106,16 +105,3 @@ async def refused(server: Server, **options: Any) -> int:
     await one.client.connect()
     code: int = (await one.events.next("on_disconnected")).code
     return code
-
-
-def run(scenario: Coroutine[Any, Any, T]) -> T:
-    """Run a scenario, and wait until its clients have closed their connections."""
-
-    async def whole() -> T:
-        result = await scenario
-        rest = asyncio.all_tasks() - {asyncio.current_task()}
-        if rest:
-            await asyncio.wait(rest, timeout=SECONDS)
-        return result
-
-    return asyncio.run(whole())

@@ -22,7 +22,7 @@ from tests.integration.v1 import good
 from tests.support import Server, eventually
 
 from .conftest import CONFIG, OTHER_KEY, token
-from .people import SECONDS, Events, Person, both, person, refused, run
+from .people import SECONDS, Events, Person, both, person, refused
 
 CONSENT = {"subscribe": "back_end", "publish": "back_end", "history_size": 10, "history_seconds": 60}
 CALLS = ("connect", "refresh", "subscribe", "publish", "sub_refresh", "rpc")
@@ -117,7 +117,7 @@ async def fails(call: Awaitable[Any]) -> CentrifugeError:
 
 
 @both
-def test_a_forged_token_has_no_effect_where_the_back_end_decides(
+async def test_a_forged_token_has_no_effect_where_the_back_end_decides(
     consenting: Server, back_end: BackEnd, protobuf: bool
 ) -> None:
     """The app has no key, so nobody has verified the token but, perhaps, the back end."""
@@ -130,17 +130,14 @@ def test_a_forged_token_has_no_effect_where_the_back_end_decides(
     def publish(operation: str, **target: str) -> None:
         good(consenting.http, operation, {"app": "consents", "text": "hi", **target}, key=OTHER_KEY)
 
-    async def scenario() -> None:
-        path = "/connection/consents/websocket"
-        async with person(consenting, protobuf, path=path, token=forged) as one:
-            assert (await one.events.next("on_subscribed")).channel == f"#{user}"
-            await one.rpc("who")
-            for channel in ("$private", "$other"):
-                await asyncio.to_thread(publish, "channels/publish", channel=channel)
-            await asyncio.to_thread(publish, "push", user=user)
-            assert (await one.events.next("on_publication")).channel == f"#{user}"
-
-    run(scenario())
+    path = "/connection/consents/websocket"
+    async with person(consenting, protobuf, path=path, token=forged) as one:
+        assert (await one.events.next("on_subscribed")).channel == f"#{user}"
+        await one.rpc("who")
+        for channel in ("$private", "$other"):
+            await asyncio.to_thread(publish, "channels/publish", channel=channel)
+        await asyncio.to_thread(publish, "push", user=user)
+        assert (await one.events.next("on_publication")).channel == f"#{user}"
     (posted,) = back_end.requests_of("authorise")
     assert (posted["token"], posted["user"]) == (forged, "")
     (posted,) = back_end.requests_of("rpc")
@@ -149,7 +146,7 @@ def test_a_forged_token_has_no_effect_where_the_back_end_decides(
 
 
 @both
-def test_a_back_end_says_who_a_client_is(consenting: Server, back_end: BackEnd, protobuf: bool) -> None:
+async def test_a_back_end_says_who_a_client_is(consenting: Server, back_end: BackEnd, protobuf: bool) -> None:
     back_end.answers["/connect"] = lambda _: answer(
         result={
             "user": "ann",
@@ -161,35 +158,32 @@ def test_a_back_end_says_who_a_client_is(consenting: Server, back_end: BackEnd, 
         }
     )
 
-    async def scenario() -> None:
-        headers = {"Cookie": "session=5"}
-        data = json.dumps({"room": 7}).encode() if protobuf else {"room": 7}
-        async with person(consenting, protobuf, path=PATH, headers=headers, data=data) as ann:
-            connected = await ann.events.next("on_connected")
-            assert ann.read(connected.data) == {"hello": 1}
-            subscribed = [await ann.events.next("on_subscribed") for _ in range(3)]
-            assert {each.channel for each in subscribed} == {"#ann", "asked:1", "asked:2"}
-            assert [ann.read(each.data) for each in subscribed if each.data] == [{"seat": 7}]
-            (post,) = back_end.posts
-            assert post.headers["cookie"] == "session=5"
-            signed = post.headers["imserver-signature"]
-            at = int(signed.partition(",")[0].removeprefix("t="))
-            assert signed == signature(SECRET.encode(), post.body, at)
-            posted = post.json
-            assert posted.pop("client") == ann.client.client_id
-            assert posted.pop("name", "python")
-            assert posted == {
-                "transport": "websocket",
-                "protocol": "protobuf" if protobuf else "json",
-                "encoding": "json",
-                "data": {"room": 7},
-            }
-            assert await ann.rpc("imserver:conversations") == {"conversations": [], "hasMore": False}
-            await ann.client.rpc("own", ann.written({}))
-            assert back_end.requests_of("rpc")[0]["meta"] == {"plan": "gold"}
-            assert back_end.posts[-1].headers["cookie"] == "session=5"
-
-    run(scenario())
+    headers = {"Cookie": "session=5"}
+    data = json.dumps({"room": 7}).encode() if protobuf else {"room": 7}
+    async with person(consenting, protobuf, path=PATH, headers=headers, data=data) as ann:
+        connected = await ann.events.next("on_connected")
+        assert ann.read(connected.data) == {"hello": 1}
+        subscribed = [await ann.events.next("on_subscribed") for _ in range(3)]
+        assert {each.channel for each in subscribed} == {"#ann", "asked:1", "asked:2"}
+        assert [ann.read(each.data) for each in subscribed if each.data] == [{"seat": 7}]
+        (post,) = back_end.posts
+        assert post.headers["cookie"] == "session=5"
+        signed = post.headers["imserver-signature"]
+        at = int(signed.partition(",")[0].removeprefix("t="))
+        assert signed == signature(SECRET.encode(), post.body, at)
+        posted = post.json
+        assert posted.pop("client") == ann.client.client_id
+        assert posted.pop("name", "python")
+        assert posted == {
+            "transport": "websocket",
+            "protocol": "protobuf" if protobuf else "json",
+            "encoding": "json",
+            "data": {"room": 7},
+        }
+        assert await ann.rpc("imserver:conversations") == {"conversations": [], "hasMore": False}
+        await ann.client.rpc("own", ann.written({}))
+        assert back_end.requests_of("rpc")[0]["meta"] == {"plan": "gold"}
+        assert back_end.posts[-1].headers["cookie"] == "session=5"
 
 
 @pytest.mark.parametrize("bad", ["a\r\nX-Own: 1", "a\nb", "\u4f60", "", " a", "a" * 8193])
@@ -204,13 +198,10 @@ def test_a_client_sets_listed_headers_and_no_others(consenting: Server, back_end
     assert not {"cookie", "x-own", "x-bad"} & headers.keys()
 
 
-def test_a_token_needs_no_back_end(consenting: Server, back_end: BackEnd) -> None:
-    async def scenario() -> None:
-        async with person(consenting, False, "bob", path=PATH) as bob:
-            assert (await bob.events.next("on_subscribed")).channel == "#bob"
-        assert not back_end.requests_of("connect")
-
-    run(scenario())
+async def test_a_token_needs_no_back_end(consenting: Server, back_end: BackEnd) -> None:
+    async with person(consenting, False, "bob", path=PATH) as bob:
+        assert (await bob.events.next("on_subscribed")).channel == "#bob"
+    assert not back_end.requests_of("connect")
 
 
 def test_a_renewed_token_has_new_facts_for_the_back_end(consenting: Server, back_end: BackEnd) -> None:
@@ -224,18 +215,15 @@ def test_a_renewed_token_has_new_facts_for_the_back_end(consenting: Server, back
     assert back_end.requests_of("rpc")[0]["meta"] == 2
 
 
-def test_a_back_end_may_let_in_a_client_without_a_user(consenting: Server, back_end: BackEnd) -> None:
+async def test_a_back_end_may_let_in_a_client_without_a_user(consenting: Server, back_end: BackEnd) -> None:
     back_end.answers["/connect"] = lambda _: answer(result={})
 
-    async def scenario() -> None:
-        async with person(consenting, False, path=PATH) as guest:
-            await guest.subscribe("open:1")
-            assert (await fails(guest.client.rpc("imserver:conversations", {}))).code == 101  # type: ignore[attr-defined]
-            back_end.answers["/rpc"] = lambda _: answer(result={"data": 1})
-            await guest.client.rpc("price", {})
-            assert back_end.requests_of("rpc")[0]["user"] == ""
-
-    run(scenario())
+    async with person(consenting, False, path=PATH) as guest:
+        await guest.subscribe("open:1")
+        assert (await fails(guest.client.rpc("imserver:conversations", {}))).code == 101  # type: ignore[attr-defined]
+        back_end.answers["/rpc"] = lambda _: answer(result={"data": 1})
+        await guest.client.rpc("price", {})
+        assert back_end.requests_of("rpc")[0]["user"] == ""
 
 
 @pytest.mark.parametrize(
@@ -252,9 +240,11 @@ def test_a_back_end_may_let_in_a_client_without_a_user(consenting: Server, back_
         ({"result": {"user": "x" * 256}}, 107),
     ],
 )
-def test_a_back_end_refuses_a_client(consenting: Server, back_end: BackEnd, given: Any, code: int) -> None:
+async def test_a_back_end_refuses_a_client(
+    consenting: Server, back_end: BackEnd, given: Any, code: int
+) -> None:
     back_end.answers["/connect"] = lambda _: answer(**given)
-    assert run(refused(consenting, path=PATH)) == code
+    assert await refused(consenting, path=PATH) == code
 
 
 def test_a_back_end_need_not_name_a_reason(consenting: Server, back_end: BackEnd) -> None:
@@ -280,20 +270,17 @@ def test_a_back_end_need_not_name_a_reason(consenting: Server, back_end: BackEnd
         (200, b'{"result": {"user": "ann", "caps": [{"channels": ["asked:1"], "allow": ["sub"]}]}}'),
     ],
 )
-def test_a_client_comes_back_after_a_failure(consenting: Server, back_end: BackEnd, given: Any) -> None:
+async def test_a_client_comes_back_after_a_failure(consenting: Server, back_end: BackEnd, given: Any) -> None:
     answers = iter([given])
     back_end.answers["/connect"] = lambda _: next(answers, answer(result={"user": "ann"}))
 
-    async def scenario() -> None:
-        async with person(consenting, False, path=PATH, min_reconnect_delay=0.01) as ann:
-            assert (await ann.events.next("on_connecting")).code == 0
-            assert (await ann.events.next("on_subscribed")).channel == "#ann"
-
-    run(scenario())
+    async with person(consenting, False, path=PATH, min_reconnect_delay=0.01) as ann:
+        assert (await ann.events.next("on_connecting")).code == 0
+        assert (await ann.events.next("on_subscribed")).channel == "#ann"
     assert len(back_end.requests_of("connect")) == 2
 
 
-def test_a_back_end_may_answer_null_for_what_is_absent(consenting: Server, back_end: BackEnd) -> None:
+async def test_a_back_end_may_answer_null_for_what_is_absent(consenting: Server, back_end: BackEnd) -> None:
     nothing = {"expire_at": None, "info": None, "data": None, "channels": None, "subs": None, "meta": None}
     answers: dict[str, dict[str, Any]] = {
         "connect": {"result": {**nothing, "user": "ann"}},
@@ -304,26 +291,23 @@ def test_a_back_end_may_answer_null_for_what_is_absent(consenting: Server, back_
     for call, given in answers.items():
         back_end.answers[f"/{call}"] = lambda _, given=given: answer(**given, error=None, disconnect=None)
 
-    async def scenario() -> None:
-        async with person(consenting, False, path=PATH) as ann:
-            await ann.subscribe("asked:null")
-            await ann.client.publish("asked:null", {})
+    async with person(consenting, False, path=PATH) as ann:
+        await ann.subscribe("asked:null")
+        await ann.client.publish("asked:null", {})
+        assert await ann.rpc("price") is None
+        for nothing in ({}, {"result": None}):  # allows all but a login
+            for call in ("subscribe", "publish", "rpc"):
+                back_end.answers[f"/{call}"] = lambda _, nothing=nothing: answer(**nothing)
+            _, events = await ann.subscribe(f"asked:nothing{len(nothing)}")
+            await ann.client.publish(f"asked:nothing{len(nothing)}", {"n": 1})
+            assert (await events.next("on_publication")).pub.data == {"n": 1}
             assert await ann.rpc("price") is None
-            for nothing in ({}, {"result": None}):  # allows all but a login
-                for call in ("subscribe", "publish", "rpc"):
-                    back_end.answers[f"/{call}"] = lambda _, nothing=nothing: answer(**nothing)
-                _, events = await ann.subscribe(f"asked:nothing{len(nothing)}")
-                await ann.client.publish(f"asked:nothing{len(nothing)}", {"n": 1})
-                assert (await events.next("on_publication")).pub.data == {"n": 1}
-                assert await ann.rpc("price") is None
-
-    run(scenario())
 
 
-def test_an_app_with_a_connect_back_end_is_closed_to_other_clients(consenting: Server) -> None:
+async def test_an_app_with_a_connect_back_end_is_closed_to_other_clients(consenting: Server) -> None:
     with cmd_client(consenting.ws) as client:
         assert client.ask_cmd("login", {"userID": "eve", "app": "plain"})[0] == 1003
-    assert run(refused(consenting, path="/connection/plain/websocket", token=token("eve"))) == 4505
+    assert await refused(consenting, path="/connection/plain/websocket", token=token("eve")) == 4505
 
 
 # --- sessions and subscriptions at their end ----------------------------------------------------------------
@@ -334,40 +318,34 @@ ends = pytest.mark.parametrize("ended", [{"result": {"expired": True}}, {}], ids
 
 @ends
 @pytest.mark.full
-def test_a_back_end_renews_a_session_until_it_has_expired(
+async def test_a_back_end_renews_a_session_until_it_has_expired(
     consenting: Server, back_end: BackEnd, ended: dict[str, Any]
 ) -> None:
     first, renewed = iter([soon]), iter([lambda: {"result": soon()}])
     back_end.answers["/connect"] = lambda _: answer(result={"user": "ann", **next(first, dict)()})
     back_end.answers["/refresh"] = lambda _: answer(**next(renewed, lambda: ended)())
 
-    async def scenario() -> None:
-        async with person(consenting, False, path=PATH) as ann:
-            await ann.events.next("on_connected")
-            assert (await ann.events.next("on_connecting")).code == 3005
-            await ann.client.ready(SECONDS)
-
-    run(scenario())
+    async with person(consenting, False, path=PATH) as ann:
+        await ann.events.next("on_connected")
+        assert (await ann.events.next("on_connecting")).code == 3005
+        await ann.client.ready(SECONDS)
     assert [each["user"] for each in back_end.requests_of("refresh")] == ["ann", "ann"]
 
 
 @ends
 @pytest.mark.full
-def test_a_back_end_renews_a_subscription_until_it_has_expired(
+async def test_a_back_end_renews_a_subscription_until_it_has_expired(
     consenting: Server, back_end: BackEnd, ended: dict[str, Any]
 ) -> None:
     renewed = iter([lambda: {"result": soon()}])
     back_end.answers["/subscribe"] = lambda _: answer(result=soon())
     back_end.answers["/sub_refresh"] = lambda _: answer(**next(renewed, lambda: ended)())
 
-    async def scenario() -> None:
-        async with person(consenting, False, path=PATH) as ann:
-            await ann.events.next("on_connected")
-            await ann.subscribe("asked:ends")
-            back_end.answers["/subscribe"] = allow
-            assert (await ann.events.next("on_connecting")).code == 3006
-
-    run(scenario())
+    async with person(consenting, False, path=PATH) as ann:
+        await ann.events.next("on_connected")
+        await ann.subscribe("asked:ends")
+        back_end.answers["/subscribe"] = allow
+        assert (await ann.events.next("on_connecting")).code == 3006
     posted = back_end.requests_of("sub_refresh")
     assert [(each["user"], each["channel"]) for each in posted] == [("ann", "asked:ends")] * 2
 
@@ -376,54 +354,50 @@ def test_a_back_end_renews_a_subscription_until_it_has_expired(
 
 
 @both
-def test_a_back_end_decides_about_subscriptions(
+async def test_a_back_end_decides_about_subscriptions(
     consenting: Server, back_end: BackEnd, protobuf: bool
 ) -> None:
-    async def scenario() -> None:
-        async with person(consenting, protobuf, "ann", path=PATH) as ann:
-            back_end.answers["/subscribe"] = lambda _: answer(result={"info": {"role": 1}, "data": {"n": 2}})
-            data = ann.written({"why": "tea"})
+    async with person(consenting, protobuf, "ann", path=PATH) as ann:
+        back_end.answers["/subscribe"] = lambda _: answer(result={"info": {"role": 1}, "data": {"n": 2}})
+        data = ann.written({"why": "tea"})
+        events = Events()
+        name = f"asked:{protobuf}"
+        subscription = ann.client.new_subscription(name, events, data=data)  # type: ignore[arg-type]
+        await subscription.subscribe()
+        subscribed = await events.next("on_subscribed")
+        assert ann.read(subscribed.data) == {"n": 2}
+        (posted,) = back_end.requests_of("subscribe")
+        assert posted["client"] == ann.client.client_id
+        assert (posted["user"], posted["channel"], posted["data"]) == ("ann", name, {"why": "tea"})
+        await subscription.publish(ann.written({"a": 1}))
+        info = (await events.next("on_publication")).pub.info
+        assert ann.read(info.chan_info) == {"role": 1}
+        back_end.answers["/subscribe"] = lambda _: answer(error={"code": 1403, "message": "no tea"})
+        for channel, code in (("asked:no", 1403), ("open:yes", 0)):
             events = Events()
-            name = f"asked:{protobuf}"
-            subscription = ann.client.new_subscription(name, events, data=data)  # type: ignore[arg-type]
-            await subscription.subscribe()
-            subscribed = await events.next("on_subscribed")
-            assert ann.read(subscribed.data) == {"n": 2}
-            (posted,) = back_end.requests_of("subscribe")
-            assert posted["client"] == ann.client.client_id
-            assert (posted["user"], posted["channel"], posted["data"]) == ("ann", name, {"why": "tea"})
-            await subscription.publish(ann.written({"a": 1}))
-            info = (await events.next("on_publication")).pub.info
-            assert ann.read(info.chan_info) == {"role": 1}
-            back_end.answers["/subscribe"] = lambda _: answer(error={"code": 1403, "message": "no tea"})
-            for channel, code in (("asked:no", 1403), ("open:yes", 0)):
-                events = Events()
-                one = ann.client.new_subscription(channel, events)
-                await one.subscribe()
-                if code:
-                    gone = await events.next("on_unsubscribed")
-                    assert (gone.code, gone.reason) == (code, "no tea")
-                else:
-                    await one.ready(SECONDS)
-            assert len(back_end.requests_of("subscribe")) == 2
-
-    run(scenario())
+            one = ann.client.new_subscription(channel, events)
+            await one.subscribe()
+            if code:
+                gone = await events.next("on_unsubscribed")
+                assert (gone.code, gone.reason) == (code, "no tea")
+            else:
+                await one.ready(SECONDS)
+        assert len(back_end.requests_of("subscribe")) == 2
 
 
-def test_a_subscription_is_tried_again_after_a_failure(consenting: Server, back_end: BackEnd) -> None:
+async def test_a_subscription_is_tried_again_after_a_failure(consenting: Server, back_end: BackEnd) -> None:
     answers = iter([None, (200, b'{"result": {"info": tea}}')])
     back_end.answers["/subscribe"] = lambda _: next(answers, answer(result={}))
 
-    async def scenario() -> None:
-        async with person(consenting, False, "ann", path=PATH) as ann:
-            await ann.subscribe("asked:again")
-
-    run(scenario())
+    async with person(consenting, False, "ann", path=PATH) as ann:
+        await ann.subscribe("asked:again")
     assert len(back_end.requests_of("subscribe")) == 3
 
 
 @both
-def test_a_back_end_decides_about_publications(consenting: Server, back_end: BackEnd, protobuf: bool) -> None:
+async def test_a_back_end_decides_about_publications(
+    consenting: Server, back_end: BackEnd, protobuf: bool
+) -> None:
     decided: dict[int, dict[str, Any]] = {
         1: {"result": {}},
         2: {"result": {"data": {"n": 20}}},
@@ -435,91 +409,80 @@ def test_a_back_end_decides_about_publications(consenting: Server, back_end: Bac
     }
     back_end.answers["/publish"] = lambda post: answer(**decided[post.json["data"]["n"]])
 
-    async def scenario() -> None:
-        name = f"asked:published-{protobuf}"
-        async with (
-            person(consenting, protobuf, "ann", path=PATH) as ann,
-            person(consenting, False, "bob", path=PATH) as bob,
-        ):
-            _, heard = await bob.subscribe(name)
-            # Only the back end decides: a subscription is not needed.
-            for number in (1, 2, 3):
-                await ann.client.publish(name, ann.written({"n": number}))
-            failed = await fails(ann.client.publish(name, ann.written({"n": 4})))
+    name = f"asked:published-{protobuf}"
+    async with (
+        person(consenting, protobuf, "ann", path=PATH) as ann,
+        person(consenting, False, "bob", path=PATH) as bob,
+    ):
+        _, heard = await bob.subscribe(name)
+        # Only the back end decides: a subscription is not needed.
+        for number in (1, 2, 3):
+            await ann.client.publish(name, ann.written({"n": number}))
+        failed = await fails(ann.client.publish(name, ann.written({"n": 4})))
+        assert isinstance(failed, ReplyError)
+        assert (failed.code, failed.message) == (1403, "no")
+        for number in (6, 7):  # such an answer is invalid, so nothing is published
+            failed = await fails(ann.client.publish(name, ann.written({"n": number})))
             assert isinstance(failed, ReplyError)
-            assert (failed.code, failed.message) == (1403, "no")
-            for number in (6, 7):  # such an answer is invalid, so nothing is published
-                failed = await fails(ann.client.publish(name, ann.written({"n": number})))
-                assert isinstance(failed, ReplyError)
-                assert failed.code == 100
-            await ann.client.publish(name, ann.written({"n": 5}))
-            found = [(await heard.next("on_publication")).pub for _ in range(4)]
-            assert [(each.data["n"], each.offset) for each in found] == [(1, 1), (20, 2), (3, 0), (50, 3)]
-            assert {each.info.user for each in found} == {"ann"}
-            assert [each.tags for each in found[-2:]] == [{}, {"kind": "masked"}]
-            for channel in ("user:bob", "group:1", "#bob", "open:1"):
-                failed = await fails(ann.client.publish(channel, ann.written({"n": 1})))
-                assert isinstance(failed, ReplyError)
-                assert failed.code == 103, channel
-        assert len(back_end.requests_of("publish")) == 7
-
-    run(scenario())
+            assert failed.code == 100
+        await ann.client.publish(name, ann.written({"n": 5}))
+        found = [(await heard.next("on_publication")).pub for _ in range(4)]
+        assert [(each.data["n"], each.offset) for each in found] == [(1, 1), (20, 2), (3, 0), (50, 3)]
+        assert {each.info.user for each in found} == {"ann"}
+        assert [each.tags for each in found[-2:]] == [{}, {"kind": "masked"}]
+        for channel in ("user:bob", "group:1", "#bob", "open:1"):
+            failed = await fails(ann.client.publish(channel, ann.written({"n": 1})))
+            assert isinstance(failed, ReplyError)
+            assert failed.code == 103, channel
+    assert len(back_end.requests_of("publish")) == 7
 
 
-def test_a_line_feed_in_json_breaks_no_frame(consenting: Server, back_end: BackEnd) -> None:
-    async def scenario() -> None:
-        async with (
-            person(consenting, True, "ann", path=PATH) as ann,
-            person(consenting, False, "bob", path=PATH) as bob,
-        ):
-            _, heard = await bob.subscribe("asked:lines")
-            await ann.client.publish("asked:lines", b'{\n"n":\n1}')
-            assert (await heard.next("on_publication")).pub.data == {"n": 1}
-
-    run(scenario())
+async def test_a_line_feed_in_json_breaks_no_frame(consenting: Server, back_end: BackEnd) -> None:
+    async with (
+        person(consenting, True, "ann", path=PATH) as ann,
+        person(consenting, False, "bob", path=PATH) as bob,
+    ):
+        _, heard = await bob.subscribe("asked:lines")
+        await ann.client.publish("asked:lines", b'{\n"n":\n1}')
+        assert (await heard.next("on_publication")).pub.data == {"n": 1}
 
 
 # --- rpc ----------------------------------------------------------------------------------------------------
 
 
 @both
-def test_methods_go_to_the_back_end(consenting: Server, back_end: BackEnd, protobuf: bool) -> None:
+async def test_methods_go_to_the_back_end(consenting: Server, back_end: BackEnd, protobuf: bool) -> None:
     back_end.answers["/rpc"] = lambda post: answer(result={"data": {"you": post.json["data"]}})
 
-    async def scenario() -> None:
-        async with person(consenting, protobuf, "ann", path=PATH) as ann:
-            assert await ann.rpc("price", of="tea") == {"you": {"of": "tea"}}
-            (posted,) = back_end.requests_of("rpc")
-            assert (posted["user"], posted["method"]) == ("ann", "price")
-            for method in ("send", "history"):
-                assert await ann.rpc(method, of=1) == {"you": {"of": 1}}
-                assert back_end.requests_of("rpc")[-1]["method"] == method
-            back_end.forget()
-            assert await ann.rpc("imserver:conversations") == {"conversations": [], "hasMore": False}
-            failed = await fails(ann.client.rpc("imserver:price", ann.written({})))
-            assert isinstance(failed, ReplyError)
-            assert failed.code == 104
-            assert back_end.requests_of("rpc") == []
-            back_end.answers["/rpc"] = lambda _: answer(
-                error={"code": 1400, "message": "?", "temporary": True}
-            )
+    async with person(consenting, protobuf, "ann", path=PATH) as ann:
+        assert await ann.rpc("price", of="tea") == {"you": {"of": "tea"}}
+        (posted,) = back_end.requests_of("rpc")
+        assert (posted["user"], posted["method"]) == ("ann", "price")
+        for method in ("send", "history"):
+            assert await ann.rpc(method, of=1) == {"you": {"of": 1}}
+            assert back_end.requests_of("rpc")[-1]["method"] == method
+        back_end.forget()
+        assert await ann.rpc("imserver:conversations") == {"conversations": [], "hasMore": False}
+        failed = await fails(ann.client.rpc("imserver:price", ann.written({})))
+        assert isinstance(failed, ReplyError)
+        assert failed.code == 104
+        assert back_end.requests_of("rpc") == []
+        back_end.answers["/rpc"] = lambda _: answer(error={"code": 1400, "message": "?", "temporary": True})
+        failed = await fails(ann.client.rpc("price", ann.written({})))
+        assert isinstance(failed, ReplyError)
+        assert (failed.code, failed.temporary) == (1400, True)
+        for wrong in ((503, b""), (200, b'{"detail":"forbidden"}'), (200, b"[]")):
+            back_end.answers["/rpc"] = lambda _, wrong=wrong: wrong
             failed = await fails(ann.client.rpc("price", ann.written({})))
             assert isinstance(failed, ReplyError)
-            assert (failed.code, failed.temporary) == (1400, True)
-            for wrong in ((503, b""), (200, b'{"detail":"forbidden"}'), (200, b"[]")):
-                back_end.answers["/rpc"] = lambda _, wrong=wrong: wrong
-                failed = await fails(ann.client.rpc("price", ann.written({})))
-                assert isinstance(failed, ReplyError)
-                assert (failed.code, failed.temporary) == (100, True)
-            back_end.answers["/rpc"] = lambda _: answer(disconnect={"code": 4999, "reason": "enough"})
-            await fails(ann.client.rpc("price", ann.written({})))
-            gone = await ann.events.next("on_disconnected")
-            assert (gone.code, gone.reason) == (4999, "enough")
-
-    run(scenario())
+            assert (failed.code, failed.temporary) == (100, True)
+        back_end.answers["/rpc"] = lambda _: answer(disconnect={"code": 4999, "reason": "enough"})
+        await fails(ann.client.rpc("price", ann.written({})))
+        gone = await ann.events.next("on_disconnected")
+        assert (gone.code, gone.reason) == (4999, "enough")
 
 
-def test_a_slow_back_end_delays_only_who_asks_it_and_keeps_the_order(
+async def test_a_slow_back_end_delays_only_who_asks_it_and_keeps_the_order(
     consenting: Server, back_end: BackEnd
 ) -> None:
     open_again = threading.Event()
@@ -535,20 +498,17 @@ def test_a_slow_back_end_delays_only_who_asks_it_and_keeps_the_order(
         await one.client.rpc(method, {})
         order.append(method)
 
-    async def scenario() -> None:
-        async with (
-            person(consenting, False, "ann", path=PATH) as ann,
-            person(consenting, False, "bob", path=PATH) as bob,
-        ):
-            waiting = [asyncio.create_task(ask(ann, each)) for each in ("price", "imserver:conversations")]
-            await asyncio.to_thread(eventually, lambda: back_end.requests_of("rpc"))
-            await ask(bob, "imserver:conversations")
-            assert order == ["imserver:conversations"]
-            open_again.set()
-            await asyncio.gather(*waiting)
-            assert order == ["imserver:conversations", "price", "imserver:conversations"]
-
-    run(scenario())
+    async with (
+        person(consenting, False, "ann", path=PATH) as ann,
+        person(consenting, False, "bob", path=PATH) as bob,
+    ):
+        waiting = [asyncio.create_task(ask(ann, each)) for each in ("price", "imserver:conversations")]
+        await asyncio.to_thread(eventually, lambda: back_end.requests_of("rpc"))
+        await ask(bob, "imserver:conversations")
+        assert order == ["imserver:conversations"]
+        open_again.set()
+        await asyncio.gather(*waiting)
+        assert order == ["imserver:conversations", "price", "imserver:conversations"]
 
 
 # --- SDKs ---------------------------------------------------------------------------------------------------

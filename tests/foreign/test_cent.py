@@ -31,7 +31,7 @@ from imserver.gateway.channels.members import MAX_TAG_BYTES, MAX_TAGS
 from tests.integration.raw import CLOSE, Raw, request, text
 from tests.support import Server, eventually
 
-from .conftest import KEY, OTHER_KEY, READ_KEY, SHUT_KEY, WHOLE_KEY, token
+from .conftest import KEY, SHUT_KEY, token
 from .people import SECONDS
 
 
@@ -105,65 +105,17 @@ def ask(server: Server, path: str, body: Any, key: str = KEY) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("method", "fields"),
-    [
-        ("publish", {"data": None, "b64data": None, "tags": None, "idempotency_key": None}),
-        ("history", {"limit": None, "since": None, "reverse": None}),
-        ("history", {"limit": 1, "since": {"offset": None, "epoch": None}}),
-        ("subscribe", {"user": "nobody", "client": None, "session": None, "expire_at": None}),
-    ],
-)
-def test_null_means_absent_as_in_go(server: Server, method: str, fields: dict[str, Any]) -> None:
-    fields = {"channel": "past:null", **fields}
-    assert "result" in ask(server, f"/api/{method}", fields)
-    commands = [{method: fields, "broadcast": None}, {"broadcast": None}]
-    replies = ask(server, "/api/batch", {"commands": commands})["replies"]
-    assert [*replies[0]] == [method]
-    assert replies[1]["error"]["code"] == 104
-    ask(server, "/api/history_remove", {"channel": "past:null"})
-
-
-def test_older_clients_name_the_method_in_the_body(server: Server) -> None:
-    command = {"method": "publish", "params": {"channel": "past:old", "data": {"n": 1}}}
-    assert ask(server, "/api", command)["result"]["offset"] == 1
-    lines = [
-        {"id": 7, "method": "PRESENCE", "params": {"channel": "talk:old"}},
-        {"method": "history", "params": {"channel": "past:old", "limit": None}},
-        {"method": "history", "params": {"channel": 1}},
-        {"method": "dance", "params": {}},
-        {"id": None, "method": "info", "params": None},
-    ]
-    presence, history, bad, unknown, info = ask(server, "/api", lines)
-    assert presence == {"id": 7, "result": {"presence": {}}}
-    assert history["result"]["offset"] == 1
-    assert (bad["error"]["code"], unknown["error"]["code"]) == (107, 104)
-    assert len(info["result"]["nodes"]) == 1
-    refused, permitted = ask(server, "/api", [command, lines[1]], READ_KEY)
-    assert (refused["error"]["code"], permitted["result"]["offset"]) == (103, 1)
-
-
-@pytest.mark.parametrize(
     ("path", "body"),
     [
-        ("/api", b""),
-        ("/api", b'{"method":"info"}\nno'),
         ("/api", b'{"method":"info"}\n' * 1001),
         ("/api/batch", json.dumps({"commands": [{"info": {}}] * 1001}).encode()),
     ],
-    ids=["empty", "no JSON", "too many lines", "too many commands"],
+    ids=["too many lines", "too many commands"],
 )
-def test_requests_that_cannot_be_read_or_have_too_many_commands_are_refused(
-    server: Server, path: str, body: bytes
-) -> None:
+def test_requests_that_have_too_many_commands_are_refused(server: Server, path: str, body: bytes) -> None:
     with Raw(server.http) as client:
         client.send(request(path, method="POST", headers=[("X-API-Key", KEY)], body=body))
         assert client.response().status == 400
-
-
-def test_a_key_for_all_apps_acts_in_the_app_of_the_settings(server: Server, cent: Client) -> None:
-    with Client(f"{server.http_url}/api", OTHER_KEY, timeout=SECONDS) as other:
-        other.publish(PublishRequest(channel="past:all", data=1))
-    assert len(cent.history(HistoryRequest(channel="past:all", limit=1)).publications) == 1
 
 
 @contextmanager
@@ -244,51 +196,6 @@ def test_a_position_beyond_all_publications_is_none_that_can_be_recovered(
         assert [each["pub"]["data"] for each in pushed if "pub" in each] == [{"n": 2}]
 
 
-@pytest.mark.parametrize(
-    ("call", "code"),
-    [
-        (lambda c: c.presence(PresenceRequest(channel="past:x")), 108),
-        (lambda c: c.presence_stats(PresenceStatsRequest(channel="past:x")), 108),
-        (lambda c: c.history(HistoryRequest(channel="talk:x")), 108),
-        (lambda c: c.history_remove(HistoryRemoveRequest(channel="talk:x")), 108),
-        (lambda c: c.history_remove(HistoryRemoveRequest(channel="")), 107),
-        (lambda c: c.presence(PresenceRequest(channel="")), 107),
-        (lambda c: c.history(HistoryRequest(channel="")), 107),
-        (lambda c: c.publish(PublishRequest(channel="", data=1)), 107),
-        (lambda c: c.publish(PublishRequest(channel="x", data=1, b64data="!")), 107),
-        (lambda c: c.broadcast(BroadcastRequest(channels=[], data=1)), 107),
-        (lambda c: c.broadcast(BroadcastRequest(channels=["past:x"] * 1001, data=1)), 106),
-        (lambda c: c.disconnect(DisconnectRequest(user="")), 107),
-        (lambda c: c.subscribe(SubscribeRequest(user="ann", channel="")), 107),
-        (lambda c: c.subscribe(SubscribeRequest(user="ann", channel="#bob")), 107),
-        (
-            lambda c: c.history(
-                HistoryRequest(channel="past:x", limit=1, since=StreamPosition(offset=1, epoch="other"))
-            ),
-            112,
-        ),
-    ],
-)
-def test_what_cannot_be_done_is_an_error_with_its_code(cent: Client, call: Any, code: int) -> None:
-    with pytest.raises(CentApiResponseError) as error:
-        call(cent)
-    assert error.value.code == code
-
-
-def test_the_channel_of_a_user_has_neither_history_nor_presence(server: Server) -> None:
-    """Even if all channels of the app have them: an empty answer would say that nothing was published."""
-    with Client(f"{server.http_url}/api", WHOLE_KEY, timeout=SECONDS) as cent:
-        for request, call in (
-            (PresenceRequest, cent.presence),
-            (PresenceStatsRequest, cent.presence_stats),
-            (HistoryRequest, cent.history),
-            (HistoryRemoveRequest, cent.history_remove),
-        ):
-            with pytest.raises(CentApiResponseError) as error:
-                call(request(channel="#ann"))
-            assert error.value.code == 108
-
-
 def test_channels_have_the_names_of_centrifugo(server: Server) -> None:
     with Raw(server.ws) as client, Client(f"{server.http_url}/api", SHUT_KEY, timeout=SECONDS) as cent:
         client.upgrade("/connection/shut/websocket")
@@ -306,26 +213,6 @@ def test_channels_have_the_names_of_centrifugo(server: Server) -> None:
                 call()
             assert error.value.code == 102
         cent.unsubscribe(UnsubscribeRequest(user="ann", channel="#ann"))
-
-
-@pytest.mark.parametrize(
-    ("header", "status"),
-    [
-        ({"X-API-Key": KEY}, 200),
-        ({"Authorization": f"apikey {KEY}"}, 200),
-        ({"Authorization": f"ApiKey  {KEY}"}, 200),
-        ({"Authorization": f"Bearer {KEY}"}, 200),
-        ({"Authorization": "apikey wrong"}, 401),
-        ({"Authorization": f"Basic {KEY}"}, 401),
-        ({"Authorization": f"apikey {KEY}", "X-API-Key": "wrong"}, 401),
-    ],
-)
-def test_older_clients_send_their_key_as_authorization(
-    server: Server, header: dict[str, str], status: int
-) -> None:
-    with Raw(server.http) as client:
-        client.send(request("/api/info", method="POST", headers=header.items(), body=b"{}"))
-        assert client.response().status == status
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,9 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 from cent import (
-    BroadcastRequest,
     ChannelsRequest,
     Disconnect,
     DisconnectRequest,
-    HistoryRequest,
     PresenceStatsRequest,
     PublishRequest,
     RefreshRequest,
@@ -22,8 +20,8 @@ from centrifuge import ReplyError
 
 from tests.integration.clusters import Nodes, nodes_of
 
-from .conftest import CONFIG, KEY, token
-from .people import SECONDS, both, json_first, person, run
+from .conftest import CONFIG, KEY
+from .people import SECONDS, both, person
 
 
 @pytest.fixture(scope="module")
@@ -33,47 +31,11 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
         yield two
 
 
-@json_first
-def test_a_stored_channel_has_one_order_on_both_nodes(nodes: Nodes, protobuf: bool) -> None:
-    first, second = nodes.servers
-    channel = f"kept:both-{protobuf}"
-
-    async def scenario(cents: list[Cent]) -> None:
-        async with person(first, protobuf, "ann") as ann, person(second, protobuf, "bob") as bob:
-            _, at_first = await ann.subscribe(channel, recoverable=True)
-            _, at_second = await bob.subscribe(channel, recoverable=True)
-
-            async def publish(cent: Cent, numbers: range) -> None:
-                for number in numbers:
-                    await asyncio.to_thread(cent.publish, PublishRequest(channel=channel, data=number))
-
-            await asyncio.gather(*[publish(cents[index], range(index, 20, 2)) for index in (0, 1)])
-            heard = []
-            for one, events in ((ann, at_first), (bob, at_second)):
-                pubs = [(await events.next("on_publication")).pub for _ in range(20)]
-                heard.append([(each.offset, one.read(each.data)) for each in pubs])
-            assert heard[0] == heard[1] == sorted(heard[0])
-            assert {data for _, data in heard[0]} == set(range(20))
-            await ann.client.disconnect()
-            await publish(cents[1], range(20, 25))
-            await ann.return_to(second)
-            assert (await at_first.next("on_subscribed")).recovered
-            found = [ann.read((await at_first.next("on_publication")).pub.data) for _ in range(5)]
-            assert found == [20, 21, 22, 23, 24]
-
-    with (
-        Cent(f"{first.http_url}/api", KEY, timeout=SECONDS) as one,
-        Cent(f"{second.http_url}/api", KEY, timeout=SECONDS) as two,
-    ):
-        run(scenario([one, two]))
-        assert one.history(HistoryRequest(channel=channel)) == two.history(HistoryRequest(channel=channel))
-
-
 @pytest.mark.parametrize(("via", "protobuf"), [(0, False), (1, False), (1, True)])
-def test_the_back_end_may_ask_either_node(nodes: Nodes, via: int, protobuf: bool) -> None:
+async def test_the_back_end_may_ask_either_node(nodes: Nodes, via: int, protobuf: bool) -> None:
     user, channel = f"eve-{via}-{protobuf}", f"talk:server-{via}-{protobuf}"
 
-    async def scenario(cent: Cent) -> None:
+    with Cent(f"{nodes.servers[via].http_url}/api", KEY, timeout=SECONDS) as cent:
         async with person(nodes.servers[0], protobuf, user) as eve:
             await eve.events.next("on_subscribed")
             await asyncio.to_thread(
@@ -103,14 +65,12 @@ def test_the_back_end_may_ask_either_node(nodes: Nodes, via: int, protobuf: bool
             gone = await eve.events.next("on_disconnected")
             assert (gone.code, gone.reason) == (4504, "sold out")
 
-    with Cent(f"{nodes.servers[via].http_url}/api", KEY, timeout=SECONDS) as cent:
-        run(scenario(cent))
 
-
-def test_the_back_end_subscribes_from_a_position(nodes: Nodes) -> None:
+async def test_the_back_end_subscribes_from_a_position(nodes: Nodes) -> None:
     user, whole, lost = "tom", "past:whole", "past:lost"
 
-    async def scenario(cent: Cent) -> None:
+    with Cent(f"{nodes.servers[1].http_url}/api", KEY, timeout=SECONDS) as cent:
+
         async def publish(channel: str, *numbers: int) -> list[Position]:
             requests = [PublishRequest(channel=channel, data=number) for number in numbers]
             found = [await asyncio.to_thread(cent.publish, each) for each in requests]
@@ -141,44 +101,6 @@ def test_the_back_end_subscribes_from_a_position(nodes: Nodes) -> None:
             (live,) = await publish(lost, 2)
             assert await hear(1) == [(live.offset, 2)]
 
-    with Cent(f"{nodes.servers[1].http_url}/api", KEY, timeout=SECONDS) as cent:
-        run(scenario(cent))
-
-
-@json_first
-def test_no_publication_is_lost_around_the_login(nodes: Nodes, protobuf: bool) -> None:
-    first, second = nodes.servers
-    channels = [f"past:busy-{protobuf}-{number}" for number in range(3)]
-
-    async def listen() -> None:
-        async with person(first, protobuf, token=token("ann", channels=channels)) as ann:
-            offsets: dict[str, int] = {}
-            while len(offsets) < len(channels):
-                subscribed = await ann.events.next("on_subscribed")
-                if subscribed.channel in channels:
-                    offsets[subscribed.channel] = subscribed.stream_position.offset
-            last = {channel: offset + 3 for channel, offset in offsets.items()}
-            while any(offsets[channel] < last[channel] for channel in channels):
-                heard = await ann.events.next("on_publication")
-                offsets[heard.channel] += 1
-                assert heard.pub.offset == offsets[heard.channel], "the next one, and nothing twice"
-
-    async def scenario(cent: Cent) -> None:
-        done = asyncio.Event()
-
-        async def publish() -> None:
-            while not done.is_set():
-                await asyncio.to_thread(cent.broadcast, BroadcastRequest(channels=channels, data=1))
-
-        publisher = asyncio.create_task(publish())
-        for _ in range(10):
-            await listen()
-        done.set()
-        await publisher
-
-    with Cent(f"{second.http_url}/api", KEY, timeout=SECONDS) as cent:
-        run(scenario(cent))
-
 
 @pytest.mark.parametrize("channel", ["past:once", "ledger:once"])
 def test_a_publication_that_is_repeated_on_the_other_node_has_its_offset(nodes: Nodes, channel: str) -> None:
@@ -202,44 +124,37 @@ async def code_of(call: Callable[[], Awaitable[object]]) -> int:
 
 
 @both
-def test_options_open_what_they_name_on_both_nodes_and_all_else_is_closed(
+async def test_options_open_what_they_name_on_both_nodes_and_all_else_is_closed(
     nodes: Nodes, protobuf: bool
 ) -> None:
     here, there = nodes.servers
     channel, path = f"room:{protobuf}", "/connection/closed/websocket"
 
-    async def scenario() -> None:
-        async with (
-            person(here, protobuf, "ann", path=path) as ann,
-            person(there, protobuf, "bob", path=path) as bob,
-        ):
-            client = ann.client
-            _, heard = await bob.subscribe(channel)
-            await client.publish(channel, ann.written({"n": 1}))
-            pub = (await heard.next("on_publication")).pub
-            assert (bob.read(pub.data), pub.info.user, pub.offset) == ({"n": 1}, "ann", 1)
-            present = (await client.presence(channel)).clients
-            assert [each.user for each in present.values()] == ["bob"]
-            stats = await client.presence_stats(channel)
-            assert (stats.num_clients, stats.num_users) == (1, 1)
-            page = await client.history(channel, limit=5)
-            assert [ann.read(each.data) for each in page.publications] == [{"n": 1}]
+    async with (
+        person(here, protobuf, "ann", path=path) as ann,
+        person(there, protobuf, "bob", path=path) as bob,
+    ):
+        client = ann.client
+        _, heard = await bob.subscribe(channel)
+        await client.publish(channel, ann.written({"n": 1}))
+        pub = (await heard.next("on_publication")).pub
+        assert (bob.read(pub.data), pub.info.user, pub.offset) == ({"n": 1}, "ann", 1)
+        present = (await client.presence(channel)).clients
+        assert [each.user for each in present.values()] == ["bob"]
+        stats = await client.presence_stats(channel)
+        assert (stats.num_clients, stats.num_users) == (1, 1)
+        page = await client.history(channel, limit=5)
+        assert [ann.read(each.data) for each in page.publications] == [{"n": 1}]
 
-            for name, codes in (
-                ("shut:1", [103] * 4),
-                ("lobby", [103, 108, 108, 108]),
-                ("other:1", [102] * 4),
-            ):
-                if name == "other:1":
-                    await client.new_subscription(name, ann.events).subscribe()
-                    assert (await ann.events.next("on_unsubscribed")).code == 102
-                else:
-                    await ann.subscribe(name)
-                assert [
-                    await code_of(lambda name=name: client.publish(name, ann.written(1))),  # type: ignore[misc]
-                    await code_of(lambda name=name: client.presence(name)),  # type: ignore[misc]
-                    await code_of(lambda name=name: client.presence_stats(name)),  # type: ignore[misc]
-                    await code_of(lambda name=name: client.history(name)),  # type: ignore[misc]
-                ] == codes
-
-    run(scenario())
+        for name, codes in (("shut:1", [103] * 4), ("lobby", [103, 108, 108, 108]), ("other:1", [102] * 4)):
+            if name == "other:1":
+                await client.new_subscription(name, ann.events).subscribe()
+                assert (await ann.events.next("on_unsubscribed")).code == 102
+            else:
+                await ann.subscribe(name)
+            assert [
+                await code_of(lambda name=name: client.publish(name, ann.written(1))),  # type: ignore[misc]
+                await code_of(lambda name=name: client.presence(name)),  # type: ignore[misc]
+                await code_of(lambda name=name: client.presence_stats(name)),  # type: ignore[misc]
+                await code_of(lambda name=name: client.history(name)),  # type: ignore[misc]
+            ] == codes

@@ -59,54 +59,6 @@ def test_the_subprotocol_selects_the_form_of_frames(
         assert client.message().opcode == opcode
 
 
-@pytest.mark.parametrize(
-    ("options", "found"),
-    [
-        ({}, set()),
-        ({"positioned": True}, {"positioned", "epoch"}),
-        ({"recoverable": True}, {"positioned", "epoch", "recoverable"}),
-    ],
-)
-def test_a_client_learns_of_the_history_what_it_asks_for(
-    server: Server, options: dict[str, bool], found: set[str]
-) -> None:
-    with Raw(server.ws) as client:
-        client.upgrade(PATH)
-        request = json.dumps({"id": 2, "subscribe": {"channel": "past:position", **options}})
-        client.send(text(f"{CONNECT}\n{request}"))
-        assert "connect" in answered(client)
-        assert answered(client)["subscribe"].keys() == found
-
-
-def test_a_second_login_is_closed_with_3501(server: Server) -> None:
-    with Raw(server.ws) as client:
-        client.upgrade(PATH)
-        client.send(text(f"{CONNECT}\n{CONNECT}"))
-        assert "connect" in answered(client)
-        assert close_code(client) == 3501
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        '"subscribe":{"channel":"open:1"}',
-        '"unsubscribe":{"channel":"open:1"}',
-        '"publish":{"channel":"past:1","data":1}',
-        '"presence":{"channel":"open:1"}',
-        '"presence_stats":{"channel":"open:1"}',
-        '"history":{"channel":"past:1"}',
-        '"refresh":{"token":"a.b.c"}',
-        '"sub_refresh":{"channel":"open:1","token":"a.b.c"}',
-        '"rpc":{"method":"sync","data":{}}',
-    ],
-)
-def test_nothing_is_done_before_the_login(server: Server, command: str) -> None:
-    with Raw(server.ws) as client:
-        client.upgrade(PATH)
-        client.send(text(f'{{"id":7,{command}}}'))
-        assert answered(client) == {"id": 7, "error": {"code": 101, "message": "unauthorized"}}
-
-
 @pytest.mark.parametrize(("channel", "code"), [(None, 3005), ("talk:renewed", 3006)])
 def test_an_expired_token_at_a_renewal_makes_the_client_reconnect(
     server: Server, channel: str | None, code: int

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from cent import Client as Cent
 from cent import PublishRequest, SubscribeRequest
-from centrifuge import ReplyError, StreamPosition
+from centrifuge import ReplyError
 
 from tests.conftest import StartServer
 from tests.support import Server
 
 from .conftest import CONFIG, KEY, token
-from .people import SECONDS, Events, both, person, refused, run
+from .people import SECONDS, Events, both, person, refused
 
 
 def code_of(error: pytest.ExceptionInfo[ReplyError]) -> int:
@@ -22,23 +22,20 @@ def code_of(error: pytest.ExceptionInfo[ReplyError]) -> int:
 # --- connections --------------------------------------------------------------------------------------------
 
 
-def test_in_an_open_app_a_token_names_the_user_and_gives_no_right(server: Server) -> None:
+async def test_in_an_open_app_a_token_names_the_user_and_gives_no_right(server: Server) -> None:
     path = "/connection/hall/websocket"
 
-    async def scenario() -> None:
-        async with person(server, False, path=path) as guest:
-            await guest.subscribe("news")
-            with pytest.raises(ReplyError) as error:
-                await guest.rpc("conversations")
-            assert code_of(error) == 101
-        session_token = token("zoe", channels=["news"]) + "forged"
-        async with person(server, False, path=path, token=session_token) as zoe:
-            found = [(await zoe.events.next("on_subscribed")).channel for _ in range(2)]
-            assert found == ["#zoe", "news"]
-
-    run(scenario())
+    async with person(server, False, path=path) as guest:
+        await guest.subscribe("news")
+        with pytest.raises(ReplyError) as error:
+            await guest.rpc("conversations")
+        assert code_of(error) == 101
+    session_token = token("zoe", channels=["news"]) + "forged"
+    async with person(server, False, path=path, token=session_token) as zoe:
+        found = [(await zoe.events.next("on_subscribed")).channel for _ in range(2)]
+        assert found == ["#zoe", "news"]
     for channel in ("talk:1", "shut:1", "user:bob", "group:1", "#bob"):
-        assert run(refused(server, path=path, token=token("zoe", channels=[channel]))) == 4505
+        assert await refused(server, path=path, token=token("zoe", channels=[channel])) == 4505
 
 
 @pytest.mark.parametrize(
@@ -57,12 +54,14 @@ def test_in_an_open_app_a_token_names_the_user_and_gives_no_right(server: Server
         ({"token": token("ann"), "path": "/connection/system:x/websocket"}, 4505),
     ],
 )
-def test_a_refused_client_does_not_come_back(server: Server, options: dict[str, Any], code: int) -> None:
-    assert run(refused(server, **options)) == code
+async def test_a_refused_client_does_not_come_back(
+    server: Server, options: dict[str, Any], code: int
+) -> None:
+    assert await refused(server, **options) == code
 
 
 @both
-def test_a_token_may_lack_a_user_where_the_app_says_so(server: Server, protobuf: bool) -> None:
+async def test_a_token_may_lack_a_user_where_the_app_says_so(server: Server, protobuf: bool) -> None:
     nobody = {"sub": None}  # as if it were missing
     renewed = asyncio.Event()
 
@@ -70,162 +69,114 @@ def test_a_token_may_lack_a_user_where_the_app_says_so(server: Server, protobuf:
         renewed.set()
         return token("", seconds=300)
 
-    async def scenario() -> None:
-        for proof in (token(""), token("", **nobody)):
-            assert await refused(server, token=proof) == 3500
-        path = "/connection/nameless/websocket"
-        proof = token("", seconds=4)
-        async with person(server, protobuf, path=path, token=proof, get_token=fresh) as one:
-            await one.subscribe("open:1")
-            await one.subscribe("$open:1", token=token("", channel="$open:1"))
-            events = Events()
-            closed = one.client.new_subscription("users:1", events)  # type: ignore[arg-type]
-            await closed.subscribe()
-            assert (await events.next("on_unsubscribed")).code == 103
-            await asyncio.wait_for(renewed.wait(), SECONDS)
-            await one.subscribe("open:2")
-        async with person(server, protobuf, "ann", path=path) as ann:
-            await ann.subscribe("users:1")
-
-    run(scenario())
+    for proof in (token(""), token("", **nobody)):
+        assert await refused(server, token=proof) == 3500
+    path = "/connection/nameless/websocket"
+    proof = token("", seconds=4)
+    async with person(server, protobuf, path=path, token=proof, get_token=fresh) as one:
+        await one.subscribe("open:1")
+        await one.subscribe("$open:1", token=token("", channel="$open:1"))
+        events = Events()
+        closed = one.client.new_subscription("users:1", events)  # type: ignore[arg-type]
+        await closed.subscribe()
+        assert (await events.next("on_unsubscribed")).code == 103
+        await asyncio.wait_for(renewed.wait(), SECONDS)
+        await one.subscribe("open:2")
+    async with person(server, protobuf, "ann", path=path) as ann:
+        await ann.subscribe("users:1")
 
 
 # --- subscriptions ------------------------------------------------------------------------------------------
 
 
 @both
-def test_who_may_subscribe_depends_on_the_channel_and_its_token(server: Server, protobuf: bool) -> None:
-    async def scenario() -> None:
-        async with person(server, protobuf, "ann") as ann:
-            await ann.subscribe("open:1")
-            await ann.subscribe("few:1#bob,ann")
-            for channel in ("talk:1", "$open:1", "open:1#ann,bob"):
-                own = token("ann", channel=channel, client=ann.client.client_id)
-                await ann.subscribe(channel, token=own)
-            past, _ = await ann.subscribe("$past:1", token=token("ann", channel="$past:1"))
-            assert (await past.history()).offset == 0, "the options of past count"
-            wrong = {
-                "$open:2": "",
-                "$open:3": token("bob", channel="$open:3"),
-                "open:2#ann": "",
-                "open:2#1,2": "",
-                "few:2#bob": "",
-                "few:3": "",
-                "talk:2": "",
-                "talk:3": token("bob", channel="talk:3"),
-                "talk:4": token("ann", channel="talk:1"),
-                "talk:5": token("ann"),
-                "talk:6": token("ann", channel="talk:6", app="bank"),
-                "talk:7": token("ann", channel="talk:7", client="another"),
-                "shut:1": token("ann", channel="shut:1"),
-                "user:bob": token("ann", channel="user:bob"),
-                "group:999999": token("ann", channel="group:999999"),
-                "#bob": token("ann", channel="#bob"),
-            }
-            for channel, proof in wrong.items():
-                events = Events()
-                refused = ann.client.new_subscription(channel, events, token=proof)  # type: ignore[arg-type]
-                await refused.subscribe()
-                assert (await events.next("on_unsubscribed")).code == 103, channel
-
-    run(scenario())
+async def test_who_may_subscribe_depends_on_the_channel_and_its_token(server: Server, protobuf: bool) -> None:
+    async with person(server, protobuf, "ann") as ann:
+        await ann.subscribe("open:1")
+        await ann.subscribe("few:1#bob,ann")
+        for channel in ("talk:1", "$open:1", "open:1#ann,bob"):
+            own = token("ann", channel=channel, client=ann.client.client_id)
+            await ann.subscribe(channel, token=own)
+        past, _ = await ann.subscribe("$past:1", token=token("ann", channel="$past:1"))
+        assert (await past.history()).offset == 0, "the options of past count"
+        wrong = {
+            "$open:2": "",
+            "$open:3": token("bob", channel="$open:3"),
+            "open:2#ann": "",
+            "open:2#1,2": "",
+            "few:2#bob": "",
+            "few:3": "",
+            "talk:2": "",
+            "talk:3": token("bob", channel="talk:3"),
+            "talk:4": token("ann", channel="talk:1"),
+            "talk:5": token("ann"),
+            "talk:6": token("ann", channel="talk:6", app="bank"),
+            "talk:7": token("ann", channel="talk:7", client="another"),
+            "shut:1": token("ann", channel="shut:1"),
+            "user:bob": token("ann", channel="user:bob"),
+            "group:999999": token("ann", channel="group:999999"),
+            "#bob": token("ann", channel="#bob"),
+        }
+        for channel, proof in wrong.items():
+            events = Events()
+            refused = ann.client.new_subscription(channel, events, token=proof)  # type: ignore[arg-type]
+            await refused.subscribe()
+            assert (await events.next("on_unsubscribed")).code == 103, channel
 
 
 @both
-def test_a_publication_reaches_subscribers_with_its_author(server: Server, protobuf: bool) -> None:
-    async def scenario() -> None:
-        infos = {"info": {"name": "Ann"}}
-        async with (
-            person(server, protobuf, token=token("ann", **infos)) as ann,
-            person(server, not protobuf, "bob") as bob,
-        ):
-            _, heard = await bob.subscribe("talk:7", token=token("bob", channel="talk:7"))
-            proof = token("ann", channel="talk:7", info={"role": 1})
-            subscription, own = await ann.subscribe("talk:7", token=proof)
-            assert (await heard.next("on_join")).info.user == "bob"
-            for events in (heard, own):
-                joined = (await events.next("on_join")).info
-                assert (joined.user, joined.client) == ("ann", ann.client.client_id)
-            await subscription.publish(ann.written({"text": "你好"}))
-            for one, events in ((ann, own), (bob, heard)):
-                publication = (await events.next("on_publication")).pub
-                assert one.read(publication.data) == {"text": "你好"}
-                assert publication.info.user == "ann"
-                assert one.read(publication.info.conn_info) == {"name": "Ann"}
-                assert one.read(publication.info.chan_info) == {"role": 1}
-            present = (await subscription.presence()).clients
-            assert {client.user for client in present.values()} == {"ann", "bob"}
-            assert ann.client.client_id in present
-            stats = await subscription.presence_stats()
-            assert (stats.num_clients, stats.num_users) == (2, 2)
-            await subscription.unsubscribe()
-            assert (await heard.next("on_leave")).info.user == "ann"
-
-    run(scenario())
+async def test_a_publication_reaches_subscribers_with_its_author(server: Server, protobuf: bool) -> None:
+    infos = {"info": {"name": "Ann"}}
+    async with (
+        person(server, protobuf, token=token("ann", **infos)) as ann,
+        person(server, not protobuf, "bob") as bob,
+    ):
+        _, heard = await bob.subscribe("talk:7", token=token("bob", channel="talk:7"))
+        proof = token("ann", channel="talk:7", info={"role": 1})
+        subscription, own = await ann.subscribe("talk:7", token=proof)
+        assert (await heard.next("on_join")).info.user == "bob"
+        for events in (heard, own):
+            joined = (await events.next("on_join")).info
+            assert (joined.user, joined.client) == ("ann", ann.client.client_id)
+        await subscription.publish(ann.written({"text": "你好"}))
+        for one, events in ((ann, own), (bob, heard)):
+            publication = (await events.next("on_publication")).pub
+            assert one.read(publication.data) == {"text": "你好"}
+            assert publication.info.user == "ann"
+            assert one.read(publication.info.conn_info) == {"name": "Ann"}
+            assert one.read(publication.info.chan_info) == {"role": 1}
+        present = (await subscription.presence()).clients
+        assert {client.user for client in present.values()} == {"ann", "bob"}
+        assert ann.client.client_id in present
+        stats = await subscription.presence_stats()
+        assert (stats.num_clients, stats.num_users) == (2, 2)
+        await subscription.unsubscribe()
+        assert (await heard.next("on_leave")).info.user == "ann"
 
 
 @both
-def test_a_stored_channel_has_the_positions_of_the_log(server: Server, protobuf: bool) -> None:
-    async def scenario() -> None:
-        name = f"kept:missed-{protobuf}"
-        async with person(server, protobuf, "ann") as ann, person(server, protobuf, "bob") as bob:
-            _, heard = await ann.subscribe(name, recoverable=True)
-            subscription, _ = await bob.subscribe(name)
-            other, _ = await bob.subscribe(f"{name}-other")
-            await subscription.publish(bob.written(1))
-            first = (await heard.next("on_publication")).pub
-            await ann.client.disconnect()
-            for number in (2, 3, 4):
-                await other.publish(bob.written(0))
-                await subscription.publish(bob.written(number))
-            await ann.client.connect()
-            await ann.client.ready(SECONDS)
-            subscribed = await heard.next("on_subscribed")
-            assert (subscribed.was_recovering, subscribed.recovered) == (True, True)
-            await subscription.publish(bob.written(5))
-            found = [(await heard.next("on_publication")).pub for _ in range(4)]
-            assert [ann.read(each.data) for each in found] == [2, 3, 4, 5]
-            offsets = [first.offset, *[each.offset for each in found]]
-            assert [offset - offsets[0] for offset in offsets] == [0, 2, 4, 6, 7]
-            page = await subscription.history(limit=-1)
-            assert [each.offset for each in page.publications] == offsets
-            rest = await subscription.history(limit=2, since=StreamPosition(offsets[1], page.epoch))
-            assert [each.offset for each in rest.publications] == offsets[2:4]
-            newest = await subscription.history(limit=2, reverse=True)
-            assert [each.offset for each in newest.publications] == offsets[:-3:-1]
-            with pytest.raises(ReplyError) as error:
-                await subscription.history(limit=1, since=StreamPosition(1, "another"))
-            assert code_of(error) == 112
-
-    run(scenario())
-
-
-@both
-def test_a_token_may_subscribe_its_client(server: Server, protobuf: bool) -> None:
-    async def scenario() -> None:
-        session_token = token(
-            "ann", channels=["open:3"], subs={"past:4": {"data": {"x": 1}, "info": {"r": 2}}}
-        )
-        async with person(server, protobuf, token=session_token) as ann:
-            subscribed = [await ann.events.next("on_subscribed") for _ in range(3)]
-            found = {each.channel: each for each in subscribed}
-            assert found.keys() == {"#ann", "open:3", "past:4"}
-            assert found["past:4"].recoverable
-            assert ann.read(found["past:4"].data) == {"x": 1}
-            with Cent(f"{server.http_url}/api", KEY, timeout=SECONDS) as cent:
-                cent.publish(PublishRequest(channel="past:4", data={"n": 1}))
-            heard = await ann.events.next("on_publication")
-            assert (heard.channel, ann.read(heard.pub.data)) == ("past:4", {"n": 1})
-
-    run(scenario())
+async def test_a_token_may_subscribe_its_client(server: Server, protobuf: bool) -> None:
+    session_token = token("ann", channels=["open:3"], subs={"past:4": {"data": {"x": 1}, "info": {"r": 2}}})
+    async with person(server, protobuf, token=session_token) as ann:
+        subscribed = [await ann.events.next("on_subscribed") for _ in range(3)]
+        found = {each.channel: each for each in subscribed}
+        assert found.keys() == {"#ann", "open:3", "past:4"}
+        assert found["past:4"].recoverable
+        assert ann.read(found["past:4"].data) == {"x": 1}
+        with Cent(f"{server.http_url}/api", KEY, timeout=SECONDS) as cent:
+            cent.publish(PublishRequest(channel="past:4", data={"n": 1}))
+        heard = await ann.events.next("on_publication")
+        assert (heard.channel, ann.read(heard.pub.data)) == ("past:4", {"n": 1})
 
 
 @pytest.mark.parametrize("by_api", [False, True], ids=["token", "api"])
-def test_a_subscription_by_the_server_goes_on_after_a_gap(start_server: StartServer, by_api: bool) -> None:
+async def test_a_subscription_by_the_server_goes_on_after_a_gap(
+    start_server: StartServer, by_api: bool
+) -> None:
     """The SDKs forget such a subscription when they receive ``unsubscribe``, and connect again after 3010."""
     server = start_server(config={**CONFIG, "limits": {"history_bytes": 4000}})
 
-    async def scenario(cent: Cent) -> None:
+    with Cent(f"{server.http_url}/api", KEY, timeout=SECONDS) as cent:
         session_token = token("ann", **({} if by_api else {"channels": ["past:gap"]}))
         async with person(server, False, token=session_token) as ann:
             await ann.events.next("on_subscribed")  # #ann
@@ -244,6 +195,3 @@ def test_a_subscription_by_the_server_goes_on_after_a_gap(start_server: StartSer
                 assert (subscribed.was_recovering, subscribed.recovered) == (True, False)
                 cent.publish(PublishRequest(channel="past:gap", data=3))
                 assert (await ann.events.next("on_publication")).pub.data == 3
-
-    with Cent(f"{server.http_url}/api", KEY, timeout=SECONDS) as cent:
-        run(scenario(cent))

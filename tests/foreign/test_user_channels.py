@@ -17,7 +17,7 @@ from tests.integration.v1 import good
 from tests.support import Server
 
 from .conftest import KEY, SECRET
-from .people import SECONDS, Person, json_first, person, run
+from .people import SECONDS, Person, json_first, person
 from .test_centrifuge_python import code_of
 
 ROW = {"publish": "anybody", "presence": True, "read_presence": "anybody", "join_leave": True}
@@ -47,24 +47,10 @@ CUTS, NUMBERS = 6, 120
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
-    one = Server(tmp_path_factory.mktemp("users"), config=CONFIG)
-    yield [one]
-    one.stop()
-    one.check()
-
-
-@pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
     patient = {"redis_seconds": 20, "rpc_seconds": 20}
     with nodes_of(tmp_path_factory.mktemp("users"), 2, cluster=patient, **CONFIG) as nodes:
         yield nodes.servers
-
-
-@pytest.fixture(params=["alone", "two"])
-def servers(request: pytest.FixtureRequest) -> list[Server]:
-    found: list[Server] = request.getfixturevalue(request.param)
-    return found
 
 
 def cent_of(server: Server, app: str) -> Cent:
@@ -113,19 +99,19 @@ async def come_and_go(servers: list[Server], app: str, user: str, protobuf: bool
 
 @json_first
 @pytest.mark.parametrize("app", ["past", "kept"])
-def test_clients_that_come_and_go_receive_everything_once_and_in_order(
+async def test_clients_that_come_and_go_receive_everything_once_and_in_order(
     servers: list[Server], app: str, protobuf: bool
 ) -> None:
-    assert run(come_and_go(servers, app, f"ann-{protobuf}", protobuf)) == [*range(NUMBERS)]
+    assert await come_and_go(servers, app, f"ann-{protobuf}", protobuf) == [*range(NUMBERS)]
 
 
 @json_first
-def test_a_user_sees_who_is_there_publishes_and_reads_what_was_published(
+async def test_a_user_sees_who_is_there_publishes_and_reads_what_was_published(
     servers: list[Server], protobuf: bool
 ) -> None:
     user = f"bob-{protobuf}"
 
-    async def scenario(cent: Cent) -> None:
+    with cent_of(servers[0], "past") as cent:
         async with member(servers[0], "past", user, protobuf) as one:
             subscribed = await one.events.next("on_subscribed")
             assert (subscribed.channel, subscribed.recoverable, subscribed.positioned) == (
@@ -158,17 +144,16 @@ def test_a_user_sees_who_is_there_publishes_and_reads_what_was_published(
                     await one.client.history(name)
                 assert code_of(refused) == 103
 
-    with cent_of(servers[0], "past") as cent:
-        run(scenario(cent))
-
 
 @pytest.mark.parametrize("app", ["past", "kept"])
-def test_a_position_of_before_the_options_recovers_nothing_once(alone: list[Server], app: str) -> None:
+async def test_a_position_of_before_the_options_recovers_nothing_once(
+    servers: list[Server], app: str
+) -> None:
     """Clients have counted messages of this channel, whose numbers are not those of its history."""
 
-    async def scenario(cent: Cent) -> None:
+    with cent_of(servers[0], app) as cent:
         cent.publish(PublishRequest(channel="#eve", data=1))
-        async with member(alone[0], app, "eve") as one:
+        async with member(servers[0], app, "eve") as one:
             await one.events.next("on_subscribed")
             await one.client.disconnect()
             known = one.client._server_subs["#eve"].epoch
@@ -179,18 +164,15 @@ def test_a_position_of_before_the_options_recovers_nothing_once(alone: list[Serv
                 assert (await one.events.next("on_subscribed")).recovered == is_recovered
                 await one.client.disconnect()
 
-    with cent_of(alone[0], app) as cent:
-        run(scenario(cent))
-
 
 @json_first
 @pytest.mark.parametrize("app", ["past", "kept", "live"])
-def test_stored_messages_are_live_events_without_an_offset(
+async def test_stored_messages_are_live_events_without_an_offset(
     servers: list[Server], app: str, protobuf: bool
 ) -> None:
     user = f"cid-{protobuf}"
 
-    async def scenario(cent: Cent) -> None:
+    with cent_of(servers[-1], app) as cent:
         async with member(servers[0], app, user, protobuf) as one:
             await one.events.next("on_subscribed")
             message = {"app": app, "user": user, "text": "stored", "store": True}
@@ -203,16 +185,15 @@ def test_stored_messages_are_live_events_without_an_offset(
             assert (heard.channel, one.read(heard.pub.data)) == (f"#{user}", "published")
             assert (heard.pub.offset > 0) == (app != "live")
 
-    with cent_of(servers[-1], app) as cent:
-        run(scenario(cent))
-
 
 @json_first
 @pytest.mark.parametrize("app", ["asks", "both"])
-def test_a_client_that_does_not_get_it_asks_for_it(servers: list[Server], app: str, protobuf: bool) -> None:
+async def test_a_client_that_does_not_get_it_asks_for_it(
+    servers: list[Server], app: str, protobuf: bool
+) -> None:
     user = f"dan-{protobuf}"
 
-    async def scenario(cent: Cent) -> None:
+    with cent_of(servers[-1], app) as cent:
         async with member(servers[0], app, user, protobuf) as one:
             own, heard = await one.subscribe(f"#{user}", recoverable=True)
             assert (await heard.next("on_subscribed")).recoverable == (app == "both")
@@ -230,13 +211,10 @@ def test_a_client_that_does_not_get_it_asks_for_it(servers: list[Server], app: s
                 assert one.read((await heard.next("on_publication")).pub.data) == "missed"
             assert one.read((await heard.next("on_publication")).pub.data) == "again"
 
-    with cent_of(servers[-1], app) as cent:
-        run(scenario(cent))
-
 
 @pytest.mark.sqlite_first
 @pytest.mark.parametrize("engine", sorted(KINDS))
-def test_entries_are_recovered_from_any_database(
+async def test_entries_are_recovered_from_any_database(
     engine: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """On two nodes; the client moves between them, and back ends publish on one."""
@@ -245,7 +223,7 @@ def test_entries_are_recovered_from_any_database(
         storage = {"url": database.new_url()}
         with nodes_of(tmp_path_factory.mktemp("users"), 2, storage=storage, **CONFIG) as nodes:
             for protobuf in (False, True):
-                heard = run(come_and_go(nodes.servers, "kept", f"fay-{protobuf}", protobuf))
+                heard = await come_and_go(nodes.servers, "kept", f"fay-{protobuf}", protobuf)
                 assert heard == [*range(NUMBERS)]
     finally:
         database.remove()

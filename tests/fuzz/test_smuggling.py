@@ -1,11 +1,9 @@
-"""No stream is read in two ways: what h11, nginx or Go refuses, we refuse, or read as they do."""
+"""No stream is read in two ways: what h11 or nginx refuses, we refuse, or read as they do."""
 
 from __future__ import annotations
 
 import re
-import shutil
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -48,11 +46,6 @@ NGINX: Final = {
     "the first line b'CONNECT x:80 HTTP/1.1'": _NO_BODY,
 }
 """The same for nginx."""
-GO: Final = {
-    "TE of HTTP/1.0 that keeps alive": "Go ignores it, and refuses the chunks; we close behind them",
-    **dict.fromkeys((name for name in H11 if name.startswith("the first line b'\\")), _EMPTY_LINES),
-}
-"""The same for the ``net/http`` of Go."""
 
 
 def differences(name: str, other: Reading) -> str:
@@ -127,22 +120,3 @@ def by_server(address: Address, stream: bytes) -> Reading:
 def test_what_nginx_refuses_is_refused_or_means_the_same(nginx: Address) -> None:
     assert by_server(nginx, INNER + NEXT) == Reading(["/inner", "/next"], False)
     check({name: by_server(nginx, stream + NEXT) for name, stream in STREAMS.items()}, NGINX)
-
-
-@pytest.fixture(scope="module")
-def go_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
-    """``heads.go``. CI does without: its compiler takes 200 MB."""
-    compiler = shutil.which("go")
-    if compiler is None:
-        pytest.skip("Go is not installed")
-    address, program = ("127.0.0.1", free_ports()), tmp_path_factory.mktemp("go") / "heads"
-    subprocess.run([compiler, "build", "-o", program, Path(__file__).with_name("heads.go")], check=True)
-    process = started([str(program), f"{address[0]}:{address[1]}"], address)
-    yield address
-    end(process)
-
-
-@pytest.mark.full
-def test_what_go_refuses_is_refused_or_means_the_same(go_server: Address) -> None:
-    assert by_server(go_server, INNER + NEXT) == Reading(["/inner", "/next"], False)
-    check({name: by_server(go_server, stream + NEXT) for name, stream in STREAMS.items()}, GO)

@@ -11,5 +11,5 @@ from .setting import Launch
 def test_wire_samples_get_their_answers(launch: Launch, http_server: str) -> None:
     server = launch(http_server, centrifuge={"app": "101"}, websocket={"close_seconds": 1})
     for name in ("action", "centrifuge", "client", "cmd"):
-        wrong = play(server.ws, samples_of(name))
+        wrong = play(server, samples_of(name))
         assert not wrong, "\n".join([name, *wrong])

@@ -1,4 +1,4 @@
-"""Who uses the consumer, on a real database: feeds, absence, and the queue in memory.
+"""Who uses the consumer, on a real database: feeds and absence.
 
 For each, a receiver is a name, and a text is one thing to be delivered to it.
 """
@@ -15,13 +15,12 @@ from typing import Any, ClassVar
 
 import gevent
 from gevent.event import Event as Signal
-from msgspec import json
 
 from imserver.backends.webhooks.absences import Absences
 from imserver.backends.webhooks.consumer import Consumer, DeliveryLease
 from imserver.backends.webhooks.event_rows import EventStore
 from imserver.backends.webhooks.feeds import Feeds
-from imserver.backends.webhooks.requests import LastAnswers, Receiver, WebhookCounts, WebhookQueue
+from imserver.backends.webhooks.requests import Receiver, WebhookCounts
 from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.storage.store import Store
@@ -220,37 +219,3 @@ class AbsenceNode(FeedNode):
 
     def consumers(self) -> list[Consumer[Any]]:
         return [feed.notifier for feed in self.feeds.feeds.values() if feed.notifier is not None]
-
-
-class QueueNode(Node):
-    """The queues of two apps. They have no lease, and store nothing."""
-
-    def start(self) -> None:
-        self.queues = {
-            app: WebhookQueue(
-                Receiver(app, f"http://{app}/", b"secret", frozenset()),
-                BackEnd(self.reply),  # type: ignore[arg-type]
-                self.tally,
-                LastAnswers(),
-            )
-            for app in RECEIVERS
-        }
-        self._run = gevent.spawn(lambda: None)
-
-    def reply(self, post: Post) -> Answer:
-        receiver = post.url.removeprefix("http://").strip("/")
-        return (200, b"") if self.receivers.receive(self.name, receiver, post.json["events"]) else "away"
-
-    def send(self, receiver: str, *texts: str) -> None:
-        for text in texts:
-            self.queues[receiver].add(json.encode(text))
-
-    def consumers(self) -> list[Consumer[Any]]:
-        return [queue.consumer for queue in self.queues.values()]
-
-    def leases(self) -> list[DeliveryLease]:
-        return []
-
-    def finish(self) -> None:
-        for queue in self.queues.values():
-            queue.stop()

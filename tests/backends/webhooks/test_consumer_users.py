@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import pytest
 
 from imserver.gateway.errors import StorageUnavailable
-from tests.backends.webhooks.consumer_users import AbsenceNode, FeedNode, Node, QueueNode, Receivers
+from tests.backends.webhooks.consumer_users import AbsenceNode, FeedNode, Node, Receivers
 from tests.gateway.transport.harness import turn, until
 
 StartNode = Callable[..., Node]
@@ -31,8 +31,8 @@ def stored_positions(node: Node) -> list[Any]:
     return node.store.read(work)
 
 
-class ConsumerContract:
-    """A user of the consumer."""
+class DurableContract:
+    """A user of the consumer, with a lease and a stored position. Some of it is tried on each engine."""
 
     user: ClassVar[Callable[[Receivers, str], Node]]
 
@@ -86,10 +86,6 @@ class ConsumerContract:
         assert set(receivers.tried["one"]) == {"a"}, "what comes later waits"
         receivers.failing.clear()
         until(lambda: receivers.order("one") == ["a", "b", "c"])
-
-
-class DurableContract(ConsumerContract):
-    """A user that has a lease and a stored position. What happens with it is tried on each engine."""
 
     def test_after_an_absence_of_the_database_nothing_is_missed(
         self, receivers: Receivers, start: StartNode, monkeypatch: pytest.MonkeyPatch
@@ -214,7 +210,3 @@ class TestFeeds(DurableContract):
 
 class TestAbsence(DurableContract):
     user = AbsenceNode
-
-
-class TestQueue(ConsumerContract):
-    user = QueueNode

@@ -325,10 +325,3 @@ def test_a_refused_user_loses_nothing_young_and_waits_for_three_days_in_all(even
     (second,) = events.due_retries(APP, later, later + 900, 10)
     assert second.event == "log-2"
     assert events.put_off(second, later, 50)
-
-
-def test_the_absences_of_an_erased_user_go(store: Store, events: EventStore) -> None:
-    events.claim({APP: None}, "one", 10)
-    events.note(APP, "one", 5, [absence("ann"), absence("bob")])
-    store.delete_rows_of_user(APP, "ann", frozenset())
-    assert [each.user for each in events.due_absences(APP, 2000, 10)[0]] == ["bob"]

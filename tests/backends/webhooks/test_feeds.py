@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,39 +123,6 @@ def test_a_node_without_stored_messages_delivers_the_events_and_leaves_the_entri
     until(lambda: [event["id"] for event in second.events] == ["log-1"])
 
 
-def test_nothing_is_looked_at_before_there_is_a_receiver(start: StartNode) -> None:
-    back_end = BackEnd()
-    node = start(back_end, receives=False)
-    looks, look = 0, node.feeds.look
-
-    def counted() -> Any:
-        nonlocal looks
-        looks += 1
-        return look()
-
-    node.feeds.look = counted  # type: ignore[method-assign]
-    gevent.sleep(0.2)
-    assert looks <= 1
-    node.feeds.set(APP, node.receiver)
-    node.send("ann", "a")
-    until(lambda: texts(back_end) == ["a"])
-
-
-def test_a_receiver_that_is_away_gets_everything_in_order_later(start: StartNode) -> None:
-    down = True
-    back_end = BackEnd(lambda _: "away" if down else (200, b""))
-    node = start(back_end)
-    node.send("ann", *map(str, range(250)))
-    until(lambda: len(back_end.posts) >= 4)
-    assert len({post.body for post in back_end.posts}) == 1, "the same events"
-    assert len({post.delivery for post in back_end.posts}) == 1
-    assert node.tally.delivered.total() == 0
-    down = False
-    until(lambda: node.tally.delivered.total() == 250)
-    assert texts(back_end) == list(map(str, range(250)))
-    assert len({post.body for post in back_end.posts}) == 1
-
-
 @pytest.mark.parametrize("status", [400, 500])
 def test_a_refused_event_holds_up_its_user_only(start: StartNode, status: int) -> None:
     healed = False
@@ -263,32 +229,6 @@ def test_what_was_stored_before_all_nodes_were_off_for_a_week_is_delivered(start
     assert not list_retries(two.store, APP, True, 0, 10), (
         "the age of an event does not count before it is tried"
     )
-
-
-def test_events_that_are_added_together_share_a_transaction_and_stay_in_order(start: StartNode) -> None:
-    back_end = BackEnd()
-    node = start(back_end)
-    writes = 0
-    write = node.store.write
-
-    def counted(work: Any) -> Any:
-        nonlocal writes
-        writes += isinstance(work, partial)  # others renew the lease and save positions
-        return write(work)
-
-    node.feeds.add(APP, "absent", [("zero", {"n": 0})])
-    until(lambda: node.feed.owned)
-    node.store.write = counted  # type: ignore[method-assign]
-    adding = [
-        gevent.spawn(node.feeds.add, APP, "absent", [(f"u{number}", {"n": number})])
-        for number in range(1, 100)
-    ]
-    gevent.joinall(adding, raise_error=True)
-    node.store.write = write  # type: ignore[method-assign]
-    assert 0 < writes < 20
-    until(lambda: len(back_end.events) == 100)
-    assert [event["id"] for event in back_end.events] == [f"event-{number}" for number in range(1, 101)]
-    assert [event["n"] for event in back_end.events] == list(range(100))
 
 
 def test_after_three_days_events_are_dead_and_can_be_replayed(start: StartNode) -> None:

@@ -168,12 +168,6 @@ def test_a_replacement_that_is_not_valid_decides_nothing_about_this_message_only
     assert it.reviews.undecided.total() == 1
 
 
-def test_a_file_cannot_be_replaced() -> None:
-    it = Reviewed()
-    it.answers({"action": "replace", "text": "x"})
-    assert it.reviews.decide(APP, {"kind": "upload", "name": "a"}) == UNDECIDED
-
-
 # --- without an answer --------------------------------------------------------------------------------------
 
 

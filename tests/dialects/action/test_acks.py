@@ -14,8 +14,8 @@ from imserver.gateway.cluster.registry import Lease
 from imserver.gateway.model import Event
 from imserver.messenger.messages import acks, catch_up
 from imserver.messenger.messages.acks import ACK_SECONDS
-from tests.dialects.action.harness import ActionHarness
-from tests.dialects.action.test_messages import APP, Keeping, One
+from tests.dialects.action.harness import APP, ActionHarness, One
+from tests.dialects.action.test_messages import Keeping
 from tests.gateway.transport.harness import turn, until
 
 

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from itertools import count
 from time import time
 from typing import Any
 
@@ -12,20 +11,16 @@ from gevent.event import Event as Signal
 
 from imserver.dialects.action.service import LEFT_TEXT
 from imserver.dialects.action.stored import ActionMessages
-from imserver.dialects.action.wire import ActionDialect
 from imserver.gateway.config.settings import ChannelSettings
 from imserver.gateway.transport.connection import Connection
 from imserver.messenger.messages import acks
 from imserver.messenger.messages.acks import PongLogSubscription
-from tests.dialects.action.harness import ActionHarness
+from tests.dialects.action.harness import ACTION, APP, ActionHarness, One
 from tests.gateway.transport.harness import until
-from tests.integration.raw import PING, PONG, TEXT, frame
+from tests.integration.raw import PING, TEXT, frame
 from tests.messenger.messaging_harness import Node
 from tests.stores import WriteAt
 from tests.support import CountingSignal
-
-ACTION = ActionDialect()
-APP = "action:1"
 
 
 class Keeping(ActionHarness, Node):
@@ -55,57 +50,6 @@ class Keeping(ActionHarness, Node):
 def _node() -> Iterator[Keeping]:
     with Keeping() as node:
         yield node
-
-
-class One:
-    """A client of the action dialect that answers pings when a test says so."""
-
-    def __init__(self, node: Any, user: str, to: str = "0", room: str = "0", **more: Any) -> None:
-        self.node = node
-        self.connection, self.client = node.connect(dialect=ACTION)
-        self._seqs = count()
-        assert self.login(user, to, room, **more) == 200
-
-    def login(self, user: str, to: str = "0", room: str = "0", **more: Any) -> int:
-        return self.ask("login", userId=user, appId=1, toUid=to, groupsId=room, **more)
-
-    def ask(self, action: str, **data: Any) -> int:
-        seq = f"s{next(self._seqs)}"
-        self.client.send(frame(TEXT, json.dumps({"seq": seq, "action": action, "data": data})))
-        found = until(lambda: [body for body in self.bodies() if body.get("seq") == seq])
-        return int(found[0]["response"]["code"])
-
-    def say(self, text: str) -> int:
-        return self.ask("sendmsg", msgType="text", message=text)
-
-    def bodies(self) -> list[Any]:
-        return [json.loads(payload) for payload in self.client.payloads()]
-
-    def received(self) -> list[str]:
-        return [body["data"]["content"] for body in self.bodies() if "code" in body]
-
-    def receives(self, *texts: str) -> None:
-        until(lambda: self.received() == list(texts))
-
-    def ping(self) -> bytes:
-        """Have the node look; the ping that comes of it."""
-        before = len(self.pings(0))
-        self.node.catch_up.check_acks()
-        return self.pings(before + 1)[-1]
-
-    def pings(self, number: int) -> list[bytes]:
-        """Wait for so many; all so far."""
-
-        def found() -> list[bytes]:
-            return [each.payload for each in self.client.read() if each.opcode == PING]
-
-        until(lambda: len(found()) >= number)
-        return found()
-
-    def pong(self, payload: bytes, *, together: bytes = b"") -> None:
-        """Answer a ping, and wait until the server has read it."""
-        self.client.send(together + frame(PONG, payload))
-        self.ask("heartbeat")
 
 
 def test_only_the_pong_after_a_delivery_proves_its_arrival(node: Keeping) -> None:

@@ -1,4 +1,4 @@
-"""The words of clients with a cursor, byte by byte: what they ask, what they are answered and told."""
+"""The codec of clients with a cursor beyond its samples: what they are answered and told."""
 
 from typing import Any, get_args
 
@@ -9,26 +9,13 @@ from hypothesis import strategies as st
 from imserver.dialects.protobuf.wire import (
     FULL_COMMANDS,
     KINDS,
-    ChatSync,
     FullProtobufDialect,
     ProtobufDialect,
     as_full_message,
     as_message,
 )
 from imserver.gateway import errors
-from imserver.gateway.model import BadFrame, Command, Limit, Reply, Request, Signal
-from imserver.messenger.messages.commands import (
-    Ack,
-    AskMarks,
-    AskReceipts,
-    Conversations,
-    Hide,
-    History,
-    Read,
-    Received,
-    Search,
-    Typing,
-)
+from imserver.gateway.model import BadFrame, Reply, Request, Signal
 from imserver.messenger.messages.message_commands import (
     ConversationPage,
     ConversationView,
@@ -38,7 +25,8 @@ from imserver.messenger.messages.message_commands import (
 from imserver.messenger.messages.model import EntryKind, Message
 from imserver.messenger.messages.receipts import MarksAnswer, PeerReceipt, ReadMark, ReceiptPage, ReceiptShown
 from tests.integration import protobuf
-from tests.integration.protobuf import Output, field, further, one, outputs, sent, varint
+from tests.integration.protobuf import Output, further, one, outputs, sent
+from tests.samples import requests_of
 
 full, old = FullProtobufDialect(), ProtobufDialect()
 packed = b"".join
@@ -49,33 +37,14 @@ def full_message(stored: Message) -> bytes:
     return as_full_message(stored).SerializeToString()
 
 
-REQUESTS: list[tuple[bytes, Command]] = [
-    (sent(protobuf.ACK, b"\x08\x02\x18\x07"), Ack(7)),
-    (sent(protobuf.SYNC, b"\x08\x09\x10\x02"), ChatSync(9, 2)),
-    (sent(protobuf.SYNC, b"\x08\x09"), ChatSync(9, 50)),
-    (sent(protobuf.READ, b"\x08\x05\x10\x09"), Read(5, 9)),
-    (sent(protobuf.RECEIVED, b"\x08\x05\x10\x09"), Received(5, 9)),
-    (sent(protobuf.TYPING, b"\x08\x8b\x02"), Typing("267")),
-    (sent(protobuf.TYPING, b"\x10\x05"), Typing("", 5)),
-    (sent(protobuf.HIDE, b"\x0a\x03\x01\x8b\x02"), Hide((1, 267))),
-    (sent(protobuf.HIDE, field(1, b"\x07\x08") + b"\x08\x09"), Hide((7, 8, 9))),  # packed or not
-    (sent(protobuf.HISTORY, b"\x08\x05"), History(5, 0, 50)),
-    (sent(protobuf.HISTORY, b"\x08\x05\x10\x09\x18\x64"), History(5, 9, 100)),
-    (sent(protobuf.HISTORY, b"\x08\x05\x18" + varint(2**40)), History(5, 0, Limit.PAGE)),
-    (sent(protobuf.CONVERSATIONS), Conversations(0, 50)),
-    (sent(protobuf.RECEIPTS, b"\x08\x05\x12\x03267\x18\x0a"), AskReceipts(5, "267", 10)),
-    (sent(protobuf.MARKS, b"\x08\x03"), AskMarks(3)),
-    (sent(protobuf.SEARCH, b"\x0a\x02hi\x10\x05\x18\x09\x20\x0a"), Search("hi", 5, 9, 10)),
-]
-
 # --- what clients ask ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [4, *range(6, 17)])
-def test_clients_of_the_original_cannot_ask_any_of_it(kind: int) -> None:
-    payload = next((each for each, _ in REQUESTS if each.startswith(b"\x08%c" % kind)), sent(kind))
-    with pytest.raises(BadFrame):
-        old.decode(payload)
+def test_clients_of_the_original_cannot_ask_any_of_it() -> None:
+    for payload in requests_of("protobuf-full", full):
+        if payload[1] in (4, *range(6, 17)):
+            with pytest.raises(BadFrame):
+                old.decode(payload)
 
 
 @given(data=st.binary(max_size=40), kind=st.sampled_from(sorted(FULL_COMMANDS)))

@@ -2,8 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from time import time
+from typing import Any
 
+import gevent
 import pytest
 from gevent.event import Event as Signal
 
@@ -16,6 +19,7 @@ from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.hub.expiry import Sweep
 from imserver.gateway.model import Limit
 from imserver.gateway.transport.connection import Connection
+from imserver.messenger.messages import deliverer
 from imserver.messenger.messages.log.contract import Appended, Entry, Stored
 from tests.gateway.core.admitting import Admitting
 from tests.gateway.hub.harness import POLICIES
@@ -647,16 +651,16 @@ def test_entries_delivered_between_two_pages_hide_nothing(harness: Harness) -> N
     ann.expect(2)
     bob.single(1, 266, "new")
     until(lambda: ann.pushes())
-    for round in (1, 2):
-        ann.send_payload(protobuf.sync(max(ann.stream())))
+    for round, after in enumerate((0, 121, 121), 1):  # who wants more than the rest gets it
+        ann.send_payload(protobuf.sync(after))
         ann.expect(3 + round)
     assert sorted(set(ann.stream())) == list(range(1, 122))
-    assert [len(messages) for messages, _ in pages(ann)] == [50, 50, 21]
-    assert [more for _, more in pages(ann)] == [True, True, False]
+    assert [len(messages) for messages, _ in pages(ann)] == [50, 50, 50, 21]
+    assert [more for _, more in pages(ann)] == [True, True, True, False]
     assert not harness.protobuf_service.page_ends.ends
     ann.send_payload(protobuf.sync(121))
-    ann.expect(6)
-    assert pages(ann)[3] == ([], False)
+    ann.expect(7)
+    assert pages(ann)[4] == ([], False)
 
 
 def test_who_asks_for_a_later_position_of_their_own_accord_is_given_what_is_behind_it(
@@ -781,3 +785,154 @@ def test_who_asks_again_is_served_in_order_and_nobody_else_waits(harness: Harnes
     until(lambda: ann.stream() == [1])
     ann.settle()
     assert (ann.stream(), bob.stream()) == ([1], [2])
+
+
+# --- what is stored together --------------------------------------------------------------------------------
+
+
+def members(harness: Harness, *lives: int) -> tuple[int, list[ProtobufClient]]:
+    """A group of these accounts, who are here."""
+    first, *others = [str(each) for each in lives]
+    return harness.group(first, *others), [harness.live(each) for each in lives]
+
+
+def together(harness: Harness, begin: ProtobufClient, group: int) -> Signal:
+    """Have what is sent from now on share a transaction: the one before does not end until this is set."""
+    harness.gates.committing = gate = Signal()
+    begin.group(1, group, "before")
+    until(lambda: harness.uplink.queues)
+    return gate
+
+
+def test_what_is_stored_together_is_one_frame_and_its_senders_are_acknowledged_in_their_order(
+    harness: Harness,
+) -> None:
+    group, (ann, bob, eve, dan) = members(harness, 1, 2, 3, 4)
+    gate = together(harness, dan, group)
+    for each, text in ((ann, "a"), (bob, "b"), (eve, "c")):
+        each.group(1, group, text)
+        each.settle()
+    gate.set()
+    until(lambda: len(dan.outputs()) >= 4)
+    for each in (ann, bob, eve, dan):
+        until(lambda each=each: len(each.stream()) >= 4)  # type: ignore[misc]
+        assert each.stream() == [2, 3, 4, 5]
+    assert harness.appends == [1, 3]
+    assert [each.content for each in dan.pushes()] == [b"a", b"b", b"c"]
+    assert [each.content for each in bob.pushes()] == [b"before", b"a", b"c"]
+    assert bob.acks() == [(1, 4)]
+    frames = {name: len(each.client.payloads()) for name, each in zip("aed", (ann, eve, dan), strict=True)}
+    assert frames == {"a": 3, "e": 3, "d": 2}
+    assert (harness.metrics.batch_messages.total, sum(harness.metrics.batch_seconds.counts)) == (4, 2)
+
+
+def test_a_run_ends_where_it_is_enough_for_a_frame(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit, most in (("MAX_RUN", 4), ("MAX_RUN_BYTES", 100)):
+        monkeypatch.setattr(deliverer, limit, most)
+    group, (ann, bob, dan) = members(harness, 1, 2, 3)
+    gate = together(harness, dan, group)
+    for number in range(1, 7):
+        ann.group(number, group, "short")
+    for number in range(1, 4):
+        bob.group(number, group, "x" * 60)
+    ann.settle()
+    bob.settle()
+    gate.set()
+    until(lambda: len(dan.stream()) >= 10)
+    assert dan.stream() == list(range(2, 12))
+    sizes = [payload.count(b"short") + payload.count(b"x" * 60) for payload in dan.client.payloads()]
+    assert max(sizes) <= 4
+    assert all(payload.count(b"x" * 60) <= 1 for payload in dan.client.payloads())
+    assert len(sizes) < 10
+
+
+def test_a_member_who_joins_in_a_batch_receives_the_entries_after_it(harness: Harness) -> None:
+    group, (ann, bob) = members(harness, 1, 2)
+    eve = harness.live(3)
+    gate = together(harness, bob, group)
+    ann.group(1, group, "a")
+    ann.settle()
+    joining = gevent.spawn(harness.log.groups.join, APP, group, ["3"])
+    gate.set()
+    joining.join()
+    ann.group(2, group, "b")
+    until(lambda: len(eve.pushes()) == 2)
+    assert [each.content for each in eve.pushes()] == [b"a", b"b"]
+
+
+# --- deadlines ----------------------------------------------------------------------------------------------
+
+
+HOLD_SECONDS = 0.05
+
+
+@dataclass(eq=False)
+class Line:
+    """Of a connection: what has not left yet."""
+
+    outbox: list[bytes] | None = None
+
+
+@dataclass
+class Moment:
+    """A grace, and whom it has released."""
+
+    released: list[Line] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        release: Any = self.released.append
+        self.deadlines: Any = SyncDeadlines(release, HOLD_SECONDS)
+
+    def over(self) -> list[Line]:
+        """Wait until nobody is expected; who was released meanwhile."""
+        with gevent.Timeout(60):
+            while self.deadlines.expected:
+                gevent.sleep(0.001)
+        return self.released
+
+
+@pytest.fixture
+def moment() -> Moment:
+    return Moment()
+
+
+def test_a_release_may_end_its_connection_or_fail() -> None:
+    released: list[Line] = []
+
+    def release(line: Line) -> None:
+        deadlines.cancel(line)
+        released.append(line)
+        if line is failing:
+            raise ValueError("not released")
+
+    deadlines: Any = SyncDeadlines(release, HOLD_SECONDS)  # type: ignore[arg-type]
+    lines = [Line() for _ in range(3)]
+    failing = lines[1]
+    for line in lines:
+        deadlines.expect(line)
+    with gevent.Timeout(60):
+        while deadlines.expected:
+            gevent.sleep(0.001)
+    assert sorted(map(id, released)) == sorted(map(id, lines))
+
+
+def test_the_time_begins_when_what_was_sent_has_left(moment: Moment) -> None:
+    slow, quick = Line([b"a long page"]), Line()
+    moment.deadlines.expect(slow)
+    for _ in range(3):
+        moment.deadlines.expect(quick)
+        with gevent.Timeout(60):
+            while quick not in moment.released:
+                gevent.sleep(0.001)
+        moment.released.clear()
+    slow.outbox = None
+    assert moment.over() == [slow]
+
+
+def test_a_line_that_never_empties_is_given_up_with_its_connection(moment: Moment) -> None:
+    stuck = Line([b"a page"])
+    moment.deadlines.expect(stuck)
+    gevent.sleep(HOLD_SECONDS * 2)
+    assert moment.deadlines.expected
+    moment.deadlines.cancel(stuck)
+    assert moment.over() == []

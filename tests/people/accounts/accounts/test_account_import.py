@@ -2,34 +2,25 @@
 
 import pytest
 
-from imserver.people.accounts import account_import
-from imserver.people.accounts.account_import import MOST_ERRORS, BadImport, accounts_of, read_rows, store
-from imserver.people.accounts.contract import Account, Imported, Taken
+from imserver.people.accounts.account_import import (
+    AT_ONCE,
+    MOST_ERRORS,
+    BadImport,
+    accounts_of,
+    read_rows,
+    store,
+)
+from imserver.people.accounts.contract import Account, Imported
+from imserver.people.accounts.rows import AccountStore
+from tests.stores import OpenStore
 
 HASH = "0123456789abcdef0123456789ABCDEF"
 ARGON = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$aGFzaGhhc2g"
 
 
-class Shelf:
-    """Keeps accounts in a list."""
-
-    def __init__(self, *some: Account) -> None:
-        self.accounts = list(some)
-
-    def there(self, app: str, some: list[Imported]) -> list[Account]:
-        ids = {row.account.id for row in some}
-        named = {text for row in some for text in self.identifiers(row.account)}
-        return [
-            each
-            for each in self.accounts
-            if each.id in ids or (each.app == app and named & self.identifiers(each))
-        ]
-
-    def identifiers(self, account: Account) -> set[str]:
-        return {account.phone, account.email, account.name} - {""}
-
-    def put(self, some: list[Imported]) -> None:
-        self.accounts += [row.account for row in some]
+@pytest.fixture
+def shelf(open_store: OpenStore) -> AccountStore:
+    return AccountStore(open_store())
 
 
 @pytest.mark.parametrize(
@@ -109,7 +100,7 @@ def test_two_rows_with_one_id_or_one_phone_are_no_two_accounts() -> None:
         accounts_of(rows, "gochat")
 
 
-def test_an_account_may_have_any_identifier_and_none_is_repeated() -> None:
+def test_an_account_may_have_any_identifier_and_none_is_repeated(shelf: AccountStore) -> None:
     rows = [
         {"id": 1, "email": "Ann@Example.com", "password": HASH},
         {"id": 2, "name": "Bob", "password": HASH},
@@ -123,40 +114,40 @@ def test_an_account_may_have_any_identifier_and_none_is_repeated() -> None:
     ]
     with pytest.raises(BadImport, match="row 4: "):
         accounts_of([*rows, {"id": 4, "name": "BOB", "password": HASH}], "gochat")
-    shelf = Shelf(some[1].account)
-    assert store(shelf, "gochat", some, lambda _: None) == 2  # type: ignore[arg-type]
+    shelf.put(some[1:2])
+    assert store(shelf, "gochat", some, lambda _: None) == 2
     with pytest.raises(BadImport, match="account 4: "):
-        store(shelf, "gochat", accounts_of([{**rows[2], "id": 4}], "gochat"), print)  # type: ignore[arg-type]
+        store(shelf, "gochat", accounts_of([{**rows[2], "id": 4}], "gochat"), print)
 
 
-def test_existing_accounts_are_skipped_and_progress_is_reported() -> None:
+def test_existing_accounts_are_skipped_and_progress_is_reported(shelf: AccountStore) -> None:
     rows = [{"id": number, "phone": str(number), "password": HASH} for number in range(1, 1202)]
     some = accounts_of(rows, "gochat")
-    shelf, received = Shelf(some[0].account), []
-    assert store(shelf, "gochat", some, received.append) == 1200  # type: ignore[arg-type]
+    received: list[int] = []
+    shelf.put(some[:1])
+    assert store(shelf, "gochat", some, received.append) == 1200
     assert received == [500, 1000, 1200]
-    assert store(shelf, "gochat", some, received.append) == 0  # type: ignore[arg-type]
+    assert store(shelf, "gochat", some, received.append) == 0
 
 
 @pytest.mark.parametrize(
     "there", [Account(1, "gochat", "other"), Account(9, "gochat", "1"), Account(1, "other", "1")]
 )
-def test_an_id_or_a_phone_number_of_another_account_ends_the_import(there: Account) -> None:
+def test_an_id_or_a_phone_number_of_another_account_ends_the_import(
+    shelf: AccountStore, there: Account
+) -> None:
     some = accounts_of([{"id": n, "phone": str(n), "password": HASH} for n in (2, 1)], "gochat")
-    shelf = Shelf(there)
+    shelf.put([Imported(there, HASH)])
     with pytest.raises(BadImport, match="account 1: "):
-        store(shelf, "gochat", some, lambda _: None)  # type: ignore[arg-type]
-    assert shelf.accounts == [there]
+        store(shelf, "gochat", some, lambda _: None)
+    assert shelf.by_ids("gochat", range(99)) == [there] * (there.app == "gochat")
 
 
-def test_a_registration_during_the_import_ends_it_with_a_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Late(Shelf):
-        def put(self, some: list[Imported]) -> None:
-            if self.accounts:
-                raise Taken("138")
-            super().put(some)
+def test_a_registration_during_the_import_ends_it_with_a_clear_line(shelf: AccountStore) -> None:
+    some = [Imported(Account(id, "gochat", f"13{id}"), HASH) for id in range(1, AT_ONCE + 2)]
 
-    monkeypatch.setattr(account_import, "AT_ONCE", 1)
-    some = [Imported(Account(id, "gochat", f"13{id}"), HASH) for id in (7, 8)]
-    with pytest.raises(BadImport, match=r"^1 accounts were imported; .*: import them again$"):
-        store(Late(), "gochat", some, lambda _: None)  # type: ignore[arg-type]
+    def register(_count: int) -> None:
+        shelf.add(Account(0, "gochat", some[-1].account.phone), HASH)
+
+    with pytest.raises(BadImport, match=rf"^{AT_ONCE} accounts were imported; .*: import them again$"):
+        store(shelf, "gochat", some, register)

@@ -1,4 +1,4 @@
-"""Memberships and invitations of a deleted account, on a node with and without these features."""
+"""What a deleted account takes with it, on a node with and without the features to which it belongs."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ REGISTRATION = sections(accounts={"registration": True, "registrations_per_addre
 
 
 @pytest.mark.parametrize("features", [None, ("messages", "accounts"), ("messages", "accounts", "groups")])
-def test_a_deleted_account_leaves_its_groups_and_takes_its_invitations_with_it(
+def test_a_deleted_account_leaves_its_groups_and_takes_bots_and_invitations_with_it(
     tmp_path: Path, features: tuple[str, ...] | None
 ) -> None:
     first = Harness(config(tmp_path, of_features=REGISTRATION))
@@ -25,12 +25,17 @@ def test_a_deleted_account_leaves_its_groups_and_takes_its_invitations_with_it(
     for one in (ann, bob):
         one.post("invitations/create", group=str(group))
         one.post("invitations/create")
+    bot, other = ann.bot("Weather"), eve.bot("Rain")
     first.close()
     node = Harness(config(tmp_path, of_features=REGISTRATION, features=features))
     parts = node.node.core
+    status, _ = node.call("GET", "/api/v1/conversations", None, bot.token, query={"app": "201"})
+    assert status == (200 if features is None else 401)
     log, before = (parts.store.part(MessageLog), parts.store.part(MessageLog).entries.head("201"))
     assert ("groups" in parts.features) == (features != ("messages", "accounts"))
     accounts_of(parts).accounts.remove("201", ann.user)
+    left = accounts_of(parts).rows.by_ids("201", [int(each.user) for each in (ann, bot, other)])
+    assert [account.user for account in left] == [other.user]
     assert log.conversations.memberships("201", ann.user) == []
     roles = {row.user: row.role for row in log.conversations.members("201", group, "", 10)}
     assert roles == {bob.user: "owner", eve.user: "member"}
