@@ -16,7 +16,6 @@ import time
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections import defaultdict
-from http.client import HTTPConnection, HTTPException
 from itertools import count
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -27,7 +26,7 @@ from bench.connections import Target
 from bench.frames import client_frame, request_frame
 from bench.generator import Generator
 from bench.history import History
-from bench.http_client import fetch
+from bench.http_client import fetch, post
 from bench.loop import BenchError, Json
 
 PUSHER_KEY = "chaos"
@@ -250,7 +249,6 @@ RECOVERING: Final = (*FILLED, *STORED)
 CHANNELS: Final = ("short:1", "cache-last", *RECOVERING)
 """The histories of ``short:1`` and ``cache-last`` are so small that some of their subscribers must reload."""
 KEY: Final = "the-key-of-this-run-alone"
-HEADERS: Final = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
 APP: Final = "channels"
 CONFIG: Final = f"""\
 api: {{{{keys: [{{{{key: {KEY}, scopes: [push, read]}}}}]}}}}
@@ -408,16 +406,8 @@ class Publisher(threading.Thread):
         """Mark → where it is, and when the answer came. Without an offset it is nowhere."""
         self.longest = 0.0
         self._node = number
-        self._connection: HTTPConnection | None = None
 
     def run(self) -> None:
-        try:
-            self._publish_all()
-        finally:
-            if self._connection is not None:
-                self._connection.close()
-
-    def _publish_all(self) -> None:
         while not self.shared.quiet.is_set():
             self.sent += 1
             channel, mark = self.chance.choice(self.shared.channels), mark_of(self.number, self.sent)
@@ -426,28 +416,22 @@ class Publisher(threading.Thread):
                 if self.shared.gave_up.is_set():
                     return
                 self.retries += 1
+                self._node += 1
                 time.sleep(AGAIN_SECONDS)
             self.longest = max(self.longest, time.monotonic() - begin)
             time.sleep(self.chance.uniform(0, 2) * PUBLISHERS / self.shared.rate)
 
     def _publish(self, channel: str, mark: int) -> bool:
         """Publish once. Return whether it was acknowledged."""
+        target = self.shared.targets[self._node % len(self.shared.targets)]
         request = {"app": APP, "channel": channel, "data": {"mark": mark}, "id": text_of(mark)}
-        if self._connection is None:
-            self._node += 1
-            port = self.shared.http_ports[self._node % len(self.shared.http_ports)]
-            self._connection = HTTPConnection("127.0.0.1", port, timeout=ANSWER_SECONDS)
         try:
-            self._connection.request("POST", "/api/v1/channels/publish", json.dumps(request), HEADERS)
-            answer = self._connection.getresponse()
-            body = json.loads(answer.read())
-        except (OSError, HTTPException, ValueError):
-            self._connection.close()
-            self._connection = None
+            answer = post(target, "/api/v1/channels/publish", request, ANSWER_SECONDS)
+        except BenchError:
             return False
-        if answer.status != OK or body.get("status") not in ACCEPTED:
+        if answer.get("status") not in ACCEPTED:
             return False
-        position = channel, body.get("epoch", ""), body.get("offset", 0)
+        position = channel, answer.get("epoch", ""), answer.get("offset", 0)
         self.acknowledged[mark] = position, time.monotonic()
         return True
 
@@ -471,7 +455,7 @@ class ChannelClients(Clients):
         self.channels = RECOVERING if hurried else CHANNELS
         self.stay_seconds = HURRIED_STAY_SECONDS if hurried else STAY_SECONDS
         self.talking = False
-        self.http_ports = http_ports
+        self.targets = [Target("127.0.0.1", 0, http_port=port, key=KEY) for port in http_ports]
         self.chance = random.Random(seed)
         self.rate = 1.0
         self.quiet = threading.Event()
@@ -596,9 +580,8 @@ class ChannelClients(Clients):
     def _top(self, channel: str) -> Position:
         """The position of the newest publication of a channel, as the first node sees it. Raises
         BenchError."""
-        target = Target("127.0.0.1", 0, "", "127.0.0.1", self.http_ports[0], key=KEY)
         path = f"/api/v1/channels/history?app={APP}&channel={channel}&limit=1&reverse=true"
-        found = fetch(target, path)
+        found = fetch(self.targets[0], path)
         if "epoch" not in found:
             raise BenchError(f"the history of {channel} cannot be read: {found}")
         return channel, found["epoch"], found["offset"]

@@ -404,7 +404,7 @@ def _account() -> str:
 
 def _post(generator: Generator, path: str, form: Callable[[], str], deadline: float, **headers: str) -> Json:
     """Make something, and again while the database of a busy machine answers too late."""
-    while "id" not in (answer := fetch(generator.target, path, form(), **headers)):
+    while "id" not in (answer := fetch(generator.target, path, form(), seconds=ANSWER_SECONDS, **headers)):
         if time.monotonic() > deadline:
             raise BenchError(f"{path}: {answer}")
     return answer

@@ -21,7 +21,7 @@ from bench.figures import Figures
 from bench.history import History
 from bench.http_client import fetch, insist
 from bench.loop import BenchError, Json
-from bench.push_services import AUTH, P256DH
+from bench.notify import AUTH, P256DH
 from imserver_client import CommandRefused, Entry, Messenger, NotConnected
 
 EVENT_APP: Final = "gochat"

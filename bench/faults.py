@@ -186,7 +186,7 @@ class System:
         if database in ENGINES:
             preloads = self._preloads("database", self.library)
             self.database = self._start(ENGINES[database](stalling | preloads))
-            database = self.database.url
+            database = self.database.storage_url
         self.embedded = database == "sqlite"
         self.can_stall = self.library is not None and (self.embedded or self.database is not None)
         self.networks: dict[str, list[Network]] = {"rpc": [], "redis link": [], "database link": []}
@@ -219,7 +219,9 @@ class System:
             )
         if self.database is not None:
             port = self.database.port
-            settings["IMSERVER_STORAGE_URL"] = self._link("database link", address, self.database.url, port)
+            settings["IMSERVER_STORAGE_URL"] = self._link(
+                "database link", address, self.database.storage_url, port
+            )
         preloads = self._preloads(f"node {number}", self.library if self.embedded else None)
         own = NodeProcess(
             arguments=["--config", str(config)],

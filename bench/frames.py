@@ -28,7 +28,7 @@ def client_frame(payload: bytes, opcode: int = TEXT) -> bytes:
 
 def frame_template(body: bytes) -> bytes:
     """Return a client frame with the placeholders of ``body``, for a number and a time (see
-    :mod:`bench.tally`); a mask of zeros leaves the bytes unchanged.
+    :mod:`bench.push`); a mask of zeros leaves the bytes unchanged.
     """
     head = frame_head(len(body % (0, 0)), masked=MASKED)
     return head.replace(b"%", b"%%") + bytes(4) + body

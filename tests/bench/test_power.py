@@ -30,37 +30,29 @@ with open(history, "w") as acks:
         database.execute("INSERT INTO message VALUES (1, ?, ?)", (number, b"1:%d:" % number))
         acks.write(json.dumps({"event": "ok", "number": mark, "at": time.monotonic()}) + "\\n")
 """
-_FILES = """
+_PRELUDE = """
 import os, sys
 os.chdir(sys.argv[1])
-def write(name, text, sync):
+def write(name, text, sync=True):
     with open(name, "wb", buffering=0) as file:
         file.write(text)
         if sync:
             os.fsync(file.fileno())
-def sync_folder():
-    folder = os.open(".", os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
-write("kept", b"old" * 1000, True)
-write("nameless", b"x", True)
-os.rename("nameless", "named")
-sync_folder()
-write("new", b"new" * 1000, True)
-os.rename("new", "kept")
-write("torn", b"y" * 5000, False)
-"""
-_FOLDERS = """
-import os, sys
-os.chdir(sys.argv[1])
-def write(name, text):
-    with open(name, "wb", buffering=0) as file:
-        file.write(text)
-        os.fsync(file.fileno())
 def sync(folder):
     descriptor = os.open(folder, os.O_RDONLY)
     os.fsync(descriptor)
     os.close(descriptor)
+"""
+_FILES = """
+write("kept", b"old" * 1000)
+write("nameless", b"x")
+os.rename("nameless", "named")
+sync(".")
+write("new", b"new" * 1000)
+os.rename("new", "kept")
+write("torn", b"y" * 5000, False)
+"""
+_FOLDERS = """
 os.mkdir("a")
 os.mkdir("a/b")
 write("a/b/lost", b"1")
@@ -95,7 +87,7 @@ def play(disk: Disk, recording: Path) -> Disk:
 
 
 def test_names_and_contents_are_kept_as_far_as_they_were_synchronised(tmp_path: Path) -> None:
-    disk = play(*record(tmp_path, _FILES, str(tmp_path / "root")))
+    disk = play(*record(tmp_path, _PRELUDE + _FILES, str(tmp_path / "root")))
     assert disk.cut("drop", random.Random(1)) == {"kept": b"old" * 1000, "named": b"x"}
     assert disk.cut("keep", random.Random(1)) == {"kept": b"new" * 1000, "named": b"x", "torn": b"y" * 5000}
     contents = {disk.cut("torn", random.Random(seed)).get("torn") for seed in range(50)}
@@ -105,7 +97,7 @@ def test_names_and_contents_are_kept_as_far_as_they_were_synchronised(tmp_path: 
 
 
 def test_a_file_is_lost_if_a_folder_above_it_was_not_synchronised(tmp_path: Path) -> None:
-    disk, recording = record(tmp_path, _FOLDERS, str(tmp_path / "root"))
+    disk, recording = record(tmp_path, _PRELUDE + _FOLDERS, str(tmp_path / "root"))
     play(disk, recording)
     assert disk.cut("drop", random.Random(1)) == {"a": None, "c": None, "c/kept": b"3"}
     assert disk.cut("keep", random.Random(1)) == {

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bench.chaos_loads import PostReceiver
-from bench.push_services import AUTH, P256DH
+from bench.notify import AUTH, P256DH
 from imserver.plugin.testing import NodeProcess, eventually
 
 USERS = 600

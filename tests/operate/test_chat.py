@@ -121,25 +121,11 @@ def test_a_chat_whose_settings_take_no_guests_invites_people_with_accounts(tmp_p
 def test_links_name_the_address_where_people_open_the_chat(
     tmp_path: Path, url: str, host: str, port: int
 ) -> None:
-    done = run_cli("init", "--chat", "--url", url, folder=tmp_path)
+    done = run_cli("init", "--chat", "--url", url, "--name", 'Tea: "green"', folder=tmp_path)
     assert f"  {url}/home/messages#owner=owner." in done.stdout
     config = load_config(str(tmp_path / "imserver.yaml"))
     assert (config.server.host, config.app.http_port, config.app.http_url) == (host, port, url)
-
-
-def test_a_chat_may_have_a_name(tmp_path: Path) -> None:
-    links(tmp_path, "init", "--chat", "--name", 'Tea: "green"')
-    config = load_config(str(tmp_path / "imserver.yaml"))
     assert settings_of(config, ChatSettings).name == 'Tea: "green"'
-
-
-@pytest.mark.parametrize(
-    "arguments", [("--chat", "--name", "x" * 41), ("--no-chat", "--name", "Tea"), ("--app", "gochat")]
-)
-def test_a_name_that_no_chat_can_have_is_refused(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    done = run_cli("init", *arguments, folder=tmp_path)
-    assert done.returncode == 1
-    assert not (tmp_path / "imserver.yaml").exists()
 
 
 @pytest.mark.parametrize(("answer", "wanted"), [("y", True), ("n", False), ("", False)])

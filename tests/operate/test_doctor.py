@@ -1,6 +1,5 @@
 """`imserver doctor`: each check sees what is wrong, says what it means and how to mend it."""
 
-import errno
 import os
 import re
 import socket
@@ -51,6 +50,17 @@ def by_name(config: Config) -> dict[str, Any]:
 def config(folder: Path, **sections: Any) -> Config:
     base = Config(app=AppSettings(http_port=0, websocket_port=0), server=ServerSettings(data_dir=str(folder)))
     return msgspec.structs.replace(base, **sections)
+
+
+def clustered(folder: Path, rpc_port: int, http_port: int = 0, **sections: Any) -> Config:
+    """A node of a cluster, whose Redis is away."""
+    return config(
+        folder,
+        app=AppSettings(http_port=http_port, websocket_port=0, rpc_port=rpc_port),
+        redis=RedisSettings(url="redis://127.0.0.1:1/0"),
+        cluster=ClusterSettings(bind="127.0.0.3", advertise="192.0.2.1"),
+        **sections,
+    )
 
 
 @pytest.fixture
@@ -131,13 +141,7 @@ def test_the_ports_of_all_listeners_are_checked(tmp_path: Path) -> None:
     server = ServerSettings(
         data_dir=str(tmp_path), processes=2, extra_listen=(ListenSettings(0, "127.0.0.2"), ListenSettings(0))
     )
-    settings = config(
-        tmp_path,
-        app=AppSettings(http_port=0, websocket_port=0, rpc_port=first),
-        server=server,
-        redis=RedisSettings(url="redis://127.0.0.1:1/0"),
-        cluster=ClusterSettings(bind="127.0.0.3", advertise="192.0.2.1"),
-    )
+    settings = clustered(tmp_path, rpc_port=first, server=server)
     name = f"app.rpc_port {first} to {first + 3}"
     with socket.create_server(("127.0.0.1", first + 3)):
         found = by_name(settings)
@@ -151,14 +155,8 @@ def test_the_ports_of_all_listeners_are_checked(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("kernel")
 def test_ports_that_do_not_exist_are_named_and_hide_nothing(tmp_path: Path) -> None:
-    settings = config(
-        tmp_path,
-        app=AppSettings(http_port=0, websocket_port=0, rpc_port=65_534),
-        server=ServerSettings(data_dir=str(tmp_path), processes=2),
-        redis=RedisSettings(url="redis://127.0.0.1:1/0"),
-        cluster=ClusterSettings(bind="127.0.0.3", advertise="192.0.2.1"),
-    )
-    findings = by_name(settings)
+    two = ServerSettings(data_dir=str(tmp_path), processes=2)
+    findings = by_name(clustered(tmp_path, rpc_port=65_534, server=two))
     found = findings["app.rpc_port 65534 to 65537"]
     assert (found.level, found.found) == ("fail", "there is no port above 65535")
     assert found.mend == "set app.rpc_port to 65532 or less"
@@ -168,12 +166,7 @@ def test_ports_that_do_not_exist_are_named_and_hide_nothing(tmp_path: Path) -> N
 
 def test_a_node_that_needs_one_port_twice_is_named(tmp_path: Path) -> None:
     first = free_ports(2)
-    settings = config(
-        tmp_path,
-        app=AppSettings(http_port=first + 1, websocket_port=0, rpc_port=first),
-        redis=RedisSettings(url="redis://127.0.0.1:1/0"),
-    )
-    found = by_name(settings)["ports"]
+    found = by_name(clustered(tmp_path, rpc_port=first, http_port=first + 1))["ports"]
     assert found.level == "fail"
     assert found.found.endswith(f"and app.http_port is {first + 1}")
 
@@ -222,21 +215,17 @@ def test_a_data_folder_that_is_a_file(tmp_path: Path, below: str) -> None:
     assert found["data folder"].mend == "name another server.data_dir"
 
 
-def test_a_full_disk_has_a_meaning_and_a_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(**_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(doctor, "TemporaryFile", full)
-    found = by_name(config(tmp_path))["disk fsync"]
-    assert (found.level, found.found) == ("fail", f"{tmp_path} takes no file: No space left on device")
-    assert found.meaning
-    assert found.mend.startswith("df ")
-
-
-def test_redis_that_does_not_answer_fails(tmp_path: Path) -> None:
-    found = by_name(config(tmp_path, redis=RedisSettings(url="redis://:secret@127.0.0.1:1/0")))["Redis"]
-    assert found.level == "fail"
-    assert "secret" not in found.found + found.mend
+def test_a_full_disk_has_a_meaning_and_a_cure(tmp_path: Path) -> None:
+    """A process may write no byte to a file, and so to none of its own."""
+    file = tmp_path / "im.yaml"
+    file.write_text(f"server: {{data_dir: {tmp_path}}}\n")
+    limit = "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (0, 0));"
+    code = f"{limit} from imserver.cli import main; main(['doctor', '-c', {str(file)!r}])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=clean_environment(), capture_output=True, text=True
+    )
+    assert f"fail  disk fsync: {tmp_path} takes no file: File too large\n" in done.stdout
+    assert "      to mend: df " in done.stdout
 
 
 @pytest.mark.usefixtures("patient")
@@ -253,10 +242,14 @@ def test_a_database_that_is_there_is_measured_and_one_that_is_not_fails(tmp_path
     found = by_name(config(tmp_path))
     assert found["database"].found.startswith("sqlite")
     assert "ms" in found["database round trip"].found
-    away = StorageSettings(url="postgresql://ann:secret@127.0.0.1:1/im")
-    gone = by_name(config(tmp_path, storage=away))["database"]
-    assert gone.level == "fail"
-    assert "secret" not in gone.found
+    away = {
+        "storage": StorageSettings(url="postgresql://ann:secret@127.0.0.1:1/im"),
+        "redis": RedisSettings(url="redis://:secret@127.0.0.1:1/0"),
+    }
+    gone = by_name(config(tmp_path, **away))
+    for name in ("database", "Redis"):
+        assert gone[name].level == "fail"
+        assert "secret" not in gone[name].found + gone[name].mend
 
 
 def test_a_database_that_had_lost_entries_is_named_for_a_month(tmp_path: Path) -> None:
@@ -322,19 +315,13 @@ def test_its_own_running_server_is_no_stranger_on_its_ports(tmp_path: Path) -> N
 
 def test_the_command_prints_and_fails_where_a_check_fails(tmp_path: Path) -> None:
     file = tmp_path / "im.yaml"
-    file.write_text(f"server: {{data_dir: {tmp_path}}}\nredis: {{url: 'redis://127.0.0.1:1/0'}}\n")
-    done = run_cli("doctor", "-c", str(file))
+    redis = "redis: {url: 'redis://127.0.0.1:1/0'}\n"
+    file.write_text(f"server: {{data_dir: {tmp_path}}}\n{redis}features: [accounts]\n")
+    done = run_cli("doctor", "-c", str(file), "--webhook", "shop")
     assert done.returncode == 1, done.stderr
     assert "fail  Redis: redis://127.0.0.1:1/0 does not answer" in done.stdout
     assert "      to mend: redis-cli" in done.stdout
-
-
-def test_a_server_without_a_feature_tries_nothing_of_it(tmp_path: Path) -> None:
-    file = tmp_path / "im.yaml"
-    file.write_text(f"server: {{data_dir: {tmp_path}}}\nfeatures: [accounts]\n")
-    done = run_cli("doctor", "-c", str(file), "--webhook", "shop")
     assert "webhook: the feature is not among features of the settings" in done.stdout
-    assert done.returncode == 1
 
 
 def test_a_second_secret_is_named_until_it_is_removed(tmp_path: Path) -> None:

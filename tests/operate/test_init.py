@@ -33,6 +33,7 @@ def test_the_file_has_an_app_a_key_and_a_secret(tmp_path: Path) -> None:
     assert key.key in output
     (secret,) = config.apps["default"].jwt
     assert secret.key not in output
+    assert run_init(tmp_path, "two") != output, "another file has other keys"
     assert len([line for line in output.splitlines() if re.match(r"  (imserver|curl) ", line)]) == 3
 
 
@@ -46,12 +47,6 @@ def test_the_file_is_ready_for_production_but_for_tls(tmp_path: Path) -> None:
     assert done.returncode == 1
     (finding,) = done.stdout.splitlines()
     assert finding.startswith("server.trusted_proxies: 0.0.0.0 accepts unencrypted connections")
-
-
-def test_two_files_have_two_keys(tmp_path: Path) -> None:
-    assert run_init(tmp_path, "one") != run_init(tmp_path, "two")
-    texts = {(tmp_path / name / "imserver.yaml").read_text() for name in ("one", "two")}
-    assert len(texts) == 2
 
 
 def test_commands_of_the_folder_use_it(tmp_path: Path) -> None:
@@ -100,10 +95,18 @@ def test_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["a b", "", "x: y", "ü"])
-def test_a_name_that_the_file_could_not_hold_is_refused(tmp_path: Path, name: str) -> None:
-    done = run_cli("init", "--app", name, folder=tmp_path)
-    assert done.returncode == 1
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(("--app", name) for name in ("a b", "", "x: y", "ü")),
+        ("--url", "unix:/run/im.sock"),
+        ("--chat", "--name", "x" * 41),
+        ("--no-chat", "--name", "Tea"),
+        ("--app", "gochat"),
+    ],
+)
+def test_what_the_file_could_not_hold_is_refused(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    assert run_cli("init", *arguments, folder=tmp_path).returncode == 1
     assert not (tmp_path / "imserver.yaml").exists()
 
 
@@ -129,7 +132,3 @@ def test_the_ports_follow_the_address(tmp_path: Path, url: str, ports: tuple[int
     app = load_with_locations(str(tmp_path / "imserver.yaml"), {})[0].app
     assert (app.http_port, app.websocket_port, app.http_url) == (*ports, url)
     assert f"http://127.0.0.1:{ports[0]}/api/v1/push" in output
-
-
-def test_an_address_that_nobody_opens_is_refused(tmp_path: Path) -> None:
-    assert run_cli("init", "--url", "unix:/run/im.sock", folder=tmp_path).returncode == 1

@@ -1,24 +1,19 @@
 """A real redis-server for tests: on a free port, in a temporary folder, gone when the tests are."""
 
-import contextlib
 import importlib.util
 import os
 import shutil
-import signal
 import socket
-import subprocess
-import time
 from pathlib import Path
 
 import redis
 
+from bench.servers import RedisProcess
 from imserver.gateway.config.settings import RedisSettings
 from tests.ports import free_ports
-from tests.processes import die_with_parent, end, ended_on_failure, pause, spawn
+from tests.processes import Kept
 from tests.support import until
 from tests.tools import require
-
-START_SECONDS = 40.0
 
 
 def program() -> str:
@@ -34,24 +29,22 @@ def program() -> str:
     return require("redis-server", "valkey-server")
 
 
-class RedisServer:
+class RedisServer(Kept, RedisProcess):
     """One server. ``options`` are its settings, as on its command line."""
 
+    start_seconds = 40.0
+
     def __init__(self, folder: Path, *options: str) -> None:
+        super().__init__(program(), str(folder))
         # Nodes of a Redis Cluster meet at the port 10,000 above.
         self.port = free_ports(beside=10_000 if "--cluster-enabled" in options else 0)
-        self.folder = folder
+        self.url = f"redis://127.0.0.1:{self.port}"
         self.options = options
-        self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
     @property
     def settings(self) -> RedisSettings:
         return RedisSettings(addr=f"127.0.0.1:{self.port}")
-
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}"
 
     def client(self, **options: object) -> redis.Redis:
         """A plain client, to look at what stands there."""
@@ -61,43 +54,13 @@ class RedisServer:
         return client
 
     def command(self) -> list[str]:
-        """The command line."""
-        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
-        return [program(), *options, "--save", "", "--appendonly", "no", *self.options]
+        return [*super().command(), *self.options]
 
-    def start(self) -> None:
-        with (self.folder / "redis.log").open("ab") as log:
-            self._process = spawn(
-                self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=die_with_parent
-            )
-        with ended_on_failure(self._process):
-            self._wait(self._process)
-
-    def _wait(self, process: "subprocess.Popen[bytes]") -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 5) as sock:
-                sock.sendall(b"PING\r\n")
-                if sock.recv(7):
-                    return
-            assert process.poll() is None, (self.folder / "redis.log").read_text()
-            assert time.monotonic() < deadline, "redis-server did not start"
-            time.sleep(0.01)
-
-    def kill(self) -> None:
-        """End it at once; what it had in memory is gone."""
-        if self._process is not None:
-            end(self._process, signal.SIGKILL)
-            self._process = None
-
-    def pause(self) -> None:
-        """Let it stand still, connections and all."""
-        assert self._process is not None
-        pause(self._process.pid)
-
-    def resume(self) -> None:
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
+    def ready(self) -> bool:
+        """Whether it answers anything, also that one has to log in."""
+        with socket.create_connection(("127.0.0.1", self.port), 5) as sock:
+            sock.sendall(b"PING\r\n")
+            return bool(sock.recv(7))
 
 
 def form_cluster(servers: list[RedisServer]) -> None:

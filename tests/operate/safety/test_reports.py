@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from imserver.gateway.config.settings import StorageSettings
 from tests.rows import sections
 from tests.security.node_harness import ALL, Harness, config
 from tests.users import User
@@ -68,3 +69,20 @@ def test_an_owner_hears_of_no_report_of_themselves(node: Harness) -> None:
     bob.post("reports/send", person=other.user, reason="scam")
     (notice,) = notices(owner)
     assert notice["text"].startswith("Olga was reported (scam).")
+
+
+def test_reports_do_not_name_an_erased_moderator(tmp_path: Path, url: str) -> None:
+    """On every engine."""
+    of_features = sections(accounts={"registration": True, "registrations_per_address": 0})
+    node = Harness(config(tmp_path, storage=StorageSettings(url, seconds=60), of_features=of_features))
+    ann, bob = (person(node, name, "moderator") for name in ("Ann", "Bob"))
+    eve = person(node, "Eve")
+    for user in (ann, bob):
+        bob.post("reports/send", person=eve.user, reason="spam")
+        (report,) = user.get("reports")["reports"]
+        user.post("reports/close", id=report["id"], outcome="dismissed", note="seen")
+    node.node.core.erase_user("201", ann.user)
+    rows = bob.get("reports", state="closed")["reports"]
+    closed = sorted((row["closed_by"], row["note"]) for row in rows)
+    assert closed == [("", ""), (f"staff:201/{bob.user}", "seen")]
+    node.close()

@@ -1,4 +1,4 @@
-"""A user erases themselves: an account by its password, the user of a session token by that."""
+"""A user erases themselves, and those with a role others; what was interrupted goes on."""
 
 from pathlib import Path
 
@@ -10,9 +10,10 @@ from imserver.people.accounts.parts import accounts_of
 from imserver.plugin import Parts
 from imserver.plugin.storage import Erasure
 from tests.rows import sections
-from tests.security.node_harness import APPS, SECRET, Harness, config
+from tests.security.node_harness import ALL, APPS, SECRET, Harness, config
 from tests.security.test_bots import person
-from tests.users import PASSWORD
+from tests.support import run_cli
+from tests.users import PASSWORD, User
 
 REGISTRATION = sections(accounts={"registration": True, "registrations_per_address": 0})
 
@@ -73,3 +74,26 @@ def test_what_another_node_has_ended_meanwhile_is_erased_all_the_same(tmp_path: 
     (first, *_) = log.entries.read("201", 0, 10)
     assert (first.sender, first.body) == (row.name, b"")
     node.close()
+
+
+def test_an_owner_erases_those_below_and_a_key_everybody(tmp_path: Path) -> None:
+    node = Harness(config(tmp_path, of_features=REGISTRATION))
+    keyed, owner, equal = User(node, ALL.key, app="201"), person(node, "ann"), person(node, "bob")
+    moderator, member = person(node, "ann2"), person(node, "bob2")
+    for user, role in ((owner, "owner"), (equal, "owner"), (moderator, "moderator")):
+        keyed.post("accounts/role", user=user.user, role=role)
+    assert moderator.refused("users/erase", user=member.user) == (403, "not_allowed")
+    for user in (equal, owner):
+        assert owner.refused("users/erase", user=user.user) == (403, "not_allowed")
+        assert user.get("accounts/show")
+    for user in (moderator, member):
+        assert owner.post("users/erase", user=user.user) == {"erased": True}
+    assert keyed.post("users/erase", user=equal.user) == {"erased": True}
+    node.close()
+
+
+def test_a_compacted_database_has_the_act_in_its_audit_log(tmp_path: Path) -> None:
+    done = run_cli("erase", "--compact", "--data-dir", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    listed = run_cli("audit", "list", "--name", "database.compact", "--data-dir", str(tmp_path))
+    assert "command:" in listed.stdout, listed
