@@ -81,8 +81,8 @@ def test_what_waits_is_delivered_in_order_and_stored_at_the_end() -> None:
     assert one.saved[-1] == 3
 
 
-def test_a_busy_receiver_costs_few_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SAVE_SECONDS", 60.0)
+def test_a_busy_receiver_costs_few_writes(pauses: Pauses) -> None:
+    """Before the time to store the position, whose clock stands still."""
     one = One()
     one.add(*range(100))
     until(lambda: len(one.taken) == 100)

@@ -88,26 +88,14 @@ class DurableContract:
         until(lambda: receivers.order("one") == ["a", "b", "c"])
 
     def test_after_an_absence_of_the_database_nothing_is_missed(
-        self, receivers: Receivers, start: StartNode, monkeypatch: pytest.MonkeyPatch
+        self, receivers: Receivers, start: StartNode
     ) -> None:
         node = start(receivers)
         node.send("one", "a")
         until(lambda: receivers.taken["one"] and at_rest(node))
-        away = 8
-        with monkeypatch.context() as patched:
-            for name in ("read_or", "write_or", "rows"):
-                usual = getattr(node.store, name)
-
-                def fail(*given: Any, usual: Callable[..., Any] = usual) -> Any:
-                    nonlocal away
-                    away -= 1
-                    if away > 0:
-                        raise StorageUnavailable("away")
-                    return usual(*given)
-
-                patched.setattr(node.store, name, fail)
-            node.send("one", "b", "c")
-            until(lambda: away <= 0)
+        node.store.away = 8
+        node.send("one", "b", "c")
+        until(lambda: node.store.away <= 0)
         until(lambda: receivers.order("one") == ["a", "b", "c"])
 
     def test_a_node_goes_on_where_a_killed_one_has_ended(
@@ -180,24 +168,23 @@ class DurableContract:
         assert receivers.order("one") == ["a"]
 
     def test_after_a_pause_that_was_longer_than_the_lease_a_node_begins_at_the_stored_position(
-        self, receivers: Receivers, start: StartNode, monkeypatch: pytest.MonkeyPatch
+        self, receivers: Receivers, start: StartNode
     ) -> None:
+        def pause(*_given: Any) -> Any:
+            raise StorageUnavailable("the node stands still")
+
         node = start(receivers)
         node.send("one", "a")
         until(lambda: receivers.taken["one"] and at_rest(node))
         before = node.consumers()
-        with monkeypatch.context() as patched:
-
-            def pause(*_given: Any) -> Any:
-                raise StorageUnavailable("the node stands still")
-
-            patched.setattr(node.events, "claim", pause)
-            for lease in node.leases():
-                lease.until = 0.0
-            # Meanwhile another node delivered "b".
-            node.send("one", "b")
-            node.store.write(lambda sql: sql.execute("UPDATE bot SET hook_entry = 2"))
-            node.store.write(lambda sql: sql.execute("UPDATE event_feed SET entry_id = 2, noted_id = 2"))
+        node.events.instead["claim"] = pause
+        for lease in node.leases():
+            lease.until = 0.0
+        # Meanwhile another node delivered "b".
+        node.send("one", "b")
+        node.store.write(lambda sql: sql.execute("UPDATE bot SET hook_entry = 2"))
+        node.store.write(lambda sql: sql.execute("UPDATE event_feed SET entry_id = 2, noted_id = 2"))
+        del node.events.instead["claim"]
         until(lambda: owned(node) and not set(map(id, before)) & set(map(id, node.consumers())))
         node.send("one", "c")
         until(lambda: "c" in receivers.taken["one"])

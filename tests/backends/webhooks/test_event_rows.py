@@ -175,10 +175,7 @@ def test_the_first_waiting_event_of_each_user_is_tried(store: Store, events: Eve
     assert [row.event for row in events.due_retries(APP, 1, 900, 10)] == ["log-2", "log-3"]
 
 
-def test_only_the_newest_dead_events_are_kept(
-    store: Store, events: EventStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("imserver.backends.webhooks.event_rows.MAX_RETRIES", 3)
+def test_only_the_newest_dead_events_are_kept(store: Store, events: EventStore, small_limits: None) -> None:
     events.claim({APP: None}, "one", 10)
     rows = [RetryRow(0, f"log-{number}", "ann", 1, 1, b"x") for number in range(5)]
     events.advance(APP, "one", 1, 0, rows, dead=True)
@@ -237,8 +234,7 @@ def test_ids_of_events_that_the_database_has_lost_are_not_given_again(
     assert [event.id for event in events.read(APP, 0, 10)] == [1, 3]
 
 
-def test_events_that_wait_are_bounded_in_bytes(events: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imserver.backends.webhooks.event_rows.MAX_WAITING_BYTES", 100)
+def test_events_that_wait_are_bounded_in_bytes(events: EventStore, small_limits: None) -> None:
     large = NewEvent(APP, "ann", "absent", b'"%b"' % (b"x" * 90))
     adding = [gevent.spawn(events.append, [large]) for _ in range(3)]
     gevent.joinall(adding)

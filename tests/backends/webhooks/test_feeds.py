@@ -12,7 +12,7 @@ from msgspec import json
 from imserver.backends.webhooks import feeds as module
 from imserver.backends.webhooks.dead_events import list_retries, replay_dead
 from imserver.backends.webhooks.event_json import page_of
-from imserver.backends.webhooks.event_rows import EventStore, StoredEvent
+from imserver.backends.webhooks.event_rows import StoredEvent
 from imserver.backends.webhooks.feeds import Feed, Feeds
 from imserver.backends.webhooks.requests import Receiver, WebhookCounts
 from imserver.gateway.config.settings import StorageSettings
@@ -20,7 +20,7 @@ from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.log.contract import Commit, Draft, Entry
 from imserver.messenger.messages.log.message_log import MessageLog
-from tests.backends.webhooks.consumer_users import end
+from tests.backends.webhooks.consumer_users import Events, end
 from tests.gateway.core.back_end import BackEnd, Post
 from tests.gateway.transport.harness import until
 
@@ -59,7 +59,8 @@ class Node:
         self.store.part(MessageLog).writer.listener = self.listener
         self.store.start()
         self.tally = WebhookCounts()
-        self.feeds = Feeds(self.store, EventStore(self.store), back_end, lambda: name, self.tally)  # type: ignore[arg-type]
+        self.events = Events(self.store)
+        self.feeds = Feeds(self.store, self.events, back_end, lambda: name, self.tally)  # type: ignore[arg-type]
         if has_messages:
             self.feeds.log = self.store.part(MessageLog)
             self.listener.feeds = self.feeds
@@ -174,15 +175,13 @@ def test_entries_that_are_committed_while_others_are_put_aside_are_delivered(
     node = start(BackEnd(reply))
     node.send("bad", "b1")
     until(lambda: node.feed.waiting)
-    advance = node.feeds.events.advance
     new = ["new 1", "new 2", "new 3"]
 
     def advance_while_others_commit(*given: Any) -> None:
-        advance(*given)
-        node.feeds.events.advance = advance  # type: ignore[method-assign]
+        node.events.advance(*given)
         node.send("carl", *new)
 
-    node.feeds.events.advance = advance_while_others_commit  # type: ignore[method-assign]
+    node.events.instead["advance"] = advance_while_others_commit
     drafts = [Draft(sender=sender, to_user="zoe", body=sender.encode()) for sender in ("bad", "ann")]
     node.store.part(MessageLog).writer.append(APP, drafts)
     until(lambda: not node.feed.count)
@@ -284,12 +283,11 @@ def test_a_login_is_not_forgotten_while_the_database_is_away(start: StartNode) -
     node = start(BackEnd())
     node.send("ann", "hi")
     until(lambda: node.feed.owned)
-    events, came = node.feeds.events, node.feeds.events.came_online
 
     def fail(_users: object) -> None:
         raise StorageUnavailable("away")
 
-    events.came_online = fail  # type: ignore[method-assign,assignment]
+    node.events.instead["came_online"] = fail
     node.feeds.came_online(APP, "zoe")
     with pytest.raises(StorageUnavailable):
         node.feeds.look()
@@ -297,9 +295,9 @@ def test_a_login_is_not_forgotten_while_the_database_is_away(start: StartNode) -
 
     def remember(users: set[tuple[str, str]]) -> None:
         found.append(set(users))
-        came(users)
+        node.events.came_online(users)
 
-    events.came_online = remember  # type: ignore[method-assign,assignment]
+    node.events.instead["came_online"] = remember
     until(lambda: found)
     assert found == [{(APP, "zoe")}]
 
@@ -309,15 +307,14 @@ def test_an_event_that_is_added_while_no_rows_are_found_is_delivered(start: Star
     node = start(back_end)
     node.send("ann", "a")
     until(lambda: node.tally.delivered.total() == 1)
-    feed, read = node.feed, node.feeds.events.read
+    feed = node.feed
 
     def read_before_the_commit(app: str, after: int, limit: int) -> list[StoredEvent]:
-        rows = read(app, after, limit)
-        node.feeds.events.read = read  # type: ignore[method-assign]
+        rows: list[StoredEvent] = node.events.read(app, after, limit)
         node.feeds.add(APP, "account", [("ann", {"change": "changed"})])
         return rows
 
-    node.feeds.events.read = read_before_the_commit  # type: ignore[method-assign]
+    node.events.instead["read"] = read_before_the_commit
     node.store.write(lambda sql: sql.execute("UPDATE event_feed SET last_id = 1"))  # that row has expired
     feed.event_head = 1
     assert feed.sender is not None

@@ -12,8 +12,9 @@ from imserver.gateway import errors
 from imserver.gateway.cluster.nodes import NodeMessages
 from imserver.gateway.cluster.registry import Lease
 from imserver.gateway.model import Event
-from imserver.messenger.messages import acks, catch_up
+from imserver.messenger.messages import acks
 from imserver.messenger.messages.acks import ACK_SECONDS
+from imserver.messenger.messages.catch_up import PAGE
 from tests.dialects.action.harness import APP, ActionHarness, One
 from tests.dialects.action.test_messages import Keeping
 from tests.gateway.transport.harness import turn, until
@@ -152,32 +153,24 @@ def test_too_much_that_is_not_acknowledged_ends_the_connection(
 def test_what_was_not_acknowledged_and_what_came_while_absent_arrive_at_the_next_login(
     node: ActionHarness,
 ) -> None:
-    ann, bob = One(node, "ann", "bob"), Acking(node, "bob")
+    ann, bob = One(node, "ann", "bob"), Acking(node, "bob", room="r")
     for text in "123":
         ann.say(text)
     bob.ack(1)
     bob.connection.close(1000)
     for text in "45":
         assert ann.say(text) == 200
-    bob = Acking(node, "bob")
+    bob = Acking(node, "bob", room="r")
     ann.say("6")
     bob.gets((1, "2"), (2, "3"), (3, "4"), (4, "5"), (5, "6"))
     bob.ack(5)
+    assert ann.login("ann", room="r") == 200
+    ann.say("to the room")
+    bob.gets(*bob.numbers()[:5], (6, "to the room"))
     bob.connection.close(1000)
     bob = Acking(node, "bob")
     node.pending.look()
-    bob.gets()
-
-
-def test_messages_to_a_room_that_were_not_acknowledged_arrive_at_the_next_login(node: ActionHarness) -> None:
-    ann, bob = One(node, "ann", room="r"), Acking(node, "bob", room="r")
-    ann.say("1")
-    bob.gets((1, "1"))
-    bob.connection.close(1000)
-    until(lambda: not node.hub.is_online(APP, "bob"))
-    bob = Acking(node, "bob")
-    node.pending.look()
-    bob.gets((1, "1"))
+    bob.gets((1, "to the room"))
 
 
 def test_a_newer_connection_takes_over_what_the_older_has_not_acknowledged(node: ActionHarness) -> None:
@@ -269,17 +262,17 @@ def test_acknowledgements_are_the_position_of_the_next_login_and_nobody_is_pinge
         assert node.pending.count == 0
 
 
-def test_missed_pages_follow_the_acknowledgement_of_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catch_up, "PAGE", 2)
+def test_missed_pages_follow_the_acknowledgement_of_the_one_before() -> None:
     with Keeping() as node:
         ann = One(node, "ann", "bob")
-        for number in range(5):
+        count = 2 * PAGE + 1
+        for number in range(count):
             assert ann.say(str(number)) == 200
         bob = Acking(node, "bob")
-        for last in (2, 4):
+        for last in (PAGE, 2 * PAGE):
             until(lambda last=last: len(bob.numbers()) == last)
             bob.gets(*[(number + 1, str(number)) for number in range(last)])
             bob.ack(last)
-        until(lambda: len(bob.numbers()) == 5)
+        until(lambda: len(bob.numbers()) == count)
         assert ann.say("new") == 200
-        until(lambda: bob.numbers()[-1] == (6, "new"))
+        until(lambda: bob.numbers()[-1] == (count + 1, "new"))

@@ -189,15 +189,6 @@ def test_the_namespace_and_the_history_must_permit_deltas(harness: Harness) -> N
     assert not begin(harness, connection, "news:1").delta
 
 
-@pytest.mark.parametrize(("delta", "wanted"), [("fossil", True), ("", False), ("other", False)])
-def test_clients_name_the_format(delta: str, wanted: bool) -> None:
-    command = CENTRIFUGE.decode(
-        json.encode({"id": 1, "subscribe": {"channel": PRICES, "delta": delta}})
-    ).command
-    assert isinstance(command, Subscribe)
-    assert command.delta is wanted
-
-
 def test_publications_that_came_during_the_subscription_are_read(harness: Harness) -> None:
     first = Reader(harness, "first")
     connection, client = harness.login(MULTI, "ann", dialect=CENTRIFUGE)

@@ -826,23 +826,21 @@ def test_what_is_stored_together_is_one_frame_and_its_senders_are_acknowledged_i
     assert (harness.metrics.batch_messages.total, sum(harness.metrics.batch_seconds.counts)) == (4, 2)
 
 
-def test_a_run_ends_where_it_is_enough_for_a_frame(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    for limit, most in (("MAX_RUN", 4), ("MAX_RUN_BYTES", 100)):
-        monkeypatch.setattr(deliverer, limit, most)
+def test_a_run_ends_where_it_is_enough_for_a_frame(harness: Harness) -> None:
     group, (ann, bob, dan) = members(harness, 1, 2, 3)
     gate = together(harness, dan, group)
-    for number in range(1, 7):
+    large, short, many = "x" * (deliverer.MAX_RUN_BYTES * 2 // 3), 3 * deliverer.MAX_RUN // 2, 3
+    for number in range(1, short + 1):
         ann.group(number, group, "short")
-    for number in range(1, 4):
-        bob.group(number, group, "x" * 60)
+    for number in range(1, many + 1):
+        bob.group(number, group, large)
     ann.settle()
     bob.settle()
     gate.set()
-    until(lambda: len(dan.stream()) >= 10)
-    assert dan.stream() == list(range(2, 12))
-    sizes = [payload.count(b"short") + payload.count(b"x" * 60) for payload in dan.client.payloads()]
-    assert max(sizes) <= 4
-    assert all(payload.count(b"x" * 60) <= 1 for payload in dan.client.payloads())
+    until(lambda: len(dan.stream()) >= short + many + 1)
+    assert dan.stream() == list(range(2, short + many + 3))
+    sizes = [(payload.count(b"short"), payload.count(large.encode())) for payload in dan.client.payloads()]
+    assert all(small + big <= deliverer.MAX_RUN and big <= 1 for small, big in sizes)
     assert len(sizes) < 10
 
 

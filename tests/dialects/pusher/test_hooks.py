@@ -1,22 +1,19 @@
 """Pusher's webhooks: which events of channels they send, and what they sign."""
 
-import pytest
-
-from imserver.backends.webhooks import parts
 from imserver.backends.webhooks.parts import Occupancy
 from imserver.backends.webhooks.webhooks import Webhooks
 from imserver.dialects.pusher.apps import PusherHooks, PusherReceiver
+from tests.backends.webhooks.conftest import constants, quick
 from tests.gateway.core.back_end import AwayStore, BackEnd
 from tests.gateway.hub.harness import Harness
 from tests.support import until
 
+__all__ = ["constants", "quick"]
+
 APP, NEWS = "102", "news"
 
 
-def test_a_back_end_receives_which_channels_have_subscribers_but_not_those_of_the_server(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(parts, "VACATED_SECONDS", 0.02)
+def test_a_back_end_receives_which_channels_have_subscribers_but_not_those_of_the_server(quick: None) -> None:
     with Harness() as harness:
         sent: list[bytes] = []
         back_end = BackEnd()

@@ -11,7 +11,7 @@ from imserver.dialects.pusher.apps import PusherApp
 from imserver.dialects.pusher.declared import PusherSettings
 from imserver.dialects.pusher.service import PusherService
 from imserver.dialects.pusher.wire import PusherDialect, PusherSubscribe, PusherUnsubscribe
-from imserver.gateway.channels.members import ChannelRefused
+from imserver.gateway.channels.members import MAX_CHANNELS_OF_A_CONNECTION, ChannelRefused
 from imserver.gateway.transport.connection import Connection
 from tests.dialects.pusher.harness import Hooks, apps_of
 from tests.gateway.hub.harness import Harness
@@ -66,41 +66,32 @@ def test_a_user_is_removed_once_with_the_last_connection(harness: PusherHarness)
     assert harness.sent == [("member_added", "ann"), ("member_removed", "ann")]
 
 
-def test_a_user_who_leaves_during_a_subscription_that_is_refused_is_removed(harness: PusherHarness) -> None:
+@pytest.mark.parametrize("meanwhile", [True, False])
+def test_a_user_who_leaves_during_or_before_a_subscription_that_is_refused_is_removed(
+    harness: PusherHarness, meanwhile: bool
+) -> None:
     (first, _), (second, _) = harness.client(), harness.client()
     harness.subscribe(first, "ann")
-
-    def refuse(*_arguments: Any) -> Any:
+    if not meanwhile:
         harness.pusher.unsubscribe(first, PusherUnsubscribe(ROOM))
-        turn()
-        assert harness.sent == [("member_added", "ann")]
-        raise ChannelRefused("full")
-
-    harness.channels.subscriptions.subscribe = refuse  # type: ignore[method-assign, assignment]
-    harness.subscribe(second, "ann")
-    turn()
-    assert harness.sent == [("member_added", "ann"), ("member_removed", "ann")]
-
-
-def test_a_user_who_has_left_and_is_then_refused_is_removed(harness: PusherHarness) -> None:
-    connection, _ = harness.client()
-    harness.subscribe(connection, "ann")
-    harness.pusher.unsubscribe(connection, PusherUnsubscribe(ROOM))
 
     def refuse(*_arguments: Any) -> Any:
+        if meanwhile:
+            harness.pusher.unsubscribe(first, PusherUnsubscribe(ROOM))
         turn()
         assert harness.sent == [("member_added", "ann")]
         raise ChannelRefused("full")
 
     harness.channels.subscriptions.subscribe = refuse  # type: ignore[method-assign, assignment]
-    harness.subscribe(connection, "ann")
+    harness.subscribe(second if meanwhile else first, "ann")
     turn()
     assert harness.sent == [("member_added", "ann"), ("member_removed", "ann")]
 
 
 def test_a_user_who_was_refused_is_not_removed(harness: PusherHarness) -> None:
     connection, _ = harness.client()
-    harness.channels.subscriptions.subscribe = Mock(side_effect=ChannelRefused("full"))  # type: ignore[method-assign]
+    for number in range(MAX_CHANNELS_OF_A_CONNECTION):
+        harness.channels.subscriptions.join(APP, f"news-{number}", connection)
     harness.subscribe(connection, "ann")
     turn()
     assert harness.sent == []

@@ -13,12 +13,12 @@ from imserver.people.accounts.contract import Account
 from imserver.people.accounts.rows import AccountStore
 from imserver.people.bots.hooks import BotHooks
 from imserver.people.bots.rows import BotStore, HookStore
-from tests.backends.webhooks.conftest import quick
+from tests.backends.webhooks.conftest import constants, quick
 from tests.backends.webhooks.consumer_users import RECEIVERS, Node
 from tests.backends.webhooks.test_consumer_users import DurableContract
 from tests.gateway.core.back_end import Answer, BackEnd, Post
 
-__all__ = ["quick"]
+__all__ = ["constants", "quick"]
 
 APP = "shop"
 

@@ -8,8 +8,7 @@ import pytest
 from gevent.event import Event as Signal
 from msgspec import json
 
-from imserver.backends.webhooks import consumer, webhooks_of
-from imserver.backends.webhooks.consumer import DeliveryLease
+from imserver.backends.webhooks import webhooks_of
 from imserver.backends.webhooks.log_window import HookSender
 from imserver.gateway.errors import StorageUnavailable
 from imserver.messenger.messages.log.contract import Draft
@@ -18,6 +17,7 @@ from imserver.people.bots import hooks as module
 from imserver.people.bots.hooks import BotHooks, messages_of
 from imserver.people.bots.parts import bots_of
 from imserver.people.bots.rows import BotHook
+from tests.backends.webhooks.conftest import constants, quick
 from tests.docs.markdown import blocks
 from tests.gateway.core.back_end import Answer, BackEnd, Post
 from tests.gateway.transport.harness import until
@@ -26,6 +26,8 @@ from tests.security.node_harness import ADMIN, Harness, config
 from tests.security.test_bots import person
 from tests.support import ROOT
 from tests.users import User
+
+__all__ = ["constants", "quick"]
 
 NOTHING = (200, b"")
 GUIDE = ROOT / "docs" / "guides" / "bot-webhooks.md"
@@ -46,11 +48,7 @@ class Receivers(BackEnd):
         return [event["text"] for event in self.at(url) if "text" in event]
 
 
-@pytest.fixture(autouse=True)
-def quick(hasty_consumers: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short pauses."""
-    monkeypatch.setattr(consumer, "LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(DeliveryLease, "RENEW_SECONDS", 0.02)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture(scope="module")
@@ -244,14 +242,15 @@ def test_a_refused_event_is_dropped(node: Harness, receivers: Receivers) -> None
     assert webhooks_of(node.node.core).tally.dropped.total() == dropped + 1
 
 
-def test_after_a_day_an_event_is_dropped(
-    node: Harness, receivers: Receivers, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_after_a_day_an_event_is_dropped(node: Harness, receivers: Receivers) -> None:
     fay = person(node, "fay")
     bot, url = hooked(fay, "late")
     receivers.replies[url] = lambda post: "away" if post.json["text"] == "old" else NOTHING
-    monkeypatch.setattr(module, "TRY_SECONDS", 0.0)
     say(fay, bot, "old", "new")
+    hooks = bots_of(node.node.core).hooks
+    until(lambda: "old" in receivers.texts(url) and sender_of(hooks, bot).consumer.failures)
+    assert "new" not in receivers.texts(url)
+    sender_of(hooks, bot).consumer.since -= module.TRY_SECONDS
     until(lambda: "new" in receivers.texts(url))
 
 

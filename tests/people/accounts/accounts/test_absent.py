@@ -9,6 +9,7 @@ import pytest
 from imserver.gateway.auth import tenants
 from imserver.gateway.auth.questions import Relations
 from imserver.gateway.auth.tokens import BadToken
+from imserver.gateway.config.settings import StorageSettings
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.parts import accounts_of
 from tests.security.node_harness import Harness, config
@@ -33,10 +34,7 @@ def test_no_token_is_an_accounts(tmp_path: Path) -> None:
     node.close()
 
 
-def test_an_app_is_deleted_with_the_accounts_that_it_had(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tenants, "sleep", lambda _: None)
+def test_an_app_is_deleted_with_the_accounts_that_it_had(tmp_path: Path) -> None:
     first = Harness(config(tmp_path))
     first.node.core.tenants.register("shop", account_tokens="required")
     people = accounts_of(first.node.core)
@@ -46,7 +44,7 @@ def test_an_app_is_deleted_with_the_accounts_that_it_had(
     parts = node.node.core
     assert parts.logins.wants_tokens("shop"), "nobody gets in who has not shown what the app demands"
     assert parts.store.contents("shop").accounts == 1
-    tenants.delete_app(parts.tenants, parts.store, parts.erasures, "shop", parts.config.storage)
+    tenants.delete_app(parts.tenants, parts.store, parts.erasures, "shop", StorageSettings(look_seconds=0.01))
     for table in ("account", "account_device"):
         assert parts.store.rows(f"SELECT count(*) FROM {table}", ()) == [(0,)]
     node.close()

@@ -7,8 +7,7 @@ from types import SimpleNamespace
 import gevent
 import pytest
 
-from imserver.people.accounts import passwords
-from imserver.people.accounts.passwords import AT_ONCE, Overloaded, Passwords
+from imserver.people.accounts.passwords import AT_ONCE, MAX_WAITING, Overloaded, Passwords
 
 GOCHATS = "764fb148aadad5dae3bb6c1ef08cb53d"
 """What the original keeps of the password ``123456``: printf %s 123456gogogoChat | md5sum"""
@@ -74,12 +73,12 @@ def test_no_more_than_two_are_hashed_at_once(some: Passwords, monkeypatch: pytes
     assert most == AT_ONCE == 2
 
 
-def test_too_many_that_wait_are_refused(some: Passwords, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passwords, "MAX_WAITING", 3)
+def test_too_many_that_wait_are_refused(some: Passwords) -> None:
+    some.waiting = MAX_WAITING - 3
     waiting = [gevent.spawn(some.hash, "secret") for _ in range(3)]
     gevent.sleep(0)
     with pytest.raises(Overloaded):
         some.hash("one more")
     gevent.joinall(waiting)
     assert some.hash("one more")
-    assert some.waiting == 0
+    assert some.waiting == MAX_WAITING - 3
