@@ -86,23 +86,6 @@ def test_the_sender_learns_what_is_stored_instead() -> None:
         assert "replaced" not in ann.ask("recall", {"id": id})[1]
 
 
-def test_an_edit_is_reviewed_and_a_recall_is_not() -> None:
-    with reviewing(Node) as node:
-        ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
-        id = ann.send("bob", "hi")[1]["id"]
-        reviewed(node)
-        assert ann.ask("edit", {"id": id, "text": "rude"})[0] == 1003
-        assert ann.ask("edit", {"id": id, "text": "word"})[0] == 200
-        assert ann.ask("recall", {"id": id})[0] == 200
-        until(lambda: len(bob.pushed()) >= 3)
-        assert [(each["kind"], each.get("text")) for each in bob.pushed()] == [
-            ("message", "hi"),
-            ("edit", "***"),
-            ("recall", None),
-        ]
-        assert [each["kind"] for each in questions(node)] == ["edit", "edit"]
-
-
 def test_messages_of_a_connection_are_stored_in_their_order_and_others_do_not_wait() -> None:
     with reviewing(Node) as node:
         reviewed(node)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-import jwt
 import pytest
 from centrifuge import CentrifugeError, ReplyError
 
@@ -18,10 +17,9 @@ from tests.integration.pusher import SHOP
 from tests.integration.pusher import Client as PusherClient
 from tests.integration.raw import CLOSE, Raw, text
 from tests.integration.receiver import SECRET, Answer, Post, Receiver
-from tests.integration.v1 import good
 from tests.support import Server, eventually
 
-from .conftest import CONFIG, OTHER_KEY, token
+from .conftest import CONFIG, token
 from .people import SECONDS, Events, Person, both, person, refused
 
 CONSENT = {"subscribe": "back_end", "publish": "back_end", "history_size": 10, "history_seconds": 60}
@@ -85,18 +83,7 @@ def consenting(back_end: BackEnd, start_shared_server: StartServer) -> Server:
     }
     pusher["back_ends"] = {**{call: urls[call] for call in ("subscribe", "publish")}, "seconds": 30}
     listed = {**one, "back_ends": {**urls, "emulated_headers": ["Authorization"], "seconds": 30}}
-    consents = {
-        "webhook": {"secret": SECRET, "authorise_url": f"{back_end.url}/authorise"},
-        "back_ends": {"rpc": urls["rpc"], "seconds": 30},
-    }
-    apps = {
-        "consents": consents,
-        "asked": one,
-        "plain": plain,
-        "pushed": pusher,
-        "listed": listed,
-        "shop": shop,
-    }
+    apps = {"asked": one, "plain": plain, "pushed": pusher, "listed": listed, "shop": shop}
     return start_shared_server(
         config={**CONFIG, "apps": apps, "websocket": {"sweep_seconds": 0.2, "client_ping_seconds": 5}}
     )
@@ -114,35 +101,6 @@ async def fails(call: Awaitable[Any]) -> CentrifugeError:
 
 
 # --- connect ------------------------------------------------------------------------------------------------
-
-
-@both
-async def test_a_forged_token_has_no_effect_where_the_back_end_decides(
-    consenting: Server, back_end: BackEnd, protobuf: bool
-) -> None:
-    """The app has no key, so nobody has verified the token but, perhaps, the back end."""
-    user = f"boss-{protobuf}"
-    back_end.answers["/authorise"] = lambda _: (200, json.dumps({"allow": True, "user": user}).encode())
-    back_end.answers["/rpc"] = lambda _: answer(result={"data": 1})
-    claims = {"channels": ["$private"], "subs": {"$other": {"info": 1}}, "info": 1, "meta": 1}
-    forged = jwt.encode({"sub": "mallory", **claims}, "a key of nobody, which is long enough", "HS256")
-
-    def publish(operation: str, **target: str) -> None:
-        good(consenting.http, operation, {"app": "consents", "text": "hi", **target}, key=OTHER_KEY)
-
-    path = "/connection/consents/websocket"
-    async with person(consenting, protobuf, path=path, token=forged) as one:
-        assert (await one.events.next("on_subscribed")).channel == f"#{user}"
-        await one.rpc("who")
-        for channel in ("$private", "$other"):
-            await asyncio.to_thread(publish, "channels/publish", channel=channel)
-        await asyncio.to_thread(publish, "push", user=user)
-        assert (await one.events.next("on_publication")).channel == f"#{user}"
-    (posted,) = back_end.requests_of("authorise")
-    assert (posted["token"], posted["user"]) == (forged, "")
-    (posted,) = back_end.requests_of("rpc")
-    assert posted["user"] == user
-    assert "meta" not in posted
 
 
 @both
@@ -202,17 +160,6 @@ async def test_a_token_needs_no_back_end(consenting: Server, back_end: BackEnd) 
     async with person(consenting, False, "bob", path=PATH) as bob:
         assert (await bob.events.next("on_subscribed")).channel == "#bob"
     assert not back_end.requests_of("connect")
-
-
-def test_a_renewed_token_has_new_facts_for_the_back_end(consenting: Server, back_end: BackEnd) -> None:
-    with Raw(consenting.ws) as client:
-        client.upgrade(PATH)
-        for name, meta in (("connect", 1), ("refresh", 2)):
-            client.send(text(json.dumps({"id": 1, name: {"token": token("ann", meta=meta)}})))
-            assert name in client.message().json
-        client.send(text('{"id":2,"rpc":{"method":"price"}}'))
-        assert client.message().json == {"id": 2, "rpc": {}}
-    assert back_end.requests_of("rpc")[0]["meta"] == 2
 
 
 async def test_a_back_end_may_let_in_a_client_without_a_user(consenting: Server, back_end: BackEnd) -> None:

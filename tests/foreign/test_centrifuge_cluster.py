@@ -1,7 +1,7 @@
 """Clients of Centrifugo on two nodes that share a Redis; the second one has the WSGI server."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from cent import (
@@ -16,12 +16,11 @@ from cent import (
 )
 from cent import Client as Cent
 from cent import StreamPosition as Position
-from centrifuge import ReplyError
 
 from tests.integration.clusters import Nodes, nodes_of
 
 from .conftest import CONFIG, KEY
-from .people import SECONDS, both, person
+from .people import SECONDS, person
 
 
 @pytest.fixture(scope="module")
@@ -114,47 +113,3 @@ def test_a_publication_that_is_repeated_on_the_other_node_has_its_offset(nodes: 
     assert first.offset > 0
     assert [publish(node) for node in (1, 1, 0)] == [first] * 3
     assert publish(1, data=2) == first, "the key alone decides"
-
-
-async def code_of(call: Callable[[], Awaitable[object]]) -> int:
-    with pytest.raises(ReplyError) as error:
-        await call()
-    code: int = error.value.code
-    return code
-
-
-@both
-async def test_options_open_what_they_name_on_both_nodes_and_all_else_is_closed(
-    nodes: Nodes, protobuf: bool
-) -> None:
-    here, there = nodes.servers
-    channel, path = f"room:{protobuf}", "/connection/closed/websocket"
-
-    async with (
-        person(here, protobuf, "ann", path=path) as ann,
-        person(there, protobuf, "bob", path=path) as bob,
-    ):
-        client = ann.client
-        _, heard = await bob.subscribe(channel)
-        await client.publish(channel, ann.written({"n": 1}))
-        pub = (await heard.next("on_publication")).pub
-        assert (bob.read(pub.data), pub.info.user, pub.offset) == ({"n": 1}, "ann", 1)
-        present = (await client.presence(channel)).clients
-        assert [each.user for each in present.values()] == ["bob"]
-        stats = await client.presence_stats(channel)
-        assert (stats.num_clients, stats.num_users) == (1, 1)
-        page = await client.history(channel, limit=5)
-        assert [ann.read(each.data) for each in page.publications] == [{"n": 1}]
-
-        for name, codes in (("shut:1", [103] * 4), ("lobby", [103, 108, 108, 108]), ("other:1", [102] * 4)):
-            if name == "other:1":
-                await client.new_subscription(name, ann.events).subscribe()
-                assert (await ann.events.next("on_unsubscribed")).code == 102
-            else:
-                await ann.subscribe(name)
-            assert [
-                await code_of(lambda name=name: client.publish(name, ann.written(1))),  # type: ignore[misc]
-                await code_of(lambda name=name: client.presence(name)),  # type: ignore[misc]
-                await code_of(lambda name=name: client.presence_stats(name)),  # type: ignore[misc]
-                await code_of(lambda name=name: client.history(name)),  # type: ignore[misc]
-            ] == codes

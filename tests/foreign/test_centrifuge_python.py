@@ -22,22 +22,6 @@ def code_of(error: pytest.ExceptionInfo[ReplyError]) -> int:
 # --- connections --------------------------------------------------------------------------------------------
 
 
-async def test_in_an_open_app_a_token_names_the_user_and_gives_no_right(server: Server) -> None:
-    path = "/connection/hall/websocket"
-
-    async with person(server, False, path=path) as guest:
-        await guest.subscribe("news")
-        with pytest.raises(ReplyError) as error:
-            await guest.rpc("conversations")
-        assert code_of(error) == 101
-    session_token = token("zoe", channels=["news"]) + "forged"
-    async with person(server, False, path=path, token=session_token) as zoe:
-        found = [(await zoe.events.next("on_subscribed")).channel for _ in range(2)]
-        assert found == ["#zoe", "news"]
-    for channel in ("talk:1", "shut:1", "user:bob", "group:1", "#bob"):
-        assert await refused(server, path=path, token=token("zoe", channels=[channel])) == 4505
-
-
 @pytest.mark.parametrize(
     ("options", "code"),
     [
@@ -152,21 +136,6 @@ async def test_a_publication_reaches_subscribers_with_its_author(server: Server,
         assert (stats.num_clients, stats.num_users) == (2, 2)
         await subscription.unsubscribe()
         assert (await heard.next("on_leave")).info.user == "ann"
-
-
-@both
-async def test_a_token_may_subscribe_its_client(server: Server, protobuf: bool) -> None:
-    session_token = token("ann", channels=["open:3"], subs={"past:4": {"data": {"x": 1}, "info": {"r": 2}}})
-    async with person(server, protobuf, token=session_token) as ann:
-        subscribed = [await ann.events.next("on_subscribed") for _ in range(3)]
-        found = {each.channel: each for each in subscribed}
-        assert found.keys() == {"#ann", "open:3", "past:4"}
-        assert found["past:4"].recoverable
-        assert ann.read(found["past:4"].data) == {"x": 1}
-        with Cent(f"{server.http_url}/api", KEY, timeout=SECONDS) as cent:
-            cent.publish(PublishRequest(channel="past:4", data={"n": 1}))
-        heard = await ann.events.next("on_publication")
-        assert (heard.channel, ann.read(heard.pub.data)) == ("past:4", {"n": 1})
 
 
 @pytest.mark.parametrize("by_api", [False, True], ids=["token", "api"])

@@ -29,7 +29,6 @@ WAYS = ("json-websocket", "json-http_stream", "protobuf-websocket", "protobuf-ht
 APPS: dict[str, Any] = {
     "past": {"jwt": JWT, "login_policy": "multi", "channels": {"user": PAST, "*": RECENT}},
     "kept": {"jwt": JWT, "login_policy": "multi", "channels": {"user": {**ROW, **STORED}, "*": STORED}},
-    "live": {"jwt": JWT, "login_policy": "multi", "channels": {"user": ROW}},
     "asks": {"jwt": JWT, "subscribe_to_own_channel": False},
     "both": {"jwt": JWT, "subscribe_to_own_channel": False, "channels": {"user": PAST}},
 }
@@ -163,27 +162,6 @@ async def test_a_position_of_before_the_options_recovers_nothing_once(
                 await one.client.ready(SECONDS)
                 assert (await one.events.next("on_subscribed")).recovered == is_recovered
                 await one.client.disconnect()
-
-
-@json_first
-@pytest.mark.parametrize("app", ["past", "kept", "live"])
-async def test_stored_messages_are_live_events_without_an_offset(
-    servers: list[Server], app: str, protobuf: bool
-) -> None:
-    user = f"cid-{protobuf}"
-
-    with cent_of(servers[-1], app) as cent:
-        async with member(servers[0], app, user, protobuf) as one:
-            await one.events.next("on_subscribed")
-            message = {"app": app, "user": user, "text": "stored", "store": True}
-            (stored,) = good(servers[-1].http, "push", message, key=KEY)["results"]
-            heard = await one.events.next("on_publication")
-            assert (heard.channel, heard.pub.offset, heard.pub.tags) == (f"#{user}", 0, {"kind": "message"})
-            assert one.read(heard.pub.data)["id"] == stored["stored"]["id"]
-            await asyncio.to_thread(cent.publish, PublishRequest(channel=f"user:{user}", data="published"))
-            heard = await one.events.next("on_publication")
-            assert (heard.channel, one.read(heard.pub.data)) == (f"#{user}", "published")
-            assert (heard.pub.offset > 0) == (app != "live")
 
 
 @json_first

@@ -137,12 +137,6 @@ def test_an_app_without_guests_takes_none(node: Harness) -> None:
     assert refused == (403, "not_allowed")
 
 
-def test_an_address_brings_a_limited_number_of_guests(host: Host) -> None:
-    statuses = [host.join(host="203.0.113.9")[0] for _ in range(PER_ADDRESS + 1)]
-    assert statuses == [201] * PER_ADDRESS + [429]
-    assert host.join(host="203.0.113.10")[0] == 201
-
-
 def test_a_guest_enters_by_invitation_only_and_gathers_nobody(host: Host) -> None:
     gil, bob = host.guest(), User.register(host.node, APP)
     group = bob.group()
