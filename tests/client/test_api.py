@@ -1,12 +1,10 @@
 """The API from Python against a real server: sending, presence, channels, sessions, apps, what goes wrong."""
 
 import asyncio
-import subprocess
-import sys
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
@@ -37,23 +35,23 @@ from imserver_client import (
 )
 from imserver_client.api import decode_answer
 from imserver_client.publisher import PublisherCore
-from tests.client.test_sessions import SECONDS, http, ws
+from tests.client.test_sessions import SECONDS
 from tests.conftest import StartServer
 from tests.integration.receiver import Receiver
-from tests.support import Server, clean_environment
+from tests.support import Server
 
 APP = "103"
 
 
 @pytest.fixture
 def api(server: Server) -> Iterator[Api]:
-    with Api(http(server)) as one:
+    with Api(server.http_url) as one:
         yield one
 
 
 @pytest.fixture
 def ann(server: Server) -> Iterator[Client]:
-    with Client(ws(server), APP, "ann") as client:
+    with Client(server.ws_url, APP, "ann") as client:
         yield client
 
 
@@ -68,10 +66,10 @@ def texts(client: Client, count: int) -> list[str]:
     return found
 
 
-# --- sending ------------------------------------------------------------------------------------------------
+# --- what a back end asks -----------------------------------------------------------------------------------
 
 
-def test_a_push_goes_to_targets_of_many_kinds(server: Server, api: Api, ann: Client) -> None:
+def test_pushes_go_to_targets_of_many_kinds_one_by_one_and_in_batches(api: Api, ann: Client) -> None:
     (session,) = api.presence(APP, "ann").sessions
     targets = [{"user": "ann"}, {"user": "nobody"}, {"connection": session.connection}, {"all": True}]
     answer = api.push(APP, "hi", targets=targets)
@@ -83,62 +81,35 @@ def test_a_push_goes_to_targets_of_many_kinds(server: Server, api: Api, ann: Cli
     assert answer.sent == 3
     assert api.push(APP, "later", user="late", ttl_seconds=30).results[0].status == "held"
     assert texts(ann, 3) == ["hi"] * 3
+    pushes = [
+        {"app": app, "user": "ann", "text": text} for app, text in ((APP, "1"), ("no", "2"), (APP, "3"))
+    ]
+    results = api.batch([("push", push) for push in pushes])
+    assert [(result.status, result.ok) for result in results] == [(200, True), (404, False), (200, True)]
+    assert texts(ann, 2) == ["1", "3"]
 
 
-def test_data_arrives_as_json(api: Api, ann: Client) -> None:
-    api.push(APP, data={"n": 1}, type="order", user="ann")
-    push = ann.receive(SECONDS)
-    assert push is not None
-    assert (push.type, push.json()) == ("order", {"n": 1})
-
-
-def test_a_batch_is_carried_out_in_order(api: Api, ann: Client) -> None:
-    results = api.batch(
-        [
-            ("push", {"app": APP, "user": "ann", "text": "one"}),
-            ("push", {"app": "nowhere", "user": "ann", "text": "two"}),
-            ("push", {"app": APP, "user": "ann", "text": "three"}),
-        ]
-    )
-    assert [result.status for result in results] == [200, 404, 200]
-    assert [result.ok for result in results] == [True, False, True]
-    assert texts(ann, 2) == ["one", "three"]
-
-
-# --- who is there -------------------------------------------------------------------------------------------
-
-
-def test_presence_names_where_and_since_when(api: Api, ann: Client) -> None:
-    found = api.presence(APP, "ann")
-    assert found.online
-    assert found.sessions[0].dialect == "cmd"
-    assert found.sessions[0].since > 1_700_000_000
-    assert [each.online for each in api.presences(APP, ["ann", "nobody"])] == [True, False]
-    assert api.users(APP).count == 1
-    assert list(api.all_users(APP)) == ["ann"]
-    (counts,) = api.counts(APP)
-    assert (counts.users, counts.sessions) == (1, 1)
-
-
-def test_users_are_listed_page_by_page(server: Server, api: Api) -> None:
-    clients = [Client(ws(server), "104", f"u{number}") for number in range(5)]
-    try:
-        for client in clients:
-            client.connect()
+def test_presence_names_where_and_since_when_and_users_come_page_by_page(server: Server, api: Api) -> None:
+    with ExitStack() as stack:
+        for number in range(3):
+            stack.enter_context(Client(server.ws_url, "104", f"u{number}"))
+        found = api.presence("104", "u0")
+        assert (found.online, found.sessions[0].dialect) == (True, "cmd")
+        assert found.sessions[0].since > 1_700_000_000
+        assert [each.online for each in api.presences("104", ["u0", "nobody"])] == [True, False]
         page = api.users("104", limit=2)
-        assert page.users == ("u0", "u1")
-        assert api.users("104", page.next, 2).users == ("u2", "u3")
-    finally:
-        for client in clients:
-            client.close()
+        assert (page.count, page.users, api.users("104", page.next, 2).users) == (2, ("u0", "u1"), ("u2",))
+        assert list(api.all_users("104")) == ["u0", "u1", "u2"]
+        (counts,) = api.counts("104")
+        assert (counts.users, counts.sessions) == (3, 3)
+        for path in ("counts", "/counts", "/api/v1/counts"):
+            for parameters in ({"body": {"app": "104"}}, {"query": {"app": "104"}}):
+                (row,) = api.call("GET", path, **parameters)["apps"]
+                assert (row["app"], row["users"]) == ("104", 3)
 
 
-# --- channels, sessions, apps -------------------------------------------------------------------------------
-
-
-def test_a_channel_is_subscribed_to_and_published_to(api: Api, ann: Client) -> None:
-    assert api.subscribe(APP, "blue", users=["ann"]) == 1
-    assert api.subscribe(APP, "blue", users=["ann"]) == 0
+def test_channels_and_their_histories(api: Api, ann: Client) -> None:
+    assert [api.subscribe(APP, "blue", users=["ann"]) for _ in range(2)] == [1, 0]
     assert [(each.channel, each.subscribers) for each in api.channels(APP).channels] == [("blue", 1)]
     assert [each.user for each in api.subscribers(APP, "blue").subscribers] == ["ann"]
     assert api.publish(APP, "blue", "to the channel") == ChannelResult("blue", "sent")
@@ -146,23 +117,15 @@ def test_a_channel_is_subscribed_to_and_published_to(api: Api, ann: Client) -> N
     assert api.publish(APP, "blue", "not to ann", except_users=["ann"]).status == "absent"
     assert texts(ann, 2) == ["to the channel", "to two"]
     assert api.unsubscribe(APP, "blue", users=["ann"]) == 1
-    assert api.publish(APP, "blue", "to nobody").status == "absent"
-
-
-def test_the_history_of_a_channel_is_read_and_removed(api: Api) -> None:
-    api.create_app(
-        "kiosk", {"open": True, "channels": {"orders": {"history_size": 5, "history_seconds": 60}}}
-    )
+    kept = {"orders": {"history_size": 5, "history_seconds": 60}}
+    api.create_app("kiosk", {"open": True, "channels": kept, "login_policy": "single"})
     first = api.publish("kiosk", "orders:1", "one")
     api.publish("kiosk", "orders:1", data={"n": 2}, type="order", tags={"lang": "en"})
     api.publish("kiosk", "orders:1", "three", with_history=False)
     page = api.history("kiosk", "orders:1")
-    assert [(each.offset, each.text, each.data) for each in page.publications] == [
-        (1, "one", None),
-        (2, "", {"n": 2}),
-    ]
-    assert page.publications[1].tags == {"lang": "en"}
-    assert (page.offset, page.epoch) == (2, first.epoch)
+    shown = [(each.offset, each.text, each.data) for each in page.publications]
+    assert shown == [(1, "one", None), (2, "", {"n": 2})]
+    assert (page.publications[1].tags, page.offset, page.epoch) == ({"lang": "en"}, 2, first.epoch)
     (newest,) = api.history("kiosk", "orders:1", reverse=True, limit=1).publications
     assert newest.offset == 2
     assert api.channel("kiosk", "orders:1") == Channel("orders:1", 0, 2, first.epoch)
@@ -170,12 +133,28 @@ def test_the_history_of_a_channel_is_read_and_removed(api: Api) -> None:
     assert api.history("kiosk", "orders:1").publications == ()
 
 
+def test_apps_are_made_and_changed_and_users_banned(server: Server, api: Api) -> None:
+    api.create_app("777", {"login_policy": "single"})
+    assert api.set_app("777", {"max_connections": 5}).max_connections == 5
+    assert next(app for app in api.apps() if app.app == "777").login_policy == "single"
+    with Client(server.ws_url, "777", "ann"):
+        assert api.ban("777", ["ann"], 60) == 1
+    with pytest.raises(Exception, match=r"4503|refused"):
+        Client(server.ws_url, "777", "ann").connect()
+    api.unban("777", ["ann"])
+    with Client(server.ws_url, "777", "ann") as again:
+        assert again.state == "online"
+
+
+# --- streamed messages --------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("kind", [Api, Publisher])
 def test_a_streamed_message_is_written_and_read(server: Server, api: Api, kind: Any) -> None:
     settings = {"open": True, "channels": {"answers": {"history_size": 5, "history_seconds": 60}}}
     app = f"library-{kind.__name__}"
     api.create_app(app, settings)
-    with Client(ws(server), app, "ann") as ann, kind(http(server)) as writer:
+    with Client(server.ws_url, app, "ann") as ann, kind(server.http_url) as writer:
         ann.subscribe("answers:1")
         with writer.stream(app, "answers:1", sender="bot", tags={"lang": "en"}) as stream:
             stream.append_all(["The ", "", "answer"])
@@ -199,7 +178,7 @@ def test_a_streamed_message_is_written_and_read(server: Server, api: Api, kind: 
 
 
 def test_a_block_that_fails_closes_its_message_as_incomplete(server: Server, api: Api) -> None:
-    with Client(ws(server), APP, "ann") as ann:
+    with Client(server.ws_url, APP, "ann") as ann:
         ann.subscribe("answers")
         with pytest.raises(ZeroDivisionError), api.stream(APP, "answers", "a") as stream:
             raise ZeroDivisionError
@@ -214,7 +193,7 @@ def test_a_streamed_message_is_written_by_asyncio(server: Server) -> None:
             yield token
 
     async def write() -> None:
-        async with AsyncApi(http(server)) as api, AsyncClient(ws(server), APP, "bob") as bob:
+        async with AsyncApi(server.http_url) as api, AsyncClient(server.ws_url, APP, "bob") as bob:
             await bob.subscribe("answers")
             async with api.stream(APP, "answers") as stream:
                 await stream.append_all(tokens())
@@ -288,33 +267,6 @@ def test_a_streamed_message_waits_for_a_node_that_does_not_answer(monkeypatch: p
     assert answers == []
 
 
-def test_a_banned_user_stays_out_until_the_ban_is_lifted(server: Server, api: Api, ann: Client) -> None:
-    assert api.ban(APP, ["ann"], 60) == 1
-    with pytest.raises(Exception, match=r"4503|refused"):
-        Client(ws(server), APP, "ann").connect()
-    api.unban(APP, ["ann"])
-    with Client(ws(server), APP, "ann") as again:
-        assert again.state == "online"
-
-
-def test_an_app_is_made_changed_and_used(server: Server, api: Api) -> None:
-    api.create_app("777", {"login_policy": "single"})
-    assert api.set_app("777", {"max_connections": 5}).max_connections == 5
-    assert next(app for app in api.apps() if app.app == "777").login_policy == "single"
-    with Client(ws(server), "777", "ann") as client:
-        assert api.push("777", "hi", user="ann").sent == 1
-        assert texts(client, 1) == ["hi"]
-
-
-def test_a_route_is_called_with_parameters_or_a_body(api: Api, ann: Client) -> None:
-    for path in ("counts", "/counts", "/api/v1/counts"):
-        for parameters in ({"body": {"app": APP}}, {"query": {"app": APP}}):
-            (counts,) = api.call("GET", path, **parameters)["apps"]
-            assert (counts["app"], counts["users"]) == (APP, 1)
-    query = {"app": APP, "channel": "blue", "reverse": True}
-    assert api.call("GET", "channels/history", query)["publications"] == []
-
-
 def test_an_answer_without_a_body_is_none() -> None:
     async def call(url: str) -> object:
         async with AsyncApi(url) as api:
@@ -336,7 +288,7 @@ def test_a_refusal_names_code_and_request(server: Server, api: Api) -> None:
     error = caught.value
     assert (error.status, error.code, error.temporary) == (404, "unknown_app", False)
     assert error.request_id
-    assert error.request == f"POST {http(server)}/api/v1/push"
+    assert error.request == f"POST {server.http_url}/api/v1/push"
     assert error.request in str(error)
     with pytest.raises(RequestRefused, match=r"/api/v1/nothing\)$"):
         api.call("GET", "nothing", query={"secret": "s"})
@@ -344,12 +296,12 @@ def test_a_refusal_names_code_and_request(server: Server, api: Api) -> None:
 
 def test_a_wrong_key_is_refused(start_server: StartServer) -> None:
     server = start_server(config={"api": {"keys": [{"key": "right" * 8, "scopes": ["push"]}]}})
-    with Api(http(server), "wrong") as api, pytest.raises(RequestRefused) as caught:
+    with Api(server.http_url, "wrong") as api, pytest.raises(RequestRefused) as caught:
         api.push("101", "hi", user="ann")
     assert caught.value.status == 401
     with pytest.raises(RequestRefused):
-        Publisher(http(server), "wrong")
-    with Publisher(http(server), "right" * 8) as publisher:
+        Publisher(server.http_url, "wrong")
+    with Publisher(server.http_url, "right" * 8) as publisher:
         assert publisher.push("101", "hi", user="ann").results[0].status == "absent"
 
 
@@ -385,7 +337,7 @@ def test_a_missing_server_is_reported_after_a_few_tries() -> None:
 
 
 def test_an_address_may_lack_its_scheme(server: Server) -> None:
-    address = http(server).removeprefix("http://")
+    address = server.http_url.removeprefix("http://")
     with Api(address) as api, Publisher(address) as publisher:
         assert api.push(APP, "hi", user="nobody").results[0].status == "absent"
         assert publisher.push(APP, "hi", user="nobody").results[0].status == "absent"
@@ -406,7 +358,7 @@ def test_a_publisher_with_a_wrong_address_is_not_connected(url: str) -> None:
 
 def test_a_key_that_no_header_can_have_is_not_shown(server: Server) -> None:
     with pytest.raises(NotConnected, match=r"invalid header Authorization$") as caught:
-        Publisher(http(server), "a secret\nin two lines")
+        Publisher(server.http_url, "a secret\nin two lines")
     assert caught.value.__cause__ is None
 
 
@@ -414,7 +366,7 @@ def test_a_key_that_no_header_can_have_is_not_shown(server: Server) -> None:
 
 
 def test_many_pushes_are_under_way_on_one_connection(server: Server, ann: Client) -> None:
-    with Publisher(http(server)) as publisher:
+    with Publisher(server.http_url) as publisher:
         answers: list[Future[PushAnswer]] = [
             publisher.publish(APP, str(number), user="ann") for number in range(500)
         ]
@@ -426,7 +378,7 @@ def test_many_pushes_are_under_way_on_one_connection(server: Server, ann: Client
 
 
 def test_a_future_that_is_given_up_costs_the_others_nothing(server: Server, ann: Client) -> None:
-    with Publisher(http(server)) as publisher:
+    with Publisher(server.http_url) as publisher:
         for _ in range(20):
             publisher.publish(APP, "one", user="ann").cancel()
         assert publisher.push(APP, "two", user="ann").sent == 1
@@ -466,9 +418,9 @@ def test_a_malformed_answer_ends_the_connection_with_an_error(answer: str | byte
 
 def test_the_same_for_asyncio(server: Server) -> None:
     async def chat() -> list[str]:
-        async with AsyncApi(http(server)) as api, AsyncClient(ws(server), "102", "bob") as bob:
+        async with AsyncApi(server.http_url) as api, AsyncClient(server.ws_url, "102", "bob") as bob:
             assert (await api.push("102", "one", user="bob")).sent == 1
-            async with AsyncPublisher(http(server)) as publisher:
+            async with AsyncPublisher(server.http_url) as publisher:
                 assert (await publisher.push("102", "two", user="bob")).sent == 1
                 streams = [await publisher.open_stream("102", f"answers:{number}") for number in range(3)]
                 results = await asyncio.gather(
@@ -494,7 +446,7 @@ def test_the_same_for_asyncio(server: Server) -> None:
 def test_whoever_gives_up_waiting_loses_no_push(server: Server) -> None:
     async def chat() -> list[str]:
         found = []
-        async with AsyncApi(http(server)) as api, AsyncClient(ws(server), "102", "bob") as bob:
+        async with AsyncApi(server.http_url) as api, AsyncClient(server.ws_url, "102", "bob") as bob:
             with suppress(TimeoutError):
                 await asyncio.wait_for(bob.receive(), 0.01)
             for number in range(100):
@@ -508,20 +460,3 @@ def test_whoever_gives_up_waiting_loses_no_push(server: Server) -> None:
         return [push.text for push in found if push is not None]
 
     assert asyncio.run(chat()) == [str(number) for number in range(100)]
-
-
-def test_the_client_works_in_a_process_that_nothing_has_patched(server: Server) -> None:
-    code = f"""
-import asyncio, sys
-from imserver_client import AsyncApi, AsyncClient
-async def main():
-    async with AsyncClient("{ws(server)}", "102", "eve") as eve, AsyncApi("{http(server)}") as api:
-        await api.push("102", "hello", user="eve")
-        print((await eve.receive({SECONDS})).text)
-asyncio.run(main())
-print([name for name in sys.modules if name.startswith("gevent")])
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=clean_environment()
-    )
-    assert done.stdout.split("\n")[:2] == ["hello", "[]"], done.stderr

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from websockets.sync.server import ServerConnection, serve
@@ -44,28 +44,27 @@ SECONDS = 40.0
 QUICK = Backoff(0.01, 0.05)
 
 
-def ws(server: Server) -> str:
-    return f"ws://{server.ws.host}:{server.ws.port}/acc"
+Event = TypeVar("Event", Entry, Signal)
+
+
+def next_of(messenger: Messenger, kind: type[Event]) -> Event:
+    while True:
+        event = messenger.receive(SECONDS)
+        assert event is not None, "nothing came"
+        if isinstance(event, kind):
+            return event
 
 
 def next_entry(messenger: Messenger) -> Entry:
-    while True:
-        event = messenger.receive(SECONDS)
-        assert event is not None, "nothing came"
-        if isinstance(event, Entry):
-            return event
+    return next_of(messenger, Entry)
 
 
 def next_signal(messenger: Messenger) -> Signal:
-    while True:
-        event = messenger.receive(SECONDS)
-        assert event is not None, "nothing came"
-        if isinstance(event, Signal):
-            return event
+    return next_of(messenger, Signal)
 
 
 def test_a_sent_message_is_stored_and_delivered(server: Server) -> None:
-    with Messenger(ws(server), "102", "ann1") as ann, Messenger(ws(server), "102", "bob1") as bob:
+    with Messenger(server.ws_url, "102", "ann1") as ann, Messenger(server.ws_url, "102", "bob1") as bob:
         sent = ann.send("bob1", "hello", mentions=["bob1"])
         entry = next_entry(bob)
         assert (entry.id, entry.conversation, entry.seq) == (sent.id, sent.conversation, sent.seq)
@@ -94,17 +93,17 @@ def test_a_sent_message_is_stored_and_delivered(server: Server) -> None:
 
 
 def test_missed_entries_arrive_and_known_ones_do_not(server: Server) -> None:
-    with Messenger(ws(server), "102", "ann2") as ann:
+    with Messenger(server.ws_url, "102", "ann2") as ann:
         first = ann.send("bob2", "one")
         for number in range(260):  # more than a login brings by itself, and more than a page
             last = ann.send("bob2", str(number))
-    with Messenger(ws(server), "102", "bob2", cursor=first.id) as bob:
+    with Messenger(server.ws_url, "102", "bob2", cursor=first.id) as bob:
         texts = [next_entry(bob).text for _ in range(260)]
         assert texts == [str(number) for number in range(260)]
         assert bob.cursor == last.id
     with (
-        Messenger(ws(server), "102", "bob2", cursor=None) as bob,
-        Messenger(ws(server), "102", "ann2") as ann,
+        Messenger(server.ws_url, "102", "bob2", cursor=None) as bob,
+        Messenger(server.ws_url, "102", "ann2") as ann,
     ):
         eventually(lambda: bob.cursor is not None, what="it knows where the log ends")
         ann.send("bob2", "newest")
@@ -112,12 +111,12 @@ def test_missed_entries_arrive_and_known_ones_do_not(server: Server) -> None:
 
 
 def test_everything_that_may_be_asked(server: Server) -> None:
-    with Api(f"http://{server.http.host}:{server.http.port}") as api:
+    with Api(server.http_url) as api:
         api.create_app("9104", {"login_policy": "multi"})
     with (
-        Messenger(ws(server), "9104", "ann4") as ann,
-        Messenger(ws(server), "9104", "bob4", device="phone") as bob,
-        Messenger(ws(server), "9104", "bob4", device="desk", cursor=None) as desk,
+        Messenger(server.ws_url, "9104", "ann4") as ann,
+        Messenger(server.ws_url, "9104", "bob4", device="phone") as bob,
+        Messenger(server.ws_url, "9104", "bob4", device="desk", cursor=None) as desk,
     ):
         sent = ann.send("bob4", "tea at five")
         entry = next_entry(bob)
@@ -171,21 +170,19 @@ def test_everything_that_may_be_asked(server: Server) -> None:
         assert desk.receive(SECONDS) == arrangement
         assert bob.arrangements().arrangements == (arrangement,)
         wished = {"app": "9104", "user": "bob4", "conversation": sent.conversation, "mute_until": 9}
-        Api(f"http://{server.http.host}:{server.http.port}").call(
-            "POST", "notifications/conversations", wished
-        )
+        Api(server.http_url).call("POST", "notifications/conversations", wished)
         wish = ConversationWish(conversation=sent.conversation, mute_until=9)
         assert desk.receive(SECONDS) == wish
         assert bob.arrange(sent.conversation, archived=9, draft=UnsentText()).draft is None
 
 
 def test_a_thread_beside_its_conversation(server: Server) -> None:
-    with Api(f"http://{server.http.host}:{server.http.port}") as api:
+    with Api(server.http_url) as api:
         api.create_app("9106", {"login_policy": "multi"})
     with (
-        Messenger(ws(server), "9106", "ann6") as ann,
-        Messenger(ws(server), "9106", "bob6", device="phone") as bob,
-        Messenger(ws(server), "9106", "bob6", device="desk", cursor=None) as desk,
+        Messenger(server.ws_url, "9106", "ann6") as ann,
+        Messenger(server.ws_url, "9106", "bob6", device="phone") as bob,
+        Messenger(server.ws_url, "9106", "bob6", device="desk", cursor=None) as desk,
     ):
         root = ann.send("bob6", "tea?")
         reply = bob.send(conversation=root.conversation, text="yes", thread=root.id)
@@ -221,10 +218,10 @@ def test_the_error_of_a_rejected_message_says_why(start_server: StartServer) -> 
         server = start_server(config={"apps": {"shop": {"open": True, "webhook": receiver.reviewing}}})
 
         async def send() -> None:
-            async with AsyncMessenger(ws(server), "shop", "ann") as ann:
+            async with AsyncMessenger(server.ws_url, "shop", "ann") as ann:
                 await ann.send("bob", "buy now")
 
-        with Messenger(ws(server), "shop", "ann") as ann, pytest.raises(CommandRefused) as caught:
+        with Messenger(server.ws_url, "shop", "ann") as ann, pytest.raises(CommandRefused) as caught:
             ann.send("bob", "buy now")
         with pytest.raises(CommandRefused) as caught_by_asyncio:
             asyncio.run(send())
@@ -236,13 +233,13 @@ def test_the_error_of_a_rejected_message_says_why(start_server: StartServer) -> 
 
 def test_a_message_that_is_too_large_is_not_sent_again_and_others_are(server: Server) -> None:
     async def send() -> None:
-        async with AsyncMessenger(ws(server), "102", "ann9") as ann:
+        async with AsyncMessenger(server.ws_url, "102", "ann9") as ann:
             with pytest.raises(Closed) as caught:
                 await ann.send("bob9", "x" * 70_000)
             assert caught.value.code == 1009
             assert (await ann.send("bob9", "short")).seq == 2
 
-    with Messenger(ws(server), "102", "ann9", backoff=QUICK) as ann:
+    with Messenger(server.ws_url, "102", "ann9", backoff=QUICK) as ann:
         with pytest.raises(Closed, match="1009 a message is larger than the server allows"):
             ann.send("bob9", "x" * 70_000)
         assert ann.send("bob9", "short").seq == 1
@@ -268,11 +265,11 @@ def test_invalid_arguments_are_not_sent(arguments: dict[str, object]) -> None:
 @pytest.mark.usefixtures("small_queue")
 def test_a_loop_that_makes_requests_goes_on_behind_a_backlog(server: Server) -> None:
     count = 210  # more than a login brings by itself
-    with Messenger(ws(server), "102", "ann7") as sender:
+    with Messenger(server.ws_url, "102", "ann7") as sender:
         for number in range(count):
             sender.send("bob7", str(number), timeout_seconds=SECONDS)
     texts: list[str | None] = []
-    with Messenger(ws(server), "102", "bob7") as one:
+    with Messenger(server.ws_url, "102", "bob7") as one:
         while len(texts) < count:
             entry = next_entry(one)
             texts.append(entry.text)
@@ -280,7 +277,7 @@ def test_a_loop_that_makes_requests_goes_on_behind_a_backlog(server: Server) -> 
     assert texts == [str(number) for number in range(count)]
 
     async def receive() -> None:
-        async with AsyncMessenger(ws(server), "102", "bob7") as one:
+        async with AsyncMessenger(server.ws_url, "102", "bob7") as one:
             async for entry in one:
                 if isinstance(entry, Entry) and entry.sender == "ann7":
                     assert entry.text == texts.pop(0)
@@ -297,8 +294,8 @@ def test_a_message_survives_the_restart_of_the_server(start_server: StartServer)
     first = start_server(config=config)
     states: queue.Queue[str] = queue.Queue()
     with (
-        Messenger(ws(first), "101", "ann", on_state=states.put, backoff=QUICK) as ann,
-        Messenger(ws(first), "101", "bob", backoff=Backoff(0.01, 0.05)) as bob,
+        Messenger(first.ws_url, "101", "ann", on_state=states.put, backoff=QUICK) as ann,
+        Messenger(first.ws_url, "101", "bob", backoff=Backoff(0.01, 0.05)) as bob,
     ):
         ann.send("bob", "before")
         assert next_entry(bob).text == "before"
@@ -498,8 +495,8 @@ def test_no_more_commands_of_asyncio_wait_for_an_answer_than_a_connection_may_ha
 def test_the_same_for_asyncio(server: Server) -> None:
     async def chat() -> list[MessengerEvent]:
         async with (
-            AsyncMessenger(ws(server), "102", "ann8") as ann,
-            AsyncMessenger(ws(server), "102", "bob8", cursor=0) as bob,
+            AsyncMessenger(server.ws_url, "102", "ann8") as ann,
+            AsyncMessenger(server.ws_url, "102", "bob8", cursor=0) as bob,
         ):
             sent = await asyncio.gather(*(ann.send("bob8", str(number)) for number in range(20)))
             heard: list[MessengerEvent] = []
@@ -528,8 +525,8 @@ def test_a_question_is_answered_once(server: Server) -> None:
     person, other = (User.register(server, name=f"{name}-asks") for name in ("ann", "bob"))
     options = [{"text": "Yes", "value": "yes"}, {"text": "No", "value": "no"}]
     with (
-        Messenger(ws(server), "gochat", person.user, person.token) as ann,
-        Messenger(ws(server), "gochat", other.user, other.token) as bob,
+        Messenger(server.ws_url, "gochat", person.user, person.token) as ann,
+        Messenger(server.ws_url, "gochat", other.user, other.token) as bob,
     ):
         id = person.post("asks/create", to=other.user, text="Tea?", options=options)["id"]
         question = next_entry(bob)
@@ -551,8 +548,8 @@ def test_a_bot_and_its_user(server: Server) -> None:
     helper = person.bot("helper")
     helper.post("bots/commands", commands=[{"name": "ask", "description": "Ask"}])
     with (
-        Messenger(ws(server), "gochat", person.user, person.token) as ann,
-        Messenger(ws(server), "gochat", helper.user, helper.token) as bot,
+        Messenger(server.ws_url, "gochat", person.user, person.token) as ann,
+        Messenger(server.ws_url, "gochat", helper.user, helper.token) as bot,
     ):
         sent = ann.send(helper.user, "/ask the way")
         assert next_entry(bot).command == SlashCommand(helper.user, "ask", "the way")

@@ -2,7 +2,6 @@
 
 import json
 from concurrent.futures import Future
-from itertools import product
 from math import inf
 from typing import Any
 
@@ -31,14 +30,11 @@ from imserver_client.session import (
     MAX_SUBSCRIBING,
     ROOM_SECONDS,
     SILENT_SECONDS,
-    TRANSITIONS,
     Attempts,
     Backoff,
     MessengerCore,
     PushCore,
     SessionCore,
-    State,
-    Step,
     SyncTracker,
 )
 
@@ -217,17 +213,6 @@ def test_a_session_with_a_token_function_outlives_the_expiry_of_a_token() -> Non
     assert core.state == "ended", "no login since the last expiry"
 
 
-def test_every_state_leads_to_the_end_and_nothing_leads_out_of_it() -> None:
-    assert all((state, Step.END) in TRANSITIONS for state in State)
-    assert {after for (before, _), after in TRANSITIONS.items() if before is State.ENDED} == {State.ENDED}
-    core = PushCore("101", "ann")
-    for state, step in product(State, Step):
-        core.state = state
-        if (state, step) not in TRANSITIONS:
-            with pytest.raises(RuntimeError, match=step.name):
-                core._change(step)
-
-
 # --- sync ---------------------------------------------------------------------------------------------------
 
 
@@ -269,11 +254,6 @@ def live(cursor: int = 0) -> SyncTracker:
 
 def ids(events: list[Any]) -> list[int]:
     return [event.id for event in events if isinstance(event, Entry)]
-
-
-def test_the_login_has_the_cursor() -> None:
-    assert SyncTracker(7).login_fields() == {"cursor": 7, "acks": True}
-    assert SyncTracker(None).login_fields() == {}
 
 
 def test_a_recovered_session_needs_no_sync() -> None:
@@ -526,25 +506,6 @@ def test_commands_are_sent_more_slowly_after_each_rate_limit() -> None:
     assert later.result(0) == pytest.approx(23.0)
 
 
-def test_commands_are_sent_faster_again_when_they_need_not_wait() -> None:
-    core = MessengerCore("101", "bob", 1)
-
-    def turns_at(now: float) -> list[float]:
-        turns: list[Future[float]] = [Future(), Future()]
-        for turn in turns:
-            Attempts(core, protocol.hide([7]), now).begin(turn, now)
-        return [turn.result(0) - now for turn in turns]
-
-    logged_in(core, {"recovered": True})
-    for _ in range(6):
-        core.lost(4003, 10.0)
-        logged_in(core, {"recovered": True}, 10.0)
-    assert turns_at(20.0) == [0.0, 1.0], "the first one after a rate limit is not faster"
-    assert turns_at(20.5) == [1.5, 2.5], "they wait for the others"
-    pauses = [turns_at(100.0 * number)[1] for number in range(1, 10)]
-    assert pauses == pytest.approx([0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625, 0.0078125, 0.0, 0.0])
-
-
 def test_a_command_whose_time_is_over_or_whose_session_is_closed_waits_for_no_turn() -> None:
     core = MessengerCore("101", "bob", 1)
     (given_up, no_turn), (_, turn) = begun(core, 2)
@@ -794,20 +755,6 @@ def test_a_session_with_many_channels_subscribes_to_few_at_a_time() -> None:
     core.subscriptions.remove(f"c{MAX_SUBSCRIBING + 1}")
     answer_subscribe(core, requests[0])
     assert sent(core) == []
-
-
-def test_a_session_subscribes_more_slowly_after_each_rate_limit() -> None:
-    core = with_channels(3)
-    assert len(logged_in(core)) == 3
-    for spacing in (0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0):
-        core.lost(4003, 0)
-        (request,) = logged_in(core)
-        core.tick(5.0)
-        assert sent(core) == [], "the first one is not answered"
-        answer_subscribe(core, request, 5.0)
-        assert core.deadline == 5.0 + spacing
-        core.tick(core.deadline)
-        assert [frame["data"]["channel"] for frame in sent(core)] == ["c1"]
 
 
 def test_a_session_subscribes_faster_again_when_it_had_all_channels() -> None:

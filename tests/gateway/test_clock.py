@@ -1,8 +1,5 @@
 """The beat: one moment for all that a process does each second, another one for each process."""
 
-import os
-from itertools import pairwise
-
 import gevent
 import pytest
 from gevent.socket import socketpair
@@ -39,16 +36,6 @@ def test_a_timer_that_rings_early_does_not_ring_twice(time: list[float]) -> None
     beat = time[0] + until_beat()
     time[0] = beat - 0.002
     assert until_beat() == pytest.approx(1.002)
-
-
-def test_processes_beat_at_moments_of_their_own(time: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    moments = []
-    for number in range(56):
-        monkeypatch.setattr(os, "getpid", lambda number=number: 4321 + number)
-        moments.append((time[0] + until_beat()) % 1.0)
-    moments.sort()
-    gaps = [later - earlier for earlier, later in pairwise(moments)]
-    assert max(gaps) < 3 / 56
 
 
 def test_what_is_done_every_moment_goes_on_after_failures(caplog: pytest.LogCaptureFixture) -> None:

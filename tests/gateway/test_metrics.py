@@ -2,7 +2,7 @@
 
 import gc
 
-from imserver.gateway.metrics import MAX_APPS, CountsByApp, Histogram, Metrics
+from imserver.gateway.metrics import MAX_APPS, CountsByApp, Metrics
 
 
 def test_strangers_cannot_make_names_of_apps_without_end() -> None:
@@ -26,25 +26,6 @@ def test_a_snapshot_stays_as_it_was() -> None:
     assert set(snapshot) == set(Metrics.__slots__) - {"batch_messages", "batch_seconds", "loop_lags"}
     assert (snapshot["closes"], snapshot["logins"]) == ({1000: 1}, 1)
     assert metrics.closes == {1000: 2, 1006: 1}
-
-
-def test_a_distribution_counts_a_value_in_the_first_bucket_that_holds_it() -> None:
-    values = Histogram((1.0, 2.0))
-    for value in (0.5, 1.0, 1.5, 2.0, 2.5):
-        values.observe(value)
-    assert (values.counts, values.total) == ([2, 2, 1], 7.5)
-
-
-def test_lags_and_batches_are_kept_as_distributions() -> None:
-    metrics = Metrics()
-    for seconds in (0.002, 0.3, 0.001):
-        metrics.lagged(seconds)
-    assert (metrics.loop_lag_seconds, metrics.loop_lag_max_seconds) == (0.001, 0.3)
-    assert sum(metrics.loop_lags.counts) == 3
-    for messages, seconds in ((1, 0.002), (3000, 0.3)):
-        metrics.batched(messages, seconds)
-    assert (metrics.batch_messages.total, metrics.batch_messages.counts[-1]) == (3001, 1)
-    assert metrics.batch_seconds.total == 0.302
 
 
 def test_the_pauses_of_the_collector_are_timed_until_nobody_wants_it() -> None:

@@ -187,15 +187,25 @@ def test_an_account_is_found_by_what_it_allows(node: Harness) -> None:
     assert jim.refused("accounts/find", text="ida") == (404, "unknown_account")
     assert jim.card(ida)["name"] == ""
     assert jim.card(ida.bot("teabot"))["name"] == "teabot", "a bot may have no other name"
-    assert ida.post("accounts/find", text="ida")["relation"] == "self"
+    assert ida.post("accounts/find", text="ida")["relation"] == ida.card(ida)["relation"] == "self"
+    jim.post("friends/request", friend=ida.user)
+    assert (jim.card(ida)["relation"], ida.card(jim)["relation"]) == ("outgoing", "incoming")
+    assert jim.refused("accounts/cards", users=["1"] * 101)[0] == 400
     assert jim.refused("accounts/find", text="ida") == (429, "too_many_requests"), FINDS
     body = {"app": "201", "text": "ida"}
     assert node.call("POST", "/api/v1/accounts/find", body, ADMIN.key)[1]["user"] == ida.user
 
 
-def test_who_has_blocked_somebody_is_not_found_by_them(node: Harness) -> None:
+def test_who_has_blocked_somebody_is_not_found_by_them_and_what_they_had_in_common_goes_on(
+    node: Harness,
+) -> None:
     kim, lea = person(node, name="kim"), person(node, name="lea")
+    group = int(person(node).group(kim, lea))
+    said = kim.post("messages/send", to=lea.user, text="before")["conversation"]
     lea.post("friends/block", friend=kim.user)
+    assert kim.post("messages/send", conversation=group, text="to all")["conversation"] == group
+    for each in (kim, lea):
+        assert [row["text"] for row in each.get("messages", conversation=said)["messages"]] == ["before"]
     assert kim.refused("accounts/find", text="lea") == (404, "unknown_account")
     assert kim.card(lea)["relation"] == ""
     assert lea.card(kim)["relation"] == "blocked"
@@ -253,18 +263,6 @@ def test_a_search_for_people_shows_pages_that_begin_with_those_whose_names_begin
     monkeypatch.setattr(cards, "SEARCH_SECONDS", -1)
     found = una.post("accounts/search", text="pal 0")
     assert (found["cards"], found["more"]) == ([], True), "no time"
-
-
-def test_cards_tell_how_two_accounts_are_related(node: Harness) -> None:
-    mia, ned = person(node, name="mia"), person(node, name="ned")
-    assert mia.card(mia)["relation"] == "self"
-    mia.post("friends/request", friend=ned.user)
-    assert (mia.card(ned)["relation"], ned.card(mia)["relation"]) == ("outgoing", "incoming")
-    ned.post("friends/accept", friend=mia.user)
-    assert (mia.card(ned)["relation"], ned.card(mia)["relation"]) == ("friend", "friend")
-    cards = mia.post("accounts/cards", users=[ned.user, mia.user, "9999999", "nobody"])["cards"]
-    assert [card["user"] for card in cards] == [mia.user, ned.user]
-    assert mia.refused("accounts/cards", users=["1"] * 101)[0] == 400
 
 
 def test_what_users_say_of_themselves_is_shown_to_those_who_know_them_until_it_ends(node: Harness) -> None:

@@ -193,36 +193,7 @@ def test_a_login_goes_to_the_alias_of_a_name_that_was_an_app_before(harness: Har
     assert not decide(harness, tenants.resolve("302"))
 
 
-# --- back ends by address -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"origin": "http://evil.example"},
-        {"origin": "null"},
-        {"origin": ""},
-        {"sec-fetch-site": "same-origin"},
-        {"sec-fetch-mode": "no-cors"},
-        {"sec-fetch-dest": "image"},
-    ],
-)
-def test_a_browser_is_no_back_end_at_any_address(harness: Harness, headers: dict[str, str]) -> None:
-    form = {"appID": "201", "userID": "u", "message": "x", "msgID": ""}
-    ask = route("POST", "/user/sendMessage")
-    assert harness.ask(ask, {}, body=form, host="10.0.0.7").body.startswith(b'{"code":200')
-    assert harness.ask(ask, headers, body=form, host="10.0.0.7").body.startswith(b'{"code":1003')
-
-
-def test_a_page_that_the_app_lists_may_be_at_the_address_of_a_back_end(tmp_path: Path) -> None:
-    tenant = TenantSettings(api_allow_from=("10.0.0.0/8",), origins=("https://office.example",))
-    one = Harness(config(tmp_path, apps={"101": tenant}))
-    ask, query = route("GET", "/user/list"), {"appID": "101"}
-    for origin, code in (("https://office.example", 200), ("https://evil.example", 1003)):
-        headers = {"origin": origin, "sec-fetch-site": "cross-site"}
-        found = one.ask(ask, headers, query, host="10.0.0.7").body
-        assert found.startswith(b'{"code":%d' % code), origin
-    one.close()
+# --- tokens that are not accepted ---------------------------------------------------------------------------
 
 
 def test_a_valid_token_is_not_called_invalid_where_it_is_not_accepted(harness: Harness) -> None:

@@ -36,13 +36,6 @@ def node() -> FakeNode:
     return one
 
 
-@pytest.mark.parametrize("key", ["", "wrong", "PUSH-KEY ", "page.x", "马"])
-@pytest.mark.parametrize("path", [ONE, ALL, "/user/kick"])
-def test_a_missing_or_wrong_key_is_answered_with_1003(node: FakeNode, path: str, key: str) -> None:
-    assert node.post(path, key=key, **FORM) == UNAUTHORIZED
-    assert (node.delivered, node.kicked) == ([], [])
-
-
 @pytest.mark.parametrize(
     ("header", "is_read"),
     [
@@ -146,23 +139,6 @@ def ask(node: FakeNode, path: str, query: str = "", host: str = "192.0.2.1", **h
     request = HttpRequest("GET", path, query.encode(), b"", headers, host)
     finished = answer(node.api, node.api.endpoints["GET", path], request)
     return int(decoded(finished)["code"]) if finished.status == 200 else finished.status
-
-
-@pytest.mark.parametrize(
-    ("host", "path", "query", "code"),
-    [
-        ("10.0.0.7", LIST, "appID=102", 200),
-        ("10.0.0.7", "/user/online", "appID=102&userID=x", 200),
-        ("10.0.0.7", LIST, "appID=101", 1003),
-        ("192.0.2.1", LIST, "appID=102", 1003),
-        ("10.0.0.7", "/system/state", "", 1003),
-        ("10.0.0.7", "/metrics", "", 401),
-    ],
-)
-def test_a_back_end_on_a_list_reads_in_its_app_and_is_no_admin(
-    node: FakeNode, host: str, path: str, query: str, code: int
-) -> None:
-    assert ask(node, path, query, host) == code
 
 
 def test_while_the_issuer_of_a_token_does_not_answer_its_requests_may_be_repeated(node: FakeNode) -> None:

@@ -131,15 +131,15 @@ def test_every_sample_is_labelled_with_the_node_and_escaped() -> None:
     assert list(users.values()) == [2, 0]
     assert list(users)[1].endswith('app="7\\"\\n\\\\"')
     assert text.endswith("\n")
+    shown = samples(text)
+    for folder in ("data", "log"):
+        free, size = (
+            next(value for (name, labels), value in shown.items() if name == each and folder in labels)
+            for each in ("imserver_disk_free_bytes", "imserver_disk_bytes")
+        )
+        assert 0 <= free <= size
     sessions = [value for (name, _), value in samples(text).items() if name == "imserver_sessions"]
     assert sessions == [3, 0], "each of a user with several"
-
-
-def test_the_disks_of_the_data_folder_and_the_log_are_measured() -> None:
-    shown = samples(render(AnyNode(clustered=False), "n"))
-    for folder in ("data", "log"):
-        free = shown["imserver_disk_free_bytes", f'node="n",folder="{folder}"']
-        assert 0 <= free <= shown["imserver_disk_bytes", f'node="n",folder="{folder}"']
 
 
 def test_apps_that_are_not_registered_are_one_label() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from imserver.gateway.cluster.nodes import StateQuery
 from imserver.gateway.cluster.registry import Lease
-from tests.gateway.api.fakes import BAD_PARAMETER, FakeNode, decoded
+from tests.gateway.api.fakes import BAD_PARAMETER, FakeNode
 
 KICK = "/user/kick"
 
@@ -91,10 +91,3 @@ def test_a_kick_closes_the_connections_of_a_user_and_may_ban_for_a_time(
 def test_a_ban_has_a_sensible_time(node: FakeNode, as_json: bool, seconds: object, is_taken: bool) -> None:
     assert (kick(node, as_json, banSeconds=seconds) != BAD_PARAMETER) is is_taken
     assert bool(node.kicked) is is_taken
-
-
-@pytest.mark.parametrize("form", ["userID=马远", "appID=0&userID=马远", "appID=101", "appID=101&userID="])
-def test_a_kick_needs_an_app_and_a_user(node: FakeNode, form: str) -> None:
-    answer = node.call("POST", KICK, form.encode())
-    assert decoded(answer)["data"] == {"kickResults": False, "kickCount": 0}
-    assert node.kicked == []

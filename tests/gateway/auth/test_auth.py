@@ -208,9 +208,9 @@ def test_a_change_of_a_list_of_addresses_holds_at_once() -> None:
     ("headers", "apps", "logged"),
     [
         ({}, {"a", "b"}, False),
-        ({"origin": "https://shop.example"}, {"b"}, False),
-        ({"origin": "https://evil.example"}, set(), True),
-        ({"sec-fetch-mode": "navigate"}, set(), False),
+        ({"origin": "https://shop.example", "sec-fetch-site": "cross-site"}, {"b"}, False),
+        *(({"origin": origin}, set(), True) for origin in ("https://evil.example", "null")),
+        *(({f"sec-fetch-{what}": "x"}, set(), False) for what in ("mode", "site", "dest")),
         ({"authorization": "Bearer no key"}, set(), False),
     ],
 )

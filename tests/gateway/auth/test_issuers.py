@@ -55,7 +55,7 @@ class Web:
         document = self.documents.get(url)
         if document is None:
             raise Unreachable("no route to host")
-        return 200, json.dumps(document).encode()
+        return 200, document if isinstance(document, bytes) else json.dumps(document).encode()
 
 
 def jwk(algorithm: str, kid: str, **more: Any) -> dict[str, Any]:
@@ -199,7 +199,8 @@ def test_a_public_key_is_no_secret_and_another_key_is_none() -> None:
         {"kty": "oct", "k": "c2VjcmV0", "alg": "HS256", "kid": "1"},
         {"kty": "RSA", "kid": "1"},
         {"kid": "1"},
-        {"kty": "OKP", "crv": "Ed25519", "alg": ["EdDSA"], "kid": "1"},
+        *({**jwk("EdDSA", "1"), **wrong} for wrong in ({"alg": ["EdDSA"]}, {"alg": {}}, {"kid": ["1"]})),
+        *({**jwk("EdDSA", "1"), **wrong} for wrong in ({"crv": []}, {"kty": {}})),
         jwk("EdDSA", "1", use="enc"),
         json.loads(
             jwt.get_algorithm_by_name("RS256").to_jwk(rsa.generate_private_key(65537, 1024).public_key())
@@ -213,11 +214,21 @@ def test_rows_that_are_no_signing_keys_are_ignored(row: dict[str, Any]) -> None:
     assert claims(site, signed("ES256", "2"))
 
 
-def test_the_document_of_another_issuer_is_not_used() -> None:
-    site = web(jwk("EdDSA", "1"))
-    site.documents[f"{URL}/.well-known/openid-configuration"]["issuer"] = "https://other.example.org"
-    with pytest.raises(IssuerUnavailable, match="another issuer"):
-        claims(site, signed())
+def test_the_document_of_another_issuer_or_with_keys_that_can_be_forged_is_not_used() -> None:
+    for changed, problem in (
+        ({"issuer": "https://other.example.org"}, "another issuer"),
+        ({"jwks_uri": "http://id.example.org/keys"}, "https"),
+        ({"jwks_uri": "file:///keys"}, "https"),
+        ({"jwks_uri": "http://127.0.0.1.example.org/keys"}, "https"),
+    ):
+        site = web(jwk("EdDSA", "1"))
+        site.documents[f"{URL}/.well-known/openid-configuration"] |= changed
+        with pytest.raises(IssuerUnavailable, match=problem):
+            claims(site, signed())
+        assert len(site.fetched) == 1
+    site.documents = {f"{URL}/keys": b'{"keys":[{"kid":%b%b}]}' % (b"[" * 30_000, b"]" * 30_000)}
+    with pytest.raises(IssuerUnavailable):
+        claims(site, signed(), replace(ROW, jwks_url=f"{URL}/keys"))
 
 
 def issuer_of(site: Web) -> tuple[Issuer, Clock]:

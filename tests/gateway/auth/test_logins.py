@@ -218,20 +218,6 @@ def test_a_connection_above_the_rate_of_its_app_is_closed_with_4003(clock: Clock
         assert free.encoding is encoding, "who has no limit pays nothing"
 
 
-def test_connections_of_one_app_share_an_encoding_and_lose_it_with_the_limit() -> None:
-    with LoginHarness({"101": TenantSettings(messages_per_second=3), "102": PLAIN}) as harness:
-        first, second = harness.login_request(), harness.login_request()
-        plain = first.encoding
-        harness.begin(first, "ann")
-        harness.begin(second, "bob")
-        assert first.encoding is second.encoding is not plain
-        harness.begin(second, "bob", "102")
-        assert second.encoding is plain
-        harness.change("101", TenantSettings(max_connections=9))
-        harness.begin(first, "ann")
-        assert first.encoding is plain
-
-
 # --- keys that come and go ----------------------------------------------------------------------------------
 
 
@@ -294,26 +280,6 @@ def test_refused_tokens_are_logged(
     with LoginHarness({"101": TenantSettings(jwt=(JwtSettings(key="x" * 32, kid=kid),))}) as harness:
         assert {attempt(harness, token) for token in tokens} == {BAD_TOKEN}
     assert caplog.text.count("login of 'ann' in 101 refused: token (") == lines
-
-
-@pytest.mark.parametrize(
-    ("settings", "setting"),
-    [(PLAIN, "server.origins"), (TenantSettings(origins=("shop.example",)), "origins of app 101")],
-)
-def test_a_refused_page_is_logged_once_per_minute(
-    settings: TenantSettings, setting: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("INFO", logger="imserver.gateway.transport.gate")
-    with LoginHarness({"101": settings}) as harness:
-        assert not harness.begin(harness.login_request("localhost"), "ann").ok
-        assert not harness.begin(harness.login_request("localhost"), "bob").ok
-        assert not harness.logins.admit("101", "cmd", harness.login_request("null")).ok
-    assert {record.levelname for record in caplog.records} == {"INFO"}
-    assert [record.getMessage() for record in caplog.records] == [
-        f"login to 101 refused: the page is of host localhost; to allow it, add the host to {setting}",
-        "login to 101 refused: the page has no host (a file, a sandbox, or embedded by another site); "
-        "it cannot be allowed safely",
-    ]
 
 
 def test_a_refused_login_is_counted_and_logged_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:

@@ -15,7 +15,6 @@ from imserver.gateway.auth.tenants import Tenant
 from imserver.gateway.auth.tokens import BadKey, BadToken, make_token, read_token
 from imserver.gateway.channels.subscriptions import Subscribed
 from imserver.gateway.config.settings import ChannelSettings, JwtSettings, TenantSettings
-from imserver.gateway.config.values import ConfigError
 from imserver.gateway.dialects.cmd.wire import ChannelCmdDialect, CmdAnswers, CmdDialect
 from imserver.gateway.hub.hub import App, LocalChannel
 from imserver.gateway.model import Subscribe
@@ -74,32 +73,6 @@ def test_what_cannot_be_is_reported(settings: TenantSettings, why: str) -> None:
         "channels: an app of the client dialect has no message log"
     )
     assert not objection("shop", stored)
-
-
-@pytest.mark.parametrize(
-    ("settings", "why"),
-    [
-        (
-            "{channels: {a: {history: log, history_size: 1, history_seconds: 1}}}",
-            "either history or history_size",
-        ),
-        ("{channels: {a: {history: disk}}}", "history"),
-        ("{jwt: [{algorithm: RS256}]}", "needs a public key"),
-        ("{jwt: [{key: a, key_file: b}]}", "not both"),
-        ("{jwt: [{algorithm: none}]}", "expected one of ES256, ES384, ES512, EdDSA, HS256"),
-        ("{jwt: [{key: a, kid: x}, {key: b, kid: x}]}", "the same kid"),
-        ("{api_allow_from: [10.0.0.0/33]}", "networks"),
-        ("{dialects: [tcp]}", "dialects"),
-        ("{max_connections: -1}", "max_connections"),
-    ],
-)
-def test_the_configuration_says_what_is_wrong_and_where(tmp_path: Path, settings: str, why: str) -> None:
-    file = tmp_path / "my.yaml"
-    file.write_text(f'apps:\n  "101": {settings}\n')
-    with pytest.raises(ConfigError, match=why) as found:
-        load_config(str(file), environ={})
-    assert str(found.value).startswith(f"{file}")
-    assert "apps" in str(found.value)
 
 
 @pytest.mark.parametrize("names", [("", ""), ("", "new"), ("old", "new")])

@@ -1,4 +1,4 @@
-"""Session tokens: which are taken, for whom, until when; which keys are."""
+"""Session tokens: which are taken, for whom, until when; which keys are. Also of Centrifugo."""
 
 import hashlib
 import hmac
@@ -12,11 +12,15 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
+from imserver.gateway.auth.channel_tokens import read_channel_token
 from imserver.gateway.auth.tokens import (
+    MAX_EXPIRES_AT,
     MAX_TOKEN_CHARACTERS,
     SKEW_SECONDS,
     BadKey,
     BadToken,
+    Claims,
+    TokenExpired,
     derived_secret,
     load_keys,
     read_bare_token,
@@ -73,6 +77,19 @@ def raw(header: Any, payload: Any, signature: bytes = b"") -> str:
     """A token made by hand, of whatever its parts are."""
     parts = [json.dumps(part).encode() if not isinstance(part, bytes) else part for part in (header, payload)]
     return ".".join(urlsafe_b64encode(part).rstrip(b"=").decode() for part in (*parts, signature))
+
+
+SHOP = load_keys((JwtSettings("HS256", SECRET),), Secret(b"server"), "shop")
+
+
+def bare(claims: Any) -> str:
+    """A token of claims that PyJWT might not sign."""
+    body = claims if isinstance(claims, bytes) else json.dumps(claims).encode()
+    return jwt.api_jws.PyJWS().encode(body, SECRET, "HS256")
+
+
+def facts_of(claims: Claims) -> tuple[str, str, int]:
+    return claims.user, claims.app, claims.expires_at
 
 
 # --- what is taken ------------------------------------------------------------------------------------------
@@ -138,9 +155,8 @@ def test_claims_of_other_forms_are_taken(claims: dict[str, Any], found: tuple[st
 def test_a_token_without_what_it_needs_or_out_of_its_time_is_refused(claims: Any, why: str) -> None:
     if isinstance(claims, dict):
         claims = {name: value for name, value in {**CLAIMS, **claims}.items() if value is not ...}
-    body = claims if isinstance(claims, bytes) else json.dumps(claims).encode()
     with pytest.raises(BadToken, match=why):
-        read_token(jwt.api_jws.PyJWS().encode(body, SECRET, "HS256"), keys(), NOW)
+        read_token(bare(claims), keys(), NOW)
 
 
 def tampered() -> list[str]:
@@ -275,3 +291,82 @@ def test_a_usual_token_needs_no_library() -> None:
         "print(read_token(token, keys, float(now)).user, 'jwt' in sys.modules)"
     )
     assert run_python(code, signed(), SECRET, str(NOW)) == "ann False\n"
+
+
+# --- clients of Centrifugo: connections, which need neither app nor end -------------------------------------
+
+
+def test_a_token_without_app_and_end_is_for_the_app_that_is_asked() -> None:
+    assert facts_of(read_bare_token(bare({"sub": "ann"}), SHOP, NOW, "shop")) == ("ann", "shop", 0)
+    written = bare({"sub": "ann", "app": "bank", "exp": NOW + 5})
+    assert facts_of(read_bare_token(written, SHOP, NOW, "shop")) == ("ann", "bank", NOW + 5)
+
+
+@pytest.mark.parametrize(
+    ("expire_at", "end"), [(None, NOW + 5), (0, 0), (-1, 0), (NOW + 900, NOW + 900), (2**70, MAX_EXPIRES_AT)]
+)
+def test_expire_at_replaces_the_end_of_the_token(expire_at: int | None, end: int) -> None:
+    claims = {"sub": "ann", "channel": "news", "exp": NOW + 5, "expire_at": expire_at}
+    assert read_channel_token(bare(claims), SHOP, NOW).expires_at == end
+    with pytest.raises(TokenExpired):
+        read_channel_token(bare(claims), SHOP, NOW + 5)
+    del claims["channel"]
+    assert read_bare_token(bare(claims), SHOP, NOW, "shop").expires_at == end
+    with pytest.raises(BadToken):
+        read_bare_token(bare(claims), SHOP, NOW + 5, "shop")
+
+
+def test_a_claim_that_is_null_is_missing() -> None:
+    claims = {"sub": "ann", "exp": None, "nbf": None, "channel": None, "app": None, "subs": None}
+    assert facts_of(read_bare_token(bare(claims), SHOP, NOW, "shop")) == ("ann", "shop", 0)
+    found_there = read_channel_token(bare({**claims, "channel": "news", "client": None}), SHOP, NOW)
+    assert (found_there.channel, found_there.client, found_there.expires_at) == ("news", "", 0)
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"exp": NOW},
+        {"exp": -1},
+        {"nbf": NOW + SKEW_SECONDS + 1},
+        {"channel": "news"},
+        {"exp": "soon"},
+        {"sub": 5},
+        {"app": []},
+    ],
+)
+def test_a_connection_token_of_another_time_or_kind_is_refused(claims: dict[str, Any]) -> None:
+    with pytest.raises(BadToken):
+        read_bare_token(bare({"sub": "ann", **claims}), SHOP, NOW, "shop")
+
+
+# --- clients of Centrifugo: subscriptions -------------------------------------------------------------------
+
+
+def test_a_subscription_token_names_user_and_channel() -> None:
+    claims = read_channel_token(
+        bare({"sub": "ann", "channel": "news", "exp": NOW + 9, "info": [1]}), SHOP, NOW
+    )
+    assert (claims.sub, claims.channel, claims.expires_at) == ("ann", "news", NOW + 9)
+    assert bytes(claims.info) == b"[1]"  # type: ignore[arg-type]
+    assert read_channel_token(bare({"channel": "news"}), SHOP, NOW).expires_at == 0
+
+
+@pytest.mark.parametrize(
+    "times",
+    [{"exp": NOW - 1}, {"nbf": NOW + SKEW_SECONDS + 1}, {"expire_at": NOW}, {"exp": NOW + 9, "expire_at": 1}],
+)
+def test_a_token_of_another_time_may_be_replaced(times: dict[str, int]) -> None:
+    with pytest.raises(TokenExpired):
+        read_channel_token(bare({"sub": "ann", "channel": "news", **times}), SHOP, NOW)
+    with pytest.raises(TokenExpired):
+        read_bare_token(bare({"sub": "ann", **times}), SHOP, NOW, "shop")
+
+
+@pytest.mark.parametrize(
+    "written", [signed({"sub": "ann", "channel": "news"}, SECRET * 2), bare({"channel": 5}), ""]
+)
+def test_a_wrong_subscription_token_is_refused(written: str) -> None:
+    with pytest.raises(BadToken) as bad:
+        read_channel_token(written, SHOP, NOW)
+    assert not isinstance(bad.value, TokenExpired)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from imserver.gateway.auth.principal import DEMO, NOBODY, Principal
+from imserver.gateway.auth.principal import DEMO, Principal
 from imserver.gateway.auth.rates import BucketList
 from imserver.gateway.http.limits import Rates
 from imserver.gateway.http.reply import ApiProblem
@@ -71,12 +71,6 @@ def test_each_user_with_a_token_has_their_own_wherever_they_are(clock: Clock) ->
     assert [takes(rates, page, "of pages") for page in pages] == [True, False], (
         "anybody gets as many as they want"
     )
-
-
-def test_strangers_of_one_network_pay_together(clock: Clock) -> None:
-    rates = rates_of(1)
-    hosts = ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1", "::ffff:192.0.2.1", "192.0.2.1"]
-    assert [takes(rates, NOBODY, host) for host in hosts] == [True, False, True, True, False]
 
 
 def test_every_request_of_a_user_and_every_one_to_our_own_api_counts() -> None:

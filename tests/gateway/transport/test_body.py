@@ -55,8 +55,7 @@ def test_a_body_of_known_length_ends_where_it_says(content: bytes, rest: bytes, 
 @pytest.mark.parametrize(
     "stream",
     [
-        *(b"zz\r\n", b"-1\r\n", b"\r\n", b";a\r\n", b"5\nhello\n", b"5\r\nhelloX\r\n", b"5\r\nhello\n\n"),
-        *(size + b"\r\nhello\r\n" for size in (b"0x5", b"+5", b"5 ", b" 5", b"5;\x00", b"5;a\nb")),
+        b"zz\r\n",
         b"1" * 17 + b"\r\n",
         b"5;" + b"x" * 300 + b"\r\n",
         b"0\r\nX: 1\n\r\n\r\n",
@@ -65,7 +64,8 @@ def test_a_body_of_known_length_ends_where_it_says(content: bytes, rest: bytes, 
     ],
 )
 @pytest.mark.parametrize("bytewise", [False, True])
-def test_a_broken_chunk_is_refused(stream: bytes, bytewise: bool) -> None:
+def test_a_broken_or_endless_chunk_is_refused(stream: bytes, bytewise: bool) -> None:
+    """More that are broken: tests/fuzz/smuggling.txt."""
     with pytest.raises(BadHead) as caught:
         read(None, [bytes([byte]) for byte in stream] if bytewise else [stream])
     assert caught.value.problem.status == 400

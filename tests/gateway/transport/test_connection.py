@@ -309,19 +309,6 @@ def stall(harness: SocketHarness, connection: Connection, payload: bytes = b"x" 
     until(lambda: connection.send(payload) or turn() or type(connection.outbox) is Backlog)
 
 
-def test_an_abandoned_connection_drops_what_waits_and_says_why() -> None:
-    with SocketHarness() as harness:
-        connection, client = harness.connect(buffer_bytes=4096)
-        stall(harness, connection)
-        connection.send(b"never sent")
-        connection.abandon(4000)
-        assert harness.ended == [(connection, 4000)]
-        client.until_ended()
-        assert client.frames[-1].close_code == 4000
-        assert b"never sent" not in client.payloads()
-        assert set(client.payloads()) == {b"x" * 1000}, "no frame is cut"
-
-
 def test_an_abandoned_connection_whose_peer_never_reads_is_gone_after_close_seconds() -> None:
     with SocketHarness(close_seconds=0.02) as harness:
         connection, _ = harness.connect(buffer_bytes=4096)

@@ -309,15 +309,6 @@ def test_a_full_socket_costs_no_turns_of_the_loop(harness: SocketHarness) -> Non
     assert len(sends(connection)) == before
 
 
-def test_a_close_waits_behind_a_backlog(harness: SocketHarness) -> None:
-    connection, client = harness.connect(buffer_bytes=SMALL)
-    payloads = fill(connection)
-    connection.close(1001)
-    assert connection.state == CLOSING
-    assert client.close_code() == 1001
-    assert client.payloads() == payloads
-
-
 # --- slow readers -------------------------------------------------------------------------------------------
 
 

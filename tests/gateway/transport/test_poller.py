@@ -16,7 +16,7 @@ from imserver.gateway.transport.connection import Connection
 from imserver.gateway.transport.outbox import Backlog
 from imserver.gateway.transport.poller import NO_SOCKET, EpollPoller, Poller
 from tests.gateway.transport.harness import POLLERS, SocketHarness, look, turn, until, waiting
-from tests.integration.raw import frame, text
+from tests.integration.raw import text
 from tests.integration.setting import open_files
 from tests.support import run_python
 
@@ -414,22 +414,6 @@ def test_a_paused_socket_waits(lot: Lot) -> None:
     assert not spy.read
     lot.poller.pause(spy, False)
     until(lambda: spy.read)
-
-
-def test_a_connection_closed_by_its_own_command_is_forgotten(kind: Any) -> None:
-    def quit(connection: Connection, _payload: bytes, _text: bool) -> None:
-        connection.lost()
-
-    with SocketHarness(poller=kind) as harness:
-        for _ in range(3):
-            _, client = harness.connect(harness.encoding(quit))
-            client.send(text("1") + frame(1, b"half", fin=False))
-            client.until_ended()
-        assert not harness.context.connections
-        assert not harness.poller.ready
-        _, client = harness.connect(harness.encoding(echo))
-        client.send(text("x"))
-        client.expect(1)
 
 
 # --- which one ----------------------------------------------------------------------------------------------

@@ -2,8 +2,6 @@
 
 import _socket
 import json
-import sys
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -13,9 +11,7 @@ from imserver.gateway.dialects.sse.api import SseDialect
 from imserver.gateway.hub.expiry import SLOTS, Pings
 from imserver.gateway.metrics import Metrics
 from imserver.gateway.model import DialectState, Event
-from imserver.gateway.transport.connection import Connection
 from imserver.gateway.transport.gate import Gate, GatePolicy, Head, Origins
-from imserver.gateway.transport.outbox import Backlog
 from imserver.gateway.transport.proxies import TrustedProxies
 from imserver.gateway.transport.stream import Stream, StreamEncoding, StreamPath, Streams
 from tests.gateway.transport.harness import Caller, SocketHarness, look, tcp_pair, turn, until
@@ -203,18 +199,3 @@ def test_one_that_does_not_read_is_cut_at_the_end_of_an_event() -> None:
             "reconnect": True,
         }
         assert harness.budget.total == 0
-
-
-def test_an_idle_stream_is_no_larger_than_an_idle_websocket() -> None:
-    with StreamHarness() as harness:
-        stream, _ = harness.open()
-        turn()
-        websocket = Connection(
-            harness.context, _socket.socket(), "127.0.0.1:1", harness.encoding(), monotonic()
-        )
-        assert sys.getsizeof(stream) == sys.getsizeof(websocket)
-        assert not hasattr(stream, "__dict__")
-        assert stream.dialect_state is None
-        assert stream.outbox is None
-        assert not isinstance(stream.outbox, Backlog)
-        websocket.lost()

@@ -16,7 +16,6 @@ from imserver.gateway.model import (
     Command,
     Event,
     Login,
-    Ping,
     Reply,
     Request,
     Signal,
@@ -141,13 +140,6 @@ def test_nesting_of_any_depth_raises_nothing_but_bad_frame(around: str, brackets
         is_bad(around % (brackets[0] * depth + "1" + brackets[1] * depth))
 
 
-def test_a_number_of_thousands_of_digits_raises_nothing_but_bad_frame() -> None:
-    number = "9" * 20_000
-    assert cmd.decode(b'{"cmd":"login","data":%b}' % number.encode()).code == 1001
-    assert cmd.decode(b'{"cmd":"ping","data":%b}' % number.encode()).command == Ping()
-    is_bad(b'{"cmd":"ping","x":%b}' % number.encode())
-
-
 def test_half_a_character_becomes_a_replacement_character_and_can_be_answered() -> None:
     request = cmd.decode(rb'{"seq":"\ud800x","cmd":"\udc00","data":{}}')
     assert (request.seq, request.name) == ("\ufffdx", "\ufffd")
@@ -198,10 +190,6 @@ def test_of_a_repeated_key_the_last_counts_and_null_changes_nothing() -> None:
 
 
 # --- what is said -------------------------------------------------------------------------------------------
-
-
-def test_an_unknown_code_has_a_text_too() -> None:
-    assert "未定义错误类型!".encode() in cmd.encode_reply(Request("", "", None), Reply(4711))
 
 
 @pytest.mark.parametrize("dialect", [CmdDialect(), ChannelCmdDialect()])
