@@ -8,6 +8,7 @@ from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 
@@ -34,6 +35,7 @@ from imserver_client import (
     streams,
 )
 from imserver_client.api import decode_answer
+from imserver_client.bot import bot
 from imserver_client.publisher import PublisherCore
 from tests.client.test_sessions import SECONDS
 from tests.conftest import StartServer
@@ -331,16 +333,16 @@ def test_a_malformed_answer_is_an_error_of_the_client(body: bytes) -> None:
         decode_answer(body, tuple[int, ...], "users")
 
 
-def test_a_missing_server_is_reported_after_a_few_tries() -> None:
-    with Api("http://127.0.0.1:9", tries=2, timeout_seconds=1) as api, pytest.raises(NotConnected):
-        api.push("101", "hi", user="ann")
-
-
-def test_an_address_may_lack_its_scheme(server: Server) -> None:
+def test_addresses_may_lack_their_scheme_and_keys_are_not_shown(server: Server) -> None:
     address = server.http_url.removeprefix("http://")
     with Api(address) as api, Publisher(address) as publisher:
         assert api.push(APP, "hi", user="nobody").results[0].status == "absent"
         assert publisher.push(APP, "hi", user="nobody").results[0].status == "absent"
+    with pytest.raises(NotConnected, match=r"invalid header Authorization$") as caught:
+        Publisher(server.http_url, "a secret\nin two lines")
+    assert caught.value.__cause__ is None
+    with Api("http://127.0.0.1:9", tries=2, timeout_seconds=1) as api, pytest.raises(NotConnected):
+        api.push("101", "hi", user="ann")
 
 
 @pytest.mark.parametrize("url", ["https://im.example.com", "HTTPS://im.example.com/"])
@@ -356,12 +358,6 @@ def test_a_publisher_with_a_wrong_address_is_not_connected(url: str) -> None:
         asyncio.run(AsyncPublisher(url).connect())
 
 
-def test_a_key_that_no_header_can_have_is_not_shown(server: Server) -> None:
-    with pytest.raises(NotConnected, match=r"invalid header Authorization$") as caught:
-        Publisher(server.http_url, "a secret\nin two lines")
-    assert caught.value.__cause__ is None
-
-
 # --- the publisher ------------------------------------------------------------------------------------------
 
 
@@ -375,9 +371,6 @@ def test_many_pushes_are_under_way_on_one_connection(server: Server, ann: Client
         assert publisher.push(APP, "hi", user="nobody").results[0].status == "absent"
         with pytest.raises(RequestRefused, match="unknown_app"):
             publisher.push("nowhere", "hi", user="ann")
-
-
-def test_a_future_that_is_given_up_costs_the_others_nothing(server: Server, ann: Client) -> None:
     with Publisher(server.http_url) as publisher:
         for _ in range(20):
             publisher.publish(APP, "one", user="ann").cancel()
@@ -460,3 +453,54 @@ def test_whoever_gives_up_waiting_loses_no_push(server: Server) -> None:
         return [push.text for push in found if push is not None]
 
     assert asyncio.run(chat()) == [str(number) for number in range(100)]
+
+
+# --- the command for bots -----------------------------------------------------------------------------------
+
+
+KEY = "the admin key of a test, long enough"
+
+
+def run(server: Server, *arguments: str, key: str = KEY) -> tuple[int, str, str]:
+    url = f"http://{server.http.host}:{server.http.port}"
+    command, *rest = arguments
+    given = [command, "--url", url, "--app", "gochat", *rest]
+    done = CliRunner().invoke(bot, given, env={"IMSERVER_KEY": key})
+    return done.exit_code, done.stdout.strip(), done.stderr.strip()
+
+
+def test_a_bot_is_made_listed_given_a_webhook_and_a_new_token_and_deleted(start_server: StartServer) -> None:
+    keys = [{"key": KEY, "scopes": ["admin"]}]
+    server = start_server(config={"api": {"keys": keys}, "apps": {"gochat": {}}})
+    code, token, output = run(server, "add", "weather", "--nickname", "Sun")
+    assert code == 0, output
+    id = token.split("_")[1]
+    assert output == f"The id of this bot is {id}. Save the token: it is not shown again."
+    code, rows, _ = run(server, "list")
+    assert rows.splitlines()[0].split() == ["id", "name", "nickname", "owner", "created", "webhook"]
+    assert rows.splitlines()[1].split()[:3] == [id, "weather", "Sun"]
+    code, secret, _ = run(server, "hook", id, "https://weather.example/hook")
+    assert (code, len(secret)) == (0, 43)
+    assert "https://weather.example/hook" in run(server, "list")[1]
+    assert run(server, "hook", id, "--remove")[:2] == (0, "removed")
+    assert "https://" not in run(server, "list")[1]
+    code, replaced, _ = run(server, "rotate", id)
+    assert (code, replaced != token, replaced.split("_")[1]) == (0, True, id)
+    code, _, output = run(server, "list", key=replaced)
+    assert (code, output.startswith("bot: not_allowed: ")) == (1, True)
+    code, _, output = run(server, "hook", id, "https://10.0.0.1/")
+    assert (code, output) == (1, "bot: invalid_request: hook_url: the address is not public")
+    assert run(server, "hook", id)[0] == 2, "neither a URL nor --remove"
+    assert run(server, "delete", id)[:2] == (0, "deleted")
+    code, _, output = run(server, "delete", id)
+    assert (code, output) == (1, "bot: unknown_account: There is no such bot of this owner")
+    assert run(server, "list", key="wrong")[0] == 1
+    refused = CliRunner().invoke(bot, ["list", "--url", "http://127.0.0.1:1", "--app", "gochat"])
+    assert (refused.exit_code, refused.stderr.startswith("bot: http://127.0.0.1:1: ")) == (1, True)
+
+
+def test_an_address_that_is_no_imserver_is_one_clear_line() -> None:
+    with Receiver() as other:
+        other.reply = lambda _: (200, b"<html>")
+        done = CliRunner().invoke(bot, ["rotate", "--url", other.url, "--app", "gochat", "7"])
+    assert (done.exit_code, done.stderr.startswith(f"bot: {other.url}: malformed answer: ")) == (1, True)

@@ -403,9 +403,7 @@ def test_a_blocked_write_keeps_no_session_from_its_end(request: pytest.FixtureRe
 
 
 @pytest.mark.parametrize("closed", [False, True])
-def test_a_blocked_write_keeps_no_session_of_asyncio_from_its_end(
-    request: pytest.FixtureRequest, closed: bool
-) -> None:
+def test_a_blocked_write_of_asyncio_keeps_no_session(request: pytest.FixtureRequest, closed: bool) -> None:
     if not closed:
         request.getfixturevalue("impatient")
     go_on = threading.Event()

@@ -198,7 +198,7 @@ def test_everything_behind_a_row_that_has_to_be_tried_again_is_left() -> None:
         ('{"store":true}', ["refused", "stored"], True),
     ],
 )
-def test_a_row_that_failed_is_pushed_again_if_that_can_help(
+def test_a_row_that_failed_is_pushed_again_if_it_can_help(
     push: str, statuses: list[str], is_done: bool
 ) -> None:
     publisher: Any = Server503(statuses, None)

@@ -88,17 +88,11 @@ def test_pauses_grow_to_a_limit_and_start_again_after_a_long_connection() -> Non
 # --- codes --------------------------------------------------------------------------------------------------
 
 
-def test_every_close_code_of_the_server_is_in_the_table() -> None:
+def test_every_code_of_the_server_is_as_temporary_as_it_says() -> None:
     assert {code: row.temporary for code, row in CLOSE_CODES.items() if code != CLOSE_TRY_AGAIN} == {
         code: row.reconnect for code, row in server.CLOSE.items()
     }
-
-
-def test_every_reply_code_of_the_server_is_in_the_table() -> None:
     assert REPLY_CODES.keys() == server.REPLY_TEXT.keys() - {REPLY_OK}
-
-
-def test_problem_codes_exist_and_are_as_temporary_as_the_server_says() -> None:
     assert {code: row.temporary for code, row in PROBLEM_CODES.items()} == {
         code: server.HTTP_PROBLEMS[str(code)].temporary for code in PROBLEM_CODES
     }
@@ -128,8 +122,6 @@ def test_problem_codes_exist_and_are_as_temporary_as_the_server_says() -> None:
         (RequestRefused(503, "busy", "Busy.", True), "busy", "503 busy: Busy."),
     ],
 )
-def test_an_error_has_a_code_an_english_text_and_a_remedy(
-    error: ClientError, code: int | str, text: str
-) -> None:
+def test_an_error_has_a_code_a_text_and_a_remedy(error: ClientError, code: int | str, text: str) -> None:
     assert (error.code, str(error), error.text) == (code, text, text)
     assert error.remedy.endswith(".")

@@ -133,6 +133,7 @@ def test_a_final_refusal_ends_the_session_and_another_one_does_not() -> None:
     core = PushCore("101", "ann")
     core.start(0)
     core.opened("", 0)
+    assert core.deadline == ANSWER_SECONDS
     core.feed(reply(sent(core)[0]["seq"], "login", 1004), 0)
     assert core.close_code == CLOSE_TRY_AGAIN
     core.lost(CLOSE_TRY_AGAIN, 0)
@@ -145,29 +146,6 @@ def test_a_final_refusal_ends_the_session_and_another_one_does_not() -> None:
     core.lost(1000, 1)
     assert (core.state, core.settled) == ("ended", True)
     assert isinstance(core.error, LoginRefused)
-
-
-def test_a_login_without_an_answer_is_tried_over_another_connection() -> None:
-    core = PushCore("101", "ann")
-    core.start(0)
-    core.opened("", 0)
-    assert core.deadline == ANSWER_SECONDS
-    core.tick(ANSWER_SECONDS)
-    assert core.close_code == CLOSE_TRY_AGAIN
-
-
-def test_the_largest_request_has_ended_a_connection_that_was_closed_with_1009() -> None:
-    core = PushCore("101", "ann")
-    logged_in(core)
-    futures: list[Future[Reply]] = []
-    for text in ("x" * 20, "大" * 10, "x" * 5):
-        futures.append(Future())
-        seq, frame = core.command("send", {"text": text})
-        core.answers.add(seq, futures[-1], frame)
-    core.lost(1009, 5)
-    kinds = [type(each.exception(0)) for each in futures]
-    assert kinds == [NotConnected, Closed, NotConnected]
-    assert core.state == "waiting"
 
 
 def test_a_lost_connection_fails_requests_and_is_made_again() -> None:
@@ -185,6 +163,17 @@ def test_a_lost_connection_fails_requests_and_is_made_again() -> None:
     assert 5 <= core.deadline <= 6
     with pytest.raises(NotConnected):
         late.result(0)
+    core = PushCore("101", "ann")
+    logged_in(core)
+    futures: list[Future[Reply]] = []
+    for text in ("x" * 20, "大" * 10, "x" * 5):
+        futures.append(Future())
+        seq, frame = core.command("send", {"text": text})
+        core.answers.add(seq, futures[-1], frame)
+    core.lost(1009, 5)
+    kinds = [type(each.exception(0)) for each in futures]
+    assert kinds == [NotConnected, Closed, NotConnected]
+    assert core.state == "waiting"
 
 
 @pytest.mark.parametrize("code", [4502, 4504])
@@ -256,81 +245,55 @@ def ids(events: list[Any]) -> list[int]:
     return [event.id for event in events if isinstance(event, Entry)]
 
 
-def test_a_recovered_session_needs_no_sync() -> None:
+def cursor_of(question: tuple[str, dict[str, Any]] | None, cmd: str = "sync") -> int:
+    assert question is not None
+    assert question[0] == cmd
+    return int(question[1]["cursor"])
+
+
+def test_a_recovered_session_acknowledges_what_is_new_and_what_comes_again() -> None:
     tracker = live(3)
-    assert tracker.received(entry(4), 0)
-    assert tracker.cursor == 4
-
-
-def test_an_entry_that_comes_again_is_ignored_and_acknowledged_again() -> None:
-    tracker = live()
     assert tracker.received(entry(4), 0)
     assert tracker.ack(ACK_SECONDS) == ("ack", {"id": 4})
     assert tracker.ack(ACK_SECONDS) is None
     assert not tracker.received(entry(4), 5)
     assert tracker.ack(5 + ACK_SECONDS) == ("ack", {"id": 4})
+    for id in range(5, 4 + ACK_ENTRIES):
+        tracker.received(entry(id), 50)
+    assert (tracker.ack(50), tracker.ack_at) == (None, 50 + ACK_SECONDS)
+    tracker.received(entry(4 + ACK_ENTRIES), 50)
+    assert tracker.ack(50) == ("ack", {"id": 4 + ACK_ENTRIES}), "many are acknowledged early"
+    assert tracker.ack_at == inf
 
 
 def test_pages_are_requested_until_there_are_no_more() -> None:
     tracker = SyncTracker(1)
-    tracker.login_fields()
-    question = tracker.logged_in({"recovered": False})
-    assert question is not None
-    assert (question[0], question[1]["cursor"]) == ("sync", 1)
+    assert tracker.login_fields() == {"cursor": 1, "acks": True}
+    assert cursor_of(tracker.logged_in({"recovered": False})) == 1
     events, question = tracker.answered("sync", page(2, 5, more=True), 0)
-    assert ids(events) == [2, 5]
-    assert question is not None
-    assert question[1]["cursor"] == 5
+    assert (ids(events), cursor_of(question)) == ([2, 5], 5)
     assert not tracker.received(entry(9), 0), "it comes again in a page"
     events, question = tracker.answered("sync", page(6, 9), 0)
-    assert ids(events) == [6, 9]
-    assert question is None
+    assert (ids(events), question) == ([6, 9], None)
     assert tracker.received(entry(10), 0)
-
-
-def test_an_invalid_cursor_begins_at_the_first_entry() -> None:
-    tracker = behind(500)
+    tracker = behind(500)  # an invalid cursor begins at the first entry
     events, question = tracker.answered("sync", page(beginAnew=True), 0)
-    assert events == [LogReset()]
-    assert question is not None
-    assert question[1]["cursor"] == 0
+    assert (events, cursor_of(question)) == ([LogReset()], 0)
     assert not tracker.received(entry(501), 0)
-    events, question = tracker.answered("sync", page(1), 0)
-    assert question is None
+    assert tracker.answered("sync", page(1), 0)[1] is None
     assert tracker.cursor == 1
 
 
-def test_from_now_on_begins_after_the_newest_entry() -> None:
+def test_from_now_on_begins_after_the_newest_entry_and_acknowledges_nothing() -> None:
     tracker = SyncTracker(None)
-    tracker.login_fields()
+    assert tracker.login_fields() == {}
     assert tracker.logged_in(None) == ("conversations", {"limit": 1})
     newest = {"id": 3, "kind": "user", "peer": "bob", "last": fields(40), "place": 41}
     events, question = tracker.answered("conversations", {"conversations": [newest], "hasMore": True}, 0)
-    assert events == []
-    assert question is not None
-    assert (question[0], question[1]["cursor"]) == ("sync", 41)
-
-
-def test_without_conversations_from_now_on_begins_at_the_first_entry() -> None:
+    assert (events, cursor_of(question)) == ([], 41)
     tracker = behind(None)
     tracker.answered("conversations", {"conversations": [], "hasMore": False}, 0)
-    assert tracker.cursor == 0
-
-
-def test_many_entries_are_acknowledged_early() -> None:
-    tracker = live()
-    for id in range(1, ACK_ENTRIES):
-        tracker.received(entry(id), 0)
-    assert tracker.ack(0) is None
-    assert tracker.ack_at == ACK_SECONDS
-    tracker.received(entry(ACK_ENTRIES), 0)
-    assert tracker.ack(0) == ("ack", {"id": ACK_ENTRIES})
-    assert tracker.ack_at == inf
-
-
-def test_without_a_cursor_in_the_login_nothing_is_acknowledged() -> None:
-    tracker = behind(None)
-    tracker.answered("conversations", {"conversations": [], "hasMore": False}, 0)
+    assert tracker.cursor == 0, "there is none"
     tracker.answered("sync", page(1), 0)
     assert tracker.ack(60) is None
     assert tracker.login_fields() == {"cursor": 1, "acks": True}
@@ -351,7 +314,7 @@ def stored(core: MessengerCore, id: int) -> None:
     core.feed(reply("x", "send", data={"id": id, "conversation": 1, "seq": id}), 0)
 
 
-def test_our_own_messages_move_the_cursor_once_the_events_before_them_are_taken() -> None:
+def test_our_own_messages_move_the_cursor_unless_entries_before_them_are_still_to_come() -> None:
     core = MessengerCore("101", "bob", 0)
     logged_in(core, {"recovered": True})
     for id in (3, 5, 4):
@@ -364,9 +327,6 @@ def test_our_own_messages_move_the_cursor_once_the_events_before_them_are_taken(
     assert core.cursor == 7
     assert core.take() is None
     assert core.cursor == 8
-
-
-def test_our_own_message_does_not_skip_entries_that_pages_still_bring() -> None:
     core = MessengerCore("101", "bob", None)
     (question,) = logged_in(core)
     stored(core, 42)
@@ -377,16 +337,6 @@ def test_our_own_message_does_not_skip_entries_that_pages_still_bring() -> None:
     stored(core, 43)
     assert ids([core.take(), core.take(), core.take()]) == [41, 42]
     assert core.cursor == 43
-
-
-def test_acks_are_sent_at_their_deadline() -> None:
-    core = MessengerCore("101", "bob", 0)
-    logged_in(core, {"recovered": True})
-    core.feed(reply("", "message", data=fields(7)), 2)
-    assert core.deadline == 2 + ACK_SECONDS
-    core.tick(core.deadline)
-    assert [(frame["cmd"], frame["data"]) for frame in sent(core)] == [("ack", {"id": 7})]
-    assert core.deadline == HEARTBEAT_SECONDS
 
 
 @pytest.mark.usefixtures("small_queue")
@@ -444,15 +394,6 @@ def test_a_full_queue_does_not_keep_answers_from_being_read() -> None:
     assert not core.full, "the answer to the login is read"
 
 
-def test_a_sync_that_fails_is_tried_over_another_connection() -> None:
-    core = MessengerCore("101", "bob", 1)
-    (question,) = logged_in(core)
-    core.feed(reply(question["seq"], "sync", 1008), 0)
-    assert core.close_code == CLOSE_TRY_AGAIN
-    core.lost(CLOSE_TRY_AGAIN, 0)
-    assert core.state == "waiting"
-
-
 def test_a_command_is_tried_until_its_answer_is_final_or_its_time_is_over() -> None:
     core = MessengerCore("101", "bob", 1)
     attempts = Attempts(core, protocol.hide([7]), 100.0)
@@ -504,9 +445,6 @@ def test_commands_are_sent_more_slowly_after_each_rate_limit() -> None:
         assert [turn.result(0) for turn in turns] == pytest.approx([20, 20 + spacing, 20 + 2 * spacing])
     ((_, later),) = begun(core, 1)
     assert later.result(0) == pytest.approx(23.0)
-
-
-def test_a_command_whose_time_is_over_or_whose_session_is_closed_waits_for_no_turn() -> None:
     core = MessengerCore("101", "bob", 1)
     (given_up, no_turn), (_, turn) = begun(core, 2)
     given_up.forget_turn()
@@ -619,9 +557,6 @@ def test_a_streamed_message_is_returned_as_the_text_so_far() -> None:
     assert isinstance(events[4], Publication)
     assert (events[4].stream, events[4].incomplete, events[4].offset) == ("s", True, 4)
     assert events[5:] == [StreamUpdate("news", "s", ""), StreamUpdate("news", "s", "", True)]
-
-
-def test_a_session_that_comes_back_waits_for_the_whole_text() -> None:
     core = PushCore("101", "ann")
     logged_in(core)
     subscribed(core)
@@ -659,9 +594,6 @@ def test_a_subscription_that_has_lost_publications_begins_again_and_others_end()
     core.feed(pushed("unsubscribed", {**NEWS, "code": 2000}), 0)
     assert taken(core) == [ChannelNotice("ended", "news", code=2000)]
     assert sent(core) == []
-
-
-def test_a_session_reconnects_if_a_history_does_not_answer_or_there_is_no_token() -> None:
     core = PushCore("101", "ann")
     logged_in(core)
     subscribed(core)
@@ -674,22 +606,14 @@ def test_a_session_reconnects_if_a_history_does_not_answer_or_there_is_no_token(
     assert core.close_code == CLOSE_TRY_AGAIN
 
 
-def test_there_is_one_subscription_for_a_channel() -> None:
-    core = PushCore("101", "ann")
-    core.subscriptions.add("news", "", None)
-    with pytest.raises(ValueError, match="already subscribed"):
-        core.subscriptions.add("news", "", None)
-    core.subscriptions.remove("news")
-    assert list(core.subscriptions) == []
-    core.subscriptions.add("news", "", Position("e", 1))
-
-
 def test_a_subscription_that_was_given_up_ends_on_the_server() -> None:
     core = PushCore("101", "ann")
     logged_in(core)
     ended = [("unsubscribe", NEWS)]
     for answered in (False, True):
         core.subscriptions.add("news", "", None)
+        with pytest.raises(ValueError, match="already subscribed"):
+            core.subscriptions.add("news", "", None)
         seq, _ = core.subscribe_command("news")
         if not answered:
             core.give_up("news")
@@ -723,16 +647,7 @@ def test_a_subscription_that_was_given_up_does_not_end_the_next_one(answered: bo
     assert sent(core) == []
 
 
-def test_a_frame_that_nobody_has_taken_is_not_lost() -> None:
-    core = PushCore("101", "ann")
-    logged_in(core)
-    for channel in ("news", "sport"):
-        core.give_up(channel)
-    next(iter(core.to_send()))
-    assert [frame["data"]["channel"] for frame in sent(core)] == ["sport"]
-
-
-def test_notices_and_malformed_events_of_channels() -> None:
+def test_notices_malformed_events_and_frames_that_nobody_has_taken() -> None:
     core = PushCore("101", "ann")
     logged_in(core)
     core.feed(pushed("join", {**NEWS, "info": {"user": "bob", "client": "c"}}), 0)
@@ -744,9 +659,15 @@ def test_notices_and_malformed_events_of_channels() -> None:
     assert notice == ChannelNotice("join", "news", {"user": "bob", "client": "c"})
     assert found == Publication("news", data={"n": 1}, sender="shop")
     assert found.position is None
+    core = PushCore("101", "ann")
+    logged_in(core)
+    for channel in ("news", "sport"):
+        core.give_up(channel)
+    next(iter(core.to_send()))
+    assert [frame["data"]["channel"] for frame in sent(core)] == ["sport"]
 
 
-def test_a_session_with_many_channels_subscribes_to_few_at_a_time() -> None:
+def test_a_session_subscribes_to_few_channels_at_a_time_and_more_slowly_after_a_rate_limit() -> None:
     core = with_channels(MAX_SUBSCRIBING + 2)
     requests = logged_in(core)
     assert len(requests) == MAX_SUBSCRIBING
@@ -755,9 +676,6 @@ def test_a_session_with_many_channels_subscribes_to_few_at_a_time() -> None:
     core.subscriptions.remove(f"c{MAX_SUBSCRIBING + 1}")
     answer_subscribe(core, requests[0])
     assert sent(core) == []
-
-
-def test_a_session_subscribes_faster_again_when_it_had_all_channels() -> None:
     core = with_channels(2)
     logged_in(core)
     core.lost(4003, 0)

@@ -124,9 +124,7 @@ def test_a_token_function_that_fails_is_called_again(server: Server) -> None:
     assert asyncio.run(connect()) == "online"
 
 
-def test_an_on_state_that_raises_does_not_end_the_session(
-    server: Server, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_on_state_that_raises_ends_no_session(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     def on_state(state: str) -> None:
         raise RuntimeError(state)
 

@@ -121,9 +121,7 @@ def test_a_file_that_sets_nothing_changes_nothing(load: Load, text: str) -> None
     assert load(text, **{"server.data_dir": DEFAULTS.server.data_dir}) == DEFAULTS
 
 
-def test_a_mapping_or_list_replaces_the_default_as_a_whole_and_a_setting_keeps_its_neighbours(
-    load: Load,
-) -> None:
+def test_a_mapping_or_list_replaces_the_default_as_a_whole(load: Load) -> None:
     got = load(
         "apps:\n  7: &a {loginPolicy: multi}\n  b: *a\n  c: {<<: *a}\n  shop: {}\n"
         "server: {trusted_proxies: []}\napp: {http_port: 1}"
@@ -131,18 +129,13 @@ def test_a_mapping_or_list_replaces_the_default_as_a_whole_and_a_setting_keeps_i
     multi = DECLARED.app_of({"login_policy": "multi"})
     assert got.apps == {"7": multi, "b": multi, "c": multi, "shop": DECLARED.app_of({})}
     assert (got.server.trusted_proxies, got.app.http_port, got.app.websocket_port) == ((), 1, 8089)
-
-
-def test_api_keys_may_name_apps_by_number(load: Load) -> None:
     got = load("api: {keys: [{key: key-of-the-tests-1234, scopes: [push, read], apps: [101, shop]}]}")
     assert got.api.keys == (KeySettings("key-of-the-tests-1234", ("push", "read"), ("101", "shop")),)
     assert not got.demo
     assert Config().demo
 
 
-def test_a_number_of_processes_may_be_auto_wherever_it_is_given(
-    load: Load, complaint: Callable[..., str]
-) -> None:
+def test_a_number_of_processes_may_be_auto_anywhere(load: Load, complaint: Callable[..., str]) -> None:
     assert load("server: {processes: auto}").server.processes == 0
     assert load("", {"IMSERVER_SERVER_PROCESSES": "auto"}).server.processes == 0
     assert load("", **{"server.processes": "auto"}).server.processes == 0
@@ -227,9 +220,7 @@ LISTEN = "server: {extra_listen: "
         ),
     ],
 )
-def test_a_mistake_in_a_file_is_named_with_its_line(
-    complaint: Callable[..., str], text: str, output: str
-) -> None:
+def test_a_mistake_in_a_file_is_named_by_line(complaint: Callable[..., str], text: str, output: str) -> None:
     assert complaint(text).startswith(output)
 
 
@@ -269,9 +260,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ("channels: {$secret: {}}", "apps.shop.channels.$secret: a namespace has no colon, does not begin"),
     ],
 )
-def test_a_mistake_in_an_app_is_named_with_its_line_and_the_app(
-    tmp_path: Path, settings: str, output: str
-) -> None:
+def test_a_mistake_in_an_app_is_named_by_line_and_app(tmp_path: Path, settings: str, output: str) -> None:
     assert refusal_of_app(tmp_path, settings).startswith(output)
 
 
@@ -297,15 +286,12 @@ def test_a_key_that_cannot_name_an_app_is_named(complaint: Callable[..., str], k
 # --- environment and command line ---------------------------------------------------------------------------
 
 
-def test_the_command_line_wins_over_the_environment_over_the_file_over_the_default(load: Load) -> None:
+def test_the_command_line_wins_over_variables_of_any_type_over_the_file(load: Load) -> None:
     text = "app: {http_port: 1, rpc_port: 2, websocket_port: 3}"
     environ = {"IMSERVER_APP_HTTP_PORT": "11", "IMSERVER_APP_RPC_PORT": "12"}
     got = load(text, environ, **{"app.http_port": 21})
     assert (got.app.http_port, got.app.rpc_port, got.app.websocket_port) == (21, 12, 3)
     assert got.redis.pool_size == 30
-
-
-def test_variables_are_read_as_their_settings_type(load: Load) -> None:
     got = load(
         "",
         {
@@ -327,9 +313,6 @@ def test_variables_are_read_as_their_settings_type(load: Load) -> None:
     assert got.apps == {"9": DECLARED.app_of({"login_policy": "refuse"})}
     assert got.api.keys == (KeySettings("key-of-the-tests-1234", ("push",)),)
     assert got.warnings == ()
-
-
-def test_an_unknown_variable_is_a_warning(load: Load) -> None:
     got = load("", {"IMSERVER_HTTP_PORT": "1", "IMSERVER_KEY": "of the command line itself"})
     assert got.warnings == ("environment: IMSERVER_HTTP_PORT is not a setting and has no effect",)
 
@@ -373,7 +356,7 @@ def test_a_data_folder_in_the_current_folder_that_is_not_used_is_a_warning(
         ("IMSERVER_API_KEYS", "[", ", line 1: not valid YAML: "),
     ],
 )
-def test_a_mistake_in_a_variable_is_named(
+def test_a_mistake_of_a_variable(
     complaint: Callable[..., str], variable: str, text: str, output: str
 ) -> None:
     assert complaint("", {variable: text}).startswith(variable + output)

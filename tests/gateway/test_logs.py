@@ -133,7 +133,7 @@ def test_a_traceback_goes_with_its_line(logs_to: OpenLogs, form: str) -> None:
         b"\xff\xfe".decode("utf-8", "surrogateescape"),  # no text
     ],
 )
-def test_what_a_client_says_can_neither_fake_a_line_nor_drive_the_terminal(
+def test_what_a_client_says_fakes_no_line_and_drives_no_terminal(
     logs_to: OpenLogs, form: str, evil: str
 ) -> None:
     logs, path = logs_to(format=form)
@@ -238,7 +238,7 @@ def test_a_line_is_the_same_whatever_came_before_it(logs_to: OpenLogs) -> None:
 
 
 @pytest.mark.parametrize(("share", "some"), [(0.0, range(1)), (0.5, range(300, 700))])
-def test_requests_can_be_left_out_but_for_slow_ones_and_failures(
+def test_requests_but_slow_ones_and_failures_can_be_left_out(
     logs_to: OpenLogs, share: float, some: range
 ) -> None:
     logs, path = logs_to(request_share=share)
@@ -253,11 +253,10 @@ def test_requests_can_be_left_out_but_for_slow_ones_and_failures(
 
 
 def test_a_greenlet_that_dies_is_logged_with_its_traceback_and_without_the_fields_of_its_service(
-    logs_to: OpenLogs, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    logs_to: OpenLogs, capfd: pytest.CaptureFixture[str]
 ) -> None:
     _, path = logs_to()
     hub = gevent.get_hub()
-    monkeypatch.setattr(hub, "print_exception", hub.print_exception)
     log_greenlet_errors(hub)
 
     class Dying(Service):
@@ -270,5 +269,6 @@ def test_a_greenlet_that_dies_is_logged_with_its_traceback_and_without_the_field
     gevent.spawn(dying.die).join()
     hub.loop.run_callback(dying.die)
     until(lambda: path.read_text(encoding="utf-8").count("RuntimeError: broken") == 2)
+    del hub.print_exception
     assert dying.secret not in path.read_text(encoding="utf-8")
     assert capfd.readouterr().err == ""

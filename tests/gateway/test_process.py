@@ -104,9 +104,7 @@ def test_a_container_has_the_cores_of_its_quota(
         (True, r"\(pid {pid}\), which is not a node of a cluster$"),
     ],
 )
-def test_a_second_server_in_the_folder_is_refused_until_the_first_is_gone(
-    tmp_path: Path, shared: bool, why: str
-) -> None:
+def test_a_second_server_in_the_folder_is_refused(tmp_path: Path, shared: bool, why: str) -> None:
     first, second = DataDirectory(str(tmp_path)), DataDirectory(str(tmp_path), shared)
     first.start()
     with pytest.raises(StartError, match=why.format(pid=os.getpid())):
@@ -163,9 +161,7 @@ def test_a_killed_server_leaves_no_lock_behind(tmp_path: Path) -> None:
     data.stop()
 
 
-def test_a_folder_that_cannot_be_made_or_locked_is_one_clear_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_cannot_be_used_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     for path in (tmp_path / "file", tmp_path / "file" / "data"):
         with pytest.raises(StartError, match=r"^server\.data_dir: .* cannot be used: Not a directory$"):
@@ -187,9 +183,7 @@ def test_a_folder_that_cannot_be_made_or_locked_is_one_clear_line(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
-def test_what_root_creates_belongs_to_the_owner_of_the_folder_and_what_exists_keeps_its_owner(
-    tmp_path: Path,
-) -> None:
+def test_what_root_creates_belongs_to_the_owner_of_the_folder(tmp_path: Path) -> None:
     theirs, roots = tmp_path / "data", tmp_path / "root's"
     theirs.mkdir()
     roots.touch()
@@ -230,7 +224,7 @@ def test_a_missing_secret_is_not_replaced_while_a_server_runs(tmp_path: Path, sh
     server.stop()
 
 
-def test_a_given_secret_file_is_used_without_its_line_end_and_warned_about_if_others_can_read_it(
+def test_a_given_secret_file_is_used_unless_it_is_short_or_missing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "given"
@@ -241,9 +235,6 @@ def test_a_given_secret_file_is_used_without_its_line_end_and_warned_about_if_ot
         secret = DataDirectory(str(tmp_path / "none")).secret(str(file))
         assert secret == b"0123456789abcdef0123456789abcdef"
     assert "can be read by others" in caplog.text
-
-
-def test_a_short_or_missing_secret_is_one_clear_line(tmp_path: Path) -> None:
     file = tmp_path / "given"
     file.write_bytes(b"short\n")
     with pytest.raises(StartError, match="has 5 bytes; it needs at least 32"):

@@ -1,16 +1,13 @@
 """A website that a user of this machine visits cannot use a server on it: attacks by real Chromium."""
 
-import json
 from collections.abc import Callable, Iterator
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 
 from tests.browser.chromium import Browser, Page
 from tests.integration.cmd import get, logged_in
 from tests.integration.receiver import Receiver
-from tests.security.attack_setting import session_token
 from tests.support import Server
 
 EVIL = "evil.example"
@@ -99,18 +96,6 @@ def test_in_demo_mode_a_foreign_page_pushes_and_reads_nothing_and_opens_no_socke
         for path in ("/acc", "/ws?systemId=shop", "/ws?uid=1&to_uid=2"):
             address = f"ws://{demo.ws.host}:{demo.ws.port}{path}"
             assert socket_says(page, address, LOGIN % 101).startswith("closed ")
-
-
-def test_in_demo_mode_a_foreign_page_opens_no_stream_as_an_image(demo: Server, page: Page) -> None:
-    connect = quote(json.dumps({"id": 1, "connect": {"token": session_token("101", "evil")}}))
-    for path in ("/api/v1/events?app=101&user=evil", f"/connection/sse?cf_connect={connect}"):
-        script = """(url) => new Promise((done) => {
-            const image = new Image();
-            image.onerror = () => done("refused");
-            setTimeout(() => done("it loads"), 60000);
-            image.src = url;
-        })"""
-        assert waits_for(page, script, demo.http_url + path) == "refused"
 
 
 def test_in_demo_mode_a_name_that_was_rebound_reads_nothing(demo: Server, browser: Browser) -> None:

@@ -155,7 +155,7 @@ def test_a_body_costs_little_in_demo_mode(reading: Server, name: str) -> None:
         ("/nowhere", 413, "body_too_large"),
     ],
 )
-def test_a_strangers_large_body_is_refused_before_it_arrives(
+def test_a_large_body_is_refused_before_it_arrives(
     guarded: Server, path: str, status: int, body: str
 ) -> None:
     for port in (guarded.http, guarded.ws) if path in ("/login", "/register") else (guarded.http,):

@@ -113,7 +113,7 @@ def lists_in(kind: Any) -> bool:
     ],
     ids=["routes", "commands"],
 )
-def test_every_list_has_a_budget(
+def test_each_has_a_budget(
     lists: set[str], cut: frozenset[str], rows: dict[str, tuple[int, int]], most: int
 ) -> None:
     assert sorted(lists ^ (cut | rows.keys())) == []

@@ -254,7 +254,7 @@ def test_the_button_of_the_page_confirms_and_the_link_does_not(node: Harness, si
     assert amy.post("accounts/email/request")["confirmed"]
 
 
-def test_a_link_is_for_one_address_and_one_day(
+def test_a_link_is_for_an_address_and_a_day(
     node: Harness, sink: Sink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ben = register(node, "ben")

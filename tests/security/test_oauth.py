@@ -327,9 +327,7 @@ def test_a_page_finishes_with_the_code_that_only_its_browser_gets(node: Harness,
     assert login.come_back({"state": state, "error": "no"}).location.endswith("/home/messages#oauth=refused")
 
 
-def test_the_front_answers_the_callback_as_flask_does_and_no_other_origin_reads_it(
-    node: Harness, provider: StandIn
-) -> None:
+def test_the_front_answers_the_callback_as_flask_does_to_its_origin(node: Harness, provider: StandIn) -> None:
     login = Login(node)
     query = urlencode(provider.agree(login.started["url"])).encode()
     path = "/oauth/callback/%3201/oidc"
@@ -354,9 +352,7 @@ def test_browsers_come_back_to_paths_of_this_server_only(node: Harness) -> None:
         assert (status, answer["code"]) == (400, "invalid_request"), path
 
 
-def test_a_login_is_forgotten_after_its_time(
-    node: Harness, provider: StandIn, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_logins_are_forgotten(node: Harness, provider: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logins, "LOGIN_SECONDS", 0)
     login = Login(node)
     assert login.come_back(provider.agree(login.started["url"])).status_code == 404
@@ -427,9 +423,7 @@ def test_a_stolen_token_adds_no_way_to_log_in(node: Harness) -> None:
     assert (answer[0], answer[1]["code"]) == (429, "too_many_requests"), "they count together"
 
 
-def test_a_link_that_outlives_its_session_or_has_no_token_is_refused(
-    node: Harness, provider: StandIn
-) -> None:
+def test_a_link_that_outlives_its_session_or_has_no_token_fails(node: Harness, provider: StandIn) -> None:
     provider.user["sub"] = "dan"
     token = User.register(node, "201", name="dan").token
     login = Login(node, token=token, link=True, password=PASSWORD)

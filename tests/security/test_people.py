@@ -8,16 +8,18 @@ import pytest
 from msgspec.structs import replace
 
 from imserver.gateway.errors import StorageUnavailable
-from imserver.messenger.groups.wire import CreateGroup, InviteToGroup
+from imserver.gateway.http.operation import Operation
+from imserver.messenger.groups.wire import CreateGroup, InviteToGroup, UpdateGroup
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.people.accounts import cards
 from imserver.people.accounts.declared import AccountsOfApp, AppAccountSettings
 from imserver.people.accounts.parts import accounts_of
 from imserver.people.accounts.rows import AccountStore
+from tests.rows import DOCUMENTED
 from tests.users import PASSWORD, User
 
 from .node_harness import ADMIN, ALL, APPS, RULED, Harness
-from .test_relations import Session
+from .test_relations import Session, of_users
 
 FINDS = 5
 SEARCHES = 6
@@ -59,32 +61,22 @@ def log_in(node: Harness, login: str, password: str = PASSWORD, **more: Any) -> 
 
 
 @pytest.mark.parametrize(
-    ("login", "kind", "stored", "others"),
+    ("login", "kind", "stored", "other"),
     [
-        (
-            "Ann.One@Example.com",
-            "email",
-            "ann.one@example.com",
-            ["ann.one@example.COM", " Ann.One@example.com"],
-        ),
-        ("AnnOne", "name", "annone", ["annone", "ANNONE "]),
-        ("+49 (170) 12-34", "phone", "+491701234", ["+491701234", "+49 170 1234"]),
+        ("Ann.One@Example.com", "email", "ann.one@example.com", " Ann.One@example.COM"),
+        ("AnnOne", "name", "annone", "ANNONE "),
+        ("+49 (170) 12-34", "phone", "+491701234", "+49 170 1234"),
     ],
 )
 def test_an_account_logs_in_with_any_spelling_of_its_identifier(
-    node: Harness, login: str, kind: str, stored: str, others: list[str]
+    node: Harness, login: str, kind: str, stored: str, other: str
 ) -> None:
     one = person(node, login=login)
-    assert {name: one.account[name] for name in ("phone", "email", "name")} == {
-        "phone": "",
-        "email": "",
-        "name": "",
-        kind: stored,
-    }
-    for text in (login, *others):
+    expected = {"phone": "", "email": "", "name": "", kind: stored}
+    assert {name: one.account[name] for name in expected} == expected
+    for text in (login, stored, other):
         status, session = log_in(node, text)
         assert (status, session["account"]["user"]) == (200, one.user)
-    for text in (login, *others):
         body = {"app": "201", "login": text, "password": PASSWORD}
         assert node.call("POST", "/api/v1/accounts/register", body)[0] == 409
 
@@ -92,23 +84,17 @@ def test_an_account_logs_in_with_any_spelling_of_its_identifier(
 def test_identifiers_of_one_account_can_be_changed_with_its_password(node: Harness) -> None:
     one = person(node, phone="4711", email="cid@example.com", name="cid", login="Cid")
     other = person(node, phone="someone")
-    assert one.refused("accounts/identifiers", name="someone", password=PASSWORD) == (409, "login_taken")
-    assert one.refused("accounts/identifiers", email="", password="wrong horse") == (401, "wrong_login")
-    assert one.refused("accounts/identifiers", email="", phone="", name="", password=PASSWORD)[0] == 400
-    changed = one.post("accounts/identifiers", email="", phone="", name="CID", password=PASSWORD)
+    route, proof = "accounts/identifiers", {"password": PASSWORD}
+    assert one.refused(route, name="someone", **proof) == (409, "login_taken")
+    assert one.refused(route, email="", password="wrong horse") == (401, "wrong_login")
+    assert one.refused(route, email="", phone="", name="", **proof)[0] == 400
+    changed = one.post(route, email="", phone="", name="CID", **proof)
     assert (changed["phone"], changed["email"], changed["name"]) == ("", "", "cid")
-    assert [log_in(node, text, host="192.0.2.9")[0] for text in ("4711", "cid@example.com", "cid")] == [
-        401,
-        401,
-        200,
-    ]
-    assert (
-        other.post("accounts/identifiers", email="cid@example.com", phone="", password=PASSWORD)["phone"]
-        == ""
-    )
-    route = "/api/v1/accounts/identifiers"
-    status, _ = node.call("POST", route, {"app": "201", "user": one.user, "phone": "4711"}, ADMIN.key)
-    assert status == 200, "a back end needs no password"
+    logins = [log_in(node, text, host="192.0.2.9")[0] for text in ("4711", "cid@example.com", "cid")]
+    assert logins == [401, 401, 200]
+    assert other.post(route, email="cid@example.com", phone="", **proof)["phone"] == ""
+    back_end = User(node, ADMIN.key, app="201")
+    assert back_end.post(route, user=one.user, phone="4711"), "a back end needs no password"
 
 
 def test_a_stolen_token_deletes_no_account(node: Harness) -> None:
@@ -121,23 +107,14 @@ def test_a_stolen_token_deletes_no_account(node: Harness) -> None:
     assert node.call("POST", "/api/v1/accounts/delete", fields, ADMIN.key) == (200, {"user": one.user})
 
 
-@pytest.mark.parametrize(
-    "given",
-    [
-        {},
-        {"login": "张三"},
-        {"login": "a b"},
-        {"email": "ann"},
-        {"name": "9lives"},
-        {"name": "an"},
-        {"login": "eve", "name": "dan"},
-        {"email": "x@" + "e" * 253},
-    ],
-)
-def test_an_invalid_identifier_is_refused(node: Harness, given: dict[str, str]) -> None:
-    body = {"app": "201", "password": PASSWORD, **given}
-    status, problem = node.call("POST", "/api/v1/accounts/register", body)
-    assert (status, problem["code"]) == (400, "invalid_request")
+def test_an_invalid_identifier_is_refused(node: Harness) -> None:
+    anybody = User(node, "", app="201")
+    for given in (
+        *({}, {"login": "张三"}, {"login": "a b"}, {"email": "ann"}, {"name": "9lives"}, {"name": "an"}),
+        *({"login": "eve", "name": "dan"}, {"email": "x@" + "e" * 253}),
+    ):
+        refused = anybody.refused("accounts/register", password=PASSWORD, **given)
+        assert refused == (400, "invalid_request"), given
 
 
 def test_an_app_chooses_the_identifiers_of_its_accounts(node: Harness) -> None:
@@ -147,37 +124,23 @@ def test_an_app_chooses_the_identifiers_of_its_accounts(node: Harness) -> None:
     person(node, "202", login="gus@example.com")
     assert fay.refused("accounts/find", text="gus@example.com") == (403, "not_allowed")
     assert fay.refused("accounts/identifiers", name="fay", password=PASSWORD)[0] == 400
-    fields: dict[str, Any] = {"query": {"app": "202"}}
-    assert node.call("GET", "/api/v1/accounts/rules", **fields) == (
-        200,
-        {
-            "registration": True,
-            "identifiers": ["email"],
-            "find": False,
-            "search": False,
-            "passwords": True,
-            "reset": False,
-            "guests": False,
-        },
-    )
-    assert node.call("GET", "/api/v1/accounts/rules", query={"app": "204"})[0] == 403
+    rules = {"registration": True, "identifiers": ["email"], "find": False, "search": False}
+    rules |= {"passwords": True, "reset": False, "guests": False}
+    assert User(node, "", app="202").get("accounts/rules") == rules
+    assert User(node, "", app="204").refused_get("accounts/rules")[0] == 403
 
 
 def test_failures_count_together_for_all_identifiers_of_an_account(node: Harness) -> None:
     person(node, phone="7001", email="hal@example.com", name="hal")
-    answers = [
-        log_in(node, text, "wrong", host="198.51.100.1")[0] for text in ("7001", "hal@example.com", "hal")
-    ]
-    assert answers == [401, 401, 401]
-    assert log_in(node, "HAL@example.com", host="198.51.100.1")[0] == 429
+    here, logins = "198.51.100.1", ("7001", "hal@example.com", "hal")
+    assert [log_in(node, text, "wrong", host=here)[0] for text in logins] == [401, 401, 401]
+    assert log_in(node, "HAL@example.com", host=here)[0] == 429
     assert log_in(node, "hal", host="198.51.100.2")[0] == 200
 
 
 def test_an_account_is_found_by_what_it_allows(node: Harness) -> None:
-    ida, jim = (
-        person(node, phone="8001", email="ida@example.com", name="ida", nickname="Ida"),
-        person(node, name="jim"),
-    )
+    ida = person(node, phone="8001", email="ida@example.com", name="ida", nickname="Ida")
+    jim = person(node, name="jim")
     for text in ("8001", "IDA@example.com", "Ida"):
         found = jim.post("accounts/find", text=text)
         assert (found["user"], found["nickname"], found["name"]) == (ida.user, "Ida", "ida")
@@ -291,32 +254,26 @@ def test_what_users_say_of_themselves_is_shown_to_those_who_know_them_until_it_e
 
 
 def test_presence_is_shown_to_friends_and_in_common_conversations(node: Harness) -> None:
-    parts = node.node.core
+    """To whom otherwise: ``relations.txt``."""
     ola, pia, quo = person(node, name="ola"), person(node, name="pia"), person(node, name="quo")
-    session = Session(node, "201", ola.user)
     ola.befriend(pia)
-    assert pia.card(ola)["presence"] == "online"
     assert quo.card(ola)["presence"] == ""
-    group = ola.post("groups/create", name="tea", members=[quo.user])["group"]
-    assert quo.card(ola)["presence"] == "online"
+    group = ola.group(quo)
+    with closing(Session(node, "201", ola.user)):
+        assert [one.card(ola)["presence"] for one in (pia, quo)] == ["online"] * 2
+    accounts_of(node.node.core).rows.saw([("201", int(ola.user), 1795155801)])
 
-    session.close()
-    accounts_of(parts).rows.saw([("201", int(ola.user), 1795155801)])
-    for one in (pia, quo):
+    def seen(one: User) -> tuple[str, int]:
         card = one.card(ola)
-        assert (card["presence"], card["last_seen"]) == ("offline", 1795155801)
-    ola.post("groups/remove", group=group, members=[quo.user])
-    assert (quo.card(ola)["presence"], quo.card(ola)["last_seen"]) == ("", 0)
+        return card["presence"], card["last_seen"]
 
+    assert seen(pia) == seen(quo) == ("offline", 1795155801)
+    ola.post("groups/remove", group=group, members=[quo.user])
+    assert seen(quo) == ("", 0)
     ola.post("accounts/set", show_presence=False)
-    assert (pia.card(ola)["presence"], pia.card(ola)["last_seen"]) == ("", 0)
-    assert ola.card(ola)["presence"] == "offline", "to oneself"
-    body = {"app": "201", "users": [ola.user]}
-    (card,) = node.call("POST", "/api/v1/accounts/cards", body, ADMIN.key)[1]["cards"]
+    assert (seen(pia), seen(ola)[0]) == (("", 0), "offline"), "to oneself"
+    (card,) = User(node, ADMIN.key, app="201").post("accounts/cards", users=[ola.user])["cards"]
     assert card["presence"] == "offline", "to a back end"
-    ola.post("accounts/set", show_presence=True)
-    ola.post("friends/block", friend=pia.user)
-    assert pia.card(ola)["presence"] == ""
 
 
 def test_others_do_not_see_contacts_and_settings_of_an_account(node: Harness) -> None:
@@ -351,11 +308,7 @@ UNKNOWN = (404, "unknown_invitation")
 
 
 def test_an_invitation_link_leads_into_a_group(node: Harness) -> None:
-    tom, uma, vic = (
-        person(node, name="tom", nickname="Tom"),
-        person(node, name="uma"),
-        person(node, name="vic"),
-    )
+    tom, uma, vic = (person(node, name=name, nickname=name.title()) for name in ("tom", "uma", "vic"))
     group = tom.post("groups/create", name="tea", members=[])["group"]
     code = invite(tom, group=group, uses=1)
     status, shown = preview(node, code)
@@ -435,11 +388,7 @@ def test_an_invitation_is_not_used_up_while_the_database_is_away(
 
 
 def test_an_invitation_link_makes_friends(node: Harness) -> None:
-    xia, yan, zoe = (
-        person(node, name="xia", nickname="Xia"),
-        person(node, name="yan"),
-        person(node, name="zoe"),
-    )
+    xia, yan, zoe = (person(node, name=name, nickname=name.title()) for name in ("xia", "yan", "zoe"))
     code = invite(xia, seconds=3600)
     assert preview(node, code)[1]["nickname"] == "Xia"
     assert yan.post("invitations/accept", code=code) == {"status": "friends", "group": "", "user": xia.user}
@@ -519,16 +468,13 @@ def test_an_invitation_is_declined_or_revoked_and_both_see_it(node: Harness) -> 
     assert set(ann.roles(group)) == {ann.user}
 
 
-def test_who_has_blocked_a_user_is_not_asked_by_them(node: Harness) -> None:
+def test_whoever_has_blocked_a_user_is_not_asked_and_few_are_asked_at_once(node: Harness) -> None:
     ann, bob = (User.register(node, "asking") for _ in range(2))
     group = ann.group(bob)
     bob.post("friends/block", friend=ann.user)
     assert ann.refused("groups/invite", group=group, members=[bob.user]) == (403, "not_allowed")
     bob.post("invitations/revoke", code=invitation_between(bob, ann)["code"])
     assert invitation_between(bob, ann)["status"] == "declined"
-
-
-def test_a_user_asks_as_many_as_may_have_an_invitation(node: Harness) -> None:
     ann = User.register(node, "asking")
     group, people = ann.group(), [User.register(node, "asking") for _ in range(INVITATIONS + 1)]
     done = ann.post("groups/invite", group=group, members=[each.user for each in people])
@@ -556,3 +502,65 @@ def test_commands_of_clients_ask_as_well(node: Harness) -> None:
         assert session.run(InviteToGroup(group, (bob.user, friend.user))) == "+"
     assert set(ann.roles(str(group))) == {ann.user, friend.user}
     assert invitation_between(bob, ann)["group"] == str(group)
+
+
+# --- what a user who is muted says nowhere ------------------------------------------------------------------
+
+
+SHOWN = {"text", "data", "value", "emoji", "name", "nickname", "avatar", "description", "status", "commands"}
+"""Fields of requests whose content others see."""
+ELSEWHERE = {
+    **dict.fromkeys(("messages/send", "messages/edit", "asks/create", "notifications/act"), "messaging asks"),
+    **dict.fromkeys(("asks/answer", "messages/stream/open"), "the service asks"),
+    **dict.fromkeys(("accounts/find", "accounts/search"), "it is searched"),
+    "messages/press": "a value that the bot has chosen",
+    "reports/send": "moderators alone read it",
+    **dict.fromkeys(("accounts/register", "accounts/promote", "invitations/join"), "the account is new"),
+}
+"""Operations with such a field that need no ``voice``, and why."""
+
+
+def test_each_route_with_which_a_user_shows_others_something_has_a_voice() -> None:
+    silent = {
+        row.path.removeprefix("/api/v1/")
+        for row in DOCUMENTED
+        if isinstance(row, Operation) and of_users(row.need) and row.body and not row.voice
+        if SHOWN & {*row.body.__struct_fields__}
+    }
+    assert silent == ELSEWHERE.keys()
+
+
+def test_who_is_muted_names_nothing_for_others(node: Harness) -> None:
+    eve, bob = person(node), person(node)
+    group = eve.group(bob)
+    bot = eve.post("bots", name="eves_bot")["id"]
+    node.node.core.mutes.mute(eve.app, eve.user, int(time()) + 60, "spam")
+    requests: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("groups/create", {"name": "spam", "members": [bob.user]}),
+        ("groups/rename", {"group": group, "name": "spam"}),
+        ("groups/update", {"group": group, "description": "spam"}),
+        ("accounts/set", {"nickname": "spam"}),
+        ("accounts/set", {"status": "spam"}),
+        ("accounts/identifiers", {"name": "spammer", "password": PASSWORD}),
+        ("bots", {"name": "spam_bot"}),
+        ("bots/update", {"bot": bot, "nickname": "spam"}),
+        ("hooks", {"group": group, "nickname": "spam"}),
+        ("messages/send", {"to": bob.user, "text": "spam"}),
+    )
+    for path, body in requests:
+        assert eve.refused(path, **body) == (403, "muted"), path
+    assert not eve.post("accounts/set", show_presence=False)["show_presence"]
+    back_end = User(node, ALL.key, app=eve.app)
+    assert back_end.post("groups/rename", user=eve.user, group=group, name="tea")["name"] == "tea"
+
+
+def test_who_is_muted_names_no_group_by_a_command(node: Harness) -> None:
+    dan, bob = person(node), person(node)
+    group = int(dan.group(bob))
+    node.node.core.mutes.mute(dan.app, dan.user, int(time()) + 60)
+    session = Session(node, dan.app, dan.user)
+    try:
+        assert session.run(CreateGroup("spam", (bob.user,))) == "-"
+        assert session.run(UpdateGroup(group, name="spam")) == "-"
+    finally:
+        session.close()

@@ -7,7 +7,6 @@ import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,10 +15,8 @@ import jwt
 import pytest
 from msgspec.structs import replace
 
-from imserver.gateway.auth.rates import Buckets
 from imserver.gateway.config.settings import ApiSettings, TenantSettings
 from imserver.gateway.storage.contract import Changes, KeyRow
-from imserver.people.accounts.accounts import Accounts
 from imserver.people.accounts.parts import accounts_of
 from tests.rows import ROUTES, sections
 
@@ -71,15 +68,14 @@ def test_registration_is_refused_in_an_app_without_accounts(harness: Harness, ap
     assert (status, answer["code"]) == (403, "not_allowed")
 
 
-def test_the_token_of_an_account_is_invalid_where_there_are_no_accounts(harness: Harness) -> None:
+def test_the_token_of_an_account_is_invalid_where_there_are_none_and_without_its_login(
+    harness: Harness,
+) -> None:
     token = harness.account("205")
     for app in ("205", "207", "201"):
         status, answer = harness.call("GET", "/api/v1/messages/sync", token=token, query={"app": app})
         assert (status, answer["code"]) == (401, "token_invalid"), app
         assert not decide(harness, app, "", token)
-
-
-def test_a_token_that_names_no_login_is_one_of_gochat(harness: Harness) -> None:
     token = harness.account("201")
     found = accounts_of(harness.node.core).tokens.holder(token)
     other = accounts_of(harness.node.core).tokens.make(found.account.id, 0, found.expires_at, 0)
@@ -87,36 +83,30 @@ def test_a_token_that_names_no_login_is_one_of_gochat(harness: Harness) -> None:
     assert (status, answer["code"]) == (401, "token_invalid")
 
 
-def test_registration_is_off_once_there_are_keys_unless_it_is_set(demo: Harness, tmp_path: Path) -> None:
-    def accounts(registration: bool | None, is_demo: bool) -> Accounts:
-        node = demo.node
-        of_features = sections(accounts={"registration": registration})
-        settings = replace(node.core.config, of_features=of_features)
-        people = accounts_of(node.core)
-
-        def unused(*_: Any) -> Any:
-            return None
-
-        return Accounts(
-            *(settings, people.tokens, people.rows, node.core.sessions, lambda: is_demo),
-            *(partial(Buckets, shared=None), unused, unused, unused, people.accounts.factors),
-        )
-
-    for registration, is_demo, wanted in (
-        (None, True, True),
-        (None, False, False),
-        (True, False, True),
-        (False, True, False),
-    ):
-        answer = accounts(registration, is_demo)
-        assert answer.registration_is_open is wanted
-        answer.close()
+@pytest.mark.parametrize(
+    ("registration", "is_demo", "is_open"),
+    [(None, True, True), (None, False, False), (True, False, True), (False, True, False)],
+)
+def test_registration_is_off_once_there_are_keys_unless_it_is_set(
+    tmp_path: Path, registration: bool | None, is_demo: bool, is_open: bool
+) -> None:
+    of_features = sections(accounts={"registration": registration})
+    more = {"api": ApiSettings()} if is_demo else {}
+    one = Harness(config(tmp_path, of_features=of_features, **more))
+    rules = one.call("GET", "/api/v1/accounts/rules", query={"app": "gochat"})[1]
+    one.close()
+    assert rules["registration"] is is_open
 
 
-def test_gochat_has_accounts_in_demo_mode_and_other_apps_have_none(demo: Harness) -> None:
+def test_demo_mode_has_accounts_of_gochat_alone_and_takes_unregistered_systems(
+    demo: Harness, harness: Harness
+) -> None:
     registration = {"phone": "13800000001", "password": "correct horse"}
     assert demo.call("POST", "/api/v1/accounts/register", {**registration, "app": "gochat"})[0] == 201
     assert demo.call("POST", "/api/v1/accounts/register", {**registration, "app": "101"})[0] == 403
+    assert demo.node.core.logins.takes_unregistered
+    assert not harness.node.core.logins.takes_unregistered
+    assert not decide(harness, "system:unknown", "", dialect="client")
 
 
 # --- aliases ------------------------------------------------------------------------------------------------
@@ -176,12 +166,6 @@ def test_the_first_key_closes_apps_for_new_logins_and_ends_no_session(demo: Harn
     (closed,) = [line for line in lines if line.startswith("closed, nobody may log in: ")]
     assert " 101" in closed
     assert not [line for line in lines if line.startswith("app 101")]
-
-
-def test_an_unregistered_system_works_in_demo_mode_only(harness: Harness, demo: Harness) -> None:
-    assert demo.node.core.logins.takes_unregistered
-    assert not harness.node.core.logins.takes_unregistered
-    assert not decide(harness, "system:unknown", "", dialect="client")
 
 
 def test_a_login_goes_to_the_alias_of_a_name_that_was_an_app_before(harness: Harness) -> None:

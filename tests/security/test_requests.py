@@ -51,9 +51,7 @@ def test_no_upload_runs_in_a_browser(guarded: Server, content: bytes) -> None:
         ("x" * 3000, "x" * MAX_NAME_CHARACTERS),
     ],
 )
-def test_no_name_leaves_the_folder_or_its_header(
-    guarded: Server, tmp_path: Path, name: str, shown: str
-) -> None:
+def test_no_name_leaves_folder_or_header(guarded: Server, tmp_path: Path, name: str, shown: str) -> None:
     answer = upload(guarded, b"content", name.format(folder=tmp_path, parents="../" * 20))
     assert (answer.status, answer.json["name"]) == (201, shown)
     received = get(guarded.http, answer.json["url"])
@@ -123,9 +121,7 @@ def test_a_publisher_connection_keeps_to_the_apps_of_its_key(guarded: Server) ->
 
 
 @pytest.mark.parametrize("http_server", HTTP_SERVERS)
-def test_a_refused_stream_is_logged_with_the_address_of_its_client(
-    start_server: StartServer, http_server: str
-) -> None:
+def test_a_refused_stream_is_logged_with_its_client(start_server: StartServer, http_server: str) -> None:
     server = start_server(http_server=http_server, config={"limits": {"max_connections_per_address": 1}})
     more = [("X-Forwarded-For", "10.9.0.2")]
     with open_socket(server.ws, more=more):
@@ -146,9 +142,7 @@ def test_the_shipped_proxies_pass_on_no_header_that_a_client_has_made_up() -> No
                 assert re.search(rf'proxy_set_header\s+{name}\s+"";', block), (file, name, block)
 
 
-def test_a_token_of_an_issuer_that_is_away_is_answered_so_wherever_it_is_shown(
-    start_server: StartServer,
-) -> None:
+def test_a_token_of_an_issuer_that_is_away_is_answered_so(start_server: StartServer) -> None:
     away = "http://127.0.0.1:9"  # nobody listens there
     keys = [{"key": ADMIN, "scopes": ["admin"]}]
     app = {"jwt": [{"issuer": away, "audience": "shop"}]}

@@ -39,9 +39,7 @@ def row_of(node: Harness, user: User) -> Any:
 
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("of", ROLES)
-def test_an_owner_gives_roles_below_its_own_to_those_below_it_and_locks_them(
-    node: Harness, role: str, of: str
-) -> None:
+def test_an_owner_gives_roles_to_those_below_it_and_locks_them(node: Harness, role: str, of: str) -> None:
     one = person(node, role)
     for wanted in ROLES:
         other, may = person(node, of), role == "owner" and "owner" not in (of, wanted)
@@ -69,7 +67,7 @@ def _user_of(node: Harness, token: str) -> str:
     return node.node.core.accounts.holder(token).account.user
 
 
-def test_a_moderator_sees_no_contacts(node: Harness) -> None:
+def test_a_moderator_sees_no_contacts_and_finds_open_groups_alone(node: Harness) -> None:
     ann = person(node, email="ann@example.com", name="ann")
     moderator, owner, member = person(node, "moderator"), person(node, "owner"), person(node)
     seen = moderator.get("accounts/list", text="ann")["accounts"][0]
@@ -86,9 +84,6 @@ def test_a_moderator_sees_no_contacts(node: Harness) -> None:
     found = owner.get("accounts/list", text="example.com")["accounts"]
     assert [each["email"] for each in found] == ["ann@example.com"]
     assert member.refused_get("accounts/list") == (403, "not_allowed")
-
-
-def test_a_moderator_finds_open_groups_alone(node: Harness) -> None:
     moderator, owner, ann = person(node, "moderator"), person(node, "owner"), person(node)
     group = ann.post("groups/create", name="a quiet room")["group"]
     for text in ("quiet", group):

@@ -29,9 +29,7 @@ def test_the_websocket_port_answers_the_api_and_health_but_no_pages(server: Serv
 
 
 @pytest.mark.parametrize("http_server", HTTP_SERVERS)
-def test_demo_mode_warns_of_the_first_request_from_elsewhere(
-    start_server: StartServer, http_server: str
-) -> None:
+def test_demo_mode_warns_of_a_request_from_elsewhere(start_server: StartServer, http_server: str) -> None:
     server = start_server(http_server=http_server)
     ask(server.http, request("/user/list"))
     ask(server.http, request("/nosuch"))

@@ -94,9 +94,7 @@ def test_a_token_of_the_issuer_proves_its_user(algorithm: str) -> None:
 
 @pytest.mark.parametrize("in_token", ["EdDSA", "Ed25519"])
 @pytest.mark.parametrize("in_key", ["EdDSA", "Ed25519", None])
-def test_an_edwards_key_and_its_tokens_may_use_the_name_of_rfc_9864(
-    in_key: str | None, in_token: str
-) -> None:
+def test_an_edwards_key_may_use_the_name_of_rfc_9864(in_key: str | None, in_token: str) -> None:
     signer = jwt.PyJWS()
     signer.register_algorithm("Ed25519", OKPAlgorithm())
     token = signer.encode(json.dumps(CLAIMS).encode(), KEYS["EdDSA"], in_token, {"kid": "1"})
@@ -236,12 +234,27 @@ def issuer_of(site: Web) -> tuple[Issuer, Clock]:
     return Issuer(URL, "", site, clock), clock  # type: ignore[arg-type]
 
 
-def test_keys_are_fetched_once() -> None:
+def test_keys_are_fetched_once_and_who_does_not_answer_delays_the_first_login_only() -> None:
     site = web(jwk("EdDSA", "1"))
     issuer, _ = issuer_of(site)
     jobs = [gevent.spawn(issuer.keys_for, "1") for _ in range(20)]
     assert all(len(job.get()) == 1 for job in jobs)
     assert len(site.fetched) == 2
+    site = Web({})
+    issuer, clock = issuer_of(site)
+
+    def pass_time() -> None:
+        clock.now += FETCH_SECONDS
+
+    site.gate = pass_time
+    for _ in range(3):
+        with pytest.raises(IssuerUnavailable, match="no route"):
+            issuer.keys_for("1")
+    assert len(site.fetched) == 1
+    clock.now += RETRY_SECONDS
+    site.documents = web(jwk("EdDSA", "1")).documents
+    site.gate = lambda: None
+    assert issuer.keys_for("1")
 
 
 AWAY, NO_KEY = "away", "no key"
@@ -281,24 +294,6 @@ def test_when_keys_are_fetched(steps: list[tuple[float, str, str, str, int]]) ->
             found = AWAY
         gevent.sleep(0.01)
         assert (found, len(site.fetched)) == (wrong, fetches)
-
-
-def test_an_issuer_that_does_not_answer_delays_the_first_login_only() -> None:
-    site = Web({})
-    issuer, clock = issuer_of(site)
-
-    def pass_time() -> None:
-        clock.now += FETCH_SECONDS
-
-    site.gate = pass_time
-    for _ in range(3):
-        with pytest.raises(IssuerUnavailable, match="no route"):
-            issuer.keys_for("1")
-    assert len(site.fetched) == 1
-    clock.now += RETRY_SECONDS
-    site.documents = web(jwk("EdDSA", "1")).documents
-    site.gate = lambda: None
-    assert issuer.keys_for("1")
 
 
 def test_issuers_are_kept_apart() -> None:

@@ -74,14 +74,11 @@ def test_an_app_takes_the_tokens_of_its_user(
         assert attempt(harness, app="9") == UNKNOWN
 
 
-def test_a_login_without_a_user_uses_the_user_of_the_token() -> None:
+def test_a_token_names_its_user_also_to_a_page() -> None:
     with LoginHarness({"101": JWTS}) as harness:
         decision = harness.logins.check("101", "", token_for("ann"), "sse", STREAM)
         assert (decision.ok, decision.user) == (True, "ann")
         assert not harness.logins.check("101", "", token_for(""), "sse", STREAM).ok
-
-
-def test_a_page_may_ask_in_whose_name_it_would_be() -> None:
     with LoginHarness({"101": JWTS, "102": PLAIN}) as harness:
         holder = harness.logins.session_of(token_for("ann"))
         assert holder is not None
@@ -96,9 +93,7 @@ def test_a_page_may_ask_in_whose_name_it_would_be() -> None:
 @pytest.mark.parametrize(
     ("audience", "app"), [("shop", "301"), ("mail", "302"), ("both", None), ("none", None)]
 )
-def test_a_token_of_an_issuer_is_for_the_only_app_that_lists_its_audience(
-    audience: str, app: str | None
-) -> None:
+def test_a_token_of_an_issuer_is_for_the_app_that_lists_its_audience(audience: str, app: str | None) -> None:
     rows = {"301": ("shop", "both"), "302": ("mail", "both")}
     apps = {
         name: TenantSettings(jwt=tuple(replace(ROW, audience=each) for each in audiences))
@@ -190,10 +185,6 @@ def test_a_full_app_refuses_logins_until_a_connection_has_left() -> None:
         assert harness.begin(second, "ann", "102").ok, "it moves to another app"
         assert [attempt(harness), attempt(harness)] == [OK, FULL]
         assert harness.metrics.snapshot()["denials"] == {"limit": 4}
-
-
-def test_a_crowd_that_comes_at_once_does_not_slip_through() -> None:
-    """Between the check and the session a login may wait, for the registry of a cluster."""
     with LoginHarness({"101": TenantSettings(max_connections=2)}) as harness:
         verdicts = [harness.logins.check("101", "ann", "", "cmd", harness.login_request()) for _ in range(5)]
         assert [decision.ok for decision in verdicts] == [True, True, False, False, False]
@@ -226,9 +217,7 @@ def test_a_key_that_cannot_be_used_ends_the_start() -> None:
         LoginHarness({"101": TenantSettings(jwt=(JwtSettings("HS256", "short"),))})
 
 
-def test_an_app_whose_new_key_cannot_be_used_keeps_the_old_or_refuses_all(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_an_app_whose_new_key_is_none_keeps_the_old_or_refuses_all(caplog: pytest.LogCaptureFixture) -> None:
     with LoginHarness({"101": JWTS}) as harness, caplog.at_level(logging.ERROR):
         harness.change("101", TenantSettings(jwt=(JwtSettings("HS256", "short"),)))
         assert [attempt(harness, token_for("ann")), attempt(harness)] == [OK, BAD_TOKEN]
@@ -238,9 +227,7 @@ def test_an_app_whose_new_key_cannot_be_used_keeps_the_old_or_refuses_all(
         assert SECRET not in caplog.text
 
 
-def test_files_of_keys_and_apps_that_are_gone_count_after_the_settings_were_read_again(
-    tmp_path: Path,
-) -> None:
+def test_files_of_keys_and_apps_count_after_the_settings_were_read_again(tmp_path: Path) -> None:
     file, other = tmp_path / "secret", token_for("ann", key=OTHER_SECRET)
     file.write_text(SECRET)
     app = TenantSettings(jwt=(JwtSettings("HS256", key_file=str(file)),))

@@ -96,9 +96,6 @@ def test_several_hear_what_they_want_to_hear() -> None:
     assert third.calls == [*common, "account of bob"]
     silent = observer_of([second, Observer()])
     assert silent.recorder("101", "account") is None
-
-
-def test_the_only_observer_is_called_without_another_in_between() -> None:
     only = Observer()
     assert observer_of([only]) is only
     assert isinstance(observer_of([]), Observer)

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from msgspec import UNSET
 
-from imserver.gateway.auth.quotas import LimitedEncoding
+from imserver.gateway.auth.quotas import Expiry, LimitedEncoding
 from imserver.gateway.auth.rules import Rule, load_app_keys, objection
 from imserver.gateway.auth.tenants import Tenant
 from imserver.gateway.auth.tokens import BadKey, BadToken, make_token, read_token
@@ -22,6 +23,7 @@ from imserver.gateway.node.feature_list import load_config
 from imserver.gateway.process import Secret
 from imserver.gateway.transport.connection import Encoding
 from tests.gateway.core.login_harness import ASK, HOOK, JWT
+from tests.gateway.transport.harness import SocketHarness
 from tests.support import run_cli
 
 PLACEHOLDER = "replace-me: openssl rand -hex 32"
@@ -127,3 +129,68 @@ def test_no_encoding_of_former_rules_stays() -> None:
     for _ in range(5):
         subscribe_under_new_rules()
     assert encodings() == before
+
+
+# --- sessions end with their token --------------------------------------------------------------------------
+
+
+NOW = 1_800_000_000.25
+YEAR = 365 * 86400
+
+
+@pytest.mark.parametrize(
+    ("steps", "left"),
+    [
+        ([("a", 10), ("b", 11), (9.5, 0), (10, 1)], "b"),
+        ([("a", 10), ("a", 100), (50, 0), (100, 1)], ""),  # a new token moves the end
+        ([("a", 10), ("a", None), (100, 0)], ""),  # a login without an end takes it away
+        ([(5, 0), ("a", 0), (6, 1)], ""),  # it has expired already
+        ([("a", 1), ("b", 10), ("c", 2 * YEAR), (YEAR, 2)], "c"),  # a clock that leaps
+        ([("a", 10), (-3600, 0), ("b", -3000), (9, 1), (10, 1)], ""),  # one that is set back
+    ],
+)
+def test_each_session_is_closed_with_4504_in_its_second(
+    steps: list[tuple[str, int | None] | tuple[float, int]], left: str
+) -> None:
+    with SocketHarness() as harness:
+        connections = {name: harness.connect() for name in "abc"}
+        expiry = Expiry(NOW)
+        for what, number in steps:
+            if isinstance(what, str):
+                expiry.end_at(connections[what][0], 0 if number is None else int(NOW) + number)
+            else:
+                open_before = sum(connection.is_open for connection, _ in connections.values())
+                assert expiry.expire(NOW + what) == number
+                closed = [each for each in connections.values() if not each[0].is_open]
+                assert len(connections) - open_before + (number or 0) == len(closed)
+                assert {client.close_code() for _, client in closed} <= {4504}
+        assert [name for name, (connection, _) in connections.items() if connection in expiry] == [*left]
+        assert len(expiry) == len(left)
+
+
+def test_ended_connections_leave_no_state() -> None:
+    with SocketHarness() as harness:
+        expiry = Expiry(NOW)
+        connection, _ = harness.connect()
+        expiry.end_at(connection, int(NOW) + 10**6)
+        connection.lost()
+        harness.ended.clear()
+        expiry.forget(connection)
+        assert len(expiry) == 0
+        remembered = weakref.ref(connection)
+        del connection
+        gc.collect()
+        assert remembered() is None
+    with SocketHarness() as harness:
+        stays, comes = harness.connect()[0], harness.connect()[0]
+        expiry = Expiry(NOW)
+        end = int(NOW) + 10
+        expiry.end_at(stays, end)
+        for _ in range(100):
+            expiry.end_at(comes, end)
+            expiry.end_at(stays, end)
+            expiry.forget(comes)
+            assert len(expiry._due[end].listed) <= 2 * len(expiry)
+        expiry.end_at(comes, end)
+        assert expiry.expire(NOW + 10) == 2
+        assert len(expiry) == 0

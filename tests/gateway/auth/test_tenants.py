@@ -159,9 +159,7 @@ def test_a_valid_name_is_stored_unchanged_and_another_refused(node: Make) -> Non
         ({"origins": ["x" * SETTINGS_BYTES]}, "bytes of settings"),
     ],
 )
-def test_settings_that_cannot_be_are_refused_in_one_line(
-    node: Make, fields: dict[str, Any], output: str
-) -> None:
+def test_settings_that_cannot_be_are_refused(node: Make, fields: dict[str, Any], output: str) -> None:
     tenants = node().tenants
     with pytest.raises(BadTenant) as caught:
         tenants.register("own", **fields)
@@ -259,9 +257,7 @@ def test_an_unknown_name_is_a_temporary_error_while_the_database_is_away(node: M
     assert one.tenants.find("no name\n") is None
 
 
-def test_a_listener_that_fails_for_an_app_does_not_stop_other_listeners(
-    node: Make, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_listener_that_fails_stops_no_other(node: Make, caplog: pytest.LogCaptureFixture) -> None:
     one = node()
 
     def fail(tenant: Tenant) -> None:

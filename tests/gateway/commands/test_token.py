@@ -78,9 +78,7 @@ def test_a_private_key_signs_where_the_app_has_the_public_one(tmp_path: Path) ->
     assert "private" in failure("create", "-c", file, "--app", "101", "--user", "ann")
 
 
-def test_a_secret_of_the_server_s_own_signs_and_a_server_takes_it(
-    tmp_path: Path, start_server: StartServer
-) -> None:
+def test_a_secret_of_the_servers_own_signs(tmp_path: Path, start_server: StartServer) -> None:
     server = start_server(config={"apps": {"101": {"jwt": [{}]}}}, folder=tmp_path / "server")
     written = create(str(server.config_file))
     with cmd_client(server.ws) as one:
@@ -145,9 +143,7 @@ def test_check_accepts_a_good_token_and_shows_it(tmp_path: Path) -> None:
         ({}, OTHER, "Signature verification failed"),
     ],
 )
-def test_check_says_why_a_token_is_refused(
-    tmp_path: Path, claims: dict[str, Any], secret: str, reason: str
-) -> None:
+def test_check_says_what_is_wrong(tmp_path: Path, claims: dict[str, Any], secret: str, reason: str) -> None:
     file = settings(tmp_path, {"key": SECRET})
     token = jwt.encode({"sub": "ann", "app": "101", "exp": time.time() + 60, **claims}, secret)
     done = run_cli("token", "check", "-c", file, "--app", "101", token)

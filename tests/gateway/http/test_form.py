@@ -60,6 +60,8 @@ def test_a_form_of_too_many_fields_is_refused() -> None:
 def test_multipart_fields_are_read_without_files() -> None:
     body, kind = multipart(("appID", "101"), ("message", "a&b=马\n远"), files=(("picture", b"\x00\xff"),))
     assert read_multipart(body, kind) == [("appID", "101"), ("message", "a&b=马\n远")]
+    fields = [(f"field{number}", "a;b" * 9) for number in range(990)]
+    assert read_multipart(*multipart(*fields)) == fields
 
 
 @pytest.mark.parametrize(
@@ -85,20 +87,12 @@ def test_a_multipart_form_with_many_options_is_refused(option: bytes) -> None:
         read_multipart(head + b"\r\n\r\n1\r\n--x--\r\n", "multipart/form-data; boundary=x")
 
 
-def test_a_multipart_form_may_have_a_thousand_fields() -> None:
-    fields = [(f"field{number}", "a;b" * 9) for number in range(990)]
-    assert read_multipart(*multipart(*fields)) == fields
-
-
-def test_keys_of_json_are_folded_and_null_counts_as_missing() -> None:
+def test_json_is_read_forgivingly() -> None:
     assert parse_json(b'{"userID":"a","APPid":101,"msgID":null,"x":{"Y":null}}') == {
         "userid": "a",
         "appid": 101,
         "x": {"Y": None},
     }
-
-
-def test_lone_surrogates_become_replacement_characters() -> None:
     assert parse_json(rb'{"m":"a\ud800b","l":["\udc00",{"\ud801":"\ud83d\ude00"}]}') == {
         "m": "a\ufffdb",
         "l": ["\ufffd", {"\ufffd": "😀"}],

@@ -50,7 +50,7 @@ def test_the_headers_tell_how_many_are_left(clock: Clock) -> None:
     assert metrics.http_over_rate == 1
 
 
-def test_each_key_has_its_own_and_without_keys_each_address(clock: Clock) -> None:
+def test_each_key_and_user_has_their_own_rate_and_without_keys_each_address(clock: Clock) -> None:
     rates = rates_of(1)
     assert takes(rates, ONE, "h")
     assert takes(rates, TWO, "h")
@@ -58,9 +58,6 @@ def test_each_key_has_its_own_and_without_keys_each_address(clock: Clock) -> Non
     assert takes(rates, DEMO, "h")
     assert takes(rates, DEMO, "another")
     assert not takes(rates, DEMO, "h")
-
-
-def test_each_user_with_a_token_has_their_own_wherever_they_are(clock: Clock) -> None:
     rates = rates_of(1)
     ann, bob = (Principal("session", apps=frozenset({"101"}), user=user) for user in ("ann", "bob"))
     assert takes(rates, ann, "h")
@@ -82,13 +79,6 @@ def test_every_request_of_a_user_and_every_one_to_our_own_api_counts() -> None:
     ]
 
 
-def test_without_a_limit_there_are_no_headers() -> None:
-    rates = rates_of(0)
-    rates.require(ONE, "h")
-    rates.charge(ONE, "h", 1000)
-    assert received(rates) == []
-
-
 def test_a_refusal_says_when_to_come_again(clock: Clock) -> None:
     rates = rates_of(0.25)
     rates.require(ONE, "h")
@@ -98,6 +88,10 @@ def test_a_refusal_says_when_to_come_again(clock: Clock) -> None:
     assert refused.value.headers == (("Retry-After", "4"),)
     clock.now += 4
     rates.require(ONE, "h")
+    rates = rates_of(0)
+    rates.require(ONE, "h")
+    rates.charge(ONE, "h", 1000)
+    assert received(rates) == []
 
 
 def test_messages_of_an_account_have_the_limit_of_the_app_beside_that_of_requests(clock: Clock) -> None:

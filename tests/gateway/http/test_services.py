@@ -109,7 +109,7 @@ def test_new_limits_reach_services(api: Api) -> None:
         ("bug", 500, "internal_error", errors.Problems.INTERNAL_ERROR.message),
     ],
 )
-def test_routes_and_commands_answer_alike(
+def test_commands_answer_alike(
     api: Api, name: str, status: int, code: str | None, message: str | None
 ) -> None:
     body = msgspec.json.encode({"name": name})

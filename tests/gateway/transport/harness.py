@@ -37,7 +37,9 @@ def look() -> None:
 
 
 class Socket(_socket.socket):
-    """A socket that remembers how many bytes each ``send`` was given."""
+    """A socket that remembers how many bytes each ``send`` was given. ``on_send``: called before it."""
+
+    on_send: Callable[[], object] = list
 
     def __init__(self, sock: _socket.socket) -> None:
         super().__init__(sock.family, sock.type, sock.proto, sock.detach())
@@ -46,6 +48,7 @@ class Socket(_socket.socket):
 
     def send(self, data: bytes, *flags: int) -> int:  # type: ignore[override]
         self.sends.append(len(data))
+        self.on_send()
         return super().send(data, *flags)
 
 

@@ -148,7 +148,7 @@ def test_a_request_goes_on_in_its_plain_form(
         (b"POST /files HTTP/1.1", (LENGTH,), (b"POST /files HTTP/1.1", LENGTH)),
     ],
 )
-def test_the_head_before_a_streamed_body_is_plain(
+def test_a_head_before_a_stream_is_plain(
     first: bytes, given: tuple[bytes, ...], plain: tuple[bytes, ...]
 ) -> None:
     """It still says what it expects: who reads the body answers that, to a client that knows the answer."""
@@ -195,9 +195,6 @@ def test_a_body_has_to_arrive_at_the_minimum_rate() -> None:
     assert body.deadline(130.0) == drips + 20
     body.feed(b"x" * 60 * BODY_BYTES_PER_SECOND)
     assert body.deadline(159.0) == 100 + BODY_SECONDS
-
-
-def test_bytes_around_chunks_do_not_count_for_the_minimum_rate() -> None:
     body = Body(head(None), LIMIT, begun=100.0)
     body.feed(chunk(b"x", b";" + b"e" * 200) * 10)
     assert body.deadline(105.0) == 100 + BODY_SILENCE_SECONDS + 10 / BODY_BYTES_PER_SECOND

@@ -11,9 +11,8 @@ from imserver.gateway.model import Ping, Reply
 from imserver.gateway.transport.connection import Connection
 from imserver.gateway.transport.dispatch import CommandRow
 from tests.gateway.hub.harness import Harness
-from tests.gateway.protocol.line import LineDialect
 from tests.gateway.transport.harness import Client, SocketHarness, ignore, until
-from tests.integration.raw import BINARY, frame, text
+from tests.integration.raw import text
 from tests.support import Clock
 
 
@@ -26,33 +25,6 @@ def ask(client: Client, cmd: str, data: Any = None, seq: str = "1") -> int:
     assert (body["seq"], body["cmd"]) == (seq, cmd)
     code: int = body["response"]["code"]
     return code
-
-
-def test_commands_are_answered_by_their_rules(harness: Harness) -> None:
-    connection, client = harness.connect()
-    assert ask(client, "ping") == 200
-    assert ask(client, "heartbeat") == 1000
-    assert ask(client, "login", {"userID": "", "appID": 101}) == 1002
-    assert ask(client, "login", {"userID": "皇" * 7, "appID": 101}) == 1002
-    assert ask(client, "login", {"userID": "ann", "appID": 101}) == 200
-    assert ask(client, "login", {"userID": "ann", "appID": 101}) == 1009
-    assert ask(client, "login", {"userID": "u" * 20, "appID": 101}) == 1002, "before 1009"
-    assert ask(client, "heartbeat") == 200
-    assert ask(client, "nonsense") == 1010
-    assert connection.user == "ann"
-    assert harness.metrics.messages_in == 9
-
-
-def test_an_unreadable_request_is_answered_in_its_dialect(harness: Harness) -> None:
-    _, cmd = harness.connect()
-    _, line = harness.connect(dialect=LineDialect())
-    cmd.send(text("no json"))
-    cmd.expect(1)
-    assert cmd.payloads() == ["数据不合法".encode()]
-    line.send(frame(BINARY, b" "))
-    line.send(frame(BINARY, b"ping"))
-    line.expect(1)
-    assert line.payloads() == [b"ping 200"], "nothing is answered to an empty line"
 
 
 def test_a_rule_that_fails_costs_its_client_1004_and_the_log_a_traceback(

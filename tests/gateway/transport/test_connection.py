@@ -215,9 +215,7 @@ def test_a_later_ping_gives_no_more_time_to_answer_an_earlier_one(harness: Socke
 
 
 @pytest.mark.parametrize("code", [None, 1000, 1001, 3000, 4999])
-def test_a_close_is_answered_with_its_code_and_tcp_ends_after_it(
-    harness: SocketHarness, code: int | None
-) -> None:
+def test_a_close_is_answered_with_its_code_and_tcp_ends(harness: SocketHarness, code: int | None) -> None:
     connection, client = harness.connect()
     client.send(close(code))
     client.until_ended()
@@ -266,9 +264,7 @@ def test_a_peer_that_never_ends_its_half_is_cut_off_after_a_time() -> None:
 
 
 @pytest.mark.parametrize("end", [Client.hang_up, Client.reset], ids=["FIN", "RST"])
-def test_a_peer_that_vanishes_is_counted_out_once_with_1006(
-    harness: SocketHarness, end: Callable[[Client], None]
-) -> None:
+def test_a_peer_that_vanishes_is_counted_once(harness: SocketHarness, end: Callable[[Client], None]) -> None:
     connection, client = harness.connect(tcp=True)
     end(client)
     until(lambda: connection.state == CLOSED)
@@ -420,7 +416,7 @@ def test_others_are_served_between_long_commands_that_came_together(
 
 
 @pytest.mark.parametrize("pack", PACKED)
-def test_commands_that_came_together_fill_an_outbox_up_to_its_limit_only(
+def test_commands_that_came_together_fill_no_more_than_an_outbox(
     pack: Callable[[list[bytes]], bytes],
 ) -> None:
     limit, answer, commands = 50_000, b"a" * 10_000, 100
@@ -443,9 +439,7 @@ def test_commands_that_came_together_fill_an_outbox_up_to_its_limit_only(
 
 
 @pytest.mark.parametrize("end", ["closed", "lost"])
-def test_a_connection_that_ends_while_its_command_blocks_serves_no_more(
-    harness: SocketHarness, end: str
-) -> None:
+def test_a_connection_that_ends_in_a_command_serves_no_more(harness: SocketHarness, end: str) -> None:
     served: list[bytes] = []
     go = Signal()
 
@@ -470,9 +464,7 @@ def test_a_connection_that_ends_while_its_command_blocks_serves_no_more(
 # --- unfinished frames and the node's budget ----------------------------------------------------------------
 
 
-def test_an_unfinished_frame_counts_against_the_nodes_budget_until_it_is_whole(
-    harness: SocketHarness,
-) -> None:
+def test_an_unfinished_frame_counts_in_the_nodes_budget_until_it_is_whole(harness: SocketHarness) -> None:
     connection, client = harness.connect(harness.encoding(echo))
     data = text("x" * 10_000)
     client.send(data[:6000])

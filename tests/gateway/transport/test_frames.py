@@ -265,7 +265,7 @@ def test_a_bomb_is_never_inflated_beyond_the_limit(whole: bool) -> None:
 # --- what is held -------------------------------------------------------------------------------------------
 
 
-def test_a_parser_is_idle_when_nothing_is_unfinished() -> None:
+def test_a_parser_holds_nothing_when_nothing_is_unfinished() -> None:
     parser = MessageParser(LIMIT, False)
     assert parser.idle
 
@@ -283,9 +283,6 @@ def test_a_parser_is_idle_when_nothing_is_unfinished() -> None:
     assert after(frame(CONTINUATION, b"lo")) == (True, 0)
     assert after(frame(PING, b"p") + frame(PONG)) == (True, 0)
     assert after(b"") == (True, 0)
-
-
-def test_an_endless_row_of_empty_fragments_holds_nothing() -> None:
     parser = MessageParser(LIMIT, False)
     list(parser.feed(frame(TEXT, b"", fin=False)))
     row = frame(CONTINUATION, b"", fin=False) * 1000

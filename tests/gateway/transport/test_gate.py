@@ -98,6 +98,11 @@ def test_the_handshake_of_the_rfc_is_answered_as_in_the_rfc() -> None:
     assert (decision.peer, decision.extension, decision.close_code) == ("192.0.2.7:4000", "", 0)
     encoding = decision.encoding
     assert (encoding.dialect.name, encoding.limit_bytes, encoding.serve) == ("cmd", 65536, ignore)
+    gate = make(deflate=True)
+    plain, packed = head(), head(sec_websocket_extensions=DEFLATE)
+    assert admit(gate, plain).encoding is admit(gate, plain).encoding
+    assert admit(gate, packed).encoding is admit(gate, packed).encoding
+    assert admit(gate, plain).encoding is not admit(gate, packed).encoding
 
 
 @pytest.mark.parametrize(
@@ -109,19 +114,9 @@ def test_the_handshake_of_the_rfc_is_answered_as_in_the_rfc() -> None:
         *((upgrade, "Upgrade", False) for upgrade in ("h2c", "xwebsocketx", "")),
     ],
 )
-def test_a_request_wants_an_upgrade_when_both_headers_say_so(
-    upgrade: str, connection: str, wanted: bool
-) -> None:
+def test_a_request_wants_an_upgrade_if_both_headers_do(upgrade: str, connection: str, wanted: bool) -> None:
     assert wants_upgrade({"upgrade": upgrade, "connection": connection}) is wanted
     assert not wants_upgrade({})
-
-
-def test_all_connections_alike_share_one_encoding() -> None:
-    gate = make(deflate=True)
-    plain, packed = head(), head(sec_websocket_extensions=DEFLATE)
-    assert admit(gate, plain).encoding is admit(gate, plain).encoding
-    assert admit(gate, packed).encoding is admit(gate, packed).encoding
-    assert admit(gate, plain).encoding is not admit(gate, packed).encoding
 
 
 # --- who may not stay ---------------------------------------------------------------------------------------
@@ -187,9 +182,6 @@ def test_a_limit_that_begins_while_connections_live_counts_the_new_ones() -> Non
     assert (gate.connections, dict(gate.per_address)) == (0, {})
     gate.recount(["192.0.2.7"])
     assert enter(gate, head())[0] == 4005
-
-
-def test_a_node_that_drains_asks_everybody_to_come_back_elsewhere() -> None:
     gate = make()
     gate.full = True
     assert enter(gate, head())[0] == 1001

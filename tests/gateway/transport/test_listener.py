@@ -148,9 +148,7 @@ def spare_files(count: int) -> Iterator[None]:
 
 @pytest.mark.linux
 @pytest.mark.skipif(sys.platform != "linux", reason="counts files in /proc")
-def test_without_file_descriptors_the_listener_waits_and_resumes(
-    desk: Desk, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_without_files_the_listener_waits_and_resumes(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
     desk.clients += [socket.socket() for _ in range(40)]
     with spare_files(12):
         for client in desk.clients:

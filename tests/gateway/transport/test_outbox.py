@@ -48,7 +48,9 @@ def fill(connection: Connection, frames: int = 4000) -> list[bytes]:
 # --- one turn -----------------------------------------------------------------------------------------------
 
 
-def test_all_that_one_turn_enqueues_leaves_in_one_send(harness: SocketHarness) -> None:
+def test_all_that_one_turn_enqueues_leaves_in_one_send_or_in_several_of_whole_frames(
+    harness: SocketHarness,
+) -> None:
     connection, client = harness.connect()
     for number in range(100):
         connection.send(b"%d" % number)
@@ -59,11 +61,6 @@ def test_all_that_one_turn_enqueues_leaves_in_one_send(harness: SocketHarness) -
     connection.send(b"next")
     turn()
     assert len(sends(connection)) == 2
-
-
-def test_frames_that_make_more_than_64_kib_leave_in_several_sends_each_of_whole_frames(
-    harness: SocketHarness,
-) -> None:
     connection, client = harness.connect(tcp=True)
     payload = b"x" * 9996
     for _ in range(14):
@@ -74,9 +71,7 @@ def test_frames_that_make_more_than_64_kib_leave_in_several_sends_each_of_whole_
     client.expect(14)
 
 
-def test_what_is_enqueued_first_leaves_first_but_never_before_its_own_earlier_output(
-    harness: SocketHarness,
-) -> None:
+def test_what_is_enqueued_first_leaves_first_but_behind_its_earlier_output(harness: SocketHarness) -> None:
     flusher = harness.flusher
     others = [harness.connect() for _ in range(3)]
     (fresh, fresh_client), (busy, busy_client) = harness.connect(), harness.connect()
@@ -182,9 +177,7 @@ def two_pieces_a_slice(monkeypatch: pytest.MonkeyPatch) -> int:
     return 2 * PIECE_CONNECTIONS
 
 
-def test_a_slice_ends_with_its_time_and_others_are_served_before_the_next(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_slice_ends_with_its_time_and_others_are_served_then(monkeypatch: pytest.MonkeyPatch) -> None:
     size = two_pieces_a_slice(monkeypatch)
     with SocketHarness(batch=100_000) as harness:
         crowd = [harness.connect() for _ in range(4 * size)]
@@ -206,9 +199,7 @@ def test_a_slice_ends_with_its_time_and_others_are_served_before_the_next(
             client.expect(1)
 
 
-def test_an_unfinished_broadcast_is_overtaken_by_nothing_and_skips_who_has_gone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_unfinished_broadcast_is_not_overtaken_and_skips_the_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     size = two_pieces_a_slice(monkeypatch)
     with SocketHarness(batch=100_000) as harness:
         crowd = [harness.connect() for _ in range(3 * size)]
@@ -297,9 +288,6 @@ def test_what_the_kernel_does_not_take_waits_and_leaves_in_order_when_it_does(ha
     until(lambda: connection.outbox is None)
     assert (harness.flusher.stalled, harness.budget.total, harness.budget.sizes) == (set(), 0, {})
     assert max(sends(connection)) <= SEND_BYTES
-
-
-def test_a_full_socket_costs_no_turns_of_the_loop(harness: SocketHarness) -> None:
     connection, _ = harness.connect(buffer_bytes=SMALL)
     fill(connection)
     look()

@@ -180,17 +180,17 @@ def test_commands_that_block_begin_in_the_same_turn_as_far_as_there_are_readers(
     assert len(set(begun)) == 1
 
 
-def test_what_raises_is_logged_and_closed_and_the_pool_lives_on(
-    lot: Lot, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_raises_is_logged_and_the_pool_lives_on(lot: Lot, caplog: pytest.LogCaptureFixture) -> None:
     def fail(_spy: Spy) -> None:
         raise RuntimeError("a defect")
 
-    def fail_twice(spy: Spy) -> None:
-        spy.lost = lambda: fail(spy)  # type: ignore[method-assign]
-        fail(spy)
+    class Worse(Spy):
+        def lost(self) -> None:
+            fail(self)
 
-    bad, worse, good = lot.park(fail), lot.park(fail_twice), lot.park()
+    bad, worse, good = lot.park(fail), Worse(lot.poller, fail), lot.park()
+    lot.spies.append(worse)
+    lot.poller.add(worse)
     with caplog.at_level(logging.ERROR):
         bad.far.send(b"x")
         worse.far.send(b"x")
@@ -270,9 +270,7 @@ def test_a_crowd_that_vanishes_at_once_does_not_delay_a_live_one(kind: Any) -> N
 
 
 @pytest.mark.parametrize("end", [_socket.socket.close, lambda sock: sock.shutdown(_socket.SHUT_WR)])
-def test_all_that_was_sent_before_the_end_is_served_first(
-    lot: Lot, end: Callable[[_socket.socket], object]
-) -> None:
+def test_what_was_sent_before_the_end_is_served(lot: Lot, end: Callable[[_socket.socket], object]) -> None:
     spy = lot.park()
     spy.far.send(b"x" * 350)
     end(spy.far)
@@ -306,9 +304,7 @@ def stall(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize("then", ["while its command blocks", "after it", "while it is masked"])
-def test_a_backlog_is_written_on_although_the_client_sent_something_during_a_command(
-    kind: Any, then: str
-) -> None:
+def test_a_backlog_is_written_on_although_the_client_sent_something(kind: Any, then: str) -> None:
     go, served, slow = waiting()
     with SocketHarness(poller=kind) as harness:
         connection, client = harness.connect(harness.encoding(slow), buffer_bytes=4096)

@@ -148,9 +148,7 @@ def test_the_connection_goes_to_the_checked_address_and_tls_verifies_the_name(re
 
 
 @pytest.mark.parametrize("addresses", [("127.0.0.1",), ("1.1.1.1", "127.0.0.1"), ("::ffff:127.0.0.1",)])
-def test_a_name_with_an_address_that_is_not_public_is_refused(
-    receiver: Receiver, addresses: tuple[str, ...]
-) -> None:
+def test_a_name_with_a_private_address_is_refused(receiver: Receiver, addresses: tuple[str, ...]) -> None:
     with pytest.raises(Unreachable, match="not public"):
         post(PublicRequests(False, Names(*addresses)), url_of(receiver))
     assert receiver.connections == 0
@@ -318,7 +316,7 @@ def test_answers_that_are_none(requests: PublicRequests, answer: bytes, problem:
     assert server.connections == 1
 
 
-def test_connections_are_used_again(requests: PublicRequests) -> None:
+def test_connections_are_used_again_and_idle_ones_bounded(requests: PublicRequests) -> None:
     """One that the other side has closed meanwhile is replaced, once."""
     with RawServer(*[HEAD + END] * 3) as server:
         for _ in range(3):
@@ -335,9 +333,6 @@ def test_connections_are_used_again(requests: PublicRequests) -> None:
             ask(requests, server)
         assert server.connections == 4
     assert len(server.requests) == 9
-
-
-def test_the_idle_connections_of_a_host_are_bounded(requests: PublicRequests) -> None:
     with RawServer(*[HEAD + END] * 6) as server:
         server.meeting = threading.Barrier(3)
         for connections in (3, 4):
@@ -387,7 +382,7 @@ def name_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("name_server")
-def test_names_are_looked_up() -> None:
+def test_names_are_looked_up_and_servers_that_hang_delay_nobody() -> None:
     assert look_up("ok.example", 443) == ["1.1.1.1"]
     assert look_up("127.0.0.1", 80) == ["127.0.0.1"]
     assert look_up("::1", 80) == ["::1"]
@@ -395,10 +390,6 @@ def test_names_are_looked_up() -> None:
     for name, problem in (("none.example", "not known"), ("x" * 64, "label")):
         with pytest.raises(OSError, match=problem):
             look_up(name, 80)
-
-
-@pytest.mark.usefixtures("name_server")
-def test_name_servers_that_hang_delay_nobody_else() -> None:
     slow = [gevent.spawn(look_up, f"{number}.hangs.example", 443) for number in range(100)]
     gevent.sleep(0)
     assert look_up("ok.example", 443) == ["1.1.1.1"]

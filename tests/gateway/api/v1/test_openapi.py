@@ -1,17 +1,23 @@
 """The OpenAPI document: valid, complete, and its examples are what it says they are."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
+from msgspec import Struct
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from imserver.gateway.api.v1.apps import given_entry, given_group, shapes_of, shown_entry, shown_group
 from imserver.gateway.auth.principal import Needs
+from imserver.gateway.config.declared import hints_of, marks_of, struct_in
+from imserver.gateway.config.settings import TenantSettings
+from imserver.gateway.config.values import CORE, RENAMED_OF_APPS
 from imserver.gateway.http.openapi import document, examples_of, operation_id, problems_of
 from imserver.gateway.http.operation import JSON, PREFIX, Operation
 from imserver.gateway.http.reply import PROBLEM
-from tests.rows import DOCUMENTED, OPERATIONS, PROBLEMS, ROUTES
+from tests.rows import DECLARED, DOCUMENTED, OPERATIONS, PROBLEMS, ROUTES
 from tests.support import ROOT
 
 LIMITS = {"limits.batch_targets": 123}
@@ -124,3 +130,48 @@ def test_limits_of_this_server_are_in_the_schemas() -> None:
 
 def test_texts_are_markdown() -> None:
     assert not [text for text in texts_of(DOCUMENT) if "``" in text or ":class:" in text]
+
+
+# --- shapes of apps -----------------------------------------------------------------------------------------
+
+
+KINDS = (TenantSettings, *DECLARED.app_kinds)
+
+
+def groups(kinds: tuple[type[Struct], ...]) -> Iterator[type[Struct]]:
+    """The structs within the settings of an app."""
+    for kind in kinds:
+        for hint in hints_of(kind).values():
+            if inner := struct_in(hint):
+                yield inner
+                yield from groups((inner,))
+
+
+def test_every_setting_of_an_app_can_be_given_and_is_shown() -> None:
+    names = list(DECLARED.app_hints)
+    shapes = shapes_of(DECLARED)
+    names += [old for old, new in RENAMED_OF_APPS.items() if new in names]
+    assert shapes.settings == set(names)
+    assert set(shapes.shown.__struct_fields__) == {"app", "configured", *names}
+
+
+def test_secrets_are_not_shown_and_files_not_given() -> None:
+    found = set(groups(KINDS))
+    assert len(found) >= 4
+    for kind in found:
+        marks = {name: marks_of(hint) for name, hint in hints_of(kind).items()}
+        files = {name for name, each in marks.items() if each.get("file")}
+        secrets = {name for name, each in marks.items() if each.get("secret")}
+        assert {
+            name for name in marks if name.endswith(("secret", "secret_file", "key_file"))
+        } <= files | secrets
+        for given in (given_group(kind), given_entry(kind)):
+            assert set(given.__struct_fields__) == set(marks) - files
+        for shown in (shown_group(kind), shown_entry(kind)):
+            assert set(shown.__struct_fields__) - {"signed"} == set(marks) - files - secrets
+
+
+def test_a_node_without_features_has_the_settings_of_the_core() -> None:
+    names = hints_of(TenantSettings)
+    old = {name for name, new in RENAMED_OF_APPS.items() if new in names}
+    assert shapes_of(CORE).settings == {*names, *old}

@@ -47,13 +47,10 @@ def test_a_payload_that_is_laid_out_is_one_line_too(space: str) -> None:
     assert (heard["type"], heard["data"]) == ("order", {"a": [1, "x\ny"]})
 
 
-def test_the_ready_event_has_the_cursor() -> None:
+def test_the_ready_event_has_the_cursor_and_nothing_is_asked_on_a_stream() -> None:
     assert ready({}, 1234, 16) == b"retry: 1234\nid: 16\nevent: ready\ndata: {}\n\n"
     assert ready({"event": "ready"}, 1234) == b'retry: 1234\nevent: ready\ndata: {"event":"ready"}\n\n'
     assert COMMENT == b":\n\n", "no event"
-
-
-def test_nothing_is_asked_on_a_stream() -> None:
     with pytest.raises(BadFrame) as raised:
         DIALECT.decode(b"{}")
     assert raised.value.reply is None
