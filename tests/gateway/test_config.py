@@ -252,7 +252,10 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
             "jwt: [{algorithm: none}]",
             "apps.shop.jwt[0].algorithm: expected one of ES256, ES384, ES512, EdDSA",
         ),
-        ("jwt: [{key: a, key_file: b}]", "apps.shop.jwt[0]: key or key_file, not both"),
+        (
+            "jwt: [{key: a, key_file: b}]",
+            "apps.shop.jwt[0]: expected either key or key_file in an entry, not",
+        ),
         ("jwt: [{key: a, kid: x}, {key: b, kid: x}]", "apps.shop.jwt"),
         ("dialects: [tcp]", "apps.shop.dialects"),
         ("channels: {a: {history: log, history_size: 1, history_seconds: 1}}", "apps.shop.channels.a"),
