@@ -92,7 +92,7 @@ def test_registration_is_off_once_there_are_keys_unless_it_is_set(
 ) -> None:
     of_features = sections(accounts={"registration": registration})
     more = {"api": ApiSettings()} if is_demo else {}
-    one = Harness(config(tmp_path, of_features=of_features, **more))
+    one = Harness(config(tmp_path, apps={"gochat": TenantSettings()}, of_features=of_features, **more))
     rules = one.call("GET", "/api/v1/accounts/rules", query={"app": "gochat"})[1]
     one.close()
     assert rules["registration"] is is_open
