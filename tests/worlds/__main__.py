@@ -42,7 +42,6 @@ def main(arguments: Sequence[str]) -> int:
         ("--bugs", "look for each bug of the past, from --seed on"),
         ("--known", "look for each bug of the past by its known seed"),
         ("--control", "run the worlds of the known seeds without the bugs"),
-        ("--shrink", "let Hypothesis make the plans, and shorten one that fails"),
         ("--log", "print what the nodes log"),
         ("--plan", "print the plans"),
     ):
@@ -53,8 +52,6 @@ def main(arguments: Sequence[str]) -> int:
         logging.getLogger().handlers[0].setFormatter(seams.Lines())
     try:
         names = options.bug or (list(BUGS) if options.bugs or options.known or options.control else [])
-        if options.shrink:
-            return _shrink(names[0] if names else "", options)
         if options.control:
             return sum([_control(name, options) for name in names])
         if names:
@@ -81,20 +78,6 @@ def _run(options: argparse.Namespace) -> int:
         flush=True,
     )
     return failed
-
-
-def _shrink(name: str, options: argparse.Namespace) -> int:
-    """Let Hypothesis look for a plan that fails. Returns 1 if there is one, which it prints."""
-    from tests.worlds.shrink import shortest  # Hypothesis takes a second, and other commands do without
-
-    focus = tuple(filter(None, options.focus.split(","))) or (BUGS[name].focus if name else ())
-    plan = shortest(options.seed, (options.minutes or 1.0) * 60, options.worlds, focus, name)
-    if plan is None:
-        print(f"{options.worlds} plans of Hypothesis are well")
-        return 0
-    print(plan.as_text())
-    _print(runs.run_seed(options.seed, plan, name))
-    return 1
 
 
 def _look_for(name: str, options: argparse.Namespace) -> bool:

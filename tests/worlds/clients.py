@@ -11,45 +11,15 @@ from imserver_client.errors import REPLY_NOT_LOGGED_IN, REPLY_NOT_STORED
 from imserver_client.messages import Entry
 from imserver_client.protocol import ChannelNotice, CmdCodec, Publication, Push, Reply
 from imserver_client.session import SILENT_SECONDS, Backoff, MessengerCore, PushCore, SessionCore, State
+from tests.integration.raw import CLOSE, PING, PONG, TEXT, frame, take_frame, text
 from tests.worlds.network import Pipe, SimSocket
 
 if TYPE_CHECKING:
     from tests.worlds.world import SimNode, Simulation
 
-_MASK = b"\x00\x00\x00\x00"
 _RESEND_SECONDS = 15.0
 _AGAIN_SECONDS = 0.7
 _CONNECT_SECONDS = 5.0
-
-
-def client_frame(text: str) -> bytes:
-    """A masked text frame."""
-    payload = text.encode()
-    size = len(payload)
-    head = bytes([0x81, 0x80 | size]) if size < 126 else bytes([0x81, 0xFE]) + size.to_bytes(2, "big")
-    return head + _MASK + payload
-
-
-class Frames:
-    """Splits bytes of the server into frames."""
-
-    def __init__(self) -> None:
-        self._data = b""
-
-    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
-        """Opcode and payload of each whole frame."""
-        self._data += data
-        frames = []
-        while len(self._data) >= 2:
-            size, begin = self._data[1] & 0x7F, 2
-            if size >= 126:
-                width = 2 if size == 126 else 8
-                size, begin = int.from_bytes(self._data[2 : 2 + width], "big"), 2 + width
-            if len(self._data) < begin + size:
-                break
-            frames.append((self._data[0] & 0x0F, self._data[begin : begin + size]))
-            self._data = self._data[begin + size :]
-        return frames
 
 
 class Wire:
@@ -59,7 +29,7 @@ class Wire:
         world = client.world
         self.client = client
         self.node = node
-        self.frames = Frames()
+        self._waiting = bytearray()
         self.is_open = True
         self.there = world.route(client.address, node.owner.name)
         self.back = world.route(node.owner.name, client.address)
@@ -75,15 +45,14 @@ class Wire:
         if data is None:
             self.lost(1006)
             return
-        for opcode, payload in self.frames.feed(data):
-            if not self.is_open:
-                return
-            if opcode == 8:
-                self.lost(int.from_bytes(payload[:2], "big") if payload else 1005)
-            elif opcode == 9:
-                self.out.send(b"\x8a" + bytes([0x80 | len(payload)]) + _MASK + payload)
-            elif opcode == 1:
-                self.client.frame(self, payload)
+        self._waiting += data
+        while self.is_open and (each := take_frame(self._waiting)) is not None:
+            if each.opcode == CLOSE:
+                self.lost(1005 if each.close_code is None else each.close_code)
+            elif each.opcode == PING:
+                self.out.send(frame(PONG, each.payload))
+            elif each.opcode == TEXT:
+                self.client.frame(self, each.payload)
 
     def lost(self, code: int) -> None:
         """It has ended."""
@@ -233,7 +202,7 @@ class Client:
         while (event := core.take()) is not None:
             self.take(event)
         if self.wire is not None and self.wire.is_open:
-            frames = [client_frame(text) for text in core.to_send()]
+            frames = [text(each) for each in core.to_send()]
             if frames:
                 self.wire.out.send(b"".join(frames))
             if core.close_code and core.state is not State.IDLE:
@@ -268,9 +237,9 @@ class Client:
         if self.wire is None or self.core.state is not State.ONLINE:
             call(None)
             return
-        seq, frame = self.core.command(cmd, data)
-        self.core.answers.add(seq, Answer(call), frame)  # type: ignore[arg-type]
-        self.wire.out.send(client_frame(frame))
+        seq, command = self.core.command(cmd, data)
+        self.core.answers.add(seq, Answer(call), command)  # type: ignore[arg-type]
+        self.wire.out.send(text(command))
 
     def take(self, event: Any) -> None:
         """For the kinds of clients."""
@@ -298,7 +267,7 @@ class Messenger(Client):
         self._numbers += 1
         id = f"{self.user}-{self._numbers}"
         self.unsent[id] = conversation
-        self.operations[id] = self.world.history.ask(self.name, "send", f"c{conversation}", message=id)
+        self.operations[id] = self.world.ask(self.name, "send", f"c{conversation}", message=id)
         self._send(id)
 
     def _send(self, id: str) -> None:
@@ -339,7 +308,7 @@ class Messenger(Client):
         if reply.ok:
             conversation = self.unsent.pop(id)
             self.world.stored(reply.data["id"], id)
-            self.world.history.stored(self.operations.pop(id), reply.data["seq"])
+            self.world.note("ok", number=self.operations.pop(id), place=reply.data["seq"])
             self._see(conversation, id, reply.data["seq"])
         elif reply.code in (REPLY_NOT_LOGGED_IN, REPLY_NOT_STORED):
             self.world.loop.call_later(_AGAIN_SECONDS, self.world.clients, self._send, id)
@@ -349,7 +318,7 @@ class Messenger(Client):
     def _see(self, conversation: int, id: str, seq: int) -> None:
         if id not in self.seen:
             self.seen.add(id)
-            self.world.history.see(self.name, f"c{conversation}", id, seq)
+            self.world.see(self.name, conversation, id, seq)
 
     def logged_in(self) -> None:
         for id in list(self.unsent):
@@ -361,12 +330,12 @@ class Messenger(Client):
             if event.sender == self.user and text in self.seen:
                 return  # its answer came before
             if text is None:
-                self.world.history.see(self.name, f"c{event.conversation}", None, event.seq)
+                self.world.see(self.name, event.conversation, None, event.seq)
             else:
                 self._seen_once(event, text)
 
     def _seen_once(self, event: Entry, text: str) -> None:
-        self.world.history.see(self.name, f"c{event.conversation}", text, event.seq)
+        self.world.see(self.name, event.conversation, text, event.seq)
         self.seen.add(text)
 
 

@@ -1,4 +1,4 @@
-"""What happens in a world: a list of steps, drawn from a seed or by Hypothesis."""
+"""What happens in a world: a list of steps, drawn from a seed."""
 
 from __future__ import annotations
 

@@ -23,7 +23,6 @@ from unittest.mock import patch  # noqa: E402
 
 from tests.worlds.loop import EPOCH, VirtualLoop  # noqa: E402
 
-real_monotonic: Final = time.monotonic
 _FIRST_PID: Final = 5000
 
 

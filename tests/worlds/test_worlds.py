@@ -56,14 +56,3 @@ def test_each_bug_of_the_past_is_found() -> None:
     fresh = SystemRandom().randrange(1_000_000_000)
     result = worlds("--bugs", "--seed", str(fresh), "--seconds", str(MOST_SECONDS))
     assert result.returncode == 0, f"the first seed is {fresh}"
-
-
-@pytest.mark.full
-@pytest.mark.timeout(3600)
-def test_hypothesis_shortens_a_plan_that_fails() -> None:
-    """Of a bug that needs a message and a cut, nothing else is left."""
-    result = worlds("--shrink", "--bug", "late commit refused", "--worlds", "100", "--minutes", "0.2")
-    plan, _, finding = result.stdout.partition("seed 1:")
-    assert [line.split()[1] for line in plan.splitlines()] == ["notes", "cut"]
-    assert "rule='refused'" in finding
-    assert result.returncode == 1

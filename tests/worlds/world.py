@@ -68,41 +68,6 @@ _NOTICED_SECONDS: Final = 1.5
 _PUSH, _LOG = "101", "102"
 
 
-class History:
-    """Writes down what clients asked, were answered and saw, as lines for the checker."""
-
-    def __init__(self, world: Simulation) -> None:
-        self._world = world
-        self.lines: list[str] = []
-        self._numbers = 0
-
-    def ask(self, client: str, name: str, object: str, **arguments: Any) -> int:
-        self._numbers += 1
-        self._add(event="ask", number=self._numbers, client=client, name=name, object=object, **arguments)
-        return self._numbers
-
-    def ok(self, number: int, **answer: Any) -> None:
-        self._add(event="ok", number=number, **answer)
-
-    def stored(self, number: int, seq: int) -> None:
-        """A message was stored, with this number in its conversation."""
-        answer = {"place": seq}
-        self.ok(number, **answer)
-
-    def fail(self, number: int) -> None:
-        self._add(event="fail", number=number)
-
-    def see(self, client: str, object: str, message: str | None, seq: int) -> None:
-        sight = {"object": object, "message": message, "place": seq}
-        self._add(event="see", client=client, **sight)
-
-    def followed(self, client: str, object: str) -> None:
-        self._add(event="followed", client=client, object=object)
-
-    def _add(self, **fields: Any) -> None:
-        self.lines.append(json.dumps({"at": round(self._world.now, 7), **fields}))
-
-
 class SimNode:
     """A node, which can be killed and started again. ``owner``: its process."""
 
@@ -238,7 +203,9 @@ class Simulation:
         self.clients = Owner("clients")
         self.random = Random(f"{seed} world")
         self.findings: list[str] = []
-        self.history = History(self)
+        self.lines: list[str] = []
+        """What clients asked, were answered and saw, for the checker."""
+        self._questions = 0
         self._routes: dict[tuple[str, str], Route] = {}
         self.redis = SimRedis(self.loop, seed)
         self.database = SimDatabase(self.loop, folder / "world.db", seed, self.route)
@@ -280,6 +247,20 @@ class Simulation:
 
     def count(self, name: str, number: int = 1) -> None:
         self.counts[name] = self.counts.get(name, 0) + number
+
+    def ask(self, client: str, name: str, object: str, **arguments: Any) -> int:
+        """A client asks for something. Returns the number of the question."""
+        self._questions += 1
+        self.note("ask", number=self._questions, client=client, name=name, object=object, **arguments)
+        return self._questions
+
+    def note(self, event: str, **fields: Any) -> None:
+        """Write a line for the checker."""
+        self.lines.append(json.dumps({"at": round(self.now, 7), "event": event, **fields}))
+
+    def see(self, client: str, conversation: int, message: str | None, seq: int) -> None:
+        """A client sees an entry of a conversation."""
+        self.note("see", client=client, object=f"c{conversation}", message=message, place=seq)
 
     def stored(self, id: int, text: str | None) -> None:
         """An entry that somebody was shown, or was told of."""
@@ -338,7 +319,7 @@ class Simulation:
             self.findings.append(f"{self.now:.6f} the script failed: {script.exception!r}")
         self.findings += loop.failures
         self._judge()
-        record = "\n".join((*self.history.lines, *self.findings, str(loop.calls), str(self.counts)))
+        record = "\n".join((*self.lines, *self.findings, str(loop.calls), str(self.counts)))
         digest = sha256(record.encode()).hexdigest()[:12]
         return Result(self.seed, self.findings, self.now, loop.calls, self.counts, digest)
 
@@ -424,6 +405,17 @@ class Simulation:
             self._do_cut(step, target)
         elif kind == "slow":
             self._do_slow(step, target)
+        elif step.name in ("pause", "stall"):
+            self._pause(
+                self._node(step), step.amount**3 * 40.0 if step.name == "pause" else step.amount * 0.5
+            )
+        elif kind == "redis":
+            lost = {"redis restarts": 0.0, "redis loses a second": 1.0, "redis loses all": None}
+            self._restart_redis(step, lost[step.name])
+        elif step.name == "database restarts":
+            self._spoil_database("is_down", 1, 0, 0.05 + step.amount**2 * 15.0)
+        elif step.name == "database loses answers":
+            self._spoil_database("loses_answers", 0.3, 0, step.amount * 20.0)
         else:
             getattr(self, "_do_" + step.name.replace(" ", "_"))(step)
 
@@ -474,15 +466,15 @@ class Simulation:
         if node.node is None:
             return
         messaging = node.node.core.service(MessageServices).messaging
-        number = self.history.ask("back end", "send", f"c{conversation}", message=text)
+        number = self.ask("back end", "send", f"c{conversation}", message=text)
         sender = self.conversations[conversation][0]
         draft = Draft(sender=sender, conversation=conversation, body=text.encode())
         result = messaging.store(_LOG, draft, by_user=False)
         if isinstance(result, Appended):
             self.stored(result.entry.id, text)
-            self.history.stored(number, result.entry.seq)
+            self.note("ok", number=number, place=result.entry.seq)
         elif not isinstance(result, StorageUnsure):
-            self.history.fail(number)
+            self.note("fail", number=number)
 
     def _do_pushes(self, step: Step) -> None:
         node = self._serving(step.which)
@@ -656,12 +648,6 @@ class Simulation:
             node.stop()
             self._begin("drain", 15.0, _nothing)
 
-    def _do_pause(self, step: Step) -> None:
-        self._pause(self._node(step), step.amount**3 * 40.0)
-
-    def _do_stall(self, step: Step) -> None:
-        self._pause(self._node(step), step.amount * 0.5)
-
     def _pause(self, node: SimNode, seconds: float) -> None:
         owner = node.owner
         if not owner.paused and owner.alive:
@@ -726,24 +712,11 @@ class Simulation:
         self._begin("redis", (lost_seconds or 0.0) + 0.1 + step.amount**2 * 15.0, _nothing)
         self.loop.call_later(lost_seconds or 0.0, self.world, stop)
 
-    def _do_redis_restarts(self, step: Step) -> None:
-        self._restart_redis(step, 0.0)
-
-    def _do_redis_loses_a_second(self, step: Step) -> None:
-        self._restart_redis(step, 1.0)
-
-    def _do_redis_loses_all(self, step: Step) -> None:
-        self._restart_redis(step, None)
-
-    def _do_database_restarts(self, step: Step) -> None:
-        self.database.is_down = True
-        mend = partial(vars(self.database).update, is_down=False)
-        self._begin("database", 0.05 + step.amount**2 * 15.0, mend)
-
-    def _do_database_loses_answers(self, step: Step) -> None:
-        self.database.loses_answers = 0.3
-        mend = partial(vars(self.database).update, loses_answers=0.0)
-        self._begin("answers", step.amount * 20.0, mend)
+    def _spoil_database(self, name: str, fault: float, well: float, seconds: float) -> None:
+        """Set an attribute of the database for so long."""
+        attributes = vars(self.database)
+        attributes[name] = fault
+        self._begin("database", seconds, partial(attributes.update, {name: well}))
 
     def _do_machines_restart(self, step: Step) -> None:
         """All nodes begin anew at about the same time, and Redis, which has lost the last moments."""
@@ -801,13 +774,13 @@ class Simulation:
         for messenger in self.messengers:
             for conversation, members in self.conversations.items():
                 if messenger.user in members:
-                    self.history.followed(messenger.name, f"c{conversation}")
+                    self.note("followed", client=messenger.name, object=f"c{conversation}")
 
     def _read_all(self) -> None:
         def read() -> None:
             log = self.nodes[0].node.core.store.part(MessageLog)  # type: ignore[union-attr]
             for conversation, members in self.conversations.items():
-                number = self.history.ask("reader", "read", f"c{conversation}", whole=True)
+                number = self.ask("reader", "read", f"c{conversation}", whole=True)
                 rows: list[list[Any]] = []
                 before = 0
                 while True:
@@ -819,7 +792,7 @@ class Simulation:
                     if not more:
                         break
                     before = entries[0].id
-                self.history.ok(number, messages=rows)
+                self.note("ok", number=number, messages=rows)
 
         self.finish_on_node(self.nodes[0], read)
 
@@ -894,7 +867,7 @@ class Simulation:
         """What the checker says of the history."""
         if self.findings or self.is_losing:
             return
-        self.findings += [f"checker: {finding}" for finding in check(read_history(self.history.lines))]
+        self.findings += [f"checker: {finding}" for finding in check(read_history(self.lines))]
 
 
 def fresh_folder(folder: Path, template: Path) -> None:
