@@ -18,7 +18,7 @@ def test_without_a_program_a_test_is_skipped_and_fails_on_ci(
 
 
 def test_all_tests_start_processes_by_spawn() -> None:
-    others = {"processes.py", "run.py", "measure_scale.py", "test_rpc_mailbox.py"}  # no tests, or its text
+    others = {"processes.py", "run.py", "test_rpc_mailbox.py"}  # no tests, or its text
     for path in (ROOT / "tests").rglob("*.py"):
         if path.name not in others:
             assert not re.search(r"\bsubprocess\.Popen\(", path.read_text(encoding="utf-8")), path

@@ -9,8 +9,10 @@ import importlib
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from tests.processes import running
@@ -169,8 +171,38 @@ def requests() -> None:
             sender.close()
 
 
+def pipelines() -> None:
+    import redis
+    from gevent import monkey
+
+    from imserver.gateway.cluster.redis.connection import address_of
+    from imserver.gateway.cluster.redis.pipeline import open_link
+    from imserver.gateway.cluster.registry import RegistryCounters
+    from tests.gateway.cluster.redis_server import RedisServer
+
+    monkey.patch_socket()
+    with tempfile.TemporaryDirectory() as folder:
+        server = RedisServer(Path(folder))
+        try:
+            link = open_link(address_of(server.settings), 5.0, RegistryCounters())
+            client = redis.Redis(*address_of(server.settings).hosts[0])
+
+            def library(commands: list[tuple[str, ...]]) -> None:
+                pipeline = client.pipeline(transaction=False)
+                for command in commands:
+                    pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
+                pipeline.execute(raise_on_error=False)
+
+            for count in (1, 10, 100):
+                commands = [("HGET", "imserver:measure", f"user{number}") for number in range(count)]
+                show(f"{count} commands of Redis, ours", lambda each=commands: link.exchange(each), 400)  # type: ignore[misc]
+                show(f"{count} commands, redis-py", lambda each=commands: library(each), 400)  # type: ignore[misc]
+        finally:
+            server.kill()
+
+
 def main() -> None:
-    for part in (heads, signatures, forms, document, frames, requests):
+    for part in (heads, signatures, forms, document, frames, requests, pipelines):
         try:
             part()
         except ImportError as missing:

@@ -19,7 +19,7 @@ END_MARK: Final = "<!-- end -->"
 PAGE: Final = Path(__file__).parents[1] / "docs" / "scale.md"
 
 MILLION: Final = "imserver bench million --connections 1000000"
-GROWTH: Final = "python -m tests.gateway.cluster.measure_scale"
+GROWTH: Final = "python -m tools.measure_scale"
 ENTRIES: Final = "python -m tests.messenger.messages.measure_entries"
 ALONE: Final = "imserver bench chat --single --rate 0 --members 2 --database postgresql://…"
 IN_CLUSTER: Final = "imserver bench cluster --part push --redis redis+cluster://…"

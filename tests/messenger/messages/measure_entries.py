@@ -4,7 +4,7 @@ import msgspec
 
 from imserver.gateway.cluster.nodes import NodeMessage, encode
 from imserver.messenger.messages.log.contract import Commit, Entry
-from tests.gateway.cluster.measure_scale import cpu_seconds
+from tools.measure_scale import cpu_seconds
 
 
 def read_entries(batch: int, times: int) -> None:

@@ -1,4 +1,4 @@
-"""Measures what grows with the number of nodes and users: ``python -m tests.gateway.cluster.measure_scale``.
+"""Measures what grows with the number of nodes and users: ``python -m tools.measure_scale``.
 
 CPU of a look at the leases, of a bucket and a user that are cleaned up, of a session that is registered
 again, and of connections between nodes; memory of a user in a full bucket, and of a peer. Redis runs here.
@@ -19,6 +19,7 @@ from gevent.fileobject import FileObject
 from msgspec.json import encode
 from msgspec.structs import replace
 
+from imserver import FEATURES
 from imserver.gateway.cluster.redis import presence
 from imserver.gateway.cluster.redis.lease import written_key
 from imserver.gateway.cluster.redis.recovery import DeadNodeCleanup
@@ -27,7 +28,6 @@ from imserver.gateway.cluster.redis.scripts import DEAD_EPOCHS, LEASE_DATA
 from imserver.gateway.cluster.registry import Lease, RegistryCounters, Session
 from imserver.gateway.cluster.rpc.server import Rpc
 from imserver.gateway.config.settings import ClusterSettings
-from imserver.gateway.node.feature_list import FEATURES
 from imserver.gateway.process import Secret
 from tests.gateway.cluster.conftest import QUIET, lease_of
 from tests.gateway.cluster.redis_server import RedisServer
@@ -78,7 +78,7 @@ class Remote:
 
     def __init__(self, epoch: int) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.gateway.cluster.measure_scale", str(epoch)],
+            [sys.executable, "-m", "tools.measure_scale", str(epoch)],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

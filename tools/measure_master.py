@@ -1,4 +1,4 @@
-"""Measures a Redis Cluster of three that loses a master: ``python -m tests.gateway.cluster.measure_master``.
+"""Measures a Redis Cluster of three that loses a master: ``python -m tools.measure_master``.
 
 A node registers users, and looks them up each second. No replica takes over. The master of the leases lives,
 and the others go on without the lost slots.
