@@ -7,13 +7,13 @@ import pytest
 
 from imserver.gateway.cluster.redis.registry import RedisRegistry
 from imserver.gateway.cluster.registry import Lease, RegistryEvents
+from imserver.gateway.cluster.rpc.peer import SECONDS
 from imserver.gateway.config.settings import ClusterSettings, RedisSettings
 from tests.gateway.cluster.redis_server import RedisServer
+from tests.gateway.cluster.rpc_harness import Nodes
 
 QUIET = RegistryEvents(lambda: (), lambda everything: None, lambda app, user, session: None, lambda: None)
 """The events of a node that does nothing."""
-QUICK = ClusterSettings(lease_seconds=3.0, renew_seconds=0.1, redis_seconds=10.0)
-"""Leases that are soon over, for tests that wait for it: a pause of a busy machine may end them too."""
 LASTING = ClusterSettings(lease_seconds=60.0, renew_seconds=0.1, redis_seconds=10.0)
 """Leases that no test waits for: what happens sooner has another cause."""
 PATIENT = ClusterSettings(lease_seconds=60.0, renew_seconds=0.1, redis_seconds=5.0)
@@ -76,3 +76,11 @@ Pair = tuple[RedisRegistry, RedisRegistry]
 def pair(server: RedisServer, start_node: StartNode) -> Pair:
     """Two nodes."""
     return start_node(server, 1), start_node(server, 2)
+
+
+@pytest.fixture
+def nodes(request: pytest.FixtureRequest) -> Iterator[Nodes]:
+    """Nodes with an RPC and nothing else, with the times that the module sets as ``SECONDS``."""
+    nodes = Nodes(getattr(request.module, "SECONDS", SECONDS))
+    yield nodes
+    nodes.end()

@@ -77,24 +77,35 @@ def position_of(history: ChannelHistory) -> Position:
     return found[0]
 
 
-def test_publications_are_numbered_and_the_newest_stay(history: ChannelHistory) -> None:
+def test_publications_are_numbered_the_newest_stay_whole_and_a_removed_history_goes_on(
+    history: ChannelHistory,
+) -> None:
     assert read(history) == ([], 0)
     assert append(history, "a", "b") == [1, 2]
     assert append(history, "c", "d") == [3, 4]
     assert read(history) == ([(2, "b"), (3, "c"), (4, "d")], 4)
     assert append(history, "e", size=2) == [5]
     assert read(history) == ([(4, "d"), (5, "e")], 5)
-
-
-def test_everything_of_a_publication_is_read_again(history: ChannelHistory) -> None:
-    append(history, "a")
-    page = history.read("101", NEWS, limit=-1)
+    page = history.read("101", NEWS, limit=1)
     assert page is not None
     (event,) = page.publications
     assert event.channel is not None
-    assert (event.kind, event.sender, event.text, event.data) == ("msg", "shop", "a", b'{"n":1}')
+    assert (event.kind, event.sender, event.text, event.data) == ("msg", "shop", "d", b'{"n":1}')
     assert (event.channel.info, event.channel.tags) == (b'{"user":"ann"}', b'{"a":"b"}')
     assert event.channel.epoch == page.position.epoch != ""
+    append(history, "b", channel="other")
+    append(history, "c", channel="eu:news", app="shop")
+    for app, channel in (("102", NEWS), ("shop:eu", "news"), ("shop", "news")):
+        page = history.read(app, channel, limit=-1)
+        assert page is not None
+        assert page.publications == []
+    positions = history.positions("101", [NEWS, "other", "third"])
+    assert positions is not None
+    assert [each.offset for each in positions] == [5, 1, 0]
+    assert history.remove("101", NEWS)
+    assert read(history) == ([], 5)
+    assert append(history, "c") == [6]
+    assert read(history, channel="other") == ([(1, "b")], 1)
 
 
 @pytest.mark.parametrize("offset", range(7))
@@ -107,27 +118,6 @@ def test_pages_begin_after_a_position(history: ChannelHistory, offset: int, limi
     before = [row for row in reversed(stay) if row[0] < offset]
     assert read(history, since, limit) == (after if limit < 0 else after[:limit], 5)
     assert read(history, since, limit, reverse=True) == (before if limit < 0 else before[:limit], 5)
-
-
-def test_channels_and_apps_are_apart(history: ChannelHistory) -> None:
-    append(history, "a")
-    append(history, "b", channel="other")
-    assert read(history, channel="other") == ([(1, "b")], 1)
-    append(history, "c", channel="eu:news", app="shop")
-    for app, channel in (("102", NEWS), ("shop:eu", "news"), ("shop", "news")):
-        page = history.read(app, channel, limit=-1)
-        assert page is not None
-        assert page.publications == []
-
-
-def test_positions_of_many_and_a_removed_history_go_on(history: ChannelHistory) -> None:
-    append(history, "a", "b")
-    positions = history.positions("101", [NEWS, "other"])
-    assert positions is not None
-    assert [each.offset for each in positions] == [2, 0]
-    assert history.remove("101", NEWS)
-    assert read(history) == ([], 2)
-    assert append(history, "c") == [3]
 
 
 def test_publications_expire_and_the_position_stays(history: ChannelHistory) -> None:

@@ -1,6 +1,9 @@
-"""Queues, batches and numbers, without sockets."""
+"""Queues, batches, numbers, the circuit breaker, and what a ZeroMQ socket must not do to its process."""
 
 import logging
+import subprocess
+import sys
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -8,9 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imserver.gateway.cluster.rpc.counters import RpcCounters
-from imserver.gateway.cluster.rpc.peer import BATCH_BYTES, BATCH_ITEMS, ITEM_BYTES, SendQueue
+from imserver.gateway.cluster.rpc.peer import (
+    BASE_SECONDS,
+    BATCH_BYTES,
+    BATCH_ITEMS,
+    CAP_SECONDS,
+    ITEM_BYTES,
+    Breaker,
+    SendQueue,
+)
 from imserver.gateway.cluster.rpc.server import LIVES, SequenceTracker
 from imserver.gateway.logging import RateLimitedLog
+from tests.support import Clock
 
 
 @pytest.mark.parametrize(
@@ -30,14 +42,21 @@ def test_a_queue_is_bounded(limits: tuple[int, int], sizes: list[int], added: li
 
 
 @given(st.lists(st.integers(0, 3 * BATCH_BYTES // 2), max_size=40), st.integers(0, 2500))
-def test_batches_keep_the_order_and_their_bounds(sizes: list[int], small: int) -> None:
+def test_batches_keep_the_order_and_their_bounds_also_when_they_are_put_back(
+    sizes: list[int], small: int
+) -> None:
     items = [bytes(size) for size in sizes] + [b"%d" % number for number in range(small)]
-    queue = SendQueue(10_000, 1 << 40)
-    for item in items:
-        assert queue.add(item)
+    queue, total = SendQueue(10_000, 1 << 40), sum(map(len, items))
+    for _ in range(2):
+        assert all(map(queue.add, items))
+        assert (queue.bytes, queue.clear(), queue.bytes) == (total, len(items), 0)
+    assert all(map(queue.add, items))
     batches = []
     while queue.items:
+        queue.put_back(queue.take())
+        assert queue.bytes == total
         batches.append(queue.take())
+        total -= sum(map(len, batches[-1]))
     assert [item for batch in batches for item in batch] == items
     assert queue.bytes == 0
     for batch in batches:
@@ -46,25 +65,6 @@ def test_batches_keep_the_order_and_their_bounds(sizes: list[int], small: int) -
     # No batch could have had the first item of the next one, too.
     for batch, following in pairwise(batches):
         assert len(batch) == BATCH_ITEMS or sum(map(len, batch)) + len(following[0]) > BATCH_BYTES
-
-
-def test_a_batch_that_was_put_back_comes_again_first() -> None:
-    queue = SendQueue(10_000, 1 << 30)
-    items = [b"%d" % number for number in range(2 * BATCH_ITEMS)]
-    for item in items:
-        queue.add(item)
-    size = queue.bytes
-    queue.put_back(queue.take())
-    assert queue.bytes == size
-    assert queue.take() == items[:BATCH_ITEMS]
-
-
-def test_clearing_a_queue_says_how_much_was_lost() -> None:
-    queue = SendQueue(10, 1000)
-    queue.add(b"a")
-    queue.add(b"b")
-    assert queue.clear() == 2
-    assert (queue.bytes, queue.clear()) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -114,3 +114,91 @@ def test_a_rate_limited_warning_is_written_at_once_and_then_once_a_minute(
         "a peer was refused",
         "another was refused (2 more since the last one)",
     ]
+
+
+@pytest.mark.parametrize(("threshold", "fail"), [(3, Breaker.failed), (100, Breaker.trip)])
+def test_it_opens_at_failures_in_a_row_and_each_vain_probe_doubles_the_longest_wait_up_to_the_cap(
+    threshold: int, fail: Callable[[Breaker], None]
+) -> None:
+    clock, limits = Clock(), list[float]()
+    clock.now = 0.0
+    breaker = Breaker(threshold, clock=clock, uniform=lambda _, high: limits.append(high) or high)
+    for _ in range(10):
+        breaker.failed()
+        breaker.failed()
+        assert breaker.closed
+        assert breaker.allows()
+        breaker.succeeded()
+    for _ in range(3):
+        fail(breaker)
+        assert breaker.closed is (fail is Breaker.failed and _ < 2)
+    fail(breaker)
+    assert (breaker.allows(), breaker.wait_seconds) == (False, BASE_SECONDS)
+    assert limits == [BASE_SECONDS], "what fails when it is open does not prolong the wait"
+    clock.now += BASE_SECONDS
+    assert breaker.wait_seconds == 0
+    assert [breaker.allows(), breaker.closed, breaker.allows()] == [True, False, False], (
+        "all wait for a probe"
+    )
+    for _ in range(60):
+        breaker.failed()
+        assert not breaker.allows()
+        clock.now += CAP_SECONDS
+        assert breaker.allows()
+    assert limits[:4] == [BASE_SECONDS * 2**n for n in range(4)]
+    assert limits[-1] == CAP_SECONDS
+    breaker.succeeded()
+    assert (breaker.closed, breaker.allows()) == (True, True)
+    breaker.trip()
+    assert limits[-1] == BASE_SECONDS
+
+
+def test_waits_of_many_breakers_are_spread() -> None:
+    waits = []
+    for _ in range(200):
+        breaker = Breaker(1, base_seconds=1.0, clock=lambda: 0.0)
+        breaker.failed()
+        waits.append(breaker.wait_seconds)
+    assert all(0 <= wait <= 1 for wait in waits)
+    assert min(waits) < 0.2
+    assert max(waits) > 0.8
+
+
+DIALLER = """
+import sys
+from subprocess import PIPE, Popen
+import gevent, zmq
+from imserver.gateway.cluster.rpc.wire import ZmqSocket
+
+peer = Popen([sys.executable, "-c", sys.argv[1]], stdout=PIPE, text=True)
+dialled = ZmqSocket(zmq.Context(), zmq.DEALER)
+dialled.connect(peer.stdout.readline().strip())
+while not dialled.writable():
+    gevent.sleep(0.01)
+dialled.send([b"how are you?"])
+assert peer.stdout.readline() == "said\\n"
+gevent.sleep(0.2)
+peer.kill()
+peer.wait()
+gevent.sleep(0.5)
+print("alive")
+"""
+
+PEER = """
+import time, zmq
+socket = zmq.Context().socket(zmq.ROUTER)
+socket.bind("tcp://127.0.0.1:*")
+print(socket.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\\0").decode(), flush=True)
+who, _ = socket.recv_multipart()
+for _ in range(400):
+    socket.send_multipart([who, b"well"])
+print("said", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_peer_that_dies_while_its_answers_are_not_read_costs_nobody_the_process() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", DIALLER, PEER], capture_output=True, text=True, timeout=250, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr

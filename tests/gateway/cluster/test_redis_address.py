@@ -14,7 +14,6 @@ from msgspec.structs import replace
 
 from imserver.gateway.cluster.history import Retained
 from imserver.gateway.cluster.redis.connection import DirectSocket, ErrorReply, address_of
-from imserver.gateway.cluster.redis.library import checked
 from imserver.gateway.cluster.redis.pipeline import open_link
 from imserver.gateway.cluster.registry import RegistryCounters, ReportedMembers, Session
 from imserver.gateway.config.settings import ClusterSettings, RedisSettings
@@ -82,22 +81,21 @@ def test_an_address_is_read(
 
 
 @pytest.mark.parametrize(
-    ("url", "output"),
+    ("given", "output"),
     [
-        ("redis+sentinel://a:1", "redis.url: expected the name of the master behind the sentinels"),
-        ("redis://a,b", "redis.url: several servers need redis+sentinel:// or redis+cluster://"),
-        ("redis://cache/x", "redis.url: expected the number of a database, got 'x'"),
-        ("redis://cache:99999", "redis.url: expected host:port, got 'cache:99999'"),
-        ("redis://", "redis.url: expected host:port, got ''"),
-        ("redis+cluster://a:1/2", "redis.url: a Redis Cluster has no numbered databases"),
+        ({"url": "redis+sentinel://a:1"}, "redis.url: expected the name of the master behind the sentinels"),
+        ({"url": "redis://a,b"}, "redis.url: several servers need redis+sentinel:// or redis+cluster://"),
+        ({"url": "redis://cache/x"}, "redis.url: expected the number of a database, got 'x'"),
+        ({"url": "redis://cache:99999"}, "redis.url: expected host:port, got 'cache:99999'"),
+        ({"url": "redis://"}, "redis.url: expected host:port, got ''"),
+        ({"url": "redis+cluster://a:1/2"}, "redis.url: a Redis Cluster has no numbered databases"),
+        ({"addr": "a:b:c"}, "redis.addr: expected host:port"),
     ],
 )
-def test_a_mistake_is_reported(url: str, output: str) -> None:
+def test_a_mistake_is_reported(given: dict[str, Any], output: str) -> None:
     with pytest.raises(StartError) as caught:
-        address_of(RedisSettings(url=url))
+        address_of(RedisSettings(**given))
     assert str(caught.value).startswith(output)
-    with pytest.raises(StartError, match=r"redis\.addr: expected host:port"):
-        address_of(RedisSettings(addr="a:b:c"))
 
 
 # --- real ones ----------------------------------------------------------------------------------------------
@@ -144,21 +142,19 @@ def works(start_node: StartNode, settings: RedisSettings) -> None:
     assert a.counters.errors == b.counters.errors == 0
 
 
-def test_a_single_server_by_its_unix_socket(tmp_path: Path, start_node: StartNode) -> None:
+def test_a_numbered_database_of_a_single_server_by_its_unix_socket(
+    tmp_path: Path, start_node: StartNode
+) -> None:
     # Short: a path of a socket has 107 bytes at most.
     server = RedisServer(tmp_path, "--unixsocket", "redis.sock")
     try:
-        works(start_node, RedisSettings(url=f"unix://{tmp_path}/redis.sock"))
+        works(start_node, RedisSettings(url=f"unix://{tmp_path}/redis.sock?db=3"))
+        with server.client(db=3) as client:
+            assert client.dbsize() > 0
+        with server.client() as client:
+            assert client.dbsize() == 0
     finally:
         server.kill()
-
-
-def test_a_numbered_database(server: RedisServer, start_node: StartNode) -> None:
-    works(start_node, RedisSettings(addr=f"localhost:{server.port}", db=3))
-    with server.client(db=3) as client:
-        assert client.dbsize() > 0
-    with server.client() as client:
-        assert client.dbsize() == 0
 
 
 @pytest.fixture(scope="module")
@@ -343,12 +339,6 @@ def test_replies_that_were_there_in_time_count_although_the_loop_was_late(own_se
     until(lambda: ended)
     assert (ended, counters.timeouts) == ([[b"1"]], 0)
     link.close()
-
-
-def test_connections_share_what_they_say_of_their_library() -> None:
-    """redis-py would parse its metadata for each connection: 2 MB of a node's memory."""
-    one, other = (checked(address_of(RedisSettings(url=url))) for url in ("redis://a", "unix:///a"))
-    assert one.driver_info is other.driver_info
 
 
 def test_a_command_that_the_kernel_does_not_take_at_once_is_sent_whole() -> None:

@@ -24,21 +24,16 @@ def where(node: RedisRegistry, channel: str = "lobby", app: str = "101") -> dict
     return found[0]
 
 
-def test_every_node_finds_the_nodes_with_members(server: RedisServer, start_node: StartNode) -> None:
+def test_every_node_finds_the_nodes_with_members_and_not_those_of_an_earlier_life(
+    server: RedisServer, start_node: StartNode
+) -> None:
     a, b, c = (start_node(server, number) for number in (1, 2, 3))
     enter(a, "lobby", members=2)
     enter(b, "lobby", members=3)
     for node in (a, b, c):
         assert where(node) == {a.lease.epoch: 2, b.lease.epoch: 3}
-    enter(a, "lobby", members=0)
-    assert where(c) == {b.lease.epoch: 3}
-
-
-def test_a_node_that_lives_again_has_no_members_until_it_says_so(
-    server: RedisServer, start_node: StartNode
-) -> None:
-    a, b = start_node(server, 1), start_node(server, 2)
-    enter(a, "lobby")
+    enter(b, "lobby", members=0)
+    assert where(c) == {a.lease.epoch: 2}
     vanish(a)
     again = start_node(server, 1)
     assert where(again) == {}

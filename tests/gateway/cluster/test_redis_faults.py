@@ -9,9 +9,9 @@ from msgspec.structs import replace
 from imserver.gateway.cluster.redis.presence import bucket_of
 from imserver.gateway.cluster.redis.registry import RedisRegistry
 from imserver.gateway.cluster.registry import RegistryEvents, Session
-from imserver.gateway.config.settings import ClusterSettings, RedisSettings
+from imserver.gateway.config.settings import RedisSettings
 from imserver.gateway.errors import StartError
-from tests.gateway.cluster.conftest import PATIENT, QUICK, QUIET, StartNode
+from tests.gateway.cluster.conftest import PATIENT, QUIET, StartNode
 from tests.gateway.cluster.redis_server import RedisServer
 from tests.support import until
 
@@ -24,10 +24,8 @@ class Holder:
     def __init__(self, node: RedisRegistry) -> None:
         self.node = node
         self.sessions: list[Session] = []
-        self.calls: list[bool] = []
 
     def reregister(self, everything: bool) -> None:
-        self.calls.append(everything)
         pending = [session for session in self.sessions if everything or not self.node.registered(session)]
         for session, registration in self.node.reregister(pending):
             if not registration.addressed:
@@ -46,29 +44,22 @@ class Holder:
 
     def whole(self) -> bool:
         """Whether the registry knows exactly what is held."""
-        users = [session.user for session in self.sessions]
-        found = self.node.find("101", users)
-        return found is not None and all(
-            [ref.id for ref in refs] == [session.id]
-            for session, refs in zip(self.sessions, found, strict=True)
-        )
-
-
-StartHolder = Callable[..., Holder]
+        found = self.node.find("101", [session.user for session in self.sessions])
+        return found is not None and [[ref.id for ref in refs] for refs in found] == [
+            [session.id] for session in self.sessions
+        ]
 
 
 @pytest.fixture
-def start_holder(start_node: StartNode) -> StartHolder:
-    def start(
-        server: RedisServer | RedisSettings, number: int = 1, settings: ClusterSettings = QUICK
-    ) -> Holder:
+def start_holder(start_node: StartNode) -> Callable[..., Holder]:
+    def start(server: RedisServer, number: int = 1) -> Holder:
         holders: list[Holder] = []
 
         def prepare(node: RedisRegistry) -> RegistryEvents:
             holders.append(Holder(node))
             return replace(QUIET, reregister=holders[0].reregister)
 
-        start_node(server, number, settings, prepare=prepare)
+        start_node(server, number, PATIENT, prepare=prepare)
         return holders[0]
 
     return start
@@ -77,32 +68,13 @@ def start_holder(start_node: StartNode) -> StartHolder:
 # --- away ---------------------------------------------------------------------------------------------------
 
 
-def test_redis_restarted_with_its_data_and_the_lease_alive_keeps_the_epoch(
-    tmp_path_factory: pytest.TempPathFactory, start_holder: StartHolder
-) -> None:
-    server = RedisServer(tmp_path_factory.mktemp("redis"), "--appendonly", "yes", "--appendfsync", "always")
-    try:
-        holder = start_holder(server, 1, PATIENT)
-        for i in range(10):
-            holder.register(f"user{i}")
-        epoch = holder.node.lease.epoch
-        server.kill()
-        server.start()
-        # Somebody has a copy that lacks the last writes: everything is registered again.
-        until(lambda: True in holder.calls)
-        until(holder.whole)
-        assert holder.node.lease.epoch == epoch
-    finally:
-        server.kill()
-
-
 # --- stalled ------------------------------------------------------------------------------------------------
 
 
 def test_what_was_on_the_way_when_redis_stalled_leaves_no_stale_session(
-    own_server: RedisServer, start_holder: StartHolder
+    own_server: RedisServer, start_holder: Callable[..., Holder]
 ) -> None:
-    holder = start_holder(own_server, 1, PATIENT)
+    holder = start_holder(own_server)
     own_server.pause()
     # In the socket already: Redis will execute it when it wakes, and nobody hears the answer.
     session = holder.register("ann")
@@ -115,9 +87,9 @@ def test_what_was_on_the_way_when_redis_stalled_leaves_no_stale_session(
 
 
 def test_a_claim_that_redis_took_without_saying_so_is_that_of_the_repeat(
-    own_server: RedisServer, start_holder: StartHolder
+    own_server: RedisServer, start_holder: Callable[..., Holder]
 ) -> None:
-    node, other = start_holder(own_server, 1, PATIENT).node, start_holder(own_server, 2, PATIENT).node
+    node, other = start_holder(own_server).node, start_holder(own_server, 2).node
     own_server.pause()
     try:
         # In the socket already: Redis will carry it out when it wakes.
@@ -141,42 +113,10 @@ def test_a_claim_that_redis_took_without_saying_so_is_that_of_the_repeat(
 # --- small mishaps ------------------------------------------------------------------------------------------
 
 
-def test_lost_connections_are_reopened_and_lost_scripts_loaded_again_silently(
-    server: RedisServer, start_holder: StartHolder
-) -> None:
-    holder = start_holder(server)
-    for lose in (
-        lambda client: client.script_flush(),
-        lambda client: client.client_kill_filter(_type="normal"),
-    ):
-        for _ in range(3):
-            with server.client() as client:
-                lose(client)
-            logins = [gevent.spawn(holder.register, f"user{i}") for i in range(20)]
-            gevent.joinall(logins, raise_error=True)
-            assert all(login.value.number for login in logins)
-    gevent.sleep(0.5)
-    assert holder.node.healthy()
-    assert holder.node.counters.errors <= 3, "only renewals that are under way when their connection ends"
-    assert holder.calls == [], "the same server: nothing was lost"
-
-
-def test_a_key_of_a_wrong_type_harms_nobody_else(server: RedisServer, start_holder: StartHolder) -> None:
-    holder = start_holder(server)
-    with server.client() as client:
-        client.lpush("acc:submit:again:seq:m1", "x")
-        bad, good = (gevent.spawn(holder.node.claim, ["m1"]), gevent.spawn(holder.node.claim, ["m2"]))
-        gevent.joinall([bad, good])
-        assert bad.value is None
-        assert good.value[0].state == "mine"
-        assert holder.node.healthy()
-        client.delete("acc:submit:again:seq:m1")
-
-
 def test_a_session_whose_registration_fails_is_registered_when_it_can_be(
-    server: RedisServer, start_holder: StartHolder
+    server: RedisServer, start_holder: Callable[..., Holder]
 ) -> None:
-    holder = start_holder(server, 1, PATIENT)
+    holder = start_holder(server)
     bad, good = holder.register("ann"), holder.register("bob")
     generation, key = holder.node.generation(), bucket_of("101", b"ann")
     with server.client() as client:
@@ -189,10 +129,10 @@ def test_a_session_whose_registration_fails_is_registered_when_it_can_be(
 
 
 def test_a_flood_of_ends_that_redis_did_not_get_gives_a_new_epoch(
-    own_server: RedisServer, start_holder: StartHolder, monkeypatch: pytest.MonkeyPatch
+    own_server: RedisServer, start_holder: Callable[..., Holder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("imserver.gateway.cluster.redis.registry._UNREPORTED_LIMIT", 10)
-    holder = start_holder(own_server, 1, PATIENT)
+    holder = start_holder(own_server)
     sessions = [holder.register(f"user{i}") for i in range(30)]
     epoch = holder.node.lease.epoch
     own_server.pause()
@@ -207,23 +147,18 @@ def test_a_flood_of_ends_that_redis_did_not_get_gives_a_new_epoch(
 # --- refusals -----------------------------------------------------------------------------------------------
 
 
-def test_a_wrong_password_is_reported_at_start(own_server: RedisServer, start_node: StartNode) -> None:
-    with own_server.client() as client:
-        client.config_set("requirepass", "right")
+def test_a_wrong_password_is_reported_at_start_and_a_user_of_redis_needs_these_keys_only(
+    own_server: RedisServer, start_node: StartNode
+) -> None:
     where = f"127.0.0.1:{own_server.port}"
+    with own_server.client() as client:
+        keys = ["~imserver:*", "~{imserver}:*", "~acc:*", "+@all", "-@dangerous", "+info"]
+        client.execute_command("ACL", "SETUSER", "im", "on", ">pass", *keys)
+        client.execute_command("ACL", "SETUSER", "poor", "on", ">pass", "~x:*", "+@all")
+        client.config_set("requirepass", "right")
     with pytest.raises(StartError, match=rf"^Redis at redis://{where}: "):
         start_node(RedisSettings(addr=where, password="wrong"))
-    assert start_node(RedisSettings(addr=where, password="right")).healthy()
-
-
-def test_a_user_of_redis_needs_these_keys_only(own_server: RedisServer, start_node: StartNode) -> None:
-    with own_server.client() as client:
-        client.execute_command(
-            *["ACL", "SETUSER", "im", "on", ">pass", "~imserver:*", "~{imserver}:*", "~acc:*", "+@all"],
-            *["-@dangerous", "+info"],
-        )
-        client.execute_command("ACL", "SETUSER", "poor", "on", ">pass", "~x:*", "+@all")
-    where = f"127.0.0.1:{own_server.port}"
+    assert start_node(RedisSettings(addr=where, password="right"), 3).healthy()
     node = start_node(RedisSettings(url=f"redis://im:pass@{where}"))
     session = Session("101", "ann")
     assert node.register(session) is not None
@@ -247,6 +182,3 @@ def test_another_secret_that_comes_with_redis_keeps_a_running_node_out(
     assert lonely.lease.epoch == 0
     assert not lonely.healthy()
     assert set(other.leases()) == {other.lease.epoch}
-
-
-# --- processes ----------------------------------------------------------------------------------------------

@@ -1,16 +1,26 @@
-"""The registry in Redis, one node: names, late sessions, message ids, channels, attempts.
+"""The registry in Redis, one node: names, late sessions, ids, channels, attempts, records of operators.
 
 What becomes of sessions under each policy is compared with a model in ``test_redis_property.py``.
 """
 
+import json
 from collections.abc import Iterator
+from typing import Any
 
 import gevent
 import pytest
 
+from imserver.gateway.cluster.redis.presence import marked_offline, record_key, record_of
 from imserver.gateway.cluster.redis.registry import RedisRegistry
-from imserver.gateway.cluster.registry import ReportedMembers, Session, SessionRegistration
+from imserver.gateway.cluster.registry import (
+    MAX_VALUES,
+    LocalValues,
+    ReportedMembers,
+    Session,
+    SessionRegistration,
+)
 from imserver.gateway.config.settings import ClusterSettings
+from imserver.gateway.errors import StorageUnavailable
 from tests.gateway.cluster.conftest import LASTING, QUIET, StartNode, lease_of
 from tests.gateway.cluster.redis_server import RedisServer
 from tests.support import POLICIES, until
@@ -31,7 +41,6 @@ AWKWARD = [
     "%2E",
     "x" * 500,
 ]
-one_per_device = pytest.mark.parametrize("policy", ["newest", "single", "refuse"])
 
 
 @pytest.fixture
@@ -140,26 +149,17 @@ def test_a_session_may_begin_twice(registry: RedisRegistry, policy: str) -> None
     assert ids(registry) == [session.id]
 
 
-@one_per_device
-def test_a_session_that_is_registered_late_gives_way_to_those_that_began_after_it(
-    registry: RedisRegistry, policy: str
-) -> None:
-    late = Session("101", "ann", policy=policy)
-    late.began -= 60
-    newer = begin(registry, policy=policy)
-    [(_, answer)] = registry.reregister([late])
-    assert (answer.addressed, answer.superseded) == (False, True)
-    assert ids(registry) == [newer.id]
-
-
-@one_per_device
-def test_a_session_that_is_registered_late_replaces_those_that_began_before_it_but_under_refuse(
+@pytest.mark.parametrize("policy", ["newest", "single", "refuse"])
+def test_a_session_that_is_registered_late_gives_way_to_who_began_after_it_and_replaces_who_began_before(
     registry: RedisRegistry, policy: str
 ) -> None:
     older = begin(registry, policy=policy)
     gevent.sleep(0.1)
-    late = Session("101", "ann", policy=policy)
+    late, earliest = (Session("101", "ann", policy=policy) for _ in range(2))
+    earliest.began -= 60
     gevent.sleep(0.1)
+    [(_, answer)] = registry.reregister([earliest])
+    assert (answer.addressed, answer.superseded, ids(registry)) == (False, True, [older.id])
     [(_, answer)] = registry.reregister([late])
     if policy == "refuse":
         assert (answer.refused, ids(registry)) == (True, [older.id])
@@ -185,46 +185,30 @@ def test_a_registration_that_redis_carries_out_late_gives_way_to_sessions_that_b
     assert ids(node) == [newer.id]
 
 
-@one_per_device
-def test_a_login_that_redis_carries_out_late_is_superseded(registry: RedisRegistry, policy: str) -> None:
-    newer = begin(registry, policy=policy)
-    registry.keeper._redis_ms -= 1500 * registry.keeper.link.seconds  # it was asked for so long ago
-    assert registration(registry, Session("101", "ann", policy=policy)).superseded
-    assert ids(registry) == [newer.id]
-
-
 # --- message ids --------------------------------------------------------------------------------------------
 
 
-def test_ids_are_pending_until_they_are_accepted_or_free_again(registry: RedisRegistry) -> None:
+def test_ids_are_pending_until_they_are_accepted_or_free_again_and_of_a_push_only_if_its_user_is_there(
+    registry: RedisRegistry,
+) -> None:
     assert registry.claim([]) == []
     claims = registry.claim(["a", "b", "c", "a"]) or []
     assert [(claim.key, claim.state) for claim in claims] == [
-        ("a", "mine"),
-        ("b", "mine"),
-        ("c", "mine"),
+        *((key, "mine") for key in "abc"),
         ("a", "pending"),
     ]
     for claim, accepted, result in zip(claims, (True, False, True), (b"\0result", b"x", b""), strict=False):
         registry.settle(claim, accepted, result)
     assert registry.results(["c", "a", "b"]) == [b"", b"\0result", b""]
     assert [state(registry, key) for key in "abcd"] == ["repeat", "mine", "repeat", "mine"]
-
-
-def test_the_id_of_a_push_is_claimed_with_the_look_for_its_user_if_that_is_there(
-    registry: RedisRegistry,
-) -> None:
-    def ask(user: str) -> tuple[list[int], str]:
+    here = [begin(registry).id]
+    for user, found, expected in (("nobody", [], "mine"), ("ann", here, "mine"), ("ann", here, "pending")):
         answer = registry.find_and_claim("101", user, "m1")
         assert answer is not None
         refs, claim = answer
-        if claim.state == "mine" and user == "nobody":
+        assert ([ref.id for ref in refs], claim.state) == (found, expected)
+        if user == "nobody":
             registry.settle(claim, True)
-        return [ref.id for ref in refs], claim.state
-
-    here = [begin(registry).id]
-    assert [ask("nobody") for _ in range(2)] == [([], "mine")] * 2
-    assert [ask("ann") for _ in range(2)] == [(here, "mine"), (here, "pending")]
     answer = registry.find_and_claim("101", "ann", "m2")
     assert answer is not None
     registry.settle(answer[1], True)
@@ -256,3 +240,88 @@ def test_attempts_are_counted_in_one_step_and_forgotten(registry: RedisRegistry)
     assert registry.attempt("who", 2, 1000, -2) == 0
     assert [registry.attempt("who", 2, 0.001, 1) for _ in range(2)] == [0, 0]
     until(lambda: registry.attempt("who", 2, 0.001, 1) == 0)
+
+
+NODE = "10.0.0.1:9001"
+
+
+@pytest.mark.parametrize(
+    ("app", "key", "app_key", "user_key", "value"),
+    [
+        ("101", b"acc:user:online:101_ann", "appID", "userID", 101),
+        ("action:1", b"user:online:1_ann", "appId", "userId", 1),
+        ("action:vip", b"user:online:vip_ann", "appId", "userId", "vip"),
+        ("system:shop", b"acc:user:online:system:shop_ann", "appID", "userID", "system:shop"),
+        ("a_50%", b"acc:user:online:a%5F50%25_ann", "appID", "userID", "a_50%"),
+    ],
+)
+def test_a_record_is_where_its_original_has_it(
+    app: str, key: bytes, app_key: str, user_key: str, value: int | str
+) -> None:
+    assert record_key(app, b"ann") == key
+    record = json.loads(record_of(NODE, Session(app, "ann", peer="1.2.3.4:5", login_time=7), False))
+    assert (record[app_key], record[user_key], record["loginTime"]) == (value, "ann", 7)
+    assert len(record) == 12
+
+
+@pytest.mark.parametrize("kind", ["", "action:"])
+def test_no_two_users_share_a_record(kind: str) -> None:
+    pairs = [("a", "b_c_d"), ("a_b", "c_d"), ("a_b_c", "d"), ("a%5Fb", "c_d"), ("a%255Fb", "c_d")]
+    assert len({record_key(kind + app, user.encode()) for app, user in pairs}) == len(pairs)
+
+
+@pytest.mark.parametrize("app", ["101", "action:1"])
+def test_the_record_of_a_user_of_a_dead_node_is_marked_and_stays_what_it_was(app: str) -> None:
+    before = record_of(NODE, Session(app, "马远", "phone"), False)
+    after = marked_offline(before, [NODE])
+    assert after is not None
+    changed = {**json.loads(before), "isLogoff": True, "logOutTime": json.loads(after)["logOutTime"]}
+    assert list(json.loads(after).items()) == list(changed.items())
+    assert marked_offline(after, [NODE]) is None
+    assert marked_offline(before, ["10.0.0.2:9001"]) is None
+    assert marked_offline(b'{"appId":1}', [NODE]) is None
+    assert "?" in json.loads(record_of(NODE, Session(app, "\ud800"), False)).values(), "no UTF-8"
+    record = json.loads(record_of(NODE, Session(app, "ann", login_time=7, heartbeat_time=8), True))
+    assert (record["loginTime"], record["heartbeatTime"]) == (7, 8)
+    assert record["logOutTime"] > 8
+
+
+@pytest.fixture(params=["local", "redis"])
+def store(request: pytest.FixtureRequest) -> Any:
+    if request.param == "local":
+        return LocalValues()
+    start: StartNode = request.getfixturevalue("start_node")
+    return start(request.getfixturevalue("server"))
+
+
+def test_a_value_is_there_until_it_is_removed_by_the_first_who_tries(store: Any) -> None:
+    assert store.value("key") is None
+    assert not store.remove_value("key")
+    store.put_value("key", b"one", 60)
+    store.put_value("key", b"\x00two", 60)
+    store.put_value("other", b"", 60)
+    assert store.value("key") == b"\x00two"
+    assert [store.remove_value("key") for _ in range(2)] == [True, False]
+    assert (store.value("key"), store.value("other")) == (None, b"")
+
+
+def test_a_value_ends_with_its_time(store: Any) -> None:
+    store.put_value("key", b"one", 0.001)
+    until(lambda: store.value("key") is None)
+    assert not store.remove_value("key")
+
+
+def test_the_memory_of_a_node_is_bounded() -> None:
+    store = LocalValues()
+    for number in range(MAX_VALUES + 1):
+        store.put_value(str(number), b"x", 10 + number)
+    assert [store.value(key) for key in ("0", "1", str(MAX_VALUES))] == [None, b"x", b"x"]
+
+
+def test_without_redis_nothing_is_believed(own_server: RedisServer, start_node: StartNode) -> None:
+    node = start_node(own_server)
+    node.put_value("key", b"one", 60)
+    own_server.kill()
+    for call in (node.value, node.remove_value, lambda key: node.put_value(key, b"", 1)):
+        with pytest.raises(StorageUnavailable):
+            call("key")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final
 
@@ -15,15 +14,8 @@ from imserver.gateway.cluster.registry import Lease
 from imserver.gateway.cluster.rpc.peer import RpcSeconds
 from tests.gateway.cluster.rpc_harness import Node, Nodes, attempt, until
 
-HASTY: Final = RpcSeconds(stall=0.2, connect=0.2, silence=0.2, watch=0.05, probe=0.5)
+SECONDS: Final = RpcSeconds(stall=0.2, connect=0.2, silence=0.2, watch=0.05, probe=0.5)
 """Faults are noticed within tenths of a second."""
-
-
-@pytest.fixture
-def nodes() -> Iterator[Nodes]:
-    nodes = Nodes(HASTY)
-    yield nodes
-    nodes.end()
 
 
 def send_until_refused(node: Node, lease: Lease, first: int) -> int:
@@ -131,15 +123,6 @@ def test_a_partition_is_noticed_and_what_it_swallowed_is_counted(nodes: Nodes, w
     between.close()
 
 
-def test_what_goes_over_the_wire_is_encrypted(nodes: Nodes) -> None:
-    a, b = nodes.pair()
-    between = Between(b)
-    assert attempt(a, between.lease, b"in the clear" * 10).get() == b"kind:" + b"in the clear" * 10
-    assert len(between.control.seen) > 500
-    assert b"in the clear" not in between.control.seen
-    between.close()
-
-
 def test_order_is_kept_and_losses_are_counted_when_connections_break_under_load(nodes: Nodes) -> None:
     a, b = nodes.pair()
     between = Between(b)
@@ -156,12 +139,16 @@ def test_order_is_kept_and_losses_are_counted_when_connections_break_under_load(
     between.close()
 
 
-def test_bytes_that_were_damaged_on_the_way_cost_a_connection_not_the_peer(nodes: Nodes) -> None:
-    a, b = nodes.pair(seconds=replace(HASTY, reconnect=1.0))
-    between = Between(b)
+def test_bytes_are_encrypted_and_those_damaged_on_the_way_cost_a_connection_not_the_peer(
+    nodes: Nodes,
+) -> None:
+    a, b = nodes.pair(seconds=replace(SECONDS, reconnect=1.0))
+    between, secret = Between(b), b"in the clear" * 10
     assert a.rpc.send(between.lease, b"%08d" % 0)
-    until(lambda: attempt(a, between.lease).get() == b"kind:")
+    until(lambda: attempt(a, between.lease, secret).get() == b"kind:" + secret)
     until(lambda: len(b.items) == 1)
+    assert len(between.control.seen) > 500
+    assert b"in the clear" not in between.control.seen
     for network in between.networks:
         inner, _ = network.pairs[-1]
         inner.sendall(b"\x04\xc8damaged" + bytes(200))
