@@ -1,8 +1,6 @@
 """Commands that a feature brings to the dialects of other servers, and nodes without stored messages."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,15 +12,10 @@ from imserver.dialects.pusher.wire import PusherDialect
 from imserver.gateway.dialects.cmd.wire import ChannelCmdDialect, CmdDialect
 from imserver.gateway.errors import StartError
 from imserver.gateway.model import BadFrame, Ping, Reply, Request
-from tests.gateway.node.test_wires import LAMP, Nodes, nodes_in
+from tests.gateway.node.test_wires import LAMP, Nodes
+from tests.gateway.node.test_wires import nodes as nodes
 from tests.integration.protobuf import Output, outputs
 from tests.integration.raw import text
-
-
-@pytest.fixture
-def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
-    with nodes_in(tmp_path, monkeypatch) as nodes:
-        yield nodes
 
 
 def test_each_node_has_the_methods_of_its_features(nodes: Nodes) -> None:

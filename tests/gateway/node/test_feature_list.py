@@ -1,22 +1,24 @@
-"""The setting ``features``: which features a node has, and what it says of the settings of others."""
+"""The setting ``features``, settings of absent ones, and features that would answer in place of others."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec import Struct
 
+from imserver.gateway.api.v1.table import operations_of
+from imserver.gateway.auth.principal import Needs
 from imserver.gateway.config import load as reading
 from imserver.gateway.config.settings import Config, HubSettings, settings_of
-from imserver.gateway.config.values import ConfigError
+from imserver.gateway.config.values import CORE, ConfigError
 from imserver.gateway.core.core import Parts
 from imserver.gateway.errors import StartError
 from imserver.gateway.feature import FeatureRow, SettingsRow
+from imserver.gateway.http.call import Route
 from imserver.gateway.node import feature_list
-from imserver.gateway.node.feature_list import declarations_of, load_features, load_with_locations
-from tests.support import ROOT
+from imserver.gateway.node.feature_list import declarations_of, load_core, load_features, load_with_locations
+from imserver.gateway.node.http_servers import refuse_shared
+from imserver.gateway.protocol.dialect import Dialect
 
 FEATURE_OF = {feature.name: feature for feature in load_features(Config())}
 NAMES = list(FEATURE_OF)
@@ -108,18 +110,6 @@ def test_a_feature_of_another_distribution_is_loaded_once_and_its_tables_begin_w
         load_features(Config(features=("lamp",)))
 
 
-def test_the_features_of_a_node_load_neither_flask_nor_the_table_of_metrics() -> None:
-    """They load with the first request that needs them: 7 MB of a node's memory."""
-    code = (
-        "import sys; from imserver.gateway.config.settings import Config; "
-        "import imserver.gateway.node.feature_list as own;"
-        "own.load_features(Config());"
-        "print([name for name in ('flask', 'imserver.gateway.metric_table') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout == "[]\n"
-
-
 class Lamp(Struct, frozen=True):
     """A section of a feature of another distribution."""
 
@@ -179,3 +169,28 @@ def test_the_section_of_a_feature_of_another_distribution(tmp_path: Path) -> Non
         load("lamp: {brightness: 1}")
     with pytest.raises(ConfigError, match=r"line 2: unknown key 'lamp\.letters'"):
         load("lamp: {room: hall,\n letters: 3}")
+
+
+def of_dialect(**attributes: str) -> dict[str, Any]:
+    return {"dialects": (type("Copied", (Dialect,), {"name": "lamp", "path": "/lamp", **attributes})(),)}
+
+
+@pytest.mark.parametrize(
+    ("row", "output"),
+    [
+        (of_dialect(name="cmd"), "cmd has the dialect cmd"),
+        (of_dialect(path="/acc"), "cmd has the WebSocket path /acc"),
+        (of_dialect(path="/bell", chosen_by="of"), "bell has the WebSocket path /bell with the parameter of"),
+        ({"wire": {"cmd": {"ring": id}}}, "bell has the command ring of the dialect cmd"),
+        ({"wire": {"protobuf": {"64": id}}}, "bell has the command 64 of the dialect protobuf"),
+        ({"routes": (Route("POST", "/api/v1/push", Needs.ANYONE, None),)}, "the core has POST /api/v1/push"),
+        ({"routes": (Route("GET", "/api/v1/events", Needs.ANYONE, None),)}, "sse has GET /api/v1/events"),
+    ],
+)
+def test_a_feature_does_not_answer_in_place_of_another(row: dict[str, Any], output: str) -> None:
+    own = {"wire": {"cmd": {"ring": id}, "protobuf": {"64": id}}}
+    dialect = of_dialect(name="bell", path="/bell", chosen_by="of")
+    bell = FeatureRow("bell", lambda parts: Parts(), **own, **dialect)
+    lamp = FeatureRow("lamp", lambda parts: Parts(), **row)
+    with pytest.raises(StartError, match=f"^the feature 'lamp': {output} already$"):
+        refuse_shared((*load_core(), bell, lamp), operations_of(CORE))

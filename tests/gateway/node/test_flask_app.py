@@ -1,13 +1,11 @@
 """The Flask application around pages and API: problems, request ids, the request log."""
 
-import gc
-import weakref
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from flask import Response, abort, request
+from flask import abort
 from flask.testing import FlaskClient
 from werkzeug.exceptions import ImATeapot
 from werkzeug.test import TestResponse
@@ -70,22 +68,6 @@ def problem_of(answer: TestResponse) -> Any:
     return answer.json
 
 
-def test_an_answered_request_needs_no_garbage_collector(app: App) -> None:
-    seen: list[weakref.ref[object]] = []
-
-    def see(response: Response) -> Response:
-        seen.append(weakref.ref(request._get_current_object()))  # type: ignore[attr-defined]
-        return response
-
-    app.flask.after_request(see)
-    gc.disable()
-    try:
-        app.client.post("/user/sendMessage")
-        assert [each() for each in seen] == [None]
-    finally:
-        gc.enable()
-
-
 @pytest.mark.parametrize("route", ROUTES, ids=lambda row: f"{row.method} {row.path}")
 def test_every_route_answers_with_the_headers_of_the_api(site: FlaskClient, route: Any) -> None:
     answer = site.open(route.path, method=route.method)
@@ -117,36 +99,31 @@ def test_head_has_the_headers_of_get_and_no_body(site: FlaskClient, route: Any) 
     assert (head.status_code, list(head.headers), head.data) == (get.status_code, list(get.headers), b"")
 
 
-BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"}
+PAGES = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "accept"),
+    ("method", "path", "accept", "status", "code"),
     [
-        ("POST", "/nothing", BROWSER["Accept"]),
-        ("GET", "/api/v1/nothing", BROWSER["Accept"]),
-        ("GET", "/nothing", "*/*"),
-        ("GET", "/nothing", "application/json, text/html"),
-        ("GET", "/nothing", "text/html;q=0.5, application/json"),
-        ("GET", "/nothing", ""),
+        ("POST", "/nothing", PAGES, 404, "not_found"),
+        ("GET", "/api/v1/nothing", PAGES, 404, "not_found"),
+        *(
+            ("GET", "/nothing", accept, 404, "not_found")
+            for accept in ("*/*", "application/json, text/html", "text/html;q=0.5, application/json", "")
+        ),
+        ("GET", "/user/sendMessage", "", 405, "method_not_allowed"),
+        ("PUT", "/health", "", 405, "method_not_allowed"),
+        *(
+            ("GET", path, "", 404, "not_found")
+            for path in ("/user/list/", "/user//list", "/USER/list", "/user")
+        ),
+        ("GET", "/teapot", "", 418, "refused"),
     ],
 )
-def test_programs_are_given_json(app: App, method: str, path: str, accept: str) -> None:
+def test_programs_are_given_a_problem_for_what_is_not_there(
+    app: App, method: str, path: str, accept: str, status: int, code: str
+) -> None:
     answer = app.client.open(path, method=method, headers={"Accept": accept})
-    assert problem_of(answer)["code"] == "not_found"
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "status", "code"),
-    [
-        ("GET", "/user/sendMessage", 405, "method_not_allowed"),
-        ("PUT", "/health", 405, "method_not_allowed"),
-        *(("GET", path, 404, "not_found") for path in ("/user/list/", "/user//list", "/USER/list", "/user")),
-        ("GET", "/teapot", 418, "refused"),
-    ],
-)
-def test_what_is_not_there_is_a_problem(app: App, method: str, path: str, status: int, code: str) -> None:
-    answer = app.client.open(path, method=method)
     assert (answer.status_code, problem_of(answer)["code"]) == (status, code)
     assert method not in answer.headers.get("Allow", "")
 
@@ -201,16 +178,6 @@ def test_requests_are_logged_without_their_query(app: App) -> None:
     assert 0 < seconds < 60
 
 
-def test_the_log_names_the_client_behind_a_trusted_proxy(app: App) -> None:
-    app.client.get("/health", headers={"X-Forwarded-For": "203.0.113.5, 127.0.0.1"})
-    app.client.get(
-        "/health",
-        headers={"X-Forwarded-For": "203.0.113.5"},
-        environ_overrides={"REMOTE_ADDR": "198.51.100.1"},
-    )
-    assert [entry[4] for entry in app.logged] == ["203.0.113.5", "198.51.100.1"]
-
-
 def test_a_body_over_the_limit_is_answered_in_the_style_of_the_api(app: App) -> None:
     limits = app.node.api.limits
     limits.body_bytes = limits.public_body_bytes = 100
@@ -222,6 +189,4 @@ def test_a_body_over_the_limit_is_answered_in_the_style_of_the_api(app: App) -> 
 def test_an_absolute_request_target_is_understood(app: App) -> None:
     for target in ("http://localhost/user/list", "https://[::1]:80/user/list"):
         answer = app.client.get("/", environ_overrides={"PATH_INFO": target})
-        assert answer.json == {"code": 200, "msg": "Success", "data": {"userCount": 0, "userList": []}}, (
-            target
-        )
+        assert answer.json == {"code": 200, "msg": "Success", "data": {"userCount": 0, "userList": []}}

@@ -6,7 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import gevent
 import msgspec
@@ -14,7 +14,6 @@ import pytest
 from gevent.event import Event as Signal
 
 from imserver.gateway.config.settings import Config, KeySettings
-from imserver.gateway.core.core import Parts
 from imserver.gateway.errors import StartError
 from imserver.gateway.model import Event
 from imserver.gateway.node.http_servers import LISTENER_KEY
@@ -28,17 +27,20 @@ LOGIN = '{"cmd":"login","data":{"userID":"%s","appID":101}}'
 
 
 class Requests:
-    """A request log that only keeps."""
+    """A request log that only keeps. While it ``fails``, it cannot be written."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[Any, ...]] = []
         self.flushed = 0
+        self.fails = False
 
     def add(self, *row: Any) -> None:
         self.rows.append(row)
 
     def flush(self) -> None:
         self.flushed += 1
+        if self.fails:
+            raise OSError("full")
 
 
 class Harness:
@@ -129,40 +131,32 @@ def leave(*clients: Client) -> None:
 
 
 @pytest.mark.parametrize("http_server", HTTP_SERVERS)
-def test_a_started_node_is_ready_and_both_ports_tell_the_application_which_they_are(
+def test_both_ports_tell_the_application_which_they_are_and_a_client_logs_in_is_pushed_to_and_goes(
     harness: Harness, http_server: str
 ) -> None:
     node = harness.make(server={"data_dir": str(harness.folder / "data"), "http": http_server})
-    assert node.core.node.life == "starts"
+    core = node.core
+    assert core.node.life == "starts"
     node.start()
-    assert node.core.status.ready()
-    assert node.core.node.http_port != node.core.node.ws_port
+    assert core.status.ready()
+    assert core.node.http_port != core.node.ws_port
     assert node.servers.addresses == {
-        "http": f"http://127.0.0.1:{node.core.node.http_port}",
-        "websocket": f"ws://127.0.0.1:{node.core.node.ws_port}/acc",
+        "http": f"http://127.0.0.1:{core.node.http_port}",
+        "websocket": f"ws://127.0.0.1:{core.node.ws_port}/acc",
     }
-    for port in (node.core.node.http_port, node.core.node.ws_port):
+    for port in (core.node.http_port, core.node.ws_port):
         with harness.call(port) as caller:
             caller.send(request("/somewhere"))
             assert caller.response()[::2] == (200, b"ok")
     assert [environ[LISTENER_KEY] for environ in harness.environs] == ["http", "websocket"]
-
-
-@pytest.mark.parametrize("http_server", HTTP_SERVERS)
-def test_a_client_logs_in_is_pushed_to_and_goes(harness: Harness, http_server: str) -> None:
-    node = harness.start(server={"data_dir": str(harness.folder / "data"), "http": http_server})
     ann, bob = harness.join(node, "ann"), harness.join(node, "bob")
-    assert node.core.fanout.to_sessions("101", "ann", Event("msg", "eve", "hello", "7")) == 1
+    assert core.fanout.to_sessions("101", "ann", Event("msg", "eve", "hello", "7")) == 1
     until(lambda: any(b"hello" in payload for payload in ann.payloads()))
-    assert (
-        node.core.network.gate.connections,
-        node.core.metrics.handshakes,
-        node.core.metrics.logins.total,
-    ) == (2, 2, 2)
+    assert (core.network.gate.connections, core.metrics.handshakes, core.metrics.logins.total) == (2, 2, 2)
     leave(ann)
     until(lambda: any(b'"exit"' in payload for payload in bob.payloads()))
-    assert (node.core.network.gate.connections, node.core.hub.user_names("101")) == (1, ["bob"])
-    assert node.core.metrics.closes == {1006: 1}
+    assert (core.network.gate.connections, core.hub.user_names("101")) == (1, ["bob"])
+    assert core.metrics.closes == {1006: 1}
 
 
 def test_fast_routes_are_answered_without_the_application_and_logged(harness: Harness) -> None:
@@ -197,85 +191,53 @@ def test_messages_above_the_limit_close_with_1009_above_the_rate_with_4003_and_s
     assert quick.close_code() == 4003
 
 
-def test_what_takes_too_long_is_ended_each_second(harness: Harness) -> None:
-    node = harness.start(websocket={"close_seconds": 0.05})
+def test_what_takes_too_long_is_ended_each_second_also_after_a_failure_and_the_lag_of_the_loop_is_measured(
+    harness: Harness,
+) -> None:
+    node = harness.start(websocket={"close_seconds": 0.05}, limits={"handshake_seconds": 0.05})
+    requests: Any = node.core.node.request_log
+    requests.fails = True
+    until(lambda: requests.flushed >= 2)
+    with harness.call(node.core.node.http_port) as silent:
+        silent.until_ended()
     harness.join(node, "ann")
     next(iter(node.core.hub.sessions())).close(4502)
     until(lambda: not node.core.network.context.connections)
-    node.stop()
-    hasty = harness.start(limits={"handshake_seconds": 0.05})
-    with harness.call(hasty.core.node.http_port) as silent:
-        silent.until_ended()
-
-
-def test_each_second_everything_is_done_also_after_a_failure_and_the_lag_of_the_loop_is_measured(
-    harness: Harness,
-) -> None:
-    node = harness.start()
-    flushed: list[int] = []
-
-    def fail() -> None:
-        flushed.append(node.core.node.request_log.flushed)  # type: ignore[attr-defined]
-        raise RuntimeError
-
-    node.servers.expire = fail  # type: ignore[method-assign]
-    until(lambda: len(flushed) >= 2)
-    assert flushed[:2] == [flushed[0], flushed[0] + 1]
     until(lambda: threading.Event().wait(0.1) or node.core.metrics.loop_lag_max_seconds >= 0.05)
-
-
-def test_a_feature_finds_the_service_of_another_by_its_type(harness: Harness) -> None:
-    class Greeter(NamedTuple):
-        word: str
-
-    core = harness.start().core
-    assert core.find(Greeter) is None
-    with pytest.raises(LookupError, match="no feature of this node has Greeter"):
-        core.service(Greeter)
-    core.join("a feature", Parts((Greeter("hello"),)))
-    assert core.service(Greeter) is core.find(Greeter)
-    assert core.service(Greeter).word == "hello"
+    requests.fails = False
 
 
 # --- being asked --------------------------------------------------------------------------------------------
 
 
-def test_the_state_names_peers_and_users_only_when_asked_to(harness: Harness) -> None:
+def test_the_state_names_peers_and_users_only_when_asked_to_and_the_limit_that_was_read_again(
+    harness: Harness,
+) -> None:
     node = harness.start()
+    state = node.core.status.state
     client, stranger = harness.join(node, "马远"), harness.call(node.core.node.ws_port).upgrade()
     until(lambda: node.core.network.gate.connections == 2)
-    plain = node.core.status.state(False)
-    assert plain["managerInfo"] == {
-        "chanBroadcastLen": 0,
-        "chanLoginLen": 0,
-        "chanRegisterLen": 0,
-        "chanUnregisterLen": 0,
-        "clientsLen": 2,
-        "usersLen": 1,
-    }
+    plain = state(False)
+    lengths = dict.fromkeys(("Broadcast", "Login", "Register", "Unregister"), 0)
+    expected = {f"chan{name}Len": length for name, length in lengths.items()}
+    assert plain["managerInfo"] == {**expected, "clientsLen": 2, "usersLen": 1}
     assert set(plain) == {"managerInfo", "numCPU", "numGoroutine"}
-    manager = node.core.status.state(True)["managerInfo"]
-    assert sorted(manager["clients"]) == sorted(
-        f"127.0.0.1:{one.sock.getsockname()[1]}" for one in (client, stranger)
-    )
-    assert manager["users"] == ["101_马远"]
-    detailed = node.core.status.state(False, detail=True)
+    manager = state(True)["managerInfo"]
+    peers = [f"127.0.0.1:{one.sock.getsockname()[1]}" for one in (client, stranger)]
+    assert (sorted(manager["clients"]), manager["users"]) == (sorted(peers), ["101_马远"])
+    detailed = state(False, detail=True)
     assert {name: users for name, users in detailed["apps"].items() if users} == {"101": 1}
     assert detailed["memoryBytes"] > 1_000_000
     assert detailed["metrics"]["logins"] == 1
     assert (detailed["version"], detailed["ready"], detailed["clustered"]) == (running_version(), True, False)
-    assert detailed["maxConnections"] == node.core.node.max_connections
     node.reload(harness.settings(limits={"max_connections": 7}))
-    assert node.core.status.state(False, detail=True)["maxConnections"] == node.core.node.max_connections == 7
+    keys = {"keys": (KeySettings("secret", ("push",)),)}
     with pytest.raises(StartError, match=r"limits.max_connections 100000000 is above the \d+ files"):
-        node.reload(
-            harness.settings(
-                limits={"max_connections": 100_000_000}, api={"keys": (KeySettings("secret", ("push",)),)}
-            )
-        )
-    assert (node.core.node.max_connections, node.core.keys.demo) == (7, True)
+        node.reload(harness.settings(limits={"max_connections": 100_000_000}, api=keys))
+    assert state(False, detail=True)["maxConnections"] == node.core.node.max_connections == 7
+    assert node.core.keys.demo
     node.reload(harness.settings())
-    assert node.core.status.state(False, detail=True)["maxConnections"] == detailed["maxConnections"]
+    assert state(False, detail=True)["maxConnections"] == detailed["maxConnections"]
 
 
 # --- reading settings again ---------------------------------------------------------------------------------
@@ -381,8 +343,10 @@ def test_whoever_waits_in_the_queue_when_a_stop_begins_is_answered(harness: Harn
     until(stop.ready)
 
 
-def test_clients_are_closed_spread_over_the_time_of_the_drain(harness: Harness) -> None:
-    node = harness.start(drain={"close_seconds": 0.2})
+def test_clients_are_closed_spread_over_the_time_of_the_drain_and_one_that_never_answers_keeps_nobody(
+    harness: Harness,
+) -> None:
+    node = harness.start(drain={"close_seconds": 0.2}, websocket={"close_seconds": 0.05})
     clients = [harness.call(node.core.node.ws_port).upgrade() for _ in range(401)]
     connections = [*node.core.network.context.connections]
     stop = gevent.spawn(node.stop)
@@ -395,12 +359,5 @@ def test_clients_are_closed_spread_over_the_time_of_the_drain(harness: Harness) 
     until(all_closed)
     assert counts >= {201, 1, 0}, "two hundred at a time"
     assert [client.close_code() for client in clients] == [1001] * 401
-    leave(*clients)
+    leave(*clients[1:])
     until(stop.ready)
-
-
-def test_a_client_that_never_answers_the_close_does_not_keep_a_node_from_its_end(harness: Harness) -> None:
-    node = harness.start(websocket={"close_seconds": 0.05})
-    client = harness.join(node, "ann")
-    until(gevent.spawn(node.stop).ready)
-    assert client.close_code() == 1001

@@ -3,7 +3,6 @@
 import json
 import os
 import pty
-import re
 import signal
 import subprocess
 import sys
@@ -45,18 +44,6 @@ def test_a_server_that_fails_ends_with_status_1_and_its_traceback_is_in_the_log_
     assert "ZeroDivisionError: on purpose" in log.read_text(encoding="utf-8")
 
 
-@pytest.mark.full
-def test_sigusr1_opens_the_log_again(start_server: StartServer) -> None:
-    server = start_server()
-    moved = server.log.rename(server.folder / "server.log.1")
-    server.process.send_signal(signal.SIGUSR1)
-    eventually(server.log.exists)
-    assert server.get("/health")[0] == 200
-    assert server.get("/none")[0] == 404
-    eventually(lambda: "/none" in server.log_text)
-    assert "/none" not in moved.read_text(encoding="utf-8")
-
-
 def test_the_log_names_apps_of_keys_that_do_not_exist_and_what_sighup_reads_as_the_keys(
     start_server: StartServer,
 ) -> None:
@@ -71,22 +58,6 @@ def test_the_log_names_apps_of_keys_that_do_not_exist_and_what_sighup_reads_as_t
     eventually(lambda: output in server.log_text)
     listing = request("/api/v1/users?app=default")
     assert [ask(server.http, bearer(listing, key)).status for key in keys] == [401, 200]
-
-
-@pytest.mark.full
-def test_sighup_with_a_broken_file_changes_nothing(start_server: StartServer) -> None:
-    server = start_server()
-    no_key = {"apps": {"101": {"jwt": [{"algorithm": "HS256", "key_file": "/does/not/exist"}]}}}
-    for broken, output in (
-        ("app: [", "config.yaml"),
-        (json.dumps(no_key), "/does/not/exist cannot be read"),
-        (json.dumps({"limits": {"max_connections": 2_000_000_000}}), "limits.max_connections 2000000000"),
-    ):
-        server.config_file.write_text(broken, encoding="utf-8")
-        server.process.send_signal(signal.SIGHUP)
-        eventually(lambda output=output: re.search(f"settings are unchanged: .*{output}", server.log_text))
-    assert "settings reloaded" not in server.log_text
-    assert server.get("/health")[0] == 200
 
 
 SIGNALS_DURING_THE_START = """

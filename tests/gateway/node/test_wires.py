@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,20 +61,14 @@ class Nodes:
         return [answer["code"], answer["data"]]
 
 
-@contextmanager
-def nodes_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
-    """What starts nodes that find the feature ``lamp``."""
-    monkeypatch.syspath_prepend(str(folder))
-    (folder / "lights.py").write_text(LAMP)
-    offer(folder, "lights", "lights:FEATURE")
-    with Harness(folder) as harness:
-        yield Nodes(harness)
-
-
 @pytest.fixture
 def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
-    with nodes_in(tmp_path, monkeypatch) as nodes:
-        yield nodes
+    """What starts nodes that find the feature ``lamp``."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "lights.py").write_text(LAMP)
+    offer(tmp_path, "lights", "lights:FEATURE")
+    with Harness(tmp_path) as harness:
+        yield Nodes(harness)
 
 
 def test_each_node_has_the_commands_of_its_features(nodes: Nodes) -> None:
@@ -87,7 +80,7 @@ def test_each_node_has_the_commands_of_its_features(nodes: Nodes) -> None:
     assert with_lamp.core.codec(plain) is with_lamp.core.codec(plain), "so that connections share frames"
 
 
-def test_without_stored_messages_their_commands_are_unknown(nodes: Nodes) -> None:
+def test_without_stored_messages_their_commands_are_unknown_and_a_stream_begins_now(nodes: Nodes) -> None:
     """Pings, logins without a cursor and channels work as ever."""
     node = nodes.start()
     assert nodes.ask(node, "send", '{"to":"bob","text":"hi"}') == [1010, None]
@@ -100,13 +93,9 @@ def test_without_stored_messages_their_commands_are_unknown(nodes: Nodes) -> Non
     node.core.reach.to_user("101", "ann", Event("msg", "shop", "hi"))
     client.expect(3)
     assert json.loads(client.payloads()[2])["response"]["data"]["msg"] == "hi"
-
-
-def test_without_stored_messages_a_stream_begins_now(nodes: Nodes) -> None:
-    node = nodes.start()
     stream = nodes.harness.call(node.core.node.http_port)
-    stream.send(b"GET /api/v1/events?app=101&user=ann&cursor=0 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    stream.send(b"GET /api/v1/events?app=101&user=bob&cursor=0 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
     stream.expect(b'"resumed":false}\n\n')
     assert b"\nid: " not in stream.waiting
-    node.core.reach.to_user("101", "ann", Event("msg", "shop", "hi"))
+    node.core.reach.to_user("101", "bob", Event("msg", "shop", "hi"))
     stream.expect(b'"text":"hi"}\n\n')

@@ -22,11 +22,9 @@ from tests.gateway.supervisor.family import (
     kill,
     upgraded,
 )
-from tests.integration.cmd import form_request
-from tests.integration.raw import ask, bearer
 from tests.ports import free_ports
 from tests.processes import pause
-from tests.support import eventually, merged, run_cli
+from tests.support import eventually, merged
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 
@@ -81,17 +79,20 @@ def test_the_supervisor_has_no_loop_thread_or_foreign_socket_when_it_forks(start
 
 
 @pytest.mark.full
-def test_each_node_is_a_process_with_its_own_listeners_and_little_memory_of_its_own(
+def test_the_nodes_of_a_family_have_own_listeners_and_little_memory_and_obey_each_signal(
     start_family: StartFamily,
 ) -> None:
-    family = start_family(processes=3)
+    first = free_ports(6)
+    names = [f"127.0.0.1:{port}" for port in (first, first + 2, first + 4)]
+    family = start_family(processes=3, config={"app": {"rpc_port": first}})
+    assert re.search(rf"\n  nodes +3: {names[0]} to {names[2]}\n", family.output)
     assert sorted(family.pids) == sorted(children_of(family.pid))
     for path in ("/home/index", "/user/list?appID=101", "/system/state", "/none"):
         for _ in range(6):
             family.get(path)
+    largest = max(map(private_bytes, family.pids))
     for pid in family.pids:
         assert os.getpgid(pid) == pid  # Ctrl-C reaches the supervisor only
-        assert private_bytes(pid) < PRIVATE_BYTES
         listening = 0
         inodes = {os.readlink(file) for file in Path(f"/proc/{pid}/fd").iterdir()}
         for line in Path(f"/proc/{pid}/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
@@ -100,28 +101,36 @@ def test_each_node_is_a_process_with_its_own_listeners_and_little_memory_of_its_
             if cells[3] == "0A" and port in (family.http.port, family.ws.port):
                 listening += f"socket:[{cells[9]}]" in inodes
         assert listening == 2
-
-
-@pytest.mark.full
-def test_each_line_of_a_node_names_it_and_those_of_the_supervisor_say_what_it_did(
-    start_family: StartFamily,
-) -> None:
-    first = free_ports(4)
-    names = [f"127.0.0.1:{port}" for port in (first, first + 2)]
-    family = start_family(processes=2, config={"app": {"rpc_port": first}})
-    assert re.search(rf"\n  nodes +2: {names[0]} to {names[1]}\n", family.output)
-    family.stop()
-    for line in family.log_text.splitlines():
+    family.signal(signal.SIGHUP)
+    eventually(lambda: family.log_text.count("imserver.gateway.node.serve: settings reloaded") == 3)
+    family.signal(signal.SIGUSR2)
+    eventually(lambda: family.log_text.count("greenlets and loop state") == 3)
+    moved = family.log.rename(family.folder / "server.log.1")
+    family.signal(signal.SIGUSR1)
+    eventually(family.log.exists)
+    family.signal(signal.SIGUSR2)
+    eventually(lambda: family.log_text.count("greenlets and loop state") == 3)
+    before = moved.read_text(encoding="utf-8")
+    assert before.count("greenlets and loop state") == 3
+    assert re.search(rf"imserver\.gateway\.supervisor\S*: node {names[1]} \(pid \d+\) is serving\n", before)
+    with crowd(family, 10, 4096) as clients:
+        family.signal(signal.SIGTERM)
+        for client in clients:
+            assert client.recv(4) == b"\x88\x0c\x03\xe9"  # 1001, "going away"
+            client.close()
+    assert family.process.wait(100) == 0
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(family.ws)
+    assert family.log_text.count("imserver.gateway.node.serve: stopped node=") == 3
+    for text in (family.output, family.log_text):
+        assert "SIGTERM: draining 3 nodes\n" in text
+        assert text.endswith("all nodes have ended\n")
+    dumped = re.compile(r"^\d{4}-.*", re.MULTILINE)
+    for line in (each for text in (before, family.log_text) for each in dumped.findall(text)):
         assert any(f"node={name} " in f"{line} " for name in names) == (
             "imserver.gateway.supervisor" not in line
         ), line
-    assert re.search(
-        rf"imserver\.gateway\.supervisor\S*: node {names[1]} \(pid \d+\) is serving\n", family.log_text
-    )
-    for text in (family.output, family.log_text):
-        assert "SIGTERM: draining 2 nodes\n" in text
-        assert text.endswith("all nodes have ended\n")
-    assert family.process.returncode == 0
+    assert largest < PRIVATE_BYTES
 
 
 # --- one bad child ------------------------------------------------------------------------------------------
@@ -155,27 +164,13 @@ cli.main()
 
 
 @pytest.mark.full
-def test_a_node_whose_loop_hangs_shows_where_and_is_killed_and_the_others_serve_meanwhile(
+def test_a_node_whose_loop_hangs_shows_where_and_is_killed_but_not_after_a_long_pause_of_the_supervisor(
     start_family: StartFamily,
 ) -> None:
     family = start_family(
         processes=2, config={"server": {"hang_seconds": 1.5}}, command=(sys.executable, "-c", HANG_AT_SIGUSR2)
     )
-    spinning, other = family.pids
-    kill(spinning, signal.SIGUSR2)
-    began = time.monotonic()
-    family.wait_until_replaced(spinning)
-    assert time.monotonic() - began > 1.2
-    assert re.search(rf"\(pid {spinning}\): event loop blocked for \d s, killing it", family.log_text)
-    assert re.search(r"most recent call first\):\n +File .* in spin_for_the_test\n", family.output)
-    assert other in family.pids
-    assert family.get("/health")[0] == 200
-
-
-@pytest.mark.full
-def test_a_long_pause_of_the_supervisor_is_no_reason_to_kill_anybody(start_family: StartFamily) -> None:
-    family = start_family(processes=2, config={"server": {"hang_seconds": 1.5}})
-    pids = family.pids
+    spinning, other = pids = family.pids
     for pid in (family.pid, *pids):  # as when a virtual machine is suspended
         pause(pid)
     time.sleep(2.5)
@@ -184,6 +179,18 @@ def test_a_long_pause_of_the_supervisor_is_no_reason_to_kill_anybody(start_famil
     time.sleep(0.5)
     assert family.pids == pids
     assert "blocked" not in family.output
+    kill(spinning, signal.SIGUSR2)
+    began = time.monotonic()
+    family.wait_until_replaced(spinning)
+    assert time.monotonic() - began > 1.2
+    assert re.search(rf"\(pid {spinning}\): event loop blocked for \d s, killing it", family.log_text)
+    assert re.search(r"most recent call first\):\n +File .* in spin_for_the_test\n", family.output)
+    assert other in family.pids
+    assert family.get("/health")[0] == 200
+    kill(other, signal.SIGSTOP)
+    family.signal(signal.SIGINT)
+    assert family.process.wait(100) == 1, "it does not hold up the end for ever"
+    assert "drain ended by SIGKILL" in family.output
 
 
 @pytest.mark.full
@@ -226,7 +233,7 @@ def test_a_rolling_restart_replaces_all_nodes_one_by_one_and_refuses_nobody(
 
 
 @pytest.mark.full
-def test_a_rolling_restart_takes_new_settings_and_keeps_what_the_supervisor_holds(
+def test_a_rolling_restart_takes_new_settings_keeps_others_and_stops_at_a_node_that_does_not_start(
     start_family: StartFamily,
 ) -> None:
     family = start_family(processes=2)
@@ -237,53 +244,21 @@ def test_a_rolling_restart_takes_new_settings_and_keeps_what_the_supervisor_hold
     assert ("rolling" in family.output, family.pids) == (False, old)
     family.configure(merged(family.needed, {"app": {"http_port": 1}, "log": {"requests": False}}))
     family.signal(signal.SIGURG)
-    family.wait_until_replaced(*old)
+    first, second = family.wait_until_replaced(*old)
     assert "a full restart is needed for app.http_port" in family.log_text
     before = family.log_text.count("GET /none")
     assert family.get("/none")[0] == 404
+    eventually(lambda: "rolling restart: done" in family.output)
+    (family.folder / "data" / "secret").write_bytes(b"short\n")
+    family.signal(signal.SIGURG)
+    eventually(lambda: "rolling restart stopped: node 127.0.0.1" in family.output)
+    assert (alive(first), alive(second)) == (False, True)
+    assert family.get("/health")[0] == 200
     family.stop()
     assert family.log_text.count("GET /none") == before
 
 
-@pytest.mark.full
-def test_a_rolling_restart_stops_at_a_node_that_does_not_start(start_family: StartFamily) -> None:
-    family = start_family(processes=2)
-    first, second = family.pids
-    (family.folder / "data" / "secret").write_bytes(b"short\n")
-    family.signal(signal.SIGURG)
-    eventually(lambda: "rolling restart stopped: node 127.0.0.1" in family.output)
-    assert alive(second)
-    assert not alive(first)
-    assert family.get("/health")[0] == 200
-
-
 # --- signals ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_drains_all_nodes_and_the_status_is_0(
-    start_family: StartFamily, number: signal.Signals
-) -> None:
-    family = start_family(processes=2)
-    with crowd(family, 10, 4096) as clients:
-        family.signal(number)
-        for client in clients:
-            assert client.recv(4) == b"\x88\x0c\x03\xe9"  # 1001, "going away"
-            client.close()
-    assert family.process.wait(100) == 0
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(family.ws)
-    assert family.log_text.count("imserver.gateway.node.serve: stopped node=") == 2
-
-
-@pytest.mark.full
-def test_a_node_that_is_stopped_does_not_hold_up_the_end_for_ever(start_family: StartFamily) -> None:
-    family = start_family(processes=2, config={"server": {"hang_seconds": 1.5}})
-    kill(family.pids[0], signal.SIGSTOP)
-    family.signal(signal.SIGTERM)
-    assert family.process.wait(100) == 1
-    assert "drain ended by SIGKILL" in family.output
 
 
 @pytest.mark.full
@@ -292,21 +267,6 @@ def test_signals_during_the_start_wait_until_the_nodes_serve(start_family: Start
     eventually(lambda: "SIGHUP: settings reloaded" in family.log_text)
     eventually(lambda: family.log_text.count("greenlets and loop state") >= 2)
     assert len(family.pids) == 2
-
-
-@pytest.mark.full
-def test_sighup_sigusr1_and_sigusr2_reach_all_nodes(start_family: StartFamily) -> None:
-    family = start_family(processes=2)
-    family.signal(signal.SIGHUP)
-    eventually(lambda: family.log_text.count("imserver.gateway.node.serve: settings reloaded") == 2)
-    family.signal(signal.SIGUSR2)
-    eventually(lambda: family.log_text.count("greenlets and loop state") == 2)
-    moved = family.log.rename(family.folder / "server.log.1")
-    family.signal(signal.SIGUSR1)
-    eventually(family.log.exists)
-    family.signal(signal.SIGUSR2)
-    eventually(lambda: family.log_text.count("greenlets and loop state") == 2)
-    assert moved.read_text(encoding="utf-8").count("greenlets and loop state") == 2
 
 
 @pytest.mark.full
@@ -349,24 +309,3 @@ def test_the_nodes_of_a_supervisor_that_is_killed_drain_and_free_the_ports(start
     assert family.log_text.count("the supervisor process has ended") == 2
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(family.http)
-
-
-@pytest.mark.full
-def test_the_nodes_share_what_is_stored_and_the_memory_that_it_costs(start_family: StartFamily) -> None:
-    family = start_family(processes=2, config={"storage": {"look_seconds": 0.1}})
-    data = family.folder / "data"
-    assert not (data / "imserver.db").exists()
-
-    def push(key: str = "") -> list[int]:
-        """The codes of pushes, each on a connection of its own: one of the nodes takes it."""
-        form = form_request("/user/sendMessage", {"appID": 101, "userID": "u", "message": "hi"})
-        return [ask(family.http, bearer(form, key)).json["code"] for _ in range(8)]
-
-    assert push() == [200] * 8
-    result = run_cli("key", "create", "--scope", "push", "--config", str(family.config_file), seconds=30)
-    eventually(lambda: push() == [1003] * 8)
-    assert push(result.stdout.strip()) == [200] * 8
-    family.signal(signal.SIGURG)
-    first = family.pids
-    family.wait_until_replaced(*first)
-    assert push() == [1003] * 8

@@ -3,13 +3,11 @@
 import os
 import re
 import socket
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.gateway.supervisor.conftest import StartFamily
-from tests.gateway.supervisor.family import Family
 from tests.ports import free_ports
 from tests.support import eventually, run_cli
 
@@ -67,16 +65,6 @@ def test_settings_that_do_not_fit_are_refused(
 
 
 @pytest.mark.full
-def test_a_public_server_with_a_database_but_no_key_is_refused(tmp_path: Path, redis_url: str) -> None:
-    data = str(tmp_path / "data")
-    assert run_cli("app", "create", "105", "--data-dir", data, seconds=30).returncode == 0
-    output = refused(
-        tmp_path, "--host", "0.0.0.0", "--rpc-port", str(free_ports(4)), IMSERVER_REDIS_URL=redis_url
-    )
-    assert "server.host 0.0.0.0 is not a loopback address and no API key exists" in output
-
-
-@pytest.mark.full
 def test_what_only_the_nodes_find_out_ends_the_start_without_a_loop_of_restarts(tmp_path: Path) -> None:
     output = refused(tmp_path, IMSERVER_LIMITS_MAX_CONNECTIONS="2000000000")
     assert output.startswith("node 127.0.0.1:")
@@ -95,32 +83,6 @@ def test_a_taken_private_port_ends_the_start(tmp_path: Path, redis_url: str) -> 
     assert output.startswith(f"node 127.0.0.1:{first + 2}: ")
     assert "in use" in output
     eventually(lambda: f"node=127.0.0.1:{first}" in (tmp_path / "log").read_text(encoding="utf-8"))
-
-
-FORK_FAILS = """
-import errno, os
-fork, forks = os.fork, []
-def failing():
-    forks.append(1)
-    if len(forks) == 2:
-        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-    return fork()
-os.fork = failing
-from gevent import monkey; monkey.patch_all()
-from imserver import cli
-cli.main()
-"""
-
-
-@pytest.mark.full
-def test_a_fork_that_fails_ends_the_start(redis_url: str, tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match=r"fork failed: Resource temporarily unavailable"):
-        Family(tmp_path, redis_url, 3, command=(sys.executable, "-c", FORK_FAILS))
-    log = (tmp_path / "server.log").read_text(encoding="utf-8")
-    assert re.search(
-        r"ERROR +imserver\.gateway\.node\.serve: cannot start: node 127\.0\.0\.1:\d+: fork failed", log
-    )
-    assert log.count("started at") <= 1
 
 
 @pytest.mark.full

@@ -38,25 +38,18 @@ def failing(lives: list[float]) -> list[float]:
     return pauses
 
 
-def test_pauses_lie_anywhere_below_a_bound_that_doubles_up_to_30_seconds() -> None:
+def test_pauses_lie_anywhere_below_a_bound_that_doubles_until_a_minute_of_life_or_a_planned_end() -> None:
     runs = [failing([1.0] * 8) for _ in range(400)]
     for number, bound in enumerate((1, 2, 4, 8, 16, 30, 30, 30)):
         pauses = [run[number] for run in runs]
         assert 0.9 * bound < max(pauses) <= bound
         assert min(pauses) < 0.1 * bound
-
-
-def test_a_minute_of_life_makes_up_for_the_failures_before() -> None:
     assert max(failing([*[1.0] * 6, 60.0])[-1] for _ in range(50)) <= 1.0
-
-
-def test_a_planned_end_needs_no_pause_and_is_no_failure() -> None:
     slot = Slot(0, "n", {})
-    slot.forked(1, 0.0, 0)
-    slot.ended(1.0, planned=False)
-    slot.forked(2, 1.0, 0)
-    assert slot.ended(2.0, planned=True) == 0.0
-    assert (slot.state, slot.due, slot.failures) == (SlotState.DOWN, 2.0, 0)
+    for now, planned in ((0.0, False), (1.0, True)):
+        slot.forked(1, now, 0)
+        pause = slot.ended(now + 1, planned=planned)
+    assert (pause, slot.state, slot.due, slot.failures) == (0.0, SlotState.DOWN, 2.0, 0)
 
 
 def test_a_slot_takes_clients_while_its_child_is_ready_has_room_and_its_loop_turns() -> None:
@@ -70,15 +63,9 @@ def test_a_slot_takes_clients_while_its_child_is_ready_has_room_and_its_loop_tur
         assert slot.accepts_clients(1.0) == (started and ready and not full)
     slot.status.beat(True, True, False)
     slot.observe(2.0, 0.0)
-    assert slot.accepts_clients(6.9)
-    assert not slot.accepts_clients(7.1)
-
-
-def test_time_in_which_nobody_looked_is_no_silence() -> None:
-    slot = Slot(0, "n", {})
-    slot.forked(1, 0.0, 0)
+    assert (slot.accepts_clients(6.9), slot.accepts_clients(7.1)) == (True, False)
     slot.observe(100.0, 99.0)
-    assert slot.silent_seconds(100.0) == 1.0
+    assert slot.silent_seconds(100.0) == 1.0, "time in which nobody looked is no silence"
 
 
 def test_a_page_keeps_what_is_written_until_it_is_cleared() -> None:
