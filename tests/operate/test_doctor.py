@@ -34,7 +34,7 @@ from imserver.operate import doctor
 from imserver.operate.database import damage_of
 from imserver.people.oauth.declared import OAuthOfApp, ProviderSettings
 from imserver.version import running_version
-from tests.gateway.storage.test_damage import FRAME, HEAD, begin, commits_in, damage_page, flip, kill, log_of
+from tests.gateway.storage.test_faults import FRAME, HEAD, begin, commits_in, damage_page, flip, kill, log_of
 from tests.integration.receiver import Receiver
 from tests.integration.test_webhooks import certificate_of_loopback
 from tests.ports import free_ports

@@ -103,7 +103,9 @@ def test_rows_are_erased_and_exported_where_an_operator_has_dropped_tables(
     store.delete_rows("shop")
 
 
-def test_later_steps_are_taken_once_and_a_newer_database_is_refused(url: str, open_store: OpenStore) -> None:
+def test_later_steps_are_taken_once_changed_tables_are_recorded_and_a_newer_database_is_refused(
+    url: str, open_store: OpenStore
+) -> None:
     add_lamps(open_store(url, tables=lamps(make_owners, make_uses)))
     for _ in range(2):
         store = open_store(url, tables=lamps(make_owners, make_uses, add_colour))
@@ -113,11 +115,7 @@ def test_later_steps_are_taken_once_and_a_newer_database_is_refused(url: str, op
     assert str(error.value).endswith(
         "is newer than the feature 'lamp': it is at its step 3, and the installed distribution has 2"
     )
-
-
-def test_changed_tables_of_a_feature_are_recorded(url: str, open_store: OpenStore) -> None:
-    add_lamps(open_store(url, tables=lamps(make_owners, make_uses)))
-    newer = FeatureTables("lamp", TABLES[1:], (make_owners, make_uses))
+    newer = FeatureTables("lamp", TABLES[1:], (make_owners, make_uses, add_colour))
     open_store(url, tables=StoreTables(tables_of_server, (newer,)))
     store = open_store(url)
     store.delete_rows_of_user("shop", "ann")

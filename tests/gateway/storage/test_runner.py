@@ -76,28 +76,23 @@ def test_one_of_two_runners_that_look_at_once_does_the_work(store: Store) -> Non
     assert not first.runner.look()
 
 
-def test_another_runner_goes_on_with_the_work_of_a_dead_one_that_wakes_up_later(store: Store) -> None:
-    dead, heir = Worker(store, "proceed"), Worker(store, "proceed", 16)  # as if time had passed
+@pytest.mark.parametrize("step", ["proceed", "end"])
+def test_another_runner_goes_on_with_the_work_of_a_dead_one_that_wakes_up_later_and_it_ends_once(
+    store: Store, step: str
+) -> None:
+    dead, heir = Worker(store, step), Worker(store, step, 16)  # as if time had passed
     asleep = dead.begin()
     assert heir.runner.look(), "it is under way"
     assert heir.begun == []
     end_leases(store)
     at_work = heir.begin()
+    if step == "end":  # both have done it
+        heir.go_on(at_work)
     dead.go_on(asleep)
-    assert pieces(store) == [(0, 0)]
+    assert pieces(store) == [(step == "end", step == "end")]
     heir.go_on(at_work)
     assert pieces(store) == [(1, 1)]
     assert (dead.ended, heir.ended) == ([], ["a"])
-
-
-def test_work_that_two_have_done_ends_once(store: Store) -> None:
-    slow, other = Worker(store, "end"), Worker(store, "end")
-    first = slow.begin()
-    end_leases(store)
-    second = other.begin()
-    slow.go_on(first)
-    other.go_on(second)
-    assert (slow.ended, other.ended) == (["a"], [])
 
 
 @pytest.mark.parametrize("cancel", ["DELETE FROM piece", "UPDATE piece SET state = 2"])

@@ -1,18 +1,14 @@
 """Where the work on a database is done: nothing that it waits for holds up the loop."""
 
-import gc
-from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
 from unittest.mock import Mock
-from weakref import ref
 
 import gevent
 import pytest
 
-from imserver.gateway.storage.database import GreenletRunner, ThreadRunner
-from imserver.gateway.threads import Threads
-from tests.gateway.storage.servers import KINDS, DatabaseServer
+from imserver.gateway.storage.database import GreenletRunner
+from tests.gateway.storage.servers import DatabaseServer
+from tests.stores import server_of
 from tests.support import run_python
 
 pytestmark = pytest.mark.sqlite_first
@@ -54,11 +50,7 @@ SLOW = {
 def test_a_slow_query_does_not_hold_up_the_loop(
     engine: str, database_servers: dict[str, DatabaseServer], tmp_path: Path
 ) -> None:
-    url = ""
-    if engine != "sqlite":
-        if engine not in database_servers:
-            database_servers[engine] = KINDS[engine]()
-        url = database_servers[engine].new_url()
+    url = "" if engine == "sqlite" else server_of(engine, database_servers).new_url()
     took, late, beats = map(int, run_python(BEATING, url, str(tmp_path), SLOW[engine]).split())
     assert took >= 300, "slow enough to be noticed"
     assert late < took / 2, "a loop that was held up would be as late as the query is slow"
@@ -101,9 +93,8 @@ store.close()
 def test_what_a_deadlock_undid_is_done_once_more(
     engine: str, database_servers: dict[str, DatabaseServer]
 ) -> None:
-    if engine not in database_servers:
-        database_servers[engine] = KINDS[engine]()
-    tries, *rest = run_python(EMBRACE, database_servers[engine].new_url()).split()
+    url = server_of(engine, database_servers).new_url()
+    tries, *rest = run_python(EMBRACE, url).split()
     assert rest == ["2", "2", "True"]
     assert int(tries) >= 3, "one of the two was undone, on a busy machine perhaps more than once"
 
@@ -125,24 +116,6 @@ def test_a_driver_that_would_block_the_loop_is_refused() -> None:
     assert "imported before gevent patched" in run_python(UNPATCHED)
 
 
-FIRST_USE = """
-from gevent import monkey; monkey.patch_all()
-import sys, gevent
-from imserver.gateway.config.settings import StorageSettings
-from imserver.gateway.storage.store import Store
-store = Store(StorageSettings(), sys.argv[1])
-made = [gevent.spawn(store.add_app, f"app {number % 10}", {}) for number in range(50)]
-print(sum(one.get(timeout=60) for one in made))
-print(store.add_app("a loop that waits for nothing else", {}), store.keys())
-store.close()
-"""
-
-
-@pytest.mark.full
-def test_many_greenlets_that_are_first_at_once_make_one_database(tmp_path: Path) -> None:
-    assert run_python(FIRST_USE, str(tmp_path)) == "10\nTrue ()\n"
-
-
 def test_who_is_killed_while_a_driver_waits_ends_though_the_driver_fails_in_turn() -> None:
     def question() -> None:
         try:
@@ -156,26 +129,3 @@ def test_who_is_killed_while_a_driver_waits_ends_though_the_driver_fails_in_turn
     assert isinstance(asking.value, gevent.GreenletExit)
     with pytest.raises(RuntimeError, match="no such table"):
         GreenletRunner().run(Mock(side_effect=RuntimeError("no such table")), 60)
-
-
-@pytest.mark.parametrize(
-    "run", [lambda function: Threads(1).do(function), lambda function: ThreadRunner().run(function, None)]
-)
-def test_an_error_of_a_thread_leaves_nothing_for_the_garbage_collector(
-    run: Callable[[Callable[[], NoReturn]], None],
-) -> None:
-    class Failure(Exception):
-        pass
-
-    def fail() -> NoReturn:
-        raise Failure
-
-    gc.disable()
-    try:
-        try:
-            run(fail)
-        except Failure as failure:
-            found = ref(failure)
-        assert found() is None
-    finally:
-        gc.enable()

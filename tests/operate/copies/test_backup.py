@@ -20,7 +20,7 @@ from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.operate.copies import backup as copies
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.rows import AccountStore
-from tests.gateway.storage.test_damage import HEAD, begin, flip, kill, log_of
+from tests.gateway.storage.test_faults import HEAD, begin, flip, kill, log_of
 from tests.gateway.storage.test_feature_steps import add_lamps, count, lamps, make_owners, make_uses
 from tests.stores import OpenStore
 from tests.support import run_cli
