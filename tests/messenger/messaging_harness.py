@@ -21,8 +21,7 @@ from imserver.messenger.messages.messaging import Messaging
 from imserver.messenger.messages.receipts import Receipts, Signals, ToFollowers
 from imserver.messenger.messages.stored_channels import ChannelLog
 from imserver.messenger.messages.wire import MESSAGE_COMMANDS
-from tests.gateway.core.admitting import Admitting
-from tests.gateway.hub.harness import Harness
+from tests.gateway.hub.harness import Admitting, Harness
 from tests.gateway.transport.harness import Client, until
 from tests.integration.raw import TEXT, frame
 from tests.messenger.log_file import Gates, LogFile, Positions

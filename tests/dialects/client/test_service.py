@@ -20,8 +20,7 @@ from imserver.gateway.transport.connection import Connection
 from imserver.gateway.transport.gate import Head
 from imserver.gateway.transport.http1 import HttpResponse
 from imserver.gateway.transport.states import CLOSED
-from tests.gateway.core.admitting import Admitting
-from tests.gateway.hub.harness import Harness
+from tests.gateway.hub.harness import Admitting, Harness
 from tests.gateway.transport.harness import Client, until
 
 CLIENT = ClientDialect()

@@ -21,8 +21,7 @@ from imserver.gateway.model import Limit
 from imserver.gateway.transport.connection import Connection
 from imserver.messenger.messages import deliverer
 from imserver.messenger.messages.log.contract import Appended, Entry, Stored
-from tests.gateway.core.admitting import Admitting
-from tests.gateway.hub.harness import POLICIES
+from tests.gateway.hub.harness import POLICIES, Admitting
 from tests.gateway.transport.harness import Client, turn, until
 from tests.integration import protobuf
 from tests.integration.protobuf import GROUP, SINGLE, Output, SentMessage, acked, pushed, synced

@@ -4,8 +4,7 @@ import gevent
 import pytest
 from msgspec.structs import replace
 
-from imserver.gateway import errors
-from imserver.gateway.channels.connections import Joined, Left
+from imserver.gateway.channels.connections import Joined
 from imserver.gateway.channels.members import MAX_CHANNELS_OF_A_CONNECTION, ChannelRefused, Publication
 from imserver.gateway.channels.subscriptions import Channels
 from imserver.gateway.model import Event, Limit, Outcome
@@ -23,28 +22,37 @@ def channels(harness: Harness) -> Channels:
     return harness.channels
 
 
-def test_members_receive_publications(harness: Harness, channels: Channels) -> None:
-    (ann, a), (_, b) = (harness.login(MULTI, user) for user in ("ann", "bob"))
+def test_a_node_that_is_alone_reaches_the_members_of_a_channel_in_order_and_tells_of_them(
+    harness: Harness, channels: Channels
+) -> None:
+    (ann, a), (_, b) = (harness.login(MULTI, user, device="phone") for user in ("ann", "bob"))
     texts(a, b)
-    assert channels.publishing.publish(MULTI, "lobby", HELLO) == Outcome.NOT_SENT
-    assert channels.subscriptions.join(MULTI, "lobby", ann) is True
-    assert channels.subscriptions.join(MULTI, "lobby", ann) is False
-    assert channels.publishing.publish(MULTI, "lobby", HELLO) == Outcome.SENT
-    assert texts(a, b) == [["hello"], []]
-    assert channels.members.leave(MULTI, "lobby", ann)
-    assert not channels.members.leave(MULTI, "lobby", ann)
-    assert channels.publishing.publish(MULTI, "lobby", HELLO) == Outcome.NOT_SENT
-    assert texts(a, b) == [[], []]
-
-
-def test_an_app_that_is_not_there_has_no_channels(harness: Harness, channels: Channels) -> None:
-    ann, _ = harness.login(MULTI, "ann")
-    assert channels.subscriptions.join("nowhere", "lobby", ann) is False
-    assert channels.members.leave("nowhere", "lobby", ann) is False
-    assert channels.publishing.publish("nowhere", "lobby", HELLO) == Outcome.NOT_SENT
-    assert channels.members.channels("nowhere").channels == []
-    assert channels.members.page("nowhere", "lobby").total == 0
-    assert channels.members.count("nowhere", "lobby") == 0
+    assert [channels.subscriptions.join(MULTI, name, ann) for name in ("lobby", "garden", "lobby")] == [
+        1,
+        1,
+        0,
+    ]
+    each = [Publication(("lobby", "garden", "attic")[n % 3], replace(HELLO, text=str(n))) for n in range(600)]
+    outcomes = channels.publishing.publish_each(MULTI, each)
+    assert outcomes == [Outcome.SENT, Outcome.SENT, Outcome.NOT_SENT] * 200
+    assert texts(a, b) == [[str(n) for n in range(600) if n % 3 != 2], []]
+    assert harness.metrics.pushes.total == 400
+    connection_id = harness.connections.id_of(ann)
+    info, nothing = harness.connections.about(MULTI, [connection_id, "no id"])
+    assert (info and info.channels, nothing) == (("lobby", "garden"), None)
+    assert info is not None
+    assert (info.connection, info.user, info.device, info.dialect) == (connection_id, "ann", "phone", "cmd")
+    assert (info.node, info.peer, info.since) == ("node", ann.peer, ann.since)
+    assert [channels.members.leave(MULTI, "lobby", ann) for _ in range(2)] == [True, False]
+    for app in ("101", "nowhere"):
+        assert channels.subscriptions.join(app, "lobby", ann) is False
+        assert channels.publishing.publish(app, "lobby", HELLO) == Outcome.NOT_SENT
+        assert (channels.members.channels(app).channels, channels.members.count(app, "lobby")) == ([], 0)
+        assert harness.connections.find(app, connection_id) is None
+    a.hang_up()
+    until(lambda: harness.connections.find(MULTI, connection_id) is None)
+    nobody, _ = harness.connect()
+    assert harness.connections.find(MULTI, harness.connections.id_of(nobody)) is None, "without a session"
 
 
 GOOD_NAMES = ("x" * Limit.CHANNEL_BYTES, "马" * (Limit.CHANNEL_BYTES // 3), "\ud800", "\0")
@@ -62,42 +70,23 @@ def test_a_name_that_is_empty_or_too_long_is_refused_and_any_other_a_channel(
     assert channels.members.channels_of(ann) == GOOD_NAMES
 
 
-def test_a_connection_may_be_in_so_many_and_no_more(harness: Harness, channels: Channels) -> None:
-    ann, _ = harness.login(MULTI, "ann")
-    for number in range(MAX_CHANNELS_OF_A_CONNECTION):
-        assert channels.subscriptions.join(MULTI, f"r{number}", ann)
+def test_a_connection_may_be_in_so_many_channels_and_an_app_may_have_so_many_and_no_more(
+    harness: Harness, channels: Channels
+) -> None:
+    join, (ann, bob) = channels.subscriptions.join, (harness.login(MULTI, user)[0] for user in ("ann", "bob"))
+    assert all(join(MULTI, f"r{number}", ann) for number in range(MAX_CHANNELS_OF_A_CONNECTION))
     with pytest.raises(ChannelRefused) as refused:
-        channels.subscriptions.join(MULTI, "one more", ann)
+        join(MULTI, "one more", ann)
     assert refused.value.reason == "full"
-    assert channels.subscriptions.join(MULTI, "r0", ann) is False
+    assert join(MULTI, "r0", ann) is False
     channels.members.leave(MULTI, "r7", ann)
-    assert channels.subscriptions.join(MULTI, "one more", ann)
-
-
-def test_an_app_may_have_so_many_channels_and_no_more(harness: Harness, channels: Channels) -> None:
-    ann, bob = (harness.login(MULTI, user)[0] for user in ("ann", "bob"))
-    harness.max_channels = 2
-    assert channels.subscriptions.join(MULTI, "lobby", ann)
-    assert channels.subscriptions.join(MULTI, "garden", ann)
-    with pytest.raises(ChannelRefused, match="2 channels") as refused:
-        channels.subscriptions.join(MULTI, "attic", bob)
+    assert join(MULTI, "one more", ann)
+    harness.max_channels = MAX_CHANNELS_OF_A_CONNECTION
+    with pytest.raises(ChannelRefused, match=f"{harness.max_channels} channels") as refused:
+        join(MULTI, "attic", bob)
     assert refused.value.reason == "full"
-    assert channels.subscriptions.join(MULTI, "lobby", bob)
+    assert join(MULTI, "r0", bob)
     assert harness.connections.join(MULTI, harness.connections.id_of(bob), "attic") == Joined.FULL
-
-
-def test_publications_arrive_in_their_order(harness: Harness, channels: Channels) -> None:
-    ann, a = harness.login(MULTI, "ann")
-    channels.subscriptions.join(MULTI, "lobby", ann)
-    channels.subscriptions.join(MULTI, "garden", ann)
-    texts(a)
-    outcomes = channels.publishing.publish_each(
-        MULTI,
-        [Publication(("lobby", "garden", "attic")[n % 3], replace(HELLO, text=str(n))) for n in range(600)],
-    )
-    assert outcomes == [Outcome.SENT, Outcome.SENT, Outcome.NOT_SENT] * 200
-    assert texts(a) == [[str(n) for n in range(600) if n % 3 != 2]]
-    assert harness.metrics.pushes.total == 400
 
 
 def test_a_page_goes_on_where_the_last_ended_though_members_have_left(
@@ -176,45 +165,3 @@ def test_a_listener_of_ended_connections_may_block_and_may_fail(
 
 
 # --- connections --------------------------------------------------------------------------------------------
-
-
-def test_a_connection_is_found_by_its_id_in_its_app_while_it_lives(harness: Harness) -> None:
-    ann, a = harness.login(MULTI, "ann")
-    connection_id = harness.connections.id_of(ann)
-    assert harness.connections.id_of(ann) == connection_id
-    assert harness.connections.find(MULTI, connection_id) is ann
-    for app in ("101", "nowhere"):
-        assert harness.connections.find(app, connection_id) is None
-        assert harness.connections.push(app, connection_id, HELLO) == Outcome.NOT_SENT
-        assert harness.connections.close(app, connection_id, errors.CloseCode.KICKED) == Outcome.NOT_SENT
-        assert harness.connections.join(app, connection_id, "lobby") == Joined.UNKNOWN
-        assert harness.connections.leave(app, connection_id, "lobby") == Left.UNKNOWN
-    a.hang_up()
-    until(lambda: harness.connections.find(MULTI, connection_id) is None)
-    assert harness.connections.id_of(ann) == connection_id
-    nobody, _ = harness.connect()
-    assert harness.connections.find(MULTI, harness.connections.id_of(nobody)) is None, "without a session"
-
-
-def test_ids_that_were_never_asked_for_cost_nothing(harness: Harness) -> None:
-    known = harness.table._by_number
-    for number in range(5):
-        harness.login(MULTI, f"u{number}")
-    assert not known
-    ann, a = harness.login(MULTI, "ann")
-    harness.connections.id_of(ann)
-    assert list(known) == [ann.number]
-    a.hang_up()
-    until(lambda: not known)
-
-
-def test_the_data_of_a_connection_is_returned(harness: Harness) -> None:
-    ann, _ = harness.login(MULTI, "ann", device="phone")
-    connection_id = harness.connections.id_of(ann)
-    harness.channels.subscriptions.join(MULTI, "lobby", ann)
-    info, nothing = harness.connections.about(MULTI, [connection_id, "no id"])
-    assert nothing is None
-    assert info is not None
-    assert (info.connection, info.user, info.device, info.dialect) == (connection_id, "ann", "phone", "cmd")
-    assert (info.node, info.channels, info.peer) == ("node", ("lobby",), ann.peer)
-    assert info.since == ann.since

@@ -1,28 +1,28 @@
 """Channels: subscriptions that come back with a position, on one node and over several."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import ClassVar
 from unittest.mock import Mock
 
 import gevent
 import pytest
 from msgspec import Raw
+from msgspec.structs import replace
 
 from imserver.gateway.auth.rules import ALLOWED
 from imserver.gateway.channels import members
 from imserver.gateway.channels.client_commands import ChannelAnswers, ChannelCommands
 from imserver.gateway.channels.connections import Joined, Left
-from imserver.gateway.channels.members import ChannelRefused
-from imserver.gateway.channels.subscriptions import Subscribed
-from imserver.gateway.cluster.history import PAGE_BYTES, HistoryPage, LocalHistory, Position
-from imserver.gateway.cluster.nodes import ToChannel
+from imserver.gateway.channels.members import ChannelRefused, Publication
+from imserver.gateway.channels.subscriptions import Channels, Subscribed
+from imserver.gateway.cluster.history import PAGE_BYTES, LocalHistory, Position
 from imserver.gateway.config.settings import ChannelSettings
 from imserver.gateway.dialects.cmd.wire import ChannelCmdDialect, CmdAnswers
-from imserver.gateway.model import AskHistory, DialectState, Event, Login, Outcome
+from imserver.gateway.model import AskHistory, ChannelPart, DialectState, Event, Login, Outcome
 from imserver.gateway.protocol.dialect import Dialect
 from imserver.gateway.transport.connection import Connection
-from tests.gateway.core.cluster_harness import MULTI, ClusterHarness, Several
+from tests.gateway.core.cluster_harness import MULTI, NEWEST, ClusterHarness, Several
 from tests.gateway.hub.harness import Harness, received
 from tests.gateway.hub.test_channels import texts
 from tests.gateway.transport.harness import Client, turn, until
@@ -154,13 +154,6 @@ def test_a_client_that_missed_more_than_it_can_receive_or_comes_from_another_lif
     assert (found.recovered, texts_of(found)) == (False, received)
 
 
-def test_a_channel_without_history_has_no_position(harness: Harness) -> None:
-    _, client, subscribed = subscriber(harness, channel="plain:1")
-    assert subscribed.position is None
-    assert publish(harness, "one", channel="plain:1") == [0]
-    assert texts(client) == [["one"]]
-
-
 def test_users_are_counted_exactly_until_a_channel_is_too_large(harness: Harness) -> None:
     assert harness.channels.members.count_users(MULTI, "plain:1", 5) == (0, 0)
     connections = [subscriber(harness, user, "plain:1")[0] for user in ("ann", "bob", "eve")]
@@ -176,18 +169,6 @@ def test_users_are_counted_exactly_until_a_channel_is_too_large(harness: Harness
     assert harness.sessions.login(nameless, Login(MULTI, "ann"), again=True) == 200
     assert harness.channels.members.count_users(MULTI, "plain:1", 5) == (3, 2)
     assert harness.channels.members.count_users(MULTI, "plain:1", 2) == (3, 3)
-
-
-def test_the_users_of_a_channel_are_counted_once_until_they_change(harness: Harness) -> None:
-    subscriber(harness, "ann", "plain:1")
-    counts = harness.hub.apps[MULTI].user_counts
-    assert not counts
-    assert harness.channels.members.count_users(MULTI, "plain:1", 5) == (1, 1)
-    (channel,) = counts
-    counts[channel] = 7
-    assert harness.channels.members.count_users(MULTI, "plain:1", 5) == (1, 7)
-    subscriber(harness, "bob", "plain:1")
-    assert not counts
 
 
 def test_others_are_served_while_many_subscribers_are_listed(
@@ -227,27 +208,6 @@ def check_that_readers_share_pages(harness: Harness, answers: ChannelAnswers, di
     assert len({bytes(each[0]) for each in map(read, (1, 2, 10))}) == 3
 
 
-def test_history_is_read_from_both_ends_and_removed(harness: Harness) -> None:
-    publish(harness, *"ab")
-    assert harness.channels.publishing.publish(MULTI, NEWS, event("c")) is Outcome.SENT
-    since = Position("", 2)
-
-    def read(*, after: Position | None = None, limit: int = -1, reverse: bool = False) -> str:
-        page = harness.channels.histories.read(MULTI, NEWS, after, limit, reverse)
-        assert page.position.offset == 3
-        return "".join([each.text for each in page.publications])
-
-    assert read() == "abc"
-    assert read(limit=2) == "ab"
-    assert read(limit=0) == ""
-    assert read(after=since) == "c"
-    assert read(reverse=True, limit=2) == "cb"
-    assert read(after=since, reverse=True) == "a"
-    harness.channels.histories.remove(MULTI, NEWS)
-    assert read() == ""
-    assert publish(harness, "d") == [4]
-
-
 def test_refusals_have_a_reason(harness: Harness) -> None:
     connection, _, _ = subscriber(harness)
     other, _ = harness.login(MULTI, "bob")
@@ -270,17 +230,22 @@ def test_refusals_have_a_reason(harness: Harness) -> None:
     assert reason(other, "late") == "ended"
 
 
-def test_joins_and_leaves_reach_the_others(harness: Harness) -> None:
+def test_joins_and_leaves_reach_the_others_with_what_clients_say_of_themselves_as_presence_shows_it(
+    harness: Harness,
+) -> None:
     heard: list[Event] = []
     harness.fanout.to_channel = lambda _name, event, *_skipped: heard.append(event) or 1  # type: ignore[method-assign, assignment]
-    connection, _, _ = subscriber(harness, channel="lively:1")
-    connection.dialect_state = DialectState(info=b'{"name":"Ann"}')
-    subscriber(harness, "bob", channel="lively:1")
-    harness.channels.subscriptions.unsubscribe(connection, "lively:1")
+    channel = "lively:1"
+    connection, _, _ = subscriber(harness, channel=channel)
+    connection.dialect_state = DialectState(info=b'{"name":"Ann"}', channel_infos={channel: b'{"b":2}'})
+    (member,) = harness.channels.members.page(MULTI, channel).members
+    assert (member.user, member.info, member.channel_info) == ("ann", '{"name":"Ann"}', '{"b":2}')
+    subscriber(harness, "bob", channel=channel)
+    harness.channels.subscriptions.unsubscribe(connection, channel)
     kinds = [(each.kind, each.sender) for each in heard]
     assert kinds == [("join", "ann"), ("join", "bob"), ("leave", "ann")]
     assert heard[2].channel is not None
-    assert heard[2].channel.info.endswith(b',"conn_info":{"name":"Ann"}}')
+    assert b'"conn_info":{"name":"Ann"}' in heard[2].channel.info
 
 
 @pytest.mark.parametrize("how", ["connection", "back end", "gap"])
@@ -290,6 +255,7 @@ def test_the_end_of_a_subscription_is_announced_as_a_leave_whatever_ends_it(
     harness.channel_settings = {"*": ChannelSettings(join_leave=True, history_size=5, history_seconds=60)}
     plain, _ = harness.login(MULTI, "bob")
     harness.channels.subscriptions.join(MULTI, NEWS, plain)  # its client cannot subscribe again
+    ended = endings(harness)
     connection, client, _ = subscriber(harness)
     heard = reported(harness)
     if how == "connection":
@@ -303,6 +269,8 @@ def test_the_end_of_a_subscription_is_announced_as_a_leave_whatever_ends_it(
         assert isinstance(harness.history, LocalHistory)
         harness.history.forget(MULTI)
         publish(harness, "two")
+        assert ended == [(connection, 2500)]
+        assert harness.channels.members.channels_of(connection) == ()
     until(lambda: ("leave", "ann") in heard)
 
 
@@ -321,7 +289,8 @@ def test_a_client_that_comes_and_goes_all_the_time_disconnects_no_other_subscrib
         turn()
     assert (other.is_open, refused) == (True, {"rate"})
     assert any(b'"cmd":"join"' in payload for payload in client.payloads())
-    subscriber(harness, "eve", channel)  # another client is not charged for it
+    subscriber(harness, "eve", channel)  # neither another client nor one of another app is charged for it
+    harness.channels.notices.charge(harness.login(NEWEST, "ann")[0], channel)
     large = subscriber(harness, "zoe", "plain:1")[0]
     large.dialect_state = DialectState(info=b'"%b"' % (b"i" * 200_000))
     assert subscribe(harness, large, "lively:2").local.name == "lively:2", "now and then"
@@ -348,37 +317,6 @@ def test_a_user_who_connects_all_the_time_disconnects_no_other_subscriber(harnes
     assert (other.is_open, refused) == (True, {"rate"})
 
 
-def test_presence_shows_what_clients_say_of_themselves(harness: Harness) -> None:
-    connection, _, _ = subscriber(harness)
-    connection.dialect_state = DialectState(info=b'{"a":1}', channel_infos={NEWS: b'{"b":2}'})
-    (member,) = harness.channels.members.page(MULTI, NEWS).members
-    assert (member.user, member.info, member.channel_info) == ("ann", '{"a":1}', '{"b":2}')
-
-
-def test_a_lone_node_that_loses_a_history_ends_its_subscriptions(harness: Harness) -> None:
-    ended = endings(harness)
-    connection, client, _ = subscriber(harness)
-    publish(harness, "one")
-    assert isinstance(harness.history, LocalHistory)
-    harness.history.forget(MULTI)
-    publish(harness, "two")
-    assert ended == [(connection, 2500)]
-    assert texts(client) == [["one"]]
-    assert harness.channels.members.channels_of(connection) == ()
-
-
-def test_a_subscription_amid_many_publications_has_no_double(harness: Harness) -> None:
-    harness.channel_settings = {"*": ChannelSettings(history_size=1000, history_seconds=60)}
-    number = 20
-    connection, client = harness.login(MULTI, "ann")
-    connection.dialect_state = Recovering()
-    coming = gevent.spawn(subscribe, harness, connection, NEWS, Position("", 0))
-    for each in range(number):
-        publish(harness, str(each))
-        gevent.sleep(0)
-    assert texts_of(coming.get()) + texts(client)[0] == [str(each) for each in range(number)]
-
-
 def endings(harness: Harness) -> list[tuple[Connection, int]]:
     """The subscriptions that the server ends from now on, with their codes."""
     ended: list[tuple[Connection, int]] = []
@@ -397,26 +335,24 @@ def endings(harness: Harness) -> list[tuple[Connection, int]]:
 # --- subscribed by the back end -----------------------------------------------------------------------------
 
 
-def test_a_client_that_the_back_end_subscribes_has_a_position_and_misses_nothing(harness: Harness) -> None:
-    connection, client = harness.login(MULTI, "ann")
+def test_a_client_that_the_back_end_subscribes_has_a_position_and_misses_nothing(nodes: Several) -> None:
+    a, history = nodes[1], nodes.book.history
+    connection, client = a.login(MULTI, "ann")
     connection.dialect_state = Recovering()
-    publish(harness, "before")
-    read = harness.history.read
-
-    def read_while_another_publishes(*arguments: Any) -> HistoryPage:
-        page = read(*arguments)
-        publish(harness, "during")
-        return page
-
-    harness.history.read = read_while_another_publishes  # type: ignore[method-assign]
+    publish(a, "before")
+    history.holding = True
     positions: list[tuple[Position | None, list[str]]] = []
-    harness.connections.report_to(lambda *what: positions.append((what[4], texts(client)[0])))
-    assert harness.connections.join(MULTI, harness.connections.id_of(connection), NEWS) == Joined.JOINED
-    publish(harness, "after")
+    a.connections.report_to(lambda *what: positions.append((what[4], received_texts(client))))
+    joining = gevent.spawn(a.connections.join, MULTI, a.connections.id_of(connection), NEWS)
+    until(lambda: history.reads)
+    history.holding = False
+    publish(a, "during")
+    history.reads[0].set()
+    assert joining.get() == Joined.JOINED
+    publish(a, "after")
     ((position, received_before),) = positions
     assert position is not None
-    assert position.offset == 1
-    assert received_before == []
+    assert (position.offset, received_before) == (1, [])
     assert texts(client) == [["during", "after"]]
 
 
@@ -677,26 +613,14 @@ def test_without_an_answer_of_the_history_nothing_is_published_or_subscribed(nod
 
 
 def test_a_key_is_in_the_history_once(nodes: Several) -> None:
-    ways = [("one", "", "a"), ("one", "", "a"), ("one", "a", ""), ("two", "", "b"), ("three", "", "")]
     found = []
-    for text, id, key in ways:
+    for id, key in (("", "a"), ("", "a"), ("a", ""), ("", "b"), ("", "")):
         for node in nodes.nodes.values():
-            what = Event("msg", "shop", text, id)
+            what = Event("msg", "shop", "text", id)
             position = node.channels.publishing.publish_event(MULTI, NEWS, what, key=key).position
             assert position is not None
             found.append(position.offset)
     assert found == [1] * 9 + [2] * 3 + [3, 4, 5]
-
-
-def test_the_place_of_a_publication_crosses_nodes(nodes: Several) -> None:
-    a, _, c = nodes.nodes.values()
-    received: list[ToChannel] = []
-    subscriber(c)
-    deliver = c.channels.publishing.received
-    c.node_messages.handle({ToChannel: lambda item: (received.append(item), deliver(item))})
-    publish(a, "one")
-    assert received[0].event.channel is not None
-    assert received[0].event.channel.offset == 1
 
 
 def test_a_client_that_wants_all_or_nothing_is_no_member_if_it_cannot_recover(harness: Harness) -> None:
@@ -727,3 +651,70 @@ def test_of_several_subscriptions_all_or_none_stay(harness: Harness) -> None:
         harness.channels.subscriptions.subscribe_each(connection, {"c": None, "small:2": None})
     assert harness.channels.members.channels_of(connection) == ("a", "b", "plain:1")
     assert harness.channels.subscriptions.subscribe_each(connection, {}) == {}
+
+
+STORED = "stored:1"
+EVENT = Event("msg", "shop", "x")
+
+
+class Gateway(Harness):
+    """A node whose channels in the namespace ``stored`` are stored."""
+
+    channel_settings: ClassVar = {"stored": ChannelSettings(history="log")}
+
+
+@pytest.fixture
+def gateway() -> Iterator[Gateway]:
+    with Gateway() as node:
+        yield node
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda channels, ann: channels.publishing.publish_event(MULTI, STORED, EVENT),
+        lambda channels, ann: channels.histories.read(MULTI, STORED),
+        lambda channels, ann: channels.subscriptions.join(MULTI, STORED, ann),
+        lambda channels, ann: channels.subscriptions.subscribe(
+            ann, STORED, channels.options.of(MULTI, STORED)
+        ),
+    ],
+    ids=["publish", "history", "join", "subscribe"],
+)
+def test_a_node_without_the_log_refuses_stored_channels_by_name(
+    gateway: Gateway, act: Callable[[Channels, Connection], object]
+) -> None:
+    ann, _ = gateway.login(MULTI, "ann")
+    with pytest.raises(ChannelRefused, match="message log, which this node does not have") as refused:
+        act(gateway.channels, ann)
+    assert refused.value.reason == "not_available"
+    assert gateway.channels.members.channels_of(ann) == ()
+    assert gateway.channels.publishing.publish(MULTI, STORED, EVENT) is Outcome.REFUSED
+
+
+def test_what_a_new_member_has_read_from_the_log_does_not_come_again(gateway: Gateway) -> None:
+    (ann, client), (bob, other) = (gateway.login(MULTI, user) for user in ("ann", "bob"))
+    for connection in (ann, bob):
+        gateway.channels.subscriptions.join(MULTI, "plain", connection)
+    local, ordered = gateway.hub.apps[MULTI].channels["plain"], gateway.channels.subscriptions.ordered
+    ordered.wait(local, ann, False)
+    for offset in range(1, 5):
+        if offset == 2:
+            ordered.release(local, ann, Position("e", 3), is_stored=True)
+        part = ChannelPart("plain", offset, "e")
+        ordered.to_ready(local, Publication("plain", replace(EVENT, text=str(offset), channel=part)))
+    assert texts(client, other) == [["4"], ["1", "2", "3", "4"]]
+
+
+@pytest.mark.parametrize(("epoch", "basis"), [("", 1), ("other", 0)])
+def test_a_delta_is_for_who_has_received_what_was_before(gateway: Gateway, epoch: str, basis: int) -> None:
+    gateway.channel_settings = {"*": ChannelSettings(history_size=5, history_seconds=60, delta=True)}  # type: ignore[misc]
+    ann, _ = gateway.login(MULTI, "ann")
+    position = gateway.channels.publishing.publish_event(MULTI, "news", EVENT).position
+    assert position is not None
+    since, options = Position(epoch or position.epoch, 0), gateway.channels.options.of(MULTI, "news")
+    found = gateway.channels.subscriptions.subscribe(ann, "news", options, since, delta=True)
+    gateway.channels.subscriptions.answered(ann, "news", found)
+    state = gateway.hub.apps[MULTI].channels["news"].position
+    assert state is not None
+    assert (found.recovered, state.deltas) == (not epoch, {ann: basis})

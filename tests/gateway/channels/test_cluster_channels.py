@@ -13,15 +13,13 @@ from imserver.gateway import errors
 from imserver.gateway.channels.connections import IDS_PER_QUERY, Joined, Left
 from imserver.gateway.channels.members import ChannelRefused, Publication
 from imserver.gateway.cluster.history import Position
-from imserver.gateway.cluster.nodes import FENCE_SECONDS, Fence, FencedQuery, ToChannel, ToConnection
+from imserver.gateway.cluster.nodes import FENCE_SECONDS, FencedQuery
 from imserver.gateway.cluster.registry import Lease
 from imserver.gateway.config.settings import ChannelSettings
 from imserver.gateway.model import Event, Outcome
 from imserver.gateway.sessions.cluster_sessions import AliveQuery
-from imserver.gateway.sessions.connection_ids import NAMED_BY_ID
-from tests.gateway.core.cluster_harness import MULTI, NEWEST, ClusterHarness, Several
+from tests.gateway.core.cluster_harness import MULTI, NEWEST, ClusterHarness, Several, Topology
 from tests.gateway.hub.test_channels import texts
-from tests.gateway.protocol.line import PingedDialect
 from tests.gateway.transport.harness import Client, turn, until
 
 HELLO = Event("msg", "eve", "hello", "7")
@@ -87,20 +85,12 @@ def test_members_are_reached_from_any_node_and_no_other_node_is_sent_anything(
     assert [publish(node, "attic"), publish(node, app="nowhere")] == [Outcome.NOT_SENT] * 2
     assert node.rpc.sent == []
     node.registry.calls.clear()
-    each = [Publication((LOBBY, "garden", "attic")[n % 3], HELLO) for n in range(90)]
+    each = [Publication((LOBBY, "garden", "attic")[n % 3], event(str(n))) for n in range(90)]
     outcomes = node.channels.publishing.publish_each(MULTI, each)
     assert outcomes == [Outcome.SENT, Outcome.SENT, Outcome.NOT_SENT] * 30
     assert node.registry.calls == ["find_channels"], "many publications are one question"
-
-
-def test_a_lone_node_makes_no_queries() -> None:
-    with Several(1) as nodes:
-        a = joined(nodes[1], "ann", LOBBY)
-        texts(a)
-        nodes[1].registry.calls.clear()
-        assert publish(nodes[1]) == Outcome.SENT
-        assert nodes[1].registry.calls == []
-        assert texts(a) == [["hello"]]
+    lobby, garden = ([str(n) for n in range(first, 90, 3)] for first in (0, 1))
+    assert texts(a, b, other) == [lobby, lobby, garden]
 
 
 def test_users_and_a_connection_are_left_out_wherever_they_are(nodes: Several) -> None:
@@ -220,44 +210,43 @@ def test_a_channel_that_is_left_is_forgotten_soon(nodes: Several) -> None:
     assert publish(nodes[1]) == Outcome.NOT_SENT
 
 
-def test_a_join_during_the_removal_of_the_channel_is_reached(nodes: Several) -> None:
-    """The last member leaves, the registry is told, and somebody joins before it has answered."""
+@pytest.mark.parametrize("during", ["removal", "report", "flush"])
+def test_who_leaves_and_joins_again_while_the_registry_is_told_or_flushed_is_reached(
+    nodes: Several, during: str
+) -> None:
     connection, client = nodes[2].login(MULTI, "bob")
-    node = nodes[2]
-    node.channels.subscriptions.join(MULTI, LOBBY, connection)
-    node.channels.members.leave(MULTI, LOBBY, connection)
+    node, join = nodes[2], nodes[2].channels.subscriptions.join
     texts(client)
-    node.registry.hold()
-    node.registry.calls.clear()
+    if during == "report":  # of the join: the member leaves before it is answered
+        node.registry.hold()
+        joining = gevent.spawn(join, MULTI, LOBBY, connection)
+        turn()
+    else:
+        assert join(MULTI, LOBBY, connection)
+    node.channels.members.leave(MULTI, LOBBY, connection)
+    if during == "removal":  # the registry is told that the last member has left, and has not answered
+        node.registry.hold()
+        node.registry.calls.clear()
+        node.registrar.wake()
+        until(lambda: node.registry.calls == ["report_channels"])
+        joining = gevent.spawn(join, MULTI, LOBBY, connection)
+    elif during == "flush":
+        nodes.book.flush()
     node.registrar.wake()
-    until(lambda: node.registry.calls == ["report_channels"])
-    joining = gevent.spawn(node.channels.subscriptions.join, MULTI, LOBBY, connection)
     turn()
     node.registry.release()
-    joining.join(60)
+    if during == "flush":
+        until(lambda: not node.registrar.unsettled())
+    else:
+        joining.join(60)
+    if during != "removal":
+        assert join(MULTI, LOBBY, connection)
     for _ in range(2):
         assert known(nodes) == {2: 1}
         assert publish(nodes[1]) == Outcome.SENT
         assert texts(client) == [["hello"]]
         node.registrar.wake()
         turn()
-
-
-def test_leaving_during_the_report_of_the_join_does_not_affect_the_next_join(nodes: Several) -> None:
-    connection, client = nodes[2].login(MULTI, "bob")
-    node = nodes[2]
-    texts(client)
-    node.registry.hold()
-    joining = gevent.spawn(node.channels.subscriptions.join, MULTI, LOBBY, connection)
-    turn()
-    node.channels.members.leave(MULTI, LOBBY, connection)
-    node.registrar.wake()
-    turn()
-    node.registry.release()
-    joining.join(60)
-    assert node.channels.subscriptions.join(MULTI, LOBBY, connection)
-    assert publish(nodes[1]) == Outcome.SENT
-    assert texts(client) == [["hello"]]
 
 
 def test_a_replaced_session_is_in_no_channel_on_its_old_node(nodes: Several) -> None:
@@ -338,43 +327,17 @@ def test_members_are_reached_whatever_the_registry_has_missed_and_are_reported_l
     until_known(nodes, {1: 1})
 
 
-def test_a_channel_left_before_a_flush_is_reported_when_it_is_joined_after(nodes: Several) -> None:
-    connection, client = nodes[2].login(MULTI, "bob")
-    nodes[2].channels.subscriptions.join(MULTI, LOBBY, connection)
-    nodes[2].channels.members.leave(MULTI, LOBBY, connection)
-    nodes.book.flush()
-    nodes[2].registrar.wake()
-    until(lambda: not nodes[2].registrar.unsettled())
-    texts(client)
-    assert nodes[2].channels.subscriptions.join(MULTI, LOBBY, connection)
-    assert known(nodes) == {2: 1}
-    assert publish(nodes[1]) == Outcome.SENT
-    assert texts(client) == [["hello"]]
-
-
-def test_members_of_a_killed_node_are_removed_without_a_report(nodes: Several) -> None:
-    a, b = joined(nodes[1], "ann", LOBBY), joined(nodes[2], "bob", LOBBY)
-    heard: list[str] = []
-    for node in nodes.nodes.values():
-        node.channels.members.report_to(left=lambda connection, _: heard.append(connection.user or ""))
-    texts(a, b)
-    del nodes.book.leases[2]
-    assert publish(nodes[1]) == Outcome.SENT
-    assert [member.user for member in nodes[1].channels.members.page(MULTI, LOBBY).members] == ["ann"]
-    assert nodes[1].channels.members.count(MULTI, LOBBY) == 1
-    assert texts(a) == [["hello"]]
-    assert heard == []
-
-
 # --- being asked --------------------------------------------------------------------------------------------
 
 
-def test_members_of_all_nodes_are_in_the_order_of_joining(nodes: Several) -> None:
+def test_members_of_all_nodes_are_in_the_order_of_joining_and_users_on_several_count_once(
+    nodes: Several,
+) -> None:
     order = []
     for number in range(20):
-        epoch = 1 + number * 7 % 3
-        joined(nodes[epoch], f"u{number:02}", LOBBY)
-        order.append(f"u{number:02}")
+        order.append(f"u{number % 19:02}")
+        joined(nodes[1 + number * 7 % 3], order[-1], LOBBY)
+    until_known(nodes, {1: 7, 2: 7, 3: 6})
     for node in nodes.nodes.values():
         seen, after, pages = [], "", 0
         while pages == 0 or after:
@@ -383,17 +346,11 @@ def test_members_of_all_nodes_are_in_the_order_of_joining(nodes: Several) -> Non
             seen += [member.user for member in page.members]
             after, pages = page.next, pages + 1
         assert (seen, pages) == (order, 4)
-
-
-def test_users_on_several_nodes_count_once(nodes: Several) -> None:
-    for node, users in zip(nodes.nodes.values(), (["ann", "bob"], ["ann"], []), strict=True):
-        for user in users:
-            joined(node, user, LOBBY)
-    until_known(nodes, {1: 2, 2: 1})
-    for node in nodes.nodes.values():
-        assert node.channels.members.count_users(MULTI, LOBBY, 10) == (3, 2)
-        assert node.channels.members.count_users(MULTI, LOBBY, 2) == (3, 3)
-        assert node.channels.members.count_users(MULTI, "nobody's", 2) == (0, 0)
+        counts = [
+            node.channels.members.count_users(MULTI, name, most)
+            for name, most in ((LOBBY, 30), (LOBBY, 19), ("nobody's", 2))
+        ]
+        assert counts == [(20, 19), (20, 20), (0, 0)]
 
 
 def test_channels_of_all_nodes_are_listed_with_all_their_members(nodes: Several) -> None:
@@ -413,120 +370,98 @@ def test_channels_of_all_nodes_are_listed_with_all_their_members(nodes: Several)
     assert [(each.channel, each.members) for each in rest.channels] == [(LOBBY, 2)]
 
 
-def test_a_node_that_is_silent_is_named(nodes: Several) -> None:
-    joined(nodes[1], "ann", LOBBY)
-    joined(nodes[2], "bob", LOBBY)
-    nodes[1].rpc.cut = {2}
-    members = nodes[1].channels.members.page(MULTI, LOBBY)
-    assert ([member.user for member in members.members], members.missing) == (["ann"], ("127.0.0.1:9002",))
-    assert nodes[1].channels.members.channels(MULTI).missing == ("127.0.0.1:9002",)
-
-
-def test_where_users_are_is_reported_by_every_node(nodes: Several) -> None:
-    connection, _ = nodes[1].login(MULTI, "ann", "phone")
-    nodes[2].login(MULTI, "ann", "desk")
-    nodes[3].login(MULTI, "bob")
+def test_a_node_that_is_silent_is_named_and_members_of_a_killed_one_are_removed_without_a_report(
+    nodes: Several,
+) -> None:
+    a, b = joined(nodes[1], "ann", LOBBY), joined(nodes[2], "bob", LOBBY)
+    heard: list[str] = []
     for node in nodes.nodes.values():
-        found = node.presence.sessions(MULTI, ["ann", "nobody", "bob", ""])
-        assert found.missing == ()
-        ann, nobody, bob, empty = found.sessions
-        assert (nobody, empty) == ([], [])
-        assert sorted((each.device, each.node) for each in ann) == [
-            ("desk", "127.0.0.1:9002"),
-            ("phone", "127.0.0.1:9001"),
-        ]
-        assert [(each.device, each.dialect, each.node) for each in bob] == [("", "cmd", "127.0.0.1:9003")]
-        [phone] = [each for each in ann if each.device == "phone"]
-        assert (phone.connection, phone.since) == (nodes[1].connections.id_of(connection), connection.since)
-
-
-def test_counts_add_up_and_a_channel_on_two_nodes_is_one(nodes: Several) -> None:
-    joined(nodes[1], "ann", LOBBY, "attic")
-    joined(nodes[2], "bob", LOBBY)
-    nodes[2].login(MULTI, "bob")
-    counted = nodes[3].presence.counts([MULTI, NEWEST, "nowhere"])
-    assert counted.missing == ()
-    found = counted.apps[MULTI]
-    assert (found.users, found.sessions, found.channels) == (2, 3, 2)
-    assert [counted.apps[app].users for app in (NEWEST, "nowhere")] == [0, 0]
-    nodes[3].rpc.cut = {2}
-    assert nodes[3].presence.counts([MULTI]).missing == ("127.0.0.1:9002",)
+        node.channels.members.report_to(left=lambda connection, _: heard.append(connection.user or ""))
+    texts(a, b)
+    one = nodes[1].channels.members
+    nodes[1].rpc.cut = {2}
+    page = one.page(MULTI, LOBBY)
+    assert ([member.user for member in page.members], page.missing) == (["ann"], ("127.0.0.1:9002",))
+    assert one.channels(MULTI).missing == ("127.0.0.1:9002",)
+    del nodes.book.leases[2]
+    assert publish(nodes[1]) == Outcome.SENT
+    page = one.page(MULTI, LOBBY)
+    assert ([member.user for member in page.members], page.missing) == (["ann"], ())
+    assert one.count(MULTI, LOBBY) == 1
+    assert (texts(a), heard) == ([["hello"]], [])
 
 
 # --- connections --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("epoch", [1, 2])
-def test_a_connection_is_pushed_to_and_closed_after_it_from_any_node(nodes: Several, epoch: int) -> None:
-    (ann, a), (_, b) = (nodes[2].login(MULTI, "ann") for _ in range(2))
-    connections, connection_id = nodes[epoch].connections, nodes[2].connections.id_of(ann)
+def test_a_connection_joins_channels_is_pushed_to_and_closed_behind_it_from_any_node(
+    topology: Topology,
+) -> None:
+    here, there = topology.here, topology.there
+    (ann, a), (_, b) = (there.login(MULTI, "ann") for _ in range(2))
+    connections, connection_id = here.connections, there.connections.id_of(ann)
+    heard: list[tuple[str, bytes, bool, Position | None]] = []
+    there.connections.report_to(lambda _, *what: heard.append(what))
     texts(a, b)
     assert connections.push(MULTI, connection_id, HELLO) == Outcome.SENT
-    assert texts(a, b) == [["hello"], []]
     assert connections.push(MULTI, "no id", HELLO) == Outcome.NOT_SENT
-    nodes[epoch].rpc.holding = True
-    connections.push(MULTI, connection_id, event("last"))
-    assert connections.close(MULTI, connection_id, errors.CloseCode.KICKED, "sold out") == Outcome.SENT
-    nodes[epoch].rpc.release()
-    assert a.close_code() == errors.CloseCode.KICKED
-    assert a.frames[-1].payload[2:] == b"sold out"
-    assert any(b"last" in frame.payload for frame in a.frames)
-
-
-def test_a_connection_of_another_app_is_not_reached(nodes: Several) -> None:
-    ann, a = nodes[2].login(MULTI, "ann")
-    connection_id = nodes[2].connections.id_of(ann)
-    texts(a)
-    for epoch in (1, 2):
-        nodes[epoch].connections.push(NEWEST, connection_id, HELLO)
-        nodes[epoch].connections.close(NEWEST, connection_id, errors.CloseCode.KICKED)
-        assert nodes[epoch].connections.join(NEWEST, connection_id, LOBBY) == Joined.UNKNOWN
-        assert nodes[epoch].connections.about(NEWEST, [connection_id]) == [None]
-    assert texts(a) == [[]]
-    assert nodes[2].connections.unreached == 1
-
-
-def test_a_dead_or_unreachable_node_gets_no_pushes(nodes: Several) -> None:
-    ann, _ = nodes[2].login(MULTI, "ann")
-    connection_id = nodes[2].connections.id_of(ann)
-    nodes[1].rpc.cut = {2}
-    assert nodes[1].connections.push(MULTI, connection_id, HELLO) == Outcome.FAILED
-    assert nodes[1].connections.close(MULTI, connection_id, errors.CloseCode.KICKED) == Outcome.FAILED
-    assert nodes[1].connections.join(MULTI, connection_id, LOBBY) == Joined.FAILED
-    assert nodes[1].connections.leave(MULTI, connection_id, LOBBY) == Left.FAILED
-    assert nodes[1].connections.about(MULTI, [connection_id]) == [None]
-    nodes.book.leases = {epoch: lease for epoch, lease in nodes.book.leases.items() if epoch != 2}
-    assert nodes[1].connections.push(MULTI, connection_id, HELLO) == Outcome.NOT_SENT
-    assert nodes[1].connections.join(MULTI, connection_id, LOBBY) == Joined.UNKNOWN
-
-
-@pytest.mark.parametrize("epoch", [1, 2])
-def test_connections_join_channels_from_any_node_and_are_reached_at_once(nodes: Several, epoch: int) -> None:
-    ann, a = nodes[2].login(MULTI, "ann")
-    connections, connection_id = nodes[epoch].connections, nodes[2].connections.id_of(ann)
-    heard: list[tuple[str, bytes, bool, Position | None]] = []
-    nodes[2].connections.report_to(lambda _, *what: heard.append(what))
-    texts(a)
     assert connections.join(MULTI, connection_id, LOBBY, b"first") == Joined.JOINED
-    assert publish(nodes[3]) == Outcome.SENT
-    assert texts(a) == [["hello"]]
-    nodes[2].max_channels = 1
+    assert here.channels.publishing.publish(MULTI, LOBBY, event("to all")) == Outcome.SENT
+    assert texts(a, b) == [["hello", "to all"], []]
+    there.max_channels = 1
     assert connections.join(MULTI, connection_id, "garden") == Joined.FULL
-    assert nodes[3].connections.join(MULTI, connection_id, LOBBY, b"again") == Joined.MEMBER
+    assert there.connections.join(MULTI, connection_id, LOBBY, b"again") == Joined.MEMBER
     assert heard == [(LOBBY, b"first", True, None), (LOBBY, b"again", False, None)]
     assert [each and each.channels for each in connections.about(MULTI, [connection_id])] == [(LOBBY,)]
     found = [connections.leave(MULTI, name, LOBBY) for name in (connection_id, connection_id, "no id")]
     assert found == [Left.LEFT, Left.ABSENT, Left.UNKNOWN]
     with pytest.raises(ChannelRefused):
         connections.join(MULTI, connection_id, "")
+    if isinstance(here, ClusterHarness):
+        here.rpc.holding = True
+    connections.push(MULTI, connection_id, event("last"))
+    assert connections.close(MULTI, connection_id, errors.CloseCode.KICKED, "sold out") == Outcome.SENT
+    if isinstance(here, ClusterHarness):
+        here.rpc.release()
+    assert a.close_code() == errors.CloseCode.KICKED
+    assert a.frames[-1].payload[2:] == b"sold out"
+    assert any(b"last" in frame.payload for frame in a.frames)
 
 
-def test_many_connections_join_and_leave_with_one_question_to_each_node(nodes: Several) -> None:
-    connection_ids, clients = [], []
-    for number in range(12):
+def test_a_connection_of_another_app_or_of_a_dead_or_unreachable_node_is_not_reached(nodes: Several) -> None:
+    ann, a = nodes[2].login(MULTI, "ann")
+    connection_id = nodes[2].connections.id_of(ann)
+    texts(a)
+    for epoch in (1, 2):
+        connections = nodes[epoch].connections
+        connections.push(NEWEST, connection_id, HELLO)
+        connections.close(NEWEST, connection_id, errors.CloseCode.KICKED)
+        assert connections.join(NEWEST, connection_id, LOBBY) == Joined.UNKNOWN
+        assert connections.leave(NEWEST, connection_id, LOBBY) == Left.UNKNOWN
+        assert connections.about(NEWEST, [connection_id]) == [None]
+    assert texts(a) == [[]]
+    assert nodes[2].connections.unreached == 1
+    connections = nodes[1].connections
+    nodes[1].rpc.cut = {2}
+    assert connections.push(MULTI, connection_id, HELLO) == Outcome.FAILED
+    assert connections.close(MULTI, connection_id, errors.CloseCode.KICKED) == Outcome.FAILED
+    assert connections.join(MULTI, connection_id, LOBBY) == Joined.FAILED
+    assert connections.leave(MULTI, connection_id, LOBBY) == Left.FAILED
+    assert connections.about(MULTI, [connection_id]) == [None]
+    nodes.book.leases = {epoch: lease for epoch, lease in nodes.book.leases.items() if epoch != 2}
+    assert connections.push(MULTI, connection_id, HELLO) == Outcome.NOT_SENT
+    assert connections.join(MULTI, connection_id, LOBBY) == Joined.UNKNOWN
+
+
+def test_many_connections_join_and_leave_with_one_question_to_each_node_unless_they_do_not_fit(
+    nodes: Several,
+) -> None:
+    """What they are has the order of the question."""
+    names, ids, clients = [f"u{number}" for number in range(2 * IDS_PER_QUERY + 5)], [], []
+    for number, user in enumerate(names):
         node = nodes[1 + number % 3]
-        connection, client = node.login(MULTI, f"u{number}")
-        connection_ids.append(node.connections.id_of(connection))
+        connection, client = node.login(MULTI, user)
+        ids.append(node.connections.id_of(connection))
         clients.append(client)
     queries: list[str] = []
     ask = nodes[1].rpc.query
@@ -537,46 +472,26 @@ def test_many_connections_join_and_leave_with_one_question_to_each_node(nodes: S
         return ask(lease, kind, body, timeout)
 
     nodes[1].rpc.query = listening  # type: ignore[method-assign, assignment]
-    texts(*clients)
-    ids = [connection_ids[0], "no id", *connection_ids]
+    connections, some = nodes[1].connections, ids[:12]
+    texts(*clients[:12])
     expected = [Joined.JOINED, Joined.UNKNOWN, *[Joined.JOINED] * 12]
-    assert nodes[1].connections.join_each(MULTI, ids, LOBBY) == expected
+    assert connections.join_each(MULTI, [some[0], "no id", *some], LOBBY) == expected
     assert sorted(queries) == ["join 2", "join 3"]
     publish(nodes[1])
-    assert texts(*clients) == [["hello"]] * 12
-    assert nodes[1].connections.join_each(MULTI, connection_ids, LOBBY) == [Joined.MEMBER] * 12
-    nodes[1].rpc.cut = {3}
-    left = nodes[1].connections.leave_each(MULTI, connection_ids, LOBBY)
-    assert left == [Left.LEFT, Left.LEFT, Left.FAILED] * 4
-    assert nodes[1].connections.join_each(MULTI, [], LOBBY) == []
-
-
-def test_more_connections_than_fit_into_a_question_are_asked_about_in_turns(nodes: Several) -> None:
-    connection_ids = []
-    for number in range(2 * IDS_PER_QUERY + 5):
-        connection, _ = nodes[2].login(MULTI, f"u{number}")
-        connection_ids.append(nodes[2].connections.id_of(connection))
-    assert nodes[1].connections.join_each(MULTI, connection_ids, LOBBY) == [Joined.JOINED] * len(
-        connection_ids
+    assert texts(*clients[:12]) == [["hello"]] * 12
+    assert connections.join_each(MULTI, ids, LOBBY) == [Joined.MEMBER] * 12 + [Joined.JOINED] * (
+        len(ids) - 12
     )
-    users = [info.user for info in nodes[1].connections.about(MULTI, connection_ids) if info is not None]
-    assert users == [f"u{number}" for number in range(len(connection_ids))]
-
-
-def test_the_data_of_connections_has_the_order_of_the_query(nodes: Several) -> None:
-    connection_ids = []
-    for epoch, user in ((1, "ann"), (2, "bob"), (3, "cid"), (2, "dan")):
-        connection, _ = nodes[epoch].login(MULTI, user)
-        connection_ids.append(nodes[epoch].connections.id_of(connection))
-    found = nodes[1].connections.about(MULTI, [connection_ids[3], "no id", *connection_ids])
-    assert [each and (each.user, each.node) for each in found] == [
-        ("dan", "127.0.0.1:9002"),
+    assert connections.join_each(MULTI, [], LOBBY) == []
+    nodes[1].rpc.query = ask  # type: ignore[method-assign, assignment]
+    found = connections.about(MULTI, [ids[3], "no id", *ids])
+    assert [each and (each.user, each.node[-1]) for each in found] == [
+        ("u3", "1"),
         None,
-        ("ann", "127.0.0.1:9001"),
-        ("bob", "127.0.0.1:9002"),
-        ("cid", "127.0.0.1:9003"),
-        ("dan", "127.0.0.1:9002"),
+        *((user, str(1 + number % 3)) for number, user in enumerate(names)),
     ]
+    nodes[1].rpc.cut = {3}
+    assert connections.leave_each(MULTI, some, LOBBY) == [Left.LEFT, Left.LEFT, Left.FAILED] * 4
 
 
 def test_a_question_goes_to_the_node_of_its_connection(nodes: Several) -> None:
@@ -593,46 +508,7 @@ def test_a_question_goes_to_the_node_of_its_connection(nodes: Several) -> None:
 # --- on the wire --------------------------------------------------------------------------------------------
 
 
-def test_items_for_channels_and_connections_that_are_not_here_cost_nothing(nodes: Several) -> None:
-    node_messages, peer = nodes[1].node_messages, nodes[2]
-    client = joined(peer, "bob", LOBBY)
-    texts(client)
-    for app in (MULTI, NEWEST, "nowhere"):
-        node_messages.send(2, ToChannel(app, "no such channel", HELLO))
-        node_messages.send(2, ToConnection(app, "no such id", HELLO))
-        node_messages.send(2, ToConnection(app, "no such id", None, 4502))
-    assert texts(client) == [[]]
-    assert peer.connections.unreached == 3
-    assert peer.node_messages.unreadable == 0
-
-
 # --- users that are connections -----------------------------------------------------------------------------
-
-
-def browser(node: ClusterHarness, app: str = "system:shop") -> tuple[str, Client]:
-    """A connection whose user is its own id."""
-    dialect = PingedDialect()
-    dialect.name = NAMED_BY_ID
-    connection, client = node.connect(dialect=dialect)
-    connection_id = node.connections.ids.id_of(node.connections.ids.next_number())
-    node.hub.join(node.hub.open(app, "multi"), connection, connection_id, "")
-    return connection_id, client
-
-
-def test_users_that_are_connections_are_found_by_their_ids(nodes: Several) -> None:
-    ann, _ = browser(nodes[1])
-    bob, _ = browser(nodes[2])
-    for node in nodes.nodes.values():
-        node.registry.calls.clear()
-        found = node.presence.sessions("system:shop", [bob, "nobody", ann])
-        assert [[(each.connection, each.node) for each in sessions] for sessions in found.sessions] == [
-            [(bob, "127.0.0.1:9002")],
-            [],
-            [(ann, "127.0.0.1:9001")],
-        ]
-        assert node.presence.are_online("system:shop", [ann, bob, "nobody", ""]) == [True, True, False, False]
-        assert node.presence.are_online("system:other", [ann, bob]) == [False, False]
-        assert node.registry.calls == []
 
 
 def test_a_leaving_member_gets_earlier_publications_and_waits_a_limited_time_for_them(nodes: Several) -> None:
@@ -652,10 +528,3 @@ def test_a_leaving_member_gets_earlier_publications_and_waits_a_limited_time_for
     began = monotonic()
     assert nodes[1].connections.join(MULTI, name, LOBBY) is Joined.JOINED
     assert monotonic() - began >= FENCE_SECONDS
-
-
-def test_fences_of_lives_that_are_over_are_forgotten(nodes: Several) -> None:
-    fence = msgspec.msgpack.encode(Fence(7))
-    for epoch in (1, *range(101, 357)):
-        nodes[2].node_messages.received(epoch, [fence])
-    assert set(nodes[2].node_messages._passed) == {1, 356}

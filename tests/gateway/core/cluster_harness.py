@@ -51,8 +51,7 @@ from imserver.gateway.sessions.cluster_sessions import ClusterSessions, UsersEls
 from imserver.gateway.sessions.connection_ids import ConnectionIds, ConnectionTable
 from imserver.gateway.sessions.presence import Presence
 from imserver.gateway.transport.connection import Connection
-from tests.gateway.core.admitting import Admitting
-from tests.gateway.hub.harness import Bans, Harness, received
+from tests.gateway.hub.harness import Admitting, Bans, Harness, received
 from tests.gateway.transport.harness import Client, turn, until
 
 NEWEST, MULTI, SINGLE, REFUSE = "101", "102", "103", "104"
@@ -108,6 +107,7 @@ class Book:
         self.store = Bans()
         self.ids: dict[str, str] = {}
         """Message id → the token of who claims it; ``"1"``: accepted."""
+        self.results: dict[str, bytes] = {}
         self.history = SharedHistory(1_000_000)
         self.life = 1
         """Grows with every flush."""
@@ -161,7 +161,8 @@ class FakeRegistry:
     """One node's view of a :class:`Book`.
 
     ``away``: every question is answered with None. ``deaf``: what is asked is done, and the answer is lost.
-    ``calls`` are the names of the questions so far.
+    ``fails``: a question that ends in an error of ours. ``calls`` are the names of the questions so far,
+    ``claimed`` the keys of those for claims.
     """
 
     def __init__(self, book: Book, lease: Lease) -> None:
@@ -170,7 +171,9 @@ class FakeRegistry:
         book.leases[lease.epoch] = lease
         self.counters = RegistryCounters()
         self.away = self.deaf = False
+        self.fails = ""
         self.calls: list[str] = []
+        self.claimed: list[list[str]] = []
         self._go = Signal()
         self._go.set()
 
@@ -190,6 +193,8 @@ class FakeRegistry:
 
     def _ask(self, name: str, do: Callable[[], Answer]) -> Answer | None:
         self.calls.append(name)
+        if name == self.fails:
+            raise RuntimeError("a fault of ours")
         if self.away:
             return None
         answer = do()
@@ -267,18 +272,20 @@ class FakeRegistry:
         return self._ask("find_channels", do)
 
     def claim(self, keys: Sequence[str]) -> list[Claim] | None:
+        self.claimed.append([*keys])
         return self._ask("claim", lambda: [self.book.claim(key) for key in keys])
 
-    def settle(self, claim: Claim, accepted: bool, _result: bytes = b"") -> None:
+    def settle(self, claim: Claim, accepted: bool, result: bytes = b"") -> None:
         assert claim.state == "mine"
         if claim.token and self.book.ids.get(claim.key) == claim.token:
             if accepted:
                 self.book.ids[claim.key] = "1"
+                self.book.results[claim.key] = result
             else:
                 del self.book.ids[claim.key]
 
-    def results(self, keys: Sequence[str]) -> list[bytes]:
-        return [b""] * len(keys)
+    def results(self, keys: Sequence[str]) -> list[bytes] | None:
+        return self._ask("results", lambda: [self.book.results.get(key, b"") for key in keys])
 
 
 class FakeRpc:
@@ -343,13 +350,7 @@ class ClusterHarness(Harness):
     """One of several nodes."""
 
     def __init__(
-        self,
-        cluster: "Several",
-        epoch: int,
-        *,
-        require_registry: bool = False,
-        shared_ids: bool = True,
-        **options: Any,
+        self, cluster: "Several", epoch: int, *, require_registry: bool = False, **options: Any
     ) -> None:
         self.epoch = epoch
         self.registry = FakeRegistry(cluster.book, Lease(f"127.0.0.1:{9000 + epoch}", epoch, birth=epoch))
@@ -372,7 +373,7 @@ class ClusterHarness(Harness):
         )
         self.elsewhere = UsersElsewhere(self.hub, self.fanout, self.node_messages, LEASE_LAG)
         self._make_dispatcher()
-        ids = Idempotency(1000, 3600, shared=shared_ids, registry=self.registry)  # type: ignore[arg-type]
+        ids = Idempotency(1000, 3600, registry=self.registry)  # type: ignore[arg-type]
         self.reach = ClusterReach(
             self.registry,  # type: ignore[arg-type]
             self.node_messages,
@@ -480,3 +481,27 @@ def received_since(client: Client) -> list[tuple[str, str, str]]:
     found = received(client)
     client.frames.clear()
     return found
+
+
+class Topology:
+    """Where a user logs in: ``here`` and ``there`` are one node, or two of a cluster."""
+
+    def __init__(self, here: Harness, there: Harness, cluster: Several | None = None) -> None:
+        self.here = here
+        self.there = there
+        self._cluster = cluster
+
+    def addressed(self, app: str, user: str) -> int:
+        """How many sessions of a user get pushes."""
+        if self._cluster is not None:
+            return len(self._cluster.addressed(app, user))
+        return len(self.here.hub.apps[app].sessions_of(user))
+
+    def news_of(self, client: Client) -> list[tuple[str, str, str]]:
+        """What a client was told since it was last asked, when all has been told."""
+        if self._cluster is None:
+            turn()
+            client.probe(b"settled")
+        else:
+            self._cluster.settle(client)
+        return received_since(client)

@@ -1,12 +1,13 @@
 """A node's inside without its servers: hub, fan-out, sessions and dispatch over real sockets."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 from msgspec import json
 
 from imserver.gateway.auth.questions import Reviews
+from imserver.gateway.auth.rules import ALLOWED, BAD_TOKEN, LoginDecision, LoginRequest
 from imserver.gateway.channels.connections import Connections
 from imserver.gateway.channels.members import ChannelMembers, NodeParts
 from imserver.gateway.channels.subscriptions import build_channels
@@ -15,7 +16,7 @@ from imserver.gateway.cluster.nodes import NodeQueries
 from imserver.gateway.cluster.registry import Lease, SoloRegistry
 from imserver.gateway.config.settings import ChannelSettings, TenantSettings
 from imserver.gateway.dialects.cmd.wire import CmdDialect
-from imserver.gateway.errors import StorageUnavailable
+from imserver.gateway.errors import LoginRefusal, StorageUnavailable
 from imserver.gateway.hub.expiry import Sweep
 from imserver.gateway.hub.fanout import Fanout
 from imserver.gateway.hub.hub import Hub
@@ -31,7 +32,6 @@ from imserver.gateway.sessions.presence import Presence
 from imserver.gateway.sessions.sessions import Sessions
 from imserver.gateway.transport.connection import Connection
 from imserver.gateway.transport.dispatch import CommandTable, Dispatcher
-from tests.gateway.core.admitting import Admitting
 from tests.gateway.core.back_end import BackEnd
 from tests.gateway.transport.harness import Client, SocketHarness, until
 
@@ -54,6 +54,38 @@ class Bans:
         if self.away:
             raise StorageUnavailable("away")
         self.seconds.update({(app, user): seconds for user in users})
+
+
+class Admitting:
+    """Lets in whom ``may_login(app, user, token)`` lets in. ``began`` remembers who has."""
+
+    def __init__(self, may_login: Callable[[str, str, str], bool], metrics: Metrics | None = None) -> None:
+        self._may_login = may_login
+        self._metrics = metrics or Metrics()
+        self.reasons: list[str] = []
+        self.account_apps: set[str] = set()
+        self.aliases: dict[str, str] = {}
+        self.began_with: list[tuple[Connection, LoginDecision]] = []
+
+    def takes_user(self, app: str, user: str) -> bool:
+        return len(user.encode()) <= TenantSettings().user_bytes_of(app)
+
+    def check(
+        self, app: str, user: str, token: str, dialect: str, connection: LoginRequest, device: str = ""
+    ) -> LoginDecision:
+        return ALLOWED if self._may_login(app, user, token) else BAD_TOKEN
+
+    def refused(
+        self, reason: LoginRefusal, app: str, user: str, peer: str, detail: str = "", until: float = 0
+    ) -> None:
+        self.reasons.append(reason)
+        self._metrics.login_refused(reason, app)
+
+    def began(self, connection: Connection, decision: LoginDecision) -> None:
+        self.began_with.append((connection, decision))
+
+    def holds_token(self, connection: Connection) -> bool:
+        return False
 
 
 class Harness(SocketHarness):

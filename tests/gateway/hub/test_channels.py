@@ -96,22 +96,6 @@ def test_who_is_not_in_the_app_does_not_join(harness: Harness) -> None:
 # --- fan-out ------------------------------------------------------------------------------------------------
 
 
-def test_a_channel_gets_messages_but_for_users_and_a_connection_that_are_left_out(harness: Harness) -> None:
-    people = [harness.login(MULTI, user) for user in ("ann", "bob", "cid", "dan")]
-    _, stranger = harness.login(MULTI, "ann")
-    clients = [client for _, client in people]
-    for connection, _ in people:
-        join(harness, connection, "lobby")
-    channel = harness.hub.apps[MULTI].channels["lobby"]
-    texts(*clients)
-    assert harness.fanout.to_channel(channel, HELLO, ["ann", "nobody", "cid"]) == 2
-    assert texts(*clients) == [[], ["hello"], [], ["hello"]]
-    assert harness.fanout.to_channel(channel, HELLO, (), people[1][0]) == 3
-    assert texts(*clients) == [["hello"], [], ["hello"], ["hello"]]
-    assert harness.fanout.to_channel(channel, HELLO, ["ann"], people[3][0]) == 2
-    assert texts(*clients, stranger) == [[], ["hello"], ["hello"], [], []]
-
-
 def test_a_channel_gets_messages_behind_the_notices_that_wait(harness: Harness) -> None:
     ann, a = harness.login(MULTI, "ann")
     join(harness, ann, "lobby")
@@ -123,35 +107,6 @@ def test_a_channel_gets_messages_behind_the_notices_that_wait(harness: Harness) 
     turn()
     a.probe(b"settled")
     assert [kind for kind, _, _ in received(a)] == ["enter", "msg"]
-
-
-def test_one_connection_gets_messages_though_a_later_login_is_addressed(harness: Harness) -> None:
-    old, o = harness.login(NEWEST, "ann")
-    _, n = harness.login(NEWEST, "ann")
-    texts(o, n)
-    harness.fanout.to_connection(old, HELLO)
-    assert texts(o, n) == [["hello"], []]
-
-
-def test_pushes_look_for_subscribers_only_where_users_or_groups_have_a_channel(harness: Harness) -> None:
-    (ann, a), (bob, b) = harness.login(MULTI, "ann"), harness.login(MULTI, "bob")
-    app = harness.hub.apps[MULTI]
-    join(harness, ann, "news", "users:ann", "user")
-    assert app.own_channels == {}
-    join(harness, ann, "user:ann", "group:7")
-    join(harness, bob, "group:7")
-    assert app.own_channels == {name: app.channels[name] for name in ("user:ann", "group:7")}
-    harness.channels.members.membership.leave(app, "group:7", ann)
-    harness.channels.members.leave_all(bob)
-    assert list(app.own_channels) == ["user:ann"]
-    assert (
-        harness.fanout.to_sessions(MULTI, "ann", HELLO)
-        == harness.fanout.to_sessions(MULTI, "bob", HELLO)
-        == 1
-    )
-    harness.channels.members.leave_all(ann)
-    assert app.own_channels == {}
-    assert texts(a, b) == [["hello"], ["hello"]]
 
 
 def test_sessions_that_have_subscribed_get_publications_in_place_of_pushes(harness: Harness) -> None:

@@ -136,8 +136,10 @@ def test_during_a_long_sweep_connections_come_and_go() -> None:
 # --- pings --------------------------------------------------------------------------------------------------
 
 
-def test_a_peer_that_does_not_answer_a_ping_is_closed_and_one_that_does_is_not(spawned: list[Any]) -> None:
-    """Later pings do not wait until the answers to earlier ones are due."""
+def test_a_peer_that_does_not_answer_a_ping_is_closed_when_it_is_due_and_one_that_does_is_not(
+    spawned: list[Any],
+) -> None:
+    """Later pings do not wait until the answers to earlier ones are due, nor answers for later pings."""
     with Harness(ping_seconds=0.01, pong_seconds=1.0) as harness:
         dead, silent = harness.login("101", "ann")
         live, client = harness.login("101", "bob")
@@ -147,13 +149,9 @@ def test_a_peer_that_does_not_answer_a_ping_is_closed_and_one_that_does_is_not(s
         assert live.is_open
         until(lambda: harness.metrics.sweeps >= 3)
         assert pings_of(silent) >= 3
-
-
-def test_a_peer_is_closed_when_its_answer_is_due_and_not_at_a_later_ping(spawned: list[Any]) -> None:
     with Harness(ping_seconds=0.5, pong_seconds=0.01) as harness:
         dead, client = harness.connect()
         spawned.append(gevent.spawn(harness.sweep.run_pings))
-        until(lambda: not dead.is_open)
         assert client.close_code() == 4001
         assert pings_of(client) == 1
 
@@ -162,57 +160,63 @@ def test_a_peer_is_closed_when_its_answer_is_due_and_not_at_a_later_ping(spawned
 
 
 @pytest.mark.parametrize("by", ["a frame of the client", "a push"])
-def test_whatever_passes_renews_a_session_that_lives_by_traffic(by: str) -> None:
+def test_whatever_passes_renews_a_session_that_lives_by_traffic_but_not_who_has_not_logged_in(
+    by: str,
+) -> None:
     """The kernel knows it, in steps of up to 0.01 s; of some sockets it reports nothing."""
-    with Harness(by_traffic={"cmd": 0.4}) as harness:
+    with Harness(by_traffic={"cmd": 0.4}, heartbeat_seconds=360) as harness:
         connection, client = harness.login("101", "ann", tcp=True)
+        nobody, stranger = harness.connect(tcp=True)
         until(lambda: quiet_seconds(connection.sock) > 0.5)
         age(connection, 600)
+        age(nobody, 300)
         if by == "a push":
             connection.send(b"told")
         else:
             client.send(text("nonsense"))
         until(lambda: quiet_seconds(connection.sock) < 0.3)
         harness.sweep.sweep()
-        assert connection.is_open
+        assert (connection.is_open, nobody.is_open) == (True, True)
         assert connection.last_seen > monotonic() - 0.5
         until(lambda: quiet_seconds(connection.sock) > 0.5)
+        age(nobody, 100)
+        stranger.send(text("nonsense"))
+        stranger.probe()
         harness.sweep.sweep()
-        assert (connection.state, client.close_code()) == (CLOSING, 4001)
+        assert (connection.state, nobody.state, client.close_code()) == (CLOSING, CLOSING, 4001)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         assert quiet_seconds(other) == FOREVER
     with socket.socket(socket.AF_UNIX) as other:
         assert quiet_seconds(other) == 0, "its proxy decides who is quiet"
 
 
-def test_without_a_login_it_has_the_time_that_all_have() -> None:
-    with Harness(by_traffic={"cmd": 0.01}, heartbeat_seconds=360) as harness:
-        connection, client = harness.connect(tcp=True)
-        age(connection, 300)
-        until(lambda: quiet_seconds(connection.sock) > 0.02)
-        harness.sweep.sweep()
-        assert connection.is_open
-        age(connection, 100)
-        client.send(text("nonsense"))
-        client.probe()
-        harness.sweep.sweep()
-        assert connection.state == CLOSING
-
-
 # --- clients that need no heartbeat -------------------------------------------------------------------------
 
 
-def test_a_client_is_pinged_only_after_its_login() -> None:
+def test_who_does_not_answer_in_time_is_closed_with_4001_and_nobody_is_pinged_before_a_login(
+    spawned: list[Any],
+) -> None:
     """Before it, a client that comes back would answer in the name of its last session."""
     with Harness() as harness:
-        connection, client = harness.connect(dialect=CLIENT)
-        connection.last_seen = monotonic()
-        check(pinging(harness), connection)
-        client.probe()
-        assert not pings_of(client)
-        connection.last_seen = 0.0
-        check(pinging(harness), connection)
-        until(lambda: pings_of(client))
+        (dead, client), (live, other), (new, late) = (harness.connect(dialect=CLIENT) for _ in range(3))
+        new.last_seen = monotonic()
+        pings = pinging(harness)
+        for silent_seconds in range(0, SILENT_SECONDS, PERIOD_SECONDS):
+            for connection in (dead, live, new):
+                check(pings, connection, silent_seconds)
+            until(lambda: answered(other))
+            until(lambda: not live.pinged_at)
+        assert not harness.ended
+        for connection in (dead, live):
+            check(pings, connection, SILENT_SECONDS)
+        assert (dict(harness.ended), harness.metrics.swept, live.is_open) == ({dead: 4001}, 1, True)
+        until(lambda: pings_of(client) == 3)
+        late.probe()
+        assert not pings_of(late)
+        new.last_seen = 0.0
+        spawned.append(gevent.spawn(Pings(harness.context, harness.metrics, 0.5, 1.5).run))
+        until(lambda: not new.is_open)
+        assert pings_of(late)
 
 
 @pytest.mark.parametrize("poller", POLLERS)
@@ -234,30 +238,6 @@ def test_every_client_without_a_heartbeat_is_pinged_once_in_a_period(poller: Any
         client.send(text("hello"))
         until(lambda: not first.pinged_at)
         assert not first.is_addressed, "whatever it sends is a sign of life"
-
-
-def test_who_does_not_answer_in_time_is_closed_with_4001_and_who_does_stays() -> None:
-    with Harness() as harness:
-        (dead, client), (live, other) = (harness.connect(dialect=CLIENT) for _ in range(2))
-        pings = pinging(harness)
-        for silent_seconds in range(0, SILENT_SECONDS, PERIOD_SECONDS):
-            for connection in (dead, live):
-                check(pings, connection, silent_seconds)
-            until(lambda: answered(other))
-            until(lambda: not live.pinged_at)
-        assert not harness.ended
-        for connection in (dead, live):
-            check(pings, connection, SILENT_SECONDS)
-        assert (dict(harness.ended), harness.metrics.swept, live.is_open) == ({dead: 4001}, 1, True)
-        until(lambda: pings_of(client) == 3)
-
-
-def test_the_greenlet_closes_who_does_not_answer(spawned: list[Any]) -> None:
-    with Harness() as harness:
-        dead, _ = harness.connect(dialect=CLIENT)
-        spawned.append(gevent.spawn(Pings(harness.context, harness.metrics, 0.5, 1.5).run))
-        until(lambda: not dead.is_open)
-        assert dict(harness.ended) == {dead: 4001}
 
 
 def test_the_sweep_leaves_clients_alone_that_are_pinged(spawned: list[Any]) -> None:

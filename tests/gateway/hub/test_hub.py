@@ -1,12 +1,36 @@
-"""The hub: who is addressed under which policy, against a model that is nothing but lists."""
+"""The hub: who is addressed under which policy, against a model of lists; states of a connection."""
 
+import re
+from collections.abc import Callable
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imserver.gateway.hub.hub import App, Hub
 from imserver.gateway.transport.connection import Connection
-from imserver.gateway.transport.states import ADDRESSED, CONNECTED
-from tests.support import POLICIES
+from imserver.gateway.transport.states import (
+    ADDRESSED,
+    ATTACH,
+    CLOSE,
+    CLOSED,
+    CLOSING,
+    CONNECTED,
+    CONNECTION_TRANSITIONS,
+    DRAINING,
+    END,
+    FLUSH,
+    FORGET,
+    JOIN,
+    LEAVE,
+    UNADDRESSED,
+    ConnectionEvent,
+    ConnectionState,
+    ImpossibleTransition,
+)
+from tests.gateway.hub.harness import Harness
+from tests.gateway.transport.harness import turn
+from tests.support import POLICIES, ROOT
 
 
 class Session:
@@ -28,18 +52,6 @@ def join(hub: Hub, app: App, user: str, device: str = "") -> Connection:
     session: Connection = Session()  # type: ignore[assignment]
     hub.join(app, session, user, device)
     return session
-
-
-def test_whoever_joined_is_online_in_that_app_and_in_no_other() -> None:
-    hub, app = make("newest")
-    session = join(hub, app, "ann", "phone")
-    assert (session.app, session.user, session.device) == ("101", "ann", "phone")
-    assert hub.leave(Session()) is False  # type: ignore[arg-type]
-    assert hub.is_online("101", "ann")
-    assert not hub.is_online("102", "ann")
-    assert not hub.is_online("no such app", "ann")
-    assert (hub.user_names("101"), hub.user_names("102"), hub.user_names("x")) == (["ann"], [], [])
-    assert list(hub.sessions()) == [session]
 
 
 @settings(deadline=None)
@@ -73,32 +85,32 @@ def test_the_hub_agrees_with_a_model_of_lists(policy: str, steps: list[tuple[str
 
 
 def test_an_unregistered_app_goes_with_its_last_user_unless_it_is_registered_meanwhile() -> None:
-    hub, _ = make("newest")
+    hub, app = make("newest")
+    assert hub.open("101", "multi", is_registered=False) is app
+    hub.close_unregistered("101")
+    assert hub.apps["101"] is app, "it is configured"
     unregistered = hub.open("system:shop", "multi", is_registered=False)
     assert hub.open("system:shop", "multi", is_registered=False) is unregistered
     assert unregistered not in hub.registered()
     one, two = join(hub, unregistered, "a"), join(hub, unregistered, "b")
+    assert [hub.is_online(name, "a") for name in ("system:shop", "101", "no such app")] == [
+        True,
+        False,
+        False,
+    ]
     hub.leave(one)
     hub.close_unregistered("system:shop")
     assert hub.apps["system:shop"] is unregistered
     hub.leave(two)
-    hub.close_unregistered("system:shop")
-    assert "system:shop" not in hub.apps
-    hub.close_unregistered("system:shop")
+    for _ in range(2):
+        hub.close_unregistered("system:shop")
+        assert "system:shop" not in hub.apps
     assert hub.leave(two) is False, "its app is gone"
-
     registered = hub.open("system:shop", "multi", is_registered=False)
     assert hub.open("system:shop", "multi") is registered
     assert registered in hub.registered()
     hub.close_unregistered("system:shop")
     assert hub.apps["system:shop"] is registered
-
-
-def test_apps_that_are_configured_are_never_closed() -> None:
-    hub, app = make("newest")
-    assert hub.open("101", "multi", is_registered=False) is app
-    hub.close_unregistered("101")
-    assert hub.apps["101"] is app
 
 
 def test_a_policy_that_changes_holds_for_who_joins_from_then_on() -> None:
@@ -111,3 +123,63 @@ def test_a_policy_that_changes_holds_for_who_joins_from_then_on() -> None:
     assert (app.sessions_of("ann"), app.several) == ((newest,), 0)
     assert not any(hub.leave(connection) for connection in older)
     assert hub.leave(newest)
+
+
+def connection_in(node: Harness, state: ConnectionState) -> Connection:
+    """One that has come to this state."""
+    if state is CONNECTED:
+        return node.connect()[0]
+    connection, _ = node.login("101" if state is UNADDRESSED else "102", "ann")
+    if state is UNADDRESSED:
+        node.login("101", "ann")
+    elif state in (CLOSING, DRAINING):
+        connection.close(1000)
+    elif state is CLOSED:
+        connection.lost()
+    if state is DRAINING:
+        turn()
+    return connection
+
+
+CAUSES: dict[ConnectionEvent, Callable[[Harness, Connection], object]] = {
+    JOIN: lambda node, connection: node.hub.join(node.hub.apps["102"], connection, "bob", ""),
+    ATTACH: lambda node, connection: node.hub.attach(node.hub.apps["102"], connection, "bob", ""),
+    FORGET: lambda node, connection: node.hub.forget(connection),
+    LEAVE: lambda node, connection: node.sessions.leave(connection),
+    CLOSE: lambda _, connection: connection.close(1000),
+    FLUSH: lambda _, connection: connection.flushed(),
+    END: lambda _, connection: connection.lost(),
+}
+CHECKED_BEFORE = {CLOSE, FLUSH, END}
+"""What may come at any time. In states in which it changes nothing, it is ignored."""
+PAIRS = [(state, event) for state in ConnectionState for event in ConnectionEvent]
+
+
+@pytest.mark.parametrize(("state", "event"), PAIRS, ids=lambda each: each.name)
+def test_what_the_table_has_happens_and_nothing_else(state: ConnectionState, event: ConnectionEvent) -> None:
+    with Harness() as node:
+        connection = connection_in(node, state)
+        assert connection.state is state
+        after = CONNECTION_TRANSITIONS[state].get(event)
+        if after is None and event not in CHECKED_BEFORE:
+            with pytest.raises(ImpossibleTransition, match=f"{event.name} in the state {state.name}"):
+                CAUSES[event](node, connection)
+        else:
+            CAUSES[event](node, connection)
+        assert connection.state is (state if after is None else after)
+        assert connection.is_open is (connection.state in (CONNECTED, ADDRESSED, UNADDRESSED))
+        assert connection.is_addressed is (connection in node.hub.sessions())
+
+
+def test_a_state_is_changed_by_the_table_only() -> None:
+    changes = [
+        line.strip()
+        for folder in ("transport", "hub", "sessions", "auth", "channels", "push", "node")
+        for path in (ROOT / "imserver" / "gateway" / folder).rglob("*.py")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if re.match(r"\s+\w+\.state = ", line)
+    ]
+    begins = [line for line in changes if line == "self.state = CONNECTED"]
+    by_table = re.compile(r"(\w+)\.state = CONNECTION_TRANSITIONS\[\1\.state\]\[\w+\]")
+    assert len(begins) == 2
+    assert [line for line in changes if line not in begins and not by_table.fullmatch(line)] == []

@@ -91,12 +91,20 @@ def test_an_absent_user_or_none_is_not_reached_and_the_id_stays_free(nodes: Seve
     assert push(nodes[2], how, "ann", "m1") == SENT
 
 
-def test_messages_to_one_user_keep_their_order(nodes: Several) -> None:
-    _, ann = nodes[1].login(NEWEST, "ann")
-    words = [str(number) for number in range(50)]
-    for number, word in enumerate(words):
-        nodes[2].pushes.from_back_end(NEWEST, UserPush("ann", f"m{number}" if number % 2 else "", word))
+def test_messages_to_one_user_keep_their_order_and_large_batches_are_looked_up_in_parts(
+    nodes: Several,
+) -> None:
+    _, ann = nodes[2].login(NEWEST, "ann")
+    words = [str(number) for number in range(2 * routing.BATCH_TARGETS + 1)]
+    for word in words[:50]:
+        nodes[1].pushes.from_back_end(NEWEST, UserPush("ann", "m" + word if int(word) % 2 else "", word))
+    assert texts(nodes, ann) == [words[:50]]
+    nodes[1].registry.calls.clear()
+    targets = [UserPush("ann", f"n{word}", word) for word in words]
+    assert nodes[1].pushes.to_each(NEWEST, targets) == [SENT] * len(words)
+    assert len(nodes[1].registry.calls) == 6, "find and claim, three times"
     assert texts(nodes, ann) == [words]
+    assert nodes[1].pushes.to_many(NEWEST, ["ann"] * len(words), "all", "x") == [SENT] * len(words)
 
 
 @ways
@@ -157,24 +165,6 @@ def test_a_repeat_on_any_node_delivers_nothing(nodes: Several, second: int) -> N
     assert texts(nodes, ann) == [["hello"] * 4]
 
 
-def test_messages_without_an_id_are_never_repeats(nodes: Several) -> None:
-    _, ann = nodes[1].login(NEWEST, "ann")
-    for epoch in (1, 2, 1):
-        assert nodes[epoch].pushes.from_back_end(NEWEST, UserPush("ann", "", "hello")) == SENT
-        assert nodes[epoch].pushes.to_app(NEWEST, "bob", "", "all") == SENT
-    assert texts(nodes, ann) == [["hello", "all"] * 3]
-
-
-@pytest.mark.parametrize("shared", [True, False])
-def test_an_id_counts_for_all_apps_or_for_each_by_itself(shared: bool) -> None:
-    with Several(2, shared_ids=shared) as nodes:
-        for app in (NEWEST, MULTI):
-            nodes[1].login(app, "ann")
-        nodes[1].pushes.from_back_end(NEWEST, UserPush("ann", "m1", "hello"))
-        outcome = nodes[2].pushes.from_back_end(MULTI, UserPush("ann", "m1", "hello"))
-        assert outcome == (REPEATED if shared else SENT)
-
-
 @pytest.mark.parametrize(("accepted", "outcome"), [(True, REPEATED), (False, SENT)])
 @pytest.mark.parametrize("how", WAYS)
 def test_a_repeat_waits_for_the_outcome_on_another_node(
@@ -197,10 +187,10 @@ def test_a_claim_that_is_never_settled_is_not_waited_for_for_ever(
         monkeypatch.setattr(module, "CLAIM_SECONDS", 0.1)
     nodes[1].login(NEWEST, "ann")
     claim = nodes.book.claim("m1")
-    assert push(nodes[1], "user", "ann", "m1") == FAILED
-    assert push(nodes[1], "app", "bob", "m1") == REPEATED
+    found = [push(nodes[1], how, user, "m1") for how, user in (("user", "ann"), ("app", "bob"))]
     nodes[2].registry.settle(claim, accepted=False)
-    assert push(nodes[1], "user", "ann", "m1") == SENT, "nobody had accepted it"
+    found.append(push(nodes[1], "user", "ann", "m1"))
+    assert found == [FAILED, REPEATED, SENT], "nobody had accepted it"
 
 
 @pytest.mark.parametrize("how", WAYS)
@@ -220,44 +210,32 @@ def test_a_delivery_that_fails_frees_the_id(nodes: Several, how: str) -> None:
     assert texts(nodes, ann) == [["hello"]]
 
 
-def test_the_same_message_on_both_nodes_at_once_is_delivered_once(nodes: Several) -> None:
-    _, ann = nodes[1].login(NEWEST, "ann")
-    pushes = [gevent.spawn(push, nodes[epoch], "user", "ann", "m1") for epoch in (1, 2, 1, 2, 2)]
-    assert sorted(each.get(timeout=60) for each in pushes) == [SENT] + [REPEATED] * 4
-    assert texts(nodes, ann) == [["hello"]]
-
-
 # --- to all of an app ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("via", [1, 2])
-def test_a_push_to_all_reaches_all_nodes_except_the_sender(nodes: Several, via: int) -> None:
+def test_a_push_to_all_reaches_all_nodes_except_its_sender_whom_it_needs(nodes: Several, via: int) -> None:
     clients = [nodes[epoch].login(MULTI, user)[1] for epoch, user in ((1, "ann"), (2, "bob"), (2, "ann"))]
     _, elsewhere = nodes[2].login(NEWEST, "cid")
+    assert nodes[via].pushes.to_app(MULTI, "", "m1", "of nobody") == NOT_SENT
     assert nodes[via].pushes.to_app(MULTI, "ann", "m1", "hello") == SENT
     assert texts(nodes, *clients, elsewhere) == [[], ["hello"], [], []]
-
-
-def test_without_a_sender_nothing_is_sent_and_the_id_stays_free(nodes: Several) -> None:
-    _, ann = nodes[2].login(NEWEST, "ann")
-    assert push(nodes[1], "app", "", "m1") == NOT_SENT
-    nodes[1].registry.away = True
-    assert push(nodes[1], "app", "bob", "m1") == SENT, "without the registry all known nodes get it"
-    assert texts(nodes, ann) == [["hello"]]
+    nodes[via].registry.away = True
+    assert nodes[via].pushes.to_app(MULTI, "ann", "m2", "hello") == SENT, "to all known nodes"
+    assert texts(nodes, *clients) == [[], ["hello"], []]
 
 
 @pytest.mark.parametrize("someone", [True, False])
 def test_a_node_that_does_not_get_it_is_no_reason_to_send_it_again_if_someone_did(
     nodes: Several, someone: bool
 ) -> None:
-    _, here = nodes[1].login(NEWEST, "ann")
-    _, there = nodes[2].login(NEWEST, "bob")
-    nodes[1].rpc.cut.add(2)
-    sender = "cid" if someone else "ann"
-    assert push(nodes[1], "app", sender, "m1") == (PARTLY if someone else FAILED)
-    nodes[1].rpc.cut.clear()
-    assert push(nodes[1], "app", sender, "m1") == (REPEATED if someone else SENT)
-    assert texts(nodes, here, there) == ([["hello"], []] if someone else [[], ["hello"]])
+    clients = [nodes[epoch].login(NEWEST, user)[1] for epoch, user in ((1, "ann"), (2, "bob"))]
+    sender, found = "cid" if someone else "ann", []
+    for cut in ({2}, set()):
+        nodes[1].rpc.cut = cut
+        found.append(push(nodes[1], "app", sender, "m1"))
+    assert found == ([PARTLY, REPEATED] if someone else [FAILED, SENT])
+    assert texts(nodes, *clients) == ([["hello"], []] if someone else [[], ["hello"]])
 
 
 # --- many at once -------------------------------------------------------------------------------------------
@@ -268,37 +246,24 @@ def test_each_of_many_messages_has_its_own_outcome(nodes: Several) -> None:
     _, bob = nodes[2].login(NEWEST, "bob")
     nodes[1].pushes.from_back_end(NEWEST, UserPush("ann", "old", "old"))
     nodes[2].pushes.from_back_end(NEWEST, UserPush("bob", "older", "older"))
-    targets = [
-        UserPush("ann", "m1", "1"),
-        UserPush("bob", "m2", "2"),
-        UserPush("nobody", "m3", "3"),
-        UserPush("ann", "old", "4"),
-        UserPush("bob", "older", "5"),
-        UserPush("", "m5", "6"),
-        UserPush("bob", "", "7"),
+    steps = [
+        ("ann", "m1", SENT),
+        ("bob", "m2", SENT),
+        ("nobody", "m3", NOT_SENT),
+        ("ann", "old", REPEATED),
+        ("bob", "older", REPEATED),
+        ("", "m5", NOT_SENT),
+        ("bob", "", SENT),
+        ("bob", "", SENT),
+        ("bob", "m2", REPEATED),  # the same id twice in one batch
+        ("ann", "m3", SENT),  # nobody had it
     ]
-    outcomes = nodes[1].pushes.to_each(NEWEST, targets)
-    assert outcomes == [SENT, SENT, NOT_SENT, REPEATED, REPEATED, NOT_SENT, SENT]
-    assert texts(nodes, ann, bob) == [["old", "1"], ["older", "2", "7"]]
-    again = nodes[2].pushes.to_each(NEWEST, [UserPush("ann", target.msg_id, "") for target in targets[:3]])
-    assert again == [REPEATED, REPEATED, SENT], "who was not reached left their id free"
-
-
-@pytest.mark.parametrize(
-    ("targets", "outcomes", "received"),
-    [
-        ([("ann", "m1"), ("ann", "m1"), ("ann", "m2")], [SENT, REPEATED, SENT], ["0", "2"]),
-        ([("nobody", "m1"), ("ann", "m1")], [NOT_SENT, SENT], ["1"]),
-    ],
-)
-def test_the_same_id_twice_in_one_batch_is_delivered_once(
-    nodes: Several, targets: list[tuple[str, str]], outcomes: list[Outcome], received: list[str]
-) -> None:
-    _, ann = nodes[2].login(NEWEST, "ann")
-    pushes = [UserPush(*target, str(number)) for number, target in enumerate(targets)]
-    greenlet = gevent.spawn(nodes[1].pushes.to_each, NEWEST, pushes)
-    assert greenlet.get(timeout=60) == outcomes
-    assert texts(nodes, ann) == [received]
+    targets = [UserPush(user, id, str(number)) for number, (user, id, _) in enumerate(steps)]
+    greenlet = gevent.spawn(nodes[1].pushes.to_each, NEWEST, targets)
+    assert greenlet.get(timeout=60) == [outcome for *_, outcome in steps]
+    assert texts(nodes, ann, bob) == [["old", "0", "9"], ["older", "1", "6", "7"]]
+    again = nodes[2].pushes.to_each(NEWEST, [UserPush("ann", target.msg_id, "") for target in targets[:6]])
+    assert again == [REPEATED] * 5 + [SENT], "who was not reached left their id free"
 
 
 def test_batches_with_the_same_ids_at_once_do_not_wait_for_each_other(nodes: Several) -> None:
@@ -324,17 +289,6 @@ def test_a_batch_waits_for_an_id_that_another_node_is_busy_with_after_everything
     nodes[2].registry.settle(claim, False)
     assert batch.get(timeout=60) == [SENT, SENT]
     assert texts(nodes, ann) == [["2", "1"]]
-
-
-def test_large_batches_are_looked_up_in_parts(nodes: Several) -> None:
-    _, ann = nodes[2].login(NEWEST, "ann")
-    nodes[1].registry.calls.clear()
-    number = 2 * routing.BATCH_TARGETS + 1
-    targets = [UserPush("ann", f"m{number}", str(number)) for number in range(number)]
-    assert nodes[1].pushes.to_each(NEWEST, targets) == [SENT] * number
-    assert len(nodes[1].registry.calls) == 6, "find and claim, three times"
-    assert texts(nodes, ann) == [[str(number) for number in range(number)]]
-    assert nodes[1].pushes.to_many(NEWEST, ["ann"] * number, "all", "x") == [SENT] * number
 
 
 def test_one_message_to_many_is_accepted_once_when_anybody_was_reached(nodes: Several) -> None:

@@ -11,13 +11,13 @@ from msgspec.msgpack import decode, encode
 from imserver.gateway.cluster.nodes import ToPending
 from imserver.gateway.cluster.registry import Lease
 from imserver.gateway.model import Event, Outcome
-from imserver.gateway.push import pending as module
 from imserver.gateway.push.pending import PendingPushes
 from tests.support import until
 
 
 class Users:
-    """Who is here, on which devices; who was told what. With ``slow`` telling takes a turn of the loop."""
+    """Who is here, on which devices; who was told what. With ``slow`` telling takes a turn of the loop.
+    ``then`` is called with the app behind each push that arrived."""
 
     def __init__(self) -> None:
         self.devices: dict[tuple[str, str], set[str]] = {}
@@ -25,15 +25,17 @@ class Users:
         self.calls = 0
         self.slow = False
         self.now = 1000.0
+        self.then: Callable[[str], object] = lambda _: None
 
     def to_user(self, app: str, user: str, event: Event, device: str | None = None) -> Outcome:
         if self.slow:
             gevent.sleep(0)
         devices = self.devices.get((app, user), set())
-        there = bool(devices) if device is None else device in devices
-        if there:
-            self.received.append((user, event.text))
-        return Outcome.SENT if there else Outcome.NOT_SENT
+        if not (bool(devices) if device is None else device in devices):
+            return Outcome.NOT_SENT
+        self.received.append((user, event.text))
+        self.then(app)
+        return Outcome.SENT
 
     def are_online(self, app: str, users: Sequence[str]) -> list[bool]:
         self.calls += len(users)
@@ -49,7 +51,7 @@ def users() -> Users:
 
 
 def pending_of(users: Users, pushes: int = 100, size: int = 100_000) -> PendingPushes:
-    return PendingPushes(lambda *given: users.to_user(*given), users, pushes, size, lambda: users.now)
+    return PendingPushes(users.to_user, users, pushes, size, lambda: users.now)
 
 
 def words(text: str) -> Event:
@@ -148,13 +150,7 @@ def test_pushes_of_a_deleted_app_are_forgotten_also_during_their_delivery(users:
         for app in ("101", "102"):
             assert pending.add(app, "ann", words(text), 10)
     users.come("ann")
-    usual = users.to_user
-
-    def reach_and_forget(app: str, *given: Any) -> Outcome:
-        pending.forget(app)
-        return usual(app, *given)
-
-    users.to_user = reach_and_forget  # type: ignore[method-assign]
+    users.then = pending.forget
     pending.look()
     assert users.received == [("ann", "one")]
     assert (pending.count, pending.waits_for("101", "ann")) == (2, False)
@@ -193,12 +189,12 @@ def test_at_most_so_many_and_so_many_bytes_are_held(
     assert pending.add("101", "u", words("x"), 10) is any(added)
 
 
-def test_no_app_locks_the_others_out(users: Users) -> None:
+def test_no_app_locks_the_others_out_or_takes_all_bytes(users: Users) -> None:
     pending = pending_of(users, pushes=100, size=1_000_000)
 
-    def fill(app: str) -> int:
+    def fill(app: str, text: str = "x") -> int:
         added = 0
-        while pending.add(app, f"u{added}", words("x"), 10):
+        while pending.add(app, f"u{added}", words(text), 10):
             added += 1
         return added
 
@@ -207,73 +203,38 @@ def test_no_app_locks_the_others_out(users: Users) -> None:
     users.now += 10
     pending.look()
     assert fill("104") == 75, "what has expired counts no longer"
-
-
-def test_no_app_takes_all_bytes(users: Users) -> None:
     pending = pending_of(users, size=40_000)
-    while pending.add("101", "ann", words("x" * 1_000), 10):
-        pass
+    fill("101", "x" * 1_000)
     assert pending.bytes <= 30_000
     assert pending.add("102", "bob", words("x" * 1_000), 10)
 
 
-def test_concurrent_deliveries_send_each_push_once_and_in_order(users: Users) -> None:
+def test_concurrent_deliveries_send_each_push_once_and_in_order_and_the_rest_waits_for_the_users_return(
+    users: Users,
+) -> None:
     pending = pending_of(users)
     texts = [str(number) for number in range(20)]
     for text in texts:
         pending.add("101", "ann", words(text), 10)
     users.come("ann")
+    users.then = lambda _: len(users.received) == 7 and users.devices.clear()
     users.slow = True
-    gevent.joinall([gevent.spawn(pending.deliver, "101", "ann") for _ in range(3)], timeout=60)
-    assert users.received == [("ann", text) for text in texts]
+    for expected in (texts[:7], texts):
+        gevent.joinall([gevent.spawn(pending.deliver, "101", "ann") for _ in range(3)], timeout=60)
+        assert users.received == [("ann", text) for text in expected]
+        users.come("ann")
 
 
-def test_pushes_not_yet_delivered_stay_pending_when_the_user_leaves(users: Users) -> None:
-    pending = pending_of(users)
-    for text in ("one", "two"):
-        pending.add("101", "ann", words(text), 10)
-    users.come("ann")
-    usual = users.to_user
-
-    def reach_once(app: str, user: str, event: Event, device: str | None = None) -> Outcome:
-        outcome = usual(app, user, event, device)
-        users.devices.clear()
-        return outcome
-
-    users.to_user = reach_once  # type: ignore[method-assign]
-    pending.look()
-    assert users.received == [("ann", "one")]
-    users.come("ann")
-    pending.look()
-    assert users.received == [("ann", "one"), ("ann", "two")]
-
-
-def test_many_users_are_asked_for_together(users: Users) -> None:
-    pending = pending_of(users, pushes=5000, size=10_000_000)
-    for number in range(2500):
-        pending.add("101", f"u{number}", words("x"), 10)
-        users.come(f"u{number}")
-    pending.look()
-    assert users.calls == 2500
-    assert len(users.received) == 2500
-    assert pending.count == 0
-
-
-def test_nothing_is_looked_at_without_pending_pushes(users: Users, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
+def test_nothing_is_looked_at_without_pending_pushes(users: Users) -> None:
     pending = pending_of(users)
     looking = gevent.spawn(pending.run)
     try:
         for text in ("a", "b"):
-            gevent.sleep(0.05)
+            gevent.sleep(0)
             looks = users.calls
-            gevent.sleep(0.05)
-            assert users.calls == looks
             pending.add("101", "ann", words(text), 60)
-            until(lambda looks=looks: users.calls > looks + 1)
-            looks = users.calls
-            gevent.sleep(0.05)
-            assert users.calls - looks < 20, "there is a pause between two looks"
+            until(lambda looks=looks: users.calls > looks)
+            assert users.calls - looks < 5, "there is a pause between two looks"
             users.come("ann")
             until(lambda: not pending.count)
             users.devices.clear()

@@ -1,7 +1,6 @@
-"""Rerouting: pushes that arrive at a node whose user has moved, or is just logging in."""
+"""Rerouting: pushes that arrive at a node whose user has moved or is just logging in, and their order."""
 
 from itertools import count
-from unittest.mock import Mock
 
 import gevent
 import pytest
@@ -12,8 +11,17 @@ from imserver.gateway.cluster.registry import SessionRef
 from imserver.gateway.model import Event, Login, Outcome
 from imserver.gateway.push import routing
 from imserver.gateway.push.push import UserPush
+from imserver.gateway.push.routing import (
+    ARRIVED_SECONDS,
+    GUARD_SECONDS,
+    MAX_ROUTES,
+    REROUTE_SECONDS,
+    ReorderDelay,
+    ReorderGuard,
+)
 from tests.gateway.core.cluster_harness import MULTI, NEWEST, Several, received_since
 from tests.gateway.transport.harness import Client, look, until
+from tests.support import Clock
 
 ORIGIN = 77
 _numbers = count(1)
@@ -35,15 +43,6 @@ def counts(nodes: Several) -> tuple[int, int]:
     """(followed, unreached) of all nodes."""
     rerouting = [node.rerouting for node in nodes.nodes.values()]
     return sum(stray.rerouted for stray in rerouting), sum(stray.unreached for stray in rerouting)
-
-
-def test_a_local_user_is_reached_without_a_query(nodes: Several) -> None:
-    _, ann = nodes[1].login(NEWEST, "ann")
-    nodes[1].registry.calls.clear()
-    nodes[1].rerouting.deliver(item("hello"))
-    assert nodes[1].registry.calls == []
-    assert texts(nodes, ann) == [["hello"]]
-    assert counts(nodes) == (0, 0)
 
 
 def test_a_push_follows_its_user_to_the_node_they_have_moved_to(nodes: Several) -> None:
@@ -74,8 +73,8 @@ def test_pushes_wait_in_order_for_the_login_that_the_registry_knows_of_already(n
 
 def test_pushes_to_a_node_that_drains_wait_for_the_return_of_their_user(nodes: Several) -> None:
     nodes[1].rerouting.patience = routing.RETURN_SECONDS
-    nodes[1].rerouting.deliver(item("a"))
-    nodes[1].rerouting.deliver(item("b"))
+    for text in "ab":
+        nodes[1].rerouting.deliver(item(text))
     until(lambda: nodes[1].registry.calls.count("find") > 1)
     assert nodes[1].rerouting.waiting == 2
     _, ann = nodes[2].login(NEWEST, "ann")
@@ -83,26 +82,18 @@ def test_pushes_to_a_node_that_drains_wait_for_the_return_of_their_user(nodes: S
     assert counts(nodes) == (2, 0)
 
 
-def test_later_pushes_stay_behind_a_rerouted_one(nodes: Several) -> None:
-    _, ann = nodes[2].login(NEWEST, "ann")
+def test_later_pushes_stay_behind_a_rerouted_one_but_not_those_of_another_user(nodes: Several) -> None:
+    (_, ann), (_, bob) = nodes[2].login(NEWEST, "ann"), nodes[1].login(NEWEST, "bob")
+    nodes[1].registry.calls.clear()
     nodes[1].registry.hold()
-    for text in "abc":
-        nodes[1].rerouting.deliver(item(text))
+    for text, user in (("a", "ann"), ("b", "ann"), ("x", "bob"), ("y", "cid"), ("c", "ann")):
+        nodes[1].rerouting.deliver(item(text, user))
         look()
+    assert nodes[1].registry.calls == ["find"] * 2, "a user who is here costs no question"
+    until(lambda: received_since(bob)[-1:] == [("msg", "bob", "x")])
     nodes[1].registry.release()
     assert texts(nodes, ann) == [["a", "b", "c"]]
-    assert counts(nodes) == (3, 0)
-
-
-def test_rerouted_pushes_of_one_user_do_not_hold_up_those_of_another(nodes: Several) -> None:
-    _, bob = nodes[1].login(NEWEST, "bob")
-    nodes[1].registry.hold()
-    nodes[1].rerouting.deliver(item("a"))
-    nodes[1].rerouting.deliver(item("b", "bob"))
-    nodes[1].rerouting.deliver(item("c", "cid"))
-    until(lambda: nodes[1].registry.calls.count("find") == 2)
-    nodes[1].registry.release()
-    assert texts(nodes, bob) == [["b"]]
+    assert counts(nodes) == (3, 1)
 
 
 @pytest.mark.parametrize("fault", ["absent", "registry", "cut"])
@@ -130,27 +121,20 @@ def test_a_push_does_not_follow_for_ever(nodes: Several) -> None:
     assert counts(nodes) == (routing.MAX_HOPS, 1)
 
 
-def test_a_push_that_sessions_elsewhere_have_got_does_not_follow(nodes: Several) -> None:
-    """Under multi: sent to both places, and one is gone when it arrives."""
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_a_push_follows_to_all_that_have_come_instead_unless_sessions_elsewhere_have_got_it(
+    nodes: Several, elsewhere: bool
+) -> None:
+    """Under multi: sent to all places, and one is gone when it arrives."""
     first, _ = nodes[1].login(MULTI, "ann")
-    _, second = nodes[2].login(MULTI, "ann")
+    clients = [nodes[2].login(MULTI, "ann")[1]] if elsewhere else []
     nodes[3].rpc.holding = True
     assert nodes[3].pushes.from_back_end(MULTI, UserPush("ann", "m1", "hello")) == Outcome.SENT
     first.lost()
-    until(lambda: nodes.addressed(MULTI, "ann") == [2])
+    until(lambda: nodes.addressed(MULTI, "ann") == [2] * elsewhere)
+    clients += [nodes[epoch].login(MULTI, "ann")[1] for epoch in ((3,) if elsewhere else (2, 2, 3))]
     nodes[3].rpc.release()
-    assert texts(nodes, second) == [["hello"]]
-
-
-def test_a_push_to_the_only_session_follows_to_all_that_have_come_instead(nodes: Several) -> None:
-    first, _ = nodes[1].login(MULTI, "ann")
-    nodes[3].rpc.holding = True
-    assert nodes[3].pushes.from_back_end(MULTI, UserPush("ann", "m1", "hello")) == Outcome.SENT
-    first.lost()
-    until(lambda: nodes.addressed(MULTI, "ann") == [])
-    clients = [nodes[epoch].login(MULTI, "ann")[1] for epoch in (2, 2, 3)]
-    nodes[3].rpc.release()
-    assert texts(nodes, *clients) == [["hello"]] * 3
+    assert texts(nodes, *clients) == ([["hello"], []] if elsewhere else [["hello"]] * 3)
 
 
 def test_a_follower_that_was_overtaken_by_pushes_of_its_node_is_dropped_and_counted(nodes: Several) -> None:
@@ -238,12 +222,91 @@ def test_an_internal_error_is_counted_and_does_not_stop_later_pushes(
 ) -> None:
     _, ann = nodes[2].login(NEWEST, "ann")
     registry = nodes[1].registry
-    registry.find = Mock(side_effect=RuntimeError("a fault of ours"))  # type: ignore[method-assign]
+    registry.fails = "find"
     for _ in range(2):
         nodes[1].rerouting.deliver(item("a"))
     assert texts(nodes, ann) == [[]]
-    del registry.find
+    registry.fails = ""
     assert counts(nodes) == (0, 2)
     assert "rerouting pushes of ann in 101 failed" in caplog.text
     nodes[1].rerouting.deliver(item("b"))
     assert texts(nodes, ann) == [["b"]]
+
+
+APP, C, D = "101", 3, 4
+ANN, OWN = "101 ann", "101 zoe"
+AFTER_A_MOVE = (REROUTE_SECONDS / 2, ANN, 2, 0.5), (REROUTE_SECONDS, ANN, 2, 0), (0, ANN, 1, 1)
+
+
+class Hub:
+    """Those who are online."""
+
+    def __init__(self, *users: str) -> None:
+        self.users = set(users)
+
+    def user_names(self, app: str) -> list[str]:
+        return sorted(self.users)
+
+    def is_online(self, app: str, user: str) -> bool:
+        return user in self.users
+
+
+# --- the sender ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [(0.1, "101 ann", 1, 0), (0, "101 bob", 2, 0), (0, "102 ann", 3, 0)] * 5,
+        # After a move all pushes wait until the same moment, and after a second one again.
+        [(0, ANN, 1, 0), (ARRIVED_SECONDS / 2, ANN, 2, 1), *AFTER_A_MOVE],
+        [(0, ANN, 1, 0), (0, ANN, 2, 1), (REROUTE_SECONDS + ARRIVED_SECONDS * 0.9, ANN, 1, 1)],
+        [(0, ANN, 1, 0), (ARRIVED_SECONDS, ANN, 2, 0)],  # a push of long ago is not waited for
+        # One to a user of this node is only waited for if an earlier one has left it.
+        [(0, OWN, 1, 0), (0, OWN, 2, 0), (0, OWN, 1, 1), (0, OWN, 2, 1)],
+    ],
+)
+def test_a_push_waits_for_earlier_ones_to_another_node(steps: list[tuple[float, str, int, float]]) -> None:
+    """Each step: seconds that pass, app and user, the node of the push, and how long it waits."""
+    clock = Clock()
+    routes = ReorderDelay(clock)
+    for seconds, who, epoch, share in steps:
+        clock.now += seconds
+        app, user = who.split()
+        waits = routes.wait_seconds(app, user, epoch, own=1 if who == OWN else 0)
+        assert abs(waits - share * REROUTE_SECONDS) < 1e-6
+
+
+def test_the_routes_are_bounded_and_those_of_long_ago_leave_first() -> None:
+    routes = ReorderDelay(Clock())
+    assert not routes.may_be_elsewhere(APP, "ann")
+    for user in ("ann", "bob", *(f"u{number}" for number in range(MAX_ROUTES - 2)), "ann", "cid"):
+        routes.wait_seconds(APP, user, 2, own=1)
+    assert routes.may_be_elsewhere(APP, "ann")
+    assert routes.may_be_elsewhere(APP, "bob"), "unknown, as it was forgotten"
+    assert routes.wait_seconds(APP, "ann", 1) > 0
+    assert routes.wait_seconds(APP, "bob", 1) == 0, "forgotten"
+
+
+# --- the receiver -------------------------------------------------------------------------------------------
+
+
+def test_delivered_pushes_are_remembered_at_the_next_login_and_for_a_while() -> None:
+    clock, hub = Clock(), Hub("ann", "bob")
+    reorder_guard = ReorderGuard(hub, clock)
+    reorder_guard.logged_in(APP, "ann")
+    reorder_guard.reached(APP, "ann", C, 5)
+    clock.now += GUARD_SECONDS * 0.9
+    reorder_guard.logged_in(APP, "ann")
+    clock.now += GUARD_SECONDS * 0.9
+    reorder_guard.logged_in(APP, "bob")
+    assert reorder_guard.is_overtaken(APP, "ann", C, 4)
+    assert not reorder_guard.is_overtaken(APP, "ann", C, 6)
+    clock.now += GUARD_SECONDS + 1
+    assert reorder_guard.is_overtaken(APP, "ann", C, 6), "everything is too late"
+    for user in ("bob", "ann"):
+        reorder_guard.logged_in(APP, user)
+    assert not reorder_guard.is_overtaken(APP, "ann", C, 4), "nothing is remembered"
+    reorder_guard.reached(APP, "ann", C, 5)
+    hub.users.clear()
+    assert not reorder_guard.is_overtaken(APP, "ann", C, 4), "nobody is there"

@@ -1,13 +1,15 @@
-"""Presence, the courier and the questions of several nodes."""
+"""Presence, the courier and the questions of several nodes; ids of connections."""
 
 from itertools import count
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from imserver.gateway.cluster.nodes import NodeQueries, ToApp, ToUser, encode, read
+from imserver.gateway.cluster.nodes import ToApp, ToUser, encode, read
 from imserver.gateway.cluster.rpc.counters import UnknownQuery
+from imserver.gateway.process import Secret
+from imserver.gateway.sessions.connection_ids import ID_CHARACTERS, Address, ConnectionIds, new_birth
 from imserver.gateway.sessions.presence import NamesAnswer, NamesQuery
 from tests.gateway.core.cluster_harness import HELLO, MULTI, NEWEST, Several, received_since
 from tests.gateway.transport.harness import Client
@@ -51,7 +53,9 @@ def test_many_users_or_apps_are_one_question_and_users_of_this_node_none(nodes: 
     assert calls == ["find", "find_in_apps", "find_in_apps"]
 
 
-def test_while_the_registry_is_away_the_nodes_are_asked_who_is_online(nodes: Several) -> None:
+def test_while_the_registry_is_away_nodes_are_asked_and_one_that_is_silent_is_named_unless_it_has_died(
+    nodes: Several,
+) -> None:
     nodes[1].login(NEWEST, "ann")
     nodes[2].login(NEWEST, "bob")
     nodes[1].registry.away = True
@@ -61,12 +65,6 @@ def test_while_the_registry_is_away_the_nodes_are_asked_who_is_online(nodes: Sev
     nodes[1].rpc.cut.add(2)
     found = nodes[1].presence.online(NEWEST, ["ann", "bob"])
     assert (found.users, found.missing) == ([True, False], ("127.0.0.1:9002",))
-
-
-def test_a_node_that_does_not_answer_is_named_unless_it_has_died(nodes: Several) -> None:
-    nodes[1].login(NEWEST, "ann")
-    nodes[2].login(NEWEST, "bob")
-    nodes[1].rpc.cut.add(2)
     page = nodes[1].presence.page(NEWEST, None, 10)
     assert (page.users, page.missing) == (["ann"], ("127.0.0.1:9002",))
     lease = nodes.book.leases.pop(2)
@@ -87,33 +85,23 @@ def test_the_pages_of_any_node_hold_every_user_once_in_order(
     with Several(3) as nodes:
         for epoch, user in users:
             nodes[epoch].login(MULTI, user)
+        everybody, everywhere = {user for _, user in users}, len(set(users))
         found: list[str] = []
         after = None
         for number in count():
             page = nodes[query].presence.page(MULTI, after, limit)
             assert len(page.users) <= limit
             assert number <= len(users), "no end"
+            assert page.total in (len(everybody), everywhere), "who is on several nodes may count again"
             found += page.users
             if not page.more:
                 break
             after = page.users[-1]
-        everybody = {user for _, user in users}
         assert (sorted(found), len(found)) == (sorted(everybody), len(everybody))
         if len(everybody) > limit:
             assert found == sorted(found)
         else:
             assert page.total == len(everybody)
-
-
-def test_the_total_of_a_large_app_is_that_of_all_nodes(nodes: Several) -> None:
-    for number in range(9):
-        nodes[1 + number % 3].login(NEWEST, f"u{number}")
-    page = nodes[1].presence.page(NEWEST, None, 4)
-    assert (page.total, page.users, page.more) == (9, ["u0", "u1", "u2", "u3"], True)
-    page = nodes[2].presence.page(NEWEST, "u3", 4)
-    assert (page.total, page.users, page.more) == (9, ["u4", "u5", "u6", "u7"], True)
-    page = nodes[3].presence.page(NEWEST, "u7", 4)
-    assert (page.total, page.users, page.more) == (9, ["u8"], False)
 
 
 # --- the courier --------------------------------------------------------------------------------------------
@@ -133,12 +121,8 @@ def test_an_item_to_all_is_encoded_once_and_reaches_every_other_node(nodes: Seve
         assert not courier.send(epoch, ToUser(NEWEST, "ann", HELLO)), "nobody lives under that epoch"
 
 
-@pytest.mark.parametrize(
-    "data",
-    [b"", b"\xc1", b"\x93\xa1x", encode(["z", "101"]), encode(["u", 1, 2, 3]), b"\x91" * 10_000 + b"\x90"],
-)
 def test_an_item_that_cannot_be_read_fails_or_is_of_nobody_costs_the_others_nothing(
-    nodes: Several, data: bytes, caplog: pytest.LogCaptureFixture
+    nodes: Several, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, ann = nodes[1].login(NEWEST, "ann")
 
@@ -150,34 +134,74 @@ def test_an_item_that_cannot_be_read_fails_or_is_of_nobody_costs_the_others_noth
     nodes[1].node_messages.handle({ToUser: deliver})
     users = [(NEWEST, "ann"), (NEWEST, "eve"), ("999", "ann"), (NEWEST, "nobody")]
     good, *others = [encode(ToUser(*user, HELLO)) for user in users]
-    nodes[1].node_messages.received(2, [good, data, *others, encode(ToApp("999", "", HELLO)), good])
+    broken = [b"\xc1", encode(["z", "101"]), b"\x91" * 10_000 + b"\x90"]
+    nodes[1].node_messages.received(2, [good, *broken, *others, encode(ToApp("999", "", HELLO)), good])
     assert messages(nodes, ann) == [2]
-    assert nodes[1].node_messages.unreadable == 1
+    assert nodes[1].node_messages.unreadable == 3
     assert "node message ToUser from epoch 2 failed" in caplog.text
-    assert sum("epoch 2" in record.getMessage() for record in caplog.records) == 2
+    assert sum("epoch 2" in record.getMessage() for record in caplog.records) == 4
 
 
 # --- questions ----------------------------------------------------------------------------------------------
 
 
-def test_questions_are_answered_by_their_rows(nodes: Several) -> None:
+def test_questions_are_answered_by_their_rows_and_what_cannot_be_read_is_refused_or_left_out(
+    nodes: Several, caplog: pytest.LogCaptureFixture
+) -> None:
     nodes[1].login(NEWEST, "ann")
-    data = nodes[1].queries.answer("names", encode(NamesQuery(NEWEST, None, 10)))
-    assert read({"x": data}, NamesAnswer) == {"x": NamesAnswer(1, ["ann"])}
-
-
-def test_an_unknown_question_or_a_broken_one_is_refused() -> None:
-    queries = NodeQueries()
-    queries.add("names", NamesQuery, lambda query: None)
+    queries = nodes[1].queries
+    answers = {"x": queries.answer("names", encode(NamesQuery(NEWEST, None, 10))), "b": b"\xc1"}
+    assert read({**answers, "c": encode("three")}, NamesAnswer) == {"x": NamesAnswer(1, ["ann"])}
+    for node in "bc":
+        assert f"the answer of {node} is not readable" in caplog.text
     with pytest.raises(UnknownQuery):
         queries.answer("no such", b"")
-    for body in (b"", b"\xc1", encode([1]), encode([1, 2, "x"])):
+    for body in (b"", encode([1, 2, "x"])):
         with pytest.raises(ValueError, match=r".*"):
             queries.answer("names", body)
 
 
-def test_an_answer_that_cannot_be_read_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
-    answers = {"a": encode(3), "b": b"\xc1", "c": encode("three")}
-    assert read(answers, int) == {"a": 3}
-    assert "the answer of b is not readable" in caplog.text
-    assert "the answer of c is not readable" in caplog.text
+SECRET = b"s" * 32
+numbers = st.integers(1, (1 << 48) - 1)
+OURS = ConnectionIds(Secret(SECRET), 77)
+URL_SAFE = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+
+
+@given(birth=numbers, number=numbers)
+def test_an_id_shows_any_node_with_the_secret_where_its_connection_is(birth: int, number: int) -> None:
+    ids = ConnectionIds(Secret(SECRET), birth)
+    connection_id = ids.id_of(number)
+    assert connection_id == ids.id_of(number)
+    assert (len(connection_id), set(connection_id) <= URL_SAFE) == (ID_CHARACTERS, True)
+    other, changing = Secret(b"t" * 32), Secret(b"t" * 32, SECRET)
+    for reader, found in ((Secret(SECRET), True), (changing, True), (other, False)):
+        address = ConnectionIds(reader, 77).read(connection_id)
+        assert address == (Address(birth, number) if found else None)
+    assert OURS.read(ConnectionIds(changing, birth).id_of(number)) is None, "none is made with the second one"
+
+
+@given(number=numbers, index=st.integers(0, ID_CHARACTERS - 1), letter=st.sampled_from(sorted(URL_SAFE)))
+def test_an_id_that_was_changed_anywhere_is_none(number: int, index: int, letter: str) -> None:
+    connection_id = OURS.id_of(number)
+    changed = connection_id[:index] + letter + connection_id[index + 1 :]
+    assert OURS.read(changed) == (Address(77, number) if changed == connection_id else None)
+
+
+@given(text=st.text())
+@example("A" * ID_CHARACTERS)
+@example("=" * 38)
+@example("马" * 38)
+@example("A" * 37)
+@example("\ud800")
+def test_other_text_is_no_id(text: str) -> None:
+    assert OURS.read(text) is None
+
+
+def test_ids_of_one_node_are_new_and_show_nothing_in_common() -> None:
+    """Neither the node nor the order of connections can be seen: no two characters stay where they are."""
+    ids = [OURS.id_of(OURS.next_number()) for _ in range(200)]
+    assert len(set(ids)) == 200
+    assert all(len({text[index] for text in ids}) > 8 for index in range(ID_CHARACTERS - 1))
+    births = {new_birth() for _ in range(1000)}
+    assert len(births) == 1000
+    assert all(0 < birth < 1 << 48 for birth in births)

@@ -1,53 +1,18 @@
 """Logins under each policy, kicks and bans: the same on one node, and with the sessions of a user on two."""
 
-from collections.abc import Iterator
-
 import gevent
 import pytest
 
+from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.model import Event, Login
 from imserver.gateway.sessions.sessions import ENTER_TEXT, EXIT_TEXT
-from tests.gateway.core.cluster_harness import MULTI, NEWEST, REFUSE, SINGLE, Several, received_since
+from tests.gateway.core.cluster_harness import MULTI, NEWEST, REFUSE, SINGLE, Several, Topology
 from tests.gateway.hub.harness import Harness
 from tests.gateway.sessions.conftest import answer_pings
 from tests.gateway.transport.harness import Client, turn, until
 
 ENTER_ANN = ("enter", "ann", ENTER_TEXT)
 EXIT_ANN = ("exit", "ann", EXIT_TEXT)
-
-
-class Topology:
-    """Where a user logs in: ``here`` and ``there`` are one node, or two of a cluster."""
-
-    def __init__(self, here: Harness, there: Harness, cluster: Several | None = None) -> None:
-        self.here = here
-        self.there = there
-        self._cluster = cluster
-
-    def addressed(self, app: str, user: str) -> int:
-        """How many sessions of a user get pushes."""
-        if self._cluster is not None:
-            return len(self._cluster.addressed(app, user))
-        return len(self.here.hub.apps[app].sessions_of(user))
-
-    def news_of(self, client: Client) -> list[tuple[str, str, str]]:
-        """What a client was told since it was last asked, when all has been told."""
-        if self._cluster is None:
-            turn()
-            client.probe(b"settled")
-        else:
-            self._cluster.settle(client)
-        return received_since(client)
-
-
-@pytest.fixture(params=["node", "cluster"])
-def topology(request: pytest.FixtureRequest) -> Iterator[Topology]:
-    if request.param == "node":
-        with Harness() as harness:
-            yield Topology(harness, harness)
-    else:
-        with Several(2) as nodes:
-            yield Topology(nodes[1], nodes[2], nodes)
 
 
 # --- newest -------------------------------------------------------------------------------------------------
@@ -189,20 +154,93 @@ def test_a_kick_closes_all_connections_of_a_user_with_4502(
 
 
 @pytest.mark.parametrize("app", [NEWEST, MULTI])
-def test_a_banned_user_is_closed_with_4503_and_stays_out(topology: Topology, app: str) -> None:
-    _, client = topology.here.login(app, "ann")
-    assert topology.there.sessions.close(app, ["ann"], ban_seconds=600).total == 1
+def test_a_banned_user_is_closed_with_4503_and_stays_out_until_the_ban_is_lifted(
+    topology: Topology, app: str
+) -> None:
+    here, there = topology.here, topology.there
+    _, client = here.login(app, "ann")
+    assert there.sessions.close(app, ["ann", "zoe"], ban_seconds=600).total == 1
     assert client.close_code() == 4503
-    for node in (topology.here, topology.there):
-        connection, again = node.connect()
-        assert node.sessions.login(connection, Login(app, "ann")) == 1003
-        assert again.close_code() == 4503
+    for node in (here, there):
+        for user in ("ann", "zoe"):  # zoe was absent
+            connection, again = node.connect()
+            assert node.sessions.login(connection, Login(app, user)) == 1003
+            assert again.close_code() == 4503
     assert topology.addressed(app, "ann") == 0
+    assert here.login(SINGLE, "ann")[0].is_open, "a ban is of one app"
+    assert here.sessions.unban(app, ["ann", "was never banned"]) == ()
+    assert [
+        node.is_banned(app, user) for node in (here.sessions, there.sessions) for user in ("ann", "zoe")
+    ] == [False, True] * 2
+    assert here.sessions.close(NEWEST, ["nobody"]).total == 0
+    assert here.sessions.close("no such app", ["ann"], ban_seconds=60).total == 0
+    here.sessions.close_app(app)
+    assert not here.sessions.is_banned(app, "zoe"), "a deleted app has no bans"
 
 
-def test_an_absent_user_can_be_banned_and_no_user_or_app_closes_no_session(topology: Topology) -> None:
-    assert topology.here.sessions.close(NEWEST, ["ann"], ban_seconds=60).total == 0
-    connection, _ = topology.there.connect()
-    assert topology.there.sessions.login(connection, Login(NEWEST, "ann")) == 1003
-    assert topology.here.sessions.close(NEWEST, ["nobody"]).total == 0
-    assert topology.here.sessions.close("no such app", ["ann"], ban_seconds=60).total == 0
+LONG = 3600
+
+
+def codes(*clients: Client) -> list[int | None]:
+    turn()
+    return [client.close_code() for client in clients]
+
+
+def may_login(harness: Harness, app: str, user: str) -> bool:
+    connection, _ = harness.connect()
+    return harness.sessions.login(connection, Login(app, user)) == 200
+
+
+def test_the_sessions_of_each_user_are_closed_and_counted_or_those_of_one_device(harness: Harness) -> None:
+    gone = [harness.login(MULTI, user)[1] for user in ("ann", "ann", "bob")]
+    stays = [harness.login(*who)[0] for who in ((MULTI, "eve"), ("103", "ann"), (MULTI, "zoe", "phone"))]
+    nameless, _ = harness.login(MULTI, "zoe")
+    _, web = harness.login(MULTI, "zoe", "web")
+    removed = harness.sessions.close(MULTI, ["bob", "nobody", "ann"])
+    assert (removed.closed, removed.missing, removed.lasting) == ([1, 0, 2], (), True)
+    assert codes(*gone) == [4502] * 3
+    assert harness.sessions.close(MULTI, ["zoe"], "web").closed == [1]
+    assert (codes(web), nameless.is_open) == ([4502], True)
+    assert harness.sessions.close(MULTI, ["zoe"], "").closed == [1], "no name is a name, too"
+    assert not nameless.is_open
+    assert all(connection.is_open for connection in stays)
+
+
+def test_a_ban_under_newest_closes_older_connections_too(harness: Harness) -> None:
+    _, older = harness.login(NEWEST, "ann")
+    newest, _ = harness.login(NEWEST, "ann")
+    newest.lost()
+    assert harness.sessions.close(NEWEST, ["ann"], None, LONG).closed == [0]
+    assert codes(older) == [4503]
+
+
+def test_a_node_that_is_silent_is_named(nodes: Several) -> None:
+    sessions = nodes[1].sessions
+    nodes[1].login(MULTI, "ann")
+    nodes[1].rpc.cut.add(2)
+    removed = sessions.close(MULTI, ["ann"])
+    assert (removed.closed, removed.missing) == ([1], ("127.0.0.1:9002",))
+    assert sessions.unban(MULTI, ["ann"]) == ("127.0.0.1:9002",)
+
+
+@pytest.mark.parametrize(
+    ("fault", "lasting"), [("registry", True), ("database", False), ("no database", False)]
+)
+def test_a_ban_holds_where_nodes_run_whatever_is_away(nodes: Several, fault: str, lasting: bool) -> None:
+    """A node makes no database that nodes elsewhere do not find: nodes with different ones refuse to run."""
+    sessions, store = nodes[1].sessions, nodes.book.store
+    _, ann = nodes[2].login(MULTI, "ann")
+    nodes[1].registry.away = fault == "registry"
+    store.away, store.has_database = fault == "database", fault != "no database"
+    removed = sessions.close(MULTI, ["ann"], None, LONG)
+    assert (removed.closed, removed.lasting) == ([1], lasting)
+    assert codes(ann) == [4503]
+    assert store.seconds == ({(MULTI, "ann"): LONG} if lasting else {})
+    assert not any(may_login(nodes[epoch], MULTI, "ann") for epoch in (1, 2))
+    if fault == "database":
+        with pytest.raises(StorageUnavailable):
+            sessions.unban(MULTI, ["ann"])
+        assert not may_login(nodes[2], MULTI, "ann")
+    else:
+        assert sessions.unban(MULTI, ["ann"]) == ()
+        assert may_login(nodes[2], MULTI, "ann")
