@@ -64,7 +64,7 @@ def test_a_slot_takes_clients_while_its_child_is_ready_has_room_and_its_loop_tur
     slot.status.beat(True, True, False)
     slot.observe(2.0, 0.0)
     assert (slot.accepts_clients(6.9), slot.accepts_clients(7.1)) == (True, False)
-    slot.observe(100.0, 99.0)
+    slot.observe(100.0, 97.0)
     assert slot.silent_seconds(100.0) == 1.0, "time in which nobody looked is no silence"
 
 
