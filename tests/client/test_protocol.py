@@ -1,5 +1,8 @@
 """The frames that the client sends and reads, and its tables of codes."""
 
+import json
+from typing import Any
+
 import pytest
 
 from imserver.gateway import errors as server
@@ -16,6 +19,7 @@ from imserver_client.errors import (
 )
 from imserver_client.protocol import CmdCodec, Push, Reply
 from imserver_client.session import Backoff
+from tests.samples import samples_of
 
 
 def test_a_login_is_read_by_the_server_as_it_was_meant() -> None:
@@ -29,10 +33,19 @@ def test_a_login_is_read_by_the_server_as_it_was_meant() -> None:
     assert (command.app, command.user, command.token, command.device) == ("101", "马远", "t", "phone")  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("kind", ["msg", "enter", "exit"])
-def test_frames_of_the_server_are_decoded(kind: str) -> None:
-    frame = CmdDialect().encode_event(Event(kind, "ann", "你好", "7"))
-    assert CmdCodec().read(frame) == Push(kind, "ann", "你好", "7")
+@pytest.mark.parametrize("sample", samples_of("cmd")["samples"], ids=lambda row: row["name"])
+def test_wire_samples_of_the_server_are_read(sample: dict[str, Any]) -> None:
+    for frame in sample.get("answers", [sample.get("frame")]):
+        found = CmdCodec().read(frame)
+        if not frame.startswith("{"):
+            assert found is None
+            continue
+        seq, cmd, response = json.loads(frame).values()
+        if "event" in sample:
+            assert found == Push(cmd, response["data"]["from"], response["data"]["msg"], seq)
+        else:
+            assert found == Reply(seq, cmd, *response.values())
+            assert found.ok is (response["code"] == 200)  # type: ignore[union-attr]
 
 
 def test_the_payload_of_a_push_with_data_is_json() -> None:
@@ -40,14 +53,6 @@ def test_the_payload_of_a_push_with_data_is_json() -> None:
     push = CmdCodec().read(frame)
     assert isinstance(push, Push)
     assert (push.type, push.json()) == ("order", {"n": [1, 2]})
-
-
-def test_an_answer_is_read() -> None:
-    frame = '{"seq":"1","cmd":"ping","response":{"code":200,"codeMsg":"Success","data":"pong"}}'
-    reply = CmdCodec().read(frame)
-    assert reply == Reply("1", "ping", 200, "Success", "pong")
-    assert isinstance(reply, Reply)
-    assert reply.ok
 
 
 @pytest.mark.parametrize(

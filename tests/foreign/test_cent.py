@@ -27,7 +27,6 @@ from cent import (
 )
 
 from imserver.dialects.centrifuge.service import GRACE_SECONDS
-from imserver.gateway.channels.members import MAX_TAG_BYTES, MAX_TAGS
 from tests.integration.raw import CLOSE, Raw, request, text
 from tests.support import Server, eventually
 
@@ -54,28 +53,6 @@ def test_publications_are_numbered_and_listed(cent: Client) -> None:
     assert [(each.offset, each.tags) for each in page.publications] == [(2, {"k": "v"}), (3, {"k": "v"})]
     cent.history_remove(HistoryRemoveRequest(channel="past:cent"))
     assert cent.history(HistoryRequest(channel="past:cent", limit=9)).publications == []
-
-
-def test_one_request_publishes_to_many(cent: Client) -> None:
-    answer = cent.broadcast(BroadcastRequest(channels=["past:b1", "past:b2", "x" * 300], data=1))
-    assert [each.result and each.result.offset for each in answer.responses] == [1, 1, None]
-    assert answer.responses[2].error is not None
-    assert answer.responses[2].error.code == 107
-
-
-@pytest.mark.parametrize(
-    "tags", [{str(number): "" for number in range(MAX_TAGS + 1)}, {"k": "x" * MAX_TAG_BYTES}]
-)
-def test_too_many_tags_are_refused_with_the_limit(cent: Client, tags: dict[str, str]) -> None:
-    for call in (
-        lambda: cent.publish(PublishRequest(channel="past:tags", data=1, tags=tags)),
-        lambda: cent.broadcast(BroadcastRequest(channels=["past:tags"], data=1, tags=tags)),
-    ):
-        with pytest.raises(CentApiResponseError) as error:
-            call()
-        assert error.value.code == 106
-        assert f"at most {MAX_TAGS}, with {MAX_TAG_BYTES} bytes" in str(error.value)
-    assert cent.history(HistoryRequest(channel="past:tags")).offset == 0
 
 
 def test_an_idempotency_key_acts_per_channel(cent: Client) -> None:

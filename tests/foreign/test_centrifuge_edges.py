@@ -59,24 +59,6 @@ def test_the_subprotocol_selects_the_form_of_frames(
         assert client.message().opcode == opcode
 
 
-@pytest.mark.parametrize(("channel", "code"), [(None, 3005), ("talk:renewed", 3006)])
-def test_an_expired_token_at_a_renewal_makes_the_client_reconnect(
-    server: Server, channel: str | None, code: int
-) -> None:
-    """An error with a code of 100 or more would end the client, or its subscription, for ever."""
-    named = {"channel": channel} if channel else {}
-    with Raw(server.ws) as client:
-        client.upgrade(PATH)
-        commands = [CONNECT]
-        if channel:
-            commands.append(json.dumps({"id": 2, "subscribe": {**named, "token": token("raw", **named)}}))
-        client.send(text("\n".join(commands)))
-        assert [answered(client)["id"] for _ in commands] == list(range(1, len(commands) + 1))
-        late = {**named, "token": token("raw", exp=1, **named)}
-        client.send(text(json.dumps({"id": 3, "sub_refresh" if channel else "refresh": late})))
-        assert close_code(client) == code
-
-
 def test_a_renewed_token_says_anew_what_others_see_of_its_client(server: Server) -> None:
     with Raw(server.ws) as client:
         client.upgrade(PATH)

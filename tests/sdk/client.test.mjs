@@ -1,11 +1,18 @@
 // The SDK's rules, driven by a socket made of paper and a clock that the test moves.
 // Run by `node --test`; tests/sdk/test_sdk.py does so.
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { beforeEach, describe, it, mock } from "node:test";
 
 import {
   Closed, CommandRefused, fullJitter, ImClient, ImError, LoginRefused, mayReconnect, newId, NotConnected, RequestRefused, TalkClient,
 } from "../../sdk/js/imserver.js";
+
+/** The events in the wire samples of a dialect that has a word for them. */
+function samplesOf(dialect) {
+  const { samples } = JSON.parse(readFileSync(new URL(`../vectors/${dialect}.json`, import.meta.url), "utf8"));
+  return samples.filter(({ event, frame }) => event && frame);
+}
 
 /** What the client made, newest last. */
 let sockets = [];
@@ -470,6 +477,17 @@ describe("events", () => {
     assert.throws(() => talk.on("msg", () => {}), { message: 'unknown event "msg"; known events: state, welcome, said, left, failed, other' });
   });
 
+  it("of the wire samples are those that the server meant", async () => {
+    const { client } = await logIn();
+    for (const { name, event, frame } of samplesOf("cmd")) {
+      const heard = [];
+      const stop = client.on(event.kind, ({ from, text }) => heard.push([from, text]));
+      last().hear(frame);
+      stop();
+      assert.deepEqual(heard, [[event.sender, event.text]], name);
+    }
+  });
+
   it("stop when the returned function is called", async () => {
     const { client } = await logIn();
     const received = [];
@@ -815,6 +833,17 @@ describe("a client of the action dialect", () => {
     assert.ok(seq);
     assert.deepEqual(request, { action: "login", data: { userId: "1", appId: 1, toUid: "2", groupsId: "0", token: "secret" } });
     assert.equal(client.state.state, "online");
+  });
+
+  it("hears the wire samples as the server meant them", async () => {
+    const client = await begin();
+    for (const { name, event, frame } of samplesOf("action")) {
+      const heard = [];
+      const stop = client.on(event.kind === "msg" ? "said" : event.kind, ({ from, type, text }) => heard.push([from, type, text]));
+      last().hear(frame);
+      stop();
+      assert.deepEqual(heard, [[event.sender, event.type ?? "text", event.text || event.data]], name);
+    }
   });
 
   it("asks a function for its token", async () => {

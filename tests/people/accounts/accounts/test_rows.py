@@ -41,13 +41,22 @@ def test_where_nothing_is_stored_nobody_is_looked_for_and_nothing_is_made(open_s
     assert not store.has_database
 
 
-def test_an_account_is_found_by_phone_and_by_id_in_its_app_only(accounts: AccountStore) -> None:
+def test_an_account_is_found_in_its_app_only_changed_and_removed(accounts: AccountStore) -> None:
     one = new(accounts, "13800000001")
     assert one.id > 0
     assert accounts.by_login("gochat", ("phone", "13800000001")) == (one, "a hash")
     assert accounts.by_id("gochat", one.id) == (one, "a hash")
     assert accounts.by_login("other", ("phone", "13800000001")) is None
     assert accounts.by_id("other", one.id) is None
+    assert accounts.set_password(one.id, "a hash", "another")
+    assert not accounts.set_password(one.id, "a hash", "a third"), "it is replaced once"
+    assert accounts.by_id("gochat", one.id) == (one, "another")
+    assert accounts.end_sessions("gochat", one.id)
+    assert not accounts.end_sessions("other", one.id)
+    assert accounts.by_id("gochat", one.id)[0].version == one.version + 1
+    assert accounts.remove("gochat", one.id)
+    assert not accounts.remove("gochat", one.id)
+    assert new(accounts, "13800000001").id > one.id, "no id is given twice"
 
 
 def test_some_accounts_are_compared_with_words(url: str, open_store: OpenStore) -> None:
@@ -164,28 +173,6 @@ def test_of_many_who_register_one_phone_at_once_one_gets_it(url: str, open_store
         assert sum(pool.map(register, range(5))) == 1
 
 
-def test_an_id_is_never_given_twice(accounts: AccountStore) -> None:
-    gone = new(accounts, "1")
-    assert accounts.remove("gochat", gone.id)
-    assert not accounts.remove("gochat", gone.id)
-    assert new(accounts, "1").id > gone.id
-
-
-def test_a_password_is_replaced_once(accounts: AccountStore) -> None:
-    one = new(accounts, "1")
-    assert accounts.set_password(one.id, "a hash", "another")
-    assert not accounts.set_password(one.id, "a hash", "a third")
-    assert accounts.by_id("gochat", one.id) == (one, "another")
-
-
-def test_the_end_of_all_sessions_raises_the_version(accounts: AccountStore) -> None:
-    one = new(accounts, "1")
-    assert accounts.end_sessions("gochat", one.id)
-    assert not accounts.end_sessions("other", one.id)
-    found = accounts.by_id("gochat", one.id)
-    assert found[0].version == one.version + 1
-
-
 def test_lists_are_paged_by_id(accounts: AccountStore) -> None:
     ids = [new(accounts, str(number)).id for number in range(5)]
     for other in ids[1:]:
@@ -194,6 +181,8 @@ def test_lists_are_paged_by_id(accounts: AccountStore) -> None:
     assert (total, [each.id for each in page]) == (4, ids[2:4])
     assert page[0].nickname == "the one of 2"
     assert accounts.contacts("friends", ids[3], 0, 10)[1][0].id == ids[0]
+    accounts.remove("gochat", ids[0])
+    assert accounts.contacts("friends", ids[3], 0, 10) == (0, []), "whoever is deleted is on no list"
 
 
 def test_a_list_and_its_length_are_of_one_state(
@@ -209,13 +198,6 @@ def test_a_list_and_its_length_are_of_one_state(
         return AccountStore(store).contacts("friends", one, 0, 1000)
 
     assert torn_reads(commit, open_store(url), {"contacts": read}, monkeypatch) == []
-
-
-def test_whoever_is_deleted_is_on_no_list(accounts: AccountStore) -> None:
-    one, two = new(accounts, "1"), new(accounts, "2")
-    accounts.relate("gochat", one.id, two.id, 10, befriend)
-    accounts.remove("gochat", two.id)
-    assert accounts.contacts("friends", one.id, 0, 10) == (0, [])
 
 
 def test_nobody_is_something_to_more_than_the_limit(accounts: AccountStore) -> None:
