@@ -65,6 +65,7 @@ from bench.http_client import FORM, JSON, fetch, get_request, post, request_head
 from bench.loop import READ, WRITE, BenchError, Json, Loop
 from bench.probe import ANSWER_SECONDS, PROBE_SECONDS, Probe
 from bench.proc import Growth
+from bench.report import show_phase
 from bench.servers import NodeProcess, Worker
 
 MOST_HOLD_MS, MOST_GROWTH_MB, MOST_RESIDUE_MB = 50, 20, 8
@@ -615,7 +616,7 @@ def run(context: RunContext, options: AbuseOptions) -> Figures:
     rows: list[Json] = []
 
     def note(name: str, attack: Callable[[], Json]) -> None:
-        context.show_phase(f"attack {len(rows) + 1}: {name}")
+        show_phase(f"attack {len(rows) + 1}: {name}")
         rows.append(best_of(options.tries, attack))
 
     for mode in MODES:

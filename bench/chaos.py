@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from bench import chaos_channels, chaos_tasks
-from bench.chaos_loads import AbsentUsers, Events, Load, Questions
+from bench.chaos_loads import AbsentUsers, AskLoad, Events, Load
 from bench.chaos_tasks import AUDIT_SECONDS, DIALECTS, MEET_SECONDS, SETTLE_SECONDS
 from bench.context import RunContext, parameter, text_parameter
 from bench.faults import FAULTS, Fault, System, chosen
@@ -24,6 +24,7 @@ from bench.generator import aim
 from bench.history import FIRST_OF_DRIVER, History, judge
 from bench.loop import Json
 from bench.power import TRAFFIC
+from bench.report import show_phase
 
 CONFIGS: Final = {"messages": chaos_tasks.CONFIG, "channels": chaos_channels.CONFIG}
 CHANNEL_FAULTS: Final = "kill,restart,pause,redis,flush,cut,hold"
@@ -80,12 +81,12 @@ class ChaosRun:
     """One run. Owner of the chatting worker; :meth:`play` returns its report, JSON-ready."""
 
     def __init__(self, context: RunContext, options: ChaosOptions, folder: Path) -> None:
-        self.pool, self.show_phase = context.pool, context.show_phase
+        self.pool = context.pool
         self.options = options
         self.kind = "channels" if options.channels else "messages"
         self.seed = options.seed or random.randrange(1, 2**31)
         self.chance = random.Random(self.seed)
-        self.show_phase("everything starts")
+        show_phase("everything starts")
         self.system = System(
             self.pool,
             1 if options.alone else options.nodes,
@@ -112,7 +113,7 @@ class ChaosRun:
         if options.notifications:
             self.loads.append(AbsentUsers(targets, self.history))
         if options.questions:
-            self.loads.append(Questions(targets, self.history))
+            self.loads.append(AskLoad(targets, self.history))
 
     def play(self) -> tuple[Figures, Json]:
         options, worker = self.options, self.talkers
@@ -122,17 +123,17 @@ class ChaosRun:
             load.start()
         begin = time.monotonic()
         if options.resubscriptions:
-            self.show_phase(f"{options.resubscriptions} resubscriptions")
+            show_phase(f"{options.resubscriptions} resubscriptions")
             given = {"rate": options.rate, "resubscriptions": options.resubscriptions}
             self.pool.ask(worker, chaos_tasks.chat, seconds=options.minutes * 60, **given)
         else:
             self.pool.ask(worker, chaos_tasks.chat, seconds=LEAD_SECONDS, rate=options.rate)
             self._play_rounds(begin)
-        self.show_phase("everything settles")
+        show_phase("everything settles")
         for load in self.loads:
             load.stop()
         settled = self.pool.ask(worker, chaos_tasks.settle, seconds=SETTLE_SECONDS)
-        self.show_phase("what is stored is read")
+        show_phase("what is stored is read")
         audit = self.pool.ask(worker, chaos_tasks.audit, seconds=AUDIT_SECONDS)
         played = Counter(each["fault"] for each in self.rounds)
         figures: Figures = {
@@ -142,10 +143,10 @@ class ChaosRun:
             **audit["figures"],
         }
         for load in self.loads:
-            self.show_phase(f"the end of {type(load).__name__}")
+            show_phase(f"the end of {type(load).__name__}")
             figures |= load.finish()
         tracebacks = self.system.tracebacks()
-        self.show_phase("the history is judged")
+        show_phase("the history is judged")
         judged, broken = self._judge()
         notes = {
             "seed": self.seed,
@@ -190,7 +191,7 @@ class ChaosRun:
             if len(self.rounds) % len(possible) == 0:
                 self.chance.shuffle(possible)
             fault = possible[len(self.rounds) % len(possible)]
-            self.show_phase(f"fault {len(self.rounds) + 1}: {fault.name}")
+            show_phase(f"fault {len(self.rounds) + 1}: {fault.name}")
             self._play_round(fault, begin)
 
     def _play_round(self, fault: Fault, begin: float) -> None:

@@ -379,7 +379,7 @@ class Subscriber(Client):
             if one.subscribed:  # the server has not ended it before
                 one.subscribed, self.phase = False, BEHIND
                 self._subscribe(one, now)
-        else:
+        elif isinstance(event, Unsubscribed) or not one.subscribed:  # else it has asked twice
             if isinstance(event, Unsubscribed) and event.code != INSUFFICIENT_STATE:
                 self.faults.add("refused", f"{one.name}: unsubscribed with {event.code}")
             self.phase = BEHIND

@@ -272,7 +272,7 @@ class AbsentUsers(Load):
         }
 
 
-class Questions(Load):
+class AskLoad(Load):
     """Ann asks. Bob taps on two devices, at the first and at the last node, a different answer on each. The
     history has what each device was told, what everybody has heard, and what each node says at the end.
     """

@@ -120,8 +120,7 @@ def scenario_command(scenario: Scenario) -> None:
 
     def command(as_json: bool, runs: int, **values: Any) -> None:
         choice = choice_of(values)
-        with report.ProgressBar() as watcher:
-            found = play(scenario, scenario.options(**values), choice, runs, watcher)
+        found = play(scenario, scenario.options(**values), choice, runs)
         finish(found, as_json, lambda: report.show(found), not found["faults"])
 
     where = SERVER_OPTIONS if scenario.server else (LOG,) if scenario.servers else ()
@@ -134,8 +133,7 @@ def suite_command(name: str, text: str, *more: Option) -> None:
 
     def command(runs: int, as_json: bool, only: tuple[Any, ...] = (), **values: Any) -> None:
         choice, rows = choice_of(values), chosen(name, only)
-        with report.ProgressBar() as watcher:
-            reports = perform(rows, choice, runs, watcher, **values)
+        reports = perform(rows, choice, runs, **values)
         bars = judge(rows, reports)
 
         def show() -> None:
@@ -174,8 +172,7 @@ def versus_command(pairs: int, one_tool: bool, as_json: bool, other: Path, comma
     when the median of the ratios of a cost, pair by pair, is above 1.05.
     """
     try:
-        with report.ProgressBar() as watcher:
-            found = runner.compare(" ".join(command), other.resolve(), pairs, watcher, one_tool=one_tool)
+        found = runner.compare(" ".join(command), other.resolve(), pairs, one_tool=one_tool)
     except BenchError as error:
         raise click.ClickException(str(error)) from error
     good = not any(row["over"] for row in found)

@@ -20,7 +20,6 @@ from bench.frames import (
     PONG,
     UPGRADE_ACCEPT,
     client_frame,
-    login_frame,
     request_frame,
     scan,
     upgrade_request,
@@ -373,20 +372,16 @@ _LIVE_SECONDS = 86_400
 SYSTEM = "bench"
 
 
-def _cmd_login(app: int, number: int) -> bytes:
-    return login_frame(app, user_name(number))
+def _cmd_login(**more: object) -> Callable[[int, int], bytes]:
+    """Log in with further fields; ``serviceToken`` is made for the user."""
 
+    def login(app: int, number: int) -> bytes:
+        user = user_name(number)
+        claims = {"sub": user, "app": str(app), "exp": int(time.time()) + _LIVE_SECONDS}
+        token = {"serviceToken": jwt.encode(claims, KEY, "HS256")} if "serviceToken" in more else {}
+        return request_frame("login", user, {"userID": user, "appID": app, **more, **token})
 
-def _cmd_login_with_cursor(app: int, number: int) -> bytes:
-    user = user_name(number)
-    return request_frame("login", user, {"userID": user, "appID": app, "cursor": 0})
-
-
-def _cmd_login_with_token(app: int, number: int) -> bytes:
-    user = user_name(number)
-    claims = {"sub": user, "app": str(app), "exp": int(time.time()) + _LIVE_SECONDS}
-    data = {"userID": user, "appID": app, "serviceToken": jwt.encode(claims, KEY, "HS256"), "cursor": 0}
-    return request_frame("login", user, data)
+    return login
 
 
 def _action_login(_app: int, number: int) -> bytes:
@@ -400,25 +395,22 @@ def _protobuf_login(_app: int, number: int) -> bytes:
     return protobuf.login_frame(jwt.encode(claims, KEY, "HS256"))
 
 
-def _centrifuge_login(_app: int, _number: int) -> bytes:
-    return client_frame(b'{"id":1,"connect":{}}')
-
-
 def _centrifuge_login_with_token(_app: int, number: int) -> bytes:
     token = jwt.encode({"sub": user_name(number)}, KEY, "HS256")
     return client_frame(json.dumps({"id": 1, "connect": {"token": token}}).encode())
 
 
+_CENTRIFUGE, _CONNECTED = "/connection/101/websocket", b'{"id":1,"connect":{'
 OPENERS = {
-    "cmd": Opener(login=_cmd_login),
-    "cmd-cursor": Opener(login=_cmd_login_with_cursor),
-    "cmd-token": Opener(login=_cmd_login_with_token),
+    "cmd": Opener(login=_cmd_login()),
+    "cmd-cursor": Opener(login=_cmd_login(cursor=0)),
+    "cmd-token": Opener(login=_cmd_login(serviceToken="", cursor=0)),
     "client": Opener(f"/ws?systemId={SYSTEM}"),
     "action": Opener("/ws?uid=1", _action_login),
-    "centrifuge": Opener("/connection/101/websocket", _centrifuge_login, b'{"id":1,"connect":{'),
-    "centrifuge-token": Opener(
-        "/connection/101/websocket", _centrifuge_login_with_token, b'{"id":1,"connect":{'
+    "centrifuge": Opener(
+        _CENTRIFUGE, lambda _app, _number: client_frame(b'{"id":1,"connect":{}}'), _CONNECTED
     ),
+    "centrifuge-token": Opener(_CENTRIFUGE, _centrifuge_login_with_token, _CONNECTED),
     "protobuf": Opener(
         protobuf.PATH,
         _protobuf_login,

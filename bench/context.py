@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
@@ -123,7 +123,6 @@ class RunContext:
     pool: WorkerPool
     cores: Cores = field(default_factory=Cores)
     folder: str = ""
-    show_phase: Callable[[str], None] = lambda text: None
     log: str = "file"
     extra: Json = field(default_factory=dict)
 

@@ -88,8 +88,3 @@ def request_frame(command: str, seq: str, data: dict[str, object] | None = None)
 def user_name(number: int) -> str:
     """Return the user id of connection ``number``; all are equally long, and so are their frames."""
     return f"u{number:07d}"
-
-
-def login_frame(app: int, user: str) -> bytes:
-    """Return the login of ``user`` in ``app``. Its ``seq`` is the user's name."""
-    return request_frame("login", user, {"userID": user, "appID": app})

@@ -23,6 +23,7 @@ from bench.http_client import FORM, HttpConnections, fetch, request_head
 from bench.latency import STAMP_DIGITS, STAMP_WRAP, Latency, stamp_us
 from bench.loop import BATCH, BenchError, Json
 from bench.push import LAST_FRAMES_SECONDS, MOST_MESSAGES, SENDER, new_tag
+from bench.report import show_phase
 from bench.servers import NodeProcess, RedisProcess, Task, Worker, redis_facts
 from bench.session_scenarios import count_users
 
@@ -382,7 +383,7 @@ class UserWorkers:
         if not online:
             reason = next((reason for answer in answers for reason in answer["errors"]), "no answer in time")
             raise BenchError(f"nobody could log in: {reason}")
-        self.context.show_phase(f"{self.connections:,} users: log in, {online:,} are online")
+        show_phase(f"{self.connections:,} users: log in, {online:,} are online")
 
     def _silent(self, working: list[Worker]) -> Worker | None:
         """Return the next idle process whose users have been silent for long."""
@@ -427,7 +428,7 @@ class MillionRun:
         self.pusher, self.caller = context.start_workers(2)
 
     def phase(self, text: str) -> None:
-        self.context.show_phase(f"{self.options.connections:,} users: {text}")
+        show_phase(f"{self.options.connections:,} users: {text}")
 
     def run(self) -> None:
         """Run all phases; raises BenchError if it cannot continue."""
@@ -594,7 +595,7 @@ def run(context: RunContext, options: MillionOptions) -> Figures:
     """
     check_machine(options)
     processes = options.processes or max(len(os.sched_getaffinity(0)), -(-options.connections // room()))
-    context.show_phase(f"{processes} server processes start")
+    show_phase(f"{processes} server processes start")
     settings, url = {"IMSERVER_CLUSTER_ADVERTISE": "127.0.0.1"}, ""
     if processes > 1:
         url = options.redis or context.pool.start(RedisProcess(options.redis_server)).url

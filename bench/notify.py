@@ -32,6 +32,7 @@ from bench.http_client import fetch, post
 from bench.loop import READ, BenchError, Json, Loop
 from bench.probe import probe
 from bench.proc import quick_rss_bytes
+from bench.report import show_phase
 from bench.servers import NodeProcess
 
 GOOD, DEAD, FAILING, HANGING = "127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"
@@ -244,8 +245,8 @@ class NotifyRun:
         """Send one message to a group, until so many devices at a host got a notification, and the rows of
         the table are gone. Returns what it cost, and what the push services got.
         """
-        is_held = host == GOOD  # endpoints that are gone are removed without a probe beside it
-        if is_held:
+        probes = host == GOOD  # endpoints that are gone are removed without a probe beside it
+        if probes:
             self.prober.ask(probe, pid=self.own.pids[0], seconds=WAIT_SECONDS)
         self.services.ask(take, devices=devices, seconds=WAIT_SECONDS, host=host)
         time.sleep(0.5)
@@ -266,7 +267,7 @@ class NotifyRun:
             "again": taken["requests"] - taken["devices"],
             "others": taken["others"],
             "body_bytes": taken["body_bytes"],
-            "hold_ms": self.hold_ms() if is_held else 0.0,
+            "hold_ms": self.hold_ms() if probes else 0.0,
         }
 
     def hold_ms(self) -> float:
@@ -291,7 +292,7 @@ class NotifyRun:
 def run(context: RunContext, options: NotifyOptions) -> Figures:
     """Measure notifications of absent users, bad hosts."""
     bench = NotifyRun(context, options)
-    context.show_phase(f"notify: a group of {options.members:,}")
+    show_phase(f"notify: a group of {options.members:,}")
     names = [f"member-{number}" for number in range(options.members)]
     group = bench.group(names)
     bench.subscribe(GOOD, names)
@@ -311,19 +312,19 @@ def run(context: RunContext, options: NotifyOptions) -> Figures:
         "of_encrypting": found["cpu_us"] / encrypted["cpu_us"],
     }
     if options.audience:
-        context.show_phase(f"notify: an audience of {options.audience:,}")
+        show_phase(f"notify: an audience of {options.audience:,}")
         bench.subscribe(GOOD, (f"user-{number}" for number in range(options.audience)))
         bench.own.rest()
         figures |= _audience(bench, options)
     if options.bad:
-        context.show_phase("notify: hosts that hang and fail")
+        show_phase("notify: hosts that hang and fail")
         for host in (HANGING, FAILING):
             bench.subscribe(host, names[: options.bad])
         found = bench.round(group, GOOD, options.members, "notify_delivery", f"WHERE host LIKE '{GOOD}%'")
         figures |= {f"beside_bad_{name}": found[name] for name in ("seconds", "lost", "again", "hold_ms")}
         figures["bad_requests"] = found["others"]
     if options.dead:
-        context.show_phase(f"notify: {options.dead:,} dead endpoints")
+        show_phase(f"notify: {options.dead:,} dead endpoints")
         figures |= _dead(bench, options.dead)
     return figures
 

@@ -37,6 +37,7 @@ from bench.figures import Figures
 from bench.generator import aim
 from bench.history import History, judge
 from bench.loop import BenchError, Json
+from bench.report import show_phase
 from bench.servers import DATABASE_NAME, ENGINES, SOURCE, DatabaseProcess, NodeProcess, compiled
 
 RECORD_SOURCE: Final = SOURCE / "tests" / "faults" / "record_writes.c"
@@ -421,7 +422,6 @@ def cut_all(
     seed: int,
     folder: Path,
     read: Callable[[Path], Remains],
-    show: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Follow the recording, cut the power so often, and let ``found`` compare what is stored."""
     chance = random.Random(seed)
@@ -441,7 +441,7 @@ def cut_all(
             found.compare(f"cut {number} ({how}) at {record.at:.6f}", record.at, read(folder))
             if time.monotonic() > shown_at + 10:
                 shown_at = time.monotonic()
-                show(f"cut {number} of {cuts}: {found.figures['chaos_broken']:g} rules broken")
+                show_phase(f"cut {number} of {cuts}: {found.figures['chaos_broken']:g} rules broken")
         disk.follow(position, record)
 
 
@@ -499,7 +499,7 @@ class PowerTraffic(ABC):
     """The server."""
 
     def __init__(self, context: RunContext, options: Any, folder: Path) -> None:
-        self.pool, self.show_phase = context.pool, context.show_phase
+        self.pool = context.pool
         self.options, self.folder = options, folder
         self.seed = options.seed or random.randrange(1, 2**31)
         self.root = self.make_root()
@@ -512,13 +512,13 @@ class PowerTraffic(ABC):
         """Let the traffic flow, cut the power, and let the checker judge."""
         environment, recording = power.recorder(self.folder, self.root)
         self.start(environment)
-        self.show_phase("traffic flows")
+        show_phase("traffic flows")
         self.flow()
         self.stop()
-        self.show_phase("the power is cut")
+        show_phase("the power is cut")
         found = power.Cuts(sorted(power.sends_in(self.file), key=itemgetter(0)))
         cuts, state = self.options.power, self.folder / "state"
-        power.cut_all(self.disk, recording, found, cuts, self.seed, state, self.read, self.show_phase)
+        power.cut_all(self.disk, recording, found, cuts, self.seed, state, self.read)
         return found.figures, {"seed": self.seed, "faults": found.notes}
 
     def make_root(self) -> Path:
@@ -617,9 +617,9 @@ class UploadTraffic(PowerTraffic):
             number = thread
             while time.monotonic() < end:
                 text = text_of(mark_of(1, number))
-                asked = history.ask(f"thread {thread}", "send", f"thing {number}", message=text)
+                operation = history.ask(f"thread {thread}", "send", f"thing {number}", message=text)
                 self._send(number)
-                history.answered(asked)
+                history.answered(operation)
                 number += THREADS
                 time.sleep(THREADS / self.options.rate)
 

@@ -7,34 +7,16 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 import click
-from rich.console import Console
-from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from bench.figures import figure, shown
 from bench.loop import Json
 
+_BEGUN = time.monotonic()
 
-class ProgressBar:
-    """The current phase and its duration, on standard error; a line for each phase if that is no terminal."""
 
-    def __init__(self) -> None:
-        self._console = console = Console(stderr=True)
-        self._begun = time.monotonic()
-        columns = TextColumn("{task.description}"), TimeElapsedColumn()
-        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._task = self._bar.add_task("", total=None)
-
-    def __enter__(self) -> ProgressBar:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._bar.stop()
-
-    def begin(self, text: str) -> None:
-        if not self._console.is_terminal:
-            click.echo(f"{time.monotonic() - self._begun:6.0f} s  {text}", err=True)
-        self._bar.reset(self._task, description=text, total=None)
+def show_phase(text: str) -> None:
+    """Print what is done now, with the time since the start, on standard error."""
+    click.echo(f"{time.monotonic() - _BEGUN:6.0f} s  {text}", err=True)
 
 
 def origin_line(report: Json) -> str:

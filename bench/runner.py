@@ -22,7 +22,7 @@ from bench.context import Cores, RunContext
 from bench.figures import FAULTS, Figures, faults, figure, fold
 from bench.loop import BenchError, Json
 from bench.proc import machine
-from bench.report import ProgressBar
+from bench.report import show_phase
 from bench.servers import SERVER_TREE, SOURCE, NodeProcess, RedisProcess, WorkerPool
 
 
@@ -195,9 +195,7 @@ class ServerChoice:
         )
 
 
-def play(
-    scenario: Scenario, options: Any, choice: ServerChoice, runs: int, watcher: ProgressBar, title: str = ""
-) -> Json:
+def play(scenario: Scenario, options: Any, choice: ServerChoice, runs: int, title: str = "") -> Json:
     """Run ``scenario`` ``runs`` times, each with fresh processes; return the report, JSON-ready."""
     if getattr(options, "keyed", False) and not choice.key:
         choice = replace(choice, key=OWN_KEY)
@@ -208,7 +206,7 @@ def play(
         run = f", run {number + 1} of {runs}" if runs > 1 else ""
         pool = WorkerPool()
         try:
-            context = make_context(scenario, choice, pool, watcher, (title or scenario.name) + run, options)
+            context = make_context(scenario, choice, pool, (title or scenario.name) + run, options)
             each.append(scenario.run(context, options))
             processes = len(pool.workers)
             extra |= context.extra
@@ -238,17 +236,17 @@ def play(
 
 
 def make_context(
-    scenario: Scenario, choice: ServerChoice, pool: WorkerPool, watcher: ProgressBar, title: str, options: Any
+    scenario: Scenario, choice: ServerChoice, pool: WorkerPool, title: str, options: Any
 ) -> RunContext:
     """Return the context of one run; starts a server if the scenario needs one."""
     cores = Cores.divided() if choice.pin else Cores()
-    watcher.begin(title)
+    show_phase(title)
     if not scenario.server:
-        return RunContext(Target("127.0.0.1", 0), (), pool, cores, show_phase=watcher.begin, log=choice.log)
+        return RunContext(Target("127.0.0.1", 0), (), pool, cores, log=choice.log)
     if choice.url:
         if scenario.needs_pids and not choice.pids:
             raise BenchError(f"{scenario.name} reads the server's memory: name its processes by --pid")
-        return RunContext(choice.target(), choice.pids, pool, show_phase=watcher.begin)
+        return RunContext(choice.target(), choice.pids, pool)
     environment = {**getattr(options, "environment", {})}
     if choice.key:
         environment = {"IMSERVER_API_KEYS": KEYS % choice.key, "IMSERVER_APPS": OPEN_APPS, **environment}
@@ -263,13 +261,7 @@ def make_context(
     )
     target = replace(own.target, app=choice.app, key=choice.key)
     return RunContext(
-        target,
-        own.pids if processes > 1 else own.pids[:1],
-        pool,
-        cores,
-        own.data_directory,
-        show_phase=watcher.begin,
-        log=choice.log,
+        target, own.pids if processes > 1 else own.pids[:1], pool, cores, own.data_directory, log=choice.log
     )
 
 
@@ -308,15 +300,13 @@ def options_of(row: Row) -> Any:
     return SCENARIOS[name].options(**given)
 
 
-def perform(
-    rows: tuple[Row, ...], choice: ServerChoice, runs: int, watcher: ProgressBar, **given: Any
-) -> list[Json]:
+def perform(rows: tuple[Row, ...], choice: ServerChoice, runs: int, **given: Any) -> list[Json]:
     """Run all ``rows``, with the options ``given``; return their reports, each with its ``title``."""
     reports = []
     for number, row in enumerate(rows, 1):
         title = f"{number}/{len(rows)} {row.title}"
         options = replace(options_of(row), **given)
-        report = play(SCENARIOS[row.command.split()[0]], options, choice, runs, watcher, title)
+        report = play(SCENARIOS[row.command.split()[0]], options, choice, runs, title)
         reports.append({"title": row.title, **report})
     return reports
 
@@ -373,9 +363,7 @@ def measure(tree: Path, command: str, tool: Path) -> Json:
     return report
 
 
-def compare(
-    command: str, other: Path, pairs: int, watcher: ProgressBar, *, one_tool: bool = False
-) -> list[Json]:
+def compare(command: str, other: Path, pairs: int, *, one_tool: bool = False) -> list[Json]:
     """Run each row of ``command`` in this tree and in ``other``, ``pairs`` times; return a row a figure.
 
     ``ratio`` is the median of this tree's value divided by the other's, pair by pair; ``over``: it is a cost,
@@ -386,7 +374,7 @@ def compare(
     for row in rows_of(command):
         runs: dict[str, list[tuple[float, float]]] = {}
         for number in range(pairs):
-            watcher.begin(f"{row.title}, pair {number + 1} of {pairs}")
+            show_phase(f"{row.title}, pair {number + 1} of {pairs}")
             ours = measure(SOURCE, row.command, SOURCE)
             theirs = measure(other, row.command, SOURCE if one_tool else other)
             for name, value in ours["figures"].items():

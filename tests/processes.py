@@ -95,7 +95,7 @@ def running(command: Sequence[str], **options: Any) -> Iterator["subprocess.Pope
         end(process)
 
 
-class Kept:
+class ProcessOfTests:
     """What tests add to a server of the load tool (``bench.servers.ServerProcess``)."""
 
     process: "subprocess.Popen[bytes]"

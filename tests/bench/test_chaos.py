@@ -19,7 +19,7 @@ import yaml
 from bench import chaos_channels, chaos_objects, chaos_tasks
 from bench.chaos_channels import Subscribed
 from bench.chaos_client import Faults, Reader
-from bench.chaos_loads import EVERYBODY, EventReceiver, Questions
+from bench.chaos_loads import EVERYBODY, AskLoad, EventReceiver
 from bench.chaos_tasks import CMD_APP
 from bench.chat_dialects import Entry, mark_of
 from bench.connections import Target
@@ -69,7 +69,7 @@ def loop() -> Iterator[Loop]:
         os.close(mine)
 
 
-def carried(source: socket.socket, sink: socket.socket, data: bytes, seconds: float) -> bytes:
+def arrival(source: socket.socket, sink: socket.socket, data: bytes, seconds: float) -> bytes:
     """Send something; what of it arrives within so many seconds."""
     source.send(data)
     sink.settimeout(seconds)
@@ -99,23 +99,23 @@ def test_a_network_carries_holds_back_and_loses() -> None:
             return near, ends.enter_context(listener.accept()[0])
 
         near, far = line()
-        assert carried(near, far, b"one", 60) == b"one"
+        assert arrival(near, far, b"one", 60) == b"one"
         network.control("hold")
-        assert carried(near, far, b"two", 0.2) == b""
+        assert arrival(near, far, b"two", 0.2) == b""
         network.control("heal")
-        assert carried(near, far, b"", 60) == b"two"
+        assert arrival(near, far, b"", 60) == b"two"
         for how, requests, answers in (("cut", b"", b""), ("deaf", b"", b"no"), ("mute", b"yes", b"")):
             near, far = line()
             network.control(how)
-            assert carried(near, far, b"yes", 60 if requests else 0.2) == requests, how
-            assert carried(far, near, b"no", 60 if answers else 0.2) == answers, how
+            assert arrival(near, far, b"yes", 60 if requests else 0.2) == requests, how
+            assert arrival(far, near, b"no", 60 if answers else 0.2) == answers, how
             network.control("heal")
             assert has_ended(near), "a connection that may have a gap"
         for _ in range(300):
             socket.create_connection(("127.0.3.1", port), 5).close()
             listener.accept()[0].close()
         near, far = line()
-        assert carried(near, far, b"three", 60) == b"three", "it survives connections that end at once"
+        assert arrival(near, far, b"three", 60) == b"three", "it survives connections that end at once"
     network.close()
 
 
@@ -331,7 +331,7 @@ def rules(
     """The rules that are broken if the phone says yes and the laptop no: whether each was told that it
     counts, what everybody heard, and what a node says at the end."""
     history = History(file)
-    asking = Questions([], history)
+    asking = AskLoad([], history)
     for device, vote, counts in zip(("phone", "laptop"), ("yes", "no"), accepted, strict=True):
         decided = history.ask(device, "decide", "votes:question 7", user="bob", vote=vote, need=1)
         sending = history.ask(device, "send", "answers to 7", message=vote)

@@ -11,7 +11,7 @@ import redis
 from bench.servers import RedisProcess
 from imserver.gateway.config.settings import RedisSettings
 from tests.ports import free_ports
-from tests.processes import Kept
+from tests.processes import ProcessOfTests
 from tests.support import until
 from tests.tools import require
 
@@ -29,7 +29,7 @@ def program() -> str:
     return require("redis-server", "valkey-server")
 
 
-class RedisServer(Kept, RedisProcess):
+class RedisServer(ProcessOfTests, RedisProcess):
     """One server. ``options`` are its settings, as on its command line."""
 
     start_seconds = 40.0

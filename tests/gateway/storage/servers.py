@@ -23,7 +23,7 @@ from bench.servers import DatabaseProcess, MariaProcess, PostgresProcess
 from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.storage.store import Store
 from tests.ports import free_ports
-from tests.processes import Kept
+from tests.processes import ProcessOfTests
 from tests.tools import require
 
 START_SECONDS: Final = 90.0
@@ -34,7 +34,7 @@ _ON_DISK: Final = {"postgresql": "/var/tmp"} if os.path.isdir("/var/tmp") else {
 does not wait for the disk (``fsync=off``)."""
 
 
-class DatabaseServer(Kept, DatabaseProcess):
+class DatabaseServer(ProcessOfTests, DatabaseProcess):
     """One server. ``new_url()`` makes an empty database in it, ``migrated_url()`` one with all tables."""
 
     engine = ""
