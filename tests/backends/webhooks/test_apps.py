@@ -1,5 +1,6 @@
 """What the settings of apps come to: who hears events, reviews messages, decides about logins."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,12 @@ from imserver.gateway.config.settings import BackEndSettings, TenantSettings, We
 from tests.backends.login_harness import WebhookHarness
 from tests.gateway.auth.test_tenants import Make
 from tests.gateway.auth.test_tenants import node as node
-from tests.gateway.auth.test_tenants import (
-    test_settings_that_cannot_be_are_refused_in_one_line as check_refusal,
-)
+from tests.gateway.auth.test_tenants import test_settings_that_cannot_be_are_refused as check_refusal
 from tests.gateway.core.login_harness import HOOK
 from tests.gateway.test_config import read, refusal_of_app, shown_of
+from tests.messenger.node import Accounts
+from tests.rows import ROUTES
+from tests.security.node_harness import ALL, SECRET, Harness, config
 
 PLACEHOLDER = "replace-me: openssl rand -hex 32"
 
@@ -128,3 +130,25 @@ def test_a_dump_hides_the_secrets_in_urls(tmp_path: Path) -> None:
 )
 def test_settings_that_cannot_be_are_refused(node: Make, fields: dict[str, str], output: str) -> None:
     check_refusal(node, {"webhook": fields}, output)
+
+
+JWT = [{"algorithm": "HS256", "key": SECRET}]
+WEBHOOK = {"secret": "x" * 20, "review_url": "http://127.0.0.1:9/"}
+
+
+def test_without_the_feature_messages_of_apps_with_a_reviewer_are_refused(tmp_path: Path) -> None:
+    first = Harness(config(tmp_path))
+    for app, webhook in (("reviewed", WEBHOOK), ("free", {})):
+        given = {"app": app, "settings": {"jwt": JWT, "webhook": webhook}}
+        assert first.call("POST", "/api/v1/apps/create", given, ALL.key)[0] == 201
+    first.close()
+    node = Harness(config(tmp_path, features=("messages",)))
+    node.node.core.authority.accounts = Accounts()
+    push = next(row for row in ROUTES if row.path == "/user/sendMessage")
+    for app, status, code in (("reviewed", 503, 1008), ("free", 200, 200)):
+        message = {"app": app, "to": "2", "text": "rude"}
+        assert node.call("POST", "/api/v1/messages/send", message, f"eyJ.{app}.1")[0] == status
+        form = {"appID": app, "userID": "2", "message": "rude"}
+        answer = node.ask(push, {"authorization": f"Bearer {node.session(app)}"}, body=form)
+        assert json.loads(answer.body)["code"] == code, answer.body
+    node.close()

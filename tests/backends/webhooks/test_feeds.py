@@ -28,20 +28,6 @@ APP = "shop"
 EVENTS = frozenset(("message", "group", "account", "absent"))
 
 
-class Listener:
-    """What the log tells a node."""
-
-    def __init__(self) -> None:
-        self.feeds: Feeds | None = None
-
-    def committed(self, commit: Commit) -> None:
-        if self.feeds is not None and commit.app in self.feeds.feeds:
-            self.feeds.committed(commit.app, commit.first, commit.last, commit.entries)
-
-    def batch_stored(self, _app: str, _drafts: int, _seconds: float) -> float:
-        return 0.0
-
-
 class Node:
     """One node with a feed. ``kill`` ends it as a killed process ends: nothing is given back."""
 
@@ -54,20 +40,25 @@ class Node:
         receives: bool = True,
         has_messages: bool = True,
     ) -> None:
-        self.listener = Listener()
         self.store = Store(StorageSettings(), str(folder), threaded=False)
-        self.store.part(MessageLog).writer.listener = self.listener
+        self.store.part(MessageLog).writer.listener = self
         self.store.start()
         self.tally = WebhookCounts()
         self.events = Events(self.store)
         self.feeds = Feeds(self.store, self.events, back_end, lambda: name, self.tally)  # type: ignore[arg-type]
         if has_messages:
             self.feeds.log = self.store.part(MessageLog)
-            self.listener.feeds = self.feeds
         self.receiver = Receiver(APP, url, b"secret", EVENTS)
         if receives:
             self.feeds.set(APP, self.receiver)
         self._run = gevent.spawn(self.feeds.run)
+
+    def committed(self, commit: Commit) -> None:
+        if self.feeds.log is not None and commit.app in self.feeds.feeds:
+            self.feeds.committed(commit.app, commit.first, commit.last, commit.entries)
+
+    def batch_stored(self, _app: str, _drafts: int, _seconds: float) -> float:
+        return 0.0
 
     def send(self, sender: str, *texts: str) -> list[int]:
         drafts = [Draft(sender=sender, to_user="zoe", body=text.encode(), time_ms=1000) for text in texts]

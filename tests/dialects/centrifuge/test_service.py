@@ -1,6 +1,6 @@
 """The centrifuge service in one process: what takes too long with a real client."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from time import time
 from types import SimpleNamespace
 from typing import Any
@@ -93,24 +93,28 @@ class CentrifugeHarness(Harness):
         return connection, client
 
 
-def test_a_subscription_ends_only_after_the_time_to_renew_its_token() -> None:
-    with CentrifugeHarness() as harness:
-        now = int(time())
-        connection, client = harness.subscriber("news", news=now - GRACE_SECONDS + 60)
-        harness.centrifuge.check_ends(connection)
-        assert connection.is_open
-        connection.dialect_state.ends = {"news": now - GRACE_SECONDS - 5}  # type: ignore[union-attr]
-        harness.centrifuge.check_ends(connection)
-        assert connection.state == CLOSING
-        assert client.close_code() == 3006
+@pytest.fixture(name="node")
+def _node() -> Iterator[CentrifugeHarness]:
+    with CentrifugeHarness() as node:
+        yield node
 
 
-def test_a_channel_that_was_left_does_not_end_a_connection() -> None:
-    with CentrifugeHarness() as harness:
-        connection, _ = harness.subscriber("news", other=1)
-        harness.centrifuge.check_ends(connection)
-        assert connection.is_open
-        assert connection.dialect_state.ends is None  # type: ignore[union-attr]
+def test_a_subscription_ends_only_after_the_time_to_renew_its_token(node: CentrifugeHarness) -> None:
+    now = int(time())
+    connection, client = node.subscriber("news", news=now - GRACE_SECONDS + 60)
+    node.centrifuge.check_ends(connection)
+    assert connection.is_open
+    connection.dialect_state.ends = {"news": now - GRACE_SECONDS - 5}  # type: ignore[union-attr]
+    node.centrifuge.check_ends(connection)
+    assert connection.state == CLOSING
+    assert client.close_code() == 3006
+
+
+def test_a_channel_that_was_left_does_not_end_a_connection(node: CentrifugeHarness) -> None:
+    connection, _ = node.subscriber("news", other=1)
+    node.centrifuge.check_ends(connection)
+    assert connection.is_open
+    assert connection.dialect_state.ends is None  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -123,53 +127,50 @@ def test_a_channel_that_was_left_does_not_end_a_connection() -> None:
         ("/connection/action%3A1/websocket", ""),
     ],
 )
-def test_the_path_names_the_app(path: str, app: str) -> None:
-    with CentrifugeHarness() as harness:
-        connection: Any = SimpleNamespace(dialect_state=None, last_seen=0.0)
-        harness.centrifuge.opened(connection, Head("GET", path, "1.1", "192.0.2.1", 1, {}))
-        assert connection.dialect_state.app == app
-        assert connection.last_seen > 0, "it has to log in in time"
+def test_the_path_names_the_app(node: CentrifugeHarness, path: str, app: str) -> None:
+    connection: Any = SimpleNamespace(dialect_state=None, last_seen=0.0)
+    node.centrifuge.opened(connection, Head("GET", path, "1.1", "192.0.2.1", 1, {}))
+    assert connection.dialect_state.app == app
+    assert connection.last_seen > 0, "it has to log in in time"
 
 
 @pytest.mark.parametrize("position", [False, True])
 @pytest.mark.parametrize("away", [False, True])
-def test_the_channel_of_a_user_never_recovers(position: bool, away: bool) -> None:
+def test_the_channel_of_a_user_never_recovers(node: CentrifugeHarness, position: bool, away: bool) -> None:
     """What was pushed to the user during the cut is not stored."""
-    with CentrifugeHarness() as harness:
-        harness.catch_up.follow.side_effect = StorageUnavailable("away") if away else None
-        answers: list[Reply] = []
-        harness.log_in(CentrifugeLogin("", {"#ann": ("epoch", 7)} if position else {}), answers.append)
-        assert answers[0].data.subs["#ann"] == SubscribeResult(was_recovering=position)  # type: ignore[union-attr]
+    node.catch_up.follow.side_effect = StorageUnavailable("away") if away else None
+    answers: list[Reply] = []
+    node.log_in(CentrifugeLogin("", {"#ann": ("epoch", 7)} if position else {}), answers.append)
+    assert answers[0].data.subs["#ann"] == SubscribeResult(was_recovering=position)  # type: ignore[union-attr]
 
 
-def test_pings_may_begin_after_the_answer_to_a_login() -> None:
-    with CentrifugeHarness() as harness:
-        seen: list[float] = []
-        connections = harness.context.connections
-        connection, _ = harness.log_in(
-            CentrifugeLogin(""), lambda _: seen.extend(each.last_seen for each in connections), 1.0
-        )
-        assert seen == [1.0]
-        assert not connection.last_seen
+def test_pings_may_begin_after_the_answer_to_a_login(node: CentrifugeHarness) -> None:
+    seen: list[float] = []
+    connections = node.context.connections
+    connection, _ = node.log_in(
+        CentrifugeLogin(""), lambda _: seen.extend(each.last_seen for each in connections), 1.0
+    )
+    assert seen == [1.0]
+    assert not connection.last_seen
 
 
-def test_a_client_that_connects_too_often_comes_back_later() -> None:
-    with CentrifugeHarness() as harness:
-        harness.channels.subscriptions.subscribe_each = Mock(side_effect=ChannelRefused("rate"))  # type: ignore[method-assign]
-        _, client = harness.log_in(CentrifugeLogin("", {}))
-        assert client.close_code() == 4003
+def test_a_client_that_connects_too_often_comes_back_later(node: CentrifugeHarness) -> None:
+    node.channels.subscriptions.subscribe_each = Mock(side_effect=ChannelRefused("rate"))  # type: ignore[method-assign]
+    _, client = node.log_in(CentrifugeLogin("", {}))
+    assert client.close_code() == 4003
 
 
-def test_a_client_that_logged_in_without_the_log_begins_again_when_it_is_back() -> None:
-    with CentrifugeHarness() as harness:
-        harness.catch_up.follow.side_effect = StorageUnavailable("away")
-        harness.catch_up.answers.return_value = False
-        connection, client = harness.log_in(CentrifugeLogin(""))
-        harness.centrifuge.check_ends(connection)
-        assert connection.is_open
-        harness.catch_up.answers.return_value = True
-        harness.centrifuge.check_ends(connection)
-        assert client.close_code() == 3010
+def test_a_client_that_logged_in_without_the_log_begins_again_when_it_is_back(
+    node: CentrifugeHarness,
+) -> None:
+    node.catch_up.follow.side_effect = StorageUnavailable("away")
+    node.catch_up.answers.return_value = False
+    connection, client = node.log_in(CentrifugeLogin(""))
+    node.centrifuge.check_ends(connection)
+    assert connection.is_open
+    node.catch_up.answers.return_value = True
+    node.centrifuge.check_ends(connection)
+    assert client.close_code() == 3010
 
 
 @pytest.mark.parametrize(
@@ -182,7 +183,7 @@ def test_a_client_that_logged_in_without_the_log_begins_again_when_it_is_back() 
     ],
 )
 def test_an_app_without_a_back_end_has_the_methods_of_this_server(
-    method: str, data: bytes, reply: Reply
+    node: CentrifugeHarness, method: str, data: bytes, reply: Reply
 ) -> None:
     sent: list[Send] = []
 
@@ -190,15 +191,14 @@ def test_an_app_without_a_back_end_has_the_methods_of_this_server(
         sent.append(command)
         answer(Reply(200))
 
-    with CentrifugeHarness() as harness:
-        harness.dispatcher.add({Send: CommandRow(send, answers=True)})
-        connection, _ = harness.subscriber("news")
-        harness.sessions.login(connection, Login("101", "ann"))
-        answers: list[Reply] = []
-        command = CallMethod(method, data)
-        answer = harness.dispatcher.run(connection, command, answers.append)
-        assert [*answers, *filter(None, [answer])] == [reply]
-        assert sent == ([Send("bob", body=b"hi")] if reply.code == 200 else [])
+    node.dispatcher.add({Send: CommandRow(send, answers=True)})
+    connection, _ = node.subscriber("news")
+    node.sessions.login(connection, Login("101", "ann"))
+    answers: list[Reply] = []
+    command = CallMethod(method, data)
+    answer = node.dispatcher.run(connection, command, answers.append)
+    assert [*answers, *filter(None, [answer])] == [reply]
+    assert sent == ([Send("bob", body=b"hi")] if reply.code == 200 else [])
 
 
 @pytest.mark.parametrize("dialect", [CentrifugeDialect(), CentrifugeProtobufDialect()])

@@ -1,4 +1,4 @@
-"""Bodies of the client dialect: whatever comes is read or refused; what is read arrives as it was sent."""
+"""Bodies and frames of the client dialect: whatever comes is read or refused; what is read arrives."""
 
 import json
 from typing import Any, TypeVar
@@ -24,7 +24,7 @@ from imserver.dialects.client.wire import ClientDialect
 from imserver.gateway.auth.principal import Principal
 from imserver.gateway.http.call import Call
 from imserver.gateway.http.form import BadBody
-from imserver.gateway.model import Event
+from imserver.gateway.model import BadFrame, Event, Reply, Request
 from imserver.gateway.transport.http1 import HttpRequest
 
 KINDS: list[type[ClientBody]] = [
@@ -122,3 +122,19 @@ def test_a_missing_field_and_a_null_are_the_same() -> None:
             "msg": "",
             "data": "",
         }
+
+
+@relaxed
+@given(payload=st.binary(max_size=60))
+def test_messages_of_clients_are_read_and_not_answered(payload: bytes) -> None:
+    with pytest.raises(BadFrame) as caught:
+        client.decode(payload)
+    assert caught.value.reply is None
+    assert client.encode_reply(Request("", "", None, 1010), Reply(1010)) is None
+
+
+def test_a_push_without_an_id_gets_sixteen_hexadecimal_digits_of_its_own() -> None:
+    ids = {json.loads(client.encode_event(Event("msg", "", "x")) or b"")["messageId"] for _ in range(1000)}
+    assert len(ids) == 1000
+    assert {len(one) for one in ids} == {16}
+    assert all(set(one) <= set("0123456789abcdef") for one in ids)

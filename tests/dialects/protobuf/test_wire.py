@@ -6,9 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imserver.dialects.protobuf import chat_pb2 as pb
 from imserver.dialects.protobuf.wire import (
-    CT_SYNC,
     MAX_DEVICE_BYTES,
     MESSAGE_TYPES,
     ChatLogin,
@@ -16,11 +14,8 @@ from imserver.dialects.protobuf.wire import (
     ChatSync,
     ProtobufDialect,
     account,
-    output,
-    push,
     type_name,
     type_number,
-    uplink_ack,
 )
 from imserver.gateway.model import BadFrame, Heartbeat, Limit
 from tests.gateway.protocol.generate import generate
@@ -42,12 +37,6 @@ def message(
 
 
 # --- what is refused, and answered --------------------------------------------------------------------------
-
-
-def test_batches_that_follow_each_other_are_one_batch() -> None:
-    batches = [push(pb.Message(seq=1)), uplink_ack(1, 1), output(CT_SYNC)]
-    merged = pb.OutputBatch.FromString(b"".join(batches))
-    assert list(merged.outputs) == [pb.OutputBatch.FromString(each).outputs[0] for each in batches]
 
 
 @pytest.mark.parametrize(

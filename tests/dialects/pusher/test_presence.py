@@ -1,4 +1,5 @@
-"""Members of Pusher's presence channels on one node: each goes once, whatever happens at the same time."""
+"""Members of Pusher's presence channels on one node: each goes once, whatever happens at the same time.
+Which events of channels its webhooks send."""
 
 import json
 from collections.abc import Iterator
@@ -7,17 +8,24 @@ from unittest.mock import Mock
 
 import pytest
 
-from imserver.dialects.pusher.apps import PusherApp
+from imserver.backends.webhooks.parts import Occupancy
+from imserver.backends.webhooks.webhooks import Webhooks
+from imserver.dialects.pusher.apps import PusherApp, PusherHooks, PusherReceiver
 from imserver.dialects.pusher.declared import PusherSettings
 from imserver.dialects.pusher.service import PusherService
 from imserver.dialects.pusher.wire import PusherDialect, PusherSubscribe, PusherUnsubscribe
 from imserver.gateway.channels.members import MAX_CHANNELS_OF_A_CONNECTION, ChannelRefused
 from imserver.gateway.transport.connection import Connection
+from tests.backends.webhooks.conftest import constants, quick
 from tests.dialects.pusher.harness import Hooks, apps_of
+from tests.gateway.core.back_end import AwayStore, BackEnd
 from tests.gateway.hub.harness import Harness
 from tests.gateway.transport.harness import Client, turn
+from tests.support import until
 
-APP, ROOM = "102", "presence-room"
+__all__ = ["constants", "quick"]
+
+APP, ROOM, NEWS = "102", "presence-room", "news"
 SHOP = PusherApp(APP, b"the secret of the shop", PusherSettings("7", "shopkey"))
 
 
@@ -110,3 +118,23 @@ def test_a_member_that_comes_and_goes_all_the_time_disconnects_no_other_one(harn
     refused = [json.loads(each["data"]) for each in answers if each["event"] == "pusher:subscription_error"]
     assert {each["status"] for each in refused} == {429}
     assert any(b"member_added" in payload for payload in unread.payloads())
+
+
+def test_a_back_end_receives_which_channels_have_subscribers_but_not_those_of_the_server(quick: None) -> None:
+    with Harness() as harness:
+        sent: list[bytes] = []
+        back_end = BackEnd()
+        back_end.send = lambda _url, _headers, body, _seconds: sent.append(body) or (200, b"")  # type: ignore[attr-defined]
+        webhooks = Webhooks(back_end, harness.table.id_of, lambda: "node:1", AwayStore())  # type: ignore[arg-type]
+        hooks = PusherHooks(webhooks)
+        hooks.queues.set(APP, PusherReceiver(APP, "http://back.end", b"s", frozenset(), key="k"))
+        Occupancy(harness.channels, harness.table.id_of, webhooks)
+        ann, _ = harness.login(APP, "ann")
+        bob, _ = harness.login(APP, "bob")
+        harness.channels.subscriptions.join(APP, NEWS, ann)
+        harness.channels.subscriptions.join(APP, "#bob", bob)
+        harness.channels.members.leave(APP, NEWS, ann)
+        until(lambda: len(sent) == 2)
+        assert b'"name":"channel_occupied","channel":"news"' in sent[0]
+        assert b'"name":"channel_vacated","channel":"news"' in sent[1]
+        assert b"#bob" not in b"".join(sent)

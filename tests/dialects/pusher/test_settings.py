@@ -9,9 +9,7 @@ from imserver.gateway.auth.tenants import BadTenant
 from imserver.gateway.config.settings import Config, TenantSettings
 from tests.gateway.auth.test_tenants import Make
 from tests.gateway.auth.test_tenants import node as node
-from tests.gateway.auth.test_tenants import (
-    test_settings_that_cannot_be_are_refused_in_one_line as check_refusal,
-)
+from tests.gateway.auth.test_tenants import test_settings_that_cannot_be_are_refused as check_refusal
 
 PUSHER = {"app_id": "7", "key": "shopkey", "secret": "a long enough secret"}
 
