@@ -68,53 +68,6 @@ def subscriptions(number: int, names: tuple[str, ...], dialect: str, token: bool
     return client_frame("\n".join(commands).encode())
 
 
-class SubscribeRun:
-    """The subscriptions of one process. Owner of the counts of answers."""
-
-    def __init__(self, generator: Generator) -> None:
-        self.connections = generator.connections
-        self.answers = self.errors = 0
-        self.connections.take = self._take
-
-    def _take(self, conn: Connection, end: int) -> None:
-        for payload in self.connections.payloads(conn, end):
-            self._text(payload)
-
-    def _text(self, payload: bytes) -> None:
-        self.answers += payload.count(b'"subscribe":{') + payload.count(_SUBSCRIBED)
-        self.errors += payload.count(b'"error":{') + payload.count(b'"refused":"')
-
-
-class Receiver(SubscribeRun):
-    """The publications that one process receives. ``last_ns``: monotonic time of the last one."""
-
-    def __init__(self, generator: Generator) -> None:
-        super().__init__(generator)
-        self.received = self.last_ns = 0
-
-    def _text(self, payload: bytes) -> None:
-        self.received += payload.count(b'"pub":{')
-        self.last_ns = time.monotonic_ns()
-
-
-class Recoverer(SubscribeRun):
-    """The recovered subscriptions of one process, with ``behind`` publications each."""
-
-    def __init__(self, generator: Generator, behind: int) -> None:
-        super().__init__(generator)
-        self.recovered = 0
-        self._offsets = behind + 1
-        """How many offsets a good answer has: its own, and one for each publication."""
-
-    def _text(self, payload: bytes) -> None:
-        if b'"subscribe":{' not in payload:
-            return
-        if b'"recovered":true' in payload and payload.count(b'"offset":') == self._offsets:
-            self.recovered += 1
-        else:
-            self.errors += 1
-
-
 def subscribe(generator: Generator, dialect: str = DIALECT, token: bool = False, crowd: bool = False) -> Json:
     """Task: subscribe all connections of this process; ``crowd``: only to the channel of all."""
     conns = generator.connections.by_fd.values()
@@ -129,41 +82,61 @@ def subscribe_each(
 
     Returns the numbers of ``answers`` and ``errors``, and the ``seconds`` until the last of them.
     """
-    run, conns = SubscribeRun(generator), list(generator.connections.by_fd.values())
+    answers = errors = 0
+    conns = list(generator.connections.by_fd.values())
     frames = [
         subscriptions(conn.number, each, dialect, token) for conn, each in zip(conns, names, strict=True)
     ]
     begin, wanted = time.monotonic(), sum(map(len, names))
-    for conn, frame in generator.loop.each(zip(conns, frames, strict=True)):
-        generator.connections.send(conn, frame)
-    generator.loop.until(lambda: run.answers + run.errors >= wanted, ANSWER_SECONDS)
-    seconds = time.monotonic() - begin
-    generator.connections.take = generator.connections.skim
-    return {"answers": run.answers, "errors": run.errors, "seconds": seconds}
+
+    def read(_conn: Connection, payload: bytes) -> None:
+        nonlocal answers, errors
+        answers += payload.count(b'"subscribe":{') + payload.count(_SUBSCRIBED)
+        errors += payload.count(b'"error":{') + payload.count(b'"refused":"')
+
+    with generator.connections.reading(read):
+        for conn, frame in generator.loop.each(zip(conns, frames, strict=True)):
+            generator.connections.send(conn, frame)
+        generator.loop.until(lambda: answers + errors >= wanted, ANSWER_SECONDS)
+    return {"answers": answers, "errors": errors, "seconds": time.monotonic() - begin}
 
 
 def receive(generator: Generator, seconds: float) -> Json:
     """Task: wait until each connection of this process has received one publication, at most ``seconds``."""
-    run, wanted = Receiver(generator), len(generator.connections.by_fd)
-    generator.loop.until(lambda: run.received >= wanted, seconds)
-    generator.connections.take = generator.connections.skim
-    return {"received": run.received, "last_ns": run.last_ns}
+    received, last_ns, wanted = 0, 0, len(generator.connections.by_fd)
+
+    def read(_conn: Connection, payload: bytes) -> None:
+        nonlocal received, last_ns
+        received, last_ns = received + payload.count(b'"pub":{'), time.monotonic_ns()
+
+    with generator.connections.reading(read):
+        generator.loop.until(lambda: received >= wanted, seconds)
+    return {"received": received, "last_ns": last_ns}
 
 
 def recover(generator: Generator, first: int, count: int, behind: int, epochs: list[str]) -> Json:
     """Task: clients come back to channels whose histories have the ``epochs``, each ``behind`` publications
-    behind.
+    behind. A good answer has so many offsets, and its own.
     """
-    run, begin = Recoverer(generator, behind), time.monotonic()
-    opening = generator.connections.open(range(first, first + count), OPENERS[DIALECT])
-    for conn in generator.loop.each(list(generator.connections.by_fd.values())):
-        channel = conn.number // HUNDREDS
-        request = {"channel": f"recent:{channel}", "recover": True, "epoch": epochs[channel], "offset": 1}
-        generator.connections.send(conn, client_frame(json.dumps({"id": 2, "subscribe": request}).encode()))
-    generator.loop.until(lambda: run.recovered + run.errors >= opening.opened, ANSWER_SECONDS)
+    recovered = errors = 0
+    begin, connections = time.monotonic(), generator.connections
+
+    def read(_conn: Connection, payload: bytes) -> None:
+        nonlocal recovered, errors
+        if b'"subscribe":{' in payload:
+            good = b'"recovered":true' in payload and payload.count(b'"offset":') == behind + 1
+            recovered, errors = recovered + good, errors + (not good)
+
+    with connections.reading(read):
+        opening = connections.open(range(first, first + count), OPENERS[DIALECT])
+        for conn in generator.loop.each(list(connections.by_fd.values())):
+            channel = conn.number // HUNDREDS
+            request = {"channel": f"recent:{channel}", "recover": True, "epoch": epochs[channel], "offset": 1}
+            frame = client_frame(json.dumps({"id": 2, "subscribe": request}).encode())
+            connections.send(conn, frame)
+        generator.loop.until(lambda: recovered + errors >= opening.opened, ANSWER_SECONDS)
     seconds = time.monotonic() - begin
-    generator.connections.take = generator.connections.skim
-    return {"recovered": run.recovered, "errors": run.errors, "seconds": seconds, "opened": opening.opened}
+    return {"recovered": recovered, "errors": errors, "seconds": seconds, "opened": opening.opened}
 
 
 def fill(context: RunContext, channels: int, number: int) -> list[str]:

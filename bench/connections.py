@@ -8,7 +8,8 @@ import socket
 import struct
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import jwt
@@ -322,6 +323,18 @@ class ConnectionSet:
             else:
                 found.append(data[start:stop])
         return found
+
+    @contextmanager
+    def reading(self, read: Callable[[Connection, bytes], None]) -> Iterator[None]:
+        """Give what frames contain to ``read``, as long as this is entered."""
+
+        def take(conn: Connection, end: int) -> None:
+            for payload in self.payloads(conn, end):
+                read(conn, payload)
+
+        self.take = take
+        yield
+        self.take = self.skim
 
     def control(self, conn: Connection, opcode: int, payload: bytes) -> None:
         """Answer a ping, or record the code of a close."""

@@ -37,31 +37,29 @@ def ping(generator: Generator, command: str, seconds: float, rate: float = 0.0) 
     sent_ns: dict[int, int] = {}
     wrong = 0
 
-    def take(conn: Connection, end: int) -> None:
+    def read(conn: Connection, payload: bytes) -> None:
         nonlocal wrong
-        for payload in connections.payloads(conn, end):
-            if marker in payload and conn.fd in sent_ns:
-                latency.add((time.monotonic_ns() - sent_ns.pop(conn.fd)) // 1000)
-                wrong += b'"code":200' not in payload
+        if marker in payload and conn.fd in sent_ns:
+            latency.add((time.monotonic_ns() - sent_ns.pop(conn.fd)) // 1000)
+            wrong += b'"code":200' not in payload
 
     def send(conn: Connection) -> None:
         if conn.fd in connections.by_fd and conn.fd not in sent_ns:
             sent_ns[conn.fd] = time.monotonic_ns()
             connections.send(conn, frame)
 
-    connections.take, conns = take, list(connections.by_fd.values())
-    if rate:
-        for turn in loop.paced(rate, seconds):
-            send(conns[turn % len(conns)])
-    end = time.monotonic() + seconds
-    while not rate and time.monotonic() < end and not loop.stopped:
-        for conn in conns:
-            send(conn)
-        loop.turn(0.1)
-    until = time.monotonic() + LAST_ANSWERS_SECONDS
-    while sent_ns.keys() & connections.by_fd.keys() and time.monotonic() < until:
-        loop.turn(0.1)
-    connections.take = connections.skim
+    conns, end = list(connections.by_fd.values()), time.monotonic() + seconds
+    with connections.reading(read):
+        if rate:
+            for turn in loop.paced(rate, seconds):
+                send(conns[turn % len(conns)])
+        while not rate and time.monotonic() < end and not loop.stopped:
+            for conn in conns:
+                send(conn)
+            loop.turn(0.1)
+        until = time.monotonic() + LAST_ANSWERS_SECONDS
+        while sent_ns.keys() & connections.by_fd.keys() and time.monotonic() < until:
+            loop.turn(0.1)
     unanswered = len(sent_ns.keys() & connections.by_fd.keys())
     found = {"wrong": wrong, "unanswered": unanswered, "latency": latency.pack()}
     return {**found, "round_trips": latency.count, **connections.facts()}

@@ -78,6 +78,8 @@ def app(**settings: Any) -> dict[str, TenantSettings]:
 def test_nothing_of_careful_settings_is_open() -> None:
     assert open_settings(CLOSED) == []
     assert open_settings(changed({**REMOTE, **SHARED})) == []
+    demo = changed({"api": {"keys": ()}, "apps": {}})
+    assert open_settings(demo, keyed=True) == [], "a key in the database ends demo mode"
 
 
 CASES: list[tuple[str, dict[str, Any], list[str]]] = [
@@ -165,11 +167,6 @@ def test_a_check_finds_what_is_open(check: str, changes: dict[str, Any], setting
 
 def test_every_check_has_a_case_here() -> None:
     assert {check.__name__ for check in CHECKS} - {case[0] for case in CASES} == {"readable_files"}
-
-
-def test_a_key_in_the_database_ends_demo_mode() -> None:
-    config = changed({"api": {"keys": ()}, "apps": {}})
-    assert open_settings(config, keyed=True) == []
 
 
 def test_files_that_everybody_may_read_are_found(tmp_path: Path) -> None:

@@ -48,20 +48,6 @@ def test_another_answer_is_shown(tmp_path: Path) -> None:
     assert "bad\\x1b[31m signature" in shown, "what a terminal obeys is not printed"
 
 
-@pytest.mark.parametrize(
-    ("url", "why", "mend"),
-    [
-        ("http://127.0.0.1:1/events", "refuses connections", "to mend: curl -v http://127.0.0.1"),
-        ("http://nowhere.invalid/events", "no name server knows the host", "getent ahosts nowhere.invalid"),
-    ],
-)
-def test_nobody_is_there(tmp_path: Path, url: str, why: str, mend: str) -> None:
-    status, shown = tried(tmp_path, url)
-    assert status == 1
-    assert why in shown
-    assert mend in shown
-
-
 def test_the_certificate_is_not_trusted(tmp_path: Path) -> None:
     certificate, key = certificate_of_loopback(tmp_path)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -73,9 +59,16 @@ def test_the_certificate_is_not_trusted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("app", "why"), [("nobody", "there is no such app"), ("shop", "webhook.url is not set")]
+    ("url", "app", "why", "mend"),
+    [
+        ("http://127.0.0.1:1/events", "shop", "refuses connections", "to mend: curl -v http://127.0.0.1"),
+        ("http://no.invalid/events", "shop", "no name server knows the host", "getent ahosts no.invalid"),
+        ("", "nobody", "there is no such app", ""),
+        ("", "shop", "webhook.url is not set", ""),
+    ],
 )
-def test_an_app_without_a_webhook_is_named(tmp_path: Path, app: str, why: str) -> None:
-    status, shown = tried(tmp_path, "", app)
+def test_nobody_is_there(tmp_path: Path, url: str, app: str, why: str, mend: str) -> None:
+    status, shown = tried(tmp_path, url, app)
     assert status == 1
     assert why in shown
+    assert mend in shown
