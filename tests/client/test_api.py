@@ -284,7 +284,9 @@ def test_an_answer_without_a_body_is_none() -> None:
 # --- what goes wrong ----------------------------------------------------------------------------------------
 
 
-def test_a_refusal_names_code_and_request(server: Server, api: Api) -> None:
+def test_refusals_name_code_and_request_addresses_may_lack_a_scheme_and_keys_are_not_shown(
+    server: Server, api: Api
+) -> None:
     with pytest.raises(RequestRefused) as caught:
         api.push("nowhere", "hi", user="ann")
     error = caught.value
@@ -294,6 +296,15 @@ def test_a_refusal_names_code_and_request(server: Server, api: Api) -> None:
     assert error.request in str(error)
     with pytest.raises(RequestRefused, match=r"/api/v1/nothing\)$"):
         api.call("GET", "nothing", query={"secret": "s"})
+    address = server.http_url.removeprefix("http://")
+    with Api(address) as api, Publisher(address) as publisher:
+        assert api.push(APP, "hi", user="nobody").results[0].status == "absent"
+        assert publisher.push(APP, "hi", user="nobody").results[0].status == "absent"
+    with pytest.raises(NotConnected, match=r"invalid header Authorization$") as caught:
+        Publisher(server.http_url, "a secret\nin two lines")
+    assert caught.value.__cause__ is None
+    with Api("http://127.0.0.1:9", tries=2, timeout_seconds=1) as api, pytest.raises(NotConnected):
+        api.push("101", "hi", user="ann")
 
 
 def test_a_wrong_key_is_refused(start_server: StartServer) -> None:
@@ -331,18 +342,6 @@ def test_an_answer_that_is_not_from_the_api_is_reported_at_once(
 def test_a_malformed_answer_is_an_error_of_the_client(body: bytes) -> None:
     with pytest.raises(ClientError, match="malformed answer"):
         decode_answer(body, tuple[int, ...], "users")
-
-
-def test_addresses_may_lack_their_scheme_and_keys_are_not_shown(server: Server) -> None:
-    address = server.http_url.removeprefix("http://")
-    with Api(address) as api, Publisher(address) as publisher:
-        assert api.push(APP, "hi", user="nobody").results[0].status == "absent"
-        assert publisher.push(APP, "hi", user="nobody").results[0].status == "absent"
-    with pytest.raises(NotConnected, match=r"invalid header Authorization$") as caught:
-        Publisher(server.http_url, "a secret\nin two lines")
-    assert caught.value.__cause__ is None
-    with Api("http://127.0.0.1:9", tries=2, timeout_seconds=1) as api, pytest.raises(NotConnected):
-        api.push("101", "hi", user="ann")
 
 
 @pytest.mark.parametrize("url", ["https://im.example.com", "HTTPS://im.example.com/"])

@@ -180,12 +180,19 @@ class Server503:
         return Answer()
 
 
-def test_everything_behind_a_row_that_has_to_be_tried_again_is_left() -> None:
+def test_rows_that_are_refused_or_to_be_tried_again() -> None:
     busy = RequestRefused(503, "busy", "later", True)
     publisher: Any = Server503(None, busy, None)
     outcome = push_rows(publisher, "t", [OutboxRow(number, b'{"app":"101"}') for number in (1, 2, 3)])
     assert (outcome.pushed, outcome.refused) == ([1], [])
     assert "busy" in outcome.again
+    publisher: Any = Server503(None)
+    nested = b'{"data":' + b"[" * 3000 + b"]" * 3000 + b"}"
+    outcome = push_rows(publisher, "t", [OutboxRow(1, nested), OutboxRow(2, b"{}")])
+    assert (outcome.pushed, [number for number, _ in outcome.refused]) == ([2], [1])
+    publisher: Any = Server503(NotConnected("gone"))
+    with pytest.raises(NotConnected):
+        push_rows(publisher, "t", [OutboxRow(1, b'{"app":"101"}')])
 
 
 @pytest.mark.parametrize(
@@ -205,16 +212,3 @@ def test_a_row_that_failed_is_pushed_again_if_it_can_help(
     outcome = push_rows(publisher, "t", [OutboxRow(1, push.encode()), OutboxRow(2, b"{}")])
     assert (outcome.pushed, outcome.refused) == ([1, 2] if is_done else [], [])
     assert bool(outcome.again) is not is_done
-
-
-def test_a_row_that_is_nested_too_deeply_is_refused() -> None:
-    publisher: Any = Server503(None)
-    nested = b'{"data":' + b"[" * 3000 + b"]" * 3000 + b"}"
-    outcome = push_rows(publisher, "t", [OutboxRow(1, nested), OutboxRow(2, b"{}")])
-    assert (outcome.pushed, [number for number, _ in outcome.refused]) == ([2], [1])
-
-
-def test_a_lost_connection_is_no_refusal() -> None:
-    publisher: Any = Server503(NotConnected("gone"))
-    with pytest.raises(NotConnected):
-        push_rows(publisher, "t", [OutboxRow(1, b'{"app":"101"}')])

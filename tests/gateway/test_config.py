@@ -230,13 +230,16 @@ def test_a_short_key_of_account_tokens_is_a_warning() -> None:
         assert any("jwt.sign_key: whoever has a token can guess" in text for text in warnings) == is_short
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_named_and_a_variable_may_name_it(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read: No such file or directory"):
         load_config(str(tmp_path / "none.yaml"), {})
     file = tmp_path / "my.yaml"
     file.write_bytes(b"app: \xff\xfe")
     with pytest.raises(ConfigError, match=r"my\.yaml: is not UTF-8 text"):
         load_config(str(file), {})
+    file = tmp_path / "my.yaml"
+    file.write_text("app: {http_port: 5}", encoding="utf-8")
+    assert load_config(None, {"IMSERVER_CONFIG": str(file)}).app.http_port == 5
 
 
 @pytest.mark.parametrize(
@@ -318,12 +321,6 @@ def test_the_command_line_wins_over_variables_of_any_type_over_the_file(load: Lo
     assert got.warnings == ()
     got = load("", {"IMSERVER_HTTP_PORT": "1", "IMSERVER_KEY": "of the command line itself"})
     assert got.warnings == ("environment: IMSERVER_HTTP_PORT is not a setting and has no effect",)
-
-
-def test_a_variable_may_name_the_file(tmp_path: Path) -> None:
-    file = tmp_path / "my.yaml"
-    file.write_text("app: {http_port: 5}", encoding="utf-8")
-    assert load_config(None, {"IMSERVER_CONFIG": str(file)}).app.http_port == 5
 
 
 def test_the_data_folder_of_a_file_is_relative_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

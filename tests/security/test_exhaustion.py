@@ -178,7 +178,7 @@ def test_handshakes_that_are_refused_leave_nothing(guarded: Server) -> None:
 # --- slow clients -------------------------------------------------------------------------------------------
 
 
-def test_sockets_that_say_nothing_do_not_hold_others_up(guarded: Server) -> None:
+def test_clients_that_say_or_read_nothing_do_not_hold_others_up(guarded: Server) -> None:
     with ExitStack() as stack:
         for start in (
             b"",
@@ -193,9 +193,6 @@ def test_sockets_that_say_nothing_do_not_hold_others_up(guarded: Server) -> None
             with cmd_client(guarded.ws):
                 pass
         assert time.monotonic() - began < 60
-
-
-def test_an_answer_that_nobody_reads_does_not_hold_others_up(guarded: Server) -> None:
     with Raw(guarded.http, receive_buffer_bytes=4096) as one:
         one.send(request("/api/v1/openapi.json") * 50)
         assert get(guarded.http, "/health").status == 200

@@ -61,7 +61,7 @@ def test_a_login_takes_a_code_after_the_right_password_only(node: Harness) -> No
     assert (shown["second_factor"], shown["role"]) == (True, "member")
 
 
-def test_a_code_is_used_once_and_none_of_another_time(node: Harness) -> None:
+def test_codes_and_recovery_codes_are_used_once(node: Harness) -> None:
     ann = Person(node)
     ann.turn_on()
     before, later = ann.code(0), ann.code(1)
@@ -69,9 +69,6 @@ def test_a_code_is_used_once_and_none_of_another_time(node: Harness) -> None:
     assert ann.log_in(later) == (401, "wrong_code")
     for earlier in (before, ann.code(-3), ann.code(4)):
         assert ann.log_in(earlier) == (401, "wrong_code")
-
-
-def test_a_recovery_code_stands_for_a_code_once(node: Harness) -> None:
     ann = Person(node)
     codes = ann.turn_on()
     assert len(set(codes)) == 10
@@ -83,7 +80,7 @@ def test_a_recovery_code_stands_for_a_code_once(node: Harness) -> None:
     assert ann.log_in(renewed[2]) == (200, "in")
 
 
-def test_a_stolen_token_turns_nothing_on_or_off(node: Harness) -> None:
+def test_a_stolen_token_turns_nothing_on_or_off_and_a_back_end_does(node: Harness) -> None:
     ann, user = (one := Person(node)), one.user
     assert user.refused("accounts/factor/begin") == (401, "wrong_login")
     assert user.refused("accounts/factor/confirm", code="000000") == (409, "second_factor_off")
@@ -94,9 +91,6 @@ def test_a_stolen_token_turns_nothing_on_or_off(node: Harness) -> None:
     assert user.refused("accounts/factor/codes", code="000000") == (401, "wrong_code")
     assert user.post("accounts/factor/remove", password=PASSWORD, code=ann.code())
     assert ann.log_in() == (200, "in")
-
-
-def test_a_back_end_turns_it_off(node: Harness) -> None:
     ann = Person(node)
     ann.turn_on()
     keyed = User(node, ADMIN.key, app="201")

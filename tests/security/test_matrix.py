@@ -453,13 +453,10 @@ def test_permissions_match_the_table() -> None:
     assert found == wanted
 
 
-def test_what_is_outside_the_table_of_routes_has_a_row_too() -> None:
+def test_what_is_in_no_table_of_routes_has_a_row_too() -> None:
     named = {name.split()[1].partition("?")[0] for name in OTHERS}
     elsewhere = {row.path for row in DOCUMENTED if isinstance(row, Operation) and row not in OPERATIONS}
     assert elsewhere <= named | ANYBODY_MAY
-
-
-def test_the_application_has_no_path_that_is_in_no_table() -> None:
     with harnesses() as (keyed, _):
         paths = {str(rule) for rule in keyed.web.application.url_map.iter_rules()}
     named = {name.split()[1] for name in OTHERS}

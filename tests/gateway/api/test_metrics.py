@@ -142,7 +142,7 @@ def test_every_sample_is_labelled_with_the_node_and_escaped() -> None:
     assert sessions == [3, 0], "each of a user with several"
 
 
-def test_apps_that_are_not_registered_are_one_label() -> None:
+def test_apps_that_are_not_registered_are_one_label_and_distributions_add_up() -> None:
     node = AnyNode(clustered=False)
     for app, number in (("101", 2), ("a system", 3), ("another", 4)):
         node.metrics.pushes[app] += number
@@ -156,9 +156,6 @@ def test_apps_that_are_not_registered_are_one_label() -> None:
     assert pushes == {'node="n",app="101"': 2, 'node="n",app="other"': 7}
     assert shown["imserver_logins_denied_total", 'node="n",app="other",reason="token"'] == 2
     assert shown["imserver_logins_refused_total", 'node="n",app="101"'] == 1
-
-
-def test_a_distribution_adds_up_its_buckets() -> None:
     node = AnyNode(clustered=False)
     node.metrics.loop_lags = Histogram((0.01, 0.1))
     for seconds in (0.001, 0.01, 0.05, 7.0):

@@ -88,17 +88,18 @@ def ask(api: Api, method: str, path: str) -> Any:
     return msgspec.json.decode(answer(api, api.endpoints[method, request.path], request).body)
 
 
-def test_a_service_is_made_once_for_all_routes_and_commands(api: Api) -> None:
+def test_a_service_is_made_once_for_all_routes_and_hears_of_new_limits(api: Api) -> None:
     assert ask(api, "GET", "/greetings") == {"text": "hello of 8080: all"}
     services = [each.service for each in (*api.endpoints.values(), *api.commands.values())]
     assert built == {"greeter": 1}
     assert [each is services[0] for each in services] == [True] * 5
-
-
-def test_new_limits_reach_services(api: Api) -> None:
     before = ask(api, "POST", "/greetings/most")
     api.reload(LIMITED)
     assert (before, ask(api, "POST", "/greetings/most")) == (Config().limits.batch_targets, 3)
+    endpoint = api.bind(Route("GET", "/users", Needs.ANYONE, lambda _, call: call.reply("")))
+    request = HttpRequest("GET", "/users", b"name=ann", b"name=bob", {}, "192.0.2.1")
+    call = read(api, endpoint, request, NOBODY)
+    assert (call.params, call.texts("name"), call.body) == ({"name": "ann"}, [], b"")
 
 
 @pytest.mark.parametrize(
@@ -119,10 +120,3 @@ def test_commands_answer_alike(
     assert by_route == by_command
     shown = msgspec.json.decode(by_route.body)
     assert (by_route.status, shown.get("code"), shown.get("message")) == (status, code, message)
-
-
-def test_nothing_is_read_of_the_body_of_a_get(api: Api) -> None:
-    endpoint = api.bind(Route("GET", "/users", Needs.ANYONE, lambda _, call: call.reply("")))
-    request = HttpRequest("GET", "/users", b"name=ann", b"name=bob", {}, "192.0.2.1")
-    call = read(api, endpoint, request, NOBODY)
-    assert (call.params, call.texts("name"), call.body) == ({"name": "ann"}, [], b"")

@@ -49,12 +49,23 @@ def status_of(data: bytes) -> int:
 # --- where it ends ------------------------------------------------------------------------------------------
 
 
-def test_a_head_ends_at_its_empty_line() -> None:
+def test_a_head_of_up_to_99_lines_ends_at_its_empty_line_and_is_read_unchanged() -> None:
     assert end_of_head(GOOD, 1000) == len(GOOD)
     assert end_of_head(GOOD + b"body\r\n\r\n", 1000) == len(GOOD)
     assert end_of_head(GOOD, len(GOOD)) == len(GOOD)
     for size in range(len(GOOD)):
         assert end_of_head(GOOD[:size].removesuffix(b"\r"), 1000) == 0
+    parsed = parse_head(head(b"Content-Length: 12", b"X-Two: a", b"x-two:  b ", b"X-Latin: \xe9"))
+    assert (parsed.method, parsed.url, parsed.version) == ("POST", b"/user/sendMessage", "1.1")
+    assert parsed.headers["host"] == "chat.example"
+    assert parsed.headers["x-two"] == "a,b"
+    assert parsed.headers["x-latin"] == "é"
+    assert (parsed.length, parsed.chunked, parsed.keep_alive) == (12, False, True)
+    lines = [b"X%d: y" % number for number in range(98)]
+    raw = head(*lines)
+    parse_head(raw)
+    parse_headers(io.BytesIO(raw.partition(b"\r\n")[2]))
+    assert status_of(head(*lines, b"X: y")) == 431
 
 
 @pytest.mark.parametrize(
@@ -89,15 +100,6 @@ def test_a_host_may_be_served_under_a_path(host: str, under: str) -> None:
 
 
 # --- what it says -------------------------------------------------------------------------------------------
-
-
-def test_a_head_is_read_unchanged() -> None:
-    parsed = parse_head(head(b"Content-Length: 12", b"X-Two: a", b"x-two:  b ", b"X-Latin: \xe9"))
-    assert (parsed.method, parsed.url, parsed.version) == ("POST", b"/user/sendMessage", "1.1")
-    assert parsed.headers["host"] == "chat.example"
-    assert parsed.headers["x-two"] == "a,b"
-    assert parsed.headers["x-latin"] == "é"
-    assert (parsed.length, parsed.chunked, parsed.keep_alive) == (12, False, True)
 
 
 @pytest.mark.parametrize(
@@ -153,15 +155,6 @@ def test_a_target_is_read_as_a_path_in_ascii(target: str, url: bytes) -> None:
     assert (parsed.path.encode(), parsed.query) == (url.partition(b"?")[0], url.partition(b"?")[2])
     plain = head(first=b"GET " + url + b" HTTP/1.1")
     assert plain_request(raw, parsed, b"") == plain_head(raw, parsed) == plain
-
-
-def test_99_header_lines_are_taken() -> None:
-    """``http.client``, which reads a head that is handed over, takes no more."""
-    lines = [b"X%d: y" % number for number in range(98)]
-    raw = head(*lines)
-    parse_head(raw)
-    parse_headers(io.BytesIO(raw.partition(b"\r\n")[2]))
-    assert status_of(head(*lines, b"X: y")) == 431
 
 
 # --- what no request is: what could be read in two ways is in tests/fuzz/test_smuggling.py ------------------

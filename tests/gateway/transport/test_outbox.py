@@ -244,7 +244,7 @@ def test_broadcasts_that_never_cease_take_no_more_memory(monkeypatch: pytest.Mon
         assert max(lengths) <= 2 * len(crowd) + size
 
 
-def test_a_broadcast_goes_on_while_single_ones_never_cease() -> None:
+def test_a_broadcast_goes_on_while_single_ones_never_cease_and_is_drained_when_few_wait() -> None:
     with SocketHarness(batch=4) as harness:
         several = [harness.connect() for _ in range(40)]
         busy, _ = harness.connect()
@@ -255,9 +255,6 @@ def test_a_broadcast_goes_on_while_single_ones_never_cease() -> None:
         assert not harness.flusher.bulk
         for _, client in several:
             assert client.payloads() == [b"to all"]
-
-
-def test_a_broadcast_counts_as_drained_when_few_of_it_wait() -> None:
     with SocketHarness() as harness:
         connection, _ = harness.connect()
         before = harness.flusher.bulk_filled
@@ -388,9 +385,6 @@ def test_past_the_nodes_budget_the_largest_holder_is_closed_first() -> None:
         assert harness.flusher.slow_readers == 1
         assert [one.is_open for one in (a, c, d)] == [True] * 3
         assert harness.budget.total == sum(harness.budget.sizes.values()) <= 500_000
-
-
-def test_unfinished_frames_count_in_the_same_budget() -> None:
     with SocketHarness(node_bytes=100_000) as harness:
         reader, _ = backlogs(harness, 40_000)[0]
         sender, client = harness.connect(harness.encoding(limit=MEBIBYTE))

@@ -120,7 +120,7 @@ def turns_of_the_loop(seconds: float = 0.05) -> int:
 # --- serving ------------------------------------------------------------------------------------------------
 
 
-def test_one_reader_serves_everybody_as_long_as_nobody_blocks(lot: Lot) -> None:
+def test_a_reader_serves_everybody_unless_it_blocks_and_is_replaced(lot: Lot) -> None:
     spies = [lot.park() for _ in range(50)]
     other = lot.park()
     for _ in range(3):
@@ -131,9 +131,6 @@ def test_one_reader_serves_everybody_as_long_as_nobody_blocks(lot: Lot) -> None:
             spy.read.clear()
     assert (lot.poller.count, other.read) == (1, [])
     assert turns_of_the_loop() < SPINNING_TURNS
-
-
-def test_a_reader_that_blocks_is_replaced_and_the_pool_shrinks_again(lot: Lot) -> None:
     go = Signal()
     blocked = [lot.park(lambda _: go.wait()) for _ in range(20)]
     live = lot.park()
@@ -281,7 +278,7 @@ def test_what_was_sent_before_the_end_is_served(lot: Lot, end: Callable[[_socket
 # --- writing ------------------------------------------------------------------------------------------------
 
 
-def test_writability_is_reported_when_asked_for_and_only_then(lot: Lot) -> None:
+def test_writability_is_reported_when_asked_for_and_a_paused_socket_waits(lot: Lot) -> None:
     spy = lot.park()
     look()
     assert spy.writable == 0
@@ -293,6 +290,15 @@ def test_writability_is_reported_when_asked_for_and_only_then(lot: Lot) -> None:
     until(lambda: spy.read)
     look()
     assert spy.writable == count
+    spy, other = lot.park(), lot.park()
+    lot.poller.pause(spy, True)
+    spy.far.send(b"x")
+    other.far.send(b"x")
+    until(lambda: other.read)
+    assert turns_of_the_loop() < SPINNING_TURNS
+    assert not spy.read
+    lot.poller.pause(spy, False)
+    until(lambda: spy.read)
 
 
 def stall(connection: Connection) -> None:
@@ -398,18 +404,6 @@ def test_a_socket_that_was_waited_for_to_become_writable_is_taken_over_for_readi
     lot.poller.close()
     for sock in (new.sock, new.far):
         sock.close()
-
-
-def test_a_paused_socket_waits(lot: Lot) -> None:
-    spy, other = lot.park(), lot.park()
-    lot.poller.pause(spy, True)
-    spy.far.send(b"x")
-    other.far.send(b"x")
-    until(lambda: other.read)
-    assert turns_of_the_loop() < SPINNING_TURNS
-    assert not spy.read
-    lot.poller.pause(spy, False)
-    until(lambda: spy.read)
 
 
 # --- which one ----------------------------------------------------------------------------------------------

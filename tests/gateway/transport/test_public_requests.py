@@ -93,11 +93,19 @@ def test_a_url_of_a_user(urls: tuple[str, ...], pages: bool, may_be: bool) -> No
     assert [is_url(url, pages=pages) for url in urls] == [may_be] * len(urls)
 
 
-def test_loopback_is_allowed_by_the_setting_only() -> None:
+def test_loopback_and_http_are_allowed_by_the_setting_only() -> None:
     for url in ("http://127.0.0.1:1/", "http://[::1]/", "https://127.0.0.1/", "http://localhost/"):
         assert is_url(url, True)
         assert not is_url(url)
     assert not any(is_url(url, True) for url in ("http://1.1.1.1/", "https://192.168.0.1/"))
+    with Receiver() as plain:
+        url = plain.url
+        assert post(PublicRequests(True, Names("127.0.0.1")), url)[0] == 200
+        with pytest.raises(Unreachable, match="https"):
+            post(PublicRequests(False, Names("127.0.0.1")), url)
+        with pytest.raises(Unreachable, match="this machine only"):
+            post(PublicRequests(True, Names("1.1.1.1")), url_of(plain))
+        assert len(plain.posts) == 1
 
 
 @pytest.fixture
@@ -164,17 +172,6 @@ def test_a_name_that_is_public_at_first_gains_nothing(receiver: Receiver) -> Non
     with pytest.raises(Unreachable, match="not public"):
         post(outbound, url_of(receiver))
     assert names.names == [NAME, NAME]
-
-
-def test_http_is_for_loopback_with_the_setting() -> None:
-    with Receiver() as plain:
-        url = plain.url
-        assert post(PublicRequests(True, Names("127.0.0.1")), url)[0] == 200
-        with pytest.raises(Unreachable, match="https"):
-            post(PublicRequests(False, Names("127.0.0.1")), url)
-        with pytest.raises(Unreachable, match="this machine only"):
-            post(PublicRequests(True, Names("1.1.1.1")), url_of(plain))
-        assert len(plain.posts) == 1
 
 
 def test_of_a_long_page_the_beginning_is_read() -> None:

@@ -45,9 +45,16 @@ def texts_of(node: Any, key: str = "") -> set[str]:
     return {node} if shown else set()
 
 
-def test_it_is_a_valid_document_of_openapi_3_1() -> None:
+def test_it_is_a_valid_document_with_names_limits_and_texts() -> None:
     assert DOCUMENT["openapi"].startswith("3.1.")
     OpenAPIV31SpecValidator(json.loads(json.dumps(DOCUMENT))).validate()
+    assert len(set(IDS)) == len(IDS)
+    chapters = [tag["name"] for tag in DOCUMENT["tags"]]
+    assert {row.tag for row in DOCUMENTED} == set(chapters)
+    users = DOCUMENT["components"]["schemas"]["PresenceRequest"]["properties"]["users"]
+    assert users["maxItems"] == 123
+    assert "limits.batch_targets" not in json.dumps(DOCUMENT["components"]["schemas"])
+    assert not [text for text in texts_of(DOCUMENT) if "``" in text or ":class:" in text]
 
 
 def test_every_route_is_documented_with_its_scope_and_no_other() -> None:
@@ -61,12 +68,6 @@ def test_every_route_is_documented_with_its_scope_and_no_other() -> None:
         keys = [{"key": [] if need is Needs.ANY_KEY else [need.scope]}] if need.scope else []
         if security:
             assert security == [*keys, *([{"token": []}] if need.users else [])], row.path
-
-
-def test_every_operation_has_a_name_of_its_own_and_a_chapter() -> None:
-    assert len(set(IDS)) == len(IDS)
-    chapters = [tag["name"] for tag in DOCUMENT["tags"]]
-    assert {row.tag for row in DOCUMENTED} == set(chapters)
 
 
 @pytest.mark.parametrize("row", DOCUMENTED, ids=IDS)
@@ -89,12 +90,21 @@ def test_every_example_is_what_its_schema_says(row: Operation) -> None:
             check(parameter["schema"], parameter["example"])
 
 
-def test_every_example_is_of_an_operation() -> None:
+def test_every_example_and_link_is_of_an_operation() -> None:
     operations = {f"{row.method} {row.path.removeprefix(PREFIX)}" for row in DOCUMENTED}
     files = list((ROOT / "imserver").rglob("examples.json"))
     assert len(files) >= 2
     for file in files:
         assert json.loads(file.read_bytes()).keys() <= operations | {"answers"}, file
+    known = {
+        operation["operationId"]: {parameter["name"] for parameter in operation["parameters"]}
+        for methods in DOCUMENT["paths"].values()
+        for operation in methods.values()
+    }
+    links = [link for row in DOCUMENTED for link in row.links]
+    assert links
+    for link in links:
+        assert set(link.parameters) <= known[link.operation]
 
 
 @pytest.mark.parametrize("row", DOCUMENTED, ids=IDS)
@@ -108,28 +118,6 @@ def test_every_refusal_is_documented_under_its_status(row: Operation) -> None:
         assert (example["code"], example["temporary"]) == (problem.code, problem.temporary)
     assert not row.scope or "401" in responses
     assert row.function is None or "429" in responses
-
-
-def test_links_name_operations_and_their_parameters() -> None:
-    known = {
-        operation["operationId"]: {parameter["name"] for parameter in operation["parameters"]}
-        for methods in DOCUMENT["paths"].values()
-        for operation in methods.values()
-    }
-    links = [link for row in DOCUMENTED for link in row.links]
-    assert links
-    for link in links:
-        assert set(link.parameters) <= known[link.operation]
-
-
-def test_limits_of_this_server_are_in_the_schemas() -> None:
-    users = DOCUMENT["components"]["schemas"]["PresenceRequest"]["properties"]["users"]
-    assert users["maxItems"] == 123
-    assert "limits.batch_targets" not in json.dumps(DOCUMENT["components"]["schemas"])
-
-
-def test_texts_are_markdown() -> None:
-    assert not [text for text in texts_of(DOCUMENT) if "``" in text or ":class:" in text]
 
 
 # --- shapes of apps -----------------------------------------------------------------------------------------
@@ -153,6 +141,9 @@ def test_every_setting_of_an_app_can_be_given_and_is_shown() -> None:
     names += [old for old, new in RENAMED_OF_APPS.items() if new in names]
     assert shapes.settings == set(names)
     assert set(shapes.shown.__struct_fields__) == {"app", "configured", *names}
+    names = hints_of(TenantSettings)
+    old = {name for name, new in RENAMED_OF_APPS.items() if new in names}
+    assert shapes_of(CORE).settings == {*names, *old}
 
 
 def test_secrets_are_not_shown_and_files_not_given() -> None:
@@ -169,9 +160,3 @@ def test_secrets_are_not_shown_and_files_not_given() -> None:
             assert set(given.__struct_fields__) == set(marks) - files
         for shown in (shown_group(kind), shown_entry(kind)):
             assert set(shown.__struct_fields__) - {"signed"} == set(marks) - files - secrets
-
-
-def test_a_node_without_features_has_the_settings_of_the_core() -> None:
-    names = hints_of(TenantSettings)
-    old = {name for name, new in RENAMED_OF_APPS.items() if new in names}
-    assert shapes_of(CORE).settings == {*names, *old}
