@@ -519,7 +519,7 @@ def test_the_same_for_asyncio(server: Server) -> None:
     assert [each.seq for each in entries] == list(range(1, 21))
 
 
-def test_a_question_is_answered_once(server: Server) -> None:
+def test_a_question_is_answered_once_and_bots_have_commands_buttons_and_streams(server: Server) -> None:
     person, other = (User.register(server, name=f"{name}-asks") for name in ("ann", "bob"))
     options = [{"text": "Yes", "value": "yes"}, {"text": "No", "value": "no"}]
     with (
@@ -539,9 +539,6 @@ def test_a_question_is_answered_once(server: Server) -> None:
         with pytest.raises(CommandRefused) as caught:
             bob.answer(id, "no")
         assert caught.value.refused == "answered"
-
-
-def test_a_bot_and_its_user(server: Server) -> None:
     person = User.register(server, name="botuser")
     helper = person.bot("helper")
     helper.post("bots/commands", commands=[{"name": "ask", "description": "Ask"}])

@@ -188,12 +188,16 @@ def test_where_providers_make_no_accounts_only_linked_ones_log_in(node: Harness,
     assert (status, session["account"]) == (200, shown)
 
 
-def test_an_app_lists_its_providers(node: Harness) -> None:
+def test_an_app_lists_its_providers_and_browsers_come_back_to_this_server_only(node: Harness) -> None:
     listed = node.call("GET", "/api/v1/accounts/oauth/providers", query={"app": "201"})[1]["providers"]
     assert [row["provider"] for row in listed] == list(NAMES)
     assert listed[0] == {"provider": "oidc", "kind": "oidc", "title": "oidc", "register": True}
     assert node.call("GET", "/api/v1/accounts/oauth/providers")[1] == {"providers": []}
     assert node.call("GET", "/api/v1/accounts/oauth/providers", query={"app": "204"})[0] == 403
+    for path in ("//evil.example", "https://evil.example", "/\\evil", "home", "/a#b", "/a\n"):
+        body = {"app": "201", "provider": "oidc", "return_to": path}
+        status, answer = node.call("POST", "/api/v1/accounts/oauth/start", body)
+        assert (status, answer["code"]) == (400, "invalid_request"), path
 
 
 # --- whom the provider proves -------------------------------------------------------------------------------
@@ -343,13 +347,6 @@ def test_the_front_answers_the_callback_as_flask_does_to_its_origin(node: Harnes
     assert {*lines, f"Content-Length: {len(again.body)}"} == {f"{k}: {v}" for k, v in flask.headers}
     assert "no-store" in str(lines)
     assert "Access-Control" not in str(lines)
-
-
-def test_browsers_come_back_to_paths_of_this_server_only(node: Harness) -> None:
-    for path in ("//evil.example", "https://evil.example", "/\\evil", "home", "/a#b", "/a\n"):
-        body = {"app": "201", "provider": "oidc", "return_to": path}
-        status, answer = node.call("POST", "/api/v1/accounts/oauth/start", body)
-        assert (status, answer["code"]) == (400, "invalid_request"), path
 
 
 def test_logins_are_forgotten(node: Harness, provider: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,7 +97,7 @@ def test_identifiers_of_one_account_can_be_changed_with_its_password(node: Harne
     assert back_end.post(route, user=one.user, phone="4711"), "a back end needs no password"
 
 
-def test_a_stolen_token_deletes_no_account(node: Harness) -> None:
+def test_a_stolen_token_deletes_no_account_and_failures_count_for_all_identifiers(node: Harness) -> None:
     one, refused = person(node, name="leaver"), (401, "wrong_login")
     assert one.refused("accounts/delete") == refused
     assert [one.refused("accounts/delete", password="wrong horse") for _ in range(2)] == [refused] * 2
@@ -105,6 +105,11 @@ def test_a_stolen_token_deletes_no_account(node: Harness) -> None:
     assert one.post("accounts/set", nickname="Here")["user"] == one.user
     fields = {"app": "201", "user": one.user}
     assert node.call("POST", "/api/v1/accounts/delete", fields, ADMIN.key) == (200, {"user": one.user})
+    person(node, phone="7001", email="hal@example.com", name="hal")
+    here, logins = "198.51.100.1", ("7001", "hal@example.com", "hal")
+    assert [log_in(node, text, "wrong", host=here)[0] for text in logins] == [401, 401, 401]
+    assert log_in(node, "HAL@example.com", host=here)[0] == 429
+    assert log_in(node, "hal", host="198.51.100.2")[0] == 200
 
 
 def test_an_invalid_identifier_is_refused(node: Harness) -> None:
@@ -128,14 +133,6 @@ def test_an_app_chooses_the_identifiers_of_its_accounts(node: Harness) -> None:
     rules |= {"passwords": True, "reset": False, "guests": False}
     assert User(node, "", app="202").get("accounts/rules") == rules
     assert User(node, "", app="204").refused_get("accounts/rules")[0] == 403
-
-
-def test_failures_count_together_for_all_identifiers_of_an_account(node: Harness) -> None:
-    person(node, phone="7001", email="hal@example.com", name="hal")
-    here, logins = "198.51.100.1", ("7001", "hal@example.com", "hal")
-    assert [log_in(node, text, "wrong", host=here)[0] for text in logins] == [401, 401, 401]
-    assert log_in(node, "HAL@example.com", host=here)[0] == 429
-    assert log_in(node, "hal", host="198.51.100.2")[0] == 200
 
 
 def test_an_account_is_found_by_what_it_allows(node: Harness) -> None:
@@ -483,7 +480,7 @@ def test_whoever_has_blocked_a_user_is_not_asked_and_few_are_asked_at_once(node:
     assert listed == [True] * INVITATIONS + [False]
 
 
-def test_back_ends_and_bots_are_added_without_asking(node: Harness) -> None:
+def test_back_ends_and_bots_add_without_asking_and_commands_of_clients_ask(node: Harness) -> None:
     ann, bob = (User.register(node, "asking") for _ in range(2))
     group, bot = ann.group(), ann.bot(f"tea{ann.user}")
     ann.post("groups/invite", group=group, members=[bot.user])
@@ -491,9 +488,6 @@ def test_back_ends_and_bots_are_added_without_asking(node: Harness) -> None:
     assert bob.user not in ann.roles(group)
     User(node, ALL.key, app="asking").post("groups/invite", user=ann.user, group=group, members=[bob.user])
     assert set(ann.roles(group)) == {ann.user, bob.user, bot.user}
-
-
-def test_commands_of_clients_ask_as_well(node: Harness) -> None:
     ann, bob, friend = (User.register(node, "asking") for _ in range(3))
     ann.befriend(friend)
     group = int(ann.group())

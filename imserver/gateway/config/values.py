@@ -97,8 +97,8 @@ class Locations:
 
     def note(self, name: str, mapping: object, key: object) -> None:
         """Remember the line of ``key`` as that of the setting ``name``, if ``mapping`` knows it."""
-        lines = getattr(mapping, "lines", None)
-        if lines is not None:
+        lines = getattr(mapping, "lines", {})
+        if key in lines:
             self._lines[name] = lines[key]
 
     def note_item(self, name: str, item: object) -> None:

@@ -53,13 +53,23 @@ def test_a_key_is_shown_once_stored_as_a_digest_and_revoked_by_its_id(run: Run, 
     assert run("key", "revoke", name).stdout == "already revoked\n"
 
 
-def test_to_ask_makes_nothing(run: Run, tmp_path: Path) -> None:
+def test_to_ask_makes_nothing_and_keys_of_the_configuration_are_listed_by_their_digest(
+    run: Run, tmp_path: Path
+) -> None:
     assert rows(run("key", "list").stdout) == []
     assert len(rows(run("app", "list").stdout)) == 8
     run("app", "show", "101")
     assert "no key has the id" in run("key", "revoke", "none", fails=True).stderr
     run("app", "set", "none", "max_channels=1", fails=True)
     assert not (tmp_path / "data").exists()
+    listed = run(
+        "key", "list", IMSERVER_API_KEYS="[{key: secret-key-of-the-tests, scopes: [push], apps: [101]}]"
+    ).stdout
+    assert rows(listed)[0][:3] == ["config:609ca13a", "push", "101"]
+    assert "secret-key" not in listed
+    away = run("key", "list", fails=True, IMSERVER_STORAGE_URL="postgresql://u:pw@127.0.0.1:1/x").stderr
+    assert "cannot be used" in away
+    assert "pw" not in away
 
 
 def test_a_key_is_rotated_and_shown(run: Run) -> None:
@@ -83,14 +93,6 @@ def test_a_key_is_rotated_and_shown(run: Run) -> None:
     assert f"no valid key has the id {new}" in run("key", "rotate", new, fails=True).stderr
     assert "no key has the id none" in run("key", "show", "none", fails=True).stderr
     assert "is a key of the settings" in run("key", "rotate", "config:1", fails=True).stderr
-
-
-def test_keys_of_the_configuration_are_listed_by_their_digest(run: Run) -> None:
-    listed = run(
-        "key", "list", IMSERVER_API_KEYS="[{key: secret-key-of-the-tests, scopes: [push], apps: [101]}]"
-    ).stdout
-    assert rows(listed)[0][:3] == ["config:609ca13a", "push", "101"]
-    assert "secret-key" not in listed
 
 
 def test_a_key_is_bound_to_apps_that_exist(run: Run) -> None:
@@ -117,11 +119,8 @@ def test_an_app_is_made_shown_and_changed(run: Run) -> None:
     assert "origins: []\n" in changed
     assert "subscribe: anybody\n" in changed, "of a setting with several fields one was changed"
     assert ["105", "database", "multi"] in rows(run("app", "list").stdout)
-
-
-def test_names_of_namespaces_and_rooms_may_have_dots(run: Run) -> None:
-    run("app", "create", "105", 'channels.chat.v1={"presence": true}', "roomMembers.my.room=[ann]")
-    changed = run("app", "set", "105", "channels.chat.v1.max_subscribers=10", "channels.a={}").stdout
+    dotted = ('channels.chat.v1={"presence": true}', "roomMembers.my.room=[ann]")
+    changed = run("app", "set", "105", *dotted, "channels.chat.v1.max_subscribers=10").stdout
     assert "chat.v1:" in changed
     assert "max_subscribers: 10" in changed
     assert "my.room:" in changed
@@ -188,12 +187,6 @@ def test_a_mistake_is_one_clear_line(run: Run, arguments: tuple[str, ...], outpu
 def test_a_key_that_no_header_can_have_is_not_shown(run: Run, arguments: tuple[str, ...], key: str) -> None:
     output = run(*arguments, fails=True, IMSERVER_KEY=key).stderr
     assert output == "imserver: the API key: expected one line of printable ASCII\n"
-
-
-def test_a_database_that_is_away_is_one_clear_line(run: Run) -> None:
-    away = run("key", "list", fails=True, IMSERVER_STORAGE_URL="postgresql://u:pw@127.0.0.1:1/x").stderr
-    assert "cannot be used" in away
-    assert "pw" not in away
 
 
 # --- deletion of an app -------------------------------------------------------------------------------------
