@@ -1,10 +1,8 @@
 """The action dialect across nodes: talks of two, rooms, logging in again, and what stands in Redis."""
 
 import json
-import signal
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 
 import pytest
 
@@ -12,7 +10,7 @@ from tests.support import eventually
 
 from .action import ActionClient, action_session, command, login_data
 from .clusters import Nodes, nodes_of
-from .cmd import fresh, get, good
+from .cmd import fresh, get
 
 APPS = {"101": {}, "action:1": {}, "action:2": {}}
 KEYS = [
@@ -69,42 +67,6 @@ def online(nodes: Nodes, user: str) -> bool:
     query = {"app": "action:1", "user": user}
     answer = get(nodes.http[1], "/api/v1/presence", **query).json
     return bool(answer["users"][0]["online"])
-
-
-@pytest.mark.full
-def test_users_of_a_node_that_stops_leave_their_room_and_those_of_a_killed_one_are_gone(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    times = {"lease_seconds": 8, "renew_seconds": 0.5}
-    with ExitStack() as stack:
-        folder = tmp_path_factory.mktemp("cluster")
-        nodes = stack.enter_context(nodes_of(folder, 3, apps=APPS, cluster=times))
-        one = stack.enter_context(action_session(nodes.ws[0], "a", room="r"))
-        names = [f"b{number}" for number in range(5)]
-        others = {
-            name: stack.enter_context(ActionClient(nodes.ws[1])).begin().login(name, room="r")
-            for name in names
-        }
-        others["c"] = stack.enter_context(ActionClient(nodes.ws[2])).begin().login("c", room="r")
-        for speaker, there in (("a", one), ("c", others["c"])):
-            there.say("to all")
-            for name, member in (("a", one), *others.items()):
-                member.receives(speaker, "to all", name)
-        _, stopped, killed = nodes.servers
-        stopped.stop()
-        found = [one.received() for _ in names]
-        assert sorted(each["from"] for each in found if each["action"] == "exit") == names
-        killed.process.send_signal(signal.SIGKILL)
-        killed.process.wait()
-        nodes.wait_until_met()
-        users = {"userList": [{"ID": "a"}]}
-        eventually(lambda: good(get(nodes.http[0], "/user/list", groupsId="r")) == users)
-        one.say("alone")
-        one.receives("a", "alone", "a")
-        one.nothing()
-        with nodes.redis.client() as redis:
-            left = [f"127.0.0.1:{nodes.servers[0].http.port}"]
-            eventually(lambda: redis.hkeys("ws:hash:allservers") == left, what="the list holds one")
 
 
 # --- acknowledged delivery ----------------------------------------------------------------------------------

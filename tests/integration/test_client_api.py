@@ -9,12 +9,11 @@ import pytest
 
 from imserver.dialects.client.api import ROUTES
 from tests.samples import samples_of
-from tests.support import Server, eventually
+from tests.support import Server
 
 from .client import (
     NO_SYSTEM,
     UNKNOWN_SYSTEM,
-    Listener,
     api,
     api_request,
     done,
@@ -137,27 +136,6 @@ def test_without_a_key_nobody_learns_which_systems_there_are(strict: Server) -> 
     with listening(strict.ws, "shop") as one:
         assert done(strict.http, "send_to_client", "shop", PUSH, clientId=one.id, data="x")
         assert one.received()["data"] == "x"
-
-
-def opening(server: Server, system: str, *origin: str) -> tuple[int, int | None]:
-    """The code of the first frame, and of the close behind it if the client may not stay."""
-    with Listener(server.ws) as one:
-        one.upgrade(f"/ws?systemId={system}", more=[("Origin", each) for each in origin])
-        code = int(one.message().json["code"])
-        return code, one.frame().close_code if code else None
-
-
-def test_the_rules_of_an_app_hold_under_any_of_its_names(strict: Server) -> None:
-    with listening(strict.ws, "two") as one, listening(strict.ws, "alias") as two:
-        assert opening(strict, "two") == opening(strict, "alias") == (-1009, 4005)
-        done(strict.http, "send_to_system", "alias", ADMIN, data="both")
-        assert [one.received()["data"], two.received()["data"]] == ["both"] * 2
-    eventually(lambda: opening(strict, "two") == (0, None))
-    foreign = "https://evil.example.com"
-    assert opening(strict, "pages", foreign) == (-1003, 4505)
-    assert opening(strict, "pages", "https://shop.example.com") == (0, None)
-    assert opening(strict, "two", foreign) == (0, None)
-    assert opening(strict, "cmd") == (-1003, 4507)
 
 
 def test_the_user_of_a_token_is_named_in_notices(strict: Server) -> None:

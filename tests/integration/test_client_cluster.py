@@ -1,9 +1,6 @@
 """Clients across nodes: whatever node is asked, it drives the clients of all."""
 
-import itertools
-import signal
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 import pytest
@@ -16,7 +13,6 @@ from .client import (
     ONLINE,
     Listener,
     api,
-    api_request,
     bind,
     done,
     groups_of,
@@ -28,8 +24,6 @@ from .client import (
     send_to_group,
 )
 from .clusters import Nodes, nodes_of
-from .cmd import fresh
-from .raw import ask
 
 PAIRS_OF_NODES = [(0, 1), (1, 0), (0, 0)]
 """Which node is asked, and which has the client."""
@@ -57,15 +51,6 @@ def clients(nodes: Nodes, system: str, *nodes_of_clients: int) -> Iterator[list[
 
 
 # --- systems ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.full
-def test_of_registrations_at_one_moment_on_two_nodes_one_succeeds(nodes: Nodes) -> None:
-    for _ in range(5):
-        data = api_request("register", {"systemId": fresh("race")})
-        with ThreadPoolExecutor(16) as pool:
-            answers = pool.map(ask, itertools.islice(itertools.cycle(nodes.http), 16), [data] * 16)
-            assert sorted(answer.json["code"] for answer in answers) == [-1] * 15 + [0]
 
 
 # --- one client ---------------------------------------------------------------------------------------------
@@ -165,38 +150,3 @@ def test_no_route_reaches_into_another_system(nodes: Nodes, system: str, via: in
 
 
 # --- nodes that go ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.full
-def test_a_node_that_stops_informs_the_groups_of_its_clients_and_a_killed_one_does_not(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    lease = {"lease_seconds": 8, "renew_seconds": 0.5}
-    with nodes_of(tmp_path_factory.mktemp("kill"), 3, cluster={**lease, "advertise": "127.0.0.1"}) as nodes:
-        system = new_system(nodes.http[0])
-        with clients(nodes, system, 0, 1, 2) as (one, two, three):
-            for each in (one, two, three):
-                bind(nodes.http[0], system, each, "g")
-                one.notice()
-            nodes.servers[2].stop()
-            assert one.notice()[:2] == (OFFLINE, three.id)
-            nodes.servers[1].process.send_signal(signal.SIGKILL)
-            nodes.servers[1].process.wait()
-            bound = {"clientId": two.id, "groupName": "g"}
-            eventually(lambda: api(nodes.http[0], "bind_to_group", bound, system).json["code"] == 0)
-            assert online_list(nodes.http[0], system, "g") == [one.id]
-            # No client can have these ids any more, which is no error anywhere.
-            for path in DRIVEN:
-                body = {"clientId": two.id, "clientIds": [two.id], "groupName": "h", "data": "x"}
-                if path not in ("send_to_system", "send_to_group"):
-                    assert api(nodes.http[0], path, body, system).json["code"] == 0, path
-            one.quiet()
-            # Neither after another process has taken its place: ids name the process.
-            nodes.start()
-            nodes.wait_until_met()
-            with clients(nodes, system, 3) as (four,):
-                assert four.id not in (two.id, three.id)
-                send_to_client(nodes.http[0], system, two.id)
-                done(nodes.http[0], "close_client", system, clientId=two.id)
-                send_to_client(nodes.http[0], system, four.id, "new")
-                assert four.received()["data"] == "new"

@@ -5,7 +5,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
@@ -13,15 +13,14 @@ from typing import Any
 import pytest
 
 from imserver.gateway.cluster.registry import own_address
-from tests.support import Server, eventually, with_constants
+from tests.support import eventually, with_constants
 
-from .clusters import Launch, Nodes, app_with, leases, nodes_of, states
+from .clusters import Launch, Nodes, app_with, leases, nodes_of
 from .cmd import (
     GONE,
     HELLO,
     CmdClient,
     cmd_client,
-    command,
     form_request,
     fresh,
     get,
@@ -29,7 +28,6 @@ from .cmd import (
     is_online,
     logged_in,
     pairs,
-    post,
     push,
     send_message,
     send_to_all,
@@ -64,26 +62,7 @@ def app() -> int:
     return app_with("newest")
 
 
-def everywhere(nodes: Nodes, condition: Callable[[Server], bool], seconds: float = 60.0) -> None:
-    """Wait until it is true on each node."""
-    for server in nodes.running:
-        eventually(lambda server=server: condition(server), seconds)
-
-
 # --- who is there -------------------------------------------------------------------------------------------
-
-
-def test_every_node_knows_all(nodes: Nodes) -> None:
-    found = [leases(server) for server in nodes.servers]
-    assert found[0].keys() == found[1].keys() == found[2].keys()
-    epochs = {lease["epoch"] for lease in found[0].values()}
-    assert len(epochs) == 3
-    assert 0 not in epochs
-    for server in nodes.servers:
-        data = states(server)
-        assert data["missingNodes"] == []
-        assert all("managerInfo" in state for state in data["nodes"].values())
-        assert get(server.http, "/ready").status == 200
 
 
 @pytest.mark.parametrize("insecure", [False, True])
@@ -123,31 +102,7 @@ def test_notices_and_messages_cross_the_nodes(nodes: Nodes, app: int, there: int
             one.no_push()
 
 
-def texts(client: CmdClient, count: int) -> list[str]:
-    """The next ``count`` messages; there are no more."""
-    found = [client.push("msg").json["response"]["data"]["msg"] for _ in range(count)]
-    client.no_push("msg")
-    return found
-
-
 # --- message ids --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.full
-def test_of_repeats_at_the_same_moment_on_all_nodes_one_is_delivered(nodes: Nodes, app: int) -> None:
-    with logged_in(nodes.ws[0], "ann", app) as client, ThreadPoolExecutor(9) as pool:
-        for number in range(10):
-            msg_id = fresh("m")
-            send = send_message if number % 2 else send_to_all
-            user = "ann" if number % 2 else "bob"
-            jobs = [
-                pool.submit(send, http, app, user, str(number), msg_id)
-                for http in nodes.http
-                for _ in range(3)
-            ]
-            answers = Counter(json.dumps(job.result()) for job in jobs)
-            assert answers == {'{"sendResults": true}': 1, "{}": 8}
-        assert texts(client, 10) == [str(number) for number in range(10)]
 
 
 # --- policies -----------------------------------------------------------------------------------------------
@@ -213,33 +168,6 @@ def _close_of(client: Raw) -> Any:
             return found
 
 
-@pytest.mark.parametrize("policy", ["newest", "single", "refuse"])
-def test_logins_of_one_user_at_the_same_moment_on_all_nodes(nodes: Nodes, policy: str) -> None:
-    """Whoever wins: one session is addressed, the same for every node, and nobody is shown twice."""
-    app = app_with(policy)
-    clients = [CmdClient(ws).upgrade() for ws in nodes.ws * 3]
-    for client in clients:
-        client.send(_login("ann", app))
-    codes: dict[CmdClient, int] = {}
-    eventually(lambda: len(_take(clients, codes)) == 9)
-    answers = sorted(codes.values())
-    if policy == "refuse":
-        assert answers == [200] + [4501] * 8
-    else:
-        assert set(answers) <= ({200} if policy == "newest" else {200, 4500})
-    for http in nodes.http:
-        eventually(lambda http=http: users(http, app) == ["ann"])
-        send_message(http, app, "ann", "hello")
-    eventually(lambda: _take(clients, codes) and len(_messages(clients)) == 3)
-    for client in clients:
-        client.leave()
-    everywhere(nodes, lambda server: users(server.http, app) == [])
-
-
-def _login(user: str, app: int) -> bytes:
-    return command("login", {"userID": user, "appID": app})
-
-
 def _take(clients: list[CmdClient], codes: dict[CmdClient, int]) -> dict[CmdClient, int]:
     """Read what has come: pings are answered, pushes kept; the code of each login, or that of its close."""
     for client in clients:
@@ -265,52 +193,6 @@ def _messages(clients: list[CmdClient]) -> list[str]:
 
 
 # --- operators ----------------------------------------------------------------------------------------------
-
-
-def test_a_ban_on_any_node_holds_on_all(nodes: Nodes, app: int) -> None:
-    with logged_in(nodes.ws[1], "ann", app) as client:
-        data = good(post(nodes.http[0], "/user/kick", appID=app, userID="ann", banSeconds="3600"))
-        assert data == {"kickResults": True, "kickCount": 1}
-        assert _close_of(client).close_code == 4503
-    for ws in nodes.ws:
-        with cmd_client(ws) as refused:
-            refused.send(_login("ann", app))
-            refused.closed(4503)
-        with logged_in(ws, "bob", app):
-            pass
-
-    def back(ws: Any) -> bool:
-        with cmd_client(ws) as again:
-            again.send(_login("ann", app))
-            return again.frame().opcode != CLOSE
-
-    # A later ban replaces the first.
-    good(post(nodes.http[0], "/user/kick", appID=app, userID="ann", banSeconds="1"))
-    for ws in nodes.ws:
-        eventually(lambda ws=ws: back(ws))
-
-
-@pytest.mark.full
-def test_a_heartbeat_costs_redis_nothing_and_a_push_one_round_trip(cluster: Launch, app: int) -> None:
-    nodes = cluster(2)
-
-    def round_trips() -> int:
-        with nodes.redis.client() as redis:
-            return int(redis.info("stats")["total_reads_processed"])
-
-    def cost(act: Callable[[], Any], times: int = 100) -> float:
-        """Round trips an act, less what passes by itself."""
-        before, began = round_trips(), time.monotonic()
-        for _ in range(times):
-            act()
-        spent, took = round_trips() - before, time.monotonic() - began
-        by_itself = 2 * 2 * (took + 1) + 8
-        return (spent - by_itself) / times
-
-    with logged_in(nodes.ws[0], "ann", app) as client, ExitStack() as stack:
-        assert cost(lambda: client.ask_cmd("heartbeat")) <= 0
-        assert cost(lambda: send_message(nodes.http[1], app, "ann", "hello")) <= 1.1
-        assert cost(lambda: stack.enter_context(logged_in(nodes.ws[1], fresh(), app))) <= 1.1
 
 
 # --- joining and leaving ------------------------------------------------------------------------------------

@@ -1,15 +1,13 @@
 """Event streams on both HTTP servers: what they bring, when they are refused, how they end."""
 
 import contextlib
-import socket
-from typing import Any
 
 import pytest
 
 from imserver.gateway import errors
 from tests.support import Server, eventually
 
-from .cmd import CmdClient, get, good, is_online, json_request, logged_in, post, send_message, users
+from .cmd import good, is_online, json_request, logged_in, post, send_message, users
 from .raw import ask, request
 from .setting import Launch
 from .sse import PATH, Listener, ask_for, end_of, listening
@@ -21,15 +19,6 @@ def publish_to(server: Server, app: int, user: str, text: str) -> None:
     """A push that is not stored."""
     answer = ask(server.http, json_request("/api/v1/push", {"app": str(app), "user": user, "text": text}))
     assert answer.json["sent"] == 1, answer
-
-
-def publish(server: Server, app: int, channel: str, text: str) -> Any:
-    """A push to a channel by the HTTP interface."""
-    answer = ask(
-        server.http, json_request("/api/v1/push", {"app": str(app), "channel": channel, "text": text})
-    )
-    assert answer.status == 200, answer
-    return answer.json
 
 
 # --- what a stream brings -----------------------------------------------------------------------------------
@@ -160,35 +149,3 @@ def test_a_request_that_asks_for_nothing_sensible_is_refused(server: Server, app
     assert {"Authorization", "Last-Event-ID"} <= set(allowed.split(", "))
     assert not users(server.http, app)
     assert ask(server.ws, request(f"{PATH}?app={app}&user=ann")).status == 404
-
-
-def test_a_full_node_a_full_app_and_one_for_other_dialects_refuse(launch: Launch, http_server: str) -> None:
-    apps = {
-        "101": {"open": True},
-        "sockets": {"open": True, "dialects": ["cmd"]},
-        "small": {"open": True, "max_connections": 1},
-    }
-    server = launch(http_server, limits={"max_connections": 2}, apps=apps)
-    with listening(server.http, "small", "ann"):
-        for full in ("small", "101"):
-            answer = ask_for(server.http, app=full, user="bob")
-            assert (answer.status, answer.json["code"], answer.json["temporary"]) == (503, "node_full", True)
-            assert answer.header("retry-after") == "2"
-            if full == "small":
-                bob = CmdClient(server.ws).upgrade().login("bob", 101)
-    bob.leave()
-    eventually(lambda: users(server.http, 101) == [])
-    assert ask_for(server.http, app="sockets", user="ann").status == 403
-    with listening(server.http, 101, "eve"):
-        assert good(get(server.http, "/system/state"))["managerInfo"]["clientsLen"] == 1
-
-
-def test_hundreds_that_come_and_go_leave_nothing(server: Server, app: int) -> None:
-    for _ in range(300):
-        with socket.create_connection(server.http) as sock:
-            sock.sendall(request(f"{PATH}?app={app}&user=ann"))
-    eventually(lambda: users(server.http, app) == [])
-    with listening(server.http, app, "bob") as bob:  # late requests of ann's would replace a session of ann
-        send_message(server.http, app, "bob", "hello")
-        assert bob.message()["text"] == "hello"
-        eventually(lambda: users(server.http, app) == ["bob"])

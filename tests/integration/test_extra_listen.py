@@ -1,17 +1,15 @@
 """Extra listeners: ports beside the usual two, with one process and with several, by both HTTP servers."""
 
 import re
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from imserver.plugin.testing import HostAndPort
-from tests.gateway.supervisor.family import Family
-from tests.support import Server, eventually, run_cli
+from tests.support import Server, run_cli
 
 from .client import Listener, done, listening, new_system
-from .cmd import get, good, is_online, logged_in, send_message
+from .cmd import get, is_online, logged_in, send_message
 from .protobuf import visiting
 from .raw import Raw, ask, request
 from .setting import Launch
@@ -112,30 +110,3 @@ def test_what_cannot_be_listened_on_ends_the_start(tmp_path: Path) -> None:
         assert result.returncode == 1
         assert problem in result.stderr
         assert result.stderr.count("\n") == 1
-
-
-@pytest.mark.full
-def test_the_nodes_of_one_parent_share_them(tmp_path: Path, redis_url: str) -> None:
-    rows = [{"port": 0, "ws_dialect": "client"}]
-    family = Family(tmp_path, redis_url, 3, config={"server": {"extra_listen": rows}})
-    try:
-        (address,) = extra(family)
-        system = new_system(address)
-        with ExitStack() as stack:
-            clients = [stack.enter_context(listening(address, system)) for _ in range(30)]
-            for client in clients:
-                assert done(address, "send_to_client", system, clientId=client.id, data=client.id)
-                assert client.received()["data"] == client.id
-            counts = eventually(lambda: _counts(family, 30))
-            assert len(counts) == 3
-            assert min(counts) > 0, "the kernel has dealt them out"
-    finally:
-        family.stop()
-    family.check()
-
-
-def _counts(family: Family, total: int) -> list[int] | None:
-    """Connections of each node, once they add up."""
-    state = good(get(family.http, "/system/state", cluster="true"))
-    counts = [node["managerInfo"]["clientsLen"] for node in state["nodes"].values()]
-    return counts if sum(counts) == total else None

@@ -125,21 +125,6 @@ def publish(server: Server, app: str, channel: str, data: bytes) -> None:
     assert answer.status == 200, answer
 
 
-@pytest.mark.both_servers
-@pytest.mark.parametrize("site", ["cross-site", "same-site", "same-origin"])
-@pytest.mark.parametrize("destination", ["empty", "document", "image", "video"])
-def test_only_scripts_of_own_pages_and_users_open_a_stream(
-    server: Server, site: str, destination: str
-) -> None:
-    """Otherwise the cookies of a visitor would go to the back end, and six pictures would stop a page."""
-    headers = [("Sec-Fetch-Site", site), ("Sec-Fetch-Dest", destination), ("Cookie", "session=visitor")]
-    with streaming(server, connect(), "/connection/sse", headers=headers) as client:
-        if site == "same-origin" and destination in ("empty", "document"):
-            assert client.next("connect")
-        else:
-            assert client.closed() == 4505
-
-
 # --- what works ---------------------------------------------------------------------------------------------
 
 

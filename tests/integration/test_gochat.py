@@ -9,7 +9,6 @@ import jwt
 import pytest
 
 from tests.support import Server, eventually, run_cli
-from tests.users import User
 
 from .gochat import code_and_message, form, fresh_phone, register
 from .protobuf import acked, chatting
@@ -144,14 +143,6 @@ def test_groups(server: Server) -> None:
     headers = [("Content-Type", "multipart/form-data; boundary=b"), ("token", token)]
     sent = request("/group/create", method="POST", headers=headers, body=f"{body}--b--\r\n".encode())
     assert ids(ask(server.http, sent).json["data"]["id"], token) == sorted([one, two])
-
-
-def test_nicknames_and_groups_lose_what_nobody_sees(locked: Server) -> None:
-    user, token = register(locked.http, nickname="An\u202en\u200b")
-    assert User(locked, token, user).get("accounts/show")["nickname"] == "Ann"
-    assert form(locked.http, "/group/create", {"name": "te\u202ea", "ids": [user]}, token).json["code"] == 200
-    (group,) = User(locked, token, user).get("groups")["groups"]
-    assert group["name"] == "tea"
 
 
 @pytest.mark.full

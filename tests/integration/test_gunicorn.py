@@ -4,7 +4,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -210,20 +209,3 @@ def test_a_body_in_chunks_is_read_up_to_the_limit(gunicorn: Address) -> None:
             answer = raw.ask(head % path + form + body)
             assert answer.status == status
             assert status != 200 or answer.json["data"] == {"sendResults": False}
-
-
-@pytest.mark.slow
-@pytest.mark.full
-def test_a_body_that_stops_or_drips_is_given_up(gunicorn: Address) -> None:
-    """The server's own patience has no end: pywsgi waits for a body as long as its client lives."""
-    head = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
-    with Raw(gunicorn) as silent, Raw(gunicorn) as dripping:
-        silent.send(head)
-        dripping.send(head)
-        for _ in range(3):
-            dripping.send(b"a")
-            time.sleep(2)
-        for raw in (silent, dripping):
-            answer = raw.response()
-            assert (answer.status, answer.header("connection")) == (408, "close")
-            raw.ended()

@@ -5,8 +5,6 @@ from typing import Any
 
 import pytest
 
-from imserver.messenger.inbox.wire import MAX_DRAFT_BYTES
-
 from . import v1
 from .clusters import Nodes, nodes_of
 from .cmd import CmdClient, logged_in
@@ -31,11 +29,6 @@ def changed(one: CmdClient, **change: Any) -> Any:
     assert code == 200, (code, answer)
     assert answer.pop("version") > 0
     return answer
-
-
-def refused(one: CmdClient, **change: Any) -> tuple[int, str]:
-    code, _, answer = one.ask_cmd("arrange", change)
-    return code, (answer or {}).get("refused", "")
 
 
 def arrived(one: CmdClient) -> Any:
@@ -74,26 +67,3 @@ def test_a_change_reaches_the_devices_at_all_nodes_and_the_back_end(nodes: Nodes
         for each in (phone, desk):
             assert arrived(each) == row
         bob.no_push("arrangement")
-
-
-def test_what_is_refused(nodes: Nodes) -> None:
-    http, ws = nodes.http[0], nodes.ws[0]
-    with logged_in(ws, "cat", MULTI, cursor=0) as cat, logged_in(ws, "eve", MULTI) as eve:
-        one, two = (send(cat, user, "one")["conversation"] for user in ("dan", "fay"))
-        changed(cat, conversation=one, pinned=1, draft={"text": "one"})
-        assert refused(cat, conversation=two, pinned=1) == (1006, "too_many_pins")
-        assert refused(cat, conversation=two, draft={"text": "two"}) == (1006, "too_many_drafts")
-        assert refused(eve, conversation=one, pinned=1) == (1005, "unknown_conversation")
-        for wrong in (
-            {"conversation": one},
-            {"pinned": 1},
-            {"conversation": one, "pinned": -1},
-            {"conversation": one, "draft": "text"},
-            {"conversation": one, "draft": {"text": 1}},
-            {"conversation": one, "draft": {"text": "x" * MAX_DRAFT_BYTES}},
-        ):
-            assert refused(cat, **wrong) == (1001, "")
-        on_behalf = {"app": str(MULTI), "user": "cat", "conversation": two}
-        assert v1.refused(http, "inbox", {**on_behalf, "pinned": 1})[:2] == (409, "too_many_pins")
-        draft = {"text": "x" * MAX_DRAFT_BYTES}
-        assert v1.refused(http, "inbox", {**on_behalf, "draft": draft})[0] == 400

@@ -9,7 +9,7 @@ import pytest
 from tests.ports import fixed_ports
 from tests.support import Server
 
-from .cmd import cmd_client, form_request, logged_in
+from .cmd import cmd_client, logged_in
 from .raw import Raw, close, request
 from .setting import Launch
 
@@ -52,16 +52,3 @@ def refuses(node: Server) -> None:
     for address in (node.http, node.ws):
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(address, timeout=60)
-
-
-def test_a_message_accepted_before_the_drain_arrives_before_the_close(node: Server) -> None:
-    with logged_in(node.ws, "u", 102) as one, Raw(node.http) as api:
-        for number in range(50):
-            form = {"appID": 102, "userID": "x", "msgID": f"m{number}", "message": str(number)}
-            api.send(form_request("/user/sendMessageAll", form))
-        for _ in range(50):
-            assert api.response().status == 200
-        node.process.send_signal(signal.SIGTERM)
-        assert [one.push().json["response"]["data"]["msg"] for _ in range(50)] == [str(n) for n in range(50)]
-        one.closed(1001)
-    assert node.process.wait(40) == 0

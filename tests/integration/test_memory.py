@@ -11,39 +11,18 @@ from tests.support import Server, eventually
 
 from .action import ActionClient
 from .client import Listener
-from .cmd import command, get, good
+from .cmd import command, get
 from .protobuf import ProtobufClient
-from .raw import Raw, handshake
-from .setting import Launch, open_files, rss_bytes, stop
+from .raw import Raw
+from .setting import rss_bytes, stop
 
-CONNECTIONS = 5_000
 FEW, MORE = 50, 2_000
-WARM_UP = 500
-BAR_BYTES = 2.0 * 1024
 SESSION_BYTES = 740
 """Most bytes of the objects of an idle session of any dialect, with its typed state."""
 EMPTY_NODE_BYTES = 46_500_000
 """A node with all features that has read a configuration file: YAML takes one megabyte of it."""
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
-
-
-def counted(server: Server) -> tuple[int, int]:
-    """Connections and users that the server counts."""
-    info = good(get(server.http, "/system/state"))["managerInfo"]
-    return info["clientsLen"], info["usersLen"]
-
-
-def connect(server: Server, count: int) -> list[Raw]:
-    """So many sessions, of users of their own, over the four apps."""
-    raws = []
-    for number in range(count):
-        raw = Raw(server.ws)
-        login = {"userID": f"user{number}", "appID": 101 + number % 4}
-        raw.send(handshake(), command("login", login))
-        raws.append(raw)
-    eventually(lambda: counted(server) == (count, count), what="all are logged in")
-    return raws
 
 
 def log_in(server: Server, number: int) -> Raw:
@@ -136,21 +115,3 @@ def test_an_empty_node_takes_no_more_than_46_5_mb(tmp_path: Path) -> None:
         assert rss_bytes(server.pid) < EMPTY_NODE_BYTES
     finally:
         stop(server)
-
-
-@pytest.mark.full
-def test_an_idle_logged_in_connection_costs_no_more_than_2_kb(launch: Launch, http_server: str) -> None:
-    # Without notices: they would only fill the sockets' buffers, which are the kernel's.
-    server = launch(http_server, hub={"notice_members": 0})
-    get(server.http, "/system/state")
-    count = open_files(CONNECTIONS)
-    for raw in connect(server, min(WARM_UP, count)):
-        raw.leave()
-    eventually(lambda: counted(server) == (0, 0), what="the warm-up is over")
-    before = rss_bytes(server.pid)
-    raws = connect(server, count)
-    cost = (rss_bytes(server.pid) - before) / count
-    print(f"{http_server}: {cost:.0f} bytes a connection at {count}, {before >> 10} KiB before")
-    for raw in raws:
-        raw.leave()
-    assert cost <= BAR_BYTES

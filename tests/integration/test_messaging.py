@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 
-from tests.support import Server
-
 from .cmd import CmdClient, logged_in
 from .setting import Launch
 
@@ -22,23 +20,6 @@ def send(one: CmdClient, to: str, text: str, **more: Any) -> dict[str, Any]:
     assert code == 200, code
     found: dict[str, Any] = data
     return found
-
-
-def test_a_message_is_stored_delivered_and_found_again(server: Server, app: int) -> None:
-    with logged_in(server.ws, "ann", app) as ann, logged_in(server.ws, "bob", app, cursor=0) as bob:
-        first = send(ann, "bob", "hi", clientMsgID="a-1")
-        assert send(ann, "bob", "hi", clientMsgID="a-1") == {**first, "repeated": True}
-        assert ids(bob, 1) == [first["id"]]
-        second = send(ann, "bob", "again")
-        assert second["seq"] == first["seq"] + 1
-        code, _, page = bob.ask_cmd("history", {"conversation": first["conversation"], "limit": 1})
-        assert (code, [each["text"] for each in page["messages"]], page["hasMore"]) == (200, ["again"], True)
-        assert bob.ask_cmd("read", {"conversation": first["conversation"], "id": first["id"]})[0] == 200
-        code, _, listed = bob.ask_cmd("conversations", {})
-        assert code == 200
-        conversation = listed["conversations"][0]
-        assert (conversation["peer"], conversation["unread"], conversation["read"]) == ("ann", 1, first["id"])
-        assert conversation["last"]["text"] == "again"
 
 
 def test_a_node_that_stores_nothing_opens_no_database(launch: Launch, http_server: str) -> None:

@@ -44,19 +44,6 @@ def send(one: CmdClient, to: str, text: str, **more: Any) -> None:
     one.send(command("send", {"to": to, "text": text, **more}, text))
 
 
-@pytest.mark.full
-def test_two_nodes_that_write_at_once_deliver_in_one_order(nodes: Nodes) -> None:
-    app = app_with("multi")
-    with ExitStack() as stack:
-        ann = follower(stack, nodes, 0, "ann", app)
-        bob = follower(stack, nodes, 1, "bob", app)
-        for number in range(MESSAGES):
-            send(ann, "bob", str(number))
-            send(bob, "ann", str(number))
-        for one in (ann, bob):
-            assert stream(one, 2 * MESSAGES) == list(range(1, 2 * MESSAGES + 1))
-
-
 def test_a_node_that_was_paused_reads_what_it_missed(nodes: Nodes) -> None:
     app = app_with("multi")
     with ExitStack() as stack:

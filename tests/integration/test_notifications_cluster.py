@@ -79,15 +79,3 @@ def test_users_are_notified_once_though_the_node_that_sends_is_killed(
         eventually(lambda: len(posts_of(service, "u0")) == 2, what="the second one of u0")
         assert found.keys() == {*users} - {"u1"}, "u1 has read it"
         assert {count for user, count in found.items() if user != "u0"} == {1}
-
-
-@pytest.mark.full
-def test_users_are_notified_while_redis_is_away(tmp_path: Path, service: Receiver) -> None:
-    with nodes_of(tmp_path, 2, **CONFIG) as nodes:
-        for user in ("bob", "zoe"):
-            subscribe(nodes.http[0], service, user)
-        nodes.redis.kill()
-        for number, user in enumerate(("bob", "zoe")):
-            send(nodes.http[number], user, "hi")
-        assert notified(service, "bob", "zoe") == {"bob": 1, "zoe": 1}
-        nodes.redis.start()

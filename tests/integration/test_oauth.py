@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from html import unescape
 from http.cookiejar import CookieJar
-from pathlib import Path
 from socket import create_server
 from typing import Any
 from urllib.parse import urlencode, urljoin
@@ -16,10 +15,8 @@ from urllib.parse import urlencode, urljoin
 import pytest
 
 from tests.ports import fixed_ports
-from tests.security.providers import CLIENT, SECRET, StandIn
 from tests.support import Server, eventually
 
-from .clusters import nodes_of
 from .setting import Launch
 from .test_issuers import NEEDS_OIDC_PROVIDER, Provider, providing
 from .v1 import call, good
@@ -118,23 +115,3 @@ def test_a_device_logs_in_while_another_provider_hangs(launch: Launch, http_serv
             connection.close()
             answer = waiting.result(SECONDS)
             assert (answer.status, answer.json["code"]) == (503, "provider_unavailable")
-
-
-@pytest.mark.full
-def test_any_node_takes_the_browser_and_finishes(tmp_path: Path) -> None:
-    provider = StandIn()
-    row = {"kind": "oidc", "client_id": CLIENT, "client_secret": SECRET, "issuer": provider.issuer}
-    apps = {APP: {"account_tokens": "required", "oauth": {"main": {**row, "register": True}}}}
-    url = "http://127.0.0.1:1"
-    with nodes_of(tmp_path, 2, app={"http_url": url}, apps=apps) as nodes:
-        first, second = nodes.servers
-        started = good(first.http, "accounts/oauth/start", {"app": APP, "provider": "main"})
-        browser, back = Browser(), urlencode(provider.agree(started["url"]))
-        browser.open(f"{second.http_url}/oauth/callback/{APP}/main?{back}")
-        browser.url = first.http_url
-        browser.send(agreed="yes")
-        question = {"app": APP, "login": started["login"]}
-        token = good(second.http, "accounts/oauth/finish", question)["token"]
-        assert good(first.http, "accounts/show", key=token, app=APP)["nickname"] == "Ann Lee"
-        assert call(first.http, "accounts/oauth/finish", question).status == 404
-    provider.stop()
