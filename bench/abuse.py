@@ -79,7 +79,7 @@ _PUSHER = "{open: true, pusher: {app_id: bench, key: bench, secret: a-secret-of-
 _OPEN = "{open: true, channels: {demo: {publish: subscribers, presence: true, join_leave: true}}}"
 MODES = {
     "demo": {"IMSERVER_STORAGE_LOOK_SECONDS": "0.1"},
-    "keys": {"IMSERVER_API_KEYS": "[{key: a-key-that-no-stranger-knows, scopes: [push, read, admin]}]"},
+    "keys": {"IMSERVER_API_KEYS": f"[{{key: {_OPERATOR_KEY}, scopes: [push, read, admin]}}]"},
     "people": {
         "IMSERVER_APPS": f"{{gochat: {_GOCHAT}, bench: {_PUSHER}, default: {_OPEN}}}",
         "IMSERVER_ACCOUNTS_REGISTRATION": "true",
@@ -88,17 +88,15 @@ MODES = {
         "IMSERVER_SMTP_PORT": "9",
         "IMSERVER_SMTP_SENDER": "im@example.com",
     },
-    "operator": {"IMSERVER_API_KEYS": f"[{{key: {_OPERATOR_KEY}, scopes: [push, read, admin]}}]"},
 }
 """Servers under attack by their settings. ``people``: with a login provider, and a mail server that is not
-there. ``operator``: the attacker has a key; only for :data:`_ENDS_DEMO`, which end the demo mode, so that
-all later attacks would be refused.
+there. ``keys``: strangers have none, and who sends :data:`_ENDS_DEMO` has one.
 """
 _ENDS_DEMO = {
     "GET /api/v1/keys/usage",
     *(f"POST /api/v1/keys/{verb}" for verb in ("create", "revoke", "rotate")),
 }
-"""Operations that end the demo mode: they need a key."""
+"""Operations that end the demo mode, so that all later attacks would be refused: they need a key."""
 HOOK = "/hooks/" + "x" * 43
 """An incoming webhook that does not exist."""
 BODY_BYTES, MESSAGE_BYTES, HEAD_BYTES, PIPELINED_BYTES = 4_000_000, 65_536, 60_000, 65_536
@@ -332,7 +330,7 @@ def operation_attacks(document: Json) -> Iterator[Attack]:
     """Each operation of the OpenAPI document: in demo mode, of an account and of a bot."""
     for name, requests in operation_requests(document):
         build = _repeated_requests(requests)
-        yield Attack(name, build, mode="operator" if name in _ENDS_DEMO else "demo", of=name)
+        yield Attack(name, build, mode="keys" if name in _ENDS_DEMO else "demo", of=name)
         yield Attack(f"{name}, of an account", build, mode="people", account=True, of=name)
         if "/stream/" in name or "bots/commands" in name:
             yield Attack(f"{name}, of a bot", build, mode="people", bot=True, of=name)
@@ -484,7 +482,8 @@ def _attacker(generator: Generator, wanted: Attack) -> Attacker:
     target = generator.target
     if not wanted.of:
         return Attacker(**vars(target))
-    if wanted.mode in ("demo", "operator"):
+    if wanted.mode in ("demo", "keys"):
+        target = replace(target, key=_OPERATOR_KEY) if wanted.mode == "keys" else target
         # Reports of one user are limited, and moderators end what a user may do.
         alone = "report" in wanted.of or "/moderation/" in wanted.of
         user = f"{USER}{time.time_ns()}" if alone else USER
@@ -624,11 +623,10 @@ def run(context: RunContext, options: AbuseOptions) -> Figures:
             continue
         own = NodeProcess(context.log, environment=MODES[mode], cores=context.cores.server)
         context.pool.start(own)
-        context.target = replace(own.target, key=_OPERATOR_KEY) if mode == "operator" else own.target
+        context.target = own.target
         worker, others = context.start_workers(2)
         modes = {name: wanted.mode for name, wanted in ATTACKS.items()}
-        if mode != "keys":
-            modes |= context.pool.ask(worker, learn)["modes"]
+        modes |= context.pool.ask(worker, learn)["modes"]
         if mode == "people":
             context.pool.ask(worker, make_crowd)
         elif mode == "demo":
