@@ -187,3 +187,47 @@ def test_requests_that_are_none_are_refused_and_bad_commands_end_the_stream(serv
         assert client.next("subscribe")["id"] == 2, "the stream goes on"
         assert emulate(server, client.session, data="no json").status == 200
         assert client.closed() == 3501
+
+
+# --- clients that only receive ------------------------------------------------------------------------------
+
+
+PATHS = ("/connection/uni_sse", "/connection/uni_http_stream", "/connection/shop/uni_sse")
+
+
+def wanted(**claims: Any) -> bytes:
+    return json.dumps({"token": token("ann", **claims), "name": "js", "subs": None}).encode()
+
+
+@pytest.mark.both_servers
+@pytest.mark.parametrize("path", PATHS)
+def test_a_client_that_only_receives_is_pushed_to(server: Server, path: str) -> None:
+    """In the channels of its token, and in those that it names and may have."""
+    named = json.dumps({"token": token("ann"), "subs": {"news:uni": {}, "$news:secret": {}, "other:a": {}}})
+    for content in (wanted(channels=["news:uni"]), named.encode()):
+        with streaming(server, content, path) as client:
+            connected = client.next("connect")["connect"]
+            assert connected["subs"].keys() == {"news:uni", "#ann"}
+            assert not {"session", "pong"} & connected.keys()
+            publish(server, "shop", "news:uni", b'{"n":1}')
+            pushed = client.next("pub")
+            assert (pushed["channel"], pushed["pub"]["data"]) == ("news:uni", {"n": 1})
+            publish(server, "shop", "user:ann", b'{"n":2}')
+            assert client.next("pub") == {"channel": "#ann", "pub": {"data": {"n": 2}}}
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_refused_client_gets_a_code_and_one_with_an_expired_token_comes_back(
+    server: Server, path: str
+) -> None:
+    for content, code in (
+        (b"{}", 3500),
+        (b'{"token":"x.y.z"}', 3500),
+        (b"no", 3501),
+        (b"[]", 3501),
+        (b'{"token":5}', 3501),
+        (wanted(exp=int(time.time()) - 60), 3005),
+    ):
+        with streaming(server, content, path) as client:
+            assert client.next("disconnect")["disconnect"]["code"] == code
+            client.ended()
