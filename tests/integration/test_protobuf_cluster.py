@@ -5,13 +5,33 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.support import eventually, with_constants
+from tests.support import with_constants
 
 from .clusters import Nodes, nodes_of
 from .gochat import form, register
-from .protobuf import acked, chatting, pushed, visiting
-from .protobuf import login as login_frame
-from .raw import PING, PONG, frame
+from .protobuf import (
+    CONVERSATIONS,
+    HIDE,
+    HISTORY,
+    MARKS,
+    READ,
+    RECEIPTS,
+    RECEIVED,
+    SEARCH,
+    SIGNAL,
+    TYPING,
+    ProtobufClient,
+    SentMessage,
+    acked,
+    chatting,
+    field,
+    further,
+    message,
+    message_in,
+    one,
+    pushed,
+    resuming,
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,33 +55,72 @@ def test_a_group_gets_messages_on_all_nodes_each_member_once_and_in_one_order(no
         answer = form(nodes.http[0], "/group/create", fields, accounts[0][1]).json
         group = int(answer["data"]["id"])
         for number in range(1, 11):
-            for one in chatters:
-                one.group(number, group, f"{one.id}: {number}")
+            for chatter in chatters:
+                chatter.group(number, group, f"{chatter.id}: {number}")
         streams = []
-        for one in chatters:
+        for chatter in chatters:
             stream = []
             while len(stream) < 60:
-                output = one.output()
+                output = chatter.output()
                 stream.append(pushed(output).seq if output.kind == 3 else acked(output)[1])
-            one.quiet()
+            chatter.quiet()
             streams.append(stream)
         assert all(stream == streams[0] == sorted(set(stream)) for stream in streams)
 
 
-@pytest.mark.full
-def test_a_user_who_is_online_on_one_node_is_refused_on_the_other(nodes: Nodes) -> None:
-    ann = register(nodes.http[0])
-    with chatting(nodes.ws[0], ann) as one, visiting(nodes.ws[1]) as two:
-        one.answers_pings = False
-        two.send_payload(login_frame(ann[1]))
-        assert one.frame().opcode == PING
-        one.send(frame(PONG, b""))
-        two.closed(4501)
-        one.quiet()
+def signalled(client: ProtobufClient) -> dict[int, object]:
+    """The fields of the next signal."""
+    output = client.output()
+    assert output.kind == SIGNAL
+    return one(output.data)
 
-    def comes() -> bool:
-        with visiting(nodes.ws[1]) as three:
-            three.send_payload(login_frame(ann[1]))
-            return three.frame().opcode == 2
 
-    eventually(comes)
+def entry(client: ProtobufClient) -> bytes:
+    """The message of the next push."""
+    data = one(client.output().data)[1]
+    assert isinstance(data, bytes)
+    return data
+
+
+def test_clients_with_a_cursor_read_mark_search_and_hide(nodes: Nodes) -> None:
+    with (
+        resuming(nodes.ws[0], register(nodes.http[0])) as ann,
+        resuming(nodes.ws[1], register(nodes.http[0])) as bob,
+    ):
+        ann.single(1, bob.id, "hallo")
+        position = acked(ann.output())[1]
+        conversation = further(entry(bob))["conversation"]
+        edited = SentMessage(sender=ann.id, type=1, content=b"red apples")
+        ann.send_payload(message(2, edited, kind=2, about=position))
+        assert acked(ann.output())[0] == 2
+        edit = entry(bob)
+        assert (further(edit)["kind"], further(edit)["about"]) == ("edit", position)
+        assert message_in(edit).text == "red apples"
+        where = field(1, conversation) + field(2, position)
+        assert bob.answers_to(RECEIVED, where) == []
+        assert signalled(ann) == {1: 2, 2: bob.id, 4: conversation, 6: position}
+        assert bob.answers_to(READ, where) == []
+        assert signalled(ann) == {1: 2, 2: bob.id, 4: conversation, 5: position}
+        assert bob.answers_to(TYPING, field(1, ann.id)) == []
+        assert signalled(ann) == {1: 1, 2: bob.id, 3: ann.id}
+        at = field(1, bob.id) + field(2, position) + field(3, position)
+        assert ann.answers_to(RECEIPTS, field(1, conversation)) == [(1, at)]
+        (version, *marks) = ann.answers_to(MARKS)
+        assert version[0] == 1
+        assert (4, at + field(4, conversation)) in marks
+        for number, text in enumerate(("green pears", "red plums"), 3):
+            ann.single(number, bob.id, text)
+            acked(ann.output())
+            last = pushed(bob.output()).seq
+        ((_, listed),) = bob.answers_to(CONVERSATIONS)
+        row = one(listed)
+        assert (row[2], row[6], message_in(row[8]).text) == (1, ann.id, "red plums")
+        found = bob.answers_to(HISTORY, field(1, row[1]) + field(3, 2))
+        texts = [message_in(data).text for number, data in found if number == 1]
+        assert (texts[-1], found[-1]) == ("red plums", (2, 1)), "there is more"
+        red = bob.answers_to(SEARCH, field(1, b"red"))
+        assert {message_in(data).text for number, data in red if number == 1} == {"red apples", "red plums"}
+        assert bob.answers_to(HIDE, field(1, field(1, last)[1:])) == []
+        ((_, listed),) = bob.answers_to(CONVERSATIONS)
+        row = one(listed)
+        assert (message_in(row[8]).text, row[10]) == ("green pears", last), "it is paged on by what is hidden"

@@ -3,43 +3,36 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
-from tests.support import eventually
-
-from .action import action_session
+from .action import ActionClient, action_session
 from .clusters import Nodes, nodes_of
+from .cmd import cmd_client
 from .sse import listening
-from .test_stored_conversations import heard
+from .v1 import good
 
 MESSAGES = 40
+
+
+def heard(one: ActionClient, number: int) -> list[str]:
+    """What the next messages say; that somebody has left is passed over."""
+    found: list[str] = []
+    while len(found) < number:
+        received = one.received()
+        if received["action"] == "sendmsg":
+            found.append(received["content"])
+    return found
 
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     """Two nodes; the second has the WSGI server."""
-    apps = {f"action:{number}": {"keep_talks": True} for number in range(1, 7)}
+    apps: dict[str, Any] = {f"action:{number}": {"keep_talks": True} for number in range(1, 7)}
+    apps["105"] = {"same_as": "action:1"}
     with nodes_of(tmp_path_factory.mktemp("kept"), 2, apps=apps) as two:
         yield two
-
-
-@pytest.mark.full
-def test_what_was_delivered_on_one_node_is_not_delivered_again_on_the_other(nodes: Nodes) -> None:
-    with action_session(nodes.ws[0], "ann", 2, "bob") as ann:
-        ann.say("one")
-        with action_session(nodes.ws[1], "bob", 2) as bob:
-            bob.receives("ann", "one", "bob")
-            bob.until_pinged()
-
-        def nothing_is_delivered() -> bool:
-            # What was delivered is written down within a second.
-            with action_session(nodes.ws[0], "bob", 2) as again:
-                again.deaf = True
-                ann.say("mark")
-                return again.received()["content"] == "mark"
-
-        eventually(nothing_is_delivered)
 
 
 def test_a_room_on_two_nodes_receives_all_in_one_order(nodes: Nodes) -> None:
@@ -109,11 +102,32 @@ def test_who_receives_the_room_live_on_another_node_receives_it_once(nodes: Node
         assert [each["text"] for each in received] == ["one", "two"]
 
 
+def test_clients_of_other_dialects_take_part_and_what_changed_is_as_it_is_now(nodes: Nodes) -> None:
+    with action_session(nodes.ws[0], "ann", 1, "bob") as ann, cmd_client(nodes.ws[1]) as bob:
+        ann.say("hi", "voice")
+        bob.login("bob", 105, cursor=0)
+        received = bob.push("message").json["response"]["data"]
+        assert (received["from"], received["type"], received["text"]) == ("ann", "voice", "hi")
+        ids = [bob.ask_cmd("send", {"to": "ann", "text": text})[2]["id"] for text in ("back", "helo", "bye")]
+        # Who has no seq is known by the number of the message.
+        assert [ann.received()["msgId"] for _ in ids] == list(map(str, ids))
+        for text in ("helo", "secret"):
+            ids.append(bob.ask_cmd("send", {"to": "dan", "text": text})[2]["id"])
+        assert bob.ask_cmd("edit", {"id": ids[-2], "text": "hello"})[0] == 200
+        assert bob.ask_cmd("recall", {"id": ids[-1]})[0] == 200
+        with action_session(nodes.ws[0], "dan", 1, "bob") as dan:
+            dan.receives("bob", "hello", "dan")
+            dan.nothing()
+        push = {"app": "105", "user": "ann", "sender": "shop", "text": "kept", "store": True}
+        assert good(nodes.http[1], "push", push)["sent"] == 1
+        ann.receives("shop", "kept", "ann")
+
+
 def test_what_was_answered_outlives_the_node_that_stored_it(nodes: Nodes) -> None:
     with action_session(nodes.ws[0], "ann", 3, "bob") as ann:
         for number in range(MESSAGES):
             ann.say(str(number))
-        nodes.servers[0].process.kill()
+        nodes.servers[0].process.kill()  # this is the last test of the module
     with action_session(nodes.ws[1], "bob", 3) as bob:
         assert [bob.received()["content"] for _ in range(MESSAGES)] == [
             str(number) for number in range(MESSAGES)
