@@ -8,12 +8,11 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.conftest import StartServer
 from tests.support import Server, run_cli
 from tests.users import PASSWORD, User
 
 from . import v1
-from .clusters import nodes_of
+from .clusters import Nodes, nodes_of
 from .cmd import cmd_client, command, logged_in, login_code
 from .setting import MULTI
 
@@ -37,8 +36,15 @@ CONFIG: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def server(start_shared_server: StartServer) -> Server:
-    return start_shared_server(config=CONFIG)
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    with nodes_of(tmp_path_factory.mktemp("refusals"), 2, **CONFIG) as nodes:
+        yield nodes
+
+
+@pytest.fixture
+def server(nodes: Nodes) -> Server:
+    """One of them."""
+    return nodes.servers[0]
 
 
 def fail_until_limited(server: Server, phone: str) -> None:
@@ -61,25 +67,29 @@ def logins(answer: Any) -> list[tuple[str, str, int]]:
     return sorted((row["reason"], row["account"], row["count"]) for row in answer["refusals"])
 
 
-def test_she_logs_in_at_once_when_an_operator_has_lifted_her_limit(server: Server) -> None:
-    ann = User.register(server, "shop", name="ann")
-    fail_until_limited(server, "ann")
-    assert log_in(server, "ann") == (429, "too_many_requests")
-    answer = refusals(server, app="shop", user="ann")
-    assert logins(answer) == [("attempts", ann.user, 2), ("password", ann.user, 2)]
-    attempts, (hold,) = answer["refusals"][0], answer["holds"]
-    assert (attempts["reason"], attempts["limit"], attempts["user"]) == ("attempts", "pair", "")
-    assert attempts["meaning"]
-    assert attempts["lift"]
-    assert (hold["kind"], hold["name"]) == ("rate", "pair")
-    assert min(attempts["until"], hold["until"]) > attempts["last"]
-    assert set(answer["users"]) == {"ann", ann.user}
-    lifted = v1.good(server.http, "limits/lift", {"app": "shop", "user": "ann"}, key=ADMIN)
+def test_she_logs_in_at_once_when_an_operator_has_lifted_her_limit(nodes: Nodes) -> None:
+    one, two = nodes.servers
+    eve = User.register(one, "shop", name="eve")
+    codes = [log_in(each, "eve", "wrong")[1] for each in (one, two, one)]
+    assert codes == ["wrong_login", "wrong_login", "too_many_requests"]
+    assert log_in(two, "eve") == (429, "too_many_requests")
+    for each in (one, two):
+        answer = refusals(each, app="shop", user="eve")
+        assert logins(answer) == [("attempts", eve.user, 2), ("password", eve.user, 2)]
+        attempts, (hold,) = answer["refusals"][0], answer["holds"]
+        assert (attempts["limit"], attempts["user"]) == ("pair", "")
+        assert attempts["meaning"]
+        assert attempts["lift"]
+        assert (hold["kind"], hold["name"]) == ("rate", "pair")
+        assert min(attempts["until"], hold["until"]) > attempts["last"]
+        assert set(answer["users"]) == {"eve", eve.user}
+    # A node that has not counted all of her attempts asks Redis.
+    lifted = v1.good(two.http, "limits/lift", {"app": "shop", "user": "eve"}, key=ADMIN)
     assert [each["name"] for each in lifted["lifted"]] == ["pair"]
-    assert log_in(server, "ann") == (200, "")
-    assert refusals(server, app="shop", user="ann")["holds"] == []
-    assert f"login of account {ann.user} in shop refused: password" in server.log_text
-    assert "'ann'" not in server.log_text
+    assert log_in(one, "eve") == (200, "")
+    assert refusals(one, app="shop", user="eve")["holds"] == []
+    assert f"login of account {eve.user} in shop refused: password" in one.log_text
+    assert "'eve'" not in one.log_text
 
 
 def test_a_ban_is_shown_and_lifted(server: Server) -> None:
@@ -112,41 +122,15 @@ def test_the_command_explains_and_lifts(server: Server, tmp_path: Path) -> None:
     assert log_in(server, "dan") == (200, "")
     again = run_cli("why", "shop/dan", "--lift", "--url", server.http_url, IMSERVER_KEY=ADMIN)
     assert again.stdout == "Nothing refuses them now.\n"
+    assert login_code(server.ws, "\x1b[31mred", "shop") == 1003
+    shown = run_cli("why", "shop", "--url", server.http_url, IMSERVER_KEY=ADMIN).stdout
+    assert "[31mred" in shown
+    assert "\x1b" not in shown, "a terminal obeys no text of a stranger"
     without = run_cli("why", "shop/dan", "--url", server.http_url)
     assert without.returncode == 1
     assert "set IMSERVER_KEY" in without.stderr
     (tmp_path / "imserver.yaml").write_text(json.dumps(CONFIG))
     assert run_cli("why", "shop/dan", "--url", server.http_url, folder=tmp_path).returncode == 0
-
-
-def test_a_terminal_obeys_no_text_of_a_stranger(server: Server) -> None:
-    assert login_code(server.ws, "\x1b[31mred", "shop") == 1003
-    shown = run_cli("why", "shop", "--url", server.http_url, IMSERVER_KEY=ADMIN).stdout
-    assert "[31mred" in shown
-    assert "\x1b" not in shown
-
-
-@pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with nodes_of(tmp_path_factory.mktemp("refusals"), 2, **CONFIG) as nodes:
-        yield nodes
-
-
-def test_two_nodes_answer_and_lift_together(nodes: Any) -> None:
-    one, two = nodes.servers
-    eve = User.register(one, "shop", name="eve")
-    assert [log_in(each, "eve", "wrong")[1] for each in (one, two, one)] == [
-        "wrong_login",
-        "wrong_login",
-        "too_many_requests",
-    ]
-    for each in (one, two):
-        answer = refusals(each, app="shop", user="eve")
-        assert logins(answer) == [("attempts", eve.user, 1), ("password", eve.user, 2)]
-        assert [hold["name"] for hold in answer["holds"]] == ["pair"]
-    # A node that has not counted her attempts asks Redis.
-    v1.good(two.http, "limits/lift", {"app": "shop", "user": "eve"}, key=ADMIN)
-    assert log_in(one, "eve") == (200, "")
 
 
 def test_a_limit_that_only_redis_knows_is_lifted(tmp_path: Path) -> None:

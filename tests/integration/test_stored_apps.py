@@ -2,20 +2,15 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.gateway.storage.servers import KINDS, DatabaseServer
 from tests.support import Server, eventually, run_cli
 
 from . import v1
-from .client import UNKNOWN_SYSTEM, api, listening
-from .clusters import nodes_of
-from .cmd import cmd_client, form_request, good, logged_in
-from .raw import Raw, Response, ask, bearer, request
+from .cmd import cmd_client, form_request
+from .raw import Raw, ask, bearer
 from .setting import Launch
 
 QUICK = {"look_seconds": 0.1}
@@ -73,37 +68,6 @@ def test_a_stored_key_lets_a_server_listen_beyond_loopback(launch: Launch, tmp_p
     assert "demo mode" not in server.output
 
 
-def test_an_app_that_is_made_while_the_server_runs_is_there_for_clients(
-    launch: Launch, http_server: str
-) -> None:
-    server = launch(http_server, storage=QUICK)
-    with cmd_client(server.ws) as one:
-        assert one.ask_cmd("login", {"userID": "u", "appID": 105})[0] == UNAUTHORIZED
-        cli(server, "app", "create", "105", "login_policy=single")
-        eventually(lambda: one.ask_cmd("login", {"userID": "u", "appID": 105})[0] == 200)
-        with logged_in(server.ws, "u", 105):
-            one.closed(4500)
-    cli(server, "app", "create", "106", "same_as=105")
-    eventually(lambda: "106" in cli(server, "app", "list"))
-
-    def listed() -> list[str]:
-        with logged_in(server.ws, "v", 105):
-            users: list[str] = good(ask(server.http, request("/user/list?appID=106")))["userList"]
-            return users
-
-    eventually(lambda: listed() == ["v"])
-
-
-def test_an_ordinary_server_makes_no_database(launch: Launch, http_server: str) -> None:
-    server = launch(http_server, storage=QUICK)
-    with logged_in(server.ws, "u", 101):
-        assert push(server) == 200
-        assert (
-            api(server.http, "get_online_list", {"groupName": "g"}, "nobody").body.decode() == UNKNOWN_SYSTEM
-        )
-    assert sorted(path.name for path in (server.folder / "data").iterdir()) == ["lock", "secret"]
-
-
 def test_lists_hold_only_what_a_key_reaches(launch: Launch, http_server: str) -> None:
     one, every = "an admin's key for 101 ..", "a key that may do all .."
     rows = [{"key": one, "scopes": ["admin"], "apps": [101]}, {"key": every, "scopes": ["admin"]}]
@@ -137,67 +101,3 @@ def test_what_cannot_be_done_with_apps_is_refused(launch: Launch, http_server: s
         found = v1.refused(server.http, f"apps/{route}", body)
         assert found[:2] == (status, code), (route, body)
     assert "chai" in found[2], "the other name of the app"
-
-
-# --- databases of their own ---------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module", params=sorted(KINDS))
-def database(request: pytest.FixtureRequest) -> Iterator[DatabaseServer]:
-    server = KINDS[request.param]()
-    yield server
-    server.remove()
-
-
-def register(server: Server, system: str) -> Any:
-    return api(server.http, "register", {"systemId": system}).json
-
-
-def known(server: Server, system: str) -> bool:
-    answer = api(server.http, "get_online_list", {"groupName": "g"}, system)
-    return bool(answer.json["code"] == 0)
-
-
-def ready(server: Server) -> Response:
-    return ask(server.http, request("/ready"))
-
-
-@pytest.mark.full
-def test_nodes_share_what_is_stored(database: DatabaseServer, tmp_path: Path) -> None:
-    """Several nodes on one database, on both HTTP servers; each has a folder of its own, and one secret."""
-    secret = tmp_path / "secret"
-    secret.write_text("0123456789abcdef0123456789abcdef\n", encoding="utf-8")
-    secret.chmod(0o600)
-    with nodes_of(
-        tmp_path, 2, storage={"url": database.new_url(), **QUICK}, server={"secret_file": str(secret)}
-    ) as nodes:
-        one, other = nodes.servers
-        assert register(one, "shop")["code"] == 0
-        assert known(other, "shop"), "at once"
-        assert register(other, "shop")["msg"] == "该系统ID已被注册"
-        key = new_key(one, "--scope", "admin")
-        eventually(lambda: push(one) == push(other) == UNAUTHORIZED)
-        assert push(one, key) == push(other, key) == 200
-        assert not (tmp_path / "data" / "imserver.db").exists()
-
-
-@pytest.mark.full
-def test_a_database_that_goes_away_is_a_temporary_error_and_stops_nothing_else(
-    database: DatabaseServer, launch: Launch
-) -> None:
-    server = launch("front", storage={"url": database.new_url(), "seconds": 10, **QUICK})
-    assert register(server, "shop")["code"] == 0
-    assert ready(server).status == 200
-    database.kill()
-    try:
-        eventually(lambda: ready(server).status == 503)
-        assert register(server, "other") == {"code": -1, "msg": "系统错误", "data": []}
-        assert api(server.http, "get_online_list", {"groupName": "g"}, "unheard of").json["msg"] == "系统错误"
-        assert known(server, "shop"), "what is known is known"
-        with logged_in(server.ws, "u", 101), listening(server.ws, "shop"):
-            assert push(server) == 200
-    finally:
-        database.start()
-    eventually(lambda: ready(server).status == 200)
-    assert register(server, "other")["code"] == 0
-    assert "answers again" in server.log_text
