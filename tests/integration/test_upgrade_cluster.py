@@ -40,7 +40,6 @@ FILES: Final = (
     "integration/test_stored_conversations_cluster",
     "integration/test_streamed_messages",
     "integration/test_v1_cluster",
-    "integration/test_v1_sending_cluster",
 )
 """Not ``integration/test_failed_publications``: it tests answers that the release before does not give."""
 NOT_WITH_BOTH: Final = (

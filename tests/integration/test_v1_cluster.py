@@ -1,18 +1,18 @@
-"""``/api/v1`` on two nodes that share a Redis: whatever is asked of one holds for both."""
+"""``/api/v1`` on two nodes that share a Redis: what is asked of one holds for both."""
 
+import json
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
-from tests.support import Server, eventually
+from tests.support import Server, eventually, run_cli
 
-from .client import Listener, new_system
 from .clusters import Nodes, app_with, name_of, nodes_of
-from .cmd import cmd_client, command, fresh, logged_in
+from .cmd import CmdClient, fresh, logged_in, send_message
 from .raw import CLOSE, Raw
-from .v1 import good, refused, sessions_of
+from .v1 import call, good, refused, sessions_of
 
 UNKNOWN_ID = "A" * 38
 
@@ -69,82 +69,6 @@ def test_presence_names_sessions_of_both_and_since_when(nodes: Nodes, via: Serve
     eventually(lambda: sessions_of(via.http, app, user) == [], what="the end")
 
 
-def test_a_channel_has_subscribers_on_both(nodes: Nodes, via: Server) -> None:
-    app, ann, bob = app_with("multi"), fresh(), fresh()
-    first, second = nodes.servers
-    with logged_in(first.ws, ann, app), logged_in(first.ws, bob, app), logged_in(second.ws, bob, app):
-        (connection,) = (each["connection"] for each in sessions_of(via.http, app, ann))
-        where = {"app": str(app), "channel": "茶"}
-        change = {**where, "connections": [connection, UNKNOWN_ID], "users": [bob, "nobody"]}
-        subscribed = good(via.http, "channels/subscribe", change)
-        assert subscribed["subscribed"] == 3
-        assert [(each["status"], each.get("user")) for each in subscribed["results"]] == [
-            ("subscribed", None),
-            ("unknown", None),
-            ("subscribed", bob),
-            ("subscribed", bob),
-            ("unknown", "nobody"),
-        ]
-        again = good(via.http, "channels/subscribe", change)
-        assert (again["subscribed"], again["results"][0]["status"]) == (0, "exists")
-        page = good(via.http, "channels/presence", **where, limit=2)
-        rest = good(via.http, "channels/presence", **where, limit=2, cursor=page["next"])
-        assert (page["count"], rest["next"]) == (3, "")
-        listed = page["subscribers"] + rest["subscribers"]
-        assert sorted(each["user"] for each in listed) == sorted([ann, bob, bob])
-        times = [each["subscribed_at"] for each in listed]
-        assert times == sorted(times), "in the order of joining"
-        (channel,) = good(via.http, "channels/list", app=app)["channels"]
-        assert channel == {"channel": "茶", "subscribers": 3}
-        for count, status in ((2, "unsubscribed"), (0, "absent")):
-            ended = good(via.http, "channels/unsubscribe", {**where, "users": [bob]})
-            assert (ended["unsubscribed"], {each["status"] for each in ended["results"]}) == (count, {status})
-        left = good(via.http, "channels/presence", **where)["subscribers"]
-        assert [each["connection"] for each in left] == [connection]
-    eventually(lambda: good(via.http, "channels/list", app=app)["channels"] == [], what="it is gone")
-
-
-def test_a_disconnect_reaches_both(nodes: Nodes, via: Server) -> None:
-    app, ann, bob = app_with("multi"), fresh(), fresh()
-    with ExitStack() as stack:
-        sessions = [(address, user) for address in nodes.ws for user in (ann, bob)]
-        clients = [stack.enter_context(logged_in(address, user, app)) for address, user in sessions]
-        ids = [*(each["connection"] for each in sessions_of(via.http, app, bob)), UNKNOWN_ID]
-        question = {"app": str(app), "users": [ann, "nobody"], "connections": ids}
-        assert good(via.http, "disconnect", question) == {
-            "closed": 4,
-            "users": [{"user": ann, "closed": 2}, {"user": "nobody", "closed": 0}],
-            "connections": [{"connection": id, "closed": int(id != UNKNOWN_ID)} for id in ids],
-            "missing_nodes": [],
-        }
-        assert [close_code(one) for one in clients] == [4502] * 4
-
-
-def test_a_ban_holds_on_both_until_it_is_lifted(nodes: Nodes, via: Server) -> None:
-    app, user = app_with("multi"), fresh()
-    ban = {"app": str(app), "users": [user], "seconds": 3600}
-    good(via.http, "apps/create", {"app": f"of-{user}"})  # makes the database
-    with logged_in(nodes.servers[0].ws, user, app) as ann:
-        closing = {"closed": 1, "users": [{"user": user, "closed": 1}], "lasting": True, "missing_nodes": []}
-        assert good(via.http, "ban", ban) == closing
-        assert close_code(ann) == 4503
-    for server in nodes.servers:
-        with cmd_client(server.ws) as ann:
-            ann.send(command("login", {"userID": user, "appID": app}))
-            assert close_code(ann) == 4503
-    good(via.http, "ban", {**ban, "users": [f"{user}x"]})
-    page = good(via.http, "bans", app=str(app), limit=1)
-    rest = good(via.http, "bans", app=str(app), cursor=page["next"])
-    ends = {row["user"]: row["until"] for row in page["bans"] + rest["bans"]}
-    assert {user, f"{user}x"} <= ends.keys()
-    assert abs(ends[user] - time.time() - 3600) < 60
-    assert good(via.http, "unban", {"app": str(app), "users": [user]}) == {"missing_nodes": []}
-    assert user not in [row["user"] for row in good(via.http, "bans", app=str(app))["bans"]]
-    for server in nodes.servers:
-        with logged_in(server.ws, user, app):
-            pass
-
-
 def test_an_app_that_is_created_on_one_is_there_on_the_other(nodes: Nodes) -> None:
     first, second = nodes.servers
     good(first.http, "apps/create", {"app": "777", "settings": {"max_channels": 3}})
@@ -182,21 +106,87 @@ def test_a_dead_node_is_named(tmp_path_factory: pytest.TempPathFactory) -> None:
             assert (answer["closed"], answer["missing_nodes"]) == (1, [name])
 
 
-def test_a_system_is_an_app_whose_users_are_its_clients(nodes: Nodes, via: Server) -> None:
-    system = new_system(nodes.http[0])
-    app = f"system:{system}"
-    with Listener(nodes.ws[0]) as one, Listener(nodes.ws[1]) as two:
-        for listener in (one, two):
-            listener.open(system)
-        ids = sorted((one.id, two.id))
-        assert good(via.http, "users", app=app)["users"] == ids
-        for listener, server in zip((one, two), nodes.servers, strict=True):
-            (session,) = sessions_of(via.http, app, listener.id)
-            shown = (session["connection"], session["dialect"], session["node"])
-            assert shown == (listener.id, "client", name_of(server))
-        subscribed = good(via.http, "channels/subscribe", {"app": app, "channel": "r", "connections": ids})
-        assert subscribed["subscribed"] == 2
-        closed = good(via.http, "disconnect", {"app": app, "users": [one.id], "connections": [two.id]})
-        assert closed["closed"] == 2
-        assert [close_code(one), close_code(two)] == [4502, 4502]
-    eventually(lambda: good(via.http, "users", app=app)["users"] == [], what="both are gone")
+HERE, THERE = 0, 1
+
+
+@pytest.fixture
+def app() -> str:
+    return str(app_with("multi"))
+
+
+def texts(one: CmdClient, count: int) -> list[str]:
+    """The words of the next messages that a client was pushed."""
+    return [one.push("msg").json["response"]["data"]["msg"] for _ in range(count)]
+
+
+def statuses(answer: Any) -> list[str]:
+    return [result["status"] for result in answer["results"]]
+
+
+def test_targets_of_all_kinds_are_reached_on_another_node(nodes: Nodes, app: str) -> None:
+    ann, bob = fresh(), fresh()
+    with (
+        logged_in(nodes.ws[THERE], ann, int(app), device="phone") as phone,
+        logged_in(nodes.ws[HERE], ann, int(app), device="pad") as pad,
+        logged_in(nodes.ws[THERE], bob, int(app)) as other,
+    ):
+        eventually(lambda: len(sessions_of(nodes.http[HERE], int(app), ann)) == 2, what="both are known")
+        (connection,) = (each["connection"] for each in sessions_of(nodes.http[HERE], int(app), bob))
+        good(nodes.http[HERE], "channels/subscribe", {"app": app, "channel": "r", "users": [bob]})
+        targets = [
+            {"user": ann},
+            {"user": ann, "device": "phone"},
+            {"user": ann, "device": "pad"},
+            {"user": ann, "device": "tv"},
+            {"user": "nobody"},
+            {"connection": "A" * 38},
+            {"channel": "empty"},
+            {"connection": connection},
+            {"channel": "r"},
+            {"all": True},
+        ]
+        for number, at in enumerate((HERE, THERE)):
+            push = {"app": app, "targets": targets, "text": str(number), "except_users": ["nobody"]}
+            answer = good(nodes.http[at], "push", push)
+            assert [result["target"] for result in answer["results"]] == targets
+            assert statuses(answer) == [*("sent", "sent", "sent", *["absent"] * 4), *("sent", "sent", "sent")]
+            # To both devices, to this one, and to all; the other by connection, channel, and as one of all.
+            assert texts(phone, 3) == texts(pad, 3) == texts(other, 3) == [str(number)] * 3
+        spared = {"app": app, "all": True, "text": "-", "except_users": [ann, "nobody"]}
+        good(nodes.http[HERE], "push", spared)
+        assert texts(other, 1) == ["-"]
+        for one in (phone, pad, other):
+            one.no_push("msg")
+
+
+def test_what_is_pending_on_one_node_is_delivered_at_a_login_on_another(nodes: Nodes, app: str) -> None:
+    user = fresh()
+    for number in range(3):
+        push = {"app": app, "user": user, "text": str(number), "ttl_seconds": 60}
+        assert statuses(good(nodes.http[HERE], "push", push)) == ["held"]
+    with logged_in(nodes.ws[THERE], user, int(app)) as one:
+        assert texts(one, 3) == ["0", "1", "2"]
+        good(nodes.http[HERE], "push", {"app": app, "user": user, "text": "3"})
+        assert texts(one, 1) == ["3"]
+        one.no_push("msg")
+
+
+def test_while_redis_is_away_nobody_who_may_be_on_another_node_is_called_absent(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    app = str(app_with("multi"))
+    with nodes_of(tmp_path_factory.mktemp("unknown"), 1) as nodes:
+        (one,) = nodes.servers
+        push = {"app": app, "user": "bob", "text": "one"}
+        assert statuses(good(one.http, "push", push)) == ["absent"]
+        nodes.redis.kill()
+        eventually(lambda: call(one.http, "push", push).status == 503, what="it knows that Redis is away")
+        two = nodes.start()
+        with logged_in(two.ws, "bob", int(app)):
+            assert call(one.http, "push", push).json["code"] == "not_accepted"
+            assert send_message(one.http, int(app), "bob", "one") == {"sendResults": False}
+        why = json.loads(one.get("/ready")[1])
+        assert (why["status"], why["dependency"]) == ("not ready", "redis")
+        assert 0 < why["since"] <= time.time()
+        shown = run_cli("status", one.http_url)
+        assert "ready   no: Redis is away, or the lease is lost, since " in shown.stdout

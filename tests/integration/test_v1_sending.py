@@ -1,5 +1,6 @@
-"""What back ends send by ``/api/v1``, on both HTTP servers: push, publish, batches; ids, gzip, rates."""
+"""What back ends send by ``/api/v1``, on both HTTP servers: push, batches, publisher; ids, gzip, rates."""
 
+import contextlib
 import gzip
 import json
 import zlib
@@ -11,18 +12,12 @@ import pytest
 from imserver.gateway.channels.members import MAX_TAG_BYTES, MAX_TAGS
 from imserver.gateway.http.reply import MAX_BATCH_BYTES
 from tests.conftest import StartServer
-from tests.support import Server, eventually
+from tests.support import Server
 
 from .cmd import CmdClient, fresh, logged_in
-from .raw import Response, ask, request
-from .setting import OPEN, Launch
+from .raw import BINARY, Raw, Response, ask, frame, open_socket, request, text
+from .setting import Launch
 from .v1 import PREFIX, call, good, refused
-
-KEYS = [
-    {"key": "key-of-101-of-the-tests", "scopes": ["push"], "apps": [101]},
-    {"key": "key-of-all-of-the-tests", "scopes": ["push", "read"]},
-    {"key": "reading-key-of-the-tests", "scopes": ["read"]},
-]
 
 
 @pytest.fixture
@@ -50,9 +45,6 @@ def post(server: Server, route: str, body: bytes, *headers: tuple[str, str]) -> 
     return ask(server.http, request(PREFIX + route, method="POST", headers=headers, body=body))
 
 
-# --- targets and messages -----------------------------------------------------------------------------------
-
-
 def test_a_message_is_text_or_any_json(server: Server, app: int, ann: CmdClient) -> None:
     for content, kind, shown in (
         ({"text": "hi"}, "text", "hi"),
@@ -68,9 +60,6 @@ def test_a_message_is_text_or_any_json(server: Server, app: int, ann: CmdClient)
         good(server.http, "push", {"app": str(app), "user": "ann", "sender": "shop", **content})
         data = received(ann)
         assert (data["type"], data["msg"], data["from"], data["seq"]) == (kind, shown, "shop", "")
-
-
-# --- what is refused ----------------------------------------------------------------------------------------
 
 
 TO_A: dict[str, Any] = {"app": "101", "user": "a"}
@@ -116,9 +105,6 @@ def test_an_invalid_push_is_refused_with_the_reason(server: Server) -> None:
         many = words == "limits.batch_targets"
         assert (status, code) == (400, "too_many_targets" if many else "invalid_request"), body
         assert words in message
-
-
-# --- ids ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("by_header", [False, True])
@@ -185,9 +171,6 @@ def test_an_invalid_batch_is_refused(server: Server) -> None:
     assert refused(server.http, "batch", many)[:2] == (400, "too_many_targets")
 
 
-# --- compression --------------------------------------------------------------------------------------------
-
-
 def test_bodies_may_come_compressed_and_long_answers_leave_so(server: Server, app: int) -> None:
     push = {"app": str(app), "users": [f"user-{number}" for number in range(500)], "text": "x" * 5000}
     plain = json.dumps(push).encode()
@@ -200,10 +183,6 @@ def test_bodies_may_come_compressed_and_long_answers_leave_so(server: Server, ap
     for accepted in ("", "gzip;q=0", "identity", "gzip;q=0.0"):
         answer = post(server, "push", plain, ("Accept-Encoding", accepted))
         assert answer.header("Content-Encoding") is None
-        assert len(answer.json["results"]) == 500
-
-
-def test_a_body_that_is_not_what_it_says_is_refused(server: Server) -> None:
     whole = gzip.compress(b'{"app":"101","all":true,"text":"x"}')
     wrong = [b"no gzip", whole[:-9], whole + b"more", zlib.compress(b"{}"), gzip.compress(b"{")]
     for body in (*wrong, gzip.compress(b" " * 5_000_000)):
@@ -262,19 +241,110 @@ def test_tags_have_a_limit_of_number_and_of_bytes(shop: Server) -> None:
     assert f"length <= {MAX_TAGS} - at `$.tags`" in refusal("publish", many, channel="news:1", text="x")
 
 
-# --- keys and rates -----------------------------------------------------------------------------------------
+# --- the publisher connection -------------------------------------------------------------------------------
+
+
+PATH = "/api/v1/publisher"
+
+
+def command(seq: Any, **publish: Any) -> bytes:
+    """A publish as a masked text frame."""
+    return text(json.dumps({"seq": seq, "publish": publish}))
+
+
+@contextlib.contextmanager
+def publisher(server: Server, key: str = "") -> Iterator[Raw]:
+    """A publisher connection."""
+    more = [("Authorization", f"Bearer {key}")] if key else []
+    with open_socket(server.http, PATH, more=more) as one:
+        yield one
+
+
+def texts(one: CmdClient, count: int) -> list[str]:
+    """The words of the next messages that a client was pushed."""
+    return [one.push("msg").json["response"]["data"]["msg"] for _ in range(count)]
 
 
 @pytest.mark.full
-def test_a_key_has_a_rate_and_learns_how_much_of_it_is_left(http_server: str, launch: Launch) -> None:
-    server = launch(http_server, apps=OPEN, api={"keys": KEYS, "requests_per_second": 0.1})
-    push = {"app": "101", "user": "x", "text": "x"}
-    key = "key-of-all-of-the-tests"
-    first, second = (call(server.http, "push", push, key=key) for _ in range(2))
-    assert (first.status, second.status, second.json["temporary"]) == (200, 429, True)
-    assert (first.header("RateLimit-Limit"), first.header("RateLimit-Remaining")) == ("1", "0")
-    assert 0 < int(second.header("Retry-After") or 0) <= 10
-    assert call(server.http, "push", push, key="key-of-101-of-the-tests").status == 200
-    batch = {"commands": [{"push": push}] * 10}
-    eventually(lambda: call(server.http, "batch", batch, key=key).status == 200, what="the bucket fills up")
-    assert int(call(server.http, "push", push, key=key).header("Retry-After") or 0) > 10
+def test_publishes_are_acknowledged_in_order_with_what_was_not_sent(
+    server: Server, app: int, ann: CmdClient
+) -> None:
+    name = str(app)
+    targets = [{"all": True}, {"channel": "r"}]
+    with publisher(server) as one:
+        one.send(
+            command(1, app=name, user="ann", text="1"),
+            command("two", app=name, users=["ann", "x"], text="2"),
+            command(3, app=name, targets=targets, message={"type": "o", "data": {"n": 3}}),
+            text('{"seq":4,"ping":{}}'),
+            command(5, app="nope", user="ann", text="-"),
+            command(6, app=name, user="ann", text="6", nick="-"),
+            text('{"seq":7}'),
+            text('{"seq":8,"ping":{},"publish":{"app":"1","user":"a","text":"-"}}'),
+            text('{"seq":[9],"ping":{}}'),
+            text("{"),
+            frame(BINARY, b'{"seq":11,"ping":{}}'),
+            command(12, app=name, user="ann", text="12", store=True),
+            command(13, app=name, user="ann", text="13"),
+        )
+        answers = [one.message().json for _ in range(13)]
+    assert answers[:4] == [
+        {"seq": 1, "sent": 1},
+        {"seq": "two", "sent": 1, "results": [{"target": {"user": "x"}, "status": "absent"}]},
+        {"seq": 3, "sent": 1, "results": [{"target": {"channel": "r"}, "status": "absent"}]},
+        {"seq": 4, "pong": {}},
+    ]
+    assert [(answer["seq"], answer["error"]["code"]) for answer in answers[4:10]] == [
+        (5, "unknown_app"),
+        *((number, "invalid_request") for number in (6, 7, 8, None, None)),
+    ]
+    assert sorted(answers[4]["error"]) == ["code", "message", "temporary"]
+    assert answers[10] == {"seq": 11, "pong": {}}
+    (result,) = answers[11].pop("results")
+    assert (result["status"], sorted(result["stored"])) == ("stored", ["conversation", "id", "seq"])
+    assert answers[11:] == [{"seq": 12, "sent": 1}, {"seq": 13, "sent": 1}]
+    assert texts(ann, 4) == ["1", "2", '{"n":3}', "13"]
+
+
+def test_what_is_stored_among_others_keeps_its_order_and_is_stored_once(server: Server, app: int) -> None:
+    def one_of(number: int) -> bytes:
+        stored = number % 10 != 9
+        return command(
+            number, app=str(app), user="ann", text=str(number), store=stored, id=f"n-{number % 40}"
+        )
+
+    with publisher(server) as one:
+        one.send(*map(one_of, range(60)))
+        answers = [one.message().json for _ in range(60)]
+    assert [answer["seq"] for answer in answers] == list(range(60))
+    ids = [answer["results"][0]["stored"]["id"] for answer in answers[:40] if answer["sent"]]
+    assert ids == list(range(1, 37))
+    assert [answer["error"]["code"] for answer in answers[40:] if "error" in answer] == ["id_reused"] * 18
+    with logged_in(server.ws, "ann", app, cursor=0) as ann:
+        assert [ann.push("message").json["response"]["data"]["id"] for _ in range(36)] == ids
+        ann.no_push("message")
+
+
+def test_an_id_is_carried_out_once_whichever_way_it_comes(server: Server, app: int, ann: CmdClient) -> None:
+    push = {"app": str(app), "user": "ann", "text": "once", "id": fresh("request")}
+    with publisher(server) as one:
+        one.send(*(command(number, **push) for number in range(3)), command(3, **{**push, "text": "-"}))
+        assert [one.message().json for _ in range(3)] == [{"seq": n, "sent": 1} for n in range(3)]
+        assert one.message().json["error"]["code"] == "id_reused"
+    again = call(server.http, "push", push)
+    assert again.json == {"sent": 1, "results": [{"target": {"user": "ann"}, "status": "sent"}]}
+    assert again.header("Idempotent-Replayed") == "true"
+    assert texts(ann, 1) == ["once"]
+    ann.no_push("msg")
+
+
+def test_commands_count_against_the_rate_of_their_key(http_server: str, launch: Launch) -> None:
+    key = "pushing-key-of-the-tests"
+    api = {"keys": [{"key": key, "scopes": ["push"]}], "requests_per_second": 5}
+    with publisher(launch(http_server, api=api), key) as one:
+        one.send(*(command(number, app="101", user="x", text="-") for number in range(100)))
+        answers = [one.message().json for _ in range(100)]
+    refused = [answer for answer in answers if "error" in answer]
+    assert refused[0]["seq"] >= 5
+    assert {each["error"]["code"] for each in refused} == {"too_many_requests"}
+    assert all(each["error"]["temporary"] for each in refused)

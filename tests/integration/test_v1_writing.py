@@ -1,16 +1,18 @@
-"""What accounts and back ends write, mark and read over ``/api/v1``, and who is told of it."""
+"""What accounts and back ends do over ``/api/v1``: they write, mark, read, and manage; who is told of it."""
 
+from time import time
 from typing import Any
 
 import pytest
 
 from tests.support import Server
-from tests.users import User
+from tests.users import PASSWORD, User
 
-from .cmd import CmdClient, logged_in
-from .sse import Listener
-from .test_messaging import send
-from .v1 import good
+from .cmd import CmdClient, cmd_client, logged_in
+from .gochat import fresh_phone
+from .protobuf import chatting
+from .setting import Launch
+from .v1 import good, refused
 
 KEY = "admin-key-of-the-tests"
 
@@ -19,7 +21,9 @@ def texts(page: Any) -> list[str]:
     return [each.get("text", "") for each in page["messages"]]
 
 
-def test_an_account_sends_and_the_other_reads_with_nothing_but_their_tokens(ann: User, bob: User) -> None:
+def test_an_account_sends_changes_and_the_other_reads_with_nothing_but_their_tokens(
+    ann: User, bob: User
+) -> None:
     body = {"to": bob.user, "text": "tea?", "client_msg_id": "a-1"}
     first = ann.post("messages/send", **body)
     assert (first["seq"], first["repeated"]) == (1, False)
@@ -31,38 +35,28 @@ def test_an_account_sends_and_the_other_reads_with_nothing_but_their_tokens(ann:
     assert (page["after"], page["more"], page["begin_anew"]) == (second["id"], False, False)
     assert (shown["type"], shown["data"], shown["about"]) == ("custom", {"n": [1, "é"]}, first["id"])
     assert shown["meta"] == {"mentions": [ann.user]}
-    assert texts(bob.get("messages", conversation=first["conversation"])) == ["tea?", ""]
-    assert [row["peer"] for row in bob.get("conversations")["conversations"]] == [ann.user]
-
-
-def test_edits_and_recalls_are_of_the_authors_own_and_what_comes_again_is_stored_once(
-    ann: User, bob: User
-) -> None:
-    sent = ann.post("messages/send", to=bob.user, text="here it is")
-    edit = {"id": sent["id"], "data": {"url": "/p/1"}, "type": "picture", "mentions": [bob.user]}
-    first = ann.post("messages/edit", **edit, client_msg_id="e")
-    assert ann.post("messages/edit", **edit, client_msg_id="e") == {**first, "repeated": True}
-    (shown, _) = bob.get("messages", conversation=sent["conversation"])["messages"]
+    assert [row["peer"] for row in ann.get("conversations")["conversations"]] == [bob.user]
+    edit = {"id": first["id"], "data": {"url": "/p/1"}, "type": "picture", "mentions": [bob.user]}
+    edited = ann.post("messages/edit", **edit, client_msg_id="e")
+    assert ann.post("messages/edit", **edit, client_msg_id="e") == {**edited, "repeated": True}
+    (shown, *_) = bob.get("messages", conversation=first["conversation"])["messages"]
     assert (shown["type"], shown["data"]) == ("picture", {"url": "/p/1"})
-    assert shown["meta"] == {"mentions": [bob.user], "edited": first["id"]}
+    assert shown["meta"] == {"mentions": [bob.user], "edited": edited["id"]}
     unknown = (404, "unknown_message")
     for word, more in (("edit", {"text": "x"}), ("recall", {})):
-        assert bob.refused(f"messages/{word}", id=sent["id"], **more) == unknown
-        for id in (10**9, first["id"]):
+        assert bob.refused(f"messages/{word}", id=first["id"], **more) == unknown
+        for id in (10**9, edited["id"]):
             assert ann.refused(f"messages/{word}", id=id, **more) == unknown
-    ann.post("messages/edit", id=sent["id"], text="hello")
+    ann.post("messages/edit", id=first["id"], text="hello")
     assert len(bob.get("messages/search", text="hello")["messages"]) == 1
-    gone = ann.post("messages/recall", id=sent["id"], client_msg_id="r")
-    assert ann.post("messages/recall", id=sent["id"], client_msg_id="r") == {**gone, "repeated": True}
-    assert ann.post("messages/edit", **edit, client_msg_id="e") == {**first, "repeated": True}
-    page = bob.get("messages", conversation=sent["conversation"])["messages"]
-    assert [(each["kind"], each["about"], each["from"]) for each in page] == [
-        ("recall", sent["id"], ann.user)
-    ] * 4
-    assert not any("text" in each or "data" in each for each in page)
+    gone = ann.post("messages/recall", id=first["id"], client_msg_id="r")
+    assert ann.post("messages/recall", id=first["id"], client_msg_id="r") == {**gone, "repeated": True}
+    recalled = bob.get("messages", conversation=first["conversation"])["messages"][0]
+    assert (recalled["kind"], recalled["about"], recalled["from"]) == ("recall", first["id"], ann.user)
+    assert not {"text", "data"} & recalled.keys()
     assert bob.get("messages/search", text="hello")["messages"] == []
     assert ann.refused("messages/edit", **edit) == unknown
-    assert ann.refused("messages/edit", id=sent["id"]) == (400, "invalid_request")
+    assert ann.refused("messages/edit", id=first["id"]) == (400, "invalid_request")
 
 
 def test_reactions_and_pins_are_stored_shown_and_refused(locked: Server, ann: User, bob: User) -> None:
@@ -92,9 +86,7 @@ def test_reactions_and_pins_are_stored_shown_and_refused(locked: Server, ann: Us
     copy = bob.post("messages/send", to=eve.user, forward=id)
     (received,) = eve.get("messages", conversation=copy["conversation"])["messages"]
     assert (received["text"], received["meta"]) == ("tea?", {"forwarded": {"from": ann.user, "id": id}})
-    for route, body in (("react", {"emoji": "+1"}), ("pin", {}), ("send", {"to": bob.user, "forward": id})):
-        given = body if "to" in body else {"id": id, **body}
-        assert eve.refused(f"messages/{route}", **given) == (404, "unknown_message")
+    assert eve.refused("messages/send", to=bob.user, forward=id) == (404, "unknown_message")
     assert eve.get("conversations/pins", conversation=at) == {"messages": [], "before": 0}
     bad = [
         ("react", {"id": id, "emoji": ""}),
@@ -136,56 +128,6 @@ def test_what_one_device_marks_the_others_learn(locked: Server, ann: User, bob: 
         404,
         "unknown_conversation",
     )
-
-
-def test_a_front_end_needs_no_websocket(locked: Server, ann: User, bob: User) -> None:
-    question = {"app": "gochat", "token": bob.token}
-    with Listener(locked.http) as one:
-        one.listen(**question)
-        first = ann.post("messages/send", to=bob.user, text="helo")
-        assert one.stored()["text"] == "helo"
-        ann.post("messages/edit", id=first["id"], text="hello")
-        received = one.stored()
-        assert (received["kind"], received["about"]) == ("edit", first["id"])
-    later = [ann.post("messages/send", to=bob.user, text=text)["id"] for text in ("secret", "more")]
-    ann.post("messages/recall", id=later[0])
-    with Listener(locked.http) as again:
-        again.listen(headers=[("Last-Event-ID", str(received["id"]))], **question)
-        assert [(each["kind"], each.get("text")) for each in (again.stored() for _ in range(3))] == [
-            ("recall", None),
-            ("message", "more"),
-            ("recall", None),
-        ]
-
-
-@pytest.mark.full
-def test_a_back_end_reads_what_a_user_may_read(server: Server, app: int) -> None:
-    question = {"app": app, "user": "bob"}
-    with logged_in(server.ws, "ann", app) as one:
-        sent = [send(one, "bob", text) for text in ("tea at five", "tea at six", "coffee")]
-        send(one, "cat", "secret tea")
-    where = sent[0]["conversation"]
-    listed = good(server.http, "conversations", **question)
-    assert listed["before"] == 0
-    (row,) = listed["conversations"]
-    last = row.pop("last")
-    names = ("conversation", "kind", "peer", "role", "unread", "mentions", "read")
-    assert [row[name] for name in names] == [where, "user", "ann", "member", 3, 0, 0]
-    assert (last["id"], last["from"], last["to"], last["text"]) == (sent[2]["id"], "ann", "bob", "coffee")
-    page = good(server.http, "messages", **question, conversation=where, limit=2)
-    assert [each["text"] for each in page["messages"]] == ["tea at six", "coffee"]
-    page = good(server.http, "messages", **question, conversation=where, before=page["before"])
-    assert ([each["text"] for each in page["messages"]], page["before"]) == (["tea at five"], 0)
-    found = good(server.http, "messages/search", **question, text="TEA")
-    assert [each["id"] for each in found["messages"]] == [sent[0]["id"], sent[1]["id"]]
-    assert good(server.http, "messages/search", **question, text="secret")["messages"] == []
-    filters = {"from": "ann", "types": "text,file", "link": False, "since": 1, "until": 2**53}
-    found = good(server.http, "messages/search", **question, **filters)
-    assert [each["id"] for each in found["messages"]] == [each["id"] for each in sent]
-    assert good(server.http, "messages/search", **question, text="tea", until=1)["messages"] == []
-    outsider = {"app": app, "user": "eve", "conversation": where}
-    assert good(server.http, "messages", **outsider) == {"messages": [], "before": 0}
-    assert good(server.http, "messages/receipts", **outsider)["receipts"] == []
 
 
 # --- pushes that are stored ---------------------------------------------------------------------------------
@@ -240,3 +182,87 @@ def test_a_push_to_a_group_is_stored_once_for_all_members(server: Server, app: i
         ("refused", "invalid"),
     ]
     assert answer["sent"] == 1
+
+
+@pytest.mark.full
+def test_both_learn_of_a_change_but_not_of_a_block(launch: Launch, http_server: str) -> None:
+    server = launch(http_server, apps={"77": {"account_tokens": "required"}})
+    one, two = (User.register(server, "77", login=name) for name in ("ann", "bob"))
+    ann, bob = one.user, two.user
+
+    with cmd_client(server.ws) as first, cmd_client(server.ws) as second:
+        for client, user in ((first, one), (second, two)):
+            client.login(user.user, 77, serviceToken=user.token, cursor=0)
+        for by, word, receivers in (
+            (one, "block", [one]),
+            (two, "request", [two]),  # ann has blocked bob, and learns nothing
+            (one, "unblock", [one]),
+            (one, "request", [one, two]),  # both have asked now
+            (two, "remove", [one, two]),
+        ):
+            by.post(f"friends/{word}", friend=bob if by is one else ann)
+            for user in receivers:
+                client, about = (first, bob) if user is one else (second, ann)
+                assert client.push("contact").json["response"]["data"] == {"from": about, "to": user.user}
+
+
+def test_roles_decide_the_permissions(ann: User, bob: User, cid: User) -> None:
+    group = ann.group(bob, cid)
+    too_low = (403, "role_too_low")
+    rename = {"group": group, "name": "coffee"}
+    away = {"group": group, "members": [cid.user]}
+    quiet = {"group": group, "member": cid.user, "until": int(time()) + 100}
+    role = {"group": group, "member": cid.user, "role": "admin"}
+    for route, body in (("rename", rename), ("remove", away), ("mute", quiet), ("role", role)):
+        assert bob.refused(f"groups/{route}", **body) == too_low, route
+    ann.post("groups/role", group=group, member=bob.user, role="admin")
+    assert bob.post("groups/rename", **rename)["name"] == "coffee"
+    assert bob.post("groups/mute", **quiet)["users"] == [cid.user]
+    assert cid.get("groups/show", group=group)["muted_until"] == quiet["until"]
+    ann.post("groups/options", group=group, rename="member")
+    assert cid.refused("groups/rename", **rename) == too_low, "a muted member writes nothing, also no name"
+    assert cid.refused("groups/invite", group=group, members=[ann.user]) == too_low
+    assert cid.refused("invitations/create", group=group) == too_low
+    assert bob.refused("groups/role", **role) == too_low
+    assert bob.refused("groups/remove", group=group, members=[ann.user]) == too_low
+    assert bob.post("groups/remove", **away)["users"] == [cid.user]
+    assert bob.refused("groups/mute", **quiet) == (404, "unknown_member")
+
+
+def test_a_refused_change_of_a_bot_changes_nothing(ann: User) -> None:
+    bot = ann.post("bots", name=f"bot{ann.user}")["id"]
+    twice = [{"name": "tea", "description": "x"}] * 2
+    question = {"bot": bot, "hook_url": "https://example.com/h", "commands": twice}
+    assert ann.refused("bots/update", **question) == (400, "invalid_request")
+    (shown,) = [each for each in ann.get("bots")["bots"] if each["id"] == bot]
+    assert not shown.get("hook_url")
+
+
+# --- logins one by one --------------------------------------------------------------------------------------
+
+
+def test_one_login_is_ended_with_its_tabs_and_the_others_stay(locked: Server, ann: User) -> None:
+    body = {"phone": ann.phone, "password": PASSWORD, "device": "phone"}
+    account = (ann.user, good(locked.http, "accounts/login", body)["token"])
+    with (
+        chatting(locked.ws, account, "phone/1") as one,
+        chatting(locked.ws, account, "phone/2") as two,
+        chatting(locked.ws, (ann.user, ann.token), "phones/1") as other,
+    ):
+        rows = {row["name"]: row for row in ann.get("accounts/devices")["devices"]}
+        phone, own = rows["phone"], rows[""]
+        assert (phone["online"], phone["current"], own["current"]) == (True, False, True)
+        assert ann.post("accounts/devices/logout", device=phone["device"]) == {"user": ann.user}
+        one.closed(4502)
+        two.closed(4502)
+        assert other.catch_up(0) == []
+        assert refused(locked.http, "accounts/show", key=account[1])[:2] == (401, "token_invalid")
+        assert [row["device"] for row in ann.get("accounts/devices")["devices"]] == [own["device"]]
+    assert ann.refused("accounts/devices/logout", device=phone["device"]) == (404, "unknown_device")
+
+
+def test_a_device_that_may_not_be_called_so_is_refused_before_an_account_is_made(locked: Server) -> None:
+    body = {"phone": fresh_phone(), "password": PASSWORD}
+    for route in ("accounts/register", "accounts/login"):
+        assert refused(locked.http, route, {**body, "device": "phone\n"})[:2] == (400, "invalid_request")
+    assert good(locked.http, "accounts/register", body)["account"]["user"]
