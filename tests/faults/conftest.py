@@ -1,6 +1,6 @@
-"""Fixtures of the fault tests: clusters that a test may break, traffic, and a report of what was lost."""
+"""Fixtures of the fault tests: clusters that a test may break, and traffic."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -10,11 +10,6 @@ from tests.integration.clusters import Launch, Nodes, nodes_of
 from tests.support import merged
 
 from .traffic import Traffic
-
-_REPORTS = pytest.StashKey[list[str]]()
-
-Report = Callable[[object], None]
-"""``report(text)``: a line under the results of the run."""
 
 
 @pytest.fixture
@@ -38,19 +33,3 @@ def traffic() -> Iterator[Traffic]:
     """People and back ends; all gone before the servers stop."""
     with Traffic() as one:
         yield one
-
-
-@pytest.fixture
-def report(request: pytest.FixtureRequest) -> Report:
-    """What a test has counted is told at the end of the run, whether it passed or not."""
-    reports = request.config.stash.setdefault(_REPORTS, [])
-    return lambda text: reports.append(f"{request.node.name}: {text}")
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Tell what was counted."""
-    reports = terminalreporter.config.stash.get(_REPORTS, [])
-    if reports:
-        terminalreporter.section("what was lost")
-        for line in reports:
-            terminalreporter.write_line(line)

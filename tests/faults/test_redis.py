@@ -3,31 +3,23 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.gateway.cluster.redis_server import RedisServer
 from tests.integration.clusters import Launch, Nodes, leases, name_of
 from tests.integration.cmd import CmdClient, get, good, is_online, logged_in, post, send_message, users
+from tests.integration.test_channels_cluster import nothing, publish, subscribe, texts
 from tests.integration.v1 import call
 from tests.integration.v1 import good as good_v1
 from tests.ports import free_ports
 from tests.support import Server, eventually
 
-from .conftest import Report
 from .test_nodes import QUICK, SLACK_SECONDS, address_of, crowd, timed
 from .traffic import APP, Push, Traffic
 
 REDIS_SECONDS = 0.5
-
-
-@pytest.fixture(params=["default", "quick"])
-def lease(request: pytest.FixtureRequest) -> dict[str, float]:
-    """Leases that outlive what is done here, and leases that do not."""
-    return QUICK if request.param == "quick" else {}
 
 
 def push_both_ways(traffic: Traffic, nodes: Nodes, groups: list[list[str]]) -> None:
@@ -65,7 +57,7 @@ def crossing(since: float, until: float) -> Any:
 
 
 @pytest.mark.ci
-def test_redis_is_killed_and_comes_back_empty(cluster: Launch, traffic: Traffic, report: Report) -> None:
+def test_redis_is_killed_and_comes_back_empty(cluster: Launch, traffic: Traffic) -> None:
     nodes = cluster(2, cluster=QUICK)
     groups = crowd(traffic, nodes, 8)
     traffic.come(["leaver0", "leaver1"], address_of(nodes.servers[0]))
@@ -86,7 +78,6 @@ def test_redis_is_killed_and_comes_back_empty(cluster: Launch, traffic: Traffic,
         assert {*groups[index], f"late{index}"} <= {*data["userList"]}
         assert is_online(server.http, groups[index][0], APP)
     nodes.redis.start()
-    back = time.monotonic()
     expected = [*groups[0], *groups[1], "late0", "late1"]
     all_is_true(nodes, expected, ["leaver0", "leaver1"])
     settled = time.monotonic()
@@ -96,8 +87,7 @@ def test_redis_is_killed_and_comes_back_empty(cluster: Launch, traffic: Traffic,
             record = json.loads(redis.get(f"acc:user:online:{APP}_{user}"))
             assert (record["userID"], record["isLogoff"]) == (user, False)
         assert redis.hgetall("acc:hash:servers").keys() == {name_of(server) for server in nodes.servers}
-    tally = traffic.finish(crossing(killed, settled))
-    report(f"{tally}; Redis away for {back - killed:.1f} s, all true {settled - back:.1f} s after")
+    traffic.finish(crossing(killed, settled))
 
 
 def no_memory(redis: Any) -> None:
@@ -113,7 +103,7 @@ def read_only(redis: Any) -> None:
 @pytest.mark.ci
 @pytest.mark.parametrize("fault", [no_memory, read_only])
 def test_nobody_is_called_absent_while_redis_takes_no_writes(
-    cluster: Launch, fault: Callable[[Any], None], report: Report
+    cluster: Launch, fault: Callable[[Any], None]
 ) -> None:
     nodes = cluster(2, cluster=QUICK)
     one, two = nodes.servers
@@ -133,36 +123,31 @@ def test_nobody_is_called_absent_while_redis_takes_no_writes(
             assert is_online(one.http, "bob", APP)
             sent = send_message(one.http, APP, "bob", "x")
             assert sent.keys() == {"sendResults"}
-    report(dict(answers))
     assert answers.keys() <= {"sent", "not_accepted", "bob True"}
     assert answers["not_accepted"]
 
 
-@contextmanager
-def stalled(redis: RedisServer) -> Iterator[None]:
-    redis.pause()
-    try:
-        yield
-    finally:
-        redis.resume()
-
-
-def test_redis_is_paused(cluster: Launch, traffic: Traffic, report: Report, lease: dict[str, float]) -> None:
-    """No request waits for longer than the time that Redis has; users of the own node notice nothing."""
+@pytest.mark.parametrize("lease", [{}, QUICK], ids=["default", "quick"])
+def test_redis_is_paused(cluster: Launch, traffic: Traffic, lease: dict[str, float]) -> None:
+    """No request waits for longer than the time that Redis has; users of the own node notice nothing. Leases
+    outlive it, or they do not."""
     nodes = cluster(2, cluster=lease)
     groups = crowd(traffic, nodes, 8)
     push_both_ways(traffic, nodes, groups)
     traffic.run_for(1)
     epochs = {lease["epoch"] for lease in leases(nodes.servers[0]).values()}
     stopped = time.monotonic()
-    with stalled(nodes.redis):
-        slowest = {}
+    nodes.redis.pause()
+    try:
+        slowest: dict[str, float] = {}
         for number in range(3):
             for server in nodes.servers:
-                for name, seconds in _ask_everything(server, groups, f"s{number}").items():
+                for name, seconds in _ask_everything(server, f"s{number}").items():
                     slowest[name] = max(slowest.get(name, 0.0), seconds)
         not_ready(nodes)
         traffic.run_for(max(5 - (time.monotonic() - stopped), 0))
+    finally:
+        nodes.redis.resume()
     resumed = time.monotonic()
     limits = {"list": 1.0, "kick": 2 * REDIS_SECONDS + 1.0}
     for name, seconds in slowest.items():
@@ -174,24 +159,18 @@ def test_redis_is_paused(cluster: Launch, traffic: Traffic, report: Report, leas
     assert (after == epochs) == (not lease), "a lease that ran out is a new life, by the clock of Redis"
     slowest_push = traffic.slowest([0, 1, 2, 3], stopped, settled)
     assert slowest_push < max(REDIS_SECONDS + SLACK_SECONDS, (resumed - stopped) / 2)
-    tally = traffic.finish(crossing(stopped, settled))
-    received = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in slowest.items())
-    report(f"{tally}; paused {resumed - stopped:.1f} s, all true {settled - resumed:.1f} s after; {received}")
+    traffic.finish(crossing(stopped, settled))
 
 
-def _ask_everything(server: Server, groups: list[list[str]], newcomer: str) -> dict[str, float]:
+def _ask_everything(server: Server, newcomer: str) -> dict[str, float]:
     """How long each kind of request takes, in seconds."""
     took = {}
     _, took["list"] = timed(server, "/user/list", appID=APP)
     _, took["online"] = timed(server, "/user/online", appID=APP, userID="nobody")
-    _, took["state"] = timed(server, "/system/state", detail="true")
+    message = {"userID": "nobody", "msgID": newcomer, "message": "9:1"}
     for name, path, form in (
-        ("push", "/user/sendMessage", {"userID": "nobody", "msgID": newcomer, "message": "9:1"}),
-        (
-            "to all",
-            "/user/sendMessageAll",
-            {"userID": "x", "msgID": f"{newcomer}{server.pid}", "message": "9:1"},
-        ),
+        ("push", "/user/sendMessage", message),
+        ("to all", "/user/sendMessageAll", {**message, "msgID": f"{newcomer}{server.pid}"}),
         ("kick", "/user/kick", {"userID": "nobody"}),
     ):
         began = time.monotonic()
@@ -201,7 +180,62 @@ def _ask_everything(server: Server, groups: list[list[str]], newcomer: str) -> d
     with CmdClient(server.ws) as cmd_client:
         cmd_client.upgrade().login(newcomer, APP)
         took["login"] = time.monotonic() - began
-        began = time.monotonic()
-        assert cmd_client.ask_cmd("heartbeat")[0] == 200
-        took["heartbeat"] = time.monotonic() - began
     return took
+
+
+OTHER = 102
+SETTLE_SECONDS = 60.0
+
+
+def test_channels_go_on_without_redis_and_are_reported_to_the_one_that_comes_back_empty(
+    cluster: Launch,
+) -> None:
+    """A killed node's subscribers are gone without notice then."""
+    nodes = cluster(2, apps={str(OTHER): {"login_policy": "multi"}}, cluster=QUICK)
+    one, two = nodes.servers
+
+    def all_hear(channel: str, word: str, *people: CmdClient) -> None:
+        """Whatever is published at any node reaches each of these people once."""
+        for number, server in enumerate(nodes.running):
+            publish(server.http, OTHER, channel, f"{word} {number}")
+            for each in people:
+                assert texts(each, 1) == [f"{word} {number}"]
+        nothing(*people)
+
+    def until_all_answer(status: int) -> None:
+        for server in nodes.running:
+            eventually(lambda server=server: get(server.http, "/ready").status == status, SETTLE_SECONDS)
+
+    def known(server: Server, channel: str) -> list[str]:
+        found = good_v1(server.http, "channels/presence", app=OTHER, channel=channel)
+        return [] if found["missing_nodes"] else sorted(each["user"] for each in found["subscribers"])
+
+    def recorded(channel: str) -> int:
+        """How many nodes the records name for a channel; dead lives included."""
+        with nodes.redis.client() as redis:
+            found = [redis.hget(key, channel) for key in redis.scan_iter("imserver:channels:*", 1000)]
+        return sum(len(value.split(",")) for value in found if value)
+
+    with logged_in(one.ws, "ann", OTHER) as ann, logged_in(two.ws, "bob", OTHER) as bob:
+        subscribe(two.http, OTHER, "lobby", "ann", "bob")
+        all_hear("lobby", "before", ann, bob)
+        nodes.redis.kill()
+        until_all_answer(503)
+        all_hear("lobby", "meanwhile", ann, bob)
+        with logged_in(two.ws, "cid", OTHER) as cid:
+            assert subscribe(two.http, OTHER, "late", "cid") == ["subscribed"]
+            all_hear("late", "subscribed meanwhile", cid)
+            nodes.redis.start()
+            until_all_answer(200)
+            for channel, users in (("lobby", ["ann", "bob"]), ("late", ["cid"])):
+                for server in nodes.running:
+                    wanted = (server, channel, users)
+                    eventually(lambda at=wanted: known(*at[:2]) == at[2], SETTLE_SECONDS, "the subscribers")
+            eventually(lambda: (recorded("lobby"), recorded("late")) == (2, 1), SETTLE_SECONDS)
+            all_hear("lobby", "after", ann, bob)
+            all_hear("late", "after", cid)
+        two.process.kill()
+        two.process.wait()
+        eventually(lambda: recorded("lobby") == 1, SETTLE_SECONDS, "what the dead node left is cleared away")
+        eventually(lambda: known(one, "lobby") == ["ann"], SETTLE_SECONDS)
+        all_hear("lobby", "at last", ann)

@@ -12,7 +12,6 @@ from tests.gateway.supervisor.family import Family
 from tests.integration.cmd import get, good, users
 from tests.support import eventually
 
-from .conftest import Report
 from .traffic import APP, Push, Traffic
 
 pytestmark = pytest.mark.linux
@@ -38,7 +37,7 @@ def family(tmp_path: Path) -> Iterator[Family]:
     family.check()
 
 
-def test_a_rolling_restart_under_load(family: Family, traffic: Traffic, report: Report) -> None:
+def test_a_rolling_restart_under_load(family: Family, traffic: Traffic) -> None:
     """Who is closed with 1001 comes back; nothing that was accepted is lost, also if it hit such a moment."""
     names = [f"u{number}" for number in range(40)]
     traffic.come(names, lambda: family.ws)
@@ -54,7 +53,6 @@ def test_a_rolling_restart_under_load(family: Family, traffic: Traffic, report: 
         time.sleep(0.1)
     assert not {*old} & {*family.wait_until_replaced(*old)}
     traffic.wait_until_online()
-    done = time.monotonic()
     eventually(lambda: users(family.http, APP) == sorted(names))
     settled = time.monotonic()
     traffic.run_for(2)
@@ -64,8 +62,6 @@ def test_a_rolling_restart_under_load(family: Family, traffic: Traffic, report: 
 
     tally = traffic.finish(excused)
     closed = [code for person in traffic.persons.values() for code in person.closed_by]
-    codes = sorted({*closed})
-    report(f"{tally}; took {done - began:.1f} s; clients were closed {len(closed)} times, with {codes}")
     assert {*closed} == {1001}
     assert len(closed) >= len(names), "everybody was on a node that was replaced"
     assert tally.outcomes["unknown"] == 0, "no request went without an answer"

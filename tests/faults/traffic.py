@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
-from types import TracebackType
 from typing import NamedTuple, Self
 
 from tests.integration.cmd import CmdClient, command, form_request
@@ -38,37 +37,18 @@ class Push(NamedTuple):
 
 
 class Got(NamedTuple):
-    """One message that a person has read, on which of their connections."""
+    """One message that a person has read."""
 
     pusher: int
     number: int
-    connection: int
-    at: float
 
 
-@dataclass
-class Tally:
+class Tally(NamedTuple):
     """What became of all pushes."""
 
-    pushes: int
     outcomes: Counter[str]
     lost: list[Push]
     """Answered as sent, and read by nobody."""
-    twice: list[tuple[str, int, int]]
-    disordered: list[tuple[str, int, int, int]]
-    """(user, pusher, number, the number before it, which is higher)."""
-    slowest: float
-
-    def __str__(self) -> str:
-        received = ", ".join(f"{number:,} {outcome}" for outcome, number in sorted(self.outcomes.items()))
-        seconds = (
-            f"{max(p.sent_at for p in self.lost) - min(p.sent_at for p in self.lost):.1f} s"
-            if self.lost
-            else ""
-        )
-        lost = f"{len(self.lost)} lost" + (f" within {seconds}" if seconds else "")
-        wrong = f"{len(self.twice)} twice, {len(self.disordered)} out of order"
-        return f"{self.pushes:,} pushes: {received}; {lost}, {wrong}; slowest answer {self.slowest:.2f} s"
 
 
 class Person(threading.Thread):
@@ -80,7 +60,6 @@ class Person(threading.Thread):
         self.address = address
         self.wanted = True
         self.online = False
-        self.connections = 0
         self.closed_by: list[int] = []
         """Codes of the close frames that came."""
         self.got: list[Got] = []
@@ -97,7 +76,6 @@ class Person(threading.Thread):
 
     def _live(self, cmd_client: CmdClient) -> None:
         cmd_client.send(command("login", {"userID": self.user, "appID": APP}))
-        self.connections += 1
         while self.wanted:
             try:
                 found = cmd_client.frame(_LOOK_SECONDS)
@@ -118,7 +96,7 @@ class Person(threading.Thread):
             self.online = True
         elif body["cmd"] == "msg":
             pusher, number = map(int, body["response"]["data"]["msg"].split(":"))
-            self.got.append(Got(pusher, number, self.connections, time.monotonic()))
+            self.got.append(Got(pusher, number))
 
     def leave(self) -> None:
         """Go, and do not come back."""
@@ -204,9 +182,7 @@ class Traffic:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop_pushing()
         for person in self.persons.values():
             person.wanted = False
@@ -254,43 +230,24 @@ class Traffic:
         inside = {push for push in pushes if excused(push)}
         with suppress(AssertionError):
             eventually(lambda: not set(self._lost(pushes)) - inside, _LAST_SECONDS)
-        tally = self._tally(pushes)
+        outcomes, lost = Counter(push.outcome for push in pushes), self._lost(pushes)
         outside = [push for push in pushes if push not in inside]
-        assert len(outside) > 20, f"hardly anything was pushed: {tally}"
+        assert len(outside) > 20, f"hardly anything was pushed: {outcomes}"
         not_sent = [push for push in outside if push.outcome != "sent"]
-        assert not not_sent, f"{len(not_sent)} not sent without need, as {not_sent[:3]}; {tally}"
-        lost = [push for push in tally.lost if push not in inside]
-        assert not lost, f"{len(lost)} lost without need, as {lost[:3]}; {tally}"
-        assert not tally.twice, f"{tally.twice[:5]}; {tally}"
-        assert not tally.disordered, f"{tally.disordered[:5]}; {tally}"
-        return tally
-
-    def _arrived(self) -> Counter[tuple[str, int, int]]:
-        return Counter(
-            (user, got.pusher, got.number) for user, person in self.persons.items() for got in [*person.got]
-        )
+        assert not not_sent, f"{len(not_sent)} not sent without need, as {not_sent[:3]}; {outcomes}"
+        needless = [push for push in lost if push not in inside]
+        assert not needless, f"{len(needless)} lost without need, as {needless[:3]}; {outcomes}"
+        for user, person in self.persons.items():
+            numbers = defaultdict(list)
+            for got in person.got:
+                numbers[got.pusher].append(got.number)
+            for pusher, found in numbers.items():
+                assert found == sorted({*found}), f"twice or out of order: {user} of {pusher}: {found}"
+        return Tally(outcomes, lost)
 
     def _lost(self, pushes: Sequence[Push]) -> list[Push]:
-        arrived = self._arrived()
+        arrived = {(user, *got) for user, person in self.persons.items() for got in [*person.got]}
         return [p for p in pushes if p.outcome == "sent" and (p.user, p.pusher, p.number) not in arrived]
-
-    def _tally(self, pushes: Sequence[Push]) -> Tally:
-        disordered = []
-        for user, person in self.persons.items():
-            last: dict[int, int] = {}
-            for got in person.got:
-                before = last.get(got.pusher, 0)
-                if got.number <= before:
-                    disordered.append((user, got.pusher, got.number, before))
-                last[got.pusher] = max(before, got.number)
-        return Tally(
-            len(pushes),
-            Counter(push.outcome for push in pushes),
-            self._lost(pushes),
-            [key for key, times in self._arrived().items() if times > 1],
-            disordered,
-            max((push.answered - push.sent_at for push in pushes), default=0.0),
-        )
 
     def slowest(self, pushers: Sequence[int], since: float, until: float) -> float:
         """Seconds of the slowest answer to these pushers' pushes that were asked in a span of time."""
