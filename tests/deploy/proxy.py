@@ -6,7 +6,6 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from tests.integration.raw import Address
@@ -23,7 +22,21 @@ NODES = ("127.0.0.1:8080", "127.0.0.1:8089", "127.0.0.1:8081", "127.0.0.1:8090")
 """Where the configuration looks for the HTTP and WebSocket ports of the first and of the second node."""
 
 
-class Nginx:
+class Foreground:
+    """A program that runs in a ``with`` and listens at ``address``."""
+
+    address: Address
+    command: Sequence[str]
+
+    def __enter__(self) -> Self:
+        self._process = started(self.command, self.address)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        end(self._process)
+
+
+class Nginx(Foreground):
     """nginx in the foreground with all its files in ``folder``; listens at ``address``.
 
     ``text`` is its configuration, in which the addresses ``nodes`` stand for the two servers: the ports of
@@ -60,15 +73,6 @@ class Nginx:
         paths = "".join(f"{name}_temp_path {self.folder}/{name};" for name in _TEMPORARY)
         return replaced(text, "http {\n", f"http {{ {paths}\n")
 
-    def __enter__(self) -> Self:
-        self._process = started(self.command, self.address)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        end(self._process)
-
     @property
     def access_log(self) -> str:
         return (self.folder / "im.log").read_text(encoding="utf-8")
@@ -81,7 +85,7 @@ class Nginx:
 HAPROXY = ROOT / "deploy" / "haproxy.cfg"
 
 
-class HaProxy:
+class HaProxy(Foreground):
     """haproxy in the foreground; listens at ``address``. ``moved``: address in its configuration → ours."""
 
     def __init__(self, folder: Path, text: str, moved: Mapping[str, str]) -> None:
@@ -92,15 +96,6 @@ class HaProxy:
         file = folder / "haproxy.cfg"
         file.write_text(re.sub("maxconn +[0-9]+", "maxconn 512", text), encoding="utf-8")
         self.command = [require("haproxy"), "-db", "-f", str(file)]
-
-    def __enter__(self) -> Self:
-        self._process = started(self.command, self.address)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        end(self._process)
 
 
 def around(site: str) -> str:

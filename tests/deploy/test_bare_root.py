@@ -1,4 +1,8 @@
-"""A bare Debian, as a stranger has it: the files of a release alone, and the steps of the Dockerfile."""
+"""A bare Debian, as a stranger has it: the files of a release alone, and the steps of the Dockerfile.
+
+It is a folder with nothing but the base of a Debian, in which programs run (chroot). The name of such a
+folder in the environment variable ``BARE_ROOT`` saves the minutes of debootstrap.
+"""
 
 import json
 import os
@@ -7,23 +11,21 @@ import shutil
 import string
 import subprocess
 import tarfile
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from imserver import __version__
 from tests.ports import fixed_ports
-from tests.processes import ended_on_failure
+from tests.processes import ended_on_failure, spawn
 from tests.support import ROOT, eventually
 from tests.test_packaging import build, copy_sources
 from tests.test_release import clone_with_key, git, make_key, released
 from tests.tools import leave_out
 
-from .bare_root import BareRoot, copy, make_base, say
 from .test_containers import instructions_of
 
 pytestmark = [
@@ -38,12 +40,104 @@ MEGABYTES = 98
 """What /opt/imserver of the image may take on the disk. The guide says what it takes."""
 
 
+RELEASE: Final = "bookworm"
+MIRROR: Final = "http://deb.debian.org/debian"
+PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# The mounts end with the process: they are in a namespace of its own.
+_ENTER: Final = 'mount --bind /proc "$0/proc" && mount --bind /dev "$0/dev" && exec "$@"'
+_OF_THIS_MACHINE: Final = (
+    "/etc/resolv.conf",
+    "/etc/pip.conf",
+    "/etc/xdg/pip",
+    "/etc/ssl/certs/ca-certificates.crt",
+)
+"""How this machine reaches registries."""
+
+
+def make_base(folder: Path) -> None:
+    """Make the base in a new folder, or skip the test where that cannot be done."""
+    if os.geteuid() != 0:
+        leave_out("chroot needs root")
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
+        leave_out("this machine permits no mounts")
+    if existing := os.environ.get("BARE_ROOT"):
+        copy(Path(existing), folder)
+    else:
+        command = ["debootstrap", "--variant=minbase", RELEASE, str(folder), MIRROR]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    for name in _OF_THIS_MACHINE:
+        source, target = Path(name), folder / name[1:]
+        if source.is_dir():
+            shutil.copytree(source, target, dirs_exist_ok=True)
+        elif source.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, target)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a folder with owners and modes, as it is."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["cp", "-a", "--reflink=auto", str(source), str(target)], check=True)
+
+
+class BareRoot:
+    """A Debian in a folder. ``environment``, ``user`` and ``workdir`` are those of its programs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment: dict[str, str] = {"PATH": PATH}
+        self.user = "0"
+        self.workdir = "/"
+
+    def path(self, name: str) -> Path:
+        """Where a file of the root is."""
+        return self.folder / name.lstrip("/")
+
+    def run(self, *command: str, **environment: str) -> str:
+        """Run a program; its output."""
+        done = subprocess.run(
+            self._command(command),
+            env=self._environment(environment),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+        return done.stdout
+
+    def start(self, *command: str, output: Path, **environment: str) -> subprocess.Popen[bytes]:
+        """Start a program whose output goes to a file."""
+        with output.open("wb") as opened:
+            return spawn(
+                self._command(command),
+                env=self._environment(environment),
+                stdout=opened,
+                stderr=subprocess.STDOUT,
+            )
+
+    def install(self, *packages: str) -> None:
+        """Install packages of Debian."""
+        self.run("apt-get", "update", "-q")
+        how = ("--yes", "--no-install-recommends")
+        self.run("apt-get", "install", "-q", *how, *packages, DEBIAN_FRONTEND="noninteractive")
+
+    def _command(self, command: Sequence[str]) -> list[str]:
+        inside = ["/bin/sh", "-c", 'cd "$0" && exec "$@"', self.workdir, *command]
+        enter = ["chroot", f"--userspec={self.user}:{self.user}", str(self.folder), *inside]
+        return ["unshare", "--mount", "/bin/sh", "-c", _ENTER, str(self.folder), *enter]
+
+    def _environment(self, environment: Mapping[str, str]) -> dict[str, str]:
+        of_pip = {
+            name: value for name, value in os.environ.items() if name.startswith(("PIP_CERT", "PIP_INDEX"))
+        }
+        return {**of_pip, **self.environment, **environment}
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("bare") / "base"
-    begin = time.monotonic()
     make_base(folder)
-    say(f"debootstrap: {time.monotonic() - begin:.0f} s")
     yield folder
     shutil.rmtree(folder.parent)
 
@@ -56,17 +150,7 @@ class Dist:
         clone = clone_with_key(folder / "clone", self.public)
         git(clone, "tag", f"v{__version__}")
         released(clone, 0o022, secret)
-        self.files = clone / "made"
-        self._clone = clone
-
-    def next_wheel(self, folder: Path) -> Path:
-        """The wheel of the server of a later release, built in a new folder below ``folder``."""
-        tree = folder / "next" / "tree"
-        copy_sources(self._clone, tree)
-        package = tree / "imserver" / "__init__.py"
-        text = package.read_text(encoding="utf-8")
-        package.write_text(text.replace(f'"{__version__}"', '"99.0.0"'), encoding="utf-8")
-        return build(tree)
+        self.files, self.clone = clone / "made", clone
 
 
 @pytest.fixture(scope="module")
@@ -128,21 +212,14 @@ def test_a_stranger_verifies_installs_serves_upgrades_and_goes_back(
     base: Path, dist: Dist, tmp_path: Path
 ) -> None:
     """From the files of the release alone: no package registry but Debian's."""
-    begin = time.monotonic()
-
-    def log_step(step: str) -> None:
-        say(f"{step}: at {time.monotonic() - begin:.0f} s")
-
     copy(base, tmp_path / "root")
     root = BareRoot(tmp_path / "root")
     copy(dist.files, root.path("/root/dist"))
     root.install("python3-venv", "minisign", "curl", "ca-certificates")
-    log_step("packages of Debian")
     root.workdir = "/root"
     steps = documented_steps().replace("RW…", dist.public)
     # No registry can be reached: neither that of the settings of this machine nor the usual one.
     root.run("/bin/sh", "-ec", steps, PIP_INDEX_URL="http://127.0.0.1:9/")
-    log_step("verified and installed")
     assert root.run("/opt/imserver/bin/imserver", "version").strip() == __version__
     root.run("/opt/imserver/bin/pip", "check")
     root.path("/srv/im").mkdir()
@@ -151,11 +228,15 @@ def test_a_stranger_verifies_installs_serves_upgrades_and_goes_back(
     settings = root.path("/srv/im/imserver.yaml").read_text(encoding="utf-8")
     key = re.findall(r'{key: "(\w+)"', settings)[0]
     with serving(root, "/opt/imserver/bin/imserver", "serve") as url:
-        log_step("serves")
         first = push(root, url, key, "first")
         assert first["status"] == "stored"
-    log_step("pushed")
-    wheel = dist.next_wheel(tmp_path)
+    # The server of a later release.
+    tree = tmp_path / "next" / "tree"
+    copy_sources(dist.clone, tree)
+    package = tree / "imserver" / "__init__.py"
+    text = package.read_text(encoding="utf-8")
+    package.write_text(text.replace(f'"{__version__}"', '"99.0.0"'), encoding="utf-8")
+    wheel = build(tree)
     shutil.copy(wheel, root.path("/root"))
     root.run("python3", "-m", "venv", "/opt/next")
     how = ("--no-index", "--find-links", "/root/dist/wheels")
@@ -164,11 +245,6 @@ def test_a_stranger_verifies_installs_serves_upgrades_and_goes_back(
         with serving(root, f"{folder}/bin/imserver", "serve") as url:
             assert push(root, url, key, "first") == first, "it is known"
             assert push(root, url, key, folder)["status"] == "stored"
-        log_step(f"served by {folder}")
-    say(f"/root/dist: {root.megabytes('/root/dist')} MB, /opt/imserver: {root.megabytes('/opt/imserver')} MB")
-
-
-# --- the Dockerfile -----------------------------------------------------------------------------------------
 
 
 class Image:
@@ -245,11 +321,11 @@ def test_the_steps_of_the_dockerfile_make_a_server_of_half_the_size(
     with tarfile.open(dist.files / f"imserver-{__version__}-container.tar.gz") as archive:
         archive.extractall(tmp_path / "context", filter="data")
     (context,) = (tmp_path / "context").iterdir()
-    begin = time.monotonic()
     image = Image(python_image, context, tmp_path)
     root = image.root
-    size = root.megabytes("/opt/imserver")
-    say(f"/opt/imserver of the image: {size} MB, made in {time.monotonic() - begin:.0f} s")
+    done = subprocess.run(["du", "-sm", root.path("/opt/imserver")], capture_output=True, check=True)
+    size = int(done.stdout.split()[0])
+    print(f"/opt/imserver of the image: {size} MB")
     assert size <= MEGABYTES
     assert os.stat(root.path("/data")).st_uid == int(root.user) > 1000
     command = [*json.loads(image.words["ENTRYPOINT"]), *json.loads(image.words["CMD"])]

@@ -86,14 +86,6 @@ def test_sockets_pages_streams_and_pushes_pass(site: Address) -> None:
     assert ask(site, request("/gateway", host=host)).json == {"url": f"ws://{host}/acc"}
 
 
-def test_the_largest_file_passes_and_a_larger_one_is_refused(site: Address) -> None:
-    path, size = "/api/v1/uploads?app=default&user=u1", DEFAULTS["uploads"]["max_bytes"]
-    with Raw(site) as client:
-        answer = client.ask(request(path, method="POST", body=bytes(size)))
-    assert (answer.status, answer.json["bytes"]) == (201, size)
-    assert ask(site, request(answer.json["url"])).body == bytes(size)
-
-
 def test_the_node_sees_the_client_and_no_forged_header(site: Address, server: Server) -> None:
     path = f"/nowhere/{fresh()}"
     forged = [(name, "203.0.113.9") for name in ("X-Forwarded-For", "X-Real-IP", "X-Forwarded-Host")]

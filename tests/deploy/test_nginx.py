@@ -1,8 +1,13 @@
-"""deploy/nginx.conf, read and run by nginx in front of two real nodes."""
+"""deploy/nginx.conf and nginx-go-websocket.conf, read and run by nginx in front of two real nodes.
+
+The nodes behind the latter are started by conf/app.ini. The file that was published for the original has its
+test in ``test_recipes.py``.
+"""
 
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,19 +16,24 @@ import yaml
 from imserver.gateway import assets
 from tests.conftest import StartServer
 from tests.docs.markdown import blocks
-from tests.integration.action import action_session
-from tests.integration.cmd import fresh, get, json_request, logged_in, post
+from tests.gateway.cluster.redis_server import RedisServer
+from tests.integration.client import api, api_request, done, listening, refused
+from tests.integration.cmd import get, json_request, post
 from tests.integration.pusher import Client as PusherClient
-from tests.integration.raw import Raw, ask, request
+from tests.integration.raw import Raw, ask, bearer, request
+from tests.integration.sse import listening as stream
 from tests.ports import free_ports
 from tests.support import ROOT, Server, eventually
 from tests.tools import require
 
-from .proxy import CONFIG, Nginx, without_address
+from .proxy import CONFIG, NODES, Nginx, without_address
 
 pytestmark = pytest.mark.full
 
 GUIDE = ROOT / "docs" / "guides" / "deploy.md"
+GO_WEBSOCKET = ROOT / "deploy" / "nginx-go-websocket.conf"
+NODES_GO = ("127.0.0.1:7800", "127.0.0.1:7801")
+FILES = sorted(CONFIG.parent.glob("nginx*.conf"))
 CLIENT = "127.0.0.7"
 """A client that is no proxy, once only 127.0.0.1 is one."""
 SETTINGS = {"server": {"trusted_proxies": ["127.0.0.1/32"]}, "drain": {"close_seconds": 0.2}}
@@ -45,13 +55,17 @@ def nginx(tmp_path: Path, servers: list[Server]) -> Iterator[Nginx]:
 # --- what it says -------------------------------------------------------------------------------------------
 
 
-def test_nginx_takes_it_unchanged() -> None:
-    done = subprocess.run(
-        [require("nginx"), "-t", "-c", str(CONFIG)], capture_output=True, text=True, timeout=100, check=False
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_nginx_takes_it_unchanged_with_bodies_and_files_as_large_as_a_node_does(file: Path) -> None:
+    tried = subprocess.run(
+        [require("nginx"), "-t", "-c", str(file)], capture_output=True, text=True, timeout=100, check=False
     )
-    complaints = [line for line in done.stderr.splitlines() if not re.search("Permission denied", line)]
-    assert done.returncode == 0 or not any("[emerg]" in line for line in complaints), done.stderr
-    assert not any("[warn]" in line and "user" not in line for line in complaints), done.stderr
+    complaints = [line for line in tried.stderr.splitlines() if "Permission denied" not in line]
+    assert tried.returncode == 0 or not any("[emerg]" in line for line in complaints), tried.stderr
+    assert not any("[warn]" in line and "user" not in line for line in complaints), tried.stderr
+    sizes = re.findall(r"client_max_body_size +(\d+)m;", file.read_text(encoding="utf-8"))
+    limits = DEFAULTS["limits"]["body_bytes"], DEFAULTS["uploads"]["max_bytes"]
+    assert tuple(int(size) * 1024 * 1024 for size in sizes) == limits
 
 
 def test_its_times_fit_those_of_a_node() -> None:
@@ -66,25 +80,7 @@ def test_its_times_fit_those_of_a_node() -> None:
     assert idle < DEFAULTS["limits"]["keepalive_seconds"], "it ends idle connections before a node does"
 
 
-@pytest.mark.parametrize("file", sorted(CONFIG.parent.glob("nginx*.conf")), ids=lambda file: file.stem)
-def test_it_takes_bodies_and_files_as_large_as_a_node_does(file: Path) -> None:
-    sizes = re.findall(r"client_max_body_size +(\d+)m;", file.read_text(encoding="utf-8"))
-    limits = DEFAULTS["limits"]["body_bytes"], DEFAULTS["uploads"]["max_bytes"]
-    assert tuple(int(size) * 1024 * 1024 for size in sizes) == limits
-
-
 # --- what goes through it -----------------------------------------------------------------------------------
-
-
-def test_every_dialect_reaches_a_node(nginx: Nginx) -> None:
-    with logged_in(nginx.address, fresh("u"), 101) as one:
-        assert one.ask_cmd("heartbeat", {})[0] == 200
-    with action_session(nginx.address, fresh("u"), room="r") as one:
-        one.say("hello")
-        assert one.received()["content"] == "hello"
-    with PusherClient(nginx.address) as one:
-        # The answer of a node without an app of this key; with one it would not be in demo mode.
-        assert one.refusal["data"]["code"] == 4001
 
 
 def test_the_recipe_of_the_guide_serves_below_a_path(tmp_path: Path, start_server: StartServer) -> None:
@@ -125,20 +121,15 @@ def test_the_recipe_of_the_guide_serves_below_a_path(tmp_path: Path, start_serve
         assert "secret-token" not in nginx.access_log + nginx.error_log
 
 
-def test_the_client_is_who_nginx_saw_and_nobody_whom_it_names(nginx: Nginx, servers: list[Server]) -> None:
+def test_the_client_is_who_nginx_saw_and_no_log_has_a_token(nginx: Nginx, servers: list[Server]) -> None:
     with Raw(nginx.address, source=CLIENT) as client:
         client.upgrade(more=[("X-Forwarded-For", "203.0.113.9")])
-        peers = [
-            peer
-            for server in servers
-            for peer in get(server.http, "/system/state", isDebug="true").json["data"]["managerInfo"][
-                "clients"
-            ]
-        ]
-    assert [peer.rpartition(":")[0] for peer in peers] == [CLIENT]
-
-
-def test_no_log_has_a_token(nginx: Nginx, servers: list[Server]) -> None:
+        states = [get(server.http, "/system/state", isDebug="true").json["data"] for server in servers]
+        (peer,) = [peer for state in states for peer in state["managerInfo"]["clients"]]
+    assert peer.rpartition(":")[0] == CLIENT, "and nobody whom it names"
+    with PusherClient(nginx.address) as one:
+        # The answer of a node without an app of this key; with one it would not be in demo mode.
+        assert one.refusal["data"]["code"] == 4001
     post(nginx.address, "/hooks/secret-token")
     servers[0].stop()
     for _ in range(4):
@@ -148,11 +139,97 @@ def test_no_log_has_a_token(nginx: Nginx, servers: list[Server]) -> None:
     assert "secret-token" not in nginx.access_log + nginx.error_log
 
 
-def test_no_log_has_a_token_if_nginx_itself_fails(tmp_path: Path, servers: list[Server]) -> None:
-    with Nginx(tmp_path, servers, without_address(CONFIG.read_text(encoding="utf-8"))) as nginx:
-        assert get(nginx.address, "/user/list", appID=101, token="secret-token").status == 500
-        eventually(lambda: "GET /user/list HTTP/1.1" in nginx.access_log, what="nginx has logged")
+@pytest.mark.needs("nginx")
+@pytest.mark.parametrize(("file", "nodes"), [(CONFIG, NODES), (GO_WEBSOCKET, NODES_GO)])
+def test_no_log_has_a_token_if_nginx_itself_fails(tmp_path: Path, file: Path, nodes: Sequence[str]) -> None:
+    text = without_address(file.read_text(encoding="utf-8"))
+    with Nginx(tmp_path, (), text, nodes, range(1, len(nodes) + 1)) as nginx:
+        assert get(nginx.address, "/api/v1/events", app="101", token="secret-token").status == 500
+        eventually(lambda: "GET /api/v1/events HTTP/1.1" in nginx.access_log, what="nginx has logged")
         assert "secret-token" not in nginx.access_log + nginx.error_log
 
 
-# --- a node is drained --------------------------------------------------------------------------------------
+INI = """\
+[common]
+HttpPort = 0
+RPCPort = 0
+Cluster = true
+CryptoKey = 0123456789abcdef
+[etcd]
+Endpoints = 127.0.0.1:2379
+"""
+BACK_END, KEY = "127.0.0.7", "secret-key-of-the-tests"
+
+
+def started(folder: Path, number: int, redis: RedisServer, stack: ExitStack) -> Server:
+    """A node whose settings are those of the original, but for addresses, and who may push."""
+    ini = folder / f"app{number}.ini"
+    ini.write_text(INI, encoding="utf-8")
+    apps = f'"system:listed": {{open: true, api_allow_from: ["{BACK_END}/32"]}}, "101": {{open: true}}'
+    environment = {
+        "IMSERVER_APP_HTTP_PORT": "0",
+        "IMSERVER_APP_WEBSOCKET_PORT": "0",
+        "IMSERVER_APP_LOG_FILE": str(folder / f"node{number}" / "server.log"),
+        "IMSERVER_SERVER_DATA_DIR": str(folder / "data"),
+        "IMSERVER_REDIS_URL": redis.url,
+        "IMSERVER_CLUSTER_ADVERTISE": "127.0.0.1",
+        "IMSERVER_WEBSOCKET_CLOSE_SECONDS": "1",
+        "IMSERVER_DRAIN_CLOSE_SECONDS": "0",
+        "IMSERVER_API_KEYS": f"[{{key: {KEY}, scopes: [admin]}}]",
+        "IMSERVER_APPS": f"{{{apps}}}",
+        "IMSERVER_SERVER_TRUSTED_PROXIES": '["127.0.0.1/32"]',
+        "IMSERVER_SERVER_HTTP": ("front", "wsgi")[number],
+    }
+    server = Server(
+        folder / f"node{number}",
+        "-c",
+        str(ini),
+        http_server=("front", "wsgi")[number],
+        environment=environment,
+    )
+    stack.callback(server.check)
+    stack.callback(server.stop)
+    return server
+
+
+def extra_port(server: Server) -> int:
+    found = re.search(r"extra 1 +http://127\.0\.0\.1:(\d+), ws://127\.0\.0\.1:\1/ws", server.output)
+    assert found, server.output
+    return int(found[1])
+
+
+def connections(server: Server) -> int:
+    answer = ask(server.http, bearer(request("/system/state"), KEY))
+    return int(answer.json["data"]["managerInfo"]["clientsLen"])
+
+
+@pytest.mark.needs("nginx")
+def test_clients_back_ends_and_streams_reach_either_node(tmp_path: Path, redis_server: RedisServer) -> None:
+    text = GO_WEBSOCKET.read_text(encoding="utf-8")
+    with ExitStack() as stack:
+        servers = [started(tmp_path, number, redis_server, stack) for number in (0, 1)]
+        ports = [extra_port(server) for server in servers]
+        nginx = stack.enter_context(Nginx(tmp_path, servers, text, NODES_GO, ports))
+        clients = [stack.enter_context(listening(nginx.address, "listed")) for _ in range(8)]
+        assert [connections(server) for server in servers] == [4, 4], "nginx has dealt them out to both"
+        fields = {"clientId": clients[0].id, "data": "hello"}
+        assert refused(api(nginx.address, "send_to_client", fields, "listed")) == "未授权"
+        assert done(nginx.address, "send_to_client", "listed", key=KEY, **fields)
+        assert clients[0].received()["data"] == "hello"
+        # A back end is known by the address that nginx saw.
+        for number, client in enumerate(clients):
+            given = {"clientId": client.id, "data": str(number)}
+            with Raw(nginx.address, source=BACK_END) as listed:
+                assert listed.ask(api_request("send_to_client", given, "listed")).json["code"] == 0
+            assert client.received()["data"] == str(number)
+        with stream(nginx.address, "101", "ann") as ann:
+            for number in range(3):  # nothing is held back
+                body = {"app": "101", "user": "ann", "text": str(number)}
+                push = bearer(json_request("/api/v1/push", body), KEY)
+                eventually(lambda push=push: ask(nginx.address, push).json["sent"] == 1)
+                assert ann.message()["text"] == str(number)
+        servers[0].stop()
+        for _ in range(4):
+            get(nginx.address, "/api/v1/events", app="101", token="secret-token")
+        eventually(lambda: nginx.access_log.count("/api/v1/events HTTP/1.1") == 5, what="it logs")
+        assert "secret-token" not in nginx.access_log + nginx.error_log

@@ -56,14 +56,16 @@ def before(folder: Path, file: File, *ports: int) -> Nginx:
 
 
 class Threads:
-    """Threads that all do ``run`` until the end of the ``with``."""
+    """Threads that all do ``run`` with one connection after the other, until the end of the ``with``."""
 
-    def __init__(self, address: Address, count: int) -> None:
-        self.address = address
+    def __init__(self, address: Address, count: int, run: Callable[["Threads", Raw], None]) -> None:
+        self.address, self.run = address, run
         self.answers: Counter[int] = Counter()
         """How often each status came; 0: the connection ended without one."""
+        self.closed: Counter[int | None] = Counter()
+        """How often each close code came."""
         self.over = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(count)]
+        self._threads = [threading.Thread(target=self._run) for _ in range(count)]
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -75,52 +77,32 @@ class Threads:
         for thread in self._threads:
             thread.join()
 
-    def _run(self, number: int) -> None:
+    def _run(self) -> None:
         while not self.over.is_set():
             with Raw(self.address) as connection:
                 try:
-                    self.run(number, connection)
+                    self.run(self, connection)
                 except Ended:
                     self.answers[0] += 1
             self.over.wait(0.02)
 
-    def run(self, number: int, connection: Raw) -> None:
-        """What is done with a connection; afterwards there is a new one."""
-        raise NotImplementedError
 
-
-class Clients(Threads):
-    """Clients with a WebSocket each. They come back as soon as they are disconnected."""
-
-    def __init__(self, address: Address) -> None:
-        super().__init__(address, CLIENTS)
-        self.online: set[int] = set()
-        self.closed: Counter[int | None] = Counter()
-        """How often each close code came."""
-
-    def run(self, number: int, connection: Raw) -> None:
-        connection.send(handshake("/ws"))
-        status = connection.response().status
-        self.answers[status] += 1
-        if status != 101:
+def stay(clients: Threads, connection: Raw) -> None:
+    """A client with a WebSocket, which comes back as soon as it is disconnected."""
+    connection.send(handshake("/ws"))
+    status = connection.response().status
+    clients.answers[status] += 1
+    while status == 101 and not clients.over.is_set():
+        with contextlib.suppress(TimeoutError):
+            clients.closed[connection.frame(0.2).close_code] += 1
             return
-        self.online.add(number)
-        try:
-            while not self.over.is_set():
-                with contextlib.suppress(TimeoutError):
-                    self.closed[connection.frame(0.2).close_code] += 1
-                    return
-        finally:
-            self.online.discard(number)
 
 
-class BackEnds(Threads):
-    """Back ends that read and push in turn, without a pause, on connections that are kept."""
-
-    def run(self, number: int, connection: Raw) -> None:
-        push = json_request("/api/v1/push", {**PUSH, "text": "m"})
-        for turn in range(50):
-            self.answers[connection.ask(push if turn % 2 else READ).status] += 1
+def read_and_push(back_ends: Threads, connection: Raw) -> None:
+    """A back end that reads and pushes in turn, without a pause, on a connection that is kept."""
+    push = json_request("/api/v1/push", {**PUSH, "text": "m"})
+    for turn in range(50):
+        back_ends.answers[connection.ask(push if turn % 2 else READ).status] += 1
 
 
 def connections(server: Server) -> int:
@@ -138,8 +120,8 @@ def test_nobody_is_refused_while_the_nodes_are_restarted_in_turn(
     ports = [port for server in servers for port in file.ports(server)]
     with (
         before(tmp_path, file, *ports) as nginx,
-        Clients(nginx.address) as clients,
-        BackEnds(nginx.address, 4) as back_ends,
+        Threads(nginx.address, CLIENTS, stay) as clients,
+        Threads(nginx.address, 4, read_and_push) as back_ends,
     ):
         eventually(lambda: all(connections(server) == CLIENTS / 2 for server in servers), what="all are here")
         for number in (0, 1):
@@ -156,7 +138,7 @@ def test_nobody_is_refused_while_the_nodes_are_restarted_in_turn(
                 return connections(servers[1]) == 1
 
         eventually(goes_to_the_empty_node, what="nginx has found the node that was restarted last")
-        assert len(clients.online) == CLIENTS
+        eventually(lambda: sum(map(connections, servers)) == CLIENTS, what="all are back")
     assert set(clients.answers) == {101}
     assert set(clients.closed) == {1001}
     assert set(back_ends.answers) == {200}

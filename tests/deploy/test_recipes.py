@@ -29,41 +29,7 @@ RPC_PORTS = (9001, 9003, 7000, 7002, 9092, 9192)
 """A node listens on the next one, too."""
 USUAL = {"http_port": 8080, "websocket_port": 8089, "rpc_port": 9001}
 """Where a node listens if neither its file nor its command says so."""
-# As published for go-websocket, with a name for each log.
-PUBLISHED = """
-pid /run/nginx.pid;
-events { worker_connections 512; }
-http {
-upstream ws_cluster {
-    server 127.0.0.1:666 ;
-    server 127.0.0.1:667 ;
-}
-
-server {
-    listen      80;
-    server_name ws.example.com;
-
-    access_log /var/log/nginx/im.log;
-    error_log /var/log/nginx/error.log;
-
-    location /ws {
-        proxy_pass http://ws_cluster;
-        proxy_http_version 1.1;
-        proxy_read_timeout 60s;
-        proxy_set_header Upgrade $http_upgrade;
-        proxy_set_header Connection "upgrade";
-        proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-    }
-
-    location /api {
-        proxy_set_header X-Forwarded-For $remote_addr;
-        proxy_set_header Host $http_host;
-        proxy_pass http://ws_cluster;
-    }
-}
-}
-"""
-
+PUBLISHED = (ROOT / "tests" / "vectors" / "nginx" / "go-websocket.conf").read_text(encoding="utf-8")
 BOTH = pytest.mark.parametrize("count", [1, 2], ids=["one", "two"])
 
 pytestmark = pytest.mark.full
@@ -205,15 +171,3 @@ def test_gochat(tmp_path: Path, redis_server: RedisServer, stack: ExitStack, cou
         one.single(1, two.id, "hello")
         assert protobuf.acked(one.output())
         assert protobuf.pushed(two.output()).text == "hello"
-
-
-def test_rpc_ports_that_are_one_apart_are_explained(
-    tmp_path: Path, redis_server: RedisServer, stack: ExitStack
-) -> None:
-    recipe = Recipe("gowebsocket on two nodes", tmp_path, redis_server, stack)
-    recipe.ports[9003] = recipe.ports[9001] + 1
-    with pytest.raises(AssertionError, match="nodes on one machine need numbers that are two apart"):
-        recipe.start(2)
-
-
-# --- in a browser, under the host names of the originals ---------------------------------------------------
