@@ -50,16 +50,9 @@ def test_what_followers_of_a_system_without_seqs_and_reads_have_seen_is_compared
 
 
 def test_what_was_read_to_catch_up_and_is_shown_again_was_seen_twice() -> None:
-    send = {
-        "event": "ask",
-        "number": 1,
-        "client": "a",
-        "name": "send",
-        "object": "t",
-        "at": 1,
-        "message": "m",
-    }
-    read = {"event": "ask", "number": 2, "client": "b", "name": "read", "object": "t", "at": 3}
+    ask = {"event": "ask", "object": "t"}
+    send = {**ask, "number": 1, "client": "a", "name": "send", "at": 1, "message": "m"}
+    read = {**ask, "number": 2, "client": "b", "name": "read", "at": 3}
     lines: list[dict[str, object]] = [
         send,
         {"event": "ok", "number": 1, "at": 2},
@@ -102,17 +95,10 @@ def test_a_row_that_many_reads_have_is_gone_through_once() -> None:
 
 
 def test_an_answer_that_is_unknown_may_have_happened_or_not() -> None:
-    ask = {
-        "event": "ask",
-        "number": 1,
-        "client": "a",
-        "name": "write",
-        "object": "register:x",
-        "at": 1,
-        "value": 5,
-    }
+    of_x = {"event": "ask", "object": "register:x"}
+    ask = {**of_x, "number": 1, "client": "a", "name": "write", "at": 1, "value": 5}
     for value in (None, 5):
-        get = {"event": "ask", "number": 2, "client": "b", "name": "get", "object": "register:x", "at": 2}
+        get = {**of_x, "number": 2, "client": "b", "name": "get", "at": 2}
         end = {"event": "ok", "number": 2, "at": 3, "value": value}
         assert rules_of(map(json.dumps, (ask, get, end))) == set()
     assert rules_of(map(json.dumps, (ask, get, end | {"value": 6}))) == {"not linearizable"}
@@ -138,20 +124,10 @@ def test_operations_that_nobody_was_answered_are_explained_by_any_order() -> Non
 
 
 def test_too_many_operations_at_once_are_not_judged_as_good() -> None:
-    def lines() -> Iterable[str]:
-        for number in range(60):
-            event = {
-                "event": "ask",
-                "number": number,
-                "client": f"c{number}",
-                "name": "write",
-                "value": number,
-            }
-            yield json.dumps(event | {"object": "register:x", "at": 1})
-        for number in range(60):
-            yield json.dumps({"event": "ok", "number": number, "at": 2})
-
-    assert rules_of(lines()) == {"undecided"}
+    ask = {"event": "ask", "name": "write", "object": "register:x", "at": 1}
+    lines = [ask | {"number": each, "client": f"c{each}", "value": each} for each in range(60)]
+    lines += [{"event": "ok", "number": each, "at": 2} for each in range(60)]
+    assert rules_of(map(json.dumps, lines)) == {"undecided"}
 
 
 @pytest.mark.parametrize(

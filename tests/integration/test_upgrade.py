@@ -141,9 +141,6 @@ def story(function: Story) -> Story:
     return function
 
 
-# --- apps, keys, bans ---------------------------------------------------------------------------------------
-
-
 @story
 def apps_keys_bans_and_tokens(site: Site) -> Generator[None]:
     site.app("made", max_channels=7, channels={"news": PAST})
@@ -548,26 +545,22 @@ def test_what_the_release_before_has_stored_goes_on(upgraded: dict[Story, StoryR
     upgraded[story].go_on()
 
 
-def test_settings_of_the_release_before_are_valid(tmp_path: Path) -> None:
-    """Its defaults, and what its ``imserver init`` has written."""
-    old = unpack(tmp_path / "before")
-    written = tmp_path / "imserver.yaml"
-    run(old, sys.executable, "-m", "imserver", "init", str(tmp_path))
-    for file in (old / "config" / "default.yaml", written):
-        run(ROOT, sys.executable, "-m", "imserver", "check-config", "--config", str(file))
-
-
-def test_a_backup_of_the_release_before_is_restored(tmp_path: Path) -> None:
+def test_settings_of_the_release_before_are_valid_and_its_backup_is_restored(tmp_path: Path) -> None:
+    """The settings are its defaults, and what its ``imserver init`` has written."""
     old, data, copy = unpack(tmp_path / "before"), str(tmp_path / "data"), str(tmp_path / "copy.db")
 
     def command(tree: Path, *arguments: str) -> str:
-        return run(tree, sys.executable, "-m", "imserver", *arguments, "--data-dir", data)
+        return run(tree, sys.executable, "-m", "imserver", *arguments)
 
-    command(old, "app", "create", "copied")
-    command(old, "backup", copy)
-    command(old, "app", "create", "later")
-    command(ROOT, "restore", copy)
-    listed = command(ROOT, "app", "list")
+    command(old, "init", str(tmp_path))
+    for file in (old / "config" / "default.yaml", tmp_path / "imserver.yaml"):
+        command(ROOT, "check-config", "--config", str(file))
+    where = ("--data-dir", data)
+    command(old, "app", "create", "copied", *where)
+    command(old, "backup", copy, *where)
+    command(old, "app", "create", "later", *where)
+    command(ROOT, "restore", copy, *where)
+    listed = command(ROOT, "app", "list", *where)
     assert "copied" in listed
     assert "later" not in listed
 

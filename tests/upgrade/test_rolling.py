@@ -9,7 +9,6 @@ import sys
 import sysconfig
 import threading
 import venv
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -76,16 +75,17 @@ def new(tmp_path_factory: pytest.TempPathFactory) -> Options:
 class Reader(threading.Thread):
     """Reads what is pushed to one user, and comes back at any node when its connection ends.
 
-    A client with a cursor, or a subscriber with a position. ``read``: the texts, in their order.
+    A client with a cursor, or a subscriber of a channel with a position. ``read``: the texts, in their order.
     """
 
-    def __init__(self, nodes: Nodes, begin: Callable[[CmdClient], list[Any]]) -> None:
+    def __init__(self, nodes: Nodes, channel: str = "") -> None:
         super().__init__(daemon=True)
         self.read: list[str] = []
         self.problems: list[str] = []
         self.over = threading.Event()
-        self._nodes = nodes
-        self._begin = begin
+        self._nodes, self._channel = nodes, channel
+        self._position: dict[str, Any] = {}
+        self._cursor = 0
 
     def run(self) -> None:
         while not self.over.is_set():
@@ -95,7 +95,7 @@ class Reader(threading.Thread):
 
     def _follow(self, one: CmdClient) -> None:
         try:
-            self._take(self._begin(one))
+            self._begin(one)
         except AssertionError as problem:
             if "opcode=8" not in str(problem):
                 self.problems.append(str(problem))
@@ -105,54 +105,29 @@ class Reader(threading.Thread):
             if found.opcode == CLOSE:
                 return
             if found.opcode == TEXT and found.json["cmd"] in ("message", "publication"):
-                self._take([found.json["response"]["data"]])
+                self._take(found.json["response"]["data"])
 
-    def _take(self, entries: list[Any]) -> None:
-        for each in entries:
-            self.note(each)
-            self.read.append(each["text"])
-
-    def note(self, entry: Any) -> None:
-        """Keep the position of what was read."""
-
-
-class CursorReader(Reader):
-    """Stored messages to a user."""
-
-    def __init__(self, nodes: Nodes) -> None:
-        super().__init__(nodes, self._log_in)
-        self._cursor = 0
-
-    def _log_in(self, one: CmdClient) -> list[Any]:
-        one.login("ann", "hall", cursor=self._cursor)
-        return []
-
-    def note(self, entry: Any) -> None:
-        self._cursor = entry["id"]
-
-
-class ChannelReader(Reader):
-    """Publications of a channel."""
-
-    def __init__(self, nodes: Nodes, channel: str) -> None:
-        super().__init__(nodes, self._subscribe)
-        self._channel = channel
-        self._position: dict[str, Any] = {}
-
-    def _subscribe(self, one: CmdClient) -> list[Any]:
+    def _begin(self, one: CmdClient) -> None:
+        if not self._channel:
+            one.login("ann", "hall", cursor=self._cursor)
+            return
         one.login(f"u {self._channel}", "hall")
         code, _, answer = one.ask_cmd("subscribe", {"channel": self._channel, **self._position})
         assert code == 200, code
-        if self._position:
-            assert answer["recovered"] is True
-            publications: list[Any] = answer.get("publications", [])
-            return publications
-        self._position = {name: answer[name] for name in ("epoch", "offset")}
-        return []
+        if not self._position:
+            self._position = {name: answer[name] for name in ("epoch", "offset")}
+            return
+        assert answer["recovered"] is True
+        for each in answer.get("publications", []):
+            self._take(each)
 
-    def note(self, entry: Any) -> None:
-        assert entry["offset"] > self._position["offset"]
-        self._position["offset"] = entry["offset"]
+    def _take(self, entry: Any) -> None:
+        if self._channel:
+            assert entry["offset"] > self._position["offset"]
+            self._position["offset"] = entry["offset"]
+        else:
+            self._cursor = entry["id"]
+        self.read.append(entry["text"])
 
 
 def send(nodes: Nodes, route: str, body: dict[str, Any]) -> None:
@@ -201,10 +176,7 @@ def test_nodes_are_replaced_one_after_the_other_and_clients_miss_nothing(
         for _ in range(2):
             nodes.start(**old)
         nodes.wait_until_met()
-        readers: dict[str, Reader] = {
-            "": CursorReader(nodes),
-            **{channel: ChannelReader(nodes, channel) for channel in ("past:1", "kept:1")},
-        }
+        readers = {channel: Reader(nodes, channel) for channel in ("", "past:1", "kept:1")}
         for reader in readers.values():
             reader.start()
         texts: list[str] = []
