@@ -14,8 +14,6 @@ from .cmd import CmdClient, fresh, logged_in, send_message
 from .raw import CLOSE, Raw
 from .v1 import call, good, refused, sessions_of
 
-UNKNOWN_ID = "A" * 38
-
 
 def close_code(client: Raw) -> int | None:
     """The code of the close frame that comes next, notices of others left out."""
