@@ -289,8 +289,11 @@ def test_a_client_that_comes_and_goes_all_the_time_disconnects_no_other_subscrib
         turn()
     assert (other.is_open, refused) == (True, {"rate"})
     assert any(b'"cmd":"join"' in payload for payload in client.payloads())
-    subscriber(harness, "eve", channel)  # neither another client nor one of another app is charged for it
-    harness.channels.notices.charge(harness.login(NEWEST, "ann")[0], channel)
+    same_name, charge = harness.login(NEWEST, "ann")[0], harness.channels.notices.charge
+    with pytest.raises(ChannelRefused, match="subscribes too often"):
+        list(map(charge, [connection] * 1000, [channel] * 1000))
+    charge(same_name, channel)  # neither another client nor one of another app pays for it
+    subscriber(harness, "eve", channel)
     large = subscriber(harness, "zoe", "plain:1")[0]
     large.dialect_state = DialectState(info=b'"%b"' % (b"i" * 200_000))
     assert subscribe(harness, large, "lively:2").local.name == "lively:2", "now and then"
