@@ -151,17 +151,17 @@ def test_a_listener_of_ended_connections_may_block_and_may_fail(
         gevent.sleep(0.01)
         heard.append(connection.user or "")
 
-    channels.members.report_to(left=fail)
-    channels.members.report_to(left=send_event)
-    people = [harness.login(MULTI, f"u{n:02}") for n in range(40)]
-    for connection, _ in people:
+    for listener in (fail, send_event):
+        channels.members.report_to(left=listener)
+    users = [f"u{n:02}" for n in range(40)]
+    connections = [harness.login(MULTI, user)[0] for user in users]
+    for connection in connections:
         channels.subscriptions.join(MULTI, "lobby", connection)
-    for connection, _ in people:
+    for connection in connections:
         connection.lost()
-    until(lambda: sorted(heard) == [f"u{n:02}" for n in range(40)])
-    assert [record.getMessage() for record in caplog.records] == [
-        "a listener of ended channel members failed"
-    ] * 40
+    until(lambda: sorted(heard) == users)
+    texts = [record.getMessage() for record in caplog.records]
+    assert texts == ["a listener of ended channel members failed"] * 40
 
 
 # --- connections --------------------------------------------------------------------------------------------

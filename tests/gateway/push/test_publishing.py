@@ -118,22 +118,15 @@ def test_a_push_has_failed_if_a_target_failed_and_none_accepted_it(others: list[
         assert not nothing_accepted([*others, Outcome.FAILED, accepted])
 
 
-@pytest.mark.parametrize(
-    ("app", "channel"),
-    [
-        *(("101", each) for each in ("user:", "group:", "group:0", "group:x", "users:ann")),
-        ("system:shop", "user:ann"),
-    ],
-)
-def test_other_names_are_those_of_channels_and_in_a_system_all(
-    harness: Harness, app: str, channel: str
+@pytest.mark.parametrize("channel", ["user:", "group:", "group:0", "group:x", "users:ann"])
+def test_other_names_are_those_of_channels_and_in_a_system_all_and_its_users_are_connections(
+    harness: Harness, channel: str
 ) -> None:
-    publishing_of(harness).to_targets(app, [Target(channel=channel)], HELLO)
-    assert harness.received == [("channel", app, channel)]
-
-
-def test_users_of_a_system_are_connections(harness: Harness) -> None:
     publishing = publishing_of(harness)
+    for app, name in (("101", channel), ("system:shop", "user:ann")):
+        publishing.to_targets(app, [Target(channel=name)], HELLO)
+    assert harness.received == [("channel", "101", channel), ("channel", "system:shop", "user:ann")]
+    harness.received.clear()
     assert publishing.to_users("system:shop", ["c1", "c2"], HELLO, 60) == [SENT, ABSENT]
     assert publishing.to_each("system:shop", ["c1", "c2"], [HELLO, HELLO]) == [SENT, ABSENT]
     assert {received[0] for received in harness.received} == {"connection"}

@@ -151,7 +151,7 @@ def test_a_decision_about_a_deleted_app_does_not_count_in_a_new_one_of_its_name(
     assert begin(harness.sessions.kicks.count) == 200
 
 
-def test_a_ban_ends_at_its_time_or_that_of_a_later_one(
+def test_a_ban_ends_at_its_time_or_that_of_a_later_one_and_the_oldest_leave_when_they_are_too_many(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def may_login(user: str) -> bool:
@@ -164,12 +164,9 @@ def test_a_ban_ends_at_its_time_or_that_of_a_later_one(
     for after, users in ((61, ["bob"]), (601, ["ann", "bob"])):
         monkeypatch.setattr(module, "monotonic", lambda after=after: monotonic() + after)
         assert [user for user in ("ann", "bob") if may_login(user)] == users
-
-
-def test_bans_are_bounded_and_the_oldest_leaves_first(harness: Harness) -> None:
     others = [f"u{number}" for number in range(MAX_BANS - 1)]
-    for users in (["ann"], ["bob"], ["ann"], others):
-        harness.sessions.close(NEWEST, users, ban_seconds=600)
+    for banned in (["ann"], ["bob"], ["ann"], others):
+        harness.sessions.close(NEWEST, banned, ban_seconds=600)
     found = [harness.sessions.is_banned(NEWEST, user) for user in ("ann", "bob", others[-1])]
     assert found == [True, False, True], "one that is renewed is the newest"
 
