@@ -211,7 +211,7 @@ def test_a_channel_that_is_left_is_forgotten_soon(nodes: Several) -> None:
 
 
 @pytest.mark.parametrize("during", ["removal", "report", "flush"])
-def test_who_leaves_and_joins_again_while_the_registry_is_told_or_flushed_is_reached(
+def test_who_leaves_and_joins_again_while_the_registry_learns_of_it_or_is_flushed_is_reached(
     nodes: Several, during: str
 ) -> None:
     connection, client = nodes[2].login(MULTI, "bob")
