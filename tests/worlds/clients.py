@@ -308,7 +308,7 @@ class Messenger(Client):
         if reply.ok:
             conversation = self.unsent.pop(id)
             self.world.stored(reply.data["id"], id)
-            self.world.note("ok", number=self.operations.pop(id), place=reply.data["seq"])
+            self.world.note("ok", number=self.operations.pop(id), seq=reply.data["seq"])
             self._see(conversation, id, reply.data["seq"])
         elif reply.code in (REPLY_NOT_LOGGED_IN, REPLY_NOT_STORED):
             self.world.loop.call_later(_AGAIN_SECONDS, self.world.clients, self._send, id)

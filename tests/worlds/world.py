@@ -254,13 +254,14 @@ class Simulation:
         self.note("ask", number=self._questions, client=client, name=name, object=object, **arguments)
         return self._questions
 
-    def note(self, event: str, **fields: Any) -> None:
-        """Write a line for the checker."""
-        self.lines.append(json.dumps({"at": round(self.now, 7), "event": event, **fields}))
+    def note(self, event: str, *, seq: int | None = None, **fields: Any) -> None:
+        """Write a line for the checker. ``seq``: of the message in its conversation."""
+        rest = {} if seq is None else {"place": seq}
+        self.lines.append(json.dumps({"at": round(self.now, 7), "event": event, **fields, **rest}))
 
     def see(self, client: str, conversation: int, message: str | None, seq: int) -> None:
         """A client sees an entry of a conversation."""
-        self.note("see", client=client, object=f"c{conversation}", message=message, place=seq)
+        self.note("see", client=client, object=f"c{conversation}", message=message, seq=seq)
 
     def stored(self, id: int, text: str | None) -> None:
         """An entry that somebody was shown, or was told of."""
@@ -472,7 +473,7 @@ class Simulation:
         result = messaging.store(_LOG, draft, by_user=False)
         if isinstance(result, Appended):
             self.stored(result.entry.id, text)
-            self.note("ok", number=number, place=result.entry.seq)
+            self.note("ok", number=number, seq=result.entry.seq)
         elif not isinstance(result, StorageUnsure):
             self.note("fail", number=number)
 
