@@ -4,13 +4,11 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 
 from imserver.gateway.cluster.registry import Lease
 from imserver.gateway.config.settings import AppSettings, Config, ServerSettings
-from imserver.pages.blueprint import create_pages
-from tests.pages.test_routes import FakeNode
+from tests.pages.test_routes import FakeNode, client_for
 
 
 def lease(number: int, connections: int = 0, url: str = "?", draining: bool = False) -> Lease:
@@ -23,9 +21,7 @@ def lease(number: int, connections: int = 0, url: str = "?", draining: bool = Fa
 def client_of(*leases: Lease, config: Config | None = None) -> FlaskClient:
     node = FakeNode(config or Config())
     node.overview.known = {each.node: each for each in leases}
-    app = Flask("test", static_folder=None)
-    app.register_blueprint(create_pages(node, bytes))  # type: ignore[arg-type]
-    return app.test_client()
+    return client_for(node)
 
 
 def ask(client: FlaskClient, host: str = "127.0.0.1:8080", **headers: str) -> Any:
@@ -66,17 +62,13 @@ def test_without_node_addresses_the_callers_own_address_is_returned() -> None:
     assert ask(client, **forwarded).json == {"url": "wss://im.example.com/acc"}
 
 
-def test_a_stranger_may_not_say_where_others_shall_connect() -> None:
-    config = Config(server=ServerSettings(trusted_proxies=("10.0.0.0/8",)))
+def test_no_stranger_says_where_others_shall_connect_but_a_configured_address_counts() -> None:
     forwarded = {"X_Forwarded_Host": "evil.example.com", "X_Forwarded_Proto": "https"}
-    assert ask(client_of(lease(1, url=""), config=config), **forwarded).json == {
-        "url": "ws://127.0.0.1:8089/acc"
-    }
-
-
-def test_a_configured_websocket_address_counts_here_too() -> None:
-    config = Config(app=AppSettings(websocket_url="im.example.com:8089"))
-    assert ask(client_of(lease(1, url=""), config=config)).json == {"url": "ws://im.example.com:8089/acc"}
+    for config, url in (
+        (Config(server=ServerSettings(trusted_proxies=("10.0.0.0/8",))), "ws://127.0.0.1:8089/acc"),
+        (Config(app=AppSettings(websocket_url="im.example.com:8089")), "wss://im.example.com:8089/acc"),
+    ):
+        assert ask(client_of(lease(1, url=""), config=config), **forwarded).json == {"url": url}
 
 
 def test_when_every_node_is_about_to_stop_the_answer_is_503() -> None:

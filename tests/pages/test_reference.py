@@ -9,16 +9,14 @@ from typing import Any
 
 import gevent
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 
 from imserver.gateway.api.v1.table import document_of
 from imserver.gateway.config.settings import Config
 from imserver.gateway.http.openapi import document
-from imserver.pages.blueprint import create_pages
 from imserver.pages.reference import chinese, curl_of, fields_of, kind_of, marked, operations_of
 from imserver.pages.text import REFERENCE
-from tests.pages.test_routes import POLICY, FakeNode
+from tests.pages.test_routes import POLICY, FakeNode, client_for
 from tests.rows import DOCUMENTED
 from tests.rows import document as write_document
 
@@ -29,9 +27,7 @@ OPERATIONS = list(operations_of(DOCUMENT))
 def client_of(demo: bool) -> FlaskClient:
     node: Any = FakeNode(Config())
     node.keys = SimpleNamespace(demo=demo)
-    app = Flask("test", static_folder=None)
-    app.register_blueprint(create_pages(node, lambda: write_document(77, demo)))
-    return app.test_client()
+    return client_for(node, lambda: write_document(77, demo))
 
 
 @pytest.fixture(scope="module")
