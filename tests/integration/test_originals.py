@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from imserver.gateway.node.feature_list import load_config
+from tests.conftest import StartServer
 from tests.integration import action, client, cmd, gochat, protobuf
 from tests.integration.raw import Raw, Response, ask, bearer, request
 from tests.support import ROOT, Server
@@ -108,3 +109,12 @@ def test_a_page_of_another_host_is_refused_and_one_line_says_what_to_set(server:
         in lines[0]
     )
     assert "connection refused: the page is of host ws.test; to allow it, add the host to" in lines[1]
+
+
+def test_a_page_of_a_listed_host_is_let_in(start_server: StartServer) -> None:
+    text = re.sub(r"^  # (origins:)", r"  \1", FILE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    server = start_server(config=yaml.safe_load(text))
+    assert ask(server.http, _page_request("im.91vh.com")).json["code"] == 200
+    with action.ActionClient(server.ws) as page:
+        page.begin("/ws?uid=1&to_uid=2", more=[("Origin", "http://ws.test")]).login("1", to="2")
+    assert "to allow it, add" not in server.log_text
