@@ -93,15 +93,6 @@ def test_a_command_whose_output_goes_elsewhere_shows_no_progress() -> None:
     assert not noisy
 
 
-def test_no_msg_id_is_used_in_two_examples() -> None:
-    """The examples run on one server, which takes each id once."""
-    users: dict[str, set[str]] = {}
-    for block in (*OPEN, *(each for each in SERVED if "cluster" in each.words), *FRAMES):
-        for msg_id in re.findall(r'msgID["=:]+([\w-]+)', block.text):
-            users.setdefault(msg_id, set()).add(str(block))
-    assert not {msg_id: where for msg_id, where in users.items() if len(where) > 1}
-
-
 @pytest.mark.parametrize("block", OPEN, ids=str)
 def test_a_shell_session_prints_what_it_says(block: Block, server: Server, tmp_path: Path) -> None:
     with present(block, tmp_path, server):

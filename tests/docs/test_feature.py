@@ -41,12 +41,6 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {"PYTHONPATH": f"{ROOT}:{target}"}
 
 
-def test_the_first_feature_is_short() -> None:
-    files = [text for name, text in FILES.items() if "mood" in name or name == "pyproject.toml"]
-    assert len(files) <= 4
-    assert sum(bool(line.strip()) for text in files for line in text.splitlines()) <= 120
-
-
 def test_names_are_where_the_guide_says() -> None:
     named = re.findall(r"`[^`]*?(\w+)\)?` of\s+`(imserver\.plugin[\w.]*)`", prose(GUIDE))
     assert ("about", "imserver.plugin.http") in named
