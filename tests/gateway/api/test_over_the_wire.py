@@ -1,22 +1,12 @@
-"""Bodies of all sizes and shapes over real connections, through both HTTP servers; and a server with keys."""
+"""The API on the port of WebSockets, and the warning of demo mode, over real connections."""
 
 import json
-from typing import Any
 
 import pytest
 
 from tests.conftest import StartServer
-from tests.integration.raw import Response, ask, request
+from tests.integration.raw import ask, request
 from tests.support import HTTP_SERVERS, Server, eventually
-
-FORM = ("Content-Type", "application/x-www-form-urlencoded")
-BAD_PARAMETER = {"code": 1001, "msg": "参数不合法", "data": {}}
-UNAUTHORIZED = {"code": 1003, "msg": "未授权", "data": {}}
-
-
-def body_of(response: Response) -> Any:
-    assert response.status == 200, response
-    return response.json
 
 
 def test_the_websocket_port_answers_the_api_and_health_but_no_pages(server: Server) -> None:

@@ -210,7 +210,6 @@ class SocketHarness:
         self,
         *,
         poller: Callable[[Any, int], Any] = EpollPoller,
-        readers: int = 4,
         batch: int = 256,
         outbox_bytes: int = MEBIBYTE,
         outbox_seconds: float = 30,
@@ -218,7 +217,7 @@ class SocketHarness:
         close_seconds: float = 5,
     ) -> None:
         self.loop = get_hub().loop
-        self.poller = poller(self.loop, readers)
+        self.poller = poller(self.loop, 4)
         self.budget = Budget(node_bytes)
         self.flusher = Flusher(self.loop, self.poller, batch, outbox_bytes, outbox_seconds, self.budget)
         self.context = ConnectionContext(self.poller, self.flusher, self.on_ended, close_seconds)
