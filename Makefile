@@ -20,7 +20,7 @@ CHOSEN := $(foreach test,$(filter tests/% plugins/%,$(ARGS)),$(firstword $(subst
 NPM_TESTS = $(if $(CHOSEN),$(shell grep -rlsE '$(NPM_WORDS)' --include='*.py' $(CHOSEN)),all)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve quick test test-all style types coverage faults schema sdk bench million screenshots page-speed autobahn wheel release site guide-check example lock proto clean
+.PHONY: help serve quick test test-all night style types coverage faults schema sdk bench million screenshots page-speed autobahn wheel release site guide-check example lock proto clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1@\2/p' $(MAKEFILE_LIST) | while IFS=@ read -r t h; do printf '  %-11s %s\n' "$$t" "$$h"; done
@@ -38,6 +38,15 @@ test: $(VENV)/dev $(if $(NPM_TESTS),$(NPM_TOOLS))  ## run the tests (minutes); A
 test-all: $(VENV)/dev $(NPM_TOOLS)  ## run all tests: also those marked full, all faults, the schema tester (under an hour)
 	$(RUN) -m pytest -m "" $(PARALLEL) $(ARGS)
 	$(MAKE) faults
+
+# Each night other lines are changed in the folders that keep what was promised.
+PROMISES := imserver/gateway/auth imserver/gateway/channels imserver/gateway/push imserver/messenger/messages/log
+night: $(VENV)/dev $(NPM_TOOLS)  ## run test-all and 60 mutants in at most 90 minutes, and name the tests that had no time
+	export TESTS_END=$$(($$(date +%s) + 4200)); failed=0; \
+	$(MAKE) faults || failed=1; \
+	$(RUN) -m pytest -m "" $(PARALLEL) || failed=1; \
+	timeout 900 $(RUN) -m tools.mutants --seed $$(date +%j) --count 60 $(PROMISES) || failed=1; \
+	exit $$failed
 
 faults: $(VENV)/dev  ## break nodes, Redis and the network under load, and count what is lost (minutes); ARGS="-m ci": as .ci/run does
 	$(RUN) -m pytest -m "" tests/faults $(ARGS)
