@@ -60,7 +60,8 @@ SOCKET_BYTES = 8192
 QUIET_SECONDS = 15.0
 COME_SECONDS = 900.0
 HARVEST_SECONDS = 0.2
-PUSH_CLIENTS = 8
+PUSH_CLIENTS = 64
+BUSY_SECONDS = 4.0  # of pushes before and after a broadcast
 BEAT = request_frame("heartbeat", "beat", {})
 GOODBYE = client_frame((1000).to_bytes(2, "big"), CLOSE)
 
@@ -517,11 +518,15 @@ class MillionRun:
             "pushes_wrong": answer["wrong"] + found["misdelivered"],
         }
 
-    def _broadcast(self) -> Json:
-        """Push to all users and wait until all have received it."""
+    def _broadcast(self, pushing_seconds: float = 0.0) -> Json:
+        """Push to all users and wait until all have received it, among pushes to single users for so long."""
         workers = self.users.workers
         self.users.each(count_anew)
         time.sleep(CALM_SECONDS)
+        if pushing_seconds:
+            given = {"users": self.options.connections, "rate": PUSHES_PER_SECOND, "seconds": pushing_seconds}
+            self.pusher.ask(push_to_users, **given)
+            time.sleep(BUSY_SECONDS / 2)
         sent_bytes = proc.loopback_bytes()
         with self.context.measured() as span:
             look_seconds = min(len(workers) * PAUSE_SECONDS, LONGEST_LOOK_SECONDS)
@@ -548,14 +553,25 @@ class MillionRun:
             self.phase(f"broadcast {number + 1}")
             runs.append(self._broadcast())
         median = sorted(runs, key=lambda run: float(run["seconds"]))[len(runs) // 2]
+        worst = max(run["seconds"] for run in runs)
+        self.users.beat_if_due(EXPECT_SECONDS)
+        self.phase("broadcast among pushes")
+        runs.append(self._broadcast(BUSY_SECONDS + 2 * worst))
+        (pushed,) = self.context.gather([self.pusher])
+        time.sleep(CALM_SECONDS)
+        singles = self.users.verdict(1)
         self.figures |= {
             "broadcast_seconds": median["seconds"],
-            "broadcast_worst_seconds": max(run["seconds"] for run in runs),
+            "broadcast_worst_seconds": worst,
             "broadcast_p50_ms": median["p50_ms"],
             "broadcast_answer_ms": median["answer_ms"],
             "deliveries_per_second": median["received"] / median["seconds"],
             "cpu_us": median["cpu_us"],
             "network_mb_per_second": median["sent_bytes"] / 1e6 / median["seconds"],
+            "broadcast_pushes_seconds": runs[-1]["seconds"],
+            **singles["latency"].figures("busy_push_"),
+            "pushes_lost": (self.figures["pushes_lost"] or 0)
+            + (pushed["requests"] - pushed["refused"] - singles["singles"]),
             "lost": sum(run["lost"] for run in runs),
             "doubled": sum(run["doubled"] for run in runs),
             "refused": sum(run["wrong"] for run in runs),

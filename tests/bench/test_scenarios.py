@@ -136,6 +136,7 @@ def test_a_few_hundred_instead_of_a_million(
     assert figures["online"] == figures["listed"] == users
     assert figures["pushes"] > 20
     assert 0 < figures["push_p50_ms"] <= figures["push_p99_ms"]
+    assert 0 < figures["busy_push_p50_ms"] <= figures["busy_push_p99_ms"]
     assert 0 < figures["broadcast_seconds"] < 60
     assert figures["pss_full_mb"] > 10
     assert (figures["redis_mb"] is None) == (processes == 1), "one process needs no Redis"
