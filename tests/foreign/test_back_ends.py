@@ -458,9 +458,6 @@ async def test_a_slow_back_end_delays_only_who_asks_it_and_keeps_the_order(
         assert order == ["imserver:conversations", "price", "imserver:conversations"]
 
 
-# --- SDKs ---------------------------------------------------------------------------------------------------
-
-
 # --- clients of other dialects ------------------------------------------------------------------------------
 
 
