@@ -11,7 +11,7 @@ import pytest
 from imserver.gateway.node.feature_list import load_config
 from tests.browser.test_nginx import SITE as GOWEBSOCKET_SITE
 from tests.browser.test_talk_nginx import SITE as CHAT_SITE
-from tests.dialects.protobuf.test_settings_file import ORIGINAL as GOCHAT
+from tests.dialects.test_settings_files import YAML as GOCHAT
 from tests.docs.markdown import blocks
 from tests.gateway.cluster.redis_server import RedisServer
 from tests.integration import action, client, cmd, gochat, protobuf
