@@ -1,5 +1,7 @@
 """What tokens of connections say beyond their user."""
 
+from typing import Any
+
 import pytest
 from msgspec import UNSET, Raw, json
 
@@ -10,16 +12,20 @@ from imserver.dialects.centrifuge.claims import (
     decode_connection,
 )
 from imserver.gateway.auth.tokens import BadToken, read_bare_token
-from tests.gateway.auth.test_channel_tokens import KEYS, NOW, raw, signed
+from tests.gateway.auth.test_tokens import NOW, SHOP, bare
+
+
+def signed(**claims: Any) -> str:
+    return bare(json.encode(claims))
 
 
 def claims_of(token: str) -> ConnectionClaims:
     """What a verified token says beyond its user and its end."""
-    return read_bare_token(token, KEYS, NOW, "shop").read(decode_connection)
+    return read_bare_token(token, SHOP, NOW, "shop").read(decode_connection)
 
 
 def test_a_claim_that_is_null_is_missing() -> None:
-    found = claims_of(raw({"sub": "ann", "subs": None, "channels": None, "info": {"name": None}}))
+    found = claims_of(signed(sub="ann", subs=None, channels=None, info={"name": None}))
     assert found.subscriptions == {}
     assert bytes(found.info) == b'{"name":null}'  # type: ignore[arg-type]
 
@@ -28,7 +34,7 @@ def test_claims_can_be_read_again_from_a_deeper_stack() -> None:
     def is_read(levels: int) -> bool:
         info = b"[" * levels + b"]" * levels
         try:
-            return bytes(claims_of(raw({"sub": "ann", "info": Raw(info)})).info) == info  # type: ignore[arg-type]
+            return bytes(claims_of(signed(sub="ann", info=Raw(info))).info) == info  # type: ignore[arg-type]
         except BadToken:
             return False
 
@@ -63,8 +69,6 @@ def test_what_is_no_token_requests_nothing(written: str) -> None:
 
 
 def test_in_an_open_app_a_token_requests_a_name_and_channels() -> None:
-    found = connection_request(
-        signed("x" * 32, sub="ann", channels=["news"], subs={"talk": {"info": 1}}, info=1)
-    )
+    found = connection_request(signed(sub="ann", channels=["news"], subs={"talk": {"info": 1}}, info=1))
     assert (found.sub, found.names) == ("ann", {"news", "talk"})
-    assert connection_request(raw({"sub": None, "channels": None})) == ConnectionRequest()
+    assert connection_request(signed(sub=None, channels=None)) == ConnectionRequest()

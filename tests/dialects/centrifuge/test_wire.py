@@ -99,7 +99,3 @@ def test_a_client_has_the_channel_of_its_user_under_the_name_by_which_it_got_it(
     publication = Event("msg", "shop", "hi", channel=ChannelPart("user:ann", 3, "epoch"))
     for event in (publication, Event("join", "ann", "", channel=ChannelPart("user:ann"))):
         assert json.loads(payload_of(event, as_json, state=state) or b"")["push"]["channel"] == own
-
-
-def test_pings_are_empty_replies() -> None:
-    assert (as_json.ping, as_protobuf.ping) == (b"{}", b"\0")
