@@ -185,6 +185,17 @@ def server(request: pytest.FixtureRequest, start_shared_server: StartServer) -> 
     return start_shared_server(http_server=request.param)
 
 
+@pytest.fixture
+def constants(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """``constants(module, NAME=value)``: other values of constants, until the end of the test."""
+
+    def set_constants(owner: object, **values: object) -> None:
+        for name, value in values.items():
+            monkeypatch.setattr(owner, name, value)
+
+    return set_constants
+
+
 @pytest.fixture(scope="module")
 def sink() -> Iterator[Any]:
     """A mail server (a ``Sink``)."""

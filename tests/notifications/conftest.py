@@ -1,6 +1,6 @@
 """Nodes that notify, with short pauses."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +13,15 @@ from tests.notifications.notifying import NotifyingNode, StartNode
 
 
 @pytest.fixture
-def quick(hasty_consumers: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(hasty_consumers: None, constants: Callable[..., None]) -> None:
     """Short pauses."""
 
     def until_beat(seconds: float = 1.0) -> float:
         return seconds
 
-    for owner, name, value in (
-        (consumer, "LOOK_SECONDS", 0.01),
-        (notifier, "READ_SECONDS", 0.01),
-        (DeliveryLease, "RENEW_SECONDS", 0.1),
-        (consumer, "until_beat", until_beat),
-        (notifier, "until_beat", until_beat),
-    ):
-        monkeypatch.setattr(owner, name, value)
+    constants(consumer, LOOK_SECONDS=0.01, until_beat=until_beat)
+    constants(notifier, READ_SECONDS=0.01, until_beat=until_beat)
+    constants(DeliveryLease, RENEW_SECONDS=0.1)
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ from imserver.gateway.metrics import Metrics
 from imserver.gateway.storage.statements import text_of
 from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.deliverer import LogFollower
-from imserver.messenger.messages.log.contract import Commit, Draft
+from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.receipts import Receipts
-from imserver.notifications.contract import Delivery, PushEndpoint, Shown, Wishes
+from imserver.notifications.contract import Delivery, PushEndpoint, Shown
 from imserver.notifications.declared import AppNotifySettings
 from imserver.notifications.notifier import Notifier
 from imserver.notifications.recipients import Recipients
@@ -30,20 +30,6 @@ from tests.backends.webhooks.consumer_users import end
 
 APP = "shop"
 HOST = "push.test"
-
-
-class _Listener:
-    """What the log tells a node."""
-
-    def __init__(self) -> None:
-        self.follower: LogFollower | None = None
-
-    def committed(self, commit: Commit) -> None:
-        if self.follower is not None:
-            self.follower.committed(commit)
-
-    def batch_stored(self, _app: str, _drafts: int, _seconds: float) -> float:
-        return 0.0
 
 
 class People:
@@ -104,13 +90,12 @@ class NotifyingNode:
         self.people = people or People()
         at_once = AppNotifySettings(after_seconds=0.0, again_seconds=0.0)
         self.rules: AppNotifySettings | None = rules or at_once
-        listener = _Listener()
         self.store = Store(StorageSettings(url), str(folder), threaded=False)
         self.store.start()
         log = self.store.part(MessageLog)
-        log.writer.listener = listener
-        self.follower = LogFollower(log, _NobodyHere(), Metrics())  # type: ignore[arg-type]
-        listener.follower = self.follower
+        nobody = SimpleNamespace(is_wanted=lambda app: False, deliver=lambda *_: None)
+        self.follower = LogFollower(log, nobody, Metrics())  # type: ignore[arg-type]
+        log.writer.listener = SimpleNamespace(committed=self.follower.committed, batch_stored=lambda *_: 0.0)  # type: ignore[assignment]
         self.rows = NotificationRows(self.store)
         self.lease = DeliveryLease()
         self.recipients = Recipients(self.store, self.people, self.people.is_banned)  # type: ignore[arg-type]
@@ -173,9 +158,6 @@ class NotifyingNode:
             not due or due > time() * 1000 + 50 for _, due, _ in self.dues()
         )
 
-    def set_wishes(self, user: str, wishes: Wishes) -> None:
-        self.rows.set_wishes(APP, user, wishes)
-
     def _send(self, _hosts: Collection[str] = ()) -> None:
         if self.is_sending:
             gevent.spawn(self.deliver)
@@ -199,16 +181,6 @@ class NotifyingNode:
     def stop(self) -> None:
         self.notifier.stop()
         self.kill()
-
-
-class _NobodyHere:
-    """A deliverer without connections."""
-
-    def is_wanted(self, _app: str) -> bool:
-        return False
-
-    def deliver(self, *_: object) -> None:
-        pass
 
 
 StartNode = Callable[..., NotifyingNode]

@@ -13,7 +13,6 @@ from imserver.notifications.content import (
     WORDS,
     Author,
     body_of,
-    closing,
     host_of,
     in_words,
     language_of,
@@ -145,10 +144,6 @@ def test_what_is_long_is_cut() -> None:
     assert (shown.data, shown.actions, shown.body) == (None, (), large.body)
     assert len(body_of(Shown("message", "tag", body="\0" * 2000))) <= MOST_BYTES
     assert len(body_of(Shown("push", "tag", "\0" * 512, "text"))) <= MOST_BYTES
-
-
-def test_closing_shows_nothing() -> None:
-    assert json.decode(body_of(closing("shop", 3))) == {"kind": "close", "tag": "shop:3", "conversation": 3}
 
 
 def fields_of(text: str) -> set[str]:

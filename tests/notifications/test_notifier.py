@@ -7,7 +7,6 @@ import gevent
 import pytest
 from msgspec import json
 
-from imserver.gateway.errors import StorageUnavailable
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.notifications.contract import (
@@ -19,6 +18,7 @@ from imserver.notifications.contract import (
     Wishes,
 )
 from imserver.notifications.declared import AppNotifySettings
+from tests.messenger.log_file import Gates
 from tests.notifications.notifying import APP, HOST, NotifyingNode, PushService, StartNode
 from tests.support import until
 
@@ -125,7 +125,7 @@ def test_what_is_over_before_its_time_is_not_notified(start: StartNode, how: str
 def test_quiet_hours_put_a_notification_off(node: NotifyingNode) -> None:
     now = time()
     minute = int(now // 60) % 1440
-    node.set_wishes("zoe", Wishes(quiet=QuietHours(minute, (minute + 120) % 1440)))
+    node.rows.set_wishes(APP, "zoe", Wishes(quiet=QuietHours(minute, (minute + 120) % 1440)))
     node.subscribe("zoe", "kim")
     node.send("ann", "zoe", "hi")
     node.send("ann", "kim", "hi")
@@ -134,16 +134,6 @@ def test_quiet_hours_put_a_notification_off(node: NotifyingNode) -> None:
     (due,) = [due for user, due, _ in node.dues() if user == "zoe"]
     assert 3600 < due / 1000 - now <= 7200
     assert node.service.texts("zoe") == []
-
-
-def test_what_is_read_before_it_is_sent_is_not_sent(node: NotifyingNode) -> None:
-    node.is_sending = False
-    node.subscribe("zoe")
-    node.send("ann", "zoe", "hi")
-    until(lambda: node.rows.hosts(0))
-    node.read("zoe", 1)
-    node.deliver()
-    assert node.service.texts() == []
 
 
 def ask(node: NotifyingNode, conversation: str | int, **more: Any) -> int:
@@ -204,7 +194,7 @@ def test_those_who_have_not_answered_are_reminded_though_they_have_read_the_ques
     assert json.decode(node.service.taken[-1].body, type=Shown).kind == "close"
 
 
-@pytest.mark.parametrize("change", ["banned", "left", "blocked", "recalled"])
+@pytest.mark.parametrize("change", ["banned", "left", "blocked", "recalled", "read"])
 def test_what_is_not_for_the_user_any_more_is_not_sent(node: NotifyingNode, change: str) -> None:
     node.is_sending = False
     group = node.store.part(MessageLog).groups.create(APP, "ann", "tea", ["zoe", "kim"]).conversation
@@ -217,12 +207,19 @@ def test_what_is_not_for_the_user_any_more_is_not_sent(node: NotifyingNode, chan
         node.store.part(MessageLog).groups.leave(APP, group, ["zoe"], "ann")
     elif change == "blocked":
         node.people.blocks.add(("zoe", "ann"))
+    elif change == "read":
+        node.read("zoe", group)
     else:
         recall = Draft(sender="ann", conversation=group, kind="recall", about=ids[0], time_ms=1)
         node.store.part(MessageLog).writer.append(APP, [recall])
     node.deliver()
     assert node.service.texts("zoe") == []
     assert node.service.texts("kim") == ([] if change == "recalled" else ["ann: secret"])
+    if change not in ("recalled", "read"):
+        node.is_sending = True
+        recall = Draft(sender="ann", conversation=group, kind="recall", about=ids[0], time_ms=1)
+        node.store.part(MessageLog).writer.append(APP, [recall])
+        until(lambda: node.service.texts("kim") == ["ann: secret", "close"])
 
 
 def test_nobody_is_notified_while_they_are_banned(node: NotifyingNode) -> None:
@@ -282,25 +279,21 @@ def test_levels_and_muted_conversations(node: NotifyingNode) -> None:
         ("unmuted", ConversationWish(group, "all", now - 1)),
     ):
         node.rows.set_conversation_wish(APP, *wish)
-    node.send("ann", group, "hi")
-    until(lambda: len(node.service.taken) == 2)
-    until(node.settled)
-    assert {one.user for one in node.service.taken} == {"kim", "unmuted"}
     node.send("ann", group, "look", meta=b'{"mentions":["mentions","nothing"]}')
-    node.send("ann", group, "and so on")
-    until(lambda: node.service.texts("mentions"))
+    until(lambda: len(node.service.taken) == 3)
     until(node.settled)
-    assert node.service.texts("mentions") == ["ann: look"]
+    assert {one.user for one in node.service.taken} == {"kim", "unmuted", "mentions"}
+    node.send("ann", group, "and so on")
+    until(lambda: len(node.service.texts("kim")) == 2)
+    until(node.settled)
     assert node.service.shown("mentions")[0].count == 1
-    node.send("ann", group, "everybody", meta=b'{"mentions":["all"]}')
-    until(lambda: len(node.service.texts("mentions")) == 2)
     assert node.service.texts("nothing") == node.service.texts("muted") == []
 
 
 @pytest.mark.parametrize("by", ["user", "app"])
 def test_texts_are_hidden_if_the_user_or_the_app_wants_it(node: NotifyingNode, by: str) -> None:
     if by == "user":
-        node.set_wishes("zoe", Wishes(preview=False))
+        node.rows.set_wishes(APP, "zoe", Wishes(preview=False))
     else:
         node.rules = AppNotifySettings(after_seconds=0, preview=False)
     node.subscribe("zoe", language="zh")
@@ -310,16 +303,6 @@ def test_texts_are_hidden_if_the_user_or_the_app_wants_it(node: NotifyingNode, b
     until(lambda: len(node.service.taken) == 2)
     assert node.service.texts("zoe") == ["新消息"]
     assert node.service.texts("kim") == (["open"] if by == "user" else ["New message"])
-
-
-def test_what_was_notified_is_closed_when_it_is_recalled(node: NotifyingNode) -> None:
-    node.subscribe("zoe")
-    (id,) = node.send("ann", "zoe", "told")
-    until(lambda: node.service.taken)
-    recall = Draft(sender="ann", conversation=1, kind="recall", about=id, time_ms=1)
-    node.store.part(MessageLog).writer.append(APP, [recall])
-    until(lambda: len(node.service.taken) == 2)
-    assert node.service.texts() == ["told", "close"]
 
 
 def test_nobody_is_notified_of_a_sender_whom_they_have_blocked(node: NotifyingNode) -> None:
@@ -332,11 +315,6 @@ def test_nobody_is_notified_of_a_sender_whom_they_have_blocked(node: NotifyingNo
     until(node.settled)
     assert node.service.texts("zoe")[-1] == "bob: from bob"
     assert node.service.texts("kim")[-1] == "ann: from ann"
-    before = len(node.service.texts("zoe"))
-    node.send("ann", group, "again")
-    until(lambda: node.service.texts("kim")[-1] == "ann: again")
-    until(node.settled)
-    assert len(node.service.texts("zoe")) == before
 
 
 def test_a_message_may_say_what_is_shown_or_that_nothing_is(node: NotifyingNode) -> None:
@@ -382,7 +360,7 @@ def test_many_messages_without_notifications_stop_nobody(start: StartNode, again
 
 
 def test_a_user_with_mail_only_becomes_due_for_mail(node: NotifyingNode) -> None:
-    node.set_wishes("zoe", Wishes(mail="soon"))
+    node.rows.set_wishes(APP, "zoe", Wishes(mail="soon"))
     node.notifier.work.changed()
     node.send("ann", "zoe", "hi")
     until(lambda: node.rows.mails_due(APP, 0, 9)[1])
@@ -408,18 +386,6 @@ def test_the_notification_of_a_member_who_left_is_closed(node: NotifyingNode) ->
     assert (node.service.texts("kim"), node.service.texts("bob")) == (["ann: hi", "ann: more"], ["ann: more"])
     node.notifier.read(APP, "zoe", group)
     until(lambda: node.service.texts("zoe") == ["ann: hi", "close"])
-
-
-def test_a_group_of_a_thousand_is_notified_each_member_once(node: NotifyingNode) -> None:
-    users = [f"u{number}" for number in range(1000)]
-    group = node.store.part(MessageLog).groups.create(APP, "ann", "all", users).conversation
-    node.subscribe(*users)
-    node.send("ann", group, "one", "two")
-    until(lambda: len(node.service.taken) == 1000)
-    until(node.settled)
-    assert {one.user for one in node.service.taken} == set(users)
-    assert len(node.service.taken) == 1000
-    assert {one.count for one in node.service.shown()} == {2}
 
 
 def test_what_was_received_or_read_again_closes_nothing(node: NotifyingNode) -> None:
@@ -501,9 +467,7 @@ def test_a_read_on_a_node_without_the_lease_closes_too(start: StartNode) -> None
     until(lambda: first.service.texts() == ["one", "close"])
 
 
-def test_nothing_is_lost_or_notified_twice_while_the_database_is_away(
-    start: StartNode, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_lost_or_notified_twice_while_the_database_is_away(start: StartNode) -> None:
     node = start(rules=AppNotifySettings(after_seconds=0.8, again_seconds=0))
     node.subscribe("zoe", "kim")
     node.send("ann", "zoe", "one")
@@ -512,35 +476,13 @@ def test_nothing_is_lost_or_notified_twice_while_the_database_is_away(
     node.send("ann", "kim", "two")
     until(lambda: len(node.dues()) == 2)
 
-    def away(*_: object) -> None:
-        raise StorageUnavailable("away")
-
-    with monkeypatch.context() as patch:
-        for name in ("read", "write", "read_or", "write_or"):
-            patch.setattr(node.store, name, away)
-        node.notifier.read(APP, "zoe", 1)
-        gevent.sleep(1.0)
-        assert len(node.service.taken) == 1
+    gates = Gates()
+    node.store.database().runner, gates.away = gates, True
+    node.notifier.read(APP, "zoe", 1)
+    gevent.sleep(1.0)
+    assert len(node.service.taken) == 1
+    gates.away = False
     node.read("zoe", 1)
     until(lambda: len(node.service.taken) == 3)
     until(node.settled)
     assert sorted(node.service.texts()) == ["close", "one", "two"]
-
-
-def test_an_outage_of_the_push_service_loses_nothing(node: NotifyingNode) -> None:
-    node.service.away = True
-    node.subscribe("zoe")
-    node.send("ann", "zoe", "one")
-    until(lambda: node.rows.hosts(0))
-    until(node.settled)
-    node.send("ann", "zoe", "two")
-    until(lambda: node.rows.deliveries("push.test", 1 << 50, 9)[0].entry == 2)
-    node.service.away = False
-    node.deliver()
-    assert node.service.texts() == ["two"], "a newer one replaces the one before"
-
-
-def test_a_banned_user_gets_no_push_that_is_not_stored(node: NotifyingNode) -> None:
-    node.people.banned.add("zoe")
-    items = [("zoe", 0, 0), ("kim", 0, 0)]
-    assert node.recipients.are_over(APP, items) == [True, False]

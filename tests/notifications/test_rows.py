@@ -1,9 +1,9 @@
 """The rows of notifications on each engine."""
 
-import subprocess
-import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import gevent
 import pytest
@@ -111,35 +111,19 @@ def test_the_endpoints_of_a_user_are_on_a_few_hosts(rows: NotificationRows) -> N
     assert not rows.endpoints_by_id([one.id for one in first])
 
 
-ADD_AT_ONCE = """
-from gevent import monkey; monkey.patch_all()
-import sys, gevent
-from imserver.gateway.config.settings import StorageSettings
-from imserver.notifications.contract import PushEndpoint
-from imserver.notifications.rows import NotificationRows
-from imserver.gateway.storage.store import Store
-store = Store(StorageSettings(sys.argv[1], seconds=60, pool_size=8), sys.argv[2])
-store.start()
-rows = NotificationRows(store)
-for number in range(10):
-    new = PushEndpoint(0, "shop", "b", f"https://push.test/{number}", "key", "auth")
-    adding = [gevent.spawn(rows.add_endpoint, new, 50) for _ in range(8)]
-    gevent.joinall(adding, raise_error=True)
-    assert len({one.get().id for one in adding}) == 1
-assert len(rows.endpoints("shop", ["b"])["b"]) == 10
-store.close()
-"""
-
-
-def test_an_endpoint_that_is_added_several_times_at_once_is_one(
-    url: str, store: Store, tmp_path: Path
-) -> None:
+def test_an_endpoint_that_is_added_several_times_at_once_is_one(url: str, open_store: OpenStore) -> None:
     """A client sends its request again while the first one still waits for the database."""
-    store.close()  # the tables are there
-    done = subprocess.run(
-        [sys.executable, "-c", ADD_AT_ONCE, url, str(tmp_path)], capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
+    nodes = [NotificationRows(open_store(url)) for _ in range(4)]
+    together = Barrier(len(nodes))
+
+    def add(rows: NotificationRows, number: int) -> int:
+        together.wait()
+        return rows.add_endpoint(endpoint("b", f"https://push.test/{number}"), 50).id
+
+    with ThreadPoolExecutor(len(nodes)) as threads:
+        for number in range(10):
+            assert len(set(threads.map(lambda rows, number=number: add(rows, number), nodes))) == 1  # type: ignore[misc]
+    assert len(nodes[0].endpoints(APP, ["b"])["b"]) == 10
 
 
 def test_endpoints_are_switched_off_and_removed_by_their_user_only(rows: NotificationRows) -> None:
