@@ -24,6 +24,7 @@ class Post:
     headers: dict[str, str]
     body: bytes
     time: float
+    method: str = "POST"
 
     @property
     def json(self) -> Any:
@@ -127,21 +128,22 @@ def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
             with contextlib.suppress(OSError):  # who waits no longer hangs up
                 self._serve()
 
-        do_GET = do_DELETE = do_POST
+        do_GET = do_PUT = do_DELETE = do_POST
 
         def _serve(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             headers = {name.lower(): value for name, value in self.headers.items()}
-            post = Post(self.path, headers, body, time.monotonic())
+            post = Post(self.path, headers, body, time.monotonic(), self.command)
             receiver.posts.append(post)
             answer = receiver.reply(post)
             if answer is None:
                 self.close_connection = True
                 return
             status, content, more = (*answer, {})[:3]
+            if "Content-Length" in more:  # of more bytes than it has
+                self.close_connection = True
             self.send_response(status)
-            self.send_header("Content-Length", str(len(content)))
-            for name, value in more.items():
+            for name, value in {"Content-Length": str(len(content)), **more}.items():
                 self.send_header(name, value)
             self.end_headers()
             for start in range(len(content)) if receiver.drip_seconds else ():

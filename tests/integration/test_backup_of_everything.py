@@ -21,7 +21,7 @@ from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.operate.copies import backup as copies
 from imserver.operate.copies.archive import write
 from tests.gateway.storage.servers import DatabaseServer
-from tests.media.uploads.bucket import Standin, standing_in
+from tests.media.uploads.bucket import Standin
 from tests.media.uploads.test_move import FILES, Machine
 from tests.stores import ENGINES, TABLES, server_of
 from tests.support import run_cli
@@ -31,7 +31,7 @@ SECRET = bytes(range(128, 192)) + b"\r\n"
 
 @pytest.fixture
 def bucket() -> Iterator[Standin]:
-    with standing_in() as one:
+    with Standin() as one:
         yield one
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from imserver.media.uploads.contract import FILE_BYTES
 from tests.conftest import StartServer
-from tests.media.uploads.bucket import ACCESS_KEY, NAME, REGION, SECRET_KEY, standing_in
+from tests.media.uploads.bucket import ACCESS_KEY, NAME, REGION, SECRET_KEY, Standin
 from tests.support import Server, eventually
 
 from .cmd import form_request, fresh, logged_in
@@ -297,7 +297,7 @@ def test_a_file_that_comes_while_its_account_is_deleted_goes_with_it(roomy: Serv
 @pytest.mark.full
 def test_files_go_to_a_bucket_and_come_from_there(launch: Launch, http_server: str) -> None:
     content = picture(900, 700)
-    with standing_in() as standin:
+    with Standin() as standin:
         bucket = {"s3_url": standin.url, "s3_bucket": NAME, "s3_region": REGION}
         keys = {"s3_access_key": ACCESS_KEY, "s3_secret_key": SECRET_KEY}
         server = launch(http_server, uploads={"min_free_bytes": 0, **bucket, **keys})

@@ -65,7 +65,9 @@ def test_no_inside_address_is_reached(make: Make, address: str) -> None:
                 make(lambda _host, _port: [address], False).page("app", "ann", f"{scheme}://{host}/", 1000)
 
 
-def test_no_inside_server_is_connected_to(make: Make, site: Site) -> None:
+def test_no_inside_server_is_connected_to_and_what_is_no_redirection_leads_nowhere(
+    make: Make, site: Site
+) -> None:
     """Without the setting loopback is inside."""
     for host in ("127.0.0.1", "localhost", "[::1]", "2130706433", "0x7f.1", "127.1", "a.example"):
         with pytest.raises(Unreachable):
@@ -73,6 +75,18 @@ def test_no_inside_server_is_connected_to(make: Make, site: Site) -> None:
                 "app", "ann", f"http://{host}:{site.port}/page", 1000
             )
     assert site.connections == 0
+    for target in (
+        "",
+        "ftp://a.example/",
+        "file:///etc/passwd",
+        "https://a:b@c.example/",
+        "//",
+        "http://[",
+        "\x80",
+    ):
+        site.pages["/x"] = redirect(target)
+        with pytest.raises(Unreachable):
+            make(by_name).page("app", "ann", f"{site.url}/x", 1000)
 
 
 @pytest.mark.parametrize("address", INSIDE)
@@ -125,16 +139,6 @@ def test_each_step_of_a_redirection_is_counted_and_they_end(make: Make, site: Si
         fetching.page("app", "ann", f"{site.url}/loop", 1000)
     assert site.requests.count("/loop") == 5
     fetching.close()
-
-
-@pytest.mark.parametrize(
-    "target",
-    ["", "ftp://a.example/", "file:///etc/passwd", "https://a:b@c.example/", "//", "http://[", "\x80"],
-)
-def test_redirections_that_are_none(make: Make, site: Site, target: str) -> None:
-    site.pages["/x"] = redirect(target)
-    with pytest.raises(Unreachable):
-        make(by_name).page("app", "ann", f"{site.url}/x", 1000)
 
 
 def test_sizes_and_times_are_bounded(make: Make, site: Site) -> None:

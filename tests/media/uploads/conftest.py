@@ -1,5 +1,7 @@
 """Fixtures: a store, and the time that transfers go by."""
 
+from collections.abc import Callable
+
 import pytest
 
 from imserver.gateway.storage.store import Store
@@ -14,9 +16,9 @@ def store(open_store: OpenStore) -> Store:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def clock(constants: Callable[..., None]) -> list[float]:
     """What time it is."""
     now = [1000.0]
     for each in (resumable, transfers, uploads):
-        monkeypatch.setattr(each, "monotonic", lambda: now[0])
+        constants(each, monotonic=lambda: now[0])
     return now

@@ -6,7 +6,7 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import gevent
@@ -56,13 +56,14 @@ def test_a_thumbnail_keeps_the_shape_and_its_longer_side_is_the_limit(tmp_path: 
         with Image.open(tmp_path / "small") as small:
             assert (small.format, small.size) == ("JPEG", (100, 50))
         assert look(path, kind, tmp_path / "small", 0) == Picture(400, 200)
-
-
-def test_transparent_pixels_stay_transparent(tmp_path: Path) -> None:
-    path = saved(tmp_path / "a", "RGBA", (300, 300), "PNG")
+    path = saved(tmp_path / "a", "RGBA", (300, 300), "PNG")  # transparent pixels stay so
     assert look(path, "image/png", tmp_path / "small") == Picture(300, 300, "image/png")
     with Image.open(tmp_path / "small") as small:
         assert small.convert("RGBA").getpixel((5, 5)) == (0, 0, 0, 0)
+    first, second = Image.new("RGB", (400, 200)), Image.new("RGB", (100, 100))  # the first is shown
+    first.save(tmp_path / "a", "MPO", save_all=True, append_images=[second])
+    found = look(tmp_path / "a", "image/jpeg", tmp_path / "small")
+    assert found == Picture(400, 200, "image/jpeg", cleaned=True), "the second one is removed"
 
 
 def test_a_picture_that_would_fill_the_memory_is_measured_only(tmp_path: Path) -> None:
@@ -82,9 +83,10 @@ def test_a_picture_that_would_fill_the_memory_is_measured_only(tmp_path: Path) -
 
 
 @pytest.fixture
-def low_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, pixels in (("", 10_000), ("JPEG_", 40_000), ("WEBP_", 4000), ("FILTERED_", 5000)):
-        monkeypatch.setattr(pictures, f"MAX_{name}PIXELS", pixels)
+def low_limits(constants: Callable[..., None]) -> None:
+    constants(
+        pictures, MAX_PIXELS=10_000, MAX_JPEG_PIXELS=40_000, MAX_WEBP_PIXELS=4000, MAX_FILTERED_PIXELS=5000
+    )
 
 
 @pytest.mark.usefixtures("low_limits")
@@ -140,13 +142,6 @@ def test_a_jpeg_that_goes_over_itself_very_often_is_measured_only(tmp_path: Path
     for scans, kind in ((MAX_SCANS, "image/jpeg"), (MAX_SCANS + 1, "")):
         path.write_bytes(head + scan * scans + b"\xff\xd9")
         assert look(path, "image/jpeg", tmp_path / "small") == Picture(side, side, kind)
-
-
-def test_of_a_jpeg_with_several_pictures_the_first_is_shown(tmp_path: Path) -> None:
-    first, second = Image.new("RGB", (400, 200)), Image.new("RGB", (100, 100))
-    first.save(tmp_path / "a", "MPO", save_all=True, append_images=[second])
-    found = look(tmp_path / "a", "image/jpeg", tmp_path / "small")
-    assert found == Picture(400, 200, "image/jpeg", cleaned=True), "the second one is removed"
 
 
 WEIGHED = """

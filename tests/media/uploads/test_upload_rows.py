@@ -1,7 +1,6 @@
 """Rows of uploaded files, on every engine: the quota holds, however many come at once."""
 
-import subprocess
-import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -9,34 +8,10 @@ import pytest
 
 from imserver.gateway.storage.statements import PooledStatements
 from imserver.gateway.storage.store import Store
-from imserver.media.uploads import upload_rows
+from imserver.media.uploads import Uploads, upload_rows
 from imserver.media.uploads.contract import FILE_BYTES, Upload, Usage
+from tests.security.node_harness import ALL, Harness, config
 from tests.stores import OpenStore
-from tests.support import clean_environment
-
-# In a process of its own, patched as a server is. Prints how many of twelve were kept, and what is kept then.
-CROWD = """
-from gevent import monkey; monkey.patch_all()
-import sys
-import gevent
-from imserver.gateway.config.settings import StorageSettings
-from imserver.gateway.storage.store import Store
-url, folder, before = sys.argv[1:]
-store = Store(StorageSettings(url, pool_size=12, seconds=20), folder)
-store.start()
-from imserver.media.uploads import upload_rows
-from imserver.media.uploads.contract import Upload
-def add(number):
-    row = Upload(f"{number:032}", "101", "ann", "file", "x/y", "", 100, "0" * 64, 1)
-    return store.write(lambda sql: upload_rows.add(sql, row, 500 + 5 * 4096))
-for number in range(int(before)):
-    assert add(100 + number)
-crowd = [gevent.spawn(add, number) for number in range(12)]
-gevent.joinall(crowd, raise_error=True)
-usage = store.read(lambda sql: upload_rows.usage(sql, "101", "ann"))
-print(sum(each.value for each in crowd), usage.bytes, usage.files)
-store.close()
-"""
 
 ROW = Upload(
     id="a" * 32,
@@ -66,15 +41,11 @@ def usage(store: Store, user: str = "ann") -> Usage:
     return store.read(lambda sql: upload_rows.usage(sql, "101", user))
 
 
-def test_a_row_comes_back_as_it_was_stored(url: str, open_store: OpenStore) -> None:
+def test_a_row_comes_back_as_it_was_stored_and_gives_its_bytes_back(url: str, open_store: OpenStore) -> None:
     store = open_store(url)
-    assert store.write(lambda sql: upload_rows.add(sql, ROW, 0))
-    assert store.read(lambda sql: upload_rows.find(sql, ROW.id)) == ROW
+    assert store.write(lambda sql: upload_rows.add(sql, msgspec.structs.replace(ROW, user="cid"), 0))
+    assert store.read(lambda sql: upload_rows.find(sql, ROW.id)) == msgspec.structs.replace(ROW, user="cid")
     assert store.read(lambda sql: upload_rows.find(sql, ROW.id.upper())) is None
-
-
-def test_a_file_that_is_removed_gives_its_bytes_back(url: str, open_store: OpenStore) -> None:
-    store = open_store(url)
     assert added(store, 1, quota=200 + 2 * FILE_BYTES)
     assert added(store, 2, quota=200 + 2 * FILE_BYTES)
     assert usage(store) == Usage(200, 2)
@@ -88,17 +59,16 @@ def test_a_file_that_is_removed_gives_its_bytes_back(url: str, open_store: OpenS
     assert not added(store, 5, quota=99 + FILE_BYTES, user="first")
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("before", [0, 1])
-def test_a_quota_holds_for_files_that_come_at_once(url: str, tmp_path: Path, before: int) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", CROWD, url, str(tmp_path), str(before)],
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stdout.split() == [str(5 - before), "500", "5"], done.stderr
+def test_a_quota_holds_for_files_that_come_at_once(url: str, open_store: OpenStore, before: int) -> None:
+    stores, quota, kept = [open_store(url) for _ in range(4)], 500 + 5 * FILE_BYTES, 0
+    for number in range(before):
+        assert added(stores[0], 100 + number, quota)
+    with ThreadPoolExecutor(len(stores)) as threads:
+        for first in (0, 4, 8):
+            ids = range(first, first + len(stores))
+            kept += sum(threads.map(lambda store, id: added(store, id, quota), stores, ids))
+    assert (kept, usage(stores[0])) == (5 - before, Usage(500, 5))
 
 
 def test_pages_go_from_the_newest_to_the_oldest_without_a_gap(url: str, open_store: OpenStore) -> None:
@@ -138,3 +108,29 @@ def test_rows_of_files_are_erased_unless_a_feature_erases_them(url: str, open_st
     assert store.contents("shop").uploads == 2
     store.delete_rows("shop")
     assert store.contents("shop").uploads == 0
+
+
+@pytest.mark.parametrize("features", [None, ("messages",)])
+def test_the_rows_of_an_erased_user_are_erased(
+    tmp_path: Path, features: tuple[str, ...] | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    harness = Harness(config(tmp_path))
+    commands = {"commands": [{"uploads/delete": {"id": "x" * 32}}, {"uploads": {}}]}
+    first, second = harness.call("POST", "/api/v1/batch", commands, ALL.key)[1]["results"]
+    assert (first["status"], first["body"]) == (200, {"deleted": False})
+    assert second["status"] == 404, "a batch takes no files"
+    sent = harness.web.post(
+        "/api/v1/uploads?app=204&user=ann", data=b"text", headers={"Authorization": f"Bearer {ALL.key}"}
+    )
+    assert sent.status_code == 201, sent.data
+    folder = harness.node.core.service(Uploads).incoming().parent
+    harness.close()
+    harness = Harness(config(tmp_path, features=features))
+    parts = harness.node.core
+    assert parts.store.contents("204").uploads == 1
+    parts.erase_user("204", "ann")
+    assert parts.store.contents("204").uploads == 0
+    harness.close()
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert len(files) == (0 if features is None else 1), "bytes are the feature's"
+    assert ("erased the rows of 1 files" in caplog.text) == (features is not None)

@@ -14,9 +14,14 @@ from msgspec.structs import replace
 from imserver.gateway import errors
 from imserver.gateway.storage.store import Store
 from imserver.media.uploads import upload_rows
-from imserver.media.uploads.contract import FILE_BYTES
-from imserver.media.uploads.declared import HTTP_DISK_FULL, HTTP_QUOTA_EXCEEDED, UploadSettings
-from imserver.media.uploads.transfers import GRACE_SECONDS, TransferRefused, Transfers
+from imserver.media.uploads.contract import FILE_BYTES, Upload
+from imserver.media.uploads.declared import (
+    HTTP_DISK_FULL,
+    HTTP_QUOTA_EXCEEDED,
+    HTTP_UNKNOWN_UPLOAD,
+    UploadSettings,
+)
+from imserver.media.uploads.transfers import GRACE_SECONDS, Pieces, TransferRefused, Transfers
 from imserver.media.uploads.uploads import Offer, Uploads
 from tests.media.uploads.test_boxes import FILES, SPOT
 
@@ -99,15 +104,6 @@ def test_an_app_has_a_quota(uploads: Uploads) -> None:
     take(uploads, "cid", "192.0.2.4")
 
 
-def test_an_uploaded_picture_of_a_phone_has_no_place(uploads: Uploads) -> None:
-    content = FILES["heic"]
-    row = take(uploads, "ann", "192.0.2.1", content)
-    stored = b"".join(uploads.open(row, False, 0, row.bytes - 1))
-    assert len(stored) == len(content)
-    assert SPOT not in stored
-    assert row.sha256 == sha256(stored).hexdigest()
-
-
 def test_an_address_uploads_so_much_in_a_day_and_what_the_disk_refuses_does_not_count(
     uploads: Uploads,
 ) -> None:
@@ -158,9 +154,85 @@ def test_an_upload_below_the_minimum_rate_ends(uploads: Uploads, clock: list[flo
     assert caught.value.problem is errors.Problems.TIMEOUT
 
 
-def test_nobody_else_on_the_machine_can_read_them(uploads: Uploads, tmp_path: Path) -> None:
-    take(uploads, "ann", "192.0.2.1", PNG)
+def test_a_picture_has_no_place_and_nobody_else_on_the_machine_can_read_it(
+    uploads: Uploads, tmp_path: Path
+) -> None:
+    content = FILES["heic"]
+    row = take(uploads, "ann", "192.0.2.1", content)
+    stored = b"".join(uploads.open(row, False, 0, row.bytes - 1))
+    assert len(stored) == len(content)
+    assert SPOT not in stored
+    assert row.sha256 == sha256(stored).hexdigest()
+    take(uploads, "bob", "192.0.2.2", PNG)
     paths = [path for path in (tmp_path / "uploads").rglob("*") if path.is_file()]
-    assert len(paths) == 2, "the picture and its thumbnail"
+    assert len(paths) == 3, "the pictures and a thumbnail"
     for path in (*paths, *(tmp_path / "uploads").rglob("*"), tmp_path / "uploads"):
         assert stat.S_IMODE(path.stat().st_mode) == (0o600 if path.is_file() else 0o700), path
+
+
+CONTENT = bytes(range(256)) * 1000
+ROW = Upload("a" * 32, "101", "u", "file", "application/octet-stream", "", len(CONTENT), "", 0)
+
+
+@pytest.fixture
+def sending(tmp_path: Path, clock: list[float]) -> Iterator[Uploads]:
+    settings = UploadSettings(at_once=2)
+    store: Any = None  # nothing is asked of it
+    one = Uploads(settings, str(tmp_path), store)
+    path = tmp_path / "uploads" / "aa" / ROW.id
+    path.parent.mkdir(parents=True)
+    path.write_bytes(CONTENT)
+    yield one
+    one.close()
+
+
+def leaving(sending: Uploads) -> Pieces:
+    """A file that has begun to leave."""
+    pieces = sending.open(ROW, False, 0, len(CONTENT) - 1)
+    assert CONTENT.startswith(next(pieces))
+    return pieces
+
+
+def refused(sending: Uploads) -> errors.HttpProblem:
+    with pytest.raises(TransferRefused) as caught:
+        sending.open(ROW, False, 0, 0)
+    return caught.value.problem
+
+
+def test_no_more_leave_at_once_than_may(sending: Uploads) -> None:
+    first, second = leaving(sending), leaving(sending)
+    assert refused(sending) is errors.Problems.BUSY
+    first.close()
+    first.close()
+    third = leaving(sending)
+    assert refused(sending) is errors.Problems.BUSY
+    for one in (second, third):
+        one.close()
+
+
+def test_who_fetches_a_file_for_too_long_gives_way_to_who_waits(sending: Uploads, clock: list[float]) -> None:
+    slow, quick = leaving(sending), leaving(sending)
+    assert next(quick)
+    clock[0] += GRACE_SECONDS
+    assert next(slow), "as long as nobody waits it goes on"
+    third = leaving(sending)
+    with pytest.raises(BrokenPipeError):
+        next(slow)
+    slow.close()
+    fourth = leaving(sending)
+    with pytest.raises(BrokenPipeError):
+        next(quick)
+    quick.close()
+    assert refused(sending) is errors.Problems.BUSY
+    for one in (third, fourth):
+        one.close()
+
+
+def test_a_file_that_is_not_there_takes_no_slot(sending: Uploads, caplog: pytest.LogCaptureFixture) -> None:
+    gone = Upload("b" * 32, "101", "u", "file", "", "", 10, "", 0)
+    for _ in range(3):
+        with pytest.raises(TransferRefused) as caught:
+            sending.open(gone, False, 0, 9)
+        assert caught.value.problem is HTTP_UNKNOWN_UPLOAD
+    assert "is not where it was stored" in caplog.text
+    leaving(sending).close()
