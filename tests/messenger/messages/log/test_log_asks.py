@@ -61,9 +61,13 @@ def users(seen: Ask) -> list[tuple[str, str]]:
 
 
 def test_the_first_answer_closes_the_question_in_every_view(log: MessageLog) -> None:
-    group = group_of(log, "a", "b", "c")
+    group = group_of(log, "a", "b", "c", "d")
     id = ask(log, "a", group)
+    log.groups.leave(APP, group, ["d"], "d")
+    assert log.asks.changes(APP, id - 1) == (set(), id + 1)
     entry = answered(log.asks.answer(APP, "b", id, value="yes"))
+    assert log.asks.changes(APP, id) == ({id}, id + 2)
+    assert log.asks.get(APP, "d", id).ask.answers == (), "who has left sees nothing of what came later"  # type: ignore[union-attr]
     assert (entry.kind, entry.type, entry.body, entry.about) == ("press", "answer", b"yes", id)
     (answer,) = json.loads(entry.meta)["ask"].pop("answers")
     assert json.loads(entry.meta)["ask"]["state"] == "answered"
@@ -141,11 +145,7 @@ def test_the_author_cancels_reminds_and_escalates(log: MessageLog) -> None:
     for late in (log.asks.answer(APP, "c", id, value="yes"), log.asks.remind(APP, "a", id)):
         assert isinstance(late, AskRefused)
         assert late.ask.state == "cancelled"
-
-
-def test_who_was_removed_or_muted_only_cancels(log: MessageLog) -> None:
-    group = group_of(log, "a", "b", "c")
-    id = ask(log, "b", group, of=["a"])
+    id = ask(log, "b", group, of=["a"])  # who was removed or muted only cancels
     log.groups.set_member(APP, group, "b", muted_until=int(time()) + 60)
     for reason in ("muted", "unknown_message"):
         assert refusal(log.asks.remind(APP, "b", id)) == reason
@@ -171,15 +171,11 @@ def test_a_deadline_closes_it_once(log: MessageLog) -> None:
     assert (open.entry, open.ask.state) == (None, "")
     answered(log.asks.answer(APP, "b", later, value="yes"))
     assert log.asks.due() == ([], None)
-
-
-def test_an_answer_after_the_deadline_finds_it_closed(log: MessageLog) -> None:
-    group = group_of(log, "a", "b")
-    id = ask(log, "a", group, until=log.asks.time_ms() - 1)
-    late = log.asks.answer(APP, "b", id, value="yes")
-    assert isinstance(late, AskRefused)
-    assert late.ask.state == "expired"
-    assert [one.type for one in log.entries.sync(APP, "b", id, 10)[0]] == ["expire"]
+    last = ask(log, "a", group, until=log.asks.time_ms() - 1)
+    refused = log.asks.answer(APP, "b", last, value="yes")
+    assert isinstance(refused, AskRefused)
+    assert refused.ask.state == "expired"
+    assert [one.type for one in log.entries.sync(APP, "b", last, 10)[0]] == ["expire"]
 
 
 def test_an_edit_changes_neither_options_nor_answers(log: MessageLog) -> None:
@@ -235,28 +231,13 @@ def test_an_erased_user_leaves_no_name_and_no_text(log: MessageLog) -> None:
         assert b"secret" not in entry.meta + entry.body
 
 
-def test_changes_name_the_question(log: MessageLog) -> None:
+def test_a_question_in_a_thread_and_expired_entries_that_take_their_deadlines_along(log: MessageLog) -> None:
     group = group_of(log, "a", "b")
-    id = ask(log, "a", group)
-    about, last = log.asks.changes(APP, id - 1)
-    assert (set(about), last) == (set(), id)
-    answered(log.asks.answer(APP, "b", id, value="yes"))
-    assert log.asks.changes(APP, last) == ({id}, last + 1)
-
-
-def test_a_question_in_a_thread(log: MessageLog) -> None:
-    group = group_of(log, "a", "b")
-    root = stored(log, Draft(sender="a", body=b"tea", conversation=group))[0].id
+    root = ask(log, "a", group, until=log.asks.time_ms() - 1)
     id = stored(log, Draft(sender="a", body=b"tea?", conversation=group, thread=root, meta=meta_of()))[0].id
     answered(log.asks.answer(APP, "b", id, value="yes"))
     replies = log.threads.replies(APP, "b", root, 0, 10)
     assert replies is not None
     assert [(one.id, ask_in(one.meta).state) for one in replies[0]] == [(id, "answered")]  # type: ignore[union-attr]
-
-
-def test_expired_entries_take_their_deadlines_along(log: MessageLog) -> None:
-    group = group_of(log, "a", "b")
-    ask(log, "a", group, until=log.asks.time_ms() - 1)
-    stored(log, Draft(sender="a", body=b"tea", conversation=group))
     log.expire(APP, more_than=1)
     assert log.asks.due() == ([], None)

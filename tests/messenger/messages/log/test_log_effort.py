@@ -12,8 +12,6 @@ from imserver.gateway.storage.statements import SqliteStatements
 from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
-from imserver.messenger.messages.log.transaction import AppTransaction, UplinkSessions
-from tests.messenger.accounts import add_account, block
 from tests.stores import OpenStore
 
 APP = "gochat"
@@ -95,37 +93,10 @@ def test_changing_a_group_costs_the_same_however_many_are_in_others(log: Message
     assert costs[1] <= 2 * costs[0] + 4
 
 
-def test_commits_are_copied_into_the_database_when_many_have_gathered(
-    log: MessageLog, tmp_path: Path
-) -> None:
-    fill(log, 40)
-    size = (tmp_path / "imserver.db-wal").stat().st_size
-    assert size > 1500 * 4096
-
-
-def test_blocks_of_many_pairs_are_looked_up_pair_by_pair(store: Store, log: MessageLog) -> None:
-    users = [add_account(store, APP) for _ in range(64)]
-    blocked = (users[40], users[7])
-    block(store, *blocked)
-    fill(log, 1)
-    assert log.writer.connection is not None
-    driver = log.writer.connection.sql
-    assert driver is not None
-    driver.begin()
-    blocks = AppTransaction(driver, APP, 1, 0, UplinkSessions()).blocks
-    found: list[set[tuple[str, str]]] = []
-    few, many = (
-        writing_steps(log, lambda pairs=pairs: found.append(blocks(pairs)), 1)  # type: ignore[misc]
-        for pairs in ([blocked], [blocked, *zip(users, reversed(users), strict=True)])
-    )
-    driver.rollback()
-    assert found == [{blocked}, {blocked}]
-    assert many <= 2 * 65 * few
-
-
 FRIENDS = ["me", *(f"u{n}" for n in range(30))]
 QUESTIONS: dict[str, Callable[[MessageLog, int], Any]] = {
     "sync": lambda log, end: log.entries.sync(APP, "me", end, 50),
+    "rooms": lambda log, end: log.entries.catch_up(APP, "me", end, 50, {"": end, "r": 0}),
     "history": lambda log, end: log.entries.history(APP, "me", 1, 0, 50),
     "talks": lambda log, end: log.conversations.page(APP, "me", 0, 50),
     "memberships": lambda log, end: log.conversations.memberships(APP, "me"),
@@ -152,46 +123,6 @@ QUESTIONS: dict[str, Callable[[MessageLog, int], Any]] = {
 def test_what_a_user_asks_costs_the_same_however_long_the_log_is(tmp_path: Path, question: str) -> None:
     short, long = (_cost(tmp_path / str(batches), batches, QUESTIONS[question]) for batches in (1, 40))
     assert long <= 2 * short + 4
-
-
-def test_what_a_user_marked_costs_the_same_however_much_others_have_read(
-    store: Store, log: MessageLog
-) -> None:
-    log.writer.append(APP, [Draft(sender="me", to_user="u1")])
-    log.marks.note(APP, "u1", 1, read=1)
-    costs = []
-    for batches in (1, 10):
-        fill(log, batches)
-        for conversation in range(2, 100 * batches, 2):
-            [member, *_] = log.conversations.members(APP, conversation, "", 1)
-            assert log.marks.note(APP, member.user, conversation, read=log.entries.head(APP)) is not None
-        costs.append(steps_of(store, lambda: log.marks.since(APP, "me", 0)))
-        assert [receipt.user for receipt in log.marks.since(APP, "me", 0).receipts] == ["u1"]
-    assert costs[1] <= 2 * costs[0] + 4
-
-
-def test_messages_in_rooms_cost_the_same_however_many_chat_elsewhere(store: Store, log: MessageLog) -> None:
-    rooms = [f"r{n}" for n in range(20)]
-    drafts = [Draft(sender="me", room=room, body=b"x") for room in rooms]
-    after_by_room = {"": 0} | dict.fromkeys(rooms, 0)
-    costs = []
-    for batches in (1, 40):
-        fill(log, batches)
-        end = log.entries.head(APP)
-        log.writer.append(APP, drafts)
-        costs.append(steps_of(store, lambda end=end: log.entries.catch_up(APP, "me", end, 50, after_by_room)))  # type: ignore[misc]
-        entries, more = log.entries.catch_up(APP, "me", end, 50, after_by_room)
-        assert ([entry.room for entry in entries], more) == (rooms, False)
-    assert costs[1] <= 2 * costs[0] + 4
-
-
-def test_the_contents_of_an_app_are_counted_without_reading_its_messages(store: Store) -> None:
-    costs = []
-    for messages in (100, 4000):
-        store.part(MessageLog).writer.append(APP, [Draft(sender="me", to_user="you", body=b"x")] * messages)
-        costs.append(steps_of(store, lambda: store.contents(APP)))
-    assert store.contents(APP).messages == 4100
-    assert costs[1] <= 2 * costs[0] + 4
 
 
 def _cost(folder: Path, batches: int, question: Callable[[MessageLog, int], Any]) -> int:

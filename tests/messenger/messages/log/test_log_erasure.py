@@ -9,9 +9,10 @@ from imserver.gateway.storage.numbers import far_number
 from imserver.gateway.storage.statements import PooledStatements, Row, text_of
 from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.declared import NUMBERS
-from imserver.messenger.messages.log.contract import Change, Commit
+from imserver.messenger.messages.log.contract import Change
 from imserver.messenger.messages.log.erasure import AT_ONCE
 from imserver.messenger.messages.log.message_log import MessageLog
+from tests.messenger.messages.log.listening import Listening
 from tests.messenger.messages.log.test_log import APP, ids, say, stored
 
 HEART = "\N{HEAVY BLACK HEART}"
@@ -112,14 +113,7 @@ def test_many_messages_are_erased_in_small_transactions(log: MessageLog) -> None
     others = stored(log, *(say("bob", "ann", "mine") for _ in range(3)))
     sizes: list[int] = []
 
-    class Listener:
-        def committed(self, commit: Commit) -> None:
-            sizes.append(len(commit.entries))
-
-        def batch_stored(self, app: str, drafts: int, seconds: float) -> float:
-            return 0.0
-
-    log.writer.listener = Listener()
+    log.writer.listener = Listening(lambda _app, _first, _last, entries: sizes.append(len(entries)))
     log.erase_user(APP, "ann", "deleted:1")
     assert sum(sizes) == len(sent)
     assert max(sizes) <= AT_ONCE

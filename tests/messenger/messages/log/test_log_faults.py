@@ -106,26 +106,6 @@ def test_a_connection_that_was_cut_in_the_meantime_is_not_noticed(
     assert isinstance(outcome, Appended)
 
 
-def test_a_row_that_the_database_refuses_costs_the_others_nothing(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What no draft can bring about: a seq that is taken."""
-    log = store.part(MessageLog)
-    monkeypatch.setattr("imserver.messenger.messages.log.writer.objection", lambda _draft: "")
-    drafts = [Draft(sender="a", to_user="b", body=word) for word in (b"one", b"two")]
-    wrong = Draft(sender="a", to_user="b", about=1 << 70)
-    outcomes: list[Any] = []
-
-    def send(draft: Draft) -> None:
-        outcomes.extend(log.writer.append(APP, [draft]))
-
-    gevent.joinall([gevent.spawn(send, draft) for draft in (drafts[0], wrong, drafts[1])], timeout=60)
-    assert sum(isinstance(one, Appended) for one in outcomes) == 2
-    (refused,) = [one for one in outcomes if isinstance(one, Rejected)]
-    assert refused.reason == "invalid"
-    assert [entry.body for entry in log.entries.read(APP, 1, 10)] == [b"one", b"two"]
-
-
 @pytest.mark.full
 def test_who_waits_too_long_for_other_writers_has_stored_nothing(
     open_store: OpenStore, tmp_path: Path

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from imserver.messenger.messages.log.contract import Appended, Change, Draft, Rejected
+from imserver.messenger.messages.commands import Search
+from imserver.messenger.messages.log.contract import Appended, Change, Draft, Entry, Receipt, Rejected
 from imserver.messenger.messages.log.message_log import MessageLog
 from tests.messenger.messages.log.listening import Listening
 from tests.stores import OpenStore
@@ -28,10 +29,18 @@ def nodes(url: str, open_store: OpenStore) -> Iterator[None]:
     NODES.clear()
 
 
-USERS = st.sampled_from(["a", "b", "c", "D", "系"])
+NAMED = ("D", "a", "b", "c", "系")
+USERS = st.sampled_from(NAMED)
+IDS = st.integers(1, 30)
+MENTIONS = st.sampled_from(["", "", "all", *NAMED])
+ANNOTATIONS = ("reaction", "pin")
 GROUPS = st.integers(1, 6)
 ROLES = st.sampled_from(["member", "admin"])
 NAMES = st.sampled_from(["", "", "1", "2", "3"])
+
+
+def mentioning(user: str) -> bytes:
+    return json.dumps({"mentions": [user]}).encode() if user else b""
 
 
 class Model(RuleBasedStateMachine):
@@ -52,12 +61,27 @@ class Model(RuleBasedStateMachine):
         self.intervals: dict[tuple[str, int], list[list[int | None]]] = {}
         self.roles: dict[tuple[str, int], str] = {}
         self.hidden: set[tuple[str, int]] = set()
-        self.read_to: dict[tuple[str, int], int] = {}
+        self.read_to: dict[tuple[str, int], tuple[int, int]] = {}
+        """(user, conversation) → what was read, and what was received."""
+        self.untold: dict[str, set[int]] = {user: set() for user in NAMED}
+        """User → conversations of two in which the other has moved since the user's ``versions``."""
+        self.versions = dict.fromkeys(NAMED, 0)
+        self.moved: dict[str, set[int]] = {user: set() for user in NAMED}
+        """User → conversations in which the user has read more since then."""
         self.floor = 0
         self.bodies: dict[int, bytes] = {}
         """What entries say that do not say nothing."""
         self.edits: dict[int, list[int]] = {}
         self.recalled: set[int] = set()
+        self.mentions: dict[int, str] = {}
+        self.reactions: dict[int, dict[str, list[str]]] = {}
+        self.reacted: dict[int, int] = {}
+        """Message → the entry of its last reaction."""
+        self.pins: list[int] = []
+        self.replies: dict[int, tuple[int, bool]] = {}
+        """Reply → the first message of its thread, and whether the conversation shows it."""
+        self.following: dict[tuple[str, int], list[int]] = {}
+        """(user, first message) → the last reply that was read, and 1 if the user follows the thread."""
 
     def receive(self, _app: str, first: int, last: int, entries: list[Any]) -> None:
         assert [entry.id for entry in entries] == list(range(first, last + 1))
@@ -87,6 +111,26 @@ class Model(RuleBasedStateMachine):
             if cast(int, joined) < id and (left is None or id <= left)
         ]
 
+    def shown(self, user: str, conversation: int | None = None) -> list[int]:
+        return [id for id in self.visible(user, conversation) if (user, id) not in self.hidden]
+
+    def is_beside(self, id: int) -> bool:
+        return id in self.replies and not self.replies[id][1]
+
+    def members_of(self, at: int) -> set[str]:
+        pair = next((pair for pair, number in self.pairs.items() if number == at), ())
+        return self.groups.get(at, set(pair))
+
+    def is_message(self, id: int) -> bool:
+        """Whether it is there, as it was sent or recalled."""
+        there = self.floor < id <= len(self.entries)
+        return there and (self.entries[id - 1][3] == "message" or id in self.recalled)
+
+    def is_stale(self, user: str, id: int) -> bool:
+        """Whether a message was edited after a user had left its group."""
+        left = self.intervals[user, self.entries[id - 1][0]][-1][1]
+        return left is not None and id > self.floor and self.edits.get(id, [0])[-1] > left
+
     @property
     def log(self) -> MessageLog:
         """Each question goes to the other node."""
@@ -94,12 +138,12 @@ class Model(RuleBasedStateMachine):
 
     # --- what is done ---------------------------------------------------------------------------------------
 
-    @rule(drafts=st.lists(st.tuples(USERS, st.one_of(USERS, GROUPS), NAMES), max_size=6))
-    def append(self, drafts: list[tuple[str, str | int, str]]) -> None:
+    @rule(drafts=st.lists(st.tuples(USERS, st.one_of(USERS, GROUPS), NAMES, MENTIONS), max_size=6))
+    def append(self, drafts: list[tuple[str, str | int, str, str]]) -> None:
         batch = []
-        for sender, to, name in drafts:
+        for sender, to, name, mention in drafts:
             where: dict[str, Any] = {"to_user": to} if isinstance(to, str) else {"conversation": to}
-            batch.append(Draft(sender=sender, client_msg_id=name, **where))
+            batch.append(Draft(sender=sender, client_msg_id=name, meta=mentioning(mention), **where))
         # Nobody knows the number of a conversation before it is committed.
         there = {*self.groups, *self.pairs.values()}
         refused: dict[tuple[str, str], Rejected] = {}
@@ -137,10 +181,54 @@ class Model(RuleBasedStateMachine):
         id = self.enter(at, draft.sender, "message")
         assert (outcome.entry.id, outcome.repeated) == (id, False)
         assert (outcome.entry.conversation, outcome.entry.seq) == self.entries[id - 1][:2]
+        self.mentions[id] = json.loads(draft.meta or b'{"mentions": [""]}')["mentions"][0]
         if draft.client_msg_id:
             self.known[name] = id
 
-    @rule(about=st.integers(1, 30), recalls=st.booleans(), text=st.sampled_from([b"x", b"y"]))
+    @rule(
+        drafts=st.lists(
+            st.tuples(USERS, IDS, st.booleans(), MENTIONS, st.integers(0, 1)), min_size=1, max_size=3
+        )
+    )
+    def reply(self, drafts: list[tuple[str, int, bool, str, int]]) -> None:
+        before, there, batch = len(self.entries), {*self.groups, *self.pairs.values()}, []
+        for sender, id, also, mention, astray in drafts:
+            at = astray + (self.entries[id - 1][0] if id <= before else 1)
+            meta = mentioning(mention)
+            batch.append(Draft(sender=sender, conversation=at, thread=id, also=also, meta=meta))
+        new: dict[int, list[int]] = {}
+        outcomes = self.log.writer.append(self.app, batch)
+        for (sender, id, also, mention, _), draft, outcome in zip(drafts, batch, outcomes, strict=True):
+            at, root = draft.conversation, self.replies.get(id, (id, True))[0]
+            if at in there and sender not in self.members_of(at):
+                assert outcome == Rejected("not_member")
+                continue
+            is_root = id <= before and self.is_message(id) and root > self.floor
+            if not is_root or self.entries[id - 1][0] != at or id not in self.shown(sender):
+                assert outcome == Rejected("unknown_message")
+                continue
+            assert isinstance(outcome, Appended)
+            reply = self.enter(at, sender, "message")
+            meta = {"thread": root, **({"also": True} if also else {})}
+            assert json.loads(outcome.entry.meta) == json.loads(draft.meta or b"{}") | meta
+            assert outcome.entry.about == root
+            self.replies[reply], self.mentions[reply] = (root, also), mention
+            new.setdefault(root, []).append(reply)
+        for root, added in new.items():
+            self.attract(root, added)
+
+    def attract(self, root: int, added: list[int]) -> None:
+        """Who wrote or was mentioned follows from then on, as far as they know the thread not yet."""
+        at, _, author, _ = self.entries[root - 1]
+        named, writers = {self.mentions.get(root, ""): added[0] - 1}, {author: added[0] - 1}
+        for id in added:
+            writers.setdefault(self.entries[id - 1][2], id)
+            named.setdefault(self.mentions[id], id - 1)
+        for user, read in (named | writers).items():
+            if user in self.members_of(at):
+                self.following.setdefault((user, root), [read, 1])
+
+    @rule(about=IDS, recalls=st.booleans(), text=st.sampled_from([b"x", b"y"]))
     def revise(self, about: int, recalls: bool, text: bytes) -> None:
         if not self.floor < about <= len(self.entries):
             return
@@ -161,6 +249,7 @@ class Model(RuleBasedStateMachine):
         id = self.enter(at, sender, draft.kind)
         assert isinstance(outcome, Appended)
         assert (outcome.entry.id, outcome.entry.body) == (id, body)
+        self.mentions.pop(about, None)
         if not recalls:
             self.edits.setdefault(about, []).append(id)
         for each in (about, *self.edits.get(about, ())):
@@ -169,6 +258,61 @@ class Model(RuleBasedStateMachine):
                 self.entries[each - 1] = (*self.entries[each - 1][:3], "recall")
         if recalls:
             self.recalled.add(about)
+            self.reactions.pop(about, None)
+            self.pins = [id for id in self.pins if id != about]
+
+    def refusal(self, user: str, about: int) -> str:
+        """Why a user may not react to a message; "": they may."""
+        if not self.is_message(about) or about not in self.visible(user):
+            return "unknown_message"
+        if user not in self.members_of(self.entries[about - 1][0]):
+            return "unknown_message"
+        return "recalled" if about in self.recalled else ""
+
+    def annotated(self, change: Change | Rejected, about: int, user: str, kind: str, changes: bool) -> None:
+        at = self.entries[about - 1][0]
+        if not changes:
+            assert change == Change(at)
+            return
+        assert isinstance(change, Change)
+        assert change.entry is not None
+        assert (change.entry.id, change.entry.about) == (self.enter(at, user, kind), about)
+        self.bodies[change.entry.id] = change.entry.body
+
+    @rule(
+        user=USERS, about=IDS, emoji=st.sampled_from(["+1", "\N{HEAVY BLACK HEART}"]), removes=st.booleans()
+    )
+    def react(self, user: str, about: int, emoji: str, removes: bool) -> None:
+        change = self.log.annotations.react(self.app, user, about, emoji, remove=removes)
+        if refused := self.refusal(user, about):
+            assert change == Rejected(refused)  # type: ignore[arg-type]
+            return
+        totals = self.reactions.setdefault(about, {})
+        changes = (user in totals.get(emoji, ())) is removes
+        if changes and removes:
+            totals[emoji].remove(user)
+        elif changes:
+            totals.setdefault(emoji, []).append(user)
+        self.reactions[about] = {emoji: users for emoji, users in totals.items() if users}
+        self.annotated(change, about, user, "reaction", changes)
+        if changes:
+            self.reacted[about] = len(self.entries)
+
+    @rule(user=USERS, about=IDS, removes=st.booleans())
+    def pin(self, user: str, about: int, removes: bool) -> None:
+        change = self.log.annotations.pin(self.app, user, about, remove=removes)
+        refused = self.refusal(user, about)
+        at = self.entries[about - 1][0] if about <= len(self.entries) else 0
+        if not refused and at in self.groups and self.roles[user, at] == "member":
+            refused = "not_allowed"
+        if refused:
+            assert isinstance(change, Rejected)
+            assert change.reason == refused
+            return
+        changes = (about in self.pins) is removes
+        if changes:
+            self.pins = [id for id in self.pins if id != about] + [about] * (not removes)
+        self.annotated(change, about, user, "pin", changes)
 
     @rule(owner=USERS, users=st.lists(USERS, max_size=3))
     def create(self, owner: str, users: list[str]) -> None:
@@ -186,7 +330,7 @@ class Model(RuleBasedStateMachine):
     @rule(at=GROUPS, users=st.lists(USERS, min_size=1, max_size=3), joins=st.booleans(), role=ROLES)
     def move(self, at: int, users: list[str], joins: bool, role: str) -> None:
         if at in self.groups:  # what is written just before is for nobody who comes, and for all who go
-            self.append([(user, at, "") for user in sorted(self.groups[at])[:1]])
+            self.append([(user, at, "", "") for user in sorted(self.groups[at])[:1]])
         groups = self.log.groups
         change = groups.join(self.app, at, users, "", role) if joins else groups.leave(self.app, at, users)
         if at not in self.groups:
@@ -216,17 +360,81 @@ class Model(RuleBasedStateMachine):
         assert self.log.marks.since(self.app, user, version).hidden == ()
         self.hidden |= {(user, id) for id in ids if id in self.visible(user)}
 
-    @rule(user=USERS, at=GROUPS, id=st.integers(0, 30))
-    def set_read(self, user: str, at: int, id: int) -> None:
-        self.log.marks.note(self.app, user, at, read=id)
-        if (user, at) in self.intervals:
-            upto = self.intervals[user, at][-1][1] or len(self.entries)
-            self.read_to[user, at] = max(self.read_to.get((user, at), 0), min(id, upto))
+    @rule(user=USERS, at=GROUPS, id=IDS, reads=st.booleans())
+    def note(self, user: str, at: int, id: int, reads: bool) -> None:
+        result = self.log.marks.note(self.app, user, at, **{"read" if reads else "received": id})
+        if (user, at) not in self.intervals:
+            assert result is None
+            return
+        upto = min(id, self.intervals[user, at][-1][1] or len(self.entries))
+        before = self.read_to.get((user, at), (0, 0))
+        now = (max(before[0], upto * reads), max(before[1], upto))
+        passed = (before[0], now[0]) if now[0] > before[0] else (before[1], now[1])
+        there = self.members_of(at)
+        authors = {
+            self.entries[each - 1][2]
+            for each in self.visible(user, at)
+            if passed[0] < each <= passed[1] and self.entries[each - 1][3] == "message"
+        }
+        assert result is not None
+        assert (result.receipt, result.moved) == (Receipt(at, user, *now), now != before)
+        assert set(result.authors) == ((authors & there) - {user} if user in there else set())
+        self.read_to[user, at] = now
+        self.moved[user] |= {at} if now[0] > before[0] else set()
+        if now != before and at not in self.groups:
+            for other in there - {user}:
+                self.untold[other].add(at)
 
     @rule(save=st.integers(1, 20))
     def expire(self, save: int) -> None:
         self.log.expire(self.app, more_than=save)
-        self.floor = max(self.floor, len(self.entries) - save)
+        if len(self.entries) - save <= self.floor:
+            return
+        self.floor = len(self.entries) - save
+        self.pins = [id for id in self.pins if id > self.floor]
+        self.following = {key: row for key, row in self.following.items() if key[1] > self.floor}
+        for by_id in (self.mentions, self.reactions, self.replies):
+            for id in [id for id in by_id if id <= self.floor]:
+                del by_id[id]  # type: ignore[attr-defined]
+
+    @rule(user=USERS, root=IDS, id=IDS, deed=st.sampled_from(["get", "follow", "mute", "read"]))
+    def thread(self, user: str, root: int, id: int, deed: str) -> None:
+        """What a user does in a thread, and how they see it then."""
+        threads, replies = self.log.threads, [each for each in self.replies if self.replies[each][0] == root]
+        shown, last = self.shown(user), max(replies, default=0)
+        is_read = root in shown or last in shown
+        if deed == "get":
+            found = threads.get(self.app, user, root)
+        elif deed == "read":
+            found = threads.read(self.app, user, root, id)
+            if is_read and (user, root) in self.following:
+                row = self.following[user, root]
+                row[0] = max(row[0], min(id, last))
+        else:
+            found = threads.follow(self.app, user, root, deed == "follow")
+            if is_read:
+                self.following.setdefault((user, root), [last, 1])[1] = int(deed == "follow")
+        page = threads.replies(self.app, user, root, id, 2)
+        assert (found is None, page is None) == (not is_read, not is_read)
+        if found is None or page is None:
+            return
+        read, follows = self.following.get((user, root), (0, 0))
+        unread = [
+            each
+            for each in replies
+            if each > read and self.entries[each - 1][3] == "message" and self.entries[each - 1][2] != user
+        ]
+        assert (found.last, found.read, found.follows) == (last, read, bool(follows))
+        assert found.unread == len(unread) * follows
+        assert (found.message.id if found.message else 0) == (root if root in shown else 0)
+        newest = sorted((each for each in replies if each < id), reverse=True)
+        assert [entry.id for entry in page[0]] == sorted({*newest[:2]} & {*shown})
+        assert page[1] == (newest[1] if len(newest) > 2 else 0)
+        (root_entry,) = self.log.entries.find(self.app, [root]) or [None]
+        if root_entry is not None and replies:
+            totals = json.loads(root_entry.meta)["replies"]
+            users = dict.fromkeys(self.entries[each - 1][2] for each in sorted(replies, reverse=True))
+            assert (totals["count"], totals["last"], totals["users"]) == (len(replies), last, list(users))
 
     # --- what is asked --------------------------------------------------------------------------------------
 
@@ -238,13 +446,50 @@ class Model(RuleBasedStateMachine):
 
     @rule(user=USERS, at=GROUPS, before=st.integers(0, 30), limit=st.integers(1, 5))
     def history(self, user: str, at: int, before: int, limit: int) -> None:
-        due = [
-            id
-            for id in self.visible(user, at)
-            if (user, id) not in self.hidden and (not before or id < before)
-        ]
+        shown = [id for id in self.shown(user, at) if self.entries[id - 1][3] != "reaction"]
+        due = [id for id in shown if not before or id < before]
         entries, more = self.log.entries.history(self.app, user, at, before, limit)
         assert ([entry.id for entry in entries], more) == (due[-limit:], len(due) > limit)
+        later = [id for id in due if id > limit]
+        entries, more = self.log.entries.history(self.app, user, at, before, 3, after=limit)
+        assert ([entry.id for entry in entries], more) == (later[:3], len(later) > 3)
+        self.are_as_seen(entries, user)
+        if user in self.members_of(at):
+            pins = [id for id in reversed(self.pins) if id in shown]
+            assert [entry.id for entry in self.log.entries.pins(self.app, user, at)[0]] == pins
+
+    def are_as_seen(self, entries: list[Entry], user: str) -> None:
+        """Who has left sees nothing of what came later: an edited message is as a recalled one."""
+        for entry in entries:
+            at, _, _, kind = self.entries[entry.id - 1]
+            left = self.intervals[user, at][-1][1] or len(self.entries)
+            if kind in ("message", "edit") and self.is_stale(
+                user, entry.about if kind == "edit" else entry.id
+            ):
+                assert (entry.kind, entry.body, entry.meta, entry.reactions) == ("recall", b"", b"", ())
+                continue
+            assert (entry.kind, entry.body) == (kind, self.bodies.get(entry.id, b""))
+            meta = json.loads(entry.meta or b"{}")
+            assert meta.get("thread") == self.replies.get(entry.id, (None,))[0]
+            assert kind != "recall" or "mentions" not in meta
+            assert meta.get("replies", {}).get("last", 0) <= left
+            totals = self.reactions.get(entry.id, {}) if self.reacted.get(entry.id, 0) <= left else {}
+            assert [(each.emoji, list(each.users)) for each in entry.reactions] == list(totals.items())
+            for each in entry.reactions:
+                assert (each.count, each.mine) == (len(each.users), user in each.users)
+
+    @rule(user=USERS, text=st.sampled_from(["x", "y"]))
+    def search(self, user: str, text: str) -> None:
+        found = self.log.search.find(self.app, user, Search(text, 0, 0, 50))
+        due = [
+            id
+            for id in self.shown(user)
+            if self.entries[id - 1][3] == "message" and self.bodies.get(id) == text.encode()
+        ]
+        assert ([entry.id for entry in found[0]], found[1]) == (
+            [id for id in due if not self.is_stale(user, id)],
+            0,
+        )
 
     @rule(user=USERS, before=st.integers(0, 30), limit=st.integers(1, 5))
     def conversations(self, user: str, before: int, limit: int) -> None:
@@ -259,14 +504,18 @@ class Model(RuleBasedStateMachine):
             at = conversation.conversation.id
             since, upto = self.intervals[user, at][-1]
             now = [id for id in self.visible(user, at) if id > cast(int, since) and (not upto or id <= upto)]
-            shown = [id for id in now if (user, id) not in self.hidden]
+            now = [id for id in now if not self.is_beside(id)]
+            shown = [
+                id
+                for id in now
+                if (user, id) not in self.hidden and self.entries[id - 1][3] not in ANNOTATIONS
+            ]
             assert (conversation.last.id if conversation.last else 0) == (shown[-1] if shown else 0)
-            read = self.read_to.get((user, at), 0)
+            read = self.read_to.get((user, at), (0, 0))[0]
             assert (conversation.read, conversation.role) == (read, self.roles[user, at])
-            rows = [(id, *self.entries[id - 1]) for id in now]
-            assert conversation.unread == sum(
-                id > read and kind == "message" and sender != user for id, _, _, sender, kind in rows
-            )
+            others = [id for id in now if id > read and self.entries[id - 1][2] != user]
+            assert conversation.unread == sum(self.entries[id - 1][3] == "message" for id in others)
+            assert conversation.mentions == sum(self.mentions.get(id) in ("all", user) for id in others)
 
     @rule(at=GROUPS, after=USERS, limit=st.integers(1, 5))
     def members(self, at: int, after: str, limit: int) -> None:
@@ -283,13 +532,89 @@ class Model(RuleBasedStateMachine):
         found = self.log.conversations.between(self.app, user, other)
         assert (found.id if found else None) == self.pairs.get((first, second))
 
-    @rule(user=USERS)
-    def marks(self, user: str) -> None:
-        found = self.log.marks.since(self.app, user, 0)
+    @rule(user=USERS, anew=st.booleans())
+    def marks(self, user: str, anew: bool) -> None:
+        found = self.log.marks.since(self.app, user, 0 if anew else self.versions[user])
+        others = {
+            at: Receipt(at, other, *self.read_to[other, at])
+            for pair, at in self.pairs.items()
+            for other in {*pair} - {user}
+            if user in pair and (other, at) in self.read_to
+        }
+        wanted = others.keys() if anew else self.untold[user]
+        assert found.receipts == tuple(others[at] for at in sorted(wanted))
+        if not anew:
+            assert found.reads.keys() == self.moved[user]
+            self.versions[user], self.untold[user], self.moved[user] = found.version, set(), set()
+            return
         assert set(found.hidden) == {id for who, id in self.hidden if who == user and id > self.floor}
         assert {at: id for at, id in found.reads.items() if id} == {
-            at: id for (who, at), id in self.read_to.items() if who == user and id
+            at: id for (who, at), (id, _) in self.read_to.items() if who == user and id
         }
+
+    @rule(user=USERS, at=GROUPS, message=st.integers(0, 30))
+    def receipts(self, user: str, at: int, message: int) -> None:
+        marks, there = self.log.marks, self.members_of(at)
+        joined = {each: cast(int, self.intervals[each, at][-1][0]) for each in sorted(there - {user})}
+        places = {each: self.read_to.get((each, at), (0, 0)) for each in joined}
+        due = [
+            Receipt(at, each, *place)
+            for each, place in places.items()
+            if place[1] and place[0] >= message and (not message or joined[each] < message)
+        ]
+        assert marks.receipts(self.app, user, at, "", 9, message) == (due if user in there else [])
+        (counted,) = marks.count_receipts(self.app, user, at, [message]) or [None]
+        assert (counted is not None) == (user in there)
+        if counted is not None:
+            early = [each for each in joined if joined[each] < message]
+            assert (counted.members, counted.read, counted.received) == (
+                len(early),
+                sum(places[each][0] >= message for each in early),
+                sum(places[each][1] >= message for each in early),
+            )
+
+    @rule(at=GROUPS, user=USERS)
+    def unread(self, at: int, user: str) -> None:
+        there = self.members_of(at)
+        if not there:
+            return
+        (found,) = self.log.conversations.unread(self.app, {at: NAMED}, {at: NAMED}).values()
+        assert found.reads == {
+            each: max(cast(int, self.intervals[each, at][-1][0]), self.read_to.get((each, at), (0, 0))[0])
+            for each in there
+        }
+        assert self.log.conversations.read_positions(self.app, {at: NAMED}) == {
+            (each, at): read for each, read in found.reads.items()
+        }
+        if user not in there:
+            return
+        due = []
+        for id in self.visible(user, at):
+            _, _, sender, kind = self.entries[id - 1]
+            read, follows = self.following.get((user, self.replies.get(id, (0, True))[0]), (0, 0))
+            silent = self.is_beside(id) and not (follows and id > read)
+            if kind == "message" and sender != user and id > found.reads[user] and not silent:
+                due.append(id)
+        assert found.count(user) == len(due)
+        due = [id for id in due if (user, id) not in self.hidden]
+        for newest_first in (False, True):
+            indexes = found.among(user, 0, newest_first=newest_first)
+            assert [found.ids[index] for index in indexes] == due[:: -1 if newest_first else 1]
+        assert all(found.is_unread(user, id) for id in due)
+        named = [id for id in due if self.mentions.get(id) in ("all", user)]
+        assert [found.ids[index] for index in found.among(user, 0, mentions=True)] == named
+
+    @rule(user=USERS, before=st.integers(0, 30))
+    def threads(self, user: str, before: int) -> None:
+        last: dict[int, int] = {}
+        for id, (root, _) in sorted(self.replies.items()):
+            if self.following.get((user, root), (0, 0))[1] and user in self.members_of(
+                self.entries[id - 1][0]
+            ):
+                last[root] = id
+        due = sorted((id for id in last.values() if not before or id < before), reverse=True)
+        threads, more = self.log.threads.of_user(self.app, user, before, 2)
+        assert ([each.last for each in threads], more) == (due[:2], len(due) > 2)
 
     @invariant()
     def the_log_is_whole(self) -> None:

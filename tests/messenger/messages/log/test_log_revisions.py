@@ -1,37 +1,26 @@
 """What was edited or recalled, as it is read from then on, on every engine."""
 
 import json
+import time
 
+import gevent
 import pytest
 
+from imserver.gateway.storage.numbers import far_number
 from imserver.messenger.messages.commands import Search
-from imserver.messenger.messages.log.contract import Appended, Entry, Rejected
+from imserver.messenger.messages.declared import NUMBERS
+from imserver.messenger.messages.log.annotations import MOST_EMOJI, MOST_PINS, MOST_USERS
+from imserver.messenger.messages.log.contract import MOST_UNREAD, Appended, Change, Draft, Entry, Rejected
 from imserver.messenger.messages.log.message_log import MessageLog
-from tests.messenger.messages.log.test_log import APP, bodies, say, stored
+from imserver.messenger.messages.log.removals import MOST_AT_ONCE
+from imserver.messenger.messages.log.writer import BATCH_CHANGES
+from imserver.messenger.messages.model import Reaction
+from tests.messenger.messages.log.test_log import APP, bodies, group_of, ids, say, stored
+from tests.stores import OpenStore
 
 
 def received(entries: list[Entry]) -> list[tuple[int, str, str, int]]:
     return [(entry.id, entry.kind, entry.body.decode(), entry.about) for entry in entries]
-
-
-def test_a_recalled_message_is_read_by_nobody_any_more_and_its_position_shows_that(log: MessageLog) -> None:
-    first, second = stored(log, say("a", "b", "secret", meta=b'{"mentions":["b"]}'), say("a", "b", "other"))
-    stored(log, say("a", "b", "secret too", kind="edit", about=first.id))
-    assert log.conversations.page(APP, "b", 0, 10)[0][0].unread == 2
-    (recall,) = stored(log, say("a", "b", "", kind="recall", about=first.id))
-    whole = [
-        (first.id, "recall", "", first.id),
-        (second.id, "message", "other", 0),
-        (3, "recall", "", first.id),
-        (recall.id, "recall", "", first.id),
-    ]
-    assert received(log.entries.history(APP, "b", first.conversation, 0, 10)[0]) == whole
-    assert received(log.entries.sync(APP, "b", 0, 10)[0]) == whole
-    assert received(log.entries.read(APP, 0, 10)) == whole
-    assert received(log.entries.find(APP, [first.id])) == whole[:1]
-    assert log.conversations.page(APP, "b", 0, 10)[0][0].unread == 1
-    (gone,) = log.entries.find(APP, [first.id])
-    assert (gone.sender, gone.seq, gone.time_ms, gone.type, gone.meta) == ("a", 1, first.time_ms, "", b"")
 
 
 def test_a_message_and_its_edits_show_the_newest_text(log: MessageLog) -> None:
@@ -73,22 +62,6 @@ def test_of_many_changes_that_are_stored_together_the_last_counts(log: MessageLo
     assert bodies(log.entries.read(APP, 0, 10)) == ["1b", "", "1b", "", "1b", ""]
 
 
-def test_what_was_recalled_is_edited_no_more_but_a_resend_has_its_first_answer(log: MessageLog) -> None:
-    (message,) = stored(log, say("a", "b", "secret", client_msg_id="m"))
-    edit = say("a", "b", "still secret", kind="edit", about=message.id, client_msg_id="e")
-    recall = say("a", "b", "", kind="recall", about=message.id, client_msg_id="r")
-    first = stored(log, edit, recall)
-    assert log.writer.append(APP, [say("a", "b", "x", kind="edit", about=message.id)]) == [
-        Rejected("recalled")
-    ]
-    again = log.writer.append(APP, [say("a", "b", "secret", client_msg_id="m"), edit, recall])
-    assert [(each.entry.id, each.repeated) for each in again if isinstance(each, Appended)] == [
-        (message.id, True),
-        *((entry.id, True) for entry in first),
-    ]
-    assert bodies(log.entries.read(APP, 0, 10)) == ["", "", ""]
-
-
 @pytest.mark.usefixtures("small")
 def test_the_edits_of_a_message_are_limited_and_it_can_still_be_recalled(log: MessageLog) -> None:
     first, second = stored(log, say("a", "b", "0"), say("a", "b", "other"))
@@ -118,44 +91,253 @@ def test_the_edits_of_a_message_are_limited_and_it_can_still_be_recalled(log: Me
     ]
 
 
-def test_who_has_left_a_group_sees_nothing_of_what_came_later(log: MessageLog) -> None:
-    group = log.groups.create(APP, "a", "tea", ["b", "c"]).conversation
-    question = json.dumps({"ask": {"options": [{"text": "Yes", "value": "yes"}], "need": 2}}).encode()
-    texts = ("first", "second", "third", "fourth")
-    edited, again, liked, begun = (
-        each.id for each in stored(log, *(say("a", group, text) for text in texts))
+THUMB = "\N{THUMBS UP SIGN}"
+
+
+def test_a_removed_message_is_gone_and_comes_back_as_it_was(log: MessageLog) -> None:
+    group = log.groups.create(APP, "ann", "tea", ["bob"]).conversation
+    meta = json.dumps({"mentions": ["bob"]}).encode()
+    first, reply = stored(log, say("bob", group, "tea?"), say("ann", group, "spam", meta=meta))
+    (answer,) = stored(log, say("ann", group, "more spam", about=first.id))
+    stored(log, say("ann", group, "edited spam", kind="edit", about=reply.id, meta=meta))
+    assert isinstance(log.annotations.react(APP, "bob", reply.id, THUMB), Change)
+    assert isinstance(log.annotations.pin(APP, "ann", reply.id), Change)
+    before = {entry.id: entry for entry in log.entries.find(APP, [reply.id, answer.id])}
+
+    assert log.removals.remove(APP, "act", [reply.id, answer.id]) == [reply.id, answer.id]
+    for entry in log.entries.find(APP, [reply.id, answer.id]):
+        assert (entry.kind, entry.body, entry.about) == ("recall", b"", entry.id)
+        assert json.loads(entry.meta) == {"removed": True}
+    assert bodies(log.search.find(APP, "bob", Search("spam", 0, 0, 10))[0]) == []
+    assert log.entries.pins(APP, "bob", group)[0] == []
+    assert b"spam" not in b"".join(entry.body for entry in log.entries.read(APP, 0, 100))
+    assert log.removals.copies(APP, "act") == 2
+
+    assert log.removals.restore(APP, "act") == 2
+    assert log.removals.restore(APP, "act") == 0
+    assert {entry.id: entry for entry in log.entries.find(APP, [reply.id, answer.id])} == before
+    assert ids(log.search.find(APP, "bob", Search("spam", 0, 0, 10))[0]) == [reply.id, answer.id]
+    assert ids(log.entries.pins(APP, "bob", group)[0]) == [reply.id]
+    entries = log.entries.sync(APP, "bob", 0, 100)[0]
+    assert [entry.kind for entry in entries if entry.kind == "recall"] == []
+    edits = [entry for entry in entries if entry.kind == "edit" and entry.about == answer.id]
+    assert json.loads(edits[-1].meta) == {"restored": first.id}
+    assert edits[-1].body == b"more spam"
+
+
+def test_a_removal_that_is_final_leaves_nothing(log: MessageLog) -> None:
+    sent = stored(log, say("ann", "bob", "spam"), say("ann", "bob", "ham"))
+    log.removals.remove(APP, "act", ids(sent))
+    assert log.removals.finish(APP, "act") == 2
+    assert log.removals.finish(APP, "act") == 0
+    assert log.removals.restore(APP, "act") == 0
+    assert {entry.kind for entry in log.entries.read(APP, 0, 100)} == {"recall"}
+
+
+def test_a_recalled_message_is_not_removed_and_a_removal_ends_where_it_may_not_go_on(log: MessageLog) -> None:
+    one, other = stored(log, say("ann", "bob", "one"), say("ann", "bob", "other"))
+    stored(log, say("ann", 1, kind="recall", about=one.id))
+    assert log.removals.remove(APP, "act", [one.id]) == [one.id]
+    assert log.removals.copies(APP, "act") == 0
+    assert log.removals.remove(APP, "act", [other.id], lambda sql: False) is None
+    assert log.entries.find(APP, [other.id])[0].body == b"other"
+
+
+def test_what_its_author_has_recalled_meanwhile_does_not_come_back(log: MessageLog) -> None:
+    one, other = stored(log, say("ann", "bob", "one"), say("ann", "bob", "other"))
+    log.removals.remove(APP, "act", [one.id, other.id])
+    stored(log, say("ann", 1, kind="recall", about=one.id))
+    assert log.removals.restore(APP, "act") == 2
+    assert [entry.body for entry in log.entries.find(APP, [one.id, other.id])] == [b"", b"other"]
+    assert log.removals.copies(APP, "act") == 0
+    assert ids(log.search.find(APP, "bob", Search("one", 0, 0, 10))[0]) == []
+
+
+def test_the_messages_of_a_user_are_counted_and_found_in_steps(log: MessageLog) -> None:
+    now = int(time.time()) * 1000
+    drafts = [say("ann", "bob", str(i), time_ms=now + i) for i in range(MOST_AT_ONCE + 10)]
+    sent = stored(log, *drafts, say("bob", "ann"), say("ann", "eve", time_ms=now + 5000))
+    assert log.removals.count(APP, "ann", 0, 0) == {1: MOST_AT_ONCE + 10, 2: 1}
+    assert log.removals.count(APP, "ann", now + 5, now + 10) == {1: 5}
+    assert log.removals.count(APP, "eve", 0, 0) == {}
+    after, last = log.removals.extent(APP, 0, 0)
+    found, after = log.removals.sent(APP, "ann", 0, 0, after, last)
+    assert [id for id, _ in found] == ids(sent[:MOST_AT_ONCE])
+    found, after = log.removals.sent(APP, "ann", 0, 0, after, last)
+    assert [conversation for _, conversation in found] == [1] * 10 + [2]
+    assert after == last
+
+
+def test_looks_for_the_messages_of_a_user_skip_the_ids_that_a_restore_leaves_out(
+    url: str, open_store: OpenStore
+) -> None:
+    store = open_store(url, seconds=10)
+    log = store.part(MessageLog)
+    before = stored(log, say("ann", "bob"), say("bob", "ann"))
+    for _ in range(2):
+        for numbers in NUMBERS:
+            store.write(lambda sql, numbers=numbers: numbers.skip(sql, far_number()))
+        before += stored(log, say("ann", "bob"), say("bob", "ann"))
+    assert before[-1].id > 1 << 32
+    after, last = log.removals.extent(APP, 0, 0)
+    found, looks = list[int](), 0
+    while after < last:
+        some, after = log.removals.sent(APP, "ann", 0, 0, after, last)
+        found += [id for id, _ in some]
+        looks += 1
+        assert looks <= 4
+    assert found == ids(before[::2])
+    assert log.removals.count(APP, "ann", 0, 0) == {1: 3}
+    assert log.removals.size(APP, 0, 0) == 6
+
+
+def test_copies_move_to_a_later_removal(log: MessageLog) -> None:
+    sent = stored(log, say("ann", "bob", "spam"), say("ann", "bob", "ham"))
+    log.removals.remove(APP, "hide", ids(sent))
+    assert log.removals.move(APP, [sent[0].id, 99], "delete") == 1
+    assert (log.removals.copies(APP, "hide"), log.removals.copies(APP, "delete")) == (1, 1)
+
+
+THUMB, HEART = "\N{THUMBS UP SIGN}", "\N{HEAVY BLACK HEART}\N{VARIATION SELECTOR-16}"
+
+
+def react(log: MessageLog, user: str, message: int, emoji: str = THUMB, *, remove: bool = False) -> Entry:
+    """The entry of a reaction that changes something."""
+    change = log.annotations.react(APP, user, message, emoji, remove=remove)
+    assert isinstance(change, Change)
+    assert change.entry is not None
+    return change.entry
+
+
+def reactions(entries: list[Entry], message: int) -> list[tuple[str, int, tuple[str, ...], bool]]:
+    (found,) = [entry for entry in entries if entry.id == message]
+    return [(each.emoji, each.count, each.users, each.mine) for each in found.reactions]
+
+
+def test_a_reaction_is_an_entry_and_every_page_shows_the_totals(log: MessageLog) -> None:
+    message, other = stored(log, say("a", "b", "tea?"), say("a", "b", "now?"))
+    first = react(log, "b", message.id)
+    assert (first.kind, first.type, first.body.decode()) == ("reaction", "add", THUMB)
+    assert json.loads(first.meta) == {"count": 1}
+    react(log, "a", message.id)
+    react(log, "a", message.id, HEART)
+    react(log, "a", message.id, "+1")
+    last = react(log, "a", message.id, "+1", remove=True)
+    assert (last.type, json.loads(last.meta)) == ("remove", {"count": 0})
+    of_a = [(THUMB, 2, ("b", "a"), True), (HEART, 1, ("a",), True)]
+    of_b = [(THUMB, 2, ("b", "a"), True), (HEART, 1, ("a",), False)]
+    assert reactions(log.entries.history(APP, "a", 1, 0, 10)[0], message.id) == of_a
+    assert reactions(log.entries.sync(APP, "b", 0, 10)[0], message.id) == of_b
+    assert reactions(log.search.find(APP, "b", Search("tea", 0, 0, 10))[0], message.id) == of_b
+    assert ids(log.entries.history(APP, "a", 1, 0, 10)[0]) == [message.id, other.id]
+    assert ids(log.entries.sync(APP, "a", 0, 10)[0]) == [*range(1, 8)]
+    (shown,) = log.entries.find(APP, [message.id])
+    assert json.loads(shown.meta) == {"reacted": last.id}
+
+
+def test_of_many_users_some_are_named_and_each_sees_their_own(log: MessageLog) -> None:
+    users = [f"u{number:02}" for number in range(MOST_USERS + 2)]
+    at = group_of(log, *users)
+    (message,) = stored(log, say("u00", at))
+    for user in users:
+        react(log, user, message.id)
+    page = log.entries.history(APP, users[-1], at, 0, 10)[0]
+    assert reactions(page, message.id) == [(THUMB, len(users), tuple(users[:MOST_USERS]), True)]
+    react(log, users[-1], message.id, remove=True)
+    page = log.entries.history(APP, users[-1], at, 0, 10)[0]
+    assert reactions(page, message.id) == [(THUMB, len(users) - 1, tuple(users[:MOST_USERS]), False)]
+    react(log, users[0], message.id, remove=True)
+    page = log.entries.history(APP, users[-2], at, 0, 10)[0]
+    assert reactions(page, message.id) == [(THUMB, MOST_USERS, tuple(users[1 : MOST_USERS + 1]), True)]
+
+
+def test_many_users_react_at_a_time(log: MessageLog) -> None:
+    users = [f"u{number:02}" for number in range(BATCH_CHANGES + 5)]
+    at = group_of(log, *users)
+    (message,) = stored(log, say("u00", at))
+    reacting = [gevent.spawn(react, log, user, message.id) for user in users]
+    counts = sorted(json.loads(each.get().meta)["count"] for each in reacting)
+    assert counts == list(range(1, len(users) + 1))
+    ((emoji, count, named, mine),) = reactions(log.entries.history(APP, users[-1], at, 0, 10)[0], message.id)
+    assert (emoji, count, len(named), mine) == (THUMB, len(users), MOST_USERS, True)
+
+
+def test_a_message_has_at_most_so_many_emoji(log: MessageLog) -> None:
+    (message,) = stored(log, say("a", "b"))
+    for number in range(MOST_EMOJI):
+        react(log, "a", message.id, chr(0x1F600 + number))
+    assert log.annotations.react(APP, "b", message.id, THUMB) == Rejected(
+        "full", "at most 20 different emoji"
     )
-    (choice,) = (each.id for each in stored(log, say("a", group, "tea?", meta=question)))
-    (edit,) = stored(log, say("a", group, "edited once", kind="edit", about=again))
-    log.annotations.react(APP, "c", liked, "+1")
-    log.groups.leave(APP, group, ["b"], "a")
+    react(log, "b", message.id, chr(0x1F600))
 
-    def views(reader: str) -> list[Entry]:
-        pages = [log.entries.history(APP, reader, group, 0, 50)[0], log.entries.sync(APP, reader, 0, 50)[0]]
-        pages += [
-            log.entries.readable(APP, reader, range(1, 50)),
-            log.search.find(APP, reader, Search("", 0, 0, 50))[0],
-        ]
-        return [each for page in pages for each in page]
 
-    before = views("b")
-    for about in (edited, again):
-        stored(log, say("a", group, "of later", kind="edit", about=about))
-    log.annotations.react(APP, "a", liked, "+2")
-    stored(log, say("c", group, "a reply of later", thread=begun))
-    log.asks.answer(APP, "c", choice, value="yes")
-    changed = (edited, again, edit.id)
-    after = views("b")
-    assert [each for each in after if each.id not in (*changed, liked)] == [
-        each for each in before if each.id not in (*changed, liked)
+@pytest.mark.parametrize("emoji", ["", " ", "x" * 33, "a\0", "a\n", "\u2028", "\x85", "\ud800"])
+def test_what_is_no_emoji_is_refused(log: MessageLog, emoji: str) -> None:
+    (message,) = stored(log, say("a", "b"))
+    refused = log.annotations.react(APP, "a", message.id, emoji)
+    assert isinstance(refused, Rejected)
+    assert refused.reason == "invalid"
+
+
+def test_options_of_the_group_say_who_pins_and_whether_late_members_react_to_earlier_messages(
+    log: MessageLog,
+) -> None:
+    at = group_of(log, "owner", "a")
+    (one,) = stored(log, say("a", at))
+    log.groups.join(APP, at, ["b"])
+    assert log.annotations.react(APP, "b", one.id, THUMB) == Rejected("unknown_message")
+    log.groups.set_options(APP, at, {"history": "all", "pin": "member"})
+    log.groups.join(APP, at, ["c"])
+    assert isinstance(log.annotations.react(APP, "c", one.id, THUMB), Change)
+    assert isinstance(log.annotations.pin(APP, "c", one.id), Change)
+    assert ids(log.entries.pins(APP, "c", at)[0]) == [one.id]
+    assert ids(log.entries.pins(APP, "b", at)[0]) == []
+    log.groups.set_member(APP, at, "c", muted_until=1 << 40)
+    assert log.annotations.react(APP, "c", one.id, HEART) == Rejected("muted")
+    (said,) = stored(log, Draft(sender="a", room="hall"))
+    for app, user, about in ((APP, "a", said.id), (APP, "", said.id), ("other", "a", one.id)):
+        assert log.annotations.pin(app, user, about) == Rejected("unknown_message")
+    assert log.annotations.pin(APP, "", one.id, remove=True).entry is not None, "a back end"  # type: ignore[union-attr]
+
+
+def test_both_of_two_users_pin_up_to_the_limit(log: MessageLog) -> None:
+    messages = stored(log, *(say("a", "b") for _ in range(MOST_PINS + 1)))
+    for message in messages[:-1]:
+        assert isinstance(log.annotations.pin(APP, "b", message.id), Change)
+    assert log.annotations.pin(APP, "a", messages[-1].id) == Rejected("full", "at most 100 pinned messages")
+    assert len(log.entries.pins(APP, "a", 1)[0]) == MOST_PINS
+
+
+def test_many_reactions_hide_no_unread_message_and_no_author(log: MessageLog) -> None:
+    (message,) = stored(log, say("a", "b", meta=b'{"mentions":["b"]}'))
+    changes = [
+        gevent.spawn(log.annotations.react, APP, "a", message.id, THUMB, remove=bool(number % 2))
+        for number in range(MOST_UNREAD + 1)
     ]
-    assert {(each.kind, each.body, each.meta) for each in after if each.id in changed} == {
-        ("recall", b"", b"")
-    }
-    assert {(each.body, each.reactions) for each in after if each.id == liked} == {(b"third", ())}
-    assert log.search.find(APP, "b", Search("later", 0, 0, 10))[0] == []
-    assert log.asks.get(APP, "b", choice).ask.answers == ()
-    assert "of later" in bodies(views("c"))
+    last = [each.get().entry for each in changes][-1]
+    (summary,) = log.conversations.page(APP, "b", 0, 10)[0]
+    assert summary.last is not None
+    assert (summary.unread, summary.mentions, summary.last.id) == (1, 1, message.id)
+    result = log.marks.note(APP, "b", message.conversation, read=last.id)
+    assert result is not None
+    assert result.authors == ("a",)
 
-    log.groups.join(APP, group, ["b"], "a")
-    assert "of later" in bodies(log.entries.readable(APP, "b", [edited]))
+
+@pytest.mark.parametrize("meta", [b'{"mentions":"b"}', b'{"mentions":[1,"","a\\u0000"]}', b"no json", b"[1]"])
+def test_strange_mentions_cost_nobody_anything(log: MessageLog, meta: bytes) -> None:
+    stored(log, say("a", "b", meta=meta), say("a", "b", meta=b'{"mentions":["b"]}'))
+    assert log.conversations.page(APP, "b", 0, 10)[0][0].mentions == 1
+
+
+def test_a_key_of_a_draft_is_no_reaction(log: MessageLog) -> None:
+    metas = [b'{"reactions":1}', b'{"x":{"reactions":[]}}']
+    for entry, meta in zip(stored(log, *(say("a", "b", meta=meta) for meta in metas)), metas, strict=True):
+        (found,) = log.entries.find(APP, [entry.id])
+        assert (found.reactions, found.meta) == ((), meta)
+        react(log, "b", entry.id)
+        (found,) = log.entries.readable(APP, "a", [entry.id])
+        assert found.reactions == (Reaction(THUMB, 1, ("b",), mine=False),)
+
+
+# --- histories ----------------------------------------------------------------------------------------------

@@ -9,22 +9,18 @@ from imserver.messenger.messages.log import search as log_search
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.log.words import SEGMENT
 from tests.messenger.log_file import Gates, LogFile
-from tests.messenger.messages.log.test_log import APP, bodies, ids, say, stored
+from tests.messenger.messages.log.test_log import APP, bodies, say, stored
 from tests.stores import WriteAt
 
 Stretches = Callable[..., None]
 
 
 @pytest.fixture
-def stretches(monkeypatch: pytest.MonkeyPatch) -> Stretches:
+def stretches(constants: Callable[..., None]) -> Stretches:
     """``stretches(first, growth, seconds)``: what a search looks at at once, and for how long."""
-
-    def set_stretches(first: int, growth: int = 4, seconds: float = 0.5) -> None:
-        values = {"FIRST_STRETCH": first, "STRETCH_GROWTH": growth, "SEARCH_SECONDS": seconds}
-        for name, value in values.items():
-            monkeypatch.setattr(log_search, name, value)
-
-    return set_stretches
+    return lambda first, growth=4, seconds=0.5: constants(
+        log_search, FIRST_STRETCH=first, STRETCH_GROWTH=growth, SEARCH_SECONDS=seconds
+    )
 
 
 def found(
@@ -33,20 +29,6 @@ def found(
     entries, further = log.search.find(APP, user, Search(text, conversation, before, limit))
     assert further == 0
     return bodies(entries)
-
-
-def test_a_user_finds_what_the_user_may_read_and_nothing_else(log: MessageLog) -> None:
-    group = log.groups.create(APP, "owner", "tea", ["a"]).conversation
-    stored(log, say("owner", group, "tea early"))
-    log.groups.join(APP, group, ["b"])
-    stored(log, say("owner", group, "tea now"), say("a", "b", "no tea"), say("x", "y", "secret tea"))
-    log.groups.leave(APP, group, ["a"])
-    stored(log, say("owner", group, "tea late"), say("a", "b", "coffee"))
-    assert found(log, "a", "tea") == ["tea early", "tea now", "no tea"]
-    assert found(log, "b", "tea") == ["tea now", "no tea", "tea late"]
-    assert found(log, "b", "tea", group) == ["tea now", "tea late"]
-    assert found(log, "stranger", "tea") == found(log, "stranger", "tea", group) == []
-    assert log.search.find("no such app", "a", Search("tea", 0, 0, 10)) == ([], 0)
 
 
 @pytest.mark.sqlite_first
@@ -94,28 +76,6 @@ def test_what_counts_as_found(log: MessageLog, body: str, text: str, is_found: b
     stored(log, *(say("x", "y", "of others") for _ in range(SEGMENT)))
     assert log.words.fill(APP), "now it is in the index"
     assert found(log, "b", text) == ([body] if is_found else [])
-
-
-def test_what_is_hidden_recalled_or_no_text_is_not_found(log: MessageLog) -> None:
-    first, second, third, data = stored(
-        log,
-        say("a", "b", "tea one"),
-        say("a", "b", "tea two"),
-        say("a", "b", "tea three"),
-        say("a", "b", '"tea"', type="custom"),
-    )
-    stored(log, say("a", "b", "tea 2", kind="edit", about=second.id))
-    assert ids(log.search.find(APP, "b", Search("tea", 0, 0, 10))[0]) == [first.id, second.id, third.id]
-    log.marks.hide(APP, "b", [first.id])
-    stored(
-        log,
-        say("a", "b", "", kind="recall", about=second.id),
-        say("a", "b", "", kind="recall", about=data.id),
-    )
-    stored(log, say("a", "b", "", kind="recall", about=second.id))
-    assert ids(log.search.find(APP, "b", Search("tea", 0, 0, 10))[0]) == [third.id]
-    assert ids(log.search.find(APP, "a", Search("tea", 0, 0, 10))[0]) == [first.id, third.id]
-    assert second.id in ids(log.entries.history(APP, "b", 1, 0, 10)[0])
 
 
 @pytest.mark.parametrize(

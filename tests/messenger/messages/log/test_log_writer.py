@@ -69,25 +69,14 @@ def log(connection: Connection) -> LogWriter:
     return LogWriter(lambda: connection, 100)
 
 
-@pytest.fixture
-def bound(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """``bound(MAX_WAITING=3)`` lowers bounds of the writer."""
-
-    def lower(**bounds: int) -> None:
-        for name, most in bounds.items():
-            monkeypatch.setattr(writer, name, most)
-
-    return lower
-
-
 def send(log: LogWriter, app: str, answer: Callable[[Stored], object], body: bytes = b"") -> None:
     log.send(AppendRequest(app, Draft(sender="a", to_user="b", body=body), answer))
 
 
 def test_more_than_may_wait_in_an_app_is_refused_and_other_apps_are_not_affected(
-    log: LogWriter, connection: Connection, bound: Callable[..., None]
+    log: LogWriter, connection: Connection, constants: Callable[..., None]
 ) -> None:
-    bound(MAX_WAITING=3, MAX_WAITING_BYTES=10)
+    constants(writer, MAX_WAITING=3, MAX_WAITING_BYTES=10)
     connection.gate.clear()
     busy: list[Stored] = []
     other: list[Stored] = []
@@ -107,9 +96,9 @@ def test_more_than_may_wait_in_an_app_is_refused_and_other_apps_are_not_affected
 
 @pytest.mark.parametrize(("most", "bytes", "body"), [(3, 1000, b""), (1000, 10, b"123")])
 def test_more_than_may_wait_in_all_apps_together_is_refused(
-    log: LogWriter, connection: Connection, bound: Callable[..., None], most: int, bytes: int, body: bytes
+    log: LogWriter, connection: Connection, constants: Callable[..., None], most: int, bytes: int, body: bytes
 ) -> None:
-    bound(MAX_WAITING_IN_ALL=most, MAX_WAITING_BYTES_IN_ALL=bytes)
+    constants(writer, MAX_WAITING_IN_ALL=most, MAX_WAITING_BYTES_IN_ALL=bytes)
     for _ in range(2):  # what was stored leaves room again
         connection.gate.clear()
         before, results = len(connection.batches), list[Stored]()
@@ -177,17 +166,6 @@ def test_another_app_does_not_wait_with_them(log: LogWriter, connection: Connect
     assert connection.batches == [["busy"] * 8, ["other"], ["busy"] * 8]
 
 
-def test_two_senders_do_not_wait_for_each_other(log: LogWriter, connection: Connection) -> None:
-    connection.gate.clear()
-    done: list[Stored] = []
-    send(log, "busy", lambda _result: gevent.spawn(send, log, "busy", done.append))
-    until(lambda: connection.batches)
-    send(log, "busy", done.append)
-    connection.gate.set()
-    until(lambda: len(done) == 2)
-    assert connection.batches == [["busy"]] * 3
-
-
 def test_an_app_pauses_alone_and_changes_of_its_groups_do_not_wait(
     log: LogWriter, connection: Connection
 ) -> None:
@@ -207,21 +185,6 @@ def test_an_app_pauses_alone_and_changes_of_its_groups_do_not_wait(
     assert connection.batches[0] == ["busy"]
     assert connection.batches[-1] == ["busy"] * 3
     until(lambda: not log.is_busy("busy"))
-
-
-def test_a_change_does_not_shorten_the_pause_of_its_app(log: LogWriter, connection: Connection) -> None:
-    log.listener = Pauses(600)
-    done: list[Stored] = []
-    send(log, "busy", done.append)
-    until(lambda: done)
-    for _ in range(8):
-        send(log, "busy", done.append)
-    changed = gevent.spawn(log.change, "busy", lambda _transaction: REFUSED)
-    until(changed.ready)
-    send(log, "busy", done.append)
-    send(log, "other", done.append)
-    until(lambda: len(done) == 2)
-    assert connection.batches == [["busy"]] * 2 + [["other"]]
 
 
 def test_what_waits_for_the_end_of_a_pause_is_stored_when_the_writer_closes(

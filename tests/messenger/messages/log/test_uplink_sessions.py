@@ -1,6 +1,5 @@
 """Uplink sessions: of a user's sessions only the newest sends, on every engine, whichever node stores."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import gevent
@@ -8,8 +7,7 @@ import pytest
 from gevent.event import Event as Signal
 
 from imserver.gateway.errors import StorageUnavailable
-from imserver.gateway.storage.statements import Statements
-from imserver.messenger.messages.log import transaction, writer
+from imserver.messenger.messages.log import writer
 from imserver.messenger.messages.log.contract import Appended, AppendRequest, Draft, Rejected, RejectReason
 from imserver.messenger.messages.log.message_log import MessageLog
 from tests.gateway.transport.harness import until
@@ -46,30 +44,6 @@ def test_an_older_session_stores_nothing_on_any_node_once_a_newer_one_has_begun(
         assert isinstance(log.writer.append(APP, [draft(11)])[0], Appended)
     second.marks.forget(APP, "ann")
     assert first.writer.append(APP, [draft(11)]) == [REFUSED], "a session that the log does not know"
-
-
-def test_a_sender_is_looked_up_once_until_a_session_begins(
-    logs: tuple[MessageLog, MessageLog], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    looked_up: list[str] = []
-    look_up = transaction.stored_sessions
-
-    def spy(sql: Statements, log: int, users: Sequence[str]) -> set[int]:
-        looked_up.extend(users)
-        return look_up(sql, log, users)
-
-    monkeypatch.setattr(transaction, "stored_sessions", spy)
-    first, second = logs
-    for number, user in enumerate(("ann", "cid"), 1):
-        first.writer.begin_uplink(APP, user, number)
-    for expected in (["ann"], [], ["cid"]):
-        looked_up.clear()
-        sender = "cid" if expected == ["cid"] else "ann"
-        (stored,) = first.writer.append(APP, [draft(1 + (sender == "cid"), sender)])
-        assert (type(stored), looked_up) == (Appended, expected)
-    second.writer.begin_uplink(APP, "eve", 3)
-    assert isinstance(first.writer.append(APP, [draft(1)])[0], Appended)
-    assert looked_up == ["cid", "ann"]
 
 
 def test_a_refused_draft_is_not_the_result_of_its_repeat_by_the_newest_session(

@@ -1,9 +1,6 @@
 """The index of words on every engine: what it finds, what goes with the messages, who fills it."""
 
 from collections.abc import Callable
-from itertools import count
-from types import SimpleNamespace
-from typing import Any
 
 import gevent
 import msgspec
@@ -13,12 +10,12 @@ from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.storage.statements import Row
 from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.commands import Search, SearchFilter
-from imserver.messenger.messages.log.contract import Change, Draft, Entry
+from imserver.messenger.messages.log.contract import Change, Commit, Draft, Entry
 from imserver.messenger.messages.log.message_log import MessageLog
-from imserver.messenger.messages.log.search import EntrySearch
 from imserver.messenger.messages.log.word_content import MOST_ROW_BYTES
 from imserver.messenger.messages.log.word_index import LEASE_SECONDS
 from imserver.messenger.messages.log.words import SEGMENT, Term, offsets_with
+from imserver.messenger.messages.log.writer import RecentEntries
 from tests.messenger.messages.log.test_log import APP, bodies, ids, say, stored
 from tests.stores import OpenStore
 
@@ -88,15 +85,6 @@ def test_words_are_found_in_the_index_and_behind_it(log: MessageLog) -> None:
     check()
     assert fill(log) == 3
     check()
-
-
-def test_a_search_reads_the_rows_of_all_its_words_at_once(store: Store, log: MessageLog) -> None:
-    stored(log, *(say("ann", "bob", f"tea and milk {number % 20}") for number in range(4 * SEGMENT)))
-    fill(log)
-    reads = count()
-    counted: Any = SimpleNamespace(read_or=lambda _, work: (next(reads), store.read(work))[1])
-    assert EntrySearch(counted).find(APP, "bob", Search("tea coffee milk", 0, 0, 10)) == ([], 0)
-    assert next(reads) == 3, "the log, its newest messages, and the index"
 
 
 def test_what_is_changed_or_deleted_is_not_found_and_leaves_the_index(store: Store, log: MessageLog) -> None:
@@ -365,3 +353,57 @@ def test_a_row_is_searched_as_if_it_was_decoded() -> None:
             assert offsets_with(row, Term(word, is_prefix=True)) >= expected
         assert offsets_with(row, Term("hell")) == set()
         assert offsets_with(row, Term("x" * 15)) == set()
+
+
+def commit(first: int, count: int, app: str = "app", body: bytes = b"", about: int = 0) -> Commit:
+    entries = [
+        Entry(
+            id=id,
+            conversation=1,
+            seq=id,
+            sender="ann",
+            kind="edit" if about else "message",
+            body=body,
+            about=about,
+        )
+        for id in range(first, first + count)
+    ]
+    return Commit(app, first, first + count - 1, entries)
+
+
+def taken(recent: RecentEntries, segment: int, app: str = "app") -> list[int]:
+    parts, _ = recent.take(app, max(segment * SEGMENT, 1), (segment + 1) * SEGMENT)
+    return [part.first + number for part in parts for number in range(len(part.conversations))]
+
+
+def test_a_segment_is_there_once_and_only_if_all_of_it_is() -> None:
+    recent = RecentEntries()
+    recent.add(commit(1, 4))
+    assert taken(recent, 0) == [], "the last ones are missing"
+    recent.add(commit(1, 4))
+    recent.add(commit(5, SEGMENT - 7))
+    recent.add(commit(SEGMENT - 2, 2 * SEGMENT + 10))
+    assert taken(recent, 0, "other") == []
+    assert taken(recent, 0) == list(range(1, SEGMENT))
+    assert taken(recent, 0) == []
+    assert taken(recent, 2) == list(range(2 * SEGMENT, 3 * SEGMENT))
+    assert taken(recent, 1) == [], "what is before was forgotten"
+    recent.add(commit(5 * SEGMENT + 1, SEGMENT))
+    assert taken(recent, 3) == taken(recent, 4) == [], "another node has stored some"
+    assert taken(recent, 5) == [], "the first one is missing"
+
+
+def test_what_takes_too_much_memory_is_forgotten_the_oldest_log_first() -> None:
+    recent = RecentEntries(most_bytes=1_400_000)
+    half = SEGMENT // 2
+    for first, app in ((SEGMENT, "one"), (SEGMENT, "two"), (SEGMENT + half, "one")):
+        recent.add(commit(first, half, app, bytes(300)))
+    recent.add(commit(SEGMENT, half, "three", bytes(300)))
+    assert taken(recent, 1, "two") == []
+    assert len(taken(recent, 1, "one")) == SEGMENT
+    recent.add(commit(SEGMENT + half, half, "three", bytes(300)))
+    assert len(taken(recent, 1, "three")) == SEGMENT
+    recent.add(commit(SEGMENT, SEGMENT, "four", bytes(2000)))
+    assert taken(recent, 1, "four") == []
+    recent.add(commit(SEGMENT, SEGMENT, "five", bytes(300)))
+    assert len(taken(recent, 1, "five")) == SEGMENT
