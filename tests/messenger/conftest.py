@@ -1,5 +1,7 @@
 """Fixtures: a store and its log."""
 
+from collections.abc import Callable
+
 import pytest
 
 from imserver.gateway.storage.store import Store
@@ -22,20 +24,12 @@ def log(store: Store) -> MessageLog:
 
 
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
+def small(constants: Callable[..., None]) -> None:
     """What takes long or needs much in small, so that it happens often."""
-    for module, name, value in (
-        (deliverer, "GAP_SECONDS", 0.001),
-        (deliverer, "QUIET_SECONDS", 0.01),
-        (deliverer, "RETRY_SECONDS", 0.005),
-        (deliverer, "PAGE", 4),
-        (deliverer, "MAX_WAITING", 3),
-        (writer, "BATCH_DRAFTS", 4),
-        (catch_up, "RECOVERED", 6),
-        (catch_up, "RESEND_LIMIT", 6),
-        (stored_channels, "MAX_RECOVERED", 2),
-        (groups, "MOST_LEAVING", 2),
-        (transaction, "MOST_EDITS", 3),
-        (message_search, "SEARCH_SECONDS", 0.01),
-    ):
-        monkeypatch.setattr(module, name, value)
+    constants(deliverer, GAP_SECONDS=0.001, QUIET_SECONDS=0.01, RETRY_SECONDS=0.005, PAGE=4, MAX_WAITING=3)
+    constants(writer, BATCH_DRAFTS=4)
+    constants(catch_up, RECOVERED=6, RESEND_LIMIT=6)
+    constants(stored_channels, MAX_RECOVERED=2)
+    constants(groups, MOST_LEAVING=2)
+    constants(transaction, MOST_EDITS=3)
+    constants(message_search, SEARCH_SECONDS=0.01)

@@ -2,11 +2,14 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from typing import Any
 
 import pytest
 
+from imserver.gateway.auth.rates import Buckets, TooManyRequests
 from imserver.messenger.inbox import FEATURE
-from imserver.messenger.inbox.declared import InboxSettings
+from imserver.messenger.inbox.declared import INBOX_CHANGES, InboxSettings
+from imserver.messenger.inbox.inbox import Inbox
 from imserver.messenger.inbox.rows import Arrangement, ArrangementRefused, ArrangementRows
 from imserver.messenger.inbox.wire import NO_DRAFT, Arrange, MentionShape, UnsentText
 from imserver.plugin.storage import Store
@@ -94,3 +97,18 @@ def test_those_of_a_user_and_of_an_app_are_erased_and_exported(url: str) -> None
         ArrangementRows(store).change(app, user, Arrange(1, pinned=1), LIMITS)
 
     check_tables(FEATURE, fill, url)
+
+
+def test_a_user_pays_for_changes(open_store: OpenStore) -> None:
+    store = open_store()
+    send: Any = None  # there is nothing to send
+    changes = Buckets(INBOX_CHANGES, number=1, seconds=60)
+    inbox = Inbox(store, ArrangementRows(store), send, InboxSettings(), changes)
+    change = Arrange(1, pinned=1)
+    for by_user in (False, False, True):
+        with pytest.raises(ArrangementRefused):
+            inbox.arrange("shop", "ann", change, by_user=by_user)
+    with pytest.raises(TooManyRequests):
+        inbox.arrange("shop", "ann", change)
+    with pytest.raises(ArrangementRefused):
+        inbox.arrange("shop", "bob", change)

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import pytest
 
 from imserver.gateway.model import Event
-from imserver.gateway.transport.states import ImpossibleTransition
 from imserver.messenger.messages.acks import (
     ACK,
     ACK_SECONDS,
@@ -115,16 +114,6 @@ def test_what_is_not_acknowledged_is_sent_again_and_then_the_connection_is_close
     assert client.resent == [1, 2] * TRIES
 
 
-def test_what_is_acknowledged_is_not_sent_again_and_leaves_nothing(client: Client) -> None:
-    for _ in range(3):
-        client.deliver()
-        client.deliver()
-        client.ack(client.acks.delivered)
-    pass_time(client, sum(client.seconds))
-    assert (client.resent, client.connection.is_open) == ([], True)
-    assert is_idle(client)
-
-
 def test_an_acknowledgement_covers_all_up_to_its_number_and_nothing_later(client: Client) -> None:
     for _ in range(3):
         client.deliver()
@@ -137,17 +126,9 @@ def test_an_acknowledgement_covers_all_up_to_its_number_and_nothing_later(client
     assert client.resent == [3, 4]
     client.ack(1)
     assert client.acks.acked == 3
-
-
-def test_the_time_of_a_later_delivery_is_its_own(client: Client) -> None:
-    client.deliver()
-    pass_time(client, ACK_SECONDS - 1)
-    client.ack(1)
-    client.deliver()
-    pass_time(client, ACK_SECONDS - 1)
-    assert client.resent == []
-    pass_time(client, 2)
-    assert client.resent == [2]
+    client.ack(4)
+    pass_time(client, sum(client.seconds))
+    assert (client.resent, client.connection.is_open, is_idle(client)) == ([3, 4], True, True)
 
 
 def test_a_connection_that_has_ended_is_forgotten(client: Client) -> None:
@@ -157,19 +138,6 @@ def test_a_connection_that_has_ended_is_forgotten(client: Client) -> None:
         assert [event.text for event in client.acks.clear()] == ["x"]
     pass_time(client, client.seconds[0])
     assert is_idle(client)
-
-
-def test_the_time_of_a_log_subscription_ends_with_it() -> None:
-    with Harness() as node:
-        client = FromLog(node)
-        client.deliver()
-        pass_time(client, 1)
-        client.acks = client.connection.log_subscription = AckingLogSubscription(backlog=None)
-        client.deliver()
-        pass_time(client, ACK_SECONDS - 1)
-        assert client.resent == []
-        pass_time(client, 1)
-        assert client.resent == [1]
 
 
 # --- the table of states ------------------------------------------------------------------------------------
@@ -233,13 +201,3 @@ def test_what_the_table_has_happens(client: Client, state: AckState, event: AckE
     assert client.acks.state is ACK_TRANSITIONS[state].get(event, state)
     closes = EXPIRED in (state, client.acks.state) or (state, event) == (FULL, LATE)
     assert client.connection.is_open is not closes
-
-
-def test_a_time_ends_in_no_session_that_has_expired_and_nothing_else_is_impossible() -> None:
-    impossible = {(state, event) for state in AckState for event in AckEvent} - {
-        (state, event) for state, row in ACK_TRANSITIONS.items() for event in row
-    }
-    assert impossible == {(EXPIRED, LATE), (FULL, UNREAD)}
-    for state, event in impossible:
-        with pytest.raises(ImpossibleTransition):
-            ACK_TRANSITIONS[state][event]

@@ -73,19 +73,6 @@ def test_a_client_that_does_not_acknowledge_gets_no_resends() -> None:
         assert bob.ask("ack", {"id": 1}) == (200, None)
 
 
-def test_without_the_database_no_connection_is_closed() -> None:
-    with Node() as node:
-        ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
-        ann.send("bob", "1")
-        until(bob.pushed)
-        node.gates.away = True
-        for _ in range(2 * TRIES):
-            pass_time(node)
-        node.gates.away = False
-        pass_time(node)
-        until(lambda: bob.texts() == ["1", "1"])
-
-
 def test_what_could_not_be_read_again_costs_no_try() -> None:
     with Node() as node:
         ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")

@@ -1,5 +1,6 @@
 """Event streams that come back: what they have missed is read once, and told from the first to the last."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -49,7 +50,7 @@ def test_a_node_that_is_behind_delivers_nothing_again(cursor: int | None) -> Non
     ],
 )
 def test_what_was_missed_is_read_once_page_by_page_and_no_more_than_may(
-    monkeypatch: pytest.MonkeyPatch,
+    constants: Callable[..., None],
     page: int,
     page_bytes: int,
     limit: int,
@@ -57,12 +58,8 @@ def test_what_was_missed_is_read_once_page_by_page_and_no_more_than_may(
     resumed: bool,
     reads: int,
 ) -> None:
-    for module, name, value in (
-        (catch_up, "PAGE", page),
-        (history, "PAGE_BYTES", page_bytes),
-        (catch_up, "RESUMED", limit),
-    ):
-        monkeypatch.setattr(module, name, value)
+    constants(catch_up, PAGE=page, RESUMED=limit)
+    constants(history, PAGE_BYTES=page_bytes)
     with Node() as node:
         node.log.writer.append(APP, [Draft(sender="ann", to_user="bob", body=b"1234567890")] * 30)
         bob, stored = node.speaker("bob"), stored_on(node)

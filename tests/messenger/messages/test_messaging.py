@@ -1,17 +1,17 @@
 """Messaging inside one node and between two: order, acknowledgements, groups, catching up."""
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gevent
 import pytest
 from gevent.event import Event as Signal
 
-from imserver.gateway import errors
+from imserver.gateway.errors import StorageUnavailable
 from imserver.messenger.messages import messaging
-from imserver.messenger.messages.acks import AckingLogSubscription
-from imserver.messenger.messages.log.contract import Draft
-from imserver.messenger.messages.log_subscriptions import LogSubscription
-from tests.gateway.transport.harness import turn, until
+from imserver.messenger.messages.log.contract import Draft, Membership, Stored
+from imserver.messenger.messages.log_subscriptions import LogSubscription, LogSubscriptions
+from tests.gateway.transport.harness import until
 from tests.messenger.log_file import LogFile
 from tests.messenger.messaging_harness import APP, MessageClient, Node
 
@@ -62,21 +62,16 @@ def test_receivers_must_be_accounts_where_all_users_are(
         assert getattr(results[0], "reason", "") == refused
 
 
-def test_the_senders_other_devices_receive_the_message_and_the_sending_one_does_not() -> None:
+@pytest.mark.parametrize("cursor", [None, 99])
+def test_a_client_without_a_cursor_of_the_log_gets_no_pushes_until_the_first_sync(cursor: int | None) -> None:
     with Node() as node:
-        phone, desk = node.speaker("ann", 0, "phone"), node.speaker("ann", 0, "desk")
-        assert phone.send("bob", "hi")[0] == 200
-        until(desk.pushed)
-        phone.settle()
-        assert (desk.texts(), phone.texts()) == (["hi"], [])
-
-
-def test_a_client_without_a_cursor_gets_no_pushes_until_the_first_sync() -> None:
-    with Node() as node:
-        ann, bob = node.speaker("ann"), node.speaker("bob")
+        ann, bob = node.speaker("ann"), node.speaker("bob", cursor)
         ann.send("bob", "1")
         bob.settle()
         assert bob.pushed() == []
+        if cursor:
+            assert bob.login == (200, {"recovered": False})
+            assert bob.ask("sync", {"cursor": 99})[1]["beginAnew"] is True
         code, page = bob.ask("sync", {"cursor": 0})
         assert (code, [each["text"] for each in page["messages"]], page["hasMore"]) == (200, ["1"], False)
         ann.send("bob", "2")
@@ -86,13 +81,14 @@ def test_a_client_without_a_cursor_gets_no_pushes_until_the_first_sync() -> None
 
 def test_a_repeat_gets_the_first_answer_and_is_not_delivered() -> None:
     with Node() as node:
-        ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
+        ann, desk, bob = node.speaker("ann", 0), node.speaker("ann", 0, "desk"), node.speaker("bob", 0)
         first = ann.send("bob", "hi", clientMsgID="x")
         again = ann.send("bob", "hi", clientMsgID="x")
         assert again == (200, {**first[1], "repeated": True})
         assert (node.metrics.stored.total, node.metrics.stored_repeats) == (1, 1)
-        bob.settle()
-        assert bob.texts() == ["hi"]
+        for each in (ann, desk, bob):
+            each.settle()
+        assert (ann.texts(), desk.texts(), bob.texts()) == ([], ["hi"], ["hi"])
 
 
 def test_while_the_database_is_away_a_message_is_refused_and_may_be_sent_again() -> None:
@@ -127,27 +123,17 @@ def test_a_message_found_stored_after_its_refusal_is_delivered_once() -> None:
         assert (node.metrics.stored.total, node.metrics.stored_repeats) == (1, 1)
 
 
-def test_a_member_receives_entries_from_joining_to_leaving() -> None:
-    with Node() as node:
-        group = node.group("ann", "bob")
-        ann, eve = node.speaker("ann", 0), node.speaker("eve", 0)
-        ann.send(group, "before")
-        node.log.groups.join(APP, group, ["eve"])
-        ann.send(group, "between")
-        node.log.groups.leave(APP, group, ["eve"])
-        ann.send(group, "after")
-        ann.settle()
-        eve.settle()
-        assert eve.texts() == ["join", "between", "leave"]
-        assert node.messaging.log_subscriptions.followers.members(APP, group) == {ann.connection: None}
-
-
-def test_online_members_receive_the_creation_of_a_group() -> None:
+def test_online_members_follow_a_group_from_its_creation_to_the_end_of_their_connections() -> None:
     with Node() as node:
         ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
         group = node.group("ann", "bob")
         ann.send(group, "hi")
         until(lambda: bob.texts() == ["group", "hi"])
+        assert node.messaging.log_subscriptions.followers.members(APP, group)
+        for each in (ann, bob):
+            each.client.hang_up()
+        until(lambda: not node.messaging.log_subscriptions.followers.members(APP, group))
+        assert APP not in node.messaging.follower.apps
 
 
 def test_a_join_that_commits_while_memberships_are_read_is_not_missed() -> None:
@@ -162,16 +148,6 @@ def test_a_join_that_commits_while_memberships_are_read_is_not_missed() -> None:
         gate.set()
         ann.send(group, "hi")
         until(lambda: bob.stream() == [2, 3])
-
-
-def test_rooms_are_empty_when_their_connections_have_ended() -> None:
-    with Node() as node:
-        group = node.group("ann")
-        ann = node.speaker("ann", 1)
-        assert node.messaging.log_subscriptions.followers.members(APP, group)
-        ann.client.hang_up()
-        until(lambda: not node.messaging.log_subscriptions.followers.members(APP, group))
-        assert APP not in node.messaging.follower.apps
 
 
 def test_a_guests_app_that_ends_with_its_session_ends_the_following_too() -> None:
@@ -190,38 +166,6 @@ def test_a_guests_app_that_ends_with_its_session_ends_the_following_too() -> Non
         assert "guests" not in node.messaging.follower.apps
 
 
-def test_a_login_with_a_cursor_gets_exactly_the_missed_entries() -> None:
-    with Node() as node:
-        ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
-        ann.send("bob", "1")
-        until(bob.pushed)
-        bob.client.hang_up()
-        until(lambda: not node.hub.is_online(APP, "bob"))
-        for text in "23":
-            ann.send("bob", text)
-        bob = node.speaker("bob", 1)
-        assert bob.login == (200, {"recovered": True})
-        ann.send("bob", "4")
-        until(lambda: bob.texts() == ["2", "3", "4"])
-        assert next(body["cmd"] for body in bob.bodies()) == "login"
-
-
-def test_a_kick_during_the_lookup_of_the_cursor_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
-    with Node() as node:
-        node.speaker("ann", 0).send("bob", "1")
-        gate = node.gates.answering = Signal()
-        connection, client = node.connect()
-        MessageClient(connection, client).send_payload(
-            "login", {"userID": "bob", "appID": int(APP), "cursor": 1}
-        )
-        until(lambda: node.messaging.log_subscriptions.by_app[APP] == 2)
-        connection.close(errors.CloseCode.KICKED, "")
-        gate.set()
-        until(lambda: node.messaging.log_subscriptions.by_app == {APP: 1})
-        turn()
-        assert not caplog.records
-
-
 def test_a_client_must_begin_anew_if_entries_expire_while_they_are_read() -> None:
     with Node() as node:
         ann = node.speaker("ann", 0)
@@ -233,79 +177,6 @@ def test_a_client_must_begin_anew_if_entries_expire_while_they_are_read() -> Non
         node.during(2, lambda: node.log.expire(APP, more_than=1, upto=4))
         page = bob.ask("sync", {"cursor": 3})[1]
         assert ([each["id"] for each in page["messages"]], page["beginAnew"]) == ([5], True)
-
-
-@pytest.mark.usefixtures("small")
-def test_a_client_that_missed_too_much_must_sync_first() -> None:
-    with Node() as node:
-        ann = node.speaker("ann", 0)
-        for number in range(12):
-            ann.send("bob", str(number))
-        bob = node.speaker("bob", 2)
-        assert bob.login == (200, {"recovered": False})
-        ann.send("bob", "12")
-        bob.settle()
-        assert bob.pushed() == []
-        cursor, pages = 2, list[dict[str, Any]]()
-        while not pages or pages[-1]["hasMore"]:
-            pages.append(bob.ask("sync", {"cursor": cursor, "limit": 4})[1])
-            cursor = pages[-1]["messages"][-1]["id"]
-            ann.send("bob", "x")
-        until(lambda: len(bob.stream()) == node.log.entries.head(APP) - 2)
-        assert bob.stream() == list(range(3, node.log.entries.head(APP) + 1))
-
-
-def test_an_acknowledgement_does_not_overtake_what_is_still_to_be_synced() -> None:
-    with Node() as node:
-        ann = node.speaker("ann", 0)
-        for number in range(6):
-            ann.send("bob", str(number))
-        bob = node.speaker("bob")
-        assert bob.ask("sync", {"cursor": 0, "limit": 4})[1]["hasMore"]
-        seq = bob.send_payload("send", {"to": "ann", "text": "me"})
-        until(lambda: "me" in ann.texts())
-        bob.settle()
-        assert max(bob.stream()) == 4
-        assert not bob.ask("sync", {"cursor": 4, "limit": 4})[1]["hasMore"]
-        assert bob.answer(seq)[1]["id"] == 7
-
-
-def test_a_cursor_that_is_beyond_the_log_must_start_again() -> None:
-    with Node() as node:
-        ann = node.speaker("ann", 0)
-        ann.send("bob", "1")
-        bob = node.speaker("bob", 99)
-        assert bob.login == (200, {"recovered": False})
-        assert bob.ask("sync", {"cursor": 99})[1]["beginAnew"] is True
-        assert [each["text"] for each in bob.ask("sync", {"cursor": 0})[1]["messages"]] == ["1"]
-
-
-@pytest.mark.parametrize("acks", [False, True])
-def test_after_a_failed_catch_up_a_client_gets_no_new_entries_before_a_sync(acks: bool) -> None:
-    """The log was away at the login, and is back when the client speaks, before it asks."""
-    with Node() as node:
-        ann = node.speaker("ann", 0)
-        for text in "12":
-            ann.send("bob", text)
-        connection, client = node.connect()
-        bob = MessageClient(connection, client)
-        node.gates.away = True
-        data = {"userID": "bob", "appID": int(APP), "cursor": 0, "acks": acks}
-        assert bob.ask("login", data) == (200, {"recovered": False})
-        assert bob.ask("sync", {"cursor": 0}) == (1008, None)
-        node.gates.away = False
-        seq = bob.send_payload("send", {"to": "ann", "text": "3"})
-        ann.send("bob", "4")
-        bob.settle()
-        assert bob.stream() == []
-        assert not bob.ask("sync", {"cursor": 0})[1]["hasMore"]
-        assert bob.answer(seq)[1]["id"] == 3
-        assert bob.stream() == [1, 2, 3, 4, 3], "the page, and then what it said itself"
-        assert isinstance(connection.log_subscription, AckingLogSubscription) is acks
-        client.hang_up()
-        until(lambda: not node.hub.is_online(APP, "bob"))
-        assert node.messaging.log_subscriptions.by_app == {APP: 1}
-        assert node.messaging.log_subscriptions.acking == 0
 
 
 @pytest.mark.usefixtures("small")
@@ -347,18 +218,6 @@ def test_a_lost_batch_is_made_up_for_before_a_later_one_of_another_conversation(
         assert second.metrics.log_gaps == 1
 
 
-@pytest.mark.usefixtures("small")
-def test_a_lost_batch_without_a_later_one_is_found_within_a_second() -> None:
-    first, second = two()
-    with first, second:
-        ann, bob = first.speaker("ann", 0), second.speaker("bob", 0)
-        first.wire = lambda *_: False
-        ann.send("bob", "lost")
-        looking = gevent.spawn(second.messaging.follower.run)
-        until(lambda: bob.texts() == ["lost"])
-        looking.kill()
-
-
 @pytest.mark.parametrize("logs_in_with_cursor", [True, False])
 def test_a_client_that_moves_to_a_node_that_is_behind_gets_nothing_again(logs_in_with_cursor: bool) -> None:
     first, second = two()
@@ -396,9 +255,8 @@ def test_a_repeat_on_another_node_is_acknowledged_after_earlier_entries() -> Non
         assert bob.stream() == [1, 2]
 
 
-def test_messages_to_many_gather_so_that_they_share_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("WIDE", 2), ("_GATHER_SECONDS", 600), ("_MAX_GATHER_SECONDS", 600)):
-        monkeypatch.setattr(messaging, name, value)
+def test_messages_to_many_gather_so_that_they_share_writes(constants: Callable[..., None]) -> None:
+    constants(messaging, WIDE=2, _GATHER_SECONDS=600, _MAX_GATHER_SECONDS=600)
     with Node() as node:
         group = node.group("ann", "bob", "eve")
         ann, bob = node.speaker("ann", 1), node.speaker("bob", 1)
@@ -411,3 +269,136 @@ def test_messages_to_many_gather_so_that_they_share_writes(monkeypatch: pytest.M
         node.log.writer.close()  # ends the pause
         until(lambda: len(bob.pushed()) == 10)
         assert node.appends == [1, 9]
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    with Node() as node:
+        yield node
+
+
+def store(node: Node, text: str) -> None:
+    """Store a message to a user, who receives it before this returns."""
+    stored: list[Stored] = []
+    node.messaging.send(APP, Draft(sender="shop", body=text.encode(), to_user="ann"), stored.append)
+    until(lambda: bool(stored))
+
+
+def heard(client: MessageClient, count: int) -> list[str]:
+    """So many messages that were delivered, and no more."""
+
+    def messages() -> list[str]:
+        return [body["response"]["data"]["text"] for body in client.bodies() if body["cmd"] == "message"]
+
+    until(lambda: len(messages()) >= count)
+    client.settle()
+    return messages()
+
+
+def test_a_client_begins_at_the_end_of_the_log(node: Node) -> None:
+    store(node, "before")
+    client = node.speaker("ann")
+    node.messaging.catch_up.follow(client.connection)
+    store(node, "held")
+    assert heard(client, 0) == []
+    node.messaging.catch_up.release(client.connection)
+    store(node, "live")
+    assert heard(client, 2) == ["held", "live"]
+
+
+def test_no_login_waits_for_a_database_that_does_not_answer(node: Node) -> None:
+    connection = node.speaker("ann").connection
+    node.store.database().failed("no answer in time", wrote=False)
+    with pytest.raises(StorageUnavailable):
+        node.messaging.catch_up.follow(connection)
+    assert connection.log_subscription is None
+
+
+def test_clients_receive_a_batch_in_order() -> None:
+    with Node() as node:
+        group = node.group("ann", "bob", "eve", "dan")
+        ann, bob, eve, dan = (node.speaker(user, 1) for user in ("ann", "bob", "eve", "dan"))
+        node.gates.committing = Signal()
+        dan.send_payload("send", {"conversation": group, "text": "before"})
+        until(lambda: node.log.writer.senders(APP))
+        for each in (ann, bob, ann, eve):
+            each.send_payload("send", {"conversation": group, "text": "x"})
+            each.settle()
+        node.gates.committing.set()
+        for each in (ann, bob, eve, dan):
+            until(lambda each=each: len(each.stream()) >= 5)  # type: ignore[misc]
+            assert each.stream() == [2, 3, 4, 5, 6]
+        assert node.appends == [1, 4]
+        assert len(ann.pushed()) == 3
+
+
+def test_a_bot_receives_entries_of_its_groups_that_name_it_in_order() -> None:
+    with Node() as node:
+        group = node.group("ann", "7", "bob")
+        ann, bot, bob = (node.speaker(user, 1) for user in ("ann", "7", "bob"))
+        followers = node.messaging.log_subscriptions.followers
+        followers.enter(APP, bot.connection, group, True)
+
+        def draft(text: str, meta: bytes = b"", sender: str = "ann") -> Draft:
+            return Draft(sender=sender, conversation=group, body=text.encode(), meta=meta, time_ms=1)
+
+        node.gates.committing = gate = Signal()
+        for each in (
+            draft("hidden"),
+            draft("named", b'{"bots":["7"]}'),
+            draft("of another", b'{"bots":["8"]}'),
+            Draft(sender="bob", to_user="7", body=b"to you", time_ms=1),
+            draft("named again", b'{"mentions":["7"],"bots":["8","7"]}', "bob"),
+        ):
+            node.messaging.send(APP, each, lambda _: None)
+        gate.set()
+        until(lambda: len(bob.texts()) >= 5)
+        bot.settle()
+        assert bot.texts() == ["named", "to you", "named again"]
+        assert ann.texts() == ["hidden", "named", "of another", "named again"]
+        bot.client.hang_up()
+        until(lambda: not followers.bots)
+
+
+@pytest.mark.usefixtures("small")
+def test_nobody_is_pushed_what_is_their_own_as_it_is_read_from_the_log_before_it_is_acknowledged() -> None:
+    with Node() as node:
+        ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
+        node.gates.returning = Signal()
+        sent = ann.send_payload("send", {"to": "bob", "text": "x"})
+        until(lambda: node.log.entries.head(APP) == 1)
+        node.messaging.follower.expect(APP, 1)
+        reads = node.gates.reads
+        until(lambda: node.gates.reads > reads + 2)
+        assert ann.stream() == []
+        node.gates.returning.set()
+        assert ann.answer(sent)[1]["id"] == 1
+        until(lambda: bob.pushed())
+        ann.settle()
+        assert ann.pushed() == []
+
+
+def test_of_two_devices_that_come_at_once_the_slower_one_learns_of_a_change_too() -> None:
+    subscriptions = LogSubscriptions()
+    gates = [Signal(), Signal()]
+    reads = [0, 0]
+
+    def memberships(device: int) -> list[Membership]:
+        reads[device] += 1
+        gates[device].wait()
+        return []
+
+    slow, quick = (
+        gevent.spawn(
+            subscriptions.read_memberships, lambda *_, device=device: memberships(device), "app", "bob"
+        )
+        for device in (0, 1)
+    )
+    until(lambda: reads == [1, 1])
+    gates[1].set()
+    quick.get(timeout=60)
+    subscriptions.memberships_changed("app", "bob")
+    gates[0].set()
+    slow.get(timeout=60)
+    assert reads == [2, 1]
+    assert not subscriptions.reads

@@ -47,6 +47,8 @@ def store_of(log: ExpiringLog | None) -> Any:
 
 def test_retention_is_that_of_the_app_or_else_of_the_server() -> None:
     log, metrics = ExpiringLog(), Metrics()
+    rules = RetentionSettings(retention_messages=1)
+    assert Retention(rules, APPS.get, store_of(None), metrics, POSITIONS, ()).expire() == 0
     retention = Retention(RetentionSettings(), APPS.get, store_of(log), metrics, POSITIONS, ())
     assert retention.expire() == 10
     assert log.expirations == [("few", 0, 3), ("old", 60, 0)]
@@ -55,11 +57,6 @@ def test_retention_is_that_of_the_app_or_else_of_the_server() -> None:
     rules = RetentionSettings(retention_seconds=9, retention_messages=7)
     Retention(rules, APPS.get, store_of(log), metrics, POSITIONS, ()).expire()
     assert log.expirations == [("all", 9, 7), ("few", 9, 3), ("old", 60, 7), ("unknown", 9, 7)]
-
-
-def test_without_a_database_nothing_expires() -> None:
-    rules = RetentionSettings(retention_messages=1)
-    assert Retention(rules, APPS.get, store_of(None), Metrics(), POSITIONS, ()).expire() == 0
 
 
 def test_renamed_settings_are_stored_as_the_release_before_reads_them(node: Make) -> None:

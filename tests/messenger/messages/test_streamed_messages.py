@@ -35,7 +35,6 @@ from tests.gateway.channels.test_channels import Recovering, publish, subscribe
 from tests.gateway.core.cluster_harness import MULTI, ClusterHarness, Several
 from tests.gateway.hub.harness import Harness
 from tests.gateway.transport.harness import Client, turn, until
-from tests.support import CountingSignal
 
 PLAIN, PAST = "plain:1", "past:1"
 CHANNELS = {
@@ -137,17 +136,6 @@ def streams(harness: Harness) -> StreamedMessages:
     return streams_of(harness)
 
 
-@pytest.fixture
-def seconds(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """``seconds(CHECK=0.0)``: after which times something happens."""
-
-    def set_seconds(**times: float) -> None:
-        for name, time in times.items():
-            monkeypatch.setattr(module, f"{name}_SECONDS", time)
-
-    return set_seconds
-
-
 def append(streams: StreamedMessages, id: str, number: int, text: str, app: str = MULTI) -> tuple[str, int]:
     (found,) = streams.append(app, [(id, number, text)])
     return found.status.value, found.piece
@@ -174,32 +162,6 @@ def test_subscribers_receive_pieces_and_at_the_end_one_message(
     assert [each.text for each in page.publications] == ["Hello"] * offset
 
 
-class CountingDialect(ChannelCmdDialect):
-    """Counts the events of channels that it encodes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.events = 0
-
-    def encode_event(self, event: Event) -> bytes | None:
-        self.events += event.channel is not None
-        return super().encode_event(event)
-
-
-def test_a_piece_is_encoded_once_for_all_subscribers(harness: Harness, streams: StreamedMessages) -> None:
-    dialect = CountingDialect()
-    readers = [Reader(harness, PLAIN, f"u{number}") for number in range(10)]
-    encoding = readers[0].connection.encoding.with_dialect(dialect)
-    for reader in readers:
-        reader.connection.encoding = encoding
-    id = streams.open(MULTI, head(PLAIN), "")
-    append(streams, id, 1, "a")
-    streams.close(MULTI, id)
-    assert dialect.events == 3
-    for reader in readers:
-        assert reader.seen() == [(0, "", "whole"), (1, "a"), ("end", "a", 0)]
-
-
 def test_connections_that_the_back_end_subscribes_receive_the_message_so_far(
     harness: Harness, streams: StreamedMessages
 ) -> None:
@@ -208,16 +170,8 @@ def test_connections_that_the_back_end_subscribes_receive_the_message_so_far(
     connection.encoding = connection.encoding.with_dialect(DIALECT)
     harness.connections.join(MULTI, harness.connections.id_of(connection), PLAIN)
     (frame,) = frames(client)
-    data = frame["response"]["data"]
-    assert data == {
-        "stream": id,
-        "piece": 0,
-        "text": "Hel",
-        "whole": True,
-        "channel": PLAIN,
-        "from": "bot",
-        "type": "answer",
-    }
+    about = {"stream": id, "channel": PLAIN, "from": "bot", "type": "answer"}
+    assert frame["response"]["data"] == {"piece": 0, "text": "Hel", "whole": True, **about}
 
 
 def test_repeated_pieces_are_ignored_and_missing_ones_asked_for(
@@ -247,19 +201,15 @@ def test_streams_of_other_apps_and_invented_ones_are_unknown(
     assert streams.close(MULTI, id).status == "closed"
     assert streams.close("101", id) == ClosedStream("unknown")
     assert append(streams, id, 1, "b", "101") == ("unknown", 0)
-
-
-def test_streams_of_other_senders_are_unknown_open_and_closed(streams: StreamedMessages) -> None:
-    id = streams.open(MULTI, head(PLAIN), "a")
-
-    def seen_by(sender: str) -> tuple[str, str]:
-        (found,) = streams.append(MULTI, [(id, 0, "")], sender)
-        return found.status.value, streams.close(MULTI, id, sender=sender).status
-
-    assert seen_by("other") == ("unknown", "unknown")
-    assert streams.close(MULTI, id, sender="bot").status == "closed"
-    assert seen_by("other") == ("unknown", "unknown")
-    assert seen_by("bot") == ("closed", "repeated")
+    again = streams.open(MULTI, head(PLAIN), "a")
+    for is_closed in (False, True):  # to another sender
+        assert streams.append(MULTI, [(again, 0, "")], "other")[0].status is AppendStatus.UNKNOWN
+        assert streams.close(MULTI, again, sender="other").status == "unknown"
+        assert streams.close(MULTI, again, sender="bot").status == ("repeated" if is_closed else "closed")
+    deleted, other = streams.open(MULTI, head(PLAIN), "a"), streams.open("101", head(PLAIN), "a")
+    streams.forget(MULTI)
+    assert append(streams, deleted, 1, "b") == ("unknown", 0)
+    assert append(streams, other, 1, "b", "101") == ("appended", 1)
 
 
 def test_limits_have_names_and_leave_nothing_behind(harness: Harness, streams: StreamedMessages) -> None:
@@ -305,15 +255,11 @@ def test_a_stream_whose_publisher_dies_is_closed_as_incomplete(
     streams.look(opened + LIMITS.stream_seconds + 5)
     assert reader.seen()[-1] == ("end", "abc", int(channel == PAST), "incomplete")
     assert append(streams, id, 3, "d") == ("closed", 0)
-    assert open_streams(harness).all() == []
-
-
-def test_a_message_without_text_is_in_no_history(harness: Harness, streams: StreamedMessages) -> None:
-    reader = Reader(harness, PAST)
-    id = streams.open(MULTI, head(PAST), "")
-    assert streams.close(MULTI, id, incomplete=True) == ClosedStream("closed", PAST)
+    id = streams.open(MULTI, head(channel), "")
+    assert streams.close(MULTI, id, incomplete=True) == ClosedStream("closed", channel)
     assert reader.seen() == [(0, "", "whole"), (0, "", "whole", "done", "incomplete")]
-    assert harness.channels.histories.read(MULTI, PAST).position.offset == 0
+    assert harness.channels.histories.read(MULTI, PAST).position.offset == int(channel == PAST)
+    assert open_streams(harness).all() == []
 
 
 def test_a_client_that_recovers_during_a_stream_has_neither_hole_nor_double(
@@ -336,40 +282,24 @@ def test_a_client_that_recovers_during_a_stream_has_neither_hole_nor_double(
     assert reader.seen() == [(2, "ab", "whole"), (3, "c"), ("end", "three", 3), ("end", "abc", 4)]
 
 
-def test_a_deleted_app_has_no_streams(harness: Harness, streams: StreamedMessages) -> None:
-    id = streams.open(MULTI, head(PLAIN), "a")
-    other = streams.open("101", head(PLAIN), "a")
-    streams.forget(MULTI)
-    assert append(streams, id, 1, "b") == ("unknown", 0)
-    assert append(streams, other, 1, "b", "101") == ("appended", 1)
-    assert [stream.app for stream in open_streams(harness).all()] == ["101"]
-
-
-@pytest.mark.parametrize("patience", [3.0, -1.0])
-def test_a_node_that_stops_waits_for_no_history_that_does_not_answer(
-    harness: Harness, seconds: Callable[..., None], patience: float
+@pytest.mark.parametrize("patience", [3.0, -1.0, 0.0])
+def test_a_history_that_does_not_answer_keeps_no_other_streams_open_and_no_node_up(
+    harness: Harness, constants: Callable[..., None], patience: float
 ) -> None:
     target = Target(harness, silent=True)
     streams = streams_of(harness, target=target)
     reader = Reader(harness, PLAIN)
     for channel in (PAST, PAST, PLAIN):
         streams.open(MULTI, head(channel), "a")
-    seconds(CLOSE_ALL=patience)
-    streams.close_all()
-    in_time = patience > 0
-    assert target.requests == [PAST] * in_time
-    assert reader.seen()[1:] == [("end", "a", 0, "incomplete")] * in_time
-
-
-def test_a_history_that_does_not_answer_keeps_no_other_streams_open(harness: Harness) -> None:
-    target = Target(harness, silent=True)
-    streams = streams_of(harness, target=target)
-    reader = Reader(harness, PLAIN)
-    for channel in (PAST, PAST, PLAIN):
-        streams.open(MULTI, head(channel), "a")
-    streams.look(monotonic() + LIMITS.stream_seconds)
-    assert target.requests == [PAST]
-    assert reader.seen()[1:] == [("end", "a", 0, "incomplete")]
+    constants(module, CLOSE_ALL_SECONDS=patience)
+    if patience:
+        streams.close_all()
+    else:
+        streams.look(monotonic() + LIMITS.stream_seconds)
+    assert target.requests == [PAST] * (patience >= 0)
+    assert reader.seen()[1:] == [("end", "a", 0, "incomplete")] * (patience >= 0)
+    if patience:
+        return
     target.silent = False
     streams.look(monotonic() + LIMITS.stream_seconds)
     assert open_streams(harness).all() == []
@@ -377,7 +307,7 @@ def test_a_history_that_does_not_answer_keeps_no_other_streams_open(harness: Har
 
 
 def test_pieces_do_not_overtake_those_that_wait_for_a_check(
-    harness: Harness, seconds: Callable[..., None]
+    harness: Harness, constants: Callable[..., None]
 ) -> None:
     reader = Reader(harness, PLAIN)
     checking, checked = Signal(), Signal()
@@ -390,7 +320,7 @@ def test_pieces_do_not_overtake_those_that_wait_for_a_check(
 
     streams = streams_of(harness, target=Target(harness, may_continue))
     id, other = (streams.open(MULTI, head(channel), "") for channel in (PLAIN, PAST))
-    seconds(CHECK=0.0)
+    constants(module, CHECK_SECONDS=0.0)
     waiting = gevent.spawn(streams.append, MULTI, [(id, 1, "a"), (other, 1, "x")])
     checking.wait()
     append(streams, id, 2, "b")
@@ -413,7 +343,7 @@ def test_pieces_do_not_overtake_those_of_a_long_request(harness: Harness) -> Non
 
 
 def test_a_sender_that_may_not_go_on_ends_a_stream_once(
-    harness: Harness, seconds: Callable[..., None]
+    harness: Harness, constants: Callable[..., None]
 ) -> None:
     reader = Reader(harness, PLAIN)
 
@@ -423,7 +353,7 @@ def test_a_sender_that_may_not_go_on_ends_a_stream_once(
 
     streams = streams_of(harness, target=Target(harness, may_continue))
     id = streams.open(MULTI, head(PLAIN), "a")
-    seconds(CHECK=0.0)
+    constants(module, CHECK_SECONDS=0.0)
     assert append(streams, id, 1, "b") == ("closed", 0)
     assert reader.seen() == [(0, "a", "whole"), ("end", "a", 0)]
 
@@ -439,25 +369,6 @@ def test_silent_streams_of_a_sender_who_may_not_go_on_end_with_one_check(harness
     streams.look(monotonic() + CHECK_SECONDS)
     assert len(checks) == 1
     assert reader.seen() == [(0, "a", "whole")] * 2 + [("end", "a", 0, "incomplete")] * 2
-
-
-def test_nothing_is_looked_at_while_no_message_is_streamed(
-    harness: Harness, streams: StreamedMessages, seconds: Callable[..., None]
-) -> None:
-    seconds(LOOK=0.01, CLOSED=0.0)
-    news = open_streams(harness).news = CountingSignal()
-    looking = gevent.spawn(streams.run)
-    try:
-        until(lambda: news.pauses == [None])
-        for _ in range(2):
-            looks = len(news.pauses)
-            id = streams.open(MULTI, head(PLAIN), "a")
-            until(lambda looks=looks: len(news.pauses) > looks + 1)
-            assert None not in news.pauses[looks:]
-            streams.close(MULTI, id)
-            until(lambda: news.pauses[-1] is None)
-    finally:
-        looking.kill()
 
 
 # --- several nodes ------------------------------------------------------------------------------------------
@@ -540,22 +451,6 @@ def test_long_pieces_for_another_node_are_divided_and_too_long_ones_refused(clus
     assert append(other, ids[0], 2, "x") == ("appended", 2)
 
 
-def test_a_copy_without_subscribers_is_forgotten(cluster: Cluster) -> None:
-    reader = Reader(cluster.nodes[2], PLAIN)
-    id = cluster.streams[1].open(MULTI, head(PLAIN), "a")
-    assert cluster.copy(2, PLAIN) == "a"
-    cluster.nodes[2].channels.subscriptions.unsubscribe(reader.connection, PLAIN)
-    cluster.streams[1].close(MULTI, id)
-    reader.seen()
-    subscribe(cluster.nodes[2], reader.connection, PLAIN)
-    assert reader.seen() == []
-    other = cluster.streams[1].open(MULTI, head(PLAIN), "b")
-    cluster.nodes[2].channels.subscriptions.unsubscribe(reader.connection, PLAIN)
-    cluster.streams[2].look(0)
-    assert cluster.copy(2, PLAIN) is None
-    assert append(cluster.streams[2], other, 1, "c") == ("appended", 1)
-
-
 def test_the_first_subscriber_of_a_node_gets_the_message_with_the_next_piece(cluster: Cluster) -> None:
     id = cluster.streams[1].open(MULTI, head(PLAIN), "a")
     append(cluster.streams[1], id, 1, "b")
@@ -567,21 +462,20 @@ def test_the_first_subscriber_of_a_node_gets_the_message_with_the_next_piece(clu
     append(cluster.streams[1], id, 3, "d")
     assert reader.seen() == [(2, "abc", "whole"), (3, "d")]
     assert late.seen() == [(2, "abc", "whole"), (3, "d")]
+    for each in (reader, late):
+        cluster.nodes[2].channels.subscriptions.unsubscribe(each.connection, PLAIN)
+    cluster.streams[2].look(0)
+    assert cluster.copy(2, PLAIN) is None, "a copy without subscribers is forgotten"
+    assert append(cluster.streams[2], id, 4, "e") == ("appended", 4)
 
 
-def test_a_silent_publisher_is_heard_of_by_its_signs_of_life(cluster: Cluster) -> None:
+def test_a_silent_publisher_is_heard_of_and_a_lost_piece_is_read_from_the_owner(cluster: Cluster) -> None:
     id = cluster.streams[1].open(MULTI, head(PLAIN), "a")
     reader = Reader(cluster.nodes[2], PLAIN)
     heard = open_streams(cluster.nodes[1]).of(MULTI, PLAIN)[id].heard
-    cluster.streams[1].look(heard + LOOK_SECONDS)
-    until(lambda: cluster.copy(2, PLAIN) == "a")
-    cluster.streams[1].look(heard + LOOK_SECONDS)
-    assert reader.seen() == [(0, "a", "whole")]
-
-
-def test_a_lost_piece_is_read_from_the_owner(cluster: Cluster) -> None:
-    reader = Reader(cluster.nodes[2], PLAIN)
-    id = cluster.streams[1].open(MULTI, head(PLAIN), "a")
+    for _ in range(2):
+        cluster.streams[1].look(heard + LOOK_SECONDS)
+        until(lambda: cluster.copy(2, PLAIN) == "a")
     cluster.nodes[1].rpc.cut.add(2)
     append(cluster.streams[1], id, 1, "b")
     cluster.nodes[1].rpc.cut.clear()

@@ -9,7 +9,7 @@ from msgspec import json
 
 from imserver.gateway.protocol.forgiving import Refused
 from imserver.messenger.messages import wire
-from imserver.messenger.messages.commands import AskPins, History, Pin, React, Search, SearchFilter, Send
+from imserver.messenger.messages.commands import History, Pin, React, Search, SearchFilter, Send
 from imserver.messenger.messages.model import Message, Reaction
 
 NAMES = st.one_of(st.text(max_size=70), st.text("a\0é😀", max_size=70), st.none(), st.integers())
@@ -88,12 +88,6 @@ def test_a_body_is_shown_in_its_type(type: str, body: bytes, wanted: dict[str, A
     assert entry == wanted
 
 
-def test_meta_names_the_users_who_joined() -> None:
-    entry = json.decode(json.encode(Message(1, 2, 3, "ann", kind="join", meta=b'{"users":["bob"]}').view()))
-    assert entry["meta"] == {"users": ["bob"]}
-    assert "type" not in entry
-
-
 # --- reactions, pins, forwarded messages, histories ---------------------------------------------------------
 
 
@@ -113,10 +107,7 @@ def test_meta_names_the_users_who_joined() -> None:
         ),
         ("react", b'{"id":7,"emoji":"+1","remove":true}', React(7, "+1", True)),
         ("pin", b'{"id":7,"remove":false}', Pin(7)),
-        ("pins", b'{"conversation":3}', AskPins(3)),
-        ("history", b'{"conversation":3}', History(3, 0, 50)),
         ("history", b'{"conversation":3,"after":0,"limit":5}', History(3, 0, 5, 0)),
-        ("search", b'{"text":"tea"}', Search("tea", 0, 0, 50)),
         (
             "search",
             b'{"from":"bob","types":["file"],"link":true,"since":1,"until":2,"conversation":3,"before":9}',
@@ -124,12 +115,6 @@ def test_meta_names_the_users_who_joined() -> None:
         ),
         ("history", b'{"conversation":3,"types":["picture"]}', History(3, 0, 50, -1, ("picture",))),
         ("send", b'{"to":"bob","forward":7}', Send("bob", kind="forward", about=7)),
-        ("send", b'{"conversation":3,"forward":7}', Send(conversation=3, kind="forward", about=7)),
-        (
-            "send",
-            b'{"to":"b","text":"x","mentions":["all"]}',
-            Send("b", body=b"x", meta=b'{"mentions":["all"]}'),
-        ),
     ],
 )
 def test_what_is_asked_about_messages_is_read(name: str, data: bytes, command: object) -> None:
@@ -140,9 +125,6 @@ def test_what_is_asked_about_messages_is_read(name: str, data: bytes, command: o
     ("name", "data"),
     [
         ("react", b'{"id":7,"emoji":"%b"}' % (b"x" * 33)),
-        ("react", b'{"emoji":"+1"}'),
-        ("press", b'{"value":"y"}'),
-        ("answer", b'{"value":"y"}'),
         ("answer", b'{"id":7}'),
         ("answer", b'{"id":7,"value":"y","text":"yes"}'),
         ("answer", b'{"id":7,"text":"%b"}' % (b"x" * 1001)),
@@ -157,31 +139,17 @@ def test_what_is_asked_about_messages_is_read(name: str, data: bytes, command: o
         ),
         ("press", b'{"id":7,"value":"%b"}' % (b"x" * 65)),
         ("send", b'{"to":"bob","text":"?","buttons":[{"text":"Yes","value":"y"}]}'),
-        ("send", b'{"to":"bob","text":"?","buttons":[[{"text":"Yes"}]]}'),
-        ("send", b'{"to":"bob","text":"?","buttons":[[]]}'),
-        ("send", b'{"to":"bob","text":"?","buttons":"y"}'),
         ("send", b'{"to":"bob","forward":7,"buttons":[[{"text":"Yes","value":"y"}]]}'),
-        ("react", b'{"id":7,"emoji":"+1","remove":1}'),
-        ("pin", b"{}"),
-        ("pins", b"{}"),
         ("history", b'{"conversation":3,"after":-1}'),
         ("history", b'{"conversation":3,"after":1,"types":["picture"]}'),
         ("search", b'{"link":false}'),
         ("search", b'{"text":" ","from":"bob"}'),
-        ("search", b'{"text":"tea","from":7}'),
-        ("search", b'{"text":"tea","types":[""]}'),
-        ("search", b'{"text":"tea","link":1}'),
         ("search", b'{"text":"tea","since":-1}'),
-        ("search", b'{"text":"tea","until":"2026"}'),
-        ("history", b'{"conversation":3,"types":"picture"}'),
         ("history", b'{"conversation":3,"types":[""]}'),
         ("history", b'{"conversation":3,"types":[%b"x"]}' % (b'"x",' * 20)),
-        ("send", b'{"to":"bob"}'),
         ("send", b'{"to":"bob","text":""}'),
-        ("send", b'{"to":"bob","data":""}'),
         ("send", b'{"to":"bob","type":"picture","text":""}'),
         ("edit", b'{"id":1}'),
-        ("edit", b'{"id":1,"data":""}'),
         ("send", b'{"to":"bob","forward":0}'),
         ("send", b'{"to":"bob","forward":7,"text":"x"}'),
         ("send", b'{"to":"bob","forward":7,"mentions":["bob"]}'),
