@@ -140,7 +140,8 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 
 @contextmanager
-def _servers(folders: pytest.TempPathFactory) -> Iterator[StartServer]:
+def servers(folders: pytest.TempPathFactory) -> Iterator[StartServer]:
+    """Starts servers, and stops them all at the end."""
     started: list[Server] = []
     numbers = itertools.count()
 
@@ -168,14 +169,14 @@ def start_server(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> It
     All are stopped at the end of the test, which fails if one of them logged a traceback. ``tmp_path``, where
     a test may have put one of them, is named so that it is removed behind them.
     """
-    with _servers(tmp_path_factory) as start:
+    with servers(tmp_path_factory) as start:
         yield start
 
 
 @pytest.fixture(scope="module")
 def start_shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
     """The same for servers that the tests of a module share."""
-    with _servers(tmp_path_factory) as start:
+    with servers(tmp_path_factory) as start:
         yield start
 
 

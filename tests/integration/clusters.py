@@ -15,7 +15,6 @@ from tests.support import COMMAND, POLICIES, Server, eventually, merged
 from .cmd import good
 from .raw import ask, bearer, request
 from .release import environment_of
-from .setting import stop
 
 _APPS_EACH = 30
 APPS = {
@@ -114,7 +113,7 @@ class Nodes:
         with ThreadPoolExecutor(len(self.servers) or 1) as pool:
             list(pool.map(Server.stop, self.servers))
         for server in self.servers:
-            stop(server)
+            server.check()
 
 
 @contextmanager

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import StartServer, servers
 from tests.support import COMMAND, HTTP_SERVERS, Server
 from tests.users import User
 
-from .setting import APPS, SHARED, Launch, stop
+from .clusters import Nodes, nodes_of
+from .setting import APPS, SHARED, Launch
 from .v1 import KEYS
 
 _apps = itertools.cycle(APPS)
@@ -24,18 +26,23 @@ def http_server(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def server(http_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The server of this HTTP server that all tests share."""
-    one = Server(tmp_path_factory.mktemp(f"shared-{http_server}"), config=SHARED, http_server=http_server)
-    yield one
-    stop(one)
+    with servers(tmp_path_factory) as start:
+        yield start(config=SHARED, http_server=http_server)
 
 
 @pytest.fixture(scope="session")
 def locked(http_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with keys and registration, shared like ``server``."""
     sections = {"api": KEYS, "accounts": {"registration": True}}
-    one = Server(tmp_path_factory.mktemp(f"locked-{http_server}"), config=sections, http_server=http_server)
-    yield one
-    stop(one)
+    with servers(tmp_path_factory) as start:
+        yield start(config=sections, http_server=http_server)
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    """Two nodes that the tests of a module share; the second has the WSGI server."""
+    with nodes_of(tmp_path_factory.mktemp("nodes"), 2) as two:
+        yield two
 
 
 @pytest.fixture
@@ -54,23 +61,13 @@ def cid(locked: Server) -> User:
 
 
 @pytest.fixture(scope="module")
-def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
+def launch(start_shared_server: StartServer) -> Launch:
     """Starts servers with settings of their own; the module ends them and fails at a logged traceback."""
-    started: list[Server] = []
 
     def start(http_server: str, command: Sequence[str] = COMMAND, **sections: Any) -> Server:
-        folder = tmp_path_factory.mktemp("launched")
-        one = Server(folder, config=sections, http_server=http_server, command=command)
-        started.append(one)
-        return one
+        return start_shared_server(config=sections, http_server=http_server, command=command)
 
-    yield start
-    for one in started:
-        one.begin_to_stop()
-    for one in started:
-        one.stop()
-    for one in started:
-        stop(one)
+    return start
 
 
 @pytest.fixture

@@ -31,26 +31,17 @@ class Heard:
 
 
 class Listener(Raw):
-    """A connection that asks for a stream. ``comments`` counts the comments that have come."""
+    """A connection that asks for a stream."""
 
     def __init__(self, address: Address, **options: Any) -> None:
         super().__init__(address, **options)
-        self.comments = 0
         self.head: Response | None = None
         self._chunks: bytearray | None = None
         self._last_chunk = False
 
-    def listen(
-        self,
-        headers: Iterable[tuple[str, str]] = (),
-        protocol: str = "HTTP/1.1",
-        before: bytes = b"",
-        **query: Any,
-    ) -> Self:
+    def listen(self, headers: Iterable[tuple[str, str]] = (), **query: Any) -> Self:
         """Ask for a stream, and check that it is one."""
-        self.send(before + request(f"{PATH}?{urlencode(query)}", headers=headers, protocol=protocol))
-        if before:
-            assert self.response().status == 200
+        self.send(request(f"{PATH}?{urlencode(query)}", headers=headers))
         return self.begun()
 
     def begun(self) -> Self:
@@ -101,7 +92,7 @@ class Listener(Raw):
     def _heard(self, seconds: float) -> Heard:
         deadline = time.monotonic() + seconds
         while (block := self._until(b"\n\n", deadline)) == b":\n\n":
-            self.comments += 1
+            pass  # a comment
         found = _BLOCK.fullmatch(block)
         assert found is not None, f"no event: {block!r}"
         return Heard(

@@ -1,33 +1,32 @@
-"""The action dialect on a real server, through both HTTP servers: one to one, and rooms.
+"""The action dialect over three nodes: talks of two, rooms, logging in again, and what stands in Redis."""
 
-Users 1 and 2 belong to room 1 by default; tests that do not want them take other names.
-"""
-
+import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from itertools import product
 
 import pytest
 
-from tests.support import Server, eventually
+from tests.support import eventually
 
-from .action import LEFT, action_client, action_session
+from .action import LEFT, ActionClient, action_client, action_session, command, login_data
+from .clusters import Nodes, nodes_of
 from .cmd import fresh, get
 from .raw import TEXT
-from .setting import Launch, stop
+
+ROOMS = {"club": ["ann", "bob"], "1": ["1", "2"]}
+APPS = {"101": {}, "action:1": {"room_members": ROOMS}, "action:2": {}}
+KEYS = [
+    *("accIp", "accPort", "appId", "userId", "clientIp", "clientPort", "loginTime"),
+    *("heartbeatTime", "logOutTime", "qua", "deviceInfo", "isLogoff"),
+]
 
 
 @pytest.fixture(scope="module")
-def server(http_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with the apps that there are by default."""
-    one = Server(
-        tmp_path_factory.mktemp(f"action-{http_server}"),
-        config={"websocket": {"close_seconds": 1}},
-        http_server=http_server,
-    )
-    yield one
-    stop(one)
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    """Three nodes; the second has the WSGI server."""
+    with nodes_of(tmp_path_factory.mktemp("cluster"), 3, apps=APPS) as three:
+        yield three
 
 
 @pytest.fixture
@@ -36,65 +35,117 @@ def room() -> str:
     return fresh("room")
 
 
-# --- one connection -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.both_servers
-def test_the_server_speaks_first(server: Server) -> None:
-    queries = ("uid=1&to_uid=2&appname=1", "uid=1&groups_id=1&appname=1", "uid=")
-    for address, path in product((server.ws, server.http), (f"/ws?{query}" for query in queries)):
-        began = int(time.time())
-        with action_client(address, path=path) as one:
-            assert one.welcome.opcode == TEXT
-            assert one.welcome.json["data"]["content"] == "连接成功"
-            assert began <= int(one.welcome.json["data"]["msgTimestamp"]) <= time.time()
-            one.nothing()
-
-
 # --- one to one ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.both_servers
-def test_only_the_receiver_gets_a_message(server: Server) -> None:
+def test_the_server_speaks_first_and_only_the_receiver_gets_a_message(nodes: Nodes) -> None:
+    began = int(time.time())
+    for address in (*nodes.ws[:2], *nodes.http[:2]):
+        with action_client(address, path="/ws?uid=1&groups_id=1&appname=1") as one:
+            assert one.welcome.opcode == TEXT
+            assert one.welcome.json["data"]["content"] == "连接成功"
+            one.nothing()
     with (
-        action_session(server.ws, "a", to="b") as a,
-        action_session(server.ws, "b", to="a") as b,
-        action_session(server.ws, "c", to="a") as c,
-        action_session(server.ws, "b", app=2, to="a") as elsewhere,
+        action_session(nodes.ws[0], "a", to="b") as a,
+        action_session(nodes.ws[1], "b", to="a") as b,
+        action_session(nodes.ws[1], "c", to="a") as c,
+        action_session(nodes.ws[0], "b", app=2, to="a") as elsewhere,
     ):
-        began = int(time.time())
         a.say("你好", seq="1605-3")
-        found = b.received()
-        assert found == {
-            "action": "sendmsg",
-            "msgId": "1605-3",
-            "msgType": "text",
-            "content": "你好",
-            "from": "a",
-            "to": "b",
-            "msgTimestamp": found["msgTimestamp"],
-        }
+        found = b.receives("a", "你好", "b")
         assert list(found) == ["action", "msgId", "msgType", "content", "from", "to", "msgTimestamp"]
+        assert (found["msgId"], found["msgType"]) == ("1605-3", "text")
         assert began <= int(found["msgTimestamp"]) <= time.time()
         for one in (a, c, elsewhere):
             one.nothing()
-        b.say("也好")
-        a.receives("b", "也好", "a")
+
+
+def online(nodes: Nodes, user: str) -> bool:
+    """Whether the API of another node says that a user is online."""
+    query = {"app": "action:1", "user": user}
+    answer = get(nodes.http[1], "/api/v1/presence", **query).json
+    return bool(answer["users"][0]["online"])
+
+
+def test_a_later_login_is_known_to_the_other_nodes(nodes: Nodes, room: str) -> None:
+    a, b, mover, moved = fresh("a"), fresh("b"), fresh("m"), fresh("n")
+    with (
+        action_session(nodes.ws[0], a, to=mover) as to_mover,
+        action_session(nodes.ws[1], b, to=moved) as to_moved,
+        action_session(nodes.ws[2], mover, room=room) as one,
+        action_session(nodes.ws[0], "w", room=room) as witness,
+    ):
+        to_mover.say("1")
+        one.receives(a, "1", mover)
+        one.login(moved, to=b)
+        to_moved.say("2")
+        one.receives(b, "2", moved)
+        one.say("3")
+        to_moved.receives(moved, "3", b)
+        to_mover.say("lost")
+        witness.say("the mover has left the room")
+        witness.receives("w", "the mover has left the room", "w")
+        one.nothing()
+        eventually(lambda: not online(nodes, mover), what="the former is gone")
+        assert online(nodes, moved)
+        one.leave()
+        eventually(lambda: not online(nodes, moved), what="who has moved has gone")
+        witness.nothing()
+
+
+def acked_login(one: ActionClient, user: str, room: str = "0") -> ActionClient:
+    """Log in as a client that acknowledges."""
+    one.send(command("login", {**login_data(user, room=room), "acks": True}))
+    assert one.answer().json["response"]["data"] == {"acks": True}
+    return one
+
+
+def test_what_a_client_did_not_acknowledge_follows_it_to_another_node(nodes: Nodes, room: str) -> None:
+    me, peer = fresh("me"), fresh("peer")
+    with (
+        action_session(nodes.ws[0], peer, to=me) as sender,
+        action_session(nodes.ws[0], "w", room=room) as witness,
+    ):
+        with ActionClient(nodes.ws[1]) as one:
+            acked_login(one.begin(), me, room)
+            for number in (1, 2, 3):
+                sender.say(str(number))
+                assert one.receives(peer, str(number), me)["ackId"] == number
+            assert one.ask_action("ack", {"ackId": 1}) == (200, "Success")
+        found = witness.received()  # the node of the sender knows that they have gone
+        assert (found["action"], found["from"]) == ("exit", me)
+        sender.say("4")
+        with ActionClient(nodes.ws[2]) as one:
+            acked_login(one.begin(), me)
+            missed = [one.received() for _ in range(3)]
+            assert sorted(each["content"] for each in missed) == ["2", "3", "4"]
+            assert [each["ackId"] for each in missed] == [1, 2, 3]
+            assert one.ask_action("ack", {"ackId": 3}) == (200, "Success")
+            sender.say("5")
+            one.receives(peer, "5", me)
 
 
 # --- rooms --------------------------------------------------------------------------------------------------
 
 
-def test_a_room_hears_messages_and_one_exit_notice_and_nobody_else_does(server: Server, room: str) -> None:
+def test_a_room_hears_messages_and_one_exit_notice_and_nobody_else_does(nodes: Nodes, room: str) -> None:
+    def members(address: tuple[str, int]) -> list[str]:
+        listed = get(address, "/user/list", groupsId=room).json["data"]["userList"]
+        return sorted(each["ID"] for each in listed)
+
     with ExitStack() as stack:
         names = ("a", "b", "c", "群")
-        users = {name: stack.enter_context(action_session(server.ws, name, room=room)) for name in names}
+        users = {
+            name: stack.enter_context(action_session(nodes.ws[number % 3], name, room=room))
+            for number, name in enumerate(names)
+        }
         others = [
-            stack.enter_context(action_session(server.ws, "elsewhere", room=fresh("room"))),
-            stack.enter_context(action_session(server.ws, "a-two", app=2, room=room)),
-            stack.enter_context(action_session(server.ws, "single", to="a")),
-            stack.enter_context(action_client(server.ws)),
+            stack.enter_context(action_session(nodes.ws[0], "elsewhere", room=fresh("room"))),
+            stack.enter_context(action_session(nodes.ws[0], "a-two", app=2, room=room)),
+            stack.enter_context(action_session(nodes.ws[0], "single", to="a")),
+            stack.enter_context(action_client(nodes.ws[0])),
         ]
+        assert members(nodes.http[0]) == members(nodes.ws[1]) == sorted(names)
         users["a"].say("大家好", seq="r-1")
         for name, one in users.items():
             assert one.receives("a", "大家好", name)["msgId"] == "r-1"
@@ -109,17 +160,16 @@ def test_a_room_hears_messages_and_one_exit_notice_and_nobody_else_does(server: 
         gone.leave()
         for one in (*users.values(), *others):
             one.nothing()
+    eventually(lambda: members(nodes.http[0]) == [], what="the room is empty")
 
 
-def test_stored_members_are_a_setting(launch: Launch, http_server: str) -> None:
-    apps = {"action:1": {"room_members": {"club": ["ann", "bob"]}}, "action:7": {}}
-    server = launch(http_server, apps=apps)
+def test_stored_members_are_a_setting(nodes: Nodes) -> None:
     with (
-        action_session(server.ws, "ann", to="9") as ann,
-        action_session(server.ws, "bob", room="club") as bob,
-        action_session(server.ws, "1", room="1") as one,
-        action_session(server.ws, "guest", app=7, room="club") as guest,
-        action_session(server.ws, "cid", room="club") as cid,
+        action_session(nodes.ws[0], "ann", to="9") as ann,
+        action_session(nodes.ws[1], "bob", room="club") as bob,
+        action_session(nodes.ws[0], "7", room="1") as one,
+        action_session(nodes.ws[0], "guest", app=2, room="club") as guest,
+        action_session(nodes.ws[0], "cid", room="club") as cid,
     ):
         cid.say("x")
         for name, member in (("ann", ann), ("bob", bob), ("cid", cid)):
@@ -130,47 +180,49 @@ def test_stored_members_are_a_setting(launch: Launch, http_server: str) -> None:
         assert (found["action"], found["from"]) == ("exit", "bob")
         for each in (cid, guest, one):
             each.nothing()
-    assert get(server.http, "/user/groupslist", appId=1).json["data"] == [{"ID": "club"}]
-    assert get(server.http, "/user/groupslist", appId=7).json["data"] == []
-    assert get(server.http, "/user/list", groupsId="club").json["data"] == {
-        "userList": [{"ID": "ann"}, {"ID": "bob"}]
-    }
-
-
-# --- HTTP ---------------------------------------------------------------------------------------------------
-
-
-def test_the_users_of_a_room_are_its_stored_and_its_current_members(server: Server, room: str) -> None:
-    assert get(server.http, "/user/list", groupsId=1).body.decode() == (
-        '{"code":200,"msg":"Success","data":{"userList":[{"ID":1},{"ID":2}]}}'
-    )
-    assert get(server.http, "/user/list", groupsId=room).json["data"] == {"userList": []}
-    with (
-        action_session(server.ws, "7", room="1"),
-        action_session(server.ws, "2", room="1"),
-        action_session(server.ws, "ann", room=room),
-    ):
-        found = get(server.ws, "/user/list", groupsId=1).json["data"]["userList"]
+        found = get(nodes.http[0], "/user/list", groupsId=1).json["data"]["userList"]
         assert found == [{"ID": 1}, {"ID": 2}, {"ID": 7}]
-        assert get(server.http, "/user/list", groupsid=room).json["data"] == {"userList": [{"ID": "ann"}]}
-        assert get(server.http, "/user/list", groupsId=room, appId=2).json["data"] == {"userList": []}
-    eventually(
-        lambda: get(server.http, "/user/list", groupsId=room).json["data"] == {"userList": []},
-        what="the room is empty",
-    )
-
-
-def test_the_rooms_of_an_app(server: Server) -> None:
+        assert get(nodes.http[0], "/user/list", groupsid="club", appId=2).json["data"]["userList"] == [
+            {"ID": "guest"}
+        ]
     for query, code, data in (
-        ({"appId": 1}, 200, [{"ID": 1}]),
-        ({"APPID": 1}, 200, [{"ID": 1}]),
+        ({"appId": 1}, 200, [{"ID": "club"}, {"ID": 1}]),
+        ({"APPID": 2}, 200, []),
         ({}, 1011, None),
         ({"appId": "null"}, 1011, None),
-        ({"appId": ""}, 1011, None),
         ({"appId": 3}, 1011, None),
         ({"appId": 101}, 1011, None),
     ):
-        answer = get(server.http, "/user/groupslist", **query)
+        answer = get(nodes.http[0], "/user/groupslist", **query)
         text = "Success" if code == 200 else "appid不存在"
         assert (answer.status, answer.json) == (200, {"code": code, "msg": text, "data": data})
         assert answer.header("content-type") == "application/json; charset=utf-8"
+
+
+# --- Redis --------------------------------------------------------------------------------------------------
+
+
+def test_users_and_servers_stand_where_the_original_has_them(nodes: Nodes) -> None:
+    me, you = fresh("me"), fresh("you")
+    with nodes.redis.client() as redis:
+
+        def record(user: str) -> dict[str, object]:
+            found: dict[str, object] = json.loads(redis.get(f"user:online:2_{user}"))
+            return found
+
+        with action_session(nodes.ws[1], me, app=2, to=you) as one:
+            host, port = one.sock.getsockname()
+            first = record(me)
+            assert list(first) == KEYS
+            assert (first["appId"], first["userId"], first["isLogoff"]) == (2, me, False)
+            assert first["clientIp"] == f"{host}:{port}"
+            assert 86400 - 60 <= redis.ttl(f"user:online:2_{me}") <= 86400
+            one.login(you, app=2)
+            eventually(lambda: record(me)["isLogoff"], what="the first is off")
+            assert not record(you)["isLogoff"]
+        eventually(lambda: record(you)["isLogoff"], what="the second is off")
+        assert redis.keys("acc:user:online:action*") == []
+        servers = redis.hgetall("ws:hash:allservers")
+        assert servers.keys() == {f"127.0.0.1:{server.http.port}" for server in nodes.servers}
+        assert all(time.time() - 180 < int(seen) <= time.time() for seen in servers.values())
+        assert 7200 - 180 < redis.ttl("ws:hash:allservers") <= 7200

@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import StartServer
-from tests.notifications.devices import Device
 from tests.support import Server, eventually
 from tests.tools import require
 
 from .receiver import Receiver
-from .test_notifications import posts_of, push_service
+from .test_notifications import posts_of, push_service, subscribe
 from .v1 import good
 
 pytestmark = [pytest.mark.full, pytest.mark.needs("faketime")]
@@ -78,10 +77,7 @@ def test_notifications_and_absences_do_not_wait_for_the_clock(
     clock.write_text("+0\n")
     options = {"config": config, "environment": stepping(clock), "folder": tmp_path / "server"}
     server = start_server(**options)
-    endpoint = Device().endpoint(f"{service.url}/ann/201")
-    keys = {"p256dh": endpoint.p256dh, "auth": endpoint.auth}
-    body = {"app": APP, "user": "ann", "endpoint": endpoint.url, "keys": keys}
-    good(server.http, "notifications/endpoints", body, key=KEY)
+    subscribe(server.http, service, "ann", APP, KEY)
     send(server, "ann")
     eventually(lambda: numbers(server, *COUNTS) == [1, 1], SECONDS, "the dues")
     if when == "off":

@@ -1,4 +1,4 @@
-"""The streams of Centrifugo's clients, and the requests with their commands, on raw connections."""
+"""The streams of Centrifugo's clients, the requests with their commands, and those that only receive."""
 
 import json
 import time
@@ -10,46 +10,38 @@ from urllib.parse import quote
 import jwt
 import pytest
 
-from tests.support import Server, merged
+from tests.support import Server
 
 from .raw import PATIENCE_SECONDS, Raw, Response, ask, request
 from .setting import Launch
+from .v1 import call
 
 SECRET = "0123456789abcdef0123456789abcdef"
 KEY = "key-of-all-apps-0123456789"
 JSON = [("Content-Type", "application/json")]
 
 
-def started(launch: Launch, http_server: str, **more: Any) -> Server:
+@pytest.fixture(scope="module")
+def server(launch: Launch, http_server: str) -> Server:
+    apps = {
+        "shop": {
+            "jwt": [{"algorithm": "HS256", "key": SECRET}],
+            "channels": {"news": {"subscribe": "anybody", "presence": True}},
+        },
+        "hall": {"open": True},
+    }
     return launch(
         http_server,
-        apps={
-            "shop": {
-                "jwt": [{"algorithm": "HS256", "key": SECRET}],
-                "channels": {"news": {"subscribe": "anybody", "presence": True}},
-            },
-            "hall": {"open": True},
-        },
+        apps=apps,
         api={"keys": [{"key": KEY, "scopes": ["admin"]}]},
         centrifuge={"app": "shop"},
-        **merged({"limits": {"message_bytes": 2000}, "websocket": {"close_seconds": 1}}, more),
+        limits={"message_bytes": 2000},
+        websocket={"close_seconds": 1},
     )
 
 
-@pytest.fixture(scope="module")
-def server(launch: Launch, http_server: str) -> Server:
-    return started(launch, http_server)
-
-
-@pytest.fixture(scope="module")
-def hasty(launch: Launch, http_server: str) -> Server:
-    """It waits neither long for a login nor for the answer to a ping."""
-    pings = {"client_ping_seconds": 1, "client_silent_seconds": 8}
-    return started(launch, http_server, limits={"login_seconds": 2}, websocket=pings)
-
-
-def token(user: str = "ann", **claims: Any) -> str:
-    return jwt.encode({"sub": user, **claims}, SECRET, "HS256")
+def token(**claims: Any) -> str:
+    return jwt.encode({"sub": "ann", **claims}, SECRET, "HS256")
 
 
 class Client(Raw):
@@ -76,16 +68,14 @@ class Client(Raw):
 
 
 @contextmanager
-def streaming(
-    server: Server, commands: bytes, path: str = "/connection/http_stream", **options: Any
-) -> Iterator[Client]:
+def streaming(server: Server, commands: bytes, path: str) -> Iterator[Client]:
     """The stream that answers ``commands``."""
     with Client(server.http) as client:
         client.is_events = path.endswith("sse")
         if client.is_events:
-            client.send(request(f"{path}?cf_connect={quote(commands)}", **options))
+            client.send(request(f"{path}?cf_connect={quote(commands)}"))
         else:
-            client.send(request(path, method="POST", body=commands, headers=JSON, **options))
+            client.send(request(path, method="POST", body=commands, headers=JSON))
         head = client.response(to_head=True)
         assert head.status == 200, head
         kind = "text/event-stream" if client.is_events else "application/json"
@@ -94,15 +84,10 @@ def streaming(
         yield client
 
 
-def connect(user: str = "ann", **claims: Any) -> bytes:
-    return json.dumps({"id": 1, "connect": {"token": token(user, **claims)}}).encode()
-
-
 @contextmanager
-def connected(
-    server: Server, path: str = "/connection/http_stream", commands: bytes = b""
-) -> Iterator[Client]:
-    with streaming(server, commands or connect(), path) as client:
+def connected(server: Server, path: str = "/connection/http_stream") -> Iterator[Client]:
+    """A stream of ann."""
+    with streaming(server, json.dumps({"id": 1, "connect": {"token": token()}}).encode(), path) as client:
         client.session = client.next("connect")["connect"]["session"]
         yield client
 
@@ -117,15 +102,9 @@ def subscribe(number: int, channel: str) -> dict[str, Any]:
     return {"id": number, "subscribe": {"channel": channel}}
 
 
-def publish(server: Server, app: str, channel: str, data: bytes) -> None:
-    body = b'{"app":"%b","channel":"%b","data":%b}' % (app.encode(), channel.encode(), data)
-    headers = [*JSON, ("Authorization", f"Bearer {KEY}")]
-    path = "/api/v1/channels/publish"
-    answer = ask(server.http, request(path, method="POST", headers=headers, body=body))
-    assert answer.status == 200, answer
-
-
-# --- what works ---------------------------------------------------------------------------------------------
+def publish(server: Server, channel: str, data: bytes) -> None:
+    body = b'{"app":"shop","channel":"%b","data":%b}' % (channel.encode(), data)
+    assert call(server.http, "channels/publish", body, key=KEY).status == 200
 
 
 @pytest.mark.both_servers
@@ -135,37 +114,23 @@ def test_commands_in_requests_are_answered_on_the_stream(server: Server, path: s
     with connected(server, path) as client:
         assert emulate(server, client.session, subscribe(2, channel)).status == 200
         assert client.next("subscribe")["id"] == 2
-        publish(server, "shop", channel, b'{\n  "text":\r\n "\xe4\xbd\xa0\xe5\xa5\xbd"\n}')
+        publish(server, channel, b'{\n  "text":\r\n "\xe4\xbd\xa0\xe5\xa5\xbd"\n}')
         assert client.next("push")["push"]["pub"]["data"] == {"text": "你好"}, "line ends separate no replies"
         ids = [(subscribe(number, f"{channel}-{number}")) for number in range(3, 10)]
         assert emulate(server, client.session, *ids).status == 200
         assert [client.next("subscribe")["id"] for _ in ids] == list(range(3, 10))
 
 
-# --- refusals -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.full
-@pytest.mark.both_servers
-@pytest.mark.parametrize("path", ["/connection/sse", "/connection/http_stream"])
-@pytest.mark.parametrize(
-    ("commands", "code"),
-    [
-        (b"no json", 3501),
-        (b'{"id":1,"connect":{"token":"a.b.c"}}', 3500),
-        (b'{"id":1,"subscribe":{"channel":"news:1"}}', 3502),  # no login comes
-        (b'{"id":1,"connect":{"token":"%b"}}' % (b"x" * 2000), 3501),
-    ],
-)
-def test_a_stream_that_does_not_begin_says_why(hasty: Server, path: str, commands: bytes, code: int) -> None:
-    with streaming(hasty, commands, path) as client:
-        if code == 3502:
-            assert client.next()["error"]["code"] == 101
-        assert client.closed() == code
-
-
 @pytest.mark.both_servers
 def test_requests_that_are_none_are_refused_and_bad_commands_end_the_stream(server: Server) -> None:
+    for commands, code in (
+        (b"no json", 3501),
+        (b'{"id":1,"connect":{"token":"a.b.c"}}', 3500),
+        (b'{"id":1,"connect":{"token":"%b"}}' % (b"x" * 2000), 3501),
+    ):
+        for path in ("/connection/sse", "/connection/http_stream"):
+            with streaming(server, commands, path) as client:
+                assert client.closed() == code
     assert ask(server.http, request("/connection/sse", method="POST", body=b"{}")).status == 405
     assert ask(server.http, request("/connection/http_stream")).status == 405
     long = request("/connection/http_stream", method="POST", body=b" " * 65537, headers=JSON)
@@ -191,43 +156,38 @@ def test_requests_that_are_none_are_refused_and_bad_commands_end_the_stream(serv
 
 # --- clients that only receive ------------------------------------------------------------------------------
 
-
 PATHS = ("/connection/uni_sse", "/connection/uni_http_stream", "/connection/shop/uni_sse")
-
-
-def wanted(**claims: Any) -> bytes:
-    return json.dumps({"token": token("ann", **claims), "name": "js", "subs": None}).encode()
 
 
 @pytest.mark.both_servers
 @pytest.mark.parametrize("path", PATHS)
 def test_a_client_that_only_receives_is_pushed_to(server: Server, path: str) -> None:
-    """In the channels of its token, and in those that it names and may have."""
-    named = json.dumps({"token": token("ann"), "subs": {"news:uni": {}, "$news:secret": {}, "other:a": {}}})
-    for content in (wanted(channels=["news:uni"]), named.encode()):
-        with streaming(server, content, path) as client:
+    for wanted in (
+        {"token": token(channels=["news:uni"]), "name": "js", "subs": None},
+        {"token": token(), "subs": {"news:uni": {}, "$news:secret": {}, "other:a": {}}},
+    ):
+        with streaming(server, json.dumps(wanted).encode(), path) as client:
             connected = client.next("connect")["connect"]
-            assert connected["subs"].keys() == {"news:uni", "#ann"}
+            assert connected["subs"].keys() == {"news:uni", "#ann"}, "those that it may have"
             assert not {"session", "pong"} & connected.keys()
-            publish(server, "shop", "news:uni", b'{"n":1}')
+            publish(server, "news:uni", b'{"n":1}')
             pushed = client.next("pub")
             assert (pushed["channel"], pushed["pub"]["data"]) == ("news:uni", {"n": 1})
-            publish(server, "shop", "user:ann", b'{"n":2}')
+            publish(server, "user:ann", b'{"n":2}')
             assert client.next("pub") == {"channel": "#ann", "pub": {"data": {"n": 2}}}
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_a_refused_client_gets_a_code_and_one_with_an_expired_token_comes_back(
-    server: Server, path: str
-) -> None:
+def test_a_refused_client_that_only_receives_gets_a_code(server: Server, path: str) -> None:
+    expired = json.dumps({"token": token(exp=int(time.time()) - 60)}).encode()
     for content, code in (
         (b"{}", 3500),
         (b'{"token":"x.y.z"}', 3500),
         (b"no", 3501),
         (b"[]", 3501),
         (b'{"token":5}', 3501),
-        (wanted(exp=int(time.time()) - 60), 3005),
+        (expired, 3005),
     ):
         with streaming(server, content, path) as client:
-            assert client.next("disconnect")["disconnect"]["code"] == code
+            assert client.next("disconnect")["disconnect"]["code"] == code, content
             client.ended()

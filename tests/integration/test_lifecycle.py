@@ -1,30 +1,56 @@
-"""Start, drain and stop of a real server with clients on it, through both HTTP servers."""
+"""Connections of a real server, through both HTTP servers: how they begin and how they end."""
 
 import contextlib
 import signal
 import socket
+import time
 
 import pytest
 
 from tests.ports import fixed_ports
 from tests.support import Server
 
-from .cmd import cmd_client, logged_in
-from .raw import Raw, close, request
+from .cmd import cmd_client, command, logged_in, pairs, reply, users
+from .raw import Raw, close, handshake, request
 from .setting import Launch
 
 
-@pytest.fixture
-def node(launch: Launch, http_server: str) -> Server:
-    """A server for one test: it will not live."""
-    quick = {"close_seconds": 0.3}
-    # Ports that nobody else takes: a test looks whether it has left them.
-    return launch(http_server, app=fixed_ports(), drain=quick, websocket=quick)
+@pytest.mark.parametrize("port", ["http", "ws"])
+def test_a_kept_connection_may_carry_an_upgrade_and_a_login_in_the_same_packet(
+    server: Server, app: int, port: str
+) -> None:
+    with Raw(getattr(server, port)) as raw:
+        for _ in range(2):
+            assert raw.ask(request("/health")).status == 200
+        raw.send(handshake(), command("login", {"userID": "early", "appID": app}), command("ping", None, "2"))
+        assert raw.response().status == 101
+        assert pairs(raw.message().payload) == reply(200, "Success", "login")
+        assert pairs(raw.message().payload) == reply(200, "Success", "ping", "2", "pong")
+        assert users(server.http, app) == ["early"]
+
+
+@pytest.mark.full
+def test_a_handshake_that_does_not_end_is_cut_off_in_time(launch: Launch, http_server: str) -> None:
+    hasty = launch(http_server, limits={"handshake_seconds": 5, "keepalive_seconds": 5})
+    began = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        raws = [stack.enter_context(Raw(hasty.ws)) for _ in range(3)]
+        for raw, start in zip(raws, (b"", b"GET /acc HT", handshake()[:-2]), strict=True):
+            raw.send(start)
+        for raw in raws:
+            left = raw.rest()
+            assert not left or left.startswith(b"HTTP/1.1 408"), left
+            assert time.monotonic() - began > 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 @pytest.mark.both_servers
-def test_a_signal_drains_clients_get_1001_and_the_exit_status_is_0(node: Server, number: int) -> None:
+def test_a_signal_drains_clients_get_1001_and_the_exit_status_is_0(
+    launch: Launch, http_server: str, number: int
+) -> None:
+    quick = {"close_seconds": 0.3}
+    # Ports that nobody else takes: the test looks whether the server has left them.
+    node = launch(http_server, app=fixed_ports(), drain=quick, websocket=quick)
     with contextlib.ExitStack() as stack:
         sessions = [stack.enter_context(logged_in(node.ws, f"u{n}", 101)) for n in range(20)]
         anonymous = stack.enter_context(cmd_client(node.http))
@@ -44,11 +70,6 @@ def test_a_signal_drains_clients_get_1001_and_the_exit_status_is_0(node: Server,
         for each in mute:
             each.ended()
         assert node.process.wait(40) == 0
-    refuses(node)
-
-
-def refuses(node: Server) -> None:
-    """Nobody listens any more."""
     for address in (node.http, node.ws):
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(address, timeout=60)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from imserver.notifications.contract import Shown
+from imserver.plugin.testing import HostAndPort
 from tests.conftest import StartServer
 from tests.notifications.devices import Device
 from tests.support import Server, eventually
@@ -35,8 +36,7 @@ def posts_of(service: Receiver, user: str) -> list[Post]:
 @pytest.fixture(scope="module")
 def server(start_shared_server: StartServer) -> Server:
     rules = {"after_seconds": 0, "again_seconds": 0}
-    events = ["notified", "gone"]
-    app = {"account_tokens": "required", "notify": rules, "webhook": {"events": events}}
+    app = {"account_tokens": "required", "notify": rules, "webhook": {"events": ["notified"]}}
     return start_shared_server(
         config={
             "apps": {APP: app},
@@ -47,49 +47,40 @@ def server(start_shared_server: StartServer) -> Server:
     )
 
 
-class Person(User):
-    """A user with a device."""
-
-    device: Device
-    endpoint: int
-    service: Receiver
-
-    def subscribe(self, service: Receiver, status: int = 201) -> None:
-        self.service, self.device = service, Device()
-        known = self.device.endpoint(f"{service.url}/{self.user}/{status}")
-        keys = {"p256dh": known.p256dh, "auth": known.auth}
-        self.endpoint = self.post("notifications/endpoints", endpoint=known.url, keys=keys)["id"]
-
-    def shown(self, count: int) -> list[Shown]:
-        """What the device has got, once there are so many."""
-        service, user = self.service, self.user
-        eventually(lambda: len(posts_of(service, user)) >= count, what=f"{count} notifications")
-        return [self.device.shown(post.body) for post in posts_of(service, user)]
-
-
-def person(server: Server, service: Receiver, status: int = 201) -> Person:
-    one = Person.register(server, APP)
-    one.subscribe(service, status)
-    return one
-
-
-def events_of(server: Server, user: str) -> list[dict[str, Any]]:
-    page = good(server.http, "events/log", app=APP, limit=1000, key=KEY)
-    return [each for each in page["events"] if each["user"] == user]
+def subscribe(node: HostAndPort, service: Receiver, user: str, app: str, key: str) -> tuple[Device, int]:
+    """A device of a user, and the id of its endpoint, to which a push service says that it was created."""
+    device = Device()
+    known = device.endpoint(f"{service.url}/{user}/201")
+    keys = {"p256dh": known.p256dh, "auth": known.auth}
+    body = {"app": app, "user": user, "endpoint": known.url, "keys": keys}
+    return device, good(node, "notifications/endpoints", body, key=key)["id"]
 
 
 def test_a_message_is_shown_answered_and_closed(server: Server, service: Receiver) -> None:
-    ann, bob = User.register(server, APP, nickname="Ann"), person(server, service)
+    ann, bob = User.register(server, APP, nickname="Ann"), User.register(server, APP)
+    device, endpoint = subscribe(server.http, service, bob.user, APP, KEY)
+
+    def shown(count: int) -> Shown:
+        posts = eventually(
+            lambda: (found := posts_of(service, bob.user))[count - 1 :] and found, what=f"{count} posts"
+        )
+        return device.shown(posts[count - 1].body)
+
     sent = ann.post("messages/send", to=bob.user, text="tea?")
-    (shown,) = bob.shown(1)
-    assert (shown.kind, shown.title, shown.body, shown.count) == ("message", "Ann", "tea?", 1)
-    body = {"token": shown.token, "action": "reply", "text": "yes"}
+    first = shown(1)
+    assert (first.kind, first.title, first.body, first.count) == ("message", "Ann", "tea?", 1)
+    body = {"token": first.token, "action": "reply", "text": "yes"}
     answer = call(server.http, "notifications/act", body)
     assert (answer.status, answer.json["read"]) == (200, sent["id"])
     page = ann.get("messages", conversation=sent["conversation"])["messages"]
     assert [each["text"] for each in page] == ["tea?", "yes"]
-    _, closed = bob.shown(2)
-    assert (closed.kind, closed.tag) == ("close", shown.tag)
-    (event,) = eventually(lambda: events_of(server, bob.user), what="an event")
+    closed = shown(2)
+    assert (closed.kind, closed.tag) == ("close", first.tag)
+
+    def events() -> list[dict[str, Any]]:
+        log = good(server.http, "events/log", app=APP, limit=1000, key=KEY)["events"]
+        return [each for each in log if each["user"] == bob.user]
+
+    (event,) = eventually(events, what="an event")
     assert event["event"] == "notified"
-    assert (event["kind"], event["entry"], event["endpoint"]) == ("message", sent["id"], bob.endpoint)
+    assert (event["kind"], event["entry"], event["endpoint"]) == ("message", sent["id"], endpoint)

@@ -26,8 +26,7 @@ from tests.integration.clusters import Nodes, nodes_of
 from tests.integration.cmd import logged_in
 from tests.integration.raw import Raw, ask, bearer, open_socket, request, text
 from tests.integration.sse import end_of, listening
-from tests.integration.test_notifications import posts_of, push_service
-from tests.integration.test_notifications_cluster import subscribe
+from tests.integration.test_notifications import posts_of, push_service, subscribe
 from tests.integration.v1 import KEYS
 from tests.support import eventually
 from tests.users import User
