@@ -5,7 +5,9 @@ import pytest
 from imserver.gateway.node.http_servers import LISTENER_KEY
 from imserver.pages import FEATURE
 from tests.gateway.api.fakes import CORE
-from tests.gateway.node.test_flask_app import BROWSER, App, problem_of
+from tests.gateway.node.test_flask_app import App, problem_of
+
+BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"}
 
 
 @pytest.fixture
