@@ -96,7 +96,6 @@ def test_two_nodes_do_not_reach_each_other(apart: Apart, traffic: Traffic, how: 
     crosser = groups[0][0]
     stayed = traffic.persons[crosser]
     traffic.come([crosser], address_of(nodes.servers[1]))
-    crossed = time.monotonic()
     eventually(lambda: crosser not in listed(nodes.servers[0])["userList"], what="forgotten where they were")
     traffic.run_for(max(6 - (time.monotonic() - broken), 0))
     for network in networks:
@@ -121,7 +120,6 @@ def test_two_nodes_do_not_reach_each_other(apart: Apart, traffic: Traffic, how: 
     stayed.wanted = False
     tally = traffic.finish(excused)
     known = counted(nodes) - before
-    assert crossed < settled
     assert len(tally.lost) <= known, "the nodes know of every loss"
 
 
