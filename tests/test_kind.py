@@ -6,7 +6,7 @@
 | ``supervisor.conf`` starts, restarts and drains the server (``make test-all``) | ``test_supervisor.py`` |
 | both HTTP servers give the same answers | ``integration/test_both_servers.py`` |
 | readers serve each ready socket, one at a time | ``transport/test_poller.py`` |
-| the sweep closes silent clients | ``hub/test_expiry.py``; on the wire ``integration/test_cmd_dialect.py`` |
+| the sweep closes silent clients | ``hub/test_expiry.py`` |
 | a plain client of zerorpc is answered by a node | ``cluster/test_rpc.py`` |
 """
 

@@ -1,13 +1,24 @@
-"""Stored messages over the wire, on both HTTP servers: sent, delivered, synced, and there after a kill."""
+"""Stored messages over the wire: nothing without a database, all of them after a kill, and on two nodes."""
 
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from imserver.gateway.errors import ReplyCode
+from tests.processes import pause
+
+from .clusters import Nodes, app_with, nodes_of
 from .cmd import CmdClient, logged_in
 from .setting import Launch
+from .v1 import good
+
+QUESTIONS = 10
+YES_NO = [{"text": "Yes", "value": "yes"}, {"text": "No", "value": "no"}]
 
 
 def ids(one: CmdClient, count: int) -> list[int]:
@@ -53,3 +64,125 @@ def test_what_was_acknowledged_is_there_after_the_server_has_ended(
         assert ids(bob, 15) == wanted[5:]
         assert send(ann, "bob", "0", clientMsgID="0")["repeated"] is True
         assert wanted == list(range(1, 21))
+
+
+def test_a_node_that_was_paused_reads_what_it_missed(nodes: Nodes) -> None:
+    app = app_with("multi")
+    with (
+        logged_in(nodes.ws[0], "ann", app, cursor=0) as ann,
+        logged_in(nodes.ws[1], "bob", app, cursor=0) as bob,
+    ):
+        paused = nodes.servers[1].process
+        pause(paused.pid)
+        try:
+            wanted = [send(ann, "bob", str(number))["id"] for number in range(60)]
+            time.sleep(0.5)  # the pause itself
+        finally:
+            paused.send_signal(signal.SIGCONT)
+        assert ids(bob, 60) == wanted == list(range(1, 61))
+
+
+def test_typing_and_receipts_cross_nodes(nodes: Nodes) -> None:
+    app = app_with("multi")
+    with (
+        logged_in(nodes.ws[0], "ann", app, cursor=0) as ann,
+        logged_in(nodes.ws[0], "bob", app, cursor=0) as phone,
+        logged_in(nodes.ws[1], "bob", app, cursor=0) as desk,
+    ):
+        assert desk.ask_cmd("typing", {"to": "ann"})[0] == 200
+        assert ann.push("typing").json["response"]["data"] == {"from": "bob", "to": "ann"}
+        sent = send(ann, "bob", "tea")
+        assert desk.ask_cmd("read", {"conversation": sent["conversation"], "id": sent["id"]})[0] == 200
+        received = {"from": "bob", "conversation": sent["conversation"], "read": sent["id"]}
+        for one in (ann, phone):
+            assert one.push("receipt").json["response"]["data"] == received
+
+
+def test_what_a_user_arranges_reaches_the_devices_at_all_nodes_and_the_back_end(nodes: Nodes) -> None:
+    app = app_with("multi")
+    nothing = {"pinned": 0, "archived": 0, "marked": 0}
+    draft = {"text": "tea with @Bob", "replyTo": 1, "mentions": [{"name": "Bob", "user": "bob"}]}
+
+    def changed(one: CmdClient, **change: Any) -> Any:
+        """The answer to a change, without its version."""
+        code, _, answer = one.ask_cmd("arrange", change)
+        assert code == 200, (code, answer)
+        assert answer.pop("version") > 0
+        return answer
+
+    def arrived(one: CmdClient) -> Any:
+        data = one.push("arrangement").json["response"]["data"]
+        assert data.pop("version") > 0
+        return data
+
+    with (
+        logged_in(nodes.ws[0], "ann", app, cursor=0) as phone,
+        logged_in(nodes.ws[1], "ann", app, cursor=0) as desk,
+        logged_in(nodes.ws[1], "bob", app, cursor=0) as bob,
+    ):
+        where = send(phone, "bob", "one")["conversation"]
+        desk.push("message")
+        row = {"conversation": where, **nothing, "pinned": 7}
+        assert changed(phone, conversation=where, pinned=7) == row
+        assert arrived(desk) == row
+        row |= {"draft": draft}
+        assert changed(desk, conversation=where, draft=draft) == row
+        assert arrived(phone) == row
+        page = phone.ask_cmd("arrangements", {})[2]
+        assert [{**each, "version": 0} for each in page["arrangements"]] == [{**row, "version": 0}]
+        assert phone.ask_cmd("arrangements", {"version": page["version"]})[2] == {
+            "arrangements": [],
+            "version": page["version"],
+            "hasMore": False,
+        }
+        on_behalf = {"app": str(app), "user": "ann"}
+        (shown,) = good(nodes.http[0], "inbox", **on_behalf)["conversations"]
+        assert (shown["pinned"], shown["draft"]["reply_to"]) == (7, 1)
+        change = {**on_behalf, "conversation": where, "archived": 9, "draft": {}}
+        good(nodes.http[1], "inbox", change)
+        row = {"conversation": where, **nothing, "archived": 9}
+        for each in (phone, desk):
+            assert arrived(each) == row
+        bob.no_push("arrangement")
+
+
+# --- questions ----------------------------------------------------------------------------------------------
+
+
+def ask(nodes: Nodes, number: int, app: int, **fields: Any) -> int:
+    body = {"app": str(app), "user": "ann", "to": "bob", "text": "tea?", "options": YES_NO, **fields}
+    return int(good(nodes.http[number], "asks/create", body)["id"])
+
+
+def wait(nodes: Nodes, number: int, app: int, id: int) -> dict[str, Any]:
+    body = {"app": str(app), "user": "ann", "id": id, "wait": 60}
+    question: dict[str, Any] = good(nodes.http[number], "asks/get", body)
+    return question
+
+
+def test_of_taps_on_two_devices_at_two_nodes_one_counts_and_either_node_closes_what_is_due(
+    tmp_path: Path,
+) -> None:
+    with nodes_of(tmp_path, 2) as nodes, ExitStack() as stack:
+        app = app_with("multi")
+        phone = stack.enter_context(logged_in(nodes.ws[0], "bob", app, cursor=0))
+        laptop = stack.enter_context(logged_in(nodes.ws[1], "bob", app, cursor=0))
+        pool = stack.enter_context(ThreadPoolExecutor(QUESTIONS + 2))
+        ids = [ask(nodes, number % 2, app) for number in range(QUESTIONS)]
+        waiting = [pool.submit(wait, nodes, number % 2, app, id) for number, id in enumerate(ids)]
+        for id in ids:
+            taps = [
+                pool.submit(device.ask_cmd, "answer", {"id": id, "value": value})
+                for device, value in ((phone, "yes"), (laptop, "no"))
+            ]
+            codes = sorted(tap.result()[0] for tap in taps)
+            assert codes == [ReplyCode.OK, ReplyCode.UNAUTHORIZED]
+        questions = [one.result() for one in waiting]
+        assert {one["state"] for one in questions} == {"answered"}
+        assert all(len(one["answers"]) == 1 for one in questions)
+        for server in nodes.http:
+            assert [good(server, "asks/get", {"app": str(app), "id": id}) for id in ids] == questions
+        id = ask(nodes, 1, app, seconds=5)
+        nodes.servers[1].process.kill()
+        nodes.servers[1].process.wait()
+        assert wait(nodes, 0, app, id)["state"] == "expired"
