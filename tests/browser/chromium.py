@@ -1,11 +1,13 @@
 """Real Chromium, driven by selenium, and the chat page as a test sees it."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -41,6 +43,11 @@ found.click();
 return true;
 """
 
+
+_HAS_SOME = """
+const [selector, text] = arguments;
+return [...document.querySelectorAll(selector)].some((each) => each.textContent.includes(text));
+"""
 
 _CONTENT = """
 const content = (bubble) => [...bubble.childNodes].filter((each) => each.className !== "when")
@@ -151,12 +158,82 @@ class Page:
             self.run("return document.querySelector(arguments[0])?.checkVisibility() === true", selector)
         )
 
-    def click(self, selector: str) -> None:
-        """Focus and click what matches as soon as it is shown and not disabled, in one step.
+    def click(self, *selectors: str) -> None:
+        """Focus and click what matches, one after the other, each as soon as it is shown and not disabled.
 
-        No redraw comes in between.
+        In one step: no redraw comes in between.
         """
-        eventually(lambda: self.run(_CLICK, selector), what=f"{selector} is shown, and clicked")
+        for each in selectors:
+            eventually(lambda each=each: self.run(_CLICK, each), what=f"{each} is shown, and clicked")
+
+    def write(self, selector: str, *keys: str) -> None:
+        """Keys, to what matches as soon as it is shown."""
+        self.sees(selector)
+        self.find(selector).send_keys(*keys)
+
+    def sees(self, *selectors: str) -> None:
+        """Wait until the first match of each is shown."""
+        for each in selectors:
+            eventually(lambda each=each: self.shown(each), what=f"{each} is shown")
+
+    def misses(self, *selectors: str) -> None:
+        """Wait until the first match of each is not shown, or there is none."""
+        for each in selectors:
+            eventually(lambda each=each: not self.shown(each), what=f"{each} is not shown")
+
+    def has(self, selector: str, *texts: str) -> None:
+        """Wait until all that matches has these texts."""
+        found: list[str] = []
+
+        def look() -> bool:
+            found[:] = self.texts(selector)
+            return found == list(texts)
+
+        self._wait(look, lambda: f"{selector} has {texts}, not {found}")
+
+    def has_some(self, selector: str, text: str) -> None:
+        """Wait until one of what matches has this part in its text."""
+        self.gives(_HAS_SOME, True, selector, text)
+
+    def gives(self, script: str, value: Any, *arguments: Any) -> None:
+        """Wait until a script gives this value; not while the browser goes from page to page."""
+        found: list[Any] = []
+
+        def look() -> bool:
+            with suppress(WebDriverException):
+                found[:] = [self.run(script, *arguments)]
+            return found == [value]
+
+        self._wait(look, lambda: f"{script} {arguments} gives {value}, not {found}")
+
+    def awaited(self, script: str, *arguments: Any) -> Any:
+        """The result of a script that may wait for promises."""
+        return self.run(f"return (async function () {{ {script} }}).apply(null, arguments)", *arguments)
+
+    @staticmethod
+    def _wait(condition: Callable[[], bool], what: Callable[[], str]) -> None:
+        """``what`` is asked when the time is over."""
+        try:
+            eventually(condition)
+        except AssertionError:
+            raise AssertionError(what()) from None
+
+    def touch(self, x: float, y: float, *moves: tuple[float, float]) -> None:
+        """A finger goes down, to each of these places as seen from the first one, and up."""
+        points = [(x, y), *((x + across, y + down) for across, down in moves)]
+        for kind, found in zip(["touchStart", *["touchMove"] * len(moves)], points, strict=True):
+            at = [{"x": found[0], "y": found[1]}]
+            self.command("Input.dispatchTouchEvent", type=kind, touchPoints=at)
+        self.command("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+
+    def go(self, address: str) -> None:
+        """To another place of the page: ``#c/5``."""
+        self.run("location.hash = arguments[0]", address)
+
+    def settle(self) -> None:
+        """Wait until the page has drawn, and has scrolled where it wants to."""
+        frame = "await new Promise(requestAnimationFrame);"
+        self.awaited(frame * 3)
 
     def press(self, *keys: str) -> None:
         """Keys, to whatever has the focus."""
@@ -217,6 +294,10 @@ class Page:
         eventually(lambda: self.state == "online", what="the page is connected")
         eventually(lambda: self.name in self.people, what="the list holds the page's own name")
         return self
+
+    def reload(self) -> None:
+        self.driver.refresh()
+        self.online()
 
     def say(self, text: str) -> None:
         """Type a text and press Enter."""

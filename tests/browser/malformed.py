@@ -2,8 +2,6 @@
 page receive them, in place of what the server sends.
 """
 
-from __future__ import annotations
-
 import re
 from random import Random
 from typing import Any, Final
@@ -12,26 +10,35 @@ from tests.support import ROOT
 
 FIRST_ID: Final = 1_000_000
 """Ids of malformed entries begin here: the server has none that are as great."""
-
 _TYPES: Final = (ROOT / "sdk" / "js" / "types" / "messenger.d.ts").read_text(encoding="utf-8")
-_MEDIA: Final = (ROOT / "static" / "messages" / "media" / "file.js").read_text(encoding="utf-8")
 
+
+def _fields(part: str) -> list[str]:
+    """The names of the fields in a part of the types."""
+    found = re.search(part, _TYPES, re.DOTALL)
+    assert found is not None
+    return re.findall(rf"^{found[1]}(\w+)\??:", found[2], re.MULTILINE)
+
+
+ENTRY, ASK, CONVERSATION = (
+    _fields(rf"export type {name} = \{{\n(?=( +))(.*?)\n\}};") for name in ("Entry", "Ask", "Conversation")
+)
+META: Final = [
+    *_fields(r"    meta\?: \{\n(?=( +))(.*?)\n    \} \|"),
+    *("name", "avatar", "description", "role", "pin", "invited_by", "muted_until", "open", "history"),
+]
+"""Also the fields that only changes of groups have."""
+MEDIA: Final = re.findall(
+    r" \* @property \{.*?\} \[(\w+)\]", (ROOT / "static/messages/media/file.js").read_text(encoding="utf-8")
+)
+CARD: Final = ["nickname", "avatar", "name", "relation", "presence", "last_seen", "bot", "guest"]
 KINDS: Final = (
     *("message",) * 8,
-    *("edit", "recall", "reaction", "pin", "press", "group", "join", "leave"),
-    *("", "constructor", "later"),
+    *("edit", "recall", "reaction", "pin", "press", "group", "join", "leave", "", "constructor", "later"),
 )
 CONTENT_TYPES: Final = (
-    "text",
-    "picture",
-    "video",
-    "voice",
-    "file",
-    "album",
-    "invitation",
-    "card",
-    "__proto__",
-    "toString",
+    *("text", "picture", "video", "voice", "file", "album", "invitation", "card"),
+    *("__proto__", "toString"),
 )
 VALUES: Final[tuple[Any, ...]] = (
     *(None, True, False, 0, -1, 0.5, 7, 2**53, -(2**63), 1e308),
@@ -42,115 +49,63 @@ VALUES: Final[tuple[Any, ...]] = (
 )
 
 
-def _fields(name: str) -> list[str]:
-    """The names of the fields of a type."""
-    body = re.search(rf"export type {name} = \{{(.*?)\n\}};", _TYPES, re.DOTALL)
-    assert body is not None
-    return re.findall(r"^    (\w+)\??:", body[1], re.MULTILINE)
-
-
-def _meta() -> list[str]:
-    """The names of the fields of ``meta``, and those that only changes of groups have."""
-    entry = re.search(r"    meta\?: \{(.*?)\n    \} \|", _TYPES, re.DOTALL)
-    assert entry is not None
-    extra = ["name", "avatar", "description", "role", "pin", "invited_by", "muted_until", "open", "history"]
-    return re.findall(r"^        (\w+)\??:", entry[1], re.MULTILINE) + extra
-
-
-def _media() -> list[str]:
-    """The names of the fields of media."""
-    return re.findall(r" \* @property \{.*?\} \[(\w+)\]", _MEDIA)
-
-
 class Malformed:
     """Makes malformed entries of a conversation between two users; always the same ones."""
 
-    def __init__(self, conversation: int, users: tuple[str, str], seed: int = 1) -> None:
-        self._random = Random(seed)
+    def __init__(self, conversation: int, users: tuple[str, str]) -> None:
+        self._random = Random(1)
         self._conversation = conversation
         self._users = users
         self._id = FIRST_ID
-        self._entry, self._meta, self._media = _fields("Entry"), _meta(), _media()
-        self._ask = _fields("Ask")
+
+    def values(self, count: int) -> list[Any]:
+        return self._random.choices(VALUES, k=count)
 
     def entries(self, count: int) -> list[dict[str, Any]]:
-        return [self._malformed() for _ in range(count)]
+        return [self._entry() for _ in range(count)]
 
     def conversations(self, count: int) -> list[dict[str, Any]]:
         """Rows of the list, whose last entries are malformed."""
-        rows = []
-        for number in range(count):
-            row = {
-                "id": FIRST_ID + number,
-                "kind": "group",
-                "unread": 1,
-                "read": 0,
-                "last": self._malformed(),
-            }
-            rows.append(self._broken(row, _fields("Conversation"), ("id",)))
-        return rows
-
-    def cards(self, users: list[str]) -> list[dict[str, Any]]:
-        names = ["nickname", "avatar", "name", "relation", "presence", "last_seen", "bot", "guest"]
+        row = {"kind": "group", "unread": 1, "read": 0}
         return [
-            {"user": user, "presence": "offline"} | {name: self._value() for name in self._some(names)}
-            for user in users
+            {**row, "id": FIRST_ID + number, "last": self._entry(), **self._some(CONVERSATION, 3, "id")}
+            for number in range(count)
         ]
 
-    def values(self, count: int) -> list[Any]:
-        return [self._value() for _ in range(count)]
+    def cards(self, users: list[str]) -> list[dict[str, Any]]:
+        return [{"user": user, "presence": "offline", **self._some(CARD, 3)} for user in users]
 
-    def _value(self) -> Any:
-        return self._random.choice(VALUES)
+    def _some(self, names: list[str], most: int, *keys: str) -> dict[str, Any]:
+        """Up to so many of the fields, with any value; of keys no other number: the log gives ids."""
+        chosen = self._random.sample(names, self._random.randint(0, most))
+        found = {name: self.values(1)[0] for name in chosen}
+        return {k: each for k, each in found.items() if k not in keys or not isinstance(each, int | float)}
 
-    def _some(self, names: list[str]) -> list[str]:
-        return self._random.sample(names, self._random.randint(0, 3))
-
-    def _malformed(self) -> dict[str, Any]:
+    def _entry(self) -> dict[str, Any]:
         self._id += 1
-        sender, other = self._users if self._random.random() < 0.5 else self._users[::-1]
-        kind = self._random.choice(KINDS)
-        entry: dict[str, Any] = {
-            "id": self._id,
-            "conversation": self._conversation,
-            "seq": self._id,
-            "kind": kind,
-            "from": sender,
-            "to": other,
-            "time": 1_700_000_000_000 + self._id,
-            "type": self._random.choice(CONTENT_TYPES),
-            "meta": {name: self._value() for name in self._some(self._meta)},
-        }
+        sender, other = self._random.sample(self._users, 2)
+        kind, content = self._random.choice(KINDS), self._random.choice(CONTENT_TYPES)
+        entry: dict[str, Any] = {"id": self._id, "conversation": self._conversation, "seq": self._id}
+        entry |= {"from": sender, "to": other, "time": 1_700_000_000_000 + self._id, "type": content}
+        entry |= {"kind": kind, "meta": self._some(META, 3)}
         if self._random.random() < 0.2:
-            entry["meta"]["ask"] = {name: self._value() for name in self._random.sample(self._ask, 4)}
+            entry["meta"]["ask"] = self._some(ASK, 6)
         if kind not in ("message", "group", "join", "leave"):
             entry["about"] = self._id - self._random.randint(1, 9)
         if self._random.random() < 0.7:
             entry["data"] = self._content()
         else:
             entry["text"] = f"text {self._id}"
-        return self._broken(entry, self._entry, ("id", "conversation"))
+        return entry | self._some(ENTRY, 3, "id", "conversation")
 
     def _content(self) -> Any:
+        any_value, items, caption = self.values(3)
         if self._random.random() < 0.2:
-            return self._value()
-        content = {name: self._value() for name in self._random.sample(self._media, 5)}
-        content |= {"caption": self._value()} if self._random.random() < 0.2 else {}
-        items = [
-            dict(content, type=self._random.choice(CONTENT_TYPES)),
-            self._value(),
-            {"type": self._value()},
-        ]
-        return content | {"items": items if self._random.random() < 0.8 else self._value()}
-
-    def _broken(self, row: dict[str, Any], names: list[str], keys: tuple[str, ...]) -> dict[str, Any]:
-        """The row with other values in up to three fields. ``keys`` are never other numbers."""
-        for name in self._some(names):
-            value = self._value()
-            if name in keys and isinstance(value, (int, float)):
-                continue  # the log gives ids: they are numbers in its order
-            row[name] = value
-        return row
+            return any_value
+        content = self._some(MEDIA, 9) | ({"caption": caption} if self._random.random() < 0.2 else {})
+        if self._random.random() < 0.8:
+            items = [{**content, "type": self._random.choice(CONTENT_TYPES)}, any_value, {"type": caption}]
+        return {**content, "items": items}
 
 
 SCRIPT: Final = """

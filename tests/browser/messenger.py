@@ -13,6 +13,7 @@ import urllib.request
 import wave
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import count
 from typing import Any
 
 from PIL import Image, ImageDraw
@@ -26,7 +27,9 @@ from tests.support import Server, eventually
 from tests.users import PASSWORD, User
 
 APP = "gochat"
+STATE = "return document.querySelector('#state')?.dataset.state"
 _BATCH = 100
+_NAMES = count(1)
 
 NAMED = """
 const [role, name, within] = arguments;
@@ -72,6 +75,12 @@ return Boolean(line);
 close it.
 """
 
+CHOOSE = """
+const found = [...document.querySelectorAll(".conversation")]
+  .find((each) => each.querySelector("b")?.textContent === arguments[0]);
+found?.click();
+return Boolean(found);
+"""
 LINE = """
 window.line = (() => {
   const open = new Set();
@@ -96,9 +105,34 @@ window.line = (() => {
 
 def login_form(page: Page) -> Page:
     """Wait for the form: it is drawn again when the page has heard what the app wants."""
-    ready = "return document.querySelector('#login').ariaBusy !== 'true'"
-    eventually(lambda: page.shown("#identifier") and page.run(ready), what="the login form")
+    page.sees("#identifier")
+    page.gives("return document.querySelector('#login').ariaBusy !== 'true'", True)
     return page
+
+
+def address(server: Server, language: str = "en") -> str:
+    return f"{server.http_url}/home/messages?lang={language}"
+
+
+def open_page(browser: Browser, server: Server, language: str = "en", **how: Any) -> Page:
+    """The page, before a login."""
+    return browser.open(address(server, language), forget=True, **how)
+
+
+def fill(page: Page, **fields: str) -> None:
+    """Write into fields, named by their ids, in place of what is there; Enter at the end."""
+    for name, text in fields.items():
+        page.write(f"#{name.replace('_', '-')}", Keys.CONTROL + "a" + Keys.NULL + text)
+    page.press(Keys.ENTER)
+
+
+def register(page: Page, nickname: str, name: str = "") -> str:
+    """Create an account with a user name on the page. Returns the user name."""
+    name = name or f"user.{next(_NAMES)}"
+    login_form(page).click("#login-switch")
+    fill(page, nickname=nickname, identifier=name, password=PASSWORD)
+    page.gives(STATE, "online")
+    return name
 
 
 class Account(User):
@@ -108,24 +142,21 @@ class Account(User):
         """``login``: what the page has saved."""
         if login is None:
             result = User.register(server, nickname=nickname)
-            super().__init__(server, result.token, result.user, account=result.account)
+            super().__init__(server, result.token, result.user, APP, result.account)
         else:
-            super().__init__(server, login["token"], login["user"])
+            super().__init__(server, login["token"], login["user"], APP)
         self.nickname = nickname
 
     def log_in(self, page: Page) -> Page:
         """Log in on the page."""
-        login_form(page).find("#identifier").send_keys(self.phone)
-        page.find("#password").send_keys(PASSWORD)
-        page.click("#login-submit")
-        eventually(lambda: page.state == "online", what="the page is connected")
+        fill(login_form(page), identifier=self.phone, password=PASSWORD)
+        page.gives(STATE, "online")
         return page
 
     def create_group(self, name: str, *members: Account) -> int:
         """The conversation of a new group."""
-        group = self.post("groups/create", app=APP, name=name)["group"]
-        self.post("groups/invite", app=APP, group=group, members=[each.user for each in members])
-        return int(group)
+        people = [each.user for each in members]
+        return int(self.post("groups/create", name=name, members=people)["group"])
 
     def upload(self, name: str, content: bytes) -> dict[str, Any]:
         address = f"{self.server.http_url}/api/v1/uploads?name={name}&app={APP}"
@@ -146,6 +177,11 @@ class Account(User):
         with Api(self.server.http_url, timeout_seconds=60) as api:
             api.call("POST", "push", self._push(to, type=type, data=data))
 
+    @property
+    def newest(self) -> int:
+        """The conversation of the newest message."""
+        return int(self.get("conversations")["conversations"][0]["conversation"])
+
     def history(self, conversation: int) -> list[dict[str, Any]]:
         """All its entries, the oldest first."""
         found: list[dict[str, Any]] = []
@@ -156,121 +192,113 @@ class Account(User):
             if not page:
                 return found
 
+    def id_of(self, conversation: int, text: str = "") -> int:
+        """Of the newest message, or of the newest with this text."""
+        rows = [each for each in self.history(conversation) if not text or each.get("text") == text]
+        return int(rows[-1]["id"])
+
     def read(self, conversation: int) -> None:
         """Mark all its messages as read."""
-        last = self.history(conversation)[-1]["id"]
-        self.post("messages/read", app=APP, conversation=conversation, id=last)
+        self.post("messages/read", conversation=conversation, id=self.id_of(conversation))
 
     def _push(self, to: Account | int, **content: object) -> dict[str, Any]:
         target = {"user": to.user} if isinstance(to, Account) else {"group": str(to)}
         return {"app": APP, "targets": [target], "sender": self.user, "store": True, **content}
 
 
-class Chat:
+class Chat(Page):
     """The messages page of one user in one browser, in English unless ``language`` says otherwise."""
 
     def __init__(
         self, browser: Browser, account: Account, *, language: str = "en", script: str = "", **how: Any
     ) -> None:
+        super().__init__(browser.driver)
         self.browser = browser
         self.account = account
         self.words = TEXT[language]
-        address = f"{account.server.http_url}/home/messages?lang={language}"
         login = {"token": account.token, "user": account.user, "nickname": account.nickname}
         login_script = f"localStorage.setItem('imserver:account:{APP}', JSON.stringify({json.dumps(login)}));"
-        self.page: Page = browser.open(address, script=login_script + LINE + script, **how)
+        browser.open(address(account.server, language), script=login_script + LINE + script, **how)
         self.online()
 
-    def online(self) -> None:
-        eventually(lambda: self.page.state == "online", what=f"the page of {self.account.nickname} is online")
+    def online(self) -> Chat:
+        eventually(lambda: self.state == "online", what=f"the page of {self.account.nickname} is online")
+        return self
 
     # --- elements -------------------------------------------------------------------------------------------
 
     def word(self, key: str, **values: str) -> str:
-        return self.words[key].format(**values)
+        """A text of the page by its key; those that features add are on the page only."""
+        text = "return JSON.parse(document.getElementById('page-data').textContent).text[arguments[0]]"
+        return str(self.words.get(key) or self.run(text, key)).format(**values)
 
     def named(self, role: str, name: str, within: str = "") -> Any:
         """The visible element with this role (``button``, ``link``, ``field``) and accessible name."""
-        found: list[Any] = []
+        return eventually(lambda: self.run(NAMED, role, name, within), what=f"{role} {name!r}")
 
-        def look() -> bool:
-            found[:] = [each] if (each := self.page.run(NAMED, role, name, within)) is not None else []
-            return bool(found)
+    @property
+    def field(self) -> Any:
+        """The text box of the open conversation."""
+        return self.named("field", self.word("message"))
 
-        eventually(look, what=f"{role} {name!r}")
-        return found[0]
-
-    def click(self, name: str, role: str = "button", within: str = "") -> None:
-        """Click what has this name, as the page is now: a redraw in between makes it another element."""
-        eventually(
-            lambda: self.page.run(
-                f"const found = (function () {{ {NAMED} }}).apply(null, arguments);"
-                "found?.click(); return Boolean(found);",
-                role,
-                name,
-                within,
-            ),
-            what=f"{role} {name!r} is clicked",
-        )
+    @property
+    def messages(self) -> list[str]:
+        """The texts of the drawn messages."""
+        return self.texts("[role=log] article .text")
 
     # --- actions --------------------------------------------------------------------------------------------
 
-    def open(self, conversation: int) -> None:
-        """Open a conversation by its address."""
-        self.page.run("location.hash = arguments[0]", f"#c/{conversation}")
-        eventually(lambda: self.page.shown("#composer"), what="the conversation is open")
+    def tap(self, name: str, role: str = "button", within: str = "") -> None:
+        """Click what has this name, as the page is now: a redraw in between makes it another element."""
+        script = f"const found = (function () {{ {NAMED} }}).apply(null, arguments);"
+        script += "found?.click(); return Boolean(found);"
+        eventually(lambda: self.run(script, role, name, within), what=f"{role} {name!r} is clicked")
+
+    def open(self, conversation: int, *texts: str) -> None:
+        """Open a conversation by its address, and wait for these messages, if any are named."""
+        self.go(f"#c/{conversation}")
+        self.sees("#composer")
+        if texts:
+            self.reads(*texts)
+
+    def choose(self, name: str) -> None:
+        """Open a conversation of the list by its name."""
+        self.gives(CHOOSE, True, name)
+        self.has("#conversation-name", name)
+
+    def reads(self, *texts: str) -> None:
+        """Wait until these are the messages that are drawn."""
+        self.has("[role=log] article .text", *texts)
 
     def say(self, text: str) -> None:
-        field = self.named("field", self.word("message"))
+        field = self.field
         field.send_keys(text.replace("\n", Keys.SHIFT + Keys.ENTER + Keys.NULL) + Keys.ENTER)
         eventually(lambda: field.get_attribute("value") == "", what=f"{text[:40]!r} is taken")
 
     def menu(self, text: str, choice: str = "") -> None:
         """Open the menu of the message with this text, and choose a line of it."""
-        eventually(lambda: self.page.run(MENU, text, choice), what=f"{choice or 'the menu'} of {text!r}")
+        eventually(lambda: self.run(MENU, text, choice), what=f"{choice or 'the menu'} of {text!r}")
 
     def act(self, text: str, word: str) -> None:
         """Choose the line with this key of the table of texts."""
         self.menu(text, self.word(word))
 
-    def edit(self, row: str, text: str) -> None:
-        self.act(row, "messages_edit")
-        field = self.named("field", self.word("message"))
-        field.send_keys(Keys.CONTROL + "a" + Keys.NULL + text + Keys.ENTER)
-
-    def react(self, row: str, emoji: str) -> None:
-        self.menu(row, emoji)
-
-    def recall(self, row: str) -> None:
-        self.act(row, "messages_recall")
-        self.click(self.word("messages_recall"), within="dialog[open]")
-
     def cut(self) -> None:
         """Take the network away: requests fail, and the WebSocket ends."""
         self._network(offline=True)
-        self.page.run("window.line.cut()")
-        eventually(lambda: self.page.state != "online", what="the page is offline")
+        self.run("window.line.cut()")
+        eventually(lambda: self.state != "online", what="the page is offline")
 
     def mend(self) -> None:
         """Give the network back."""
-        self.page.run("window.line.mend()")
+        self.run("window.line.mend()")
         self._network(offline=False)
         self.online()
 
     def _network(self, *, offline: bool) -> None:
-        self.page.command("Network.enable")
-        self.page.command(
-            "Network.emulateNetworkConditions",
-            offline=offline,
-            latency=0,
-            downloadThroughput=-1,
-            uploadThroughput=-1,
-        )
-
-    @property
-    def texts(self) -> list[str]:
-        """The texts of the drawn messages."""
-        return self.page.texts("[role=log] article .text")
+        rates = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+        self.command("Network.enable")
+        self.command("Network.emulateNetworkConditions", offline=offline, **rates)
 
 
 # --- content ------------------------------------------------------------------------------------------------
@@ -338,17 +366,6 @@ TEXTS = {
         "好的",
         "我有个会到十二点十分，你们先吃。",
     ),
-    "de": (
-        "Guten Morgen! Ist das Paket angekommen?",
-        "Ja, gegen neun. Der Karton war *durchnässt*, aber innen ist alles trocken.",
-        "Prima. Ich habe es unter https://example.com/parcels/4711 aufgeschrieben",
-        "Versuchst du noch einmal `make serve`? Hier startet es jetzt.",
-        "Geht:\n```\nlistening on http://127.0.0.1:8080\n```",
-        "👍",
-        "Mittagessen um zwölf? In dem Laden an der Ecke gibt es heute Nudeln.",
-        "Ja, gern",
-        "Ich telefoniere bis zehn nach, fangt ohne mich an.",
-    ),
     "ar": (
         "صباح الخير! هل وصل الطرد؟",
         "نعم، نحو التاسعة. كان الصندوق *مبتلًا*، لكن ما بداخله جاف.",
@@ -364,7 +381,6 @@ TEXTS = {
 NAMES = {
     "en": ("Ann", "Bob", "Cat", "Tea at five", "Menu"),
     "zh": ("安安", "小波", "阿凯", "五点喝茶", "菜单"),
-    "de": ("Ann", "Bob", "Cat", "Tee um fünf", "Speisekarte"),
     "ar": ("آن", "بوب", "كات", "شاي الخامسة", "قائمة الطعام"),
 }
 """Of three people, a group and a bot."""
@@ -373,24 +389,17 @@ NAMES = {
 GUIDE = {
     "en": ("Weather", "Rain, sun and wind for your town.", "The weather of today", "A good hour for a walk"),
     "zh": ("天气", "你所在城市的阴晴与风力。", "今天的天气", "适合散步的时间"),
-    "de": (
-        "Wetter",
-        "Regen, Sonne und Wind in deiner Stadt.",
-        "Das Wetter heute",
-        "Eine gute Stunde zum Gehen",
-    ),
     "ar": ("الطقس", "المطر والشمس والرياح في مدينتك.", "طقس اليوم", "ساعة مناسبة للمشي"),
 }
 
 TEAMS = {
     "en": ("Launch", "Mira Joy", "Jörg Kern", "Marjorie Bell", "Joan Park", "Renée Roux"),
     "zh": ("发布会", "王小伟", "李小梅", "张小明", "陈小红", "刘小军"),
-    "de": ("Messe", "Jana Kern", "Jörg Bauer", "Marja Vogel", "Johanna Beck", "René Groß"),
     "ar": ("الإطلاق", "نورة سالم", "نور الدين", "أنوار خليل", "منور حداد", "سلمى نوري"),
 }
 """A group and five colleagues."""
 WORDS_OF_NAMES = {"en": "j", "zh": "小", "de": "j", "ar": "ن"}
-"""What finds some of them."""
+"""What finds some of them. Germans talk English."""
 
 
 class Story:
@@ -398,38 +407,32 @@ class Story:
 
     def __init__(self, server: Server, language: str) -> None:
         self.language = language
-        *names, group, bot = NAMES[language]
+        self.spoken = spoken = language if language in TEXTS else "en"
+        *names, group, bot = NAMES[spoken]
         self.ann, self.bob, self.cat = people = [Account(server, name) for name in names]
         self.group = self.ann.create_group(group, self.bob, self.cat)
-        texts = TEXTS[language]
+        self.texts = texts = TEXTS[spoken]
         for turn in range(12):
             for number, text in enumerate(texts):
                 people[(turn + number) % 3].say(self.group, text)
         for number, (width, height) in enumerate([(1200, 800), (600, 900)]):
             stored = self.bob.upload(f"hills-{number}.jpg", picture(width, height, 40 + 60 * number))
             self.bob.send(self.group, "picture", media(stored))
-        self.cat.send(
-            self.group, "voice", {**media(self.cat.upload("note.wav", voice(4))), "seconds": 4, "wave": _WAVE}
-        )
+        note = media(self.cat.upload("note.wav", voice(4)))
+        self.cat.send(self.group, "voice", {**note, "seconds": 4, "wave": _WAVE})
         self.ann.send(self.group, "file", media(self.ann.upload("minutes.txt", b"Tea, then cake.\n" * 40)))
         album = [self.cat.upload(f"path-{at}.jpg", picture(900, 600 + 150 * at, 30 * at)) for at in range(5)]
         items = [{"type": "picture", **media(stored)} for stored in album]
         self.cat.send(self.group, "album", {"items": items, "caption": texts[1]})
         self.cat.say(self.group, *texts[6:9])
-        self.bot = self.ann.post("bots", app=APP, name=f"menu_{language}", nickname=bot)
-        self._let_the_bot_speak(texts[6])
-        self.guide = self._offer_a_bot(language)
+        self._make_bots(bot)
         self.invitation: str = self.ann.post("invitations/create", group=str(self.group), guests=True)["code"]
-        self._reply_beside(texts)
+        root = self.ann.id_of(self.group)
+        for person, text in ((self.bob, texts[3]), (self.ann, texts[4]), (self.cat, texts[5])):
+            person.post("messages/send", conversation=self.group, text=text, thread=root)
         self.bob.say(self.ann, *texts[:5])
         self.cat.say(self.ann, texts[0])
         self._arrange(texts[7])
-
-    def _reply_beside(self, texts: Sequence[str]) -> None:
-        """A thread about the newest message of the group."""
-        root = self.ann.history(self.group)[-1]["id"]
-        for person, text in ((self.bob, texts[3]), (self.ann, texts[4]), (self.cat, texts[5])):
-            person.post("messages/send", conversation=self.group, text=text, thread=root)
 
     def _arrange(self, draft: str) -> None:
         """A pinned, a marked and an archived conversation, and a draft."""
@@ -438,43 +441,37 @@ class Story:
             "": {"pinned": 1},
             self.bob.user: {"draft": {"text": draft}},
             self.cat.user: {"archived": found[self.cat.user]["last"]["id"]},
-            self.bot["id"]: {"marked": found[self.bot["id"]]["last"]["id"]},
+            self.bot.user: {"marked": found[self.bot.user]["last"]["id"]},
         }
         for peer, change in changes.items():
             self.ann.post("inbox", conversation=found[peer]["conversation"], **change)
 
-    def _let_the_bot_speak(self, text: str) -> None:
-        """Commands, and a message with buttons."""
-        buttons = [
-            [{"text": "Udon", "value": "noodles"}, {"text": "Risotto", "value": "rice"}],
-            [{"text": "OK", "value": "ok"}],
-        ]
+    def _make_bots(self, nickname: str) -> None:
+        """One has commands, and has sent a message with buttons; the app offers another one, with whom nobody
+        has talked.
+        """
+        self.bot = self.ann.bot(f"menu_{self.language}", nickname=nickname)
+        text = self.texts[6]
         commands = [{"name": name, "description": text} for name in ("today", "tomorrow", "order")]
-        with Api(self.ann.server.http_url, key=self.bot["token"], timeout_seconds=60) as api:
-            api.call("POST", "bots/commands", {"app": APP, "commands": commands})
-            message = {"app": APP, "to": self.ann.user, "text": text, "buttons": buttons}
-            api.call("POST", "messages/send", message)
-
-    def _offer_a_bot(self, language: str) -> dict[str, Any]:
-        """A bot that the app offers, with whom nobody has talked."""
-        nickname, description, *meanings = GUIDE[language]
-        bot: dict[str, Any] = self.cat.post("bots", app=APP, name=f"guide_{language}", nickname=nickname)
-        commands = [
-            {"name": name, "description": text}
-            for name, text in zip(("today", "walk"), meanings, strict=True)
-        ]
+        self.bot.post("bots/commands", commands=commands)
+        rows = (("Udon", "Risotto"), ("OK",))
+        buttons = [[{"text": each, "value": each} for each in row] for row in rows]
+        self.bot.post("messages/send", to=self.ann.user, text=text, buttons=buttons)
+        nickname, description, *meanings = GUIDE[self.spoken]
+        self.guide = self.cat.bot(f"guide_{self.language}", nickname=nickname)
+        named = zip(("today", "walk"), meanings, strict=True)
+        commands = [{"name": name, "description": text} for name, text in named]
         fields = {"description": description, "commands": commands, "listed": True}
-        self.cat.post("bots/update", app=APP, bot=bot["id"], **fields)
-        return bot
+        self.cat.post("bots/update", bot=self.guide.user, **fields)
 
     @cached_property
     def team(self) -> int:
         """A group whose members can be searched, with links that have previews."""
-        name, *colleagues = TEAMS[self.language]
+        name, *colleagues = TEAMS[self.spoken]
         server = self.ann.server
         members = [Account(server, each) for each in colleagues]
         group = self.ann.create_group(name, self.bob, self.cat, *members)
-        title, lines = TEXTS[self.language][6], " ".join(TEXTS[self.language][:3])
+        title, lines = self.texts[6], " ".join(self.texts[:3])
         meta = '<meta property="og:{}" content="{}">'.format
         with Site() as site:
             for path, size in (("wide", (1200, 630)), ("small", (200, 200))):
@@ -498,10 +495,9 @@ class Story:
         return messenger
 
     @cached_property
-    def writer(self) -> dict[str, Any]:
+    def writer(self) -> User:
         """A bot whose answers grow."""
-        bot: dict[str, Any] = self.ann.post("bots", app=APP, name=f"writer_{self.language}", nickname="Robo")
-        return bot
+        return self.ann.bot(f"writer_{self.language}", nickname="Robo")
 
     def open(self, browser: Browser, language: str, **how: Any) -> Chat:
         """The page of the first account."""

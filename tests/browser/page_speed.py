@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from msgspec import Struct
 
-from tests.browser.chromium import Browser, Page
+from tests.browser.chromium import Browser
 from tests.browser.messenger import Account, Chat
+from tests.browser.screenshots import running
 from tests.pages.page_sizes import sizes
 from tests.support import Server, eventually
 
 SLOWER: Final = 4
-BYTES_A_SECOND: Final = 1_600_000 // 8
+_RATES: Final = dict.fromkeys(("downloadThroughput", "uploadThroughput"), 1_600_000 // 8)
+"""Bytes a second."""
 LATENCY_MS: Final = 150
 PHONE: Final = (390, 844)
 
@@ -57,89 +58,54 @@ _STEP_PX: Final = 60
 _FRAMES: Final = 400
 
 
-class Speed(Struct, frozen=True):
-    """Times in milliseconds. ``usable``: online, with the list of conversations. ``passed``: messages above
-    which the person has scrolled.
-    """
-
-    first_paint: float
-    usable: float
-    long_tasks: list[float]
-    frame_p95: float
-    rows: int
-    passed: int
-
-
-def _slow_down(page: Page) -> None:
-    page.command("Emulation.setCPUThrottlingRate", rate=SLOWER)
-    page.command(
-        "Network.emulateNetworkConditions",
-        offline=False,
-        latency=LATENCY_MS,
-        downloadThroughput=BYTES_A_SECOND,
-        uploadThroughput=BYTES_A_SECOND,
-    )
-
-
-def measure(server: Server, browser: Browser, messages: int, frames: int = _FRAMES) -> Speed:
-    """Open the page of a user with a conversation of so many messages, and scroll up."""
+def measure(server: Server, browser: Browser, messages: int) -> str:
+    """Open the page of a user with a conversation of so many messages, scroll up, and say how fast it was."""
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     bob.say(ann, *(f"{number} {_WORDS[: 12 + number * 7 % 55]}" for number in range(messages)))
     chat = Chat(browser, ann, size=PHONE)  # stores the login
-    chat.page.command("Network.enable")
-    chat.page.command("Network.clearBrowserCache")
-    chat.page.command("Page.addScriptToEvaluateOnNewDocument", source=_WATCH)
-    _slow_down(chat.page)
-    chat.page.command("Network.setCacheDisabled", cacheDisabled=True)
-    chat.page.command("Network.setBypassServiceWorker", bypass=True)
-    chat.page.driver.refresh()
-    eventually(lambda: chat.page.run("return window.seen?.usable ?? 0") > 0, what="the page is usable")
-    paint = chat.page.run("return performance.getEntriesByName('first-contentful-paint')[0]?.startTime")
-    usable = chat.page.run("return window.seen.usable")
-    chat.page.click("#conversations button")
-    eventually(lambda: chat.page.shown("[role=log] article"), what="the messages")
-    chat.page.run("const log = document.querySelector('[role=log]'); log.scrollTop = log.scrollHeight")
-    chat.page.driver.set_script_timeout(600)
-    chat.page.driver.execute_async_script(_SCROLL, _STEP_PX, frames)
-    seen = chat.page.run("return window.seen")
-    ordered = sorted(seen["frames"])
-    highest = chat.page.run("return document.querySelectorAll('[role=log] article[data-id]').length")
-    chat.page.command("Emulation.setCPUThrottlingRate", rate=1)
-    return Speed(
-        first_paint=round(paint or 0),
-        usable=round(usable),
-        long_tasks=[round(each) for each in seen["long"] if each > 50],
-        frame_p95=round(ordered[int(0.95 * (len(ordered) - 1))], 1),
-        rows=seen["rows"],
-        passed=highest,
+    for command, options in (
+        ("Network.enable", {}),
+        ("Network.clearBrowserCache", {}),
+        ("Page.addScriptToEvaluateOnNewDocument", {"source": _WATCH}),
+        ("Emulation.setCPUThrottlingRate", {"rate": SLOWER}),
+        ("Network.emulateNetworkConditions", {"offline": False, "latency": LATENCY_MS, **_RATES}),
+        ("Network.setCacheDisabled", {"cacheDisabled": True}),
+        ("Network.setBypassServiceWorker", {"bypass": True}),
+    ):
+        chat.command(command, **options)
+    chat.driver.refresh()
+    usable = eventually(lambda: chat.run("return window.seen?.usable ?? 0"), what="the page is usable")
+    paint = chat.run("return performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0")
+    chat.click("#conversations button")
+    chat.sees("[role=log] article")
+    chat.run("const log = document.querySelector('[role=log]'); log.scrollTop = log.scrollHeight")
+    chat.driver.set_script_timeout(600)
+    chat.driver.execute_async_script(_SCROLL, _STEP_PX, _FRAMES)
+    seen = chat.run("return window.seen")
+    frames = sorted(seen["frames"])
+    slow = [round(each) for each in seen["long"] if each > 50]
+    return (
+        f"first paint {paint:.0f} ms, usable {usable:.0f} ms\n"
+        f"scrolling {messages} messages: {len(slow)} tasks above 50 ms {slow[:10]}, "
+        f"p95 frame {frames[int(0.95 * (len(frames) - 1))]:.1f} ms, at most {seen['rows']} rows"
     )
 
 
 def main() -> None:
     """The command."""
-    messages = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+    messages, size = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000, sizes()
+    parts = (
+        ("at first", size.first),
+        ("all scripts", size.script),
+        ("SDK", size.sdk),
+        ("styles", size.style),
+    )
+    print("gzip:", ", ".join(f"{name} {count / 1024:.1f} KB" for name, count in parts))
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            server = Server(Path(folder) / "server", config={"accounts": {"registrations_per_address": 0}})
-            browser = Browser(Path(folder) / "profile")
-            try:
-                speed = measure(server, browser, messages)
-            finally:
-                browser.quit()
-                server.stop()
+        with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as (server, browser):
+            print(measure(server, browser, messages))
     except pytest.skip.Exception as reason:
         print(f"not measured: {reason}")
-        return
-    size = sizes()
-    print(
-        f"gzip: at first {size.first / 1024:.1f} KB, all scripts {size.script / 1024:.1f} KB, "
-        f"SDK {size.sdk / 1024:.1f} KB, styles {size.style / 1024:.1f} KB"
-    )
-    print(f"first paint {speed.first_paint:.0f} ms, usable {speed.usable:.0f} ms")
-    print(
-        f"scrolling {messages} messages: {len(speed.long_tasks)} tasks above 50 ms {speed.long_tasks[:10]}, "
-        f"p95 frame {speed.frame_p95} ms, at most {speed.rows} rows"
-    )
 
 
 if __name__ == "__main__":

@@ -5,18 +5,16 @@ The page gets a subscription of the test. The server posts to it, and DevTools h
 
 from __future__ import annotations
 
-import itertools
 import json
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
 from tests.browser.chromium import Browser
-from tests.integration.receiver import Post, Receiver
+from tests.integration.receiver import Receiver
 from tests.notifications.devices import Device
 from tests.support import Server, eventually
 
@@ -86,19 +84,16 @@ class DevTools:
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
-        self._ids: Iterator[int] = itertools.count(1)
+        self._id = 0
         self.events: list[dict[str, Any]] = []
 
     def call(self, method: str, **parameters: Any) -> Any:
-        id = next(self._ids)
-        self._socket.send(json.dumps({"id": id, "method": method, "params": parameters}))
-        while True:
-            heard = json.loads(self._socket.recv(60))
-            if heard.get("id") != id:
-                self.events.append(heard)
-                continue
-            assert "error" not in heard, heard
-            return heard["result"]
+        self._id += 1
+        self._socket.send(json.dumps({"id": self._id, "method": method, "params": parameters}))
+        while (heard := json.loads(self._socket.recv(60))).get("id") != self._id:
+            self.events.append(heard)
+        assert "error" not in heard, heard
+        return heard["result"]
 
     def run(self, script: str) -> Any:
         """The result of a script, or of its promise."""
@@ -107,10 +102,11 @@ class DevTools:
         return result["result"].get("value")
 
 
-class PushedBrowser:
+class PushedBrowser(ExitStack):
     """A browser, its worker of the messages page, and the push service that the server posts to."""
 
     def __init__(self, browser: Browser, server: Server, service: Receiver, name: str) -> None:
+        super().__init__()
         self.browser = browser
         self.server = server
         self.origin = server.http_url
@@ -118,43 +114,32 @@ class PushedBrowser:
         self.service = service
         self.path = f"/push/{name}"
         self.device = Device()
-        keys = self.device.endpoint("")
-        endpoint = {
-            "endpoint": f"{service.url}{self.path}",
-            "keys": {"p256dh": keys.p256dh, "auth": keys.auth},
-        }
-        self.script = _SUBSCRIPTION % json.dumps(endpoint)
-
-    def __enter__(self) -> Self:
+        known = self.device.endpoint(f"{service.url}{self.path}")
+        keys = {"p256dh": known.p256dh, "auth": known.auth}
+        self.script = _SUBSCRIPTION % json.dumps({"endpoint": known.url, "keys": keys})
         # What is allowed ends with the connection that has allowed it, so it is not that of a tab.
-        self._stack = ExitStack()
+        self._whole = self.enter_context(self._connected(self._json("version")))
         self._worker: DevTools | None = None
-        self._browser = self._stack.enter_context(self._connected(self._json("version")))
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
 
     def allow(self, answer: str = "granted") -> None:
         """What the browser says when the page asks for notifications."""
-        self._browser.call(
-            "Browser.setPermission", permission={"name": "notifications"}, setting=answer, origin=self.origin
-        )
+        named = {"permission": {"name": "notifications"}, "setting": answer}
+        self._whole.call("Browser.setPermission", **named, origin=self.origin)
 
-    def posts(self) -> list[Post]:
-        return [post for post in self.service.posts if post.path == self.path]
+    def posts(self) -> list[bytes]:
+        """What the push service got, decrypted."""
+        return [self.device.decrypt(post.body) for post in self.service.posts if post.path == self.path]
 
     def pushed(self, number: int) -> bytes:
-        """What the push service got as its post of this number, decrypted."""
+        """What the push service got as its post of this number."""
         eventually(lambda: len(self.posts()) > number, what=f"post {number} to the push service")
-        return self.device.decrypt(self.posts()[number].body)
+        return self.posts()[number]
 
-    def with_text(self, text: str) -> bytes | None:
-        """What the push service got about a message, decrypted; None: it has not come yet."""
-        decrypted = (self.device.decrypt(post.body) for post in self.posts())
-        return next((each for each in decrypted if text.encode() in each), None)
+    def deliver_text(self, text: str) -> None:
+        """Hand over what the push service has got about this."""
+        about = text.encode()
+        found = eventually(lambda: [each for each in self.posts() if about in each], what=f"a push: {text}")
+        self.deliver(found[0])
 
     def deliver(self, content: bytes) -> None:
         """Hand a push message to the worker, as the service of the browser's vendor does."""
@@ -162,36 +147,34 @@ class PushedBrowser:
             tools.call("ServiceWorker.enable")
             tools.call("ServiceWorker.startWorker", scopeURL=self.scope)
             self.run("1")
-            found = ""
 
-            def look() -> bool:
-                nonlocal found
+            def registered() -> list[str]:
                 tools.run("1")  # so events are read
-                for event in tools.events:
-                    if event.get("method") == "ServiceWorker.workerRegistrationUpdated":
-                        for each in event["params"]["registrations"]:
-                            if each["scopeURL"] == self.scope and not each["isDeleted"]:
-                                found = each["registrationId"]
-                return bool(found)
+                updates = [each for each in tools.events if each["method"].endswith("RegistrationUpdated")]
+                known = [row for each in updates for row in each["params"]["registrations"]]
+                there = [row for row in known if row["scopeURL"] == self.scope and not row["isDeleted"]]
+                return [row["registrationId"] for row in there]
 
-            eventually(look, what="the worker is registered")
-            tools.call(
-                "ServiceWorker.deliverPushMessage",
-                origin=self.origin,
-                registrationId=found,
-                data=content.decode(),
-            )
+            id = eventually(registered, what="the worker is registered")[-1]
+            push = {"registrationId": id, "data": content.decode()}
+            tools.call("ServiceWorker.deliverPushMessage", origin=self.origin, **push)
 
     def run(self, script: str) -> Any:
         """Run a script in the worker. The connection stays, so that the worker does not end."""
         if self._worker is None:
-            self._worker = self._stack.enter_context(self._tools("service_worker"))
+            self._worker = self.enter_context(self._tools("service_worker"))
             self._worker.run(_DISPLAY)
         return self._worker.run(script)
 
-    def shown(self) -> list[dict[str, Any]]:
-        """The notifications that are shown."""
-        found: list[dict[str, Any]] = self.run(_SHOWN)
+    def shown_as(self, *texts: str) -> list[dict[str, Any]]:
+        """Wait until these notifications are shown, whatever the worker still does."""
+        found: list[dict[str, Any]] = []
+
+        def look() -> bool:
+            found[:] = self.run(_SHOWN)
+            return [each["body"] for each in found] == list(texts)
+
+        eventually(look, what=f"the notifications {texts}")
         return found
 
     def click(self, action: str = "", reply: str = "") -> list[str]:
@@ -203,13 +186,11 @@ class PushedBrowser:
     def _tools(self, kind: str) -> Iterator[DevTools]:
         """The page, or the worker, which may be started or ended just now."""
 
-        def look() -> dict[str, Any] | None:
-            for each in self._json("list"):
-                if each["type"] == kind and (kind == "page" or each["url"].startswith(self.origin)):
-                    return dict(each)
-            return None
+        def look() -> list[dict[str, Any]]:
+            found = [each for each in self._json("list") if each["type"] == kind]
+            return [each for each in found if kind == "page" or each["url"].startswith(self.origin)]
 
-        with self._connected(eventually(look, what=f"a {kind}")) as tools:
+        with self._connected(eventually(look, what=f"a {kind}")[0]) as tools:
             yield tools
 
     @contextmanager

@@ -23,10 +23,9 @@ from selenium.webdriver.common.keys import Keys
 
 from imserver.gateway.assets import DEFAULT_CONFIG
 from imserver.gateway.config.yaml import read_yaml
-from imserver.pages.text import LANGUAGES, TEXT
-from imserver_client import Api
+from imserver.pages.text import LANGUAGES
 from tests.browser.chromium import Browser, Page
-from tests.browser.messenger import APP, TEXTS, WORDS_OF_NAMES, Chat, Story, save
+from tests.browser.messenger import APP, WORDS_OF_NAMES, Chat, Story, save
 from tests.integration.v1 import call
 from tests.support import ROOT, Server, eventually
 
@@ -93,366 +92,211 @@ window.fetch = async (address, ...more) => {
 };
 """
 """Phones need a plug-in, and accounts of their makers: the page gets the answer of a server that has both."""
-_CONTEXT_MENU: Final = """
+CONTEXT_MENU: Final = """
 const row = document.querySelector("[data-conversation]");
 row.focus();
 row.dispatchEvent(new PointerEvent("contextmenu", { bubbles: true, cancelable: true }));
 """
+CHOOSE: Final = "[...document.querySelectorAll('.line[data-id]')].slice(-4, -2).forEach((row) => row.click())"
+END: Final = "document.querySelector('#latest').click()"
+HELP: Final = "document.body.dispatchEvent(new KeyboardEvent('keydown', { key: '?', bubbles: true }))"
+
+Step = str | Callable[[Chat, Story], object]
+"""A selector of what is clicked, or what is called."""
 
 
-def _open_group(chat: Chat, story: Story) -> None:
-    chat.open(story.group)
-    eventually(lambda: len(chat.texts) > 3, what="the messages")
+def _run(script: str) -> Step:
+    return lambda chat, _: chat.run(script)
 
 
-def _open_menu(chat: Chat, story: Story) -> None:
-    _open_group(chat, story)
-    chat.menu(chat.texts[-1])
+def _tap(word: str, within: str = "") -> Step:
+    return lambda chat, _: chat.tap(chat.word(word), within=within)
 
 
-def _emoji(chat: Chat, story: Story) -> None:
-    _open_group(chat, story)
-    if not chat.page.shown(".picker"):
-        chat.click(chat.word("emoji"))
-    all_drawn = "return document.querySelectorAll('.picker-grid button').length > 1500"
-    eventually(lambda: chat.page.run(all_drawn), what="all emoji")
+def _go(address: Callable[[Story], str]) -> Step:
+    return lambda chat, story: chat.go(address(story))
 
 
-def _selection(chat: Chat, story: Story) -> None:
-    _open_group(chat, story)
-    chat.act(chat.texts[-1], "messages_select")
-    eventually(lambda: chat.page.shown(".select-bar"), what="the bar of the selection")
-    chat.page.run(
-        "[...document.querySelectorAll('.line[data-id]')].slice(-4, -2).forEach((row) => row.click())"
-    )
+def _write(selector: str, text: str) -> Step:
+    return lambda chat, _: chat.write(selector, text)
 
 
-def _forward(chat: Chat, story: Story) -> None:
-    _selection(chat, story)
-    chat.click(chat.word("messages_forward"), within=".select-bar")
-    eventually(lambda: chat.page.shown(".choice"), what="the conversations")
-    chat.page.run("document.querySelector('.choice').click()")
+def _more(count: int, selector: str) -> Step:
+    """Wait for more than so many."""
+    return lambda chat, _: eventually(lambda: len(chat.texts(selector)) > count, what=f"more {selector}")
 
 
-def _delete(chat: Chat, story: Story) -> None:
-    _selection(chat, story)
-    chat.click(chat.word("messages_select_delete"), within=".select-bar")
-    eventually(lambda: chat.page.shown("dialog[open] .danger"), what="the question")
+def _show(selector: str) -> Step:
+    """Scroll to what is soon there."""
+
+    def scroll(chat: Chat, _: Story) -> None:
+        chat.sees(selector)
+        chat.run("document.querySelector(arguments[0]).scrollIntoView({ block: 'center' })", selector)
+
+    return scroll
 
 
-def _album(chat: Chat, story: Story) -> None:
-    _open_group(chat, story)
-    chat.page.run("document.querySelector('#latest').click()")
-    eventually(lambda: chat.page.shown(".album"), what="the album")
+def _names(field: str, found: str) -> tuple[Step, ...]:
+    """Look for colleagues by a part of their names."""
+    return (lambda chat, story: chat.write(field, WORDS_OF_NAMES[story.language]), _more(1, found))
 
 
-def _files(chat: Chat, story: Story) -> None:
-    _open_group(chat, story)
-    chat.page.run(PASTE_PICTURES)
-    eventually(lambda: len(chat.page.texts(".picked li")) == len("abc"), what="the files are offered")
+def _menu(chat: Chat, _: Story) -> None:
+    chat.menu(chat.messages[-1])
 
 
-def _viewer(chat: Chat, story: Story) -> None:
-    _album(chat, story)
-    chat.page.run("document.querySelector('.album .media-picture').click()")
-    eventually(lambda: chat.page.shown(".viewer-about"), what="the viewer")
+def _emoji(chat: Chat, _: Story) -> None:
+    if not chat.shown(".picker"):
+        chat.tap(chat.word("emoji"))
+    chat.gives("return document.querySelectorAll('.picker-grid button').length > 1500", True)
 
 
-def _thread(chat: Chat, story: Story) -> None:
-    _open_group(chat, story)
-    chat.page.run("document.querySelector('#latest').click()")
-    eventually(lambda: chat.page.shown("#log .thread-line"), what="a message with a thread")
-    chat.page.run("document.querySelector('#log .thread-line').click()")
-    eventually(lambda: len(chat.page.texts(".thread .bubble > .text")) > 1, what="the replies")
+def _select(chat: Chat, _: Story) -> None:
+    chat.act(chat.messages[-1], "messages_select")
+    chat.sees(".select-bar")
+    chat.run(CHOOSE)
 
 
-def _more_emoji(chat: Chat, story: Story) -> None:
-    _open_menu(chat, story)
-    chat.click(chat.word("messages_more_emoji"))
-    eventually(lambda: chat.page.shown("dialog .picker-grid button"), what="the emoji")
-
-
-def _report(chat: Chat, story: Story) -> None:
-    _open_group(chat, story)
-    chat.page.run("document.querySelector('#latest').click()")
-    words = chat.page.run("return JSON.parse(document.querySelector('#page-data').textContent).text")
-    chat.menu(next(text for text in reversed(chat.texts) if text), words["safety_report"])
-    eventually(lambda: chat.page.shown(".safety-form"), what="the form")
+def _report(chat: Chat, _: Story) -> None:
+    chat.act(next(text for text in reversed(chat.messages) if text), "safety_report")
 
 
 def _blocked(chat: Chat, story: Story) -> None:
     story.ann.post("friends/block", friend=story.cat.user)
-    chat.page.run("location.hash = arguments[0]", f"#u/{story.cat.user}")
-    eventually(lambda: chat.page.shown("#read-only"), what="why one cannot write")
+    chat.go(f"#u/{story.cat.user}")
+    chat.sees("#read-only")
     story.ann.post("friends/unblock", friend=story.cat.user)
 
 
-def _search(chat: Chat, story: Story) -> None:
-    field = chat.named("field", chat.word("messages_search"))
-    field.send_keys("make serve")
-    eventually(lambda: chat.page.texts("#hits li"), what="the hits")
-
-
-def _filters(chat: Chat, story: Story) -> None:
-    chat.named("field", chat.word("messages_search")).click()
-    eventually(lambda: chat.page.shown(".chip"), what="the filters")
-    chat.click(chat.word("messages_has_link"))
-    eventually(lambda: chat.page.texts("#hits .preview"), what="the messages with a link")
-
-
-def _filter_menu(chat: Chat, story: Story) -> None:
-    chat.named("field", chat.word("messages_search")).send_keys("make")
-    eventually(lambda: chat.page.shown(".chip"), what="the filters")
-    chat.click(chat.word("messages_filters"))
-    eventually(lambda: chat.page.shown(".filter-form"), what="the menu")
-
-
-def _palette(chat: Chat, story: Story) -> None:
-    chat.page.click("#palette-open")
-    eventually(lambda: chat.page.shown(".palette .hit"), what="the palette")
-
-
 def _offline(chat: Chat, story: Story) -> None:
-    _open_group(chat, story)
     chat.cut()
-    chat.say(next(TEXTS[language][-2] for language, words in TEXT.items() if chat.words is words))
-    eventually(lambda: chat.page.shown(".pending .status"), what="the message waits")
-
-
-def _list(chat: Chat, _: Story) -> None:
-    eventually(lambda: chat.page.shown("#conversations .conversation"), what="the conversations")
-
-
-def _conversation_menu(chat: Chat, story: Story) -> None:
-    _list(chat, story)
-    chat.page.run(_CONTEXT_MENU)
-    eventually(lambda: chat.page.shown("[role=menu]"), what="the menu")
-
-
-def _archive(chat: Chat, story: Story) -> None:
-    eventually(lambda: chat.page.shown(".archive"), what="the way to the archive")
-    chat.page.click(".archive")
-    eventually(lambda: chat.page.shown(".archive ~ .people-note"), what="the archived conversations")
-
-
-def _panel(word: str, ready: str) -> Callable[[Chat, Story], None]:
-    def open_panel(chat: Chat, _: Story) -> None:
-        chat.click(chat.word(word))
-        eventually(lambda: chat.page.shown(ready), what=f"{ready} is shown")
-
-    return open_panel
-
-
-def _group_info(chat: Chat, story: Story) -> None:
-    _open_group(chat, story)
-    chat.page.run("document.getElementById('conversation-open').click()")
-    eventually(lambda: chat.page.shown(".group-info .person-row"), what="the members")
-
-
-def _inside(outer: Callable[[Chat, Story], None], selector: str, ready: str) -> Callable[[Chat, Story], None]:
-    """What a button of another view opens."""
-
-    def open_inside(chat: Chat, story: Story) -> None:
-        outer(chat, story)
-        eventually(lambda: chat.page.shown(selector), what=f"{selector} is shown")
-        chat.page.run("document.querySelector(arguments[0]).click()", selector)
-        eventually(lambda: chat.page.shown(ready), what=f"{ready} is shown")
-
-    return open_inside
-
-
-def _open_bot(chat: Chat, story: Story) -> None:
-    chat.page.run("location.hash = arguments[0]", f"#u/{story.bot['id']}")
-    eventually(lambda: chat.page.shown(".key"), what="the buttons")
-    chat.page.click(".key")
-    eventually(lambda: chat.page.shown(".key[aria-pressed=true]"), what="the press")
-
-
-def _commands(chat: Chat, story: Story) -> None:
-    _open_bot(chat, story)
-    field = chat.named("field", chat.word("message"))
-    field.send_keys(Keys.CONTROL + "a" + Keys.NULL + "/")  # in place of the draft of another time
-    eventually(lambda: chat.page.shown("#mentions b"), what="the commands")
+    chat.say(story.texts[-2])
 
 
 def _question(chat: Chat, story: Story) -> None:
-    chat.page.run("localStorage.removeItem(arguments[0])", f"imserver:wishes:{APP}:{chat.account.user}")
-    chat.page.driver.refresh()  # as if the user had not answered
-    chat.online()
-    _open_group(chat, story)
-    chat.page.run("Notification.requestPermission = async () => 'denied'")
+    chat.run("localStorage.removeItem(arguments[0])", f"imserver:wishes:{APP}:{chat.account.user}")
+    chat.reload()  # as if the user had not answered
+    chat.open(story.group)
+    chat.run("Notification.requestPermission = async () => 'denied'")
     chat.say("👋")
-    eventually(lambda: chat.page.shown("#notify-question"), what="the question")
 
 
-def _keys(chat: Chat, story: Story) -> None:
-    _list(chat, story)
-    chat.page.run("document.body.dispatchEvent(new KeyboardEvent('keydown', { key: '?', bubbles: true }))")
-    eventually(lambda: chat.page.shown(".shortcuts"), what="the table of keys")
-
-
-def _start_card(chat: Chat, story: Story) -> None:
-    chat.page.run("location.hash = arguments[0]", f"#u/{story.guide['id']}")
-    eventually(lambda: chat.page.shown("#start-card #bot-start"), what="the card of the bot")
+def _quiet(chat: Chat, _: Story) -> None:
+    chat.sees("[data-key=notify-quiet]")
+    if not chat.shown("[data-key=notify-begin]"):  # the story may have switched them on before
+        chat.click("[data-key=notify-quiet]")
 
 
 def _guest(chat: Chat, story: Story) -> None:
     """The page of somebody without an account who opens the link of an invitation."""
-    dark = chat.page.run("return matchMedia('(prefers-color-scheme: dark)').matches")
-    width, height, address = chat.page.run("return [innerWidth, innerHeight, location.href]")
+    dark = chat.run("return matchMedia('(prefers-color-scheme: dark)').matches")
+    width, height, address = chat.run("return [innerWidth, innerHeight, location.href]")
     link = f"{address.partition('#')[0]}#invite={story.invitation}"
-    chat.page = chat.browser.open(link, size=(width, height), dark=dark, forget=True)
-    eventually(lambda: chat.page.shown("#guest-form"), what="the form of a guest")
+    chat.browser.open(link, size=(width, height), dark=dark, forget=True)
 
 
-_profile = _panel("messages_profile", ".profile [data-key=password]")
-_settings = _panel("messages_settings", ".settings .segment")
+def _type(chat: Chat, story: Story) -> None:
+    chat.sees(".conversation .is-online")
+    story.friend.typing(story.ann.user)
 
 
-def _quiet_hours(chat: Chat, story: Story) -> None:
-    _settings(chat, story)
-    eventually(lambda: chat.page.shown("[data-key=notify-quiet]"), what="the settings of notifications")
-    if not chat.page.shown("[data-key=notify-begin]"):  # the story may have switched them on before
-        chat.page.click("[data-key=notify-quiet]")
-    eventually(lambda: chat.page.shown("[data-key=notify-begin]"), what="the hours")
+def _stream(chat: Chat, story: Story) -> None:
+    story.writer.post("messages/stream/open", to=story.ann.user, text=story.texts[1])
+    chat.go(f"#u/{story.writer.user}")
 
 
-def _phones(chat: Chat, story: Story) -> None:
-    chat.page.run(PHONES)
-    _quiet_hours(chat, story)
-    eventually(lambda: chat.page.shown("[data-key='endpoint:1']"), what="the phones")
-    chat.page.run("document.querySelector(\"[data-key='endpoint:1']\").scrollIntoView({ block: 'center' })")
+GROUP: Final = (_go(lambda story: f"#c/{story.group}"), _more(3, "[role=log] article .text"))
+NEWEST: Final = (*GROUP, _run(END))
+GROUP_INFO: Final = (*GROUP, "#conversation-open")
+TEAM: Final = (_go(lambda story: f"#c/{story.team}"), "#conversation-open")
+SELECTION: Final = (*GROUP, _select)
+CONTACTS: Final = (_tap("messages_contacts"),)
+PROFILE: Final = (_tap("messages_profile"),)
+SETTINGS: Final = (_tap("messages_settings"),)
+BOT: Final = (_go(lambda story: f"#u/{story.bot.user}"), ".key")
+COLLEAGUES: Final = (lambda _, story: story.team,)
 
-
-def _status_form(chat: Chat, story: Story) -> None:
-    _profile(chat, story)
-    chat.page.run("document.querySelector('#profile-status').scrollIntoView({ block: 'center' })")
-
-
-def _write_name(chat: Chat, story: Story, field: str, rows: str) -> None:
-    eventually(lambda: chat.page.shown(field), what=f"{field} is shown")
-    chat.page.find(field).send_keys(WORDS_OF_NAMES[story.language])
-    eventually(lambda: len(chat.page.texts(rows)) > 1, what="the colleagues")
-
-
-def _directory(chat: Chat, story: Story) -> None:
-    assert story.team
-    _contacts(chat, story)
-    _write_name(chat, story, "#find-text", ".found .person-name")
-
-
-def _people_in_palette(chat: Chat, story: Story) -> None:
-    assert story.team
-    _palette(chat, story)
-    _write_name(chat, story, ".palette input", "[data-section=people] bdi")
-
-
-def _colleagues(chat: Chat, story: Story) -> None:
-    assert story.team
-    VIEWS["new-group"](chat, story)
-    _write_name(chat, story, "#picker-text", ".picker .person-name")
-    chat.page.run("document.querySelector('.picker input[type=checkbox]').click()")
-
-
-def _team_info(chat: Chat, story: Story) -> None:
-    chat.open(story.team)
-    chat.page.run("document.getElementById('conversation-open').click()")
-    eventually(lambda: chat.page.shown("#member-text"), what="the members")
-
-
-def _members_search(chat: Chat, story: Story) -> None:
-    _team_info(chat, story)
-    _write_name(chat, story, "#member-text", ".member-list .person-name")
-
-
-def _previews(chat: Chat, story: Story) -> None:
-    chat.open(story.team)
-    eventually(lambda: len(chat.page.texts(".previews-card")) > 1, what="the previews")
-
-
-def _signs(chat: Chat, story: Story) -> None:
-    """Who is online, and who is typing."""
-    _list(chat, story)
-    friend = story.friend
-    eventually(lambda: chat.page.shown(".conversation .is-online"), what="the friend is online")
-    friend.typing(story.ann.user)
-    eventually(lambda: chat.page.shown(".conversation .typing"), what="the friend is typing")
-
-
-def _streamed(chat: Chat, story: Story) -> None:
-    bot = story.writer
-    with Api(chat.account.server.http_url, key=bot["token"], timeout_seconds=60) as api:
-        body = {"app": APP, "to": story.ann.user, "text": TEXTS[story.language][1]}
-        api.call("POST", "messages/stream/open", body)
-    chat.page.run("location.hash = arguments[0]", f"#u/{bot['id']}")
-    eventually(lambda: chat.page.shown(".streamed .key"), what="the growing answer")
-
-
-_contacts = _panel("messages_contacts", "#my-link")
-_bot_gallery = _inside(_contacts, "#bot-gallery", ".bots .person")
-_bots = _inside(_profile, "#bots", ".bots .person")
-
-VIEWS: Final[dict[str, Callable[[Chat, Story], None]]] = {
-    "list": _list,
-    "conversation-menu": _conversation_menu,
-    "archive": _archive,
-    "conversation": _open_group,
-    "menu": _open_menu,
-    "emoji": _emoji,
-    "selection": _selection,
-    "forward": _forward,
-    "delete": _delete,
-    "album": _album,
-    "files": _files,
-    "viewer": _viewer,
-    "thread": _thread,
-    "more-emoji": _more_emoji,
-    "report": _report,
-    "blocked": _blocked,
-    "search": _search,
-    "search-filters": _filters,
-    "search-menu": _filter_menu,
-    "palette": _palette,
-    "contacts": _contacts,
-    "profile": _profile,
-    "threads": _inside(_profile, "[data-key=threads]", ".threads .thread-row"),
-    "notify-question": _question,
-    "notify-blocked": _inside(_question, "#notify-question .wide", "#notify-question [role=alert]"),
-    "settings": _settings,
-    "erase": _inside(_settings, "[data-key=erase]", "dialog:modal form"),
-    "second-factor": _inside(_profile, "#second-factor", ".factor button"),
-    "notify-settings": _quiet_hours,
-    "notify-here": _inside(_open_group, "#notices-here", ".notice-level"),
-    "bots": _bots,
-    "bot": _inside(_bots, ".bots .person", "#bot-hook"),
-    "new-bot": _inside(_bots, "#new-bot", "#bot-name"),
-    "bot-gallery": _bot_gallery,
-    "bot-card": _inside(_bot_gallery, ".bots .person", ".card-of-person #bot-start"),
-    "start-card": _start_card,
-    "buttons": _open_bot,
-    "commands": _commands,
-    "keys": _keys,
-    "group": _group_info,
-    "group-edit": _inside(_group_info, "[data-key=rename]", "#group-name"),
-    "card": _inside(_group_info, ".person-row:nth-child(2) .person", ".card-of-person"),
-    "media": _inside(_group_info, "[data-key=media]", ".media-list"),
-    "link": _inside(_group_info, "[data-key=link]", "#invitation-create"),
-    "new-group": _inside(_contacts, "#new-group", "#group-create"),
-    "colleagues": _colleagues,
-    "directory": _directory,
-    "palette-people": _people_in_palette,
-    "team": _team_info,
-    "members": _members_search,
-    "rules": _inside(_team_info, "[data-key=rules]", ".group-rules"),
-    "previews": _previews,
-    "signs": _signs,
-    "status": _status_form,
-    "streamed": _streamed,
-    "phones": _phones,
-    "offline": _offline,
-    "guest": _guest,
+VIEWS: Final[dict[str, tuple[Step, ...]]] = {
+    "list": ("#conversations .conversation",),
+    "conversation-menu": (_show("[data-conversation]"), _run(CONTEXT_MENU), "[role=menu]"),
+    "archive": (".archive", ".archive ~ .people-note"),
+    "conversation": (*GROUP, "[role=log] article"),
+    "menu": (*GROUP, _menu, "[role=menu]"),
+    "emoji": (*GROUP, _emoji, ".picker"),
+    "selection": (*SELECTION, ".select-bar"),
+    "forward": (*SELECTION, _tap("messages_forward", ".select-bar"), ".choice", ".choice"),
+    "delete": (*SELECTION, _tap("messages_select_delete", ".select-bar"), "dialog[open] .danger"),
+    "album": (*NEWEST, ".album"),
+    "files": (*GROUP, _run(PASTE_PICTURES), ".picked li:nth-child(3)"),
+    "viewer": (*NEWEST, ".album .media-picture", ".viewer-about"),
+    "thread": (*NEWEST, "#log .thread-line", _more(1, ".thread .bubble > .text"), ".thread"),
+    "more-emoji": (*GROUP, _menu, _tap("messages_more_emoji"), "dialog .picker-grid button"),
+    "report": (*NEWEST, _report, ".safety-form"),
+    "blocked": (_blocked, "[role=log]"),
+    "search": (_write("#search", "make serve"), "#hits li"),
+    "search-filters": ("#search", _tap("messages_has_link"), "#hits .preview"),
+    "search-menu": (_write("#search", "make"), _tap("messages_filters"), ".filter-form"),
+    "palette": ("#palette-open", ".palette .hit"),
+    "contacts": (*CONTACTS, "#my-link"),
+    "profile": (*PROFILE, ".profile [data-key=password]"),
+    "threads": (*PROFILE, "[data-key=threads]", ".threads .thread-row"),
+    "notify-question": (_question, "#notify-question"),
+    "notify-blocked": (_question, "#notify-question .wide", "#notify-question [role=alert]"),
+    "settings": (*SETTINGS, ".settings .segment"),
+    "erase": (*SETTINGS, "[data-key=erase]", "dialog:modal form"),
+    "second-factor": (*PROFILE, "#second-factor", ".factor button"),
+    "notify-settings": (*SETTINGS, _quiet, "[data-key=notify-begin]"),
+    "notify-here": (*GROUP, "#notices-here", ".notice-level"),
+    "bots": (*PROFILE, "#bots", ".bots .person"),
+    "bot": (*PROFILE, "#bots", ".bots .person", "#bot-hook"),
+    "new-bot": (*PROFILE, "#bots", "#new-bot", "#bot-name"),
+    "bot-gallery": (*CONTACTS, "#bot-gallery", ".bots .person"),
+    "bot-card": (*CONTACTS, "#bot-gallery", ".bots .person", ".card-of-person #bot-start"),
+    "start-card": (_go(lambda story: f"#u/{story.guide.user}"), "#start-card #bot-start"),
+    "buttons": (*BOT, ".key[aria-pressed=true]"),
+    "commands": (*BOT, _write("#message", Keys.CONTROL + "a" + Keys.NULL + "/"), "#mentions b"),
+    "keys": (_show("[data-conversation]"), _run(HELP), ".shortcuts"),
+    "group": (*GROUP_INFO, ".group-info .person-row"),
+    "group-edit": (*GROUP_INFO, "[data-key=rename]", "#group-name"),
+    "card": (*GROUP_INFO, ".person-row:nth-child(2) .person", ".card-of-person"),
+    "media": (*GROUP_INFO, "[data-key=media]", ".media-list"),
+    "link": (*GROUP_INFO, "[data-key=link]", "#invitation-create"),
+    "new-group": (*CONTACTS, "#new-group", "#group-create"),
+    "colleagues": (
+        *(*COLLEAGUES, *CONTACTS, "#new-group", *_names("#picker-text", ".picker .person-name")),
+        *(".picker input[type=checkbox]", "#group-create"),
+    ),
+    "directory": (*COLLEAGUES, *CONTACTS, *_names("#find-text", ".found .person-name"), "#find-text"),
+    "palette-people": (
+        *(*COLLEAGUES, "#palette-open", *_names(".palette input", "[data-section=people] bdi")),
+        ".palette",
+    ),
+    "team": (*TEAM, "#member-text"),
+    "members": (*TEAM, *_names("#member-text", ".member-list .person-name"), "#member-text"),
+    "rules": (*TEAM, "[data-key=rules]", ".group-rules"),
+    "previews": (TEAM[0], _more(1, ".previews-card"), ".previews-card"),
+    "signs": (_type, ".conversation .typing"),
+    "status": (*PROFILE, _show("#profile-status"), "#profile-status"),
+    "streamed": (_stream, ".streamed .key"),
+    "phones": (
+        *(_run(PHONES), *SETTINGS, _quiet, _show("[data-key='endpoint:1']")),
+        "[data-key=notify-begin]",
+    ),
+    "offline": (*GROUP, _offline, ".pending .status"),
+    "guest": (_guest, "#guest-form"),
 }
-"""Views of the messages page → what opens them."""
+"""Views of the messages page → what leads there, and what is shown then."""
+
+
+def show(view: str, chat: Chat, story: Story) -> None:
+    """Take the steps that lead to a view, and wait until it is shown."""
+    *steps, last = VIEWS[view]
+    for step in steps:
+        if isinstance(step, str):
+            chat.click(step)
+        else:
+            step(chat, story)
+    chat.sees(last)
 
 
 GALLERY: Final = {
@@ -499,16 +343,16 @@ def make(target: Path) -> int:
                         settle(page, ready)
                         save(page, target / view / name)
                         number += 1
-                    for view, show in VIEWS.items():
+                    for view in VIEWS:
                         chat = story.open(browser, language, size=window, dark=dark)
                         try:
-                            show(chat, story)
+                            show(view, chat, story)
                         except (AssertionError, WebDriverException) as wrong:
                             print(f"{view}/{name}: {str(wrong).splitlines()[0]}")
-                        settle(chat.page, "body")
-                        save(chat.page, target / "messages" / f"{view}-{name}")
+                        settle(chat, "body")
+                        save(chat, target / "messages" / f"{view}-{name}")
                         if view == "offline":
-                            chat.click(chat.word("messages_cancel"))  # it would be sent by the next view
+                            chat.tap(chat.word("messages_cancel"))  # it would be sent by the next view
                         number += 1
     return number
 
@@ -520,17 +364,10 @@ def in_language(path: str, language: str) -> str:
 
 
 def settle(page: Page, ready: str) -> None:
-    """Wait until this is there, all pictures are loaded, and two frames have been drawn."""
-    eventually(
-        lambda: page.run("return Boolean(document.querySelector(arguments[0]))", ready),
-        what=f"{ready} is shown",
-    )
-    eventually(
-        lambda: page.run("return [...document.images].every((each) => each.complete)"), what="the pictures"
-    )
-    page.driver.execute_async_script(
-        "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done()))"
-    )
+    """Wait until this is there, all pictures are loaded, and the page has drawn."""
+    page.gives("return document.querySelector(arguments[0]) !== null", True, ready)
+    page.gives("return [...document.images].every((each) => each.complete)", True)
+    page.settle()
 
 
 def _read_stories(server: Server) -> dict[str, Story]:
@@ -556,9 +393,9 @@ def make_gallery(target: Path) -> int:
         for name, (view, size, theme, language) in GALLERY.items():
             story = stories[language]
             chat = story.open(browser, language, size=SIZES[size], dark=theme == "dark")
-            VIEWS[view](chat, story)
-            settle(chat.page, "body")
-            _webp(chat.page, size, target / f"{name}.webp")
+            show(view, chat, story)
+            settle(chat, "body")
+            _webp(chat, size, target / f"{name}.webp")
         ann = stories["en"].ann
         for _ in range(12):  # the admin page shows somebody whose logins are refused
             call(server.http, "accounts/login", {"app": APP, "login": ann.phone, "password": "wrong"})
@@ -576,9 +413,9 @@ def make_readme_picture(target: Path) -> int:
         stories = _read_stories(server)
         for size, language, dark in (((1180, 790), "en", False), ((346, 758), "zh", True)):
             chat = stories[language].open(browser, language, size=size, dark=dark)
-            _album(chat, stories[language])
-            settle(chat.page, "body")
-            save(chat.page, file := Path(folder) / f"{language}.png")
+            show("album", chat, stories[language])
+            settle(chat, "body")
+            save(chat, file := Path(folder) / f"{language}.png")
             windows.append(Image.open(io.BytesIO(file.read_bytes())).convert("RGB"))
     width, height = sum(each.width for each in windows), max(each.height for each in windows)
     whole = Image.new("RGB", (width + 3 * edge, height + 2 * edge), "#d9d1c2")

@@ -12,9 +12,9 @@ from websockets.sync.client import connect
 from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
 from tests.browser.messenger import Story
-from tests.browser.screenshots import CONFIG, PAGES, VIEWS, in_language
-from tests.browser.test_embedded import BUTTON, FRAME, label, push, shop_of
+from tests.browser.screenshots import CONFIG, PAGES, VIEWS, in_language, show
 from tests.browser.test_embedded import CONFIG as SHOP
+from tests.browser.test_embedded import LABEL, Shop, open_chat, push
 from tests.conftest import StartServer
 from tests.support import Server, eventually
 from tests.tools import require
@@ -52,12 +52,7 @@ def violations(page: Page) -> list[str]:
     eventually(lambda: not page.texts(busy), what="no control is at work, and so paler")
     page.driver.set_script_timeout(250)
     page.driver.command_executor.client_config.timeout = 300  # selenium's own ends sooner
-    found: dict[str, Any] = page.driver.execute_async_script(
-        "const done = arguments[0];"
-        "axe.run(document, { resultTypes: ['violations'] })"
-        ".then(done, (error) => done({ error: String(error) }))"
-    )
-    assert "error" not in found, found["error"]
+    found: dict[str, Any] = page.awaited("return axe.run(document, { resultTypes: ['violations'] })")
     return [
         f"{rule['id']} ({rule['impact']}): {node['html'][:160]} — {node['failureSummary']}"
         for rule in found["violations"]
@@ -83,30 +78,29 @@ def test_a_chat_with_a_colour_of_its_own_has_no_violation(
     wrong = {}
     for path, ready in (("/", "#to-chat"), ("/home/messages", "form")):
         page = pair[0].open(f"{server.http_url}{path}?lang=en", size=PHONE, dark=dark, forget=True)
-        eventually(lambda page=page, ready=ready: page.shown(ready), what=f"{path} shows {ready}")
+        page.sees(ready)
         wrong[path] = violations(page)
     chat = story.open(pair[0], "en", size=DESKTOP, dark=dark)
-    VIEWS["conversation"](chat, story)
-    wrong["conversation"] = violations(chat.page)
+    show("conversation", chat, story)
+    wrong["conversation"] = violations(chat)
     assert {path: found for path, found in wrong.items() if found} == {}
 
 
-@pytest.mark.parametrize("name", PAGES)
-@pytest.mark.parametrize("look", LOOKS, ids=lambda look: f"{look[0]}-{'dark' if look[1] else 'light'}")
-def test_no_page_has_a_violation(
-    pair: Pair, server: Server, look: tuple[str, bool, tuple[int, int]], name: str
-) -> None:
+def looks(number: int) -> tuple[tuple[str, bool, tuple[int, int]], ...]:
+    """Two of the looks, with both themes and both sizes."""
+    return (LOOKS[0], LOOKS[3]) if number % 2 else (LOOKS[1], LOOKS[2])
+
+
+@pytest.mark.parametrize(("number", "name"), [*enumerate(PAGES)])
+def test_no_page_has_a_violation(pair: Pair, server: Server, number: int, name: str) -> None:
     pair.expects("404")
-    language, dark, size = look
     path, ready = PAGES[name]
-    page = pair[0].open(f"{server.http_url}{in_language(path, language)}", size=size, dark=dark)
-    eventually(
-        lambda: page.run("return Boolean(document.querySelector(arguments[0]))", ready),
-        what=f"{path} shows {ready}",
-    )
-    if page.shown("#message"):
-        page.say("a word 😀")
-    assert not violations(page)
+    for language, dark, size in looks(number):
+        page = pair[0].open(f"{server.http_url}{in_language(path, language)}", size=size, dark=dark)
+        page.gives("return document.querySelector(arguments[0]) !== null", True, ready)
+        if page.shown("#message"):
+            page.say("a word 😀")
+        assert not violations(page), (language, dark)
 
 
 @pytest.fixture(scope="module")
@@ -114,32 +108,30 @@ def stories(server: Server) -> dict[str, Story]:
     return {language: Story(server, language) for language, *_ in LOOKS}
 
 
-@pytest.mark.parametrize("view", VIEWS)
-def test_no_view_of_the_messages_page_has_a_violation(
-    pair: Pair, stories: dict[str, Story], view: str
+@pytest.mark.parametrize(("number", "view"), [*enumerate(VIEWS)])
+def test_no_view_of_the_messages_page_has_a_violation_or_is_too_wide(
+    pair: Pair, stories: dict[str, Story], number: int, view: str
 ) -> None:
     pair.expects("net::ERR_", "WebSocket connection to", "Failed to load resource")
     found = []
-    for language, dark, size in LOOKS:
+    for language, dark, size in looks(number):
         story = stories[language]
         chat = story.open(pair[0], language, size=size, dark=dark)
-        VIEWS[view](chat, story)
-        found += [f"{language} {'dark' if dark else 'light'} {each}" for each in violations(chat.page)]
+        show(view, chat, story)
+        found += [f"{language} {'dark' if dark else 'light'} {each}" for each in violations(chat)]
+        chat.fits()
     assert not found, "\n".join(dict.fromkeys(found))
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_the_chat_in_another_page_has_no_violation(pair: Pair, start_server: StartServer, dark: bool) -> None:
     server = start_server(config=SHOP)
-    with shop_of(server) as shop:
-        page = pair[0].open(shop.address, size=DESKTOP, dark=dark)
-        eventually(lambda: page.run("return Boolean(window.imserverChat)"), what="the script runs")
+    with Shop(server) as shop:
+        page = shop.open(pair[0], size=DESKTOP, dark=dark)
         push(server, "bob", "ann", "may I help?")
-        eventually(lambda: "1 unread" in label(page), what="the button counts")
+        page.gives(LABEL, "Talk to us, 1 unread")
         outside = violations(page)
-        page.run(f"{BUTTON}.click()")
-        page.driver.switch_to.frame(page.run(f"return {FRAME}"))
-        eventually(lambda: page.texts("[role=log] article .text"), what="it is open")
+        open_chat(page)
         assert (outside, violations(page)) == ([], [])
 
 

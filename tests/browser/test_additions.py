@@ -11,7 +11,6 @@ from tests.browser.messenger import Account, Chat
 from tests.browser.test_inbox import MENU, focus
 from tests.conftest import StartServer
 from tests.lamp_page import install
-from tests.support import eventually
 
 LAMP = """
 const shown = document.querySelector("[role=log] .lamp");
@@ -30,17 +29,14 @@ def test_a_feature_adds_to_the_messages_page(
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     bob.send(ann, "lamp", {"on": True})
     chat = Chat(pair[0], ann, language=language)
-    (row,) = ann.get("conversations")["conversations"]
-    eventually(lambda: text in chat.page.run("return document.querySelector('#conversations').textContent"))
-    chat.open(row["conversation"])
-    eventually(lambda: chat.page.run(LAMP) == [text, "rgb(1, 2, 3)"])
+    chat.has_some("#conversations", text)
+    chat.open(ann.newest)
+    chat.gives(LAMP, [text, "rgb(1, 2, 3)"])
     if language == "en":
-        chat.click(text)
-        eventually(lambda: chat.page.run(LAMP)[0] == "The lamp is off")
-        toast = "return document.querySelector('.toast')?.textContent"
-        eventually(lambda: (chat.page.run(toast) or "").startswith("true There is no such"))
+        chat.tap(text)
+        chat.gives(LAMP, ["The lamp is off", "rgb(1, 2, 3)"])
+        chat.has_some(".toast", "true There is no such")
     focus(chat, "Bob")
-    chat.page.run(MENU)
-    chat.click(word, within="[role=menu]")
-    panel = "return document.querySelector('.lamp-panel')?.textContent"
-    eventually(lambda: chat.page.run(panel) == "Bob")
+    chat.run(MENU)
+    chat.tap(word, within="[role=menu]")
+    chat.has(".lamp-panel", "Bob")

@@ -15,6 +15,7 @@ from tests.conftest import StartServer
 from tests.integration.receiver import SECRET, Receiver
 from tests.integration.v1 import good, refused
 from tests.support import Server, eventually, with_constants
+from tests.users import NamedUser
 
 pytestmark = pytest.mark.full
 
@@ -38,50 +39,48 @@ def server(start_shared_server: StartServer) -> Server:
     return start_shared_server(config=CONFIG)
 
 
-class Admin:
-    """The page, and the clicks that were needed. Typing is no click."""
+class Admin(Page):
+    """The page, and the taps that were needed. Typing is no tap."""
 
-    def __init__(self, page: Page) -> None:
-        self.page = page
-        self.clicks = 0
+    taps = 0
 
-    def find(self, text: str, label: str) -> None:
-        """Type into the box, and click a hit."""
-        self.page.run("document.activeElement.blur()")
-        self.page.press("/")
-        eventually(lambda: self.page.focused == "find", what="the box has the focus")
-        self.page.press(text)
-        self.click(label, "link", ".hits")
+    def look_up(self, text: str, label: str) -> None:
+        """Type into the box, and tap a hit."""
+        self.run("document.activeElement.blur()")
+        self.press("/")
+        eventually(lambda: self.focused == "find", what="the box has the focus")
+        self.press(text)
+        self.tap(label, "link", ".hits")
 
-    def click(self, label: str, role: str = "button", within: str = "") -> None:
+    def tap(self, label: str, role: str = "button", within: str = "") -> None:
         """Click what a screen reader calls so, as soon as it is there."""
+        script = NAMED.replace("=== name", ".startsWith(name)")
 
         def act() -> bool:
-            found = self.page.run(NAMED.replace("=== name", ".startsWith(name)"), role, label, within or None)
+            found = self.run(script, role, label, within or None)
             if found is None or not found.is_enabled():
                 return False
-            self.page.run("arguments[0].click()", found)
+            self.run("arguments[0].click()", found)
             return True
 
         eventually(act, what=f"{role} {label!r} is there, and clicked")
-        self.clicks += 1
+        self.taps += 1
 
     def shows(self, text: str, selector: str = "main.place") -> None:
-        eventually(lambda: any(text in each for each in self.page.texts(selector)), what=f"{text!r} is shown")
+        self.has_some(selector, text)
 
     def section(self, name: str) -> None:
         """Open a section with the mouse."""
-        self.click(name, "link", ".sections")
+        self.tap(name, "link", ".sections")
 
 
 def opened(pair: Pair, server: Server, *, key: str = KEY, language: str = "en", **options: Any) -> Admin:
     """The page of somebody who has logged in with a key."""
-    page = pair[0].open(f"{server.http_url}/admin?lang={language}", **options)
+    page = Admin(pair[0].open(f"{server.http_url}/admin?lang={language}", **options).driver)
     if key:
-        eventually(lambda: page.shown("#field-key"), what="the login")
-        page.press(key, Keys.ENTER)
-    eventually(lambda: page.shown("#sections a"), what="the sections")
-    return Admin(page)
+        page.write("#field-key", key + Keys.ENTER)
+    page.sees("#sections a")
+    return page
 
 
 def register(server: Server, name: str, nickname: str = "") -> str:
@@ -98,11 +97,11 @@ def test_ann_cannot_log_in_and_it_is_mended(pair: Pair, start_server: StartServe
         refused(server.http, "accounts/login", {**login, "password": "wrong"})
     assert refused(server.http, "accounts/login", login)[0] == 429
     admin = opened(pair, server)
-    admin.find("ann", "AccountAnn of Accounting")
+    admin.look_up("ann", "AccountAnn of Accounting")
     admin.shows("Refuses now")
-    admin.click("Lift what refuses")
+    admin.tap("Lift what refuses")
     admin.shows("Lifted", "#toasts")
-    assert admin.clicks <= 5
+    assert admin.taps <= 5
     assert good(server.http, "accounts/login", login)["token"]
 
 
@@ -113,50 +112,26 @@ def test_a_stolen_key_is_looked_at_and_replaced(pair: Pair, server: Server) -> N
     used = {"id": key["key"]["id"], "key": KEY}  # it is stored once a minute
     eventually(lambda: good(server.http, "keys/usage", **used)["uses"], 150, "what the key did is stored")
     admin = opened(pair, server)
-    admin.find("till", "Keytill 7")
+    admin.look_up("till", "Keytill 7")
     admin.shows("POST /api/v1/push")
-    admin.click("Replace")
-    admin.click("Replace", within="dialog")
+    admin.tap("Replace")
+    admin.tap("Replace", within="dialog")
     admin.shows("Copy it now", "dialog")
-    secret = admin.page.run("return document.querySelector('.secret').value")
-    admin.click("Close", within="dialog")
+    secret = admin.run("return document.querySelector('.secret').value")
+    admin.tap("Close", within="dialog")
     admin.shows("Revoked")
-    assert admin.clicks <= 6
+    assert admin.taps <= 6
     push = {"app": "shop", "user": "ann", "text": "hi"}
     eventually(
         lambda: server.post("/api/v1/push", push, key=key["secret"])[0] == 401, what="the old key ends"
     )
     assert good(server.http, "push", push, key=secret)
-    assert secret not in admin.page.driver.page_source
+    assert secret not in admin.driver.page_source
 
 
 def test_a_dead_webhook_is_found_mended_and_its_events_are_sent_again(
     pair: Pair, start_server: StartServer
 ) -> None:
-    with Receiver() as receiver:
-        server = start_server(config=CONFIG)
-        hook = {"url": "http://127.0.0.1:9/gone", "secret": SECRET, "events": ["login", "account"]}
-        settings = {"account_tokens": "required", "accounts": {"identifiers": ["name"]}, "webhook": hook}
-        good(server.http, "apps/create", {"app": "lamps", "settings": settings}, key=KEY)
-        good(server.http, "accounts/register", {"app": "lamps", "name": "ann", "password": PASSWORD}, key=KEY)
-        admin = opened(pair, server)
-        admin.section("Webhooks")
-        admin.shows("Failing")
-        admin.click("lamps", "link", "table")
-        admin.shows("refused")
-        admin.click("Change address")
-        field = admin.page.find("#field-url")
-        field.clear()
-        field.send_keys(f"{receiver.url}/events", Keys.ENTER)
-        admin.shows("Saved", "#toasts")
-        admin.click("Try")
-        admin.shows("The receiver took the test event", "#toasts")
-        assert admin.clicks <= 5
-        assert receiver.wait_for(1, "account")
-        assert receiver.wait_for(1, "test")
-
-
-def test_dead_events_are_sent_again(pair: Pair, start_server: StartServer) -> None:
     soon = {f"imserver.backends.webhooks.{module}.TRY_SECONDS": 2 for module in ("event_rows", "feeds")}
     with Receiver() as receiver:
         server = start_server(config=CONFIG, command=with_constants(soon))
@@ -164,73 +139,67 @@ def test_dead_events_are_sent_again(pair: Pair, start_server: StartServer) -> No
         settings = {"account_tokens": "required", "accounts": {"identifiers": ["name"]}, "webhook": hook}
         good(server.http, "apps/create", {"app": "lamps", "settings": settings}, key=KEY)
         good(server.http, "accounts/register", {"app": "lamps", "name": "ann", "password": PASSWORD}, key=KEY)
-        eventually(
-            lambda: good(server.http, "events/dead", key=KEY, app="lamps")["events"], what="the event is dead"
-        )
+        dead = {"key": KEY, "app": "lamps"}
+        eventually(lambda: good(server.http, "events/dead", **dead)["events"], what="the event is dead")
         admin = opened(pair, server)
         admin.section("Webhooks")
-        admin.click("lamps", "link", "table")
-        admin.click("Change address")
-        field = admin.page.find("#field-url")
-        field.clear()
-        field.send_keys(f"{receiver.url}/events", Keys.ENTER)
+        admin.shows("Failing")
+        admin.tap("lamps", "link", "table")
+        admin.shows("refused")
+        admin.tap("Change address")
+        admin.write("#field-url", Keys.CONTROL + "a" + Keys.NULL + f"{receiver.url}/events" + Keys.ENTER)
         admin.shows("Saved", "#toasts")
-        admin.click("Send again", within="table")
+        admin.tap("Try")
+        admin.shows("The receiver took the test event", "#toasts")
+        assert receiver.wait_for(1, "test")
+        admin.tap("Send again", within="table")
         admin.shows("1 event is sent again", "#toasts")
-        assert admin.clicks <= 5
+        assert admin.taps <= 6
         assert receiver.wait_for(1, "account")
 
 
 def test_the_messages_of_a_spammer_go_and_the_person_is_banned(pair: Pair, server: Server) -> None:
     ann, mallory = register(server, "ann2", "Ann"), register(server, "spammer", "Mallory")
-    group = good(
-        server.http,
-        "groups/create",
-        {"app": "gochat", "user": ann, "name": "Tea", "members": [mallory]},
-        key=KEY,
-    )["group"]
+    reader, writer = NamedUser(server, ann, KEY), NamedUser(server, mallory, KEY)
+    group = int(reader.post("groups/create", name="Tea", members=[mallory])["group"])
     for number in range(30):
-        message = {"app": "gochat", "user": mallory, "conversation": int(group), "text": f"cheap {number}"}
-        good(server.http, "messages/send", message, key=KEY)
+        writer.post("messages/send", conversation=group, text=f"cheap {number}")
 
     def texts() -> int:
-        page = good(
-            server.http, "messages", key=KEY, app="gochat", user=ann, conversation=int(group), limit=100
-        )
+        page = reader.get("messages", conversation=group, limit=100)
         return sum("cheap" in str(each) for each in page["messages"])
 
     assert texts() == 30
     admin = opened(pair, server)
-    admin.find("spammer", "AccountMallory")
-    admin.click("Clear messages")
+    admin.look_up("spammer", "AccountMallory")
+    admin.tap("Clear messages")
     admin.shows("Messages: 30.", "dialog")
-    admin.click("Delete them", within="dialog")
+    admin.tap("Delete them", within="dialog")
     admin.shows("30 messages are gone", "#toasts")
-    admin.click("Ban")
-    admin.click("Ban", within="dialog")
+    admin.tap("Ban")
+    admin.tap("Ban", within="dialog")
     admin.shows("Banned", "#toasts")
-    assert admin.clicks <= 5
+    assert admin.taps <= 5
     eventually(lambda: texts() == 0, what="nobody sees them any more")
-    login = {"app": "gochat", "user": mallory}
-    assert good(server.http, "presence", key=KEY, **login)["online_count"] == 0
+    assert writer.get("presence")["online_count"] == 0
     assert [each["user"] for each in good(server.http, "bans", key=KEY, app="gochat")["bans"]] == [mallory]
 
 
 def test_people_are_locked_and_get_a_new_password(pair: Pair, server: Server) -> None:
     user = register(server, "cid", "Cid")
     admin = opened(pair, server)
-    admin.find("cid", "AccountCid")
-    admin.click("Lock account")
-    admin.page.find("#field-reason").send_keys("lost phone")
-    admin.click("Lock account", within="dialog")
+    admin.look_up("cid", "AccountCid")
+    admin.tap("Lock account")
+    admin.write("#field-reason", "lost phone")
+    admin.tap("Lock account", within="dialog")
     admin.shows("lost phone")
-    assert "for good" not in "".join(admin.page.texts("main.place"))
+    assert "for good" not in "".join(admin.texts("main.place"))
     assert refused(server.http, "accounts/login", {"app": "gochat", "login": "cid", "password": PASSWORD})
-    admin.click("Unlock account")
+    admin.tap("Unlock account")
     admin.shows("Lock account")
-    admin.click("Reset password")
-    password = admin.page.run("return document.querySelector('#field-password').value")
-    admin.click("Set password", within="dialog")
+    admin.tap("Reset password")
+    password = admin.run("return document.querySelector('#field-password').value")
+    admin.tap("Set password", within="dialog")
     admin.shows("The password is set", "#toasts")
     login = {"app": "gochat", "login": "cid", "password": password}
     assert good(server.http, "accounts/login", login)["account"]["user"] == user
@@ -244,22 +213,22 @@ def test_a_node_is_drained_and_serves_again(pair: Pair, start_server: StartServe
         socket.recv(60)
         admin.section("Nodes")
         admin.shows("Serves this page")
-        admin.click("Drain")
+        admin.tap("Drain")
         admin.shows("This is the only node", "dialog")
-        admin.click("Drain", within="dialog")
+        admin.tap("Drain", within="dialog")
         admin.shows("somebody has drained it")
         eventually(lambda: server.get("/ready")[0] == 503, what="it is not ready")
-    admin.click("Serve again")
+    admin.tap("Serve again")
     eventually(lambda: server.get("/ready")[0] == 200, what="it serves again")
 
 
 def test_a_key_of_one_app_sees_its_app_only(pair: Pair, server: Server) -> None:
     register(server, "eve", "Eve")
     admin = opened(pair, server, key=OF_SHOP)
-    assert "Nodes" not in admin.page.texts("#sections a")
-    assert not admin.page.shown("#app-place")
-    admin.page.press("/")
-    admin.page.press("eve")
+    assert "Nodes" not in admin.texts("#sections a")
+    assert not admin.shown("#app-place")
+    admin.press("/")
+    admin.press("eve")
     admin.shows("Nothing has this id or name", ".hits")
 
 
@@ -270,13 +239,13 @@ def test_an_owner_logs_in_with_the_account_and_a_member_does_not(pair: Pair, ser
     pair.expects("Failed to load resource")
     page = pair[0].open(f"{server.http_url}/admin?lang=en")
     for name, is_let_in in (("flo", False), ("dan", True)):
-        eventually(lambda: page.shown("#field-login"), what="the login")
+        page.sees("#field-login")
         for field, text in (("app", "gochat"), ("login", name), ("password", PASSWORD)):
             page.run("document.getElementById(arguments[0]).value = ''", f"field-{field}")
-            page.find(f"#field-{field}").send_keys(text)
+            page.write(f"#field-{field}", text)
         page.press(Keys.ENTER)
         if is_let_in:
-            eventually(lambda: page.shown("#sections a"), what="the owner is let in")
+            page.sees("#sections a")
         else:
             eventually(lambda: "may not administrate" in page.texts("[role=alert]")[0], what="the refusal")
     assert "People" in page.texts("#sections a")
@@ -286,17 +255,17 @@ def test_an_owner_logs_in_with_the_account_and_a_member_does_not(pair: Pair, ser
 def test_texts_of_people_are_text_and_the_key_stays_in_the_tab(pair: Pair, server: Server) -> None:
     register(server, "mallory", '<img src=x onerror="document.title=1"><b>bold</b>')
     admin = opened(pair, server)
-    admin.find("mallory", "Account<img src=x")
+    admin.look_up("mallory", "Account<img src=x")
     admin.shows("<b>bold</b>", "h1")
-    assert not admin.page.run("return document.querySelectorAll('main.place img, main.place b').length")
-    assert KEY not in admin.page.driver.current_url
-    assert admin.page.run("return localStorage.length") == 0
-    assert admin.page.run("return document.cookie") == ""
-    admin.page.driver.refresh()
+    assert not admin.run("return document.querySelectorAll('main.place img, main.place b').length")
+    assert KEY not in admin.driver.current_url
+    assert admin.run("return localStorage.length") == 0
+    assert admin.run("return document.cookie") == ""
+    admin.driver.refresh()
     admin.shows("<b>bold</b>", "h1")
-    admin.click("Log out")
-    eventually(lambda: admin.page.shown("#field-key"), what="the login")
-    assert admin.page.run("return sessionStorage.getItem('imserver:admin-page')") is None
+    admin.tap("Log out")
+    admin.sees("#field-key")
+    assert admin.run("return sessionStorage.getItem('imserver:admin-page')") is None
 
 
 @pytest.fixture(scope="module")
@@ -324,17 +293,17 @@ def test_no_section_has_a_violation_or_is_too_wide(
     with connect(server.ws_url, proxy=None) as socket:
         socket.send(json.dumps({"seq": "1", "cmd": "login", "data": {"userID": "ann", "app": "shop"}}))
         socket.recv(60)
-        page = opened(pair, server, language=language, dark=dark, size=size).page
+        page = opened(pair, server, language=language, dark=dark, size=size)
         found = []
         for part in parts:
             page.run(CHOOSE, "shop" if part == "connections" else "gochat")
-            page.run("location.hash = arguments[0]", f"#{part}")
-            eventually(lambda: page.shown("main.place h1"), what="the section is drawn")
+            page.go(f"#{part}")
+            page.sees("main.place h1")
             found += [f"{part}: {each}" for each in violations(page)]
             page.fits()
         page.press("/")
         page.press("ann")
-        eventually(lambda: page.shown(".hit"), what="the hits")
+        page.sees(".hit")
         found += [f"hits: {each}" for each in violations(page)]
         page.press(Keys.ARROW_DOWN, Keys.ENTER)
         eventually(lambda: page.run(OPEN_DIALOG), what="a dialog")
@@ -354,31 +323,6 @@ return document.querySelector("dialog[open]") !== null;
 """
 
 
-def test_demo_mode_needs_no_login_and_everything_goes_by_keys(pair: Pair, start_server: StartServer) -> None:
-    server = start_server(config={"apps": {"shop": {"open": True}}})
-    admin = opened(pair, server, key="", size=(320, 640))
-    page = admin.page
-    page.fits()
-    page.press("/")
-    assert page.focused == "find"
-    page.press("shop")
-    eventually(lambda: page.shown(".hit"), what="the hits")
-    page.press(Keys.ARROW_DOWN)
-    page.press(Keys.ENTER)
-    admin.shows("shop", "h1")
-    page.fits()
-
-
-def test_it_says_when_the_server_is_gone_and_tries_again(pair: Pair, start_server: StartServer) -> None:
-    pair.expects("/api/v1", "Failed to load resource")
-    server = start_server(config={"apps": {"shop": {"open": True}}})
-    admin = opened(pair, server, key="")
-    server.stop()
-    admin.section("Nodes")
-    admin.shows("The server does not answer")
-    assert admin.page.shown(".failed button")
-
-
 MALFORMED = """
 const real = window.fetch;
 const broken = {
@@ -396,16 +340,31 @@ window.fetch = async (...given) => {
 """Every answer of the API is something else than the page expects."""
 
 
-def test_it_survives_answers_that_it_does_not_understand(pair: Pair, start_server: StartServer) -> None:
+def test_demo_mode_needs_no_login_and_a_server_that_answers_nonsense_or_is_gone_is_survived(
+    pair: Pair, start_server: StartServer
+) -> None:
+    pair.expects("/api/v1", "Failed to load resource")
     server = start_server(config={"apps": {"shop": {"open": True}}})
+    admin = opened(pair, server, key="", size=(320, 640))
+    admin.fits()
+    admin.press("/")
+    assert admin.focused == "find"
+    admin.press("shop")
+    admin.sees(".hit")
+    admin.press(Keys.ARROW_DOWN)
+    admin.press(Keys.ENTER)
+    admin.shows("shop", "h1")
+    admin.fits()
     admin = opened(pair, server, key="", script=MALFORMED)
     for section in ("Apps and keys", "Webhooks", "Nodes", "Refusals"):
         admin.section(section)
-        eventually(
-            lambda: not admin.page.run("return document.querySelectorAll('main [aria-busy=true]').length"),
-            what="it is drawn",
-        )
-        assert admin.page.shown("main.place h1")
-    admin.page.press("/")
-    admin.page.press("x")
-    eventually(lambda: admin.page.shown(".hits"), what="the hits")
+        admin.gives("return document.querySelectorAll('main [aria-busy=true]').length", 0)
+        assert admin.shown("main.place h1")
+    admin.press("/")
+    admin.press("x")
+    admin.sees(".hits")
+    admin = opened(pair, server, key="")
+    server.stop()
+    admin.section("Nodes")
+    admin.shows("The server does not answer")
+    assert admin.shown(".failed button")

@@ -12,12 +12,18 @@ from tests.support import Server, eventually
 
 pytestmark = pytest.mark.full
 
-PHONE = (390, 844)
 CHOSEN = "return document.querySelectorAll('.line.chosen').length"
-ROW = (
-    "const { x, y } = [...document.querySelectorAll('.line[data-id] .text')]"
-    ".find((each) => each.textContent === arguments[0]).getBoundingClientRect(); return [x + 20, y + 8]"
-)
+PLACE = """
+const { x, y } = [...document.querySelectorAll(".line[data-id] .text")]
+  .find((each) => each.textContent === arguments[0]).getBoundingClientRect();
+return [x + 20, y + 8];
+"""
+PICK = """
+const [selector, text] = arguments;
+const found = [...document.querySelectorAll(selector)].find((each) => each.textContent.includes(text));
+found?.click();
+return Boolean(found);
+"""
 
 
 def test_an_emoji_is_found_by_its_name_and_comes_first_the_next_time(pair: Pair, server: Server) -> None:
@@ -26,26 +32,21 @@ def test_an_emoji_is_found_by_its_name_and_comes_first_the_next_time(pair: Pair,
     bob.say(group, "tea?")
     chat = Chat(pair[0], ann)
     open_with_texts(chat, group, 1)
-    page = chat.page
-    chat.click(chat.word("emoji"))
-    eventually(lambda: page.shown(".picker input"), what="the emoji")
+    chat.tap(chat.word("emoji"))
     for query, emoji in (("rocket", "🚀"), ("龙", "🐲")):  # in either language
-        page.find(".picker input").send_keys(query)
-        eventually(lambda emoji=emoji: page.texts(".picker-rows button")[:1] == [emoji], what=emoji)
-        page.find(".picker input").send_keys(Keys.ENTER + Keys.CONTROL + "a" + Keys.NULL + Keys.BACKSPACE)
-    page.press(Keys.ARROW_DOWN, Keys.ARROW_DOWN, Keys.ARROW_RIGHT, Keys.ENTER)
-    field = page.find("#message").get_attribute("value") or ""
+        chat.write(".picker input", query)
+        chat.gives("return document.querySelector('.picker-rows button')?.textContent", emoji)
+        chat.write(".picker input", Keys.ENTER + Keys.CONTROL + "a" + Keys.NULL + Keys.BACKSPACE)
+    chat.press(Keys.ARROW_DOWN, Keys.ARROW_DOWN, Keys.ARROW_RIGHT, Keys.ENTER)
+    field = chat.find("#message").get_attribute("value") or ""
     assert re.fullmatch("🚀🐲.+", field), field
-    page.press(Keys.ESCAPE)
-    eventually(lambda: not page.shown(".picker"), what="Escape closes the emoji")
+    chat.press(Keys.ESCAPE)
+    chat.misses(".picker")
     chat.menu("tea?")
-    chat.click(chat.word("messages_more_emoji"))
-    eventually(lambda: "🐲" in page.texts("dialog[open] .picker-rows button")[:3], what="the recent ones")
-    page.run(
-        "[...document.querySelectorAll('dialog[open] .picker-rows button')]"
-        ".find((each) => each.textContent === '🐲').click()"
-    )
-    eventually(lambda: page.texts(".reaction") == ["🐲1"], what="the reaction")
+    chat.tap(chat.word("messages_more_emoji"))
+    eventually(lambda: "🐲" in chat.texts("dialog[open] .picker-rows button")[:3], what="the recent ones")
+    chat.gives(PICK, True, "dialog[open] .picker-rows button", "🐲")
+    chat.has(".reaction", "🐲1")
 
 
 def test_chosen_messages_are_forwarded_to_several_conversations_and_deleted(
@@ -54,90 +55,66 @@ def test_chosen_messages_are_forwarded_to_several_conversations_and_deleted(
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     group, other = ann.create_group("Tea", bob), ann.create_group("Cake", bob)
     bob.say(ann, "hello")
-    private = next(
-        each["conversation"] for each in bob.get("conversations")["conversations"] if each["kind"] == "user"
-    )
+    private = bob.newest
     bob.say(group, "one", "two", "three")
     ann.say(group, "mine")
     chat, reader = Chat(pair[0], ann), Chat(pair[1], bob)
     open_with_texts(chat, group, 4)
     open_with_texts(reader, group, 4)
-    page = chat.page
-    page.run("document.querySelector('.line[data-id]').focus()")
-    page.press("x")
-    eventually(lambda: page.shown(".select-bar"), what="the bar")
-    page.press(Keys.ARROW_DOWN, Keys.SPACE)
-    eventually(lambda: page.texts(".select-count") == ["2 messages"], what="two are chosen")
-    bob.post("messages/react", app="gochat", id=bob.history(group)[-1]["id"], emoji="👍")
-    eventually(lambda: page.texts(".reaction") == ["👍1"], what="a row is drawn again")
-    assert page.run(CHOSEN) == 2
-    chat.click(chat.word("messages_forward"), within=".select-bar")
-    choose = (
-        "const found = [...document.querySelectorAll('.choice')]"
-        ".find((each) => each.textContent.includes(arguments[0])); found?.click(); return Boolean(found)"
-    )
+    chat.run("document.querySelector('.line[data-id]').focus()")
+    chat.press("x")
+    chat.sees(".select-bar")
+    chat.press(Keys.ARROW_DOWN, Keys.SPACE)
+    chat.has(".select-count", "2 messages")
+    bob.post("messages/react", id=bob.id_of(group), emoji="👍")
+    chat.has(".reaction", "👍1")  # a row is drawn again
+    assert chat.run(CHOSEN) == 2
+    chat.tap(chat.word("messages_forward"), within=".select-bar")
     for name in ("Bob", "Cake"):
-        eventually(lambda name=name: page.run(choose, name), what=name)  # type: ignore[misc]
-    chat.click(chat.word("messages_forward_send", count="2").split("|")[1], within="dialog[open]")
-    eventually(lambda: not page.shown(".select-bar"), what="the text box is back")
-    forwarded = [("one", True), ("two", True)]
-    for history in (lambda: ann.history(other), lambda: bob.history(private)):
-        eventually(
-            lambda history=history: (
-                [  # type: ignore[misc]
-                    (each.get("text"), "forwarded" in each.get("meta", {})) for each in history()[-2:]
-                ]
-                == forwarded
-            ),
-            what="both messages",
-        )
+        chat.gives(PICK, True, ".choice", name)
+    chat.tap(chat.word("messages_forward_send", count="2").split("|")[1], within="dialog[open]")
+    chat.misses(".select-bar")
 
-    page.run("[...document.querySelectorAll('.line[data-id]')].at(-1).focus()")
-    page.press("x", Keys.ARROW_UP, "x")
-    eventually(lambda: page.texts(".select-count") == ["2 messages"], what="two are chosen")
-    chat.click(chat.word("messages_select_delete"), within=".select-bar")
-    eventually(lambda: page.shown("dialog[open] .switch"), what="the question")
-    page.run("document.querySelector('dialog[open] .switch input').click()")
-    page.click("dialog[open] .danger")
-    eventually(lambda: chat.texts == ["one", "two"], what="both are gone")
-    eventually(lambda: reader.texts == ["one", "two", "three"], what="mine is recalled for all")
-    page.run("document.querySelector('.line[data-id]').focus()")
-    page.press("x")
-    eventually(lambda: page.shown(".select-bar"), what="the bar")
-    page.press(Keys.ESCAPE)
-    eventually(lambda: not page.shown(".select-bar") and page.shown("#composer"), what="Escape ends it")
+    def forwarded(person: Account, conversation: int) -> list[str]:
+        rows = person.history(conversation)[-2:]
+        return [each["text"] for each in rows if "forwarded" in each.get("meta", {})]
+
+    eventually(lambda: forwarded(ann, other) == forwarded(bob, private) == ["one", "two"], what="both")
+
+    chat.run("[...document.querySelectorAll('.line[data-id]')].at(-1).focus()")
+    chat.press("x", Keys.ARROW_UP, "x")
+    chat.has(".select-count", "2 messages")
+    chat.tap(chat.word("messages_select_delete"), within=".select-bar")
+    chat.sees("dialog[open] .switch")
+    chat.run("document.querySelector('dialog[open] .switch input').click()")
+    chat.click("dialog[open] .danger")
+    chat.reads("one", "two")
+    reader.reads("one", "two", "three")  # mine is recalled for all
+    chat.run("document.querySelector('.line[data-id]').focus()")
+    chat.press("x")
+    chat.sees(".select-bar")
+    chat.press(Keys.ESCAPE)
+    chat.misses(".select-bar")
+    chat.sees("#composer")
 
 
 def test_a_finger_that_pulls_a_message_far_enough_replies_to_it(pair: Pair, server: Server) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     group = ann.create_group("Tea", bob)
     bob.say(group, *(f"number {number}" for number in range(30)))
-    chat = Chat(pair[0], ann, size=PHONE)
-    page = chat.page
-    page.command("Emulation.setTouchEmulationEnabled", enabled=True)
+    chat = Chat(pair[0], ann, size=(390, 844))
+    chat.command("Emulation.setTouchEmulationEnabled", enabled=True)
     try:
-        page.driver.refresh()
-        chat.online()
+        chat.reload()
         open_with_texts(chat, group, 30)
-        swipes = "return document.querySelector('#log').classList.contains('swipes')"
-        eventually(lambda: page.run(swipes), what="the module")
-
-        def pull(*moves: tuple[int, int]) -> None:
-            x, y = page.run(ROW, "number 27")
-            points = [{"x": x, "y": y}]
-            page.command("Input.dispatchTouchEvent", type="touchStart", touchPoints=points)
-            for across, down in moves:
-                points = [{"x": x + across, "y": y + down}]
-                page.command("Input.dispatchTouchEvent", type="touchMove", touchPoints=points)
-            page.command("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
-
-        pull((20, 0), (40, 1), (50, 1))
-        eventually(lambda: not page.texts(".swipe-sign"), what="too short: the row is back")
-        assert not page.shown("#reply-bar")
-        pull((2, -20), (30, -60), (90, -90))
-        assert not page.shown("#reply-bar"), "it scrolls"
+        chat.gives("return document.querySelector('#log').classList.contains('swipes')", True)
+        chat.touch(*chat.run(PLACE, "number 27"), (20, 0), (40, 1), (50, 1))
+        chat.has(".swipe-sign")  # too short: the row is back
+        assert not chat.shown("#reply-bar")
+        chat.touch(*chat.run(PLACE, "number 27"), (2, -20), (30, -60), (90, -90))
+        assert not chat.shown("#reply-bar"), "it scrolls"
         open_with_texts(chat, group, 30)
-        pull((20, 0), (50, 2), (80, 2), (100, 2))
-        eventually(lambda: page.texts("#reply-text") == ["number 27"], what="the reply")
+        chat.touch(*chat.run(PLACE, "number 27"), (20, 0), (50, 2), (80, 2), (100, 2))
+        chat.has("#reply-text", "number 27")
     finally:
-        page.command("Emulation.setTouchEmulationEnabled", enabled=False)
+        chat.command("Emulation.setTouchEmulationEnabled", enabled=False)

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import Any
 
 import jwt
 from selenium.webdriver.common.keys import Keys
 
 from imserver_client import Api
-from tests.browser.chromium import Page
+from tests.browser.chromium import Browser, Page
 from tests.browser.conftest import Pair
 from tests.conftest import StartServer
 from tests.integration.receiver import Answer, Post, Receiver
 from tests.support import Server, eventually
+from tests.users import NamedUser
 
 APP = "shop"
 SECRET = "a secret that is long enough to be one"
+KEY = "key of the back end of tests"
 CONFIG = {
     "apps": {APP: {"jwt": [{"key": SECRET}], "origins": ["127.0.0.1"]}},
-    "api": {"keys": [{"key": "key of the back end of tests", "scopes": ["admin"]}]},
+    "api": {"keys": [{"key": KEY, "scopes": ["admin"]}]},
 }
 PAGE = """<!doctype html>
 <html lang="en"><title>A shop</title><link rel="icon" href="data:,"><main><h1>A shop</h1></main>
@@ -30,121 +31,110 @@ PAGE = """<!doctype html>
 """
 POLICY = "default-src 'none'; script-src {chat}; frame-src {chat}; connect-src 'self'; img-src data:"
 BUTTON = "document.querySelector('imserver-chat').shadowRoot.querySelector('button')"
+LABEL = "return document.querySelector('imserver-chat').shadowRoot.querySelector('button').ariaLabel"
 FRAME = "document.querySelector('imserver-chat').shadowRoot.querySelector('iframe')"
 
 
-class Shop:
+class Shop(Receiver):
     """A server with one page, which gives the session tokens of its user. ``seconds``: how long they last."""
 
-    def __init__(self, chat: str) -> None:
-        self.address = ""
+    def __init__(self, server: Server) -> None:
+        super().__init__()
+        # The page and the chat are of two sites: of 127.0.0.1 and of localhost.
+        self.chat = server.http_url.replace("127.0.0.1", "localhost")
         self.more = ""
-        self.chat = chat
         self.seconds = 600.0
-        self.requests = 0
+        self.reply = self.answer
 
-    def answer(self, path: str) -> tuple[str, str]:
-        if path != "/session":
-            return "text/html; charset=utf-8", PAGE.format(chat=self.chat, more=self.more)
-        self.requests += 1
+    def answer(self, request: Post) -> Answer:
+        headers = {"Content-Security-Policy": POLICY.format(chat=self.chat)}
+        if request.path != "/session":
+            page = PAGE.format(chat=self.chat, more=self.more).encode()
+            return 200, page, {"Content-Type": "text/html; charset=utf-8", **headers}
         claims = {"sub": "ann", "app": APP, "exp": time.time() + self.seconds}
-        return "application/json", json.dumps({"user": "ann", "token": jwt.encode(claims, SECRET, "HS256")})
+        body = {"user": "ann", "token": jwt.encode(claims, SECRET, "HS256")}
+        return 200, json.dumps(body).encode(), {"Content-Type": "application/json", **headers}
+
+    @property
+    def requests(self) -> int:
+        """How many tokens were asked for."""
+        return sum(post.path == "/session" for post in self.posts)
+
+    def open(self, browser: Browser, **how: Any) -> Page:
+        page = browser.open(self.url, **how)
+        page.gives("return Boolean(window.imserverChat)", True)
+        return page
 
 
-@contextmanager
-def shop_of(server: Server) -> Iterator[Shop]:
-    # The page and the chat are of two sites: of 127.0.0.1 and of localhost.
-    shop = Shop(server.http_url.replace("127.0.0.1", "localhost"))
-
-    def reply(request: Post) -> Answer:
-        kind, body = shop.answer(request.path)
-        policy = POLICY.format(chat=shop.chat)
-        return 200, body.encode(), {"Content-Type": kind, "Content-Security-Policy": policy}
-
-    with Receiver() as site:
-        site.reply, shop.address = reply, site.url
-        yield shop
+def open_chat(page: Page) -> None:
+    """Press the button, and look into the frame."""
+    page.run(f"{BUTTON}.click()")
+    page.driver.switch_to.frame(page.run(f"return {FRAME}"))
+    page.has("[role=log] article .text", "may I help?")
 
 
 def push(server: Server, sender: str, to: str, text: str) -> None:
-    with Api(server.http_url, CONFIG["api"]["keys"][0]["key"]) as api:
+    with Api(server.http_url, KEY) as api:
         api.push(APP, text, user=to, sender=sender, store=True)
-
-
-def label(page: Page) -> str:
-    return str(page.run(f"return {BUTTON}.getAttribute('aria-label')"))
-
-
-def newest_of_bob(server: Server) -> str:
-    with Api(server.http_url, CONFIG["api"]["keys"][0]["key"]) as api:
-        listed = api.call("GET", "conversations", {"app": APP, "user": "bob"})["conversations"]
-    return str(listed[0]["last"]["text"])
 
 
 def test_a_page_with_a_strict_policy_has_the_chat(pair: Pair, start_server: StartServer) -> None:
     server = start_server(config=CONFIG)
-    with shop_of(server) as shop:
-        page = pair[0].open(shop.address)
-        eventually(lambda: page.run("return Boolean(window.imserverChat)"), what="the script runs")
+    bob = NamedUser(server, "bob", KEY, APP)
+    with Shop(server) as shop:
+        page = shop.open(pair[0])
         push(server, "bob", "ann", "may I help?")
         push(server, "cleo", "ann", "of another conversation")
-        eventually(lambda: label(page) == "Talk to us, 1 unread", what="the button counts")
-        page.run(f"{BUTTON}.click()")
-        page.driver.switch_to.frame(page.run(f"return {FRAME}"))
-        eventually(lambda: page.texts("[role=log] article .text") == ["may I help?"], what="it is open")
+        page.gives(LABEL, "Talk to us, 1 unread")
+        open_chat(page)
         assert not page.shown(".side"), "another conversation is not of this page"
         assert not page.shown("#back")
-        page.find("#message").send_keys("yes, please\n")
-        eventually(lambda: newest_of_bob(server) == "yes, please", what="bob has it")
+        page.write("#message", "yes, please\n")
+        eventually(lambda: "yes, please" in str(bob.get("conversations")), what="bob has it")
         page.press(Keys.ESCAPE)
         page.driver.switch_to.default_content()
-        eventually(lambda: page.run(f"return {FRAME}.className") == "closed", what="Escape closes it")
-        eventually(lambda: label(page) == "Talk to us", what="all is read")
+        page.gives(f"return {FRAME}.className", "closed")
+        page.gives(LABEL, "Talk to us")
         push(server, "bob", "ann", "what else?")
-        eventually(lambda: label(page) == "Talk to us, 1 unread", what="what is hidden is not read")
+        page.gives(LABEL, "Talk to us, 1 unread")  # what is hidden is not read
 
 
 def test_the_page_is_asked_again_when_the_token_has_expired(pair: Pair, start_server: StartServer) -> None:
     server = start_server(config=CONFIG)
-    with shop_of(server) as shop:
+    with Shop(server) as shop:
         shop.seconds = 2.0
-        page = pair[0].open(shop.address)
+        page = shop.open(pair[0])
         eventually(lambda: shop.requests > 1, what="there is a second token")
         shop.seconds = 600.0
         requests = shop.requests
         eventually(lambda: shop.requests > requests, what="there is one that lasts")
         push(server, "bob", "ann", "still there?")
-        eventually(lambda: label(page) == "Talk to us, 1 unread", what="the page is connected again")
+        page.gives(LABEL, "Talk to us, 1 unread")
 
 
 def test_the_chat_is_loaded_when_somebody_opens_it(pair: Pair, start_server: StartServer) -> None:
     server = start_server(config=CONFIG | {"chat": {"colour": "#2457a6"}})
-    with shop_of(server) as shop:
+    with Shop(server) as shop:
         shop.more = 'data-badge="no"'
-        page = pair[0].open(shop.address)
-        eventually(lambda: page.run("return Boolean(window.imserverChat)"), what="the script runs")
+        page = shop.open(pair[0])
         assert page.run(f"return getComputedStyle({BUTTON}).backgroundColor") == "rgb(36, 87, 166)"
-        page.driver.execute_async_script("requestIdleCallback(arguments[0], { timeout: 10_000 })")
+        page.awaited("await new Promise((done) => requestIdleCallback(done, { timeout: 10_000 }))")
         assert (page.run(f"return {FRAME}.src"), shop.requests) == ("", 0)
         push(server, "bob", "ann", "may I help?")
-        page.run(f"{BUTTON}.click()")
-        page.driver.switch_to.frame(page.run(f"return {FRAME}"))
-        eventually(lambda: page.texts("[role=log] article .text") == ["may I help?"], what="it is open")
+        open_chat(page)
 
 
 def test_the_console_of_a_page_that_is_not_listed_says_what_to_list(
     pair: Pair, start_server: StartServer
 ) -> None:
-    server = start_server(
-        config=CONFIG | {"apps": {APP: CONFIG["apps"][APP] | {"origins": ["shop.example"]}}}
-    )
-    with shop_of(server) as shop:
-        page = pair[0].open(shop.address)
+    apps = {APP: CONFIG["apps"][APP] | {"origins": ["shop.example"]}}
+    with Shop(start_server(config=CONFIG | {"apps": apps})) as shop:
+        page = pair[0].open(shop.url)
         heard: list[str] = []
 
         def has_hint() -> bool:
             heard.extend(pair[0].complaints())
-            return any(f"List {shop.address} in the origins of the app" in each for each in heard)
+            return any(f"List {shop.url} in the origins of the app" in each for each in heard)
 
         eventually(has_hint, what="the hint")
         assert any("frame-ancestors" in each for each in heard), "the browser refuses the frame"

@@ -44,38 +44,16 @@ new MutationObserver((_, watch) => {
 
 def shows(chat: Chat, *rows: str) -> None:
     """The list has these conversations, with their marks, in this order."""
-    eventually(lambda: chat.page.run(LIST) == list(rows), what=f"{rows}, not {chat.page.run(LIST)}")
+    chat.gives(LIST, list(rows))
 
 
 def focus(chat: Chat, name: str) -> None:
-    eventually(lambda: chat.page.run(FOCUS, name), what=f"the row of {name}")
+    eventually(lambda: chat.run(FOCUS, name), what=f"the row of {name}")
 
 
 def press(chat: Chat, name: str, key: str) -> None:
     focus(chat, name)
-    chat.page.press(key)
-
-
-def pull(chat: Chat, name: str, by: int) -> None:
-    """A finger pulls the row of a conversation."""
-    focus(chat, name)
-    box: Any = chat.page.run("return document.activeElement.getBoundingClientRect().toJSON()")
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    touch = "Input.dispatchTouchEvent"
-    chat.page.command(touch, type="touchStart", touchPoints=[{"x": x, "y": y}])
-    for step in range(1, 6):
-        chat.page.command(touch, type="touchMove", touchPoints=[{"x": x + by * step / 5, "y": y}])
-    chat.page.command(touch, type="touchEnd", touchPoints=[])
-
-
-def test_a_name_of_another_direction_is_before_the_text(pair: Pair, server: Server) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "محمد")
-    bob.say(ann.create_group("Tea", bob), "hello")
-    page = Chat(pair[0], ann).page
-    eventually(lambda: page.texts(".conversation .preview") == ["محمد: hello"], what="the message")
-    left = "(each) => each.getBoundingClientRect().left"
-    name, text = page.run(f"return [...document.querySelectorAll('.preview bdi')].map({left})")
-    assert name < text
+    chat.press(key)
 
 
 def test_pins_archive_marks_and_drafts_are_on_all_devices(pair: Pair, server: Server) -> None:
@@ -85,9 +63,8 @@ def test_pins_archive_marks_and_drafts_are_on_all_devices(pair: Pair, server: Se
     for row in ann.get("conversations")["conversations"]:
         ann.read(row["conversation"])
     desk, phone = Chat(pair[0], ann, size=DESKTOP), Chat(pair[1], ann, size=PHONE)
-    phone.page.command("Emulation.setTouchEmulationEnabled", enabled=True)
-    phone.page.driver.refresh()
-    phone.online()
+    phone.command("Emulation.setTouchEmulationEnabled", enabled=True)
+    phone.reload()
     for each in (desk, phone):
         shows(each, "Dan", "Cat", "Bob")
 
@@ -97,41 +74,40 @@ def test_pins_archive_marks_and_drafts_are_on_all_devices(pair: Pair, server: Se
     press(desk, "Cat", "u")
     for each in (desk, phone):
         shows(each, "Bob pinned", "Dan", "Cat marked")
-    phone.page.driver.refresh()
-    phone.online()
+    phone.reload()
     shows(phone, "Bob pinned", "Dan", "Cat marked")
     focus(phone, "Cat")
-    phone.page.press(Keys.ENTER)
+    phone.press(Keys.ENTER)
     shows(desk, "Bob pinned", "Dan", "Cat")
 
-    desk.page.run("location.hash = arguments[0]", f"#u/{dan.user}")
-    desk.named("field", desk.word("message")).send_keys("not yet")
+    desk.go(f"#u/{dan.user}")
+    desk.field.send_keys("not yet")
     shows(phone, "Bob pinned", "Dan draft", "Cat")
-    phone.page.run("location.hash = arguments[0]", f"#u/{dan.user}")
-    field = phone.named("field", phone.word("message"))
+    phone.go(f"#u/{dan.user}")
+    field = phone.field
     eventually(lambda: field.get_attribute("value") == "not yet", what="the draft of the other device")
     field.send_keys("!")
-    phone.click(phone.word("send"))  # Enter is a new line there
-    eventually(lambda: desk.texts[-1:] == ["not yet!"], what="the message")
-    eventually(
-        lambda: desk.named("field", desk.word("message")).get_attribute("value") == "",
-        what="the draft is gone",
-    )
+    phone.tap(phone.word("send"))  # Enter is a new line there
+    eventually(lambda: desk.messages[-1:] == ["not yet!"], what="the message")
+    eventually(lambda: desk.field.get_attribute("value") == "", what="the draft is gone")
 
-    phone.page.run("location.hash = ''")
+    phone.go("")
     shows(phone, "Bob pinned", "Dan", "Cat")
-    pull(phone, "Cat", -120)
+    focus(phone, "Cat")
+    box: Any = phone.run("return document.activeElement.getBoundingClientRect().toJSON()")
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    phone.touch(x, y, *((-24 * step, 0) for step in range(1, 6)))
     for each in (desk, phone):
         shows(each, "Bob pinned", "Dan")
-    desk.page.click(".archive")
+    desk.click(".archive")
     shows(desk, "Cat")
     cat.say(ann, "again")
     for each in (desk, phone):
         shows(each, "Bob pinned", "Cat", "Dan")
 
     focus(desk, "Bob")
-    desk.page.run(MENU)
-    desk.click(desk.word("messages_unpin"), within="[role=menu]")
+    desk.run(MENU)
+    desk.tap(desk.word("messages_unpin"), within="[role=menu]")
     for each in (desk, phone):
         shows(each, "Cat", "Dan", "Bob")
 
@@ -139,10 +115,9 @@ def test_pins_archive_marks_and_drafts_are_on_all_devices(pair: Pair, server: Se
 def test_the_archive_opens_by_a_click_before_the_list_is_loaded(pair: Pair, server: Server) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     bob.say(ann, "hello")
-    [one] = ann.get("conversations")["conversations"]
-    ann.post("inbox", conversation=one["conversation"], archived=one["last"]["id"])
-    page = Chat(pair[0], ann).page
-    eventually(lambda: page.shown(".archive"), what="the way to the archive")
+    ann.post("inbox", conversation=ann.newest, archived=ann.id_of(ann.newest))
+    page = Chat(pair[0], ann)
+    page.sees(".archive")
     page.command("Page.addScriptToEvaluateOnNewDocument", source=EARLY)
     page.driver.refresh()
-    eventually(lambda: page.texts("#conversations b bdi") == ["Bob"], what="the archive is open")
+    page.has("#conversations b bdi", "Bob")

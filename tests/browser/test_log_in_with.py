@@ -4,14 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from selenium.common.exceptions import WebDriverException
 
 from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
-from tests.browser.messenger import Account
+from tests.browser.messenger import STATE, Account, address, fill, open_page, register
 from tests.browser.test_accessibility import violations
-from tests.browser.test_messages import address, open_page
-from tests.browser.test_people import register
 from tests.conftest import StartServer
 from tests.ports import fixed_ports
 from tests.security.mail import Sink
@@ -50,34 +47,12 @@ def server(start_shared_server: StartServer, provider: StandIn, sink: Sink) -> S
     )
 
 
-def sees(page: Page, script: str, *arguments: str) -> bool:
-    """Whether a script says yes; no while the browser goes from page to page."""
-    try:
-        return bool(page.run(script, *arguments))
-    except WebDriverException:
-        return False
-
-
-def press(page: Page, label: str) -> None:
-    """Click a button by the name that a screen reader says, as soon as it is there."""
-    script = """
-    const named = (each) => (each.getAttribute("aria-label") || each.textContent).trim() === arguments[0];
-    const buttons = [...document.querySelectorAll("button")];
-    const found = buttons.find((each) => named(each) && each.checkVisibility());
-    found?.click();
-    return Boolean(found);
-    """
-    eventually(lambda: sees(page, script, label), what=label)
-
-
-def has(page: Page, selector: str, text: str) -> None:
-    script = """
-    const [selector, text] = arguments;
-    return [...document.querySelectorAll(selector)].some((each) => each.textContent.includes(text));
-    """
-    eventually(lambda: sees(page, script, selector, text), what=text)
-
-
+BUTTON = """
+const named = (each) => (each.getAttribute("aria-label") || each.textContent).trim() === arguments[0];
+const found = [...document.querySelectorAll("button")].find((each) => named(each) && each.checkVisibility());
+found?.click();
+return Boolean(found);
+"""
 TOASTS = """
 window.toasts = new Set();
 const look = () => document.querySelectorAll(".toast").forEach((each) => window.toasts.add(each.textContent));
@@ -87,15 +62,7 @@ new MutationObserver(look).observe(document, { childList: true, subtree: true })
 
 
 def says(page: Page, text: str) -> None:
-    script = "return [...window.toasts].some((each) => each.includes(arguments[0]))"
-    eventually(lambda: sees(page, script, text), what=text)
-
-
-def is_online(page: Page) -> None:
-    eventually(
-        lambda: sees(page, "return document.querySelector('#state')?.dataset.state === 'online'"),
-        what="the page is connected",
-    )
+    page.gives("return [...window.toasts].some((each) => each.includes(arguments[0]))", True, text)
 
 
 def test_a_user_logs_in_with_a_provider_and_keeps_a_way_to_log_in(
@@ -103,37 +70,37 @@ def test_a_user_logs_in_with_a_provider_and_keeps_a_way_to_log_in(
 ) -> None:
     provider.user["sub"] = "the page"
     page = open_page(pair[0], server, script=TOASTS)
-    eventually(lambda: page.shown(".providers button"), what="the provider")
+    page.sees(".providers button")
     assert not violations(page)
-    press(page, "Log in with Example")
-    is_online(page)
-    has(page, "#me-name", "Ann Lee")
+    page.gives(BUTTON, True, "Log in with Example")
+    page.gives(STATE, "online")
+    page.has_some("#me-name", "Ann Lee")
     assert page.run("return location.hash") == ""
     pair.expects("409")
     page.click("#me")
-    press(page, "Unlink: Example")
+    page.gives(BUTTON, True, "Unlink: Example")
     says(page, "It is the only way to log in to this account")
 
 
 def test_an_account_is_linked_in_the_profile(pair: Pair, server: Server, provider: StandIn) -> None:
     provider.user["sub"] = "linked"
     page = open_page(pair[0], server, script=TOASTS)
-    has(page, "button", "Forgot your password?")  # the page has the rules of the app, and draws no new form
+    page.has_some("button", "Forgot your password?")  # the page has the rules, and draws no new form
     register(page, "Bob")
     page.click("#me")
-    press(page, "Link: Example")
-    eventually(lambda: page.shown("dialog [autocomplete=current-password]"), what="the form")
+    page.gives(BUTTON, True, "Link: Example")
+    page.sees("dialog [autocomplete=current-password]")
     password = page.find("dialog [autocomplete=current-password]")
     pair.expects("401")
-    press(page, "Link")
-    has(page, "dialog .note", "Wrong password")
+    page.gives(BUTTON, True, "Link")
+    page.has_some("dialog .note", "Wrong password")
     password.send_keys(PASSWORD)
-    press(page, "Link")
+    page.gives(BUTTON, True, "Link")
     says(page, "Linked")
-    is_online(page)
+    page.gives(STATE, "online")
     page.click("#me")
-    press(page, "Unlink: Example")
-    eventually(lambda: page.shown("[aria-label='Link: Example']"), what="it is unlinked")
+    page.gives(BUTTON, True, "Unlink: Example")
+    page.sees("[aria-label='Link: Example']")
     assert not violations(page)
 
 
@@ -143,31 +110,28 @@ def test_a_login_that_nobody_finishes_says_so(pair: Pair, server: Server) -> Non
     pair.expects("404")
     page.driver.get("about:blank")
     page.driver.get(f"{address(server)}#oauth=refused")
-    has(page, "#login-note", "The login has expired. Try again")
+    page.has_some("#login-note", "The login has expired. Try again")
 
 
 def test_a_forgotten_password_is_reset_by_mail(pair: Pair, server: Server, sink: Sink) -> None:
     account = Account(server, "Cid")
     account.post("accounts/identifiers", email="cid@example.com", password="correct horse")
     page = open_page(pair[0], server, script=TOASTS)
-    press(page, "Forgot your password?")
-    eventually(lambda: page.shown("dialog input"), what="the form")
-    page.find("dialog input").send_keys("cid@example.com")
-    press(page, "Send the mail")
-    has(page, "dialog", "a mail is on its way")
+    page.gives(BUTTON, True, "Forgot your password?")
+    page.write("dialog input", "cid@example.com")
+    page.gives(BUTTON, True, "Send the mail")
+    page.has_some("dialog", "a mail is on its way")
     eventually(lambda: sink.mails, what="the mail")
     code = sink.code(f"{server.http_url}/home/messages")
     page.driver.get("about:blank")
     page.driver.get(f"{address(server)}#reset={code}")
-    eventually(lambda: page.shown("dialog [type=password]"), what="the form")
+    page.sees("dialog [type=password]")
     assert not violations(page)
-    page.find("dialog [type=password]").send_keys("battery staple")
-    press(page, "Save")
+    page.write("dialog [type=password]", "battery staple")
+    page.gives(BUTTON, True, "Save")
     says(page, "The password was changed")
-    page.find("#identifier").send_keys("cid@example.com")
-    page.find("#password").send_keys("battery staple")
-    page.click("#login-submit")
-    is_online(page)
+    fill(page, identifier="cid@example.com", password="battery staple")
+    page.gives(STATE, "online")
 
 
 def test_without_passwords_only_providers_are_offered(

@@ -14,8 +14,7 @@ from selenium.webdriver.common.keys import Keys
 
 from tests.browser.chromium import Browser, Page
 from tests.browser.conftest import LIMIT, Pair
-from tests.browser.messenger import Account
-from tests.browser.test_messages import address, choose, open_page, start_conversation
+from tests.browser.messenger import Account, Chat, address
 from tests.sdk.lossy import LossyProxy
 from tests.support import Server, eventually
 
@@ -52,6 +51,11 @@ for (const kind of ["dragenter", "dragover", "drop"]) {
   main.dispatchEvent(new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true }));
 }
 """
+LOADED = """
+const all = [...document.querySelectorAll(".line:not(.pending) .media-picture img")];
+return all.length === arguments[0] && all.every((each) => each.naturalWidth > 0);
+"""
+"""Whether so many pictures are shown, and none is broken."""
 ZOOM = "return document.querySelector('.viewer-stage')?.dataset.zoom"
 LABELS = """
 const play = document.querySelector(".voice-play");
@@ -86,27 +90,13 @@ return { code, bytes: file.bytes };
 """
 
 
-def calling(page: Page, script: str, *arguments: Any) -> Any:
-    """The result of an async script."""
-    page.driver.set_script_timeout(120)
-    called = f"(async function () {{ {script} }}).apply(null, arguments)"
-    answer = page.driver.execute_async_script(
-        f"const done = arguments[arguments.length - 1]; {called}"
-        ".then((value) => done({ value }), (error) => done({ error: String(error) }))",
-        *arguments,
-    )
-    assert "error" not in answer, answer
-    return answer["value"]
-
-
-def talking(pair: Pair, server: Server) -> tuple[Page, Page]:
+def talking(pair: Pair, server: Server, browser: Browser | None = None) -> tuple[Chat, Chat]:
     """The pages of Ann and Bob, who have their conversation open."""
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
-    first = ann.log_in(open_page(pair[0], server))
-    start_conversation(first, bob.phone)
-    first.say("hello")
-    second = bob.log_in(open_page(pair[1], server))
-    choose(second, "Ann")
+    ann.say(bob, "hello")
+    first, second = Chat(browser or pair[0], ann), Chat(pair[1], bob)
+    first.choose("Bob")
+    second.choose("Ann")
     return first, second
 
 
@@ -120,33 +110,22 @@ def picture(path: Path, colour: str) -> Path:
 def attach(page: Page, *paths: Path) -> None:
     """Choose files, and send them."""
     offer(page, *paths)
-    agree(page, len(paths))
+    page.click("dialog .question .wide")
 
 
 def offer(page: Page, *paths: Path) -> None:
     """Choose files."""
     page.command("Page.setInterceptFileChooserDialog", enabled=True)  # else headless Chromium closes it
-    eventually(lambda: page.shown("#composer-tools button"), what="the button")
+    page.sees("#composer-tools button")
     page.find("#composer-tools button").click()  # only a person's click opens the dialog
     eventually(lambda: page.texts("input[type=file]"), what="the field for files")
     page.driver.find_elements(By.CSS_SELECTOR, "input[type=file]")[-1].send_keys("\n".join(map(str, paths)))
     eventually(lambda: len(page.texts(".picked li")) == len(paths), what="the files are offered")
 
 
-def agree(page: Page, count: int) -> None:
-    eventually(lambda: len(page.texts(".picked li")) == count, what="the files are offered")
-    page.click("dialog .question .wide")
-
-
-def loaded(page: Page, count: int) -> bool:
-    """Whether so many pictures are shown, and none is broken."""
-    return bool(
-        page.run(
-            "const all = [...document.querySelectorAll('.line:not(.pending) .media-picture img')];"
-            "return all.length === arguments[0] && all.every((each) => each.naturalWidth > 0)",
-            count,
-        )
-    )
+def mouse(page: Page, kind: str, x: int, **more: Any) -> None:
+    more = {"button": "left", "buttons": int(kind != "mouseReleased"), "clickCount": 1} | more
+    page.command("Input.dispatchMouseEvent", type=kind, x=x, y=300, **more)
 
 
 @pytest.mark.full
@@ -155,86 +134,70 @@ def test_a_picture_is_sent_and_viewed(pair: Pair, server: Server, tmp_path: Path
     for name, colour in (("a.jpg", "red"), ("b.jpg", "blue")):
         attach(first, picture(tmp_path / name, colour))
     for page in (first, second):
-        eventually(lambda page=page: loaded(page, 2), what="both pictures are shown")
-    box = second.run(
-        "const { width, height } = document.querySelector('.media-picture').getBoundingClientRect();"
-        "return [width, height]"
-    )
-    assert box == pytest.approx([210, 280], abs=2), "upright"
+        page.gives(LOADED, True, 2)
+    box = second.run("return document.querySelector('.media-picture').getBoundingClientRect().toJSON()")
+    assert [box["width"], box["height"]] == pytest.approx([210, 280], abs=2), "upright"
     second.run("document.querySelector('.media-picture').focus()")
     second.press(Keys.ENTER)
-    eventually(lambda: second.texts(".viewer-count") == ["1 of 2"], what="the viewer is open")
+    second.has(".viewer-count", "1 of 2")
     shown = eventually(lambda: second.run("return document.querySelector('.viewer-image')?.src"))
     content = server.get(shown.removeprefix(server.http_url))[1]
     assert SECRET not in content
     with Image.open(io.BytesIO(content)) as image:
         assert image.size == (480, 640)
     second.press(Keys.ARROW_RIGHT)
-    eventually(lambda: second.texts(".viewer-count") == ["2 of 2"], what="the next picture")
+    second.has(".viewer-count", "2 of 2")
     second.press("+")
-    eventually(lambda: second.run(ZOOM) == "1.50", what="it is larger")
+    second.gives(ZOOM, "1.50")
     second.press(Keys.ESCAPE)
-    eventually(lambda: not second.shown("dialog"), what="the viewer is closed")
-    focused = "return document.activeElement.className"
-    eventually(lambda: second.run(focused) == "media-picture", what="the focus has returned")
+    second.misses("dialog")
+    second.gives("return document.activeElement.className", "media-picture")
 
-    first.run("document.querySelector('.media-picture').click()")
-    eventually(lambda: first.texts(".viewer-count") == ["1 of 2"], what="the viewer is open")
-
-    def pointer(kind: str, x: int) -> None:
-        down = int(kind != "mouseReleased")
-        first.command(
-            "Input.dispatchMouseEvent", type=kind, x=x, y=300, button="left", buttons=down, clickCount=1
-        )
-
+    first.click(".media-picture")
+    first.has(".viewer-count", "1 of 2")
     for kind, x in (("mousePressed", 600), ("mouseMoved", 500), ("mouseMoved", 400), ("mouseReleased", 400)):
-        pointer(kind, x)
-    eventually(lambda: first.texts(".viewer-count") == ["2 of 2"], what="the next picture")
-    first.command("Input.dispatchMouseEvent", type="mouseWheel", x=600, y=300, deltaX=0, deltaY=-120)
-    eventually(lambda: first.run(ZOOM) == "1.20", what="it is larger")
+        mouse(first, kind, x)
+    first.has(".viewer-count", "2 of 2")
+    mouse(first, "mouseWheel", 600, deltaX=0, deltaY=-120)
+    first.gives(ZOOM, "1.20")
     for kind, x in (("mousePressed", 400), ("mouseMoved", 500), ("mouseReleased", 600)):
-        pointer(kind, x)
+        mouse(first, kind, x)
     assert first.texts(".viewer-count") == ["2 of 2"], "a larger picture is moved"
     first.driver.back()
-    eventually(lambda: not first.shown("dialog"), what="the back button closes the viewer")
+    first.misses("dialog")
 
 
 @pytest.mark.full
 def test_addresses_that_are_no_files_are_not_loaded(pair: Pair, server: Server) -> None:
     """Six pictures that are event streams would stop all other requests of the reader's browser."""
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
-    message = {"app": "gochat", "targets": [{"user": bob.user}], "sender": ann.user, "store": True}
-    ann.post("push", **message, text="hello")
+    ann.say(bob, "hello")
     stream = "/connection/gochat/sse?cf_connect={}"
     for number in range(6):
-        ann.post("push", **message, type="picture", data={"url": f"{stream}&n={number}"})
-    ann.post("push", **message, type="picture", data={"url": "/static/favicon.svg"})
-    page = bob.log_in(open_page(pair[0], server))
-    choose(page, "Ann")
-    eventually(lambda: loaded(page, 1), what="the picture that is a file")
+        ann.send(bob, "picture", {"url": f"{stream}&n={number}"})
+    ann.send(bob, "picture", {"url": "/static/favicon.svg"})
+    page = Chat(pair[0], bob)
+    page.choose("Ann")
+    page.gives(LOADED, True, 1)  # the picture that is a file
     assert len(page.texts(".line a.file")) == 6
     requests = "return performance.getEntriesByType('resource').map((each) => each.name)"
     assert not [each for each in page.run(requests) if "/connection/" in each]
     # Markup that embeds a stream is refused at once.
-    assert (
-        calling(
-            page,
-            "const images = arguments[0].map((src) => Object.assign(new Image(), { src }));"
-            "return Promise.all(images.map((each) => each.decode().then(() => 'shown', () => 'refused')));",
-            [f"{stream}&k={number}" for number in range(6)],
-        )
-        == ["refused"] * 6
+    images = (
+        "const images = arguments[0].map((src) => Object.assign(new Image(), { src }));"
+        "return Promise.all(images.map((each) => each.decode().then(() => 'shown', () => 'refused')));"
     )
+    assert page.awaited(images, [f"{stream}&k={number}" for number in range(6)]) == ["refused"] * 6
     assert re.search(rb"imserver_streams_total[^ ]* 0\n", server.get("/metrics")[1]), "no stream was opened"
 
 
 @pytest.mark.full
 def test_a_video_plays(pair: Pair, server: Server) -> None:
     first, second = talking(pair, server)
-    calling(first, VIDEO)
+    first.awaited(VIDEO)
     first.run(DROP)
-    agree(first, 1)
-    eventually(lambda: second.shown("video.media-video"), what="the video is shown")
+    first.click("dialog .question .wide")
+    second.sees("video.media-video")
     about = second.run(
         "const { poster, preload, style } = document.querySelector('video');"
         "return [poster, preload, style.width]"
@@ -249,21 +212,16 @@ def test_a_video_plays(pair: Pair, server: Server) -> None:
 def test_a_voice_message_is_recorded_and_played_faster(pair: Pair, server: Server, tmp_path: Path) -> None:
     browser = Browser(tmp_path, *MICROPHONE)
     try:
-        ann, bob = Account(server, "Ann"), Account(server, "Bob")
-        first = ann.log_in(open_page(browser, server))
-        start_conversation(first, bob.phone)
-        first.say("hello")
-        second = bob.log_in(open_page(pair[1], server))
-        choose(second, "Ann")
+        first, second = talking(pair, server, browser)
         record = "#composer-tools-after button"
         first.click(record)
-        eventually(lambda: first.shown(".record-bar svg"), what="it records")
+        first.sees(".record-bar svg")
         first.press(Keys.ESCAPE)
-        eventually(lambda: not first.shown(".record-bar"), what="it was cancelled")
+        first.misses(".record-bar")
         first.click(record)
         eventually(lambda: (first.texts(".record-time") or [""])[0] >= "0:02", what="two seconds")
         first.click(".record-send")
-        eventually(lambda: second.shown(".voice"), what="the message has arrived")
+        second.sees(".voice")
         bars = second.run(
             "return document.querySelector('.voice-all path').getAttribute('d').split('M').length - 1"
         )
@@ -288,7 +246,7 @@ def test_an_album_is_sent_once_after_a_reload_and_shown_as_one_message(
 ) -> None:
     first, second = talking(pair, server)
     first.run("XMLHttpRequest.prototype.send = () => {}")  # no upload ends
-    first.find("#message").send_keys("the *hills*")
+    first.write("#message", "the *hills*")
     notes, spare, large = (tmp_path / f"{name}.txt" for name in ("notes", "spare", "large"))
     for file, size in ((notes, 3), (spare, 3), (large, LIMIT + 1)):
         file.write_bytes(b"t" * size)
@@ -305,17 +263,17 @@ def test_an_album_is_sent_once_after_a_reload_and_shown_as_one_message(
     assert first.find("#message").get_attribute("value") == "", "the draft has become the caption"
     first.driver.refresh()
     for page in (first, second):
-        eventually(lambda page=page: loaded(page, 3), what="the pictures")
+        page.gives(LOADED, True, 3)
         assert page.texts(".line:not(.pending) .caption") == ["the hills"]
         assert len(page.texts(".line .file")) == 1
     assert second.run("return document.querySelectorAll('.line[data-id]').length") == 2
     assert second.texts("#conversations .preview") == ["the hills"]
     second.run("document.querySelectorAll('.media-picture')[2].click()")
-    eventually(lambda: second.texts(".viewer-count") == ["3 of 3"], what="the viewer is open")
+    second.has(".viewer-count", "3 of 3")
     name = "return document.querySelector('.viewer-image').alt"
     assert second.run(name) == "teal.jpg"
     second.press(Keys.HOME)
-    eventually(lambda: second.run(name) == "blue.jpg", what="the first picture")
+    second.gives(name, "blue.jpg")
 
 
 @pytest.mark.full
@@ -325,7 +283,7 @@ def test_an_upload_continues_over_a_bad_line(pair: Pair, server: Server) -> None
         host, port = line.address
         page = pair[0].open(f"http://{host}:{port}/home/messages?lang=en")
         line.share = 0.05  # of pieces of 32 KB: each megabyte is cut once or twice
-        received = calling(page, UPLOAD, 10_000_000)
+        received = page.awaited(UPLOAD, 10_000_000)
         line.share = 0
     content = bytes(at * 31 % 251 for at in range(10_000_000))
     assert received["file"]["sha256"] == hashlib.sha256(content).hexdigest()
@@ -344,7 +302,7 @@ def test_a_cancelled_upload_leaves_nothing_and_may_begin_again(pair: Pair, serve
     pair.expects("423")
     page = pair[0].open(address(server))
     before = unfinished(server)  # a bad line may have lost the answer to the beginning of an upload
-    received = calling(page, CANCEL)
+    received = page.awaited(CANCEL)
     assert received == {"code": "cancelled", "bytes": 9_000_000}
     eventually(lambda: unfinished(server) <= before, what="nothing unfinished")
     assert json.loads(server.get("/api/v1/uploads?app=101&user=bob")[1])["total"] == 1

@@ -1,5 +1,6 @@
-"""The chat page behind nginx, with the configuration that operators of the original server have."""
+"""The pages behind nginx: with the configurations that operators of the originals have, and below a path."""
 
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -7,77 +8,170 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.chromium import Browser
+from tests.browser.chromium import Browser, Page
 from tests.browser.conftest import Pair
+from tests.browser.messenger import STATE, Account
+from tests.browser.test_media import attach, picture
+from tests.browser.test_talk import in_service
 from tests.conftest import StartServer
 from tests.deploy.proxy import NODES, Nginx, around, replaced
-from tests.support import ROOT, Server, eventually
+from tests.integration.clusters import Nodes, nodes_of
+from tests.ports import free_ports
+from tests.support import ROOT, eventually
 from tests.tools import require
 
 pytestmark = [pytest.mark.full, pytest.mark.needs("nginx", "openssl")]
 
-DOMAIN = "im.91vh.com"
-
-SITE = (ROOT / "tests" / "vectors" / "nginx" / "gowebsocket.conf").read_text(encoding="utf-8")
-
-
-def proxied(folder: Path, server: Server) -> Nginx:
-    """nginx in front of a server."""
-    site = SITE.replace("listen       80 ;", "listen      80;")
-    return Nginx(
-        folder, [server], around(site.replace("/link/log/nginx/access", "/var/log/nginx")), NODES[:2]
-    )
+CHAT_DOMAIN, TALK_DOMAIN = "im.91vh.com", "ws.test"
+TALK_NODES = ("127.0.0.1:8282", "127.0.0.1:8089", "127.0.0.1:8283", "127.0.0.1:8090")
+CHAT_SITE, TALK_SITE = (
+    (ROOT / "tests" / "vectors" / "nginx" / f"{name}.conf").read_text(encoding="utf-8")
+    for name in ("gowebsocket", "chat")
+)
+PATH_SITE = """
+map $http_upgrade $connection_upgrade { default upgrade; '' close; }
+upstream http { server 127.0.0.1:8080 ; }
+upstream sockets { server 127.0.0.1:8089 ; }
+server {
+    listen      80;
+    proxy_http_version 1.1;
+    proxy_set_header Host $http_host;
+    proxy_set_header Upgrade $http_upgrade;
+    proxy_set_header Connection $connection_upgrade;
+    location /im/ { proxy_pass http://http/; }
+    location /im/acc { proxy_pass http://sockets/acc; }
+    location / { return 418; }
+}
+"""
+SCOPES = "return (await navigator.serviceWorker.getRegistrations()).map((each) => each.scope)"
+SHOWN = "return document.querySelector('#log img.media-picture, #log .media-picture img')?.naturalWidth > 0"
+PATHS = "return performance.getEntriesByType('resource').map((each) => new URL(each.name).pathname)"
 
 
 @pytest.fixture
-def server(start_server: StartServer) -> Server:
-    return start_server(config={"server": {"origins": [DOMAIN]}})
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as one:
+        yield one
 
 
-@pytest.fixture
-def nginx(tmp_path: Path, server: Server) -> Iterator[Nginx]:
-    with proxied(tmp_path, server) as nginx:
-        yield nginx
+def visitor(
+    stack: ExitStack, folder: Path, domain: str, nginx: Nginx, port: int = 80, *flags: str
+) -> Browser:
+    """A browser to which the domain is nginx's port, so that pages have their plain addresses."""
+    flag = f"--host-resolver-rules=MAP {domain}:{port} 127.0.0.1:{nginx.address[1]}"
+    browser = Browser(folder, flag, "--ignore-certificate-errors")
+    stack.callback(browser.quit)
+    return browser
 
 
+# --- the chat -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tls", [False, True])
 def test_the_page_chats_behind_the_original_configuration(
-    pair: Pair, server: Server, nginx: Nginx, tmp_path: Path
+    stack: ExitStack, pair: Pair, start_server: StartServer, tmp_path: Path, tls: bool
 ) -> None:
-    # To this browser the domain is nginx's port, so the page's address is the plain one, as for a visitor.
-    visitor = Browser(
-        tmp_path / "profile", f"--host-resolver-rules=MAP {DOMAIN}:80 127.0.0.1:{nginx.address[1]}"
-    )
-    try:
-        outside = visitor.open(f"http://{DOMAIN}/home/index?appID=101").online()
-        inside = pair[0].open(f"{server.http_url}/home/index?appID=101").online()
-        outside.say("through nginx")
-        inside.has_received(outside.name, "through nginx")
-        inside.say("back")
-        outside.has_received(inside.name, "back")
-        assert visitor.complaints() == []
-    finally:
-        visitor.quit()
-
-
-def test_with_tls_at_nginx_the_page_uses_wss(
-    start_server: StartServer, server: Server, tmp_path: Path
-) -> None:
-    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    make = f"req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={DOMAIN} -keyout {key} -out {certificate}"
-    subprocess.run([require("openssl"), *make.split()], check=True, capture_output=True)
-    with ExitStack() as stack:
-        nginx = proxied(tmp_path, server)
+    """With TLS at nginx the page uses wss."""
+    server = start_server(config={"server": {"origins": [CHAT_DOMAIN]}})
+    site = CHAT_SITE.replace("listen       80 ;", "listen      80;")
+    site = around(site.replace("/link/log/nginx/access", "/var/log/nginx"))
+    nginx = Nginx(tmp_path, [server], site, NODES[:2])
+    if tls:
+        certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+        make = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=x -keyout"
+        command = [require("openssl"), *make.split(), str(key), "-out", str(certificate)]
+        subprocess.run(command, check=True, capture_output=True)
         listen, config = f"listen {nginx.address[1]}", tmp_path / "nginx.conf"
-        tls = f"{listen} ssl; ssl_certificate {certificate}; ssl_certificate_key {key};"
-        config.write_text(replaced(config.read_text(), f"{listen};", tls))
-        stack.enter_context(nginx)
-        visitor = Browser(
-            tmp_path / "profile",
-            f"--host-resolver-rules=MAP {DOMAIN}:443 127.0.0.1:{nginx.address[1]}",
-            "--ignore-certificate-errors",
-        )
-        stack.callback(visitor.quit)
-        page = visitor.open(f"https://{DOMAIN}/home/index?appID=101").online()
-        page.say("wss")
-        eventually(lambda: page.own == ["wss"], what="the own bubble")
-        assert visitor.complaints() == []
+        secure = f"{listen} ssl; ssl_certificate {certificate}; ssl_certificate_key {key};"
+        config.write_text(replaced(config.read_text(), f"{listen};", secure))
+    stack.enter_context(nginx)
+    scheme, port = ("https", 443) if tls else ("http", 80)
+    browser = visitor(stack, tmp_path / "profile", CHAT_DOMAIN, nginx, port)
+    outside = browser.open(f"{scheme}://{CHAT_DOMAIN}/home/index?appID=101").online()
+    inside = pair[0].open(f"{server.http_url}/home/index?appID=101").online()
+    outside.say("through nginx")
+    inside.has_received(outside.name, "through nginx")
+    inside.say("back")
+    outside.has_received(inside.name, "back")
+    assert browser.complaints() == []
+
+
+# --- talks --------------------------------------------------------------------------------------------------
+
+
+def users_of(nodes: Nodes) -> list[list[str]]:
+    """Who is connected to each node."""
+    states = [server.get("/system/state?isDebug=true")[1].decode() for server in nodes.servers]
+    return [re.findall(r'"(action:\d+_[^"]+)"', state) for state in states]
+
+
+def spread(nodes: Nodes, page: Page) -> None:
+    """Both users are online, each on a node of its own: nginx deals its connections out in turns."""
+    for _ in range(3):
+        eventually(lambda: sum(map(len, users_of(nodes))) == 2, what="both are connected")
+        if all(users_of(nodes)):
+            return
+        page.driver.refresh()
+        in_service(page)
+    raise AssertionError(f"not spread: {users_of(nodes)}")
+
+
+def test_a_group_talks_behind_the_original_configuration_on_two_nodes(
+    tmp_path: Path, stack: ExitStack
+) -> None:
+    names = ("101", "102", "103", "104", "action:1", "action:2")
+    rooms = {"room_members": {"1": ["1", "2"]}}
+    apps = {name: rooms if name.startswith("action:") else {} for name in names}
+    nodes = stack.enter_context(nodes_of(tmp_path / "nodes", 2, apps=apps, server={"origins": [TALK_DOMAIN]}))
+    nginx = stack.enter_context(Nginx(tmp_path, nodes.servers, around(TALK_SITE), TALK_NODES))
+    browsers = [visitor(stack, tmp_path / name, TALK_DOMAIN, nginx) for name in ("one", "two")]
+    first, second = (
+        in_service(browser.open(f"http://{TALK_DOMAIN}/home/room?uid={number}"))
+        for number, browser in enumerate(browsers, 1)
+    )
+    spread(nodes, second)
+    first.say("大家好")
+    second.has_received("用户1：", "大家好")
+    second.say("欢迎")
+    first.has_received("用户2：", "欢迎")
+    eventually(lambda: first.own == ["大家好"] and second.own == ["欢迎"], what="the own copies")
+    second.driver.get("about:blank")
+    first.has_notice("用户2已经离开")
+    assert len(first.received) == 1
+    assert [note for note in first.notices if "离开" in note] == ["用户2已经离开"]
+    first.driver.get("about:blank")
+    assert browsers[0].complaints() == browsers[1].complaints() == []
+    eventually(lambda: users_of(nodes) == [[], []], what="nobody is left")
+
+
+# --- below a path -------------------------------------------------------------------------------------------
+
+
+def test_pages_work_below_a_path_and_ask_for_nothing_outside(
+    stack: ExitStack, pair: Pair, start_server: StartServer, tmp_path: Path
+) -> None:
+    port = free_ports()
+    site = f"http://127.0.0.1:{port}"
+    limits = {"accounts": {"registrations_per_address": 0}, "uploads": {"min_free_bytes": 0}}
+    server = start_server(config={**limits, "app": {"http_url": f"{site}/im"}})
+    stack.enter_context(Nginx(tmp_path, [server], around(PATH_SITE), NODES[:2], port=port))
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    bob.say(ann, "hello")
+    page = ann.log_in(pair[0].open(f"{site}/im/home/messages?lang=en", forget=True))
+    page.click(".conversation")
+    page.write("#message", "hello\n")
+    eventually(lambda: page.own == ["hello"], what="the message is stored")
+    attach(page, picture(tmp_path / "red.jpg", "red"))
+    page.gives(SHOWN, True)
+    (url,) = [each["data"]["url"] for each in bob.history(bob.newest) if "data" in each]
+    assert url.startswith("/api/v1/uploads/"), "another device may reach the server at another address"
+    page.awaited("await navigator.serviceWorker.ready")
+    assert page.awaited(SCOPES) == [f"{site}/im/home/messages"]
+    page.gives("return Boolean(navigator.serviceWorker.controller)", True)
+    page.driver.refresh()
+    page.gives(STATE, "online")
+    page.gives(SHOWN, True)
+    for path in ("", "status", "admin", "api/v1/docs", "home/channels"):
+        page = pair[0].open(f"{site}/im/{path}")
+        eventually(lambda page=page: len(page.run(PATHS)) > 1, what="the page has loaded its files")
+        assert [each for each in page.run(PATHS) if not each.startswith("/im/")] == [], path

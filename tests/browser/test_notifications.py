@@ -9,12 +9,12 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from tests.browser.chromium import Browser, Page, unexpected
 from tests.browser.messenger import APP, Account, Chat
 from tests.browser.push import PushedBrowser
+from tests.browser.screenshots import PHONES
 from tests.browser.site import serve_folder
 from tests.conftest import StartServer
 from tests.integration.receiver import Receiver
@@ -25,7 +25,6 @@ pytestmark = pytest.mark.full
 QUESTION = "#notify-question"
 FOUND = "#log .line.found .text"
 """The message that was opened."""
-KEY = "return document.activeElement.dataset.key"
 ICON = "return document.querySelector('link[rel=icon]').getAttribute('href')"
 SWITCH_OFF = """
 const wishes = JSON.parse(localStorage.getItem(arguments[0])) ?? {};
@@ -84,8 +83,7 @@ class People:
     def __init__(self, server: Server) -> None:
         self.ann, self.bob = Account(server, "Ann"), Account(server, "Bob")
         self.bob.say(self.ann, "one", "two", "three")
-        (listed,) = self.ann.get("conversations")["conversations"]
-        self.conversation = int(listed["conversation"])
+        self.conversation = self.ann.newest
 
     def texts(self) -> list[str]:
         return [each["text"] for each in self.bob.history(self.conversation) if each["kind"] == "message"]
@@ -94,39 +92,45 @@ class People:
         (listed,) = self.ann.get("conversations")["conversations"]
         return int(listed["unread"])
 
+    def endpoints(self) -> list[dict[str, Any]]:
+        return list(self.ann.get("notifications/endpoints")["endpoints"])
+
 
 @pytest.fixture
 def people(server: Server) -> People:
     return People(server)
 
 
-def open_chat(pushed: PushedBrowser, account: Account, **how: Any) -> Chat:
-    chat = Chat(pushed.browser, account, script=pushed.script, **how)
-    chat.page.command("Page.bringToFront")
+def open_chat(pushed: PushedBrowser, people: People, **how: Any) -> Chat:
+    """The page of Ann, with the conversation open."""
+    chat = Chat(pushed.browser, people.ann, script=pushed.script, **how)
+    chat.command("Page.bringToFront")
+    chat.open(people.conversation)
     return chat
 
 
 def click(page: Page, selector: str) -> None:
     """As a person: browsers ask at no other time."""
-    eventually(lambda: page.shown(selector), what=selector)
-    page.driver.find_element(By.CSS_SELECTOR, selector).click()
+    page.sees(selector)
+    page.find(selector).click()
 
 
-def close_page(pushed: PushedBrowser) -> None:
-    pushed.browser.open("about:blank")
+def answered(pushed: PushedBrowser, people: People, permission: str, button: str, **how: Any) -> Chat:
+    """The page of Ann, who is asked after her first message, and has pressed a button."""
+    chat = open_chat(pushed, people, **how)
+    assert not chat.shown(QUESTION)
+    chat.say("hello")
+    chat.sees(QUESTION)
+    chat.fits()
+    pushed.allow(permission)
+    click(chat, f"{QUESTION} {button}")
+    return chat
 
 
 def turned_on(pushed: PushedBrowser, people: People) -> Chat:
-    """The page of Ann, who has agreed after her first message."""
-    chat = open_chat(pushed, people.ann)
-    chat.open(people.conversation)
-    assert not chat.page.shown(QUESTION)
-    chat.say("hello")
-    eventually(lambda: chat.page.shown(QUESTION), what="the page asks after the first message")
-    pushed.allow()
-    click(chat.page, f"{QUESTION} .wide")
-    eventually(lambda: endpoints(people), what="the server has the endpoint")
-    eventually(lambda: not chat.page.shown(QUESTION), what="the question is gone")
+    chat = answered(pushed, people, "granted", ".wide")
+    eventually(people.endpoints, what="the server has the endpoint")
+    chat.misses(QUESTION)
     return chat
 
 
@@ -138,125 +142,88 @@ def stays(condition: Callable[[], bool], what: str, seconds: float = 1) -> None:
         time.sleep(0.05)
 
 
-def endpoints(people: People) -> list[dict[str, Any]]:
-    return list(people.ann.get("notifications/endpoints")["endpoints"])
-
-
-def shown_as(pushed: PushedBrowser, *texts: str) -> None:
-    """The notifications, whatever the worker still does."""
-    found: list[str] = []
-
-    def look() -> bool:
-        found[:] = [each["body"] for each in pushed.shown()]
-        return found == list(texts)
-
-    try:
-        eventually(look, seconds=20)
-    except AssertionError:
-        raise AssertionError(f"notifications {found} instead of {list(texts)}") from None
-
-
-def test_from_the_question_to_a_reply_with_the_page_closed(pushed: PushedBrowser, people: People) -> None:
+def test_from_the_question_to_replies_with_the_page_closed(pushed: PushedBrowser, people: People) -> None:
     turned_on(pushed, people)
-    (endpoint,) = endpoints(people)
+    (endpoint,) = people.endpoints()
     assert endpoint["device"].startswith("Chrome, ")
-    close_page(pushed)
+    pushed.browser.open("about:blank")
 
     people.bob.say(people.ann, "are you there?")
     pushed.deliver(pushed.pushed(0))
-    shown_as(pushed, "are you there?")
-    (notification,) = pushed.shown()
+    (notification,) = pushed.shown_as("are you there?")
     assert (notification["title"], notification["lang"]) == ("Bob", "en")
     assert notification["actions"] == [["reply", "Reply"], ["read", "Mark as read"]]
     assert pushed.click("reply", "on my way") == []
     eventually(lambda: people.texts()[-1] == "on my way", what="the reply is stored")
     assert people.unread() == 0
-    assert pushed.shown() == []
+    pushed.shown_as()
 
     people.bob.say(people.ann, "good", "very good")
-    pushed.deliver(eventually(lambda: pushed.with_text("very good"), what="the last push"))
-    shown_as(pushed, "very good")
+    pushed.deliver_text("very good")
+    pushed.shown_as("very good")
     assert pushed.click("read") == []
     eventually(lambda: people.unread() == 0, what="it is read")
 
+    options = [{"text": "Yes", "value": "yes"}, {"text": "No", "value": "no"}]
+    id = people.bob.post("asks/create", to=people.ann.user, text="Deploy?", options=options)["id"]
+    pushed.deliver_text("Deploy?")
+    (notification,) = pushed.shown_as("Question: Deploy?")
+    assert notification["actions"] == [["answer:yes", "Yes"], ["answer:no", "No"]]
+    assert pushed.click("answer:no") == []
+    pushed.shown_as("You answered: No")
+    question = people.bob.post("asks/get", id=id)
+    assert (question["state"], question["answers"][0]["value"]) == ("answered", "no")
+    assert people.unread() == 0
+    pushed.deliver_text('"kind":"close"')
+    pushed.shown_as()
+
     people.bob.say(people.ann, "look")
-    pushed.deliver(eventually(lambda: pushed.with_text("look"), what="the last push"))
-    shown_as(pushed, "look")
+    pushed.deliver_text("look")
+    pushed.shown_as("look")
     (address,) = pushed.click()
-    last = people.bob.history(people.conversation)[-1]["id"]
+    last = people.bob.id_of(people.conversation)
     assert address.endswith(f"/home/messages?lang=en#c/{people.conversation}/{last}")
     page = pushed.browser.open(address, script=pushed.script)
-    eventually(lambda: page.texts(FOUND) == ["look"], what="the message is shown")
+    page.has(FOUND, "look")
     assert page.run("return location.hash") == f"#c/{people.conversation}"
     eventually(lambda: people.unread() == 0, what="it is read")
 
 
-def test_a_question_is_answered_with_the_page_closed_and_its_notification_goes(
-    pushed: PushedBrowser, people: People
-) -> None:
-    turned_on(pushed, people)
-    close_page(pushed)
-    options = [{"text": "Yes", "value": "yes"}, {"text": "No", "value": "no"}]
-    id = people.bob.post("asks/create", app=APP, to=people.ann.user, text="Deploy?", options=options)["id"]
-    pushed.deliver(pushed.pushed(0))
-    shown_as(pushed, "Question: Deploy?")
-    assert pushed.shown()[0]["actions"] == [["answer:yes", "Yes"], ["answer:no", "No"]]
-    assert pushed.click("answer:no") == []
-    shown_as(pushed, "You answered: No")
-    question = people.bob.post("asks/get", app=APP, id=id)
-    assert (question["state"], question["answers"][0]["value"]) == ("answered", "no")
-    assert people.unread() == 0
-    pushed.deliver(eventually(lambda: pushed.with_text('"kind":"close"'), what="the notification goes"))
-    shown_as(pushed)
-
-
 def test_a_browser_that_says_no_is_explained(pushed: PushedBrowser, people: People) -> None:
-    chat = open_chat(pushed, people.ann)
-    chat.open(people.conversation)
-    chat.say("hello")
-    eventually(lambda: chat.page.shown(QUESTION), what="the page asks")
-    pushed.allow("denied")
-    click(chat.page, f"{QUESTION} .wide")
+    chat = answered(pushed, people, "denied", ".wide")
     blocked = chat.word("messages_notify_blocked")
-    eventually(lambda: chat.page.texts(f"{QUESTION} p") == [blocked], what="why not")
-    click(chat.page, f"{QUESTION} .quiet")
-    eventually(lambda: not chat.page.shown(QUESTION), what="the explanation is gone")
-    chat.page.click("#settings")
-    eventually(lambda: chat.page.texts(".notice-settings > .muted") == [blocked], what="the settings say it")
-    assert endpoints(people) == []
+    chat.has(f"{QUESTION} p", blocked)
+    click(chat, f"{QUESTION} .quiet")
+    chat.misses(QUESTION)
+    chat.click("#settings")
+    chat.has(".notice-settings > .muted", blocked)
+    assert people.endpoints() == []
 
 
 def test_not_now_is_an_answer(pushed: PushedBrowser, people: People) -> None:
-    chat = open_chat(pushed, people.ann, size=(320, 640))
-    chat.open(people.conversation)
-    chat.say("hello")
-    eventually(lambda: chat.page.shown(QUESTION), what="the page asks")
-    chat.page.fits()
-    click(chat.page, f"{QUESTION} .quiet")
-    eventually(lambda: chat.page.focused == "message", what="the text box has the focus")
+    chat = answered(pushed, people, "prompt", ".quiet", size=(320, 640))
+    eventually(lambda: chat.focused == "message", what="the text box has the focus")
     chat.say("again")
-    again = open_chat(pushed, people.ann, size=(320, 640))
-    again.open(people.conversation)
+    again = open_chat(pushed, people, size=(320, 640))
     again.say("and again")
-    stays(lambda: not again.page.shown(QUESTION), what="nobody asks again")
-    again.page.click("#notices-here")
-    eventually(lambda: again.page.shown(".notice-level"), what="the levels")
-    again.page.fits()
+    stays(lambda: not again.shown(QUESTION), what="nobody asks again")
+    again.click("#notices-here")
+    again.sees(".notice-level")
+    again.fits()
 
 
 def test_devices_and_wishes_are_set_in_the_settings(pushed: PushedBrowser, people: People) -> None:
     pushed.allow()
-    chat = open_chat(pushed, people.ann)
-    page = chat.page
+    page = open_chat(pushed, people)
     page.click("#settings")
     click(page, HERE)
-    eventually(lambda: len(endpoints(people)) == 1, what="this device")
-    eventually(lambda: page.shown(".notice-settings .person-row .mark"), what="it is in the list")
+    eventually(lambda: len(people.endpoints()) == 1, what="this device")
+    page.sees(".notice-settings .person-row .mark")
     page.click("[data-key=notify-test]")
     assert b'"kind":"test"' in pushed.pushed(0)
     click(page, "[data-key=notify-preview]")
     click(page, "[data-key=notify-quiet]")
-    eventually(lambda: page.shown("[data-key=notify-begin]"), what="the hours")
+    page.sees("[data-key=notify-begin]")
     page.run(
         "const time = document.querySelector('[data-key=notify-end]');"
         "time.value = '06:30'; time.dispatchEvent(new Event('change'))"
@@ -266,42 +233,22 @@ def test_devices_and_wishes_are_set_in_the_settings(pushed: PushedBrowser, peopl
     eventually(lambda: people.ann.get("notifications/wishes")["quiet"] == quiet, what="the quiet hours")
     assert people.ann.get("notifications/wishes")["preview"] is False
     click(page, HERE)
-    eventually(lambda: endpoints(people) == [], what="this device is gone")
-    eventually(lambda: page.run(KEY) == "notify-here", what="the focus stays")
+    eventually(lambda: people.endpoints() == [], what="this device is gone")
+    page.gives("return document.activeElement.dataset.key", "notify-here")
     assert page.run("return localStorage.getItem('test:push')") is None
-
-
-PHONES = [
-    {"id": 1, "host": "apns/gochat", "device": "iPhone", "language": "en", "enabled": True, "created": 0},
-    {"id": 2, "host": "fcm/gochat", "device": "", "language": "en", "enabled": True, "created": 0},
-]
-WITH_PHONES = f"""
-const ask = window.fetch;
-window.fetch = async (address, options) => {{
-  const {{ pathname }} = new URL(address, location);
-  const isList = pathname.endsWith("/notifications/endpoints") && options?.method !== "POST";
-  return isList ? Response.json({{ endpoints: {json.dumps(PHONES)} }}) : ask(address, options);
-}};
-"""
 
 
 def test_phones_are_among_the_devices(pushed: PushedBrowser, people: People) -> None:
     """As the server lists them that has the plug-in for their push services."""
-    chat = Chat(pushed.browser, people.ann, script=pushed.script + WITH_PHONES)
-    page = chat.page
-    page.click("#settings")
+    chat = Chat(pushed.browser, people.ann, script=pushed.script + PHONES)
+    chat.click("#settings")
     rows = ".notice-settings .person-row"
-    eventually(lambda: len(page.texts(rows)) == 2, what="the phones")
-    assert page.texts(f"{rows} .person-name") == ["iPhone", "Google (FCM)"]
-    (apple, google) = page.texts(f"{rows} small")
-    assert apple.startswith("Apple (APNs) · Since")
-    assert google.startswith("Since")
+    chat.has(f"{rows} .person-name bdi", "Pixel 9", "Apple (APNs)", "Chrome")
+    assert [each.partition("Since")[0] for each in chat.texts(f"{rows} small")] == ["Google (FCM) · ", "", ""]
 
 
 def test_a_conversation_is_muted(pushed: PushedBrowser, people: People) -> None:
-    chat = open_chat(pushed, people.ann)
-    page = chat.page
-    chat.open(people.conversation)
+    page = open_chat(pushed, people)
     page.click("#notices-here")
     click(page, "[data-key='level:nothing']")
 
@@ -310,23 +257,21 @@ def test_a_conversation_is_muted(pushed: PushedBrowser, people: People) -> None:
         return [(each["level"], each["mute_until"]) for each in found]
 
     eventually(lambda: wishes() == [("nothing", 0)], what="nothing")
-    eventually(lambda: page.shown(".quiet-mark .slash"), what="the list has a mark")
-    eventually(lambda: page.shown("#notices-here .slash"), what="the head, too")
+    page.sees(".quiet-mark .slash", "#notices-here .slash")
     click(page, "[data-key='level:all']")
     click(page, "[data-key='mute:168']")
     eventually(lambda: any(end > time.time() + 6 * 86_400 for _, end in wishes()), what="muted for a week")
     click(page, "[data-key=unmute]")
     eventually(lambda: wishes() in ([], [("all", 0)]), what="not muted")
-    eventually(lambda: not page.shown(".quiet-mark"), what="the mark is gone")
+    page.misses(".quiet-mark")
 
 
 def test_the_device_forgets_a_user_who_logs_out(pushed: PushedBrowser, people: People) -> None:
     chat = turned_on(pushed, people)
-    chat.page.click("#me")
-    chat.page.click("#logout")
-    eventually(lambda: endpoints(people) == [], what="the endpoint is gone")
-    assert chat.page.run("return localStorage.getItem('test:push')") is None
-    assert not [each for each in chat.page.run("return Object.keys(localStorage)") if ":rows:" in each]
+    chat.click("#me", "#logout")
+    eventually(lambda: people.endpoints() == [], what="the endpoint is gone")
+    assert chat.run("return localStorage.getItem('test:push')") is None
+    assert not [each for each in chat.run("return Object.keys(localStorage)") if ":rows:" in each]
 
 
 PRODUCT = {
@@ -363,29 +308,30 @@ def test_a_page_of_another_origin_has_notifications(
         pushed.allow()
         ann, server = people.ann, people.ann.server
         options = {"http": server.http_url, "ws": server.ws_url, "user": ann.user, "token": ann.token}
-        page = pushed.browser.open(f"{origin}/#{quote(json.dumps(options))}", script=pushed.script)
-        eventually(lambda: page.texts("output") == ["off"], what="off")
+        address = f"{origin}/#{quote(json.dumps(options))}"
+        page = pushed.browser.open(address, script=pushed.script)
+        page.has("output", "off")
         click(page, "#on")
-        eventually(lambda: page.texts("output") == ["on"], what="on")
-        assert len(endpoints(people)) == 1
+        page.has("output", "on")
+        assert len(people.endpoints()) == 1
         page.driver.refresh()
-        eventually(lambda: page.texts("output") == ["on"], what="still on")
-        close_page(pushed)
+        page.has("output", "on")
+        pushed.browser.open("about:blank")
         people.bob.say(ann, "hello")
         pushed.deliver(pushed.pushed(0))
-        shown_as(pushed, "hello")
+        pushed.shown_as("hello")
         assert pushed.click("reply", "hi") == []
         eventually(lambda: people.texts()[-1] == "hi", what="the reply is stored")
         people.bob.say(ann, "bye")
-        pushed.deliver(eventually(lambda: pushed.with_text("bye"), what="the last push"))
-        shown_as(pushed, "bye")
-        last = people.bob.history(people.conversation)[-1]["id"]
+        pushed.deliver_text("bye")
+        pushed.shown_as("bye")
+        last = people.bob.id_of(people.conversation)
         assert pushed.click() == [f"{origin}/?c={people.conversation}&m={last}"]
-        page = pushed.browser.open(f"{origin}/#{quote(json.dumps(options))}", script=pushed.script)
-        eventually(lambda: page.texts("output") == ["on"], what="on")
+        page = pushed.browser.open(address, script=pushed.script)
+        page.has("output", "on")
         click(page, "#on")
-        eventually(lambda: page.texts("output") == ["off"], what="off")
-        eventually(lambda: endpoints(people) == [], what="the server forgets it")
+        page.has("output", "off")
+        eventually(lambda: people.endpoints() == [], what="the server forgets it")
 
 
 SOUNDS = """
@@ -399,25 +345,20 @@ def test_a_message_of_another_conversation_makes_a_sound_that_can_be_switched_of
     pushed: PushedBrowser, people: People
 ) -> None:
     pushed.script += SOUNDS
-    chat = open_chat(pushed, people.ann)
-    page = chat.page
-    chat.open(people.conversation)
+    page = open_chat(pushed, people)
     click(page, "#log")
     people.bob.say(people.ann, "here")
-    eventually(lambda: "here" in chat.texts, what="it is shown")
+    eventually(lambda: "here" in page.messages, what="it is shown")
     cat = Account(people.ann.server, "Cat")
     cat.say(people.ann, "there")
-    eventually(lambda: page.run("return window.sounds") == 2, what="the two notes")
-    eventually(lambda: page.run(ICON) == "/static/icons/unread-1.svg", what="the count on the icon")
+    page.gives("return window.sounds", 2)  # the two notes
+    page.gives(ICON, "/static/icons/unread-1.svg")
     page.run(SWITCH_OFF, f"imserver:wishes:{APP}:{people.ann.user}")
-    silent = open_chat(pushed, people.ann)
-    silent.open(people.conversation)
-    click(silent.page, "#log")
-    silent.page.click("#message")
-    silent.page.press(Keys.ESCAPE)
-    eventually(lambda: not silent.page.shown("#composer"), what="the list")
+    silent = open_chat(pushed, people)
+    click(silent, "#log")
+    silent.click("#message")
+    silent.press(Keys.ESCAPE)
+    silent.misses("#composer")
     cat.say(people.ann, "and again")
-    eventually(
-        lambda: "and again" in "".join(silent.page.texts("#conversations .preview")), what="it is listed"
-    )
-    stays(lambda: silent.page.run("return window.sounds") == 0, what="no sound")
+    silent.has_some("#conversations .preview", "and again")
+    stays(lambda: silent.run("return window.sounds") == 0, what="no sound")

@@ -10,7 +10,6 @@ from zipfile import ZipFile
 import pyotp
 import pytest
 
-from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
 from tests.browser.messenger import APP, Account, Chat
 from tests.conftest import StartServer
@@ -20,8 +19,7 @@ from tests.users import PASSWORD
 pytestmark = pytest.mark.full
 
 STORED = """
-const done = arguments[0];
-indexedDB.databases().then((all) => done([...Object.keys(localStorage), ...all.map(({ name }) => name)]));
+return [...Object.keys(localStorage), ...(await indexedDB.databases()).map(({ name }) => name)];
 """
 LOG = "return document.querySelector('[role=log]').textContent"
 DELETE, DONE = "Delete my account", "Your account is deleted"
@@ -35,24 +33,29 @@ def server(start_server: StartServer) -> Server:
     )
 
 
-def shows(page: Page, text: str) -> None:
-    eventually(lambda: text in page.run("return document.body.textContent"), 30, what=f"{text!r} is shown")
-
-
 def open_settings(chat: Chat, button: str) -> None:
-    chat.click(chat.word("messages_settings"))
-    element = chat.named("button", button)
-    chat.page.run("arguments[0].scrollIntoView({ block: 'center' })", element)
+    chat.tap(chat.word("messages_settings"))
+    chat.run("arguments[0].scrollIntoView({ block: 'center' })", chat.named("button", button))
+
+
+def delete(chat: Chat, **fields: str) -> None:
+    """Press the button in the settings, and again in the dialog, with these fields named by words' keys."""
+    chat.tap(DELETE)
+    for key, text in fields.items():
+        chat.named("field", chat.word(f"messages_{key}"), within="dialog.card").send_keys(text)
+    chat.named("button", DELETE, within="dialog.card")
+    assert bool(chat.texts("dialog.card input")) == bool(fields)
+    chat.tap(DELETE, within="dialog.card")
 
 
 def test_a_person_exports_what_is_theirs(pair: Pair, server: Server, tmp_path: Path) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     ann.say(bob, "the tea is ready")
     chat = Chat(pair[0], ann)
-    chat.page.command("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    chat.command("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
     open_settings(chat, "Export my data")
-    chat.click("Export my data")
-    chat.click("Download")
+    chat.tap("Export my data")
+    chat.tap("Download")
     files = eventually(lambda: list(tmp_path.glob("*.zip")), what="the file")
     with ZipFile(files[0]) as archive:
         content = b"".join(archive.read(name) for name in archive.namelist())
@@ -65,56 +68,39 @@ def test_a_person_deletes_the_account(pair: Pair, server: Server) -> None:
     ann.say(group, "the tea is ready")
     pair.expects("403")
     other = Chat(pair[1], bob)
-    other.open(group)
-    shows(other.page, "the tea is ready")
+    other.open(group, "the tea is ready")
     chat = Chat(pair[0], ann)
     open_settings(chat, DELETE)
-    chat.click(DELETE)
-    password = chat.named("field", chat.word("messages_password_old"), within="dialog.card")
-    password.send_keys("wrong")
-    chat.click(DELETE, within="dialog.card")
-    shows(chat.page, "The password or code is wrong")
-    chat.page.fits()
-    password.clear()
-    password.send_keys(PASSWORD)
-    chat.click(DELETE, within="dialog.card")
-    shows(chat.page, DONE)
-    eventually(lambda: chat.page.shown("#login-form"), what="the form")
-    assert not chat.page.run("return document.querySelector('#login-note').textContent")
-    eventually(
-        lambda: not [each for each in chat.page.driver.execute_async_script(STORED) if ann.user in each],
-        what="nothing of the account is stored",
-    )
-    assert chat.page.run("return localStorage.getItem(arguments[0])", f"imserver:account:{APP}") is None
-    eventually(lambda: other.word("messages_deleted_user") in other.page.run(LOG), 30, what="a deleted user")
-    assert not re.findall("the tea is ready|Ann", other.page.run(LOG))
-
-
-def test_an_account_with_a_second_factor_is_deleted_by_password_and_code(pair: Pair, server: Server) -> None:
-    ann = Account(server, "Ann")
-    secret = ann.post("accounts/factor/begin", app=APP, password=PASSWORD)["secret"]
-    code = pyotp.TOTP(secret).generate_otp(int(time()) // 30)
-    codes = ann.post("accounts/factor/confirm", app=APP, code=code)["codes"]
-    chat = Chat(pair[0], ann)
-    open_settings(chat, DELETE)
-    chat.click(DELETE)
-    field = chat.named("field", chat.word("messages_factor_code"), within="dialog.card")
+    delete(chat, password_old="wrong")
+    chat.has_some("body", "The password or code is wrong")
+    chat.fits()
+    chat.named("field", chat.word("messages_password_old"), within="dialog.card").clear()
     chat.named("field", chat.word("messages_password_old"), within="dialog.card").send_keys(PASSWORD)
-    field.send_keys(codes[0])
-    chat.click(DELETE, within="dialog.card")
-    shows(chat.page, DONE)
+    chat.tap(DELETE, within="dialog.card")
+    chat.has_some("body", DONE)
+    chat.sees("#login-form")
+    assert not chat.run("return document.querySelector('#login-note').textContent")
+    eventually(
+        lambda: not [each for each in chat.awaited(STORED) if ann.user in each], what="nothing is stored"
+    )
+    assert chat.run("return localStorage.getItem(arguments[0])", f"imserver:account:{APP}") is None
+    other.has_some("[role=log]", other.word("messages_deleted_user"))
+    assert not re.findall("the tea is ready|Ann", other.run(LOG))
 
 
-def test_a_guest_needs_no_password(pair: Pair, server: Server) -> None:
-    bob = Account(server, "Bob")
+def test_a_second_factor_is_asked_for_and_a_guest_needs_no_password(pair: Pair, server: Server) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    secret = ann.post("accounts/factor/begin", password=PASSWORD)["secret"]
+    code = pyotp.TOTP(secret).generate_otp(int(time()) // 30)
+    codes = ann.post("accounts/factor/confirm", code=code)["codes"]
+    chat = Chat(pair[0], ann)
+    open_settings(chat, DELETE)
+    delete(chat, password_old=PASSWORD, factor_code=codes[0])
+    chat.has_some("body", DONE)
     group = bob.create_group("tea")
     code = bob.post("invitations/create", group=str(group), guests=True)["code"]
     session = bob.post("invitations/join", code=code, nickname="Gus")["session"]
-    login = {"token": session["token"], "user": session["account"]["user"]}
-    chat = Chat(pair[0], Account(server, "Gus", login))
+    chat = Chat(pair[0], Account(server, "Gus", {**session, "user": session["account"]["user"]}))
     open_settings(chat, DELETE)
-    chat.click(DELETE)
-    chat.named("button", DELETE, within="dialog.card")
-    assert not chat.page.texts("dialog.card input")
-    chat.click(DELETE, within="dialog.card")
-    shows(chat.page, DONE)
+    delete(chat)
+    chat.has_some("body", DONE)

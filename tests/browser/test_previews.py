@@ -61,12 +61,11 @@ def test_cards_stand_below_messages(pair: Pair, server: Server, site: Site) -> N
     bob.say(ann, *(f"see {site.url}/{path}" for path in ("small", "arabic", "none", "wide")))
     ann.say(bob, f"mine: {site.url}/small")
     chat = Chat(pair[0], ann)
-    (row,) = ann.get("conversations")["conversations"]
-    chat.open(row["conversation"])
+    chat.open(ann.newest)
     cards: list[Any] = []
 
     def has_all() -> bool:
-        cards[:] = chat.page.run(CARDS)
+        cards[:] = chat.run(CARDS)
         return len(cards) == 4 and bool(cards[-1]["drawn"])  # those above are loaded when they are seen
 
     eventually(has_all)
@@ -76,4 +75,4 @@ def test_cards_stand_below_messages(pair: Pair, server: Server, site: Site) -> N
     assert [card["wide"] for card in cards] == [False, False, True, False]
     assert all(all(card["hosts"]) and card["fits"] for card in cards)
     chat.menu(f"mine: {site.url}/small", "Remove the preview")
-    eventually(lambda: len(chat.page.run(CARDS)) == 3)
+    eventually(lambda: len(chat.run(CARDS)) == 3)

@@ -1,43 +1,72 @@
 """The page that explains the HTTP interface, in a real browser."""
 
 import json
+from typing import Any
 
 import pytest
-from selenium.webdriver.remote.webelement import WebElement
 
 from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
 from tests.conftest import StartServer
-from tests.support import eventually
+from tests.support import Server, eventually
+
+CLICK = """
+const [button] = arguments;
+button.scrollIntoView({ block: "center" });
+window.said = [];
+new MutationObserver(() => window.said.push(button.textContent)).observe(button, { childList: true });
+"""
+"""Remember what a button says: it does so for two seconds."""
+KEY = "a key of the tests that may push"
+PUSH = '{"app":"101","user":"eve","text":"hi"}'
+
+
+class Reference(Page):
+    """The page, and the form of one of its operations."""
+
+    form = ""
+
+    def try_it(self, operation: str) -> None:
+        """Open the form of an operation."""
+        self.form = f"#{operation} .trial"
+        self.pressed(f"#{operation} .try")
+
+    def pressed(self, selector: str) -> None:
+        self.run("document.querySelector(arguments[0]).scrollIntoView({ block: 'center' })", selector)
+        self.find(selector).click()
+
+    def body(self, text: str) -> None:
+        self.run("document.querySelector(arguments[0]).value = arguments[1]", f"{self.form} textarea", text)
+
+    def answer(self) -> str:
+        """Press Send; the status of the answer."""
+        self.pressed(f"{self.form} .send")
+        outcome, send = f"{self.form} .outcome", self.find(f"{self.form} .send")
+        eventually(lambda: self.find(outcome).text and send.is_enabled(), what="an answer")
+        return self.find(outcome).text
+
+
+def opened(pair: Pair, server: Server, **how: Any) -> Reference:
+    return Reference(pair[0].open(f"{server.http_url}/api/v1/docs?lang=en", **how).driver)
 
 
 @pytest.mark.full
-def test_contents_lead_to_operations_and_lines_for_the_shell_are_copied(
-    pair: Pair, start_server: StartServer
-) -> None:
-    server = start_server()
-    page = pair[0].open(f"{server.http_url}/api/v1/docs?lang=en")
+def test_contents_lead_to_operations_and_lines_for_the_shell_are_copied(pair: Pair, server: Server) -> None:
+    page = opened(pair, server)
     assert page.texts("h1")[0].startswith("HTTP API")
     page.fits()
     page.click('.contents a[href="#post_ban"]')
-    eventually(
-        lambda: page.texts(".contents [aria-current]") == ["POST /ban"], what="the contents mark the place"
-    )
-    top = "return document.querySelector('#post_ban').getBoundingClientRect().top"
-    eventually(lambda: page.run(top) < 100, what="the operation is at the top")
+    page.has(".contents [aria-current]", "POST /ban")  # the contents mark the place
+    page.gives("return document.querySelector('#post_ban').getBoundingClientRect().top < 100", True)
 
-    page.command(
-        "Browser.grantPermissions",
-        origin=server.http_url,
-        permissions=["clipboardReadWrite", "clipboardSanitizedWrite"],
-    )
+    permissions = ["clipboardReadWrite", "clipboardSanitizedWrite"]
+    page.command("Browser.grantPermissions", origin=server.http_url, permissions=permissions)
     button = page.find("#post_unban .curl").find_element("xpath", "..").find_element("css selector", ".copy")
     assert button.text == "Copy"
-    page.run("arguments[0].scrollIntoView({block: 'center'})", button)
     page.run(CLICK, button)
     button.click()
     eventually(lambda: "Copied" in page.run("return window.said"), what="it says so")
-    copied = page.driver.execute_async_script("navigator.clipboard.readText().then(arguments[0])")
+    copied = page.awaited("return navigator.clipboard.readText()")
     assert copied.startswith("curl ")
     assert copied.endswith("/api/v1/unban")
     eventually(lambda: button.text == "Copy", what="it can be pressed again")
@@ -45,102 +74,56 @@ def test_contents_lead_to_operations_and_lines_for_the_shell_are_copied(
     page.run("document.activeElement.blur()")
     page.press("/")
     page.press(*"apps/delete")
-    eventually(
-        lambda: [text for text in page.texts(".contents li:not([hidden])") if text] == ["POST /apps/delete"],
-        what="one operation is left",
+    left = (
+        "return [...document.querySelectorAll('.contents li:not([hidden])')].map((each) => each.textContent)"
     )
-    page.find("#search").send_keys(" nonsense")
-    eventually(lambda: page.shown("#nothing"), what="nothing is left")
+    eventually(lambda: list(filter(None, page.run(left))) == ["POST /apps/delete"], what="one is left")
+    page.write("#search", " nonsense")
+    page.sees("#nothing")
     assert page.find("#post_push .anchor").get_attribute("href").endswith("#post_push")
 
-
-@pytest.mark.full
-def test_on_a_phone_the_contents_are_folded_and_nothing_sticks_out(
-    pair: Pair, start_server: StartServer
-) -> None:
-    server = start_server()
-    page = pair[0].open(f"{server.http_url}/api/v1/docs?lang=en", size=(320, 640))
+    page = opened(pair, server, size=(320, 640))
     page.fits()
     assert not page.shown(".contents nav")
-    page.find(".contents summary").click()
+    page.click(".contents summary")
     assert page.shown(".contents nav")
-    page.find('.contents a[href="#post_push"]').click()
-    eventually(lambda: not page.shown(".contents nav"), what="the contents fold again")
-    wide = page.run(
-        "return [...document.querySelectorAll('.operation')]"
-        ".filter((each) => each.getBoundingClientRect().right > innerWidth).length"
-    )
-    assert wide == 0
-
-
-CLICK = """
-const [button] = arguments;
-window.said = [];
-new MutationObserver(() => window.said.push(button.textContent)).observe(button, { childList: true });
-"""
-"""Remember what a button says: it does so for two seconds."""
-
-
-KEY = "a key of the tests that may push"
-KEYS = {"api": {"keys": [{"key": KEY, "scopes": ["push"]}]}}
-
-
-def try_it(page: Page, operation: str) -> WebElement:
-    """Open the form of an operation."""
-    button = page.find(f"#{operation} .try")
-    page.run("arguments[0].scrollIntoView({block: 'center'})", button)
-    button.click()
-    return page.find(f"#{operation} .trial")
-
-
-def answer_of(page: Page, form: WebElement) -> tuple[str, str]:
-    """Press Send; status and body of the answer."""
-    button = form.find_element("css selector", ".send")
-    page.run("arguments[0].scrollIntoView({block: 'center'})", button)
-    button.click()
-    eventually(
-        lambda: form.find_element("css selector", ".outcome").text and button.is_enabled(), what="an answer"
-    )
-    return (form.find_element("css selector", ".outcome").text, form.find_element("css selector", "pre").text)
+    page.click('.contents a[href="#post_push"]')
+    page.misses(".contents nav")  # the contents fold again
+    right = "filter((each) => each.getBoundingClientRect().right > innerWidth).length"
+    assert page.run(f"return [...document.querySelectorAll('.operation')].{right}") == 0
 
 
 @pytest.mark.full
-def test_requests_are_tried_in_demo_mode(pair: Pair, start_server: StartServer) -> None:
+def test_requests_are_tried_in_demo_mode(pair: Pair, server: Server) -> None:
     pair.expects("400 (Bad Request)")
-    server = start_server()
-    page = pair[0].open(f"{server.http_url}/api/v1/docs?lang=en")
-    form = try_it(page, "post_push")
-    body = form.find_element("css selector", "textarea")
-    assert "app" in json.loads(body.get_property("value"))
-    page.run("arguments[0].value = arguments[1]", body, '{"app":"101","user":"eve","text":"hi"}')
-    status, text = answer_of(page, form)
-    assert status.startswith("200")
-    assert json.loads(text)["results"][0]["status"] == "absent"
-    page.run('arguments[0].value = \'{"app":"101"}\'', body)
-    assert answer_of(page, form)[0].startswith("400")
-    page.run("arguments[0].value = '{'", body)
-    assert answer_of(page, form)[0].startswith("The body is not valid JSON")
-    form = try_it(page, "get_counts")
-    assert answer_of(page, form)[0].startswith("200")
+    page = opened(pair, server)
+    page.try_it("post_push")
+    assert "app" in json.loads(page.find("#post_push .trial textarea").get_property("value"))
+    page.body(PUSH)
+    assert page.answer().startswith("200")
+    assert json.loads(page.find("#post_push .trial pre").text)["results"][0]["status"] == "absent"
+    for body, outcome in (('{"app":"101"}', "400"), ("{", "The body is not valid JSON")):
+        page.body(body)
+        assert page.answer().startswith(outcome)
+    page.try_it("get_counts")
+    assert page.answer().startswith("200")
 
 
 @pytest.mark.full
 def test_a_key_stays_in_the_memory_of_the_page(pair: Pair, start_server: StartServer) -> None:
     pair.expects("401 (Unauthorized)")
-    server = start_server(config=KEYS)
-    address = f"{server.http_url}/api/v1/docs?lang=en"
-    page = pair[0].open(address)
-    form = try_it(page, "post_push")
-    body = form.find_element("css selector", "textarea")
-    page.run("arguments[0].value = arguments[1]", body, '{"app":"101","user":"eve","text":"hi"}')
-    assert answer_of(page, form)[0].startswith("401")
-    page.find("#key").send_keys(KEY)
-    assert answer_of(page, form)[0].startswith("200")
+    server = start_server(config={"api": {"keys": [{"key": KEY, "scopes": ["push"]}]}})
+    page = opened(pair, server)
+    address = page.driver.current_url
+    page.try_it("post_push")
+    page.body(PUSH)
+    assert page.answer().startswith("401")
+    page.write("#key", KEY)
+    assert page.answer().startswith("200")
     stored = page.run("return JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])")
     assert stored == '[{},{},""]'
-    assert page.run("return location.href") == address
-    field = page.find("#key")
-    assert (field.get_attribute("autocomplete"), field.get_attribute("name")) == ("off", "")
-    assert page.run("return arguments[0].form === null", field)
+    assert page.driver.current_url == address
+    field = "const { autocomplete, name, form } = document.querySelector('#key');"
+    assert page.run(f"{field} return [autocomplete, name, form]") == ["off", "", None]
     page.driver.refresh()
     assert page.find("#key").get_property("value") == ""

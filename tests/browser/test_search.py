@@ -25,34 +25,33 @@ def test_the_palette_leads_to_people_messages_actions_and_settings(pair: Pair, s
     tea = ann.create_group("Tea club", bob)
     bob.say(tea, "a needle in the hay")
     chat = Chat(pair[0], ann)
-    page = chat.page
-    eventually(lambda: page.shown(f"[data-conversation='{tea}']"), what="the list")
+    chat.sees(f"[data-conversation='{tea}']")
 
     def palette(text: str, row: str) -> None:
         """Choose by the keyboard alone."""
-        page.press(Keys.CONTROL + "k" + Keys.NULL)
-        eventually(lambda: page.focused == "palette-field", what="the palette")
-        page.press(text)
-        eventually(lambda: row in page.texts(".palette .hit.first b"), what=f"{row} is found")
-        page.press(Keys.ENTER)
-        eventually(lambda: not page.shown(".palette"), what="the palette is closed")
+        chat.press(Keys.CONTROL + "k" + Keys.NULL)
+        eventually(lambda: chat.focused == "palette-field", what="the palette")
+        chat.press(text)
+        chat.has_some(".palette .hit.first b", row)
+        chat.press(Keys.ENTER)
+        chat.misses(".palette")
 
     palette("stranger", "Zoë Stranger")
-    eventually(lambda: page.texts("#conversation-name") == ["Zoë Stranger"], what="the conversation")
+    chat.has("#conversation-name", "Zoë Stranger")
     palette("needle", "Bob · Tea club")
-    eventually(lambda: page.texts("#conversation-name") == ["Tea club"], what="the conversation")
+    chat.has("#conversation-name", "Tea club")
     palette("dark", "Theme: Dark")
-    eventually(lambda: page.run("return getComputedStyle(document.documentElement).colorScheme") == "dark")
+    chat.gives("return getComputedStyle(document.documentElement).colorScheme", "dark")
     palette("new gr", "New group")
-    eventually(lambda: page.shown("#group-create"), what="the dialog is open")
-    page.press(Keys.ESCAPE)
-    eventually(lambda: not page.shown("#group-create"), what="the dialog is closed")
-    page.click("#palette-open")
-    eventually(lambda: page.focused == "palette-field", what="the palette")
-    page.press(Keys.ARROW_DOWN, Keys.ARROW_DOWN, Keys.ARROW_UP, Keys.ARROW_UP)
-    assert page.focused == "palette-field"
-    page.press(Keys.ESCAPE)
-    eventually(lambda: page.focused == "palette-open", what="the focus is where it was")
+    chat.sees("#group-create")
+    chat.press(Keys.ESCAPE)
+    chat.misses("#group-create")
+    chat.click("#palette-open")
+    eventually(lambda: chat.focused == "palette-field", what="the palette")
+    chat.press(Keys.ARROW_DOWN, Keys.ARROW_DOWN, Keys.ARROW_UP, Keys.ARROW_UP)
+    assert chat.focused == "palette-field"
+    chat.press(Keys.ESCAPE)
+    eventually(lambda: chat.focused == "palette-open", what="the focus is where it was")
 
 
 @pytest.mark.full
@@ -62,43 +61,38 @@ def test_filters_are_typed_and_clicked(pair: Pair, server: Server) -> None:
     bob.say(tea, "tea https://example.org", "tea of Bob")
     cat.say(tea, "tea of Cat")
     ann.send(bob, "file", {"name": "Tea report.pdf", "url": "/media/none", "size": 1})
-    page = Chat(pair[0], ann).page
-
-    def hits() -> list[str]:
-        return page.texts("#hits .preview")
+    page = Chat(pair[0], ann)
 
     field = page.find("#search")
     field.send_keys("tea")
-    eventually(lambda: len(hits()) == 5, what="the group, three messages and a file")
+    eventually(lambda: len(page.texts("#hits .preview")) == 5, what="the group, messages and a file")
     assert page.texts("#hits .hit-title") == ["Conversations", "Messages", "Media and files"]
     field.send_keys(" from:b")
     eventually(lambda: page.texts("#hits .hit b")[:1] == ["Bob B"], what="a suggestion")
     field.send_keys(Keys.ENTER)
-    eventually(lambda: hits() == ["tea of Bob", "tea https://example.org"], what="the messages of Bob")
+    page.has("#hits .preview", "tea of Bob", "tea https://example.org")
     assert field.get_attribute("value") == 'tea from:"Bob B" '
     page.click("#search-chips [aria-pressed]:last-child")
-    eventually(lambda: hits() == ["tea https://example.org"], what="those with a link")
+    page.has("#hits .preview", "tea https://example.org")
     field.send_keys("before:2020 ")
-    eventually(lambda: page.texts("#hits .people-note") == ["Nothing found"], what="none was so early")
+    page.has("#hits .people-note", "Nothing found")
     field.send_keys(ALL + "has:file ")
-    eventually(lambda: hits() == ["Tea report.pdf"], what="the file")
+    page.has("#hits .preview", "Tea report.pdf")
     ann.send(bob, "album", {"items": [{"type": "picture", "url": "/media/none"}], "caption": "hills"})
     field.send_keys(ALL + "has:picture ")
-    eventually(lambda: hits() == ["hills"], what="the album with a picture")
+    page.has("#hits .preview", "hills")
     field.send_keys(ALL + "has:file ")
-    eventually(lambda: hits() == ["Tea report.pdf"], what="the album has no file")
+    page.has("#hits .preview", "Tea report.pdf")
     field.send_keys(ALL + "has:nothing ")
-    eventually(
-        lambda: page.texts("#hits .people-note") == ["“has:nothing” is not a filter"], what="what is wrong"
-    )
+    page.has("#hits .people-note", "“has:nothing” is not a filter")
     field.send_keys(Keys.ESCAPE)
-    eventually(lambda: not page.shown("#search-chips"), what="the list")
+    page.misses("#search-chips")
     field.send_keys("tea of Bob")
-    eventually(lambda: hits() == ["tea of Bob"], what="the message")
+    page.has("#hits .preview", "tea of Bob")
     page.click("#hits .preview")
     eventually(lambda: page.focused != "search" and page.texts("#conversation-name") == ["Tea club"])
     page.press(Keys.ESCAPE)
-    eventually(lambda: not page.shown("#hits"), what="the search is closed")
+    page.misses("#hits")
     assert page.texts("#conversation-name") == ["Tea club"], "one key closes one thing"
 
 
@@ -108,18 +102,13 @@ def test_the_menu_has_all_filters_and_leads_to_a_day(pair: Pair, server: Server)
     tea = ann.create_group("Tea club", bob)
     bob.say(tea, "red kettle of Bob", "kettle")
     ann.say(tea, "kettle, red, of Ann")
-    page = Chat(pair[0], ann).page
+    page = Chat(pair[0], ann)
 
-    def hits() -> list[str]:
-        return page.texts("#hits .preview")
-
-    page.find("#search").send_keys("kettle re")
-    eventually(lambda: hits() == ["kettle, red, of Ann", "red kettle of Bob"], what="words in any order")
+    page.write("#search", "kettle re")
+    page.has("#hits .preview", "kettle, red, of Ann", "red kettle of Bob")
     assert page.texts("#hits mark") == ["kettle", "re", "re", "kettle"]
-    keys = (
-        "return performance.getEntriesByType('resource').some(({ name }) => name.endsWith('/list-signs.js'))"
-    )
-    eventually(lambda: page.run(keys), what="the keys of lists")
+    signs = "return performance.getEntriesByType('resource').some(({ name }) => /list-signs.js$/.test(name))"
+    page.gives(signs, True)  # the keys of lists
     focused = []
     page.press(Keys.TAB)
     for key in (Keys.TAB, Keys.ARROW_RIGHT, Keys.END, Keys.ARROW_LEFT, Keys.HOME, Keys.END):
@@ -131,19 +120,18 @@ def test_the_menu_has_all_filters_and_leads_to_a_day(pair: Pair, server: Server)
     page.press(Keys.SHIFT + Keys.TAB)
     assert page.focused == focused[-1]
     page.click("#search-chips .chip")
-    eventually(lambda: page.shown(".filter-form"), what="the menu")
-    page.find(".filter-form [list]").send_keys("Bob B")
+    page.write(".filter-form [list]", "Bob B")
     page.click(".filter-form [type=submit]")
-    eventually(lambda: hits() == ["red kettle of Bob"], what="the message of Bob")
+    page.has("#hits .preview", "red kettle of Bob")
     page.click("#search-chips .chip")
-    eventually(lambda: page.shown(".filter-form"), what="the menu")
+    page.sees(".filter-form")
     assert page.find(".filter-form [list]").get_attribute("value") == "Bob B"
     page.click(".filter-jump .wide")
-    eventually(lambda: page.shown(".filters .note"), what="what is missing")
+    page.sees(".filters .note")
     page.run(
         "document.querySelector('.filter-form select').value = 'Tea club';"
         "document.querySelector('.filter-jump input').value = '2020-01-01'"
     )
     page.click(".filter-jump .wide")
-    eventually(lambda: page.texts("#conversation-name") == ["Tea club"], what="the conversation")
+    page.has("#conversation-name", "Tea club")
     assert not page.shown(".filter-menu")

@@ -1,61 +1,108 @@
-"""The operators' page in a real browser."""
+"""The operators' pages of a node, and of all nodes, in a real browser."""
 
-import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from selenium.webdriver.common.keys import Keys
 from websockets.sync.client import connect
 
+from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
 from tests.conftest import StartServer
-from tests.support import eventually
+from tests.integration.clusters import name_of, nodes_of
+from tests.integration.cmd import logged_in
+from tests.processes import pause
+from tests.support import Server, eventually
+
+pytestmark = pytest.mark.full
 
 KEY = "an-admin-key-of-this-test"
+ROWS = """return [...document.querySelectorAll('#nodes tr')].map((row) => [
+    row.querySelector('bdi').textContent, [...row.querySelectorAll('td')].map((cell) => cell.textContent)])"""
 
 
-@pytest.mark.full
-def test_it_shows_the_node_and_renews_itself(pair: Pair, start_server: StartServer) -> None:
+@contextmanager
+def visited(page: Page, one: Server, other: Server) -> Iterator[None]:
+    """A time in which ann and somebody without a name are connected; the page says so."""
+    with logged_in(one.ws, "ann", 102), connect(other.ws_url, proxy=None):
+        for selector, text in (("#connections", "2"), ("#users", "1")):
+            page.has(selector, text)
+        page.has("#apps tr:first-child > :not(.share)", "102", "1")
+        yield
+
+
+def state_of(page: Page, name: str) -> str:
+    """The state of a node as of now: going on after a pause reads at once."""
+    page.run("document.getElementById('pause').click(); document.getElementById('pause').click()")
+    return str(dict(page.run(ROWS)).get(name, [""])[0])
+
+
+def fits(page: Page) -> None:
+    for size in ((320, 640), (1280, 800)):
+        page.resize(*size)
+        page.fits()
+
+
+def test_the_page_of_a_node_renews_itself(pair: Pair, start_server: StartServer) -> None:
     pair.expects("/system/state")
     server = start_server()
     page = pair[0].open(f"{server.http_url}/status?lang=en")
-    eventually(lambda: page.texts("#connections") == ["0"], what="the first figures")
+    page.has("#connections", "0")
     assert page.shown("#no-apps")
-    with connect(server.ws_url, proxy=None) as socket, connect(server.ws_url, proxy=None):
-        socket.send(json.dumps({"seq": "1", "cmd": "login", "data": {"userID": "ann", "appID": 102}}))
-        socket.recv(60)
-        figures = ("#connections", "#users", "#anonymous", "#apps tr:first-child > :not(.share)")
-        wanted = [["2"], ["1"], ["1 not logged in"], ["102", "1"]]
-        eventually(lambda: [page.texts(each) for each in figures] == wanted, what="the figures are renewed")
+    with visited(page, server, server):
+        page.has("#anonymous", "1 not logged in")
         assert page.texts("#memory")[0].endswith("MB")
         assert not page.shown("#no-apps")
-    page.resize(320, 640)
-    page.fits()
+    fits(page)
     server.stop()
-    eventually(lambda: page.shown("#problem"), what="the problem")
-    assert "the server does not answer" in page.texts("#problem")[0]
+    page.has_some("#problem", "the server does not answer")
     assert "Data from" in page.texts("#state-text")[0]
 
 
-@pytest.mark.full
 def test_it_asks_for_a_key_and_keeps_it_in_the_tab_only(pair: Pair, start_server: StartServer) -> None:
     server = start_server(config={"api": {"keys": [{"key": KEY, "scopes": ["admin"]}]}})
     page = pair[0].open(f"{server.http_url}/status")
-    eventually(lambda: page.shown("#key-form"), what="the form")
+    page.sees("#key-form")
     assert not page.shown("#figures")
     assert page.focused == "key"
     page.press("wrong", Keys.ENTER)
-    eventually(lambda: "admin" in page.texts("#key-problem")[0], what="the refusal")
+    page.has_some("#key-problem", "admin")
     page.press(KEY, Keys.ENTER)
-    eventually(lambda: page.shown("#figures"), what="the figures")
+    page.sees("#figures")
     page.driver.refresh()
-    eventually(lambda: page.shown("#figures"), what="the figures after a reload")
-    assert page.run("return localStorage.length") == 0
-    assert page.run("return document.cookie") == ""
+    page.sees("#figures")
+    assert page.run("return [localStorage.length, document.cookie]") == [0, ""]
     assert KEY not in page.driver.current_url
     page.driver.get(f"{server.http_url}/cluster")
-    eventually(lambda: page.texts("#count") == ["1"], what="the page of all nodes has the key, too")
+    page.has("#count", "1")  # the page of all nodes has the key, too
     assert page.shown("#alone")
-    page.click("nav a[href*='/status']")
-    page.click("#forget")
-    eventually(lambda: page.shown("#key-form"), what="the form again")
+    page.click("nav a[href*='/status']", "#forget")
+    page.sees("#key-form")
     assert page.run("return sessionStorage.length") == 0
+
+
+def test_the_page_of_all_nodes_shows_what_becomes_of_one(pair: Pair, tmp_path: Path) -> None:
+    quick = {"lease_seconds": 8, "renew_seconds": 0.5, "rpc_seconds": 1}
+    with nodes_of(tmp_path, 2, cluster=quick) as nodes:
+        shown, other = nodes.servers
+        page = pair[0].open(f"{shown.http_url}/cluster?lang=en")
+        page.has("#count", "2")
+        assert [name for name, _ in page.run(ROWS)] == sorted(map(name_of, nodes.servers))
+        page.has("#answering", "all respond")
+        assert not page.shown("#alone")
+        silent = name_of(other)
+        with visited(page, other, shown):
+            eventually(lambda: dict(page.run(ROWS))[silent][:3] == ["Up", "1", "1"], what="those of its node")
+        pause(other.process.pid)
+        try:
+            eventually(lambda: state_of(page, silent) == "No response", what="the silent node")
+            eventually(lambda: state_of(page, silent).startswith("Gone since"), what="the node is gone")
+            page.has("#count", "1")
+        finally:
+            other.process.send_signal(signal.SIGCONT)
+        eventually(lambda: state_of(page, silent) == "Up", what="the node is back")
+        fits(page)
+        pair[0].open("about:blank")

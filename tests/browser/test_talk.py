@@ -1,18 +1,20 @@
 """The pages of the action dialect in real browsers."""
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from websockets.sync.client import ClientConnection, connect
 
 from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
 from tests.conftest import StartServer
+from tests.integration.action import action_session
 from tests.support import Server, eventually
+
+pytestmark = pytest.mark.full
+
+
+LINK = ".attachment[href^='https']"
 
 
 def peer_page(server: Server, **query: Any) -> str:
@@ -30,24 +32,6 @@ def in_service(page: Page) -> Page:
     return page
 
 
-@contextmanager
-def user(server: Server, name: str, to: str = "0", room: str = "0") -> Iterator[ClientConnection]:
-    """A user without a browser."""
-    address = f"ws://{server.ws.host}:{server.ws.port}/ws?{urlencode({'uid': name})}"
-    with connect(address, proxy=None, ping_interval=None) as socket:
-        socket.recv(60)
-        data = {"userId": name, "appId": 1, "toUid": to, "groupsId": room}
-        socket.send(json.dumps({"seq": "1", "action": "login", "data": data}))
-        assert json.loads(socket.recv(60))["response"]["code"] == 200
-        yield socket
-
-
-def say(socket: ClientConnection, message: str, kind: str = "text") -> None:
-    data = {"msgType": kind, "message": message}
-    socket.send(json.dumps({"seq": "2", "action": "sendmsg", "data": data}))
-
-
-@pytest.mark.full
 @pytest.mark.parametrize("http_server", ["front", "wsgi"])
 def test_two_pages_chat_one_to_one(pair: Pair, start_server: StartServer, http_server: str) -> None:
     server = start_server(http_server=http_server)
@@ -58,25 +42,24 @@ def test_two_pages_chat_one_to_one(pair: Pair, start_server: StartServer, http_s
     second.has_received("用户:", "你好")
     eventually(lambda: first.own == ["你好"], what="the own bubble")
     assert first.find("#message").get_attribute("value") == ""
-    second.find("#message").send_keys("by the button")
-    second.find("#send").click()
+    second.write("#message", "by the button")
+    second.click("#send")
     first.has_received("用户:", "by the button")
     assert first.own == ["你好"]
     eventually(lambda: second.own == ["by the button"], what="the own bubble")
     assert first.notices == second.notices == ["登录成功"]
 
 
-@pytest.mark.full
 def test_pages_chat_in_a_room_each_word_shown_once(pair: Pair, server: Server) -> None:
     first = in_service(pair[0].open(room_page(server, uid=1)))
     second = in_service(pair[1].open(room_page(server, uid=2, groups_id=1)))
     assert first.texts("h1") == ["欢迎进入聊天室"]
     assert first.texts(".rooms a") == ["测试1群"]
-    with user(server, "3", room="1") as third:
+    with action_session(server.ws, "3", room="1") as third:
         first.say("大家好")
         second.has_received("用户1：", "大家好")
         eventually(lambda: first.own == ["大家好"], what="the own copy came back")
-        say(third, "我也在")
+        third.say("我也在")
         for page in (first, second):
             page.has_received("用户3：", "我也在")
         second.say("two\nlines")
@@ -87,36 +70,32 @@ def test_pages_chat_in_a_room_each_word_shown_once(pair: Pair, server: Server) -
     assert first.received == [("用户3：", "我也在"), ("用户2：", "two\nlines")]
 
 
-@pytest.mark.full
 def test_a_room_of_another_name_is_shown_beside_the_stored_ones(pair: Pair, server: Server) -> None:
     page = in_service(pair[0].open(room_page(server, uid="ann", groups_id="7")))
     assert page.texts(".rooms a") == ["测试1群", "测试7群"]
     assert page.texts(".rooms [aria-current]") == ["测试7群"]
     page.click(".rooms a")
-    eventually(lambda: page.texts(".rooms [aria-current]") == ["测试1群"], what="the other room")
+    page.has(".rooms [aria-current]", "测试1群")
     in_service(page)
-    with user(server, "bob", room="7") as bob:
-        say(bob, "unheard")
-        bob.recv(60)
+    with action_session(server.ws, "bob", room="7") as bob:
+        bob.say("unheard")
         page.say("heard by none of room 7")
         eventually(lambda: page.own, what="the own bubble")
     assert page.received == []
 
 
-@pytest.mark.full
 def test_a_login_that_is_refused_is_no_success(pair: Pair, server: Server) -> None:
     for address in (peer_page(server, to_uid=2), peer_page(server, uid="x" * 20, to_uid=2)):
         page = pair[0].open(address)
-        eventually(lambda page=page: page.state == "refused", what="the page gives up")
-        eventually(lambda page=page: page.notices == ["Connection Closed."], what="the page says so")
-        assert "1002" in page.texts("#banner-text")[0]
+        page.has_some("#banner-text", "1002")
+        assert page.state == "refused"
+        assert page.notices == ["Connection Closed."]
 
 
-@pytest.mark.full
 def test_media_of_our_own_are_shown_and_others_are_links(pair: Pair, server: Server) -> None:
     pair.expects("404")
     page = in_service(pair[0].open(peer_page(server, uid=1, to_uid=2)))
-    with user(server, "2", to="1") as other:
+    with action_session(server.ws, "2", to="1") as other:
         for kind, text in (
             ("image", "/static/favicon.svg"),
             ("image", f"{server.http_url}/static/none.png"),
@@ -124,53 +103,39 @@ def test_media_of_our_own_are_shown_and_others_are_links(pair: Pair, server: Ser
             ("voice", "javascript:alert(1)"),
             ("image", "//example.com/a.png"),
         ):
-            say(other, text, kind)
+            other.say(text, kind)
         eventually(lambda: len(page.received) == 5, what="all have come")
-    eventually(lambda: len(page.texts(".attachment")) == 2, what="what cannot be shown is a link")
-    assert page.texts(".attachment") == [
-        f"图片来自 {server.http.host}:{server.http.port}",
-        "视频来自 example.com",
-    ]
+    host = f"{server.http.host}:{server.http.port}"
+    page.has(".attachment", f"图片来自 {host}", "视频来自 example.com")
     assert page.find(".bubble img").get_attribute("src") == f"{server.http_url}/static/favicon.svg"
-    link = page.find(".attachment[href^='https']")
-    assert (link.get_attribute("target"), link.get_attribute("rel")) == (
-        "_blank",
-        "noopener noreferrer nofollow",
-    )
+    link = "const { target, rel } = document.querySelector(arguments[0]); return [target, rel]"
+    assert page.run(link, LINK) == ["_blank", "noopener noreferrer nofollow"]
     assert [text for _, text in page.received[3:]] == ["javascript:alert(1)", "//example.com/a.png"]
 
 
-@pytest.mark.full
-def test_what_the_server_refuses_is_taken_back_and_shown(pair: Pair, start_server: StartServer) -> None:
-    server = start_server(config={"limits": {"message_bytes": 300}})
+def test_what_the_server_refuses_is_taken_back_and_stored_messages_are_shown_once(
+    pair: Pair, start_server: StartServer
+) -> None:
+    stored = {"action:1": {"store_conversations": True}}
+    server = start_server(config={"limits": {"message_bytes": 300}, "apps": stored})
+    page = in_service(pair[0].open(room_page(server, uid=7)))
+    with action_session(server.ws, "8", room="1") as other:
+        for text in ("one", "two"):
+            other.say(text)
+            page.has_received("用户8：", text)
+        page.driver.refresh()  # before its pong has proven anything
+        in_service(page)
+        other.say("three")
+        page.has_received("用户8：", "three")
+    assert page.received == [("用户8：", text) for text in ("one", "two", "three")]
     pair.expects("WebSocket connection to")
-    page = in_service(pair[0].open(peer_page(server, uid=1, to_uid=2)))
-    page.find("#message").send_keys("x" * 400)
-    page.find("#send").click()
-    eventually(lambda: page.shown("#note"), what="the page says so")
-    assert page.texts("#note")[0].startswith("发送失败")
+    page.write("#message", "x" * 400)
+    page.click("#send")
+    page.has_some("#note", "发送失败")
     assert page.own == []
     assert page.find("#message").get_attribute("value") == "x" * 400
 
 
-@pytest.mark.full
-def test_stored_messages_are_shown_once_by_a_tab_that_receives_them_twice(
-    pair: Pair, start_server: StartServer
-) -> None:
-    server = start_server(config={"apps": {"action:1": {"store_conversations": True}}})
-    page = in_service(pair[0].open(room_page(server, uid=7)))
-    with user(server, "8", room="1") as other:
-        for text in ("one", "two"):
-            say(other, text)
-            page.has_received("用户8：", text)
-        page.driver.refresh()  # before its pong has proven anything
-        in_service(page)
-        say(other, "three")
-        page.has_received("用户8：", "three")
-    assert page.received == [("用户8：", text) for text in ("one", "two", "three")]
-
-
-@pytest.mark.full
 def test_no_window_is_too_small(pair: Pair, server: Server) -> None:
     for address in (
         peer_page(server, uid="user-of-19-bytes-xx", to_uid="x" * 300),

@@ -43,38 +43,36 @@ document.execCommand("insertText", false, arguments[1]);
 """As browsers do when a user pastes: a `maxlength` cuts it."""
 
 
-def open_conversation(pair: Pair, server: Server, script: str = "") -> Chat:
+def open_conversation(pair: Pair, server: Server, script: str = "") -> tuple[Chat, Account]:
+    """The page of Ann, and Bob, who has written to her."""
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     bob.say(ann, "hello")
     chat = Chat(pair[0], ann, script=script)
-    chat.open(ann.get("conversations")["conversations"][0]["conversation"])
-    return chat
+    chat.open(ann.newest, "hello")
+    return chat, bob
 
 
-def value(page: Page, selector: str = "#message") -> str:
-    return str(page.run("return document.querySelector(arguments[0]).value", selector))
+def value(page: Page) -> str:
+    return str(page.run("return document.querySelector('#message').value"))
 
 
 @pytest.mark.full
 def test_a_pasted_text_over_the_limit_stays_and_goes_as_a_file(pair: Pair, server: Server) -> None:
-    chat = open_conversation(pair, server)
-    page = chat.page
-    page.run(PASTE, "#message", LONG)
-    assert value(page) == LONG
-    assert page.texts("#left") == ["500 characters too many, the limit is 4000"]
-    page.press(Keys.ENTER)
-    assert value(page) == LONG, "Enter sends nothing, and loses nothing"
-    page.driver.refresh()
-    chat.online()
-    eventually(lambda: value(page) == LONG, what="the draft")
-    page.click("#as-file")
-    assert value(page) == ""
-    assert page.texts("#left") == [""]
-    eventually(lambda: page.texts("[role=log] .file bdi") == ["text.txt"], what="the file is sent")
-    link = "const done = arguments[0]; fetch(document.querySelector('[role=log] a.file').href)"
-    eventually(lambda: page.shown("[role=log] a.file"), what="it is stored")
-    sent = page.driver.execute_async_script(f"{link}.then((answer) => answer.text()).then(done)")
-    assert sent == LONG
+    chat, _ = open_conversation(pair, server)
+    chat.run(PASTE, "#message", LONG)
+    assert value(chat) == LONG
+    assert chat.texts("#left") == ["500 characters too many, the limit is 4000"]
+    chat.press(Keys.ENTER)
+    assert value(chat) == LONG, "Enter sends nothing, and loses nothing"
+    chat.reload()
+    eventually(lambda: value(chat) == LONG, what="the draft")
+    chat.click("#as-file")
+    assert value(chat) == ""
+    assert chat.texts("#left") == [""]
+    chat.has("[role=log] .file bdi", "text.txt")
+    chat.sees("[role=log] a.file")
+    link = "document.querySelector('[role=log] a.file').href"
+    assert chat.awaited(f"return (await fetch({link})).text()") == LONG
 
 
 @pytest.mark.full
@@ -82,26 +80,20 @@ def test_a_pasted_text_over_the_limit_stays_and_goes_as_a_file(pair: Pair, serve
 def test_a_text_over_the_limits_of_the_server_stays_and_closes_no_connection(
     pair: Pair, server: Server, text: str
 ) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
-    bob.say(ann, "hello")
-    conversation = ann.get("conversations")["conversations"][0]["conversation"]
-    chat = Chat(pair[0], ann, script=CLOSED)
-    page = chat.page
-    chat.open(conversation)
-    page.run(PASTE, "#message", text)
-    page.run(HIDE)
-    bob.say(ann, "are you there?")
-    eventually(lambda: "are you there?" in chat.texts, what="the next message")
-    ann.post("inbox", conversation=conversation, pinned=1)
-    eventually(lambda: page.shown("#conversations .pin-mark"), what="an arrangement of another device")
-    assert value(page) == text
-    assert page.run("return window.closeCodes") == []
+    chat, bob = open_conversation(pair, server, CLOSED)
+    chat.run(PASTE, "#message", text)
+    chat.run(HIDE)
+    bob.say(chat.account, "are you there?")
+    chat.reads("hello", "are you there?")
+    chat.account.post("inbox", conversation=bob.newest, pinned=1)
+    chat.sees("#conversations .pin-mark")
+    assert value(chat) == text
+    assert chat.run("return window.closeCodes") == []
 
 
 @pytest.mark.full
 def test_texts_are_copied_without_https_and_a_failure_is_said(pair: Pair, server: Server) -> None:
-    chat = open_conversation(pair, server, script=PLAIN_HTTP)
-    toasts = chat.page.texts
+    chat, _ = open_conversation(pair, server, PLAIN_HTTP)
 
     def copy() -> None:
         """By a click of a person: browsers copy for no script."""
@@ -109,8 +101,8 @@ def test_texts_are_copied_without_https_and_a_failure_is_said(pair: Pair, server
         chat.named("button", chat.word("messages_copy"), "[role=menu]").click()
 
     copy()
-    eventually(lambda: toasts(".toast") == [chat.word("messages_copied")], what="it says so")
-    assert chat.page.run("return window.copied") == "hello"
-    chat.page.run("document.execCommand = () => false")
+    chat.has(".toast", chat.word("messages_copied"))
+    assert chat.run("return window.copied") == "hello"
+    chat.run("document.execCommand = () => false")
     copy()
-    eventually(lambda: chat.word("messages_copy_failed") in toasts(".toast"), what="it says so")
+    chat.has_some(".toast", chat.word("messages_copy_failed"))

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from imserver.gateway.node.feature_list import load_config
-from tests.browser.test_nginx import SITE as GOWEBSOCKET_SITE
-from tests.browser.test_talk_nginx import SITE as CHAT_SITE
+from tests.browser.test_nginx import CHAT_SITE, TALK_SITE
 from tests.dialects.test_settings_files import YAML as GOCHAT
 from tests.docs.markdown import blocks
 from tests.gateway.cluster.redis_server import RedisServer
@@ -115,7 +114,7 @@ def stack() -> Iterator[ExitStack]:
 def test_gowebsocket(tmp_path: Path, redis_server: RedisServer, stack: ExitStack, count: int) -> None:
     recipe = Recipe("gowebsocket on two nodes", tmp_path, redis_server, stack)
     servers = recipe.start(count)
-    site = recipe.nginx(GOWEBSOCKET_SITE)
+    site = recipe.nginx(CHAT_SITE)
     people = [stack.enter_context(cmd.logged_in(site, f"user{n}", 101)) for n in range(4)]
     people += [stack.enter_context(cmd.logged_in(each.ws, f"at{n}", 101)) for n, each in enumerate(servers)]
     assert len(cmd.users(site, 101)) == len(people)
@@ -147,7 +146,7 @@ def test_go_websocket_of_guyan0319(
 ) -> None:
     recipe = Recipe("go-websocket (guyan0319) on two nodes", tmp_path, redis_server, stack)
     servers = recipe.start(count)
-    site = recipe.nginx(CHAT_SITE)
+    site = recipe.nginx(TALK_SITE)
     page = "/ws?uid=1&to_uid=2&appname=1"
     one = stack.enter_context(action.ActionClient(site))
     one.begin(page, host="ws.test", more=[("Origin", "http://ws.test")])

@@ -67,12 +67,12 @@ def test_the_page_says_moods(installed: dict[str, str], start_server: StartServe
     browser = Browser(tmp_path / "chromium")
     try:
         chat = Chat(browser, ann)
-        chat.open(ann.get("conversations")["conversations"][0]["conversation"])
+        chat.open(ann.newest)
         long, refusal = f"/mood {'a' * 41}", chat.words["messages_refused_1001"]
         for line, text in ("/mood", "?"), ("/mood happy", "happy"), ("/mood", "happy"), (long, refusal):
-            chat.page.run("for (const each of document.querySelectorAll('.toast')) each.remove()")
+            chat.run("for (const each of document.querySelectorAll('.toast')) each.remove()")
             chat.say(line)
-            eventually(lambda text=text: chat.page.texts(".toast") == [text], what=text)  # type: ignore[misc]
+            chat.has(".toast", text)
     finally:
         browser.quit()
 

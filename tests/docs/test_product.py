@@ -12,7 +12,7 @@ import pytest
 
 from imserver_client import Signal
 from tests.browser.chromium import CHROMIUM, DRIVER, Browser
-from tests.docs.markdown import Block, blocks
+from tests.docs.markdown import blocks
 from tests.docs.product import (
     EXAMPLE,
     GUIDE,
@@ -36,15 +36,12 @@ FLASK = "flask run --port 5000 &\n"
 pytestmark = pytest.mark.needs("openssl")
 
 
-@pytest.mark.parametrize("block", FILES, ids=str)
-def test_a_file_of_the_guide_is_the_file_of_the_example(block: Block) -> None:
-    assert block.text == (EXAMPLE / block.words[0]).read_text(encoding="utf-8")
-
-
-def test_the_guide_has_all_files_of_the_example() -> None:
-    found = {path.relative_to(EXAMPLE).as_posix() for path in EXAMPLE.rglob("*.*") if path.is_file()}
-    names = {name for name in found if name.endswith((".py", ".sh", ".html")) and ".venv" not in name}
-    assert {block.words[0] for block in FILES} == names
+def test_the_files_of_the_guide_are_those_of_the_example() -> None:
+    found = {path.relative_to(EXAMPLE).as_posix(): path for path in EXAMPLE.rglob("*.*") if path.is_file()}
+    wanted = {name: path for name, path in found.items() if name.endswith((".py", ".sh", ".html"))}
+    assert {block.words[0]: block.text for block in FILES} == {
+        name: path.read_text(encoding="utf-8") for name, path in wanted.items() if ".venv" not in name
+    }
 
 
 @pytest.fixture
@@ -109,30 +106,6 @@ def browser(tmp_path: Path) -> Iterator[Browser]:
     browser.quit()
 
 
-@pytest.mark.full
-def test_the_page_shows_what_happens(terminal: Terminal, browser: Browser) -> None:
-    set_up(terminal)
-    terminal.start(step("start").text)
-    page = browser.open(terminal.product)
-    page.find("button[value=ann]").click()
-    friends = ["bob: offline Wave", "cleo: offline Wave"]
-    eventually(lambda: page.texts("#friends li") == friends, what="ann is connected")
-    bob = Visitor(terminal.product, "bob")
-    bob.login()
-    with bob.connect() as at_bob:
-        eventually(lambda: page.texts("#friends li")[0] == "bob: online Wave", what="bob is seen")
-        page.find("#publish input").send_keys("We are open\n")
-        eventually(lambda: page.texts("#news li") == ["ann: We are open"], what="the feed")
-        page.find("#write input").send_keys("Are you there?\n")
-        expect(at_bob, "Are you there?")
-        at_bob.send("ann", "Yes")
-        chat = ["ann to bob: Are you there?", "bob to ann: Yes"]
-        eventually(lambda: page.texts("#chat li") == chat, what="the chat")
-    page = browser.open(terminal.product)
-    eventually(lambda: page.texts("#chat li") == chat, what="the stored chat")
-    assert page.texts("#news li") == ["ann: We are open"]
-
-
 SUBSCRIPTION = """
 // A browser without the push service of its vendor.
 const endpoint = "{endpoint}", keys = {{ p256dh: "{p256dh}", auth: "{auth}" }};
@@ -154,30 +127,40 @@ def add_notifications(terminal: Terminal) -> None:
 
 
 @pytest.mark.full
-def test_users_are_notified_while_their_page_is_closed(terminal: Terminal, browser: Browser) -> None:
+def test_the_page_shows_what_happens_and_notifies_while_it_is_closed(
+    terminal: Terminal, browser: Browser
+) -> None:
     """And not of what a page shows."""
     set_up(terminal)
     add_notifications(terminal)
     terminal.start(step("start").text)
-    device = Device()
+    device, bob = Device(), Visitor(terminal.product, "bob")
+    bob.login()
     with Receiver() as service:
         service.reply = lambda _: (201, b"")
         known = device.endpoint(f"{service.url}/ann")
         keys = SUBSCRIPTION.format(endpoint=known.url, p256dh=known.p256dh, auth=known.auth)
         page = browser.open(terminal.product, script=keys)
         page.command("Browser.grantPermissions", permissions=["notifications"], origin=terminal.product)
-        page.find("button[value=ann]").click()
+        page.click("button[value=ann]")
+        page.has("#friends li", "bob: offline Wave", "cleo: offline Wave")
         button = "body > button:not([hidden])"
-        eventually(lambda: page.texts(button) == ["Notify me"], what="a button")
+        page.has(button, "Notify me")
         page.find(button).click()
-        eventually(lambda: not page.texts(button), what="ann is subscribed")
-        bob = Visitor(terminal.product, "bob")
-        bob.login()
+        page.has(button)  # ann is subscribed
         with bob.connect() as at_bob:
-            at_bob.send("ann", "Do you see this?")
-            eventually(lambda: page.texts("#chat li") == ["bob to ann: Do you see this?"], what="it is shown")
-            is_read = at_bob.receive(60)
-            assert isinstance(is_read, Signal)
+            page.has("#friends li", "bob: online Wave", "cleo: offline Wave")
+            page.write("#publish input", "We are open\n")
+            page.has("#news li", "ann: We are open")
+            page.write("#write input", "Are you there?\n")
+            expect(at_bob, "Are you there?")
+            at_bob.send("ann", "Yes")
+            chat = ["ann to bob: Are you there?", "bob to ann: Yes"]
+            page.has("#chat li", *chat)
+            eventually(lambda: isinstance(at_bob.receive(1), Signal), what="ann has read it")
+            page = browser.open(terminal.product)
+            page.has("#chat li", *chat)
+            assert page.texts("#news li") == ["ann: We are open"]
             browser.open("about:blank")
             at_bob.send("ann", "And this?")
         eventually(lambda: service.posts, what="a notification")
@@ -193,7 +176,7 @@ def test_the_page_asks_for_a_new_token_when_the_old_one_expires(terminal: Termin
     module.write_text(text.replace("TOKEN_SECONDS = 3600", "TOKEN_SECONDS = 3"), encoding="utf-8")
     terminal.start(step("start").text)
     page = browser.open(terminal.product)
-    page.find("button[value=ann]").click()
+    page.click("button[value=ann]")
     eventually(lambda: terminal.output.count("GET /session") >= 4, what="two tokens have expired")
     bob = Visitor(terminal.product, "bob")
     bob.login()
