@@ -46,8 +46,8 @@ def is_alike(found: bytes, wanted: bytes) -> bool:
     if b"<" not in wanted:
         return found == wanted
     pattern = re.escape(wanted.decode())
-    for word, made in WILD.items():
-        pattern = pattern.replace(re.escape(word), made)
+    for word, regex in WILD.items():
+        pattern = pattern.replace(re.escape(word), regex)
     return re.fullmatch(pattern, found.decode()) is not None
 
 
@@ -94,7 +94,7 @@ def json_of(fields: dict[str, Any], kind: Any) -> Any:
     )
 
 
-def told(dialect: Dialect, sample: dict[str, Any], makers: Makers) -> Any:
+def encoded(dialect: Dialect, sample: dict[str, Any], makers: Makers) -> Any:
     """What the codec makes of the event, message, reply or call of a sample."""
     receiver = sample.get("receiver", "ann")
     if "reply" in sample:
@@ -139,7 +139,7 @@ def check(dialect: Dialect, sample: dict[str, Any], makers: Makers | None = None
         assert (request.command, request.code) == (None, sample["refused"])
         found = dialect.encode_reply(request, Reply(request.code))
     else:
-        found = told(dialect, sample, makers or {})
+        found = encoded(dialect, sample, makers or {})
     wanted = sample["frame"]
     assert found == wanted is None or is_alike(found or b"", bytes_of(wanted, dialect.text)), found
 

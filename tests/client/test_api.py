@@ -119,8 +119,8 @@ def test_channels_and_their_histories(api: Api, ann: Client) -> None:
     assert api.publish(APP, "blue", "not to ann", except_users=["ann"]).status == "absent"
     assert texts(ann, 2) == ["to the channel", "to two"]
     assert api.unsubscribe(APP, "blue", users=["ann"]) == 1
-    kept = {"orders": {"history_size": 5, "history_seconds": 60}}
-    api.create_app("kiosk", {"open": True, "channels": kept, "login_policy": "single"})
+    options = {"orders": {"history_size": 5, "history_seconds": 60}}
+    api.create_app("kiosk", {"open": True, "channels": options, "login_policy": "single"})
     first = api.publish("kiosk", "orders:1", "one")
     api.publish("kiosk", "orders:1", data={"n": 2}, type="order", tags={"lang": "en"})
     api.publish("kiosk", "orders:1", "three", with_history=False)

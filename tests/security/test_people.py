@@ -161,11 +161,11 @@ def test_who_has_blocked_somebody_is_not_found_by_them_and_what_they_had_in_comm
 ) -> None:
     kim, lea = person(node, name="kim"), person(node, name="lea")
     group = int(person(node).group(kim, lea))
-    said = kim.post("messages/send", to=lea.user, text="before")["conversation"]
+    direct = kim.post("messages/send", to=lea.user, text="before")["conversation"]
     lea.post("friends/block", friend=kim.user)
     assert kim.post("messages/send", conversation=group, text="to all")["conversation"] == group
     for each in (kim, lea):
-        assert [row["text"] for row in each.get("messages", conversation=said)["messages"]] == ["before"]
+        assert [row["text"] for row in each.get("messages", conversation=direct)["messages"]] == ["before"]
     assert kim.refused("accounts/find", text="lea") == (404, "unknown_account")
     assert kim.card(lea)["relation"] == ""
     assert lea.card(kim)["relation"] == "blocked"

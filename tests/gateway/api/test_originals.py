@@ -304,8 +304,8 @@ def test_the_state_of_all_nodes_is_that_of_each_with_its_lease(node: FakeNode) -
     assert list(silent) == ["lease"]
     assert not {"control", "data", "fingerprint"} & other["lease"].keys(), "what only nodes need"
     assert data["missingNodes"] == ["10.0.0.3:9001"]
-    asked = (["10.0.0.2:9001", "10.0.0.3:9001"], "state", msgspec.msgpack.encode(StateQuery(True, False)))
-    assert node.peers.queries == [asked]
+    query = (["10.0.0.2:9001", "10.0.0.3:9001"], "state", msgspec.msgpack.encode(StateQuery(True, False)))
+    assert node.peers.queries == [query]
     node.peers.others = [Lease("10.0.0.2:9001", 7), Lease("10.0.0.2:9001", 5)]
     assert node.overview.leases()["10.0.0.2:9001"].epoch == 7, "of two lives of a node the later one"
 

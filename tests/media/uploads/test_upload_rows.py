@@ -61,14 +61,14 @@ def test_a_row_comes_back_as_it_was_stored_and_gives_its_bytes_back(url: str, op
 
 @pytest.mark.parametrize("before", [0, 1])
 def test_a_quota_holds_for_files_that_come_at_once(url: str, open_store: OpenStore, before: int) -> None:
-    stores, quota, kept = [open_store(url) for _ in range(4)], 500 + 5 * FILE_BYTES, 0
+    stores, quota, taken = [open_store(url) for _ in range(4)], 500 + 5 * FILE_BYTES, 0
     for number in range(before):
         assert added(stores[0], 100 + number, quota)
     with ThreadPoolExecutor(len(stores)) as threads:
         for first in (0, 4, 8):
             ids = range(first, first + len(stores))
-            kept += sum(threads.map(lambda store, id: added(store, id, quota), stores, ids))
-    assert (kept, usage(stores[0])) == (5 - before, Usage(500, 5))
+            taken += sum(threads.map(lambda store, id: added(store, id, quota), stores, ids))
+    assert (taken, usage(stores[0])) == (5 - before, Usage(500, 5))
 
 
 def test_pages_go_from_the_newest_to_the_oldest_without_a_gap(url: str, open_store: OpenStore) -> None:

@@ -556,11 +556,11 @@ class Model(RuleBasedStateMachine):
     def receipts(self, user: str, at: int, message: int) -> None:
         marks, there = self.log.marks, self.members_of(at)
         joined = {each: cast(int, self.intervals[each, at][-1][0]) for each in sorted(there - {user})}
-        places = {each: self.read_to.get((each, at), (0, 0)) for each in joined}
+        reads = {each: self.read_to.get((each, at), (0, 0)) for each in joined}
         due = [
-            Receipt(at, each, *place)
-            for each, place in places.items()
-            if place[1] and place[0] >= message and (not message or joined[each] < message)
+            Receipt(at, each, *read)
+            for each, read in reads.items()
+            if read[1] and read[0] >= message and (not message or joined[each] < message)
         ]
         assert marks.receipts(self.app, user, at, "", 9, message) == (due if user in there else [])
         (counted,) = marks.count_receipts(self.app, user, at, [message]) or [None]
@@ -569,8 +569,8 @@ class Model(RuleBasedStateMachine):
             early = [each for each in joined if joined[each] < message]
             assert (counted.members, counted.read, counted.received) == (
                 len(early),
-                sum(places[each][0] >= message for each in early),
-                sum(places[each][1] >= message for each in early),
+                sum(reads[each][0] >= message for each in early),
+                sum(reads[each][1] >= message for each in early),
             )
 
     @rule(at=GROUPS, user=USERS)

@@ -295,8 +295,8 @@ def test_options_of_the_group_say_who_pins_and_whether_late_members_react_to_ear
     assert ids(log.entries.pins(APP, "b", at)[0]) == []
     log.groups.set_member(APP, at, "c", muted_until=1 << 40)
     assert log.annotations.react(APP, "c", one.id, HEART) == Rejected("muted")
-    (said,) = stored(log, Draft(sender="a", room="hall"))
-    for app, user, about in ((APP, "a", said.id), (APP, "", said.id), ("other", "a", one.id)):
+    (entry,) = stored(log, Draft(sender="a", room="hall"))
+    for app, user, about in ((APP, "a", entry.id), (APP, "", entry.id), ("other", "a", one.id)):
         assert log.annotations.pin(app, user, about) == Rejected("unknown_message")
     assert log.annotations.pin(APP, "", one.id, remove=True).entry is not None, "a back end"  # type: ignore[union-attr]
 
