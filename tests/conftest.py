@@ -37,6 +37,17 @@ StartServer = Callable[..., Server]
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+WHY_FULL = {
+    "browser": "Chromium takes seconds for each page; make test walks the main journeys",
+    "faults": "something dies, stops or stays away; make test has one of each kind",
+    "load": "much data, many at once, or a cost that is measured",
+    "processes": "several servers start; tests of their parts prove the rules",
+    "programs": "programs of others, as npm, PyPI, Debian and older versions of ours have them",
+    "sampled": "the same with another engine, HTTP server or format",
+    "waits": "a limit, an expiry or a clock takes its seconds",
+}
+"""What the marker ``full`` has as its reason."""
+
 BROWSER_TESTS = Path(__file__).parent / "browser"
 
 MEMORY = "/dev/shm"
@@ -96,7 +107,10 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     if ("wsgi" in chosen and not item.get_closest_marker("both_servers")) or (
         chosen & {"postgresql", "mysql"} and item.get_closest_marker("sqlite_first")
     ):
-        item.add_marker(pytest.mark.full)
+        item.add_marker(pytest.mark.full("sampled"))
+    for marker in item.iter_markers("full"):
+        if WHY_FULL.keys().isdisjoint(marker.args):
+            raise pytest.UsageError(f'{item.nodeid}: full("why"), where why is one of {", ".join(WHY_FULL)}')
 
 
 @pytest.hookimpl(trylast=True)

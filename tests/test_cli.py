@@ -165,7 +165,7 @@ def test_wrong_usage_ends_with_status_2(arguments: list[str]) -> None:
 # --- servers that cannot start ------------------------------------------------------------------------------
 
 
-@pytest.mark.full
+@pytest.mark.full("processes")
 @pytest.mark.parametrize(
     ("arguments", "output"),
     [
@@ -201,7 +201,7 @@ def test_a_server_that_cannot_start_says_why_in_one_line(
         assert refused("serve", *options, **environment).startswith(output.format(**values))
 
 
-@pytest.mark.full
+@pytest.mark.full("processes")
 @pytest.mark.parametrize("options", [{"--insecure": None}, {}], ids=["insecure", "keys"])
 def test_beyond_loopback_a_server_starts_with_insecure_or_keys(
     start_server: StartServer, options: dict[str, None]
@@ -271,7 +271,7 @@ def test_options_of_the_command_line_win(start_server: StartServer, tmp_path: Pa
     assert stat.S_IMODE((tmp_path / "other" / "secret").stat().st_mode) == 0o600
 
 
-@pytest.mark.full
+@pytest.mark.full("processes")
 def test_status_says_that_it_wants_a_key_where_it_does(start_server: StartServer, tmp_path: Path) -> None:
     key = "a-key-that-is-long-enough"
     server = start_server(config={"api": {"keys": [{"key": key, "scopes": ["admin"]}]}})

@@ -158,7 +158,7 @@ def test_the_client_is_an_extra_of_the_server_and_needs_nothing_else() -> None:
     )
 
 
-@pytest.mark.full
+@pytest.mark.full("programs")
 def test_the_installed_server_serves_its_pages_from_any_folder(installed: Path, tmp_path: Path) -> None:
     server = Server(
         tmp_path / "elsewhere", command=(str(installed / "imserver"),), environment={"PYTHONPATH": ""}
@@ -200,7 +200,7 @@ def test_a_house_that_moves_out_is_a_plug_in(tmp_path: Path) -> None:
     node.check()
 
 
-@pytest.mark.full
+@pytest.mark.full("programs")
 def test_the_load_tool_is_a_package_of_its_own(installed: Path, tmp_path: Path) -> None:
     command, environment = [installed / "imserver", "bench", "idle"], clean_environment(PYTHONPATH="")
     without = subprocess.run(
@@ -238,7 +238,7 @@ def test_the_lock_files_have_what_python_3_11_0_needs(name: str) -> None:
             assert not needed or canonicalize_name(each.name) in locked, f"{package}: {each}"
 
 
-@pytest.mark.full
+@pytest.mark.full("programs")
 @pytest.mark.parametrize("kind", ["wheel", "sdist", "tree", "client"])
 def test_pip_installs_what_a_stranger_needs(
     kind: str, wheel: Path, client_wheel: Path, tmp_path: Path

@@ -290,7 +290,7 @@ def released(clone: Path, umask: int, secret: Path, **environment: str) -> dict[
     }
 
 
-@pytest.mark.full
+@pytest.mark.full("programs")
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.needs("git", "npm", "minisign", "sha256sum")

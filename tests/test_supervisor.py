@@ -106,7 +106,7 @@ def answers(address: tuple[str, int]) -> bool:
     return ask(address, request("/health")).status == 200
 
 
-@pytest.mark.full
+@pytest.mark.full("programs")
 def test_supervisor_starts_restarts_and_drains_the_server(supervise: Supervise) -> None:
     supervised = supervise()
     first = supervised.wait_until("RUNNING")
@@ -128,7 +128,7 @@ def test_supervisor_starts_restarts_and_drains_the_server(supervise: Supervise) 
     assert "Traceback" not in log
 
 
-@pytest.mark.full
+@pytest.mark.full("programs")
 def test_supervisor_runs_several_nodes_by_numprocs(supervise: Supervise, redis_url: str) -> None:
     above, _, below = CONFIGURATION.partition("[program:imserver]")
     several = re.sub(r"^;(?! )", "", below[below.index(";[program:imserver]") :], flags=re.MULTILINE)

@@ -109,7 +109,7 @@ def test_an_attack_that_is_refused_for_everybody_proves_nothing() -> None:
     assert unproved_in(rows) == ["GET /nobodys"]
 
 
-@pytest.mark.full
+@pytest.mark.full("load")
 @pytest.mark.linux
 def test_the_worst_request_is_named_first() -> None:
     result = run("abuse", "--match", "GET /health, 60 KB of query", "--tries", "1", "--json")

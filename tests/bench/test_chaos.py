@@ -157,7 +157,7 @@ def broken_rules(generator: Generator) -> set[str]:
     return {each.rule for each in check(read(generator.state["history"].read_text().splitlines()))}
 
 
-@pytest.mark.full
+@pytest.mark.full("faults")
 @pytest.mark.linux
 def test_a_conversation_without_faults_has_none(generator: Generator) -> None:
     wanted = {f"{model}: {name}" for model, names in OPERATIONS.items() for name in names} - {"once: decide"}

@@ -156,7 +156,7 @@ def test_what_is_left_is_judged_by_what_was_said_before(
     assert found.figures["power_compared"] == 2
 
 
-@pytest.mark.full
+@pytest.mark.full("faults")
 @pytest.mark.parametrize("of", ["messages", "uploads"])
 def test_what_was_acknowledged_is_there_after_a_few_cuts(of: str) -> None:
     report = found("chaos", "--power", "4", "--of", of, "--minutes", "0.1", "--rate", "40")

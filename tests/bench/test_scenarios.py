@@ -14,7 +14,7 @@ from tests.support import Server, run_cli
 pytestmark = pytest.mark.linux
 
 ZERO = ("lost", "doubled", "dropped", "refused", "other_order", "errors", "unfinished", "missing", "unstored")
-FULL = pytest.mark.full
+FULL = pytest.mark.full("load")
 QUICK = ("--push-seconds", "0.5", "--calm-seconds", "0.1", "--idle-seconds", "0.3", "--broadcasts", "1")
 TINY = ("--users", "20", "--logins", "40", "--receivers", "20", "--bulk", "10", "--clients", "50")
 

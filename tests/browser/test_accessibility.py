@@ -19,7 +19,7 @@ from tests.conftest import StartServer
 from tests.support import Server, eventually
 from tests.tools import require
 
-pytestmark = [pytest.mark.full, pytest.mark.needs("axe-core")]
+pytestmark = [pytest.mark.full("browser"), pytest.mark.needs("axe-core")]
 
 PHONE = (390, 844)
 DESKTOP = (1280, 800)

@@ -17,7 +17,7 @@ from tests.integration.v1 import good, refused
 from tests.support import Server, eventually, with_constants
 from tests.users import NamedUser
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.full("browser")
 
 KEY = "an-admin-key-of-this-test"
 OF_SHOP = "an-admin-key-of-the-shop"

@@ -14,7 +14,7 @@ from tests.browser.test_people import close
 from tests.conftest import StartServer
 from tests.support import Server, eventually
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.full("browser")
 
 
 def make_bot(chat: Chat, group: int, nickname: str, name: str) -> str:

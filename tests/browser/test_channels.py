@@ -89,7 +89,7 @@ def test_two_browsers_publish_and_see_each_other(pair: Pair, server: Server) -> 
     late.log(*((offset, content, [*tags, "history"]) for offset, content, tags in expected))
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_what_was_published_while_the_line_was_cut_is_recovered_once(pair: Pair, server: Server) -> None:
     first, second = Channels(pair[0], server, "demo:cut"), Channels(pair[1], server, "demo:cut", "zh")
     second.publish("before")
@@ -111,7 +111,7 @@ def test_what_was_published_while_the_line_was_cut_is_recovered_once(pair: Pair,
     eventually(lambda: first.name in second.people, what="it is back for the other")
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_the_text_of_a_streamed_message_grows(pair: Pair, start_server: StartServer) -> None:
     server = start_server(config={"limits": {"stream_seconds": 3600}})
     channel = "demo:stream"
@@ -148,7 +148,7 @@ def test_the_text_of_a_streamed_message_grows(pair: Pair, start_server: StartSer
     assert page.texts("#log .growing") == []
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_the_page_says_when_publications_are_lost(pair: Pair, start_server: StartServer) -> None:
     channels = {"short": {"history_size": 1, "history_seconds": 60, "publish": "subscribers"}, "live": {}}
     server = start_server(config={"apps": {"default": {"channels": channels}}})
@@ -182,7 +182,7 @@ def test_the_page_names_the_setting_that_would_allow_it(pair: Pair, server: Serv
     assert page.focused.startswith("tea")
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_the_page_fits_and_can_be_used_by_keyboard(pair: Pair, server: Server) -> None:
     page = Channels(pair[0], server, "demo:" + "long" * 20, "zh", size=(320, 568), dark=True)
     page.cut()

@@ -79,7 +79,7 @@ def test_two_browsers_chat_with_each_other(pair: Pair, start_server: StartServer
     eventually(lambda: first.people == [first.name, "（自己）"], what="the list is shorter")
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_a_crowd_that_enters_shares_a_line(pair: Pair, server: Server) -> None:
     page = pair[0].open(home(server, 104)).online()
     with ExitStack() as crowd:
@@ -93,7 +93,7 @@ def test_a_crowd_that_enters_shares_a_line(pair: Pair, server: Server) -> None:
     assert len(page.notices) == 6  # of a crowd, the history keeps the first and the last
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_rooms_are_apart_and_linked_and_a_push_to_one_user_says_so(pair: Pair, server: Server) -> None:
     first, second = chat(pair, server, 104)
     links = "return [...document.querySelectorAll('.rooms a')].map((link) => link.getAttribute('href'))"
@@ -113,7 +113,7 @@ def test_rooms_are_apart_and_linked_and_a_push_to_one_user_says_so(pair: Pair, s
     assert second.received == [(second.name, "marker")]
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_hostile_and_long_texts_are_shown_as_text_and_shortened(pair: Pair, server: Server) -> None:
     first, second = chat(pair, server, 102)
     with logged_in(server.ws, "<img src=x onerror>"[:19], 102):
@@ -136,7 +136,7 @@ def test_hostile_and_long_texts_are_shown_as_text_and_shortened(pair: Pair, serv
     assert len(first.received[-1][1]) < 1000
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_after_a_restart_of_the_server_the_pages_are_back(pair: Pair, start_server: StartServer) -> None:
     pair.expects("WebSocket connection to", "net::ERR_CONNECTION_REFUSED")
     config = {"app": fixed_ports()}
@@ -158,7 +158,7 @@ def test_after_a_restart_of_the_server_the_pages_are_back(pair: Pair, start_serv
     assert any("重新连接" in text for text in first.texts("#log .divider"))
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_who_is_removed_stays_out_until_entering_again(pair: Pair, server: Server) -> None:
     page = pair[0].open(home(server, 101)).online()
     name = page.name
@@ -171,7 +171,7 @@ def test_who_is_removed_stays_out_until_entering_again(pair: Pair, server: Serve
     page.online()
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_what_could_not_be_sent_or_was_rejected_is_said(pair: Pair, start_server: StartServer) -> None:
     pair.expects("/user/sendMessageAll")
     with Receiver() as receiver:
@@ -196,7 +196,7 @@ def test_what_could_not_be_sent_or_was_rejected_is_said(pair: Pair, start_server
         assert page.own == []
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_a_reload_keeps_name_and_history_a_duplicate_does_not(pair: Pair, server: Server) -> None:
     first, second = chat(pair, server, 101)
     first.say("before")
@@ -214,7 +214,7 @@ def test_a_reload_keeps_name_and_history_a_duplicate_does_not(pair: Pair, server
     assert duplicate.own == []
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_history_is_bounded_and_reading_it_is_not_disturbed(pair: Pair, server: Server) -> None:
     page = pair[0].open(home(server, 103)).online()
     for number in range(450):
@@ -232,7 +232,7 @@ def test_history_is_bounded_and_reading_it_is_not_disturbed(pair: Pair, server: 
     assert len(page.received) <= 200
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_a_big_room_reads_its_list_each_minute(pair: Pair, start_server: StartServer) -> None:
     server = start_server(config={"hub": {"notice_members": 3}})
     page = pair[0].open(home(server), script=HURRY).online()
@@ -245,7 +245,7 @@ def test_a_big_room_reads_its_list_each_minute(pair: Pair, start_server: StartSe
     page.has("#people-count", "1")
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_the_token_is_renewed_in_time(pair: Pair, start_server: StartServer) -> None:
     keys = [{"key": "k" * 20, "scopes": ["admin"]}]
     server = start_server(config={"apps": OPEN, "api": {"page_token_seconds": 30, "keys": keys}})
@@ -256,7 +256,7 @@ def test_the_token_is_renewed_in_time(pair: Pair, start_server: StartServer) -> 
     eventually(lambda: page.own == ["still here"], what="the message is taken")
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_users_with_session_tokens_chat_in_their_own_names_until_these_end(
     pair: Pair, start_server: StartServer
 ) -> None:
@@ -279,7 +279,7 @@ def test_users_with_session_tokens_chat_in_their_own_names_until_these_end(
     eventually(lambda: page.state == "refused", what="the session ends with its token")
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_everything_can_be_done_with_the_keyboard(pair: Pair, server: Server) -> None:
     first, second = chat(pair, server, 103)
     first.run(  # some versions of Chromium focus the first link of a new tab

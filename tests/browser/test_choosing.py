@@ -10,7 +10,7 @@ from tests.browser.messenger import Account, Chat
 from tests.browser.test_reading import open_with_texts
 from tests.support import Server, eventually
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.full("browser")
 
 CHOSEN = "return document.querySelectorAll('.line.chosen').length"
 PLACE = """

@@ -8,7 +8,7 @@ from tests.browser.messenger import Account, Chat, login_form, media, picture
 from tests.support import Server, eventually
 from tests.users import PASSWORD
 
-pytestmark = [pytest.mark.full]
+pytestmark = [pytest.mark.full("browser")]
 
 ARABIC = "مرحبا بكم جميعا في هذه المحادثة"
 COVERS = """

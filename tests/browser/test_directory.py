@@ -11,7 +11,7 @@ from tests.browser.test_accessibility import violations
 from tests.conftest import StartServer
 from tests.support import Server
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.full("browser")
 
 
 @pytest.fixture(scope="module")

@@ -49,7 +49,7 @@ def waits_for(page: Page, *wanted: str) -> None:
     eventually(lambda: heard(page) == list(wanted), what=f"{wanted}")
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 @pytest.mark.parametrize("http_server", HTTP_SERVERS)
 def test_a_page_receives_what_is_pushed_comes_back_by_itself_and_stays_away_when_it_is_kicked(
     pair: Pair, start_server: StartServer, elsewhere: str, http_server: str

@@ -10,7 +10,7 @@ from tests.conftest import StartServer
 from tests.foreign.conftest import CONFIG, token
 from tests.sdk.test_pusher import PUSHER, server_options
 
-pytestmark = [pytest.mark.full, pytest.mark.needs("node", "npm", "esbuild")]
+pytestmark = [pytest.mark.full("browser"), pytest.mark.needs("node", "npm", "esbuild")]
 
 HERE = Path(__file__).parent
 

@@ -12,7 +12,7 @@ from tests.browser.messenger import Account, Chat
 from tests.browser.test_accessibility import DESKTOP, PHONE
 from tests.support import Server, eventually
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.full("browser")
 
 LIST = """
 return [...document.querySelectorAll("#conversations [data-conversation]")].map((each) => {

@@ -8,7 +8,7 @@ from tests.browser.messenger import Account, Chat
 from tests.browser.test_accessibility import DESKTOP
 from tests.support import Server, eventually
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.full("browser")
 
 MOST = 90
 """Keys until something must have the focus."""

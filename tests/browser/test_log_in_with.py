@@ -16,7 +16,10 @@ from tests.security.providers import CLIENT, SECRET, StandIn
 from tests.support import Server, eventually
 from tests.users import PASSWORD
 
-pytestmark = [pytest.mark.full, pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")]
+pytestmark = [
+    pytest.mark.full("browser"),
+    pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -71,7 +71,7 @@ class Reader(Chat):
         assert self.run("return window.faults") == []
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_the_page_draws_malformed_entries_and_starts_again(pair: Pair, server: Server) -> None:
     pair.expects("accounts/cards")  # the server refuses users whom it cannot have
     chat = Reader(pair, server)
@@ -96,7 +96,7 @@ def test_the_page_draws_malformed_entries_and_starts_again(pair: Pair, server: S
     assert chat.run("return window.faults") == []
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_the_page_starts_with_rows_that_another_version_has_stored(pair: Pair, server: Server) -> None:
     pair.expects("first-view.js")  # says that it cannot draw what is stored
     chat = Reader(pair, server)
@@ -144,7 +144,7 @@ def test_a_view_that_fails_stops_no_other_one(pair: Pair, server: Server) -> Non
     chat.lives("the next one", FIRST_ID + 1)
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_a_mute_that_ends_after_all_calendars_keeps_the_page_going(pair: Pair, server: Server) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     group = bob.create_group("Tea", ann)

@@ -128,7 +128,7 @@ def mouse(page: Page, kind: str, x: int, **more: Any) -> None:
     page.command("Input.dispatchMouseEvent", type=kind, x=x, y=300, **more)
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_a_picture_is_sent_and_viewed(pair: Pair, server: Server, tmp_path: Path) -> None:
     first, second = talking(pair, server)
     for name, colour in (("a.jpg", "red"), ("b.jpg", "blue")):
@@ -167,7 +167,7 @@ def test_a_picture_is_sent_and_viewed(pair: Pair, server: Server, tmp_path: Path
     first.misses("dialog")
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_addresses_that_are_no_files_are_not_loaded(pair: Pair, server: Server) -> None:
     """Six pictures that are event streams would stop all other requests of the reader's browser."""
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
@@ -191,7 +191,7 @@ def test_addresses_that_are_no_files_are_not_loaded(pair: Pair, server: Server) 
     assert re.search(rb"imserver_streams_total[^ ]* 0\n", server.get("/metrics")[1]), "no stream was opened"
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_a_video_plays(pair: Pair, server: Server) -> None:
     first, second = talking(pair, server)
     first.awaited(VIDEO)
@@ -208,7 +208,7 @@ def test_a_video_plays(pair: Pair, server: Server) -> None:
     assert second.run("return document.querySelector('video').videoWidth") == 160
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_a_voice_message_is_recorded_and_played_faster(pair: Pair, server: Server, tmp_path: Path) -> None:
     browser = Browser(tmp_path, *MICROPHONE)
     try:
@@ -240,7 +240,7 @@ def test_a_voice_message_is_recorded_and_played_faster(pair: Pair, server: Serve
         browser.quit()
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_an_album_is_sent_once_after_a_reload_and_shown_as_one_message(
     pair: Pair, server: Server, tmp_path: Path
 ) -> None:
@@ -276,7 +276,7 @@ def test_an_album_is_sent_once_after_a_reload_and_shown_as_one_message(
     second.gives(name, "blue.jpg")
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_an_upload_continues_over_a_bad_line(pair: Pair, server: Server) -> None:
     pair.expects("ERR_", "Failed to load resource")
     with LossyProxy((server.http.host, server.http.port), 0) as line:
@@ -297,7 +297,7 @@ def unfinished(server: Server) -> set[Path]:
     return {path for path in folder.rglob("*") if path.is_file() and not path.suffix}
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_a_cancelled_upload_leaves_nothing_and_may_begin_again(pair: Pair, server: Server) -> None:
     pair.expects("423")
     page = pair[0].open(address(server))

@@ -118,7 +118,7 @@ def test_two_users_register_and_exchange_messages(pair: Pair, server: Server) ->
         assert 1 <= len(days) == len(set(days)), "each date once"
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_a_long_conversation_loads_as_one_scrolls(pair: Pair, server: Server) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     numbers(ann, bob, 260)
@@ -145,7 +145,7 @@ def test_a_long_conversation_loads_as_one_scrolls(pair: Pair, server: Server) ->
     assert page.texts(".edited") == ["edited"]
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_older_conversations_are_counted_and_found(pair: Pair, server: Server) -> None:
     ann, bob, cat = (Account(server, name) for name in ("Ann", "Bob", "Cat"))
     ann.say(ann.create_group("Oldest"), "a needle")
@@ -178,7 +178,7 @@ def test_older_conversations_are_counted_and_found(pair: Pair, server: Server) -
     assert not page.shown("#conversations-more")
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_reactions_pins_replies_edits_and_forwards_reach_the_other_page(pair: Pair, server: Server) -> None:
     ann, bob, cat = (Account(server, name) for name in ("Ann", "Bob", "Cat"))
     numbers(ann, bob, 120)
@@ -226,7 +226,7 @@ def test_reactions_pins_replies_edits_and_forwards_reach_the_other_page(pair: Pa
     eventually(lambda: "the last" in str(first.run(CHOSEN)), what="the hit has the focus")
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_without_a_server_one_reads_and_writes_and_it_is_sent_once_later(
     pair: Pair, start_server: StartServer
 ) -> None:
@@ -261,7 +261,7 @@ def test_without_a_server_one_reads_and_writes_and_it_is_sent_once_later(
     assert other.received == [("Ann", "one")]
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_the_open_conversation_is_shown_again_after_a_backup_was_restored(
     pair: Pair, start_server: StartServer, tmp_path: Path
 ) -> None:
@@ -286,7 +286,7 @@ def test_the_open_conversation_is_shown_again_after_a_backup_was_restored(
     page.reads("number 0", "number 1", "number 2", "and on")
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_messages_that_could_not_be_loaded_are_loaded_by_a_button(pair: Pair, server: Server) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     numbers(bob, ann, 2)
@@ -305,7 +305,7 @@ def test_messages_that_could_not_be_loaded_are_loaded_by_a_button(pair: Pair, se
     assert page.texts("#conversation-name") == ["Bob"], "two layers that close at once leave it open"
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_messages_to_a_group_and_recalls(pair: Pair, server: Server) -> None:
     ann, bob, cat = (Account(server, name) for name in ("Ann", "Bob", "Cat"))
     first, second = Chat(pair[0], ann), Chat(pair[1], bob)
@@ -345,7 +345,7 @@ def test_messages_to_a_group_and_recalls(pair: Pair, server: Server) -> None:
     second.has_notice("You are now an admin")
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_a_login_that_fails_or_has_ended_says_so(pair: Pair, server: Server) -> None:
     pair.expects("Failed to load resource", "401")
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
@@ -365,7 +365,7 @@ def test_a_login_that_fails_or_has_ended_says_so(pair: Pair, server: Server) -> 
     assert page.run(SAVED_TOKEN) == "of another tab"
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_the_page_shows_why_a_message_was_rejected_and_what_replaced_it(
     pair: Pair, start_server: StartServer
 ) -> None:
@@ -387,7 +387,7 @@ def test_the_page_shows_why_a_message_was_rejected_and_what_replaced_it(
         other.has_received("Ann", "***")
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_a_phone_shows_the_list_or_the_conversation(pair: Pair, server: Server) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob" * 20)
     page = Chat(pair[0], ann, size=(320, 640), dark=True)
@@ -402,7 +402,7 @@ def test_a_phone_shows_the_list_or_the_conversation(pair: Pair, server: Server) 
     page.fits()
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_a_conversation_with_images_stays_at_its_end(pair: Pair, server: Server) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     for number in range(20):
@@ -418,7 +418,7 @@ def test_a_conversation_with_images_stays_at_its_end(pair: Pair, server: Server)
     assert page.run("return document.querySelector('#message').clientHeight") >= 24, "one row of text"
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_a_reload_asks_for_nothing_but_the_worker_the_websocket_cards_and_wishes(
     pair: Pair, server: Server
 ) -> None:

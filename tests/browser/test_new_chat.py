@@ -15,7 +15,7 @@ from tests.support import Server, run_cli
 from tests.tools import require
 from tests.users import User
 
-pytestmark = [pytest.mark.full, pytest.mark.needs("axe-core")]
+pytestmark = [pytest.mark.full("browser"), pytest.mark.needs("axe-core")]
 
 KEY = "k" * 40
 PASSWORD = "correct horse"

@@ -20,7 +20,7 @@ from tests.ports import free_ports
 from tests.support import ROOT, eventually
 from tests.tools import require
 
-pytestmark = [pytest.mark.full, pytest.mark.needs("nginx", "openssl")]
+pytestmark = [pytest.mark.full("browser"), pytest.mark.needs("nginx", "openssl")]
 
 CHAT_DOMAIN, TALK_DOMAIN = "im.91vh.com", "ws.test"
 TALK_NODES = ("127.0.0.1:8282", "127.0.0.1:8089", "127.0.0.1:8283", "127.0.0.1:8090")

@@ -20,7 +20,7 @@ from tests.conftest import StartServer
 from tests.integration.receiver import Receiver
 from tests.support import Server, eventually
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.full("browser")
 
 QUESTION = "#notify-question"
 FOUND = "#log .line.found .text"

@@ -16,7 +16,7 @@ from tests.conftest import StartServer
 from tests.support import Server, eventually
 from tests.users import PASSWORD
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.full("browser")
 
 STORED = """
 return [...Object.keys(localStorage), ...(await indexedDB.databases()).map(({ name }) => name)];

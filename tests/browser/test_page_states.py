@@ -15,7 +15,7 @@ from tests.browser.messenger import APP, Account, Chat, login_form
 from tests.support import Server, eventually
 from tests.users import PASSWORD
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.full("browser")
 
 SHOWN = """
 return [...document.querySelectorAll(arguments[0])]

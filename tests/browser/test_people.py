@@ -13,7 +13,7 @@ from tests.browser.messenger import Account, Chat, open_page, register
 from tests.conftest import StartServer
 from tests.support import Server, eventually
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.full("browser")
 
 TOP = (
     ":is(body > dialog[open]:last-of-type, body:not(:has(> dialog[open])) #inbox > dialog[open]:last-of-type)"

@@ -13,7 +13,7 @@ from tests.conftest import StartServer
 from tests.media.previews.site import Site, html, picture
 from tests.support import Server, eventually
 
-pytestmark = [pytest.mark.full]
+pytestmark = [pytest.mark.full("browser")]
 
 CARDS = """
 return [...document.querySelectorAll("[role=log] .previews-card")].map((card) => ({

@@ -21,7 +21,7 @@ from tests.browser.site import serve_folder
 from tests.browser.test_accessibility import violations
 from tests.support import Server, eventually
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.full("browser")
 
 YES_OR_NO = [{"text": "Yes", "value": "yes"}, {"text": "No", "value": "no"}]
 

@@ -41,7 +41,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_the_package_works_in_a_browser(pair: Pair, start_server: StartServer, site: str) -> None:
     server = start_server(config=KEYED)
     page = pair[0].open(f"{site}/smoke.html")
@@ -68,7 +68,7 @@ new MutationObserver(() => window.typing.push(shown.textContent))
 """Remember the typing notices: each goes by itself."""
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_a_hook_knows_whether_there_are_notifications(
     pair: Pair, start_server: StartServer, site: str
 ) -> None:
@@ -86,7 +86,7 @@ def send(page: Page, text: str) -> None:
     page.click("#send")
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_two_users_chat_on_pages_made_of_the_hooks(pair: Pair, start_server: StartServer, site: str) -> None:
     server = start_server(config=MULTI)
     ann = opened(pair, 0, site, server, "ann", "bob")
@@ -130,7 +130,7 @@ def test_two_users_chat_on_pages_made_of_the_hooks(pair: Pair, start_server: Sta
     assert bob.texts("#error") == [""]
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_the_connections_end_with_the_component(pair: Pair, start_server: StartServer, site: str) -> None:
     server = start_server(config=MULTI)
     ann = opened(pair, 0, site, server, "ann", "bob")

@@ -7,7 +7,7 @@ from tests.browser.conftest import Pair
 from tests.browser.messenger import Account, Chat
 from tests.support import Server, eventually
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.full("browser")
 
 PHONE = (390, 844)
 LONG = "FIRST LINE. " + "Some text that goes on and on. " * 150 + "LAST LINE."

@@ -50,7 +50,7 @@ def opened(pair: Pair, server: Server, **how: Any) -> Reference:
     return Reference(pair[0].open(f"{server.http_url}/api/v1/docs?lang=en", **how).driver)
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_contents_lead_to_operations_and_lines_for_the_shell_are_copied(pair: Pair, server: Server) -> None:
     page = opened(pair, server)
     assert page.texts("h1")[0].startswith("HTTP API")
@@ -93,7 +93,7 @@ def test_contents_lead_to_operations_and_lines_for_the_shell_are_copied(pair: Pa
     assert page.run(f"return [...document.querySelectorAll('.operation')].{right}") == 0
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_requests_are_tried_in_demo_mode(pair: Pair, server: Server) -> None:
     pair.expects("400 (Bad Request)")
     page = opened(pair, server)
@@ -109,7 +109,7 @@ def test_requests_are_tried_in_demo_mode(pair: Pair, server: Server) -> None:
     assert page.answer().startswith("200")
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_a_key_stays_in_the_memory_of_the_page(pair: Pair, start_server: StartServer) -> None:
     pair.expects("401 (Unauthorized)")
     server = start_server(config={"api": {"keys": [{"key": KEY, "scopes": ["push"]}]}})

@@ -18,7 +18,7 @@ def server(start_shared_server: StartServer) -> Server:
     return start_shared_server(config={"accounts": {"registrations_per_address": 0}, "apps": apps})
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_the_palette_leads_to_people_messages_actions_and_settings(pair: Pair, server: Server) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     Account(server, "Zoë Stranger")
@@ -54,7 +54,7 @@ def test_the_palette_leads_to_people_messages_actions_and_settings(pair: Pair, s
     eventually(lambda: chat.focused == "palette-open", what="the focus is where it was")
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_filters_are_typed_and_clicked(pair: Pair, server: Server) -> None:
     ann, bob, cat = (Account(server, name) for name in ("Ann", "Bob B", "Cat"))
     tea = ann.create_group("Tea club", bob, cat)
@@ -96,7 +96,7 @@ def test_filters_are_typed_and_clicked(pair: Pair, server: Server) -> None:
     assert page.texts("#conversation-name") == ["Tea club"], "one key closes one thing"
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_the_menu_has_all_filters_and_leads_to_a_day(pair: Pair, server: Server) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob B")
     tea = ann.create_group("Tea club", bob)

@@ -14,7 +14,7 @@ from tests.integration.v1 import good
 from tests.support import Server, eventually
 from tests.users import PASSWORD
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.full("browser")
 
 KEY = "the admin key of these tests"
 

@@ -17,7 +17,7 @@ from tests.integration.cmd import logged_in
 from tests.processes import pause
 from tests.support import Server, eventually
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.full("browser")
 
 KEY = "an-admin-key-of-this-test"
 ROWS = """return [...document.querySelectorAll('#nodes tr')].map((row) => [

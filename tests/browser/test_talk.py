@@ -11,7 +11,7 @@ from tests.conftest import StartServer
 from tests.integration.action import action_session
 from tests.support import Server, eventually
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.full("browser")
 
 
 LINK = ".attachment[href^='https']"

@@ -56,7 +56,7 @@ def value(page: Page) -> str:
     return str(page.run("return document.querySelector('#message').value"))
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_a_pasted_text_over_the_limit_stays_and_goes_as_a_file(pair: Pair, server: Server) -> None:
     chat, _ = open_conversation(pair, server)
     chat.run(PASTE, "#message", LONG)
@@ -75,7 +75,7 @@ def test_a_pasted_text_over_the_limit_stays_and_goes_as_a_file(pair: Pair, serve
     assert chat.awaited(f"return (await fetch({link})).text()") == LONG
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 @pytest.mark.parametrize("text", ["字" * 6_000, LONG * 20], ids=["of a draft", "of a frame"])
 def test_a_text_over_the_limits_of_the_server_stays_and_closes_no_connection(
     pair: Pair, server: Server, text: str
@@ -91,7 +91,7 @@ def test_a_text_over_the_limits_of_the_server_stays_and_closes_no_connection(
     assert chat.run("return window.closeCodes") == []
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_texts_are_copied_without_https_and_a_failure_is_said(pair: Pair, server: Server) -> None:
     chat, _ = open_conversation(pair, server, PLAIN_HTTP)
 

@@ -10,7 +10,7 @@ from tests.browser.messenger import Account, Chat
 from tests.browser.screenshots import PASTE_PICTURES
 from tests.support import Server, eventually
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.full("browser")
 
 PHONE, DESKTOP = (390, 844), (1280, 800)
 IN_GROUP = "#log article[data-id] .bubble > .text"

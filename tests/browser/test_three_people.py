@@ -14,7 +14,7 @@ from tests.browser.conftest import Pair
 from tests.browser.messenger import Account, Chat, media, picture
 from tests.support import Server, eventually
 
-pytestmark = [pytest.mark.full]
+pytestmark = [pytest.mark.full("browser")]
 
 ACTIONS = int(os.environ.get("PEOPLE_ACTIONS", "300"))
 WEIGHTS = {"say": 40, "reply": 12, "react": 16, "edit": 10, "recall": 4, "picture": 3, "leave": 3, "type": 4}

@@ -288,7 +288,7 @@ def test_a_loop_that_makes_requests_goes_on_behind_a_backlog(server: Server) -> 
     asyncio.run(receive())
 
 
-@pytest.mark.full
+@pytest.mark.full("faults")
 def test_a_message_survives_the_restart_of_the_server(start_server: StartServer) -> None:
     config = {"app": fixed_ports()}
     first = start_server(config=config)

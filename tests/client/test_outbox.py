@@ -82,7 +82,7 @@ def push(text: str, user: str = "ann", **more: Any) -> dict[str, Any]:
     return {"app": "101", "user": user, "text": text, **more}
 
 
-@pytest.mark.full
+@pytest.mark.full("programs")
 def test_rows_arrive_once_and_in_order_and_refused_ones_are_marked_and_hold_nothing_up(
     start_server: StartServer, database: str
 ) -> None:
@@ -116,7 +116,7 @@ def test_rows_arrive_once_and_in_order_and_refused_ones_are_marked_and_hold_noth
                 assert ann.receive(60).text == "last"
 
 
-@pytest.mark.full
+@pytest.mark.full("programs")
 def test_it_waits_for_the_server(start_server: StartServer, database: str) -> None:
     """Rows stay while the server is away, and go to one that is there again."""
     config = {"app": fixed_ports()}
@@ -135,7 +135,7 @@ def test_it_waits_for_the_server(start_server: StartServer, database: str) -> No
                 pass
 
 
-@pytest.mark.full
+@pytest.mark.full("programs")
 def test_the_guide_inserts_a_row_in_its_own_transaction(start_server: StartServer, database: str) -> None:
     (statements,) = blocks(ROOT / "docs" / "guides" / "outbox.md", "sql")
     server = start_server()
@@ -148,7 +148,7 @@ def test_the_guide_inserts_a_row_in_its_own_transaction(start_server: StartServe
     assert event.json() == {"id": 17, "state": "sent"}
 
 
-@pytest.mark.full
+@pytest.mark.full("programs")
 def test_a_table_that_is_not_there_or_badly_named_is_refused(postgresql: DatabaseServer) -> None:
     url = postgresql.new_url()
     with pytest.raises(ValueError, match="named by"):

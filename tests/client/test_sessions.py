@@ -157,7 +157,7 @@ def test_a_session_may_be_closed_by_its_on_state(server: Server, api: Api, wante
     assert not api.presence("102", "hasty").online
 
 
-@pytest.mark.full
+@pytest.mark.full("waits")
 def test_a_token_function_is_asked_again_when_a_token_expires(start_server: StartServer) -> None:
     secret = "s" * 40
     apps = {"shop": {"jwt": [{"algorithm": "HS256", "key": secret}]}}

@@ -29,7 +29,7 @@ from tests.tools import leave_out
 from .test_containers import instructions_of
 
 pytestmark = [
-    pytest.mark.full,
+    pytest.mark.full("programs"),
     pytest.mark.slow,
     pytest.mark.linux,
     pytest.mark.timeout(1800),

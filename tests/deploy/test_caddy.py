@@ -23,7 +23,7 @@ from tests.tools import require
 
 from .proxy import replaced, started
 
-pytestmark = [pytest.mark.full, pytest.mark.needs("caddy")]
+pytestmark = [pytest.mark.full("programs"), pytest.mark.needs("caddy")]
 
 FILE = ROOT / "deploy" / "Caddyfile"
 GUIDE = ROOT / "docs" / "guides" / "behind-a-proxy.md"

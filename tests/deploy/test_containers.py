@@ -182,7 +182,7 @@ def servers(start_server: StartServer, redis: RedisServer, tmp_path: Path) -> li
     return [start_server(environment={**image, **environment(service), **here}) for service in OURS]
 
 
-@pytest.mark.full
+@pytest.mark.full("programs")
 @pytest.mark.needs("nginx")
 def test_what_compose_runs_is_one_system(servers: list[Server], tmp_path: Path) -> None:
     text = nginx_text(tmp_path).replace("/dev/stdout", "/var/log/nginx/im.log")

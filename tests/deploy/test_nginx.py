@@ -28,7 +28,7 @@ from tests.tools import require
 
 from .proxy import CONFIG, NODES, Nginx, without_address
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.full("programs")
 
 GUIDE = ROOT / "docs" / "guides" / "deploy.md"
 GO_WEBSOCKET = ROOT / "deploy" / "nginx-go-websocket.conf"

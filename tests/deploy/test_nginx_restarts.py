@@ -19,7 +19,7 @@ from tests.support import ROOT, Server, eventually
 
 from .proxy import CONFIG, NODES, Nginx, powered_off
 
-pytestmark = [pytest.mark.full, pytest.mark.needs("nginx")]
+pytestmark = [pytest.mark.full("programs"), pytest.mark.needs("nginx")]
 
 CLIENTS = 40
 READ = request("/api/v1/presence?app=101&user=ann")

@@ -31,7 +31,7 @@ USUAL = {"http_port": 8080, "websocket_port": 8089, "rpc_port": 9001}
 PUBLISHED = (ROOT / "tests" / "vectors" / "nginx" / "go-websocket.conf").read_text(encoding="utf-8")
 BOTH = pytest.mark.parametrize("count", [1, 2], ids=["one", "two"])
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.full("programs")
 
 
 class Recipe:

@@ -90,7 +90,7 @@ def test_the_echo_bot_answers_once_and_edits_when_a_button_is_pressed(server: Se
         bot.kill()
 
 
-@pytest.mark.full
+@pytest.mark.full("programs")
 def test_the_reminder_bot_reminds(server: Server, tmp_path: Path) -> None:
     with person(server) as ann:
         bot = ExampleBot(server, "reminder-bot", ann.token, tmp_path)
@@ -123,7 +123,7 @@ def model() -> Iterator[LanguageModel]:
     model.stop()
 
 
-@pytest.mark.full
+@pytest.mark.full("programs")
 def test_the_answers_of_a_language_model_are_streamed(
     server: Server, model: LanguageModel, tmp_path: Path
 ) -> None:

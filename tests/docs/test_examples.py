@@ -133,7 +133,7 @@ def serving(
         yield [fixture("start_server")(config=config)], keys
 
 
-@pytest.mark.full
+@pytest.mark.full("programs")
 @pytest.mark.parametrize("page", WITH_A_KEY, ids=lambda page: page.name)
 def test_the_sessions_of_a_guide_work_with_a_key_as_its_first_line_says(
     page: Path, start_server: StartServer, tmp_path: Path
@@ -240,7 +240,7 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     server.kill()
 
 
-@pytest.mark.full
+@pytest.mark.full("programs")
 def test_what_is_answered_while_a_node_does_not_answer(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Ann is on the first node. The second one, where bob was, is killed."""
     with nodes_of(tmp_path_factory.mktemp("dying"), 2, cluster={"rpc_seconds": 1}) as nodes:

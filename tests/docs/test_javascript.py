@@ -137,7 +137,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     browser.quit()
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 @pytest.mark.needs("esbuild")
 @pytest.mark.parametrize("block", REACT, ids=str)
 def test_a_component_is_shown(

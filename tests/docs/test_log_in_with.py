@@ -52,7 +52,7 @@ def test_the_requests_are_answered_as_it_says(shop: Server, tmp_path: Path) -> N
         play_session(session, tmp_path, shop)
 
 
-@pytest.mark.full
+@pytest.mark.full("programs")
 def test_the_python_program_logs_in(shop: Server, tmp_path: Path) -> None:
     browser = tmp_path / "browser.py"
     browser.write_text(
@@ -74,7 +74,7 @@ def test_the_python_program_logs_in(shop: Server, tmp_path: Path) -> None:
     assert last == HELLO
 
 
-@pytest.mark.full
+@pytest.mark.full("programs")
 @pytest.mark.needs("node")
 def test_the_javascript_program_logs_in(shop: Server, tmp_path: Path) -> None:
     script = tmp_path / "script.mjs"

@@ -67,7 +67,7 @@ def set_up(terminal: Terminal) -> None:
     terminal.run(step("setup").text)
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_two_users_use_the_product(terminal: Terminal) -> None:
     set_up(terminal)
     terminal.start(step("start").text)
@@ -75,7 +75,7 @@ def test_two_users_use_the_product(terminal: Terminal) -> None:
     assert "Traceback" not in terminal.output
 
 
-@pytest.mark.full
+@pytest.mark.full("programs")
 @pytest.mark.parametrize("framework", ["fastapi", "django"])
 def test_another_framework_replaces_flask(terminal: Terminal, framework: str) -> None:
     set_up(terminal)
@@ -126,7 +126,7 @@ def add_notifications(terminal: Terminal) -> None:
         settings.write("notifications:\n  allow_loopback: true\n")
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_the_page_shows_what_happens_and_notifies_while_it_is_closed(
     terminal: Terminal, browser: Browser
 ) -> None:
@@ -168,7 +168,7 @@ def test_the_page_shows_what_happens_and_notifies_while_it_is_closed(
         assert (shown.title, shown.body, shown.count) == ("bob", "And this?", 1)
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 def test_the_page_asks_for_a_new_token_when_the_old_one_expires(terminal: Terminal, browser: Browser) -> None:
     set_up(terminal)
     module = terminal.folder / "im.py"

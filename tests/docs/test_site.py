@@ -83,7 +83,7 @@ def small_tree(folder: Path, start: str) -> Path:
     return folder / "tree"
 
 
-@pytest.mark.full
+@pytest.mark.full("programs")
 @pytest.mark.parametrize("link", ["guides/no-page.md", "guides/more.md#no-part"])
 def test_a_broken_link_fails_the_build(link: str, tmp_path: Path) -> None:
     target = tmp_path / "site"
@@ -105,13 +105,13 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.full
+@pytest.mark.full("programs")
 def test_two_builds_are_the_same_bytes(built: Path, tmp_path: Path) -> None:
     site.build(ROOT, tmp_path / "again")
     assert contents(tmp_path / "again") == contents(built)
 
 
-@pytest.mark.full
+@pytest.mark.full("programs")
 def test_nothing_comes_from_another_host(built: Path) -> None:
     """And each address is relative, so that the site works below any path."""
     for path in built.rglob("*.html"):
@@ -125,7 +125,7 @@ def test_nothing_comes_from_another_host(built: Path) -> None:
         assert [each for each in addresses if re.match(r"https?:|/", each)] == [], path
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 @pytest.mark.needs("node")
 def test_questions_of_newcomers_are_answered_by_the_first_three_hits(built: Path) -> None:
     """Both for the words that one types, by the page itself, and for the whole question."""
@@ -149,7 +149,7 @@ _LOADED = "return performance.getEntriesByType('resource').map(({ name }) => nam
 _COLOUR = "return getComputedStyle(document.body).backgroundColor"
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 @pytest.mark.needs("chromium", "chromedriver")
 def test_the_site_works_below_a_path_of_a_static_server(built: Path, tmp_path: Path) -> None:
     with serve_folder(built.parent) as address:

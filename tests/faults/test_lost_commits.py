@@ -155,7 +155,7 @@ def failover(request: pytest.FixtureRequest) -> Iterator[Failover]:
     one.remove()
 
 
-@pytest.mark.full
+@pytest.mark.full("faults")
 @pytest.mark.linux
 def test_a_replica_that_was_behind_takes_the_place_of_its_primary(
     failover: Failover, cluster: Launch

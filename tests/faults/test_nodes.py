@@ -167,7 +167,8 @@ def test_a_node_that_slept_beyond_its_lease_has_a_new_life_and_no_ghosts(
 @pytest.mark.linux
 @pytest.mark.needs("faketime")
 @pytest.mark.parametrize(
-    ("step", "words"), [("+3600", "ahead of"), pytest.param("-3600", "behind", marks=pytest.mark.full)]
+    ("step", "words"),
+    [("+3600", "ahead of"), pytest.param("-3600", "behind", marks=pytest.mark.full("waits"))],
 )
 def test_a_node_whose_clock_jumps_says_so_and_keeps_its_lease_and_its_users(
     cluster: Launch, traffic: Traffic, tmp_path: Path, step: str, words: str

@@ -16,7 +16,7 @@ from .conftest import token
 SECONDS = 60.0
 both = pytest.mark.parametrize("protobuf", [False, True], ids=["json", "protobuf"])
 json_first = pytest.mark.parametrize(
-    "protobuf", [False, pytest.param(True, marks=pytest.mark.full)], ids=["json", "protobuf"]
+    "protobuf", [False, pytest.param(True, marks=pytest.mark.full("sampled"))], ids=["json", "protobuf"]
 )
 """For what does not depend on the form of payloads: ``make test`` runs it with JSON."""
 Handler = Callable[[Any], Awaitable[None]]

@@ -264,7 +264,7 @@ ends = pytest.mark.parametrize("ended", [{"result": {"expired": True}}, {}], ids
 
 
 @ends
-@pytest.mark.full
+@pytest.mark.full("programs")
 async def test_a_back_end_renews_a_session_until_it_has_expired(
     consenting: Server, back_end: BackEnd, ended: dict[str, Any]
 ) -> None:
@@ -280,7 +280,7 @@ async def test_a_back_end_renews_a_session_until_it_has_expired(
 
 
 @ends
-@pytest.mark.full
+@pytest.mark.full("programs")
 async def test_a_back_end_renews_a_subscription_until_it_has_expired(
     consenting: Server, back_end: BackEnd, ended: dict[str, Any]
 ) -> None:

@@ -83,7 +83,7 @@ def test_a_renewed_token_says_anew_what_others_see_of_its_client(server: Server)
         assert close_code(client) == 3010
 
 
-@pytest.mark.full
+@pytest.mark.full("programs")
 def test_who_does_not_log_in_is_closed_with_3502(impatient: Server) -> None:
     with Raw(impatient.ws) as client:
         client.upgrade(PATH)
@@ -93,7 +93,7 @@ def test_who_does_not_log_in_is_closed_with_3502(impatient: Server) -> None:
         assert found.close_code == 3502
 
 
-@pytest.mark.full
+@pytest.mark.full("programs")
 def test_who_answers_no_ping_is_closed_with_3012(impatient: Server) -> None:
     with Raw(impatient.ws) as client:
         client.upgrade(PATH)

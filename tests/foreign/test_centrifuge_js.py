@@ -41,13 +41,14 @@ def run_clients(server: Server, emulation: Server, names: str, sockets: Server |
 
 
 @pytest.mark.parametrize(
-    "names", ["websocket:", "http_stream:", "^a client", pytest.param("^pings", marks=pytest.mark.full)]
+    "names",
+    ["websocket:", "http_stream:", "^a client", pytest.param("^pings", marks=pytest.mark.full("sampled"))],
 )
 def test_centrifuge_js_with_json_and_with_protobuf(server: Server, names: str) -> None:
     run_clients(server, server, names)
 
 
-@pytest.mark.full
+@pytest.mark.full("programs")
 @pytest.mark.needs("redis-server")
 def test_commands_and_publications_may_use_another_node(tmp_path_factory: pytest.TempPathFactory) -> None:
     with nodes_of(tmp_path_factory.mktemp("centrifugo-js"), 2, **CONFIG) as nodes:

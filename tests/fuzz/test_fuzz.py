@@ -90,7 +90,7 @@ def test_each_folder_of_the_corpus_is_that_of_a_parser_and_what_is_instrumented_
     assert [part for part in PARTS if not any(name.startswith(part) for name in ALL)] == []
 
 
-@pytest.mark.full
+@pytest.mark.full("load")
 @pytest.mark.skipif(
     find_spec("atheris") is None and "CI" not in os.environ, reason="atheris is not installed"
 )

@@ -202,7 +202,7 @@ def test_a_file_with_other_bits_is_not_sent_to_its_end(disk: BadDisk) -> None:
     assert f"fail  file {name}: it has other bytes than were stored" in found.stdout
 
 
-@pytest.mark.full
+@pytest.mark.full("faults")
 @pytest.mark.parametrize(
     ("error", "kind"),
     [(ENOSPC, "w"), (EIO, "w"), (EIO, "s"), (ENOSPC, "n"), (EIO, "n"), (EIO, "r"), (0, "p")],

@@ -178,7 +178,7 @@ def test_streams_to_one_user_end_as_one_message_or_none(server: Server) -> None:
         assert opened == (404, "unknown_account")
 
 
-@pytest.mark.full
+@pytest.mark.full("waits")
 def test_a_bot_has_a_limited_number_of_open_streams(server: Server) -> None:
     hal = person(server, "hal")
     bots = [hal.bot(f"many{number}") for number in range(2)]
@@ -231,7 +231,7 @@ def test_the_bots_of_an_owner_share_bytes_and_pieces(server: Server) -> None:
         eventually(is_refused_there)
 
 
-@pytest.mark.full
+@pytest.mark.full("faults")
 def test_a_streamed_answer_is_stopped_at_another_node_and_stored_once_when_its_own_is_killed(
     tmp_path: Path,
 ) -> None:

@@ -105,7 +105,7 @@ def test_a_push_arrives_as_it_was_given_whatever_the_header_and_the_content_type
         one.closed(1009)
 
 
-@pytest.mark.full
+@pytest.mark.full("waits")
 def test_limits(launch: Launch) -> None:
     server = launch("front", limits={"body_bytes": 2000, "batch_targets": 3, "registered_apps": 2})
     system, _ = new_system(server.http), new_system(server.http)

@@ -16,7 +16,7 @@ from .receiver import Receiver
 from .test_notifications import posts_of, push_service, subscribe
 from .v1 import good
 
-pytestmark = [pytest.mark.full, pytest.mark.needs("faketime")]
+pytestmark = [pytest.mark.full("waits"), pytest.mark.needs("faketime")]
 APP, KEY = "shop", "key-of-the-shop-0123456789"
 DUE_SECONDS = 4
 STEP_SECONDS = 3600

@@ -198,7 +198,7 @@ def _messages(clients: list[CmdClient]) -> list[str]:
 # --- joining and leaving ------------------------------------------------------------------------------------
 
 
-@pytest.mark.full
+@pytest.mark.full("faults")
 def test_a_stopping_node_reports_all_exits_and_leaves_at_once(cluster: Launch, app: int) -> None:
     nodes = cluster(2)
     with ExitStack() as stack:
@@ -219,7 +219,7 @@ def test_a_stopping_node_reports_all_exits_and_leaves_at_once(cluster: Launch, a
             assert len(redis.hgetall("acc:hash:servers")) == 1
 
 
-@pytest.mark.full
+@pytest.mark.full("waits")
 def test_without_a_redis_at_the_start_a_node_works_alone_and_joins_later(cluster: Launch, app: int) -> None:
     nodes = cluster(1)
     nodes.servers[0].stop()

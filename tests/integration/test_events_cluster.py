@@ -25,7 +25,7 @@ def publish(address: Address, app: int, channel: str, text: str) -> None:
     assert answer.json["sent"] == 1, answer
 
 
-@pytest.mark.full
+@pytest.mark.full("processes")
 def test_pushes_of_every_kind_cross_the_nodes_in_their_order(nodes: Nodes) -> None:
     app = app_with("multi")
     with listening(nodes.http[0], app, "ann", channels="tea") as ann:

@@ -90,7 +90,7 @@ def test_a_listener_and_a_host_may_serve_one_path_only(server: Server) -> None:
     assert ask(server.http, request("/v1/openapi.json")).status == 404
 
 
-@pytest.mark.full
+@pytest.mark.full("processes")
 def test_what_cannot_be_listened_on_ends_the_start(tmp_path: Path) -> None:
     own, host = "server.extra_listen[0]", "no.such.host.invalid"
     for rows, problem in (

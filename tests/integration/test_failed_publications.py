@@ -25,7 +25,7 @@ Away = Callable[[], AbstractContextManager[None]]
 Edge = Callable[[Server], Any]
 
 
-@pytest.fixture(scope="module", params=["redis", pytest.param("database", marks=pytest.mark.full)])
+@pytest.fixture(scope="module", params=["redis", pytest.param("database", marks=pytest.mark.full("sampled"))])
 def outage(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Server, Away]]:

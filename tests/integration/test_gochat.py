@@ -145,7 +145,7 @@ def test_groups(server: Server) -> None:
     assert ids(ask(server.http, sent).json["data"]["id"], token) == sorted([one, two])
 
 
-@pytest.mark.full
+@pytest.mark.full("waits")
 def test_limits_are_refused_in_its_words(launch: Launch, http_server: str) -> None:
     limits = {"group_members": 2, "groups_per_user": 1, "failures": 3, "failure_seconds": 3000}
     server = launch(http_server, accounts=limits)
@@ -166,7 +166,7 @@ def test_limits_are_refused_in_its_words(launch: Launch, http_server: str) -> No
 # --- keys ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.full
+@pytest.mark.full("programs")
 def test_a_token_made_by_the_original_is_good_with_its_key(launch: Launch, http_server: str) -> None:
     key = "a key of some length, longer than its hash"
     server = launch(http_server, jwt={"sign_key": key, "expire_time": 2}, accounts={"registration": True})
@@ -178,7 +178,7 @@ def test_a_token_made_by_the_original_is_good_with_its_key(launch: Launch, http_
     assert code_and_message(answer) == ADDED
 
 
-@pytest.mark.full
+@pytest.mark.full("processes")
 def test_the_public_key_is_good_in_demo_mode_only(launch: Launch, http_server: str) -> None:
     server = launch(http_server, jwt={"sign_key": "gooooIM"}, storage={"look_seconds": 0.1})
     _, token = register(server.http)

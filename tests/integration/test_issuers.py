@@ -135,7 +135,7 @@ def test_a_token_of_a_subscription_is_good_for_its_channel_only(provider: Provid
 
 @NEEDS_OIDC_PROVIDER
 @pytest.mark.slow
-@pytest.mark.full
+@pytest.mark.full("faults")
 def test_new_keys_of_the_provider_count_without_a_restart(launch: Launch, http_server: str) -> None:
     with providing() as provider:
         server = started(launch, http_server, provider.issuer)

@@ -29,7 +29,7 @@ def test_a_kept_connection_may_carry_an_upgrade_and_a_login_in_the_same_packet(
         assert users(server.http, app) == ["early"]
 
 
-@pytest.mark.full
+@pytest.mark.full("waits")
 def test_a_handshake_that_does_not_end_is_cut_off_in_time(launch: Launch, http_server: str) -> None:
     hasty = launch(http_server, limits={"handshake_seconds": 5, "keepalive_seconds": 5})
     began = time.monotonic()

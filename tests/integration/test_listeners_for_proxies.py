@@ -105,7 +105,7 @@ def test_a_websocket_begins_behind_a_header_of_a_trusted_proxy_only(proxied: Add
         raw.ask(LINE + request("/health"))
 
 
-@pytest.mark.full
+@pytest.mark.full("programs")
 @pytest.mark.needs("haproxy")
 @pytest.mark.parametrize("version", ["send-proxy", "send-proxy-v2"])
 def test_haproxy_passes_clients_on(server: Server, proxied: Address, tmp_path: Path, version: str) -> None:

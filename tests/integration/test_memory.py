@@ -92,7 +92,7 @@ def cost(folder: Path, open_one: Callable[[Server, int], Raw]) -> float:
 
 
 @pytest.mark.parametrize("open_one", [log_in, listen, action_user, call, chat])
-@pytest.mark.full
+@pytest.mark.full("load")
 def test_an_idle_session_takes_at_most_740_bytes(
     open_one: Callable[[Server, int], Raw], tmp_path: Path
 ) -> None:
@@ -101,7 +101,7 @@ def test_an_idle_session_takes_at_most_740_bytes(
     assert 300 < taken <= SESSION_BYTES
 
 
-@pytest.mark.full
+@pytest.mark.full("load")
 def test_an_empty_node_takes_no_more_than_46_5_mb(tmp_path: Path) -> None:
     # As it is installed: compiling at the start would leave some megabytes behind.
     compiled = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path / "compiled")}

@@ -49,7 +49,7 @@ def test_a_node_that_stores_nothing_opens_no_database(launch: Launch, http_serve
     assert not list(server.folder.rglob("imserver.db"))
 
 
-@pytest.mark.full
+@pytest.mark.full("faults")
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM])
 def test_what_was_acknowledged_is_there_after_the_server_has_ended(
     launch: Launch, http_server: str, kill: signal.Signals, tmp_path: Path

@@ -94,7 +94,7 @@ def try_login(server: Server, user: str) -> Any:
     return good(server.http, "accounts/oauth/finish", question)
 
 
-@pytest.mark.full
+@pytest.mark.full("waits")
 @NEEDS_OIDC_PROVIDER
 def test_a_device_logs_in_while_another_provider_hangs(launch: Launch, http_server: str) -> None:
     with create_server(("127.0.0.1", 0)) as hanging, ThreadPoolExecutor(1) as aside:

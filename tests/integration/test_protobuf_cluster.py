@@ -43,7 +43,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
         yield two
 
 
-@pytest.mark.full
+@pytest.mark.full("processes")
 def test_a_group_gets_messages_on_all_nodes_each_member_once_and_in_one_order(nodes: Nodes) -> None:
     accounts = [register(nodes.http[index % 2]) for index in range(6)]
     fields = {"name": "us", "ids": [id for id, _ in accounts]}

@@ -86,7 +86,7 @@ def test_some_channels_are_not_for_clients_and_one_library_reads_so_by_its_own_e
             assert of_dotnet.event("pusher_internal:subscription_error", channel)["status"] == 403
 
 
-@pytest.mark.full
+@pytest.mark.full("processes")
 def test_subscribers_are_counted_if_the_app_wants_it(start_server: StartServer) -> None:
     with Receiver() as receiver:
         counting = {**SHOP, "subscription_count": True, "webhook_url": receiver.url}
@@ -274,7 +274,7 @@ def test_the_error_of_a_signature_shows_what_to_sign(server: Server) -> None:
         assert (up.status, up.body) == (200, b'{"health":"OK"}')
 
 
-@pytest.mark.full
+@pytest.mark.full("processes")
 def test_nodes_share_channels(start_server: StartServer, redis_server: RedisServer, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("a secret that all nodes share, long enough")

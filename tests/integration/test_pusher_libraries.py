@@ -86,7 +86,7 @@ def test_what_a_back_end_asks(client: Client, back_end: pusher.Pusher) -> None:
     assert state == {"presence": {"count": 1, "ids": ["ann"], "hash": {"ann": {"name": "Ann"}}}}
 
 
-@pytest.mark.full
+@pytest.mark.full("programs")
 def test_a_client_comes_back_after_a_restart(start_server: StartServer) -> None:
     settings = {"app": fixed_ports(), "apps": {"shop": {"pusher": PUSHER}}}
     server = start_server(config=settings)

@@ -48,7 +48,7 @@ def reach_each_other(nodes: Nodes) -> None:
             assert good(via.http, "connections/show", key=KEY, **named)["user"] == "bob"
 
 
-@pytest.mark.full
+@pytest.mark.full("processes")
 def test_tokens_and_connections_survive_until_the_second_secret_goes(tmp_path: Path) -> None:
     files = {name: tmp_path / name for name in ("old", "new")}
     for file in files.values():

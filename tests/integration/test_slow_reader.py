@@ -18,7 +18,7 @@ from .protobuf import ACK, MESSAGE, ProtobufClient, chatting, outputs, pushed
 from .raw import BINARY, CLOSE, PING, Ended, Frame
 from .setting import Launch, growth_of
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.full("waits")
 
 BIG = "x" * 60_000
 

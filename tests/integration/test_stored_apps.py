@@ -35,7 +35,7 @@ def push(server: Server, key: str = "", app: int = 101) -> int:
     return code
 
 
-@pytest.mark.parametrize("signalled", [True, pytest.param(False, marks=pytest.mark.full)])
+@pytest.mark.parametrize("signalled", [True, pytest.param(False, marks=pytest.mark.full("sampled"))])
 def test_the_first_key_ends_demo_mode_while_the_server_runs(
     launch: Launch, http_server: str, signalled: bool
 ) -> None:
@@ -55,7 +55,7 @@ def test_the_first_key_ends_demo_mode_while_the_server_runs(
         one.closed(4505)  # only pages of the same host may connect from then on
 
 
-@pytest.mark.full
+@pytest.mark.full("processes")
 def test_a_stored_key_lets_a_server_listen_beyond_loopback(launch: Launch, tmp_path: Path) -> None:
     data = {"IMSERVER_SERVER_DATA_DIR": str(tmp_path)}
     ports = ("--http-port", "0", "--ws-port", "0", "--host", "0.0.0.0")

@@ -41,7 +41,7 @@ def pushed(client: CmdClient, cmd: str) -> Any:
     return found["response"]["data"]
 
 
-@pytest.mark.full
+@pytest.mark.full("faults")
 def test_a_stream_of_a_killed_node_ends_for_subscribers_of_others(tmp_path: Path) -> None:
     """Pieces through any node; the first node is killed, and the message is closed, once."""
     channel = "past:killed"

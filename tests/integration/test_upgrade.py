@@ -41,7 +41,7 @@ from .sse import listening
 from .test_bots import APP, entry, online, person
 from .test_uploads import picture
 
-pytestmark = [pytest.mark.full, pytest.mark.needs("redis-server"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.full("programs"), pytest.mark.needs("redis-server"), pytest.mark.timeout(900)]
 
 ENGINES = ("sqlite", "postgresql", "mysql")
 KEY = "key-of-the-operator-0123456789"
@@ -565,7 +565,7 @@ def test_settings_of_the_release_before_are_valid_and_its_backup_is_restored(tmp
     assert "later" not in listed
 
 
-@pytest.mark.full
+@pytest.mark.full("programs")
 @pytest.mark.needs("git")
 @pytest.mark.parametrize("commit", [BEFORE, "beb2ab92~", "b9a87c62"], ids=["0020", "0030", "0040"])
 def test_an_old_database_becomes_as_a_new_one(

@@ -22,7 +22,7 @@ from .clusters import OTHER_RELEASE, Nodes, nodes_of
 from .cmd import logged_in
 from .release import environment_of, unpack
 
-pytestmark = [pytest.mark.full, pytest.mark.needs("redis-server")]
+pytestmark = [pytest.mark.full("programs"), pytest.mark.needs("redis-server")]
 
 FILES: Final = (
     "foreign/test_centrifuge_cluster",

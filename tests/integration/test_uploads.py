@@ -256,7 +256,7 @@ def test_what_follows_an_unread_body_is_never_a_request(own_server: Server) -> N
         assert victim.push().json["response"]["data"]["msg"] == "x"
 
 
-@pytest.mark.full
+@pytest.mark.full("load")
 def test_a_large_file_is_never_in_memory(roomy: Server) -> None:
     uploaded(roomy, picture(), user="warm", key="")
     piece, grown = os.urandom(1_000_000), growth_of(roomy.pid)
@@ -294,7 +294,7 @@ def test_a_file_that_comes_while_its_account_is_deleted_goes_with_it(roomy: Serv
     assert count_stored(roomy) == before
 
 
-@pytest.mark.full
+@pytest.mark.full("programs")
 def test_files_go_to_a_bucket_and_come_from_there(launch: Launch, http_server: str) -> None:
     content = picture(900, 700)
     with Standin() as standin:
@@ -428,7 +428,7 @@ def test_requests_that_break_the_protocol_are_refused(own_server: Server) -> Non
     assert code(patch(own_server, path, 1, b"12345")) == (413, "file_too_large")
 
 
-@pytest.mark.full
+@pytest.mark.full("load")
 def test_messages_arrive_while_a_large_video_goes_up(launch: Launch, http_server: str) -> None:
     server = launch(http_server, uploads={"min_free_bytes": 0})
 

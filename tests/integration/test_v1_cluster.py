@@ -81,7 +81,7 @@ def test_an_app_that_is_created_on_one_is_there_on_the_other(nodes: Nodes) -> No
     assert refused(second.http, "apps/create", {"app": "777"})[:2] == (409, "app_exists")
 
 
-@pytest.mark.full
+@pytest.mark.full("faults")
 def test_a_dead_node_is_named(tmp_path_factory: pytest.TempPathFactory) -> None:
     with nodes_of(
         tmp_path_factory.mktemp("gone"), 2, cluster={"lease_seconds": 60, "rpc_seconds": 1}

@@ -265,7 +265,7 @@ def texts(one: CmdClient, count: int) -> list[str]:
     return [one.push("msg").json["response"]["data"]["msg"] for _ in range(count)]
 
 
-@pytest.mark.full
+@pytest.mark.full("processes")
 def test_publishes_are_acknowledged_in_order_with_what_was_not_sent(
     server: Server, app: int, ann: CmdClient
 ) -> None:

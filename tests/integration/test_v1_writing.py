@@ -184,7 +184,7 @@ def test_a_push_to_a_group_is_stored_once_for_all_members(server: Server, app: i
     assert answer["sent"] == 1
 
 
-@pytest.mark.full
+@pytest.mark.full("processes")
 def test_both_learn_of_a_change_but_not_of_a_block(launch: Launch, http_server: str) -> None:
     server = launch(http_server, apps={"77": {"account_tokens": "required"}})
     one, two = (User.register(server, "77", login=name) for name in ("ann", "bob"))

@@ -108,7 +108,7 @@ def test_a_back_end_decides_about_logins(launch: Launch, http_server: str) -> No
         assert "authorise_url of 101" in one.log_text
 
 
-@pytest.mark.full
+@pytest.mark.full("processes")
 def test_a_back_end_that_cannot_show_who_it_is_gets_no_event_and_no_question(
     launch: Launch, http_server: str, tmp_path: Path
 ) -> None:

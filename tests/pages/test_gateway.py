@@ -46,7 +46,7 @@ def test_of_two_nodes_one_is_named(leases: tuple[Lease, ...]) -> None:
     assert set(urls(client_of(*leases))) == {"wss://im2.example.com/acc"}
 
 
-@pytest.mark.full
+@pytest.mark.full("load")
 def test_of_many_only_the_fullest_is_never_named_and_no_one_gets_all() -> None:
     named = urls(client_of(*(lease(number, number * 100) for number in range(1, 6))), 1000)
     assert set(named) == {f"wss://im{number}.example.com/acc" for number in range(1, 5)}

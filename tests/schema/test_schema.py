@@ -25,7 +25,7 @@ a few, and in each run the same."""
 GENERATED = ["--max-examples", str(EXAMPLES)] if EXAMPLES else ["--max-examples", "5", "--seed", "1"]
 STREAMS = ("/api/v1/events", "/api/v1/publisher")
 
-pytestmark = [pytest.mark.full, pytest.mark.slow, pytest.mark.timeout(1200 + 60 * EXAMPLES)]
+pytestmark = [pytest.mark.full("load"), pytest.mark.slow, pytest.mark.timeout(1200 + 60 * EXAMPLES)]
 
 
 @pytest.mark.parametrize("http_server", HTTP_SERVERS)

@@ -50,7 +50,7 @@ def agree(started: StartedLogin) -> None:
         assert answer.status == 200
 
 
-@pytest.mark.full
+@pytest.mark.full("programs")
 def test_the_python_client_logs_in_and_links(shop: Server) -> None:
     with Accounts(shop.http_url, APP, timeout_seconds=SECONDS) as accounts:
         (provider,) = accounts.oauth_providers()
@@ -75,7 +75,7 @@ def test_the_python_client_logs_in_and_links(shop: Server) -> None:
             own.oauth_link("main", agree, password=PASSWORD)
 
 
-@pytest.mark.full
+@pytest.mark.full("programs")
 @pytest.mark.needs("node")
 def test_the_javascript_client_logs_in(shop: Server) -> None:
     run_node(str(Path(__file__).with_name("accounts.test.mjs")), IM_HTTP=shop.http_url)

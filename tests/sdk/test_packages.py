@@ -17,7 +17,7 @@ from tests.sdk.node import NODE_FLAGS, PACKAGES, bundle, npm, run, run_node
 from tests.support import Server
 from tests.tools import require
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.full("programs")
 
 HERE = Path(__file__).parent
 BUNDLE_BYTES = 12 * 1024

@@ -30,7 +30,7 @@ def server_options(server: Server) -> dict[str, Any]:
     return {**PUSHER, "host": "127.0.0.1", "port": server.ws.port, "http_port": server.http.port}
 
 
-@pytest.mark.parametrize("http_server", ["front", pytest.param("wsgi", marks=pytest.mark.full)])
+@pytest.mark.parametrize("http_server", ["front", pytest.param("wsgi", marks=pytest.mark.full("sampled"))])
 def test_the_clients_of_pusher(start_server: StartServer, http_server: str) -> None:
     port = free_ports()
     pusher = {**PUSHER, "webhook_url": f"http://127.0.0.1:{port}/hook"}
@@ -75,7 +75,7 @@ def test_the_guide_s_client_and_back_ends_meet_on_one_machine(
         end(process)
 
 
-@pytest.mark.full
+@pytest.mark.full("programs")
 def test_pusher_js_comes_back_after_a_restart(start_server: StartServer, tmp_path: Path) -> None:
     config = {"app": fixed_ports(), "apps": {"shop": {"pusher": PUSHER}}}
     server = start_server(config=config)

@@ -29,7 +29,7 @@ def test_the_sdk_against_a_real_server(server: Server) -> None:
     run_node(str(HERE / "server.test.mjs"), IM_HTTP=server.http_url, IM_WS=server.ws_url)
 
 
-@pytest.mark.full
+@pytest.mark.full("programs")
 def test_the_sdk_comes_back_after_a_restart(start_server: StartServer, tmp_path: Path) -> None:
     config = {"app": fixed_ports()}
     server = start_server(config=config)
@@ -53,7 +53,7 @@ def test_the_sdk_comes_back_after_a_restart(start_server: StartServer, tmp_path:
         end(process)
 
 
-@pytest.mark.full
+@pytest.mark.full("programs")
 @pytest.mark.needs("npm")
 def test_the_examples_of_the_readme_run(server: Server, project: Path) -> None:
     readme = (SDK / "README.md").read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ from tests.sdk.node import NODE_FLAGS
 from tests.support import eventually
 from tests.tools import require
 
-pytestmark = [pytest.mark.full, pytest.mark.needs("node", "tus-js-client")]
+pytestmark = [pytest.mark.full("programs"), pytest.mark.needs("node", "tus-js-client")]
 
 SCRIPT = Path(__file__).with_name("tus.mjs")
 PIECE = 300_000

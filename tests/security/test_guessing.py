@@ -150,7 +150,7 @@ def test_every_route_that_takes_a_password_knows_a_device_by_its_token(start_ser
     assert call(server, "accounts/delete", {"password": "battery staple"}, key=token).status == 200
 
 
-@pytest.mark.full
+@pytest.mark.full("processes")
 def test_nodes_count_together(start_server: StartServer, redis_server: RedisServer, tmp_path: Path) -> None:
     config = {
         "redis": {"addr": f"127.0.0.1:{redis_server.port}"},

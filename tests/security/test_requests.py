@@ -173,7 +173,7 @@ SLOW = {
 }
 
 
-@pytest.mark.full
+@pytest.mark.full("waits")
 @pytest.mark.slow
 def test_a_body_that_does_not_come_is_given_up(start_server: StartServer) -> None:
     with ExitStack() as stack:

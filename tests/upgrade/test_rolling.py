@@ -25,7 +25,7 @@ from tests.support import ROOT, clean_environment, eventually
 from tests.test_packaging import build, copy_sources
 
 pytestmark = [
-    pytest.mark.full,
+    pytest.mark.full("programs"),
     pytest.mark.slow,
     pytest.mark.needs("redis-server", "git"),
     pytest.mark.timeout(900),

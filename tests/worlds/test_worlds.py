@@ -49,7 +49,7 @@ def test_known_seeds_find_bugs_of_the_past() -> None:
     assert result.returncode == 0
 
 
-@pytest.mark.full
+@pytest.mark.full("faults")
 @pytest.mark.timeout(3600)
 def test_each_bug_of_the_past_is_found() -> None:
     """From a fresh seed on, within five minutes of one processor each."""

@@ -50,7 +50,7 @@ def location(address: str, server: str, ann: User, bot: User) -> str:
     return f"{address}/index.html#{urlencode({'server': server, 'bot': bot.user, 'token': ann.token})}"
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 @pytest.mark.needs("node", "esbuild")
 def test_a_page_with_use_chat(installed: dict[str, str], site: Path, tmp_path: Path) -> None:
     with running(tmp_path, installed, 2, CONFIG) as (first, second), serve_folder(site) as address:

@@ -40,7 +40,9 @@ def scripts(tmp_path: Path) -> Path:
 
 
 @pytest.mark.needs("node")
-@pytest.mark.parametrize("nodes", ["one", "two", pytest.param("one killed", marks=pytest.mark.full)])
+@pytest.mark.parametrize(
+    "nodes", ["one", "two", pytest.param("one killed", marks=pytest.mark.full("programs"))]
+)
 def test_the_suite_passes(nodes: str, installed: dict[str, str], tmp_path: Path) -> None:
     program = NODE_MODULES / SUITE / "dist" / "index.js"
     with running(tmp_path / "nodes", installed, 1 if nodes == "one" else 2, api={}) as servers:
@@ -69,7 +71,7 @@ def test_clients_of_npm(site: Site, package: str, version: str, scripts: Path) -
     assert run([*command, site.bob.user, version]).strip() == "done"
 
 
-@pytest.mark.full
+@pytest.mark.full("browser")
 @pytest.mark.needs("node", "esbuild")
 def test_clients_of_npm_in_a_page_of_another_origin(
     installed: dict[str, str], scripts: Path, tmp_path: Path
@@ -92,7 +94,7 @@ def test_clients_of_npm_in_a_page_of_another_origin(
             browser.quit()
 
 
-@pytest.mark.full
+@pytest.mark.full("programs")
 @pytest.mark.needs("node")
 def test_clients_go_on_at_another_node_when_theirs_is_killed(
     installed: dict[str, str], scripts: Path, tmp_path: Path

@@ -165,7 +165,7 @@ def test_a_person_decides_what_a_tool_may_do(installed: dict[str, str], tmp_path
         assert "too long" in rpc(url, bot.token, "tools/call", **call)["content"][0]["text"]
 
 
-@pytest.mark.full  # the server has the client come again after 50 seconds
+@pytest.mark.full("processes")  # the server has the client come again after 50 seconds
 def test_the_yes_of_a_person_counts_once(installed: dict[str, str], tmp_path: Path) -> None:
     apps = {"gochat": {"mcp": {"confirm": ["send"], "confirm_seconds": 300}}}
     with running(tmp_path / "nodes", installed, 1, apps=apps) as (server,):

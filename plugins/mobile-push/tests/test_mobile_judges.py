@@ -112,7 +112,7 @@ def firebase(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
-@pytest.mark.full
+@pytest.mark.full("programs")
 @pytest.mark.slow
 def test_firebase_admin_finds_google_in_the_fake(keys: Keys, firebase: Path) -> None:
     fake = Fcm(keys.google, EMAIL, PROJECT, keys.context("http/1.1"))

@@ -279,7 +279,7 @@ def test_events_about_ids_that_are_too_long_for_a_login_are_stored(events: Event
     assert [event.user for event in events.read(APP, 0, 10)] == [longest, longer[:85]]
 
 
-@pytest.mark.full
+@pytest.mark.full("faults")
 def test_dead_events_are_listed_and_sent_again(tmp_path: Path) -> None:
     def run(command: str, *arguments: str) -> str:
         """What ``imserver app`` prints, or why it fails."""

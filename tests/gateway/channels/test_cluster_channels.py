@@ -263,7 +263,7 @@ MOVES = st.lists(
 )
 
 
-@pytest.mark.full
+@pytest.mark.full("load")
 @settings(max_examples=40, deadline=None)
 @given(moves=MOVES)
 def test_each_member_is_reported_exactly_once_in_a_random_history(moves: list[tuple[int, str]]) -> None:

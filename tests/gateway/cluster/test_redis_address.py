@@ -172,7 +172,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RedisServ
         server.kill()
 
 
-@pytest.mark.full
+@pytest.mark.full("processes")
 def test_a_redis_cluster(cluster: list[RedisServer], start_node: StartNode) -> None:
     works(start_node, RedisSettings(url=f"redis+cluster://127.0.0.1:{cluster[1].port}"))
     for server in cluster:
@@ -185,7 +185,7 @@ def test_a_redis_cluster(cluster: list[RedisServer], start_node: StartNode) -> N
     until(keys)
 
 
-@pytest.mark.full
+@pytest.mark.full("processes")
 def test_nodes_share_histories_in_a_redis_cluster_and_an_erasure_reaches_all_its_masters(
     cluster: list[RedisServer], start_node: StartNode
 ) -> None:
@@ -205,7 +205,7 @@ def test_nodes_share_histories_in_a_redis_cluster_and_an_erasure_reaches_all_its
     assert senders == [[], *[["deleted:1"] * 4] * 49]
 
 
-@pytest.mark.full
+@pytest.mark.full("faults")
 def test_a_redis_cluster_away_and_back(cluster: list[RedisServer], start_node: StartNode) -> None:
     url = f"redis+cluster://127.0.0.1:{cluster[0].port}"
     node = start_node(RedisSettings(url=url), 1, replace(PATIENT, lease_seconds=30.0))
@@ -329,7 +329,7 @@ def test_an_exchange_that_was_begun_ends_with_replies_or_has_to_be_repeated(own_
     link.close()
 
 
-@pytest.mark.full
+@pytest.mark.full("waits")
 def test_replies_that_were_there_in_time_count_although_the_loop_was_late(own_server: RedisServer) -> None:
     counters, ended = RegistryCounters(), list[Any]()
     link = open_link(address_of(own_server.settings), 5, counters)

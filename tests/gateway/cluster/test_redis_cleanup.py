@@ -44,7 +44,7 @@ def test_only_buckets_that_the_dead_used_are_looked_into(server: RedisServer, pa
     assert b.unregister(stays) is True
 
 
-@pytest.mark.parametrize("users", [1, pytest.param(3000, marks=pytest.mark.full)])
+@pytest.mark.parametrize("users", [1, pytest.param(3000, marks=pytest.mark.full("programs"))])
 def test_without_a_bucket_list_or_with_one_that_is_full_all_buckets_are_searched(
     server: RedisServer, pair: Pair, users: int
 ) -> None:

@@ -15,7 +15,7 @@ from tests.gateway.cluster.conftest import PATIENT, QUIET, StartNode
 from tests.gateway.cluster.redis_server import RedisServer
 from tests.support import until
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.full("faults")
 
 
 class Holder:

@@ -206,7 +206,7 @@ def test_nodes_that_fit_join(server: RedisServer, start_node: StartNode) -> None
     assert epochs == sorted(set(epochs))
 
 
-@pytest.mark.full
+@pytest.mark.full("processes")
 def test_a_node_that_says_itself_that_it_lives_is_believed_until_the_next_look(
     server: RedisServer, start_node: StartNode
 ) -> None:

@@ -360,7 +360,7 @@ def test_a_node_with_too_many_questions_says_that_it_is_busy(nodes: Nodes) -> No
         until(lambda: attempt(a, b.lease).get() == b"1")
 
 
-@pytest.mark.full
+@pytest.mark.full("faults")
 @pytest.mark.parametrize("end", [Rpc.stop, Rpc.kill])
 def test_nothing_is_left_of_questions_and_of_a_node_that_ended(
     nodes: Nodes, end: Callable[[Rpc], None]

@@ -19,7 +19,7 @@ from tests.processes import end, spawn
 from tests.support import clean_environment, eventually
 
 
-@pytest.mark.full
+@pytest.mark.full("faults")
 def test_a_server_that_fails_ends_with_status_1_and_its_traceback_is_in_the_log_only(tmp_path: Path) -> None:
     code = (
         "from gevent import monkey; monkey.patch_all()\n"

@@ -121,7 +121,7 @@ def test_repeats_wait_for_the_outcome_and_one_of_them_may_follow_a_failure() -> 
     assert claimed == [first, *[First(bytes([SENT]))] * 2]
 
 
-@pytest.mark.full
+@pytest.mark.full("load")
 def test_a_hundred_thousand_long_ids_take_little_memory() -> None:
     ids = make(limit=100_000)
     tracemalloc.start()

@@ -63,7 +63,7 @@ def test_a_database_that_refuses_differs_from_one_that_is_away(error: Exception,
     assert engines.is_refusal(OperationalError("INSERT", None, error)) is refused
 
 
-@pytest.mark.full
+@pytest.mark.full("faults")
 def test_a_server_that_was_killed_is_a_temporary_error_and_is_found_again(
     own_database: DatabaseServer, open_store: OpenStore
 ) -> None:
@@ -152,7 +152,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) ->
     assert file.read_bytes().startswith(b"this is somebody's diary")
 
 
-@pytest.mark.full
+@pytest.mark.full("faults")
 def test_a_writer_that_is_killed_leaves_the_others_a_whole_database(
     open_store: OpenStore, tmp_path: Path
 ) -> None:

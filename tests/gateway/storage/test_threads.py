@@ -45,7 +45,7 @@ SLOW = {
 }
 
 
-@pytest.mark.full
+@pytest.mark.full("waits")
 @pytest.mark.parametrize("engine", SLOW)
 def test_a_slow_query_does_not_hold_up_the_loop(
     engine: str, database_servers: dict[str, DatabaseServer], tmp_path: Path

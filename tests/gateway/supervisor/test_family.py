@@ -60,7 +60,7 @@ main()
 """
 
 
-@pytest.mark.full
+@pytest.mark.full("processes")
 def test_the_supervisor_has_no_loop_thread_or_foreign_socket_when_it_forks(start_family: StartFamily) -> None:
     family = start_family(processes=2, command=(sys.executable, "-c", NOTE_THE_PARENT))
     first = family.pids
@@ -78,7 +78,7 @@ def test_the_supervisor_has_no_loop_thread_or_foreign_socket_when_it_forks(start
     assert not any("eventpoll" in link or "eventfd" in link for link in links)
 
 
-@pytest.mark.full
+@pytest.mark.full("processes")
 def test_the_nodes_of_a_family_have_own_listeners_and_little_memory_and_obey_each_signal(
     start_family: StartFamily,
 ) -> None:
@@ -136,7 +136,7 @@ def test_the_nodes_of_a_family_have_own_listeners_and_little_memory_and_obey_eac
 # --- one bad child ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.full
+@pytest.mark.full("processes")
 def test_handshakes_that_wait_in_the_queue_of_a_killed_node_are_served_by_the_next(
     start_family: StartFamily,
 ) -> None:
@@ -163,7 +163,7 @@ cli.main()
 """
 
 
-@pytest.mark.full
+@pytest.mark.full("processes")
 def test_a_node_whose_loop_hangs_shows_where_and_is_killed_but_not_after_a_long_pause_of_the_supervisor(
     start_family: StartFamily,
 ) -> None:
@@ -193,7 +193,7 @@ def test_a_node_whose_loop_hangs_shows_where_and_is_killed_but_not_after_a_long_
     assert "drain ended by SIGKILL" in family.output
 
 
-@pytest.mark.full
+@pytest.mark.full("processes")
 def test_a_node_that_cannot_start_again_is_tried_with_growing_pauses_while_the_others_serve(
     start_family: StartFamily,
 ) -> None:
@@ -232,7 +232,7 @@ def test_a_rolling_restart_replaces_all_nodes_one_by_one_and_refuses_nobody(
     assert [(int(pid), draining or serves) for pid, draining, serves in events] == expected
 
 
-@pytest.mark.full
+@pytest.mark.full("processes")
 def test_a_rolling_restart_takes_new_settings_keeps_others_and_stops_at_a_node_that_does_not_start(
     start_family: StartFamily,
 ) -> None:
@@ -261,7 +261,7 @@ def test_a_rolling_restart_takes_new_settings_keeps_others_and_stops_at_a_node_t
 # --- signals ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.full
+@pytest.mark.full("processes")
 def test_signals_during_the_start_wait_until_the_nodes_serve(start_family: StartFamily) -> None:
     family = start_family(processes=2, command=(sys.executable, "-c", SIGNALS_DURING_THE_START))
     eventually(lambda: "SIGHUP: settings reloaded" in family.log_text)
@@ -269,7 +269,7 @@ def test_signals_during_the_start_wait_until_the_nodes_serve(start_family: Start
     assert len(family.pids) == 2
 
 
-@pytest.mark.full
+@pytest.mark.full("processes")
 def test_a_second_signal_ends_all_at_once(start_family: StartFamily) -> None:
     family = start_family(processes=2, config={"drain": {"delay_seconds": 60}})
     family.signal(signal.SIGTERM)
@@ -279,7 +279,7 @@ def test_a_second_signal_ends_all_at_once(start_family: StartFamily) -> None:
     assert family.log_text.count("SIGTERM again: stopping at once") == 2
 
 
-@pytest.mark.full
+@pytest.mark.full("processes")
 def test_when_the_terminal_is_gone_all_nodes_drain(redis_url: str, tmp_path: Path) -> None:
     settings = {
         "IMSERVER_APP_RPC_PORT": free_ports(4),
@@ -297,7 +297,7 @@ def test_when_the_terminal_is_gone_all_nodes_drain(redis_url: str, tmp_path: Pat
     assert log.endswith("all nodes have ended\n")
 
 
-@pytest.mark.full
+@pytest.mark.full("processes")
 def test_the_nodes_of_a_supervisor_that_is_killed_drain_and_free_the_ports(start_family: StartFamily) -> None:
     family = start_family(processes=2)
     pids = family.pids

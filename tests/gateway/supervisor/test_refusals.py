@@ -29,7 +29,7 @@ def refused(folder: Path, *arguments: str, sound: str = "", **environment: str) 
     return line.removeprefix("imserver: ")
 
 
-@pytest.mark.full
+@pytest.mark.full("processes")
 @pytest.mark.parametrize("option", ["--http-port", "--ws-port"])
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_taken_port_is_refused_also_one_that_would_be_shared(
@@ -64,7 +64,7 @@ def test_settings_that_do_not_fit_are_refused(
     assert output in refused(tmp_path, *arguments, **environment)
 
 
-@pytest.mark.full
+@pytest.mark.full("processes")
 def test_what_only_the_nodes_find_out_ends_the_start_without_a_loop_of_restarts(tmp_path: Path) -> None:
     output = refused(tmp_path, IMSERVER_LIMITS_MAX_CONNECTIONS="2000000000")
     assert output.startswith("node 127.0.0.1:")
@@ -74,7 +74,7 @@ def test_what_only_the_nodes_find_out_ends_the_start_without_a_loop_of_restarts(
     assert log.count("imserver.gateway.node.serve: cannot start") <= 3  # each node, and the supervisor
 
 
-@pytest.mark.full
+@pytest.mark.full("processes")
 def test_a_taken_private_port_ends_the_start(tmp_path: Path, redis_url: str) -> None:
     first = free_ports(4)
     with socket.create_server(("127.0.0.1", first + 2)):
@@ -85,7 +85,7 @@ def test_a_taken_private_port_ends_the_start(tmp_path: Path, redis_url: str) -> 
     eventually(lambda: f"node=127.0.0.1:{first}" in (tmp_path / "log").read_text(encoding="utf-8"))
 
 
-@pytest.mark.full
+@pytest.mark.full("processes")
 def test_a_folder_of_a_server_without_a_cluster_is_refused(start_family: StartFamily, tmp_path: Path) -> None:
     from imserver.gateway.process import DataDirectory
 
@@ -95,7 +95,7 @@ def test_a_folder_of_a_server_without_a_cluster_is_refused(start_family: StartFa
     alone.stop()
 
 
-@pytest.mark.full
+@pytest.mark.full("processes")
 def test_two_families_of_one_cluster_share_a_folder(start_family: StartFamily, tmp_path: Path) -> None:
     config = {"server": {"data_dir": str(tmp_path / "data")}}
     first, second = (start_family(processes=2, config=config) for _ in range(2))

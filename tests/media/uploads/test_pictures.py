@@ -160,7 +160,7 @@ print(highest() - before)
 """
 
 
-@pytest.mark.full
+@pytest.mark.full("load")
 def test_a_large_picture_takes_no_more_memory_than_twice_its_pixels(tmp_path: Path) -> None:
     Image.new("RGBA", (4000, 4000), (9, 99, 9, 99)).save(tmp_path / "a", "PNG", compress_level=1)
     run = subprocess.run(

@@ -238,7 +238,7 @@ def test_what_is_invalid_or_finds_no_database_is_refused_and_no_history_is_remov
     assert node.channels.members.channels_of(connection) == ()
 
 
-@pytest.mark.full
+@pytest.mark.full("processes")
 def test_a_channel_that_becomes_stored_is_delivered_from_the_log(node: ChannelNode) -> None:
     node.channel_settings = {}
     connection, client = node.login(APP, "ann")

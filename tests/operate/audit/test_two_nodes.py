@@ -97,7 +97,7 @@ class ActingNodes:
                 return stored
 
 
-@pytest.mark.parametrize("number", [40, pytest.param(1000, marks=pytest.mark.full)])
+@pytest.mark.parametrize("number", [40, pytest.param(1000, marks=pytest.mark.full("sampled"))])
 def test_each_act_is_found_once(url: str, redis_url: str, tmp_path: Path, number: int) -> None:
     address = redis_url.removeprefix("redis://").partition("/")[0]
     more = {

@@ -90,7 +90,7 @@ def of_others(url: str) -> set[str]:
     return content(url).keys() - {table.name for table in tables_of_server()} - {"sqlite_sequence"}
 
 
-MANY = pytest.param(("postgresql", "mysql", "sqlite"), marks=pytest.mark.full)
+MANY = pytest.param(("postgresql", "mysql", "sqlite"), marks=pytest.mark.full("sampled"))
 
 
 @pytest.mark.parametrize("engines", [("sqlite",), MANY])

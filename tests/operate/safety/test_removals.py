@@ -119,7 +119,7 @@ def test_mutes_are_read_by_when_they_were_changed(store: Store) -> None:
 
 @pytest.mark.needs("faketime")
 @pytest.mark.parametrize(  # SQLite has the clock of its node
-    "url", ["postgresql", pytest.param("mysql", marks=pytest.mark.full)], indirect=True
+    "url", ["postgresql", pytest.param("mysql", marks=pytest.mark.full("sampled"))], indirect=True
 )
 def test_a_node_whose_clock_is_wrong_neither_ends_nor_takes_over_a_removal_nor_hides_a_mute(
     store: Store, url: str, tmp_path: Path

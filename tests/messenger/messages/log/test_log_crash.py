@@ -110,7 +110,7 @@ def resend(log: MessageLog, names: set[str]) -> None:
         assert outcome.entry.id == there.get(name, outcome.entry.id)
 
 
-@pytest.mark.full
+@pytest.mark.full("faults")
 @pytest.mark.parametrize("point", [*BEFORE, "after commit"])
 def test_a_process_that_dies_in_a_commit_has_confirmed_nothing_that_is_not_stored(
     url: str, open_store: OpenStore, append: Callable[..., Appending], point: str
@@ -124,7 +124,7 @@ def test_a_process_that_dies_in_a_commit_has_confirmed_nothing_that_is_not_store
     compare(log, dying)
 
 
-@pytest.mark.full
+@pytest.mark.full("faults")
 def test_a_process_that_is_killed_anywhere_has_confirmed_nothing_that_is_not_stored(
     url: str, open_store: OpenStore, append: Callable[..., Appending]
 ) -> None:

@@ -118,7 +118,7 @@ QUESTIONS: dict[str, Callable[[MessageLog, int], Any]] = {
 }
 
 
-@pytest.mark.full
+@pytest.mark.full("load")
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_what_a_user_asks_costs_the_same_however_long_the_log_is(tmp_path: Path, question: str) -> None:
     short, long = (_cost(tmp_path / str(batches), batches, QUESTIONS[question]) for batches in (1, 40))

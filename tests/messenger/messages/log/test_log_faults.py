@@ -106,7 +106,7 @@ def test_a_connection_that_was_cut_in_the_meantime_is_not_noticed(
     assert isinstance(outcome, Appended)
 
 
-@pytest.mark.full
+@pytest.mark.full("waits")
 def test_who_waits_too_long_for_other_writers_has_stored_nothing(
     open_store: OpenStore, tmp_path: Path
 ) -> None:
@@ -134,7 +134,7 @@ def test_a_closed_store_takes_nothing_more(open_store: OpenStore) -> None:
         log.writer.append(APP, [Draft(sender="a", to_user="b")])
 
 
-@pytest.mark.full
+@pytest.mark.full("waits")
 @pytest.mark.parametrize("stored", [True, False])
 def test_who_cannot_wait_for_a_commit_learns_later_what_became_of_it(
     url: str, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch, stored: bool
