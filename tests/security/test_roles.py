@@ -95,6 +95,15 @@ def test_a_moderator_sees_no_contacts_and_finds_open_groups_alone(node: Harness)
     assert [each["id"] for each in moderator.get("find", text="quiet")["results"]] == [group]
 
 
+def test_no_role_reads_a_conversation_of_others(node: Harness) -> None:
+    ann, bob = person(node), person(node)
+    conversation = ann.post("messages/send", to=bob.user, text="a secret")["conversation"]
+    assert len(bob.get("messages", conversation=conversation)["messages"]) == 1
+    for one in (person(node, "owner"), person(node, "moderator")):
+        assert one.get("messages", conversation=conversation)["messages"] == []
+        assert one.refused_get("messages", conversation=conversation, user=ann.user) == (403, "not_allowed")
+
+
 # --- locks --------------------------------------------------------------------------------------------------
 
 
