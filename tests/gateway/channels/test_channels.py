@@ -626,6 +626,19 @@ def test_a_key_is_in_the_history_once(nodes: Several) -> None:
     assert found == [1] * 9 + [2] * 3 + [3, 4, 5]
 
 
+def test_who_missed_what_another_node_removed_is_told_to_begin_again(nodes: Several) -> None:
+    a, b, c = nodes.nodes.values()
+    connection, client, _ = subscriber(c)
+    ended = endings(c)
+    a.rpc.holding = True
+    publish(a, "missed")
+    b.channels.histories.remove(MULTI, NEWS)
+    assert publish(b, "new") == [2]
+    until(lambda: ended == [(connection, 2500)])
+    a.rpc.release()
+    assert texts(client) == [[]]
+
+
 def test_a_client_that_wants_all_or_nothing_is_no_member_if_it_cannot_recover(harness: Harness) -> None:
     publish(harness, "one")
     connection, _ = harness.login(MULTI, "ann")
