@@ -58,5 +58,4 @@ class Progress:
         while not self._is_over.wait(SECONDS):
             counts = ", ".join(f"{number} {outcome}" for outcome, number in sorted(self._counts.items()))
             reporter = self._config.pluginmanager.get_plugin("terminalreporter")
-            reporter.ensure_newline()
-            reporter.write_line(f"{time.monotonic() - self._began:.0f} s: {counts or 'collecting'}")
+            reporter.write_line(f"\n{time.monotonic() - self._began:.0f} s: {counts or 'collecting'}")

@@ -407,11 +407,11 @@ class Story:
 
     def __init__(self, server: Server, language: str) -> None:
         self.language = language
-        self.spoken = spoken = language if language in TEXTS else "en"
-        *names, group, bot = NAMES[spoken]
+        self.shown_language = shown_language = language if language in TEXTS else "en"
+        *names, group, bot = NAMES[shown_language]
         self.ann, self.bob, self.cat = people = [Account(server, name) for name in names]
         self.group = self.ann.create_group(group, self.bob, self.cat)
-        self.texts = texts = TEXTS[spoken]
+        self.texts = texts = TEXTS[shown_language]
         for turn in range(12):
             for number, text in enumerate(texts):
                 people[(turn + number) % 3].say(self.group, text)
@@ -457,7 +457,7 @@ class Story:
         rows = (("Udon", "Risotto"), ("OK",))
         buttons = [[{"text": each, "value": each} for each in row] for row in rows]
         self.bot.post("messages/send", to=self.ann.user, text=text, buttons=buttons)
-        nickname, description, *meanings = GUIDE[self.spoken]
+        nickname, description, *meanings = GUIDE[self.shown_language]
         self.guide = self.cat.bot(f"guide_{self.language}", nickname=nickname)
         named = zip(("today", "walk"), meanings, strict=True)
         commands = [{"name": name, "description": text} for name, text in named]
@@ -467,7 +467,7 @@ class Story:
     @cached_property
     def team(self) -> int:
         """A group whose members can be searched, with links that have previews."""
-        name, *colleagues = TEAMS[self.spoken]
+        name, *colleagues = TEAMS[self.shown_language]
         server = self.ann.server
         members = [Account(server, each) for each in colleagues]
         group = self.ann.create_group(name, self.bob, self.cat, *members)

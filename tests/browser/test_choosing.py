@@ -13,7 +13,7 @@ from tests.support import Server, eventually
 pytestmark = pytest.mark.full("browser")
 
 CHOSEN = "return document.querySelectorAll('.line.chosen').length"
-PLACE = """
+SPOT = """
 const { x, y } = [...document.querySelectorAll(".line[data-id] .text")]
   .find((each) => each.textContent === arguments[0]).getBoundingClientRect();
 return [x + 20, y + 8];
@@ -108,13 +108,13 @@ def test_a_finger_that_pulls_a_message_far_enough_replies_to_it(pair: Pair, serv
         chat.reload()
         open_with_texts(chat, group, 30)
         chat.gives("return document.querySelector('#log').classList.contains('swipes')", True)
-        chat.touch(*chat.run(PLACE, "number 27"), (20, 0), (40, 1), (50, 1))
+        chat.touch(*chat.run(SPOT, "number 27"), (20, 0), (40, 1), (50, 1))
         chat.has(".swipe-sign")  # too short: the row is back
         assert not chat.shown("#reply-bar")
-        chat.touch(*chat.run(PLACE, "number 27"), (2, -20), (30, -60), (90, -90))
+        chat.touch(*chat.run(SPOT, "number 27"), (2, -20), (30, -60), (90, -90))
         assert not chat.shown("#reply-bar"), "it scrolls"
         open_with_texts(chat, group, 30)
-        chat.touch(*chat.run(PLACE, "number 27"), (20, 0), (50, 2), (80, 2), (100, 2))
+        chat.touch(*chat.run(SPOT, "number 27"), (20, 0), (50, 2), (80, 2), (100, 2))
         chat.has("#reply-text", "number 27")
     finally:
         chat.command("Emulation.setTouchEmulationEnabled", enabled=False)

@@ -187,20 +187,20 @@ def test_reactions_pins_replies_edits_and_forwards_reach_the_other_page(pair: Pa
         page.choose(name)
         page.gives(END, True, "number 119")
     first.say("who *brings* `tea`? https://tea.example/x.")
-    asked = "who brings tea? https://tea.example/x."
-    second.has_received("Ann", asked)
+    question = "who brings tea? https://tea.example/x."
+    second.has_received("Ann", question)
     link = second.run("const { href, rel } = document.querySelector('#log .bubble a'); return [href, rel]")
     assert link == ["https://tea.example/x", "noopener noreferrer nofollow"]
-    second.menu(asked, "👍")
+    second.menu(question, "👍")
     first.has(".reaction", "👍1")
     first.click(".reaction")
     second.has(".reaction", "👍2")
     second.click(".reaction")
     first.has(".reaction", "👍1")
-    first.act(asked, "messages_pin")
-    second.has("#pinned-text", f"Ann: {asked}")
+    first.act(question, "messages_pin")
+    second.has("#pinned-text", f"Ann: {question}")
 
-    second.act(asked, "messages_reply")
+    second.act(question, "messages_reply")
     second.say("me")
     first.has(".quote b", "You")
     first.write("#message", Keys.UP)  # edits the last own message

@@ -22,9 +22,9 @@ from tests.tools import require
 
 pytestmark = [pytest.mark.full("browser"), pytest.mark.needs("nginx", "openssl")]
 
-CHAT_DOMAIN, TALK_DOMAIN = "im.91vh.com", "ws.test"
-TALK_NODES = ("127.0.0.1:8282", "127.0.0.1:8089", "127.0.0.1:8283", "127.0.0.1:8090")
-CHAT_SITE, TALK_SITE = (
+CHAT_DOMAIN, ROOM_DOMAIN = "im.91vh.com", "ws.test"
+ROOM_NODES = ("127.0.0.1:8282", "127.0.0.1:8089", "127.0.0.1:8283", "127.0.0.1:8090")
+CHAT_SITE, ROOM_SITE = (
     (ROOT / "tests" / "vectors" / "nginx" / f"{name}.conf").read_text(encoding="utf-8")
     for name in ("gowebsocket", "chat")
 )
@@ -122,11 +122,11 @@ def test_a_group_talks_behind_the_original_configuration_on_two_nodes(
     names = ("101", "102", "103", "104", "action:1", "action:2")
     rooms = {"room_members": {"1": ["1", "2"]}}
     apps = {name: rooms if name.startswith("action:") else {} for name in names}
-    nodes = stack.enter_context(nodes_of(tmp_path / "nodes", 2, apps=apps, server={"origins": [TALK_DOMAIN]}))
-    nginx = stack.enter_context(Nginx(tmp_path, nodes.servers, around(TALK_SITE), TALK_NODES))
-    browsers = [visitor(stack, tmp_path / name, TALK_DOMAIN, nginx) for name in ("one", "two")]
+    nodes = stack.enter_context(nodes_of(tmp_path / "nodes", 2, apps=apps, server={"origins": [ROOM_DOMAIN]}))
+    nginx = stack.enter_context(Nginx(tmp_path, nodes.servers, around(ROOM_SITE), ROOM_NODES))
+    browsers = [visitor(stack, tmp_path / name, ROOM_DOMAIN, nginx) for name in ("one", "two")]
     first, second = (
-        in_service(browser.open(f"http://{TALK_DOMAIN}/home/room?uid={number}"))
+        in_service(browser.open(f"http://{ROOM_DOMAIN}/home/room?uid={number}"))
         for number, browser in enumerate(browsers, 1)
     )
     spread(nodes, second)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from imserver.gateway.node.feature_list import load_config
-from tests.browser.test_nginx import CHAT_SITE, TALK_SITE
+from tests.browser.test_nginx import CHAT_SITE, ROOM_SITE
 from tests.dialects.test_settings_files import YAML as GOCHAT
 from tests.docs.markdown import blocks
 from tests.gateway.cluster.redis_server import RedisServer
@@ -146,7 +146,7 @@ def test_go_websocket_of_guyan0319(
 ) -> None:
     recipe = Recipe("go-websocket (guyan0319) on two nodes", tmp_path, redis_server, stack)
     servers = recipe.start(count)
-    site = recipe.nginx(TALK_SITE)
+    site = recipe.nginx(ROOM_SITE)
     page = "/ws?uid=1&to_uid=2&appname=1"
     one = stack.enter_context(action.ActionClient(site))
     one.begin(page, host="ws.test", more=[("Origin", "http://ws.test")])

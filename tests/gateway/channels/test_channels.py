@@ -626,7 +626,7 @@ def test_a_key_is_in_the_history_once(nodes: Several) -> None:
     assert found == [1] * 9 + [2] * 3 + [3, 4, 5]
 
 
-def test_who_missed_what_another_node_removed_is_told_to_begin_again(nodes: Several) -> None:
+def test_who_missed_what_another_node_removed_has_to_begin_again(nodes: Several) -> None:
     a, b, c = nodes.nodes.values()
     connection, client, _ = subscriber(c)
     ended = endings(c)
