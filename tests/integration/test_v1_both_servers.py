@@ -65,7 +65,8 @@ def rows() -> Iterator[tuple[str, int, str, bytes]]:
         yield name, 400, "invalid_request", post("presence", body)
     yield "unknown app", 404, "unknown_app", post("presence", {"app": "x", "users": []})
     yield "query", 200, "", request(f"{PREFIX}users?app=101&limit=2")
-    for query in ("app=101&lim=2", "app=101&app=102", "app=%ff"):
+    yield "query, not UTF-8", 404, "unknown_app", request(f"{PREFIX}users?app=%ff")
+    for query in ("app=101&lim=2", "app=101&app=102"):
         yield f"query {query}", 400, "invalid_request", request(f"{PREFIX}users?{query}")
     yield "document", 200, "", request(f"{PREFIX}openapi.json")
     accepted = [("Accept-Encoding", "gzip")]

@@ -267,7 +267,7 @@ def test_many_refused_users_do_not_hold_up_the_others(start: StartNode) -> None:
     until(lambda: node.feed.waiting)
     node.send("ann", "second")
     until(lambda: "second" in texts(back_end))
-    assert len(node.feeds.events.due_retries(APP, int(time.time()), 1 << 40, 500)) > 100
+    assert node.feeds.events.due_retries(APP, int(time.time()), 1 << 40, 500), "not after all of them"
 
 
 def test_a_login_is_not_forgotten_while_the_database_is_away(start: StartNode) -> None:
