@@ -146,7 +146,6 @@ def test_a_subscription_token_of_the_issuer() -> None:
     row = JwtSettings(issuer=URL, audience="shop", user_claim="uid")
     issuers = Issuers(web(jwk("EdDSA", "1")))  # type: ignore[arg-type]
     found = issuers.channel_claims((row,), signed(uid=17, channel="news", expire_at=0), NOW)
-    assert found is not None
     assert (found.sub, found.channel, found.expires_at) == ("17", "news", 0)
     wrong: list[dict[str, Any]] = [{"aud": "mail"}, {"exp": NOW}, {"uid": None}]
     for changed in wrong:

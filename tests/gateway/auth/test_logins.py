@@ -81,7 +81,6 @@ def test_a_token_names_its_user_also_to_a_page() -> None:
         assert not harness.logins.check("101", "", token_for(""), "sse", STREAM).ok
     with LoginHarness({"101": JWTS, "102": PLAIN}) as harness:
         holder = harness.logins.session_of(token_for("ann"))
-        assert holder is not None
         assert (holder.app, holder.user) == ("101", "ann")
         for stranger in ("", "x", "a.b.c", token_for("ann", "102"), token_for("ann", key=OTHER_SECRET)):
             assert harness.logins.session_of(stranger) is None

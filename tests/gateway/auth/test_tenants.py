@@ -85,7 +85,6 @@ def test_a_registered_app_is_open_and_known_at_once_and_registered_once(node: Ma
     one = node(Config(limits=LimitSettings(registered_apps=2)))
     assert one.tenants.register("system:shop")
     tenant = one.tenants.get("system:shop")
-    assert tenant is not None
     assert (tenant.stored, tenant.configured, tenant.policy) == (True, False, "multi")
     assert one.hub.apps["system:shop"].policy == "multi"
     assert one.heard == [tenant]
@@ -101,7 +100,6 @@ def test_another_node_finds_a_new_app_at_once_and_a_later_one_knows_it(node: Mak
     one.tenants.register("105", max_channels=3, login_policy="single")
     assert other.tenants.get("105") is None
     found = other.tenants.find("105")
-    assert found is not None
     assert found.max_channels == 3
     assert not other.tenants.register("105")
     one.store.close()
@@ -116,12 +114,10 @@ def test_where_a_name_is_both_the_configuration_holds_until_it_drops_it(node: Ma
     other.tenants.register("own", max_channels=1)
     one = node(own=TenantSettings(max_channels=2))
     tenant = one.tenants.find("own")
-    assert tenant is not None
     assert (tenant.max_channels, tenant.configured, one.tenants.created("own")) == (2, True, 0)
     assert not one.tenants.register("own")
     one.tenants.reload(Config())
     tenant = one.tenants.get("own")
-    assert tenant is not None
     assert (tenant.max_channels, tenant.configured) == (1, False)
     one.tenants.reload(Config(apps={"own": TenantSettings()}))
     other.tenants.delete("own")
@@ -242,7 +238,6 @@ def test_settings_that_are_unknown_or_make_no_sense_any_more_hurt_only_their_app
     assert "app own: its settings in the database are invalid and ignored" in caplog.text
     assert one.tenants.get("other") is not None
     newer = one.tenants.get("newer")
-    assert newer is not None
     assert newer.max_channels == 1
 
 

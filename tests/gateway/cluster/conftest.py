@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from imserver.gateway.cluster.redis.registry import RedisRegistry
-from imserver.gateway.cluster.registry import Lease, RegistryEvents
+from imserver.gateway.cluster.registry import Lease, RegistryEvents, ReportedMembers, Session
 from imserver.gateway.cluster.rpc.peer import SECONDS
 from imserver.gateway.config.settings import ClusterSettings, RedisSettings
 from tests.gateway.cluster.redis_server import RedisServer
@@ -69,6 +69,24 @@ def lease_of(number: int, **more: Any) -> Lease:
     return Lease(f"127.0.0.1:{9000 + 2 * number}", **{**fields, **more})
 
 
+def begin(
+    node: RedisRegistry, user: str = "ann", policy: str = "newest", device: str = "", port: int = 5000
+) -> Session:
+    """A session that has begun and is addressed."""
+    session = Session("101", user, device, policy, f"127.0.0.1:{port}", 1700000000)
+    assert node.register(session).addressed
+    return session
+
+
+def enter(node: RedisRegistry, *channels: str, members: int = 1, app: str = "101") -> None:
+    assert node.report_channels([ReportedMembers(app, channel, members) for channel in channels]) is not None
+
+
+def members_of(node: RedisRegistry, channel: str = "lobby", app: str = "101") -> dict[int, int]:
+    """The members of a channel by the epochs of their nodes."""
+    return node.find_channels(app, [channel])[0]
+
+
 Pair = tuple[RedisRegistry, RedisRegistry]
 
 
@@ -79,7 +97,7 @@ def pair(server: RedisServer, start_node: StartNode) -> Pair:
 
 
 @pytest.fixture
-def nodes(request: pytest.FixtureRequest) -> Iterator[Nodes]:
+def peers(request: pytest.FixtureRequest) -> Iterator[Nodes]:
     """Nodes with an RPC and nothing else, with the times that the module sets as ``SECONDS``."""
     nodes = Nodes(getattr(request.module, "SECONDS", SECONDS))
     yield nodes

@@ -59,7 +59,6 @@ def read(
     channel: str = NEWS,
 ) -> tuple[list[tuple[int, str]], int]:
     page = history.read("101", channel, since, limit, reverse)
-    assert page is not None
     return [
         (each.channel.offset, each.text) for each in page.publications if each.channel
     ], page.position.offset
@@ -87,9 +86,7 @@ def test_publications_are_numbered_the_newest_stay_whole_and_a_removed_history_g
     assert append(history, "e", size=2) == [5]
     assert read(history) == ([(4, "d"), (5, "e")], 5)
     page = history.read("101", NEWS, limit=1)
-    assert page is not None
     (event,) = page.publications
-    assert event.channel is not None
     assert (event.kind, event.sender, event.text, event.data) == ("msg", "shop", "d", b'{"n":1}')
     assert (event.channel.info, event.channel.tags) == (b'{"user":"ann"}', b'{"a":"b"}')
     assert event.channel.epoch == page.position.epoch != ""
@@ -97,10 +94,8 @@ def test_publications_are_numbered_the_newest_stay_whole_and_a_removed_history_g
     append(history, "c", channel="eu:news", app="shop")
     for app, channel in (("102", NEWS), ("shop:eu", "news"), ("shop", "news")):
         page = history.read(app, channel, limit=-1)
-        assert page is not None
         assert page.publications == []
     positions = history.positions("101", [NEWS, "other", "third"])
-    assert positions is not None
     assert [each.offset for each in positions] == [5, 1, 0]
     assert history.remove("101", NEWS)
     assert read(history) == ([], 5)
@@ -212,8 +207,6 @@ def test_an_app_that_is_created_anew_does_not_read_the_history_of_the_deleted_on
     assert before == other.positions("101", [NEWS])
     created["101"] += 10
     after = one.positions("101", [NEWS])
-    assert before is not None
-    assert after is not None
     assert before[0].epoch != after[0].epoch
     assert append(one, "a") == [1]
     assert read(one) == ([(1, "a")], 1)
@@ -341,7 +334,6 @@ def test_a_publication_that_is_tried_again_on_another_node_is_stored_once(
     def publish(history: ChannelHistory, id: str, channel: str = NEWS) -> int:
         event = Event("msg", "shop", "x", id, channel=ChannelPart(channel))
         (found,) = history.append_each("101", [Retained(channel, event, 3, 60, event.id)]) or ()
-        assert found.channel is not None
         return found.channel.offset
 
     assert publish(one, "order 17") == 1
@@ -365,19 +357,14 @@ def test_an_erased_user_leaves_places_without_content_and_others_recover(history
         is_own = {"user:ann", "talk#ann,bob"}.__contains__
         assert history.erase_user("101", "shop", "deleted:1", is_own)
     after = history.positions("101", [NEWS, "user:ann"])
-    assert before is not None
-    assert after is not None
     assert (after[0], after[1].offset) == (before[0], 0)
     assert after[1].epoch != before[1].epoch
     page = history.read("101", NEWS, Position(before[0].epoch, 0), -1)
-    assert page is not None
     *erased, last = page.publications
     assert [each.channel and each.channel.offset for each in erased] == list(range(1, 251))
     assert {(each.sender, each.text, each.data) for each in erased} == {("deleted:1", "", b"")}
     assert {each.channel and (each.channel.info, each.channel.tags) for each in erased} == {(b"", b"")}
     assert (last.sender, last.text) == ("bob", "by bob, for shop")
-    assert last.channel is not None
     assert last.channel.info == b'{"user":"bob"}'
     page = history.read("10", NEWS, limit=-1)
-    assert page is not None
     assert [each.sender for each in page.publications] == ["shop"]

@@ -24,58 +24,40 @@ from tests.gateway.cluster.redis_server import RedisServer, form_cluster
 from tests.ports import free_ports
 from tests.support import until
 
-SENTINELS = (("a", 26379), ("b", 7001), ("::1", 7002))
 OTHERS = {"addr": "here:1", "username": "me", "password": "pw", "db": 4}
+OVER_OTHERS = "redis://you:secret@there/1"
+OF_MAIN = "/main/1?sentinel_username=s&sentinel_password=t"
 
 
 @pytest.mark.parametrize(
-    ("given", "kind", "hosts", "options"),
+    ("url", "kind", "hosts", "options"),
     [
-        ({"url": "redis://cache"}, "single", (("cache", 6379),), {}),
-        ({"url": "redis://cache:7000/3"}, "single", (("cache", 7000),), {"db": 3}),
-        ({"url": "redis://[::1]:7000"}, "single", (("::1", 7000),), {}),
+        ("redis://cache", "single", "cache:6379", {}),
+        ("redis://cache:7000/3", "single", "cache:7000", {"db": 3}),
+        ("redis://[::1]:7000", "single", "::1:7000", {}),
         (
-            {"url": "rediss://me:p%40ss@cache?ssl_ca_certs=/ca.pem"},
-            "single",
-            (("cache", 6379),),
+            *("rediss://me:p%40ss@cache?ssl_ca_certs=/ca.pem", "single", "cache:6379"),
             {"username": "me", "password": "p@ss", "ssl_ca_certs": "/ca.pem"},
         ),
         (
-            {"url": "unix:///run/redis.sock?db=2&password=pw"},
-            "single",
-            (),
+            *("unix:///run/redis.sock?db=2&password=pw", "single", ""),
             {"path": "/run/redis.sock", "db": 2, "password": "pw"},
         ),
         (
-            {
-                "url": "redis+sentinel://:pw@a,b:7001,[::1]:7002/main/1?sentinel_username=s&sentinel_password=t"
-            },
-            "sentinel",
-            SENTINELS,
-            {"password": "pw", "db": 1},
+            *(f"redis+sentinel://:pw@a,b:7001,[::1]:7002{OF_MAIN}", "sentinel"),
+            *("a:26379 b:7001 ::1:7002", {"password": "pw", "db": 1}),
         ),
-        (
-            {"url": "rediss+cluster://me:pw@a:7001,b"},
-            "cluster",
-            (("a", 7001), ("b", 6379)),
-            {"username": "me", "password": "pw"},
-        ),
-        (OTHERS, "single", (("here", 1),), {"username": "me", "password": "pw", "db": 4}),
-        (
-            {"url": "redis://you:secret@there/1", **OTHERS},  # goes before the other settings
-            "single",
-            (("there", 6379),),
-            {"username": "you", "password": "secret", "db": 1},
-        ),
+        ("rediss+cluster://me:pw@a:7001,b", "cluster", "a:7001 b:6379", {"username": "me", "password": "pw"}),
+        ("", "single", "here:1", {"username": "me", "password": "pw", "db": 4}),
+        (OVER_OTHERS, "single", "there:6379", {"username": "you", "password": "secret", "db": 1}),
     ],
 )
-def test_an_address_is_read(
-    given: dict[str, Any], kind: str, hosts: tuple[tuple[str, int], ...], options: dict[str, Any]
-) -> None:
-    got = address_of(RedisSettings(**given))
-    assert (got.kind, got.hosts, got.options) == (kind, hosts, options)
+def test_an_address_is_read(url: str, kind: str, hosts: str, options: dict[str, Any]) -> None:
+    got = address_of(RedisSettings(**(OTHERS if url in ("", OVER_OTHERS) else {}), url=url))
+    assert (got.kind, " ".join(f"{host}:{port}" for host, port in got.hosts)) == (kind, hosts)
+    assert got.options == options
     assert options.get("password", "secret") not in got.text, "which is in logs"
-    assert got.tls == str(given.get("url")).startswith("rediss")
+    assert got.tls == url.startswith("rediss")
     of_sentinels = ("main", {"username": "s", "password": "t"}) if kind == "sentinel" else ("", {})
     assert (got.service, got.sentinel_options) == of_sentinels
 
@@ -120,7 +102,6 @@ def works(start_node: StartNode, settings: RedisSettings) -> None:
     gevent.joinall(logins, raise_error=True)
     assert all(login.value.addressed for login in logins)
     found = b.find("101", [session.user for session in sessions])
-    assert found is not None
     assert [ref.id for refs in found for ref in refs] == [session.id for session in sessions]
     channels = [f"channel{i}" for i in range(50)]
     assert a.report_channels([ReportedMembers("101", channel, 2) for channel in channels]) is not None
@@ -129,11 +110,9 @@ def works(start_node: StartNode, settings: RedisSettings) -> None:
     assert b.find_channels("101", channels) == [{}] * 50
     newer = Session("101", "user0")
     registration = b.register(newer)
-    assert registration is not None
     assert [ref.id for ref in registration.replaced] == [sessions[0].id]
     until(lambda: replaced == [sessions[0].id])
     answer = a.find_and_claim("101", "user0", "m1")
-    assert answer is not None
     assert answer[1].state == "mine"
     a.settle(answer[1], True)
     until(lambda: (b.claim(["m1"]) or [answer[1]])[0].state == "repeat")
@@ -196,7 +175,6 @@ def test_nodes_share_histories_in_a_redis_cluster_and_an_erasure_reaches_all_its
         for channel in channels:
             event = Event("msg", "ann", "x", channel=ChannelPart(channel))
             (stored,) = node.history.append_each("101", [Retained(channel, event, 10, 60)]) or ()
-            assert stored.channel is not None
             assert stored.channel.offset == offset
     assert a.history.positions("101", channels) == b.history.positions("101", channels)
     assert a.history.erase_user("101", "ann", "deleted:1", lambda channel: channel == channels[0])

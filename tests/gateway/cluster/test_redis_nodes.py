@@ -17,27 +17,14 @@ from imserver.gateway.cluster.redis.scripts import EPOCH, LEASE_DATA, LEASES, LI
 from imserver.gateway.cluster.registry import Claim, ReportedMembers, Session, SessionRef
 from imserver.gateway.config.settings import ClusterSettings
 from imserver.gateway.errors import StartError
-from tests.gateway.cluster.conftest import LASTING, QUIET, Pair, StartNode
+from tests.gateway.cluster.conftest import LASTING, QUIET, Pair, StartNode, begin
 from tests.gateway.cluster.redis_server import RedisServer
 from tests.support import until
 
 
-def begin(
-    node: RedisRegistry, user: str = "ann", policy: str = "newest", device: str = "", port: int = 5000
-) -> Session:
-    """A session that has begun and is addressed."""
-    session = Session("101", user, device, policy, f"127.0.0.1:{port}", 1700000000)
-    registration = node.register(session)
-    assert registration is not None
-    assert registration.addressed
-    return session
-
-
 def where(node: RedisRegistry, user: str = "ann") -> list[tuple[int, int]]:
     """(epoch, id) of a user's sessions, as a node sees them."""
-    found = node.find("101", [user])
-    assert found is not None
-    return [(ref.epoch, ref.id) for ref in found[0]]
+    return [(ref.epoch, ref.id) for ref in node.find("101", [user])[0]]
 
 
 def vanish(node: RedisRegistry) -> None:
@@ -272,7 +259,6 @@ def test_logins_elsewhere_replace_and_the_replaced_node_learns_of_each_once(
     newer = [Session("101", user, "", policy) for user in users]
     for one, other in zip(older, newer, strict=True):
         registration = b.register(other)
-        assert registration is not None
         assert registration.replaced == (ref_of(a, one),)
         assert other.number > one.number
     assert where(a, users[0]) == [(b.lease.epoch, newer[0].id)]
@@ -290,7 +276,6 @@ def test_refuse_holds_across_nodes_and_ends_with_the_life_of_the_holder(
     first = begin(a, policy="refuse")
     second = Session("101", "ann", "", "refuse")
     registration = b.register(second)
-    assert registration is not None
     assert registration.others == (ref_of(a, first),)
     vanish(a)
     assert where(b), "the lease still runs"
@@ -487,7 +472,6 @@ def test_a_login_and_a_logout_are_one_command_and_a_push_that_succeeds_two_in_on
 
     def push() -> None:
         answer = settled_node.find_and_claim("101", "ann", str(next(keys)))
-        assert answer is not None
         settled_node.settle(answer[1], True)
 
     with server.client() as client:  # what nobody waits for is sent a quarter of a second later
@@ -503,7 +487,6 @@ def test_a_login_and_a_logout_are_one_command_and_a_push_that_succeeds_two_in_on
 def address_of_push(node: RedisRegistry, id: str, user: str = "ann") -> list[tuple[int, int]]:
     """(epoch, id) of the sessions that a push with this message id goes to."""
     answer = node.find_and_claim("101", user, id)
-    assert answer is not None
     refs, claim = answer
     assert claim.state == "mine"
     return [(ref.epoch, ref.id) for ref in refs]
@@ -559,7 +542,6 @@ def test_logins_of_one_moment_share_a_round_trip_and_ten_thousand_users_are_foun
     assert len(list(settled_node.reregister(sessions))) == 10_000
     before = settled_node.counters.round_trips
     found = settled_node.find("101", [*(session.user for session in sessions), "nobody", "user0"])
-    assert found is not None
     ids = [[session.id] for session in sessions]
     assert [[ref.id for ref in refs] for refs in found] == [*ids, [], ids[0]]
     assert settled_node.counters.round_trips - before <= 12

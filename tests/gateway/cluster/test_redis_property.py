@@ -83,7 +83,6 @@ class Model:
 
 
 def outcome(registration: SessionRegistration | None) -> str:
-    assert registration is not None
     return "refused" if registration.refused else "superseded" if registration.superseded else "addressed"
 
 
@@ -116,7 +115,6 @@ def test_the_registry_does_what_the_model_says(
             expected, rivals = model.register(record)
             registration = nodes[number].register(record.session)
             if what == "insist" and expected == "refused":
-                assert registration is not None
                 registration = nodes[number].register(record.session, replacing=registration.others)
                 model.refs = [ref for ref in model.refs if ref not in rivals] + [record]
                 expected = "addressed"
@@ -135,7 +133,6 @@ def test_the_registry_does_what_the_model_says(
             [(_, registration)] = nodes[record.node].reregister([record.session])
             assert record.session.number == before
         assert outcome(registration) == expected
-        assert registration is not None
         named = registration.others if expected == "refused" else registration.replaced
         assert keys(named) == sorted((nodes[r.node].lease.epoch, r.session.id) for r in rivals)
         check(nodes, user, model)
@@ -145,7 +142,6 @@ def check(nodes: Nodes, user: str, model: Model) -> None:
     expected = sorted((nodes[record.node].lease.epoch, record.session.id) for record in model.refs)
     for node in nodes:
         found = node.find("101", [user])
-        assert found is not None
         assert keys(found[0]) == expected
     per_device = [record.session.device for record in model.refs]
     if model.policy == "newest":
@@ -181,7 +177,6 @@ def test_of_sessions_that_come_and_go_at_once_the_highest_number_is_left(
             gone.add(session.id)
 
     def received(registration: SessionRegistration | None, session: Session) -> None:
-        assert registration is not None
         over.update(ref.id for ref in registration.replaced)
         if registration.refused:
             refused.add(session.id)
@@ -196,7 +191,6 @@ def test_of_sessions_that_come_and_go_at_once_the_highest_number_is_left(
         raise_error=True,
     )
     found = nodes[0].find("101", [user])
-    assert found is not None
     left = {ref.id for ref in found[0]}
     assert len(left) <= 1
     stayed = {session.id for session in sessions} - over - refused - gone

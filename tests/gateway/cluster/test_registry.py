@@ -12,16 +12,10 @@ import pytest
 
 from imserver.gateway.cluster.redis.presence import marked_offline, record_key, record_of
 from imserver.gateway.cluster.redis.registry import RedisRegistry
-from imserver.gateway.cluster.registry import (
-    MAX_VALUES,
-    LocalValues,
-    ReportedMembers,
-    Session,
-    SessionRegistration,
-)
+from imserver.gateway.cluster.registry import MAX_VALUES, LocalValues, ReportedMembers, Session
 from imserver.gateway.config.settings import ClusterSettings
 from imserver.gateway.errors import StorageUnavailable
-from tests.gateway.cluster.conftest import LASTING, QUIET, StartNode, lease_of
+from tests.gateway.cluster.conftest import LASTING, QUIET, StartNode, begin, enter, lease_of, members_of
 from tests.gateway.cluster.redis_server import RedisServer
 from tests.support import POLICIES, until
 
@@ -51,42 +45,14 @@ def registry(server: RedisServer) -> Iterator[RedisRegistry]:
     registry.stop()
 
 
-def registration(registry: RedisRegistry, session: Session) -> SessionRegistration:
-    answer = registry.register(session)
-    assert answer is not None
-    return answer
-
-
-def begin(registry: RedisRegistry, user: str = "ann", policy: str = "newest", device: str = "") -> Session:
-    """A session that has begun and is addressed."""
-    session = Session("101", user, device, policy, "127.0.0.1:5000", 1700000000)
-    assert registration(registry, session).addressed
-    return session
-
-
 def ids(registry: RedisRegistry, user: str = "ann", app: str = "101") -> list[int]:
     """The ids of a user's addressed sessions."""
-    found = registry.find(app, [user])
-    assert found is not None
-    return [ref.id for ref in found[0]]
+    return [ref.id for ref in registry.find(app, [user])[0]]
 
 
 def state(registry: RedisRegistry, key: str) -> str:
     [claim] = registry.claim([key]) or []
     return claim.state
-
-
-def enter(registry: RedisRegistry, channel: str = "lobby", members: int = 1, app: str = "101") -> None:
-    assert registry.report_channels([ReportedMembers(app, channel, members)]) is not None
-
-
-def members_of(registry: RedisRegistry, channel: str = "lobby", app: str = "101") -> int | None:
-    """How many members this node has in a channel; None: it is not found there."""
-    found = registry.find_channels(app, [channel])
-    assert found is not None
-    [nodes] = found
-    assert nodes.keys() <= {registry.lease.epoch}
-    return nodes.get(registry.lease.epoch)
 
 
 def test_what_a_node_reports_is_seen_in_its_lease_until_it_stops(registry: RedisRegistry) -> None:
@@ -108,20 +74,19 @@ def test_what_a_node_reports_is_seen_in_its_lease_until_it_stops(registry: Redis
 @pytest.mark.parametrize("name", AWKWARD)
 def test_any_name_of_a_user_app_or_channel_is_only_a_name(registry: RedisRegistry, name: str) -> None:
     session, elsewhere = begin(registry, name, device=name), Session("102", name)
-    assert registration(registry, elsewhere).addressed
+    assert registry.register(elsewhere).addressed
     begin(registry, "ann")
-    found = registry.find("101", [name])
-    assert found is not None
-    assert [(ref.id, ref.device) for ref in found[0]] == [(session.id, name)]
+    assert [(ref.id, ref.device) for ref in registry.find("101", [name])[0]] == [(session.id, name)]
     assert registry.unregister(session) is True
     assert (ids(registry, name), ids(registry, name, "102")) == ([], [elsewhere.id])
 
-    enter(registry, name, 2)
-    enter(registry, "lobby", 3)
-    enter(registry, "lobby", 4, app=name)
-    assert (members_of(registry, name), members_of(registry), members_of(registry, app=name)) == (2, 3, 4)
-    enter(registry, name, 0)
-    assert (members_of(registry, name), members_of(registry)) == (None, 3)
+    enter(registry, name, members=2)
+    enter(registry, "lobby", members=3)
+    enter(registry, "lobby", members=4, app=name)
+    found = members_of(registry, name), members_of(registry), members_of(registry, app=name)
+    assert found == tuple({registry.lease.epoch: number} for number in (2, 3, 4))
+    enter(registry, name, members=0)
+    assert (members_of(registry, name), members_of(registry)) == ({}, found[1])
 
 
 # --- sessions -----------------------------------------------------------------------------------------------
@@ -130,13 +95,11 @@ def test_any_name_of_a_user_app_or_channel_is_only_a_name(registry: RedisRegistr
 def test_refuse_does_not_replace_another_than_the_one_known_to_be_dead(registry: RedisRegistry) -> None:
     first = begin(registry, policy="refuse")
     late = Session("101", "ann", "", "refuse")
-    dead = registration(registry, late).others
+    dead = registry.register(late).others
     assert not registry.registered(late)
     registry.unregister(first)
     second = begin(registry, policy="refuse")
-    answer = registry.register(late, replacing=dead)
-    assert answer is not None
-    assert answer.refused
+    assert registry.register(late, replacing=dead).refused
     assert ids(registry) == [second.id]
 
 
@@ -144,7 +107,7 @@ def test_refuse_does_not_replace_another_than_the_one_known_to_be_dead(registry:
 def test_a_session_may_begin_twice(registry: RedisRegistry, policy: str) -> None:
     session = begin(registry, policy=policy)
     number, session.number = session.number, 0
-    answer = registration(registry, session)
+    answer = registry.register(session)
     assert (answer.addressed, answer.replaced, session.number) == (True, (), number)
     assert ids(registry) == [session.id]
 
@@ -203,15 +166,11 @@ def test_ids_are_pending_until_they_are_accepted_or_free_again_and_of_a_push_onl
     assert [state(registry, key) for key in "abcd"] == ["repeat", "mine", "repeat", "mine"]
     here = [begin(registry).id]
     for user, found, expected in (("nobody", [], "mine"), ("ann", here, "mine"), ("ann", here, "pending")):
-        answer = registry.find_and_claim("101", user, "m1")
-        assert answer is not None
-        refs, claim = answer
+        refs, claim = registry.find_and_claim("101", user, "m1")
         assert ([ref.id for ref in refs], claim.state) == (found, expected)
         if user == "nobody":
             registry.settle(claim, True)
-    answer = registry.find_and_claim("101", "ann", "m2")
-    assert answer is not None
-    registry.settle(answer[1], True)
+    registry.settle(registry.find_and_claim("101", "ann", "m2")[1], True)
     assert state(registry, "m2") == "repeat"
 
 
@@ -219,21 +178,18 @@ def test_ids_are_pending_until_they_are_accepted_or_free_again_and_of_a_push_onl
 
 
 def test_a_channel_has_as_many_members_as_were_reported_last(registry: RedisRegistry) -> None:
-    assert members_of(registry) is None
+    assert members_of(registry) == {}
     for members in (1, 20, 20, 3, 0, 0):
-        enter(registry, members=members)
-        assert members_of(registry) == (members or None)
+        enter(registry, "lobby", members=members)
+        assert members_of(registry) == ({registry.lease.epoch: members} if members else {})
     assert registry.report_channels([ReportedMembers("101", f"r{n}", n) for n in range(1201)]) is not None
     found = registry.find_channels("101", [f"r{n}" for n in range(1201)])
-    assert found is not None
     assert [sum(nodes.values()) for nodes in found] == list(range(1201))
 
 
 def test_attempts_are_counted_in_one_step_and_forgotten(registry: RedisRegistry) -> None:
     assert [registry.attempt("who", 2, 1000, 1) for _ in range(2)] == [0, 0]
-    wait = registry.attempt("who", 2, 1000, 1)
-    assert wait is not None
-    assert 500 < wait <= 1000
+    assert 500 < registry.attempt("who", 2, 1000, 1) <= 1000
     assert registry.attempt("other", 2, 1000, 1) == 0
     assert registry.attempt("who", 2, 1000, -1) == 0
     assert registry.attempt("who", 2, 1000, 1) == 0
@@ -274,7 +230,6 @@ def test_no_two_users_share_a_record(kind: str) -> None:
 def test_the_record_of_a_user_of_a_dead_node_is_marked_and_stays_what_it_was(app: str) -> None:
     before = record_of(NODE, Session(app, "马远", "phone"), False)
     after = marked_offline(before, [NODE])
-    assert after is not None
     changed = {**json.loads(before), "isLogoff": True, "logOutTime": json.loads(after)["logOutTime"]}
     assert list(json.loads(after).items()) == list(changed.items())
     assert marked_offline(after, [NODE]) is None

@@ -53,9 +53,9 @@ def receive(node: Node, count: int) -> None:
 
 
 def test_events_arrive_in_their_order_those_of_one_turn_in_one_batch_and_too_large_ones_are_refused(
-    nodes: Nodes,
+    peers: Nodes,
 ) -> None:
-    a, b = nodes.pair()
+    a, b = peers.pair()
     items = [b"", *(b"%d" % number for number in range(99))]
     assert all(a.rpc.send(b.lease, item) for item in items)
     until(lambda: len(b.items) == 100)
@@ -72,8 +72,8 @@ def test_events_arrive_in_their_order_those_of_one_turn_in_one_batch_and_too_lar
     assert a.counters.overflows == 1
 
 
-def test_others_have_their_turn_while_much_is_received(nodes: Nodes) -> None:
-    a, b = nodes.pair()
+def test_others_have_their_turn_while_much_is_received(peers: Nodes) -> None:
+    a, b = peers.pair()
     turns = 0
 
     def tick() -> None:
@@ -90,8 +90,8 @@ def test_others_have_their_turn_while_much_is_received(nodes: Nodes) -> None:
     assert turns >= 20_000 / rpc_peer.BATCH_ITEMS / 2
 
 
-def test_a_slow_receiver_slows_the_sender_down_and_loses_nothing(nodes: Nodes) -> None:
-    a, b = nodes.pair()
+def test_a_slow_receiver_slows_the_sender_down_and_loses_nothing(peers: Nodes) -> None:
+    a, b = peers.pair()
     b.receive = lambda sender, items: gevent.sleep(0.002) or b.received(sender, items)
     count = 0
     while not a.rpc.peers.all() or not a.rpc.peers.all()[0].blocked_since:
@@ -107,11 +107,11 @@ def test_a_slow_receiver_slows_the_sender_down_and_loses_nothing(nodes: Nodes) -
 # --- lives --------------------------------------------------------------------------------------------------
 
 
-def test_what_was_meant_for_an_earlier_life_is_dropped(nodes: Nodes) -> None:
-    a, b = nodes.pair()
+def test_what_was_meant_for_an_earlier_life_is_dropped(peers: Nodes) -> None:
+    a, b = peers.pair()
     assert a.rpc.send(b.lease, b"to the first life")
     until(lambda: b.items)
-    second = nodes.add(b.reborn(3))
+    second = peers.add(b.reborn(3))
     with pytest.raises(PeerUnavailable, match="another epoch"):
         a.rpc.query(b.lease, "kick", b"1")
     assert second.counters.answered == 0
@@ -122,8 +122,8 @@ def test_what_was_meant_for_an_earlier_life_is_dropped(nodes: Nodes) -> None:
     assert second.counters.gaps == 0
 
 
-def test_a_receiver_with_a_new_epoch_or_none_takes_only_what_is_meant_for_it(nodes: Nodes) -> None:
-    a, b = nodes.pair()
+def test_a_receiver_with_a_new_epoch_or_none_takes_only_what_is_meant_for_it(peers: Nodes) -> None:
+    a, b = peers.pair()
     for _ in range(3):
         assert a.rpc.send(b.lease, b"x")
     until(lambda: len(b.items) == 3)
@@ -146,8 +146,8 @@ def test_a_receiver_with_a_new_epoch_or_none_takes_only_what_is_meant_for_it(nod
 
 
 @pytest.mark.parametrize("why", ["unused", "its lease was missing for a moment"])
-def test_a_peer_that_was_hung_up_is_dialled_again_without_a_loss(nodes: Nodes, why: str) -> None:
-    a, b = nodes.pair(seconds=replace(SECONDS, idle_linger=60.0))
+def test_a_peer_that_was_hung_up_is_dialled_again_without_a_loss(peers: Nodes, why: str) -> None:
+    a, b = peers.pair(seconds=replace(SECONDS, idle_linger=60.0))
     for number in range(3):
         assert a.rpc.send(b.lease, b"%d" % number)
         assert a.rpc.query(b.lease, "kind", b"")
@@ -170,9 +170,9 @@ def test_a_peer_that_was_hung_up_is_dialled_again_without_a_loss(nodes: Nodes, w
 
 
 def test_a_full_queue_refuses_and_is_dropped_with_its_peer_when_that_has_no_lease(
-    nodes: Nodes, caplog: pytest.LogCaptureFixture
+    peers: Nodes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    a, nobody = nodes(1, queue_items=10), lease_of_nobody(2)
+    a, nobody = peers(1, queue_items=10), lease_of_nobody(2)
     assert [a.rpc.send(nobody, b"x") for _ in range(12)] == [True] * 10 + [False] * 2
     assert a.counters.overflows == 2
     assert caplog.text.count("send queue full") == 1
@@ -185,8 +185,8 @@ def test_a_full_queue_refuses_and_is_dropped_with_its_peer_when_that_has_no_leas
     assert a.rpc.peers.all() == []
 
 
-def test_nothing_is_queued_for_a_peer_that_does_not_answer_until_it_is_back(nodes: Nodes) -> None:
-    a = nodes(1, seconds=HASTY)
+def test_nothing_is_queued_for_a_peer_that_does_not_answer_until_it_is_back(peers: Nodes) -> None:
+    a = peers(1, seconds=HASTY)
     absent = lease_of_nobody(2)
     assert a.rpc.send(absent, b"before")
     until(lambda: not a.rpc.send(absent, b"while it is away"))
@@ -197,7 +197,7 @@ def test_nothing_is_queued_for_a_peer_that_does_not_answer_until_it_is_back(node
         a.rpc.query(absent, "kind", b"", 50)
     assert monotonic() - started < 30, "nobody waited for it"
     ports = [int(address.rpartition(":")[2]) for address in (absent.control, absent.data)]
-    b = nodes(2, control_port=ports[0], data_port=ports[1])
+    b = peers(2, control_port=ports[0], data_port=ports[1])
     until(lambda: a.rpc.send(absent, b"after"))
     until(lambda: b.items[-1:] == [b"after"])
     # What had been taken before the circuit opened came first, and nothing of it is missing.
@@ -206,24 +206,23 @@ def test_nothing_is_queued_for_a_peer_that_does_not_answer_until_it_is_back(node
     assert a.rpc.query(absent, "are you", b"there") == b"are you:there"
 
 
-def test_a_new_connection_may_take_longer_than_a_queue_may_stand(nodes: Nodes) -> None:
-    a = nodes(1, seconds=replace(HASTY, connect=60.0))
+def test_a_new_connection_may_take_longer_than_a_queue_may_stand(peers: Nodes) -> None:
+    a = peers(1, seconds=replace(HASTY, connect=60.0))
     coming = lease_of_nobody(2)
     assert a.rpc.send(coming, b"early")
     (peer,) = a.rpc.peers.all()
     until(lambda: peer.blocked_since and monotonic() - peer.blocked_since > 10 * HASTY.stall)
     assert a.rpc.send(coming, b"not refused")
     ports = [int(address.rpartition(":")[2]) for address in (coming.control, coming.data)]
-    b = nodes(2, control_port=ports[0], data_port=ports[1])
+    b = peers(2, control_port=ports[0], data_port=ports[1])
     until(lambda: b.items == [b"early", b"not refused"])
     assert (a.counters.refused, a.counters.breaker_opens) == (0, 0)
 
 
 def test_a_late_loop_does_not_take_its_peer_for_dead_and_a_probe_that_fails_is_followed_by_another(
-    nodes: Nodes,
+    peers: Nodes,
 ) -> None:
-    peer = nodes(1).rpc.peers.get(lease_of_nobody(2))
-    assert peer is not None
+    peer = peers(1).rpc.peers.get(lease_of_nobody(2))
     for _ in range(3):
         gevent.spawn(monkey.get_original("time", "sleep"), 3 * rpc_peer.LATE_SECONDS)
         assert not peer.probe(0.01)
@@ -235,8 +234,8 @@ def test_a_late_loop_does_not_take_its_peer_for_dead_and_a_probe_that_fails_is_f
     until(peer.link.allows)
 
 
-def test_a_queue_that_moves_again_has_not_stalled(nodes: Nodes) -> None:
-    a, b = nodes.pair(seconds=replace(SECONDS, connect=0.0))
+def test_a_queue_that_moves_again_has_not_stalled(peers: Nodes) -> None:
+    a, b = peers.pair(seconds=replace(SECONDS, connect=0.0))
     assert a.rpc.send(b.lease, b"1")
     until(lambda: b.items == [b"1"])
     (peer,) = a.rpc.peers.all()
@@ -248,11 +247,10 @@ def test_a_queue_that_moves_again_has_not_stalled(nodes: Nodes) -> None:
     until(lambda: b.items == [b"1", b"2"])
 
 
-def test_after_three_questions_without_an_answer_the_next_one_fails_at_once(nodes: Nodes) -> None:
-    a, b = nodes.pair()
+def test_after_three_questions_without_an_answer_the_next_one_fails_at_once(peers: Nodes) -> None:
+    a, b = peers.pair()
     b.answer = lambda kind, body: gevent.sleep(30) or b""
     peer = a.rpc.peers.get(b.lease)
-    assert peer is not None
     breaker = peer.control.breaker
     breaker.uniform = lambda low, high: 3600.0  # the time to the next attempt, which may be none
     for _ in range(3):
@@ -271,9 +269,9 @@ def test_after_three_questions_without_an_answer_the_next_one_fails_at_once(node
 
 
 def test_an_answer_that_fails_or_is_too_large_is_an_error_at_once_and_gives_the_asker_no_reason(
-    nodes: Nodes, caplog: pytest.LogCaptureFixture
+    peers: Nodes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    a, b = nodes.pair()
+    a, b = peers.pair()
 
     def fail(kind: str, body: bytes) -> bytes:
         raise LookupError("the private reason")
@@ -294,9 +292,9 @@ def test_an_answer_that_fails_or_is_too_large_is_an_error_at_once_and_gives_the_
 
 
 def test_three_hundred_questions_at_once_are_all_answered_at_most_64_at_a_time_and_a_ping_has_its_turn(
-    nodes: Nodes,
+    peers: Nodes,
 ) -> None:
-    a, b = nodes.pair()
+    a, b = peers.pair()
     go_on, in_work, most = gevent.event.Event(), set[bytes](), 0
 
     def answer(kind: str, body: bytes) -> bytes:
@@ -320,8 +318,8 @@ def test_three_hundred_questions_at_once_are_all_answered_at_most_64_at_a_time_a
     assert most == 64
 
 
-def test_questions_that_wait_for_clients_delay_no_others_and_open_no_circuit(nodes: Nodes) -> None:
-    a, b = nodes.pair()
+def test_questions_that_wait_for_clients_delay_no_others_and_open_no_circuit(peers: Nodes) -> None:
+    a, b = peers.pair()
     go_on = gevent.event.Event()
     b.answer = lambda kind, body: b"%d" % go_on.wait() if kind == "slow" else body
 
@@ -344,8 +342,8 @@ def test_questions_that_wait_for_clients_delay_no_others_and_open_no_circuit(nod
     go_on.set()
 
 
-def test_a_node_with_too_many_questions_says_that_it_is_busy(nodes: Nodes) -> None:
-    a, b = nodes.pair()
+def test_a_node_with_too_many_questions_says_that_it_is_busy(peers: Nodes) -> None:
+    a, b = peers.pair()
     go_on = gevent.event.Event()
     b.answer = lambda kind, body: b"%d" % go_on.wait()
     with stranger(zmq.DEALER, b.rpc.control_address) as many:
@@ -363,12 +361,12 @@ def test_a_node_with_too_many_questions_says_that_it_is_busy(nodes: Nodes) -> No
 @pytest.mark.full("faults")
 @pytest.mark.parametrize("end", [Rpc.stop, Rpc.kill])
 def test_nothing_is_left_of_questions_and_of_a_node_that_ended(
-    nodes: Nodes, end: Callable[[Rpc], None]
+    peers: Nodes, end: Callable[[Rpc], None]
 ) -> None:
-    others = nodes.pair()  # what the first ones of a process open stays open
+    others = peers.pair()  # what the first ones of a process open stays open
     assert others[0].rpc.query(others[1].lease, "kind", b"") == b"kind:"
     files, before = len(os.listdir("/proc/self/fd")), greenlets()
-    a, b = nodes.pair()
+    a, b = peers.pair()
     b.answer = lambda kind, body: gevent.sleep(float(body)) or b""
     assert a.rpc.send(b.lease, b"x")
     assert a.rpc.query(b.lease, "kind", b"0") == b""
@@ -397,9 +395,9 @@ def test_nothing_is_left_of_questions_and_of_a_node_that_ended(
     until(lambda: len(os.listdir("/proc/self/fd")) == files)
 
 
-def test_asking_all_names_who_did_not_answer_and_waits_for_nobody_longer_than_asked(nodes: Nodes) -> None:
-    a = nodes(1)
-    others = [nodes(epoch) for epoch in (2, 3, 4)]
+def test_asking_all_names_who_did_not_answer_and_waits_for_nobody_longer_than_asked(peers: Nodes) -> None:
+    a = peers(1)
+    others = [peers(epoch) for epoch in (2, 3, 4)]
     for other in others:
         a.rpc.query(other.lease, "kind", b"")  # connected: an answer takes no time
     others[1].answer = lambda kind, body: gevent.sleep(30) or b""
@@ -416,9 +414,9 @@ def test_asking_all_names_who_did_not_answer_and_waits_for_nobody_longer_than_as
 
 
 def test_a_node_speaks_with_the_version_before_its_own_and_leaves_an_older_one_alone(
-    nodes: Nodes, caplog: pytest.LogCaptureFixture
+    peers: Nodes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    old, before, new = (nodes(epoch, version=epoch + 1) for epoch in (1, 2, 3))
+    old, before, new = (peers(epoch, version=epoch + 1) for epoch in (1, 2, 3))
     for a, b in ((before, new), (new, before)):
         assert a.rpc.query(b.lease, "kind", b"x") == b"kind:x"
         assert a.rpc.send(b.lease, b"item")
@@ -439,8 +437,8 @@ def test_a_node_speaks_with_the_version_before_its_own_and_leaves_an_older_one_a
 # --- life ---------------------------------------------------------------------------------------------------
 
 
-def test_what_waits_is_sent_before_a_node_ends(nodes: Nodes) -> None:
-    a, b = nodes.pair(seconds=replace(SECONDS, stop=60.0, stop_linger=60.0))
+def test_what_waits_is_sent_before_a_node_ends(peers: Nodes) -> None:
+    a, b = peers.pair(seconds=replace(SECONDS, stop=60.0, stop_linger=60.0))
     for number in range(5000):
         assert a.rpc.send(b.lease, b"%d" % number)
     a.rpc.stop()
@@ -448,15 +446,15 @@ def test_what_waits_is_sent_before_a_node_ends(nodes: Nodes) -> None:
     assert a.counters.dropped == 0
 
 
-def test_stopping_waits_for_a_silent_peer_only_a_little(nodes: Nodes) -> None:
-    a = nodes(1)
+def test_stopping_waits_for_a_silent_peer_only_a_little(peers: Nodes) -> None:
+    a = peers(1)
     assert a.rpc.send(lease_of_nobody(2), b"x")
     started = monotonic()
     a.rpc.stop()
     assert monotonic() - started < 20
     assert a.counters.dropped == 1
     a.rpc.stop()
-    b = nodes(3)
+    b = peers(3)
     assert not a.rpc.send(b.lease, b"x")
     for one, other in ((a, b), (b, a)):
         with pytest.raises(PeerUnavailable):
@@ -470,8 +468,8 @@ def test_the_ports_are_private(host: str) -> None:
         rpc.start(host, 0, 0)
 
 
-def test_a_taken_port_is_one_clear_error_and_leaves_nothing_behind(nodes: Nodes) -> None:
-    node, before = nodes(1), greenlets()
+def test_a_taken_port_is_one_clear_error_and_leaves_nothing_behind(peers: Nodes) -> None:
+    node, before = peers(1), greenlets()
     for ports in (node.ports, {**node.ports, "control_port": 0}):
         rpc = Rpc(Secret(SECRET), lambda kind, body: b"", lambda sender, items: None)
         with pytest.raises(StartError, match=r"the RPC cannot listen on 127\.0\.0\.1:"):
@@ -479,13 +477,13 @@ def test_a_taken_port_is_one_clear_error_and_leaves_nothing_behind(nodes: Nodes)
     until(lambda: greenlets() <= before)
 
 
-def test_ipv6_works_where_the_machine_has_it(nodes: Nodes) -> None:
+def test_ipv6_works_where_the_machine_has_it(peers: Nodes) -> None:
     try:
         with socket.create_server(("::1", 0), family=socket.AF_INET6):
             pass
     except OSError:
         pytest.skip("no IPv6 on this machine")
-    a = nodes(1)
+    a = peers(1)
     six = Rpc(Secret(SECRET), lambda kind, body: b"six", lambda sender, items: None)
     six.start("::1", 0, 0)
     six.epoch = 6
@@ -496,12 +494,12 @@ def test_ipv6_works_where_the_machine_has_it(nodes: Nodes) -> None:
 
 @pytest.mark.parametrize("part", ["_acceptor", "_channel_dispatcher", "_receiver", ""])
 def test_a_receiver_that_ended_is_started_again_and_one_that_fails_gets_the_next_batch(
-    nodes: Nodes, part: str, caplog: pytest.LogCaptureFixture
+    peers: Nodes, part: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = greenlets()
-    b = nodes(2)
+    b = peers(2)
     victims = [one for one in greenlets() - before if part and f"{part} of" in str(one)]
-    a = nodes(1)
+    a = peers(1)
 
     def fail(sender: int, items: list[bytes]) -> None:
         b.receive = b.received
@@ -530,8 +528,8 @@ CHANNELS = pytest.mark.parametrize(
 )
 
 
-def test_a_node_of_another_cluster_cannot_ask_or_send(nodes: Nodes) -> None:
-    node, foreign = nodes(1), nodes(2, secret=FOREIGN)
+def test_a_node_of_another_cluster_cannot_ask_or_send(peers: Nodes) -> None:
+    node, foreign = peers(1), peers(2, secret=FOREIGN)
     assert foreign.rpc.send(node.lease, b"item")
     with pytest.raises(PeerUnavailable):
         foreign.rpc.query(node.lease, "kind", b"", 0.3)
@@ -540,13 +538,13 @@ def test_a_node_of_another_cluster_cannot_ask_or_send(nodes: Nodes) -> None:
     assert node.counters.answered == 0
 
 
-def test_nodes_reach_each_other_while_the_secret_changes(nodes: Nodes) -> None:
-    before, after = nodes(1, second=FOREIGN), nodes(2, secret=FOREIGN, second=SECRET)
+def test_nodes_reach_each_other_while_the_secret_changes(peers: Nodes) -> None:
+    before, after = peers(1, second=FOREIGN), peers(2, secret=FOREIGN, second=SECRET)
     for one, other in ((before, after), (after, before)):
         assert one.rpc.query(other.lease, "kind", b"") == b"kind:"
         assert one.rpc.send(other.lease, b"item")
         until(lambda other=other: other.items == [b"item"])
-    stranger_node = nodes(3)  # it knows the old secret only
+    stranger_node = peers(3)  # it knows the old secret only
     with pytest.raises(PeerUnavailable):
         stranger_node.rpc.query(after.lease, "kind", b"", 0.3)
 
@@ -554,9 +552,9 @@ def test_nodes_reach_each_other_while_the_secret_changes(nodes: Nodes) -> None:
 @CHANNELS
 @pytest.mark.parametrize("keys", [FOREIGN_KEYS._replace(server_public=KEYS.server_public), None])
 def test_who_knows_the_servers_public_key_still_needs_the_clusters_own_and_encryption(
-    nodes: Nodes, channel: str, kind: int, keys: CurveKeys | None, caplog: pytest.LogCaptureFixture
+    peers: Nodes, channel: str, kind: int, keys: CurveKeys | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    node = nodes(1)
+    node = peers(1)
     with caplog.at_level(logging.WARNING), stranger(kind, getattr(node.rpc, channel), keys) as one:
         until(lambda: node.counters.refused_peers)
         assert not one.socket.getsockopt(zmq.EVENTS) & zmq.POLLOUT
@@ -581,9 +579,9 @@ def test_who_knows_the_servers_public_key_still_needs_the_clusters_own_and_encry
     ids=["http", "zeros", "ones", "null", "hello", "announces too much", "nothing"],
 )
 def test_garbage_instead_of_a_handshake_is_counted_and_harms_nobody(
-    nodes: Nodes, channel: str, garbage: bytes
+    peers: Nodes, channel: str, garbage: bytes
 ) -> None:
-    node, peer = nodes.pair()
+    node, peer = peers.pair()
     host, _, port = getattr(node.rpc, channel).removeprefix("tcp://").rpartition(":")
     with socket.create_connection((host, int(port))) as sock:
         sock.sendall(garbage)
@@ -596,8 +594,8 @@ def test_garbage_instead_of_a_handshake_is_counted_and_harms_nobody(
     until(lambda: node.items == [b"item"])
 
 
-def test_without_the_authenticator_nobody_gets_in(nodes: Nodes) -> None:
-    node, peer = nodes.pair()
+def test_without_the_authenticator_nobody_gets_in(peers: Nodes) -> None:
+    node, peer = peers.pair()
     node.rpc._authenticator.close()
     with pytest.raises(PeerUnavailable):
         peer.rpc.query(node.lease, "kind", b"", 0.3)

@@ -100,9 +100,9 @@ class Between:
 
 
 @pytest.mark.parametrize("what", [("requests", "answers"), ("requests",), ("answers",)], ids="-".join)
-def test_a_partition_is_noticed_and_what_it_swallowed_is_counted(nodes: Nodes, what: tuple[str, ...]) -> None:
+def test_a_partition_is_noticed_and_what_it_swallowed_is_counted(peers: Nodes, what: tuple[str, ...]) -> None:
     """Of one direction, too: then b does not receive, or its answers get lost."""
-    a, b = nodes.pair()
+    a, b = peers.pair()
     between = Between(b)
     assert a.rpc.send(between.lease, b"%08d" % 0)
     until(lambda: len(b.items) == 1)
@@ -123,8 +123,8 @@ def test_a_partition_is_noticed_and_what_it_swallowed_is_counted(nodes: Nodes, w
     between.close()
 
 
-def test_order_is_kept_and_losses_are_counted_when_connections_break_under_load(nodes: Nodes) -> None:
-    a, b = nodes.pair()
+def test_order_is_kept_and_losses_are_counted_when_connections_break_under_load(peers: Nodes) -> None:
+    a, b = peers.pair()
     between = Between(b)
     number = 0
     for _ in range(5):
@@ -140,9 +140,9 @@ def test_order_is_kept_and_losses_are_counted_when_connections_break_under_load(
 
 
 def test_bytes_are_encrypted_and_those_damaged_on_the_way_cost_a_connection_not_the_peer(
-    nodes: Nodes,
+    peers: Nodes,
 ) -> None:
-    a, b = nodes.pair(seconds=replace(SECONDS, reconnect=1.0))
+    a, b = peers.pair(seconds=replace(SECONDS, reconnect=1.0))
     between, secret = Between(b), b"in the clear" * 10
     assert a.rpc.send(between.lease, b"%08d" % 0)
     until(lambda: attempt(a, between.lease, secret).get() == b"kind:" + secret)

@@ -94,8 +94,8 @@ def test_a_message_above_the_limit_ends_its_connection_only(
     assert b.rpc.query(a.lease, "still", b"there") == b"still:there"
 
 
-def test_two_questions_under_one_id_get_one_answer(nodes: Nodes) -> None:
-    a = nodes(1)
+def test_two_questions_under_one_id_get_one_answer(peers: Nodes) -> None:
+    a = peers(1)
     go_on = gevent.event.Event()
     a.answer = lambda kind, body: b"%d" % go_on.wait()
     with stranger(zmq.DEALER, a.rpc.control_address) as one:
@@ -157,9 +157,9 @@ def bad_answers(message_id: bytes) -> list[bytes]:
 
 
 def test_bad_repeated_late_and_unasked_answers_do_not_stop_who_asks(
-    nodes: Nodes, hostile: HostileServer
+    peers: Nodes, hostile: HostileServer
 ) -> None:
-    a = nodes(1)
+    a = peers(1)
     for turn in range(3):
         asking = attempt(a, hostile.lease)
         identity, message_id = hostile.question()
@@ -180,8 +180,8 @@ def test_bad_repeated_late_and_unasked_answers_do_not_stop_who_asks(
     ],
     ids=str,
 )
-def test_an_answer_that_is_none_is_an_error(nodes: Nodes, hostile: HostileServer, answer: list[Any]) -> None:
-    asking = attempt(nodes(1), hostile.lease)
+def test_an_answer_that_is_none_is_an_error(peers: Nodes, hostile: HostileServer, answer: list[Any]) -> None:
+    asking = attempt(peers(1), hostile.lease)
     identity, message_id = hostile.question()
     hostile.say(identity, pack([{"v": 3, "response_to": message_id}, *answer]))
     error = asking.get(timeout=60)
@@ -189,8 +189,8 @@ def test_an_answer_that_is_none_is_an_error(nodes: Nodes, hostile: HostileServer
     assert "traceback" not in str(error)
 
 
-def test_an_answer_above_the_limit_is_no_answer(nodes: Nodes, hostile: HostileServer) -> None:
-    a = nodes(1)
+def test_an_answer_above_the_limit_is_no_answer(peers: Nodes, hostile: HostileServer) -> None:
+    a = peers(1)
     asking = attempt(a, hostile.lease, seconds=1)
     identity, message_id = hostile.question()
     hostile.say(identity, good_answer(message_id, bytes(MESSAGE_BYTES)))

@@ -17,7 +17,6 @@ DIALECT = SseDialect("system:shop")
 
 def data_of(block: bytes | None) -> object:
     """The data of a block that must be one event without a name."""
-    assert block is not None
     assert block.startswith(b"data: ")
     assert block.endswith(b"\n\n")
     line = block[len(b"data: ") : -2]
