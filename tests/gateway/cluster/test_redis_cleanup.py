@@ -107,8 +107,8 @@ def test_only_buckets_that_the_dead_used_are_looked_into(server: RedisServer, pa
     with server.client() as client:
         left = [client.hgetall(key) for key in keys(server, "imserver:channels:*")]
     assert left == [{"lobby": f"{b.lease.epoch}.7"}]
-    for trail in ("buckets", "channel-buckets"):
-        name = f"{{imserver}}:written-{trail}:"
+    for what in ("buckets", "channel-buckets"):
+        name = f"{{imserver}}:written-{what}:"
         assert keys(server, f"{name}*") == [f"{name}{b.lease.epoch}"]
     assert b.unregister(stays) is True
 
