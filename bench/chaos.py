@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from bench import chaos_channels, chaos_tasks
-from bench.chaos_loads import AbsentUsers, AskLoad, Events, Load
+from bench.chaos_loads import AbsentUsers, Events, Load
 from bench.chaos_tasks import AUDIT_SECONDS, DIALECTS, MEET_SECONDS, SETTLE_SECONDS
 from bench.context import RunContext, parameter, text_parameter
 from bench.faults import FAULTS, Fault, System, chosen
@@ -23,7 +23,6 @@ from bench.figures import Figures
 from bench.generator import aim
 from bench.history import FIRST_OF_DRIVER, History, judge
 from bench.loop import Json
-from bench.power import TRAFFIC
 from bench.report import show_phase
 
 CONFIGS: Final = {"messages": chaos_tasks.CONFIG, "channels": chaos_channels.CONFIG}
@@ -50,7 +49,6 @@ class ChaosOptions:
         least=0,
         most=1_000_000,
     )
-    of: str = text_parameter("messages", "With --power, what was acknowledged: messages or uploads.", TRAFFIC)
     database: str = text_parameter("sqlite", "sqlite, postgresql, mysql; or a URL, which is not broken.")
     dialect: str = text_parameter("both", "What the clients speak.", DIALECTS)
     faults: str = text_parameter("", f"Only these, separated by commas: {', '.join(FAULTS)} [default: all].")
@@ -68,9 +66,6 @@ class ChaosOptions:
     alone: bool = parameter(False, "One node without a Redis.")
     webhook: bool = parameter(False, "Judge the events of a webhook, too, and break its receiver.")
     notifications: bool = parameter(False, "Judge the notifications of absent users, too.")
-    questions: bool = parameter(
-        False, "Judge questions, too: two devices answer each of them at once, at two nodes."
-    )
     folder: str = text_parameter("", "Where logs and data are to stay [default: nowhere].")
     history: str = text_parameter(
         "", "A file for what clients asked, were answered and were shown [default: nowhere]."
@@ -82,20 +77,21 @@ class ChaosRun:
 
     def __init__(self, context: RunContext, options: ChaosOptions, folder: Path) -> None:
         self.pool = context.pool
-        self.options = options
+        self.options, self.folder = options, folder
         self.kind = "channels" if options.channels else "messages"
         self.seed = options.seed or random.randrange(1, 2**31)
         self.chance = random.Random(self.seed)
         show_phase("everything starts")
         self.system = System(
             self.pool,
-            1 if options.alone else options.nodes,
+            1 if options.alone or options.power else options.nodes,
             CONFIGS[self.kind],
             options.database,
             folder,
             options.webhook,
-            options.alone,
+            options.alone or options.power > 0,
             options.faults,
+            is_recorded=options.power > 0,
         )
         (self.talkers,) = self.pool.start_workers(1)
         self.rounds: list[Json] = []
@@ -112,8 +108,6 @@ class ChaosRun:
             self.loads.append(Events(targets, self.history, self.system.receiver))
         if options.notifications:
             self.loads.append(AbsentUsers(targets, self.history))
-        if options.questions:
-            self.loads.append(AskLoad(targets, self.history))
 
     def play(self) -> tuple[Figures, Json]:
         options, worker = self.options, self.talkers
@@ -122,10 +116,10 @@ class ChaosRun:
         for load in self.loads:
             load.start()
         begin = time.monotonic()
-        if options.resubscriptions:
-            show_phase(f"{options.resubscriptions} resubscriptions")
-            given = {"rate": options.rate, "resubscriptions": options.resubscriptions}
-            self.pool.ask(worker, chaos_tasks.chat, seconds=options.minutes * 60, **given)
+        if options.resubscriptions or options.power:
+            show_phase("clients are at work")
+            more = {"resubscriptions": options.resubscriptions} if options.channels else {}
+            self.pool.ask(worker, chaos_tasks.chat, seconds=options.minutes * 60, rate=options.rate, **more)
         else:
             self.pool.ask(worker, chaos_tasks.chat, seconds=LEAD_SECONDS, rate=options.rate)
             self._play_rounds(begin)
@@ -174,6 +168,8 @@ class ChaosRun:
         }
         if options.channels:
             return {**facts, "hurried": hurried}
+        if options.power:  # the checker is asked about messages alone
+            facts["http_ports"] = []
         return {**facts, "dialects": DIALECTS[options.dialect], "locks": self._has_locks()}
 
     def _has_locks(self) -> bool:
@@ -211,10 +207,13 @@ class ChaosRun:
         self.rounds.append({"fault": fault.name, "node": node, "begin": broken - begin, "seconds": lasted})
 
     def _judge(self) -> tuple[Figures, list[str]]:
-        """Put both histories into one file, and ask the checker."""
+        """Put both histories into one file, and ask the checker: about all of it, or after each power cut."""
         self.history.close()
         with self.file.open("a", encoding="utf-8") as whole, self.own_file.open(encoding="utf-8") as own:
             shutil.copyfileobj(own, whole)
+        if self.options.power:
+            cuts = self.system.cut_power(self.file, self.options.power, self.seed)
+            return {**cuts.figures}, cuts.notes
         with self.file.open(encoding="utf-8") as lines:
             return judge(lines)
 
@@ -228,10 +227,9 @@ def run(context: RunContext, options: ChaosOptions) -> Figures:
     what = f"channels, {options.database}" if options.channels else options.database
     title = f"chaos for {options.minutes:g} minutes, {where}, {what}"
     if options.power:
-        title = f"{options.power} power cuts, {options.database if options.of == 'messages' else options.of}"
-    kind = TRAFFIC[options.of] if options.power else ChaosRun
+        title = f"{options.power} power cuts, {options.database}"
     try:
-        figures, notes = kind(context, options, folder.resolve()).play()
+        figures, notes = ChaosRun(context, options, folder.resolve()).play()
     finally:
         context.pool.end()
         if not options.folder:

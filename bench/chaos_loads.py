@@ -1,5 +1,5 @@
-"""What a chaos run does beside its chat in the process that breaks things: the events of a webhook, absent
-users who are notified, and questions that two devices answer in the same moment. All is for the checker.
+"""What a chaos run does beside its chat in the process that breaks things, for the checker: the events of a
+webhook, and absent users who are notified.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final
@@ -22,18 +21,15 @@ from bench.history import History
 from bench.http_client import fetch, insist
 from bench.loop import BenchError, Json
 from bench.notify import AUTH, P256DH
-from imserver_client import CommandRefused, Entry, Messenger, NotConnected
 
 EVENT_APP: Final = "gochat"
 ABSENT_APP: Final = "absent"
-QUESTION_APP: Final = "108"
 AFTER_SECONDS: Final = 3.0
 """``after_seconds`` of the app of absent users."""
 CONFIG: Final = f"""\
 notifications: {{{{allow_loopback: true}}}}
 apps:
   {ABSENT_APP}: {{{{open: true, notify: {{{{after_seconds: {AFTER_SECONDS}, again_seconds: 0}}}}}}}}
-  "{QUESTION_APP}": {{{{open: true, login_policy: multi}}}}
 """
 _PAGE: Final = 1000
 EVENT_SECONDS: Final = 90.0
@@ -45,17 +41,6 @@ READ_SECONDS: Final = 2.0
 """Who has read the message later after its sending may have been notified."""
 NOTIFY_SECONDS: Final = 480.0
 """For the last notifications: the longest pause before another attempt is 450 seconds."""
-ASKER: Final = "ann"
-DEVICES: Final = ("phone", "laptop")
-EVERYBODY: Final = (ASKER, *DEVICES)
-VALUES: Final = ("yes", "no")
-"""What is answered on each device."""
-PAUSE_SECONDS: Final = 0.25
-"""Between two questions."""
-ANSWER_SECONDS: Final = 300.0
-"""For a request, whatever fails meanwhile."""
-LAST_SECONDS: Final = 60.0
-"""For the last entries, after all answers."""
 
 
 class Load(threading.Thread):
@@ -270,95 +255,3 @@ class AbsentUsers(Load):
             "notifications_again": sum(topics.total() - 1 for topics in devices),
             "notifications_spared": len(self.readers),
         }
-
-
-class AskLoad(Load):
-    """Ann asks. Bob taps on two devices, at the first and at the last node, a different answer on each. The
-    history has what each device was told, what everybody has heard, and what each node says at the end.
-    """
-
-    def __init__(self, targets: Sequence[Target], history: History) -> None:
-        super().__init__(targets, history)
-        self.ids: list[int] = []
-        """The questions."""
-        self.heard: set[tuple[str, int]] = set()
-        """Sessions, and the questions of whose answers they have heard."""
-
-    def play(self) -> None:
-        first, last = (
-            f"ws://{t.ws_host}:{t.ws_port}{t.ws_path}" for t in (self.targets[0], self.targets[-1])
-        )
-        with ExitStack() as opened, ThreadPoolExecutor(len(DEVICES)) as threads:
-            sessions = {
-                name: opened.enter_context(
-                    Messenger(url, QUESTION_APP, ASKER if name == ASKER else "bob", device=name)
-                )
-                for name, url in zip(EVERYBODY, (first, first, last), strict=True)
-            }
-            while not self.is_over.wait(PAUSE_SECONDS):
-                id = self._ask(len(self.ids))
-                taps = [
-                    threads.submit(self._tap, sessions[name], name, value, id)
-                    for name, value in zip(DEVICES, VALUES, strict=True)
-                ]
-                for tap in taps:
-                    tap.result()
-                self._listen(sessions)
-            deadline = time.monotonic() + LAST_SECONDS
-            while len(self.heard) < len(EVERYBODY) * len(self.ids) and time.monotonic() < deadline:
-                self._listen(sessions)
-
-    def _ask(self, number: int) -> int:
-        body: Json = {"app": QUESTION_APP, "user": ASKER, "to": "bob", "text": f"{number}?"}
-        body |= {"client_msg_id": f"q{number}", "options": [{"text": each, "value": each} for each in VALUES]}
-        question = insist(self.targets, "/api/v1/asks/create", body, "state", first=number)
-        if question is None:
-            raise BenchError(f"question {number} cannot be asked")
-        self.ids.append(question["id"])
-        return self.ids[-1]
-
-    def _listen(self, sessions: dict[str, Messenger]) -> None:
-        for name, session in sessions.items():
-            while (event := session.receive(0.01)) is not None:
-                if isinstance(event, Entry):
-                    self.hear(name, event)
-
-    def hear(self, name: str, entry: Entry) -> None:
-        """A session has received an entry."""
-        if entry.kind == "press" and entry.type == "answer":
-            self.heard.add((name, entry.about))
-            self.history.saw(name, f"answers to {entry.about}", entry.text)
-
-    def _tap(self, device: Messenger, name: str, value: str, id: int) -> None:
-        """Answer on a device, until the node has said whether it counts."""
-        history, deadline = self.history, time.monotonic() + ANSWER_SECONDS
-        vote = history.ask(name, "decide", f"votes:question {id}", user="bob", vote=value, need=1)
-        sending = history.ask(name, "send", f"answers to {id}", message=value)
-        while time.monotonic() < deadline:
-            with suppress(NotConnected):
-                try:
-                    device.answer(id, value)
-                except CommandRefused as error:
-                    if error.refused != "answered":
-                        raise
-                    history.answered(vote, accepted=False)
-                    history.refused(sending)
-                else:
-                    history.answered(vote, accepted=True)
-                    history.answered(sending)
-                return
-        raise BenchError(f"question {id} cannot be answered")
-
-    def finish(self) -> Figures:
-        """Note what each node says of each question, and that all have listened until now."""
-        for id in self.ids:
-            body = {"app": QUESTION_APP, "user": ASKER, "id": id}
-            for node, target in enumerate(self.targets, 1):
-                number = self.history.ask(f"node {node}", "get", f"votes:question {id}")
-                row = insist([target], "/api/v1/asks/get", body, "state")
-                if row is not None:
-                    votes = [(each["user"], each["value"]) for each in row["answers"]]
-                    self.history.answered(number, value=votes)
-            for name in EVERYBODY:
-                self.history.followed(name, f"answers to {id}")
-        return {"asks": len(self.ids)}

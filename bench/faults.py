@@ -11,11 +11,13 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
 from bench.chaos_loads import EventReceiver
 from bench.loop import BenchError
+from bench.power import Cuts, Disk, cut_all, read_server, read_sqlite, recorder
 from bench.servers import (
     ENGINES,
     SOURCE,
@@ -156,7 +158,8 @@ class System:
     of their own only where one is to be set: the library for it delays each timed wait of a thread, so that
     SQLite answers after seconds. With SQLite the faults of clocks must be named.
 
-    Each node reaches the others, Redis and the database through networks of its own.
+    Each node reaches the others, Redis and the database through networks of its own. ``is_recorded``: what
+    is written to the disk is recorded, for :mod:`bench.power`, and nothing else is preloaded.
     """
 
     def __init__(
@@ -169,6 +172,7 @@ class System:
         webhook: bool,
         alone: bool = False,
         faults: str = "",
+        is_recorded: bool = False,
     ) -> None:
         self.pool = pool
         self.receiver = EventReceiver() if webhook else None
@@ -176,17 +180,26 @@ class System:
         self.disk = ControlFile(folder / "stall")
         self.clocks: dict[str, ControlFile] = {}
         """Kind of server, with the number of a node → its clock."""
-        self.library = compiled(STALL_SOURCE, folder) if STALL_SOURCE.exists() else None
+        self.library = None if is_recorded else compiled(STALL_SOURCE, folder)
         clocks = [fault.name for fault in FAULTS.values() if fault.what.endswith("clock")]
         sets_clocks = any(name in faults for name in clocks) or not (faults or database == "sqlite")
-        self.clock_library = _clock_library() if sets_clocks else None
+        self.clock_library = _clock_library() if sets_clocks and not is_recorded else None
         stalling = {} if self.library is None else {"SLOW_FSYNC_FILE": str(self.disk.path)}
         self.redis = None if alone else self._start(RedisProcess())
+        self.engine = database
         self.database: DatabaseProcess | None = None
         if database in ENGINES:
-            preloads = self._preloads("database", self.library)
-            self.database = self._start(ENGINES[database](stalling | preloads))
+            self.database = ENGINES[database](stalling | self._preloads("database", self.library))
+            if is_recorded:
+                self.database.prepare()
+                self.database.environment = self._record(self.database.data, journal=True)
+            self._start(self.database)
+            if is_recorded:
+                self.database.create()
             database = self.database.storage_url
+        elif is_recorded:
+            (folder / "data").mkdir()
+            stalling = self._record(folder / "data", journal=False)
         self.embedded = database == "sqlite"
         self.can_stall = self.library is not None and (self.embedded or self.database is not None)
         self.networks: dict[str, list[Network]] = {"rpc": [], "redis link": [], "database link": []}
@@ -256,6 +269,20 @@ class System:
         network.listen(address, port)
         self.networks[kind].append(network)
         return url.replace(f"127.0.0.1:{port}", f"{address}:{port}")
+
+    def _record(self, root: Path, journal: bool) -> dict[str, str]:
+        """Take the files of a folder as synchronised. The variables of the server that works on it."""
+        variables, self.recording = recorder(self.folder, root)
+        self.recorded = Disk(root, journal)
+        self.recorded.load()
+        return variables
+
+    def cut_power(self, history: Path, cuts: int, seed: int) -> Cuts:
+        """End everything, and compare what is left after so many power cuts with the history."""
+        for part in (*self.nodes, *([self.database] if self.database else [])):
+            part.control("kill")
+        read = partial(read_server, self.engine) if self.database else read_sqlite
+        return cut_all(self.recorded, self.recording, history, cuts, seed, read)
 
     def parts(self, what: str, node: int) -> Sequence[Breakable | None]:
         """What a fault breaks: parts of this node, or of all; None: it is not here."""

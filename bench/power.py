@@ -16,29 +16,20 @@ import shutil
 import sqlite3
 import struct
 import time
-from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
-from http.client import HTTPConnection, HTTPException
+from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from bench import chaos_tasks, power
-from bench.chaos_tasks import AUDIT_SECONDS, DIALECTS, MEET_SECONDS, SETTLE_SECONDS
 from bench.chat_dialects import mark_of, text_of
-from bench.connections import Target
-from bench.context import RunContext
-from bench.figures import Figures
-from bench.generator import aim
-from bench.history import History, judge
+from bench.history import judge
 from bench.loop import BenchError, Json
 from bench.report import show_phase
-from bench.servers import DATABASE_NAME, ENGINES, SOURCE, DatabaseProcess, NodeProcess, compiled
+from bench.servers import DATABASE_NAME, ENGINES, SOURCE, DatabaseProcess, compiled
 
 RECORD_SOURCE: Final = SOURCE / "tests" / "faults" / "record_writes.c"
 
@@ -281,7 +272,7 @@ def _tear(content: bytearray, change: _Change, chance: random.Random) -> None:
 class Remains:
     """What is left of a disk: number of a conversation, place and body of each message."""
 
-    rows: list[tuple[int, int | None, bytes]] = field(default_factory=list)
+    rows: list[tuple[int, int, bytes]] = field(default_factory=list)
     broken: str = ""
     """Why it cannot be used."""
 
@@ -345,67 +336,63 @@ def _connected(engine: str, server: DatabaseProcess) -> Any:
 
 
 class Cuts:
-    """What all cuts together have shown. ``events``: what clients did and were told, as lines of a history
-    with their times, in the order of time.
-    """
+    """What all cuts together have shown. ``history``: what clients did and were told."""
 
-    def __init__(self, events: Sequence[tuple[float, Json]]) -> None:
-        self.events = events
-        self.lines = [json.dumps(event) for _, event in events]
-        self.objects = {event["message"]: event["object"] for _, event in events if event["event"] == "ask"}
+    def __init__(self, history: Path) -> None:
+        self.events = sends_in(history)
+        """In the order of time."""
+        self.lines = [json.dumps(event) for event in self.events]
+        self.objects = {event["message"]: event["object"] for event in self.events if event["event"] == "ask"}
         """Message → its conversation."""
-        names = ("power_cuts", "power_compared", "chaos_broken", "power_broken")
-        self.figures: Figures = dict.fromkeys(names, 0)
+        self.figures = Counter(power_cuts=0, power_compared=0, chaos_broken=0, power_broken=0)
         self.notes: list[str] = []
 
     def compare(self, where: str, moment: float, stored: Remains) -> None:
         """Judge what is left after a cut at a moment."""
-        end = bisect_left(self.events, moment, key=itemgetter(0))
-        known = self.lines[:end]
-        requests = [event for _, event in self.events[:end] if event["event"] == "ask"]
-        reads = [] if stored.broken else self._reads(requests, moment, stored)
-        judged, broken = judge(known, reads)
-        counted = {
-            "power_cuts": 1,
-            "power_compared": len(known) - len(requests),
-            "chaos_broken": int(judged["chaos_broken"] or 0),
-            "power_broken": bool(stored.broken),
-        }
-        self.figures = {name: (self.figures[name] or 0) + count for name, count in counted.items()}
+        end = bisect_left(self.events, moment, key=itemgetter("at"))
+        requests = [event for event in self.events[:end] if event["event"] == "ask"]
+        judged, broken = judge(
+            self.lines[:end], [] if stored.broken else self._reads(requests, moment, stored)
+        )
         texts = [*([stored.broken] if stored.broken else []), *broken]
+        self.figures.update(
+            power_cuts=1,
+            power_compared=end - len(requests),
+            chaos_broken=int(judged["chaos_broken"] or 0),
+            power_broken=bool(stored.broken),
+        )
         self.notes += [f"{where}: {text}" for text in texts][: MOST_NOTES - len(self.notes)]
 
-    def _reads(self, requests: Sequence[Json], moment: float, stored: Remains) -> list[str]:
+    def _reads(self, requests: Sequence[Json], moment: float, stored: Remains) -> Iterator[str]:
         """Lines that say what somebody reads who comes after the cut, in each conversation."""
-        rows: dict[str, list[tuple[int | None, str | None]]] = {event["object"]: [] for event in requests}
-        names: dict[int, str] = {}
+        rows: dict[str, list[tuple[int, str | None]]] = {event["object"]: [] for event in requests}
         texts = [(number, seq, text_in(bytes(body or b""))) for number, seq, body in stored.rows]
-        for number, _, text in texts:
-            if text in self.objects:
-                names.setdefault(number, self.objects[text])
+        names = {number: self.objects[text] for number, _, text in texts[::-1] if text in self.objects}
         for number, seq, text in texts:
-            unknown = names.get(number, f"conversation {number}")
-            name = unknown if seq is not None else self.objects.get(text or "", unknown)
-            rows.setdefault(name, []).append((seq, text))
-        lines = []
+            rows.setdefault(names.get(number, f"conversation {number}"), []).append((seq, text))
         for number, (name, messages) in enumerate(rows.items(), 1):
             ask = {"event": "ask", "at": moment, "number": -number, "client": "disk", "name": "read"}
-            answer = {"event": "ok", "at": moment, "number": -number}
-            ordered = sorted(messages, key=lambda row: row[0] or 0)
-            lines += [ask | {"object": name, "whole": True}, answer | {"messages": ordered}]
-        return [json.dumps(line) for line in lines]
+            yield json.dumps(ask | {"object": name, "whole": True})
+            yield json.dumps(
+                {
+                    "event": "ok",
+                    "at": moment,
+                    "number": -number,
+                    "messages": sorted(messages, key=itemgetter(0)),
+                }
+            )
 
 
-def sends_in(history: Path) -> list[tuple[float, Json]]:
-    """What the history of a chat says of messages that were sent, and when."""
-    events, sent = list[tuple[float, Json]](), set[int]()
+def sends_in(history: Path) -> list[Json]:
+    """What the history of a chat says of messages that were sent, in the order of time."""
+    events, sent = list[Json](), set[int]()
     with history.open(encoding="utf-8") as lines:
         for event in map(json.loads, lines):
             if event["event"] == "ask" and event["name"] == "send":
                 sent.add(event["number"])
             if event["event"] in ("ask", "ok") and event["number"] in sent:
-                events.append((event["at"], event))
-    return events
+                events.append(event)
+    return sorted(events, key=itemgetter("at"))
 
 
 def text_in(body: bytes) -> str | None:
@@ -415,18 +402,13 @@ def text_in(body: bytes) -> str | None:
 
 
 def cut_all(
-    disk: Disk,
-    recording: Path,
-    found: Cuts,
-    cuts: int,
-    seed: int,
-    folder: Path,
-    read: Callable[[Path], Remains],
-) -> None:
-    """Follow the recording, cut the power so often, and let ``found`` compare what is stored."""
-    chance = random.Random(seed)
+    disk: Disk, recording: Path, history: Path, cuts: int, seed: int, read: Callable[[Path], Remains]
+) -> Cuts:
+    """Follow the recording, cut the power so often, and compare what is stored with the history."""
+    chance, found = random.Random(seed), Cuts(history)
+    folder = recording.with_name("state")
     count = sum(1 for _ in read_records(recording))
-    acks = [at for at, event in found.events if event["event"] == "ok"]
+    acks = [event["at"] for event in found.events if event["event"] == "ok"]
     if not count or not acks:
         raise BenchError("nothing was recorded")
     first = sum(1 for record in read_records(recording) if record.at < acks[0])
@@ -443,6 +425,7 @@ def cut_all(
                 shown_at = time.monotonic()
                 show_phase(f"cut {number} of {cuts}: {found.figures['chaos_broken']:g} rules broken")
         disk.follow(position, record)
+    return found
 
 
 def _make(folder: Path, files: dict[str, bytes | None]) -> None:
@@ -453,232 +436,3 @@ def _make(folder: Path, files: dict[str, bytes | None]) -> None:
             (folder / name).mkdir()
         else:
             (folder / name).write_bytes(content)
-
-
-APP: Final = "power"
-OWNER: Final = f"app={APP}&user=ann"
-ANSWER_SECONDS: Final = 30.0
-THREADS: Final = 3
-_KEY: Final = "the-key-of-this-run-alone"
-_PART: Final = {"Tus-Resumable": "1.0.0", "Content-Type": "application/offset+octet-stream"}
-_CONFIG: Final = f"""\
-api: {{keys: [{{key: {_KEY}, scopes: [push, read]}}]}}
-uploads: {{min_free_bytes: 0, daily_address_bytes: 0, quota_bytes: 0}}
-apps:
-  {APP}:
-    open: true
-"""
-
-
-class Answer(Exception):
-    """An HTTP status that was not expected."""
-
-
-def ask(
-    target: Target, method: str, path: str, body: bytes = b"", headers: Json | None = None
-) -> tuple[dict[str, str], bytes]:
-    """Headers and body of an answer. Raises Answer, if its status is no success, and OSError."""
-    with closing(HTTPConnection(target.http_host, target.http_port, timeout=ANSWER_SECONDS)) as connection:
-        try:
-            own = {"Authorization": f"Bearer {_KEY}", "Content-Type": "application/json"}
-            connection.request(method, path, body, {**own, **(headers or {})})
-            response = connection.getresponse()
-            content = response.read()
-        except HTTPException as error:
-            raise OSError(str(error)) from None
-        if response.status >= 300:
-            raise Answer(f"{response.status} {content[:200]!r}")
-        return dict(response.getheaders()), content
-
-
-class PowerTraffic(ABC):
-    """Traffic on a server that is recorded, and the power cuts that are made of it."""
-
-    disk: power.Disk
-    recorded: Any
-    """The server."""
-
-    def __init__(self, context: RunContext, options: Any, folder: Path) -> None:
-        self.pool = context.pool
-        self.options, self.folder = options, folder
-        self.seed = options.seed or random.randrange(1, 2**31)
-        self.root = self.make_root()
-        self.file = folder / "history.jsonl"
-        """What clients did and were told, for the checker."""
-        self.config = folder / "config.yaml"
-        self.config.write_text(_CONFIG, encoding="utf-8")
-
-    def play(self) -> tuple[Figures, Json]:
-        """Let the traffic flow, cut the power, and let the checker judge."""
-        environment, recording = power.recorder(self.folder, self.root)
-        self.start(environment)
-        show_phase("traffic flows")
-        self.flow()
-        self.stop()
-        show_phase("the power is cut")
-        found = power.Cuts(sorted(power.sends_in(self.file), key=itemgetter(0)))
-        cuts, state = self.options.power, self.folder / "state"
-        power.cut_all(self.disk, recording, found, cuts, self.seed, state, self.read)
-        return found.figures, {"seed": self.seed, "faults": found.notes}
-
-    def make_root(self) -> Path:
-        """The folder that is recorded."""
-        root = self.folder / "disk"
-        root.mkdir()
-        return root
-
-    @abstractmethod
-    def start(self, environment: dict[str, str]) -> None:
-        """Start the servers, one of them with this environment; load the disk."""
-
-    @abstractmethod
-    def flow(self) -> None:
-        """Let clients work for the time of the options, and write the history."""
-
-    @abstractmethod
-    def read(self, folder: Path) -> power.Remains:
-        """What a start from this folder finds."""
-
-    def node(self, environment: dict[str, str], data: Path) -> NodeProcess:
-        words, folder = ["--config", str(self.config)], str(self.folder / "node")
-        node = NodeProcess(arguments=words, environment=environment, data_directory=str(data), folder=folder)
-        return self.pool.start(node)
-
-    def stop(self) -> None:
-        """End what is recorded."""
-        self.recorded.control("kill")
-
-
-class MessageTraffic(PowerTraffic):
-    """A chat on one node."""
-
-    def make_root(self) -> Path:
-        engine = self.options.database
-        self.database = None if engine == "sqlite" else ENGINES[engine]({})
-        if self.database is None:
-            root = self.folder / "data"
-            root.mkdir()
-            return root
-        self.database.prepare()
-        return self.database.data
-
-    def start(self, environment: dict[str, str]) -> None:
-        self.disk = power.Disk(self.root, journal=self.database is not None)
-        self.disk.load()
-        if self.database is not None:
-            self.database.environment = environment
-            self.pool.start(self.database)
-            self.database.create()
-            environment = {"IMSERVER_STORAGE_URL": self.database.storage_url}
-        self.config.write_text(chaos_tasks.CONFIG.format(""), encoding="utf-8")
-        self.recorded = self.node(environment, self.folder / "data")
-
-    def flow(self) -> None:
-        options, target = self.options, self.recorded.target
-        (worker,) = self.pool.start_workers(1)
-        self.pool.ask(worker, aim, target=asdict(target), index=worker.index)
-        facts = {"clients": options.clients, "seed": self.seed, "dialects": DIALECTS[options.dialect]}
-        facts |= {"addresses": [[target.ws_host, target.ws_port]], "history": str(self.file)}
-        self.pool.ask(worker, chaos_tasks.meet, kind="messages", seconds=MEET_SECONDS, **facts)
-        self.pool.ask(worker, chaos_tasks.chat, seconds=options.minutes * 60, rate=options.rate)
-        self.pool.ask(worker, chaos_tasks.settle, seconds=SETTLE_SECONDS)
-        self.pool.ask(worker, chaos_tasks.audit, seconds=AUDIT_SECONDS)
-
-    def stop(self) -> None:
-        super().stop()
-        if self.database is not None:
-            self.database.control("kill")
-
-    def read(self, folder: Path) -> power.Remains:
-        if self.database is None:
-            return power.read_sqlite(folder)
-        return power.read_server(self.options.database, folder)
-
-
-class UploadTraffic(PowerTraffic):
-    """Uploads, half of them in parts. A file that was acknowledged is whole; an upload in parts goes on."""
-
-    def start(self, environment: dict[str, str]) -> None:
-        self.disk = power.Disk(self.root)
-        self.recorded = self.node(environment, self.root / "data")
-        self.small = self.folder / "small.yaml"
-        self.small.write_text(f"features: [uploads]\n{_CONFIG}", encoding="utf-8")
-        self.paths: dict[int, str] = {}
-        """Where each file is, or its upload in parts."""
-
-    def content(self, number: int) -> bytes:
-        chance = random.Random(f"{self.seed} {number}")
-        return chance.randbytes(chance.randint(1, 60_000))
-
-    def flow(self) -> None:
-        history, end = History(self.file), time.monotonic() + self.options.minutes * 60
-
-        def work(thread: int) -> None:
-            number = thread
-            while time.monotonic() < end:
-                text = text_of(mark_of(1, number))
-                operation = history.ask(f"thread {thread}", "send", f"thing {number}", message=text)
-                self._send(number)
-                history.answered(operation)
-                number += THREADS
-                time.sleep(THREADS / self.options.rate)
-
-        try:
-            with ThreadPoolExecutor(THREADS) as threads:
-                list(threads.map(work, range(1, THREADS + 1)))
-        except (Answer, OSError) as error:
-            raise BenchError(f"traffic: {error}") from error
-        history.close()
-
-    def _send(self, number: int) -> None:
-        target, content = self.recorded.target, self.content(number)
-        if number % 2:
-            _, body = ask(target, "POST", f"/api/v1/uploads?{OWNER}", content)
-            self.paths[number] = json.loads(body)["url"]
-            return
-        length = {**_PART, "Upload-Length": str(len(content))}
-        middle = len(content) // 2
-        headers, _ = ask(target, "POST", f"/api/v1/uploads/tus?{OWNER}", content[:middle], length)
-        self.paths[number] = headers["Location"]
-        self._continue(target, number, middle)
-
-    def _continue(self, target: Target, number: int, offset: int) -> None:
-        rest = self.content(number)[offset:]
-        ask(target, "PATCH", self.paths[number], rest, {**_PART, "Upload-Offset": str(offset)})
-
-    def read(self, folder: Path) -> power.Remains:
-        stored = power.Remains()
-        for each in folder.rglob("*.sure"):  # another life of the machine
-            each.write_text(each.read_text()[:21] + "another")
-        node = NodeProcess(arguments=["--config", str(self.small)], data_directory=str(folder / "data"))
-        try:
-            node.start()
-            for number, path in self.paths.items():
-                try:
-                    content = self._file(node.target, number, path)
-                except Answer as answer:
-                    if not str(answer).startswith("404"):
-                        stored.broken = f"{path}: {answer}"
-                    continue
-                if content == self.content(number):
-                    stored.rows.append((number, None, f"1:{number}:".encode()))
-                else:
-                    stored.broken = f"{path} has other bytes"
-        except (BenchError, OSError) as error:
-            stored.broken = str(error)
-        finally:
-            node.end()
-        return stored
-
-    def _file(self, target: Target, number: int, path: str) -> bytes:
-        """The bytes of a file; an upload in parts is ended first."""
-        if "/tus/" in path:
-            headers, _ = ask(target, "HEAD", path, headers=_PART)
-            if int(headers["Upload-Offset"]) < len(self.content(number)):
-                self._continue(target, number, int(headers["Upload-Offset"]))
-            _, body = ask(target, "GET", path)
-            path = json.loads(body)["url"]
-        return ask(target, "GET", path)[1]
-
-
-TRAFFIC: Final[dict[str, type[PowerTraffic]]] = {"messages": MessageTraffic, "uploads": UploadTraffic}

@@ -79,9 +79,9 @@ def found_program(*names: str, package: str = "", folder: str = "bin", hint: str
 
 
 def compiled(source: Path, folder: Path) -> Path | None:
-    """Compile a library that is to be preloaded; None if there is no compiler. Raises BenchError."""
+    """Compile a library that is to be preloaded; None without its source or a compiler. Raises BenchError."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
+    if compiler is None or not source.exists():
         return None
     library = folder / f"{source.stem}.so"
     command = [compiler, "-O2", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"]

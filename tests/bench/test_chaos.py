@@ -19,7 +19,7 @@ import yaml
 from bench import chaos_channels, chaos_objects, chaos_tasks
 from bench.chaos_channels import Subscribed
 from bench.chaos_client import Faults, Reader
-from bench.chaos_loads import EVERYBODY, AskLoad, EventReceiver
+from bench.chaos_loads import EventReceiver
 from bench.chaos_tasks import CMD_APP
 from bench.chat_dialects import Entry, mark_of
 from bench.connections import Target
@@ -31,7 +31,6 @@ from bench.loop import Loop
 from checker.cli import check
 from checker.history import read
 from checker.models import OPERATIONS
-from imserver_client import Entry as Answer
 from tests.conftest import StartServer
 
 ANN, BOB = 1, 2
@@ -320,57 +319,3 @@ def test_what_is_missing_or_comes_after_a_later_one_of_its_user_is_found(
     receiver.note(history, log)
     history.close()
     assert {each.rule for each in check(read((tmp_path / "history").read_text().splitlines()))} == rules
-
-
-# --- questions ----------------------------------------------------------------------------------------------
-
-
-def rules(
-    file: Path, accepted: tuple[bool, bool], heard: dict[str, list[str]], stored: str = "yes"
-) -> set[str]:
-    """The rules that are broken if the phone says yes and the laptop no: whether each was told that it
-    counts, what everybody heard, and what a node says at the end."""
-    history = History(file)
-    asking = AskLoad([], history)
-    for device, vote, counts in zip(("phone", "laptop"), ("yes", "no"), accepted, strict=True):
-        decided = history.ask(device, "decide", "votes:question 7", user="bob", vote=vote, need=1)
-        sending = history.ask(device, "send", "answers to 7", message=vote)
-        history.answered(decided, accepted=counts)
-        (history.answered if counts else history.refused)(sending)
-    history.answered(history.ask("node 1", "get", "votes:question 7"), value=[("bob", stored)])
-    for name in EVERYBODY:
-        for number, text in enumerate(heard.get(name, ["yes"]), 9):
-            asking.hear(
-                name,
-                Answer(
-                    id=number,
-                    conversation=1,
-                    seq=number,
-                    kind="press",
-                    type="answer",
-                    sender="bob",
-                    about=7,
-                    text=text,
-                ),
-            )
-        history.followed(name, "answers to 7")
-    history.close()
-    return {each.rule for each in check(read(file.read_text().splitlines()))}
-
-
-@pytest.mark.parametrize(
-    ("accepted", "heard", "stored", "broken"),
-    [
-        ((True, False), {}, "yes", set()),
-        ((True, True), {}, "yes", {"not linearizable", "missing"}),
-        ((False, False), {}, "yes", {"not linearizable", "refused"}),
-        ((True, False), {}, "no", {"not linearizable"}),
-        ((True, False), {"phone": []}, "yes", {"missing"}),
-        ((True, False), {"ann": ["yes", "yes"]}, "yes", {"seen twice"}),
-        ((True, False), {"laptop": ["no"]}, "yes", {"refused", "missing"}),
-    ],
-)
-def test_each_question_has_one_answer_of_which_everybody_hears_once(
-    tmp_path: Path, accepted: tuple[bool, bool], heard: dict[str, list[str]], stored: str, broken: set[str]
-) -> None:
-    assert rules(tmp_path / "history", accepted, heard, stored) == broken
