@@ -47,11 +47,13 @@ def server_of(engine: str, servers: dict[str, DatabaseServer]) -> DatabaseServer
 @pytest.fixture(params=ENGINES)
 def empty_url(
     request: pytest.FixtureRequest, database_servers: dict[str, DatabaseServer], tmp_path: Path
-) -> str:
+) -> Iterator[str]:
     """The address of a new, empty database, once of each engine."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/some.db"
-    return server_of(request.param, database_servers).new_url()
+        yield f"sqlite:///{tmp_path}/some.db"
+    else:
+        server = server_of(request.param, database_servers)
+        yield from server.lend(server.new_url())
 
 
 @pytest.fixture(scope="session")
@@ -68,12 +70,14 @@ def url(
     database_servers: dict[str, DatabaseServer],
     sqlite_model: Path,
     tmp_path: Path,
-) -> str:
+) -> Iterator[str]:
     """The address of a new database with all tables, once of each engine: a copy, for that is quicker."""
     if request.param == "sqlite":
         shutil.copy(sqlite_model, tmp_path / "some.db")
-        return f"sqlite:///{tmp_path}/some.db"
-    return server_of(request.param, database_servers).migrated_url()
+        yield f"sqlite:///{tmp_path}/some.db"
+    else:
+        server = server_of(request.param, database_servers)
+        yield from server.lend(server.migrated_url())
 
 
 @pytest.fixture(params=ENGINES[1:])
