@@ -32,7 +32,7 @@ ASK, FINISH = "/api/v1/accounts/reset", "/api/v1/accounts/reset/finish"
 ACCOUNTS = {"registration": True, "registrations_per_address": 0, "logins_per_address": 60}
 
 
-@pytest.mark.parametrize("address", ["a@(x", "a@[", "a b@c", "@", ""])
+@pytest.mark.parametrize("address", ["a@(x", "a@[", "a b@c", "@", "", "a,b@c.de", "a<b@c.de", "b@c.de,c"])
 def test_what_is_no_address_is_refused_before_a_connection(address: str) -> None:
     with pytest.raises(NotSent, match="is not an address"):
         send(SmtpSettings(host="192.0.2.1", sender="im@example.com"), Mail(address, "Hi", HOME))
@@ -102,22 +102,15 @@ def test_a_code_sets_a_new_password_once_and_ends_all_sessions(node: Harness, si
     assert ann.refused_get("accounts/show") == (401, "token_invalid")
 
 
-def test_codes_end_with_their_time_with_the_next_one_and_with_changes_to_the_account(
+def test_codes_end_with_their_time_and_an_account_gets_few(
     node: Harness, sink: Sink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bob = register(node, "bob").user
-    forget(node, sink, "bob")
-    first = sink.code(PAGE)
-    forget(node, sink, "bob@example.com")
-    second = sink.code(PAGE)
-    assert finish(node, first) == (404, "unknown_reset")
-    accounts = accounts_of(node.node.core).accounts
-    accounts.change_identifiers("gochat", bob, {"email": "bob@example.net"}, None, "")
-    assert finish(node, second) == (404, "unknown_reset")
+    """What else ends them: ``test_logging_in.py``."""
+    register(node, "bob")
     monkeypatch.setattr(resets, "CODE_SECONDS", 0)
-    forget(node, sink, "bob")
-    assert finish(node, sink.code(PAGE)) == (404, "unknown_reset")
-    monkeypatch.undo()
+    for login in ("bob", "bob@example.com", "bob"):
+        forget(node, sink, login)
+        assert finish(node, sink.code(PAGE)) == (404, "unknown_reset")
     assert node.call("POST", ASK, {"login": "bob"})[0] == 202
     idle(node)
     assert len([to for _, to, _ in sink.mails if to[0].startswith("bob")]) == MAILS
@@ -172,9 +165,6 @@ def test_nothing_is_sent_openly_where_tls_is_wanted(sink: Sink) -> None:
     settings = SmtpSettings("127.0.0.1", sink.port, "starttls", "im", "secret", "im@example.com")
     with pytest.raises(NotSent, match="SMTPNotSupportedError"):
         send(settings, Mail("ann@example.com", "Hi", "link"))
-    for wrong in ("a,b@example.com", "a<b@example.com", "b@example.com,c"):
-        with pytest.raises(NotSent, match=r"ValueError: .* is not an address"):
-            send(replace(settings, tls="none"), Mail(wrong, "Hi", "link"))
     assert len(sink.mails) == before
 
 

@@ -375,13 +375,11 @@ def test_too_many_that_wait_for_a_provider_are_refused_at_once(
 
 def test_an_account_links_and_unlinks_but_keeps_a_way_to_log_in(node: Harness, provider: StandIn) -> None:
     provider.user["sub"] = "cid"
-    token = User.register(node, "201", name="cid").token
-    mine: dict[str, Any] = {"token": token, "link": True, "password": PASSWORD}
-    assert Login(node, **mine).done(provider) == (200, {"linked": "oidc"})
-    assert Login(node, **mine).done(provider) == (200, {"linked": "oidc"}), "it is linked"
-    path, fields = "/api/v1/accounts/oauth/links", {"app": "201"}
-    listed = node.call("GET", path, token=token, query=fields)[1]["links"]
-    assert [(row["provider"], row["title"]) for row in listed] == [("oidc", "oidc")]
+    cid, links = User.register(node, "201", name="cid"), "accounts/oauth/links"
+    mine: dict[str, Any] = {"token": cid.token, "link": True, "password": PASSWORD}
+    for _ in "linked", "it is linked":
+        assert Login(node, **mine).done(provider) == (200, {"linked": "oidc"})
+    assert [(row["provider"], row["title"]) for row in cid.get(links)["links"]] == [("oidc", "oidc")]
     provider.user["sub"] = "another identity"
     assert Login(node, **mine).done(provider)[1]["code"] == "link_taken"
     answer = account(node, provider)
@@ -389,35 +387,25 @@ def test_an_account_links_and_unlinks_but_keeps_a_way_to_log_in(node: Harness, p
     code = login.come_back(provider.agree(login.started["url"])).location.partition("#oauth=")[2]
     assert login.finish(code)[1]["code"] == "link_taken", f"it belongs to {answer['user']}"
 
-    def unlink(token: str, name: str = "oidc") -> str:
-        body = {"app": "201", "provider": name}
-        answer = node.call("POST", "/api/v1/accounts/oauth/unlink", body, token)[1]
-        return str(answer.get("code", "done"))
+    def unlink(user: User) -> Any:
+        return user.ask("POST", "accounts/oauth/unlink", {"provider": "oidc"})[1].get("code", "done")
 
-    assert [unlink(token), unlink(token)] == ["done", "unknown_provider"]
-    session = Login(node).done(provider)[1]
-    assert unlink(session["token"]) == "last_login"
-    fields["user"] = answer["user"]
-    assert len(node.call("GET", path, token=ADMIN.key, query=fields)[1]["links"]) == 1
+    assert [unlink(cid), unlink(cid)] == ["done", "unknown_provider"]
+    assert unlink(User(node, Login(node).done(provider)[1]["token"], app="201")) == "last_login"
+    assert len(User(node, ADMIN.key, app="201").get(links, user=answer["user"])["links"]) == 1
 
 
 def test_a_stolen_token_adds_no_way_to_log_in(node: Harness) -> None:
-    token = User.register(node, "201", name="gus").token
-
-    def start(**more: str) -> tuple[int, str]:
-        body = {"app": "201", "provider": "oidc", "link": True, **more}
-        status, answer = node.call("POST", "/api/v1/accounts/oauth/start", body, token)
-        return status, answer.get("code", "started")
-
-    assert start(password=PASSWORD) == (200, "started")
-    refused = (401, "wrong_login")
-    assert [start(), start(password="wrong horse")] == [refused] * 2
-    assert start(password=PASSWORD) == (200, "started"), "this ends the count of failures"
-    assert [start(password="wrong horse") for _ in range(FAILURES)] == [refused] * FAILURES
-    assert start(password=PASSWORD) == (429, "too_many_requests"), "failures are limited"
-    body = {"app": "201", "password": "battery staple", "old_password": PASSWORD}
-    answer = node.call("POST", "/api/v1/accounts/password", body, token)
-    assert (answer[0], answer[1]["code"]) == (429, "too_many_requests"), "they count together"
+    gus, route, link = User.register(node, "201", name="gus"), "accounts/oauth/start", {"provider": "oidc"}
+    refused, limited = (401, "wrong_login"), (429, "too_many_requests")
+    for given in ({}, {"password": "wrong horse"}):
+        assert gus.refused(route, **link, link=True, **given) == refused
+    assert gus.post(route, **link, link=True, password=PASSWORD), "this ends the count of failures"
+    for _ in range(FAILURES):
+        assert gus.refused(route, **link, link=True, password="wrong horse") == refused
+    assert gus.refused(route, **link, link=True, password=PASSWORD) == limited, "failures are limited"
+    given = {"password": "battery staple", "old_password": PASSWORD}
+    assert gus.refused("accounts/password", **given) == limited, "they count together"
 
 
 def test_a_link_that_outlives_its_session_or_has_no_token_fails(node: Harness, provider: StandIn) -> None:

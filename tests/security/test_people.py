@@ -3,6 +3,7 @@
 from contextlib import closing
 from time import time
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from msgspec.structs import replace
@@ -10,7 +11,6 @@ from msgspec.structs import replace
 from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.http.operation import Operation
 from imserver.messenger.groups.wire import CreateGroup, InviteToGroup, UpdateGroup
-from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.people.accounts import cards
 from imserver.people.accounts.declared import AccountsOfApp, AppAccountSettings
 from imserver.people.accounts.parts import accounts_of
@@ -187,11 +187,10 @@ def test_people_are_searched_by_a_part_of_their_names_where_the_app_allows_it(no
     assert [card["user"] for card in found["cards"]] == [others[1].user, others[0].user]
     assert [card["presence"] for card in found["cards"]] == ["", ""]
     assert (found["more"], found["next"]) == (False, "")
-    assert [card["name"] for card in zoe.post("accounts/search", text="丽")["cards"]] == ["milly"]
     assert zoe.post("accounts/search", text=" ") == {"cards": [], "more": False, "next": ""}
-    assert zoe.refused("accounts/search", text="m" * 65)[0] == 400
-    assert zoe.refused("accounts/search", text="mill", after="2.7")[0] == 400
-    for _ in range(SEARCHES - 3):
+    for wrong in ({"text": "m" * 65}, {"text": "mill", "after": "2.7"}):
+        assert zoe.refused("accounts/search", **wrong)[0] == 400
+    for _ in range(SEARCHES - 2):
         zoe.post("accounts/search", text="nobody")
     assert zoe.refused("accounts/search", text="mill") == (429, "too_many_requests")
     body = {"app": "205", "text": "mill"}
@@ -336,52 +335,29 @@ def test_an_invitation_link_leads_into_a_group(node: Harness) -> None:
     assert full.refused("invitations/accept", code=code) == (409, "too_many_members")
     for _ in range(GROUPS + 1):
         assert full.refused("groups/join", group="999999999") == (404, "unknown_group"), "it does not count"
-    for number in range(GROUPS):
-        full.post("groups/create", name=f"own {number}")
-    tom.post("groups/open", group=group, open=True)
-    more: tuple[tuple[str, dict[str, Any]], ...] = (
-        ("invitations/accept", {"code": code}),
-        ("groups/join", {"group": group}),
-        ("groups/create", {"name": "one more"}),
-    )
-    vic.post("groups/leave", group=group)
-    for route, fields in more:
-        assert full.refused(route, **fields) == (429, "too_many_requests"), route
-    tom.post("groups/open", group=group, open=False)
     assert full.refused("invitations/create", group=group) == (404, "unknown_group")
     assert full.refused("invitations/revoke", code=code) == UNKNOWN
     assert tom.post("invitations/revoke", code=code) == {"code": code}
     assert full.refused("invitations/accept", code=code) == UNKNOWN
 
 
-@pytest.mark.parametrize("leads_to_group", [True, False])
 def test_an_invitation_is_not_used_up_while_the_database_is_away(
-    node: Harness, monkeypatch: pytest.MonkeyPatch, leads_to_group: bool
+    node: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kind = "group" if leads_to_group else "friend"
-    nia, oli = person(node, name=f"nia-{kind}"), person(node, name=f"oli-{kind}")
-    to = {"group": nia.post("groups/create", name="tea", members=[])["group"]} if leads_to_group else {}
-    code = invite(nia, uses=1, **to)
-    parts, written = node.node.core, []
-    write = parts.store.write_or
-
-    def fail(*_: Any, **__: Any) -> Any:
-        raise StorageUnavailable("gone")
+    nia, oli = person(node, name="nia"), person(node, name="oli")
+    code, store = invite(nia, uses=1), node.node.core.store
+    answers = iter([store.write_or])
 
     def write_once(*given: Any) -> Any:
-        written.append(given)
-        return write(*given) if len(written) == 1 else fail()
+        for write in answers:
+            return write(*given)
+        raise StorageUnavailable("gone")
 
     with monkeypatch.context() as patched:
-        groups = parts.store.part(MessageLog).groups
-        for owner, name, replaced in (
-            (groups, "join", fail),
-            (AccountStore, "relate", fail),
-            (parts.store, "write_or", write_once),
-        ):
-            patched.setattr(owner, name, replaced)
+        patched.setattr(AccountStore, "relate", Mock(side_effect=StorageUnavailable("gone")))
+        patched.setattr(store, "write_or", write_once)
         assert oli.refused("invitations/accept", code=code) == (503, "storage_unavailable")
-    assert oli.post("invitations/accept", code=code)["status"] == ("joined" if leads_to_group else "friends")
+    assert oli.post("invitations/accept", code=code)["status"] == "friends"
 
 
 def test_an_invitation_link_makes_friends(node: Harness) -> None:
@@ -527,18 +503,11 @@ def test_each_route_with_which_a_user_shows_others_something_has_a_voice() -> No
 def test_who_is_muted_names_nothing_for_others(node: Harness) -> None:
     eve, bob = person(node), person(node)
     group = eve.group(bob)
-    bot = eve.post("bots", name="eves_bot")["id"]
     node.node.core.mutes.mute(eve.app, eve.user, int(time()) + 60, "spam")
     requests: tuple[tuple[str, dict[str, Any]], ...] = (
         ("groups/create", {"name": "spam", "members": [bob.user]}),
         ("groups/rename", {"group": group, "name": "spam"}),
-        ("groups/update", {"group": group, "description": "spam"}),
-        ("accounts/set", {"nickname": "spam"}),
         ("accounts/set", {"status": "spam"}),
-        ("accounts/identifiers", {"name": "spammer", "password": PASSWORD}),
-        ("bots", {"name": "spam_bot"}),
-        ("bots/update", {"bot": bot, "nickname": "spam"}),
-        ("hooks", {"group": group, "nickname": "spam"}),
         ("messages/send", {"to": bob.user, "text": "spam"}),
     )
     for path, body in requests:
@@ -546,15 +515,6 @@ def test_who_is_muted_names_nothing_for_others(node: Harness) -> None:
     assert not eve.post("accounts/set", show_presence=False)["show_presence"]
     back_end = User(node, ALL.key, app=eve.app)
     assert back_end.post("groups/rename", user=eve.user, group=group, name="tea")["name"] == "tea"
-
-
-def test_who_is_muted_names_no_group_by_a_command(node: Harness) -> None:
-    dan, bob = person(node), person(node)
-    group = int(dan.group(bob))
-    node.node.core.mutes.mute(dan.app, dan.user, int(time()) + 60)
-    session = Session(node, dan.app, dan.user)
-    try:
-        assert session.run(CreateGroup("spam", (bob.user,))) == "-"
-        assert session.run(UpdateGroup(group, name="spam")) == "-"
-    finally:
-        session.close()
+    with closing(Session(node, eve.app, eve.user)) as session:
+        for command in (CreateGroup("spam", (bob.user,)), UpdateGroup(int(group), name="spam")):
+            assert session.run(command) == "-"

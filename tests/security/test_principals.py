@@ -60,12 +60,9 @@ def decide(harness: Harness, app: str, user: str = "u1", token: str = "", dialec
 @pytest.mark.parametrize("app", ["205", "207", "204", "206"])
 def test_registration_is_refused_in_an_app_without_accounts(harness: Harness, app: str) -> None:
     registration = {"app": app, "phone": "13800000001", "password": "correct horse"}
-    status, answer = harness.call("POST", "/api/v1/accounts/register", registration)
-    assert (status, answer["code"]) == (403, "not_allowed")
-    status, answer = harness.call("POST", "/api/v1/accounts/register", registration, ALL.key)
-    assert (status, answer["code"]) == (403, "not_allowed")
-    status, answer = harness.call("POST", "/api/v1/accounts/login", {**registration})
-    assert (status, answer["code"]) == (403, "not_allowed")
+    for name, token in (("register", ""), ("register", ALL.key), ("login", "")):
+        status, answer = harness.call("POST", f"/api/v1/accounts/{name}", registration, token)
+        assert (status, answer["code"]) == (403, "not_allowed")
 
 
 def test_the_token_of_an_account_is_invalid_where_there_are_none_and_without_its_login(
@@ -131,13 +128,10 @@ def test_a_key_follows_its_app_when_that_becomes_an_alias(harness: Harness) -> N
     assert harness.call("POST", "/api/v1/unban", ban, FOREIGN.key)[0] == 200
     alias = {"app": "301", "settings": {"same_as": "205"}}
     assert harness.call("POST", "/api/v1/apps/set", alias, ALL.key)[0] == 200
-    found = harness.node.core.keys.find(FOREIGN.key)
-    assert found is not None
-    assert found.apps == {"205", "204"}, "206 is an alias of 204"
+    keys: Any = harness.node.core.keys
+    assert keys.find(FOREIGN.key).apps == {"205", "204"}, "206 is an alias of 204"
     assert harness.call("POST", "/api/v1/apps/set", {"app": "301", "unset": ["same_as"]}, ALL.key)[0] == 200
-    found = harness.node.core.keys.find(FOREIGN.key)
-    assert found is not None
-    assert found.apps == {"205", "204", "301"}
+    assert keys.find(FOREIGN.key).apps == {"205", "204", "301"}
 
 
 @pytest.mark.parametrize("second", ["appID", "appId"])
