@@ -11,17 +11,7 @@ from imserver.messenger.messages.catch_up import RECOVERED
 from tests.dialects.protobuf.test_service import APP, Harness, ProtobufClient, missed
 from tests.gateway.transport.harness import until
 from tests.integration import protobuf
-from tests.integration.protobuf import (
-    ACK,
-    MESSAGE,
-    REFUSED,
-    SINGLE,
-    SYNC,
-    SentMessage,
-    further,
-    recovered,
-    refused,
-)
+from tests.integration.protobuf import ACK, MESSAGE, SINGLE, SYNC, SentMessage, further, recovered, refused
 
 
 @pytest.fixture
@@ -163,28 +153,21 @@ def test_recalls_and_edits_go_where_their_message_went(harness: Harness) -> None
 @pytest.mark.parametrize(
     ("sent", "more", "code"),
     [
-        (SentMessage(sender=266), {"kind": 1, "about": 1}, 1003),
-        (SentMessage(sender=266), {"kind": 1, "about": 999}, 1003),
-        (SentMessage(sender=266), {"kind": 2}, 1003),
-        (SentMessage(sender=266), {"kind": 4, "about": 1}, 1001),
-        (SentMessage(SINGLE, 266, 266, 1, b"x"), {}, 1001),
-        (SentMessage(SINGLE, 267, 268, 1, b"x"), {}, 1003),
-        (SentMessage(2, 2, 266, 1, b"x"), {}, 1003),
-        (SentMessage(SINGLE, 267, 266, 1, b"x"), {"meta": "[]"}, 1001),
-        (SentMessage(SINGLE, 267, 266, 1, b"x"), {"meta": '{"mentions":[1]}'}, 1001),
-        (SentMessage(SINGLE, 267, 266, 1, b"x"), {"meta": '{"other":' + "[" * 2000 + "]" * 2000 + "}"}, 1001),
-    ],
-    ids=[
-        "another's",
-        "nothing",
-        "edit of nothing",
-        "join",
-        "to oneself",
-        "for another",
-        "no member",
-        "list",
-        "no text",
-        "nested",
+        pytest.param(SentMessage(sender=266), {"kind": 1, "about": 1}, 1003, id="another's"),
+        pytest.param(SentMessage(sender=266), {"kind": 1, "about": 999}, 1003, id="nothing"),
+        pytest.param(SentMessage(sender=266), {"kind": 2}, 1003, id="edit of nothing"),
+        pytest.param(SentMessage(sender=266), {"kind": 4, "about": 1}, 1001, id="join"),
+        pytest.param(SentMessage(SINGLE, 266, 266, 1, b"x"), {}, 1001, id="to oneself"),
+        pytest.param(SentMessage(SINGLE, 267, 268, 1, b"x"), {}, 1003, id="for another"),
+        pytest.param(SentMessage(2, 2, 266, 1, b"x"), {}, 1003, id="no member"),
+        *(
+            pytest.param(SentMessage(SINGLE, 267, 266, 1, b"x"), {"meta": meta}, 1001, id=name)
+            for name, meta in (
+                ("list", "[]"),
+                ("no text", '{"mentions":[1]}'),
+                ("nested", '{"other":' + "[" * 2000 + "]" * 2000 + "}"),
+            )
+        ),
     ],
 )
 def test_a_refused_message_gets_a_refusal(
@@ -263,9 +246,11 @@ def test_a_group_of_both_kinds_receives_the_same_entries_in_one_order(harness: H
     assert len(everybody[0].client.payloads()) < 61, "what was stored together is told together"
 
 
-def test_a_second_login_is_refused_in_words(harness: Harness) -> None:
-    ann = resumed(harness, 266)
+def test_a_second_login_is_refused_in_words_or_dropped(harness: Harness) -> None:
+    ann, old = resumed(harness, 266), harness.protobuf_client(267)
     ann.send_payload(protobuf.login("266", "", 0))
     assert refused(ann.expect(2)[1]) == (1009, protobuf.LOGIN, 0)
+    old.send_payload(protobuf.login("268"))
+    old.settle()
+    assert (len(old.outputs()), old.connection.user) == (1, "267")
     assert ann.connection.state != CLOSING
-    assert REFUSED == 4
