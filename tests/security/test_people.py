@@ -354,8 +354,11 @@ def test_an_invitation_is_not_used_up_while_the_database_is_away(
         raise StorageUnavailable("gone")
 
     with monkeypatch.context() as patched:
-        patched.setattr(AccountStore, "relate", Mock(side_effect=StorageUnavailable("gone")))
-        patched.setattr(store, "write_or", write_once)
+        for owner, name, replaced in (
+            (AccountStore, "relate", Mock(side_effect=StorageUnavailable("gone"))),
+            (store, "write_or", write_once),
+        ):
+            patched.setattr(owner, name, replaced)
         assert oli.refused("invitations/accept", code=code) == (503, "storage_unavailable")
     assert oli.post("invitations/accept", code=code)["status"] == "friends"
 

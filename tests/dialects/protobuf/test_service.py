@@ -394,7 +394,7 @@ def test_only_so_much_of_a_connection_waits_for_a_commit(harness: Harness, size:
     ann.single(taken + 1, 267, "next")
     until(lambda: len(ann.acks()) == taken + 1)
     assert [number for number, _ in ann.acks()] == [*range(1, taken + 2)]
-    assert [int(entry.body) for entry in harness.entries(APP)[:taken]] == [*range(1, taken + 1)]
+    assert [int(entry.body[-4:]) for entry in harness.entries(APP)[:taken]] == [*range(1, taken + 1)]
 
 
 def test_a_client_whose_later_message_was_stored_first_must_reconnect(harness: Harness) -> None:
