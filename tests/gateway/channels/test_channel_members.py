@@ -1,19 +1,25 @@
 """ChannelMembers and connections on a node that is alone; ``test_cluster_channels`` has what several do."""
 
+from unittest.mock import Mock
+
 import gevent
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec import json
 from msgspec.structs import replace
 
 from imserver.gateway.channels.connections import Joined
 from imserver.gateway.channels.members import MAX_CHANNELS_OF_A_CONNECTION, ChannelRefused, Publication
 from imserver.gateway.channels.subscriptions import Channels
-from imserver.gateway.model import Event, Limit, Outcome
+from imserver.gateway.dialects.cmd.wire import ChannelCmdDialect
+from imserver.gateway.model import ChannelPart, Event, Limit, Outcome
 from imserver.gateway.transport.connection import Connection
-from tests.gateway.hub.harness import Harness
-from tests.gateway.hub.test_channels import texts
+from tests.gateway.core.cluster_harness import Topology
+from tests.gateway.hub.harness import Harness, received, texts
 from tests.gateway.transport.harness import turn, until
 
-MULTI = "102"
+MULTI, NEWEST = "102", "101"
 HELLO = Event("msg", "eve", "hello", "7")
 
 
@@ -26,12 +32,8 @@ def test_a_node_that_is_alone_reaches_the_members_of_a_channel_in_order_and_tell
     harness: Harness, channels: Channels
 ) -> None:
     (ann, a), (_, b) = (harness.login(MULTI, user, device="phone") for user in ("ann", "bob"))
-    texts(a, b)
-    assert [channels.subscriptions.join(MULTI, name, ann) for name in ("lobby", "garden", "lobby")] == [
-        1,
-        1,
-        0,
-    ]
+    joins = [channels.subscriptions.join(MULTI, name, ann) for name in ("lobby", "garden", "lobby")]
+    assert joins == [1, 1, 0]
     each = [Publication(("lobby", "garden", "attic")[n % 3], replace(HELLO, text=str(n))) for n in range(600)]
     outcomes = channels.publishing.publish_each(MULTI, each)
     assert outcomes == [Outcome.SENT, Outcome.SENT, Outcome.NOT_SENT] * 200
@@ -39,35 +41,34 @@ def test_a_node_that_is_alone_reaches_the_members_of_a_channel_in_order_and_tell
     assert harness.metrics.pushes.total == 400
     connection_id = harness.connections.id_of(ann)
     info, nothing = harness.connections.about(MULTI, [connection_id, "no id"])
-    assert (info and info.channels, nothing) == (("lobby", "garden"), None)
+    assert nothing is None
     assert info is not None
     assert (info.connection, info.user, info.device, info.dialect) == (connection_id, "ann", "phone", "cmd")
-    assert (info.node, info.peer, info.since) == ("node", ann.peer, ann.since)
-    assert [channels.members.leave(MULTI, "lobby", ann) for _ in range(2)] == [True, False]
+    found = (info.channels, info.node, info.peer, info.since)
+    assert found == (("lobby", "garden"), "node", ann.peer, ann.since)
     for app in ("101", "nowhere"):
         assert channels.subscriptions.join(app, "lobby", ann) is False
         assert channels.publishing.publish(app, "lobby", HELLO) == Outcome.NOT_SENT
         assert (channels.members.channels(app).channels, channels.members.count(app, "lobby")) == ([], 0)
         assert harness.connections.find(app, connection_id) is None
-    a.hang_up()
-    until(lambda: harness.connections.find(MULTI, connection_id) is None)
     nobody, _ = harness.connect()
     assert harness.connections.find(MULTI, harness.connections.id_of(nobody)) is None, "without a session"
 
 
-GOOD_NAMES = ("x" * Limit.CHANNEL_BYTES, "马" * (Limit.CHANNEL_BYTES // 3), "\ud800", "\0")
+LONGEST = Limit.CHANNEL_BYTES
 
 
+@pytest.mark.parametrize("name", ["", "x" * (LONGEST + 1), "马" * (LONGEST // 3 + 1)])
 def test_a_name_that_is_empty_or_too_long_is_refused_and_any_other_a_channel(
-    harness: Harness, channels: Channels
+    harness: Harness, channels: Channels, name: str
 ) -> None:
     ann, _ = harness.login(MULTI, "ann")
-    for name in ("", "x" * (Limit.CHANNEL_BYTES + 1), "马" * (Limit.CHANNEL_BYTES // 3 + 1)):
-        with pytest.raises(ChannelRefused, match="1 to 255 bytes") as refused:
-            channels.subscriptions.join(MULTI, name, ann)
-        assert refused.value.reason == "name"
-    assert all(channels.subscriptions.join(MULTI, name, ann) for name in GOOD_NAMES)
-    assert channels.members.channels_of(ann) == GOOD_NAMES
+    with pytest.raises(ChannelRefused, match="1 to 255 bytes") as refused:
+        channels.subscriptions.join(MULTI, name, ann)
+    assert refused.value.reason == "name"
+    names = ("x" * LONGEST, "马" * (LONGEST // 3), "\ud800", "\0")
+    assert all(channels.subscriptions.join(MULTI, each, ann) for each in names)
+    assert channels.members.channels_of(ann) == names
 
 
 def test_a_connection_may_be_in_so_many_channels_and_an_app_may_have_so_many_and_no_more(
@@ -75,16 +76,18 @@ def test_a_connection_may_be_in_so_many_channels_and_an_app_may_have_so_many_and
 ) -> None:
     join, (ann, bob) = channels.subscriptions.join, (harness.login(MULTI, user)[0] for user in ("ann", "bob"))
     assert all(join(MULTI, f"r{number}", ann) for number in range(MAX_CHANNELS_OF_A_CONNECTION))
-    with pytest.raises(ChannelRefused) as refused:
-        join(MULTI, "one more", ann)
-    assert refused.value.reason == "full"
+
+    def refuse(channel: str, connection: Connection) -> None:
+        with pytest.raises(ChannelRefused, match=f"{MAX_CHANNELS_OF_A_CONNECTION} channels") as refused:
+            join(MULTI, channel, connection)
+        assert refused.value.reason == "full"
+
+    refuse("one more", ann)
     assert join(MULTI, "r0", ann) is False
     channels.members.leave(MULTI, "r7", ann)
     assert join(MULTI, "one more", ann)
     harness.max_channels = MAX_CHANNELS_OF_A_CONNECTION
-    with pytest.raises(ChannelRefused, match=f"{harness.max_channels} channels") as refused:
-        join(MULTI, "attic", bob)
-    assert refused.value.reason == "full"
+    refuse("attic", bob)
     assert join(MULTI, "r0", bob)
     assert harness.connections.join(MULTI, harness.connections.id_of(bob), "attic") == Joined.FULL
 
@@ -144,24 +147,146 @@ def test_a_listener_of_ended_connections_may_block_and_may_fail(
 ) -> None:
     heard: list[str] = []
 
-    def fail(_connection: Connection, _names: tuple[str, ...]) -> None:
-        raise RuntimeError("on purpose")
-
     def send_event(connection: Connection, _names: tuple[str, ...]) -> None:
         gevent.sleep(0.01)
         heard.append(connection.user or "")
 
-    for listener in (fail, send_event):
+    for listener in (Mock(side_effect=RuntimeError("on purpose")), send_event):
         channels.members.report_to(left=listener)
-    users = [f"u{n:02}" for n in range(40)]
-    connections = [harness.login(MULTI, user)[0] for user in users]
-    for connection in connections:
+    connections = {user: harness.login(MULTI, user)[0] for user in (f"u{n:02}" for n in range(40))}
+    for connection in connections.values():
         channels.subscriptions.join(MULTI, "lobby", connection)
-    for connection in connections:
+    for connection in connections.values():
         connection.lost()
-    until(lambda: sorted(heard) == users)
+    until(lambda: sorted(heard) == [*connections])
     texts = [record.getMessage() for record in caplog.records]
     assert texts == ["a listener of ended channel members failed"] * 40
 
 
-# --- connections --------------------------------------------------------------------------------------------
+# --- on both sides ------------------------------------------------------------------------------------------
+
+
+def join(harness: Harness, connection: Connection, *channels: str) -> None:
+    app = harness.hub.apps[connection.app or ""]
+    for channel in channels:
+        assert harness.channels.members.membership.join(app, channel, connection)
+
+
+def members(harness: Harness, channel: str, app: str = MULTI) -> list[str]:
+    found = harness.hub.apps[app].channels.get(channel)
+    return [] if found is None else [connection.user or "" for connection in found.members]
+
+
+# --- membership ---------------------------------------------------------------------------------------------
+
+
+ACTIONS = st.lists(
+    st.tuples(st.sampled_from(["join", "leave", "all"]), st.integers(0, 3), st.sampled_from("abc")),
+    max_size=40,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(actions=ACTIONS)
+def test_both_sides_of_membership_always_agree(actions: list[tuple[str, int, str]]) -> None:
+    with Harness() as harness:
+        app, membership = harness.hub.apps[MULTI], harness.channels.members.membership
+        connections = [harness.login(MULTI, f"u{n}")[0] for n in range(4)]
+        model: dict[str, list[int]] = {}
+        order: list[list[str]] = [[] for _ in connections]
+        for action, who, channel in actions:
+            inside = who in model.get(channel, [])
+            if action == "join":
+                assert (membership.join(app, channel, connections[who]) is None) is inside
+                if not inside:
+                    model.setdefault(channel, []).append(who)
+                    order[who].append(channel)
+            elif action == "leave":
+                assert membership.leave(app, channel, connections[who]) is inside
+                if inside:
+                    model[channel].remove(who)
+                    order[who].remove(channel)
+            else:
+                left = membership.leave_all(connections[who])
+                assert [each.name for each in left] == order[who]
+                for each in order[who]:
+                    model[each].remove(who)
+                order[who] = []
+            model = {name: inside for name, inside in model.items() if inside}
+            assert {name: members(harness, name) for name in app.channels} == {
+                name: [f"u{n}" for n in inside] for name, inside in model.items()
+            }
+            for connection, names in zip(connections, order, strict=True):
+                assert [each.name for each in connection.channels] == names
+            assert membership.channels == len(model)
+            assert membership.members == sum(map(len, model.values()))
+
+
+def test_who_is_not_in_the_app_does_not_join(harness: Harness) -> None:
+    elsewhere, _ = harness.login(NEWEST, "ann")
+    nobody, _ = harness.connect()
+    ended, _ = harness.login(MULTI, "bob")
+    ended.close(1000)
+    for connection in (elsewhere, nobody, ended):
+        assert not harness.channels.members.membership.join(harness.hub.apps[MULTI], "lobby", connection)
+        assert connection.channels == ()
+    assert harness.hub.apps[MULTI].channels == {}
+
+
+# --- fan-out ------------------------------------------------------------------------------------------------
+
+
+def test_a_channel_gets_messages_behind_the_notices_that_wait(harness: Harness) -> None:
+    ann, a = harness.login(MULTI, "ann")
+    join(harness, ann, "lobby")
+    texts(a)
+    harness.login(MULTI, "bob")
+    harness.fanout.to_channel(harness.hub.apps[MULTI].channels["lobby"], HELLO)
+    turn()
+    a.probe(b"settled")
+    assert [kind for kind, _, _ in received(a)] == ["enter", "msg"]
+
+
+def test_sessions_that_have_subscribed_get_publications_in_place_of_pushes(harness: Harness) -> None:
+    dialect, devices = ChannelCmdDialect(), ("phone", "desk", "tablet")
+    pairs = [harness.login(MULTI, "ann", device=name, dialect=dialect) for name in devices]
+    join(harness, pairs[0][0], "user:ann", "news")
+    join(harness, pairs[1][0], "user:ann", "group:7")
+    of_group = replace(HELLO, channel=ChannelPart("group:7"))
+    turn()
+
+    def heard(event: Event, device: str | None = None) -> list[str]:
+        """The channel in what each client is told then: of a push there is none."""
+        found = []
+        assert harness.fanout.to_sessions(MULTI, "ann", event, device) == (3 if device is None else 1)
+        for _, client in pairs:
+            client.probe(b"settled")
+            bodies = [json.decode(payload)["response"]["data"] for payload in client.payloads()]
+            found += [body.get("channel", "") for body in bodies]
+            client.frames.clear()
+        return found
+
+    assert heard(HELLO) == ["user:ann", "user:ann", ""]
+    assert heard(HELLO, "desk") == ["user:ann"]
+    assert heard(HELLO, "tablet") == [""]
+    assert heard(of_group) == ["user:ann", "group:7", ""]
+    assert harness.fanout.to_sessions(MULTI, "ann", HELLO, "") == 0, "no device is a device too"
+    for connection, _ in pairs:
+        harness.channels.members.leave_all(connection)
+    assert heard(of_group) == [""] * 3
+
+
+# --- who is addressed no longer -----------------------------------------------------------------------------
+
+
+def test_a_session_that_is_addressed_no_longer_is_in_no_channel(topology: Topology) -> None:
+    here, there = topology.here, topology.there
+    old, a = here.login(NEWEST, "ann")
+    assert here.channels.subscriptions.join(NEWEST, "lobby", old)
+    new, b = there.login(NEWEST, "ann")
+    assert there.channels.subscriptions.join(NEWEST, "lobby", new)
+    assert old.channels == ()
+    assert here.channels.publishing.publish(NEWEST, "lobby", HELLO) == Outcome.SENT
+    assert texts(a, b) == [[], ["hello"]]
+    there.hub.forget(new)
+    assert there.hub.apps[NEWEST].channels == {}

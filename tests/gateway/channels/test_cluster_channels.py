@@ -2,6 +2,7 @@
 
 from time import monotonic
 from typing import Any
+from unittest.mock import Mock
 
 import gevent
 import msgspec
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imserver.gateway import errors
-from imserver.gateway.channels.connections import IDS_PER_QUERY, Joined, Left
+from imserver.gateway.channels.connections import IDS_PER_QUERY, Connections, Joined, Left
 from imserver.gateway.channels.members import ChannelRefused, Publication
 from imserver.gateway.cluster.history import Position
 from imserver.gateway.cluster.nodes import FENCE_SECONDS, FencedQuery
@@ -19,7 +20,7 @@ from imserver.gateway.config.settings import ChannelSettings
 from imserver.gateway.model import Event, Outcome
 from imserver.gateway.sessions.cluster_sessions import AliveQuery
 from tests.gateway.core.cluster_harness import MULTI, NEWEST, ClusterHarness, Several, Topology
-from tests.gateway.hub.test_channels import texts
+from tests.gateway.hub.harness import texts
 from tests.gateway.transport.harness import Client, turn, until
 
 HELLO = Event("msg", "eve", "hello", "7")
@@ -72,25 +73,18 @@ def test_members_are_reached_from_any_node_and_no_other_node_is_sent_anything(
     nodes: Several, publisher: int
 ) -> None:
     a, b = joined(nodes[1], "ann", LOBBY), joined(nodes[2], "bob", LOBBY)
-    other = joined(nodes[2], "cid", "garden")
-    node = nodes[publisher]
-    texts(a, b, other)
-    node.rpc.sent.clear()
-    node.registry.calls.clear()
-    assert publish(node) == Outcome.SENT
-    assert node.registry.calls == ["find_channels"]
-    assert {epoch for epoch, _ in node.rpc.sent} == {1, 2} - {publisher}
-    assert texts(a, b, other) == [["hello"], ["hello"], []]
-    node.rpc.sent.clear()
+    other, node = joined(nodes[2], "cid", "garden"), nodes[publisher]
+    for calls in (node.registry.calls, node.rpc.sent):
+        calls.clear()
     assert [publish(node, "attic"), publish(node, app="nowhere")] == [Outcome.NOT_SENT] * 2
-    assert node.rpc.sent == []
-    node.registry.calls.clear()
+    assert publish(node) == Outcome.SENT
+    assert sorted(epoch for epoch, _ in node.rpc.sent) == sorted({1, 2} - {publisher})
     each = [Publication((LOBBY, "garden", "attic")[n % 3], event(str(n))) for n in range(90)]
     outcomes = node.channels.publishing.publish_each(MULTI, each)
     assert outcomes == [Outcome.SENT, Outcome.SENT, Outcome.NOT_SENT] * 30
-    assert node.registry.calls == ["find_channels"], "many publications are one question"
+    assert node.registry.calls == ["find_channels"] * 4, "many publications are one question"
     lobby, garden = ([str(n) for n in range(first, 90, 3)] for first in (0, 1))
-    assert texts(a, b, other) == [lobby, lobby, garden]
+    assert texts(a, b, other) == [["hello", *lobby], ["hello", *lobby], garden]
 
 
 def test_users_and_a_connection_are_left_out_wherever_they_are(nodes: Several) -> None:
@@ -115,67 +109,46 @@ def test_users_and_a_connection_are_left_out_wherever_they_are(nodes: Several) -
 
 def test_members_of_other_nodes_count_when_there_may_be_so_many_only(nodes: Several) -> None:
     clients = [joined(nodes[epoch], f"u{epoch}", LOBBY) for epoch in (1, 2, 3)]
-    texts(*clients)
     for node in nodes.nodes.values():
-        node.registry.calls.clear()
         found = [publish(node, at_most=most) for most in (0, 2, 3)]
         assert found == [Outcome.NOT_SENT, Outcome.NOT_SENT, Outcome.SENT]
-        assert node.registry.calls == ["find_channels"] * 3
     assert texts(*clients) == [["hello"] * 3] * 3
 
 
 def test_a_node_that_does_not_get_it_is_reported_of(nodes: Several) -> None:
-    a = joined(nodes[1], "ann", LOBBY)
+    publishing, a = nodes[1].channels.publishing, joined(nodes[1], "ann", LOBBY)
     joined(nodes[2], "bob", LOBBY)
     joined(nodes[3], "cid", "garden")
-    texts(a)
     nodes[1].rpc.cut = {2, 3}
-    assert publish(nodes[1]) == Outcome.PARTLY
-    assert nodes[1].channels.publishing.publish(MULTI, "garden", HELLO) == Outcome.FAILED
+    assert [publish(nodes[1]), publish(nodes[1], "garden")] == [Outcome.PARTLY, Outcome.FAILED]
     with pytest.raises(ChannelRefused, match="do not answer") as refused:
-        nodes[1].channels.publishing.publish_event(MULTI, "garden", HELLO)
+        publishing.publish_event(MULTI, "garden", HELLO)
     assert refused.value.reason == "unavailable"
     assert texts(a) == [["hello"]]
     nodes[1].channel_settings = {"*": ChannelSettings(history_size=2, history_seconds=60)}
     for channel in (LOBBY, "garden"):
-        found = nodes[1].channels.publishing.publish_event(MULTI, channel, HELLO)
+        found = publishing.publish_event(MULTI, channel, HELLO)
         assert (found.outcome, found.position is None) == (Outcome.PARTLY, False), "it is in the history"
 
 
 # --- order --------------------------------------------------------------------------------------------------
 
 
-def test_publications_of_one_node_arrive_in_the_order_of_the_calls(nodes: Several) -> None:
+def test_publications_of_one_node_arrive_in_the_order_of_the_calls_but_for_those_that_are_cancelled(
+    nodes: Several,
+) -> None:
     """Even where the registry answers some of them at once and others late, or not at all."""
     here, there = joined(nodes[1], "ann", LOBBY), joined(nodes[2], "bob", LOBBY)
-    texts(here, there)
-    registry = nodes[1].registry
+    registry, under_way = nodes[1].registry, []
     registry.hold()
-    under_way = []
     for number in range(30):
-        under_way.append(gevent.spawn(nodes[1].channels.publishing.publish, MULTI, LOBBY, event(str(number))))
+        registry.away = 10 < number <= 20
+        under_way.append(gevent.spawn(publish, nodes[1], what=event(str(number))))
         turn()
-        if number == 10:
-            registry.away = True
-        elif number == 20:
-            registry.away = False
+    under_way[0].kill()
     registry.release()
     gevent.joinall(under_way, timeout=60)
-    expected = [str(number) for number in range(30)]
-    assert texts(here, there) == [expected, expected]
-
-
-def test_a_cancelled_call_does_not_delay_others(nodes: Several) -> None:
-    there = joined(nodes[2], "bob", LOBBY)
-    texts(there)
-    nodes[1].registry.hold()
-    first = gevent.spawn(nodes[1].channels.publishing.publish, MULTI, LOBBY, event("first"))
-    second = gevent.spawn(nodes[1].channels.publishing.publish, MULTI, LOBBY, event("second"))
-    turn()
-    first.kill()
-    nodes[1].registry.release()
-    second.join(60)
-    assert texts(there) == [["second"]]
+    assert texts(here, there) == [[str(number) for number in range(1, 30)]] * 2
     assert nodes[1].channel_nodes._turns == {}
 
 
@@ -185,7 +158,6 @@ def test_a_cancelled_call_does_not_delay_others(nodes: Several) -> None:
 def test_a_join_is_not_answered_before_the_registry_knows(nodes: Several) -> None:
     """Nor are later ones; those after it ask nothing."""
     (connection, client), *others = (nodes[2].login(MULTI, f"u{number}") for number in range(5))
-    texts(client)
     registry, join = nodes[2].registry, nodes[2].channels.subscriptions.join
     registry.calls.clear()
     registry.hold()
@@ -201,11 +173,8 @@ def test_a_join_is_not_answered_before_the_registry_knows(nodes: Several) -> Non
     assert texts(client) == [["hello"]]
     until_known(nodes, {2: 5})
     assert nodes[1].channels.members.count(MULTI, LOBBY) == 5
-
-
-def test_a_channel_that_is_left_is_forgotten_soon(nodes: Several) -> None:
-    for user in ("ann", "bob"):
-        joined(nodes[2], user, LOBBY).hang_up()
+    for each, _ in ((connection, client), *others):
+        each.lost()
     until_known(nodes, {})
     assert publish(nodes[1]) == Outcome.NOT_SENT
 
@@ -247,15 +216,6 @@ def test_who_leaves_and_joins_again_while_the_registry_learns_of_it_or_is_flushe
         assert texts(client) == [["hello"]]
         node.registrar.wake()
         turn()
-
-
-def test_a_replaced_session_is_in_no_channel_on_its_old_node(nodes: Several) -> None:
-    old = joined(nodes[1], "ann", LOBBY, app=NEWEST)
-    new = joined(nodes[2], "ann", LOBBY, app=NEWEST)
-    texts(old, new)
-    nodes[3].channels.publishing.publish(NEWEST, LOBBY, HELLO)
-    assert texts(old, new) == [[], ["hello"]]
-    until_known(nodes, {2: 1}, NEWEST)
 
 
 MOVES = st.lists(
@@ -354,39 +314,31 @@ def test_members_of_all_nodes_are_in_the_order_of_joining_and_users_on_several_c
 
 
 def test_channels_of_all_nodes_are_listed_with_all_their_members(nodes: Several) -> None:
-    joined(nodes[1], "ann", LOBBY, "attic")
-    joined(nodes[2], "bob", LOBBY)
-    joined(nodes[3], "cid", "garden")
-    page = nodes[2].channels.members.channels(MULTI)
-    assert [(each.channel, each.members) for each in page.channels] == [
-        ("attic", 1),
-        ("garden", 1),
-        (LOBBY, 2),
-    ]
-    assert (page.total, page.more, page.missing) == (3, False, ())
-    first = nodes[2].channels.members.channels(MULTI, limit=2)
-    assert ([each.channel for each in first.channels], first.more) == (["attic", "garden"], True)
-    rest = nodes[2].channels.members.channels(MULTI, "garden", 2)
-    assert [(each.channel, each.members) for each in rest.channels] == [(LOBBY, 2)]
+    for epoch, channels in ((1, (LOBBY, "attic")), (2, (LOBBY,)), (3, ("garden",))):
+        joined(nodes[epoch], f"u{epoch}", *channels)
+    list_channels, every = nodes[2].channels.members.channels, [("attic", 1), ("garden", 1), (LOBBY, 2)]
+    whole, first = list_channels(MULTI), list_channels(MULTI, limit=2)
+    rest = list_channels(MULTI, "garden", 2)
+    for page, expected in ((whole, every), (first, every[:2]), (rest, every[2:])):
+        assert [(each.channel, each.members) for each in page.channels] == expected
+    assert (whole.total, whole.more, whole.missing, first.more) == (3, False, (), True)
 
 
 def test_a_node_that_is_silent_is_named_and_members_of_a_killed_one_are_removed_without_a_report(
     nodes: Several,
 ) -> None:
-    a, b = joined(nodes[1], "ann", LOBBY), joined(nodes[2], "bob", LOBBY)
+    a, one = joined(nodes[1], "ann", LOBBY), nodes[1].channels.members
+    joined(nodes[2], "bob", LOBBY)
     heard: list[str] = []
     for node in nodes.nodes.values():
         node.channels.members.report_to(left=lambda connection, _: heard.append(connection.user or ""))
-    texts(a, b)
-    one = nodes[1].channels.members
     nodes[1].rpc.cut = {2}
-    page = one.page(MULTI, LOBBY)
-    assert ([member.user for member in page.members], page.missing) == (["ann"], ("127.0.0.1:9002",))
-    assert one.channels(MULTI).missing == ("127.0.0.1:9002",)
-    del nodes.book.leases[2]
+    for missing in (("127.0.0.1:9002",), ()):
+        page = one.page(MULTI, LOBBY)
+        assert ([member.user for member in page.members], page.missing) == (["ann"], missing)
+        assert one.channels(MULTI).missing == missing
+        nodes.book.leases.pop(2, None)
     assert publish(nodes[1]) == Outcome.SENT
-    page = one.page(MULTI, LOBBY)
-    assert ([member.user for member in page.members], page.missing) == (["ann"], ())
     assert one.count(MULTI, LOBBY) == 1
     assert (texts(a), heard) == ([["hello"]], [])
 
@@ -402,7 +354,6 @@ def test_a_connection_joins_channels_is_pushed_to_and_closed_behind_it_from_any_
     connections, connection_id = here.connections, there.connections.id_of(ann)
     heard: list[tuple[str, bytes, bool, Position | None]] = []
     there.connections.report_to(lambda _, *what: heard.append(what))
-    texts(a, b)
     assert connections.push(MULTI, connection_id, HELLO) == Outcome.SENT
     assert connections.push(MULTI, "no id", HELLO) == Outcome.NOT_SENT
     assert connections.join(MULTI, connection_id, LOBBY, b"first") == Joined.JOINED
@@ -417,12 +368,11 @@ def test_a_connection_joins_channels_is_pushed_to_and_closed_behind_it_from_any_
     assert found == [Left.LEFT, Left.ABSENT, Left.UNKNOWN]
     with pytest.raises(ChannelRefused):
         connections.join(MULTI, connection_id, "")
-    if isinstance(here, ClusterHarness):
-        here.rpc.holding = True
+    rpc = here.rpc if isinstance(here, ClusterHarness) else Mock()
+    rpc.holding = True
     connections.push(MULTI, connection_id, event("last"))
     assert connections.close(MULTI, connection_id, errors.CloseCode.KICKED, "sold out") == Outcome.SENT
-    if isinstance(here, ClusterHarness):
-        here.rpc.release()
+    rpc.release()
     assert a.close_code() == errors.CloseCode.KICKED
     assert a.frames[-1].payload[2:] == b"sold out"
     assert any(b"last" in frame.payload for frame in a.frames)
@@ -431,26 +381,23 @@ def test_a_connection_joins_channels_is_pushed_to_and_closed_behind_it_from_any_
 def test_a_connection_of_another_app_or_of_a_dead_or_unreachable_node_is_not_reached(nodes: Several) -> None:
     ann, a = nodes[2].login(MULTI, "ann")
     connection_id = nodes[2].connections.id_of(ann)
-    texts(a)
+
+    def tried(connections: Connections, app: str) -> list[Any]:
+        one = (app, connection_id)
+        found = [connections.push(*one, HELLO), connections.close(*one, errors.CloseCode.KICKED)]
+        return [*found, connections.join(*one, LOBBY), connections.leave(*one, LOBBY)]
+
     for epoch in (1, 2):
-        connections = nodes[epoch].connections
-        connections.push(NEWEST, connection_id, HELLO)
-        connections.close(NEWEST, connection_id, errors.CloseCode.KICKED)
-        assert connections.join(NEWEST, connection_id, LOBBY) == Joined.UNKNOWN
-        assert connections.leave(NEWEST, connection_id, LOBBY) == Left.UNKNOWN
-        assert connections.about(NEWEST, [connection_id]) == [None]
+        assert tried(nodes[epoch].connections, NEWEST)[2:] == [Joined.UNKNOWN, Left.UNKNOWN]
+        assert nodes[epoch].connections.about(NEWEST, [connection_id]) == [None]
     assert texts(a) == [[]]
     assert nodes[2].connections.unreached == 1
     connections = nodes[1].connections
     nodes[1].rpc.cut = {2}
-    assert connections.push(MULTI, connection_id, HELLO) == Outcome.FAILED
-    assert connections.close(MULTI, connection_id, errors.CloseCode.KICKED) == Outcome.FAILED
-    assert connections.join(MULTI, connection_id, LOBBY) == Joined.FAILED
-    assert connections.leave(MULTI, connection_id, LOBBY) == Left.FAILED
+    assert tried(connections, MULTI) == [Outcome.FAILED, Outcome.FAILED, Joined.FAILED, Left.FAILED]
     assert connections.about(MULTI, [connection_id]) == [None]
-    nodes.book.leases = {epoch: lease for epoch, lease in nodes.book.leases.items() if epoch != 2}
-    assert connections.push(MULTI, connection_id, HELLO) == Outcome.NOT_SENT
-    assert connections.join(MULTI, connection_id, LOBBY) == Joined.UNKNOWN
+    del nodes.book.leases[2]
+    assert tried(connections, MULTI)[::2] == [Outcome.NOT_SENT, Joined.UNKNOWN]
 
 
 def test_many_connections_join_and_leave_with_one_question_to_each_node_unless_they_do_not_fit(
@@ -473,7 +420,6 @@ def test_many_connections_join_and_leave_with_one_question_to_each_node_unless_t
 
     nodes[1].rpc.query = listening  # type: ignore[method-assign, assignment]
     connections, some = nodes[1].connections, ids[:12]
-    texts(*clients[:12])
     expected = [Joined.JOINED, Joined.UNKNOWN, *[Joined.JOINED] * 12]
     assert connections.join_each(MULTI, [some[0], "no id", *some], LOBBY) == expected
     assert sorted(queries) == ["join 2", "join 3"]
@@ -503,9 +449,6 @@ def test_a_question_goes_to_the_node_of_its_connection(nodes: Several) -> None:
         assert node.connections.query(connection_id, "echo", AliveQuery(MULTI, "ann", 7), int) == 207
     assert nodes[1].connections.query(connection_id, "echo", AliveQuery(MULTI, "ann", 7), str) is None
     assert nodes[1].connections.query("no id", "echo", AliveQuery(MULTI, "ann", 7), int) is None
-
-
-# --- on the wire --------------------------------------------------------------------------------------------
 
 
 # --- users that are connections -----------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from imserver.gateway.sessions.sessions import Sessions
 from imserver.gateway.transport.connection import Connection
 from imserver.gateway.transport.dispatch import CommandTable, Dispatcher
 from tests.gateway.core.back_end import BackEnd
-from tests.gateway.transport.harness import Client, SocketHarness, until
+from tests.gateway.transport.harness import Client, SocketHarness, turn, until
 
 CMD = CmdDialect()
 REGISTRY = SoloRegistry(Lease("node"))
@@ -205,6 +205,17 @@ def received(client: Client) -> list[tuple[str, str, str]]:
         (body["cmd"], body["response"]["data"]) for body in bodies if body["response"]["codeMsg"] == "Ok"
     ]
     return [(kind, data["from"], data["msg"]) for kind, data in found]
+
+
+def texts(*clients: Client) -> list[list[str]]:
+    """What the clients were told since the last time, without notices."""
+    found = []
+    turn()
+    for client in clients:
+        client.probe(b"settled")
+        found.append([text for kind, _, text in received(client) if kind == "msg"])
+        client.frames.clear()
+    return found
 
 
 def offline(harness: Harness, app: str, user: str) -> None:

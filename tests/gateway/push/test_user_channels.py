@@ -15,8 +15,7 @@ from imserver.gateway.push.push import Publishing, Pushes, UserPush
 from imserver.gateway.push.targets import Target, UserChannels
 from tests.gateway.channels.test_channels import subscriber
 from tests.gateway.core.cluster_harness import MULTI
-from tests.gateway.hub.harness import Harness
-from tests.gateway.hub.test_channels import texts
+from tests.gateway.hub.harness import Harness, texts
 
 OWN = "user:ann"
 HELLO = Event("msg", "shop", "hello")

@@ -17,7 +17,7 @@ from imserver.gateway.model import ChannelPart, Event, Outcome, StreamPart
 from imserver.gateway.transport.connection import Connection
 from imserver.messenger.messages.log.contract import Appended, Commit, Draft, Entry
 from imserver.messenger.messages.stored_channels import draft_of
-from tests.gateway.hub.test_channels import texts
+from tests.gateway.hub.harness import texts
 from tests.gateway.transport.harness import Client, until
 from tests.messenger.log_file import DATABASE_ID, LogFile
 from tests.messenger.messaging_harness import APP, Node
