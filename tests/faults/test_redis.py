@@ -10,7 +10,7 @@ import pytest
 
 from tests.integration.clusters import Launch, Nodes, leases, name_of
 from tests.integration.cmd import CmdClient, get, good, is_online, logged_in, post, send_message, users
-from tests.integration.test_channels_cluster import nothing, publish, subscribe, texts
+from tests.integration.test_cluster import texts
 from tests.integration.v1 import call
 from tests.integration.v1 import good as good_v1
 from tests.ports import free_ports
@@ -197,10 +197,18 @@ def test_channels_go_on_without_redis_and_are_reported_to_the_one_that_comes_bac
     def all_hear(channel: str, word: str, *people: CmdClient) -> None:
         """Whatever is published at any node reaches each of these people once."""
         for number, server in enumerate(nodes.running):
-            publish(server.http, OTHER, channel, f"{word} {number}")
+            publication = {"app": str(OTHER), "channel": channel, "text": f"{word} {number}"}
+            good_v1(server.http, "channels/publish", publication)
             for each in people:
                 assert texts(each, 1) == [f"{word} {number}"]
-        nothing(*people)
+        for each in people:
+            each.no_push("msg")
+
+    def subscribe(channel: str, *users: str) -> None:
+        """Subscribe the connections of users."""
+        body = {"app": str(OTHER), "channel": channel, "users": list(users)}
+        found = good_v1(two.http, "channels/subscribe", body)
+        assert {each["status"] for each in found["results"]} == {"subscribed"}
 
     def until_all_answer(status: int) -> None:
         for server in nodes.running:
@@ -217,13 +225,13 @@ def test_channels_go_on_without_redis_and_are_reported_to_the_one_that_comes_bac
         return sum(len(value.split(",")) for value in found if value)
 
     with logged_in(one.ws, "ann", OTHER) as ann, logged_in(two.ws, "bob", OTHER) as bob:
-        subscribe(two.http, OTHER, "lobby", "ann", "bob")
+        subscribe("lobby", "ann", "bob")
         all_hear("lobby", "before", ann, bob)
         nodes.redis.kill()
         until_all_answer(503)
         all_hear("lobby", "meanwhile", ann, bob)
         with logged_in(two.ws, "cid", OTHER) as cid:
-            assert subscribe(two.http, OTHER, "late", "cid") == ["subscribed"]
+            subscribe("late", "cid")
             all_hear("late", "subscribed meanwhile", cid)
             nodes.redis.start()
             until_all_answer(200)

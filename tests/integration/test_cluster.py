@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from imserver.gateway.cluster.registry import own_address
-from tests.support import eventually, with_constants
+from imserver.gateway.errors import CloseCode
+from tests.support import Server, eventually, run_cli, with_constants
 
-from .clusters import Launch, Nodes, app_with, leases, nodes_of
+from .clusters import Launch, Nodes, app_with, leases, name_of, nodes_of
 from .cmd import (
     GONE,
     HELLO,
@@ -34,6 +35,11 @@ from .cmd import (
     users,
 )
 from .raw import CLOSE, PING, PONG, Address, Ended, Raw, ask, frame, request, select_readable
+from .sse import listening
+from .v1 import call, sessions_of
+from .v1 import good as v1
+
+HERE, THERE = 0, 1
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +68,26 @@ def app() -> int:
     return app_with("newest")
 
 
-# --- who is there -------------------------------------------------------------------------------------------
+@pytest.fixture
+def multi() -> int:
+    """An app of this test alone, in which all connections of a user get what is sent to the user."""
+    return app_with("multi")
+
+
+@pytest.fixture(params=[0, 1], ids=["front", "wsgi"])
+def via(request: pytest.FixtureRequest, nodes: Nodes) -> Server:
+    """The node that is asked: one of each HTTP server in turn."""
+    server: Server = nodes.servers[request.param]
+    return server
+
+
+def texts(one: CmdClient, count: int) -> list[str]:
+    """The words of the next messages that a client was pushed."""
+    return [one.push("msg").json["response"]["data"]["msg"] for _ in range(count)]
+
+
+def statuses(answer: Any) -> list[str]:
+    return [result["status"] for result in answer["results"]]
 
 
 @pytest.mark.parametrize("insecure", [False, True])
@@ -72,7 +97,7 @@ def test_in_demo_mode_other_machines_reach_no_port_for_nodes(cluster: Launch, in
     assert hosts == {own_address() if insecure else "127.0.0.1"}
 
 
-# --- notices ------------------------------------------------------------------------------------------------
+# --- who is there -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("there", "here"), [(0, 1), (1, 0)])
@@ -102,17 +127,138 @@ def test_notices_and_messages_cross_the_nodes(nodes: Nodes, app: int, there: int
             one.no_push()
 
 
-# --- message ids --------------------------------------------------------------------------------------------
+def test_presence_names_sessions_of_both_and_a_connection_is_closed_by_its_id(
+    nodes: Nodes, via: Server, multi: int
+) -> None:
+    user, before = fresh(), time.time()
+    first, second = nodes.servers[:2]
+    with (
+        logged_in(first.ws, user, multi, device="one") as phone,
+        logged_in(second.ws, user, multi, device="two") as desk,
+    ):
+        found = eventually(
+            lambda: len(them := sessions_of(via.http, multi, user)) == 2 and them, what="both are known"
+        )
+        where = {"one": name_of(first), "two": name_of(second)}
+        assert {each["device"]: each["node"] for each in found} == where
+        for session in found:
+            assert list(session) == ["connection", "device", "dialect", "since", "node"]
+            assert session["dialect"] == "cmd"
+            assert before - 60 <= session["since"] <= time.time(), "of a clock that is read now and then"
+            id = session["connection"]
+            shown = v1(via.http, "connections/show", app=multi, connection=id)
+            assert {
+                "user": user,
+                "device": session["device"],
+                "node": session["node"],
+            }.items() <= shown.items()
+            assert shown["peer"].startswith("127.0.0.1:")
+        assert sessions_of(via.http, multi, user) == found, "an id holds as long as its connection"
+        assert v1(via.http, "counts", app=multi)["apps"][0]["sessions"] == 2
+        question = {"app": str(multi), "users": [user, "nobody", user]}
+        assert v1(via.http, "presence", question) == {
+            "online_count": 2,
+            "users": [{"user": name, "online": name == user} for name in question["users"]],
+            "missing_nodes": [],
+        }
+        (id,) = (each["connection"] for each in found if each["device"] == "one")
+        v1(via.http, "push", {"app": str(multi), "connection": id, "text": "hello"})
+        v1(via.http, "disconnect", {"app": str(multi), "connections": [id]})
+        assert texts(phone, 1) == ["hello"]
+        phone.closed(CloseCode.KICKED)
+        desk.no_push("msg")
+    eventually(lambda: sessions_of(via.http, multi, user) == [], what="the end")
+    assert call(via.http, "connections/show", app=multi, connection=id).status == 404
 
 
-# --- policies -----------------------------------------------------------------------------------------------
+def test_an_app_that_is_created_on_one_is_there_on_the_other(nodes: Nodes) -> None:
+    first, second = nodes.http[:2]
+    v1(first, "apps/create", {"app": "777", "settings": {"max_channels": 3}})
+    assert v1(second, "apps/show", app="777")["max_channels"] == 3, "who is asked looks"
+    v1(second, "apps/set", {"app": "777", "settings": {"max_channels": 4}})
+    eventually(
+        lambda: v1(first, "apps/show", app="777")["max_channels"] == 4, what="the change has come round"
+    )
+    with logged_in(nodes.ws[1], "ann", 777):
+        assert v1(first, "presence", app="777", user="ann")["online_count"] == 1
+
+
+# --- pushes -------------------------------------------------------------------------------------------------
+
+
+def test_targets_of_all_kinds_are_reached_on_another_node(nodes: Nodes, multi: int) -> None:
+    app, ann, bob = str(multi), fresh(), fresh()
+    with (
+        logged_in(nodes.ws[THERE], ann, multi, device="phone") as phone,
+        logged_in(nodes.ws[HERE], ann, multi, device="pad") as pad,
+        logged_in(nodes.ws[THERE], bob, multi) as other,
+    ):
+        eventually(lambda: len(sessions_of(nodes.http[HERE], multi, ann)) == 2, what="both are known")
+        (connection,) = (each["connection"] for each in sessions_of(nodes.http[HERE], multi, bob))
+        v1(nodes.http[HERE], "channels/subscribe", {"app": app, "channel": "r", "users": [bob]})
+        for address in nodes.http:
+            (subscriber,) = v1(address, "channels/presence", app=app, channel="r")["subscribers"]
+            assert subscriber["user"] == bob
+        targets = [
+            {"user": ann},
+            {"user": ann, "device": "phone"},
+            {"user": ann, "device": "pad"},
+            {"user": ann, "device": "tv"},
+            {"user": "nobody"},
+            {"connection": "A" * 38},
+            {"channel": "empty"},
+            {"connection": connection},
+            {"channel": "r"},
+            {"all": True},
+        ]
+        for number, at in enumerate((HERE, THERE)):
+            body = {"app": app, "targets": targets, "text": str(number), "except_users": ["nobody"]}
+            answer = v1(nodes.http[at], "push", body)
+            assert [result["target"] for result in answer["results"]] == targets
+            assert statuses(answer) == [*("sent", "sent", "sent", *["absent"] * 4), *("sent", "sent", "sent")]
+            # To both devices, to this one, and to all; the other by connection, channel, and as one of all.
+            assert texts(phone, 3) == texts(pad, 3) == texts(other, 3) == [str(number)] * 3
+        spared = {"app": app, "all": True, "text": "-", "except_users": [ann, "nobody"]}
+        v1(nodes.http[HERE], "push", spared)
+        assert texts(other, 1) == ["-"]
+        for one in (phone, pad, other):
+            one.no_push("msg")
+
+
+def test_what_is_pending_on_one_node_is_delivered_at_a_login_on_another(nodes: Nodes, multi: int) -> None:
+    body, user = {"app": str(multi)}, fresh()
+    for number in range(3):
+        held = {**body, "user": user, "text": str(number), "ttl_seconds": 60}
+        assert statuses(v1(nodes.http[HERE], "push", held)) == ["held"]
+    with logged_in(nodes.ws[THERE], user, multi) as one:
+        assert texts(one, 3) == ["0", "1", "2"]
+        v1(nodes.http[HERE], "push", {**body, "user": user, "text": "3"})
+        assert texts(one, 1) == ["3"]
+        one.no_push("msg")
+
+
+@pytest.mark.full("processes")
+def test_pushes_of_every_kind_reach_streams_of_other_nodes_in_their_order(nodes: Nodes, multi: int) -> None:
+    with (
+        listening(nodes.http[0], multi, "ann", channels="tea") as ann,
+        listening(nodes.http[1], multi, "bob", channels="tea") as bob,
+    ):
+        assert users(nodes.http[0], multi) == users(nodes.http[1], multi) == ["ann", "bob"]
+        for number in range(10):
+            assert send_message(nodes.http[1], multi, "ann", f"one {number}") == {"sendResults": True}
+            send_to_all(nodes.http[1], multi, "x", f"all {number}")
+            body = {"app": str(multi), "channel": "tea", "text": f"channel {number}"}
+            assert v1(nodes.http[1], "push", body)["sent"] == 1
+        wanted = [f"{what} {number}" for number in range(10) for what in ("one", "all", "channel")]
+        assert [ann.message()["text"] for _ in range(30)] == wanted
+        assert [bob.message()["text"] for _ in range(20)] == [w for w in wanted if "one" not in w]
 
 
 def unreached(nodes: Nodes) -> int:
     """Pushes that the nodes accepted and that reached nobody, as they say themselves."""
-    texts = [ask(http, request("/metrics")).body.decode() for http in nodes.http]
+    metrics = [ask(http, request("/metrics")).body.decode() for http in nodes.http]
     found = [
-        re.search(r"^imserver_pushes_unreached_total\{[^}]*\} (\d+)", text, re.MULTILINE) for text in texts
+        re.search(r"^imserver_pushes_unreached_total\{[^}]*\} (\d+)", text, re.MULTILINE) for text in metrics
     ]
     return sum(int(one[1]) for one in found if one)
 
@@ -144,13 +290,13 @@ def test_a_user_who_moves_between_nodes_gets_every_message_once(nodes: Nodes, ap
         moving.set()
         for job in jobs:
             job.result()
-    codes: dict[CmdClient, int] = {}
     got: Counter[str] = Counter()
 
     def all_arrived() -> bool:
-        _take(clients, codes)
         got.clear()
-        got.update(json.loads(text)["seq"] for text in _messages(clients))
+        for client in clients:
+            take(client)
+            got.update(each.json["seq"] for each in client.pushed if each.json["cmd"] == "msg")
         return len(set(accepted) - got.keys()) <= unreached(nodes) - lost_before
 
     eventually(all_arrived, what="every message that was accepted, but what is counted as lost")
@@ -161,38 +307,17 @@ def test_a_user_who_moves_between_nodes_gets_every_message_once(nodes: Nodes, ap
         client.leave()
 
 
-def _close_of(client: Raw) -> Any:
-    while True:
-        found = client.frame()
-        if found.opcode == CLOSE:
-            return found
-
-
-def _take(clients: list[CmdClient], codes: dict[CmdClient, int]) -> dict[CmdClient, int]:
-    """Read what has come: pings are answered, pushes kept; the code of each login, or that of its close."""
-    for client in clients:
-        while client.waiting or select_readable(client.sock, 0):
-            try:
-                found = client.frame()
-            except Ended:
-                break
-            if found.opcode == PING:
-                client.send(frame(PONG, found.payload))
-            elif found.opcode == CLOSE:
-                codes.setdefault(client, int(found.close_code or 0))
-                break
-            elif b'"Ok"' in found.payload:
-                client.pushed.append(found)
-            else:
-                codes[client] = int(found.json["response"]["code"])
-    return codes
-
-
-def _messages(clients: list[CmdClient]) -> list[str]:
-    return [item.text for client in clients for item in client.pushed if item.json["cmd"] == "msg"]
-
-
-# --- operators ----------------------------------------------------------------------------------------------
+def take(client: CmdClient) -> None:
+    """Keep the pushes that have come, and answer pings."""
+    while client.waiting or select_readable(client.sock, 0):
+        try:
+            found = client.frame()
+        except Ended:
+            return
+        if found.opcode == PING:
+            client.send(frame(PONG, found.payload))
+        elif b'"Ok"' in found.payload:
+            client.pushed.append(found)
 
 
 # --- joining and leaving ------------------------------------------------------------------------------------
@@ -206,7 +331,10 @@ def test_a_stopping_node_reports_all_exits_and_leaves_at_once(cluster: Launch, a
         leaving = [stack.enter_context(logged_in(nodes.ws[1], f"u{number}", app)) for number in range(30)]
         assert len(users(nodes.http[0], app)) == 31
         assert nodes.servers[1].stop() == 0
-        assert all(_close_of(client).close_code == 1001 for client in leaving)
+        for client in leaving:
+            while (found := client.frame()).opcode != CLOSE:
+                pass
+            assert found.close_code == 1001
         exits = {watcher.push("exit").json["response"]["data"]["from"] for _ in leaving}
         assert exits == {f"u{number}" for number in range(30)}
         data = good(get(nodes.http[0], "/user/list", appID=app))
@@ -239,4 +367,21 @@ def test_without_a_redis_at_the_start_a_node_works_alone_and_joins_later(cluster
         client.push("msg")
 
 
-# --- keys ---------------------------------------------------------------------------------------------------
+def test_while_redis_is_away_nobody_who_may_be_on_another_node_is_called_absent(
+    cluster: Launch, multi: int
+) -> None:
+    nodes = cluster(1)
+    (one,) = nodes.servers
+    body = {"app": str(multi), "user": "bob", "text": "one"}
+    assert statuses(v1(one.http, "push", body)) == ["absent"]
+    nodes.redis.kill()
+    eventually(lambda: call(one.http, "push", body).status == 503, what="it knows that Redis is away")
+    two = nodes.start()
+    with logged_in(two.ws, "bob", multi):
+        assert call(one.http, "push", body).json["code"] == "not_accepted"
+        assert send_message(one.http, multi, "bob", "one") == {"sendResults": False}
+    why = json.loads(one.get("/ready")[1])
+    assert (why["status"], why["dependency"]) == ("not ready", "redis")
+    assert 0 < why["since"] <= time.time()
+    shown = run_cli("status", one.http_url)
+    assert "ready   no: Redis is away, or the lease is lost, since " in shown.stdout

@@ -10,15 +10,18 @@ import pytest
 
 from tests.conftest import StartServer
 from tests.docs.markdown import table_with
-from tests.gateway.cluster.redis_server import RedisServer
 from tests.support import ROOT, Server, eventually
 
+from .clusters import nodes_of
 from .pusher import SHOP, Client, call, sign, trigger
 from .raw import Response, ask, request
 from .receiver import Receiver
 from .setting import Launch
+from .v1 import good
 
 Ask = Callable[[Server], Response]
+KEY = "key-of-all-apps-0123456789"
+API = {"keys": [{"key": KEY, "scopes": ["admin"]}]}
 
 
 @pytest.fixture(scope="module")
@@ -274,39 +277,76 @@ def test_the_error_of_a_signature_shows_what_to_sign(server: Server) -> None:
         assert (up.status, up.body) == (200, b'{"health":"OK"}')
 
 
-@pytest.mark.full("processes")
-def test_nodes_share_channels(start_server: StartServer, redis_server: RedisServer, tmp_path: Path) -> None:
-    secret = tmp_path / "secret"
-    secret.write_text("a secret that all nodes share, long enough")
-    config = {
-        "apps": {"shop": {"pusher": SHOP}},
-        "redis": {"url": redis_server.url},
-        "app": {"rpc_port": 0},
-        "server": {"secret_file": str(secret)},
+# --- channels of a user or of the members of a group --------------------------------------------------------
+
+
+def test_clients_are_members_of_groups_when_they_have_signed_in(start_server: StartServer) -> None:
+    channels = {
+        "club": {"subscribe": "members", "publish": "subscribers", "presence": True},
+        "private-club": {"subscribe": "members"},
+        "presence-club": {"subscribe": "members"},
     }
-    first = start_server(config=config)
-    second = start_server(config=config)
-    with Client(first.ws) as ann, Client(second.ws) as bob, Client(second.ws) as again:
-        ann.subscribes("presence-a", "ann")
-        found = eventually(lambda: call(second, "GET", "/apps/7/channels/presence-a/users").json["users"])
-        assert found == [{"id": "ann"}]
-        assert bob.subscribes("presence-a", "bob")["presence"]["ids"] == ["ann", "bob"]
-        assert ann.event("pusher_internal:member_added", "presence-a")["user_id"] == "bob"
-        again.subscribes("presence-a", "ann")
-        bob.is_quiet()
-        trigger(second, "presence-a", socket_id=ann.socket_id)
-        assert bob.event("e", "presence-a") == again.event("e", "presence-a") == "x"
-        ann.say("client-moved", {}, "presence-a")
-        assert bob.event("client-moved", "presence-a") == {}
-        again.leave()
-        trigger(first, "cache-a", "last")
-        bob.subscribes("cache-a")
-        assert bob.event("e", "cache-a") == "last"
-        ann.say("pusher:unsubscribe", {"channel": "presence-a"})
-        assert bob.event("pusher_internal:member_removed", "presence-a") == {"user_id": "ann"}
-        for number, client in enumerate((ann, bob), 1):
-            client.subscribes("news")
-            for node in (first, second):
-                found = call(node, "GET", "/apps/7/channels/news", info="subscription_count").json
-                assert found == {"occupied": True, "subscription_count": number}
-        eventually(lambda: call(first, "GET", "/apps/7/connections").json == {"connections": 2})
+    apps = {"shop": {"open": True, "pusher": SHOP, "channels": channels}}
+    server, ann, bob = start_server(config={"apps": apps, "api": API}), "ann", "bob"
+
+    def publish(text: str) -> None:
+        publication = {"app": "shop", "channel": f"user:{ann}", "text": text}
+        assert good(server.http, "channels/publish", publication, key=KEY)["status"] == "sent"
+        assert a.event("text", f"user:{ann}") == text
+
+    with Client(server.ws) as a, Client(server.ws) as b:
+        body = {"app": "shop", "user": ann, "name": "tea", "members": [bob]}
+        group = good(server.http, "groups/create", body, key=KEY)["group"]
+        for client, user in ((a, ann), (b, bob)):
+            client.asks(f"club:{group}")
+            assert client.event("pusher:subscription_error", f"club:{group}")["status"] == 403
+            client.signs_in(user)
+            client.event("pusher:signin_success")
+        for channel in (f"club:{group}", f"group:{group}", f"user:{ann}"):
+            a.say("pusher:subscribe", {"channel": channel})
+            a.event("pusher_internal:subscription_succeeded", channel)
+        a.say("pusher:subscribe", {"channel": f"private-club:{group}"})
+        assert a.event("pusher:subscription_error", f"private-club:{group}")["status"] == 401
+        a.subscribes(f"private-club:{group}")
+        a.asks("private-club:999999")
+        assert a.event("pusher:subscription_error", "private-club:999999")["status"] == 403
+        b.subscribes(f"presence-club:{group}", bob)
+        a.subscribes(f"presence-club:{group}", ann)
+        assert b.event("pusher_internal:member_added", f"presence-club:{group}")["user_id"] == ann
+        publish("hello")
+        good(server.http, "groups/remove", {"app": "shop", "group": group, "members": [ann]}, key=KEY)
+        for kind in ("club", "group", "private-club", "presence-club"):
+            error = a.event("pusher:subscription_error", f"{kind}:{group}")
+            assert (error["type"], error["status"]) == ("Ended", 403)
+        assert b.event("pusher_internal:member_removed", f"presence-club:{group}") == {"user_id": ann}
+        publish("bye")
+
+
+@pytest.mark.full("processes")
+def test_nodes_share_channels(tmp_path: Path) -> None:
+    with nodes_of(tmp_path, 2, apps={"shop": {"pusher": SHOP}}, api=API) as nodes:
+        first, second = nodes.servers
+        with Client(first.ws) as ann, Client(second.ws) as bob, Client(second.ws) as again:
+            ann.subscribes("presence-a", "ann")
+            found = eventually(lambda: call(second, "GET", "/apps/7/channels/presence-a/users").json["users"])
+            assert found == [{"id": "ann"}]
+            assert bob.subscribes("presence-a", "bob")["presence"]["ids"] == ["ann", "bob"]
+            assert ann.event("pusher_internal:member_added", "presence-a")["user_id"] == "bob"
+            again.subscribes("presence-a", "ann")
+            bob.is_quiet()
+            trigger(second, "presence-a", socket_id=ann.socket_id)
+            assert bob.event("e", "presence-a") == again.event("e", "presence-a") == "x"
+            ann.say("client-moved", {}, "presence-a")
+            assert bob.event("client-moved", "presence-a") == {}
+            again.leave()
+            trigger(first, "cache-a", "last")
+            bob.subscribes("cache-a")
+            assert bob.event("e", "cache-a") == "last"
+            ann.say("pusher:unsubscribe", {"channel": "presence-a"})
+            assert bob.event("pusher_internal:member_removed", "presence-a") == {"user_id": "ann"}
+            for number, client in enumerate((ann, bob), 1):
+                client.subscribes("news")
+                for node in (first, second):
+                    found = call(node, "GET", "/apps/7/channels/news", info="subscription_count").json
+                    assert found == {"occupied": True, "subscription_count": number}
+            eventually(lambda: call(first, "GET", "/apps/7/connections").json == {"connections": 2})
