@@ -228,8 +228,8 @@ def test_targets_of_all_kinds_are_reached_on_another_node(nodes: Nodes, multi: i
 def test_what_is_pending_on_one_node_is_delivered_at_a_login_on_another(nodes: Nodes, multi: int) -> None:
     body, user = {"app": str(multi)}, fresh()
     for number in range(3):
-        held = {**body, "user": user, "text": str(number), "ttl_seconds": 60}
-        assert statuses(v1(nodes.http[HERE], "push", held)) == ["held"]
+        pending = {**body, "user": user, "text": str(number), "ttl_seconds": 60}
+        assert statuses(v1(nodes.http[HERE], "push", pending)) == ["held"]
     with logged_in(nodes.ws[THERE], user, multi) as one:
         assert texts(one, 3) == ["0", "1", "2"]
         v1(nodes.http[HERE], "push", {**body, "user": user, "text": "3"})
