@@ -2,9 +2,8 @@
 
 A subscriber lives as long as the server does not say otherwise: if ``recovered`` is false, or the
 subscription is ended, it reloads, and goes on under another name. For the checker a channel is a conversation
-in each epoch, and the place of a publication is its offset; where offsets have gaps, its rank. Subscribers
-leave channels and subscribe again with their last position all the time. Those of the pusher dialect know no
-offsets: each of their subscriptions is a life, in channels whose history fills all gaps.
+in each epoch, and the place of a publication is its rank. Subscribers leave channels and subscribe again with
+their last position all the time.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import json
 import random
 import threading
 import time
-from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections import defaultdict
 from itertools import count
@@ -29,223 +27,126 @@ from bench.history import History
 from bench.http_client import fetch, post
 from bench.loop import BenchError, Json
 
-PUSHER_KEY = "chaos"
 OK = 200
 
 
-class Pong(NamedTuple):
-    """The server wants a sign of life."""
+class Told(NamedTuple):
+    """What a subscriber is told of a channel. ``what``: ``subscribed``, ``refused``, ``left``, ``published``,
+    ``unsubscribed``, or ``pong``, if the server wants a sign of life. ``publications``: the new ones, or all
+    that was missed, if it ``recovered``: offset and mark."""
+
+    what: str
+    channel: str = ""
+    epoch: str = ""
+    offset: int = 0
+    recovered: bool = False
+    publications: tuple[tuple[int, int], ...] = ()
+    code: int = 0
 
 
-class Subscribed(NamedTuple):
-    """The answer to a subscription. ``publications``: the missed ones (offset, mark), if ``recovered``."""
-
-    channel: str
-    epoch: str
-    offset: int
-    recovered: bool
-    publications: list[tuple[int, int]]
+def _told(what: str, channel: str, found: Json, *publications: Json) -> Told:
+    rows = tuple((each.get("offset", 0), each["data"]["mark"]) for each in publications)
+    position = found.get("epoch", ""), found.get("offset", 0)
+    return Told(what, channel, *position, found.get("recovered", False), rows, found.get("code", 0))
 
 
-class SubscriptionRefused(NamedTuple):
-    """A subscription was refused. The client may try again."""
+class CentrifugeDialect:
+    """JSON of Centrifugo's client protocol. ``name``: of the user."""
 
-    channel: str
-
-
-class Left(NamedTuple):
-    """The answer to the end of a subscription."""
-
-    channel: str
-
-
-class Published(NamedTuple):
-    """A publication."""
-
-    channel: str
-    offset: int
-    mark: int
-
-
-class Unsubscribed(NamedTuple):
-    """The server has ended a subscription."""
-
-    channel: str
-    code: int
-
-
-SubscriberEvent = LoggedIn | Pong | Subscribed | SubscriptionRefused | Left | Published | Unsubscribed
-
-
-class ChannelDialect(ABC):
-    """A dialect of subscribers. ``name``: of the user.
-
-    ``knows_offsets``: those of publications, with which a subscriber recovers.
-    """
-
-    knows_offsets = True
     depth = 0
     in_order = counts_anew = False
-    path = ""
 
     def __init__(self, app: str, name: str) -> None:
-        self.app = app
-        self.name = name
+        self.app, self.name = app, name
+        self.path = f"/connection/{app}/websocket"
         self._ids = count(1)
         self._waiting: dict[int, str] = {}
         """Id of a command of this connection → channel; ``""``: the login."""
 
-    @abstractmethod
-    def login(self, cursor: int) -> bytes:
-        """The first frame of a connection, if it needs one."""
+    def login(self, _cursor: int) -> bytes:
+        """The first frame of a connection."""
+        self._waiting.clear()
+        return self._command("connect", "", {})
 
-    @abstractmethod
     def subscribe(self, channel: str, epoch: str, offset: int) -> bytes:
         """Subscribe; ``epoch`` ``""``: without a position."""
+        position = {"recover": True, "epoch": epoch, "offset": offset} if epoch else {}
+        request = {"channel": channel, "recoverable": True, "positioned": True, **position}
+        return self._command("subscribe", channel, request)
 
     def unsubscribe(self, channel: str) -> bytes:
-        """End a subscription; ``b""``: this dialect has no answer to that."""
-        return b""
+        return self._command("unsubscribe", channel, {"channel": channel})
 
-    @abstractmethod
-    def read(self, payload: bytes) -> list[SubscriberEvent]:
-        """Read a frame. Raises ValueError or KeyError."""
+    def _command(self, command: str, channel: str, data: Json) -> bytes:
+        return client_frame(json.dumps({"id": self._new_id(channel), command: data}).encode())
 
     def _new_id(self, channel: str) -> int:
         number = next(self._ids)
         self._waiting[number] = channel
         return number
 
+    def read(self, payload: bytes) -> list[Told | LoggedIn]:
+        """Read a frame. Raises ValueError or KeyError."""
+        return [told for line in payload.splitlines() for told in self._read(json.loads(line))]
 
-class CentrifugeDialect(ChannelDialect):
-    """JSON of Centrifugo's client protocol."""
+    def _read(self, reply: Json) -> list[Told | LoggedIn]:
+        if not reply:
+            return [Told("pong")]
+        if push := reply.get("push"):
+            if "pub" in push:
+                return [_told("published", push["channel"], {}, push["pub"])]
+            ended = push.get("unsubscribe")
+            return [] if ended is None else [_told("unsubscribed", push["channel"], ended)]
+        done = "unsubscribe" in reply
+        return [self._answer(self._waiting.pop(reply["id"]), "error" in reply, done, reply.get("subscribe"))]
+
+    def _answer(self, channel: str, is_error: bool, has_left: bool, data: Json | None) -> Told | LoggedIn:
+        """The answer to a command."""
+        if not channel and is_error:
+            raise ValueError("a login is refused")
+        if not channel:
+            return LoggedIn(False)
+        if has_left:
+            return Told("left", channel)
+        if is_error or data is None:
+            return Told("refused", channel)
+        return _told("subscribed", channel, data, *data.get("publications", ()))
+
+
+class CmdChannelDialect(CentrifugeDialect):
+    """The cmd dialect with ``subscribe``."""
 
     def __init__(self, app: str, name: str) -> None:
         super().__init__(app, name)
-        self.path = f"/connection/{app}/websocket"
+        self.path = "/acc"
 
     def login(self, _cursor: int) -> bytes:
         self._waiting.clear()
-        return self._command("", {"connect": {}})
-
-    def subscribe(self, channel: str, epoch: str, offset: int) -> bytes:
-        request: Json = {"channel": channel, "recoverable": True, "positioned": True}
-        if epoch:
-            request |= {"recover": True, "epoch": epoch, "offset": offset}
-        return self._command(channel, {"subscribe": request})
-
-    def unsubscribe(self, channel: str) -> bytes:
-        return self._command(channel, {"unsubscribe": {"channel": channel}})
-
-    def _command(self, channel: str, command: Json) -> bytes:
-        return client_frame(json.dumps({"id": self._new_id(channel), **command}).encode())
-
-    def read(self, payload: bytes) -> list[SubscriberEvent]:
-        events = [self._read(json.loads(line)) for line in payload.splitlines()]
-        return [event for event in events if event is not None]
-
-    def _read(self, reply: Json) -> SubscriberEvent | None:
-        if not reply:
-            return Pong()
-        if "push" in reply:
-            push = reply["push"]
-            if "pub" in push:
-                return Published(push["channel"], push["pub"].get("offset", 0), _mark(push["pub"]))
-            if "unsubscribe" in push:
-                return Unsubscribed(push["channel"], push["unsubscribe"].get("code", 0))
-            return None
-        channel = self._waiting.pop(reply["id"])
-        if not channel:
-            if "error" in reply:
-                raise ValueError(reply)
-            return LoggedIn(False)
-        if "unsubscribe" in reply:
-            return Left(channel)
-        return SubscriptionRefused(channel) if "error" in reply else _subscribed(channel, reply["subscribe"])
-
-
-class CmdChannelDialect(ChannelDialect):
-    """The cmd dialect with ``subscribe``."""
-
-    path = "/acc"
-
-    def login(self, _cursor: int) -> bytes:
-        self._waiting.clear()
-        return self._command("", "login", {"userID": self.name, "app": self.app})
+        return self._command("login", "", {"userID": self.name, "app": self.app})
 
     def subscribe(self, channel: str, epoch: str, offset: int) -> bytes:
         position = {"epoch": epoch, "offset": offset} if epoch else {}
-        return self._command(channel, "subscribe", {"channel": channel, **position})
+        return self._command("subscribe", channel, {"channel": channel, **position})
 
-    def unsubscribe(self, channel: str) -> bytes:
-        return self._command(channel, "unsubscribe", {"channel": channel})
-
-    def _command(self, channel: str, command: str, data: Json) -> bytes:
+    def _command(self, command: str, channel: str, data: Json) -> bytes:
         return request_frame(command, str(self._new_id(channel)), data)
 
-    def read(self, payload: bytes) -> list[SubscriberEvent]:
-        body = json.loads(payload)
-        command, code, data = body["cmd"], body["response"]["code"], body["response"]["data"]
+    def _read(self, reply: Json) -> list[Told | LoggedIn]:
+        command, code, data = reply["cmd"], reply["response"]["code"], reply["response"]["data"]
         if command == "publication":
-            return [Published(data["channel"], data.get("offset", 0), _mark(data))]
+            return [_told("published", data["channel"], {}, data)]
         if command == "unsubscribed":
-            return [Unsubscribed(data["channel"], data["code"])]
+            return [_told("unsubscribed", data["channel"], data)]
         if command not in ("login", "subscribe", "unsubscribe"):
             return []
-        channel = self._waiting.pop(int(body["seq"]))
-        if command == "unsubscribe":
-            return [Left(channel)]
-        if channel:
-            return [SubscriptionRefused(channel) if code != OK else _subscribed(channel, data)]
-        if code != OK:
-            raise ValueError(body)
-        return [LoggedIn(False)]
+        channel = self._waiting.pop(int(reply["seq"]))
+        return [self._answer(channel, code != OK, command == "unsubscribe", data)]
 
 
-class PusherDialect(ChannelDialect):
-    """Pusher's protocol."""
-
-    knows_offsets = False
-    path = f"/app/{PUSHER_KEY}?protocol=7"
-
-    def login(self, _cursor: int) -> bytes:
-        return b""
-
-    def subscribe(self, channel: str, _epoch: str, _offset: int) -> bytes:
-        body = {"event": "pusher:subscribe", "data": {"channel": channel}}
-        return client_frame(json.dumps(body).encode())
-
-    def read(self, payload: bytes) -> list[SubscriberEvent]:
-        body = json.loads(payload)
-        event, channel = body["event"], body.get("channel", "")
-        if event == "pusher:connection_established":
-            return [LoggedIn(False)]
-        if event == "pusher_internal:subscription_succeeded":
-            return [Subscribed(channel, "", 0, False, [])]
-        if event == "pusher:subscription_error":
-            return [SubscriptionRefused(channel)]
-        if event.startswith("pusher"):
-            return []
-        return [Published(channel, 0, json.loads(body["data"])["mark"])]
-
-
-def _subscribed(channel: str, found: Json) -> Subscribed:
-    missed = [(each.get("offset", 0), _mark(each)) for each in found.get("publications", ())]
-    position = found.get("epoch", ""), found.get("offset", 0)
-    return Subscribed(channel, *position, found.get("recovered", False), missed)
-
-
-def _mark(publication: Json) -> int:
-    mark: int = publication["data"]["mark"]
-    return mark
-
-
-STORED: Final = ("stored:1", "stored:2")
-"""Their history is the message log. Their offsets have gaps."""
-FILLED: Final = ("live:1", "live:2")
-"""Their histories fill every gap between nodes."""
-RECOVERING: Final = (*FILLED, *STORED)
-"""Their subscribers always recover, if nothing fails."""
+DIALECTS: Final = (CentrifugeDialect, CmdChannelDialect)
+"""Of the subscribers, in turn."""
+RECOVERING: Final = ("live:1", "live:2", "stored:1", "stored:2")
+"""Their subscribers always recover, if nothing fails. The history of the last two is the message log."""
 CHANNELS: Final = ("short:1", "cache-last", *RECOVERING)
 """The histories of ``short:1`` and ``cache-last`` are so small that some of their subscribers must reload."""
 KEY: Final = "the-key-of-this-run-alone"
@@ -255,7 +156,7 @@ api: {{{{keys: [{{{{key: {KEY}, scopes: [push, read]}}}}]}}}}
 apps:
   {APP}:
     open: true
-    pusher: {{{{app_id: "1", key: {PUSHER_KEY}, secret: a-secret-of-this-run-alone}}}}
+    pusher: {{{{app_id: "1", key: chaos, secret: a-secret-of-this-run-alone}}}}  # has the channel cache-last
     channels:
       live: {{{{subscribe: anybody, history_size: 5000, history_seconds: 600}}}}
       short: {{{{subscribe: anybody, history_size: 20, history_seconds: 600}}}}
@@ -281,12 +182,11 @@ Position = tuple[str, str, int]
 
 
 class Life:
-    """What a subscriber has of a channel since it (re)loaded: all after ``begin`` in one epoch, up to now.
-    None: it does not know where it began."""
+    """What a subscriber has of a channel since it (re)loaded: all after ``begin`` in one epoch, up to now."""
 
-    def __init__(self, name: str, epoch: str, begin: int | None) -> None:
+    def __init__(self, name: str, epoch: str, begin: int) -> None:
         self.name, self.epoch, self.begin = name, epoch, begin
-        self.offset = begin or 0
+        self.offset = begin
         self.seen: list[tuple[float, int, int]] = []
         """Time, offset and mark of each publication."""
 
@@ -298,8 +198,8 @@ class Life:
 class Subscription:
     """The lives of one subscriber in one channel; the last one goes on."""
 
-    def __init__(self, name: str, channel: str, knows_offsets: bool) -> None:
-        self.name, self.channel, self.knows_offsets = name, channel, knows_offsets
+    def __init__(self, name: str, channel: str) -> None:
+        self.name, self.channel = name, channel
         self.lives: list[Life] = []
         self.subscribed = False
         self.again_at = self.leave_at = 0.0
@@ -308,11 +208,9 @@ class Subscription:
     @property
     def position(self) -> tuple[str, int]:
         """Epoch and offset of the last publication; an empty epoch before the first subscription."""
-        if not self.lives or not self.knows_offsets:
-            return "", 0
-        return self.lives[-1].epoch, self.lives[-1].offset
+        return (self.lives[-1].epoch, self.lives[-1].offset) if self.lives else ("", 0)
 
-    def begin(self, found: Subscribed) -> bool:
+    def begin(self, found: Told) -> bool:
         """Take the answer to a subscription. False: it recovered a position that nobody asked for."""
         self.subscribed = True
         if self.lives and found.recovered:
@@ -320,7 +218,7 @@ class Subscription:
             for offset, mark in found.publications:
                 self.lives[-1].take(offset, mark)
             return found.epoch == self.lives[-1].epoch and found.offset >= self.lives[-1].offset
-        self.reloads += bool(self.lives) and self.knows_offsets
+        self.reloads += bool(self.lives)
         self.lives.append(Life(f"{self.name}, life {len(self.lives) + 1}", found.epoch, found.offset))
         return True
 
@@ -328,13 +226,11 @@ class Subscription:
 class Subscriber(Client):
     """:class:`Client` with subscriptions in place of messages."""
 
-    def __init__(self, shared: ChannelClients, index: int, dialect: ChannelDialect, name: str) -> None:
+    def __init__(self, shared: ChannelClients, index: int, dialect: CentrifugeDialect, name: str) -> None:
         super().__init__(shared, index, dialect, name)  # type: ignore[arg-type]
         self.shared = shared
         self.channel_dialect = dialect
-        known = dialect.knows_offsets
-        channels = shared.channels if known else FILLED
-        self.subscriptions = {channel: Subscription(name, channel, known) for channel in channels}
+        self.subscriptions = {channel: Subscription(name, channel) for channel in shared.channels}
 
     def look(self, now: float) -> None:
         super().look(now)
@@ -345,8 +241,7 @@ class Subscriber(Client):
                 self._subscribe(one, now)
             elif one.subscribed and self.shared.talking and now >= one.leave_at:
                 one.leave_at = now + ANSWER_SECONDS
-                if frame := self.channel_dialect.unsubscribe(one.channel):
-                    self._write(frame, now)
+                self._write(self.channel_dialect.unsubscribe(one.channel), now)
 
     def _subscribe(self, one: Subscription, now: float) -> None:
         one.again_at = now + ANSWER_SECONDS
@@ -358,36 +253,33 @@ class Subscriber(Client):
             one.subscribed, one.again_at = False, 0.0
 
     def _handle(self, event: Any, now: float) -> None:
-        if isinstance(event, Pong):
-            self._write(client_frame(b"{}"), now)
-            return
         if isinstance(event, LoggedIn):
             self.phase, self._pause = BEHIND, FIRST_PAUSE_SECONDS
             self.counts.connections += 1
             self.look(now)
-            return
-        one = self.subscriptions[event.channel]
-        if isinstance(event, Published):
-            one.lives[-1].take(event.offset, event.mark)
-        elif isinstance(event, Subscribed):
-            if not one.begin(event):
-                self.faults.add("recovered elsewhere", f"{one.name}, {event}, had {one.position}")
+        elif event.what == "pong":
+            self._write(client_frame(b"{}"), now)
+        else:
+            self._take(self.subscriptions[event.channel], event, now)
+
+    def _take(self, one: Subscription, told: Told, now: float) -> None:
+        if told.what == "published":
+            one.lives[-1].take(*told.publications[0])
+        elif told.what == "subscribed":
+            if not one.begin(told):
+                self.faults.add("recovered elsewhere", f"{one.name}, {told}, had {one.position}")
             one.leave_at = now + self._chance.uniform(0, 2 * self.shared.stay_seconds)
             if all(each.subscribed for each in self.subscriptions.values()):
                 self.phase = LIVE
-        elif isinstance(event, Left):
+        elif told.what == "left":
             if one.subscribed:  # the server has not ended it before
                 one.subscribed, self.phase = False, BEHIND
                 self._subscribe(one, now)
-        elif isinstance(event, Unsubscribed) or not one.subscribed:  # else it has asked twice
-            if isinstance(event, Unsubscribed) and event.code != INSUFFICIENT_STATE:
-                self.faults.add("refused", f"{one.name}: unsubscribed with {event.code}")
+        elif told.what == "unsubscribed" or not one.subscribed:  # else it has asked twice
+            if told.what == "unsubscribed" and told.code != INSUFFICIENT_STATE:
+                self.faults.add("refused", f"{one.name}: unsubscribed with {told.code}")
             self.phase = BEHIND
             one.subscribed, one.again_at = False, now + SUBSCRIBE_AGAIN_SECONDS
-
-
-DIALECTS: Final[tuple[type[ChannelDialect], ...]] = (CentrifugeDialect, CmdChannelDialect, PusherDialect)
-"""Of the subscribers, in turn."""
 
 
 class Publisher(threading.Thread):
@@ -535,8 +427,7 @@ class ChannelClients(Clients):
         marks: dict[Position, int] = {}
         for publisher in self.publishers:
             marks |= {position: mark for mark, (position, _) in publisher.acknowledged.items() if position[2]}
-        known = [one for one in self.subscriptions if one.knows_offsets]
-        for one in known:
+        for one in self.subscriptions:
             for life in one.lives:
                 marks |= {(one.channel, life.epoch, offset): mark for _, offset, mark in life.seen}
         history, ranks = History(self.history), Ranks(marks)
@@ -544,38 +435,27 @@ class ChannelClients(Clients):
             for mark, begun in publisher.begun.items():
                 position, ended = publisher.acknowledged.get(mark, (None, 0.0))
                 for at in ranks.of_mark[mark]:
-                    number = history.ask(
-                        publisher.name, "send", object_of(at), message=text_of(mark), at=begun
-                    )
+                    what = {"message": text_of(mark), "at": begun}
+                    number = history.ask(publisher.name, "send", object_of(at), **what)
                     if at == position:
-                        answer = {"at": ended, "place": ranks.rank(at)}
-                        history.answered(number, **answer)
+                        history.answered(number, at=ended, place=ranks.rank(at))
         for one in self.subscriptions:
-            for life in one.lives if one.knows_offsets else ranks.lives_of(one):
-                self._note_life(history, ranks, one.channel, life)
-            if one.lives and one.knows_offsets:
-                self._note_end(history, ranks, one, tops[one.channel])
+            for life in one.lives:
+                rows = [(0.0, life.begin, ranks.mark((one.channel, life.epoch, life.begin))), *life.seen]
+                for seen_at, offset, known in rows:
+                    where = one.channel, life.epoch, offset
+                    word = None if known is None else text_of(known)
+                    history.saw(life.name, object_of(where), word, ranks.rank(where), at=seen_at)
+            if one.lives:
+                self._note_end(history, ranks, one.lives[-1], tops[one.channel])
         history.close()
 
-    def _note_life(self, history: History, ranks: Ranks, channel: str, life: Life) -> None:
-        """What a subscriber had when it began, and what it has seen."""
-        if life.begin is not None:
-            begin = channel, life.epoch, life.begin
-            mark = ranks.mark(begin)
-            text = None if mark is None else text_of(mark)
-            history.saw(life.name, object_of(begin), text, ranks.rank(begin), at=0.0)
-        for at, offset, mark in life.seen:
-            position = channel, life.epoch, offset
-            history.saw(life.name, object_of(position), text_of(mark), ranks.rank(position), at=at)
-
-    def _note_end(self, history: History, ranks: Ranks, one: Subscription, top: Position) -> None:
+    def _note_end(self, history: History, ranks: Ranks, life: Life, top: Position) -> None:
         """The end of the history comes next for everybody: nothing is between."""
-        life = one.lives[-1]
-        if life.epoch != top[1]:
+        if life.epoch == top[1]:
+            history.saw(life.name, object_of(top), None, ranks.rank(top) + 1)
+        else:
             self.faults.add("another epoch", f"{life.name} ends in {life.epoch}, the history in {top[1]}")
-            return
-        seq = ranks.rank(top) + 1 if one.channel in STORED else top[2] + 1
-        history.saw(life.name, object_of(top), None, seq)
 
     def _top(self, channel: str) -> Position:
         """The position of the newest publication of a channel, as the first node sees it. Raises
@@ -604,35 +484,10 @@ class Ranks:
             self._offsets[position[:2]].append(position[2])
 
     def rank(self, position: Position) -> int:
-        """The offset of a publication; where offsets have gaps, its rank."""
-        channel, _, offset = position
-        return bisect_right(self._offsets[position[:2]], offset) if channel in STORED else offset
+        return bisect_right(self._offsets[position[:2]], position[2])
 
     def mark(self, position: Position) -> int | None:
-        """The mark of a publication; where offsets have gaps, of the last one up to there. None: nobody knows
-        one."""
-        offsets, rank = self._offsets[position[:2]], self.rank(position)
-        if position[0] in STORED:
-            return self.marks[(*position[:2], offsets[rank - 1])] if rank else None
-        return self.marks.get(position)
-
-    def lives_of(self, one: Subscription) -> list[Life]:
-        """Lives without offsets, with those of others. A publication that was stored again, in a new epoch,
-        has several positions: the one behind the last counts, and if there is none, another life begins."""
-        lives: list[Life] = []
-        for subscription in one.lives:
-            life: Life | None = None
-            for at, _, mark in subscription.seen:
-                found = [each for each in self.of_mark[mark] if each[0] == one.channel]
-                follows = [each for each in found if life and each[1:] == (life.epoch, life.offset + 1)]
-                positions = follows or found
-                if len(positions) != 1:
-                    life = None
-                    continue
-                _, epoch, offset = positions[0]
-                if life is None or life.epoch != epoch:
-                    life = Life(f"{subscription.name}.{len(lives)}", epoch, None)
-                    lives.append(life)
-                life.seen.append((at, offset, mark))
-                life.offset = offset
-        return lives
+        """The mark of the last known publication up to there, if there is one."""
+        channel, epoch, _ = position
+        rank = self.rank(position)
+        return self.marks[channel, epoch, self._offsets[channel, epoch][rank - 1]] if rank else None

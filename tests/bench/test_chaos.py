@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from bench import chaos_channels, chaos_objects, chaos_tasks
-from bench.chaos_channels import Subscribed
+from bench.chaos_channels import Told
 from bench.chaos_client import Faults, Reader
 from bench.chaos_loads import EventReceiver
 from bench.chaos_tasks import CMD_APP
@@ -204,14 +204,14 @@ def test_rows_that_vanish_and_rows_that_double_are_found(generator: Generator) -
 
 
 def test_a_subscriber_that_comes_back_recovers_or_reloads() -> None:
-    one = chaos_channels.Subscription("ann", "news", knows_offsets=True)
+    one = chaos_channels.Subscription("ann", "news")
     assert one.position == ("", 0)
-    assert one.begin(Subscribed("news", "e", 3, False, []))
+    assert one.begin(Told("subscribed", "news", "e", 3, False, ()))
     one.lives[-1].take(4, 4)
-    assert one.begin(Subscribed("news", "e", 6, True, [(5, 5), (6, 6)]))
+    assert one.begin(Told("subscribed", "news", "e", 6, True, ((5, 5), (6, 6))))
     assert one.position == ("e", 6)
-    assert not one.begin(Subscribed("news", "f", 6, True, [])), "another epoch"
-    assert one.begin(Subscribed("news", "f", 1, False, []))
+    assert not one.begin(Told("subscribed", "news", "f", 6, True, ())), "another epoch"
+    assert one.begin(Told("subscribed", "news", "f", 1, False, ()))
     assert [(life.name, life.epoch, life.begin) for life in one.lives] == [
         ("ann, life 1", "e", 3),
         ("ann, life 2", "f", 1),
@@ -223,20 +223,6 @@ def test_publications_have_places_that_are_dense() -> None:
     ranks = chaos_channels.Ranks({("stored:1", "e", offset): offset for offset in (3, 7, 9)})
     assert [ranks.rank(("stored:1", "e", offset)) for offset in (2, 3, 8, 9)] == [0, 1, 2, 3]
     assert [ranks.mark(("stored:1", "e", offset)) for offset in (2, 3, 8, 9)] == [None, 3, 7, 9]
-    assert (ranks.rank(("live:1", "e", 5)), ranks.mark(("live:1", "e", 5))) == (5, None)
-
-
-def test_subscribers_without_offsets_get_those_of_others() -> None:
-    """Publication 9 was stored in both epochs: where it stands is known only behind its neighbour."""
-    marks = {("live:1", "e", 1): 1, ("live:1", "e", 2): 9, ("live:1", "f", 1): 9, ("live:1", "f", 2): 3}
-    one = chaos_channels.Subscription("ann", "live:1", knows_offsets=False)
-    for span in ([1, 9], [9, 3]):
-        one.begin(Subscribed("live:1", "", 0, False, []))
-        for mark in span:
-            one.lives[-1].take(0, mark)
-    lives = chaos_channels.Ranks(marks).lives_of(one)
-    found = [(life.epoch, [(offset, mark) for _, offset, mark in life.seen]) for life in lives]
-    assert found == [("e", [(1, 1), (2, 9)]), ("f", [(2, 3)])]
 
 
 @pytest.mark.linux
@@ -271,9 +257,8 @@ def test_a_publication_that_subscribers_miss_or_see_twice_is_found(
             assert broken()[0] == {"skipped"}, (subscription.name, subscription.channel)
             life.seen[:] = [whole[0], *whole]
             assert broken()[0] >= {"seen twice"}
-            if subscription.knows_offsets:
-                life.seen[:] = whole[:-1]
-                assert broken()[0] == {"skipped"}, "the history goes on behind it"
+            life.seen[:] = whole[:-1]
+            assert broken()[0] == {"skipped"}, "the history goes on behind it"
             life.seen[:] = whole
 
 
