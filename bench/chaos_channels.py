@@ -30,7 +30,7 @@ from bench.loop import BenchError, Json
 OK = 200
 
 
-class Told(NamedTuple):
+class ChannelEvent(NamedTuple):
     """What a subscriber is told of a channel. ``what``: ``subscribed``, ``refused``, ``left``, ``published``,
     ``unsubscribed``, or ``pong``, if the server wants a sign of life. ``publications``: the new ones, or all
     that was missed, if it ``recovered``: offset and mark."""
@@ -44,10 +44,10 @@ class Told(NamedTuple):
     code: int = 0
 
 
-def _told(what: str, channel: str, found: Json, *publications: Json) -> Told:
+def _event(what: str, channel: str, found: Json, *publications: Json) -> ChannelEvent:
     rows = tuple((each.get("offset", 0), each["data"]["mark"]) for each in publications)
     position = found.get("epoch", ""), found.get("offset", 0)
-    return Told(what, channel, *position, found.get("recovered", False), rows, found.get("code", 0))
+    return ChannelEvent(what, channel, *position, found.get("recovered", False), rows, found.get("code", 0))
 
 
 class CentrifugeDialect:
@@ -85,32 +85,34 @@ class CentrifugeDialect:
         self._waiting[number] = channel
         return number
 
-    def read(self, payload: bytes) -> list[Told | LoggedIn]:
+    def read(self, payload: bytes) -> list[ChannelEvent | LoggedIn]:
         """Read a frame. Raises ValueError or KeyError."""
-        return [told for line in payload.splitlines() for told in self._read(json.loads(line))]
+        return [event for line in payload.splitlines() for event in self._read(json.loads(line))]
 
-    def _read(self, reply: Json) -> list[Told | LoggedIn]:
+    def _read(self, reply: Json) -> list[ChannelEvent | LoggedIn]:
         if not reply:
-            return [Told("pong")]
+            return [ChannelEvent("pong")]
         if push := reply.get("push"):
             if "pub" in push:
-                return [_told("published", push["channel"], {}, push["pub"])]
+                return [_event("published", push["channel"], {}, push["pub"])]
             ended = push.get("unsubscribe")
-            return [] if ended is None else [_told("unsubscribed", push["channel"], ended)]
+            return [] if ended is None else [_event("unsubscribed", push["channel"], ended)]
         done = "unsubscribe" in reply
         return [self._answer(self._waiting.pop(reply["id"]), "error" in reply, done, reply.get("subscribe"))]
 
-    def _answer(self, channel: str, is_error: bool, has_left: bool, data: Json | None) -> Told | LoggedIn:
+    def _answer(
+        self, channel: str, error: bool, has_left: bool, data: Json | None
+    ) -> ChannelEvent | LoggedIn:
         """The answer to a command."""
-        if not channel and is_error:
+        if not channel and error:
             raise ValueError("a login is refused")
         if not channel:
             return LoggedIn(False)
         if has_left:
-            return Told("left", channel)
-        if is_error or data is None:
-            return Told("refused", channel)
-        return _told("subscribed", channel, data, *data.get("publications", ()))
+            return ChannelEvent("left", channel)
+        if error or data is None:
+            return ChannelEvent("refused", channel)
+        return _event("subscribed", channel, data, *data.get("publications", ()))
 
 
 class CmdChannelDialect(CentrifugeDialect):
@@ -131,12 +133,12 @@ class CmdChannelDialect(CentrifugeDialect):
     def _command(self, command: str, channel: str, data: Json) -> bytes:
         return request_frame(command, str(self._new_id(channel)), data)
 
-    def _read(self, reply: Json) -> list[Told | LoggedIn]:
+    def _read(self, reply: Json) -> list[ChannelEvent | LoggedIn]:
         command, code, data = reply["cmd"], reply["response"]["code"], reply["response"]["data"]
         if command == "publication":
-            return [_told("published", data["channel"], {}, data)]
+            return [_event("published", data["channel"], {}, data)]
         if command == "unsubscribed":
-            return [_told("unsubscribed", data["channel"], data)]
+            return [_event("unsubscribed", data["channel"], data)]
         if command not in ("login", "subscribe", "unsubscribe"):
             return []
         channel = self._waiting.pop(int(reply["seq"]))
@@ -210,7 +212,7 @@ class Subscription:
         """Epoch and offset of the last publication; an empty epoch before the first subscription."""
         return (self.lives[-1].epoch, self.lives[-1].offset) if self.lives else ("", 0)
 
-    def begin(self, found: Told) -> bool:
+    def begin(self, found: ChannelEvent) -> bool:
         """Take the answer to a subscription. False: it recovered a position that nobody asked for."""
         self.subscribed = True
         if self.lives and found.recovered:
@@ -262,22 +264,22 @@ class Subscriber(Client):
         else:
             self._take(self.subscriptions[event.channel], event, now)
 
-    def _take(self, one: Subscription, told: Told, now: float) -> None:
-        if told.what == "published":
-            one.lives[-1].take(*told.publications[0])
-        elif told.what == "subscribed":
-            if not one.begin(told):
-                self.faults.add("recovered elsewhere", f"{one.name}, {told}, had {one.position}")
+    def _take(self, one: Subscription, event: ChannelEvent, now: float) -> None:
+        if event.what == "published":
+            one.lives[-1].take(*event.publications[0])
+        elif event.what == "subscribed":
+            if not one.begin(event):
+                self.faults.add("recovered elsewhere", f"{one.name}, {event}, had {one.position}")
             one.leave_at = now + self._chance.uniform(0, 2 * self.shared.stay_seconds)
             if all(each.subscribed for each in self.subscriptions.values()):
                 self.phase = LIVE
-        elif told.what == "left":
+        elif event.what == "left":
             if one.subscribed:  # the server has not ended it before
                 one.subscribed, self.phase = False, BEHIND
                 self._subscribe(one, now)
-        elif told.what == "unsubscribed" or not one.subscribed:  # else it has asked twice
-            if told.what == "unsubscribed" and told.code != INSUFFICIENT_STATE:
-                self.faults.add("refused", f"{one.name}: unsubscribed with {told.code}")
+        elif event.what == "unsubscribed" or not one.subscribed:  # else it has asked twice
+            if event.what == "unsubscribed" and event.code != INSUFFICIENT_STATE:
+                self.faults.add("refused", f"{one.name}: unsubscribed with {event.code}")
             self.phase = BEHIND
             one.subscribed, one.again_at = False, now + SUBSCRIBE_AGAIN_SECONDS
 
@@ -438,7 +440,8 @@ class ChannelClients(Clients):
                     what = {"message": text_of(mark), "at": begun}
                     number = history.ask(publisher.name, "send", object_of(at), **what)
                     if at == position:
-                        history.answered(number, at=ended, place=ranks.rank(at))
+                        answer = {"at": ended, "place": ranks.rank(at)}
+                        history.answered(number, **answer)
         for one in self.subscriptions:
             for life in one.lives:
                 rows = [(0.0, life.begin, ranks.mark((one.channel, life.epoch, life.begin))), *life.seen]

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from bench import chaos_channels, chaos_objects, chaos_tasks
-from bench.chaos_channels import Told
+from bench.chaos_channels import ChannelEvent
 from bench.chaos_client import Faults, Reader
 from bench.chaos_loads import EventReceiver
 from bench.chaos_tasks import CMD_APP
@@ -206,12 +206,12 @@ def test_rows_that_vanish_and_rows_that_double_are_found(generator: Generator) -
 def test_a_subscriber_that_comes_back_recovers_or_reloads() -> None:
     one = chaos_channels.Subscription("ann", "news")
     assert one.position == ("", 0)
-    assert one.begin(Told("subscribed", "news", "e", 3, False, ()))
+    assert one.begin(ChannelEvent("subscribed", "news", "e", 3, False, ()))
     one.lives[-1].take(4, 4)
-    assert one.begin(Told("subscribed", "news", "e", 6, True, ((5, 5), (6, 6))))
+    assert one.begin(ChannelEvent("subscribed", "news", "e", 6, True, ((5, 5), (6, 6))))
     assert one.position == ("e", 6)
-    assert not one.begin(Told("subscribed", "news", "f", 6, True, ())), "another epoch"
-    assert one.begin(Told("subscribed", "news", "f", 1, False, ()))
+    assert not one.begin(ChannelEvent("subscribed", "news", "f", 6, True, ())), "another epoch"
+    assert one.begin(ChannelEvent("subscribed", "news", "f", 1, False, ()))
     assert [(life.name, life.epoch, life.begin) for life in one.lives] == [
         ("ann, life 1", "e", 3),
         ("ann, life 2", "f", 1),
