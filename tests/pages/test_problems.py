@@ -1,18 +1,21 @@
 """Pages beside the API: what a browser is shown in place of a page, and where there are none."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from imserver.gateway.node.http_servers import LISTENER_KEY
-from imserver.pages import FEATURE
-from tests.gateway.api.fakes import CORE
 from tests.gateway.node.test_flask_app import App, problem_of
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"}
 
 
 @pytest.fixture
-def app() -> App:
-    return App((*CORE, FEATURE))
+def app(tmp_path: Path) -> Iterator[App]:
+    one = App(tmp_path, "pages")
+    yield one
+    one.close()
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from flask import Flask
+from msgspec.structs import replace
 
 from imserver.gateway.cluster.registry import Lease, RegistryCounters
 from imserver.gateway.cluster.rpc.counters import RpcCounters
 from imserver.gateway.config.settings import KeySettings
-from imserver.gateway.http.views import create_api
 from imserver.gateway.metric_table import METRICS, merge, render
 from imserver.gateway.metrics import Histogram, Metrics
-from tests.gateway.api.fakes import OWN_METRICS, FakeNode, with_keys
+from imserver.gateway.push.idempotency import Idempotency
+from tests.gateway.api.api_node import ApiNode, with_keys
+from tests.gateway.api.conftest import StartNode
 
 KEYS = with_keys(
     KeySettings("admin-key", ("admin",)),
@@ -44,7 +45,7 @@ class AnyNode:
         }
         self.hub = SimpleNamespace(apps=apps, registered=apps.values)
         self.flusher = SimpleNamespace(stalled=set(), budget=SimpleNamespace(total=7))
-        self.idempotency = FakeNode().idempotency
+        self.idempotency = Idempotency(1000, 60)
         self.pending = SimpleNamespace(count=4, expired=5)
         self.metrics.http_over_rate = 6
         membership = SimpleNamespace(channels=2, members=3)
@@ -198,21 +199,29 @@ def test_texts_of_several_nodes_become_one_that_describes_each_metric_once() -> 
 # --- GET /metrics -------------------------------------------------------------------------------------------
 
 
-def scrape(node: FakeNode, key: str = "") -> Any:
-    app = Flask("test", static_folder=None)
-    app.register_blueprint(create_api(node.api))
-    with app.test_client() as client:
-        return client.get("/metrics", headers={"Authorization": f"Bearer {key}"} if key else {})
+OWN_METRICS = """\
+# HELP imserver_node_up Whether the node has answered
+# TYPE imserver_node_up gauge
+imserver_node_up{node="10.0.0.1:9001"} 1
+# HELP imserver_users Users
+# TYPE imserver_users gauge
+imserver_users{node="10.0.0.1:9001",app="101"} 2
+"""
 
 
-def test_a_scrape_gets_all_nodes_of_the_machine_and_no_other() -> None:
-    node = FakeNode()
-    node.peers.others = [
+def scrape(node: ApiNode, key: str = "") -> Any:
+    return node.web.get("/metrics", headers={"Authorization": f"Bearer {key}"} if key else {})
+
+
+def test_a_scrape_gets_all_nodes_of_the_machine_and_no_other(node: ApiNode) -> None:
+    peers = node.meet()
+    node.core.overview = replace(node.core.overview, own_metrics=lambda: OWN_METRICS)
+    peers.others = [
         Lease("10.0.0.1:9003", 2, host="one"),
         Lease("10.0.0.1:9005", 3, host="one"),
         Lease("10.0.0.2:9001", 4, host="two"),
     ]
-    node.peers.answers = {"10.0.0.1:9003": {"metrics": OWN_METRICS.replace("9001", "9003")}}
+    peers.answers = {"10.0.0.1:9003": {"metrics": OWN_METRICS.replace("9001", "9003")}}
     answer = scrape(node)
     assert (answer.status_code, answer.content_type) == (200, "text/plain; version=0.0.4; charset=utf-8")
     assert samples(answer.text) == {
@@ -222,17 +231,18 @@ def test_a_scrape_gets_all_nodes_of_the_machine_and_no_other() -> None:
         ("imserver_users", 'node="10.0.0.1:9001",app="101"'): 2,
         ("imserver_users", 'node="10.0.0.1:9003",app="101"'): 2,
     }
-    assert node.peers.queries[0][0] == ["10.0.0.1:9003", "10.0.0.1:9005"]
+    assert peers.queries[0][0] == ["10.0.0.1:9003", "10.0.0.1:9005"]
 
 
 @pytest.mark.parametrize(
     ("key", "status"), [("", 401), ("wrong", 401), ("read-key", 200), ("app-key", 403), ("admin-key", 200)]
 )
-def test_outside_demo_mode_a_scrape_needs_a_key_of_all_apps(key: str, status: int) -> None:
-    assert scrape(FakeNode(KEYS), key).status_code == status
+def test_outside_demo_mode_a_scrape_needs_a_key_of_all_apps(
+    start_node: StartNode, key: str, status: int
+) -> None:
+    assert scrape(start_node(KEYS), key).status_code == status
 
 
-def test_a_failure_is_no_metric() -> None:
-    node = FakeNode()
-    node.read_metrics = lambda: 1 / 0  # type: ignore[assignment, return-value]
+def test_a_failure_is_no_metric(node: ApiNode) -> None:
+    node.core.overview = replace(node.core.overview, own_metrics=lambda: 1 / 0)
     assert scrape(node).status_code == 500

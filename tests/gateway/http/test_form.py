@@ -1,5 +1,6 @@
 """Reading forms and JSON: in agreement with urllib, forgiving where the original is."""
 
+from itertools import count
 from urllib.parse import parse_qsl
 
 import pytest
@@ -14,7 +15,6 @@ from imserver.gateway.http.form import (
     parse_pairs,
     read_multipart,
 )
-from tests.gateway.api.fakes import multipart
 
 encoded_text = st.text(
     alphabet=st.one_of(
@@ -25,6 +25,19 @@ encoded_text = st.text(
 encoded_bytes = st.lists(
     st.sampled_from(b"& = + % %E4 %bd %A0 %41 %4 %zz a K \xe4 \xff".split()), max_size=20
 ).map(b"".join)
+
+
+_numbers = count()
+
+
+def multipart(*fields: tuple[str, str], files: tuple[tuple[str, bytes], ...] = ()) -> tuple[bytes, str]:
+    """A multipart form: its body and its content type."""
+    boundary = f"boundary{next(_numbers)}"
+    head = 'Content-Disposition: form-data; name="{0}"{1}\r\n\r\n'
+    parts = [head.format(name, "").encode() + value.encode() for name, value in fields]
+    parts += [head.format(name, f'; filename="{name}.bin"').encode() + content for name, content in files]
+    body = b"".join(b"--%b\r\n%b\r\n" % (boundary.encode(), part) for part in parts)
+    return body + b"--%b--\r\n" % boundary.encode(), f"multipart/form-data; boundary={boundary}"
 
 
 def pairs_by_urllib(encoded: bytes) -> list[tuple[str, str]]:

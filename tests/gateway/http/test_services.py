@@ -4,6 +4,8 @@ answered."""
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,7 +19,7 @@ from imserver.gateway.core.core import Core
 from imserver.gateway.http.call import Api, Call, Route, answer, read
 from imserver.gateway.http.operation import Resource, route_of
 from imserver.gateway.transport.http1 import HttpRequest, HttpResponse
-from tests.gateway.api.fakes import LIMITED, FakeNode
+from tests.gateway.api.api_node import LIMITED, ApiNode
 
 built: Counter[str] = Counter()
 
@@ -76,11 +78,13 @@ def refused(greeter: Greeter, call: Call, request: Name) -> Greeting:
 
 
 @pytest.fixture
-def api() -> Api:
+def api(tmp_path: Path) -> Iterator[Api]:
     built.clear()
-    node: Any = FakeNode()
+    node = ApiNode(tmp_path)
     rows = [route_of(row) for row in routes.rows]
-    return Api(node, rows, {"greetings/most": rows[1], "greetings/refused": rows[2]}, lambda most, demo: b"")
+    commands = {"greetings/most": rows[1], "greetings/refused": rows[2]}
+    yield Api(node.core, rows, commands, lambda most, demo: b"")
+    node.close()
 
 
 def ask(api: Api, method: str, path: str) -> Any:
@@ -120,3 +124,12 @@ def test_commands_answer_alike(
     assert by_route == by_command
     shown = msgspec.json.decode(by_route.body)
     assert (by_route.status, shown.get("code"), shown.get("message")) == (status, code, message)
+
+
+def test_an_error_in_a_route_of_the_originals_is_logged_and_answered_with_1004(
+    api: Api, caplog: pytest.LogCaptureFixture
+) -> None:
+    endpoint = api.bind(Route("GET", "/users", Needs.ANYONE, lambda _, call: call.reply(1 // 0)))
+    answered = answer(api, endpoint, HttpRequest("GET", "/users", b"", b"", {}, "192.0.2.1"))
+    assert (answered.status, msgspec.json.decode(answered.body)["code"]) == (200, 1004)
+    assert "Traceback" in caplog.text

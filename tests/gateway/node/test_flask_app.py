@@ -1,7 +1,7 @@
 """The Flask application around pages and API: problems, request ids, the request log."""
 
 from collections.abc import Iterator
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -11,34 +11,27 @@ from werkzeug.exceptions import ImATeapot
 from werkzeug.test import TestResponse
 
 from imserver.gateway.auth.principal import DEMO
-from imserver.gateway.config.settings import ApiSettings
+from imserver.gateway.config.settings import ApiSettings, Config
 from imserver.gateway.http.reply import CMD, PREFLIGHT
-from imserver.gateway.node.flask_app import create_app
-from imserver.gateway.node.http_servers import LISTENER_KEY, Servers
+from imserver.gateway.node.http_servers import LISTENER_KEY
 from imserver.gateway.transport.http1 import HEADER_LIST
-from tests.gateway.api.fakes import BAD_PARAMETER, CORE, FakeNode
+from tests.gateway.api.api_node import BAD_PARAMETER, ApiNode
 from tests.rows import ROUTES
 from tests.security.node_harness import Harness, config
 
 
-class App:
-    """The application on a fake node, with what it logged as requests."""
+class App(ApiNode):
+    """A node, and what it logged as requests."""
 
-    def __init__(self, features: Any = CORE) -> None:
-        self.node = FakeNode()
+    def __init__(self, folder: Path, *features: str) -> None:
+        super().__init__(folder, Config(features=("client", *features)))
         self.logged: list[tuple[Any, ...]] = []
-        node = cast(Any, self.node)
-        node.http_port, node.ws_port = 8080, 8089
-        node.request_log = SimpleNamespace(add=lambda *entry: self.logged.append(entry))
-        paths = frozenset({"/acc", "/ws"})
-        servers = SimpleNamespace(
-            core=node, api=node.api, streams=node.streams, websocket_paths=paths, features=features
-        )
-        self.flask = create_app(cast(Servers, servers))
+        self.core.node.request_log.add = lambda *entry: self.logged.append(entry)
+        self.flask = self.node.servers.application
         self.flask.add_url_rule("/fail", "fail", self.fail)
         self.flask.add_url_rule("/teapot", "teapot", self.pour)
         self.flask.add_url_rule("/closed", "closed", lambda: abort(401))
-        self.client: FlaskClient = self.flask.test_client()
+        self.client: FlaskClient = self.web
 
     def fail(self) -> str:
         raise RuntimeError("the inner reason")
@@ -48,8 +41,10 @@ class App:
 
 
 @pytest.fixture
-def app() -> App:
-    return App()
+def app(tmp_path: Path) -> Iterator[App]:
+    one = App(tmp_path)
+    yield one
+    one.close()
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +174,7 @@ def test_requests_are_logged_without_their_query(app: App) -> None:
 
 
 def test_a_body_over_the_limit_is_answered_in_the_style_of_the_api(app: App) -> None:
-    limits = app.node.api.limits
+    limits = app.api.limits
     limits.body_bytes = limits.public_body_bytes = 100
     assert app.client.post("/user/kick", data={"x": "y" * 98}).json != BAD_PARAMETER
     assert app.client.post("/user/kick", data={"x": "y" * 99}).json == BAD_PARAMETER
