@@ -81,7 +81,7 @@ def _texts(payload: bytes, dialect: str, name: str) -> Iterator[str]:
 
 
 def _protobuf(payload: bytes, name: str, number: int) -> Iterator[str]:
-    for kind, code, content, _ in outputs(payload):
+    for kind, code, content in outputs(payload):
         is_login = content.startswith(b"\x08\x03")
         if kind == number or (kind == CT_ACK and is_login == (name == "login")):
             yield "refused" if content.startswith(b"\x08\x04") else str(code)

@@ -24,23 +24,14 @@ from bench.context import RunContext, parameter, seconds_parameter, shares, text
 from bench.figures import Figures
 from bench.frames import CLOSE, scan
 from bench.generator import Generator, settle
-from bench.latency import STAMP_WRAP, Latency, stamp_us
+from bench.latency import STAMP_DIGITS, STAMP_WRAP, Latency, stamp_us
 from bench.loop import BenchError, Json
-from bench.protobuf import (
-    BINARY,
-    CT_ACK,
-    CT_MESSAGE,
-    GROUP,
-    SINGLE,
-    UP,
-    PushReader,
-    Writer,
-    login_frame,
-    numbers,
-    outputs,
-)
-from bench.push import LAST_FRAMES_SECONDS, MOST_MESSAGES, Receipts, new_tag
+from bench.protobuf import CT_ACK, CT_MESSAGE, login_frame, message_frame, outputs
+from bench.push import LAST_FRAMES_SECONDS, MOST_MESSAGES, NUMBER_DIGITS, Receipts, new_tag
 from bench.servers import Worker
+from imserver.dialects.protobuf import chat_pb2 as pb
+
+UP = 1  # a kind of acknowledgements
 
 MOST_KNOWN = 1024  # frames in the lookup table
 
@@ -75,7 +66,7 @@ class ChatTally:
     def __init__(self, connections: ConnectionSet, tag: str, *, shared: bool) -> None:
         self.connections = connections
         self.shared = shared
-        self.pushes = PushReader(tag.encode())
+        self._tag = tag.encode()
         self.latency = Latency()
         self.ack_latency = Latency()
         self.received = self.acked = self.unexpected = 0
@@ -122,83 +113,75 @@ class ChatTally:
         opcode, payload = frame[0] & 0x0F, frame[head_bytes:]
         if opcode >= CLOSE:
             self.connections.control(conn, opcode, payload)
-        elif opcode != BINARY:
-            self.unexpected += 1
-        elif (part := self._part(payload)) is not None:
-            if self.shared:
-                if len(self._known) >= MOST_KNOWN:
-                    self._known.clear()
-                self._known[frame] = part
-            self._add(conn, part)
-        else:
-            self._read_mixed(conn, payload)
-
-    def _part(self, payload: bytes) -> Part | None:
-        found = self.pushes.read(payload)
-        if found is None:
-            return None
-        positions = [position for _number, _stamp, position in found]
-        return Part(
-            len(found),
-            sum(hash((number, position)) for number, _stamp, position in found),
-            positions[0],
-            positions[-1],
-            found[0][1],
-            all(before < behind for before, behind in pairwise(positions)),
-        )
-
-    def _read_mixed(self, conn: Connection, payload: bytes) -> None:
-        """Decode a frame with acknowledgements or with unexpected content."""
+            return
         try:
             found = outputs(payload)
         except ValueError:
             self.unexpected += 1
             return
-        for kind, _code, data, whole in found:
-            if kind == CT_ACK:
-                self._acknowledge(conn, numbers(data))
-            elif kind == CT_MESSAGE and (part := self._part(whole)) is not None:
+        if (part := self._part(found)) is not None:
+            if self.shared:
+                if len(self._known) >= MOST_KNOWN:
+                    self._known.clear()
+                self._known[frame] = part
+            self._add(conn, part)
+            return
+        for each in found:
+            if each[0] == CT_ACK:
+                self._acknowledge(conn, pb.ACKMsg.FromString(each[2]))
+            elif (part := self._part([each])) is not None:
                 self._add(conn, part)
             else:
                 self.unexpected += 1
 
-    def _acknowledge(self, conn: Connection, fields: dict[int, int]) -> None:
+    def _part(self, found: list[tuple[int, int, bytes]]) -> Part | None:
+        """What these outputs change; None unless all of them are pushes of this run."""
+        positions, numbers, stamp = [], [], b""
+        for kind, _code, data in found:
+            message = pb.PushMsg.FromString(data).msg if kind == CT_MESSAGE else pb.Message()
+            if not message.content.startswith(self._tag):
+                return None
+            text = message.content[len(self._tag) :]
+            numbers.append(int(text[:NUMBER_DIGITS]))
+            stamp = stamp or text[NUMBER_DIGITS : NUMBER_DIGITS + STAMP_DIGITS]
+            positions.append(message.seq)
+        return Part(
+            len(found),
+            sum(map(hash, zip(numbers, positions, strict=True))),
+            positions[0],
+            positions[-1],
+            int(stamp),
+            all(before < behind for before, behind in pairwise(positions)),
+        )
+
+    def _acknowledge(self, conn: Connection, ack: pb.ACKMsg) -> None:
         sender = self.senders[conn.number]
-        position = fields.get(0x18, 0)
-        if (
-            fields.get(0x08) != UP
-            or fields.get(0x10) != sender.acked + 1
-            or not sender.waiting
-            or not position
-        ):
+        if ack.type != UP or ack.clientId != sender.acked + 1 or not sender.waiting or not ack.seq:
             self.unexpected += 1
             return
-        if position <= conn.digest:
+        if ack.seq <= conn.digest:
             self.disordered.add(conn.number)
-        conn.digest = position
+        conn.digest = ack.seq
         number, sent_ns = sender.waiting.popleft()
         sender.acked += 1
         self.acked += 1
-        sender.total += hash((number, position))
+        sender.total += hash((number, ack.seq))
         self.ack_latency.add((self.last_ns - sent_ns) // 1000)
 
-    def verdict(self, partner: dict[int, int] | None = None) -> Receipts:
-        """Compare the received messages of each receiver with the acknowledged ones.
-
-        Each receiver gets the messages of all others, or, with ``partner``, those of that one.
-        """
+    def verdict(self, partner: dict[int, int]) -> Receipts:
+        """Compare the received messages of each receiver with the acknowledged ones: those of all others, or,
+        with a ``partner``, of that one."""
         expected = lost = doubled = 0
         count = sum(sender.acked for sender in self.senders.values())
         total = sum(sender.total for sender in self.senders.values())
         for conn in self.receivers:
             own = self.senders[conn.number]
             wanted, worth_all = count - own.acked, total - own.total
-            if partner is not None:
+            if partner:
                 other = self.senders[partner[conn.number]]
                 wanted, worth_all = other.acked, other.total
-            changed = (
-                conn.frames == wanted and conn.checksum != worth_all
-            )  # at least one was exchanged for another
+            # At least one was exchanged for another.
+            changed = conn.frames == wanted and conn.checksum != worth_all
             expected += wanted
             lost += max(0, wanted - conn.frames) + changed
             doubled += max(0, conn.frames - wanted) + changed
@@ -253,77 +236,52 @@ SETTLE_SECONDS = 1.0
 DIALECTS = ("cmd", "protobuf")
 
 
-class ChatRun:
-    """The messages of one run: who sends the next one, over which connection."""
-
-    def __init__(self, generator: Generator, tally: ChatTally, tag: str, group: int) -> None:
-        accounts = generator.state["accounts"]
-        sent_ms = int(time.time() * 1000)
-        self.tally = tally
-        self.tag = tag.encode()
-        self.by_fd = conns = tally.receivers
-        partners = {conn.number: conns[index ^ 1].number for index, conn in enumerate(conns) if not group}
-        self.partner = partners or None
-        kind = GROUP if group else SINGLE
-        self.writers = [
-            Writer(kind, group or accounts[partners[conn.number]][0], accounts[conn.number][0], sent_ms)
-            for conn in conns
-        ]
-        self.sent = self.unsent = 0
-
-    def send(self, index: int) -> None:
-        conn = self.by_fd[index]
-        sender = self.tally.senders[conn.number]
-        number, self.sent = self.sent, self.sent + 1
-        content = b"%b%07d%010d%b" % (self.tag, number, stamp_us(), PADDING)
-        frame = self.writers[index].frame(sender.acked + len(sender.waiting) + 1, content)
-        sender.waiting.append((number, time.monotonic_ns()))
-        try:
-            if conn.sock.send(frame) < len(frame):
-                raise BlockingIOError
-        except OSError:
-            self.unsent += 1
-
-    @property
-    def outstanding(self) -> int:
-        """Number of messages without acknowledgement, and of pushes that have not arrived."""
-        each = 1 if self.partner else len(self.by_fd) - 1
-        return self.sent - self.tally.acked + self.sent * each - self.tally.received
-
-
 def chat(generator: Generator, tag: str, seconds: float, rate: float, group: int) -> Json:
     """Task: let the connections of this process chat in ``group`` (0: in pairs); count what they receive.
 
     They send ``rate`` messages a second, evenly spread; with 0, each sends after its last acknowledgement.
     """
     loop, tally = generator.loop, ChatTally(generator.connections, tag, shared=bool(group))
-    run = ChatRun(generator, tally, tag, group)
-    senders = [tally.senders[conn.number] for conn in run.by_fd]
+    accounts, conns = generator.state["accounts"], tally.receivers
+    partner = {} if group else {conn.number: conns[at ^ 1].number for at, conn in enumerate(conns)}
+    sent = unsent = 0
+
+    def send(conn: Connection) -> None:
+        nonlocal sent, unsent
+        sender = tally.senders[conn.number]
+        content = b"%b%07d%010d%b" % (tag.encode(), sent, stamp_us(), PADDING)
+        receiver = group or accounts[partner[conn.number]][0]
+        number, account = sender.acked + len(sender.waiting) + 1, accounts[conn.number][0]
+        frame = message_frame(number, account, receiver, content, group=bool(group))
+        sender.waiting.append((sent, time.monotonic_ns()))
+        sent += 1
+        try:
+            unsent += conn.sock.send(frame) < len(frame)
+        except OSError:
+            unsent += 1
+
     begin = time.monotonic()
-    end, total = begin + seconds, min(int(seconds * rate + 0.5), MOST_MESSAGES)
-    while (run.sent < total if rate else time.monotonic() < end) and not loop.stopped:
-        if not rate:
-            for index, sender in enumerate(senders):
-                if not sender.waiting and run.sent < MOST_MESSAGES:
-                    run.send(index)
-            loop.turn(0.1)
-        elif (left := begin + run.sent / rate - time.monotonic()) <= 0:
-            run.send(run.sent % len(senders))
-            continue
-        else:
-            loop.turn(left)
+    if rate:
+        for turn in loop.paced(rate, seconds):
+            send(conns[turn % len(conns)])
+    while not rate and time.monotonic() < begin + seconds and not loop.stopped:
+        for conn in conns:
+            if not tally.senders[conn.number].waiting and sent < MOST_MESSAGES:
+                send(conn)
+        loop.turn(0.1)
     during, sending = tally.acked, time.monotonic() - begin
-    loop.until_quiet(lambda: run.outstanding <= 0, LAST_FRAMES_SECONDS)
+    each = len(conns) - 1 if group else 1
+    loop.until_quiet(lambda: tally.acked + tally.received >= sent * (1 + each), LAST_FRAMES_SECONDS)
     elapsed = tally.last_ns / 1e9 - begin
     generator.connections.settle(0.3, 5)  # repeats arrive late
     tally.release()
     return {
-        "sent": run.sent,
-        "unsent": run.unsent,
+        "sent": sent,
+        "unsent": unsent,
         "during": during,
         "sending_seconds": sending,
         "seconds": max(elapsed, 1e-6),
-        "verdict": tally.verdict(run.partner).pack(),
+        "verdict": tally.verdict(partner).pack(),
         **tally.figures(),
         "dropped": generator.connections.facts()["lost"],
     }

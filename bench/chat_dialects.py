@@ -6,14 +6,15 @@ The *mark* of a message identifies it: its sender and its number there, containe
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from bench import protobuf
+from google.protobuf.message import DecodeError
+
 from bench.frames import request_frame
 from bench.loop import Json
-from bench.protobuf import CT_ACK, CT_LOGIN, CT_MESSAGE, CT_SYNC, field, varint
+from bench.protobuf import CT_ACK, CT_MESSAGE, CT_SYNC, input_frame, login_frame, message_frame, outputs
+from imserver.dialects.protobuf import chat_pb2 as pb
 
 MARK_BITS = 32
 SYNC_ENTRIES = 200
@@ -170,7 +171,7 @@ class ProtobufDialect:
     no ids of its own for its messages (``counts_anew``). Its sync shows it which of them are stored.
     """
 
-    path = protobuf.PATH
+    path = "/ws"
     in_order = True
 
     def __init__(self, account: int, token: str, resumes: bool = False, acks: bool = False) -> None:
@@ -189,13 +190,11 @@ class ProtobufDialect:
         self._counted = 0
         self._numbers.clear()
         self._marks.clear()
-        resume = b"\x18" + varint(cursor) if self.resumes else b""
-        acks = b"\x20\x01" if self.acks else b""
-        return protobuf.input_frame(CT_LOGIN, field(0x0A, self.token.encode()) + resume + acks)
+        return login_frame(self.token, cursor if self.resumes else None, self.acks)
 
     def sync(self, cursor: int) -> bytes:
-        limit = b"\x10" + varint(SYNC_ENTRIES) if self.resumes else b""
-        return protobuf.input_frame(CT_SYNC, b"\x08" + varint(cursor) + limit)
+        limit = SYNC_ENTRIES if self.resumes else None
+        return input_frame(CT_SYNC, pb.SyncInputMsg(seq=cursor, limit=limit).SerializeToString())
 
     def send(self, message: Outgoing) -> bytes:
         """Send a message with the next number of this connection, or a repeat with its old number."""
@@ -204,51 +203,49 @@ class ProtobufDialect:
             number = self._counted = self._counted + 1
             self._numbers[message.mark] = number
             self._marks[number] = message.mark
-        kind = protobuf.GROUP if message.group else protobuf.SINGLE
-        writer = protobuf.Writer(kind, message.receiver, self.account, int(time.time() * 1000))
-        name = b"" if self.counts_anew else message.name.encode()
-        return writer.frame(number, message.text.encode(), name)
+        name, content = "" if self.counts_anew else message.name, message.text.encode()
+        return message_frame(number, self.account, message.receiver, content, group=message.group, name=name)
 
     def ack(self, cursor: int) -> bytes:
-        data = b"\x08%c\x18%b" % (_PUSHED, varint(cursor))
-        return protobuf.input_frame(CT_ACK, data) if self.acks else b""
+        data = pb.ACKMsg(type=_PUSHED, seq=cursor).SerializeToString()
+        return input_frame(CT_ACK, data) if self.acks else b""
 
     def read(self, payload: bytes) -> list[ServerEvent]:
-        events: list[ServerEvent] = []
-        for kind, code, data, _whole in protobuf.outputs(payload):
-            if kind == CT_ACK:
-                events += self._read_ack(code, protobuf.numbers(data))
-            elif code != OK:
-                events.append(Refused(f"request {kind}", code))
-            elif kind == CT_MESSAGE:
-                events.append(_message(protobuf.fields(data)[0x0A][0]))
-            elif kind == CT_SYNC:
-                page = protobuf.fields(data)
-                entries = [_message(each) for each in page.get(0x0A, [])]
-                events.append(Page(entries, bool(page.get(0x10)), bool(page.get(0x18))))
-            elif kind != _SIGNAL:
-                raise ValueError(payload[:100])
-        return events
+        try:
+            return [event for output in outputs(payload) for event in self._read(*output)]
+        except DecodeError:
+            raise ValueError(payload[:100]) from None
 
-    def _read_ack(self, code: int, fields: dict[int, int]) -> list[ServerEvent]:
-        kind, number = fields.get(0x08, 0), fields.get(0x10, 0)
-        if kind == _LOGGED_IN:
-            return [LoggedIn(bool(fields.get(0x20)), bool(fields.get(0x28)))]
-        if kind == _REFUSED and code == NOT_STORED and number in self._marks:
-            return [NotStored(self._marks[number])]
-        if kind == _REFUSED:
-            return [Refused("send" if number else "login", code)]
-        mark = self._marks.pop(number, 0)
+    def _read(self, kind: int, code: int, data: bytes) -> list[ServerEvent]:
+        if kind == CT_ACK:
+            return self._read_ack(code, pb.ACKMsg.FromString(data))
+        if code != OK:
+            return [Refused(f"request {kind}", code)]
+        if kind == CT_MESSAGE:
+            return [_message(pb.PushMsg.FromString(data).msg)]
+        if kind == CT_SYNC:
+            page = pb.SyncOutputMsg.FromString(data)
+            return [Page([*map(_message, page.messages)], page.has_more, page.begin_anew)]
+        if kind != _SIGNAL:
+            raise ValueError(f"an output of the kind {kind}")
+        return []
+
+    def _read_ack(self, code: int, ack: pb.ACKMsg) -> list[ServerEvent]:
+        if ack.type == _LOGGED_IN:
+            return [LoggedIn(ack.recovered, ack.begin_anew)]
+        if ack.type == _REFUSED and code == NOT_STORED and ack.clientId in self._marks:
+            return [NotStored(self._marks[ack.clientId])]
+        if ack.type == _REFUSED:
+            return [Refused("send" if ack.clientId else "login", code)]
+        mark = self._marks.pop(ack.clientId, 0)
         if not mark:
             return []  # a repeat of the last one
         del self._numbers[mark]
-        return [Stored(mark, Entry(fields.get(0x18, 0), 0, 0, mark))]
+        return [Stored(mark, Entry(ack.seq, 0, 0, mark))]
 
 
-def _message(data: Any) -> Entry:
-    found = protobuf.fields(data)
-    (id,), (content,) = found.get(0x30, [0]), found.get(0x2A, [b""])
-    return Entry(id, 0, 0, 0 if found.get(0x40) else read_mark(content.decode()))
+def _message(message: pb.Message) -> Entry:
+    return Entry(message.seq, 0, 0, 0 if message.kind else read_mark(message.content.decode()))
 
 
 Dialect = CmdDialect | ProtobufDialect

@@ -183,7 +183,7 @@ def wrong(found: Receipts) -> tuple[int, int, int]:
 def test_a_chat_that_reaches_everybody_is_good() -> None:
     tally = chatted(streams())
     assert (tally.received, tally.acked, tally.unexpected) == (120, 40, 0)
-    assert wrong(tally.verdict()) == (0, 0, 0)
+    assert wrong(tally.verdict({})) == (0, 0, 0)
     assert tally.latency.count == 120
     assert tally.ack_latency.count == 40
 
@@ -203,13 +203,13 @@ def test_what_is_lost_doubled_or_out_of_order_is_found(
 ) -> None:
     frames = streams()
     frames[2] = [*(frames[2][at] for at in order), *frames[2][max(6, len(set(order))) :]]
-    assert wrong(chatted(frames).verdict()) == faults, member
+    assert wrong(chatted(frames).verdict({})) == faults, member
 
 
 def test_a_position_other_than_was_acknowledged_is_found() -> None:
     frames = streams()
     frames[2][5] = push(5, 126)
-    verdict = chatted(frames).verdict()
+    verdict = chatted(frames).verdict({})
     assert (verdict.lost, verdict.doubled) == (1, 1)
 
 
