@@ -125,7 +125,6 @@ def test_fanout_to_receivers_in_several_processes(
 def test_a_few_hundred_instead_of_a_million(
     users: int, processes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(million, "BEAT_SECONDS", 0.0)  # everybody beats before each phase
     how = ("--connections", str(users), "--processes", str(processes))
     result = run("million", *how, *QUICK, "--json")
     assert result.exit_code == 0, result.output
@@ -136,7 +135,6 @@ def test_a_few_hundred_instead_of_a_million(
     assert figures["online"] == figures["listed"] == users
     assert figures["pushes"] > 20
     assert 0 < figures["push_p50_ms"] <= figures["push_p99_ms"]
-    assert 0 < figures["busy_push_p50_ms"] <= figures["busy_push_p99_ms"]
     assert 0 < figures["broadcast_seconds"] < 60
     assert figures["pss_full_mb"] > 10
     assert (figures["redis_mb"] is None) == (processes == 1), "one process needs no Redis"
