@@ -281,7 +281,7 @@ def chat(generator: Generator, tag: str, seconds: float, rate: float, group: int
         "during": during,
         "sending_seconds": sending,
         "seconds": max(elapsed, 1e-6),
-        "verdict": tally.verdict(partner).pack(),
+        "verdict": tally.verdict(partner),
         **tally.figures(),
         "dropped": generator.connections.facts()["lost"],
     }
@@ -497,7 +497,7 @@ def measure(context: RunContext, worker: Worker, group: int, options: ChatOption
     span.note([answer])
     if not answer["acked"]:
         raise BenchError("no message was acknowledged")
-    verdict, received, acked = answer["verdict"], answer["received"], answer["acked"]
+    verdict, received, acked = Receipts(*answer["verdict"]), answer["received"], answer["acked"]
     figures: Figures = {
         "messages": answer["sent"],
         "deliveries": received,
@@ -508,7 +508,7 @@ def measure(context: RunContext, worker: Worker, group: int, options: ChatOption
         **Latency.merged([answer["ack_latency"]]).figures("ack_", maximum=False),
         **Latency.merged([answer["latency"]]).figures(),
         "events_a_frame": received / answer["frames"] if answer["frames"] else None,
-        **{name: verdict[name] for name in ("lost", "doubled", "other_order")},
+        **{name: getattr(verdict, name) for name in ("lost", "doubled", "other_order")},
         "unacknowledged": answer["sent"] - acked,
         "errors": answer["unexpected"] + answer["unsent"],
         "dropped": answer["dropped"],

@@ -21,7 +21,6 @@ OnAnswer = Callable[[int, int, int, bytes], None]
 
 FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"
-OK = b"HTTP/1.1 200 "
 RECEIVE_BYTES = 16384  # more would be mapped and unmapped for each answer
 ANSWER_SECONDS = 60.0
 RETRY_SECONDS = 0.2
@@ -60,9 +59,6 @@ class HttpConnections:
         self.loop = loop
         self.on_answer = on_answer
         self.answered = 0
-        self._usual = (0, b"")
-        self.usual_end = b""
-        """How all usual answers end, where they are equally long but not equal."""
         self.by_fd: dict[int, HttpConnection] = {}
         for _ in range(count):
             try:
@@ -122,17 +118,10 @@ class HttpConnections:
     def parse(self, conn: HttpConnection, data: bytes) -> bytes:
         """Handle all whole answers in ``data``; return the rest."""
         now = time.monotonic_ns()
-        at, size = 0, len(data)
-        usual_size, usual_body = self._usual
-        if size == usual_size and data.endswith(self.usual_end or usual_body) and data.startswith(OK):
-            self.answer(conn, now, 200, usual_body)
-            return b""
-        while at < size and (found := split_answer(data, at)) is not None:
-            begin = at
+        at = 0
+        while at < len(data) and (found := split_answer(data, at)) is not None:
             status, body, at = found
             self.answer(conn, now, status, body)
-            if begin == 0 and at == size and status == 200:
-                self._usual = (size, body)
         return data[at:]
 
     def close(self) -> None:

@@ -20,10 +20,9 @@ from bench.context import RunContext, parameter, seconds_parameter, shares, text
 from bench.figures import Figures
 from bench.frames import CLOSE, TEXT, client_frame, request_frame, scan, user_name
 from bench.generator import Generator
-from bench.http_client import FORM, HttpConnections, fetch, request_head
-from bench.latency import STAMP_DIGITS, STAMP_WRAP, Latency, stamp_us
+from bench.latency import STAMP_DIGITS, STAMP_WRAP, Latency
 from bench.loop import BATCH, BenchError, Json
-from bench.push import LAST_FRAMES_SECONDS, MOST_MESSAGES, SENDER, new_tag
+from bench.push import EVERYBODY, LAST_FRAMES_SECONDS, SENDER, Messages, Sending, new_tag
 from bench.report import show_phase
 from bench.servers import NodeProcess, RedisProcess, Task, Worker, redis_facts
 from bench.session_scenarios import count_users
@@ -50,9 +49,7 @@ CALM_SECONDS = 2.0
 #: asleep finds nothing that it needs in the caches, which costs more than reading a few frames.
 PAUSE_SECONDS = 0.005
 LONGEST_LOOK_SECONDS = 0.5
-#: A message text is its time stamp and the number of its user, or EVERYBODY.
 TARGET_DIGITS = 7
-EVERYBODY = 9_999_999
 TEXT_AT = b'"msg":"'
 #: A broadcast to a million takes seconds.
 SPREAD_STEP_US = 10_000
@@ -76,10 +73,6 @@ class MillionOptions:
     idle_seconds: float = seconds_parameter(60.0, "How long to watch it")
     redis: str = text_parameter("", "The URL of a Redis [default: start one].")
     redis_server: str = text_parameter("", "The redis-server to start [default: one that is found].")
-
-
-def message_text(stamp: int, target: int) -> bytes:
-    return b"%0*d%0*d" % (STAMP_DIGITS, stamp, TARGET_DIGITS, target)
 
 
 class Received:
@@ -253,39 +246,27 @@ def leave(generator: Generator, window: int = OPEN_WINDOW) -> Json:
     return {"left": len(conns) - missing}
 
 
-def _push_form(generator: Generator, user: str, number: int, target: int) -> str:
-    """The fields of a push to a user of this name, with the text for ``target``."""
-    text = message_text(stamp_us(), target).decode()
-    return f"appID={generator.target.app}&userID={user}&msgID={number:07d}{new_tag()}&message={text}"
-
-
 def push_to_users(generator: Generator, users: int, seconds: float) -> Json:
     """Task: push to random users of ``users``."""
-    sent = refused = 0
-
-    def note(_number: int, _micros: int, _status: int, body: bytes) -> None:
-        nonlocal refused
-        refused += b'"sendResults":true' not in body
-
-    http = HttpConnections(generator.loop, generator.target, PUSH_CLIENTS, note)
-    conns = list(http)
-    for sent in generator.loop.paced(PUSHES_PER_SECOND, seconds):
-        user = random.randrange(users)
-        body = _push_form(generator, user_name(user), sent % MOST_MESSAGES, user).encode()
-        head = request_head(generator.target, "/user/sendMessage", FORM, len(body))
-        http.send(conns[sent % len(conns)], (sent,), head + body)
-    sent += 1
-    generator.loop.until(lambda: http.answered == sent, LAST_FRAMES_SECONDS)
-    http.close()
-    return {"requests": sent, "refused": refused, "wrong": refused + sent - http.answered}
+    names = [user_name(random.randrange(users)) for _ in range(int(PUSHES_PER_SECOND * seconds) + 1)]
+    run = Messages(generator, new_tag(), Sending("users", PUSH_CLIENTS), names)
+    for turn in generator.loop.paced(PUSHES_PER_SECOND, seconds):
+        run.push(run.conns[turn % PUSH_CLIENTS])
+    generator.loop.until(lambda: run.http.answered == run.requests, LAST_FRAMES_SECONDS)
+    run.http.close()
+    refused, unanswered = len(run.refused), run.requests - run.http.answered
+    return {"requests": run.requests, "refused": refused, "wrong": refused + unanswered}
 
 
 def push_to_all(generator: Generator) -> Json:
     """Task: push to everybody, once."""
-    form, begin_ns = _push_form(generator, SENDER, 0, EVERYBODY), time.monotonic_ns()
-    answer = fetch(generator.target, "/user/sendMessageAll", form)
-    answer_ms = (time.monotonic_ns() - begin_ns) / 1e6
-    return {"begin_ns": begin_ns, "answer_ms": answer_ms, "wrong": not answer.get("sendResults")}
+    run = Messages(generator, new_tag(), Sending("all", clients=1), [SENDER])
+    begin_ns = time.monotonic_ns()
+    run.push(run.conns[0])
+    answered = generator.loop.until(lambda: run.http.answered > 0, EXPECT_SECONDS)
+    run.http.close()
+    wrong = not answered or bool(run.refused)
+    return {"begin_ns": begin_ns, "answer_ms": run.latency.max_us / 1000, "wrong": wrong}
 
 
 def room() -> int:

@@ -6,8 +6,9 @@ import random
 import socket
 import string
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 from zlib import crc32
 
 from bench.connections import Connection, ConnectionSet, Target
@@ -19,7 +20,6 @@ from bench.http_client import FORM, JSON, HttpConnection, HttpConnections, get_r
 from bench.latency import STAMP_DIGITS, STAMP_WRAP, Latency, stamp_us
 from bench.loop import BenchError, Json
 from bench.servers import Worker
-from imserver_client import ClientError, Publisher
 
 NUMBER_DIGITS = 7
 TIMED_FRAMES = 8  # in a read with more frames than this, only the oldest is timed
@@ -38,8 +38,7 @@ class Layout:
     stamp_at: int
 
 
-@dataclass(frozen=True)
-class Receipts:
+class Receipts(NamedTuple):
     """The received and missing messages of the receivers of one process."""
 
     expected: int
@@ -47,17 +46,6 @@ class Receipts:
     lost: int
     doubled: int
     other_order: int
-
-    def pack(self) -> dict[str, int]:
-        return asdict(self)
-
-    @classmethod
-    def merged(cls, parts: Iterable[dict[str, int]]) -> Receipts:
-        whole = dict.fromkeys(cls.__dataclass_fields__, 0)
-        for part in parts:
-            for key, value in part.items():
-                whole[key] += value
-        return cls(**whole)
 
 
 class Tally:
@@ -72,8 +60,7 @@ class Tally:
         self.tag = tag.encode()
         self.every = every
         self.latency = Latency()
-        self.received = 0
-        self.others = self.reads = 0
+        self.received = self.others = self.reads = 0
         self.last_ns = time.monotonic_ns()
         self.layout: Layout | None = None
         self.witness: Connection | None = None
@@ -90,70 +77,42 @@ class Tally:
     def take(self, conn: Connection, end: int) -> None:
         self.reads += 1
         layout = self.layout
-        if layout is None or not self._equal(layout, end):
+        count = self._equal(layout, end) if layout is not None else 0
+        if layout is None or not count:
             self._scan(conn, end)
             return
-        connections = self.connections
-        if end == layout.length:
-            self._take_one(conn, layout)
-            return
-        count, spare = divmod(end, layout.length)
-        whole = end - spare
-        conn.rest = bytes(connections.view[whole:end]) if spare else b""
+        view, buffer, length = self.connections.view, self.connections.buffer, layout.length
+        whole = count * length
+        conn.rest = bytes(view[whole:end]) if whole < end else b""
         self.received += count
         conn.frames += count
-        now = time.monotonic_ns()
-        self.last_ns = now
+        self.last_ns = time.monotonic_ns()
+        now_us, timed = self.last_ns // 1000, length if count > TIMED_FRAMES and not self.every else whole
+        for at in range(layout.stamp_at, timed, length):
+            self.latency.add((now_us - int(buffer[at : at + STAMP_DIGITS])) % STAMP_WRAP)
         if not self.every:
-            conn.digest = crc32(connections.view[:whole], conn.digest)
-        timed = layout.length if count > TIMED_FRAMES and not self.every else whole
-        self._read_stamps(layout, timed, now // 1000)
+            conn.digest = crc32(view[:whole], conn.digest)
         if self.every or conn.numbers is not None:
-            self._read_numbers(conn, layout, whole)
+            for at in range(layout.number_at, whole, length):
+                self._number(conn, int(buffer[at : at + NUMBER_DIGITS]))
 
-    def _take_one(self, conn: Connection, layout: Layout) -> None:
-        """Count a read of exactly one frame, as messages sent alone arrive."""
-        buffer = self.connections.buffer
-        now = self.last_ns = time.monotonic_ns()
-        self.received += 1
-        conn.frames += 1
-        conn.rest = b""
-        at = layout.stamp_at
-        self.latency.add((now // 1000 - int(buffer[at : at + STAMP_DIGITS])) % STAMP_WRAP)
-        if not self.every:
-            conn.digest = crc32(self.connections.view[: layout.length], conn.digest)
-            if conn.numbers is None:
-                return
-        at = layout.number_at
-        number = int(buffer[at : at + NUMBER_DIGITS])
+    def _number(self, conn: Connection, number: int) -> None:
         conn.checksum += number
         if conn.numbers is not None:
             conn.numbers.append(number)
 
-    def _equal(self, layout: Layout, end: int) -> bool:
-        """Whether the buffer starts with frames of this run's length only."""
+    def _equal(self, layout: Layout, end: int) -> int:
+        """The number of frames in the buffer, if it starts with frames of this run's length only, else 0."""
         buffer, length = self.connections.buffer, layout.length
         count = end // length
-        if not count or not buffer.startswith(layout.head):
-            return False
-        if count == 1:
-            return buffer.startswith(self.tag, layout.tag_at)
         whole = count * length
-        return buffer[0:whole:length].count(TEXT_FRAME) == count and buffer.startswith(
-            self.tag, whole - length + layout.tag_at
+        equal = (
+            count
+            and buffer.startswith(layout.head)
+            and buffer.startswith(self.tag, whole - length + layout.tag_at)
+            and (count == 1 or buffer[0:whole:length].count(TEXT_FRAME) == count)
         )
-
-    def _read_stamps(self, layout: Layout, stop: int, now_us: int) -> None:
-        buffer, add = self.connections.buffer, self.latency.add
-        for at in range(layout.stamp_at, stop, layout.length):
-            add((now_us - int(buffer[at : at + STAMP_DIGITS])) % STAMP_WRAP)
-
-    def _read_numbers(self, conn: Connection, layout: Layout, stop: int) -> None:
-        buffer = self.connections.buffer
-        found = [int(buffer[at : at + NUMBER_DIGITS]) for at in range(layout.number_at, stop, layout.length)]
-        if conn.numbers is not None:
-            conn.numbers += found
-        conn.checksum += sum(found)
+        return count if equal else 0
 
     def _scan(self, conn: Connection, end: int) -> None:
         """Count frame by frame: the first of a run, and reads that contain other frames."""
@@ -173,15 +132,11 @@ class Tally:
         conn.rest = bytes(connections.view[used:end])
 
     def _count(self, conn: Connection, frame: bytes, head_bytes: int, number_at: int) -> None:
-        stamp_at = frame.find(LIVE_TEXT) + len(LIVE_TEXT)
-        if stamp_at < len(LIVE_TEXT):
-            stamp_at = frame.find(STORED_TEXT) + len(STORED_TEXT)
-        number = int(frame[number_at : number_at + NUMBER_DIGITS])
+        mark = LIVE_TEXT if LIVE_TEXT in frame else STORED_TEXT
+        stamp_at = frame.find(mark) + len(mark)
         self.received += 1
         conn.frames += 1
-        conn.checksum += number
-        if conn.numbers is not None:
-            conn.numbers.append(number)
+        self._number(conn, int(frame[number_at : number_at + NUMBER_DIGITS]))
         conn.digest = crc32(frame, conn.digest)
         self.last_ns = time.monotonic_ns()
         if self.layout is None:
@@ -223,9 +178,9 @@ class Tally:
         return {
             "received": self.received,
             "reads": self.reads,
-            "others": self.others,
             "frame_bytes": self.layout.length if self.layout else 0,
             "latency": self.latency.pack(),
+            **self.connections.facts(),
         }
 
 
@@ -237,7 +192,8 @@ LAST_FRAMES_SECONDS = 10.0
 QUIET_SECONDS = 1.0
 #: Limit of the messages by which broadcasts may be ahead of the receivers; servers close slow receivers.
 WINDOW = 512
-PADDING = b"." * (20 - STAMP_DIGITS)
+#: A text is its time stamp, the number of its user or EVERYBODY, and dots.
+EVERYBODY = 9_999_999
 WARM_UP_SECONDS = 0.3
 PUSH_PATH, PUBLISHER_PATH = "/api/v1/push", "/api/v1/publisher"
 PUBLISHERS, UNDER_WAY = 4, 64
@@ -247,142 +203,6 @@ JOINED_TOGETHER = 1000
 def new_tag() -> str:
     """Return a name for one run; with the message's number it makes a ``msgID`` no server has seen."""
     return "".join(random.choices(string.ascii_lowercase + string.digits, k=6))
-
-
-class Messages:
-    """The messages of one run: to one user after the other, by ``/user/sendMessage``. Owner of their numbers
-    and of the server's answers.
-
-    Message ``n`` goes to user ``n`` modulo their count. A request carries ``size`` messages. ``least``:
-    number of requests that a connection sends at once, at least.
-    """
-
-    http_class = HttpConnections
-    path, content_type = "/user/sendMessage", FORM
-    body = b"appID=%(app)d&userID=%(user)b&msgID=%(tag)b%%07d&message=%%010d%(padding)b"
-    """With placeholders for number and time."""
-    item = b'{"userID":"%(user)b","msgID":"%(tag)b%%07d","message":"%%010d%(padding)b"}'
-    """The part for each user in a request in bulk."""
-    sent_mark = b'"sendResults":true'
-    usual_end = b""
-
-    def __init__(self, generator: Generator, tag: str, clients: int, depth: int, bulk: int) -> None:
-        self.target = generator.target
-        self.tag = tag.encode()
-        self.users = self.receivers(generator)
-        self.bulk, self.size, self.least = bulk, bulk or 1, 1
-        self.latency = Latency()
-        self.pushed = self.requests = 0
-        self.refused: set[int] = set()
-        self.first_refusal = ""
-        self.http = self.http_class(generator.loop, self.target, clients, self.answered)
-        self.http.usual_end = self.usual_end
-        fixed = {b"app": self.target.app, b"tag": self.tag, b"padding": PADDING}
-        filled = [(self.item if bulk else self.body) % {**fixed, b"user": user} for user in self.users]
-        self.templates = filled if bulk else [self.request(body) for body in filled]
-
-    def receivers(self, generator: Generator) -> list[bytes]:
-        return [user_name(conn.number).encode() for conn in generator.connections.by_fd.values()]
-
-    def request(self, body: bytes) -> bytes:
-        """Return the request with a body that has placeholders for number and time."""
-        head = request_head(self.target, self.path, self.content_type, len(body % (0, 0)))
-        return head.replace(b"%", b"%%") + body
-
-    def push(self, conn: HttpConnection, count: int = 1) -> None:
-        """Send the next ``count`` requests over ``conn``, pipelined."""
-        first, templates, users, now = self.pushed, self.templates, len(self.templates), stamp_us()
-        self.requests += count
-        self.pushed += count * self.size
-        numbers = range(first, self.pushed)
-        if count == 1 and not self.bulk:
-            self.http.send(conn, (first,), templates[first % users] % (first, now))
-        elif self.bulk:
-            path, body = self.bulk_body([templates[number % users] for number in numbers], first, now)
-            self.http.send(conn, (first,), request_head(self.target, path, JSON, len(body)) + body)
-        else:
-            data = b"".join([templates[number % users] % (number, now) for number in numbers])
-            self.http.send(conn, numbers, data)
-
-    def bulk_body(self, items: list[bytes], first: int, now: int) -> tuple[str, bytes]:
-        found = b",".join([item % (number, now) for number, item in enumerate(items, first)])
-        return "/user/sendMessageBatch", b'{"appID":%d,"messages":[%b]}' % (self.target.app, found)
-
-    def answered(self, number: int, micros: int, status: int, body: bytes) -> None:
-        self.latency.add(micros)
-        if not self.accepted(body):
-            self.refused.update(range(number, number + self.size))
-            self.first_refusal = self.first_refusal or f"{status} {body[:200]!r}"
-
-    def accepted(self, body: bytes) -> bool:
-        return body.count(self.sent_mark) >= self.size
-
-    def number_of(self, target: int) -> int:
-        """Return the number of the message to target ``target``."""
-        return target
-
-    def receipts(self, tally: Tally) -> Receipts:
-        """Compare the received messages of each user with the accepted messages to that user."""
-        users = len(self.users)
-        wanted = [[0, 0] for _ in range(users)]
-        for target in range(self.pushed):
-            if target not in self.refused:
-                entry = wanted[target % users]
-                entry[0] += 1
-                entry[1] += self.number_of(target)
-        return tally.compare(wanted)
-
-
-class Broadcasts(Messages):
-    """Messages to everybody, by ``/user/sendMessageAll``."""
-
-    path = "/user/sendMessageAll"
-
-    def receivers(self, generator: Generator) -> list[bytes]:
-        return [SENDER.encode()]
-
-    def receipts(self, tally: Tally) -> Receipts:
-        return tally.verdict(set(range(self.pushed)) - self.refused)
-
-
-class Publications(Broadcasts):
-    """Messages to a channel with all receivers, by ``/api/v1/channels/publish``."""
-
-    path, content_type = "/api/v1/channels/publish", JSON
-    body = (
-        b'{"app":"%(app)d","channel":"bench","id":"%(tag)b%%07d","text":"%%010d%(padding)b",'
-        b'"sender":"%(user)b"}'
-    )
-    sent_mark = b'"status":"sent"'
-
-
-class V1Pushes(Messages):
-    """To users by ``/api/v1/push``: a request in bulk is one message to many users."""
-
-    path, content_type = PUSH_PATH, JSON
-    body = b'{"app":"%(app)d","user":"%(user)b","id":"%(tag)b%%07d","text":"%%010d%(padding)b"}'
-    item = b'"%(user)b"'
-    usual_end = b'"},"status":"sent"}]}'
-
-    def bulk_body(self, items: list[bytes], first: int, now: int) -> tuple[str, bytes]:
-        values = self.target.app, b",".join(items), self.tag, first, now, PADDING
-        return PUSH_PATH, b'{"app":"%d","users":[%b],"id":"%b%07d","text":"%010d%b"}' % values
-
-    def accepted(self, body: bytes) -> bool:
-        return body.startswith(b'{"sent":%d,' % self.size)
-
-    def number_of(self, target: int) -> int:
-        return target - target % self.size
-
-
-class StoredPushes(V1Pushes):
-    """To users by ``/api/v1/push`` with ``store``: messages of one sender, each stored before its answer."""
-
-    body = (
-        b'{"app":"%(app)d","user":"%(user)b","id":"%(tag)b%%07d","text":"%%010d%(padding)b",'
-        b'"sender":"bench","store":true}'
-    )
-    usual_end = b"}}]}"
 
 
 class PublisherConnections(HttpConnections):
@@ -407,63 +227,72 @@ class PublisherConnections(HttpConnections):
         return data[end:]
 
 
-class Publishes(Messages):
-    """To users over publisher connections."""
+@dataclass(frozen=True)
+class Kind:
+    """A way to send messages. ``body``: of a request with one message, with placeholders for number and time.
 
-    http_class = PublisherConnections
-    body = b'{"seq":"s","publish":' + V1Pushes.body + b"}"
-    sent_mark = b'"sent":1}'
+    A request in bulk goes to ``bulk_path``; its body is ``bulk``, with an ``item`` for each user. Either each
+    item has number and time, or ``bulk`` has them: it is one message to many. ``sent`` is in the answer once
+    for each message that was sent. ``least``: requests that a connection sends at once, at least.
+    """
 
-    def __init__(self, generator: Generator, tag: str, clients: int, depth: int, bulk: int) -> None:
-        super().__init__(generator, tag, clients, depth, bulk)
-        self.least = depth // 2 + 1
+    path: str
+    content_type: str
+    body: bytes
+    sent: bytes
+    bulk_path: str = ""
+    bulk: bytes = b""
+    item: bytes = b""
+    to_all: bool = False
+    publisher: bool = False
+    least: int = 1
 
-    def request(self, body: bytes) -> bytes:
-        """Return a frame with placeholders for number and time."""
-        return frame_template(body)
+    @property
+    def together(self) -> bool:
+        return b"%%07d" in self.bulk
 
 
+_TEXT = b'"id":"%(tag)b%%07d","text":"%%010d%(padding)b"'
+_FORM = b"appID=%(app)d&userID=%(user)b&msgID=%(tag)b%%07d&message=%%010d%(padding)b"
+_USER = b'{"app":"%(app)d","user":"%(user)b",' + _TEXT
+_PUSH = Kind(
+    PUSH_PATH,
+    JSON,
+    _USER + b"}",
+    b'"sent":%d,',
+    bulk_path=PUSH_PATH,
+    bulk=b'{"app":"%(app)d","users":[%%b],' + _TEXT + b"}",
+    item=b'"%(user)b"',
+)
 KINDS = {
-    "all": Broadcasts,
-    "channel": Publications,
-    "users": Messages,
-    "v1": V1Pushes,
-    "stored": StoredPushes,
-    "publish": Publishes,
+    "all": Kind("/user/sendMessageAll", FORM, _FORM, b'"sendResults":true', to_all=True),
+    "channel": Kind(
+        "/api/v1/channels/publish",
+        JSON,
+        b'{"app":"%(app)d","channel":"bench","sender":"%(user)b",' + _TEXT + b"}",
+        b'"status":"sent"',
+        to_all=True,
+    ),
+    "users": Kind(
+        "/user/sendMessage",
+        FORM,
+        _FORM,
+        b'"sendResults":true',
+        bulk_path="/user/sendMessageBatch",
+        bulk=b'{"appID":%(app)d,"messages":[%%b]}',
+        item=b'{"userID":"%(user)b","msgID":"%(tag)b%%07d","message":"%%010d%(padding)b"}',
+    ),
+    "v1": _PUSH,
+    "stored": Kind(PUSH_PATH, JSON, _USER + b',"sender":"bench","store":true}', b'"sent":1,'),
+    "publish": Kind(
+        PUBLISHER_PATH,
+        JSON,
+        b'{"seq":"s","publish":' + _PUSH.body + b"}",
+        b'"sent":1}',
+        publisher=True,
+        least=UNDER_WAY // 2 + 1,
+    ),
 }
-TO_ALL = ("all", "channel")
-
-
-def _send(generator: Generator, run: Messages, tally: Tally, seconds: float, how: Sending, each: int) -> None:
-    """Send for ``seconds``: at a fixed rate, one at a time, or as fast as the server answers."""
-    http, begin = list(run.http), time.monotonic()
-    due, end = begin, begin + seconds
-    while (now := time.monotonic()) < end and run.pushed < MOST_MESSAGES and not generator.loop.stopped:
-        if how.alone:
-            out = run.pushed * each > tally.received or bool(http[0].waiting)
-            if not out and now >= due:
-                run.push(http[0])
-                due = now + (1 / how.rate if how.rate else 0.0)
-                continue
-            generator.loop.turn(0.2 if out else due - now)
-            if out and now > tally.last_ns / 1e9 + LAST_FRAMES_SECONDS:
-                return  # a message is lost; the receipts show which
-        elif how.rate:
-            due = begin + run.requests / how.rate
-            if now >= due:
-                run.push(http[run.requests % len(http)])
-                continue
-            generator.loop.turn(min(due, end) - now)
-        else:
-            room = MOST_MESSAGES - run.pushed
-            if how.window:
-                room = min(room, how.window - (run.pushed - tally.received // each))
-            for conn in http:
-                count = min(how.depth - len(conn.waiting), room)
-                if count >= run.least:
-                    run.push(conn, count)
-                    room -= count
-            generator.loop.turn(0.1)
 
 
 @dataclass(frozen=True)
@@ -483,12 +312,111 @@ class Sending:
     """So many messages may be ahead of the receivers, at most; 0: as many as are in flight."""
 
 
+class Messages:
+    """The messages of one run, to one after the other of ``users``. Owner of their numbers and of the
+    server's answers. A request carries ``size`` messages.
+    """
+
+    def __init__(self, generator: Generator, tag: str, how: Sending, users: Sequence[str]) -> None:
+        self.kind = kind = KINDS[how.kind]
+        self.target = generator.target
+        self.bulk, self.size = how.bulk, how.bulk or 1
+        self.latency = Latency()
+        self.pushed = self.requests = 0
+        self.refused: set[int] = set()
+        self.first_refusal = ""
+        self._sent = kind.sent.replace(b"%d", b"%d" % self.size)
+        connections = PublisherConnections if kind.publisher else HttpConnections
+        self.http = connections(generator.loop, self.target, how.clients, self._answered)
+        self.conns = list(self.http)
+        fixed = {b"app": self.target.app, b"tag": tag.encode()}
+        self._batch = kind.bulk % {**fixed, b"padding": b"%07d..." % EVERYBODY}
+        self._templates = []
+        for user in users:
+            number = EVERYBODY if user == SENDER else int(user[1:])
+            body = kind.item if self.bulk else kind.body
+            body %= {**fixed, b"user": user.encode(), b"padding": b"%07d..." % number}
+            self._templates.append(body if self.bulk else self._request(body))
+
+    def _request(self, body: bytes) -> bytes:
+        """Return the request, or the frame, with a body that has placeholders for number and time."""
+        if self.kind.publisher:
+            return frame_template(body)
+        head = request_head(self.target, self.kind.path, self.kind.content_type, len(body % (0, 0)))
+        return head.replace(b"%", b"%%") + body
+
+    def push(self, conn: HttpConnection, count: int = 1) -> None:
+        """Send the next ``count`` requests over ``conn``, pipelined; in bulk one."""
+        first, templates, users, now = self.pushed, self._templates, len(self._templates), stamp_us()
+        self.requests += count
+        self.pushed += count * self.size
+        numbers = range(first, self.pushed)
+        if not self.bulk:
+            data = b"".join([templates[number % users] % (number, now) for number in numbers])
+            self.http.send(conn, numbers, data)
+            return
+        if self.kind.together:
+            body = self._batch % (b",".join([templates[number % users] for number in numbers]), first, now)
+        else:
+            items = [templates[number % users] % (number, now) for number in numbers]
+            body = self._batch % b",".join(items)
+        head = request_head(self.target, self.kind.bulk_path, JSON, len(body))
+        self.http.send(conn, (first,), head + body)
+
+    def _answered(self, number: int, micros: int, status: int, body: bytes) -> None:
+        self.latency.add(micros)
+        if body.count(self._sent) < (1 if self.kind.together else self.size):
+            self.refused.update(range(number, number + self.size))
+            self.first_refusal = self.first_refusal or f"{status} {body[:200]!r}"
+
+    def receipts(self, tally: Tally) -> Receipts:
+        """Compare the received messages of each user with the accepted messages to that user."""
+        if self.kind.to_all:
+            return tally.verdict(set(range(self.pushed)) - self.refused)
+        users = len(self._templates)
+        wanted = [[0, 0] for _ in range(users)]
+        for target in range(self.pushed):
+            if target not in self.refused:
+                entry = wanted[target % users]
+                entry[0] += 1
+                entry[1] += target - target % self.size if self.kind.together else target
+        return tally.compare(wanted)
+
+
+def _send(generator: Generator, run: Messages, tally: Tally, seconds: float, how: Sending, each: int) -> None:
+    """Send for ``seconds``: one at a time, at a fixed rate, or as fast as the server answers."""
+    loop, conns, end = generator.loop, run.conns, time.monotonic() + seconds
+    if how.rate:
+        for turn in loop.paced(how.rate, seconds):
+            run.push(conns[turn % len(conns)])
+    while time.monotonic() < end and run.pushed < MOST_MESSAGES and not loop.stopped:
+        if how.alone:
+            run.push(conns[0])
+            everywhere = run.pushed * each
+            if not loop.until(
+                lambda wanted=everywhere: tally.received >= wanted and not conns[0].waiting,  # type: ignore[misc]
+                LAST_FRAMES_SECONDS,
+            ):
+                return  # a message is lost; the receipts show which
+            continue
+        room = MOST_MESSAGES - run.pushed
+        if how.window:
+            room = min(room, how.window - (run.pushed - tally.received // each))
+        for conn in conns:
+            count = min(how.depth - len(conn.waiting), room)
+            if count >= run.kind.least:
+                run.push(conn, count)
+                room -= count
+        loop.turn(0.1)
+
+
 def send_and_receive(generator: Generator, tag: str, seconds: float, sending: Json) -> Json:
     """Task: send, and count the messages that arrive at the connections of this process."""
     how = Sending(**sending)
-    to_all = how.kind in TO_ALL
+    to_all = KINDS[how.kind].to_all
     tally = Tally(generator.connections, tag, every=not to_all)
-    run = KINDS[how.kind](generator, tag, how.clients, how.depth, how.bulk)
+    users = [SENDER] if to_all else [user_name(conn.number) for conn in tally.receivers]
+    run = Messages(generator, tag, how, users)
     each = len(tally.receivers) if to_all else 1
     begin = time.monotonic()
     _send(generator, run, tally, seconds, how, each)
@@ -509,10 +437,9 @@ def send_and_receive(generator: Generator, tag: str, seconds: float, sending: Js
         "during": during,
         "sending_seconds": sending_seconds,
         "seconds": max(tally.last_ns / 1e9 - begin, 1e-6),
-        "receipts": run.receipts(tally).pack(),
+        "receipts": run.receipts(tally),
         "answers": run.latency.pack(),
         **tally.figures(),
-        **generator.connections.facts(),
     }
 
 
@@ -529,13 +456,13 @@ def receive(generator: Generator, quiet_seconds: float) -> Json:
         generator.loop.turn(0.5)
     generator.connections.settle(quiet_seconds, 20)
     tally.release()
-    return {**tally.figures(), **generator.connections.facts()}
+    return tally.figures()
 
 
 def compare(generator: Generator, pushed: int, refused: list[int]) -> Json:
     """Task of the other processes: compare the received messages with the pushed ones."""
     tally: Tally = generator.state["tally"]
-    return {"receipts": tally.verdict(set(range(pushed)) - set(refused)).pack()}
+    return {"receipts": tally.verdict(set(range(pushed)) - set(refused))}
 
 
 def subscribe_all(generator: Generator, count: int) -> Json:
@@ -609,21 +536,20 @@ def measure(context: RunContext, workers: Sequence[Worker], how: Sending, second
     span.note(answers)
     if not answer["received"]:
         raise BenchError(f"no message arrived; the server answered {answer['refusal'] or 'nothing'}")
-    pushed, refused = answer["pushed"], answer["refused"]
+    pushed, refused, to_all = answer["pushed"], answer["refused"], KINDS[how.kind].to_all
     parts = [answer, *context.ask(others, compare, pushed=pushed, refused=refused)]
-    whole = Receipts.merged(part["receipts"] for part in parts)
+    whole = Receipts(*map(sum, zip(*(part["receipts"] for part in parts), strict=True)))
     figures: Figures = {"messages": pushed}
     flat_out = not how.rate and not how.alone
-    if how.kind in TO_ALL:
+    if to_all:
         figures |= span.rate("deliveries", whole.received, answer["seconds"], flat_out=flat_out)
     else:
         unit = "publishes" if how.kind == "publish" else "targets" if how.bulk else "requests"
         seconds, during = answer["sending_seconds"], answer["during"]
         figures |= span.rate(unit, pushed, seconds, during=during, flat_out=flat_out)
-    figures |= Latency.merged([answer["answers"]]).figures(
-        "ack_" if how.kind == "publish" else "answer_", maximum=False
-    )
+    prefix = "ack_" if how.kind == "publish" else "answer_"
     figures |= {
+        **Latency.merged([answer["answers"]]).figures(prefix, maximum=False),
         **Latency.merged(part["latency"] for part in answers).figures(),
         "frame_bytes": answer["frame_bytes"],
         "lost": whole.lost,
@@ -631,7 +557,7 @@ def measure(context: RunContext, workers: Sequence[Worker], how: Sending, second
         "refused": len(refused) + answer["unanswered"],
         "dropped": sum(part["lost"] for part in answers),
     }
-    if how.kind in TO_ALL:
+    if to_all:
         figures["messages_a_read"] = whole.received / max(sum(part["reads"] for part in answers), 1)
         figures["other_order"] = whole.other_order
     return figures
@@ -658,19 +584,10 @@ def push(context: RunContext, options: PushOptions | PublishOptions) -> Figures:
     """Measure messages to single users by HTTP."""
     workers = context.start_workers(1)
     context.open(workers, options.users)
-    return measure_warm(
-        context, workers, options.sending, options.seconds, min(WARM_UP_SECONDS, options.seconds)
-    )
+    warm_up = min(WARM_UP_SECONDS, options.seconds)
+    return measure_warm(context, workers, options.sending, options.seconds, warm_up)
 
 
 def publish(context: RunContext, options: PublishOptions) -> Figures:
     """Measure messages over publisher connections."""
-    url = f"http://{context.target.http_host}:{context.target.http_port}"
-    try:
-        with Publisher(
-            url, context.target.key
-        ) as publisher:  # checks that the server knows route, key and app
-            publisher.push(str(context.target.app), "a first one", user=user_name(0))
-    except ClientError as error:
-        raise BenchError(f"{url}{PUBLISHER_PATH}: {error}") from None
     return push(context, options)

@@ -12,9 +12,9 @@ from bench.frames import PING, server_frame
 from bench.http_client import split_answer
 from bench.latency import stamp_us
 from bench.loop import BenchError, Loop
-from bench.million import EVERYBODY, Received, message_text
+from bench.million import Received
 from bench.protobuf import BINARY
-from bench.push import Receipts, Tally
+from bench.push import EVERYBODY, Receipts, Tally
 from imserver.dialects.protobuf import wire as protobuf
 from imserver.messenger.messages.model import Message
 from tests.support import Server
@@ -225,7 +225,7 @@ def test_an_acknowledgement_that_is_not_due_is_unexpected() -> None:
 
 
 def frame(target: int, stamp: int = 1) -> bytes:
-    return server_frame(b'{"seq":"1","cmd":"msg","msg":"' + message_text(stamp, target) + b'"}')
+    return server_frame(b'{"seq":"1","cmd":"msg","msg":"%010d%07d..."}' % (stamp, target))
 
 
 def conn(number: int) -> Connection:

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from bench import cluster, million
+from bench import cluster
 from bench.cluster import PARTS, Nodes
 from bench.runner import CLUSTER
 from tests.bench.play import found, run
