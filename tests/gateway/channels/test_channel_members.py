@@ -42,7 +42,6 @@ def test_a_node_that_is_alone_reaches_the_members_of_a_channel_in_order_and_tell
     connection_id = harness.connections.id_of(ann)
     info, nothing = harness.connections.about(MULTI, [connection_id, "no id"])
     assert nothing is None
-    assert info is not None
     assert (info.connection, info.user, info.device, info.dialect) == (connection_id, "ann", "phone", "cmd")
     found = (info.channels, info.node, info.peer, info.since)
     assert found == (("lobby", "garden"), "node", ann.peer, ann.since)

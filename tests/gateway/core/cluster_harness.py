@@ -475,6 +475,12 @@ class Several:
         for client in clients:
             client.probe(b"settled")
 
+    def texts(self, *clients: Client) -> list[list[str]]:
+        """The messages that each client was told since it was last asked, when all has been told."""
+        until(lambda: not any(node.rerouting.waiting for node in self.nodes.values()))
+        self.settle(*clients)
+        return [[text for kind, _, text in received_since(client) if kind == "msg"] for client in clients]
+
 
 def received_since(client: Client) -> list[tuple[str, str, str]]:
     """What a client was told unasked, and forget it."""

@@ -1,7 +1,7 @@
 """Pushes of several nodes: where a message goes, and that its id is accepted once."""
 
 from collections.abc import Iterator
-from typing import Any
+from unittest.mock import Mock
 
 import gevent
 import pytest
@@ -11,23 +11,17 @@ from hypothesis import strategies as st
 from imserver.gateway.model import Outcome
 from imserver.gateway.push import idempotency, routing
 from imserver.gateway.push.push import UserPush
-from tests.gateway.core.cluster_harness import MULTI, NEWEST, ClusterHarness, Several, received_since
-from tests.gateway.transport.harness import Client, until
+from tests.gateway.core.cluster_harness import MULTI, NEWEST, ClusterHarness, Several
+from tests.gateway.transport.harness import until
 
 SENT, NOT_SENT, REPEATED = Outcome.SENT, Outcome.NOT_SENT, Outcome.REPEATED
 FAILED, PARTLY, UNKNOWN = Outcome.FAILED, Outcome.PARTLY, Outcome.UNKNOWN
 
 
 @pytest.fixture
-def nodes() -> Iterator[Several]:
+def pair() -> Iterator[Several]:
     with Several(2) as several:
         yield several
-
-
-def texts(nodes: Several, *clients: Client) -> list[list[str]]:
-    """The messages that each client was told."""
-    nodes.settle(*clients)
-    return [[text for kind, _, text in received_since(client) if kind == "msg"] for client in clients]
 
 
 def push(
@@ -41,10 +35,7 @@ def push(
         "each": lambda: node.pushes.to_each(app, targets)[0],
         "many": lambda: (node.pushes.to_many(app, [user], msg_id, text) or [REPEATED])[0],
     }
-    greenlet = gevent.spawn(calls[how])
-    greenlet.join(60)
-    assert greenlet.ready(), f"{how} hangs"
-    return greenlet.get()
+    return gevent.spawn(calls[how]).get(timeout=60)
 
 
 ways = pytest.mark.parametrize("how", ["user", "each", "many"])
@@ -56,14 +47,14 @@ WAYS = ("user", "app", "each", "many")
 
 @pytest.mark.parametrize("msg_id", ["", "m1"])
 @pytest.mark.parametrize("via", [1, 2])
-def test_a_user_is_reached_from_every_node_by_one_question(nodes: Several, via: int, msg_id: str) -> None:
-    _, ann = nodes[1].login(NEWEST, "ann")
-    _, bob = nodes[1].login(NEWEST, "bob")
-    nodes[via].registry.calls.clear()
-    assert nodes[via].pushes.from_back_end(NEWEST, UserPush("ann", msg_id, "hello")) == SENT
-    assert len(nodes[via].registry.calls) == 1
-    assert texts(nodes, ann, bob) == [["hello"], []]
-    assert [node.metrics.pushes.total for node in nodes.nodes.values()] == [int(via == 1), int(via == 2)]
+def test_a_user_is_reached_from_every_node_by_one_question(pair: Several, via: int, msg_id: str) -> None:
+    _, ann = pair[1].login(NEWEST, "ann")
+    _, bob = pair[1].login(NEWEST, "bob")
+    pair[via].registry.calls.clear()
+    assert pair[via].pushes.from_back_end(NEWEST, UserPush("ann", msg_id, "hello")) == SENT
+    assert len(pair[via].registry.calls) == 1
+    assert pair.texts(ann, bob) == [["hello"], []]
+    assert [node.metrics.pushes.total for node in pair.nodes.values()] == [int(via == 1), int(via == 2)]
 
 
 @pytest.mark.parametrize(
@@ -71,181 +62,172 @@ def test_a_user_is_reached_from_every_node_by_one_question(nodes: Several, via: 
 )
 @ways
 def test_the_sessions_that_the_policy_addresses_are_reached_once(
-    nodes: Several, how: str, app: str, epochs: list[int], received: list[bool]
+    pair: Several, how: str, app: str, epochs: list[int], received: list[bool]
 ) -> None:
-    clients = [nodes[epoch].login(app, "ann")[1] for epoch in epochs]
+    clients = [pair[epoch].login(app, "ann")[1] for epoch in epochs]
     for epoch in (1, 2):
-        assert push(nodes[epoch], how, "ann", f"m{epoch}", f"{epoch}", app) == SENT
-    assert texts(nodes, *clients) == [["1", "2"] if each else [] for each in received]
+        assert push(pair[epoch], how, "ann", f"m{epoch}", f"{epoch}", app) == SENT
+    assert pair.texts(*clients) == [["1", "2"] if each else [] for each in received]
 
 
 @ways
-def test_an_absent_user_or_none_is_not_reached_and_the_id_stays_free(nodes: Several, how: str) -> None:
-    nodes[1].login(NEWEST, "bob")
-    nodes[2].login(NEWEST, "dead")
-    del nodes.book.leases[2]
+def test_an_absent_user_or_none_is_not_reached_and_the_id_stays_free(pair: Several, how: str) -> None:
+    pair[1].login(NEWEST, "bob")
+    pair[2].login(NEWEST, "dead")
+    del pair.book.leases[2]
     for user in ("ann", "", "dead"):
-        assert push(nodes[1], how, user, "m1") == NOT_SENT
-    nodes.book.leases[2] = nodes[2].registry.lease
-    nodes[2].login(NEWEST, "ann")
-    assert push(nodes[2], how, "ann", "m1") == SENT
+        assert push(pair[1], how, user, "m1") == NOT_SENT
+    pair.book.leases[2] = pair[2].registry.lease
+    pair[2].login(NEWEST, "ann")
+    assert push(pair[2], how, "ann", "m1") == SENT
 
 
 def test_messages_to_one_user_keep_their_order_and_large_batches_are_looked_up_in_parts(
-    nodes: Several,
+    pair: Several,
 ) -> None:
-    _, ann = nodes[2].login(NEWEST, "ann")
+    _, ann = pair[2].login(NEWEST, "ann")
     words = [str(number) for number in range(2 * routing.BATCH_TARGETS + 1)]
     for word in words[:50]:
-        nodes[1].pushes.from_back_end(NEWEST, UserPush("ann", "m" + word if int(word) % 2 else "", word))
-    assert texts(nodes, ann) == [words[:50]]
-    nodes[1].registry.calls.clear()
+        pair[1].pushes.from_back_end(NEWEST, UserPush("ann", "m" + word if int(word) % 2 else "", word))
+    assert pair.texts(ann) == [words[:50]]
+    pair[1].registry.calls.clear()
     targets = [UserPush("ann", f"n{word}", word) for word in words]
-    assert nodes[1].pushes.to_each(NEWEST, targets) == [SENT] * len(words)
-    assert len(nodes[1].registry.calls) == 6, "find and claim, three times"
-    assert texts(nodes, ann) == [words]
-    assert nodes[1].pushes.to_many(NEWEST, ["ann"] * len(words), "all", "x") == [SENT] * len(words)
+    assert pair[1].pushes.to_each(NEWEST, targets) == [SENT] * len(words)
+    assert len(pair[1].registry.calls) == 6, "find and claim, three times"
+    assert pair.texts(ann) == [words]
+    assert pair[1].pushes.to_many(NEWEST, ["ann"] * len(words), "all", "x") == [SENT] * len(words)
 
 
 @ways
-def test_while_the_registry_is_away_users_of_this_node_are_reached(nodes: Several, how: str) -> None:
-    _, ann = nodes[1].login(NEWEST, "ann")
-    nodes[2].login(NEWEST, "bob")
-    nodes[1].registry.away = True
-    assert [push(nodes[1], how, "ann", msg_id) for msg_id in ("", "m1", "m1")] == [SENT, SENT, REPEATED]
-    assert [push(nodes[1], how, "bob", msg_id) for msg_id in ("", "m2")] == [UNKNOWN] * 2
-    assert texts(nodes, ann) == [["hello", "hello"]]
+def test_while_the_registry_is_away_users_of_this_node_are_reached(pair: Several, how: str) -> None:
+    (_, ann), _ = pair[1].login(NEWEST, "ann"), pair[2].login(NEWEST, "bob")
+    pair[1].registry.away = True
+    assert [push(pair[1], how, "ann", msg_id) for msg_id in ("", "m1", "m1")] == [SENT, SENT, REPEATED]
+    assert [push(pair[1], how, "bob", msg_id) for msg_id in ("", "m2")] == [UNKNOWN] * 2
+    assert pair.texts(ann) == [["hello", "hello"]]
 
 
 @pytest.mark.parametrize("lost", ["login", "flush", "refs"])
 @ways
 def test_a_session_that_the_registry_does_not_know_is_reached_on_its_node(
-    nodes: Several, how: str, lost: str
+    pair: Several, how: str, lost: str
 ) -> None:
     """Not yet, or until the next look at it, after it was emptied."""
-    nodes[1].registry.away = lost == "login"
-    _, ann = nodes[1].login(NEWEST, "ann")
-    nodes[1].registry.away = False
-    if lost == "flush":
-        nodes.book.flush()
-    elif lost == "refs":
-        nodes.book.refs.clear()
-    assert push(nodes[1], how, "ann", "m1") == SENT
-    assert texts(nodes, ann) == [["hello"]]
+    pair[1].registry.away = lost == "login"
+    _, ann = pair[1].login(NEWEST, "ann")
+    pair[1].registry.away = False
+    {"login": list, "flush": pair.book.flush, "refs": pair.book.refs.clear}[lost]()
+    assert push(pair[1], how, "ann", "m1") == SENT
+    assert pair.texts(ann) == [["hello"]]
 
 
 @ways
 def test_a_user_whose_node_is_known_to_be_away_is_failed_and_the_id_stays_free(
-    nodes: Several, how: str
+    pair: Several, how: str
 ) -> None:
-    _, ann = nodes[1].login(NEWEST, "ann")
-    _, here = nodes[2].login(MULTI, "ann")
-    nodes[1].login(MULTI, "ann")
-    nodes[2].rpc.cut.add(1)
-    assert push(nodes[2], how, "ann", "m1") == FAILED
-    assert push(nodes[2], how, "ann", "m2", app=MULTI) == SENT, "reaching one session of several is enough"
-    nodes[2].rpc.cut.clear()
-    assert push(nodes[2], how, "ann", "m1") == SENT
-    assert texts(nodes, ann, here) == [["hello"], ["hello"]]
+    _, ann = pair[1].login(NEWEST, "ann")
+    _, here = pair[2].login(MULTI, "ann")
+    pair[1].login(MULTI, "ann")
+    pair[2].rpc.cut.add(1)
+    assert push(pair[2], how, "ann", "m1") == FAILED
+    assert push(pair[2], how, "ann", "m2", app=MULTI) == SENT, "reaching one session of several is enough"
+    pair[2].rpc.cut.clear()
+    assert push(pair[2], how, "ann", "m1") == SENT
+    assert pair.texts(ann, here) == [["hello"], ["hello"]]
 
 
 # --- message ids --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("second", [1, 2])
-def test_a_repeat_on_any_node_delivers_nothing(nodes: Several, second: int) -> None:
-    _, ann = nodes[1].login(NEWEST, "ann")
+def test_a_repeat_on_any_node_delivers_nothing(pair: Several, second: int) -> None:
+    _, ann = pair[1].login(NEWEST, "ann")
     for how in WAYS:
-        assert push(nodes[1], how, "ann" if how != "app" else "bob", how) == SENT
+        assert push(pair[1], how, "ann" if how != "app" else "bob", how) == SENT
         for again in WAYS:
-            assert push(nodes[second], again, "ann", how) == REPEATED
-    nodes[1].registry.calls.clear()
-    assert push(nodes[1], "user", "ann", "user") == REPEATED
-    assert nodes[1].registry.calls == [], "a repeat on the same node makes no query"
-    assert texts(nodes, ann) == [["hello"] * 4]
+            assert push(pair[second], again, "ann", how) == REPEATED
+    pair[1].registry.calls.clear()
+    assert push(pair[1], "user", "ann", "user") == REPEATED
+    assert pair[1].registry.calls == [], "a repeat on the same node makes no query"
+    assert pair.texts(ann) == [["hello"] * 4]
 
 
 @pytest.mark.parametrize(("accepted", "outcome"), [(True, REPEATED), (False, SENT)])
 @pytest.mark.parametrize("how", WAYS)
 def test_a_repeat_waits_for_the_outcome_on_another_node(
-    nodes: Several, how: str, accepted: bool, outcome: Outcome
+    pair: Several, how: str, accepted: bool, outcome: Outcome
 ) -> None:
-    _, ann = nodes[1].login(NEWEST, "ann")
-    claim = nodes.book.claim("m1")
-    waiting = gevent.spawn(push, nodes[1], how, "bob" if how == "app" else "ann", "m1")
+    _, ann = pair[1].login(NEWEST, "ann")
+    claim = pair.book.claim("m1")
+    waiting = gevent.spawn(push, pair[1], how, "bob" if how == "app" else "ann", "m1")
     gevent.sleep(0.12)
     assert not waiting.ready()
-    nodes[2].registry.settle(claim, accepted)
+    pair[2].registry.settle(claim, accepted)
     assert waiting.get(timeout=60) == outcome
-    assert texts(nodes, ann) == [["hello"] if outcome == SENT else []]
+    assert pair.texts(ann) == [["hello"] if outcome == SENT else []]
 
 
 def test_a_claim_that_is_never_settled_is_not_waited_for_for_ever(
-    nodes: Several, monkeypatch: pytest.MonkeyPatch
+    pair: Several, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (routing, idempotency):
         monkeypatch.setattr(module, "CLAIM_SECONDS", 0.1)
-    nodes[1].login(NEWEST, "ann")
-    claim = nodes.book.claim("m1")
-    found = [push(nodes[1], how, user, "m1") for how, user in (("user", "ann"), ("app", "bob"))]
-    nodes[2].registry.settle(claim, accepted=False)
-    found.append(push(nodes[1], "user", "ann", "m1"))
+    pair[1].login(NEWEST, "ann")
+    claim = pair.book.claim("m1")
+    found = [push(pair[1], how, user, "m1") for how, user in (("user", "ann"), ("app", "bob"))]
+    pair[2].registry.settle(claim, accepted=False)
+    found.append(push(pair[1], "user", "ann", "m1"))
     assert found == [FAILED, REPEATED, SENT], "nobody had accepted it"
 
 
 @pytest.mark.parametrize("how", WAYS)
-def test_a_delivery_that_fails_frees_the_id(nodes: Several, how: str) -> None:
-    _, ann = nodes[1].login(NEWEST, "ann")
-    fanout, user = nodes[1].fanout, "bob" if how == "app" else "ann"
-
-    def fail(*_: Any) -> int:
-        raise RuntimeError("a fault of ours")
-
-    fanout.to_sessions = fanout.to_app = fail  # type: ignore[method-assign]
+def test_a_delivery_that_fails_frees_the_id(pair: Several, how: str) -> None:
+    _, ann = pair[1].login(NEWEST, "ann")
+    fanout, user = pair[1].fanout, "bob" if how == "app" else "ann"
+    fanout.to_sessions = fanout.to_app = Mock(side_effect=RuntimeError("a fault of ours"))  # type: ignore[method-assign]
     with pytest.raises(RuntimeError):
-        push(nodes[1], how, user, "m1")
+        push(pair[1], how, user, "m1")
     del fanout.to_sessions, fanout.to_app
-    assert nodes.book.ids == {}
-    assert push(nodes[1], how, user, "m1") == SENT
-    assert texts(nodes, ann) == [["hello"]]
+    assert pair.book.ids == {}
+    assert push(pair[1], how, user, "m1") == SENT
+    assert pair.texts(ann) == [["hello"]]
 
 
 # --- to all of an app ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("via", [1, 2])
-def test_a_push_to_all_reaches_all_nodes_except_its_sender_whom_it_needs(nodes: Several, via: int) -> None:
-    clients = [nodes[epoch].login(MULTI, user)[1] for epoch, user in ((1, "ann"), (2, "bob"), (2, "ann"))]
-    _, elsewhere = nodes[2].login(NEWEST, "cid")
-    assert nodes[via].pushes.to_app(MULTI, "", "m1", "of nobody") == NOT_SENT
-    assert nodes[via].pushes.to_app(MULTI, "ann", "m1", "hello") == SENT
-    assert texts(nodes, *clients, elsewhere) == [[], ["hello"], [], []]
-    nodes[via].registry.away = True
-    assert nodes[via].pushes.to_app(MULTI, "ann", "m2", "hello") == SENT, "to all known nodes"
-    assert texts(nodes, *clients) == [[], ["hello"], []]
+def test_a_push_to_all_reaches_all_nodes_except_its_sender_whom_it_needs(pair: Several, via: int) -> None:
+    clients = [pair[epoch].login(MULTI, user)[1] for epoch, user in ((1, "ann"), (2, "bob"), (2, "ann"))]
+    _, elsewhere = pair[2].login(NEWEST, "cid")
+    assert pair[via].pushes.to_app(MULTI, "", "m1", "of nobody") == NOT_SENT
+    assert pair[via].pushes.to_app(MULTI, "ann", "m1", "hello") == SENT
+    assert pair.texts(*clients, elsewhere) == [[], ["hello"], [], []]
+    pair[via].registry.away = True
+    assert pair[via].pushes.to_app(MULTI, "ann", "m2", "hello") == SENT, "to all known pair"
+    assert pair.texts(*clients) == [[], ["hello"], []]
 
 
 @pytest.mark.parametrize("someone", [True, False])
 def test_a_node_that_does_not_get_it_is_no_reason_to_send_it_again_if_someone_did(
-    nodes: Several, someone: bool
+    pair: Several, someone: bool
 ) -> None:
-    clients = [nodes[epoch].login(NEWEST, user)[1] for epoch, user in ((1, "ann"), (2, "bob"))]
+    clients = [pair[epoch].login(NEWEST, user)[1] for epoch, user in ((1, "ann"), (2, "bob"))]
     sender, found = "cid" if someone else "ann", []
     for cut in ({2}, set()):
-        nodes[1].rpc.cut = cut
-        found.append(push(nodes[1], "app", sender, "m1"))
+        pair[1].rpc.cut = cut
+        found.append(push(pair[1], "app", sender, "m1"))
     assert found == ([PARTLY, REPEATED] if someone else [FAILED, SENT])
-    assert texts(nodes, *clients) == ([["hello"], []] if someone else [[], ["hello"]])
+    assert pair.texts(*clients) == ([["hello"], []] if someone else [[], ["hello"]])
 
 
 # --- many at once -------------------------------------------------------------------------------------------
 
 
-def test_each_of_many_messages_has_its_own_outcome(nodes: Several) -> None:
-    _, ann = nodes[1].login(NEWEST, "ann")
-    _, bob = nodes[2].login(NEWEST, "bob")
-    nodes[1].pushes.from_back_end(NEWEST, UserPush("ann", "old", "old"))
-    nodes[2].pushes.from_back_end(NEWEST, UserPush("bob", "older", "older"))
+def test_each_of_many_messages_has_its_own_outcome(pair: Several) -> None:
+    (_, ann), (_, bob) = pair[1].login(NEWEST, "ann"), pair[2].login(NEWEST, "bob")
+    pair[1].pushes.from_back_end(NEWEST, UserPush("ann", "old", "old"))
+    pair[2].pushes.from_back_end(NEWEST, UserPush("bob", "older", "older"))
     steps = [
         ("ann", "m1", SENT),
         ("bob", "m2", SENT),
@@ -259,48 +241,46 @@ def test_each_of_many_messages_has_its_own_outcome(nodes: Several) -> None:
         ("ann", "m3", SENT),  # nobody had it
     ]
     targets = [UserPush(user, id, str(number)) for number, (user, id, _) in enumerate(steps)]
-    greenlet = gevent.spawn(nodes[1].pushes.to_each, NEWEST, targets)
+    greenlet = gevent.spawn(pair[1].pushes.to_each, NEWEST, targets)
     assert greenlet.get(timeout=60) == [outcome for *_, outcome in steps]
-    assert texts(nodes, ann, bob) == [["old", "0", "9"], ["older", "1", "6", "7"]]
-    again = nodes[2].pushes.to_each(NEWEST, [UserPush("ann", target.msg_id, "") for target in targets[:6]])
+    assert pair.texts(ann, bob) == [["old", "0", "9"], ["older", "1", "6", "7"]]
+    again = pair[2].pushes.to_each(NEWEST, [UserPush("ann", target.msg_id, "") for target in targets[:6]])
     assert again == [REPEATED] * 5 + [SENT], "who was not reached left their id free"
 
 
-def test_batches_with_the_same_ids_at_once_do_not_wait_for_each_other(nodes: Several) -> None:
-    _, ann = nodes[2].login(NEWEST, "ann")
+def test_batches_with_the_same_ids_at_once_do_not_wait_for_each_other(pair: Several) -> None:
+    _, ann = pair[2].login(NEWEST, "ann")
     targets = [UserPush("ann", f"m{number}", str(number)) for number in range(10)]
     batches = [
-        gevent.spawn(nodes[epoch].pushes.to_each, NEWEST, targets[::step])
+        gevent.spawn(pair[epoch].pushes.to_each, NEWEST, targets[::step])
         for epoch, step in ((1, 1), (1, -1), (2, 1), (2, -1))
     ]
     outcomes = [batch.get(timeout=60) for batch in batches]
     assert sum(outcome == SENT for batch in outcomes for outcome in batch) == 10
-    (words,) = texts(nodes, ann)
+    (words,) = pair.texts(ann)
     assert sorted(words) == sorted(str(number) for number in range(10))
 
 
-def test_a_batch_waits_for_an_id_that_another_node_is_busy_with_after_everything_else(nodes: Several) -> None:
-    _, ann = nodes[1].login(NEWEST, "ann")
-    claim = nodes.book.claim("m1")
+def test_a_batch_waits_for_an_id_that_another_node_is_busy_with_after_everything_else(pair: Several) -> None:
+    _, ann = pair[1].login(NEWEST, "ann")
+    claim = pair.book.claim("m1")
     targets = [UserPush("ann", "m1", "1"), UserPush("ann", "m2", "2")]
-    batch = gevent.spawn(nodes[1].pushes.to_each, NEWEST, targets)
-    until(lambda: nodes.book.ids.get("m2") == "1")
+    batch = gevent.spawn(pair[1].pushes.to_each, NEWEST, targets)
+    until(lambda: pair.book.ids.get("m2") == "1")
     assert not batch.ready()
-    nodes[2].registry.settle(claim, False)
+    pair[2].registry.settle(claim, False)
     assert batch.get(timeout=60) == [SENT, SENT]
-    assert texts(nodes, ann) == [["2", "1"]]
+    assert pair.texts(ann) == [["2", "1"]]
 
 
-def test_one_message_to_many_is_accepted_once_when_anybody_was_reached(nodes: Several) -> None:
-    _, ann = nodes[1].login(NEWEST, "ann")
-    _, bob = nodes[2].login(NEWEST, "bob")
-    to_many = nodes[1].pushes.to_many
+def test_one_message_to_many_is_accepted_once_when_anybody_was_reached(pair: Several) -> None:
+    (_, ann), (_, bob) = pair[1].login(NEWEST, "ann"), pair[2].login(NEWEST, "bob")
+    to_many = pair[1].pushes.to_many
     assert to_many(NEWEST, ["nobody", ""], "m1", "no") == [NOT_SENT] * 2
     assert to_many(NEWEST, ["ann", "nobody", "bob", ""], "m1", "yes") == [SENT, NOT_SENT, SENT, NOT_SENT]
-    for epoch in (1, 2):
-        assert nodes[epoch].pushes.to_many(NEWEST, ["ann"], "m1", "again") is None
-    assert texts(nodes, ann, bob) == [["yes"], ["yes"]]
-    nodes[1].rpc.cut.add(2)
+    assert [node.pushes.to_many(NEWEST, ["ann"], "m1", "again") for node in pair.nodes.values()] == [None] * 2
+    assert pair.texts(ann, bob) == [["yes"], ["yes"]]
+    pair[1].rpc.cut.add(2)
     assert to_many(NEWEST, ["ann", "bob"], "m2", "x") == [SENT, FAILED]
 
 
@@ -317,16 +297,12 @@ def test_one_message_to_many_is_accepted_once_when_anybody_was_reached(nodes: Se
     )
 )
 def test_concurrent_pushes_with_one_id_are_accepted_once(pushes: list[tuple[int, str, str, str]]) -> None:
-    with Several(2) as nodes:
+    with Several(2) as pair:
         for epoch, user in ((1, "ann"), (2, "bob")):
-            nodes[epoch].login(NEWEST, user)
-        calls = [gevent.spawn(push, nodes[epoch], how, user, msg_id) for epoch, how, user, msg_id in pushes]
-        gevent.joinall(calls, timeout=60, raise_error=True)
-        assert all(call.ready() for call in calls)
+            pair[epoch].login(NEWEST, user)
+        calls = [gevent.spawn(push, pair[epoch], how, user, msg_id) for epoch, how, user, msg_id in pushes]
+        found = [call.get(timeout=60) for call in calls]
         for msg_id in ("m1", "m2"):
-            accepted = [call.get() for call, each in zip(calls, pushes, strict=True) if each[3] == msg_id]
-            assert sum(outcome == SENT for outcome in accepted) <= 1
-            if SENT in accepted:
-                assert nodes.book.ids[msg_id] == "1"
-            else:
-                assert msg_id not in nodes.book.ids
+            outcomes = [outcome for outcome, each in zip(found, pushes, strict=True) if each[3] == msg_id]
+            assert outcomes.count(SENT) <= 1
+            assert pair.book.ids.get(msg_id) == ("1" if SENT in outcomes else None)

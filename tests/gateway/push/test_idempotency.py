@@ -25,11 +25,6 @@ from tests.support import Clock
 SENT, ABSENT, PENDING, FAILED = Outcome.SENT, Outcome.NOT_SENT, Outcome.PENDING, Outcome.FAILED
 
 
-def shared_claims() -> FakeRegistry:
-    """The claims of a registry that nodes share."""
-    return FakeRegistry(Book(), Lease("node", 1))
-
-
 def make(
     limit: int = 1000,
     seconds: float = 100,
@@ -41,6 +36,12 @@ def make(
     return Idempotency(limit, seconds, shared=shared, registry=claims, clock=clock or Clock())  # type: ignore[arg-type]
 
 
+def two_nodes() -> tuple[FakeRegistry, Idempotency, Idempotency]:
+    """The claims of a registry that two nodes share, and theirs."""
+    claims = FakeRegistry(Book(), Lease("node", 1))
+    return claims, make(claims=claims), make(claims=claims)
+
+
 def accept(ids: Idempotency, id: str, app: str = "101") -> bool:
     """Claim the id of a message and, if it was free, have it remembered."""
     key = ids.claim(app, id)
@@ -49,11 +50,16 @@ def accept(ids: Idempotency, id: str, app: str = "101") -> bool:
     return key is not None
 
 
-def carry_out(ids: Idempotency, id: str, *outcomes: Outcome, app: str = "101", digest: int = 1) -> None:
-    """Claim the id of a request, which is free, and settle it."""
+def begin(ids: Idempotency, id: str, app: str = "101", digest: int = 1) -> int:
+    """Claim the id of a request, which is free."""
     key = ids.claim(app, id, digest)
     assert isinstance(key, int)
-    ids.settle(key, not ACCEPTED.isdisjoint(outcomes), digest, bytes(outcomes))
+    return key
+
+
+def carry_out(ids: Idempotency, id: str, *outcomes: Outcome, app: str = "101", digest: int = 1) -> None:
+    """Claim the id of a request, which is free, and settle it."""
+    ids.settle(begin(ids, id, app, digest), not ACCEPTED.isdisjoint(outcomes), digest, bytes(outcomes))
 
 
 # --- ids of messages ----------------------------------------------------------------------------------------
@@ -106,8 +112,7 @@ def test_whose_ids_are_the_same(shared: bool) -> None:
 def test_repeats_wait_for_the_outcome_and_one_of_them_may_follow_a_failure() -> None:
     ids = make()
     claimed: list[object] = []
-    first = ids.claim("101", "a", 1)
-    assert isinstance(first, int)
+    first = begin(ids, "a")
     busy, free = ids.claim_each("101", ["a", "b"], [1, 1])
     assert (busy, type(free)) == (WAITING, int), "of many ids none is waited for"
     waiting = [gevent.spawn(lambda: claimed.append(ids.claim("101", "a", 1))) for _ in range(3)]
@@ -169,9 +174,7 @@ def test_one_target_that_was_accepted_uses_the_id_up_for_another_request(
 def test_first_results_leave_when_they_are_too_many_and_the_id_stays_used(number: int, size: int) -> None:
     ids = make(limit=200_000)
     for index in range(2 * number + 1):
-        key = ids.claim("101", str(index), 1)
-        assert isinstance(key, int)
-        ids.settle(key, True, 1, bytes(size))
+        ids.settle(begin(ids, str(index)), True, 1, bytes(size))
     for index in (0, number - 1, number, 2 * number):
         assert ids.claim("101", str(index), 1) == First(bytes(size) if index >= number else b"")
 
@@ -180,8 +183,8 @@ def test_first_results_leave_when_they_are_too_many_and_the_id_stays_used(number
 
 
 def test_another_node_knows_the_result_of_what_was_carried_out_and_else_that_it_was_accepted() -> None:
-    claims = shared_claims()
-    here, there, third = (make(claims=claims) for _ in range(3))
+    claims, here, there = two_nodes()
+    third = make(claims=claims)
     here.carry_out_each("101", [("a", 1), ("b", -2)], lambda index, _: (None, [SENT], b"at %d" % index))
     carry_out(here, "c", SENT)
     assert accept(here, "m")
@@ -195,20 +198,16 @@ def test_another_node_knows_the_result_of_what_was_carried_out_and_else_that_it_
 
 
 def test_a_registry_that_is_away_or_fails_leaves_nothing_claimed_and_each_node_by_itself() -> None:
-    claims = shared_claims()
-    here, there = make(claims=claims), make(claims=claims)
+    claims, here, there = two_nodes()
     here.carry_out_each("101", [("a", 1)], lambda *_: (None, [SENT], b"result"))
-    claims.fails = "results"
-    with pytest.raises(RuntimeError, match="a fault of ours"):
-        there.claim_each("101", ["new", "a"], [1, 1])
-    claims.fails = ""
-    assert [type(each) for each in there.claim_each("101", ["new", "a"], [1, 1])] == [int, First]
-    claims.fails = "claim"
+    for fails, node, ids in (("results", there, "na"), ("claim", here, "b"), ("claim", here, "bc")):
+        claims.fails = fails
+        with pytest.raises(RuntimeError, match="a fault of ours"):
+            node.claim_each("101", [*ids], [1] * len(ids))
     with pytest.raises(RuntimeError, match="a fault of ours"):
         here.claim("101", "b", 1)
-    with pytest.raises(RuntimeError, match="a fault of ours"):
-        here.claim_each("101", ["b", "c"], [1, 1])
     claims.fails = ""
+    assert [type(each) for each in there.claim_each("101", ["n", "a"], [1, 1])] == [int, First]
     claims.away = True
     for node in (here, there):
         for id in "bc":
@@ -218,17 +217,14 @@ def test_a_registry_that_is_away_or_fails_leaves_nothing_claimed_and_each_node_b
 
 @pytest.mark.parametrize("accepted", [True, False])
 def test_another_node_waits_for_the_outcome_and_may_then_try_itself(accepted: bool) -> None:
-    claims = shared_claims()
-    here, there = make(claims=claims), make(claims=claims)
-    key = here.claim("101", "a", 1)
-    assert isinstance(key, int)
+    _, here, there = two_nodes()
+    key = begin(here, "a")
     others = [gevent.spawn(there.claim, "101", "a", 1) for _ in range(2)]
     gevent.sleep(0.01)
     assert not any(other.ready() for other in others)
     here.settle(key, accepted)
     found = others[0].get(timeout=60)
     if not accepted:
-        assert isinstance(found, int)
         there.settle(found, True, 1, b"")
     assert others[1].get(timeout=60) == First(b"")
 
@@ -237,12 +233,10 @@ def test_another_node_waits_for_the_outcome_and_may_then_try_itself(accepted: bo
 
 
 def test_many_ids_are_claimed_with_one_question() -> None:
-    claims = shared_claims()
-    here, there = make(claims=claims), make(claims=claims)
+    claims, here, there = two_nodes()
     carry_out(here, "old", SENT)
     carry_out(there, "theirs", SENT)
-    busy = there.claim("101", "busy", 1)
-    assert isinstance(busy, int)
+    busy = begin(there, "busy")
     claims.claimed.clear()
     found = here.claim_each("101", ["new", "old", "theirs", "busy", "old", ""], [1, 1, 1, 1, 2, 0])
     assert found[1:4] == [First(bytes([SENT])), First(b""), WAITING]
@@ -253,8 +247,7 @@ def test_many_ids_are_claimed_with_one_question() -> None:
 
 
 def test_many_messages_are_claimed_with_one_question_but_for_those_of_this_node_only() -> None:
-    claims = shared_claims()
-    here, there = make(claims=claims), make(claims=claims)
+    claims, here, there = two_nodes()
     assert accept(here, "old")
     assert accept(there, "theirs")
     claims.claimed.clear()
@@ -268,11 +261,9 @@ def test_many_messages_are_claimed_with_one_question_but_for_those_of_this_node_
 
 
 def test_many_requests_are_carried_out_once_and_those_that_another_request_holds_come_last() -> None:
-    claims = shared_claims()
-    here, there = make(claims=claims), make(claims=claims)
+    _, here, there = two_nodes()
     carry_out(here, "old", SENT)
-    busy = there.claim("101", "busy", 1)
-    assert isinstance(busy, int)
+    busy = begin(there, "busy")
     requests = [("busy", 1), ("old", 1), ("new", 1), ("old", 2), ("absent", 1)]
     seen: list[tuple[str, bytes | None]] = []
 

@@ -68,12 +68,7 @@ def words(text: str) -> Event:
     ],
 )
 def test_a_user_who_logs_in_in_time_gets_the_pushes_in_order(
-    users: Users,
-    adds: list[tuple[str, int, str | None]],
-    seconds: int,
-    devices: list[str],
-    received: list[str],
-    expired: int,
+    users: Users, adds: list[Any], seconds: int, devices: list[str], received: list[str], expired: int
 ) -> None:
     pending = pending_of(users)
     for text, ttl, device in adds:
@@ -124,8 +119,8 @@ def test_a_node_that_stops_passes_its_pushes_to_nodes_that_do_not(users: Users) 
     wire.peer_wires = {0: Wire(), 2: Wire()}
     nodes = {epoch: wired(users, each) for epoch, each in wire.peer_wires.items()}
     pending = wired(users, wire)
-    for user, text in (("ann", "one"), ("ann", "two"), ("bob", "one"), ("bob", "two")):
-        pending.add("101", user, words(text), 10)
+    for add in ("ann one", "ann two", "bob one", "bob two"):
+        pending.add("101", add[:3], words(add[4:]), 10)
     pending.add("101", "bob", words("three"), 10, "phone")
     pending.add("101", "bob", words("short"), 1)
     users.now += 5
@@ -146,9 +141,8 @@ def test_a_node_that_stops_passes_its_pushes_to_nodes_that_do_not(users: Users) 
 
 def test_pushes_of_a_deleted_app_are_forgotten_also_during_their_delivery(users: Users) -> None:
     pending = pending_of(users)
-    for text in ("one", "two"):
-        for app in ("101", "102"):
-            assert pending.add(app, "ann", words(text), 10)
+    for text, app in product(("one", "two"), ("101", "102")):
+        assert pending.add(app, "ann", words(text), 10)
     users.come("ann")
     users.then = pending.forget
     pending.look()

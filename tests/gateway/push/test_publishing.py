@@ -1,6 +1,6 @@
 """Publishing to targets of mixed kinds: each gets its own, in order, and says what became of it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from unittest.mock import Mock
 
@@ -8,15 +8,22 @@ import gevent
 import msgspec
 import pytest
 
+from imserver.gateway.auth.observer import Observer
 from imserver.gateway.channels.histories import Published, StoredHistory
+from imserver.gateway.channels.members import ChannelRefused
 from imserver.gateway.cluster.history import Position
-from imserver.gateway.errors import Problems
+from imserver.gateway.config.settings import ChannelSettings
+from imserver.gateway.errors import Problems, StorageUnavailable
 from imserver.gateway.metrics import CountsByApp, Metrics
 from imserver.gateway.model import Event, Outcome
 from imserver.gateway.push.idempotency import Idempotency
 from imserver.gateway.push.pending import PendingPushes
 from imserver.gateway.push.push import LocalReach, OnAbsent, Publishing, Pushes, UserPush, nothing_accepted
-from imserver.gateway.push.targets import PushToStore, Target
+from imserver.gateway.push.targets import PushToStore, Target, UserChannels
+from tests.gateway.channels.test_channels import subscriber
+from tests.gateway.core.cluster_harness import MULTI
+from tests.gateway.hub.harness import Harness as Node
+from tests.gateway.hub.harness import texts
 
 SENT, ABSENT, PENDING = Outcome.SENT, Outcome.NOT_SENT, Outcome.PENDING
 HELLO = Event("msg", "shop", "hello", "7")
@@ -163,13 +170,8 @@ def test_pending_pushes_arrive_before_a_later_push_and_where_there_is_no_room_th
 @pytest.mark.parametrize(
     "wrong",
     [
-        {},
-        {"all": False},
-        {"user": "a", "channel": "r"},
-        {"device": "phone", "channel": "r"},
-        {"user": ""},
-        {"user": "a", "nick": "b"},
-        {"user": "x" * 513},
+        *({}, {"all": False}, {"user": "a", "channel": "r"}, {"device": "phone", "channel": "r"}),
+        *({"user": ""}, {"user": "a", "nick": "b"}, {"user": "x" * 513}),
     ],
 )
 def test_a_target_is_one_thing(wrong: dict[str, object]) -> None:
@@ -190,16 +192,8 @@ def test_what_a_node_remembers_of_a_stored_channel_is_not_published_again() -> N
         assert channels.publishing.publish_event.call_count == calls
 
 
-class BrokenFanout:
-    """Reaches everybody up to a user whose turn fails."""
-
-    def to_sessions(self, app: str, user: str, event: Event, device: str | None = None) -> int:
-        if user == "broken":
-            raise RuntimeError(user)
-        return 1
-
-    def to_app(self, *_: Any) -> int:
-        return 0
+BROKEN: Any = Mock(to_sessions=lambda _app, user, *_: 1 // (user != "broken"), to_app=lambda *_: 0)
+"""A fan-out that reaches everybody up to a user whose turn fails."""
 
 
 @pytest.mark.parametrize(
@@ -209,9 +203,8 @@ def test_an_interrupted_push_to_many_is_accepted_if_a_user_was_reached(
     users: list[str], again: list[Outcome] | None
 ) -> None:
     ids = Idempotency(100, 60)
-    reach = LocalReach(ids, BrokenFanout(), Metrics())  # type: ignore[arg-type]
-    pushes = Pushes(ids, reach, Metrics())
-    with pytest.raises(RuntimeError):
+    pushes = Pushes(ids, LocalReach(ids, BROKEN, Metrics()), Metrics())
+    with pytest.raises(ZeroDivisionError):
         pushes.to_many("101", users, "m1", "hello")
     assert pushes.to_many("101", ["ann"], "m1", "hello") == again
 
@@ -220,12 +213,102 @@ def test_an_interrupted_push_to_many_is_accepted_if_a_user_was_reached(
 def test_others_are_served_during_a_large_push(how: str) -> None:
     ids, metrics, served = Idempotency(100, 60), Metrics(), list[str]()
     channels: Any = Mock(push=lambda *_: Outcome.SENT, apps={"101"}) if how == "to channels" else None
-    pushes = Pushes(ids, LocalReach(ids, BrokenFanout(), metrics), metrics, channels)  # type: ignore[arg-type]
+    pushes = Pushes(ids, LocalReach(ids, BROKEN, metrics), metrics, channels)
     gevent.spawn(served.append, "another")
-    users = ["ann"] * 2000
     if how == "each":
-        found = pushes.to_each("101", [UserPush(user, "", "x") for user in users])
+        found = pushes.to_each("101", [UserPush("ann", "", "x")] * 2000)
     else:
-        found = pushes.to_many("101", users, "m1", "x")
+        found = pushes.to_many("101", ["ann"] * 2000, "m1", "x")
     assert (found, served) == ([Outcome.SENT] * 2000, ["another"])
     assert metrics.pushes.total == (0 if channels else 2000)
+
+
+# --- users whose channels have a history --------------------------------------------------------------------
+
+OWN = "user:ann"
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    with Node() as node:
+        node.channel_settings = {"user": ChannelSettings(history_size=5, history_seconds=60, max_bytes=9)}
+        node.channels.options.history_apps = {MULTI}
+        yield node
+
+
+def offsets(node: Node) -> list[tuple[int, str]]:
+    """The history of the channel of the user ann."""
+    page = node.channels.histories.read(MULTI, OWN, limit=-1)
+    return [(each.channel.offset, each.text) for each in page.publications if each.channel is not None]
+
+
+def publishing_on(node: Node) -> Publishing:
+    ids, services = Idempotency(100, 60), (node.channels, node.connections, node.pending)
+    return Publishing(node.reach, *services, ids, CountsByApp(), Observer().absent)
+
+
+def pushes_of(node: Node) -> Pushes:
+    channels = UserChannels(node.channels, node.reach.to_user)
+    return Pushes(Idempotency(100, 60), node.reach, node.metrics, channels)
+
+
+def test_subscribers_receive_a_publication_and_other_sessions_a_push(node: Node) -> None:
+    _, client, _ = subscriber(node, channel=OWN)
+    _, other = node.login(MULTI, "ann", device="desk")
+    publishing = publishing_on(node)
+    targets = [Target(user="ann"), Target(channel=OWN), Target(user="ann", device="desk")]
+    assert publishing.to_targets(MULTI, targets, HELLO) == [Outcome.SENT] * 3
+    (published,) = publishing.to_channels(MULTI, [OWN], HELLO, tags=b'{"a":"b"}', key="1")
+    assert not isinstance(published, ChannelRefused)
+    assert texts(client, other) == [["hello"] * 3, ["hello"] * 4]
+    assert offsets(node) == [(1, "hello"), (2, "hello"), (3, "hello")], "not what is for one device"
+    publishing.to_channels(MULTI, [OWN], HELLO, with_history=False)
+    assert texts(client, other) == [["hello"], ["hello"]]
+    assert len(offsets(node)) == 3
+
+
+def test_the_history_has_what_absent_users_miss_and_they_are_reported(node: Node) -> None:
+    publishing = publishing_on(node)
+    assert publishing.to_users(MULTI, ["ann", "bob"], HELLO, ttl_seconds=60) == [Outcome.SENT] * 2
+    assert publishing.to_each(MULTI, ["ann"], [HELLO]) == [Outcome.SENT]
+    assert offsets(node) == [(1, "hello"), (2, "hello")]
+    _, client, _ = subscriber(node, channel=OWN)
+    _, other = node.login(MULTI, "ann", device="desk")
+    node.pending.look()
+    assert texts(client, other) == [[], ["hello"]], "subscribers have it from the history"
+
+
+def test_a_deleted_user_leaves_no_publications(node: Node) -> None:
+    publishing_on(node).to_users(MULTI, ["ann"], HELLO)
+    node.channels.histories.erase_user(MULTI, "bob", "deleted:1")
+    assert offsets(node) == [(1, "hello")]
+    node.channels.histories.erase_user(MULTI, "ann", "deleted:1")
+    assert offsets(node) == []
+    node.history.erase_user = lambda *_: None  # type: ignore[method-assign, assignment]
+    with pytest.raises(StorageUnavailable):
+        node.channels.histories.erase_user(MULTI, "ann", "deleted:1")
+
+
+def test_a_user_whose_id_is_too_long_for_a_channel_receives_plain_pushes(node: Node) -> None:
+    publishing, longest = publishing_on(node), "u" * 250
+    assert publishing.to_users(MULTI, [longest, f"{longest}u"], HELLO) == [Outcome.SENT, Outcome.NOT_SENT]
+
+
+def test_a_push_that_the_channel_refuses_reaches_nobody(node: Node) -> None:
+    _, client = node.login(MULTI, "ann")
+    (outcome,) = publishing_on(node).to_users(MULTI, ["ann"], Event("msg", "shop", "ten bytes."))
+    assert outcome is Outcome.REFUSED
+    assert texts(client) == [[]]
+
+
+def test_pushes_of_the_original_are_publications_once_for_each_id(node: Node) -> None:
+    pushes = pushes_of(node)
+    _, client, _ = subscriber(node, channel=OWN)
+    found = [pushes.from_back_end(MULTI, UserPush("ann", "m1", "one")) for _ in range(2)]
+    found.append(pushes.from_user(MULTI, "bob", UserPush("ann", "m1", "two")))
+    found += pushes.to_each(MULTI, [UserPush("ann", "m1", "one"), UserPush("ann", "m2", "three"), UserPush()])
+    assert pushes.to_many(MULTI, ["ann", ""], "m3", "four") == [Outcome.SENT, Outcome.NOT_SENT]
+    sent, repeated = Outcome.SENT, Outcome.REPEATED
+    assert found == [sent, repeated, sent, repeated, sent, Outcome.NOT_SENT]
+    assert texts(client) == [["one", "two", "three", "four"]]
+    assert offsets(node) == [(1, "one"), (2, "two"), (3, "three"), (4, "four")]

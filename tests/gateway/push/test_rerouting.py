@@ -1,6 +1,7 @@
 """Rerouting: pushes that arrive at a node whose user has moved or is just logging in, and their order."""
 
 from itertools import count
+from unittest.mock import Mock
 
 import gevent
 import pytest
@@ -20,7 +21,7 @@ from imserver.gateway.push.routing import (
     ReorderGuard,
 )
 from tests.gateway.core.cluster_harness import MULTI, NEWEST, Several, received_since
-from tests.gateway.transport.harness import Client, look, until
+from tests.gateway.transport.harness import look, until
 from tests.support import Clock
 
 ORIGIN = 77
@@ -30,13 +31,6 @@ _numbers = count(1)
 def item(text: str, user: str = "ann") -> ToUser:
     """The next push of another node."""
     return ToUser(NEWEST, user, Event("msg", user, text, ""), origin=ORIGIN, number=next(_numbers))
-
-
-def texts(nodes: Several, *clients: Client) -> list[list[str]]:
-    """The messages that each client was told."""
-    until(lambda: not any(node.rerouting.waiting for node in nodes.nodes.values()))
-    nodes.settle(*clients)
-    return [[text for kind, _, text in received_since(client) if kind == "msg"] for client in clients]
 
 
 def counts(nodes: Several) -> tuple[int, int]:
@@ -52,7 +46,7 @@ def test_a_push_follows_its_user_to_the_node_they_have_moved_to(nodes: Several) 
     assert nodes[3].pushes.from_back_end(NEWEST, UserPush("ann", "m1", "hello")) == Outcome.SENT
     _, newer = nodes[2].login(NEWEST, "ann")
     nodes[3].rpc.release()
-    assert texts(nodes, older, newer) == [[], ["hello"]]
+    assert nodes.texts(older, newer) == [[], ["hello"]]
     assert counts(nodes) == (1, 0)
 
 
@@ -67,7 +61,7 @@ def test_pushes_wait_in_order_for_the_login_that_the_registry_knows_of_already(n
     nodes[1].registry.release()
     assert login.get() == 200
     nodes[1].rerouting.deliver(item("d"))
-    assert texts(nodes, ann) == [["a", "b", "c", "d"]]
+    assert nodes.texts(ann) == [["a", "b", "c", "d"]]
     assert counts(nodes) == (0, 0)
 
 
@@ -78,7 +72,7 @@ def test_pushes_to_a_node_that_drains_wait_for_the_return_of_their_user(nodes: S
     until(lambda: nodes[1].registry.calls.count("find") > 1)
     assert nodes[1].rerouting.waiting == 2
     _, ann = nodes[2].login(NEWEST, "ann")
-    assert texts(nodes, ann) == [["a", "b"]]
+    assert nodes.texts(ann) == [["a", "b"]]
     assert counts(nodes) == (2, 0)
 
 
@@ -92,7 +86,7 @@ def test_later_pushes_stay_behind_a_rerouted_one_but_not_those_of_another_user(n
     assert nodes[1].registry.calls == ["find"] * 2, "a user who is here costs no question"
     until(lambda: received_since(bob)[-1:] == [("msg", "bob", "x")])
     nodes[1].registry.release()
-    assert texts(nodes, ann) == [["a", "b", "c"]]
+    assert nodes.texts(ann) == [["a", "b", "c"]]
     assert counts(nodes) == (3, 1)
 
 
@@ -108,7 +102,7 @@ def test_an_undeliverable_push_is_counted_and_reported_if_no_other_node_has_it(
         nodes[1].rpc.cut.add(2)
     nodes[1].rerouting.deliver(item("lost"))
     nodes[1].rerouting.deliver(replace(item("other nodes have it, too"), alone=False))
-    assert texts(nodes) == []
+    assert nodes.texts() == []
     assert heard == [(NEWEST, "ann", "lost")]
     assert counts(nodes) == (0, 2)
 
@@ -117,7 +111,7 @@ def test_a_push_does_not_follow_for_ever(nodes: Several) -> None:
     """Each node's look says that the user is at the other."""
     nodes.book.refs[NEWEST, "ann"] = [SessionRef(1, 10**9, 1), SessionRef(2, 10**9, 1)]
     nodes[1].rerouting.deliver(item("a"))
-    texts(nodes)
+    nodes.texts()
     assert counts(nodes) == (routing.MAX_HOPS, 1)
 
 
@@ -134,7 +128,7 @@ def test_a_push_follows_to_all_that_have_come_instead_unless_sessions_elsewhere_
     until(lambda: nodes.addressed(MULTI, "ann") == [2] * elsewhere)
     clients += [nodes[epoch].login(MULTI, "ann")[1] for epoch in ((3,) if elsewhere else (2, 2, 3))]
     nodes[3].rpc.release()
-    assert texts(nodes, *clients) == ([["hello"], []] if elsewhere else [["hello"]] * 3)
+    assert nodes.texts(*clients) == ([["hello"], []] if elsewhere else [["hello"]] * 3)
 
 
 def test_a_follower_that_was_overtaken_by_pushes_of_its_node_is_dropped_and_counted(nodes: Several) -> None:
@@ -144,7 +138,7 @@ def test_a_follower_that_was_overtaken_by_pushes_of_its_node_is_dropped_and_coun
         nodes[2].rerouting.deliver(direct)
     for follower in (late, replace(other, event=later.event), item("next")):
         nodes[1].rerouting.deliver(follower)
-    assert texts(nodes, ann) == [["later", "of another", "next"]]
+    assert nodes.texts(ann) == [["later", "of another", "next"]]
     assert counts(nodes) == (3, 2)
 
 
@@ -158,7 +152,7 @@ def test_a_follower_is_overtaken_by_pushes_of_the_own_node_too(nodes: Several) -
     assert nodes[2].pushes.from_back_end(NEWEST, UserPush("ann", "m2", "later")) == Outcome.SENT
     nodes[1].sessions.replaced(NEWEST, "ann", session.id)
     nodes[2].rpc.release()
-    assert texts(nodes, ann) == [["later"]]
+    assert nodes.texts(ann) == [["later"]]
     assert counts(nodes) == (1, 1)
 
 
@@ -174,7 +168,7 @@ def test_a_push_to_one_of_several_devices_is_overtaken_as_well(nodes: Several) -
     _, ann = nodes[2].login(MULTI, "ann", device="phone")
     assert nodes[2].pushes.from_back_end(MULTI, UserPush("ann", "m2", "later")) == Outcome.SENT
     nodes[2].rpc.release()
-    assert texts(nodes, ann) == [["later"]]
+    assert nodes.texts(ann) == [["later"]]
     assert counts(nodes) == (1, 1)
 
 
@@ -186,69 +180,49 @@ def test_a_push_waits_for_earlier_ones_that_follow_a_user_who_has_moved(
         monkeypatch.setattr(routing, name, seconds)
     nodes[1].login(NEWEST, "ann")
     nodes[3].rpc.holding = True
-    assert nodes[3].pushes.from_back_end(NEWEST, UserPush("ann", "m1", "first")) == Outcome.SENT
-    _, ann = nodes[2].login(NEWEST, "ann")
     pushes = nodes[3].pushes
-    call, *arguments = {
-        "one": (pushes.from_back_end, NEWEST, UserPush("ann", "m2", "second")),
-        "each": (pushes.to_each, NEWEST, [UserPush("ann", "m2", "second")]),
-        "many": (pushes.to_many, NEWEST, ["ann"], "m2", "second"),
-        "without an id": (pushes.from_back_end, NEWEST, UserPush("ann", "", "second")),
+    assert pushes.from_back_end(NEWEST, UserPush("ann", "m1", "first")) == Outcome.SENT
+    _, ann = nodes[2].login(NEWEST, "ann")
+    call, what = {
+        "one": (pushes.from_back_end, [UserPush("ann", "m2", "second")]),
+        "each": (pushes.to_each, [[UserPush("ann", "m2", "second")]]),
+        "many": (pushes.to_many, [["ann"], "m2", "second"]),
+        "without an id": (pushes.from_back_end, [UserPush("ann", "", "second")]),
     }[how]
-    second = gevent.spawn(call, *arguments)
+    second = gevent.spawn(call, NEWEST, *what)
     gevent.sleep(0.05)
     assert not second.ready()
     nodes[3].rpc.release()
     second.get()
-    assert texts(nodes, ann) == [["first", "second"]]
+    assert nodes.texts(ann) == [["first", "second"]]
     assert counts(nodes) == (1, 0)
 
 
-def test_rerouted_pushes_are_bounded(nodes: Several, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routing, "MAX_REROUTED", 5)
-    _, ann = nodes[2].login(NEWEST, "ann")
-    nodes[1].registry.hold()
-    for number in range(8):
-        nodes[1].rerouting.deliver(item(str(number)))
-    nodes[1].registry.release()
-    assert texts(nodes, ann) == [[*"01234"]]
-    assert counts(nodes) == (5, 3)
-    nodes[1].rerouting.deliver(item("again"))
-    assert texts(nodes, ann) == [["again"]]
-
-
-def test_an_internal_error_is_counted_and_does_not_stop_later_pushes(
-    nodes: Several, caplog: pytest.LogCaptureFixture
+def test_rerouted_pushes_are_bounded_and_after_an_internal_error_later_ones_go_on(
+    nodes: Several, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    _, ann = nodes[2].login(NEWEST, "ann")
-    registry = nodes[1].registry
+    monkeypatch.setattr(routing, "MAX_REROUTED", 5)
+    (_, ann), registry, deliver = nodes[2].login(NEWEST, "ann"), nodes[1].registry, nodes[1].rerouting.deliver
+    registry.hold()
+    for number in range(8):
+        deliver(item(str(number)))
+    registry.release()
+    assert nodes.texts(ann) == [[*"01234"]]
+    assert counts(nodes) == (5, 3)
     registry.fails = "find"
     for _ in range(2):
-        nodes[1].rerouting.deliver(item("a"))
-    assert texts(nodes, ann) == [[]]
+        deliver(item("a"))
+    assert nodes.texts(ann) == [[]]
     registry.fails = ""
-    assert counts(nodes) == (0, 2)
+    assert counts(nodes) == (5, 5)
     assert "rerouting pushes of ann in 101 failed" in caplog.text
-    nodes[1].rerouting.deliver(item("b"))
-    assert texts(nodes, ann) == [["b"]]
+    deliver(item("b"))
+    assert nodes.texts(ann) == [["b"]]
 
 
 APP, C, D = "101", 3, 4
 ANN, OWN = "101 ann", "101 zoe"
 AFTER_A_MOVE = (REROUTE_SECONDS / 2, ANN, 2, 0.5), (REROUTE_SECONDS, ANN, 2, 0), (0, ANN, 1, 1)
-
-
-class Hub:
-    """Those who are online."""
-
-    def __init__(self, *users: str) -> None:
-        self.users = set(users)
-
-    def user_names(self, app: str) -> list[str]:
-        return sorted(self.users)
-
-    def is_online(self, app: str, user: str) -> bool:
-        return user in self.users
 
 
 # --- the sender ---------------------------------------------------------------------------------------------
@@ -292,7 +266,8 @@ def test_the_routes_are_bounded_and_those_of_long_ago_leave_first() -> None:
 
 
 def test_delivered_pushes_are_remembered_at_the_next_login_and_for_a_while() -> None:
-    clock, hub = Clock(), Hub("ann", "bob")
+    clock, users = Clock(), {"ann", "bob"}
+    hub = Mock(user_names=lambda _app: sorted(users), is_online=lambda _app, user: user in users)
     reorder_guard = ReorderGuard(hub, clock)
     reorder_guard.logged_in(APP, "ann")
     reorder_guard.reached(APP, "ann", C, 5)
@@ -308,5 +283,5 @@ def test_delivered_pushes_are_remembered_at_the_next_login_and_for_a_while() -> 
         reorder_guard.logged_in(APP, user)
     assert not reorder_guard.is_overtaken(APP, "ann", C, 4), "nothing is remembered"
     reorder_guard.reached(APP, "ann", C, 5)
-    hub.users.clear()
+    users.clear()
     assert not reorder_guard.is_overtaken(APP, "ann", C, 4), "nobody is there"

@@ -11,14 +11,7 @@ from imserver.gateway.cluster.rpc.counters import UnknownQuery
 from imserver.gateway.process import Secret
 from imserver.gateway.sessions.connection_ids import ID_CHARACTERS, Address, ConnectionIds, new_birth
 from imserver.gateway.sessions.presence import NamesAnswer, NamesQuery
-from tests.gateway.core.cluster_harness import HELLO, MULTI, NEWEST, Several, received_since
-from tests.gateway.transport.harness import Client
-
-
-def messages(nodes: Several, *clients: Client) -> list[int]:
-    nodes.settle(*clients)
-    return [sum(kind == "msg" for kind, _, _ in received_since(client)) for client in clients]
-
+from tests.gateway.core.cluster_harness import HELLO, MULTI, NEWEST, Several
 
 # --- presence -----------------------------------------------------------------------------------------------
 
@@ -114,7 +107,7 @@ def test_an_item_to_all_is_encoded_once_and_reaches_every_other_node(nodes: Seve
     assert courier.broadcast(ToApp(NEWEST, "", HELLO)) == 0
     (first, one), (second, other) = nodes[1].rpc.sent
     assert ({first, second}, one is other) == ({2, 3}, True)
-    assert messages(nodes, *clients) == [0, 1, 1]
+    assert nodes.texts(*clients) == [[], ["hello"], ["hello"]]
     nodes[1].rpc.cut |= {2, 3}
     assert courier.broadcast(ToApp(NEWEST, "", HELLO)) == 2, "how many do not get it is known"
     for epoch in (2, 99):
@@ -136,7 +129,7 @@ def test_an_item_that_cannot_be_read_fails_or_is_of_nobody_costs_the_others_noth
     good, *others = [encode(ToUser(*user, HELLO)) for user in users]
     broken = [b"\xc1", encode(["z", "101"]), b"\x91" * 10_000 + b"\x90"]
     nodes[1].node_messages.received(2, [good, *broken, *others, encode(ToApp("999", "", HELLO)), good])
-    assert messages(nodes, ann) == [2]
+    assert nodes.texts(ann) == [["hello"] * 2]
     assert nodes[1].node_messages.unreadable == 3
     assert "node message ToUser from epoch 2 failed" in caplog.text
     assert sum("epoch 2" in record.getMessage() for record in caplog.records) == 4

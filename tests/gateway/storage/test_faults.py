@@ -168,7 +168,6 @@ for number in range(100000):
     for turn in range(3):
         command = [sys.executable, "-c", code, str(tmp_path), str(turn)]
         with running(command, stdout=subprocess.PIPE, env=clean_environment()) as writer:
-            assert writer.stdout is not None
             for _ in range(20):
                 last = int(writer.stdout.readline())
             writer.kill()
