@@ -5,8 +5,6 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-import msgspec
-
 from imserver.gateway.cluster.nodes import (
     Fence,
     ForgetPending,
@@ -26,9 +24,6 @@ from imserver.gateway.cluster.rpc.wire import read_answer, read_batch, read_quer
 from imserver.gateway.model import Event
 
 from .target import Target
-
-_pack = msgspec.msgpack.encode
-_HEAD = {"message_id": b"an id", "v": 3, "response_to": b"x"}
 
 
 def check_rpc(data: bytes) -> None:
@@ -75,15 +70,7 @@ def _records() -> list[bytes]:
 
 
 TARGETS = (
-    Target(
-        "rpc",
-        check_rpc,
-        lambda: (
-            _pack([_HEAD, "batch", [1, 9, 1, 1, [b"x", b"y"]]]),
-            _pack([_HEAD, "ask", [1, 1, "kind", b"body"]]),
-            _pack([_HEAD, "OK", [[0, b"body"]]]),
-        ),
-    ),
+    Target("rpc", check_rpc),
     Target("nodes", check_messages, _messages),
     Target("redis", check_records, _records),
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +77,8 @@ def _vectors(name: str) -> list[bytes]:
     return found
 
 
-def _json_frames(form: str, names: Iterable[str]) -> list[bytes]:
-    """A frame of each command of features, with the fields that commands have."""
-    fields = (
-        '{"id":1,"conversation":2,"to":"bob","text":"hi","type":"text","limit":5,"name":"a","users":["bob"]}'
-    )
-    return [(form % (name, fields)).encode() for name in names]
+_FIELDS = '{"id":1,"conversation":2,"to":"bob","text":"hi","type":"text","limit":5,"users":["bob"]}'
+"""Those that commands have."""
 
 
 def _row(dialect: Dialect, name: str, form: str = "", vectors: str = "") -> Target:
@@ -93,7 +88,7 @@ def _row(dialect: Dialect, name: str, form: str = "", vectors: str = "") -> Targ
     def seeds() -> Iterable[bytes]:
         yield from _vectors(vectors or dialect.name)
         if form and readers:
-            yield from _json_frames(form, readers)
+            yield from ((form % (name, _FIELDS)).encode() for name in readers)
 
     return Target(name, partial(check, whole), seeds, 32768)
 
@@ -153,16 +148,6 @@ def check_stored(data: bytes) -> None:
 PERSONAL = (ActionDialect(), CentrifugeDialect(), CentrifugeProtobufDialect(), FullProtobufDialect())
 
 
-def _stored() -> Iterator[bytes]:
-    yield b"\0\0hello \xe9\xa9\xac"
-    yield b'\1\0{"url":"/x","caption":"a","items":[{"type":"picture"}],"notify":{"title":"t","ttl":5}}'
-    yield b'\2\1{"items":[{"type":"video"},{"type":"video"}]}'
-
-
-def _pushes() -> Iterator[bytes]:
-    yield from islice(_vectors("cmd"), 100)
-
-
 TARGETS: tuple[Target, ...] = (
     _row(CmdDialect(), "cmd", '{"seq":"1","cmd":"%s","data":%s}'),
     _row(ActionDialect(), "action"),
@@ -172,6 +157,6 @@ TARGETS: tuple[Target, ...] = (
     _row(ProtobufDialect(), "protobuf"),
     _row(FullProtobufDialect(), "protobuf_full", vectors="protobuf-full"),
     Target("centrifuge_requests", check_uni, lambda: _vectors("centrifuge")),
-    Target("stored", check_stored, _stored, 32768),
-    Target("client", check_client, _pushes),
+    Target("stored", check_stored, longest=32768),
+    Target("client", check_client, lambda: _vectors("cmd")[:100]),
 )

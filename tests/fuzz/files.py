@@ -1,4 +1,4 @@
-"""Files: pictures and films that users send, archives, and exports of other servers."""
+"""Files: pictures, films, archives, exports of other servers; and texts that other programs send."""
 
 from __future__ import annotations
 
@@ -9,30 +9,38 @@ import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile
 
 import msgspec
 from PIL import Image
 
 from imserver.gateway.errors import StartError
+from imserver.gateway.http.reply import ApiProblem
 from imserver.media.uploads import pictures
 from imserver.media.uploads.boxes import clear_metadata
 from imserver.media.uploads.media import type_of
 from imserver.media.uploads.pictures import PictureTask
+from imserver.notifications.digests import clean as clean_for_mail
+from imserver.notifications.webpush import retry_after
 from imserver.operate.copies.archive import BackupArchive, is_archive
 from imserver.operate.exports.archive import CHECKSUMS, MANIFEST
 from imserver.operate.exports.contents import FORMAT, VERSION
 from imserver.operate.exports.importing import Archive, BadArchive
 from imserver.people.accounts.account_import import BadImport, accounts_of, read_rows
+from imserver.people.bots.incoming import text_of as text_of_hook
 from tests.media.uploads.test_boxes import heic
 from tests.support import ROOT
 
 from .target import Target
 
+sys.path.insert(0, str(ROOT / "plugins" / "ntfy"))
 sys.path.insert(0, str(ROOT / "plugins" / "slack"))
 
+from imserver_ntfy.message import Parameters, read_json, read_message
+from imserver_ntfy.wire import Wish, read_since
 from imserver_slack.export import BadExport, Export
+from imserver_slack.export import Message as SlackMessage
+from imserver_slack.text import Texts, text_of
 
 FOLDER = Path(tempfile.mkdtemp(prefix="imserver-fuzz-"))
 _KINDS = ("image/jpeg", "image/png", "image/gif", "image/webp")
@@ -120,16 +128,62 @@ def check_rows(data: bytes) -> None:
         accounts_of(read_rows(data.decode("utf-8", "replace")), "shop")
 
 
+# --- texts of other programs --------------------------------------------------------------------------------
+
+_HEADERS = (
+    *("title", "message", "tags", "priority", "click", "icon", "attach", "actions", "since"),
+    "authorization",
+)
+TEXTS = Texts({"U1": ("7", "Ann")}.get, {"C1": "general"})
+
+
+def check_ntfy(data: bytes) -> None:
+    """A request of a client of ntfy is read, or refused with ApiProblem. Lines are its headers, then its
+    query, then its body."""
+    *lines, query, body = [*data.split(b"\n", len(_HEADERS) + 1), b"", b""][: len(_HEADERS) + 2]
+    headers = dict(zip(_HEADERS, (line.decode("latin-1") for line in lines), strict=False))
+    with suppress(ApiProblem):
+        parameters = Parameters(headers, query.decode("latin-1"))
+        with suppress(ApiProblem):
+            parameters.credential()
+        with suppress(ApiProblem):
+            Wish.read("/ntfy/topic/json", parameters)
+        assert 0 <= read_message("topic", parameters, body, 4096).priority <= 5
+    with suppress(ApiProblem):
+        given = read_json(data)
+        read_message("topic", Parameters({}, "", given), b"", 4096)
+    for text in (data.decode("latin-1"), data.decode("utf-8", "replace")):
+        with suppress(ApiProblem):
+            read_since(text)
+
+
+def check_texts(data: bytes) -> None:
+    """A text of Slack becomes one of ours, and any text one of a mail."""
+    text = data.decode("utf-8", "replace")
+    converted, mentions = TEXTS.convert(text)
+    converted.encode()
+    assert len(mentions) <= 100
+    assert "\n" not in clean_for_mail(text)
+    retry_after({"retry-after": text}, 1_800_000_000.0)
+
+
+def check_blocks(data: bytes) -> None:
+    """A message of an app of Slack has a text; any object at an incoming webhook may have one."""
+    with suppress(ValueError, RecursionError):
+        text_of_hook(msgspec.json.decode(data, type=dict))
+    try:
+        message = msgspec.json.decode(data, type=SlackMessage)
+    except (ValueError, RecursionError):
+        return
+    assert isinstance(text_of(message), str)
+
+
 # --- seeds --------------------------------------------------------------------------------------------------
 
 _SLACK = {
     "users.json": b'[{"id":"U1","name":"ann","profile":{"email":"ann@example.org"}}]',
     "channels.json": b'[{"id":"C1","name":"general","created":1600000000,"members":["U1"]}]',
 }
-_DAY = (
-    b'[{"type":"message","user":"U1","text":"hi <@U1>","ts":"1600000060.000100",'
-    b'"thread_ts":"1600000060.000100","reactions":[{"name":"tada","users":["U1"]}],"files":[{"id":"F1","name":"a.png"}],"edited":{"ts":"1.2"}}]'
-)
 
 
 def _zip(path: Path | io.BytesIO, entries: dict[str, bytes]) -> None:
@@ -189,16 +243,14 @@ def _backups() -> Iterable[bytes]:
     yield out.getvalue()
 
 
-_ROWS: Any = (
-    b'[{"id":7,"name":"ann","email":"ann@example.org","phone":"+491234567","password":"' + b"0" * 32 + b'"}]',
-    b"id,phone_number,nickname,create_time\n8,+491234568,Bob,1600000000\n",
-)
-
 TARGETS = (
     Target("pictures", check_picture, _pictures, 4096, 0.5),
     Target("films", check_boxes, lambda: (heic(b"heic", b"Exif"), heic(b"heic", b"mime", True, 1)), 4096),
     Target("exports", check_export, _exports),
     Target("backups", check_backup, _backups, 16384),
-    Target("slack", check_slack, lambda: (_zipped({**_SLACK, "general/2020-09-13.json": _DAY}), _DAY)),
-    Target("accounts", check_rows, lambda: _ROWS),
+    Target("slack", check_slack, lambda: [_zipped({**_SLACK, "general/2020-09-13.json": b"[]"})]),
+    Target("accounts", check_rows),
+    Target("ntfy", check_ntfy),
+    Target("slack_texts", check_texts),
+    Target("blocks", check_blocks),
 )

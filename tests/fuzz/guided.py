@@ -15,7 +15,7 @@ from typing import Final
 
 import atheris
 
-from .table import CORPUS, OTHERS, target_named
+from .table import CORPUS, OTHERS, seeds_of, target_named
 from .target import run
 
 PACKAGES: Final = (
@@ -40,7 +40,7 @@ def main(name: str, seconds: str) -> None:
         target = target_named(name)
     work = OUT / name
     work.mkdir(parents=True, exist_ok=True)
-    for number, data in enumerate(target.seeds()):
+    for number, data in enumerate(seeds_of(name, target)):
         (work / f"seed{number}").write_bytes(data)
     end, count = process_time() + float(seconds), 0
 

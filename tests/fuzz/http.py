@@ -1,4 +1,4 @@
-"""HTTP: heads, bodies, forms, and the answers of servers that users name."""
+"""HTTP: heads, bodies, forms, and the answers of servers that users name; frames of WebSocket."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import h11
 from imserver.gateway.http.form import BadBody, parse_body, parse_pairs, read_cursor
 from imserver.gateway.http.reply import ApiProblem
 from imserver.gateway.http.wire import GZIP, inflate, takes_gzip
+from imserver.gateway.transport.frames import Violation, begins_small, deflate, is_pong
 from imserver.gateway.transport.http1 import (
     BadHead,
     Body,
@@ -26,12 +27,15 @@ from imserver.gateway.transport.http1 import (
     plain_request,
 )
 from imserver.gateway.transport.outgoing import AnswerReader, Unreachable, read_answer
+from imserver.gateway.transport.parser import MessageParser, read_close
 from imserver.gateway.transport.proxies import TrustedProxies, read_proxy_header
+from tests.integration.raw import BINARY, CLOSE, CONTINUATION, TEXT, frame
 
 from .smuggling import PARTS, STREAMS
 from .target import Target
 
 LIMIT = 8192
+FRAME_LIMIT = 4096
 HEADS = KnownHeads()
 PROXIES = TrustedProxies(("127.0.0.0/8",))
 
@@ -226,44 +230,75 @@ def check_proxy(data: bytes) -> None:
     PROXIES.trusts(text)
 
 
-HEAD_SEEDS = (
-    b"GET /user/list?appID=101 HTTP/1.1\r\nHost: chat.example\r\n\r\n",
-    b"POST /user/sendMessage HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\nAuthorization: Bearer a.b\r\n\r\n",
-    b"GET /acc HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Version: 13\r\n\r\n",
-    b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n",
-    b"GET http://x/acc HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-    b"POST /\xe9\xa9\xac HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nConnection: close, x\r\n\r\n",
-)
-CHUNK_SEEDS = (b"5\r\nhello\r\n0\r\n\r\nGET", b"3;a=b\r\nabc\r\nA\r\n0123456789\r\n0\r\nX-Sum: 1\r\n\r\n")
-FORM_SEEDS = (
-    b"\0appID=101&message=%E4%BD%A0+a&x=%2B",
-    b'\1{"userID":"ann","appID":101,"banSeconds":1.5,"message":"\\ud800"}',
-    b'\2--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--x\r\nContent-Disposition: form-data; '
-    b'name="f"; filename="g"\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n2\r\n--x--\r\n',
-)
-PROXY_SEEDS = (
-    b"PROXY TCP4 192.0.2.7 127.0.0.1 51234 80\r\nGET",
-    b"PROXY TCP6 2001:db8::7 ::1 51234 80\r\n",
-    b"PROXY UNKNOWN\r\n",
-    b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x07\x7f\0\0\1\xc8\x22\0\x50",
-    b"203.0.113.9:4711, 10.1.2.3, [2001:db8::9]:1",
-)
-ANSWER_SEEDS = (
-    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 Created\r\nContent-Length: 2\r\nLocation: /x\r\n\r\nok",
-    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
-    b"HTTP/1.0 404 Not Found\r\nConnection: close\r\n\r\nno",
-)
+# --- frames of WebSocket ------------------------------------------------------------------------------------
+
+
+def _parse(parts: list[bytes], deflated: bool) -> tuple[list[tuple[int, bytes]], int]:
+    """The messages, and the code with which the connection ends (0: it goes on)."""
+    parser = MessageParser(FRAME_LIMIT, deflated)
+    found: list[tuple[int, bytes]] = []
+    try:
+        for part in parts:
+            for message in parser.feed(part):
+                assert len(message.data) <= FRAME_LIMIT
+                found.append((message.opcode, message.data))
+            assert parser.held_bytes <= 2 * FRAME_LIMIT + len(part)
+    except Violation as violation:
+        return found, violation.code
+    finally:
+        parser.close()
+    return found, 0
+
+
+def _code(payload: bytes) -> int:
+    """What a frame that closes says, or with what it is answered."""
+    try:
+        return read_close(payload)
+    except Violation as violation:
+        return violation.code
+
+
+def check_frames(data: bytes) -> None:
+    """A stream means the same in any pieces, and its messages do when they are sent again. The first byte
+    says whether it is compressed."""
+    deflated, stream = data[:1] == b"\1", data[1:]
+    found, code = _parse([stream], deflated)
+    assert (found, code) == _parse(pieces(stream), deflated), "it depends on the pieces"
+    assert code in (0, 1002, 1007, 1009)
+    if len(stream) < 200:
+        assert (found, code) == _parse([stream[at : at + 1] for at in range(len(stream))], deflated)
+    assert _parse([frame(opcode, payload) for opcode, payload in found], False) == (found, 0), "no round trip"
+    packed = [frame(opcode, deflate(payload, 15), rsv=4) for opcode, payload in found if opcode <= BINARY]
+    assert _parse(packed, True)[0] == [each for each in found if each[0] <= BINARY], "no round trip deflated"
+    for opcode, payload in found:
+        if opcode == CLOSE:
+            assert 1000 <= _code(payload) < 5000
+    if stream:
+        is_pong(stream)
+        begins_small(stream, FRAME_LIMIT)
+
+
+def _frames() -> list[bytes]:
+    packed = deflate(b"hello" * 30, 15)
+    return [
+        b"\0" + frame(TEXT, "hello 马") + frame(9, b"p") + frame(CLOSE, b"\x03\xe8bye"),
+        b"\0" + frame(TEXT, b"\xe5", fin=False) + frame(10, b"") + frame(CONTINUATION, b"\x93\x88"),
+        b"\0" + frame(BINARY, b"z" * 200) + frame(BINARY, b"y", form=64),
+        b"\1" + frame(TEXT, packed, rsv=4) + frame(BINARY, b"plain"),
+        b"\1" + frame(TEXT, packed[:5], fin=False, rsv=4) + frame(CONTINUATION, packed[5:]),
+    ]
+
+
 TARGETS = (
-    Target("heads", check_head, lambda: (*HEAD_SEEDS, *STREAMS.values()), LIMIT),
-    Target("chunks", check_chunks, lambda: (*CHUNK_SEEDS, *PARTS["chunks"])),
-    Target("forms", check_form, lambda: FORM_SEEDS, 16384),
+    Target("heads", check_head, STREAMS.values, LIMIT),
+    Target("chunks", check_chunks, lambda: PARTS["chunks"]),
+    Target("forms", check_form, longest=16384),
     Target(
         "gzip",
         check_gzip,
         lambda: (zlib.compress(b"hello" * 9, 6, GZIP), zlib.compress(bytes(1 << 20), 9, GZIP)),
     ),
-    Target("answers", check_answer, lambda: ANSWER_SEEDS, 16384),
-    Target("proxy", check_proxy, lambda: PROXY_SEEDS, 16384),
+    Target("answers", check_answer, longest=16384),
+    Target("proxy", check_proxy, longest=16384),
+    Target("frames", check_frames, _frames, 16384),
 )

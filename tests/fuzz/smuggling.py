@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from ast import literal_eval
-from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import h11
 
 from imserver.gateway.transport.http1 import BadHead, Body, KnownHeads, end_of_head
+
+from .target import lists_of
 
 LIMIT: Final = 16384
 NEXT: Final = b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -33,18 +33,7 @@ _CODED: Final = b"Transfer-Encoding: chunked"
 _LAST: Final = b"0\r\n\r\n"
 
 
-def _parts() -> dict[str, list[Any]]:
-    """The lists of ``smuggling.txt``."""
-    lists: dict[str, list[Any]] = {}
-    for line in Path(__file__).with_name("smuggling.txt").read_text(encoding="utf-8").splitlines():
-        if line.startswith("["):
-            rows = lists.setdefault(line[1:-1], [])
-        elif line.startswith(("b", "(")):
-            rows.append(literal_eval(line))
-    return lists
-
-
-PARTS: Final = _parts()
+PARTS: Final = lists_of("smuggling.txt")
 
 
 def _streams() -> dict[str, bytes]:

@@ -7,10 +7,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final
 
-from .target import Target
+from .target import Target, lists_of
 
-MODULES: Final = ("http", "websocket", "dialects", "cluster", "tokens", "configs", "files", "texts")
+MODULES: Final = ("http", "dialects", "cluster", "tokens", "configs", "files")
 CORPUS: Final = Path(__file__).parent / "corpus"
+SEEDS: Final = lists_of("seeds.txt")
 PARTS: Final = (
     *(
         f"gateway.{name}"
@@ -47,7 +48,13 @@ def target_named(name: str) -> Target:
     return dict(targets_of(name.partition(".")[0]))[name]
 
 
+def seeds_of(name: str, target: Target) -> Iterator[bytes]:
+    """Valid inputs of a parser."""
+    yield from SEEDS.get(name, ())
+    yield from target.seeds()
+
+
 def inputs_of(name: str, target: Target) -> Iterator[bytes]:
     """The corpus of a parser, then its seeds."""
     yield from (file.read_bytes() for file in sorted((CORPUS / name).glob("*")))
-    yield from target.seeds()
+    yield from seeds_of(name, target)

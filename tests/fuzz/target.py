@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import random
+from ast import literal_eval
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from time import thread_time
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 SECONDS: Final = 0.05
 """The most CPU time of one input of what is read on the loop."""
 _TRIES: Final = 3
 
 
+def lists_of(file: str) -> dict[str, list[Any]]:
+    """The lists of a file beside this one: a name in brackets, then a literal in each line."""
+    lists: dict[str, list[Any]] = {}
+    for line in Path(__file__).with_name(file).read_text(encoding="utf-8").splitlines():
+        if line.startswith("["):
+            rows = lists.setdefault(line[1:-1], [])
+        elif line.startswith(("b", "(")):
+            rows.append(literal_eval(line))
+    return lists
+
+
 class Target(NamedTuple):
     """A parser. ``check`` gives it one input, and raises for a finding: an exception that the parser does not
-    document, or an input that is read in two ways. ``seeds`` are valid inputs that exist elsewhere.
+    document, or an input that is read in two ways. ``seeds`` are valid inputs beside those of ``seeds.txt``.
 
     ``longest``: of inputs that are made, in bytes. ``seconds``: the most CPU time of one input.
     """

@@ -17,7 +17,7 @@ import pytest
 
 from tests.support import ROOT
 
-from .table import ALL, CORPUS, MODULES, PARTS, inputs_of, targets_of
+from .table import ALL, CORPUS, MODULES, PARTS, SEEDS, inputs_of, targets_of
 from .target import Target, grown, mutated, run
 
 TARGETS = {name: target for module in MODULES for name, target in targets_of(module)}
@@ -86,7 +86,7 @@ def test_no_input_takes_much_memory(name: str) -> None:
 
 
 def test_each_folder_of_the_corpus_is_that_of_a_parser_and_what_is_instrumented_exists() -> None:
-    assert {folder.name for folder in CORPUS.iterdir()} <= TARGETS.keys()
+    assert {*(folder.name for folder in CORPUS.iterdir()), *SEEDS} <= TARGETS.keys()
     assert [part for part in PARTS if not any(name.startswith(part) for name in ALL)] == []
 
 
