@@ -159,10 +159,3 @@ def is_online(address: Address, system: str, client_id: str) -> bool:
     data = done(address, "is_online", system, clientId=client_id)
     assert list(data) == ["online"]
     return bool(data["online"])
-
-
-def groups_of(address: Address, system: str, client_id: str) -> list[str]:
-    """The groups of a client."""
-    data = done(address, "get_client_groups", system, clientId=client_id)
-    assert data["count"] == len(data["list"]), data
-    return list(data["list"])

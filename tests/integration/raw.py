@@ -8,7 +8,6 @@ import base64
 import contextlib
 import hashlib
 import json
-import os
 import select
 import socket
 import struct
@@ -429,8 +428,3 @@ def open_socket(address: Address, path: str = "/acc", **options: Any) -> Iterato
     """An upgraded connection."""
     with Raw(address) as raw:
         yield raw.upgrade(path, **options)
-
-
-def random_key() -> str:
-    """A fresh Sec-WebSocket-Key."""
-    return base64.b64encode(os.urandom(16)).decode()

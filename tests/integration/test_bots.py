@@ -270,3 +270,16 @@ def test_a_streamed_answer_is_stopped_at_another_node_and_stored_once_when_its_o
                 for repeated in (False, True):  # the promise: the bot sends the whole text by this id
                     sent = good(at_bot, "send", to=bob.user, text="lost?", clientMsgID=unread)
                     assert sent["repeated"] is repeated
+
+
+def test_a_deletion_that_fails_while_redis_is_away_is_completed_by_the_same_request(tmp_path: Path) -> None:
+    soon = {"redis_seconds": 0.5, "advertise": "127.0.0.1", "rpc_seconds": 10}
+    with nodes_of(tmp_path, 1, **CONFIG, cluster=soon) as nodes:
+        ann = person(nodes.servers[0], "ann")
+        bot = ann.bot("Weather")
+        nodes.redis.kill()
+        assert ann.refused("bots/delete", bot=bot.user) == (503, "storage_unavailable")
+        assert [each["id"] for each in ann.get("bots")["bots"]] == [bot.user]
+        nodes.redis.start()
+        eventually(lambda: ann.ask("POST", "bots/delete", {"bot": bot.user})[0] == 200, what="deleted")
+        assert ann.get("bots")["bots"] == []

@@ -5,7 +5,6 @@ from base64 import urlsafe_b64decode
 from pathlib import Path
 from typing import Any
 
-import jwt
 import pytest
 
 from tests.support import Server, eventually, run_cli
@@ -164,18 +163,6 @@ def test_limits_are_refused_in_its_words(launch: Launch, http_server: str) -> No
 
 
 # --- keys ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.full("programs")
-def test_a_token_made_by_the_original_is_good_with_its_key(launch: Launch, http_server: str) -> None:
-    key = "a key of some length, longer than its hash"
-    server = launch(http_server, jwt={"sign_key": key, "expire_time": 2}, accounts={"registration": True})
-    user, token = register(server.http)
-    claims = jwt.decode(token, key, ["HS256"])
-    theirs = jwt.encode({"user_id": int(user), "exp": claims["exp"]}, key, "HS256")
-    other, _ = register(server.http)
-    answer = form(server.http, "/friend/add", {"friend_id": other}, theirs)
-    assert code_and_message(answer) == ADDED
 
 
 @pytest.mark.full("processes")

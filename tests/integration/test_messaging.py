@@ -1,16 +1,11 @@
 """Stored messages over the wire: nothing without a database, all of them after a kill, and on two nodes."""
 
-import signal
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from imserver.gateway.errors import ReplyCode
-from tests.processes import pause
 
 from .clusters import Nodes, app_with, nodes_of
 from .cmd import CmdClient, logged_in
@@ -47,39 +42,6 @@ def test_a_node_that_stores_nothing_opens_no_database(launch: Launch, http_serve
         for command in ("recall", "react", "pin"):
             assert ann.ask_cmd(command, {"id": 1, "emoji": "+1"})[0] in (1003, 1005), command
     assert not list(server.folder.rglob("imserver.db"))
-
-
-@pytest.mark.full("faults")
-@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM])
-def test_what_was_acknowledged_is_there_after_the_server_has_ended(
-    launch: Launch, http_server: str, kill: signal.Signals, tmp_path: Path
-) -> None:
-    quick = {"close_seconds": 0.1}  # ann does not answer a close
-    server = launch(http_server, server={"data_dir": str(tmp_path)}, websocket=quick)
-    with logged_in(server.ws, "ann", 101) as ann:
-        wanted = [send(ann, "bob", str(number), clientMsgID=str(number))["id"] for number in range(20)]
-        server.stop(kill)
-    server = launch(http_server, server={"data_dir": str(tmp_path)})
-    with logged_in(server.ws, "ann", 101) as ann, logged_in(server.ws, "bob", 101, cursor=5) as bob:
-        assert ids(bob, 15) == wanted[5:]
-        assert send(ann, "bob", "0", clientMsgID="0")["repeated"] is True
-        assert wanted == list(range(1, 21))
-
-
-def test_a_node_that_was_paused_reads_what_it_missed(nodes: Nodes) -> None:
-    app = app_with("multi")
-    with (
-        logged_in(nodes.ws[0], "ann", app, cursor=0) as ann,
-        logged_in(nodes.ws[1], "bob", app, cursor=0) as bob,
-    ):
-        paused = nodes.servers[1].process
-        pause(paused.pid)
-        try:
-            wanted = [send(ann, "bob", str(number))["id"] for number in range(60)]
-            time.sleep(0.5)  # the pause itself
-        finally:
-            paused.send_signal(signal.SIGCONT)
-        assert ids(bob, 60) == wanted == list(range(1, 61))
 
 
 def test_typing_and_receipts_cross_nodes(nodes: Nodes) -> None:

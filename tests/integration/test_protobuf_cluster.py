@@ -1,14 +1,13 @@
 """The protobuf dialect across nodes: whoever is connected where, each is told once, and in order."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 
 import pytest
 
 from tests.support import with_constants
 
 from .clusters import Nodes, nodes_of
-from .gochat import form, register
+from .gochat import register
 from .protobuf import (
     CONVERSATIONS,
     HIDE,
@@ -23,7 +22,6 @@ from .protobuf import (
     ProtobufClient,
     SentMessage,
     acked,
-    chatting,
     field,
     further,
     message,
@@ -41,31 +39,6 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     with nodes_of(tmp_path_factory.mktemp("cluster"), 0, apps={"gochat": {}}) as two:
         two.start_many(2, command=patient)
         yield two
-
-
-@pytest.mark.full("processes")
-def test_a_group_gets_messages_on_all_nodes_each_member_once_and_in_one_order(nodes: Nodes) -> None:
-    accounts = [register(nodes.http[index % 2]) for index in range(6)]
-    fields = {"name": "us", "ids": [id for id, _ in accounts]}
-    with ExitStack() as stack:
-        chatters = [
-            stack.enter_context(chatting(nodes.ws[index % 2], account))
-            for index, account in enumerate(accounts)
-        ]
-        answer = form(nodes.http[0], "/group/create", fields, accounts[0][1]).json
-        group = int(answer["data"]["id"])
-        for number in range(1, 11):
-            for chatter in chatters:
-                chatter.group(number, group, f"{chatter.id}: {number}")
-        streams = []
-        for chatter in chatters:
-            stream = []
-            while len(stream) < 60:
-                output = chatter.output()
-                stream.append(pushed(output).seq if output.kind == 3 else acked(output)[1])
-            chatter.quiet()
-            streams.append(stream)
-        assert all(stream == streams[0] == sorted(set(stream)) for stream in streams)
 
 
 def signalled(client: ProtobufClient) -> dict[int, object]:

@@ -12,7 +12,7 @@ import pytest
 from tests.support import Server
 
 from . import protobuf
-from .cmd import CmdClient, get, good, logged_in, send_message, users
+from .cmd import get, good
 from .gochat import form, register
 from .protobuf import ACK, MESSAGE, ProtobufClient, chatting, outputs, pushed
 from .raw import BINARY, CLOSE, PING, Ended, Frame
@@ -31,33 +31,6 @@ def strict(launch: Launch, http_server: str) -> Server:
         limits={"outbox_bytes": 500_000, "outbox_seconds": 8},
         websocket={"close_seconds": 1, "sweep_seconds": 0.2},
     )
-
-
-@contextlib.contextmanager
-def slow(server: Server, user: str, app: int) -> Iterator[CmdClient]:
-    """A session with a small receive buffer whose client reads nothing from now on."""
-    with CmdClient(server.ws, receive_buffer_bytes=4096) as one:
-        yield one.upgrade().login(user, app)
-
-
-@pytest.mark.both_servers
-def test_a_client_that_does_not_read_is_closed_when_too_much_waits_for_it(strict: Server) -> None:
-    with slow(strict, "slow", 101) as one, logged_in(strict.ws, "quick", 101) as quick:
-        for number in range(2000):
-            if not send_message(strict.http, 101, "slow", BIG)["sendResults"]:
-                break
-            assert number < 500, "so much cannot wait in the kernel alone"
-        assert quick.ask_cmd("ping")[2] == "pong"
-        assert quick.push("exit").json["response"]["data"]["from"] == "slow"
-        assert users(strict.http, 101) == ["quick"]
-        # What had been sent is whole; what follows it is the end, perhaps with the code for it.
-        with contextlib.suppress(Ended):
-            while (found := one.frame()).opcode == 1:
-                assert found.json["cmd"] in ("msg", "enter")
-            assert found.close_code == 4000
-
-
-# Dialects that keep messages.
 
 
 @contextlib.contextmanager
@@ -118,36 +91,3 @@ def chats(server: Server, account: tuple[str, str]) -> bool:
     """Whether a session of the account's user is there."""
     found = good(get(server.http, "/system/state", isDebug="true"))["managerInfo"]["users"]
     return f"gochat_{account[0]}" in found
-
-
-# The budget of a node.
-
-
-@pytest.fixture(scope="module")
-def poor(launch: Launch, http_server: str) -> Server:
-    """One client may keep much waiting, but all of them together may not."""
-    return launch(
-        http_server,
-        limits={"outbox_bytes": 8 << 20, "outbox_seconds": 60, "node_outbox_bytes": 8 << 20},
-        websocket={"close_seconds": 1},
-    )
-
-
-@pytest.mark.both_servers
-def test_above_the_budget_of_the_node_the_largest_outbox_is_closed_first(poor: Server) -> None:
-    with contextlib.ExitStack() as stack:
-        quick = stack.enter_context(logged_in(poor.ws, "quick", 101))
-        small = stack.enter_context(slow(poor, "small", 101))
-        for number in range(4):
-            stack.enter_context(slow(poor, f"large{number}", 101))
-        grown = growth_of(poor.pid)
-        sent = 0
-        while len(found := users(poor.http, 101)) > 3:
-            for number in range(4):
-                send_message(poor.http, 101, f"large{number}", BIG)
-            sent += 1
-            assert sent < 1000, f"{found} are all there still"
-        assert {"quick", "small"} <= set(found)
-        assert grown() < 32 << 20
-        assert quick.ask_cmd("ping")[2] == "pong"
-        assert small.ask_cmd("ping")[2] == "pong"

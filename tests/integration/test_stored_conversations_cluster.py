@@ -10,7 +10,6 @@ import pytest
 from .action import ActionClient, action_session
 from .clusters import Nodes, nodes_of
 from .cmd import cmd_client
-from .sse import listening
 from .v1 import good
 
 MESSAGES = 40
@@ -33,22 +32,6 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     apps["105"] = {"same_as": "action:1"}
     with nodes_of(tmp_path_factory.mktemp("kept"), 2, apps=apps) as two:
         yield two
-
-
-def test_a_room_on_two_nodes_receives_all_in_one_order(nodes: Nodes) -> None:
-    with (
-        action_session(nodes.ws[0], "ann", 4, room="r") as ann,
-        action_session(nodes.ws[1], "bob", 4, room="r") as bob,
-    ):
-        for number in range(MESSAGES):
-            ann.say(f"a{number}")
-            bob.say(f"b{number}")
-        here, there = heard(ann, 2 * MESSAGES), heard(bob, 2 * MESSAGES)
-        assert here == there
-        assert [text for text in here if text[0] == "a"] == [f"a{number}" for number in range(MESSAGES)]
-        assert [text for text in here if text[0] == "b"] == [f"b{number}" for number in range(MESSAGES)]
-        ann.ask_action("nothing")
-        assert ann.pushed == []
 
 
 def test_who_comes_and_goes_between_nodes_while_others_speak_on_both_misses_nothing(nodes: Nodes) -> None:
@@ -87,19 +70,6 @@ def test_who_comes_and_goes_between_nodes_while_others_speak_on_both_misses_noth
                 assert numbers[0] <= at + 1
                 at = max(at, numbers[-1])
         assert at == end
-
-
-def test_who_receives_the_room_live_on_another_node_receives_it_once(nodes: Nodes) -> None:
-    """Back ends put connections of other dialects into rooms, and those are told of what is kept as of all
-    else."""
-    with (
-        action_session(nodes.ws[0], "ann", 6, room="r") as ann,
-        listening(nodes.http[1], "action:6", "bob", channels="r") as bob,
-    ):
-        ann.say("one")
-        ann.say("two")
-        received = [bob.message() for _ in range(2)]
-        assert [each["text"] for each in received] == ["one", "two"]
 
 
 def test_clients_of_other_dialects_take_part_and_what_changed_is_as_it_is_now(nodes: Nodes) -> None:

@@ -5,7 +5,6 @@ import io
 import os
 import time
 from base64 import b64encode
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -326,7 +325,6 @@ def test_files_go_to_a_bucket_and_come_from_there(launch: Launch, http_server: s
 
 
 TUS = "/api/v1/uploads/tus"
-VIDEO = b"\0\0\0\x18ftypisom"
 CONTENT = os.urandom(200_000)
 OWN = {"Authorization": f"Bearer {KEY}", "Tus-Resumable": "1.0.0"}
 BYTES = {"Content-Type": "application/offset+octet-stream"}
@@ -426,33 +424,3 @@ def test_requests_that_break_the_protocol_are_refused(own_server: Server) -> Non
     right = b64encode(hashlib.sha1(b"x").digest()).decode()
     assert patch(own_server, path, 0, b"x", Upload_Checksum=f"sha1 {right}").status == 204
     assert code(patch(own_server, path, 1, b"12345")) == (413, "file_too_large")
-
-
-@pytest.mark.full("load")
-def test_messages_arrive_while_a_large_video_goes_up(launch: Launch, http_server: str) -> None:
-    server = launch(http_server, uploads={"min_free_bytes": 0})
-
-    def go_up(video: bytes) -> str:
-        answer = send(
-            server, "POST", f"{TUS}?app=101&user=ann", Authorization="", Upload_Length=str(len(video))
-        )
-        path, offset = answer.header("Location") or "", 0
-        while offset < len(video):
-            answer = patch(server, path, offset, video[offset : offset + (4 << 20)], Authorization="")
-            offset = int(answer.header("Upload-Offset") or "")
-        return str(send(server, "GET", path, Authorization="").json["kind"])
-
-    with logged_in(server.ws, "ann", 101) as reader, ThreadPoolExecutor() as threads:
-        go_up(VIDEO)  # loads what the first upload of a server needs
-        uploading = threads.submit(go_up, VIDEO + bytes(50_000_000 - len(VIDEO)))
-        meanwhile, longest = 0, 0.0
-        while not uploading.done():
-            begun = time.monotonic()
-            body = {"appID": "101", "userID": "bob", "msgID": fresh("m"), "message": str(meanwhile)}
-            assert ask(server.http, form_request("/user/sendMessageAll", body)).json["code"] == 200
-            assert reader.push().json["response"]["data"]["msg"] == str(meanwhile)
-            longest = max(longest, time.monotonic() - begun)
-            meanwhile += not uploading.done()
-        assert uploading.result() == "video"
-    print(f"{meanwhile} messages during the upload, longest wait {longest * 1000:.1f} ms")
-    assert meanwhile >= 2, "messages arrive before the end of the upload"
