@@ -69,7 +69,7 @@ def _run(options: argparse.Namespace) -> int:
     for seed in itertools.islice(seeds, None if options.seeds else options.worlds):
         if used > options.seconds:
             break
-        result = _run_one(seed, options.minutes or _MINUTES, focus, "", options)
+        result = _run_one(seed, options.minutes or _MINUTES, focus, options)
         used, hours, worlds = used + result.took, hours + result.seconds / 3600, worlds + 1
         failed += bool(result.findings)
         _print(result)
@@ -89,7 +89,7 @@ def _look_for(name: str, options: argparse.Namespace) -> bool:
         if used > options.seconds:
             break
         focus = tuple(filter(None, options.focus.split(","))) or bug.focus
-        result = _run_one(seed, options.minutes or bug.minutes, focus, name, options)
+        result = _run_one(seed, options.minutes or bug.minutes, focus, options, name, bug.pace)
         used, hours = used + result.took, hours + result.seconds / 3600
         if result.findings:
             print(f"{name}: seed {seed}, {used:.1f} CPU seconds, {hours:.2f} cluster-hours")
@@ -101,31 +101,31 @@ def _look_for(name: str, options: argparse.Namespace) -> bool:
 
 def _control(name: str, options: argparse.Namespace) -> bool:
     """Run the world that finds a bug, without the bug. Returns whether there are findings, nevertheless."""
-    bug = BUGS[name]
-    plan = plan_of(bug.seed, (options.minutes or bug.minutes) * 60, focus=bug.focus, pace=bug.pace)
-    result = runs.run_seed(bug.seed, plan)
     print(f"{name}, not put back:", end=" ")
+    bug = BUGS[name]
+    result = _run_one(bug.seed, options.minutes or bug.minutes, bug.focus, options, pace=bug.pace)
     _print(result)
     return bool(result.findings)
 
 
 def _run_one(
-    seed: int, minutes: float, focus: tuple[str, ...], bug: str, options: argparse.Namespace
+    seed: int,
+    minutes: float,
+    focus: tuple[str, ...],
+    options: argparse.Namespace,
+    bug: str = "",
+    pace: float = 1.0,
 ) -> runs.Result:
-    plan = plan_of(seed, minutes * 60, focus=focus, pace=BUGS[bug].pace if bug else 1.0)
+    plan = plan_of(seed, minutes * 60, focus=focus, pace=pace)
     if options.plan:
         print(plan.as_text())
     return runs.run_seed(seed, plan, bug)
 
 
 def _print(result: runs.Result) -> None:
-    print(
-        f"seed {result.seed}: {result.seconds / 60:.1f} minutes in {result.took:.1f} CPU seconds, "
-        f"{result.calls} calls, {result.digest}",
-        flush=True,
-    )
-    for finding in result.findings[:5]:
-        print(f"  {finding}", flush=True)
+    took = f"{result.seconds / 60:.1f} minutes in {result.took:.1f} CPU seconds"
+    print(f"seed {result.seed}: {took}, {result.calls} calls, {result.digest}")
+    print(*(f"  {finding}\n" for finding in result.findings[:5]), sep="", end="", flush=True)
 
 
 def _repeat() -> None:

@@ -93,15 +93,13 @@ class Client:
     ``address``: its end of routes.
     """
 
-    def __init__(
-        self, world: Simulation, name: str, core: SessionCore[Any], *, home: int | None = None
-    ) -> None:
+    def __init__(self, world: Simulation, name: str, core: SessionCore[Any]) -> None:
         self.world = world
         self.name = name
         self.address = f"client {name}"
         self.core = core
         self.random = Random(f"{world.seed} {name}")
-        self.home = home
+        self.home: int | None = None
         """The only node to which it connects; None: any."""
         self.wire: Wire | None = None
         self.is_wanted = False
@@ -119,9 +117,7 @@ class Client:
             self._connect()
 
     def _connect(self) -> None:
-        nodes = [node for node in self.world.nodes if node.serves]
-        if self.home is not None:
-            nodes = [node for node in nodes if node.number == self.home]
+        nodes = [node for node in self.world.nodes if node.serves and self.home in (None, node.number)]
         if not nodes:
             self.world.loop.call_later(0.3, self.world.clients, self._failed, None)
             return
@@ -147,10 +143,8 @@ class Client:
         """The client loses its connection, and the node does not hear of it at once."""
         if self.wire is not None and self.wire.is_open:
             self.wire.is_open = False
-            wire = self.wire
-            self.world.loop.call_later(
-                self.random.uniform(0.0, 20.0), self.world.clients, wire.out.send, None
-            )
+            late = self.random.uniform(0.0, 20.0)
+            self.world.loop.call_later(late, self.world.clients, self.wire.out.send, None)
             self.lost(1006)
 
     def leave(self) -> None:
@@ -168,7 +162,6 @@ class Client:
         if self.core.state not in (State.CONNECTING, State.ONLINE):
             return
         self.core.lost(code, self.world.now)
-        self.was_lost(code)
         if self.core.state is State.ENDED:
             self.is_wanted = False
             return
@@ -177,9 +170,6 @@ class Client:
     def fail(self, text: str) -> None:
         """Something happened to this client that may not."""
         self.world.fail(f"{self.name}: {text}")
-
-    def was_lost(self, code: int) -> None:
-        """For the kinds of clients."""
 
     def frame(self, wire: Wire, payload: bytes) -> None:
         """A frame of the node has arrived."""
@@ -214,9 +204,8 @@ class Client:
             deadline = min(deadline, now + SILENT_SECONDS)
         if deadline < inf:
             self._ticks += 1
-            self.world.loop.call_later(
-                max(deadline - now, 0.001), self.world.clients, self._tick, self._ticks
-            )
+            tick = self._tick, self._ticks
+            self.world.loop.call_later(max(deadline - now, 0.001), self.world.clients, *tick)
 
     def _tick(self, number: int) -> None:
         if number != self._ticks or not self.is_wanted:
@@ -327,16 +316,11 @@ class Messenger(Client):
     def take(self, event: Any) -> None:
         if isinstance(event, Entry):
             text = event.text if event.kind == "message" else None
-            if event.sender == self.user and text in self.seen:
-                return  # its answer came before
-            if text is None:
-                self.world.see(self.name, event.conversation, None, event.seq)
-            else:
-                self._seen_once(event, text)
-
-    def _seen_once(self, event: Entry, text: str) -> None:
-        self.world.see(self.name, event.conversation, text, event.seq)
-        self.seen.add(text)
+            if (
+                text is None or event.sender != self.user or text not in self.seen
+            ):  # else its answer came before
+                self.world.see(self.name, event.conversation, text, event.seq)
+                self.seen |= {text} - {None}
 
 
 class Listener(Client):
@@ -352,9 +336,7 @@ class Listener(Client):
         self.ids: dict[str, float] = {}
         self.last: dict[str, tuple[str, int]] = {}
         """Channel → position of the last publication; absent: it loads the state anew."""
-        self.reloads = 0
         self.pushes = 0
-        self.publications = 0
         for channel in channels:
             self.core.subscriptions.add(channel, "", None)
 
@@ -365,7 +347,6 @@ class Listener(Client):
             self._published(event)
         elif isinstance(event, ChannelNotice):
             if event.kind == "reload":
-                self.reloads += 1
                 self.last.pop(event.channel, None)
             elif event.kind == "ended" and event.code != 2500:
                 self.fail(f"the subscription to {event.channel} was ended: {event}")
@@ -384,7 +365,6 @@ class Listener(Client):
             self.last_pushes[origin] = int(number)
 
     def _published(self, event: Publication) -> None:
-        self.publications += 1
         last = self.last.get(event.channel)
         if last is not None and last[0] == event.epoch and event.offset != last[1] + 1:
             self.fail(f"publication {event.offset} of {event.channel} came after {last[1]}, without a reload")

@@ -112,13 +112,11 @@ class SimSocket:
 
     def received(self, data: bytes | None) -> None:
         """Bytes from the client have arrived; None: it has ended."""
-        if self._closed:
-            return
         if data is None:
             self._ended = True
         else:
             self._chunks.append(data)
-        if self.poller is not None:
+        if self.poller is not None and not self._closed:
             self.poller.arrived(self._fd)
 
     @property
@@ -187,17 +185,13 @@ class SimPoller(Readers):
         self._look(parked)
 
     def _look(self, parked: Parked) -> None:
-        sock: Any = parked.sock
-        if sock.is_readable:
+        if parked.sock.is_readable:  # type: ignore[attr-defined]
             gevent.get_hub().loop.run_callback(self.arrived, parked.fd)
 
     def arrived(self, fd: int) -> None:
         """Something can be read. Called by the loop."""
-        parked = self._parked.get(fd)
-        if parked is None:
-            return
-        sock: Any = parked.sock
-        if not sock.is_readable:
+        parked: Any = self._parked.get(fd)
+        if parked is None or not parked.sock.is_readable:
             return
         if parked.reading:
             self.mask(parked)
@@ -298,8 +292,7 @@ class SimRpc:
         answers = Pipe(back, self.owner, result.set)
         Pipe(there, other.owner, other.ask).send(lease.epoch, kind, body, answers)
         with gevent.Timeout(timeout * (2 if slow else 1), False):
-            answer = result.get()
-            if answer is not None:
+            if (answer := result.get()) is not None:
                 return answer
         raise PeerUnavailable(lease.node, "no answer")
 

@@ -8,39 +8,15 @@ from typing import Final
 
 NODES: Final = 3
 FAULTS: Final = (
-    "crash",
-    "drain",
-    "pause",
-    "stall",
-    "cut redis",
-    "cut redis one way",
-    "cut nodes",
-    "cut nodes one way",
-    "cut database",
-    "cut database one way",
-    "slow redis",
-    "slow nodes",
-    "slow database",
-    "redis restarts",
-    "redis loses a second",
-    "redis loses all",
-    "machines restart",
-    "database restarts",
-    "database loses answers",
-    "clock jumps",
-    "clients are cut",
+    *("crash", "drain", "pause", "stall"),
+    *("cut redis", "cut redis one way", "cut nodes", "cut nodes one way"),
+    *("cut database", "cut database one way", "slow redis", "slow nodes", "slow database"),
+    *("redis restarts", "redis loses a second", "redis loses all", "machines restart"),
+    *("database restarts", "database loses answers", "clock jumps", "clients are cut"),
 )
 WORK: Final = (
-    "messages",
-    "burst of messages",
-    "notes",
-    "pushes",
-    "claims",
-    "retries",
-    "publications",
-    "logins",
-    "subscriptions",
-    "reads",
+    *("messages", "burst of messages", "notes", "pushes", "claims", "retries", "publications", "logins"),
+    *("subscriptions", "reads"),
 )
 LOSES: Final = "database loses commits"
 """A fault that is only in worlds of its own: what was acknowledged may be lost then."""

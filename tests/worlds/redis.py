@@ -16,6 +16,8 @@ from hashlib import sha1
 from random import Random
 from typing import Any
 
+import gevent
+from gevent.event import Event
 from hiredis import Reader
 from lupa import lua51
 
@@ -64,7 +66,7 @@ class SimRedis:
         """End all connections."""
         self.is_down = True
         for connection in tuple(self.connections):
-            connection.broken()
+            connection.end()
 
     def start(self, data: tuple[Any, Any] | None = None) -> None:
         """Begin another life, with other data than those of the end."""
@@ -98,10 +100,8 @@ class SimRedis:
     def _command(self, connection: SimConnection, words: list[bytes]) -> Any:
         name = words[0].decode().upper()
         if name == "CLIENT":
-            if words[1].upper() == b"TRACKING":
-                connection.tracking = True
-            elif words[1].upper() == b"CACHING":
-                connection.caching = True
+            connection.tracking |= words[1].upper() == b"TRACKING"
+            connection.caching |= words[1].upper() == b"CACHING"
             return _OK
         if name == "HELLO":
             return [b"server", b"redis"]
@@ -109,12 +109,9 @@ class SimRedis:
             self._load(words[2])
             return sha1(words[2], usedforsecurity=False).hexdigest().encode()
         if name in ("EVAL", "EVALSHA"):
-            if name == "EVAL":
-                script = self._load(words[1])
-            else:
-                script = self._scripts.get(words[1])
-                if script is None:
-                    raise Refusal("NOSCRIPT No matching script.")
+            script = self._load(words[1]) if name == "EVAL" else self._scripts.get(words[1])
+            if script is None:
+                raise Refusal("NOSCRIPT No matching script.")
             number = int(words[2])
             return _LUA.run(script, words[3 : 3 + number], words[3 + number :], self.call)
         return self.call(name, words[1:])
@@ -126,10 +123,9 @@ class SimRedis:
 
     def call(self, name: str, words: list[bytes]) -> Any:
         """A command on the data."""
-        function: Callable[..., Any] | None = getattr(self, f"_{name.lower()}", None)
-        if function is None:
+        if not hasattr(self, f"_{name.lower()}"):
             raise Refusal(f"ERR unknown command {name}")
-        return function(*words)
+        return getattr(self, f"_{name.lower()}")(*words)
 
     def _get_value(self, key: bytes, make: type) -> Any:
         """The value of a key; a new empty one, which is not stored, if there is none."""
@@ -157,12 +153,11 @@ class SimRedis:
             return f"run_id:{self._run_id}\r\n".encode()
         return f"master_replid:{self._replication}\r\nmaster_replid2:{'0' * 40}\r\n".encode()
 
-    def _get(self, key: bytes) -> bytes | None:
-        value: bytes | None = self._get_value(key, type(None))
-        return value
+    def _get(self, key: bytes) -> Any:
+        return self._get_value(key, type(None))
 
     def _exists(self, *keys: bytes) -> int:
-        return sum(self._get_value(key, type(None)) is not None for key in keys)
+        return sum(self._get(key) is not None for key in keys)
 
     def _set(self, key: bytes, value: bytes, *options: bytes) -> Any:
         before, words = self._get(key), [each.upper() for each in options]
@@ -182,7 +177,7 @@ class SimRedis:
         return number
 
     def _del(self, *keys: bytes) -> int:
-        there = [key for key in keys if self._get_value(key, type(None)) is not None]
+        there = [key for key in keys if self._get(key) is not None]
         for key in there:
             self._put(key, None)
         return len(there)
@@ -191,20 +186,18 @@ class SimRedis:
         return self._pexpire(key, b"%d" % (int(seconds) * 1000))
 
     def _pexpire(self, key: bytes, milliseconds: bytes) -> int:
-        if self._get_value(key, type(None)) is None:
+        if self._get(key) is None:
             return 0
         self._ends[key] = self._now_ms + int(float(milliseconds))
         return 1
 
-    def _hget(self, key: bytes, field: bytes) -> bytes | None:
-        value: bytes | None = self._get_value(key, dict).get(field)
-        return value
+    def _hget(self, key: bytes, field: bytes) -> Any:
+        return self._get_value(key, dict).get(field)
 
-    def _hmget(self, key: bytes, *fields: bytes) -> list[bytes | None]:
-        value = self._get_value(key, dict)
-        return [value.get(field) for field in fields]
+    def _hmget(self, key: bytes, *fields: bytes) -> list[Any]:
+        return [self._hget(key, field) for field in fields]
 
-    def _hset(self, key: bytes, *pairs: bytes) -> int:
+    def _hset(self, key: bytes, *pairs: Any) -> int:
         value = self._get_value(key, dict)
         new = dict(zip(pairs[::2], pairs[1::2], strict=True))
         added = len(new.keys() - value.keys())
@@ -236,11 +229,7 @@ class SimRedis:
         return [word for pair in self._get_value(key, dict).items() for word in pair]
 
     def _sadd(self, key: bytes, *members: bytes) -> int:
-        value = self._get_value(key, dict)
-        new = [each for each in members if each not in value]
-        value.update(dict.fromkeys(members))
-        self._put(key, value)
-        return len(new)
+        return self._hset(key, *(word for each in members for word in (each, None)))
 
     def _sscan(self, key: bytes, *_: bytes) -> list[Any]:
         return [b"0", self._hkeys(key)]
@@ -250,14 +239,10 @@ class SimRedis:
         return [b"0", [key for key in self._data if fnmatchcase(key.decode("latin-1"), pattern)]]
 
     def _zadd(self, key: bytes, score: bytes, member: bytes) -> int:
-        value = self._get_value(key, dict)
-        added = member not in value
-        value[member] = float(score)
-        self._put(key, value)
-        return int(added)
+        return self._hset(key, member, float(score))
 
     def _zscore(self, key: bytes, member: bytes) -> bytes | None:
-        score = self._get_value(key, dict).get(member)
+        score = self._hget(key, member)
         return None if score is None else b"%.17g" % score
 
     def _zrangebyscore(self, key: bytes, _low: bytes, high: bytes) -> list[bytes]:
@@ -283,9 +268,8 @@ class SimRedis:
 
     def _lrange(self, key: bytes, first: bytes, last: bytes) -> list[bytes]:
         value, begin, end = self._get_value(key, list), int(float(first)), int(float(last))
-        length = len(value)
-        begin, end = (max(0, length + begin) if begin < 0 else begin), (length + end if end < 0 else end)
-        return list(value[begin : end + 1])
+        begin = max(0, len(value) + begin) if begin < 0 else begin
+        return list(value[begin : (len(value) + end if end < 0 else end) + 1])
 
     def _ltrim(self, key: bytes, first: bytes, last: bytes) -> Status:
         self._put(key, self._lrange(key, first, last))
@@ -301,9 +285,8 @@ class _Lua:
     def __init__(self) -> None:
         self._runtime = runtime = lua51.LuaRuntime(encoding=None, register_eval=False)  # type: ignore[call-arg]
         self._call: Callable[[str, list[bytes]], Any]
-        runtime.globals()[b"redis"] = runtime.table_from(
-            {b"call": self._redis_call, b"pcall": self._redis_call}
-        )
+        calls = {b"call": self._redis_call, b"pcall": self._redis_call}
+        runtime.globals()[b"redis"] = runtime.table_from(calls)
         runtime.globals()[b"cjson"] = runtime.table_from({b"decode": self._decode})
 
     def compile(self, text: bytes) -> Any:
@@ -327,9 +310,7 @@ class _Lua:
 
     def _table(self, value: Any) -> Any:
         if isinstance(value, dict):
-            return self._runtime.table_from(
-                {name.encode(): self._table(each) for name, each in value.items()}
-            )
+            return self._runtime.table_from({name.encode(): self._table(value[name]) for name in value})
         if isinstance(value, list):
             return self._runtime.table_from([self._table(each) for each in value])
         return value.encode() if isinstance(value, str) else value
@@ -348,8 +329,6 @@ class _Lua:
         """A value of Lua as a reply."""
         if value is None or value is False:
             return None
-        if value is True:
-            return 1
         if isinstance(value, bytes):
             return value
         if isinstance(value, int | float):
@@ -405,12 +384,8 @@ class SimConnection:
         """Commands have arrived; None: the client has ended."""
         if not self.is_open:
             return
-        if data is None:
-            self.is_open = False
-            self._server.connections.remove(self)
-            return
-        if self._server.is_down:
-            self.broken()
+        if data is None or self._server.is_down:
+            self.end(data is not None)
             return
         self._reader.feed(data)
         self._parts = parts = []
@@ -424,17 +399,14 @@ class SimConnection:
         names = sorted(self.keys & changed)
         if names:
             self.keys -= changed
-            report = b">2\r\n$10\r\ninvalidate\r\n" + packed(names)
-            if self._parts is None:
-                self._replies.send(report)
-            else:
-                self._parts.append(report)
+            tell = self._replies.send if self._parts is None else self._parts.append
+            tell(b">2\r\n$10\r\ninvalidate\r\n" + packed(names))
 
-    def broken(self) -> None:
-        """The server ends it."""
-        if self.is_open:
-            self.is_open = False
-            self._server.connections.remove(self)
+    def end(self, by_server: bool = True) -> None:
+        """The server or the client ends it."""
+        self.is_open = False
+        self._server.connections.remove(self)
+        if by_server:
             self._replies.send(None)
 
 
@@ -450,8 +422,6 @@ class RedisClients:
 
     def connect(self, _address: object, _seconds: float) -> SimRedisSocket:
         """An open connection. Switches."""
-        import gevent
-
         owner = self.loop.current
         there, back = self.route(owner.name, "redis"), self.route("redis", owner.name)
         while there.cut_at is not None or back.cut_at is not None:
@@ -511,9 +481,8 @@ class SimRedisSocket(DirectSocket):
         return len(data)
 
     def recv(self, size: int) -> bytes:  # type: ignore[override]
-        from gevent.event import Event
-
-        if not self.is_readable and self._clients.sockets.get(self._fd) is self and self._waits:
+        waits = gevent.getcurrent() is not gevent.get_hub()  # a greenlet may, the hub cannot
+        if waits and not self.is_readable and self._clients.sockets.get(self._fd) is self:
             self._read_event = Event()
             self._read_event.wait()
             self._read_event = None
@@ -522,13 +491,6 @@ class SimRedisSocket(DirectSocket):
         if self._ended:
             return b""
         raise BlockingIOError
-
-    @property
-    def _waits(self) -> bool:
-        """Whether a greenlet reads, which waits. The hub cannot."""
-        import gevent
-
-        return gevent.getcurrent() is not gevent.get_hub()
 
     def close(self) -> None:
         if self._clients.sockets.pop(self._fd, None) is not None:

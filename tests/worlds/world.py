@@ -15,7 +15,8 @@ import logging
 import shutil
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -27,24 +28,12 @@ from gevent.hub import Hub, set_hub
 
 from checker.cli import check
 from checker.history import read as read_history
-from imserver.gateway.config.settings import (
-    ApiSettings,
-    AppSettings,
-    ChannelSettings,
-    ClusterSettings,
-    Config,
-    DrainSettings,
-    LogSettings,
-    RedisSettings,
-    ServerSettings,
-    StorageSettings,
-    TenantSettings,
-)
+from imserver.gateway.channels.members import ChannelRefused
+from imserver.gateway.config import settings
 from imserver.gateway.logging import RequestLog
 from imserver.gateway.model import Event, Outcome
 from imserver.gateway.node.node import Node
 from imserver.gateway.push.push import UserPush
-from imserver.gateway.transport.connection import Connection
 from imserver.gateway.transport.gate import Admission, Head
 from imserver.messenger.messages.log.contract import Appended, Draft, StorageUnsure
 from imserver.messenger.messages.log.message_log import MessageLog
@@ -94,7 +83,9 @@ class SimNode:
     def _run(self, owner: Owner) -> None:
         world = self.world
         node = Node(
-            world.config_of(self.number), RequestLog(_nothing, LogSettings(requests=False)), lambda _: None
+            world.config_of(self.number),
+            RequestLog(_nothing, settings.LogSettings(requests=False)),
+            lambda _: None,
         )
         try:
             node.start(listeners=False)
@@ -135,15 +126,9 @@ class SimNode:
             self.kill()
             self.start()
 
-    def has(self, connection: Connection) -> bool:
-        """Whether a connection is one of this node."""
-        return self.node is not None and connection in self.node.core.network.context.connections
-
     def addressed(self, user: str) -> object:
         """The session on this node that receives pushes to a user; None: there is none."""
-        if self.node is None:
-            return None
-        some = self.node.core.network.context.connections
+        some = self.node.core.network.context.connections if self.node is not None else ()
         return next((each for each in some if each.user == user and each.is_addressed and each.is_open), None)
 
     def admit(self, sock: SimSocket, wire: Wire) -> None:
@@ -168,10 +153,6 @@ def _nothing(*_: object) -> None:
     pass
 
 
-def _are_nodes(pair: tuple[str, str]) -> bool:
-    return all(name[0] == "n" and name[1:].isdecimal() for name in pair)
-
-
 class _NoCollector:
     """In place of the garbage collector, which stands still here."""
 
@@ -186,7 +167,6 @@ class Result:
     findings: list[str]
     seconds: float
     calls: int
-    counts: dict[str, int] = field(default_factory=dict)
     digest: str = ""
     took: float = 0.0
 
@@ -221,7 +201,6 @@ class Simulation:
         self.faults: dict[str, int] = {}
         """Those that last now."""
         self.fault_ended = -1000.0
-        self.counts: dict[str, int] = {}
         self._numbers = 0
         self.entries: dict[int, str | None] = {}
         """Id → text of each entry."""
@@ -244,9 +223,6 @@ class Simulation:
         """Something happened that may not."""
         if len(self.findings) < 20:
             self.findings.append(f"{self.now:.6f} {text}")
-
-    def count(self, name: str, number: int = 1) -> None:
-        self.counts[name] = self.counts.get(name, 0) + number
 
     def ask(self, client: str, name: str, object: str, **arguments: Any) -> int:
         """A client asks for something. Returns the number of the question."""
@@ -271,10 +247,9 @@ class Simulation:
 
     def route(self, one: str, other: str) -> Route:
         """The route from one place to another."""
-        route = self._routes.get((one, other))
-        if route is None:
-            route = self._routes[one, other] = Route(self.loop, f"{one} > {other}", self.seed)
-        return route
+        if (one, other) not in self._routes:
+            self._routes[one, other] = Route(self.loop, f"{one} > {other}", self.seed)
+        return self._routes[one, other]
 
     def was_calm(self, since: float, before: float = 20.0) -> bool:
         """Whether no fault has lasted since ``before`` seconds before a moment."""
@@ -282,25 +257,26 @@ class Simulation:
 
     # --- nodes ----------------------------------------------------------------------------------------------
 
-    def config_of(self, number: int) -> Config:
+    def config_of(self, number: int) -> settings.Config:
         """The configuration of a node."""
-        channel = ChannelSettings(subscribe="anybody", history_size=200, history_seconds=3600.0)
-        push = TenantSettings(login_policy="newest", open=True, channels={"": channel})
-        messages = TenantSettings(login_policy="single", open=True)
-        return Config(
-            app=AppSettings(http_port=0, websocket_port=0, rpc_port=7000 + 10 * number),
+        channel = settings.ChannelSettings(subscribe="anybody", history_size=200, history_seconds=3600.0)
+        push = settings.TenantSettings(login_policy="newest", open=True, channels={"": channel})
+        messages = settings.TenantSettings(login_policy="single", open=True)
+        url = f"sqlite:///{self.folder}/world.db"
+        return settings.Config(
+            app=settings.AppSettings(http_port=0, websocket_port=0, rpc_port=7000 + 10 * number),
             features=("messages",),
-            server=ServerSettings(
+            server=settings.ServerSettings(
                 data_dir=str(self.folder / f"n{number}"),
                 secret_file=str(self.folder / "secret"),
                 insecure=True,
             ),
             apps={_PUSH: push, _LOG: messages},
-            api=ApiSettings(),
-            drain=DrainSettings(delay_seconds=0.5),
-            storage=StorageSettings(url=f"sqlite:///{self.folder}/world.db", seconds=2.0, look_seconds=30.0),
-            redis=RedisSettings(url="redis://10.0.0.9"),
-            cluster=ClusterSettings(advertise=f"10.0.0.{number}"),
+            api=settings.ApiSettings(),
+            drain=settings.DrainSettings(delay_seconds=0.5),
+            storage=settings.StorageSettings(url, seconds=2.0, look_seconds=30.0),
+            redis=settings.RedisSettings(url="redis://10.0.0.9"),
+            cluster=settings.ClusterSettings(advertise=f"10.0.0.{number}"),
         )
 
     # --- the script -----------------------------------------------------------------------------------------
@@ -320,9 +296,9 @@ class Simulation:
             self.findings.append(f"{self.now:.6f} the script failed: {script.exception!r}")
         self.findings += loop.failures
         self._judge()
-        record = "\n".join((*self.lines, *self.findings, str(loop.calls), str(self.counts)))
+        record = "\n".join((*self.lines, *self.findings, str(loop.calls)))
         digest = sha256(record.encode()).hexdigest()[:12]
-        return Result(self.seed, self.findings, self.now, loop.calls, self.counts, digest)
+        return Result(self.seed, self.findings, self.now, loop.calls, digest)
 
     def _connect(self) -> None:
         """What does I/O is simulated from now on."""
@@ -400,19 +376,14 @@ class Simulation:
     # --- steps ----------------------------------------------------------------------------------------------
 
     def _step(self, step: Step) -> None:
-        self.count(step.name)
         kind, _, target = step.name.partition(" ")
-        if kind == "cut":
-            self._do_cut(step, target)
-        elif kind == "slow":
-            self._do_slow(step, target)
-        elif step.name in ("pause", "stall"):
-            self._pause(
-                self._node(step), step.amount**3 * 40.0 if step.name == "pause" else step.amount * 0.5
-            )
+        if kind in ("cut", "slow"):
+            getattr(self, f"_do_{kind}")(step, target)
+        elif kind in ("pause", "stall"):
+            self._pause(self._node(step), step.amount**3 * 40.0 if kind == "pause" else step.amount * 0.5)
         elif kind == "redis":
-            lost = {"redis restarts": 0.0, "redis loses a second": 1.0, "redis loses all": None}
-            self._restart_redis(step, lost[step.name])
+            lost = {"restarts": 0.0, "loses a second": 1.0, "loses all": None}
+            self._restart_redis(step, lost[target])
         elif step.name == "database restarts":
             self._spoil_database("is_down", 1, 0, 0.05 + step.amount**2 * 15.0)
         elif step.name == "database loses answers":
@@ -440,10 +411,8 @@ class Simulation:
 
     def _do_burst_of_messages(self, step: Step) -> None:
         for number in range(2 + int(step.amount * 25)):
-            self.loop.call_later(
-                self.random.expovariate(300.0), self.clients, self._send_some, step.which + number * 7919
-            )
-
+            some = self._send_some, step.which + number * 7919
+            self.loop.call_later(self.random.expovariate(300.0), self.clients, *some)
         if step.which & 1:  # some come back in the midst of it
             for number in range(1 + step.which // 2 % 3):
                 messenger = self.messengers[(step.which // 5 + number) % len(self.messengers)]
@@ -512,13 +481,12 @@ class Simulation:
             node = self._serving(step.which + number)
             if node is not None:
                 pause = self.random.choice((0.0, 0.0, 0.001, 0.02)) * self.random.random()
-                self.loop.call_later(
-                    pause, self.world, self._if_serving, node, self._claim, user, id, outcomes, began
-                )
+                claim = self._claim, node, user, id, outcomes, began
+                self.loop.call_later(pause, self.world, self._if_serving, node, self.on_node, *claim)
 
     def _if_serving(self, node: SimNode, call: Callable[..., object], *args: Any) -> None:
         if node.serves and node.owner.alive:
-            self.on_node(node, call, node, *args)
+            call(node, *args)
 
     def _claim(self, node: SimNode, user: str, id: str, outcomes: list[Outcome], began: float) -> None:
         if node.node is None:
@@ -562,18 +530,13 @@ class Simulation:
         if node.node is None:
             return
         event = Event("msg", "back end", text)
-        from imserver.gateway.channels.members import ChannelRefused
-
-        try:
-            published = node.node.core.channels.publishing.publish_event(_PUSH, channel, event)
-        except ChannelRefused:
-            return
-        position = published.position
-        if position is not None:
-            key = channel, position.epoch, position.offset
-            if key in self.published:
-                self.fail(f"two publications to {channel} have the offset {position.offset}")
-            self.published[key] = text
+        with suppress(ChannelRefused):
+            position = node.node.core.channels.publishing.publish_event(_PUSH, channel, event).position
+            if position is not None:
+                key = channel, position.epoch, position.offset
+                if key in self.published:
+                    self.fail(f"two publications to {channel} have the offset {position.offset}")
+                self.published[key] = text
 
     def _do_logins(self, step: Step) -> None:
         """Users of sessions log in on several nodes at about the same time."""
@@ -601,20 +564,17 @@ class Simulation:
         listener = self.listeners[step.which % len(self.listeners)]
         node = self._serving(step.which // 7)
         for number in range(15 if node is not None and step.which & 1 else 0):
-            self.loop.call_later(0.08 * number * step.amount, self.world, self._push_if, node, listener.user)
+            push = self._if_serving, node, self._push, listener.user
+            self.loop.call_later(0.08 * number * step.amount, self.world, *push)
         for number in range(5 if step.which & 2 else 0):
             self.loop.call_later(0.1 * number * step.amount, self.world, self._do_publications, step)
         self.loop.call_later(0.3 * step.amount, self.clients, listener.cut)
-
-    def _push_if(self, node: SimNode, user: str) -> None:
-        if node.serves and node.owner.alive:
-            self._push(node, user)
 
     def _push_at_home(self, which: int) -> None:
         """Push to a user from their own node."""
         listener = self.listeners[which % len(self.listeners)]
         if listener.wire is not None:
-            self._push_if(listener.wire.node, listener.user)
+            self._if_serving(listener.wire.node, self._push, listener.user)
 
     def _do_reads(self, step: Step) -> None:
         with self.loop.acting(self.clients):
@@ -627,11 +587,8 @@ class Simulation:
 
         def ends() -> None:
             end()
-            left = self.faults[name] - 1
-            if left:
-                self.faults[name] = left
-            else:
-                del self.faults[name]
+            self.faults[name] -= 1
+            self.faults = {each: number for each, number in self.faults.items() if number}
             self.fault_ended = self.now
 
         self.loop.call_later(seconds, self.world, ends)
@@ -667,11 +624,7 @@ class Simulation:
         for route in routes:
             route.cut()
 
-        def mend() -> None:
-            for route in routes:
-                route.mend()
-
-        self._begin("cut", seconds, mend)
+        self._begin("cut", seconds, lambda: [route.mend() for route in routes])
         if target == "redis" and not one_way and step.which & 8 and seconds > _NOTICED_SECONDS:
             # A user logs in there, and then elsewhere.
             user = f"visitor{step.which % 3}"
@@ -680,19 +633,18 @@ class Simulation:
             self.loop.call_later(_NOTICED_SECONDS + 0.5 + step.amount, self.clients, self._visit, user, other)
 
     def _do_slow(self, step: Step, name: str) -> None:
-        routes = [
-            route
-            for pair, route in self._routes.items()
-            if name in pair or (name == "nodes" and _are_nodes(pair))
-        ]
-        for route in routes:
-            route.slow = 1.0 + step.amount**2 * 200.0
+        def fits(pair: tuple[str, str]) -> bool:
+            are_nodes = all(each[0] == "n" and each[1:].isdecimal() for each in pair)
+            return name in pair or (name == "nodes" and are_nodes)
 
-        def end() -> None:
+        routes = [route for pair, route in self._routes.items() if fits(pair)]
+
+        def slow(factor: float) -> None:
             for route in routes:
-                route.slow = 1.0
+                route.slow = factor
 
-        self._begin(f"slow {name}", 1.0 + step.amount * 20.0, end)
+        slow(1.0 + step.amount**2 * 200.0)
+        self._begin(f"slow {name}", 1.0 + step.amount * 20.0, partial(slow, 1.0))
 
     def _restart_redis(self, step: Step, lost_seconds: float | None) -> None:
         if self.redis.is_down:
@@ -706,9 +658,8 @@ class Simulation:
                 down = 0.05 + step.amount**2 * 15.0
                 self.loop.call_later(down, self.world, self.redis.start, rest)
                 for number in range(30 if step.which & 1 else 0):
-                    self.loop.call_later(
-                        down + 0.08 * number, self.world, self._push_at_home, step.which + number
-                    )
+                    push = self._push_at_home, step.which + number
+                    self.loop.call_later(down + 0.08 * number, self.world, *push)
 
         self._begin("redis", (lost_seconds or 0.0) + 0.1 + step.amount**2 * 15.0, _nothing)
         self.loop.call_later(lost_seconds or 0.0, self.world, stop)
@@ -752,15 +703,12 @@ class Simulation:
         self.is_ending = True
         # While clients settle, work goes on a little, so that nothing waits for news.
         gevent.sleep(10.0)
-        if not self._wait(
-            lambda: all(node.serves for node in self.nodes), 60.0, "a node does not serve again"
-        ):
+        served = "a node does not serve again"
+        if not self._wait(lambda: all(node.serves for node in self.nodes), 60.0, served):
             return
-        stays: list[Client] = [*self.messengers, *self.listeners]
-        for client in stays:
-            self._wait(
-                lambda c=client: c.core.state == "online", 60.0, f"{client.name} does not log in again"
-            )
+        for client in (*self.messengers, *self.listeners):
+            words = f"{client.name} does not log in again"
+            self._wait(lambda c=client: c.core.state == "online", 60.0, words)  # type: ignore[misc]
         self._wait(lambda: not any(each.unsent for each in self.messengers), 60.0, "messages are not stored")
         with self.loop.acting(self.clients):
             for conversation, members in self.conversations.items():
@@ -783,16 +731,12 @@ class Simulation:
             for conversation, members in self.conversations.items():
                 number = self.ask("reader", "read", f"c{conversation}", whole=True)
                 rows: list[list[Any]] = []
-                before = 0
-                while True:
+                before, more = 0, True
+                while more:
                     entries, more = log.entries.history(_LOG, members[0], conversation, before, 100)
-                    rows[:0] = [
-                        [entry.seq, entry.body.decode() if entry.kind == "message" else None]
-                        for entry in entries
-                    ]
-                    if not more:
-                        break
-                    before = entries[0].id
+                    texts = [each.body.decode() if each.kind == "message" else None for each in entries]
+                    rows[:0] = [[each.seq, text] for each, text in zip(entries, texts, strict=True)]
+                    before = entries[0].id if more else 0
                 self.note("ok", number=number, messages=rows)
 
         self.finish_on_node(self.nodes[0], read)
@@ -805,10 +749,8 @@ class Simulation:
                 self._push(node, user)
         gevent.sleep(5.0)
         for each in self.listeners:
-            if each.pushes - before[each.name] != NODES:
-                self.fail(
-                    f"{each.name} received {each.pushes - before[each.name]} of {NODES} pushes at the end"
-                )
+            if (pushes := each.pushes - before[each.name]) != NODES:
+                self.fail(f"{each.name} received {pushes} of {NODES} pushes at the end")
 
     def _check_channels(self) -> None:
         """All listeners are at the same position of each channel: its last."""
@@ -816,14 +758,8 @@ class Simulation:
             self.on_node(self.nodes[0], self._publish, self.nodes[0], channel, f"last of {channel}")
         gevent.sleep(5.0)
         for channel in CHANNELS:
-            last = list(self.published)[-1:] and max(
-                (
-                    offset
-                    for (name, epoch, offset), text in self.published.items()
-                    if text == f"last of {channel}"
-                ),
-                default=0,
-            )
+            ends = [key[2] for key, text in self.published.items() if text == f"last of {channel}"]
+            last = max(ends, default=0)
             for each in self.listeners:
                 if each.last.get(channel, ("", 0))[1] != last:
                     self.fail(f"{each.name} is at {each.last.get(channel)} of {channel}, whose end is {last}")
@@ -852,15 +788,7 @@ class Simulation:
                 continue  # the newest has left: nobody takes its place
             holders = [each for each in clients if each.wire is not None and each.wire.sock in addressed]
             if len(addressed) != 1:
-                self.fail(
-                    f"{user} has {len(addressed)} addressed sessions of {len(clients)}: "
-                    + ", ".join(
-                        f"number {each.session.number} of n{node.number}"
-                        for node in self.nodes
-                        for each in connections
-                        if each.user == user and node.has(each)
-                    )
-                )
+                self.fail(f"{user} has {len(addressed)} addressed sessions of {len(clients)}")
             elif last not in holders and all(last.login_began > each.login_ended + 0.01 for each in holders):
                 self.fail(f"{user}: the login at {last.login_ended:.3f} lost against an older one")
 
