@@ -399,8 +399,8 @@ class SimConnection:
         names = sorted(self.keys & changed)
         if names:
             self.keys -= changed
-            tell = self._replies.send if self._parts is None else self._parts.append
-            tell(b">2\r\n$10\r\ninvalidate\r\n" + packed(names))
+            send = self._replies.send if self._parts is None else self._parts.append
+            send(b">2\r\n$10\r\ninvalidate\r\n" + packed(names))
 
     def end(self, by_server: bool = True) -> None:
         """The server or the client ends it."""
