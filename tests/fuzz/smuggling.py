@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import h11
@@ -33,7 +34,7 @@ _CODED: Final = b"Transfer-Encoding: chunked"
 _LAST: Final = b"0\r\n\r\n"
 
 
-PARTS: Final = lists_of("smuggling.txt")
+PARTS: Final = lists_of(Path(__file__).with_name("smuggling.txt"))
 
 
 def _streams() -> dict[str, bytes]:

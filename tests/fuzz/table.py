@@ -11,7 +11,7 @@ from .target import Target, lists_of
 
 MODULES: Final = ("http", "dialects", "cluster", "tokens", "configs", "files")
 CORPUS: Final = Path(__file__).parent / "corpus"
-SEEDS: Final = lists_of("seeds.txt")
+SEEDS: Final = lists_of(CORPUS.with_name("seeds.txt"))
 PARTS: Final = (
     *(
         f"gateway.{name}"

@@ -14,10 +14,10 @@ SECONDS: Final = 0.05
 _TRIES: Final = 3
 
 
-def lists_of(file: str) -> dict[str, list[Any]]:
-    """The lists of a file beside this one: a name in brackets, then a literal in each line."""
+def lists_of(file: Path) -> dict[str, list[Any]]:
+    """The lists of a file: a name in brackets, then a literal in each line."""
     lists: dict[str, list[Any]] = {}
-    for line in Path(__file__).with_name(file).read_text(encoding="utf-8").splitlines():
+    for line in file.read_text(encoding="utf-8").splitlines():
         if line.startswith("["):
             rows = lists.setdefault(line[1:-1], [])
         elif line.startswith(("b", "(")):

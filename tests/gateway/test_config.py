@@ -16,6 +16,7 @@ from imserver.gateway.errors import StartError
 from imserver.gateway.node import feature_list
 from imserver.gateway.node.feature_list import load_config, load_with_locations
 from imserver.gateway.process import DataDirectory
+from tests.fuzz.target import lists_of
 from tests.rows import DECLARED
 
 ORIGINAL_APP_YAML = """\
@@ -36,6 +37,7 @@ redis:
   minIdleConns: 30
 """
 
+ROWS = lists_of(Path(__file__).with_name("config_rows.txt"))
 Load = Callable[..., Config]
 DEFAULTS = load_config(os.devnull, {})
 shown_of = partial(dump, declared=DECLARED)
@@ -86,17 +88,7 @@ def complaint(load: Load, tmp_path: Path) -> Callable[..., str]:
 # --- printing -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("redis://me:pa55@cache:6379/0", "redis://me:(hidden)@cache:6379/0"),
-        ("redis://:p@55:x@cache", "redis://:(hidden)@cache"),
-        ("redis+sentinel://me:pa55@a:1,b:2/main", "redis+sentinel://me:(hidden)@a:1,b:2/main"),
-        ("redis://cache:6379", "redis://cache:6379"),
-        ("redis://cache/0?password=pa55&db=1", "redis://cache/0?password=(hidden)&db=1"),
-        ("redis://cache?sslPassword=pa55", "redis://cache?sslPassword=(hidden)"),
-    ],
-)
+@pytest.mark.parametrize(("url", "shown"), ROWS["dumps"])
 def test_a_dump_hides_keys_and_passwords(load: Load, url: str, shown: str) -> None:
     keys = "api: {keys: [{key: pa55-key-of-the-tests, scopes: [push]}]}"
     database = "storage: {url: 'postgresql://me@db/im?password=pa55'}"
@@ -147,79 +139,7 @@ def test_a_number_of_processes_may_be_auto_anywhere(load: Load, complaint: Calla
         load("", {"IMSERVER_APP_HTTP_PORT": "auto"})
 
 
-KEY = "key: key-of-the-tests-1234, scopes: [push]"
-LISTEN = "server: {extra_listen: "
-
-
-@pytest.mark.parametrize(
-    ("text", "output"),
-    [
-        ("app:\n  httpPrt: 1", "line 2: unknown key 'app.httpPrt'; the nearest known key is 'app.http_port'"),
-        ("limit:\n  a: 1", "line 1: unknown key 'limit'; the nearest known key is 'limits'"),
-        ("http_port: 1", "line 1: unknown key 'http_port'; the nearest known key is 'app.http_port'"),
-        ("app:\n  http_port: '80'", "line 2: app.http_port: expected int, got '80'"),
-        ("app:\n  http_port: 65536", "line 2: app.http_port: expected int <= 65535, got 65536"),
-        ("app: {http_port: 22:10}", "line 1: app.http_port: expected int, got '22:10'"),
-        ("limits: {message_bytes: 0}", "line 1: limits.message_bytes: expected int >= 1, got 0"),
-        ("limits: {login_seconds: .nan}", "line 1: limits.login_seconds: expected float >= 0.0, got nan"),
-        ("server: {http: back}", "line 1: server.http: expected one of front, wsgi; got 'back'"),
-        ("server: {host: 300.1.1.1}", "line 1: server.host: expected an address, got '300.1.1.1'"),
-        ("server: {origins: ['https://']}", "line 1: server.origins: expected hosts such as "),
-        (
-            "server: {trusted_proxies: [x]}",
-            "line 1: server.trusted_proxies: expected networks such as 10.0.0.0/8",
-        ),
-        ("- app", "my.yaml: expected sections (app:, server:, …), got list"),
-        ("api: {keys: [{key: a}]}", "line 1: api.keys[0]: scopes is missing"),
-        (
-            "api: {keys: [{key: nineteen characters, scopes: [push]}]}",
-            "line 1: api.keys[0].key: expected at least 20 characters, got 19; make one with 'imserver key",
-        ),
-        (
-            'api: {keys: [{key: "replace-me: openssl rand -hex 32", scopes: [push]}]}',
-            "line 1: api.keys[0].key: this is a placeholder of the documentation; make one with ",
-        ),
-        ("jwt: {sign_key: change-me}", "line 1: jwt.sign_key: this is a placeholder of the documentation; "),
-        (f"api: {{keys: [{{{KEY}}}, {{{KEY}}}]}}", "line 1: api.keys: one key is given twice"),
-        (
-            f"api: {{keys: [{{{KEY}, expires: 2020-13-45}}]}}",
-            "line 1: api.keys[0].expires: expected a day such as 2027-01-31, got '2020-13-45'",
-        ),
-        ("app:\n  http_port: 1\n  http_port: 1", "line 3: the key 'http_port' was already given in line 2"),
-        ("app:\n  http_port: 1\n  httpPort: 2", "line 3: app.http_port is given twice, in two spellings"),
-        ("app: {http_port: 8089}", "line 1: app.http_port and app.websocket_port are both 8089"),
-        (
-            "debug: {echo_path: /acc}",
-            "line 1: debug.echo_path: expected a free path such as /echo, got '/acc'",
-        ),
-        ("redis: {url: 'http://cache'}", "line 1: redis.url: expected a URL that begins with one of redis, "),
-        (
-            "cluster: {lease_seconds: 5}",
-            "line 1: cluster.lease_seconds 5 must be at least twice cluster.renew_sec",
-        ),
-        (
-            "server: {processes: 4}",
-            "line 1: server.processes 4 needs a Redis that the processes share: set redis",
-        ),
-        ("app: [", "line 1: not valid YAML: "),
-        ("app:\n\thttp_port: 1", "line 2: not valid YAML: "),
-        ("!!python/object/apply:os.system [ls]", "line 1: not valid YAML: "),
-        ("app: " + "[" * 2000, "my.yaml: too many levels of nesting"),
-        (LISTEN + "\n[{port: 1, host: 1.2.3}]}", "line 2: server.extra_listen[0].host: expected an address"),
-        (
-            LISTEN + "[{ws_dialect: client}]}",
-            "line 1: server.extra_listen[0]: expected either a port or a socket",
-        ),
-        (
-            LISTEN + "[{socket: /a}, {socket: /a}]}",
-            "line 1: server.extra_listen: the socket /a is given twice",
-        ),
-        (
-            "server: {http: wsgi, extra_listen: [{port: 1, proxy_protocol: true}]}",
-            "line 1: server.extra_listen[0].proxy_protocol: only server.http: front reads the PROXY",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("text", "output"), ROWS["files"])
 def test_a_mistake_in_a_file_is_named_by_line(complaint: Callable[..., str], text: str, output: str) -> None:
     assert complaint(text).startswith(output)
 
@@ -242,30 +162,7 @@ def test_a_file_that_cannot_be_read_is_named_and_a_variable_may_name_it(tmp_path
     assert load_config(None, {"IMSERVER_CONFIG": str(file)}).app.http_port == 5
 
 
-@pytest.mark.parametrize(
-    ("settings", "output"),
-    [
-        ("max_conections: 5", "unknown key 'apps.shop.max_conections'; the nearest known key is "),
-        ("origins: ['']", "apps.shop.origins[0]: expected str of length >= 1, got ''"),
-        ("origins: ['https://:80']", "apps.shop.origins: expected hosts such as example.org or https://"),
-        ("same_as: none", "apps.shop.same_as: expected a configured app that is not an alias"),
-        ("api_allow_from: [x]", "apps.shop.api_allow_from: expected networks"),
-        ("jwt: [{algorithm: RS256}]", "apps.shop.jwt[0]: RS256 needs a public key: key or key_file"),
-        (
-            "jwt: [{algorithm: none}]",
-            "apps.shop.jwt[0].algorithm: expected one of ES256, ES384, ES512, EdDSA",
-        ),
-        (
-            "jwt: [{key: a, key_file: b}]",
-            "apps.shop.jwt[0]: expected either key or key_file in an entry, not",
-        ),
-        ("jwt: [{key: a, kid: x}, {key: b, kid: x}]", "apps.shop.jwt"),
-        ("dialects: [tcp]", "apps.shop.dialects"),
-        ("channels: {a: {history: log, history_size: 1, history_seconds: 1}}", "apps.shop.channels.a"),
-        ("jwt: [{issuer: 'http://e.org', audience: a}]", "apps.shop.jwt[0].issuer: expected an https://"),
-        ("channels: {$secret: {}}", "apps.shop.channels.$secret: a namespace has no colon, does not begin"),
-    ],
-)
+@pytest.mark.parametrize(("settings", "output"), ROWS["apps"])
 def test_a_mistake_in_an_app_is_named_by_line_and_app(tmp_path: Path, settings: str, output: str) -> None:
     assert refusal_of_app(tmp_path, settings).startswith(output)
 
@@ -348,14 +245,7 @@ def test_a_data_folder_in_the_current_folder_that_is_not_used_is_a_warning(
     assert load_config("shop/my.yaml", {}).warnings == ()
 
 
-@pytest.mark.parametrize(
-    ("variable", "text", "output"),
-    [
-        ("IMSERVER_APP_HTTP_PORT", "x", ": app.http_port: expected int, got 'x'"),
-        ("IMSERVER_LOG_REQUESTS", "maybe", ": log.requests: expected bool, got 'maybe'"),
-        ("IMSERVER_API_KEYS", "[", ", line 1: not valid YAML: "),
-    ],
-)
+@pytest.mark.parametrize(("variable", "text", "output"), ROWS["variables"])
 def test_a_mistake_of_a_variable(
     complaint: Callable[..., str], variable: str, text: str, output: str
 ) -> None:
