@@ -1,7 +1,7 @@
 """HTTP/1.1 framing (RFC 9112): what two parsers could read in two ways is refused before anything acts on it.
 
 Here is what only a socket shows, through both HTTP servers. How heads and bodies are read is proved in
-``tests/gateway/transport`` (``test_head.py``, ``test_body.py``) and against other parsers in ``tests/fuzz``.
+``tests/gateway/transport/test_head.py`` and against other parsers in ``tests/fuzz``.
 Each request here would push a message if it were taken. The routes are one that the front answers itself and
 one that it hands on to the application.
 """

@@ -1,6 +1,6 @@
 """Demo mode answers only for this machine's own names and pages: no website can use a server on loopback.
 
-Which names and pages those are is in tests/gateway/transport/test_origins.py.
+Which names and pages those are is in tests/gateway/transport/test_gate.py.
 """
 
 import json

@@ -4,6 +4,7 @@ Each route for each kind of principal is in ``tests/security/matrix.txt``, ids o
 ``tests/gateway/push/test_idempotency.py``.
 """
 
+import json
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -18,6 +19,7 @@ from imserver.gateway.cluster.registry import Lease
 from imserver.gateway.config.settings import JwtSettings, KeySettings, LimitSettings, TenantSettings
 from imserver.gateway.dialects.cmd.api import LIST_PAGE
 from imserver.gateway.sessions.sessions import ClosedSessions
+from tests.conftest import StartServer
 from tests.gateway.api.api_node import (
     BAD_PARAMETER,
     FORM,
@@ -37,6 +39,8 @@ from tests.gateway.api.conftest import StartNode
 from tests.gateway.core.login_harness import JWT, token_for
 from tests.gateway.http.test_form import multipart
 from tests.gateway.transport.harness import until
+from tests.integration.raw import ask, request
+from tests.support import HTTP_SERVERS, Server, eventually
 
 ONE, ALL, BATCH = "/user/sendMessage", "/user/sendMessageAll", "/user/sendMessageBatch"
 LIST, ONLINE, MANY, KICK = "/user/list", "/user/online", "/user/onlineBatch", "/user/kick"
@@ -437,3 +441,28 @@ def test_an_app_id_may_be_the_name_of_an_app_of_this_dialect(
     assert [each.app for each in node.sent()] == [name] * 2 * can_be_named
     assert node.get(LIST, key="push-key", appID=name)["data"]["userList"] == ["bob"] * can_be_named
     assert node.get(LIST, key="push-key", appID=f"no {name}")["data"]["userList"] == []
+
+
+# --- over real connections ----------------------------------------------------------------------------------
+
+
+def test_the_websocket_port_answers_the_api_and_health_but_no_pages(server: Server) -> None:
+    assert ask(server.ws, request("/health")).status == 200
+    assert ask(server.ws, request("/user/list?appID=101")).status == 200
+    assert ask(server.ws, request("/system/state")).status == 200
+    for path in ("/", "/home/index", "/status", "/static/x", "/home/token"):
+        answer = ask(server.ws, request(path))
+        assert (answer.status, answer.json["code"]) == (404, "not_found"), path
+
+
+@pytest.mark.parametrize("http_server", HTTP_SERVERS)
+def test_demo_mode_warns_of_a_request_from_elsewhere(start_server: StartServer, http_server: str) -> None:
+    server = start_server(http_server=http_server)
+    ask(server.http, request("/user/list"))
+    ask(server.http, request("/nosuch"))
+    assert "DEMO MODE" not in server.log_text
+    for _ in range(2):
+        ask(server.http, request("/user/list", headers=[("X-Forwarded-For", "203.0.113.5")]))
+    eventually(lambda: "DEMO MODE" in server.log_text)
+    assert server.log_text.count("DEMO MODE") == 1
+    assert json.loads(server.get("/user/list")[1])["code"] == 200
