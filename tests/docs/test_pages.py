@@ -101,12 +101,7 @@ TABLES: dict[str, tuple[Path, str, str, Any]] = {
             for codes in CentrifugeDialect.close_codes.items()
         },
     ),
-    "routes of Pusher": (
-        PUSHER,
-        "route | answer",
-        "0",
-        {(f"{row.method} {row.path}",) for row in PUSHER_ROUTES},
-    ),
+    "routes of Pusher": (PUSHER, "route | answer", "0", {(f"{row.method} {row.path}",) for row in OF_PUSHER}),
     "codes of Pusher": (
         *(PUSHER, "code | reason", "0"),
         {(each,) for each in (*pusher.CLOSE_CODES.values(), pusher.CODE_BAD_FRAME, pusher.CODE_CLIENT_EVENT)},
