@@ -20,6 +20,7 @@ from imserver.dialects.protobuf import wire as protobuf
 from imserver.dialects.protobuf.service import HOLD_SECONDS, PAGE, PAGE_SECONDS
 from imserver.dialects.protobuf.uplink import MAX_WAITING, MAX_WAITING_BYTES
 from imserver.dialects.pusher import wire as pusher
+from imserver.dialects.pusher.api import ROUTES as OF_PUSHER
 from imserver.dialects.pusher.declared import PusherSettings
 from imserver.gateway import assets, errors
 from imserver.gateway.config.values import fold
