@@ -19,6 +19,7 @@ from imserver.dialects.protobuf.wire import FullProtobufDialect, ProtobufDialect
 from imserver.dialects.pusher import wire as pusher
 from imserver.gateway.protocol.dialect import Dialect
 from imserver.messenger.messages.messaging import StoredView
+from imserver.messenger.messages.receipts import MarksAnswer, ReceiptPage
 from imserver.messenger.messages.wire import MESSAGE_COMMANDS
 from tests.samples import Makers, check, is_for, json_of, samples_of
 
@@ -48,7 +49,7 @@ def subscribed(channel: str, members: dict[str, Any] | None = None) -> bytes:
 
 
 MAKERS: Makers = {
-    "StoredView": StoredView,
+    **{kind.__name__: kind for kind in (StoredView, ReceiptPage, MarksAnswer)},
     **{kind.__name__: with_publications(kind) for kind in (ConnectResult, HistoryResult)},
     "subscribed": subscribed,
     "uplink_ack": uplink_ack,

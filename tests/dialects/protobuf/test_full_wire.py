@@ -23,7 +23,6 @@ from imserver.messenger.messages.message_commands import (
     SearchPage,
 )
 from imserver.messenger.messages.model import EntryKind, Message
-from imserver.messenger.messages.receipts import MarksAnswer, PeerReceipt, ReadMark, ReceiptPage, ReceiptShown
 from tests.integration import protobuf
 from tests.integration.protobuf import Output, further, one, outputs, sent
 from tests.samples import requests_of
@@ -97,18 +96,6 @@ def test_a_list_of_conversations_has_what_is_known_of_each() -> None:
     (_, first), (_, second) = protobuf.fields(answered("conversations", ConversationPage(rows, False)).data)
     assert one(first) == {1: 5, 2: 1, 3: 3, 4: 8, 5: b"member", 6: 267, 8: full_message(ENTRY), 10: 9}
     assert one(second) == {1: 6, 2: 2, 5: b"owner", 7: b"us", 10: 11}
-
-
-def test_receipts_and_marks_name_users_by_number_or_by_name() -> None:
-    page = ReceiptPage([ReceiptShown("267", 8, 9), ReceiptShown("ann", 0, 1)], True)
-    (_, first), (_, second), more = protobuf.fields(answered("receipts", page).data)
-    assert (one(first), one(second)) == ({1: 267, 2: 8, 3: 9}, {3: 1, 5: b"ann"})
-    assert more == (2, 1)
-    marks = MarksAnswer(12, [ReadMark(5, 8)], [3, 267], [PeerReceipt("267", 7, 8, 5)])
-    version, read, hidden, peer = protobuf.fields(answered("marks", marks).data)
-    assert (version, hidden) == ((1, 12), (3, b"\x03\x8b\x02"))
-    assert (read[0], one(read[1])) == (2, {1: 5, 2: 8})
-    assert (peer[0], one(peer[1])) == (4, {1: 267, 2: 7, 3: 8, 4: 5})
 
 
 # --- what they are told -------------------------------------------------------------------------------------

@@ -67,15 +67,8 @@ def test_a_message_that_is_sent_on_is_the_one_that_came(
     command = protobuf.decode(sent(MESSAGE, field(1, given) + field(2, number))).command
     assert isinstance(command, ChatMessage)
     assert command.number == number
-    assert given == message(
-        command.session_type,
-        command.receiver,
-        command.sender,
-        command.type,
-        command.content,
-        0,
-        command.sent_ms,
-    )
+    whom = command.session_type, command.receiver, command.sender
+    assert given == message(*whom, command.type, command.content, 0, command.sent_ms)
 
 
 @given(after=unsigned)
@@ -97,8 +90,8 @@ def test_a_type_has_the_same_number_under_every_name(number: int) -> None:
     ("user", "number"),
     [
         ("266", 266),
-        (str(Limit.ID), Limit.ID),
-        (str(Limit.ID + 1), 0),
+        (f"{Limit.ID}", Limit.ID),
+        (f"{Limit.ID + 1}", 0),
         ("", 0),
         ("-1", 0),
         ("ann", 0),
