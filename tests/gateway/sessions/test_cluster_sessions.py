@@ -21,7 +21,7 @@ from tests.gateway.core.cluster_harness import (
     received_since,
 )
 from tests.gateway.sessions.conftest import answer_pings
-from tests.gateway.transport.harness import look, turn, until
+from tests.gateway.transport.harness import Client, look, turn, until
 
 ENTER_ANN = ("enter", "ann", ENTER_TEXT)
 EXIT_ANN = ("exit", "ann", EXIT_TEXT)
@@ -36,24 +36,26 @@ def begin_login(node: ClusterHarness, app: str, user: str, device: str = "") -> 
     return greenlet, connection, client
 
 
+def told(nodes: Several, *clients: Client) -> list[list[tuple[str, str, str]]]:
+    """What each client was told unasked since it was last asked, when all has been told."""
+    nodes.settle(*clients)
+    return [received_since(client) for client in clients]
+
+
 # --- logging in ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stays_open", [False, True])
+@pytest.mark.parametrize("end", ["leave", "lost"])
 def test_a_login_is_registered_before_it_is_answered_and_a_logout_reports_the_last_heartbeat(
-    nodes: Several, stays_open: bool
+    nodes: Several, end: str
 ) -> None:
     connection, _ = nodes[1].login(NEWEST, "ann", "phone")
-    (ref,) = nodes.book.live(NEWEST, "ann")
-    session = nodes[1].session_of(connection)
+    (ref,), session = nodes.book.live(NEWEST, "ann"), nodes[1].session_of(connection)
     assert (ref.epoch, ref.id, ref.number, ref.device) == (1, session.id, session.number, "phone")
     assert nodes[1].registry.calls == ["register"], "one question a login"
     assert session.heartbeat_time == 0
     connection.last_seen = time.monotonic() - 100
-    if stays_open:
-        nodes[1].sessions.leave(connection)
-    else:
-        connection.lost()
+    nodes[1].sessions.leave(connection) if end == "leave" else connection.lost()
     assert 99 <= time.time() - session.heartbeat_time <= 160
 
 
@@ -61,20 +63,14 @@ def test_a_login_is_registered_before_it_is_answered_and_a_logout_reports_the_la
 def test_enter_and_exit_notices_reach_the_other_users_on_all_nodes_once(nodes: Several, app: str) -> None:
     clients = [nodes[epoch].login(app, f"b{epoch}")[1] for epoch in (1, 2)]
     _, elsewhere = nodes[2].login("104", "bob")
-    nodes.settle(*clients)
-    for client in clients:
-        client.frames.clear()
+    told(nodes, *clients)
     first, ann = nodes[1].login(app, "ann")
-    nodes.settle(*clients, ann, elsewhere)
-    assert [received_since(client) for client in clients] == [[ENTER_ANN], [ENTER_ANN]]
+    assert told(nodes, *clients, elsewhere) == [[ENTER_ANN], [ENTER_ANN], []]
     second, _ = nodes[2].login(app, "ann")
-    nodes.settle(ann, *clients)
-    assert received_since(ann) == received_since(elsewhere) == [], "not the sessions of the same user"
-    assert [received_since(client) for client in clients] == [[ENTER_ANN], [ENTER_ANN]]
+    assert told(nodes, *clients, ann) == [[ENTER_ANN], [ENTER_ANN], []], "not the sessions of the same user"
     for connection, expected in ((first, []), (second, [EXIT_ANN])):
         connection.lost()
-        nodes.settle(*clients)
-        assert [received_since(client) for client in clients] == [expected, expected]
+        assert told(nodes, *clients) == [expected, expected]
 
 
 def test_users_of_notices_count_until_the_leases_have_them_and_in_a_large_app_no_notice_travels() -> None:
@@ -84,10 +80,9 @@ def test_users_of_notices_count_until_the_leases_have_them_and_in_a_large_app_no
             nodes[2].login(NEWEST, name)
         nodes.settle(bob)
         app, sent = nodes[1].hub.apps[NEWEST], len(nodes[1].rpc.sent)
-        assert app.elsewhere == 2
         for _ in range(LEASE_LAG):
-            nodes[1].elsewhere.count()
             assert app.elsewhere == 2, "the lease of the other node says 0"
+            nodes[1].elsewhere.count()
         received_since(bob)
         cat, _ = nodes[1].login(NEWEST, "cat")
         nodes.settle(bob)
@@ -96,26 +91,22 @@ def test_users_of_notices_count_until_the_leases_have_them_and_in_a_large_app_no
         nodes.book.leases[2].counts[NEWEST] = 4
         nodes[1].elsewhere.count()
         cat.lost()
-        nodes.settle(bob)
+        assert told(nodes, bob) == [[]]
         assert len(nodes[1].rpc.sent) == sent
-        assert received_since(bob) == []
 
 
 def test_while_the_registry_is_away_a_login_and_the_last_end_count_on_their_node(nodes: Several) -> None:
     nodes[1].registry.away = True
     _, bob = nodes[2].login(MULTI, "bob")
     first, _ = nodes[1].login(MULTI, "ann")
-    nodes.settle(bob)
+    assert told(nodes, bob) == [[ENTER_ANN]], "nodes reach each other without a registry"
     assert nodes[1].hub.is_online(MULTI, "ann")
     assert nodes[1].session_of(first).number == 0
-    assert received_since(bob) == [ENTER_ANN], "nodes reach each other without a registry"
     second, _ = nodes[1].login(MULTI, "ann")
-    nodes.settle(bob)
-    received_since(bob)
+    told(nodes, bob)
     for connection, expected in ((first, []), (second, [EXIT_ANN])):
         connection.lost()
-        nodes.settle(bob)
-        assert received_since(bob) == expected
+        assert told(nodes, bob) == [expected]
 
 
 @pytest.mark.parametrize("fault", ["away", "deaf"])
@@ -134,18 +125,17 @@ def test_where_the_registry_is_required_a_login_without_it_is_1004_and_may_be_re
 
 
 def test_a_node_learns_the_bans_that_it_has_not_heard_of(nodes: Several) -> None:
-    node = nodes[1]
-    _, ann = node.login(NEWEST, "ann")
-    bob, _ = node.login(MULTI, "bob")
-    rows = (BanRow(NEWEST, "ann", 60), BanRow(MULTI, "bob", -1), BanRow("later", "ann", 60))
-    node.sessions.learn(Changes(1, bans=rows))
+    node, learn = nodes[1], nodes[1].sessions.learn
+    (_, ann), (bob, _) = node.login(NEWEST, "ann"), node.login(MULTI, "bob")
+    bans = {(NEWEST, "ann"): 60, (MULTI, "bob"): -1, ("later", "ann"): 60}
+    learn(Changes(1, bans=tuple(BanRow(*who, seconds) for who, seconds in bans.items())))
     assert ann.close_code() == 4503
     assert bob.is_open, "this ban has ended"
-    banned = [node.sessions.is_banned(*who) for who in ((NEWEST, "ann"), (MULTI, "bob"), ("later", "ann"))]
+    banned = [node.sessions.is_banned(*who) for who in bans]
     assert banned == [True, False, True], "also in an app that this node does not know yet"
     node.sessions.close_here = None  # type: ignore[method-assign, assignment]  # it would walk over all again
-    node.sessions.learn(Changes(2, bans=(BanRow(NEWEST, "ann", 90),)))
-    node.sessions.learn(Changes(3, bans=(BanRow(NEWEST, "ann", -1),)))
+    for version, seconds in ((2, 90), (3, -1)):
+        learn(Changes(version, bans=(BanRow(NEWEST, "ann", seconds),)))
     assert not node.sessions.is_banned(NEWEST, "ann"), "it was lifted"
 
 
@@ -241,13 +231,7 @@ def test_under_refuse_of_several_at_the_same_moment_the_first_is_taken(
         gevent.spawn(nodes[epoch].sessions.login, connection, Login(REFUSE, "ann"))
         for epoch, (connection, _) in zip(epochs, clients, strict=True)
     ]
-
-    def answered() -> bool:
-        for _, client in clients:
-            answer_pings(client)
-        return all(login.ready() for login in logins)
-
-    until(answered)
+    until(lambda: [answer_pings(client) for _, client in clients] and all(login.ready() for login in logins))
     assert [login.get() for login in logins] == [200] + [1009] * (len(epochs) - 1)
     assert clients[0][0].is_open
     assert nodes.listed(REFUSE) == ["ann"]
@@ -275,21 +259,17 @@ def test_a_replacement_that_is_late_repeated_or_of_nobody_changes_nothing_else(
 ) -> None:
     """What ``on_replaced`` of the registry does, if the word of the other node was lost, or came too."""
     older, client = nodes[1].login(policy, "ann")
-    session = nodes[1].session_of(older)
-    for app, user, id in (
-        ("999", "ann", session.id),
-        (policy, "bob", session.id),
-        (policy, "ann", session.id + 1),
-    ):
-        nodes[1].sessions.replaced(app, user, id)
+    id, replaced = nodes[1].session_of(older).id, nodes[1].sessions.replaced
+    for which in (("999", "ann", id), (policy, "bob", id), (policy, "ann", id + 1)):
+        replaced(*which)
     assert nodes[1].hub.is_online(policy, "ann")
     nodes[2].rpc.cut.add(1)
     nodes[2].login(policy, "ann")
     assert nodes.listed(policy) == ["ann", "ann"], "for a moment"
     nodes[2].rpc.cut.clear()
-    assert nodes[2].node_messages.send(1, Replaced(policy, "ann", session.id))
+    assert nodes[2].node_messages.send(1, Replaced(policy, "ann", id))
     for _ in range(2):
-        nodes[1].sessions.replaced(policy, "ann", session.id)
+        replaced(policy, "ann", id)
     assert nodes.listed(policy) == ["ann"]
     assert client.close_code() == 4500 if policy == SINGLE else older.is_open
 
@@ -329,8 +309,7 @@ def test_a_crowd_of_departures_asks_the_registry_for_a_bounded_number_at_once_an
 
 
 def test_a_flush_waits_for_departures_that_the_registry_has_not_answered_yet(nodes: Several) -> None:
-    ann, _ = nodes[1].login(NEWEST, "ann")
-    _, bob = nodes[2].login(NEWEST, "bob")
+    (ann, _), (_, bob) = nodes[1].login(NEWEST, "ann"), nodes[2].login(NEWEST, "bob")
     nodes[1].registry.hold()
     ann.lost()
     look()
@@ -338,8 +317,7 @@ def test_a_flush_waits_for_departures_that_the_registry_has_not_answered_yet(nod
     gevent.spawn_later(0.05, nodes[1].registry.release)
     nodes[1].sessions.flush(60)
     nodes[1].sessions.stop()
-    nodes.settle(bob)
-    assert received_since(bob) == [EXIT_ANN]
+    assert told(nodes, bob) == [[EXIT_ANN]]
 
 
 # --- registering again --------------------------------------------------------------------------------------
@@ -354,7 +332,7 @@ def restored(node: ClusterHarness, everything: bool) -> None:
 def test_sessions_that_the_registry_does_not_know_are_registered_later_and_once(
     nodes: Several, lost: str
 ) -> None:
-    node = nodes[1]
+    node, is_all = nodes[1], lost in ("flush", "epoch")
     users = [f"u{number}" for number in range(20)]
     node.login(NEWEST, "bob")
     node.registry.away, node.registry.deaf = lost == "away", lost == "deaf"
@@ -367,12 +345,10 @@ def test_sessions_that_the_registry_does_not_know_are_registered_later_and_once(
         node.take_new_epoch(7)
         assert nodes.addressed(NEWEST, "u0") == []
     node.registry.calls.clear()
-    is_all = lost in ("flush", "epoch")
     restored(node, everything=is_all)
     assert len(node.registry.calls) == (21 if is_all else 20), "the others are registered already"
-    assert {tuple(nodes.addressed(NEWEST, user)) for user in (*users, "bob")} - {(1,)} == (
-        {(7,)} if lost == "epoch" else set()
-    )
+    found = {tuple(nodes.addressed(NEWEST, user)) for user in (*users, "bob")}
+    assert found == {(7,) if lost == "epoch" else (1,)}
     assert all(node.registry.registered(node.session_of(connection)) for connection in connections)
     nodes.nodes.pop(7, None)
 
