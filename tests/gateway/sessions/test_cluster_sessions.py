@@ -36,7 +36,7 @@ def begin_login(node: ClusterHarness, app: str, user: str, device: str = "") -> 
     return greenlet, connection, client
 
 
-def told(nodes: Several, *clients: Client) -> list[list[tuple[str, str, str]]]:
+def news_of(nodes: Several, *clients: Client) -> list[list[tuple[str, str, str]]]:
     """What each client was told unasked since it was last asked, when all has been told."""
     nodes.settle(*clients)
     return [received_since(client) for client in clients]
@@ -63,14 +63,16 @@ def test_a_login_is_registered_before_it_is_answered_and_a_logout_reports_the_la
 def test_enter_and_exit_notices_reach_the_other_users_on_all_nodes_once(nodes: Several, app: str) -> None:
     clients = [nodes[epoch].login(app, f"b{epoch}")[1] for epoch in (1, 2)]
     _, elsewhere = nodes[2].login("104", "bob")
-    told(nodes, *clients)
+    news_of(nodes, *clients)
     first, ann = nodes[1].login(app, "ann")
-    assert told(nodes, *clients, elsewhere) == [[ENTER_ANN], [ENTER_ANN], []]
+    assert news_of(nodes, *clients, elsewhere) == [[ENTER_ANN], [ENTER_ANN], []]
     second, _ = nodes[2].login(app, "ann")
-    assert told(nodes, *clients, ann) == [[ENTER_ANN], [ENTER_ANN], []], "not the sessions of the same user"
+    assert news_of(nodes, *clients, ann) == [[ENTER_ANN], [ENTER_ANN], []], (
+        "not the sessions of the same user"
+    )
     for connection, expected in ((first, []), (second, [EXIT_ANN])):
         connection.lost()
-        assert told(nodes, *clients) == [expected, expected]
+        assert news_of(nodes, *clients) == [expected, expected]
 
 
 def test_users_of_notices_count_until_the_leases_have_them_and_in_a_large_app_no_notice_travels() -> None:
@@ -91,7 +93,7 @@ def test_users_of_notices_count_until_the_leases_have_them_and_in_a_large_app_no
         nodes.book.leases[2].counts[NEWEST] = 4
         nodes[1].elsewhere.count()
         cat.lost()
-        assert told(nodes, bob) == [[]]
+        assert news_of(nodes, bob) == [[]]
         assert len(nodes[1].rpc.sent) == sent
 
 
@@ -99,14 +101,14 @@ def test_while_the_registry_is_away_a_login_and_the_last_end_count_on_their_node
     nodes[1].registry.away = True
     _, bob = nodes[2].login(MULTI, "bob")
     first, _ = nodes[1].login(MULTI, "ann")
-    assert told(nodes, bob) == [[ENTER_ANN]], "nodes reach each other without a registry"
+    assert news_of(nodes, bob) == [[ENTER_ANN]], "nodes reach each other without a registry"
     assert nodes[1].hub.is_online(MULTI, "ann")
     assert nodes[1].session_of(first).number == 0
     second, _ = nodes[1].login(MULTI, "ann")
-    told(nodes, bob)
+    news_of(nodes, bob)
     for connection, expected in ((first, []), (second, [EXIT_ANN])):
         connection.lost()
-        assert told(nodes, bob) == [expected]
+        assert news_of(nodes, bob) == [expected]
 
 
 @pytest.mark.parametrize("fault", ["away", "deaf"])
@@ -317,7 +319,7 @@ def test_a_flush_waits_for_departures_that_the_registry_has_not_answered_yet(nod
     gevent.spawn_later(0.05, nodes[1].registry.release)
     nodes[1].sessions.flush(60)
     nodes[1].sessions.stop()
-    assert told(nodes, bob) == [[EXIT_ANN]]
+    assert news_of(nodes, bob) == [[EXIT_ANN]]
 
 
 # --- registering again --------------------------------------------------------------------------------------
