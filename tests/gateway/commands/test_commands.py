@@ -1,14 +1,23 @@
-"""``imserver key`` and ``imserver app``, as people call them."""
+"""``imserver key``, ``imserver app`` and ``imserver token``, as people call them."""
 
+import os
 import re
 import sqlite3
 import subprocess
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import jwt
 import pytest
+import yaml
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
+from tests.conftest import StartServer
+from tests.integration.cmd import cmd_client
 from tests.support import run_cli
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -28,7 +37,7 @@ def run(tmp_path: Path) -> Run:
             assert "Traceback" not in done.stderr
             if lines is not None:
                 assert done.stderr.startswith("imserver: ")
-                assert done.stderr.count("\n") == lines
+                assert (done.stderr.count("\n"), done.stdout) == (lines, "")
         return done
 
     return run
@@ -76,12 +85,9 @@ def test_a_key_is_rotated_and_shown(run: Run) -> None:
     first = run("key", "create", "push", "--note", "till", "--expires", "90d").stdout.strip()
     ((name, *_),) = rows(run("key", "list").stdout)
     lines = dict(re.split(r" {2,}", line) for line in run("key", "show", name).stdout.splitlines())
-    assert lines["state"] == "valid"
-    assert lines["note"] == "till"
-    assert lines["last used"] == "never"
-    assert datetime.fromisoformat(lines["expires"]) - datetime.fromisoformat(lines["created"]) == timedelta(
-        90
-    )
+    assert (lines["state"], lines["note"], lines["last used"]) == ("valid", "till", "never")
+    expires, created = (datetime.fromisoformat(lines[when]) for when in ("expires", "created"))
+    assert expires - created == timedelta(90)
     done = run("key", "rotate", name, "--grace", "2h", "--expires", "4w")
     assert done.stdout.startswith("imk_")
     assert done.stdout.strip() != first
@@ -90,9 +96,12 @@ def test_a_key_is_rotated_and_shown(run: Run) -> None:
     assert "expires" in run("key", "show", new).stdout
     run("key", "rotate", new, "--grace", "0")
     assert "state      revoked" in run("key", "show", new).stdout
-    assert f"no valid key has the id {new}" in run("key", "rotate", new, fails=True).stderr
-    assert "no key has the id none" in run("key", "show", "none", fails=True).stderr
-    assert "is a key of the settings" in run("key", "rotate", "config:1", fails=True).stderr
+    for command, key, why in (
+        ("rotate", new, f"no valid key has the id {new}"),
+        ("show", "none", "no key has the id none"),
+        ("rotate", "config:1", "is a key of the settings"),
+    ):
+        assert why in run("key", command, key, fails=True).stderr
 
 
 def test_a_key_is_bound_to_apps_that_exist(run: Run) -> None:
@@ -112,21 +121,29 @@ def test_an_app_is_made_shown_and_changed(run: Run) -> None:
     assert "max_connections: 5\n" in shown
     assert "subscribe: anybody\n" in shown
     assert "quite a secret" not in shown
-    changed = run(
-        "app", "set", "105", "max_channels=7", "channels.a.presence=true", "--unset", "origins"
-    ).stdout
-    assert "max_channels: 7\n" in changed
-    assert "origins: []\n" in changed
-    assert "subscribe: anybody\n" in changed, "of a setting with several fields one was changed"
-    assert ["105", "database", "multi"] in rows(run("app", "list").stdout)
     dotted = ('channels.chat.v1={"presence": true}', "roomMembers.my.room=[ann]")
-    changed = run("app", "set", "105", *dotted, "channels.chat.v1.max_subscribers=10").stdout
-    assert "chat.v1:" in changed
-    assert "max_subscribers: 10" in changed
-    assert "my.room:" in changed
-    left = run("app", "set", "105", "--unset", "channels.chat.v1", "--unset", "room_members.my.room").stdout
-    assert "chat.v1" not in left
-    assert "my.room" not in left
+    for change, words, gone in (
+        (
+            ("max_channels=7", "channels.a.presence=true", "--unset", "origins"),
+            (
+                "max_channels: 7\n",
+                "origins: []\n",
+                "subscribe: anybody\n",
+            ),  # one of several fields was changed
+            "example.org",
+        ),
+        (
+            (*dotted, "channels.chat.v1.max_subscribers=10"),
+            ("chat.v1:", "max_subscribers: 10", "my.room:"),
+            "?",
+        ),
+        (("--unset", "channels.chat.v1", "--unset", "room_members.my.room"), (), "chat.v1"),
+    ):
+        changed = run("app", "set", "105", *change).stdout
+        assert [word for word in words if word not in changed] == []
+        assert gone not in changed
+    assert "my.room" not in changed
+    assert ["105", "database", "multi"] in rows(run("app", "list").stdout)
 
 
 def test_secrets_are_read_from_files_and_not_from_arguments(run: Run, tmp_path: Path) -> None:
@@ -143,17 +160,12 @@ def test_secrets_are_read_from_files_and_not_from_arguments(run: Run, tmp_path: 
     assert "secret is a placeholder of the documentation" in output
 
 
-@pytest.mark.parametrize("setting", ["jwt=[{Key: x}]", "jwt=[{key: x}]"])
-def test_a_secret_among_the_arguments_is_refused(run: Run, setting: str) -> None:
-    output = run("app", "set", "105", setting, fails=True).stderr
-    name = setting.partition("=")[0]
-    assert f"give {name}=@FILE, or {name}=@- for standard input" in output
-
-
 @pytest.mark.parametrize(
     ("arguments", "output"),
     [
         (("app", "set", "105", "jwt=@/none"), "/none cannot be read"),
+        (("app", "set", "105", "jwt=[{Key: x}]"), "give jwt=@FILE, or jwt=@- for standard input"),
+        (("app", "set", "105", "jwt=[{key: x}]"), "give jwt=@FILE, or jwt=@- for standard input"),
         (("app", "create", "105", "max_channels"), "expected SETTING=VALUE"),
         (("app", "create", "105", "max_channels=[1"), "not valid YAML"),
         (("app", "create", " 105"), "an app cannot be called ' 105'"),
@@ -217,13 +229,11 @@ def test_an_app_is_deleted_after_a_confirmation(run: Run) -> None:
 
 def test_settings_before_a_group_reach_its_commands(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        file = tmp_path / name / "imserver.yaml"
-        file.parent.mkdir()
-        file.write_text(f"server: {{data_dir: {tmp_path / name / 'data'}}}")
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "imserver.yaml").write_text(f"server: {{data_dir: {tmp_path / name / 'data'}}}")
     done = run_cli("-c", "../b/imserver.yaml", "key", "create", "push", folder=tmp_path / "a")
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "b" / "data").exists()
-    assert not (tmp_path / "a" / "data").exists()
+    assert [(tmp_path / name / "data").exists() for name in ("a", "b")] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -242,3 +252,129 @@ def test_settings_before_a_group_reach_its_commands(tmp_path: Path) -> None:
 def test_what_is_missing_or_contradicts_is_a_wrong_use(arguments: tuple[str, ...]) -> None:
     done = run_cli(*arguments)
     assert (done.returncode, "Usage: " in done.stderr) == (2, True), done
+
+
+# --- session tokens -----------------------------------------------------------------------------------------
+
+SECRET = "a secret that is long enough to be one"
+OTHER = "another secret, which is as long as that"
+CREATE = ("token", "create", "--app", "101", "--user", "ann")
+
+
+def settings(folder: Path, *rows: dict[str, Any]) -> tuple[str, str]:
+    """The option that names a configuration file whose app 101 has these keys."""
+    file = folder / "settings.yaml"
+    file.write_text(
+        yaml.safe_dump({"apps": {"101": {"jwt": list(rows)}, "102": {}, "7": {"same_as": "101"}}})
+    )
+    (folder / "data").mkdir(exist_ok=True)
+    return "-c", str(file)
+
+
+def claims_of(done: "subprocess.CompletedProcess[str]", key: Any = SECRET) -> dict[str, Any]:
+    """What a token says that was made with a key."""
+    return dict(jwt.decode(done.stdout.strip(), key, ["HS256", "EdDSA"]))
+
+
+def test_a_token_is_for_its_user_app_and_time_names_its_key_and_is_checked(run: Run, tmp_path: Path) -> None:
+    file = settings(tmp_path, {"key": SECRET})
+    claims = claims_of(run(*CREATE, *file, "--seconds", "90"))
+    assert (claims["sub"], claims["app"]) == ("ann", "101")
+    assert abs(claims["exp"] - time.time() - 90) < 30
+    token = run("token", "create", *file, "--app", "7", "--user", "ann")
+    assert claims_of(token)["app"] == "101"
+    header, shown, result = run(
+        "token", "check", *file, "--app", "7", token.stdout.strip()
+    ).stdout.splitlines()
+    assert '"alg"' in header
+    assert '"sub":"ann"' in shown
+    assert result.startswith("accepted: user 'ann' of app 101")
+    file = settings(tmp_path, {"key": SECRET, "kid": "old"}, {"key": OTHER, "kid": "new"})
+    for kid, secret, options in (
+        ("old", SECRET, ()),
+        ("old", SECRET, ("--kid", "old")),
+        ("new", OTHER, ("--kid", "new")),
+    ):
+        token = run(*CREATE, *file, *options)
+        assert jwt.get_unverified_header(token.stdout.strip())["kid"] == kid
+        assert claims_of(token, secret)["sub"] == "ann"
+
+
+def test_a_private_key_signs_where_the_app_has_the_public_one(run: Run, tmp_path: Path) -> None:
+    private, form = ed25519.Ed25519PrivateKey.generate(), serialization.PrivateFormat.PKCS8
+    pem, no = serialization.Encoding.PEM, serialization.NoEncryption()
+    (tmp_path / "private.pem").write_bytes(private.private_bytes(pem, form, no))
+    public = private.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
+    file = settings(tmp_path, {"algorithm": "EdDSA", "key": public.decode()})
+    token = run(*CREATE, *file, "--key-file", str(tmp_path / "private.pem"))
+    assert claims_of(token, private.public_key())["sub"] == "ann"
+    assert "private" in run(*CREATE, *file, fails=True).stderr
+
+
+def test_a_secret_of_the_servers_own_signs(run: Run, tmp_path: Path, start_server: StartServer) -> None:
+    server = start_server(config={"apps": {"101": {"jwt": [{}]}}}, folder=tmp_path)
+    file = ("-c", str(server.config_file))
+    token, of_channel = (run(*CREATE, *file, *more) for more in ((), ("--channel", "orders:17")))
+    words = of_channel.stdout.strip()
+    with cmd_client(server.ws) as one:
+        for more in ({}, {"serviceToken": words}):
+            assert one.ask_cmd("login", {"userID": "ann", "appID": 101, **more})[0] == 1003
+        one.login("ann", 101, serviceToken=token.stdout.strip())
+        for channel, given, code in (("17", "", 1003), ("18", words, 1003), ("17", words, 200)):
+            assert one.ask_cmd("subscribe", {"channel": f"orders:{channel}", "token": given})[0] == code
+    shown = run("token", "secret", *file, "--app", "101").stdout.strip()
+    assert claims_of(token, shown)["sub"] == "ann"
+    secret = tmp_path / "data" / "secret"
+    secret.unlink()
+    assert "in use by another server" in run(*CREATE, *file, fails=True).stderr
+    assert not secret.exists()
+
+
+KEY = {"key": SECRET}
+ISSUER = {"issuer": "http://127.0.0.1:9/", "audience": "shop"}
+
+
+@pytest.mark.parametrize(
+    ("row", "arguments", "why"),
+    [
+        (KEY, ["create", "--app", "102", "--user", "ann"], "no key for session tokens"),
+        (KEY, ["create", "--app", "9", "--user", "ann"], "app 9 does not exist"),
+        (KEY, ["create", "--app", "101", "--user", "ann", "--kid", "x"], "kid x"),
+        (
+            ISSUER,
+            ["create", "--app", "101", "--user", "ann"],
+            "app 101 takes tokens of its issuers only; they make them",
+        ),
+        (KEY, ["create", "--app", "101", ""], "expected 1 to 19 bytes"),
+        (KEY, ["create", "--app", "101", "x" * 20], "expected 1 to 19 bytes"),
+        (KEY, ["create", "--app", "101", os.fsdecode(b"\xff\xfe")], "bytes of UTF-8"),
+        ({"key": "short"}, ["create", "--app", "101", "--user", "ann"], "32 bytes"),
+        (KEY, ["create", "--app", "101", "--user", "ann", "--key-file", "/no/file"], "/no/file"),
+        (KEY, ["secret", "--app", "101"], "without a key"),
+        (KEY, ["check", "--app", "101", "nonsense"], "refused"),
+        (KEY, ["check", "--app", "102", "nonsense"], "no key"),
+        ({"key_file": "/no/file"}, ["create", "--app", "101", "--user", "ann"], "/no/file"),
+    ],
+)
+def test_what_cannot_be_made_is_reported_in_one_line(
+    run: Run, tmp_path: Path, row: dict[str, Any], arguments: list[str], why: str
+) -> None:
+    command, *rest = arguments
+    assert why in run("token", command, *settings(tmp_path, row), *rest, fails=True).stderr
+
+
+@pytest.mark.parametrize(
+    ("row", "claims", "secret", "reason"),
+    [
+        (KEY, {"exp": 1}, SECRET, "the token has expired\n"),
+        (KEY, {"app": "102"}, SECRET, "the token is for another app, '102'\n"),
+        (KEY, {}, OTHER, "Signature verification failed\n"),
+        (ISSUER, {"iss": ISSUER["issuer"], "aud": "shop"}, SECRET, f"issuer {ISSUER['issuer']}: "),
+    ],
+)
+def test_check_says_what_is_wrong(
+    run: Run, tmp_path: Path, row: dict[str, str], claims: dict[str, Any], secret: str, reason: str
+) -> None:
+    token = jwt.encode({"sub": "ann", "app": "101", "exp": time.time() + 60, **claims}, secret)
+    done = run("token", "check", *settings(tmp_path, row), "--app", "101", token, fails=True, lines=None)
+    assert done.stderr.startswith(f"imserver: refused: {reason}")
