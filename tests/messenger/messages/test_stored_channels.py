@@ -246,7 +246,7 @@ def test_a_channel_that_becomes_stored_is_delivered_from_the_log(node: ChannelNo
     node.channel_settings = ChannelNode.channel_settings
     checking = gevent.spawn(node.channels.subscriptions.run)
     try:
-        until(lambda: APP in node.messaging.follower.apps)
+        until(lambda: NEWS in node.channel_log.channels.get(APP, ()))
     finally:
         checking.kill()
     publish(node, "one")
