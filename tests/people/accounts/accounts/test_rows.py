@@ -1,18 +1,20 @@
-"""Accounts and relations, as each kind of database keeps them."""
+"""Accounts, relations, links, roles and locks, as each kind of database keeps them."""
 
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from imserver.gateway.config.settings import StorageSettings
-from imserver.gateway.errors import StartError
+from imserver.gateway.storage.contract import KeyRow
 from imserver.gateway.storage.statements import Statements, text_of
 from imserver.gateway.storage.store import Store
-from imserver.people.accounts.contract import Account, Device, Imported, Taken
+from imserver.people.accounts.contract import FOR_GOOD, Account, Device, Imported, Taken
+from imserver.people.accounts.people import NoRole, NotBelow, PeopleFilter, PeopleStore
 from imserver.people.accounts.rows import AccountStore, States
 from imserver.people.bots.rows import BotStore
+from imserver.people.oauth.oauth import AccountLink, LinkStore
 from tests.gateway.storage.test_migrations import at_step, connected
 from tests.messenger.messages.log.test_snapshot import torn_reads
 from tests.stores import OpenStore
@@ -156,21 +158,15 @@ def test_phones_are_compared_byte_by_byte(accounts: AccountStore, other: str) ->
 
 
 def test_of_many_who_register_one_phone_at_once_one_gets_it(url: str, open_store: OpenStore) -> None:
-    open_store(url)
-
-    def register(_number: int) -> bool:
-        store = Store(StorageSettings(url, seconds=60), "", threaded=False)
-        store.start()
+    def register(accounts: AccountStore) -> bool:
         try:
-            new(AccountStore(store), "1")
+            new(accounts, "1")
         except Taken:
             return False
-        finally:
-            store.close()
         return True
 
     with ThreadPoolExecutor(5) as pool:
-        assert sum(pool.map(register, range(5))) == 1
+        assert sum(pool.map(register, [AccountStore(open_store(url)) for _ in range(5)])) == 1
 
 
 def test_lists_are_paged_by_id(accounts: AccountStore) -> None:
@@ -208,7 +204,9 @@ def test_nobody_is_something_to_more_than_the_limit(accounts: AccountStore) -> N
     assert accounts.relate("gochat", ids[0], ids[1], 1, befriend) == "friends"
 
 
-def test_two_who_ask_each_other_at_once_do_it_one_after_the_other(accounts: AccountStore, url: str) -> None:
+def test_two_who_ask_each_other_at_once_do_it_one_after_the_other(
+    accounts: AccountStore, url: str, open_store: OpenStore
+) -> None:
     ids = [new(accounts, str(number)).id for number in range(2)]
     seen: list[States] = []
 
@@ -216,16 +214,12 @@ def test_two_who_ask_each_other_at_once_do_it_one_after_the_other(accounts: Acco
         seen.append(before)
         return befriend(before)
 
-    def ask(pair: tuple[int, int]) -> str:
-        store = Store(StorageSettings(url, seconds=60), "", threaded=False)
-        store.start()
-        try:
-            return AccountStore(store).relate("gochat", *pair, 10, once)
-        finally:
-            store.close()
+    def ask(asks: AccountStore, one: int, other: int) -> str:
+        return asks.relate("gochat", one, other, 10, once)
 
     with ThreadPoolExecutor(2) as pool:
-        assert list(pool.map(ask, [(ids[0], ids[1]), (ids[1], ids[0])])) == ["friends", "friends"]
+        asking = [AccountStore(open_store(url)) for _ in ids]
+        assert list(pool.map(ask, asking, ids, ids[::-1])) == ["friends", "friends"]
     assert seen == [("", ""), ("friend", "friend")]
 
 
@@ -241,12 +235,7 @@ def test_logins_are_listed_and_ended_one_by_one(accounts: AccountStore) -> None:
     assert accounts.remove_device(one.id, phone.id) is None
     assert accounts.by_device(one.id, phone.id) is None
     assert accounts.devices(two.id, 300) == [Device(7, "other", 100, 900)]
-
-
-def test_a_new_login_ends_the_oldest_above_the_limit_and_those_whose_time_is_over(
-    accounts: AccountStore,
-) -> None:
-    one = new(accounts, "1")
+    accounts.remove_device(one.id, pad.id)  # a new login ends the oldest ones, and those whose time is over
     for number in range(1, 6):
         accounts.add_device(one.id, 0, Device(number, "", number, 1000), 3)
     assert [device.id for device in accounts.devices(one.id, 5)] == [5, 4, 3]
@@ -404,6 +393,187 @@ def test_an_address_is_confirmed_until_it_changes(accounts: AccountStore) -> Non
     assert changed.email_confirmed
 
 
+# --- links to identities, and codes that reset passwords ---------------------------------------------------
+
+
+def test_an_identity_has_one_account_and_an_account_keeps_a_way_to_log_in(
+    url: str, open_store: OpenStore
+) -> None:
+    store, account = open_store(url), Account(0, "shop", "", "Ann")
+    accounts, links = AccountStore(store), LinkStore(store)
+    assert accounts.linked("shop", ["github"], ["7"]) is None
+    ann = accounts.add_linked(account, "github", "7")
+    with pytest.raises(Taken):
+        accounts.add_linked(account, "github", "7")
+    assert [each.id for each in accounts.by_ids("shop", range(99))] == [ann.id], "of the second nothing"
+    assert accounts.linked("shop", ["wechat", "github"], ["0", "7"]) == (ann, "github")
+    assert accounts.linked("tea", ["github"], ["7"]) is None
+    logins = [Device(number, "", number, 100) for number in (1, 2, 3)]
+    for login in logins:
+        assert accounts.log_in_linked("shop", ["wechat", "github"], ["0", "7"], login, 2) == (ann, "github")
+    assert accounts.log_in_linked("tea", ["github"], ["7"], Device(4, "", 4, 100), 2) is None
+    assert accounts.devices(ann.id, 5) == logins[:0:-1], "the oldest has ended"
+    bob = accounts.add(Account(0, "shop", "139"), "a hash")
+    for account, provider, subject in (
+        (bob.id, "github", "7"),
+        (ann.id, "github", "8"),
+        (10**9, "oidc", "1"),
+    ):
+        with pytest.raises(Taken):
+            links.add("shop", account, provider, subject, 1)
+    links.add("shop", bob.id, "oidc", "Bob", 1)
+    links.add("shop", bob.id, "oidc", "Bob", 2)
+    assert links.of(bob.id) == [AccountLink("oidc", "Bob", 1)]
+    assert accounts.linked("shop", ["oidc"], ["bob"]) is None, "the case counts"
+    assert [links.remove(ann.id, "github", True), links.remove(bob.id, "oidc", False)] == ["last", "last"]
+    assert [links.remove(bob.id, "oidc", True) for _ in range(2)] == ["done", "absent"]
+    assert accounts.remove("shop", ann.id)
+    assert accounts.linked("shop", ["github"], ["7"]) is None
+    assert links.of(ann.id) == []
+
+
+def test_a_code_resets_a_password_once(accounts: AccountStore) -> None:
+    ann = accounts.add(Account(0, "shop", "138", email="ann@example.com"), "old")
+    assert accounts.add_reset(ann.id, "ann@example.com", "first", 10, 100)
+    assert accounts.add_reset(ann.id, "ann@example.com", "second", 20, 100)
+    assert not accounts.add_reset(ann.id, "ann@example.org", "third", 20, 100)
+    assert not accounts.add_reset(10**9, "", "third", 20, 100)
+    codes = (("shop", "first", 30), ("shop", "second", 30), ("tea", "second", 30), ("shop", "second", 100))
+    assert [accounts.reset_of(*code) for code in codes] == [0, ann.id, 0, 0]
+    assert not accounts.use_reset("shop", "second", 100, "new")
+    assert [accounts.use_reset("shop", "second", 30, hashed) for hashed in ("new", "newer")] == [True, False]
+    known = accounts.by_id("shop", ann.id)
+    assert (known[1], known[0].version) == ("new", ann.version + 1)
+    for change in (
+        lambda: accounts.change("shop", ann.id, {"email": "ann@example.net"}),
+        lambda: accounts.set_password(ann.id, "new", "newest", ends_sessions=True),
+        lambda: accounts.remove("shop", ann.id),
+    ):
+        now = accounts.by_id("shop", ann.id)
+        assert accounts.add_reset(ann.id, now[0].email, "third", 10, 100)
+        assert change()
+        assert accounts.reset_of("shop", "third", 20) == 0
+
+
+# --- listing, roles and locks -----------------------------------------------------------------------------
+
+NOW = 1_800_000_000
+
+
+def anybody(_account: Account) -> bool:
+    return True
+
+
+def names(store: Store, **wanted: Any) -> list[str]:
+    found = PeopleStore(store).page(PeopleFilter("gochat", **wanted), 0, 2**53, 100, NOW)
+    return [account.nickname for account in found]
+
+
+@pytest.fixture
+def people(url: str, open_store: OpenStore) -> Store:
+    store: Store = open_store(url)
+    rows = AccountStore(store)
+    for account in (
+        Account(0, "gochat", "13800000001", "Ann Li", name="ann", email="ann@example.com"),
+        Account(0, "gochat", "", "王小伟", name="wei"),
+        Account(0, "gochat", "", "100%", guest=True),
+        Account(0, "other", "13800000001", "Ann elsewhere"),
+    ):
+        rows.add(account, "a hash")
+    return store
+
+
+def test_the_newest_account_comes_first(people: Store) -> None:
+    assert names(people) == ["100%", "王小伟", "Ann Li"]
+    first, second = PeopleStore(people).page(PeopleFilter("gochat"), 0, 2**53, 2, NOW)
+    rest = PeopleStore(people).page(PeopleFilter("gochat"), 0, second.id, 2, NOW)
+    assert [account.nickname for account in rest] == ["Ann Li"]
+    assert first.id > second.id
+
+
+@pytest.mark.parametrize(
+    ("text", "contacts", "expected"),
+    [
+        ("ANN", False, ["Ann Li"]),
+        ("小", False, ["王小伟"]),
+        ("li án", False, ["Ann Li"]),
+        ("%", False, ["100%"]),
+        ("example", True, ["Ann Li"]),
+        ("example", False, []),
+        ("138-0000", True, ["Ann Li"]),
+        ("138", False, []),
+        ("\x01", True, []),
+    ],
+)
+def test_a_text_is_searched_where_it_may_be(
+    people: Store, text: str, contacts: bool, expected: list[str]
+) -> None:
+    assert names(people, text=text, contacts=contacts) == expected
+
+
+def test_an_account_is_found_by_its_id(people: Store) -> None:
+    ann = AccountStore(people).by_login("gochat", ("name", "ann"))
+    assert names(people, text=ann[0].user)[-1] == "Ann Li"
+    assert names(people, kind="guest") == ["100%"]
+    assert names(people, kind="person") == ["王小伟", "Ann Li"]
+
+
+def test_a_role_is_given_to_people_only(people: Store) -> None:
+    store = PeopleStore(people)
+    guest, _, ann = store.page(PeopleFilter("gochat"), 0, 2**53, 3, NOW)
+    changed = store.set_role("gochat", ann.id, "owner", anybody, None)
+    assert changed.role == "owner"
+    assert names(people, role="owner") == ["Ann Li"]
+    assert names(people, role="") == ["100%", "王小伟"]
+    assert store.set_role("other", ann.id, "", anybody, None) is None
+    with pytest.raises(NoRole):
+        store.set_role("gochat", guest.id, "moderator", anybody, None)
+    with pytest.raises(NotBelow):
+        store.set_role("gochat", ann.id, "", lambda account: account.role != "owner", None)
+    assert names(people, role="owner") == ["Ann Li"]
+
+
+@pytest.mark.parametrize("way", ["role", "deletion"])
+def test_keys_of_an_owner_are_revoked_for_every_node(people: Store, way: str) -> None:
+    *_, ann = PeopleStore(people).page(PeopleFilter("gochat"), 0, 2**53, 3, NOW)
+    PeopleStore(people).set_role("gochat", ann.id, "owner", anybody, None)
+    own, other, later = (replace(KeyRow.make()[0], maker=id) for id in (ann.id, 0, 0))
+    for row in (own, other):
+        people.add_key(row)
+    heard: list[KeyRow] = []
+    people.on_changes.append(lambda changes: heard.extend(changes.keys))
+    if way == "role":
+        PeopleStore(people).set_role("gochat", ann.id, "owner", anybody, None)
+        assert [row.revoked for row in heard] == [], "an owner keeps them"
+        PeopleStore(people).set_role("gochat", ann.id, "moderator", anybody, None)
+    else:
+        AccountStore(people).remove("gochat", ann.id)
+    people.refresh()
+    assert [(row.id, row.revoked > 0, row.maker) for row in heard] == [(own.id, True, 0)]
+    # On a node that has not heard of it.
+    assert people.add_key(later, own.id) is None
+    assert people.rotate_key(other.id, later, 60, own.id) is None
+    assert people.add_key(replace(later, maker=ann.id)) is None
+    stored = people.keys()
+    assert {row.id for row in stored} == {own.id, other.id}
+
+
+def test_a_lock_is_that_of_the_bots_of_an_account_too(people: Store) -> None:
+    store, rows = PeopleStore(people), AccountStore(people)
+    ann = rows.by_login("gochat", ("name", "ann"))
+    bot = BotStore(people).add(Account(0, "gochat", "", "Bot"), ann[0].id, "hash", 10, None)
+    locked = store.lock("gochat", ann[0].id, FOR_GOOD, "lost phone", anybody, None)
+    assert (locked.account.locked_until, locked.account.lock_reason) == (FOR_GOOD, "lost phone")
+    assert locked.users == [ann[0].user, bot.account.user]
+    assert names(people, locked=True) == ["Bot", "Ann Li"]
+    assert names(people, locked=False) == ["100%", "王小伟"]
+    unlocked = store.lock("gochat", ann[0].id, 0, "", anybody, None)
+    assert unlocked.account == ann[0]
+    assert names(people, locked=True) == []
+    with pytest.raises(NotBelow):
+        store.lock("gochat", ann[0].id, FOR_GOOD, "", lambda _: False, None)
+
+
 # --- databases of earlier releases --------------------------------------------------------------------------
 
 
@@ -468,10 +638,3 @@ def test_names_that_were_folded_with_letters_of_their_own_are_found_by_plain_one
     with connected(empty_url) as connection:
         rows = connection.exec_driver_sql("SELECT folded FROM account ORDER BY id").all()
     assert [text_of(row[0]).strip() for row in rows] == ["los", "ánn"], "others stay as they are"
-
-
-def test_a_step_that_fails_says_whose_it_is(empty_url: str, open_store: OpenStore) -> None:
-    with at_step(empty_url, 20) as connection:
-        connection.exec_driver_sql("DROP TABLE account")
-    with pytest.raises(StartError, match=r"storage: step 21 of accounts failed: .*account"):
-        open_store(empty_url)
