@@ -6,7 +6,6 @@ from threading import Barrier
 import pytest
 from msgspec.structs import replace
 
-from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.storage.store import Store
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.rows import AccountStore
@@ -94,42 +93,30 @@ def test_invitations_that_are_made_at_once_do_not_exceed_the_limit(url: str, ope
     makers = [accounts.add(Account(0, "shop", str(number)), "a hash") for number in range(20)]
     together = Barrier(3)
 
-    def make(letter: str) -> list[bool]:
-        store = Store(StorageSettings(url, seconds=60), "", threaded=False)
-        store.start()
+    def make(letter: str, rows: InvitationStore) -> list[bool]:
         added = []
-        try:
-            for maker in makers:
-                together.wait(60)
-                new = replace(ONE, user=maker.user, code=f"{letter}{maker.id}".ljust(22, "-"))
-                added.append(InvitationStore(store).add("shop", new, 1, maker.id))
-        finally:
-            store.close()
+        for maker in makers:
+            together.wait(60)
+            new = replace(ONE, user=maker.user, code=f"{letter}{maker.id}".ljust(22, "-"))
+            added.append(rows.add("shop", new, 1, maker.id))
         return added
 
     with ThreadPoolExecutor(3) as pool:
-        results = list(zip(*pool.map(make, "abc"), strict=True))
-    assert [sum(each) for each in results] == [1] * len(makers)
+        results = pool.map(make, "abc", [InvitationStore(open_store(url)) for _ in range(3)])
+    assert [sum(each) for each in zip(*results, strict=True)] == [1] * len(makers)
 
 
-def test_an_invitation_is_used_as_often_as_it_says(url: str, open_store: OpenStore) -> None:
-    rows = InvitationStore(open_store(url))
+def test_an_invitation_is_used_as_often_as_it_says_until_it_ends(url: str, open_store: OpenStore) -> None:
+    stores = [open_store(url) for _ in range(4)]
+    rows = InvitationStore(stores[0])
     rows.add("shop", replace(ONE, max_uses=3), 10)
 
-    def use_two(_number: int) -> list[bool]:
-        store = Store(StorageSettings(url, seconds=60), "", threaded=False)
-        store.start()
-        try:
-            return [store.write(lambda sql: use(sql, "shop", ONE.code, NOW)) for _ in range(2)]
-        finally:
-            store.close()
+    def use_two(store: Store) -> list[bool]:
+        return [store.write(lambda sql: use(sql, "shop", ONE.code, NOW)) for _ in range(2)]
 
     with ThreadPoolExecutor(4) as pool:
-        used = [one for some in pool.map(use_two, range(4)) for one in some]
+        used = [one for some in pool.map(use_two, stores) for one in some]
     assert sorted(used) == [False] * 5 + [True] * 3
     rows.add("shop", replace(ONE, code="b" * 22, expires_at=NOW + 1), 10)
-    store = open_store(url)
-    assert [store.write(lambda sql, at=at: use(sql, "shop", "b" * 22, at)) for at in (NOW, NOW + 1)] == [
-        True,
-        False,
-    ]
+    for at, is_used in ((NOW, True), (NOW + 1, False)):
+        assert stores[0].write(lambda sql, at=at: use(sql, "shop", "b" * 22, at)) is is_used  # type: ignore[misc]
