@@ -1,24 +1,35 @@
 """Where the bytes of files are kept: a folder, or a bucket of S3, under one contract."""
 
+from __future__ import annotations
+
 import hashlib
 import os
+import subprocess
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from imserver.gateway.config.declared import marked
-from imserver.gateway.config.settings import Config, RedisSettings
+from imserver.gateway.config.settings import Config, RedisSettings, StorageSettings
 from imserver.gateway.config.values import Locations
+from imserver.gateway.node.feature_list import tables_of_server
+from imserver.gateway.storage.store import Store
+from imserver.gateway.storage.tables import StoreTables
 from imserver.gateway.threads import Threads
-from imserver.media.uploads.contract import Media, MediaUnavailable
+from imserver.media.uploads import upload_rows
+from imserver.media.uploads.contract import Media, MediaUnavailable, Upload
 from imserver.media.uploads.declared import UploadSettings, check
 from imserver.media.uploads.directory import Directory
 from imserver.media.uploads.s3 import EMPTY_SHA256, Bucket, Credentials, canonical_path, signed_headers
+from imserver.media.uploads.upload_rows import rows_of
 from tests.media.uploads.bucket import ACCESS_KEY, NAME, REGION, SECRET_KEY, Standin
 from tests.rows import sections
+from tests.support import run_cli
 
 CONTENT = os.urandom(200_000)
 PUBLISHED = Credentials("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "us-east-1")
@@ -45,19 +56,13 @@ def bucket(standin: Standin, files: Threads) -> Iterator[Bucket]:
     one.close()
 
 
+def settings_of(url: str, secret: str = SECRET_KEY) -> dict[str, Any]:
+    bucket = {"s3_url": url, "s3_bucket": NAME, "s3_region": REGION, "s3_prefix": "a b/"}
+    return {**bucket, "s3_access_key": ACCESS_KEY, "s3_secret_key": secret}
+
+
 def bucket_at(url: str, files: Threads, secret: str = SECRET_KEY) -> Bucket:
-    return Bucket(
-        UploadSettings(
-            s3_url=url,
-            s3_bucket=NAME,
-            s3_region=REGION,
-            s3_prefix="a b/",
-            s3_access_key=ACCESS_KEY,
-            s3_secret_key=secret,
-            s3_seconds=60,
-        ),
-        files,
-    )
+    return Bucket(UploadSettings(s3_seconds=60, **settings_of(url, secret)), files)
 
 
 @pytest.fixture(params=["folder", "bucket"])
@@ -208,3 +213,110 @@ def test_a_careful_operator_sets_a_quota_and_a_shared_folder() -> None:
         assert [name for name, _ in check(config, Locations(""))] == [setting]
     secrets = Config(of_features=sections(uploads={"s3_secret_key": "secret"}))
     assert list(marked(secrets, "secret")) == [("uploads.s3_secret_key", "secret")]
+
+
+# --- `imserver uploads move` -------------------------------------------------------------------------------
+
+FILES = {f"{number:032}": b"file %d " % number * (number * 3000) for number in range(1, 31)}
+
+
+class Machine:
+    """A data folder with files, and the settings of a bucket."""
+
+    def __init__(self, folder: Path, standin: Standin) -> None:
+        self.folder = folder
+        self.data = folder / "data"
+        (folder / "imserver.yaml").write_bytes(msgspec.yaml.encode({"uploads": settings_of(standin.url)}))
+        self.store = Store(
+            StorageSettings(), str(self.data), threaded=False, tables=StoreTables(tables_of_server)
+        )
+        for name, content in FILES.items():
+            self.put(name, content)
+            thumbnail = b"small" if name.endswith("7") else b""
+            if thumbnail:
+                self.put(f"{name}.t", thumbnail)
+            row = Upload(
+                name,
+                *("shop", "ann", "file", "text/plain", "a.txt"),
+                len(content),
+                hashlib.sha256(content).hexdigest(),
+                1,
+                thumbnail_bytes=len(thumbnail),
+                thumbnail_type="image/png" if thumbnail else "",
+            )
+            self.store.write(lambda sql, row=row: upload_rows.add(sql, row, 0))
+
+    def put(self, name: str, content: bytes) -> None:
+        path = self.data / "uploads" / name[:2] / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+    def move(self, to: str, *options: str) -> subprocess.CompletedProcess[str]:
+        config = str(self.folder / "imserver.yaml")
+        return run_cli(*("uploads", "move", "-c", config, "--data-dir", str(self.data), "--to", to), *options)
+
+    def stores(self) -> set[str]:
+        return {row.store_name for row in rows_of(self.store)}
+
+    def files(self) -> dict[str, bytes]:
+        paths = (path for path in (self.data / "uploads").rglob("*") if path.is_file())
+        return {path.name: path.read_bytes() for path in paths}
+
+
+@pytest.fixture
+def machine(tmp_path: Path, standin: Standin) -> Iterator[Machine]:
+    one = Machine(tmp_path, standin)
+    yield one
+    one.store.close()
+
+
+def in_bucket(standin: Standin) -> dict[str, bytes]:
+    return {name.removeprefix("a b/"): content for name, (content, _) in standin.objects.items()}
+
+
+def test_files_go_to_the_bucket_and_back(machine: Machine, standin: Standin) -> None:
+    before = machine.files()
+    assert len(before) == 33
+    done = machine.move("s3")
+    assert done.returncode == 0, done.stderr
+    assert f"moved 30 files, {sum(map(len, before.values()))} bytes, to the bucket media" in done.stdout
+    assert machine.files() == in_bucket(standin) == before
+    assert standin.objects[f"a b/{7:032}"][1] == "text/plain"
+    assert standin.objects[f"a b/{7:032}.t"][1] == "image/png"
+    assert machine.stores() == {"s3"}
+    done = machine.move("s3", "--delete-source")
+    assert "moved 0 files" in done.stdout
+    assert "deleted 30 files at the source" in done.stdout
+    assert machine.files() == {}
+    assert machine.move("directory", "--delete-source").returncode == 0
+    assert (machine.files(), in_bucket(standin), machine.stores()) == (before, {}, {""})
+
+
+def test_a_move_goes_on_after_a_failure_and_what_is_damaged_or_absent_stays(
+    machine: Machine, standin: Standin
+) -> None:
+    before = machine.files()
+    standin.failures += [*[""] * 20, "403"]
+    done = machine.move("s3", "--delete-source")
+    assert done.returncode == 1
+    assert "the bucket refused" in done.stderr
+    assert machine.stores() == {"", "s3"}
+    assert machine.files() | in_bucket(standin) == before
+    *_, name = (row.id for row in rows_of(machine.store) if not row.store_name)
+    for damaged, words in ((b"x", "those that were uploaded"), (b"", "where its row says")):
+        path = machine.data / "uploads" / name[:2] / name
+        path.write_bytes(damaged * len(FILES[name]))
+        if not damaged:
+            path.unlink()
+        done = machine.move("s3", "--delete-source")
+        assert done.returncode == 1
+        assert f"the file {name} stays: its bytes are not {words}" in done.stderr
+        assert name not in in_bucket(standin)
+    machine.put(name, FILES[name])
+    assert machine.move("s3", "--delete-source").returncode == 0
+    assert (machine.files(), in_bucket(standin), machine.stores()) == ({}, before, {"s3"})
+
+
+def test_settings_without_a_bucket_are_refused(tmp_path: Path) -> None:
+    done = run_cli("uploads", "move", "--data-dir", str(tmp_path), "--to", "s3")
+    assert (done.returncode, "the settings name no bucket" in done.stderr) == (1, True)

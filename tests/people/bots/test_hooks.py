@@ -1,29 +1,40 @@
 """Webhooks of bots on a node: what is posted, in which order, by which node, and what becomes of answers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import gevent
 import pytest
 from gevent.event import Event as Signal
 from msgspec import json
+from msgspec.structs import replace
 
 from imserver.backends.webhooks import webhooks_of
+from imserver.backends.webhooks.consumer import Consumer, DeliveryLease
 from imserver.backends.webhooks.log_window import HookSender
 from imserver.gateway.errors import StorageUnavailable
-from imserver.messenger.messages.log.contract import Draft
+from imserver.messenger.messages.log.contract import Commit, Draft
+from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.people.accounts.contract import Account
 from imserver.people.accounts.parts import accounts_of
+from imserver.people.accounts.rows import AccountStore
 from imserver.people.bots import hooks as module
 from imserver.people.bots.hooks import BotHooks, messages_of
+from imserver.people.bots.incoming import text_of
 from imserver.people.bots.parts import bots_of
-from imserver.people.bots.rows import BotHook
+from imserver.people.bots.rows import BotHook, BotStore, HookStore, IncomingHook
 from tests.backends.webhooks.conftest import constants, quick
+from tests.backends.webhooks.consumer_users import RECEIVERS, Node
+from tests.backends.webhooks.test_consumer_users import DurableContract
 from tests.docs.markdown import blocks
 from tests.gateway.core.back_end import Answer, BackEnd, Post
 from tests.gateway.transport.harness import until
 from tests.rows import sections
 from tests.security.node_harness import ADMIN, Harness, config
 from tests.security.test_bots import person
+from tests.stores import OpenStore
 from tests.support import ROOT
 from tests.users import User
 
@@ -334,3 +345,123 @@ def test_an_answer_without_messages_has_none() -> None:
         assert messages_of(content) == []
     assert messages_of(b'{"text":"hi"}') == [{"text": "hi"}]
     assert len(messages_of(json.encode({"messages": [{}] * 11}))) == module.MAX_ANSWERS
+
+
+# --- webhooks of bots and incoming webhooks, as each kind of database stores them --------------------------
+
+HASH = "0f" * 32
+
+
+def test_without_a_database_there_are_no_webhooks(open_store: OpenStore) -> None:
+    store = open_store()
+    rows = HookStore(store)
+    assert (rows.of_bots(), rows.incoming_to("shop", 1)) == ([], [])
+    assert rows.incoming_with(HASH) is None
+    assert not rows.set_url("shop", 1, "https://a.example/", "s")
+    assert not store.has_database
+
+
+def test_webhooks_end_with_the_account_of_their_bot(url: str, open_store: OpenStore) -> None:
+    store = open_store(url)
+    rows, accounts = HookStore(store), AccountStore(store)
+    result = BotStore(store).add(Account(0, "shop", "", "x", ""), 0, HASH, 1, None)
+    id = result.account.id
+    one = IncomingHook(id, "shop", 7, 1000)
+    rows.add_incoming(one, HASH)
+    assert (rows.incoming_with(HASH), rows.incoming_with(HASH.upper())) == (one, None)
+    assert (rows.incoming("shop", id), rows.incoming("other", id)) == (one, None)
+    assert (rows.incoming_to("shop", 7), rows.incoming_to("shop", 8)) == ([one], [])
+    store.part(MessageLog).writer.append("shop", [Draft(sender="ann", to_user="bob", body=b"before")])
+    assert not rows.set_url("other", id, "https://a.example/", "s1")
+    assert rows.set_url("shop", id, "https://a.example/", "s1")
+    first = BotHook(app="shop", user=str(id), url="https://a.example/", secret="s1", position=1)
+    assert rows.of_bots() == [first], "it begins behind what is stored"
+    rows.advance(first, 5)
+    assert rows.of_bots() == [replace(first, position=5)]
+    assert rows.set_url("shop", id, "https://a.example/", "s2")
+    rows.advance(first, 9)
+    assert rows.of_bots() == [replace(first, secret="s2")], "the position of the earlier one is not stored"
+    assert accounts.remove("shop", id)
+    assert (rows.of_bots(), rows.incoming_with(HASH)) == ([], None)
+
+
+def test_no_bot_is_made_after_the_deletion_of_its_owner(url: str, open_store: OpenStore) -> None:
+    store = open_store(url)
+    accounts, bots = AccountStore(store), BotStore(store)
+    owner = accounts.add(Account(0, "shop", "138"), "a hash")
+    assert bots.add(Account(0, "shop", "", "x", ""), owner.id, HASH, 2, None)
+    assert accounts.remove("shop", owner.id)
+    assert bots.add(Account(0, "shop", "", "y", ""), owner.id, HASH, 2, None) is None
+
+
+# --- what holds for each user of the consumer, of the webhooks of bots -------------------------------------
+
+APP = "shop"
+
+
+class BotNode(Node):
+    """Two bots with webhooks."""
+
+    lease_rows = "= ''"
+
+    def start(self) -> None:
+        rows = HookStore(self.store)
+        for id, name in enumerate(RECEIVERS, 1):
+            if not AccountStore(self.store).by_id(APP, id):
+                assert BotStore(self.store).add(Account(0, APP, name), 0, f"hash of {name}", 0, None)
+                assert rows.set_url(APP, id, f"https://{name}/", f"secret of {name}")
+        self.watched: dict[str, Signal] = {}
+        messaging = SimpleNamespace(follower=SimpleNamespace(watch=self.watch))
+        self.hooks = BotHooks(
+            self.store,
+            rows,
+            self.events,
+            BackEnd(self.reply),  # type: ignore[arg-type]
+            messaging,  # type: ignore[arg-type]
+            lambda app, bot: None,
+            lambda app, bot: False,
+            lambda: self.name,
+            self.tally,
+        )
+        self._run = gevent.spawn(self.hooks.log.work.run)
+
+    def reply(self, post: Post) -> Answer:
+        receiver = post.url.removeprefix("https://").strip("/")
+        return (
+            (200, b"") if self.receivers.receive(post.json["node"], receiver, [post.json["text"]]) else "away"
+        )
+
+    def send(self, receiver: str, *texts: str) -> None:
+        self.append(APP, str(RECEIVERS.index(receiver) + 1), texts)
+
+    def watch(self, news: Signal, apps: Collection[str]) -> None:
+        self.watched = dict.fromkeys(apps, news)
+
+    def committed(self, commit: Commit) -> None:
+        if commit.app in self.watched:
+            self.watched[commit.app].set()
+
+    def consumers(self) -> list[Consumer[Any]]:
+        return [sender.consumer for sender in self.hooks.log.senders.values()]
+
+    def leases(self) -> list[DeliveryLease]:
+        return [self.hooks.log.lease]
+
+    def finish(self) -> None:
+        self.hooks.stop()
+
+
+class TestHooks(DurableContract):
+    user = BotNode
+
+
+# --- what Grafana, Alertmanager, GitLab and slack_sdk send to an incoming webhook of Slack, as messages ----
+
+SAMPLES = json.decode((ROOT / "tests/vectors/slack-incoming.json").read_bytes())
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=[each["from"] for each in SAMPLES])
+def test_a_message_in_the_form_of_slack_has_its_text(sample: dict[str, Any]) -> None:
+    text, mentions_all = text_of(sample["given"])
+    assert text.split("\n") == sample["lines"]
+    assert mentions_all is sample["mentions_all"]
