@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from time import monotonic
 from typing import Any
 
@@ -87,13 +87,19 @@ class Sender:
         return found
 
 
+@pytest.fixture
+def node(store: Store) -> Iterator[Sender]:
+    one = Sender(store)
+    yield one
+    one.audiences.stop()
+
+
 @pytest.fixture(autouse=True)
 def _quick(hasty_consumers: None) -> None:
     """Short pauses of consumers."""
 
 
-def test_each_device_of_all_users_gets_it_once_page_by_page(store: Store) -> None:
-    node = Sender(store)
+def test_each_device_of_all_users_gets_it_once_page_by_page(node: Sender) -> None:
     names = [f"user {number}" for number in range(10)]
     node.subscribe(*names, devices=2)
     one = node.start()
@@ -118,11 +124,9 @@ def test_each_device_of_all_users_gets_it_once_page_by_page(store: Store) -> Non
     until(lambda: not node.audiences.active)
     assert ended.ended > 0
     assert {host for hosts in node.woken for host in hosts} == {HOST}
-    node.audiences.stop()
 
 
-def test_users_who_are_named_and_what_became_of_their_devices(store: Store) -> None:
-    node = Sender(store)
+def test_users_who_are_named_and_what_became_of_their_devices(node: Sender) -> None:
     node.subscribe("ann", "bob", "cat", "dan", "eve")
     one = node.start("users", users=("ann", "bob", "dan", "zoe"))
     until(lambda: node.of(one).state == "queued")
@@ -135,7 +139,6 @@ def test_users_who_are_named_and_what_became_of_their_devices(store: Store) -> N
     assert (ended.queued, ended.taken, ended.gone, ended.refused) == (3, 1, 1, 1)
     assert ended.target == AudienceTarget(), "no names are kept"
     assert set(node.rows.endpoints(APP, ["ann", "bob", "cat", "dan", "eve"])) == {"ann", "cat", "dan", "eve"}
-    node.audiences.stop()
 
 
 def test_a_killed_node_leaves_the_rest_to_another_one(store: Store) -> None:
@@ -164,8 +167,7 @@ def test_a_killed_node_leaves_the_rest_to_another_one(store: Store) -> None:
     second.audiences.stop()
 
 
-def test_cancel_ends_it_at_once(store: Store) -> None:
-    node = Sender(store)
+def test_cancel_ends_it_at_once(node: Sender) -> None:
     node.subscribe(*map(str, range(9)))
     one = node.start()
     until(lambda: node.of(one).queued >= 4)
@@ -176,11 +178,9 @@ def test_cancel_ends_it_at_once(store: Store) -> None:
     assert node.send() == []
     assert node.of(one).state == "cancelled"
     assert not node.audience_rows.active(9)
-    node.audiences.stop()
 
 
-def test_it_ends_with_the_key_of_its_maker(store: Store) -> None:
-    node = Sender(store)
+def test_it_ends_with_the_key_of_its_maker(node: Sender) -> None:
     node.subscribe(*map(str, range(9)))
     new = Audience(0, APP, "a", "all", AudienceTarget(), replace(CONTENT, proof="key:gone"), created=1)
     one = node.audience_rows.add(new, 9)
@@ -188,14 +188,12 @@ def test_it_ends_with_the_key_of_its_maker(store: Store) -> None:
     node.audiences.look()
     until(lambda: node.of(one).state == "cancelled")
     assert node.send() == []
-    node.audiences.stop()
 
 
 @pytest.mark.parametrize("kind", ["users", "all"])
 def test_a_user_who_is_erased_is_named_no_more_and_the_others_get_it_once(
-    store: Store, kind: AudienceKind
+    node: Sender, store: Store, kind: AudienceKind
 ) -> None:
-    node = Sender(store)
     names = ("ann", "bob", "cat", "dan", "eve")
     node.subscribe(*names)
     until_then, node.lease.until = node.lease.until, 0.0
@@ -213,12 +211,10 @@ def test_a_user_who_is_erased_is_named_no_more_and_the_others_get_it_once(
     assert node.of(one).users == 4
     assert node.send() == [node.rows.endpoints(APP, [user])[user][0].id for user in ("cat", "dan")]
     until(lambda: node.of(one).state == "done")
-    node.audiences.stop()
 
 
 @pytest.mark.parametrize("user", ["ann", "bob"])
-def test_whoever_is_erased_as_the_first_of_an_audience_leaves_no_position(store: Store, user: str) -> None:
-    node = Sender(store)
+def test_whoever_is_erased_as_the_first_of_an_audience_leaves_no_position(node: Sender, user: str) -> None:
     node.lease.until = 0.0
     for one in (node.start("all", "a"), node.start("users", "b", users=(user,))):
         assert node.audience_rows.add_page(one, [user], [], False, "one")
@@ -240,8 +236,7 @@ def test_the_budget_of_an_app_limits_its_audiences(store: Store) -> None:
     node.audiences.stop()
 
 
-def test_a_name_starts_one_audience_and_few_run_at_a_time(store: Store) -> None:
-    node = Sender(store)
+def test_a_name_starts_one_audience_and_few_run_at_a_time(node: Sender) -> None:
     node.lease.until = 0.0
     some = [node.start(name=f"a{number}") for number in range(5)]
     assert node.start(name="a3") == some[3]

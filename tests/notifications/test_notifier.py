@@ -1,16 +1,30 @@
 """Who is notified of what, once, on a real database; what is sent is taken by a fake push service."""
 
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from pathlib import Path
 from time import process_time, time
+from types import SimpleNamespace
 from typing import Any
 
 import gevent
 import pytest
 from msgspec import json
 
+from imserver.backends.webhooks import consumer
+from imserver.backends.webhooks.consumer import DeliveryLease
+from imserver.backends.webhooks.event_rows import EventStore
+from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.metrics import Metrics
+from imserver.gateway.storage.statements import text_of
+from imserver.gateway.storage.store import Store
+from imserver.messenger.messages.deliverer import LogFollower
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.messages.receipts import Receipts
+from imserver.notifications import notifier
 from imserver.notifications.contract import (
     ConversationWish,
+    Delivery,
     PushEndpoint,
     QuietHours,
     Shown,
@@ -18,9 +32,195 @@ from imserver.notifications.contract import (
     Wishes,
 )
 from imserver.notifications.declared import AppNotifySettings
+from imserver.notifications.notifier import Notifier
+from imserver.notifications.recipients import Recipients
+from imserver.notifications.rows import NotificationRows, Results
+from imserver.people.accounts.contract import Account
+from tests.backends.webhooks.consumer_users import end
 from tests.messenger.log_file import Gates
-from tests.notifications.notifying import APP, HOST, NotifyingNode, PushService, StartNode
 from tests.support import until
+
+APP = "shop"
+HOST = "push.test"
+
+
+class People:
+    """Accounts, who is banned, and who has blocked whom, of all nodes."""
+
+    def __init__(self) -> None:
+        self.accounts: dict[str, Account] = {}
+        self.blocks: set[tuple[str, str]] = set()
+        """(user, whom they have blocked)."""
+        self.banned: set[str] = set()
+
+    def limits(self, _app: str, by: str) -> bool:
+        return by != ""
+
+    def is_banned(self, _app: str, user: str) -> bool:
+        return user in self.banned
+
+    def those_of(self, _app: str, users: Sequence[str]) -> list[Account]:
+        return [self.accounts[user] for user in users if user in self.accounts]
+
+    def blocked_by(self, _app: str, by: str, users: Iterable[str]) -> list[str]:
+        return [user for user in users if (user, by) in self.blocks]
+
+    def add(self, id: int, nickname: str, avatar: str = "", bot: bool = False) -> str:
+        account = Account(id, APP, "", nickname, avatar, bot=bot)
+        self.accounts[account.user] = account
+        return account.user
+
+
+class PushService:
+    """Takes deliveries, as the sender of notifications does, and remembers what it got."""
+
+    def __init__(self) -> None:
+        self.taken: list[Delivery] = []
+
+    def shown(self, user: str = "") -> list[Shown]:
+        return [json.decode(one.body, type=Shown) for one in self.taken if not user or one.user == user]
+
+    def texts(self, user: str = "") -> list[str]:
+        """``body`` of what was shown, ``close`` for what was closed, in order."""
+        return [one.body if one.kind == "message" else one.kind for one in self.shown(user)]
+
+
+class NotifyingNode:
+    """One node. ``kill`` ends it as a killed process ends: nothing is given back."""
+
+    def __init__(
+        self,
+        folder: Path,
+        service: PushService | None = None,
+        rules: AppNotifySettings | None = None,
+        name: str = "one",
+        people: People | None = None,
+        url: str = "",
+    ) -> None:
+        self.service = service or PushService()
+        self.people = people or People()
+        at_once = AppNotifySettings(after_seconds=0.0, again_seconds=0.0)
+        self.rules: AppNotifySettings | None = rules or at_once
+        self.store = Store(StorageSettings(url), str(folder), threaded=False)
+        self.store.start()
+        log = self.store.part(MessageLog)
+        nobody = SimpleNamespace(is_wanted=lambda app: False, deliver=lambda *_: None)
+        self.follower = LogFollower(log, nobody, Metrics())  # type: ignore[arg-type]
+        log.writer.listener = SimpleNamespace(committed=self.follower.committed, batch_stored=lambda *_: 0.0)  # type: ignore[assignment]
+        self.rows = NotificationRows(self.store)
+        self.lease = DeliveryLease()
+        self.recipients = Recipients(self.store, self.people, self.people.is_banned)  # type: ignore[arg-type]
+        self.notifier = Notifier(
+            self.store,
+            self.rows,
+            EventStore(self.store),
+            self.follower.watch,
+            lambda: name,
+            lambda _app: self.rules,
+            self.people.those_of,
+            self.recipients,
+            self.lease,
+            self._send,
+            lambda app, user, endpoint, conversation, entry: f"{user}-{endpoint}-{conversation}-{entry}",
+            lambda app, due_ms: None,
+        )
+        self.receipts = Receipts(SimpleNamespace(send=lambda *_: None), self.store)  # type: ignore[arg-type]
+        self.receipts.on_read.append(self.notifier.read)
+        self.is_sending = True
+        self._run = gevent.spawn(self.notifier.work.run)
+
+    def subscribe(self, *users: str, app: str = APP, language: str = "en", device: str = "") -> PushEndpoint:
+        for user in users:
+            url = f"https://{HOST}/{app}/{user}{device}"
+            one = self.rows.add_endpoint(PushEndpoint(0, app, user, url, "p", "a", device, language), 5)
+        self.notifier.work.changed()
+        return one
+
+    def send(self, sender: str, to: str | int, *texts: str, meta: bytes = b"") -> list[int]:
+        user, conversation = (to, 0) if isinstance(to, str) else ("", to)
+        now = int(time() * 1000)
+        where = {"to_user": user, "conversation": conversation, "time_ms": now, "meta": meta}
+        drafts = [Draft(sender=sender, body=text.encode(), **where) for text in texts]
+        return [each.entry.id for each in self.store.part(MessageLog).writer.append(APP, drafts)]  # type: ignore[union-attr]
+
+    def recall(self, message: int, conversation: int = 1) -> None:
+        """Ann recalls a message."""
+        recall = Draft(sender="ann", conversation=conversation, kind="recall", about=message, time_ms=1)
+        self.store.part(MessageLog).writer.append(APP, [recall])
+
+    def read(self, user: str, conversation: int, upto: int = 1 << 40) -> None:
+        """As a client of this node does."""
+        self.receipts.note(APP, user, conversation, read=upto)
+
+    def dues(self) -> list[tuple[str, int, int]]:
+        """(user, due, notified) of all rows."""
+        statement = "SELECT member, due, notified_id FROM notify_due ORDER BY member, conversation"
+        return [(text_of(user), due, notified) for user, due, notified in self.store.rows(statement)]
+
+    def settled(self, app: str = APP) -> bool:
+        """Whether the whole log was looked at, and nothing is due now."""
+        positions = self.rows.apps()
+        head = self.store.part(MessageLog).entries.head(app)
+        return positions.get(app) == head and all(
+            not due or due > time() * 1000 + 50 for _, due, _ in self.dues()
+        )
+
+    def _send(self, _hosts: Collection[str] = ()) -> None:
+        if self.is_sending:
+            gevent.spawn(self.deliver)
+
+    def deliver(self) -> None:
+        """Send what waits, after a last look."""
+        if not self.lease.is_owned:
+            return
+        found = self.rows.deliveries(HOST, int(time() * 1000), 10_000)
+        messages = [one for one in found if one.kind == "message"]
+        items = [(one.user, one.conversation, one.entry) for one in messages]
+        was_read = dict(zip([one.id for one in messages], self.recipients.are_over(APP, items), strict=True))
+        self.service.taken += [one for one in found if not was_read.get(one.id)]
+        self.rows.settle(Results([one.id for one in found]))
+
+    def kill(self) -> None:
+        self._run.kill()
+        end([each.consumer for each in self.notifier._followed.values()])
+        self.store.close()
+
+    def stop(self) -> None:
+        self.notifier.stop()
+        self.kill()
+
+
+StartNode = Callable[..., NotifyingNode]
+
+
+@pytest.fixture
+def quick(hasty_consumers: None, constants: Callable[..., None]) -> None:
+    """Short pauses."""
+
+    def until_beat(seconds: float = 1.0) -> float:
+        return seconds
+
+    constants(consumer, LOOK_SECONDS=0.01, until_beat=until_beat)
+    constants(notifier, READ_SECONDS=0.01, until_beat=until_beat)
+    constants(DeliveryLease, RENEW_SECONDS=0.1)
+
+
+@pytest.fixture
+def start(quick: None, tmp_path: Path) -> Iterator[StartNode]:
+    nodes: list[NotifyingNode] = []
+
+    def start_node(**options: Any) -> NotifyingNode:
+        nodes.append(NotifyingNode(tmp_path, **options))
+        return nodes[-1]
+
+    yield start_node
+    for node in nodes:
+        node.kill()
+
+
+@pytest.fixture
+def node(start: StartNode) -> NotifyingNode:
+    return start()
 
 
 def test_a_receiver_is_notified_on_each_device_with_what_it_needs_to_answer(node: NotifyingNode) -> None:
@@ -114,26 +314,11 @@ def test_what_is_over_before_its_time_is_not_notified(start: StartNode, how: str
     elif how == "closed":
         node.store.part(MessageLog).asks.cancel(APP, "ann", question)
     else:
-        recall = Draft(sender="ann", conversation=1, kind="recall", about=question, time_ms=1)
-        node.store.part(MessageLog).writer.append(APP, [recall])
+        node.recall(question)
     until(lambda: node.service.taken)
     until(node.settled)
     assert [one.user for one in node.service.taken] == ["kim"]
     assert [user for user, _, _ in node.dues()] == ["kim"]
-
-
-def test_quiet_hours_put_a_notification_off(node: NotifyingNode) -> None:
-    now = time()
-    minute = int(now // 60) % 1440
-    node.rows.set_wishes(APP, "zoe", Wishes(quiet=QuietHours(minute, (minute + 120) % 1440)))
-    node.subscribe("zoe", "kim")
-    node.send("ann", "zoe", "hi")
-    node.send("ann", "kim", "hi")
-    until(lambda: node.service.texts("kim"))
-    until(node.settled)
-    (due,) = [due for user, due, _ in node.dues() if user == "zoe"]
-    assert 3600 < due / 1000 - now <= 7200
-    assert node.service.texts("zoe") == []
 
 
 def ask(node: NotifyingNode, conversation: str | int, **more: Any) -> int:
@@ -210,23 +395,20 @@ def test_what_is_not_for_the_user_any_more_is_not_sent(node: NotifyingNode, chan
     elif change == "read":
         node.read("zoe", group)
     else:
-        recall = Draft(sender="ann", conversation=group, kind="recall", about=ids[0], time_ms=1)
-        node.store.part(MessageLog).writer.append(APP, [recall])
+        node.recall(ids[0], group)
     node.deliver()
     assert node.service.texts("zoe") == []
     assert node.service.texts("kim") == ([] if change == "recalled" else ["ann: secret"])
     if change not in ("recalled", "read"):
         node.is_sending = True
-        recall = Draft(sender="ann", conversation=group, kind="recall", about=ids[0], time_ms=1)
-        node.store.part(MessageLog).writer.append(APP, [recall])
+        node.recall(ids[0], group)
         until(lambda: node.service.texts("kim") == ["ann: secret", "close"])
 
 
 def test_nobody_is_notified_while_they_are_banned(node: NotifyingNode) -> None:
     node.subscribe("zoe", "kim")
     node.people.banned.add("zoe")
-    pushes = [("zoe", 0, 0), ("kim", 0, 0)]
-    assert node.recipients.are_over(APP, pushes) == [True, False]
+    assert node.recipients.are_over(APP, [("zoe", 0, 0), ("kim", 0, 0)]) == [True, False]
     node.send("ann", "zoe", "secret")
     node.send("ann", "kim", "hi")
     until(lambda: node.service.texts("kim"))
@@ -267,8 +449,8 @@ def test_what_was_read_in_part_stays_until_the_rest_is_read(node: NotifyingNode)
     assert node.service.texts() == ["one", "close"], "the second one had not left"
 
 
-def test_levels_and_muted_conversations(node: NotifyingNode) -> None:
-    users = ["kim", "mentions", "nothing", "muted", "unmuted"]
+def test_levels_muted_conversations_and_quiet_hours(node: NotifyingNode) -> None:
+    users = ["kim", "mentions", "nothing", "muted", "unmuted", "quiet"]
     group = node.store.part(MessageLog).groups.create(APP, "ann", "tea", users).conversation
     node.subscribe(*users)
     now = int(time())
@@ -279,10 +461,14 @@ def test_levels_and_muted_conversations(node: NotifyingNode) -> None:
         ("unmuted", ConversationWish(group, "all", now - 1)),
     ):
         node.rows.set_conversation_wish(APP, *wish)
+    minute = now // 60 % 1440
+    node.rows.set_wishes(APP, "quiet", Wishes(quiet=QuietHours(minute, (minute + 120) % 1440)))
     node.send("ann", group, "look", meta=b'{"mentions":["mentions","nothing"]}')
     until(lambda: len(node.service.taken) == 3)
     until(node.settled)
     assert {one.user for one in node.service.taken} == {"kim", "unmuted", "mentions"}
+    (due,) = [due for user, due, _ in node.dues() if user == "quiet"]
+    assert 3600 < due / 1000 - now <= 7260
     node.send("ann", group, "and so on")
     until(lambda: len(node.service.texts("kim")) == 2)
     until(node.settled)
@@ -359,17 +545,6 @@ def test_many_messages_without_notifications_stop_nobody(start: StartNode, again
     assert node.service.texts("u149") == ["ann: hi"]
 
 
-def test_a_user_with_mail_only_becomes_due_for_mail(node: NotifyingNode) -> None:
-    node.rows.set_wishes(APP, "zoe", Wishes(mail="soon"))
-    node.notifier.work.changed()
-    node.send("ann", "zoe", "hi")
-    until(lambda: node.rows.mails_due(APP, 0, 9)[1])
-    due = node.rows.mails_due(APP, 0, 9)[1]
-    assert due is not None
-    assert abs(due - (time() + 900) * 1000) < 60_000
-    assert node.service.taken == []
-
-
 def test_the_notification_of_a_member_who_left_is_closed(node: NotifyingNode) -> None:
     log = node.store.part(MessageLog)
     group = log.groups.create(APP, "ann", "tea", ["zoe", "kim"]).conversation
@@ -440,31 +615,24 @@ def test_a_reminder_that_a_node_has_noted_comes_from_the_next_one(start: StartNo
     assert [(one.user, one.entry) for one in second.service.taken] == [("zoe", question)]
 
 
-def test_a_node_that_stops_gives_the_lease_back(start: StartNode) -> None:
+def test_a_read_on_a_node_without_the_lease_closes_too_and_one_that_stops_gives_the_lease_back(
+    start: StartNode,
+) -> None:
     first = start()
     first.subscribe("zoe")
     until(lambda: first.lease.is_owned)
     second = start(name="two", service=first.service)
     first.send("ann", "zoe", "one")
     until(lambda: first.service.taken)
-    first.stop()
-    began = time()
-    second.send("ann", "zoe", "two")
-    until(lambda: len(first.service.taken) == 2)
-    assert time() - began < 5
-    assert first.service.texts() == ["one", "two"]
-
-
-def test_a_read_on_a_node_without_the_lease_closes_too(start: StartNode) -> None:
-    first = start()
-    first.subscribe("zoe")
-    until(lambda: first.lease.is_owned)
-    second = start(name="two")
-    first.send("ann", "zoe", "one")
-    until(lambda: first.service.taken)
     until(lambda: second.notifier.apps)
     second.read("zoe", 1)
     until(lambda: first.service.texts() == ["one", "close"])
+    first.stop()
+    began = time()
+    second.send("ann", "zoe", "two")
+    until(lambda: len(first.service.taken) == 3)
+    assert time() - began < 5
+    assert first.service.texts() == ["one", "close", "two"]
 
 
 def test_nothing_is_lost_or_notified_twice_while_the_database_is_away(start: StartNode) -> None:

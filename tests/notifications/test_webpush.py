@@ -1,7 +1,12 @@
 """Encryption, tokens and requests of Web Push, judged by the vectors of the RFCs and by other programs."""
 
+import json
+import subprocess
+import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from email.utils import formatdate
+from pathlib import Path
 from time import time
 from typing import Any
 
@@ -24,6 +29,8 @@ from imserver.notifications.declared import NotificationSettings
 from imserver.notifications.webpush import BODY_BYTES, WebPush, retry_after
 from tests.integration.receiver import Receiver
 from tests.notifications.devices import Device, base64url, body, decoded
+from tests.processes import spawn
+from tests.tools import require
 
 SEED = bytes(range(32))
 CONTACT = "mailto:ops@example.com"
@@ -259,3 +266,66 @@ class TestRequests:
         ):
             assert retry_after({"retry-after": text}, now) == seconds, text
         assert retry_after({}, now) is None
+
+
+# --- web-push-testing of npm: it verifies the token and decrypts, as push service and browser do ------------
+
+PROGRAM = Path(__file__).with_name("push_service.mjs")
+
+
+class PushService:
+    """A running service."""
+
+    def __init__(self) -> None:
+        command = [require("node"), str(PROGRAM), require("web-push-testing")]
+        self._process = spawn(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        assert self._process.stdout is not None
+        self.url = next(line.strip() for line in self._process.stdout if line.startswith("http://"))
+
+    def stop(self) -> None:
+        self._process.communicate(timeout=60)
+
+    def ask(self, path: str, **values: Any) -> Any:
+        question = urllib.request.Request(self.url + path, json.dumps(values).encode())
+        question.add_header("Content-Type", "application/json")
+        with urllib.request.urlopen(question, timeout=60) as answer:
+            text = answer.read()
+        return json.loads(text)["data"] if text.startswith(b"{") else None
+
+    def subscribe(self, key: str) -> PushEndpoint:
+        """What a browser gives for ``pushManager.subscribe({applicationServerKey: key})``."""
+        data = self.ask("/subscribe", userVisibleOnly="true", applicationServerKey=key)
+        keys = data["keys"]
+        return PushEndpoint(1, "shop", "ann", data["endpoint"], keys["p256dh"], keys["auth"])
+
+    def shown(self, endpoint: PushEndpoint) -> list[Shown]:
+        """The notifications that the browser has decrypted."""
+        data = self.ask("/get-notifications", clientHash=endpoint.url.rpartition("/")[2])
+        return [msgspec.json.decode(text, type=Shown) for text in data["messages"]]
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[PushService]:
+    one = PushService()
+    yield one
+    one.stop()
+
+
+@pytest.mark.needs("node", "web-push-testing")
+def test_a_browser_verifies_and_decrypts_and_refuses_the_token_of_another_server(
+    service: PushService, push: WebPush
+) -> None:
+    endpoint = service.subscribe(push.public_key)
+    push.check(endpoint.url, endpoint.p256dh, endpoint.auth)
+    assert push.send(endpoint, body(title="Ann", body="你好"), 60, "high", "topic").status == 201
+    assert push.send(endpoint, body(body="long " * 2000), 60, "normal", "topic").status == 201
+    first, second = service.shown(endpoint)
+    assert first == Shown("message", "t", "Ann", "你好")
+    assert second.body.startswith("long long")
+    endpoint = service.subscribe(push.public_key)
+    with closing(make(key=TestEncryption.SENDER)) as other:
+        result = other.send(endpoint, body(), 60, "normal", "topic")
+    assert (result.outcome, result.status) == ("refused", 400)
+    assert service.shown(endpoint) == []
