@@ -1,19 +1,26 @@
-"""Messaging inside one node and between two: order, acknowledgements, groups, catching up."""
+"""Messaging inside one node and between two: order, acknowledgements, catching up, and following the log."""
 
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import gevent
 import pytest
 from gevent.event import Event as Signal
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from imserver.gateway.errors import StorageUnavailable
+from imserver.gateway.metrics import Metrics
 from imserver.messenger.messages import messaging
-from imserver.messenger.messages.log.contract import Draft, Membership, Stored
+from imserver.messenger.messages.deliverer import LogFollower
+from imserver.messenger.messages.log.contract import Commit, Draft, Entry, Membership, Stored
+from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.log_subscriptions import LogSubscription, LogSubscriptions
 from tests.gateway.transport.harness import until
-from tests.messenger.log_file import LogFile
+from tests.messenger.log_file import Gates, LogFile
 from tests.messenger.messaging_harness import APP, MessageClient, Node
+from tests.support import CountingSignal
 
 
 def test_a_message_is_delivered_and_acknowledged_after_the_commit() -> None:
@@ -314,24 +321,6 @@ def test_no_login_waits_for_a_database_that_does_not_answer(node: Node) -> None:
     assert connection.log_subscription is None
 
 
-def test_clients_receive_a_batch_in_order() -> None:
-    with Node() as node:
-        group = node.group("ann", "bob", "eve", "dan")
-        ann, bob, eve, dan = (node.speaker(user, 1) for user in ("ann", "bob", "eve", "dan"))
-        node.gates.committing = Signal()
-        dan.send_payload("send", {"conversation": group, "text": "before"})
-        until(lambda: node.log.writer.senders(APP))
-        for each in (ann, bob, ann, eve):
-            each.send_payload("send", {"conversation": group, "text": "x"})
-            each.settle()
-        node.gates.committing.set()
-        for each in (ann, bob, eve, dan):
-            until(lambda each=each: len(each.stream()) >= 5)  # type: ignore[misc]
-            assert each.stream() == [2, 3, 4, 5, 6]
-        assert node.appends == [1, 4]
-        assert len(ann.pushed()) == 3
-
-
 def test_a_bot_receives_entries_of_its_groups_that_name_it_in_order() -> None:
     with Node() as node:
         group = node.group("ann", "7", "bob")
@@ -402,3 +391,159 @@ def test_of_two_devices_that_come_at_once_the_slower_one_learns_of_a_change_too(
     slow.get(timeout=60)
     assert reads == [2, 1]
     assert not subscriptions.reads
+
+
+# --- positions ---------------------------------------------------------------------------------------------
+
+
+class Receiver:
+    """A follower of a log, and what it told."""
+
+    def __init__(self, stored: int = 0) -> None:
+        self.gates = Gates()
+        self.log: Any = LogFile().open(self.gates).part(MessageLog)
+        self.metrics = Metrics()
+        self.ids: list[int] = []
+        self.store(stored)
+        self.wanted = {APP}
+        deliverer: Any = self
+        self.follower = LogFollower(self.log, deliverer, self.metrics)
+
+    def is_wanted(self, app: str) -> bool:
+        return app in self.wanted
+
+    def deliver(self, _app: str, entries: list[Entry], _position: int) -> None:
+        self.ids += [entry.id for entry in entries]
+
+    def store(self, number: int) -> list[Entry]:
+        found = self.log.writer.append(APP, [Draft(sender="ann", to_user="bob")] * number)
+        return [each.entry for each in found]
+
+    def receive(self, entries: list[Entry]) -> None:
+        self.follower.committed(Commit(APP, entries[0].id, entries[-1].id, entries))
+
+
+QUIET = 0.02
+"""After it the log is looked at, in small."""
+
+
+def test_a_batch_of_an_app_without_subscribers_is_not_delivered() -> None:
+    received = Receiver()
+    received.receive(received.store(1))
+    assert (received.ids, received.follower.position(APP)) == ([], 0)
+
+
+def test_an_early_batch_waits_for_the_one_before_it_without_a_look_into_the_log() -> None:
+    received = Receiver()
+    received.follower.follow(APP)
+    one, two = received.store(2)
+    received.receive([two])
+    assert received.ids == []
+    received.receive([one])
+    assert received.ids == [1, 2]
+    assert received.gates.reads == 1
+    received.store(1)
+    received.follower.committed(Commit(APP, 3, 3, []))
+    assert (received.ids, received.follower.position(APP)) == ([1, 2], 3), "an empty one moves the position"
+
+
+@pytest.mark.usefixtures("small")
+def test_the_ends_of_all_quiet_logs_are_asked_for_at_once() -> None:
+    gates = Gates()
+    log = LogFile().open(gates).part(MessageLog)
+    received: dict[str, list[int]] = {}
+
+    def deliver(app: str, entries: list[Entry], _position: int) -> None:
+        received.setdefault(app, []).extend(entry.id for entry in entries)
+
+    deliverer: Any = SimpleNamespace(deliver=deliver, is_wanted=lambda app: True)
+    follower = LogFollower(log, deliverer, Metrics())
+    apps = [f"app{number}" for number in range(5)]
+    for app in apps:
+        follower.follow(app)
+    for app in apps[1:]:
+        log.writer.append(app, [Draft(sender="ann", to_user="bob")])
+    gevent.sleep(QUIET)
+    reads = gates.reads
+    follower.check()
+    until(lambda: received == {app: [1] for app in apps[1:]})
+    assert gates.reads - reads == 1 + 8
+
+
+@pytest.mark.usefixtures("small")
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_any_order_and_any_loss_ends_in_the_log(data: st.DataObject) -> None:
+    received = Receiver()
+    received.follower.follow(APP)
+    entries = received.store(data.draw(st.integers(1, 12)))
+    batches, rest = [], list(entries)
+    while rest:
+        size = data.draw(st.integers(1, len(rest)))
+        batches.append(rest[:size])
+        rest = rest[size:]
+    for batch in data.draw(st.permutations([*batches, *batches])):
+        received.gates.away = data.draw(st.sampled_from([False, False, True]))
+        if data.draw(st.booleans()):
+            received.receive(batch)
+        if data.draw(st.booleans()):
+            gevent.sleep(0.002)
+    received.gates.away = False
+    gevent.sleep(QUIET)
+    received.follower.check()
+    until(lambda: received.ids == [entry.id for entry in entries])
+
+
+@pytest.mark.usefixtures("small")
+def test_an_expected_entry_that_does_not_exist_ends_the_reading() -> None:
+    received = Receiver()
+    received.follower.follow(APP)
+    received.follower.expect(APP, 7)
+    until(lambda: received.gates.reads == 3)
+    for _ in range(10):
+        gevent.sleep(0.001)
+    assert received.gates.reads == 3
+    received.receive(received.store(1))
+    assert received.ids == [1]
+
+
+@pytest.mark.usefixtures("small")
+def test_an_app_of_which_nobody_wants_to_know_is_forgotten_when_it_is_quiet() -> None:
+    received = Receiver()
+    received.wanted = {"wanted"}
+    for app in (APP, "wanted"):
+        received.follower.follow(app)
+    gevent.sleep(QUIET)
+    received.follower.check()
+    assert list(received.follower.apps) == ["wanted"]
+    assert received.follower.follow(APP) == 0
+
+
+@pytest.mark.usefixtures("small")
+def test_the_log_is_looked_at_while_an_app_is_followed() -> None:
+    received = Receiver()
+    follows_any = received.follower.follows_any = CountingSignal()
+    looking = gevent.spawn(received.follower.run)
+    try:
+        until(lambda: follows_any.pauses)
+        assert not follows_any.is_set()
+        for number in (1, 2):
+            received.wanted = {APP}
+            received.follower.follow(APP)
+            received.store(1)
+            until(lambda number=number: received.ids == [*range(1, number + 1)])
+            received.wanted.clear()
+            until(lambda: not follows_any.is_set())
+            assert APP not in received.follower.apps
+    finally:
+        looking.kill()
+
+
+def test_what_is_stored_in_a_watched_app_is_noticed_though_nobody_follows_it() -> None:
+    received = Receiver()
+    watched = {APP: Signal(), "another": Signal()}
+    for app, news in watched.items():
+        received.follower.watch(news, [app])
+    received.receive(received.store(1))
+    assert [news.is_set() for news in watched.values()] == [True, False]
+    assert received.ids == []

@@ -144,24 +144,6 @@ def append(streams: StreamedMessages, id: str, number: int, text: str, app: str 
 # --- one node -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("channel", "offset"), [(PLAIN, 0), (PAST, 1)])
-def test_subscribers_receive_pieces_and_at_the_end_one_message(
-    harness: Harness, streams: StreamedMessages, channel: str, offset: int
-) -> None:
-    early = Reader(harness, channel)
-    id = streams.open(MULTI, head(channel), "")
-    assert append(streams, id, 1, "Hel") == ("appended", 1)
-    late = Reader(harness, channel, "bob")
-    assert append(streams, id, 2, "lo") == ("appended", 2)
-    closed = streams.close(MULTI, id)
-    assert (closed.status, closed.channel, closed.offset) == ("closed", channel, offset)
-    end = ("end", "Hello", offset)
-    assert early.seen() == [(0, "", "whole"), (1, "Hel"), (2, "lo"), end]
-    assert late.seen() == [(1, "Hel", "whole"), (2, "lo"), end]
-    page = harness.channels.histories.read(MULTI, channel, limit=-1)
-    assert [each.text for each in page.publications] == ["Hello"] * offset
-
-
 def test_connections_that_the_back_end_subscribes_receive_the_message_so_far(
     harness: Harness, streams: StreamedMessages
 ) -> None:
@@ -407,18 +389,25 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         gevent.killall(cluster.running)
 
 
-@pytest.mark.parametrize("channel", [PLAIN, PAST])
-def test_pieces_through_any_node_reach_subscribers_of_all(cluster: Cluster, channel: str) -> None:
+@pytest.mark.parametrize(("channel", "offset"), [(PLAIN, 0), (PAST, 1)])
+def test_pieces_through_any_node_and_one_message_at_the_end_reach_subscribers_of_all(
+    cluster: Cluster, channel: str, offset: int
+) -> None:
     readers = [Reader(cluster.nodes[epoch], channel, f"u{epoch}") for epoch in (1, 2, 3)]
     id = cluster.streams[1].open(MULTI, head(channel), "")
     for number in range(1, 7):
         assert append(cluster.streams[number % 3 + 1], id, number, str(number)) == ("appended", number)
+        if number == 3:
+            late = Reader(cluster.nodes[1], channel, "late")
     closed = cluster.streams[3].close(MULTI, id)
-    assert (closed.status, closed.offset) == ("closed", int(channel == PAST))
+    assert (closed.status, closed.channel, closed.offset) == ("closed", channel, offset)
     assert cluster.streams[2].close(MULTI, id).status == "repeated"
-    pieces = [(number, str(number)) for number in range(1, 7)]
+    pieces, end = [(number, str(number)) for number in range(1, 7)], ("end", "123456", offset)
     for reader in readers:
-        assert reader.seen() == [(0, "", "whole"), *pieces, ("end", "123456", int(channel == PAST))]
+        assert reader.seen() == [(0, "", "whole"), *pieces, end]
+    assert late.seen() == [(3, "123", "whole"), *pieces[3:], end]
+    page = cluster.nodes[2].channels.histories.read(MULTI, channel, limit=-1)
+    assert [each.text for each in page.publications] == ["123456"] * offset
 
 
 def test_pieces_of_streams_of_several_nodes_go_in_one_call(cluster: Cluster) -> None:

@@ -1,19 +1,27 @@
-"""Erased users in the log, on every engine: what they wrote and their names go, ids stay contiguous."""
+"""Work on a whole log, on every engine: an erased user, an import, and entries that the database has lost."""
 
 import json
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+import pytest
 from sqlalchemy import inspect
 
 from imserver.gateway.storage.numbers import far_number
-from imserver.gateway.storage.statements import PooledStatements, Row, text_of
+from imserver.gateway.storage.statements import PooledStatements, Row, Statements, text_of
 from imserver.gateway.storage.store import Store
+from imserver.messenger.messages.commands import Search, SearchFilter
 from imserver.messenger.messages.declared import NUMBERS
-from imserver.messenger.messages.log.contract import Change
+from imserver.messenger.messages.log.contract import Appended, Change, Draft, LogExtent, Rejected
 from imserver.messenger.messages.log.erasure import AT_ONCE
+from imserver.messenger.messages.log.log_import import LogImport
+from imserver.messenger.messages.log.lost import EntriesLost
 from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.messages.log.transaction import UplinkSessions, WriteTransaction
+from tests.messenger.accounts import add_account
 from tests.messenger.messages.log.listening import Listening
 from tests.messenger.messages.log.test_log import APP, ids, say, stored
+from tests.stores import OpenStore
 
 HEART = "\N{HEAVY BLACK HEART}"
 ANN = 'marker-ann"é'
@@ -129,3 +137,264 @@ def test_an_erasure_skips_the_ids_that_a_restore_leaves_out(store: Store, log: M
     log.erase_user(APP, ANN, "deleted:1")
     assert ANN not in everything(store)
     assert SECRET not in everything(store)
+
+
+# --- what another server had, stored with its own times, on every engine -----------------------------------
+
+DAY = 86_400_000
+BEGIN = 1_600_000_000_000
+"""A moment in September 2020, in Unix milliseconds."""
+
+
+def past(log: MessageLog, keys: Sequence[str], work: Callable[[LogImport], object]) -> int:
+    """The number of new entries."""
+    added = 0
+
+    def counted(given: LogImport) -> None:
+        nonlocal added
+        work(given)
+        added = given.added
+
+    log.import_past(APP, keys, counted)
+    return added
+
+
+def draft_of(sender: str, text: str, group: int, time_ms: int, about: int = 0) -> Draft:
+    return Draft(sender=sender, body=text.encode(), conversation=group, time_ms=time_ms, about=about)
+
+
+KEYS = ("g", "1", "2", "3", "r1", "r2", "r3", "j", "l", "n", "d", "p")
+
+
+def fill(given: LogImport) -> None:
+    """A group in which somebody replies, reacts, edits, joins and leaves; and a message between two."""
+    group = given.create_group("g", "a", "tea", ["b"], BEGIN, description="For tea", is_open=True)
+    first = given.append("1", draft_of("a", "tea?", group, BEGIN + 1), [("r1", "b", "👍"), ("r2", "a", "👍")])
+    assert isinstance(first, int)
+    given.append("2", draft_of("gone", "yes", group, BEGIN + DAY, about=first), (), True)
+    given.join("j", group, ["c", "b"], "a", BEGIN + 2 * DAY)
+    given.leave("l", group, ["b", "a"], "b", BEGIN + 3 * DAY)
+    given.describe("n", group, "name", "coffee", "a", BEGIN + 4 * DAY)
+    given.append("d", Draft(sender="a", to_user="c", body=b"psst", time_ms=BEGIN + 5 * DAY))
+
+
+def test_everything_has_its_time_and_twice_is_once(log: MessageLog) -> None:
+    assert past(log, KEYS, fill) == 9
+    assert past(log, KEYS, fill) == 0
+    entries = log.entries.read(APP, 0, 100)
+    kinds = [(entry.kind, (entry.time_ms - BEGIN) // DAY) for entry in entries]
+    assert kinds == [
+        *(("group", 0), ("message", 0), ("reaction", 0), ("reaction", 0), ("message", 1), ("edit", 1)),
+        *(("join", 2), ("leave", 3), ("group", 4), ("message", 5)),
+    ]
+    assert [entry.id for entry in entries] == list(range(1, 11))
+    stored_at = log.entries.stored_at(APP, range(1, 11))
+    assert [stored_at[entry.id] for entry in entries] == [entry.time_ms // 1000 for entry in entries]
+    group = log.conversations.get(APP, 1)
+    assert group is not None
+    assert (group.name, group.description, group.open, group.created) == (
+        "coffee",
+        "For tea",
+        True,
+        BEGIN // 1000,
+    )
+    members = log.conversations.members(APP, 1, "", 10)
+    assert {row.user: row.role for row in members} == {"a": "owner", "c": "member"}  # the owner stays
+
+
+def test_messages_have_replies_reactions_and_edits(log: MessageLog) -> None:
+    past(log, KEYS, fill)
+    first, reply = (entry for entry in log.entries.history(APP, "c", 1, 0, 100)[0] if entry.kind == "message")
+    (reaction,) = first.reactions
+    assert (reaction.emoji, reaction.count, reaction.users) == ("👍", 2, ("b", "a"))
+    assert json.loads(first.meta)["reacted"] == 4
+    assert (reply.about, reply.sender, json.loads(reply.meta)) == (first.id, "gone", {"edited": 6})
+    own = log.entries.history(APP, "a", 1, 0, 100)[0][1]
+    assert own.reactions[0].mine
+    change = log.annotations.react(APP, "a", first.id, "👍", remove=True)
+    assert not isinstance(change, Rejected)
+    assert change.entry is not None
+    assert json.loads(change.entry.meta) == {"count": 1}
+
+
+def test_a_later_import_adds_what_is_new(log: MessageLog) -> None:
+    past(log, KEYS, fill)
+
+    def later(given: LogImport) -> None:
+        group = given.conversation_of("g")
+        given.append("1", draft_of("a", "tea?", group, BEGIN + 1), [("r1", "b", "👍"), ("r3", "c", "🎉")])
+        given.append("3", draft_of("c", "late", group, BEGIN + 6 * DAY, about=given.find("1")))
+        assert given.pin("p", given.find("1"), "a", BEGIN + 6 * DAY)
+
+    assert past(log, KEYS, later) == 3
+    first = log.entries.find(APP, [2])[0]
+    assert [(each.emoji, each.count) for each in first.reactions] == [("👍", 2), ("🎉", 1)]
+    assert log.entries.find(APP, [log.entries.head(APP) - 1])[0].about == 2
+    assert [entry.id for entry in log.entries.pins(APP, "a", 1)[0]] == [2]
+
+
+def test_who_has_left_joins_again_only_if_an_event_says_so(log: MessageLog) -> None:
+    past(log, KEYS, fill)
+    listed = ["a", "b", "new"]
+    past(log, ["m"], lambda given: given.join("m", 1, listed, "", BEGIN + 6 * DAY, only_first=True))
+    assert [row.user for row in log.conversations.members(APP, 1, "", 10)] == ["a", "c", "new"]
+    past(log, ["x"], lambda given: given.join("x", 1, ["b"], "b", BEGIN + 7 * DAY))
+    assert [row.user for row in log.conversations.members(APP, 1, "", 10)] == ["a", "b", "c", "new"]
+
+
+def test_search_and_retention_go_by_the_times(log: MessageLog) -> None:
+    past(log, KEYS, fill)
+    window = SearchFilter(since=BEGIN + DAY // 2, until=BEGIN + 2 * DAY)
+    found, _ = log.search.find(APP, "c", Search("", 0, 0, 10, window))
+    assert [entry.body for entry in found] == [b"yes"]
+    log.expire(APP, older_than_seconds=86400)
+    assert log.entries.read(APP, 0, 100) == []
+
+
+def test_what_cannot_be_stored_is_refused(log: MessageLog) -> None:
+    def bad(given: LogImport) -> None:
+        for key, draft in (
+            ("1", draft_of("a", "x", 77, BEGIN)),
+            ("2", Draft(sender="a", room="tea", body=b"x")),
+            ("3", Draft(sender="a\0", to_user="b", body=b"x")),
+        ):
+            assert isinstance(given.append(key, draft), Rejected)
+        assert not given.pin("p", 99, "a", BEGIN)
+        stored = given.append(
+            "d", Draft(sender="a", to_user="b", body=b"x"), [("r1", "", "👍"), ("r2", "b", "\n")]
+        )
+        assert isinstance(stored, int)
+
+    assert past(log, KEYS, bad) == 1
+
+
+# --- a database that has lost its newest commits, under nodes that know them -------------------------------
+
+FAR = 1 << 32
+
+
+def send(store: Store, number: int = 1, app: str = APP, user: str = "bob") -> list[Appended]:
+    drafts = [Draft(sender="ann", to_user=user, body=b"x", time_ms=1)] * number
+    found = store.part(MessageLog).writer.append(app, drafts)
+    return [each for each in found if isinstance(each, Appended)]
+
+
+def lose(store: Store, last: int, app: str = APP) -> None:
+    """Make the database one that has the log of an app up to an id: of one conversation, without edits."""
+
+    def work(sql: Statements) -> None:
+        of_app = "log = (SELECT number FROM log WHERE app = %s)"
+        sql.execute(f"DELETE FROM message WHERE id > %s AND {of_app}", (last, app))
+        sql.execute(f"UPDATE conversation SET last_seq = %s, last_id = %s WHERE {of_app}", (last, last, app))
+        sql.execute("UPDATE log SET last_id = %s WHERE app = %s", (last, app))
+
+    store.write(work)
+
+
+def extent(store: Store, app: str = APP) -> LogExtent:
+    return store.part(MessageLog).entries.extent(app)
+
+
+def test_the_ids_of_lost_entries_are_not_given_again(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    send(store, 10)
+    send(store, 3, "other")
+    lose(store, 6)
+    first, second = send(store, 2)
+    assert first.entry.id > FAR
+    assert second.entry.id == first.entry.id + 1
+    assert first.entry.seq > FAR, "a seq that was lost stands for another message"
+    assert second.entry.seq == first.entry.seq + 1
+    assert first.entry.id < 1 << 53, "JavaScript counts no further"
+    assert (store.part(MessageLog).writer.losses, extent(store).head) == (1, second.entry.id)
+    assert f"its log ends with 6, but 10 was stored. Ids continue after {first.entry.id - 1}" in caplog.text
+    assert [entry.id for entry in store.part(MessageLog).entries.read(APP, 5, 9)] == [
+        6,
+        first.entry.id,
+        second.entry.id,
+    ]
+
+
+def test_what_is_learned_while_a_transaction_waits_for_the_log_counts(store: Store) -> None:
+    known: dict[str, int] = {}
+    transaction = WriteTransaction({APP: []}, UplinkSessions(), known)
+    known[APP] = 5
+    with pytest.raises(EntriesLost):
+        store.write(transaction)  # type: ignore[arg-type]
+
+
+def test_clients_that_have_lost_entries_begin_anew_and_no_others(store: Store) -> None:
+    send(store, 10)
+    send(store, 3, "other")
+    lose(store, 6)
+    new = send(store)[0].entry.id
+    cursors = (1, 6, 7, 10, 11, new - 2, new - 1, new)
+    # The head is moved first. Whoever subscribes then has it as a cursor.
+    assert [each for each in cursors if extent(store).continues(each)] == [1, 6, new - 1, new]
+    assert extent(store, "other").continues(3), "no entry of it was lost"
+    assert send(store, 1, "other")[0].entry.id > FAR, "it is not known whether another node has given more"
+
+
+def test_a_second_loss_leaves_what_is_between_them(store: Store) -> None:
+    send(store, 10)
+    lose(store, 6)
+    first = send(store, 4)[0].entry.id
+    lose(store, first + 1)
+    last = send(store)[0].entry.id
+    assert last > first + FAR
+    assert extent(store).lost == ((7, first - 2), (first + 2, last - 2))
+    for _ in range(25):
+        last = send(store, 2)[-1].entry.id
+        lose(store, last - 1)
+    send(store)
+    assert len(extent(store).lost) == 20, "the oldest are one"
+    assert not extent(store).continues(8)
+    assert not extent(store).continues(last)
+
+
+def test_another_node_may_know_more(url: str, open_store: OpenStore) -> None:
+    one, two = open_store(url), open_store(url)
+    send(one, 10)
+    lose(one, 6)
+    two.part(MessageLog).writer.learn(APP, 10)
+    last = two.part(MessageLog).writer.check(APP)
+    assert last > FAR, "without a message"
+    assert one.part(MessageLog).writer.check(APP) == last, "once for all nodes"
+    assert (two.part(MessageLog).writer.losses, one.part(MessageLog).writer.losses) == (1, 0)
+    assert send(one)[0].entry.id == last + 1
+
+
+def test_a_log_that_was_lost_whole_continues_beyond_it(store: Store) -> None:
+    send(store, 3)
+    store.write(lambda sql: [sql.execute(f"DELETE FROM {table}") for table in ("message", "conversation")])
+    store.write(lambda sql: [sql.execute(f"DELETE FROM {table}") for table in ("membership", "log")])
+    entry = send(store)[0].entry
+    assert entry.id > FAR
+    assert entry.conversation > FAR
+    assert not extent(store).continues(2)
+
+
+def test_accounts_and_marks_get_new_numbers(store: Store) -> None:
+    conversation = send(store, 10)[0].entry.conversation
+    note = store.part(MessageLog).marks.note
+    before = note(APP, "bob", conversation, read=3)
+    lose(store, 6)
+    send(store)
+    after = note(APP, "bob", conversation, read=5)
+    assert before is not None
+    assert after is not None
+    assert after.version > before.version + FAR
+    again = note(APP, "bob", conversation, read=6)
+    assert again is not None
+    assert again.version == after.version + 1
+    assert int(add_account(store, APP)) > FAR
+
+
+def test_a_draft_is_stored_once_although_its_transaction_begins_again(store: Store) -> None:
+    send(store, 10)
+    lose(store, 6)
+    draft = Draft(sender="ann", to_user="bob", body=b"x", time_ms=1, client_msg_id="m")
+    (one,) = store.part(MessageLog).writer.append(APP, [draft])
+    (two,) = store.part(MessageLog).writer.append(APP, [draft])
+    assert isinstance(one, Appended)
+    assert isinstance(two, Appended)
+    assert (two.entry.id, two.repeated, one.repeated) == (one.entry.id, True, False)

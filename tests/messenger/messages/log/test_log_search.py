@@ -1,16 +1,20 @@
-"""Finding what was said, on every engine."""
+"""Finding what was said, on every engine, and what fills the index of words."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from imserver.messenger.messages.commands import Search, SearchFilter
 from imserver.messenger.messages.log import search as log_search
+from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.log.words import SEGMENT
+from imserver.messenger.messages.message_search import WordIndexing
 from tests.messenger.log_file import Gates, LogFile
 from tests.messenger.messages.log.test_log import APP, bodies, say, stored
-from tests.stores import WriteAt
+from tests.stores import OpenStore, WriteAt
+from tests.support import run_cli
 
 Stretches = Callable[..., None]
 
@@ -179,3 +183,61 @@ def test_a_long_log_is_looked_through_in_steps_that_hold_no_writer_up() -> None:
         found, rest = log.search.find(APP, "b", Search("nowhere said", 0, rest, 10))
     assert found == []
     assert gates.reads >= 3, "the head of the log, and the messages in more than one step"
+
+
+# --- what fills the index of words -------------------------------------------------------------------------
+
+
+def send(log: MessageLog, count: int, text: str = "a needle") -> None:
+    log.writer.append("gochat", [Draft(sender="ann", to_user="bob", body=text.encode())] * count)
+
+
+def indexed(log: MessageLog) -> int:
+    """How many segments are in the index."""
+    return log.words.next_end("gochat")[0] // SEGMENT
+
+
+def test_a_node_adds_what_others_stored_before_and_what_it_stores(
+    tmp_path: Path, open_store: OpenStore
+) -> None:
+    other = open_store().part(MessageLog)
+    send(other, SEGMENT)
+    store = open_store()
+    log, indexing = store.part(MessageLog), WordIndexing(store)
+    indexing.look()
+    assert indexed(log) == 1
+    send(log, SEGMENT - 2)
+    indexing.look()
+    assert indexed(log) == 1, "the second one is not whole"
+    send(log, 1)
+    indexing.look()
+    assert indexed(log) == 2
+
+
+def test_a_node_merges_what_any_node_has_changed(tmp_path: Path, open_store: OpenStore) -> None:
+    other = open_store().part(MessageLog)
+    send(other, SEGMENT, "a secret")
+    assert other.words.fill("gochat")
+    other.writer.append("gochat", [Draft(sender="ann", kind="recall", about=1, conversation=1)])
+    store = open_store()
+    log, indexing = store.part(MessageLog), WordIndexing(store)
+    assert log.words.changed() == ["gochat"]
+    indexing.merge()
+    assert log.words.changed() == []
+
+
+@pytest.mark.parametrize("apps", [(), ("gochat",)])
+def test_the_command_makes_the_index_anew(
+    tmp_path: Path, open_store: OpenStore, apps: tuple[str, ...]
+) -> None:
+    store = open_store()
+    log = store.part(MessageLog)
+    send(log, SEGMENT)
+    assert log.words.fill("gochat")
+    store.write(lambda sql: sql.execute("UPDATE word SET terms = %s", (b"\x80",)))
+    assert len(log.search.find("gochat", "bob", Search("needle", 0, 0, 5))[0]) == 1, "what is in no index"
+    done = run_cli("search", "rebuild", "--data-dir", str(tmp_path), *apps)
+    assert done.stdout == "gochat: 1 segments\n", done.stderr
+    assert len(log.search.find("gochat", "bob", Search("needle", 0, 0, 5))[0]) == 5
+    absent = run_cli("search", "rebuild", "--data-dir", str(tmp_path), "none")
+    assert (absent.returncode, absent.stderr) == (1, "imserver: app none has no messages\n")
