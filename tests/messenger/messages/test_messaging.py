@@ -349,24 +349,6 @@ def test_a_bot_receives_entries_of_its_groups_that_name_it_in_order() -> None:
         until(lambda: not followers.bots)
 
 
-@pytest.mark.usefixtures("small")
-def test_nobody_is_pushed_what_is_their_own_as_it_is_read_from_the_log_before_it_is_acknowledged() -> None:
-    with Node() as node:
-        ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
-        node.gates.returning = Signal()
-        sent = ann.send_payload("send", {"to": "bob", "text": "x"})
-        until(lambda: node.log.entries.head(APP) == 1)
-        node.messaging.follower.expect(APP, 1)
-        reads = node.gates.reads
-        until(lambda: node.gates.reads > reads + 2)
-        assert ann.stream() == []
-        node.gates.returning.set()
-        assert ann.answer(sent)[1]["id"] == 1
-        until(lambda: bob.pushed())
-        ann.settle()
-        assert ann.pushed() == []
-
-
 def test_of_two_devices_that_come_at_once_the_slower_one_learns_of_a_change_too() -> None:
     subscriptions = LogSubscriptions()
     gates = [Signal(), Signal()]
