@@ -18,6 +18,7 @@ from imserver.gateway.storage.database import GreenletRunner
 from imserver.gateway.storage.statements import NotStored, T, Unsure
 from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.action_positions import ActionPositions
+from imserver.messenger.messages.log.contract import Commit, Entry
 from tests.gateway.storage.servers import migrate
 
 DATABASE_ID = "0123456789"
@@ -136,3 +137,16 @@ class Positions(ActionPositions):
         both = "SELECT app, member, '', id FROM talk_position UNION SELECT * FROM room_position"
         with closing(sqlite3.connect(self._file.path)) as database:
             return {(app, user, room): id for app, user, room, id in database.execute(both)}
+
+
+class Listening:
+    """Calls a function for each commit."""
+
+    def __init__(self, committed: Callable[[str, int, int, list[Entry]], object]) -> None:
+        self._committed = committed
+
+    def committed(self, commit: Commit) -> None:
+        self._committed(commit.app, commit.first, commit.last, commit.entries)
+
+    def batch_stored(self, app: str, drafts: int, seconds: float) -> float:
+        return 0.0

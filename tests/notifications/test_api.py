@@ -45,6 +45,24 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
     harness.close()
 
 
+@pytest.fixture
+def back_end(node: Harness) -> User:
+    return User(node, PUSH.key, app="201")
+
+
+@pytest.fixture
+def admin(node: Harness) -> User:
+    return User(node, ADMIN.key, app="201")
+
+
+@pytest.fixture
+def ann(node: Harness) -> User:
+    """Somebody with an account and an endpoint."""
+    one = person(node)
+    one.post("notifications/endpoints", **subscription())
+    return one
+
+
 def user(node: Harness, app: str = "201") -> User:
     """Somebody with a session token."""
     name = f"user-{next(_numbers)}"
@@ -95,7 +113,9 @@ def test_a_browser_subscribes_with_the_key_of_the_server(node: Harness) -> None:
     assert ann.get("notifications/endpoints")["endpoints"] == [shown]
 
 
-def test_an_endpoint_is_switched_off_and_removed(node: Harness) -> None:
+def test_an_endpoint_is_switched_off_and_removed_by_its_user_and_a_back_end(
+    node: Harness, admin: User
+) -> None:
     ann = user(node)
     id = ann.post("notifications/endpoints", **subscription())["id"]
     ann.post("notifications/endpoints/update", id=id, enabled=False)
@@ -104,20 +124,13 @@ def test_an_endpoint_is_switched_off_and_removed(node: Harness) -> None:
         assert other.get("notifications/endpoints")["endpoints"] == []
         assert other.refused("notifications/endpoints/update", id=id, enabled=True)[0] == 404
         assert other.refused("notifications/endpoints/remove", id=id) == (404, "unknown_endpoint")
-    ann.post("notifications/endpoints/remove", id=id)
-    assert ann.get("notifications/endpoints")["endpoints"] == []
-    assert ann.refused("notifications/endpoints/remove", id=id) == (404, "unknown_endpoint")
-
-
-def test_a_back_end_lists_and_removes_those_of_a_user(node: Harness) -> None:
-    ann = user(node)
-    id = ann.post("notifications/endpoints", **subscription())["id"]
-    admin = User(node, ADMIN.key, app="201")
     assert [each["id"] for each in admin.get("notifications/endpoints", user=ann.user)["endpoints"]] == [id]
-    assert admin.refused("notifications/endpoints/remove", id=id)[:2] == (400, "invalid_request")
-
-    admin.post("notifications/endpoints/remove", id=id, user=ann.user)
-    assert ann.get("notifications/endpoints")["endpoints"] == []
+    assert admin.refused("notifications/endpoints/remove", id=id) == (400, "invalid_request")
+    for remover, named in ((ann, {}), (admin, {"user": ann.user})):
+        remover.post("notifications/endpoints/remove", id=id, **named)
+        assert ann.get("notifications/endpoints")["endpoints"] == []
+        assert ann.refused("notifications/endpoints/remove", id=id) == (404, "unknown_endpoint")
+        id = ann.post("notifications/endpoints", **subscription())["id"]
 
 
 @pytest.mark.parametrize(
@@ -151,13 +164,13 @@ def test_an_app_may_have_no_notifications(node: Harness) -> None:
     assert ann.get("notifications/endpoints")["endpoints"] == []
 
 
-def test_a_user_adds_so_many_endpoints_an_hour_and_a_back_end_any_number(node: Harness) -> None:
+def test_a_user_adds_so_many_endpoints_an_hour_and_a_back_end_any_number(node: Harness, admin: User) -> None:
     ann = user(node)
     one = subscription()
     for _ in range(SUBSCRIPTION_REQUESTS):
         ann.post("notifications/endpoints", **one)
     assert ann.refused("notifications/endpoints", **one) == (429, "too_many_requests")
-    User(node, ADMIN.key, app="201").post("notifications/endpoints", user=ann.user, **one)
+    admin.post("notifications/endpoints", user=ann.user, **one)
 
 
 # --- tests --------------------------------------------------------------------------------------------------
@@ -378,24 +391,6 @@ def test_with_a_login_its_endpoints_end(node: Harness) -> None:
     assert anew.get("notifications/endpoints")["endpoints"] == []
 
 
-@pytest.fixture
-def back_end(node: Harness) -> User:
-    return User(node, PUSH.key, app="201")
-
-
-@pytest.fixture
-def admin(node: Harness) -> User:
-    return User(node, ADMIN.key, app="201")
-
-
-@pytest.fixture
-def ann(node: Harness) -> User:
-    """Somebody with an account and an endpoint."""
-    one = person(node)
-    one.post("notifications/endpoints", **subscription())
-    return one
-
-
 ORDER: dict[str, Any] = {
     "title": "Order 17",
     "text": "It has left",
@@ -442,8 +437,9 @@ def test_bots_and_back_ends_set_it_and_people_do_not(node: Harness, admin: User,
         sent = sender.post("messages/send", to=ann.user, text="left", notify=notify, **named)
         (entry,) = ann.get("messages", conversation=sent["conversation"])["messages"][-1:]
         assert entry["meta"]["notify"] == notify
-    assert bob.refused("messages/send", to=ann.user, text="left", notify=ORDER) == (403, "not_allowed")
-    assert bob.refused("messages/send", to=ann.user, text="left", notify=False) == (403, "not_allowed")
+    for notify in (ORDER, False):
+        refused = bob.refused("messages/send", to=ann.user, text="left", notify=notify)
+        assert refused == (403, "not_allowed")
     assert bot.refused("messages/send", to=ann.user, forward=sent["id"], notify=False)[0] == 400
 
 

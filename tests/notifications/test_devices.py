@@ -47,6 +47,10 @@ def service() -> FakeService:
     return device_services.SERVICE
 
 
+def user_of(node: Harness, name: str) -> User:
+    return User(node, node.session("201", name), name, "201")
+
+
 def notices(service: FakeService, token: str) -> list[PushNotice]:
     return [notice for one, notice in service.sent if one == token]
 
@@ -57,7 +61,7 @@ def add(user: User, token: str, **more: Any) -> dict[str, Any]:
 
 
 def test_a_device_is_registered_and_gets_a_test(node: Harness, service: FakeService) -> None:
-    ann = User(node, node.session("201", "ann"), "ann", "201")
+    ann = user_of(node, "ann")
     shown = add(ann, "t1", device="Phone")
     assert (shown["host"], shown["device"]) == ("fake/201", "Phone")
     assert ann.post("notifications/test") == {"endpoints": 1}
@@ -68,17 +72,20 @@ def test_a_device_is_registered_and_gets_a_test(node: Harness, service: FakeServ
 
 
 def test_a_token_that_no_service_takes_is_refused(node: Harness) -> None:
-    ann = User(node, node.session("201", "ann"), "ann", "201")
-    invalid = (400, "invalid_request")
-    assert ann.refused("notifications/endpoints", endpoint="fake:x") == invalid
-    assert ann.refused("notifications/endpoints", endpoint="other:t1") == invalid
-    keys = {"p256dh": "B" * 87, "auth": "B" * 22}
-    assert ann.refused("notifications/endpoints", endpoint="fake:t2", keys=keys) == invalid
-    assert ann.refused("notifications/endpoints", endpoint="https://push.example.com/1") == invalid
+    ann = user_of(node, "ann")
+    keys: dict[str, Any] = {"keys": {"p256dh": "B" * 87, "auth": "B" * 22}}
+    for url, more in (
+        ("fake:x", {}),
+        ("other:t1", {}),
+        ("fake:t2", keys),
+        ("https://push.example.com/1", {}),
+    ):
+        refused = ann.refused("notifications/endpoints", endpoint=url, **more)
+        assert refused == (400, "invalid_request"), url
 
 
 def test_a_new_token_replaces_that_of_the_same_device(node: Harness) -> None:
-    cat, dan = (User(node, node.session("201", name), name, "201") for name in ("cat", "dan"))
+    cat, dan = (user_of(node, name) for name in ("cat", "dan"))
     old, others = add(cat, "t-old"), add(dan, "t-dan")
     assert add(cat, "t-new", replaces="fake:t-old")["id"] == old["id"]
     # Of another user's device nothing goes.
@@ -90,17 +97,8 @@ def test_a_new_token_replaces_that_of_the_same_device(node: Harness) -> None:
     assert new["id"] != old["id"]
 
 
-def test_what_a_service_says_is_gone_leaves_after_one_request(node: Harness, service: FakeService) -> None:
-    gil = User(node, node.session("201", "gil"), "gil", "201")
-    service.gone.add("t-dead")
-    add(gil, "t-dead")
-    gil.post("notifications/test")
-    until(lambda: not gil.get("notifications/endpoints")["endpoints"])
-    assert len(notices(service, "t-dead")) == 1
-
-
 def test_a_device_that_was_registered_after_its_end_stays(node: Harness, service: FakeService) -> None:
-    jim = User(node, node.session("201", "jim"), "jim", "201")
+    jim = user_of(node, "jim")
     service.again.add("t-jim")
     id = add(jim, "t-jim")["id"]
     jim.post("notifications/test")
@@ -111,7 +109,7 @@ def test_a_device_that_was_registered_after_its_end_stays(node: Harness, service
 def test_a_back_end_notifies_an_audience_and_follows_it(node: Harness, service: FakeService) -> None:
     back_end = User(node, PUSH.key, app="201")
     for name in ("hal", "ida"):
-        add(User(node, node.session("201", name), name, "201"), f"t-{name}")
+        add(user_of(node, name), f"t-{name}")
     notify = {"title": "Sale", "text": "Until Friday", "silent": True}
     body = {"app": "201", "users": ["hal", "ida", "nobody"], "notify": notify, "data": {"a": 1}, "key": "k1"}
     shown = back_end.post("notifications/audiences", **body)
@@ -128,27 +126,25 @@ def test_a_back_end_notifies_an_audience_and_follows_it(node: Harness, service: 
     assert counts["imserver_notifications_total"]["201", "audience", "taken"] == 2
     assert counts["imserver_notification_audiences"].keys() <= {"201"}
     (notice,) = notices(service, "t-hal")
-    assert (notice.title, notice.body, notice.silent, notice.data) == (
-        "Sale",
-        "Until Friday",
-        True,
-        b'{"a":1}',
-    )
-    assert notice.tag == f"audience {shown['id']}"
+    found = notice.title, notice.body, notice.silent, notice.data, notice.tag
+    assert found == ("Sale", "Until Friday", True, b'{"a":1}', f"audience {shown['id']}")
     assert back_end.post("notifications/audiences/cancel", app="201", id=shown["id"])["state"] == "done"
 
 
 def test_what_is_no_audience_is_refused(node: Harness) -> None:
     back_end, notify = User(node, PUSH.key, app="201"), {"title": "Sale"}
-    invalid = (400, "invalid_request")
     path = "notifications/audiences"
-    assert back_end.refused(path, app="201", notify=notify) == invalid
-    assert back_end.refused(path, app="201", notify=notify, all=True, users=["ann"]) == invalid
-    assert back_end.refused(path, app="201", notify={}, all=True) == invalid
-    assert back_end.refused(path, app="201", notify=notify, all=True, data="x" * 2000) == invalid
+    for wrong in (
+        {},
+        {"all": True, "users": ["ann"]},
+        {"all": True, "notify": {}},
+        {"all": True, "data": "x" * 2000},
+    ):
+        body = {"app": "201", "notify": notify, **wrong}
+        assert back_end.refused(path, **body) == (400, "invalid_request"), wrong
     assert back_end.refused(path, app="201", notify=notify, group=1 << 40)[1] == "unknown_conversation"
     assert back_end.refused(f"{path}/cancel", app="201", id=1 << 40) == (404, "unknown_audience")
-    ann = User(node, node.session("201", "ann"), "ann", "201")
+    ann = user_of(node, "ann")
     assert ann.refused(path, app="201", notify=notify, all=True)[0] == 401
 
 
@@ -156,7 +152,7 @@ def test_a_user_who_is_erased_is_in_no_audience_and_no_list_any_more(
     node: Harness, service: FakeService
 ) -> None:
     admin, core = User(node, ADMIN.key, app="201"), node.node.core
-    lea = User(node, node.session("201", "lea"), "lea", "201")
+    lea = user_of(node, "lea")
     add(lea, "t-lea")
     lea.post("notifications/test")
     until(lambda: notices(service, "t-lea"))

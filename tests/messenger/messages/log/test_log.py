@@ -28,7 +28,7 @@ from imserver.messenger.messages.log.contract import (
 from imserver.messenger.messages.log.message_log import MessageLog
 from tests.gateway.storage.test_migrations import at_step
 from tests.messenger.accounts import add_account
-from tests.messenger.messages.log.listening import Listening
+from tests.messenger.log_file import Listening
 from tests.stores import OpenStore, WriteAt
 
 APP = "gochat"
@@ -107,7 +107,7 @@ def test_apps_have_logs_of_their_own(log: MessageLog) -> None:
     assert [log.entries.sent(*each) for each in (("Other", "ann", "c"), *others)] == [sent, *[None] * 4]
     assert [log.entries.head(app) for app in (APP, "other", "Other", "none")] == [1, 1, 2, 0]
     assert log.entries.heads([APP, "none", "Other"]) == {APP: 1, "Other": 2}
-    assert log.entries.heads([]) == {}
+    assert (log.entries.heads([]), log.entries.apps()) == ({}, ["Other", APP, "other"])
     assert bodies(log.entries.sync("other", "b", 0, 10)[0]) == ["second"]
 
 
@@ -376,25 +376,12 @@ def test_the_age_of_a_long_log_is_looked_at_in_steps(log: MessageLog, write_at: 
 
 def test_nothing_is_made_by_questions(open_store: OpenStore, tmp_path: Any) -> None:
     log = open_store().part(MessageLog)
-    assert (log.entries.head(APP), log.entries.read(APP, 0, 1), log.entries.sync(APP, "a", 0, 1)) == (
-        0,
-        [],
-        ([], False),
-    )
-    assert (log.conversations.page(APP, "a", 0, 1), log.conversations.memberships(APP, "a")) == (
-        ([], False),
-        [],
-    )
+    found = [log.entries.sync(APP, "a", 0, 1), log.conversations.page(APP, "a", 0, 1)]
+    assert (found, log.entries.head(APP)) == ([([], False)] * 2, 0)
+    assert log.entries.read(APP, 0, 1) == log.conversations.memberships(APP, "a") == log.entries.apps() == []
     assert list(tmp_path.iterdir()) == []
     stored(log, say("a", "b"))
     assert (tmp_path / "imserver.db").exists()
-
-
-def test_apps_are_listed_while_they_have_anything_left(log: MessageLog) -> None:
-    assert log.entries.apps() == []
-    stored(log, say("a", "b"), app="one")
-    stored(log, say("a", "b"), app="two")
-    assert log.entries.apps() == ["one", "two"]
 
 
 def test_a_group_is_opened_and_closed_by_an_entry_each(log: MessageLog) -> None:

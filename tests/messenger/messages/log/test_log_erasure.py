@@ -19,7 +19,7 @@ from imserver.messenger.messages.log.lost import EntriesLost
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.log.transaction import UplinkSessions, WriteTransaction
 from tests.messenger.accounts import add_account
-from tests.messenger.messages.log.listening import Listening
+from tests.messenger.log_file import Listening
 from tests.messenger.messages.log.test_log import APP, ids, say, stored
 from tests.stores import OpenStore
 

@@ -35,7 +35,7 @@ from imserver.messenger.messages.log.contract import (
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.log.transaction import lock_head
 from tests.gateway.transport.harness import until
-from tests.messenger.messages.log.listening import Listening
+from tests.messenger.log_file import Listening
 from tests.stores import OpenStore
 
 pytestmark = pytest.mark.sqlite_first

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from imserver.messenger.messages.commands import Search
 from imserver.messenger.messages.log.contract import Appended, Change, Draft, Entry, Receipt, Rejected
 from imserver.messenger.messages.log.message_log import MessageLog
-from tests.messenger.messages.log.listening import Listening
+from tests.messenger.log_file import Listening
 from tests.stores import OpenStore
 
 NODES: list[MessageLog] = []
