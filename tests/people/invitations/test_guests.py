@@ -162,7 +162,8 @@ def test_a_guest_enters_by_invitation_only_and_gathers_nobody(host: Host) -> Non
 
 
 def test_a_guest_reaches_one_user_after_that_user_has_written(host: Host) -> None:
-    relations, gil, ann = host.node.node.core.relations, host.guest().user, host.ann.user
+    relations, guest, ann = host.node.node.core.relations, host.guest(), host.ann.user
+    gil = guest.user
 
     def reached() -> list[bool]:
         return [relations.may_reach(APP, gil, ann), relations.may_write(APP, gil, ann)]
@@ -172,6 +173,7 @@ def test_a_guest_reaches_one_user_after_that_user_has_written(host: Host) -> Non
     assert [relations.may_gather(APP, each) for each in (gil, ann, "")] == [False, True, True]
     host.ann.post("messages/send", to=gil, text="hello")
     assert reached() == [True, True]
+    guest.post("messages/send", to=ann, text="hello, Ann")
 
 
 def test_a_guest_sends_a_limited_number_of_messages(host: Host) -> None:

@@ -252,22 +252,6 @@ def test_a_bot_starts_no_conversation_with_somebody_who_has_blocked_its_owner(se
     assert sent((first, ann), (second, ann)) == [True, False], "a conversation goes on"
 
 
-def test_a_guest_starts_no_conversation_with_one_user(setting: Setting) -> None:
-    log = setting.log
-    guest, ann = add_account(setting.store, APP, guest=1), add_account(setting.store, APP)
-    at = setting.group(ann, guest)
-
-    def sent(sender: str, to: str) -> Appended | Rejected:
-        (result,) = log.writer.append(APP, [Draft(sender=sender, to_user=to, body=b"x", time_ms=1)])
-        assert isinstance(result, Appended | Rejected)
-        return result
-
-    setting.say(guest, at, "in a group")
-    assert sent(guest, ann) == sent(guest, "nobody") == Rejected(RejectReason.BLOCKED)
-    assert isinstance(sent(ann, guest), Appended)
-    assert isinstance(sent(guest, ann), Appended), "a conversation goes on"
-
-
 def test_a_group_has_a_limited_number_of_bots(setting: Setting) -> None:
     log = setting.log
     bots = [setting.add_bot() for _ in range(MOST_BOTS + 1)]
