@@ -51,12 +51,16 @@ def test_a_message_is_delivered_and_acknowledged_after_the_commit() -> None:
 
 def test_receivers_must_be_accounts_where_all_users_are() -> None:
     with Node() as node:
-        results: list[Any] = []
-        for user, app, more in (("1", "another", {}), ("2", APP, {}), ("3", APP, {"to_anybody": True})):
-            node.logins.account_apps = {app}
-            node.messaging.send(APP, Draft(sender="ann", to_user=user, **more), results.append)
-        until(lambda: len(results) == 3)
-        assert [getattr(each, "reason", "") for each in results] == ["", "unknown_account", ""]
+        for user, app, to_anybody, reason in (
+            ("1", "another", False, ""),
+            ("2", APP, False, "unknown_account"),
+            ("3", APP, True, ""),
+        ):
+            node.logins.account_apps, results = {app}, list[Any]()
+            draft = Draft(sender="ann", to_user=user, to_anybody=to_anybody)
+            node.messaging.send(APP, draft, results.append)
+            until(lambda results=results: results)  # type: ignore[misc]
+            assert getattr(results[0], "reason", "") == reason
 
 
 @pytest.mark.parametrize("cursor", [None, 99])
