@@ -56,7 +56,9 @@ def test_receivers_must_be_accounts_where_all_users_are() -> None:
             ("2", APP, False, "unknown_account"),
             ("3", APP, True, ""),
         ):
-            node.logins.account_apps, results = {app}, list[Any]()
+            node.logins.account_apps.clear()
+            node.logins.account_apps.add(app)
+            results: list[Any] = []
             draft = Draft(sender="ann", to_user=user, to_anybody=to_anybody)
             node.messaging.send(APP, draft, results.append)
             until(lambda results=results: results)  # type: ignore[misc]

@@ -217,7 +217,7 @@ def test_limits_have_names_and_leave_nothing_behind(harness: Harness, streams: S
 
 
 def test_no_stream_is_opened_in_a_channel_that_the_app_does_not_have() -> None:
-    with OptionsHarness({}) as harness:
+    with OptionsHarness() as harness:
         harness.known_channels_only = True
         with pytest.raises(ChannelRefused) as refused:
             streams_of(harness).open(MULTI, head(PLAIN), "")
