@@ -82,6 +82,7 @@ class ApiNode(Harness):
             near.setblocking(False)
             self.clients[app, user] = Client(far)
             connection = Connection(self.core.network.context, near, "127.0.0.1:1", encoding, monotonic())
+            self.core.network.poller.add(connection)
             self.core.hub.join(self.core.hub.apps[app], connection, user, "")
 
     def close(self) -> None:
