@@ -120,7 +120,7 @@ def test_a_traceback_goes_with_its_line(logs_to: OpenLogs, form: str) -> None:
         b"\xff\xfe".decode("utf-8", "surrogateescape"),  # no text
     ],
 )
-def test_what_a_client_says_fakes_no_line_and_drives_no_terminal(
+def test_what_clients_say_fakes_no_line_and_drives_no_terminal(
     logs_to: OpenLogs, form: str, evil: str
 ) -> None:
     logs, path = logs_to(format=form)
@@ -225,7 +225,7 @@ def test_a_line_is_the_same_whatever_came_before_it(logs_to: OpenLogs) -> None:
 
 
 @pytest.mark.parametrize(("share", "some"), [(0.0, range(1)), (0.5, range(300, 700))])
-def test_requests_but_slow_ones_and_failures_can_be_left_out(
+def test_all_but_slow_requests_and_failures_can_be_left_out(
     logs_to: OpenLogs, share: float, some: range
 ) -> None:
     logs, path = logs_to(request_share=share)

@@ -85,9 +85,7 @@ def test_auto_is_a_process_for_each_core_and_more_only_for_open_files(
 @pytest.mark.parametrize(
     ("quota", "found"), [("150000 100000", 2), ("max 100000", 8), ("50000 100000", 1), ("", 8), ("x y z", 8)]
 )
-def test_a_container_has_the_cores_of_its_quota(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, found: int
-) -> None:
+def test_a_quota_gives_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, found: int) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     if quota:
         (tmp_path / "cpu.max").write_text(quota, encoding="ascii")
@@ -223,7 +221,7 @@ def test_a_missing_secret_is_not_replaced_while_a_server_runs(tmp_path: Path, sh
     server.stop()
 
 
-def test_a_given_secret_file_is_used_unless_it_is_short_or_missing(
+def test_a_secret_file_is_used_unless_short_or_missing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "given"

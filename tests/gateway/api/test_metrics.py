@@ -237,9 +237,7 @@ def test_a_scrape_gets_all_nodes_of_the_machine_and_no_other(node: ApiNode) -> N
 @pytest.mark.parametrize(
     ("key", "status"), [("", 401), ("wrong", 401), ("read-key", 200), ("app-key", 403), ("admin-key", 200)]
 )
-def test_outside_demo_mode_a_scrape_needs_a_key_of_all_apps(
-    start_node: StartNode, key: str, status: int
-) -> None:
+def test_with_keys_a_scrape_needs_one_of_all_apps(start_node: StartNode, key: str, status: int) -> None:
     assert scrape(start_node(KEYS), key).status_code == status
 
 

@@ -102,9 +102,7 @@ OF_WRONG_TYPE = (
 
 
 @pytest.mark.parametrize("path", [ONE, ALL, BATCH])
-def test_values_of_a_wrong_type_and_what_is_too_large_are_refused_with_1001(
-    start_node: StartNode, path: str
-) -> None:
+def test_a_wrong_type_and_what_is_too_large_are_refused_with_1001(start_node: StartNode, path: str) -> None:
     node = start_node(LIMITED)
     wrong = [{"appID": 101, "userID": "马远", **one} for one in OF_WRONG_TYPE]
     for document in (*wrong, ["马远"], b"{", b"", b'{"userID":"\xff"}'):
@@ -323,9 +321,7 @@ def kick(node: ApiNode, as_json: bool = False, **fields: Any) -> Any:
 @pytest.mark.parametrize(
     ("as_json", "given"), [(False, {"banSeconds": "60"}), (False, {}), (True, {"banSeconds": 1.5})]
 )
-def test_a_kick_closes_the_connections_of_a_user_and_may_ban_for_a_time(
-    node: ApiNode, as_json: bool, given: dict[str, Any]
-) -> None:
+def test_a_kick_closes_connections_and_may_ban(node: ApiNode, as_json: bool, given: dict[str, Any]) -> None:
     nobody = {"kickResults": False, "kickCount": 0}
     for body in ("userID=马远", "appID=0&userID=马远", "appID=101", "appID=101&userID="):
         assert decoded(node.request("POST", KICK, body.encode()))["data"] == nobody
@@ -391,7 +387,7 @@ def test_a_key_of_one_app_looks_into_that_app_only_and_keys_may_change(keyed: Ap
 
 
 @pytest.mark.parametrize(("app", "user"), [(102, "马远"), (101, "ann")], ids=["of a page", "with a session"])
-def test_a_user_lists_and_sends_to_all_in_their_app_by_their_own_name(
+def test_a_user_lists_and_sends_to_all_of_their_app_as_themselves(
     keyed: ApiNode, app: int, user: str
 ) -> None:
     token = ANN if user == "ann" else keyed.page(str(app), user)
@@ -430,9 +426,7 @@ def test_users_send_no_faster_than_over_one_connection(start_node: StartNode) ->
 
 
 @pytest.mark.parametrize(("name", "can_be_named"), [("shop", True), ("系统", True), ("system:1", False)])
-def test_an_app_id_may_be_the_name_of_an_app_of_this_dialect(
-    start_node: StartNode, name: str, can_be_named: bool
-) -> None:
+def test_an_app_id_may_be_the_name_of_an_app(start_node: StartNode, name: str, can_be_named: bool) -> None:
     node = start_node(with_keys(KeySettings("push-key", ("push", "read")), apps={name: TenantSettings()}))
     node.begin(name, "bob")
     fields = {"appID": name, "userID": "bob", "message": "hi"}

@@ -76,7 +76,7 @@ def position_of(history: ChannelHistory) -> Position:
     return found[0]
 
 
-def test_publications_are_numbered_the_newest_stay_whole_and_a_removed_history_goes_on(
+def test_publications_are_numbered_the_newest_stay_and_a_removed_history_goes_on(
     history: ChannelHistory,
 ) -> None:
     assert read(history) == ([], 0)
@@ -196,7 +196,7 @@ def test_channels_without_use_are_forgotten_in_the_end_but_not_those_with_subscr
 # --- of Redis -----------------------------------------------------------------------------------------------
 
 
-def test_an_app_that_is_created_anew_does_not_read_the_history_of_the_deleted_one(
+def test_an_app_made_anew_has_not_the_history_of_the_former(
     server: RedisServer, start_node: StartNode
 ) -> None:
     created = {"101": 1_800_000_000}
@@ -326,7 +326,7 @@ def test_a_repeated_long_call_appends_nothing(server: RedisServer, start_node: S
     assert read(history)[0] == list(enumerate(letters, 1))
 
 
-def test_a_publication_that_is_tried_again_on_another_node_is_stored_once(
+def test_a_publication_tried_again_elsewhere_is_stored_once(
     server: RedisServer, start_node: StartNode
 ) -> None:
     one, other = start_node(server, 1).history, start_node(server, 2).history

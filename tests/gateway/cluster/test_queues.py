@@ -42,9 +42,7 @@ def test_a_queue_is_bounded(limits: tuple[int, int], sizes: list[int], added: li
 
 
 @given(st.lists(st.integers(0, 3 * BATCH_BYTES // 2), max_size=40), st.integers(0, 2500))
-def test_batches_keep_the_order_and_their_bounds_also_when_they_are_put_back(
-    sizes: list[int], small: int
-) -> None:
+def test_batches_keep_order_and_bounds_also_when_they_are_put_back(sizes: list[int], small: int) -> None:
     items = [bytes(size) for size in sizes] + [b"%d" % number for number in range(small)]
     queue, total = SendQueue(10_000, 1 << 40), sum(map(len, items))
     for _ in range(2):
@@ -101,9 +99,7 @@ def test_the_senders_remembered_are_bounded_and_those_active_lately_stay() -> No
     assert counters.gaps == 1, "the oldest one is forgotten"
 
 
-def test_a_rate_limited_warning_is_written_at_once_and_then_once_a_minute(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_a_rate_limited_warning_is_written_at_once_then_each_minute(caplog: pytest.LogCaptureFixture) -> None:
     now = 0.0
     complain = RateLimitedLog(logging.getLogger("test"), "%s was refused", clock=lambda: now)
     for _ in range(3):

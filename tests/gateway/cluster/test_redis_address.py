@@ -121,9 +121,7 @@ def works(start_node: StartNode, settings: RedisSettings) -> None:
     assert a.counters.errors == b.counters.errors == 0
 
 
-def test_a_numbered_database_of_a_single_server_by_its_unix_socket(
-    tmp_path: Path, start_node: StartNode
-) -> None:
+def test_a_numbered_database_of_a_server_by_its_unix_socket(tmp_path: Path, start_node: StartNode) -> None:
     # Short: a path of a socket has 107 bytes at most.
     server = RedisServer(tmp_path, "--unixsocket", "redis.sock")
     try:

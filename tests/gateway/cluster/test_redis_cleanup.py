@@ -26,9 +26,7 @@ def keys(server: RedisServer, pattern: str) -> list[str]:
         return sorted(client.scan_iter(pattern, 1000))
 
 
-def test_every_node_finds_the_nodes_with_members_and_not_those_of_an_earlier_life(
-    server: RedisServer, start_node: StartNode
-) -> None:
+def test_every_node_finds_members_but_of_no_earlier_life(server: RedisServer, start_node: StartNode) -> None:
     a, b, c = (start_node(server, number) for number in (1, 2, 3))
     enter(a, "lobby", members=2)
     enter(b, "lobby", members=3)
@@ -55,9 +53,7 @@ def test_no_channel_is_found_while_redis_is_away(
     assert a.report_channels([ReportedMembers("101", "garden", 1)]) is None
 
 
-def test_a_question_that_had_to_reconnect_is_not_answered(
-    own_server: RedisServer, start_node: StartNode
-) -> None:
+def test_a_question_that_reconnected_is_not_answered(own_server: RedisServer, start_node: StartNode) -> None:
     """Before the watch has looked: another server may have answered."""
     a = start_node(own_server, 1, ClusterSettings(lease_seconds=60, renew_seconds=30, redis_seconds=10.0))
     enter(a, "lobby")
@@ -114,7 +110,7 @@ def test_only_buckets_that_the_dead_used_are_looked_into(server: RedisServer, pa
 
 
 @pytest.mark.parametrize("users", [1, pytest.param(3000, marks=pytest.mark.full("programs"))])
-def test_without_a_bucket_list_or_with_one_that_is_full_all_buckets_are_searched(
+def test_without_a_bucket_list_or_a_full_one_all_are_searched(
     server: RedisServer, pair: Pair, users: int
 ) -> None:
     a, b = pair
@@ -135,9 +131,7 @@ def test_without_a_bucket_list_or_with_one_that_is_full_all_buckets_are_searched
     assert keys(server, "imserver:users:*") == []
 
 
-def test_a_bucket_list_that_is_lost_or_in_doubt_is_written_again(
-    server: RedisServer, start_node: StartNode
-) -> None:
+def test_a_bucket_list_lost_or_in_doubt_is_written_again(server: RedisServer, start_node: StartNode) -> None:
     a = start_node(server, 1)
 
     def is_written() -> bool:

@@ -71,7 +71,7 @@ def start_holder(start_node: StartNode) -> Callable[..., Holder]:
 # --- stalled ------------------------------------------------------------------------------------------------
 
 
-def test_what_was_on_the_way_when_redis_stalled_leaves_no_stale_session(
+def test_what_was_on_its_way_when_redis_stalled_leaves_no_session(
     own_server: RedisServer, start_holder: Callable[..., Holder]
 ) -> None:
     holder = start_holder(own_server)

@@ -54,9 +54,7 @@ def ref_of(node: RedisRegistry, session: Session) -> SessionRef:
 # --- who lives ----------------------------------------------------------------------------------------------
 
 
-def test_nodes_see_each_other_until_they_leave_or_are_restarted(
-    server: RedisServer, start_node: StartNode
-) -> None:
+def test_nodes_see_each_other_until_they_leave_or_restart(server: RedisServer, start_node: StartNode) -> None:
     received: list[int] = []
     a = start_node(server, 1, LASTING, events=replace(QUIET, leases_changed=lambda: received.append(1)))
     until(lambda: received)
@@ -118,7 +116,7 @@ def test_a_node_renews_no_lease_of_another_one(server: RedisServer, start_node: 
     assert a.keeper.past_epochs == (epoch,)
 
 
-def test_a_node_that_cannot_take_a_new_epoch_still_sees_the_others(
+def test_a_node_without_a_new_epoch_still_sees_the_others(
     own_server: RedisServer, start_node: StartNode
 ) -> None:
     b, a = start_node(own_server, 2), start_node(own_server, 1)
@@ -194,7 +192,7 @@ def test_nodes_that_fit_join(server: RedisServer, start_node: StartNode) -> None
 
 
 @pytest.mark.full("processes")
-def test_a_node_that_says_itself_that_it_lives_is_believed_until_the_next_look(
+def test_a_node_that_says_it_lives_is_believed_until_a_look(
     server: RedisServer, start_node: StartNode
 ) -> None:
     a = start_node(server, 1)
@@ -235,7 +233,7 @@ def test_leases_are_read_again_in_another_life_of_the_data(
 # --- who is where -------------------------------------------------------------------------------------------
 
 
-def test_users_and_channels_of_a_node_that_joined_a_moment_ago_are_found(
+def test_users_and_channels_of_a_node_that_just_joined_are_found(
     server: RedisServer, start_node: StartNode
 ) -> None:
     rarely = ClusterSettings(lease_seconds=3600, renew_seconds=1000, redis_seconds=10.0)
@@ -269,9 +267,7 @@ def test_logins_elsewhere_replace_and_the_replaced_node_learns_of_each_once(
     assert (a.unregister(older[0]), b.unregister(newer[0])) == (False, True)
 
 
-def test_refuse_holds_across_nodes_and_ends_with_the_life_of_the_holder(
-    server: RedisServer, pair: Pair
-) -> None:
+def test_refuse_holds_across_nodes_until_the_end_of_the_holder(server: RedisServer, pair: Pair) -> None:
     a, b = pair
     first = begin(a, policy="refuse")
     second = Session("101", "ann", "", "refuse")
@@ -319,7 +315,7 @@ def record(server: RedisServer, user: str = "ann", app: str = "101") -> dict[str
     return found
 
 
-def test_neither_a_refused_login_nor_the_end_of_an_older_session_changes_the_record(
+def test_a_refused_login_and_the_end_of_an_older_session_change_no_record(
     server: RedisServer, pair: Pair
 ) -> None:
     a, b = pair
@@ -358,9 +354,7 @@ def few_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("few_buckets")
-def test_what_a_dead_node_left_is_cleared_away_by_one_of_the_others(
-    server: RedisServer, start_node: StartNode
-) -> None:
+def test_what_a_dead_node_left_is_cleared_by_one_other(server: RedisServer, start_node: StartNode) -> None:
     a, b, c = (start_node(server, number, LASTING) for number in (1, 2, 3))
     users = [f"user{i}" for i in range(300)]
     for user in users:
@@ -387,7 +381,7 @@ def test_what_a_dead_node_left_is_cleared_away_by_one_of_the_others(
 
 
 @pytest.mark.usefixtures("few_buckets")
-def test_a_user_who_logs_in_while_the_dead_are_cleared_away_stays_online(
+def test_who_logs_in_while_the_dead_are_cleared_stays_online(
     server: RedisServer, start_node: StartNode
 ) -> None:
     a, b = start_node(server, 1, LASTING), start_node(server, 2, LASTING)
@@ -410,7 +404,7 @@ def test_a_user_who_logs_in_while_the_dead_are_cleared_away_stays_online(
 
 
 @pytest.mark.parametrize("clean", [True, False])
-def test_a_node_that_stops_leaves_a_cleanup_task_only_if_it_leaves_sessions(
+def test_a_stopped_node_leaves_a_task_only_with_sessions(
     server: RedisServer, pair: Pair, clean: bool
 ) -> None:
     a, b = pair
@@ -493,7 +487,7 @@ def address_of_push(node: RedisRegistry, id: str, user: str = "ann") -> list[tup
 
 
 @pytest.mark.parametrize("tracking", [True, False], ids=["tracking", "forbidden"])
-def test_a_user_who_moves_is_found_by_the_next_push(
+def test_who_moves_is_found_by_the_next_push(
     own_server: RedisServer, start_node: StartNode, tracking: bool
 ) -> None:
     with own_server.client() as client:

@@ -157,7 +157,7 @@ def check(nodes: Nodes, user: str, model: Model) -> None:
     ),
 )
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_of_sessions_that_come_and_go_at_once_the_highest_number_is_left(
+def test_of_sessions_that_come_at_once_the_highest_is_left(
     nodes: Nodes, policy: str, lives: list[tuple[int, str]]
 ) -> None:
     user = next(users)

@@ -151,7 +151,7 @@ def test_a_registration_that_redis_carries_out_late_gives_way_to_sessions_that_b
 # --- message ids --------------------------------------------------------------------------------------------
 
 
-def test_ids_are_pending_until_they_are_accepted_or_free_again_and_of_a_push_only_if_its_user_is_there(
+def test_ids_are_pending_until_accepted_or_free_of_a_push_if_its_user_is_there(
     registry: RedisRegistry,
 ) -> None:
     assert registry.claim([]) == []
@@ -211,7 +211,7 @@ NODE = "10.0.0.1:9001"
         ("a_50%", b"acc:user:online:a%5F50%25_ann", "appID", "userID", "a_50%"),
     ],
 )
-def test_a_record_is_where_its_original_has_it(
+def test_a_record_is_where_it_was(
     app: str, key: bytes, app_key: str, user_key: str, value: int | str
 ) -> None:
     assert record_key(app, b"ann") == key

@@ -52,9 +52,7 @@ def receive(node: Node, count: int) -> None:
 # --- events -------------------------------------------------------------------------------------------------
 
 
-def test_events_arrive_in_their_order_those_of_one_turn_in_one_batch_and_too_large_ones_are_refused(
-    peers: Nodes,
-) -> None:
+def test_events_arrive_in_order_those_of_a_turn_in_one_batch_and_too_large_ones_do_not(peers: Nodes) -> None:
     a, b = peers.pair()
     items = [b"", *(b"%d" % number for number in range(99))]
     assert all(a.rpc.send(b.lease, item) for item in items)
@@ -219,9 +217,7 @@ def test_a_new_connection_may_take_longer_than_a_queue_may_stand(peers: Nodes) -
     assert (a.counters.refused, a.counters.breaker_opens) == (0, 0)
 
 
-def test_a_late_loop_does_not_take_its_peer_for_dead_and_a_probe_that_fails_is_followed_by_another(
-    peers: Nodes,
-) -> None:
+def test_a_late_loop_takes_no_peer_for_dead_and_a_probe_follows_one_that_fails(peers: Nodes) -> None:
     peer = peers(1).rpc.peers.get(lease_of_nobody(2))
     for _ in range(3):
         gevent.spawn(monkey.get_original("time", "sleep"), 3 * rpc_peer.LATE_SECONDS)
@@ -291,9 +287,7 @@ def test_an_answer_that_fails_or_is_too_large_is_an_error_at_once_and_gives_the_
             a.rpc.query(b.lease, "kind", body)
 
 
-def test_three_hundred_questions_at_once_are_all_answered_at_most_64_at_a_time_and_a_ping_has_its_turn(
-    peers: Nodes,
-) -> None:
+def test_of_many_questions_at_most_64_are_answered_at_a_time_and_a_ping_has_its_turn(peers: Nodes) -> None:
     a, b = peers.pair()
     go_on, in_work, most = gevent.event.Event(), set[bytes](), 0
 
@@ -360,9 +354,7 @@ def test_a_node_with_too_many_questions_says_that_it_is_busy(peers: Nodes) -> No
 
 @pytest.mark.full("faults")
 @pytest.mark.parametrize("end", [Rpc.stop, Rpc.kill])
-def test_nothing_is_left_of_questions_and_of_a_node_that_ended(
-    peers: Nodes, end: Callable[[Rpc], None]
-) -> None:
+def test_nothing_is_left_of_questions_and_of_an_ended_node(peers: Nodes, end: Callable[[Rpc], None]) -> None:
     others = peers.pair()  # what the first ones of a process open stays open
     assert others[0].rpc.query(others[1].lease, "kind", b"") == b"kind:"
     files, before = len(os.listdir("/proc/self/fd")), greenlets()
@@ -578,7 +570,7 @@ def test_who_knows_the_servers_public_key_still_needs_the_clusters_own_and_encry
     ],
     ids=["http", "zeros", "ones", "null", "hello", "announces too much", "nothing"],
 )
-def test_garbage_instead_of_a_handshake_is_counted_and_harms_nobody(
+def test_garbage_for_a_handshake_is_counted_and_harms_nobody(
     peers: Nodes, channel: str, garbage: bytes
 ) -> None:
     node, peer = peers.pair()

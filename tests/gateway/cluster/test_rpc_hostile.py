@@ -84,9 +84,7 @@ def test_what_is_no_batch_or_question_is_dropped_whole_and_costs_nobody_else_any
 
 
 @pytest.mark.parametrize(("kind", "port"), [(zmq.PUSH, "data_address"), (zmq.DEALER, "control_address")])
-def test_a_message_above_the_limit_ends_its_connection_only(
-    pair: tuple[Node, Node], kind: int, port: str
-) -> None:
+def test_a_message_above_the_limit_ends_its_connection(pair: tuple[Node, Node], kind: int, port: str) -> None:
     a, b = pair
     with stranger(kind, getattr(a.rpc, port)) as one:
         one.send(bytes(MESSAGE_BYTES + 1000))
@@ -156,9 +154,7 @@ def bad_answers(message_id: bytes) -> list[bytes]:
     ]
 
 
-def test_bad_repeated_late_and_unasked_answers_do_not_stop_who_asks(
-    peers: Nodes, hostile: HostileServer
-) -> None:
+def test_bad_repeated_late_and_unasked_answers_stop_nobody(peers: Nodes, hostile: HostileServer) -> None:
     a = peers(1)
     for turn in range(3):
         asking = attempt(a, hostile.lease)

@@ -126,9 +126,7 @@ def test_commands_answer_alike(
     assert (by_route.status, shown.get("code"), shown.get("message")) == (status, code, message)
 
 
-def test_an_error_in_a_route_of_the_originals_is_logged_and_answered_with_1004(
-    api: Api, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_error_of_an_original_is_logged_and_1004(api: Api, caplog: pytest.LogCaptureFixture) -> None:
     endpoint = api.bind(Route("GET", "/users", Needs.ANYONE, lambda _, call: call.reply(1 // 0)))
     answered = answer(api, endpoint, HttpRequest("GET", "/users", b"", b"", {}, "192.0.2.1"))
     assert (answered.status, msgspec.json.decode(answered.body)["code"]) == (200, 1004)

@@ -54,9 +54,7 @@ LETTERS = st.text(alphabet="ab你é😀{\n", max_size=300)
 
 
 @given(start=LETTERS, before=LETTERS, after=LETTERS, middle=LETTERS, end=LETTERS)
-def test_a_delta_makes_the_text_and_is_shorter(
-    start: str, before: str, after: str, middle: str, end: str
-) -> None:
+def test_a_delta_makes_the_text_in_less(start: str, before: str, after: str, middle: str, end: str) -> None:
     one, other = (start + before + middle + end).encode(), (start + middle + after + middle + end).encode()
     delta = make_delta(one, other)
     if delta is not None:

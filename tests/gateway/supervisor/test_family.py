@@ -79,7 +79,7 @@ def test_the_supervisor_has_no_loop_thread_or_foreign_socket_when_it_forks(start
 
 
 @pytest.mark.full("processes")
-def test_the_nodes_of_a_family_have_own_listeners_and_little_memory_and_obey_each_signal(
+def test_the_nodes_have_own_listeners_and_little_memory_and_obey_each_signal(
     start_family: StartFamily,
 ) -> None:
     first = free_ports(6)
@@ -137,9 +137,7 @@ def test_the_nodes_of_a_family_have_own_listeners_and_little_memory_and_obey_eac
 
 
 @pytest.mark.full("processes")
-def test_handshakes_that_wait_in_the_queue_of_a_killed_node_are_served_by_the_next(
-    start_family: StartFamily,
-) -> None:
+def test_handshakes_in_the_queue_of_a_killed_node_are_served_by_the_next(start_family: StartFamily) -> None:
     family = start_family(processes=2)
     stopped = family.pids[0]
     pause(stopped)
@@ -194,7 +192,7 @@ def test_a_node_whose_loop_hangs_shows_where_and_is_killed_but_not_after_a_long_
 
 
 @pytest.mark.full("processes")
-def test_a_node_that_cannot_start_again_is_tried_with_growing_pauses_while_the_others_serve(
+def test_a_node_that_cannot_start_is_tried_with_growing_pauses_as_others_serve(
     start_family: StartFamily,
 ) -> None:
     family = start_family(processes=2)
@@ -233,7 +231,7 @@ def test_a_rolling_restart_replaces_all_nodes_one_by_one_and_refuses_nobody(
 
 
 @pytest.mark.full("processes")
-def test_a_rolling_restart_takes_new_settings_keeps_others_and_stops_at_a_node_that_does_not_start(
+def test_a_rolling_restart_takes_new_settings_and_stops_at_a_node_that_fails(
     start_family: StartFamily,
 ) -> None:
     family = start_family(processes=2)

@@ -32,9 +32,7 @@ def refused(folder: Path, *arguments: str, sound: str = "", **environment: str) 
 @pytest.mark.full("processes")
 @pytest.mark.parametrize("option", ["--http-port", "--ws-port"])
 @pytest.mark.parametrize("shared", [False, True])
-def test_a_taken_port_is_refused_also_one_that_would_be_shared(
-    tmp_path: Path, option: str, shared: bool
-) -> None:
+def test_a_taken_port_is_refused_also_a_shared_one(tmp_path: Path, option: str, shared: bool) -> None:
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
         listener.bind(("127.0.0.1", 0))

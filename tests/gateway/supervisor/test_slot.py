@@ -178,7 +178,7 @@ def taken_by(all_listeners: list[Listeners], name: str, clients: int = 200) -> C
 
 @linux
 @pytest.mark.parametrize("closed", [set(), {0}, {1, 3}, {1, 2, 3, 4}])
-def test_all_share_port_0_and_clients_are_kept_away_from_those_that_take_none(
+def test_clients_are_kept_away_from_listeners_that_take_none(
     all_listeners: list[Listeners], closed: set[int]
 ) -> None:
     steering = ConnectionSteering(all_listeners)

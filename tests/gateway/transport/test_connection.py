@@ -484,7 +484,7 @@ def test_an_unfinished_frame_counts_in_the_nodes_budget_until_it_is_whole(harnes
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
 @pytest.mark.parametrize("size", [10, 125, 126, 300, 4000])
 @pytest.mark.parametrize("cut", [1, 2, 3, 5, 7, 9, -1])
-def test_the_beginning_of_a_small_frame_is_kept_without_a_parser(
+def test_a_small_frame_begins_without_a_parser(
     harness: SocketHarness, opcode: int, size: int, cut: int
 ) -> None:
     log = Log()

@@ -204,7 +204,7 @@ LENGTHS = (
         *((frame(opcode, b"", declared=size, form=64), codes) for opcode, size, codes in LENGTHS),
     ],
 )
-def test_broken_compression_and_what_declares_too_much_are_refused_at_their_heads(
+def test_broken_compression_and_too_large_sizes_are_refused_at_once(
     bad: bytes, codes: tuple[int, ...]
 ) -> None:
     assert code_of(bad, deflate=bad in BROKEN) in codes

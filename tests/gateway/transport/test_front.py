@@ -365,9 +365,7 @@ def test_a_connection_that_sends_nothing_is_closed_and_half_a_head_is_answered(
         assert silent.until_ended() == b""
 
 
-def test_another_request_in_a_packet_has_its_own_time(
-    harness: Harness, later: Callable[[float], None]
-) -> None:
+def test_each_request_in_a_packet_has_its_own_time(harness: Harness, later: Callable[[float], None]) -> None:
     whole = request("/fast")
     with harness.call() as caller:
         caller.send(whole[:10])
@@ -386,7 +384,7 @@ def test_another_request_in_a_packet_has_its_own_time(
         assert caller.response()[0] == 408
 
 
-def test_a_connection_whose_request_is_being_answered_does_not_expire(
+def test_a_connection_that_is_answered_does_not_expire(
     harness: Harness, later: Callable[[float], None]
 ) -> None:
     harness.go.clear()

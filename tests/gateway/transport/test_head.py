@@ -458,7 +458,7 @@ def wanted(method: str, path: str) -> bool:
         ("POST /files", b"Content-Length: 2\r\nUpgrade: websocket\r\nConnection: upgrade", False),
     ],
 )
-def test_a_body_is_streamed_on_its_own_path_only_and_with_a_length_only(
+def test_a_body_with_a_length_is_streamed_on_its_path(
     request_line: str, given: bytes, is_streamed: bool
 ) -> None:
     parsed = parse_head(lines(f"{request_line} HTTP/1.1".encode(), HOST, given))

@@ -104,9 +104,7 @@ def test_whoever_calls_is_accepted_with_their_address_on_a_socket_that_never_blo
     assert text_of(("::1", 80, 0, 0)) == "[::1]:80"
 
 
-def test_a_defect_behind_the_listener_is_logged_and_the_listener_opens_again(
-    desk: Desk, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_listener_goes_on_after_a_logged_defect(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
     desk.fail = True
     with caplog.at_level(logging.ERROR):
         desk.call()

@@ -48,7 +48,7 @@ def fill(connection: Connection, frames: int = 4000) -> list[bytes]:
 # --- one turn -----------------------------------------------------------------------------------------------
 
 
-def test_all_that_one_turn_enqueues_leaves_in_one_send_or_in_several_of_whole_frames(
+def test_all_that_one_turn_enqueues_leaves_in_one_send_or_some_of_whole_frames(
     harness: SocketHarness,
 ) -> None:
     connection, client = harness.connect()

@@ -222,9 +222,7 @@ def test_what_comes_while_a_command_blocks_waits_for_it_and_turns_no_loop(lot: L
     assert order == ["begin 1", "end 1", "begin 2", "end 2"]
 
 
-def test_peers_that_go_before_or_while_their_commands_block_turn_no_loop_and_are_closed_after_them(
-    kind: Any,
-) -> None:
+def test_peers_that_go_before_or_while_their_commands_block_turn_no_loop_and_are_closed(kind: Any) -> None:
     go, served, slow = waiting()
     with SocketHarness(poller=kind) as harness:
         clients = [harness.connect(harness.encoding(slow), tcp=True)[1] for _ in range(30)]
