@@ -188,15 +188,6 @@ JSON_BODIES: tuple[tuple[str, Body], ...] = (
 )
 FORM_ROUTES = ("/login", "/register", "/friend/add", "/group/create", "/user/sendMessage")
 JSON_ROUTES = ("/api/v1/push", "/api/v1/accounts/login", "/api/v1/batch", "/user/onlineBatch")
-_ESCAPES = b'{"login":"%b"}' % (b"\\u4e2d" * 10_900)
-STRANGER_BODIES: dict[str, dict[str, Body]] = {
-    "/api/v1/accounts/reset": {"anybody": lambda: b'{"login":"%d"}' % time.time_ns()},
-    "/api/v1/accounts/reset/finish": {
-        "a guessed code": lambda: b'{"code":"%d","password":"battery staple"}' % time.time_ns()
-    },
-    "/api/v1/accounts/oauth/start": {"an ordinary one": lambda: b'{"provider":"example"}'},
-    "/api/v1/accounts/oauth/finish": {"a guessed login": lambda: b'{"login":"%d"}' % time.time_ns()},
-}
 HOOK_BODIES = (
     ("64 KB of [", JSON, b"[" * MESSAGE_BYTES),
     ("6,000 members", JSON, b"{%b}" % b",".join(_MEMBER % number for number in range(5_900))),
@@ -270,13 +261,6 @@ def _messages() -> Iterator[Attack]:
 
 def _people() -> Iterator[Attack]:
     """The requests that anybody may send to a server with accounts, bots and login providers."""
-    for path, bodies in STRANGER_BODIES.items():
-        for name, body in bodies.items():
-            ordinary = _post(path, JSON, body)
-            yield Attack(f"POST {path}, {name}", ordinary, mode="people")
-            yield Attack(f"64 KB of POST {path}, {name}", _as_many(ordinary), mode="people")
-        for name, data in (("64 KB of [", b"[" * MESSAGE_BYTES), ("64 KB of \\u escapes", _ESCAPES)):
-            yield Attack(f"POST {path}, {name}", _post(path, JSON, data), mode="people")
     text = b'{"text":"x"}'
     for name, kind, data in (("an ordinary one", JSON, text), *HOOK_BODIES):
         yield Attack(f"POST /hooks/, {name}", _post(HOOK, kind, data), mode="people")
@@ -327,11 +311,14 @@ def _repeated_requests(make: Callable[[Mapping[str, Any]], Iterator[Request]]) -
 
 
 def operation_attacks(document: Json) -> Iterator[Attack]:
-    """Each operation of the OpenAPI document: in demo mode, of an account and of a bot."""
+    """Each operation of the OpenAPI document: in demo mode, of an account, a bot, and of a stranger."""
     for name, requests in operation_requests(document):
         build = _repeated_requests(requests)
         yield Attack(name, build, mode="keys" if name in _ENDS_DEMO else "demo", of=name)
         yield Attack(f"{name}, of an account", build, mode="people", account=True, of=name)
+        method, path = name.split(" ")
+        if "/accounts/" in path and not document["paths"][path][method.lower()]["security"]:
+            yield Attack(f"{name}, of a stranger", build, mode="people", of=name)
         if "/stream/" in name or "bots/commands" in name:
             yield Attack(f"{name}, of a bot", build, mode="people", bot=True, of=name)
 
@@ -474,6 +461,8 @@ def _open_stream(generator: Generator) -> Json:
     return {"session": found.get("session", ""), "connection": found.get("client", "")}
 
 
+STRANGER: Json = {"app": "gochat", "user": USER, "id": 1, "provider": "example", "login": "nobody"}
+"""What somebody may name who has no account."""
 _HISTORY = "history", "subscribe", "batch", "emulation"
 """Words in the names of attacks that read the history of the channel."""
 
@@ -496,21 +485,16 @@ def _attacker(generator: Generator, wanted: Attack) -> Attacker:
         if wanted.of.startswith("POST /api/v1/asks/") or wanted.of.endswith(" answer"):
             sender, receiver = (OTHER, USER) if wanted.of.endswith(" answer") else (USER, OTHER)
             options = [{"text": "x", "value": "x"}]
-            question = {
-                "app": "default",
-                "user": sender,
-                "to": receiver,
-                "text": "x",
-                "options": options,
-                "free_text": True,
-            }
-            known["ask"] = post(target, "/api/v1/asks/create", question)["id"]
+            question = {"app": "default", "user": sender, "to": receiver, "text": "x", "options": options}
+            known["ask"] = post(target, "/api/v1/asks/create", {**question, "free_text": True})["id"]
         operation = wanted.of.partition("/api/v1/")[2]
         if operation in OBJECTS:
             known["object"] = object_of(attacker, operation)
         elif operation == "moderation/remove":
             known["member_of"] = member_of_a_group(target)
         return replace(attacker, known=known)
+    if not (wanted.account or wanted.bot):
+        return Attacker(**{**vars(target), "known": STRANGER})
     attacker = account_of(target, [*generator.state["crowd"]])
     if wanted.bot:
         bot, token = attacker.known["bot"], attacker.known["bot_token"]

@@ -10,8 +10,6 @@ import errno
 import random
 import socket
 import time
-from array import array
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -52,26 +50,21 @@ class Reader:
         self.name = name
         self.faults = faults
         self.on_new = on_new
-        self.ids, self.marks = array("Q"), array("Q")
-        self.repeats = 0
-
-    @property
-    def cursor(self) -> int:
-        return self.ids[-1] if self.ids else 0
+        self.ids: dict[int, int] = {}
+        """Id → mark."""
+        self.cursor = self.repeats = 0
 
     def take(self, entry: Entry, *, answer: bool = False) -> None:
         """Add one entry; ``answer``: it is the acknowledgement of the client's own message, which is no
         repeat.
         """
+        if self.ids.get(entry.id) == entry.mark:
+            self.repeats += not answer
+            return
         if entry.id <= self.cursor:
-            index = bisect_left(self.ids, entry.id)
-            if (self.ids[index], self.marks[index]) == (entry.id, entry.mark):
-                self.repeats += not answer
-                return
             self.faults.add("inversions", f"{self.name}: {entry} came behind id {self.cursor}")
         else:
-            self.ids.append(entry.id)
-            self.marks.append(entry.mark)
+            self.ids[entry.id], self.cursor = entry.mark, entry.id
         self.on_new(entry)
 
 
@@ -110,6 +103,9 @@ class Clients:
         self.counts = Counts()
         self._looked_at = 0.0
 
+    def all_live(self, clients: Sequence[Client] = ()) -> bool:
+        return all(client.phase == LIVE for client in clients or self.clients)
+
     def turn(self, clients: Iterable[Client], seconds: float) -> float:
         """Let pass at most ``seconds``; return the time."""
         self.loop.turn(seconds)
@@ -128,11 +124,14 @@ class Clients:
                 return False
         return True
 
-    def meet(self, condition: Callable[[], bool], seconds: float = 300.0) -> None:
-        """Let all come online, until ``condition()``. Raises BenchError."""
-        if not self.until(self.clients, condition, seconds):
-            live = sum(client.phase == LIVE for client in self.clients)
-            raise BenchError(f"{live} of {len(self.clients)} clients came online: {self.faults.notes}")
+    def meet(
+        self, condition: Callable[[], bool], seconds: float = 300.0, clients: Sequence[Client] = ()
+    ) -> None:
+        """Let all, or these, come online, until ``condition()``. Raises BenchError."""
+        clients = clients or self.clients
+        if not self.until(clients, condition, seconds):
+            live = sum(client.phase == LIVE for client in clients)
+            raise BenchError(f"{live} of {len(clients)} clients came online: {self.faults.notes}")
 
 
 class Client:
@@ -381,7 +380,9 @@ def register(generator: Generator, count: int, seconds: float) -> Json:
     deadline = time.monotonic() + seconds
 
     def one(_: int) -> tuple[int, str]:
-        answer = _post(generator, "/register", _account, deadline)
+        first, last = 10 ** (PHONE_DIGITS - 1), 10**PHONE_DIGITS
+        form = lambda: {"phone_number": random.randrange(first, last), "password": "bench"}  # noqa: E731
+        answer = _post(generator, "/register", form, deadline)
         return int(answer["id"]), answer["token"]
 
     with ThreadPoolExecutor(AT_ONCE) as threads:
@@ -392,19 +393,17 @@ def register(generator: Generator, count: int, seconds: float) -> Json:
 def create_group(generator: Generator, indexes: list[int], seconds: float = ANSWER_SECONDS) -> int:
     """Make a group of the accounts at ``indexes``; the first is the owner. Return its id."""
     (_owner, token), *others = (generator.state["accounts"][index] for index in indexes)
-    form = urlencode([("name", "bench"), *(("ids", str(number)) for number, _token in others)])
+    form = {"name": "bench", "ids": [number for number, _token in others]}
     answer = _post(generator, "/group/create", lambda: form, time.monotonic() + seconds, token=token)
     return int(answer["id"])
 
 
-def _account() -> str:
-    phone_number = random.randrange(10 ** (PHONE_DIGITS - 1), 10**PHONE_DIGITS)
-    return urlencode({"phone_number": phone_number, "password": "bench"})
-
-
-def _post(generator: Generator, path: str, form: Callable[[], str], deadline: float, **headers: str) -> Json:
+def _post(generator: Generator, path: str, form: Callable[[], Json], deadline: float, **headers: str) -> Json:
     """Make something, and again while the database of a busy machine answers too late."""
-    while "id" not in (answer := fetch(generator.target, path, form(), seconds=ANSWER_SECONDS, **headers)):
+    while True:
+        text = urlencode(form(), doseq=True)
+        answer = fetch(generator.target, path, text, seconds=ANSWER_SECONDS, **headers)
+        if "id" in answer:
+            return answer
         if time.monotonic() > deadline:
             raise BenchError(f"{path}: {answer}")
-    return answer

@@ -18,7 +18,7 @@ from bench.connections import Target
 from bench.generator import Generator
 from bench.history import History
 from bench.latency import Latency
-from bench.loop import BenchError, Json
+from bench.loop import Json
 
 CMD_APP: Final = 105
 """The appID by which the cmd dialect reaches the accounts of the protobuf dialect."""
@@ -209,15 +209,10 @@ class ChatClients(Clients):
                 dialect = CmdDialect(CMD_APP, *self.accounts[index], acks=False, resumes=False)
                 name = f"what is stored for client {index + 1}"
                 readers.append(Client(self, index, dialect, name, on_new=entries[-1].append))
-            if not self.until(readers, partial(_all_live, readers), seconds):
-                raise BenchError("what is stored cannot be read")
+            self.meet(partial(self.all_live, readers), seconds, readers)
             for client, its_entries in zip(readers, entries, strict=True):
                 self.history.read(client.reader.name, began, its_entries)
                 client.leave()
-
-
-def _all_live(clients: list[Client]) -> bool:
-    return all(client.phase == LIVE for client in clients)
 
 
 KINDS: Final[dict[str, Any]] = {"messages": ChatClients, "channels": ChannelClients}
