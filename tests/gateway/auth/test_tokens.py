@@ -133,7 +133,7 @@ def test_claims_of_other_forms_are_taken(claims: dict[str, Any], found: tuple[st
     ("claims", "why"),
     [
         ({"exp": NOW}, "expired"),
-        ({"exp": NOW - 1}, "expired"),
+        ({"exp": -1}, "expired"),
         ({"nbf": NOW + SKEW_SECONDS + 1}, "not valid yet"),
         ({"exp": ...}, "exp"),
         ({"app": ...}, "app"),
@@ -157,6 +157,9 @@ def test_a_token_without_what_it_needs_or_out_of_its_time_is_refused(claims: Any
         claims = {name: value for name, value in {**CLAIMS, **claims}.items() if value is not ...}
     with pytest.raises(BadToken, match=why):
         read_token(bare(claims), keys(), NOW)
+    if not isinstance(claims, dict) or (claims.keys() >= CLAIMS.keys() and claims["exp"] is not None):
+        with pytest.raises(BadToken):  # clients of Centrifugo need neither app nor end
+            read_bare_token(bare(claims), keys(), NOW, "shop")
 
 
 def tampered() -> list[str]:
@@ -315,23 +318,6 @@ def test_expire_at_replaces_the_end_of_the_token(expire_at: int | None, end: int
     assert read_bare_token(bare(claims), SHOP, NOW, "shop").expires_at == end
     with pytest.raises(BadToken):
         read_bare_token(bare(claims), SHOP, NOW + 5, "shop")
-
-
-@pytest.mark.parametrize(
-    "claims",
-    [
-        {"exp": NOW},
-        {"exp": -1},
-        {"nbf": NOW + SKEW_SECONDS + 1},
-        {"channel": "news"},
-        {"exp": "soon"},
-        {"sub": 5},
-        {"app": []},
-    ],
-)
-def test_a_connection_token_of_another_time_or_kind_is_refused(claims: dict[str, Any]) -> None:
-    with pytest.raises(BadToken):
-        read_bare_token(bare({"sub": "ann", **claims}), SHOP, NOW, "shop")
 
 
 # --- clients of Centrifugo: subscriptions -------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """The front in this process: where requests go, and what becomes of a socket that changes hands."""
 
 import _socket
-import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -172,23 +171,6 @@ def test_others_are_served_between_long_requests_that_came_together(harness: Har
 
 
 # --- a socket that changes hands ----------------------------------------------------------------------------
-
-
-def test_a_serve_that_fails_behind_the_upgrade_ends_that_connection_and_no_other(
-    harness: Harness, caplog: pytest.LogCaptureFixture
-) -> None:
-    def fail(*_: Any) -> None:
-        raise RuntimeError("a defect")
-
-    harness.serve = fail
-    with caplog.at_level(logging.ERROR):
-        caller = harness.call()
-        caller.upgrade(behind=text("x"))
-        until(lambda: harness.ended)
-    assert "a defect" in caplog.text
-    assert nothing_is_left(harness)
-    harness.serve = echo
-    assert harness.call().upgrade(behind=text("alive")).expect(1)[0].payload == b"alive"
 
 
 @pytest.mark.parametrize(

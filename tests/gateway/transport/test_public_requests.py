@@ -40,7 +40,15 @@ NOT_PUBLIC = (
     *("0.0.0.0", "10.0.0.1", "100.64.0.1", "127.0.0.1", "127.255.255.254", "169.254.169.254", "172.16.0.1"),
     *("192.0.0.8", "192.0.2.1", "192.88.99.1", "192.168.1.1", "198.19.255.255", "198.51.100.1"),
     *("203.0.113.1", "224.0.0.1", "240.0.0.1", "255.255.255.255"),
-    *("::", "::1", "::7f00:1", "::ffff:10.0.0.1", "::ffff:0:7f00:1", "64:ff9b::169.254.169.254"),
+    *(
+        "::",
+        "::1",
+        "::7f00:1",
+        "::ffff:10.0.0.1",
+        "::ffff:127.0.0.1",
+        "::ffff:0:7f00:1",
+        "64:ff9b::169.254.169.254",
+    ),
     *("64:ff9b:1::1.1.1.1", "100::1", "2001::1", "2001:db8::1", "2002:7f00:1::1", "2002:0a00:0001::1"),
     *("3fff::1", "5f00::1", "fc00::1", "fd12::1", "fe80::1", "fe80::1%lo", "fec0::1", "ff02::1"),
 )
@@ -56,8 +64,9 @@ def test_nothing_is_connected_to_an_address_that_is_not_public(address: str) -> 
     """Whatever a name says, with http, too."""
     assert not is_public(address)
     for scheme in ("http", "https"):
-        with pytest.raises(Unreachable, match="not public"):
-            PublicRequests(False, Names(address), pages=True).get(f"{scheme}://a.example/", 5.0)
+        for names in (Names(address), Names("1.1.1.1", address)):
+            with pytest.raises(Unreachable, match="not public"):
+                PublicRequests(False, names, pages=True).get(f"{scheme}://a.example/", 5.0)
 
 
 def is_url(url: str, allow_loopback: bool = False, pages: bool = False) -> bool:
@@ -153,13 +162,6 @@ def test_the_connection_goes_to_the_checked_address_and_tls_verifies_the_name(re
     with pytest.raises(Unreachable, match="certificate"):
         post(PublicRequests(True, names), url_of(receiver, "other.example"))
     assert len(receiver.posts) == 1
-
-
-@pytest.mark.parametrize("addresses", [("127.0.0.1",), ("1.1.1.1", "127.0.0.1"), ("::ffff:127.0.0.1",)])
-def test_a_name_with_a_private_address_is_refused(receiver: Receiver, addresses: tuple[str, ...]) -> None:
-    with pytest.raises(Unreachable, match="not public"):
-        post(PublicRequests(False, Names(*addresses)), url_of(receiver))
-    assert receiver.connections == 0
 
 
 def test_a_name_that_is_public_at_first_gains_nothing(receiver: Receiver) -> None:
