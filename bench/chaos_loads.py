@@ -20,7 +20,6 @@ from bench.figures import Figures
 from bench.history import History
 from bench.http_client import fetch, insist
 from bench.loop import BenchError, Json
-from bench.notify import AUTH, P256DH
 
 EVENT_APP: Final = "gochat"
 ABSENT_APP: Final = "absent"
@@ -74,13 +73,18 @@ class Load(threading.Thread):
         return {}
 
 
+P256DH: Final = "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4"
+AUTH: Final = "BTBZMqHH6r4Tts7J_aSIgg"
+"""The keys of all devices: those of RFC 8291, appendix A."""
+
+
 class PostReceiver:
     """A server in this process that takes POST requests. Owner of its threads.
 
     ``take`` gets the path, the headers and the body, and returns the status; 0: hang up.
     """
 
-    def __init__(self, take: Callable[[str, Message, bytes], int]) -> None:
+    def __init__(self, take: Callable[[str, Message, bytes], int], host: str = "127.0.0.1") -> None:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
             disable_nagle_algorithm = True
@@ -102,9 +106,10 @@ class PostReceiver:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer((host, 0), Handler)
+        self._server.socket.listen(1024)
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}/"
+        self.url = f"http://{host}:{self._server.server_port}/"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def close(self) -> None:
