@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice, pairwise
 from pathlib import Path
@@ -19,14 +19,14 @@ from typing import Any, NamedTuple
 from bench.chaos_client import LIVE, Client, Clients, Counts, create_group, register
 from bench.chat_dialects import CmdDialect, Dialect, Entry, Outgoing, ProtobufDialect, mark_of, text_of
 from bench.cluster import Nodes
-from bench.connections import OPENERS, Connection, ConnectionSet, Target
+from bench.connections import Connection, ConnectionSet, Target
 from bench.context import RunContext, parameter, seconds_parameter, shares, text_parameter
 from bench.figures import Figures
 from bench.frames import CLOSE, scan
 from bench.generator import Generator, settle
 from bench.latency import STAMP_DIGITS, STAMP_WRAP, Latency, stamp_us
 from bench.loop import BenchError, Json
-from bench.protobuf import CT_ACK, CT_MESSAGE, login_frame, message_frame, outputs
+from bench.protobuf import CT_ACK, CT_MESSAGE, message_frame, outputs
 from bench.push import LAST_FRAMES_SECONDS, MOST_MESSAGES, NUMBER_DIGITS, Receipts, new_tag
 from bench.servers import Worker
 from imserver.dialects.protobuf import chat_pb2 as pb
@@ -291,20 +291,6 @@ def make_group(generator: Generator, count: int) -> Json:
     return {"group": create_group(generator, list(range(count)))}
 
 
-def open_chat(generator: Generator, first: int, count: int, host: str, port: int) -> Json:
-    """Task: log ``count`` accounts in at one node, from account ``first`` on."""
-    accounts, connections = generator.state["accounts"], generator.connections
-    connections.target = replace(generator.target, ws_host=host, ws_port=port)
-    opening = connections.open(
-        range(first, first + count),
-        replace(OPENERS["protobuf"], login=lambda _app, number: login_frame(accounts[number][1])),
-        window=64,
-    )
-    if opening.opened < count:
-        raise BenchError(f"{opening.opened} of {count} connections opened: {opening.errors}")
-    return opening.pack()
-
-
 SENDERS = 20
 FRIENDS = 5
 """Number of senders of each member's messages."""
@@ -483,7 +469,7 @@ def enter(context: RunContext, options: ChatOptions, ends: list[Target]) -> tupl
     if not options.single:
         group = context.ask([worker], make_group, count=options.members)[0]["group"]
     for end, first, share in shares(ends, online):
-        context.ask([worker], open_chat, first=first, count=share, host=end.ws_host, port=end.ws_port)
+        context.open([worker], share, first=first, dialect="protobuf", end=end)
     context.ask([worker], settle, quiet_seconds=SETTLE_SECONDS)
     return worker, group
 

@@ -23,7 +23,6 @@ WARM_UP_SECONDS = 0.5
 PACE = 20.0
 #: Concurrent back ends with one request each: so many messages may share a Redis query and a batch.
 FLAT_CLIENTS = 64
-HERE = 0
 METRICS_SECONDS = 10.0
 JOIN_SECONDS = 30.0
 FAULTS = ("lost", "doubled", "refused", "dropped")
@@ -96,19 +95,19 @@ class ClusterOptions:
 
 
 class ClusterRun:
+    """The nodes, and the context in which requests go to the first of them. It counts the CPU of all."""
+
     def __init__(self, nodes: Nodes, options: ClusterOptions) -> None:
         self.nodes = nodes
         self.options = options
-        self.there = len(nodes.targets) - 1
+        self.here, *_, self.there = nodes.targets
+        self.context = RunContext(self.here, nodes.pids, nodes.pool)
 
-    def context(self, connect: int) -> RunContext:
-        """Return a context whose clients connect to a node, and whose pushes go to the first one.
-
-        It counts the CPU of all nodes.
-        """
-        http, end = self.nodes.targets[HERE], self.nodes.targets[connect]
-        target = replace(end, http_host=http.http_host, http_port=http.http_port)
-        return RunContext(target, self.nodes.pids, self.nodes.pool)
+    def open(self, count: int, end: Target, first: int = 0, dialect: str = "cmd") -> Worker:
+        """Log users in at a node, in a process of their own."""
+        (worker,) = self.context.start_workers(1)
+        self.context.open([worker], count, first=first, dialect=dialect, end=end)
+        return worker
 
     def counted(self, before: dict[str, float]) -> dict[str, float]:
         return {name: value - before.get(name, 0.0) for name, value in self.nodes.counters().items()}
@@ -116,28 +115,27 @@ class ClusterRun:
     def pushes(self, bulk: int = 0, rate: float = 0.0) -> Sending:
         return PushOptions(users=self.options.users, bulk=bulk, rate=rate).sending
 
-    def push_to(self, node: int, how: Sending) -> Figures:
-        """Push to users on ``node``, with the RPC of the nodes.
+    def push_to(self, end: Target, how: Sending) -> Figures:
+        """Push to users of the node ``end``, with the RPC of the nodes.
 
         The CPU of the two nodes and of Redis is in µs per message.
         """
-        context = self.context(node)
-        workers = context.start_workers(1)
-        dialect = "cmd-cursor" if how.kind == "stored" else "cmd"
-        count = self.options.receivers if how.kind == "channel" else self.options.users
-        context.open(workers, count, dialect=dialect)
+        options, context = self.options, self.context
+        count = options.receivers if how.kind == "channel" else options.users
+        worker = self.open(count, end, dialect="cmd-cursor" if how.kind == "stored" else "cmd")
         if how.kind == "channel":
-            context.ask(workers, subscribe_all, count=count)
-        warm_up = measure(context, workers, how, WARM_UP_SECONDS)
-        pids = {"api_node_cpu_us": self.nodes.pids[HERE], "socket_node_cpu_us": self.nodes.pids[node]}
+            context.ask([worker], subscribe_all, count=count)
+        warm_up = measure(context, worker, how, WARM_UP_SECONDS)
+        sockets = self.nodes.pids[self.nodes.targets.index(end)]
+        pids = {"api_node_cpu_us": self.nodes.pids[0], "socket_node_cpu_us": sockets}
         counters = self.nodes.counters()
         redis = redis_facts(self.nodes.redis)
         before = {name: proc.cpu((pid,)) for name, pid in pids.items()}
-        found = with_faults_of(warm_up, measure(context, workers, how, self.options.seconds))
+        found = with_faults_of(warm_up, measure(context, worker, how, options.seconds))
         spent = {name: proc.cpu((pid,)).since(before[name]) for name, pid in pids.items()}
         spent["redis_cpu_us"] = redis_facts(self.nodes.redis).cpu_us - redis.cpu_us
         counted = self.counted(counters)
-        context.ask(workers, close_connections)
+        context.ask([worker], close_connections)
         rpc = {"rpc_events": "imserver_rpc_sent_total", "rpc_batches": "imserver_rpc_batches_sent_total"}
         return {
             **found,
@@ -146,23 +144,9 @@ class ClusterRun:
         }
 
 
-def open_on_all(contexts: list[RunContext], users: int) -> list[Worker]:
-    """Log ``users`` users in, equally many on each of ``stages``, with a process for each; return the
-    processes.
-    """
-    workers = []
-    for context, first, share in shares(contexts, users):
-        (worker,) = context.start_workers(1)
-        context.open([worker], share, first=first)
-        workers.append(worker)
-    return workers
-
-
 def count_in_redis(run: ClusterRun) -> Figures:
     """Logins, heartbeats and pushes: round trips and commands of the registry, counted by the nodes."""
-    nodes, options, workers = run.nodes, run.options, list[Worker]()
-    figures: Figures = {}
-    contexts = [run.context(number) for number in range(len(nodes.targets))]
+    nodes, options, workers, figures = run.nodes, run.options, list[Worker](), dict[str, float | None]()
 
     def counted(unit: str, work: Callable[[], float]) -> None:
         before, spent_us = nodes.counters(), redis_facts(nodes.redis).cpu_us
@@ -173,31 +157,31 @@ def count_in_redis(run: ClusterRun) -> Figures:
         figures[f"{unit}_redis_cpu_us"] = spent_us / count
 
     def log_in() -> float:
-        workers.extend(open_on_all(contexts, options.logins))
+        for end, first, share in shares(nodes.targets, options.logins):
+            workers.append(run.open(share, end, first))
         return options.logins
 
     def beat() -> float:
-        answers = contexts[0].ask(workers, ping, command="heartbeat", seconds=options.seconds)
+        answers = run.context.ask(workers, ping, command="heartbeat", seconds=options.seconds)
         figures["errors"] = sum(answer["wrong"] + answer["unanswered"] for answer in answers)
         return float(sum(answer["round_trips"] for answer in answers))
 
     def push_there() -> float:
-        how = run.pushes(rate=options.rate)
-        found = measure(run.context(run.there), workers[-1:], how, options.seconds)
+        found = measure(run.context, workers[-1], run.pushes(rate=options.rate), options.seconds)
         figures["lost"] = found["lost"]
         return found["messages"] or 0
 
     counted("login", log_in)
     counted("heartbeat", beat)
     counted("push", push_there)
-    contexts[0].ask(workers, close_connections)
+    run.context.ask(workers, close_connections)
     return figures
 
 
 def forward(run: ClusterRun, bulk: int = 0) -> Figures:
     """Pushes at full speed, to users on the same node and on another one."""
     how = run.pushes(bulk)
-    here, there = run.push_to(HERE, how), run.push_to(run.there, how)
+    here, there = run.push_to(run.here, how), run.push_to(run.there, how)
     events, batches = there["rpc_events"] or 0, there["rpc_batches"]
     return {
         "here_per_second": here["measured_per_second"],
@@ -236,22 +220,26 @@ def broadcast(run: ClusterRun) -> Figures:
     options, nodes = run.options, run.nodes
     own = nodes.pool.start(NodeProcess(nodes.log))
     alone = RunContext(replace(own.target, app=nodes.app), own.pids[:1], nodes.pool)
-    # The pushing process receives on the last node: no other receiver gets a broadcast later.
-    contexts = [run.context(number) for number in reversed(range(len(nodes.targets)))]
-    spreads = {"alone": [alone] * len(contexts), "one": [contexts[-1]] * len(contexts), "many": contexts}
+    spreads = {
+        "alone": (alone, [alone.target]),
+        "one": (run.context, [run.here]),
+        "many": (run.context, nodes.targets),
+    }
     ways = {"paced": FanoutOptions(rate=PACE).sending, "flat": Sending("all", FLAT_CLIENTS, window=WINDOW)}
     figures: Figures = dict.fromkeys(FAULTS, 0)
-    for spread, where in spreads.items():
-        workers = open_on_all(where, options.receivers)  # as many processes receive everywhere
+    for spread, (context, ends) in spreads.items():
+        (worker,) = context.start_workers(1)
+        for end, first, share in shares(ends, options.receivers):
+            context.open([worker], share, first=first, end=end)
         for way, how in ways.items():
-            found = measure_warm(where[0], workers, how, options.seconds, WARM_UP_SECONDS)
+            found = measure_warm(context, worker, how, options.seconds, WARM_UP_SECONDS)
             figures[f"{way}_{spread}_cpu_us"] = found["cpu_us"]
             figures[f"{way}_{spread}_per_second"] = found["measured_per_second"]
             if spread == "many":
                 figures[f"{way}_p50_ms"], figures[f"{way}_p99_ms"] = found["p50_ms"], found["p99_ms"]
             for fault in FAULTS:
                 figures[fault] = (figures[fault] or 0) + (found[fault] or 0)
-        where[0].ask(workers, close_connections)
+        context.ask([worker], close_connections)
     for way in ways:
         one, many = figures[f"{way}_one_cpu_us"], figures[f"{way}_many_cpu_us"]
         figures[f"{way}_ratio"] = many / one if many and one else None
@@ -270,26 +258,22 @@ def kill_a_node(run: ClusterRun) -> Figures:
     Its clients move to the first node, where other clients ping meanwhile. Users who do not reconnect must be
     offline on all nodes within the lease.
     """
-    clients, nodes = run.options.clients, run.nodes
-    here, there = run.context(HERE), run.context(run.there)
-    (bystander,) = here.start_workers(1)
-    here.open([bystander], BYSTANDERS)
-    mover, leaver = there.start_workers(2)
-    there.open([mover], clients, first=BYSTANDERS)
-    there.open([leaver], GONE, first=BYSTANDERS + clients)
-    asker, other = here.start_workers(2)
+    clients, context = run.options.clients, run.context
+    bystander = run.open(BYSTANDERS, run.here)
+    mover = run.open(clients, run.there, first=BYSTANDERS)
+    run.open(GONE, run.there, first=BYSTANDERS + clients)
+    asker, other = context.start_workers(2)
     bystander.ask(ping, command="ping", rate=PINGS_PER_SECOND, seconds=GIVE_UP_SECONDS)
-    target = asdict(nodes.targets[HERE])
-    mover.ask(move, target=target, first=BYSTANDERS, count=clients, seconds=GIVE_UP_SECONDS)
+    mover.ask(move, target=asdict(run.here), first=BYSTANDERS, count=clients, seconds=GIVE_UP_SECONDS)
     killed = time.monotonic()
-    nodes.nodes.pop().control("kill")
+    run.nodes.nodes.pop().control("kill")
     asker.ask(wait_online, first=BYSTANDERS + clients, users=GONE, until=0, seconds=GIVE_UP_SECONDS)
-    moved, gone = here.gather([mover, asker])
+    moved, gone = context.gather([mover, asker])
     bystander.stop()
-    (stood,) = here.gather([bystander])
+    (stood,) = context.gather([bystander])
     asker.ask(wait_online, first=BYSTANDERS, users=clients, until=-1, seconds=0)
     other.ask(count_users)
-    back, listed = here.gather([asker, other])
+    back, listed = context.gather([asker, other])
     returned = moved["opened"]
     return {
         "returned": returned,

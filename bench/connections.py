@@ -402,11 +402,15 @@ def _action_login(_app: int, number: int) -> bytes:
     return client_frame(json.dumps(body, separators=(",", ":")).encode())
 
 
-def _protobuf_login(_app: int, number: int) -> bytes:
+def protobuf_login(token: str) -> bytes:
     from bench.protobuf import login_frame  # loads the codec of the server, which most generators do not need
 
+    return login_frame(token)
+
+
+def _protobuf_login(_app: int, number: int) -> bytes:
     claims = {"sub": str(number + 1), "app": "gochat", "exp": int(time.time()) + _LIVE_SECONDS}
-    return login_frame(jwt.encode(claims, KEY, "HS256"))
+    return protobuf_login(jwt.encode(claims, KEY, "HS256"))
 
 
 def _centrifuge_login_with_token(_app: int, number: int) -> bytes:

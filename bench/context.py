@@ -156,21 +156,20 @@ class RunContext:
         first: int = 0,
         login: bool = True,
         dialect: str = "cmd",
-    ) -> list[tuple[int, int]]:
-        """Open ``count`` connections, split over ``workers``, and wait until there is no traffic.
-
-        Returns (first, count) of each; raises BenchError unless every connection is open.
+        end: Target | None = None,
+    ) -> None:
+        """Open ``count`` connections, split over ``workers``, and wait until there is no traffic. ``end``:
+        another server than the target. Raises BenchError unless every connection is open.
         """
-        parts = shares(workers, count, first)
-        for worker, begin, share in parts:
-            worker.ask(open_connections, first=begin, count=share, login=login, dialect=dialect)
+        how: Json = {"login": login, "dialect": dialect, "end": end and (end.ws_host, end.ws_port)}
+        for worker, begin, share in shares(workers, count, first):
+            worker.ask(open_connections, first=begin, count=share, **how)
         answers = self.gather(workers)
         opened = sum(answer["opened"] for answer in answers)
         if opened < count:
             errors = [answer["errors"] for answer in answers if answer["errors"]]
             raise BenchError(f"{opened} of {count} connections opened: {errors}")
         self.ask(workers, settle)
-        return [(begin, share) for _hand, begin, share in parts]
 
     @contextmanager
     def measured(self) -> Iterator[Span]:

@@ -17,7 +17,7 @@ import time
 import traceback
 from dataclasses import replace
 
-from bench.connections import OPENERS, ConnectionSet, Target
+from bench.connections import OPENERS, ConnectionSet, Target, protobuf_login
 from bench.loop import BenchError, Json, Loop
 
 
@@ -52,11 +52,20 @@ def aim(generator: Generator, target: Json, index: int, cores: list[int] | None 
 
 
 def open_connections(
-    generator: Generator, first: int, count: int, login: bool = True, dialect: str = "cmd"
+    generator: Generator,
+    first: int,
+    count: int,
+    login: bool = True,
+    dialect: str = "cmd",
+    end: tuple[str, int] | None = None,
 ) -> Json:
-    """Task: open ``count`` connections, as users ``first`` and following."""
-    opener = OPENERS[dialect] if login else replace(OPENERS[dialect], login=None)
-    opening = generator.connections.open(range(first, first + count), opener)
+    """Task: open ``count`` connections, as users ``first`` and following; ``end``: at another address."""
+    connections, opener = generator.connections, OPENERS[dialect]
+    if accounts := generator.state.get("accounts"):
+        opener = replace(opener, login=lambda _app, number: protobuf_login(accounts[number][1]))
+    host, port = end or (generator.target.ws_host, generator.target.ws_port)
+    connections.target = replace(generator.target, ws_host=host, ws_port=port)
+    opening = connections.open(range(first, first + count), opener if login else replace(opener, login=None))
     return opening.pack()
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from bench.connections import Connection, ConnectionSet, Target
-from bench.context import MOST_CONNECTIONS, MOST_IN_PROCESS, RunContext, parameter, seconds_parameter
+from bench.context import MOST_IN_PROCESS, RunContext, parameter, seconds_parameter
 from bench.figures import Figures, with_faults_of
 from bench.frames import CLOSE, FINAL, TEXT, UPGRADE_KEY, frame_template, scan, user_name
 from bench.generator import Generator
@@ -39,7 +39,7 @@ class Layout:
 
 
 class Receipts(NamedTuple):
-    """The received and missing messages of the receivers of one process."""
+    """The received and missing messages of all receivers."""
 
     expected: int
     received: int
@@ -188,8 +188,6 @@ SENDER = "bench"
 MOST_MESSAGES = 9_999_999  # seven digits
 #: Time without any data after which what has not come is lost.
 LAST_FRAMES_SECONDS = 10.0
-#: Time without any data after which the other processes have received everything.
-QUIET_SECONDS = 1.0
 #: Limit of the messages by which broadcasts may be ahead of the receivers; servers close slow receivers.
 WINDOW = 512
 #: A text is its time stamp, the number of its user or EVERYBODY, and dots.
@@ -432,7 +430,7 @@ def send_and_receive(generator: Generator, tag: str, seconds: float, sending: Js
     return {
         "pushed": run.pushed,
         "unanswered": run.requests - run.http.answered,
-        "refused": sorted(run.refused),
+        "refused": len(run.refused),
         "refusal": run.first_refusal,
         "during": during,
         "sending_seconds": sending_seconds,
@@ -441,28 +439,6 @@ def send_and_receive(generator: Generator, tag: str, seconds: float, sending: Js
         "answers": run.latency.pack(),
         **tally.figures(),
     }
-
-
-def prepare(generator: Generator, tag: str) -> Json:
-    """Task of the other processes: start counting."""
-    generator.state["tally"] = Tally(generator.connections, tag)
-    return {}
-
-
-def receive(generator: Generator, quiet_seconds: float) -> Json:
-    """Task of the other processes: receive until it is stopped and no more data arrives."""
-    tally: Tally = generator.state["tally"]
-    while not generator.loop.stopped:
-        generator.loop.turn(0.5)
-    generator.connections.settle(quiet_seconds, 20)
-    tally.release()
-    return tally.figures()
-
-
-def compare(generator: Generator, pushed: int, refused: list[int]) -> Json:
-    """Task of the other processes: compare the received messages with the pushed ones."""
-    tally: Tally = generator.state["tally"]
-    return {"receipts": tally.verdict(set(range(pushed)) - set(refused))}
 
 
 def subscribe_all(generator: Generator, count: int) -> Json:
@@ -479,7 +455,7 @@ def subscribe_all(generator: Generator, count: int) -> Json:
 
 @dataclass(frozen=True)
 class FanoutOptions:
-    receivers: int = parameter(500, "Connections that receive each message.", most=MOST_CONNECTIONS)
+    receivers: int = parameter(500, "Connections that receive each message.", most=MOST_IN_PROCESS)
     seconds: float = seconds_parameter(3.0, "How long to push")
     rate: float = parameter(0.0, "Messages a second; 0 is flat out.", least=0, most=100_000)
     one_per_send: bool = parameter(False, "Push the next message when the last is everywhere.")
@@ -522,23 +498,16 @@ class PublishOptions:
         return Sending("publish", PUBLISHERS, UNDER_WAY, rate=self.rate)
 
 
-def measure(context: RunContext, workers: Sequence[Worker], how: Sending, seconds: float) -> Figures:
-    """Send to the connections of the processes ``workers``; the first of them sends."""
-    tag, (first, *others) = new_tag(), workers
-    context.ask(others, prepare, tag=tag)
-    for worker in others:
-        worker.ask(receive, quiet_seconds=QUIET_SECONDS)
+def measure(context: RunContext, worker: Worker, how: Sending, seconds: float) -> Figures:
+    """Send to the connections of a process, from there."""
     with context.measured() as span:
-        (answer,) = context.ask([first], send_and_receive, tag=tag, seconds=seconds, sending=vars(how))
-        for worker in others:
-            worker.stop()
-        answers = [answer, *context.gather(others)]
-    span.note(answers)
+        sending = {"tag": new_tag(), "seconds": seconds, "sending": vars(how)}
+        (answer,) = context.ask([worker], send_and_receive, **sending)
+    span.note([answer])
     if not answer["received"]:
         raise BenchError(f"no message arrived; the server answered {answer['refusal'] or 'nothing'}")
-    pushed, refused, to_all = answer["pushed"], answer["refused"], KINDS[how.kind].to_all
-    parts = [answer, *context.ask(others, compare, pushed=pushed, refused=refused)]
-    whole = Receipts(*map(sum, zip(*(part["receipts"] for part in parts), strict=True)))
+    pushed, to_all = answer["pushed"], KINDS[how.kind].to_all
+    whole = Receipts(*answer["receipts"])
     figures: Figures = {"messages": pushed}
     flat_out = not how.rate and not how.alone
     if to_all:
@@ -550,42 +519,41 @@ def measure(context: RunContext, workers: Sequence[Worker], how: Sending, second
     prefix = "ack_" if how.kind == "publish" else "answer_"
     figures |= {
         **Latency.merged([answer["answers"]]).figures(prefix, maximum=False),
-        **Latency.merged(part["latency"] for part in answers).figures(),
+        **Latency.merged([answer["latency"]]).figures(),
         "frame_bytes": answer["frame_bytes"],
         "lost": whole.lost,
         "doubled": whole.doubled,
-        "refused": len(refused) + answer["unanswered"],
-        "dropped": sum(part["lost"] for part in answers),
+        "refused": answer["refused"] + answer["unanswered"],
+        "dropped": answer["lost"],
     }
     if to_all:
-        figures["messages_a_read"] = whole.received / max(sum(part["reads"] for part in answers), 1)
+        figures["messages_a_read"] = whole.received / max(answer["reads"], 1)
         figures["other_order"] = whole.other_order
     return figures
 
 
 def measure_warm(
-    context: RunContext, workers: Sequence[Worker], how: Sending, seconds: float, warm_up: float
+    context: RunContext, worker: Worker, how: Sending, seconds: float, warm_up: float = WARM_UP_SECONDS
 ) -> Figures:
     """Warm up, then measure; errors in the warm-up count too."""
-    return with_faults_of(measure(context, workers, how, warm_up), measure(context, workers, how, seconds))
+    begun = measure(context, worker, how, min(warm_up, seconds))
+    return with_faults_of(begun, measure(context, worker, how, seconds))
 
 
 def fanout(context: RunContext, options: FanoutOptions) -> Figures:
     """Measure messages to everybody in an app."""
-    workers = context.start_workers(-(-options.receivers // MOST_IN_PROCESS))
-    context.open(workers, options.receivers)
+    (worker,) = context.start_workers(1)
+    context.open([worker], options.receivers)
     if options.channel:
-        context.ask(workers[:1], subscribe_all, count=options.receivers)
-    warm_up, how = min(WARM_UP_SECONDS, options.seconds), options.sending
-    return measure_warm(context, workers, how, options.seconds, warm_up)
+        context.ask([worker], subscribe_all, count=options.receivers)
+    return measure_warm(context, worker, options.sending, options.seconds)
 
 
 def push(context: RunContext, options: PushOptions | PublishOptions) -> Figures:
     """Measure messages to single users by HTTP."""
-    workers = context.start_workers(1)
-    context.open(workers, options.users)
-    warm_up = min(WARM_UP_SECONDS, options.seconds)
-    return measure_warm(context, workers, options.sending, options.seconds, warm_up)
+    (worker,) = context.start_workers(1)
+    context.open([worker], options.users)
+    return measure_warm(context, worker, options.sending, options.seconds)
 
 
 def publish(context: RunContext, options: PublishOptions) -> Figures:

@@ -22,7 +22,7 @@ TINY = ("--users", "20", "--logins", "40", "--receivers", "20", "--bulk", "10", 
 @pytest.fixture(autouse=True)
 def short_rests(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scenarios in a tiny form need no second to settle."""
-    for name in ("context.REST", "push.QUIET", "million.CALM"):
+    for name in ("context.REST", "million.CALM"):
         monkeypatch.setattr(f"bench.{name}_SECONDS", 0.2)
 
 
@@ -104,19 +104,6 @@ def test_a_scenario_against_a_running_server(server: Server, command: str, posit
 )
 def test_a_scenario_with_a_server_of_its_own(command: str, positive: str) -> None:
     check(positive, *command.split(), "--log", "null")
-
-
-@FULL
-@pytest.mark.parametrize("server", ["front"], indirect=True)
-@pytest.mark.parametrize("way", [(), ("--rate", "50")])
-def test_fanout_to_receivers_in_several_processes(
-    server: Server, way: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("bench.push.MOST_IN_PROCESS", 8)
-    report = found("fanout", "--receivers", "20", "--seconds", "0.3", *way, *options_of(server))
-    assert report["generator"]["processes"] == 3
-    assert report["figures"]["messages"] > 0
-    assert report["figures"]["lost"] == report["figures"]["doubled"] == 0
 
 
 @pytest.mark.slow
