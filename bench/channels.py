@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jwt
@@ -15,13 +14,13 @@ from bench.connections import KEY, OPENERS, Connection
 from bench.context import MOST_CONNECTIONS, RunContext, parameter, shares, text_parameter
 from bench.figures import Figures
 from bench.frames import client_frame, request_frame, user_name
-from bench.generator import Generator, close_connections
+from bench.generator import Generator
 from bench.http_client import fetch, post
 from bench.latency import Latency
 from bench.loop import BenchError, Json
 from bench.proc import memory
 from bench.servers import Worker
-from bench.session_scenarios import CONNECTIONS_A_PROCESS, WARM_UP_CONNECTIONS
+from bench.session_scenarios import CONNECTIONS_A_PROCESS, warm_up
 
 DIALECT = "centrifuge"
 DIALECTS = (DIALECT, "cmd")
@@ -69,21 +68,13 @@ def subscriptions(number: int, names: tuple[str, ...], dialect: str, token: bool
 
 
 def subscribe(generator: Generator, dialect: str = DIALECT, token: bool = False, crowd: bool = False) -> Json:
-    """Task: subscribe all connections of this process; ``crowd``: only to the channel of all."""
-    conns = generator.connections.by_fd.values()
-    names = [(EVERYBODY,) if crowd else channels_of(conn.number) for conn in conns]
-    return subscribe_each(generator, names, dialect, token)
-
-
-def subscribe_each(
-    generator: Generator, names: Sequence[tuple[str, ...]], dialect: str = DIALECT, token: bool = False
-) -> Json:
-    """Subscribe each connection of this process to its channels, ``names`` in the order of connections.
+    """Task: subscribe all connections of this process; ``crowd``: only to the channel of all.
 
     Returns the numbers of ``answers`` and ``errors``, and the ``seconds`` until the last of them.
     """
     answers = errors = 0
     conns = list(generator.connections.by_fd.values())
+    names = [(EVERYBODY,) if crowd else channels_of(conn.number) for conn in conns]
     frames = [
         subscriptions(conn.number, each, dialect, token) for conn, each in zip(conns, names, strict=True)
     ]
@@ -179,16 +170,15 @@ def run(context: RunContext, options: ChannelsOptions) -> Figures:
     if options.crowd:
         return _crowd(context, options, workers)
     opener = f"{options.dialect}-token" if options.token else options.dialect
-    context.open(workers, min(WARM_UP_CONNECTIONS, options.connections), dialect=opener)
-    context.ask(workers, subscribe, dialect=options.dialect, token=options.token)
-    context.ask(workers, close_connections)
-    context.rest()
-    before = memory(context.pids).rss_bytes
+    how = {"dialect": options.dialect, "token": options.token}
+    before = warm_up(
+        context, workers, options.connections, opener, lambda: context.ask(workers, subscribe, **how)
+    )
     context.open(workers, options.connections, dialect=opener)
     context.rest()
     opened = memory(context.pids).rss_bytes
     with context.measured() as span:
-        answers = context.ask(workers, subscribe, dialect=options.dialect, token=options.token)
+        answers = context.ask(workers, subscribe, **how)
     span.note(answers)
     subscribed = sum(answer["answers"] for answer in answers)
     if not subscribed:
@@ -210,17 +200,19 @@ def _crowd(context: RunContext, options: ChannelsOptions, workers: list[Worker])
     for worker, first, count in shares(workers, connections):  # one after the other: each has its time limit
         context.open([worker], count, first=first, dialect=DIALECT)
         answers += context.ask([worker], subscribe, crowd=True)
-    query = f"app={context.app}&channel={EVERYBODY}"
-    deadline = time.monotonic() + COUNT_SECONDS
-    while (counted := fetch(context.target, f"/api/v1/channels/info?{query}")["subscribers"]) != connections:
-        if time.monotonic() > deadline:
-            break
-        time.sleep(0.1)
-    counts = Latency()
-    for _ in range(QUESTIONS):
+    counts, deadline = Latency(), time.monotonic() + COUNT_SECONDS
+
+    def ask() -> int:
         begin = time.monotonic_ns()
-        fetch(context.target, f"/api/v1/channels/info?{query}")
+        path = f"/api/v1/channels/info?app={context.app}&channel={EVERYBODY}"
+        subscribers = int(fetch(context.target, path)["subscribers"])
         counts.add((time.monotonic_ns() - begin) // 1000)
+        return subscribers
+
+    while (counted := ask()) != connections and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for _ in range(QUESTIONS):
+        ask()
     seconds, received = [], 0
     body = {"app": str(context.app), "channel": EVERYBODY, "text": "a" * TEXT_BYTES}
     with context.measured() as span:

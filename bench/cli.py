@@ -16,7 +16,7 @@ from bench import report, runner
 from bench.cluster import PARTS
 from bench.loop import BenchError, Json
 from bench.proc import machine
-from bench.runner import SCENARIOS, SUITES, Row, Scenario, ServerChoice, judge, options_of, perform, play
+from bench.runner import SCENARIOS, SUITES, Row, ServerChoice, judge, options_of, perform
 
 Command = Callable[..., Any]
 Option = Callable[[Command], Command]
@@ -45,41 +45,40 @@ SERVER_OPTIONS: tuple[Option, ...] = (
     click.option("--config", default="", help="Configuration file of a server of our own."),
     click.option("--http", type=click.Choice(["front", "wsgi"]), help="HTTP server of a node of our own."),
 )
+#: Options that choose rows of a suite, in place of an option of its scenario.
+CHOICES: dict[str, tuple[str, Option]] = {
+    "cluster": (
+        "part",
+        click.option(
+            "--part",
+            "only",
+            type=click.Choice(list(PARTS)),
+            multiple=True,
+            help="Only this part (repeatable) [default: all].",
+        ),
+    ),
+    "million": (
+        "connections",
+        click.option(
+            "--connections",
+            "only",
+            type=click.IntRange(100, 2_000_000),
+            multiple=True,
+            help="Users to log in (repeatable) [default: 10,000, then 100,000, then 1,000,000].",
+        ),
+    ),
+}
 JSON_OPTION: Option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object instead of tables."
 )
-
-
-def runs_option(text: str, default: int = 1) -> Option:
-    return click.option("--runs", type=RUNS, default=default, show_default=True, help=text)
-
-
-MEDIAN = runs_option("Show the median of so many runs.")
+MEDIAN: Option = click.option(
+    "--runs", type=RUNS, default=1, show_default=True, help="Show the median of so many runs."
+)
 
 
 @click.group()
 def bench() -> None:
     """Measure this server, or any other of the cmd dialect."""
-
-
-def add(name: str, text: str, command: Command, *options: Option) -> None:
-    """Add a command. A BenchError is shown as one line."""
-
-    def guarded(**values: Any) -> None:
-        try:
-            command(**values)
-        except BenchError as error:
-            raise click.ClickException(str(error)) from error
-
-    guarded.__doc__ = text
-    decorated: Command = guarded
-    for each in reversed([*options, JSON_OPTION]):
-        decorated = each(decorated)
-    bench.add_command(click.command(name)(decorated))
-
-
-def options(kind: type[Any], *without: str) -> list[Option]:
-    return [_option(entry) for entry in fields(kind) if entry.name not in without]
 
 
 def _option(entry: Any) -> Option:
@@ -115,25 +114,17 @@ def finish(found: Json, as_json: bool, show: Callable[[], None], good: bool) -> 
         sys.exit(1)
 
 
-def scenario_command(scenario: Scenario) -> None:
-    """Add the command of one scenario; its options are the fields of the scenario's dataclass."""
+def add(name: str) -> None:
+    """Add the command of a scenario or a suite. Its options are the fields of the scenario's dataclass."""
+    scenario = SCENARIOS.get(name)
+    chosen_by, choose = CHOICES.get(name, ("", None))
 
-    def command(as_json: bool, runs: int, **values: Any) -> None:
-        choice = choice_of(values)
-        found = play(scenario, scenario.options(**values), choice, runs)
-        finish(found, as_json, lambda: report.show(found), not found["faults"])
-
-    where = SERVER_OPTIONS if scenario.server else (LOG,) if scenario.servers else ()
-    text = (scenario.run.__doc__ or "").partition("\n\n")[0].replace("``", "")
-    add(scenario.name, text, command, *options(scenario.options), *where, MEDIAN)
-
-
-def suite_command(name: str, text: str, *more: Option) -> None:
-    """Add the command of a suite. ``--part`` and ``--connections`` select rows."""
-
-    def command(runs: int, as_json: bool, only: tuple[Any, ...] = (), **values: Any) -> None:
-        choice, rows = choice_of(values), chosen(name, only)
-        reports = perform(rows, choice, runs, **values)
+    def command(as_json: bool, runs: int, only: tuple[Any, ...] = (), **values: Any) -> None:
+        choice, rows = choice_of(values), rows_of(name, only)
+        try:
+            reports = perform(rows, choice, runs, **values)
+        except BenchError as error:
+            raise click.ClickException(str(error)) from error
         bars = judge(rows, reports)
 
         def show() -> None:
@@ -144,18 +135,28 @@ def suite_command(name: str, text: str, *more: Option) -> None:
 
         good = not any(found["faults"] or found.get("stopped") for found in reports)
         whole = {"suite": name, "machine": machine(), "reports": reports, "bars": bars}
-        finish(whole, as_json, show, good and all(bar["met"] for bar in bars))
+        found = whole if name in SUITES else reports[0]
+        finish(found, as_json, show, good and all(bar["met"] for bar in bars))
 
-    add(name, text, command, *more, MEDIAN)
+    command.__doc__ = scenario.text if scenario else "Measure all that has a bar."
+    own = fields(scenario.options) if scenario else ()
+    options = [choose] if choose else []
+    options += [_option(entry) for entry in own if entry.name != chosen_by]
+    options += [LOG] if scenario and scenario.servers else SERVER_OPTIONS
+    decorated: Command = command
+    for each in reversed([*options, MEDIAN, JSON_OPTION]):
+        decorated = each(decorated)
+    bench.add_command(click.command(name)(decorated))
 
 
-def chosen(name: str, only: tuple[Any, ...]) -> tuple[Row, ...]:
-    rows = {getattr(options_of(row), "part", row.title): row for row in SUITES[name]}
-    if name == "million":
-        rows = {options_of(row).connections: row for row in SUITES[name]}
-        title, command = "{0:,} users online", "million --connections {0}"
-        rows |= {size: Row(title.format(size), command.format(size)) for size in only if size not in rows}
-    return tuple(rows[each] for each in only or list(rows))
+def rows_of(name: str, only: tuple[Any, ...]) -> tuple[Row, ...]:
+    """The rows that a command performs; ``only`` selects parts or sizes."""
+    suite = SUITES.get(name, (Row("", name),))
+    if not only:
+        return suite
+    by_choice = {getattr(options_of(row), CHOICES[name][0]): row for row in suite}
+    size = "{0:,} users online", "million --connections {0}"
+    return tuple(by_choice.get(each) or Row(*(text.format(each) for text in size)) for each in only)
 
 
 @bench.command("versus", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -179,26 +180,5 @@ def versus_command(pairs: int, one_tool: bool, as_json: bool, other: Path, comma
     finish({"rows": found}, as_json, lambda: report.show_versus(found), good)
 
 
-for _scenario in SCENARIOS.values():
-    if _scenario.name not in SUITES:
-        scenario_command(_scenario)
-_of = {name: scenario.options for name, scenario in SCENARIOS.items()}
-_part = click.option(
-    "--part",
-    "only",
-    type=click.Choice(list(PARTS)),
-    multiple=True,
-    help="Only this part (repeatable) [default: all].",
-)
-_sizes = click.option(
-    "--connections",
-    "only",
-    type=click.IntRange(100, 2_000_000),
-    multiple=True,
-    help="Users to log in (repeatable) [default: 10,000, then 100,000, then 1,000,000].",
-)
-suite_command("all", "Measure all that has a bar.", *SERVER_OPTIONS)
-_cluster, _million = options(_of["cluster"], "part"), options(_of["million"], "connections")
-suite_command("cluster", "Measure pushes and broadcasts across nodes. Needs a Redis.", _part, LOG, *_cluster)
-suite_command("million", "Log a million users in, and reach them all.", _sizes, LOG, *_million)
-suite_command("abuse", "Send the worst requests of strangers and users.", LOG, *options(_of["abuse"]))
+for _name in (*SCENARIOS, "all"):
+    add(_name)

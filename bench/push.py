@@ -554,8 +554,3 @@ def push(context: RunContext, options: PushOptions | PublishOptions) -> Figures:
     (worker,) = context.start_workers(1)
     context.open([worker], options.users)
     return measure_warm(context, worker, options.sending, options.seconds)
-
-
-def publish(context: RunContext, options: PublishOptions) -> Figures:
-    """Measure messages over publisher connections."""
-    return push(context, options)

@@ -27,10 +27,8 @@ def origin_line(report: Json) -> str:
     if report["generator"]["pinned"]:
         words.append("server and generators on cores of their own")
     where = report["server"]
-    if where.get("own"):
-        words.append(f"a server of its own, request log to {where['log']}")
-    elif where:
-        words.append(f"server {where['url']}")
+    own = f"a server of its own, request log to {where['log']}"
+    words.append(f"server {where['url']}" if where["url"] else own)
     return ", ".join(words)
 
 

@@ -16,14 +16,21 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from bench import abuse, channels, chaos, chat, cluster, million, notify, push, session_scenarios, streams
+from bench import abuse, channels, chaos, chat, cluster, million, notify, push, streams
+from bench.abuse import AbuseOptions
+from bench.channels import ChannelsOptions
+from bench.chaos import ChaosOptions
+from bench.cluster import ClusterOptions
 from bench.connections import Target
 from bench.context import Cores, RunContext
 from bench.figures import FAULTS, Figures, faults, figure, fold
 from bench.loop import BenchError, Json
+from bench.million import MillionOptions
+from bench.notify import NotifyOptions
 from bench.proc import machine
 from bench.report import show_phase
 from bench.servers import SERVER_TREE, SOURCE, NodeProcess, RedisProcess, WorkerPool
+from bench.session_scenarios import HandshakeOptions, IdleOptions, handshake, idle
 
 
 @dataclass(frozen=True)
@@ -136,37 +143,37 @@ OPEN_APPS = "{101: {open: true}, 102: {open: true}, 103: {open: true}, 104: {ope
 
 @dataclass(frozen=True)
 class Scenario:
-    """One measurement.
+    """One measurement. ``run`` measures once; ``text`` is the help of its command.
 
-    ``run`` measures once; the first line of its docstring is the help of the command. ``server``: the runner
-    starts a server for it (or uses the one at ``--url``). ``servers`` names the servers that it starts
-    itself.
+    ``servers`` names the servers that it starts itself; empty: the runner starts one for it, or uses the one
+    at ``--url``.
     """
 
     name: str
+    text: str
     options: type[Any]
     run: Callable[[RunContext, Any], Figures]
-    server: bool = True
     servers: str = ""
     needs_pids: bool = False
 
 
+NODES = "imserver serve, several nodes"
 SCENARIOS: dict[str, Scenario] = {
     scenario.name: scenario
     for scenario in (
-        Scenario("idle", session_scenarios.IdleOptions, session_scenarios.idle, needs_pids=True),
-        Scenario("fanout", push.FanoutOptions, push.fanout),
-        Scenario("push", push.PushOptions, push.push),
-        Scenario("publish", push.PublishOptions, push.publish),
-        Scenario("chat", chat.ChatOptions, chat.run),
-        Scenario("notify", notify.NotifyOptions, notify.run, False, "imserver serve"),
-        Scenario("channels", channels.ChannelsOptions, channels.run, needs_pids=True),
-        Scenario("streams", streams.StreamsOptions, streams.run),
-        Scenario("handshake", session_scenarios.HandshakeOptions, session_scenarios.handshake),
-        Scenario("cluster", cluster.ClusterOptions, cluster.run, False, "imserver serve, several nodes"),
-        Scenario("million", million.MillionOptions, million.run, False, "imserver serve --processes N"),
-        Scenario("chaos", chaos.ChaosOptions, chaos.run, False, "imserver serve, several nodes"),
-        Scenario("abuse", abuse.AbuseOptions, abuse.run, False, "imserver serve, with keys and without"),
+        Scenario("idle", "Memory and CPU of idle connections.", IdleOptions, idle, needs_pids=True),
+        Scenario("fanout", "Messages to everybody in an app.", push.FanoutOptions, push.fanout),
+        Scenario("push", "Messages to single users by HTTP.", push.PushOptions, push.push),
+        Scenario("publish", "Messages over publisher connections.", push.PublishOptions, push.push),
+        Scenario("chat", "Stored messages in a group, or in pairs.", chat.ChatOptions, chat.run),
+        Scenario("notify", "Notifications of absent users.", NotifyOptions, notify.run, "imserver serve"),
+        Scenario("channels", "Subscriptions to channels.", ChannelsOptions, channels.run, needs_pids=True),
+        Scenario("streams", "Messages in pieces, at a fixed rate.", streams.StreamsOptions, streams.run),
+        Scenario("handshake", "The opening of connections.", HandshakeOptions, handshake),
+        Scenario("cluster", "Pushes across nodes; needs a Redis.", ClusterOptions, cluster.run, NODES),
+        Scenario("million", "Log a million users in, reach them all.", MillionOptions, million.run, NODES),
+        Scenario("chaos", "Break nodes, network and disk under a chat.", ChaosOptions, chaos.run, NODES),
+        Scenario("abuse", "The worst requests of strangers and users.", AbuseOptions, abuse.run, NODES),
     )
 }
 
@@ -224,12 +231,12 @@ def play(scenario: Scenario, options: Any, choice: ServerChoice, runs: int, titl
         "faults": faults(figures),
         "generator": {
             "processes": processes,
-            "pinned": scenario.server and choice.pin and not choice.url,
+            "pinned": not scenario.servers and choice.pin and not choice.url,
             "cpu_us_each": figures.get("generator_cpu_us"),
             "bottleneck": bound,
             "rate": "derived from the server's CPU per unit" if bound else "measured",
         },
-        "server": describe(scenario, choice),
+        "server": {"url": choice.url, "log": choice.log, "command": scenario.servers or "imserver serve"},
         "machine": machine(),
         **extra,
     }
@@ -241,7 +248,7 @@ def make_context(
     """Return the context of one run; starts a server if the scenario needs one."""
     cores = Cores.divided() if choice.pin else Cores()
     show_phase(title)
-    if not scenario.server:
+    if scenario.servers:
         return RunContext(Target("127.0.0.1", 0), (), pool, cores, log=choice.log)
     if choice.url:
         if scenario.needs_pids and not choice.pids:
@@ -263,14 +270,6 @@ def make_context(
     return RunContext(
         target, own.pids if processes > 1 else own.pids[:1], pool, cores, own.data_directory, log=choice.log
     )
-
-
-def describe(scenario: Scenario, choice: ServerChoice) -> Json:
-    if choice.url:
-        return {"own": False, "url": choice.url, "ws": choice.ws, "pids": list(choice.pids)}
-    log = "/dev/null" if choice.log == "null" else "a file in a temporary directory"
-    command = scenario.servers or " ".join(["imserver serve", *choice.arguments])
-    return {"own": True, "command": command, "log": log}
 
 
 def command_line(scenario: Scenario, options: Any, runs: int) -> str:
@@ -304,7 +303,7 @@ def perform(rows: tuple[Row, ...], choice: ServerChoice, runs: int, **given: Any
     """Run all ``rows``, with the options ``given``; return their reports, each with its ``title``."""
     reports = []
     for number, row in enumerate(rows, 1):
-        title = f"{number}/{len(rows)} {row.title}"
+        title = f"{number}/{len(rows)} {row.title}" if len(rows) > 1 else row.title
         options = replace(options_of(row), **given)
         report = play(SCENARIOS[row.command.split()[0]], options, choice, runs, title)
         reports.append({"title": row.title, **report})

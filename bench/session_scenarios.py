@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bench.connections import OPENERS, Connection
@@ -21,6 +22,7 @@ from bench.http_client import fetch, post
 from bench.latency import Latency
 from bench.loop import BenchError, Json
 from bench.proc import memory
+from bench.servers import Worker
 
 LAST_ANSWERS_SECONDS = 5.0
 PINGS_PER_SECOND = 1000
@@ -144,16 +146,28 @@ def attend(generator: Generator, seconds: float) -> Json:
     return {"pings": generator.connections.pings}
 
 
+def warm_up(
+    context: RunContext,
+    workers: Sequence[Worker],
+    connections: int,
+    dialect: str,
+    work: Callable[[], object] = lambda: None,
+) -> int:
+    """Let some connections come, work and go; return the memory of the server in bytes."""
+    context.open(workers, min(WARM_UP_CONNECTIONS, connections), dialect=dialect)
+    work()
+    context.ask(workers, close_connections)
+    context.rest()
+    return memory(context.pids).rss_bytes
+
+
 def idle(context: RunContext, options: IdleOptions) -> Figures:
     """Measure memory and CPU of idle connections."""
     if OPENERS[options.dialect].environment and not context.folder:
         raise BenchError(f"--dialect {options.dialect} needs a server of our own, which has our key")
     empty = memory(context.pids).rss_bytes
     workers = context.start_workers(-(-options.connections // CONNECTIONS_A_PROCESS))
-    context.open(workers, min(WARM_UP_CONNECTIONS, options.connections), dialect=options.dialect)
-    context.ask(workers, close_connections)
-    context.rest()
-    before = memory(context.pids).rss_bytes
+    before = warm_up(context, workers, options.connections, options.dialect)
     context.open(workers, options.connections, dialect=options.dialect)
     context.rest()
     after = memory(context.pids).rss_bytes

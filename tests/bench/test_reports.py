@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bench import runner
-from bench.cli import bench, scenario_command
+from bench.cli import add, bench
 from bench.context import RunContext, Span
 from bench.figures import Figures, faults, fold, shown, with_faults_of
 from bench.latency import Latency
@@ -114,14 +114,14 @@ class NoOptions:
 @pytest.mark.parametrize("lost", [0.0, 1.0])
 def test_a_message_that_is_lost_fails_the_command(lost: float) -> None:
     def lossy(_context: RunContext, _options: NoOptions) -> Figures:
-        """Lose messages."""
         return {"cpu_us": 1.0, "lost": lost}
 
-    scenario_command(Scenario("lossy", NoOptions, lossy, server=False))
+    SCENARIOS["lossy"] = Scenario("lossy", "", NoOptions, lossy, servers="none")
+    add("lossy")
     try:
         result = run("lossy", "--json")
     finally:
-        del bench.commands["lossy"]
+        del bench.commands["lossy"], SCENARIOS["lossy"]
     assert json.loads(result.stdout)["faults"] == ({"lost": lost} if lost else {})
     assert result.exit_code == bool(lost)
 

@@ -171,7 +171,7 @@ def test_the_console_script_starts_a_server_of_its_own_and_ends_it() -> None:
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr.split() == ["0", "s", "handshake"]
     report = json.loads(ended.stdout)
-    assert report["server"]["own"]
+    assert not report["server"]["url"]
     assert report["figures"]["cpu_us"] > 0
 
 
