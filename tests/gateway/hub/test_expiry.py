@@ -10,13 +10,14 @@ import gevent
 import pytest
 
 from imserver.gateway.dialects.cmd.wire import CmdDialect
+from imserver.gateway.hub import expiry
 from imserver.gateway.hub.expiry import SLOTS, Pings
 from imserver.gateway.transport.connection import FOREVER, Connection, quiet_seconds
 from imserver.gateway.transport.states import CLOSING
 from tests.gateway.hub.harness import Harness, received
 from tests.gateway.protocol.line import PingedDialect
 from tests.gateway.transport.harness import POLLERS, Client, turn, until
-from tests.integration.raw import PING, PONG, frame, text
+from tests.integration.raw import PING, text
 
 CLIENT = PingedDialect()
 PERIOD_SECONDS = 50
@@ -29,6 +30,13 @@ def spawned() -> Iterator[list[Any]]:
     greenlets: list[Any] = []
     yield greenlets
     gevent.killall(greenlets)
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop has a turn after each second connection."""
+    for name in ("_BATCH", "_PING_BATCH"):
+        monkeypatch.setattr(expiry, name, 2)
 
 
 def age(connection: Connection, seconds: float) -> None:
@@ -52,68 +60,53 @@ def pings_of(client: Client) -> int:
     return sum(found.opcode == PING for found in client.read())
 
 
-def answered(client: Client) -> int:
-    """Answer the pings that have come; how many there were."""
-    count = pings_of(client)
-    client.frames = [found for found in client.frames if found.opcode != PING]
-    client.send(frame(PONG, b"") * count)
-    return count
-
-
-def test_who_showed_no_sign_of_life_for_too_long_is_closed_with_4001() -> None:
+def test_who_showed_no_sign_of_life_for_too_long_is_closed_once_and_counted() -> None:
     with Harness(heartbeat_seconds=360) as harness:
         silent, client = harness.login("101", "ann")
-        stranger, other = harness.connect()
-        live, third = harness.login("101", "bob")
-        turn()
+        _, third = harness.login("101", "bob")
         age(silent, 400)
-        age(stranger, 400)
-        age(live, 300)
-        harness.sweep.sweep()
-        assert (silent.state, stranger.state, live.is_open) == (CLOSING, CLOSING, True)
-        assert (client.close_code(), other.close_code()) == (4001, 4001)
+        for sweeps in (1, 2):
+            harness.sweep.sweep()
+            assert (harness.metrics.sweeps, harness.metrics.swept) == (sweeps, 1), "nobody is closed twice"
+        assert (silent.state, client.close_code()) == (CLOSING, 4001)
         assert client.frames[-1].close_reason == "heartbeat expired"
         assert not harness.hub.is_online("101", "ann")
         third.probe()
         assert received(third)[-1][:2] == ("exit", "ann")
-        assert (harness.metrics.sweeps, harness.metrics.swept) == (1, 2)
-        harness.sweep.sweep()
-        assert (harness.metrics.sweeps, harness.metrics.swept) == (2, 2), "nobody is closed twice"
+
+
+HEARTBEAT = {"heartbeat_seconds": 360}
 
 
 @pytest.mark.parametrize(
-    ("frame_text", "logged_in", "renewed"),
+    ("settings", "logged_in", "seconds", "frame_text", "code"),
     [
-        ('{"cmd":"heartbeat"}', True, True),
-        *((sent, True, False) for sent in ('{"cmd":"ping"}', "nonsense", '{"cmd":"x"}')),
-        ('{"cmd":"heartbeat"}', False, False),
-        ('{"cmd":"login","data":{"userID":"bob","appID":101}}', False, True),
+        *((HEARTBEAT, logged_in, 400, "", 4001) for logged_in in (True, False)),
+        (HEARTBEAT, True, 300, "", None),
+        # A heartbeat renews a session, and a login begins one.
+        (HEARTBEAT, True, 400, '{"cmd":"heartbeat"}', None),
+        *((HEARTBEAT, True, 400, sent, 4001) for sent in ('{"cmd":"ping"}', "nonsense", '{"cmd":"x"}')),
+        (HEARTBEAT, False, 400, '{"cmd":"heartbeat"}', 4001),
+        (HEARTBEAT, False, 400, '{"cmd":"login","data":{"userID":"bob","appID":101}}', None),
+        # A connection has to log in in time.
+        ({"login_seconds": 100}, False, 150, "", 4002),
+        ({"login_seconds": 100}, False, 50, "", None),
+        ({"login_seconds": 100}, True, 150, "", None),
+        ({"login_seconds": 0}, False, 150, "", None),
     ],
 )
-def test_a_heartbeat_renews_a_session_and_a_login_begins_one(
-    frame_text: str, logged_in: bool, renewed: bool
+def test_a_sweep_closes_whose_time_has_passed(
+    settings: dict[str, int], logged_in: bool, seconds: int, frame_text: str, code: int | None
 ) -> None:
-    with Harness(heartbeat_seconds=360) as harness:
+    with Harness(**settings) as harness:
         connection, client = harness.login("101", "ann") if logged_in else harness.connect()
-        age(connection, 400)
-        client.send(text(frame_text))
+        turn()
+        age(connection, seconds)
+        client.send(text(frame_text) if frame_text else b"")
         client.probe()
         harness.sweep.sweep()
-        assert connection.is_open is renewed
-
-
-@pytest.mark.parametrize(("login_seconds", "is_closed"), [(100, True), (0, False)])
-def test_without_a_login_in_time_a_connection_is_closed_with_4002(
-    login_seconds: int, is_closed: bool
-) -> None:
-    with Harness(login_seconds=login_seconds) as harness:
-        (late, client), (early, _) = harness.connect(), harness.connect()
-        session, _ = harness.login("101", "ann")
-        for one, seconds in ((late, 150), (early, 50), (session, 150)):
-            age(one, seconds)
-        harness.sweep.sweep()
-        assert (early.is_open, session.is_open, late.is_open) == (True, True, not is_closed)
-        assert not is_closed or client.close_code() == 4002
+        assert connection.is_open is (code is None)
+        assert code is None or client.close_code() == code
 
 
 @pytest.mark.usefixtures("small_batches")
@@ -144,7 +137,7 @@ def test_a_peer_that_does_not_answer_a_ping_is_closed_when_it_is_due_and_one_tha
         dead, silent = harness.login("101", "ann")
         live, client = harness.login("101", "bob")
         spawned += [gevent.spawn(harness.sweep.run_pings), gevent.spawn(harness.sweep.run_sweeps, 0.005)]
-        until(lambda: (answered(client), not dead.is_open)[1])
+        until(lambda: (client.answer_pings(), not dead.is_open)[1])
         assert dict(harness.ended) == {dead: 4001}
         assert live.is_open
         until(lambda: harness.metrics.sweeps >= 3)
@@ -204,7 +197,7 @@ def test_who_does_not_answer_in_time_is_closed_with_4001_and_nobody_is_pinged_be
         for silent_seconds in range(0, SILENT_SECONDS, PERIOD_SECONDS):
             for connection in (dead, live, new):
                 check(pings, connection, silent_seconds)
-            until(lambda: answered(other))
+            until(lambda: other.answer_pings())
             until(lambda: not live.pinged_at)
         assert not harness.ended
         for connection in (dead, live):
@@ -258,7 +251,7 @@ def test_the_sweep_leaves_clients_alone_that_are_pinged(spawned: list[Any]) -> N
 
 
 @pytest.mark.usefixtures("small_batches")
-def test_a_large_slot_gives_the_loop_its_turns() -> None:
+def test_a_large_slot_gives_the_loop_its_turns(spawned: list[Any]) -> None:
     with Harness() as harness:
         connections = [harness.connect(dialect=CLIENT)[0] for _ in range(120)]
         slot, count = Counter(connection.fd % SLOTS for connection in connections).most_common(1)[0]
@@ -269,8 +262,7 @@ def test_a_large_slot_gives_the_loop_its_turns() -> None:
                 pinged.append(sum(bool(one.pinged_at) for one in connections))
                 gevent.sleep(0)
 
-        other = gevent.spawn(look)
+        spawned.append(gevent.spawn(look))
         pinging(harness).step(slot)
-        other.kill()
         assert {2, 4} <= {*pinged}
         assert max(pinged) <= count

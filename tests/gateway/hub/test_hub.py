@@ -11,23 +11,16 @@ from imserver.gateway.hub.hub import App, Hub
 from imserver.gateway.transport.connection import Connection
 from imserver.gateway.transport.states import (
     ADDRESSED,
-    ATTACH,
-    CLOSE,
     CLOSED,
     CLOSING,
     CONNECTED,
     CONNECTION_TRANSITIONS,
     DRAINING,
-    END,
-    FLUSH,
-    FORGET,
-    JOIN,
-    LEAVE,
     UNADDRESSED,
-    ConnectionEvent,
     ConnectionState,
     ImpossibleTransition,
 )
+from imserver.gateway.transport.states import ConnectionEvent as Cause
 from tests.gateway.hub.harness import Harness
 from tests.gateway.transport.harness import turn
 from tests.support import POLICIES, ROOT
@@ -36,11 +29,8 @@ from tests.support import POLICIES, ROOT
 class Session:
     """As much of a connection as the hub touches."""
 
-    def __init__(self) -> None:
-        self.app: str | None = None
-        self.user: str | None = None
-        self.device = ""
-        self.state = CONNECTED
+    app = user = device = ""
+    state = CONNECTED
 
 
 def make(policy: str) -> tuple[Hub, App]:
@@ -92,20 +82,17 @@ def test_an_unregistered_app_goes_with_its_last_user_unless_it_is_registered_mea
     unregistered = hub.open("system:shop", "multi", is_registered=False)
     assert hub.open("system:shop", "multi", is_registered=False) is unregistered
     assert unregistered not in hub.registered()
-    one, two = join(hub, unregistered, "a"), join(hub, unregistered, "b")
-    assert [hub.is_online(name, "a") for name in ("system:shop", "101", "no such app")] == [
-        True,
-        False,
-        False,
-    ]
-    hub.leave(one)
-    hub.close_unregistered("system:shop")
-    assert hub.apps["system:shop"] is unregistered
-    hub.leave(two)
+    members = [join(hub, unregistered, user) for user in ("a", "b")]
+    found = {name: hub.is_online(name, "a") for name in ("system:shop", "101", "no such app")}
+    assert found == {"system:shop": True, "101": False, "no such app": False}
+    for member in members:
+        hub.close_unregistered("system:shop")
+        assert hub.apps["system:shop"] is unregistered
+        hub.leave(member)
     for _ in range(2):
         hub.close_unregistered("system:shop")
         assert "system:shop" not in hub.apps
-    assert hub.leave(two) is False, "its app is gone"
+    assert hub.leave(members[1]) is False, "its app is gone"
     registered = hub.open("system:shop", "multi", is_registered=False)
     assert hub.open("system:shop", "multi") is registered
     assert registered in hub.registered()
@@ -141,22 +128,22 @@ def connection_in(node: Harness, state: ConnectionState) -> Connection:
     return connection
 
 
-CAUSES: dict[ConnectionEvent, Callable[[Harness, Connection], object]] = {
-    JOIN: lambda node, connection: node.hub.join(node.hub.apps["102"], connection, "bob", ""),
-    ATTACH: lambda node, connection: node.hub.attach(node.hub.apps["102"], connection, "bob", ""),
-    FORGET: lambda node, connection: node.hub.forget(connection),
-    LEAVE: lambda node, connection: node.sessions.leave(connection),
-    CLOSE: lambda _, connection: connection.close(1000),
-    FLUSH: lambda _, connection: connection.flushed(),
-    END: lambda _, connection: connection.lost(),
+CAUSES: dict[Cause, Callable[[Harness, Connection], object]] = {
+    Cause.JOIN: lambda node, connection: node.hub.join(node.hub.apps["102"], connection, "bob", ""),
+    Cause.ATTACH: lambda node, connection: node.hub.attach(node.hub.apps["102"], connection, "bob", ""),
+    Cause.FORGET: lambda node, connection: node.hub.forget(connection),
+    Cause.LEAVE: lambda node, connection: node.sessions.leave(connection),
+    Cause.CLOSE: lambda _, connection: connection.close(1000),
+    Cause.FLUSH: lambda _, connection: connection.flushed(),
+    Cause.END: lambda _, connection: connection.lost(),
 }
-CHECKED_BEFORE = {CLOSE, FLUSH, END}
+CHECKED_BEFORE = {Cause.CLOSE, Cause.FLUSH, Cause.END}
 """What may come at any time. In states in which it changes nothing, it is ignored."""
-PAIRS = [(state, event) for state in ConnectionState for event in ConnectionEvent]
+PAIRS = [(state, event) for state in ConnectionState for event in Cause]
 
 
 @pytest.mark.parametrize(("state", "event"), PAIRS, ids=lambda each: each.name)
-def test_what_the_table_has_happens_and_nothing_else(state: ConnectionState, event: ConnectionEvent) -> None:
+def test_what_the_table_has_happens_and_nothing_else(state: ConnectionState, event: Cause) -> None:
     with Harness() as node:
         connection = connection_in(node, state)
         assert connection.state is state

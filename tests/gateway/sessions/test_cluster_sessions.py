@@ -20,7 +20,6 @@ from tests.gateway.core.cluster_harness import (
     Several,
     received_since,
 )
-from tests.gateway.sessions.conftest import answer_pings
 from tests.gateway.transport.harness import Client, look, turn, until
 
 ENTER_ANN = ("enter", "ann", ENTER_TEXT)
@@ -233,7 +232,7 @@ def test_under_refuse_of_several_at_the_same_moment_the_first_is_taken(
         gevent.spawn(nodes[epoch].sessions.login, connection, Login(REFUSE, "ann"))
         for epoch, (connection, _) in zip(epochs, clients, strict=True)
     ]
-    until(lambda: [answer_pings(client) for _, client in clients] and all(login.ready() for login in logins))
+    until(lambda: [client.answer_pings() for _, client in clients] and all(login.ready() for login in logins))
     assert [login.get() for login in logins] == [200] + [1009] * (len(epochs) - 1)
     assert clients[0][0].is_open
     assert nodes.listed(REFUSE) == ["ann"]

@@ -13,7 +13,6 @@ from imserver.gateway.sessions import sessions as module
 from imserver.gateway.sessions.sessions import ENTER_TEXT, EXIT_TEXT, MAX_BANS, MAX_KICKS, RecentKicks
 from tests.gateway.core.cluster_harness import MULTI, NEWEST, REFUSE, SINGLE, Several, Topology
 from tests.gateway.hub.harness import Harness
-from tests.gateway.sessions.conftest import answer_pings
 from tests.gateway.transport.harness import look, until
 
 ENTER_ANN = ("enter", "ann", ENTER_TEXT)
@@ -239,7 +238,7 @@ def test_under_refuse_the_newer_connection_is_closed_with_4501_while_the_older_a
     older, first = topology.here.login(REFUSE, "ann", "phone")
     newer, second = topology.there.connect()
     login = gevent.spawn(topology.there.sessions.login, newer, Login(REFUSE, "ann", device="phone"))
-    until(lambda: answer_pings(first))
+    until(lambda: first.answer_pings())
     assert second.close_code() == 4501
     assert login.get() == 1009
     assert (older.is_open, newer.user) == (True, None)

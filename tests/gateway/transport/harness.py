@@ -147,6 +147,13 @@ class Client(Far):
         self.read()
         return bytes(self.waiting)
 
+    def answer_pings(self) -> int:
+        """Answer the pings that have come; how many there were."""
+        count = sum(found.opcode == PING for found in self.read())
+        self.frames[:] = [found for found in self.frames if found.opcode != PING]
+        self.send(frame(PONG) * count)
+        return count
+
     def probe(self, word: bytes = b"probe") -> None:
         """Wait until the server has answered a ping sent now: all that it owed before has come."""
         self.send(frame(PING, word))
