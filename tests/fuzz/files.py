@@ -128,8 +128,6 @@ def check_rows(data: bytes) -> None:
         accounts_of(read_rows(data.decode("utf-8", "replace")), "shop")
 
 
-# --- texts of other programs --------------------------------------------------------------------------------
-
 _HEADERS = (
     *("title", "message", "tags", "priority", "click", "icon", "attach", "actions", "since"),
     "authorization",
@@ -177,8 +175,6 @@ def check_blocks(data: bytes) -> None:
         return
     assert isinstance(text_of(message), str)
 
-
-# --- seeds --------------------------------------------------------------------------------------------------
 
 _SLACK = {
     "users.json": b'[{"id":"U1","name":"ann","profile":{"email":"ann@example.org"}}]',

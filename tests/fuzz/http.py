@@ -66,9 +66,6 @@ MORE_LINES = (
 )
 
 
-# --- heads --------------------------------------------------------------------------------------------------
-
-
 def check_head(data: bytes) -> None:
     """A head is refused with BadHead, or it means the same to the cache, to h11 and in its plain form."""
     try:
@@ -131,8 +128,6 @@ _DIGITS = 20
 _HIGH = re.compile(rb"[\x80-\xff]")
 
 
-# --- bodies -------------------------------------------------------------------------------------------------
-
 _CHUNKED = parse_head(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
 
 
@@ -173,8 +168,6 @@ def check_chunks(data: bytes) -> None:
     assert isinstance(event, h11.EndOfMessage), f"h11 expects more: {event}"
     assert (found, peer.trailing_data[0]) == (content, rest), "h11 reads another body"
 
-
-# --- forms, and what else stands in requests ----------------------------------------------------------------
 
 _KINDS = ("application/x-www-form-urlencoded", "application/json", "multipart/form-data; boundary=x")
 
@@ -228,9 +221,6 @@ def check_proxy(data: bytes) -> None:
     text = data.decode("latin-1")
     assert isinstance(PROXIES.client("127.0.0.1", text), str)
     PROXIES.trusts(text)
-
-
-# --- frames of WebSocket ------------------------------------------------------------------------------------
 
 
 def _parse(parts: list[bytes], deflated: bool) -> tuple[list[tuple[int, bytes]], int]:

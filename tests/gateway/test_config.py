@@ -85,9 +85,6 @@ def complaint(load: Load, tmp_path: Path) -> Callable[..., str]:
     return partial(refusal, tmp_path)
 
 
-# --- printing -----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("url", "shown"), ROWS["dumps"])
 def test_a_dump_hides_keys_and_passwords(load: Load, url: str, shown: str) -> None:
     keys = "api: {keys: [{key: pa55-key-of-the-tests, scopes: [push]}]}"
@@ -95,9 +92,6 @@ def test_a_dump_hides_keys_and_passwords(load: Load, url: str, shown: str) -> No
     text = shown_of(load(f"{keys}\n{database}\nredis: {{password: pa55, url: '{url}'}}"))
     assert "pa55" not in text
     assert yaml.safe_load(text)["redis"]["url"] == shown
-
-
-# --- the file -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("spelling", ["minIdleConns", "minIDleConns"])
@@ -184,9 +178,6 @@ def test_the_name_of_an_app_is_checked(complaint: Callable[..., str], name: str)
 )
 def test_a_key_that_cannot_name_an_app_is_named(complaint: Callable[..., str], key: str, output: str) -> None:
     assert complaint(f"apps:\n  101: {{}}\n  {key}: {{}}").startswith(output)
-
-
-# --- environment and command line ---------------------------------------------------------------------------
 
 
 def test_the_command_line_wins_over_variables_of_any_type_over_the_file(load: Load) -> None:

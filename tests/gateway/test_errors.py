@@ -31,9 +31,6 @@ def test_every_reply_and_every_problem_of_http_has_its_row() -> None:
     assert all(400 <= problem.status <= 599 for problem in PROBLEMS.values())
 
 
-# --- counters and distributions -----------------------------------------------------------------------------
-
-
 def test_strangers_cannot_make_names_of_apps_without_end() -> None:
     counts = CountsByApp()
     for number in range(MAX_APPS + 5):

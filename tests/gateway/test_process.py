@@ -38,9 +38,6 @@ def test_the_file_limit_is_raised_to_the_hard_one() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-# --- the number of processes --------------------------------------------------------------------------------
-
-
 def planned(most: int = 0, redis: str = "redis://127.0.0.1:6379", processes: int = 0) -> tuple[Config, str]:
     """What becomes of ``auto`` where each node is to have ``most`` connections."""
     return plan_processes(
@@ -90,9 +87,6 @@ def test_a_quota_gives_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qu
     if quota:
         (tmp_path / "cpu.max").write_text(quota, encoding="ascii")
     assert cores(tmp_path / "cpu.max") == found
-
-
-# --- the data directory -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -238,9 +232,6 @@ def test_a_secret_file_is_used_unless_short_or_missing(
         DataDirectory(str(tmp_path)).secret(str(file))
     with pytest.raises(StartError, match="cannot be read or made: No such file or directory"):
         DataDirectory(str(tmp_path)).secret(str(tmp_path / "none"))
-
-
-# --- derived keys: RFC 5869, appendix A ---------------------------------------------------------------------
 
 
 def test_a_derived_key_depends_on_secret_and_purpose() -> None:

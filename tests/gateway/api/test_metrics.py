@@ -83,9 +83,6 @@ def described(text: str) -> list[str]:
     return [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
 
 
-# --- the table ----------------------------------------------------------------------------------------------
-
-
 def test_every_counter_of_every_part_is_in_the_table() -> None:
     node = AnyNode(clustered=True)
     for prefix, counters, fields in (
@@ -108,9 +105,6 @@ SHOWN_OTHERWISE = (
 )
 """By a label, or by the part that knows them."""
 OF_MESSENGER = ("stored_repeats", "not_stored", "expired", "log_gaps", "resent_entries")
-
-
-# --- the text of one node -----------------------------------------------------------------------------------
 
 
 OF_A_CLUSTER = re.compile(
@@ -169,9 +163,6 @@ def test_apps_that_are_not_registered_are_one_label_and_distributions_add_up() -
     assert shown["imserver_loop_lag_max_seconds", 'node="n"'] == 7
 
 
-# --- many nodes ---------------------------------------------------------------------------------------------
-
-
 OF_OLD = """# HELP gone_total Was once
 # TYPE gone_total counter
 gone_total{node="d"} 4
@@ -194,9 +185,6 @@ def test_texts_of_several_nodes_become_one_that_describes_each_metric_once() -> 
     names = [re.sub("(_(bucket|sum|count))?{.*", "", line) for line in merged.splitlines() if line[0] != "#"]
     together = [name for name, _ in groupby(names)]
     assert len(together) == len({*together}), "all samples of a metric stand together, as the format demands"
-
-
-# --- GET /metrics -------------------------------------------------------------------------------------------
 
 
 OWN_METRICS = """\

@@ -437,9 +437,6 @@ def test_an_app_id_may_be_the_name_of_an_app(start_node: StartNode, name: str, c
     assert node.get(LIST, key="push-key", appID=f"no {name}")["data"]["userList"] == []
 
 
-# --- over real connections ----------------------------------------------------------------------------------
-
-
 def test_the_websocket_port_answers_the_api_and_health_but_no_pages(server: Server) -> None:
     assert ask(server.ws, request("/health")).status == 200
     assert ask(server.ws, request("/user/list?appID=101")).status == 200

@@ -91,9 +91,6 @@ def test_a_key_ends_at_its_time_and_is_still_known_by_its_name() -> None:
     assert not keys.find("k").may(Needs.PUSH)
 
 
-# --- page tokens --------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("app", "user", "fits"),
     [
@@ -129,9 +126,6 @@ def test_a_page_token_ends_with_its_time(pages: PageTokens, monkeypatch: pytest.
     for seconds, found in ((3599, ("101", "马远")), (3602, None)):
         monkeypatch.setattr(time, "time", lambda seconds=seconds: now + seconds)
         assert pages.read(token) == found
-
-
-# --- keys that are kept ---------------------------------------------------------------------------------
 
 
 def key_row(key: str, **more: Any) -> KeyRow:
@@ -172,9 +166,6 @@ def test_a_key_bound_to_another_name_of_an_app_reaches_that_app() -> None:
         apps={"105": TenantSettings(), "106": TenantSettings(same_as="105")},
     )
     assert keys_of(config).find("k").apps == {"105", "none"}
-
-
-# --- addresses ------------------------------------------------------------------------------------------
 
 
 def test_an_address_needs_no_key_in_the_apps_whose_list_has_it() -> None:

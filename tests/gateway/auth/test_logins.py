@@ -161,9 +161,6 @@ def test_an_app_says_whose_pages_may_log_in_to_it_alone(
         assert harness.origins.passes("shop.example", False) is any_origin
 
 
-# --- limits -------------------------------------------------------------------------------------------------
-
-
 def test_a_full_app_refuses_logins_until_a_connection_has_left() -> None:
     """Its limit may come after its connections, and logs in again who is in."""
     with LoginHarness({"101": PLAIN, "102": PLAIN}) as harness:

@@ -131,9 +131,6 @@ def test_no_encoding_of_former_rules_stays() -> None:
     assert encodings() == before
 
 
-# --- sessions end with their token --------------------------------------------------------------------------
-
-
 NOW = 1_800_000_000.25
 YEAR = 365 * 86400
 

@@ -92,9 +92,6 @@ def facts_of(claims: Claims) -> tuple[str, str, int]:
     return claims.user, claims.app, claims.expires_at
 
 
-# --- what is taken ------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_token_proves_user_app_and_end_by_its_key_alone(algorithm: Any) -> None:
     (signer, verifier), (stranger, _) = make(algorithm), make(algorithm)
@@ -216,9 +213,6 @@ def test_the_key_decides_on_the_algorithm_not_the_token() -> None:
             read_token(token, known, NOW)
 
 
-# --- several keys -------------------------------------------------------------------------------------------
-
-
 def test_a_token_is_held_against_the_key_that_it_names_or_against_all() -> None:
     known = keys(JwtSettings("HS256", SECRET, kid="old"), JwtSettings("HS256", OTHER, kid="new"))
     assert read_token(signed(key=SECRET, kid="old"), known, NOW).user == "ann"
@@ -291,9 +285,6 @@ def test_a_usual_token_needs_no_library() -> None:
         "print(read_token(token, keys, float(now)).user, 'jwt' in sys.modules)"
     )
     assert run_python(code, signed(), SECRET, str(NOW)) == "ann False\n"
-
-
-# --- clients of Centrifugo: connections, which need neither app nor end -------------------------------------
 
 
 def test_a_token_without_app_and_end_is_for_the_app_that_is_asked() -> None:

@@ -78,9 +78,6 @@ def test_a_node_that_lost_its_lease_gets_everything_until_it_is_settled(pair: Pa
     assert members_of(b, "garden") == {}, "it was reported under the old epoch"
 
 
-# --- the dead -----------------------------------------------------------------------------------------------
-
-
 def test_only_buckets_that_the_dead_used_are_looked_into(server: RedisServer, pair: Pair) -> None:
     """Also those of apps that no other node knows."""
     a, b = pair

@@ -65,12 +65,6 @@ def start_holder(start_node: StartNode) -> Callable[..., Holder]:
     return start
 
 
-# --- away ---------------------------------------------------------------------------------------------------
-
-
-# --- stalled ------------------------------------------------------------------------------------------------
-
-
 def test_what_was_on_its_way_when_redis_stalled_leaves_no_session(
     own_server: RedisServer, start_holder: Callable[..., Holder]
 ) -> None:
@@ -110,9 +104,6 @@ def test_a_claim_that_redis_took_without_saying_so_is_that_of_the_repeat(
     until(lambda: states(other) == ["repeat", "mine"])
 
 
-# --- small mishaps ------------------------------------------------------------------------------------------
-
-
 def test_a_session_whose_registration_fails_is_registered_when_it_can_be(
     server: RedisServer, start_holder: Callable[..., Holder]
 ) -> None:
@@ -142,9 +133,6 @@ def test_a_flood_of_ends_that_redis_did_not_get_gives_a_new_epoch(
     until(lambda: holder.node.lease.epoch > epoch)
     until(holder.whole)
     until(lambda: holder.node.find("101", [f"user{i}" for i in range(20)]) == [()] * 20)
-
-
-# --- refusals -----------------------------------------------------------------------------------------------
 
 
 def test_a_wrong_password_is_reported_at_start_and_a_user_of_redis_needs_these_keys_only(

@@ -305,9 +305,6 @@ def test_claims_hold_across_nodes(server: RedisServer, pair: Pair) -> None:
         assert 43000 < client.ttl("acc:submit:again:seq:m1") <= 43200
 
 
-# --- the records that operators read ------------------------------------------------------------------------
-
-
 def record(server: RedisServer, user: str = "ann", app: str = "101") -> dict[str, object]:
     """What operators read about a user."""
     with server.client() as client:

@@ -89,9 +89,6 @@ def test_any_name_of_a_user_app_or_channel_is_only_a_name(registry: RedisRegistr
     assert (members_of(registry, name), members_of(registry)) == ({}, found[1])
 
 
-# --- sessions -----------------------------------------------------------------------------------------------
-
-
 def test_refuse_does_not_replace_another_than_the_one_known_to_be_dead(registry: RedisRegistry) -> None:
     first = begin(registry, policy="refuse")
     late = Session("101", "ann", "", "refuse")
@@ -148,9 +145,6 @@ def test_a_registration_that_redis_carries_out_late_gives_way_to_sessions_that_b
     assert ids(node) == [newer.id]
 
 
-# --- message ids --------------------------------------------------------------------------------------------
-
-
 def test_ids_are_pending_until_accepted_or_free_of_a_push_if_its_user_is_there(
     registry: RedisRegistry,
 ) -> None:
@@ -172,9 +166,6 @@ def test_ids_are_pending_until_accepted_or_free_of_a_push_if_its_user_is_there(
             registry.settle(claim, True)
     registry.settle(registry.find_and_claim("101", "ann", "m2")[1], True)
     assert state(registry, "m2") == "repeat"
-
-
-# --- channels and attempts ----------------------------------------------------------------------------------
 
 
 def test_a_channel_has_as_many_members_as_were_reported_last(registry: RedisRegistry) -> None:

@@ -102,9 +102,6 @@ def test_a_slow_receiver_slows_the_sender_down_and_loses_nothing(peers: Nodes) -
     assert a.rpc.peers.all()[0].link.closed
 
 
-# --- lives --------------------------------------------------------------------------------------------------
-
-
 def test_what_was_meant_for_an_earlier_life_is_dropped(peers: Nodes) -> None:
     a, b = peers.pair()
     assert a.rpc.send(b.lease, b"to the first life")
@@ -138,9 +135,6 @@ def test_a_receiver_with_a_new_epoch_or_none_takes_only_what_is_meant_for_it(pee
     until(lambda: b.counters.stale == 2)
     with pytest.raises(PeerUnavailable):
         a.rpc.query(renewed, "kind", b"")
-
-
-# --- peers that go ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("why", ["unused", "its lease was missing for a moment"])
@@ -400,9 +394,6 @@ def test_asking_all_names_who_did_not_answer_and_waits_for_nobody_longer_than_as
     assert answers == {others[0].lease.node: b"kind:", others[2].lease.node: b"kind:"}
     assert missing == sorted([others[1].lease.node, nobody.node])
     assert a.rpc.query_all([], "kind", b"") == ({}, [])
-
-
-# --- versions -----------------------------------------------------------------------------------------------
 
 
 def test_a_node_speaks_with_the_version_before_its_own_and_leaves_an_older_one_alone(

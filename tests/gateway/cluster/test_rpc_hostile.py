@@ -107,9 +107,6 @@ def test_two_questions_under_one_id_get_one_answer(peers: Nodes) -> None:
     assert (header["response_to"], name, arguments) == (b"an id", "OK", [[0, b"1"]])
 
 
-# --- a hostile peer is asked --------------------------------------------------------------------------------
-
-
 class HostileServer:
     """A node's control port that answers each question with what it is told."""
 

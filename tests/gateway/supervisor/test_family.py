@@ -40,8 +40,6 @@ def private_bytes(pid: int) -> int:
     return sum(int(kilobytes) * 1024 for kilobytes in re.findall(r"^Private_\w+: +(\d+) kB", rollup, re.M))
 
 
-# --- what they are ------------------------------------------------------------------------------------------
-
 NOTE_THE_PARENT = """
 import os
 fork = os.fork
@@ -207,9 +205,6 @@ def test_a_node_that_cannot_start_is_tried_with_growing_pauses_as_others_serve(
     assert all(pause <= 2**number for number, pause in enumerate(pauses))
     secret.write_bytes(good)
     family.wait_until_replaced(broken)
-
-
-# --- a rolling restart --------------------------------------------------------------------------------------
 
 
 def test_a_rolling_restart_replaces_all_nodes_one_by_one_and_refuses_nobody(

@@ -138,9 +138,6 @@ def test_addresses_that_were_found_out_are_no_change_of_the_settings() -> None:
     assert not resolve_addresses(settings(server__processes=3)).cluster.advertise, "demo mode: the node knows"
 
 
-# --- listeners that share a port ----------------------------------------------------------------------------
-
-
 linux = pytest.mark.skipif(sys.platform != "linux", reason="steering needs Linux")
 
 COUNT = 5

@@ -49,9 +49,6 @@ def test_a_rule_that_fails_costs_its_client_1004_and_the_log_a_traceback(
     assert not caplog.records, "a refusal is no defect"
 
 
-# --- limits -------------------------------------------------------------------------------------------------
-
-
 def test_a_connection_above_its_rate_is_closed_with_4003(clock: Clock) -> None:
     passed = 0
 

@@ -47,9 +47,6 @@ class Log:
         return [payload for payload, _ in self.served]
 
 
-# --- idle ---------------------------------------------------------------------------------------------------
-
-
 def assert_idle(connection: Connection) -> None:
     """Nothing but the poller and the context knows it."""
     context = connection.context
@@ -72,9 +69,6 @@ def test_an_idle_connection_owns_no_outbox_no_parser_and_no_dict(harness: Socket
     client.probe()
     turn()
     assert_idle(connection)
-
-
-# --- the fast path and the parser ---------------------------------------------------------------------------
 
 
 @st.composite
@@ -172,9 +166,6 @@ def test_a_stream_however_it_is_cut_is_served_and_answered_up_to_its_end_or_a_br
     assert [one.close_code if one.opcode == CLOSE else (one.opcode, one.payload) for one in frames] == answers
 
 
-# --- replies ------------------------------------------------------------------------------------------------
-
-
 def test_a_later_ping_gives_no_more_time_to_answer_an_earlier_one(harness: SocketHarness) -> None:
     connection, _ = harness.connect()
     connection.ping()
@@ -267,9 +258,6 @@ def test_answers_to_a_client_that_ended_its_half_still_reach_it(harness: SocketH
     client.sock.shutdown(_socket.SHUT_WR)
     client.until_ended()
     assert client.payloads() == [b"1", b"2"]
-
-
-# --- abandoning ---------------------------------------------------------------------------------------------
 
 
 def stall(harness: SocketHarness, connection: Connection, payload: bytes = b"x" * 1000) -> None:

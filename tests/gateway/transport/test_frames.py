@@ -66,9 +66,6 @@ def code_of(*stream: bytes, limit: int = LIMIT, deflate: bool = False) -> int:
     return read(stream, limit, deflate)[1]
 
 
-# --- writing ------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("size", "head"),
     [
@@ -127,9 +124,6 @@ def test_a_close_has_a_code_that_may_be_sent_or_none(payload: bytes, read_as: in
     assert (found, code) == (read_as, violation)
 
 
-# --- reading: against a model -------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "payload",
     [
@@ -157,9 +151,6 @@ def test_a_deflated_block_may_be_marked_final() -> None:
     one = zlib.compressobj(wbits=-15)
     data = one.compress(b"final") + one.flush(zlib.Z_FINISH) + b"\x00"
     assert read([frame(TEXT, data, rsv=4)], deflate=True) == ([(TEXT, b"final")], 0)
-
-
-# --- reading: breaches --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -210,9 +201,6 @@ def test_broken_compression_and_too_large_sizes_are_refused_at_once(
     assert code_of(bad, deflate=bad in BROKEN) in codes
 
 
-# --- reading: limits ----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("opcode", OPCODES)
 @pytest.mark.parametrize("limit", [1, 10, 124, 125, 126, 1000, 65536])
 def test_a_message_may_be_as_large_as_the_limit_and_no_byte_larger(opcode: int, limit: int) -> None:
@@ -260,9 +248,6 @@ def test_a_bomb_is_never_inflated_beyond_the_limit(whole: bool) -> None:
         assert tracemalloc.get_traced_memory()[1] < 5 * limit
     finally:
         tracemalloc.stop()
-
-
-# --- what is held -------------------------------------------------------------------------------------------
 
 
 def test_a_parser_holds_nothing_when_nothing_is_unfinished() -> None:

@@ -488,9 +488,6 @@ def test_the_wsgi_server_ends_a_drain_with_what_has_arrived(harness: Harness) ->
         until(lambda: not server.busy and not server.connected)
 
 
-# --- the poller's marks -------------------------------------------------------------------------------------
-
-
 def test_a_fast_route_that_waits_keeps_the_order_of_its_connection(harness: Harness) -> None:
     go = Signal()
     order: list[bytes] = []

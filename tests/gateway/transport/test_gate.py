@@ -196,9 +196,6 @@ def test_a_page_of_a_stranger_is_let_in_by_the_policy_or_the_dialect_only() -> N
     assert enter(make(any_origin=True), request)[0] == 0
 
 
-# --- paths and subprotocols ---------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("path", "pattern"),
     [
@@ -229,8 +226,6 @@ def test_a_path_may_be_a_pattern_and_an_exact_path_comes_first() -> None:
     for path in ("/talk", "/talk/", "/talk/shop/more", "/other/shop"):
         assert isinstance(gate.decide(head(path)), Refusal)
 
-
-# --- compression --------------------------------------------------------------------------------------------
 
 REFUSED_WISHES = (
     *(f"server_max_window_bits{bits}" for bits in ("=8", "=16", "=010", "=x", "")),
@@ -268,8 +263,6 @@ def test_the_first_offer_that_can_be_kept_is_taken(offer: str | None, answer: st
     assert decision.encoding.deflate_bits == bits
     assert admit(make(), head(sec_websocket_extensions=offer)).extension == "", "off: nothing is taken"
 
-
-# --- anything -----------------------------------------------------------------------------------------------
 
 names = st.sampled_from(
     ["origin", "host", "sec-websocket-key", "sec-websocket-extensions", "x-forwarded-for", "x-forwarded-host"]

@@ -52,8 +52,6 @@ def test_a_reader_reads_as_a_file_does(body: bytes, data: st.DataObject) -> None
     assert reader.read() == reader.readline() == b""
 
 
-# --- waiting for a head -------------------------------------------------------------------------------------
-
 HEAD = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 

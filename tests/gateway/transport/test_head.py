@@ -54,9 +54,6 @@ def status_of(data: bytes) -> int:
     return 0
 
 
-# --- where it ends ------------------------------------------------------------------------------------------
-
-
 def test_a_head_of_up_to_99_lines_ends_at_its_empty_line_and_is_read_unchanged() -> None:
     assert end_of_head(GOOD, 1000) == len(GOOD)
     assert end_of_head(GOOD + b"body\r\n\r\n", 1000) == len(GOOD)
@@ -88,9 +85,6 @@ def test_a_head_that_is_bad_is_refused_before_it_ends(data: bytes, limit: int, s
     with pytest.raises(BadHead) as caught:
         end_of_head(data, limit)
     assert caught.value.problem.status == status
-
-
-# --- under which path it is served --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -163,9 +157,6 @@ def test_a_target_is_read_as_a_path_in_ascii(target: str, url: bytes) -> None:
     assert (parsed.path.encode(), parsed.query) == (url.partition(b"?")[0], url.partition(b"?")[2])
     plain = head(first=b"GET " + url + b" HTTP/1.1")
     assert plain_request(raw, parsed, b"") == plain_head(raw, parsed) == plain
-
-
-# --- what no request is: what could be read in two ways is in tests/fuzz/test_smuggling.py ------------------
 
 
 @pytest.mark.parametrize(
@@ -251,9 +242,6 @@ def test_no_more_than_so_many_are_remembered() -> None:
     for number in range(3 * MAX_HEADS):
         known.read(head(USUAL[0], b"Content-Length: %d" % number))
         assert len(known.heads) <= MAX_HEADS
-
-
-# --- heads and bodies of what is answered below the application ---------------------------------------------
 
 
 def parts(response: bytes) -> tuple[str, list[str], bytes]:

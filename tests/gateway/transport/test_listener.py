@@ -72,9 +72,6 @@ def desk(poller: EpollPoller) -> Iterator[Desk]:
     one.close()
 
 
-# --- binding ------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("host", "port"), [("127.0.0.1", None), ("192.0.2.1", 0), ("no.such.host.invalid", 0)]
 )
@@ -85,9 +82,6 @@ def test_an_address_that_cannot_be_had_is_one_clear_line(host: str, port: int | 
             bind(host, port, 8, False)
     assert str(caught.value).startswith(f"cannot listen on {host}:{port}: ")
     assert "\n" not in str(caught.value)
-
-
-# --- accepting ----------------------------------------------------------------------------------------------
 
 
 def test_whoever_calls_is_accepted_with_their_address_on_a_socket_that_never_blocks(desk: Desk) -> None:
@@ -115,9 +109,6 @@ def test_a_listener_goes_on_after_a_logged_defect(desk: Desk, caplog: pytest.Log
     until(lambda: len(desk.accepted) == 2)
 
 
-# --- closing ------------------------------------------------------------------------------------------------
-
-
 def test_closing_accepts_everybody_who_waits_and_nobody_after(desk: Desk) -> None:
     for _ in range(200):
         desk.call()
@@ -126,9 +117,6 @@ def test_closing_accepts_everybody_who_waits_and_nobody_after(desk: Desk) -> Non
     with pytest.raises(ConnectionRefusedError):
         desk.call()
     desk.listener.close()
-
-
-# --- too few files ------------------------------------------------------------------------------------------
 
 
 @contextmanager

@@ -270,9 +270,6 @@ def test_a_broadcast_goes_on_while_single_ones_never_cease_and_is_drained_when_f
         until(lambda: harness.flusher.drained(before))
 
 
-# --- backlogs -----------------------------------------------------------------------------------------------
-
-
 def test_what_the_kernel_does_not_take_waits_and_leaves_in_order_when_it_does(harness: SocketHarness) -> None:
     connection, client = harness.connect(buffer_bytes=SMALL)
     payloads = fill(connection)
@@ -359,9 +356,6 @@ def test_one_turn_may_enqueue_more_than_the_bound_to_a_reader_who_reads() -> Non
         )
         turn()
         assert harness.ended == [(slow, 4000)]
-
-
-# --- the budget of the node ---------------------------------------------------------------------------------
 
 
 def backlogs(harness: SocketHarness, *sizes: int) -> list[tuple[Connection, Client]]:

@@ -199,9 +199,6 @@ def test_what_raises_is_logged_and_the_pool_lives_on(lot: Lot, caplog: pytest.Lo
     assert caplog.text.count("a defect") >= 2
 
 
-# --- one at a time ------------------------------------------------------------------------------------------
-
-
 def test_what_comes_while_a_command_blocks_waits_for_it_and_turns_no_loop(lot: Lot) -> None:
     order: list[str] = []
     go = Signal()
@@ -240,9 +237,6 @@ def test_peers_that_go_before_or_while_their_commands_block_turn_no_loop_and_are
         assert not harness.ended
         go.set()
         until(lambda: len(harness.ended) == 30)
-
-
-# --- hanging up ---------------------------------------------------------------------------------------------
 
 
 def test_a_crowd_that_vanishes_at_once_does_not_delay_a_live_one(kind: Any) -> None:
@@ -402,9 +396,6 @@ def test_a_socket_that_was_waited_for_to_become_writable_is_taken_over_for_readi
     lot.poller.close()
     for sock in (new.sock, new.far):
         sock.close()
-
-
-# --- which one ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.linux

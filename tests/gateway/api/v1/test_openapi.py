@@ -120,9 +120,6 @@ def test_every_refusal_is_documented_under_its_status(row: Operation) -> None:
     assert row.function is None or "429" in responses
 
 
-# --- shapes of apps -----------------------------------------------------------------------------------------
-
-
 KINDS = (TenantSettings, *DECLARED.app_kinds)
 
 

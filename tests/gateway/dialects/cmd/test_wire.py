@@ -58,9 +58,6 @@ def is_bad(payload: bytes | str) -> bool:
     return False
 
 
-# --- samples ------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("sample", samples_of("cmd")["samples"], ids=lambda row: row["name"])
 def test_a_wire_sample_gets_its_answer(harness: Harness, sample: dict[str, Any]) -> None:
     if "event" in sample:
@@ -77,9 +74,6 @@ def test_a_wire_sample_gets_its_answer(harness: Harness, sample: dict[str, Any])
 def test_each_notice_has_digits_of_its_own() -> None:
     frames = [cmd.encode_event(Event("enter", "ann", "hi")) for _ in range(3)]
     assert len({json.loads(each)["seq"] for each in frames}) == 3
-
-
-# --- frames -------------------------------------------------------------------------------------------------
 
 
 @relaxed
@@ -107,9 +101,6 @@ def test_half_a_character_becomes_a_replacement_character_and_can_be_answered() 
     assert json.loads(cmd.encode_reply(request, Reply(1010)))["seq"] == "\ufffdx"
     command = cmd.decode(rb'{"seq":"1","cmd":"login","data":{"userID":"\ud83d","appID":101}}').command
     assert command == Login("101", "\ufffd")
-
-
-# --- login --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -148,9 +139,6 @@ def test_of_a_repeated_key_the_last_counts_and_null_changes_nothing() -> None:
     assert cmd.decode(b'{"cmd":"login","data":{"userID":"a","USERID":null,"appID":101}}').command == Login(
         "101", "a"
     )
-
-
-# --- what is said -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dialect", [CmdDialect(), ChannelCmdDialect()])
