@@ -52,7 +52,6 @@ def check_messages(data: bytes) -> None:
 
 
 def check_records(data: bytes) -> None:
-    """What is in Redis is read or passed over."""
     marked_offline(data, {"10.0.0.1:8010"})
     with suppress(ValueError, RecursionError):
         decode_lease(data)

@@ -56,7 +56,6 @@ def check(dialect: Dialect, data: bytes) -> None:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """All texts in a document."""
     if isinstance(value, str):
         yield value
     for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():

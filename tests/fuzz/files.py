@@ -123,7 +123,6 @@ def check_slack(data: bytes) -> None:
 
 
 def check_rows(data: bytes) -> None:
-    """Rows of accounts are read, or refused with BadImport."""
     with suppress(BadImport):
         accounts_of(read_rows(data.decode("utf-8", "replace")), "shop")
 

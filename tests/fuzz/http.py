@@ -187,7 +187,6 @@ def check_form(data: bytes) -> None:
 
 
 def check_gzip(data: bytes) -> None:
-    """A compressed body never becomes more than its limit."""
     with suppress(ApiProblem):
         assert len(inflate(data, LIMIT)) <= LIMIT
 

@@ -55,7 +55,6 @@ STREAMS: Final = _streams()
 
 
 def by_us(stream: bytes) -> Reading:
-    """How this server reads a stream."""
     heads, targets, data = KnownHeads(), list[str](), stream
     try:
         while (data := data.lstrip(b"\r\n")) and (end := end_of_head(data, LIMIT)):
@@ -74,7 +73,6 @@ def by_us(stream: bytes) -> Reading:
 
 
 def by_h11(stream: bytes) -> Reading:
-    """How h11 reads it."""
     peer, targets = h11.Connection(h11.SERVER, max_incomplete_event_size=LIMIT), list[str]()
     peer.receive_data(stream)
     try:

@@ -49,12 +49,10 @@ def target_named(name: str) -> Target:
 
 
 def seeds_of(name: str, target: Target) -> Iterator[bytes]:
-    """Valid inputs of a parser."""
     yield from SEEDS.get(name, ())
     yield from target.seeds()
 
 
 def inputs_of(name: str, target: Target) -> Iterator[bytes]:
-    """The corpus of a parser, then its seeds."""
     yield from (file.read_bytes() for file in sorted((CORPUS / name).glob("*")))
     yield from seeds_of(name, target)

@@ -57,7 +57,6 @@ def differences(name: str, other: Reading) -> str:
 
 
 def check(readings: dict[str, Reading], known: dict[str, str]) -> None:
-    """All differences are those of a table."""
     found = {name: text for name, other in readings.items() if (text := differences(name, other))}
     new = [f"{name}: {text}" for name, text in found.items() if name not in known]
     assert not new, "\n".join(new)

@@ -44,7 +44,6 @@ shown_of = partial(dump, declared=DECLARED)
 
 
 def read(folder: Path, text: str, environ: dict[str, str] | None = None, **overrides: Any) -> Config:
-    """The settings of a file named my.yaml."""
     file = folder / "my.yaml"
     file.write_text(text, encoding="utf-8")
     settings, locations = load_with_locations(str(file), environ or {}, overrides)

@@ -29,7 +29,6 @@ APPS: dict[str, Any] = {
 
 
 def started(start: StartServer, features: list[str], **settings: Any) -> Server:
-    """A node whose features are these."""
     config = {"features": features, "apps": APPS, **settings}
     return start(command=WITHOUT_THE_MESSENGER, config=config)
 
@@ -46,12 +45,10 @@ def ann(server: Server) -> Iterator[CmdClient]:
 
 
 def words(client: CmdClient) -> str:
-    """The text of the next push."""
     return str(client.push("msg").json["response"]["data"]["msg"])
 
 
 def push(server: Server, **fields: Any) -> list[str]:
-    """Push, and return the status of each result."""
     return [each["status"] for each in good(server.http, "push", {"app": "7", **fields})["results"]]
 
 

@@ -26,7 +26,6 @@ JSON = "application/json"
 
 
 def with_keys(*keys: KeySettings, **sections: Any) -> Config:
-    """A configuration that knows these keys."""
     return Config(api=ApiSettings(keys=keys), **sections)
 
 
@@ -123,21 +122,17 @@ class ApiNode(Harness):
         )
 
     def get(self, path: str, *, key: str = "", **query: Any) -> Any:
-        """GET; the whole envelope."""
         return decoded(self.request("GET", path, query=urlencode(query), key=key))
 
     def post(self, path: str, *, key: str = "", **form: Any) -> Any:
-        """POST of a form; the whole envelope."""
         return decoded(self.request("POST", path, urlencode(form, doseq=True).encode(), key=key))
 
     def post_json(self, path: str, document: Any, *, key: str = "") -> Any:
-        """POST of JSON; the whole envelope."""
         body = document if isinstance(document, bytes) else msgspec.json.encode(document)
         return decoded(self.request("POST", path, body, kind=JSON, key=key))
 
 
 def decoded(finished: HttpResponse) -> Any:
-    """The body of an answer of HTTP 200."""
     assert finished.status == 200, finished
     return msgspec.json.decode(finished.body)
 

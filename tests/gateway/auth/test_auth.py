@@ -37,8 +37,6 @@ KEYED = Config(api=ApiSettings(keys=ROWS))
 
 
 def keys_of(config: Config) -> Keys:
-    """The keys of these settings, with their aliases."""
-
     def resolve(name: str) -> str:
         tenant = config.apps.get(name)
         return (tenant.same_as if tenant is not None else "") or name

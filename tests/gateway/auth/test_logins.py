@@ -39,7 +39,6 @@ def codes(decision: Any) -> tuple[int, int, bool]:
 def attempt(
     harness: LoginHarness, token: str = "", *, user: str = "ann", app: str = "101", origin: str = ""
 ) -> tuple[int, int, bool]:
-    """The codes of a login over a new connection."""
     return codes(harness.begin(harness.login_request(origin), user, app, token))
 
 

@@ -25,7 +25,6 @@ BURST = Rate("messages", "messages", "user", "", "", burst=5)
 
 
 def taken(buckets: Buckets, payer: str = "ann", number: float = 0) -> int:
-    """How many tokens a payer gets at once."""
     count = 0
     while count < 1000 and buckets.take(payer, number=number):
         count += 1

@@ -37,7 +37,6 @@ CLAIMS = {"sub": "ann", "app": "101", "exp": NOW + 60}
 
 
 def pem(key: Any) -> tuple[str, str]:
-    """The private and the public key as text."""
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )

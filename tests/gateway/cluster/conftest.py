@@ -72,7 +72,6 @@ def lease_of(number: int, **more: Any) -> Lease:
 def begin(
     node: RedisRegistry, user: str = "ann", policy: str = "newest", device: str = "", port: int = 5000
 ) -> Session:
-    """A session that has begun and is addressed."""
     session = Session("101", user, device, policy, f"127.0.0.1:{port}", 1700000000)
     assert node.register(session).addressed
     return session
@@ -92,7 +91,6 @@ Pair = tuple[RedisRegistry, RedisRegistry]
 
 @pytest.fixture
 def pair(server: RedisServer, start_node: StartNode) -> Pair:
-    """Two nodes."""
     return start_node(server, 1), start_node(server, 2)
 
 

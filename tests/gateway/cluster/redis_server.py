@@ -47,7 +47,6 @@ class RedisServer(ProcessOfTests, RedisProcess):
         return RedisSettings(addr=f"127.0.0.1:{self.port}")
 
     def client(self, **options: object) -> redis.Redis:
-        """A plain client, to look at what stands there."""
         client: redis.Redis = redis.Redis(
             host="127.0.0.1", port=self.port, decode_responses=True, protocol=2, **options
         )

@@ -307,7 +307,6 @@ def follow(replica: RedisServer, port: int) -> None:
 
 
 def promote(replica: RedisServer) -> None:
-    """Make a replica a master."""
     with replica.client() as client:
         client.execute_command("REPLICAOF", "NO", "ONE")
 

@@ -136,7 +136,6 @@ def test_a_numbered_database_of_a_server_by_its_unix_socket(tmp_path: Path, star
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RedisServer]]:
-    """A Redis Cluster of two masters."""
     servers = [
         RedisServer(
             tmp_path_factory.mktemp("cluster"), "--cluster-enabled", "yes", "--cluster-node-timeout", "60000"
@@ -215,8 +214,6 @@ def sentinel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[Re
 
 
 class Sentinel(RedisServer):
-    """redis-server --sentinel."""
-
     def __init__(self, folder: Path, master_port: int) -> None:
         self._config = folder / "sentinel.conf"
         self._config.write_text(

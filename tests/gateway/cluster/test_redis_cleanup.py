@@ -15,7 +15,6 @@ from tests.support import until
 
 
 def begin_all(node: RedisRegistry, app: str, *users: str) -> list[Session]:
-    """Sessions of these users, all registered together."""
     sessions = [Session(app, user, peer="127.0.0.1:5000", login_time=1700000000) for user in users]
     assert len(list(node.reregister(sessions))) == len(users)
     return sessions

@@ -34,7 +34,6 @@ def vanish(node: RedisRegistry) -> None:
 
 
 def end_lease(server: RedisServer, dead: RedisRegistry) -> None:
-    """Let the lease of a dead node run out."""
     with server.client() as client:
         assert client.zadd(LEASES, {str(dead.lease.epoch): 1}, xx=True, ch=True) == 1
 

@@ -43,8 +43,6 @@ def nodes(request: pytest.FixtureRequest) -> Iterator[Nodes]:
 
 
 class SessionOfNode(NamedTuple):
-    """A session and the node that holds it."""
-
     node: int
     session: Session
 

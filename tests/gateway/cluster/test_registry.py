@@ -46,7 +46,6 @@ def registry(server: RedisServer) -> Iterator[RedisRegistry]:
 
 
 def ids(registry: RedisRegistry, user: str = "ann", app: str = "101") -> list[int]:
-    """The ids of a user's addressed sessions."""
     return [ref.id for ref in registry.find(app, [user])[0]]
 
 

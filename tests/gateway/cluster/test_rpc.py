@@ -45,7 +45,6 @@ HASTY: Final = RpcSeconds(stall=0.1, connect=0.1, silence=0.2, watch=0.02, probe
 
 
 def receive(node: Node, count: int) -> None:
-    """Wait until a node has received so many items."""
     until(lambda: len(node.items) >= count)
 
 

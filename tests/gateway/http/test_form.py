@@ -31,7 +31,6 @@ _numbers = count()
 
 
 def multipart(*fields: tuple[str, str], files: tuple[tuple[str, bytes], ...] = ()) -> tuple[bytes, str]:
-    """A multipart form: its body and its content type."""
     boundary = f"boundary{next(_numbers)}"
     head = 'Content-Disposition: form-data; name="{0}"{1}\r\n\r\n'
     parts = [head.format(name, "").encode() + value.encode() for name, value in fields]

@@ -57,7 +57,6 @@ routes = Resource("greetings", service=greeter)
 
 @routes.get("/greetings", Needs.ANYONE)
 def greet(greeter: Greeter, call: Call, request: Name) -> Greeting:
-    """Greet."""
     return Greeting(f"{greeter.word}: {request.name}")
 
 

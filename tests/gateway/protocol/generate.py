@@ -27,7 +27,6 @@ _FIELD = re.compile(r"^(  (?:optional |repeated )?)(\w+)(?= \w+ = \d+;)", re.MUL
 
 
 def server_schema() -> str:
-    """The server's variant of the schema."""
     text = SCHEMA.read_text(encoding="utf-8")
     types = TYPES | dict.fromkeys(_ENUM.findall(text), "int32")
     return _FIELD.sub(lambda found: found[1] + types.get(found[2], found[2]), _ENUM.sub("", text))

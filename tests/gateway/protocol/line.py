@@ -14,7 +14,6 @@ class LineDialect(Dialect):
     any_origin = True
 
     def decode(self, payload: bytes) -> Request:
-        """Read one line."""
         words = payload.decode("utf-8", "replace").split()
         match words:
             case []:
@@ -30,7 +29,6 @@ class LineDialect(Dialect):
         return Request("", words[0], None, ReplyCode.NO_ROUTE)
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
-        """The command and a code."""
         return f"{request.name} {reply.code}".encode()
 
     def encode_event(self, event: Event) -> bytes | None:

@@ -7,8 +7,6 @@ from tests.gateway.protocol.line import LineDialect
 
 
 class TestCmd(CommandContract):
-    """The native dialect."""
-
     dialect = CmdDialect()
     requests = {  # noqa: RUF012
         b'{"seq":"1","cmd":"login","data":{"userID":"ann","appID":101}}': Login,
@@ -18,7 +16,5 @@ class TestCmd(CommandContract):
 
 
 class TestLine(CommandContract):
-    """The made-up one."""
-
     dialect = LineDialect()
     requests = {b"login 101 ann": Login, b"beat": Heartbeat, b"ping": Ping}  # noqa: RUF012

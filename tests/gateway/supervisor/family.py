@@ -58,7 +58,6 @@ class Family(Server):
         return eventually(look, seconds, f"nodes instead of {old}:\n{self.output}")
 
     def signal(self, number: int) -> None:
-        """Send a signal to the supervisor."""
         self.process.send_signal(number)
 
 
@@ -125,12 +124,10 @@ class Stream:
 
 
 def children_of(pid: int) -> list[int]:
-    """The live child processes of a process (Linux)."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def alive(pid: int) -> bool:
-    """Whether a process exists and has not ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:

@@ -153,7 +153,6 @@ def all_listeners() -> Iterator[list[Listeners]]:
 
 
 def taken_by(all_listeners: list[Listeners], name: str, clients: int = 200) -> Counter[int]:
-    """How many clients each listener got."""
     address = all_listeners[0][name].getsockname()
     connections = [socket.create_connection(address) for _ in range(clients)]
     got: Counter[int] = Counter()

@@ -53,7 +53,6 @@ class Socket(_socket.socket):
 
 
 def tcp_pair() -> tuple[_socket.socket, _socket.socket]:
-    """Both ends of a TCP connection over loopback."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         near = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
         near.connect(listener.getsockname())
@@ -103,11 +102,9 @@ class Far:
         return bytes(self.waiting)
 
     def hang_up(self) -> None:
-        """End TCP."""
         self.sock.close()
 
     def reset(self) -> None:
-        """End TCP by a reset."""
         self.sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.sock.close()
 
@@ -126,13 +123,11 @@ class Client(Far):
         return self.frames
 
     def expect(self, count: int) -> list[Frame]:
-        """Wait for so many frames; all so far."""
         until(lambda: len(self.read()) >= count or self.ended)
         assert len(self.frames) >= count, self.frames
         return self.frames
 
     def payloads(self) -> list[bytes]:
-        """The payloads of the data frames so far."""
         return [found.payload for found in self.read() if found.opcode not in CONTROL_OPCODES]
 
     def close_code(self) -> int | None:
@@ -184,7 +179,6 @@ class Caller(Far):
         return int(first.split()[1]), headers, body
 
     def expect(self, part: bytes) -> None:
-        """Wait until ``part`` has come."""
         self.wait_for(lambda: part in self.waiting)
 
     def upgrade(self, path: str = "/acc", *more: tuple[str, str], behind: bytes = b"") -> Client:
@@ -246,7 +240,6 @@ class SocketHarness:
         self.poller.close()
 
     def on_ended(self, connection: Connection, code: int) -> None:
-        """What the context tells."""
         self.ended.append((connection, code))
 
     def encoding(

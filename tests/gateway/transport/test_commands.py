@@ -17,7 +17,6 @@ from tests.support import Clock
 
 
 def ask(client: Client, cmd: str, data: Any = None, seq: str = "1") -> int:
-    """Send a command and wait for its answer; the code."""
     count = len(client.payloads())
     client.send(text(json.encode({"seq": seq, "cmd": cmd, "data": data})))
     until(lambda: len(client.payloads()) > count)

@@ -34,8 +34,6 @@ def harness() -> Iterator[SocketHarness]:
 
 
 class Log:
-    """A serve that keeps what it was given."""
-
     def __init__(self) -> None:
         self.served: list[tuple[bytes, bool]] = []
 
@@ -261,7 +259,6 @@ def test_answers_to_a_client_that_ended_its_half_still_reach_it(harness: SocketH
 
 
 def stall(harness: SocketHarness, connection: Connection, payload: bytes = b"x" * 1000) -> None:
-    """Send until the kernel takes no more."""
     until(lambda: connection.send(payload) or turn() or type(connection.outbox) is Backlog)
 
 
@@ -342,8 +339,6 @@ PACKED = in_whole_frames, in_fragments, in_one_message
 
 
 class LineDialect(EchoDialect):
-    """Each line of a message is a command."""
-
     def split(self, payload: bytes) -> list[bytes]:
         return payload.split(b"\n")
 

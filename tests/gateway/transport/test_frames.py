@@ -44,7 +44,6 @@ def fragments(opcode: int, payload: bytes, cuts: Iterable[int], rsv: int = 0) ->
 
 
 def pieces(data: bytes, cuts: Iterable[int]) -> list[bytes]:
-    """The stream cut at these places."""
     cuts_and_ends = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     return [data[a:b] for a, b in pairwise(cuts_and_ends)]
 

@@ -117,7 +117,6 @@ def nothing_is_left(harness: Harness) -> bool:
 
 @contextmanager
 def wsgi_server(harness: Harness) -> Iterator[WsgiServer]:
-    """The WSGI server with the application of the harness."""
     sock = bind("127.0.0.1", 0, 256, False)
     server = WsgiServer(sock, harness.application, {}, harness.front.listener, harness.metrics)
     server.start()

@@ -36,7 +36,6 @@ GOOD = b"GET /user/list?appID=101 HTTP/1.1\r\nHost: chat.example\r\n\r\n"
 
 
 def head(*lines: bytes, first: bytes = b"POST /user/sendMessage HTTP/1.1") -> bytes:
-    """A head with a Host and these lines."""
     return b"\r\n".join((first, b"Host: chat.example", *lines, b"", b""))
 
 

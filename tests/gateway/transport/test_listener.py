@@ -37,8 +37,6 @@ class HastyListener(Listener):
 
 
 class Desk:
-    """A listener and what it has accepted."""
-
     def __init__(self, poller: EpollPoller, backlog: int = 256) -> None:
         self.metrics = Metrics()
         self.accepted: list[tuple[_socket.socket, Any]] = []

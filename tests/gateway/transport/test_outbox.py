@@ -30,7 +30,6 @@ def harness() -> Iterator[SocketHarness]:
 
 
 def sends(connection: Connection) -> list[int]:
-    """The sizes of all sends so far."""
     assert isinstance(connection.sock, Socket)
     return connection.sock.sends
 

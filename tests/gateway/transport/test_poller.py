@@ -64,8 +64,6 @@ class Spy:
 
 
 class Lot:
-    """A poller and what is parked in it."""
-
     def __init__(self, poller: Poller) -> None:
         self.poller = poller
         self.spies: list[Spy] = []
@@ -294,7 +292,6 @@ def test_writability_is_reported_when_asked_for_and_a_paused_socket_waits(lot: L
 
 
 def stall(connection: Connection) -> None:
-    """Send more than the kernel takes."""
     for _ in range(2000):
         connection.send(b"x" * 100)
     turn()

@@ -47,7 +47,6 @@ class StreamHarness(SocketHarness):
         )
 
     def open(self, before: bytes = b"", buffer_bytes: int = 0) -> tuple[Stream, Caller]:
-        """A stream that was asked for, and its client."""
         far, near = tcp_pair()
         if buffer_bytes:
             far.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, buffer_bytes)
