@@ -13,7 +13,8 @@ from imserver.gateway.cluster.nodes import NodeMessages, NodeQueries
 from imserver.gateway.errors import StartError
 from imserver.plugin.testing import NodeProcess
 from tests.conftest import StartServer
-from tests.integration.clusters import Nodes, nodes_of
+from tests.gateway.node.test_feature_list import offer
+from tests.integration.clusters import nodes_of
 from tests.integration.cmd import logged_in
 from tests.support import ROOT, Server, clean_environment, eventually
 
@@ -108,10 +109,7 @@ def lamp():
 
 def install(folder: Path, name: str, **modules: str) -> None:
     """Install a distribution that offers the feature ``name`` of the module ``<name>s``."""
-    about = folder / f"{name}-1.0.dist-info"
-    about.mkdir(parents=True)
-    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text(f"[imserver.features]\n{name} = {name}s:FEATURE\n")
+    offer(folder, name, f"{name}s:FEATURE", name)
     for module, text in modules.items():
         (folder / f"{module}.py").write_text(text)
 
@@ -162,24 +160,18 @@ def test_a_feature_has_messages_and_queries_for_the_other_nodes(
     other = tmp_path / "other"
     knows = ("KINDS, ANSWERS = (Switched, Dimmed), True", "KINDS, ANSWERS = (Switched,), False")
     install(other, "lamp", lamps=LAMP.replace(*knows) if older else LAMP)
-    with nodes_of(tmp_path, 0, features=["lamp"]) as nodes:
-        for each in (folder, other):
-            nodes.start(environment=path_of(each))
-        nodes.wait_until_met()
-        check_nodes(nodes, older)
-
-
-def check_nodes(nodes: Nodes, older: bool) -> None:
-    first, second = nodes.servers
-    for address in ("/lamp/dim", "/lamp/switch"):
-        assert first.get(address)[1] == b"0"
     rooms = ["hall"] if older else ["dimmed", "hall"]
-    eventually(lambda: state(second)["rooms"] == rooms, 10)
-    assert state(first)["rooms"] == []
-    unreadable = [line for line in second.get("/metrics")[1].splitlines() if b"rpc_unreadable_total{" in line]
-    assert sorted(line[-1:] for line in unreadable) == [b"0", b"1" if older else b"0"]
-    answers = json.loads(first.get("/lamp/others")[1])
-    assert answers == {"rooms": [] if older else [rooms], "missing": int(older)}
+    with nodes_of(tmp_path, 0, features=["lamp"]) as nodes:
+        first, second = [nodes.start(environment=path_of(each)) for each in (folder, other)]
+        nodes.wait_until_met()
+        assert [first.get(address)[1] for address in ("/lamp/dim", "/lamp/switch")] == [b"0"] * 2
+        eventually(lambda: state(second)["rooms"] == rooms, 10)
+        assert state(first)["rooms"] == []
+        lines = second.get("/metrics")[1].splitlines()
+        counts = [line[-1:] for line in lines if b"rpc_unreadable_total{" in line]
+        assert sorted(counts) == [b"0", b"1" if older else b"0"]
+        answers = json.loads(first.get("/lamp/others")[1])
+        assert answers == {"rooms": [] if older else [rooms], "missing": int(older)}
 
 
 class Own(Struct, frozen=True, array_like=True, tag="lamp.on"):
