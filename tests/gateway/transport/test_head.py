@@ -113,15 +113,10 @@ def test_a_host_may_be_any_that_a_url_can_name(host: bytes) -> None:
 @pytest.mark.parametrize(
     ("version", "connection", "keep_alive"),
     [
-        (b"1.1", None, True),
-        (b"1.1", b"close", False),
-        (b"1.1", b"Close", False),
-        (b"1.1", b"x, close", False),
-        (b"1.1", b"keep-alive", True),
-        (b"1.0", None, False),
-        (b"1.0", b"keep-alive", True),
-        (b"1.0", b"Keep-Alive, x", True),
-        (b"1.0", b"keep-alive, close", False),
+        *((b"1.1", wish, True) for wish in (None, b"keep-alive")),
+        *((b"1.1", wish, False) for wish in (b"close", b"Close", b"x, close")),
+        *((b"1.0", wish, True) for wish in (b"keep-alive", b"Keep-Alive, x")),
+        *((b"1.0", wish, False) for wish in (None, b"keep-alive, close")),
     ],
 )
 @pytest.mark.parametrize("body", [(), (b"Content-Length: 5",), (b"Transfer-Encoding: Chunked",)])
@@ -367,7 +362,7 @@ def test_what_is_too_large_is_not_buffered() -> None:
 # --- for readers less strict --------------------------------------------------------------------------------
 
 HOST, LENGTH, EXPECT = b"Host: x", b"Content-Length: 2", b"Expect: 100-continue"
-UPGRADE = b"Upgrade: websocket"
+UPGRADE, CODED = b"Upgrade: websocket", b"Transfer-Encoding: chunked"
 
 
 def lines(*rows: bytes) -> bytes:
@@ -379,16 +374,11 @@ def lines(*rows: bytes) -> bytes:
     [
         (b"GET / HTTP/1.1", (HOST, b"X: 1"), b"", (HOST, b"X: 1")),
         (b"POST / HTTP/1.1", (HOST, LENGTH), b"ab", (HOST, LENGTH)),
-        (b"POST / HTTP/1.1", (HOST, b"Transfer-Encoding: chunked"), b"ab", (HOST, LENGTH)),
-        (b"POST / HTTP/1.1", (b"Transfer-Encoding: chunked", HOST), b"", (HOST, b"Content-Length: 0")),
+        (b"POST / HTTP/1.1", (HOST, CODED), b"ab", (HOST, LENGTH)),
+        (b"POST / HTTP/1.1", (CODED, HOST), b"", (HOST, b"Content-Length: 0")),
         (b"POST / HTTP/1.1", (HOST, LENGTH, EXPECT), b"ab", (HOST, LENGTH)),
         (b"HEAD / HTTP/1.1", (HOST, LENGTH), b"ab", (HOST,)),
-        (
-            b"POST / HTTP/1.0",
-            (b"Connection: keep-alive", b"Transfer-Encoding: chunked"),
-            b"ab",
-            (LENGTH, b"Connection: close"),
-        ),
+        (b"POST / HTTP/1.0", (b"Connection: keep-alive", CODED), b"ab", (LENGTH, b"Connection: close")),
         *(
             (b"GET / HTTP/1.1", (b"Connection: " + wish, HOST), b"", (HOST, b"Connection: close"))
             for wish in (b"close, foo", b"Foo , Close", b"close,upgrade")  # pywsgi knows nothing but "close"
@@ -432,16 +422,9 @@ def wanted(method: str, path: str) -> bool:
 @pytest.mark.parametrize(
     ("request_line", "given", "is_streamed"),
     [
-        ("POST /files", LENGTH, True),
-        ("POST /files?a=/b", LENGTH, True),
-        ("POST http://x/files?a=b", LENGTH, True),
-        ("POST /files", b"Content-Length: 0", False),
-        ("POST /files", b"X: y", False),
-        ("POST /files", b"Transfer-Encoding: chunked", False),
-        ("POST /files/", LENGTH, False),
-        ("POST //files", LENGTH, False),
-        ("POST /%66iles", LENGTH, False),
-        ("PUT /files", LENGTH, False),
+        *((line, LENGTH, True) for line in ("POST /files", "POST /files?a=/b", "POST http://x/files?a=b")),
+        *((line, LENGTH, False) for line in ("POST /files/", "POST //files", "POST /%66iles", "PUT /files")),
+        *(("POST /files", row, False) for row in (b"Content-Length: 0", b"X: y", CODED)),
         ("POST /files", b"Content-Length: 2\r\nUpgrade: websocket\r\nConnection: upgrade", False),
     ],
 )
