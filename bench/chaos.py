@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from bench import chaos_channels, chaos_tasks
-from bench.chaos_loads import AbsentUsers, Events, Load
+from bench.chaos_loads import AbsentUsers
 from bench.chaos_tasks import AUDIT_SECONDS, DIALECTS, MEET_SECONDS, SETTLE_SECONDS
 from bench.context import RunContext, parameter, text_parameter
 from bench.faults import FAULTS, Fault, System, chosen
@@ -103,18 +103,14 @@ class ChaosRun:
         self.own_file = folder / "own.jsonl"
         self.history = History(self.own_file, FIRST_OF_DRIVER)
         targets = [node.target for node in self.system.nodes]
-        self.loads: list[Load] = []
-        if self.system.receiver is not None:
-            self.loads.append(Events(targets, self.history, self.system.receiver))
-        if options.notifications:
-            self.loads.append(AbsentUsers(targets, self.history))
+        self.absent = AbsentUsers(targets, self.history) if options.notifications else None
 
     def play(self) -> tuple[Figures, Json]:
         options, worker = self.options, self.talkers
         self.pool.ask(worker, aim, target=asdict(self.system.nodes[0].target), index=worker.index)
         self.pool.ask(worker, chaos_tasks.meet, seconds=MEET_SECONDS, **self._clients())
-        for load in self.loads:
-            load.start()
+        if self.absent:
+            self.absent.start()
         begin = time.monotonic()
         if options.resubscriptions or options.power:
             show_phase("clients are at work")
@@ -124,8 +120,8 @@ class ChaosRun:
             self.pool.ask(worker, chaos_tasks.chat, seconds=LEAD_SECONDS, rate=options.rate)
             self._play_rounds(begin)
         show_phase("everything settles")
-        for load in self.loads:
-            load.stop()
+        if self.absent:
+            self.absent.is_over.set()
         settled = self.pool.ask(worker, chaos_tasks.settle, seconds=SETTLE_SECONDS)
         show_phase("what is stored is read")
         audit = self.pool.ask(worker, chaos_tasks.audit, seconds=AUDIT_SECONDS)
@@ -136,9 +132,12 @@ class ChaosRun:
             **{f"chaos_{name}_count": played[name] for name in FAULTS if played[name]},
             **audit["figures"],
         }
-        for load in self.loads:
-            show_phase(f"the end of {type(load).__name__}")
-            figures |= load.finish()
+        if self.system.receiver:
+            show_phase("the last events")
+            figures |= self.system.receiver.finish(self.system.nodes[0].target, self.history)
+        if self.absent:
+            show_phase("the last notifications")
+            figures |= self.absent.finish()
         tracebacks = self.system.tracebacks()
         show_phase("the history is judged")
         judged, broken = self._judge()

@@ -42,37 +42,6 @@ NOTIFY_SECONDS: Final = 480.0
 """For the last notifications: the longest pause before another attempt is 450 seconds."""
 
 
-class Load(threading.Thread):
-    """What clients do at the nodes ``targets`` until :meth:`stop`."""
-
-    def __init__(self, targets: Sequence[Target], history: History) -> None:
-        super().__init__(daemon=True)
-        self.targets, self.history = targets, history
-        self.is_over = threading.Event()
-        self._error: Exception | None = None
-
-    def run(self) -> None:
-        try:
-            self.play()
-        except Exception as error:
-            self._error = error
-
-    def play(self) -> None:
-        """Do it until ``is_over``."""
-
-    def stop(self) -> None:
-        """Begin nothing more. Raises BenchError if it has failed."""
-        self.is_over.set()
-        if self.ident:
-            self.join()
-        if self._error is not None:
-            raise BenchError(f"{type(self).__name__}: {self._error!r}") from self._error
-
-    def finish(self) -> Figures:
-        """Wait for what is still to come, write the history to its end, and return the figures."""
-        return {}
-
-
 P256DH: Final = "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4"
 AUTH: Final = "BTBZMqHH6r4Tts7J_aSIgg"
 """The keys of all devices: those of RFC 8291, appendix A."""
@@ -145,9 +114,14 @@ class EventReceiver:
                 self.seen.setdefault(id, time.monotonic())
         return True
 
-    def has_all(self, log: Iterable[tuple[str, str]]) -> bool:
-        """Whether all events of a :func:`log_of` have come."""
-        return all(id in self.seen for id, _ in log)
+    def finish(self, target: Target, history: History) -> Figures:
+        """Wait for the last events, and write the history."""
+        deadline = time.monotonic() + EVENT_SECONDS
+        while not all(id in self.seen for id, _ in log_of(target, EVENT_APP)) and time.monotonic() < deadline:
+            time.sleep(1.0)
+        self.close()
+        self.note(history, log_of(target, EVENT_APP))
+        return {"events": len(self.seen), "events_repeated": self.repeats}
 
     def note(self, history: History, log: Iterable[tuple[str, str]]) -> None:
         """Write for the checker what the server has of the events of each user, and what came."""
@@ -175,29 +149,15 @@ def log_of(target: Target, app: str) -> Iterator[tuple[str, str]]:
         after, more = page["next"], page["more"]
 
 
-class Events(Load):
-    """The events of the chat; a ``receiver`` gets them."""
-
-    def __init__(self, targets: Sequence[Target], history: History, receiver: EventReceiver) -> None:
-        super().__init__(targets, history)
-        self.receiver = receiver
-
-    def finish(self) -> Figures:
-        deadline, receiver = time.monotonic() + EVENT_SECONDS, self.receiver
-        while not receiver.has_all(log_of(self.targets[0], EVENT_APP)) and time.monotonic() < deadline:
-            time.sleep(1.0)
-        receiver.close()
-        receiver.note(self.history, log_of(self.targets[0], EVENT_APP))
-        return {"events": len(receiver.seen), "events_repeated": receiver.repeats}
-
-
-class AbsentUsers(Load):
+class AbsentUsers(threading.Thread):
     """Each user is sent one message, and has one device at a push service here; who has read it in time must
     get nothing.
     """
 
     def __init__(self, targets: Sequence[Target], history: History) -> None:
-        super().__init__(targets, history)
+        super().__init__(daemon=True)
+        self.targets, self.history = targets, history
+        self.is_over, self.is_whole = threading.Event(), False
         self.unread: list[str] = []
         """Users who have not read their message."""
         self.readers: list[str] = []
@@ -212,11 +172,12 @@ class AbsentUsers(Load):
             self.received[path.strip("/")][headers["Topic"] or ""] += 1
         return 201
 
-    def play(self) -> None:
+    def run(self) -> None:
         begin, number = time.monotonic(), 0
         while not self.is_over.wait(max(0.0, begin + number / USERS_PER_SECOND - time.monotonic())):
             number += 1
             self._play_user(str(number), number)
+        self.is_whole = True
 
     def _play_user(self, user: str, number: int) -> None:
         base = {"app": ABSENT_APP, "user": user}
@@ -240,7 +201,10 @@ class AbsentUsers(Load):
             self.readers.append(user)
 
     def finish(self) -> Figures:
-        """Write who got which. One that comes again with its topic replaces the first."""
+        """Write who got which. One that comes again with its topic replaces the first. Raises BenchError."""
+        self.join(NOTIFY_SECONDS)
+        if not self.is_whole:
+            raise BenchError("absent users were not sent all")
         deadline, received = time.monotonic() + NOTIFY_SECONDS, self.received
         while not received.keys() >= {*self.unread} and time.monotonic() < deadline:
             time.sleep(0.2)
