@@ -422,7 +422,6 @@ _CENTRIFUGE, _CONNECTED = "/connection/101/websocket", b'{"id":1,"connect":{'
 OPENERS = {
     "cmd": Opener(login=_cmd_login()),
     "cmd-cursor": Opener(login=_cmd_login(cursor=0)),
-    "cmd-token": Opener(login=_cmd_login(serviceToken="", cursor=0)),
     "client": Opener(f"/ws?systemId={SYSTEM}"),
     "action": Opener("/ws?uid=1", _action_login),
     "centrifuge": Opener(

@@ -79,7 +79,6 @@ three subscriptions of 15,000 clients of Centrifugo | channels
 three subscriptions of 15,000 clients, cmd | channels --dialect cmd
   | rss_connection_bytes<1300 missing errors
 1,000 streams at 20 pieces/s | streams | p99_ms<50 lost unfinished doubled refused
-1,000 streamed answers of a bot at 20 pieces/s | streams --bot | p99_ms<50 lost unfinished doubled refused
 push to one user | push | cpu_us<30 requests_per_second>20000 lost
 push in bulk, each frame alone | push --clients 1 --bulk 1000 | cpu_us<6.6 targets_per_second>150000 lost
 push in bulk, frames sharing a send | push --bulk 1000 | cpu_us<6.6 targets_per_second>150000 lost

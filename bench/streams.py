@@ -1,6 +1,4 @@
-"""Scenario ``streams``: streamed messages, from the publisher to a subscriber of each; or of a bot, in its
-conversations with as many users.
-"""
+"""Scenario ``streams``: streamed messages, from the publisher to a subscriber of each."""
 
 from __future__ import annotations
 
@@ -9,12 +7,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench.connections import KEY, Connection
+from bench.connections import Connection
 from bench.context import MOST_IN_PROCESS, RunContext, parameter, seconds_parameter
 from bench.figures import Figures
-from bench.frames import request_frame, user_name
+from bench.frames import request_frame
 from bench.generator import Generator
-from bench.http_client import JSON, HttpConnections, fetch, post, request_head
+from bench.http_client import JSON, HttpConnections, request_head
 from bench.latency import STAMP_DIGITS, STAMP_WRAP, Latency, stamp_us
 from bench.loop import BenchError, Json
 
@@ -24,9 +22,7 @@ WORD = b"a word "
 TEXT_AT = b'"text":"' + WORD
 PIECE_AT = b'"piece":'
 MOST_PIECES = 1000
-CHANNELS = "/api/v1/channels/stream/"
-CONVERSATIONS = "/api/v1/messages/stream/"
-PAGE = 200
+PATH = "/api/v1/channels/stream/"
 
 
 class StreamReaders:
@@ -48,13 +44,13 @@ class StreamReaders:
             self._frame(conn, payload, now)
 
     def _frame(self, conn: Connection, payload: bytes, now: int) -> None:
-        if b'"cmd":"publication"' in payload or b'"cmd":"message"' in payload:
+        if b'"cmd":"publication"' in payload:
             self.ends += payload.count(WORD) == conn.frames
         elif b'"cmd":"subscribe"' in payload:
             self.subscribed += b'"code":200' in payload
         elif b'"whole":true' in payload:
             self.opened += 1
-        elif b'"cmd":"stream"' in payload or b'"cmd":"piece"' in payload:
+        elif b'"cmd":"stream"' in payload:
             at = payload.index(PIECE_AT) + len(PIECE_AT)
             piece = int(payload[at : payload.index(b",", at)])
             at = payload.index(TEXT_AT) + len(TEXT_AT)
@@ -68,47 +64,29 @@ class StreamReaders:
 
 
 class StreamWriters:
-    """The publisher of the streams of a process. Owner of their numbers and of the server's answers.
+    """The publisher of the streams of a process. Owner of their numbers and of the server's answers."""
 
-    ``bot``: it writes in its conversations; empty: a back end writes in channels.
-    """
-
-    def __init__(self, generator: Generator, bot: str) -> None:
+    def __init__(self, generator: Generator) -> None:
         self.target = generator.target
-        self.bot = bot
-        self._path = CONVERSATIONS if bot else CHANNELS
-        self.fields = f'"app":"{self.target.app}"' + (f',"user":"{bot}"' if bot else "")
         self.answers: dict[int, bytes] = {}
-        self.refused = self.requests = 0
+        self.refused = self.requests = self.sent = 0
         self.http = HttpConnections(generator.loop, self.target, 2, self._answered)
         self._conns = list(self.http)
         self.streams: list[bytes] = []
-        self.sent = 0
 
     def _answered(self, number: int, _micros: int, status: int, body: bytes) -> None:
         if status != 200:
-            raise BenchError(f"{self._path}: {status} {body[:300].decode(errors='replace')}")
+            raise BenchError(f"{PATH}: {status} {body[:300].decode(errors='replace')}")
         self.answers[number] = body
         self.refused += body.count(b'"status"') - body.count(b'"appended"') - body.count(b'"closed"')
 
     def ask(self, path: str, fields: bytes) -> None:
         """Send a request."""
         conn = self._conns[self.requests % len(self._conns)]
-        body = b"{%b,%b}" % (self.fields.encode(), fields)
-        head = request_head(self.target, self._path + path, JSON, len(body))
+        body = b'{"app":"%d",%b}' % (self.target.app, fields)
+        head = request_head(self.target, PATH + path, JSON, len(body))
         self.http.send(conn, (self.requests,), head + body)
         self.requests += 1
-
-    def stored(self) -> int:
-        """The number of messages of the bot in the log."""
-        count = after = 0
-        more = True
-        while more:
-            query = f"app={self.target.app}&user={self.bot}&after={after}&limit={PAGE}"
-            page = fetch(self.target, f"/api/v1/messages/sync?{query}")
-            count += sum(each["kind"] == "message" for each in page["messages"])
-            after, more = page["after"], page["more"]
-        return count
 
     def append(self, count: int) -> None:
         """Append one piece to each of the next ``count`` streams."""
@@ -127,22 +105,15 @@ def _wait(generator: Generator, done: Callable[[], bool], what: str) -> None:
         raise BenchError(f"{what} after {ANSWER_SECONDS:g} s")
 
 
-def make_bot(generator: Generator) -> Json:
-    """Task: make a bot."""
-    body = {"app": str(generator.target.app), "name": f"bench{time.time_ns()}"}
-    return {"id": post(generator.target, "/api/v1/bots", body)["id"]}
-
-
-def begin(generator: Generator, bot: str = "") -> Json:
-    """Task: open a stream to the user of each connection, or in a channel of its own."""
-    readers, writers = StreamReaders(generator), StreamWriters(generator, bot)
+def begin(generator: Generator) -> Json:
+    """Task: open a stream in a channel of its own for each connection."""
+    readers, writers = StreamReaders(generator), StreamWriters(generator)
     conns = readers.conns
-    for conn in generator.loop.each(() if bot else conns):
-        readers.connections.send(conn, request_frame("subscribe", "s", {"channel": f"live:{conn.number}"}))
-    _wait(generator, lambda: bool(bot) or readers.subscribed == len(conns), "connections are not subscribed")
     for conn in generator.loop.each(conns):
-        where = f'"to":"{user_name(conn.number)}"' if bot else f'"channel":"live:{conn.number}"'
-        writers.ask("open", where.encode())
+        readers.connections.send(conn, request_frame("subscribe", "s", {"channel": f"live:{conn.number}"}))
+    _wait(generator, lambda: readers.subscribed == len(conns), "connections are not subscribed")
+    for conn in generator.loop.each(conns):
+        writers.ask("open", b'"channel":"live:%d"' % conn.number)
     _wait(generator, lambda: readers.opened == len(conns), "streams are not open")
     _wait(generator, lambda: len(writers.answers) == len(conns), "streams are not answered")
     found = [json.loads(writers.answers[number])["stream"].encode() for number in range(len(conns))]
@@ -187,11 +158,10 @@ def end(generator: Generator) -> Json:
     generator.loop.turn(0)
     writers.http.close()
     readers.connections.take = readers.connections.skim
-    stored = writers.stored() if writers.bot else len(writers.streams)
     return {
-        "unfinished": len(writers.streams) - min(readers.ends, stored),
+        "unfinished": max(0, len(writers.streams) - readers.ends),
         "lost": readers.lost,
-        "doubled": readers.doubled + max(readers.ends, stored) - len(writers.streams),
+        "doubled": readers.doubled + max(0, readers.ends - len(writers.streams)),
         "refused": writers.refused,
         "dropped": generator.connections.lost,
     }
@@ -203,20 +173,11 @@ class StreamsOptions:
     rate: float = parameter(20.0, "Pieces a second of each stream.", least=0.1, most=1000)
     seconds: float = seconds_parameter(10.0, "How long to append")
     batch: int = parameter(100, "Pieces in a request.", most=MOST_PIECES)
-    bot: bool = parameter(False, "A bot writes to as many users, each message is stored.")
-
-    @property
-    def keyed(self) -> bool:
-        """A server whose app has accounts asks for API keys."""
-        return self.bot
 
     @property
     def environment(self) -> dict[str, str]:
-        keys = f"account_tokens: required, jwt: [{{algorithm: HS256, key: {KEY}}}]"
-        channels = "open: true, channels: {live: {subscribe: anybody}}"
         return {
-            "IMSERVER_APPS": f"{{101: {{{keys if self.bot else channels}}}}}",
-            "IMSERVER_LIMITS_BOT_RATE": "0",
+            "IMSERVER_APPS": "{101: {open: true, channels: {live: {subscribe: anybody}}}}",
             "IMSERVER_LIMITS_OPEN_STREAMS": str(MOST_IN_PROCESS),
             "IMSERVER_LIMITS_STREAM_BYTES": "1000000",
         }
@@ -225,9 +186,8 @@ class StreamsOptions:
 def run(context: RunContext, options: StreamsOptions) -> Figures:
     """Measure streamed messages at a fixed rate of pieces."""
     workers = context.start_workers(1)
-    context.open(workers, options.streams, dialect="cmd-token" if options.bot else "cmd")
-    bot = context.ask(workers, make_bot)[0]["id"] if options.bot else ""
-    context.ask(workers, begin, bot=bot)
+    context.open(workers, options.streams)
+    context.ask(workers, begin)
     # The server joins the pieces of a stream that come in one request.
     batch = min(options.batch, options.streams)
     context.ask(workers, stream, rate=options.rate, seconds=min(1.0, options.seconds), batch=batch)

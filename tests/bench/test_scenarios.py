@@ -91,7 +91,6 @@ def test_a_scenario_against_a_running_server(server: Server, command: str, posit
                 ("push --v1 --keyed --users 5 --seconds 0.1", "messages"),
                 ("publish --keyed --users 5 --seconds 0.1", "messages"),
                 ("streams --streams 20 --seconds 0.5", "pieces_per_second"),
-                ("streams --streams 20 --seconds 0.5 --bot", "pieces_per_second"),
                 ("channels --connections 20", "subscriptions_per_second"),
                 ("channels --connections 20 --dialect cmd", "subscriptions_per_second"),
                 ("channels --connections 20 --recover --behind 5", "recoveries"),
