@@ -54,30 +54,13 @@ BACK_END: Final = "10.0.0.7"
 STRANGER: Final = "192.0.2.1"
 
 COLUMNS: Final = (
-    *[
-        "nobody",
-        "wrong",
-        "push",
-        "read",
-        "admin",
-        "foreign",
-        "all",
-        "session",
-        "account",
-        "gochat",
-        "guest",
-        "bot",
-        "moderator",
-        "owner",
-        "page",
-    ],
-    *("address", "browser", "signed", "demo", "demo+bad"),
+    *("nobody", "wrong", "push", "read", "admin", "foreign", "all", "session", "account", "gochat", "guest"),
+    *("bot", "moderator", "owner", "page", "address", "browser", "signed", "demo", "demo+bad"),
 )
 """``foreign``: a key with all scopes for 202 only. ``all``: an admin key for all apps. ``gochat``: an account
 of gochat. ``guest``, ``bot``: one of 201. ``moderator``, ``owner``: an account of 201 with this role.
-``browser``: one at the address of a back end. ``signed``: who
-signs as Pusher's libraries do, with the secret of 201. ``demo``: nobody in demo mode; ``demo+bad``: with a
-token that proves nothing."""
+``browser``: one at the address of a back end. ``signed``: who signs as Pusher's libraries do, with the secret
+of 201. ``demo``: nobody in demo mode; ``demo+bad``: with a token that proves nothing."""
 ROLES: Final = ("moderator", "owner")
 OF_USERS: Final = ("session", "account", "gochat", "guest", "bot", "moderator", "owner", "page")
 REFUSED: Final = frozenset({"unauthorized", "token_invalid", "forbidden", "not_allowed"})
@@ -150,9 +133,7 @@ def ask(harness: Harness, route: Route, app: str, column: str) -> bool:
     """Whether a principal may."""
     token, host, headers = credential(harness, column)
     if token:
-        headers["token" if route.token_in == "token" else "authorization"] = (
-            token if route.token_in == "token" else f"Bearer {token}"
-        )
+        headers |= {"token": token} if route.token_in == "token" else {"authorization": f"Bearer {token}"}
     form = {
         "appID": app,
         "userID": "u1",
@@ -225,9 +206,8 @@ def upload(harness: Harness, app: str, column: str) -> bool:
     headers, host = shown(harness, column)
     user = "" if column in OF_USERS else "&user=u1"
     query = f"?app={app}{user}"
-    sent = harness.web.post(
-        f"/api/v1/uploads{query}", data=b"x", headers=headers, environ_base={"REMOTE_ADDR": host}
-    )
+    environ = {"REMOTE_ADDR": host}
+    sent = harness.web.post(f"/api/v1/uploads{query}", data=b"x", headers=headers, environ_base=environ)
     return sent.status_code not in (401, 403)
 
 
@@ -258,9 +238,8 @@ def upload_in_parts(method: str, others: bool = False) -> Callable[[Harness, str
         headers["content-type"] = "application/offset+octet-stream"
         path = f"/api/v1/uploads/tus{'' if method == 'POST' else f'/{name}'}?app={app}{owner}"
         body = b"x" if method in ("POST", "PATCH") else b""
-        sent = harness.web.open(
-            path, method=method, data=body, headers=headers, environ_base={"REMOTE_ADDR": host}
-        )
+        environ = {"REMOTE_ADDR": host}
+        sent = harness.web.open(path, method=method, data=body, headers=headers, environ_base=environ)
         shutil.rmtree(uploads.incoming(), ignore_errors=True)
         if method == "GET" and sent.status_code == 404:  # the upload is known, and unfinished
             return sent.json["message"] == "The upload is unfinished"
@@ -311,12 +290,8 @@ def connect_publisher(harness: Harness, app: str, column: str) -> bool:
 
 def renew(harness: Harness, app: str, column: str) -> bool:
     token, _, headers = credential(harness, column)
-    sent = harness.web.post(
-        "/home/token",
-        data={"appID": app, "userID": "u1"},
-        headers={**headers, "Authorization": f"Bearer {token}"},
-    )
-    return sent.status_code != 401
+    data, headers = {"appID": app, "userID": "u1"}, {**headers, "Authorization": f"Bearer {token}"}
+    return harness.web.post("/home/token", data=data, headers=headers).status_code != 401
 
 
 def page(path: str) -> Callable[[Harness, str, str], bool]:
@@ -388,24 +363,10 @@ ANYBODY_MAY: Final = frozenset(
         ),
         "/api/v1/uploads/{id}",
         "/api/v1/uploads/{id}/thumbnail",
-        *(
-            "/",
-            "/home/messages",
-            "/home/embed",
-            "/home/messages.webmanifest",
-            "/home/messages.css",
-            "/home/messages.png",
-            "/home/messages-worker.js",
-            "/admin",
-            "/api/v1/docs",
-            "/status",
-            "/cluster",
-            "/static/<path:name>",
-            "/favicon.ico",
-            "/release/<release>/static/<path:name>",
-            "/release/<release>/features/<feature>/<path:name>",
-            "/release/<release>/messages.css",
-        ),
+        *("/", "/admin", "/api/v1/docs", "/status", "/cluster", "/favicon.ico", "/static/<path:name>"),
+        *(f"/home/messages{end}" for end in ("", ".webmanifest", ".css", ".png", "-worker.js")),
+        *(f"/release/<release>/{file}" for file in ("static/<path:name>", "messages.css")),
+        *("/home/embed", "/release/<release>/features/<feature>/<path:name>"),
         "/gateway",
         *(f"{base}{SDK_PATH}" for base in ("", "/release/<release>")),
     }
@@ -467,9 +428,7 @@ def test_what_is_in_no_table_of_routes_has_a_row_too() -> None:
 
 # --- commands -----------------------------------------------------------------------------------------------
 
-WITHOUT_A_SESSION: Final = frozenset(
-    {"Login", "ActionLogin", "ChatLogin", "Resume", "CentrifugeLogin", "Ping"}
-)
+WITHOUT_A_SESSION: Final = {"Login", "ActionLogin", "ChatLogin", "Resume", "CentrifugeLogin", "Ping"}
 """The commands that anybody may use. A login proves by itself who comes, see the rows "login …"."""
 
 

@@ -147,6 +147,9 @@ class Pair:
         )
         return answer.user, accounts_of(self.parts).accounts.token(answer).token
 
+    def name(self) -> str:
+        return accounts_of(self.parts).accounts.known(self.app, self.ann).name
+
     def relate(self, one: str, other: str, change: Any) -> None:
         accounts_of(self.parts).friends.change(self.app, one, other, change)
 
@@ -270,9 +273,13 @@ def ask_commands(pair: Pair) -> str:
     return "+" if answer["commands"] else "-"
 
 
+def done(answer: Any) -> str:
+    """Of a route of the originals."""
+    return sign(answer["code"])
+
+
 def push(pair: Pair) -> str:
-    answer = pair.form("POST", "/user/sendMessage", {"userID": pair.ann, "msgID": "1", "message": "x"})
-    return "+" if answer["code"] == 200 else "-"
+    return done(pair.form("POST", "/user/sendMessage", {"userID": pair.ann, "msgID": "1", "message": "x"}))
 
 
 def push_twice(pair: Pair) -> Any:
@@ -330,22 +337,12 @@ ROWS: Final[dict[str, Row]] = {
     "POST /api/v1/accounts/cards": Row(
         lambda p: p.post("accounts/cards", {"users": [p.ann]}), sees=True, kinds=MEMBER
     ),
-    "POST /api/v1/accounts/find": Row(
-        lambda p: p.post("accounts/find", {"text": accounts_of(p.parts).accounts.known(p.app, p.ann).name}),
-        sees=True,
-    ),
-    "POST /api/v1/accounts/search": Row(
-        lambda p: p.post("accounts/search", {"text": accounts_of(p.parts).accounts.known(p.app, p.ann).name}),
-        sees=True,
-    ),
+    "POST /api/v1/accounts/find": Row(lambda p: p.post("accounts/find", {"text": p.name()}), sees=True),
+    "POST /api/v1/accounts/search": Row(lambda p: p.post("accounts/search", {"text": p.name()}), sees=True),
     # who reaches Ann
     "POST /user/sendMessage": Row(push, kinds=SESSION),
     "POST /user/sendMessageAll": Row(
-        lambda p: (
-            "+"
-            if p.form("POST", "/user/sendMessageAll", {"userID": p.user, "message": "x"})["code"] == 200
-            else "-"
-        ),
+        lambda p: done(p.form("POST", "/user/sendMessageAll", {"userID": p.user, "message": "x"})),
         kinds=SESSION,
     ),
     "POST /api/v1/messages/send": Row(posts("messages/send", to_ann), kinds=MEMBER),
@@ -371,12 +368,12 @@ ROWS: Final[dict[str, Row]] = {
     },
     "GET /api/v1/bots/commands": Row(ask_commands, kinds=MEMBER, prepare=programmed),
     "POST /friend/add": Row(
-        lambda p: "+" if p.gochat("/friend/add", {"friend_id": p.ann})["code"] == 200 else "-",
+        lambda p: done(p.gochat("/friend/add", {"friend_id": p.ann})),
         kinds=frozenset({"account"}),
         app="gochat",
     ),
     "POST /group/create": Row(
-        lambda p: "+" if p.gochat("/group/create", {"name": "tea", "ids": [p.ann]})["code"] == 200 else "-",
+        lambda p: done(p.gochat("/group/create", {"name": "tea", "ids": [p.ann]})),
         kinds=frozenset({"account"}),
         app="gochat",
     ),
