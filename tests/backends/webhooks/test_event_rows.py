@@ -37,16 +37,19 @@ def absent_event(user: str) -> NewEvent:
     return NewEvent(APP, user, "absent", b'{"user":"%b"}' % user.encode())
 
 
+def fill(store: Store, count: int) -> None:
+    """Store so many messages."""
+    store.part(MessageLog).writer.append(APP, [Draft(sender="ann", to_user="bob", body=b"x")] * count)
+
+
 def week_later(store: Store) -> None:
     """Let a week pass by the clock of the database, as far as leases tell."""
-    store.write(lambda sql: sql.execute("UPDATE event_feed SET lease_until = lease_until - 604800"))
+    store.execute("UPDATE event_feed SET lease_until = lease_until - 604800")
 
 
 def test_events_are_numbered_per_app_in_the_order_of_their_commits(events: EventStore) -> None:
-    assert events.append([absent_event("a"), NewEvent("other", "x", "account", b"{}")]) == {
-        APP: 1,
-        "other": 1,
-    }
+    ids = events.append([absent_event("a"), NewEvent("other", "x", "account", b"{}")])
+    assert ids == {APP: 1, "other": 1}
     assert events.append([absent_event("b"), absent_event("Ä")]) == {APP: 3}
     found = events.read(APP, 1, 10)
     assert [(event.id, event.user, event.kind, event.body) for event in found] == [
@@ -55,10 +58,8 @@ def test_events_are_numbered_per_app_in_the_order_of_their_commits(events: Event
     ]
     assert abs(found[0].time - time.time()) < 60
     assert [event.id for event in events.read(APP, 0, 2)] == [1, 2]
-    assert events.heads([APP, "other", "none"]) == {
-        APP: FeedHead(0, 3, False),
-        "other": FeedHead(0, 1, False),
-    }
+    heads = events.heads([APP, "other", "none"])
+    assert heads == {APP: FeedHead(0, 3, False), "other": FeedHead(0, 1, False)}
 
 
 def test_a_lease_belongs_to_one_node_until_it_ends(store: Store, events: EventStore) -> None:
@@ -83,7 +84,7 @@ def test_a_feed_continues_however_long_all_nodes_were_off(store: Store, events: 
     """The same as after a clock of the database that jumps forward."""
     assert events.claim({APP: None}, "one", 10)[APP].entry_id == 0
     events.append([absent_event("a")])
-    store.part(MessageLog).writer.append(APP, [Draft(sender="ann", to_user="bob", body=b"x", time_ms=1)] * 2)
+    fill(store, 2)
     week_later(store)
     assert events.undelivered(APP) == 0, "retention deletes nothing of it"
     events.append([absent_event("b")])
@@ -100,7 +101,7 @@ def test_the_feed_of_a_removed_webhook_ends_after_three_days(
 ) -> None:
     events.claim({APP: None}, "one", 10)
     events.append([absent_event("a")])
-    store.part(MessageLog).writer.append(APP, [Draft(sender="ann", to_user="bob", body=b"x", time_ms=1)] * 2)
+    fill(store, 2)
     events.expire([])
     assert events.undelivered(APP) == 0, "it may come back"
     week_later(store)
@@ -111,10 +112,10 @@ def test_the_feed_of_a_removed_webhook_ends_after_three_days(
     assert (row.entry_id, row.noted_id, row.event_id, row.last_id) == (2, 2, 1, 1)
 
 
-def test_events_that_are_added_first_leave_the_beginning_of_a_feed_to_the_node_that_claims_it(
+def test_events_that_are_added_first_leave_the_beginning_of_a_feed_to_its_node(
     store: Store, events: EventStore
 ) -> None:
-    store.part(MessageLog).writer.append(APP, [Draft(sender="ann", to_user="bob", body=b"x", time_ms=1)] * 3)
+    fill(store, 3)
     assert events.append([absent_event("a")]) == {APP: 1}
     row = events.claim({APP: 1}, "one", 10)[APP]
     assert (row.entry_id, row.noted_id, row.event_id, row.last_id) == (1, 1, 0, 1)
@@ -125,7 +126,7 @@ def test_events_that_are_added_first_leave_the_beginning_of_a_feed_to_the_node_t
 def test_events_that_are_added_to_an_ended_feed_are_the_first_of_the_next_owner(
     store: Store, events: EventStore
 ) -> None:
-    store.part(MessageLog).writer.append(APP, [Draft(sender="ann", to_user="bob", body=b"x", time_ms=1)] * 3)
+    fill(store, 3)
     events.claim({APP: 0}, "one", 10)
     events.append([absent_event("a")])
     week_later(store)
@@ -224,9 +225,7 @@ def test_events_expire_after_all_attempts(store: Store, events: EventStore) -> N
     assert [event.id for event in events.read(APP, 0, 10)] == [3], "nobody delivers them"
 
 
-def test_ids_of_events_that_the_database_has_lost_are_not_given_again(
-    store: Store, events: EventStore
-) -> None:
+def test_ids_of_lost_events_are_not_given_again(store: Store, events: EventStore) -> None:
     events.known.update(events.append([absent_event("a"), absent_event("b")]))
     store.write(lambda sql: sql.execute("DELETE FROM event WHERE id = 2"))
     store.write(lambda sql: sql.execute("UPDATE event_feed SET last_id = 1"))
@@ -243,9 +242,7 @@ def test_events_that_wait_are_bounded_in_bytes(events: EventStore, small_limits:
     assert events.append([large, large]) == {APP: 3}, "one alone may be larger"
 
 
-def test_ids_of_events_are_not_given_again_after_the_deletion_of_an_app(
-    store: Store, events: EventStore
-) -> None:
+def test_ids_of_events_of_a_deleted_app_are_not_given_again(store: Store, events: EventStore) -> None:
     store.add_app(APP, {})
     events.claim({APP: None}, "one", 10)
     events.append([absent_event("a"), absent_event("b")])
