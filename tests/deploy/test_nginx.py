@@ -1,7 +1,6 @@
 """deploy/nginx.conf and nginx-go-websocket.conf, read and run by nginx in front of two real nodes.
 
-The nodes behind the latter are started by conf/app.ini. The file that was published for the original has its
-test in ``test_recipes.py``.
+The file that was published for the original, and nodes that conf/app.ini starts, are in ``test_recipes.py``.
 """
 
 import re
@@ -18,6 +17,7 @@ from tests.conftest import StartServer
 from tests.docs.markdown import blocks
 from tests.gateway.cluster.redis_server import RedisServer
 from tests.integration.client import api, api_request, done, listening, refused
+from tests.integration.clusters import nodes_of
 from tests.integration.cmd import get, json_request, post
 from tests.integration.pusher import Client as PusherClient
 from tests.integration.raw import Raw, ask, bearer, request
@@ -149,53 +149,7 @@ def test_no_log_has_a_token_if_nginx_itself_fails(tmp_path: Path, file: Path, no
         assert "secret-token" not in nginx.access_log + nginx.error_log
 
 
-INI = """\
-[common]
-HttpPort = 0
-RPCPort = 0
-Cluster = true
-CryptoKey = 0123456789abcdef
-[etcd]
-Endpoints = 127.0.0.1:2379
-"""
-BACK_END, KEY = "127.0.0.7", "secret-key-of-the-tests"
-
-
-def started(folder: Path, number: int, redis: RedisServer, stack: ExitStack) -> Server:
-    """A node whose settings are those of the original, but for addresses, and who may push."""
-    ini = folder / f"app{number}.ini"
-    ini.write_text(INI, encoding="utf-8")
-    apps = f'"system:listed": {{open: true, api_allow_from: ["{BACK_END}/32"]}}, "101": {{open: true}}'
-    environment = {
-        "IMSERVER_APP_HTTP_PORT": "0",
-        "IMSERVER_APP_WEBSOCKET_PORT": "0",
-        "IMSERVER_APP_LOG_FILE": str(folder / f"node{number}" / "server.log"),
-        "IMSERVER_SERVER_DATA_DIR": str(folder / "data"),
-        "IMSERVER_REDIS_URL": redis.url,
-        "IMSERVER_CLUSTER_ADVERTISE": "127.0.0.1",
-        "IMSERVER_WEBSOCKET_CLOSE_SECONDS": "1",
-        "IMSERVER_DRAIN_CLOSE_SECONDS": "0",
-        "IMSERVER_API_KEYS": f"[{{key: {KEY}, scopes: [admin]}}]",
-        "IMSERVER_APPS": f"{{{apps}}}",
-        "IMSERVER_SERVER_TRUSTED_PROXIES": '["127.0.0.1/32"]',
-        "IMSERVER_SERVER_HTTP": ("front", "wsgi")[number],
-    }
-    server = Server(
-        folder / f"node{number}",
-        "-c",
-        str(ini),
-        http_server=("front", "wsgi")[number],
-        environment=environment,
-    )
-    stack.callback(server.check)
-    stack.callback(server.stop)
-    return server
-
-
-def extra_port(server: Server) -> int:
-    found = re.search(r"extra 1 +http://127\.0\.0\.1:(\d+), ws://127\.0\.0\.1:\1/ws", server.output)
-    assert found, server.output
-    return int(found[1])
+KEY = "secret-key-of-the-tests"
 
 
 def connections(server: Server) -> int:
@@ -205,10 +159,15 @@ def connections(server: Server) -> int:
 
 @pytest.mark.needs("nginx")
 def test_clients_back_ends_and_streams_reach_either_node(tmp_path: Path, redis_server: RedisServer) -> None:
-    text = GO_WEBSOCKET.read_text(encoding="utf-8")
+    listed = {"open": True, "api_allow_from": [f"{CLIENT}/32"]}
+    config = {
+        "api": {"keys": [{"key": KEY, "scopes": ["admin"]}]},
+        "apps": {"system:listed": listed, "101": {"open": True}},
+    }
     with ExitStack() as stack:
-        servers = [started(tmp_path, number, redis_server, stack) for number in (0, 1)]
-        ports = [extra_port(server) for server in servers]
+        servers = stack.enter_context(nodes_of(tmp_path, 2, redis_server, **SETTINGS, **config)).servers
+        ports = [server.http.port for server in servers]
+        text = GO_WEBSOCKET.read_text(encoding="utf-8")
         nginx = stack.enter_context(Nginx(tmp_path, servers, text, NODES_GO, ports))
         clients = [stack.enter_context(listening(nginx.address, "listed")) for _ in range(8)]
         assert [connections(server) for server in servers] == [4, 4], "nginx has dealt them out to both"
@@ -219,7 +178,7 @@ def test_clients_back_ends_and_streams_reach_either_node(tmp_path: Path, redis_s
         # A back end is known by the address that nginx saw.
         for number, client in enumerate(clients):
             given = {"clientId": client.id, "data": str(number)}
-            with Raw(nginx.address, source=BACK_END) as listed:
+            with Raw(nginx.address, source=CLIENT) as listed:
                 assert listed.ask(api_request("send_to_client", given, "listed")).json["code"] == 0
             assert client.received()["data"] == str(number)
         with stream(nginx.address, "101", "ann") as ann:
