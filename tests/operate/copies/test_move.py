@@ -29,7 +29,6 @@ from tests.integration.cmd import CmdClient, logged_in
 from tests.operate.copies.filling import STEPS, fill
 from tests.stores import ENGINES, TABLES, OpenStore, server_of
 from tests.support import ROOT, clean_environment, run_cli
-from tests.users import User
 
 ROWS = 60
 NewUrl = Callable[[str], str]
@@ -252,53 +251,34 @@ def test_a_database_in_use_is_refused(full: str, new_url: NewUrl, engine: str, o
     assert moved(url, new_url("sqlite")).tables["message"].rows == 1
 
 
-APP = "shop"
-CONFIG = {
-    "apps": {APP: {"account_tokens": "required", "login_policy": "multi"}},
-    "accounts": {"registration": True, "registrations_per_address": 0},
-}
-
-
 @pytest.mark.sqlite_first
 @pytest.mark.parametrize("engine", ENGINES)
 def test_clients_with_cursors_go_on_without_gap_or_double(
     start_server: StartServer, new_url: NewUrl, engine: str, tmp_path: Path
 ) -> None:
-    data = tmp_path / "data"
-    server = start_server("--data-dir", str(data), folder=tmp_path / "one", config=CONFIG)
-    ann, bob = (User.register(server, APP, name=name) for name in ("ann", "bob"))
-    ann.befriend(bob)
+    data, target = ("--data-dir", str(tmp_path / "data")), new_url(engine)
 
-    def follow(user: User, cursor: int) -> CmdClient:
-        return logged_in(server.ws, user.user, user.app, serviceToken=user.token, cursor=cursor)  # type: ignore[return-value]
+    def send(client: CmdClient) -> int:
+        return int(client.ask_cmd("send", {"to": "bob", "text": "hello"})[2]["id"])
 
-    def texts(one: CmdClient, count: int) -> list[tuple[int, str]]:
-        found = [one.push("message").json["response"]["data"] for _ in range(count)]
-        return [(each["id"], each["text"]) for each in found]
+    def received(client: CmdClient) -> int:
+        return int(client.push("message").json["response"]["data"]["id"])
 
-    with follow(ann, 0) as at_ann, follow(bob, 0) as at_bob:
-        for word in ("one", "two"):
-            assert at_ann.ask_cmd("send", {"to": bob.user, "text": word})[0] == 200
-        seen = texts(at_bob, 1)
+    server = start_server(*data, folder=tmp_path / "one")
+    with logged_in(server.ws, "ann", 101) as ann, logged_in(server.ws, "bob", 101, cursor=0) as bob:
+        ids = [send(ann), send(ann)]
+        assert received(bob) == ids[0]
     server.stop()
-    target = new_url(engine)
-    done = run_cli("move", "--data-dir", str(data), "--to", target, seconds=100)
+    done = run_cli("move", *data, "--to", target, seconds=100)
     assert done.returncode == 0, done.stderr
     assert "counts and checksums are equal" in done.stdout
     assert "now set configuration: storage.url to this address" in done.stdout
-    server = start_server(
-        "--data-dir",
-        str(data),
-        folder=tmp_path / "two",
-        config=CONFIG,
-        environment={"IMSERVER_STORAGE_URL": target},
-    )
-    with follow(ann, seen[-1][0]) as at_ann, follow(bob, seen[-1][0]) as at_bob:
-        assert at_ann.ask_cmd("send", {"to": bob.user, "text": "three"})[0] == 200
-        seen += texts(at_bob, 2)
-        at_bob.no_push("message")
-    assert [word for _, word in seen] == ["one", "two", "three"]
-    assert [id for id, _ in seen] == list(range(seen[0][0], seen[0][0] + 3))
+    moved_to = {"IMSERVER_STORAGE_URL": target}
+    server = start_server(*data, folder=tmp_path / "two", environment=moved_to)
+    with logged_in(server.ws, "ann", 101) as ann, logged_in(server.ws, "bob", 101, cursor=ids[0]) as bob:
+        ids.append(send(ann))
+        assert [received(bob) for _ in range(2)] == ids[1:] == [ids[0] + 1, ids[0] + 2]
+        bob.no_push("message")
 
 
 def test_the_command_says_what_goes_wrong(full: str, tmp_path: Path, start_server: StartServer) -> None:
