@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.gateway.cluster.redis_server import RedisServer
-from tests.integration.clusters import Nodes
+from tests.integration.clusters import nodes_of
 from tests.support import ROOT, Server, clean_environment
 from tests.test_packaging import build
 
@@ -40,13 +39,6 @@ def running(
             server.stop()
         server.check()
         return
-    redis = RedisServer(folder)
-    nodes = Nodes(folder / "nodes", redis, config)
-    try:
+    with nodes_of(folder, 0, **config) as nodes:
         nodes.start_many(number, environment=environment)
         yield nodes.servers
-    finally:
-        try:
-            nodes.stop()
-        finally:
-            redis.kill()

@@ -4,10 +4,9 @@ import contextlib
 
 import pytest
 
-from imserver.gateway import errors
-from tests.support import Server, eventually
+from tests.support import Server
 
-from .cmd import good, is_online, json_request, logged_in, post, send_message, users
+from .cmd import is_online, json_request, send_message, users
 from .raw import ask, request
 from .setting import Launch
 from .sse import PATH, Listener, ask_for, end_of, listening
@@ -49,18 +48,6 @@ def test_a_stream_is_ready_before_anything_is_pushed_to_it(server: Server, app: 
             "type": "text",
             "text": "hello",
         }
-
-
-def test_enter_and_exit_notices_are_those_of_a_websocket(server: Server, app: int) -> None:
-    with listening(server.http, app, "ann") as ann, logged_in(server.ws, "bob", app) as bob:
-        assert ann.event().data == {"event": "enter", "app": str(app), "user": "bob"}
-        with listening(server.http, app, "eve"):
-            assert ann.event().data["user"] == "eve"
-            assert bob.push("enter").json["response"]["data"]["from"] == "eve"
-            assert users(server.http, app) == ["ann", "bob", "eve"]
-        assert bob.push("exit").json["response"]["data"]["from"] == "eve"
-        assert ann.event().data == {"event": "exit", "app": str(app), "user": "eve"}
-    eventually(lambda: users(server.http, app) == [])
 
 
 def save(server: Server, app: int, user: str, text: str) -> int:
@@ -109,13 +96,6 @@ def test_a_drain_ends_every_stream_with_its_reason(launch: Launch, http_server: 
         for one in streams:
             assert end_of(one) == {"code": 1001, "reason": "going away", "reconnect": True}
     assert server.stop() == 0
-
-
-def test_a_kick_ends_the_stream_with_a_code_that_says_stay_away(server: Server, app: int) -> None:
-    with listening(server.http, app, "ann") as ann:
-        good(post(server.http, "/user/kick", appID=app, userID="ann"))
-        assert end_of(ann) == {"code": errors.CloseCode.KICKED, "reason": "kicked", "reconnect": False}
-    assert not is_online(server.http, "ann", app)
 
 
 # --- when it is refused -------------------------------------------------------------------------------------

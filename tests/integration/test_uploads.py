@@ -186,18 +186,6 @@ def test_a_user_lists_and_removes_what_is_theirs(own_server: Server, user: str) 
 # --- how much -----------------------------------------------------------------------------------------------
 
 
-def test_a_quota_holds_and_what_was_refused_leaves_nothing(own_server: Server, user: str) -> None:
-    before = count_stored(own_server)
-    first = uploaded(own_server, bytes(1_500_000), user=user)
-    assert code(upload(own_server, bytes(1_500_001), user=user)) == (403, "quota_exceeded")
-    second = uploaded(own_server, bytes(1_500_000), user=user)
-    assert code(upload(own_server, b"x", user=user)) == (403, "quota_exceeded")
-    for received in (first, second):
-        assert delete(own_server, KEY, received["id"]).json == {"deleted": True}
-    uploaded(own_server, b"x", user=user)
-    assert count_stored(own_server) == before + 1
-
-
 def test_a_file_that_is_too_large_is_refused_before_it_comes(own_server: Server, user: str) -> None:
     with Raw(own_server.http) as raw:
         raw.send(head(2_000_001, app="101", user=user))  # and not one byte of it

@@ -15,13 +15,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.support import Server, eventually, with_constants
+from tests.support import Server, eventually
 
-from .cmd import fresh, logged_in, login_code, send_message
+from .cmd import fresh, logged_in, login_code
 from .raw import ask, request
 from .receiver import SECRET, Post, Receiver
 from .setting import Launch, stop
-from .v1 import good
 
 
 def is_signed(post: Post) -> bool:
@@ -31,10 +30,11 @@ def is_signed(post: Post) -> bool:
     return hmac.compare_digest(parts["v1"], signed) and abs(time.time() - int(parts["t"])) < 60
 
 
-def test_all_that_happens_is_reported_in_its_order_signed_and_until_it_is_taken(
+def test_what_is_not_taken_comes_again_unchanged_and_does_not_go_where_it_is_sent_to(
     launch: Launch, http_server: str
 ) -> None:
-    user, missed = fresh(), fresh()
+    """What events say is shown in ``tests/docs/test_back_ends.py``."""
+    user = fresh()
     with Receiver() as receiver:
         one = launch(http_server, apps={"101": {"webhook": receiver.settings}})
         answers: list[Any] = [(503, b""), None, (302, b"", {"Location": "/elsewhere"})]
@@ -47,28 +47,11 @@ def test_all_that_happens_is_reported_in_its_order_signed_and_until_it_is_taken(
             assert {post.headers["imserver-delivery"] for post in again} == {delivery}
             assert len(delivery) == 32
             assert again[1].time - again[0].time > 0.2, "with a pause"
-            send_message(one.http, 101, user, "hi")
-            send_message(one.http, 101, missed, "hello", "m-1")
-            message = {"type": "order", "data": {"n": 1}}
-            good(one.http, "push", {"app": "101", "user": missed, "message": message, "id": "m-2"})
-        events = receiver.wait_for(5)
-        # Events of connections and durable ones have no order among each other.
-        sessions = receiver.events("connect", "login", "disconnect")
+        sessions = receiver.wait_for(3)
         assert [event["event"] for event in sessions] == ["connect", "login", "disconnect"]
-        where = ("101", user, "phone", "cmd", "127.0.0.1", sessions[0]["connection"])
-        fields = ("app", "user", "device", "dialect", "address", "connection")
-        assert {tuple(event[name] for name in fields) for event in sessions} == {where}
-        assert sessions[2]["code"] in (1006, 1000, 1001)
-        shown = ("user", "message", "type", "text", "data")
-        assert [tuple(event.get(name) for name in shown) for event in receiver.events("absent")] == [
-            (missed, "m-1", "text", "hello", None),
-            (missed, "m-2", "order", None, {"n": 1}),
-        ]
-        assert all(abs(event["time"] - time.time()) < 60 for event in events)
-        assert len({event["id"] for event in events}) == 5
         for post in receiver.posts:
             assert is_signed(post)
-            assert post.path == "/events", "it does not go where it is sent to"
+            assert post.path == "/events"
             assert post.headers["content-type"] == "application/json"
             assert post.headers["user-agent"].startswith("imserver/")
         assert "webhook of 101" in one.log_text
@@ -83,29 +66,6 @@ def test_all_that_happens_is_reported_in_its_order_signed_and_until_it_is_taken(
 def login(server: Server, **data: Any) -> int:
     """The code of a login."""
     return login_code(server.ws, fresh(), 101, **data)
-
-
-def test_a_back_end_decides_about_logins(launch: Launch, http_server: str) -> None:
-    patient = with_constants({"imserver.backends.webhooks.requests.ASK_SECONDS": 30.0})
-    with Receiver() as receiver:
-        one = launch(http_server, patient, apps={"101": {"webhook": receiver.authorising}})
-        receiver.reply = lambda post: (
-            200,
-            b'{"allow":%b}' % {"good": b"true"}.get(post.json["token"], b"false"),
-        )
-        assert login(one, serviceToken="good") == 200
-        assert login(one, serviceToken="bad") == 1003
-        post = receiver.posts[0]
-        assert is_signed(post)
-        assert post.path == "/authorise"
-        expected = ("event", "app", "time", "node", "user", "device", "dialect", "token", "address")
-        assert set(post.json) == set(expected)
-        assert receiver.connections <= 1, "the connection is used again"
-        receiver.reply = lambda _: (500, b'{"allow":true}')
-        assert login(one) == 1004
-        text = ask(one.http, request("/metrics")).body.decode()
-        assert re.search(r"^imserver_authorise_undecided_total\{[^}]*\} 1$", text, re.MULTILINE)
-        assert "authorise_url of 101" in one.log_text
 
 
 @pytest.mark.full("processes")
