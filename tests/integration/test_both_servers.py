@@ -14,6 +14,7 @@ import pytest
 
 from imserver.gateway.http.operation import JSON
 from tests.rows import DOCUMENTED, OPERATIONS
+from tests.samples import play, samples_of
 from tests.support import Server
 
 from .cmd import command, form_request, json_request
@@ -193,6 +194,14 @@ def conversations() -> Iterator[tuple[str, bytes]]:
 @pytest.mark.parametrize(("name", "data"), [pytest.param(*row, id=row[0]) for row in conversations()])
 def test_a_conversation_goes_alike(pair: tuple[Server, Server], name: str, data: bytes, port: str) -> None:
     assert alike(pair, data, port).startswith(b"HTTP/1.1 ")
+
+
+@pytest.mark.both_servers
+def test_wire_samples_get_their_answers(launch: Launch, http_server: str) -> None:
+    server = launch(http_server, centrifuge={"app": "101"}, websocket={"close_seconds": 1})
+    for name in ("action", "centrifuge", "client", "cmd"):
+        wrong = play(server, samples_of(name))
+        assert not wrong, "\n".join([name, *wrong])
 
 
 # --- /api/v1 ------------------------------------------------------------------------------------------------

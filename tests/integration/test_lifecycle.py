@@ -8,25 +8,10 @@ import time
 import pytest
 
 from tests.ports import fixed_ports
-from tests.support import Server
 
-from .cmd import cmd_client, command, logged_in, pairs, reply, users
+from .cmd import cmd_client, logged_in
 from .raw import Raw, close, handshake, request
 from .setting import Launch
-
-
-@pytest.mark.parametrize("port", ["http", "ws"])
-def test_a_kept_connection_may_carry_an_upgrade_and_a_login_in_the_same_packet(
-    server: Server, app: int, port: str
-) -> None:
-    with Raw(getattr(server, port)) as raw:
-        for _ in range(2):
-            assert raw.ask(request("/health")).status == 200
-        raw.send(handshake(), command("login", {"userID": "early", "appID": app}), command("ping", None, "2"))
-        assert raw.response().status == 101
-        assert pairs(raw.message().payload) == reply(200, "Success", "login")
-        assert pairs(raw.message().payload) == reply(200, "Success", "ping", "2", "pong")
-        assert users(server.http, app) == ["early"]
 
 
 @pytest.mark.full("waits")

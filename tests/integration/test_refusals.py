@@ -131,19 +131,3 @@ def test_the_command_explains_and_lifts(server: Server, tmp_path: Path) -> None:
     assert "set IMSERVER_KEY" in without.stderr
     (tmp_path / "imserver.yaml").write_text(json.dumps(CONFIG))
     assert run_cli("why", "shop/dan", "--url", server.http_url, folder=tmp_path).returncode == 0
-
-
-def test_a_limit_that_only_redis_knows_is_lifted(tmp_path: Path) -> None:
-    with nodes_of(tmp_path, 1, **CONFIG) as nodes:
-        (first,) = nodes.servers
-        User.register(first, "shop", name="fay")
-        fail_until_limited(first, "fay")
-        address = refusals(first, app="shop", user="fay")["refusals"][0]["address"]
-        nodes.stop()
-        second = nodes.start()
-        assert log_in(second, "fay") == (429, "too_many_requests")
-        answer = refusals(second, app="shop", user="fay", address=address)
-        assert [hold["name"] for hold in answer["holds"]] == ["pair"]
-        lift = {"app": "shop", "user": "fay", "address": address}
-        assert v1.good(second.http, "limits/lift", lift, key=ADMIN)["lifted"]
-        assert log_in(second, "fay") == (200, "")

@@ -114,15 +114,6 @@ def test_more_processes_than_cores_are_named(tmp_path: Path) -> None:
     assert auto.found.startswith("1 (")
 
 
-def test_a_port_in_use_is_named(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        found = by_name(config(tmp_path, app=AppSettings(http_port=port)))[f"app.http_port {port}"]
-    assert found.level == "warn"
-    assert "in use" in found.found
-    assert str(port) in found.mend
-
-
 def test_a_unix_socket_needs_a_folder_that_the_server_may_write(tmp_path: Path) -> None:
     path = tmp_path / "im.sock"
     rows = (ListenSettings(socket=str(path)), ListenSettings(socket=str(tmp_path / "absent" / "im.sock")))
@@ -150,6 +141,8 @@ def test_the_ports_of_all_listeners_are_checked(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.3", first + 3)):
         taken = by_name(settings)[name]
     assert taken.level == "warn"
+    assert "in use" in taken.found
+    assert str(first + 3) in taken.mend
     assert f"127.0.0.3:{first + 3}" in taken.meaning
 
 

@@ -111,23 +111,6 @@ def test_live_connections_are_listed_page_by_page(server: Server) -> None:
         assert closed["closed"] == 1
 
 
-def test_a_drained_node_refuses_clients_until_it_may_serve_again(start_server: StartServer) -> None:
-    server = start_server(config={"apps": APPS, "drain": {"close_seconds": 0}})
-    (node,) = good(server.http, "nodes")["nodes"]
-    assert (node["ready"], node["reason"], node["own"], node["answers"]) == (True, "", True, True)
-    with logged_in(server.ws, "ann", 7) as ann:
-        assert good(server.http, "nodes/drain", {"node": node["node"]})["drained"]
-        ann.closed(1001)
-    (drained,) = good(server.http, "nodes")["nodes"]
-    assert (drained["ready"], drained["reason"], drained["drained"]) == (False, "it is drained", True)
-    assert server.get("/ready")[0] == 503
-    assert good(server.http, "counts", app=7)["apps"][0]["users"] == 0
-    assert not good(server.http, "nodes/undrain", {"node": node["node"]})["drained"]
-    assert server.get("/ready")[0] == 200
-    with logged_in(server.ws, "ann", 7):
-        assert good(server.http, "counts", app=7)["apps"][0]["users"] == 1
-
-
 def test_each_node_shows_and_drains_the_other(nodes: Nodes) -> None:
     here, there = nodes.servers
     with logged_in(there.ws, "ann", 101) as ann:
@@ -139,12 +122,20 @@ def test_each_node_shows_and_drains_the_other(nodes: Nodes) -> None:
         assert good(here.http, "nodes/drain", {"node": name_of(there)})["drained"]
         ann.closed(1001)
 
-    def ready() -> dict[str, bool]:
-        return {node["node"]: node["ready"] for node in good(here.http, "nodes")["nodes"]}
+    def states() -> dict[str, tuple[bool, str, bool]]:
+        rows = good(here.http, "nodes")["nodes"]
+        return {row["node"]: (row["ready"], row["reason"], row["drained"]) for row in rows}
 
-    eventually(lambda: ready() == {name_of(here): True, name_of(there): False}, what="the other is drained")
-    good(there.http, "nodes/undrain", {"node": name_of(there)})
-    assert ready() == {name_of(here): True, name_of(there): True}
+    ready, drained = (True, "", False), (False, "it is drained", True)
+    eventually(lambda: states() == {name_of(here): ready, name_of(there): drained}, what="it is drained")
+    assert there.get("/ready")[0] == 503
+    assert good(there.http, "counts", app=101)["apps"][0]["users"] == 0
+    assert not good(there.http, "nodes/undrain", {"node": name_of(there)})["drained"]
+    assert states() == {name_of(here): ready, name_of(there): ready}
+    assert there.get("/ready")[0] == 200
+    with logged_in(there.ws, "ann", 101):
+        (own,) = [row for row in good(there.http, "nodes")["nodes"] if row["own"]]
+        assert (own["node"], own["answers"]) == (name_of(there), True)
 
 
 def test_the_last_answers_of_a_webhook_are_shown_and_it_can_be_tried(start_server: StartServer) -> None:
