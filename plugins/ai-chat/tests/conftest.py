@@ -30,7 +30,6 @@ READERS: list["Reader"] = []
 
 @pytest.fixture(autouse=True)
 def closed_readers() -> Iterator[None]:
-    """Disconnect all at the end of a test."""
     yield
     while READERS:
         READERS.pop().close()
@@ -44,7 +43,6 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project that has the package and its neighbours of npm."""
     folder = tmp_path_factory.mktemp("project")
     modules = folder / "node_modules"
     modules.mkdir()
@@ -72,13 +70,11 @@ class Producer:
         self.bot = bot
 
     def open(self, server: Server, to: str = "", **more: Any) -> str:
-        """Open an answer to a user, or in a ``conversation``."""
         where = {"to": to} if to else {}
         opened: str = self._at(server).post("messages/stream/open", **where, **more)["stream"]
         return opened
 
     def append(self, server: Server, stream: str, *pieces: str, first: int = 1) -> list[str]:
-        """Append pieces; what became of each."""
         rows = [
             {"stream": stream, "piece": number, "text": text} for number, text in enumerate(pieces, first)
         ]
@@ -87,7 +83,6 @@ class Producer:
         ]
 
     def close(self, server: Server, stream: str) -> Any:
-        """Close an answer."""
         return self._at(server).post("messages/stream/close", stream=stream)
 
     def _at(self, server: Server) -> User:
@@ -110,7 +105,6 @@ class Reader:
         self.status, self.headers = self._answer.status, self._answer.headers
 
     def document(self) -> Any:
-        """The answer if it is no stream."""
         return json.loads(self._answer.read() or b"null")
 
     def __iter__(self) -> Iterator[Chunk]:
@@ -120,7 +114,6 @@ class Reader:
                 yield json.loads(line[6:])
 
     def until(self, kind: str) -> list[Chunk]:
-        """The chunks up to the first of this type."""
         found = []
         for chunk in self:
             found.append(chunk)
@@ -129,13 +122,11 @@ class Reader:
         return found
 
     def close(self) -> None:
-        """Disconnect."""
         self._answer.close()
         self._connection.close()
 
 
 def said(chunks: list[Chunk]) -> str:
-    """The text of chunks."""
     return "".join([chunk["delta"] for chunk in chunks if chunk["type"] == "text-delta"])
 
 

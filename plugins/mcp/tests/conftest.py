@@ -47,7 +47,6 @@ class Site(NamedTuple):
     bot: User
 
     def url(self, server: Server | None = None) -> str:
-        """The endpoint."""
         return f"{(server or self.last).http_url}/mcp"
 
 
@@ -68,7 +67,6 @@ def running(
 def site(
     request: pytest.FixtureRequest, installed: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
-    """One node, or two."""
     number = 1 if request.param == "one" else 2
     with running(tmp_path_factory.mktemp(request.param), installed, number) as servers:
         yield Site(servers[0], servers[-1], *people(servers[0]))

@@ -32,7 +32,6 @@ EXCEPTIONS = {
 
 @pytest.fixture
 def scripts(tmp_path: Path) -> Path:
-    """The folder of the scripts for Node.js, beside what they import."""
     for script in HERE.glob("*.*js"):
         shutil.copy(script, tmp_path)
     (tmp_path / "node_modules").symlink_to(NODE_MODULES)

@@ -3,13 +3,10 @@
 import json
 import re
 import sys
-import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -26,6 +23,7 @@ from imserver.plugin.storage import Store
 from imserver.plugin.testing import check_tables, eventually
 from tests.docs.markdown import blocks
 from tests.docs.play import play_session
+from tests.integration.receiver import Answer, Post, Receiver
 from tests.sdk.node import run
 from tests.support import ROOT, Server
 from tests.users import User
@@ -239,55 +237,30 @@ def test_a_long_list_has_pages(site: Site) -> None:
 # --- events -------------------------------------------------------------------------------------------------
 
 
-class Receiver:
+class HookReceiver(Receiver):
     """Takes webhooks, and verifies their signatures."""
 
-    def __init__(self) -> None:
+    def forget(self) -> None:
+        super().forget()
         self.events: list[dict[str, Any]] = []
         self.is_down = False
-        receiver = self
+        self.reply = self.take
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                document = Webhook(SECRET).verify(body, dict(self.headers))
-                answer = (
-                    {"challenge": document["challenge"]} if document.get("type") == "verification" else {}
-                )
-                if not answer and not receiver.is_down:
-                    receiver.events.append(document)
-                content = json.dumps(answer).encode()
-                self.send_response(503 if receiver.is_down else 200)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
+    def take(self, post: Post) -> Answer:
+        document = Webhook(SECRET).verify(post.body, post.headers)
+        if self.is_down:
+            return 503, b"", {"Connection": "close"}
+        if document.get("type") == "verification":
+            return 200, json.dumps({"challenge": document["challenge"]}).encode()
+        self.events.append(document)
+        return 200, b"{}"
 
     def texts(self) -> list[str]:
         """The texts of the messages, each once, in the order of their first delivery."""
         return list(dict.fromkeys(each["data"]["text"] for each in self.events))
 
 
-@contextmanager
-def receiving() -> Iterator[Receiver]:
-    receiver = Receiver()
-    thread = threading.Thread(target=receiver.server.serve_forever)
-    thread.start()
-    try:
-        yield receiver
-    finally:
-        receiver.server.shutdown()
-        thread.join()
-        receiver.server.server_close()
-
-
 def listening(site: Site, **wanted: Any) -> Request:
-    """The request for a stream of changes."""
     notifications = wanted or {"resourceSubscriptions": ["imserver://conversations"]}
     params = {"_meta": META, "notifications": notifications}
     body = {"jsonrpc": "2.0", "id": "s", "method": "subscriptions/listen", "params": params}
@@ -326,7 +299,7 @@ def test_an_agent_polls_from_its_cursor(site: Site) -> None:
 
 
 def test_a_sleeping_agent_is_woken(site: Site) -> None:
-    with receiving() as receiver:
+    with HookReceiver() as receiver:
         answer = subscribe(site, receiver.url)
         assert answer["id"].startswith("sub_")
         assert answer["truncated"] is False
@@ -347,7 +320,7 @@ def test_what_goes_on_for_an_agent_ends_with_its_token(site: Site) -> None:
     second, third, _ = people(site.first)
     made = User(site.first, KEY).post("keys/create", scopes=["admin"])
     by_key = Site(site.first, site.last, first, first, User(site.first, made["secret"], first.user))
-    with receiving() as receiver, ExitStack() as stack:
+    with HookReceiver() as receiver, ExitStack() as stack:
         streams = []
         for number, user in enumerate((bot, second, third)):
             as_user = site._replace(bot=user)
@@ -384,7 +357,7 @@ def test_what_goes_on_for_an_agent_ends_with_its_token(site: Site) -> None:
 
 
 def test_who_does_not_answer_the_challenge_gets_no_events(site: Site) -> None:
-    with receiving() as receiver:
+    with HookReceiver() as receiver:
         receiver.is_down = True
         assert subscribe(site, f"{receiver.url}/2")["code"] == -32015
     refused = subscribe(site, receiver.url + "/3")
@@ -409,10 +382,8 @@ def test_a_stream_tells_of_changes_of_resources(site: Site) -> None:
 # --- nodes that are killed ----------------------------------------------------------------------------------
 
 
-def test_nothing_is_lost_or_done_twice_when_a_node_is_killed(
-    installed: dict[str, str], tmp_path: Path
-) -> None:
-    with running(tmp_path, installed, 2) as servers, receiving() as receiver:
+def test_nothing_is_lost_or_done_twice_if_a_node_is_killed(installed: dict[str, str], tmp_path: Path) -> None:
+    with running(tmp_path, installed, 2) as servers, HookReceiver() as receiver:
         first, last = servers
         ann, bob, bot = people(first)
         site = Site(first, last, ann, bob, bot)
@@ -438,8 +409,7 @@ def test_the_guide_does_what_it_says(installed: dict[str, str], tmp_path: Path) 
     settings, confirm = blocks(guide, "yaml")
     sessions = [block for block in blocks(guide, "console") if block.words == ("agents",)]
     config = yaml.safe_load(settings.text)
-    server = Server(tmp_path / "node", config=config, environment=installed)
-    try:
+    with Server(tmp_path / "node", config=config, environment=installed) as server:
         session = replace(sessions[0], text="".join(block.text for block in sessions))
         play_session(session, tmp_path, server)
         (script,) = [block for block in blocks(guide, "python") if block.words == ("agent.py",)]
@@ -450,9 +420,6 @@ def test_the_guide_does_what_it_says(installed: dict[str, str], tmp_path: Path) 
         again = run([sys.executable, "agent.py"], tmp_path, MCP_URL=f"{server.http_url}/mcp", BOT_TOKEN=token)
         assert again == ""
         yaml.safe_load(confirm.text)
-    finally:
-        server.stop()
-    server.check()
 
 
 # --- rows ---------------------------------------------------------------------------------------------------

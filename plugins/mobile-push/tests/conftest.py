@@ -4,23 +4,18 @@ The senders run in this process. gevent does not change its sockets: each reques
 before the next. `many.py` has many at a time.
 """
 
-import ipaddress
 import json
 import ssl
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 
 from imserver.plugin.identity import Tenant
 from imserver.plugin.settings import Config
@@ -41,19 +36,15 @@ from imserver_mobile_push.settings import (  # noqa: E402
 )
 
 from tests.integration.plug_ins import install  # noqa: E402
+from tests.integration.test_webhooks import certificate_of_loopback  # noqa: E402
 
 APP = "shop"
 PROJECT, EMAIL = "chat-12345", "push@chat-12345.iam.gserviceaccount.com"
 KEY_ID, TEAM_ID, TOPIC = "ABC123DEFG", "DEF123GHIJ", "com.example.chat"
 HMS_APP, HMS_SECRET = "102345678", "the-client-secret-that-nobody-may-see"
 HOSTS = (
-    "localhost",
-    "fcm.googleapis.com",
-    "oauth2.googleapis.com",
-    "api.push.apple.com",
-    "api.sandbox.push.apple.com",
-    "push-api.cloud.huawei.com",
-    "oauth-login.cloud.huawei.com",
+    *("localhost", "fcm.googleapis.com", "oauth2.googleapis.com", "api.push.apple.com"),
+    *("api.sandbox.push.apple.com", "push-api.cloud.huawei.com", "oauth-login.cloud.huawei.com"),
 )
 
 
@@ -77,37 +68,12 @@ def pem(key: Any) -> str:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
-def write_certificate(path: Path) -> None:
-    """A certificate that signs itself, for the hosts of all services, with its key."""
-    key, name = (
-        ec.generate_private_key(ec.SECP256R1()),
-        x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "t")]),
-    )
-    now = datetime.now(UTC)
-    names = [x509.DNSName(host) for host in HOSTS] + [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    path.write_text(certificate.public_bytes(Encoding.PEM).decode() + pem(key), encoding="utf-8")
-
-
 @pytest.fixture(scope="session")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
-    return make_keys(tmp_path_factory.mktemp("tls"))
-
-
-def make_keys(folder: Path) -> Keys:
-    certificate = folder / "fakes.pem"
-    write_certificate(certificate)
+    folder = tmp_path_factory.mktemp("tls")
+    certificate, key = certificate_of_loopback(folder, *HOSTS)
+    with certificate.open("a") as file:  # both in one file
+        file.write(key.read_text())
     google, apple = rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP256R1())
     account = {
         "type": "service_account",
@@ -131,14 +97,8 @@ class Site(NamedTuple):
 
 
 def addresses_of(fcm: Fcm, apns: Apns, hms: Hms) -> dict[str, str]:
-    """The settings of a node that sends to these."""
-    return {
-        "fcm_url": fcm.url,
-        "google_oauth_url": f"{fcm.url}/token",
-        "apns_url": apns.url,
-        "hms_url": hms.url,
-        "hms_oauth_url": f"{hms.url}/token",
-    }
+    tokens = {"google_oauth_url": f"{fcm.url}/token", "hms_oauth_url": f"{hms.url}/token"}
+    return {"fcm_url": fcm.url, "apns_url": apns.url, "hms_url": hms.url, **tokens}
 
 
 Start = Callable[..., Site]
@@ -188,5 +148,4 @@ def site(start: Start) -> Site:
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of a server beside which the distribution is installed."""
     return install(tmp_path_factory.mktemp("mobile-push"), PLUGIN)

@@ -40,7 +40,6 @@ GOOGLE_STATUS = {
     500: "INTERNAL",
     503: "UNAVAILABLE",
 }
-"""Status of HTTP → that of Google's APIs."""
 GOOGLE_ITSELF = ("UNAUTHENTICATED", "PERMISSION_DENIED", "NOT_FOUND", "RESOURCE_EXHAUSTED")
 """Errors that come before FCM: they have no code of FCM."""
 
@@ -88,7 +87,6 @@ class Fake:
         self.lock = threading.Lock()
         self.taken: list[Notification] = []
         self.requests: Counter[str] = Counter()
-        """Device → its requests."""
         self.problems: list[str] = []
         """What a real service would have refused, or could not have read."""
         self.always: Do | None = None
@@ -120,11 +118,20 @@ class Fake:
 
 
 class Refusal(Exception):
-    """A code of the service, and what is wrong."""
-
-    def __init__(self, code: str, text: str, field: str = "") -> None:
+    def __init__(self, code: str, text: str = "", field: str = "") -> None:
         super().__init__(text)
         self.code, self.field = code, field
+
+
+def refuse(*rows: tuple[Any, *tuple[str, ...]]) -> None:
+    """Raise the first refusal that applies: whether it does, code, text, field."""
+    for applies, *refusal in rows:
+        if applies:
+            raise Refusal(*refusal)
+
+
+def size(value: Any) -> int:
+    return len(json.dumps(value, ensure_ascii=False).encode())
 
 
 class HttpFake(Fake):
@@ -252,30 +259,29 @@ def check_fields(value: Any, allowed: Mapping[str, Any], path: str) -> None:
 
 TEXTS = object()
 """An object whose values are texts."""
+SHOWN = dict.fromkeys(("title", "body", "icon", "color", "sound", "tag", "channel_id", "image"), str)
 FCM_MESSAGE = {
     "token": str,
     "data": TEXTS,
-    "notification": {"title": str, "body": str, "image": str},
-    "fcm_options": {"analytics_label": str},
+    "notification": dict.fromkeys(("title", "body", "image"), str),
     "android": {
-        "collapse_key": str,
-        "priority": str,
-        "ttl": str,
-        "restricted_package_name": str,
+        **dict.fromkeys(("collapse_key", "priority", "ttl"), str),
         "data": TEXTS,
-        "direct_boot_ok": bool,
-        "notification": {
-            **dict.fromkeys(("title", "body", "icon", "color", "sound", "tag", "click_action"), str),
-            "channel_id": str,
-            "notification_count": int,
-            "image": str,
-            "ticker": str,
-        },
+        "notification": {**SHOWN, "click_action": str, "notification_count": int},
     },
     "webpush": {"headers": TEXTS, "data": TEXTS, "notification": dict, "fcm_options": {"link": str}},
-    "apns": {"headers": TEXTS, "payload": dict, "fcm_options": {"image": str, "analytics_label": str}},
+    "apns": {"headers": TEXTS, "payload": dict},
 }
-"""The fields of the reference that applications use."""
+HMS_MESSAGE = {
+    "token": list,
+    "data": str,
+    "android": {
+        **dict.fromkeys(("urgency", "category", "ttl"), str),
+        "collapse_key": int,
+        "notification": {**SHOWN, "click_action": dict, "badge": dict},
+    },
+}
+"""The fields of the references that senders use."""
 
 
 class Fcm(HttpFake):
@@ -298,64 +304,54 @@ class Fcm(HttpFake):
         if form.get("grant_type") != ["urn:ietf:params:oauth:grant-type:jwt-bearer"]:
             return "unsupported grant type"
         audiences = [GOOGLE_TOKEN_URL, f"{self.url}/token"]
+        needed = {"require": ["iss", "aud", "exp", "iat"]}
+        checks = {"audience": audiences, "issuer": self.email, "options": needed}
         try:
-            claims = jwt.decode(
-                form["assertion"][0],
-                self.public_key,
-                ["RS256"],
-                audience=audiences,
-                issuer=self.email,
-                options={"require": ["iss", "aud", "exp", "iat"]},
-            )
+            claims = jwt.decode(form["assertion"][0], self.public_key, ["RS256"], **checks)
         except (jwt.InvalidTokenError, KeyError) as error:
             return f"Invalid JWT: {error}"
         if claims["exp"] - claims["iat"] > 3600 or abs(time.time() - claims["iat"]) > 300:
             return "Invalid JWT: it must be short-lived (60 minutes) and in a reasonable timeframe"
-        if not {*claims.get("scope", "").split()} & SCOPES:
-            return "invalid scope"
-        return ""
+        return "" if {*claims.get("scope", "").split()} & SCOPES else "invalid scope"
 
     def check_head(self, handler: BaseHTTPRequestHandler) -> None:
-        if handler.path != f"/v1/projects/{self.project}/messages:send":
-            raise Refusal("NOT_FOUND", "Requested entity was not found.")
-        if not self.has_token(handler):
-            raise Refusal("UNAUTHENTICATED", "Request had invalid authentication credentials.")
-        if handler.headers.get_content_type() != "application/json":
-            raise Refusal("INVALID_ARGUMENT", "Unsupported content type")
+        other = handler.path != f"/v1/projects/{self.project}/messages:send"
+        refuse(
+            (other, "NOT_FOUND", "Requested entity was not found."),
+            (not self.has_token(handler), "UNAUTHENTICATED", "Request had invalid credentials."),
+            (handler.headers.get_content_type() != "application/json", "INVALID_ARGUMENT", "content type"),
+        )
 
     def token_in(self, content: dict[str, Any]) -> str:
         return str(content.get("message", {}).get("token", ""))
 
     def check(self, _handler: BaseHTTPRequestHandler, content: dict[str, Any]) -> Notification:
-        allowed = {"message": FCM_MESSAGE, "validate_only": bool}
-        check_fields(content, allowed, "")
+        check_fields(content, {"message": FCM_MESSAGE, "validate_only": bool}, "")
         message = content["message"]
-        token, android = message.get("token", ""), message.get("android", {})
-        if not token:
-            raise Refusal("INVALID_ARGUMENT", "Recipient of the message is not set.", "message")
-        if not re.fullmatch(r"[A-Za-z0-9_:%.~-]{20,4096}", token):
-            wrong = "The registration token is not a valid FCM registration token"
-            raise Refusal("INVALID_ARGUMENT", wrong, "message.token")
-        for name in message.get("data", {}):
-            if name in ("from", "message_type") or name.startswith(("google.", "gcm.")):
-                raise Refusal("INVALID_ARGUMENT", f"Invalid data payload key: {name}", "message.data")
+        token, android, apns = (message.get(name, {}) for name in ("token", "android", "apns"))
         counted = {"data": message.get("data"), "notification": message.get("notification")}
-        if len(json.dumps(counted, ensure_ascii=False).encode()) > 4096:
-            raise Refusal("INVALID_ARGUMENT", "Message is too big", "message")
         ttl = re.fullmatch(r"(\d+)(\.\d{1,9})?s", android.get("ttl", "0s"))
-        if ttl is None or int(ttl[1]) > 2_419_200:
-            raise Refusal("INVALID_ARGUMENT", "Invalid ttl", "message.android.ttl")
-        if android.get("priority", "NORMAL").upper() not in ("NORMAL", "HIGH"):
-            raise Refusal("INVALID_ARGUMENT", "Invalid priority", "message.android.priority")
         link = message.get("webpush", {}).get("fcm_options", {}).get("link", "https://")
-        if not link.startswith("https://"):
-            raise Refusal("INVALID_ARGUMENT", "WebpushFcmOptions.link must be a HTTPS URL", "message.webpush")
-        apns = message.get("apns", {})
-        if apns:
-            if len(apns.get("headers", {}).get("apns-collapse-id", "").encode()) > 64:
-                raise Refusal("INVALID_ARGUMENT", "apns-collapse-id is too long", "message.apns.headers")
-            if len(json.dumps([apns.get("payload"), counted], ensure_ascii=False).encode()) > 4096 + 100:
-                raise Refusal("INVALID_ARGUMENT", "APNs payload is too big", "message.apns.payload")
+        collapse = apns.get("headers", {}).get("apns-collapse-id", "")
+        reserved = re.compile(r"from$|message_type$|google\.|gcm\.")
+        for wrong, text, field in (
+            (not token, "Recipient of the message is not set.", ""),
+            (
+                not re.fullmatch(r"[A-Za-z0-9_:%.~-]{20,4096}", token or ""),
+                *("The registration token is not a valid FCM registration token", ".token"),
+            ),
+            (any(map(reserved.match, message.get("data", {}))), "Invalid data payload key", ".data"),
+            (size(counted) > 4096, "Message is too big", ""),
+            (ttl is None or int(ttl[1]) > 2_419_200, "Invalid ttl", ".android.ttl"),
+            (android.get("priority", "NORMAL") not in ("NORMAL", "HIGH"), "Invalid", ".android.priority"),
+            (not link.startswith("https://"), "WebpushFcmOptions.link must be a HTTPS URL", ".webpush"),
+            (len(collapse.encode()) > 64, "apns-collapse-id is too long", ".apns.headers"),
+            (
+                apns and size([apns.get("payload"), counted]) > 4096 + 100,
+                *("APNs payload is too big", ".apns.payload"),
+            ),
+        ):
+            refuse((wrong, "INVALID_ARGUMENT", text, f"message{field}"))
         facts = json.loads(message.get("data", {}).get("imserver", "{}"))
         return Notification(token, android.get("collapse_key", ""), facts.get("id", ""), message, {})
 
@@ -380,28 +376,6 @@ class Fcm(HttpFake):
         }
 
 
-HMS_MESSAGE = {
-    "token": list,
-    "data": str,
-    "notification": {"title": str, "body": str, "image": str},
-    "android": {
-        "collapse_key": int,
-        "urgency": str,
-        "category": str,
-        "ttl": str,
-        "bi_tag": str,
-        "data": str,
-        "notification": {
-            **dict.fromkeys(("title", "body", "icon", "color", "sound", "tag", "channel_id", "image"), str),
-            "click_action": dict,
-            "badge": dict,
-            "notify_id": int,
-            "importance": str,
-        },
-    },
-}
-
-
 class Hms(HttpFake):
     """Huawei: tokens for one application, and its messages."""
 
@@ -411,22 +385,21 @@ class Hms(HttpFake):
 
     def new_token(self, form: dict[str, list[str]]) -> tuple[int, dict[str, Any]]:
         expected = {
-            "grant_type": ["client_credentials"],
-            "client_id": [self.app_id],
-            "client_secret": [self.secret],
+            "grant_type": "client_credentials",
+            "client_id": self.app_id,
+            "client_secret": self.secret,
         }
-        if form != expected:
+        if form != {name: [value] for name, value in expected.items()}:
             self.problems.append("the application or its secret is wrong")
             return 400, {"error": 1101, "sub_error": 20001, "error_description": "invalid request"}
         return 200, self.give_token()
 
     def check_head(self, handler: BaseHTTPRequestHandler) -> None:
-        if handler.path != f"/v1/{self.app_id}/messages:send":
-            raise Refusal("404", "there is no such service")
-        if not handler.headers.get("authorization"):
-            raise Refusal("80200001", "OAuth authentication error.")
-        if not self.has_token(handler):
-            raise Refusal("80200003", "OAuth token expired.")
+        refuse(
+            (handler.path != f"/v1/{self.app_id}/messages:send", "404", "there is no such service"),
+            (not handler.headers.get("authorization"), "80200001", "OAuth authentication error."),
+            (not self.has_token(handler), "80200003", "OAuth token expired."),
+        )
 
     def token_in(self, content: dict[str, Any]) -> str:
         tokens = content.get("message", {}).get("token", [])
@@ -435,36 +408,27 @@ class Hms(HttpFake):
         return str(tokens[0])
 
     def check(self, handler: BaseHTTPRequestHandler, content: dict[str, Any]) -> Notification:
-        if handler.headers.get_content_type() != "application/json":
-            raise Refusal("80100003", "Incorrect message structure.")
         try:
             check_fields(content, {"validate_only": bool, "message": HMS_MESSAGE}, "")
         except Refusal as refusal:
             raise Refusal("80100003", f"Incorrect message structure: {refusal}") from None
         message, token = content["message"], self.token_in(content)
         without = {name: value for name, value in message.items() if name != "token"}
-        if len(json.dumps(without, ensure_ascii=False).encode()) > 4096:
-            raise Refusal(
-                "80300008", "The message body size (excluding the token) exceeds the default value."
-            )
         android = message.get("android", {})
-        ttl = re.fullmatch(r"(\d+)s", android.get("ttl", "1s"))
-        if ttl is None or not 0 < int(ttl[1]) <= 1_296_000:
-            raise Refusal("80100001", "ttl")
-        if android.get("urgency", "NORMAL") not in ("NORMAL", "HIGH"):
-            raise Refusal("80100001", "urgency")
-        if not -1 <= android.get("collapse_key", -1) <= 100:
-            raise Refusal("80100013", "The collapse_key message field is invalid.")
-        shown = android.get("notification")
-        if shown is not None:
-            if not shown.get("title") or not shown.get("body"):
-                raise Refusal("80100003", "title and body are mandatory")
-            if shown.get("click_action", {}).get("type") not in (1, 2, 3):
-                raise Refusal("80100003", "click_action is mandatory")
-            if shown.get("badge") is not None and not shown["badge"].get("class"):
-                raise Refusal("80100003", "badge: class is mandatory")
-        elif not message.get("data"):
-            raise Refusal("80100003", "neither data nor notification")
+        shown, ttl = android.get("notification"), re.fullmatch(r"(\d+)s", android.get("ttl", "1s"))
+        badge, click = ((shown or {}).get(name) or {} for name in ("badge", "click_action"))
+        json_type = handler.headers.get_content_type() == "application/json"
+        refuse(
+            (not json_type, "80100003", "Incorrect message structure."),
+            (size(without) > 4096, "80300008", "The message body (excluding the token) exceeds the default."),
+            (ttl is None or not 0 < int(ttl[1]) <= 1_296_000, "80100001", "ttl"),
+            (android.get("urgency", "NORMAL") not in ("NORMAL", "HIGH"), "80100001", "urgency"),
+            (not -1 <= android.get("collapse_key", -1) <= 100, "80100013", "collapse_key"),
+            (shown and not (shown.get("title") and shown.get("body")), "80100003", "title and body"),
+            (shown and click.get("type") not in (1, 2, 3), "80100003", "click_action is mandatory"),
+            (badge and not badge.get("class"), "80100003", "badge: class is mandatory"),
+            (not shown and not message.get("data"), "80100003", "neither data nor notification"),
+        )
         facts = json.loads(message.get("data") or "{}")
         return Notification(token, (shown or {}).get("tag", ""), facts.get("id", ""), message, {})
 
@@ -477,11 +441,8 @@ class Hms(HttpFake):
         text = str(refusal)
         if refusal.code == "80100000":
             text = json.dumps({"success": 0, "failure": 1, "illegal_tokens": [token]})
-        return STATUSES["HMS"][refusal.code], {
-            "code": refusal.code,
-            "msg": text,
-            "requestId": uuid.uuid4().hex,
-        }
+        request = {"requestId": uuid.uuid4().hex}
+        return STATUSES["HMS"][refusal.code], {"code": refusal.code, "msg": text, **request}
 
 
 # --- HTTP/2: Apple ------------------------------------------------------------------------------------------
@@ -542,26 +503,20 @@ class Apns(Fake):
     def check_token(self, header: str) -> None:
         """Raise for what Apple does not take as a token of a provider."""
         scheme, _, token = header.partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            raise Refusal("MissingProviderToken", "no token")
+        refuse((scheme.lower() != "bearer" or not token, "MissingProviderToken"))
+        needed = {"require": ["iss", "iat"], "verify_iat": False}
         try:
-            head = jwt.get_unverified_header(token)
-            if head.get("kid") != self.key_id:
-                raise Refusal("InvalidProviderToken", "kid")
-            claims = self.claims.get(token) or jwt.decode(
-                token, self.public_key, ["ES256"], options={"require": ["iss", "iat"], "verify_iat": False}
-            )
+            key_id = jwt.get_unverified_header(token).get("kid")
+            claims = self.claims.get(token) or jwt.decode(token, self.public_key, ["ES256"], options=needed)
         except jwt.InvalidTokenError as error:
             raise Refusal("InvalidProviderToken", str(error)) from None
         self.claims[token] = claims
-        if (
-            claims["iss"] != self.team_id
-            or claims.keys() != {"iss", "iat"}
-            or claims["iat"] > self.clock() + 60
-        ):
-            raise Refusal("InvalidProviderToken", "claims")
-        if self.clock() - claims["iat"] > 3600:
-            raise Refusal("ExpiredProviderToken", "it is older than an hour")
+        is_ours = claims["iss"] == self.team_id and claims.keys() == {"iss", "iat"}
+        age = self.clock() - claims["iat"]
+        refuse(
+            (key_id != self.key_id or not is_ours or age < -60, "InvalidProviderToken"),
+            (age > 3600, "ExpiredProviderToken", "it is older than an hour"),
+        )
         with self.lock:
             now = self.clock()
             if token not in self.tokens:
@@ -570,62 +525,44 @@ class Apns(Fake):
                 self.tokens[token] = now
 
     def check(self, fields: list[tuple[str, str]], body: bytes) -> Notification:
-        """Check a request. Raises Refusal with a reason."""
         headers = dict(fields)
-        if len(headers) < len(fields):
-            raise Refusal("DuplicateHeaders", "")
         path = re.fullmatch(r"/3/device/(.*)", headers[":path"])
-        if headers[":method"] != "POST":
-            raise Refusal("MethodNotAllowed", "")
-        if path is None:
-            raise Refusal("BadPath", headers[":path"])
-        if not path[1]:
-            raise Refusal("MissingDeviceToken", "")
+        refuse(
+            (len(headers) < len(fields), "DuplicateHeaders"),
+            (headers[":method"] != "POST", "MethodNotAllowed"),
+            (path is None, "BadPath"),
+        )
+        assert path is not None
+        refuse((not path[1], "MissingDeviceToken"))
         self.check_token(headers.get("authorization", ""))
-        if re.fullmatch(r"([0-9a-fA-F]{2}){32,100}", path[1]) is None:
-            raise Refusal("BadDeviceToken", path[1])
-        if not headers.get("apns-topic"):
-            raise Refusal("MissingTopic", "")
-        if headers["apns-topic"] != self.topic:
-            raise Refusal("DeviceTokenNotForTopic", headers["apns-topic"])
+        topic, kind, priority, until, collapse, id = (
+            headers.get(f"apns-{name}", absent)
+            for name, absent in (
+                *(("topic", ""), ("push-type", "alert"), ("priority", "10"), ("expiration", "0")),
+                *(("collapse-id", ""), ("id", str(uuid.uuid4()))),
+            )
+        )
         kinds = "alert background location voip complication fileprovider mdm liveactivity pushtotalk"
-        if headers.get("apns-push-type", "alert") not in kinds.split():
-            raise Refusal("InvalidPushType", "")
-        if headers.get("apns-priority", "10") not in ("1", "5", "10"):
-            raise Refusal("BadPriority", "")
-        if not headers.get("apns-expiration", "0").isdigit():
-            raise Refusal("BadExpirationDate", "")
-        if 0 < int(headers.get("apns-expiration", "0")) < self.clock() - 60:
-            raise Refusal("BadExpirationDate", "it is over")
-        if len(headers.get("apns-collapse-id", "").encode()) > 64:
-            raise Refusal("BadCollapseId", "")
-        if "apns-id" in headers and not re.fullmatch(
-            r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", headers["apns-id"]
-        ):
-            raise Refusal("BadMessageId", "")
-        content = self.check_payload(headers, body)
-        facts = content.get("imserver", {})
-        notification_id = facts.get("id", headers.get("apns-id", ""))
-        return Notification(path[1], headers.get("apns-collapse-id", ""), notification_id, content, headers)
-
-    @staticmethod
-    def check_payload(headers: dict[str, str], body: bytes) -> dict[str, Any]:
-        if not body:
-            raise Refusal("PayloadEmpty", "")
-        if len(body) > 4096:
-            raise Refusal("PayloadTooLarge", "")
+        is_background = kind == "background"
+        refuse(
+            (not re.fullmatch(r"([0-9a-fA-F]{2}){32,100}", path[1]), "BadDeviceToken", path[1]),
+            (not topic, "MissingTopic"),
+            (topic != self.topic, "DeviceTokenNotForTopic", topic),
+            (kind not in kinds.split(), "InvalidPushType"),
+            (priority not in (("5",) if is_background else ("1", "5", "10")), "BadPriority"),
+            (not until.isdigit() or 0 < int(until) < self.clock() - 60, "BadExpirationDate"),
+            (len(collapse.encode()) > 64, "BadCollapseId"),
+            (not re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", id), "BadMessageId"),
+            (not body, "PayloadEmpty"),
+            (len(body) > 4096, "PayloadTooLarge"),
+        )
         content: dict[str, Any] = json.loads(body)
         aps = content["aps"]
         known = "alert badge sound thread-id category content-available mutable-content interruption-level"
-        assert aps.keys() <= {*known.split(), "target-content-id", "relevance-score"}, aps
-        if headers.get("apns-push-type") == "background":
-            assert aps == {"content-available": 1}, aps
-            if headers.get("apns-priority") != "5":
-                raise Refusal("BadPriority", "a background push has 5")
-        else:
-            assert {"alert", "badge", "sound"} & aps.keys(), aps
+        assert aps.keys() <= {*known.split()}, aps
+        assert aps == {"content-available": 1} if is_background else {"alert", "badge", "sound"} & aps.keys()
         assert aps.get("interruption-level", "active") in ("passive", "active", "time-sensitive", "critical")
-        return content
+        return Notification(path[1], collapse, content.get("imserver", {}).get("id", id), content, headers)
 
 
 class ApnsConnection:
@@ -637,7 +574,6 @@ class ApnsConnection:
         self.h2 = H2Connection(H2Configuration(client_side=False, header_encoding="utf-8"))
         self.requests: dict[int, tuple[list[tuple[str, str]], bytearray]] = {}
         self.is_known = False
-        """Whether a request had a good token."""
         self.pings = 0
         self.last = 2**31
         """The last request that is answered."""
@@ -699,39 +635,30 @@ class ApnsConnection:
             self.pings += 1
 
     def answer(self, number: int) -> None:
-        """Answer a request, or do what the test wants."""
         if number > self.last:
             return
         fields, body = self.requests[number]
         token = dict(fields)[":path"].rpartition("/")[2]
         do = self.fake.next_for(token) or Do()
-        if do.what == "hang":
-            return
         if do.what in ("close", "reset-connection"):
             self.end(do.what == "reset-connection")
-            return
-        if do.what in ("refuse", "reset"):
-            code = (
-                h2.errors.ErrorCodes.REFUSED_STREAM
-                if do.what == "refuse"
-                else h2.errors.ErrorCodes.INTERNAL_ERROR
-            )
+        elif do.what in ("refuse", "reset"):
+            codes = h2.errors.ErrorCodes
             self.requests.pop(number)
-            self.h2.reset_stream(number, code)
-            return
-        if do.what == "goaway":  # the answer to this request comes; what came after it was not looked at
+            self.h2.reset_stream(
+                number, codes.REFUSED_STREAM if do.what == "refuse" else codes.INTERNAL_ERROR
+            )
+        elif do.what == "goaway":  # the answer to this request comes; what came after it was not looked at
             self.go_away(number, do.more.get("reason", ""))
             self.finish(number, fields, bytes(body), do)
-            return
-        if do.what == "goaway-before":
+        elif do.what == "goaway-before":
             self.go_away(max(0, number - 2), do.more.get("reason", "Shutdown"))
-            return
-        if do.seconds:
+        elif do.seconds:
             timer = threading.Timer(do.seconds, self.finish_late, (number, fields, bytes(body), do))
             timer.daemon = True
             timer.start()
-            return
-        self.finish(number, fields, bytes(body), do)
+        elif do.what != "hang":
+            self.finish(number, fields, bytes(body), do)
 
     def go_away(self, last: int, reason: str) -> None:
         """GOAWAY without the end of h2's state: the requests before are answered."""

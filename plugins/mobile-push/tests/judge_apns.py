@@ -21,14 +21,8 @@ from aioapns import APNs, NotificationRequest, PushType  # noqa: E402
 
 
 async def main() -> list[dict[str, Any]]:
-    client = APNs(
-        key=given["key"],
-        key_id=given["key_id"],
-        team_id=given["team_id"],
-        topic=given["topic"],
-        use_sandbox=False,
-        max_connections=1,
-    )
+    names = ("key", "key_id", "team_id", "topic")
+    client = APNs(**{name: given[name] for name in names}, use_sandbox=False, max_connections=1)
     results = []
     for row in given["requests"]:
         kind = row.pop("push_type", "alert")

@@ -40,14 +40,8 @@ def message(token: str) -> messaging.Message:
         notification=messaging.WebpushNotification(tag="c1"),
         fcm_options=messaging.WebpushFCMOptions(link="https://chat.example/1"),
     )
-    return messaging.Message(
-        token=token,
-        data={"imserver": '{"id":"n1"}'},
-        notification=messaging.Notification("Ann", "hello"),
-        android=android,
-        apns=apns,
-        webpush=web,
-    )
+    shown, data = messaging.Notification("Ann", "hello"), {"imserver": '{"id":"n1"}'}
+    return messaging.Message(data, shown, android, web, apns, token=token)
 
 
 results = {}

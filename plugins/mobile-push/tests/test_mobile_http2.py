@@ -5,6 +5,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 
 import gevent
 import pytest
@@ -28,7 +29,6 @@ def send(site: Site, number: int) -> PushResult:
 
 
 def send_many(site: Site, numbers: range) -> list[PushResult]:
-    """Send all at a time."""
     jobs = [gevent.spawn(send, site, number) for number in numbers]
     gevent.joinall(jobs, raise_error=True)
     return [job.value for job in jobs]
@@ -191,31 +191,27 @@ def test_tls_agrees_on_http2_and_verifies_the_name(
     assert send(other, 1).problem == "127.0.0.1 does not speak HTTP/2"
 
 
-def test_a_connection_is_asked_whether_it_is_there(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http2, "PING_SECONDS", 0.1)
-    fake = Apns(keys.apple_public, KEY_ID, TEAM_ID, TOPIC)
-    try:
-        sock = http2.open_socket(fake.url, 20)
-        connection = http2.Http2Connection(sock, "localhost", "http", 20)
-        deadline = time.monotonic() + 20
-        while not fake.connections[0].pings > 2 and time.monotonic() < deadline:
-            gevent.sleep(0.05)
-        assert connection.is_open
-    finally:
-        fake.close()
-    sock = http2.open_socket(f"http://127.0.0.1:{listening(lambda s: s.sendall(settings_frame()))}", 20)
-    silent = http2.Http2Connection(sock, "localhost", "http", 20)
+def soon(condition: Callable[[], object]) -> None:
+    """Wait, while other greenlets run."""
     deadline = time.monotonic() + 20
-    while silent.is_open and time.monotonic() < deadline:
+    while not condition() and time.monotonic() < deadline:
         gevent.sleep(0.05)
-    with pytest.raises(http2.StreamLost, match="it is silent"):
-        silent.request("/", [], b"x", 1)
-    monkeypatch.setattr(http2, "IDLE_SECONDS", 0.0)
-    fake = Apns(keys.apple_public, KEY_ID, TEAM_ID, TOPIC)
-    try:
-        idle = http2.Http2Connection(http2.open_socket(fake.url, 20), "localhost", "http", 20)
-        while idle.is_open and time.monotonic() < deadline + 20:
-            gevent.sleep(0.05)
-        assert not idle.is_open
-    finally:
-        fake.close()
+    assert condition()
+
+
+def test_a_connection_is_asked_whether_it_is_there(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(url: str) -> http2.Http2Connection:
+        return http2.Http2Connection(http2.open_socket(url, 20), "localhost", "http", 20)
+
+    monkeypatch.setattr(http2, "PING_SECONDS", 0.1)
+    silent = connect(f"http://127.0.0.1:{listening(lambda sock: sock.sendall(settings_frame()))}")
+    with closing(Apns(keys.apple_public, KEY_ID, TEAM_ID, TOPIC)) as fake:
+        connection = connect(fake.url)
+        soon(lambda: fake.connections[0].pings > 2)
+        assert connection.is_open
+        soon(lambda: not silent.is_open)
+        with pytest.raises(http2.StreamLost, match="it is silent"):
+            silent.request("/", [], b"x", 1)
+        monkeypatch.setattr(http2, "IDLE_SECONDS", 0.0)
+        idle = connect(fake.url)
+        soon(lambda: not idle.is_open)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import uuid
 import venv
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,6 @@ ERRORS = {
 
 
 def judge(program: str, python: Path | str, keys: Keys, given: dict[str, Any]) -> Any:
-    """Run a judge, which trusts the certificate of the fakes."""
     trust = {"SSL_CERT_FILE": str(keys.certificate), "REQUESTS_CA_BUNDLE": str(keys.certificate)}
     done = subprocess.run(
         [str(python), str(Path(__file__).with_name(program))],
@@ -44,17 +44,10 @@ def judge(program: str, python: Path | str, keys: Keys, given: dict[str, Any]) -
 
 
 def test_aioapns_finds_apple_in_the_fake(keys: Keys) -> None:
-    fake = Apns(keys.apple_public, KEY_ID, TEAM_ID, TOPIC, keys.context("h2"), streams=20)
-    try:
+    with closing(Apns(keys.apple_public, KEY_ID, TEAM_ID, TOPIC, keys.context("h2"), streams=20)) as fake:
         device, message = FORMS["apns"].format(1), {"aps": {"alert": "hello", "badge": 1}}
-        full = {
-            "device_token": device,
-            "message": message,
-            "notification_id": str(uuid.uuid4()),
-            "time_to_live": 600,
-            "priority": 10,
-            "collapse_key": "topic-1",
-        }
+        options = {"time_to_live": 600, "priority": 10, "collapse_key": "topic-1"}
+        full = {"device_token": device, "message": message, "notification_id": str(uuid.uuid4()), **options}
         silent = {"message": {"aps": {"content-available": 1}}, "push_type": "background", "priority": 5}
         wrong = [
             ({"device_token": "abc"}, "BadDeviceToken"),
@@ -84,26 +77,20 @@ def test_aioapns_finds_apple_in_the_fake(keys: Keys) -> None:
         assert len(fake.taken) == 52
         assert len(fake.connections) == 1
         assert [text.partition(":")[0] for text in fake.problems] == [reason for _, reason in wrong]
-    finally:
-        fake.close()
 
 
 @pytest.mark.parametrize("change", [{"key_id": "XXXXXXXXXX"}, {"team_id": "XXXXXXXXXX"}])
 def test_aioapns_with_another_key_is_refused(keys: Keys, change: dict[str, str]) -> None:
-    fake = Apns(keys.apple_public, KEY_ID, TEAM_ID, TOPIC, keys.context("h2"))
-    try:
+    with closing(Apns(keys.apple_public, KEY_ID, TEAM_ID, TOPIC, keys.context("h2"))) as fake:
         requests = [{"device_token": FORMS["apns"].format(1), "message": {"aps": {"alert": "x"}}}]
         given = {"key": keys.apple, "key_id": KEY_ID, "team_id": TEAM_ID, "topic": TOPIC, **change}
         more = {"port": fake.port, "requests": requests, "many": 0}
         (result,) = judge("judge_apns.py", sys.executable, keys, {**given, **more})
         assert (result["status"], result["description"]) == ("403", "InvalidProviderToken")
-    finally:
-        fake.close()
 
 
 @pytest.fixture(scope="module")
 def firebase(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python with firebase-admin."""
     home = tmp_path_factory.mktemp("firebase") / "venv"
     venv.create(home, with_pip=False)
     python = home / "bin" / "python"
@@ -115,8 +102,7 @@ def firebase(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.full("programs")
 @pytest.mark.slow
 def test_firebase_admin_finds_google_in_the_fake(keys: Keys, firebase: Path) -> None:
-    fake = Fcm(keys.google, EMAIL, PROJECT, keys.context("http/1.1"))
-    try:
+    with closing(Fcm(keys.google, EMAIL, PROJECT, keys.context("http/1.1"))) as fake:
         tokens = {code: FORMS["fcm"].format(number) for number, code in enumerate(ERRORS)}
         for code, token in tokens.items():
             fake.behave(token, *[Do(code)] * 5)  # it tries some again
@@ -130,5 +116,3 @@ def test_firebase_admin_finds_google_in_the_fake(keys: Keys, firebase: Path) -> 
         assert (taken.token, taken.collapse, taken.id) == (good, "topic-1", "n1")
         assert fake.token_requests >= 1  # after the status 401 it asks again
         assert [text.partition(":")[0] for text in fake.problems] == ["INVALID_ARGUMENT"]
-    finally:
-        fake.close()

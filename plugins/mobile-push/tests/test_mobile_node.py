@@ -1,4 +1,4 @@
-"""A node with the distribution: devices get notifications, wrong keys are refused, no key is ever shown."""
+"""A node with the distribution: devices get notifications, no key is ever shown; phones, and their guide."""
 
 import json
 import re
@@ -6,8 +6,10 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from io import BytesIO
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 from urllib.parse import urlencode
 from zipfile import ZipFile
@@ -15,6 +17,7 @@ from zipfile import ZipFile
 import jwt
 import msgspec
 import pytest
+import yaml
 from conftest import (
     APP,
     EMAIL,
@@ -33,8 +36,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from fakes import FORMS, Apns, Do, Fcm, Hms
 from imserver_mobile_push.settings import MobilePush, objection
 
-from imserver.plugin.testing import COMMAND, NodeProcess, eventually
-from tests.support import clean_environment
+from imserver.plugin.testing import COMMAND, NodeProcess
+from tests.docs.markdown import blocks
+from tests.docs.play import play_session
+from tests.sdk.node import run_node
+from tests.support import ROOT, Server, clean_environment, eventually
 
 SERVICES = ("fcm", "apns", "hms")
 ADMIN_KEY = "key-of-the-admin-0123456789"
@@ -96,8 +102,6 @@ def test_keys_that_are_none_are_refused_with_clear_words(keys: Keys) -> None:
 
 
 class Site:
-    """A node, and the three fakes to which it sends."""
-
     def __init__(self, folder: Path, keys: Keys, environment: dict[str, str]) -> None:
         self.fcm = Fcm(keys.google, EMAIL, PROJECT)
         self.apns = Apns(keys.apple_public, KEY_ID, TEAM_ID, TOPIC)
@@ -130,7 +134,6 @@ class Site:
         return self.api("notifications/endpoints", key=token, app=APP, endpoint=endpoint, status=status)
 
     def test(self, user: str) -> Any:
-        """Send a test to the devices of a user."""
         return self.api("notifications/test", key=self.token(user), app=APP)
 
 
@@ -233,13 +236,8 @@ def test_no_key_is_ever_shown(site: Site, keys: Keys, installed: dict[str, str])
     texts.append(site.node.get("/metrics", key=ADMIN_KEY).body.decode())
     texts += [archive(site, app="tea"), archive(site, app=APP), archive(site, app=APP, user="eve")]
     assert "eve" in texts[-1]
-    arguments = (
-        ["check-config"],
-        ["check-config", "--production"],
-        ["app", "list"],
-        ["doctor"],
-        ["app", "show", "tea"],
-    )
+    commands = ("check-config", "check-config --production", "app list", "doctor", "app show tea")
+    arguments = [each.split() for each in commands]
     said = [command(site, installed, *each) for each in arguments]
     assert "mobile_push" in said[0]
     assert "(hidden)" in said[0]
@@ -253,7 +251,6 @@ def test_no_key_is_ever_shown(site: Site, keys: Keys, installed: dict[str, str])
 
 
 def archive(site: Site, **whose: str) -> str:
-    """All that an export has."""
     id = site.api("exports/start", status=202, **whose)["id"]
     query = urlencode({"app": whose["app"], "id": id})
 
@@ -274,7 +271,6 @@ def command(site: Site, environment: dict[str, str], *arguments: str) -> str:
 
 
 def run_installed(environment: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run a command in a process beside which the distribution is installed."""
     environment = {**clean_environment(), **environment}
     return subprocess.run(
         [*COMMAND, *arguments], env=environment, capture_output=True, text=True, check=False
@@ -293,3 +289,81 @@ def test_a_wrong_key_ends_the_start(tmp_path: Path, keys: Keys, installed: dict[
         done = run_installed(installed, "check-config", str(file))
         assert done.returncode != 0
         assert re.search(expected, done.stdout + done.stderr), done.stderr
+
+
+HERE = Path(__file__).parent
+GUIDE = ROOT / "docs" / "guides" / "phones.md"
+
+
+@contextmanager
+def node_of_the_guide(
+    folder: Path, keys: Keys, environment: dict[str, str], **of_app: Any
+) -> Iterator[tuple[Server, Fcm]]:
+    """A node with the settings of the guide, but for the files of the keys, and Google's fake."""
+    (block,) = blocks(GUIDE, "yaml")
+    config = yaml.safe_load(block.text)
+    app = config["apps"]["shop"]
+    mobile_push = app["mobile_push"]
+    named = [mobile_push["apns"][name] for name in ("key_id", "team_id", "topic")]
+    assert named == [KEY_ID, TEAM_ID, TOPIC]
+    for service, name, content in (
+        ("fcm", "service_account_file", keys.account),
+        ("apns", "key_file", keys.apple),
+    ):
+        (folder / service).write_text(content, encoding="utf-8")
+        mobile_push[service][name] = str(folder / service)
+    app.update(of_app)
+    with closing(Fcm(keys.google, EMAIL, PROJECT)) as fcm:
+        config["mobile_push"] = {"fcm_url": fcm.url, "google_oauth_url": f"{fcm.url}/token"}
+        with Server(folder / "node", config=config, environment=environment) as server:
+            yield server, fcm
+
+
+def test_the_guide_does_what_it_says(tmp_path: Path, keys: Keys, installed: dict[str, str]) -> None:
+    with node_of_the_guide(tmp_path, keys, installed, notify={"after_seconds": 0}) as (server, fcm):
+        for session in blocks(GUIDE, "console"):
+            assert session.words == ("phones",)
+            if "endpoints/remove" in session.text:  # before the phone goes
+                for shown in ("Order 17", "tea?"):
+                    eventually(lambda shown=shown: shown in str(fcm.taken), what=shown)
+            play_session(session, tmp_path, server)
+        assert fcm.problems == []
+
+
+@contextmanager
+def written(fcm: Fcm, file: Path) -> Iterator[None]:
+    """A time in which a file has the messages that Google's fake has taken."""
+    ended = Event()
+
+    def write() -> None:
+        while not ended.wait(0.02):
+            new = file.with_suffix(".new")
+            new.write_text(json.dumps([each.content for each in tuple(fcm.taken)]), "utf-8")
+            new.replace(file)
+
+    file.write_text("[]", encoding="utf-8")
+    writer = Thread(target=write)
+    writer.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        writer.join()
+
+
+@pytest.mark.needs("node", "react-test-renderer")
+def test_an_app_of_react_native_from_the_first_token_to_the_logout(
+    tmp_path: Path, keys: Keys, installed: dict[str, str]
+) -> None:
+    claims = {"app": "shop", "exp": int(time.time()) + 600}
+    tokens = {user: jwt.encode({"sub": user, **claims}, SECRET, "HS256") for user in ("ann", "bob")}
+    of_app = {
+        "open": False,
+        "jwt": [{"algorithm": "HS256", "key": SECRET}],
+        "notify": {"after_seconds": 0, "again_seconds": 0},
+    }
+    file = tmp_path / "taken.json"
+    with node_of_the_guide(tmp_path, keys, installed, **of_app) as (server, fcm), written(fcm, file):
+        place = {"IM_HTTP": server.http_url, "IM_WS": server.ws_url, "IM_TAKEN": str(file)}
+        run_node(str(HERE / "phone.test.mjs"), **place, IM_TOKENS=json.dumps(tokens))
+        assert fcm.problems == []

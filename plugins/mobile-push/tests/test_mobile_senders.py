@@ -1,20 +1,25 @@
-"""What the services get, and what is done with each of their answers: the tables of README.md."""
+"""What the services get, many at a time too, and what is done with each answer: the tables of README.md."""
 
 import json
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
-from conftest import APP, HMS_SECRET, Keys, Site, Start, settings_of_app, tenant
-from fakes import Do, rows
+from conftest import APP, HMS_SECRET, PLUGIN, Keys, Site, Start, addresses_of, settings_of_app, tenant
+from fakes import FORMS, Do, rows
 from imserver_mobile_push import apns, fcm, hms, services_of
 from imserver_mobile_push.settings import FcmSettings, HmsSettings, MobilePushSettings
 
 from imserver.plugin.settings import Config
 from imserver.plugin.wire import PushNotice, PushResult
+from tests.support import ROOT, clean_environment
 
 DEVICES = {"fcm": "d" * 40 + ":APA91b-x_y", "apns": "ab" * 32, "hms": "IQAAAACy0t" * 5}
 NOTICE = PushNotice(
@@ -78,45 +83,30 @@ def test_each_service_takes_a_notification(site: Site) -> None:
         "conversation": 7,
         "entry": 70,
         "count": 2,
-        "time": 1_795_156_528_000,
-        "url": "https://chat.example/7",
-        "token": "act-token",
         "badge": 3,
+        "time": NOTICE.time_ms,
+        "url": NOTICE.url,
+        "token": "act-token",
         "actions": [{"action": "read", "title": "Mark as read"}],
     }
     google, apple, huawei = (fake_of(site, name).taken[0].content for name in SERVICES)
     assert google["notification"] == {"title": "Ann", "body": "hello"}
     assert json.loads(google["data"]["imserver"]) == facts
     shown = {"tag": "c7", "sound": "default", "notification_count": 3}
-    assert google["android"] == {
-        "collapse_key": "topic-7",
-        "ttl": "600s",
-        "priority": "HIGH",
-        "notification": shown,
-    }
+    urgent = {"collapse_key": "topic-7", "ttl": "600s", "priority": "HIGH"}
+    assert google["android"] == {**urgent, "notification": shown}
     assert google["webpush"]["headers"] == {"TTL": "600", "Urgency": "high", "Topic": "topic-7"}
     assert google["apns"]["payload"]["aps"] == apple["aps"]
-    assert apple == {
-        "aps": {
-            "alert": {"title": "Ann", "body": "hello"},
-            "badge": 3,
-            "sound": "default",
-            "thread-id": "c7",
-            "category": "message",
-            "mutable-content": 1,
-        },
-        "imserver": facts,
-    }
+    alert = {"alert": {"title": "Ann", "body": "hello"}, "badge": 3, "sound": "default"}
+    about = {"thread-id": "c7", "category": "message", "mutable-content": 1}
+    assert apple == {"aps": {**alert, **about}, "imserver": facts}
     headers = site.apns.taken[0].headers
     assert (headers["apns-push-type"], headers["apns-priority"]) == ("alert", "10")
     assert (headers["apns-collapse-id"], headers["apns-topic"]) == ("topic-7", "com.example.chat")
     assert 590 <= int(headers["apns-expiration"]) - time.time() <= 601
     assert json.loads(huawei["data"]) == facts
-    assert huawei["android"] == {
-        "ttl": "600s",
-        "urgency": "HIGH",
-        "notification": {"title": "Ann", "body": "hello", "tag": "c7", "click_action": {"type": 3}},
-    }
+    shown = {"title": "Ann", "body": "hello", "tag": "c7", "click_action": {"type": 3}}
+    assert huawei["android"] == {"ttl": "600s", "urgency": "HIGH", "notification": shown}
 
 
 @pytest.mark.parametrize("badge", [None, 0])
@@ -136,12 +126,8 @@ def test_nothing_is_shown_of_what_is_silent(site: Site, fields: dict[str, Any], 
 
 
 def test_what_cannot_wait_and_what_the_application_shows_itself(start: Start, keys: Keys) -> None:
-    site = start(
-        app={
-            "fcm": FcmSettings(keys.account, data_only=True),
-            "hms": HmsSettings("102345678", HMS_SECRET, category="IM", badge_class="com.example.Main"),
-        }
-    )
+    huawei = HmsSettings("102345678", HMS_SECRET, category="IM", badge_class="com.example.Main")
+    site = start(app={"fcm": FcmSettings(keys.account, data_only=True), "hms": huawei})
     notice = changed(time_sensitive=True, data=b'{"order":7}', icon="https://chat.example/ann.png")
     for name in SERVICES:
         assert send(site, name, notice).outcome == "taken"
@@ -152,10 +138,8 @@ def test_what_cannot_wait_and_what_the_application_shows_itself(start: Start, ke
     assert site.fcm.taken[0].content["android"]["priority"] == "HIGH"
     assert site.apns.taken[0].content["aps"]["interruption-level"] == "time-sensitive"
     android = site.hms.taken[0].content["android"]
-    assert (android["category"], android["notification"]["badge"]) == (
-        "IM",
-        {"set_num": 3, "class": "com.example.Main"},
-    )
+    assert android["category"] == "IM"
+    assert android["notification"]["badge"] == {"set_num": 3, "class": "com.example.Main"}
 
 
 @pytest.mark.parametrize("text", ["x" * 9000, "\u4f60\u597d" * 4000, '"\\\n' * 4000, "\U0001f600" * 3000])
@@ -239,11 +223,8 @@ def test_answers_that_nobody_documents(site: Site) -> None:
     assert [send(site, "fcm").outcome for _ in range(3)] == ["later", "later", "refused"]
     site.apns.behave(DEVICES["apns"], Do("502"), Do("403"), Do("418"))
     results = [send(site, "apns") for _ in range(3)]
-    assert [(each.outcome, each.retry_after) for each in results] == [
-        ("later", None),
-        ("later", 60.0),
-        ("refused", None),
-    ]
+    outcomes = [(each.outcome, each.retry_after) for each in results]
+    assert outcomes == [("later", None), ("later", 60.0), ("refused", None)]
 
 
 # --- tokens of ours -----------------------------------------------------------------------------------------
@@ -272,9 +253,7 @@ def test_no_access_token_is_a_reason_to_wait_and_shows_no_secret(site: Site) -> 
         assert fake.token_requests == 1, "each of the five has asked"
 
 
-def test_nodes_whose_clocks_are_wrong_by_minutes_change_apples_token_each_half_hour(
-    site: Site, clock: Any
-) -> None:
+def test_nodes_with_clocks_wrong_by_minutes_change_apples_token_half_hourly(site: Site, clock: Any) -> None:
     config = Config(of_features=(("mobile_push", MobilePushSettings(apns_url=site.apns.url)),))
     services = services_of(config, SimpleNamespace(get=site.tenants.get))
     other = site._replace(services={each.name: each for each in services})
@@ -326,3 +305,59 @@ def test_an_app_keeps_its_pace(start: Start, keys: Keys) -> None:
     assert [each.outcome for each in results] == ["taken"] * 12
     site.tenants[APP] = tenant(settings_of_app(keys, per_second=1))
     assert send(site, "apns").outcome == "taken"
+
+
+def run(site: Site, keys: Keys, counts: dict[str, tuple[int, int]], **node: Any) -> dict[str, Any]:
+    app = msgspec.to_builtins(settings_of_app(keys))
+    given = {"app": app, "node": {**addresses_of(*site[:3]), **node}, "counts": counts}
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("many.py"))],
+        input=json.dumps(given),
+        env=clean_environment(PYTHONPATH=f"{ROOT}:{PLUGIN}"),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def test_many_reach_each_service_once_and_one_greenlet_asks_for_a_token(start: Start, keys: Keys) -> None:
+    site = start()
+    result = run(site, keys, dict.fromkeys(SERVICES, (80, 8)), seconds=60)
+    assert result["outcomes"] == {name: {"taken": 80} for name in SERVICES}
+    assert result["longest_ms"] < 50
+    for fake in (site.fcm, site.apns, site.hms):
+        assert (len(fake.taken), fake.twice(), fake.problems) == (81, [], [])
+    assert (site.fcm.token_requests, site.hms.token_requests, len(site.apns.tokens)) == (1, 1, 1)
+    assert len(site.apns.connections) == 1
+
+
+def test_nothing_is_lost_beside_a_service_that_fails(start: Start, keys: Keys) -> None:
+    site = start()
+    errors = {
+        "fcm": (Do("UNAVAILABLE"), Do("QUOTA_EXCEEDED"), Do("UNAUTHENTICATED")),
+        "apns": (Do("ServiceUnavailable"), Do("TooManyRequests"), Do(what="refuse")),
+        "hms": (Do("81000001"), Do("503"), Do("80200003")),
+    }
+    dead = {"fcm": "UNREGISTERED", "apns": "Unregistered", "hms": "80300007"}
+    for name in SERVICES:
+        fake = getattr(site, name)
+        for number in range(0, 60, 5):
+            what = Do(what="hang" if number == 20 else "reset")
+            fake.behave(FORMS[name].format(number), what if number % 10 == 0 else Do(seconds=0.5))
+            fake.behave(FORMS[name].format(number + 1), errors[name][number // 5 % 3])
+            fake.behave(FORMS[name].format(number + 2), Do(dead[name]))
+        if name == "apns":
+            fake.behave(FORMS[name].format(33), Do(what="goaway"))
+            fake.behave(FORMS[name].format(43), Do(what="goaway-before"))
+    result = run(site, keys, dict.fromkeys(SERVICES, (60, 8)), seconds=3)
+    for name in SERVICES:
+        fake, outcomes = getattr(site, name), result["outcomes"][name]
+        assert (outcomes["taken"], outcomes["gone"]) == (48, 12), (name, outcomes)
+        assert fake.twice() == []
+        assert len({each.id for each in fake.taken}) == 49
+        gone = [FORMS[name].format(number) for number in range(2, 60, 5)]
+        assert {fake.requests[device] for device in gone} == {1}, "a dead device was asked again"

@@ -52,7 +52,6 @@ class Pair(NamedTuple):
 
 
 def token(user: str) -> str:
-    """A session token of the app."""
     return jwt.encode({"sub": user, "app": "shop", "exp": int(time.time()) + 600}, SECRET, "HS256")
 
 
@@ -65,7 +64,6 @@ def own_listener(server: Server) -> str:
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of a server beside which the distribution is installed."""
     return install(tmp_path_factory.mktemp("ntfy"), PLUGIN)
 
 

@@ -1,4 +1,4 @@
-// The npm package ntfy publishes a message (test_ntfy_judges.py).
+// The npm package ntfy publishes a message (test_ntfy_rules.py).
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

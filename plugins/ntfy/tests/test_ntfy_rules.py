@@ -1,15 +1,23 @@
-"""What is refused, with which code of ntfy; who has access; what other publishers and subscribers see."""
+"""Clients of ntfy, unmodified (Apprise, python-ntfy, ntfpy, npm's ntfy, curl); refusals, and access."""
 
+import asyncio
 import base64
+import gc
 import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import apprise
+import ntfpy
 import pytest
+import python_ntfy
 import yaml
-from conftest import ADMIN_KEY, CONFIG, PUSH_KEY, READ_KEY, Pair, own_listener, token
+from conftest import ADMIN_KEY, CONFIG, KEPT, PUSH_KEY, READ_KEY, Pair, own_listener, token
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -17,7 +25,181 @@ from imserver.plugin.testing import HostAndPort
 from tests.docs.markdown import blocks
 from tests.docs.play import play_session
 from tests.integration.raw import Response, ask, bearer, request
+from tests.sdk.node import run_node
 from tests.support import ROOT, Server, run_cli
+from tests.tools import NODE_MODULES
+
+
+class Enough(Exception):
+    """Ends a subscription of ntfpy, which has no other end."""
+
+
+@contextmanager
+def curl(*arguments: str) -> Iterator[Any]:
+    """A stream that curl reads, line by line."""
+    command = ["curl", "-sN", "-u", f":{READ_KEY}", "--max-time", "60", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process.stdout
+        finally:
+            process.terminate()
+
+
+def publish(pair: Pair, topic: str, *arguments: str) -> dict[str, Any]:
+    header = ["-H", f"Authorization: Bearer {PUSH_KEY}"]
+    command = ["curl", "-s", *header, *arguments, f"http://{pair.publish}/{topic}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def poll(pair: Pair, topic: str, query: str = "") -> list[dict[str, Any]]:
+    with curl(f"http://{pair.subscribe}/{topic}/json?poll=1{query}") as lines:
+        return [json.loads(line) for line in lines]
+
+
+@pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
+def test_apprise_publishes(pair: Pair) -> None:
+    actions = quote("view, Öffnen, https://example.com/a?b=1, clear=true; http, Close, https://example.com/c")
+    options = f"priority=high&tags=é,b&click=https://example.com/x&attach=https://example.com/f.png&actions={actions}"
+    topic = f"ntfy://back-end:{PUSH_KEY}@{pair.publish}/apprise?{options}"
+    sender = apprise.Apprise()
+    assert sender.add(topic)
+    assert sender.add(f"ntfy://{PUSH_KEY}@{pair.publish}/apprise?auth=token&format=markdown")
+    assert sender.notify(body="the body", title="the title")
+    first, second = sorted(poll(pair, "apprise"), key=lambda message: -message.get("priority", 0))
+    assert (first["title"], first["message"], first["priority"]) == ("the title", "the body", 4)
+    assert (sorted(first["tags"]), first["click"]) == (["b", "é"], "https://example.com/x")
+    assert [(each["label"], each["url"], each.get("clear")) for each in first["actions"]] == [
+        ("Öffnen", "https://example.com/a?b=1", True),
+        ("Close", "https://example.com/c", None),
+    ]
+    assert first["attachment"] == {"name": "f.png", "url": "https://example.com/f.png"}
+    lasts = second["expires"] - second["time"]
+    assert (second["content_type"], lasts) == ("text/markdown", KEPT["history_seconds"])
+    assert not _notified(f"ntfy://{READ_KEY}@{pair.publish}/apprise?auth=token"), "the key only reads"
+
+
+def _notified(url: str) -> bool:
+    sender = apprise.Apprise()
+    assert sender.add(url)
+    return bool(sender.notify(body="x"))
+
+
+def test_python_ntfy_publishes_and_reads(pair: Pair) -> None:
+    client = python_ntfy.NtfyClient("python", f"http://{pair.publish}", auth=("ann", token("ann")))
+    actions = [
+        python_ntfy.ViewAction("Open", "https://example.com", clear=True),
+        python_ntfy.HttpAction("Close", "https://example.com/door", "PUT", {"X-A": "1"}, '{"a":1}'),
+    ]
+    urgent = python_ntfy.MessagePriority.MAX
+    sent = client.send("hello", "title", urgent, ["skull"], actions, format_as_markdown=True)
+    reader = python_ntfy.NtfyClient("python", f"http://{pair.subscribe}", auth=("bob", token("bob")))
+    (found,) = reader.get_cached_messages()
+    assert found == sent
+    assert [(each["action"], each["label"], each["url"]) for each in found["actions"]] == [
+        ("view", "Open", "https://example.com"),
+        ("http", "Close", "https://example.com/door"),
+    ]
+    assert (found["actions"][1]["headers"], found["actions"][1]["body"]) == ({"X-A": "1"}, '{"a":1}')
+    assert reader.get_cached_messages(since=found["id"]) == []
+    with pytest.raises(python_ntfy.MessageSendError, match="400"):
+        client.send("hello", email="ann@example.com")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ntfpy_subscribes_and_publishes(pair: Pair) -> None:
+    received: list[Any] = []
+
+    def handle(message: Any) -> None:
+        received.append(message)
+        raise Enough
+
+    with curl(f"http://{pair.subscribe}/ntfpy/json") as lines:
+        assert json.loads(lines.readline())["event"] == "open"
+        more = {"title": "t", "tags": ["x"]}
+        answer = ntfpy.raw_send(f"http://{pair.publish}", "ntfpy", "hello", f":{PUSH_KEY}", **more)
+        assert answer.status_code == 200
+        message = json.loads(_next(lines))
+        assert (message["message"], message["title"], message["tags"]) == ("hello", "t", ["x"])
+    topic = "ntfpy/json?since=all&x="
+    with pytest.raises(Enough):
+        asyncio.run(ntfpy.raw_subscribe(f"http://{pair.subscribe}", topic, f":{READ_KEY}", handle))
+    assert received[0].message == "hello"
+    gc.collect()  # ntfpy leaves its connection open
+
+
+@pytest.mark.needs("node")
+def test_npm_ntfy_publishes(pair: Pair) -> None:
+    package = NODE_MODULES / "ntfy" / "dist" / "index.js"
+    script = Path(__file__).with_name("ntfy.test.mjs")
+    run_node(str(script), NTFY=package.as_uri(), SERVER=f"http://{pair.publish}", KEY=PUSH_KEY)
+    (message,) = poll(pair, "npm")
+    assert (message["title"], message["message"], message["priority"]) == ("title", "hello", 5)
+    assert [each["label"] for each in message["actions"]] == ["Open", "Close"]
+    assert message["attachment"] == {"name": "f.png", "url": "https://example.com/f.png"}
+
+
+@pytest.mark.needs("curl")
+def test_streams_deliver_what_is_published_on_the_other_node(pair: Pair) -> None:
+    address = f"http://{pair.subscribe}/streams"
+    headers = {"Authorization": f"Bearer {READ_KEY}"}
+    url = f"ws://{pair.subscribe}/streams,other/ws?priority=high,max&tags=a"
+    with (
+        curl(f"{address}/json") as lines,
+        curl(f"{address}/sse") as events,
+        curl(f"{address}/raw") as texts,
+        connect(url, additional_headers=headers) as socket,
+    ):
+        assert json.loads(lines.readline())["event"] == "open"
+        assert events.readline() == "event: open\n"
+        assert texts.readline() == "\n"
+        assert json.loads(socket.recv(60))["topic"] == "streams,other"
+        low = publish(pair, "streams", "-d", "two\nlines", "-H", "Title: =?UTF-8?B?w4XDhA==?=")
+        named = ("-H", "Message: put", "-H", "X-Tags: a,b", "-H", "p: urgent")
+        high = publish(pair, "other", "-T", __file__, *named)
+        assert low["title"] == "ÅÄ"
+        assert json.loads(_next(lines)) == low
+        assert '"open"' in events.readline()
+        assert _data(events) == low
+        assert _next(texts) == "two lines\n"
+        assert json.loads(socket.recv(60)) == high
+
+
+def _next(lines: Any) -> str:
+    for line in lines:
+        if line.strip() and '"keepalive"' not in line:
+            return str(line)
+    raise AssertionError("the stream has ended")
+
+
+def _data(events: Any) -> Any:
+    """The data of the next event without a name."""
+    for line in events:
+        if line.startswith("data: ") and '"keepalive"' not in line:
+            return json.loads(line.removeprefix("data: "))
+    raise AssertionError("the stream has ended")
+
+
+@pytest.mark.needs("curl")
+def test_since_and_filters_choose_messages(pair: Pair) -> None:
+    sent = [publish(pair, "since", "-d", text, "-H", f"Tags: {text},all") for text in ("one", "two", "three")]
+    not_kept = publish(pair, "since", "-d", "four", "-H", "Cache: no")
+    assert "expires" not in not_kept
+    assert poll(pair, "since") == poll(pair, "since", "&since=1h30m") == sent
+    assert poll(pair, "since", f"&since={sent[0]['id']}") == sent[1:]
+    assert poll(pair, "since", "&since=latest") == sent[2:]
+    assert poll(pair, "since", f"&since={sent[0]['time'] + 60}") == poll(pair, "since", "&since=none") == []
+    assert poll(pair, "since", "&tags=all,two&scheduled=1") == sent[1:2]
+    assert poll(pair, "since", f"&id={sent[0]['id']}") == poll(pair, "since", "&message=one") == sent[:1]
+    assert poll(pair, "since", "&priority=5") == []
+    with curl(f"http://{pair.subscribe}/since/json?since={sent[1]['id']}") as lines:
+        assert json.loads(lines.readline())["event"] == "open"
+        assert json.loads(_next(lines)) == sent[2]
+        five = publish(pair, "since", "-d", "five")
+        assert json.loads(_next(lines)) == five
+        assert any('"keepalive"' in line for line in lines)
+
 
 JSON = [("Content-Type", "application/json")]
 
@@ -87,11 +269,8 @@ def test_what_cannot_be_done_is_refused_with_a_code_of_ntfy(
 def test_headers_have_bytes_beyond_ascii(pair: Pair, header: bytes, text: str) -> None:
     for name in (b"Title", b"X-Message", b"Tags", b"Filename"):
         head = b"PUT /bytes?attach=http://e.example HTTP/1.1\r\nHost: ntfy.example\r\nContent-Length: 0\r\n"
-        head += b"Authorization: Bearer %b\r\nConnection: close\r\n%b: %b\r\n\r\n" % (
-            PUSH_KEY.encode(),
-            name,
-            header,
-        )
+        head += b"Authorization: Bearer %b\r\nConnection: close\r\n" % PUSH_KEY.encode()
+        head += b"%b: %b\r\n\r\n" % (name, header)
         found = ask(at(pair), head).json
         values = (found.get("title"), found["message"], found.get("tags"), found["attachment"]["name"])
         assert text in values or [text] in values, (name, found)
@@ -106,10 +285,8 @@ def test_distributors_of_unifiedpush_discover_topics(pair: Pair) -> None:
 
 @pytest.mark.parametrize("pair", ["one"], indirect=True)
 def test_access_is_that_of_our_keys_and_tokens(pair: Pair) -> None:
-    statuses = {
-        key: send(pair, "/access", key=key).status for key in (PUSH_KEY, READ_KEY, token("ann"), "", "wrong")
-    }
-    assert list(statuses.values()) == [200, 403, 200, 401, 401]
+    keys = (PUSH_KEY, READ_KEY, token("ann"), "", "wrong")
+    assert [send(pair, "/access", key=key).status for key in keys] == [200, 403, 200, 401, 401]
     refused = send(pair, "/access", key="")
     assert (refused.json["code"], refused.json["http"]) == (40101, 401)
 
@@ -150,9 +327,7 @@ def test_topics_are_channels_of_the_app_also_for_others(pair: Pair) -> None:
     with connect(f"ws://{pair.subscribe}/others/ws", additional_headers=headers) as socket:
         assert json.loads(socket.recv(60))["event"] == "open"
         body = json.dumps({"app": "shop", "channel": "ntfy:others", "text": "from the shop"}).encode()
-        push = request(
-            "/api/v1/push", method="POST", headers=[("Content-Type", "application/json")], body=body
-        )
+        push = request("/api/v1/push", method="POST", headers=JSON, body=body)
         assert ask(server.http, bearer(push, PUSH_KEY)).status == 200
         found: dict[str, Any] = json.loads(socket.recv(60))
         assert (found["event"], found["topic"], found["message"]) == ("message", "others", "from the shop")
@@ -169,13 +344,9 @@ def test_topics_keep_what_the_history_of_their_channels_keeps(
     channels = {"ntfy": {"subscribe": "anybody", "publish": "anybody", "history": history}}
     apps = {"default": {"open": True, "channels": channels}}
     features = ["messages", *CONFIG["features"]] if history else CONFIG["features"]
-    server = Server(
-        tmp_path_factory.mktemp("history"),
-        config={**CONFIG, "features": features, "apps": apps, "api": {}, "ntfy": {}},
-        environment=installed,
-        http_server="wsgi",
-    )
-    try:
+    config = {**CONFIG, "features": features, "apps": apps, "api": {}, "ntfy": {}}
+    folder = tmp_path_factory.mktemp("history")
+    with Server(folder, config=config, environment=installed, http_server="wsgi") as server:
         pair = Pair(own_listener(server), own_listener(server), [server])
         first, second = (send(pair, "/t", text, key="").json for text in (b"one", b"two"))
         polled = send(pair, f"/t/json?poll=1&since={first['id']}", b"", "", "GET")
@@ -185,9 +356,6 @@ def test_topics_keep_what_the_history_of_their_channels_keeps(
             assert whole.body == b"one\ntwo\n"
         else:
             assert (polled.status, polled.json["code"]) == (400, 40008)
-    finally:
-        server.stop()
-    server.check()
 
 
 def test_the_name_of_the_dialect_and_the_settings_are_checked(
@@ -217,10 +385,6 @@ def test_the_guide_does_what_it_says(
     (settings,), (session,) = blocks(guide, "yaml"), blocks(guide, "console")
     config = yaml.safe_load(settings.text)
     config["server"]["extra_listen"][0]["port"] = 0
-    server = Server(tmp_path_factory.mktemp("guide"), config=config, environment=installed)
-    try:
+    with Server(tmp_path_factory.mktemp("guide"), config=config, environment=installed) as server:
         text = session.text.replace("127.0.0.1:2586", own_listener(server))
         play_session(replace(session, text=text), tmp_path, server)
-    finally:
-        server.stop()
-    server.check()

@@ -29,7 +29,6 @@ APP = "gochat"
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of a command beside which the distribution is installed."""
     return clean_environment(**install(tmp_path_factory.mktemp("slack"), PLUGIN))
 
 
@@ -44,7 +43,6 @@ class Site:
         self.config.write_text(json.dumps(self.settings), encoding="utf-8")
 
     def arguments(self, workspace: Path, *options: str) -> list[str]:
-        """Those of the command."""
         return ["--config", str(self.config), "--app", APP, str(workspace), *options]
 
     def run(self, workspace: Path, *options: str, status: int = 0) -> str:
@@ -64,14 +62,12 @@ class Site:
 
     @contextmanager
     def log(self) -> Iterator[MessageLog]:
-        """Its message log."""
         with self.store() as store:
             yield store.part(MessageLog)
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    """A server on SQLite."""
     return Site(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""An export as conversations: counts, order, threads, reactions, files; repeated, later and interrupted."""
+"""An export as conversations, repeated, later and interrupted; exports that are broken or hostile; texts."""
 
 import csv
 import json
@@ -11,14 +11,21 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
+import pytest
 from conftest import APP, Site
+from imserver_slack import export as export_module
+from imserver_slack.export import BadExport, Export, microseconds_of
+from imserver_slack.survey import survey
+from imserver_slack.text import Texts, emoji_named, text_of
 from workspace import BEGIN, PNG, Workspace, day_of, make, people, ts
 
 from imserver.messenger.messages.log.contract import Entry
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.rows import AccountStore
+from tests.processes import running
 from tests.support import Server
 
 SECONDS = 600
@@ -26,7 +33,6 @@ Write = Callable[[Workspace, str], Path]
 
 
 def entries_of(log: MessageLog) -> list[Entry]:
-    """All entries of the app."""
     found: list[Entry] = []
     while page := log.entries.read(APP, found[-1].id if found else 0, 5000):
         found += page
@@ -82,25 +88,18 @@ def test_an_export_is_imported_once_on_each_engine(url: str, tmp_path: Path, wri
     check(site, workspace)
 
 
-def interrupted(
-    site: Site, path: Path, environment: dict[str, str], seed: int, total: int, times: int = 5
-) -> None:
-    """Import by the command as it is installed, killed when it has stored so many messages; then whole."""
+def interrupted(site: Site, path: Path, environment: dict[str, str], seed: int, total: int) -> None:
+    """Import by the command as it is installed, twice killed when it has stored so many; then whole."""
     command = [sys.executable, "-m", "imserver", "slack-import", *site.arguments(path)]
-    chance = random.Random(seed)
-    points = sorted(chance.sample(range(total // 20, total - total // 20), times))
-    database = site.folder / "data" / "imserver.db"
+    points = sorted(random.Random(seed).sample(range(total // 20, total - total // 20), 2))
     for point in points:
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        try:
+        with running(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
             deadline = time.monotonic() + SECONDS
-            while stored(database) < point:
+            while stored(site.folder / "data" / "imserver.db") < point:
                 assert process.poll() is None, process.communicate()[0]
                 assert time.monotonic() < deadline
                 time.sleep(0.002)  # between two looks at another process
-        finally:
             process.kill()
-            process.communicate()
     subprocess.run(command, env=environment, check=True, timeout=SECONDS, stdout=subprocess.DEVNULL)
 
 
@@ -116,27 +115,19 @@ def stored(database: Path) -> int:
         return 0  # its tables are being made
 
 
-def test_an_import_that_is_killed_has_everything_once(
-    site: Site, write: Write, installed: dict[str, str]
-) -> None:
+def test_a_killed_import_has_everything_once(site: Site, write: Write, installed: dict[str, str]) -> None:
     workspace = make(11, 2000)
     path = write(workspace, "export.zip")
-    interrupted(site, path, installed, 11, 2000, times=2)
+    interrupted(site, path, installed, 11, 2000)
     check(site, workspace)
 
 
 def small(*messages: dict[str, Any], **lists: Any) -> Workspace:
     """A workspace with the channel ``tea`` of ann, bob and a third, with these messages."""
     rows = people(5)
-    channel = {
-        "id": "C0TEA",
-        "name": "tea",
-        "created": BEGIN,
-        "creator": rows[0]["id"],
-        "is_archived": False,
-        "members": [row["id"] for row in rows[:3]],
-        "purpose": {"value": "All &amp; tea"},
-    }
+    about = {"creator": rows[0]["id"], "is_archived": False, "purpose": {"value": "All &amp; tea"}}
+    members = [row["id"] for row in rows[:3]]
+    channel = {"id": "C0TEA", "name": "tea", "created": BEGIN, "members": members, **about}
     made = Workspace({"users.json": rows, "channels.json": [channel], **lists})
     for number, message in enumerate(messages):
         row = {"type": "message", "user": rows[0]["id"], "ts": ts(BEGIN + 60 + number), **message}
@@ -174,20 +165,15 @@ def test_a_later_export_adds_what_is_new(site: Site, write: Write) -> None:
 
 
 def test_events_change_groups_as_they_were(site: Site, write: Write) -> None:
-    entries = imported(
-        site,
-        write(
-            small(
-                {"text": "first"},
-                {"subtype": "channel_join", "user": CAT, "text": "joined"},
-                {"subtype": "channel_topic", "topic": "Green &lt;3", "text": "set"},
-                {"subtype": "channel_name", "old_name": "tea", "name": "green-tea", "text": "renamed"},
-                {"subtype": "channel_leave", "user": CAT, "text": "left"},
-                {"subtype": "channel_archive", "text": "archived"},
-            ),
-            "export",
-        ),
+    export = small(
+        {"text": "first"},
+        {"subtype": "channel_join", "user": CAT, "text": "joined"},
+        {"subtype": "channel_topic", "topic": "Green &lt;3", "text": "set"},
+        {"subtype": "channel_name", "old_name": "tea", "name": "green-tea", "text": "renamed"},
+        {"subtype": "channel_leave", "user": CAT, "text": "left"},
+        {"subtype": "channel_archive", "text": "archived"},
     )
+    entries = imported(site, write(export, "export"))
     changes = [(entry.kind, json.loads(entry.meta)) for entry in entries if entry.kind != "message"]
     assert [kind for kind, _ in changes] == ["group", "join", "group", "group", "leave"]
     assert len(changes[0][1]["users"]) == 2
@@ -216,10 +202,8 @@ def test_people_claim_their_accounts_by_a_link(site: Site, write: Write) -> None
         page = node.get(f"/api/v1/messages?conversation={listed[0]['conversation']}", key=token)
         assert page.json["messages"][-1]["text"] == "hello"
     site.run(path, "--links", str(links))
-    assert [row["login"] for row in csv.DictReader(links.read_text(encoding="utf-8").splitlines())] == [
-        "bob",
-        "user2",
-    ]
+    rows = list(csv.DictReader(links.read_text(encoding="utf-8").splitlines()))
+    assert [row["login"] for row in rows] == ["bob", "user2"]
 
 
 def test_an_account_of_somebody_else_stays_theirs(site: Site, write: Write) -> None:
@@ -238,17 +222,12 @@ def test_files_come_from_a_folder_once(site: Site, write: Write) -> None:
     (files / "F000002").mkdir()
     (files / "F000002" / "notes.txt").write_text("notes")
     (files / f"{ANN}.png").write_bytes(PNG)
-    path = write(
-        small(
-            {"text": "look", "files": [{"id": "F000001", "name": "../tea.png"}]},
-            {
-                "text": "",
-                "files": [{"id": "F000001", "name": "a.png"}, {"id": "F000002", "name": "notes.txt"}],
-            },
-            {"text": "lost", "files": [{"id": "F000003", "name": "lost.pdf"}]},
-        ),
-        "export",
+    export = small(
+        {"text": "look", "files": [{"id": "F000001", "name": "../tea.png"}]},
+        {"files": [{"id": "F000001", "name": "a.png"}, {"id": "F000002", "name": "notes.txt"}], "text": ""},
+        {"text": "lost", "files": [{"id": "F000003", "name": "lost.pdf"}]},
     )
+    path = write(export, "export")
     entries = [each for each in imported(site, path, "--files", str(files)) if each.kind == "message"]
     picture, album, lost = (json.loads(entry.body) for entry in entries)
     assert [entry.type for entry in entries] == ["picture", "album", "file"]
@@ -265,3 +244,154 @@ def test_a_dry_run_says_what_would_come(site: Site, write: Write) -> None:
     assert "100  messages" in said
     assert "10  people" in said
     assert not (site.folder / "data").exists()
+
+
+TEXTS = Texts({"U1": ("17", "Ann & Bob")}.get, {"C1": "general"})
+
+
+@pytest.mark.parametrize(
+    ("slack", "ours", "mentions"),
+    [
+        ("a &lt;b&gt; &amp;amp;", "a <b> &amp;", []),
+        ("<@U1> and <@U2|old>", "@Ann & Bob and @old", ["17"]),
+        ("<!here> <!channel> <!subteam^S1|@team>", "@all @all @team", ["all"]),
+        ("<#C1> <#C2|secret> <#C3>", "#general #secret #C3", []),
+        ("<https://a.org/?a=1&amp;b=2>", "https://a.org/?a=1&b=2", []),
+        ("<https://a.org|A page> <http://a.org|a.org>", "A page (https://a.org) http://a.org", []),
+        ("<mailto:a@b.org|a@b.org>", "a@b.org", []),
+        ("<!date^1392734382^{date}|Feb 18>", "Feb 18", []),
+        (":smile: :wave::skin-tone-3: :party_parrot: 10:30:00", "😄 👋🏼 :party_parrot: 10:30:00", []),
+        ("*bold* _italic_ ~gone~ `~a~ :smile:`", "*bold* _italic_ ~~gone~~ `~a~ :smile:`", []),
+        ("```x &lt; 1\n~y~```", "```x < 1\n~y~```", []),
+        ("a\x00b\x07\u202e", "ab\u202e", []),
+    ],
+)
+def test_texts_are_converted(slack: str, ours: str, mentions: list[str]) -> None:
+    assert TEXTS.convert(slack) == (ours, mentions)
+
+
+def test_every_text_has_a_limit_and_takes_linear_time() -> None:
+    for text in ("<" * 200_000, "`" * 100_000, ":a" * 100_000, "~a" * 100_000, "x" * 200_000):
+        assert len(TEXTS.convert(text)[0].encode()) <= 70_000
+
+
+def test_apps_say_it_in_attachments_and_blocks() -> None:
+    build = export_module.Attachment(title="Build", title_link="https://ci.org", text="failed")
+    message = export_module.Message("1.0", attachments=[build])
+    assert TEXTS.convert(text_of(message))[0] == "Build (https://ci.org)\nfailed"
+    parts: list[dict[str, Any]] = [{"type": "text", "text": "hi "}, {"type": "emoji", "name": "tada"}]
+    blocks = [{"type": "rich_text", "elements": [{"type": "rich_text_section", "elements": parts}]}]
+    assert TEXTS.convert(text_of(export_module.Message("1.0", blocks=blocks)))[0] == "hi 🎉"
+    deep: Any = {"type": "section"}
+    for _ in range(500):
+        deep = {"type": "section", "elements": [deep]}
+    assert text_of(export_module.Message("1.0", blocks=[deep])) == ""
+
+
+def test_names_of_emoji_and_times() -> None:
+    assert [emoji_named(name) for name in ("+1", "heart", "us", "nothing")] == ["👍", "❤️", "🇺🇸", ""]
+    times = [microseconds_of(ts) for ts in ("1600000000.000200", "7.5", "", "x", "1.2.3", "99999999999999.1")]
+    assert times == [1_600_000_000_000_200, 7_500_000, 0, 0, 0, 0]
+
+
+def test_what_is_broken_is_named_and_the_rest_is_imported(site: Site, write: Write) -> None:
+    path = write(small({"text": "good"}), "export")
+    tea = path / "tea"
+    (tea / "2020-09-15.json").write_text('[{"ts": "1.0", "text":')
+    (tea / "2020-09-16.json").write_text('[{"ts": 7}, 3, {"text": "no time"}, {"ts": "x"}]')
+    (tea / "2020-09-17.json").write_bytes(b'[{"ts": "1600300000.0", "text": "\xff"}]')
+    end = {"ts": ts(BEGIN + 400_000), "user": ANN, "text": "end"}
+    (tea / "2020-09-18.json").write_text(json.dumps([end]))
+    (tea / "notes.txt").write_text("x")
+    (path / "canvases.json").write_text("[]")
+    (path / "\x1b[2J.json").write_text("[]")
+    channels = json.loads((path / "channels.json").read_text())
+    channels[0] |= {"created": 1e308, "pins": [{"id": "1.0", "user": ANN, "created": 1e308}]}
+    (path / "channels.json").write_text(json.dumps(channels))
+    (path / "lost").mkdir()
+    (path / "lost" / "2020-09-18.json").write_text("[]")
+    said = site.run(path)
+    assert "tea/2020-09-15.json: " in said
+    assert "tea/2020-09-16.json, message 2: " in said
+    assert "6  broken" in said
+    assert "\x1b" not in said
+    for kind in ("file canvases.json", "folder lost", "file in the folder of a conversation"):
+        assert f"1  {kind}" in said
+    with site.log() as log:
+        messages = [each for each in log.entries.read("gochat", 0, 10) if each.kind == "message"]
+    assert [each.body for each in messages] == [b"good", b"end"]
+
+
+def test_a_zip_file_reaches_nothing_outside_and_fills_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "export.zip"
+    small({"text": "good"}).write_zip(path)
+    with ZipFile(path, "a", ZIP_DEFLATED) as archive:
+        archive.writestr("../../evil.json", "[]")
+        archive.writestr("tea/../../../2020-09-20.json", "[]")
+        archive.writestr("tea/2020-09-21.json", b"[" + b" " * 5_000_000 + b"]")
+    monkeypatch.setattr(export_module, "MOST_JSON_BYTES", 1_000_000)
+    export = Export(path)
+    assert survey(export).counts["message"] == 1
+    assert export.problems.broken == ["tea/2020-09-21.json: more than 1000000 bytes"]
+    assert [each.name for each in tmp_path.iterdir()] == ["export.zip"]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"x" * 100])
+def test_what_is_no_export_is_refused(site: Site, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "export.zip"
+    path.write_bytes(content)
+    assert "is no zip file" in site.run(path, status=1)
+    with ZipFile(path, "w") as archive:
+        archive.writestr("readme.txt", "x")
+    with pytest.raises(BadExport, match=r"no users\.json"):
+        Export(path)
+
+
+def test_senders_whom_no_list_names_have_names(site: Site, write: Write) -> None:
+    bot = {"subtype": "bot_message", "user": None, "bot_id": "B1", "username": "Deploy"}
+    export = small(
+        {**bot, "text": "done"},
+        {"user": "UFOREIGN", "user_profile": {"real_name": "Zoë"}, "text": "from elsewhere"},
+        {"user": None, "text": "nobody"},
+        {"subtype": "me_message", "text": "waves"},
+        {"subtype": "something_new", "text": "what"},
+        {"text": "gone?", "thread_ts": ts(BEGIN)},
+    )
+    entries = imported(site, write(export, "export"))
+    bodies = [each.body.decode() for each in entries if each.kind == "message"]
+    assert bodies == ["done", "from elsewhere", "_waves_", "what", "gone?"]
+    said = site.run(site.folder / "export")
+    assert "message without a sender" in said
+    assert "kind something_new (imported as text)" in said
+    assert "reply to a message that is not there" in said
+
+
+def test_conversations_without_known_members_are_counted(site: Site, write: Write) -> None:
+    export = small({"text": "kept"})
+    export.files["channels.json"].append({"id": "C0EMPTY", "name": "empty", "members": []})
+    export.files["empty/2020-09-13.json"] = [{"ts": ts(BEGIN + 70), "user": ANN, "text": "lost"}]
+    export.files["dms.json"] = [{"id": "D0THREE", "members": [ANN, BOB, CAT]}]
+    export.files["D0THREE/2020-09-13.json"] = [{"ts": ts(BEGIN + 80), "user": ANN, "text": "to whom"}]
+    said = site.run(write(export, "export.zip"))
+    assert "1 groups, 1 messages" in said
+    hers = ("conversation of nobody", "message in a conversation of nobody", "direct message of a third")
+    assert all(f"1  {kind}" in said for kind in hers)
+
+
+def test_direct_messages_of_two_and_of_several(site: Site, write: Write) -> None:
+    export = small({"text": "to all"})
+    export.files["dms.json"] = [{"id": "D0TWO", "created": BEGIN, "members": [ANN, BOB]}]
+    export.files["D0TWO/2020-09-13.json"] = [{"ts": ts(BEGIN + 70), "user": BOB, "text": "psst"}]
+    export.files["mpims.json"] = [{"id": "G0SOME", "name": "mpdm-ann--bob-1", "members": [ANN, BOB, CAT]}]
+    three = {"ts": ts(BEGIN + 80), "user": CAT, "text": "we three"}
+    export.files["mpdm-ann--bob-1/2020-09-13.json"] = [three]
+    entries = [each for each in imported(site, write(export, "export.zip")) if each.kind == "message"]
+    assert [each.body for each in entries] == [b"to all", b"psst", b"we three"]
+    with site.log() as log:
+        pair, group = (log.conversations.get("gochat", entries[number].conversation) for number in (1, 2))
+        assert (pair.kind, set(pair.members)) == ("user", {entries[1].sender, entries[1].to})
+        assert (group.name, group.open) == ("Ann, Bob, User2", False)
+        unread = log.conversations.page("gochat", entries[1].to, 0, 10)[0]
+        assert [each.unread for each in unread] == [0, 0, 0]

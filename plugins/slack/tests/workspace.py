@@ -29,7 +29,6 @@ class Workspace:
     """An export, and what an import of it should make."""
 
     files: dict[str, Any] = field(default_factory=dict)
-    """Name → rows."""
     counts: Counter[str] = field(default_factory=Counter)
 
     def write_zip(self, path: Path) -> Path:
@@ -47,7 +46,6 @@ class Workspace:
 
 
 def ts(second: int, number: int = 0) -> str:
-    """Slack's time of a message."""
     return f"{second}.{number:06}"
 
 
@@ -69,7 +67,6 @@ def people(count: int) -> list[dict[str, Any]]:
 
 
 def make(seed: int, messages: int, users: int = 12, channels: int = 8, days: int = 20) -> Workspace:
-    """A workspace with so many messages."""
     chance, made = random.Random(seed), Workspace()
     rows = people(users)
     ids = [row["id"] for row in rows]
@@ -79,25 +76,18 @@ def make(seed: int, messages: int, users: int = 12, channels: int = 8, days: int
     conversations = []
     for number in range(channels):
         kind = ("channels", "channels", "groups", "mpims", "dms")[number % 5]
-        members = (
-            persons[:2]
-            if kind == "dms"
-            else chance.sample(persons, min(len(persons), 4))
-            if kind == "mpims"
-            else persons
-        )
-        if kind == "dms":
+        members = persons
+        if kind == "mpims":
+            members = chance.sample(persons, min(len(persons), 4))
+        elif kind == "dms":
             members = [persons[0], persons[1 + (number // 5) % (len(persons) - 1)]]
         id = {"channels": "C", "groups": "G", "mpims": "G", "dms": "D"}[kind] + f"{number:08}"
         row = {"id": id, "created": BEGIN, "members": members}
         folder = id
         if kind != "dms":
             folder = row["name"] = f"mpdm-{number}" if kind == "mpims" else f"room-{number}"
-            row |= {
-                "creator": members[0],
-                "is_archived": False,
-                "purpose": {"value": f"About {number} &amp; more"},
-            }
+            about = {"purpose": {"value": f"About {number} &amp; more"}}
+            row |= {"creator": members[0], "is_archived": False, **about}
         lists[kind].append(row)
         conversations.append((kind, id, folder, members))
         made.counts["groups"] += kind != "dms"
@@ -110,15 +100,11 @@ def make(seed: int, messages: int, users: int = 12, channels: int = 8, days: int
         second = BEGIN + 60 + number * step
         moment = f"{int(second)}.{number % 1_000_000:06}"
         senders = members if kind in ("dms", "mpims") else ids
-        text = " ".join(chance.choices(WORDS, k=chance.randint(1, 14)))
+        text = f"{number} {' '.join(chance.choices(WORDS, k=chance.randint(1, 14)))}"
         if chance.random() < 0.05:
             text += f" <@{chance.choice(persons)}>"
-        message: dict[str, Any] = {
-            "type": "message",
-            "user": chance.choice(senders),
-            "text": f"{number} {text}",
-            "ts": moment,
-        }
+        user = chance.choice(senders)
+        message: dict[str, Any] = {"type": "message", "user": user, "text": text, "ts": moment}
         own = parents.setdefault(id, [])
         if own and chance.random() < 0.2:
             message["thread_ts"] = chance.choice(own[-20:])
