@@ -12,28 +12,7 @@ from click.testing import CliRunner
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 
-from imserver_client import (
-    Api,
-    AsyncApi,
-    AsyncClient,
-    AsyncPublisher,
-    AsyncTextStream,
-    Channel,
-    ChannelResult,
-    Client,
-    ClientError,
-    NotConnected,
-    PieceRefused,
-    PieceResult,
-    Publication,
-    Publisher,
-    PushAnswer,
-    RequestRefused,
-    StreamEnd,
-    StreamUpdate,
-    TextStream,
-    streams,
-)
+import imserver_client as im
 from imserver_client.api import decode_answer
 from imserver_client.bot import bot
 from imserver_client.publisher import PublisherCore
@@ -46,19 +25,18 @@ APP = "103"
 
 
 @pytest.fixture
-def api(server: Server) -> Iterator[Api]:
-    with Api(server.http_url) as one:
+def api(server: Server) -> Iterator[im.Api]:
+    with im.Api(server.http_url) as one:
         yield one
 
 
 @pytest.fixture
-def ann(server: Server) -> Iterator[Client]:
-    with Client(server.ws_url, APP, "ann") as client:
+def ann(server: Server) -> Iterator[im.Client]:
+    with im.Client(server.ws_url, APP, "ann") as client:
         yield client
 
 
-def texts(client: Client, count: int) -> list[str]:
-    """The words of the next pushes that are messages."""
+def texts(client: im.Client, count: int) -> list[str]:
     found: list[str] = []
     while len(found) < count:
         push = client.receive(SECONDS)
@@ -71,7 +49,7 @@ def texts(client: Client, count: int) -> list[str]:
 # --- what a back end asks -----------------------------------------------------------------------------------
 
 
-def test_pushes_go_to_targets_of_many_kinds_one_by_one_and_in_batches(api: Api, ann: Client) -> None:
+def test_pushes_go_to_targets_of_many_kinds_one_by_one_and_in_batches(api: im.Api, ann: im.Client) -> None:
     (session,) = api.presence(APP, "ann").sessions
     targets = [{"user": "ann"}, {"user": "nobody"}, {"connection": session.connection}, {"all": True}]
     answer = api.push(APP, "hi", targets=targets)
@@ -91,10 +69,10 @@ def test_pushes_go_to_targets_of_many_kinds_one_by_one_and_in_batches(api: Api, 
     assert texts(ann, 2) == ["1", "3"]
 
 
-def test_presence_names_where_and_since_when_and_users_come_page_by_page(server: Server, api: Api) -> None:
+def test_presence_names_where_and_since_when_and_users_come_page_by_page(server: Server, api: im.Api) -> None:
     with ExitStack() as stack:
         for number in range(3):
-            stack.enter_context(Client(server.ws_url, "104", f"u{number}"))
+            stack.enter_context(im.Client(server.ws_url, "104", f"u{number}"))
         found = api.presence("104", "u0")
         assert (found.online, found.sessions[0].dialect) == (True, "cmd")
         assert found.sessions[0].since > 1_700_000_000
@@ -110,11 +88,11 @@ def test_presence_names_where_and_since_when_and_users_come_page_by_page(server:
                 assert (row["app"], row["users"]) == ("104", 3)
 
 
-def test_channels_and_their_histories(api: Api, ann: Client) -> None:
+def test_channels_and_their_histories(api: im.Api, ann: im.Client) -> None:
     assert [api.subscribe(APP, "blue", users=["ann"]) for _ in range(2)] == [1, 0]
     assert [(each.channel, each.subscribers) for each in api.channels(APP).channels] == [("blue", 1)]
     assert [each.user for each in api.subscribers(APP, "blue").subscribers] == ["ann"]
-    assert api.publish(APP, "blue", "to the channel") == ChannelResult("blue", "sent")
+    assert api.publish(APP, "blue", "to the channel") == im.ChannelResult("blue", "sent")
     assert [each.status for each in api.broadcast(APP, ["blue", "red"], "to two")] == ["sent", "absent"]
     assert api.publish(APP, "blue", "not to ann", except_users=["ann"]).status == "absent"
     assert texts(ann, 2) == ["to the channel", "to two"]
@@ -130,42 +108,42 @@ def test_channels_and_their_histories(api: Api, ann: Client) -> None:
     assert (page.publications[1].tags, page.offset, page.epoch) == ({"lang": "en"}, 2, first.epoch)
     (newest,) = api.history("kiosk", "orders:1", reverse=True, limit=1).publications
     assert newest.offset == 2
-    assert api.channel("kiosk", "orders:1") == Channel("orders:1", 0, 2, first.epoch)
+    assert api.channel("kiosk", "orders:1") == im.Channel("orders:1", 0, 2, first.epoch)
     api.remove_history("kiosk", "orders:1")
     assert api.history("kiosk", "orders:1").publications == ()
 
 
-def test_apps_are_made_and_changed_and_users_banned(server: Server, api: Api) -> None:
+def test_apps_are_made_and_changed_and_users_banned(server: Server, api: im.Api) -> None:
     api.create_app("777", {"login_policy": "single"})
     assert api.set_app("777", {"max_connections": 5}).max_connections == 5
     assert next(app for app in api.apps() if app.app == "777").login_policy == "single"
-    with Client(server.ws_url, "777", "ann"):
+    with im.Client(server.ws_url, "777", "ann"):
         assert api.ban("777", ["ann"], 60) == 1
     with pytest.raises(Exception, match=r"4503|refused"):
-        Client(server.ws_url, "777", "ann").connect()
+        im.Client(server.ws_url, "777", "ann").connect()
     api.unban("777", ["ann"])
-    with Client(server.ws_url, "777", "ann") as again:
+    with im.Client(server.ws_url, "777", "ann") as again:
         assert again.state == "online"
 
 
 # --- streamed messages --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [Api, Publisher])
-def test_a_streamed_message_is_written_and_read(server: Server, api: Api, kind: Any) -> None:
+@pytest.mark.parametrize("kind", [im.Api, im.Publisher])
+def test_a_streamed_message_is_written_and_read(server: Server, api: im.Api, kind: Any) -> None:
     settings = {"open": True, "channels": {"answers": {"history_size": 5, "history_seconds": 60}}}
     app = f"library-{kind.__name__}"
     api.create_app(app, settings)
-    with Client(server.ws_url, app, "ann") as ann, kind(server.http_url) as writer:
+    with im.Client(server.ws_url, app, "ann") as ann, kind(server.http_url) as writer:
         ann.subscribe("answers:1")
         with writer.stream(app, "answers:1", sender="bot", tags={"lang": "en"}) as stream:
             stream.append_all(["The ", "", "answer"])
         updates, end = [], None
         while end is None:
             event = ann.receive(SECONDS)
-            if isinstance(event, StreamUpdate):
+            if isinstance(event, im.StreamUpdate):
                 updates.append((event.stream, event.text, event.done, event.sender))
-            elif isinstance(event, Publication):
+            elif isinstance(event, im.Publication):
                 end = event
         texts = ["", "The ", "The answer"]
         expected = [(stream.id, text, False, "bot") for text in texts]
@@ -174,17 +152,17 @@ def test_a_streamed_message_is_written_and_read(server: Server, api: Api, kind: 
         (past,) = api.history(app, "answers:1").publications
         assert (past.id, past.text, past.tags) == (stream.id, "The answer", {"lang": "en"})
         assert stream.close().status == "repeated"
-        with pytest.raises(PieceRefused) as refused:
+        with pytest.raises(im.PieceRefused) as refused:
             stream.append("more")
         assert refused.value.status == "closed"
 
 
-def test_a_block_that_fails_closes_its_message_as_incomplete(server: Server, api: Api) -> None:
-    with Client(server.ws_url, APP, "ann") as ann:
+def test_a_block_that_fails_closes_its_message_as_incomplete(server: Server, api: im.Api) -> None:
+    with im.Client(server.ws_url, APP, "ann") as ann:
         ann.subscribe("answers")
         with pytest.raises(ZeroDivisionError), api.stream(APP, "answers", "a") as stream:
             raise ZeroDivisionError
-        while not isinstance(event := ann.receive(SECONDS), Publication):
+        while not isinstance(event := ann.receive(SECONDS), im.Publication):
             assert event is not None
         assert (event.stream, event.text, event.incomplete) == (stream.id, "a", True)
 
@@ -195,12 +173,12 @@ def test_a_streamed_message_is_written_by_asyncio(server: Server) -> None:
             yield token
 
     async def write() -> None:
-        async with AsyncApi(server.http_url) as api, AsyncClient(server.ws_url, APP, "bob") as bob:
+        async with im.AsyncApi(server.http_url) as api, im.AsyncClient(server.ws_url, APP, "bob") as bob:
             await bob.subscribe("answers")
             async with api.stream(APP, "answers") as stream:
                 await stream.append_all(tokens())
             async for event in bob:
-                if isinstance(event, Publication):
+                if isinstance(event, im.Publication):
                     assert (event.stream, event.text) == (stream.id, "ab")
                     await bob.close()
 
@@ -212,19 +190,21 @@ def test_a_cancelled_append_does_not_swallow_the_next_text() -> None:
     go_on = threading.Event()
 
     class Slow:
-        def append_pieces(self, app: str, pieces: Sequence[tuple[str, int, str]]) -> tuple[PieceResult, ...]:
+        def append_pieces(
+            self, app: str, pieces: Sequence[tuple[str, int, str]]
+        ) -> tuple[im.PieceResult, ...]:
             go_on.wait(SECONDS)
             ((stream, piece, text),) = pieces
             if piece > 2:
-                raise NotConnected("no answer")
+                raise im.NotConnected("no answer")
             repeated = piece <= len(appended)
             appended.extend([] if repeated else [text])
-            return (PieceResult(stream, piece, "repeated" if repeated else "appended"),)
+            return (im.PieceResult(stream, piece, "repeated" if repeated else "appended"),)
 
-        def close_stream(self, app: str, stream: str, *, incomplete: bool = False) -> StreamEnd:
-            return StreamEnd(stream, "closed")
+        def close_stream(self, app: str, stream: str, *, incomplete: bool = False) -> im.StreamEnd:
+            return im.StreamEnd(stream, "closed")
 
-    async def cancel_append(stream: AsyncTextStream, text: str) -> None:
+    async def cancel_append(stream: im.AsyncTextStream, text: str) -> None:
         go_on.clear()
         appending = asyncio.create_task(stream.append(text))
         await asyncio.sleep(0)
@@ -233,12 +213,12 @@ def test_a_cancelled_append_does_not_swallow_the_next_text() -> None:
         go_on.set()
 
     async def write() -> None:
-        stream = AsyncTextStream(TextStream(Slow(), APP, lambda: "s"))
+        stream = im.AsyncTextStream(im.TextStream(Slow(), APP, lambda: "s"))
         await stream.open()
         await cancel_append(stream, "one")
         await stream.append("two")
         await cancel_append(stream, "three")
-        with pytest.raises(NotConnected):
+        with pytest.raises(im.NotConnected):
             await stream.append("four")
         await cancel_append(stream, "three")
         assert (await stream.close()).status == "closed"
@@ -248,35 +228,37 @@ def test_a_cancelled_append_does_not_swallow_the_next_text() -> None:
 
 
 def test_a_streamed_message_waits_for_a_node_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams.Backoff, "pause", lambda _self: 0.0)
-    answers = ["not_accepted", "not_accepted", "", "unknown_app", *["not_accepted"] * streams.FAILED_TRIES]
+    monkeypatch.setattr(im.streams.Backoff, "pause", lambda _self: 0.0)
+    answers = ["not_accepted", "not_accepted", "", "unknown_app", *["not_accepted"] * im.streams.FAILED_TRIES]
 
     class Faulty:
-        def append_pieces(self, app: str, pieces: Sequence[tuple[str, int, str]]) -> tuple[PieceResult, ...]:
+        def append_pieces(
+            self, app: str, pieces: Sequence[tuple[str, int, str]]
+        ) -> tuple[im.PieceResult, ...]:
             if code := answers.pop(0):
-                raise RequestRefused(503, code, "", code == "not_accepted")
-            return (PieceResult("s", pieces[0][1], "appended"),)
+                raise im.RequestRefused(503, code, "", code == "not_accepted")
+            return (im.PieceResult("s", pieces[0][1], "appended"),)
 
-        def close_stream(self, app: str, stream: str, *, incomplete: bool = False) -> StreamEnd:
+        def close_stream(self, app: str, stream: str, *, incomplete: bool = False) -> im.StreamEnd:
             raise AssertionError
 
-    stream = TextStream(Faulty(), APP, lambda: "s")
+    stream = im.TextStream(Faulty(), APP, lambda: "s")
     stream.append("one")
-    with pytest.raises(RequestRefused):
+    with pytest.raises(im.RequestRefused):
         stream.append("two")
-    with pytest.raises(NotConnected):
+    with pytest.raises(im.NotConnected):
         stream.append("two")
     assert answers == []
 
 
 def test_an_answer_without_a_body_is_none() -> None:
     async def call(url: str) -> object:
-        async with AsyncApi(url) as api:
+        async with im.AsyncApi(url) as api:
             return await api.call("DELETE", "uploads/tus/7")
 
     with Receiver() as empty:
         empty.reply = lambda _: (204, b"")
-        with Api(empty.url) as api:
+        with im.Api(empty.url) as api:
             assert api.call("DELETE", "uploads/tus/7") is None
         assert asyncio.run(call(empty.url)) is None
 
@@ -285,62 +267,62 @@ def test_an_answer_without_a_body_is_none() -> None:
 
 
 def test_refusals_name_code_and_request_addresses_may_lack_a_scheme_and_keys_are_not_shown(
-    server: Server, api: Api
+    server: Server, api: im.Api
 ) -> None:
-    with pytest.raises(RequestRefused) as caught:
+    with pytest.raises(im.RequestRefused) as caught:
         api.push("nowhere", "hi", user="ann")
     error = caught.value
     assert (error.status, error.code, error.temporary) == (404, "unknown_app", False)
     assert error.request_id
     assert error.request == f"POST {server.http_url}/api/v1/push"
     assert error.request in str(error)
-    with pytest.raises(RequestRefused, match=r"/api/v1/nothing\)$"):
+    with pytest.raises(im.RequestRefused, match=r"/api/v1/nothing\)$"):
         api.call("GET", "nothing", query={"secret": "s"})
     address = server.http_url.removeprefix("http://")
-    with Api(address) as api, Publisher(address) as publisher:
+    with im.Api(address) as api, im.Publisher(address) as publisher:
         assert api.push(APP, "hi", user="nobody").results[0].status == "absent"
         assert publisher.push(APP, "hi", user="nobody").results[0].status == "absent"
-    with pytest.raises(NotConnected, match=r"invalid header Authorization$") as caught:
-        Publisher(server.http_url, "a secret\nin two lines")
+    with pytest.raises(im.NotConnected, match=r"invalid header Authorization$") as caught:
+        im.Publisher(server.http_url, "a secret\nin two lines")
     assert caught.value.__cause__ is None
-    with Api("http://127.0.0.1:9", tries=2, timeout_seconds=1) as api, pytest.raises(NotConnected):
+    with im.Api("http://127.0.0.1:9", tries=2, timeout_seconds=1) as api, pytest.raises(im.NotConnected):
         api.push("101", "hi", user="ann")
 
 
 def test_a_wrong_key_is_refused(start_server: StartServer) -> None:
     server = start_server(config={"api": {"keys": [{"key": "right" * 8, "scopes": ["push"]}]}})
-    with Api(server.http_url, "wrong") as api, pytest.raises(RequestRefused) as caught:
+    with im.Api(server.http_url, "wrong") as api, pytest.raises(im.RequestRefused) as caught:
         api.push("101", "hi", user="ann")
     assert caught.value.status == 401
-    with pytest.raises(RequestRefused):
-        Publisher(server.http_url, "wrong")
-    with Publisher(server.http_url, "right" * 8) as publisher:
+    with pytest.raises(im.RequestRefused):
+        im.Publisher(server.http_url, "wrong")
+    with im.Publisher(server.http_url, "right" * 8) as publisher:
         assert publisher.push("101", "hi", user="ann").results[0].status == "absent"
 
 
 @pytest.mark.parametrize(
     ("status", "headers", "error"),
     [
-        (200, {}, ClientError),
-        (301, {"Location": "https://im.example.com/"}, RequestRefused),
-        (503, {"Retry-After": "3600"}, RequestRefused),
+        (200, {}, im.ClientError),
+        (301, {"Location": "https://im.example.com/"}, im.RequestRefused),
+        (503, {"Retry-After": "3600"}, im.RequestRefused),
     ],
 )
 def test_an_answer_that_is_not_from_the_api_is_reported_at_once(
-    status: int, headers: dict[str, str], error: type[ClientError]
+    status: int, headers: dict[str, str], error: type[im.ClientError]
 ) -> None:
     with Receiver() as foreign:
         foreign.reply = lambda _: (status, b"<html>", headers)
-        with Api(foreign.url) as api:
+        with im.Api(foreign.url) as api:
             for ask in (lambda: api.presence(APP, "ann"), lambda: api.call("GET", "counts")):
-                with pytest.raises(ClientError) as caught:
+                with pytest.raises(im.ClientError) as caught:
                     ask()
                 assert type(caught.value) is error
 
 
 @pytest.mark.parametrize("body", [b"[]", b"{}", b'{"users":7}', b"\xff"])
 def test_a_malformed_answer_is_an_error_of_the_client(body: bytes) -> None:
-    with pytest.raises(ClientError, match="malformed answer"):
+    with pytest.raises(im.ClientError, match="malformed answer"):
         decode_answer(body, tuple[int, ...], "users")
 
 
@@ -351,26 +333,26 @@ def test_a_publisher_uses_tls_if_the_address_says_so(url: str) -> None:
 
 @pytest.mark.parametrize("url", ["http://", "http://127.0.0.1:999999", "http://[::1"])
 def test_a_publisher_with_a_wrong_address_is_not_connected(url: str) -> None:
-    with pytest.raises(NotConnected):
-        Publisher(url)
-    with pytest.raises(NotConnected):
-        asyncio.run(AsyncPublisher(url).connect())
+    with pytest.raises(im.NotConnected):
+        im.Publisher(url)
+    with pytest.raises(im.NotConnected):
+        asyncio.run(im.AsyncPublisher(url).connect())
 
 
 # --- the publisher ------------------------------------------------------------------------------------------
 
 
-def test_many_pushes_are_under_way_on_one_connection(server: Server, ann: Client) -> None:
-    with Publisher(server.http_url) as publisher:
-        answers: list[Future[PushAnswer]] = [
+def test_many_pushes_are_under_way_on_one_connection(server: Server, ann: im.Client) -> None:
+    with im.Publisher(server.http_url) as publisher:
+        answers: list[Future[im.PushAnswer]] = [
             publisher.publish(APP, str(number), user="ann") for number in range(500)
         ]
         assert all(answer.result(SECONDS).sent == 1 for answer in answers)
         assert texts(ann, 500) == [str(number) for number in range(500)]
         assert publisher.push(APP, "hi", user="nobody").results[0].status == "absent"
-        with pytest.raises(RequestRefused, match="unknown_app"):
+        with pytest.raises(im.RequestRefused, match="unknown_app"):
             publisher.push("nowhere", "hi", user="ann")
-    with Publisher(server.http_url) as publisher:
+    with im.Publisher(server.http_url) as publisher:
         for _ in range(20):
             publisher.publish(APP, "one", user="ann").cancel()
         assert publisher.push(APP, "two", user="ann").sent == 1
@@ -389,17 +371,17 @@ def test_a_malformed_answer_ends_the_connection_with_an_error(answer: str | byte
                 connection.send(answer)
 
     async def push_twice(url: str) -> None:
-        async with AsyncPublisher(url) as publisher:
+        async with im.AsyncPublisher(url) as publisher:
             for reason in reasons:
-                with pytest.raises(NotConnected, match=reason):
+                with pytest.raises(im.NotConnected, match=reason):
                     await publisher.push(APP, "hi", user="ann")
 
     with serve(misbehave, "127.0.0.1", 0) as server:
         threading.Thread(target=server.serve_forever).start()
         url = f"http://127.0.0.1:{server.socket.getsockname()[1]}"
-        with Publisher(url) as publisher:
+        with im.Publisher(url) as publisher:
             for reason in reasons:
-                with pytest.raises(NotConnected, match=reason):
+                with pytest.raises(im.NotConnected, match=reason):
                     publisher.push(APP, "hi", user="ann")
         asyncio.run(push_twice(url))
         server.shutdown()
@@ -410,9 +392,9 @@ def test_a_malformed_answer_ends_the_connection_with_an_error(answer: str | byte
 
 def test_the_same_for_asyncio(server: Server) -> None:
     async def chat() -> list[str]:
-        async with AsyncApi(server.http_url) as api, AsyncClient(server.ws_url, "102", "bob") as bob:
+        async with im.AsyncApi(server.http_url) as api, im.AsyncClient(server.ws_url, "102", "bob") as bob:
             assert (await api.push("102", "one", user="bob")).sent == 1
-            async with AsyncPublisher(server.http_url) as publisher:
+            async with im.AsyncPublisher(server.http_url) as publisher:
                 assert (await publisher.push("102", "two", user="bob")).sent == 1
                 streams = [await publisher.open_stream("102", f"answers:{number}") for number in range(3)]
                 results = await asyncio.gather(
@@ -438,7 +420,7 @@ def test_the_same_for_asyncio(server: Server) -> None:
 def test_whoever_gives_up_waiting_loses_no_push(server: Server) -> None:
     async def chat() -> list[str]:
         found = []
-        async with AsyncApi(server.http_url) as api, AsyncClient(server.ws_url, "102", "bob") as bob:
+        async with im.AsyncApi(server.http_url) as api, im.AsyncClient(server.ws_url, "102", "bob") as bob:
             with suppress(TimeoutError):
                 await asyncio.wait_for(bob.receive(), 0.01)
             for number in range(100):

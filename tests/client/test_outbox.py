@@ -23,7 +23,6 @@ from tests.support import ROOT, Server, clean_environment, eventually, run_cli
 
 @pytest.fixture(scope="module")
 def postgresql() -> Iterator[DatabaseServer]:
-    """A server of the back end."""
     server = KINDS["postgresql"]()
     yield server
     server.remove()
@@ -53,14 +52,9 @@ def rows(database: str) -> list[tuple[Any, ...]]:
 
 @contextmanager
 def outbox(database: str, server: Server) -> Iterator[subprocess.Popen[bytes]]:
-    """A running ``imserver-client outbox``."""
     command = [sys.executable, "-m", "imserver_client", "outbox", "--url", server.http_url]
-    process = spawn(
-        command,
-        env=clean_environment(OUTBOX_DATABASE_URL=database),
-        stderr=subprocess.PIPE,
-        cwd=server.folder,
-    )
+    environment = clean_environment(OUTBOX_DATABASE_URL=database)
+    process = spawn(command, env=environment, stderr=subprocess.PIPE, cwd=server.folder)
     with ended_on_failure(process):
         yield process
         process.terminate()
@@ -118,7 +112,6 @@ def test_rows_arrive_once_and_in_order_and_refused_ones_are_marked_and_hold_noth
 
 @pytest.mark.full("programs")
 def test_it_waits_for_the_server(start_server: StartServer, database: str) -> None:
-    """Rows stay while the server is away, and go to one that is there again."""
     config = {"app": fixed_ports()}
     server = start_server(config=config)
     server.stop()
@@ -205,9 +198,7 @@ def test_rows_that_are_refused_or_to_be_tried_again() -> None:
         ('{"store":true}', ["refused", "stored"], True),
     ],
 )
-def test_a_row_that_failed_is_pushed_again_if_it_can_help(
-    push: str, statuses: list[str], is_done: bool
-) -> None:
+def test_a_row_that_failed_is_pushed_again_if_it_helps(push: str, statuses: list[str], is_done: bool) -> None:
     publisher: Any = Server503(statuses, None)
     outcome = push_rows(publisher, "t", [OutboxRow(1, push.encode()), OutboxRow(2, b"{}")])
     assert (outcome.pushed, outcome.refused) == ([1, 2] if is_done else [], [])
