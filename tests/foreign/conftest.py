@@ -22,6 +22,9 @@ FOR_ALL: dict[str, Any] = {
     "history_size": 10,
     "history_seconds": 60,
 }
+ANYBODY = {"subscribe": "anybody"}
+HALF_OPEN = {"subscribe": "anybody", "publish": "subscribers"}
+RECENT = {"history_size": 20, "history_seconds": 300}
 CONFIG: dict[str, Any] = {
     "apps": {
         "shop": {
@@ -31,30 +34,13 @@ CONFIG: dict[str, Any] = {
             ],
             "channels": {
                 "talk": {"publish": "subscribers", "presence": True, "join_leave": True},
-                "past": {
-                    "subscribe": "anybody",
-                    "publish": "subscribers",
-                    "history_size": 20,
-                    "history_seconds": 300,
-                },
-                "prices": {
-                    "subscribe": "anybody",
-                    "publish": "subscribers",
-                    "history_size": 20,
-                    "history_seconds": 300,
-                    "delta": True,
-                },
-                "ledger": {"subscribe": "anybody", "publish": "subscribers", "history": "log", "delta": True},
-                "kept": {"subscribe": "anybody", "publish": "subscribers", "history": "log"},
-                "open": {"subscribe": "anybody"},
+                "past": {**HALF_OPEN, **RECENT},
+                "prices": {**HALF_OPEN, **RECENT, "delta": True},
+                "ledger": {**HALF_OPEN, "history": "log", "delta": True},
+                "kept": {**HALF_OPEN, "history": "log"},
+                "open": ANYBODY,
                 "few": {"user_limited": True},
-                "last": {
-                    "subscribe": "anybody",
-                    "history_size": 20,
-                    "history_seconds": 300,
-                    "recovery": True,
-                    "recovery_mode": "cache",
-                },
+                "last": {"subscribe": "anybody", **RECENT, "recovery": True, "recovery_mode": "cache"},
                 "latest": {"subscribe": "anybody", "history": "log", "recovery_mode": "cache"},
                 "shut": {"subscribe": "nobody"},
             },
@@ -72,10 +58,7 @@ CONFIG: dict[str, Any] = {
         "nameless": {
             "jwt": [{"algorithm": "HS256", "key": SECRET}],
             "anonymous_tokens": True,
-            "channels": {
-                "open": {"subscribe": "anybody"},
-                "users": {"subscribe": "anybody", "anonymous": False},
-            },
+            "channels": {"open": ANYBODY, "users": {**ANYBODY, "anonymous": False}},
         },
         "closed": {
             "jwt": [{"algorithm": "HS256", "key": SECRET}],
@@ -120,7 +103,6 @@ def run(scenario: Coroutine[Any, Any, None]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run the tests here that are coroutines."""
     if not iscoroutinefunction(pyfuncitem.function):
         return None
     names = signature(pyfuncitem.function).parameters
@@ -137,10 +119,8 @@ def token(user: str, algorithm: str = "HS256", seconds: int = 0, **claims: Any) 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server whose app ``shop`` has keys and channels, and whose app ``hall`` is open."""
-    one = Server(tmp_path_factory.mktemp("centrifugo"), config=CONFIG)
-    yield one
-    one.stop()
-    one.check()
+    with Server(tmp_path_factory.mktemp("centrifugo"), config=CONFIG) as one:
+        yield one
 
 
 @pytest.fixture(scope="session")
@@ -148,7 +128,5 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The same, and clients that do not log in or are silent are soon sent away."""
     websocket = {**CONFIG["websocket"], "client_silent_seconds": SILENT_SECONDS}
     config = {**CONFIG, "limits": {"login_seconds": 6}, "websocket": websocket}
-    one = Server(tmp_path_factory.mktemp("impatient"), config=config)
-    yield one
-    one.stop()
-    one.check()
+    with Server(tmp_path_factory.mktemp("impatient"), config=config) as one:
+        yield one

@@ -23,8 +23,6 @@ Handler = Callable[[Any], Awaitable[None]]
 
 
 class Events:
-    """Gathers what a client or a subscription reports."""
-
     def __init__(self) -> None:
         self._happened: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
 
@@ -38,7 +36,6 @@ class Events:
         return handler
 
     async def any(self) -> tuple[str, Any]:
-        """The next report, with its name."""
         async with asyncio.timeout(SECONDS):
             return await self._happened.get()
 

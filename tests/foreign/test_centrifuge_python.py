@@ -38,9 +38,7 @@ def code_of(error: pytest.ExceptionInfo[ReplyError]) -> int:
         ({"token": token("ann"), "path": "/connection/system:x/websocket"}, 4505),
     ],
 )
-async def test_a_refused_client_does_not_come_back(
-    server: Server, options: dict[str, Any], code: int
-) -> None:
+async def test_refused_clients_do_not_come_back(server: Server, options: dict[str, Any], code: int) -> None:
     assert await refused(server, **options) == code
 
 
@@ -139,9 +137,7 @@ async def test_a_publication_reaches_subscribers_with_its_author(server: Server,
 
 
 @pytest.mark.parametrize("by_api", [False, True], ids=["token", "api"])
-async def test_a_subscription_by_the_server_goes_on_after_a_gap(
-    start_server: StartServer, by_api: bool
-) -> None:
+async def test_subscriptions_by_the_server_go_on_after_a_gap(start_server: StartServer, by_api: bool) -> None:
     """The SDKs forget such a subscription when they receive ``unsubscribe``, and connect again after 3010."""
     server = start_server(config={**CONFIG, "limits": {"history_bytes": 4000}})
 

@@ -1,9 +1,10 @@
-"""The manifest and the service worker of the messages page, and how its files are sent."""
+"""The manifest and worker of the messages page, how its files are sent, and what its modules do in node."""
 
 import gzip
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,13 @@ import pytest
 from flask.testing import FlaskClient
 from PIL import Image
 
-from imserver.gateway.assets import STATIC
+from imserver.gateway.assets import SDK, STATIC
 from imserver.gateway.config.settings import Config
 from imserver.pages import blueprint, installable
 from imserver.pages.text import TEXT
 from tests.pages import page_sizes
 from tests.pages.test_routes import client_of
-from tests.sdk.node import run
+from tests.sdk.node import run, run_node
 from tests.tools import require
 from tools import icons
 
@@ -39,9 +40,7 @@ def shell_of(client: FlaskClient) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("language", "name"), [("en", "Messages"), ("zh", "消息")])
-def test_the_manifest_names_the_page_and_icons_that_exist(
-    client: FlaskClient, language: str, name: str
-) -> None:
+def test_the_manifest_names_page_and_icons_that_exist(client: FlaskClient, language: str, name: str) -> None:
     page = client.get(f"/home/messages?lang={language}").text
     found = re.search(r'<link rel="manifest" href="([^"]+)"', page)
     assert found
@@ -209,3 +208,41 @@ def test_the_page_names_each_module_that_it_will_need_soon_once(client: FlaskCli
     assert "static/messages/conversation.js" in following
     assert not set(first) & {*login, *following}
     assert {*first, *login, *following} < set(installable.modules())
+
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """The files laid out as the server serves them: the modules of sdk/js are in /sdk/."""
+    shutil.copytree(STATIC, tmp_path / "static")
+    (tmp_path / "sdk").mkdir()
+    for module in SDK.glob("*.js"):
+        shutil.copy(module, tmp_path / "sdk")
+    (tmp_path / "package.json").write_text('{"type": "module"}', encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.needs("tsc")
+def test_the_scripts_of_the_pages_have_no_type_errors(site: Path) -> None:
+    options = {
+        **dict.fromkeys(("allowJs", "strict", "noEmit"), True),
+        "target": "es2022",
+        "module": "nodenext",
+        "lib": ["es2023", "dom", "dom.iterable"],
+        "types": [],
+    }
+    config = {"compilerOptions": options, "include": ["static/**/*.js"]}
+    (site / "tsconfig.json").write_text(json.dumps(config), encoding="utf-8")
+    run([require("tsc"), "-p", str(site)])
+
+
+def test_the_modules_of_the_messages_page(site: Path) -> None:
+    shutil.copy(HERE.parent / "vectors" / "links.json", site)
+    run_node(*(str(shutil.copy(test, site)) for test in HERE.glob("messages.*.test.mjs")))
+
+
+@pytest.mark.needs("qr")
+def test_qr_codes() -> None:
+    run_node(str(HERE / "qr.test.mjs"))

@@ -1,4 +1,4 @@
-"""A chat has a name, a picture and a colour of its own: on the pages, and in what browsers install."""
+"""The colours of seals, names and chats: texts can be read; and a chat has a name, a picture and a colour."""
 
 import io
 import itertools
@@ -10,13 +10,64 @@ import pytest
 from flask.testing import FlaskClient
 from PIL import Image
 
+from imserver.gateway.assets import STATIC
 from imserver.gateway.config.settings import ApiSettings, Config, KeySettings
 from imserver.gateway.node.feature_list import check, load_with_locations
 from imserver.pages.declared import LONGEST_NAME, ChatSettings
 from imserver.pages.look import Look, contrast, palette
 from imserver.plugin.settings import ConfigError
-from tests.pages.test_colours import BACKGROUNDS, LEAST, themes
 from tests.pages.test_routes import client_of
+
+LEAST = 4.5
+BACKGROUNDS = ("paper", "surface", "raised", "hover", "theirs")
+"""Variables of theme.css: what names and seals may be on."""
+
+
+def themes() -> tuple[dict[str, str], dict[str, str]]:
+    light, dark = (STATIC / "theme.css").read_text("utf-8").split("@media (prefers-color-scheme: dark)", 1)
+    first, second = (dict(re.findall(r"--(\w+): (#\w{6});", each)) for each in (light, dark))
+    return first, second
+
+
+PEOPLE = (STATIC / "messages" / "people.css").read_text("utf-8")
+PAIR = r"light-dark\((#\w{6}), (#\w{6})\)"
+
+
+def test_sheets_that_are_loaded_later_have_no_rules_for_dark_themes() -> None:
+    """look.js changes such rules only in the sheets that are there when it runs."""
+    later = [
+        each
+        for each in (STATIC / "messages" / "later").iterdir()
+        if "color-scheme" in each.read_text("utf-8")
+    ]
+    assert not later, "use variables of theme.css, or light-dark()"
+
+
+@pytest.mark.parametrize(("grey", "known"), [("#000000", 21), ("#767676", 4.54), ("#ffffff", 1)])
+def test_contrast_is_that_of_wcag(grey: str, known: float) -> None:
+    assert contrast(grey, "#ffffff") == contrast("#ffffff", grey) == pytest.approx(known, abs=0.005)
+    assert contrast("#ff0000", "#0000ff") == pytest.approx(2.149, abs=0.005)
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_names_are_read_on_every_background(theme: int) -> None:
+    rows = re.findall(r"\.tint-(\d+) \{ --tint: (#\w{6}); --lit: (#\w{6}); \}", PEOPLE)
+    tints = {name: colours for name, *colours in rows}
+    (number,) = re.findall(r"HUES = (\d+)", (STATIC / "messages" / "people.js").read_text("utf-8"))
+    assert list(tints) == list(map(str, range(int(number))))
+    for name, colours in tints.items():
+        colour = colours[theme]
+        worst = min(contrast(colour, themes()[theme][each]) for each in BACKGROUNDS)
+        assert worst >= LEAST, (name, colour, worst)
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_the_signs_of_seals_are_read(theme: int) -> None:
+    stamps, stones = (re.findall(rf"--{name}: {PAIR}", PEOPLE) for name in ("stamp", "stone"))
+    assert len(stamps) == len(stones) == 2, "of people, and of groups"
+    for stamp, stone in zip(stamps, stones, strict=True):
+        assert contrast(stamp[theme], stone[theme]) >= LEAST
+
 
 KEYS = ApiSettings(keys=(KeySettings("k" * 20, ("push",)),))
 COLOURS = ["#" + "".join(part * 2 for part in parts) for parts in itertools.product("058bf", repeat=3)]

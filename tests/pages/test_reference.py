@@ -46,14 +46,11 @@ def page(client: FlaskClient, query: str = "", **headers: str) -> str:
 
 
 def words_of(text: str) -> str:
-    """What a person reads of a page."""
     return unescape(re.sub(r"<[^>]+>", "", text))
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_every_operation_is_shown_with_its_scope_fields_and_refusals(
-    client: FlaskClient, language: str
-) -> None:
+def test_every_operation_is_shown_with_scope_fields_and_refusals(client: FlaskClient, language: str) -> None:
     text = page(client, f"?lang={language}")
     articles = dict(re.findall(r'<article class="operation" id="(\w+)">(.*?)</article>', text, re.S))
     assert sorted(articles) == sorted(operation["operationId"] for _, _, operation in OPERATIONS)

@@ -10,7 +10,6 @@ import pytest
 from flask import Flask, Response, g
 from flask.testing import FlaskClient
 
-from imserver.gateway.auth.authority import AllowLists, Authority, Keys
 from imserver.gateway.auth.login_tokens import PageTokens
 from imserver.gateway.auth.tokens import Claims
 from imserver.gateway.config.settings import (
@@ -25,9 +24,9 @@ from imserver.gateway.config.settings import (
 from imserver.gateway.config.values import ConfigError, Locations
 from imserver.gateway.errors import Problems
 from imserver.gateway.process import Secret
-from imserver.gateway.transport.proxies import TrustedProxies
 from imserver.pages.address import check
 from imserver.pages.blueprint import create_pages, explain
+from tests.gateway.api import fakes as api
 
 SDK_MODULES = ("errors", "imserver", "messenger", "notifications", "notifications-worker")
 POLICY = (
@@ -36,43 +35,16 @@ POLICY = (
 )
 
 
-class FakeNode:
-    """What the pages need of a node."""
+class FakeNode(api.FakeNode):
+    """What the pages need of a node. An app with keys for session tokens is open to nobody without one."""
 
     def __init__(self, config: Config) -> None:
-        self.config = config
-        self.proxies = TrustedProxies(config.server.trusted_proxies)
-        self.page_tokens = PageTokens(config, Secret(b"s" * 32))
-        self.online: set[tuple[str, str]] = set()
-        self.tokens: dict[str, Claims] = {}
-        """Session token → what it is good for."""
-        self.tenants = SimpleNamespace(
-            resolve=lambda app: app, get=config.apps.get, names=lambda: sorted(config.apps)
-        )
-        self.logins = SimpleNamespace(
-            resolve=self.tenants.resolve,
-            is_open=lambda app: not self._wants_tokens(app),
-            is_closed=lambda app: False,
-            session_of=self.tokens.get,
-        )
-        self.keys = Keys(config, self.tenants.resolve)
-        self.authority = Authority(
-            self.keys,
-            self.page_tokens,
-            self.logins,  # type: ignore[arg-type]
-            SimpleNamespace(),  # type: ignore[arg-type]
-            AllowLists(),
-        )
-        self.hub = SimpleNamespace(is_online=lambda app, user: (app, user) in self.online)
-        self.features: dict[str, Any] = {}
+        super().__init__(config)
         self.http_port, self.ws_port = 8080, 8089
-        self.network: Any = self
+        self.tokens = self.session_tokens
         self.identity: Any = self
-        self.node: Any = self
-        self.overview = SimpleNamespace(known={}, leases=lambda: self.overview.known)
-
-    def _wants_tokens(self, app: str) -> bool:
-        return app in self.config.apps and bool(self.config.apps[app].jwt)
+        self.logins.is_open = lambda app: app not in config.apps or not config.apps[app].jwt
+        self.overview: Any = SimpleNamespace(known={}, leases=lambda: self.overview.known)
 
 
 def client_for(node: Any, document: Callable[[], bytes] = bytes) -> FlaskClient:
@@ -138,7 +110,7 @@ def test_the_room_is_the_one_asked_for_or_101(client: FlaskClient, query: str, a
 
 def test_name_and_token_belong_together(client: FlaskClient) -> None:
     data = page_data(open_home(client, "?appID=102").text)
-    tokens = PageTokens(Config(), Secret(b"s" * 32))
+    tokens = PageTokens(Config(), Secret(api.SECRET))
     assert tokens.fits("102", data["user"], data["token"])
     assert not tokens.fits("101", data["user"], data["token"])
     assert not tokens.fits("102", "somebody", data["token"])
@@ -227,9 +199,7 @@ def test_the_page_holds_no_inline_script_style_or_foreign_address(client: FlaskC
         assert not re.search(r"(?:src|href)=\"(?!/|#)", text)
 
 
-def test_the_host_a_trusted_proxy_or_the_configuration_says_where_the_websocket_is(
-    client: FlaskClient,
-) -> None:
+def test_the_host_a_trusted_proxy_or_a_setting_says_where_the_websocket_is(client: FlaskClient) -> None:
     assert page_data(open_home(client).text)["websocketUrl"] == "//127.0.0.1:8089/acc"
     behind = page_data(open_home(client, host="im.91vh.com").text)
     assert (behind["websocketUrl"], behind["seenHost"]) == ("//im.91vh.com/acc", "im.91vh.com")
@@ -374,7 +344,7 @@ def test_a_page_token_is_renewed_for_its_own_app_and_user_only(client: FlaskClie
     assert answer.status_code == 200
     assert answer.headers["Cache-Control"] == "no-store"
     assert answer.json["seconds"] == Config().api.page_token_seconds
-    assert PageTokens(Config(), Secret(b"s" * 32)).fits("101", data["user"], answer.json["token"])
+    assert PageTokens(Config(), Secret(api.SECRET)).fits("101", data["user"], answer.json["token"])
     assert renew(client, data["token"], "102", data["user"]).status_code == 401
     assert renew(client, data["token"], "101", "somebody").status_code == 401
 

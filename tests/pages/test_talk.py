@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +18,6 @@ def client() -> Iterator[FlaskClient]:
     config = Config()
     second = replace(config.apps["action:2"], store_conversations=True)
     node: Any = FakeNode(replace(config, apps={**config.apps, "action:2": second}))
-    node.tenants = SimpleNamespace(resolve=lambda app: app, get=node.config.apps.get)
     with client_for(node) as client:
         yield client
 

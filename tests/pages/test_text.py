@@ -1,4 +1,4 @@
-"""The table of texts."""
+"""The table of texts, and names for newcomers."""
 
 import json
 import re
@@ -10,6 +10,7 @@ from werkzeug.datastructures import LanguageAccept
 import imserver
 from imserver.gateway.assets import STATIC, TEMPLATES
 from imserver.pages.text import LANGUAGES, REFERENCE, TEXT, choose_language
+from imserver.pages.visitors import FIGURES, pick_name
 
 TEMPLATE_SOURCES = [path.read_text() for path in TEMPLATES.rglob("*.html")]
 SCRIPT_SOURCES = [path.read_text() for path in STATIC.rglob("*.js")]
@@ -125,3 +126,16 @@ def test_the_language(in_address: str, accepted: list[tuple[str, float]], langua
 def test_a_mention_of_all_is_known_by_its_name_in_each_language() -> None:
     (names,) = re.findall(r"ALL_NAMES = (\[.*?\]);", (STATIC / "messages" / "names.js").read_text("utf-8"))
     assert set(json.loads(names)) == {words["messages_all"] for words in TEXT.values()}
+
+
+@pytest.mark.parametrize("language", FIGURES)
+def test_every_name_is_a_valid_user_id(language: str) -> None:
+    figures = FIGURES[language]
+    assert len(figures) == len(set(figures)) > 150
+    assert all(len(f"{name}-abcdef".encode()) < 20 for name in figures)
+    assert all(name.isascii() for name in FIGURES["en"]), "an English keyboard has these letters"
+    given = [pick_name(language) for _ in range(1000)]
+    assert len(set(given)) == len(given)
+    assert all(
+        name.partition("-")[0] in FIGURES[language] and len(name.partition("-")[2]) == 6 for name in given
+    )

@@ -1,4 +1,4 @@
-// The rules of imserver-react-native that need no server: what the phone stores, push tokens, notifications, libraries. tests/sdk/test_native.py runs it.
+// The rules of imserver-react-native that need no server: what the phone stores, push tokens, notifications, libraries. tests/sdk/test_sdk.py runs it.
 import assert from "node:assert/strict";
 import { beforeEach, it } from "node:test";
 

@@ -1,4 +1,4 @@
-// imserver-react-native against a real server, whose addresses the environment names. tests/sdk/test_native.py runs it.
+// imserver-react-native against a real server, whose addresses the environment names. tests/sdk/test_sdk.py runs it.
 import assert from "node:assert/strict";
 import { afterEach, it } from "node:test";
 

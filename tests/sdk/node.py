@@ -2,11 +2,13 @@
 
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+from tests.processes import running
 from tests.support import ROOT
 from tests.tools import NODE_MODULES, require
 
@@ -47,10 +49,20 @@ def run(command: Sequence[str], folder: Path | None = None, **environment: str) 
 
 
 def run_node(*arguments: str, **environment: str) -> None:
-    """Run node's test runner."""
     timeout = f"--test-timeout={NODE_SECONDS * 1000}"
     shown = run([require("node"), *NODE_FLAGS, "--test", timeout, *arguments], **environment)
     assert "pass 0" not in shown
+
+
+@contextmanager
+def printing(output: Path, script: Path, **environment: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """A script that Node.js runs while this is entered; it prints to a file. Its input ends with it."""
+    command, given = [require("node"), *NODE_FLAGS, str(script)], {**os.environ, **environment}
+    with (
+        output.open("w") as printed,
+        running(command, stdin=subprocess.PIPE, stdout=printed, env=given) as process,
+    ):
+        yield process
 
 
 def npm(*arguments: str, folder: Path) -> str:
@@ -80,6 +92,5 @@ def install_packages(folder: Path) -> Path:
 
 
 def bundle(entry: Path, output: Path, *flags: str) -> bytes:
-    """Bundle a module for browsers with esbuild; returns the bundle."""
     run([require("esbuild"), str(entry), "--bundle", "--format=esm", f"--outfile={output}", *flags])
     return output.read_bytes()

@@ -23,7 +23,6 @@ HERE = Path(__file__).parent
 BUNDLE_BYTES = 12 * 1024
 """Most of a browser bundle without Messenger, compressed."""
 MESSENGER_BUNDLE_BYTES = 20 * 1024
-"""With Messenger."""
 PHONE_BUNDLE_BYTES = 18 * 1024
 """The package for React Native with its chat screen, without React and React Native."""
 MINIPROGRAM_BYTES = 40 * 1024
@@ -72,11 +71,8 @@ def test_the_error_tables_are_those_of_the_python_client() -> None:
     module = (SDK / "js" / "errors.js").as_uri()
     script = f'console.log(JSON.stringify(await import("{module}")))'
     shown = json.loads(run([require("node"), "--input-type=module", "-e", script]))
-    for name, table in (
-        ("CLOSE_CODES", CLOSE_CODES),
-        ("REPLY_CODES", REPLY_CODES),
-        ("PROBLEM_CODES", PROBLEM_CODES),
-    ):
+    tables = {"CLOSE_CODES": CLOSE_CODES, "REPLY_CODES": REPLY_CODES, "PROBLEM_CODES": PROBLEM_CODES}
+    for name, table in tables.items():
         rows = [ErrorRow(int(code) if code.isdecimal() else code, *row) for code, row in shown[name].items()]
         assert rows == list(table.values())
 

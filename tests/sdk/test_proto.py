@@ -5,19 +5,7 @@ from typing import Any
 
 import pytest
 
-from imserver.dialects.protobuf.wire import (
-    FULL_COMMANDS,
-    KINDS,
-    MESSAGE_TYPES,
-    SIGNALS,
-    ChatLogin,
-    ChatMessage,
-    FullProtobufDialect,
-    Recovered,
-    as_full_message,
-    refusal,
-    uplink_ack,
-)
+from imserver.dialects.protobuf import wire
 from imserver.gateway.model import ChannelPart, Reply, Request, Signal, StreamPart
 from imserver.messenger.messages.commands import SearchFilter
 from imserver.messenger.messages.message_commands import (
@@ -41,7 +29,7 @@ MESSAGES = {
     name: {int(number): (word, kind, way) for way, kind, word, number in _FIELD.findall(body)}
     for name, body in re.findall(r"message (\w+) \{(.*?)\}", TEXT, re.DOTALL)
 }
-dialect = FullProtobufDialect()
+dialect = wire.FullProtobufDialect()
 ENTRY = Message(9, 5, 2, "ann", ("ann", "bob"), "edit", "picture", b"{}", "mine", 1, 8, b"{}")
 OWN = Message(9, 5, 2, "266", ("266", "267"), "edit", "picture", b"{}", "mine", 1, 8, b"{}")
 
@@ -70,19 +58,19 @@ def data_of(payload: bytes | None) -> bytes:
 
 
 def test_messages_are_declared_as_they_are_written() -> None:
-    written("Message", *(as_full_message(each).SerializeToString() for each in (ENTRY, OWN)))
+    written("Message", *(wire.as_full_message(each).SerializeToString() for each in (ENTRY, OWN)))
     written("PushMsg", data_of(dialect.encode_message(ENTRY)))
     written(
         "ACKMsg",
-        data_of(uplink_ack(1, 2)),
-        data_of(refusal(1003, 3, 7)),
-        answer("login", Recovered(True, True)),
+        data_of(wire.uplink_ack(1, 2)),
+        data_of(wire.refusal(1003, 3, 7)),
+        answer("login", wire.Recovered(True, True)),
     )
-    written("SyncOutputMsg", data_of(dialect.page([as_full_message(OWN)], True, True)))
+    written("SyncOutputMsg", data_of(dialect.page([wire.as_full_message(OWN)], True, True)))
     written("HistoryOutputMsg", answer("history", EntryPage([ENTRY.view()], True)))
     written("SearchOutputMsg", answer("search", SearchPage([ENTRY.view()], True, 7)))
-    written("OutputBatch", uplink_ack(1, 2))
-    written("Output", protobuf.fields(uplink_ack(1, 2))[0][1])
+    written("OutputBatch", wire.uplink_ack(1, 2))
+    written("Output", protobuf.fields(wire.uplink_ack(1, 2))[0][1])
 
 
 def test_lists_are_declared_as_they_are_written() -> None:
@@ -133,7 +121,7 @@ def test_each_field_of_a_request_is_read(kind: int, name: str) -> None:
     found = [getattr(command, field) for field in command.__struct_fields__]
     if name == "HideMsg":
         assert found == [(ord("7"), ord("1"))]
-    elif isinstance(command, ChatLogin):
+    elif isinstance(command, wire.ChatLogin):
         assert found == values
     elif name in (others := {"HistoryMsg": [-1, ()], "ReceiptsMsg": [0]}):
         assert (list(map(str, found[:3])), found[3:]) == (list(map(str, values)), others[name])
@@ -148,16 +136,16 @@ def test_each_field_of_a_message_is_read() -> None:
     command = dialect.decode(
         protobuf.message(7, protobuf.SentMessage(1, 2, 3, 4, b"5", 6, 8), "mine", **more)
     ).command  # type: ignore[arg-type]
-    assert command == ChatMessage(7, 1, 2, 3, 4, b"5", 8, "mine", 2, 9, b"{}")
+    assert command == wire.ChatMessage(7, 1, 2, 3, 4, b"5", 8, "mine", 2, 9, b"{}")
     assert list(MESSAGES["UpMsg"]) == [1, 2, 3]
 
 
 def test_enums_have_the_numbers_of_the_code() -> None:
     words = {number: word.partition("_")[2].lower() for number, word in ENUMS["CmdType"].items()}
-    assert {number: words[number] for number in FULL_COMMANDS} == {
-        number: name for number, (name, _) in FULL_COMMANDS.items()
+    assert {number: words[number] for number in wire.FULL_COMMANDS} == {
+        number: name for number, (name, _) in wire.FULL_COMMANDS.items()
     }
-    assert [word.partition("_")[2].lower() for word in ENUMS["Kind"].values()] == list(KINDS)
-    assert [word.partition("_")[2].lower() for word in ENUMS["SignalKind"].values()][1:] == list(SIGNALS)
+    assert [word.partition("_")[2].lower() for word in ENUMS["Kind"].values()] == list(wire.KINDS)
+    assert [word.partition("_")[2].lower() for word in ENUMS["SignalKind"].values()][1:] == list(wire.SIGNALS)
     types = [word.partition("_")[2].lower() for word in ENUMS["MessageType"].values()]
-    assert types[1:] == list(MESSAGE_TYPES)
+    assert types[1:] == list(wire.MESSAGE_TYPES)

@@ -1,8 +1,6 @@
 """Pusher's clients in Node.js: the tests in ``pusher.test.mjs``."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,8 @@ import yaml
 from tests.conftest import StartServer
 from tests.docs.markdown import Block, blocks
 from tests.ports import fixed_ports, free_ports
-from tests.processes import end, spawn
-from tests.sdk.node import NODE_FLAGS, run_node
+from tests.processes import spawn
+from tests.sdk.node import NODE_FLAGS, printing, run_node
 from tests.support import ROOT, Server, eventually
 from tests.tools import NODE_MODULES, require
 
@@ -26,7 +24,6 @@ PUSHER = {"app_id": "7", "key": "shopkey", "secret": "the secret of the shop"}
 
 
 def server_options(server: Server) -> dict[str, Any]:
-    """Where clients and back ends find the app."""
     return {**PUSHER, "host": "127.0.0.1", "port": server.ws.port, "http_port": server.http.port}
 
 
@@ -41,7 +38,6 @@ def test_the_clients_of_pusher(start_server: StartServer, http_server: str) -> N
 
 
 def with_ports(block: Block, server: Server) -> str:
-    """An example of the guide with the ports of a server."""
     return block.text.replace("8080", str(server.http.port)).replace("8089", str(server.ws.port))
 
 
@@ -55,15 +51,12 @@ def test_the_guide_s_client_and_back_ends_meet_on_one_machine(
     (tmp_path / "node_modules").symlink_to(NODE_MODULES)
     for name, block in (("client", client), ("back_end", back_end)):
         (tmp_path / f"{name}.mjs").write_text(with_ports(block, server), encoding="utf-8")
-    node = [require("node"), *NODE_FLAGS]
     output = tmp_path / "output.txt"
-    with output.open("w") as printed:
-        process = spawn([*node, str(tmp_path / "client.mjs")], stdout=printed)
     commands = {
-        "hello from Node.js": [*node, str(tmp_path / "back_end.mjs")],
+        "hello from Node.js": [require("node"), *NODE_FLAGS, str(tmp_path / "back_end.mjs")],
         "hello from Python": [sys.executable, "-c", with_ports(python, server)],
     }
-    try:
+    with printing(output, tmp_path / "client.mjs"):
         for text, command in commands.items():
 
             def received(text: str = text, command: list[str] = command) -> bool:
@@ -71,8 +64,6 @@ def test_the_guide_s_client_and_back_ends_meet_on_one_machine(
                 return text in output.read_text()
 
             eventually(received, 200, text)
-    finally:
-        end(process)
 
 
 @pytest.mark.full("programs")
@@ -80,20 +71,9 @@ def test_pusher_js_comes_back_after_a_restart(start_server: StartServer, tmp_pat
     config = {"app": fixed_ports(), "apps": {"shop": {"pusher": PUSHER}}}
     server = start_server(config=config)
     output = tmp_path / "states.txt"
-    with output.open("w") as states:
-        process = spawn(
-            [require("node"), *NODE_FLAGS, str(HERE / "pusher_stay.mjs")],
-            stdin=subprocess.PIPE,
-            stdout=states,
-            env={**os.environ, "PUSHER_OPTIONS": json.dumps(server_options(server))},
-        )
-    try:
+    with printing(output, HERE / "pusher_stay.mjs", PUSHER_OPTIONS=json.dumps(server_options(server))):
         eventually(lambda: "subscribed" in output.read_text(), what="subscribed")
         server.stop()
         eventually(lambda: "error 4200" in output.read_text(), what="the server says that it stops")
         start_server(config=config, folder=server.folder)
         eventually(lambda: output.read_text().count("subscribed") == 2, what="subscribed again")
-    finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        end(process)
