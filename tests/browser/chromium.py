@@ -49,6 +49,15 @@ const [selector, text] = arguments;
 return [...document.querySelectorAll(selector)].some((each) => each.textContent.includes(text));
 """
 
+_PICK = """
+const [selector, text, within] = arguments;
+const is = (each) =>
+  within ? each.querySelector(within)?.textContent === text : each.textContent.includes(text);
+const found = [...document.querySelectorAll(selector)].find(is);
+found?.click();
+return Boolean(found);
+"""
+
 _CONTENT = """
 const content = (bubble) => [...bubble.childNodes].filter((each) => each.className !== "when")
   .map((each) => each.textContent).join("");
@@ -121,17 +130,11 @@ class Page:
     # --- the tab --------------------------------------------------------------------------------------------
 
     def command(self, method: str, **parameters: Any) -> Any:
-        """A command of the DevTools protocol."""
         return self.driver.execute_cdp_cmd(method, parameters)
 
     def resize(self, width: int, height: int, dark: bool = False) -> None:
-        self.command(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=height,
-            deviceScaleFactor=1,
-            mobile=False,
-        )
+        size = {"width": width, "height": height, "deviceScaleFactor": 1}
+        self.command("Emulation.setDeviceMetricsOverride", **size, mobile=False)
         features = {"prefers-color-scheme": "dark" if dark else "light", "prefers-reduced-motion": "reduce"}
         self.command(
             "Emulation.setEmulatedMedia",
@@ -146,12 +149,8 @@ class Page:
 
     def texts(self, selector: str) -> list[str]:
         """The texts of all matching elements, shown or not, read in one go."""
-        return list(
-            self.run(
-                "return [...document.querySelectorAll(arguments[0])].map((each) => each.textContent)",
-                selector,
-            )
-        )
+        script = "return [...document.querySelectorAll(arguments[0])].map((each) => each.textContent)"
+        return list(self.run(script, selector))
 
     def shown(self, selector: str) -> bool:
         return bool(
@@ -165,6 +164,10 @@ class Page:
         """
         for each in selectors:
             eventually(lambda each=each: self.run(_CLICK, each), what=f"{each} is shown, and clicked")
+
+    def pick(self, selector: str, text: str, within: str = "") -> None:
+        """Click the first match with this text, or with it as the whole text ``within`` it."""
+        self.gives(_PICK, True, selector, text, within)
 
     def write(self, selector: str, *keys: str) -> None:
         """Keys, to what matches as soon as it is shown."""
@@ -207,7 +210,6 @@ class Page:
         self._wait(look, lambda: f"{script} {arguments} gives {value}, not {found}")
 
     def awaited(self, script: str, *arguments: Any) -> Any:
-        """The result of a script that may wait for promises."""
         return self.run(f"return (async function () {{ {script} }}).apply(null, arguments)", *arguments)
 
     @staticmethod
@@ -236,7 +238,6 @@ class Page:
         self.awaited(frame * 3)
 
     def press(self, *keys: str) -> None:
-        """Keys, to whatever has the focus."""
         self.driver.switch_to.active_element.send_keys(*keys)
 
     @property
@@ -283,7 +284,6 @@ class Page:
 
     @property
     def own(self) -> list[str]:
-        """The bubbles on the right."""
         own: list[str] = self.run(
             f"{_CONTENT} return [...document.querySelectorAll('#log .line.own .bubble')].map(content)"
         )
@@ -300,7 +300,6 @@ class Page:
         self.online()
 
     def say(self, text: str) -> None:
-        """Type a text and press Enter."""
         new_line, field = Keys.SHIFT + Keys.ENTER + Keys.NULL, self.find("#message")
         for part in _BEYOND_BMP.split(text):
             if _BEYOND_BMP.fullmatch(part):  # some versions of the driver have no keys for these

@@ -8,12 +8,12 @@ import base64
 import io
 import json
 import math
-import struct
 import urllib.request
 import wave
-from collections.abc import Sequence
+from array import array
 from functools import cached_property
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw
@@ -75,12 +75,6 @@ return Boolean(line);
 close it.
 """
 
-CHOOSE = """
-const found = [...document.querySelectorAll(".conversation")]
-  .find((each) => each.querySelector("b")?.textContent === arguments[0]);
-found?.click();
-return Boolean(found);
-"""
 LINE = """
 window.line = (() => {
   const open = new Set();
@@ -115,7 +109,6 @@ def address(server: Server, language: str = "en") -> str:
 
 
 def open_page(browser: Browser, server: Server, language: str = "en", **how: Any) -> Page:
-    """The page, before a login."""
     return browser.open(address(server, language), forget=True, **how)
 
 
@@ -148,13 +141,11 @@ class Account(User):
         self.nickname = nickname
 
     def log_in(self, page: Page) -> Page:
-        """Log in on the page."""
         fill(login_form(page), identifier=self.phone, password=PASSWORD)
         page.gives(STATE, "online")
         return page
 
     def create_group(self, name: str, *members: Account) -> int:
-        """The conversation of a new group."""
         people = [each.user for each in members]
         return int(self.post("groups/create", name=name, members=people)["group"])
 
@@ -173,13 +164,11 @@ class Account(User):
                 api.batch([("push", self._push(to, text=text)) for text in texts[start : start + _BATCH]])
 
     def send(self, to: Account | int, type: str, data: dict[str, Any]) -> None:
-        """Send a message of another type."""
         with Api(self.server.http_url, timeout_seconds=60) as api:
             api.call("POST", "push", self._push(to, type=type, data=data))
 
     @property
     def newest(self) -> int:
-        """The conversation of the newest message."""
         return int(self.get("conversations")["conversations"][0]["conversation"])
 
     def history(self, conversation: int) -> list[dict[str, Any]]:
@@ -198,7 +187,6 @@ class Account(User):
         return int(rows[-1]["id"])
 
     def read(self, conversation: int) -> None:
-        """Mark all its messages as read."""
         self.post("messages/read", conversation=conversation, id=self.id_of(conversation))
 
     def _push(self, to: Account | int, **content: object) -> dict[str, Any]:
@@ -238,12 +226,10 @@ class Chat(Page):
 
     @property
     def field(self) -> Any:
-        """The text box of the open conversation."""
         return self.named("field", self.word("message"))
 
     @property
     def messages(self) -> list[str]:
-        """The texts of the drawn messages."""
         return self.texts("[role=log] article .text")
 
     # --- actions --------------------------------------------------------------------------------------------
@@ -255,7 +241,6 @@ class Chat(Page):
         eventually(lambda: self.run(script, role, name, within), what=f"{role} {name!r} is clicked")
 
     def open(self, conversation: int, *texts: str) -> None:
-        """Open a conversation by its address, and wait for these messages, if any are named."""
         self.go(f"#c/{conversation}")
         self.sees("#composer")
         if texts:
@@ -263,7 +248,7 @@ class Chat(Page):
 
     def choose(self, name: str) -> None:
         """Open a conversation of the list by its name."""
-        self.gives(CHOOSE, True, name)
+        self.pick(".conversation", name, within="b")
         self.has("#conversation-name", name)
 
     def reads(self, *texts: str) -> None:
@@ -280,7 +265,6 @@ class Chat(Page):
         eventually(lambda: self.run(MENU, text, choice), what=f"{choice or 'the menu'} of {text!r}")
 
     def act(self, text: str, word: str) -> None:
-        """Choose the line with this key of the table of texts."""
         self.menu(text, self.word(word))
 
     def cut(self) -> None:
@@ -290,7 +274,6 @@ class Chat(Page):
         eventually(lambda: self.state != "online", what="the page is offline")
 
     def mend(self) -> None:
-        """Give the network back."""
         self.run("window.line.mend()")
         self._network(offline=False)
         self.online()
@@ -305,7 +288,6 @@ class Chat(Page):
 
 
 def picture(width: int, height: int, hue: int) -> bytes:
-    """A landscape as a JPEG file."""
     image = Image.new("RGB", (width, height))
     pen = ImageDraw.Draw(image)
     for y in range(height):
@@ -327,79 +309,21 @@ def picture(width: int, height: int, hue: int) -> bytes:
 
 def voice(seconds: int) -> bytes:
     """A tone that swells and fades, as a WAV file."""
-    rate = 8000
-    file = io.BytesIO()
+    rate, file = 8000, io.BytesIO()
     with wave.open(file, "wb") as sound:
-        sound.setnchannels(1)
-        sound.setsampwidth(2)
-        sound.setframerate(rate)
-        loud = (
-            9000 * abs(math.sin(at / rate * 1.7)) * math.sin(at / rate * 2 * math.pi * 220)
-            for at in range(seconds * rate)
-        )
-        sound.writeframes(b"".join(struct.pack("<h", int(each)) for each in loud))
+        sound.setparams((1, 2, rate, 0, "NONE", ""))
+        times = (number / rate for number in range(seconds * rate))
+        loud = (9000 * abs(math.sin(at * 1.7)) * math.sin(at * 440 * math.pi) for at in times)
+        sound.writeframes(array("h", map(int, loud)).tobytes())
     return file.getvalue()
 
 
 _WAVE = [int(31 * abs(math.sin(at / 5) * math.sin(at / 17 + 1))) for at in range(48)]
 
-TEXTS = {
-    "en": (
-        "Good morning! Did the parcel arrive?",
-        "It did, around nine. The box was *soaked*, but everything inside is dry.",
-        "Great. I wrote it down at https://example.com/parcels/4711",
-        "Can you try `make serve` again? It starts here now.",
-        "Works:\n```\nlistening on http://127.0.0.1:8080\n```",
-        "👍",
-        "Lunch at twelve? The place on the corner has noodles today.",
-        "Yes please",
-        "I have a call until ten past, start without me.",
-    ),
-    "zh": (
-        "早上好！包裹到了吗？",
-        "九点左右到的。箱子*湿透*了，里面都是干的。",
-        "太好了。我记在 https://example.com/parcels/4711 了",
-        "再试一次 `make serve`？我这里已经能启动了。",
-        "可以：\n```\nlistening on http://127.0.0.1:8080\n```",
-        "👍",
-        "十二点吃饭？拐角那家今天有面。",
-        "好的",
-        "我有个会到十二点十分，你们先吃。",
-    ),
-    "ar": (
-        "صباح الخير! هل وصل الطرد؟",
-        "نعم، نحو التاسعة. كان الصندوق *مبتلًا*، لكن ما بداخله جاف.",
-        "ممتاز. كتبته في https://example.com/parcels/4711",
-        "هل تجرب `make serve` مرة أخرى؟ إنه يعمل عندي الآن.",
-        "يعمل:\n```\nlistening on http://127.0.0.1:8080\n```",
-        "👍",
-        "غداء عند الثانية عشرة؟ في المطعم عند الزاوية معكرونة اليوم.",
-        "نعم، من فضلك",
-        "لديّ مكالمة حتى الثانية عشرة وعشر دقائق، ابدؤوا من دوني.",
-    ),
-}
-NAMES = {
-    "en": ("Ann", "Bob", "Cat", "Tea at five", "Menu"),
-    "zh": ("安安", "小波", "阿凯", "五点喝茶", "菜单"),
-    "ar": ("آن", "بوب", "كات", "شاي الخامسة", "قائمة الطعام"),
-}
-"""Of three people, a group and a bot."""
-
-
-GUIDE = {
-    "en": ("Weather", "Rain, sun and wind for your town.", "The weather of today", "A good hour for a walk"),
-    "zh": ("天气", "你所在城市的阴晴与风力。", "今天的天气", "适合散步的时间"),
-    "ar": ("الطقس", "المطر والشمس والرياح في مدينتك.", "طقس اليوم", "ساعة مناسبة للمشي"),
-}
-
-TEAMS = {
-    "en": ("Launch", "Mira Joy", "Jörg Kern", "Marjorie Bell", "Joan Park", "Renée Roux"),
-    "zh": ("发布会", "王小伟", "李小梅", "张小明", "陈小红", "刘小军"),
-    "ar": ("الإطلاق", "نورة سالم", "نور الدين", "أنوار خليل", "منور حداد", "سلمى نوري"),
-}
-"""A group and five colleagues."""
-WORDS_OF_NAMES = {"en": "j", "zh": "小", "de": "j", "ar": "ن"}
-"""What finds some of them. Germans talk English."""
+STORIES = json.loads(Path(__file__).with_name("story.json").read_text(encoding="utf-8"))
+"""Language → what people write, the names of three, a group and a bot, a bot that is offered with its
+description and commands, a group with five colleagues, and a part of some of their names.
+"""
 
 
 class Story:
@@ -407,11 +331,11 @@ class Story:
 
     def __init__(self, server: Server, language: str) -> None:
         self.language = language
-        self.shown_language = shown_language = language if language in TEXTS else "en"
-        *names, group, bot = NAMES[shown_language]
+        self.words = STORIES.get(language, STORIES["en"])  # Germans talk English
+        *names, group, bot = self.words["names"]
         self.ann, self.bob, self.cat = people = [Account(server, name) for name in names]
         self.group = self.ann.create_group(group, self.bob, self.cat)
-        self.texts = texts = TEXTS[shown_language]
+        self.texts = texts = self.words["texts"]
         for turn in range(12):
             for number, text in enumerate(texts):
                 people[(turn + number) % 3].say(self.group, text)
@@ -457,7 +381,7 @@ class Story:
         rows = (("Udon", "Risotto"), ("OK",))
         buttons = [[{"text": each, "value": each} for each in row] for row in rows]
         self.bot.post("messages/send", to=self.ann.user, text=text, buttons=buttons)
-        nickname, description, *meanings = GUIDE[self.shown_language]
+        nickname, description, *meanings = self.words["guide"]
         self.guide = self.cat.bot(f"guide_{self.language}", nickname=nickname)
         named = zip(("today", "walk"), meanings, strict=True)
         commands = [{"name": name, "description": text} for name, text in named]
@@ -467,7 +391,7 @@ class Story:
     @cached_property
     def team(self) -> int:
         """A group whose members can be searched, with links that have previews."""
-        name, *colleagues = TEAMS[self.shown_language]
+        name, *colleagues = self.words["team"]
         server = self.ann.server
         members = [Account(server, each) for each in colleagues]
         group = self.ann.create_group(name, self.bob, self.cat, *members)
@@ -496,11 +420,9 @@ class Story:
 
     @cached_property
     def writer(self) -> User:
-        """A bot whose answers grow."""
         return self.ann.bot(f"writer_{self.language}", nickname="Robo")
 
     def open(self, browser: Browser, language: str, **how: Any) -> Chat:
-        """The page of the first account."""
         return Chat(browser, self.ann, language=language, **how)
 
 
@@ -511,12 +433,6 @@ def media(stored: dict[str, Any]) -> dict[str, Any]:
 
 
 def save(page: Page, path: Any) -> None:
-    """A picture of the window."""
     shot = page.command("Page.captureScreenshot", format="png")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(base64.b64decode(shot["data"]))
-
-
-def shown(rows: Sequence[str]) -> list[str]:
-    """Texts without the white space of the layout."""
-    return [" ".join(row.split()) for row in rows]

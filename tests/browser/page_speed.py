@@ -92,14 +92,9 @@ def measure(server: Server, browser: Browser, messages: int) -> str:
 
 
 def main() -> None:
-    """The command."""
     messages, size = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000, sizes()
-    parts = (
-        ("at first", size.first),
-        ("all scripts", size.script),
-        ("SDK", size.sdk),
-        ("styles", size.style),
-    )
+    names = {"at first": size.first, "all scripts": size.script, "SDK": size.sdk, "styles": size.style}
+    parts = names.items()
     print("gzip:", ", ".join(f"{name} {count / 1024:.1f} KB" for name, count in parts))
     try:
         with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as (server, browser):

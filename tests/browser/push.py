@@ -96,7 +96,6 @@ class DevTools:
         return heard["result"]
 
     def run(self, script: str) -> Any:
-        """The result of a script, or of its promise."""
         result = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
@@ -127,7 +126,6 @@ class PushedBrowser(ExitStack):
         self._whole.call("Browser.setPermission", **named, origin=self.origin)
 
     def posts(self) -> list[bytes]:
-        """What the push service got, decrypted."""
         return [self.device.decrypt(post.body) for post in self.service.posts if post.path == self.path]
 
     def pushed(self, number: int) -> bytes:
@@ -160,7 +158,6 @@ class PushedBrowser(ExitStack):
             tools.call("ServiceWorker.deliverPushMessage", origin=self.origin, **push)
 
     def run(self, script: str) -> Any:
-        """Run a script in the worker. The connection stays, so that the worker does not end."""
         if self._worker is None:
             self._worker = self.enter_context(self._tools("service_worker"))
             self._worker.run(_DISPLAY)

@@ -25,7 +25,7 @@ from imserver.gateway.assets import DEFAULT_CONFIG
 from imserver.gateway.config.yaml import read_yaml
 from imserver.pages.text import LANGUAGES
 from tests.browser.chromium import Browser, Page
-from tests.browser.messenger import APP, WORDS_OF_NAMES, Chat, Story, save
+from tests.browser.messenger import APP, Chat, Story, save
 from tests.integration.v1 import call
 from tests.support import ROOT, Server, eventually
 
@@ -36,7 +36,6 @@ CONFIG: Final = {
     | {APP: {"accounts": {"guests": True, "search": True}, "previews": True}},
     "previews": {"allow_loopback": True},
 }
-"""Of a server that has all views."""
 PASTE_PICTURES: Final = """
 const transfer = new DataTransfer();
 for (const name of "abc") {
@@ -51,15 +50,8 @@ const event = new ClipboardEvent("paste", { clipboardData: transfer, bubbles: tr
 document.querySelector("#message").dispatchEvent(event);
 """
 ADMIN_VIEWS: Final = (
-    "people",
-    "connections",
-    "reports",
-    "refusals",
-    "apps",
-    "webhooks",
-    "notifications",
-    "nodes",
-    "audit",
+    *("people", "connections", "reports", "refusals", "apps"),
+    *("webhooks", "notifications", "nodes", "audit"),
 )
 PAGES: Final = {
     "start": ("/", "h1"),
@@ -122,7 +114,6 @@ def _write(selector: str, text: str) -> Step:
 
 
 def _more(count: int, selector: str) -> Step:
-    """Wait for more than so many."""
     return lambda chat, _: eventually(lambda: len(chat.texts(selector)) > count, what=f"more {selector}")
 
 
@@ -138,7 +129,7 @@ def _show(selector: str) -> Step:
 
 def _names(field: str, found: str) -> tuple[Step, ...]:
     """Look for colleagues by a part of their names."""
-    return (lambda chat, story: chat.write(field, WORDS_OF_NAMES[story.language]), _more(1, found))
+    return (lambda chat, story: chat.write(field, story.words["part_of_names"]), _more(1, found))
 
 
 def _menu(chat: Chat, _: Story) -> None:
@@ -289,7 +280,6 @@ VIEWS: Final[dict[str, tuple[Step, ...]]] = {
 
 
 def show(view: str, chat: Chat, story: Story) -> None:
-    """Take the steps that lead to a view, and wait until it is shown."""
     *steps, last = VIEWS[view]
     for step in steps:
         if isinstance(step, str):
@@ -358,7 +348,6 @@ def make(target: Path) -> int:
 
 
 def in_language(path: str, language: str) -> str:
-    """The address of a page in a language."""
     before, mark, part = path.partition("#")
     return f"{before}{'&' if '?' in before else '?'}lang={language}{mark}{part}"
 
@@ -430,7 +419,6 @@ def make_readme_picture(target: Path) -> int:
 
 
 def main() -> None:
-    """The command."""
     (what,) = sys.argv[1:] or ["build/screenshots"]
     kinds = {
         "gallery": (make_gallery, ROOT / "docs/images/gallery"),

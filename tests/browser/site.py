@@ -26,7 +26,6 @@ def page_of(folder: Path, script: Path) -> Path:
 
 
 def run_page(page: Page, location: dict[str, Any]) -> Any:
-    """What ``window.run`` of a page gives, or its error."""
     page.driver.set_script_timeout(90)
     script = """
         const [location, done] = arguments;

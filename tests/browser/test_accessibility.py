@@ -32,13 +32,13 @@ LOOKS = (("zh", False, PHONE), ("de", True, PHONE), ("ar", False, DESKTOP), ("en
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Demo mode, with a user online."""
     config = CONFIG | {"websocket": {"heartbeat_seconds": 3600}}
-    server = Server(tmp_path_factory.mktemp("server"), config=config)
-    with connect(server.ws_url, proxy=None, ping_interval=None) as socket:
+    with (
+        Server(tmp_path_factory.mktemp("server"), config=config) as server,
+        connect(server.ws_url, proxy=None, ping_interval=None) as socket,
+    ):
         socket.send(json.dumps({"seq": "1", "cmd": "login", "data": {"userID": "ann", "appID": 101}}))
         assert json.loads(socket.recv(60))["response"]["code"] == 200
         yield server
-    server.stop()
-    server.check()
 
 
 def violations(page: Page) -> list[str]:
@@ -64,10 +64,8 @@ def violations(page: Page) -> list[str]:
 def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Story]]:
     """A server whose chat has a name and a light colour."""
     config = CONFIG | {"chat": {"name": "Tea house", "colour": "#f0b429"}}
-    server = Server(tmp_path_factory.mktemp("named"), config=config)
-    yield server, Story(server, "en")
-    server.stop()
-    server.check()
+    with Server(tmp_path_factory.mktemp("named"), config=config) as server:
+        yield server, Story(server, "en")
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

@@ -8,7 +8,7 @@ import pytest
 
 from tests.browser.conftest import Pair
 from tests.browser.messenger import Account, Chat
-from tests.browser.test_inbox import MENU, focus
+from tests.browser.test_navigation import MENU, focus
 from tests.conftest import StartServer
 from tests.lamp_page import install
 

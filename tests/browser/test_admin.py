@@ -45,7 +45,6 @@ class Admin(Page):
     taps = 0
 
     def look_up(self, text: str, label: str) -> None:
-        """Type into the box, and tap a hit."""
         self.run("document.activeElement.blur()")
         self.press("/")
         eventually(lambda: self.focused == "find", what="the box has the focus")
@@ -70,12 +69,10 @@ class Admin(Page):
         self.has_some(selector, text)
 
     def section(self, name: str) -> None:
-        """Open a section with the mouse."""
         self.tap(name, "link", ".sections")
 
 
 def opened(pair: Pair, server: Server, *, key: str = KEY, language: str = "en", **options: Any) -> Admin:
-    """The page of somebody who has logged in with a key."""
     page = Admin(pair[0].open(f"{server.http_url}/admin?lang={language}", **options).driver)
     if key:
         page.write("#field-key", key + Keys.ENTER)
@@ -84,7 +81,6 @@ def opened(pair: Pair, server: Server, *, key: str = KEY, language: str = "en", 
 
 
 def register(server: Server, name: str, nickname: str = "") -> str:
-    """A new account; its id."""
     registration = {"app": "gochat", "name": name, "password": PASSWORD, "nickname": nickname}
     return str(good(server.http, "accounts/register", registration)["account"]["user"])
 

@@ -1,17 +1,27 @@
-"""Bots on the page of stored messages: made on the page, and answering as programs of their own."""
+"""Bots and questions on the messages page, and the page behind a mail."""
 
+from __future__ import annotations
+
+import re
 import urllib.request
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from selenium.webdriver.common.keys import Keys
 
+from imserver.messenger.messages.model import AskAnswer, AskOption
+from imserver.notifications.contract import Wishes
+from imserver.notifications.digests import answer_page, gone_page
+from imserver.plugin.messages import Ask
 from tests.bots import ExampleBot
 from tests.browser.conftest import Pair
 from tests.browser.messenger import Account, Chat
+from tests.browser.site import serve_folder
 from tests.browser.test_accessibility import violations
 from tests.browser.test_people import close
-from tests.conftest import StartServer
 from tests.support import Server, eventually
 
 pytestmark = pytest.mark.full("browser")
@@ -59,9 +69,7 @@ def test_a_bot_is_made_and_answers(pair: Pair, server: Server, tmp_path: Path) -
     assert first.texts(".key[aria-pressed=true]") == []
 
 
-def test_an_answer_grows_may_be_stopped_and_is_marked_if_its_bot_has_died(
-    pair: Pair, server: Server, start_server: StartServer
-) -> None:
+def test_an_answer_grows_may_be_stopped_and_is_marked_if_its_bot_has_died(pair: Pair, server: Server) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     group = ann.create_group("Tea", bob)
     bot = ann.bot("robo_bot")
@@ -89,14 +97,10 @@ def test_an_answer_grows_may_be_stopped_and_is_marked_if_its_bot_has_died(
     assert first.messages == ["Tea is a"]
     assert ann.get("conversations")["conversations"][0]["last"]["text"] == "Tea is a "
 
-    limits = {"accounts": {"registrations_per_address": 0}, "limits": {"stream_seconds": 0.5}}
-    bob = Account(start_server(config=limits), "Bob")
-    bot, chat = bob.bot("mortal_bot"), Chat(pair[0], bob)
-    bot.post("messages/stream/open", to=bob.user, text="Tea is re")
-    chat.sees("#conversations li")
-    chat.go(f"#u/{bot.user}")
-    chat.reads("Tea is re")
-    chat.has("[role=log] .incomplete", chat.word("messages_incomplete"))
+    stream = bot.post("messages/stream/open", to=ann.user, text="Tea is re")["stream"]
+    first.reads("Tea is a", "Tea is re")
+    bot.post("messages/stream/close", stream=stream, incomplete=True)  # as the server does if it has died
+    first.has_some("[role=log] .incomplete", first.word("messages_incomplete"))
 
 
 def test_a_group_has_incoming_webhooks_and_says_what_bots_see(pair: Pair, server: Server) -> None:
@@ -144,3 +148,202 @@ def test_a_bot_of_the_gallery_is_started(pair: Pair, server: Server) -> None:
     second.sees("#start-card #bot-start")
     second.say("Hello")
     second.misses("#start-card")
+
+
+YES_OR_NO = [{"text": "Yes", "value": "yes"}, {"text": "No", "value": "no"}]
+
+
+class Team:
+    """Ann asks, Bob and Kim answer, in a group."""
+
+    def __init__(self, server: Server) -> None:
+        self.ann, self.bob, self.kim = (Account(server, name) for name in ("Ann", "Bob", "Kim"))
+        self.group = self.ann.create_group("Releases", self.bob, self.kim)
+
+    def ask(self, text: str, **more: Any) -> int:
+        fields = {"options": YES_OR_NO, **more}
+        question = self.ann.post("asks/create", conversation=self.group, text=text, **fields)
+        return int(question["id"])
+
+    def open(self, pair: Pair, number: int, account: Account, **how: Any) -> Chat:
+        chat = Chat(pair[number], account, **how)
+        chat.open(self.group)
+        return chat
+
+    def question(self, id: int) -> dict[str, Any]:
+        found: dict[str, Any] = self.ann.post("asks/get", id=id)
+        return found
+
+
+@pytest.fixture
+def team(server: Server) -> Team:
+    return Team(server)
+
+
+def card(chat: Chat) -> str:
+    """All that the last card says, in one line; empty: there is none."""
+    found = chat.texts("[role=log] .ask")
+    return re.sub(r"\s+", " ", found[-1]) if found else ""
+
+
+def shows(chat: Chat, *words: str) -> None:
+    eventually(lambda: all(each in card(chat) for each in words), what=f"{words} in {card(chat)!r}")
+
+
+LAST = "[role=log] article:last-of-type .ask"
+SLOW = """
+const send = window.fetch;
+window.fetch = async (...request) => {
+  if (String(request[0]).includes("asks/answer")) await new Promise((go) => { window.go = go; });
+  return send(...request);
+};
+"""
+
+
+def test_of_two_who_tap_at_once_one_answers_and_both_see_it(pair: Pair, team: Team) -> None:
+    first, second = team.open(pair, 0, team.bob), team.open(pair, 1, team.kim)
+    for number in range(3):
+        id = team.ask(f"Deploy {number}?", seconds=3600)
+        for chat in (first, second):
+            shows(chat, "Yes", "No", "until ")
+        taps = [
+            Thread(target=chat.tap, args=(word,), kwargs={"within": LAST})
+            for chat, word in ((first, "Yes"), (second, "No"))
+        ]
+        for tap in taps:
+            tap.start()
+        for tap in taps:
+            tap.join()
+        eventually(lambda id=id: team.question(id)["state"] == "answered", what="it is answered")
+        (answer,) = team.question(id)["answers"]
+        winner, text = ("Bob", "Yes") if answer["user"] == team.bob.user else ("Kim", "No")
+        for chat in (first, second):
+            name = "You" if chat.account.nickname == winner else winner
+            shows(chat, name, text, "Answered")
+            assert not chat.shown(f"{LAST} .key"), "no button is left"
+    assert len(first.texts("[role=log] .ask-answers b")) == 3, "every card names who has answered"
+
+
+def test_who_may_answer_in_which_words_and_how_many(pair: Pair, team: Team) -> None:
+    bob, kim = team.open(pair, 0, team.bob), team.open(pair, 1, team.kim)
+    id = team.ask("Which word?", options=[], free_text=True, of=[team.bob.user])
+    shows(bob, "Only you")
+    shows(kim, "Only Bob")
+    assert not kim.shown(".ask input")
+    bob.named("field", bob.word("ask_text")).send_keys("Jade, or <b>ink</b>" + Keys.ENTER)
+    for chat in (bob, kim):
+        shows(chat, "Jade, or <b>ink</b>", "Answered")
+    assert team.question(id)["answers"][0]["text"] == "Jade, or <b>ink</b>"
+    team.ask("Which day?", need=2)
+    shows(bob, "0 of 2 answers")
+    bob.run(SLOW)
+    bob.tap("Yes")
+    shows(bob, bob.word("ask_pending"))
+    states = (
+        "return [...document.querySelectorAll('.ask .key')].map((key) => [key.ariaDisabled, key.ariaBusy])"
+    )
+    assert bob.run(states) == [["true", "true"], ["true", None]]
+    bob.tap("No")  # nothing happens: the first tap counts
+    bob.run("window.go()")
+    for chat in (bob, kim):
+        shows(chat, "1 of 2 answers", "Yes")
+    kim.tap("No", within=LAST)
+    for chat in (bob, kim):
+        shows(chat, "Answered", "2 of 2 answers", "Yes", "No")
+    assert bob.texts("[aria-live=polite].heard") == ["Kim answered: No"]
+
+
+def test_a_question_is_written_reminded_opened_to_others_and_cancelled(pair: Pair, team: Team) -> None:
+    ann, bob = team.open(pair, 0, team.ann), team.open(pair, 1, team.bob)
+    ann.field.send_keys("/")
+    ann.has("#mentions b", "/question")
+    ann.field.send_keys("question Deploy tonight?" + Keys.ENTER)
+    ann.sees(".ask-form")
+    assert ann.field.get_attribute("value") == ""
+    assert ann.run("return document.querySelector('#ask-text').value") == "Deploy tonight?"
+    for number, text in enumerate(("Yes", "No", "Later"), 1):
+        ann.named("field", f"Answer {number}").send_keys(text)
+    ann.tap(ann.word("ask_go"), within="dialog")
+    ann.misses(".ask-form")
+    shows(bob, "Yes", "No", "Later")
+    shows(ann, "0 of 2 answers")  # all may answer before it is closed
+    ann.has_some("#conversations li", "Question: Deploy tonight?")
+    ann.act("Deploy tonight?", "ask_remind")
+    ann.has_some(".toast", ann.word("ask_reminded"))
+    ann.act("Deploy tonight?", "ask_cancel")
+    ann.tap(ann.word("ask_cancel"), within="dialog[open]")
+    for chat in (ann, bob):
+        shows(chat, chat.word("ask_cancelled"))
+    assert not bob.shown(".ask .key")
+    id = team.ask("Only for Bob?", of=[team.bob.user])
+    shows(ann, "Only Bob")
+    ann.act("Only for Bob?", "ask_others")
+    ann.has(".ask-people bdi", "Kim")
+    ann.click(".ask-people input")
+    ann.tap(ann.word("ask_others_go"), within="dialog")
+    shows(bob, "Only you, Kim")
+    assert team.question(id)["of"] == [team.bob.user, team.kim.user]
+
+
+def test_the_form_says_what_is_missing(pair: Pair, team: Team) -> None:
+    chat = team.open(pair, 0, team.ann)
+    chat.field.send_keys("/question " + Keys.ENTER)
+    chat.sees(".ask-form")
+    chat.run("document.querySelector('#ask-text').required = false")
+    chat.tap(chat.word("ask_go"), within="dialog")
+    chat.has(".ask-form .note", chat.word("ask_fault"))
+    chat.write("#ask-text", "Tea?")
+    chat.click(".ask-who input[type=checkbox]")
+    chat.has(".ask-people bdi", "Bob", "Kim")
+    assert not violations(chat)
+    chat.tap(chat.word("ask_go"), within="dialog")
+    chat.has(".ask-form .note", chat.word("ask_fault_who"))
+
+
+@pytest.mark.parametrize(("language", "dark"), [("zh", True), ("ar", False)])
+def test_nothing_is_in_the_way_of_people_who_see_or_hear_little(
+    pair: Pair, team: Team, language: str, dark: bool
+) -> None:
+    team.ask("Open?", need=2, seconds=3600)
+    team.ask("In your words?", options=[], free_text=True)
+    team.ask("For Kim?", of=[team.kim.user])
+    team.ann.post("asks/cancel", id=team.ask("Cancelled?"))
+    chat = team.open(pair, 0, team.bob, language=language, dark=dark)
+    eventually(lambda: len(chat.texts("[role=log] .ask")) == 4, what="the cards")
+    chat.tap("Yes")
+    shows(chat, chat.word("ask_cancelled"))
+    eventually(lambda: chat.texts(".ask-answers li"), what="the answer")
+    assert not violations(chat)
+
+
+# --- the page behind a mail ---------------------------------------------------------------------------------
+
+
+def answer_pages(language: str) -> dict[str, str]:
+    options = (AskOption("Yes", "yes"), AskOption("No, after the release of next week", "no"))
+    question = Ask(options, text=True, until=1_795_000_000_000)
+    named = {"2": "Bob"}, Wishes(language=language)
+    states = {
+        "open": question,
+        "words": Ask(text=True),
+        "late": replace(question, state="answered", answers=(AskAnswer(user="2", value="no", time=0),)),
+        "cancelled": replace(question, state="cancelled"),
+    }
+    text = "Deploy version 2.4?\nIt has all that we want."
+    pages = {name: answer_page(each, text, "3", "Ann", *named, "yes") for name, each in states.items()}
+    pages["long"] = answer_page(Ask(text=True), text, "3", "Ann", *named, "", too_long="tea" * 400)
+    return pages | {"gone": gone_page(language)}
+
+
+@pytest.mark.parametrize("language", ["en", "ar"])
+def test_the_page_behind_a_mail_is_for_everybody(pair: Pair, tmp_path: Path, language: str) -> None:
+    for name, html in answer_pages(language).items():
+        (tmp_path / f"{name}.html").write_text(html, encoding="utf-8")
+    pair.expects("favicon")
+    light, dark = ("open", "words", "gone"), ("open", "long", "late")
+    looks = [*((name, False) for name in light), *((name, True) for name in dark)]
+    with serve_folder(tmp_path) as site:
+        for name, dark in looks:
+            page = pair[0].open(f"{site}/{name}.html", size=(360, 640), dark=dark)
+            assert not violations(page), name
+            assert page.overflow <= 0

@@ -38,11 +38,9 @@ class Channels(Page):
         eventually(lambda: self.says_of(channel) not in waiting, what="subscribed")
 
     def says_of(self, channel: str) -> str:
-        """What the list says about a channel."""
         return str(self.run(STATE, channel))
 
     def publish(self, text: str, form: str = "text") -> None:
-        """Publish by the form of the page."""
         self.run("document.querySelector('#format').value = arguments[0]", form)
         self.write("#content", text + Keys.ENTER)
         self.gives("return document.querySelector('#content').value", "")

@@ -57,7 +57,6 @@ class Shop(Receiver):
 
     @property
     def requests(self) -> int:
-        """How many tokens were asked for."""
         return sum(post.path == "/session" for post in self.posts)
 
     def open(self, browser: Browser, **how: Any) -> Page:
@@ -124,9 +123,7 @@ def test_the_chat_is_loaded_when_somebody_opens_it(pair: Pair, start_server: Sta
         open_chat(page)
 
 
-def test_the_console_of_a_page_that_is_not_listed_says_what_to_list(
-    pair: Pair, start_server: StartServer
-) -> None:
+def test_the_console_of_an_unlisted_page_says_what_to_list(pair: Pair, start_server: StartServer) -> None:
     apps = {APP: CONFIG["apps"][APP] | {"origins": ["shop.example"]}}
     with Shop(start_server(config=CONFIG | {"apps": apps})) as shop:
         page = pair[0].open(shop.url)

@@ -30,7 +30,6 @@ def provider() -> Iterator[StandIn]:
 
 
 def provided(provider: StandIn) -> dict[str, Any]:
-    """The settings of the provider."""
     row = {"kind": "oidc", "client_id": CLIENT, "client_secret": SECRET, "issuer": provider.issuer}
     return {**row, "title": "Example", "register": True}
 

@@ -55,7 +55,6 @@ LOADED = """
 const all = [...document.querySelectorAll(".line:not(.pending) .media-picture img")];
 return all.length === arguments[0] && all.every((each) => each.naturalWidth > 0);
 """
-"""Whether so many pictures are shown, and none is broken."""
 ZOOM = "return document.querySelector('.viewer-stage')?.dataset.zoom"
 LABELS = """
 const play = document.querySelector(".voice-play");
@@ -108,13 +107,11 @@ def picture(path: Path, colour: str) -> Path:
 
 
 def attach(page: Page, *paths: Path) -> None:
-    """Choose files, and send them."""
     offer(page, *paths)
     page.click("dialog .question .wide")
 
 
 def offer(page: Page, *paths: Path) -> None:
-    """Choose files."""
     page.command("Page.setInterceptFileChooserDialog", enabled=True)  # else headless Chromium closes it
     page.sees("#composer-tools button")
     page.find("#composer-tools button").click()  # only a person's click opens the dialog
@@ -292,7 +289,6 @@ def test_an_upload_continues_over_a_bad_line(pair: Pair, server: Server) -> None
 
 
 def unfinished(server: Server) -> set[Path]:
-    """The files of uploads that have not ended."""
     folder = server.folder / "data" / "uploads" / "incoming"
     return {path for path in folder.rglob("*") if path.is_file() and not path.suffix}
 

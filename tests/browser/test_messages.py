@@ -26,7 +26,6 @@ new MutationObserver(() => window.statuses.push(status.textContent)).observe(sta
 """Remember what the head of the conversation says: the typing notice goes by itself."""
 SAVED_TOKEN = "return JSON.parse(localStorage.getItem('imserver:account:gochat'))?.token"
 CHOSEN = "return document.activeElement.querySelector('.text')?.textContent"
-"""The text of the message that has the focus."""
 END = """
 const latest = document.querySelector("#latest");
 const last = [...document.querySelectorAll("#log .text")].at(-1)?.textContent;
@@ -119,63 +118,28 @@ def test_two_users_register_and_exchange_messages(pair: Pair, server: Server) ->
 
 
 @pytest.mark.full("browser")
-def test_a_long_conversation_loads_as_one_scrolls(pair: Pair, server: Server) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
-    numbers(ann, bob, 260)
-    page = Chat(pair[0], bob)
-    page.choose("Ann")
-    page.has(".divider.unread", "New messages")
-    assert page.received[0] == ("Ann", "number 0")
-    assert len(page.texts("#log .line")) < 200
-    page.click("#latest")
-    page.has_received("Ann", "number 259")
-    page.has(".conversation .count")
-    page.misses("#latest")
-    seen: set[str] = set()
-
-    def scrolled() -> bool:
-        seen.update(text for _, text in page.received)
-        assert len(page.texts("#log .line")) <= 200
-        page.run("document.querySelector('#log').scrollTop = 0")
-        return len(seen) == 260
-
-    eventually(scrolled, what="all messages, page by page")
-    ann.post("messages/edit", id=ann.id_of(ann.newest, "number 0"), text="the first")
-    page.has_received("Ann", "the first")
-    assert page.texts(".edited") == ["edited"]
-
-
-@pytest.mark.full("browser")
 def test_older_conversations_are_counted_and_found(pair: Pair, server: Server) -> None:
-    ann, bob, cat = (Account(server, name) for name in ("Ann", "Bob", "Cat"))
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
     ann.say(ann.create_group("Oldest"), "a needle")
     numbers(bob, ann, 3)
     for number in range(54):
         ann.create_group(f"Group {number}")
-    numbers(ann, cat, 1)
     page = Chat(pair[0], ann)
     eventually(lambda: "(3)" in page.driver.title, what="the unread messages of one that is not shown")
     assert len(page.texts(NAMES)) == 50
-    page.write("#search", "needle")
-    page.click("#hits .hit")
-    page.gives(CHOSEN, "a needle")
-    page.choose("Cat")
-    page.act("number 0", "messages_forward")
-    page.write(".chooser .search-field", "bob")
-    page.has(".choice bdi", "Bob")
-    page.click("dialog[open] .close")
-    page.write("#search", ALL + "BOB")
-    page.has("#hits .hit b", "Bob")
-    page.write("#search", ALL + "group 1")
+    page.write("#search", "group 1")
     page.has("#hits .link", "More conversations")  # there are more than five
     page.click("#hits .link")
     assert len(page.texts("#hits .hit b")) == 15  # with a 1 somewhere in the number
     assert page.focused.startswith("Group 1")
     page.press(Keys.ESCAPE)
     page.click("#conversations-more")
-    eventually(lambda: len(page.texts(NAMES)) == 57, what="all conversations")
+    eventually(lambda: len(page.texts(NAMES)) == 56, what="all conversations")
     assert page.texts(NAMES)[-2:] == ["Bob", "Oldest"]
     assert not page.shown("#conversations-more")
+    page.write("#search", "needle")
+    page.click("#hits .hit")
+    page.gives(CHOSEN, "a needle")
 
 
 @pytest.mark.full("browser")
@@ -212,9 +176,7 @@ def test_reactions_pins_replies_edits_and_forwards_reach_the_other_page(pair: Pa
     second.say("the last number")
     cat.say(ann, "hello")
     first.act("the last number", "messages_forward")
-    choice = "const found = [...document.querySelectorAll('.choice')].find((each) =>"
-    choice += " each.textContent.includes('Cat')); found?.click(); return Boolean(found)"
-    first.gives(choice, True)
+    first.pick(".choice", "Cat")
     first.click("dialog[open] .chooser > .wide")
     first.has("#conversation-name", "Cat")
     first.has(".forwarded", "Forwarded from Bob")
@@ -245,12 +207,8 @@ def test_without_a_server_one_reads_and_writes_and_it_is_sent_once_later(
     page.driver.refresh()
     page.has_received("Bob", "number 2")
     page.say("one")
-    page.say("two")
-    eventually(lambda: page.own == ["one", "two"], what="both are shown")
     waits = "Waits on this device, goes out when the network is back"
-    page.has(".pending-line", "Cancel", f"{waits}Cancel")
-    page.click(".line.pending:last-of-type .link")
-    eventually(lambda: page.own == ["one"], what="one was cancelled")
+    page.has(".pending-line", f"{waits}Cancel")
     page.driver.refresh()
     eventually(lambda: page.own == ["one"], what="it waits after a reload, too")
     start_server(config=config, folder=server.folder)
@@ -388,21 +346,6 @@ def test_the_page_shows_why_a_message_was_rejected_and_what_replaced_it(
 
 
 @pytest.mark.full("browser")
-def test_a_phone_shows_the_list_or_the_conversation(pair: Pair, server: Server) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob" * 20)
-    page = Chat(pair[0], ann, size=(320, 640), dark=True)
-    page.sees("#conversations-note")
-    assert not page.shown("#log")
-    write_to_stranger(page, bob.phone)
-    page.say("wide " * 100 + "W" * 300)
-    assert not page.shown("#new-conversation")
-    page.fits()
-    page.click("#back")
-    page.sees("#new-conversation")
-    page.fits()
-
-
-@pytest.mark.full("browser")
 def test_a_conversation_with_images_stays_at_its_end(pair: Pair, server: Server) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     for number in range(20):
@@ -410,6 +353,7 @@ def test_a_conversation_with_images_stays_at_its_end(pair: Pair, server: Server)
         ann.send(bob, "picture", {"url": f"/static/favicon.svg?{number}"})
     page = Chat(pair[0], bob, size=(390, 700))
     page.choose("Ann")
+    page.has(".divider.unread", "New messages")
     page.click("#latest")  # the page opens at the first unread message, which is not the end
     images = "return [...document.querySelectorAll('#log img')].filter((each) => each.complete).length"
     page.gives(images, 20)

@@ -28,10 +28,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "api": {"keys": [{"key": KEY, "scopes": ["admin"], "apps": ["gochat"]}]},
     }
     require("axe-core")
-    server = Server(tmp_path_factory.mktemp("server"), config=config)
-    yield server
-    server.stop()
-    server.check()
+    with Server(tmp_path_factory.mktemp("server"), config=config) as server:
+        yield server
 
 
 def links(server: Server) -> dict[str, str]:
@@ -46,9 +44,7 @@ def say(page: Page, text: str) -> None:
     page.write("#message", text + Keys.ENTER)
 
 
-def test_owner_and_guest_talk_within_a_minute_and_the_guest_becomes_a_member(
-    pair: Pair, server: Server
-) -> None:
+def test_owner_and_guest_talk_in_a_minute_and_the_guest_becomes_a_member(pair: Pair, server: Server) -> None:
     pair.expects("404", "401")
     began, first = monotonic(), links(server)
     ann = pair[0].open(first["owner"], size=(1280, 800))

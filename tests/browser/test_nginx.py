@@ -1,7 +1,6 @@
 """The pages behind nginx: with the configurations that operators of the originals have, and below a path."""
 
 import re
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,16 +10,16 @@ import pytest
 from tests.browser.chromium import Browser, Page
 from tests.browser.conftest import Pair
 from tests.browser.messenger import STATE, Account
+from tests.browser.test_chat import in_service
 from tests.browser.test_media import attach, picture
-from tests.browser.test_talk import in_service
 from tests.conftest import StartServer
 from tests.deploy.proxy import NODES, Nginx, around, replaced
 from tests.integration.clusters import Nodes, nodes_of
+from tests.integration.test_webhooks import certificate_of_loopback
 from tests.ports import free_ports
 from tests.support import ROOT, eventually
-from tests.tools import require
 
-pytestmark = [pytest.mark.full("browser"), pytest.mark.needs("nginx", "openssl")]
+pytestmark = [pytest.mark.full("browser"), pytest.mark.needs("nginx")]
 
 CHAT_DOMAIN, ROOM_DOMAIN = "im.91vh.com", "ws.test"
 ROOM_NODES = ("127.0.0.1:8282", "127.0.0.1:8089", "127.0.0.1:8283", "127.0.0.1:8090")
@@ -77,10 +76,7 @@ def test_the_page_chats_behind_the_original_configuration(
     site = around(site.replace("/link/log/nginx/access", "/var/log/nginx"))
     nginx = Nginx(tmp_path, [server], site, NODES[:2])
     if tls:
-        certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
-        make = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=x -keyout"
-        command = [require("openssl"), *make.split(), str(key), "-out", str(certificate)]
-        subprocess.run(command, check=True, capture_output=True)
+        certificate, key = certificate_of_loopback(tmp_path)
         listen, config = f"listen {nginx.address[1]}", tmp_path / "nginx.conf"
         secure = f"{listen} ssl; ssl_certificate {certificate}; ssl_certificate_key {key};"
         config.write_text(replaced(config.read_text(), f"{listen};", secure))
@@ -116,9 +112,7 @@ def spread(nodes: Nodes, page: Page) -> None:
     raise AssertionError(f"not spread: {users_of(nodes)}")
 
 
-def test_a_group_talks_behind_the_original_configuration_on_two_nodes(
-    tmp_path: Path, stack: ExitStack
-) -> None:
+def test_groups_talk_behind_the_original_configuration_on_two_nodes(tmp_path: Path, stack: ExitStack) -> None:
     names = ("101", "102", "103", "104", "action:1", "action:2")
     rooms = {"room_members": {"1": ["1", "2"]}}
     apps = {name: rooms if name.startswith("action:") else {} for name in names}

@@ -24,7 +24,6 @@ pytestmark = pytest.mark.full("browser")
 
 QUESTION = "#notify-question"
 FOUND = "#log .line.found .text"
-"""The message that was opened."""
 ICON = "return document.querySelector('link[rel=icon]').getAttribute('href')"
 SWITCH_OFF = """
 const wishes = JSON.parse(localStorage.getItem(arguments[0])) ?? {};
@@ -36,7 +35,6 @@ HERE = "[data-key=notify-here]"
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[Receiver]:
-    """The push service."""
     with Receiver() as receiver:
         receiver.reply = lambda _: (201, b"")
         yield receiver
@@ -102,7 +100,6 @@ def people(server: Server) -> People:
 
 
 def open_chat(pushed: PushedBrowser, people: People, **how: Any) -> Chat:
-    """The page of Ann, with the conversation open."""
     chat = Chat(pushed.browser, people.ann, script=pushed.script, **how)
     chat.command("Page.bringToFront")
     chat.open(people.conversation)
@@ -298,9 +295,7 @@ importScripts(`${decodeURIComponent(new URL(location).search.slice(1))}/sdk/noti
 """A page of a product, with a server for messages at another origin."""
 
 
-def test_a_page_of_another_origin_has_notifications(
-    pushed: PushedBrowser, people: People, tmp_path: Path
-) -> None:
+def test_a_page_elsewhere_has_notifications(pushed: PushedBrowser, people: People, tmp_path: Path) -> None:
     for name, text in PRODUCT.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     with serve_folder(tmp_path) as origin:

@@ -1,10 +1,12 @@
-"""What people do with their own data on the messages page: they export it, and delete their account."""
+"""What people do with their own data on the messages page, and previews of links below messages."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from time import time
+from typing import Any
 from zipfile import ZipFile
 
 import pyotp
@@ -13,10 +15,12 @@ import pytest
 from tests.browser.conftest import Pair
 from tests.browser.messenger import APP, Account, Chat
 from tests.conftest import StartServer
+from tests.media.previews.site import Site, html, picture
 from tests.support import Server, eventually
 from tests.users import PASSWORD
 
 pytestmark = pytest.mark.full("browser")
+
 
 STORED = """
 return [...Object.keys(localStorage), ...(await indexedDB.databases()).map(({ name }) => name)];
@@ -27,10 +31,9 @@ DELETE, DONE = "Delete my account", "Your account is deleted"
 
 @pytest.fixture
 def server(start_server: StartServer) -> Server:
-    """A server with all features."""
-    return start_server(
-        config={"accounts": {"registrations_per_address": 0}, "apps": {APP: {"accounts": {"guests": True}}}}
-    )
+    apps = {APP: {"accounts": {"guests": True}, "previews": True}}
+    limits = {"registrations_per_address": 0}
+    return start_server(config={"accounts": limits, "apps": apps, "previews": {"allow_loopback": True}})
 
 
 def open_settings(chat: Chat, button: str) -> None:
@@ -104,3 +107,56 @@ def test_a_second_factor_is_asked_for_and_a_guest_needs_no_password(pair: Pair, 
     open_settings(chat, DELETE)
     delete(chat)
     chat.has_some("body", DONE)
+
+
+CARDS = """
+return [...document.querySelectorAll("[role=log] .previews-card")].map((card) => ({
+  href: card.href,
+  name: card.textContent,
+  lines: [...card.querySelectorAll(".previews-lines > *")].map((line) => line.textContent),
+  wide: card.classList.contains("previews-wide"),
+  drawn: card.querySelector("img")?.naturalWidth,
+  hosts: [...card.querySelectorAll("img")].map((each) => new URL(each.src).host === location.host),
+  fits: card.scrollWidth <= card.clientWidth && card.getBoundingClientRect().right <= innerWidth,
+}))
+"""
+LONG = "Wide " * 60 + "x" * 300
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with Site() as one:
+        meta = '<meta property="og:{}" content="{}">'.format
+        arabic = "مقهى الشاي في المدينة القديمة"
+        tea = "<title>Tea &lt;script&gt;&lt;b&gt;</title>"
+        one.pages = {
+            "/wide": html(f"<title>{LONG}</title>" + meta("description", LONG) + meta("image", "/wide.png")),
+            "/small": html(tea + meta("site_name", "Tea") + meta("image", "/small.png")),
+            "/arabic": html(f"<title>{arabic}</title>" + meta("description", f"{arabic}، " * 3)),
+            "/none": html("<p>nothing"),
+            "/wide.png": picture(1200, 630),
+            "/small.png": picture(200, 200, "JPEG"),
+        }
+        yield one
+
+
+def test_cards_stand_below_messages(pair: Pair, server: Server, site: Site) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    bob.say(ann, *(f"see {site.url}/{path}" for path in ("small", "arabic", "none", "wide")))
+    ann.say(bob, f"mine: {site.url}/small")
+    chat = Chat(pair[0], ann)
+    chat.open(ann.newest)
+    cards: list[Any] = []
+
+    def has_all() -> bool:
+        cards[:] = chat.run(CARDS)
+        return len(cards) == 4 and bool(cards[-1]["drawn"])  # those above are loaded when they are seen
+
+    eventually(has_all)
+    small = cards[0]
+    assert small["lines"][0] == "Tea <script><b>"
+    assert small["name"] == "Preview:Tea <script><b>Tea · 127.0.0.1"
+    assert [card["wide"] for card in cards] == [False, False, True, False]
+    assert all(all(card["hosts"]) and card["fits"] for card in cards)
+    chat.menu(f"mine: {site.url}/small", "Remove the preview")
+    eventually(lambda: len(chat.run(CARDS)) == 3)

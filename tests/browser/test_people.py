@@ -39,7 +39,6 @@ def close(page: Page, times: int = 1) -> None:
 
 
 def crop(page: Page, folder: Path) -> None:
-    """Choose a picture, and cut it."""
     photo = folder / "photo.png"
     Image.new("RGB", (600, 200), "#2f6690").save(photo)
     page.sees("[data-key=avatar]")
@@ -149,9 +148,7 @@ def test_a_device_is_logged_out_and_this_one_stays(pair: Pair, server: Server, t
     first.gives("return document.querySelector('#me-avatar img')?.naturalWidth", 320)
 
 
-def test_what_changes_in_a_group_is_true_at_once_on_every_page(
-    pair: Pair, server: Server, tmp_path: Path
-) -> None:
+def test_changes_of_a_group_are_true_at_once_on_all_pages(pair: Pair, server: Server, tmp_path: Path) -> None:
     ann, bob, cat = (Account(server, name) for name in ("Ann", "Bob", "Cat"))
     group = ann.create_group("Tea", bob)
     first, second = Chat(pair[0], ann), Chat(pair[1], bob)
@@ -181,9 +178,8 @@ def test_what_changes_in_a_group_is_true_at_once_on_every_page(
 
 
 def test_panels_fit_a_small_window_and_have_the_focus(pair: Pair, server: Server) -> None:
-    ann, bob, cat = Account(server, "Ann"), Account(server, "Bob" * 15), Account(server, "Cat")
+    ann, bob = Account(server, "Ann"), Account(server, "Bob" * 15)
     ann.befriend(bob)
-    cat.post("friends/request", friend=ann.user)
     group = ann.create_group("Tea " * 12, bob)
     page = Chat(pair[0], ann, language="zh", size=(320, 640), dark=True)
 
@@ -193,14 +189,11 @@ def test_panels_fit_a_small_window_and_have_the_focus(pair: Pair, server: Server
         page.gives(f"return document.querySelector('{TOP}').contains(document.activeElement)", True)
 
     page.click("#new-conversation")
-    check("[data-key^=accept]")
-    page.click("#new-group")
+    check(f"[data-key='open:{bob.user}']")
+    page.find("#new-group").click()  # as a person: else Chromium closes both layers at once
     check(".picker [type=checkbox]")
     ActionChains(page.driver).send_keys(Keys.ESCAPE).perform()
     eventually(lambda: page.focused == "new-group", what="Escape goes back to where the focus was")
-    page.click("#my-link", "#invitation-create")
-    check("#invitation-link")
-    close(page)
     page.click(f"[data-key='open:{bob.user}']")
     check("[data-key=message]")
     close(page, 2)
@@ -208,7 +201,8 @@ def test_panels_fit_a_small_window_and_have_the_focus(pair: Pair, server: Server
     check(".profile [data-key=password]")
     close(page)
     page.open(group)
+    page.say("wide " * 100 + "W" * 300)
     page.click("#conversation-open")
     check("[data-key^=manage]")
-    page.click("[data-key=media]")
-    check(".media-list")
+    close(page)
+    page.fits()

@@ -26,7 +26,6 @@ MULTI = {**KEYED, "apps": {"shop": {**CONFIG["apps"]["shop"], "login_policy": "m
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a site with the bundled pages."""
     project = install_packages(tmp_path_factory.mktemp("npm"))
     site = tmp_path_factory.mktemp("site")
     for source in (HERE.parent / "sdk" / "smoke.mjs", HERE / "react_page.jsx"):
@@ -50,7 +49,6 @@ def test_the_package_works_in_a_browser(pair: Pair, start_server: StartServer, s
 
 
 def opened(pair: Pair, number: int, site: str, server: Server, user: str, peer: str) -> Page:
-    """The page with all hooks, of a user."""
     options: dict[str, Any] = {**server_options(server), "user": user, "peer": peer}
     pair.expects("React DevTools")
     page = pair[number].open(f"{site}/react.html#{quote(json.dumps(options))}")
@@ -65,13 +63,10 @@ window.typing = [];
 new MutationObserver(() => window.typing.push(shown.textContent))
   .observe(shown, { childList: true, characterData: true, subtree: true });
 """
-"""Remember the typing notices: each goes by itself."""
 
 
 @pytest.mark.full("browser")
-def test_a_hook_knows_whether_there_are_notifications(
-    pair: Pair, start_server: StartServer, site: str
-) -> None:
+def test_a_hook_knows_if_there_are_notifications(pair: Pair, start_server: StartServer, site: str) -> None:
     page = opened(pair, 0, site, start_server(config=KEYED), "ann", "bob")
     page.has("#notified", "off")
     page.run("Notification.requestPermission = async () => 'denied'")

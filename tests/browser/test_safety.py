@@ -16,7 +16,6 @@ TEXT = "return document.querySelector('[role=log]').textContent"
 
 @pytest.fixture
 def server(start_server: StartServer) -> Server:
-    """A server with an admin key."""
     accounts = {"registrations_per_address": 0, "registration": True}
     keys = {"keys": [{"key": KEY, "scopes": ["admin"]}]}
     return start_server(config={"accounts": accounts, "api": keys, "apps": {"gochat": {}}})

@@ -1,12 +1,17 @@
-"""Search with sections and filters, and the palette, in real browsers."""
+"""Search with sections and filters, the palette, and colleagues: directory, mentions, members, status."""
+
+import json
 
 import pytest
 from selenium.webdriver.common.keys import Keys
 
 from tests.browser.conftest import Pair
 from tests.browser.messenger import Account, Chat
+from tests.browser.test_accessibility import violations
 from tests.conftest import StartServer
 from tests.support import Server, eventually
+
+pytestmark = pytest.mark.full("browser")
 
 ALL = Keys.CONTROL + "a" + Keys.NULL
 
@@ -14,11 +19,11 @@ ALL = Keys.CONTROL + "a" + Keys.NULL
 @pytest.fixture(scope="module")
 def server(start_shared_server: StartServer) -> Server:
     """A server whose people find each other by their names."""
-    apps = {"gochat": {"accounts": {"search": True}}}
-    return start_shared_server(config={"accounts": {"registrations_per_address": 0}, "apps": apps})
+    apps = {"gochat": {"accounts": {"search": True, "guests": True}}}
+    limits = {"registrations_per_address": 0, "logins_per_address": 0}
+    return start_shared_server(config={"apps": apps, "accounts": limits})
 
 
-@pytest.mark.full("browser")
 def test_the_palette_leads_to_people_messages_actions_and_settings(pair: Pair, server: Server) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     Account(server, "Zoë Stranger")
@@ -28,7 +33,6 @@ def test_the_palette_leads_to_people_messages_actions_and_settings(pair: Pair, s
     chat.sees(f"[data-conversation='{tea}']")
 
     def palette(text: str, row: str) -> None:
-        """Choose by the keyboard alone."""
         chat.press(Keys.CONTROL + "k" + Keys.NULL)
         eventually(lambda: chat.focused == "palette-field", what="the palette")
         chat.press(text)
@@ -54,7 +58,6 @@ def test_the_palette_leads_to_people_messages_actions_and_settings(pair: Pair, s
     eventually(lambda: chat.focused == "palette-open", what="the focus is where it was")
 
 
-@pytest.mark.full("browser")
 def test_filters_are_typed_and_clicked(pair: Pair, server: Server) -> None:
     ann, bob, cat = (Account(server, name) for name in ("Ann", "Bob B", "Cat"))
     tea = ann.create_group("Tea club", bob, cat)
@@ -74,13 +77,6 @@ def test_filters_are_typed_and_clicked(pair: Pair, server: Server) -> None:
     assert field.get_attribute("value") == 'tea from:"Bob B" '
     page.click("#search-chips [aria-pressed]:last-child")
     page.has("#hits .preview", "tea https://example.org")
-    field.send_keys("before:2020 ")
-    page.has("#hits .people-note", "Nothing found")
-    field.send_keys(ALL + "has:file ")
-    page.has("#hits .preview", "Tea report.pdf")
-    ann.send(bob, "album", {"items": [{"type": "picture", "url": "/media/none"}], "caption": "hills"})
-    field.send_keys(ALL + "has:picture ")
-    page.has("#hits .preview", "hills")
     field.send_keys(ALL + "has:file ")
     page.has("#hits .preview", "Tea report.pdf")
     field.send_keys(ALL + "has:nothing ")
@@ -96,7 +92,6 @@ def test_filters_are_typed_and_clicked(pair: Pair, server: Server) -> None:
     assert page.texts("#conversation-name") == ["Tea club"], "one key closes one thing"
 
 
-@pytest.mark.full("browser")
 def test_the_menu_has_all_filters_and_leads_to_a_day(pair: Pair, server: Server) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob B")
     tea = ann.create_group("Tea club", bob)
@@ -107,18 +102,6 @@ def test_the_menu_has_all_filters_and_leads_to_a_day(pair: Pair, server: Server)
     page.write("#search", "kettle re")
     page.has("#hits .preview", "kettle, red, of Ann", "red kettle of Bob")
     assert page.texts("#hits mark") == ["kettle", "re", "re", "kettle"]
-    signs = "return performance.getEntriesByType('resource').some(({ name }) => /list-signs.js$/.test(name))"
-    page.gives(signs, True)  # the keys of lists
-    focused = []
-    page.press(Keys.TAB)
-    for key in (Keys.TAB, Keys.ARROW_RIGHT, Keys.END, Keys.ARROW_LEFT, Keys.HOME, Keys.END):
-        page.press(key)
-        focused.append(page.focused)
-    assert focused == ["Filters", "picture", "link", "file", "Filters", "link"]
-    page.press(Keys.TAB)
-    assert not page.run("return Boolean(document.activeElement.closest('.chips'))"), "one stop of the Tab key"
-    page.press(Keys.SHIFT + Keys.TAB)
-    assert page.focused == focused[-1]
     page.click("#search-chips .chip")
     page.write(".filter-form [list]", "Bob B")
     page.click(".filter-form [type=submit]")
@@ -135,3 +118,72 @@ def test_the_menu_has_all_filters_and_leads_to_a_day(pair: Pair, server: Server)
     page.click(".filter-jump .wide")
     page.has("#conversation-name", "Tea club")
     assert not page.shown(".filter-menu")
+
+
+LARGE = """
+const { fetch } = window;
+window.fetch = (address, ...more) => {
+  const isList = String(address).includes("/groups/members?") && !String(address).includes("text=");
+  return isList ? Promise.resolve(new Response(arguments[0], { status: 200 })) : fetch(address, ...more);
+};
+"""
+"""Lists of members are the first ones of a large group."""
+
+
+def test_the_server_searches_members_whom_the_page_has_not_loaded(pair: Pair, server: Server) -> None:
+    ann = Account(server, "Ann")
+    group = ann.create_group("Tea", Account(server, "Bob"), Account(server, "René Roux"))
+    all_of_it = ann.get("groups/members", group=str(group))
+    large = {**all_of_it, "members": all_of_it["members"][:2], "count": 3_000}
+    ann.say(group, "Which tea?")
+    chat = Chat(pair[0], ann)
+    chat.run(LARGE, json.dumps(large))
+    chat.open(group)
+    chat.click("#conversation-open")
+    chat.sees("#member-text")
+    assert len(chat.texts(".member-list .person-name bdi")) == 2
+    chat.write("#member-text", "roux rene")
+    chat.has(".member-list .person-name bdi", "René Roux")
+    chat.press(Keys.ESCAPE)
+    chat.write("#message", "@roux")
+    chat.has("#mentions bdi", "René Roux")
+    chat.press(Keys.ESCAPE)
+    chat.act("Which tea?", "messages_thread_reply")
+    chat.write(".thread textarea", "@roux")
+    chat.has(".thread .mentions bdi", "René Roux")
+
+
+def test_what_people_say_of_themselves_and_do_is_in_the_list(pair: Pair, server: Server) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann.befriend(bob)
+    ann.say(bob, "hello")
+    first, second = Chat(pair[0], ann), Chat(pair[1], bob)
+    second.click("#me")
+    second.write("#profile-status", "Back at two")
+    second.click("label:has(#profile-away)")
+    assert violations(second) == []
+    second.click("[data-key=save-status]")
+    second.sees(".toast")
+    first.click(".conversation")
+    first.has_some("#conversation-status", "Away · Back at two · Online")
+    first.sees(".conversation .is-online")
+    second.run("document.querySelector('dialog[open] .close').click()")
+    second.click(".conversation")
+    second.write("#message", "I am")
+    first.has_some(".conversation .typing", "is typing")
+    assert violations(first) == []
+
+
+def test_a_message_is_forwarded_to_a_colleague_without_a_conversation(pair: Pair, server: Server) -> None:
+    ann, eve, tim = (Account(server, name) for name in ("Ann", "Eve", "Tim Zander"))
+    group = ann.create_group("tea", eve)
+    ann.say(group, "the parcel")
+    chat = Chat(pair[0], ann)
+    chat.open(group, "the parcel")
+    chat.act("the parcel", "messages_forward")
+    chat.write(".chooser .search-field", "zander")
+    chat.has(".choice bdi", "Tim Zander")
+    chat.click(".choice", ".chooser .wide")
+    chat.has("#conversation-name", "Tim Zander")
+    chat.reads("the parcel")
+    assert [each["peer"] for each in tim.get("conversations")["conversations"]] == [ann.user]

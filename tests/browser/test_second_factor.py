@@ -21,7 +21,6 @@ KEY = "the admin key of these tests"
 
 @pytest.fixture(scope="module")
 def server(start_shared_server: StartServer) -> Server:
-    """One server for all tests of this module."""
     return start_shared_server(
         config={
             "accounts": {"registration": True, "registrations_per_address": 0, "logins_per_address": 0},

@@ -1,16 +1,217 @@
-"""Threads on the messages page, in two browsers: replies, what is unread, and also to the group."""
+"""The text boxes of conversations and threads, and messages that are chosen and pulled, in browsers."""
 
+import re
 from typing import Any
 
 import pytest
 from selenium.webdriver.common.keys import Keys
 
+from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
 from tests.browser.messenger import Account, Chat
 from tests.browser.screenshots import PASTE_PICTURES
+from tests.browser.test_reading import open_with_texts
 from tests.support import Server, eventually
 
-pytestmark = pytest.mark.full("browser")
+LONG = "0123456789" * 450
+PLAIN_HTTP = """
+Object.defineProperty(navigator, "clipboard", { value: undefined });
+addEventListener("copy", () => {
+  const { activeElement: field } = document;
+  window.copied = field.value.slice(field.selectionStart, field.selectionEnd);
+});
+"""
+"""Pages of plain http have no clipboard."""
+
+CLOSED = """
+window.closeCodes = [];
+window.WebSocket = class extends WebSocket {
+  constructor(...options) {
+    super(...options);
+    this.addEventListener("close", ({ code }) => window.closeCodes.push(code));
+  }
+};
+"""
+
+HIDE = """
+Object.defineProperty(document, "hidden", { value: true, configurable: true });
+document.dispatchEvent(new Event("visibilitychange"));
+delete document.hidden;
+"""
+
+PASTE = """
+document.querySelector(arguments[0]).focus();
+document.execCommand("insertText", false, arguments[1]);
+"""
+"""As browsers do when a user pastes: a `maxlength` cuts it."""
+
+
+def open_conversation(pair: Pair, server: Server, script: str = "") -> tuple[Chat, Account]:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    bob.say(ann, "hello")
+    chat = Chat(pair[0], ann, script=script)
+    chat.open(ann.newest, "hello")
+    return chat, bob
+
+
+def value(page: Page) -> str:
+    return str(page.run("return document.querySelector('#message').value"))
+
+
+@pytest.mark.full("browser")
+def test_a_pasted_text_over_the_limit_stays_and_goes_as_a_file(pair: Pair, server: Server) -> None:
+    chat, _ = open_conversation(pair, server)
+    chat.run(PASTE, "#message", LONG)
+    assert value(chat) == LONG
+    assert chat.texts("#left") == ["500 characters too many, the limit is 4000"]
+    chat.press(Keys.ENTER)
+    assert value(chat) == LONG, "Enter sends nothing, and loses nothing"
+    chat.reload()
+    eventually(lambda: value(chat) == LONG, what="the draft")
+    chat.click("#as-file")
+    assert value(chat) == ""
+    assert chat.texts("#left") == [""]
+    chat.has("[role=log] .file bdi", "text.txt")
+    chat.sees("[role=log] a.file")
+    link = "document.querySelector('[role=log] a.file').href"
+    assert chat.awaited(f"return (await fetch({link})).text()") == LONG
+
+
+@pytest.mark.full("browser")
+@pytest.mark.parametrize("text", ["字" * 6_000, LONG * 20], ids=["of a draft", "of a frame"])
+def test_a_text_over_the_limits_of_the_server_stays_and_closes_no_connection(
+    pair: Pair, server: Server, text: str
+) -> None:
+    chat, bob = open_conversation(pair, server, CLOSED)
+    chat.run(PASTE, "#message", text)
+    chat.run(HIDE)
+    bob.say(chat.account, "are you there?")
+    chat.reads("hello", "are you there?")
+    chat.account.post("inbox", conversation=bob.newest, pinned=1)
+    chat.sees("#conversations .pin-mark")
+    assert value(chat) == text
+    assert chat.run("return window.closeCodes") == []
+
+
+@pytest.mark.full("browser")
+def test_texts_are_copied_without_https_and_a_failure_is_said(pair: Pair, server: Server) -> None:
+    chat, _ = open_conversation(pair, server, PLAIN_HTTP)
+
+    def copy() -> None:
+        """By a click of a person: browsers copy for no script."""
+        chat.menu("hello")
+        chat.named("button", chat.word("messages_copy"), "[role=menu]").click()
+
+    copy()
+    chat.has(".toast", chat.word("messages_copied"))
+    assert chat.run("return window.copied") == "hello"
+    chat.run("document.execCommand = () => false")
+    copy()
+    chat.has_some(".toast", chat.word("messages_copy_failed"))
+
+
+CHOSEN = "return document.querySelectorAll('.line.chosen').length"
+SPOT = """
+const { x, y } = [...document.querySelectorAll(".line[data-id] .text")]
+  .find((each) => each.textContent === arguments[0]).getBoundingClientRect();
+return [x + 20, y + 8];
+"""
+
+
+@pytest.mark.full("browser")
+def test_an_emoji_is_found_by_its_name_and_comes_first_the_next_time(pair: Pair, server: Server) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    group = ann.create_group("Tea", bob)
+    bob.say(group, "tea?")
+    chat = Chat(pair[0], ann)
+    open_with_texts(chat, group, 1)
+    chat.tap(chat.word("emoji"))
+    for query, emoji in (("rocket", "🚀"), ("龙", "🐲")):  # in either language
+        chat.write(".picker input", query)
+        chat.gives("return document.querySelector('.picker-rows button')?.textContent", emoji)
+        chat.write(".picker input", Keys.ENTER + Keys.CONTROL + "a" + Keys.NULL + Keys.BACKSPACE)
+    chat.press(Keys.ARROW_DOWN, Keys.ARROW_DOWN, Keys.ARROW_RIGHT, Keys.ENTER)
+    field = chat.find("#message").get_attribute("value") or ""
+    assert re.fullmatch("🚀🐲.+", field), field
+    chat.press(Keys.ESCAPE)
+    chat.misses(".picker")
+    chat.menu("tea?")
+    chat.tap(chat.word("messages_more_emoji"))
+    eventually(lambda: "🐲" in chat.texts("dialog[open] .picker-rows button")[:3], what="the recent ones")
+    chat.pick("dialog[open] .picker-rows button", "🐲")
+    chat.has(".reaction", "🐲1")
+
+
+@pytest.mark.full("browser")
+def test_chosen_messages_are_forwarded_to_conversations_and_deleted(pair: Pair, server: Server) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    group, other = ann.create_group("Tea", bob), ann.create_group("Cake", bob)
+    bob.say(ann, "hello")
+    private = bob.newest
+    bob.say(group, "one", "two", "three")
+    ann.say(group, "mine")
+    chat, reader = Chat(pair[0], ann), Chat(pair[1], bob)
+    open_with_texts(chat, group, 4)
+    open_with_texts(reader, group, 4)
+    chat.run("document.querySelector('.line[data-id]').focus()")
+    chat.press("x")
+    chat.sees(".select-bar")
+    chat.press(Keys.ARROW_DOWN, Keys.SPACE)
+    chat.has(".select-count", "2 messages")
+    bob.post("messages/react", id=bob.id_of(group), emoji="👍")
+    chat.has(".reaction", "👍1")  # a row is drawn again
+    assert chat.run(CHOSEN) == 2
+    chat.tap(chat.word("messages_forward"), within=".select-bar")
+    for name in ("Bob", "Cake"):
+        chat.pick(".choice", name)
+    chat.tap(chat.word("messages_forward_send", count="2").split("|")[1], within="dialog[open]")
+    chat.misses(".select-bar")
+
+    def forwarded(person: Account, conversation: int) -> list[str]:
+        rows = person.history(conversation)[-2:]
+        return [each["text"] for each in rows if "forwarded" in each.get("meta", {})]
+
+    eventually(lambda: forwarded(ann, other) == forwarded(bob, private) == ["one", "two"], what="both")
+
+    chat.run("[...document.querySelectorAll('.line[data-id]')].at(-1).focus()")
+    chat.press("x", Keys.ARROW_UP, "x")
+    chat.has(".select-count", "2 messages")
+    chat.tap(chat.word("messages_select_delete"), within=".select-bar")
+    chat.sees("dialog[open] .switch")
+    chat.run("document.querySelector('dialog[open] .switch input').click()")
+    chat.click("dialog[open] .danger")
+    chat.reads("one", "two")
+    reader.reads("one", "two", "three")  # mine is recalled for all
+    chat.run("document.querySelector('.line[data-id]').focus()")
+    chat.press("x")
+    chat.sees(".select-bar")
+    chat.press(Keys.ESCAPE)
+    chat.misses(".select-bar")
+    chat.sees("#composer")
+
+
+@pytest.mark.full("browser")
+def test_a_finger_that_pulls_a_message_far_enough_replies_to_it(pair: Pair, server: Server) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    group = ann.create_group("Tea", bob)
+    bob.say(group, *(f"number {number}" for number in range(30)))
+    chat = Chat(pair[0], ann, size=(390, 844))
+    chat.command("Emulation.setTouchEmulationEnabled", enabled=True)
+    try:
+        chat.reload()
+        open_with_texts(chat, group, 30)
+        chat.gives("return document.querySelector('#log').classList.contains('swipes')", True)
+        chat.touch(*chat.run(SPOT, "number 27"), (20, 0), (40, 1), (50, 1))
+        chat.has(".swipe-sign")  # too short: the row is back
+        assert not chat.shown("#reply-bar")
+        chat.touch(*chat.run(SPOT, "number 27"), (2, -20), (30, -60), (90, -90))
+        assert not chat.shown("#reply-bar"), "it scrolls"
+        open_with_texts(chat, group, 30)
+        chat.touch(*chat.run(SPOT, "number 27"), (20, 0), (50, 2), (80, 2), (100, 2))
+        chat.has("#reply-text", "number 27")
+    finally:
+        chat.command("Emulation.setTouchEmulationEnabled", enabled=False)
+
 
 PHONE, DESKTOP = (390, 844), (1280, 800)
 IN_GROUP = "#log article[data-id] .bubble > .text"
@@ -42,6 +243,7 @@ def people(server: Server) -> tuple[Account, Account, int]:
     return ann, bob, group
 
 
+@pytest.mark.full("browser")
 def test_two_people_reply_beside_their_group(pair: Pair, people: tuple[Account, Account, int]) -> None:
     pair.expects("net::ERR_INTERNET_DISCONNECTED", "closed before the connection is established")
     ann, bob, group = people
@@ -86,6 +288,7 @@ def test_two_people_reply_beside_their_group(pair: Pair, people: tuple[Account, 
     one.misses(UNREAD)
 
 
+@pytest.mark.full("browser")
 def test_a_thread_in_the_menu_of_a_phone_is_edited_muted_and_listed(
     pair: Pair, people: tuple[Account, Account, int]
 ) -> None:
@@ -109,6 +312,7 @@ def test_a_thread_in_the_menu_of_a_phone_is_edited_muted_and_listed(
     assert [each["thread"] for each in found["threads"]] == [root["id"]]
 
 
+@pytest.mark.full("browser")
 def test_the_text_box_of_a_thread_is_that_of_the_conversation(
     pair: Pair, people: tuple[Account, Account, int]
 ) -> None:
@@ -144,9 +348,8 @@ def test_the_text_box_of_a_thread_is_that_of_the_conversation(
     assert chat.run("return document.querySelector('#message').value") == "of the group"
 
 
-def test_a_hit_of_a_search_that_is_in_a_thread_opens_it(
-    pair: Pair, people: tuple[Account, Account, int]
-) -> None:
+@pytest.mark.full("browser")
+def test_a_hit_of_a_search_in_a_thread_opens_it(pair: Pair, people: tuple[Account, Account, int]) -> None:
     ann, bob, group = people
     root = ann.id_of(group, "Which tea?")
     bob.post("messages/send", conversation=group, text="Lapsang, please", thread=root)
