@@ -91,9 +91,7 @@ def test_a_connection_may_be_in_so_many_channels_and_an_app_may_have_so_many_and
     assert harness.connections.join(MULTI, harness.connections.id_of(bob), "attic") == Joined.FULL
 
 
-def test_a_page_goes_on_where_the_last_ended_though_members_have_left(
-    harness: Harness, channels: Channels
-) -> None:
+def test_a_page_goes_on_behind_the_last_though_members_left(harness: Harness, channels: Channels) -> None:
     people = [harness.login(MULTI, f"u{n}")[0] for n in range(6)]
     for connection in people:
         channels.subscriptions.join(MULTI, "lobby", connection)
@@ -106,17 +104,13 @@ def test_a_page_goes_on_where_the_last_ended_though_members_have_left(
 
 
 @pytest.mark.parametrize("after", ["nonsense", "-", "1-", "nan-1", "inf-zz", "-1", "\ud800"])
-def test_a_cursor_that_is_none_begins_with_the_first_member(
-    harness: Harness, channels: Channels, after: str
-) -> None:
+def test_a_wrong_cursor_begins_at_the_first_member(harness: Harness, channels: Channels, after: str) -> None:
     ann, _ = harness.login(MULTI, "ann")
     channels.subscriptions.join(MULTI, "lobby", ann)
     assert [member.user for member in channels.members.page(MULTI, "lobby", after).members] == ["ann"]
 
 
-def test_an_ended_connection_leaves_all_channels_and_listeners_get_their_names(
-    harness: Harness, channels: Channels
-) -> None:
+def test_who_ends_leaves_all_channels_and_listeners_get_them(harness: Harness, channels: Channels) -> None:
     """They hear of connections in channels, and not of who has left them all before."""
     heard: list[tuple[str, tuple[str, ...]]] = []
     empty: list[tuple[str, str]] = []

@@ -149,9 +149,7 @@ def test_channels_of_users_and_groups_have_no_publications_of_clients(harness: O
 @pytest.mark.parametrize(
     ("user", "channels"), [("ann", {"user:ann", "group:7"}), ("bob", {"user:bob", "group:7"}), ("", set())]
 )
-def test_channels_of_users_and_groups_belong_to_them(
-    harness: OptionsHarness, user: str, channels: set[str]
-) -> None:
+def test_users_and_groups_have_their_channels(harness: OptionsHarness, user: str, channels: set[str]) -> None:
     harness.channels.histories.stored = Mock(is_member=lambda _app, group, _user: group in (0, 7))
     consent = ChannelConsent(Mock(), Mock(), harness.channels, MutedUsers())
     client, found = harness.client(user), set()
@@ -171,9 +169,7 @@ def test_channels_of_users_and_groups_belong_to_them(
         (BackEndRefused(None, (4010, "bye")), "ended"),
     ],
 )
-def test_a_back_end_decides_about_a_channel(
-    harness: OptionsHarness, error: Exception | None, reason: str
-) -> None:
+def test_a_back_end_lets_in_or_refuses(harness: OptionsHarness, error: Exception | None, reason: str) -> None:
     def ask(_app: str, _call: str, _connection: Connection, facts: dict[str, Any], kind: Any) -> Any:
         return kind(expire_at=facts["token"] == "t" and 5)
 
@@ -314,9 +310,7 @@ def test_requests_may_what_their_maker_may(
         assert "publish" in allowed
 
 
-def test_requests_of_a_user_are_reviewed_and_counted_and_nobody_makes_one_where_a_login_is_wanted(
-    harness: OptionsHarness,
-) -> None:
+def test_requests_of_a_user_are_reviewed_and_counted_and_others_need_a_key(harness: OptionsHarness) -> None:
     harness.channel_settings = {"room": ChannelSettings(publish="anybody", publications_per_second=1)}
     bob, client = harness.login(APP, "bob", dialect=ChannelCmdDialect())
     harness.channels.subscriptions.join(APP, "room:1", bob)

@@ -94,21 +94,6 @@ def nodes() -> Iterator[Several]:
 # --- one node -----------------------------------------------------------------------------------------------
 
 
-def test_a_client_that_comes_back_receives_what_it_missed_and_then_what_is_new(harness: Harness) -> None:
-    connection, client, first = subscriber(harness)
-    assert first.position.offset == 0
-    assert publish(harness, "one", "two") == [1, 2]
-    assert texts(client) == [["one", "two"]]
-    assert harness.channels.subscriptions.unsubscribe(connection, NEWS)
-    publish(harness, "three", "four")
-    assert texts(client) == [[]]
-    again = subscribe(harness, connection, since=Position(first.position.epoch, 2))
-    assert texts_of(again) == ["three", "four"]
-    assert again.recovered
-    publish(harness, "five")
-    assert texts(client) == [["five"]]
-
-
 def test_a_page_of_a_history_ends_where_it_is_full_and_its_reader_goes_on(harness: Harness) -> None:
     texts = [f"{number}".ljust(PAGE_BYTES // 3, ".") for number in range(5)]
     publish(harness, *texts)
@@ -125,23 +110,27 @@ def test_a_page_of_a_history_ends_where_it_is_full_and_its_reader_goes_on(harnes
 
 
 @pytest.mark.parametrize(
-    ("published", "since", "received"),
+    ("published", "since", "received", "recovered"),
     [
-        ([*"abcdefg"], Position("", 0), [*"cdefg"]),  # more than the history has
-        (["." * (PAGE_BYTES // 2)] * 3 + ["newest"], Position("", 0), ["newest"]),  # more than a page
-        (["one"], Position("other", 1), []),
-        (["one"], Position("other", 0), ["one"]),
-        (["one"], Position("", 3), []),
+        ([*"abcd"], Position("", 2), ["c", "d"], True),
+        ([*"abcdefg"], Position("", 0), [*"cdefg"], False),  # more than the history has
+        (["." * (PAGE_BYTES // 2)] * 3 + ["newest"], Position("", 0), ["newest"], False),  # more than a page
+        (["one"], Position("other", 1), [], False),
+        (["one"], Position("other", 0), ["one"], False),
+        (["one"], Position("", 3), [], False),
     ],
 )
-def test_a_client_that_missed_more_than_it_can_receive_or_comes_from_another_life_learns_it(
-    harness: Harness, published: list[str], since: Position, received: list[str]
+def test_a_client_that_comes_back_receives_what_it_missed_or_learns_that_it_cannot(
+    harness: Harness, published: list[str], since: Position, received: list[str], recovered: bool
 ) -> None:
     _, _, first = subscriber(harness)
-    publish(harness, *published)
+    assert first.position.offset == 0
+    assert publish(harness, *published) == list(range(1, len(published) + 1))
     since = Position(since.epoch or first.position.epoch, since.offset)
-    _, _, found = subscriber(harness, "bob", since=since)
-    assert (found.recovered, texts_of(found)) == (False, received)
+    _, client, found = subscriber(harness, "bob", since=since)
+    assert (found.recovered, texts_of(found)) == (recovered, received)
+    publish(harness, "new")
+    assert texts(client) == [["new"]]
 
 
 def test_users_are_counted_exactly_until_a_channel_is_too_large(harness: Harness) -> None:
@@ -161,9 +150,7 @@ def test_users_are_counted_exactly_until_a_channel_is_too_large(harness: Harness
     assert harness.channels.members.count_users(MULTI, "plain:1", 2) == (3, 3)
 
 
-def test_others_are_served_while_many_subscribers_are_listed(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_others_are_served_while_many_are_listed(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(members, "is_long_turn", lambda: True)
     connections = [subscriber(harness, f"user {number}", "plain:1")[0] for number in range(200)]
     leaving = gevent.spawn(harness.channels.subscriptions.unsubscribe, connections[-1], "plain:1")
@@ -216,9 +203,7 @@ def test_refusals_have_a_reason(harness: Harness) -> None:
     assert reason(subscribe, other, "late") == "ended"
 
 
-def test_joins_and_leaves_reach_the_others_with_what_clients_say_of_themselves_as_presence_shows_it(
-    harness: Harness,
-) -> None:
+def test_joins_and_leaves_reach_the_others_with_what_clients_say_of_themselves(harness: Harness) -> None:
     heard: list[Event] = []
     harness.fanout.to_channel = lambda _name, event, *_skipped: heard.append(event) or 1  # type: ignore[method-assign, assignment]
     channel = "lively:1"
@@ -234,9 +219,7 @@ def test_joins_and_leaves_reach_the_others_with_what_clients_say_of_themselves_a
 
 
 @pytest.mark.parametrize("how", ["connection", "back end", "gap"])
-def test_the_end_of_a_subscription_is_announced_as_a_leave_whatever_ends_it(
-    harness: Harness, how: str
-) -> None:
+def test_the_end_of_a_subscription_is_a_leave_whatever_ends_it(harness: Harness, how: str) -> None:
     harness.channel_settings = {"*": ChannelSettings(join_leave=True, history_size=5, history_seconds=60)}
     ended, (plain, _) = endings(harness), harness.login(MULTI, "bob")
     harness.channels.subscriptions.join(MULTI, NEWS, plain)  # its client cannot subscribe again
@@ -473,9 +456,7 @@ STOPPED = f"{TWO}; stop; hold"
         "c*ann; hold; a missed; remove; b new; ended ann; release; ann =",
     ],
 )
-def test_publications_of_two_nodes_arrive_once_and_in_order_whatever_is_lost(
-    nodes: Several, steps: str
-) -> None:
+def test_publications_of_two_nodes_arrive_once_in_order_whatever_is_lost(nodes: Several, steps: str) -> None:
     play(nodes, steps)
 
 
@@ -535,16 +516,20 @@ def test_a_key_is_in_the_history_once(nodes: Several) -> None:
 def test_a_client_that_wants_all_or_nothing_is_no_member_if_it_cannot_recover(harness: Harness) -> None:
     publish(harness, "one")
     connection, _ = harness.login(MULTI, "ann")
-    options, since = harness.channels.options.of(MULTI, NEWS), Position("another", 1)
+
+    def subscribe(channel: str = NEWS, since: Position | None = None) -> Subscribed:
+        options = harness.channels.options.of(MULTI, channel)
+        return harness.channels.subscriptions.subscribe(
+            connection, channel, options, since, reject_unrecovered=True
+        )
+
     with pytest.raises(ChannelRefused) as refused:
-        harness.channels.subscriptions.subscribe(connection, NEWS, options, since, reject_unrecovered=True)
+        subscribe(since=Position("another", 1))
     assert refused.value.reason == "unrecoverable"
     assert not harness.channels.members.has(connection, NEWS)
-    found = harness.channels.subscriptions.subscribe(connection, NEWS, options, reject_unrecovered=True)
-    assert not found.recovered
+    assert not subscribe().recovered
     # It would come again and again: a channel without a history has no position that fits.
-    plain = harness.channels.options.of(MULTI, "plain:1")
-    harness.channels.subscriptions.subscribe(connection, "plain:1", plain, since, reject_unrecovered=True)
+    subscribe("plain:1", Position("another", 1))
     assert harness.channels.members.has(connection, "plain:1")
 
 

@@ -62,9 +62,7 @@ def test_a_key_is_shown_once_stored_as_a_digest_and_revoked_by_its_id(run: Run, 
     assert run("key", "revoke", name).stdout == "already revoked\n"
 
 
-def test_to_ask_makes_nothing_and_keys_of_the_configuration_are_listed_by_their_digest(
-    run: Run, tmp_path: Path
-) -> None:
+def test_to_ask_makes_nothing_and_configured_keys_are_listed_by_digest(run: Run, tmp_path: Path) -> None:
     assert rows(run("key", "list").stdout) == []
     assert len(rows(run("app", "list").stdout)) == 8
     run("app", "show", "101")

@@ -129,9 +129,7 @@ def test_during_a_long_sweep_connections_come_and_go() -> None:
 # --- pings --------------------------------------------------------------------------------------------------
 
 
-def test_a_peer_that_does_not_answer_a_ping_is_closed_when_it_is_due_and_one_that_does_is_not(
-    spawned: list[Any],
-) -> None:
+def test_a_peer_that_does_not_answer_a_ping_is_closed_when_it_is_due_and_no_other(spawned: list[Any]) -> None:
     """Later pings do not wait until the answers to earlier ones are due, nor answers for later pings."""
     with Harness(ping_seconds=0.01, pong_seconds=1.0) as harness:
         dead, silent = harness.login("101", "ann")
@@ -153,9 +151,7 @@ def test_a_peer_that_does_not_answer_a_ping_is_closed_when_it_is_due_and_one_tha
 
 
 @pytest.mark.parametrize("by", ["a frame of the client", "a push"])
-def test_whatever_passes_renews_a_session_that_lives_by_traffic_but_not_who_has_not_logged_in(
-    by: str,
-) -> None:
+def test_whatever_passes_renews_a_session_that_lives_by_traffic_but_nobody_without_a_login(by: str) -> None:
     """The kernel knows it, in steps of up to 0.01 s; of some sockets it reports nothing."""
     with Harness(by_traffic={"cmd": 0.4}, heartbeat_seconds=360) as harness:
         connection, client = harness.login("101", "ann", tcp=True)
@@ -186,7 +182,7 @@ def test_whatever_passes_renews_a_session_that_lives_by_traffic_but_not_who_has_
 # --- clients that need no heartbeat -------------------------------------------------------------------------
 
 
-def test_who_does_not_answer_in_time_is_closed_with_4001_and_nobody_is_pinged_before_a_login(
+def test_who_does_not_answer_is_closed_with_4001_and_nobody_is_pinged_before_login(
     spawned: list[Any],
 ) -> None:
     """Before it, a client that comes back would answer in the name of its last session."""

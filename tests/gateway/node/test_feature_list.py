@@ -34,9 +34,7 @@ def check(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("wanted", "loaded"), [(None, NAMES), (("all",), NAMES), ((), []), (tuple(NAMES[3:1:-1]), NAMES[2:4])]
 )
-def test_a_node_has_the_named_features_in_the_order_of_the_list(
-    wanted: tuple[str, ...] | None, loaded: list[str]
-) -> None:
+def test_nodes_have_named_features_in_their_order(wanted: tuple[str, ...] | None, loaded: list[str]) -> None:
     assert [feature.name for feature in load_features(Config(features=wanted))] == loaded
 
 

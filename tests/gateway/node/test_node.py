@@ -174,9 +174,7 @@ def test_fast_routes_are_answered_without_the_application_and_logged(harness: Ha
 # --- settings reach their parts -----------------------------------------------------------------------------
 
 
-def test_messages_above_the_limit_close_with_1009_above_the_rate_with_4003_and_slow_readers_with_4000(
-    harness: Harness,
-) -> None:
+def test_large_messages_close_with_1009_many_with_4003_and_slow_readers_with_4000(harness: Harness) -> None:
     limits = {"message_bytes": 200, "messages_per_second": 5, "outbox_bytes": 100_000}
     node = harness.start(limits=limits)
     slow = harness.join(node, "ann")
@@ -191,9 +189,7 @@ def test_messages_above_the_limit_close_with_1009_above_the_rate_with_4003_and_s
     assert quick.close_code() == 4003
 
 
-def test_what_takes_too_long_is_ended_each_second_also_after_a_failure_and_the_lag_of_the_loop_is_measured(
-    harness: Harness,
-) -> None:
+def test_what_takes_too_long_is_ended_also_after_a_failure_and_the_lag_is_measured(harness: Harness) -> None:
     node = harness.start(websocket={"close_seconds": 0.05}, limits={"handshake_seconds": 0.05})
     requests: Any = node.core.node.request_log
     requests.fails = True
@@ -210,9 +206,7 @@ def test_what_takes_too_long_is_ended_each_second_also_after_a_failure_and_the_l
 # --- being asked --------------------------------------------------------------------------------------------
 
 
-def test_the_state_names_peers_and_users_only_when_asked_to_and_the_limit_that_was_read_again(
-    harness: Harness,
-) -> None:
+def test_the_state_names_peers_and_users_only_when_asked_to_and_the_new_limit(harness: Harness) -> None:
     node = harness.start()
     state = node.core.status.state
     client, stranger = harness.join(node, "马远"), harness.call(node.core.node.ws_port).upgrade()
@@ -343,9 +337,7 @@ def test_whoever_waits_in_the_queue_when_a_stop_begins_is_answered(harness: Harn
     until(stop.ready)
 
 
-def test_clients_are_closed_spread_over_the_time_of_the_drain_and_one_that_never_answers_keeps_nobody(
-    harness: Harness,
-) -> None:
+def test_clients_are_closed_over_the_time_of_the_drain_and_silent_ones_keep_nobody(harness: Harness) -> None:
     node = harness.start(drain={"close_seconds": 0.2}, websocket={"close_seconds": 0.05})
     clients = [harness.call(node.core.node.ws_port).upgrade() for _ in range(401)]
     connections = [*node.core.network.context.connections]

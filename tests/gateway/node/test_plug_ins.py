@@ -153,9 +153,7 @@ def test_a_feature_hears_who_logs_in_and_uses_another_one_if_it_is_there(
 
 
 @pytest.mark.parametrize("older", [False, True], ids=["same", "older"])
-def test_a_feature_has_messages_and_queries_for_the_other_nodes(
-    folder: Path, tmp_path: Path, older: bool
-) -> None:
+def test_a_feature_has_messages_and_queries_for_others(folder: Path, tmp_path: Path, older: bool) -> None:
     """A node with an older version of the feature counts what it does not know."""
     other = tmp_path / "other"
     knows = ("KINDS, ANSWERS = (Switched, Dimmed), True", "KINDS, ANSWERS = (Switched,), False")
@@ -194,9 +192,7 @@ def test_features_neither_handle_messages_nor_answer_queries_of_others() -> None
 
 
 @pytest.mark.parametrize("name", ["lamp.rooms", "lamp.switched"])
-def test_names_between_nodes_begin_with_that_of_the_feature(
-    tmp_path: Path, name: str, redis_url: str
-) -> None:
+def test_names_between_nodes_begin_with_their_feature(tmp_path: Path, name: str, redis_url: str) -> None:
     install(tmp_path / "lamp", "lamp", lamps=LAMP.replace(name, name.removeprefix("lamp.")))
     settings = {"features": ["lamp"], "redis": {"addr": redis_url.removeprefix("redis://")}}
     with pytest.raises(AssertionError, match=r"the feature 'lamp': .* begins with lamp\."):
@@ -262,9 +258,7 @@ FEATURE = Feature(
 '''
 
 
-def test_a_feature_that_was_made_for_an_earlier_version_runs(
-    tmp_path: Path, start_server: StartServer
-) -> None:
+def test_a_feature_made_for_an_earlier_version_runs(tmp_path: Path, start_server: StartServer) -> None:
     install(tmp_path, "moods", moodss=OLD, lamp_command=COMMAND)
     environment = path_of(tmp_path)
     server = start_server(config={"features": ["moods"], "moods": {"characters": 7}}, environment=environment)

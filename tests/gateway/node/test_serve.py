@@ -44,7 +44,7 @@ def test_a_server_that_fails_ends_with_status_1_and_its_traceback_is_in_the_log_
     assert "ZeroDivisionError: on purpose" in log.read_text(encoding="utf-8")
 
 
-def test_the_log_names_apps_of_keys_that_do_not_exist_and_what_sighup_reads_as_the_keys(
+def test_the_log_names_absent_apps_of_keys_and_what_sighup_reads_as_the_keys(
     start_server: StartServer,
 ) -> None:
     keys = ("first-key-of-the-test", "another-key-of-the-test")
@@ -122,9 +122,7 @@ def in_terminal(folder: Path, *before: str) -> Iterator[tuple[subprocess.Popen[b
 
 @pytest.mark.skipif(sys.platform != "linux", reason="how a terminal is lost differs")
 @pytest.mark.parametrize("before", [(), ("nohup",)])
-def test_a_foreground_server_whose_terminal_is_gone_ends_but_under_nohup(
-    tmp_path: Path, before: tuple[str, ...]
-) -> None:
+def test_a_server_whose_terminal_goes_ends_but_under_nohup(tmp_path: Path, before: tuple[str, ...]) -> None:
     with in_terminal(tmp_path, *before) as (process, master):
         os.close(master)
         if before:

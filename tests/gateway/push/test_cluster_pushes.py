@@ -82,9 +82,7 @@ def test_an_absent_user_or_none_is_not_reached_and_the_id_stays_free(pair: Sever
     assert push(pair[2], how, "ann", "m1") == SENT
 
 
-def test_messages_to_one_user_keep_their_order_and_large_batches_are_looked_up_in_parts(
-    pair: Several,
-) -> None:
+def test_messages_to_one_user_keep_order_and_large_batches_are_looked_up_in_parts(pair: Several) -> None:
     _, ann = pair[2].login(NEWEST, "ann")
     words = [str(number) for number in range(2 * routing.BATCH_TARGETS + 1)]
     for word in words[:50]:
@@ -109,9 +107,7 @@ def test_while_the_registry_is_away_users_of_this_node_are_reached(pair: Several
 
 @pytest.mark.parametrize("lost", ["login", "flush", "refs"])
 @ways
-def test_a_session_that_the_registry_does_not_know_is_reached_on_its_node(
-    pair: Several, how: str, lost: str
-) -> None:
+def test_a_session_unknown_to_the_registry_is_reached_on_its_node(pair: Several, how: str, lost: str) -> None:
     """Not yet, or until the next look at it, after it was emptied."""
     pair[1].registry.away = lost == "login"
     _, ann = pair[1].login(NEWEST, "ann")
@@ -122,9 +118,7 @@ def test_a_session_that_the_registry_does_not_know_is_reached_on_its_node(
 
 
 @ways
-def test_a_user_whose_node_is_known_to_be_away_is_failed_and_the_id_stays_free(
-    pair: Several, how: str
-) -> None:
+def test_a_user_whose_node_is_known_as_away_is_failed_and_the_id_stays_free(pair: Several, how: str) -> None:
     _, ann = pair[1].login(NEWEST, "ann")
     _, here = pair[2].login(MULTI, "ann")
     pair[1].login(MULTI, "ann")
@@ -154,9 +148,7 @@ def test_a_repeat_on_any_node_delivers_nothing(pair: Several, second: int) -> No
 
 @pytest.mark.parametrize(("accepted", "outcome"), [(True, REPEATED), (False, SENT)])
 @pytest.mark.parametrize("how", WAYS)
-def test_a_repeat_waits_for_the_outcome_on_another_node(
-    pair: Several, how: str, accepted: bool, outcome: Outcome
-) -> None:
+def test_a_repeat_waits_for_another_node(pair: Several, how: str, accepted: bool, outcome: Outcome) -> None:
     _, ann = pair[1].login(NEWEST, "ann")
     claim = pair.book.claim("m1")
     waiting = gevent.spawn(push, pair[1], how, "bob" if how == "app" else "ann", "m1")
@@ -167,9 +159,7 @@ def test_a_repeat_waits_for_the_outcome_on_another_node(
     assert pair.texts(ann) == [["hello"] if outcome == SENT else []]
 
 
-def test_a_claim_that_is_never_settled_is_not_waited_for_for_ever(
-    pair: Several, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unsettled_claim_is_not_waited_for_long(pair: Several, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (routing, idempotency):
         monkeypatch.setattr(module, "CLAIM_SECONDS", 0.1)
     pair[1].login(NEWEST, "ann")
@@ -209,9 +199,7 @@ def test_a_push_to_all_reaches_all_nodes_except_its_sender_whom_it_needs(pair: S
 
 
 @pytest.mark.parametrize("someone", [True, False])
-def test_a_node_that_does_not_get_it_is_no_reason_to_send_it_again_if_someone_did(
-    pair: Several, someone: bool
-) -> None:
+def test_a_node_without_it_is_no_reason_to_send_it_again_if_someone_did(pair: Several, someone: bool) -> None:
     clients = [pair[epoch].login(NEWEST, user)[1] for epoch, user in ((1, "ann"), (2, "bob"))]
     sender, found = "cid" if someone else "ann", []
     for cut in ({2}, set()):

@@ -158,9 +158,7 @@ def test_a_memory_of_any_size_keeps_exactly_that_many(limit: int) -> None:
     [((), False), ((ABSENT,), False), ((FAILED, ABSENT), False), ((SENT, ABSENT, PENDING), True)]
     + [((ABSENT, outcome), True) for outcome in (SENT, PENDING, Outcome.PARTLY)],
 )
-def test_one_target_that_was_accepted_uses_the_id_up_for_another_request(
-    outcomes: tuple[Outcome, ...], accepted: bool
-) -> None:
+def test_one_accepted_target_uses_the_id_up_for_others(outcomes: tuple[Outcome, ...], accepted: bool) -> None:
     ids = make()
     carry_out(ids, "a", *outcomes)
     if accepted:

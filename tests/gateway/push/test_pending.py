@@ -203,9 +203,7 @@ def test_no_app_locks_the_others_out_or_takes_all_bytes(users: Users) -> None:
     assert pending.add("102", "bob", words("x" * 1_000), 10)
 
 
-def test_concurrent_deliveries_send_each_push_once_and_in_order_and_the_rest_waits_for_the_users_return(
-    users: Users,
-) -> None:
+def test_concurrent_deliveries_send_each_push_once_and_in_order_and_the_rest_waits(users: Users) -> None:
     pending = pending_of(users)
     texts = [str(number) for number in range(20)]
     for text in texts:

@@ -155,9 +155,7 @@ def test_absent_users_are_reported_unless_they_may_be_elsewhere_and_their_pushes
     assert absent == ([] if blind else ["101 x hello", "101 y hello", "101 z hello"])
 
 
-def test_pending_pushes_arrive_before_a_later_push_and_where_there_is_no_room_they_are_absent(
-    harness: Harness,
-) -> None:
+def test_pending_pushes_arrive_before_a_later_push_and_without_room_they_are_absent(harness: Harness) -> None:
     publishing = publishing_of(harness)
     assert publishing.to_users("101", ["zoe"], Event("msg", "", "first"), 60) == [PENDING]
     harness.users.add("zoe")
@@ -199,7 +197,7 @@ BROKEN: Any = Mock(to_sessions=lambda _app, user, *_: 1 // (user != "broken"), t
 @pytest.mark.parametrize(
     ("users", "again"), [(["ann", "broken"], None), (["broken", "ann"], [Outcome.SENT])], ids=str
 )
-def test_an_interrupted_push_to_many_is_accepted_if_a_user_was_reached(
+def test_an_interrupted_push_is_accepted_if_one_is_reached(
     users: list[str], again: list[Outcome] | None
 ) -> None:
     ids = Idempotency(100, 60)

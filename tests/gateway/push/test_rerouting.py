@@ -91,9 +91,7 @@ def test_later_pushes_stay_behind_a_rerouted_one_but_not_those_of_another_user(n
 
 
 @pytest.mark.parametrize("fault", ["absent", "registry", "cut"])
-def test_an_undeliverable_push_is_counted_and_reported_if_no_other_node_has_it(
-    nodes: Several, fault: str
-) -> None:
+def test_an_undeliverable_push_is_counted_and_reported_if_nobody_has_it(nodes: Several, fault: str) -> None:
     heard: list[tuple[str, str, str]] = []
     nodes[1].rerouting.report_to(lambda app, user, event: heard.append((app, user, event.text)))
     nodes[1].registry.away = fault == "registry"
@@ -116,7 +114,7 @@ def test_a_push_does_not_follow_for_ever(nodes: Several) -> None:
 
 
 @pytest.mark.parametrize("elsewhere", [True, False])
-def test_a_push_follows_to_all_that_have_come_instead_unless_sessions_elsewhere_have_got_it(
+def test_a_push_follows_to_all_who_came_unless_sessions_elsewhere_got_it(
     nodes: Several, elsewhere: bool
 ) -> None:
     """Under multi: sent to all places, and one is gone when it arrives."""

@@ -46,9 +46,7 @@ def test_many_users_or_apps_are_one_question_and_users_of_this_node_none(nodes: 
     assert calls == ["find", "find_in_apps", "find_in_apps"]
 
 
-def test_while_the_registry_is_away_nodes_are_asked_and_one_that_is_silent_is_named_unless_it_has_died(
-    nodes: Several,
-) -> None:
+def test_while_the_registry_is_away_nodes_are_asked_and_silent_ones_named_unless_dead(nodes: Several) -> None:
     for epoch, user in ((1, "ann"), (2, "bob")):
         nodes[epoch].login(NEWEST, user)
     nodes[1].registry.away = True
@@ -70,9 +68,7 @@ def test_while_the_registry_is_away_nodes_are_asked_and_one_that_is_silent_is_na
     limit=st.integers(1, 7),
     query=st.integers(1, 3),
 )
-def test_the_pages_of_any_node_hold_every_user_once_in_order(
-    users: list[tuple[int, str]], limit: int, query: int
-) -> None:
+def test_pages_hold_every_user_once_in_order(users: list[tuple[int, str]], limit: int, query: int) -> None:
     with Several(3) as nodes:
         for epoch, user in users:
             nodes[epoch].login(MULTI, user)
@@ -177,9 +173,7 @@ def test_an_id_shows_any_node_with_the_secret_where_its_connection_is(birth: int
     letter=st.sampled_from(sorted(URL_SAFE)),
     other=st.sampled_from(["A" * ID_CHARACTERS, "=" * 38, "马" * 38, "A" * 37, "\ud800"]) | st.text(),
 )
-def test_an_id_that_was_changed_anywhere_and_other_text_is_none(
-    number: int, index: int, letter: str, other: str
-) -> None:
+def test_a_changed_id_and_other_text_is_none(number: int, index: int, letter: str, other: str) -> None:
     connection_id = OURS.id_of(number)
     changed = connection_id[:index] + letter + connection_id[index + 1 :]
     assert OURS.read(changed) == (Address(77, number) if changed == connection_id else None)

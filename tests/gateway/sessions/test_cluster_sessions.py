@@ -45,7 +45,7 @@ def news_of(nodes: Several, *clients: Client) -> list[list[tuple[str, str, str]]
 
 
 @pytest.mark.parametrize("end", ["leave", "lost"])
-def test_a_login_is_registered_before_it_is_answered_and_a_logout_reports_the_last_heartbeat(
+def test_a_login_is_registered_before_its_answer_and_a_logout_says_the_last_heartbeat(
     nodes: Several, end: str
 ) -> None:
     connection, _ = nodes[1].login(NEWEST, "ann", "phone")
@@ -164,9 +164,7 @@ def test_a_connection_that_ends_or_is_kicked_during_the_registration_leaves_no_s
     assert not nodes[1].hub.is_online(policy, "ann")
 
 
-def test_a_login_that_a_later_one_overtakes_on_the_same_node_is_answered_but_not_addressed(
-    nodes: Several,
-) -> None:
+def test_a_login_that_a_later_one_overtakes_on_its_node_is_answered_but_not_addressed(nodes: Several) -> None:
     nodes[1].registry.hold()
     slow, older, _ = begin_login(nodes[1], NEWEST, "ann")
     delayed = nodes[1].registry.pass_later()
@@ -183,9 +181,7 @@ def test_a_login_that_a_later_one_overtakes_on_the_same_node_is_answered_but_not
 
 @pytest.mark.parametrize("is_late", [False, True])
 @pytest.mark.parametrize("policy", [NEWEST, SINGLE])
-def test_a_login_that_is_replaced_before_its_answer_has_come_is_no_stale_session(
-    nodes: Several, policy: str, is_late: bool
-) -> None:
+def test_a_login_replaced_before_its_answer_is_not_stale(nodes: Several, policy: str, is_late: bool) -> None:
     """Before node 1 knows of it, a login on node 2 has replaced it and said so, or was carried out first."""
     if is_late:
         nodes[2].login(policy, "ann")
@@ -206,9 +202,7 @@ def test_a_login_that_is_replaced_before_its_answer_has_come_is_no_stale_session
 
 
 @pytest.mark.usefixtures("hasty")
-def test_under_refuse_a_login_is_answered_with_1004_if_nobody_knows_whether_the_older_session_is_alive(
-    nodes: Several,
-) -> None:
+def test_under_refuse_a_login_is_1004_if_nobody_knows_whether_the_older_session_lives(nodes: Several) -> None:
     """One of a silent node is not."""
     older, _ = nodes[1].login(REFUSE, "ann")
     nodes[2].rpc.busy = True
@@ -224,9 +218,7 @@ def test_under_refuse_a_login_is_answered_with_1004_if_nobody_knows_whether_the_
 
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("epochs", [(1, 1), (1, 2), (1, 1, 2, 2, 1)])
-def test_under_refuse_of_several_at_the_same_moment_the_first_is_taken(
-    nodes: Several, epochs: tuple[int, ...]
-) -> None:
+def test_under_refuse_of_several_at_once_the_first_is_taken(nodes: Several, epochs: tuple[int, ...]) -> None:
     clients = [nodes[epoch].connect() for epoch in epochs]
     logins = [
         gevent.spawn(nodes[epoch].sessions.login, connection, Login(REFUSE, "ann"))
@@ -240,9 +232,7 @@ def test_under_refuse_of_several_at_the_same_moment_the_first_is_taken(
 
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("epoch", [1, 2])
-def test_under_refuse_a_session_that_waits_for_the_registry_counts_as_alive(
-    nodes: Several, epoch: int
-) -> None:
+def test_under_refuse_a_session_that_waits_for_the_registry_is_alive(nodes: Several, epoch: int) -> None:
     nodes[1].registry.hold()
     older, _, _ = begin_login(nodes[1], REFUSE, "ann")
     delayed = nodes[1].registry.pass_later()
@@ -255,9 +245,7 @@ def test_under_refuse_a_session_that_waits_for_the_registry_counts_as_alive(
 
 
 @pytest.mark.parametrize("policy", [NEWEST, SINGLE])
-def test_a_replacement_that_is_late_repeated_or_of_nobody_changes_nothing_else(
-    nodes: Several, policy: str
-) -> None:
+def test_a_late_repeated_or_foreign_replacement_changes_nothing_else(nodes: Several, policy: str) -> None:
     """What ``on_replaced`` of the registry does, if the word of the other node was lost, or came too."""
     older, client = nodes[1].login(policy, "ann")
     id, replaced = nodes[1].session_of(older).id, nodes[1].sessions.replaced
@@ -330,9 +318,7 @@ def restored(node: ClusterHarness, everything: bool) -> None:
 
 
 @pytest.mark.parametrize("lost", ["away", "deaf", "flush", "epoch"])
-def test_sessions_that_the_registry_does_not_know_are_registered_later_and_once(
-    nodes: Several, lost: str
-) -> None:
+def test_sessions_unknown_to_the_registry_are_registered_later_and_once(nodes: Several, lost: str) -> None:
     node, is_all = nodes[1], lost in ("flush", "epoch")
     users = [f"u{number}" for number in range(20)]
     node.login(NEWEST, "bob")

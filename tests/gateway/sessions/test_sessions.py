@@ -32,9 +32,7 @@ def test_a_second_login_of_a_connection_is_1009_and_the_first_stays(harness: Har
     assert (harness.metrics.logins.total, harness.metrics.logins_refused.total) == (1, 3)
 
 
-def test_a_wrong_token_or_app_is_1003_and_may_be_tried_again_until_the_connection_is_closing(
-    harness: Harness,
-) -> None:
+def test_a_wrong_token_or_app_is_1003_and_tried_again_until_the_connection_closes(harness: Harness) -> None:
     harness.allowed = {"secret"}
     connection, _ = harness.connect()
     for login in (Login(NEWEST, "ann", "wrong"), Login("999", "ann", "secret")):
@@ -63,9 +61,7 @@ def test_under_refuse_an_older_connection_that_ends_makes_room_at_once(harness: 
 
 
 @pytest.mark.usefixtures("hasty")
-def test_under_refuse_of_many_that_wait_for_the_same_slot_one_gets_it_but_none_that_goes(
-    harness: Harness,
-) -> None:
+def test_under_refuse_of_many_that_wait_for_a_slot_one_gets_it_but_none_that_goes(harness: Harness) -> None:
     harness.login(REFUSE, "ann")
     rivals = [harness.connect() for _ in range(10)]
     logins = [gevent.spawn(harness.sessions.login, one, Login(REFUSE, "ann")) for one, _ in rivals]
@@ -115,9 +111,7 @@ def test_kicks_of_others_do_not_end_a_login_and_are_forgotten() -> None:
 
 
 @pytest.mark.parametrize("user", ["ann", ""])
-def test_a_decision_about_a_deleted_app_does_not_count_in_a_new_one_of_its_name(
-    harness: Harness, user: str
-) -> None:
+def test_a_decision_about_a_deleted_app_does_not_count_in_a_new_one(harness: Harness, user: str) -> None:
     connection, client = harness.connect()
     kicks = harness.sessions.kicks.count
     harness.sessions.close_app(MULTI)
@@ -232,9 +226,7 @@ def test_under_single_logins_that_are_decided_at_once_leave_one_session(topology
 
 
 @pytest.mark.usefixtures("hasty")
-def test_under_refuse_the_newer_connection_is_closed_with_4501_while_the_older_answers(
-    topology: Topology,
-) -> None:
+def test_under_refuse_the_newer_one_is_closed_with_4501_while_the_older_answers(topology: Topology) -> None:
     older, first = topology.here.login(REFUSE, "ann", "phone")
     newer, second = topology.there.connect()
     login = gevent.spawn(topology.there.sessions.login, newer, Login(REFUSE, "ann", device="phone"))
@@ -268,9 +260,7 @@ def test_under_refuse_another_device_logs_in_at_once(topology: Topology) -> None
 
 
 @pytest.mark.parametrize(("app", "addressed"), [(NEWEST, 1), (MULTI, 2), (SINGLE, 2), (REFUSE, 2)])
-def test_a_kick_closes_all_connections_of_a_user_with_4502(
-    topology: Topology, app: str, addressed: int
-) -> None:
+def test_a_kick_closes_all_of_a_user_with_4502(topology: Topology, app: str, addressed: int) -> None:
     _, phone = topology.here.login(app, "ann", "phone")
     _, laptop = topology.there.login(app, "ann", "laptop")
     bob, listener = topology.there.login(app, "bob")
@@ -284,9 +274,7 @@ def test_a_kick_closes_all_connections_of_a_user_with_4502(
 
 
 @pytest.mark.parametrize("app", [NEWEST, MULTI])
-def test_a_banned_user_is_closed_with_4503_and_stays_out_until_the_ban_is_lifted(
-    topology: Topology, app: str
-) -> None:
+def test_a_banned_user_is_closed_with_4503_and_stays_out_until_unbanned(topology: Topology, app: str) -> None:
     here, there = topology.here, topology.there
     _, client = here.login(app, "ann")
     assert there.sessions.close(app, ["ann", "zoe"], ban_seconds=600).total == 1

@@ -153,9 +153,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) ->
 
 
 @pytest.mark.full("faults")
-def test_a_writer_that_is_killed_leaves_the_others_a_whole_database(
-    open_store: OpenStore, tmp_path: Path
-) -> None:
+def test_a_killed_writer_leaves_the_others_a_whole_database(open_store: OpenStore, tmp_path: Path) -> None:
     code = """
 import sys
 from imserver.gateway.storage.store import Store

@@ -83,9 +83,7 @@ def test_a_node_without_the_feature_erases_and_exports_its_rows(
     assert count(store) == (0, 0)
 
 
-def test_rows_are_erased_and_exported_where_an_operator_has_dropped_tables(
-    url: str, open_store: OpenStore
-) -> None:
+def test_rows_are_erased_and_exported_where_tables_were_dropped(url: str, open_store: OpenStore) -> None:
     add_lamps(open_store(url, tables=lamps(make_owners, make_uses)))
     store = open_store(url)
     store.add_app("shop", {})

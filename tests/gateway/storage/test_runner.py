@@ -77,9 +77,7 @@ def test_one_of_two_runners_that_look_at_once_does_the_work(store: Store) -> Non
 
 
 @pytest.mark.parametrize("step", ["proceed", "end"])
-def test_another_runner_goes_on_with_the_work_of_a_dead_one_that_wakes_up_later_and_it_ends_once(
-    store: Store, step: str
-) -> None:
+def test_another_runner_goes_on_with_work_of_a_dead_one_and_it_ends_once(store: Store, step: str) -> None:
     dead, heir = Worker(store, step), Worker(store, step, 16)  # as if time had passed
     asleep = dead.begin()
     assert heir.runner.look(), "it is under way"

@@ -131,9 +131,7 @@ def test_changes_are_merged_and_seen_elsewhere(url: str, open_store: OpenStore) 
     assert news.apps == [("105", {"max_channels": 1, "max_connections": 2}), ("105", {"max_channels": 5})]
 
 
-def test_nodes_learn_what_is_stored_after_the_database_has_lost_changes(
-    url: str, open_store: OpenStore
-) -> None:
+def test_nodes_learn_what_is_stored_after_the_database_lost_changes(url: str, open_store: OpenStore) -> None:
     one = open_store(url)
     one.add_app("kept", {})
     one.add_app("lost", {})
@@ -153,9 +151,7 @@ def test_nodes_learn_what_is_stored_after_the_database_has_lost_changes(
     assert ("kept", {}) in news.apps, "all is read again"
 
 
-def test_a_key_is_stored_has_a_successor_when_it_is_rotated_and_is_revoked_once(
-    url: str, open_store: OpenStore
-) -> None:
+def test_a_key_is_stored_rotated_and_revoked_once(url: str, open_store: OpenStore) -> None:
     store = open_store(url)
     news = News(store)
     stored = store.add_key(KEY)
@@ -232,9 +228,7 @@ def test_an_app_is_deleted_and_created_again_and_younger(url: str, open_store: O
     assert (len(young), young) == (3, sorted(young))
 
 
-def test_every_database_has_an_id_of_its_own_that_stays(
-    url: str, open_store: OpenStore, tmp_path: Path
-) -> None:
+def test_every_database_has_its_own_id_that_stays(url: str, open_store: OpenStore, tmp_path: Path) -> None:
     first, second, other = open_store(url), open_store(url), open_store(f"sqlite:///{tmp_path}/other.db")
     assert len(first.id) == 32
     assert first.id == second.id != other.id
@@ -265,9 +259,7 @@ def test_what_another_process_has_made_is_found(open_store: OpenStore, tmp_path:
     assert early.id == late.id
 
 
-def test_a_database_that_is_not_allowed_is_neither_made_nor_used(
-    open_store: OpenStore, tmp_path: Path
-) -> None:
+def test_a_forbidden_database_is_neither_made_nor_used(open_store: OpenStore, tmp_path: Path) -> None:
     objections = ["no"]
     store = open_store(objection=lambda database: "" if database else objections[0])
     with pytest.raises(StorageUnavailable, match="no"):

@@ -90,9 +90,7 @@ store.close()
 
 
 @pytest.mark.parametrize("engine", ["postgresql", "mysql"])
-def test_what_a_deadlock_undid_is_done_once_more(
-    engine: str, database_servers: dict[str, DatabaseServer]
-) -> None:
+def test_what_a_deadlock_undid_is_repeated(engine: str, database_servers: dict[str, DatabaseServer]) -> None:
     url = server_of(engine, database_servers).new_url()
     tries, *rest = run_python(EMBRACE, url).split()
     assert rest == ["2", "2", "True"]
