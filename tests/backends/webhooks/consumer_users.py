@@ -34,14 +34,13 @@ RECEIVERS = ("one", "two")
 class Receivers:
     """The receivers of all nodes, and what outlives a node: the folder and the database.
 
-    ``hung`` and ``failing``: receivers that do not answer, or answer with an error.
+    ``hung``: receivers that do not answer.
     """
 
     def __init__(self, folder: str, url: str = "") -> None:
         self.folder = folder
         self.url = url
         self.hung: dict[str, Signal] = {}
-        self.failing: set[str] = set()
         self.tried: defaultdict[str, list[str]] = defaultdict(list)
         """Receiver → the texts of all attempts."""
         self.taken: defaultdict[str, list[str]] = defaultdict(list)
@@ -49,16 +48,13 @@ class Receivers:
         self.by: list[str] = []
         """The names of the nodes that delivered."""
 
-    def receive(self, node: str, receiver: str, texts: Sequence[str]) -> bool:
-        """Whether a receiver takes these texts. Switches while it hangs."""
+    def receive(self, node: str, receiver: str, texts: Sequence[str]) -> None:
+        """A receiver takes these texts. Switches while it hangs."""
         self.tried[receiver] += texts
         if receiver in self.hung:
             self.hung[receiver].wait()
-        if receiver in self.failing:
-            return False
         self.taken[receiver] += texts
         self.by.append(node)
-        return True
 
     def hang(self, receiver: str) -> None:
         self.hung[receiver] = Signal()
@@ -203,13 +199,8 @@ class FeedNode(Node):
     kinds: ClassVar = frozenset({"message", "account"})
 
     def start(self) -> None:
-        self.feeds = Feeds(
-            self.store,
-            self.events,
-            BackEnd(self.reply),
-            lambda: self.name,
-            self.tally,  # type: ignore[arg-type]
-        )
+        back_end: Any = BackEnd(self.reply)
+        self.feeds = Feeds(self.store, self.events, back_end, lambda: self.name, self.tally)
         self.feeds.log = self.store.part(MessageLog)
         for app in RECEIVERS:
             self.feeds.set(app, Receiver(app, f"http://{app}/", b"secret", self.kinds, 3600.0))
@@ -219,7 +210,8 @@ class FeedNode(Node):
         events = post.json["events"]
         receiver = post.url.removeprefix("http://").strip("/")
         texts = [event["text"] for event in events]
-        return (200, b"") if self.receivers.receive(events[0]["node"], receiver, texts) else "away"
+        self.receivers.receive(events[0]["node"], receiver, texts)
+        return 200, b""
 
     def send(self, receiver: str, *texts: str) -> None:
         """Of several texts, the last one is an event, and the others are entries of the log."""
@@ -252,8 +244,7 @@ class AbsenceNode(FeedNode):
         self.feeds.notifier = absences.consumer
 
     def are_online(self, app: str, users: Sequence[str]) -> list[bool]:
-        if not self.receivers.receive(self.name, app, users):
-            raise StorageUnavailable("away")
+        self.receivers.receive(self.name, app, users)
         return [True for _ in users]
 
     def send(self, receiver: str, *texts: str) -> None:

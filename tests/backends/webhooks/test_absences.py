@@ -32,18 +32,24 @@ class Harness(Node):
         self.online: set[str] = set()
         self.registry = SimpleNamespace(healthy=lambda: True)
         self.bots: set[str] = set()
-        presence = SimpleNamespace(
+        presence: Any = SimpleNamespace(
             online=self._presence, are_online=lambda *which: self._presence(*which).users
         )
-        self.feeds.notifier = Absences(
-            self.feeds,
-            presence,  # type: ignore[arg-type]
-            lambda: self.registry.healthy(),
-            self.store,
-            lambda _app, users: [
-                SimpleNamespace(user=user, bot=True) for user in self.bots.intersection(users)
-            ],
-        ).consumer
+
+        def bots_among(_app: str, users: Sequence[str]) -> Any:
+            return [SimpleNamespace(user=user, bot=True) for user in self.bots.intersection(users)]
+
+        absences = Absences(self.feeds, presence, lambda: self.registry.healthy(), self.store, bots_among)
+        self.feeds.notifier = absences.consumer
+
+    @property
+    def log(self) -> MessageLog:
+        return self.store.part(MessageLog)
+
+    def say(self, conversation: int, text: str) -> None:
+        """Ann writes to a conversation."""
+        draft = Draft(sender="ann", conversation=conversation, body=text.encode(), time_ms=1)
+        self.log.writer.append(APP, [draft])
 
     def _presence(self, _app: str, users: Sequence[str]) -> Online:
         return Online([user in self.online for user in users])
@@ -79,18 +85,9 @@ def test_an_offline_receiver_is_reported_once_until_they_were_online(harness: Ha
     event = harness.absent[0]
     assert event["id"] == "event-1"
     del event["id"], event["time"], event["node"]
-    assert event == {
-        "event": "absent",
-        "app": APP,
-        "user": "zoe",
-        "conversation": 1,
-        "kind": "user",
-        "sender": "ann",
-        "unread": 1,
-        "stored": {"id": 1, "conversation": 1, "seq": 1},
-        "type": "text",
-        "preview": "x" * 200,
-    }
+    about = {"conversation": 1, "kind": "user", "stored": {"id": 1, "conversation": 1, "seq": 1}}
+    shown = {"sender": "ann", "unread": 1, "type": "text", "preview": "x" * 200}
+    assert event == {"event": "absent", "app": APP, "user": "zoe", **about, **shown}
     harness.send("ann", "again", "and again")
     until(harness.quiet)
     harness.login("zoe")
@@ -106,12 +103,8 @@ def test_an_offline_receiver_is_reported_once_until_they_were_online(harness: Ha
 
 def test_each_conversation_is_reported_and_each_offline_member_of_a_group(harness: Harness) -> None:
     harness.online = {"ann", "bob"}
-    group = (
-        harness.store.part(MessageLog).groups.create(APP, "ann", "tea", ["bob", "eve", "zoe"]).conversation
-    )
-    harness.store.part(MessageLog).writer.append(
-        APP, [Draft(sender="ann", conversation=group, body=b"hi all", time_ms=1)]
-    )
+    group = harness.log.groups.create(APP, "ann", "tea", ["bob", "eve", "zoe"]).conversation
+    harness.say(group, "hi all")
     harness.send("bob", "hi zoe")
     until(lambda: len(harness.absent) == 3)
     found = {(event["user"], event["kind"], event.get("name"), event["preview"]) for event in harness.absent}
@@ -120,13 +113,11 @@ def test_each_conversation_is_reported_and_each_offline_member_of_a_group(harnes
         ("zoe", "group", "tea", "hi all"),
         ("zoe", "user", None, "hi zoe"),
     }
-    harness.store.part(MessageLog).groups.leave(APP, group, ["eve"], "eve")
-    harness.store.part(MessageLog).groups.join(APP, group, ["kim"], "ann")
+    harness.log.groups.leave(APP, group, ["eve"], "eve")
+    harness.log.groups.join(APP, group, ["kim"], "ann")
     harness.login("eve")
     harness.online.discard("eve")
-    harness.store.part(MessageLog).writer.append(
-        APP, [Draft(sender="ann", conversation=group, body=b"more", time_ms=2)]
-    )
+    harness.say(group, "more")
     until(lambda: len(harness.absent) == 4)
     assert harness.absent[3]["user"] == "kim"
 
@@ -134,17 +125,13 @@ def test_each_conversation_is_reported_and_each_offline_member_of_a_group(harnes
 def test_a_bot_is_never_absent(harness: Harness) -> None:
     bot = add_account(harness.store, APP, bot=1)
     harness.bots.add(bot)
-    group = harness.store.part(MessageLog).groups.create(APP, "ann", "tea", [bot, "zoe"]).conversation
-    drafts = [
-        Draft(sender="ann", to_user=bot, body=b"hi bot", time_ms=1),
-        Draft(sender="ann", conversation=group, body=b"hi all", time_ms=1),
-    ]
+    group = harness.log.groups.create(APP, "ann", "tea", [bot, "zoe"]).conversation
     harness.online = {"ann"}
-    harness.store.part(MessageLog).writer.append(APP, drafts)
+    harness.log.writer.append(APP, [Draft(sender="ann", to_user=bot, body=b"hi bot", time_ms=1)])
+    harness.say(group, "hi all")
     until(lambda: harness.absent and harness.quiet())
-    rows = harness.store.read(lambda sql: sql.query("SELECT last_id FROM event_feed"))
     assert [event["user"] for event in harness.absent] == ["zoe"]
-    assert rows == [(1,)], "one event in all"
+    assert harness.store.rows("SELECT last_id FROM event_feed") == [(1,)], "one event in all"
 
 
 def test_users_who_read_or_leave_or_are_back_in_time_are_not_reported(
@@ -156,10 +143,10 @@ def test_users_who_read_or_leave_or_are_back_in_time_are_not_reported(
     until(lambda: not harness.rows())
     harness.online.clear()
     harness.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS, 600))
-    log = harness.store.part(MessageLog)
+    log = harness.log
     group = log.groups.create(APP, "ann", "tea", ["eve", "kim"]).conversation
     harness.send("ann", "read soon")
-    log.writer.append(APP, [Draft(sender="ann", conversation=group, body=b"hi", time_ms=1)])
+    harness.say(group, "hi")
     until(lambda: len(harness.rows()) == 3)
     log.marks.note(APP, "zoe", 1, read=2**40)
     log.groups.leave(APP, group, ["eve"], "eve")
@@ -207,24 +194,19 @@ def test_a_registry_that_is_away_delays_reports(harness: Harness) -> None:
 
 
 def test_members_who_joined_while_another_node_noted_are_reported(harness: Harness) -> None:
-    log = harness.store.part(MessageLog)
-    group = log.groups.create(APP, "ann", "tea", ["bob"]).conversation
+    group = harness.log.groups.create(APP, "ann", "tea", ["bob"]).conversation
     harness.online = {"ann"}
-    log.writer.append(APP, [Draft(sender="ann", conversation=group, body=b"one", time_ms=1)])
+    harness.say(group, "one")
     until(lambda: len(harness.absent) == 1)
     # Another node has the lease while kim joins.
-    harness.store.write(lambda sql: sql.execute("UPDATE event_feed SET owner = 'two'"))
+    harness.store.execute("UPDATE event_feed SET owner = 'two'")
     until(lambda: harness.feed.sender is None)
-    joined = log.groups.join(APP, group, ["kim"], "ann")
-    assert joined
-    head = harness.store.read(lambda sql: sql.query("SELECT last_id FROM log"))[0][0]
-    harness.store.write(
-        lambda sql: sql.execute(
-            "UPDATE event_feed SET owner = 'one', noted_id = %s, entry_id = %s", (head, head)
-        )
-    )
+    assert harness.log.groups.join(APP, group, ["kim"], "ann")
+    ((head,),) = harness.store.rows("SELECT last_id FROM log")
+    noted = "UPDATE event_feed SET owner = 'one', noted_id = %s, entry_id = %s"
+    harness.store.execute(noted, (head, head))
     until(lambda: harness.feed.owned)
-    log.writer.append(APP, [Draft(sender="ann", conversation=group, body=b"two", time_ms=2)])
+    harness.say(group, "two")
     until(lambda: any(event["user"] == "kim" for event in harness.absent))
 
 

@@ -73,20 +73,6 @@ class DurableContract:
         receivers.end_hanging("one")
         until(lambda: receivers.order("one") == ["a", "b"])
 
-    def test_a_receiver_that_fails_gets_everything_later_in_order(
-        self, receivers: Receivers, start: StartNode
-    ) -> None:
-        node = start(receivers)
-        receivers.failing.add("one")
-        node.send("one", "a")
-        until(lambda: len(receivers.tried["one"]) > 3)
-        node.send("one", "b", "c")
-        node.send("two", "a")
-        until(lambda: receivers.order("two") == ["a"])
-        assert set(receivers.tried["one"]) == {"a"}, "what comes later waits"
-        receivers.failing.clear()
-        until(lambda: receivers.order("one") == ["a", "b", "c"])
-
     def test_after_an_absence_of_the_database_nothing_is_missed(
         self, receivers: Receivers, start: StartNode
     ) -> None:

@@ -73,13 +73,9 @@ def test_messages_of_one_turn_are_asked_about_in_one_signed_request() -> None:
     assert it.wait(3) == ["m0", "m1", "m2"]
     (post,) = it.back_end.posts
     assert (post.url, post.secret) == ("http://back.end/review", b"s")
-    assert {**post.json, "time": 0} == {
-        "event": "review",
-        "app": APP,
-        "time": 0,
-        "node": "node:1",
-        "messages": [message(f"m{number}") for number in range(3)],
-    }
+    messages = [message(f"m{number}") for number in range(3)]
+    wanted = {"event": "review", "app": APP, "time": 0, "node": "node:1", "messages": messages}
+    assert {**post.json, "time": 0} == wanted
     assert {decision for _, decision in it.decisions} == {ALLOWED}
     assert it.reviews.asked.total() == 3
 
@@ -264,40 +260,23 @@ def test_messages_of_one_connection_keep_their_order_and_others_do_not_wait() ->
 
 
 def test_a_draft_is_shown_as_its_receivers_would_see_it() -> None:
-    assert facts_of(Draft(sender="ann", to_user="bob", body=b"hi", client_msg_id="m1")) == {
-        "kind": "message",
-        "sender": "ann",
-        "to": "bob",
-        "type": "text",
-        "text": "hi",
-        "client_msg_id": "m1",
-    }
-    edit = Draft(
-        sender="ann", kind="edit", conversation=3, type="order", body=b"[1]", about=7, meta=b'{"mentions":[]}'
-    )
-    assert json.decode(json.encode(facts_of(edit))) == {
-        "kind": "edit",
-        "sender": "ann",
-        "conversation": 3,
-        "type": "order",
-        "data": [1],
-        "about": 7,
-        "meta": {"mentions": []},
-    }
+    draft = Draft(sender="ann", to_user="bob", body=b"hi", client_msg_id="m1")
+    assert facts_of(draft) == message("hi", client_msg_id="m1")
+    of_edit = {"sender": "ann", "kind": "edit", "conversation": 3, "type": "order", "about": 7}
+    edit = Draft(**of_edit, body=b"[1]", meta=b'{"mentions":[]}')
+    assert json.decode(json.encode(facts_of(edit))) == {**of_edit, "data": [1], "meta": {"mentions": []}}
     voice = Draft(sender="ann", room="r", type="voice", body=b"\xff")
     assert json.decode(json.encode(facts_of(voice)))["base64"] == "/w=="
 
 
 def test_the_settings_of_an_app_say_who_reviews_its_messages() -> None:
-    settings = WebhookSettings(
-        secret="hook secret", review_url="http://back.end/", review_seconds=0.5, review_failure="allow"
-    )
-    with WebhookHarness({APP: TenantSettings(webhook=settings), "102": TenantSettings()}) as harness:
+    of_app = {"review_url": "http://back.end/", "review_seconds": 0.5, "review_failure": "allow"}
+    settings = TenantSettings(webhook=WebhookSettings(secret="hook secret", **of_app))
+    with WebhookHarness({APP: settings, "102": TenantSettings()}) as harness:
         hooks = harness.webhooks.reviews.apps
         assert hooks == {APP: ReviewHook(APP, "http://back.end/", b"hook secret", 0.5, True)}
-        harness.change(
-            "102", TenantSettings(webhook=WebhookSettings(secret="s" * 32, review_url="http://x/"))
-        )
+        other = WebhookSettings(secret="s" * 32, review_url="http://x/")
+        harness.change("102", TenantSettings(webhook=other))
         assert hooks["102"] == ReviewHook("102", "http://x/", b"s" * 32, 2.0, False)
         harness.change(APP, TenantSettings())
         assert list(hooks) == ["102"]

@@ -35,20 +35,11 @@ def test_a_session_is_reported_from_its_beginning_to_its_end() -> None:
         connection = harness.login_request()
         harness.begin(connection, "ann", device="phone")
         connection.close(4502)
-        common = {
-            "app": "101",
-            "node": "node:1",
-            "user": "ann",
-            "device": "phone",
-            "dialect": "echo",
-            "connection": f"id of {connection.peer}",
-            "address": "127.0.0.1",
-        }
-        assert received(harness, 3) == [
-            {"event": "connect", **common},
-            {"event": "login", **common},
-            {"event": "disconnect", **common, "code": 4502},
-        ]
+        common = {"app": "101", "node": "node:1", "user": "ann", "device": "phone", "dialect": "echo"}
+        common |= {"connection": f"id of {connection.peer}", "address": "127.0.0.1"}
+        *begun, ended = received(harness, 3)
+        assert begun == [{"event": "connect", **common}, {"event": "login", **common}]
+        assert ended == {"event": "disconnect", **common, "code": 4502}
         ids = [event["id"] for event in harness.back_end.events]
         assert len(set(ids)) == 3
         assert all(isinstance(event["time"], int) for event in harness.back_end.events)
@@ -64,16 +55,9 @@ def test_who_moves_to_another_app_has_left_the_first() -> None:
         harness.begin(connection, "ann", "103")
         connection.lost()
         received(harness, 6)
-        by_url = {
-            url: [
-                e["event"] for post in harness.back_end.posts if post.url == url for e in post.json["events"]
-            ]
-            for url in (HOOK.url, "http://other/")
-        }
-        assert by_url == {
-            HOOK.url: ["connect", "login", "disconnect"],
-            "http://other/": ["connect", "login", "disconnect"],
-        }
+        for url in (HOOK.url, "http://other/"):
+            events = [e for post in harness.back_end.posts if post.url == url for e in post.json["events"]]
+            assert [event["event"] for event in events] == ["connect", "login", "disconnect"]
 
 
 def test_a_refused_login_and_a_connection_that_never_logged_in_are_not_reported() -> None:
@@ -87,9 +71,8 @@ def test_a_refused_login_and_a_connection_that_never_logged_in_are_not_reported(
 
 
 def test_only_the_events_that_the_app_names_are_sent() -> None:
-    with WebhookHarness(
-        {"101": TenantSettings(webhook=replace(HOOK, events=("disconnect", "absent")))}
-    ) as harness:
+    hook = replace(HOOK, events=("disconnect", "absent"))
+    with WebhookHarness({"101": TenantSettings(webhook=hook)}) as harness:
         connection = harness.login_request()
         harness.begin(connection, "ann")
         harness.webhooks.message("101", "ann", {"text": "hi"})
@@ -116,10 +99,8 @@ def test_a_webhook_may_come_change_and_go_at_run_time() -> None:
 
 
 def test_a_stop_sends_what_waits_but_does_not_wait_for_who_does_not_answer() -> None:
-    other = replace(HOOK, url="http://away/")
-    with WebhookHarness(
-        {"101": TenantSettings(webhook=HOOK), "103": TenantSettings(webhook=other)}
-    ) as harness:
+    away = TenantSettings(webhook=replace(HOOK, url="http://away/"))
+    with WebhookHarness({"101": TenantSettings(webhook=HOOK), "103": away}) as harness:
         harness.back_end.reply = lambda post: "away" if "away" in post.url else (200, b"")
         for number in range(5):
             harness.webhooks.message("101", "ann", {"n": number})
@@ -146,16 +127,9 @@ def test_a_back_end_is_asked_with_all_that_it_needs_to_decide() -> None:
         (post,) = harness.back_end.posts
         question = post.json
         assert question.pop("time") > 0
-        assert question == {
-            "event": "authorise",
-            "app": "101",
-            "node": "node:1",
-            "user": "ann",
-            "device": "phone",
-            "dialect": "cmd",
-            "token": "their own token",
-            "address": "127.0.0.1",
-        }
+        who = {"user": "ann", "device": "phone", "dialect": "cmd", "token": "their own token"}
+        wanted = {"event": "authorise", "app": "101", "node": "node:1", **who, "address": "127.0.0.1"}
+        assert question == wanted
         assert (post.url, post.secret) == ("http://back.end/authorise", b"hook secret")
 
 
@@ -180,12 +154,9 @@ def test_only_a_clear_yes_lets_anybody_in(reply: Any, expected: tuple[int, int])
         harness.back_end.reply = lambda _: reply
         connection = harness.login_request()
         assert codes(harness.begin(connection, "ann")) == expected
-        counters = harness.webhooks.back_ends.authoriser
-        assert (counters.asked.total(), counters.refused.total(), counters.undecided.total()) == (
-            1,
-            int(expected[0] == 1003),
-            int(expected[0] == 1004),
-        )
+        counters, code = harness.webhooks.back_ends.authoriser, expected[0]
+        counts = counters.asked.total(), counters.refused.total(), counters.undecided.total()
+        assert counts == (1, code == 1003, code == 1004)
 
 
 def test_who_gets_no_answer_in_time_is_refused_with_those_in_the_line_which_is_bounded(

@@ -105,24 +105,6 @@ def test_a_later_login_of_the_connection_decides_anew_and_numbers_go_on(node: Ac
 # --- on one connection --------------------------------------------------------------------------------------
 
 
-def test_unacknowledged_messages_are_sent_again_with_their_numbers_then_the_connection_is_closed(
-    node: ActionHarness,
-) -> None:
-    ann, bob = One(node, "ann", "bob"), Acking(node, "bob")
-    for text in "123":
-        ann.say(text)
-    bob.ack(1)
-    rows = [(1, "1"), (2, "2"), (3, "3")]
-    pass_time(node, ACK_SECONDS + 1)
-    bob.gets(*rows, (2, "2"), (3, "3"))
-    bob.ack(100)  # it can have no more than was sent
-    ann.say("4")
-    pass_time(node, 151)
-    assert bob.client.close_code() == errors.CloseCode.ACK_TIMEOUT
-    assert bob.numbers()[5:] == [(4, "4")] * 4
-    assert node.metrics.resent_entries == 5
-
-
 @pytest.mark.parametrize(("limit", "most"), [("MAX_MESSAGES", 3), ("MAX_BYTES", 3 * 200), ("", 5 * 200)])
 def test_too_much_that_is_not_acknowledged_ends_the_connection(
     limit: str, most: int, monkeypatch: pytest.MonkeyPatch

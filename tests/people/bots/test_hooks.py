@@ -427,9 +427,8 @@ class BotNode(Node):
 
     def reply(self, post: Post) -> Answer:
         receiver = post.url.removeprefix("https://").strip("/")
-        return (
-            (200, b"") if self.receivers.receive(post.json["node"], receiver, [post.json["text"]]) else "away"
-        )
+        self.receivers.receive(post.json["node"], receiver, [post.json["text"]])
+        return 200, b""
 
     def send(self, receiver: str, *texts: str) -> None:
         self.append(APP, str(RECEIVERS.index(receiver) + 1), texts)
