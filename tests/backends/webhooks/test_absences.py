@@ -203,8 +203,8 @@ def test_members_who_joined_while_another_node_noted_are_reported(harness: Harne
     until(lambda: harness.feed.sender is None)
     assert harness.log.groups.join(APP, group, ["kim"], "ann")
     ((head,),) = harness.store.rows("SELECT last_id FROM log")
-    noted = "UPDATE event_feed SET owner = 'one', noted_id = %s, entry_id = %s"
-    harness.store.execute(noted, (head, head))
+    change = "UPDATE event_feed SET owner = 'one', noted_id = %s, entry_id = %s"
+    harness.store.execute(change, (head, head))
     until(lambda: harness.feed.owned)
     harness.say(group, "two")
     until(lambda: any(event["user"] == "kim" for event in harness.absent))
