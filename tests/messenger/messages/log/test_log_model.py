@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from imserver.messenger.messages.commands import Search
-from imserver.messenger.messages.log.contract import Appended, Change, Draft, Entry, Receipt, Rejected
+from imserver.messenger.messages.log.contract import (
+    Appended,
+    Change,
+    Draft,
+    Entry,
+    LogExtent,
+    Receipt,
+    Rejected,
+)
 from imserver.messenger.messages.log.message_log import MessageLog
 from tests.messenger.log_file import Listening
 from tests.stores import OpenStore
@@ -39,6 +47,15 @@ ROLES = st.sampled_from(["member", "admin"])
 NAMES = st.sampled_from(["", "", "1", "2", "3"])
 
 
+class Room(str):
+    """The name of a room, and not of a user."""
+
+    __slots__ = ()
+
+
+ROOMS = st.sampled_from([Room(name) for name in ("r", "R", "r ")])
+
+
 def mentioning(user: str) -> bytes:
     return json.dumps({"mentions": [user]}).encode() if user else b""
 
@@ -57,6 +74,7 @@ class Model(RuleBasedStateMachine):
         """(conversation, seq, sender, kind); the id is the place, from 1."""
         self.pairs: dict[tuple[str, str], int] = {}
         self.groups: dict[int, set[str]] = {}
+        self.rooms: dict[str, int] = {}
         self.known: dict[tuple[str, str], int] = {}
         self.intervals: dict[tuple[str, int], list[list[int | None]]] = {}
         self.roles: dict[tuple[str, int], str] = {}
@@ -117,6 +135,9 @@ class Model(RuleBasedStateMachine):
     def is_beside(self, id: int) -> bool:
         return id in self.replies and not self.replies[id][1]
 
+    def numbers(self) -> set[int]:
+        return {*self.groups, *self.pairs.values(), *self.rooms.values()}
+
     def members_of(self, at: int) -> set[str]:
         pair = next((pair for pair, number in self.pairs.items() if number == at), ())
         return self.groups.get(at, set(pair))
@@ -138,14 +159,15 @@ class Model(RuleBasedStateMachine):
 
     # --- what is done ---------------------------------------------------------------------------------------
 
-    @rule(drafts=st.lists(st.tuples(USERS, st.one_of(USERS, GROUPS), NAMES, MENTIONS), max_size=6))
+    @rule(drafts=st.lists(st.tuples(USERS, st.one_of(USERS, GROUPS, ROOMS), NAMES, MENTIONS), max_size=6))
     def append(self, drafts: list[tuple[str, str | int, str, str]]) -> None:
         batch = []
         for sender, to, name, mention in drafts:
-            where: dict[str, Any] = {"to_user": to} if isinstance(to, str) else {"conversation": to}
+            kind = "room" if isinstance(to, Room) else "to_user" if isinstance(to, str) else "conversation"
+            where: dict[str, Any] = {kind: to}
             batch.append(Draft(sender=sender, client_msg_id=name, meta=mentioning(mention), **where))
         # Nobody knows the number of a conversation before it is committed.
-        there = {*self.groups, *self.pairs.values()}
+        there = self.numbers()
         refused: dict[tuple[str, str], Rejected] = {}
         for draft, outcome in zip(batch, self.log.writer.append(self.app, batch), strict=True):
             name = (draft.sender, draft.client_msg_id)
@@ -162,17 +184,19 @@ class Model(RuleBasedStateMachine):
             assert isinstance(outcome, Appended)
             assert (outcome.entry.id, outcome.repeated) == (self.known[name], True)
             return
-        if draft.to_user:
+        if draft.room:
+            at = self.rooms.setdefault(draft.room, 1 + len(self.numbers()))
+        elif draft.to_user:
             first, second = sorted((draft.sender, draft.to_user))
             if (first, second) not in self.pairs:
-                at = self.pairs[first, second] = 1 + len(self.pairs) + len(self.groups)
+                at = self.pairs[first, second] = 1 + len(self.numbers())
                 for user in {first, second}:
                     self.admit(user, at)
             at = self.pairs[first, second]
         else:
             at = draft.conversation
             pair = next((pair for pair, number in self.pairs.items() if number == at), None)
-            members = self.groups.get(at, set(pair) if pair else None) if at in there else None
+            members = self.groups.get(at, set(pair or ())) if at in there else None
             if members is None or draft.sender not in members:
                 reason = "unknown_conversation" if members is None else "not_member"
                 assert outcome == Rejected(reason)
@@ -191,7 +215,7 @@ class Model(RuleBasedStateMachine):
         )
     )
     def reply(self, drafts: list[tuple[str, int, bool, str, int]]) -> None:
-        before, there, batch = len(self.entries), {*self.groups, *self.pairs.values()}, []
+        before, there, batch = len(self.entries), self.numbers(), []
         for sender, id, also, mention, astray in drafts:
             at = astray + (self.entries[id - 1][0] if id <= before else 1)
             meta = mentioning(mention)
@@ -243,7 +267,7 @@ class Model(RuleBasedStateMachine):
         if about in self.recalled and not recalls:
             assert outcome == Rejected("recalled")
             return
-        if at in self.groups and sender not in self.groups[at]:
+        if sender not in self.members_of(at):
             assert outcome == Rejected("not_member")
             return
         id = self.enter(at, sender, draft.kind)
@@ -317,7 +341,7 @@ class Model(RuleBasedStateMachine):
     @rule(owner=USERS, users=st.lists(USERS, max_size=3))
     def create(self, owner: str, users: list[str]) -> None:
         change = self.log.groups.create(self.app, owner, "", users)
-        at = 1 + len(self.pairs) + len(self.groups)
+        at = 1 + len(self.numbers())
         assert change.conversation == at
         assert change.users == tuple(dict.fromkeys([owner, *users]))
         assert change.entry is not None
@@ -443,6 +467,39 @@ class Model(RuleBasedStateMachine):
         due = [id for id in self.visible(user) if id > after]
         entries, more = self.log.entries.sync(self.app, user, after, limit)
         assert ([entry.id for entry in entries], more) == (due[:limit], len(due) > limit)
+
+    def said_in(self, room: str) -> list[int]:
+        at, ids = self.rooms.get(room), range(self.floor + 1, len(self.entries) + 1)
+        return [id for id in ids if self.entries[id - 1][0] == at]
+
+    @rule(user=USERS, limit=st.integers(1, 5), places=st.dictionaries(ROOMS, st.integers(0, 9), min_size=1))
+    def catch_up(self, user: str, limit: int, places: dict[str, int]) -> None:
+        """Each room from one of its messages, and the rest from one of theirs."""
+        own = self.visible(user)
+        rest, *_ = behind = [
+            [0, *said][place % (1 + len(said))]
+            for said, place in zip([own, *map(self.said_in, places)], [limit, *places.values()], strict=True)
+        ]
+        for after in {0, *behind}:
+            due = [id for id in own if id > max(after, rest)]
+            for room, position in zip(places, behind[1:], strict=True):
+                due += [id for id in self.said_in(room) if id > max(after, position)]
+            positions = dict(zip(["", *places], behind, strict=True))
+            entries, more = self.log.entries.catch_up(self.app, user, after, limit, positions)
+            assert ([entry.id for entry in entries], more) == (sorted(due)[:limit], len(due) > limit)
+
+    @rule(room=ROOMS, limit=st.integers(0, 5))
+    def channel_page(self, room: str, limit: int) -> None:
+        """From each of its messages, in both directions."""
+        at, said = self.rooms.get(room), self.said_in(room)
+        last = max((id for id, entry in enumerate(self.entries, 1) if entry[0] == at), default=0)
+        for since, newest_first in itertools.product((None, 0, *said, 99), (False, True)):
+            due = said[:: -1 if newest_first else 1]
+            if since is not None:
+                due = [id for id in due if (id < since if newest_first else id > since)]
+            page = self.log.entries.channel_page(self.app, room, since, limit, newest_first)
+            assert ([entry.id for entry in page.entries], page.more) == (due[:limit], len(due) > limit > 0)
+            assert (page.last, page.extent) == (last, LogExtent(self.floor, len(self.entries)))
 
     @rule(user=USERS, at=GROUPS, before=st.integers(0, 30), limit=st.integers(1, 5))
     def history(self, user: str, at: int, before: int, limit: int) -> None:
@@ -623,6 +680,8 @@ class Model(RuleBasedStateMachine):
         assert [
             (entry.conversation, entry.seq, entry.sender, entry.kind) for entry in entries
         ] == self.entries[self.floor :]
+        rooms = {number: name for name, number in self.rooms.items()}
+        assert [entry.room for entry in entries] == [rooms.get(entry.conversation, "") for entry in entries]
         assert [entry.body for entry in entries] == [self.bodies.get(entry.id, b"") for entry in entries]
         assert self.received == list(range(1, len(self.entries) + 1))
 
