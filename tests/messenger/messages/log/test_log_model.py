@@ -472,19 +472,21 @@ class Model(RuleBasedStateMachine):
         at, ids = self.rooms.get(room), range(self.floor + 1, len(self.entries) + 1)
         return [id for id in ids if self.entries[id - 1][0] == at]
 
-    @rule(user=USERS, limit=st.integers(1, 5), places=st.dictionaries(ROOMS, st.integers(0, 9), min_size=1))
-    def catch_up(self, user: str, limit: int, places: dict[str, int]) -> None:
+    @rule(user=USERS, limit=st.integers(1, 5), choices=st.dictionaries(ROOMS, st.integers(0, 9), min_size=1))
+    def catch_up(self, user: str, limit: int, choices: dict[str, int]) -> None:
         """Each room from one of its messages, and the rest from one of theirs."""
         own = self.visible(user)
         rest, *_ = behind = [
-            [0, *said][place % (1 + len(said))]
-            for said, place in zip([own, *map(self.said_in, places)], [limit, *places.values()], strict=True)
+            [0, *said][choice % (1 + len(said))]
+            for said, choice in zip(
+                [own, *map(self.said_in, choices)], [limit, *choices.values()], strict=True
+            )
         ]
         for after in {0, *behind}:
             due = [id for id in own if id > max(after, rest)]
-            for room, position in zip(places, behind[1:], strict=True):
+            for room, position in zip(choices, behind[1:], strict=True):
                 due += [id for id in self.said_in(room) if id > max(after, position)]
-            positions = dict(zip(["", *places], behind, strict=True))
+            positions = dict(zip(["", *choices], behind, strict=True))
             entries, more = self.log.entries.catch_up(self.app, user, after, limit, positions)
             assert ([entry.id for entry in entries], more) == (sorted(due)[:limit], len(due) > limit)
 
