@@ -468,7 +468,7 @@ class Model(RuleBasedStateMachine):
         entries, more = self.log.entries.sync(self.app, user, after, limit)
         assert ([entry.id for entry in entries], more) == (due[:limit], len(due) > limit)
 
-    def said_in(self, room: str) -> list[int]:
+    def ids_in(self, room: str) -> list[int]:
         at, ids = self.rooms.get(room), range(self.floor + 1, len(self.entries) + 1)
         return [id for id in ids if self.entries[id - 1][0] == at]
 
@@ -477,15 +477,13 @@ class Model(RuleBasedStateMachine):
         """Each room from one of its messages, and the rest from one of theirs."""
         own = self.visible(user)
         rest, *_ = behind = [
-            [0, *said][choice % (1 + len(said))]
-            for said, choice in zip(
-                [own, *map(self.said_in, choices)], [limit, *choices.values()], strict=True
-            )
+            [0, *ids][choice % (1 + len(ids))]
+            for ids, choice in zip([own, *map(self.ids_in, choices)], [limit, *choices.values()], strict=True)
         ]
         for after in {0, *behind}:
             due = [id for id in own if id > max(after, rest)]
             for room, position in zip(choices, behind[1:], strict=True):
-                due += [id for id in self.said_in(room) if id > max(after, position)]
+                due += [id for id in self.ids_in(room) if id > max(after, position)]
             positions = dict(zip(["", *choices], behind, strict=True))
             entries, more = self.log.entries.catch_up(self.app, user, after, limit, positions)
             assert ([entry.id for entry in entries], more) == (sorted(due)[:limit], len(due) > limit)
@@ -493,10 +491,10 @@ class Model(RuleBasedStateMachine):
     @rule(room=ROOMS, limit=st.integers(0, 5))
     def channel_page(self, room: str, limit: int) -> None:
         """From each of its messages, in both directions."""
-        at, said = self.rooms.get(room), self.said_in(room)
+        at, ids = self.rooms.get(room), self.ids_in(room)
         last = max((id for id, entry in enumerate(self.entries, 1) if entry[0] == at), default=0)
-        for since, newest_first in itertools.product((None, 0, *said, 99), (False, True)):
-            due = said[:: -1 if newest_first else 1]
+        for since, newest_first in itertools.product((None, 0, *ids, 99), (False, True)):
+            due = ids[:: -1 if newest_first else 1]
             if since is not None:
                 due = [id for id in due if (id < since if newest_first else id > since)]
             page = self.log.entries.channel_page(self.app, room, since, limit, newest_first)
