@@ -35,7 +35,7 @@ def test_a_login_is_read_by_the_server_as_it_was_meant() -> None:
 
 @pytest.mark.parametrize("sample", samples_of("cmd")["samples"], ids=lambda row: row["name"])
 def test_wire_samples_of_the_server_are_read(sample: dict[str, Any]) -> None:
-    for frame in sample.get("answers", [sample.get("frame")]):
+    for frame in sample.get("answers", [sample["frame"]] if "frame" in sample else []):
         found = CmdCodec().read(frame)
         if not frame.startswith("{"):
             assert found is None
