@@ -8,7 +8,6 @@ import socket
 import struct
 from collections.abc import Callable
 from time import monotonic
-from types import TracebackType
 from typing import Any, Self
 
 import gevent
@@ -229,9 +228,7 @@ class SocketHarness:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for connection in tuple(self.context.connections):
             connection.lost()
         for client in self.clients:
