@@ -1,6 +1,7 @@
 """Fossil deltas. A decoder of the tests applies what is made here; centrifuge-js does in tests/foreign."""
 
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -8,45 +9,30 @@ from hypothesis import strategies as st
 
 from imserver.gateway.protocol.publications import MAX_BYTES, make_delta
 
-DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz~"
+DIGITS = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz~"
+
+
+def number(digits: bytes) -> int:
+    return sum(DIGITS.index(digit) * 64**power for power, digit in enumerate(reversed(digits)))
 
 
 def apply(before: bytes, delta: bytes) -> bytes:
     """The text that a delta makes, by the description of the format."""
-    position = 0
-
-    def number() -> int:
-        nonlocal position
-        value = 0
-        while chr(delta[position]) in DIGITS:
-            value = value * 64 + DIGITS.index(chr(delta[position]))
-            position += 1
-        return value
-
-    size = number()
-    assert delta[position : position + 1] == b"\n"
-    position += 1
+    size, _, rest = delta.partition(b"\n")
     output = b""
     while True:
-        count = number()
-        operator = delta[position : position + 1]
-        position += 1
+        digits, operator, rest = re.fullmatch(rb"([\w~]*)([@:;])(.*)", rest, re.DOTALL).groups()
+        count = number(digits)
         if operator == b"@":
-            origin = number()
-            assert delta[position : position + 1] == b","
-            position += 1
-            assert origin + count <= len(before)
-            output += before[origin : origin + count]
+            origin, _, rest = rest.partition(b",")
+            assert number(origin) + count <= len(before)
+            output += before[number(origin) : number(origin) + count]
         elif operator == b":":
-            output += delta[position : position + count]
-            position += count
+            output, rest = output + rest[:count], rest[count:]
         else:
-            assert operator == b";"
-            assert position == len(delta)
             words = output + bytes(-len(output) % 4)
             total = sum(int.from_bytes(words[at : at + 4], "big") for at in range(0, len(words), 4))
-            assert count == total % 2**32
-            assert len(output) == size
+            assert (rest, count, len(output)) == (b"", total % 2**32, number(size))
             return output
 
 

@@ -38,14 +38,6 @@ def test_a_text_is_one_line_of_json(text: str, sender: str, message_id: str) -> 
     }
 
 
-@pytest.mark.parametrize("space", ["\n", "\r\n", "\r", " \n\t "])
-def test_a_payload_that_is_laid_out_is_one_line_too(space: str) -> None:
-    payload = f'{{{space}"a":{space}[1,{space}"x\\ny"]{space}}}'.encode()
-    heard = data_of(DIALECT.encode_event(Event("msg", "", "", type="order", data=payload)))
-    assert isinstance(heard, dict)
-    assert (heard["type"], heard["data"]) == ("order", {"a": [1, "x\ny"]})
-
-
 def test_the_ready_event_has_the_cursor_and_nothing_is_asked_on_a_stream() -> None:
     assert ready({}, 1234, 16) == b"retry: 1234\nid: 16\nevent: ready\ndata: {}\n\n"
     assert ready({"event": "ready"}, 1234) == b'retry: 1234\nevent: ready\ndata: {"event":"ready"}\n\n'
