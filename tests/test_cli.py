@@ -109,12 +109,10 @@ STRANGERS = "is not a loopback address and no API key exists, so strangers could
     [
         ("app: {htpPort: 5}", "{file}, line 1: unknown key 'app.htpPort'; the nearest "),
         ("app: {log_file: x.log", "{file}"),
-        ("app: {http_port: 70000}", "{file}, line 1: app.http_port: expected int <= 65535, got 70000"),
         (
             "app: {http_url: 'https://im.example.com/x y'}",
             "{file}, line 1: app.http_url: expected an address ",
         ),
-        ("redis: {url: 'redis://10.0.0.9:99999'}", "redis.url: expected host:port, got '10.0.0.9:99999'"),
         ("redis: {url: 'redis://10.0.0.9/abc'}", "redis.url: expected the number of a database, got 'abc'"),
         (
             "storage: {url: 'postgres://u:secret@h:notaport/n'}",
@@ -166,39 +164,15 @@ def test_wrong_usage_ends_with_status_2(arguments: list[str]) -> None:
 
 
 @pytest.mark.full("processes")
-@pytest.mark.parametrize(
-    ("arguments", "output"),
-    [
-        *(
-            (
-                [option, "{taken}"],
-                "cannot listen on 127.0.0.1:{taken}: Address already in use, by the process {pid}. "
-                f"To use another port, set app.{setting}",
-            )
-            for option, setting in (("--http-port", "http_port"), ("--ws-port", "websocket_port"))
-        ),
-        (["--host", "192.0.2.7", "--insecure"], "cannot listen on 192.0.2.7:"),
-        (["APP_LOG_FILE={folder}"], "app.log_file: {folder} cannot be written: Is a directory"),
-        (
-            ["--data-dir", "{folder}/file"],
-            "server.data_dir: {folder}/file/lock cannot be used: Not a directory",
-        ),
-        (["LIMITS_MAX_CONNECTIONS=2000000000"], "limits.max_connections 2000000000 is above the "),
-    ],
-)
-def test_a_server_that_cannot_start_says_why_in_one_line(
-    tmp_path: Path, arguments: list[str], output: str
-) -> None:
-    (tmp_path / "file").touch()
+@pytest.mark.parametrize("name", ["http", "websocket"])
+def test_a_taken_port_is_named_with_the_setting_to_change(tmp_path: Path, name: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        values = {"taken": listener.getsockname()[1], "pid": os.getpid(), "folder": tmp_path}
-        given = [each.format(**values) for each in arguments]
-        settings = dict(each.split("=") for each in given if "=" in each)
-        environment = {"IMSERVER_APP_LOG_FILE": str(tmp_path / "server.log")}
-        environment |= {f"IMSERVER_{name}": value for name, value in settings.items()}
-        options = ["--data-dir", str(tmp_path / "data"), "--http-port", "0", "--ws-port", "0"]
-        options += [each for each in given if "=" not in each]
-        assert refused("serve", *options, **environment).startswith(output.format(**values))
+        ports = {"http": 0, "websocket": 0, name: listener.getsockname()[1]}
+        environment = {f"IMSERVER_APP_{each.upper()}_PORT": str(port) for each, port in ports.items()}
+        environment["IMSERVER_APP_LOG_FILE"] = str(tmp_path / "server.log")
+        line = refused("serve", "--data-dir", str(tmp_path / "data"), **environment)
+    taken = f"cannot listen on 127.0.0.1:{ports[name]}: Address already in use, by the process {os.getpid()}"
+    assert line == f"{taken}. To use another port, set app.{name}_port"
 
 
 @pytest.mark.full("processes")

@@ -14,8 +14,10 @@ from tests.samples import samples_of
 from tests.support import Server, eventually
 
 from .client import (
+    NO_SYSTEM,
     OFFLINE,
     ONLINE,
+    UNKNOWN_SYSTEM,
     Listener,
     api,
     api_request,
@@ -33,8 +35,6 @@ from .raw import TEXT, ask, open_socket, request, text
 from .setting import Launch
 from .v1 import good
 
-NO_SYSTEM = '{"code":-1,"msg":"系统ID不能为空","data":[]}'
-UNKNOWN_SYSTEM = '{"code":-1,"msg":"系统ID无效","data":[]}'
 PATHS = sorted({row.path.removeprefix("/api/") for row in ROUTES})
 DRIVEN = [path for path in PATHS if path != "register"]
 WHOLE: dict[str, Any] = {"clientId": "x", "clientIds": ["x"], "groupName": "g"}
@@ -166,19 +166,6 @@ def test_with_keys_strangers_learn_nothing_and_the_user_of_a_token_is_named_in_n
 
 
 # --- clients ------------------------------------------------------------------------------------------------
-
-
-def test_an_id_is_like_no_other_and_a_name_that_no_system_can_have_is_refused(
-    nodes: Nodes, system: str
-) -> None:
-    with clients(nodes, system, *[0, 1] * 10) as many:
-        for part in (slice(None), slice(6), slice(-6, None)):  # nothing tells the node, or who came first
-            assert len({one.id[part] for one in many}) == 20
-    for name in ("%20shop", "shop%20", "sh%00op", "x" * 300):
-        with open_socket(nodes.ws[0], f"/ws?systemId={name}") as one:
-            found = one.message().json
-            assert [found[key] for key in ("code", "msg", "data")] == [-1001, "系统ID无效", []]
-            one.closed(4505)
 
 
 @pytest.mark.both_servers

@@ -1,24 +1,11 @@
-"""Stored messages over the wire: nothing without a database, all of them after a kill, and on two nodes."""
+"""Stored messages over the wire: nothing without a database, and what crosses two nodes beside them."""
 
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
-from imserver.gateway.errors import ReplyCode
-
-from .clusters import Nodes, app_with, nodes_of
+from .clusters import Nodes, app_with
 from .cmd import CmdClient, logged_in
 from .setting import Launch
 from .v1 import good
-
-QUESTIONS = 10
-YES_NO = [{"text": "Yes", "value": "yes"}, {"text": "No", "value": "no"}]
-
-
-def ids(one: CmdClient, count: int) -> list[int]:
-    """The ids of the next pushes of what is stored."""
-    return [one.push("message").json["response"]["data"]["id"] for _ in range(count)]
 
 
 def send(one: CmdClient, to: str, text: str, **more: Any) -> dict[str, Any]:
@@ -106,45 +93,3 @@ def test_what_a_user_arranges_reaches_the_devices_at_all_nodes_and_the_back_end(
         for each in (phone, desk):
             assert arrived(each) == row
         bob.no_push("arrangement")
-
-
-# --- questions ----------------------------------------------------------------------------------------------
-
-
-def ask(nodes: Nodes, number: int, app: int, **fields: Any) -> int:
-    body = {"app": str(app), "user": "ann", "to": "bob", "text": "tea?", "options": YES_NO, **fields}
-    return int(good(nodes.http[number], "asks/create", body)["id"])
-
-
-def wait(nodes: Nodes, number: int, app: int, id: int) -> dict[str, Any]:
-    body = {"app": str(app), "user": "ann", "id": id, "wait": 60}
-    question: dict[str, Any] = good(nodes.http[number], "asks/get", body)
-    return question
-
-
-def test_of_taps_on_two_devices_at_two_nodes_one_counts_and_either_node_closes_what_is_due(
-    tmp_path: Path,
-) -> None:
-    with nodes_of(tmp_path, 2) as nodes, ExitStack() as stack:
-        app = app_with("multi")
-        phone = stack.enter_context(logged_in(nodes.ws[0], "bob", app, cursor=0))
-        laptop = stack.enter_context(logged_in(nodes.ws[1], "bob", app, cursor=0))
-        pool = stack.enter_context(ThreadPoolExecutor(QUESTIONS + 2))
-        ids = [ask(nodes, number % 2, app) for number in range(QUESTIONS)]
-        waiting = [pool.submit(wait, nodes, number % 2, app, id) for number, id in enumerate(ids)]
-        for id in ids:
-            taps = [
-                pool.submit(device.ask_cmd, "answer", {"id": id, "value": value})
-                for device, value in ((phone, "yes"), (laptop, "no"))
-            ]
-            codes = sorted(tap.result()[0] for tap in taps)
-            assert codes == [ReplyCode.OK, ReplyCode.UNAUTHORIZED]
-        questions = [one.result() for one in waiting]
-        assert {one["state"] for one in questions} == {"answered"}
-        assert all(len(one["answers"]) == 1 for one in questions)
-        for server in nodes.http:
-            assert [good(server, "asks/get", {"app": str(app), "id": id}) for id in ids] == questions
-        id = ask(nodes, 1, app, seconds=5)
-        nodes.servers[1].process.kill()
-        nodes.servers[1].process.wait()
-        assert wait(nodes, 0, app, id)["state"] == "expired"

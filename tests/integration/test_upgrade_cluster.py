@@ -42,9 +42,8 @@ assert not ABSENT, (
 NOT_WITH_BOTH: Final = (
     # In demo mode, nodes of the release before listen for other nodes on other addresses than loopback, too.
     "integration/test_cluster.py::test_in_demo_mode_other_machines_reach_no_port_for_nodes[False]",
-    # The release before calls such users absent, and has no questions.
+    # The release before calls such users absent.
     "integration/test_cluster.py::test_while_redis_is_away_nobody_who_may_be_on_another_node_is_called_absent",
-    "integration/test_messaging.py::test_of_taps_on_two_devices_at_two_nodes_one_counts_and_either_node_closes_what_is_due",
 )
 
 
