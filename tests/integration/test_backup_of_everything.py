@@ -22,7 +22,7 @@ from imserver.operate.copies import backup as copies
 from imserver.operate.copies.archive import write
 from tests.gateway.storage.servers import DatabaseServer
 from tests.media.uploads.bucket import Standin
-from tests.media.uploads.test_move import FILES, Machine
+from tests.media.uploads.test_directory import FILES, Machine
 from tests.stores import ENGINES, TABLES, server_of
 from tests.support import run_cli
 
