@@ -18,11 +18,11 @@ from bench import proc
 from bench.connections import LEAVING, OPEN, OPEN_WINDOW, OPENERS, Connection, ConnectionSet
 from bench.context import RunContext, parameter, seconds_parameter, shares, text_parameter
 from bench.figures import Figures
-from bench.frames import CLOSE, TEXT, client_frame, request_frame, scan, user_name
-from bench.generator import Generator
-from bench.latency import STAMP_DIGITS, STAMP_WRAP, Latency
+from bench.frames import CLOSE, client_frame, request_frame, user_name
+from bench.generator import Generator, settle
+from bench.latency import Latency
 from bench.loop import BATCH, BenchError, Json
-from bench.push import EVERYBODY, LAST_FRAMES_SECONDS, SENDER, Messages, Sending, new_tag
+from bench.push import LAST_FRAMES_SECONDS, SENDER, Messages, Sending, Tally, new_tag
 from bench.report import show_phase
 from bench.servers import NodeProcess, RedisProcess, Task, Worker, redis_facts
 from bench.session_scenarios import count_users
@@ -49,8 +49,6 @@ CALM_SECONDS = 2.0
 #: asleep finds nothing that it needs in the caches, which costs more than reading a few frames.
 PAUSE_SECONDS = 0.005
 LONGEST_LOOK_SECONDS = 0.5
-TARGET_DIGITS = 7
-TEXT_AT = b'"msg":"'
 #: A broadcast to a million takes seconds.
 SPREAD_STEP_US = 10_000
 #: Requested buffer size; the kernel doubles it. An idle client needs no more.
@@ -75,140 +73,66 @@ class MillionOptions:
     redis_server: str = text_parameter("", "The redis-server to start [default: one that is found].")
 
 
-class Received:
-    """The messages of one measurement at all connections of a process. Owned by its connections.
-
-    ``misdelivered``: messages that reached a wrong user.
+def each_once(
+    generator: Generator, frame: bytes, answered: Callable[[], int], window: int = OPEN_WINDOW
+) -> tuple[int, int]:
+    """Send ``frame`` on each connection and wait for as many answers, at most ``window`` requests at a time;
+    return the number of connections, and of missing answers.
     """
-
-    def __init__(self) -> None:
-        self.total = self.singles = self.misdelivered = self.last_ns = 0
-        self.latency = Latency()
-        self.spread = Latency(SPREAD_STEP_US)
-        self._frame = b"-"
-        self._stamp = 0
-
-    def same(self, conn: Connection, data: bytes) -> bool:
-        """Count ``data`` if it is the broadcast that other connections have received."""
-        if data != self._frame:
-            return False
-        conn.frames += 1
-        self.total += 1
-        self.spread.add(self._since(self._stamp))
-        return True
-
-    def message(self, conn: Connection, frame: bytes) -> None:
-        at = frame.find(TEXT_AT) + len(TEXT_AT)
-        stamp = int(frame[at : at + STAMP_DIGITS])
-        target = int(frame[at + STAMP_DIGITS : at + STAMP_DIGITS + TARGET_DIGITS])
-        if target == EVERYBODY:
-            self._frame, self._stamp = frame, stamp
-            self.same(conn, frame)
-        elif target == conn.number:
-            self.singles += 1
-            self.latency.add(self._since(stamp))
-        else:
-            self.misdelivered += 1
-
-    def _since(self, stamp: int) -> int:
-        self.last_ns = now = time.monotonic_ns()
-        return (now // 1000 - stamp) % STAMP_WRAP
-
-    def verdict(self, conns: Iterable[Connection], wanted: int) -> Json:
-        """Compare the received messages with ``wanted`` broadcasts to each of ``conns``."""
-        counts = [conn.frames for conn in conns]
-        return {
-            "received": self.total,
-            "lost": sum(max(0, wanted - count) for count in counts),
-            "doubled": sum(max(0, count - wanted) for count in counts),
-            "singles": self.singles,
-            "misdelivered": self.misdelivered,
-            "last_ns": self.last_ns,
-            "latency": self.latency.pack(),
-            "spread": self.spread.pack(),
-        }
-
-
-class UserConnections(ConnectionSet):
-    """The connections of one generator process, which count messages and answered heartbeats."""
-
-    def __init__(self, generator: Generator) -> None:
-        super().__init__(generator.loop, generator.target, generator.index, SOCKET_BYTES)
-        self.received = Received()
-        self.beats = 0
-        self.take = self.count
-        self._beaten = b"-"  # the answer to a heartbeat, the same for everybody
-
-    def count(self, conn: Connection, end: int) -> None:
-        data, conn.rest = bytes(self.view[:end]), b""
-        if data == self._beaten:
-            self.beats += 1
-            return
-        if self.received.same(conn, data):
-            return
-        found, used = scan(data, end)
-        conn.rest = data[used:]
-        begin = 0
-        for opcode, start, stop in found:
-            payload, frame = data[start:stop], data[begin:stop]
-            begin = stop
-            if opcode >= CLOSE:
-                self.control(conn, opcode, payload)
-            elif opcode == TEXT and b'"cmd":"msg"' in payload:
-                self.received.message(conn, frame)
-            elif opcode == TEXT and b'"cmd":"heartbeat"' in payload and b'"code":200' in payload:
-                self.beats += 1
-                self._beaten = frame
-
-    def each(self, conns: list[Connection], frame: bytes, answered: Callable[[], int], window: int) -> int:
-        """Send ``frame`` on each connection and wait for as many answers, at most ``window`` requests at a
-        time; return the number of missing answers.
-        """
-        before, lost, total, sent = answered(), self.lost, len(conns), 0
-        quiet = time.monotonic() + QUIET_SECONDS
-        while time.monotonic() < quiet and not self.loop.stopped:
-            done = answered() - before + self.lost - lost
-            if done >= total:
-                break
-            for conn in conns[sent : done + window]:
-                sent += 1
-                if conn.fd in self.by_fd:
-                    self.send(conn, frame)
-            if self.loop.turn(0.1):
-                quiet = time.monotonic() + QUIET_SECONDS
-        return total - (answered() - before)
-
-
-def users_of(generator: Generator) -> UserConnections:
-    """Return the connections of this process; the first call makes it."""
-    if not isinstance(generator.connections, UserConnections):
-        generator.connections = UserConnections(generator)
-    return generator.connections
-
-
-def report(generator: Generator) -> Json:
-    return users_of(generator).facts()
+    connections, loop = generator.connections, generator.loop
+    conns = [conn for conn in connections.by_fd.values() if conn.phase >= OPEN]
+    before, lost, total, sent = answered(), connections.lost, len(conns), 0
+    quiet = time.monotonic() + QUIET_SECONDS
+    while time.monotonic() < quiet and not loop.stopped:
+        done = answered() - before + connections.lost - lost
+        if done >= total:
+            break
+        for conn in conns[sent : done + window]:
+            sent += 1
+            if conn.fd in connections.by_fd:
+                connections.send(conn, frame)
+        if loop.turn(0.1):
+            quiet = time.monotonic() + QUIET_SECONDS
+    return total, total - (answered() - before)
 
 
 def come(generator: Generator, first: int, count: int, window: int = OPEN_WINDOW) -> Json:
     """Task: log in ``count`` users, from ``first`` on; ends when all are in, or it is too late."""
-    users, begin, numbers = users_of(generator), time.monotonic(), range(first, first + count)
+    begin, numbers = time.monotonic(), range(first, first + count)
+    users = generator.connections = ConnectionSet(
+        generator.loop, generator.target, generator.index, SOCKET_BYTES
+    )
     opening = users.open(numbers, OPENERS["cmd"], window=window, seconds=COME_SECONDS, retry=True)
     return {**opening.pack(), "begin": begin, "end": time.monotonic(), **users.facts()}
 
 
 def beat(generator: Generator, window: int = OPEN_WINDOW) -> Json:
     """Task: send a heartbeat of each user."""
-    users = users_of(generator)
-    conns = list(users.by_fd.values())
-    return {"sent": len(conns), "unanswered": users.each(conns, BEAT, lambda: users.beats, window)}
+    beats = 0
+
+    def read(_conn: Connection, payload: bytes) -> None:
+        nonlocal beats
+        beats += b'"cmd":"heartbeat"' in payload and b'"code":200' in payload
+
+    with generator.connections.reading(read):
+        sent, missing = each_once(generator, BEAT, lambda: beats, window)
+    return {"sent": sent, "unanswered": missing}
 
 
-def count_anew(generator: Generator) -> Json:
-    users = users_of(generator)
-    users.received = Received()
+def leave(generator: Generator, window: int = OPEN_WINDOW) -> Json:
+    """Task: close all connections as clients do, with a close frame."""
+    users = generator.connections
     for conn in users.by_fd.values():
-        conn.clear()
+        conn.phase = LEAVING
+    sent, missing = each_once(generator, GOODBYE, lambda: -len(users.by_fd), window)
+    users.close()
+    return {"left": sent - missing}
+
+
+def count_anew(generator: Generator, tag: str, every: bool) -> Json:
+    """Task: count the messages of a run; ``every``: they are for single users."""
+    tally = generator.state["tally"] = Tally(generator.connections, tag, every=every)
+    tally.latency = tally.latency if every else Latency(SPREAD_STEP_US)
     return {}
 
 
@@ -218,9 +142,9 @@ def expect(generator: Generator, seconds: float, look_seconds: float) -> Json:
     Between two checks the process sleeps, so that an arriving frame wakes nothing. So the server is measured,
     and not the wake-ups of the few processes that play so many clients.
     """
-    users, loop = users_of(generator), generator.loop
+    tally, loop = generator.state["tally"], generator.loop
     end = time.monotonic() + seconds
-    while users.received.total < len(users.by_fd) and time.monotonic() < end and not loop.stopped:
+    while tally.received < len(tally.receivers) and time.monotonic() < end and not loop.stopped:
         pause = time.monotonic() + max(HARVEST_SECONDS, look_seconds)
         while time.monotonic() < pause:
             if loop.turn(0) < BATCH:
@@ -228,39 +152,39 @@ def expect(generator: Generator, seconds: float, look_seconds: float) -> Json:
     return {}
 
 
-def verdict(generator: Generator, broadcasts: int) -> Json:
-    """Task: report the received messages, compared with so many broadcasts to all users."""
-    users = users_of(generator)
+def verdict(generator: Generator, pushed: list[int] | None = None) -> Json:
+    """Task: compare what was received with one broadcast, or with accepted pushes, which are the numbers of
+    their users (-1: refused)."""
+    tally: Tally = generator.state["tally"]
     generator.loop.turn(0)
-    return users.received.verdict(users.by_fd.values(), broadcasts)
+    tally.release()
+    if pushed is None:
+        receipts = tally.verdict({0})
+    else:
+        wanted = {conn.number: [0, 0] for conn in tally.receivers}
+        for number, user in enumerate(pushed):
+            if user in wanted:
+                wanted[user][0] += 1
+                wanted[user][1] += number
+        receipts = tally.compare([*wanted.values()])
+    return {**receipts._asdict(), "last_ns": tally.last_ns, **tally.figures()}
 
 
-def leave(generator: Generator, window: int = OPEN_WINDOW) -> Json:
-    """Task: close all connections as clients do, with a close frame."""
-    users = users_of(generator)
-    conns = [conn for conn in users.by_fd.values() if conn.phase == OPEN]
-    for conn in conns:
-        conn.phase = LEAVING
-    missing = users.each(conns, GOODBYE, lambda: -len(users.by_fd), window)
-    users.close()
-    return {"left": len(conns) - missing}
-
-
-def push_to_users(generator: Generator, users: int, seconds: float) -> Json:
+def push_to_users(generator: Generator, tag: str, users: int, seconds: float) -> Json:
     """Task: push to random users of ``users``."""
     names = [user_name(random.randrange(users)) for _ in range(int(PUSHES_PER_SECOND * seconds) + 1)]
-    run = Messages(generator, new_tag(), Sending("users", PUSH_CLIENTS), names)
+    run = Messages(generator, tag, Sending("users", PUSH_CLIENTS), names)
     for turn in generator.loop.paced(PUSHES_PER_SECOND, seconds):
         run.push(run.conns[turn % PUSH_CLIENTS])
     generator.loop.until(lambda: run.http.answered == run.requests, LAST_FRAMES_SECONDS)
     run.http.close()
-    refused, unanswered = len(run.refused), run.requests - run.http.answered
-    return {"requests": run.requests, "refused": refused, "wrong": refused + unanswered}
+    pushed = [-1 if at in run.refused else int(names[at][1:]) for at in range(run.pushed)]
+    return {"pushed": pushed, "wrong": len(run.refused) + run.requests - run.http.answered}
 
 
-def push_to_all(generator: Generator) -> Json:
+def push_to_all(generator: Generator, tag: str) -> Json:
     """Task: push to everybody, once."""
-    run = Messages(generator, new_tag(), Sending("all", clients=1), [SENDER])
+    run = Messages(generator, tag, Sending("all", clients=1), [SENDER])
     begin_ns = time.monotonic_ns()
     run.push(run.conns[0])
     answered = generator.loop.until(lambda: run.http.answered > 0, EXPECT_SECONDS)
@@ -329,15 +253,13 @@ class MillionRun:
     def each(self, do: Task, **parameters: Any) -> list[Json]:
         return self.context.ask(self.users, do, **parameters)
 
-    def verdict(self, broadcasts: int) -> Json:
-        """Return the received messages of all, compared with so many broadcasts."""
-        parts = self.each(verdict, broadcasts=broadcasts)
-        names = ("received", "lost", "doubled", "singles", "misdelivered")
+    def verdict(self, **pushed: Any) -> Json:
+        """Return the received messages of all."""
+        parts = self.each(verdict, **pushed)
         return {
-            **{name: sum(part[name] for part in parts) for name in names},
+            **{name: sum(part[name] for part in parts) for name in ("received", "lost", "doubled")},
             "last_ns": max(part["last_ns"] for part in parts),
             "latency": Latency.merged(part["latency"] for part in parts),
-            "spread": Latency.merged(part["spread"] for part in parts),
         }
 
     def log_in(self) -> None:
@@ -393,39 +315,41 @@ class MillionRun:
         self._look_at_memory()
 
     def push(self) -> None:
-        self.each(count_anew)
+        tag = new_tag()
+        self.each(count_anew, tag=tag, every=True)
         given = {"users": self.options.connections, "seconds": self.options.push_seconds}
         with self.context.measured() as span:
-            answer = self.context.pool.ask(self.pusher, push_to_users, **given)
+            answer = self.context.pool.ask(self.pusher, push_to_users, tag=tag, **given)
         time.sleep(CALM_SECONDS)
-        found = self.verdict(0)
+        found = self.verdict(pushed=answer["pushed"])
         self.figures |= {
             **found["latency"].figures("push_"),
-            "pushes": answer["requests"],
-            "push_cpu_us": span.cost(answer["requests"])["cpu_us"],
-            "pushes_lost": answer["requests"] - answer["refused"] - found["singles"],
-            "pushes_wrong": answer["wrong"] + found["misdelivered"],
+            "pushes": len(answer["pushed"]),
+            "push_cpu_us": span.cost(len(answer["pushed"]))["cpu_us"],
+            "pushes_lost": found["lost"],
+            "pushes_wrong": answer["wrong"] + found["doubled"],
         }
 
     def _broadcast(self) -> Json:
         """Push to all users and wait until all have received it."""
-        self.each(count_anew)
+        tag = new_tag()
+        self.each(count_anew, tag=tag, every=False)
         time.sleep(CALM_SECONDS)
         sent_bytes = proc.loopback_bytes()
         with self.context.measured() as span:
             look_seconds = min(len(self.users) * PAUSE_SECONDS, LONGEST_LOOK_SECONDS)
             for worker in self.users:
                 worker.ask(expect, seconds=EXPECT_SECONDS, look_seconds=look_seconds)
-            answer = self.context.pool.ask(self.caller, push_to_all)
+            answer = self.context.pool.ask(self.caller, push_to_all, tag=tag)
             self.context.gather(self.users)
         sent_bytes = proc.loopback_bytes() - sent_bytes
-        found = self.verdict(1)
+        found = self.verdict()
         seconds = max((found["last_ns"] - answer["begin_ns"]) / 1e9, 1e-6)
         return {
             **{name: found[name] for name in ("lost", "doubled")},
             "refused": answer["wrong"],
             "broadcast_seconds": seconds,
-            "broadcast_p50_ms": found["spread"].percentile_ms(50),
+            "broadcast_p50_ms": found["latency"].percentile_ms(50),
             "broadcast_answer_ms": answer["answer_ms"],
             "deliveries_per_second": found["received"] / seconds,
             "network_mb_per_second": sent_bytes / 1e6 / seconds,
@@ -445,7 +369,7 @@ class MillionRun:
     def count(self) -> None:
         """Query the server for the number of online users, and the generators for lost connections."""
         listed = self.context.pool.ask(self.caller, count_users)["count"]
-        found = self.each(report)
+        found = self.each(settle, quiet_seconds=0.1)
         self.figures |= {
             "listed": listed,
             "miscounted": abs(listed - sum(each["connections"] for each in found)),

@@ -190,8 +190,7 @@ MOST_MESSAGES = 9_999_999  # seven digits
 LAST_FRAMES_SECONDS = 10.0
 #: Limit of the messages by which broadcasts may be ahead of the receivers; servers close slow receivers.
 WINDOW = 512
-#: A text is its time stamp, the number of its user or EVERYBODY, and dots.
-EVERYBODY = 9_999_999
+PADDING = b"." * (20 - STAMP_DIGITS)
 WARM_UP_SECONDS = 0.3
 PUSH_PATH, PUBLISHER_PATH = "/api/v1/push", "/api/v1/publisher"
 PUBLISHERS, UNDER_WAY = 4, 64
@@ -327,14 +326,12 @@ class Messages:
         connections = PublisherConnections if kind.publisher else HttpConnections
         self.http = connections(generator.loop, self.target, how.clients, self._answered)
         self.conns = list(self.http)
-        fixed = {b"app": self.target.app, b"tag": tag.encode()}
-        self._batch = kind.bulk % {**fixed, b"padding": b"%07d..." % EVERYBODY}
-        self._templates = []
-        for user in users:
-            number = EVERYBODY if user == SENDER else int(user[1:])
-            body = kind.item if self.bulk else kind.body
-            body %= {**fixed, b"user": user.encode(), b"padding": b"%07d..." % number}
-            self._templates.append(body if self.bulk else self._request(body))
+        fixed = {b"app": self.target.app, b"tag": tag.encode(), b"padding": PADDING}
+        self._batch = kind.bulk % fixed
+        bodies = [
+            (kind.item if self.bulk else kind.body) % {**fixed, b"user": user.encode()} for user in users
+        ]
+        self._templates = bodies if self.bulk else [self._request(body) for body in bodies]
 
     def _request(self, body: bytes) -> bytes:
         """Return the request, or the frame, with a body that has placeholders for number and time."""

@@ -12,9 +12,8 @@ from bench.frames import PING, server_frame
 from bench.http_client import split_answer
 from bench.latency import stamp_us
 from bench.loop import BenchError, Loop
-from bench.million import Received
 from bench.protobuf import BINARY
-from bench.push import EVERYBODY, Receipts, Tally
+from bench.push import Receipts, Tally
 from imserver.dialects.protobuf import wire as protobuf
 from imserver.messenger.messages.model import Message
 from tests.support import Server
@@ -219,36 +218,6 @@ def test_an_acknowledgement_that_is_not_due_is_unexpected() -> None:
     frames[3].append(ack(11, 1000))
     tally = chatted(frames)
     assert (tally.acked, tally.unexpected) == (40, 2)
-
-
-# --- a million ---
-
-
-def frame(target: int, stamp: int = 1) -> bytes:
-    return server_frame(b'{"seq":"1","cmd":"msg","msg":"%010d%07d..."}' % (stamp, target))
-
-
-def conn(number: int) -> Connection:
-    return Connection(FakeSocket(number), number)  # type: ignore[arg-type]
-
-
-def test_a_broadcast_is_counted_for_everybody_and_what_is_lost_or_doubled_is_found() -> None:
-    received = Received()
-    first = frame(EVERYBODY)
-    conns = [conn(3), conn(4), conn(5)]
-    received.message(conns[0], first)
-    assert received.same(conns[1], first)
-    assert not received.same(conns[2], frame(EVERYBODY, stamp=2))
-    received.message(conns[1], first)
-    verdict = received.verdict(conns, 1)
-    assert (verdict["received"], verdict["lost"], verdict["doubled"]) == (3, 1, 1)
-
-
-@pytest.mark.parametrize(("target", "singles", "misdelivered"), [(42, 1, 0), (43, 0, 1)])
-def test_a_push_to_somebody_else_is_unexpected(target: int, singles: int, misdelivered: int) -> None:
-    received = Received()
-    received.message(conn(42), frame(target))
-    assert (received.singles, received.misdelivered) == (singles, misdelivered)
 
 
 @pytest.mark.linux
