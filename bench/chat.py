@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, islice, pairwise
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from bench.chaos_client import LIVE, Client, Clients, Counts, create_group, register
 from bench.chat_dialects import CmdDialect, Dialect, Entry, Outgoing, ProtobufDialect, mark_of, text_of
@@ -22,7 +22,6 @@ from bench.cluster import Nodes
 from bench.connections import Connection, ConnectionSet, Target
 from bench.context import RunContext, parameter, seconds_parameter, shares, text_parameter
 from bench.figures import Figures
-from bench.frames import CLOSE, scan
 from bench.generator import Generator, settle
 from bench.latency import STAMP_DIGITS, STAMP_WRAP, Latency, stamp_us
 from bench.loop import BenchError, Json
@@ -36,15 +35,10 @@ UP = 1  # a kind of acknowledgements
 MOST_KNOWN = 1024  # frames in the lookup table
 
 
-class Part(NamedTuple):
-    """The changes that a frame of pushes makes at each receiver; ``grows``: its positions increase."""
-
-    messages: int
-    total: int
-    first: int
-    last: int
-    stamp_us: int
-    grows: bool
+Event = tuple[int, int, int]
+"""A push: its number, its position and when it was sent (µs). An acknowledgement: ACK, its position, and the
+number of the message at its connection."""
+ACK = -1
 
 
 class Sender:
@@ -66,7 +60,6 @@ class ChatTally:
     def __init__(self, connections: ConnectionSet, tag: str, *, shared: bool) -> None:
         self.connections = connections
         self.shared = shared
-        self._tag = tag.encode()
         self.latency = Latency()
         self.ack_latency = Latency()
         self.received = self.acked = self.unexpected = 0
@@ -75,7 +68,8 @@ class ChatTally:
         self.disordered: set[int] = set()
         self.receivers = list(connections.by_fd.values())
         self.senders = {conn.number: Sender() for conn in self.receivers}
-        self._known: dict[bytes, Part] = {}
+        self._tag = tag.encode()
+        self._known: dict[bytes, list[Event]] = {}
         for conn in self.receivers:
             conn.clear()
         connections.take = self.take
@@ -84,88 +78,57 @@ class ChatTally:
         self.connections.take = self.connections.skim
 
     def take(self, conn: Connection, end: int) -> None:
-        view, known = self.connections.view, self._known
-        self.last_ns = time.monotonic_ns()
-        found, used = scan(self.connections.buffer, end)
-        conn.rest = bytes(view[used:end])
-        begin = 0
-        for _opcode, start, stop in found:
-            frame = bytes(view[begin:stop])
-            part = known.get(frame)
-            if part is not None:
-                self._add(conn, part)
-            else:
-                self._read(conn, frame, start - begin)
-            begin = stop
+        now = self.last_ns = time.monotonic_ns()
+        for payload in self.connections.payloads(conn, end):
+            events = self._known.get(payload)
+            if events is None:
+                events = self._read(payload)
+            for number, position, stamp in events:
+                if position <= conn.digest:
+                    self.disordered.add(conn.number)
+                conn.digest = position
+                if number == ACK:
+                    self._acknowledge(self.senders[conn.number], position, stamp)
+                    continue
+                conn.frames += 1
+                conn.checksum += hash((number, position))
+                self.received += 1
+            if events and events[0][0] != ACK:
+                self.frames += 1
+                self.latency.add((now // 1000 - events[0][2]) % STAMP_WRAP)
 
-    def _add(self, conn: Connection, part: Part) -> None:
-        count, total, first, last, stamp_us, grows = part
-        if first <= conn.digest or not grows:
-            self.disordered.add(conn.number)
-        conn.digest = last
-        conn.frames += count
-        conn.checksum += total
-        self.received += count
-        self.frames += 1
-        self.latency.add((self.last_ns // 1000 - stamp_us) % STAMP_WRAP)
-
-    def _read(self, conn: Connection, frame: bytes, head_bytes: int) -> None:
-        opcode, payload = frame[0] & 0x0F, frame[head_bytes:]
-        if opcode >= CLOSE:
-            self.connections.control(conn, opcode, payload)
-            return
+    def _read(self, payload: bytes) -> list[Event]:
+        events = []
         try:
             found = outputs(payload)
         except ValueError:
             self.unexpected += 1
-            return
-        if (part := self._part(found)) is not None:
-            if self.shared:
-                if len(self._known) >= MOST_KNOWN:
-                    self._known.clear()
-                self._known[frame] = part
-            self._add(conn, part)
-            return
-        for each in found:
-            if each[0] == CT_ACK:
-                self._acknowledge(conn, pb.ACKMsg.FromString(each[2]))
-            elif (part := self._part([each])) is not None:
-                self._add(conn, part)
-            else:
-                self.unexpected += 1
-
-    def _part(self, found: list[tuple[int, int, bytes]]) -> Part | None:
-        """What these outputs change; None unless all of them are pushes of this run."""
-        positions, numbers, stamp = [], [], b""
+            return []
         for kind, _code, data in found:
             message = pb.PushMsg.FromString(data).msg if kind == CT_MESSAGE else pb.Message()
-            if not message.content.startswith(self._tag):
-                return None
-            text = message.content[len(self._tag) :]
-            numbers.append(int(text[:NUMBER_DIGITS]))
-            stamp = stamp or text[NUMBER_DIGITS : NUMBER_DIGITS + STAMP_DIGITS]
-            positions.append(message.seq)
-        return Part(
-            len(found),
-            sum(map(hash, zip(numbers, positions, strict=True))),
-            positions[0],
-            positions[-1],
-            int(stamp),
-            all(before < behind for before, behind in pairwise(positions)),
-        )
+            ack = pb.ACKMsg.FromString(data) if kind == CT_ACK else pb.ACKMsg()
+            if message.content.startswith(self._tag):
+                text = message.content[len(self._tag) :]
+                stamp = int(text[NUMBER_DIGITS : NUMBER_DIGITS + STAMP_DIGITS])
+                events.append((int(text[:NUMBER_DIGITS]), message.seq, stamp))
+            elif ack.type == UP and ack.seq:
+                events.append((ACK, ack.seq, ack.clientId))
+            else:
+                self.unexpected += 1
+        if self.shared and all(number != ACK for number, _position, _stamp in events):
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            self._known[payload] = events
+        return events
 
-    def _acknowledge(self, conn: Connection, ack: pb.ACKMsg) -> None:
-        sender = self.senders[conn.number]
-        if ack.type != UP or ack.clientId != sender.acked + 1 or not sender.waiting or not ack.seq:
+    def _acknowledge(self, sender: Sender, position: int, number: int) -> None:
+        if number != sender.acked + 1 or not sender.waiting:
             self.unexpected += 1
             return
-        if ack.seq <= conn.digest:
-            self.disordered.add(conn.number)
-        conn.digest = ack.seq
-        number, sent_ns = sender.waiting.popleft()
+        index, sent_ns = sender.waiting.popleft()
         sender.acked += 1
         self.acked += 1
-        sender.total += hash((number, ack.seq))
+        sender.total += hash((index, position))
         self.ack_latency.add((self.last_ns - sent_ns) // 1000)
 
     def verdict(self, partner: dict[int, int]) -> Receipts:

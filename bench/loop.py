@@ -85,16 +85,18 @@ class Loop:
                 last_news = time.monotonic()
 
     def paced(self, rate: float, seconds: float) -> Iterator[int]:
-        """Yield 0, 1, 2 … ``rate`` times a second, and handle events meanwhile; ends when it is stopped."""
-        begin = time.monotonic()
-        end, turn = begin + seconds, 0
-        while (now := time.monotonic()) < end and not self.stopped:
-            due = begin + turn / rate
-            if now >= due:
+        """Yield 0, 1, 2 … ``rate`` times a second, and handle events meanwhile; ends when it is stopped, or
+        is a second late."""
+        begin, turn = time.monotonic(), 0
+        while turn < int(rate * seconds + 0.5) and not self.stopped:
+            left = begin + turn / rate - time.monotonic()
+            if left > 0:
+                self.turn(left)
+            elif begin + seconds + 1 < time.monotonic():
+                return
+            else:
                 yield turn
                 turn += 1
-            else:
-                self.turn(min(due, end) - now)
 
     def each(self, items: Iterable[T]) -> Iterator[T]:
         """Yield ``items``, and handle events after the first and then after every 64."""

@@ -384,7 +384,7 @@ def _send(generator: Generator, run: Messages, tally: Tally, seconds: float, how
     if how.rate:
         for turn in loop.paced(how.rate, seconds):
             run.push(conns[turn % len(conns)])
-    while time.monotonic() < end and run.pushed < MOST_MESSAGES and not loop.stopped:
+    while not how.rate and time.monotonic() < end and run.pushed < MOST_MESSAGES and not loop.stopped:
         if how.alone:
             run.push(conns[0])
             everywhere = run.pushed * each
