@@ -8,16 +8,14 @@ import random
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from bench.chaos_client import LIVE, Client, Clients, Counts, create_group, register
-from bench.chat_dialects import CmdDialect, Dialect, Entry, Outgoing, ProtobufDialect, mark_of, text_of
+from bench.chaos_client import LIVE, Client, Clients, create_group, register
+from bench.chat_dialects import CmdDialect, Dialect, ProtobufDialect
 from bench.cluster import Nodes
 from bench.connections import Connection, ConnectionSet, Target
 from bench.context import RunContext, parameter, seconds_parameter, shares, text_parameter
@@ -26,7 +24,7 @@ from bench.generator import Generator, settle
 from bench.latency import STAMP_DIGITS, STAMP_WRAP, Latency, stamp_us
 from bench.loop import BenchError, Json
 from bench.protobuf import CT_ACK, CT_MESSAGE, message_frame, outputs
-from bench.push import LAST_FRAMES_SECONDS, MOST_MESSAGES, NUMBER_DIGITS, Receipts, new_tag
+from bench.push import LAST_FRAMES_SECONDS, MOST_MESSAGES, NUMBER_DIGITS, Messages, Receipts, Sending, new_tag
 from bench.servers import Worker
 from imserver.dialects.protobuf import chat_pb2 as pb
 
@@ -254,11 +252,8 @@ def make_group(generator: Generator, count: int) -> Json:
     return {"group": create_group(generator, list(range(count)))}
 
 
-SENDERS = 20
-FRIENDS = 5
-"""Number of senders of each member's messages."""
-DEPTH = 64
-"""Number of messages of a sender that may wait for their acknowledgement."""
+FILLERS = 64
+"""HTTP connections that store the messages which will be missed."""
 WINDOW = 512
 """Number of logins at the same time."""
 TURN_SECONDS = 0.02
@@ -268,74 +263,42 @@ FILL_MESSAGES_PER_SECOND = 500
 STEP_US = 1000
 
 
-class Members(Clients):
-    """Members who miss messages and log in to fetch them, and the senders of those messages."""
-
-    def __init__(self, generator: Generator, addresses: list[list[Any]], dialect: str, members: int) -> None:
-        super().__init__(generator.loop, addresses, LOOK_SECONDS)
-        self.app = generator.target.app
-        self.dialect = dialect
-        first = random.randrange(10**9, 10**15)  # no user of an earlier run
-        self.accounts: list[tuple[int, str]] = generator.state.get("accounts") or [
-            (number, "") for number in range(first, first + members + SENDERS)
-        ]
-        self.members = members
-
-    def client(self, index: int, on_acked: Callable[[Outgoing, Entry], None] = lambda *_: None) -> Client:
-        """The client of an account; the first ones are those of the members."""
-        account, token = self.accounts[index]
-        dialect: Dialect = CmdDialect(self.app, account, token, acks=False)
-        if self.dialect == "protobuf":
-            dialect = ProtobufDialect(account, token)
-        return Client(self, index, dialect, f"user {account}", on_acked)
-
-    def messages_of(self, sender: int, each: int) -> Iterator[Outgoing]:
-        """The messages of one sender: its share of the ``each`` messages that every member is to miss."""
-        number = 0
-        for turn in range(each):
-            for member in range(self.members):
-                if (member + turn % FRIENDS) % SENDERS == sender:
-                    number += 1
-                    mark = mark_of(self.members + sender + 1, number)
-                    yield Outgoing(mark, self.accounts[member][0], False, text_of(mark, "." * 20))
-
-
-def prepare(
-    generator: Generator, addresses: list[list[Any]], dialect: str, members: int, each: int, seconds: float
-) -> Json:
+def prepare(generator: Generator, dialect: str, members: int, each: int, seconds: float) -> Json:
     """Task: store ``each`` messages for each absent member of ``members``, within ``seconds``."""
+    first = random.randrange(10**9, 10**15)  # no user of an earlier run
+    generator.state["accounts"] = [(number, "") for number in range(first, first + members)]
     if dialect == "protobuf":
-        register(generator, members + SENDERS, seconds)
-    here = generator.state["members"] = Members(generator, addresses, dialect, members)
+        register(generator, members, seconds)
+    names = [str(account) for account, _token in generator.state["accounts"]]
+    app = "gochat" if dialect == "protobuf" else str(generator.target.app)
+    run = Messages(generator, new_tag(), Sending("stored", FILLERS), names, app)
     total, begin = members * each, time.monotonic()
-    acked = 0
-    senders: list[Client] = []
 
-    def on_acked(sender: int, messages: Iterator[Outgoing], *_: object) -> None:
-        nonlocal acked
-        acked += 1
-        for message in islice(messages, 1):
-            senders[sender].send(message)
+    def stored() -> bool:
+        for conn in run.conns:
+            if run.pushed < total and not conn.waiting:
+                run.push(conn)
+        return run.http.answered >= total
 
-    for sender in range(SENDERS):
-        messages = here.messages_of(sender, each)
-        senders.append(here.client(members + sender, partial(on_acked, sender, messages)))
-        senders[sender].dialect.depth = DEPTH
-        for message in islice(messages, DEPTH):
-            senders[sender].send(message)
-    if not here.until(senders, lambda: acked >= total, seconds):
-        raise BenchError(f"{acked} of {total} messages were stored in {seconds:g} s")
-    for client in senders:
-        client.leave()
-    here.counts = Counts()
-    return {"stored": acked, "seconds": time.monotonic() - begin}
+    generator.loop.until(stored, seconds)
+    run.http.close()
+    if run.refused or run.http.answered < total:
+        raise BenchError(f"{run.http.answered} of {total} messages were stored: {run.first_refusal}")
+    return {"stored": total, "seconds": time.monotonic() - begin}
 
 
-def come(generator: Generator, each: int, seconds: float) -> Json:
+def come(generator: Generator, addresses: list[list[Any]], dialect: str, each: int, seconds: float) -> Json:
     """Task: log all members in at once, and wait until each has its ``each`` missed messages."""
-    members: Members = generator.state["members"]
+    members = Clients(generator.loop, addresses, LOOK_SECONDS)
+
+    def comer(index: int, account: int, token: str) -> Client:
+        speaks: Dialect = CmdDialect(generator.target.app, account, token, acks=False)
+        if dialect == "protobuf":
+            speaks = ProtobufDialect(account, token)
+        return Client(members, index, speaks, f"user {account}")
+
     latency = Latency(STEP_US)
-    outside = deque(members.client(index) for index in range(members.members))
+    outside = deque(comer(index, *who) for index, who in enumerate(generator.state["accounts"]))
     coming: dict[Client, float] = {}
     here: list[Client] = []
     begin = now = time.monotonic()
@@ -370,11 +333,11 @@ def measure_sync(
     """Let ``members`` miss ``each`` messages and log in again; return the time until all have them."""
     (worker,) = context.start_workers(1)
     addresses = [[end.ws_host, end.ws_port] for end in ends]
-    who = {"addresses": addresses, "dialect": dialect, "members": members, "each": each}
+    who = {"dialect": dialect, "each": each}
     fill_seconds = max(60.0, members * each / FILL_MESSAGES_PER_SECOND)
-    filled = context.ask([worker], prepare, seconds=fill_seconds, **who)[0]
+    filled = context.ask([worker], prepare, members=members, seconds=fill_seconds, **who)[0]
     with context.measured() as span:
-        answer = context.ask([worker], come, each=each, seconds=seconds)[0]
+        answer = context.ask([worker], come, addresses=addresses, seconds=seconds, **who)[0]
     span.note([answer])
     return {
         "messages": filled["stored"],

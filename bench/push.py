@@ -250,15 +250,15 @@ class Kind:
 
 
 _TEXT = b'"id":"%(tag)b%%07d","text":"%%010d%(padding)b"'
-_FORM = b"appID=%(app)d&userID=%(user)b&msgID=%(tag)b%%07d&message=%%010d%(padding)b"
-_USER = b'{"app":"%(app)d","user":"%(user)b",' + _TEXT
+_FORM = b"appID=%(app)b&userID=%(user)b&msgID=%(tag)b%%07d&message=%%010d%(padding)b"
+_USER = b'{"app":"%(app)b","user":"%(user)b",' + _TEXT
 _PUSH = Kind(
     PUSH_PATH,
     JSON,
     _USER + b"}",
     b'"sent":%d,',
     bulk_path=PUSH_PATH,
-    bulk=b'{"app":"%(app)d","users":[%%b],' + _TEXT + b"}",
+    bulk=b'{"app":"%(app)b","users":[%%b],' + _TEXT + b"}",
     item=b'"%(user)b"',
 )
 KINDS = {
@@ -266,7 +266,7 @@ KINDS = {
     "channel": Kind(
         "/api/v1/channels/publish",
         JSON,
-        b'{"app":"%(app)d","channel":"bench","sender":"%(user)b",' + _TEXT + b"}",
+        b'{"app":"%(app)b","channel":"bench","sender":"%(user)b",' + _TEXT + b"}",
         b'"status":"sent"',
         to_all=True,
     ),
@@ -276,7 +276,7 @@ KINDS = {
         _FORM,
         b'"sendResults":true',
         bulk_path="/user/sendMessageBatch",
-        bulk=b'{"appID":%(app)d,"messages":[%%b]}',
+        bulk=b'{"appID":%(app)b,"messages":[%%b]}',
         item=b'{"userID":"%(user)b","msgID":"%(tag)b%%07d","message":"%%010d%(padding)b"}',
     ),
     "v1": _PUSH,
@@ -314,7 +314,9 @@ class Messages:
     server's answers. A request carries ``size`` messages.
     """
 
-    def __init__(self, generator: Generator, tag: str, how: Sending, users: Sequence[str]) -> None:
+    def __init__(
+        self, generator: Generator, tag: str, how: Sending, users: Sequence[str], app: str = ""
+    ) -> None:
         self.kind = kind = KINDS[how.kind]
         self.target = generator.target
         self.bulk, self.size = how.bulk, how.bulk or 1
@@ -326,7 +328,7 @@ class Messages:
         connections = PublisherConnections if kind.publisher else HttpConnections
         self.http = connections(generator.loop, self.target, how.clients, self._answered)
         self.conns = list(self.http)
-        fixed = {b"app": self.target.app, b"tag": tag.encode(), b"padding": PADDING}
+        fixed = {b"app": (app or str(self.target.app)).encode(), b"tag": tag.encode(), b"padding": PADDING}
         self._batch = kind.bulk % fixed
         bodies = [
             (kind.item if self.bulk else kind.body) % {**fixed, b"user": user.encode()} for user in users
