@@ -1,6 +1,7 @@
 """Fixtures: redis-servers, and registries that act as nodes of one cluster."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ PATIENT = ClusterSettings(lease_seconds=60.0, renew_seconds=0.1, redis_seconds=5
 """Leases that outlast what happens to Redis, which is soon noticed."""
 
 StartNode = Callable[..., RedisRegistry]
+StartServer = Callable[..., RedisServer]
 
 
 @pytest.fixture
@@ -29,11 +31,22 @@ def server(redis_server: RedisServer) -> RedisServer:
 
 
 @pytest.fixture
-def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A server that the test may kill."""
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.kill()
+def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
+    """``start_server(*options)``: a server that the test may kill."""
+    with ExitStack() as stack:
+
+        def start(*options: str) -> RedisServer:
+            server = RedisServer(tmp_path_factory.mktemp("redis"), *options)
+            stack.callback(server.kill)
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def own_server(start_server: StartServer) -> RedisServer:
+    """One without options."""
+    return start_server()
 
 
 @pytest.fixture

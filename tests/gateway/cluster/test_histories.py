@@ -1,15 +1,12 @@
 """The histories of channels: one contract for that of a lone node and for the one in Redis."""
 
-from contextlib import ExitStack
-from pathlib import Path
-
 import pytest
 
 from imserver.gateway.channels.histories import ChannelHistory
 from imserver.gateway.cluster.history import EPOCH_SECONDS, HistoryPage, LocalHistory, Position, Retained
 from imserver.gateway.config.settings import ClusterSettings
 from imserver.gateway.model import ChannelPart, Event
-from tests.gateway.cluster.conftest import StartNode
+from tests.gateway.cluster.conftest import StartNode, StartServer
 from tests.gateway.cluster.redis_server import RedisServer
 from tests.support import until
 
@@ -215,78 +212,67 @@ def test_an_app_made_anew_has_not_the_history_of_the_former(
 
 @pytest.mark.parametrize("persistence", [("--appendonly", "yes"), ()], ids=["append-only", "none"])
 def test_a_redis_that_is_back_at_once_gives_no_position_twice(
-    tmp_path: Path, start_node: StartNode, persistence: tuple[str, ...]
+    start_server: StartServer, start_node: StartNode, persistence: tuple[str, ...]
 ) -> None:
-    server = RedisServer(tmp_path, *persistence)
-    try:
-        one, other = (start_node(server, number, RARELY).history for number in (1, 2))
-        append(one, "a", "b")
-        append(other, "c")
-        before = position_of(one)
-        server.kill()
-        server.start()
-        epochs = []
-        for history, text, offset in ((one, "d", 1), (other, "e", 2), (one, "f", 3), (other, "g", 4)):
-            assert append(history, text) == [offset]
-            epochs.append(position_of(history).epoch)
-        assert len(set(epochs)) == 1, "a new life of the data begins one epoch, which both nodes share"
-        assert before.epoch not in epochs
-    finally:
-        server.kill()
+    server = start_server(*persistence)
+    one, other = (start_node(server, number, RARELY).history for number in (1, 2))
+    append(one, "a", "b")
+    append(other, "c")
+    before = position_of(one)
+    server.kill()
+    server.start()
+    epochs = []
+    for history, text, offset in ((one, "d", 1), (other, "e", 2), (one, "f", 3), (other, "g", 4)):
+        assert append(history, text) == [offset]
+        epochs.append(position_of(history).epoch)
+    assert len(set(epochs)) == 1, "a new life of the data begins one epoch, which both nodes share"
+    assert before.epoch not in epochs
 
 
 @pytest.mark.parametrize("back", [False, True], ids=["once", "there and back"])
 def test_a_replica_that_lags_and_becomes_the_master_gives_no_position_twice(
-    tmp_path_factory: pytest.TempPathFactory, start_node: StartNode, back: bool
+    start_server: StartServer, start_node: StartNode, back: bool
 ) -> None:
-    with ExitStack() as stack:
-        master, replica = (RedisServer(tmp_path_factory.mktemp("redis"), *AT_ONCE) for _ in range(2))
-        stack.callback(master.kill)
-        stack.callback(replica.kill)
+    master, replica = start_server(*AT_ONCE), start_server(*AT_ONCE)
+    follow(replica, master.port)
+    one = start_node(master, 1, RARELY).history
+    append(one, "a", "b")
+    with master.client() as client:
+        client.set("last", 1)
+        assert client.wait(1, 10_000) == 1
+    promote(replica)
+    append(one, "c")
+    before = position_of(one)
+    assert before.offset == 3
+    if back:  # before a node has used the other one
+        follow(master, replica.port)
+        promote(master)
+    other = start_node(master if back else replica, 2, RARELY).history
+    assert append(other, "d") == [1]
+    after = position_of(other)
+    assert after.epoch != before.epoch
+    if back:
+        assert append(one, "e") == [2]
+        assert position_of(one).epoch == after.epoch, "both nodes share the new one"
+
+
+def test_the_first_replica_begins_no_epoch(start_server: StartServer, start_node: StartNode) -> None:
+    master, replica = start_server(*AT_ONCE), start_server(*AT_ONCE)
+    one = start_node(master, 1).history
+    assert append(one, "a") == [1]
+    with master.client() as client:
+        id = client.info("replication")["master_replid"]
         follow(replica, master.port)
-        one = start_node(master, 1, RARELY).history
-        append(one, "a", "b")
-        with master.client() as client:
-            client.set("last", 1)
-            assert client.wait(1, 10_000) == 1
-        promote(replica)
-        append(one, "c")
-        before = position_of(one)
-        assert before.offset == 3
-        if back:  # before a node has used the other one
-            follow(master, replica.port)
-            promote(master)
-        other = start_node(master if back else replica, 2, RARELY).history
-        assert append(other, "d") == [1]
-        after = position_of(other)
-        assert after.epoch != before.epoch
-        if back:
-            assert append(one, "e") == [2]
-            assert position_of(one).epoch == after.epoch, "both nodes share the new one"
-
-
-def test_the_first_replica_of_a_server_begins_no_epoch(
-    tmp_path_factory: pytest.TempPathFactory, start_node: StartNode
-) -> None:
-    with ExitStack() as stack:
-        master, replica = (RedisServer(tmp_path_factory.mktemp("redis"), *AT_ONCE) for _ in range(2))
-        stack.callback(master.kill)
-        stack.callback(replica.kill)
-        one = start_node(master, 1).history
-        assert append(one, "a") == [1]
-        with master.client() as client:
-            id = client.info("replication")["master_replid"]
-            follow(replica, master.port)
-            assert client.info("replication")["master_replid"] != id
-        other = start_node(master, 2).history
-        assert append(other, "b") == [2]
-        assert append(one, "c") == [3]
+        assert client.info("replication")["master_replid"] != id
+    other = start_node(master, 2).history
+    assert append(other, "b") == [2]
+    assert append(one, "c") == [3]
 
 
 def test_a_flushed_history_begins_one_epoch(own_server: RedisServer, start_node: StartNode) -> None:
     one = start_node(own_server, 1).history
     append(one, "a")
-    (before,) = one.positions("101", [NEWS]) or ()
+    before = position_of(one)
     with own_server.client() as client:
         # The name that nodes of the version before use: otherwise each would begin an epoch after the other.
         life = client.hget(f"imserver:history:0:{{101\0{NEWS}}}", "life")
@@ -295,8 +281,7 @@ def test_a_flushed_history_begins_one_epoch(own_server: RedisServer, start_node:
     assert append(one, "b") == [1]
     assert append(start_node(own_server, 2).history, "c") == [2]
     assert append(one, "d") == [3]
-    (after,) = one.positions("101", [NEWS]) or ()
-    assert after.epoch != before.epoch
+    assert position_of(one).epoch != before.epoch
 
 
 def follow(replica: RedisServer, port: int) -> None:

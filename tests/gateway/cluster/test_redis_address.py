@@ -19,7 +19,7 @@ from imserver.gateway.cluster.registry import RegistryCounters, ReportedMembers,
 from imserver.gateway.config.settings import ClusterSettings, RedisSettings
 from imserver.gateway.errors import StartError
 from imserver.gateway.model import ChannelPart, Event
-from tests.gateway.cluster.conftest import PATIENT, QUIET, StartNode
+from tests.gateway.cluster.conftest import PATIENT, QUIET, StartNode, StartServer
 from tests.gateway.cluster.redis_server import RedisServer, form_cluster
 from tests.ports import free_ports
 from tests.support import until
@@ -121,17 +121,12 @@ def works(start_node: StartNode, settings: RedisSettings) -> None:
     assert a.counters.errors == b.counters.errors == 0
 
 
-def test_a_numbered_database_of_a_server_by_its_unix_socket(tmp_path: Path, start_node: StartNode) -> None:
-    # Short: a path of a socket has 107 bytes at most.
-    server = RedisServer(tmp_path, "--unixsocket", "redis.sock")
-    try:
-        works(start_node, RedisSettings(url=f"unix://{tmp_path}/redis.sock?db=3"))
-        with server.client(db=3) as client:
-            assert client.dbsize() > 0
-        with server.client() as client:
-            assert client.dbsize() == 0
-    finally:
-        server.kill()
+def test_a_numbered_database_by_a_unix_socket(start_server: StartServer, start_node: StartNode) -> None:
+    server = start_server("--unixsocket", "redis.sock")
+    works(start_node, RedisSettings(url=f"unix://{server.folder}/redis.sock?db=3"))
+    for number, is_used in ((3, True), (0, False)):
+        with server.client(db=number) as client:
+            assert (client.dbsize() > 0) is is_used
 
 
 @pytest.fixture(scope="module")
