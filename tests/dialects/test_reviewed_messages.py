@@ -22,6 +22,8 @@ from tests.messenger.messaging_harness import APP, Node
 RUDE = {"action": "reject", "reason": "be nice"}
 STARS = {"action": "replace", "text": "***"}
 ALLOW = {"action": "allow"}
+QUESTION = {"kind": "message", "sender": "ann", "type": "text", "text": "rude"}
+"""What a back end is asked, but for the receiver."""
 
 
 def judge(message: dict[str, Any]) -> dict[str, Any]:
@@ -63,13 +65,7 @@ def test_a_message_is_stored_as_the_back_end_says_or_rejected_with_its_reason() 
         until(lambda: len(bob.pushed()) >= 2)
         assert bob.texts() == ["***", "hi"]
         assert [entry.body for entry in node.stored] == [b"***", b"hi"]
-        assert questions(node)[0] == {
-            "kind": "message",
-            "sender": "ann",
-            "to": "bob",
-            "type": "text",
-            "text": "rude",
-        }
+        assert questions(node)[0] == {**QUESTION, "to": "bob"}
 
 
 def test_the_sender_learns_what_is_stored_instead() -> None:
@@ -176,13 +172,7 @@ def test_a_live_message_is_delivered_as_the_back_end_says(room: str) -> None:
         assert ann.say("hi") == 200
         bob.receives("***", "hi")
         where = {"to": "bob"} if room == "0" else {"room": "tea"}
-        assert questions(harness)[0] == {
-            "kind": "message",
-            "sender": "ann",
-            **where,
-            "type": "text",
-            "text": "rude",
-        }
+        assert questions(harness)[0] == {**QUESTION, **where}
         assert [facts["text"] for _, _, facts in harness.observer.messages] == ["***", "hi"]
 
 
@@ -190,7 +180,7 @@ def test_a_stored_conversation_is_reviewed() -> None:
     with reviewing(Node, policies={"action:1": "multi"}) as node:
         reviewed(node, "action:1")
         messages = ActionMessages(node.messaging, node.store)
-        connection, client = node.connect(dialect=ActionDialect())
+        connection, _ = node.connect(dialect=ActionDialect())
         node.hub.join(node.hub.open("action:1", "multi"), connection, "ann", "")
         answers: list[Any] = []
         for text in ("rude", "a word"):
@@ -198,4 +188,3 @@ def test_a_stored_conversation_is_reviewed() -> None:
         until(lambda: len(answers) == 2)
         assert {each.code for each in answers} == {1003, 200}
         assert [entry.body for entry in node.stored] == [b"***"]
-        client.frames.clear()

@@ -90,11 +90,8 @@ class StandIn(Receiver):
             return self.answers[path]
         if path == "/.well-known/openid-configuration":
             ends = ("authorization", "token", "userinfo")
-            return 200, {
-                "issuer": self.issuer,
-                "jwks_uri": f"{self.issuer}/jwks",
-                **{f"{end}_endpoint": f"{self.issuer}/{end}" for end in ends},
-            }
+            endpoints = {f"{end}_endpoint": f"{self.issuer}/{end}" for end in ends}
+            return 200, {"issuer": self.issuer, "jwks_uri": f"{self.issuer}/jwks", **endpoints}
         if path == "/authorization":  # everybody agrees
             return 302, f"{params['redirect_uri']}?{urlencode(self._grant(params))}"
         if path == "/jwks":
@@ -143,15 +140,8 @@ class StandIn(Receiver):
         kind, _, proof = headers["authorization"].partition(" ")
         assert (kind, base64.b64decode(proof).decode()) == ("Basic", f"{CLIENT}:{SECRET}")
         now = int(time.time())
-        claims = {
-            "iss": self.issuer,
-            "aud": CLIENT,
-            "sub": self.user["sub"],
-            "iat": now,
-            "exp": now + 600,
-            "nonce": grant["nonce"],
-            **self.claims,
-        }
+        claims = {"iss": self.issuer, "aud": CLIENT, "sub": self.user["sub"], "nonce": grant["nonce"]}
+        claims |= {"iat": now, "exp": now + 600, **self.claims}
         claims = {name: value for name, value in claims.items() if value is not None}
         id_token = jwt.encode(claims, self.signing, "ES256", {"kid": "k"})
         return 200, {**token, "id_token": id_token}

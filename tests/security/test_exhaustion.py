@@ -28,11 +28,8 @@ attack that was ever found took 0.31 s. In demo mode nobody is a stranger, and b
 RSS_BYTES = 20 * MEGABYTE
 BODY = 4 * MEGABYTE - 1000
 """Just below ``limits.body_bytes``."""
-FORM, JSON, MULTIPART = (
-    "application/x-www-form-urlencoded",
-    "application/json",
-    "multipart/form-data; boundary=b",
-)
+FORM, JSON = "application/x-www-form-urlencoded", "application/json"
+MULTIPART = "multipart/form-data; boundary=b"
 STRANGERS = {
     name: attack
     for name, attack in ATTACKS.items()
@@ -167,12 +164,10 @@ def test_a_large_body_is_refused_before_it_arrives(
 
 
 def test_handshakes_that_are_refused_leave_nothing(guarded: Server) -> None:
+    data = handshake("/acc", more=[("Origin", "https://evil.example")])
     with bounded(guarded, 3 * CPU_SECONDS):
         for _ in range(200):
-            assert ask(guarded.ws, handshake("/acc", more=[("Origin", "https://evil.example")])).status in (
-                101,
-                403,
-            )
+            assert ask(guarded.ws, data).status in (101, 403)
 
 
 # --- slow clients -------------------------------------------------------------------------------------------
@@ -180,11 +175,8 @@ def test_handshakes_that_are_refused_leave_nothing(guarded: Server) -> None:
 
 def test_clients_that_say_or_read_nothing_do_not_hold_others_up(guarded: Server) -> None:
     with ExitStack() as stack:
-        for start in (
-            b"",
-            b"GET / HT",
-            b"POST /login HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf",
-        ):
+        half = b"POST /login HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf"
+        for start in (b"", b"GET / HT", half):
             for _ in range(100):
                 stack.enter_context(Raw(guarded.http)).send(start)
         began = time.monotonic()

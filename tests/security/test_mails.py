@@ -43,19 +43,15 @@ def node(tmp_path_factory: pytest.TempPathFactory, sink: Sink) -> Iterator[Harne
     """201 has a page of its own for resets; in 202 there are no passwords."""
     ruled = replace(RULED, api_allow_from=())
     no_passwords = AppAccountSettings(passwords=False, reset_url=SHOP)
-    harness = Harness(
-        config(
-            Path(tmp_path_factory.mktemp("resets")),
-            app=AppSettings(http_url=HOME + "/"),
-            apps={
-                **APPS,
-                "201": replace(ruled, of_features=(AccountsOfApp(AppAccountSettings(reset_url=SHOP)),)),
-                "202": replace(ruled, of_features=(AccountsOfApp(no_passwords),)),
-                "208": TenantSettings(account_tokens="required"),
-            },
-            of_features=sections(accounts=ACCOUNTS, smtp=sink.settings),
-        )
-    )
+    apps = {
+        **APPS,
+        "201": replace(ruled, of_features=(AccountsOfApp(AppAccountSettings(reset_url=SHOP)),)),
+        "202": replace(ruled, of_features=(AccountsOfApp(no_passwords),)),
+        "208": TenantSettings(account_tokens="required"),
+    }
+    more = {"apps": apps, "of_features": sections(accounts=ACCOUNTS, smtp=sink.settings)}
+    folder = Path(tmp_path_factory.mktemp("resets"))
+    harness = Harness(config(folder, app=AppSettings(http_url=HOME + "/"), **more))
     yield harness
     harness.close()
 

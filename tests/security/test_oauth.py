@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec.structs import replace
 
 from imserver.gateway.api.v1.table import routes_at
-from imserver.gateway.config.settings import AppSettings
+from imserver.gateway.config.settings import AppSettings, TenantSettings
 from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.transport.http1 import HttpRequest, header_block, row_of
 from imserver.people.accounts.contract import Account
@@ -49,36 +49,17 @@ def usual(provider: StandIn) -> None:
 def node(tmp_path_factory: pytest.TempPathFactory, provider: StandIn) -> Iterator[Harness]:
     """201 makes accounts. In 202 only linked accounts log in, and there are no passwords."""
 
-    def providers(register: bool) -> dict[str, ProviderSettings]:
-        return {
-            kind: ProviderSettings(kind, CLIENT, SECRET, provider.issuer, register=register)  # type: ignore[arg-type]
-            for kind in NAMES
-        }
+    def app(register: bool, *more: Any) -> TenantSettings:
+        one: Any = {"client_id": CLIENT, "client_secret": SECRET, "issuer": provider.issuer}
+        rows = {kind: ProviderSettings(kind, **one, register=register) for kind in NAMES}  # type: ignore[arg-type]
+        return replace(RULED, api_allow_from=(), of_features=(OAuthOfApp(rows), *more))
 
-    ruled = replace(RULED, api_allow_from=())
-    apps = {
-        **APPS,
-        "201": replace(ruled, of_features=(OAuthOfApp(providers(True)),)),
-        "202": replace(
-            ruled,
-            of_features=(OAuthOfApp(providers(False)), AccountsOfApp(AppAccountSettings(passwords=False))),
-        ),
-    }
-    harness = Harness(
-        config(
-            Path(tmp_path_factory.mktemp("oauth")),
-            apps=apps,
-            app=AppSettings(http_url=HOME),
-            of_features=sections(
-                accounts={
-                    "registration": True,
-                    "logins_per_address": 0,
-                    "failures": FAILURES,
-                    "failure_seconds": 86_400,
-                }
-            ),
-        )
-    )
+    no_passwords = AccountsOfApp(AppAccountSettings(passwords=False))
+    apps = {**APPS, "201": app(True), "202": app(False, no_passwords)}
+    limits = {"logins_per_address": 0, "failures": FAILURES, "failure_seconds": 86_400}
+    of_features = sections(accounts={"registration": True, **limits})
+    settings = {"apps": apps, "app": AppSettings(http_url=HOME), "of_features": of_features}
+    harness = Harness(config(Path(tmp_path_factory.mktemp("oauth")), **settings))
     yield harness
     harness.close()
 

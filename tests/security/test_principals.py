@@ -36,11 +36,8 @@ def harness(tmp_path: Path) -> Iterator[Harness]:
 
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator[Harness]:
-    one = Harness(
-        config(
-            tmp_path / "demo", api=ApiSettings(), apps={"101": TenantSettings(), "gochat": TenantSettings()}
-        )
-    )
+    apps = {"101": TenantSettings(), "gochat": TenantSettings()}
+    one = Harness(config(tmp_path / "demo", api=ApiSettings(), apps=apps))
     yield one
     one.close()
 

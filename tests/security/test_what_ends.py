@@ -106,10 +106,8 @@ class Scene:
 
     def device(self, stack: ExitStack, who: str) -> Callable[[], object]:
         """The devices of a user are notified of nothing after the end, while those of others are."""
-        service, users = (
-            stack.enter_context(contextmanager(push_service)()),
-            (self.token(who)[1], self.friend.user),
-        )
+        service = stack.enter_context(contextmanager(push_service)())
+        users = self.token(who)[1], self.friend.user
         sender = User.register(self.second, self.app)
         group = sender.post("groups/create", name="tea", members=[*users])["group"]
 

@@ -178,10 +178,6 @@ def test_a_login_that_still_catches_up_gives_way_to_a_later_one_of_the_connectio
     bob.receives("in s", "live")
 
 
-def _login(user: str, room: str) -> dict[str, Any]:
-    return {"userId": user, "appId": 1, "toUid": "0", "groupsId": room}
-
-
 def test_a_first_login_to_a_room_without_the_database_counts_from_its_time(
     node: Keeping, write_at: WriteAt
 ) -> None:
@@ -207,7 +203,8 @@ def test_a_message_sent_during_a_login_arrives_once(node: Keeping) -> None:
         # The log answers the questions of the login only when more has been said.
         node.gates.answering = signal = Signal()
         connection, client = node.connect(dialect=ACTION)
-        client.send(frame(TEXT, json.dumps({"seq": "x", "action": "login", "data": _login("bob", "r")})))
+        data = {"userId": "bob", "appId": 1, "toUid": "0", "groupsId": "r"}
+        client.send(frame(TEXT, json.dumps({"seq": "x", "action": "login", "data": data})))
         for _ in range(number):
             gevent.sleep(0)
         node.gates.answering = None
@@ -241,12 +238,7 @@ def test_messages_during_catch_up_are_answered_and_an_ended_connection_leaves_no
     until(lambda: isinstance(bob.connection.log_subscription, PongLogSubscription))
     assert bob.say("one") == 200
     bob.connection.close(1000)
-    until(
-        lambda: (
-            bob.connection.log_subscription is None
-            or not isinstance(bob.connection.log_subscription, PongLogSubscription)
-        )
-    )
+    until(lambda: not isinstance(bob.connection.log_subscription, PongLogSubscription))
     assert not node.messages.sending
 
 

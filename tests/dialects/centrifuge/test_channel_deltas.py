@@ -29,12 +29,10 @@ CENTRIFUGE = CentrifugeDialect()
 SHARED = "same words in every publication, and 数字 that change: "
 
 
-def begin(
-    harness: Harness, connection: Connection, channel: str, since: Position | None = None, delta: bool = True
-) -> Subscribed:
+def begin(harness: Harness, connection: Connection, channel: str, *since_and_delta: Any) -> Subscribed:
     """Subscribe a connection that waits for the answer."""
     options = harness.channels.options.of(MULTI, channel)
-    return harness.channels.subscriptions.subscribe(connection, channel, options, since, delta)
+    return harness.channels.subscriptions.subscribe(connection, channel, options, *since_and_delta)
 
 
 class Reader:
@@ -52,9 +50,8 @@ class Reader:
         found = begin(harness, self.connection, PRICES, since, delta)
         harness.channels.subscriptions.answered(self.connection, PRICES, found)
         command = Subscribe(PRICES, recover=since is not None, recoverable=True, delta=delta)
-        self.result: Any = (
-            CentrifugeAnswers(Mock()).subscribed(self.connection, command, found, UNSET, 0).data
-        )
+        answers = CentrifugeAnswers(Mock())
+        self.result: Any = answers.subscribed(self.connection, command, found, UNSET, 0).data
         for publication in json.decode(json.encode(self.result)).get("publications", []):
             self._take(publication)
 
@@ -76,8 +73,6 @@ class Reader:
 
 
 BOUNDED = ChannelSettings(history_size=10, history_seconds=60, delta=True)
-
-
 STORED = ChannelSettings(history="log", delta=True)
 
 
@@ -113,6 +108,8 @@ def test_the_first_publication_is_whole_and_the_others_are_deltas(harness: Harne
     assert bob.kinds == [False, False, False]
     assert ann.result.delta
     assert not bob.result.delta
+    connection, _ = harness.login(MULTI, "cid")
+    assert not begin(harness, connection, "news:1", None, True).delta, "its namespace permits none"
 
 
 def test_a_delta_is_made_once_for_all_who_read_deltas_and_not_for_others(
@@ -184,24 +181,23 @@ def test_a_publication_beside_the_history_is_whole_and_so_is_the_next(harness: H
     assert ann.kinds == [False, True, False, False, True]
 
 
-def test_the_namespace_and_the_history_must_permit_deltas(harness: Harness) -> None:
-    connection, _ = harness.login(MULTI, "ann")
-    assert not begin(harness, connection, "news:1").delta
-
-
 def test_publications_that_came_during_the_subscription_are_read(harness: Harness) -> None:
     first = Reader(harness, "first")
     connection, client = harness.login(MULTI, "ann", dialect=CENTRIFUGE)
     connection.dialect_state = CentrifugeState()
     publish(harness, 1)
 
-    found = begin(harness, connection, PRICES)
+    found = begin(harness, connection, PRICES, None, True)
     publish(harness, 2, 3)
     harness.channels.subscriptions.answered(connection, PRICES, found)
     publish(harness, 4)
     assert decoded(client) == [2, 3, 4]
     assert numbers(first) == [1, 2, 3, 4]
-    assert_leaves_nothing(harness, connection, first.connection)
+    state = state_of(harness)
+    assert set(state.deltas) == {connection, first.connection}
+    for each in (connection, first.connection):
+        harness.channels.subscriptions.unsubscribe(each, PRICES)
+    assert (state.deltas, state.last) == (None, None)
 
 
 def decoded(client: Client) -> list[int]:
@@ -214,15 +210,6 @@ def decoded(client: Client) -> list[int]:
         last = apply(last, data) if publication.get("delta") else data
         found.append(json.decode(last)[1])
     return found
-
-
-def assert_leaves_nothing(harness: Harness, *connections: Connection) -> None:
-    state = state_of(harness)
-    assert set(state.deltas) == set(connections)
-    for connection in connections:
-        harness.channels.subscriptions.unsubscribe(connection, PRICES)
-    assert state.deltas is None
-    assert state.last is None
 
 
 def test_a_publication_of_another_client_names_it(harness: Harness) -> None:
@@ -271,14 +258,8 @@ def test_streamed_messages_between_publications_make_the_same_payloads(harness: 
         reader.read()
     assert early.payloads == plain.payloads
     assert [each["text"] for each in plain.payloads if isinstance(each, dict)] == ["a", "b", "c", "abc"]
-    assert late.payloads[0] == {
-        "stream": id,
-        "piece": 1,
-        "text": "ab",
-        "whole": True,
-        "from": "bot",
-        "type": "text",
-    }
+    first = {"stream": id, "piece": 1, "text": "ab", "whole": True, "from": "bot", "type": "text"}
+    assert late.payloads[0] == first
     assert late.payloads[1:] == plain.payloads[4:]
     assert sum(early.kinds) >= 3
     back = Reader(harness, "dan", since=Position(early.result.epoch, offset))

@@ -195,8 +195,7 @@ def test_an_app_without_a_back_end_has_the_methods_of_this_server(
     connection, _ = node.subscriber("news")
     node.sessions.login(connection, Login("101", "ann"))
     answers: list[Reply] = []
-    command = CallMethod(method, data)
-    answer = node.dispatcher.run(connection, command, answers.append)
+    answer = node.dispatcher.run(connection, CallMethod(method, data), answers.append)
     assert [*answers, *filter(None, [answer])] == [reply]
     assert sent == ([Send("bob", body=b"hi")] if reply.code == 200 else [])
 
@@ -213,9 +212,7 @@ def test_others_are_served_while_many_subscribers_are_encoded(
     assert all(other.ready() for other in others)
     whole = PresenceResult({each.connection: ClientView("ann", each.connection) for each in members})
     request = Request("1", "presence", None)
-    assert len(dialect.encode_reply(request, reply) or b"") == len(
-        dialect.encode_reply(request, Reply(200, whole)) or b""
-    )
+    assert len({len(dialect.encode_reply(request, each) or b"") for each in (reply, Reply(200, whole))}) == 1
 
 
 @pytest.mark.parametrize("dialect", [CentrifugeDialect(), CentrifugeProtobufDialect()])

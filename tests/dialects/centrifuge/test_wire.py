@@ -61,18 +61,13 @@ def test_the_length_of_a_protobuf_frame_may_have_five_bytes() -> None:
 def test_an_encoded_result_makes_the_same_answer(dialect: CentrifugeDialect) -> None:
     ann = ClientView("ann", "c1", Raw(b'{"name":"Ann"}'), Raw(b'{"role":1}'))
     page = HistoryResult([PublicationView(Raw(b'"hi"'), ann, 3, {"kind": "x"})], "Zm9v", 4)
-    for name, encoded, result in (
-        (
-            "presence",
-            dialect.join_clients([dialect.encode_clients({"c1": ann})]),
-            PresenceResult({"c1": ann}),
-        ),
+    clients = dialect.join_clients([dialect.encode_clients({"c1": ann})])
+    for name, *results in (
+        ("presence", clients, PresenceResult({"c1": ann})),
         ("history", dialect.encode_history(page), page),
     ):
         request = Request("5", name, None)
-        assert dialect.encode_reply(request, Reply(200, encoded)) == dialect.encode_reply(
-            request, Reply(200, result)
-        )
+        assert len({dialect.encode_reply(request, Reply(200, each)) for each in results}) == 1
 
 
 @pytest.mark.parametrize(
