@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from bench import abuse_setup
 from bench.abuse_rows import (
     ACCEPTED,
     BOTS,
@@ -45,25 +46,15 @@ from bench.abuse_rows import (
     http_answers,
     operation_requests,
 )
-from bench.abuse_setup import (
-    Attacker,
-    account_of,
-    crowd_of,
-    member_of_a_group,
-    object_of,
-    png,
-    register,
-    stranger,
-    upload,
-)
+from bench.abuse_setup import Attacker
 from bench.connections import Target, error_name
 from bench.context import RunContext, parameter, text_parameter
 from bench.figures import Figures
-from bench.frames import client_frame, request_frame, server_frame, upgrade_request
+from bench.frames import client_frame, server_frame, upgrade_request
 from bench.generator import Generator
 from bench.http_client import FORM, JSON, fetch, get_request, post, request_head
 from bench.loop import READ, WRITE, BenchError, Json, Loop
-from bench.probe import ANSWER_SECONDS, PROBE_SECONDS, Probe
+from bench.probe import ANSWER_SECONDS, Probe
 from bench.proc import Growth
 from bench.report import show_phase
 from bench.servers import NodeProcess, Worker
@@ -403,19 +394,13 @@ def learn(generator: Generator) -> Json:
 
 def fill(generator: Generator) -> Json:
     """Task: store messages of the attacker, and publications in the channel."""
-    target = generator.target
-    text = "x" * 4_000
-    frames = [request_frame("login", "1", {"userID": USER, "app": "default"})]
-    frames += [request_frame("send", "2", {"to": OTHER, "text": text})] * 100
-    frames += [request_frame("subscribe", "3", {"channel": CHANNEL})]
-    frames += [request_frame("publish", "4", {"channel": CHANNEL, "text": text})] * 100
-    data = _upgrade("/acc", *frames)(target)
-    own = AttackConnection(generator.loop, (target.ws_host, target.ws_port), data)
-    end = time.monotonic() + ANSWER_SECONDS
-    while time.monotonic() < min(end, max(own.heard_at, end - ANSWER_SECONDS + 1) + SILENCE_SECONDS):
-        generator.loop.turn(PROBE_SECONDS)
-    own.close()
-    generator.state["picture"] = upload(target, f"app=default&user={USER}&kind=picture", png(800, 600))
+    target, more = generator.target, {"app": "default", "text": "x" * 4_000}
+    message = {"messages/send": {**more, "user": USER, "to": OTHER}}
+    publication = {"channels/publish": {**more, "channel": CHANNEL}}
+    for command in (message, publication):
+        post(target, "/api/v1/batch", {"commands": [command] * 100})
+    picture = abuse_setup.png(800, 600)
+    generator.state["picture"] = abuse_setup.upload(target, f"app=default&user={USER}&kind=picture", picture)
     return {}
 
 
@@ -446,7 +431,7 @@ def count_lost(generator: Generator) -> Json:
 
 def make_crowd(generator: Generator) -> Json:
     """Task: register the accounts whom attackers may name."""
-    generator.state["crowd"] = crowd_of(generator.target)
+    generator.state["crowd"] = abuse_setup.crowd_of(generator.target)
     return {}
 
 
@@ -476,12 +461,12 @@ def _attacker(generator: Generator, wanted: Attack) -> Attacker:
         # Reports of one user are limited, and moderators end what a user may do.
         alone = "report" in wanted.of or "/moderation/" in wanted.of
         user = f"{USER}{time.time_ns()}" if alone else USER
-        attacker = stranger(target, any(word in wanted.of.lower() for word in _HISTORY), user)
+        attacker = abuse_setup.stranger(target, any(word in wanted.of.lower() for word in _HISTORY), user)
         known: Json = {**attacker.known, "picture": generator.state.get("picture", "")}
         if wanted.of in ("POST /emulation", "GET /api/v1/connections/show"):
             known.update(_open_stream(generator))
         if wanted.of.startswith("POST /api/v1/accounts/"):
-            known["person"] = register(target)["user"]
+            known["person"] = abuse_setup.register(target)["user"]
         if wanted.of.startswith("POST /api/v1/asks/") or wanted.of.endswith(" answer"):
             sender, receiver = (OTHER, USER) if wanted.of.endswith(" answer") else (USER, OTHER)
             options = [{"text": "x", "value": "x"}]
@@ -489,13 +474,13 @@ def _attacker(generator: Generator, wanted: Attack) -> Attacker:
             known["ask"] = post(target, "/api/v1/asks/create", {**question, "free_text": True})["id"]
         operation = wanted.of.partition("/api/v1/")[2]
         if operation in OBJECTS:
-            known["object"] = object_of(attacker, operation)
+            known["object"] = abuse_setup.object_of(attacker, operation)
         elif operation == "moderation/remove":
-            known["member_of"] = member_of_a_group(target)
+            known["member_of"] = abuse_setup.member_of_a_group(target)
         return replace(attacker, known=known)
     if not (wanted.account or wanted.bot):
         return Attacker(**{**vars(target), "known": STRANGER})
-    attacker = account_of(target, [*generator.state["crowd"]])
+    attacker = abuse_setup.account_of(target, [*generator.state["crowd"]])
     if wanted.bot:
         bot, token = attacker.known["bot"], attacker.known["bot_token"]
         attacker = replace(attacker, key=token, known={**attacker.known, "user": bot})
