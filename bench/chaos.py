@@ -82,17 +82,7 @@ class ChaosRun:
         self.seed = options.seed or random.randrange(1, 2**31)
         self.chance = random.Random(self.seed)
         show_phase("everything starts")
-        self.system = System(
-            self.pool,
-            1 if options.alone or options.power else options.nodes,
-            CONFIGS[self.kind],
-            options.database,
-            folder,
-            options.webhook,
-            options.alone or options.power > 0,
-            options.faults,
-            is_recorded=options.power > 0,
-        )
+        self.system = System(self.pool, options, CONFIGS[self.kind], folder)
         (self.talkers,) = self.pool.start_workers(1)
         self.rounds: list[Json] = []
         """Each fault that was played."""

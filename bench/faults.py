@@ -9,15 +9,15 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from bench.chaos_loads import EventReceiver
 from bench.loop import BenchError
-from bench.power import Cuts, Disk, cut_all, read_server, read_sqlite, recorder
+from bench.power import Cuts, Disk, Remains, cut_all, read_server, read_sqlite, recorder
 from bench.servers import (
     ENGINES,
     SOURCE,
@@ -28,6 +28,9 @@ from bench.servers import (
     WorkerPool,
     compiled,
 )
+
+if TYPE_CHECKING:
+    from bench.chaos import ChaosOptions
 
 STALL_SOURCE: Final = SOURCE / "tests" / "faults" / "slow_fsync.c"
 STALL_LIMIT_SECONDS: Final = 600
@@ -151,93 +154,72 @@ class Network:
 class System:
     """All parts that a run can break. Owner of them; all of them run after the constructor.
 
-    ``database``: ``sqlite``, ``postgresql``, ``mysql``, or a URL, which is never broken.
-    ``alone``: one node without a Redis. ``config``: the settings of a node, with ``{}`` for the webhook.
+    A database that is named by its URL is never broken. ``config``: the settings of a node, with ``{}`` for
+    the webhook. Servers run with a clock of their own only where one is to be set: the library for it delays
+    each timed wait of a thread, so that SQLite answers after seconds: its faults of clocks must be named.
 
-    ``faults``: the names of those that are wanted, separated by commas; empty: all. Servers run with a clock
-    of their own only where one is to be set: the library for it delays each timed wait of a thread, so that
-    SQLite answers after seconds. With SQLite the faults of clocks must be named.
-
-    Each node reaches the others, Redis and the database through networks of its own. ``is_recorded``: what
-    is written to the disk is recorded, for :mod:`bench.power`, and nothing else is preloaded.
+    Each node reaches the others, Redis and the database through networks of its own. For power cuts, what is
+    written to the disk is recorded, and nothing else is preloaded.
     """
 
-    def __init__(
-        self,
-        pool: WorkerPool,
-        nodes: int,
-        config: str,
-        database: str,
-        folder: Path,
-        webhook: bool,
-        alone: bool = False,
-        faults: str = "",
-        is_recorded: bool = False,
-    ) -> None:
-        self.pool = pool
-        self.receiver = EventReceiver() if webhook else None
-        self.folder = folder
+    def __init__(self, pool: WorkerPool, options: ChaosOptions, config: str, folder: Path) -> None:
+        self.pool, self.folder = pool, folder
+        self.receiver = EventReceiver() if options.webhook else None
         self.disk = ControlFile(folder / "stall")
         self.clocks: dict[str, ControlFile] = {}
         """Kind of server, with the number of a node → its clock."""
+        is_recorded, engine = options.power > 0, options.database
         self.library = None if is_recorded else compiled(STALL_SOURCE, folder)
         clocks = [fault.name for fault in FAULTS.values() if fault.what.endswith("clock")]
-        sets_clocks = any(name in faults for name in clocks) or not (faults or database == "sqlite")
+        sets_clocks = any(name in options.faults for name in clocks)
+        sets_clocks |= not (options.faults or engine == "sqlite")
         self.clock_library = _clock_library() if sets_clocks and not is_recorded else None
         stalling = {} if self.library is None else {"SLOW_FSYNC_FILE": str(self.disk.path)}
-        self.redis = None if alone else self._start(RedisProcess())
-        self.engine = database
+        self.redis = None if options.alone or is_recorded else self._start(RedisProcess())
         self.database: DatabaseProcess | None = None
-        if database in ENGINES:
-            self.database = ENGINES[database](stalling | self._preloads("database", self.library))
+        self.read: Callable[[Path], Remains] = read_sqlite
+        """What a start from a folder finds."""
+        if engine in ENGINES:
+            self.database = ENGINES[engine](stalling | self._preloads("database", self.library))
+            self.read = partial(read_server, engine)
             if is_recorded:
                 self.database.prepare()
                 self.database.environment = self._record(self.database.data, journal=True)
             self._start(self.database)
             if is_recorded:
                 self.database.create()
-            database = self.database.storage_url
         elif is_recorded:
             (folder / "data").mkdir()
             stalling = self._record(folder / "data", journal=False)
-        self.embedded = database == "sqlite"
+        self.embedded = engine == "sqlite"
         self.can_stall = self.library is not None and (self.embedded or self.database is not None)
         self.networks: dict[str, list[Network]] = {"rpc": [], "redis link": [], "database link": []}
         """Kind → the network of each node."""
         self.nodes: list[NodeProcess] = []
-        environment: dict[str, str] = {}
-        if self.redis is not None:
-            environment["IMSERVER_CLUSTER_BIND"] = "127.0.0.1"
-        if self.embedded:
-            environment |= stalling
-        elif self.database is None:
-            environment["IMSERVER_STORAGE_URL"] = database
-        file = folder / "config.yaml"
+        environment = stalling if self.embedded else {"IMSERVER_STORAGE_URL": engine}
+        self.config = folder / "config.yaml"
         webhook_setting = "" if self.receiver is None else _WEBHOOK.format(self.receiver.url)
-        file.write_text(config.format(webhook_setting), encoding="utf-8")
-        for number in range(nodes):
-            self._add_node(number, environment, file)
+        self.config.write_text(config.format(webhook_setting), encoding="utf-8")
+        for number in range(1 if options.alone or is_recorded else options.nodes):
+            self._add_node(number, environment)
 
     def _start(self, server: Server) -> Server:
         server.start_seconds, server.end_seconds = START_SECONDS, END_SECONDS
         return self.pool.start(server)
 
-    def _add_node(self, number: int, environment: dict[str, str], config: Path) -> None:
+    def _add_node(self, number: int, environment: dict[str, str]) -> None:
         address = f"127.0.1.{number + 1}"
         settings = dict(environment)
         if self.redis is not None:
-            settings["IMSERVER_CLUSTER_ADVERTISE"] = address
-            settings["IMSERVER_REDIS_URL"] = self._link(
-                "redis link", address, self.redis.url, self.redis.port
-            )
+            settings |= {"IMSERVER_CLUSTER_BIND": "127.0.0.1", "IMSERVER_CLUSTER_ADVERTISE": address}
+            url, port = self.redis.url, self.redis.port
+            settings["IMSERVER_REDIS_URL"] = self._link("redis link", address, url, port)
         if self.database is not None:
-            port = self.database.port
-            settings["IMSERVER_STORAGE_URL"] = self._link(
-                "database link", address, self.database.storage_url, port
-            )
+            url, port = self.database.storage_url, self.database.port
+            settings["IMSERVER_STORAGE_URL"] = self._link("database link", address, url, port)
         preloads = self._preloads(f"node {number}", self.library if self.embedded else None)
         own = NodeProcess(
-            arguments=["--config", str(config)],
+            arguments=["--config", str(self.config)],
             environment=settings | preloads,
             data_directory=str(self.folder / "data"),
             folder=str(self.folder / f"node{number + 1}"),
@@ -281,8 +263,7 @@ class System:
         """End everything, and compare what is left after so many power cuts with the history."""
         for part in (*self.nodes, *([self.database] if self.database else [])):
             part.control("kill")
-        read = partial(read_server, self.engine) if self.database else read_sqlite
-        return cut_all(self.recorded, self.recording, history, cuts, seed, read)
+        return cut_all(self.recorded, self.recording, history, cuts, seed, self.read)
 
     def parts(self, what: str, node: int) -> Sequence[Breakable | None]:
         """What a fault breaks: parts of this node, or of all; None: it is not here."""
