@@ -10,7 +10,7 @@ from imserver.plugin.testing import HostAndPort
 from .raw import BINARY, PATIENCE_SECONDS, Raw, frame
 
 LOGIN, HEARTBEAT, MESSAGE, ACK, SYNC = 1, 2, 3, 4, 5
-READ, RECEIVED, TYPING, HIDE, HISTORY, CONVERSATIONS, RECEIPTS, MARKS, SEARCH, SIGNAL = range(6, 16)
+READ = 6
 UP, PUSH, LOGGED_IN, REFUSED = 1, 2, 3, 4
 SINGLE, GROUP = 1, 2
 
@@ -220,18 +220,6 @@ class ProtobufClient(Raw):
         self.send_payload(login(token, device))
         assert self.output() == Output(ACK, 200, "Success", b"\x08\x03")
 
-    def resume(self, token: str, cursor: int = 0, device: str = "", acks: bool = False) -> tuple[bool, bool]:
-        """Log in with a cursor: whether what was missed comes, and whether to begin anew."""
-        self.send_payload(login(token, device, cursor, acks))
-        return recovered(self.output())
-
-    def answers_to(self, kind: int, data: bytes = b"") -> list[tuple[int, Any]]:
-        """The fields of the answer to a question."""
-        self.send_payload(sent(kind, data))
-        found = self.output()
-        assert (found.kind, found.code) == (kind, 200), found
-        return fields(found.data)
-
     def catch_up(self, after: int = 0) -> list[SentMessage]:
         """All messages behind a place; from then on pushes come at once."""
         found: list[SentMessage] = []
@@ -259,17 +247,6 @@ def visiting(address: HostAndPort, path: str = "/ws") -> Iterator[ProtobufClient
     """A client that has not logged in."""
     with ProtobufClient(address) as one:
         yield one.begin(path)
-
-
-@contextmanager
-def resuming(
-    address: HostAndPort, account: tuple[str, str], cursor: int = 0, **more: Any
-) -> Iterator[ProtobufClient]:
-    """A client that has logged in with a cursor behind which all comes by itself."""
-    with visiting(address) as one:
-        one.id = int(account[0])
-        assert one.resume(account[1], cursor, **more) == (True, False)
-        yield one
 
 
 @contextmanager

@@ -31,7 +31,6 @@ FILES: Final = (
     "integration/test_client_dialect",
     "integration/test_cluster",
     "integration/test_messaging",
-    "integration/test_protobuf_cluster",
     "integration/test_stored_conversations_cluster",
 )
 """Not ``integration/test_failed_publications``: it tests answers that the release before does not give."""

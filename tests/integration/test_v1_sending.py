@@ -306,25 +306,6 @@ def test_publishes_are_acknowledged_in_order_with_what_was_not_sent(
     assert texts(ann, 4) == ["1", "2", '{"n":3}', "13"]
 
 
-def test_what_is_stored_among_others_keeps_its_order_and_is_stored_once(server: Server, app: int) -> None:
-    def one_of(number: int) -> bytes:
-        stored = number % 10 != 9
-        return command(
-            number, app=str(app), user="ann", text=str(number), store=stored, id=f"n-{number % 40}"
-        )
-
-    with publisher(server) as one:
-        one.send(*map(one_of, range(60)))
-        answers = [one.message().json for _ in range(60)]
-    assert [answer["seq"] for answer in answers] == list(range(60))
-    ids = [answer["results"][0]["stored"]["id"] for answer in answers[:40] if answer["sent"]]
-    assert ids == list(range(1, 37))
-    assert [answer["error"]["code"] for answer in answers[40:] if "error" in answer] == ["id_reused"] * 18
-    with logged_in(server.ws, "ann", app, cursor=0) as ann:
-        assert [ann.push("message").json["response"]["data"]["id"] for _ in range(36)] == ids
-        ann.no_push("message")
-
-
 def test_an_id_is_carried_out_once_whichever_way_it_comes(server: Server, app: int, ann: CmdClient) -> None:
     push = {"app": str(app), "user": "ann", "text": "once", "id": fresh("request")}
     with publisher(server) as one:
