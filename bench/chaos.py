@@ -10,15 +10,15 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
 from bench import chaos_channels, chaos_tasks
 from bench.chaos_loads import AbsentUsers
 from bench.chaos_tasks import AUDIT_SECONDS, DIALECTS, MEET_SECONDS, SETTLE_SECONDS
-from bench.context import RunContext, parameter, text_parameter
-from bench.faults import FAULTS, Fault, System, chosen
+from bench.context import RunContext
+from bench.faults import FAULTS, ChaosOptions, Fault, System, chosen
 from bench.figures import Figures
 from bench.generator import aim
 from bench.history import FIRST_OF_DRIVER, History, judge
@@ -35,41 +35,6 @@ CHAT_SECONDS: Final = 600.0
 _MOST_NOTES: Final = 20
 _HARMLESS: Final = ("node", "database", "receiver", "disk")
 """What can break while nodes reach Redis and each other, or end."""
-
-
-@dataclass(frozen=True)
-class ChaosOptions:
-    minutes: float = parameter(30.0, "How long; each fault at least once.", least=0.05, most=24 * 60)
-    nodes: int = parameter(2, "Nodes of the cluster.", most=16)
-    clients: int = parameter(24, "Clients, spread over the nodes.", least=2, most=1000)
-    rate: float = parameter(50.0, "Messages a second, of all clients together.", least=0.1, most=5000)
-    power: int = parameter(
-        0,
-        "No faults: record all writes, and cut the power so often, offline. One node.",
-        least=0,
-        most=1_000_000,
-    )
-    database: str = text_parameter("sqlite", "sqlite, postgresql, mysql; or a URL, which is not broken.")
-    dialect: str = text_parameter("both", "What the clients speak.", DIALECTS)
-    faults: str = text_parameter("", f"Only these, separated by commas: {', '.join(FAULTS)} [default: all].")
-    longest: float = parameter(15.0, "Longest a fault lasts, in seconds.", least=0, most=300)
-    rest: float = parameter(4.0, "Longest pause between two faults, in seconds.", least=0, most=300)
-    seed: int = parameter(0, "The same number, the same faults; 0: any.", least=0, most=2**31)
-    channels: bool = parameter(False, "Publish to channels with history, in place of stored messages.")
-    resubscriptions: int = parameter(
-        0,
-        "With --channels: no faults, only channels that recover; subscribers subscribe again so often, "
-        "within --minutes, at other nodes than the one where back ends publish.",
-        least=0,
-        most=10_000_000,
-    )
-    alone: bool = parameter(False, "One node without a Redis.")
-    webhook: bool = parameter(False, "Judge the events of a webhook, too, and break its receiver.")
-    notifications: bool = parameter(False, "Judge the notifications of absent users, too.")
-    folder: str = text_parameter("", "Where logs and data are to stay [default: nowhere].")
-    history: str = text_parameter(
-        "", "A file for what clients asked, were answered and were shown [default: nowhere]."
-    )
 
 
 class ChaosRun:

@@ -13,9 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from bench.chaos_loads import EventReceiver
+from bench.chaos_tasks import DIALECTS
+from bench.context import parameter, text_parameter
 from bench.loop import BenchError
 from bench.power import Cuts, Disk, Remains, cut_all, read_server, read_sqlite, recorder
 from bench.servers import (
@@ -28,9 +30,6 @@ from bench.servers import (
     WorkerPool,
     compiled,
 )
-
-if TYPE_CHECKING:
-    from bench.chaos import ChaosOptions
 
 STALL_SOURCE: Final = SOURCE / "tests" / "faults" / "slow_fsync.c"
 STALL_LIMIT_SECONDS: Final = 600
@@ -365,6 +364,41 @@ FAULTS: dict[str, Fault] = {
         Fault("slow", 2.0, 8.0, "disk", str(SLOW_MS), ""),
     )
 }
+
+
+@dataclass(frozen=True)
+class ChaosOptions:
+    minutes: float = parameter(30.0, "How long; each fault at least once.", least=0.05, most=24 * 60)
+    nodes: int = parameter(2, "Nodes of the cluster.", most=16)
+    clients: int = parameter(24, "Clients, spread over the nodes.", least=2, most=1000)
+    rate: float = parameter(50.0, "Messages a second, of all clients together.", least=0.1, most=5000)
+    power: int = parameter(
+        0,
+        "No faults: record all writes, and cut the power so often, offline. One node.",
+        least=0,
+        most=1_000_000,
+    )
+    database: str = text_parameter("sqlite", "sqlite, postgresql, mysql; or a URL, which is not broken.")
+    dialect: str = text_parameter("both", "What the clients speak.", DIALECTS)
+    faults: str = text_parameter("", f"Only these, separated by commas: {', '.join(FAULTS)} [default: all].")
+    longest: float = parameter(15.0, "Longest a fault lasts, in seconds.", least=0, most=300)
+    rest: float = parameter(4.0, "Longest pause between two faults, in seconds.", least=0, most=300)
+    seed: int = parameter(0, "The same number, the same faults; 0: any.", least=0, most=2**31)
+    channels: bool = parameter(False, "Publish to channels with history, in place of stored messages.")
+    resubscriptions: int = parameter(
+        0,
+        "With --channels: no faults, only channels that recover; subscribers subscribe again so often, "
+        "within --minutes, at other nodes than the one where back ends publish.",
+        least=0,
+        most=10_000_000,
+    )
+    alone: bool = parameter(False, "One node without a Redis.")
+    webhook: bool = parameter(False, "Judge the events of a webhook, too, and break its receiver.")
+    notifications: bool = parameter(False, "Judge the notifications of absent users, too.")
+    folder: str = text_parameter("", "Where logs and data are to stay [default: nowhere].")
+    history: str = text_parameter(
+        "", "A file for what clients asked, were answered and were shown [default: nowhere]."
+    )
 
 
 def chosen(names: str, system: System) -> tuple[list[Fault], list[str]]:

@@ -19,10 +19,10 @@ from urllib.parse import urlsplit
 from bench import abuse, channels, chaos, chat, cluster, million, notify, push, streams
 from bench.abuse import AbuseOptions
 from bench.channels import ChannelsOptions
-from bench.chaos import ChaosOptions
 from bench.cluster import ClusterOptions
 from bench.connections import Target
 from bench.context import Cores, RunContext
+from bench.faults import ChaosOptions
 from bench.figures import FAULTS, Figures, faults, figure, fold
 from bench.loop import BenchError, Json
 from bench.million import MillionOptions
