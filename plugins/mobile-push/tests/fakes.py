@@ -343,7 +343,7 @@ class Fcm(HttpFake):
             (any(map(reserved.match, message.get("data", {}))), "Invalid data payload key", ".data"),
             (size(counted) > 4096, "Message is too big", ""),
             (ttl is None or int(ttl[1]) > 2_419_200, "Invalid ttl", ".android.ttl"),
-            (android.get("priority", "NORMAL") not in ("NORMAL", "HIGH"), "Invalid", ".android.priority"),
+            (android.get("priority", "NORMAL").upper() not in ("NORMAL", "HIGH"), "Invalid", ".priority"),
             (not link.startswith("https://"), "WebpushFcmOptions.link must be a HTTPS URL", ".webpush"),
             (len(collapse.encode()) > 64, "apns-collapse-id is too long", ".apns.headers"),
             (

@@ -17,6 +17,10 @@ from tests.support import clean_environment
 
 FIREBASE = "firebase-admin==7.7.0"
 """It needs 100 MB: so it is installed by the test that uses it, and only there."""
+HOSTS = {
+    "aioapns": ("api.push.apple.com", "api.development.push.apple.com"),
+    "firebase": ("fcm.googleapis.com", "oauth2.googleapis.com"),
+}
 ERRORS = {
     "UNREGISTERED": "UnregisteredError NOT_FOUND",
     "SENDER_ID_MISMATCH": "SenderIdMismatchError PERMISSION_DENIED",
@@ -28,11 +32,11 @@ ERRORS = {
 }
 
 
-def judge(program: str, python: Path | str, keys: Keys, given: dict[str, Any]) -> Any:
+def judge(library: str, python: Path | str, keys: Keys, given: dict[str, Any]) -> Any:
     trust = {"SSL_CERT_FILE": str(keys.certificate), "REQUESTS_CA_BUNDLE": str(keys.certificate)}
     done = subprocess.run(
-        [str(python), str(Path(__file__).with_name(program))],
-        input=json.dumps(given),
+        [str(python), str(Path(__file__).with_name("judge.py")), library],
+        input=json.dumps({**given, "hosts": HOSTS[library]}),
         env=clean_environment(PYTHONPATH="", **trust),
         capture_output=True,
         text=True,
@@ -64,9 +68,7 @@ def test_aioapns_finds_apple_in_the_fake(keys: Keys) -> None:
         requests = [full, {**base, **silent}, *({**base, **change} for change, _ in wrong)]
         requests += [{"device_token": each, "message": message} for each in devices]
         given = {"key": keys.apple, "key_id": KEY_ID, "team_id": TEAM_ID, "topic": TOPIC, "many": 50}
-        results = judge(
-            "judge_apns.py", sys.executable, keys, {**given, "port": fake.port, "requests": requests}
-        )
+        results = judge("aioapns", sys.executable, keys, {**given, "port": fake.port, "requests": requests})
         assert [(row["status"], row["description"]) for row in results] == [
             ("200", None),
             ("200", None),
@@ -85,7 +87,7 @@ def test_aioapns_with_another_key_is_refused(keys: Keys, change: dict[str, str])
         requests = [{"device_token": FORMS["apns"].format(1), "message": {"aps": {"alert": "x"}}}]
         given = {"key": keys.apple, "key_id": KEY_ID, "team_id": TEAM_ID, "topic": TOPIC, **change}
         more = {"port": fake.port, "requests": requests, "many": 0}
-        (result,) = judge("judge_apns.py", sys.executable, keys, {**given, **more})
+        (result,) = judge("aioapns", sys.executable, keys, {**given, **more})
         assert (result["status"], result["description"]) == ("403", "InvalidProviderToken")
 
 
@@ -108,7 +110,7 @@ def test_firebase_admin_finds_google_in_the_fake(keys: Keys, firebase: Path) -> 
             fake.behave(token, *[Do(code)] * 5)  # it tries some again
         good, bad = FORMS["fcm"].format(100), "short"
         given = {"account": keys.account, "port": fake.port, "tokens": [good, bad, *tokens.values()]}
-        results = judge("judge_fcm.py", firebase, keys, given)
+        results = judge("firebase", firebase, keys, given)
         assert results.pop(good).startswith(f"projects/{PROJECT}/messages/")
         assert results.pop(bad) == ERRORS["INVALID_ARGUMENT"]
         assert results == {token: ERRORS[code] for code, token in tokens.items()}
