@@ -1,7 +1,7 @@
 """Real Chromium, driven by selenium, and the chat page as a test sees it."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ return true;
 """
 
 
+_TEXTS = "return [...document.querySelectorAll(arguments[0])].map((each) => each.textContent)"
 _HAS_SOME = """
 const [selector, text] = arguments;
 return [...document.querySelectorAll(selector)].some((each) => each.textContent.includes(text));
@@ -149,8 +150,7 @@ class Page:
 
     def texts(self, selector: str) -> list[str]:
         """The texts of all matching elements, shown or not, read in one go."""
-        script = "return [...document.querySelectorAll(arguments[0])].map((each) => each.textContent)"
-        return list(self.run(script, selector))
+        return list(self.run(_TEXTS, selector))
 
     def shown(self, selector: str) -> bool:
         return bool(
@@ -186,13 +186,7 @@ class Page:
 
     def has(self, selector: str, *texts: str) -> None:
         """Wait until all that matches has these texts."""
-        found: list[str] = []
-
-        def look() -> bool:
-            found[:] = self.texts(selector)
-            return found == list(texts)
-
-        self._wait(look, lambda: f"{selector} has {texts}, not {found}")
+        self.gives(_TEXTS, list(texts), selector)
 
     def has_some(self, selector: str, text: str) -> None:
         """Wait until one of what matches has this part in its text."""
@@ -207,18 +201,13 @@ class Page:
                 found[:] = [self.run(script, *arguments)]
             return found == [value]
 
-        self._wait(look, lambda: f"{script} {arguments} gives {value}, not {found}")
+        try:
+            eventually(look)
+        except AssertionError:
+            raise AssertionError(f"{script} {arguments} gives {value}, not {found}") from None
 
     def awaited(self, script: str, *arguments: Any) -> Any:
         return self.run(f"return (async function () {{ {script} }}).apply(null, arguments)", *arguments)
-
-    @staticmethod
-    def _wait(condition: Callable[[], bool], what: Callable[[], str]) -> None:
-        """``what`` is asked when the time is over."""
-        try:
-            eventually(condition)
-        except AssertionError:
-            raise AssertionError(what()) from None
 
     def touch(self, x: float, y: float, *moves: tuple[float, float]) -> None:
         """A finger goes down, to each of these places as seen from the first one, and up."""

@@ -220,10 +220,6 @@ IN_THREAD = ".thread .log article[data-id] .bubble > .text"
 LINE = "return document.querySelector('#log .thread-line')?.innerText.replace(/\\s+/g, ' ') ?? ''"
 
 
-def shows(chat: Chat, where: str, *texts: str) -> None:
-    chat.has(where, *list(texts))
-
-
 def shows_line(chat: Chat, *parts: str) -> None:
     eventually(lambda: all(part in chat.run(LINE) for part in parts), what=f"the line with {parts}")
 

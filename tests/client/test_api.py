@@ -190,9 +190,7 @@ def test_a_cancelled_append_does_not_swallow_the_next_text() -> None:
     go_on = threading.Event()
 
     class Slow:
-        def append_pieces(
-            self, app: str, pieces: Sequence[tuple[str, int, str]]
-        ) -> tuple[im.PieceResult, ...]:
+        def append_pieces(self, _app: str, pieces: Sequence[tuple[str, int, str]]) -> Any:
             go_on.wait(SECONDS)
             ((stream, piece, text),) = pieces
             if piece > 2:
@@ -201,7 +199,7 @@ def test_a_cancelled_append_does_not_swallow_the_next_text() -> None:
             appended.extend([] if repeated else [text])
             return (im.PieceResult(stream, piece, "repeated" if repeated else "appended"),)
 
-        def close_stream(self, app: str, stream: str, *, incomplete: bool = False) -> im.StreamEnd:
+        def close_stream(self, _app: str, stream: str, *, incomplete: bool = False) -> Any:
             return im.StreamEnd(stream, "closed")
 
     async def cancel_append(stream: im.AsyncTextStream, text: str) -> None:
@@ -232,14 +230,12 @@ def test_a_streamed_message_waits_for_a_node_that_does_not_answer(monkeypatch: p
     answers = ["not_accepted", "not_accepted", "", "unknown_app", *["not_accepted"] * im.streams.FAILED_TRIES]
 
     class Faulty:
-        def append_pieces(
-            self, app: str, pieces: Sequence[tuple[str, int, str]]
-        ) -> tuple[im.PieceResult, ...]:
+        def append_pieces(self, _app: str, pieces: Sequence[tuple[str, int, str]]) -> Any:
             if code := answers.pop(0):
                 raise im.RequestRefused(503, code, "", code == "not_accepted")
             return (im.PieceResult("s", pieces[0][1], "appended"),)
 
-        def close_stream(self, app: str, stream: str, *, incomplete: bool = False) -> im.StreamEnd:
+        def close_stream(self, _app: str, stream: str, *, incomplete: bool = False) -> Any:
             raise AssertionError
 
     stream = im.TextStream(Faulty(), APP, lambda: "s")

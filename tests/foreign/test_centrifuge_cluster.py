@@ -110,7 +110,6 @@ JWT = [{"algorithm": "HS256", "key": SECRET}]
 RECENT = {"history_size": 1000, "history_seconds": 300, "read_history": "anybody"}
 PAST = {**ROW, **RECENT}
 STORED = {"history": "log"}
-WAYS = ("json-websocket", "json-http_stream", "protobuf-websocket", "protobuf-http_stream")
 APPS: dict[str, Any] = {
     "past": {"jwt": JWT, "login_policy": "multi", "channels": {"user": PAST, "*": RECENT}},
     "kept": {"jwt": JWT, "login_policy": "multi", "channels": {"user": {**ROW, **STORED}, "*": STORED}},
