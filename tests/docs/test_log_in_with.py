@@ -16,7 +16,7 @@ from tests.docs.play import at_server, play_session
 from tests.ports import fixed_ports
 from tests.processes import spawn
 from tests.sdk.node import NODE_FLAGS
-from tests.sdk.test_accounts import agree
+from tests.sdk.test_sdk import agree
 from tests.security.providers import CLIENT, SECRET, StandIn
 from tests.support import ROOT, Server, clean_environment
 from tests.tools import require
