@@ -56,10 +56,6 @@ def test_a_question_is_answered_once_and_everybody_sees_it(ann: User, bob: User)
     seen = ann.post("asks/get", id=id)
     assert seen == result["ask"] == bob.post("asks/get", id=id)
     assert [(one["user"], one["value"]) for one in seen["answers"]] == [(bob.user, "yes")]
-    (message,) = [
-        each for each in ann.get("messages/sync", after=0, limit=200)["messages"] if each["id"] == id
-    ]
-    assert message["meta"]["ask"]["state"] == "answered"
 
 
 def test_who_waits_hears_of_each_answer_at_once(node: Messenger, ann: User, bob: User, cal: User) -> None:

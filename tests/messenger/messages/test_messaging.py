@@ -207,26 +207,6 @@ def two() -> tuple[Node, Node]:
     return first, second
 
 
-@pytest.mark.parametrize("logs_in_with_cursor", [True, False])
-def test_a_client_that_moves_to_a_node_that_is_behind_gets_nothing_again(logs_in_with_cursor: bool) -> None:
-    first, second = two()
-    with first, second:
-        second.speaker("eve", 0)
-        ann, bob = first.speaker("ann", 0), first.speaker("bob", 0)
-        first.wire = lambda low, _: low != 1
-        ann.send("bob", "1")
-        until(bob.pushed)
-        if logs_in_with_cursor:
-            bob = second.speaker("bob", 1)
-            assert bob.login == (200, {"recovered": True})
-        else:
-            bob = second.speaker("bob")
-            assert bob.ask("sync", {"cursor": 1})[1]["messages"] == []
-        ann.send("bob", "2")
-        until(lambda: bob.stream()[-1:] == [2])
-        assert bob.stream() == [2]
-
-
 def test_a_repeat_on_another_node_is_acknowledged_after_earlier_entries() -> None:
     first, second = two()
     with first, second:

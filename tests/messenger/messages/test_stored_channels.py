@@ -87,24 +87,6 @@ def texts_of(subscribed: Subscribed) -> list[str]:
     return [each.text for each in subscribed.publications]
 
 
-def test_offsets_are_ids_of_the_log_and_a_client_that_comes_back_gets_what_it_missed(
-    node: ChannelNode,
-) -> None:
-    connection, client, first = subscriber(node)
-    assert (first.position, first.recovered) == (Position(EPOCH, 0), False)
-    assert publish(node, "one") == [1]
-    assert publish(node, "elsewhere", channel="news:2") == [2]
-    assert publish(node, "two") == [3]
-    assert texts(client) == [["one", "two"]]
-    assert node.channels.subscriptions.unsubscribe(connection, NEWS)
-    assert publish(node, "three", "four") == [4, 5]
-    again = subscribe(node, connection, Position(EPOCH, 1))
-    assert texts_of(again) == ["two", "three", "four"]
-    assert (again.recovered, again.position) == (True, Position(EPOCH, 5))
-    publish(node, "five")
-    assert texts(client) == [["five"]]
-
-
 @pytest.mark.parametrize(
     ("since", "begin", "missed"),
     [
