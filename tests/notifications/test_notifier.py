@@ -274,19 +274,6 @@ def test_devices_of_applications_get_the_number_of_conversations_for_their_icon(
     assert {each.badge for each in node.service.shown()} == {None}
 
 
-def test_nobody_is_followed_before_somebody_subscribes(node: NotifyingNode) -> None:
-    assert not node.store.has_database
-    node.send("ann", "zoe", "before")
-    gevent.sleep(0.15)
-    assert not node.lease.is_owned
-    node.subscribe("zoe")
-    until(lambda: node.lease.is_owned)
-    node.send("ann", "zoe", "after")
-    until(lambda: node.service.taken)
-    assert node.service.texts() == ["after"]
-    assert node.service.shown()[0].count == 2
-
-
 def test_the_sender_a_bot_and_a_user_without_endpoints_are_not_notified(node: NotifyingNode) -> None:
     bot = node.people.add(9, "Bot", bot=True)
     group = node.store.part(MessageLog).groups.create(APP, "ann", "tea", ["zoe", "kim", bot]).conversation

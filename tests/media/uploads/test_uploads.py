@@ -7,7 +7,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import gevent
 import msgspec
 import pytest
 from gevent.event import Event
@@ -122,29 +121,6 @@ def test_an_address_uploads_so_much_in_a_day_and_what_the_disk_refuses_does_not_
         take(uploads, "bob", "192.0.2.1", app="102")
     assert caught.value.problem is HTTP_QUOTA_EXCEEDED
     take(uploads, "bob", "192.0.2.2", app="102")
-
-
-def test_an_upload_that_is_slow_gives_way_to_another(
-    uploads: Uploads, store: Store, tmp_path: Path, clock: list[float]
-) -> None:
-    settings = replace(uploads.settings, at_once=1, min_bytes_per_second=0)
-    narrow = Uploads(settings, str(tmp_path), store)
-    reads, never = Event(), Event()
-
-    def read(_most: int) -> bytes:
-        reads.set()
-        never.wait()
-        return b""
-
-    offer = Offer("101", "eve", "", "", 100, "192.0.2.1")
-    slow = gevent.spawn(narrow.receive, offer, read)
-    assert reads.wait(60)
-    clock[0] += GRACE_SECONDS
-    take(narrow, "ann", "192.0.2.2")
-    slow.join(60)
-    narrow.close()
-    assert isinstance(slow.exception, TransferRefused)
-    assert slow.exception.problem is errors.Problems.BUSY
 
 
 def test_an_upload_below_the_minimum_rate_ends(uploads: Uploads, clock: list[float]) -> None:

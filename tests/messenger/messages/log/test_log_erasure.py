@@ -107,26 +107,20 @@ def test_nothing_of_an_erased_user_is_left_and_ids_stay_contiguous(store: Store,
     assert log.entries.find(APP, [direct.id])[0].members == ("bob", "deleted:1")
 
 
-def test_an_erased_user_leaves_no_reaction(store: Store, log: MessageLog) -> None:
-    sent = stored(log, *(say("bob", ANN, "tea") for _ in range(AT_ONCE + 2)))
-    for one in sent:
-        assert isinstance(log.annotations.react(APP, ANN, one.id, HEART), Change)
-    log.erase_user(APP, ANN, "deleted:1")
-    assert store.read(lambda sql: sql.query("SELECT member FROM reaction")) == []
-    assert not any(each.reactions for each in log.entries.find(APP, ids(sent)))
-
-
-def test_many_messages_are_erased_in_small_transactions(log: MessageLog) -> None:
+def test_many_messages_and_reactions_are_erased_in_small_transactions(store: Store, log: MessageLog) -> None:
     sent = stored(log, *(say("ann", "bob", SECRET) for _ in range(2 * AT_ONCE + 3)))
-    others = stored(log, *(say("bob", "ann", "mine") for _ in range(3)))
+    others = stored(log, *(say("bob", "ann", "mine") for _ in range(AT_ONCE + 2)))
+    for one in others:
+        assert isinstance(log.annotations.react(APP, "ann", one.id, HEART), Change)
     sizes: list[int] = []
-
     log.writer.listener = Listening(lambda _app, _first, _last, entries: sizes.append(len(entries)))
     log.erase_user(APP, "ann", "deleted:1")
-    assert sum(sizes) == len(sent)
+    assert sum(sizes) == len(sent) + len(others)
     assert max(sizes) <= AT_ONCE
     entries = log.entries.read(APP, 0, 1000)
     assert [entry.body for entry in entries if entry.kind == "message"] == [b"mine"] * len(others)
+    assert store.rows("SELECT member FROM reaction") == []
+    assert not any(each.reactions for each in log.entries.find(APP, ids(others)))
 
 
 def test_an_erasure_skips_the_ids_that_a_restore_leaves_out(store: Store, log: MessageLog) -> None:
