@@ -255,16 +255,6 @@ def test_an_invitation_is_found_in_its_app_only(rows: InvitationStore) -> None:
     assert rows.get("shop", ONE.code) is None
 
 
-def test_the_invitations_of_a_user_are_erased(url: str, open_store: OpenStore) -> None:
-    store = open_store(url)
-    rows = InvitationStore(store)
-    for letter, user, app in (("a", "ann", "shop"), ("b", "bob", "shop"), ("c", "ann", "other")):
-        assert rows.add(app, replace(ONE, code=letter * 22, user=user), 10)
-    store.delete_rows_of_user("shop", "ann")
-    found = [rows.get(app, letter * 22) for letter, app in (("a", "shop"), ("b", "shop"), ("c", "other"))]
-    assert [each is None for each in found] == [True, False, False]
-
-
 def test_lists_show_what_has_not_ended(rows: InvitationStore) -> None:
     for letter, change in {
         "a": {},
