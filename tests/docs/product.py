@@ -48,16 +48,9 @@ class Terminal:
         self._output = folder / "terminal.txt"
         self._steps = 0
         self._ports = {port: str(free_ports()) for port in PORTS}
+        where = {"cwd": folder, "env": {**environment, "PYTHONUNBUFFERED": "1"}, "start_new_session": True}
         with self._output.open("wb") as output:
-            self._shell = processes.spawn(
-                ["bash"],
-                stdin=-1,
-                stdout=output,
-                stderr=output,
-                cwd=folder,
-                env={**environment, "PYTHONUNBUFFERED": "1"},
-                start_new_session=True,
-            )
+            self._shell = processes.spawn(["bash"], stdin=-1, stdout=output, stderr=output, **where)
 
     @property
     def product(self) -> str:
@@ -112,7 +105,7 @@ class Terminal:
         return re.sub(rf"\b({'|'.join(PORTS)})\b", lambda found: self._ports[found[0]], text)
 
 
-def listens(port: str) -> bool:
+def listens(port: str | int) -> bool:
     """Whether somebody listens at a port of this machine."""
     with socket.socket() as attempt:
         return attempt.connect_ex(("127.0.0.1", int(port))) == 0

@@ -198,9 +198,8 @@ def test_the_sessions_after_init_end_in_a_login_with_a_token(
 def test_a_shell_session_with_a_client_of_a_system_prints_what_it_says(
     block: Block, http_server: str, start_server: StartServer, tmp_path: Path
 ) -> None:
-    server = start_server(
-        config=nearest(block, "keys:") if "keys" in block.words else {}, http_server=http_server
-    )
+    config = nearest(block, "keys:") if "keys" in block.words else {}
+    server = start_server(config=config, http_server=http_server)
     with browser_of(server, "shop") as client:
         play_session(block, tmp_path, server, CLIENT=client)
 

@@ -56,8 +56,8 @@ def test_the_requests_are_answered_as_it_says(shop: Server, tmp_path: Path) -> N
 def test_the_python_program_logs_in(shop: Server, tmp_path: Path) -> None:
     browser = tmp_path / "browser.py"
     browser.write_text(
-        "import sys, types\nfrom tests.sdk import test_accounts\n"
-        "test_accounts.agree(types.SimpleNamespace(url=sys.argv[1], shown=''))\n",
+        "import sys, types\nfrom tests.sdk import test_sdk\n"
+        "test_sdk.agree(types.SimpleNamespace(url=sys.argv[1], shown=''))\n",
         encoding="utf-8",
     )
     done = subprocess.run(
@@ -81,9 +81,8 @@ def test_the_javascript_program_logs_in(shop: Server, tmp_path: Path) -> None:
     module = (ROOT / "sdk" / "js" / "accounts.js").as_uri()
     text = at_server(the("js").text, shop).replace("imserver-client/accounts", module)
     script.write_text(text, encoding="utf-8")
-    program = spawn(
-        [require("node"), *NODE_FLAGS, str(script)], stdout=subprocess.PIPE, text=True, env={**os.environ}
-    )
+    command = [require("node"), *NODE_FLAGS, str(script)]
+    program = spawn(command, stdout=subprocess.PIPE, text=True, env={**os.environ})
     assert program.stdout is not None
     found = re.fullmatch(r"Open (\S+) and compare (\S+)\n", program.stdout.readline())
     assert found

@@ -191,15 +191,14 @@ def test_the_messages_page_names_every_problem_that_a_person_can_meet() -> None:
 
 def test_the_routes_are_those_of_the_code() -> None:
     rows = table_with(HTTP, "request", "parameters", "scope", "data")
+
+    def scope(need: Any) -> str:
+        return ", ".join([need.scope] * bool(need.scope) + sorted(need.users & {"page", "session"}))
+
+    others = ("/api/", "/apps/", "/emulation/", "/hooks/", "/oauth/", "/up/")
+    routes = [row for row in ROUTES if not f"{row.path}/".startswith(others)]
     listed = {(row["request"], row["scope"]) for row in rows}
-    assert listed == {
-        (
-            f"{row.method} {row.path}",
-            ", ".join([row.need.scope] * bool(row.need.scope) + sorted(row.need.users & {"page", "session"})),
-        )
-        for row in ROUTES
-        if not f"{row.path}/".startswith(("/api/", "/apps/", "/emulation/", "/hooks/", "/oauth/", "/up/"))
-    }
+    assert listed == {(f"{row.method} {row.path}", scope(row.need)) for row in routes}
 
 
 def test_the_methods_for_back_ends_of_centrifugo_are_those_of_the_code() -> None:
@@ -236,9 +235,8 @@ def test_the_street_names_every_house_and_what_stands_beside() -> None:
     named = {found for row in houses for found in re.findall(r"(\w+)/\]", row["house"])}
     assert named == {path.parent.name for path in ROOT.glob("imserver/*/__init__.py")}
     beside = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"imserver", "tests"} | {"plugins"}
-    assert {row["folder"] for row in table_with(ARCHITECTURE, "folder", "what for")} == {
-        f"{name}/" for name in beside
-    }
+    listed = {row["folder"] for row in table_with(ARCHITECTURE, "folder", "what for")}
+    assert listed == {f"{name}/" for name in beside}
 
 
 OF_SETS = ("gateway/api/v1", "gateway/cluster/", "gateway/storage/migrations", "messenger/messages/")
@@ -271,9 +269,8 @@ def test_every_module_that_is_named_exists(page: Path) -> None:
     if page.parent.name == "decisions":
         return  # they name what there was when they were made
     houses = {path.parent.name for path in ROOT.glob("imserver/*/__init__.py")}
-    folders = "|".join(
-        houses | {path.name for path in (ROOT / "imserver" / "gateway").glob("[!_]*/")} | {"messages"}
-    )
+    rooms = {path.name for path in (ROOT / "imserver" / "gateway").glob("[!_]*/")}
+    folders = "|".join(houses | rooms | {"messages"})
     operations = {row.path.removeprefix("/api/v1/") for row in ROUTES}
     named = re.findall(
         rf"`((?:bench|checker|examples|imserver|plugins|static|tests)/[\w/.-]+|(?:{folders})/[\w/]*(?:\.py)?)`",
@@ -345,8 +342,7 @@ def test_every_page_is_reached_from_the_readme() -> None:
 
 def test_the_settings_that_a_signal_reads_again_are_marked_in_the_manual() -> None:
     """The list in the operations page is the marks (reload) in config/default.yaml."""
-    marked, section = set(), ""
-    waiting = False
+    marked, section, waiting = set(), "", False
     for line in assets.DEFAULT_CONFIG.read_text(encoding="utf-8").splitlines():
         if found := re.match(r"(\w+):", line):
             section = found[1]

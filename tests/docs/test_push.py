@@ -85,9 +85,8 @@ def test_the_guide_runs_from_top_to_bottom_on_one_server(start_server: StartServ
         key = ""
         for block in blocks(PUSH, "console"):
             if block.words and not key:
-                arguments = shlex.split(
-                    create_key.text.strip().removeprefix("KEY=$(imserver").removesuffix(")")
-                )
+                line = create_key.text.strip().removeprefix("KEY=$(imserver").removesuffix(")")
+                arguments = shlex.split(line)
                 result = run_cli(*arguments, IMSERVER_SERVER_DATA_DIR=str(server.folder / "data"))
                 key = result.stdout.strip()
                 eventually(lambda: server.get("/api/v1/counts")[0] == 401, what="demo mode has ended")

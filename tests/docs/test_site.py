@@ -53,14 +53,9 @@ def test_every_page_has_its_place() -> None:
 
 
 def test_files_beside_the_documents_become_pages(tmp_path: Path) -> None:
-    tree, target = (
-        small_tree(tmp_path, "[all](../config/all.yaml), [more](guides/more.md#a-part)"),
-        tmp_path / "t",
-    )
-    site.stage(tree, target)
-    assert (
-        "[all](files/config/all.yaml.md), [more](guides/more.md#a-part)" in (target / "README.md").read_text()
-    )
+    target, to_part = tmp_path / "t", "[more](guides/more.md#a-part)"
+    site.stage(small_tree(tmp_path, f"[all](../config/all.yaml), {to_part}"), target)
+    assert f"[all](files/config/all.yaml.md), {to_part}" in (target / "README.md").read_text()
     assert (target / "files/config/all.yaml.md").read_text() == "# config/all.yaml\n\n````yaml\na: 1\n````\n"
     more = (target / "guides/more.md").read_text()
     assert "```console\n$ [not](a-link)\n```" in more
@@ -68,12 +63,11 @@ def test_files_beside_the_documents_become_pages(tmp_path: Path) -> None:
 
 
 def small_tree(folder: Path, start: str) -> Path:
+    console = "```console init\n$ [not](a-link)\n```"
     files = {
         "config/all.yaml": "a: 1\n",
         "docs/README.md": f"# Start\n\n{start}\n",
-        "docs/guides/more.md": (
-            "# More\n\n## A part\n\n```console init\n$ [not](a-link)\n```\n\n[start](../README.md)\n"
-        ),
+        "docs/guides/more.md": f"# More\n\n## A part\n\n{console}\n\n[start](../README.md)\n",
         site.CONFIG: '[project]\nsite_name = "small"\nnav = ["README.md", "guides/more.md"]\n',
     }
     for name, text in files.items():
@@ -100,9 +94,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
-    }
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 @pytest.mark.full("programs")
@@ -163,9 +156,7 @@ def test_the_site_works_below_a_path_of_a_static_server(built: Path, tmp_path: P
             for key in "send push curl":
                 page.press(key)
             eventually(lambda: [hit for hit in page.run(_HITS)[:3] if hit.startswith(url)], what="hits")
-            assert [
-                name for name in page.run(_LOADED) if not name.startswith(f"{address}/{built.name}/")
-            ] == []
+            assert all(name.startswith(f"{address}/{built.name}/") for name in page.run(_LOADED))
             assert browser.complaints() == []
         finally:
             browser.quit()
