@@ -131,25 +131,22 @@ def test_a_paused_server_costs_no_more_than_the_time_set(own_database: DatabaseS
         "sqlite:////proc/nowhere/some.db",
     ],
 )
-def test_a_database_that_cannot_be_reached_is_one_clear_line_at_the_start(url: str) -> None:
-    store = Store(StorageSettings(url, seconds=1), "")
+def test_a_database_that_cannot_be_reached_is_one_clear_line_at_the_start(
+    open_store: OpenStore, url: str
+) -> None:
     with pytest.raises(StartError) as caught:
-        store.start()
+        open_store(url, seconds=1)
     output = str(caught.value)
     assert output.startswith("storage: ")
-    assert "\n" not in output
-    assert "p%40ss" not in output
-    store.close()
+    assert [part for part in ("\n", "p%40ss") if part in output] == []
 
 
-def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_refused_and_left_alone(open_store: OpenStore, tmp_path: Path) -> None:
     file = tmp_path / "imserver.db"
     file.write_bytes(b"this is somebody's diary" * 100)
-    store = Store(StorageSettings(), str(tmp_path), threaded=False)
     with pytest.raises(StartError, match="not a database"):
-        store.start()
-    store.close()
-    assert file.read_bytes().startswith(b"this is somebody's diary")
+        open_store()
+    assert file.read_bytes() == b"this is somebody's diary" * 100
 
 
 @pytest.mark.full("faults")
@@ -220,13 +217,12 @@ def commits_in(log: bytes) -> list[int]:
 def test_a_log_that_ends_in_its_last_transaction_is_that_of_a_crash(killed: Path) -> None:
     log = log_of(killed).read_bytes()
     *_, before, last = commits_in(log)
-    assert lost_commits(killed) == 0
+    crashed = [log]
     for frames in (before + 1, last):
-        log_of(killed).write_bytes(log[: HEAD + frames * FRAME + 100])
-        assert lost_commits(killed) == 0
-        torn = bytearray(log)
-        torn[HEAD + frames * FRAME + 1000] ^= 1
-        log_of(killed).write_bytes(torn)
+        end = HEAD + frames * FRAME
+        crashed += [log[: end + 100], log[: end + 1000] + bytes([log[end + 1000] ^ 1]) + log[end + 1001 :]]
+    for each in crashed:
+        log_of(killed).write_bytes(each)
         assert lost_commits(killed) == 0
     log_of(killed).unlink()
     assert lost_commits(killed) == 0

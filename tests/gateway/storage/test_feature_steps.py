@@ -7,7 +7,6 @@ import pytest
 from alembic.operations import Operations
 from sqlalchemy import Column, SmallInteger, text
 
-from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.errors import StartError, StorageUnavailable
 from imserver.gateway.node.feature_list import tables_of_server
 from imserver.gateway.storage.migrations.table_text import Columns
@@ -47,8 +46,8 @@ def add_colour(op: Operations) -> None:
     op.add_column("lamp_owner", Column("colour", SmallInteger, nullable=False, server_default=text("0")))
 
 
-def lamps(*steps: Migration) -> StoreTables:
-    return StoreTables(tables_of_server, (FeatureTables("lamp", TABLES, steps),))
+def lamps(*steps: Migration, tables: tuple[Table, ...] = TABLES) -> StoreTables:
+    return StoreTables(tables_of_server, (FeatureTables("lamp", tables, steps),))
 
 
 def add_lamps(store: Store) -> None:
@@ -104,17 +103,15 @@ def test_rows_are_erased_and_exported_where_tables_were_dropped(url: str, open_s
 def test_later_steps_are_taken_once_changed_tables_are_recorded_and_a_newer_database_is_refused(
     url: str, open_store: OpenStore
 ) -> None:
-    add_lamps(open_store(url, tables=lamps(make_owners, make_uses)))
+    steps = (make_owners, make_uses, add_colour)
+    add_lamps(open_store(url, tables=lamps(*steps[:2])))
     for _ in range(2):
-        store = open_store(url, tables=lamps(make_owners, make_uses, add_colour))
+        store = open_store(url, tables=lamps(*steps))
         assert store.rows("SELECT id, colour FROM lamp_owner ORDER BY id") == [(1, 0), (2, 0)]
-    with pytest.raises(StartError) as error:
-        open_store(url, tables=lamps(make_owners, make_uses))
-    assert str(error.value).endswith(
-        "is newer than the feature 'lamp': it is at its step 3, and the installed distribution has 2"
-    )
-    newer = FeatureTables("lamp", TABLES[1:], (make_owners, make_uses, add_colour))
-    open_store(url, tables=StoreTables(tables_of_server, (newer,)))
+    newer = "newer than the feature 'lamp': it is at its step 3, and the installed distribution has 2$"
+    with pytest.raises(StartError, match=newer):
+        open_store(url, tables=lamps(*steps[:2]))
+    open_store(url, tables=lamps(*steps, tables=TABLES[1:]))
     store = open_store(url)
     store.delete_rows_of_user("shop", "ann")
     assert count(store) == (1, 2)
@@ -128,18 +125,13 @@ def test_a_step_that_fails_ends_the_start_in_one_line(url: str, open_store: Open
         open_store(url, tables=lamps(make_owners, fail))
 
 
-def test_nodes_that_start_at_once_take_the_steps_once(empty_url: str) -> None:
+def test_nodes_that_start_at_once_take_the_steps_once(empty_url: str, open_store: OpenStore) -> None:
     guard = threading.Barrier(5)
 
     def start(_number: int) -> tuple[str, int, int]:
-        tables = lamps(make_owners, make_uses)
-        store = Store(StorageSettings(empty_url, seconds=60), "", threaded=False, tables=tables)
         guard.wait()
-        store.start()
-        try:
-            return (store.id, *count(store))
-        finally:
-            store.close()
+        store = open_store(empty_url, tables=lamps(make_owners, make_uses))
+        return (store.id, *count(store))
 
     with ThreadPoolExecutor(5) as pool:
         ((_, *rows),) = set(pool.map(start, range(5)))

@@ -16,9 +16,7 @@ from imserver.gateway.storage.engines import make_engine
 from imserver.gateway.storage.migrations import feature_steps, newer_steps, newest_steps, steps_of
 from imserver.gateway.storage.migrations.table_text import column_of
 from imserver.gateway.storage.statements import PooledStatements, text_of
-from imserver.gateway.storage.store import Store
-from tests.gateway.storage.servers import MariaDB, Postgres
-from tests.stores import OpenStore
+from tests.stores import OpenStore, server_of
 
 
 @contextmanager
@@ -66,12 +64,8 @@ def test_a_database_older_than_version_1_is_refused(empty_url: str, open_store: 
 @pytest.mark.parametrize("empty_url", ["mysql"], indirect=True)
 def test_a_step_that_was_begun_before_a_crash_is_finished(empty_url: str, open_store: OpenStore) -> None:
     """MySQL keeps tables that an unfinished step has made; elsewhere nothing of it is left."""
-    first = open_store(empty_url)
-    with connected(empty_url) as connection:
-        for table in ("alembic_version", "owner_step"):
-            connection.exec_driver_sql(f"DELETE FROM {table}")
-        connection.exec_driver_sql("DROP TABLE api_key")
-    first.close()
+    open_store(empty_url)
+    _make(empty_url, "DELETE FROM alembic_version", "DELETE FROM owner_step", "DROP TABLE api_key")
     again = open_store(empty_url)
     assert again.add_app("105", {})
     assert again.keys() == ()
@@ -140,39 +134,36 @@ def test_a_database_of_a_newer_release_is_used_as_it_is(
     url: str, open_store: OpenStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     open_store(url).close()
-    with connected(url) as connection:
-        connection.exec_driver_sql("INSERT INTO owner_step (owner, step) VALUES ('polls', 41)")
+    _make(url, "INSERT INTO owner_step (owner, step) VALUES ('polls', 41)")
     for step in (99, 40):
-        with connected(url) as connection:
-            connection.exec_driver_sql(f"UPDATE owner_step SET step = {step} WHERE owner = 'storage'")
+        _make(url, f"UPDATE owner_step SET step = {step} WHERE owner = 'storage'")
         again = open_store(url)
         assert again.add_app(f"at {step}", {})
-        rows = again.rows("SELECT owner, step FROM owner_step")
         newest = max(step, newest_steps()["storage"])
-        found = {text_of(owner): taken for owner, taken in rows}
+        found = {text_of(owner): taken for owner, taken in again.rows("SELECT owner, step FROM owner_step")}
         assert found == newest_steps() | {"storage": newest, "polls": 41}
     for names in ("41 of polls, 99 of storage", "41 of polls"):
         assert f"belongs to a newer release, at step {names}\n" in caplog.text
 
 
-def test_what_the_server_may_lose_is_warned_of(caplog: pytest.LogCaptureFixture, database_servers) -> None:
-    for kind, statement in (
-        (Postgres, "ALTER DATABASE {} SET synchronous_commit = off"),
-        (MariaDB, "SET GLOBAL innodb_flush_log_at_trx_commit = 2"),
-    ):
-        server = database_servers.get(kind.engine) or kind()
-        database_servers[kind.engine] = server
-        url = server.new_url()
-        server.execute(statement.format(url.rpartition("/")[2]))
-        store = Store(StorageSettings(url, seconds=60), "", threaded=False)
-        caplog.clear()
-        try:
-            store.start()
-            assert "may lose confirmed data" in caplog.text
-        finally:
-            store.close()
-            if kind is MariaDB:
-                server.execute("SET GLOBAL innodb_flush_log_at_trx_commit = 1")
+@pytest.mark.parametrize(
+    ("engine", "statement", "undo"),
+    [
+        ("postgresql", "ALTER DATABASE {} SET synchronous_commit = off", "SELECT 1"),
+        ("mysql", *(f"SET GLOBAL innodb_flush_log_at_trx_commit = {number}" for number in (2, 1))),
+    ],
+)
+def test_what_the_server_may_lose_is_warned_of(
+    caplog: Any, database_servers: Any, open_store: OpenStore, engine: str, statement: str, undo: str
+) -> None:
+    server = server_of(engine, database_servers)
+    url = server.new_url()
+    server.execute(statement.format(url.rpartition("/")[2]))
+    try:
+        open_store(url)
+    finally:
+        server.execute(undo)
+    assert "may lose confirmed data" in caplog.text
 
 
 def test_the_columns_of_a_table_are_those_of_the_database(url: str, open_store: OpenStore) -> None:
