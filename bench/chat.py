@@ -73,7 +73,7 @@ class ChatTally:
         connections.take = self.take
 
     def release(self) -> None:
-        self.connections.take = self.connections.skim
+        self.connections.take = self.connections.payloads
 
     def take(self, conn: Connection, end: int) -> None:
         now = self.last_ns = time.monotonic_ns()

@@ -142,7 +142,7 @@ class ConnectionSet:
         self.closes: dict[str, int] = {}
         self.buffer = bytearray(BUFFER_BYTES)
         self.view = memoryview(self.buffer)
-        self.take: Callable[[Connection, int], None] = self.skim
+        self.take: Callable[[Connection, int], object] = self.payloads
         self._dials = 0
         self._opening = Opening()
         self._again: deque[int] = deque()
@@ -303,16 +303,9 @@ class ConnectionSet:
         except OSError as error:
             self.lose(conn, error_name(error))
 
-    def skim(self, conn: Connection, end: int) -> None:
-        """Drop text frames, answer pings, record closes: the ``take`` of an idle connection."""
-        found, used = scan(self.buffer, end)
-        conn.rest = bytes(self.view[used:end])
-        for opcode, start, stop in found:
-            if opcode >= CLOSE:
-                self.control(conn, opcode, bytes(self.view[start:stop]))
-
     def payloads(self, conn: Connection, end: int) -> list[bytes]:
-        """Return what text and binary frames contain; answer pings, record closes."""
+        """Return what text and binary frames contain; answer pings, record closes: the ``take`` of an idle
+        connection."""
         data, found = bytes(self.view[:end]), []
         frames, used = scan(data, end)
         conn.rest = data[used:]
@@ -333,7 +326,7 @@ class ConnectionSet:
 
         self.take = take
         yield
-        self.take = self.skim
+        self.take = self.payloads
 
     def control(self, conn: Connection, opcode: int, payload: bytes) -> None:
         """Answer a ping, or record the code of a close."""

@@ -9,23 +9,23 @@ import random
 import resource
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
 
 from bench import proc
-from bench.connections import LEAVING, OPEN, OPEN_WINDOW, OPENERS, Connection, ConnectionSet
+from bench.connections import LEAVING, OPENERS, ConnectionSet
 from bench.context import RunContext, parameter, seconds_parameter, shares, text_parameter
 from bench.figures import Figures
-from bench.frames import CLOSE, client_frame, request_frame, user_name
+from bench.frames import CLOSE, client_frame, user_name
 from bench.generator import Generator, settle
 from bench.latency import Latency
 from bench.loop import BATCH, BenchError, Json
 from bench.push import LAST_FRAMES_SECONDS, SENDER, Messages, Sending, Tally, new_tag
 from bench.report import show_phase
 from bench.servers import NodeProcess, RedisProcess, Task, Worker, redis_facts
-from bench.session_scenarios import count_users
+from bench.session_scenarios import count_users, ping
 
 #: Files of a process that are no connections: logs, listeners, Redis, three for each other node.
 SPARE_FILES = 2_100
@@ -57,7 +57,6 @@ QUIET_SECONDS = 15.0
 COME_SECONDS = 900.0
 HARVEST_SECONDS = 0.2
 PUSH_CLIENTS = 64
-BEAT = request_frame("heartbeat", "beat", {})
 GOODBYE = client_frame((1000).to_bytes(2, "big"), CLOSE)
 
 
@@ -73,60 +72,26 @@ class MillionOptions:
     redis_server: str = text_parameter("", "The redis-server to start [default: one that is found].")
 
 
-def each_once(
-    generator: Generator, frame: bytes, answered: Callable[[], int], window: int = OPEN_WINDOW
-) -> tuple[int, int]:
-    """Send ``frame`` on each connection and wait for as many answers, at most ``window`` requests at a time;
-    return the number of connections, and of missing answers.
-    """
-    connections, loop = generator.connections, generator.loop
-    conns = [conn for conn in connections.by_fd.values() if conn.phase >= OPEN]
-    before, lost, total, sent = answered(), connections.lost, len(conns), 0
-    quiet = time.monotonic() + QUIET_SECONDS
-    while time.monotonic() < quiet and not loop.stopped:
-        done = answered() - before + connections.lost - lost
-        if done >= total:
-            break
-        for conn in conns[sent : done + window]:
-            sent += 1
-            if conn.fd in connections.by_fd:
-                connections.send(conn, frame)
-        if loop.turn(0.1):
-            quiet = time.monotonic() + QUIET_SECONDS
-    return total, total - (answered() - before)
-
-
-def come(generator: Generator, first: int, count: int, window: int = OPEN_WINDOW) -> Json:
+def come(generator: Generator, first: int, count: int) -> Json:
     """Task: log in ``count`` users, from ``first`` on; ends when all are in, or it is too late."""
     begin, numbers = time.monotonic(), range(first, first + count)
     users = generator.connections = ConnectionSet(
         generator.loop, generator.target, generator.index, SOCKET_BYTES
     )
-    opening = users.open(numbers, OPENERS["cmd"], window=window, seconds=COME_SECONDS, retry=True)
+    opening = users.open(numbers, OPENERS["cmd"], window=WINDOW, seconds=COME_SECONDS, retry=True)
     return {**opening.pack(), "begin": begin, "end": time.monotonic(), **users.facts()}
 
 
-def beat(generator: Generator, window: int = OPEN_WINDOW) -> Json:
-    """Task: send a heartbeat of each user."""
-    beats = 0
-
-    def read(_conn: Connection, payload: bytes) -> None:
-        nonlocal beats
-        beats += b'"cmd":"heartbeat"' in payload and b'"code":200' in payload
-
-    with generator.connections.reading(read):
-        sent, missing = each_once(generator, BEAT, lambda: beats, window)
-    return {"sent": sent, "unanswered": missing}
-
-
-def leave(generator: Generator, window: int = OPEN_WINDOW) -> Json:
+def leave(generator: Generator) -> Json:
     """Task: close all connections as clients do, with a close frame."""
     users = generator.connections
-    for conn in users.by_fd.values():
-        conn.phase = LEAVING
-    sent, missing = each_once(generator, GOODBYE, lambda: -len(users.by_fd), window)
-    users.close()
-    return {"left": sent - missing}
+    conns = list(users.by_fd.values())
+    for conn in generator.loop.each(conns):
+        if conn.fd in users.by_fd:
+            conn.phase = LEAVING
+            users.send(conn, GOODBYE)
+    generator.loop.until(lambda: not users.by_fd, QUIET_SECONDS)
+    return {"left": len(conns) - users.close()}
 
 
 def count_anew(generator: Generator, tag: str, every: bool) -> Json:
@@ -238,7 +203,7 @@ class MillionRun:
         while waiting or busy:
             while waiting and len(busy) < ABREAST:
                 worker, parameters = waiting.popleft()
-                worker.ask(do, window=WINDOW, limit_seconds=TASK_SECONDS + COME_SECONDS, **parameters)
+                worker.ask(do, limit_seconds=TASK_SECONDS + COME_SECONDS, **parameters)
                 busy.append(worker)
             for worker, answer in self.context.pool.first(busy, LOOK_SECONDS):
                 busy.remove(worker)
@@ -299,10 +264,10 @@ class MillionRun:
     def beat(self) -> None:
         """Let all users send a heartbeat: the last traffic before the rest."""
         with self.context.measured() as span:
-            answers = self.work(beat)
+            answers = self.work(ping, repeat({"command": "heartbeat", "seconds": 0.0}))
         self.figures |= {
             "beat_seconds": span.seconds,
-            "beat_cpu_us": span.cost(sum(answer["sent"] for answer in answers))["cpu_us"],
+            "beat_cpu_us": span.cost(sum(answer["round_trips"] for answer in answers))["cpu_us"],
             "beats_unanswered": sum(answer["unanswered"] for answer in answers),
         }
 

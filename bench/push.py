@@ -72,7 +72,7 @@ class Tally:
         connections.take = self.take
 
     def release(self) -> None:
-        self.connections.take = self.connections.skim
+        self.connections.take = self.connections.payloads
 
     def take(self, conn: Connection, end: int) -> None:
         self.reads += 1

@@ -10,10 +10,10 @@ import re
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from bench import abuse, channels, chaos, chat, cluster, million, notify, push, streams
@@ -33,8 +33,7 @@ from bench.servers import SERVER_TREE, SOURCE, NodeProcess, RedisProcess, Worker
 from bench.session_scenarios import HandshakeOptions, IdleOptions, handshake, idle
 
 
-@dataclass(frozen=True)
-class Bar:
+class Bar(NamedTuple):
     """The bar of a figure: at most ``limit``, or ``at_least``."""
 
     figure: str
@@ -46,17 +45,18 @@ class Bar:
         return value is not None and (value >= self.limit if self.at_least else value <= self.limit)
 
 
-class Row:
-    """One measurement of a suite: the arguments of ``imserver bench``, and bars.
-
-    A bar is ``figure<limit`` (at most), ``figure>limit`` (at least), or a figure alone, which must be zero.
+class Row(NamedTuple):
+    """One measurement of a suite: the arguments of ``imserver bench``, and its bars. A bar is
+    ``figure<limit`` (at most), ``figure>limit`` (at least), or a figure alone, which must be zero.
     """
 
-    def __init__(self, title: str, command: str, bars: str = "") -> None:
-        self.title = title
-        self.command = command
-        parts = [re.split("([<>])", bar) for bar in bars.split()]
-        self.bars = [Bar(name, float("".join(rest[1:]) or 0), ">" in rest) for name, *rest in parts]
+    title: str
+    command: str
+    bars: str = ""
+
+    def parsed(self) -> Iterator[Bar]:
+        for name, sign, limit in re.findall(r"(\w+)([<>]?)(\S*)", self.bars):
+            yield Bar(name, float(limit or 0), sign == ">")
 
 
 def table(text: str) -> tuple[Row, ...]:
@@ -323,7 +323,7 @@ def judge(rows: tuple[Row, ...], reports: list[Json]) -> list[Json]:
             "derived": bar.figure.endswith("_per_second") and report["generator"]["bottleneck"],
         }
         for row, report in zip(rows, reports, strict=True)
-        for bar in row.bars
+        for bar in row.parsed()
     ]
 
 

@@ -31,7 +31,7 @@ LOOK_SECONDS = 0.1
 
 def ping(generator: Generator, command: str, seconds: float, rate: float = 0.0) -> Json:
     """Task: send a command over the connections of this process, ``rate`` times a second (0: one in flight on
-    each), until it is stopped.
+    each), until it is stopped; at least once.
     """
     loop, connections, latency = generator.loop, generator.connections, Latency()
     frame = request_frame(command, "bench", {} if command == "heartbeat" else None)
@@ -55,10 +55,12 @@ def ping(generator: Generator, command: str, seconds: float, rate: float = 0.0) 
         if rate:
             for turn in loop.paced(rate, seconds):
                 send(conns[turn % len(conns)])
-        while not rate and time.monotonic() < end and not loop.stopped:
+        again = not rate
+        while again:
             for conn in conns:
                 send(conn)
             loop.turn(0.1)
+            again = time.monotonic() < end and not loop.stopped
         until = time.monotonic() + LAST_ANSWERS_SECONDS
         while sent_ns.keys() & connections.by_fd.keys() and time.monotonic() < until:
             loop.turn(0.1)

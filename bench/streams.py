@@ -157,7 +157,7 @@ def end(generator: Generator) -> Json:
     generator.loop.until(lambda: readers.ends >= len(writers.streams), ANSWER_SECONDS)
     generator.loop.turn(0)
     writers.http.close()
-    readers.connections.take = readers.connections.skim
+    readers.connections.take = readers.connections.payloads
     return {
         "unfinished": max(0, len(writers.streams) - readers.ends),
         "lost": readers.lost,
