@@ -1,6 +1,4 @@
-"""Scenario ``channels``: what subscriptions cost, how fast clients of Centrifugo recover, and how a channel
-of very many subscribers works.
-"""
+"""Scenario ``channels``: what subscriptions cost, and how fast clients of Centrifugo recover."""
 
 from __future__ import annotations
 
@@ -15,8 +13,7 @@ from bench.context import MOST_CONNECTIONS, RunContext, parameter, shares, text_
 from bench.figures import Figures
 from bench.frames import client_frame, request_frame, user_name
 from bench.generator import Generator
-from bench.http_client import fetch, post
-from bench.latency import Latency
+from bench.http_client import post
 from bench.loop import BenchError, Json
 from bench.proc import memory
 from bench.servers import Worker
@@ -30,30 +27,16 @@ ANSWER_SECONDS = 60.0
 MOST_BEHIND = 99
 RECENT = "{subscribe: anybody, history_size: 100, history_seconds: 600}"
 TEXT_BYTES = 60
-EVERYBODY = "all"
-PUBLICATIONS, QUESTIONS = 5, 200
-PUBLICATION_SECONDS = 30.0
-COUNT_SECONDS = 10.0
-"""Numbers of other nodes are about a second old."""
-READY_SECONDS = 0.5
-"""After it the generators listen for a publication."""
-
-
 _SUBSCRIBED = b'"cmd":"subscribe","response":{"code":200,'
 
 
-def channels_of(number: int) -> tuple[str, ...]:
-    """Return a channel of this client, one of a hundred, and one of all."""
-    return f"own:{number}", f"some:{number // HUNDREDS}", EVERYBODY
-
-
-def subscriptions(number: int, names: tuple[str, ...], dialect: str, token: bool) -> bytes:
-    """Return what subscribes a client to channels, each with its ``token``.
+def subscriptions(number: int, dialect: str, token: bool) -> bytes:
+    """Return what subscribes a client to three channels, each with its ``token``.
 
     The commands of clients of Centrifugo share a frame.
     """
     wanted = []
-    for name in names:
+    for name in (f"own:{number}", f"some:{number // HUNDREDS}", "all"):
         request: Json = {"channel": name}
         if token:
             request["token"] = jwt.encode({"sub": user_name(number), "channel": name}, KEY, "HS256")
@@ -67,18 +50,15 @@ def subscriptions(number: int, names: tuple[str, ...], dialect: str, token: bool
     return client_frame("\n".join(commands).encode())
 
 
-def subscribe(generator: Generator, dialect: str = DIALECT, token: bool = False, crowd: bool = False) -> Json:
-    """Task: subscribe all connections of this process; ``crowd``: only to the channel of all.
+def subscribe(generator: Generator, dialect: str, token: bool) -> Json:
+    """Task: subscribe all connections of this process.
 
     Returns the numbers of ``answers`` and ``errors``, and the ``seconds`` until the last of them.
     """
     answers = errors = 0
     conns = list(generator.connections.by_fd.values())
-    names = [(EVERYBODY,) if crowd else channels_of(conn.number) for conn in conns]
-    frames = [
-        subscriptions(conn.number, each, dialect, token) for conn, each in zip(conns, names, strict=True)
-    ]
-    begin, wanted = time.monotonic(), sum(map(len, names))
+    frames = [subscriptions(conn.number, dialect, token) for conn in conns]
+    begin, wanted = time.monotonic(), CHANNELS * len(conns)
 
     def read(_conn: Connection, payload: bytes) -> None:
         nonlocal answers, errors
@@ -90,19 +70,6 @@ def subscribe(generator: Generator, dialect: str = DIALECT, token: bool = False,
             generator.connections.send(conn, frame)
         generator.loop.until(lambda: answers + errors >= wanted, ANSWER_SECONDS)
     return {"answers": answers, "errors": errors, "seconds": time.monotonic() - begin}
-
-
-def receive(generator: Generator, seconds: float) -> Json:
-    """Task: wait until each connection of this process has received one publication, at most ``seconds``."""
-    received, last_ns, wanted = 0, 0, len(generator.connections.by_fd)
-
-    def read(_conn: Connection, payload: bytes) -> None:
-        nonlocal received, last_ns
-        received, last_ns = received + payload.count(b'"pub":{'), time.monotonic_ns()
-
-    with generator.connections.reading(read):
-        generator.loop.until(lambda: received >= wanted, seconds)
-    return {"received": received, "last_ns": last_ns}
 
 
 def recover(generator: Generator, first: int, count: int, behind: int, epochs: list[str]) -> Json:
@@ -151,8 +118,6 @@ class ChannelsOptions:
     behind: int = parameter(50, "How many publications each has missed.", most=MOST_BEHIND)
     token: bool = parameter(False, "Each subscription has an HS256 token.")
     redis: bool = parameter(False, "The server has a Redis.")
-    crowd: bool = parameter(False, "Measure publications to one channel of all, and its count.")
-    processes: int = parameter(1, "Server processes; several have a Redis.", most=64)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -162,13 +127,11 @@ class ChannelsOptions:
 
 def run(context: RunContext, options: ChannelsOptions) -> Figures:
     """Measure the cost of subscriptions to channels."""
-    if options.dialect != DIALECT and (options.recover or options.crowd):
-        raise BenchError("only clients of Centrifugo recover, or make a crowd")
+    if options.dialect != DIALECT and options.recover:
+        raise BenchError("only clients of Centrifugo recover")
     workers = context.start_workers(-(-options.connections // CONNECTIONS_A_PROCESS))
     if options.recover:
         return _recover(context, options, workers)
-    if options.crowd:
-        return _crowd(context, options, workers)
     opener = f"{options.dialect}-token" if options.token else options.dialect
     how = {"dialect": options.dialect, "token": options.token}
     before = warm_up(
@@ -190,49 +153,6 @@ def run(context: RunContext, options: ChannelsOptions) -> Figures:
         "rss_opened_bytes": (opened - before) / options.connections,
         "rss_connection_bytes": (after - before) / options.connections,
         "missing": CHANNELS * options.connections - subscribed,
-        "errors": sum(answer["errors"] for answer in answers),
-    }
-
-
-def _crowd(context: RunContext, options: ChannelsOptions, workers: list[Worker]) -> Figures:
-    """Subscribe all clients to one channel, publish to it, and ask how many they are."""
-    connections, answers = options.connections, list[Json]()
-    for worker, first, count in shares(workers, connections):  # one after the other: each has its time limit
-        context.open([worker], count, first=first, dialect=DIALECT)
-        answers += context.ask([worker], subscribe, crowd=True)
-    counts, deadline = Latency(), time.monotonic() + COUNT_SECONDS
-
-    def ask() -> int:
-        begin = time.monotonic_ns()
-        path = f"/api/v1/channels/info?app={context.app}&channel={EVERYBODY}"
-        subscribers = int(fetch(context.target, path)["subscribers"])
-        counts.add((time.monotonic_ns() - begin) // 1000)
-        return subscribers
-
-    while (counted := ask()) != connections and time.monotonic() < deadline:
-        time.sleep(0.1)
-    for _ in range(QUESTIONS):
-        ask()
-    seconds, received = [], 0
-    body = {"app": str(context.app), "channel": EVERYBODY, "text": "a" * TEXT_BYTES}
-    with context.measured() as span:
-        for _ in range(PUBLICATIONS):
-            for worker in workers:
-                worker.ask(receive, seconds=PUBLICATION_SECONDS)
-            time.sleep(READY_SECONDS)
-            begin = time.monotonic_ns()
-            post(context.target, "/api/v1/channels/publish", body)
-            found = context.gather(workers)
-            seconds.append((max(each["last_ns"] for each in found) - begin) / 1e9)
-            received += sum(each["received"] for each in found)
-    return {
-        "broadcast_seconds": sorted(seconds)[PUBLICATIONS // 2],
-        "broadcast_worst_seconds": max(seconds),
-        "subscribers": counted,
-        **counts.figures("count_"),
-        **span.cost(received),
-        "lost": PUBLICATIONS * connections - received,
-        "missing": abs(connections - counted),
         "errors": sum(answer["errors"] for answer in answers),
     }
 

@@ -53,7 +53,7 @@ class PostReceiver:
     ``take`` gets the path, the headers and the body, and returns the status; 0: hang up.
     """
 
-    def __init__(self, take: Callable[[str, Message, bytes], int], host: str = "127.0.0.1") -> None:
+    def __init__(self, take: Callable[[str, Message, bytes], int]) -> None:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
             disable_nagle_algorithm = True
@@ -75,10 +75,10 @@ class PostReceiver:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer((host, 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.socket.listen(1024)
         self._server.daemon_threads = True
-        self.url = f"http://{host}:{self._server.server_port}/"
+        self.url = f"http://127.0.0.1:{self._server.server_port}/"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def close(self) -> None:

@@ -1,11 +1,11 @@
-"""``imserver bench cluster``: the cost of nodes for each other and of Redis, and the death of a node."""
+"""``imserver bench cluster``: the cost of nodes for each other and of Redis."""
 
 from __future__ import annotations
 
 import re
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from urllib.request import urlopen
 
 from bench import proc
@@ -13,11 +13,10 @@ from bench.connections import Target
 from bench.context import MOST_IN_PROCESS, RunContext, parameter, seconds_parameter, shares, text_parameter
 from bench.figures import Figures, with_faults_of
 from bench.generator import close_connections
-from bench.latency import Latency
 from bench.loop import BenchError
 from bench.push import WINDOW, FanoutOptions, PushOptions, Sending, measure, measure_warm, subscribe_all
 from bench.servers import NodeProcess, RedisProcess, Worker, WorkerPool, redis_facts
-from bench.session_scenarios import PINGS_PER_SECOND, count_users, move, ping, wait_online
+from bench.session_scenarios import ping
 
 WARM_UP_SECONDS = 0.5
 PACE = 20.0
@@ -88,7 +87,6 @@ class ClusterOptions:
     receivers: int = parameter(500, "Receivers of each broadcast or publication.", least=2, most=10_000)
     rate: float = parameter(500.0, "Pushes a second to users on another node.", most=20_000)
     bulk: int = parameter(1000, "Messages of a bulk request.", most=10_000)
-    clients: int = parameter(2000, "Connections on the node that is killed.", most=MOST_IN_PROCESS)
     seconds: float = seconds_parameter(3.0, "How long each measurement takes")
     redis: str = text_parameter("", "The URL of a Redis [default: start one].")
     redis_server: str = text_parameter("", "The redis-server to start [default: one that is found].")
@@ -181,18 +179,12 @@ def count_in_redis(run: ClusterRun) -> Figures:
 def forward(run: ClusterRun, bulk: int = 0) -> Figures:
     """Pushes at full speed, to users on the same node and on another one."""
     how = run.pushes(bulk)
-    here, there = run.push_to(run.here, how), run.push_to(run.there, how)
-    events, batches = there["rpc_events"] or 0, there["rpc_batches"]
+    here, there = run.push_to(run.here, how), across(run, how)
     return {
         "here_per_second": here["measured_per_second"],
         "here_cpu_us": here["cpu_us"],
-        "there_per_second": there["measured_per_second"],
-        "there_cpu_us": there["cpu_us"],
+        **there,
         "forward_cpu_us": (there["cpu_us"] or 0) - (here["cpu_us"] or 0),
-        "rpc_events": events,
-        "rpc_batches": batches,
-        "events_a_batch": events / batches if batches else None,
-        **{name: there[name] for name in (*ENDS, "generator_cpu_us", "p50_ms", "p99_ms")},
         **{fault: (here[fault] or 0) + (there[fault] or 0) for fault in FAULTS},
     }
 
@@ -212,6 +204,7 @@ def across(run: ClusterRun, how: Sending) -> Figures:
         **{name: found[name] for name in ENDS},
         "generator_cpu_us": (generator_cpu_us or 0) * receivers,
         **{name: found[name] for name in ("p50_ms", "p99_ms", "rpc_events", "rpc_batches", *FAULTS)},
+        "events_a_batch": (found["rpc_events"] or 0) / max(found["rpc_batches"] or 0, 1),
     }
 
 
@@ -246,51 +239,6 @@ def broadcast(run: ClusterRun) -> Figures:
     return figures
 
 
-BYSTANDERS = 200
-#: Users of the killed node who do not come back.
-GONE = 100
-GIVE_UP_SECONDS = 60.0
-
-
-def kill_a_node(run: ClusterRun) -> Figures:
-    """Kill the last node without a warning.
-
-    Its clients move to the first node, where other clients ping meanwhile. Users who do not reconnect must be
-    offline on all nodes within the lease.
-    """
-    clients, context = run.options.clients, run.context
-    bystander = run.open(BYSTANDERS, run.here)
-    mover = run.open(clients, run.there, first=BYSTANDERS)
-    run.open(GONE, run.there, first=BYSTANDERS + clients)
-    asker, other = context.start_workers(2)
-    bystander.ask(ping, command="ping", rate=PINGS_PER_SECOND, seconds=GIVE_UP_SECONDS)
-    mover.ask(move, target=asdict(run.here), first=BYSTANDERS, count=clients, seconds=GIVE_UP_SECONDS)
-    killed = time.monotonic()
-    run.nodes.nodes.pop().control("kill")
-    asker.ask(wait_online, first=BYSTANDERS + clients, users=GONE, until=0, seconds=GIVE_UP_SECONDS)
-    moved, gone = context.gather([mover, asker])
-    bystander.stop()
-    (stood,) = context.gather([bystander])
-    asker.ask(wait_online, first=BYSTANDERS, users=clients, until=-1, seconds=0)
-    other.ask(count_users)
-    back, listed = context.gather([asker, other])
-    returned = moved["opened"]
-    return {
-        "returned": returned,
-        "missing": clients - returned,
-        "errors": sum(moved["errors"].values()),
-        "seconds": moved["end"] - killed,
-        "open_p99_ms": Latency.merged([moved["latency"]]).percentile_ms(99),
-        "offline_seconds": gone["at"] - killed,
-        "ghosts": gone["online"],
-        "shown_online": back["online"],
-        "miscounted": abs(listed["count"] - returned - BYSTANDERS) + returned - back["online"],
-        "bystanders_lost": stood["lost"],
-        "pings_unanswered": stood["unanswered"],
-        **Latency.merged([stood["latency"]]).figures("ping_"),
-    }
-
-
 PARTS: dict[str, Callable[[ClusterRun], Figures]] = {
     "redis": count_in_redis,
     "push": lambda run: run.push_to(run.there, run.pushes(rate=run.options.rate)),
@@ -299,7 +247,6 @@ PARTS: dict[str, Callable[[ClusterRun], Figures]] = {
     "broadcast": broadcast,
     "channel": lambda run: across(run, FanoutOptions(channel=True).sending),
     "stored": lambda run: across(run, replace(run.pushes(), kind="stored")),
-    "storm": kill_a_node,
 }
 
 

@@ -60,7 +60,6 @@ _LABELS: Final = {
     "forward_cpu_us": "the difference: CPU a forwarded event, both sides",
     "paced_ratio": "20 broadcasts/s: CPU over all nodes against one",
     "flat_ratio": "flat out: CPU over all nodes against one",
-    "offline_seconds": "until users who stay away are offline for all",
     "pss_full_mb": "PSS of the servers with all online",
     "machine_mb": "memory taken on the machine: servers, Redis, clients, kernel",
     "pushes_wrong": "pushes refused, unanswered or astray",
@@ -76,12 +75,12 @@ _LABELS: Final = {
 #: Of these only zero is good: a command that finds another value exits with 1.
 FAULTS: Final = (
     *("unstored", "seq_holes", "unacknowledged", "lost", "doubled", "unfinished", "refused", "dropped"),
-    *("errors", "missing", "bystanders_lost", "pings_unanswered", "beats_unanswered", "pushes_lost"),
-    *("pushes_wrong", "miscounted", "ghosts", "chaos_broken", "beside_bad_lost", "beside_bad_again"),
-    *("audience_lost", "dead_left", "dead_again", "notifications_lost", "power_broken", "tracebacks"),
+    *("errors", "missing", "beats_unanswered", "pushes_lost"),
+    *("pushes_wrong", "miscounted", "ghosts", "chaos_broken"),
+    *("audience_lost", "notifications_lost", "power_broken", "tracebacks"),
 )
 _WORST: Final = re.compile(
-    r"(.*_)?(max_ms|hold_ms|worst_seconds|offline_seconds|silence_seconds|growth_mb|hash_mb|residue_mb)"
+    r"(.*_)?(max_ms|hold_ms|worst_seconds|silence_seconds|growth_mb|hash_mb|residue_mb)"
     r"|audience_mb|generator_bound|other_order|unproved|attacks_over"
 )
 

@@ -1,8 +1,7 @@
 """Scenario ``notify``: what notifications of absent users cost, of Web Push beside encrypting them alone.
 
-The push services run in this process: one host that takes everything, one that does not know any endpoint any
-more, one that answers 500 and one that never answers. Subscriptions are written into the database of the
-server, because a hundred thousand requests would take minutes.
+The push service runs in this process, and takes everything. Subscriptions are written into the database of
+the server, because a hundred thousand requests would take minutes.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -37,17 +35,12 @@ from bench.proc import quick_rss_bytes
 from bench.report import show_phase
 from bench.servers import NodeProcess
 
-GOOD, DEAD, FAILING, HANGING = "127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"
-"""Hosts of push services, by what they do."""
-STATUS: Final = {GOOD: 201, DEAD: 410, FAILING: 500, HANGING: 0}
 APP: Final = "101"
 ALONE: Final = 2000
 """Encryptions that are measured alone."""
 FIRST: Final = 50
 """Members of the group that warms the server up."""
 MEMBERS_AT_ONCE: Final = 1000
-ENDPOINTS_EACH: Final = 100
-"""Dead endpoints of a user."""
 WAIT_SECONDS: Final = 600.0
 AUDIENCE_SECONDS: Final = 240.0
 """After so long a notification to all is cancelled."""
@@ -57,55 +50,30 @@ LOOK_SECONDS: Final = 0.2
 @dataclass(frozen=True)
 class NotifyOptions:
     members: int = parameter(10_000, "Absent members of a group, with a device each.", most=10_000)
-    bad: int = parameter(
-        1000, "More devices at a host that hangs, and as many at one that fails; 0: none.", least=0, most=2000
-    )
     audience: int = parameter(
         0, "Users with a device each, for a notification to all; 0: none.", least=0, most=2_000_000
     )
-    dead: int = parameter(
-        100_000, "Endpoints that their host does not know any more; 0: none.", least=0, most=1_000_000
-    )
 
 
-class PushServices:
-    """The push services. Owner of their threads. They count requests, by path."""
+class PushService:
+    """The push service. Owner of its threads. It counts requests, by path."""
 
     def __init__(self) -> None:
         self.requests: Counter[str] = Counter()
         self.body_bytes = 0
         """Longest body."""
         self.last = 0.0
-        """When the last request to the good host came (monotonic)."""
+        """When the last request came (monotonic)."""
         self._lock = threading.Lock()
-        self._is_over = threading.Event()
-        self._receivers = {host: PostReceiver(partial(self._take, host), host) for host in STATUS}
+        self._receiver = PostReceiver(self._take)
+        self.url, self.close = self._receiver.url, self._receiver.close
 
-    def url(self, host: str) -> str:
-        return self._receivers[host].url + host
-
-    def _take(self, host: str, path: str, _headers: object, body: bytes) -> int:
+    def _take(self, path: str, _headers: object, body: bytes) -> int:
         with self._lock:
             self.requests[path] += 1
             self.body_bytes = max(self.body_bytes, len(body))
-            if host == GOOD:
-                self.last = time.monotonic()
-        if host == HANGING:
-            self._is_over.wait()
-        return STATUS[host]
-
-    def requests_since(self, before: Counter[str], host: str) -> tuple[int, int, int]:
-        """How many devices of a host got requests since then, how many requests they were, and how many went
-        to other hosts."""
-        with self._lock:
-            new = self.requests - before
-        counts = [count for path, count in new.items() if path.startswith(f"/{host}/")]
-        return len(counts), sum(counts), new.total() - sum(counts)
-
-    def close(self) -> None:
-        self._is_over.set()
-        for receiver in self._receivers.values():
-            receiver.close()
+            self.last = time.monotonic()
+        return 201
 
 
 def encrypt(generator: Generator, size: int) -> Json:
@@ -139,7 +107,7 @@ class NotifyRun:
             "IMSERVER_ACCOUNTS_GROUP_MEMBERS": str(options.members + 1),
             "IMSERVER_APPS": json.dumps({APP: rules}),
         }
-        self.services = PushServices()
+        self.service = PushService()
         node = context.pool.start(
             NodeProcess(context.log, environment=environment, cores=context.cores.server)
         )
@@ -161,11 +129,10 @@ class NotifyRun:
             self.post("/api/v1/groups/invite", invited, "group")
         return group
 
-    def subscribe(self, host: str, users: Iterable[str], devices: int = 1) -> None:
-        """Give users devices at a host: the first by a request, which makes the server follow the app."""
-        owners = [name for name in users for _ in range(devices)]
-        base = self.services.url(host)
-        urls = [f"{base}/{name}/{number % devices}" for number, name in enumerate(owners)]
+    def subscribe(self, users: Iterable[str]) -> None:
+        """Give each user a device: the first by a request, which makes the server follow the app."""
+        owners = list(users)
+        urls = [self.service.url + name for name in owners]
         added = {"endpoint": urls[0], "keys": {"p256dh": P256DH, "auth": AUTH}}
         self.post("/api/v1/notifications/endpoints", {"app": APP, "user": owners[0], **added}, "id")
         rows = (
@@ -179,35 +146,27 @@ class NotifyRun:
                 rows,
             )
 
-    def round(self, group: str, host: str, devices: int, table: str, where: str = "") -> Json:
-        """Send one message to a group, until so many devices at a host got a notification, and the rows of
-        the table are gone. Returns what it cost, and what the push services got.
+    def round(self, group: str, devices: int) -> Json:
+        """Send one message to a group, until so many devices got a notification, and the results are stored.
+        Returns what it cost, and what the push service got.
         """
-        probes = host == GOOD  # endpoints that are gone are removed without a probe beside it
-        if probes:
-            self.prober.ask(probe, pid=self.own.pids[0], seconds=WAIT_SECONDS)
-        services, begin = self.services, time.monotonic()
-        before = services.requests.copy()
-        deadline = begin + WAIT_SECONDS
+        self.prober.ask(probe, pid=self.own.pids[0], seconds=WAIT_SECONDS)
+        time.sleep(0.5)
+        service, begin = self.service, time.monotonic()
+        service.requests.clear()
         with self.own.measured() as span:
             message = {"app": APP, "group": group, "sender": "owner", "store": True}
             self.post("/api/v1/push", {**message, "text": "Lunch is ready. Shall we meet at one?"}, "sent")
-            while time.monotonic() < deadline and (
-                services.requests.total() < before.total() + devices
-                or services.requests_since(before, host)[0] < devices
-                or self.count(table, where)
-            ):
+            while (
+                len(service.requests) < devices or self.count()
+            ) and time.monotonic() < begin + WAIT_SECONDS:
                 time.sleep(LOOK_SECONDS)
-            ended = time.monotonic() - begin
-        notified, requests, others = services.requests_since(before, host)
         return {
             "cpu_us": span.server_us / devices,
-            "ended": ended,
-            "seconds": services.last - begin,
-            "lost": devices - notified,
-            "again": requests - notified,
-            "others": others,
-            "hold_ms": self.hold_ms() if probes else 0.0,
+            "seconds": service.last - begin,
+            "lost": devices - len(service.requests),
+            "again": service.requests.total() - len(service.requests),
+            "hold_ms": self.hold_ms(),
         }
 
     def hold_ms(self) -> float:
@@ -216,10 +175,10 @@ class NotifyRun:
         (longest,) = self.own.gather([self.prober])
         return float(longest["worst_us"] / 1000)
 
-    def count(self, table: str, where: str = "") -> int:
-        """The number of rows."""
+    def count(self) -> int:
+        """The number of notifications whose results are not stored."""
         with closing(sqlite3.connect(f"file:{self.file}?mode=ro", uri=True, timeout=10)) as database:
-            (rows,) = database.execute(f"SELECT count(*) FROM {table} {where}").fetchone()
+            (rows,) = database.execute("SELECT count(*) FROM notify_delivery").fetchone()
         return int(rows)
 
     def post(self, path: str, body: Json, field: str) -> object:
@@ -230,48 +189,34 @@ class NotifyRun:
 
 
 def run(context: RunContext, options: NotifyOptions) -> Figures:
-    """Measure notifications of absent users, bad hosts."""
+    """Measure notifications of absent users."""
     bench = NotifyRun(context, options)
-    with closing(bench.services):
-        return _rounds(context, bench, options)
-
-
-def _rounds(context: RunContext, bench: NotifyRun, options: NotifyOptions) -> Figures:
-    show_phase(f"notify: a group of {options.members:,}")
-    names = [f"member-{number}" for number in range(options.members)]
-    group = bench.group(names)
-    bench.subscribe(GOOD, names)
-    bench.own.rest()
-    few = names[:FIRST]
-    bench.round(bench.group(few), GOOD, len(few), "notify_delivery")  # loads the libraries
-    found = bench.round(group, GOOD, options.members, "notify_delivery")
-    (alone,) = context.start_workers(1, context.cores.server)
-    (encrypted,) = context.ask([alone], encrypt, size=bench.services.body_bytes - 103)
-    figures: Figures = {
-        "notified_cpu_us": found["cpu_us"],
-        "notified_seconds": found["seconds"],
-        "notifications_lost": found["lost"],
-        "notifications_again": found["again"],
-        "notify_hold_ms": found["hold_ms"],
-        "encrypt_us": encrypted["cpu_us"],
-        "of_encrypting": found["cpu_us"] / encrypted["cpu_us"],
-    }
-    if options.audience:
-        show_phase(f"notify: an audience of {options.audience:,}")
-        bench.subscribe(GOOD, (f"user-{number}" for number in range(options.audience)))
+    with closing(bench.service):
+        show_phase(f"notify: a group of {options.members:,}")
+        names = [f"member-{number}" for number in range(options.members)]
+        group = bench.group(names)
+        bench.subscribe(names)
         bench.own.rest()
-        figures |= _audience(bench, options)
-    if options.bad:
-        show_phase("notify: hosts that hang and fail")
-        for host in (HANGING, FAILING):
-            bench.subscribe(host, names[: options.bad])
-        found = bench.round(group, GOOD, options.members, "notify_delivery", f"WHERE host LIKE '{GOOD}%'")
-        figures |= {f"beside_bad_{name}": found[name] for name in ("seconds", "lost", "again", "hold_ms")}
-        figures["bad_requests"] = found["others"]
-    if options.dead:
-        show_phase(f"notify: {options.dead:,} dead endpoints")
-        figures |= _dead(bench, options.dead)
-    return figures
+        few = names[:FIRST]
+        bench.round(bench.group(few), len(few))  # loads the libraries
+        found = bench.round(group, options.members)
+        (alone,) = context.start_workers(1, context.cores.server)
+        (encrypted,) = context.ask([alone], encrypt, size=bench.service.body_bytes - 103)
+        figures: Figures = {
+            "notified_cpu_us": found["cpu_us"],
+            "notified_seconds": found["seconds"],
+            "notifications_lost": found["lost"],
+            "notifications_again": found["again"],
+            "notify_hold_ms": found["hold_ms"],
+            "encrypt_us": encrypted["cpu_us"],
+            "of_encrypting": found["cpu_us"] / encrypted["cpu_us"],
+        }
+        if options.audience:
+            show_phase(f"notify: an audience of {options.audience:,}")
+            bench.subscribe(f"user-{number}" for number in range(options.audience))
+            bench.own.rest()
+            figures |= _audience(bench, options)
+        return figures
 
 
 def _audience(bench: NotifyRun, options: NotifyOptions) -> Figures:
@@ -300,21 +245,4 @@ def _audience(bench: NotifyRun, options: NotifyOptions) -> Figures:
         "audience_per_second": now["taken"] / seconds,
         "audience_mb": (most - before) / 1e6,
         "audience_hold_ms": bench.hold_ms(),
-    }
-
-
-def _dead(bench: NotifyRun, count: int) -> Figures:
-    """One round to endpoints that are all gone."""
-    users = [f"dead-{number}" for number in range(-(-count // ENDPOINTS_EACH))]
-    group = bench.group(users)
-    bench.subscribe(DEAD, users, ENDPOINTS_EACH)
-    where = "WHERE member LIKE 'dead-%'"
-    endpoints = bench.count("notify_endpoint", where)
-    found = bench.round(group, DEAD, endpoints, "notify_endpoint", where)
-    return {
-        "dead_endpoints": endpoints,
-        "dead_left": bench.count("notify_endpoint", where),
-        "dead_again": found["again"],
-        "dead_seconds": found["ended"],
-        "dead_cpu_us": found["cpu_us"],
     }

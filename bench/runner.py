@@ -99,7 +99,6 @@ sync of 10,000 missed messages, protobuf | chat --sync 10000 --dialect protobuf
 5,000 log in, each 50 messages behind | chat --members 5000 --storm 50 | seconds<30 missing errors lost
 handshake | handshake | cpu_us<40 errors
 handshake with login | handshake --login | cpu_us<80 errors
-10,000 subscribers of one channel | channels --connections 10000 --crowd | count_p99_ms<5 lost missing errors
 10,000 subscribers come back, each 50 publications behind | channels --connections 10000 --recover
   | seconds<10 missing errors
 """)
@@ -114,8 +113,6 @@ bulk pushes, here and to another node | cluster --part bulk | lost
 a broadcast on one server and over the nodes | cluster --part broadcast | flat_ratio<1.3 paced_ratio<1.3 lost
 publications flat out, all subscribers on another node | cluster --part channel | lost
 stored pushes flat out, to users on another node | cluster --part stored | lost
-a node is killed, its clients come back to another | cluster --part storm
-  | offline_seconds<12 missing bystanders_lost ghosts
 """)
 
 MILLION = table("""

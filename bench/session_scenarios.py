@@ -1,4 +1,4 @@
-"""Connections: their costs and memory, pings beside other work, and who is online."""
+"""Connections: their costs and memory, and who is online."""
 
 from __future__ import annotations
 
@@ -16,22 +16,20 @@ from bench.context import (
     text_parameter,
 )
 from bench.figures import Figures
-from bench.frames import request_frame, user_name
+from bench.frames import request_frame
 from bench.generator import Generator, close_connections, open_connections, settle
-from bench.http_client import fetch, post
+from bench.http_client import fetch
 from bench.latency import Latency
 from bench.loop import BenchError, Json
 from bench.proc import memory
 from bench.servers import Worker
 
 LAST_ANSWERS_SECONDS = 5.0
-PINGS_PER_SECOND = 1000
-LOOK_SECONDS = 0.1
 
 
-def ping(generator: Generator, command: str, seconds: float, rate: float = 0.0) -> Json:
-    """Task: send a command over the connections of this process, ``rate`` times a second (0: one in flight on
-    each), until it is stopped; at least once.
+def ping(generator: Generator, command: str, seconds: float) -> Json:
+    """Task: send a command over the connections of this process, one in flight on each, for so long; at least
+    once.
     """
     loop, connections, latency = generator.loop, generator.connections, Latency()
     frame = request_frame(command, "bench", {} if command == "heartbeat" else None)
@@ -45,45 +43,18 @@ def ping(generator: Generator, command: str, seconds: float, rate: float = 0.0) 
             latency.add((time.monotonic_ns() - sent_ns.pop(conn.fd)) // 1000)
             wrong += b'"code":200' not in payload
 
-    def send(conn: Connection) -> None:
-        if conn.fd in connections.by_fd and conn.fd not in sent_ns:
-            sent_ns[conn.fd] = time.monotonic_ns()
-            connections.send(conn, frame)
-
-    conns, end = list(connections.by_fd.values()), time.monotonic() + seconds
+    end, again = time.monotonic() + seconds, True
     with connections.reading(read):
-        if rate:
-            for turn in loop.paced(rate, seconds):
-                send(conns[turn % len(conns)])
-        again = not rate
         while again:
-            for conn in conns:
-                send(conn)
+            for conn in list(connections.by_fd.values()):
+                if conn.fd in connections.by_fd and conn.fd not in sent_ns:
+                    sent_ns[conn.fd] = time.monotonic_ns()
+                    connections.send(conn, frame)
             loop.turn(0.1)
             again = time.monotonic() < end and not loop.stopped
-        until = time.monotonic() + LAST_ANSWERS_SECONDS
-        while sent_ns.keys() & connections.by_fd.keys() and time.monotonic() < until:
-            loop.turn(0.1)
+        loop.until(lambda: not sent_ns.keys() & connections.by_fd.keys(), LAST_ANSWERS_SECONDS)
     unanswered = len(sent_ns.keys() & connections.by_fd.keys())
-    found = {"wrong": wrong, "unanswered": unanswered, "latency": latency.pack()}
-    return {**found, "round_trips": latency.count, **connections.facts()}
-
-
-def wait_online(generator: Generator, first: int, users: int, until: int, seconds: float) -> Json:
-    """Task: query ``users`` users from number ``first`` until ``until`` of them are online, or ``seconds``
-    are over.
-
-    Returns how many were online in the last query, and its time.
-    """
-    names = [user_name(number) for number in range(first, first + users)]
-    body = {"appID": generator.target.app, "userIDs": names}
-    begin = time.monotonic()
-    while True:
-        found = post(generator.target, "/user/onlineBatch", body)
-        now, here = time.monotonic(), found.get("onlineCount", -1)
-        if here == until or now > begin + seconds or generator.loop.stopped:
-            return {"online": here, "at": now}
-        generator.loop.turn(LOOK_SECONDS)
+    return {"wrong": wrong, "unanswered": unanswered, "round_trips": latency.count}
 
 
 def count_users(generator: Generator) -> Json:
@@ -187,15 +158,3 @@ def idle(context: RunContext, options: IdleOptions) -> Figures:
         "connections": sum(answer["connections"] for answer in answers),
         "dropped": sum(answer["lost"] for answer in answers),
     }
-
-
-def move(generator: Generator, target: Json, first: int, count: int, seconds: float) -> Json:
-    """Task: wait until the server has ended all connections here, then open as many at ``target``; failures
-    are tried again."""
-    connections = generator.connections
-    generator.loop.until(lambda: not connections.by_fd, seconds)
-    connections.close()
-    generator.aim(target, generator.index)
-    numbers = range(first, first + count)
-    opening = generator.connections.open(numbers, OPENERS["cmd"], seconds=seconds, retry=True)
-    return {**opening.pack(), "end": time.monotonic()}
