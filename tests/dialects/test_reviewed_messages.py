@@ -52,9 +52,6 @@ def questions(harness: Any) -> list[dict[str, Any]]:
     return [message for post in harness.back_end.posts for message in post.json["messages"]]
 
 
-# --- cmd ----------------------------------------------------------------------------------------------------
-
-
 def test_a_message_is_stored_as_the_back_end_says_or_rejected_with_its_reason() -> None:
     with reviewing(Node) as node:
         reviewed(node)
@@ -125,9 +122,6 @@ def test_a_user_without_a_connection_is_reviewed_too() -> None:
         assert isinstance(results[2], ReviewUnavailable)
 
 
-# --- protobuf -----------------------------------------------------------------------------------------------
-
-
 def test_a_rejected_chat_message_is_acknowledged_and_not_delivered() -> None:
     with reviewing(Chats) as harness:
         reviewed(harness, CHATS)
@@ -152,9 +146,6 @@ def test_a_chat_message_that_nobody_reviewed_is_not_acknowledged_and_may_come_ag
         harness.back_end.open.set()
         ann.single(1, 267, "hi")
         until(lambda: [number for number, _ in ann.acks()] == [1])
-
-
-# --- action -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("room", ["0", "tea"])

@@ -42,9 +42,6 @@ def defined(page: Path, word: str) -> dict[str, Any]:
     return names
 
 
-# --- tokens -------------------------------------------------------------------------------------------------
-
-
 def test_the_token_that_is_shown_lets_its_user_in(start_server: StartServer) -> None:
     make = defined(TOKENS, "token")["session_token"]
     server = start_server(config={"apps": {"101": {"jwt": [{"algorithm": "HS256", "key": SECRET}]}}})
@@ -52,9 +49,6 @@ def test_the_token_that_is_shown_lets_its_user_in(start_server: StartServer) -> 
         assert login_code(server.ws, "ann", 101, serviceToken=proof) == code
     claims = jwt.decode(make("ann", "101", SECRET, 60), SECRET, ["HS256"])
     assert abs(claims["exp"] - time.time() - 60) < 50
-
-
-# --- signatures ---------------------------------------------------------------------------------------------
 
 
 def test_the_signature_is_verified_as_it_is_shown() -> None:
@@ -145,9 +139,6 @@ def test_the_limits_of_reviews_are_those_that_are_shown() -> None:
 def test_every_event_is_in_the_table() -> None:
     listed = {row["event"] for row in table_with(WEBHOOKS, "event", "when", "other fields")}
     assert listed == {*get_args(WebhookEvent), "test"}
-
-
-# --- the back end to begin with -----------------------------------------------------------------------------
 
 
 @contextmanager

@@ -170,9 +170,6 @@ def test_handshakes_that_are_refused_leave_nothing(guarded: Server) -> None:
             assert ask(guarded.ws, data).status in (101, 403)
 
 
-# --- slow clients -------------------------------------------------------------------------------------------
-
-
 def test_clients_that_say_or_read_nothing_do_not_hold_others_up(guarded: Server) -> None:
     with ExitStack() as stack:
         half = b"POST /login HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf"

@@ -123,9 +123,6 @@ def account(node: Harness, provider: StandIn, name: str = "oidc", **more: Any) -
     return shown
 
 
-# --- who is let in ------------------------------------------------------------------------------------------
-
-
 def test_the_first_login_makes_an_account_with_name_and_picture_and_later_ones_find_it(
     node: Harness, provider: StandIn
 ) -> None:
@@ -179,9 +176,6 @@ def test_an_app_lists_its_providers_and_browsers_come_back_to_this_server_only(n
         body = {"app": "201", "provider": "oidc", "return_to": path}
         status, answer = node.call("POST", "/api/v1/accounts/oauth/start", body)
         assert (status, answer["code"]) == (400, "invalid_request"), path
-
-
-# --- whom the provider proves -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -240,9 +234,6 @@ def test_an_error_of_the_provider_lets_nobody_in(
     page = login.come_back(provider.agree(login.started["url"]))
     assert page.status_code == outcome
     assert login.finish()[1]["code"] == "login_refused"
-
-
-# --- the browser and the client -----------------------------------------------------------------------------
 
 
 def test_a_browser_that_comes_back_twice_to_another_provider_or_with_an_error_changes_nothing(
@@ -349,9 +340,6 @@ def test_too_many_that_wait_for_a_provider_are_refused_at_once(
     status, answer = node.call("POST", "/api/v1/accounts/oauth/start", body)
     assert (status, answer["code"]) == (503, "provider_unavailable")
     assert Login(node, app="202").started["url"], "others go on"
-
-
-# --- links --------------------------------------------------------------------------------------------------
 
 
 def test_an_account_links_and_unlinks_but_keeps_a_way_to_log_in(node: Harness, provider: StandIn) -> None:

@@ -51,9 +51,6 @@ def decide(harness: Harness, app: str, user: str = "u1", token: str = "", dialec
     return harness.node.core.logins.check(app, user, token, dialect, source).ok
 
 
-# --- accounts -----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("app", ["205", "207", "204", "206"])
 def test_registration_is_refused_in_an_app_without_accounts(harness: Harness, app: str) -> None:
     registration = {"app": app, "phone": "13800000001", "password": "correct horse"}
@@ -103,9 +100,6 @@ def test_demo_mode_has_accounts_of_gochat_alone_and_takes_unregistered_systems(
     assert not decide(harness, "system:unknown", "", dialect="client")
 
 
-# --- aliases ------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("target", ["201", "gochat", "203"])
 def test_a_key_makes_no_alias_of_an_app_that_it_does_not_reach(harness: Harness, target: str) -> None:
     first = harness.call("POST", "/api/v1/apps/create", {"app": "301"}, FOREIGN.key)
@@ -143,9 +137,6 @@ def test_two_apps_on_one_request_are_one(harness: Harness, second: str) -> None:
         assert found.startswith(b'{"code":200'), "the attack is well formed"
 
 
-# --- who may log in -----------------------------------------------------------------------------------------
-
-
 def test_the_first_key_closes_apps_for_new_logins_and_ends_no_session(demo: Harness) -> None:
     assert decide(demo, "101")
     assert demo.node.core.logins.exposure() == []
@@ -168,9 +159,6 @@ def test_a_login_goes_to_the_alias_of_a_name_that_was_an_app_before(harness: Har
     assert not decide(harness, tenants.resolve("302"))
 
 
-# --- tokens that are not accepted ---------------------------------------------------------------------------
-
-
 def test_a_valid_token_is_not_called_invalid_where_it_is_not_accepted(harness: Harness) -> None:
     session, account, bot = token_of("u1"), harness.account("201"), harness.bot("201")
     of_account, of_bot = "the token of an account", "the token of a bot"
@@ -188,9 +176,6 @@ def test_a_valid_token_is_not_called_invalid_where_it_is_not_accepted(harness: H
         assert harness.call(method, path, token=token[:-3], query={"app": "201"})[0] == 401
 
 
-# --- bodies of strangers ------------------------------------------------------------------------------------
-
-
 def test_a_stranger_sends_no_gzip(harness: Harness, demo: Harness) -> None:
     body = gzip.compress(b"[" + b"1.5," * 1_000_000 + b"1]")
     headers = {"content-encoding": "gzip", "content-type": "application/json"}
@@ -202,9 +187,6 @@ def test_a_stranger_sends_no_gzip(harness: Harness, demo: Harness) -> None:
     ):
         assert harness.ask(route("POST", path), headers, body=body).status == status, path
     assert demo.ask(route("POST", "/api/v1/accounts/login"), headers, body=body).status == 415
-
-
-# --- what a signed token may name ---------------------------------------------------------------------------
 
 
 def token_of(user: str) -> str:

@@ -18,8 +18,6 @@ from tests.integration.raw import Raw, Response, ask, bearer, open_socket, reque
 from tests.security.attack_setting import ADMIN, OF_205, PUSH_OF_TOKENS, TOKENS, session_token
 from tests.support import HTTP_SERVERS, ROOT, Server
 
-# --- uploads ------------------------------------------------------------------------------------------------
-
 HTML = b"<!doctype html><script>alert(document.domain)</script>"
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" onload="alert(1)"/>'
 
@@ -76,9 +74,6 @@ def test_no_address_reads_other_files(guarded: Server, path: str) -> None:
         assert (guarded.folder / "data" / "secret").read_bytes() not in answer.body
 
 
-# --- pushes of others ---------------------------------------------------------------------------------------
-
-
 def send(server: Server, path: str, credential: str, **fields: str) -> Response:
     headers = [("Content-Type", "application/x-www-form-urlencoded")]
     body = urlencode({"appID": TOKENS, **fields}).encode()
@@ -115,9 +110,6 @@ def test_a_publisher_connection_keeps_to_the_apps_of_its_key(guarded: Server) ->
         one.send(text(json.dumps(push)))
         assert one.message().json["error"]["code"] == "forbidden"
         victim.no_push()
-
-
-# --- addresses and slow clients -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("http_server", HTTP_SERVERS)

@@ -92,9 +92,6 @@ def test_no_role_reads_a_conversation_of_others(node: Harness) -> None:
         assert one.refused_get("messages", conversation=conversation, user=ann.user) == (403, "not_allowed")
 
 
-# --- locks --------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("route", "field"), [("unban", "users"), ("moderation/unban", "user")])
 def test_a_lifted_ban_leaves_the_lock_and_what_it_stops(node: Harness, route: str, field: str) -> None:
     core, owner = node.node.core, person(node, "owner")
@@ -192,9 +189,6 @@ def test_the_end_of_a_lock_leaves_a_longer_ban(node: Harness) -> None:
     assert ann.refused_get("accounts/show") == (403, "banned")
     keyed.post("unban", users=[ann.user])
     assert ann.get("accounts/show")
-
-
-# --- settings -----------------------------------------------------------------------------------------------
 
 
 def test_an_owner_changes_what_does_not_let_others_in(node: Harness) -> None:

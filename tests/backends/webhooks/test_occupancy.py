@@ -61,9 +61,6 @@ def joined(node: Any, user: str, channel: str = NEWS) -> Connection:
     return connection
 
 
-# --- one node -----------------------------------------------------------------------------------------------
-
-
 def test_a_channel_is_occupied_by_its_first_subscriber_and_vacated_after_the_last(harness: Harness) -> None:
     notified = Notified(harness)
     ann, bob = joined(harness, "ann"), joined(harness, "bob")
@@ -103,9 +100,6 @@ def test_only_events_that_the_app_names_are_sent(harness: Harness, events: Any, 
     harness.channels.members.leave(MULTI, NEWS, ann)
     until(lambda: len(notified.reports) == len(wanted))
     assert [event for event, *_ in notified.reports] == wanted
-
-
-# --- several nodes ------------------------------------------------------------------------------------------
 
 
 def test_the_first_and_the_last_subscriber_of_all_nodes_count(nodes: Several) -> None:

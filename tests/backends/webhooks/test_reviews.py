@@ -63,9 +63,6 @@ class Reviewed:
         return [text for text, _ in self.decisions]
 
 
-# --- one request --------------------------------------------------------------------------------------------
-
-
 def test_messages_of_one_turn_are_asked_about_in_one_signed_request() -> None:
     it = Reviewed()
     for number in range(3):
@@ -100,9 +97,6 @@ def test_a_request_is_bounded_in_messages_and_bytes() -> None:
         it.ask("x" * size)
     it.wait(len(sizes))
     assert [len(post.json["messages"]) for post in it.back_end.posts] == [reviews.BATCH_EVENTS, 2, 1, 1]
-
-
-# --- decisions ----------------------------------------------------------------------------------------------
 
 
 def test_a_back_end_allows_and_rejects_with_a_reason() -> None:
@@ -162,9 +156,6 @@ def test_a_replacement_that_is_not_valid_decides_nothing_about_this_message_only
     it.wait(2)
     assert it.decisions == [("bad", UNDECIDED), ("good", ALLOWED)]
     assert it.reviews.undecided.total() == 1
-
-
-# --- without an answer --------------------------------------------------------------------------------------
 
 
 FAULTS: dict[str, Answer] = {
@@ -232,9 +223,6 @@ def test_an_app_whose_secret_cannot_be_read_asks_nobody() -> None:
     assert not it.back_end.posts
 
 
-# --- order --------------------------------------------------------------------------------------------------
-
-
 def test_messages_of_one_connection_keep_their_order_and_others_do_not_wait() -> None:
     it = Reviewed()
     slow = gevent.event.Event()
@@ -254,9 +242,6 @@ def test_messages_of_one_connection_keep_their_order_and_others_do_not_wait() ->
     assert it.wait(4) == ["b1", "a1", "a2", "recall"]
     it.reviews.pass_by(lambda decision: it.decisions.append(("at once", decision)), ANN)
     assert it.decisions[-1][0] == "at once"
-
-
-# --- what is asked ------------------------------------------------------------------------------------------
 
 
 def test_a_draft_is_shown_as_its_receivers_would_see_it() -> None:

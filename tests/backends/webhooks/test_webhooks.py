@@ -27,9 +27,6 @@ def received(harness: WebhookHarness, count: int) -> list[dict[str, Any]]:
     return [{k: v for k, v in event.items() if k not in NOT_COMPARED} for event in harness.back_end.events]
 
 
-# --- being told ---------------------------------------------------------------------------------------------
-
-
 def test_a_session_is_reported_from_its_beginning_to_its_end() -> None:
     with WebhookHarness(HOOKED) as harness:
         connection = harness.login_request()
@@ -110,8 +107,6 @@ def test_a_stop_sends_what_waits_but_does_not_wait_for_who_does_not_answer() -> 
         assert harness.webhooks.tally.dropped.total() == 5
         assert harness.webhooks.tally.waiting.total() == 0
 
-
-# --- being asked --------------------------------------------------------------------------------------------
 
 ASKING = {"101": TenantSettings(webhook=ASK)}
 
@@ -223,9 +218,6 @@ def test_nothing_is_remembered_of_who_has_gone_while_their_back_end_was_asked() 
         login.join(60)
         assert not harness.webhooks.known
         assert harness.begin(harness.login_request(), "bob").ok
-
-
-# --- stored events ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -56,9 +56,6 @@ def _node() -> Any:
         yield node
 
 
-# --- numbers ------------------------------------------------------------------------------------------------
-
-
 def test_only_the_client_that_asked_gets_numbers_and_the_others_get_the_frames_of_the_original(
     node: ActionHarness,
 ) -> None:
@@ -102,9 +99,6 @@ def test_a_later_login_of_the_connection_decides_anew_and_numbers_go_on(node: Ac
     assert bob.ask("ack", ackId=4) == errors.ReplyCode.NO_ROUTE
 
 
-# --- on one connection --------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("limit", "most"), [("MAX_MESSAGES", 3), ("MAX_BYTES", 3 * 200), ("", 5 * 200)])
 def test_too_much_that_is_not_acknowledged_ends_the_connection(
     limit: str, most: int, monkeypatch: pytest.MonkeyPatch
@@ -127,9 +121,6 @@ def test_too_much_that_is_not_acknowledged_ends_the_connection(
         again = Acking(node, "bob")
         node.pending.look()
         until(lambda: len(again.numbers()) >= 3)
-
-
-# --- after the connection -----------------------------------------------------------------------------------
 
 
 def test_what_was_not_acknowledged_and_what_came_while_absent_arrive_at_the_next_login(
@@ -195,9 +186,6 @@ def test_what_waits_for_users_of_a_deleted_app_is_forgotten(node: ActionHarness)
     assert node.pending.count == 0
 
 
-# --- on several nodes ---------------------------------------------------------------------------------------
-
-
 def test_all_nodes_await_a_user_also_those_of_an_older_version(node: ActionHarness) -> None:
     sent: list[bytes] = []
     registry: Any = SimpleNamespace(lease=Lease("own", 1), leases=lambda: {2: Lease("other", 2)})
@@ -217,9 +205,6 @@ def test_all_nodes_await_a_user_also_those_of_an_older_version(node: ActionHarne
     unreached(APP, "bob", Event("enter", "ann", ""))
     unreached(APP, "eve", Event("msg", "ann", "3"))
     assert node.pending.count == 2
-
-
-# --- stored messages ----------------------------------------------------------------------------------------
 
 
 def test_acknowledgements_are_the_position_of_the_next_login_and_nobody_is_pinged() -> None:

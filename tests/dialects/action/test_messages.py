@@ -114,9 +114,6 @@ def test_a_login_without_the_database_gets_missed_messages_when_it_answers_again
     bob.receives("one", "two")
 
 
-# --- rooms --------------------------------------------------------------------------------------------------
-
-
 def cursors_of(node: Keeping, user: str) -> dict[str, int]:
     """Where a user stands, by room."""
     return {key[2]: id for key, id in node.positions.known.items() if key[1] == user}

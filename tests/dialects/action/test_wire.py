@@ -31,9 +31,6 @@ def test_words_come_out_as_they_went_in(words: str) -> None:
     assert {data[key] for key in ("msgId", "msgType", "content", "from")} == {words} or not words
 
 
-# --- what is told -------------------------------------------------------------------------------------------
-
-
 def test_the_receiver_is_the_only_thing_that_differs() -> None:
     event = Event("msg", "1", "hi", "7", time=5)
     assert action.encode_event(event) == b'""'.join(action.encode_for(event) or ())

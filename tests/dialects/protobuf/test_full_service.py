@@ -34,9 +34,6 @@ def kinds_of(who: ProtobufClient) -> list[str]:
     return [further(protobuf.one(each.data)[1])["kind"] for each in who.outputs() if each.kind == MESSAGE]
 
 
-# --- resuming -----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("count", [0, 1, RECOVERED])
 def test_missed_entries_follow_the_ack_of_a_login_with_a_cursor(harness: Harness, count: int) -> None:
     missed(harness, count)
@@ -93,9 +90,6 @@ def test_a_refused_login_is_answered_and_may_be_followed_by_one_of_the_original(
     assert len(ann.outputs()) == 2, "it is told nothing that the original does not say"
 
 
-# --- acknowledging ------------------------------------------------------------------------------------------
-
-
 def turns(harness: Harness, count: int) -> None:
     for _ in range(count):
         harness.messaging.catch_up.check_acks()
@@ -125,9 +119,6 @@ def test_one_ack_covers_all_before_it_and_those_of_the_original_send_none(harnes
     old.settle()
     assert (len(old.pushes()), old.connection.is_open) == (3, True)
     assert not isinstance(old.connection.log_subscription, AckingLogSubscription)
-
-
-# --- words for all that is stored ---------------------------------------------------------------------------
 
 
 def test_recalls_and_edits_go_where_their_message_went(harness: Harness) -> None:

@@ -36,9 +36,6 @@ def full_message(stored: Message) -> bytes:
     return as_full_message(stored).SerializeToString()
 
 
-# --- what clients ask ---------------------------------------------------------------------------------------
-
-
 def test_clients_of_the_original_cannot_ask_any_of_it() -> None:
     for payload in requests_of("protobuf-full", full):
         if payload[1] in (4, *range(6, 17)):
@@ -53,9 +50,6 @@ def test_any_frame_is_read_or_dropped(data: bytes, kind: int) -> None:
     except BadFrame:
         return
     assert (request.command is None) == (request.code == errors.ReplyCode.BAD_PARAMETER)
-
-
-# --- what they are answered ---------------------------------------------------------------------------------
 
 
 def answered(name: str, data: Any = None, code: int = errors.ReplyCode.OK) -> Output:
@@ -96,9 +90,6 @@ def test_a_list_of_conversations_has_what_is_known_of_each() -> None:
     (_, first), (_, second) = protobuf.fields(answered("conversations", ConversationPage(rows, False)).data)
     assert one(first) == {1: 5, 2: 1, 3: 3, 4: 8, 5: b"member", 6: 267, 8: full_message(ENTRY), 10: 9}
     assert one(second) == {1: 6, 2: 2, 5: b"owner", 7: b"us", 10: 11}
-
-
-# --- what they are told -------------------------------------------------------------------------------------
 
 
 def test_each_kind_of_entry_has_a_number_and_the_fields_of_the_original_come_first() -> None:

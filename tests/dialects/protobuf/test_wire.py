@@ -35,9 +35,6 @@ def message(
     return b"".join(field(number, value) for number, value in enumerate(values, 1))
 
 
-# --- what is refused, and answered --------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("kind", "number", "limit"), [(LOGIN, 2, MAX_DEVICE_BYTES), (MESSAGE, 3, Limit.CLIENT_MSG_ID_BYTES)]
 )
@@ -45,9 +42,6 @@ def test_names_of_devices_and_ids_of_messages_have_a_limit(kind: int, number: in
     assert protobuf.decode(sent(kind, field(number, b"x" * limit))).command is not None
     with pytest.raises(BadFrame):
         protobuf.decode(sent(kind, field(number, b"x" * (limit + 1))))
-
-
-# --- messages -----------------------------------------------------------------------------------------------
 
 
 @relaxed
@@ -100,9 +94,6 @@ def test_a_type_has_the_same_number_under_every_name(number: int) -> None:
 )
 def test_an_account_is_the_number_that_its_user_is(user: str, number: int) -> None:
     assert account(user) == number
-
-
-# --- the wire -----------------------------------------------------------------------------------------------
 
 
 def test_the_generated_classes_are_those_of_the_schema(tmp_path: Path) -> None:
