@@ -1,4 +1,4 @@
-"""Audiences on each engine: each device once, whatever ends; and notifications of pushes, which nobody stores."""
+"""Audiences on each engine, each device once, whatever ends; and notifications of pushes without storage."""
 
 import re
 from collections import Counter

@@ -1,11 +1,11 @@
 """What was told is stored, once, whatever is killed: the process at a point of a commit, or the database."""
 
 import random
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
@@ -18,8 +18,6 @@ from tests.support import clean_environment
 
 pytestmark = pytest.mark.sqlite_first
 
-Receiver = dict[str, int]
-
 BEFORE = ("begin", "append", "insert_rows", "execute", "commit")
 """Functions of a transaction and of its statements in whose place the process dies
 (:mod:`tests.messenger.messages.log.appending`)."""
@@ -29,23 +27,11 @@ class Appending:
     """A process that appends (:mod:`tests.messenger.messages.log.appending`), and what it asked and told."""
 
     def __init__(self, url: str, folder: Path, turn: str, point: str = "-", transaction: int = 0) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "tests.messenger.messages.log.appending",
-            url,
-            str(folder),
-            turn,
-            point,
-        ]
-        self.process = spawn(
-            [*command, str(transaction)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=clean_environment(),
-        )
+        module = "tests.messenger.messages.log.appending"
+        command = [sys.executable, "-m", module, url, str(folder), turn, point, str(transaction)]
+        self.process = spawn(command, stdin=PIPE, stdout=PIPE, env=clean_environment())
         self.appended: set[str] = set()
-        self.received: Receiver = {}
+        self.received: dict[str, int] = {}
 
     def receive(self, word: str = "", times: int = 1) -> None:
         """What it says, up to a word that it says so many times; without one, to its end."""
