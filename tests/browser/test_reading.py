@@ -95,8 +95,7 @@ def test_a_text_that_is_expanded_stays_so_and_where_it_is(pair: Pair, server: Se
     before = chat.run(top)
     assert before > 0
     chat.tap(chat.word("more"))
-    chat.settle()
-    assert chat.run(top) == before
+    chat.gives(top, before)
     assert chat.shown("#latest")
     bob.post("messages/react", id=ann.id_of(group), emoji="👍")
     chat.has(".reaction", "👍1")  # the row is drawn again

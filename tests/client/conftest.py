@@ -1,5 +1,7 @@
 """A server for clients that wait ten seconds for an answer, and clients with other limits."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from imserver_client import Api, aio, session, threads
@@ -12,6 +14,12 @@ def server(server: Server) -> Server:
     with Api(server.http_url, timeout_seconds=100) as api:
         api.create_app("first", {})
     return server
+
+
+@pytest.fixture
+def api(server: Server) -> Iterator[Api]:
+    with Api(server.http_url) as one:
+        yield one
 
 
 @pytest.fixture

@@ -25,12 +25,6 @@ APP = "103"
 
 
 @pytest.fixture
-def api(server: Server) -> Iterator[im.Api]:
-    with im.Api(server.http_url) as one:
-        yield one
-
-
-@pytest.fixture
 def ann(server: Server) -> Iterator[im.Client]:
     with im.Client(server.ws_url, APP, "ann") as client:
         yield client

@@ -5,7 +5,7 @@ import gc
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jwt
@@ -22,12 +22,6 @@ STATES = ["connecting", "online", "ended"]
 REJOINING = ["connecting", "online", "waiting", "connecting", "online"]
 
 
-@pytest.fixture
-def api(server: Server) -> Iterator[im.Api]:
-    with im.Api(server.http_url) as one:
-        yield one
-
-
 def test_a_session_is_iterated_until_it_is_closed(server: Server, api: im.Api) -> None:
     client = im.Client(server.ws_url, "102", "ann")
     with client:
@@ -42,15 +36,6 @@ def test_a_session_is_iterated_until_it_is_closed(server: Server, api: im.Api) -
     assert client.state == "ended"
     with pytest.raises(im.Closed):
         client.connect()
-
-
-def test_a_login_that_is_refused_is_reported_at_once(server: Server) -> None:
-    client = im.Client(server.ws_url, "999", "ann")
-    with pytest.raises(im.LoginRefused) as caught:
-        client.connect()
-    assert caught.value.code == 1003
-    with pytest.raises(im.LoginRefused):
-        client.receive(SECONDS)
 
 
 @pytest.mark.parametrize("why", ["refused", "404"])

@@ -1,4 +1,4 @@
-// A strict program that uses the package (test_ai_chat_judges.py).
+// A strict program that uses the package (test_ai_chat_rules.py).
 import type { ChatTransport, UIMessage } from 'ai';
 import { type ImserverMetadata, ImserverChatTransport } from 'imserver-ai-chat';
 

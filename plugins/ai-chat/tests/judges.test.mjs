@@ -1,4 +1,4 @@
-// The AI SDK and AG-UI's client, unmodified (test_ai_chat_judges.py). PLACE: what the test has prepared, as JSON.
+// The AI SDK and AG-UI's client, unmodified (test_ai_chat_rules.py). PLACE: what the test has prepared, as JSON.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

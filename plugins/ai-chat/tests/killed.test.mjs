@@ -1,4 +1,4 @@
-// The transport of the npm package while nodes are killed (test_ai_chat_judges.py). PLACE: what the test has prepared, as JSON.
+// The transport of the npm package while nodes are killed (test_ai_chat_rules.py). PLACE: what the test has prepared, as JSON.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

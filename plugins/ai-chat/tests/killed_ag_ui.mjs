@@ -1,4 +1,4 @@
-// An application with AG-UI's client, unmodified, while its node is killed (test_ai_chat_judges.py). PLACE: what the test has
+// An application with AG-UI's client, unmodified, while its node is killed (test_ai_chat_rules.py). PLACE: what the test has
 // prepared, as JSON. It runs without node's test runner, which fails for what this application has to bear.
 
 import assert from 'node:assert/strict';

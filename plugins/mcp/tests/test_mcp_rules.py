@@ -28,6 +28,7 @@ from tests.sdk.node import run
 from tests.support import ROOT, Server
 from tests.users import User
 
+PING = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
@@ -35,14 +36,13 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 def test_without_a_token_a_client_is_told_where_to_look(site: Site) -> None:
-    ping = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
-    status, error, headers = post(site.url(), ping, Host="evil.example")
+    status, error, headers = post(site.url(), PING, Host="evil.example")
     assert (status, error["error"]["data"]["code"]) == (401, "unauthorized")
     assert headers["WWW-Authenticate"] == "Bearer"  # the server does not know its address
     metadata = site.last.get("/.well-known/oauth-protected-resource/mcp").json
     assert metadata["resource"] == site.url()
-    assert post(site.url(), ping, "no-such-token")[0] == 401
-    assert post(site.url(), ping, site.bot.token, Origin="https://evil.example")[0] == 403
+    assert post(site.url(), PING, "no-such-token")[0] == 401
+    assert post(site.url(), PING, site.bot.token, Origin="https://evil.example")[0] == 403
 
 
 def test_an_agent_reads_what_its_user_may_read_and_no_more(site: Site) -> None:
@@ -67,7 +67,7 @@ def test_a_key_names_the_user_in_the_address_and_no_tool_names_another(site: Sit
     assert "Unknown: user; this tool has text, to" in other["content"][0]["text"]
     nobody = rpc(site.url(), KEY, "tools/call", name="send", arguments={"to": site.bob.user, "text": "x"})
     assert nobody["isError"]
-    foreign = post(url, {"jsonrpc": "2.0", "id": 1, "method": "ping"}, site.bot.token)
+    foreign = post(url, PING, site.bot.token)
     assert foreign[0] == 403
 
 
@@ -117,7 +117,7 @@ def test_a_page_of_another_origin_may_send_the_headers_of_mcp(site: Site) -> Non
         allowed = ", ".join(answer.headers.get_all("Access-Control-Allow-Headers")).split(", ")
         assert answer.headers["Access-Control-Allow-Origin"] == "*"
     assert {"Authorization", "Last-Event-ID", "*"} <= set(allowed)  # the star does not cover Authorization
-    headers = post(site.url(), {"jsonrpc": "2.0", "id": 1, "method": "ping"})[2]
+    headers = post(site.url(), PING)[2]
     assert "WWW-Authenticate" in headers.get_all("Access-Control-Expose-Headers")
 
 
@@ -344,8 +344,7 @@ def test_what_goes_on_for_an_agent_ends_with_its_token(site: Site) -> None:
         device = third.get("accounts/devices")["devices"][0]["device"]
         third.post("accounts/devices/logout", device=device)
         User(site.first, KEY).post("keys/revoke", id=made["key"]["id"])
-        ping = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
-        eventually(lambda: post(site.url(), ping, made["secret"])[0] == 401, what="all nodes know")
+        eventually(lambda: post(site.url(), PING, made["secret"])[0] == 401, what="all nodes know")
         for user in (bot, second, third, first):
             site.bob.post("messages/send", to=user.user, text="after")
         for stream in streams:
