@@ -309,13 +309,12 @@ GALLERY: Final = {
 
 @contextmanager
 def running(folder: Path) -> Iterator[tuple[Server, Browser]]:
-    server = Server(folder / "server", config=CONFIG)
-    browser = Browser(folder / "profile")
-    try:
-        yield server, browser
-    finally:
-        browser.quit()
-        server.stop()
+    with Server(folder / "server", config=CONFIG) as server:
+        browser = Browser(folder / "profile")
+        try:
+            yield server, browser
+        finally:
+            browser.quit()
 
 
 def make(target: Path) -> int:

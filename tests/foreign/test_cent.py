@@ -81,11 +81,15 @@ def test_requests_that_have_too_many_commands_are_refused(server: Server, path: 
 @contextmanager
 def logged_in(server: Server, user: str) -> Iterator[Raw]:
     with Raw(server.ws) as client:
-        client.upgrade("/connection/websocket")
-        client.send(text(json.dumps({"id": 1, "connect": {"token": token(user)}})))
-        while "connect" not in client.message().json:
-            pass
+        connect(client, token(user))
         yield client
+
+
+def connect(client: Raw, proof: str, path: str = "/connection/websocket") -> None:
+    client.upgrade(path)
+    client.send(text(json.dumps({"id": 1, "connect": {"token": proof}})))
+    while "connect" not in client.message().json:
+        pass
 
 
 def test_info_describes_the_app(server: Server, cent: api.Client) -> None:
@@ -158,10 +162,7 @@ def test_a_position_beyond_all_publications_is_none_that_can_be_recovered(
 
 def test_channels_have_the_names_of_centrifugo(server: Server) -> None:
     with Raw(server.ws) as client, api.Client(f"{server.http_url}/api", SHUT_KEY, timeout=SECONDS) as cent:
-        client.upgrade("/connection/shut/websocket")
-        client.send(text(json.dumps({"id": 1, "connect": {"token": token("ann")}})))
-        while "connect" not in client.message().json:
-            pass
+        connect(client, token("ann"), "/connection/shut/websocket")
         cent.subscribe(api.SubscribeRequest(user="ann", channel="talk:1"))
         for pattern, names in (("#*", {"#ann"}), ("{talk,past}:*", {"talk:1"}), ("", {"#ann", "talk:1"})):
             assert {*cent.channels(api.ChannelsRequest(pattern=pattern)).channels} == names

@@ -10,7 +10,9 @@ import pytest
 from flask import Flask, Response, g
 from flask.testing import FlaskClient
 
+from imserver.gateway.auth.authority import AllowLists, Authority, Keys
 from imserver.gateway.auth.login_tokens import PageTokens
+from imserver.gateway.auth.questions import AccountLookup
 from imserver.gateway.auth.tokens import Claims
 from imserver.gateway.config.settings import (
     ApiSettings,
@@ -24,27 +26,42 @@ from imserver.gateway.config.settings import (
 from imserver.gateway.config.values import ConfigError, Locations
 from imserver.gateway.errors import Problems
 from imserver.gateway.process import Secret
+from imserver.gateway.transport.proxies import TrustedProxies
 from imserver.pages.address import check
 from imserver.pages.blueprint import create_pages, explain
-from tests.gateway.api import fakes as api
 
 SDK_MODULES = ("errors", "imserver", "messenger", "notifications", "notifications-worker")
+SECRET = Secret(b"s" * 32)
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src {}; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 
-class FakeNode(api.FakeNode):
+class FakeNode:
     """What the pages need of a node. An app with keys for session tokens is open to nobody without one."""
 
     def __init__(self, config: Config) -> None:
-        super().__init__(config)
+        self.config = config
+        self.proxies = TrustedProxies(config.server.trusted_proxies)
+        self.page_tokens = PageTokens(config, SECRET)
+        self.tokens: dict[str, Claims] = {}
+        """Session token → what it is good for."""
+        apps = config.apps
+        self.tenants = SimpleNamespace(resolve=lambda app: app, get=apps.get, names=lambda: sorted(apps))
+        self.logins: Any = SimpleNamespace(
+            resolve=self.tenants.resolve,
+            is_open=lambda app: app not in apps or not apps[app].jwt,
+            is_closed=lambda app: False,
+            session_of=self.tokens.get,
+        )
+        self.keys = Keys(config, self.tenants.resolve)
+        self.authority = Authority(self.keys, self.page_tokens, self.logins, AccountLookup(), AllowLists())
+        self.hub = SimpleNamespace(is_online=lambda app, user: False)
+        self.features: dict[str, Any] = {}
         self.http_port, self.ws_port = 8080, 8089
-        self.tokens = self.session_tokens
-        self.identity: Any = self
-        self.logins.is_open = lambda app: app not in config.apps or not config.apps[app].jwt
-        self.overview: Any = SimpleNamespace(known={}, leases=lambda: self.overview.known)
+        self.network = self.identity = self.node = self
+        self.overview = SimpleNamespace(known={}, leases=lambda: self.overview.known)
 
 
 def client_for(node: Any, document: Callable[[], bytes] = bytes) -> FlaskClient:
@@ -110,7 +127,7 @@ def test_the_room_is_the_one_asked_for_or_101(client: FlaskClient, query: str, a
 
 def test_name_and_token_belong_together(client: FlaskClient) -> None:
     data = page_data(open_home(client, "?appID=102").text)
-    tokens = PageTokens(Config(), Secret(api.SECRET))
+    tokens = PageTokens(Config(), SECRET)
     assert tokens.fits("102", data["user"], data["token"])
     assert not tokens.fits("101", data["user"], data["token"])
     assert not tokens.fits("102", "somebody", data["token"])
@@ -344,7 +361,7 @@ def test_a_page_token_is_renewed_for_its_own_app_and_user_only(client: FlaskClie
     assert answer.status_code == 200
     assert answer.headers["Cache-Control"] == "no-store"
     assert answer.json["seconds"] == Config().api.page_token_seconds
-    assert PageTokens(Config(), Secret(api.SECRET)).fits("101", data["user"], answer.json["token"])
+    assert PageTokens(Config(), SECRET).fits("101", data["user"], answer.json["token"])
     assert renew(client, data["token"], "102", data["user"]).status_code == 401
     assert renew(client, data["token"], "101", "somebody").status_code == 401
 

@@ -91,21 +91,21 @@ def test_lists_are_declared_as_they_are_written() -> None:
     written("SignalMsg", *[data_of(dialect.encode_event(each)) for each in signals])
 
 
-@pytest.mark.parametrize(
-    ("kind", "name"),
-    [
-        (1, "LoginMsg"),
-        (5, "SyncInputMsg"),
-        (6, "PlaceMsg"),
-        (7, "PlaceMsg"),
-        (9, "HideMsg"),
-        (10, "HistoryMsg"),
-        (11, "ConversationsMsg"),
-        (12, "ReceiptsMsg"),
-        (13, "MarksMsg"),
-        (14, "SearchMsg"),
-    ],
-)
+REQUESTS = {
+    1: "Login",
+    5: "SyncInput",
+    6: "Place",
+    7: "Place",
+    9: "Hide",
+    10: "History",
+    11: "Conversations",
+    12: "Receipts",
+    13: "Marks",
+    14: "Search",
+}
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, f"{name}Msg") for kind, name in REQUESTS.items()])
 def test_each_field_of_a_request_is_read(kind: int, name: str) -> None:
     data = b""
     values: list[object] = []
