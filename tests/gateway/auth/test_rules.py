@@ -40,10 +40,8 @@ def rule(**settings: Any) -> Rule:
     [
         ({}, True, True),
         ({"webhook": HOOK}, True, False),  # it only wants events
-        ({"jwt": JWT}, False, False),
-        ({"dialects": ("cmd",)}, False, False),
-        ({"max_connections": 1}, False, False),
-        ({"messages_per_second": 0.5}, False, False),
+        *(({name: rule}, False, False) for name, rule in (("jwt", JWT), ("dialects", ("cmd",)))),
+        *(({name: 1}, False, False) for name in ("max_connections", "messages_per_second")),
         ({"webhook": ASK}, False, False),
     ],
 )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import gevent
@@ -152,13 +152,8 @@ class Stranger:
         self._context.term()
 
 
-@contextmanager
-def stranger(kind: int, address: str, keys: CurveKeys | None = KEYS) -> Iterator[Stranger]:
-    one = Stranger(kind, keys).connect(address)
-    try:
-        yield one
-    finally:
-        one.close()
+def stranger(kind: int, address: str, keys: CurveKeys | None = KEYS) -> closing[Stranger]:
+    return closing(Stranger(kind, keys).connect(address))
 
 
 def attempt(node: Node, to: Lease, body: bytes = b"", seconds: float = 60.0) -> gevent.Greenlet[..., Any]:
