@@ -1,5 +1,6 @@
 """ChannelMembers and connections of several nodes: who is reached from where, and in which order."""
 
+from functools import partial
 from time import monotonic
 from typing import Any
 from unittest.mock import Mock
@@ -84,23 +85,20 @@ def test_members_are_reached_from_any_node_and_no_other_node_gets_it(nodes: Seve
 
 
 def test_users_and_a_connection_are_left_out_wherever_they_are(nodes: Several) -> None:
-    connections, clients = [], []
+    pairs = []
     for epoch, user in ((1, "ann"), (2, "bob"), (2, "cid"), (3, "ann")):
-        connection, client = nodes[epoch].login(MULTI, user)
-        nodes[epoch].channels.subscriptions.join(MULTI, LOBBY, connection)
-        connections.append(connection)
-        clients.append(client)
-    bob = nodes[2].connections.id_of(connections[1])
-    texts(*clients)
+        pairs.append(nodes[epoch].login(MULTI, user))
+        nodes[epoch].channels.subscriptions.join(MULTI, LOBBY, pairs[-1][0])
+    bob = nodes[2].connections.id_of(pairs[1][0])
     for epoch, options, received in (
         (3, {"except_users": ("ann", "cid")}, [0, 1, 0, 0]),
         (3, {"except_connection": bob}, [1, 0, 1, 1]),
         (2, {"except_connection": bob}, [1, 0, 1, 1]),
         (2, {"except_connection": "no such id"}, [1, 1, 1, 1]),
-        (1, {"except_users": ("cid",), "except_connection": connections[0]}, [0, 1, 0, 1]),
+        (1, {"except_users": ("cid",), "except_connection": pairs[0][0]}, [0, 1, 0, 1]),
     ):
         publish(nodes[epoch], **options)
-        assert texts(*clients) == [["hello"] * each for each in received]
+        assert texts(*(client for _, client in pairs)) == [["hello"] * each for each in received]
 
 
 def test_members_of_other_nodes_count_when_there_may_be_so_many_only(nodes: Several) -> None:
@@ -175,33 +173,27 @@ def test_a_join_is_not_answered_before_the_registry_knows(nodes: Several) -> Non
 
 @pytest.mark.parametrize("during", ["removal", "report", "flush"])
 def test_who_leaves_and_joins_again_is_reached_while_the_registry_learns(nodes: Several, during: str) -> None:
-    connection, client = nodes[2].login(MULTI, "bob")
-    node, join = nodes[2], nodes[2].channels.subscriptions.join
-    texts(client)
+    (connection, client), node = nodes[2].login(MULTI, "bob"), nodes[2]
+    join = partial(node.channels.subscriptions.join, MULTI, LOBBY, connection)
     if during == "report":  # of the join: the member leaves before it is answered
         node.registry.hold()
-        joining = gevent.spawn(join, MULTI, LOBBY, connection)
-        turn()
-    else:
-        assert join(MULTI, LOBBY, connection)
+    joining = gevent.spawn(join)
+    (turn if during == "report" else joining.get)()
     node.channels.members.leave(MULTI, LOBBY, connection)
     if during == "removal":  # the registry is told that the last member has left, and has not answered
         node.registry.hold()
         node.registry.calls.clear()
         node.registrar.wake()
         until(lambda: node.registry.calls == ["report_channels"])
-        joining = gevent.spawn(join, MULTI, LOBBY, connection)
+        joining = gevent.spawn(join)
     elif during == "flush":
         nodes.book.flush()
     node.registrar.wake()
     turn()
     node.registry.release()
-    if during == "flush":
-        until(lambda: not node.registrar.unsettled())
-    else:
-        joining.join(60)
-    if during != "removal":
-        assert join(MULTI, LOBBY, connection)
+    joining.join(60)
+    until(lambda: during != "flush" or not node.registrar.unsettled())
+    assert during == "removal" or join()
     for _ in range(2):
         assert known(nodes) == {2: 1}
         assert publish(nodes[1]) == Outcome.SENT
@@ -215,8 +207,7 @@ def test_who_leaves_and_joins_again_is_reached_while_the_registry_learns(nodes: 
 
 @pytest.mark.parametrize("fault", ["away", "one away", "deaf", "flush", "cleared", "epoch"])
 def test_members_are_reached_and_reported_whatever_the_registry_missed(nodes: Several, fault: str) -> None:
-    early = joined(nodes[1], "ann", LOBBY)
-    away = {"away": (1, 2, 3), "one away": (2,)}.get(fault, ())
+    early, away = joined(nodes[1], "ann", LOBBY), {"away": (1, 2, 3), "one away": (2,)}.get(fault, ())
     for epoch in away:
         nodes[epoch].registry.away = True
     nodes[2].registry.deaf = fault == "deaf"
@@ -225,49 +216,43 @@ def test_members_are_reached_and_reported_whatever_the_registry_missed(nodes: Se
     if fault == "flush":
         nodes.book.flush()
         assert all(node.registrar.unsettled() for node in nodes.nodes.values())
-        until_known(nodes, expected)
     elif fault == "cleared":  # no node has noticed it
         nodes.book.channels.clear()
     elif fault == "epoch":
         node = nodes.nodes[12] = nodes.nodes.pop(2)
         node.take_new_epoch(12)
         expected = {1: 1, 12: 1}
+    if fault in ("flush", "epoch"):
         until_known(nodes, expected)
-    texts(early, late)
     publishers = [nodes[1]] if fault == "cleared" else [*nodes.nodes.values()]
     assert {publish(node) for node in publishers} == {Outcome.SENT}
     assert texts(early, late) == [["hello"] * len(publishers)] * 2
     for epoch in away:
         nodes[epoch].registry.away = False
-    if fault == "cleared":
-        return
-    until_known(nodes, expected)
-    until(lambda: not any(node.registrar.unsettled() for node in nodes.nodes.values()))
-    late.hang_up()
-    until_known(nodes, {1: 1})
+    if fault != "cleared":
+        until_known(nodes, expected)
+        until(lambda: not any(node.registrar.unsettled() for node in nodes.nodes.values()))
+        late.hang_up()
+        until_known(nodes, {1: 1})
 
 
 # --- being asked --------------------------------------------------------------------------------------------
 
 
 def test_members_of_all_nodes_are_in_the_order_of_joining_and_users_count_once(nodes: Several) -> None:
-    order = []
-    for number in range(20):
-        order.append(f"u{number % 19:02}")
-        joined(nodes[1 + number * 7 % 3], order[-1], LOBBY)
+    order = [f"u{number % 19:02}" for number in range(20)]
+    for number, user in enumerate(order):
+        joined(nodes[1 + number * 7 % 3], user, LOBBY)
     until_known(nodes, {1: 7, 2: 7, 3: 6})
     for node in nodes.nodes.values():
-        seen, after, pages = [], "", 0
-        while pages == 0 or after:
-            page = node.channels.members.page(MULTI, LOBBY, after, 6)
+        members, seen, after = node.channels.members, [], ""
+        for _ in range(4):
+            page = members.page(MULTI, LOBBY, after, 6)
             assert (page.total, page.missing) == (20, ())
             seen += [member.user for member in page.members]
-            after, pages = page.next, pages + 1
-        assert (seen, pages) == (order, 4)
-        counts = [
-            node.channels.members.count_users(MULTI, name, most)
-            for name, most in ((LOBBY, 30), (LOBBY, 19), ("nobody's", 2))
-        ]
+            after = page.next
+        assert (seen, after) == (order, "")
+        counts = [members.count_users(MULTI, *most) for most in ((LOBBY, 30), (LOBBY, 19), ("nobody's", 2))]
         assert counts == [(20, 19), (20, 20), (0, 0)]
 
 
@@ -356,39 +341,32 @@ def test_a_connection_of_another_app_or_of_a_dead_or_unreachable_node_is_not_rea
 
 def test_many_connections_join_and_leave_with_one_question_to_each_node_if_they_fit(nodes: Several) -> None:
     """What they are has the order of the question."""
-    names, ids, clients = [f"u{number}" for number in range(2 * IDS_PER_QUERY + 5)], [], []
+    names, clients, ids = [f"u{number}" for number in range(2 * IDS_PER_QUERY + 5)], [], []
     for number, user in enumerate(names):
-        node = nodes[1 + number % 3]
-        connection, client = node.login(MULTI, user)
-        ids.append(node.connections.id_of(connection))
+        connection, client = nodes[1 + number % 3].login(MULTI, user)
         clients.append(client)
-    queries: list[str] = []
-    ask = nodes[1].rpc.query
+        ids.append(nodes[1 + number % 3].connections.id_of(connection))
+    queries: list[tuple[str, str, int]] = []
+    connections, rpc, some, ask = nodes[1].connections, nodes[1].rpc, ids[:12], nodes[1].rpc.query
 
     def listening(lease: Lease, kind: str, body: bytes, timeout: float = 1.0) -> bytes:
-        assert kind == "behind"
-        queries.append(f"{msgspec.msgpack.decode(body, type=FencedQuery).kind} {lease.epoch}")
+        queries.append((kind, msgspec.msgpack.decode(body, type=FencedQuery).kind, lease.epoch))
         return ask(lease, kind, body, timeout)
 
-    nodes[1].rpc.query = listening  # type: ignore[method-assign, assignment]
-    connections, some = nodes[1].connections, ids[:12]
+    rpc.query = listening  # type: ignore[method-assign, assignment]
     expected = [Joined.JOINED, Joined.UNKNOWN, *[Joined.JOINED] * 12]
     assert connections.join_each(MULTI, [some[0], "no id", *some], LOBBY) == expected
-    assert sorted(queries) == ["join 2", "join 3"]
+    assert sorted(queries) == [("behind", "join", 2), ("behind", "join", 3)]
     publish(nodes[1])
     assert texts(*clients[:12]) == [["hello"]] * 12
-    assert connections.join_each(MULTI, ids, LOBBY) == [Joined.MEMBER] * 12 + [Joined.JOINED] * (
-        len(ids) - 12
-    )
+    rest = len(ids) - 12
+    assert connections.join_each(MULTI, ids, LOBBY) == [Joined.MEMBER] * 12 + [Joined.JOINED] * rest
     assert connections.join_each(MULTI, [], LOBBY) == []
-    nodes[1].rpc.query = ask  # type: ignore[method-assign, assignment]
-    found = connections.about(MULTI, [ids[3], "no id", *ids])
-    assert [each and (each.user, each.node[-1]) for each in found] == [
-        ("u3", "1"),
-        None,
-        *((user, str(1 + number % 3)) for number, user in enumerate(names)),
-    ]
-    nodes[1].rpc.cut = {3}
+    rpc.query = ask  # type: ignore[method-assign, assignment]
+    abouts = connections.about(MULTI, [ids[3], "no id", *ids])
+    found = [each and (each.user, each.node[-1]) for each in abouts]
+    assert found == [("u3", "1"), None, *((user, str(1 + n % 3)) for n, user in enumerate(names))]
+    rpc.cut = {3}
     assert connections.leave_each(MULTI, some, LOBBY) == [Left.LEFT, Left.LEFT, Left.FAILED] * 4
 
 
@@ -407,19 +385,18 @@ def test_a_question_goes_to_the_node_of_its_connection(nodes: Several) -> None:
 
 
 def test_a_leaving_member_gets_earlier_publications_and_waits_a_limited_time_for_them(nodes: Several) -> None:
-    connection, client = nodes[2].login(MULTI, "ann")
-    name = nodes[2].connections.id_of(connection)
-    assert nodes[1].connections.join(MULTI, name, LOBBY) is Joined.JOINED
-    texts(client)
-    nodes[1].rpc.holding = True
-    assert publish(nodes[1]) is Outcome.SENT
-    leaving = gevent.spawn(nodes[1].connections.leave, MULTI, name, LOBBY)
+    (connection, client), one = nodes[2].login(MULTI, "ann"), nodes[1]
+    place = MULTI, nodes[2].connections.id_of(connection), LOBBY
+    assert one.connections.join(*place) is Joined.JOINED
+    one.rpc.holding = True
+    assert publish(one) is Outcome.SENT
+    leaving = gevent.spawn(one.connections.leave, *place)
     gevent.sleep(0.02)
     assert not leaving.ready(), "the question waits for what was sent before it"
-    nodes[1].rpc.release()
+    one.rpc.release()
     assert leaving.get() is Left.LEFT
     assert texts(client) == [["hello"]]
-    nodes[1].rpc.holding = True
+    one.rpc.holding = True
     began = monotonic()
-    assert nodes[1].connections.join(MULTI, name, LOBBY) is Joined.JOINED
+    assert one.connections.join(*place) is Joined.JOINED
     assert monotonic() - began >= FENCE_SECONDS
