@@ -386,11 +386,11 @@ def test_a_question_goes_to_the_node_of_its_connection(nodes: Several) -> None:
 
 def test_a_leaving_member_gets_earlier_publications_and_waits_a_limited_time_for_them(nodes: Several) -> None:
     (connection, client), one = nodes[2].login(MULTI, "ann"), nodes[1]
-    place = MULTI, nodes[2].connections.id_of(connection), LOBBY
-    assert one.connections.join(*place) is Joined.JOINED
+    where = MULTI, nodes[2].connections.id_of(connection), LOBBY
+    assert one.connections.join(*where) is Joined.JOINED
     one.rpc.holding = True
     assert publish(one) is Outcome.SENT
-    leaving = gevent.spawn(one.connections.leave, *place)
+    leaving = gevent.spawn(one.connections.leave, *where)
     gevent.sleep(0.02)
     assert not leaving.ready(), "the question waits for what was sent before it"
     one.rpc.release()
@@ -398,5 +398,5 @@ def test_a_leaving_member_gets_earlier_publications_and_waits_a_limited_time_for
     assert texts(client) == [["hello"]]
     one.rpc.holding = True
     began = monotonic()
-    assert one.connections.join(*place) is Joined.JOINED
+    assert one.connections.join(*where) is Joined.JOINED
     assert monotonic() - began >= FENCE_SECONDS
