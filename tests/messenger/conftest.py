@@ -1,6 +1,6 @@
 """Fixtures: a store and its log."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -8,6 +8,7 @@ from imserver.gateway.storage.store import Store
 from imserver.messenger.messages import catch_up, deliverer, message_search, stored_channels
 from imserver.messenger.messages.log import groups, transaction, writer
 from imserver.messenger.messages.log.message_log import MessageLog
+from tests.messenger.messaging_harness import Node
 from tests.stores import OpenStore
 
 
@@ -21,6 +22,13 @@ def store(url: str, open_store: OpenStore) -> Store:
 def log(store: Store) -> MessageLog:
     """Its log."""
     return store.part(MessageLog)
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    """A node's inside with messaging."""
+    with Node() as one:
+        yield one
 
 
 @pytest.fixture

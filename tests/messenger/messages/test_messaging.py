@@ -1,6 +1,6 @@
 """Messaging inside one node and between two: order, acknowledgements, catching up, and following the log."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,178 +23,169 @@ from tests.messenger.messaging_harness import APP, MessageClient, Node
 from tests.support import CountingSignal
 
 
-def test_a_message_is_delivered_and_acknowledged_after_the_commit() -> None:
-    with Node() as node:
-        ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
-        gate = node.gates.committing = Signal()
-        seq = ann.send_payload("send", {"to": "bob", "text": "hi", "clientMsgID": "a"})
-        ann.settle()
-        bob.settle()
-        assert ([body["cmd"] for body in ann.bodies()], bob.pushed()) == (["login", "enter"], [])
-        gate.set()
-        assert ann.answer(seq) == (200, {"id": 1, "conversation": 1, "seq": 1, "repeated": False})
-        until(bob.pushed)
-        pushed = bob.pushed()[0]
-        assert pushed.pop("time") > 1_700_000_000_000
-        assert pushed == {
-            "id": 1,
-            "conversation": 1,
-            "seq": 1,
-            "kind": "message",
-            "from": "ann",
-            "to": "bob",
-            "type": "text",
-            "text": "hi",
-            "clientMsgID": "a",
-        }
+def test_a_message_is_delivered_and_acknowledged_after_the_commit(node: Node) -> None:
+    ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
+    gate = node.gates.committing = Signal()
+    seq = ann.send_payload("send", {"to": "bob", "text": "hi", "clientMsgID": "a"})
+    ann.settle()
+    bob.settle()
+    assert ([body["cmd"] for body in ann.bodies()], bob.pushed()) == (["login", "enter"], [])
+    gate.set()
+    assert ann.answer(seq) == (200, {"id": 1, "conversation": 1, "seq": 1, "repeated": False})
+    until(bob.pushed)
+    pushed = bob.pushed()[0]
+    assert pushed.pop("time") > 1_700_000_000_000
+    assert pushed == {
+        "id": 1,
+        "conversation": 1,
+        "seq": 1,
+        "kind": "message",
+        "from": "ann",
+        "to": "bob",
+        "type": "text",
+        "text": "hi",
+        "clientMsgID": "a",
+    }
 
 
-def test_receivers_must_be_accounts_where_all_users_are() -> None:
-    with Node() as node:
-        for user, app, to_anybody, reason in (
-            ("1", "another", False, ""),
-            ("2", APP, False, "unknown_account"),
-            ("3", APP, True, ""),
-        ):
-            node.logins.account_apps.clear()
-            node.logins.account_apps.add(app)
-            results: list[Any] = []
-            draft = Draft(sender="ann", to_user=user, to_anybody=to_anybody)
-            node.messaging.send(APP, draft, results.append)
-            until(lambda results=results: results)  # type: ignore[misc]
-            assert getattr(results[0], "reason", "") == reason
+def test_receivers_must_be_accounts_where_all_users_are(node: Node) -> None:
+    for user, app, to_anybody, reason in (
+        ("1", "another", False, ""),
+        ("2", APP, False, "unknown_account"),
+        ("3", APP, True, ""),
+    ):
+        node.logins.account_apps.clear()
+        node.logins.account_apps.add(app)
+        results: list[Any] = []
+        draft = Draft(sender="ann", to_user=user, to_anybody=to_anybody)
+        node.messaging.send(APP, draft, results.append)
+        until(lambda results=results: results)  # type: ignore[misc]
+        assert getattr(results[0], "reason", "") == reason
 
 
 @pytest.mark.parametrize("cursor", [None, 99])
-def test_a_client_without_a_cursor_of_the_log_gets_no_pushes_until_the_first_sync(cursor: int | None) -> None:
-    with Node() as node:
-        ann, bob = node.speaker("ann"), node.speaker("bob", cursor)
-        ann.send("bob", "1")
-        bob.settle()
-        assert bob.pushed() == []
-        if cursor:
-            assert bob.login == (200, {"recovered": False})
-            assert bob.ask("sync", {"cursor": 99})[1]["beginAnew"] is True
-        code, page = bob.ask("sync", {"cursor": 0})
-        assert (code, [each["text"] for each in page["messages"]], page["hasMore"]) == (200, ["1"], False)
-        ann.send("bob", "2")
-        until(bob.pushed)
-        assert bob.stream() == [1, 2]
+def test_a_client_without_a_cursor_of_the_log_gets_no_pushes_until_it_syncs(
+    node: Node, cursor: int | None
+) -> None:
+    ann, bob = node.speaker("ann"), node.speaker("bob", cursor)
+    ann.send("bob", "1")
+    bob.settle()
+    assert bob.pushed() == []
+    if cursor:
+        assert bob.login == (200, {"recovered": False})
+        assert bob.ask("sync", {"cursor": 99})[1]["beginAnew"] is True
+    code, page = bob.ask("sync", {"cursor": 0})
+    assert (code, [each["text"] for each in page["messages"]], page["hasMore"]) == (200, ["1"], False)
+    ann.send("bob", "2")
+    until(bob.pushed)
+    assert bob.stream() == [1, 2]
 
 
-def test_a_repeat_gets_the_first_answer_and_is_not_delivered() -> None:
-    with Node() as node:
-        ann, desk, bob = node.speaker("ann", 0), node.speaker("ann", 0, "desk"), node.speaker("bob", 0)
-        first = ann.send("bob", "hi", clientMsgID="x")
-        again = ann.send("bob", "hi", clientMsgID="x")
-        assert again == (200, {**first[1], "repeated": True})
-        assert (node.metrics.stored.total, node.metrics.stored_repeats) == (1, 1)
-        for each in (ann, desk, bob):
-            each.settle()
-        assert (ann.texts(), desk.texts(), bob.texts()) == ([], ["hi"], ["hi"])
+def test_a_repeat_gets_the_first_answer_and_is_not_delivered(node: Node) -> None:
+    ann, desk, bob = node.speaker("ann", 0), node.speaker("ann", 0, "desk"), node.speaker("bob", 0)
+    first = ann.send("bob", "hi", clientMsgID="x")
+    again = ann.send("bob", "hi", clientMsgID="x")
+    assert again == (200, {**first[1], "repeated": True})
+    assert (node.metrics.stored.total, node.metrics.stored_repeats) == (1, 1)
+    for each in (ann, desk, bob):
+        each.settle()
+    assert (ann.texts(), desk.texts(), bob.texts()) == ([], ["hi"], ["hi"])
 
 
-def test_while_the_database_is_away_a_message_is_refused_and_may_be_sent_again() -> None:
-    with Node() as node:
-        ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
-        node.gates.away = True
-        assert ann.send("bob", "hi", clientMsgID="x") == (1008, None)
-        assert node.metrics.not_stored == 1
-        assert ann.ask("sync", {"cursor": 0}) == (1008, None)
-        node.gates.away = False
-        assert ann.send("bob", "hi", clientMsgID="x")[0] == 200
-        until(bob.pushed)
-        assert bob.texts() == ["hi"]
+def test_while_the_database_is_away_a_message_is_refused_and_may_be_sent_again(node: Node) -> None:
+    ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
+    node.gates.away = True
+    assert ann.send("bob", "hi", clientMsgID="x") == (1008, None)
+    assert node.metrics.not_stored == 1
+    assert ann.ask("sync", {"cursor": 0}) == (1008, None)
+    node.gates.away = False
+    assert ann.send("bob", "hi", clientMsgID="x")[0] == 200
+    until(bob.pushed)
+    assert bob.texts() == ["hi"]
 
 
-def test_a_message_found_stored_after_its_refusal_is_delivered_once() -> None:
+def test_a_message_found_stored_after_its_refusal_is_delivered_once(node: Node) -> None:
     """The answer to its COMMIT came too late."""
-    with Node() as node:
-        ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
-        node.lose_answer()
-        assert ann.send("bob", "hi", clientMsgID="x") == (1008, None)
-        assert node.metrics.not_stored == node.metrics.stored.total == 0
-        node.find_answer()
-        assert ann.send("bob", "hi", clientMsgID="x")[1] == {
-            "id": 1,
-            "conversation": 1,
-            "seq": 1,
-            "repeated": True,
-        }
-        until(bob.pushed)
-        assert (ann.texts(), bob.texts(), [each.id for each in node.stored]) == (["hi"], ["hi"], [1])
-        assert (node.metrics.stored.total, node.metrics.stored_repeats) == (1, 1)
+    ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
+    node.lose_answer()
+    assert ann.send("bob", "hi", clientMsgID="x") == (1008, None)
+    assert node.metrics.not_stored == node.metrics.stored.total == 0
+    node.find_answer()
+    assert ann.send("bob", "hi", clientMsgID="x")[1] == {
+        "id": 1,
+        "conversation": 1,
+        "seq": 1,
+        "repeated": True,
+    }
+    until(bob.pushed)
+    assert (ann.texts(), bob.texts(), [each.id for each in node.stored]) == (["hi"], ["hi"], [1])
+    assert (node.metrics.stored.total, node.metrics.stored_repeats) == (1, 1)
 
 
-def test_online_members_follow_a_group_from_its_creation_to_the_end_of_their_connections() -> None:
-    with Node() as node:
-        ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
-        group = node.group("ann", "bob")
-        ann.send(group, "hi")
-        until(lambda: bob.texts() == ["group", "hi"])
-        assert node.messaging.log_subscriptions.followers.members(APP, group)
-        for each in (ann, bob):
-            each.client.hang_up()
-        until(lambda: not node.messaging.log_subscriptions.followers.members(APP, group))
-        assert APP not in node.messaging.follower.apps
+def test_online_members_follow_a_group_from_its_creation_to_the_end_of_their_connections(node: Node) -> None:
+    ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
+    group = node.group("ann", "bob")
+    ann.send(group, "hi")
+    until(lambda: bob.texts() == ["group", "hi"])
+    assert node.messaging.log_subscriptions.followers.members(APP, group)
+    for each in (ann, bob):
+        each.client.hang_up()
+    until(lambda: not node.messaging.log_subscriptions.followers.members(APP, group))
+    assert APP not in node.messaging.follower.apps
 
 
-def test_a_join_that_commits_while_memberships_are_read_is_not_missed() -> None:
-    with Node() as node:
-        group = node.group("ann")
-        ann, bob = node.speaker("ann", 1), node.speaker("bob")
-        gate = node.gates.answering = Signal()
-        bob.send_payload("sync", {"cursor": 0})
-        until(lambda: node.messaging.log_subscriptions.reads)
-        node.log.groups.join(APP, group, ["bob"])
-        node.gates.answering = None
-        gate.set()
-        ann.send(group, "hi")
-        until(lambda: bob.stream() == [2, 3])
+def test_a_join_that_commits_while_memberships_are_read_is_not_missed(node: Node) -> None:
+    group = node.group("ann")
+    ann, bob = node.speaker("ann", 1), node.speaker("bob")
+    gate = node.gates.answering = Signal()
+    bob.send_payload("sync", {"cursor": 0})
+    until(lambda: node.messaging.log_subscriptions.reads)
+    node.log.groups.join(APP, group, ["bob"])
+    node.gates.answering = None
+    gate.set()
+    ann.send(group, "hi")
+    until(lambda: bob.stream() == [2, 3])
 
 
-def test_a_guests_app_that_ends_with_its_session_ends_the_following_too() -> None:
-    with Node() as node:
-        connection, _ = node.connect()
-        app = node.hub.open("guests", "multi", is_registered=False)
-        node.hub.join(app, connection, "bob", "")
-        node.gates.answering = Signal()
-        following = gevent.spawn(node.messaging.catch_up.subscribe, connection, LogSubscription())
-        until(lambda: node.messaging.log_subscriptions.by_app)
-        connection.lost()
-        node.hub.close_unregistered("guests")
-        node.gates.answering.set()
-        following.get(timeout=60)
-        assert not node.messaging.log_subscriptions.by_app
-        assert "guests" not in node.messaging.follower.apps
+def test_a_guests_app_that_ends_with_its_session_ends_the_following_too(node: Node) -> None:
+    connection, _ = node.connect()
+    app = node.hub.open("guests", "multi", is_registered=False)
+    node.hub.join(app, connection, "bob", "")
+    node.gates.answering = Signal()
+    following = gevent.spawn(node.messaging.catch_up.subscribe, connection, LogSubscription())
+    until(lambda: node.messaging.log_subscriptions.by_app)
+    connection.lost()
+    node.hub.close_unregistered("guests")
+    node.gates.answering.set()
+    following.get(timeout=60)
+    assert not node.messaging.log_subscriptions.by_app
+    assert "guests" not in node.messaging.follower.apps
 
 
-def test_a_client_must_begin_anew_if_entries_expire_while_they_are_read() -> None:
-    with Node() as node:
-        ann = node.speaker("ann", 0)
-        for text in "12345":
-            ann.send("bob", text)
-        node.during(3, lambda: node.log.expire(APP, more_than=1, upto=3))
-        assert node.speaker("bob", 1).login == (200, {"recovered": False})
-        bob = node.speaker("bob")
-        node.during(2, lambda: node.log.expire(APP, more_than=1, upto=4))
-        page = bob.ask("sync", {"cursor": 3})[1]
-        assert ([each["id"] for each in page["messages"]], page["beginAnew"]) == ([5], True)
+def test_a_client_must_begin_anew_if_entries_expire_while_they_are_read(node: Node) -> None:
+    ann = node.speaker("ann", 0)
+    for text in "12345":
+        ann.send("bob", text)
+    node.during(3, lambda: node.log.expire(APP, more_than=1, upto=3))
+    assert node.speaker("bob", 1).login == (200, {"recovered": False})
+    bob = node.speaker("bob")
+    node.during(2, lambda: node.log.expire(APP, more_than=1, upto=4))
+    page = bob.ask("sync", {"cursor": 3})[1]
+    assert ([each["id"] for each in page["messages"]], page["beginAnew"]) == ([5], True)
 
 
 @pytest.mark.usefixtures("small")
-def test_a_node_without_receivers_follows_the_log_only_while_it_stores() -> None:
-    with Node() as node:
-        ann = node.speaker("ann")
-        ann.send("bob", "1")
-        gevent.sleep(0.02)
-        node.messaging.follower.check()
-        assert APP not in node.messaging.follower.apps
-        bob = node.speaker("bob", 1)
-        ann.send("bob", "2")
-        until(lambda: bob.texts() == ["2"])
-        node.messaging.follower.check()
-        assert APP in node.messaging.follower.apps
+def test_a_node_without_receivers_follows_the_log_only_while_it_stores(node: Node) -> None:
+    ann = node.speaker("ann")
+    ann.send("bob", "1")
+    gevent.sleep(0.02)
+    node.messaging.follower.check()
+    assert APP not in node.messaging.follower.apps
+    bob = node.speaker("bob", 1)
+    ann.send("bob", "2")
+    until(lambda: bob.texts() == ["2"])
+    node.messaging.follower.check()
+    assert APP in node.messaging.follower.apps
 
 
 # --- two nodes
@@ -240,12 +231,6 @@ def test_messages_to_many_gather_so_that_they_share_writes(constants: Callable[.
         assert node.appends == [1, 9]
 
 
-@pytest.fixture
-def node() -> Iterator[Node]:
-    with Node() as node:
-        yield node
-
-
 def store(node: Node, text: str) -> None:
     """Store a message to a user, who receives it before this returns."""
     stored: list[Stored] = []
@@ -283,32 +268,31 @@ def test_no_login_waits_for_a_database_that_does_not_answer(node: Node) -> None:
     assert connection.log_subscription is None
 
 
-def test_a_bot_receives_entries_of_its_groups_that_name_it_in_order() -> None:
-    with Node() as node:
-        group = node.group("ann", "7", "bob")
-        ann, bot, bob = (node.speaker(user, 1) for user in ("ann", "7", "bob"))
-        followers = node.messaging.log_subscriptions.followers
-        followers.enter(APP, bot.connection, group, True)
+def test_a_bot_receives_entries_of_its_groups_that_name_it_in_order(node: Node) -> None:
+    group = node.group("ann", "7", "bob")
+    ann, bot, bob = (node.speaker(user, 1) for user in ("ann", "7", "bob"))
+    followers = node.messaging.log_subscriptions.followers
+    followers.enter(APP, bot.connection, group, True)
 
-        def draft(text: str, meta: bytes = b"", sender: str = "ann") -> Draft:
-            return Draft(sender=sender, conversation=group, body=text.encode(), meta=meta, time_ms=1)
+    def draft(text: str, meta: bytes = b"", sender: str = "ann") -> Draft:
+        return Draft(sender=sender, conversation=group, body=text.encode(), meta=meta, time_ms=1)
 
-        node.gates.committing = gate = Signal()
-        for each in (
-            draft("hidden"),
-            draft("named", b'{"bots":["7"]}'),
-            draft("of another", b'{"bots":["8"]}'),
-            Draft(sender="bob", to_user="7", body=b"to you", time_ms=1),
-            draft("named again", b'{"mentions":["7"],"bots":["8","7"]}', "bob"),
-        ):
-            node.messaging.send(APP, each, lambda _: None)
-        gate.set()
-        until(lambda: len(bob.texts()) >= 5)
-        bot.settle()
-        assert bot.texts() == ["named", "to you", "named again"]
-        assert ann.texts() == ["hidden", "named", "of another", "named again"]
-        bot.client.hang_up()
-        until(lambda: not followers.bots)
+    node.gates.committing = gate = Signal()
+    for each in (
+        draft("hidden"),
+        draft("named", b'{"bots":["7"]}'),
+        draft("of another", b'{"bots":["8"]}'),
+        Draft(sender="bob", to_user="7", body=b"to you", time_ms=1),
+        draft("named again", b'{"mentions":["7"],"bots":["8","7"]}', "bob"),
+    ):
+        node.messaging.send(APP, each, lambda _: None)
+    gate.set()
+    until(lambda: len(bob.texts()) >= 5)
+    bot.settle()
+    assert bot.texts() == ["named", "to you", "named again"]
+    assert ann.texts() == ["hidden", "named", "of another", "named again"]
+    bot.client.hang_up()
+    until(lambda: not followers.bots)
 
 
 def test_of_two_devices_that_come_at_once_the_slower_one_learns_of_a_change_too() -> None:

@@ -81,23 +81,22 @@ def ids(page: Any) -> list[int]:
 
 
 @pytest.mark.usefixtures("low_bound")
-def test_a_sync_goes_on_behind_what_the_page_held_and_ends_live() -> None:
-    with Node() as node:
-        send_texts(node, 7)
-        assert node.speaker("bob", cursor=0).login == (200, {"recovered": False}), "it missed too many bytes"
-        assert node.speaker("bob", cursor=5).login == (200, {"recovered": True})
-        bob = node.speaker("bob")
-        seen: list[int] = []
-        more = True
-        while more:
-            _, page = bob.ask("sync", {"cursor": seen[-1] if seen else 0, "limit": 200})
-            assert 1 <= len(page["messages"]) <= 3
-            seen += ids(page)
-            more = page["hasMore"]
-        assert seen == [1, 2, 3, 4, 5, 6, 7]
-        node.speaker("ann", cursor=7).send("bob", "live")
-        bob.settle()
-        assert bob.texts() == ["live"]
+def test_a_sync_goes_on_behind_what_the_page_held_and_ends_live(node: Node) -> None:
+    send_texts(node, 7)
+    assert node.speaker("bob", cursor=0).login == (200, {"recovered": False}), "it missed too many bytes"
+    assert node.speaker("bob", cursor=5).login == (200, {"recovered": True})
+    bob = node.speaker("bob")
+    seen: list[int] = []
+    more = True
+    while more:
+        _, page = bob.ask("sync", {"cursor": seen[-1] if seen else 0, "limit": 200})
+        assert 1 <= len(page["messages"]) <= 3
+        seen += ids(page)
+        more = page["hasMore"]
+    assert seen == [1, 2, 3, 4, 5, 6, 7]
+    node.speaker("ann", cursor=7).send("bob", "live")
+    bob.settle()
+    assert bob.texts() == ["live"]
 
 
 def test_a_reader_of_the_api_must_begin_anew_if_entries_expire_before_they_are_read(
@@ -179,14 +178,13 @@ def test_what_was_missed_is_read_once_page_by_page_and_no_more_than_may(
         assert node.gates.reads - before <= reads
 
 
-def test_a_stream_is_not_resumed_if_entries_expire_while_they_are_read() -> None:
-    with Node() as node:
-        ann = node.speaker("ann", 0)
-        for text in "1234":
-            ann.send("bob", text)
-        node.during(2, lambda: node.log.expire(APP, more_than=1, upto=3))
-        start = stored_on(node).start(APP, "bob", 1)
-        assert (start.resumed, start.cursor) == (False, 4)
+def test_a_stream_is_not_resumed_if_entries_expire_while_they_are_read(node: Node) -> None:
+    ann = node.speaker("ann", 0)
+    for text in "1234":
+        ann.send("bob", text)
+    node.during(2, lambda: node.log.expire(APP, more_than=1, upto=3))
+    start = stored_on(node).start(APP, "bob", 1)
+    assert (start.resumed, start.cursor) == (False, 4)
 
 
 def test_a_stored_entry_has_its_id_outside_and_inside() -> None:

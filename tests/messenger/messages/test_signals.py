@@ -30,91 +30,76 @@ def _rates(request: pytest.FixtureRequest, constants: Callable[..., None]) -> No
         constants(receipts, **{rare: 1000.0})
 
 
-def test_only_subscribed_devices_of_the_peer_receive_a_signal() -> None:
-    with Node() as node:
-        ann, desk, eve = (
-            node.speaker("ann", 0, "phone"),
-            node.speaker("ann", 0, "desk"),
-            node.speaker("eve", 0),
-        )
-        bob, pad, deaf = (
-            node.speaker("bob", 0),
-            node.speaker("bob", 0, "pad"),
-            node.speaker("bob", None, "old"),
-        )
-        assert ann.ask("typing", {"to": "bob"}) == (200, None)
-        assert received(bob) == received(pad) == [{"from": "ann", "to": "bob"}]
-        assert [received(each) for each in (ann, desk, eve, deaf)] == [[], [], [], []]
+def test_only_subscribed_devices_of_the_peer_receive_a_signal(node: Node) -> None:
+    ann, desk, eve = (node.speaker("ann", 0, "phone"), node.speaker("ann", 0, "desk"), node.speaker("eve", 0))
+    bob, pad, deaf = (node.speaker("bob", 0), node.speaker("bob", 0, "pad"), node.speaker("bob", None, "old"))
+    assert ann.ask("typing", {"to": "bob"}) == (200, None)
+    assert received(bob) == received(pad) == [{"from": "ann", "to": "bob"}]
+    assert [received(each) for each in (ann, desk, eve, deaf)] == [[], [], [], []]
 
 
 @pytest.mark.parametrize(
     "data", [{}, {"to": "ann"}, {"to": "bob", "conversation": 1}, {"to": 1}, {"to": "x" * 256}]
 )
-def test_a_signal_without_a_receiver_is_refused(data: dict[str, Any]) -> None:
-    with Node() as node:
-        ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
-        assert ann.ask("typing", data)[0] == 1001
-        assert received(bob) == []
+def test_a_signal_without_a_receiver_is_refused(node: Node, data: dict[str, Any]) -> None:
+    ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
+    assert ann.ask("typing", data)[0] == 1001
+    assert received(bob) == []
 
 
-def test_group_members_receive_signals_and_only_members_may_send_them() -> None:
-    with Node() as node:
-        group = node.group("ann", "bob", "cat")
-        ann, bob, eve = node.speaker("ann", 0), node.speaker("bob", 0), node.speaker("eve", 0)
-        assert eve.ask("typing", {"conversation": group}) == (1003, None)
-        assert ann.ask("typing", {"conversation": group}) == (200, None)
-        assert received(bob) == [{"from": "ann", "conversation": group}]
-        assert received(ann) == received(eve) == []
+def test_group_members_receive_signals_and_only_members_may_send_them(node: Node) -> None:
+    group = node.group("ann", "bob", "cat")
+    ann, bob, eve = node.speaker("ann", 0), node.speaker("bob", 0), node.speaker("eve", 0)
+    assert eve.ask("typing", {"conversation": group}) == (1003, None)
+    assert ann.ask("typing", {"conversation": group}) == (200, None)
+    assert received(bob) == [{"from": "ann", "conversation": group}]
+    assert received(ann) == received(eve) == []
 
 
-def test_a_connection_that_does_not_follow_may_signal_too() -> None:
-    with Node() as node:
-        group = node.group("ann", "bob")
-        bob, ann = node.speaker("bob", 0), node.speaker("ann")
-        conversation = ann.send("bob", "hi")[1]["conversation"]
-        assert ann.ask("typing", {"conversation": group}) == (200, None)
-        assert ann.ask("typing", {"conversation": conversation}) == (200, None)
-        assert received(bob) == [
-            {"from": "ann", "conversation": group},
-            {"from": "ann", "to": "bob", "conversation": conversation},
-        ]
-        node.gates.away = True
-        assert ann.ask("typing", {"conversation": group}) == (1008, None)
+def test_a_connection_that_does_not_follow_may_signal_too(node: Node) -> None:
+    group = node.group("ann", "bob")
+    bob, ann = node.speaker("bob", 0), node.speaker("ann")
+    conversation = ann.send("bob", "hi")[1]["conversation"]
+    assert ann.ask("typing", {"conversation": group}) == (200, None)
+    assert ann.ask("typing", {"conversation": conversation}) == (200, None)
+    assert received(bob) == [
+        {"from": "ann", "conversation": group},
+        {"from": "ann", "to": "bob", "conversation": conversation},
+    ]
+    node.gates.away = True
+    assert ann.ask("typing", {"conversation": group}) == (1008, None)
 
 
-def test_a_connection_in_catch_up_receives_no_signals() -> None:
-    with Node() as node:
-        ann = node.speaker("ann", 0)
-        for number in range(3):
-            ann.send("bob", str(number))
-        bob = node.speaker("bob")
-        assert bob.ask("sync", {"cursor": 0, "limit": 1})[1]["hasMore"] is True
-        assert ann.ask("typing", {"to": "bob"}) == (200, None)
-        assert received(bob) == []
-        assert bob.ask("sync", {"cursor": 1})[1]["hasMore"] is False
-        assert ann.ask("typing", {"to": "bob"}) == (200, None)
-        assert received(bob) == [{"from": "ann", "to": "bob"}]
+def test_a_connection_in_catch_up_receives_no_signals(node: Node) -> None:
+    ann = node.speaker("ann", 0)
+    for number in range(3):
+        ann.send("bob", str(number))
+    bob = node.speaker("bob")
+    assert bob.ask("sync", {"cursor": 0, "limit": 1})[1]["hasMore"] is True
+    assert ann.ask("typing", {"to": "bob"}) == (200, None)
+    assert received(bob) == []
+    assert bob.ask("sync", {"cursor": 1})[1]["hasMore"] is False
+    assert ann.ask("typing", {"to": "bob"}) == (200, None)
+    assert received(bob) == [{"from": "ann", "to": "bob"}]
 
 
 @pytest.mark.parametrize("_rates", ["GROUP_SECONDS"], indirect=True)
-def test_a_group_does_not_learn_of_everybody_at_once() -> None:
-    with Node() as node:
-        group = node.group("ann", "bob", "cat")
-        ann, bob, cat = (node.speaker(user, 0) for user in ("ann", "bob", "cat"))
-        for each in (ann, bob):
-            assert each.ask("typing", {"conversation": group}) == (200, None)
-        assert received(cat) == [{"from": "ann", "conversation": group}]
+def test_a_group_does_not_learn_of_everybody_at_once(node: Node) -> None:
+    group = node.group("ann", "bob", "cat")
+    ann, bob, cat = (node.speaker(user, 0) for user in ("ann", "bob", "cat"))
+    for each in (ann, bob):
+        assert each.ask("typing", {"conversation": group}) == (200, None)
+    assert received(cat) == [{"from": "ann", "conversation": group}]
 
 
 @pytest.mark.parametrize("_rates", ["TYPING_SECONDS"], indirect=True)
-def test_many_notices_become_one_and_only_the_latest_are_remembered() -> None:
-    with Node() as node:
-        ann, first, last = (node.speaker(user, 0) for user in ("ann", "u0", "u9"))
-        for number in (*range(10), 9, 9, 0):
-            assert ann.ask("typing", {"to": f"u{number}"}) == (200, None)
-        assert (len(received(first)), len(received(last))) == (2, 1)
-        assert last.ask("typing", {"to": "ann"}) == (200, None)
-        assert len(received(ann)) == 1
+def test_many_notices_become_one_and_only_the_latest_are_remembered(node: Node) -> None:
+    ann, first, last = (node.speaker(user, 0) for user in ("ann", "u0", "u9"))
+    for number in (*range(10), 9, 9, 0):
+        assert ann.ask("typing", {"to": f"u{number}"}) == (200, None)
+    assert (len(received(first)), len(received(last))) == (2, 1)
+    assert last.ask("typing", {"to": "ann"}) == (200, None)
+    assert len(received(ann)) == 1
 
 
 def test_subscribers_on_other_nodes_receive_signals() -> None:
@@ -130,10 +115,9 @@ def test_subscribers_on_other_nodes_receive_signals() -> None:
         assert received(ann) == []
 
 
-def test_nobody_receives_a_signal_of_a_conversation_with_oneself() -> None:
-    with Node() as node:
-        (stored,) = node.log.writer.append(APP, [Draft(sender="ann", to_user="ann")])
-        assert isinstance(stored, Appended)
-        ann, desk = node.speaker("ann", 0, "phone"), node.speaker("ann", 0, "desk")
-        assert ann.ask("typing", {"conversation": stored.entry.conversation}) == (200, None)
-        assert received(ann) == received(desk) == []
+def test_nobody_receives_a_signal_of_a_conversation_with_oneself(node: Node) -> None:
+    (stored,) = node.log.writer.append(APP, [Draft(sender="ann", to_user="ann")])
+    assert isinstance(stored, Appended)
+    ann, desk = node.speaker("ann", 0, "phone"), node.speaker("ann", 0, "desk")
+    assert ann.ask("typing", {"conversation": stored.entry.conversation}) == (200, None)
+    assert received(ann) == received(desk) == []
