@@ -16,7 +16,7 @@ from typing import Final
 
 from bench import chaos_channels, chaos_tasks
 from bench.chaos_loads import AbsentUsers
-from bench.chaos_tasks import AUDIT_SECONDS, DIALECTS, MEET_SECONDS, SETTLE_SECONDS
+from bench.chaos_tasks import AUDIT_SECONDS, MEET_SECONDS, SETTLE_SECONDS
 from bench.context import RunContext
 from bench.faults import FAULTS, ChaosOptions, Fault, System, chosen
 from bench.figures import Figures
@@ -67,10 +67,9 @@ class ChaosRun:
         if self.absent:
             self.absent.start()
         begin = time.monotonic()
-        if options.resubscriptions or options.power:
+        if options.power:
             show_phase("clients are at work")
-            more = {"resubscriptions": options.resubscriptions} if options.channels else {}
-            self.pool.ask(worker, chaos_tasks.chat, seconds=options.minutes * 60, rate=options.rate, **more)
+            self.pool.ask(worker, chaos_tasks.chat, seconds=options.minutes * 60, rate=options.rate)
         else:
             self.pool.ask(worker, chaos_tasks.chat, seconds=LEAD_SECONDS, rate=options.rate)
             self._play_rounds(begin)
@@ -109,22 +108,17 @@ class ChaosRun:
 
     def _clients(self) -> Json:
         """The facts about the clients for the worker."""
-        options, hurried = self.options, self.options.resubscriptions > 0
         targets = [node.target for node in self.system.nodes]
-        subscribing = (hurried and targets[1:]) or targets
         facts: Json = {
             "kind": self.kind,
-            "addresses": [[target.ws_host, target.ws_port] for target in subscribing],
-            "http_ports": [target.http_port for target in (targets[:1] if hurried else targets)],
-            "clients": options.clients,
+            "addresses": [[target.ws_host, target.ws_port] for target in targets],
+            # After power cuts, the checker is asked about messages alone.
+            "http_ports": [] if self.options.power else [target.http_port for target in targets],
+            "clients": self.options.clients,
             "seed": self.chance.randrange(2**31),
             "history": str(self.file.resolve()),
         }
-        if options.channels:
-            return {**facts, "hurried": hurried}
-        if options.power:  # the checker is asked about messages alone
-            facts["http_ports"] = []
-        return {**facts, "dialects": DIALECTS[options.dialect], "locks": self._has_locks()}
+        return facts if self.options.channels else {**facts, "locks": self._has_locks()}
 
     def _has_locks(self) -> bool:
         """Whether sessions that refuse others exclude each other at any time. While nodes reach neither Redis

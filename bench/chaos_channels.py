@@ -25,10 +25,9 @@ from bench.http_client import fetch, post
 from bench.loop import BenchError, Json
 from imserver_client import ChannelNotice, Client, ClientError, Position, Publication
 
-RECOVERING: Final = ("live:1", "live:2", "stored:1", "stored:2")
-"""Their subscribers always recover, if nothing fails. The history of the last two is the message log."""
-CHANNELS: Final = ("short:1", "cache-last", *RECOVERING)
-"""The histories of ``short:1`` and ``cache-last`` are so small that some of their subscribers must reload."""
+CHANNELS: tuple[str, ...] = ("short:1", "cache-last", "live:1", "live:2", "stored:1", "stored:2")
+"""Of the first two, histories are so small that some of their subscribers must reload. The last two have that
+of the message log."""
 KEY: Final = "the-key-of-this-run-alone"
 APP: Final = "channels"
 CONFIG: Final = f"""\
@@ -48,10 +47,8 @@ ANSWER_SECONDS: Final = 5.0
 AGAIN_SECONDS: Final = 0.2
 OPENING_SECONDS: Final = 3.0
 MEET_SECONDS: Final = 120.0
-STAY_SECONDS: Final = 2.0
+STAY_SECONDS = 2.0
 """A subscriber stays in a channel so long, on average, before it subscribes again."""
-HURRIED_STAY_SECONDS: Final = 0.05
-"""The same if a number of resubscriptions is wanted."""
 SEVER_SECONDS: Final = 15.0
 """A subscriber goes to another node after this time, on average."""
 CHECK_SECONDS = 20.0
@@ -110,13 +107,13 @@ class Subscriber(threading.Thread):
         self.logins += 1
         for channel in self.lives:
             self._subscribe(session, channel)
-        self.is_live, stay_seconds = True, self.shared.stay_seconds
+        self.is_live = True
         until = time.monotonic() + self._chance.uniform(0, 2 * SEVER_SECONDS)
         leave_at = 0.0
         while not self.shared.is_over.is_set() and (time.monotonic() < until or self.shared.quiet.is_set()):
             self._receive(session, 0.1)
             if time.monotonic() > leave_at and not self.shared.quiet.is_set():
-                leave_at = time.monotonic() + self._chance.uniform(0, stay_seconds / len(self.lives))
+                leave_at = time.monotonic() + self._chance.uniform(0, STAY_SECONDS / len(self.lives))
                 channel = self._chance.choice([*self.lives])
                 session.unsubscribe(channel)
                 while self._receive(session, 0):
@@ -196,8 +193,7 @@ class Publisher(threading.Thread):
 
 
 class ChannelClients:
-    """The subscribers and back ends of one run. ``hurried``: they use only channels that always recover, and
-    subscribers stay only a moment."""
+    """The subscribers and back ends of one run."""
 
     def __init__(
         self,
@@ -207,11 +203,9 @@ class ChannelClients:
         clients: int,
         seed: int,
         history: str,
-        hurried: bool,
     ) -> None:
         self.loop, self.history, self.faults = generator.loop, Path(history), Faults()
-        self.channels = RECOVERING if hurried else CHANNELS
-        self.stay_seconds = HURRIED_STAY_SECONDS if hurried else STAY_SECONDS
+        self.channels = CHANNELS
         self.urls = [f"ws://{host}:{port}/acc" for host, port in addresses]
         self.targets = [Target("127.0.0.1", 0, http_port=port, key=KEY) for port in http_ports]
         self.rate = 1.0
@@ -233,14 +227,13 @@ class ChannelClients:
     def resubscriptions(self) -> int:
         return sum(each.resubscriptions for each in self.subscribers)
 
-    def chat(self, seconds: float, rate: float, resubscriptions: int = 0) -> None:
-        """Let the back ends publish until ``seconds`` have passed, or users have subscribed again with a
-        position so often (0: any number)."""
+    def chat(self, seconds: float, rate: float) -> None:
+        """Let the back ends publish until ``seconds`` have passed."""
         self.rate = rate
         for publisher in self.publishers:
             if not publisher.ident:
                 publisher.start()
-        self.loop.until(lambda: 0 < resubscriptions <= self.resubscriptions, seconds)
+        self.loop.until(lambda: False, seconds)
 
     def settle(self, seconds: float) -> bool:
         """Let everything come to rest. Return whether it did within ``seconds``."""

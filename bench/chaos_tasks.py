@@ -17,7 +17,6 @@ from bench.chat_dialects import CmdDialect, Dialect, Entry, Outgoing, ProtobufDi
 from bench.connections import Target
 from bench.generator import Generator
 from bench.history import History
-from bench.latency import Latency
 from bench.loop import Json
 
 CMD_APP: Final = 105
@@ -29,7 +28,6 @@ CONFIG: Final = f"""\
   "{CMD_APP}": {{{{same_as: {chaos_loads.EVENT_APP}}}}}
 """
 """Of a node; ``{{}}`` is the webhook."""
-DIALECTS: Final = {"both": ["cmd", "protobuf"], "cmd": ["cmd"], "protobuf": ["protobuf"]}
 MEET_SECONDS: Final = 300.0
 SETTLE_SECONDS: Final = 60.0
 AUDIT_SECONDS: Final = 300.0
@@ -44,15 +42,14 @@ QUIET_SECONDS = 3.0
 """A node without news checks each second for missed entries. After this time nothing more can arrive."""
 RACES = 8
 """So often all devices of each user log in at once, when nothing is broken any more."""
-STEP_US = 1000
 READERS_AT_ONCE = 8
 """Number of clients that read everything again at the same time, at the end."""
 
 
 class ChatClients(Clients):
-    """The clients of one run. ``dialects``: those that they speak, in turn. ``history``: a file for what they
-    do and see, also for what is done besides the chat at nodes with ``http_ports``. ``locks`` and ``pace``:
-    see :class:`Rivals`.
+    """The clients of one run, half of them of the protobuf dialect. ``history``: a file for what they do and
+    see, also for what is done besides the chat at nodes with ``http_ports``. ``locks`` and ``pace``: see
+    :class:`Rivals`.
     """
 
     def __init__(
@@ -62,7 +59,6 @@ class ChatClients(Clients):
         clients: int,
         seed: int,
         history: str,
-        dialects: Sequence[str] = ("cmd", "protobuf"),
         http_ports: Sequence[int] = (),
         locks: bool = False,
         pace: float = 1.0,
@@ -74,14 +70,12 @@ class ChatClients(Clients):
         self.askers: Askers | None = None
         self.chance = random.Random(seed)
         self.accounts: list[tuple[int, str]] = generator.state["accounts"]
-        self.latency = Latency(STEP_US)
-        self.clients = [self._client(index, dialects[index % len(dialects)]) for index in range(clients)]
+        self.clients = [self._client(index) for index in range(clients)]
         self.groups: list[tuple[int, list[int]]] = []
         self.conversations: dict[str, list[int]] = {}
         """Conversation → the numbers of its clients."""
         self.sent = self.acked = 0
         self.longest_silence = self._acked_at = 0.0
-        self._sent_at: dict[int, int] = {}
         members = min(GROUP_MEMBERS, clients)
         for _ in range(-(-clients // members)):
             chosen = self.chance.sample(range(clients), members)
@@ -95,11 +89,11 @@ class ChatClients(Clients):
             self.rivals = Rivals(self, self.history, seed, locks, pace)
             self.askers = Askers(self.history, targets, seed, pace, locks)
 
-    def _client(self, index: int, dialect_name: str) -> Client:
+    def _client(self, index: int) -> Client:
         account, token = self.accounts[index]
         first_half = index % 4 < 2
         dialect: Dialect = CmdDialect(CMD_APP, account, token, first_half)
-        if dialect_name == "protobuf":  # every second one behaves like a client of GoChat
+        if index % 2:  # every second one of these behaves like a client of GoChat
             dialect = ProtobufDialect(account, token, first_half, first_half and index % 8 < 4)
         name = f"client {index + 1}"
         client = Client(self, index, dialect, name, self._note_ack, partial(self.history.shown, name))
@@ -111,7 +105,6 @@ class ChatClients(Clients):
         self.history.acknowledged(entry._replace(mark=message.mark))
         self.acked += 1
         self._acked_at = time.monotonic()
-        self.latency.add((time.monotonic_ns() - self._sent_at.pop(message.mark)) // 1000)
 
     def turn(self, clients: Iterable[Client], seconds: float) -> float:
         rivals = self.rivals
@@ -149,7 +142,6 @@ class ChatClients(Clients):
             where = f"clients {members[0] + 1} and {members[1] + 1}"
         self.history.sent(client.reader.name, mark, where)
         self.conversations.setdefault(where, members)
-        self._sent_at[mark] = time.monotonic_ns()
         client.send(Outgoing(mark, receiver, to_group, text))
 
     def calm(self) -> bool:
@@ -191,7 +183,6 @@ class ChatClients(Clients):
             "silence_seconds": self.longest_silence,
             **{name: counts[name] for name in ("not_stored", "recovered", "resends", "lost_connections")},
             "logins": counts["connections"],
-            **self.latency.figures("ack_", maximum=False),
         }
 
     def _read_anew(self, seconds: float) -> None:

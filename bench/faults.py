@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from bench.chaos_loads import EventReceiver
-from bench.chaos_tasks import DIALECTS
 from bench.context import parameter, text_parameter
 from bench.loop import BenchError
 from bench.power import Cuts, Disk, Remains, cut_all, read_server, read_sqlite, recorder
@@ -379,19 +378,11 @@ class ChaosOptions:
         most=1_000_000,
     )
     database: str = text_parameter("sqlite", "sqlite, postgresql, mysql; or a URL, which is not broken.")
-    dialect: str = text_parameter("both", "What the clients speak.", DIALECTS)
     faults: str = text_parameter("", f"Only these, separated by commas: {', '.join(FAULTS)} [default: all].")
     longest: float = parameter(15.0, "Longest a fault lasts, in seconds.", least=0, most=300)
     rest: float = parameter(4.0, "Longest pause between two faults, in seconds.", least=0, most=300)
     seed: int = parameter(0, "The same number, the same faults; 0: any.", least=0, most=2**31)
     channels: bool = parameter(False, "Publish to channels with history, in place of stored messages.")
-    resubscriptions: int = parameter(
-        0,
-        "With --channels: no faults, only channels that recover; subscribers subscribe again so often, "
-        "within --minutes, at other nodes than the one where back ends publish.",
-        least=0,
-        most=10_000_000,
-    )
     alone: bool = parameter(False, "One node without a Redis.")
     webhook: bool = parameter(False, "Judge the events of a webhook, too, and break its receiver.")
     notifications: bool = parameter(False, "Judge the notifications of absent users, too.")

@@ -212,13 +212,15 @@ def test_a_publication_that_subscribers_miss_or_see_twice_is_found(
     loop: Loop, start_server: StartServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Subscribers that subscribe again all the time; then one of them has less, or more."""
-    monkeypatch.setattr(chaos_channels, "CHECK_SECONDS", 0)  # nothing breaks, nothing comes late
+    for name, value in {"CHECK_SECONDS": 0, "STAY_SECONDS": 0.05, "CHANNELS": ("live:1", "stored:1")}.items():
+        monkeypatch.setattr(chaos_channels, name, value)  # nothing breaks, nothing comes late
     server = start_server(config=yaml.safe_load(chaos_channels.CONFIG.format()))
     one, file = Generator(loop), tmp_path / "history.jsonl"
     facts = {"addresses": [["127.0.0.1", server.ws.port]], "http_ports": [server.http.port]}
-    facts |= {"history": str(file), "clients": 3, "seed": 1, "hurried": True}
+    facts |= {"history": str(file), "clients": 3, "seed": 1}
     chaos_tasks.meet(one, "channels", **facts)
-    chaos_tasks.chat(one, 60, rate=200, resubscriptions=20)
+    while one.state["clients"].resubscriptions < 20:
+        chaos_tasks.chat(one, 0.5, rate=200)
     assert chaos_tasks.settle(one, 60)["calm"]
 
     def broken() -> tuple[set[str], dict[str, Any]]:
