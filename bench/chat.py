@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.chaos_client import LIVE, Client, Clients, create_group, register
 from bench.chat_dialects import CmdDialect, Dialect, ProtobufDialect
@@ -162,8 +162,7 @@ class ChatTally:
 NAME = "imserver.db"
 
 
-@dataclass(frozen=True)
-class StoredRows:
+class StoredRows(NamedTuple):
     """Messages in the log, bytes of the database, and missing positions in the conversations."""
 
     rows: int
@@ -173,19 +172,20 @@ class StoredRows:
 
 def look(folder: str) -> StoredRows | None:
     """Count the stored messages in the data folder ``folder``; None if there is no such file."""
-    path = Path(folder) / NAME if folder else None
+    path = Path(folder, NAME) if folder else None
     if path is None or not path.exists():
         return None
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as database:
-        (pages,) = database.execute("PRAGMA page_count").fetchone()
-        (page_bytes,) = database.execute("PRAGMA page_size").fetchone()
+        (size,) = database.execute(
+            "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+        ).fetchone()
         (rows,) = database.execute("SELECT count(*) FROM message").fetchone()
         (holes,) = database.execute(
             "SELECT coalesce(sum(last - first + 1 - found + doubles), 0) FROM (SELECT min(seq) AS first,"
             " max(seq) AS last, count(DISTINCT seq) AS found, count(*) - count(DISTINCT seq) AS doubles"
             " FROM message GROUP BY log, conversation)"
         ).fetchone()
-    return StoredRows(rows, pages * page_bytes, holes)
+    return StoredRows(rows, size, holes)
 
 
 PADDING = b"." * 10

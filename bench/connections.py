@@ -139,7 +139,6 @@ class ConnectionSet:
         self.by_fd: dict[int, Connection] = {}
         self.lost = 0
         self.pings = 0
-        self.closes: dict[str, int] = {}
         self.buffer = bytearray(BUFFER_BYTES)
         self.view = memoryview(self.buffer)
         self.take: Callable[[Connection, int], object] = self.payloads
@@ -287,11 +286,11 @@ class ConnectionSet:
             size = conn.sock.recv_into(self.view[rest:] if rest else self.view)
         except BlockingIOError:
             return
-        except OSError as error:
-            self.lose(conn, error_name(error))
+        except OSError:
+            self.lose(conn)
             return
         if not size:
-            self.lose(conn, "end of stream")
+            self.lose(conn)
             return
         if rest:
             self.buffer[:rest] = conn.rest
@@ -300,11 +299,11 @@ class ConnectionSet:
     def send(self, conn: Connection, frame: bytes) -> None:
         try:
             conn.sock.send(frame)
-        except OSError as error:
-            self.lose(conn, error_name(error))
+        except OSError:
+            self.lose(conn)
 
     def payloads(self, conn: Connection, end: int) -> list[bytes]:
-        """Return what text and binary frames contain; answer pings, record closes: the ``take`` of an idle
+        """Return what text and binary frames contain; answer pings, count closes: the ``take`` of an idle
         connection."""
         data, found = bytes(self.view[:end]), []
         frames, used = scan(data, end)
@@ -329,18 +328,17 @@ class ConnectionSet:
         self.take = self.payloads
 
     def control(self, conn: Connection, opcode: int, payload: bytes) -> None:
-        """Answer a ping, or record the code of a close."""
+        """Answer a ping, or count a close."""
         if opcode == PING:
             self.pings += 1
             conn.sock.send(client_frame(payload, PONG))
         elif opcode == CLOSE:
-            self.lose(conn, f"close {int.from_bytes(payload[:2], 'big')}")
+            self.lose(conn)
 
-    def lose(self, conn: Connection, reason: str) -> None:
+    def lose(self, conn: Connection) -> None:
         """Record that the server ended a connection, which is an error unless the client is closing it."""
         if conn.fd in self.by_fd:
             if conn.phase == OPEN:
-                self.closes[reason] = self.closes.get(reason, 0) + 1
                 self.lost += 1
             self.drop(conn, reset=conn.phase == LEAVING)
 
@@ -369,7 +367,7 @@ class ConnectionSet:
         return False
 
     def facts(self) -> Json:
-        return {"connections": len(self.by_fd), "lost": self.lost, "closes": self.closes}
+        return {"connections": len(self.by_fd), "lost": self.lost}
 
 
 KEY = "a-secret-of-32-bytes-or-more-for-measuring-only"

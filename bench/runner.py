@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from bench import abuse, channels, chaos, chat, cluster, million, notify, push, streams
+from bench import abuse, chaos, chat, cluster, million, notify, push, streams
 from bench.abuse import AbuseOptions
-from bench.channels import ChannelsOptions
 from bench.cluster import ClusterOptions
 from bench.connections import Target
 from bench.context import Cores, RunContext
@@ -30,7 +29,7 @@ from bench.notify import NotifyOptions
 from bench.proc import machine
 from bench.report import show_phase
 from bench.servers import SERVER_TREE, SOURCE, NodeProcess, RedisProcess, WorkerPool
-from bench.session_scenarios import HandshakeOptions, IdleOptions, handshake, idle
+from bench.session_scenarios import ChannelsOptions, HandshakeOptions, IdleOptions, channels, handshake, idle
 
 
 class Bar(NamedTuple):
@@ -163,7 +162,7 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario("publish", "Messages over publisher connections.", push.PublishOptions, push.push),
         Scenario("chat", "Stored messages in a group, or in pairs.", chat.ChatOptions, chat.run),
         Scenario("notify", "Notifications of absent users.", NotifyOptions, notify.run, "imserver serve"),
-        Scenario("channels", "Subscriptions to channels.", ChannelsOptions, channels.run, needs_pids=True),
+        Scenario("channels", "Subscriptions to channels.", ChannelsOptions, channels, needs_pids=True),
         Scenario("streams", "Messages in pieces, at a fixed rate.", streams.StreamsOptions, streams.run),
         Scenario("handshake", "The opening of connections.", HandshakeOptions, handshake),
         Scenario("cluster", "Pushes across nodes; needs a Redis.", ClusterOptions, cluster.run, NODES),

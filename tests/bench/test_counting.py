@@ -42,7 +42,7 @@ class FakeConnections(ConnectionSet):
 
     def __init__(self, conns: int) -> None:
         self.by_fd = {number: Connection(FakeSocket(number), number) for number in range(conns)}  # type: ignore[arg-type]
-        self.lost, self.pings, self.closes = 0, 0, {}
+        self.lost = self.pings = 0
         self.buffer = bytearray(BUFFER_BYTES)
         self.view = memoryview(self.buffer)
 
