@@ -25,7 +25,6 @@ from bench.latency import STAMP_DIGITS, STAMP_WRAP, Latency, stamp_us
 from bench.loop import BenchError, Json
 from bench.protobuf import CT_ACK, CT_MESSAGE, message_frame, outputs
 from bench.push import LAST_FRAMES_SECONDS, MOST_MESSAGES, NUMBER_DIGITS, Messages, Receipts, Sending, new_tag
-from bench.servers import Worker
 from imserver.dialects.protobuf import chat_pb2 as pb
 
 UP = 1  # a kind of acknowledgements
@@ -383,11 +382,10 @@ def run(context: RunContext, options: ChatOptions) -> Figures:
     if options.sync or options.storm:
         members, missed = (1, options.sync) if options.sync else (options.members, options.storm)
         return measure_sync(context, ends, options.dialect, members, missed, options.seconds)
-    return measure(context, *enter(context, options, ends), options)
+    return measure(context, ends, options)
 
 
-def enter(context: RunContext, options: ChatOptions, ends: list[Target]) -> tuple[Worker, int]:
-    """Make accounts, and log them in; return their process, and their group (0: they chat in pairs)."""
+def measure(context: RunContext, ends: list[Target], options: ChatOptions) -> Figures:
     online = options.members - options.members % 2 if options.single else options.members
     (worker,) = context.start_workers(1)
     context.ask([worker], register, count=options.members, seconds=options.members)
@@ -397,10 +395,6 @@ def enter(context: RunContext, options: ChatOptions, ends: list[Target]) -> tupl
     for end, first, share in shares(ends, online):
         context.open([worker], share, first=first, dialect="protobuf", end=end)
     context.ask([worker], settle, quiet_seconds=SETTLE_SECONDS)
-    return worker, group
-
-
-def measure(context: RunContext, worker: Worker, group: int, options: ChatOptions) -> Figures:
     folder = "" if options.database else context.folder
     before = look(folder)
     with context.measured() as span:

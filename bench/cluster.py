@@ -16,7 +16,7 @@ from bench.generator import close_connections
 from bench.loop import BenchError
 from bench.push import WINDOW, FanoutOptions, PushOptions, Sending, measure, measure_warm, subscribe_all
 from bench.servers import NodeProcess, RedisProcess, Worker, WorkerPool, redis_facts
-from bench.session_scenarios import ping
+from bench.session_scenarios import beat
 
 WARM_UP_SECONDS = 0.5
 PACE = 20.0
@@ -159,10 +159,10 @@ def count_in_redis(run: ClusterRun) -> Figures:
             workers.append(run.open(share, end, first))
         return options.logins
 
-    def beat() -> float:
-        answers = run.context.ask(workers, ping, command="heartbeat", seconds=options.seconds)
-        figures["errors"] = sum(answer["wrong"] + answer["unanswered"] for answer in answers)
-        return float(sum(answer["round_trips"] for answer in answers))
+    def beat_all() -> float:
+        answers = run.context.ask(workers, beat, seconds=options.seconds)
+        figures["errors"] = sum(answer["unanswered"] for answer in answers)
+        return float(sum(answer["answered"] for answer in answers))
 
     def push_there() -> float:
         found = measure(run.context, workers[-1], run.pushes(rate=options.rate), options.seconds)
@@ -170,7 +170,7 @@ def count_in_redis(run: ClusterRun) -> Figures:
         return found["messages"] or 0
 
     counted("login", log_in)
-    counted("heartbeat", beat)
+    counted("heartbeat", beat_all)
     counted("push", push_there)
     run.context.ask(workers, close_connections)
     return figures

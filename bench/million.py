@@ -25,7 +25,7 @@ from bench.loop import BATCH, BenchError, Json
 from bench.push import LAST_FRAMES_SECONDS, SENDER, Messages, Sending, Tally, new_tag
 from bench.report import show_phase
 from bench.servers import NodeProcess, RedisProcess, Task, Worker, redis_facts
-from bench.session_scenarios import count_users, ping
+from bench.session_scenarios import beat, count_users
 
 #: Files of a process that are no connections: logs, listeners, Redis, three for each other node.
 SPARE_FILES = 2_100
@@ -264,10 +264,10 @@ class MillionRun:
     def beat(self) -> None:
         """Let all users send a heartbeat: the last traffic before the rest."""
         with self.context.measured() as span:
-            answers = self.work(ping, repeat({"command": "heartbeat", "seconds": 0.0}))
+            answers = self.work(beat)
         self.figures |= {
             "beat_seconds": span.seconds,
-            "beat_cpu_us": span.cost(sum(answer["round_trips"] for answer in answers))["cpu_us"],
+            "beat_cpu_us": span.cost(sum(answer["answered"] for answer in answers))["cpu_us"],
             "beats_unanswered": sum(answer["unanswered"] for answer in answers),
         }
 

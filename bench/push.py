@@ -27,8 +27,7 @@ LIVE_TEXT, STORED_TEXT = b'"msg":"', b'"text":"'
 TEXT_FRAME = FINAL | TEXT
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """Positions of the fields in a frame of this run; learned from the first frame."""
 
     length: int
@@ -120,29 +119,24 @@ class Tally:
         found, used = scan(connections.buffer, end)
         begin = 0
         for opcode, start, stop in found:
-            frame, begin = bytes(connections.view[begin:stop]), stop
-            payload = frame[len(frame) - (stop - start) :]
-            number_at = frame.find(self.tag) + len(self.tag)
+            frame, head_bytes, begin = bytes(connections.view[begin:stop]), start - begin, stop
+            tag_at = frame.find(self.tag)
             if opcode >= CLOSE:
-                connections.control(conn, opcode, payload)
-            elif number_at >= len(self.tag):
-                self._count(conn, frame, len(frame) - len(payload), number_at)
-            else:
+                connections.control(conn, opcode, frame[head_bytes:])
+            elif tag_at < 0:
                 self.others += 1
+            else:
+                mark = LIVE_TEXT if LIVE_TEXT in frame else STORED_TEXT
+                stamp_at, number_at = frame.find(mark) + len(mark), tag_at + len(self.tag)
+                self.received += 1
+                conn.frames += 1
+                self._number(conn, int(frame[number_at : number_at + NUMBER_DIGITS]))
+                conn.digest = crc32(frame, conn.digest)
+                self.last_ns = time.monotonic_ns()
+                self.latency.add((stamp_us() - int(frame[stamp_at : stamp_at + STAMP_DIGITS])) % STAMP_WRAP)
+                if self.layout is None:
+                    self.layout = Layout(len(frame), frame[:head_bytes], tag_at, number_at, stamp_at)
         conn.rest = bytes(connections.view[used:end])
-
-    def _count(self, conn: Connection, frame: bytes, head_bytes: int, number_at: int) -> None:
-        mark = LIVE_TEXT if LIVE_TEXT in frame else STORED_TEXT
-        stamp_at = frame.find(mark) + len(mark)
-        self.received += 1
-        conn.frames += 1
-        self._number(conn, int(frame[number_at : number_at + NUMBER_DIGITS]))
-        conn.digest = crc32(frame, conn.digest)
-        self.last_ns = time.monotonic_ns()
-        if self.layout is None:
-            tag_at = number_at - len(self.tag)
-            self.layout = Layout(len(frame), frame[:head_bytes], tag_at, number_at, stamp_at)
-        self.latency.add((stamp_us() - int(frame[stamp_at : stamp_at + STAMP_DIGITS])) % STAMP_WRAP)
 
     def verdict(self, accepted: set[int]) -> Receipts:
         """Compare the received messages of each receiver with the numbers of the ``accepted`` broadcasts."""
