@@ -140,7 +140,6 @@ def test_each_step_of_a_redirection_is_counted_and_they_end(make: Make, site: Si
         "/two": redirect("page"),
     }
     found = fetching.page("app", "ann", f"http://a.example:{site.port}/one", 1000)
-    assert found is not None
     assert found.title == "a page"
     assert hosts == ["a.example", "other.example", "other.example"]
     with pytest.raises(Unreachable, match="redirections"):
@@ -153,7 +152,6 @@ def test_sizes_and_times_are_bounded(make: Make, site: Site) -> None:
     site.pages["/long"] = html("<title>long</title>" + "x" * 3_000_000)
     fetching = make(by_name)
     found = fetching.page("app", "ann", f"{site.url}/long", 1000)
-    assert found is not None
     assert found.title == "long"
     assert fetching.bytes == 1000
     site.pages["/cup"] = picture(10, 10)
@@ -285,7 +283,6 @@ def test_the_process_reads_pages_and_survives_them(worker: Worker) -> None:
 
     longest = f'<title>{"茶" * 9999}</title><meta name=description content="{"茶" * 9999}">'
     shown = run(longest.encode())
-    assert shown is not None
     assert (len(shown.title), len(shown.description)) == (200, 300)
     assert run(b"\xff\x00", "br") is None
     for piece in (b"<", b"<a b='", b"<![CDATA["):  # some end it by SIGPROF

@@ -64,7 +64,6 @@ def test_a_page_is_fetched_once_in_an_app_and_its_picture_is_ours(server: Server
     one, two = send(ann, bob, f"see {link}#top."), send(bob, ann, f"({link})")
     assert site.requests == []  # nothing is done when it is stored
     shown = preview_of(bob, one)
-    assert shown is not None
     path = shown.pop("picture")
     assert shown == {
         "message": one,
@@ -124,7 +123,6 @@ def test_pages_without_a_preview_are_not_asked_again(server: Server, site: Site)
             assert preview_of(bob, send(ann, bob, f"{site.url}/{path}")) is None
     assert site.requests == ["/missing", "/text", "/untitled"]
     shown = preview_of(bob, send(ann, bob, f"{site.url}/there"))
-    assert shown is not None
     assert (shown["title"], shown["url"]) == ("Tea & cake", f"{site.url}/there")
     site.drip_seconds, site.pages["/slow"] = 0.05, html(PAGE)
     assert preview_of(bob, send(ann, bob, f"{site.url}/slow")) is None, "it ends with the time"

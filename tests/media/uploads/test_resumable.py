@@ -95,7 +95,6 @@ def test_a_file_arrives_in_parts(parts: ResumableUploads, uploads: Uploads) -> N
     assert refusal(lambda: append(parts, name, 29_999, CONTENT[29_999:])) is HTTP_OFFSET_MISMATCH
     assert refusal(lambda: append(parts, name, 30_000, CONTENT[30_000:] + b"x")) is HTTP_FILE_TOO_LARGE
     row = append(parts, name, 30_000, CONTENT[30_000:])
-    assert row is not None
     assert (row.id, row.bytes, row.sha256) == (name, len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
     assert uploads.find(name) == row
     with parts.opened("101", "ann", name) as part:

@@ -65,7 +65,6 @@ class Client:
 
     def acknowledge(self) -> None:
         """What it has, some of it, or more than it can have."""
-        assert self.message_client is not None
         self.message_client.send_payload(
             "ack", {"id": max(1, self._chance.choice([self._cursor, self._cursor - 3, 10**6]))}
         )

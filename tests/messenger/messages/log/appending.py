@@ -20,7 +20,7 @@ from imserver.gateway.config.settings import StorageSettings  # noqa: E402
 from imserver.gateway.errors import StorageUnavailable  # noqa: E402
 from imserver.gateway.storage.statements import MysqlStatements, PostgresqlStatements, SqliteStatements  # noqa: E402
 from imserver.gateway.storage.store import Store  # noqa: E402
-from imserver.messenger.messages.log.contract import Appended, Draft  # noqa: E402
+from imserver.messenger.messages.log.contract import Draft  # noqa: E402
 from imserver.messenger.messages.log.message_log import MessageLog  # noqa: E402
 from imserver.messenger.messages.log.transaction import AppTransaction  # noqa: E402
 
@@ -76,7 +76,6 @@ def main() -> None:
                     gevent.sleep(0.05)
                 else:
                     break
-            assert isinstance(outcome, Appended)
             say("told", name, outcome.entry.id)
 
     for sender in range(SENDERS):

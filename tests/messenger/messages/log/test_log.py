@@ -44,7 +44,6 @@ def stored(log: MessageLog, *drafts: Draft, app: str = APP) -> list[Entry]:
     """The entries of drafts that are all stored, for the first time."""
     entries = []
     for outcome in log.writer.append(app, drafts):
-        assert isinstance(outcome, Appended)
         assert not outcome.repeated
         entries.append(outcome.entry)
     return entries
@@ -137,10 +136,7 @@ def test_apps_have_logs_of_their_own(log: MessageLog) -> None:
 )
 def test_a_draft_that_cannot_be_stored_costs_the_others_nothing(log: MessageLog, draft: Draft) -> None:
     first, wrong, last = log.writer.append(APP, [say("a", "b"), draft, say("a", "b")])
-    assert isinstance(wrong, Rejected)
     assert wrong.reason == "invalid"
-    assert isinstance(first, Appended)
-    assert isinstance(last, Appended)
     assert (first.entry.id, last.entry.id) == (1, 2)
 
 
@@ -168,7 +164,6 @@ def test_whoever_delivers_learns_of_each_transaction_in_order_and_first(log: Mes
 
     def send(number: int) -> None:
         (outcome,) = log.writer.append(APP, [say(str(number), "b")])
-        assert isinstance(outcome, Appended)
         heard.append(any(first <= outcome.entry.id <= last for _, first, last, _ in received))
 
     gevent.joinall([gevent.spawn(send, number) for number in range(200)], timeout=60)
@@ -197,7 +192,6 @@ def test_a_listener_that_fails_costs_nobody_the_answer(
 def test_whom_a_user_knows_by_groups_and_by_what_they_have_written(log: MessageLog) -> None:
     others = ["bob", "dan", "eve", "fay", "gus"]
     group = log.groups.create(APP, "ann", "tea", ["bob", "gus"])
-    assert isinstance(group, Change)
     log.groups.leave(APP, group.conversation, ["gus"], "ann")
     stored(log, say("ann", "cid"), say("dan", "ann"), say("ann", "eve"), say("ann", "eve"), say("eve", "cid"))
     stored(log, say("ann", "bob"), say("ann", "gus"), say("fay", "ann"), say("ann", "fay"))
@@ -254,7 +248,6 @@ def test_who_is_muted_is_silent_for_that_long(log: MessageLog) -> None:
     entries = [each.entry for each in changed if isinstance(each, Change) and each.entry]
     assert [json.loads(entry.meta)["change"] for entry in entries] == ["mute", "member"]
     found = log.conversations.member(APP, at, "b")
-    assert found is not None
     assert found.role == "admin"
     assert log.groups.set_member(APP, at, "x", role="admin") == Rejected("not_member")
     assert log.groups.set_member(APP, at, "b", role="king").reason == "invalid"  # type: ignore[union-attr]
@@ -384,8 +377,6 @@ def test_a_group_is_opened_and_closed_by_an_entry_each(log: MessageLog) -> None:
     at = group_of(log, "ann")
     for is_open in (True, False):
         change = log.groups.set_open(APP, at, is_open, "ann")
-        assert isinstance(change, Change)
-        assert change.entry is not None
         change_of = (change.entry.kind, json.loads(change.entry.meta))
         assert change_of == ("group", {"change": "open", "open": is_open})
         (found,) = log.conversations.find(APP, [at])
@@ -409,7 +400,6 @@ def test_a_first_message_is_stored_for_accounts_only(url: str, open_store: OpenS
     for nobody in (str(int(ann) + 1), "ann.lee", "0" + ann, "9" * 30):
         assert send(say("shop", ann), say(ann, nobody))[1] == Rejected(RejectReason.UNKNOWN_ACCOUNT)
     (again,) = send(say(ann, "shop"))
-    assert isinstance(again, Appended)
     assert again.entry.conversation == before.entry.conversation
     assert isinstance(send(say("a", "b"))[0], Appended), "it is not the first"
     first, refused = send(say("c", "nobody"), say(ann, "nobody"))

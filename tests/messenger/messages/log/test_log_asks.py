@@ -53,7 +53,6 @@ def state(log: MessageLog, reader: str, id: int) -> Ask:
     for page in pages:
         assert [ask_in(one.meta) for one in page if one.id == id] == [seen]
     found = log.asks.get(APP, reader, id)
-    assert found is not None
     assert found.ask == seen
     return seen
 
@@ -239,7 +238,6 @@ def test_a_question_in_a_thread_and_expired_entries_that_take_their_deadlines_al
     id = stored(log, Draft(sender="a", body=b"tea?", conversation=group, thread=root, meta=meta_of()))[0].id
     answered(log.asks.answer(APP, "b", id, value="yes"))
     replies = log.threads.replies(APP, "b", root, 0, 10)
-    assert replies is not None
     assert [(one.id, ask_in(one.meta).state) for one in replies[0]] == [(id, "answered")]  # type: ignore[union-attr]
     log.expire(APP, more_than=1)
     assert log.asks.due() == ([], None)
@@ -264,7 +262,6 @@ def test_a_page_of_a_channel_has_what_fits_and_who_says_something_there_is_no_me
         assert (found.entries, found.more) == (entries, True)
     assert log.entries.channel_page("other", "big", None, 9) == PublicationPage([], False, 0, LogExtent(0, 0))
     room = log.conversations.get(APP, first.conversation)
-    assert room is not None
     assert (room.kind, room.name, room.members, room.last_id) == ("room", "big", (), 6)
     assert log.conversations.memberships(APP, "ann") == []
     search = Search("x" * 9, first.conversation, 0, 10)

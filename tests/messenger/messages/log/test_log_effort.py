@@ -40,7 +40,6 @@ def steps(log: MessageLog, drafts: list[Draft]) -> int:
 
 def writing_steps(log: MessageLog, write: Callable[[], Any], each: int) -> int:
     """How many times so many steps something takes that is written."""
-    assert log.writer.connection is not None
     driver = log.writer.connection.sql
     assert isinstance(driver, SqliteStatements)
     taken = 0

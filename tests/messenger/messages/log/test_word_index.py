@@ -10,7 +10,7 @@ from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.storage.statements import Row
 from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.commands import Search, SearchFilter
-from imserver.messenger.messages.log.contract import Change, Commit, Draft, Entry
+from imserver.messenger.messages.log.contract import Commit, Draft, Entry
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.log.word_content import MOST_ROW_BYTES
 from imserver.messenger.messages.log.word_index import LEASE_SECONDS
@@ -57,7 +57,6 @@ def indexed(store: Store, word: str) -> bool:
 
 def test_words_are_found_in_the_index_and_behind_it(log: MessageLog) -> None:
     change = log.groups.create(APP, "ann", "tea", ["bob"])
-    assert isinstance(change, Change)
     group = change.conversation
     stored(log, say("ann", group, "the red kettle"), say("ann", "x", "a red kettle of others"))
     stored(log, say("bob", group, '{"name":"Kettle, red.pdf"}', type="file"), say("ann", "bob", "红色的茶壶"))
