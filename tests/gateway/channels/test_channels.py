@@ -134,20 +134,20 @@ def test_a_client_that_comes_back_receives_what_it_missed_or_learns_that_it_cann
 
 
 def test_users_are_counted_exactly_until_a_channel_is_too_large(harness: Harness) -> None:
-    assert harness.channels.members.count_users(MULTI, "plain:1", 5) == (0, 0)
-    connections = [subscriber(harness, user, "plain:1")[0] for user in ("ann", "bob", "eve")]
+    count, channel = partial(harness.channels.members.count_users, MULTI), "plain:1"
+    assert count(channel, 5) == (0, 0)
+    connections = [subscriber(harness, user, channel)[0] for user in ("ann", "bob", "eve")]
     nameless, _ = harness.connect()
     assert harness.sessions.begin_without_user(nameless, MULTI, ALLOWED) == 200
     connections.insert(1, nameless)
-    subscribe(harness, nameless, "plain:1")
-    for count, users in ((4, 4), (3, 3)):
-        assert harness.channels.members.count_users(MULTI, "plain:1", 5) == (count, users)
-        harness.channels.subscriptions.unsubscribe(connections[count - 1], "plain:1")
-    subscribe(harness, connections[2], "plain:1")
-    assert harness.channels.members.count_users(MULTI, "plain:1", 5) == (3, 3)
+    subscribe(harness, nameless, channel)
+    for number in (4, 3):
+        assert count(channel, 5) == (number, number)
+        harness.channels.subscriptions.unsubscribe(connections[number - 1], channel)
+    subscribe(harness, connections[2], channel)
+    assert count(channel, 5) == (3, 3)
     assert harness.sessions.login(nameless, Login(MULTI, "ann"), again=True) == 200
-    assert harness.channels.members.count_users(MULTI, "plain:1", 5) == (3, 2)
-    assert harness.channels.members.count_users(MULTI, "plain:1", 2) == (3, 3)
+    assert [count(channel, most) for most in (5, 2)] == [(3, 2), (3, 3)]
 
 
 def test_others_are_served_while_many_are_listed(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,8 +309,8 @@ def test_a_client_that_the_back_end_subscribes_has_a_position_and_misses_nothing
     connection.dialect_state = Recovering()
     publish(a, "before")
     history.holding = True
-    positions: list[tuple[Position | None, list[str]]] = []
-    a.connections.report_to(lambda *what: positions.append((what[4], received_texts(client))))
+    heard: list[tuple[int, list[str]]] = []
+    a.connections.report_to(lambda *what: heard.append((what[4].offset, received_texts(client))))
     joining = gevent.spawn(a.connections.join, MULTI, a.connections.id_of(connection), NEWS)
     until(lambda: history.reads)
     history.holding = False
@@ -318,8 +318,7 @@ def test_a_client_that_the_back_end_subscribes_has_a_position_and_misses_nothing
     history.reads[0].set()
     assert joining.get() == Joined.JOINED
     publish(a, "after")
-    ((position, received_before),) = positions
-    assert (position.offset, received_before) == (1, [])
+    assert heard == [(1, [])]
     assert texts(client) == [["during", "after"]]
 
 
@@ -354,18 +353,31 @@ def play(nodes: Several, steps: str) -> None:
     client that can begin again; ``at bob 3``: its position; ``bob = one two``: it has received them;
     ``ended ann``: ann has to begin again; ``hold`` and ``release`` what a sends; ``stop`` the pages of the
     history until they ``go``; ``refused ann``: the history was ``away``. Nobody receives anything else."""
-    history, ended, spawned = nodes.book.history, endings(nodes[3]), dict[str, gevent.Greenlet]()
+    a, b, c = nodes.nodes.values()
+    history, ended, rpc = nodes.book.history, endings(c), a.rpc
     people: dict[str, tuple[Connection, Client]] = {}
+    spawned: dict[str, gevent.Greenlet] = {}
     expected: dict[str, list[str]] = {}
     expelled: list[tuple[Connection, int]] = []
+    simple: dict[str, Callable[[], object]] = {
+        "hold": lambda: setattr(rpc, "holding", True),
+        "release": rpc.release,
+        "stop": lambda: setattr(history, "holding", True),
+        "read": lambda: until(lambda: len(history.reads) == 1),
+        "forget": lambda: history.forget(MULTI),
+        "away": lambda: setattr(history, "away", True),
+        "back": lambda: setattr(history, "away", False),
+        "check": c.channels.subscriptions.check_positions,
+        "remove": lambda: b.channels.histories.remove(MULTI, NEWS),
+        "filled": lambda: until(lambda: not c.hub.apps[MULTI].channels[NEWS].position.filling),
+    }
     for step in steps.split("; "):
         what, *words = step.split()
         if what in ("a", "b"):
             left_out = tuple(word[1:] for word in words if word[0] == "-")
+            publish_event = (a if what == "a" else b).channels.publishing.publish_event
             for word in words[: len(words) - len(left_out)]:
-                nodes["ab".index(what) + 1].channels.publishing.publish_event(
-                    MULTI, NEWS, event(word), except_users=left_out
-                )
+                publish_event(MULTI, NEWS, event(word), except_users=left_out)
         elif what[1:2] in ("+", "*"):
             node, reads = nodes["abc".index(what[0]) + 1], len(history.reads)
             connection, _ = people[what[2:]] = node.login(MULTI, what[2:])
@@ -384,33 +396,16 @@ def play(nodes: Several, steps: str) -> None:
         elif what == "refused":
             with pytest.raises(ChannelRefused):
                 spawned[words[0]].get()
-        elif what == "hold":
-            nodes[1].rpc.holding = True
-        elif what == "release":
-            nodes[1].rpc.release()
-        elif what == "stop":
-            history.holding = True
-        elif what == "read":
-            until(lambda: len(history.reads) == 1)
         elif what == "go":
             history.holding = False
             history.reads[int(*words or "0")].set()
             turn()
-        elif what == "forget":
-            history.forget(MULTI)
-        elif what in ("away", "back"):
-            history.away = what == "away"
-        elif what == "check":
-            nodes[3].channels.subscriptions.check_positions()
-        elif what == "remove":
-            nodes[2].channels.histories.remove(MULTI, NEWS)
         elif what == "size":
             few = ChannelSettings(history_size=int(words[0]), history_seconds=60)
-            for node in nodes.nodes.values():
+            for node in (a, b, c):
                 node.channel_settings = {"*": few}
         else:
-            assert what == "filled"
-            until(lambda: not nodes[3].hub.apps[MULTI].channels[NEWS].position.filling)  # type: ignore[union-attr]
+            simple[what]()
     for name, (_, client) in people.items():
         turn()
         client.probe(b"settled")
@@ -534,17 +529,17 @@ def test_a_client_that_wants_all_or_nothing_is_no_member_if_it_cannot_recover(ha
 
 
 def test_of_several_subscriptions_all_or_none_stay(harness: Harness) -> None:
-    publish(harness, "one", "two", channel="a")
-    publish(harness, "one", channel="b")
-    connection, _ = harness.login(MULTI, "ann")
-    found = harness.channels.subscriptions.subscribe_each(connection, {"a": None, "b": None, "plain:1": None})
-    offsets = {channel: each.position and each.position.offset for channel, each in found.items()}
+    for channel, messages in (("a", ("one", "two")), ("b", ("one",))):
+        publish(harness, *messages, channel=channel)
+    (connection, _), each = harness.login(MULTI, "ann"), harness.channels.subscriptions.subscribe_each
+    found = each(connection, {"a": None, "b": None, "plain:1": None})
+    offsets = {channel: one.position and one.position.offset for channel, one in found.items()}
     assert offsets == {"a": 2, "b": 1, "plain:1": None}
     subscriber(harness, "bob", "small:2")
     with pytest.raises(ChannelRefused):
-        harness.channels.subscriptions.subscribe_each(connection, {"c": None, "small:2": None})
+        each(connection, {"c": None, "small:2": None})
     assert harness.channels.members.channels_of(connection) == ("a", "b", "plain:1")
-    assert harness.channels.subscriptions.subscribe_each(connection, {}) == {}
+    assert each(connection, {}) == {}
 
 
 STORED = "stored:1"
