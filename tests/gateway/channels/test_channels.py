@@ -360,13 +360,9 @@ def play(nodes: Several, steps: str) -> None:
     expected: dict[str, list[str]] = {}
     expelled: list[tuple[Connection, int]] = []
     simple: dict[str, Callable[[], object]] = {
-        "hold": lambda: setattr(rpc, "holding", True),
         "release": rpc.release,
-        "stop": lambda: setattr(history, "holding", True),
         "read": lambda: until(lambda: len(history.reads) == 1),
         "forget": lambda: history.forget(MULTI),
-        "away": lambda: setattr(history, "away", True),
-        "back": lambda: setattr(history, "away", False),
         "check": c.channels.subscriptions.check_positions,
         "remove": lambda: b.channels.histories.remove(MULTI, NEWS),
         "filled": lambda: until(lambda: not c.hub.apps[MULTI].channels[NEWS].position.filling),
@@ -396,6 +392,10 @@ def play(nodes: Several, steps: str) -> None:
         elif what == "refused":
             with pytest.raises(ChannelRefused):
                 spawned[words[0]].get()
+        elif what in ("hold", "stop"):
+            (rpc if what == "hold" else history).holding = True
+        elif what in ("away", "back"):
+            history.away = what == "away"
         elif what == "go":
             history.holding = False
             history.reads[int(*words or "0")].set()
