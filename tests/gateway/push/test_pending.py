@@ -1,7 +1,7 @@
 """Pushes that are held for absent users: for how long, in which order, within which bounds."""
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import product
+from itertools import count, product
 from typing import Any
 
 import gevent
@@ -187,10 +187,7 @@ def test_no_app_locks_the_others_out_or_takes_all_bytes(users: Users) -> None:
     pending = pending_of(users, pushes=100, size=1_000_000)
 
     def fill(app: str, text: str = "x") -> int:
-        added = 0
-        while pending.add(app, f"u{added}", words(text), 10):
-            added += 1
-        return added
+        return next(n for n in count() if not pending.add(app, f"u{n}", words(text), 10))
 
     assert [fill(app) for app in ("101", "102", "103")] == [75, 18, 5]
     assert pending.count == 98

@@ -86,16 +86,9 @@ def publishing_of(harness: Harness, on_absent: OnAbsent | None = None, room: int
 
 
 def test_targets_of_all_kinds_receive_the_event_in_order(harness: Harness) -> None:
-    targets = [
-        Target(user="ann"),
-        Target(user="nobody"),
-        Target(channel="r"),
-        Target(user="bob"),
-        Target(user="bob", device="phone"),
-        Target(connection="c1"),
-        Target(connection="gone"),
-        Target(all=True),
-    ]
+    users = [Target(user=user) for user in ("ann", "nobody", "bob")]
+    others = [Target(user="bob", device="phone"), *(Target(connection=id) for id in ("c1", "gone"))]
+    targets = [*users[:2], Target(channel="r"), users[2], *others, Target(all=True)]
     outcomes = publishing_of(harness).to_targets("101", targets, HELLO, ("eve",))
     assert outcomes == [SENT, ABSENT, Outcome.PARTLY, SENT, SENT, SENT, ABSENT, SENT]
     assert harness.received == [

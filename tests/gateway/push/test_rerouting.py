@@ -155,8 +155,9 @@ def test_a_follower_is_overtaken_by_pushes_of_the_own_node_too(nodes: Several) -
 
 
 def test_a_push_to_one_of_several_devices_is_overtaken_as_well(nodes: Several) -> None:
-    phone, _ = nodes[1].login(MULTI, "ann", device="phone")
-    pad, _ = nodes[3].login(MULTI, "ann", device="pad")
+    phone, pad = (
+        nodes[epoch].login(MULTI, "ann", device=name)[0] for epoch, name in ((1, "phone"), (3, "pad"))
+    )
     nodes[2].rpc.holding = True
     late = Event("msg", "ann", "late", "")
     assert nodes[2].reach.to_user(MULTI, "ann", late, "phone") == Outcome.SENT
@@ -218,7 +219,7 @@ def test_rerouted_pushes_are_bounded_and_after_an_internal_error_later_ones_go_o
     assert nodes.texts(ann) == [["b"]]
 
 
-APP, C, D = "101", 3, 4
+APP = "101"
 ANN, OWN = "101 ann", "101 zoe"
 AFTER_A_MOVE = (REROUTE_SECONDS / 2, ANN, 2, 0.5), (REROUTE_SECONDS, ANN, 2, 0), (0, ANN, 1, 1)
 
@@ -254,8 +255,7 @@ def test_the_routes_are_bounded_and_those_of_long_ago_leave_first() -> None:
     assert not routes.may_be_elsewhere(APP, "ann")
     for user in ("ann", "bob", *(f"u{number}" for number in range(MAX_ROUTES - 2)), "ann", "cid"):
         routes.wait_seconds(APP, user, 2, own=1)
-    assert routes.may_be_elsewhere(APP, "ann")
-    assert routes.may_be_elsewhere(APP, "bob"), "unknown, as it was forgotten"
+    assert [routes.may_be_elsewhere(APP, user) for user in ("ann", "bob")] == [True] * 2, "bob is unknown"
     assert routes.wait_seconds(APP, "ann", 1) > 0
     assert routes.wait_seconds(APP, "bob", 1) == 0, "forgotten"
 
@@ -266,20 +266,22 @@ def test_the_routes_are_bounded_and_those_of_long_ago_leave_first() -> None:
 def test_delivered_pushes_are_remembered_at_the_next_login_and_for_a_while() -> None:
     clock, users = Clock(), {"ann", "bob"}
     hub = Mock(user_names=lambda _app: sorted(users), is_online=lambda _app, user: user in users)
-    reorder_guard = ReorderGuard(hub, clock)
-    reorder_guard.logged_in(APP, "ann")
-    reorder_guard.reached(APP, "ann", C, 5)
-    clock.now += GUARD_SECONDS * 0.9
-    reorder_guard.logged_in(APP, "ann")
-    clock.now += GUARD_SECONDS * 0.9
-    reorder_guard.logged_in(APP, "bob")
-    assert reorder_guard.is_overtaken(APP, "ann", C, 4)
-    assert not reorder_guard.is_overtaken(APP, "ann", C, 6)
+    guard = ReorderGuard(hub, clock)
+
+    def overtaken(number: int) -> bool:
+        return guard.is_overtaken(APP, "ann", 3, number)
+
+    guard.logged_in(APP, "ann")
+    guard.reached(APP, "ann", 3, 5)
+    for user in ("ann", "bob"):
+        clock.now += GUARD_SECONDS * 0.9
+        guard.logged_in(APP, user)
+    assert [overtaken(4), overtaken(6)] == [True, False]
     clock.now += GUARD_SECONDS + 1
-    assert reorder_guard.is_overtaken(APP, "ann", C, 6), "everything is too late"
+    assert overtaken(6), "everything is too late"
     for user in ("bob", "ann"):
-        reorder_guard.logged_in(APP, user)
-    assert not reorder_guard.is_overtaken(APP, "ann", C, 4), "nothing is remembered"
-    reorder_guard.reached(APP, "ann", C, 5)
+        guard.logged_in(APP, user)
+    assert not overtaken(4), "nothing is remembered"
+    guard.reached(APP, "ann", 3, 5)
     users.clear()
-    assert not reorder_guard.is_overtaken(APP, "ann", C, 4), "nobody is there"
+    assert not overtaken(4), "nobody is there"
