@@ -13,10 +13,9 @@ from typing import Any
 import click
 
 from bench import report, runner
-from bench.cluster import PARTS
 from bench.loop import BenchError, Json
 from bench.proc import machine
-from bench.runner import SCENARIOS, SUITES, Row, ServerChoice, judge, options_of, perform
+from bench.runner import SCENARIOS, SUITES, Row, ServerChoice, judge, perform
 
 Command = Callable[..., Any]
 Option = Callable[[Command], Command]
@@ -45,29 +44,6 @@ SERVER_OPTIONS: tuple[Option, ...] = (
     click.option("--config", default="", help="Configuration file of a server of our own."),
     click.option("--http", type=click.Choice(["front", "wsgi"]), help="HTTP server of a node of our own."),
 )
-#: Options that choose rows of a suite, in place of an option of its scenario.
-CHOICES: dict[str, tuple[str, Option]] = {
-    "cluster": (
-        "part",
-        click.option(
-            "--part",
-            "only",
-            type=click.Choice(list(PARTS)),
-            multiple=True,
-            help="Only this part (repeatable) [default: all].",
-        ),
-    ),
-    "million": (
-        "connections",
-        click.option(
-            "--connections",
-            "only",
-            type=click.IntRange(100, 2_000_000),
-            multiple=True,
-            help="Users to log in (repeatable) [default: 10,000, then 100,000, then 1,000,000].",
-        ),
-    ),
-}
 JSON_OPTION: Option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object instead of tables."
 )
@@ -117,10 +93,9 @@ def finish(found: Json, as_json: bool, show: Callable[[], None], good: bool) -> 
 def add(name: str) -> None:
     """Add the command of a scenario or a suite. Its options are the fields of the scenario's dataclass."""
     scenario = SCENARIOS.get(name)
-    chosen_by, choose = CHOICES.get(name, ("", None))
 
-    def command(as_json: bool, runs: int, only: tuple[Any, ...] = (), **values: Any) -> None:
-        choice, rows = choice_of(values), rows_of(name, only)
+    def command(as_json: bool, runs: int, **values: Any) -> None:
+        choice, rows = choice_of(values), rows_of(name, values)
         try:
             reports = perform(rows, choice, runs, **values)
         except BenchError as error:
@@ -139,9 +114,7 @@ def add(name: str) -> None:
         finish(found, as_json, show, good and all(bar["met"] for bar in bars))
 
     command.__doc__ = scenario.text if scenario else "Measure all that has a bar."
-    own = fields(scenario.options) if scenario else ()
-    options = [choose] if choose else []
-    options += [_option(entry) for entry in own if entry.name != chosen_by]
+    options = [_option(entry) for entry in fields(scenario.options)] if scenario else []
     options += [LOG] if scenario and scenario.servers else SERVER_OPTIONS
     decorated: Command = command
     for each in reversed([*options, MEDIAN, JSON_OPTION]):
@@ -149,14 +122,18 @@ def add(name: str) -> None:
     bench.add_command(click.command(name)(decorated))
 
 
-def rows_of(name: str, only: tuple[Any, ...]) -> tuple[Row, ...]:
-    """The rows that a command performs; ``only`` selects parts or sizes."""
-    suite = SUITES.get(name, (Row("", name),))
-    if not only:
+def rows_of(name: str, values: Json) -> tuple[Row, ...]:
+    """The rows that a command performs: of a suite all, or only those with the ``part`` or the number of
+    ``connections`` in ``values``."""
+    suite, option = (
+        SUITES.get(name, (Row("", name),)),
+        {"cluster": "part", "million": "connections"}.get(name),
+    )
+    if option is None:
         return suite
-    by_choice = {getattr(options_of(row), CHOICES[name][0]): row for row in suite}
-    size = "{0:,} users online", "million --connections {0}"
-    return tuple(by_choice.get(each) or Row(*(text.format(each) for text in size)) for each in only)
+    command = f"{name} --{option} {values[option]}"
+    only = tuple(row for row in suite if row.command == command)
+    return suite if not values.pop(option) else only or (Row("", command),)
 
 
 @bench.command("versus", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

@@ -78,20 +78,6 @@ class Nodes:
         return found
 
 
-@dataclass(frozen=True)
-class ClusterOptions:
-    part: str = text_parameter("", "Which part.")
-    nodes: int = parameter(2, "Nodes of the cluster.", least=2, most=32)
-    users: int = parameter(1000, "Connected users that are pushed to in turn.", most=MOST_IN_PROCESS)
-    logins: int = parameter(5000, "Logins whose Redis operations are counted.", most=MOST_IN_PROCESS)
-    receivers: int = parameter(500, "Receivers of each broadcast or publication.", least=2, most=10_000)
-    rate: float = parameter(500.0, "Pushes a second to users on another node.", most=20_000)
-    bulk: int = parameter(1000, "Messages of a bulk request.", most=10_000)
-    seconds: float = seconds_parameter(3.0, "How long each measurement takes")
-    redis: str = text_parameter("", "The URL of a Redis [default: start one].")
-    redis_server: str = text_parameter("", "The redis-server to start [default: one that is found].")
-
-
 class ClusterRun:
     """The nodes, and the context in which requests go to the first of them. It counts the CPU of all."""
 
@@ -248,6 +234,20 @@ PARTS: dict[str, Callable[[ClusterRun], Figures]] = {
     "channel": lambda run: across(run, FanoutOptions(channel=True).sending),
     "stored": lambda run: across(run, replace(run.pushes(), kind="stored")),
 }
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    part: str = text_parameter("", "Only this part [default: all].", ("", *PARTS))
+    nodes: int = parameter(2, "Nodes of the cluster.", least=2, most=32)
+    users: int = parameter(1000, "Connected users that are pushed to in turn.", most=MOST_IN_PROCESS)
+    logins: int = parameter(5000, "Logins whose Redis operations are counted.", most=MOST_IN_PROCESS)
+    receivers: int = parameter(500, "Receivers of each broadcast or publication.", least=2, most=10_000)
+    rate: float = parameter(500.0, "Pushes a second to users on another node.", most=20_000)
+    bulk: int = parameter(1000, "Messages of a bulk request.", most=10_000)
+    seconds: float = seconds_parameter(3.0, "How long each measurement takes")
+    redis: str = text_parameter("", "The URL of a Redis [default: start one].")
+    redis_server: str = text_parameter("", "The redis-server to start [default: one that is found].")
 
 
 def run(context: RunContext, options: ClusterOptions) -> Figures:

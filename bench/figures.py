@@ -26,7 +26,6 @@ class Figure:
 
 
 _UNITS: Final = {
-    "mb_per_second": ("MB/s", 1),
     "per_second": ("/s", 0),
     "seconds": ("s", 2),
     "ms": ("ms", 2),

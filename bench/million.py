@@ -62,7 +62,9 @@ GOODBYE = client_frame((1000).to_bytes(2, "big"), CLOSE)
 
 @dataclass(frozen=True)
 class MillionOptions:
-    connections: int = parameter(10_000, "Users to log in.", least=100, most=2_000_000)
+    connections: int = parameter(
+        0, "Users to log in [default: 10,000, 100,000, 1,000,000].", least=0, most=2_000_000
+    )
     processes: int = parameter(0, "Server processes; 0: as many as are needed.", least=0, most=500)
     push_seconds: float = seconds_parameter(20.0, "How long to push to random users")
     broadcasts: int = parameter(3, "Broadcasts to everybody.", most=100)
@@ -276,7 +278,6 @@ class MillionRun:
         with self.context.measured() as span:
             time.sleep(self.options.idle_seconds)
         self.figures["idle_cpu_percent"] = span.server_us / 1e4 / span.seconds
-        self.figures["disk_written_mb"] = proc.written_bytes(self.context.pids) / 1e6
         self._look_at_memory()
 
     def push(self) -> None:
@@ -300,14 +301,12 @@ class MillionRun:
         tag = new_tag()
         self.each(count_anew, tag=tag, every=False)
         time.sleep(CALM_SECONDS)
-        sent_bytes = proc.loopback_bytes()
         with self.context.measured() as span:
             look_seconds = min(len(self.users) * PAUSE_SECONDS, LONGEST_LOOK_SECONDS)
             for worker in self.users:
                 worker.ask(expect, seconds=EXPECT_SECONDS, look_seconds=look_seconds)
             answer = self.context.pool.ask(self.caller, push_to_all, tag=tag)
             self.context.gather(self.users)
-        sent_bytes = proc.loopback_bytes() - sent_bytes
         found = self.verdict()
         seconds = max((found["last_ns"] - answer["begin_ns"]) / 1e9, 1e-6)
         return {
@@ -317,7 +316,6 @@ class MillionRun:
             "broadcast_p50_ms": found["latency"].percentile_ms(50),
             "broadcast_answer_ms": answer["answer_ms"],
             "deliveries_per_second": found["received"] / seconds,
-            "network_mb_per_second": sent_bytes / 1e6 / seconds,
             "cpu_us": span.cost(found["received"])["cpu_us"],
         }
 

@@ -104,19 +104,6 @@ class Growth:
         return max(0, quick_rss_bytes((self.pid,)) - self.before) / 1e6
 
 
-def _number(path: str, pattern: str) -> int:
-    """Return the number after ``pattern`` in a file of the kernel; 0 if there is none."""
-    found = re.search(pattern + r"\s*(\d+)", Path(path).read_text(), re.M)
-    return int(found[1]) if found else 0
-
-
-def written_bytes(pids: Sequence[int]) -> int:
-    """Return the bytes that ``pids`` have written to disks since their start; 0 if the kernel does not count
-    them.
-    """
-    return sum(_number(f"/proc/{pid}/io", "^write_bytes:") for pid in pids)
-
-
 def children(pid: int) -> tuple[int, ...]:
     """Return the pids of the child processes of ``pid``."""
     found: list[int] = []
@@ -130,14 +117,10 @@ def children(pid: int) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def loopback_bytes() -> int:
-    """Return the bytes sent on the loopback interface since the start of the machine."""
-    return _number("/proc/net/dev", r"^\s*lo:(?:\s*\d+){8}\s")
-
-
 def available_bytes() -> int:
     """Return the memory that is still available to programs."""
-    return _number("/proc/meminfo", "^MemAvailable:") * 1024
+    found = re.search(r"^MemAvailable:\s*(\d+)", Path("/proc/meminfo").read_text(), re.M)
+    return int(found[1]) * 1024 if found else 0
 
 
 def files_left() -> int:
