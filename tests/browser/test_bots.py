@@ -116,10 +116,8 @@ def test_a_group_has_incoming_webhooks_and_says_what_bots_see(pair: Pair, server
     request = urllib.request.Request(url, b'{"text":"Build 7 is done"}', {"Content-Type": "application/json"})
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
         assert answer.status in (200, 201)
-    chat.run(
-        "const box = document.querySelector('[data-key=bots]');"
-        "box.value = 'all'; box.dispatchEvent(new Event('change'))"
-    )
+    script = "arguments[0].value = 'all'; arguments[0].dispatchEvent(new Event('change'))"
+    chat.run(script, chat.find("[data-key=bots]"))
     eventually(
         lambda: ann.get("groups/show", group=str(group))["bots"] == "all", what="the rule of the group"
     )

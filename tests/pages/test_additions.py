@@ -51,14 +51,14 @@ def test_the_page_of_a_node_without_them_has_nothing_added(start_server: StartSe
     assert data_of(server, "en")["additions"] == []
 
 
-@pytest.mark.parametrize(
-    ("text", "output"),
-    [
-        ('{"on": "on"}', "the key on does not begin with lamp_"),
-        ("{", "words.en.json: "),
-        ("[]", "Expected `object`"),
-    ],
-)
+WRONG = {
+    '{"on": "on"}': "the key on does not begin with lamp_",
+    "{": "words.en.json: ",
+    "[]": "Expected `object`",
+}
+
+
+@pytest.mark.parametrize(("text", "output"), [*WRONG.items()])
 def test_words_that_cannot_be_used_end_the_start(tmp_path: Path, text: str, output: str) -> None:
     (tmp_path / "words.en.json").write_text(text)
     with pytest.raises(ConfigError, match=f"the feature 'lamp': .*{output}"):

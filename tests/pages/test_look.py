@@ -35,11 +35,8 @@ PAIR = r"light-dark\((#\w{6}), (#\w{6})\)"
 
 def test_sheets_that_are_loaded_later_have_no_rules_for_dark_themes() -> None:
     """look.js changes such rules only in the sheets that are there when it runs."""
-    later = [
-        each
-        for each in (STATIC / "messages" / "later").iterdir()
-        if "color-scheme" in each.read_text("utf-8")
-    ]
+    sheets = (STATIC / "messages" / "later").iterdir()
+    later = [each for each in sheets if "color-scheme" in each.read_text("utf-8")]
     assert not later, "use variables of theme.css, or light-dark()"
 
 

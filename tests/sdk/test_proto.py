@@ -91,22 +91,16 @@ def test_lists_are_declared_as_they_are_written() -> None:
     written("SignalMsg", *[data_of(dialect.encode_event(each)) for each in signals])
 
 
-REQUESTS = {
-    1: "Login",
-    5: "SyncInput",
-    6: "Place",
-    7: "Place",
-    9: "Hide",
-    10: "History",
-    11: "Conversations",
-    12: "Receipts",
-    13: "Marks",
-    14: "Search",
-}
+KINDS = (1, 5, 6, 7, 9, 10, 11, 12, 13, 14)
+NAMES = (
+    *("Login", "SyncInput", "Place", "Place", "Hide"),
+    *("History", "Conversations", "Receipts", "Marks", "Search"),
+)
 
 
-@pytest.mark.parametrize(("kind", "name"), [(kind, f"{name}Msg") for kind, name in REQUESTS.items()])
+@pytest.mark.parametrize(("kind", "name"), [*zip(KINDS, NAMES, strict=True)])
 def test_each_field_of_a_request_is_read(kind: int, name: str) -> None:
+    name = f"{name}Msg"
     data = b""
     values: list[object] = []
     for number, (_, declared, way) in MESSAGES[name].items():

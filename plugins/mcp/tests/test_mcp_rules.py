@@ -334,11 +334,8 @@ def test_what_goes_on_for_an_agent_ends_with_its_token(site: Site) -> None:
         for user in (bot, second, third, first):
             site.bob.post("messages/send", to=user.user, text="before")
         heard = sorted(user.user for user in (bot, second, third, first))
-        eventually(
-            lambda: sorted(each["data"]["to"] for each in receiver.events) == heard,
-            what="all of them hear",
-            seconds=20,
-        )
+        receivers = lambda: sorted(each["data"]["to"] for each in receiver.events)  # noqa: E731
+        eventually(lambda: receivers() == heard, what="all of them hear", seconds=20)
         first.post("bots/rotate", bot=bot.user)
         second.post("accounts/password", old_password="correct horse", password="battery staple")
         device = third.get("accounts/devices")["devices"][0]["device"]

@@ -31,15 +31,8 @@ FORMS = {"fcm": "f:{:060d}", "apns": "{:064x}", "hms": "h{:060d}"}
 """Service → tokens of devices by number."""
 SCOPES = {f"https://www.googleapis.com/auth/{name}" for name in ("firebase.messaging", "cloud-platform")}
 GOOGLE_TOKEN_URL = "https://oauth2.googleapis.com/token"
-GOOGLE_STATUS = {
-    400: "INVALID_ARGUMENT",
-    401: "UNAUTHENTICATED",
-    403: "PERMISSION_DENIED",
-    404: "NOT_FOUND",
-    429: "RESOURCE_EXHAUSTED",
-    500: "INTERNAL",
-    503: "UNAVAILABLE",
-}
+GOOGLE_STATUS = {400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED"}
+GOOGLE_STATUS |= {404: "NOT_FOUND", 429: "RESOURCE_EXHAUSTED", 500: "INTERNAL", 503: "UNAVAILABLE"}
 GOOGLE_ITSELF = ("UNAUTHENTICATED", "PERMISSION_DENIED", "NOT_FOUND", "RESOURCE_EXHAUSTED")
 """Errors that come before FCM: they have no code of FCM."""
 
@@ -384,11 +377,8 @@ class Hms(HttpFake):
         super().__init__(context)
 
     def new_token(self, form: dict[str, list[str]]) -> tuple[int, dict[str, Any]]:
-        expected = {
-            "grant_type": "client_credentials",
-            "client_id": self.app_id,
-            "client_secret": self.secret,
-        }
+        expected = {"client_id": self.app_id, "client_secret": self.secret}
+        expected["grant_type"] = "client_credentials"
         if form != {name: [value] for name, value in expected.items()}:
             self.problems.append("the application or its secret is wrong")
             return 400, {"error": 1101, "sub_error": 20001, "error_description": "invalid request"}
