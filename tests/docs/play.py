@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from imserver.gateway.config.settings import DEFAULT_APP
 from tests.docs.markdown import Block, blocks, filled_in
@@ -35,11 +36,9 @@ class Shell:
 
     def __init__(self, folder: Path, *servers: Server, **variables: str) -> None:
         require("curl")
-        (folder / ".curlrc").write_text(
-            'silent\nshow-error\nmax-time = 60\nnoproxy = "*"\n', encoding="utf-8"
-        )
-        self._environment = {**os.environ, "CURL_HOME": str(folder), **variables}
-        self._folder = folder
+        (folder / ".curlrc").write_text('silent\nshow-error\nmax-time = 60\nnoproxy = "*"\n', "utf-8")
+        environment = {**os.environ, "CURL_HOME": str(folder), **variables}
+        self._where: Any = {"text": True, "env": environment, "cwd": folder}
         self._servers = servers
         self._assigned: list[str] = []
 
@@ -47,27 +46,14 @@ class Shell:
         """What the command prints. An assignment holds for the commands that follow."""
         if _ASSIGNMENT.match(command):
             self._assigned.append(command)
-        done = subprocess.run(
-            self._script(command),
-            capture_output=True,
-            text=True,
-            env=self._environment,
-            cwd=self._folder,
-            timeout=120,
-            check=False,
-        )
+        script = self._script(command)
+        done = subprocess.run(script, capture_output=True, timeout=120, check=False, **self._where)
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         return done.stdout.strip()
 
     def start(self, command: str) -> "subprocess.Popen[str]":
         """A command that runs until it is killed, or 60 seconds."""
-        return spawn(
-            self._script(f"exec {command}"),
-            stdout=subprocess.PIPE,
-            text=True,
-            env=self._environment,
-            cwd=self._folder,
-        )
+        return spawn(self._script(f"exec {command}"), stdout=subprocess.PIPE, **self._where)
 
     def _script(self, command: str) -> list[str]:
         return ["bash", "-c", at_server("\n".join([*self._assigned, command]), *self._servers)]

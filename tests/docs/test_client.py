@@ -1,14 +1,11 @@
 """The Python of the documents that uses the client runs as it stands, against a real server."""
 
-import subprocess
-import sys
-
 import pytest
 
 from tests.docs.markdown import PAGES, Block, blocks
 from tests.docs.play import at_server
 from tests.integration.v1 import good
-from tests.support import Server, clean_environment
+from tests.support import Server, run_python
 
 EXAMPLES = [block for page in PAGES for block in blocks(page, "python") if "client" in block.words]
 OUTPUT = {
@@ -42,16 +39,7 @@ def database(server: Server) -> None:
 
 @pytest.mark.parametrize("block", EXAMPLES, ids=heading_of)
 def test_an_example_of_the_client_does_what_it_says(block: Block, server: Server) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", at_server(block.text, server)],
-        capture_output=True,
-        text=True,
-        env=clean_environment(),
-        timeout=250,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == OUTPUT[heading_of(block)]
+    assert run_python(at_server(block.text, server)).splitlines() == OUTPUT[heading_of(block)]
 
 
 def test_every_part_of_the_manual_has_an_example() -> None:

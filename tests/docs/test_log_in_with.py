@@ -55,19 +55,11 @@ def test_the_requests_are_answered_as_it_says(shop: Server, tmp_path: Path) -> N
 @pytest.mark.full("programs")
 def test_the_python_program_logs_in(shop: Server, tmp_path: Path) -> None:
     browser = tmp_path / "browser.py"
-    browser.write_text(
-        "import sys, types\nfrom tests.sdk import test_sdk\n"
-        "test_sdk.agree(types.SimpleNamespace(url=sys.argv[1], shown=''))\n",
-        encoding="utf-8",
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", at_server(the("python").text, shop)],
-        capture_output=True,
-        text=True,
-        env=clean_environment(BROWSER=f"{sys.executable} {browser} %s"),
-        timeout=250,
-        check=False,
-    )
+    agreeing = "test_sdk.agree(types.SimpleNamespace(url=sys.argv[1], shown=''))"
+    browser.write_text(f"import sys, types\nfrom tests.sdk import test_sdk\n{agreeing}\n", "utf-8")
+    command = [sys.executable, "-c", at_server(the("python").text, shop)]
+    environment = clean_environment(BROWSER=f"{sys.executable} {browser} %s")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, done.stderr
     first, *_, last = done.stdout.splitlines()
     assert re.fullmatch(r"The page has to show [A-Z]{4}-[A-Z]{4}", first)

@@ -9,6 +9,7 @@ from pathlib import Path
 from queue import Queue
 from threading import Thread
 from time import time
+from typing import Any
 
 import jwt
 import pytest
@@ -35,14 +36,9 @@ def worker(folder: Path, server: Server, sent: str = "True") -> "Iterator[Queue[
     assert block.text.count("return True") == 1
     program.write_text(block.text.replace("return True", f"return {sent}"), encoding="utf-8")
     address = f"http://{server.http.host}:{server.http.port}"
-    process = spawn(
-        [sys.executable, str(program)],
-        cwd=folder,
-        env=clean_environment(IM_URL=address, PYTHONPATH=str(ROOT)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    output: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    environment = clean_environment(IM_URL=address, PYTHONPATH=str(ROOT))
+    process = spawn([sys.executable, str(program)], cwd=folder, env=environment, **output)
     lines: Queue[str] = Queue()
     assert process.stdout is not None
     reader = Thread(target=lambda pipe: [lines.put(line) for line in pipe], args=(process.stdout,))

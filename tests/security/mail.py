@@ -34,16 +34,11 @@ class Sink:
         self._thread.start()
 
     def _session(self) -> SMTP:
-        return SMTP(
-            self,
-            loop=self._loop,
-            tls_context=self._tls,
-            auth_required=True,
-            auth_require_tls=False,
-            authenticator=lambda *given: AuthResult(
-                success=(given[-1].login, given[-1].password) == (b"im", b"secret")
-            ),
-        )
+        def authenticator(*given: Any) -> AuthResult:
+            return AuthResult(success=(given[-1].login, given[-1].password) == (b"im", b"secret"))
+
+        rules = {"auth_required": True, "auth_require_tls": False, "authenticator": authenticator}
+        return SMTP(self, loop=self._loop, tls_context=self._tls, **rules)
 
     async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:
         self.tries += 1

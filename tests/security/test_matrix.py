@@ -134,14 +134,8 @@ def ask(harness: Harness, route: Route, app: str, column: str) -> bool:
     token, host, headers = credential(harness, column)
     if token:
         headers |= {"token": token} if route.token_in == "token" else {"authorization": f"Bearer {token}"}
-    form = {
-        "appID": app,
-        "userID": "u1",
-        "userIDs": ["u1"],
-        "message": "x",
-        "friend_id": "9",
-        "group_id": "9",
-    }
+    originals = {"appID": app, "userIDs": ["u1"], "message": "x"}
+    form = {**originals, "userID": "u1", "friend_id": "9", "group_id": "9"}
     query: dict[str, Any] = {}
     body: Any = b""
     path = ""
@@ -168,7 +162,7 @@ def ask(harness: Harness, route: Route, app: str, column: str) -> bool:
     elif route in CENTRIFUGO:
         body = {"user": "u1", "channel": "news", "channels": ["news"], "data": 1}
     elif route.read:
-        body = [{"appID": app, "userIDs": ["u1"], "message": "x"}]
+        body = [originals]
     elif route.method == "GET":
         query = form
     else:

@@ -184,12 +184,8 @@ class Node(ABC):
     def expire_leases(self, owner: str = "") -> None:
         """Let all leases end in the database, or be those of another node."""
         until = "1 + 0 * lease_until" if not owner else str(int(time()) + 9)
-        self.store.write(
-            lambda sql: sql.execute(
-                f"UPDATE event_feed SET owner = %s, lease_until = {until} WHERE app {self.lease_rows}",
-                (owner,),
-            )
-        )
+        change = f"UPDATE event_feed SET owner = %s, lease_until = {until} WHERE app {self.lease_rows}"
+        self.store.execute(change, (owner,))
 
 
 class FeedNode(Node):

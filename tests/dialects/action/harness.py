@@ -61,13 +61,8 @@ class ActionHarness(Harness):
         def tenant_of(app: str) -> Any:
             return SimpleNamespace(room_members=(stored or {}).get(app, {}))
 
-        core = self.core(
-            tenants=SimpleNamespace(get=tenant_of),
-            reviews=self.reviews,
-            mutes=MutedUsers(),
-            observer=self.observer,
-            relations=Relations(),
-        )
+        parts = {"reviews": self.reviews, "mutes": MutedUsers(), "relations": Relations()}
+        core = self.core(tenants=SimpleNamespace(get=tenant_of), observer=self.observer, **parts)
         self.action_service = ActionService(core, self.messages, self.acks)
         self._make_dispatcher(self.action_service.rows())
 

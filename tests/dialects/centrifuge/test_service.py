@@ -63,15 +63,9 @@ class CentrifugeHarness(Harness):
         consent = ChannelConsent(back_ends, Mock(hooks={}), self.channels, MutedUsers())
         commands = ChannelCommands(self.channels, logins, consent, {}, self.table)
         config = Config(of_features=(("centrifuge", CentrifugeSettings(app="101")),))
-        core = self.core(
-            consent=consent,
-            channel_commands=commands,
-            logins=logins,
-            back_ends=back_ends,
-            tenants=SimpleNamespace(get=lambda _app: None),
-            node=SimpleNamespace(version="1.0.0"),
-            config=config,
-        )
+        parts = {"consent": consent, "channel_commands": commands, "back_ends": back_ends, "config": config}
+        node, tenants = SimpleNamespace(version="1.0.0"), SimpleNamespace(get=lambda _app: None)
+        core = self.core(logins=logins, node=node, tenants=tenants, **parts)
         self.centrifuge = CentrifugeService(core, CentrifugeAnswers(core), Mock(catch_up=self.catch_up))
         self.dispatcher.add(self.centrifuge.rows())
 

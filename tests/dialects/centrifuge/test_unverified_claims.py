@@ -132,22 +132,12 @@ class ClaimsHarness(CentrifugeHarness):
         webhooks = webhooks_of(back_end)
         apps: Any = Apps(**{APP: rule.settings, OTHER_APP: rule.settings})
         follow_apps(apps, webhooks).configure(Config())
-        logins = Logins(
-            apps,
-            SimpleNamespace(demo=rule.demo),
-            LoginTokens(
-                apps.resolve,
-                SimpleNamespace(fits=lambda *_: False),  # type: ignore[arg-type]
-                SimpleNamespace(holder=self._holder),  # type: ignore[arg-type]
-                Issuers(web(jwk("EdDSA", "1"))),  # type: ignore[arg-type]
-                Secret(b"server"),
-            ),
-            webhooks.back_ends,
-            webhooks,
-            set(),
-            Metrics(),
-            Origins(TrustedProxies(()), GatePolicy()),
-        )
+        pages: Any = SimpleNamespace(fits=lambda *_: False)
+        accounts: Any = SimpleNamespace(holder=self._holder)
+        issuers = Issuers(web(jwk("EdDSA", "1")))  # type: ignore[arg-type]
+        proofs = LoginTokens(apps.resolve, pages, accounts, issuers, Secret(b"server"))
+        demo, origins = SimpleNamespace(demo=rule.demo), Origins(TrustedProxies(()), GatePolicy())
+        logins = Logins(apps, demo, proofs, webhooks.back_ends, webhooks, set(), Metrics(), origins)
         logins.prepare()
         super().__init__(logins)
         self.replies: list[Reply] = []
@@ -176,15 +166,10 @@ class ClaimsHarness(CentrifugeHarness):
         state = connection.dialect_state
         assert isinstance(state, CentrifugeState)
         assert state.facts is not None
-        found: dict[str, Any] = {
-            "channels": [
-                name for name in ("$private", "group:7") if self.channels.members.has(connection, name)
-            ],
-            "info": state.info,
-            "infos": state.channel_infos,
-            "meta": state.facts.meta,
-            "ends": self.logins.holds_token(connection),
-        }
+        has, ends = self.channels.members.has, self.logins.holds_token(connection)
+        channels = [name for name in ("$private", "group:7") if has(connection, name)]
+        found: dict[str, Any] = {"channels": channels, "infos": state.channel_infos, "ends": ends}
+        found |= {"info": state.info, "meta": state.facts.meta}
         reply: Any = self.replies[-1].data if self.replies else None
         for name in ("subs", "expires", "ttl", "data"):
             value = getattr(reply, name, None)

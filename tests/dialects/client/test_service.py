@@ -72,12 +72,9 @@ class ClientHarness(Harness):
         super().__init__(notice_members=notice_members)
         self.directory = Directory()
         self.queries = NodeQueries()
-        core = self.core(
-            queries=self.queries,
-            tenants=self.directory,
-            logins=self.directory,
-            config=SimpleNamespace(hub=SimpleNamespace(notice_members=notice_members)),
-        )
+        config = SimpleNamespace(hub=SimpleNamespace(notice_members=notice_members))
+        directory = {"tenants": self.directory, "logins": self.directory}
+        core = self.core(queries=self.queries, config=config, **directory)
         self.clients_service = ClientService(core)
         self.connections.queries = self.queries
 
