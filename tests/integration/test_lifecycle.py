@@ -16,22 +16,8 @@ from tests.support import HTTP_SERVERS, Server, eventually
 
 from . import client, sse
 from .cmd import cmd_client, logged_in
-from .raw import Raw, ask, close, handshake, request
+from .raw import Raw, ask, close, request
 from .setting import Launch
-
-
-@pytest.mark.full("waits")
-def test_a_handshake_that_does_not_end_is_cut_off_in_time(launch: Launch, http_server: str) -> None:
-    hasty = launch(http_server, limits={"handshake_seconds": 5, "keepalive_seconds": 5})
-    began = time.monotonic()
-    with contextlib.ExitStack() as stack:
-        raws = [stack.enter_context(Raw(hasty.ws)) for _ in range(3)]
-        for raw, start in zip(raws, (b"", b"GET /acc HT", handshake()[:-2]), strict=True):
-            raw.send(start)
-        for raw in raws:
-            left = raw.rest()
-            assert not left or left.startswith(b"HTTP/1.1 408"), left
-            assert time.monotonic() - began > 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])

@@ -12,7 +12,6 @@ import pysher
 import pytest
 
 from tests.conftest import StartServer
-from tests.ports import fixed_ports
 from tests.support import Server, eventually
 
 PUSHER = {"app_id": "7", "key": "shopkey", "secret": "the secret of the shop"}
@@ -84,18 +83,3 @@ def test_what_a_back_end_asks(client: Client, back_end: pusher.Pusher) -> None:
     assert back_end.users_info("presence-b") == {"users": [{"id": "ann"}]}
     state = json.loads(client.received("presence-b", "pusher_internal:subscription_succeeded")[0])
     assert state == {"presence": {"count": 1, "ids": ["ann"], "hash": {"ann": {"name": "Ann"}}}}
-
-
-@pytest.mark.full("programs")
-def test_a_client_comes_back_after_a_restart(start_server: StartServer) -> None:
-    settings = {"app": fixed_ports(), "apps": {"shop": {"pusher": PUSHER}}}
-    server = start_server(config=settings)
-    client = Client(server)
-    try:
-        client.pusher.connection.default_reconnect_interval = 1
-        first = client.pusher.connection.socket_id
-        server.stop()
-        start_server(config=settings, folder=server.folder)
-        eventually(lambda: client.pusher.connection.socket_id != first, what="connected again")
-    finally:
-        client.pusher.disconnect(5)
