@@ -17,18 +17,13 @@ from tests.gateway.transport.harness import Client, Socket, turn, until
 from tests.integration.raw import CONTROL_OPCODES
 
 
-def settle(*clients: Client) -> None:
-    """Wait until the clients have all that was on its way."""
+def settle(*clients: Client, forget: bool = False) -> None:
+    """Wait until the clients have all that was on its way, and take no account of it if they ``forget``."""
     turn()
     for client in clients:
         client.probe(b"settled")
-
-
-def forget(*clients: Client) -> None:
-    """Take no account of what came so far."""
-    settle(*clients)
-    for client in clients:
-        client.frames.clear()
+        if forget:
+            client.frames.clear()
 
 
 PONG = CMD.encode_reply(Request("1", "ping", None), Reply(200, "pong"))
@@ -48,10 +43,11 @@ def enter(user: str) -> tuple[str, str, str]:
 class Words(CmdDialect):
     """Notes what it encodes. It has no word for who ``fails``."""
 
+    fails = ""
+
     def __init__(self) -> None:
         super().__init__()
         self.encoded: list[Event] = []
-        self.fails = ""
 
     def encode_event(self, event: Event) -> bytes | None:
         self.encoded.append(event)
@@ -74,7 +70,7 @@ def test_deliveries_are_counted_but_for_those_without_a_word_and_a_quiet_app_is_
     harness: Harness,
 ) -> None:
     (_, line), (_, bob) = harness.login("101", "ann", dialect=LineDialect()), harness.login("101", "bob")
-    forget(line, bob)
+    settle(line, bob, forget=True)
     before = harness.metrics.deliveries
     harness.login("101", "cid")
     turn()
@@ -97,7 +93,7 @@ def test_deliveries_are_counted_but_for_those_without_a_word_and_a_quiet_app_is_
 def test_a_login_storm_costs_a_frame_a_notice_and_a_send_a_turn() -> None:
     with Harness(batch=10_000) as harness:
         connection, ann = harness.login("101", "ann")
-        forget(ann)
+        settle(ann, forget=True)
         several = [harness.login("101", f"u{number}")[0] for number in range(200)]
         turn()
         sends = [len(one.sock.sends) for one in (connection, *several) if isinstance(one.sock, Socket)]
@@ -109,11 +105,10 @@ def test_a_broken_notice_stops_no_other_writing(harness: Harness, capfd: pytest.
     words = Words()
     _, ann = harness.login("101", "ann", dialect=words)
     bob_session, bob = harness.login("102", "bob")
-    forget(ann, bob)
+    settle(ann, bob, forget=True)
     words.fails = "cid"
     harness.login("101", "cid")
     bob_session.send(b"reply")
-    turn()
     until(lambda: b"reply" in bob.payloads())
     assert "ZeroDivisionError" in capfd.readouterr().err
     harness.fanout.to_app("101", msg())

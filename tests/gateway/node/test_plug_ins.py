@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec import Struct
+from msgspec import defstruct
 
 from imserver.gateway.cluster.nodes import NodeMessages, NodeQueries
 from imserver.gateway.errors import StartError
@@ -172,20 +172,13 @@ def test_a_feature_has_messages_and_queries_for_others(folder: Path, tmp_path: P
         assert answers == {"rooms": [] if older else [rooms], "missing": int(older)}
 
 
-class Own(Struct, frozen=True, array_like=True, tag="lamp.on"):
-    """A message of a feature."""
-
-
-class Other(Struct, frozen=True, array_like=True, tag="lamp.on"):
-    """One of another feature, with the same tag."""
-
-
 def test_features_neither_handle_messages_nor_answer_queries_of_others() -> None:
+    own, other = (defstruct(name, (), array_like=True, tag="lamp.on") for name in ("Own", "Other"))
     no: Any = None
     messages, queries = NodeMessages(no), NodeQueries()
-    messages.handle({Own: print})
+    messages.handle({own: print})
     with pytest.raises(StartError, match="node message Other: "):
-        messages.handle({Other: print})
+        messages.handle({other: print})
     queries.add("lamp.rooms", str, str)
     with pytest.raises(StartError, match="has an answer already"):
         queries.add("lamp.rooms", str, str)

@@ -30,15 +30,8 @@ def test_a_server_that_fails_ends_with_status_1_and_its_traceback_is_in_the_log_
         "main(['serve', '--http-port', '0', '--ws-port', '0'])"
     )
     log = tmp_path / "server.log"
-    environment = clean_environment(IMSERVER_APP_LOG_FILE=str(log))
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command, environment = [sys.executable, "-c", code], clean_environment(IMSERVER_APP_LOG_FILE=str(log))
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == "imserver: the server failed: on purpose; the log has the traceback\n"
     assert "ZeroDivisionError: on purpose" in log.read_text(encoding="utf-8")
