@@ -28,9 +28,7 @@ def channels(harness: Harness) -> Channels:
     return harness.channels
 
 
-def test_a_node_that_is_alone_reaches_the_members_of_a_channel_in_order_and_tells_of_them(
-    harness: Harness, channels: Channels
-) -> None:
+def test_a_lone_node_reaches_members_in_order_and_knows_of_them(harness: Harness, channels: Channels) -> None:
     (ann, a), (_, b) = (harness.login(MULTI, user, device="phone") for user in ("ann", "bob"))
     joins = [channels.subscriptions.join(MULTI, name, ann) for name in ("lobby", "garden", "lobby")]
     assert joins == [1, 1, 0]
@@ -58,9 +56,7 @@ LONGEST = Limit.CHANNEL_BYTES
 
 
 @pytest.mark.parametrize("name", ["", "x" * (LONGEST + 1), "马" * (LONGEST // 3 + 1)])
-def test_a_name_that_is_empty_or_too_long_is_refused_and_any_other_a_channel(
-    harness: Harness, channels: Channels, name: str
-) -> None:
+def test_empty_and_long_names_are_refused_others_not(harness: Harness, channels: Channels, name: str) -> None:
     ann, _ = harness.login(MULTI, "ann")
     with pytest.raises(ChannelRefused, match="1 to 255 bytes") as refused:
         channels.subscriptions.join(MULTI, name, ann)
@@ -70,9 +66,7 @@ def test_a_name_that_is_empty_or_too_long_is_refused_and_any_other_a_channel(
     assert channels.members.channels_of(ann) == names
 
 
-def test_a_connection_may_be_in_so_many_channels_and_an_app_may_have_so_many_and_no_more(
-    harness: Harness, channels: Channels
-) -> None:
+def test_connections_and_apps_have_so_many_channels_and_no_more(harness: Harness, channels: Channels) -> None:
     join, (ann, bob) = channels.subscriptions.join, (harness.login(MULTI, user)[0] for user in ("ann", "bob"))
     assert all(join(MULTI, f"r{number}", ann) for number in range(MAX_CHANNELS_OF_A_CONNECTION))
 

@@ -260,9 +260,7 @@ def test_not_even_the_back_end_uses_channels_that_an_app_does_not_have(harness: 
         ("", "news#", DENIED),
     ],
 )
-def test_the_users_in_the_name_of_a_channel_may_subscribe(
-    harness: OptionsHarness, user: str, channels: str, code: int
-) -> None:
+def test_users_in_names_may_subscribe(harness: OptionsHarness, user: str, channels: str, code: int) -> None:
     limited = ChannelSettings(subscribe="token", user_limited=True)
     shut = replace(limited, subscribe="nobody")
     harness.channel_settings = {"": limited, "shut": shut, "other": ChannelSettings()}

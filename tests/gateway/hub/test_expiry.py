@@ -181,9 +181,7 @@ def test_whatever_passes_renews_a_session_that_lives_by_traffic_but_nobody_witho
 # --- clients that need no heartbeat -------------------------------------------------------------------------
 
 
-def test_who_does_not_answer_is_closed_with_4001_and_nobody_is_pinged_before_login(
-    spawned: list[Any],
-) -> None:
+def test_who_does_not_answer_is_closed_with_4001_and_nobody_pinged_before_login(spawned: list[Any]) -> None:
     """Before it, a client that comes back would answer in the name of its last session."""
     with Harness() as harness:
         (dead, client), (live, other), (new, late) = (harness.connect(dialect=CLIENT) for _ in range(3))

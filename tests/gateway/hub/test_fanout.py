@@ -66,9 +66,7 @@ def test_an_event_is_encoded_once_for_all_who_share_an_encoding(harness: Harness
     assert len(words.encoded) == 2
 
 
-def test_deliveries_are_counted_but_for_those_without_a_word_and_a_quiet_app_is_silent(
-    harness: Harness,
-) -> None:
+def test_deliveries_are_counted_but_those_without_a_word_and_a_quiet_app_is_silent(harness: Harness) -> None:
     (_, line), (_, bob) = harness.login("101", "ann", dialect=LineDialect()), harness.login("101", "bob")
     settle(line, bob, forget=True)
     before = harness.metrics.deliveries

@@ -127,9 +127,7 @@ def leave(*clients: Far) -> None:
 
 
 @pytest.mark.parametrize("http_server", HTTP_SERVERS)
-def test_both_ports_tell_the_application_which_they_are_and_a_client_logs_in_is_pushed_to_and_goes(
-    harness: Harness, http_server: str
-) -> None:
+def test_both_ports_say_which_they_are_and_clients_come_and_go(harness: Harness, http_server: str) -> None:
     node = harness.start(server={"http": http_server})
     core, ports = node.core, (node.core.node.http_port, node.core.node.ws_port)
     assert core.status.ready()

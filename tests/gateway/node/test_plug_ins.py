@@ -138,9 +138,7 @@ def state(server: Server) -> dict[str, object]:
     return value
 
 
-def test_a_feature_hears_who_logs_in_and_uses_another_one_if_it_is_there(
-    folder: Path, tmp_path: Path, start_server: StartServer
-) -> None:
+def test_features_hear_logins_and_use_others(folder: Path, tmp_path: Path, start_server: StartServer) -> None:
     install(tmp_path / "bell", "bell", bells=BELL)
     environment = path_of(folder, tmp_path / "bell")
     config = {"features": ["all", "bell", "lamp"], "apps": {"7": {"open": True}}}

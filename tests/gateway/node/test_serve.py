@@ -37,9 +37,7 @@ def test_a_server_that_fails_ends_with_status_1_and_its_traceback_is_in_the_log_
     assert "ZeroDivisionError: on purpose" in log.read_text(encoding="utf-8")
 
 
-def test_the_log_names_absent_apps_of_keys_and_what_sighup_reads_as_the_keys(
-    start_server: StartServer,
-) -> None:
+def test_the_log_names_absent_apps_of_keys_and_what_sighup_reads_as_keys(start_server: StartServer) -> None:
     keys = ("first-key-of-the-test", "another-key-of-the-test")
     first, second = ({"key": key, "scopes": ["read"], "apps": ["default", "nope"]} for key in keys)
     server = start_server(config={"api": {"keys": [first]}})

@@ -119,9 +119,7 @@ def test_a_push_has_failed_if_a_target_failed_and_none_accepted_it(others: list[
 
 
 @pytest.mark.parametrize("channel", ["user:", "group:", "group:0", "group:x", "users:ann"])
-def test_other_names_are_those_of_channels_and_in_a_system_all_and_its_users_are_connections(
-    harness: Harness, channel: str
-) -> None:
+def test_other_names_are_channels_and_users_of_systems_connections(harness: Harness, channel: str) -> None:
     publishing = publishing_of(harness)
     for app, name in (("101", channel), ("system:shop", "user:ann")):
         publishing.to_targets(app, [Target(channel=name)], HELLO)
@@ -133,7 +131,7 @@ def test_other_names_are_those_of_channels_and_in_a_system_all_and_its_users_are
 
 
 @pytest.mark.parametrize("blind", [False, True])
-def test_absent_users_are_reported_unless_they_may_be_elsewhere_and_their_pushes_wait_on_request(
+def test_absent_users_are_reported_unless_elsewhere_and_pushes_may_wait(
     harness: Harness, blind: bool
 ) -> None:
     absent: list[str] = []
@@ -190,9 +188,7 @@ BROKEN: Any = Mock(to_sessions=lambda _app, user, *_: 1 // (user != "broken"), t
 @pytest.mark.parametrize(
     ("users", "again"), [(["ann", "broken"], None), (["broken", "ann"], [Outcome.SENT])], ids=str
 )
-def test_an_interrupted_push_is_accepted_if_one_is_reached(
-    users: list[str], again: list[Outcome] | None
-) -> None:
+def test_an_interrupted_push_counts_if_one_is_reached(users: list[str], again: list[Outcome] | None) -> None:
     ids = Idempotency(100, 60)
     pushes = Pushes(ids, LocalReach(ids, BROKEN, Metrics()), Metrics())
     with pytest.raises(ZeroDivisionError):

@@ -114,9 +114,7 @@ def test_a_push_does_not_follow_for_ever(nodes: Several) -> None:
 
 
 @pytest.mark.parametrize("elsewhere", [True, False])
-def test_a_push_follows_to_all_who_came_unless_sessions_elsewhere_got_it(
-    nodes: Several, elsewhere: bool
-) -> None:
+def test_a_push_follows_to_all_who_came_unless_others_got_it(nodes: Several, elsewhere: bool) -> None:
     """Under multi: sent to all places, and one is gone when it arrives."""
     first, _ = nodes[1].login(MULTI, "ann")
     clients = [nodes[2].login(MULTI, "ann")[1]] if elsewhere else []
@@ -172,9 +170,7 @@ def test_a_push_to_one_of_several_devices_is_overtaken_as_well(nodes: Several) -
 
 
 @pytest.mark.parametrize("how", ["one", "each", "many", "without an id"])
-def test_a_push_waits_for_earlier_ones_that_follow_a_user_who_has_moved(
-    nodes: Several, how: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_push_waits_for_rerouted_ones(nodes: Several, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, seconds in (("REROUTE_SECONDS", 1.0), ("ARRIVED_SECONDS", 60.0)):
         monkeypatch.setattr(routing, name, seconds)
     nodes[1].login(NEWEST, "ann")

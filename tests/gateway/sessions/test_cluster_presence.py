@@ -103,7 +103,7 @@ def test_an_item_to_all_is_encoded_once_and_reaches_every_other_node(nodes: Seve
         assert not courier.send(epoch, ToUser(NEWEST, "ann", HELLO)), "nobody lives under that epoch"
 
 
-def test_an_item_that_cannot_be_read_fails_or_is_of_nobody_costs_the_others_nothing(
+def test_broken_and_foreign_items_do_the_others_no_harm(
     nodes: Several, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, ann = nodes[1].login(NEWEST, "ann")

@@ -45,9 +45,7 @@ def news_of(nodes: Several, *clients: Client) -> list[list[tuple[str, str, str]]
 
 
 @pytest.mark.parametrize("end", ["leave", "lost"])
-def test_a_login_is_registered_before_its_answer_and_a_logout_says_the_last_heartbeat(
-    nodes: Several, end: str
-) -> None:
+def test_a_login_is_registered_first_and_a_logout_says_the_last_heartbeat(nodes: Several, end: str) -> None:
     connection, _ = nodes[1].login(NEWEST, "ann", "phone")
     (ref,), session = nodes.book.live(NEWEST, "ann"), nodes[1].session_of(connection)
     assert (ref.epoch, ref.id, ref.number, ref.device) == (1, session.id, session.number, "phone")
@@ -145,9 +143,7 @@ def test_a_node_learns_the_bans_that_it_has_not_heard_of(nodes: Several) -> None
 
 @pytest.mark.parametrize(("how", "code"), [("ends", 1009), ("deaf", 1009), ("kick", 1003)])
 @pytest.mark.parametrize("policy", [NEWEST, MULTI, SINGLE, REFUSE])
-def test_a_connection_that_ends_or_is_kicked_during_the_registration_leaves_no_state(
-    nodes: Several, policy: str, how: str, code: int
-) -> None:
+def test_an_end_during_registration_leaves_no_state(nodes: Several, policy: str, how: str, code: int) -> None:
     nodes[1].registry.hold()
     login, connection, client = begin_login(nodes[1], policy, "ann")
     assert nodes.addressed(policy, "ann") == [1], "registered, and the answer is on its way"
@@ -366,9 +362,7 @@ def test_a_session_replaced_meanwhile_is_unregistered_or_closed_and_one_without_
 
 
 @pytest.mark.parametrize("ends", [True, False])
-def test_a_connection_that_ends_during_a_re_registration_leaves_no_state_and_a_second_wish_is_not_lost(
-    nodes: Several, ends: bool
-) -> None:
+def test_an_end_at_re_registration_leaves_no_state_and_no_wish_is_lost(nodes: Several, ends: bool) -> None:
     """First some are registered, then (after a flush) all: the second has to happen too."""
     node = nodes[1]
     node.login(NEWEST, "bob")

@@ -154,7 +154,7 @@ def test_a_ban_ends_at_its_time_or_that_of_a_later_one_and_the_oldest_leave_when
 
 
 @pytest.mark.parametrize("older_first", [True, False])
-def test_under_newest_the_older_connection_stays_open_and_the_end_of_the_newest_is_the_exit(
+def test_under_newest_the_older_stays_and_the_newest_is_the_exit(
     topology: Topology, older_first: bool
 ) -> None:
     _, bob = topology.here.login(NEWEST, "bob")

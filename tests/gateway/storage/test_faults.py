@@ -23,9 +23,7 @@ from tests.stores import OpenStore
 from tests.support import clean_environment, eventually, run_python
 
 
-def test_a_database_that_only_reads_is_not_healthy_until_a_write_succeeds(
-    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_read_only_database_is_not_healthy(open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_store()
     store.add_app("before", {})
     store.read(lambda sql: sql.execute("PRAGMA query_only = 1"))
@@ -64,9 +62,7 @@ def test_a_database_that_refuses_differs_from_one_that_is_away(error: Exception,
 
 
 @pytest.mark.full("faults")
-def test_a_server_that_was_killed_is_a_temporary_error_and_is_found_again(
-    own_database: DatabaseServer, open_store: OpenStore
-) -> None:
+def test_a_killed_server_is_away_and_found_again(own_database: DatabaseServer, open_store: OpenStore) -> None:
     store = open_store(own_database.new_url(), seconds=5)
     assert store.add_app("before", {})
     own_database.kill()
@@ -131,9 +127,7 @@ def test_a_paused_server_costs_no_more_than_the_time_set(own_database: DatabaseS
         "sqlite:////proc/nowhere/some.db",
     ],
 )
-def test_a_database_that_cannot_be_reached_is_one_clear_line_at_the_start(
-    open_store: OpenStore, url: str
-) -> None:
+def test_an_unreachable_database_is_one_clear_line_at_the_start(open_store: OpenStore, url: str) -> None:
     with pytest.raises(StartError) as caught:
         open_store(url, seconds=1)
     output = str(caught.value)

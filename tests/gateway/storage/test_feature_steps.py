@@ -100,9 +100,7 @@ def test_rows_are_erased_and_exported_where_tables_were_dropped(url: str, open_s
     store.delete_rows("shop")
 
 
-def test_later_steps_are_taken_once_changed_tables_are_recorded_and_a_newer_database_is_refused(
-    url: str, open_store: OpenStore
-) -> None:
+def test_later_steps_are_taken_once_and_a_newer_database_is_refused(url: str, open_store: OpenStore) -> None:
     steps = (make_owners, make_uses, add_colour)
     add_lamps(open_store(url, tables=lamps(*steps[:2])))
     for _ in range(2):

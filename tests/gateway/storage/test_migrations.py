@@ -130,9 +130,7 @@ def test_each_table_of_ours_is_known(empty_url: str, open_store: OpenStore) -> N
     assert {*names[1].split(", "), "alembic_version"} == own_tables
 
 
-def test_a_database_of_a_newer_release_is_used_as_it_is(
-    url: str, open_store: OpenStore, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_newer_database_is_used(url: str, open_store: OpenStore, caplog: pytest.LogCaptureFixture) -> None:
     open_store(url).close()
     _make(url, "INSERT INTO owner_step (owner, step) VALUES ('polls', 41)")
     for step in (99, 40):
