@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
@@ -172,10 +172,11 @@ def run(context: RunContext, options: ChaosOptions) -> Figures:
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)  # a database server that runs as the user nobody loads its library from here
     where = "one node, no Redis" if options.alone else f"{options.nodes} nodes"
-    what = f"channels, {options.database}" if options.channels else options.database
-    title = f"chaos for {options.minutes:g} minutes, {where}, {what}"
+    title = f"chaos for {options.minutes:g} minutes, {where}, {options.database}"
     if options.power:
         title = f"{options.power} power cuts, {options.database}"
+        # Their judgement knows the chat alone.
+        options = replace(options, alone=True, channels=False, webhook=False, notifications=False)
     try:
         figures, notes = ChaosRun(context, options, folder.resolve()).play()
     finally:

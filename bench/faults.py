@@ -173,7 +173,7 @@ class System:
         sets_clocks |= not (options.faults or engine == "sqlite")
         self.clock_library = _clock_library() if sets_clocks and not is_recorded else None
         stalling = {} if self.library is None else {"SLOW_FSYNC_FILE": str(self.disk.path)}
-        self.redis = None if options.alone or is_recorded else self._start(RedisProcess())
+        self.redis = None if options.alone else self._start(RedisProcess())
         self.database: DatabaseProcess | None = None
         self.read: Callable[[Path], Remains] = read_sqlite
         """What a start from a folder finds."""
@@ -198,7 +198,7 @@ class System:
         self.config = folder / "config.yaml"
         webhook_setting = "" if self.receiver is None else _WEBHOOK.format(self.receiver.url)
         self.config.write_text(config.format(webhook_setting), encoding="utf-8")
-        for number in range(1 if options.alone or is_recorded else options.nodes):
+        for number in range(1 if options.alone else options.nodes):
             self._add_node(number, environment)
 
     def _start(self, server: Server) -> Server:
