@@ -16,7 +16,7 @@ from typing import Any
 
 from bench import proc
 from bench.connections import LEAVING, OPENERS, ConnectionSet
-from bench.context import RunContext, parameter, seconds_parameter, shares, text_parameter
+from bench.context import RunContext, Span, parameter, seconds_parameter, shares, text_parameter
 from bench.figures import Figures
 from bench.frames import CLOSE, client_frame, user_name
 from bench.generator import Generator, settle
@@ -57,6 +57,7 @@ QUIET_SECONDS = 15.0
 COME_SECONDS = 900.0
 HARVEST_SECONDS = 0.2
 PUSH_CLIENTS = 64
+BUSY_SECONDS = 4.0  # of pushes before and after a broadcast
 GOODBYE = client_frame((1000).to_bytes(2, "big"), CLOSE)
 
 
@@ -194,7 +195,8 @@ class MillionRun:
 
     def run(self) -> None:
         """Run all phases; raises BenchError if it cannot continue."""
-        for phase in (self.log_in, self.beat, self.rest, self.push, self.broadcast, self.count, self.leave):
+        pushes = (self.push, self.broadcast, self.push_beside)
+        for phase in (self.log_in, self.beat, self.rest, *pushes, self.count, self.leave):
             show_phase(f"{self.options.connections:,} users: {phase.__name__.replace('_', ' ')}")
             phase()
 
@@ -281,20 +283,36 @@ class MillionRun:
         self._look_at_memory()
 
     def push(self) -> None:
-        tag = new_tag()
-        self.each(count_anew, tag=tag, every=True)
-        given = {"users": self.options.connections, "seconds": self.options.push_seconds}
-        with self.context.measured() as span:
-            answer = self.context.pool.ask(self.pusher, push_to_users, tag=tag, **given)
-        time.sleep(CALM_SECONDS)
-        found = self.verdict(pushed=answer["pushed"])
+        found, span = self._push(self.options.push_seconds)
         self.figures |= {
             **found["latency"].figures("push_"),
-            "pushes": len(answer["pushed"]),
-            "push_cpu_us": span.cost(len(answer["pushed"]))["cpu_us"],
+            "pushes": len(found["pushed"]),
+            "push_cpu_us": span.cost(len(found["pushed"]))["cpu_us"],
             "pushes_lost": found["lost"],
-            "pushes_wrong": answer["wrong"] + found["doubled"],
+            "pushes_wrong": found["wrong"],
         }
+
+    def push_beside(self) -> None:
+        """Push to random users while one push goes to all."""
+        worst = float(self.figures["broadcast_worst_seconds"] or 0)
+        found, _ = self._push(BUSY_SECONDS + 2 * worst, to_all=True)
+        self.figures |= found["latency"].figures("busy_push_")
+        for name in ("lost", "wrong"):
+            self.figures[f"pushes_{name}"] = found[name] + int(self.figures[f"pushes_{name}"] or 0)
+
+    def _push(self, seconds: float, to_all: bool = False) -> tuple[Json, Span]:
+        """Push to random users, and with ``to_all`` once to all meanwhile."""
+        tag, pool = new_tag(), self.context.pool
+        self.each(count_anew, tag=tag, every=True)
+        with self.context.measured() as span:
+            self.pusher.ask(push_to_users, tag=tag, users=self.options.connections, seconds=seconds)
+            if to_all:
+                time.sleep(BUSY_SECONDS / 2)
+                pool.ask(self.caller, push_to_all, tag=new_tag())
+            (answer,) = pool.gather([self.pusher])
+        time.sleep(CALM_SECONDS)
+        found = self.verdict(pushed=answer["pushed"])
+        return {**answer, **found, "wrong": answer["wrong"] + found["doubled"]}, span
 
     def _broadcast(self) -> Json:
         """Push to all users and wait until all have received it."""
