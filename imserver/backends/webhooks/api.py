@@ -115,14 +115,14 @@ class EventApi(Struct, frozen=True):
         )
         states = []
         for app, own in zip(named, zip(*parts, strict=True), strict=True):
-            newest = sorted((answer for part in own for answer in part.answers), key=lambda one: -one.time)
+            newest = sorted((one for part in own for one in part.answers), key=lambda one: one.time)[::-1]
             refused = counts.get(app, {})
             states.append(
                 WebhookShown(
                     app=app,
                     url=receivers[app].url,
                     events=sorted(receivers[app].events),
-                    failing=any(part.failing for part in own),
+                    failing=any(part.failing for part in own) or bool(newest and newest[0].problem),
                     waiting=sum(part.waiting for part in own),
                     stored=sum(part.stored for part in own),
                     aside=refused.get(0, 0),
