@@ -87,17 +87,8 @@ def test_all_that_a_module_of_the_page_gets_is_explained() -> None:
 def test_the_tests_of_the_guide_pass(installed: dict[str, str], tmp_path: Path) -> None:
     for name in ("test_moods.py", "test_notes.py", "test_greetings.py", "test_lines.py"):
         (tmp_path / name).write_text(FILES[name], encoding="utf-8")
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "--rootdir",
-        str(tmp_path),
-        ".",
-    ]
+    options = "-m pytest -q -p no:cacheprovider . --rootdir"
+    command = [sys.executable, *options.split(), str(tmp_path)]
     environment = clean_environment(**installed)
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

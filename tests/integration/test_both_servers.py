@@ -167,6 +167,7 @@ def conversations() -> Iterator[tuple[str, bytes]]:
     yield "hello", handshake() + text("hello") + end
     yield "login", handshake() + command("login", {"userID": "a", "appID": 101}) + command("heartbeat") + end
     yield "refused login", handshake() + command("login", {"userID": "", "appID": 101}) + end
+    yield "kept", request("/user/list") * 2 + handshake() + command("heartbeat") + end
     yield "ping", handshake() + frame(9, b"x") + end
     yield "unmasked", handshake() + frame(1, b"x", mask=None)
     yield "not UTF-8", handshake() + text(b"\xff")

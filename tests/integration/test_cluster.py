@@ -29,13 +29,14 @@ from .cmd import (
     is_online,
     logged_in,
     pairs,
+    post,
     push,
     send_message,
     send_to_all,
     users,
 )
 from .raw import CLOSE, PING, PONG, Address, Ended, Raw, ask, frame, request, select_readable
-from .sse import listening
+from .sse import ask_for, end_of, listening
 from .v1 import call, sessions_of
 from .v1 import good as v1
 
@@ -254,6 +255,23 @@ def test_pushes_of_every_kind_reach_streams_of_other_nodes_in_their_order(nodes:
         assert [bob.message()["text"] for _ in range(20)] == [w for w in wanted if "one" not in w]
 
 
+def test_policies_kicks_and_bans_of_one_node_hold_for_streams_of_the_other(nodes: Nodes) -> None:
+    single, refuse, multi = map(app_with, ("single", "refuse", "multi"))
+    with listening(nodes.http[HERE], single, "ann") as older, logged_in(nodes.ws[THERE], "bob", single):
+        assert older.event().data == {"event": "enter", "app": str(single), "user": "bob"}
+        with logged_in(nodes.ws[THERE], "ann", single):
+            assert end_of(older)["code"] == CloseCode.REPLACED
+    with listening(nodes.http[HERE], refuse, "ann"):
+        answer = ask_for(nodes.http[THERE], app=str(refuse), user="ann")
+        assert (answer.status, answer.json["code"]) == (409, "already_online")
+    with listening(nodes.http[HERE], multi, "bad") as bad:
+        good(post(nodes.http[THERE], "/user/kick", appID=multi, userID="bad"))
+        assert end_of(bad) == {"code": CloseCode.KICKED, "reason": "kicked", "reconnect": False}
+    good(post(nodes.http[THERE], "/user/kick", appID=multi, userID="bad", banSeconds=60))
+    answer = ask_for(nodes.http[HERE], app=str(multi), user="bad")
+    assert (answer.status, answer.json["code"]) == (403, "banned")
+
+
 def unreached(nodes: Nodes) -> int:
     """Pushes that the nodes accepted and that reached nobody, as they say themselves."""
     metrics = [ask(http, request("/metrics")).body.decode() for http in nodes.http]
@@ -345,6 +363,17 @@ def test_a_stopping_node_reports_all_exits_and_leaves_at_once(cluster: Launch, a
         with nodes.redis.client() as redis:
             assert json.loads(redis.get(f"acc:user:online:{app}_u1"))["isLogoff"]
             assert len(redis.hgetall("acc:hash:servers")) == 1
+
+
+@pytest.mark.full("faults")
+def test_a_dead_node_is_named_by_the_others(cluster: Launch, multi: int) -> None:
+    nodes = cluster(2, cluster={"lease_seconds": 60, "rpc_seconds": 1})
+    here, name = nodes.http[HERE], name_of(nodes.servers[THERE])
+    nodes.servers[THERE].process.kill()
+    nodes.servers[THERE].process.wait()
+    answers = [v1(here, route, app=multi) for route in ("users", "counts", "channels/list")]
+    answers.append(v1(here, "disconnect", {"app": str(multi), "users": ["ann"]}))
+    assert [answer["missing_nodes"] for answer in answers] == [[name]] * 4
 
 
 @pytest.mark.full("waits")

@@ -270,7 +270,7 @@ def test_publishes_are_acknowledged_in_order_with_what_was_not_sent(
     server: Server, app: int, ann: CmdClient
 ) -> None:
     name = str(app)
-    targets = [{"all": True}, {"channel": "r"}]
+    targets, more = [{"all": True}, {"channel": "r"}], range(12, 42)
     with publisher(server) as one:
         one.send(
             command(1, app=name, user="ann", text="1"),
@@ -284,10 +284,10 @@ def test_publishes_are_acknowledged_in_order_with_what_was_not_sent(
             text('{"seq":[9],"ping":{}}'),
             text("{"),
             frame(BINARY, b'{"seq":11,"ping":{}}'),
-            command(12, app=name, user="ann", text="12", store=True),
-            command(13, app=name, user="ann", text="13"),
+            *(command(n, app=name, user="ann", text=str(n), store=n % 10 != 9, id=f"n-{n}") for n in more),
+            command(41, app=name, user="ann", text="41", store=True, id="n-41"),
         )
-        answers = [one.message().json for _ in range(13)]
+        answers = [one.message().json for _ in range(42)]
     assert answers[:4] == [
         {"seq": 1, "sent": 1},
         {"seq": "two", "sent": 1, "results": [{"target": {"user": "x"}, "status": "absent"}]},
@@ -300,10 +300,12 @@ def test_publishes_are_acknowledged_in_order_with_what_was_not_sent(
     ]
     assert sorted(answers[4]["error"]) == ["code", "message", "temporary"]
     assert answers[10] == {"seq": 11, "pong": {}}
-    (result,) = answers[11].pop("results")
-    assert (result["status"], sorted(result["stored"])) == ("stored", ["conversation", "id", "seq"])
-    assert answers[11:] == [{"seq": 12, "sent": 1}, {"seq": 13, "sent": 1}]
-    assert texts(ann, 4) == ["1", "2", '{"n":3}', "13"]
+    results = [result for answer in answers[11:] for result in answer.pop("results", ())]
+    assert {each["status"] for each in results} == {"stored"}
+    assert sorted(results[0]["stored"]) == ["conversation", "id", "seq"]
+    assert [each["stored"]["id"] for each in results] == [*range(1, 28), 27]
+    assert answers[11:] == [{"seq": n, "sent": 1} for n in (*more, 41)]
+    assert texts(ann, 6) == ["1", "2", '{"n":3}', "19", "29", "39"]
 
 
 def test_an_id_is_carried_out_once_whichever_way_it_comes(server: Server, app: int, ann: CmdClient) -> None:

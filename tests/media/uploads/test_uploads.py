@@ -95,7 +95,7 @@ def take(uploads: Uploads, user: str, address: str, content: bytes = bytes(400),
     return uploads.receive(offer, lambda _most: next(parts, b""))
 
 
-def test_an_app_has_a_quota(uploads: Uploads) -> None:
+def test_an_app_has_a_quota_and_what_is_above_it_leaves_no_file(uploads: Uploads, tmp_path: Path) -> None:
     first = take(uploads, "ann", "192.0.2.1")
     take(uploads, "bob", "192.0.2.2")
     with pytest.raises(TransferRefused) as caught:
@@ -106,6 +106,16 @@ def test_an_app_has_a_quota(uploads: Uploads) -> None:
     uploads.delete(first.id)
     assert uploads.usage("101", upload_rows.TOTAL).bytes == 400
     take(uploads, "cid", "192.0.2.4")
+    parts = iter([bytes(400)])
+
+    def read(_: int) -> bytes:
+        uploads.settings = replace(uploads.settings, quota_app_bytes=1)  # as if others had come meanwhile
+        return next(parts, b"")
+
+    with pytest.raises(TransferRefused) as caught:
+        uploads.receive(Offer("103", "dan", "", "", 400, "192.0.2.5"), read)
+    assert caught.value.problem is HTTP_QUOTA_EXCEEDED
+    assert sum(path.is_file() for path in (tmp_path / "uploads").rglob("*")) == 3
 
 
 def test_an_address_uploads_so_much_in_a_day_and_what_the_disk_refuses_does_not_count(

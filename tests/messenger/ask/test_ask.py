@@ -1,5 +1,6 @@
 """Questions over HTTP and with clients, on a node."""
 
+import json
 from collections.abc import Iterator
 from time import time
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 
 from imserver.messenger.ask import metrics
 from imserver.messenger.ask.parts import AskParts
-from imserver.plugin.messages import MessageLog
+from imserver.plugin.messages import Appended, Draft, MessageLog
 from tests.gateway.transport.harness import until
 from tests.messenger.accounts import block
 from tests.messenger.node import Messenger
@@ -81,6 +82,20 @@ def test_a_deadline_closes_it_and_ends_the_wait(node: Messenger, ann: User, bob:
     entries = bob.get("messages/sync", after=id, limit=200)["messages"]
     assert [each["type"] for each in entries if each.get("about") == id] == ["expire"]
     assert node.node.core.store.part(MessageLog).asks.due() == ([], None)
+
+
+@pytest.mark.full("waits")
+def test_a_wait_ends_by_what_another_node_has_stored(node: Messenger, ann: User, bob: User) -> None:
+    """Of such an answer, and of such a question and its deadline, this node is told nothing."""
+    log, id = node.node.core.store.part(MessageLog), ask(ann, to=bob.user)["id"]
+    waiting = gevent.spawn(ann.post, "asks/get", id=id, wait=60)
+    until(lambda: node.node.core.service(AskParts).waits.count)
+    log.asks.answer("201", bob.user, id, value="no")
+    assert waiting.get(timeout=60)["state"] == "answered"
+    meta = json.dumps({"ask": {"options": YES_NO, "until": log.asks.time_ms() + 1}}).encode()
+    (other,) = log.writer.append("201", [Draft(sender=ann.user, to_user=bob.user, meta=meta)])
+    assert isinstance(other, Appended)
+    assert ann.post("asks/get", id=other.entry.id, wait=60)["state"] == "expired"
 
 
 def test_only_the_author_cancels_reminds_and_escalates(
