@@ -27,7 +27,6 @@ from tests.test_packaging import SOURCES
 from tests.tools import leave_out, require
 
 from .proxy import CONFIG, NODES, Nginx
-from .proxy import CONFIG as NGINX
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -211,16 +210,13 @@ def test_what_compose_runs_is_one_system(servers: list[Server], tmp_path: Path) 
         assert get(address, "/cluster").status == 200
 
 
-# --- machines without compose -------------------------------------------------------------------------------
+# --- machines without compose: Kubernetes, systemd, sysctl --------------------------------------------------
 
 DEPLOY = ROOT / "deploy"
 
 
 def done(*command: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
-
-
-# --- Kubernetes ---------------------------------------------------------------------------------------------
 
 
 MANIFESTS = [
@@ -286,7 +282,6 @@ def test_its_ports_are_those_of_a_node_and_a_rollout_takes_none_away_before_anot
 
 # --- systemd ------------------------------------------------------------------------------------------------
 
-
 FILE = DEPLOY / "imserver.service"
 PROGRAM = "/opt/imserver/bin/imserver"
 UNIT = RawConfigParser()
@@ -336,7 +331,6 @@ def test_it_is_not_root_and_writes_only_its_folders() -> None:
 
 # --- sysctl -------------------------------------------------------------------------------------------------
 
-
 SYSCTL = DEPLOY / "sysctl.conf"
 LINES = [line for line in SYSCTL.read_text("utf-8").splitlines() if line and not line.startswith("#")]
 SETTINGS = {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in LINES)}
@@ -377,6 +371,6 @@ def test_its_limits_fit_together_and_no_port_of_a_server_is_given_away_as_a_sour
         first, _, last = part.partition("-")
         reserved |= set(range(int(first), int(last or first) + 1))
     listening = {DEFAULTS["app"][name] for name in ("http_port", "websocket_port", "rpc_port")} | {6379}
-    listening |= {int(port) for port in re.findall(r"127\.0\.0\.1:(\d+)", NGINX.read_text(encoding="utf-8"))}
+    listening |= {int(port) for port in re.findall(r"127\.0\.0\.1:(\d+)", CONFIG.read_text(encoding="utf-8"))}
     # 64 processes have two ports each.
     assert listening | {DEFAULTS["app"]["rpc_port"] + 127} <= reserved

@@ -148,11 +148,8 @@ def test_presence_names_sessions_of_both_and_a_connection_is_closed_by_its_id(
             assert before - 60 <= session["since"] <= time.time(), "of a clock that is read now and then"
             id = session["connection"]
             shown = v1(via.http, "connections/show", app=multi, connection=id)
-            assert {
-                "user": user,
-                "device": session["device"],
-                "node": session["node"],
-            }.items() <= shown.items()
+            wanted = {"user": user, "device": session["device"], "node": session["node"]}
+            assert wanted.items() <= shown.items()
             assert shown["peer"].startswith("127.0.0.1:")
         assert sessions_of(via.http, multi, user) == found, "an id holds as long as its connection"
         assert v1(via.http, "counts", app=multi)["apps"][0]["sessions"] == 2

@@ -10,6 +10,7 @@ import pytest
 from .action import ActionClient, action_session
 from .clusters import Nodes, nodes_of
 from .cmd import cmd_client
+from .sse import listening
 from .v1 import good
 
 MESSAGES = 40
@@ -47,7 +48,12 @@ def test_who_comes_and_goes_between_nodes_while_others_speak_on_both_misses_noth
                 number += 1
         return number - 1
 
-    with action_session(nodes.ws[0], "bob", 5, room="r"), ThreadPoolExecutor(2) as pool:
+    with (
+        listening(nodes.http[0], "action:5", "cid", channels="r") as cid,
+        listening(nodes.http[1], "action:5", "dan", channels="r") as dan,
+        action_session(nodes.ws[0], "bob", 5, room="r"),
+        ThreadPoolExecutor(2) as pool,
+    ):
         speaking = [pool.submit(speak, node) for node in range(2)]
         sessions = []
         for visit in range(4):
@@ -57,11 +63,14 @@ def test_who_comes_and_goes_between_nodes_while_others_speak_on_both_misses_noth
                 sessions.append(session + [each["content"] for each in bob.pushed if each["from"] != "bob"])
         over.set()
         ends = [one.result() for one in speaking]
+        live, other = ([one.message()["text"] for _ in range(sum(ends) + 2)] for one in (cid, dan))
+    assert live == other
     with action_session(nodes.ws[0], "bob", 5, room="r") as bob:
         last: list[str] = []
         while not all(f"{node} {end}" in last for node, end in enumerate(ends)):
             last += heard(bob, 1)
     for node, end in enumerate(ends):
+        assert [text for text in live if text[0] == str(node)] == [f"{node} {n}" for n in range(end + 1)]
         at = -1
         for session in [*sessions, last]:
             numbers = [int(text.split()[1]) for text in session if text.startswith(f"{node} ")]
