@@ -1,30 +1,24 @@
-"""Scenario ``chat``: stored messages in a group or in pairs, each one counted; and the sync after an
-absence.
-"""
+"""Scenario ``chat``: stored messages in a group or in pairs, each one counted."""
 
 from __future__ import annotations
 
-import random
 import sqlite3
 import time
 from collections import deque
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from bench.chaos_client import LIVE, Client, Clients, create_group, register
-from bench.chat_dialects import CmdDialect, Dialect, ProtobufDialect
+from bench.chaos_client import create_group, register
 from bench.cluster import Nodes
-from bench.connections import Connection, ConnectionSet, Target
+from bench.connections import Connection, ConnectionSet
 from bench.context import RunContext, parameter, seconds_parameter, shares, text_parameter
 from bench.figures import Figures
 from bench.generator import Generator, settle
 from bench.latency import STAMP_DIGITS, STAMP_WRAP, Latency, stamp_us
 from bench.loop import BenchError, Json
 from bench.protobuf import CT_ACK, CT_MESSAGE, message_frame, outputs
-from bench.push import LAST_FRAMES_SECONDS, MOST_MESSAGES, NUMBER_DIGITS, Messages, Receipts, Sending, new_tag
+from bench.push import LAST_FRAMES_SECONDS, MOST_MESSAGES, NUMBER_DIGITS, Receipts, new_tag
 from imserver.dialects.protobuf import chat_pb2 as pb
 
 UP = 1  # a kind of acknowledgements
@@ -158,42 +152,23 @@ class ChatTally:
         }
 
 
-NAME = "imserver.db"
-
-
-class StoredRows(NamedTuple):
-    """Messages in the log, bytes of the database, and missing positions in the conversations."""
-
-    rows: int
-    size: int
-    holes: int
-
-
-def look(folder: str) -> StoredRows | None:
-    """Count the stored messages in the data folder ``folder``; None if there is no such file."""
-    path = Path(folder, NAME) if folder else None
-    if path is None or not path.exists():
+def stored(folder: str) -> tuple[int, int] | None:
+    """The messages in the log of the data folder ``folder``, and the bytes of its database; None if it has
+    none.
+    """
+    path = Path(folder, "imserver.db")
+    if not folder or not path.exists():
         return None
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as database:
-        (size,) = database.execute(
-            "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
-        ).fetchone()
         (rows,) = database.execute("SELECT count(*) FROM message").fetchone()
-        (holes,) = database.execute(
-            "SELECT coalesce(sum(last - first + 1 - found + doubles), 0) FROM (SELECT min(seq) AS first,"
-            " max(seq) AS last, count(DISTINCT seq) AS found, count(*) - count(DISTINCT seq) AS doubles"
-            " FROM message GROUP BY log, conversation)"
-        ).fetchone()
-    return StoredRows(rows, size, holes)
+        (pages,) = database.execute("PRAGMA page_count").fetchone()
+        (page_bytes,) = database.execute("PRAGMA page_size").fetchone()
+    return rows, pages * page_bytes
 
 
 PADDING = b"." * 10
-DATABASE_PARAMETER: Any = text_parameter(
-    "", "URL of the database [default: SQLite in the server's data folder]."
-)
 #: A server may hold back what is new until a client that has just logged in has had time to ask for more.
 SETTLE_SECONDS = 1.0
-DIALECTS = ("cmd", "protobuf")
 
 
 def chat(generator: Generator, tag: str, seconds: float, rate: float, group: int) -> Json:
@@ -247,112 +222,10 @@ def chat(generator: Generator, tag: str, seconds: float, rate: float, group: int
     }
 
 
-def make_group(generator: Generator, count: int) -> Json:
-    return {"group": create_group(generator, list(range(count)))}
-
-
-FILLERS = 64
-"""HTTP connections that store the messages which will be missed."""
-WINDOW = 512
-"""Number of logins at the same time."""
-TURN_SECONDS = 0.02
-LOOK_SECONDS = 0.2
-FILL_MESSAGES_PER_SECOND = 500
-"""Lowest accepted rate for storing the messages that will be missed."""
-STEP_US = 1000
-
-
-def prepare(generator: Generator, dialect: str, members: int, each: int, seconds: float) -> Json:
-    """Task: store ``each`` messages for each absent member of ``members``, within ``seconds``."""
-    first = random.randrange(10**9, 10**15)  # no user of an earlier run
-    generator.state["accounts"] = [(number, "") for number in range(first, first + members)]
-    if dialect == "protobuf":
-        register(generator, members, seconds)
-    names = [str(account) for account, _token in generator.state["accounts"]]
-    app = "gochat" if dialect == "protobuf" else str(generator.target.app)
-    run = Messages(generator, new_tag(), Sending("stored", FILLERS), names, app)
-    total, begin = members * each, time.monotonic()
-
-    def stored() -> bool:
-        for conn in run.conns:
-            if run.pushed < total and not conn.waiting:
-                run.push(conn)
-        return run.http.answered >= total
-
-    generator.loop.until(stored, seconds)
-    run.http.close()
-    if run.refused or run.http.answered < total:
-        raise BenchError(f"{run.http.answered} of {total} messages were stored: {run.first_refusal}")
-    return {"stored": total, "seconds": time.monotonic() - begin}
-
-
-def come(generator: Generator, addresses: list[list[Any]], dialect: str, each: int, seconds: float) -> Json:
-    """Task: log all members in at once, and wait until each has its ``each`` missed messages."""
-    members = Clients(generator.loop, addresses, LOOK_SECONDS)
-
-    def comer(index: int, account: int, token: str) -> Client:
-        speaks: Dialect = CmdDialect(generator.target.app, account, token, acks=False)
-        if dialect == "protobuf":
-            speaks = ProtobufDialect(account, token)
-        return Client(members, index, speaks, f"user {account}")
-
-    latency = Latency(STEP_US)
-    outside = deque(comer(index, *who) for index, who in enumerate(generator.state["accounts"]))
-    coming: dict[Client, float] = {}
-    here: list[Client] = []
-    begin = now = time.monotonic()
-    while (outside or coming) and now < begin + seconds and not generator.loop.stopped:
-        while outside and len(coming) < WINDOW:
-            client = outside.popleft()
-            coming[client] = now
-            client.look(now)
-        now = members.turn(chain(coming, here), TURN_SECONDS)
-        for client in [one for one in coming if one.phase == LIVE and len(one.reader.ids) >= each]:
-            latency.add(int((now - coming.pop(client)) * 1e6))
-            here.append(client)
-    clients, counts = [*here, *coming], members.counts
-    for client in clients:
-        client.leave()
-    return {
-        "returned": len(here),
-        "seconds": now - begin,
-        "entries_received": sum(len(client.reader.ids) for client in clients),
-        "repeats": sum(client.reader.repeats for client in clients),
-        "pages": counts.pages,
-        "recovered": counts.recovered,
-        "errors": counts.failed_openings + counts.lost_connections + sum(members.faults.counts.values()),
-        "notes": members.faults.notes,
-        "latency": latency.pack(),
-    }
-
-
-def measure_sync(
-    context: RunContext, ends: list[Target], dialect: str, members: int, each: int, seconds: float
-) -> Figures:
-    """Let ``members`` miss ``each`` messages and log in again; return the time until all have them."""
-    (worker,) = context.start_workers(1)
-    addresses = [[end.ws_host, end.ws_port] for end in ends]
-    who = {"dialect": dialect, "each": each}
-    fill_seconds = max(60.0, members * each / FILL_MESSAGES_PER_SECOND)
-    filled = context.ask([worker], prepare, members=members, seconds=fill_seconds, **who)[0]
-    with context.measured() as span:
-        answer = context.ask([worker], come, addresses=addresses, seconds=seconds, **who)[0]
-    span.note([answer])
-    return {
-        "messages": filled["stored"],
-        "stored_per_second": filled["stored"] / filled["seconds"],
-        "returned": answer["returned"],
-        "missing": members - answer["returned"],
-        "seconds": answer["seconds"],
-        "entries_received": answer["entries_received"],
-        "recovered": answer["recovered"],
-        "sync_pages": answer["pages"],
-        **span.cost(answer["entries_received"]),
-        **Latency.merged([answer["latency"]]).figures("login_", maximum=False),
-        "lost": max(0, filled["stored"] - answer["entries_received"]),
-        "raw_repeats": answer["repeats"],
-        "errors": answer["errors"],
-    }
+def prepare(generator: Generator, count: int, single: bool, seconds: float) -> Json:
+    """Task: register accounts; return their group, 0 if they are to chat in pairs."""
+    register(generator, count, seconds)
+    return {"group": 0 if single else create_group(generator, list(range(count)))}
 
 
 @dataclass(frozen=True)
@@ -362,10 +235,7 @@ class ChatOptions:
     seconds: float = seconds_parameter(40.0, "How long to send")
     single: bool = parameter(False, "Messages to one other user each, in pairs, and no group.")
     nodes: int = parameter(1, "Nodes (a cluster), the members spread over them.", most=16)
-    database: str = DATABASE_PARAMETER
-    sync: int = parameter(0, "One member fetches so many missed messages.", least=0, most=1_000_000)
-    storm: int = parameter(0, "All log in, each so many messages behind.", least=0, most=10_000)
-    dialect: str = text_parameter("cmd", "What who comes back speaks; who talks speaks protobuf.", DIALECTS)
+    database: str = text_parameter("", "URL of the database [default: SQLite in the server's data folder].")
 
     @property
     def environment(self) -> dict[str, str]:
@@ -379,27 +249,18 @@ def run(context: RunContext, options: ChatOptions) -> Figures:
         nodes = Nodes(context.pool, options.nodes, context.app, environment=options.environment)
         ends, context.pids, context.folder = nodes.targets, nodes.pids, nodes.folder
         context.target = ends[0]
-    if options.sync or options.storm:
-        members, missed = (1, options.sync) if options.sync else (options.members, options.storm)
-        return measure_sync(context, ends, options.dialect, members, missed, options.seconds)
-    return measure(context, ends, options)
-
-
-def measure(context: RunContext, ends: list[Target], options: ChatOptions) -> Figures:
     online = options.members - options.members % 2 if options.single else options.members
     (worker,) = context.start_workers(1)
-    context.ask([worker], register, count=options.members, seconds=options.members)
-    group = 0
-    if not options.single:
-        group = context.ask([worker], make_group, count=options.members)[0]["group"]
+    how: Json = {"count": options.members, "single": options.single, "seconds": options.members}
+    group = context.ask([worker], prepare, **how)[0]["group"]
     for end, first, share in shares(ends, online):
         context.open([worker], share, first=first, dialect="protobuf", end=end)
     context.ask([worker], settle, quiet_seconds=SETTLE_SECONDS)
     folder = "" if options.database else context.folder
-    before = look(folder)
+    before = stored(folder)
+    how = {"seconds": options.seconds, "rate": options.rate, "group": group}
     with context.measured() as span:
-        request = {"seconds": options.seconds, "rate": options.rate, "group": group}
-        answer = context.ask([worker], chat, tag=new_tag(), **request)[0]
+        (answer,) = context.ask([worker], chat, tag=new_tag(), **how)
     span.note([answer])
     if not answer["acked"]:
         raise BenchError("no message was acknowledged")
@@ -419,13 +280,9 @@ def measure(context: RunContext, ends: list[Target], options: ChatOptions) -> Fi
         "errors": answer["unexpected"] + answer["unsent"],
         "dropped": answer["dropped"],
     }
-    after = look(folder)
-    if before is not None and after is not None:
-        rows = after.rows - before.rows
-        figures |= {
-            "stored_rows": rows,
-            "stored_bytes": (after.size - before.size) / max(1, rows),
-            "unstored": max(0, acked - rows),
-            "seq_holes": after.holes,
-        }
+    after = stored(folder)
+    if before and after:
+        rows = figures["stored_rows"] = after[0] - before[0]
+        figures["stored_bytes"] = (after[1] - before[1]) / max(1, rows)
+        figures["unstored"] = max(0, acked - rows)
     return figures

@@ -20,8 +20,6 @@ MARK_BITS = 32
 SYNC_ENTRIES = 200
 """Size of a page that clients with a cursor request."""
 OK, NOT_STORED = 200, 1008
-_NOTICE, _HEAD_BYTES = b'","cmd":"e', 64
-"""The first bytes of a frame with an enter or exit notice."""
 _PUSHED, _LOGGED_IN, _REFUSED, _SIGNAL = 2, 3, 4, 15
 
 
@@ -139,9 +137,6 @@ class CmdDialect:
         return request_frame("ack", "a", {"id": cursor}) if self.acks else b""
 
     def read(self, payload: bytes) -> list[ServerEvent]:
-        """Read a frame. Enter and exit notices are ignored."""
-        if _NOTICE in payload[:_HEAD_BYTES]:
-            return []
         body = json.loads(payload)
         code, data, command = body["response"]["code"], body["response"]["data"], body["cmd"]
         if command == "message":

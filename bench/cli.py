@@ -15,35 +15,12 @@ import click
 from bench import report, runner
 from bench.loop import BenchError, Json
 from bench.proc import machine
-from bench.runner import SCENARIOS, SUITES, Row, ServerChoice, judge, perform
+from bench.runner import SCENARIOS, SUITES, Row, ServerChoice, judge, perform, suite_of
 
 Command = Callable[..., Any]
 Option = Callable[[Command], Command]
 
 RUNS = click.IntRange(1, 25)
-LOG = click.option(
-    "--log",
-    type=click.Choice(["file", "null"]),
-    default="file",
-    show_default=True,
-    help="Where a server of our own writes its (request) log.",
-)
-SERVER_OPTIONS: tuple[Option, ...] = (
-    click.option("--url", default="", help="Measure the server at http://host:port (default: start one)."),
-    click.option("--ws", default="", help="Its WebSocket address [default: ws://HOST:8089/acc]."),
-    click.option("--pid", "pids", type=int, multiple=True, help="A process of that server (repeatable)."),
-    click.option("--app", type=int, default=101, show_default=True, help="The appID to play in."),
-    click.option("--key", default="", help="An API key for the pushes."),
-    LOG,
-    click.option(
-        "--pin/--no-pin",
-        default=True,
-        show_default=True,
-        help="A server of our own gets the first core, the generators the others.",
-    ),
-    click.option("--config", default="", help="Configuration file of a server of our own."),
-    click.option("--http", type=click.Choice(["front", "wsgi"]), help="HTTP server of a node of our own."),
-)
 JSON_OPTION: Option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object instead of tables."
 )
@@ -62,20 +39,14 @@ def _option(entry: Any) -> Option:
     if isinstance(default, bool):
         return click.option(name, is_flag=True, default=default, help=facts["help"])
     kind: Any = click.STRING
+    if entry.name == "pid":
+        return click.option(name, type=int, multiple=True, help=facts["help"])
     if not isinstance(default, str):
         whole = isinstance(default, int)
         kind = (click.IntRange if whole else click.FloatRange)(facts["least"], facts["most"])
     elif facts["choices"]:
         kind = click.Choice(facts["choices"])
     return click.option(name, type=kind, default=default, show_default=default != "", help=facts["help"])
-
-
-def choice_of(values: Json) -> ServerChoice:
-    """Take the choice of the server out of a command's values."""
-    given = {name: value for name in ("config", "http") if (value := values.pop(name, None))}
-    arguments = tuple(word for name, value in given.items() for word in (f"--{name}", value))
-    names = {entry.name for entry in fields(ServerChoice)} & values.keys()
-    return ServerChoice(arguments=arguments, **{name: values.pop(name) for name in names})
 
 
 def finish(found: Json, as_json: bool, show: Callable[[], None], good: bool) -> None:
@@ -93,9 +64,12 @@ def finish(found: Json, as_json: bool, show: Callable[[], None], good: bool) -> 
 def add(name: str) -> None:
     """Add the command of a scenario or a suite. Its options are the fields of the scenario's dataclass."""
     scenario = SCENARIOS.get(name)
+    own = scenario and scenario.servers
+    server = [each for each in fields(ServerChoice) if each.name == "log" or not own]
 
     def command(as_json: bool, runs: int, **values: Any) -> None:
-        choice, rows = choice_of(values), rows_of(name, values)
+        choice = ServerChoice(**{each.name: values.pop(each.name) for each in server})
+        rows = rows_of(name, values)
         try:
             reports = perform(rows, choice, runs, **values)
         except BenchError as error:
@@ -114,8 +88,7 @@ def add(name: str) -> None:
         finish(found, as_json, show, good and all(bar["met"] for bar in bars))
 
     command.__doc__ = scenario.text if scenario else "Measure all that has a bar."
-    options = [_option(entry) for entry in fields(scenario.options)] if scenario else []
-    options += [LOG] if scenario and scenario.servers else SERVER_OPTIONS
+    options = [_option(entry) for entry in (*(fields(scenario.options) if scenario else ()), *server)]
     decorated: Command = command
     for each in reversed([*options, MEDIAN, JSON_OPTION]):
         decorated = each(decorated)
@@ -125,10 +98,7 @@ def add(name: str) -> None:
 def rows_of(name: str, values: Json) -> tuple[Row, ...]:
     """The rows that a command performs: of a suite all, or only those with the ``part`` or the number of
     ``connections`` in ``values``."""
-    suite, option = (
-        SUITES.get(name, (Row("", name),)),
-        {"cluster": "part", "million": "connections"}.get(name),
-    )
+    suite, option = suite_of(name), {"cluster": "part", "million": "connections"}.get(name)
     if option is None:
         return suite
     command = f"{name} --{option} {values[option]}"

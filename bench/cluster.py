@@ -25,7 +25,6 @@ FLAT_CLIENTS = 64
 METRICS_SECONDS = 10.0
 JOIN_SECONDS = 30.0
 FAULTS = ("lost", "doubled", "refused", "dropped")
-ENDS = ("api_node_cpu_us", "socket_node_cpu_us", "redis_cpu_us")
 
 
 class Nodes:
@@ -102,7 +101,7 @@ class ClusterRun:
     def push_to(self, end: Target, how: Sending) -> Figures:
         """Push to users of the node ``end``, with the RPC of the nodes.
 
-        The CPU of the two nodes and of Redis is in µs per message.
+        All costs are per message, also where each message has many receivers.
         """
         options, context = self.options, self.context
         count = options.receivers if how.kind == "channel" else options.users
@@ -120,11 +119,18 @@ class ClusterRun:
         spent["redis_cpu_us"] = redis_facts(self.nodes.redis).cpu_us - redis.cpu_us
         counted = self.counted(counters)
         context.ask([worker], close_connections)
-        rpc = {"rpc_events": "imserver_rpc_sent_total", "rpc_batches": "imserver_rpc_batches_sent_total"}
+        messages, receivers = max(found["messages"] or 0, 1), count if how.kind == "channel" else 1
+        events, batches = (
+            counted.get(f"imserver_rpc_{name}_total", 0.0) for name in ("sent", "batches_sent")
+        )
         return {
             **found,
-            **{figure: each / max(found["messages"] or 0, 1) for figure, each in spent.items()},
-            **{figure: counted.get(name, 0.0) for figure, name in rpc.items()},
+            "messages_per_second": (found["measured_per_second"] or 0) / receivers,
+            **{name: (found[name] or 0) * receivers for name in ("cpu_us", "generator_cpu_us")},
+            **{name: each / messages for name, each in spent.items()},
+            "rpc_events": events,
+            "rpc_batches": batches,
+            "events_a_batch": events / max(batches, 1),
         }
 
 
@@ -165,32 +171,13 @@ def count_in_redis(run: ClusterRun) -> Figures:
 def forward(run: ClusterRun, bulk: int = 0) -> Figures:
     """Pushes at full speed, to users on the same node and on another one."""
     how = run.pushes(bulk)
-    here, there = run.push_to(run.here, how), across(run, how)
+    here, there = run.push_to(run.here, how), run.push_to(run.there, how)
     return {
         "here_per_second": here["measured_per_second"],
         "here_cpu_us": here["cpu_us"],
         **there,
         "forward_cpu_us": (there["cpu_us"] or 0) - (here["cpu_us"] or 0),
         **{fault: (here[fault] or 0) + (there[fault] or 0) for fault in FAULTS},
-    }
-
-
-def across(run: ClusterRun, how: Sending) -> Figures:
-    """Messages at full speed: one node takes the requests, another has the receivers.
-
-    All figures are per message, also where each message has many receivers.
-    """
-    found = run.push_to(run.there, how)
-    receivers = run.options.receivers if how.kind == "channel" else 1
-    cpu_us, generator_cpu_us = found["cpu_us"], found["generator_cpu_us"]
-    return {
-        "messages": found["messages"],
-        "messages_per_second": (found["measured_per_second"] or 0) / receivers,
-        "cpu_us": (cpu_us or 0) * receivers,
-        **{name: found[name] for name in ENDS},
-        "generator_cpu_us": (generator_cpu_us or 0) * receivers,
-        **{name: found[name] for name in ("p50_ms", "p99_ms", "rpc_events", "rpc_batches", *FAULTS)},
-        "events_a_batch": (found["rpc_events"] or 0) / max(found["rpc_batches"] or 0, 1),
     }
 
 
@@ -231,8 +218,8 @@ PARTS: dict[str, Callable[[ClusterRun], Figures]] = {
     "forward": forward,
     "bulk": lambda run: forward(run, run.options.bulk),
     "broadcast": broadcast,
-    "channel": lambda run: across(run, FanoutOptions(channel=True).sending),
-    "stored": lambda run: across(run, replace(run.pushes(), kind="stored")),
+    "channel": lambda run: run.push_to(run.there, FanoutOptions(channel=True).sending),
+    "stored": lambda run: run.push_to(run.there, replace(run.pushes(), kind="stored")),
 }
 
 

@@ -376,13 +376,11 @@ SYSTEM = "bench"
 
 
 def _cmd_login(**more: object) -> Callable[[int, int], bytes]:
-    """Log in with further fields; ``serviceToken`` is made for the user."""
+    """Log in, with further fields."""
 
     def login(app: int, number: int) -> bytes:
         user = user_name(number)
-        claims = {"sub": user, "app": str(app), "exp": int(time.time()) + _LIVE_SECONDS}
-        token = {"serviceToken": jwt.encode(claims, KEY, "HS256")} if "serviceToken" in more else {}
-        return request_frame("login", user, {"userID": user, "appID": app, **more, **token})
+        return request_frame("login", user, {"userID": user, "appID": app, **more})
 
     return login
 
@@ -404,21 +402,16 @@ def _protobuf_login(_app: int, number: int) -> bytes:
     return protobuf_login(jwt.encode(claims, KEY, "HS256"))
 
 
-def _centrifuge_login_with_token(_app: int, number: int) -> bytes:
-    token = jwt.encode({"sub": user_name(number)}, KEY, "HS256")
-    return client_frame(json.dumps({"id": 1, "connect": {"token": token}}).encode())
-
-
-_CENTRIFUGE, _CONNECTED = "/connection/101/websocket", b'{"id":1,"connect":{'
 OPENERS = {
     "cmd": Opener(login=_cmd_login()),
     "cmd-cursor": Opener(login=_cmd_login(cursor=0)),
     "client": Opener(f"/ws?systemId={SYSTEM}"),
     "action": Opener("/ws?uid=1", _action_login),
     "centrifuge": Opener(
-        _CENTRIFUGE, lambda _app, _number: client_frame(b'{"id":1,"connect":{}}'), _CONNECTED
+        "/connection/101/websocket",
+        lambda _app, _number: client_frame(b'{"id":1,"connect":{}}'),
+        b'{"id":1,"connect":{',
     ),
-    "centrifuge-token": Opener(_CENTRIFUGE, _centrifuge_login_with_token, _CONNECTED),
     "protobuf": Opener(
         "/ws",
         _protobuf_login,

@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -20,7 +20,7 @@ from bench import abuse, chaos, chat, cluster, million, notify, push, streams
 from bench.abuse import AbuseOptions
 from bench.cluster import ClusterOptions
 from bench.connections import Target
-from bench.context import Cores, RunContext
+from bench.context import Cores, RunContext, parameter, text_parameter
 from bench.faults import ChaosOptions
 from bench.figures import FAULTS, Figures, faults, figure, fold
 from bench.loop import BenchError, Json
@@ -92,14 +92,8 @@ a group of 500, 500 messages/s, stored | chat | cpu_us<0.7 elapsed_seconds<41 ac
 one-to-one, 500 messages/s, stored | chat --seconds 20 --single | ack_p99_ms<10 unstored lost
 one-to-one, 500 senders flat out, stored | chat --rate 0 --seconds 10 --single
   | stored_per_second>15000 unstored lost
-sync of 10,000 missed messages | chat --sync 10000 | seconds<1 missing errors lost
-sync of 10,000 missed messages, protobuf | chat --sync 10000 --dialect protobuf
-  | seconds<1 missing errors lost
-5,000 log in, each 50 messages behind | chat --members 5000 --storm 50 | seconds<30 missing errors lost
 handshake | handshake | cpu_us<40 errors
 handshake with login | handshake --login | cpu_us<80 errors
-10,000 subscribers come back, each 50 publications behind | channels --connections 10000 --recover
-  | seconds<10 missing errors
 """)
 
 CLUSTER = table("""
@@ -177,14 +171,15 @@ SCENARIOS: dict[str, Scenario] = {
 class ServerChoice:
     """The measured server: one at ``url`` and ``ws``, or (no ``url``) a new one for each run."""
 
-    url: str = ""
-    ws: str = ""
-    pids: tuple[int, ...] = ()
-    app: int = 101
-    key: str = ""
-    log: str = "file"
-    pin: bool = True
-    arguments: tuple[str, ...] = ()
+    url: str = text_parameter("", "Measure the server at http://host:port [default: start one].")
+    ws: str = text_parameter("", "Its WebSocket address [default: ws://HOST:8089/acc].")
+    pid: tuple[int, ...] = field(default=(), metadata={"help": "A process of that server (repeatable)."})
+    app: int = parameter(101, "The appID to play in.", most=1 << 62)
+    key: str = text_parameter("", "An API key for the pushes.")
+    log: str = text_parameter("file", "Where a server of our own writes its (request) log.", ("file", "null"))
+    no_pin: bool = parameter(False, "Bind neither a server of our own nor the generators to cores.")
+    config: str = text_parameter("", "Configuration file of a server of our own.")
+    http: str = text_parameter("", "HTTP server of a node of our own.", ("", "front", "wsgi"))
 
     def target(self) -> Target:
         """Return the server at ``url`` and ``ws``; raises BenchError for other schemes."""
@@ -226,7 +221,7 @@ def play(scenario: Scenario, options: Any, choice: ServerChoice, runs: int, titl
         "faults": faults(figures),
         "generator": {
             "processes": processes,
-            "pinned": not scenario.servers and choice.pin and not choice.url,
+            "pinned": not scenario.servers and not choice.no_pin and not choice.url,
             "cpu_us_each": figures.get("generator_cpu_us"),
             "bottleneck": bound,
             "rate": "derived from the server's CPU per unit" if bound else "measured",
@@ -241,14 +236,14 @@ def make_context(
     scenario: Scenario, choice: ServerChoice, pool: WorkerPool, title: str, options: Any
 ) -> RunContext:
     """Return the context of one run; starts a server if the scenario needs one."""
-    cores = Cores.divided() if choice.pin else Cores()
+    cores = Cores() if choice.no_pin else Cores.divided()
     show_phase(title)
     if scenario.servers:
         return RunContext(Target("127.0.0.1", 0), (), pool, cores, log=choice.log)
     if choice.url:
-        if scenario.needs_pids and not choice.pids:
+        if scenario.needs_pids and not choice.pid:
             raise BenchError(f"{scenario.name} reads the server's memory: name its processes by --pid")
-        return RunContext(choice.target(), choice.pids, pool)
+        return RunContext(choice.target(), choice.pid, pool)
     environment = {**getattr(options, "environment", {})}
     if choice.key:
         environment = {"IMSERVER_API_KEYS": KEYS % choice.key, "IMSERVER_APPS": OPEN_APPS, **environment}
@@ -258,9 +253,9 @@ def make_context(
         environment |= {**redis, "IMSERVER_CLUSTER_ADVERTISE": "127.0.0.1"}
     if processes > 1:
         cores = Cores()
-    own = pool.start(
-        NodeProcess(choice.log, choice.arguments, environment, processes=processes, cores=cores.server)
-    )
+    given = {"config": choice.config, "http": choice.http}
+    arguments = [word for name, value in given.items() if value for word in (f"--{name}", value)]
+    own = pool.start(NodeProcess(choice.log, arguments, environment, processes=processes, cores=cores.server))
     target = replace(own.target, app=choice.app, key=choice.key)
     return RunContext(
         target, own.pids if processes > 1 else own.pids[:1], pool, cores, own.data_directory, log=choice.log
@@ -323,9 +318,9 @@ def judge(rows: tuple[Row, ...], reports: list[Json]) -> list[Json]:
     ]
 
 
-def rows_of(command: str) -> tuple[Row, ...]:
-    """Return the rows of a suite, or one row for the command of a scenario."""
-    return SUITES[command] if command in SUITES else (Row(command, command),)
+def suite_of(command: str) -> tuple[Row, ...]:
+    """The rows of a suite, or one row for the command of a scenario."""
+    return SUITES.get(command, (Row("", command),))
 
 
 MOST_RATIO = 1.05
@@ -365,10 +360,10 @@ def compare(command: str, other: Path, pairs: int, *, one_tool: bool = False) ->
     measures both servers.
     """
     found = []
-    for row in rows_of(command):
+    for row in suite_of(command):
         runs: dict[str, list[tuple[float, float]]] = {}
         for number in range(pairs):
-            show_phase(f"{row.title}, pair {number + 1} of {pairs}")
+            show_phase(f"{row.title or command}, pair {number + 1} of {pairs}")
             ours = measure(SOURCE, row.command, SOURCE)
             theirs = measure(other, row.command, SOURCE if one_tool else other)
             for name, value in ours["figures"].items():

@@ -63,9 +63,6 @@ def check(positive: str, *arguments: str) -> None:
                 ("chat --members 8 --seconds 0.3 --rate 0", "messages cpu_us"),
                 ("chat --members 8 --seconds 0.3 --rate 100 --single", "messages=30 deliveries=30"),
                 ("chat --members 8 --seconds 0.3 --rate 0 --single", "messages cpu_us"),
-                ("chat --sync 260 --dialect cmd", "messages=260 entries_received=260 sync_pages=2"),
-                ("chat --sync 260 --dialect protobuf", "messages=260 entries_received=260 sync_pages=6"),
-                ("chat --storm 6 --members 40", "entries_received=240 returned=40 recovered=40"),
             )
         ),
     ],
@@ -91,8 +88,7 @@ def test_a_scenario_against_a_running_server(server: Server, command: str, posit
                 ("streams --streams 20 --seconds 0.5", "pieces_per_second"),
                 ("channels --connections 20", "subscriptions_per_second"),
                 ("channels --connections 20 --dialect cmd", "subscriptions_per_second"),
-                ("channels --connections 20 --recover --behind 5", "recoveries"),
-                ("chat --members 4 --seconds 0.3 --rate 100", "stored_rows=30 messages=30 seq_holes=0"),
+                ("chat --members 4 --seconds 0.3 --rate 100", "stored_rows=30 messages=30"),
                 ("chat --members 6 --seconds 0.3 --rate 50 --nodes 2", "stored_rows=15 deliveries=75"),
             )
         ),
@@ -161,7 +157,7 @@ def test_runs_are_shown_as_their_median_with_the_extremes(server: Server) -> Non
 def test_the_console_script_starts_a_server_of_its_own_and_ends_it() -> None:
     ended = run_cli("bench", "handshake", "--connections", "5", "--json")
     assert ended.returncode == 0, ended.stderr
-    assert ended.stderr.split() == ["0", "s", "handshake"]
+    assert ended.stderr.split()[1:] == ["s", "handshake"]
     report = json.loads(ended.stdout)
     assert not report["server"]["url"]
     assert report["figures"]["cpu_us"] > 0
