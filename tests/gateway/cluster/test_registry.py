@@ -20,22 +20,8 @@ from tests.gateway.cluster.redis_server import RedisServer
 from tests.support import POLICIES, until
 
 AWKWARD = (
-    *(
-        "马远",
-        "#",
-        "=x",
-        "a,b",
-        "a.b.c",
-        "1.2.3",
-        "{tag}",
-        "}",
-        "a\0b",
-        "line\r\nbreak",
-        "*",
-        "\ud800",
-        "%2E",
-    ),
-    "x" * 500,
+    *("马远", "#", "=x", "a,b", "a.b.c", "1.2.3", "{tag}", "}"),
+    *("a\0b", "line\r\nbreak", "*", "\ud800", "%2E", "x" * 500),
 )
 
 

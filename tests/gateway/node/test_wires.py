@@ -83,6 +83,7 @@ def test_each_node_has_the_commands_of_its_features(nodes: Nodes) -> None:
 def test_without_stored_messages_their_commands_are_unknown_and_a_stream_begins_now(nodes: Nodes) -> None:
     """Logins without a cursor work as ever."""
     node, hi = nodes.start(), Event("msg", "shop", "hi")
+    assert nodes.ask(node, "send", '{"to":"bob","text":"hi"}') == [1010, None]
     client = nodes.harness.call(node.core.node.ws_port).upgrade()
     for more in (',"cursor":0', ""):
         client.send(text(f'{{"cmd":"login","data":{{"userID":"ann","appID":101{more}}}}}'))

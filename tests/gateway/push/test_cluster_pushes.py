@@ -193,7 +193,7 @@ def test_a_push_to_all_reaches_all_nodes_except_its_sender_whom_it_needs(pair: S
     assert pair[via].pushes.to_app(MULTI, "ann", "m1", "hello") == SENT
     assert pair.texts(*clients, elsewhere) == [[], ["hello"], [], []]
     pair[via].registry.away = True
-    assert pair[via].pushes.to_app(MULTI, "ann", "m2", "hello") == SENT, "to all known pair"
+    assert pair[via].pushes.to_app(MULTI, "ann", "m2", "hello") == SENT, "to all known nodes"
     assert pair.texts(*clients) == [[], ["hello"], []]
 
 

@@ -196,6 +196,16 @@ def test_an_interrupted_push_counts_if_one_is_reached(users: list[str], again: l
     assert pushes.to_many("101", ["ann"], "m1", "hello") == again
 
 
+def test_a_push_to_one_user_that_fails_frees_its_id() -> None:
+    ids = Idempotency(100, 60)
+    pushes = Pushes(ids, LocalReach(ids, BROKEN, Metrics()), Metrics())
+    ways = (pushes.from_back_end, lambda app, push: pushes.from_user(app, "bob", push))
+    for number, way in enumerate((*ways, lambda app, push: pushes.to_each(app, [push])[0])):
+        with pytest.raises(ZeroDivisionError):
+            way("101", UserPush("broken", f"m{number}"))
+        assert way("101", UserPush("ann", f"m{number}")) is Outcome.SENT
+
+
 @pytest.mark.parametrize("how", ["each", "many", "to channels"])
 def test_others_are_served_during_a_large_push(how: str) -> None:
     ids, metrics, served = Idempotency(100, 60), Metrics(), list[str]()

@@ -190,12 +190,12 @@ def test_under_multi_the_end_of_the_last_session_is_the_exit(topology: Topology)
 def test_under_single_a_login_closes_the_session_of_that_device_with_4500(topology: Topology) -> None:
     older, first = topology.here.login(SINGLE, "ann", "phone")
     laptop, _ = topology.here.login(SINGLE, "ann", "laptop")
-    _, bob = topology.here.login(SINGLE, "bob")
+    other, bob = topology.here.login(SINGLE, "bob", "phone")
     newer, _ = topology.there.login(SINGLE, "ann", "phone")
     assert first.close_code() == 4500
     first.hang_up()
     until(lambda: older in [connection for connection, _ in topology.here.ended])
-    assert (laptop.is_open, newer.is_open) == (True, True)
+    assert (laptop.is_open, newer.is_open, other.is_open) == (True, True, True)
     assert topology.news_of(bob) == [ENTER_ANN], "no exit: the user is still there"
     assert topology.addressed(SINGLE, "ann") == 2
     assert topology.here.metrics.closes == {4500: 1}

@@ -64,6 +64,10 @@ def test_an_idle_connection_owns_no_outbox_no_parser_and_no_dict(harness: Socket
     assert connection.parser is not None
     client.send(text("a" * 400)[50:])
     assert [found.opcode for found in client.expect(3)] == [TEXT, BINARY, TEXT]
+    for cut in range(1, 8):
+        connection.feed(frame(PONG, b"x")[:cut])
+        connection.feed(frame(PONG, b"x")[cut:] + frame(PONG))
+        assert connection.parser is None
     client.probe()
     turn()
     assert_idle(connection)

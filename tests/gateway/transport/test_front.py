@@ -37,7 +37,7 @@ class Harness(SocketHarness):
     WebSockets on /acc echo, unless ``serve`` is set.
     """
 
-    def __init__(self, *, requests: int = 8, keepalive_seconds: float = 75, **options: Any) -> None:
+    def __init__(self, *, requests: int = 8, limits: dict[str, float] | None = None, **options: Any) -> None:
         super().__init__(**options)
         self.metrics = Metrics()
         self.serve: Callable[[Connection, bytes, bool], None] = echo
@@ -57,7 +57,7 @@ class Harness(SocketHarness):
                 self.gate,
                 fast,
                 lambda *_: 100_000,
-                LimitSettings(body_bytes=100_000, keepalive_seconds=keepalive_seconds),
+                LimitSettings(body_bytes=100_000, **limits or {}),
                 self.admit,
             ),
             fast,
@@ -199,18 +199,24 @@ def test_many_frames_behind_the_upgrade_delay_nobody_else(harness: Harness, befo
     assert seen[1] < 4000
 
 
-def test_a_connection_closed_between_frames_behind_the_upgrade_is_served_no_more(harness: Harness) -> None:
+@pytest.mark.parametrize(("fails", "frames"), [(False, 8000), (True, 1)])
+def test_a_connection_that_ends_between_frames_behind_the_upgrade_is_served_no_more(
+    harness: Harness, fails: bool, frames: int, caplog: pytest.LogCaptureFixture
+) -> None:
     served: list[int] = []
 
-    def close_at_once(connection: Connection, *_: Any) -> None:
+    def end(connection: Connection, *_: Any) -> None:
         served.append(0)
+        if fails:
+            raise RuntimeError("a defect")
         gevent.spawn(connection.lost)
 
-    harness.serve = close_at_once
+    harness.serve = end
     caller = harness.call()
-    caller.send(handshake("/acc") + text("x") * 8000)
+    caller.send(handshake("/acc") + text("x") * frames)
     caller.until_ended()
     assert 0 < len(served) < 8000
+    assert ("a defect" in caplog.text) is fails
     assert nothing_is_left(harness)
 
 
@@ -344,6 +350,14 @@ def test_a_connection_that_sends_nothing_is_closed_and_half_a_head_is_answered(
         harness.front.expire()
         assert half.response()[0] == 408
         assert silent.until_ended() == b""
+
+
+def test_the_wsgi_server_cuts_off_a_handshake_that_does_not_end() -> None:
+    with Harness(limits={"handshake_seconds": 0.1}) as one, wsgi_server(one) as server:
+        for begun in (b"", b"GET /acc HT", handshake()[:-2]):
+            with Caller(server.port) as caller:
+                caller.send(begun)
+                assert caller.until_ended()[:12] == (b"HTTP/1.1 408" if begun else b"")
 
 
 def test_each_request_in_a_packet_has_its_own_time(harness: Harness, later: Callable[[float], None]) -> None:

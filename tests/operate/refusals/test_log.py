@@ -1,11 +1,14 @@
 """The refusals of a node: equal ones are counted, old ones go, and nobody pushes out those of others."""
 
+from pathlib import Path
 from time import perf_counter
 from typing import get_args
 
 import pytest
 
 from imserver.gateway.auth.observer import CLOSES
+from imserver.gateway.auth.rates import Rate
+from imserver.gateway.config.settings import Config, TenantSettings
 from imserver.gateway.errors import LoginRefusal
 from imserver.operate.admin.page import chinese_meanings
 from imserver.operate.refusals.log import (
@@ -21,6 +24,7 @@ from imserver.operate.refusals.log import (
 from imserver.operate.refusals.reasons import COMMANDS, LOGINS, reason_of
 from imserver.plugin.errors import Problems, ReplyCode
 from imserver.plugin.identity import Denial
+from tests.gateway.api.api_node import ApiNode
 from tests.support import Clock
 
 APPS = {"shop", "chat"}
@@ -114,6 +118,24 @@ def test_rows_are_found_by_address_and_request(rows: RefusalLog) -> None:
     assert rows.select(Wanted(request="one"))
     assert not rows.select(Wanted(request="two"))
     assert not rows.select(Wanted(address="2001:db8:0:1::"))
+
+
+def test_a_limit_that_only_redis_knows_is_shown_and_lifted(tmp_path: Path) -> None:
+    """The node that has counted it was restarted."""
+    counted = {"pair:('shop', '17', '192.0.2.7')": 12.5}
+
+    def shared(key: str, _number: float, _seconds: float, tokens: float) -> float:
+        return counted.pop(key, 0) if tokens < 0 else counted.get(key, 0)
+
+    node = ApiNode(tmp_path, Config(features=("refusals",), apps={"shop": TenantSettings()}))
+    node.core.buckets.make(Rate("pair", "attempts", "pair", "", ""), 3, 30, shared)
+    whom = {"app": "shop", "user": "17", "address": "192.0.2.7"}
+    (hold,) = node.get("/api/v1/refusals", **whom)["holds"]
+    assert (hold["name"], hold["who"]) == ("pair", "17, 192.0.2.7")
+    for lifted in ([hold["who"]], []):
+        found = node.post_json("/api/v1/limits/lift", whom)["lifted"]
+        assert [each["who"] for each in found] == lifted
+    node.close()
 
 
 def test_rows_of_nodes_are_joined() -> None:
