@@ -245,10 +245,8 @@ def test_a_device_logs_in_while_another_provider_hangs(launch: Launch, http_serv
             connection, _ = hanging.accept()
             first = logged_in(server, "ann")
             account = first["account"]
-            assert (account["nickname"], account["avatar"]) == (
-                "ann of the provider",
-                "https://img.example.com/ann.png",
-            )
+            shown = ("ann of the provider", "https://img.example.com/ann.png")
+            assert (account["nickname"], account["avatar"]) == shown
             assert good(server.http, "accounts/show", key=first["token"], app=SHOP) == account
             assert logged_in(server, "ann")["account"] == account
             assert logged_in(server, "bob")["account"]["user"] != account["user"]

@@ -69,12 +69,8 @@ def server(request: pytest.FixtureRequest, start_server: StartServer) -> Server:
 def test_log_lines_of_a_connection_have_its_id(server: Server) -> None:
     with logged_in(server.ws, "ann", 101) as one:
         peer = "{}:{}".format(*one.sock.getsockname())
-    eventually(
-        lambda: any(
-            line["message"].startswith("connection of ann in 101 closed: code ") for line in lines(server)
-        ),
-        what="the end is logged",
-    )
+    end = "connection of ann in 101 closed: code "
+    eventually(lambda: any(line["message"].startswith(end) for line in lines(server)), what="its last line")
     received = [line["message"] for line in lines(server) if line.get("connection") == peer]
     assert received[:2] == ["connected", "login of 'ann' in '101': 200"]
     assert len(received) == 3
@@ -83,9 +79,7 @@ def test_log_lines_of_a_connection_have_its_id(server: Server) -> None:
 @pytest.mark.parametrize("path", ["/user/online?appID=101&userID=ann", "/status"])
 def test_a_request_is_logged_under_the_id_that_its_sender_gave(server: Server, path: str) -> None:
     assert ask(server.http, request(path, headers=[("X-Request-Id", GIVEN)])).status == 200
-    eventually(
-        lambda: [line for line in lines(server) if line.get("request") == GIVEN], what="the request is logged"
-    )
+    eventually(lambda: [line for line in lines(server) if line.get("request") == GIVEN], what="its line")
 
 
 @pytest.mark.parametrize("http_server", HTTP_SERVERS)

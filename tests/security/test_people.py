@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.http.operation import Operation
 from imserver.messenger.groups.wire import CreateGroup, InviteToGroup, UpdateGroup
+from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.people.accounts import cards
 from imserver.people.accounts.declared import AccountsOfApp, AppAccountSettings
 from imserver.people.accounts.parts import accounts_of
@@ -341,11 +342,13 @@ def test_an_invitation_link_leads_into_a_group(node: Harness) -> None:
     assert full.refused("invitations/accept", code=code) == UNKNOWN
 
 
+@pytest.mark.parametrize("status", ["friends", "joined"])
 def test_an_invitation_is_not_used_up_while_the_database_is_away(
-    node: Harness, monkeypatch: pytest.MonkeyPatch
+    node: Harness, monkeypatch: pytest.MonkeyPatch, status: str
 ) -> None:
-    nia, oli = person(node, name="nia"), person(node, name="oli")
-    code, store = invite(nia, uses=1), node.node.core.store
+    nia, oli = person(node, name=f"nia-{status}"), person(node, name=f"oli-{status}")
+    code = invite(nia, uses=1, group=nia.group() if status == "joined" else "")
+    store = node.node.core.store
     answers = iter([store.write_or])
 
     def write_once(*given: Any) -> Any:
@@ -353,14 +356,16 @@ def test_an_invitation_is_not_used_up_while_the_database_is_away(
             return write(*given)
         raise StorageUnavailable("gone")
 
+    gone = Mock(side_effect=StorageUnavailable("gone"))
     with monkeypatch.context() as patched:
         for owner, name, replaced in (
-            (AccountStore, "relate", Mock(side_effect=StorageUnavailable("gone"))),
+            (AccountStore, "relate", gone),
+            (store.part(MessageLog).groups, "join", gone),
             (store, "write_or", write_once),
         ):
             patched.setattr(owner, name, replaced)
         assert oli.refused("invitations/accept", code=code) == (503, "storage_unavailable")
-    assert oli.post("invitations/accept", code=code)["status"] == "friends"
+    assert oli.post("invitations/accept", code=code)["status"] == status
 
 
 def test_an_invitation_link_makes_friends(node: Harness) -> None:
