@@ -31,7 +31,6 @@ from bench.abuse_rows import (
     COMMANDS,
     FULL_BYTES,
     GROUPS,
-    OBJECTS,
     OF_ACCOUNTS,
     OTHER,
     PATHS,
@@ -46,7 +45,7 @@ from bench.abuse_rows import (
     http_answers,
     operation_requests,
 )
-from bench.abuse_setup import Attacker
+from bench.abuse_setup import CROWD, Attacker
 from bench.connections import Target, error_name
 from bench.context import RunContext, parameter, text_parameter
 from bench.figures import Figures
@@ -431,24 +430,13 @@ def count_lost(generator: Generator) -> Json:
 
 def make_crowd(generator: Generator) -> Json:
     """Task: register the accounts whom attackers may name."""
-    generator.state["crowd"] = abuse_setup.crowd_of(generator.target)
+    generator.state["crowd"] = [abuse_setup.register(generator.target)["user"] for _ in range(CROWD)]
     return {}
-
-
-def _open_stream(generator: Generator) -> Json:
-    """Open a stream of the centrifuge dialect, and leave it open; return its session and connection."""
-    target = generator.target
-    body = b'{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"%b"}}' % CHANNEL.encode()
-    data = request_head(target, "/connection/http_stream", JSON, len(body)) + body
-    own = AttackConnection(generator.loop, (target.http_host, target.http_port), data)
-    generator.loop.until(lambda: b'"session"' in b"".join(own.answers), ANSWER_SECONDS)
-    found = dict(re.findall(r'"(session|client)":"([^"]+)"', b"".join(own.answers).decode()))
-    return {"session": found.get("session", ""), "connection": found.get("client", "")}
 
 
 STRANGER: Json = {"app": "gochat", "user": USER, "id": 1, "provider": "example", "login": "nobody"}
 """What somebody may name who has no account."""
-_HISTORY = "history", "subscribe", "batch", "emulation"
+_HISTORY = "history", "subscribe", "batch"
 """Words in the names of attacks that read the history of the channel."""
 
 
@@ -463,8 +451,6 @@ def _attacker(generator: Generator, wanted: Attack) -> Attacker:
         user = f"{USER}{time.time_ns()}" if alone else USER
         attacker = abuse_setup.stranger(target, any(word in wanted.of.lower() for word in _HISTORY), user)
         known: Json = {**attacker.known, "picture": generator.state.get("picture", "")}
-        if wanted.of in ("POST /emulation", "GET /api/v1/connections/show"):
-            known.update(_open_stream(generator))
         if wanted.of.startswith("POST /api/v1/accounts/"):
             known["person"] = abuse_setup.register(target)["user"]
         if wanted.of.startswith("POST /api/v1/asks/") or wanted.of.endswith(" answer"):
@@ -472,15 +458,12 @@ def _attacker(generator: Generator, wanted: Attack) -> Attacker:
             options = [{"text": "x", "value": "x"}]
             question = {"app": "default", "user": sender, "to": receiver, "text": "x", "options": options}
             known["ask"] = post(target, "/api/v1/asks/create", {**question, "free_text": True})["id"]
-        operation = wanted.of.partition("/api/v1/")[2]
-        if operation in OBJECTS:
-            known["object"] = abuse_setup.object_of(attacker, operation)
-        elif operation == "moderation/remove":
-            known["member_of"] = abuse_setup.member_of_a_group(target)
+        if "/exports/show" in wanted.of or "/exports/file" in wanted.of:
+            known["export"] = abuse_setup.export_of(attacker, "/self" * wanted.of.endswith("/self"))
         return replace(attacker, known=known)
     if not (wanted.account or wanted.bot):
         return Attacker(**{**vars(target), "known": STRANGER})
-    attacker = abuse_setup.account_of(target, [*generator.state["crowd"]])
+    attacker = abuse_setup.account_of(target, generator.state["crowd"])
     if wanted.bot:
         bot, token = attacker.known["bot"], attacker.known["bot_token"]
         attacker = replace(attacker, key=token, known={**attacker.known, "user": bot})
@@ -551,7 +534,7 @@ def _pusher_frames(name: str, first: bytes) -> bytes:
 def _counted(wanted: Attack, answer: bytes) -> dict[str, int]:
     """How many of the requests of an attack were accepted or refused, by the code."""
     dialect, command = wanted.command
-    if not wanted.ws:
+    if not dialect:
         return http_answers(answer)
     number = PROTOBUF[command][0] if dialect == "protobuf" else 0
     return command_answers(dialect, command, answer, number)
@@ -597,7 +580,7 @@ def run(context: RunContext, options: AbuseOptions) -> Figures:
         modes = {name: wanted.mode for name, wanted in ATTACKS.items()}
         modes |= context.pool.ask(worker, learn)["modes"]
         if mode == "people":
-            context.pool.ask(worker, make_crowd)
+            context.pool.ask(worker, make_crowd, limit_seconds=CROWD * ANSWER_SECONDS)
         elif mode == "demo":
             context.pool.ask(worker, fill)
             context.pool.ask(others, gather)

@@ -31,9 +31,9 @@ _HTTP: Final = re.compile(
 _ANSWER: Final = {
     "cmd": rb'"cmd":"%b","response":\{"code":(-?\d+)',
     "action": rb'"action":"%b","response":\{"code":(-?\d+)',
-    "centrifuge": rb'(?m)^\{"id":3,(?:"error":\{"code":(\d+))?',
-    "publisher": rb'^(?:\{"seq":1,"(error)")?',
-    "pusher": rb'^\{"event":"(?!pusher:connection_established|client-)'
+    "centrifuge": rb'\{"id":3,(?:"error":\{"code":(\d+))?',
+    "publisher": rb'\{"seq":1,(?:"(error)")?',
+    "pusher": rb'\{"event":"(?!pusher:connection_established|client-)'
     rb'(?:pusher:error".*?"code":(\d+)|[^"]*?(subscription_error)?")',
 }
 """Dialect → what an answer to a command has; its groups have the code, if the command is refused."""
@@ -56,28 +56,17 @@ def http_answers(data: bytes) -> Counter[str]:
 
 
 def command_answers(dialect: str, name: str, data: bytes, number: int = 0) -> Counter[str]:
-    """Count the answers to the command ``name`` of a dialect on a WebSocket.
-
-    ``number``: that of the command in protobuf. A close frame counts by its code.
+    """Count the answers to the command ``name`` of a dialect on a WebSocket. ``number``: its number in
+    protobuf.
     """
-    found: Counter[str] = Counter()
-    _, _, frames = data.partition(b"\r\n\r\n")
-    for opcode, start, stop in scan(frames, len(frames))[0]:
-        payload = frames[start:stop]
-        if opcode == CLOSE:
-            found[f"close {int.from_bytes(payload[:2], 'big')}"] += 1
-        else:
-            codes = (
-                _protobuf(payload, name, number) if dialect == "protobuf" else _texts(payload, dialect, name)
-            )
-            found.update(ACCEPTED if code in _FINE else f"code {code}" for code in codes)
-    return found
-
-
-def _texts(payload: bytes, dialect: str, name: str) -> Iterator[str]:
-    pattern = _ANSWER[dialect]
-    for answer in re.finditer(pattern.replace(b"%b", re.escape(name).encode()), payload):
-        yield next(filter(None, answer.groups()), b"").decode()
+    if dialect == "protobuf":
+        _, _, frames = data.partition(b"\r\n\r\n")
+        parts = (frames[start:stop] for opcode, start, stop in scan(frames, len(frames))[0] if opcode < CLOSE)
+        codes = [code for payload in parts for code in _protobuf(payload, name, number)]
+    else:
+        answers = re.finditer(_ANSWER[dialect].replace(b"%b", re.escape(name).encode()), data)
+        codes = [next(filter(None, answer.groups()), b"").decode() for answer in answers]
+    return Counter(ACCEPTED if code in _FINE else f"code {code}" for code in codes)
 
 
 def _protobuf(payload: bytes, name: str, number: int) -> Iterator[str]:
@@ -350,48 +339,38 @@ SILENT: Final = frozenset(
     }
 )
 """Commands that are not answered."""
+_WHY_REFUSED: Final = {
+    "a second one ends the connection": "centrifuge: connect",
+    "the server has no such method": "centrifuge: rpc",
+    "no provider, so nobody comes back from it": "POST accounts/oauth/finish, POST accounts/oauth/unlink",
+    "the code comes from an authenticator app": "POST accounts/factor/confirm, POST accounts/factor/codes",
+    "the account has no second factor": "POST accounts/factor/remove",
+    "the account is no guest": "POST accounts/promote",
+    "the account has no e-mail address": "POST accounts/email/request",
+    "code or token come by mail or notification": (
+        "POST accounts/reset/finish, GET accounts/email/confirm, POST accounts/email/confirm,"
+        " POST notifications/act, GET notifications/answer, POST notifications/answer,"
+        " GET notifications/unsubscribe, POST notifications/unsubscribe"
+    ),
+    "only as a WebSocket, whose commands have rows of their own": "GET publisher",
+    "it would end the server under attack": "POST nodes/drain, POST nodes/undrain",
+    "its object, of an operator or a device, is looked up by its id, and does not grow": (
+        "GET connections/show, GET keys/usage, POST keys/revoke, POST keys/rotate, GET reports/show,"
+        " POST reports/close, POST moderation/undo, POST moderation/remove,"
+        " POST notifications/audiences/cancel, POST notifications/endpoints/update,"
+        " POST notifications/endpoints/remove"
+    ),
+    "the server reaches no pages, so no message has a preview": "POST previews/remove",
+    "no back end has webhooks or reads events": "POST webhooks/test, GET events/log, POST events/replay",
+}
 REFUSED: Final[Mapping[str, str]] = {
-    "centrifuge: connect": "a second one ends the connection",
-    "centrifuge: rpc": "the server has no such method",
-    "POST /api/v1/accounts/oauth/finish": "the provider does not exist, so nobody comes back from it",
-    "POST /api/v1/accounts/oauth/unlink": "without a provider, no account is linked",
-    **dict.fromkeys(
-        ("POST /api/v1/accounts/factor/confirm", "POST /api/v1/accounts/factor/codes"),
-        "the code comes from an authenticator app",
-    ),
-    "POST /api/v1/accounts/factor/remove": "the account has no second factor",
-    "POST /api/v1/accounts/promote": "the account is no guest",
-    "POST /api/v1/accounts/reset/finish": "the code comes by mail",
-    "POST /api/v1/accounts/email/request": "the account has no e-mail address",
-    **dict.fromkeys(
-        ("GET /api/v1/accounts/email/confirm", "POST /api/v1/accounts/email/confirm"),
-        "the token comes by mail",
-    ),
-    "GET /api/v1/publisher": "only as a WebSocket, whose commands have rows of their own",
-    **dict.fromkeys(
-        (
-            "POST /api/v1/notifications/act",
-            *(
-                f"{method} /api/v1/notifications/{name}"
-                for method in ("GET", "POST")
-                for name in ("answer", "unsubscribe")
-            ),
-        ),
-        "the token comes by a notification or mail",
-    ),
-    **dict.fromkeys(
-        ("POST /api/v1/nodes/drain", "POST /api/v1/nodes/undrain"), "it would end the server under attack"
-    ),
-    "POST /api/v1/previews/remove": "the server reaches no pages, so no message has a preview",
-    "POST /api/v1/webhooks/test": "no back end receives webhooks of the app",
-    "GET /api/v1/events/log": "the app has no back end that reads events",
-    "POST /api/v1/events/replay": "the app has no back end that reads events",
+    re.sub("^(GET|POST) ", r"\1 /api/v1/", name): why
+    for why, names in _WHY_REFUSED.items()
+    for name in names.split(", ")
 }
 """Attacks that the server rightly refuses → why."""
 
 _JSON: Final = "application/json"
-SYSTEM: Final = "bench"
-"""The system of the attacker, in the client dialect."""
 _TUS: Final = {
     "POST": ("Tus-Resumable: 1.0.0", "Upload-Length: 1000"),
     "PATCH": ("Tus-Resumable: 1.0.0", "Upload-Offset: 0"),
@@ -435,15 +414,6 @@ def operation_requests(
             yield name, build
 
 
-OBJECTS: Final = (
-    *(f"exports/{verb}{whose}" for verb in ("show", "file") for whose in ("", "/self")),
-    *("reports/show", "reports/close", "notifications/audiences/cancel", "moderation/undo"),
-    *("notifications/endpoints/update", "notifications/endpoints/remove"),
-    *("keys/usage", "keys/revoke", "keys/rotate"),
-)
-"""Operations on an object of the attacker, whose id is ``object``."""
-
-
 def special(name: str, known: Mapping[str, Any]) -> Json:
     """Fields of one operation that differ from those of the others."""
     path = name.partition("/api/v1/")[2]
@@ -453,14 +423,12 @@ def special(name: str, known: Mapping[str, Any]) -> Json:
     person = {"app": "gochat", "user": known["person"]} if "person" in known else {}
     ask = {"id": known["ask"]} if "ask" in known else {}
     messages = {"messages": [known["id"]]}
-    object = {"id": known["object"]} if "object" in known else {}
+    export = {"id": known["export"]} if "export" in known else {}
     fields: Mapping[str, Json] = {
         **dict.fromkeys(("accounts/lock", "accounts/unlock", "accounts/role"), person),
         **dict.fromkeys(("asks/cancel", "asks/remind", "asks/escalate"), ask),
-        **dict.fromkeys(OBJECTS, object),
+        **{f"exports/{verb}{whose}": export for verb in ("show", "file") for whose in ("", "/self")},
         **dict.fromkeys(("moderation/delete", "moderation/hide"), messages),
-        "moderation/undo": {"act": known.get("object", "x")},
-        "moderation/remove": known.get("member_of", {}),
         "reports/send": {"user": known["user"], "message": known["heard"]} if "heard" in known else {},
         "invitations/join": {"code": known.get("guests", "x")},
         "webhooks/address": {"app": known.get("spare_app", "x")},
@@ -472,7 +440,6 @@ def special(name: str, known: Mapping[str, Any]) -> Json:
         "uploads/tus/{id}": {"id": known.get("finished" if name.startswith("GET") else "tus", "x")},
         "bots": {"name": f"b{time.time_ns()}"},
         "accounts/find": {"text": known.get("friend_login", "x")},
-        "connections/show": {"connection": known.get("connection", "x")},
         "apps/create": new,
         "apps/set": spare,
         "apps/delete": spare,

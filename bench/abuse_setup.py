@@ -4,32 +4,23 @@ in demo mode messages. They are made anew before each attack, because some attac
 
 from __future__ import annotations
 
-import json
 import struct
 import time
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from http.client import HTTPConnection, HTTPResponse
+from http.client import HTTPConnection
 from typing import Any, Final
 from urllib.parse import urlencode
 
 import jwt
 
-from bench.abuse_rows import CHANNEL, OTHER, SYSTEM, USER
+from bench.abuse_rows import CHANNEL, OTHER, USER
 from bench.connections import KEY, Target
-from bench.http_client import fetch, post
+from bench.http_client import ANSWER_SECONDS, fetch, insist, post
 from bench.loop import Json
 
 PASSWORD: Final = "correct horse battery"
-_ENDPOINT: Final = {
-    "endpoint": "https://push.example.com/wpush/v2/gAAAA",
-    "keys": {
-        "p256dh": "BP4z9KsN6nGRTbVYI_c7VJSPQTBtkgcy27mlmlMoZIIgDll6e3vCYLocInmYWAmS6TlzAC8wEqKK6PBru3jl7A8",
-        "auth": "BTBZMqHH6r4Tts7J_aSIgg",
-    },
-    "device": "x",
-}
 CROWD: Final = 200
 """Accounts that the attacker may name as members of a group."""
 
@@ -48,11 +39,6 @@ def register(target: Target, **fields: str) -> Json:
     return {"token": account["token"], "user": account["id"], "phone": phone, **fields}
 
 
-def crowd_of(target: Target) -> dict[str, str]:
-    """Make the accounts whom each attacker may name; return their tokens."""
-    return {each["user"]: each["token"] for each in (register(target) for _ in range(CROWD))}
-
-
 def stranger(target: Target, reads_history: bool, user: str = USER) -> Attacker:
     """Anybody, in demo mode: a user of the app ``default`` and its back end.
 
@@ -63,7 +49,6 @@ def stranger(target: Target, reads_history: bool, user: str = USER) -> Attacker:
     heard = post(target, "/api/v1/messages/send", {**message, "user": OTHER, "to": user})
     app = f"bench{time.time_ns()}"
     post(target, "/api/v1/apps/create", {"app": app, "settings": {"webhook": {"secret": "x" * 32}}})
-    post(target, "/api/register", {"systemId": SYSTEM})
     publication = {"channels/publish": {"app": "default", "channel": CHANNEL, "text": "x" * 4_000}}
     if reads_history:
         post(target, "/api/v1/batch", {"commands": [publication] * 100})
@@ -89,42 +74,21 @@ def stranger(target: Target, reads_history: bool, user: str = USER) -> Attacker:
     return Attacker(**{**vars(target), "known": known})
 
 
-def object_of(attacker: Attacker, operation: str) -> object:
-    """The id of a new object for one of :data:`bench.abuse_rows.OBJECTS`."""
-    own = {"app": "default", "user": attacker.known["user"]}
-    if operation.startswith("exports/"):
-        whose = {"app": "default"} | (own if operation.endswith("/self") else {})
-        suffix = "/self" if operation.endswith("/self") else ""
-        id = post(attacker, f"/api/v1/exports/start{suffix}", whose)["id"]
-        shown, until = f"/api/v1/exports/show{suffix}?{urlencode({**whose, 'id': id})}", time.monotonic() + 20
-        while fetch(attacker, shown)["state"] != "done" and time.monotonic() < until:
-            time.sleep(0.05)
-        return id
-    heard = attacker.known["heard"]
-    notice = {"title": "x", "text": "x", "url": "/"}
-    route, fields, name = {
-        "reports": ("reports/send", {**own, "message": heard, "reason": "spam"}, "report"),
-        "moderation": ("moderation/delete", {"app": "default", "messages": [heard]}, "act"),
-        "keys": ("keys/create", {"scopes": ["read"]}, "id"),
-        "audiences": ("notifications/audiences", {"app": "default", "all": True, "notify": notice}, "id"),
-        "endpoints": ("notifications/endpoints", {**own, **_ENDPOINT}, "id"),
-    }[operation.removeprefix("notifications/").partition("/")[0]]
-    answer = post(attacker, f"/api/v1/{route}", fields)
-    return (answer["key"] if route == "keys/create" else answer)[name]
-
-
-def member_of_a_group(target: Target) -> Json:
-    """A member of a group of accounts, whom a moderator may remove."""
-    owner, member = register(target), register(target)
-    fields = {"name": "bench", "members": [member["user"]]}
-    group = post(replace(target, key=owner["token"]), "/api/v1/groups/create", fields)["group"]
-    return {"app": "gochat", "user": member["user"], "group": group}
+def export_of(attacker: Attacker, suffix: str) -> object:
+    """The id of a new export, of the app, or of the attacker (``/self``)."""
+    whose = {"app": "default"} | ({"user": attacker.known["user"]} if suffix else {})
+    start = insist([attacker], f"/api/v1/exports/start{suffix}", whose, "id", seconds=20)  # one at a time
+    id = (start or {}).get("id", "")
+    shown, until = f"/api/v1/exports/show{suffix}?{urlencode({**whose, 'id': id})}", time.monotonic() + 20
+    while fetch(attacker, shown).get("state") != "done" and time.monotonic() < until:
+        time.sleep(0.05)
+    return id
 
 
 def upload(target: Target, query: str, body: bytes) -> str:
     """Upload a file; return its id."""
-    answer = _request(target, "POST", f"/api/v1/uploads?name=x&{query}", body)
-    return str(json.loads(answer.read())["id"])
+    path, kind = f"/api/v1/uploads?name=x&{query}", "application/octet-stream"
+    return str(fetch(target, path, body, seconds=ANSWER_SECONDS, **{"Content-Type": kind})["id"])
 
 
 def png(width: int, height: int) -> bytes:
@@ -138,19 +102,15 @@ def png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
-def _request(target: Target, method: str, path: str, body: bytes = b"", **headers: str) -> HTTPResponse:
-    connection = HTTPConnection(target.http_host, target.http_port)
-    if target.key:
-        headers["Authorization"] = f"Bearer {target.key}"
-    connection.request(method, path, body, headers={"Content-Type": "application/octet-stream", **headers})
-    return connection.getresponse()
-
-
 def _tus(target: Target, query: str, body: bytes = b"") -> str:
     """Begin a resumable upload of 1,000 bytes with some of them; return its id."""
     headers = {"Tus-Resumable": "1.0.0", "Upload-Length": "1000"}
     headers["Content-Type"] = "application/offset+octet-stream"
-    with _request(target, "POST", f"/api/v1/uploads/tus?{query}", body, **headers) as answer:
+    if target.key:
+        headers["Authorization"] = f"Bearer {target.key}"
+    connection = HTTPConnection(target.http_host, target.http_port)
+    connection.request("POST", f"/api/v1/uploads/tus?{query}", body, headers)
+    with connection.getresponse() as answer:
         return (answer.headers["Location"] or "").rpartition("/")[2].partition("?")[0]
 
 
@@ -182,7 +142,6 @@ def account_of(target: Target, crowd: list[str]) -> Attacker:
         "login": own["phone"],
         **dict.fromkeys(("password", "old_password"), PASSWORD),
         **dict.fromkeys(("friend", "member", "to"), friend["user"]),
-        "friend_token": friend["token"],
         "friend_login": friend["phone"],
         **dict.fromkeys(("members", "users"), crowd),
         "group": group,
@@ -194,7 +153,6 @@ def account_of(target: Target, crowd: list[str]) -> Attacker:
         "bot_token": bot["token"],
         "stream": stream,
         "hook": hook["id"],
-        "hook_url": hook["url"],
         "code": code,
         "guests": guests,
         "device": devices[0]["device"],

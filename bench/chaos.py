@@ -22,7 +22,7 @@ from bench.faults import FAULTS, ChaosOptions, Fault, System, chosen
 from bench.figures import Figures
 from bench.generator import aim
 from bench.history import FIRST_OF_DRIVER, History, judge
-from bench.loop import Json
+from bench.loop import BenchError, Json
 from bench.report import show_phase
 
 CONFIGS: Final = {"messages": chaos_tasks.CONFIG, "channels": chaos_channels.CONFIG}
@@ -175,6 +175,8 @@ def run(context: RunContext, options: ChaosOptions) -> Figures:
     title = f"chaos for {options.minutes:g} minutes, {where}, {options.database}"
     if options.power:
         title = f"{options.power} power cuts, {options.database}"
+        if options.database != "sqlite":
+            raise BenchError("power cuts need SQLite")
         # Their judgement knows the chat alone.
         options = replace(options, alone=True, channels=False, webhook=False, notifications=False)
     try:

@@ -103,9 +103,10 @@ class Turn(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """A request, and the operations that it is for the checker. ``read``: what its answer says; KeyError:
-    nothing. Without a ``body`` it is a GET."""
+    """A request, and the operations that it is for the checker. ``share``: how often askers choose it beside
+    the others. ``read``: what its answer says; KeyError: nothing. Without a ``body`` it is a GET."""
 
+    share: int
     name: str
     objects: Sequence[str]
     path: str
@@ -149,7 +150,7 @@ def _has(emoji: str, user: str = "") -> Callable[[Json], Json]:
 
 def _reacted(turn: Turn, number: int) -> Operation:
     user, id = str(number), turn.subjects.ids[1]
-    return Operation("get", [f"register:{user}, {id}"], turn.message(id), None, _has(LIKE, user))
+    return Operation(6, "get", [f"register:{user}, {id}"], turn.message(id), None, _has(LIKE, user))
 
 
 def _traces(turn: Turn) -> list[Operation]:
@@ -160,7 +161,7 @@ def _traces(turn: Turn) -> list[Operation]:
     looks: list[tuple[str, Callable[[Json], Json]]] = [(farewell, _text), (found, _text)]
     looks += [(turn.message(id), _has(WAVE)) for id in subjects.ids[-2:]]
     rows = zip(subjects.traces, looks, strict=True)
-    return [Operation("get", [object], path, None, read) for object, (path, read) in rows]
+    return [Operation(4, "get", [object], path, None, read) for object, (path, read) in rows]
 
 
 def _answer(turn: Turn) -> Operation:
@@ -171,7 +172,7 @@ def _answer(turn: Turn) -> Operation:
     body = {"user": user, "id": row.get("id", 0), "value": str(turn.asker)}
     read = lambda answer: {"accepted": answer["accepted"]}  # noqa: E731
     vote = {"user": user, "vote": body["value"], "need": need}
-    return Operation("decide", question.objects, "/asks/answer", body, read, vote)
+    return Operation(0, "decide", question.objects, "/asks/answer", body, read, vote)
 
 
 def operations(turn: Turn) -> dict[str, Operation]:
@@ -198,43 +199,24 @@ def operations(turn: Turn) -> dict[str, Operation]:
     done, holder, like = _done("repeated"), {"holder": word}, {"value": None if remove else LIKE}
     act = Operation
     return {
-        "claim id": act("acquire", [f"lock:{claim}"], "/messages/send", claimed, repeated, holder),
-        "claim push": act("acquire", [f"lock:{push}"], "/push", pushed, _pushed, holder),
-        "raise": act("raise", position, "/messages/read", read, _done("read"), {"value": raised}),
-        "position": act("get", position, turn.page("/conversations", reader), None, read_until),
-        "edit": act("write", text, "/messages/edit", {**owned, "text": word}, done, {"value": word}),
-        "recall": act("remove", text, "/messages/recall", owned, done),
-        "edited": act("get", text, turn.message(first), None, _text),
-        "react": act("write", reaction, "/messages/react", react, _done("conversation"), like),
+        "claim id": act(4, "acquire", [f"lock:{claim}"], "/messages/send", claimed, repeated, holder),
+        "claim push": act(6, "acquire", [f"lock:{push}"], "/push", pushed, _pushed, holder),
+        "raise": act(5, "raise", position, "/messages/read", read, _done("read"), {"value": raised}),
+        "position": act(6, "get", position, turn.page("/conversations", reader), None, read_until),
+        "edit": act(2, "write", text, "/messages/edit", {**owned, "text": word}, done, {"value": word}),
+        "recall": act(1, "remove", text, "/messages/recall", owned, done),
+        "edited": act(3, "get", text, turn.message(first), None, _text),
+        "react": act(5, "write", reaction, "/messages/react", react, _done("conversation"), like),
         "reacted": _reacted(turn, turn.chance.randrange(ASKERS)),
-        "reply": act("send", answers, "/messages/send", reply, done, {"message": word}),
-        "thread": act("read", answers, thread, None, texts, {"whole": True}),
-        "answers": act("get", [f"votes:{name}"], "/asks/create", question, _votes),
+        "reply": act(2, "send", answers, "/messages/send", reply, done, {"message": word}),
+        "thread": act(2, "read", answers, thread, None, texts, {"whole": True}),
+        "answers": act(4, "get", [f"votes:{name}"], "/asks/create", question, _votes),
         "erase": act(
-            "remove", [*subjects.traces], "/users/erase", {"user": subjects.leaver}, _done("erased")
+            1, "remove", [*subjects.traces], "/users/erase", {"user": subjects.leaver}, _done("erased")
         ),
+        "answer": act(8, "decide", [f"votes:{name}"], "/asks/create", question, _votes),  # see _answer
         "trace": turn.chance.choice(_traces(turn)),
     }
-
-
-ACTS: Final = {
-    "claim id": 4,
-    "claim push": 6,
-    "raise": 5,
-    "position": 6,
-    "edit": 2,
-    "recall": 1,
-    "edited": 3,
-    "react": 5,
-    "reacted": 6,
-    "reply": 2,
-    "thread": 2,
-    "answer": 8,
-    "answers": 4,
-    "erase": 1,
-    "trace": 4,
-}
-"""What askers do, and how often beside the others."""
 
 
 class Askers:
@@ -243,7 +225,7 @@ class Askers:
 
     def __init__(self, history: History, targets: list[Target], seed: int, pace: float, locks: bool) -> None:
         self._pause = 2 * PAUSE_SECONDS / pace
-        self._acts = {name: share for name, share in ACTS.items() if locks or name != "claim push"}
+        self._locks = locks
         self.history, self.targets = history, targets
         self.subjects: list[Subjects] = []
         """Of each round; the askers act on the last ones."""
@@ -286,8 +268,11 @@ class Askers:
                 elif self.subjects:
                     word = f"{number}-{chance.getrandbits(32):x}"
                     turn = Turn(number, word, int(age / CLAIM_SECONDS), chance, self.subjects[-1], target)
-                    (name,) = chance.choices([*self._acts], [*self._acts.values()])
-                    operation = _answer(turn) if name == "answer" else operations(turn)[name]
+                    acts = operations(turn)
+                    if not self._locks:
+                        del acts["claim push"]
+                    (name,) = chance.choices([*acts], [each.share for each in acts.values()])
+                    operation = _answer(turn) if name == "answer" else acts[name]
                     self._ask(f"asker {number + 1}", target, operation)
 
     def _ask(self, client: str, target: Target, operation: Operation) -> bool:

@@ -9,16 +9,15 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
 from bench.chaos_loads import EventReceiver
 from bench.context import parameter, text_parameter
 from bench.loop import BenchError
-from bench.power import Cuts, Disk, Remains, cut_all, read_server, read_sqlite, recorder
+from bench.power import Cuts, Disk, cut_all, recorder
 from bench.servers import (
     ENGINES,
     SOURCE,
@@ -175,20 +174,14 @@ class System:
         stalling = {} if self.library is None else {"SLOW_FSYNC_FILE": str(self.disk.path)}
         self.redis = None if options.alone else self._start(RedisProcess())
         self.database: DatabaseProcess | None = None
-        self.read: Callable[[Path], Remains] = read_sqlite
-        """What a start from a folder finds."""
         if engine in ENGINES:
             self.database = ENGINES[engine](stalling | self._preloads("database", self.library))
-            self.read = partial(read_server, engine)
-            if is_recorded:
-                self.database.prepare()
-                self.database.environment = self._record(self.database.data, journal=True)
             self._start(self.database)
-            if is_recorded:
-                self.database.create()
         elif is_recorded:
-            (folder / "data").mkdir()
-            stalling = self._record(folder / "data", journal=False)
+            root = folder / "data"
+            root.mkdir()
+            stalling, self.recording = recorder(folder, root)
+            self.recorded = Disk(root)
         self.embedded = engine == "sqlite"
         self.can_stall = self.library is not None and (self.embedded or self.database is not None)
         self.networks: dict[str, list[Network]] = {"rpc": [], "redis link": [], "database link": []}
@@ -250,18 +243,11 @@ class System:
         self.networks[kind].append(network)
         return url.replace(f"127.0.0.1:{port}", f"{address}:{port}")
 
-    def _record(self, root: Path, journal: bool) -> dict[str, str]:
-        """Take the files of a folder as synchronised. The variables of the server that works on it."""
-        variables, self.recording = recorder(self.folder, root)
-        self.recorded = Disk(root, journal)
-        self.recorded.load()
-        return variables
-
     def cut_power(self, history: Path, cuts: int, seed: int) -> Cuts:
         """End everything, and compare what is left after so many power cuts with the history."""
-        for part in (*self.nodes, *([self.database] if self.database else [])):
-            part.control("kill")
-        return cut_all(self.recorded, self.recording, history, cuts, seed, self.read)
+        for node in self.nodes:
+            node.control("kill")
+        return cut_all(self.recorded, self.recording, history, cuts, seed)
 
     def parts(self, what: str, node: int) -> Sequence[Breakable | None]:
         """What a fault breaks: parts of this node, or of all; None: it is not here."""
@@ -373,7 +359,7 @@ class ChaosOptions:
     rate: float = parameter(50.0, "Messages a second, of all clients together.", least=0.1, most=5000)
     power: int = parameter(
         0,
-        "No faults: record all writes, and cut the power so often, offline. One node.",
+        "No faults: record all writes, and cut the power so often, offline. One node with SQLite.",
         least=0,
         most=1_000_000,
     )

@@ -158,12 +158,13 @@ def split_answer(data: bytes, at: int) -> tuple[int, bytes, int] | None:
 
 
 def fetch(
-    target: Target, path: str, form: str = "", *, seconds: float = ANSWER_SECONDS, **headers: str
+    target: Target, path: str, form: str | bytes = "", *, seconds: float = ANSWER_SECONDS, **headers: str
 ) -> Json:
     """Send one request over a new connection, a POST if it has a ``form``; return its ``data``, if the answer
     has that field, else the answer.
     """
-    request = Request(f"http://{target.http_host}:{target.http_port}{path}", form.encode() or None, headers)
+    data = form.encode() if isinstance(form, str) else form
+    request = Request(f"http://{target.http_host}:{target.http_port}{path}", data or None, headers)
     if target.key:
         request.add_header("Authorization", f"Bearer {target.key}")
     try:
@@ -175,10 +176,10 @@ def fetch(
         raise BenchError(f"{request.full_url}: {error}") from error
     try:
         found: Json = json.loads(body)
-        data: Json = found.get("data", found) or {}
+        answered: Json = found.get("data", found) or {}
     except (ValueError, AttributeError):
         raise BenchError(f"{path}: {body[:200].decode(errors='replace')}") from None
-    return data
+    return answered
 
 
 def post(target: Target, path: str, body: Json, seconds: float = ANSWER_SECONDS) -> Json:

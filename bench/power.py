@@ -18,18 +18,19 @@ import struct
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import count
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from bench.chat_dialects import mark_of, text_of
 from bench.history import judge
 from bench.loop import BenchError, Json
 from bench.report import show_phase
-from bench.servers import DATABASE_NAME, ENGINES, SOURCE, DatabaseProcess, compiled
+from bench.servers import SOURCE, compiled
 
 RECORD_SOURCE: Final = SOURCE / "tests" / "faults" / "record_writes.c"
 
@@ -45,8 +46,9 @@ MOST_NOTES: Final = 20
 
 
 class Record(NamedTuple):
-    """One call. ``offset``: also a size. ``number``: a begin and its end have the same."""
+    """One call. ``position``: among all. ``offset``: or a size. ``number``: a begin and its end share it."""
 
+    position: int
     at: float
     inode: int
     offset: int
@@ -69,18 +71,11 @@ def recorder(folder: Path, root: Path) -> tuple[dict[str, str], Path]:
 def read_records(file: Path) -> Iterator[Record]:
     """The calls of a recording, in their order."""
     with file.open("rb") as source:
-        while len(head := source.read(_HEAD.size)) == _HEAD.size:
+        for position in count():
+            if len(head := source.read(_HEAD.size)) < _HEAD.size:
+                return
             time_ns, inode, offset, number, kind, length = _HEAD.unpack(head)
-            yield Record(time_ns / 1e9, inode, offset, number, kind, source.read(length))
-
-
-class _Change(NamedTuple):
-    """A change of a file's content that is not synchronised. ``position``: of its record."""
-
-    position: int
-    kind: int
-    offset: int
-    data: bytes
+            yield Record(position, time_ns / 1e9, inode, offset, number, kind, source.read(length))
 
 
 @dataclass
@@ -88,7 +83,7 @@ class _Content:
     """What is surely on the disk of a file, and what may be."""
 
     sure: bytearray = field(default_factory=bytearray)
-    pending: list[_Change] = field(default_factory=list)
+    pending: list[Record] = field(default_factory=list)
 
     def settle(self, before: int) -> None:
         """All changes before this position are synchronised."""
@@ -98,7 +93,7 @@ class _Content:
         self.pending = [change for change in self.pending if change.position >= before]
 
 
-def _change(content: bytearray, change: _Change) -> None:
+def _change(content: bytearray, change: Record) -> None:
     if change.kind == TRUNCATE:
         del content[change.offset :]
     end = change.offset + len(change.data)
@@ -122,15 +117,10 @@ _IS_FOLDER: Final = -1
 
 
 class Disk:
-    """A disk that follows a recording. ``root``: the folder that is recorded.
+    """A disk that follows a recording. ``root``: the folder that is recorded."""
 
-    ``journal``: whatever is synchronised keeps all changes of names before, as on file systems with a journal
-    (ext4). Otherwise only a folder keeps its own.
-    """
-
-    def __init__(self, root: Path, journal: bool = False) -> None:
+    def __init__(self, root: Path) -> None:
         self.root = str(root.resolve())
-        self._journal = journal
         self._files: dict[int, int] = {}
         """Inode → file. The number of an inode is given again when its file is gone."""
         self._contents: list[_Content] = []
@@ -145,54 +135,38 @@ class Disk:
         self._now: dict[str, int] = {}
         """Path → file, as programs see it."""
 
-    def load(self) -> None:
-        """Take the files of the folder as synchronised."""
-        for path in Path(self.root).rglob("*"):
-            if path.is_dir():
-                self._names[str(path)] = self._now[str(path)] = _IS_FOLDER
-            elif path.is_file() and not path.is_symlink():
-                file = self._file(path.stat().st_ino)
-                self._contents[file].sure[:] = path.read_bytes()
-                self._names[str(path)] = self._now[str(path)] = file
-                self._links[file] += 1
-
     def _file(self, inode: int) -> int:
         if inode not in self._files:
             self._files[inode] = len(self._contents)
             self._contents.append(_Content())
         return self._files[inode]
 
-    def follow(self, position: int, record: Record) -> None:
+    def follow(self, record: Record) -> None:
         """The next call was made."""
         kind = record.kind
         if kind in (WRITE, TRUNCATE, EXTEND):
-            data = record.data
-            if kind == EXTEND:
-                kind, data = WRITE, b""
-            change = _Change(position, kind, record.offset, data)
+            change = record._replace(kind=WRITE, data=b"") if kind == EXTEND else record
             self._contents[self._file(record.inode)].pending.append(change)
         elif kind in (SYNC_BEGIN, FOLDER_BEGIN):
-            self._begins[record.number] = position, record.data.decode()
+            self._begins[record.number] = record.position, record.data.decode()
         elif kind == SYNC_END:
             before, _ = self._begins.pop(record.number)
             self._contents[self._file(record.inode)].settle(before)
-            if self._journal:
-                self._settle_names(before, "")
         elif kind == FOLDER_END:
             self._settle_names(*self._begins.pop(record.number))
         else:
-            self._rename(position, record)
+            self._rename(record)
 
     def _settle_names(self, before: int, folder: str) -> None:
         pending = []
         for naming in self._namings:
-            if naming.position < before and (self._journal or naming.is_in(folder)):
+            if naming.position < before and naming.is_in(folder):
                 _apply(self._names, naming)
             else:
                 pending.append(naming)
         self._namings = pending
 
-    def _rename(self, position: int, record: Record) -> None:
+    def _rename(self, record: Record) -> None:
         path, _, after = record.data.decode().partition("\0")
         names: dict[str, int | None] = {path: None}
         if record.kind == FOLDER:
@@ -211,7 +185,7 @@ class Disk:
                 self._links[before] -= 1
             if file is not None:
                 self._links[file] += 1
-        naming = _Naming(position, names)
+        naming = _Naming(record.position, names)
         _apply(self._now, naming)
         self._namings.append(naming)
 
@@ -253,7 +227,7 @@ def _content_after(content: _Content, how: str, chance: random.Random) -> bytes:
     return bytes(data)
 
 
-def _tear(content: bytearray, change: _Change, chance: random.Random) -> None:
+def _tear(content: bytearray, change: Record, chance: random.Random) -> None:
     """Write some of the sectors of a write."""
     start, end = change.offset, change.offset + len(change.data)
     position = start
@@ -261,7 +235,7 @@ def _tear(content: bytearray, change: _Change, chance: random.Random) -> None:
         until = min(end, position // SECTOR * SECTOR + SECTOR)
         if chance.random() < 0.5:
             part = change.data[position - start : until - start]
-            _change(content, _Change(0, WRITE, position, part))
+            _change(content, change._replace(offset=position, data=part))
         position = until
 
 
@@ -293,43 +267,6 @@ def read_sqlite(folder: Path) -> Remains:
     except sqlite3.Error as error:
         stored.broken = f"{type(error).__name__}: {error}"
     return stored
-
-
-def read_server(engine: str, folder: Path) -> Remains:
-    """Start a database server on a folder, wait for its recovery, and read the messages, if there are any."""
-    server = ENGINES[engine]({})
-    server.keep_folder = server.synchronises = False
-    shutil.move(folder, server.data)
-    stored = Remains()
-    try:
-        if server.identity:
-            for path in (server.data, *server.data.rglob("*")):
-                os.chown(path, server.identity["user"], server.identity["group"])
-        server.data.chmod(0o700)
-        for name in ("postmaster.pid", "postmaster.opts"):
-            (server.data / name).unlink(missing_ok=True)
-        server.start()
-        with closing(_connected(engine, server)) as opened, closing(opened.cursor()) as cursor:
-            cursor.execute("SELECT 1 FROM information_schema.tables WHERE table_name = 'message'")
-            if cursor.fetchall():
-                cursor.execute(_STATEMENT)
-                stored.rows = list(cursor.fetchall())
-    except Exception as error:  # also those of drivers
-        stored.broken = str(error)
-    finally:
-        server.end()
-    return stored
-
-
-def _connected(engine: str, server: DatabaseProcess) -> Any:
-    where: dict[str, Any] = {"host": "127.0.0.1", "port": server.port}
-    if engine == "postgresql":
-        import psycopg
-
-        return psycopg.connect(user=DATABASE_NAME, dbname="postgres", **where)
-    import pymysql
-
-    return pymysql.connect(user="root", database=DATABASE_NAME, **where)
 
 
 # --- the judgement ------------------------------------------------------------------------------------------
@@ -401,30 +338,27 @@ def text_in(body: bytes) -> str | None:
     return None if found is None else text_of(mark_of(int(found[1]), int(found[2])))
 
 
-def cut_all(
-    disk: Disk, recording: Path, history: Path, cuts: int, seed: int, read: Callable[[Path], Remains]
-) -> Cuts:
+def cut_all(disk: Disk, recording: Path, history: Path, cuts: int, seed: int) -> Cuts:
     """Follow the recording, cut the power so often, and compare what is stored with the history."""
     chance, found = random.Random(seed), Cuts(history)
     folder = recording.with_name("state")
-    count = sum(1 for _ in read_records(recording))
+    times = [record.at for record in read_records(recording)]
     acks = [event["at"] for event in found.events if event["event"] == "ok"]
-    if not count or not acks:
+    if not times or not acks:
         raise BenchError("nothing was recorded")
-    first = sum(1 for record in read_records(recording) if record.at < acks[0])
-    moments = sorted(chance.randrange(first, count) for _ in range(cuts))
+    moments = sorted(chance.randrange(bisect_left(times, acks[0]), len(times)) for _ in range(cuts))
     number, shown_at = 0, time.monotonic()
-    for position, record in enumerate(read_records(recording)):
-        while moments and moments[0] == position:
+    for record in read_records(recording):
+        while moments and moments[0] == record.position:
             moments.pop(0)
             number += 1
             how = HOW[number % len(HOW)]
             _make(folder, disk.cut(how, chance))
-            found.compare(f"cut {number} ({how}) at {record.at:.6f}", record.at, read(folder))
+            found.compare(f"cut {number} ({how}) at {record.at:.6f}", record.at, read_sqlite(folder))
             if time.monotonic() > shown_at + 10:
                 shown_at = time.monotonic()
                 show_phase(f"cut {number} of {cuts}: {found.figures['chaos_broken']:g} rules broken")
-        disk.follow(position, record)
+        disk.follow(record)
     return found
 
 

@@ -25,18 +25,22 @@ MOST_PIECES = 1000
 PATH = "/api/v1/channels/stream/"
 
 
-class StreamReaders:
-    """The subscribers of a process, one per stream. Owner of the counts of pieces."""
+class Streams:
+    """The streams of a process: one publisher for all, and one subscriber of each."""
 
     def __init__(self, generator: Generator) -> None:
-        self.connections = generator.connections
+        self.loop, self.target, self.connections = generator.loop, generator.target, generator.connections
         self.conns = list(self.connections.by_fd.values())
         self.subscribed = self.opened = self.pieces = self.ends = self.lost = self.doubled = 0
+        self.refused = self.requests = self.sent = self.last_ns = 0
         self.latency = Latency()
-        self.last_ns = 0
+        self.answers: dict[int, bytes] = {}
+        self.names: list[bytes] = []
         for conn in self.conns:
             conn.clear()
         self.connections.take = self._take
+        self.http = HttpConnections(self.loop, self.target, 2, self._answered)
+        self._publishers = list(self.http)
 
     def _take(self, conn: Connection, end: int) -> None:
         now = time.monotonic_ns()
@@ -62,18 +66,6 @@ class StreamReaders:
             self.doubled += piece <= conn.frames
             conn.frames = max(piece, conn.frames)
 
-
-class StreamWriters:
-    """The publisher of the streams of a process. Owner of their numbers and of the server's answers."""
-
-    def __init__(self, generator: Generator) -> None:
-        self.target = generator.target
-        self.answers: dict[int, bytes] = {}
-        self.refused = self.requests = self.sent = 0
-        self.http = HttpConnections(generator.loop, self.target, 2, self._answered)
-        self._conns = list(self.http)
-        self.streams: list[bytes] = []
-
     def _answered(self, number: int, _micros: int, status: int, body: bytes) -> None:
         if status != 200:
             raise BenchError(f"{PATH}: {status} {body[:300].decode(errors='replace')}")
@@ -82,7 +74,7 @@ class StreamWriters:
 
     def ask(self, path: str, fields: bytes) -> None:
         """Send a request."""
-        conn = self._conns[self.requests % len(self._conns)]
+        conn = self._publishers[self.requests % len(self._publishers)]
         body = b'{"app":"%d",%b}' % (self.target.app, fields)
         head = request_head(self.target, PATH + path, JSON, len(body))
         self.http.send(conn, (self.requests,), head + body)
@@ -90,79 +82,73 @@ class StreamWriters:
 
     def append(self, count: int) -> None:
         """Append one piece to each of the next ``count`` streams."""
-        streams, stamp = self.streams, stamp_us()
+        names, stamp = self.names, stamp_us()
         pieces = [
             b'{"stream":"%b","piece":%d,"text":"%b%0*d"}'
-            % (streams[n % len(streams)], n // len(streams) + 1, WORD, STAMP_DIGITS, stamp)
+            % (names[n % len(names)], n // len(names) + 1, WORD, STAMP_DIGITS, stamp)
             for n in range(self.sent, self.sent + count)
         ]
         self.ask("append", b'"pieces":[%b]' % b",".join(pieces))
         self.sent += count
 
-
-def _wait(generator: Generator, done: Callable[[], bool], what: str) -> None:
-    if not generator.loop.until(done, ANSWER_SECONDS):
-        raise BenchError(f"{what} after {ANSWER_SECONDS:g} s")
+    def wait(self, count: Callable[[], int], what: str) -> None:
+        """Wait until there are as many as connections."""
+        if not self.loop.until(lambda: count() == len(self.conns), ANSWER_SECONDS):
+            raise BenchError(f"{what} after {ANSWER_SECONDS:g} s")
 
 
 def begin(generator: Generator) -> Json:
     """Task: open a stream in a channel of its own for each connection."""
-    readers, writers = StreamReaders(generator), StreamWriters(generator)
-    conns = readers.conns
-    for conn in generator.loop.each(conns):
-        readers.connections.send(conn, request_frame("subscribe", "s", {"channel": f"live:{conn.number}"}))
-    _wait(generator, lambda: readers.subscribed == len(conns), "connections are not subscribed")
-    for conn in generator.loop.each(conns):
-        writers.ask("open", b'"channel":"live:%d"' % conn.number)
-    _wait(generator, lambda: readers.opened == len(conns), "streams are not open")
-    _wait(generator, lambda: len(writers.answers) == len(conns), "streams are not answered")
-    found = [json.loads(writers.answers[number])["stream"].encode() for number in range(len(conns))]
-    writers.streams = found
-    generator.state["streams"] = readers, writers
-    return {"opened": readers.opened}
+    generator.state["streams"] = streams = Streams(generator)
+    for conn in generator.loop.each(streams.conns):
+        streams.connections.send(conn, request_frame("subscribe", "s", {"channel": f"live:{conn.number}"}))
+    streams.wait(lambda: streams.subscribed, "connections are not subscribed")
+    for conn in generator.loop.each(streams.conns):
+        streams.ask("open", b'"channel":"live:%d"' % conn.number)
+    streams.wait(lambda: streams.opened, "streams are not open")
+    streams.wait(lambda: len(streams.answers), "streams are not answered")
+    streams.names = [json.loads(answer)["stream"].encode() for _, answer in sorted(streams.answers.items())]
+    return {"opened": streams.opened}
 
 
 def stream(generator: Generator, rate: float, seconds: float, batch: int) -> Json:
     """Task: append ``rate`` pieces per second to each stream, up to ``batch`` with a request."""
-    readers: StreamReaders
-    writers: StreamWriters
-    readers, writers = generator.state["streams"]
-    per_second = rate * len(writers.streams)
+    streams: Streams = generator.state["streams"]
+    per_second = rate * len(streams.names)
     total = int(per_second * seconds)
-    readers.latency, first, received = Latency(), writers.sent, readers.pieces
+    streams.latency, first, received = Latency(), streams.sent, streams.pieces
     begun = time.monotonic()
-    while writers.sent - first < total and not generator.loop.stopped:
-        due = min(total, int((time.monotonic() - begun) * per_second)) - (writers.sent - first)
-        size = min(batch, total - (writers.sent - first))
+    while streams.sent - first < total and not generator.loop.stopped:
+        due = min(total, int((time.monotonic() - begun) * per_second)) - (streams.sent - first)
+        size = min(batch, total - (streams.sent - first))
         if due >= size:
-            writers.append(size)
+            streams.append(size)
             continue
         generator.loop.turn((size - due) / per_second)
-    generator.loop.until(lambda: readers.pieces - received >= total, ANSWER_SECONDS)
+    generator.loop.until(lambda: streams.pieces - received >= total, ANSWER_SECONDS)
     return {
-        "pieces": readers.pieces - received,
-        "missing": total - (readers.pieces - received),
-        "seconds": readers.last_ns / 1e9 - begun,
-        "latency": readers.latency.pack(),
+        "pieces": streams.pieces - received,
+        "missing": total - (streams.pieces - received),
+        "seconds": streams.last_ns / 1e9 - begun,
+        "latency": streams.latency.pack(),
     }
 
 
 def end(generator: Generator) -> Json:
     """Task: close all streams, and wait for their ends, which have the whole texts."""
-    readers: StreamReaders
-    writers: StreamWriters
-    readers, writers = generator.state["streams"]
-    for each in generator.loop.each(writers.streams):
-        writers.ask("close", b'"stream":"%b"' % each)
-    generator.loop.until(lambda: readers.ends >= len(writers.streams), ANSWER_SECONDS)
+    streams: Streams = generator.state["streams"]
+    count = len(streams.names)
+    for each in generator.loop.each(streams.names):
+        streams.ask("close", b'"stream":"%b"' % each)
+    generator.loop.until(lambda: streams.ends >= count, ANSWER_SECONDS)
     generator.loop.turn(0)
-    writers.http.close()
-    readers.connections.take = readers.connections.payloads
+    streams.http.close()
+    streams.connections.take = streams.connections.payloads
     return {
-        "unfinished": max(0, len(writers.streams) - readers.ends),
-        "lost": readers.lost,
-        "doubled": readers.doubled + max(0, readers.ends - len(writers.streams)),
-        "refused": writers.refused,
+        "unfinished": max(0, count - streams.ends),
+        "lost": streams.lost,
+        "doubled": streams.doubled + max(0, streams.ends - count),
+        "refused": streams.refused,
         "dropped": generator.connections.lost,
     }
 

@@ -51,7 +51,7 @@ class Recorded:
     def states(self, since: str, until: str) -> Iterator[dict[str, bytes]]:
         """The files of the data folder, as the disk may have them at each moment of a time."""
         chance, disk = random.Random(7), Disk(self._root)
-        for position, record in enumerate(read_records(self._recording)):
+        for record in read_records(self._recording):
             if float(since) < record.at < float(until):
                 for how in ("drop", "torn"):
                     files = disk.cut(how, chance)
@@ -60,7 +60,7 @@ class Recorded:
                         for name, content in files.items()
                         if content is not None
                     }
-            disk.follow(position, record)
+            disk.follow(record)
 
 
 @pytest.fixture(scope="module")
