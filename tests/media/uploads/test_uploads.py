@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import gevent
 import msgspec
 import pytest
 from gevent.event import Event
@@ -76,6 +77,20 @@ def test_a_transfer_that_is_ended_between_two_reads_ends_at_the_next_one(clock: 
     with pytest.raises(TransferRefused) as caught, one.reading():
         one.bytes = 2
     assert (caught.value.problem, one.bytes) == (errors.Problems.BUSY, 1)
+
+
+def test_a_transfer_that_is_ended_while_it_waits_for_bytes_ends_at_once() -> None:
+    one = Transfers(UploadSettings()).begin(None, "192.0.2.1")
+
+    def wait() -> None:
+        with one.reading():
+            Event().wait()
+
+    waiting = gevent.spawn(wait)
+    gevent.sleep(0)
+    one.end()
+    waiting.join(60)
+    assert isinstance(waiting.exception, TransferRefused)
 
 
 @pytest.fixture
