@@ -36,6 +36,8 @@ def test_a_session_is_iterated_until_it_is_closed(server: Server, api: im.Api) -
     assert client.state == "ended"
     with pytest.raises(im.Closed):
         client.connect()
+    with pytest.raises(im.LoginRefused, match="1003"):  # at once
+        im.Client(server.ws_url, "999", "ann").connect()
 
 
 @pytest.mark.parametrize("why", ["refused", "404"])

@@ -101,7 +101,7 @@ def test_a_code_sets_a_new_password_once_and_ends_all_sessions(node: Harness, si
 def test_codes_end_with_their_time_and_an_account_gets_few(
     node: Harness, sink: Sink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What else ends them: ``test_logging_in.py``."""
+    """What else ends them: ``tests/people/accounts/accounts/test_rows.py``."""
     register(node, "bob")
     monkeypatch.setattr(resets, "CODE_SECONDS", 0)
     for login in ("bob", "bob@example.com", "bob"):

@@ -336,6 +336,17 @@ def test_an_invitation_link_leads_into_a_group(node: Harness) -> None:
     assert full.refused("invitations/accept", code=code) == (409, "too_many_members")
     for _ in range(GROUPS + 1):
         assert full.refused("groups/join", group="999999999") == (404, "unknown_group"), "it does not count"
+    for number in range(GROUPS):
+        full.post("groups/create", name=f"own {number}")
+    vic.post("groups/leave", group=group)
+    tom.post("groups/open", group=group, open=True)
+    for route, fields in (
+        ("invitations/accept", {"code": code}),
+        ("groups/join", {"group": group}),
+        ("groups/create", {"name": "one more"}),
+    ):
+        assert full.refused(route, **fields) == (429, "too_many_requests"), route
+    tom.post("groups/open", group=group, open=False)
     assert full.refused("invitations/create", group=group) == (404, "unknown_group")
     assert full.refused("invitations/revoke", code=code) == UNKNOWN
     assert tom.post("invitations/revoke", code=code) == {"code": code}
@@ -515,7 +526,8 @@ def test_who_is_muted_names_nothing_for_others(node: Harness) -> None:
     requests: tuple[tuple[str, dict[str, Any]], ...] = (
         ("groups/create", {"name": "spam", "members": [bob.user]}),
         ("groups/rename", {"group": group, "name": "spam"}),
-        ("accounts/set", {"status": "spam"}),
+        *(("accounts/set", {field: "spam"}) for field in ("nickname", "status")),
+        ("accounts/identifiers", {"name": "spammer", "password": PASSWORD}),
         ("messages/send", {"to": bob.user, "text": "spam"}),
     )
     for path, body in requests:

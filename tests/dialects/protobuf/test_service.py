@@ -244,11 +244,11 @@ def test_a_user_who_is_online_elsewhere_stays_there(harness: Harness) -> None:
     ],
 )
 def test_all_fields_of_a_message_come_back_as_they_were_sent(harness: Harness, sent: SentMessage) -> None:
-    ann, bob = harness.live(266), harness.live(sent.receiver)
+    ann, desk, bob = harness.live(266), harness.live(266, "desk"), harness.live(sent.receiver)
     ann.send_payload(protobuf.message(1, sent))
     ann.expect(1)
-    assert ann.acks() == [(1, 1)]
-    assert bob.pushes() == [sent._replace(seq=1)]
+    assert (ann.acks(), ann.pushes()) == ([(1, 1)], [])
+    assert desk.pushes() == bob.pushes() == [sent._replace(seq=1)], "the sender's other device is told, too"
     bob.send_payload(protobuf.sync(0))
     assert synced(bob.expect(2)[1]) == ([sent._replace(seq=1)], False)
 

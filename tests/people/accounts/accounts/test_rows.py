@@ -526,8 +526,10 @@ def test_a_role_is_given_to_people_only(people: Store) -> None:
     assert names(people, role="owner") == ["Ann Li"]
     assert names(people, role="") == ["100%", "王小伟"]
     assert store.set_role("other", ann.id, "", anybody, None) is None
-    with pytest.raises(NoRole):
-        store.set_role("gochat", guest.id, "moderator", anybody, None)
+    bot = BotStore(people).add(Account(0, "gochat", "", "Bot"), ann.id, "hash", 10, None)
+    for each in (guest, bot.account):
+        with pytest.raises(NoRole):
+            store.set_role("gochat", each.id, "moderator", anybody, None)
     with pytest.raises(NotBelow):
         store.set_role("gochat", ann.id, "", lambda account: account.role != "owner", None)
     assert names(people, role="owner") == ["Ann Li"]
