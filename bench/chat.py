@@ -141,16 +141,6 @@ class ChatTally:
             doubled += max(0, conn.frames - wanted) + changed
         return Receipts(expected, self.received, lost, doubled, len(self.disordered))
 
-    def figures(self) -> Json:
-        return {
-            "received": self.received,
-            "acked": self.acked,
-            "unexpected": self.unexpected,
-            "frames": self.frames,
-            "latency": self.latency.pack(),
-            "ack_latency": self.ack_latency.pack(),
-        }
-
 
 def stored(folder: str) -> tuple[int, int] | None:
     """The messages in the log of the data folder ``folder``, and the bytes of its database; None if it has
@@ -217,7 +207,9 @@ def chat(generator: Generator, tag: str, seconds: float, rate: float, group: int
         "sending_seconds": sending,
         "seconds": max(elapsed, 1e-6),
         "verdict": tally.verdict(partner),
-        **tally.figures(),
+        **{name: getattr(tally, name) for name in ("received", "acked", "unexpected", "frames")},
+        "latency": tally.latency.pack(),
+        "ack_latency": tally.ack_latency.pack(),
         "dropped": generator.connections.facts()["lost"],
     }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import socket
 import struct
 import time
@@ -372,7 +371,6 @@ class ConnectionSet:
 
 KEY = "a-secret-of-32-bytes-or-more-for-measuring-only"
 _LIVE_SECONDS = 86_400
-SYSTEM = "bench"
 
 
 def _cmd_login(**more: object) -> Callable[[int, int], bytes]:
@@ -383,12 +381,6 @@ def _cmd_login(**more: object) -> Callable[[int, int], bytes]:
         return request_frame("login", user, {"userID": user, "appID": app, **more})
 
     return login
-
-
-def _action_login(_app: int, number: int) -> bytes:
-    data = {"userId": user_name(number), "appId": 1, "toUid": user_name(number ^ 1), "groupsId": "0"}
-    body = {"seq": user_name(number), "action": "login", "data": data}
-    return client_frame(json.dumps(body, separators=(",", ":")).encode())
 
 
 def protobuf_login(token: str) -> bytes:
@@ -405,8 +397,6 @@ def _protobuf_login(_app: int, number: int) -> bytes:
 OPENERS = {
     "cmd": Opener(login=_cmd_login()),
     "cmd-cursor": Opener(login=_cmd_login(cursor=0)),
-    "client": Opener(f"/ws?systemId={SYSTEM}"),
-    "action": Opener("/ws?uid=1", _action_login),
     "centrifuge": Opener(
         "/connection/101/websocket",
         lambda _app, _number: client_frame(b'{"id":1,"connect":{}}'),

@@ -75,11 +75,11 @@ FAULTS: Final = (
     *("unstored", "unacknowledged", "lost", "doubled", "unfinished", "refused", "dropped"),
     *("errors", "missing", "beats_unanswered", "pushes_lost"),
     *("pushes_wrong", "miscounted", "ghosts", "chaos_broken"),
-    *("audience_lost", "notifications_lost", "power_broken", "tracebacks"),
+    *("notifications_lost", "power_broken", "tracebacks"),
 )
 _WORST: Final = re.compile(
     r"(.*_)?(max_ms|hold_ms|worst_seconds|silence_seconds|growth_mb|hash_mb|residue_mb)"
-    r"|audience_mb|generator_bound|other_order|unproved|attacks_over"
+    r"|generator_bound|other_order|unproved|attacks_over"
 )
 
 

@@ -1,7 +1,7 @@
 """Scenario ``notify``: what notifications of absent users cost, of Web Push beside encrypting them alone.
 
 The push service runs in this process, and takes everything. Subscriptions are written into the database of
-the server, because a hundred thousand requests would take minutes.
+the server, because so many requests would take minutes.
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ import threading
 import time
 from base64 import urlsafe_b64decode
 from collections import Counter
-from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,10 +26,9 @@ from bench.chaos_loads import AUTH, P256DH, PostReceiver
 from bench.context import RunContext, parameter
 from bench.figures import Figures
 from bench.generator import Generator
-from bench.http_client import fetch, post
+from bench.http_client import post
 from bench.loop import BenchError, Json
 from bench.probe import probe
-from bench.proc import quick_rss_bytes
 from bench.report import show_phase
 from bench.servers import NodeProcess
 
@@ -42,17 +39,12 @@ FIRST: Final = 50
 """Members of the group that warms the server up."""
 MEMBERS_AT_ONCE: Final = 1000
 WAIT_SECONDS: Final = 600.0
-AUDIENCE_SECONDS: Final = 240.0
-"""After so long a notification to all is cancelled."""
 LOOK_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True)
 class NotifyOptions:
     members: int = parameter(10_000, "Absent members of a group, with a device each.", most=10_000)
-    audience: int = parameter(
-        0, "Users with a device each, for a notification to all; 0: none.", least=0, most=2_000_000
-    )
 
 
 class PushService:
@@ -100,7 +92,7 @@ class NotifyRun:
     """A server with an app, and the push services of its users."""
 
     def __init__(self, context: RunContext, options: NotifyOptions) -> None:
-        notify = {"after_seconds": 0, "again_seconds": 0, "audience_per_second": 100_000}
+        notify = {"after_seconds": 0, "again_seconds": 0}
         rules: dict[str, Any] = {"open": True, "notify": notify}
         environment = {
             "IMSERVER_NOTIFICATIONS_ALLOW_LOOPBACK": "true",
@@ -115,30 +107,26 @@ class NotifyRun:
         self.own = replace(context, target=node.target, pids=node.pids[:1], folder=node.data_directory)
         self.file = Path(node.data_directory, "imserver.db")
         (self.prober,) = self.own.start_workers(1)
-        self.groups = 0
 
     def group(self, members: list[str]) -> str:
         """Make a group; return its id."""
-        self.groups += 1
-        first, rest = members[:MEMBERS_AT_ONCE], members[MEMBERS_AT_ONCE:]
-        body = {"app": APP, "user": "owner", "name": f"group {self.groups}", "members": first}
+        owner, size = {"app": APP, "user": "owner"}, MEMBERS_AT_ONCE
+        body = {**owner, "name": f"group of {len(members)}", "members": members[:size]}
         group = str(self.post("/api/v1/groups/create", body, "group"))
-        for start in range(0, len(rest), MEMBERS_AT_ONCE):
-            some = rest[start : start + MEMBERS_AT_ONCE]
-            invited = {"app": APP, "user": "owner", "group": group, "members": some}
-            self.post("/api/v1/groups/invite", invited, "group")
+        for start in range(size, len(members), size):
+            body = {**owner, "group": group, "members": members[start : start + size]}
+            self.post("/api/v1/groups/invite", body, "group")
         return group
 
-    def subscribe(self, users: Iterable[str]) -> None:
+    def subscribe(self, users: list[str]) -> None:
         """Give each user a device: the first by a request, which makes the server follow the app."""
-        owners = list(users)
-        urls = [self.service.url + name for name in owners]
+        urls = [self.service.url + name for name in users]
         added = {"endpoint": urls[0], "keys": {"p256dh": P256DH, "auth": AUTH}}
-        self.post("/api/v1/notifications/endpoints", {"app": APP, "user": owners[0], **added}, "id")
-        rows = (
+        self.post("/api/v1/notifications/endpoints", {"app": APP, "user": users[0], **added}, "id")
+        rows = [
             (APP, name, sha256(url.encode()).hexdigest(), url.encode(), P256DH, AUTH, "", "en", 1, 0, 0)
-            for name, url in islice(zip(owners, urls, strict=True), 1, None)
-        )
+            for name, url in zip(users[1:], urls[1:], strict=True)
+        ]
         with closing(sqlite3.connect(self.file, timeout=30)) as database, database:
             database.executemany(
                 "INSERT INTO notify_endpoint (app, member, digest, url, p256dh, auth, device, language, "
@@ -146,10 +134,8 @@ class NotifyRun:
                 rows,
             )
 
-    def round(self, group: str, devices: int) -> Json:
-        """Send one message to a group, until so many devices got a notification, and the results are stored.
-        Returns what it cost, and what the push service got.
-        """
+    def round(self, group: str, devices: int) -> dict[str, float]:
+        """Send one message to a group, until so many devices got a notification, and the results are stored."""
         self.prober.ask(probe, pid=self.own.pids[0], seconds=WAIT_SECONDS)
         time.sleep(0.5)
         service, begin = self.service, time.monotonic()
@@ -161,19 +147,15 @@ class NotifyRun:
                 len(service.requests) < devices or self.count()
             ) and time.monotonic() < begin + WAIT_SECONDS:
                 time.sleep(LOOK_SECONDS)
-        return {
-            "cpu_us": span.server_us / devices,
-            "seconds": service.last - begin,
-            "lost": devices - len(service.requests),
-            "again": service.requests.total() - len(service.requests),
-            "hold_ms": self.hold_ms(),
-        }
-
-    def hold_ms(self) -> float:
-        """For how long the loop was held since the prober began."""
         self.prober.stop()
         (longest,) = self.own.gather([self.prober])
-        return float(longest["worst_us"] / 1000)
+        return {
+            "notified_cpu_us": span.server_us / devices,
+            "notified_seconds": service.last - begin,
+            "notifications_lost": devices - len(service.requests),
+            "notifications_again": service.requests.total() - len(service.requests),
+            "notify_hold_ms": longest["worst_us"] / 1000,
+        }
 
     def count(self) -> int:
         """The number of notifications whose results are not stored."""
@@ -202,47 +184,5 @@ def run(context: RunContext, options: NotifyOptions) -> Figures:
         found = bench.round(group, options.members)
         (alone,) = context.start_workers(1, context.cores.server)
         (encrypted,) = context.ask([alone], encrypt, size=bench.service.body_bytes - 103)
-        figures: Figures = {
-            "notified_cpu_us": found["cpu_us"],
-            "notified_seconds": found["seconds"],
-            "notifications_lost": found["lost"],
-            "notifications_again": found["again"],
-            "notify_hold_ms": found["hold_ms"],
-            "encrypt_us": encrypted["cpu_us"],
-            "of_encrypting": found["cpu_us"] / encrypted["cpu_us"],
-        }
-        if options.audience:
-            show_phase(f"notify: an audience of {options.audience:,}")
-            bench.subscribe(f"user-{number}" for number in range(options.audience))
-            bench.own.rest()
-            figures |= _audience(bench, options)
-        return figures
-
-
-def _audience(bench: NotifyRun, options: NotifyOptions) -> Figures:
-    """Notify all users; memory and loop of the server meanwhile."""
-    pids = bench.own.pids
-    before = most = quick_rss_bytes(pids)
-    bench.prober.ask(probe, pid=pids[0], seconds=WAIT_SECONDS)
-    begin, path = time.monotonic(), "/api/v1/notifications/audiences"
-    sale = {"app": APP, "all": True, "notify": {"title": "Spring sale", "text": "Until Friday"}}
-    id = bench.post(path, sale, "id")
-    while (now := fetch(bench.target, f"{path}?app={APP}&id={id}")["audiences"][0])["state"] in (
-        "running",
-        "queued",
-    ):
-        most = max(most, quick_rss_bytes(pids))
-        if time.monotonic() - begin > AUDIENCE_SECONDS:
-            bench.post(f"{path}/cancel", {"app": APP, "id": id}, "id")
-        time.sleep(LOOK_SECONDS)
-    seconds = time.monotonic() - begin
-    is_done = now["state"] == "done"
-    return {
-        "audience_users": options.audience + options.members,
-        "audience_taken": now["taken"],
-        "audience_lost": options.audience + options.members - now["taken"] if is_done else 0,
-        "audience_seconds": seconds,
-        "audience_per_second": now["taken"] / seconds,
-        "audience_mb": (most - before) / 1e6,
-        "audience_hold_ms": bench.hold_ms(),
-    }
+        of_encrypting = found["notified_cpu_us"] / encrypted["cpu_us"]
+        return {**found, "encrypt_us": encrypted["cpu_us"], "of_encrypting": of_encrypting}

