@@ -135,7 +135,7 @@ class NotifyRun:
             )
 
     def round(self, group: str, devices: int) -> dict[str, float]:
-        """Send one message to a group, until so many devices got a notification, and the results are stored."""
+        """Send a message to a group, until so many devices got a notification, and results are stored."""
         self.prober.ask(probe, pid=self.own.pids[0], seconds=WAIT_SECONDS)
         time.sleep(0.5)
         service, begin = self.service, time.monotonic()
