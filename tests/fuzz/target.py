@@ -20,7 +20,7 @@ def lists_of(file: Path) -> dict[str, list[Any]]:
     for line in file.read_text(encoding="utf-8").splitlines():
         if line.startswith("["):
             rows = lists.setdefault(line[1:-1], [])
-        elif line.startswith(("b", "(")):
+        elif line and not line.startswith("#"):
             rows.append(literal_eval(line))
     return lists
 

@@ -82,8 +82,9 @@ class OptionsHarness(Harness):
         }
 
     def permitted(self, connection: Connection, channel: str) -> set[str]:
-        codes = self.codes(connection, channel)
-        assert {*codes.values()} <= {OK, DENIED, ABSENT}
+        """The commands that are allowed. Others are denied, or there is nothing to read."""
+        codes, is_there = self.codes(connection, channel), self.channels.options.of(APP, channel).presence
+        assert {*codes.values()} <= {OK, DENIED if is_there else ABSENT}
         return {name for name, code in codes.items() if code == OK}
 
 

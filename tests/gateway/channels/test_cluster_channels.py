@@ -8,6 +8,8 @@ from unittest.mock import Mock
 import gevent
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from imserver.gateway import errors
 from imserver.gateway.channels.connections import IDS_PER_QUERY, Connections, Joined, Left
@@ -200,6 +202,29 @@ def test_who_leaves_and_joins_again_is_reached_while_the_registry_learns(nodes: 
         assert texts(client) == [["hello"]]
         node.registrar.wake()
         turn()
+
+
+@pytest.mark.full("load")
+@settings(max_examples=40, deadline=None)
+@given(moves=st.lists(st.tuples(st.integers(0, 5), st.sampled_from("jlpw")), max_size=25))
+def test_members_are_reached_once_whatever_happened_before(moves: list[tuple[int, str]]) -> None:
+    """Moves of a user: join, leave, publish, and wake what reports to the registry."""
+    with Several(3) as nodes:
+        people, inside = [nodes[1 + n % 3].login(MULTI, f"u{n}") for n in range(6)], set[int]()
+        for who, move in moves:
+            node, (connection, _) = nodes[1 + who % 3], people[who]
+            if move == "j":
+                assert node.channels.subscriptions.join(MULTI, LOBBY, connection) is (who not in inside)
+                inside.add(who)
+            elif move == "l":
+                assert node.channels.members.leave(MULTI, LOBBY, connection) is (who in inside)
+                inside.discard(who)
+            elif move == "w":
+                node.registrar.wake()
+            else:
+                assert publish(node) == Outcome.SENT or not inside
+                received = texts(*(client for _, client in people))
+                assert received == [["hello"] if n in inside else [] for n in range(6)]
 
 
 # --- without the registry -----------------------------------------------------------------------------------

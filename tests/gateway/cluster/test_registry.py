@@ -189,7 +189,7 @@ NODE = "10.0.0.1:9001"
         ("a_50%", b"acc:user:online:a%5F50%25_ann", "appID", "userID", "a_50%"),
     ],
 )
-def test_a_record_is_where_it_was(
+def test_a_record_is_where_the_original_has_it(
     app: str, key: bytes, app_key: str, user_key: str, value: int | str
 ) -> None:
     assert record_key(app, b"ann") == key

@@ -37,7 +37,7 @@ def make(
 
 
 def two_nodes() -> tuple[FakeRegistry, Idempotency, Idempotency]:
-    """The claims of a registry that two nodes share, and theirs."""
+    """A registry that two nodes share, and the ids of each."""
     claims = FakeRegistry(Book(), Lease("node", 1))
     return claims, make(claims=claims), make(claims=claims)
 
