@@ -1,4 +1,4 @@
-// Logging in with a provider, against a real server that the environment names. tests/sdk/test_accounts.py runs it.
+// Logging in with a provider, against a real server that the environment names. tests/sdk/test_sdk.py runs it.
 import assert from "node:assert/strict";
 import { it } from "node:test";
 

@@ -1,4 +1,4 @@
-// An app of React Native with a node that has the plug-in, and Google's fake. What the fake has taken is in a file. test_mobile_phone.py runs it.
+// An app of React Native with a node that has the plug-in, and Google's fake. What the fake has taken is in a file. test_mobile_node.py runs it.
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { after, it } from "node:test";

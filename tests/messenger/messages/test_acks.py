@@ -213,7 +213,7 @@ class FromMemory:
     def __init__(self, node: Harness) -> None:
         self.tracker = AckTracker(node.metrics, 1_000_000)
         self.connection, self.client = node.login("101", "bob")
-        self.acks = Unacked(self.tracker)
+        self.acks, self.metrics = Unacked(self.tracker), node.metrics
 
     def deliver(self) -> None:
         frame = b"\x82\x01" + bytes([(self.acks.delivered + 1) % 256])
@@ -264,6 +264,7 @@ def test_what_is_not_acknowledged_is_sent_again_and_then_the_connection_is_close
     let_pass(client, 1)
     assert not client.connection.is_open
     assert client.resent == [1, 2] * TRIES
+    assert isinstance(client, FromLog) or client.metrics.resent_entries == 2 * TRIES
 
 
 def test_an_acknowledgement_covers_all_up_to_its_number_and_nothing_later(client: Client) -> None:
