@@ -149,7 +149,7 @@ def test_a_listener_of_ended_connections_may_block_and_may_fail(
     assert texts == ["a listener of ended channel members failed"] * 40
 
 
-# --- on both sides ------------------------------------------------------------------------------------------
+# --- membership ---------------------------------------------------------------------------------------------
 
 
 def join(harness: Harness, connection: Connection, *channels: str) -> None:
@@ -163,17 +163,11 @@ def members(harness: Harness, channel: str, app: str = MULTI) -> list[str]:
     return [] if found is None else [connection.user or "" for connection in found.members]
 
 
-# --- membership ---------------------------------------------------------------------------------------------
-
-
-ACTIONS = st.lists(
-    st.tuples(st.sampled_from(["join", "leave", "all"]), st.integers(0, 3), st.sampled_from("abc")),
-    max_size=40,
-)
+ACTIONS = st.tuples(st.sampled_from(["join", "leave", "all"]), st.integers(0, 3), st.sampled_from("abc"))
 
 
 @settings(max_examples=60, deadline=None)
-@given(actions=ACTIONS)
+@given(actions=st.lists(ACTIONS, max_size=40))
 def test_both_sides_of_membership_always_agree(actions: list[tuple[str, int, str]]) -> None:
     with Harness() as harness:
         app, membership = harness.hub.apps[MULTI], harness.channels.members.membership
