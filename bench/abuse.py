@@ -392,13 +392,11 @@ def learn(generator: Generator) -> Json:
 
 
 def fill(generator: Generator) -> Json:
-    """Task: store messages of the attacker, and publications in the channel."""
-    target, more = generator.target, {"app": "default", "text": "x" * 4_000}
-    message = {"messages/send": {**more, "user": USER, "to": OTHER}}
-    publication = {"channels/publish": {**more, "channel": CHANNEL}}
-    for command in (message, publication):
-        post(target, "/api/v1/batch", {"commands": [command] * 100})
-    picture = abuse_setup.png(800, 600)
+    """Task: store messages of the attacker, and a picture."""
+    target = generator.target
+    message = {"messages/send": {"app": "default", "user": USER, "to": OTHER, "text": "x" * 4_000}}
+    post(target, "/api/v1/batch", {"commands": [message] * 100})
+    picture = abuse_setup.picture(800, 600)
     generator.state["picture"] = abuse_setup.upload(target, f"app=default&user={USER}&kind=picture", picture)
     return {}
 
@@ -451,15 +449,11 @@ def _attacker(generator: Generator, wanted: Attack) -> Attacker:
         user = f"{USER}{time.time_ns()}" if alone else USER
         attacker = abuse_setup.stranger(target, any(word in wanted.of.lower() for word in _HISTORY), user)
         known: Json = {**attacker.known, "picture": generator.state.get("picture", "")}
-        if wanted.of.startswith("POST /api/v1/accounts/"):
-            known["person"] = abuse_setup.register(target)["user"]
         if wanted.of.startswith("POST /api/v1/asks/") or wanted.of.endswith(" answer"):
             sender, receiver = (OTHER, USER) if wanted.of.endswith(" answer") else (USER, OTHER)
             options = [{"text": "x", "value": "x"}]
             question = {"app": "default", "user": sender, "to": receiver, "text": "x", "options": options}
             known["ask"] = post(target, "/api/v1/asks/create", {**question, "free_text": True})["id"]
-        if "/exports/show" in wanted.of or "/exports/file" in wanted.of:
-            known["export"] = abuse_setup.export_of(attacker, "/self" * wanted.of.endswith("/self"))
         return replace(attacker, known=known)
     if not (wanted.account or wanted.bot):
         return Attacker(**{**vars(target), "known": STRANGER})

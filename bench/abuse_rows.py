@@ -355,11 +355,13 @@ _WHY_REFUSED: Final = {
     "only as a WebSocket, whose commands have rows of their own": "GET publisher",
     "it would end the server under attack": "POST nodes/drain, POST nodes/undrain",
     "its object, of an operator or a device, is looked up by its id, and does not grow": (
-        "GET connections/show, GET keys/usage, POST keys/revoke, POST keys/rotate, GET reports/show,"
-        " POST reports/close, POST moderation/undo, POST moderation/remove,"
+        "GET connections/show, GET exports/show, GET keys/usage, POST keys/revoke, POST keys/rotate,"
+        " GET reports/show, POST reports/close, POST moderation/undo, POST moderation/remove,"
+        " POST accounts/lock, POST accounts/unlock, POST accounts/role,"
         " POST notifications/audiences/cancel, POST notifications/endpoints/update,"
         " POST notifications/endpoints/remove"
     ),
+    "its file is sent piece by piece": "GET exports/file, GET exports/file/self",
     "the server reaches no pages, so no message has a preview": "POST previews/remove",
     "no back end has webhooks or reads events": "POST webhooks/test, GET events/log, POST events/replay",
 }
@@ -420,14 +422,10 @@ def special(name: str, known: Mapping[str, Any]) -> Json:
     upload = {"id": known["upload"]} if "upload" in known else {}
     spare = {"app": known["spare_app"], "confirm": known["spare_app"]} if "spare_app" in known else {}
     new = {"app": f"new{time.time_ns()}"}
-    person = {"app": "gochat", "user": known["person"]} if "person" in known else {}
     ask = {"id": known["ask"]} if "ask" in known else {}
     messages = {"messages": [known["id"]]}
-    export = {"id": known["export"]} if "export" in known else {}
     fields: Mapping[str, Json] = {
-        **dict.fromkeys(("accounts/lock", "accounts/unlock", "accounts/role"), person),
         **dict.fromkeys(("asks/cancel", "asks/remind", "asks/escalate"), ask),
-        **{f"exports/{verb}{whose}": export for verb in ("show", "file") for whose in ("", "/self")},
         **dict.fromkeys(("moderation/delete", "moderation/hide"), messages),
         "reports/send": {"user": known["user"], "message": known["heard"]} if "heard" in known else {},
         "invitations/join": {"code": known.get("guests", "x")},

@@ -4,20 +4,19 @@ in demo mode messages. They are made anew before each attack, because some attac
 
 from __future__ import annotations
 
-import struct
 import time
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from http.client import HTTPConnection
+from io import BytesIO
 from typing import Any, Final
-from urllib.parse import urlencode
 
 import jwt
+from PIL import Image
 
 from bench.abuse_rows import CHANNEL, OTHER, USER
 from bench.connections import KEY, Target
-from bench.http_client import ANSWER_SECONDS, fetch, insist, post
+from bench.http_client import ANSWER_SECONDS, fetch, post
 from bench.loop import Json
 
 PASSWORD: Final = "correct horse battery"
@@ -74,32 +73,17 @@ def stranger(target: Target, reads_history: bool, user: str = USER) -> Attacker:
     return Attacker(**{**vars(target), "known": known})
 
 
-def export_of(attacker: Attacker, suffix: str) -> object:
-    """The id of a new export, of the app, or of the attacker (``/self``)."""
-    whose = {"app": "default"} | ({"user": attacker.known["user"]} if suffix else {})
-    start = insist([attacker], f"/api/v1/exports/start{suffix}", whose, "id", seconds=20)  # one at a time
-    id = (start or {}).get("id", "")
-    shown, until = f"/api/v1/exports/show{suffix}?{urlencode({**whose, 'id': id})}", time.monotonic() + 20
-    while fetch(attacker, shown).get("state") != "done" and time.monotonic() < until:
-        time.sleep(0.05)
-    return id
-
-
 def upload(target: Target, query: str, body: bytes) -> str:
     """Upload a file; return its id."""
     path, kind = f"/api/v1/uploads?name=x&{query}", "application/octet-stream"
     return str(fetch(target, path, body, seconds=ANSWER_SECONDS, **{"Content-Type": kind})["id"])
 
 
-def png(width: int, height: int) -> bytes:
+def picture(width: int, height: int) -> bytes:
     """A picture of one colour."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    rows = zlib.compress(bytes(height * (width + 1)))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    data = BytesIO()
+    Image.new("L", (width, height)).save(data, "PNG")
+    return data.getvalue()
 
 
 def _tus(target: Target, query: str, body: bytes = b"") -> str:

@@ -16,10 +16,10 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
-from bench import chaos_channels, chaos_objects, chaos_tasks
+from bench import chaos, chaos_channels, chaos_objects
+from bench.chaos import CMD_APP
 from bench.chaos_client import Faults, Reader
 from bench.chaos_loads import EventReceiver
-from bench.chaos_tasks import CMD_APP
 from bench.chat_dialects import Entry, mark_of
 from bench.connections import Target
 from bench.faults import Network
@@ -127,7 +127,7 @@ def generator(
     """A process with clients, and a server for them: ``generator.state`` names its database ``file`` and the
     ``history`` of the clients.
     """
-    monkeypatch.setattr(chaos_tasks, "QUIET_SECONDS", 0.3)  # nothing breaks, nothing comes late
+    monkeypatch.setattr(chaos, "QUIET_SECONDS", 0.3)  # nothing breaks, nothing comes late
     apps: dict[str, Any] = {"gochat": {"login_policy": ""}, str(CMD_APP): {"same_as": "gochat"}}
     apps |= yaml.safe_load(chaos_objects.CONFIG.format())
     server = start_server(config={"apps": apps})
@@ -136,9 +136,9 @@ def generator(
     one.state["history"] = history = tmp_path / "history.jsonl"
     facts = {"addresses": [["127.0.0.1", server.ws.port]], "http_ports": [server.http.port]}
     facts |= {"history": str(history), "clients": 6, "seed": 1, "locks": True, "pace": 20.0}
-    chaos_tasks.meet(one, "messages", **facts)
+    chaos.meet(one, "messages", **facts)
     while one.state["clients"].sent < 50:
-        chaos_tasks.chat(one, 0.5, rate=200)  # a process that was held up has said little
+        chaos.chat(one, 0.5, rate=200)  # a process that was held up has said little
     one.state["file"] = server.folder / "data" / "imserver.db"
     return one
 
@@ -160,9 +160,9 @@ def broken_rules(generator: Generator) -> set[str]:
 def test_a_conversation_without_faults_has_none(generator: Generator) -> None:
     wanted = {f"{model}: {name}" for model, names in OPERATIONS.items() for name in names} - {"once: decide"}
     while not wanted <= set(operations_of(generator)):
-        chaos_tasks.chat(generator, 1, rate=50)
-    assert chaos_tasks.settle(generator, 60)["calm"]
-    audit = chaos_tasks.audit(generator, 60)
+        chaos.chat(generator, 1, rate=50)
+    assert chaos.settle(generator, 60)["calm"]
+    audit = chaos.audit(generator, 60)
     assert audit["faults"] == {}
     assert audit["figures"]["messages"] == audit["figures"]["acknowledged"] > 0
     assert broken_rules(generator) == set()
@@ -179,7 +179,7 @@ def test_a_run_is_not_good_if_the_checker_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.linux
 def test_rows_that_vanish_and_rows_that_double_are_found(generator: Generator) -> None:
-    assert chaos_tasks.settle(generator, 60)["calm"]
+    assert chaos.settle(generator, 60)["calm"]
     file: Path = generator.state["file"]
     near = "SELECT 1 FROM message WHERE conversation = m.conversation AND seq"
     with closing(sqlite3.connect(file, timeout=60)) as database, database:
@@ -195,7 +195,7 @@ def test_rows_that_vanish_and_rows_that_double_are_found(generator: Generator) -
         more = "last_seq = last_seq + 1, last_id = last_id + 1000"
         database.execute(f"UPDATE conversation SET {more} WHERE id = ?", (conversation,))
         database.execute("DELETE FROM message WHERE id = ?", (gone,))
-    chaos_tasks.audit(generator, 60)
+    chaos.audit(generator, 60)
     assert broken_rules(generator) >= {"lost", "doubled", "hole"}
 
 
@@ -218,13 +218,13 @@ def test_a_publication_that_subscribers_miss_or_see_twice_is_found(
     one, file = Generator(loop), tmp_path / "history.jsonl"
     facts = {"addresses": [["127.0.0.1", server.ws.port]], "http_ports": [server.http.port]}
     facts |= {"history": str(file), "clients": 3, "seed": 1}
-    chaos_tasks.meet(one, "channels", **facts)
+    chaos.meet(one, "channels", **facts)
     while one.state["clients"].resubscriptions < 20:
-        chaos_tasks.chat(one, 0.5, rate=200)
-    assert chaos_tasks.settle(one, 60)["calm"]
+        chaos.chat(one, 0.5, rate=200)
+    assert chaos.settle(one, 60)["calm"]
 
     def broken() -> tuple[set[str], dict[str, Any]]:
-        audit = chaos_tasks.audit(one, 60)
+        audit = chaos.audit(one, 60)
         return {each.rule for each in check(read(file.read_text().splitlines()))}, audit
 
     rules, audit = broken()
