@@ -186,6 +186,23 @@ def test_an_answer_to_a_reply_goes_to_its_thread(node: Harness, receivers: Recei
     assert answer["meta"]["thread"] == root
 
 
+def test_an_answer_may_have_buttons_and_that_to_a_press_goes_to_who_pressed(
+    node: Harness, receivers: Receivers
+) -> None:
+    kim = person(node, "kim")
+    bot, url = hooked(kim, "buttoned")
+    question = {"messages": [{"text": "tea?", "buttons": [[{"text": "Yes", "value": "y"}]]}]}
+    receivers.replies[url] = lambda post: (
+        200,
+        json.encode({"text": "pressed"} if post.json.get("kind") == "press" else question),
+    )
+    say(kim, bot, "hello")
+    until(lambda: texts_by(bot, kim) == ["tea?"])
+    *_, sent = kim.get("messages/sync", after=0, limit=200)["messages"]
+    kim.post("messages/press", id=sent["id"], value="y")
+    until(lambda: texts_by(bot, kim) == ["tea?", "pressed"])
+
+
 def test_of_exclusive_buttons_the_first_press_counts(node: Harness, receivers: Receivers) -> None:
     amy, ben = person(node, "amy"), person(node, "ben")
     bot, url = hooked(amy, "chooser")
