@@ -183,6 +183,9 @@ def test_a_stolen_key_leaves_a_trace(start_server: StartServer, requests: bool) 
         return counts
 
     eventually(lambda: tally() == wanted)
+    first = admin.get("keys/usage", id=id, limit=2)
+    rest = admin.get("keys/usage", id=id, cursor=first["next"])["uses"]
+    assert [*first["uses"], *rest] == admin.get("keys/usage", id=id)["uses"]
     (row,) = [each for each in admin.get("keys")["keys"] if each["id"] == id]
     assert row["last_used_from"] == "127.0.0.1"
     assert 0 <= time.time() - row["last_used"] < 180
