@@ -39,7 +39,8 @@ def serve_folder(folder: Path) -> Iterator[str]:
     """Serve the files of a folder; yields the address of the site."""
 
     def reply(post: Post) -> Answer:
-        file = folder / (urlsplit(post.path).path.strip("/") or "index.html")
+        file = folder / urlsplit(post.path).path.strip("/")
+        file = file / "index.html" if file.is_dir() else file
         if not file.is_file():
             return 404, b""
         return 200, file.read_bytes(), {"Content-Type": guess_type(file.name)[0] or "text/plain"}
