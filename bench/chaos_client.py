@@ -81,12 +81,13 @@ ACK_SECONDS = 1.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 1.0
 RECEIVE_BYTES = 1 << 18
 LOOK_SECONDS = 0.02
+"""Time between two looks at what each client has to do."""
 
 
 class Counts:
     def __init__(self) -> None:
         self.connections = self.lost_connections = self.failed_openings = 0
-        self.resends = self.not_stored = self.recovered = self.pages = 0
+        self.resends = self.not_stored = self.recovered = 0
 
 
 class Clients:
@@ -94,11 +95,9 @@ class Clients:
 
     clients: Sequence[Client] = ()
 
-    def __init__(self, loop: Loop, addresses: list[list[Any]], look_seconds: float = LOOK_SECONDS) -> None:
+    def __init__(self, loop: Loop, addresses: list[list[Any]]) -> None:
         self.loop = loop
         self.addresses = [(host, port) for host, port in addresses]
-        self.look_seconds = look_seconds
-        """Time between two looks at what each client has to do."""
         self.faults = Faults()
         self.counts = Counts()
         self._looked_at = 0.0
@@ -110,7 +109,7 @@ class Clients:
         """Let pass at most ``seconds``; return the time."""
         self.loop.turn(seconds)
         now = time.monotonic()
-        if now >= self._looked_at + self.look_seconds:
+        if now >= self._looked_at + LOOK_SECONDS:
             self._looked_at = now
             for client in clients:
                 client.look(now)
@@ -355,7 +354,6 @@ class Client:
             self.faults.add("anew", words)
 
     def _take_page(self, page: Page, now: float) -> None:
-        self.counts.pages += 1
         self._check_cursor(page.anew)
         for entry in page.entries:
             if self.dialect.counts_anew and entry.mark in self.waiting:

@@ -238,7 +238,7 @@ def run(context: RunContext, options: ChatOptions) -> Figures:
     """Measure stored messages in a group, or in pairs."""
     ends = [context.target]
     if options.nodes > 1:
-        nodes = Nodes(context.pool, options.nodes, context.app, environment=options.environment)
+        nodes = Nodes(context.pool, options.nodes, context.target.app, environment=options.environment)
         ends, context.pids, context.folder = nodes.targets, nodes.pids, nodes.folder
         context.target = ends[0]
     online = options.members - options.members % 2 if options.single else options.members

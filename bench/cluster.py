@@ -239,5 +239,6 @@ class ClusterOptions:
 
 def run(context: RunContext, options: ClusterOptions) -> Figures:
     """Measure one part on its own nodes."""
-    nodes = Nodes(context.pool, options.nodes, context.app, context.log, options.redis, options.redis_server)
+    own = (context.log, options.redis, options.redis_server)
+    nodes = Nodes(context.pool, options.nodes, context.target.app, *own)
     return PARTS[options.part](ClusterRun(nodes, options))

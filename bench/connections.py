@@ -7,11 +7,9 @@ import socket
 import struct
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-
-import jwt
 
 from bench.frames import (
     CLOSE,
@@ -46,13 +44,11 @@ class Opener:
 
     ``login`` returns the frame that logs a user in, for app and number; without it only the upgrade is done.
     ``answer``: the beginning of the payload that answers a login, if it lacks LOGIN_ANSWER.
-    ``environment``: settings for a server that the tool starts.
     """
 
     path: str = ""
     login: Callable[[int, int], bytes] | None = None
     answer: bytes = b""
-    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -370,7 +366,6 @@ class ConnectionSet:
 
 
 KEY = "a-secret-of-32-bytes-or-more-for-measuring-only"
-_LIVE_SECONDS = 86_400
 
 
 def _cmd_login(**more: object) -> Callable[[int, int], bytes]:
@@ -389,11 +384,6 @@ def protobuf_login(token: str) -> bytes:
     return login_frame(token)
 
 
-def _protobuf_login(_app: int, number: int) -> bytes:
-    claims = {"sub": str(number + 1), "app": "gochat", "exp": int(time.time()) + _LIVE_SECONDS}
-    return protobuf_login(jwt.encode(claims, KEY, "HS256"))
-
-
 OPENERS = {
     "cmd": Opener(login=_cmd_login()),
     "cmd-cursor": Opener(login=_cmd_login(cursor=0)),
@@ -402,11 +392,6 @@ OPENERS = {
         lambda _app, _number: client_frame(b'{"id":1,"connect":{}}'),
         b'{"id":1,"connect":{',
     ),
-    "protobuf": Opener(
-        "/ws",
-        _protobuf_login,
-        b'\n\x12\x08\x04\x10\xc8\x01\x1a\x07Success"\x02\x08\x03',
-        {"IMSERVER_APPS": f"{{gochat: {{jwt: [{{algorithm: HS256, key: {KEY}}}]}}}}"},
-    ),
+    "protobuf": Opener("/ws", answer=b'\n\x12\x08\x04\x10\xc8\x01\x1a\x07Success"\x02\x08\x03'),
 }
 """By the name of the dialect."""

@@ -126,10 +126,6 @@ class RunContext:
     log: str = "file"
     extra: Json = field(default_factory=dict)
 
-    @property
-    def app(self) -> int:
-        return self.target.app
-
     def start_workers(self, count: int, cores: tuple[int, ...] | None = None) -> list[Worker]:
         """Start ``count`` processes aimed at the server, on the generators' or on ``cores``."""
         workers = self.pool.start_workers(count)

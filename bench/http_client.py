@@ -139,22 +139,10 @@ def split_answer(data: bytes, at: int) -> tuple[int, bytes, int] | None:
     status = int(data[at + 9 : at + 12])
     head = data[at : end + 2].lower()
     found = head.find(b"\r\ncontent-length:")
-    if found >= 0:
-        stop = end + 4 + int(head[found + 17 : head.index(b"\r\n", found + 2)])
-        return (status, data[end + 4 : stop], stop) if stop <= len(data) else None
-    if b"\r\ntransfer-encoding: chunked" not in head:
-        raise BenchError("an HTTP answer has neither a length nor chunks")
-    body, at = b"", end + 4
-    while (line := data.find(b"\r\n", at)) >= 0:
-        length = int(data[at:line].split(b";")[0], 16)
-        stop = line + length + 4
-        if stop > len(data):
-            return None
-        if not length:
-            return status, body, stop
-        body += data[line + 2 : stop - 2]
-        at = stop
-    return None
+    if found < 0:
+        raise BenchError("an HTTP answer has no length")
+    stop = end + 4 + int(head[found + 17 : head.index(b"\r\n", found + 2)])
+    return (status, data[end + 4 : stop], stop) if stop <= len(data) else None
 
 
 def fetch(

@@ -308,9 +308,7 @@ class Messages:
     server's answers. A request carries ``size`` messages.
     """
 
-    def __init__(
-        self, generator: Generator, tag: str, how: Sending, users: Sequence[str], app: str = ""
-    ) -> None:
+    def __init__(self, generator: Generator, tag: str, how: Sending, users: Sequence[str]) -> None:
         self.kind = kind = KINDS[how.kind]
         self.target = generator.target
         self.bulk, self.size = how.bulk, how.bulk or 1
@@ -322,7 +320,7 @@ class Messages:
         connections = PublisherConnections if kind.publisher else HttpConnections
         self.http = connections(generator.loop, self.target, how.clients, self._answered)
         self.conns = list(self.http)
-        fixed = {b"app": (app or str(self.target.app)).encode(), b"tag": tag.encode(), b"padding": PADDING}
+        fixed = {b"app": str(self.target.app).encode(), b"tag": tag.encode(), b"padding": PADDING}
         self._batch = kind.bulk % fixed
         bodies = [
             (kind.item if self.bulk else kind.body) % {**fixed, b"user": user.encode()} for user in users

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bench.connections import OPENERS, Connection
+from bench.connections import Connection
 from bench.context import (
     MOST_CONNECTIONS,
     MOST_IN_PROCESS,
@@ -97,12 +97,11 @@ class IdleOptions:
     connections: int = parameter(15_000, "Connections.", most=MOST_CONNECTIONS)
     seconds: float = seconds_parameter(10.0, "How long to watch the idle CPU")
     ping_seconds: int = parameter(0, "Seconds between two pings; 0: none, or as --url does it.", least=0)
-    dialect: str = text_parameter("cmd", "What the connections speak.", OPENERS)
 
     @property
     def environment(self) -> dict[str, str]:
-        pings = {"IMSERVER_WEBSOCKET_PING_SECONDS": str(self.ping_seconds)} if self.ping_seconds else {}
-        return {**OPENERS[self.dialect].environment, **pings}
+        seconds = str(self.ping_seconds)
+        return {"IMSERVER_WEBSOCKET_PING_SECONDS": seconds} if self.ping_seconds else {}
 
 
 def attend(generator: Generator, seconds: float) -> Json:
@@ -116,7 +115,7 @@ def warm_up(
     context: RunContext,
     workers: Sequence[Worker],
     connections: int,
-    dialect: str,
+    dialect: str = "cmd",
     work: Callable[[], object] = lambda: None,
 ) -> int:
     """Let some connections come, work and go; return the memory of the server in bytes."""
@@ -129,12 +128,10 @@ def warm_up(
 
 def idle(context: RunContext, options: IdleOptions) -> Figures:
     """Measure memory and CPU of idle connections."""
-    if OPENERS[options.dialect].environment and not context.folder:
-        raise BenchError(f"--dialect {options.dialect} needs a server of our own, which has our key")
     empty = memory(context.pids).rss_bytes
     workers = context.start_workers(-(-options.connections // CONNECTIONS_A_PROCESS))
-    before = warm_up(context, workers, options.connections, options.dialect)
-    context.open(workers, options.connections, dialect=options.dialect)
+    before = warm_up(context, workers, options.connections)
+    context.open(workers, options.connections)
     context.rest()
     after = memory(context.pids).rss_bytes
     with context.measured() as span:
