@@ -72,7 +72,7 @@ _LABELS: Final = {
 """Of those that have a bar, or whose names do not say what they are."""
 #: Of these only zero is good: a command that finds another value exits with 1.
 FAULTS: Final = (
-    *("unstored", "unacknowledged", "lost", "doubled", "refused", "dropped"),
+    *("unstored", "unacknowledged", "lost", "doubled", "unfinished", "refused", "dropped"),
     *("errors", "missing", "beats_unanswered", "pushes_lost"),
     *("pushes_wrong", "miscounted", "ghosts", "chaos_broken"),
     *("notifications_lost", "power_broken", "tracebacks"),

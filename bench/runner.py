@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from bench import abuse, chaos, chat, cluster, million, notify, push
+from bench import abuse, chaos, chat, cluster, million, notify, push, streams
 from bench.abuse import AbuseOptions
 from bench.cluster import ClusterOptions
 from bench.connections import Target
@@ -77,6 +77,7 @@ three subscriptions of 15,000 clients of Centrifugo | channels
   | cpu_us<15 rss_connection_bytes<1700 missing errors
 three subscriptions of 15,000 clients, cmd | channels --dialect cmd
   | rss_connection_bytes<1300 missing errors
+1,000 streams at 20 pieces/s | streams | p99_ms<50 lost unfinished doubled refused
 push to one user | push | cpu_us<30 requests_per_second>20000 lost
 push in bulk, each frame alone | push --clients 1 --bulk 1000 | cpu_us<6.6 targets_per_second>150000 lost
 push in bulk, frames sharing a send | push --bulk 1000 | cpu_us<6.6 targets_per_second>150000 lost
@@ -156,6 +157,7 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario("chat", "Stored messages in a group, or in pairs.", chat.ChatOptions, chat.run),
         Scenario("notify", "Notifications of absent users.", NotifyOptions, notify.run, "imserver serve"),
         Scenario("channels", "Subscriptions to channels.", ChannelsOptions, channels, needs_pids=True),
+        Scenario("streams", "Messages in pieces, at a fixed rate.", streams.StreamsOptions, streams.run),
         Scenario("handshake", "The opening of connections.", HandshakeOptions, handshake),
         Scenario("cluster", "Pushes across nodes; needs a Redis.", ClusterOptions, cluster.run, NODES),
         Scenario("million", "Log a million users in, reach them all.", MillionOptions, million.run, NODES),

@@ -12,7 +12,7 @@ from tests.support import Server, run_cli
 
 pytestmark = pytest.mark.linux
 
-ZERO = ("lost", "doubled", "dropped", "refused", "other_order", "errors", "missing", "unstored")
+ZERO = ("lost", "doubled", "dropped", "refused", "other_order", "errors", "unfinished", "missing", "unstored")
 FULL = pytest.mark.full("load")
 QUICK = ("--push-seconds", "0.5", "--calm-seconds", "0.1", "--idle-seconds", "0.3", "--broadcasts", "1")
 TINY = ("--users", "20", "--logins", "40", "--receivers", "20", "--bulk", "10")
@@ -79,6 +79,7 @@ def test_a_scenario_against_a_running_server(server: Server, command: str, posit
                 ("idle --connections 50 --seconds 3 --ping-seconds 1", "pings ping_cpu_us"),
                 ("push --v1 --keyed --users 5 --seconds 0.1", "messages"),
                 ("publish --keyed --users 5 --seconds 0.1", "messages"),
+                ("streams --streams 20 --seconds 0.5", "pieces_per_second"),
                 ("channels --connections 20", "subscriptions_per_second"),
                 ("channels --connections 20 --dialect cmd", "subscriptions_per_second"),
                 ("chat --members 4 --seconds 0.3 --rate 100", "stored_rows=30 messages=30"),
