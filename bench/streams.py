@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import cycle
 
 from bench.connections import Connection
 from bench.context import MOST_IN_PROCESS, RunContext, parameter, seconds_parameter
 from bench.figures import Figures
 from bench.frames import request_frame
 from bench.generator import Generator
-from bench.http_client import JSON, HttpConnections, request_head
+from bench.http_client import JSON, HttpConnections, post, request_head
 from bench.latency import STAMP_DIGITS, STAMP_WRAP, Latency, stamp_us
 from bench.loop import BenchError, Json
 
@@ -26,21 +25,26 @@ PATH = "/api/v1/channels/stream/"
 
 
 class Streams:
-    """The streams of a process: one publisher for all, and one subscriber of each."""
+    """The streams of a process, each in a channel of its own with one subscriber."""
 
     def __init__(self, generator: Generator) -> None:
         self.loop, self.target, self.connections = generator.loop, generator.target, generator.connections
-        self.conns = list(self.connections.by_fd.values())
-        self.subscribed = self.opened = self.pieces = self.ends = self.lost = self.doubled = 0
-        self.refused = self.requests = self.sent = self.last_ns = 0
+        self.subscribed = self.pieces = self.ends = self.lost = self.doubled = 0
+        self.refused = self.sent = self.last_ns = 0
         self.latency = Latency()
-        self.answers: dict[int, bytes] = {}
-        self.names: list[bytes] = []
-        for conn in self.conns:
-            conn.clear()
+        self.conns = list(self.connections.by_fd.values())
         self.connections.take = self._take
+        for conn in self.loop.each(self.conns):
+            conn.clear()
+            self.connections.send(conn, request_frame("subscribe", "s", {"channel": f"live:{conn.number}"}))
+        if not self.loop.until(lambda: self.subscribed == len(self.conns), ANSWER_SECONDS):
+            raise BenchError(f"connections are not subscribed after {ANSWER_SECONDS:g} s")
+        self.names = [self.post("open", channel=f"live:{conn.number}")["stream"] for conn in self.conns]
         self.http = HttpConnections(self.loop, self.target, 2, self._answered)
-        self._publishers = list(self.http)
+        self._publishers = cycle(self.http)
+
+    def post(self, path: str, **fields: str) -> Json:
+        return post(self.target, PATH + path, {"app": str(self.target.app), **fields})
 
     def _take(self, conn: Connection, end: int) -> None:
         now = time.monotonic_ns()
@@ -52,9 +56,7 @@ class Streams:
             self.ends += payload.count(WORD) == conn.frames
         elif b'"cmd":"subscribe"' in payload:
             self.subscribed += b'"code":200' in payload
-        elif b'"whole":true' in payload:
-            self.opened += 1
-        elif b'"cmd":"stream"' in payload:
+        elif b'"cmd":"stream"' in payload and b'"whole":true' not in payload:
             at = payload.index(PIECE_AT) + len(PIECE_AT)
             piece = int(payload[at : payload.index(b",", at)])
             at = payload.index(TEXT_AT) + len(TEXT_AT)
@@ -66,65 +68,35 @@ class Streams:
             self.doubled += piece <= conn.frames
             conn.frames = max(piece, conn.frames)
 
-    def _answered(self, number: int, _micros: int, status: int, body: bytes) -> None:
-        if status != 200:
-            raise BenchError(f"{PATH}: {status} {body[:300].decode(errors='replace')}")
-        self.answers[number] = body
-        self.refused += body.count(b'"status"') - body.count(b'"appended"') - body.count(b'"closed"')
-
-    def ask(self, path: str, fields: bytes) -> None:
-        """Send a request."""
-        conn = self._publishers[self.requests % len(self._publishers)]
-        body = b'{"app":"%d",%b}' % (self.target.app, fields)
-        head = request_head(self.target, PATH + path, JSON, len(body))
-        self.http.send(conn, (self.requests,), head + body)
-        self.requests += 1
+    def _answered(self, _number: int, _micros: int, status: int, body: bytes) -> None:
+        self.refused += body.count(b'"status"') - body.count(b'"appended"') if status == 200 else 1
 
     def append(self, count: int) -> None:
         """Append one piece to each of the next ``count`` streams."""
-        names, stamp = self.names, stamp_us()
-        pieces = [
-            b'{"stream":"%b","piece":%d,"text":"%b%0*d"}'
-            % (names[n % len(names)], n // len(names) + 1, WORD, STAMP_DIGITS, stamp)
+        names, text = self.names, f"{WORD.decode()}{stamp_us():0{STAMP_DIGITS}}"
+        pieces = ",".join(
+            f'{{"stream":"{names[n % len(names)]}","piece":{n // len(names) + 1},"text":"{text}"}}'
             for n in range(self.sent, self.sent + count)
-        ]
-        self.ask("append", b'"pieces":[%b]' % b",".join(pieces))
+        )
+        body = f'{{"app":"{self.target.app}","pieces":[{pieces}]}}'.encode()
+        head = request_head(self.target, PATH + "append", JSON, len(body))
+        self.http.send(next(self._publishers), (0,), head + body)
         self.sent += count
-
-    def wait(self, count: Callable[[], int], what: str) -> None:
-        """Wait until there are as many as connections."""
-        if not self.loop.until(lambda: count() == len(self.conns), ANSWER_SECONDS):
-            raise BenchError(f"{what} after {ANSWER_SECONDS:g} s")
 
 
 def begin(generator: Generator) -> Json:
-    """Task: open a stream in a channel of its own for each connection."""
-    generator.state["streams"] = streams = Streams(generator)
-    for conn in generator.loop.each(streams.conns):
-        streams.connections.send(conn, request_frame("subscribe", "s", {"channel": f"live:{conn.number}"}))
-    streams.wait(lambda: streams.subscribed, "connections are not subscribed")
-    for conn in generator.loop.each(streams.conns):
-        streams.ask("open", b'"channel":"live:%d"' % conn.number)
-    streams.wait(lambda: streams.opened, "streams are not open")
-    streams.wait(lambda: len(streams.answers), "streams are not answered")
-    streams.names = [json.loads(answer)["stream"].encode() for _, answer in sorted(streams.answers.items())]
-    return {"opened": streams.opened}
+    """Task: open a stream for each connection."""
+    generator.state["streams"] = Streams(generator)
+    return {}
 
 
 def stream(generator: Generator, rate: float, seconds: float, batch: int) -> Json:
-    """Task: append ``rate`` pieces per second to each stream, up to ``batch`` with a request."""
+    """Task: append ``rate`` pieces per second to each stream, ``batch`` with a request."""
     streams: Streams = generator.state["streams"]
-    per_second = rate * len(streams.names)
-    total = int(per_second * seconds)
-    streams.latency, first, received = Latency(), streams.sent, streams.pieces
-    begun = time.monotonic()
-    while streams.sent - first < total and not generator.loop.stopped:
-        due = min(total, int((time.monotonic() - begun) * per_second)) - (streams.sent - first)
-        size = min(batch, total - (streams.sent - first))
-        if due >= size:
-            streams.append(size)
-            continue
-        generator.loop.turn((size - due) / per_second)
+    streams.latency, sent, received, begun = Latency(), streams.sent, streams.pieces, time.monotonic()
+    for _ in generator.loop.paced(rate * len(streams.names) / batch, seconds):
+        streams.append(batch)
+    total = streams.sent - sent
     generator.loop.until(lambda: streams.pieces - received >= total, ANSWER_SECONDS)
     return {
         "pieces": streams.pieces - received,
@@ -137,17 +109,15 @@ def stream(generator: Generator, rate: float, seconds: float, batch: int) -> Jso
 def end(generator: Generator) -> Json:
     """Task: close all streams, and wait for their ends, which have the whole texts."""
     streams: Streams = generator.state["streams"]
-    count = len(streams.names)
-    for each in generator.loop.each(streams.names):
-        streams.ask("close", b'"stream":"%b"' % each)
-    generator.loop.until(lambda: streams.ends >= count, ANSWER_SECONDS)
+    for name in streams.names:
+        streams.post("close", stream=name)
+    generator.loop.until(lambda: streams.ends >= len(streams.names), ANSWER_SECONDS)
     generator.loop.turn(0)
     streams.http.close()
-    streams.connections.take = streams.connections.payloads
     return {
-        "unfinished": max(0, count - streams.ends),
+        "unfinished": max(0, len(streams.names) - streams.ends),
         "lost": streams.lost,
-        "doubled": streams.doubled + max(0, streams.ends - count),
+        "doubled": streams.doubled + max(0, streams.ends - len(streams.names)),
         "refused": streams.refused,
         "dropped": generator.connections.lost,
     }
