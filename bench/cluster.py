@@ -14,14 +14,11 @@ from bench.context import MOST_IN_PROCESS, RunContext, parameter, seconds_parame
 from bench.figures import Figures, with_faults_of
 from bench.generator import close_connections
 from bench.loop import BenchError
-from bench.push import WINDOW, FanoutOptions, PushOptions, Sending, measure, measure_warm, subscribe_all
+from bench.push import FanoutOptions, PushOptions, Sending, measure, subscribe_all
 from bench.servers import NodeProcess, RedisProcess, Worker, WorkerPool, redis_facts
 from bench.session_scenarios import beat
 
 WARM_UP_SECONDS = 0.5
-PACE = 20.0
-#: Concurrent back ends with one request each: so many messages may share a Redis query and a batch.
-FLAT_CLIENTS = 64
 METRICS_SECONDS = 10.0
 JOIN_SECONDS = 30.0
 FAULTS = ("lost", "doubled", "refused", "dropped")
@@ -181,43 +178,11 @@ def forward(run: ClusterRun, bulk: int = 0) -> Figures:
     }
 
 
-def broadcast(run: ClusterRun) -> Figures:
-    """A broadcast to equally many receivers: on a lone server, on one node, and spread over the nodes."""
-    options, nodes = run.options, run.nodes
-    own = nodes.pool.start(NodeProcess(nodes.log))
-    alone = RunContext(replace(own.target, app=nodes.app), own.pids[:1], nodes.pool)
-    spreads = {
-        "alone": (alone, [alone.target]),
-        "one": (run.context, [run.here]),
-        "many": (run.context, nodes.targets),
-    }
-    ways = {"paced": FanoutOptions(rate=PACE).sending, "flat": Sending("all", FLAT_CLIENTS, window=WINDOW)}
-    figures: Figures = dict.fromkeys(FAULTS, 0)
-    for spread, (context, ends) in spreads.items():
-        (worker,) = context.start_workers(1)
-        for end, first, share in shares(ends, options.receivers):
-            context.open([worker], share, first=first, end=end)
-        for way, how in ways.items():
-            found = measure_warm(context, worker, how, options.seconds, WARM_UP_SECONDS)
-            figures[f"{way}_{spread}_cpu_us"] = found["cpu_us"]
-            figures[f"{way}_{spread}_per_second"] = found["measured_per_second"]
-            if spread == "many":
-                figures[f"{way}_p50_ms"], figures[f"{way}_p99_ms"] = found["p50_ms"], found["p99_ms"]
-            for fault in FAULTS:
-                figures[fault] = (figures[fault] or 0) + (found[fault] or 0)
-        context.ask([worker], close_connections)
-    for way in ways:
-        one, many = figures[f"{way}_one_cpu_us"], figures[f"{way}_many_cpu_us"]
-        figures[f"{way}_ratio"] = many / one if many and one else None
-    return figures
-
-
 PARTS: dict[str, Callable[[ClusterRun], Figures]] = {
     "redis": count_in_redis,
     "push": lambda run: run.push_to(run.there, run.pushes(rate=run.options.rate)),
     "forward": forward,
     "bulk": lambda run: forward(run, run.options.bulk),
-    "broadcast": broadcast,
     "channel": lambda run: run.push_to(run.there, FanoutOptions(channel=True).sending),
     "stored": lambda run: run.push_to(run.there, replace(run.pushes(), kind="stored")),
 }

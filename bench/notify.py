@@ -1,4 +1,4 @@
-"""Scenario ``notify``: what notifications of absent users cost, of Web Push beside encrypting them alone.
+"""Scenario ``notify``: what notifications of absent users cost by Web Push.
 
 The push service runs in this process, and takes everything. Subscriptions are written into the database of
 the server, because so many requests would take minutes.
@@ -7,11 +7,9 @@ the server, because so many requests would take minutes.
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import threading
 import time
-from base64 import urlsafe_b64decode
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -19,13 +17,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
-import http_ece
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
-
 from bench.chaos_loads import AUTH, P256DH, PostReceiver
 from bench.context import RunContext, parameter
 from bench.figures import Figures
-from bench.generator import Generator
 from bench.http_client import post
 from bench.loop import BenchError, Json
 from bench.probe import probe
@@ -33,8 +27,6 @@ from bench.report import show_phase
 from bench.servers import NodeProcess
 
 APP: Final = "101"
-ALONE: Final = 2000
-"""Encryptions that are measured alone."""
 FIRST: Final = 50
 """Members of the group that warms the server up."""
 MEMBERS_AT_ONCE: Final = 1000
@@ -52,40 +44,17 @@ class PushService:
 
     def __init__(self) -> None:
         self.requests: Counter[str] = Counter()
-        self.body_bytes = 0
-        """Longest body."""
         self.last = 0.0
         """When the last request came (monotonic)."""
         self._lock = threading.Lock()
         self._receiver = PostReceiver(self._take)
         self.url, self.close = self._receiver.url, self._receiver.close
 
-    def _take(self, path: str, _headers: object, body: bytes) -> int:
+    def _take(self, path: str, _headers: object, _body: bytes) -> int:
         with self._lock:
             self.requests[path] += 1
-            self.body_bytes = max(self.body_bytes, len(body))
             self.last = time.monotonic()
         return 201
-
-
-def encrypt(generator: Generator, size: int) -> Json:
-    """Task: encrypt as a server has to, with ``http_ece``; CPU in µs of each."""
-    plain = os.urandom(size)
-    dh, secret = (bytes_of(text) for text in (P256DH, AUTH))
-
-    def run(count: int) -> float:
-        begin = time.process_time_ns()
-        for _ in range(count):
-            key = generate_private_key(SECP256R1())
-            http_ece.encrypt(plain, private_key=key, dh=dh, auth_secret=secret, version="aes128gcm")
-        return (time.process_time_ns() - begin) / 1000 / count
-
-    run(ALONE // 10)
-    return {"cpu_us": run(ALONE)}
-
-
-def bytes_of(text: str) -> bytes:
-    return urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
 class NotifyRun:
@@ -134,7 +103,7 @@ class NotifyRun:
                 rows,
             )
 
-    def round(self, group: str, devices: int) -> dict[str, float]:
+    def round(self, group: str, devices: int) -> Figures:
         """Send a message to a group, until so many devices got a notification, and results are stored."""
         self.prober.ask(probe, pid=self.own.pids[0], seconds=WAIT_SECONDS)
         time.sleep(0.5)
@@ -181,8 +150,4 @@ def run(context: RunContext, options: NotifyOptions) -> Figures:
         bench.own.rest()
         few = names[:FIRST]
         bench.round(bench.group(few), len(few))  # loads the libraries
-        found = bench.round(group, options.members)
-        (alone,) = context.start_workers(1, context.cores.server)
-        (encrypted,) = context.ask([alone], encrypt, size=bench.service.body_bytes - 103)
-        of_encrypting = found["notified_cpu_us"] / encrypted["cpu_us"]
-        return {**found, "encrypt_us": encrypted["cpu_us"], "of_encrypting": of_encrypting}
+        return bench.round(group, options.members)

@@ -103,7 +103,6 @@ what logins, heartbeats and pushes ask of Redis | cluster --part redis
 pushes to users on another node, paced | cluster --part push | p99_ms<15 lost
 pushes flat out, here and to another node | cluster --part forward | lost
 bulk pushes, here and to another node | cluster --part bulk | lost
-a broadcast on one server and over the nodes | cluster --part broadcast | flat_ratio<1.3 paced_ratio<1.3 lost
 publications flat out, all subscribers on another node | cluster --part channel | lost
 stored pushes flat out, to users on another node | cluster --part stored | lost
 """)

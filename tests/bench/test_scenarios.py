@@ -72,7 +72,7 @@ def test_a_scenario_against_a_running_server(server: Server, command: str, posit
 @pytest.mark.parametrize(
     ("command", "positive"),
     [
-        ("notify --members 20", "notifications_lost=0 notifications_again=0 notified_cpu_us encrypt_us"),
+        ("notify --members 20", "notifications_lost=0 notifications_again=0 notified_cpu_us"),
         *(
             pytest.param(*row, marks=FULL)
             for row in (
@@ -128,7 +128,6 @@ def test_every_part_of_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < figures["push"]["p50_ms"] <= figures["push"]["p99_ms"]
     assert figures["push"]["rpc_events"] == figures["push"]["messages"]
     assert figures["bulk"]["events_a_batch"] > 1
-    assert figures["broadcast"]["flat_ratio"] > 0
     for part in ("push", "forward", "channel", "stored"):
         names = ("api_node_cpu_us", "socket_node_cpu_us", "p50_ms", "rpc_events")
         assert min(figures[part][name] for name in names) > 0
