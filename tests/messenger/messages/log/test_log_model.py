@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from imserver.messenger.messages.commands import Search
 from imserver.messenger.messages.log.contract import (
@@ -158,6 +158,14 @@ class Model(RuleBasedStateMachine):
         return next(self.turns)
 
     # --- what is done ---------------------------------------------------------------------------------------
+
+    @initialize(is_empty=st.sampled_from([True, False, False]))
+    def begin(self, is_empty: bool) -> None:
+        """Most logs begin with a group of three, and a thread in it: otherwise few examples have one."""
+        if not is_empty:
+            self.create("a", ["b", "c"])
+            self.append([(user, 1, "", "") for user in ("a", "b")])
+            self.reply([("b", 2, False, "", 0), ("c", 2, True, "a", 0)])
 
     @rule(drafts=st.lists(st.tuples(USERS, st.one_of(USERS, GROUPS, ROOMS), NAMES, MENTIONS), max_size=6))
     def append(self, drafts: list[tuple[str, str | int, str, str]]) -> None:
