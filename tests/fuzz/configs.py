@@ -18,7 +18,8 @@ from imserver.gateway.node.feature_list import declarations_of, load_features, l
 
 from .target import Target
 
-FOLDER = Path(tempfile.mkdtemp(prefix="imserver-fuzz-"))
+_folder = tempfile.TemporaryDirectory(prefix="imserver-fuzz-")
+FOLDER = Path(_folder.name)
 
 
 def written_of(path: Path) -> str:

@@ -42,7 +42,8 @@ from imserver_slack.export import BadExport, Export
 from imserver_slack.export import Message as SlackMessage
 from imserver_slack.text import Texts, text_of
 
-FOLDER = Path(tempfile.mkdtemp(prefix="imserver-fuzz-"))
+_folder = tempfile.TemporaryDirectory(prefix="imserver-fuzz-")
+FOLDER = Path(_folder.name)
 _KINDS = ("image/jpeg", "image/png", "image/gif", "image/webp")
 pictures.prepare()
 
