@@ -6,9 +6,9 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 # Arguments for the command that a target runs, for example: make serve ARGS="--http-port 9000"
 ARGS ?=
-# How many tests "make test" runs at once: twice as many as there are processors, since tests wait half of their
-# time, and at most 4, since each has databases of its own.
-WORKERS ?= $(shell n=$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN); echo $$((n < 2 ? 2 : 4)))
+# How many tests "make test" runs at once: one more than there are processors, since tests also wait, and at most 4,
+# since each needs 1.5 GB of memory for itself, its databases and its browser.
+WORKERS ?= $(shell n=$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN); echo $$((n < 3 ? n + 1 : 4)))
 # PARALLEL= runs one test after the other.
 PARALLEL ?= -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 

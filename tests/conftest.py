@@ -117,7 +117,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests come first: no worker begins one of them when all others have ended.
 
-    Files of tests with browsers are spread over the first two thirds: four workers that all drive browsers
+    Files of tests with browsers are spread over the first two thirds: workers that all drive browsers
     starve each other, and a page then answers too late.
     """
     slow = {item.path for item in items if item.get_closest_marker("slow")}

@@ -109,6 +109,9 @@ class Postgres(DatabaseServer, PostgresProcess):
 
     engine = "postgresql"
 
+    def command(self) -> list[str]:
+        return [*super().command(), "-c", "shared_buffers=32MB"]
+
     def program(self, name: str) -> str:
         return str(_postgres_bin() / name)
 
@@ -211,7 +214,7 @@ class MariaDB(DatabaseServer, MariaProcess):
         return f"mysql://root@127.0.0.1:{self.port}/{database}?ssl_disabled=1"
 
     def command(self) -> list[str]:
-        return [*super().command(), "--innodb-log-file-size=32M"]
+        return [*super().command(), "--innodb-log-file-size=16M", "--innodb-buffer-pool-size=16M"]
 
     def lend(self, url: str) -> Iterator[str]:
         while self._over:  # also what the test before had closed after this fixture ended is closed now
