@@ -17,7 +17,7 @@ def pytest_runtest_setup() -> None:
     require(DRIVER)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browsers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], Browser]]:
     """``browsers(0)``, ``browsers(1)`` …: each is started when first asked for."""
     started: dict[int, Browser] = {}
