@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from click import Choice, Command, Context, Group
 from click.testing import CliRunner
 
 from imserver.cli import main
@@ -342,3 +344,26 @@ def test_commands_exist(block: Block) -> None:
         assert shown.exit_code == 0, f"{block}: imserver {line}: {shown.output}"
         for option in (word.partition("=")[0] for word in words if word.startswith("--")):
             assert re.search(rf"{option}\b", shown.output), f"{block}: imserver {line}: no {option}"
+
+
+def test_what_a_page_lets_choose_can_be_chosen() -> None:
+    """``--option VALUE`` in the text of a page. Pages of figures and decisions are of their day."""
+    for page in (page for page in PAGES if not re.search("/benchmarks|/scale|/decisions/", str(page))):
+        for line in re.findall(r"`imserver ([a-z][^`|]* --[^`]*)`", page.read_text(encoding="utf-8")):
+            words = line.split()
+            command: Command = main
+            while (
+                isinstance(command, Group)
+                and words
+                and (next := command.get_command(Context(main), words[0]))
+            ):
+                command = next
+                words.pop(0)
+            choices = {
+                name: option.type.choices
+                for option in command.params
+                for name in option.opts
+                if isinstance(option.type, Choice)
+            }
+            wrong = [pair for pair in pairwise(words) if pair[1] not in choices.get(pair[0], pair[1:])]
+            assert not wrong, f"{page.name}: imserver {line}"

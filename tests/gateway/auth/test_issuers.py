@@ -201,6 +201,7 @@ def test_a_public_key_is_no_secret_and_another_key_is_none() -> None:
         json.loads(
             jwt.get_algorithm_by_name("RS256").to_jwk(rsa.generate_private_key(65537, 1024).public_key())
         ),
+        {**json.loads(jwt.get_algorithm_by_name("EdDSA").to_jwk(KEYS["EdDSA"])), "kid": "1"},
     ],
 )
 def test_rows_that_are_no_signing_keys_are_ignored(row: dict[str, Any]) -> None:

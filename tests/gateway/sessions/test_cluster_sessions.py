@@ -160,9 +160,13 @@ def test_an_end_during_registration_leaves_no_state(nodes: Several, policy: str,
     assert not nodes[1].hub.is_online(policy, "ann")
 
 
-def test_a_login_that_a_later_one_overtakes_on_its_node_is_answered_but_not_addressed(nodes: Several) -> None:
+@pytest.mark.parametrize("forgets", [False, True])
+def test_a_login_overtaken_on_its_node_is_answered_but_not_addressed(nodes: Several, forgets: bool) -> None:
+    """Also if the registry ``forgets`` it before the later one comes, and so replaces nothing."""
     nodes[1].registry.hold()
     slow, older, _ = begin_login(nodes[1], NEWEST, "ann")
+    if forgets:
+        nodes.book.refs.clear()
     delayed = nodes[1].registry.pass_later()
     newer, _ = nodes[1].login(NEWEST, "ann")
     delayed.set()
