@@ -16,6 +16,7 @@ from gevent.event import AsyncResult
 
 from imserver.gateway.cluster.registry import Lease
 from imserver.gateway.cluster.rpc.counters import PeerUnavailable, RpcCounters, UnknownQuery
+from imserver.gateway.cluster.rpc.peer import PING
 from imserver.gateway.transport.poller import Parked, Readers
 from tests.worlds.loop import Owner, VirtualLoop
 
@@ -233,13 +234,22 @@ class SimRpc:
     ) -> None:
         self.counters = RpcCounters()
         self.control_address = self.data_address = ""
-        self.epoch = 0
+        self._epochs = [0]
         self.queued_items = self.queued_bytes = 0
         self.owner = network.loop.current
         self._network = network
         self._answer = answer
         self._received = received
         self._pipes: dict[str, Pipe] = {}
+
+    @property
+    def epoch(self) -> int:
+        return self._epochs[-1]
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        if epoch != self.epoch:
+            self._epochs.append(epoch)
 
     def start(self, host: str, control_port: int, data_port: int) -> None:
         self.control_address = f"tcp://{host}:{control_port}"
@@ -275,7 +285,7 @@ class SimRpc:
 
     def accept(self, sender: int, destination: int, item: bytes) -> None:
         """An item of another node has arrived."""
-        if destination != self.epoch:
+        if destination not in self._epochs:
             self.counters.stale += 1
         else:
             self.counters.received += 1
@@ -303,7 +313,8 @@ class SimRpc:
     def _run(self, epoch: int, kind: str, body: bytes, answers: Pipe) -> None:
         answer = None
         with suppress(UnknownQuery):
-            answer = self._answer(kind, body) if epoch == self.epoch else None
+            if epoch in self._epochs:
+                answer = b"" if kind == PING else self._answer(kind, body)
         answers.send(answer)
 
     def query_all(

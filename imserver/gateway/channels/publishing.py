@@ -37,7 +37,7 @@ _NO_NODES: Final[Mapping[str, MembersOfNodes | None]] = {}
 
 class ChannelNodes(Service):
     """Sends publications to the other nodes that have subscribers; while the registry does not answer, and
-    for a while after, to all live nodes. Owner of the publishing turns."""
+    for a while after, to all nodes. Owner of the publishing turns."""
 
     others: OtherNodes
     registrar: Registrar
@@ -51,7 +51,8 @@ class ChannelNodes(Service):
         """The turn to publish to these channels, after all earlier calls: channel → its nodes (None: the
         registry does not answer). May switch before the turn."""
         names = dict.fromkeys(channels)
-        if len(self.others.registry.leases()) <= 1 and not any((app, each) in self._turns for each in names):
+        alone = len(self.others.registry.reachable()) <= 1
+        if alone and not any((app, each) in self._turns for each in names):
             yield dict.fromkeys(names, _NOWHERE)
             return
         ticket = object()
@@ -77,7 +78,7 @@ class ChannelNodes(Service):
     ) -> tuple[int, int]:
         """Send to the other ones of these nodes (None: to all). ``reached``: this node has members. Returns
         the number of nodes that get it, and of those that do not. Never switches."""
-        leases, own = self.others.registry.leases(), self.others.node_messages.own_epoch
+        leases, own = self.others.registry.reachable(), self.others.node_messages.own_epoch
         # If the registry has lost this node, it may have lost others too.
         if nodes is None or (own not in nodes and reached and self.registrar.is_reported(app, what.channel)):
             receivers = {epoch for epoch, lease in leases.items() if lease.birth}

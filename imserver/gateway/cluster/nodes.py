@@ -183,25 +183,25 @@ class NodeMessages:
         return self._registry.lease.epoch
 
     def peers(self) -> list[Lease]:
-        """The other live nodes."""
+        """The other nodes: the live ones, and those whose lease has run out and that may live (draining)."""
         own = self.own_epoch
-        return [lease for epoch, lease in self._registry.leases().items() if epoch != own]
+        return [lease for epoch, lease in self._registry.reachable().items() if epoch != own]
 
     # --- sending; never switches ----------------------------------------------------------------------------
 
     def send(self, epoch: int, message: Struct) -> bool:
         """Send to one node. Return False if the message is known to be lost."""
-        lease = self._registry.leases().get(epoch)
+        lease = self._registry.reachable().get(epoch)
         return lease is not None and self._rpc.send(lease, encode(message))
 
     def send_each(self, epochs: Iterable[int], message: Struct) -> int:
         """Send to several nodes. Return how many of them probably receive it."""
         data = encode(message)
-        leases = self._registry.leases()
+        leases = self._registry.reachable()
         return sum(epoch in leases and self._rpc.send(leases[epoch], data) for epoch in epochs)
 
     def broadcast(self, message: Struct) -> int:
-        """Send to all other live nodes. Return how many are known not to receive it."""
+        """Send to all :meth:`peers`. Return how many are known not to receive it."""
         peers = self.peers()
         if not peers:
             return 0
@@ -235,8 +235,8 @@ class NodeMessages:
                 continue
             if isinstance(message, Fence):
                 if sender not in self._passed and len(self._passed) >= 256:
-                    live = self._registry.leases()
-                    self._passed = {epoch: passed for epoch, passed in self._passed.items() if epoch in live}
+                    known = self._registry.reachable()
+                    self._passed = {epoch: passed for epoch, passed in self._passed.items() if epoch in known}
                 self._passed[sender] = message.number
                 continue
             try:
@@ -324,12 +324,12 @@ class OtherNodes(Service):
     def query(
         self, kind: str, query: object, leases: Iterable[Lease] | None = None
     ) -> tuple[dict[str, bytes], list[str]]:
-        """Query all live nodes, or those of ``leases``: the answers by node, and the nodes without one."""
+        """Query all other nodes, or those of ``leases``: the answers by node, and the nodes without one."""
         peers = self.node_messages.peers() if leases is None else list(leases)
         return self.rpc.query_all(peers, kind, encode(query), self.seconds) if peers else ({}, [])
 
     def answers(self, kind: str, query: object, answer: type[A]) -> list[A]:
-        """The answers of all other live nodes, without those that do not answer in time. Switches."""
+        """The answers of all other nodes, without those that do not answer in time. Switches."""
         return list(read(self.query(kind, query)[0], answer).values())
 
     def query_behind(self, lease: Lease, kind: str, query: object, answer: Any) -> Any:
@@ -347,8 +347,8 @@ class OtherNodes(Service):
         return self.queries.answer(query.kind, query.body)
 
     def born(self, birth: int) -> Lease | None:
-        """The live node whose process has this birth number. Never switches."""
-        leases = self.registry.leases()
+        """The node whose process has this birth number. Never switches."""
+        leases = self.registry.reachable()
         if leases is not self._leases:
             self._leases = leases
             # If a process has two epochs, the later one is valid.

@@ -234,6 +234,10 @@ class SoloRegistry:
         """The live leases by epoch, own included, about a second old. Never switches."""
         return self._leases
 
+    reachable = leases
+    """The live leases, and as draining those that have run out although their nodes may live. Never
+    switches."""
+
     def report(
         self, connections: int, counts: Mapping[str, int], draining: bool = False, unsettled: bool = False
     ) -> None:

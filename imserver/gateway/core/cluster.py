@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from math import ceil
 from time import monotonic, time
 
@@ -34,6 +35,8 @@ from imserver.gateway.cluster.nodes import (
 )
 from imserver.gateway.cluster.redis.registry import RedisRegistry
 from imserver.gateway.cluster.registry import Lease, RegistryEvents, advertised_address
+from imserver.gateway.cluster.rpc.counters import PeerUnavailable
+from imserver.gateway.cluster.rpc.peer import PING
 from imserver.gateway.cluster.rpc.server import Rpc
 from imserver.gateway.config.settings import Config
 from imserver.gateway.core.services import Services
@@ -49,6 +52,9 @@ _JOIN_SECONDS = 1.0
 _FLUSH_SECONDS = 2.0
 _DATABASE_SECONDS = 10.0
 """Time for a node to find a database that another node has just created, and to publish its id."""
+OVERDUE_SECONDS = 30.0
+"""A node with an overdue lease that does not answer for so long counts as dead. A supervisor kills a node
+that hangs for so long (``server.hang_seconds``)."""
 _ONE_DATABASE = "give all nodes the same storage.url, or, on one machine, the same server.data_dir"
 _OTHER_DATABASE = f"the cluster uses another database for apps and keys: {_ONE_DATABASE}"
 
@@ -104,6 +110,8 @@ class ClusterMember:
         core.presence = Presence(hub, table, registry, others)
         core.reach = ClusterReach(registry, messages, hub, fanout, ids, guard, metrics)
         core.rerouting = rerouting = Rerouting(registry, messages, fanout, self.sessions, guard)
+        self._watchers: dict[int, gevent.Greenlet[..., None]] = {}
+        """Epoch of an overdue lease → what asks its node whether it lives."""
         self._on_join: list[Callable[[OtherNodes], object]] = []
         messages.handle(
             {
@@ -189,7 +197,27 @@ class ClusterMember:
 
     def _leases_changed(self) -> None:
         self._links.rpc.epoch = self._links.node_messages.own_epoch
-        self._links.rpc.update(self._links.registry.leases())
+        self._links.rpc.update(self._links.registry.reachable())
+        for lease in self._links.registry.overdue():
+            if lease.epoch not in self._watchers:
+                self._watchers[lease.epoch] = gevent.spawn(self._watch, lease)
+
+    def _watch(self, lease: Lease) -> None:
+        """Greenlet: ask a node whose lease is overdue whether it lives, until it has joined again or is dead.
+
+        Until then it gets what is sent to all nodes: it may serve users.
+        """
+        registry, rpc, alive_at = self._links.registry, self._links.rpc, monotonic()
+        while any(each.epoch == lease.epoch for each in registry.overdue()):
+            with suppress(PeerUnavailable):
+                rpc.query(lease, PING, b"")
+                alive_at = monotonic()
+            if monotonic() > alive_at + OVERDUE_SECONDS:
+                registry.forget_lease(lease.epoch)
+                rpc.update(registry.reachable())
+                break
+            gevent.sleep(1.0)
+        del self._watchers[lease.epoch]
 
     def _reregister(self, everything: bool) -> None:
         self.registrar.wake()
@@ -199,6 +227,7 @@ class ClusterMember:
 
     def stop(self) -> None:
         """Leave the cluster: report logouts and channels, give back the lease, send what is queued."""
+        gevent.killall(list(self._watchers.values()), block=False)
         clean = self.sessions.flush(_FLUSH_SECONDS)
         clean = self.registrar.stop(_FLUSH_SECONDS) and clean
         self.sessions.stop()

@@ -188,7 +188,7 @@ def test_what_waits_for_users_of_a_deleted_app_is_forgotten(node: ActionHarness)
 
 def test_all_nodes_await_a_user_also_those_of_an_older_version(node: ActionHarness) -> None:
     sent: list[bytes] = []
-    registry: Any = SimpleNamespace(lease=Lease("own", 1), leases=lambda: {2: Lease("other", 2)})
+    registry: Any = SimpleNamespace(lease=Lease("own", 1), reachable=lambda: {2: Lease("other", 2)})
     messages = NodeMessages(registry)
     messages.attach(SimpleNamespace(send=lambda _lease, data: sent.append(data)))  # type: ignore[arg-type]
     rerouting = SimpleNamespace(report_to=Mock())

@@ -68,34 +68,33 @@ def test_batches_keep_order_and_bounds_also_when_they_are_put_back(sizes: list[i
 @pytest.mark.parametrize(
     ("batches", "accepted", "counts"),
     [
-        ([(7, 1, 3), (7, 4, 1), (7, 5, 10)], [True] * 3, (0, 0, 0)),
-        ([(7, 1, 1), (7, 12, 1), (7, 13, 1)], [True] * 3, (1, 10, 0)),
-        ([(7, 5, 1), (7, 1, 4), (7, 6, 1)], [True, False, True], (1, 4, 4)),
-        ([(7, 1, 100), (8, 1, 1), (7, 101, 1)], [True] * 3, (0, 0, 0)),
+        ([(7, 1, 1, 3), (7, 1, 4, 1), (7, 1, 5, 10)], [True] * 3, (0, 0, 0)),
+        ([(7, 1, 1, 1), (7, 1, 12, 1), (7, 1, 13, 1)], [True] * 3, (1, 10, 0)),
+        ([(7, 1, 5, 1), (7, 1, 1, 4), (7, 1, 6, 1)], [True, False, True], (1, 4, 4)),
+        ([(7, 1, 1, 100), (8, 1, 1, 1), (7, 1, 101, 1)], [True] * 3, (0, 0, 0)),
+        ([(7, 1, 1, 3), (7, 2, 1, 1), (7, 1, 4, 2), (7, 2, 2, 1)], [True, True, False, True], (0, 0, 2)),
     ],
-    ids=["no gap", "a gap", "late ones, behind a gap before the first", "two senders"],
+    ids=["no gap", "a gap", "late ones, behind a gap before the first", "two senders", "two own epochs"],
 )
 def test_batches_are_taken_in_their_order_and_gaps_are_counted(
-    batches: list[tuple[int, int, int]], accepted: list[bool], counts: tuple[int, int, int]
+    batches: list[tuple[int, int, int, int]], accepted: list[bool], counts: tuple[int, int, int]
 ) -> None:
     counters = RpcCounters()
     incoming = SequenceTracker(counters)
     assert [incoming.accept(*batch) for batch in batches] == accepted
     assert (counters.gaps, counters.lost, counters.late) == counts
-    incoming.forget()
-    assert incoming.accept(7, 1, 1), "under a new epoch of its own a receiver starts again"
 
 
 def test_the_senders_remembered_are_bounded_and_those_active_lately_stay() -> None:
     counters = RpcCounters()
     incoming, active = SequenceTracker(counters), 2 * LIVES
     for sender in range(LIVES):
-        assert incoming.accept(active, sender + 1, 1)
-        assert incoming.accept(sender, 1, 1)
-    assert incoming.accept(active, LIVES + 1, 1)
-    assert incoming.accept(LIVES - 1, 2, 1)
+        assert incoming.accept(active, 1, sender + 1, 1)
+        assert incoming.accept(sender, 1, 1, 1)
+    assert incoming.accept(active, 1, LIVES + 1, 1)
+    assert incoming.accept(LIVES - 1, 1, 2, 1)
     assert counters.gaps == 0
-    assert incoming.accept(0, 2, 1)
+    assert incoming.accept(0, 1, 2, 1)
     assert counters.gaps == 1, "the oldest one is forgotten"
 
 

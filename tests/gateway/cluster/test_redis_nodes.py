@@ -71,6 +71,42 @@ def test_nodes_see_each_other_until_they_leave_or_restart(server: RedisServer, s
     until(lambda: set(a.leases()) == left, what="a node that leaves is gone at once")
 
 
+def test_a_node_whose_lease_has_run_out_is_overdue_until_it_joins_again_is_replaced_or_forgotten(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    a, *others, left = (start_node(server, number) for number in range(1, 6))
+    until(lambda: len(a.leases()) == 5)
+    left.stop()
+    for node in others:
+        vanish(node)
+        end_lease(server, node)
+    until(lambda: set(a.leases()) == {a.lease.epoch})
+    epochs = [node.lease.epoch for node in others]
+    assert {lease.epoch: lease.draining for lease in a.overdue()} == dict.fromkeys(epochs, True)
+    assert set(a.reachable()) == {a.lease.epoch, *epochs}
+    again, _, forgotten = others
+    again.keeper.join()
+    second = start_node(server, 3)
+    until(lambda: len(a.leases()) == 3)
+    assert [lease.epoch for lease in a.overdue()] == [forgotten.lease.epoch]
+    a.forget_lease(forgotten.lease.epoch)
+    assert set(a.reachable()) == {a.lease.epoch, again.lease.epoch, second.lease.epoch}
+
+
+def test_nodes_that_redis_has_forgotten_are_overdue_until_they_join_again(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    a, b = start_node(server, 1), start_node(server, 2)
+    until(lambda: len(a.leases()) == 2)
+    b.recovery.stop()
+    epoch = a.lease.epoch
+    with server.client() as client:
+        client.flushall()
+    until(lambda: a.lease.epoch != epoch and a.healthy())
+    assert set(a.reachable()) == {a.lease.epoch, b.lease.epoch}
+    assert b.lease.epoch not in a.leases()
+
+
 def test_an_idle_node_asks_little(server: RedisServer, start_node: StartNode) -> None:
     node = start_node(server, 1)
     before, began = node.counters.commands, gevent.get_hub().loop.now()

@@ -119,24 +119,22 @@ def test_what_was_meant_for_an_earlier_life_is_dropped(peers: Nodes) -> None:
     assert second.counters.gaps == 0
 
 
-def test_a_receiver_with_a_new_epoch_or_none_takes_only_what_is_meant_for_it(peers: Nodes) -> None:
+def test_a_process_with_a_new_epoch_takes_all_that_was_sent_to_it_before_in_order(peers: Nodes) -> None:
     a, b = peers.pair()
-    for _ in range(3):
-        assert a.rpc.send(b.lease, b"x")
-    until(lambda: len(b.items) == 3)
+    first, second = replace(b.lease, birth=7), replace(b.lease, birth=7, epoch=5)
+    for number in range(3):
+        assert a.rpc.send(first, b"%d" % number)
+    receive(b, 3)
     b.rpc.epoch = 5
-    assert a.rpc.send(b.lease, b"old")
-    renewed = lease(5, b.lease.control, b.lease.data)
-    assert a.rpc.send(renewed, b"new")
-    until(lambda: len(b.items) == 4)
-    until(lambda: b.counters.stale == 1)
-    assert b.items[-1] == b"new"
-    assert (b.counters.gaps, b.counters.late) == (0, 0)
-    b.rpc.epoch = 0
-    assert a.rpc.send(renewed, b"early")
-    until(lambda: b.counters.stale == 2)
-    with pytest.raises(PeerUnavailable):
-        a.rpc.query(renewed, "kind", b"")
+    assert a.rpc.send(first, b"to the epoch before")
+    assert a.rpc.query(first, "kind", b"") == b"kind:"
+    assert a.rpc.send(first, b"queued")
+    a.rpc.update({5: second})  # as soon as its new lease is known
+    assert a.rpc.send(second, b"new")
+    receive(b, 6)
+    assert b.items[3:] == [b"to the epoch before", b"queued", b"new"]
+    assert (b.counters.gaps, b.counters.late, b.counters.stale, a.counters.dropped) == (0, 0, 0, 0)
+    assert len(a.rpc.peers.all()) == 1
 
 
 @pytest.mark.parametrize("why", ["unused", "its lease was missing for a moment"])

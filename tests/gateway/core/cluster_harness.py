@@ -101,6 +101,8 @@ class Book:
 
     def __init__(self) -> None:
         self.leases: dict[int, Lease] = {}
+        self.overdue: dict[int, Lease] = {}
+        """Leases that have run out although their nodes may live."""
         self.refs: dict[tuple[str, str], list[SessionRef]] = {}
         self.channels: dict[tuple[str, str], dict[int, int]] = {}
         """LocalChannel → epoch → members."""
@@ -205,6 +207,9 @@ class FakeRegistry:
     def leases(self) -> Mapping[int, Lease]:
         return self.book.leases
 
+    def reachable(self) -> Mapping[int, Lease]:
+        return self.book.overdue | self.book.leases
+
     def healthy(self) -> bool:
         return not self.away
 
@@ -267,6 +272,7 @@ class FakeRegistry:
     def find_channels(self, app: str, channels: Sequence[str]) -> list[dict[int, int]] | None:
         def do() -> list[dict[int, int]]:
             unsettled = {epoch: 0 for epoch, lease in self.book.leases.items() if lease.unsettled}
+            unsettled |= dict.fromkeys(self.book.overdue, 0)
             return [unsettled | self.book.where(app, channel) for channel in channels]
 
         return self._ask("find_channels", do)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imserver.gateway.model import Outcome
+from imserver.gateway.model import Event, Outcome
 from imserver.gateway.push import idempotency, routing
 from imserver.gateway.push.push import UserPush
 from tests.gateway.core.cluster_harness import MULTI, NEWEST, ClusterHarness, Several
@@ -206,6 +206,23 @@ def test_a_node_without_it_is_no_reason_to_send_it_again_if_someone_did(pair: Se
         found.append(push(pair[1], "app", sender, "m1"))
     assert found == ([PARTLY, REPEATED] if someone else [FAILED, SENT])
     assert pair.texts(*clients) == ([["hello"], []] if someone else [[], ["hello"]])
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_node_whose_lease_is_overdue_gets_what_is_for_all_or_is_named(pair: Several, answers: bool) -> None:
+    """It may serve its users: the push to all says "partly", and a list names it, if it does not answer."""
+    (_, ann), (connection, bob) = pair[1].login(MULTI, "ann"), pair[2].login(MULTI, "bob")
+    pair[2].connections.join(MULTI, pair[2].connections.id_of(connection), "lobby")
+    pair.book.overdue[2] = pair.book.leases.pop(2)
+    pair[1].rpc.cut = set() if answers else {2}
+    assert push(pair[1], "app", "cid", "m1", app=MULTI) == (SENT if answers else PARTLY)
+    published = pair[1].channels.publishing.publish(MULTI, "lobby", Event("msg", "cid", "to the lobby"))
+    assert published == (SENT if answers else FAILED)
+    assert pair.texts(ann, bob) == [["hello"], ["hello", "to the lobby"] if answers else []]
+    page = pair[1].presence.page(MULTI, None, 10)
+    found = (["ann", "bob"], ()) if answers else (["ann"], ("127.0.0.1:9002",))
+    assert (page.users, page.missing) == found
+    assert push(pair[1], "user", "bob", "m2", app=MULTI) == NOT_SENT, "the registry knows no session of his"
 
 
 # --- many at once -------------------------------------------------------------------------------------------

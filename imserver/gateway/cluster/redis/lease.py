@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
@@ -42,15 +42,27 @@ class LeaseLost(Exception):
 
 
 class LeaseTable:
-    """The live leases as of the last refresh. Owner: the :class:`LeaseKeeper`; never switches."""
+    """The leases as of the last refresh. Owner: the :class:`LeaseKeeper`; never switches."""
 
     def __init__(self) -> None:
         self.live: Mapping[int, Lease] = MappingProxyType({})
+        self.reachable: Mapping[int, Lease] = self.live
+        """The live leases and those of :meth:`overdue`."""
         self.dead_epochs: tuple[int, ...] = ()
         """Dead epochs that may have left data behind."""
         self.last_epoch = 0
         """The highest epoch at the last refresh."""
         self.version = b"-1"
+
+    def overdue(self) -> list[Lease]:
+        """Leases that were live and have run out, or were lost with the data of Redis, until :meth:`forget`.
+
+        Their nodes have neither left nor joined again, and may still serve their users: a busy one renews its
+        lease too late. They count as draining, because they should get nothing new.
+        """
+        if self.reachable is self.live:
+            return []
+        return [lease for epoch, lease in self.reachable.items() if epoch not in self.live]
 
     def is_dead(self, epoch: int) -> bool:
         """Whether an epoch is over. One that began after the last refresh counts as live."""
@@ -61,7 +73,12 @@ class LeaseTable:
         return epoch > self.last_epoch and epoch not in self.live
 
     def update(
-        self, version: bytes, last_epoch: bytes, dead_epochs: Sequence[bytes], lives: Sequence[bytes]
+        self,
+        version: bytes,
+        last_epoch: bytes,
+        dead_epochs: Sequence[bytes],
+        lives: Sequence[bytes],
+        left: Collection[bytes],
     ) -> bool:
         """Apply the reply of :data:`RENEW`. True if other epochs are live now."""
         self.version, self.last_epoch = version, int(last_epoch)
@@ -72,18 +89,31 @@ class LeaseTable:
         for epoch, data in zip(lives[::2], lives[1::2], strict=True):
             live[int(epoch)] = msgspec.structs.replace(decode_lease(data), epoch=int(epoch))
         changed = live.keys() != self.live.keys()
-        self.live = MappingProxyType(live)
+        gone = set(map(int, left))
+        self._set(live, {epoch: lease for epoch, lease in self.reachable.items() if epoch not in gone})
         return changed
+
+    def _set(self, live: Mapping[int, Lease], before: Mapping[int, Lease]) -> None:
+        """``before``: what was reachable, and has not left. A node that has joined again is in ``live``."""
+        nodes = {lease.node for lease in live.values()}
+        overdue = {
+            epoch: msgspec.structs.replace(lease, draining=True)
+            for epoch, lease in before.items()
+            if epoch not in live and lease.node not in nodes
+        }
+        self.live = MappingProxyType(live)
+        self.reachable = MappingProxyType({**overdue, **live}) if overdue else self.live
 
     def add(self, lease: Lease) -> None:
         """Add the lease of a newer node that has announced itself. The next refresh confirms or drops it."""
         if self.is_newer(lease.epoch):
-            self.live = MappingProxyType({**self.live, lease.epoch: lease})
+            self._set({**self.live, lease.epoch: lease}, self.reachable)
             self.version = b"-1"
 
-    def drop(self, epoch: int) -> None:
-        """Remove an earlier epoch of this node. The next refresh reads all leases."""
-        self.live = MappingProxyType({each: lease for each, lease in self.live.items() if each != epoch})
+    def forget(self, epoch: int) -> None:
+        """Remove an earlier epoch of this node, or an overdue one. The next refresh reads all leases."""
+        left = {each: lease for each, lease in self.reachable.items() if each != epoch}
+        self._set({each: lease for each, lease in left.items() if each in self.live}, left)
         self.version = b"-1"
 
 
@@ -135,7 +165,7 @@ class LeaseKeeper(Service):
         known = max(table.last_epoch, past, *self.past_epochs, *table.live)
         identity = (lease.node, lease.host, "")
         arguments = (*identity, milliseconds, data, database, known, lease.feature_names)
-        reply = self._reply(("EVALSHA", JOIN, 8, *lease_keys(0), *arguments))
+        reply = self._reply(("EVALSHA", JOIN, *lease_keys(0), *arguments))
         if reply[0] != b"ok":
             raise StartError(
                 _REFUSALS[reply[0]].format(other=reply[1].decode("utf-8", "replace"), lease=lease)
@@ -143,7 +173,7 @@ class LeaseKeeper(Service):
         self.lease = msgspec.structs.replace(lease, epoch=int(reply[1]))
         if past:
             self.past_epochs = (*self.past_epochs, past)[-_PAST_EPOCHS:]
-        table.drop(past)
+        table.forget(past)
         self._replaced_seen = ()
         self._written, self._until, self._renewed_at = data, began + self.lease_seconds, began
         self._listed_at = 0.0
@@ -184,7 +214,7 @@ class LeaseKeeper(Service):
         redis_time = (EPOCH_MS + int(reply[7])) / 1000
         # Somewhere within the round trip.
         self.clock_seconds = max(earliest - redis_time, 0.0) + min(time.time() - redis_time, 0.0)
-        changed = self.table.update(reply[1], reply[2], reply[3], reply[6])
+        changed = self.table.update(reply[1], reply[2], reply[3], reply[6], reply[8])
         self._replaced_seen, self.cleans_up = reply[4], bool(reply[5])
         if self._replaced_seen:
             self.on_replaced(self._replaced_seen)
@@ -198,7 +228,7 @@ class LeaseKeeper(Service):
         if epoch:
             self.link.exchange(
                 [
-                    ("EVALSHA", LEAVE, 8, *lease_keys(epoch), epoch, int(clean)),
+                    ("EVALSHA", LEAVE, *lease_keys(epoch), epoch, int(clean)),
                     ("HDEL", SERVERS, node),
                     ("HDEL", ACTION_SERVERS, self.lease.clients),
                     *(("DEL", key) for key in written if clean),
@@ -216,7 +246,7 @@ class LeaseKeeper(Service):
         own = self.lease.epoch, milliseconds, data
         replaced = len(self._replaced_seen), self._replaced_seen[0] if self._replaced_seen else b""
         arguments = (*own, self.table.version, *replaced, lease.node, lease.birth)
-        return ("EVALSHA", RENEW, 8, *lease_keys(self.lease.epoch), *arguments)
+        return ("EVALSHA", RENEW, *lease_keys(self.lease.epoch), *arguments)
 
     def _listing(self, now: float) -> list[Command]:
         """Commands that renew the server lists of the original servers, once per minute."""

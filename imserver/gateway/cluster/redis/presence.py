@@ -570,8 +570,8 @@ class ChannelLookup(Service):
         return others if generation == self.recovery.generation and generation else None
 
     def find(self, app: str, channels: Sequence[str]) -> list[dict[int, int]] | None:
-        """The live nodes with members in each channel, own included: epoch → members, as last reported; 0: a
-        node that is not settled. None: any node may have members."""
+        """The nodes with members in each channel, own included: epoch → members, as last reported; 0: a node
+        that is not settled, or whose lease is overdue. None: any node may have members."""
         name = encoded(app)
         nodes: list[dict[int, int]] = []
         for first in range(0, len(channels), _BATCH):
@@ -593,6 +593,7 @@ class ChannelLookup(Service):
         epochs = set().union(*found)
         live = _live_leases(self.keeper.table, self.recovery, epochs)
         unsettled = {epoch: 0 for epoch, lease in live.items() if lease.unsettled}
+        unsettled |= {lease.epoch: 0 for lease in self.keeper.table.overdue()}
         if not unsettled and epochs <= live.keys():
             return found
         return [

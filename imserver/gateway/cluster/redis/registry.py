@@ -175,6 +175,17 @@ class RedisRegistry:
     def leases(self) -> Mapping[int, Lease]:
         return self.keeper.table.live
 
+    def reachable(self) -> Mapping[int, Lease]:
+        return self.keeper.table.reachable
+
+    def overdue(self) -> list[Lease]:
+        """See :meth:`LeaseTable.overdue`. Never switches."""
+        return self.keeper.table.overdue()
+
+    def forget_lease(self, epoch: int) -> None:
+        """A node with an overdue lease does not answer either: it counts as dead. Never switches."""
+        self.keeper.table.forget(epoch)
+
     def add_lease(self, lease: Lease) -> None:
         """Another node has announced itself. It counts as live until the next refresh. Never switches."""
         self.keeper.table.add(lease)

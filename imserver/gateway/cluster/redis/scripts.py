@@ -24,6 +24,9 @@ Keys (an ``app`` and ``user`` as they are, ``bucket`` = crc32 of the user modulo
 ``{imserver}:life``
     Hash: ``life`` of the data, a name that is never given twice; ``run`` and ``replication``, the ids of the
     server that has it; a field for each id of a server that had it.
+``{imserver}:left``
+    Set: the epochs of nodes that have ended in good order. A lease that was live and is neither live nor
+    here has run out; its node may still live.
 ``{imserver}:cleaner``
     The epoch of the node that does the dead-node cleanup.
 ``{imserver}:written-buckets:epoch``
@@ -52,6 +55,7 @@ EPOCH: Final = "{imserver}:epoch"
 VERSION: Final = "{imserver}:version"
 LIFE: Final = "{imserver}:life"
 CLEANER: Final = "{imserver}:cleaner"
+LEFT: Final = "{imserver}:left"
 REPLACED: Final = "{imserver}:replaced:"
 SERVERS: Final = "acc:hash:servers"
 """Hash: ``ip:rpcPort`` of a node → time of its last registration, in Unix seconds as text."""
@@ -342,8 +346,8 @@ RENEW: Final = timed_script(
 -- ARGV: epoch, milliseconds of the lease (0: only look), lease ('': as it was), version known,
 --       how many of the replaced sessions are done, the first of them, node, its birth.
 -- Returns 0 (the lease is lost, or is that of another node) | 1, version, last epoch, dead epochs,
---         replaced, whether to clean up, lives or '', the time. Two lives of the data may count to the same
---         version.
+--         replaced, whether to clean up, lives or '', the time, with lives also the epochs that have left.
+--         Two lives of the data may count to the same version.
 local epoch = ARGV[1]
 if not redis.call('ZSCORE', KEYS[1], epoch) then return {0} end
 if ARGV[2] ~= '0' then
@@ -367,9 +371,12 @@ if #dead > 0 then
   end
 end
 local version = (redis.call('HGET', KEYS[8], 'life') or '') .. ':' .. (redis.call('GET', KEYS[4]) or '0')
-local lives = version ~= ARGV[4] and redis.call('HGETALL', KEYS[2]) or ''
+local lives, left = '', {}
+if version ~= ARGV[4] then
+  lives, left = redis.call('HGETALL', KEYS[2]), redis.call('SMEMBERS', KEYS[9])
+end
 local replaced = redis.call('LRANGE', KEYS[7], 0, 499)
-return {1, version, redis.call('GET', KEYS[5]) or '0', dead, replaced, clean, lives, text(now)}
+return {1, version, redis.call('GET', KEYS[5]) or '0', dead, replaced, clean, lives, text(now), left}
 """
 )
 
@@ -381,6 +388,8 @@ if ARGV[2] ~= '1' then
 end
 redis.call('HDEL', KEYS[2], ARGV[1])
 redis.call('DEL', KEYS[7])
+redis.call('SADD', KEYS[9], ARGV[1])
+redis.call('EXPIRE', KEYS[9], 60)
 redis.call('INCR', KEYS[4])
 return 1
 """)
@@ -418,9 +427,9 @@ return life_of(KEYS[1], ARGV[1])
 )
 
 
-def lease_keys(epoch: int) -> tuple[str, ...]:
-    """The KEYS of the lease scripts for an epoch (0: none yet). All are in one slot."""
-    return (LEASES, LEASE_DATA, DEAD_EPOCHS, VERSION, EPOCH, CLEANER, f"{REPLACED}{epoch}", LIFE)
+def lease_keys(epoch: int) -> tuple[int | str, ...]:
+    """The number of KEYS of the lease scripts, and these, for an epoch (0: none yet). All are in one slot."""
+    return (9, LEASES, LEASE_DATA, DEAD_EPOCHS, VERSION, EPOCH, CLEANER, f"{REPLACED}{epoch}", LIFE, LEFT)
 
 
 # --- channels -----------------------------------------------------------------------------------------------

@@ -226,6 +226,11 @@ class Peer:
         self._unanswered_since = 0.0
         return answer
 
+    def renew(self, lease: Lease) -> None:
+        """Its process has taken a new epoch: number what is sent from now on from 1. Never switches."""
+        self.lease = self.control.lease = lease
+        self.number = 0
+
     def _opened(self) -> None:
         self._rpc.counters.breaker_opens += 1
         # Probe soon whether it is slow or down.
@@ -384,7 +389,7 @@ class ControlChannel:
         self.breaker = Breaker(3)
         """Whether it answers queries in time."""
         self._rpc = rpc_context
-        self._lease = lease
+        self.lease = lease
         self._client: ControlClient | None = None
         self._connected = Signal()
         self._connected_at = 0.0
@@ -400,7 +405,7 @@ class ControlChannel:
 
     def query(self, kind: str, body: bytes, seconds: float) -> bytes:
         """Query and wait for the answer, at most ``seconds``. Raises PeerUnavailable."""
-        node, started = self._lease.node, monotonic()
+        node, started = self.lease.node, monotonic()
         if len(body) > ITEM_BYTES:
             raise PeerUnavailable(node, "the query is too large")
         if not self.breaker.allows():
@@ -433,7 +438,7 @@ class ControlChannel:
         Such queries have a limit of their own, so that they never delay others. Their failures do not open
         the circuit. Raises PeerUnavailable; PeerBusy if they have no turn within ``seconds``.
         """
-        node = self._lease.node
+        node = self.lease.node
         if not self.breaker.closed:
             raise PeerUnavailable(node, "its control circuit is open")
         if not self._slow_calls.acquire(timeout=seconds):
@@ -451,7 +456,7 @@ class ControlChannel:
     def _checked(self, code: int, answer: bytes) -> bytes:
         if code != OK:
             reason = REASONS[code] if 0 <= code < len(REASONS) else f"code {code}"
-            raise PeerUnavailable(self._lease.node, reason)
+            raise PeerUnavailable(self.lease.node, reason)
         return answer
 
     def call(self, kind: str, body: bytes, deadline: float) -> tuple[int, bytes]:
@@ -462,13 +467,13 @@ class ControlChannel:
             if not self._connected.wait(max(0.0, deadline - monotonic())):
                 raise TimeoutError
         left = max(0.001, deadline - monotonic())
-        version = min(self._rpc.version, self._lease.version)
-        return client.query(version, self._lease.epoch, kind, body, left)
+        version = min(self._rpc.version, self.lease.version)
+        return client.query(version, self.lease.epoch, kind, body, left)
 
     def _connect(self) -> ControlClient:
         if self._gone:
-            raise PeerUnavailable(self._lease.node, "its lease is gone")
-        zmq_socket = self._rpc.connect_to(self._lease, zmq.DEALER, self._lease.control, self._connected.set)
+            raise PeerUnavailable(self.lease.node, "its lease is gone")
+        zmq_socket = self._rpc.connect_to(self.lease, zmq.DEALER, self.lease.control, self._connected.set)
         self._connected_at = monotonic()
         self._client = ControlClient(self._rpc.context, zmq_socket, self._rpc.counters)
         return self._client

@@ -12,7 +12,8 @@ supervisor may import it before it forks.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Container, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
 from time import monotonic
 from typing import Final
 
@@ -66,28 +67,28 @@ class SequenceTracker:
 
     def __init__(self, counters: RpcCounters) -> None:
         self._counters = counters
-        self._next: dict[int, int] = {}
-        """By the sender's epoch; the most recent sender is last."""
+        self._next: dict[int, tuple[int, int]] = {}
+        """By the sender's epoch: the epoch of this node that it knows, and the number. The most recent sender
+        is last."""
 
-    def accept(self, sender: int, first: int, count: int) -> bool:
-        """Whether to deliver ``count`` items from number ``first`` on. Those lost before a sender's first
-        batch count as lost; late ones (after a reconnect) are dropped, to keep the order."""
-        expected = self._next.pop(sender, 1)
-        if first < expected:
-            self._next[sender] = expected
+    def accept(self, sender: int, destination: int, first: int, count: int) -> bool:
+        """Whether to deliver ``count`` items from number ``first`` on, which are meant for an epoch of this
+        node. Those lost before the first batch for it count as lost; late ones (after a reconnect, or for an
+        earlier epoch than the ones before) are dropped, to keep the order."""
+        latest, expected = self._next.pop(sender, (destination, 1))
+        if destination > latest:
+            latest, expected = destination, 1
+        if destination < latest or first < expected:
+            self._next[sender] = latest, expected
             self._counters.late += count
             return False
         if first > expected:
             self._counters.gaps += 1
             self._counters.lost += first - expected
-        self._next[sender] = first + count
+        self._next[sender] = latest, first + count
         if len(self._next) > LIVES:
             del self._next[next(iter(self._next))]
         return True
-
-    def forget(self) -> None:
-        """Expect 1 from everybody: this node has a new epoch."""
-        self._next.clear()
 
 
 class Rpc:
@@ -128,6 +129,8 @@ class Rpc:
         self._running = False
         self._turn = 0
         """Items received since the last yield."""
+        self._epochs: deque[int] = deque(maxlen=16)
+        """The last epochs of this process. What was sent to an earlier one was meant for its users, too."""
 
     # --- start and stop -------------------------------------------------------------------------------------
 
@@ -209,14 +212,15 @@ class Rpc:
 
     @property
     def epoch(self) -> int:
-        """The epoch of this node, as in its lease. Before it is set, no items are accepted."""
+        """The epoch of this node, as in its lease. Before it is set, no items are accepted. What is meant for
+        an earlier epoch of this process still is."""
         return self._rpc.epoch
 
     @epoch.setter
     def epoch(self, epoch: int) -> None:
         if epoch != self._rpc.epoch:
             self._rpc.epoch = epoch
-            self._sequences.forget()
+            self._epochs.append(epoch)
             self.peers.renumber()
 
     @property
@@ -230,7 +234,8 @@ class Rpc:
         return sum(peer.queue.bytes for peer in self.peers.all())
 
     def update(self, leases: Mapping[int, Lease]) -> None:
-        """Disconnect peers without a lease; their queued items are dropped and counted. Never switches."""
+        """Disconnect peers without a lease; their queued items are dropped and counted. The peer of a process
+        that has a new epoch goes on with it. Never switches."""
         self.peers.retain(leases)
 
     # --- data -----------------------------------------------------------------------------------------------
@@ -248,9 +253,9 @@ class Rpc:
         counters = self.counters
         if not self._version - 1 <= version <= self._version:
             counters.malformed += 1
-        elif destination != self._rpc.epoch:
+        elif destination not in self._epochs:
             counters.stale += len(items)
-        elif self._sequences.accept(sender, first, len(items)):
+        elif self._sequences.accept(sender, destination, first, len(items)):
             counters.received += len(items)
             counters.batches_received += 1
             counters.bytes_received += sum(map(len, items))
@@ -299,7 +304,7 @@ class Rpc:
     def _answer_query(self, version: int, epoch: int, kind: str, body: bytes) -> Answer:
         if not self._version - 1 <= version <= self._version:
             return VERSION, b""
-        if epoch != self._rpc.epoch:
+        if epoch not in self._epochs:
             return STALE, b""
         if kind == PING:
             return OK, b""
@@ -357,14 +362,27 @@ class PeerTable:
         if abs(lease.version - rpc_context.version) > 1:
             self._other_version(lease.node, lease.version, rpc_context.version)
             return None
-        number = self._numbers.pop(lease.epoch, 0)
-        peer = Peer(rpc_context, lease, number, SendQueue(*self._limits), self._wake)
+        if (peer := self._renewed(lease)) is None:
+            number = self._numbers.pop(lease.epoch, 0)
+            peer = Peer(rpc_context, lease, number, SendQueue(*self._limits), self._wake)
         self._peers[lease.epoch] = peer
         return peer
 
-    def retain(self, epochs: Container[int]) -> None:
-        """Disconnect all other peers; their queued items are dropped and counted. Never switches."""
-        for epoch in [epoch for epoch in self._peers if epoch not in epochs]:
+    def _renewed(self, lease: Lease) -> Peer | None:
+        """The peer that had an earlier epoch of the same process, with this lease: what is queued goes on."""
+        for epoch, peer in self._peers.items():
+            if lease.birth and peer.lease.birth == lease.birth:
+                del self._peers[epoch]
+                peer.renew(lease)
+                return peer
+        return None
+
+    def retain(self, leases: Mapping[int, Lease]) -> None:
+        """See :meth:`Rpc.update`."""
+        for epoch, lease in leases.items():
+            if epoch not in self._peers and (peer := self._renewed(lease)) is not None:
+                self._peers[epoch] = peer
+        for epoch in [epoch for epoch in self._peers if epoch not in leases]:
             peer = self._peers.pop(epoch)
             if peer.number:
                 self._numbers[epoch] = peer.number
