@@ -15,7 +15,7 @@ import h11
 from imserver.gateway.http.form import BadBody, parse_body, parse_pairs, read_cursor
 from imserver.gateway.http.reply import ApiProblem
 from imserver.gateway.http.wire import GZIP, inflate, takes_gzip
-from imserver.gateway.transport.frames import Violation, begins_small, deflate, is_pong
+from imserver.gateway.transport.frames import Violation, begins_small, deflate, is_control, read_close
 from imserver.gateway.transport.http1 import (
     BadHead,
     Body,
@@ -27,7 +27,7 @@ from imserver.gateway.transport.http1 import (
     plain_request,
 )
 from imserver.gateway.transport.outgoing import AnswerReader, Unreachable, read_answer
-from imserver.gateway.transport.parser import MessageParser, read_close
+from imserver.gateway.transport.parser import MessageParser
 from imserver.gateway.transport.proxies import TrustedProxies, read_proxy_header
 from tests.integration.raw import BINARY, CLOSE, CONTINUATION, TEXT, frame
 
@@ -263,7 +263,7 @@ def check_frames(data: bytes) -> None:
         if opcode == CLOSE:
             assert 1000 <= _code(payload) < 5000
     if stream:
-        is_pong(stream)
+        is_control(stream)
         begins_small(stream, FRAME_LIMIT)
 
 

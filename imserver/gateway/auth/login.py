@@ -10,6 +10,7 @@ import logging
 from time import time
 from typing import Final, Protocol
 
+from msgspec import field
 from msgspec.structs import replace
 
 from imserver.gateway.auth.channel_tokens import ChannelClaims
@@ -58,7 +59,7 @@ class DemoMode(Protocol):
     demo: bool
 
 
-class Logins(Service, dict=True):
+class Logins(Service):
     """Owner of the compiled login rules, the connection quota and the end times of sessions."""
 
     tenants: Tenants
@@ -69,20 +70,19 @@ class Logins(Service, dict=True):
     connections: set[Connection]
     metrics: Metrics
     origins: Origins
+    account_apps: set[str] = field(default_factory=set)
+    """Apps whose users all are accounts: no token, signature or back end names others."""
+    bare_dialects: set[str] = field(default_factory=set)
+    """Names of the dialects whose tokens need neither ``app`` nor ``exp``."""
+    _logged: OncePerMinute = field(default_factory=lambda: OncePerMinute(MAX_REFUSALS_LOGGED))
+    _rules: dict[str, Rule] = field(default_factory=dict)
+    _quota: ConnectionQuota = field(default_factory=ConnectionQuota)
+    _expiry: Expiry = field(default_factory=lambda: Expiry(time()))
+    _entrances: list[Entrance] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self._get = self.tenants.get
-        self.resolve, self.aliases = self.tenants.resolve, self.tenants.aliases
-        self._logged = OncePerMinute(MAX_REFUSALS_LOGGED)
-        self._rules: dict[str, Rule] = {}
-        self.account_apps: set[str] = set()
-        """Apps whose users all are accounts: no token, signature or back end names others."""
-        self._quota = ConnectionQuota()
-        self._expiry = Expiry(time())
-        self._ends = self._expiry.ends
-        self.bare_dialects: set[str] = set()
-        """Names of the dialects whose tokens need neither ``app`` nor ``exp``."""
-        self._entrances: list[Entrance] = []
+    def resolve(self, app: str) -> str:
+        """See :meth:`Tenants.resolve`."""
+        return self.tenants.resolve(app)
 
     def add_entrance(self, entrance: Entrance) -> None:
         """Let users in by what a feature checks. Called before :meth:`prepare`."""
@@ -189,7 +189,7 @@ class Logins(Service, dict=True):
     def rule_of(self, app: str) -> Rule | None:
         """The login rule of an app, which is no alias. Never switches."""
         rule = self._rules.get(app)
-        if rule is None and (tenant := self._get(app)) is not None:
+        if rule is None and (tenant := self.tenants.get(app)) is not None:
             return self._compile(tenant)
         return rule
 
@@ -225,7 +225,7 @@ class Logins(Service, dict=True):
 
     def wants_tokens(self, app: str) -> bool:
         """Whether a login to this app needs a session token or an account token."""
-        tenant = self._get(app)
+        tenant = self.tenants.get(app)
         return tenant is not None and (bool(tenant.jwt) or tenant.wants_accounts(app))
 
     def is_open(self, app: str) -> bool:
@@ -333,7 +333,7 @@ class Logins(Service, dict=True):
         ``peer``: its address, with or without a port. ``account``: the id of the account whose login it is.
         ``limit``: what has refused it, ``until`` when that ends (Unix seconds; 0: unknown).
         """
-        known = app if self._get(app) is not None else ""
+        known = app if self.tenants.get(app) is not None else ""
         self.metrics.login_refused(reason, known or OTHER)
         detail, user = detail[:_CAUSE_SHOWN], user[:_USER_SHOWN]
         explanation = detail if known or not app else f"app {app[:_USER_SHOWN]!r}"
@@ -359,7 +359,7 @@ class Logins(Service, dict=True):
 
     def holds_token(self, connection: Connection) -> bool:
         """Whether the session of ``connection`` ends with a token. A new login may renew such a session."""
-        return connection in self._ends
+        return connection in self._expiry.ends
 
     # --- after a login --------------------------------------------------------------------------------------
 
@@ -371,7 +371,7 @@ class Logins(Service, dict=True):
         if connection.state >= CLOSING:
             return
         connection.kind = "session" if decision.claims is None else decision.claims.kind
-        if decision.expires_at or self._ends:
+        if decision.expires_at or self._expiry.ends:
             self._expiry.end_at(connection, decision.expires_at)
         rule = self._rules.get(connection.app or "")
         if rule is None or (rule.quiet and not self.observer.known and type(connection.encoding) is Encoding):
@@ -382,7 +382,7 @@ class Logins(Service, dict=True):
 
     def ended(self, connection: Connection, code: int) -> None:
         """Release everything of a closed connection, with or without a session. Never switches."""
-        if self._ends:
+        if self._expiry.ends:
             self._expiry.forget(connection)
         if self._quota.taken:
             self._quota.leave(connection)

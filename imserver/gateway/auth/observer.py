@@ -130,7 +130,10 @@ class Observers(Observer):
     @property
     def known(self) -> Collection[Connection]:  # type: ignore[override]
         """Those of the first that knows any."""
-        return next((each.known for each in self._sessions if each.known), ())
+        for each in self._sessions:  # for each login and each end
+            if known := each.known:
+                return known
+        return ()
 
     def observes(self, settings: TenantSettings) -> bool:
         return any(each.observes(settings) for each in self._observers)

@@ -41,6 +41,7 @@ from imserver.gateway.transport.dispatch import serve_each
 from imserver.gateway.transport.gate import Admission, Choose, DialectPath, Head, Opened, adopt
 from imserver.gateway.transport.handover import HandOver, ListenerContext
 from imserver.gateway.transport.http import FrontServer
+from imserver.gateway.transport.http1 import KnownHeads
 from imserver.gateway.transport.listener import Listener, bind_raw, bind_unix, port_of, refuse_taken, text_of
 from imserver.gateway.transport.stream import StreamEncoding, StreamPath, Streams
 
@@ -235,14 +236,15 @@ class Servers:
             self._servers.append(server)
 
     def _open_front(self, name: str, sock: socket.socket) -> None:
-        requests = self._config.limits.http_requests
+        requests, context = self._config.limits.http_requests, self._listener_context(name)
         front = FrontServer(
             self.core.network.context,
-            self._listener_context(name),
+            context,
             routes_at(self.api, everywhere=name == "websocket", hot=True),
             HandOver(self.application, requests, self._ports[name], {LISTENER_KEY: name}, self._metrics),
             self._metrics,
             self.core.node.request_log.add,
+            KnownHeads(context.mounts),
         )
         self._servers.append(front)
         loop = get_hub().loop

@@ -234,7 +234,7 @@ class Sessions:
         """
         if kicks is None:
             kicks = self.kicks.count
-        name = self._logins.aliases.get(login.app, login.app)
+        name = self._logins.tenants.aliases.get(login.app, login.app)
         if name != login.app:
             login = replace(login, app=name)
         try:
@@ -270,17 +270,19 @@ class Sessions:
                     raise SessionRefused(ReplyCode.NOT_STORED, "rate")
             self.leave(connection, (app.name, login.user))
         self._begin(app, connection, login)
-        if self.kicks.since(kicks, app.name, login.user, login.device):
-            self._require_no_ban(app.name, login.user)
-            raise SessionRefused(ReplyCode.UNAUTHORIZED, "kicked", CloseCode.KICKED)
-        self._require_app_since(kicks, app.name)
+        if kicks != self.kicks.count:
+            if self.kicks.since(kicks, app.name, login.user, login.device):
+                self._require_no_ban(app.name, login.user)
+                raise SessionRefused(ReplyCode.UNAUTHORIZED, "kicked", CloseCode.KICKED)
+            self._require_app_since(kicks, app.name)
         self._logins.began(connection, decision)
         for older in replaced:
             older.close(CloseCode.REPLACED)
 
     def _apply_policy(self, app: App, connection: Connection, login: Login) -> Collection[Connection]:
         """The older sessions that a login replaces; under ``refuse`` it waits until they are dead."""
-        self._require_no_ban(login.app, login.user)
+        if self._bans:
+            self._require_no_ban(login.app, login.user)
         if app.policy not in ("single", "refuse"):
             return ()
         rivals = _rivals(app, login, connection)

@@ -316,9 +316,13 @@ class Connection(Writer):
 
     def _feed_rest(self, data: bytes) -> None:
         """Handle the rest of the data, which is not a whole small frame."""
-        if frames.is_pong(data):
-            if len(data) > frames.EMPTY_BYTES:
-                self.context.ponged(self, apply_mask(data[frames.EMPTY_BYTES :], data[2:6]))
+        if frames.is_control(data):
+            if len(data) > frames.EMPTY_BYTES or data[0] != 0x8A:  # not a pong without data, as most are
+                payload = apply_mask(data[frames.EMPTY_BYTES :], data[2:6])
+                try:
+                    self._take(data[0] & 15, payload)
+                except frames.Violation as violation:
+                    self.close(violation.code, violation.reason)
             return
         encoding = self.encoding
         if frames.begins_small(data, encoding.limit_bytes):
@@ -336,7 +340,7 @@ class Connection(Writer):
         assert not isinstance(parser, frames.Rest)
         try:
             for message in parser.feed(data):
-                self._take(message)
+                self._take(*message)
                 if self.state >= CLOSING or not (parser.between or self.may_continue()):
                     break
         except frames.Violation as violation:
@@ -372,20 +376,17 @@ class Connection(Writer):
         if budget.total > budget.limit:
             self.context.flusher.schedule()
 
-    def _take(self, message: frames.FrameMessage) -> None:
-        opcode = message.opcode
+    def _take(self, opcode: int, data: bytes) -> None:
         if opcode <= Opcode.BINARY:
-            self.encoding.serve(self, message.data, opcode == _TEXT)
+            self.encoding.serve(self, data, opcode == _TEXT)
         elif opcode == Opcode.CLOSE:
-            from imserver.gateway.transport.parser import read_close  # it has parsed the frame
-
-            code = read_close(message.data)
+            code = frames.read_close(data)
             self._end(code)
             self.send_frame(frames.encode_close(code))
         elif opcode == Opcode.PING:
-            self.send_frame(frames.encode(message.data, Opcode.PONG))
-        elif opcode == Opcode.PONG and message.data:
-            self.context.ponged(self, message.data)
+            self.send_frame(frames.encode(data, Opcode.PONG))
+        elif opcode == Opcode.PONG and data:
+            self.context.ponged(self, data)
 
     # --- writing --------------------------------------------------------------------------------------------
 

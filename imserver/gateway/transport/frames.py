@@ -96,12 +96,29 @@ class Rest:
         """Nothing to release."""
 
 
-def is_pong(data: bytes) -> bool:
-    """Whether ``data`` is one whole pong, as nearly all frames of clients that only receive are: a parser for
-    each would cost forty times this."""
+def is_control(data: bytes) -> bool:
+    """Whether ``data`` is one whole control frame. Nearly all frames of clients that only receive are pongs,
+    and each connection ends with a close frame: a parser for each would cost forty times this."""
     # Final, no reserved bits, masked, at most 125 bytes, complete (RFC 6455 sections 5.2 and 5.5).
     size = len(data) - EMPTY_BYTES
-    return data[0] == 0x8A and 0 <= size <= SMALL_BYTES and data[1] == 0x80 + size
+    return 0x88 <= data[0] <= 0x8A and 0 <= size <= SMALL_BYTES and data[1] == 0x80 + size
+
+
+def read_close(data: bytes) -> int:
+    """The code in the payload of a peer's close frame; 1005: none. Raises :class:`Violation` (RFC 6455
+    section 7.4)."""
+    if not data:
+        return CloseCode.NO_CODE
+    if len(data) == 1:
+        raise Violation(CloseCode.PROTOCOL_ERROR, "close frame too short")
+    code = data[0] << 8 | data[1]
+    if not ((1000 <= code <= 1014 and not 1004 <= code <= 1006) or 3000 <= code < 5000):
+        raise Violation(CloseCode.PROTOCOL_ERROR, "invalid status code")
+    try:
+        data[2:].decode()
+    except UnicodeDecodeError as exc:
+        raise Violation(CloseCode.BAD_PAYLOAD, "invalid UTF-8 in the close reason") from exc
+    return code
 
 
 def begins_small(data: bytes, limit: int) -> bool:

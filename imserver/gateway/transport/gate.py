@@ -10,7 +10,6 @@ import sys
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import suppress
 from hashlib import sha1
 from time import monotonic
 from typing import Final
@@ -361,9 +360,11 @@ class Gate:
             return Refusal(Problems.BAD_REQUEST)
         if headers.get("sec-websocket-version") != "13":
             return Refusal(Problems.VERSION_REQUIRED, (("Sec-WebSocket-Version", "13"),))
-        key, nonce = headers.get("sec-websocket-key", ""), b""
-        with suppress(ValueError):
+        key = headers.get("sec-websocket-key", "")
+        try:
             nonce = binascii.a2b_base64(key, strict_mode=True)
+        except ValueError:
+            nonce = b""
         if len(nonce) != 16:
             return Refusal(Problems.BAD_REQUEST)
         peer, origin, close_code = self.look_at(head, path.dialect)

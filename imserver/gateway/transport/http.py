@@ -16,6 +16,7 @@ from typing import Any
 
 import gevent
 from gevent.event import Event
+from msgspec import field
 
 from imserver.gateway.clock import is_long_turn, serve_others
 from imserver.gateway.errors import HttpProblem, Problems
@@ -69,7 +70,7 @@ PIPELINED_SECONDS = 0.025
 5 ms, publications to 500 connections shared no ``send``: each delivery cost 1.4 times as much."""
 
 
-class FrontServer(Service, dict=True):
+class FrontServer(Service):
     """Shared by the HTTP connections of the front server. Owner of parked ones. ``fast``: its own routes."""
 
     context: ConnectionContext
@@ -78,18 +79,12 @@ class FrontServer(Service, dict=True):
     hand_over: HandOver
     metrics: Metrics
     request_log: Callable[..., None]
-
-    def __post_init__(self) -> None:
-        self.origins = self.listener.gate.origins
-        self.header_bytes = self.listener.limits.header_bytes
-        self.handshake_seconds = self.listener.limits.handshake_seconds
-        self.keepalive_seconds = self.listener.limits.keepalive_seconds
-        self.heads = KnownHeads(self.listener.mounts)
-        self.parked: set[HttpConnection] = set()
-        self.draining = False
-        """True: answers announce the end of their connection."""
-        self.ended = False
-        """True: no connection waits for a next request any more."""
+    heads: KnownHeads
+    parked: set[HttpConnection] = field(default_factory=set)
+    draining: bool = False
+    """True: answers announce the end of their connection."""
+    ended: bool = False
+    """True: no connection waits for a next request any more."""
 
     def accept(self, sock: _socket.socket, address: Any) -> None:
         """Park a new connection (``accepted`` of a listener)."""
@@ -159,7 +154,7 @@ class HttpConnection(Writer):
         """Set when the client has taken its answers, for the greenlet that waits for this."""
         self.outbox = None
         self.state = CONNECTED
-        self.deadline = monotonic() + front.handshake_seconds
+        self.deadline = monotonic() + front.listener.limits.handshake_seconds
 
     @property
     def peer(self) -> str:
@@ -268,6 +263,7 @@ class HttpConnection(Writer):
     def serve(self, data: bytes) -> None:
         """Serve the requests in ``data``, which starts at the beginning of a request."""
         front = self._front
+        limits = front.listener.limits
         if data and data[0] in b"\r\n":
             data = data.lstrip(b"\r\n")
             if not data:  # line ends start no request, so the time limit stays
@@ -276,10 +272,10 @@ class HttpConnection(Writer):
         while data:
             try:
                 end = data.find(b"\r\n\r\n") + 4
-                if not 4 <= end <= front.header_bytes:
-                    end_of_head(data, front.header_bytes)  # raises BadHead, unless the head is incomplete
+                if not 4 <= end <= limits.header_bytes:
+                    end_of_head(data, limits.header_bytes)  # raises BadHead, unless the head is incomplete
                     if not self._buffer:
-                        self.deadline = monotonic() + front.handshake_seconds
+                        self.deadline = monotonic() + limits.handshake_seconds
                     self._buffer = data
                     return
                 raw = data[:end]
@@ -288,7 +284,7 @@ class HttpConnection(Writer):
             except BadHead as bad:
                 self.refuse(bad.problem)
                 return
-            origins = front.origins
+            origins = front.listener.gate.origins
             if origins.demo and parsed.accepted is not origins.accepted:
                 if (objection := origins.objection(parsed.headers, parsed.path)) is not None:
                     self.refuse(objection, CORS)
@@ -311,7 +307,7 @@ class HttpConnection(Writer):
                 data = data.lstrip(b"\r\n")
             if data and not self._may_continue():
                 return
-        self.deadline = monotonic() + front.keepalive_seconds
+        self.deadline = monotonic() + limits.keepalive_seconds
 
     def _may_continue(self) -> bool:
         """Whether the next of several requests may be served, after others in a long turn. May switch."""
@@ -431,7 +427,7 @@ class HttpConnection(Writer):
             self.finish()
             return
         self._front.park(self)
-        self.deadline = monotonic() + self._front.keepalive_seconds
+        self.deadline = monotonic() + self._front.listener.limits.keepalive_seconds
         if rest:
             self.reading = True
             # The caller has one of the places for requests, and the next request may wait for its client.
@@ -486,7 +482,7 @@ class HttpConnection(Writer):
         """Answer with an error body and end the connection."""
         self._front.metrics.http_refused += 1
         self._buffer, self._body = b"", None
-        self.deadline = monotonic() + self._front.handshake_seconds
+        self.deadline = monotonic() + self._front.listener.limits.handshake_seconds
         self._answer(problem_response(problem, headers), False)
 
     # --- closing and passing on the socket ------------------------------------------------------------------

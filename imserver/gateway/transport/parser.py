@@ -1,7 +1,7 @@
 """Reads unusual WebSocket frames and offers to compress, by the library ``websockets``.
 
 ``transport.connection`` reads small whole frames, which are nearly all, without any object. Everything else
-(fragments, large, split or broken frames, control frames) goes through :class:`MessageParser`, which exists
+(fragments, large, split or broken frames) goes through :class:`MessageParser`, which exists
 only while a frame or message is unfinished. Loaded at its first use: with the library it takes 1.5 MB.
 """
 
@@ -13,7 +13,7 @@ from typing import Final
 
 from websockets.exceptions import InvalidHeader, NegotiationError, PayloadTooBig, ProtocolError
 from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
-from websockets.frames import Close, Frame
+from websockets.frames import Frame
 from websockets.headers import build_extension, parse_extension
 from websockets.streams import StreamReader
 
@@ -149,14 +149,3 @@ class MessageParser:
         message = FrameMessage(Opcode.BINARY if self._utf8 is None else Opcode.TEXT, bytes(self._fragments))
         self._fragments = None
         return message
-
-
-def read_close(data: bytes) -> int:
-    """The code of a peer's close frame; 1005: none. Raises :class:`Violation` (RFC 6455 section 7.4)."""
-    try:
-        code: int = Close.parse(data).code
-    except ProtocolError as exc:
-        raise Violation(CloseCode.PROTOCOL_ERROR, str(exc)) from exc
-    except UnicodeDecodeError as exc:
-        raise Violation(CloseCode.BAD_PAYLOAD, "invalid UTF-8 in the close reason") from exc
-    return code

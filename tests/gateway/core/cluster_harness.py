@@ -102,7 +102,6 @@ class Book:
     def __init__(self) -> None:
         self.leases: dict[int, Lease] = {}
         self.overdue: dict[int, Lease] = {}
-        """Leases that have run out although their nodes may live."""
         self.refs: dict[tuple[str, str], list[SessionRef]] = {}
         self.channels: dict[tuple[str, str], dict[int, int]] = {}
         """LocalChannel → epoch → members."""

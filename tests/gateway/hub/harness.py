@@ -64,7 +64,7 @@ class Admitting:
         self._metrics = metrics or Metrics()
         self.reasons: list[str] = []
         self.account_apps: set[str] = set()
-        self.aliases: dict[str, str] = {}
+        self.tenants = SimpleNamespace(aliases=dict[str, str]())
         self.began_with: list[tuple[Connection, LoginDecision]] = []
 
     def takes_user(self, app: str, user: str) -> bool:

@@ -12,7 +12,7 @@ from hypothesis import settings
 
 from imserver.gateway.transport import frames
 from imserver.gateway.transport.frames import Violation
-from imserver.gateway.transport.parser import MessageParser, read_close
+from imserver.gateway.transport.parser import MessageParser
 from tests.integration.raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close, frame
 
 relaxed = settings(deadline=None)
@@ -117,7 +117,7 @@ def test_a_deflated_message_is_alone_in_its_window(bits: int, payload: bytes) ->
 def test_a_close_has_a_code_that_may_be_sent_or_none(payload: bytes, read_as: int, violation: int) -> None:
     found, code = 0, 0
     try:
-        found = read_close(payload)
+        found = frames.read_close(payload)
     except Violation as caught:
         code = caught.code
     assert (found, code) == (read_as, violation)

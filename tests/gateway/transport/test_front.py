@@ -19,7 +19,7 @@ from imserver.gateway.transport.connection import Connection
 from imserver.gateway.transport.gate import Admission, DialectPath, Gate, GatePolicy, Origins, adopt
 from imserver.gateway.transport.handover import HandOver, ListenerContext
 from imserver.gateway.transport.http import PIPELINED_SECONDS, FrontServer, HttpConnection
-from imserver.gateway.transport.http1 import HttpRequest, HttpResponse
+from imserver.gateway.transport.http1 import HttpRequest, HttpResponse, KnownHeads
 from imserver.gateway.transport.listener import Listener, bind
 from imserver.gateway.transport.outbox import MANY_CONNECTIONS
 from imserver.gateway.transport.proxies import TrustedProxies
@@ -64,6 +64,7 @@ class Harness(SocketHarness):
             HandOver(self.application, requests, 1, {}, self.metrics),
             self.metrics,
             lambda *_: None,
+            KnownHeads(),
         )
         sock = bind("127.0.0.1", 0, 256, False)
         self.listener = Listener(sock, self.poller, self.loop, self.metrics, self.front.accept)
