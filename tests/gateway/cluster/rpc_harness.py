@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
+from weakref import WeakSet
 
 import gevent
 import zmq
@@ -168,14 +168,16 @@ def attempt(node: Node, to: Lease, body: bytes = b"", seconds: float = 60.0) -> 
     return gevent.spawn(query)
 
 
+_spawned: WeakSet[gevent.Greenlet[..., Any]] = WeakSet()
+gevent.Greenlet.add_spawn_callback(_spawned.add)
+
+
 def greenlets() -> frozenset[gevent.Greenlet[..., Any]]:
-    """The greenlets of gevent that live, once they stay the same; those of other tests may end later."""
+    """The greenlets that live, once they stay the same; those of other tests may end later."""
     seen: list[frozenset[gevent.Greenlet[..., Any]]] = []
 
     def settled() -> bool:
-        gc.collect()
-        alive = (one for one in gc.get_objects() if isinstance(one, gevent.Greenlet) and not one.dead)
-        seen.append(frozenset(alive))
+        seen.append(frozenset(one for one in _spawned if not one.dead))
         return len(seen) > 5 and len(set(seen[-5:])) == 1
 
     until(settled)
