@@ -71,13 +71,13 @@ def url(
     sqlite_model: Path,
     tmp_path: Path,
 ) -> Iterator[str]:
-    """The address of a new database with all tables, once of each engine: a copy, for that is quicker."""
+    """The address of a new database with all tables, once of each engine."""
     if request.param == "sqlite":
         shutil.copy(sqlite_model, tmp_path / "some.db")
         yield f"sqlite:///{tmp_path}/some.db"
     else:
         server = server_of(request.param, database_servers)
-        yield from server.lend(server.migrated_url())
+        yield from server.lend_migrated()
 
 
 @pytest.fixture(params=ENGINES[1:])

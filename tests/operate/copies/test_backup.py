@@ -279,16 +279,17 @@ def server(request: pytest.FixtureRequest, database_servers: dict[str, DatabaseS
 def copied(server: DatabaseServer, url: str) -> str:
     """The address of a copy of a database, to which nobody is connected."""
     name = url.rpartition("/")[2].partition("?")[0]
+    copy = f"copy{os.urandom(4).hex()}"
     if server.engine == "postgresql":
-        server.execute(f"CREATE DATABASE {name}_copy TEMPLATE {name}")
+        server.execute(f"CREATE DATABASE {copy} TEMPLATE {name}")
     else:
         client = ("-h", "127.0.0.1", "-P", str(server.port), "-u", "root")
         dump = (require("mariadb-dump", "mysqldump"), *client, "--single-transaction", name)
         result = subprocess.run(dump, capture_output=True, check=True).stdout
-        server.execute(f"CREATE DATABASE {name}_copy")
-        load = (require("mariadb", "mysql"), *client, f"{name}_copy")
+        server.execute(f"CREATE DATABASE {copy}")
+        load = (require("mariadb", "mysql"), *client, copy)
         subprocess.run(load, input=result, capture_output=True, check=True)
-    return server.url(f"{name}_copy")
+    return server.url(copy)
 
 
 def restore_loaded(url: str, folder: Path) -> "subprocess.CompletedProcess[str]":
