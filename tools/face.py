@@ -228,7 +228,7 @@ def _types_in(kind: type, annotation: ast.expr) -> dict[str, str]:
     for node in ast.walk(annotation):
         if not isinstance(node, ast.Name) or inspect.isclass(getattr(module, node.id, None)):
             continue
-        for row in ast.parse(_home(module, node.id).read_text(encoding="utf-8")).body:
+        for row in _tree(_home(module, node.id)).body:
             if isinstance(row, ast.Assign) and ast.unparse(row.targets[0]) == node.id:
                 text = ast.unparse(row.value)
                 if text.startswith(("Literal[", "Callable[")):
@@ -250,7 +250,7 @@ def _first(text: str) -> str:
 def _home(module: ModuleType, name: str) -> Path:
     """The file that defines a constant which a module of the face exports."""
     path = Path(module.__file__ or "")
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for node in _tree(path).body:
         if isinstance(node, ast.ImportFrom) and name in {alias.asname or alias.name for alias in node.names}:
             home = import_module(node.module or "")
             return _home(home, name)
@@ -258,9 +258,14 @@ def _home(module: ModuleType, name: str) -> Path:
 
 
 @cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
 def _constants(path: Path) -> dict[str, str]:
     """Name of a constant of a file → the string below it, or below the last of its group."""
-    return _documented(ast.parse(path.read_text(encoding="utf-8")).body)
+    return _documented(_tree(path).body)
 
 
 @cache
