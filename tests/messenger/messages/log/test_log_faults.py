@@ -135,6 +135,8 @@ def test_a_closed_store_takes_nothing_more(open_store: OpenStore) -> None:
     store.close()
     with pytest.raises(StorageUnavailable):
         log.writer.append(APP, [Draft(sender="a", to_user="b")])
+    with gevent.Timeout(60), pytest.raises(StorageUnavailable):
+        log.groups.create(APP, "a", "tea", [])
 
 
 @pytest.mark.full("waits")
