@@ -54,10 +54,11 @@ def done(node: NodeProcess, path: str, key: str) -> Any:
     return eventually(lambda: (shown := good(node.get(path, key=key)))["state"] == "done" and shown)
 
 
-def test_a_person_exports_their_own_data_and_nobody_else_gets_them(
+def test_a_person_exports_their_own_data_and_nobody_else_gets_them_and_those_of_a_session_are_counted(
     nodes: tuple[NodeProcess, NodeProcess],
 ) -> None:
     one, two = nodes
+    check_exports_of_a_session(one)
     people = ({"app": "shop", "name": name, "password": PASSWORD} for name in ("ann_lee", "bob_lee"))
     ann, bob = (good(one.post("/api/v1/accounts/register", each, key=KEY)) for each in people)
     message = {"app": "shop", "to": bob["account"]["user"], "text": "hi"}
@@ -83,8 +84,7 @@ def test_a_person_exports_their_own_data_and_nobody_else_gets_them(
     eventually(lambda: not list((one.folder / "data" / "exports").glob(start["id"])))
 
 
-def test_exports_of_a_session_are_counted(nodes: tuple[NodeProcess, NodeProcess]) -> None:
-    one, _ = nodes
+def check_exports_of_a_session(one: NodeProcess) -> None:
     token = make_token("cat", "tea", int(time()) + 3600, JwtSettings("HS256", SECRET), SECRET)
     for number in range(4):
         answer = one.post("/api/v1/exports/start/self", {"app": "tea"}, key=token)
