@@ -48,7 +48,8 @@ WHY_FULL = {
 }
 """What the marker ``full`` has as its reason."""
 
-BROWSER_TESTS = Path(__file__).parent / "browser"
+WAITING = ("tests/browser/", "plugins/")
+"""Folders whose tests wait for browsers, programs of others and installations."""
 
 MEMORY = "/dev/shm"
 MEMORY_BYTES = 4 << 30
@@ -117,16 +118,17 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests come first: no worker begins one of them when all others have ended.
 
-    Files of tests with browsers are spread over the first two thirds: workers that all drive browsers
-    starve each other, and a page then answers too late.
+    Files of tests that wait are spread over the first two thirds: workers that all drive browsers starve each
+    other, and a page then answers too late.
     """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    files = sorted(dict.fromkeys(item.path for item in items), key=lambda path: path not in slow)
-    browsers = [path for path in files if path.parent == BROWSER_TESTS]
-    others = [path for path in files if path.parent != BROWSER_TESTS]
-    step = len(others) * 2 / 3 / max(1, len(browsers))
+    waiting = list(dict.fromkeys(item.path for item in items if item.nodeid.startswith(WAITING)))
+    others = sorted(
+        {item.path: 0 for item in items if item.path not in waiting}, key=lambda path: path not in slow
+    )
+    step = len(others) * 2 / 3 / max(1, len(waiting))
     ranks = {path: float(rank) for rank, path in enumerate(others)}
-    ranks |= {path: len(slow) + rank * step for rank, path in enumerate(browsers)}
+    ranks |= {path: len(slow) + rank * step for rank, path in enumerate(waiting)}
     items.sort(key=lambda item: ranks[item.path])
 
 

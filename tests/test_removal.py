@@ -29,6 +29,8 @@ from tests.rows import DIALECTS, DOCUMENTED
 from tests.rows import FEATURES as ALL
 from tests.support import ROOT, Server, clean_environment
 
+pytestmark = pytest.mark.slow  # all of them together
+
 WITHOUT = """
 from gevent import monkey; monkey.patch_all()
 import sys
