@@ -5,6 +5,7 @@ The supervisor has no gevent loop: a loop that exists at a fork would run in the
 
 from __future__ import annotations
 
+import _socket
 import faulthandler
 import logging
 import os
@@ -28,7 +29,8 @@ from imserver.gateway.node import serve as serving
 from imserver.gateway.node.http_servers import close_all
 from imserver.gateway.node.node import Node
 from imserver.gateway.process import take_signals
-from imserver.gateway.supervisor.slot import Slot, SlotState, StatusPage, for_child
+from imserver.gateway.supervisor.slot import NodeMarks, Slot, SlotState, StatusPage, for_child
+from imserver.gateway.transport.bulk_permits import WAIT_SECONDS, WRITE_SECONDS, BulkPermit, BulkPermits
 from imserver.gateway.transport.listener import wrapped
 
 _OBSERVE_SECONDS: Final = 1.0
@@ -52,6 +54,7 @@ class Children(Service, dict=True):
     read_config: Callable[[], Config]
     slots: Sequence[Slot]
     signals: SignalQueue
+    permits: BulkPermits
     report: Callable[[int, str], None]
     close_inherited: Callable[[], None]
 
@@ -102,11 +105,11 @@ class Children(Service, dict=True):
 
     def _start(self, slot: Slot, now: float) -> None:
         slot.status.clear()
-        run = self._child_of(slot)
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError):  # the reader is gone
                 stream.flush()  # otherwise the child would write its copy of the buffer too
-        with self.signals.blocked():
+        with self.signals.blocked(), self.permits.line() as line:
+            run = self._child_of(slot, line)
             try:
                 pid = _fork()
             except OSError as error:
@@ -117,13 +120,14 @@ class Children(Service, dict=True):
                 run()
         slot.forked(pid, now, self.generation)
 
-    def _child_of(self, slot: Slot) -> Callable[[], NoReturn]:
+    def _child_of(self, slot: Slot, line: _socket.socket | None) -> Callable[[], NoReturn]:
         reading, writing = self._lifeline
         foreign = [other.listeners for other in self.slots if other is not slot]
 
         def close_inherited() -> None:
             self.signals.release()
             os.close(writing)
+            self.permits.close()
             for listeners in foreign:
                 close_all(listeners)
             self.close_inherited()
@@ -134,6 +138,7 @@ class Children(Service, dict=True):
             for_child(self.config, slot.number),
             lambda: for_child(self.read_config(), slot.number),
             reading,
+            line,
             close_inherited,
             self._observe_seconds,
         )
@@ -245,13 +250,14 @@ def run_child(
     config: Config,
     read_config: Callable[[], Config],
     lifeline: int,
+    line: _socket.socket | None,
     close_inherited: Callable[[], None],
     beat_seconds: float,
 ) -> NoReturn:
     """Run a node in this forked process and exit. No supervisor code runs after it.
 
-    ``lifeline``: a pipe that becomes readable when the supervisor is gone. ``close_inherited`` closes what
-    other processes own.
+    ``lifeline``: a pipe that becomes readable when the supervisor is gone. ``line``: to the permits of the
+    supervisor, if it has some. ``close_inherited`` closes what other processes own.
     """
     status = 1
     try:
@@ -263,8 +269,16 @@ def run_child(
         watcher = gevent.get_hub().loop.io(lifeline, 1, ref=False)
         watcher.start(_supervisor_gone, watcher)
         listeners = {name: wrapped(sock) for name, sock in slot.listeners.items()}
+
+        def started(node: Node) -> None:
+            heartbeat.started(node)
+            if line is not None:
+                flusher = node.core.network.flusher
+                loop = gevent.get_hub().loop
+                flusher.permit = BulkPermit(line, loop, flusher.schedule, WRITE_SECONDS, WAIT_SECONDS)
+
         try:
-            serving.serve(config, read_config, heartbeat.started, listeners, slot.name)
+            serving.serve(config, read_config, started, listeners, slot.name)
             status = 0
         except StartError as error:
             slot.status.report(str(error), failed=True)
@@ -295,10 +309,11 @@ class _Heartbeat:
     def _beat(self) -> None:
         node = self._node
         if node is None:
-            self._page.beat(False, False, False)
+            self._page.beat(NodeMarks(False, False, 0, 0))
         else:
-            full = len(node.core.network.context.connections) >= node.core.node.max_connections
-            self._page.beat(True, node.core.status.ready(), full)
+            connections = len(node.core.network.context.connections)
+            room = max(node.core.node.max_connections - connections, 0)
+            self._page.beat(NodeMarks(True, node.core.status.ready(), connections, room))
 
 
 def _supervisor_gone(watcher: Any) -> None:
@@ -332,11 +347,10 @@ class SignalQueue:
         signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         take_signals()
 
-    def wait(self, seconds: float) -> list[int]:
-        """Wait up to ``seconds`` for signals; returns them in order."""
-        if not monkey.get_original("select", "select")([self._reading], [], [], seconds)[0]:
-            return []
-        return list(os.read(self._reading, 4096))
+    def wait(self, seconds: float, permits: BulkPermits) -> list[int]:
+        """Wait up to ``seconds`` for signals, and serve those who want permits meanwhile; returns the signals
+        in order."""
+        return list(os.read(self._reading, 4096)) if permits.wait(self._reading, seconds) else []
 
     @contextmanager
     def blocked(self) -> Iterator[None]:

@@ -31,6 +31,25 @@ def resolve(host: str) -> str:
     return str(addresses[0][4][0])
 
 
+class NodeMarks(NamedTuple):
+    """Whether a node serves, whether it is ready, its connections, and how many more it takes."""
+
+    started: bool
+    ready: bool
+    connections: int
+    room: int
+
+
+RUSH_SECONDS: Final = 0.5
+"""So long new connections go to the same few nodes."""
+_COUNT_SECONDS: Final = 1.0
+_RUSH_PER_SECOND: Final = 500
+_ROOM: Final = 8192
+"""Twice an accept queue. With less room a node is not one of a few."""
+_UNEVEN: Final = 256
+"""If a node has so many more connections than the mean, new ones go to those that have less."""
+
+
 class ConnectionSteering:
     """Sends new connections only to children that can serve them.
 
@@ -84,21 +103,60 @@ class ConnectionSteering:
         return [*program, pack(0x16, 0, 0, 0)]  # return A
 
 
+class Rush:
+    """Chooses which of many nodes get new connections. While very many come, ``few`` get them at a time, in
+    turn: a node that logs many clients in at once takes less for each. If nodes have more connections than
+    others, those get new ones first. ``few`` 0: there are not many nodes. Owner of what was counted.
+    """
+
+    def __init__(self, few: int) -> None:
+        self._few = few
+        self._counts: dict[int, NodeMarks] = {}
+        self._counted_at = -math.inf
+        self.active = False
+        """Whether very many came in the last second."""
+        self._chosen: frozenset[int] = frozenset()
+        self._until = 0.0
+        self._last: dict[int, float] = {}
+        """Node → when it was last chosen."""
+
+    def choose(self, nodes: dict[int, NodeMarks], now: float) -> frozenset[int]:
+        """The numbers of the nodes that get new connections, of those that accept clients."""
+        if not self._few or not nodes:
+            return frozenset(nodes)
+        if now - self._counted_at >= _COUNT_SECONDS:
+            self._count(nodes, now)
+        if now >= self._until or not self._chosen <= nodes.keys():
+            counts = {number: marks.connections for number, marks in nodes.items()}
+            mean = sum(counts.values()) / len(counts)
+            order = sorted(counts, key=lambda number: (counts[number] > mean, self._last.get(number, 0.0)))
+            most = sum(count <= mean for count in counts.values())
+            if self.active and all(nodes[number].room >= _ROOM for number in order[: self._few]):
+                most = self._few
+            elif max(counts.values()) < mean + _UNEVEN:
+                most = len(order)
+            self._chosen, self._until = frozenset(order[:most]), now + RUSH_SECONDS
+            self._last |= dict.fromkeys(self._chosen, now)
+        return self._chosen
+
+    def _count(self, nodes: dict[int, NodeMarks], now: float) -> None:
+        before, self._counts = self._counts, nodes
+        came = sum(
+            max(marks.connections - before[number].connections, 0)
+            for number, marks in nodes.items()
+            if number in before
+        )
+        self.active = came >= _RUSH_PER_SECOND * (now - self._counted_at)
+        self._counted_at = now
+
+
 _BEATS: Final = Struct("=Q")
-_MARKS: Final = Struct("=???")
+_MARKS: Final = Struct("=??IQ")
 _HEADER: Final = Struct("=?H")
 """Whether the text is a failure; its length."""
 _MARKS_AT: Final = _BEATS.size
 _HEADER_AT: Final = _MARKS_AT + _MARKS.size
 _TEXT_AT: Final = _HEADER_AT + _HEADER.size
-
-
-class NodeMarks(NamedTuple):
-    """Whether a node serves, whether it is ready, and whether it has no room for another client."""
-
-    started: bool
-    ready: bool
-    full: bool
 
 
 class StatusPage:
@@ -116,9 +174,9 @@ class StatusPage:
 
     # --- child side -----------------------------------------------------------------------------------------
 
-    def beat(self, started: bool, ready: bool, full: bool) -> None:
-        """Count a loop iteration and set the :class:`NodeMarks`."""
-        _MARKS.pack_into(self._memory, _MARKS_AT, started, ready, full)
+    def beat(self, marks: NodeMarks) -> None:
+        """Count a loop iteration and set the marks."""
+        _MARKS.pack_into(self._memory, _MARKS_AT, *marks)
         _BEATS.pack_into(self._memory, 0, self.beats + 1)
 
     def report(self, text: str, failed: bool = False) -> None:
@@ -207,8 +265,8 @@ class Slot:
 
     def accepts_clients(self, now: float) -> bool:
         """Whether new clients should be sent to this child. Not while its loop is blocked."""
-        _, ready, full = self.status.marks
-        return self.state is SlotState.SERVING and ready and not full and self.silent_seconds(now) < 5.0
+        _, ready, _, room = self.status.marks
+        return self.state is SlotState.SERVING and ready and room > 0 and self.silent_seconds(now) < 5.0
 
     def ended(self, now: float, planned: bool) -> float:
         """The child ended; returns the seconds until the next one starts.

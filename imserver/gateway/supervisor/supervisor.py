@@ -24,6 +24,7 @@ from imserver.gateway.node.serve import banner, ending, has_terminal, terminal_m
 from imserver.gateway.process import (
     DataDirectory,
     connection_limit,
+    cores,
     derive_key,
     hold_signals,
     raise_file_limit,
@@ -31,7 +32,9 @@ from imserver.gateway.process import (
 from imserver.gateway.storage.address import DRIVERS, database_address
 from imserver.gateway.supervisor.children import DRAIN, FORWARDED, ROLL, Children, SignalQueue
 from imserver.gateway.supervisor.slot import (
+    RUSH_SECONDS,
     ConnectionSteering,
+    Rush,
     Slot,
     SlotState,
     apply_reload,
@@ -39,8 +42,12 @@ from imserver.gateway.supervisor.slot import (
     name_of,
     resolve_addresses,
 )
+from imserver.gateway.transport.bulk_permits import HOLD_SECONDS, BulkPermits
 
 _log = logging.getLogger("imserver.gateway.supervisor")
+
+MANY_NODES: Final = 4
+"""So many nodes for each processor are many: a few of them write broadcasts and get clients at a time."""
 
 
 def run(config: Config, read_config: Callable[[], Config], announce: Callable[[str], object]) -> int:
@@ -94,8 +101,18 @@ class Supervisor(Service, dict=True):
             self.logs.close()
             self.data.abandon()
 
+        few = cores() if len(self._slots) >= MANY_NODES * cores() else 0
+        # One more: a processor does not wait while a permit changes hands.
+        self._permits = BulkPermits(few and few + 1, HOLD_SECONDS)
+        self._rush = Rush(few)
         self._children = Children(
-            self.config, self.read_config, self._slots, self._signals, self._report, close_inherited
+            self.config,
+            self.read_config,
+            self._slots,
+            self._signals,
+            self._permits,
+            self._report,
+            close_inherited,
         )
         self._rolling = RollingRestart(self._slots, self._drain, self._report)
         self._steering = ConnectionSteering(self.listeners, possible=not self.config.server.reuse_port)
@@ -120,7 +137,9 @@ class Supervisor(Service, dict=True):
                 self._rolling.tick(now)
                 self._steer(now)
             busy = children.starting or self._rolling.active
-            for number in self._signals.wait(0.05 if busy else children.next_tick_seconds(now)):
+            seconds = 0.05 if busy else children.next_tick_seconds(now)
+            seconds = min(seconds, RUSH_SECONDS) if self._rush.active else seconds
+            for number in self._signals.wait(seconds, self._permits):
                 self._on(signal.Signals(number))
         if children.failure is not None:
             raise children.failure
@@ -128,10 +147,10 @@ class Supervisor(Service, dict=True):
         return self._status or min(children.bad_ends, 1)
 
     def _steer(self, now: float) -> None:
-        """Send new connections to the children that accept clients."""
-        self._steering.exclude(
-            frozenset(slot.number for slot in self._slots if not slot.accepts_clients(now))
-        )
+        """Send new connections to the children that accept clients, in a rush to a few of them."""
+        accepting = {slot.number: slot.status.marks for slot in self._slots if slot.accepts_clients(now)}
+        chosen = self._rush.choose(accepting, now)
+        self._steering.exclude(frozenset(slot.number for slot in self._slots if slot.number not in chosen))
 
     def _drain(self, slot: Slot) -> None:
         """Drain a child. New connections go to the others before it knows."""

@@ -15,6 +15,7 @@ from time import monotonic
 from typing import Any
 
 from imserver.gateway.errors import CloseCode
+from imserver.gateway.transport.bulk_permits import BulkPermit
 from imserver.gateway.transport.poller import Parked, Poller
 from imserver.gateway.transport.states import CLOSED, CLOSING, ConnectionState
 
@@ -190,6 +191,8 @@ class Flusher:
         """Connections whose outbox was filled in this turn. Fan-out appends directly."""
         self.bulk: list[Writer] = []
         """The same, for broadcasts to more than :data:`BULK_CONNECTIONS`."""
+        self.permit: BulkPermit | None = None
+        """To write these: of a node among many."""
         self.bulk_filled = 0
         """Total number of connections that were ever added to it."""
         self._begin = 0
@@ -211,8 +214,9 @@ class Flusher:
         else:
             outbox.append(frame)
             if self.bulk and not (self.dirty and self.dirty[-1] is connection):
-                # The outbox also holds a broadcast to many: send both now.
+                # The outbox also holds a broadcast to many, which may wait for a permit: send both now.
                 self.dirty.append(connection)
+                self.schedule()
 
     def enqueue_first(self, connection: Writer, frame: bytes) -> None:
         """As :meth:`enqueue`, but write ``connection`` before the others of this turn.
@@ -235,6 +239,8 @@ class Flusher:
         """Count ``connections`` that the current greenlet has added to :attr:`bulk`."""
         self.bulk_filled += connections
         _filled_here.set(self.bulk_filled)
+        if self.permit is not None:
+            self.permit.request()  # before other nodes hear of the push, whose answer waits for this one
 
     def drained(self, since: int) -> bool:
         """Whether the broadcasts of this greenlet since an earlier ``bulk_filled`` are mostly written. Wait
@@ -260,22 +266,26 @@ class Flusher:
             self._write_slice()
 
     def _write_slice(self) -> None:
-        if not self.bulk and len(self.dirty) <= PIECE_CONNECTIONS:
+        permit = self.permit
+        bulk = self.bulk if permit is None or (self.bulk and permit.request()) else []
+        if not bulk and len(self.dirty) <= PIECE_CONNECTIONS:
             batch, self.dirty = self.dirty, []
             self._write(batch)
             return
         end, left = monotonic() + SLICE_SECONDS, self._most
         while True:
-            batch = self._next_batch(min(left, PIECE_CONNECTIONS))
+            batch = self._next_batch(min(left, PIECE_CONNECTIONS), bulk)
             left -= len(batch)
             over = left <= 0 or monotonic() > end
-            if over and (self.dirty or self.bulk) and not self._scheduled:
+            if over and (self.dirty or bulk) and not self._scheduled:
                 # A callback would run before the loop serves its sockets; a timer runs after.
                 self._scheduled = True
                 self._timer.start(self._flush)
             self._write(batch)
-            if over or not (self.dirty or self.bulk):
-                return
+            if over or not (self.dirty or bulk):
+                break
+        if permit is not None and not self.bulk:
+            permit.release()
 
     def _write(self, batch: list[Writer]) -> None:
         same: list[bytes] = []
@@ -308,8 +318,8 @@ class Flusher:
             elif connection.state >= CLOSING:
                 connection.flushed()
 
-    def _next_batch(self, size: int) -> list[Writer]:
-        batch, bulk = self.dirty, self.bulk
+    def _next_batch(self, size: int, bulk: list[Writer]) -> list[Writer]:
+        batch = self.dirty
         if len(batch) <= size:
             self.dirty = []
         else:

@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,11 @@ from tests.gateway.supervisor.family import (
     kill,
     upgraded,
 )
+from tests.integration.cmd import form_request, logged_in, send_message
+from tests.integration.raw import Ended, select_readable
 from tests.ports import free_ports
 from tests.processes import pause
-from tests.support import eventually, merged
+from tests.support import eventually, merged, with_constants
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 
@@ -206,6 +209,42 @@ def test_a_node_that_cannot_start_is_tried_with_growing_pauses_as_others_serve(
     assert all(pause <= 2**number for number, pause in enumerate(pauses))
     secret.write_bytes(good)
     family.wait_until_replaced(broken)
+
+
+@pytest.mark.full("processes")
+def test_a_broadcast_waits_for_the_supervisor_and_reaches_all_clients_of_nodes_that_are_not_killed_meanwhile(
+    start_family: StartFamily,
+) -> None:
+    constants = {
+        "imserver.gateway.transport.outbox.BULK_CONNECTIONS": 4,
+        "imserver.gateway.transport.bulk_permits.WAIT_SECONDS": 600,
+        "imserver.gateway.supervisor.supervisor.MANY_NODES": 0,
+    }
+    quiet = {"hub": {"notice_members": 0}}
+    family = start_family(processes=2, config=quiet, command=with_constants(constants))
+    with ExitStack() as stack:
+        first, *others = [stack.enter_context(logged_in(family.ws, f"u{n}", 101)) for n in range(60)]
+        pause(family.pid)
+        stack.callback(family.signal, signal.SIGCONT)
+        back_end = stack.enter_context(socket.create_connection(family.http))
+        fields = {"appID": 101, "userID": "boss", "msgID": "all", "message": "to all"}
+        back_end.sendall(form_request("/user/sendMessageAll", fields))
+
+        def came() -> bool:
+            send_message(family.http, 101, "u0", "to one")
+            return first.push("msg").json["response"]["data"]["msg"] == "to all"
+
+        eventually(came)
+        assert not any(select_readable(client.sock, 0.0) for client in others)
+        kill(family.pids[0])
+        family.signal(signal.SIGCONT)
+        reached = ended = 0
+        for client in others:
+            try:
+                reached += client.push("msg").json["response"]["data"]["msg"] == "to all"
+            except Ended:
+                ended += 1
+        assert (reached > 0, ended > 0, reached + ended) == (True, True, 59)
 
 
 def test_a_rolling_restart_replaces_all_nodes_one_by_one_and_refuses_nobody(

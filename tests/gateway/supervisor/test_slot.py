@@ -15,7 +15,10 @@ from imserver.gateway.config.settings import Config
 from imserver.gateway.errors import StartError
 from imserver.gateway.node.http_servers import Listeners, close_all, listen
 from imserver.gateway.supervisor.slot import (
+    RUSH_SECONDS,
     ConnectionSteering,
+    NodeMarks,
+    Rush,
     Slot,
     SlotState,
     StatusPage,
@@ -65,11 +68,11 @@ def test_a_slot_takes_clients_while_its_child_is_ready_has_room_and_its_loop_tur
     slot.forked(1, 0.0, 0)
     assert not slot.accepts_clients(0.0)
     for started, ready, full in itertools.product((False, True), repeat=3):
-        slot.status.beat(started, ready, full)
+        slot.status.beat(NodeMarks(started, ready, 9, 0 if full else 1))
         slot.state = SlotState.STARTING
         assert slot.observe(1.0, 0.0) == started
         assert slot.accepts_clients(1.0) == (started and ready and not full)
-    slot.status.beat(True, True, False)
+    slot.status.beat(NodeMarks(True, True, 9, 1))
     slot.observe(2.0, 0.0)
     assert (slot.accepts_clients(6.9), slot.accepts_clients(7.1)) == (True, False)
     slot.observe(100.0, 97.0)
@@ -84,8 +87,9 @@ def test_a_page_keeps_what_is_written_until_it_is_cleared() -> None:
     assert status.text(False) == ""
     assert status.text(True).startswith("kein Platz – 没有空间kein")
     assert status.beats == 0
-    status.beat(True, False, True)
-    assert (status.beats, *status.marks) == (1, True, False, True)
+    marks = NodeMarks(True, False, 17_900, sys.maxsize)
+    status.beat(marks)
+    assert (status.beats, status.marks) == (1, marks)
     status.clear()
     assert (status.text(True), status.beats, status.marks.started) == ("", 0, False)
 
@@ -136,6 +140,62 @@ def test_addresses_that_were_found_out_are_no_change_of_the_settings() -> None:
     assert "server.extra_listen" in changed
     assert fresh.server.extra_listen == used.server.extra_listen
     assert not resolve_addresses(settings(server__processes=3)).cluster.advertise, "demo mode: the node knows"
+
+
+class Crowd:
+    """Connections that come to 13 nodes of which each reports their number once a second."""
+
+    def __init__(self, few: int) -> None:
+        self.rush = Rush(few)
+        self.counts = dict.fromkeys({*range(14)} - {5}, 0)
+        self.room, self.now = 60_000, 0.0
+        self._report()
+
+    def _report(self) -> None:
+        self._nodes = {
+            number: NodeMarks(True, True, count, self.room - count) for number, count in self.counts.items()
+        }
+
+    def come(self, seconds: int, each_second: int) -> None:
+        for _ in range(seconds):
+            for _ in range(round(1 / RUSH_SECONDS)):
+                for number in (chosen := self.choose()):
+                    self.counts[number] += round(each_second * RUSH_SECONDS / len(chosen))
+                self.now += RUSH_SECONDS
+            self._report()
+
+    def choose(self) -> frozenset[int]:
+        return self.rush.choose(dict(self._nodes), self.now)
+
+    @property
+    def spread(self) -> int:
+        return max(self.counts.values()) - min(self.counts.values())
+
+
+def test_in_a_rush_a_few_nodes_get_connections_in_turn_and_afterwards_those_that_have_less() -> None:
+    crowd = Crowd(few=2)
+    assert crowd.choose() == crowd.counts.keys()
+    crowd.come(60, 7_000)
+    assert crowd.rush.active
+    assert len(crowd.choose()) == 2
+    assert crowd.spread < 7_000 * RUSH_SECONDS * 2
+    crowd.come(90, 400)
+    assert not crowd.rush.active
+    assert crowd.spread < 1_000
+    crowd.counts[3] = 0  # a node of a rolling restart
+    crowd.come(90, 400)
+    assert crowd.spread < 1_000
+    crowd.room = max(crowd.counts.values()) + 5_000
+    crowd.come(4, 3_000)
+    assert crowd.rush.active
+    assert len(crowd.choose()) > 2, "two have not room enough for all"
+
+
+def test_few_connections_or_few_nodes_are_no_rush() -> None:
+    for few, each_second in ((2, 100), (0, 7_000)):
+        crowd = Crowd(few)
+        crowd.come(5, each_second)
+        assert crowd.choose() == crowd.counts.keys()
 
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="steering needs Linux")

@@ -1,6 +1,8 @@
 """Outboxes: one send a turn, bounds in bytes and in time, and everything in order."""
 
-from collections.abc import Iterator
+import _socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from itertools import count
 from time import monotonic
 
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imserver.gateway.transport.bulk_permits import BulkPermit, BulkPermits
 from imserver.gateway.transport.connection import Connection
 from imserver.gateway.transport.outbox import (
     BULK_CONNECTIONS,
@@ -167,6 +170,37 @@ def test_what_is_sent_to_one_goes_before_a_broadcast_that_waits_and_behind_it_in
             client.expect(1)
             assert client.payloads() == [b"to all"]
         assert not harness.flusher.bulk
+
+
+def test_a_broadcast_waits_for_its_permit_and_what_is_sent_to_one_does_not() -> None:
+    with SocketHarness() as harness, ExitStack() as stack:
+        permits = stack.enter_context(closing(BulkPermits(1, 600.0)))
+
+        def permit(granted: Callable[[], object]) -> BulkPermit:
+            line = stack.enter_context(permits.line())
+            assert line is not None
+            return stack.enter_context(closing(BulkPermit(line, harness.loop, granted, 600.0, 600.0)))
+
+        def serve() -> None:
+            permits.wait(line.fileno(), 0.0)
+            look()
+
+        line = stack.enter_context(closing(_socket.socket()))
+        holder, harness.flusher.permit = permit(list), permit(harness.flusher.schedule)
+        until(lambda: serve() or holder.request())
+        several = [harness.connect() for _ in range(40)]
+        (last, last_client), (lone, lone_client) = several[-1], harness.connect()
+        broadcast(harness, [connection for connection, _ in several], b"to all")
+        lone.send(b"to another")
+        lone_client.expect(1)
+        serve()
+        last.send(b"to one")
+        last_client.expect(2)
+        assert last_client.payloads() == [b"to all", b"to one"]
+        assert [client.payloads() for _, client in several[:-1]] == [[]] * 39
+        holder.release()
+        until(lambda: serve() or all(client.payloads() == [b"to all"] for _, client in several[:-1]))
+        until(lambda: serve() or holder.request())
 
 
 def two_pieces_a_slice(monkeypatch: pytest.MonkeyPatch) -> int:

@@ -1,0 +1,182 @@
+"""Permits to write broadcasts: of the many nodes of one supervisor, as many as there are processors write to
+very many connections at a time. The others leave the processors to logins, pushes and answers.
+
+A node asks the supervisor over a line, a pair of sockets that is made before the fork. Nodes get permits in
+the order in which they ask. When a process ends, however it ends, the kernel closes its end of the line, so
+the permit of a killed node is free at once. Times bound all else: nodes write for :data:`WRITE_SECONDS`, the
+permit of a stopped one ends after :data:`HOLD_SECONDS`, and none waits longer than :data:`WAIT_SECONDS`.
+"""
+
+from __future__ import annotations
+
+import _socket
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from time import monotonic
+from typing import Any, Final
+
+from gevent import monkey
+
+WRITE_SECONDS: Final = 0.05
+"""So long a node writes. Then it asks again, behind all who wait."""
+HOLD_SECONDS: Final = 1.0
+"""After so long the supervisor gives the permit to another node, even if it did not come back."""
+WAIT_SECONDS: Final = 5.0
+"""After so long a node writes without a permit: the supervisor is stopped, or there are too many nodes."""
+
+_ASK, _RETURN, _GRANT = b"+", b"-", b"!"
+_MOST_BYTES: Final = 4096
+
+
+class BulkPermits:
+    """The supervisor's side: ``most`` permits; 0: nodes need none. Owner of the lines to its nodes.
+
+    It has no loop: the supervisor waits with :meth:`wait`.
+    """
+
+    def __init__(self, most: int, hold_seconds: float) -> None:
+        self._most = most
+        self._hold_seconds = hold_seconds
+        self._poll = monkey.get_original("select", "poll")()
+        self._lines: dict[int, _socket.socket] = {}
+        self._waiting: dict[int, None] = {}
+        """Lines whose node has asked, the first one first."""
+        self._ends: dict[int, float] = {}
+        """Lines with a permit → monotonic time at which it ends."""
+
+    @contextmanager
+    def line(self) -> Iterator[_socket.socket | None]:
+        """The end of a line for a child, which is forked inside. Afterwards only the child has that end."""
+        if not self._most:
+            yield None
+            return
+        near, far = _socket.socketpair()
+        near.setblocking(False)
+        far.setblocking(False)
+        self._lines[near.fileno()] = near
+        self._poll.register(near.fileno(), 1)  # POLLIN
+        try:
+            yield far
+        finally:
+            far.close()
+
+    def close(self) -> None:
+        """Close the supervisor's ends of all lines in this process."""
+        for line in self._lines.values():
+            line.close()
+
+    def wait(self, file: int, seconds: float) -> bool:
+        """Serve the nodes until a file is readable (True), at most ``seconds``."""
+        self._poll.register(file, 1)
+        end = monotonic() + seconds
+        while True:
+            left = min([end, *self._ends.values()]) - monotonic()
+            ready = [fd for fd, _ in self._poll.poll(max(left, 0.0) * 1000)]
+            for fd in ready:
+                if fd != file:
+                    self._read(fd)
+            self._grant()
+            if file in ready:
+                return True
+            if monotonic() >= end:
+                return False
+
+    def _read(self, fd: int) -> None:
+        try:
+            # Only the last of several words counts.
+            word = self._lines[fd].recv(_MOST_BYTES)[-1:]
+        except BlockingIOError:
+            return
+        except OSError:
+            word = b""
+        self._ends.pop(fd, None)
+        if word == _ASK:
+            self._waiting[fd] = None
+            return
+        self._waiting.pop(fd, None)
+        if not word:
+            self._poll.unregister(fd)
+            self._lines.pop(fd).close()
+
+    def _grant(self) -> None:
+        now = monotonic()
+        for fd in [fd for fd, end in self._ends.items() if end <= now]:
+            del self._ends[fd]
+        while self._waiting and len(self._ends) < self._most:
+            fd = next(iter(self._waiting))
+            del self._waiting[fd]
+            with suppress(OSError):  # it has ended, or its line is full; then it does not wait for long
+                self._lines[fd].send(_GRANT)
+                self._ends[fd] = now + self._hold_seconds
+
+
+class BulkPermit:
+    """A node's side. ``granted`` is called when the node may write, in the loop's greenlet. Owner of its end
+    of the line. Nothing here switches."""
+
+    def __init__(
+        self,
+        line: _socket.socket,
+        loop: Any,
+        granted: Callable[[], object],
+        write_seconds: float,
+        wait_seconds: float,
+    ) -> None:
+        self._line = line
+        self._granted = granted
+        self._write_seconds = write_seconds
+        self._asks = False
+        self._end = 0.0
+        """Monotonic time until which it may write."""
+        self._watcher = loop.io(line.fileno(), 1, ref=False)
+        self._watcher.start(self._read)
+        # A repeating timer: a fired one-shot timer would fire at once when restarted.
+        self._timer = loop.timer(wait_seconds, wait_seconds, ref=False)
+
+    def request(self) -> bool:
+        """Whether the node may write now. Otherwise it asks, and ``granted`` is called later."""
+        if self._end > monotonic():
+            return True
+        if not self._asks:
+            self._asks, self._end = True, 0.0
+            self._send(_ASK)
+            self._timer.again(self._take)
+        return False
+
+    def release(self) -> None:
+        """The node has written everything."""
+        if 0.0 < self._end < math.inf:
+            self._end = 0.0
+            self._send(_RETURN)
+
+    def close(self) -> None:
+        """Ask nobody from now on: the node may always write."""
+        self._watcher.stop()
+        self._timer.stop()
+        self._line.close()
+        self._asks, self._end = False, math.inf
+
+    def _send(self, word: bytes) -> None:
+        with suppress(OSError):  # nobody reads: then no answer comes either, and the times hold
+            self._line.send(word)
+
+    def _read(self) -> None:
+        try:
+            word = self._line.recv(_MOST_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            word = b""
+        if not word:  # the supervisor has ended
+            self.close()
+            self._granted()
+        elif self._asks:
+            self._take()
+        else:  # it came too late
+            self._send(_RETURN)
+
+    def _take(self) -> None:
+        self._asks, self._end = False, monotonic() + self._write_seconds
+        self._timer.stop()
+        self._granted()
