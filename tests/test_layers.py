@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from graphlib import TopologicalSorter
 from importlib import import_module
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -353,16 +354,24 @@ def test_only_the_entry_of_the_process_patches() -> None:
 
 def test_the_entry_patches_before_it_imports_anything_else() -> None:
     tree = ast.parse((PACKAGE / "__main__.py").read_text(encoding="utf-8"))
-    statements = [
-        ast.unparse(node)
-        for node in tree.body
-        if not isinstance(node, ast.Expr) or "patch" in ast.unparse(node)
-    ]
-    assert statements[:3] == [
+    statements = map(ast.unparse, tree.body)
+    before = takewhile(lambda each: each != "monkey.patch_all(ssl=False, subprocess=False)", statements)
+    assert [each for each in before if each.startswith(("import ", "from "))] == [
+        "import sys",
+        "from types import ModuleType",
         "from gevent import events, monkey",
-        "events.notify_and_call_entry_points = events.notify",
-        "monkey.patch_all()",
     ]
+
+
+@pytest.mark.parametrize("first", ["ssl", "gevent.ssl", "urllib3", "subprocess", "gevent.subprocess"])
+def test_what_is_loaded_late_is_cooperative_whoever_imports_it_first(first: str) -> None:
+    code = (
+        f"import imserver.__main__, {first}, ssl, gevent.ssl, subprocess, gevent.subprocess; "
+        "assert (ssl.SSLContext, ssl.SSLSocket) == (gevent.ssl.SSLContext, gevent.ssl.SSLSocket); "
+        "assert ssl.SSLContext is not gevent.ssl.orig_SSLContext; ssl.create_default_context(); "
+        "assert subprocess.Popen is gevent.subprocess.Popen"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 
 
 @pytest.mark.parametrize(
@@ -392,17 +401,23 @@ def test_a_node_loads_neither_the_load_tool_nor_what_only_a_cluster_needs() -> N
         *("smtplib", "urllib3", "PIL", "google.protobuf", "imserver.dialects.protobuf.chat_pb2"),
         "imserver.dialects.centrifuge.centrifuge_pb2",
     ]
+    beside = [  # what a node without Flask loads neither, nor the library that only it needs
+        *("click", "yaml", "flask", "werkzeug", "ssl", "subprocess", "pickle", "zope.interface", "cffi"),
+        *("asyncio", "email", "inspect", "dataclasses", "typing_extensions", "pprint", "websockets.frames"),
+    ]
     code = (
-        "import sys, imserver.cli, imserver.gateway.node.serve, imserver.wsgi; "
+        "import sys, imserver.__main__, imserver.gateway.start, imserver.gateway.node.serve; "
         "from imserver.gateway.node.feature_list import load_features; "
         "from imserver.gateway.config.settings import Config; "
         "load_features(Config()); "
+        f"print([name for name in {absent + beside} if name in sys.modules]); "
+        "import imserver.cli, imserver.wsgi; "
         f"print([name for name in {absent} if name in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], env=clean_environment(), capture_output=True, text=True, check=False
     )
-    assert done.stdout.strip() == "[]", done.stderr
+    assert done.stdout.split() == ["[]", "[]"], done.stderr
 
 
 @pytest.mark.parametrize(
