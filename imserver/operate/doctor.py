@@ -27,7 +27,7 @@ import msgspec
 
 from imserver.gateway.clock import CLOCK_SECONDS
 from imserver.gateway.cluster.redis.connection import address_of
-from imserver.gateway.cluster.redis.pipeline import ask, connect
+from imserver.gateway.cluster.redis.link import ask, connect
 from imserver.gateway.cluster.registry import advertised_address
 from imserver.gateway.config.declared import marked
 from imserver.gateway.config.settings import Config

@@ -411,7 +411,7 @@ class SimConnection:
 
 
 class RedisClients:
-    """Makes connections for nodes, as :func:`imserver.gateway.cluster.redis.pipeline.connect` does."""
+    """Makes connections for nodes, as :func:`imserver.gateway.cluster.redis.link.connect` does."""
 
     def __init__(self, loop: VirtualLoop, server: SimRedis, route: Callable[[str, str], Route]) -> None:
         self.loop = loop

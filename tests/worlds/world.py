@@ -307,7 +307,7 @@ class Simulation:
             ("imserver.gateway.storage.database:direct_statements", self.database.statements),
             ("imserver.gateway.storage.database:make_engine", self.database.engine),
             ("imserver.gateway.storage.database:refuse_damaged", _nothing),  # reads megabytes at each start
-            ("imserver.gateway.cluster.redis.pipeline:connect", self.redis_clients.connect),
+            ("imserver.gateway.cluster.redis.link:connect", self.redis_clients.connect),
             ("imserver.gateway.core.cluster:Rpc", self.rpc.make),
             ("imserver.gateway.transport.poller:make", SimPoller),
             ("imserver.gateway.node.node:gc", _NoCollector),

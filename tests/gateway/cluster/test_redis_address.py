@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from imserver.gateway.cluster.history import Retained
 from imserver.gateway.cluster.redis.connection import DirectSocket, ErrorReply, address_of
-from imserver.gateway.cluster.redis.pipeline import open_link
+from imserver.gateway.cluster.redis.link import open_link
 from imserver.gateway.cluster.registry import RegistryCounters, ReportedMembers, Session
 from imserver.gateway.config.settings import ClusterSettings, RedisSettings
 from imserver.gateway.errors import StartError

@@ -11,7 +11,8 @@ from typing import Any, Final
 import msgspec
 
 from imserver.gateway.cluster.history import EPOCH_SECONDS, HistoryPage, Position, Retained, erased, numbered
-from imserver.gateway.cluster.redis.pipeline import Command, Pipeline
+from imserver.gateway.cluster.redis.link import Command
+from imserver.gateway.cluster.redis.pipeline import Pipeline
 from imserver.gateway.cluster.redis.presence import decoded, encoded
 from imserver.gateway.cluster.redis.scripts import (
     APPEND_HISTORY,

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import field
 
 from imserver.gateway.cluster.redis.connection import ErrorReply, RedisUnavailable
-from imserver.gateway.cluster.redis.pipeline import Command, RedisLink
+from imserver.gateway.cluster.redis.link import Command, RedisLink
 from imserver.gateway.cluster.redis.scripts import (
     ACTION_SERVERS,
     EPOCH_MS,

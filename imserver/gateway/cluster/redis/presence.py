@@ -22,7 +22,8 @@ import msgspec
 
 from imserver.gateway.cluster.redis.connection import CACHING, TrackedKey, TrackedKeys
 from imserver.gateway.cluster.redis.lease import LeaseKeeper, LeaseTable, written_key
-from imserver.gateway.cluster.redis.pipeline import Command, Pipeline, RedisLink
+from imserver.gateway.cluster.redis.link import Command, RedisLink
+from imserver.gateway.cluster.redis.pipeline import Pipeline
 from imserver.gateway.cluster.redis.scripts import BEGIN, CLAIM, END, ENTER_CHANNEL, RELEASE, REPLACED
 from imserver.gateway.cluster.registry import (
     Claim,

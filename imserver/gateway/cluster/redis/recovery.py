@@ -14,7 +14,8 @@ from gevent.event import Event as Signal
 from imserver.gateway.clock import CLOCK_SECONDS, take_turns, until_beat
 from imserver.gateway.cluster.redis.connection import RedisUnavailable
 from imserver.gateway.cluster.redis.lease import LeaseKeeper, LeaseLost, decode_lease, written_key
-from imserver.gateway.cluster.redis.pipeline import Command, Pipeline, RedisLink
+from imserver.gateway.cluster.redis.link import Command, RedisLink
+from imserver.gateway.cluster.redis.pipeline import Pipeline
 from imserver.gateway.cluster.redis.presence import (
     BUCKETS,
     RECORD_SECONDS,
