@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -261,11 +262,24 @@ def ask_redis(url: str, *command: str) -> Any:
 
 
 def redis_facts(url: str) -> RedisFacts:
-    """Read the statistics of the Redis at ``url``."""
-    values = ask_redis(url, "INFO", "all")
-    calls = {name[8:]: value["calls"] for name, value in values.items() if name.startswith("cmdstat_")}
-    cpu_us = 1e6 * (values["used_cpu_user"] + values["used_cpu_sys"])
-    return RedisFacts(values["process_id"], calls, cpu_us)
+    """Read the statistics of the Redis at ``url``; of a Redis Cluster, of all its masters together."""
+    calls, cpu_us, pid = Counter[str](), 0.0, 0
+    for server in _redis_servers(url):
+        values = ask_redis(server, "INFO", "all")
+        for name, value in values.items():
+            if name.startswith("cmdstat_"):
+                calls[name[8:]] += value["calls"]
+        cpu_us += 1e6 * (values["used_cpu_user"] + values["used_cpu_sys"])
+        pid = values["process_id"]
+    return RedisFacts(pid, calls, cpu_us)
+
+
+def _redis_servers(url: str) -> list[str]:
+    """The URLs of all masters."""
+    if not url.startswith("redis+cluster://"):
+        return [url]
+    slots = ask_redis(url.replace("+cluster", "").partition(",")[0], "CLUSTER", "SLOTS")
+    return sorted({f"redis://{host.decode()}:{port}" for _, _, (host, port, *_), *_ in slots})
 
 
 class RedisProcess(ServerProcess):

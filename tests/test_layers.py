@@ -87,7 +87,7 @@ IMPORTERS = {
     "pyotp": ("people/accounts/factors.py",),
     "qrcode": ("people/invitations/command.py",),
     "rich": ("people/accounts/command.py",),
-    "redis": ("gateway/cluster/",),
+    "redis": (),
     "hiredis": ("gateway/cluster/",),
     "zerorpc": ("gateway/cluster/",),
     "httptools": ("gateway/transport/",),

@@ -176,7 +176,7 @@ def pipelines() -> None:
     from gevent import monkey
 
     from imserver.gateway.cluster.redis.connection import address_of
-    from imserver.gateway.cluster.redis.link import open_link
+    from imserver.gateway.cluster.redis.masters import open_link
     from imserver.gateway.cluster.registry import RegistryCounters
     from tests.gateway.cluster.redis_server import RedisServer
 

@@ -287,8 +287,8 @@ def preload_modules(config: Config) -> None:
         *("imserver.gateway.transport.one_request", "imserver.gateway.transport.parser"),
     ]
     if config.clustered:
-        library = ["imserver.gateway.cluster.redis.library"] if address_of(config.redis).needs_library else []
-        names += ["imserver.gateway.core.cluster", *library]
+        tls = ["imserver.gateway.cluster.redis.tls"] if address_of(config.redis).tls else []
+        names += ["imserver.gateway.core.cluster", *tls]
     if config.server.http == "wsgi":
         names.append("imserver.gateway.transport.wsgi")
     if any(tenant.jwt for tenant in config.apps.values()):

@@ -10,21 +10,31 @@ import gevent
 import pytest
 from gevent import monkey
 from gevent import socket as green
+from gevent.event import Event as Signal
 from msgspec.structs import replace
 
 from imserver.gateway.cluster.history import Retained
-from imserver.gateway.cluster.redis.connection import DirectSocket, ErrorReply, address_of
-from imserver.gateway.cluster.redis.link import open_link
+from imserver.gateway.cluster.redis.connection import (
+    DirectSocket,
+    ErrorReply,
+    RedisUnavailable,
+    TrackedKeys,
+    address_of,
+)
+from imserver.gateway.cluster.redis.masters import open_link, slot_of
+from imserver.gateway.cluster.redis.pipeline import Pipeline
 from imserver.gateway.cluster.registry import RegistryCounters, ReportedMembers, Session
 from imserver.gateway.config.settings import ClusterSettings, RedisSettings
 from imserver.gateway.errors import StartError
 from imserver.gateway.model import ChannelPart, Event
 from tests.gateway.cluster.conftest import PATIENT, QUIET, StartNode, StartServer
 from tests.gateway.cluster.redis_server import RedisServer, form_cluster
+from tests.integration.test_webhooks import certificate_of_loopback
 from tests.ports import free_ports
 from tests.support import until
 
 OTHERS = {"addr": "here:1", "username": "me", "password": "pw", "db": 4}
+CLUSTERED = ("--cluster-enabled", "yes")
 OVER_OTHERS = "redis://you:secret@there/1"
 OF_MAIN = "/main/1?sentinel_username=s&sentinel_password=t"
 
@@ -72,6 +82,8 @@ def test_an_address_is_read(url: str, kind: str, hosts: str, options: dict[str, 
         ({"url": "redis://"}, "redis.url: expected host:port, got ''"),
         ({"url": "redis+cluster://a:1/2"}, "redis.url: a Redis Cluster has no numbered databases"),
         ({"addr": "a:b:c"}, "redis.addr: expected host:port"),
+        ({"url": "rediss://a?ssl_cert_reqs=no"}, "redis.url: expected ssl_cert_reqs=required, optional or"),
+        ({"url": "rediss://a?ssl_validate_ocsp=1"}, "redis.url: ssl_validate_ocsp=1 is no option"),
     ],
 )
 def test_a_mistake_is_reported(given: dict[str, Any], output: str) -> None:
@@ -132,9 +144,7 @@ def test_a_numbered_database_by_a_unix_socket(start_server: StartServer, start_n
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RedisServer]]:
     servers = [
-        RedisServer(
-            tmp_path_factory.mktemp("cluster"), "--cluster-enabled", "yes", "--cluster-node-timeout", "60000"
-        )
+        RedisServer(tmp_path_factory.mktemp("cluster"), *CLUSTERED, "--cluster-node-timeout", "60000")
         for _ in range(2)
     ]
     form_cluster(servers)
@@ -191,6 +201,92 @@ def test_a_redis_cluster_away_and_back(cluster: list[RedisServer], start_node: S
     for server in cluster:
         server.resume()
     until(lambda: node.healthy() and all(node.find("101", users) or [()]))
+
+
+def test_commands_follow_their_slot_to_another_master_in_their_order(cluster: list[RedisServer]) -> None:
+    here, there = (server.client() for server in cluster)
+    slot = slot_of(("GET", "{tag}"))
+    if slot >= 16_384 // 2:
+        here, there = there, here
+    ids = [client.execute_command("CLUSTER", "MYID") for client in (here, there)]
+    link = open_link(
+        address_of(RedisSettings(url=f"redis+cluster://127.0.0.1:{cluster[0].port}")),
+        *(20, RegistryCounters(), TrackedKeys()),
+    )
+    pipeline = Pipeline(link, lambda: True, lambda: None)
+    pipeline.start()
+    assert pipeline.probe()
+    before = link.connects, link.life
+    stop = Signal()
+
+    def write(key: str) -> int:
+        """Posted and awaited commands of one key, one after the other."""
+        number = 0
+        while not stop.is_set():
+            number += 2
+            pipeline.post(("SET", key, number - 1))
+            assert pipeline.execute([("SET", key, number), ("GET", key)]) == [b"OK", b"%d" % number]
+            assert pipeline.execute([("GET", f"other{number}"), ("GET", key)]) == [None, b"%d" % number]
+        return number
+
+    writers = [gevent.spawn(write, f"{{tag}}{number}") for number in range(20)]
+    for _ in range(3):
+        there.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[0])
+        here.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[1])
+        assert pipeline.execute([("SET", "{tag}new", 1), ("GET", "{tag}new")]) == [b"OK", b"1"]  # ASK
+        port = there.connection_pool.connection_kwargs["port"]
+        while keys := here.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 3):
+            here.execute_command("MIGRATE", "127.0.0.1", port, "", 0, 5000, "KEYS", *keys)
+            gevent.sleep(0.01)
+        for client in (there, here):
+            client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[1])
+        assert pipeline.execute([("GET", "{tag}new"), ("DEL", "{tag}new")]) == [b"1", 1]  # MOVED
+        here, there, ids = there, here, ids[::-1]
+    stop.set()
+    last = [writer.get() for writer in writers]
+    assert pipeline.execute([("GET", f"{{tag}}{n}") for n in range(20)]) == [b"%d" % each for each in last]
+    assert (link.connects, link.life) == before, "nothing has to be registered again"
+    pipeline.stop()
+
+
+@pytest.mark.parametrize("way", ["rediss", "rediss+cluster"])
+def test_tls_with_a_password(
+    start_server: StartServer, start_node: StartNode, tmp_path: Path, way: str
+) -> None:
+    certificate, key = certificate_of_loopback(tmp_path)
+    files = {"cert": certificate, "key": key, "ca-cert": certificate}
+    port = free_ports()
+    server = start_server(
+        *("--tls-port", str(port), "--tls-auth-clients", "no"),
+        *(word for name, file in files.items() for word in (f"--tls-{name}-file", str(file))),
+        *((*CLUSTERED, "--tls-cluster", "yes") if "cluster" in way else ()),
+    )
+    if "cluster" in way:
+        form_cluster([server])
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "im", "on", ">p@ss", "~*", "+@all")
+        client.config_set("requirepass", "right")
+    url = f"{way}://im:p%40ss@127.0.0.1:{port}?ssl_ca_certs={certificate}"
+    works(start_node, RedisSettings(url=url))
+
+    link = open_link(address_of(RedisSettings(url=url)), 20, RegistryCounters())
+    link.exchange([("EXISTS", "a")])
+    large, ended = bytes(range(256)) * 4096, list[Any]()  # many records of TLS
+    assert link.begin([("SET", "a", large), ("GET", "a"), ("STRLEN", "a")], ended.append)
+    until(lambda: ended)
+    assert ended == [[b"OK", large, len(large)]]
+    link.close()
+    for wrong, why in (
+        (url.replace("p%40ss", "p"), "invalid username-password"),
+        (url.partition("?")[0], "CERTIFICATE_VERIFY_FAILED"),
+    ):
+        link = open_link(address_of(RedisSettings(url=wrong)), 20, RegistryCounters())
+        with pytest.raises(RedisUnavailable, match=why):
+            link.exchange([("GET", "a")])
+    unchecked = f"{url.partition('?')[0]}?ssl_cert_reqs=none"
+    link = open_link(address_of(RedisSettings(url=unchecked)), 20, RegistryCounters())
+    assert link.exchange([("STRLEN", "a")]) == [len(large)]
+    link.close()
 
 
 @pytest.fixture(scope="module")

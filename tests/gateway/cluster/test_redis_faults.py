@@ -6,13 +6,15 @@ import gevent
 import pytest
 from msgspec.structs import replace
 
+from imserver.gateway.cluster.redis.masters import slot_of
 from imserver.gateway.cluster.redis.presence import bucket_of
 from imserver.gateway.cluster.redis.registry import RedisRegistry
+from imserver.gateway.cluster.redis.scripts import LEASES
 from imserver.gateway.cluster.registry import RegistryEvents, Session
 from imserver.gateway.config.settings import RedisSettings
 from imserver.gateway.errors import StartError
-from tests.gateway.cluster.conftest import PATIENT, QUIET, StartNode
-from tests.gateway.cluster.redis_server import RedisServer
+from tests.gateway.cluster.conftest import PATIENT, QUIET, StartNode, StartServer
+from tests.gateway.cluster.redis_server import RedisServer, form_cluster
 from tests.support import until
 
 pytestmark = pytest.mark.full("faults")
@@ -52,7 +54,7 @@ class Holder:
 
 @pytest.fixture
 def start_holder(start_node: StartNode) -> Callable[..., Holder]:
-    def start(server: RedisServer, number: int = 1) -> Holder:
+    def start(server: RedisServer | RedisSettings, number: int = 1) -> Holder:
         holders: list[Holder] = []
 
         def prepare(node: RedisRegistry) -> RegistryEvents:
@@ -170,3 +172,44 @@ def test_another_secret_that_comes_with_redis_keeps_a_running_node_out(
     assert lonely.lease.epoch == 0
     assert not lonely.healthy()
     assert set(other.leases()) == {other.lease.epoch}
+
+
+def test_one_master_of_a_redis_cluster_dies_and_its_replica_takes_over(
+    start_server: StartServer, start_holder: Callable[..., Holder]
+) -> None:
+    options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "60000")
+    masters, replica = [start_server(*options) for _ in range(3)], start_server(*options)
+    form_cluster(masters)
+    lives = slot_of(("GET", LEASES)) * 3 // 16_384
+    dying = masters[lives - 1]
+    with dying.client() as client, replica.client() as follower:
+        client.execute_command("CLUSTER", "MEET", "127.0.0.1", replica.port)
+        id = client.execute_command("CLUSTER", "MYID")
+        until(lambda: id in str(follower.execute_command("CLUSTER", "NODES")))
+        until(lambda: follower.execute_command("CLUSTER", "REPLICATE", id) == "OK")
+        until(lambda: follower.info("replication")["master_link_status"] == "up")
+
+    settings = RedisSettings(url=f"redis+cluster://127.0.0.1:{dying.port},127.0.0.1:{masters[lives].port}")
+    holder = start_holder(settings)
+    node, users = holder.node, [f"user{number}" for number in range(60)]
+    for user in users:
+        holder.register(user)
+    assert holder.whole()
+    generation = node.generation()
+
+    def reached() -> list[str]:
+        return [user for user in users if node.find("101", [user])]
+
+    dying.kill()
+    until(lambda: len(reached()) < 60)
+    others = reached()
+    assert 20 <= len(others) <= 50, "those of the other masters"
+    assert node.healthy()
+    assert node.find("101", users) is None
+    gevent.sleep(2.5)  # looks after the master twice
+    assert (reached(), node.generation()) == (others, generation), "nothing is registered again meanwhile"
+
+    with replica.client() as follower:
+        until(lambda: follower.execute_command("CLUSTER", "FAILOVER", "TAKEOVER") == "OK")
+    until(lambda: node.generation() == generation + 1)  # the last writes may be lost
+    until(holder.whole)

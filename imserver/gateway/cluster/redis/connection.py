@@ -1,17 +1,16 @@
 """Addresses of and connections to Redis: reads ``redis.url`` (or ``redis.addr``), connects by gevent. Keys
 whose next change Redis reports over a connection.
 
-Measured: redis-py takes 11 MB of a node's memory and 150 ms of CPU at its start, so that only addresses that
-need it import it (:mod:`imserver.gateway.cluster.redis.library`).
+Measured: redis-py takes 11 MB of a node's memory and 150 ms of CPU at its start. No node imports it.
 """
 
 from __future__ import annotations
 
 import _socket
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from gevent import socket
 from hiredis import Reader
@@ -24,8 +23,22 @@ from imserver.gateway.transport.proxies import is_here
 
 INCOMPLETE: Final = object()
 """What a reader returns if the next reply is not there yet."""
-_PLAIN: Final = frozenset(("username", "password", "db", "path"))
-"""The options that need no redis-py."""
+_TEXTS: Final = frozenset(
+    (
+        *("username", "password", "client_name", "sentinel_username", "sentinel_password"),
+        *(f"ssl_{name}" for name in ("ca_certs", "ca_path", "ca_data", "certfile", "keyfile", "password")),
+        *("ssl_cert_reqs", "ssl_ciphers"),
+    )
+)
+"""The options of an address that are texts."""
+_WITHOUT_EFFECT: Final = frozenset(
+    (
+        *("socket_timeout", "socket_connect_timeout", "socket_read_size", "socket_keepalive", "timeout"),
+        *("retry_on_timeout", "retry_on_error", "max_connections", "health_check_interval", "protocol"),
+    )
+)
+"""Options of redis-py that addresses may have: the time limit is that of ``cluster.redis_seconds``."""
+RECEIVE_BYTES: Final = 65536
 _HOST: Final = re.compile(r"(\[[^\]]+\]|[^:\[\]]+)(?::(\d{1,5}))?")
 
 
@@ -73,11 +86,6 @@ class RedisAddress(Struct, frozen=True):
     service: str = ""
     sentinel_options: dict[str, Any] = {}
     text: str = ""
-
-    @property
-    def needs_library(self) -> bool:
-        """Whether redis-py helps to connect."""
-        return self.kind != "single" or self.tls or not self.options.keys() <= _PLAIN
 
     @property
     def is_local(self) -> bool:
@@ -140,24 +148,36 @@ def _host(written: str, default_port: int) -> tuple[str, int]:
 
 
 def _options(url: str) -> dict[str, Any]:
-    """The options of a single-server URL as arguments of redis-py's connections."""
-    if "?" in url or not url.startswith(("redis://", "rediss://", "unix://")):
-        from redis.connection import parse_url  # it knows the names of all options, and what is none
-
-        options: dict[str, Any] = dict(parse_url(url))
-        options.pop("connection_class", None)
-        return options
+    """The options in the URL of one server. Raises ValueError."""
     parts = urlsplit(url)
-    options = {"username": unquote(parts.username or ""), "password": unquote(parts.password or "")}
+    options: dict[str, Any] = {}
     if parts.scheme == "unix":
         options["path"] = unquote(parts.path)
     elif (database := parts.path.replace("/", "")).isdecimal():
         options["db"] = int(database)
+    for name, value in parse_qsl(parts.query):
+        if name in _TEXTS:
+            options[name] = value
+        elif name in ("db", "ssl_min_version") and value.isdecimal():
+            options[name] = int(value)
+        elif name == "ssl_check_hostname":
+            options[name] = value.lower() not in ("0", "f", "false", "n", "no", "")
+        elif name not in _WITHOUT_EFFECT:
+            raise ValueError(f"{name}={value} is no option")
+    if (checks := options.get("ssl_cert_reqs", "none")) not in ("none", "optional", "required"):
+        raise ValueError(f"expected ssl_cert_reqs=required, optional or none, got {checks!r}")
+    for name, text in (("username", parts.username), ("password", parts.password)):
+        if text:
+            options[name] = unquote(text)
     return {name: value for name, value in options.items() if value != ""}
 
 
 class DirectSocket(socket.socket):
     """Sends all at once if it can: gevent's ``sendall`` takes 6 of the 41 µs of a round trip to Redis."""
+
+    encrypted: Callable[[bytes], bytes] | None = None
+    decrypted: Callable[[bytes], bytes] | None = None
+    """What TLS sends for bytes, and what it makes of received ones (``TlsSocket``); None: there is none."""
 
     def sendall(self, data: bytes, flags: int = 0) -> None:  # type: ignore[override]
         """Send all bytes. Switches if the kernel does not accept them at once."""

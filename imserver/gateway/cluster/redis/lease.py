@@ -268,6 +268,8 @@ class LeaseKeeper(Service):
         finally:
             if not written:
                 self._written, self._listed_at, self.table.version = b"", 0.0, b"-1"
+        if isinstance(reply, RedisUnavailable):
+            raise reply
         if isinstance(reply, ErrorReply):
             raise RedisUnavailable(f"command refused: {reply}", refused=True)
         return reply

@@ -1,4 +1,4 @@
-"""Links to Redis, which execute pipelines."""
+"""The link to one Redis server, which executes pipelines; what all links have. How links connect."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import re
 import secrets
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from time import monotonic
-from types import ModuleType
 from typing import Any, Final
 
 import gevent
 from gevent.hub import get_hub
 from hiredis import PushNotification, Reader, pack_command
+from msgspec.structs import replace
 
 from imserver.gateway.cluster.redis.connection import (
     ENABLE,
     INCOMPLETE,
+    RECEIVE_BYTES,
     DirectSocket,
     ErrorReply,
     RedisAddress,
@@ -49,9 +49,7 @@ def words_of(command: Command) -> Sequence[Any]:
 
 
 #: in replies that say that the server as a whole cannot serve now; scripts pass them on inside longer texts
-_AWAY: Final = re.compile(
-    r"^TRYAGAIN|\b(READONLY|OOM|MISCONF|BUSY|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|UNKILLABLE)\b"
-)
+_AWAY: Final = re.compile(r"\b(READONLY|OOM|MISCONF|BUSY|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|UNKILLABLE)\b")
 
 
 Done = Callable[[list[Any] | RedisUnavailable | None], None]
@@ -60,90 +58,54 @@ Done = Callable[[list[Any] | RedisUnavailable | None], None]
 class RedisLink:
     """A connection that executes pipelines; one exchange at a time. Connects on first use."""
 
-    def __init__(self, seconds: float, counters: RegistryCounters) -> None:
-        self.connects = 0
-        """Number of connections made."""
-        self.life = b""
-        """The life of the data of the server, as of the last connection; ``b""``: unknown, or a Redis
-        Cluster, which has none."""
-        self.seconds = seconds
-        """How long an exchange may take."""
-        self.counters = counters
-
-    def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """The replies to commands, of failed ones an ``ErrorReply``. Switches. Raises RedisUnavailable."""
-        # Not an error that redis-py, which connects to some addresses, would catch and retry.
-        timer = gevent.Timeout(self.seconds)
-        timer.start()
-        try:
-            return self._exchange(commands)
-        except RedisUnavailable as error:
-            self.close()
-            self.counters.errors += 1
-            self.counters.timeouts += error.late
-            text = str(error).strip(". ") or type(error).__name__
-            raise RedisUnavailable(text, refused=error.refused) from None
-        except gevent.Timeout as timeout:
-            self.close()
-            if timeout is not timer:
-                raise
-            raise self._no_answer() from None
-        finally:
-            timer.close()
+    life: bytes
+    """The life of the data of the server, as of the last connection; ``b""``: unknown."""
+    connects: int
+    """Number of connections made."""
+    seconds: float
+    """How long an exchange may take."""
+    counters: RegistryCounters
+    is_cluster = False
+    """Whether it leads to several servers, of which one without commands may fail unnoticed."""
+    whole = True
+    """Whether it leads to all servers."""
 
     @abstractmethod
-    def _exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """Exchange them without a time limit. Raises RedisUnavailable."""
+    def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        """The replies to commands, of failed ones an :class:`ErrorReply`, of those whose server does not
+        answer, while others do, a :class:`RedisUnavailable`. Switches. Raises RedisUnavailable."""
 
-    def _no_answer(self) -> RedisUnavailable:
-        """Count an exchange that took too long."""
-        self.counters.errors += 1
-        self.counters.timeouts += 1
-        return RedisUnavailable(f"no answer within {self.seconds:g} s")
-
+    @abstractmethod
     def begin(self, commands: Sequence[Command], done: Done) -> bool:
         """Send commands without waiting, and call ``done`` from the hub with their replies. Never switches.
 
         ``done`` gets the error if Redis did not answer in time, and None if :meth:`exchange` has to repeat
         the commands. False: nothing was sent, because that could block.
         """
-        return False
+
+    def restore(self) -> None:
+        """Connect again to servers that did not answer, beside the exchanges. Switches."""
 
     @abstractmethod
     def close(self) -> None:
         """Drop the connection; the next exchange makes another."""
 
 
-def open_link(
-    address: RedisAddress, seconds: float, counters: RegistryCounters, tracked: TrackedKeys | None = None
-) -> RedisLink:
-    """A link whose exchanges take at most ``seconds``; it reports changes of ``tracked`` keys if it can."""
-    if address.kind == "cluster":
-        return ClusterLink(address, seconds, counters)
-    if address.needs_library:
-        library().checked(address)
-    return ServerLink(address, seconds, counters, tracked)
-
-
-def library() -> ModuleType:
-    """Imports redis-py: 11 MB of a node's memory and 150 ms of CPU at its start."""
-    return import_module("imserver.gateway.cluster.redis.library")
-
-
-_RECEIVE_BYTES: Final = 65536
-
-
-def connect(address: RedisAddress, seconds: float) -> Any:
-    """A logged-in socket to the server or to the sentinels' master. Switches. Raises RedisUnavailable."""
+def connect(address: RedisAddress, seconds: float) -> DirectSocket:
+    """A logged-in socket to the server, or to the sentinels' master; each step takes at most ``seconds``.
+    Switches. Raises RedisUnavailable."""
     options = address.options
     host, port = address.hosts[0] if address.hosts else (options["path"], 0)
     if address.service:
-        host, port = library().master(address, seconds)
+        host, port = _master(address, seconds)
     try:
-        sock: Any = open_socket(host, port, seconds)
+        sock = open_socket(host, port, seconds)
         try:
-            if address.needs_library:
-                sock = library().secured(sock, address, host)
+            if address.tls:
+                from imserver.gateway.cluster.redis import tls
+
+                sock = secured = tls.TlsSocket(sock, tls.context_of(options), host)
+                secured.shake_hands()
             user, password = options.get("username"), options.get("password")
             if user or password:
                 ask(sock, "AUTH", *((user,) if user else ()), password or "")
@@ -156,25 +118,60 @@ def connect(address: RedisAddress, seconds: float) -> Any:
             raise
     except TimeoutError:
         raise RedisUnavailable("Timeout connecting to server", late=True) from None
-    except OSError as error:
+    except (OSError, ValueError) as error:
         where = f"{host}:{port}" if port else host
         why = "".join(f" {text}." for text in error.args[1:])
         raise RedisUnavailable(f"Error {error.args[0]} connecting to {where}.{why}") from None
     return sock
 
 
-def ask(sock: Any, *command: Any) -> Any:
+def ask(sock: DirectSocket, *command: Any) -> Any:
     """The reply to a command over a socket of ours alone. Switches. Raises RedisUnavailable and OSError."""
     sock.sendall(pack_command(command))
     reader = new_reader()
     while (reply := reader.gets()) is INCOMPLETE:
-        data = sock.recv(_RECEIVE_BYTES)
+        data = sock.recv(RECEIVE_BYTES)
         if not data:
             raise RedisUnavailable("Connection closed by server.")
         reader.feed(data)
+    if isinstance(reply, RedisUnavailable):
+        raise reply
     if isinstance(reply, Exception):
-        raise _away(reply) or RedisUnavailable(str(reply))
+        raise RedisUnavailable(str(reply))
     return reply
+
+
+def ask_first(addresses: Sequence[RedisAddress], seconds: float, *command: Any) -> tuple[str, Any]:
+    """The first of these servers that replies to a command with anything: its host, and the reply. Each step
+    of each takes at most ``seconds``. Switches. Raises RedisUnavailable."""
+    problem = RedisUnavailable("no server is known")
+    for address in addresses:
+        try:
+            sock = connect(address, seconds)
+            try:
+                if reply := ask(sock, *command):
+                    return address.hosts[0][0], reply
+            finally:
+                sock.close()
+            problem = RedisUnavailable("No master found")
+        except TimeoutError:
+            problem = RedisUnavailable("Timeout reading from socket", late=True)
+        except OSError as error:
+            problem = RedisUnavailable(str(error))
+        except RedisUnavailable as error:
+            problem = error
+    raise problem
+
+
+def _master(address: RedisAddress, seconds: float) -> tuple[str, int]:
+    """The server that the sentinels name. Switches. Raises RedisUnavailable."""
+    of_tls = {name: value for name, value in address.options.items() if name.startswith("ssl_")}
+    options = of_tls | address.sentinel_options
+    sentinels = [replace(address, hosts=(each,), options=options, service="") for each in address.hosts]
+    # One share of the time for each sentinel, one for the master.
+    share = seconds / (len(sentinels) + 1)
+    _, (host, port) = ask_first(sentinels, share, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.service)
+    return host.decode(), int(port)
 
 
 class ServerLink(RedisLink):
@@ -193,7 +190,10 @@ class ServerLink(RedisLink):
     def __init__(
         self, address: RedisAddress, seconds: float, counters: RegistryCounters, tracked: TrackedKeys | None
     ) -> None:
-        super().__init__(seconds, counters)
+        self.life = b""
+        self.connects = 0
+        self.seconds = seconds
+        self.counters = counters
         self._address = address
         self._tracked = tracked
         self._done: Done | None = None
@@ -204,11 +204,39 @@ class ServerLink(RedisLink):
         self._began = 0.0
         self._watchers: tuple[Any, ...] = ()
         """For replies, for room to send, for the time limit."""
-        self._socket: Any = None
+        self._socket: DirectSocket | None = None
         """None: there is no connection."""
         self._raw: Any = None
-        """The same without gevent."""
+        """The same without gevent, and without TLS."""
+        self._encrypted: Callable[[bytes], bytes] | None = None
+        self._decrypted: Callable[[bytes], bytes] | None = None
+        """What TLS sends for bytes, and what it makes of received ones."""
         self._reader: Any = None
+
+    def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        timer = gevent.Timeout(self.seconds)
+        timer.start()
+        try:
+            return self._exchange(commands)
+        except RedisUnavailable as error:
+            self.close()
+            self.counters.errors += 1
+            self.counters.timeouts += error.late
+            text = str(error).strip(". ") or type(error).__name__
+            raise RedisUnavailable(text, refused=error.refused) from None
+        except gevent.Timeout as timeout:
+            self.close()
+            if timeout is not timer:
+                raise
+            raise self._no_answer() from None
+        finally:
+            timer.close()
+
+    def _no_answer(self) -> RedisUnavailable:
+        """Count an exchange that took too long."""
+        self.counters.errors += 1
+        self.counters.timeouts += 1
+        return RedisUnavailable(f"no answer within {self.seconds:g} s")
 
     def _exchange(self, commands: Sequence[Command]) -> list[Any]:
         try:
@@ -218,29 +246,26 @@ class ServerLink(RedisLink):
                 raise
             return _send_loaded(self._send, commands)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection."""
+        return bool(self._watchers)
+
     def _send(self, commands: Sequence[Command]) -> list[Any]:
         count, tracked = len(commands), self._tracked
         try:
             begins = self._socket is None
             if begins:
-                self._socket, self._reader = connect(self._address, self.seconds), new_reader()
-                self._socket.settimeout(None)  # the whole exchange has a time limit
-                if isinstance(self._socket, DirectSocket):
-                    self._raw, loop = self._socket._sock, get_hub().loop  # type: ignore[attr-defined]
-                    descriptor = self._socket.fileno()
-                    self._watchers = (
-                        loop.io(descriptor, 1),
-                        loop.io(descriptor, 2),
-                        loop.timer(0.0, self.seconds),
-                    )
-                self.connects += 1
+                self._connect()
                 if tracked is not None:
                     tracked.enabled = False  # until the server has agreed
                     tracked.forget()
                 # A command whose script is not loaded is sent a second time, behind those that followed it.
                 loads = [("SCRIPT", "LOAD", text) for text in TEXT_OF.values()]
-                life = ("EVALSHA", BEGIN_LIFE, 1, LIFE, secrets.token_urlsafe(8))
-                commands = [*(() if tracked is None else ENABLE), *loads, life, *commands]
+                in_cluster = self._address.kind == "cluster"
+                life = _IDS if in_cluster else (("EVALSHA", BEGIN_LIFE, 1, LIFE, secrets.token_urlsafe(8)),)
+                commands = [*(() if tracked is None else ENABLE), *loads, *life, *commands]
+            assert self._socket is not None
             self.counters.round_trips += 1
             self.counters.commands += len(commands)
             began = monotonic()
@@ -249,8 +274,7 @@ class ServerLink(RedisLink):
             self.counters.seconds.observe(monotonic() - began)
             first = len(replies) - count
             if begins:
-                life_reply = replies[first - 1]
-                self.life = life_reply if isinstance(life_reply, bytes) else b""
+                self.life = _life(replies[first - len(life) : first])
                 if tracked is not None:
                     tracked.enabled = not any(isinstance(each, ErrorReply) for each in replies[: len(ENABLE)])
             return replies[first:]
@@ -262,14 +286,23 @@ class ServerLink(RedisLink):
             self.close()
             raise
 
+    def _connect(self) -> None:
+        self._socket, self._reader = sock, _ = connect(self._address, self.seconds), new_reader()
+        sock.settimeout(None)  # the whole exchange has a time limit
+        self._encrypted, self._decrypted = sock.encrypted, sock.decrypted
+        self._raw, loop, descriptor = sock._sock, get_hub().loop, sock.fileno()  # type: ignore[attr-defined]
+        self._watchers = loop.io(descriptor, 1), loop.io(descriptor, 2), loop.timer(0.0, self.seconds)
+        self.connects += 1
+
     def _read(self, count: int) -> list[Any]:
         """Read ``count`` replies. Raises RedisUnavailable if the server as a whole cannot serve now."""
+        assert self._socket is not None
         reader, receive = self._reader, self._socket.recv
         replies: list[Any] = []
         while len(replies) < count:
             reply = reader.gets()
             if reply is INCOMPLETE:
-                data = receive(_RECEIVE_BYTES)
+                data = receive(RECEIVE_BYTES)
                 if not data:
                     raise RedisUnavailable("Redis closed the connection")
                 reader.feed(data)
@@ -287,6 +320,8 @@ class ServerLink(RedisLink):
         if not self._watchers:
             return False
         self._unsent = _packed(commands)
+        if self._encrypted is not None:
+            self._unsent = self._encrypted(self._unsent)
         self._done, self._replies, self._missing = done, [], len(commands)
         self.counters.round_trips += 1
         self.counters.commands += self._missing
@@ -325,10 +360,10 @@ class ServerLink(RedisLink):
         reader, replies, missing = self._reader, self._replies, self._missing
         gets = reader.gets
         try:
-            data = self._raw.recv(_RECEIVE_BYTES)
+            data = self._raw.recv(RECEIVE_BYTES)
             if not data:
                 raise RedisUnavailable("Redis closed the connection")
-            reader.feed(data)
+            reader.feed(data if self._decrypted is None else self._decrypted(data))
             while len(replies) < missing:
                 reply = gets()
                 if reply is INCOMPLETE:
@@ -379,36 +414,16 @@ class ServerLink(RedisLink):
             sock.close()
 
 
-class ClusterLink(RedisLink):
-    """A link to a Redis Cluster."""
+_IDS: Final = (("INFO", "server"), ("INFO", "replication"))
+_ID: Final = re.compile(rb"^(run_id|master_replid):(\w+)", re.MULTILINE)
 
-    def __init__(self, address: RedisAddress, seconds: float, counters: RegistryCounters) -> None:
-        super().__init__(seconds, counters)
-        self._address = address
-        self._client: Any = None
 
-    def _exchange(self, commands: Sequence[Command]) -> list[Any]:
-        replies = _send_loaded(self._send, commands)
-        for reply in replies:
-            if isinstance(reply, Exception) and (away := _away(reply)):
-                raise away
-        return replies
-
-    def _send(self, commands: Sequence[Command]) -> list[Any]:
-        if self._client is None:
-            self._client = library().ClusterClient(self._address, self.seconds)
-            self.connects += 1
-        self.counters.round_trips += 1
-        self.counters.commands += len(commands)
-        began = monotonic()
-        replies: list[Any] = self._client.send([words_of(command) for command in commands])
-        self.counters.seconds.observe(monotonic() - began)
-        return replies
-
-    def close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
+def _life(replies: Sequence[Any]) -> bytes:
+    """The life of the data: what the script returned, or the ids of a master of a Redis Cluster."""
+    if len(replies) == 1:
+        return replies[0] if isinstance(replies[0], bytes) else b""
+    ids = [match[2] for reply in replies if isinstance(reply, bytes) and (match := _ID.search(reply))]
+    return b".".join(ids) if len(ids) == len(replies) else b""
 
 
 def _send_loaded(send: Callable[[Sequence[Command]], list[Any]], commands: Sequence[Command]) -> list[Any]:

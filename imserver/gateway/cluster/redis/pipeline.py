@@ -1,9 +1,10 @@
 """The pipeline to Redis: the commands of one loop iteration leave together.
 
 A pipeline is sent by a callback at the end of a turn. Another callback reads its replies, answers the callers
-and sends what was queued meanwhile. A greenlet does what would block: it connects, exchanges again after a
-lost connection, and uses TLS, Unix sockets and Redis Cluster. When an exchange fails, all queued callers get
-None, the circuit opens, and until a probe succeeds every call returns None at once.
+and sends what was queued meanwhile. A greenlet does what would block: it connects, and repeats an exchange
+after a lost connection. When an exchange fails, all queued callers get None, the circuit opens, and until a
+probe succeeds every call returns None at once. If one master of a Redis Cluster does not answer, only callers
+that need it get None.
 
 An exchange has a time limit; after a failure its connection is dropped. What the greenlet exchanges after a
 lost connection has a time limit of its own. Commands must be harmless when executed twice.
@@ -19,7 +20,7 @@ from typing import Any, Final
 import gevent
 from gevent.hub import Waiter, get_hub
 
-from imserver.gateway.cluster.redis.connection import RedisUnavailable
+from imserver.gateway.cluster.redis.connection import ErrorReply, RedisUnavailable
 from imserver.gateway.cluster.redis.link import Command, RedisLink, words_of
 from imserver.gateway.cluster.redis.scripts import EPOCH
 
@@ -32,14 +33,14 @@ _AT_ONCE: Final = 64
 _USUAL: Final = frozenset((bytes, int, list, type(None)))
 """Types of replies that are no errors."""
 _PROBE: Final = ("EXISTS", EPOCH)
-"""A command with a key, so that a Redis Cluster can route it."""
+"""A Redis Cluster sends it with other keys to all masters."""
 
 
 class Pipeline:
     """Owner of the queue, the circuit and the greenlet for exchanges that may block.
 
     ``may_send`` is called before each pipeline. False (the lease has expired) answers all callers with None.
-    ``on_failure`` is called when the circuit opens. It must not switch.
+    ``on_failure`` is called when the circuit opens, and when a server was not reached. It must not switch.
     """
 
     def __init__(self, link: RedisLink, may_send: Callable[[], bool], on_failure: Callable[[], None]) -> None:
@@ -181,8 +182,10 @@ class Pipeline:
         """Answer the callers of the pipeline, and send the next one at the end of the turn. Callback."""
         if replies is not None and not _USUAL.issuperset(map(type, replies)):
             for command, reply in zip(self._commands, replies, strict=True):
-                if isinstance(reply, Exception):
+                if isinstance(reply, ErrorReply):
                     log.error("Redis refused %s: %s", words_of(command)[0], reply)
+            if RedisUnavailable in map(type, replies):
+                self._answer_unreached(replies)
         self._busy, self._commands = False, []
         if replies is not None:
             # Without a callback for each. Beyond a few, callers share the turns with the sockets.
@@ -192,6 +195,18 @@ class Pipeline:
         self._answer_all(replies)
         if self._requests or self._post_due:
             self._wake()
+
+    def _answer_unreached(self, replies: Sequence[Any]) -> None:
+        """Answer the callers of whose commands one was for a server that does not answer."""
+        self._on_failure()
+        others = []
+        for caller in self._callers:
+            first, last, waiter = caller
+            if RedisUnavailable in map(type, replies[first:last]):
+                self._answer(waiter, None)
+            else:
+                others.append(caller)
+        self._callers = others
 
     def _run(self) -> None:
         """Greenlet: one exchange after the other."""

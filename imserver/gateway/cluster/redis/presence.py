@@ -423,9 +423,9 @@ def _plain_claim(key: str, token: str) -> Command:
     return b"*6\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b%b" % (len(name), name, len(holder), holder, _IF_FREE)
 
 
-def _claim(key: str, token: str, reply: bytes | bool) -> Claim:
-    """The claim from the reply to either command. redis-py makes True of ``OK``."""
-    if reply == b"OK" or reply is True or reply == token.encode():
+def _claim(key: str, token: str, reply: bytes) -> Claim:
+    """The claim from the reply to either command."""
+    if reply == b"OK" or reply == token.encode():
         return Claim(key, "mine", token)
     return Claim(key, "repeat" if reply == b"1" else "pending")
 

@@ -290,9 +290,13 @@ class RegistryRecovery(Service, dict=True):
             self.up = True
             log.info("Redis is available; this node has epoch %d", self._epoch)
         data_link, lease_link = self._links
+        if not data_link.whole:
+            self._job("masters", data_link.restore)
         # An idle connection for the data may still lead to the server before.
-        needs_probe = not self.pipeline.closed or data_link.life != lease_link.life
-        if needs_probe and not self.pipeline.probe():
+        is_elsewhere = data_link.is_cluster or data_link.life != lease_link.life
+        if (is_elsewhere or not self.pipeline.closed) and not self.pipeline.probe():
+            return
+        if not data_link.whole:
             return
         self._check_restart()
         if self.pending:

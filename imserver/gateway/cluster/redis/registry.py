@@ -19,7 +19,7 @@ import gevent
 from imserver.gateway.cluster.redis.connection import RedisUnavailable, TrackedKeys, address_of
 from imserver.gateway.cluster.redis.history import RedisHistory
 from imserver.gateway.cluster.redis.lease import LeaseKeeper
-from imserver.gateway.cluster.redis.link import open_link
+from imserver.gateway.cluster.redis.masters import open_link
 from imserver.gateway.cluster.redis.pipeline import Pipeline
 from imserver.gateway.cluster.redis.presence import (
     RECORD_SECONDS,

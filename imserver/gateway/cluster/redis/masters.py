@@ -1,0 +1,367 @@
+"""The link to a Redis Cluster: a connection to each master, and which of them serves a command."""
+
+from __future__ import annotations
+
+import logging
+import re
+from binascii import crc_hqx
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from itertools import count
+from time import monotonic
+from typing import Any, Final
+
+import gevent
+from msgspec.structs import replace
+
+from imserver.gateway.cluster.redis.connection import ErrorReply, RedisAddress, RedisUnavailable, TrackedKeys
+from imserver.gateway.cluster.redis.link import Command, Done, RedisLink, ServerLink, ask_first
+from imserver.gateway.cluster.registry import RegistryCounters
+
+log = logging.getLogger(__name__)
+
+_SLOTS: Final = 16_384
+_NO_SLOT: Final = -1
+"""Of a command for all masters (the probe), or for one after the other."""
+_ROUND_SECONDS: Final = 0.01
+"""The pause after which a command is repeated that was redirected twice."""
+_REDIRECT: Final = re.compile(r"(?P<kind>MOVED|ASK|TRYAGAIN)\b(?: (?P<slot>\d+) (?P<host>.*):(?P<port>\d+))?")
+_MOVING: Final = RedisUnavailable("slots of the Redis Cluster are being moved")
+_UNSERVED: Final = RedisUnavailable("no master of the Redis Cluster serves the slot")
+Server = tuple[str, int]
+"""Host and port of a master."""
+
+
+def open_link(
+    address: RedisAddress, seconds: float, counters: RegistryCounters, tracked: TrackedKeys | None = None
+) -> RedisLink:
+    """A link whose exchanges take at most ``seconds``; it reports changes of ``tracked`` keys if it can."""
+    if address.kind == "cluster":
+        return ClusterLink(address, seconds, counters, tracked is not None)
+    return ServerLink(address, seconds, counters, tracked)
+
+
+def slot_of_key(key: bytes) -> int:
+    """The slot of a key in a Redis Cluster."""
+    start = key.find(b"{") + 1
+    if start and (end := key.find(b"}", start)) > start:
+        key = key[start:end]
+    return crc_hqx(key, 0) & 16_383
+
+
+def slot_of(command: Command) -> int:
+    """The slot of a command, which is that of its first key."""
+    if isinstance(command, bytes):
+        _, _, _, size, rest = command.split(b"\r\n", 4)
+        return slot_of_key(rest[: int(size[1:])])
+    name = command[0]
+    if name == "EXISTS" or name == "SCAN":
+        return _NO_SLOT
+    key = command[3 if name == "EVALSHA" else 1]
+    return slot_of_key(key.encode() if isinstance(key, str) else key)
+
+
+def _redirect(reply: object) -> re.Match[str] | None:
+    """Where a command must be repeated, if the reply says that."""
+    return _REDIRECT.match(str(reply)) if isinstance(reply, ErrorReply) else None
+
+
+def _next_scan(command: Command, reply: list[Any], masters: int) -> list[Any]:
+    """The reply to a step of a SCAN, with a cursor that also says which of the masters comes next."""
+    position, index = int(reply[0]), int(command[1]) % masters
+    if not position:
+        index = (index + 1) % masters
+    return [b"%d" % (position * masters + index), reply[1]]
+
+
+class ClusterLink(RedisLink):
+    """See :class:`RedisLink`. Owner of the connections to the masters, and of the map of slots.
+
+    Commands go to the masters of their slots, to all of them at once. An exchange ends when all have replied,
+    so commands of one slot keep their order, also while it moves: what a master refers to another one
+    (``MOVED``, ``ASK``) is repeated there before the next exchange.
+
+    ``shared``: many callers share it. So a master that does not answer is left out until :meth:`restore`
+    reaches it or a replica that has taken over. Until then its commands have an error at once.
+    """
+
+    is_cluster = True
+
+    def __init__(
+        self, address: RedisAddress, seconds: float, counters: RegistryCounters, shared: bool
+    ) -> None:
+        self.seconds = seconds
+        self.counters = counters
+        self._address = address
+        self._shared = shared
+        self._links: dict[Server, ServerLink] = {}
+        self._gone: list[ServerLink] = []
+        """Links to servers without slots, to be closed before the next exchange."""
+        self._masters: dict[Server, Command] = {}
+        """The masters of slots, with a probe: a command with a key in one of them."""
+        self._slots: list[Server | None] = []
+        """The master of each slot, and None, which is that of no slot; empty: not known."""
+        self._absent: dict[Server, RedisUnavailable] = {}
+        """The masters that are left out, and why."""
+        self._closed_connects = 0
+        # The exchange that was begun.
+        self._replies: list[Any] = []
+        self._parts = 0
+        self._again = False
+
+    @property
+    def connects(self) -> int:  # type: ignore[override]
+        return self._closed_connects + sum(link.connects for link in (*self._links.values(), *self._gone))
+
+    @property
+    def life(self) -> bytes:  # type: ignore[override]
+        lives = [self._links[server].life for server in self._masters]
+        return b",".join(sorted(lives)) if all(lives) else b""
+
+    @property
+    def whole(self) -> bool:  # type: ignore[override]
+        return not self._absent
+
+    # --- without waiting ------------------------------------------------------------------------------------
+
+    def begin(self, commands: Sequence[Command], done: Done) -> bool:
+        slots, links, absent = self._slots, self._links, self._absent
+        if not slots or self._gone:
+            return False
+        parts: dict[Server, list[int]] = {}
+        for index, command in enumerate(commands):
+            server = slots[slot_of(command)]
+            if server is None:
+                return False
+            if server in parts:
+                parts[server].append(index)
+            else:
+                parts[server] = [index]
+        for server in parts:
+            if not links[server].is_open and server not in absent:
+                return False
+        self._replies, self._parts, self._again = [None] * len(commands), len(parts), False
+        for server, part in parts.items():
+            received = partial(self._received, server, part, done)
+            if server in absent:
+                received(absent[server])
+            else:
+                links[server].begin([commands[index] for index in part], received)
+        return True
+
+    def _received(
+        self, server: Server, part: Sequence[int], done: Done, result: list[Any] | RedisUnavailable | None
+    ) -> None:
+        """A master has replied. Callback: never switches."""
+        if result is None:
+            self._again = True
+        elif isinstance(result, RedisUnavailable):
+            self._leave_out(server, result)
+            for index in part:
+                self._replies[index] = result
+        else:
+            for index, reply in zip(part, result, strict=True):
+                self._replies[index] = reply
+                if isinstance(reply, ErrorReply) and _redirect(reply):
+                    self._again = True
+        self._parts -= 1
+        if self._parts:
+            return
+        if self._masters.keys() <= self._absent.keys():
+            done(next(iter(self._absent.values())))
+        else:
+            done(None if self._again else self._replies)
+
+    # --- waiting --------------------------------------------------------------------------------------------
+
+    def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        end, rounds = monotonic() + self.seconds, 0
+        self._close_gone()
+        if not self._slots or None in self._slots[:_SLOTS]:
+            self._load(self._absent)
+        replies: list[Any] = [None] * len(commands)
+        failed = dict(self._absent)
+        left: list[int] = list(range(len(commands)))
+        importing: dict[int, Server] = {}
+        while left:
+            parts: dict[Server, list[int]] = {}
+            masters = sorted(self._masters)
+            for index in left:
+                servers = self._servers_of(commands[index], masters, importing)
+                if not servers:
+                    replies[index] = _UNSERVED
+                for server in servers:
+                    if server not in failed:
+                        parts.setdefault(server, []).append(index)
+                    elif replies[index] is None:
+                        replies[index] = failed[server]
+            results = self._exchange_parts(commands, parts, len(masters), importing)
+            left, importing, moved, sources = [], {}, dict[int, Server](), set[Server | None]()
+            for server, part in parts.items():
+                result = results[server]
+                if isinstance(result, RedisUnavailable):
+                    failed[server] = result
+                    left += part
+                    sources.add(None)
+                    continue
+                for index, reply in zip(part, result, strict=True):
+                    match = _redirect(reply)
+                    if match is None:
+                        replies[index] = reply
+                        continue
+                    left.append(index)
+                    target = match["host"] or server[0], int(match["port"] or 0)
+                    if match["kind"] == "ASK":
+                        importing[int(match["slot"])] = target
+                    elif match["kind"] == "MOVED":
+                        moved[int(match["slot"])] = target
+                        sources.add(server)
+            self._learn(sources, moved, failed)
+            left = sorted(set(left))
+            if left and monotonic() > end:
+                for index in left:
+                    replies[index] = _MOVING
+                break
+            if left and rounds:
+                gevent.sleep(_ROUND_SECONDS)
+            rounds += 1
+        if self._masters.keys() <= failed.keys():
+            self.close()
+            raise next(iter(failed.values()))
+        if self._shared:
+            for server, error in failed.items():
+                self._leave_out(server, error)
+        return replies
+
+    def _servers_of(
+        self, command: Command, masters: list[Server], importing: Mapping[int, Server]
+    ) -> list[Server]:
+        """The masters that get a command: all get a probe, one at a time a SCAN, whose cursor says which."""
+        slot = slot_of(command)
+        if slot != _NO_SLOT:
+            server = importing.get(slot, self._slots[slot])
+            return [server] if server is not None else []
+        return masters if command[0] == "EXISTS" else [masters[int(command[1]) % len(masters)]]
+
+    def _exchange_parts(
+        self,
+        commands: Sequence[Command],
+        parts: Mapping[Server, Sequence[int]],
+        masters: int,
+        importing: Mapping[int, Server],
+    ) -> dict[Server, list[Any] | RedisUnavailable]:
+        """The replies of these masters to their parts of the commands, all at once. Switches."""
+
+        def exchange(server: Server, part: Sequence[int]) -> list[Any] | RedisUnavailable:
+            sent: list[Command] = []
+            positions = []
+            for index in part:
+                command = commands[index]
+                if command[0] == "SCAN":
+                    command = ("SCAN", int(command[1]) // masters, *command[2:])
+                elif command[0] == "EXISTS":
+                    command = self._masters[server]
+                elif slot_of(command) in importing:
+                    sent.append(("ASKING",))
+                positions.append(len(sent))
+                sent.append(command)
+            try:
+                replies = self._link(server).exchange(sent)
+            except RedisUnavailable as error:
+                return error
+            return [replies[position] for position in positions]
+
+        jobs = {server: gevent.spawn(exchange, server, part) for server, part in parts.items()}
+        try:
+            results = {server: job.get() for server, job in jobs.items()}
+        finally:
+            gevent.killall(list(jobs.values()), block=False)
+        for server, part in parts.items():
+            result = results[server]
+            if isinstance(result, list):
+                for position, index in enumerate(part):
+                    if commands[index][0] == "SCAN" and isinstance(result[position], list):
+                        result[position] = _next_scan(commands[index], result[position], masters)
+        return results
+
+    def _learn(
+        self, sources: Collection[Server | None], moved: Mapping[int, Server], failed: Collection[Server]
+    ) -> None:
+        """Read the map again, from those who said that slots have ``moved``, and from anybody (None) after a
+        failure. What they said is newer than what others may know. Switches."""
+        for source in sources:
+            with suppress(RedisUnavailable):
+                self._load(failed, source)
+        for slot, server in moved.items():
+            self._link(server)
+            self._slots[slot] = server
+
+    def restore(self) -> None:
+        try:
+            self._load(self._absent)
+        except RedisUnavailable:
+            return
+        for server in list(self._absent):
+            if server not in self._links:
+                self._absent.pop(server, None)
+                continue
+            try:
+                replies = self._link(server).exchange([self._masters[server]])
+            except RedisUnavailable:
+                continue
+            if not isinstance(replies[0], ErrorReply):
+                self._absent.pop(server, None)
+                log.info("the Redis master at %s:%d answers again", *server)
+
+    def _leave_out(self, server: Server, error: RedisUnavailable) -> None:
+        if server in self._masters and server not in self._absent:
+            log.warning("the Redis master at %s:%d is left out: %s", *server, error)
+            self._absent[server] = error
+
+    def close(self) -> None:
+        self._gone += self._links.values()
+        self._links, self._masters, self._slots = {}, {}, []
+        self._absent.clear()
+        self._close_gone()
+
+    def _close_gone(self) -> None:
+        for link in self._gone:
+            self._closed_connects += link.connects
+            link.close()
+        self._gone.clear()
+
+    # --- the map --------------------------------------------------------------------------------------------
+
+    def _load(self, failed: Collection[Server], source: Server | None = None) -> None:
+        """Ask ``source``, or the first server that answers (``failed`` ones last), for the masters of all
+        slots. Switches. Raises RedisUnavailable."""
+        if source is not None:
+            host = source[0]
+            (reply,) = self._links[source].exchange([("CLUSTER", "SLOTS")])
+        else:
+            servers = dict.fromkeys([*self._masters, *self._address.hosts])
+            addresses = [self._at(server) for server in sorted(servers, key=lambda server: server in failed)]
+            host, reply = ask_first(addresses, self.seconds / min(len(addresses), 3), "CLUSTER", "SLOTS")
+        if isinstance(reply, ErrorReply) or not reply:
+            raise RedisUnavailable(str(reply or "no slot of the Redis Cluster has a master"))
+        slots: list[Server | None] = [None] * (_SLOTS + 1)
+        masters: dict[Server, Command] = {}
+        for first, last, (name, port, *_), *_ in reply:
+            server = (name.decode() if name else host), int(port)
+            slots[first : last + 1] = [server] * (last + 1 - first)
+        self._gone += [self._links.pop(server) for server in self._links.keys() - set(slots)]
+        for server in dict.fromkeys(each for each in slots if each is not None):
+            self._link(server)
+            keys = (b"imserver:probe:%d" % number for number in count())
+            masters[server] = "EXISTS", next(key for key in keys if slots[slot_of_key(key)] == server)
+        self._slots, self._masters = slots, masters
+
+    def _link(self, server: Server) -> ServerLink:
+        """The link to a master."""
+        if server not in self._links:
+            self._links[server] = ServerLink(self._at(server), self.seconds, self.counters, None)
+        return self._links[server]
+
+    def _at(self, server: Server) -> RedisAddress:
+        return replace(self._address, hosts=(server,))

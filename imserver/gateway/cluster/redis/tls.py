@@ -1,0 +1,83 @@
+"""TLS of a connection to Redis. A module of its own: nodes without it load no ``ssl``."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any, Final
+
+from imserver.gateway.cluster.redis.connection import DirectSocket
+
+_CHECKS: Final = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
+_RECORD_BYTES: Final = 65536
+
+
+def context_of(options: dict[str, Any]) -> ssl.SSLContext:
+    """The settings of TLS in an address, with the files that they name. Raises OSError and ValueError."""
+    context = ssl.create_default_context()
+    checks = options.get("ssl_cert_reqs", "required")
+    context.check_hostname = checks != "none" and options.get("ssl_check_hostname", True)
+    context.verify_mode = _CHECKS[checks]
+    if certificate := options.get("ssl_certfile"):
+        context.load_cert_chain(certificate, options.get("ssl_keyfile"), options.get("ssl_password"))
+    authorities = [options.get(f"ssl_ca_{name}") for name in ("certs", "path", "data")]
+    if any(authorities):
+        context.load_verify_locations(*authorities)
+    if "ssl_min_version" in options:
+        context.minimum_version = options["ssl_min_version"]
+    if "ssl_ciphers" in options:
+        context.set_ciphers(options["ssl_ciphers"])
+    return context
+
+
+class TlsSocket(DirectSocket):
+    """A connected socket that encrypts. Owner of the state of its TLS. That does no I/O, so callbacks of the
+    loop may encrypt and decrypt, too."""
+
+    def __init__(self, plain: DirectSocket, context: ssl.SSLContext, host: str) -> None:
+        seconds = plain.gettimeout()
+        super().__init__(plain.family, plain.type, plain.proto, plain.detach())
+        self.settimeout(seconds)
+        self._received, self._to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._received, self._to_send, server_hostname=host)
+
+    def shake_hands(self) -> None:
+        """Agree on keys, and check the certificate of the server. Switches. Raises OSError."""
+        while True:
+            try:
+                self._tls.do_handshake()
+                return
+            except ssl.SSLWantReadError:
+                pass
+            finally:
+                super().sendall(self._to_send.read())  # also an alert, which tells the server what was wrong
+            data = super().recv(_RECORD_BYTES)
+            if not data:
+                raise ConnectionResetError(104, "Connection closed by server")
+            self._received.write(data)
+
+    def encrypted(self, data: bytes) -> bytes:
+        """What to send for ``data``."""
+        self._tls.write(data)
+        return self._to_send.read()
+
+    def decrypted(self, data: bytes) -> bytes:
+        """What was received in ``data``; ``b""``: nothing whole yet. Raises OSError."""
+        self._received.write(data)
+        parts = []
+        try:
+            while part := self._tls.read(_RECORD_BYTES):
+                parts.append(part)
+        except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):  # the latter: the end of the stream follows
+            pass
+        return b"".join(parts)
+
+    def sendall(self, data: bytes, flags: int = 0) -> None:  # type: ignore[override]
+        """Send all bytes. Switches if the kernel does not accept them at once."""
+        super().sendall(self.encrypted(data), flags)
+
+    def recv(self, size: int) -> bytes:  # type: ignore[override]
+        """What the server has sent; ``b""``: it has closed. Switches."""
+        while data := super().recv(size):
+            if plain := self.decrypted(data):
+                return plain
+        return b""
