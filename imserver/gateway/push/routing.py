@@ -82,10 +82,16 @@ class ClusterReach(Service):
             if monotonic() > deadline:
                 return Outcome.FAILED
             gevent.sleep(LOOK_SECONDS)
-        outcome = Outcome.NOT_SENT
+        outcome, own = Outcome.NOT_SENT, self.registry.lease.epoch
         try:
+            if len(refs) == 1 and refs[0].epoch == own and not self._routes.may_be_elsewhere(app, user):
+                # Most pushes, as push() but without a wait: it takes four calls more.
+                if self.fanout.to_sessions(app, user, event):
+                    self.metrics.pushes[app] += 1
+                    outcome = Outcome.SENT
+                return outcome
             if _are_together(refs):
-                seconds = self._routes.wait_seconds(app, user, refs[0].epoch, self.registry.lease.epoch)
+                seconds = self._routes.wait_seconds(app, user, refs[0].epoch, own)
                 if seconds:
                     gevent.sleep(seconds)
                     refs = (self._look_up(app, [user]) or [refs])[0]

@@ -378,7 +378,7 @@ class Lookup:
         """
         if claim.state != "mine" or not claim.token:
             return
-        key = _CLAIM_PREFIX + encoded(claim.key)
+        key = _CLAIM_PREFIX + claim.key.encode("utf-8", "surrogatepass")
         if accepted and result:
             seconds = min(RESULT_SECONDS, self._dedupe_seconds)
             self._pipeline.post(("SET", _RESULT_PREFIX + encoded(claim.key), result, "EX", seconds))
