@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+from msgspec.structs import replace
 
 from imserver.gateway.cluster.redis.registry import RedisRegistry
 from imserver.gateway.cluster.registry import ReportedMembers, Session
@@ -45,7 +46,7 @@ def test_every_node_finds_members_but_of_no_earlier_life(server: RedisServer, st
 def test_no_channel_is_found_while_redis_is_away(
     own_server: RedisServer, start_node: StartNode, fault: Callable[[RedisServer], None]
 ) -> None:
-    a = start_node(own_server, 1, PATIENT)
+    a = start_node(own_server, 1, replace(PATIENT, redis_seconds=1.0))
     enter(a, "lobby")
     fault(own_server)
     assert a.find_channels("101", ["lobby"]) is None
