@@ -299,7 +299,7 @@ def place_of(servers: list[Server]) -> dict[str, Any]:
 
 @pytest.mark.needs("node")
 def test_answers_survive_the_death_of_nodes(project: Path, installed: dict[str, str], tmp_path: Path) -> None:
-    quick = {**CONFIG, "cluster": {"lease_seconds": 4, "renew_seconds": 0.5}}
+    quick = {**CONFIG, "cluster": {"lease_seconds": 6, "renew_seconds": 1}}
     with running(tmp_path, installed, 4, quick) as servers:
         shutil.copy(HERE / "killed.test.mjs", project)
         run_node(str(project / "killed.test.mjs"), PLACE=json.dumps(place_of(servers)))
