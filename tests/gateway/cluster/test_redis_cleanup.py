@@ -4,12 +4,11 @@ import time
 from collections.abc import Callable
 
 import pytest
-from msgspec.structs import replace
 
 from imserver.gateway.cluster.redis.registry import RedisRegistry
 from imserver.gateway.cluster.registry import ReportedMembers, Session
 from imserver.gateway.config.settings import ClusterSettings
-from tests.gateway.cluster.conftest import PATIENT, Pair, StartNode, enter, members_of
+from tests.gateway.cluster.conftest import Pair, StartNode, enter, members_of
 from tests.gateway.cluster.redis_server import RedisServer
 from tests.gateway.cluster.test_redis_nodes import record, vanish, wait_until_cleaned_up
 from tests.support import until
@@ -46,7 +45,7 @@ def test_every_node_finds_members_but_of_no_earlier_life(server: RedisServer, st
 def test_no_channel_is_found_while_redis_is_away(
     own_server: RedisServer, start_node: StartNode, fault: Callable[[RedisServer], None]
 ) -> None:
-    a = start_node(own_server, 1, replace(PATIENT, redis_seconds=1.0))
+    a = start_node(own_server, 1, ClusterSettings(lease_seconds=60.0, renew_seconds=0.1, redis_seconds=1.0))
     enter(a, "lobby")
     fault(own_server)
     assert a.find_channels("101", ["lobby"]) is None
