@@ -217,9 +217,7 @@ class ProtobufService:
             self._catch_up.collect(connection)
             if not connection.device and self._sessions.replaces_older(app):
                 # GoChat's clients learn from the next sync which of their messages they must send again.
-                session, last = self._uplink.begin(app, user)
-                state.begin_uplink(session)
-                self._catch_up.reach(app, last)
+                state.begin_uplink(self._uplink.begin(app, user))
             self.deadlines.expect(connection)
             return _OK
 

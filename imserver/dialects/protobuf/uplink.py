@@ -95,14 +95,15 @@ class ProtobufUplink:
         self._store = store
         self.queues: dict[Connection, _Queue] = {}
 
-    def begin(self, app: str, user: str) -> tuple[int, int]:
-        """Begin a session that counts anew. Returns its number, and the last id of the log. Switches.
+    def begin(self, app: str, user: str) -> int:
+        """Begin a session that counts anew. Returns its number. Switches.
 
-        What the user's older sessions have sent is at or before this id, or is never stored: neither if their
-        node was stopped and goes on, nor if it waits for its turn here. Raises StorageUnavailable.
+        What the user's older sessions have sent is in the log now, or is never stored: neither if their node
+        was stopped and goes on, nor if it waits for its turn here. Raises StorageUnavailable.
         """
         session = _random.getrandbits(62) + 1
-        return session, self._store.part(MessageLog).writer.begin_uplink(app, user, session)
+        self._store.part(MessageLog).writer.begin_uplink(app, user, session)
+        return session
 
     def ended(self, connection: Connection) -> None:
         """Handle the end of a connection. Never switches."""

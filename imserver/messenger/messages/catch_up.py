@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from itertools import count
-from time import monotonic
+from itertools import count, takewhile
 from typing import Final
 
 import gevent
@@ -51,10 +50,6 @@ RECOVERED: Final = 200
 RESUMED: Final = 1000
 """Limit of the missed entries that a stream delivers after a reconnect. A client that missed more must query
 them."""
-WAIT_SECONDS: Final = 10.0
-"""How long a client waits until this node has delivered what the client has received from another one."""
-_LOOK_SECONDS: Final = 0.01
-_MOST_LOOK_SECONDS: Final = 0.32
 
 PageAnswer = Callable[[list[Message], bool, bool], bool]
 """(a page of missed entries, whether there are more, begin anew) → whether the client has all of them now, so
@@ -147,6 +142,7 @@ class CatchUp(Service, dict=True):
         log_subscription, app = connection.log_subscription, connection.app
         if log_subscription is not None and app is not None:
             self.log_subscriptions.followers.leave_all(app, connection)
+            self.log_subscriptions.has_caught_up(app, connection)
             connection.log_subscription = None
             self.log_subscriptions.acking -= isinstance(log_subscription, AckingLogSubscription)
             self._remove(app)
@@ -181,8 +177,8 @@ class CatchUp(Service, dict=True):
         backlog = log_subscription.backlog = list(log_subscription.backlog or ())
         entries, more = list[Entry](), False
         try:
-            # Otherwise this node would deliver again what the client has received from another one.
-            is_stored = self.reach(app, max(after, *rooms.values()) if rooms else after)
+            received = max(after, *rooms.values()) if rooms else after
+            is_stored = self.follower.position(app) >= received or self._log.entries.head(app) >= received
             anew = checks and not is_stored
             if not anew:
                 entries, more = oldest_page(*self.page(app, user, after, limit, rooms))
@@ -201,14 +197,26 @@ class CatchUp(Service, dict=True):
             answer([], False, False)
             return
         if not more:
-            # Entries behind the position will be delivered live.
-            position = self.follower.position(app)
-            entries = [entry for entry in entries if entry.id <= position]
+            entries = self._before_results(connection, entries)
         if not answer(entries, more, anew):
             # Held messages are on the next pages; acknowledgements wait for the last page.
             log_subscription.backlog = acks_in(log_subscription.backlog or ())
             return
-        self._go_live(connection, log_subscription, entries[-1].id if entries else after)
+        covered = entries[-1].id if entries else after
+        # Received from another node or in this page, and still to be delivered by this node to others.
+        ahead = max(covered, received) if is_stored else 0
+        if ahead > self.follower.position(app):
+            self.log_subscriptions.is_ahead(app, connection, ahead)
+        self._go_live(connection, log_subscription, covered)
+
+    def _before_results(self, connection: Connection, entries: list[Entry]) -> list[Entry]:
+        """The entries of a last page before the first one that this connection has sent, if its result is to
+        come in that place. The others are delivered live: they were stored after the session had begun."""
+        app, user = app_and_user(connection)
+        if not (self._log.writer.stores_for(app, connection) or self.deliverer.owes(app, connection)):
+            return entries
+        position = self.follower.position(app)
+        return list(takewhile(lambda entry: entry.id <= position or entry.sender != user, entries))
 
     def send_missed(
         self,
@@ -321,22 +329,6 @@ class CatchUp(Service, dict=True):
         app = connection.app
         assert app is not None
         return cursor != 0 and not self._extent(app).continues(cursor)
-
-    def reach(self, app: str, id: int) -> bool:
-        """Wait until this node has delivered an entry that another node has delivered. False: the log has no
-        such entry. May switch. Raises StorageUnavailable."""
-        if self.follower.position(app) >= id:
-            return True
-        if self._log.entries.head(app) < id:
-            return False
-        self.follower.expect(app, id)
-        deadline, pause = monotonic() + WAIT_SECONDS, _LOOK_SECONDS
-        while self.follower.is_behind(app, id):
-            if monotonic() > deadline:
-                raise StorageUnavailable("the log was not read in time")
-            gevent.sleep(pause)
-            pause = min(pause * 2, _MOST_LOOK_SECONDS)  # many clients may wait
-        return True
 
     def _extent(self, app: str) -> LogExtent:
         """The current extent. Clients that return at the same time share a query."""

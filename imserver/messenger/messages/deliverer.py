@@ -64,6 +64,8 @@ _CLOSED_AT_ONCE: Final = 1000
 _OF_MEMBERS: Final = ("join", "leave", "group")
 """Kinds of entries that change who receives the next ones."""
 
+_NOBODY: Final[dict[Connection, int]] = {}
+
 Receivers = dict[int, Collection[Connection]]
 """Conversation → the connections of this node that receive it."""
 
@@ -182,6 +184,14 @@ class Deliverer(Service):
             self._settle_all([results.pop(id) for id in sorted(results) if id <= position])
         if not results:
             self.results.pop(app, None)
+        if ahead := self.log_subscriptions.ahead.get(app):
+            for connection in [each for each, id in ahead.items() if id <= position]:
+                self.log_subscriptions.has_caught_up(app, connection)
+
+    def owes(self, app: str, connection: Connection) -> bool:
+        """Whether a result of this connection waits for its place."""
+        waiting = self.results.get(app, {}).values()
+        return any(request.connection is connection for each in waiting for request in each)
 
     def _deliver_to_channels(self, app: str, entries: Iterable[Entry]) -> None:
         for entry in entries:
@@ -232,6 +242,7 @@ class Deliverer(Service):
                 )
             if len(indexes) > 1:
                 special |= _receivers_of_several([receivers[number] for number in indexes])
+            special.update(self.log_subscriptions.ahead.get(app, ()))
             for number, some in indexes.items():
                 self._deliver_to_others(app, receivers[number], special, run, some)
             self._deliver_in_order(app, entries, mine, _only(special, receivers), run)
@@ -320,6 +331,10 @@ class Deliverer(Service):
         log_subscription = connection.log_subscription
         if log_subscription is None:
             return
+        if has := self.log_subscriptions.ahead.get(app, _NOBODY).get(connection):
+            indexes = [index for index in indexes if run.messages[index].id > has]
+            if not indexes:
+                return
         if log_subscription.backlog is None:
             self._push(app, (connection,), run, indexes)
         elif type(log_subscription.backlog) is list:

@@ -119,6 +119,8 @@ class LogSubscriptions:
         """Connections that are subscribed, or about to be, by app."""
         self.acking = 0
         """Log subscriptions whose clients acknowledge."""
+        self.ahead: dict[str, dict[Connection, int]] = {}
+        """App → the connections whose clients have more than was delivered here: all up to an id."""
         self.reads: dict[tuple[str, str], list[list[int]]] = {}
         """(app, user) → the reads under way, each a list with its number of changes."""
 
@@ -134,6 +136,16 @@ class LogSubscriptions:
         else:
             del self.by_app[app]
         return not left
+
+    def is_ahead(self, app: str, connection: Connection, id: int) -> None:
+        """The client of a connection has everything up to an id that was not delivered here yet."""
+        self.ahead.setdefault(app, {})[connection] = id
+
+    def has_caught_up(self, app: str, connection: Connection) -> None:
+        """This node has delivered what the client of a connection had, or the connection has ended."""
+        ahead = self.ahead.get(app, {})
+        if ahead.pop(connection, 0) and not ahead:
+            del self.ahead[app]
 
     def memberships_changed(self, app: str, user: str) -> None:
         """An entry that changes a user's memberships was delivered."""

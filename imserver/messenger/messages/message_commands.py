@@ -220,7 +220,9 @@ class MessageCommands(Service, dict=True):
 
     def ack(self, connection: Connection, command: Ack) -> Reply:
         """The client has everything up to an id. Never switches."""
-        position = self.messaging.follower.position(connection.app or "")
+        app = connection.app or ""
+        ahead = self.messaging.log_subscriptions.ahead.get(app, {}).get(connection, 0)
+        position = max(ahead, self.messaging.follower.position(app))
         self.messaging.ack_tracker.acked(connection, command.id, position)
         return _OK
 

@@ -215,6 +215,37 @@ def test_a_repeat_on_another_node_is_acknowledged_after_earlier_entries() -> Non
         assert bob.stream() == [1, 2]
 
 
+def test_a_client_does_not_wait_until_its_node_has_delivered_what_it_received_elsewhere() -> None:
+    first, second = two()
+    with first, second:
+        ann, eve = first.speaker("ann", 0), second.speaker("eve", 0)
+        first.wire = lambda *_: False
+        ann.send("bob", "1")
+        ann.send("bob", "2")
+        bob = second.speaker("bob", 1)
+        assert (bob.login, bob.stream()) == ((200, {"recovered": True}), [2])
+        assert second.messaging.follower.position(APP) == 0
+        first.wire = lambda *_: True
+        ann.send("eve", "3")
+        ann.send("bob", "4")
+        until(lambda: eve.texts() == ["3"])
+        until(lambda: 4 in bob.stream())
+        assert bob.stream() == [2, 4]
+
+
+def test_an_answer_comes_in_its_place_although_the_log_has_the_message_already() -> None:
+    first, second = two()
+    with first, second:
+        ann, bob = first.speaker("ann", 0), second.speaker("bob", 0)
+        first.wire = lambda *_: False
+        ann.send("bob", "1")
+        sending = bob.send_payload("send", {"to": "ann", "text": "2"})
+        until(lambda: second.messaging.deliverer.owes(APP, bob.connection))
+        bob.ask("sync", {"cursor": 0})
+        bob.answer(sending)
+        assert bob.entries() == [("sync", 1), ("send", 2)]
+
+
 def test_messages_to_many_gather_so_that_they_share_writes(constants: Callable[..., None]) -> None:
     constants(messaging, WIDE=2, _GATHER_SECONDS=600, _MAX_GATHER_SECONDS=600)
     with Node() as node:

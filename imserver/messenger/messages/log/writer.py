@@ -70,6 +70,7 @@ from imserver.plugin.storage import Store
 
 if TYPE_CHECKING:
     from imserver.gateway.storage.database import WriterConnection
+    from imserver.gateway.transport.connection import Connection
 
 log = logging.getLogger(__name__)
 
@@ -400,6 +401,10 @@ class LogWriter:
     def senders(self, app: str) -> set[str]:
         """The senders of drafts that are waiting or being stored. Never switches."""
         return {request.draft.sender for request in self._underway(app)}
+
+    def stores_for(self, app: str, connection: Connection) -> bool:
+        """Whether a draft of this connection is being stored. Never switches."""
+        return any(request.connection is connection for request in self._underway(app))
 
     def _underway(self, app: str) -> Iterable[AppendRequest]:
         current = self._current
