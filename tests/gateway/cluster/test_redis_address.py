@@ -255,7 +255,7 @@ def test_tls_with_a_password(
 ) -> None:
     certificate, key = certificate_of_loopback(tmp_path)
     files = {"cert": certificate, "key": key, "ca-cert": certificate}
-    port = free_ports()
+    port = free_ports(beside=10_000)  # the nodes of a cluster meet there
     server = start_server(
         *("--tls-port", str(port), "--tls-auth-clients", "no"),
         *(word for name, file in files.items() for word in (f"--tls-{name}-file", str(file))),
