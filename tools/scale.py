@@ -39,8 +39,7 @@ COSTS: Final[dict[str, Cost]] = {
     "push": Cost(
         474.5, "µs", "push to a user of another node, 500/s: both nodes", "imserver bench cluster --part push"
     ),
-    "cluster": Cost(360, "µs", "what a Redis Cluster of three adds to it (busy machine)", IN_CLUSTER),
-    "link": Cost(870, "/s", "most pushes of a node with that Redis Cluster (busy machine)", AT_FULL_SPEED),
+    "cluster": Cost(40, "µs", "what a Redis Cluster of three adds to it (busy machine)", IN_CLUSTER),
     "push redis": Cost(54.6, "µs", "the same push: Redis", "imserver bench cluster --part redis"),
     "cluster redis": Cost(
         50, "µs", "what a Redis Cluster of three adds in Redis (busy machine)", AT_FULL_SPEED
@@ -119,7 +118,6 @@ class Site:
     """Memory of a Redis process."""
     id_seconds: float = 43_200
     """``api.dedupe_seconds``."""
-    own_cluster_link: bool = False
     """Commands to a Redis Cluster cost a node as much as those to one Redis."""
     routed_entries: bool = False
     """A stored entry goes to the nodes of its receivers only: to two, or to all those of a large group."""
@@ -179,8 +177,7 @@ class Plan:
         """Cores of the nodes, by what they do."""
         load = self.load
         return {
-            f"{load.pushes:,.0f} pushes": load.pushes
-            * (of("push") + (0 if self.site.own_cluster_link else of("cluster"))),
+            f"{load.pushes:,.0f} pushes": load.pushes * (of("push") + of("cluster")),
             f"{load.logins:,.0f} logins, as many logouts": load.logins * (of("login") + of("logout")),
             f"{load.users / load.heartbeat_seconds:,.0f} heartbeats": load.users
             / load.heartbeat_seconds
@@ -261,10 +258,9 @@ DETECTED_SECONDS: Final = 5
 CHANGES: Final[list[tuple[str, dict[str, object]]]] = [
     ("as it is", {}),
     ("1. message ids for ten minutes", {"id_seconds": 600}),
-    ("2. a pipeline of our own for Redis Cluster", {"own_cluster_link": True}),
-    ("3. one writer for each log", {"one_writer": True}),
-    ("4. entries only to the nodes of their receivers", {"routed_entries": True}),
-    ("5. nodes read changed leases only", {"lease_changes": True}),
+    ("2. one writer for each log", {"one_writer": True}),
+    ("3. entries only to the nodes of their receivers", {"routed_entries": True}),
+    ("4. nodes read changed leases only", {"lease_changes": True}),
 ]
 
 
@@ -439,7 +435,6 @@ def limits() -> list[str]:
         ("CPU of one Redis: pushes", site.use / of("push redis"), load.pushes, "pushes/s"),
         ("lock of the head: more share transactions and wait", 1 / of("transaction"), plan.rows, "rows/s"),
         ("rows that one writer can store", of("rows"), plan.rows, "rows/s"),
-        ("client of a Redis Cluster", of("link") * plan.nodes, load.pushes, "pushes/s"),
         ("CPU of one Redis: looks at leases", math.sqrt(site.use / of("lease redis")), plan.nodes, "nodes"),
         (
             "network of one Redis, 1 Gbit/s: looks at leases",
