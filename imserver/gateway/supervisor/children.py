@@ -30,7 +30,13 @@ from imserver.gateway.node.http_servers import close_all
 from imserver.gateway.node.node import Node
 from imserver.gateway.process import take_signals
 from imserver.gateway.supervisor.slot import NodeMarks, Slot, SlotState, StatusPage, for_child
-from imserver.gateway.transport.bulk_permits import WAIT_SECONDS, WRITE_SECONDS, BulkPermit, BulkPermits
+from imserver.gateway.transport.bulk_permits import (
+    HOLD_SECONDS,
+    WAIT_SECONDS,
+    WRITE_SECONDS,
+    BulkPermit,
+    BulkPermits,
+)
 from imserver.gateway.transport.listener import wrapped
 
 _OBSERVE_SECONDS: Final = 1.0
@@ -274,8 +280,8 @@ def run_child(
             heartbeat.started(node)
             if line is not None:
                 flusher = node.core.network.flusher
-                loop = gevent.get_hub().loop
-                flusher.permit = BulkPermit(line, loop, flusher.schedule, WRITE_SECONDS, WAIT_SECONDS)
+                times = WRITE_SECONDS, HOLD_SECONDS, WAIT_SECONDS
+                flusher.permit = BulkPermit(line, gevent.get_hub().loop, flusher.schedule, *times)
 
         try:
             serving.serve(config, read_config, started, listeners, slot.name)

@@ -40,14 +40,16 @@ class NodeMarks(NamedTuple):
     room: int
 
 
-RUSH_SECONDS: Final = 0.5
-"""So long new connections go to the same few nodes."""
+RUSH_SECONDS: Final = 0.1
+"""New connections go to the same few nodes at least so long, at most :data:`_LONGEST_SECONDS`; between these
+until each has got half the mean. So nodes are filled evenly, however many connections come."""
+_LONGEST_SECONDS: Final = 0.5
 _COUNT_SECONDS: Final = 1.0
 _RUSH_PER_SECOND: Final = 500
 _ROOM: Final = 8192
 """Twice an accept queue. With less room a node is not one of a few."""
-_UNEVEN: Final = 256
-"""If a node has so many more connections than the mean, new ones go to those that have less."""
+_UNEVEN: Final = 512
+"""If a node has so many more connections than another, new ones go to those that have less than the mean."""
 
 
 class ConnectionSteering:
@@ -113,12 +115,18 @@ class Rush:
         self._few = few
         self._counts: dict[int, NodeMarks] = {}
         self._counted_at = -math.inf
-        self.active = False
-        """Whether very many came in the last second."""
+        self._per_second = 0.0
         self._chosen: frozenset[int] = frozenset()
         self._until = 0.0
+        self._coming: dict[int, float] = {}
+        """Node → the connections that it has not reported yet, about."""
         self._last: dict[int, float] = {}
         """Node → when it was last chosen."""
+
+    @property
+    def active(self) -> bool:
+        """Whether very many came in the last second."""
+        return self._per_second >= _RUSH_PER_SECOND
 
     def choose(self, nodes: dict[int, NodeMarks], now: float) -> frozenset[int]:
         """The numbers of the nodes that get new connections, of those that accept clients."""
@@ -127,15 +135,20 @@ class Rush:
         if now - self._counted_at >= _COUNT_SECONDS:
             self._count(nodes, now)
         if now >= self._until or not self._chosen <= nodes.keys():
-            counts = {number: marks.connections for number, marks in nodes.items()}
+            coming = self._coming
+            counts = {number: marks.connections + coming.get(number, 0.0) for number, marks in nodes.items()}
             mean = sum(counts.values()) / len(counts)
             order = sorted(counts, key=lambda number: (counts[number] > mean, self._last.get(number, 0.0)))
             most = sum(count <= mean for count in counts.values())
             if self.active and all(nodes[number].room >= _ROOM for number in order[: self._few]):
                 most = self._few
-            elif max(counts.values()) < mean + _UNEVEN:
+            elif max(counts.values()) - min(counts.values()) < _UNEVEN:
                 most = len(order)
-            self._chosen, self._until = frozenset(order[:most]), now + RUSH_SECONDS
+            seconds = most * mean / 2 / max(self._per_second, 1.0)
+            seconds = min(max(seconds, RUSH_SECONDS), _LONGEST_SECONDS)
+            self._chosen, self._until = frozenset(order[:most]), now + seconds
+            for number in self._chosen:
+                coming[number] = coming.get(number, 0.0) + seconds * self._per_second / most
             self._last |= dict.fromkeys(self._chosen, now)
         return self._chosen
 
@@ -146,8 +159,8 @@ class Rush:
             for number, marks in nodes.items()
             if number in before
         )
-        self.active = came >= _RUSH_PER_SECOND * (now - self._counted_at)
-        self._counted_at = now
+        self._per_second, self._counted_at = came / (now - self._counted_at), now
+        self._coming = {}
 
 
 _BEATS: Final = Struct("=Q")

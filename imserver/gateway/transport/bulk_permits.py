@@ -121,14 +121,17 @@ class BulkPermit:
         loop: Any,
         granted: Callable[[], object],
         write_seconds: float,
+        hold_seconds: float,
         wait_seconds: float,
     ) -> None:
         self._line = line
         self._granted = granted
         self._write_seconds = write_seconds
+        self._hold_seconds = hold_seconds
         self._asks = False
         self._end = 0.0
         """Monotonic time until which it may write."""
+        self._began = 0.0
         self._watcher = loop.io(line.fileno(), 1, ref=False)
         self._watcher.start(self._read)
         # A repeating timer: a fired one-shot timer would fire at once when restarted.
@@ -143,6 +146,11 @@ class BulkPermit:
             self._send(_ASK)
             self._timer.again(self._take)
         return False
+
+    def extend(self) -> None:
+        """An answer waits until the node has written: it may go on for ``hold_seconds`` since it began."""
+        if self._end:
+            self._end = max(self._end, self._began + self._hold_seconds)
 
     def release(self) -> None:
         """The node has written everything."""
@@ -177,6 +185,7 @@ class BulkPermit:
             self._send(_RETURN)
 
     def _take(self) -> None:
-        self._asks, self._end = False, monotonic() + self._write_seconds
+        self._asks, self._began = False, monotonic()
+        self._end = self._began + self._write_seconds
         self._timer.stop()
         self._granted()

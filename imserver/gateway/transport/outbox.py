@@ -245,7 +245,11 @@ class Flusher:
     def drained(self, since: int) -> bool:
         """Whether the broadcasts of this greenlet since an earlier ``bulk_filled`` are mostly written. Wait
         for this between two broadcasts to very many connections."""
-        return _filled_here.get() <= since or len(self.bulk) - self._begin <= BULK_CONNECTIONS
+        if _filled_here.get() <= since or len(self.bulk) - self._begin <= BULK_CONNECTIONS:
+            return True
+        if self.permit is not None:
+            self.permit.extend()
+        return False
 
     def schedule(self) -> None:
         """Write the dirty outboxes at the end of this turn."""

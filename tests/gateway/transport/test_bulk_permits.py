@@ -18,7 +18,7 @@ NODE = """
 import _socket, gevent, sys
 from imserver.gateway.transport.bulk_permits import BulkPermit
 line = _socket.socket(fileno=int(sys.argv[1]))
-permit = BulkPermit(line, gevent.get_hub().loop, lambda: print("granted", flush=True), 600, 600)
+permit = BulkPermit(line, gevent.get_hub().loop, lambda: print("granted", flush=True), 600, 600, 600)
 permit.request()
 print("asked", flush=True)
 gevent.sleep(600)
@@ -54,7 +54,7 @@ class Supervisor:
         def granted() -> None:
             self.granted.append(name)
 
-        permit = BulkPermit(line, get_hub().loop, granted, write_seconds, wait_seconds)
+        permit = BulkPermit(line, get_hub().loop, granted, write_seconds, LONG, wait_seconds)
         self._stack.callback(permit.close)
         return permit
 
@@ -114,6 +114,9 @@ def test_nodes_write_in_turn_and_one_with_much_to_write_goes_behind_all_who_wait
         node = (large, *others)[(count - 1) % 3]
         assert not node.request(), "its time is over"
     assert supervisor.granted == [*"abcabc"]
+    supervisor.serve_until(lambda: len(supervisor.granted) == 7)
+    large.extend()
+    assert large.request(), "an answer waits for it"
     lone = Supervisor(tmp_path, stack)
     node = lone.node("a")
     lone.serve_until(node.request)

@@ -179,7 +179,7 @@ def test_a_broadcast_waits_for_its_permit_and_what_is_sent_to_one_does_not() -> 
         def permit(granted: Callable[[], object]) -> BulkPermit:
             line = stack.enter_context(permits.line())
             assert line is not None
-            return stack.enter_context(closing(BulkPermit(line, harness.loop, granted, 600.0, 600.0)))
+            return stack.enter_context(closing(BulkPermit(line, harness.loop, granted, 600.0, 600.0, 600.0)))
 
         def serve() -> None:
             permits.wait(line.fileno(), 0.0)
