@@ -428,6 +428,7 @@ class WriterConnection:
                 sql.commit()
                 return value
         except self._content_errors as error:
+            committing = committing and not self._was_refused(guard)
             try:
                 if self.sql is not None:
                     self.sql.rollback()
@@ -435,11 +436,19 @@ class WriterConnection:
                 self._drop()
             raise (Unsure if committing else RowRefused)(_words(error)) from None
         except self._errors as error:
+            committing = committing and not self._was_refused(guard)
             self._drop()
             raise (Unsure if committing else NotStored)(_words(error)) from error
         except BaseException:
             self._drop()
             raise
+
+    def _was_refused(self, guard: CommitGuard) -> bool:
+        """Whether the database has refused what was sent with COMMIT. Then COMMIT is still permitted."""
+        if self.sql is None or not self.sql.refused:
+            return False
+        guard.put_back()
+        return True
 
     def _drop(self) -> None:
         sql, self.sql = self.sql, None

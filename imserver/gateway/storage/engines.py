@@ -222,13 +222,12 @@ def direct_statements(address: DatabaseAddress, engine: Engine) -> DirectStateme
         statements = MysqlStatements(connection)
         statements.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
         return statements
-    from psycopg import IsolationLevel
+    from psycopg import ClientCursor
 
-    connection.isolation_level = IsolationLevel.READ_COMMITTED
+    connection.autocommit = True
     for setting in _POSTGRESQL_SETTINGS:
         connection.execute(f"SET {setting}".encode())
-    connection.commit()
-    return PostgresqlStatements(connection)
+    return PostgresqlStatements(connection, ClientCursor(connection))
 
 
 def detached(engine: Engine) -> Any:

@@ -105,13 +105,18 @@ class Statements(ABC):
     def query(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
         """Run a query and return all its rows."""
 
+    def ask(self, statement: str, values: Sequence[Any] = ()) -> Callable[[], list[Row]]:
+        """Begin a query; the function returns all its rows. So the server may get several queries at once."""
+        rows = self.query(statement, values)
+        return lambda: rows
+
     @abstractmethod
     def execute(self, statement: str, values: Sequence[Any] = ()) -> int:
         """Run a statement; the number of changed rows."""
 
     @abstractmethod
     def execute_many(self, statement: str, rows: Sequence[Row]) -> None:
-        """Run a statement once for each row."""
+        """Run a statement once for each row, at the latest before the next query and the COMMIT."""
 
     def insert_new(self, table: str, columns: str, rows: Sequence[Row]) -> None:
         """Insert those of the rows whose keys are not in the table."""
@@ -129,20 +134,26 @@ class Statements(ABC):
 
         ``first``: the other parameters.
         """
+        return self.ask_in(statement, first, values, many)()
+
+    def ask_in(
+        self, statement: str, first: Sequence[Any], values: Sequence[Any], many: bool = False
+    ) -> Callable[[], list[Row]]:
+        """As :meth:`query_in`, and as :meth:`ask`."""
         if not values:
-            return []
+            return list
         engine = self.engine
         if engine == "postgresql":
             text = _for_list(engine, statement, _ARRAYS[type(values[0])], many)
             # The driver takes 1 ms for a list of 1000 numbers.
             array = f"{{{','.join(map(str, values))}}}" if type(values[0]) is int else list(values)
-            return self.query(text, (array, *first))
-        rows: list[Row] = []
+            return self.ask(text, (array, *first))
+        answers = []
         for chunk in chunks(values):
             some = padded(chunk, None)  # NULL equals nothing
             whole = (*some, *first) if engine == "sqlite" else (*first, *some)
-            rows += self.query(_for_list(engine, statement, len(some)), whole)
-        return rows
+            answers.append(self.ask(_for_list(engine, statement, len(some)), whole))
+        return answers[0] if len(answers) == 1 else lambda: [row for each in answers for row in each()]
 
 
 @lru_cache(1024)
@@ -220,12 +231,18 @@ class DirectStatements(Statements):
         """Roll the transaction back."""
         self.connection.rollback()
 
+    @property
+    def refused(self) -> bool:
+        """Whether the server has refused a statement, after an error of :meth:`commit`: so there was no
+        COMMIT."""
+        return False
+
     def close(self) -> None:
         """Close the connection, in any state."""
         self.connection.close()
 
     def insert_rows(self, table: str, columns: str, types: Sequence[str], rows: Sequence[Row]) -> None:
-        """Insert rows. ``types``: those of the columns on PostgreSQL, in order."""
+        """Insert many rows. ``types``: those of the columns on PostgreSQL, in order."""
         self.execute_many(_insertion(table, columns, len(types)), rows)
 
 
@@ -258,6 +275,10 @@ class CommitGuard:
         except IndexError:
             return False
         return True
+
+    def put_back(self) -> None:
+        """Give back what was taken: there was no COMMIT."""
+        self._open.append(None)
 
 
 class SqliteStatements(DirectStatements):
@@ -309,26 +330,81 @@ class MysqlStatements(DirectStatements):
             cursor.executemany(statement, [_as_bytes(row) for row in rows])
 
 
+class _Answer(Struct):
+    """A query of PostgreSQL, and its rows once they were sent for."""
+
+    sql: PostgresqlStatements
+    rows: list[Row] | None = None
+
+    def __call__(self) -> list[Row]:
+        if self.rows is None:
+            self.sql.flush()
+        assert self.rows is not None
+        return self.rows
+
+
 class PostgresqlStatements(DirectStatements):
-    """Inserts rows by COPY."""
+    """A statement waits until something needs an answer: all that wait then are one message to the server,
+    with the values in their text. Many rows are inserted by COPY.
+
+    ``connection`` is in autocommit mode, and ``cursor`` one of it that writes values into the text.
+    """
 
     engine = "postgresql"
 
+    def __init__(self, connection: Any, cursor: Any) -> None:
+        super().__init__(connection)
+        self._cursor = cursor
+        self._waiting: list[tuple[str, _Answer | None]] = []
+
+    @property
+    def refused(self) -> bool:
+        # The server says so itself, behind its answers. A COMMIT that fails ends the transaction.
+        return bool(self.connection.info.transaction_status.name == "INERROR")
+
     def begin(self) -> None:
-        """The first statement begins the transaction."""
+        self._waiting = [("BEGIN ISOLATION LEVEL READ COMMITTED", None)]
+
+    def commit(self) -> None:
+        self._waiting.append(("COMMIT", None))
+        self.flush()
+        if self._cursor.statusmessage != "COMMIT":
+            raise self.connection.OperationalError("the server has rolled back")
+
+    def rollback(self) -> None:
+        self._waiting = []
+        self.connection.rollback()
+
+    def ask(self, statement: str, values: Sequence[Any] = ()) -> Callable[[], list[Row]]:
+        answer = _Answer(self)
+        self._waiting.append((self._cursor.mogrify(statement, values), answer))
+        return answer
 
     def query(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
-        rows: list[Row] = self.connection.execute(statement.encode(), values).fetchall()
-        return rows
+        return self.ask(statement, values)()
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> int:
-        return int(self.connection.execute(statement.encode(), values).rowcount)
+        self.execute_many(statement, (tuple(values),))
+        self.flush()
+        return int(self._cursor.rowcount)
 
     def execute_many(self, statement: str, rows: Sequence[Row]) -> None:
-        with self.connection.cursor() as cursor:
-            cursor.executemany(statement.encode(), rows)
+        self._waiting += [(self._cursor.mogrify(statement, row), None) for row in rows]
+
+    def flush(self) -> None:
+        """Send what waits, and wait for all answers."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        cursor = self._cursor
+        cursor.execute(";".join([text for text, _ in waiting]))
+        for _, answer in waiting:
+            if answer is not None:
+                answer.rows = cursor.fetchall()
+            cursor.nextset()
 
     def insert_rows(self, table: str, columns: str, types: Sequence[str], rows: Sequence[Row]) -> None:
+        self.flush()
         statement = f"COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)"
         with self.connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
             copy.set_types(types)

@@ -171,7 +171,7 @@ class RowWriter:
             self.sql: DirectStatements = engines.direct_statements(address, engine)
             for statement in _SESSION[address.engine]:
                 self.sql.execute(statement)
-            if address.engine != "sqlite":
+            if address.engine == "mysql":
                 self.sql.commit()
 
     def insert(self, table: str, rows: list[Row]) -> None:

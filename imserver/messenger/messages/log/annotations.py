@@ -130,7 +130,7 @@ def find_message(transaction: AppTransaction, user: str, message: int) -> FoundM
     if muted_until > transaction.now:
         return Rejected(RejectReason.MUTED)
     pairs = {(each, user) for each in state.members if each != user}
-    if user and state.kind == USER and transaction.blocks(pairs):
+    if user and state.kind == USER and transaction.blocks(pairs)():
         return Rejected(RejectReason.BLOCKED)
     return FoundMessage(message, state, role, text_of(sender), bytes(meta))
 

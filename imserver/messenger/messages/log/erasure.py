@@ -145,7 +145,7 @@ def _erase_some(user: str, name: str, notices: int, ids: Sequence[int], transact
     sql, log = transaction.sql, transaction.log
     statement = "SELECT id, conversation, sender, kind, about, meta FROM message WHERE log = %s AND id IN {}"
     rows = sorted(sql.query_in(statement, (log,), ids))
-    states = transaction.conversations({row[1] for row in rows})
+    states = transaction.conversations({row[1] for row in rows})()
     of_groups = {row[1] for row in rows if row[3] in (NUMBERS["group"], NUMBERS["leave"])}
     empty = {id for id in of_groups if not count_members(sql, log, id)}
     messages = {row[0] for row in rows if row[3] == NUMBERS["message"] and text_of(row[2]) == user}

@@ -273,7 +273,7 @@ class GroupWriter(WritingPart):
         there = transaction.members(conversation, (user,))
         if user not in there:
             return Rejected(RejectReason.NOT_MEMBER)
-        until = transaction.mutes([(user, conversation)])[user, conversation]
+        until = transaction.mutes([(user, conversation)])()[user, conversation]
         before = there[user][1], until
         after = role or before[0], until if muted_until is None else muted_until
         if after == before:
@@ -313,7 +313,7 @@ def _set(
 ) -> Entry:
     """Change a member and add an entry about it. ``muted_until`` None: unchanged."""
     if muted_until is None:
-        muted_until = transaction.mutes([(user, state.id)])[user, state.id]
+        muted_until = transaction.mutes([(user, state.id)])()[user, state.id]
     transaction.sql.execute(
         "UPDATE membership SET role = %s, muted_until = %s "
         "WHERE log = %s AND member = %s AND conversation = %s AND left_id IS NULL",
@@ -356,14 +356,14 @@ def _group(
     transaction: AppTransaction, conversation: int, by: str, users: Sequence[str], right: Right | None
 ) -> ConversationState | Rejected:
     """The group to change, or the reason of a refusal. ``users``: the users that the change names."""
-    state = transaction.conversations((conversation,)).get(conversation)
+    state = transaction.conversations((conversation,))().get(conversation)
     if state is None or state.kind != GROUP:
         return Rejected(RejectReason.UNKNOWN_CONVERSATION)
     if right is None:
         return state
     there = transaction.members(conversation, list(dict.fromkeys((by, *users))))
     roles = {user: role for user, (_, role) in there.items()}
-    mutes = transaction.mutes([(user, state.id) for user in roles])
+    mutes = transaction.mutes([(user, state.id) for user in roles])()
     muted = {user for (user, _), until in mutes.items() if until > transaction.now}
     is_open, options = group_settings(transaction, state.id)
     return right(GroupState(roles, is_open, options_of(options), muted)) or state

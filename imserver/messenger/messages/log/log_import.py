@@ -246,7 +246,7 @@ class LogImport:
 
     def _state(self, conversation: int) -> ConversationState | None:
         if conversation not in self._states:
-            self._states.update(self._transaction.conversations((conversation,)))
+            self._states.update(self._transaction.conversations((conversation,))())
         return self._states.get(conversation)
 
     def _state_for(self, draft: Draft) -> ConversationState | None:
@@ -255,7 +255,7 @@ class LogImport:
             return state if state is None or not state.members or draft.sender in state.members else None
         pair = pair_of(draft.sender, draft.to_user)
         if pair not in self._states:
-            self._states.update(self._transaction.conversations((pair,)))
+            self._states.update(self._transaction.conversations((pair,))())
         if pair not in self._states:
             self._begin(draft.time_ms)
             members = tuple(sorted((draft.sender, draft.to_user)))

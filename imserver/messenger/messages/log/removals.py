@@ -203,7 +203,7 @@ def _remove(transaction: AppTransaction, act: str, message: int) -> int:
     if not rows:
         return 0
     conversation = rows[0][1]
-    state = transaction.conversations((conversation,)).get(conversation)
+    state = transaction.conversations((conversation,))().get(conversation)
     if state is None:
         return 0
     edits = (
@@ -256,7 +256,7 @@ def _restore(transaction: AppTransaction, message: int, rows: Sequence[Row]) -> 
         if id == message and not changed:
             return  # it has expired
     conversation = now[0][0]
-    state = transaction.conversations((conversation,))[conversation]
+    state = transaction.conversations((conversation,))()[conversation]
     sql.execute("DELETE FROM hidden WHERE log = %s AND member = '' AND id = %s", (log, message))
     # The recall becomes an edit: who reads the log from an older position finds nothing of the removal.
     _, recall, _, type, about, meta, body, annotations = original

@@ -279,8 +279,13 @@ def objection(draft: Draft) -> str:
 
 def head_of(sql: Statements, app: str, lock: bool = False) -> LogHead | None:
     """The head of an app's log; None if the app has none. ``lock``: prevent other writers."""
-    rows = sql.query(SELECT_HEAD + sql.for_update if lock else SELECT_HEAD, (app,))
-    return LogHead(*rows[0]) if rows else None
+    return ask_head(sql, app, lock)()
+
+
+def ask_head(sql: Statements, app: str, lock: bool = False) -> Callable[[], LogHead | None]:
+    """As :func:`head_of`. What is asked after it has the lock."""
+    rows = sql.ask(SELECT_HEAD + sql.for_update if lock else SELECT_HEAD, (app,))
+    return lambda: LogHead(*rows()[0]) if rows() else None
 
 
 def read_log(store: Store, app: str, work: Callable[[Statements, LogHead], T], nothing: T) -> T:

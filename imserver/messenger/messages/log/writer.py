@@ -53,7 +53,7 @@ from imserver.messenger.messages.log.transaction import (
     ChangeRequest,
     Outcome,
     Request,
-    UplinkSessions,
+    WriterMemory,
     WriteTransaction,
     batch_of,
     lock_head,
@@ -285,7 +285,7 @@ class LogWriter:
         self._current: WriteTransaction | None = None
         self._greenlet: gevent.Greenlet[[], None] | None = None
         self._closed = False
-        self._sessions = UplinkSessions()
+        self._memory = WriterMemory()
         self.recent = RecentEntries()
         self.known: dict[str, int] = {}
         """App → the greatest id that is known to be stored, by any node. Read-only for others."""
@@ -443,7 +443,7 @@ class LogWriter:
     def _run(self) -> None:
         try:
             while apps := self._take():
-                self._store(WriteTransaction(apps, self._sessions, self.known))
+                self._store(WriteTransaction(apps, self._memory, self.known))
         finally:
             self._greenlet = None
 

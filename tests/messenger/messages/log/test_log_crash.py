@@ -18,7 +18,7 @@ from tests.support import clean_environment
 
 pytestmark = pytest.mark.sqlite_first
 
-BEFORE = ("begin", "append", "insert_rows", "execute", "commit")
+BEFORE = ("begin", "append", "execute_many", "write", "commit")
 """Functions of a transaction and of its statements in whose place the process dies
 (:mod:`tests.messenger.messages.log.appending`)."""
 

@@ -17,7 +17,7 @@ from imserver.messenger.messages.log.erasure import AT_ONCE
 from imserver.messenger.messages.log.log_import import LogImport
 from imserver.messenger.messages.log.lost import EntriesLost
 from imserver.messenger.messages.log.message_log import MessageLog
-from imserver.messenger.messages.log.transaction import UplinkSessions, WriteTransaction
+from imserver.messenger.messages.log.transaction import WriterMemory, WriteTransaction
 from tests.messenger.accounts import add_account
 from tests.messenger.log_file import Listening
 from tests.messenger.messages.log.test_log import APP, ids, say, stored
@@ -308,7 +308,7 @@ def test_the_ids_of_lost_entries_are_not_given_again(store: Store, caplog: pytes
 
 def test_what_is_learned_while_a_transaction_waits_for_the_log_counts(store: Store) -> None:
     known: dict[str, int] = {}
-    transaction = WriteTransaction({APP: []}, UplinkSessions(), known)
+    transaction = WriteTransaction({APP: []}, WriterMemory(), known)
     known[APP] = 5
     with pytest.raises(EntriesLost):
         store.write(transaction)  # type: ignore[arg-type]

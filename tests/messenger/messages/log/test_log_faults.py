@@ -5,10 +5,11 @@ import itertools
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gevent
 import psycopg
@@ -34,9 +35,11 @@ from imserver.messenger.messages.log.contract import (
 )
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.log.transaction import lock_head
+from tests.gateway.storage.relay import Relay
 from tests.gateway.transport.harness import until
 from tests.messenger.log_file import Listening
 from tests.stores import OpenStore
+from tests.support import eventually
 
 pytestmark = pytest.mark.sqlite_first
 
@@ -186,16 +189,16 @@ def test_of_drafts_that_are_stored_one_by_one_each_has_its_own_outcome(
     log = store.part(MessageLog)
     log.writer.append(APP, [Draft(sender="a", to_user="b")])
     driver, error = DRIVERS[store.address.engine]
-    wrong, insert = ValueError("refused"), driver.insert_rows
+    wrong, execute_many = ValueError("refused"), driver.execute_many
     calls: list[Exception | None] = [wrong, None, error, error]
 
-    def insert_rows(self: Any, *rows: Any) -> None:
-        fault = calls.pop(0) if calls else None
+    def failing(self: Any, statement: str, rows: Any) -> None:
+        fault = calls.pop(0) if calls and "INTO message " in statement else None
         if fault is not None:
             raise fault
-        insert(self, *rows)
+        execute_many(self, statement, rows)
 
-    monkeypatch.setattr(driver, "insert_rows", insert_rows)
+    monkeypatch.setattr(driver, "execute_many", failing)
     received: list[Entry] = []
     log.writer.listener = Listening(lambda _app, _first, _last, entries: received.extend(entries))
     drafts = [Draft(sender="a", to_user="b", body=body) for body in (b"one", b"two")]
@@ -204,6 +207,87 @@ def test_of_drafts_that_are_stored_one_by_one_each_has_its_own_outcome(
     assert isinstance(second, StorageUnavailable)
     assert [entry.body for entry in received] == [b"one"]
     assert [entry.body for entry in log.entries.read(APP, 1, 10)] == [b"one"]
+
+
+# --- round trips --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def relay(url: str) -> Iterator[Relay]:
+    if url.startswith("sqlite"):
+        pytest.skip("SQLite has no connection")
+    with Relay(url) as one:
+        yield one
+
+
+def named(name: str, session: int = 0) -> Draft:
+    """A message of one account to another."""
+    return Draft(sender="1", to_user="2", body=b"x", client_msg_id=name, uplink_session=session)
+
+
+def trips_of_second(relay: Relay, log: MessageLog) -> int:
+    """The round trips of a message behind another one."""
+    log.writer.begin_uplink(APP, "1", 7)
+    log.writer.append(APP, [named("first", 7)])
+    before = relay.trips
+    log.writer.append(APP, [named("second", 7)])
+    return relay.trips - before
+
+
+def test_a_stored_message_takes_few_round_trips(relay: Relay, open_store: OpenStore) -> None:
+    most = 2 if relay.url.startswith("postgresql") else 10
+    assert trips_of_second(relay, open_store(relay.url).part(MessageLog)) <= most
+
+
+@pytest.mark.parametrize("what", ["question", "answer"])
+@pytest.mark.parametrize("which", ["first", "last"])
+def test_a_connection_that_is_cut_in_a_transaction_stores_a_message_once(
+    relay: Relay, open_store: OpenStore, which: str, what: Literal["question", "answer"]
+) -> None:
+    log = open_store(relay.url, seconds=10).part(MessageLog)
+    trips = trips_of_second(relay, log)
+    relay.cut_in(1 if which == "first" else trips, what)
+    is_lost = (which, what) == ("last", "question")
+    with pytest.raises(StorageUnavailable) if is_lost else nullcontext():
+        log.writer.append(APP, [named("third", 7)])
+    (again,) = log.writer.append(APP, [named("third", 7)])
+    assert (again.entry.id, again.repeated) == (3, not is_lost)
+    assert [entry.id for entry in log.entries.read(APP, 0, 10)] == [1, 2, 3]
+
+
+def test_what_is_refused_with_its_commit_was_not_stored_and_others_are(
+    url: str, open_store: OpenStore
+) -> None:
+    """A database with a rule of its own."""
+    if not url.startswith("postgresql"):
+        pytest.skip("others send COMMIT alone")
+    log = open_store(url, seconds=10).part(MessageLog)
+    log.writer.append(APP, [named("first")])
+    with psycopg.connect(url) as other:
+        other.execute("ALTER TABLE message ADD CHECK (client_msg_id <> 'wrong')")
+    names = ("second", "wrong", "third")
+    outcomes = log.writer.append(APP, [named(name) for name in names])
+    assert [type(each) for each in outcomes] == [Appended, Rejected, Appended]
+    assert [entry.client_msg_id for entry in log.entries.read(APP, 0, 10)] == ["first", "second", "third"]
+
+
+def test_the_victim_of_a_deadlock_is_stored_nevertheless(url: str, open_store: OpenStore) -> None:
+    """Another one has the row of the conversation, and waits for the head."""
+    if not url.startswith("postgresql"):
+        pytest.skip("others send COMMIT alone")
+    log = open_store(url, seconds=10).part(MessageLog)
+    log.writer.append(APP, [named("first")])
+    with psycopg.connect(url) as other, psycopg.connect(url) as third, ThreadPoolExecutor(1) as pool:
+        other.execute("SET deadlock_timeout = '1min'")  # the writer notices it
+        other.execute("UPDATE conversation SET created = created")
+        stored = pool.submit(log.writer.append, APP, [named("second")])
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        eventually(lambda: third.execute(waiting).fetchone() == (1,))
+        other.execute("UPDATE log SET floor = floor")
+        other.commit()
+        (outcome,) = stored.result()
+    assert isinstance(outcome, Appended)
+    assert outcome.entry.id == 2
 
 
 def test_a_node_that_vanished_in_the_middle_does_not_hold_the_others_up_for_hours(
