@@ -33,20 +33,6 @@ def until(condition: Callable[[], Any], seconds: float = 60.0, what: str = "") -
     return value
 
 
-class Ticks:
-    """The longest time for which the loop was held, in seconds. ``run`` is a greenlet."""
-
-    def __init__(self) -> None:
-        self.longest = 0.0
-
-    def run(self) -> None:
-        last = time.perf_counter()
-        while True:
-            gevent.sleep(0.001)
-            now = time.perf_counter()
-            self.longest, last = max(self.longest, now - last - 0.001), now
-
-
 class Clock:
     """Time that passes when it is told to."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import urllib.request
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -196,30 +195,6 @@ window.fetch = async (...request) => {
   return send(...request);
 };
 """
-
-
-def test_of_two_who_tap_at_once_one_answers_and_both_see_it(pair: Pair, team: Team) -> None:
-    first, second = team.open(pair, 0, team.bob), team.open(pair, 1, team.kim)
-    for number in range(3):
-        id = team.ask(f"Deploy {number}?", seconds=3600)
-        for chat in (first, second):
-            shows(chat, "Yes", "No", "until ")
-        taps = [
-            Thread(target=chat.tap, args=(word,), kwargs={"within": LAST})
-            for chat, word in ((first, "Yes"), (second, "No"))
-        ]
-        for tap in taps:
-            tap.start()
-        for tap in taps:
-            tap.join()
-        eventually(lambda id=id: team.question(id)["state"] == "answered", what="it is answered")
-        (answer,) = team.question(id)["answers"]
-        winner, text = ("Bob", "Yes") if answer["user"] == team.bob.user else ("Kim", "No")
-        for chat in (first, second):
-            name = "You" if chat.account.nickname == winner else winner
-            shows(chat, name, text, "Answered")
-            assert not chat.shown(f"{LAST} .key"), "no button is left"
-    assert len(first.texts("[role=log] .ask-answers b")) == 3, "every card names who has answered"
 
 
 def test_who_may_answer_in_which_words_and_how_many(pair: Pair, team: Team) -> None:

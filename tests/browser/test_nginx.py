@@ -1,28 +1,24 @@
 """The pages behind nginx: with the configurations that operators of the originals have, and below a path."""
 
-import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.browser.chromium import Browser, Page
+from tests.browser.chromium import Browser
 from tests.browser.conftest import Pair
 from tests.browser.messenger import STATE, Account
-from tests.browser.test_chat import in_service
 from tests.browser.test_media import attach, picture
 from tests.conftest import StartServer
 from tests.deploy.proxy import NODES, Nginx, around, replaced
-from tests.integration.clusters import Nodes, nodes_of
 from tests.integration.test_webhooks import certificate_of_loopback
 from tests.ports import free_ports
 from tests.support import ROOT, eventually
 
 pytestmark = [pytest.mark.full("browser"), pytest.mark.needs("nginx")]
 
-CHAT_DOMAIN, ROOM_DOMAIN = "im.91vh.com", "ws.test"
-ROOM_NODES = ("127.0.0.1:8282", "127.0.0.1:8089", "127.0.0.1:8283", "127.0.0.1:8090")
+CHAT_DOMAIN = "im.91vh.com"
 CHAT_SITE, ROOM_SITE = (
     (ROOT / "tests" / "vectors" / "nginx" / f"{name}.conf").read_text(encoding="utf-8")
     for name in ("gowebsocket", "chat")
@@ -53,89 +49,32 @@ def stack() -> Iterator[ExitStack]:
         yield one
 
 
-def visitor(
-    stack: ExitStack, folder: Path, domain: str, nginx: Nginx, port: int = 80, *flags: str
-) -> Browser:
-    """A browser to which the domain is nginx's port, so that pages have their plain addresses."""
-    flag = f"--host-resolver-rules=MAP {domain}:{port} 127.0.0.1:{nginx.address[1]}"
-    browser = Browser(folder, flag, "--ignore-certificate-errors")
-    stack.callback(browser.quit)
-    return browser
-
-
 # --- the chat -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("tls", [False, True])
-def test_the_page_chats_behind_the_original_configuration(
-    stack: ExitStack, pair: Pair, start_server: StartServer, tmp_path: Path, tls: bool
+def test_the_page_uses_wss_behind_the_original_configuration_with_tls(
+    stack: ExitStack, pair: Pair, start_server: StartServer, tmp_path: Path
 ) -> None:
-    """With TLS at nginx the page uses wss."""
     server = start_server(config={"server": {"origins": [CHAT_DOMAIN]}})
     site = CHAT_SITE.replace("listen       80 ;", "listen      80;")
     site = around(site.replace("/link/log/nginx/access", "/var/log/nginx"))
     nginx = Nginx(tmp_path, [server], site, NODES[:2])
-    if tls:
-        certificate, key = certificate_of_loopback(tmp_path)
-        listen, config = f"listen {nginx.address[1]}", tmp_path / "nginx.conf"
-        secure = f"{listen} ssl; ssl_certificate {certificate}; ssl_certificate_key {key};"
-        config.write_text(replaced(config.read_text(), f"{listen};", secure))
+    certificate, key = certificate_of_loopback(tmp_path)
+    listen, config = f"listen {nginx.address[1]}", tmp_path / "nginx.conf"
+    secure = f"{listen} ssl; ssl_certificate {certificate}; ssl_certificate_key {key};"
+    config.write_text(replaced(config.read_text(), f"{listen};", secure))
     stack.enter_context(nginx)
-    scheme, port = ("https", 443) if tls else ("http", 80)
-    browser = visitor(stack, tmp_path / "profile", CHAT_DOMAIN, nginx, port)
-    outside = browser.open(f"{scheme}://{CHAT_DOMAIN}/home/index?appID=101").online()
+    # A browser to which the domain is nginx's port, so that pages have their plain addresses.
+    flag = f"--host-resolver-rules=MAP {CHAT_DOMAIN}:443 127.0.0.1:{nginx.address[1]}"
+    browser = Browser(tmp_path / "profile", flag, "--ignore-certificate-errors")
+    stack.callback(browser.quit)
+    outside = browser.open(f"https://{CHAT_DOMAIN}/home/index?appID=101").online()
     inside = pair[0].open(f"{server.http_url}/home/index?appID=101").online()
     outside.say("through nginx")
     inside.has_received(outside.name, "through nginx")
     inside.say("back")
     outside.has_received(inside.name, "back")
     assert browser.complaints() == []
-
-
-# --- talks --------------------------------------------------------------------------------------------------
-
-
-def users_of(nodes: Nodes) -> list[list[str]]:
-    """Who is connected to each node."""
-    states = [server.get("/system/state?isDebug=true")[1].decode() for server in nodes.servers]
-    return [re.findall(r'"(action:\d+_[^"]+)"', state) for state in states]
-
-
-def spread(nodes: Nodes, page: Page) -> None:
-    """Both users are online, each on a node of its own: nginx deals its connections out in turns."""
-    for _ in range(3):
-        eventually(lambda: sum(map(len, users_of(nodes))) == 2, what="both are connected")
-        if all(users_of(nodes)):
-            return
-        page.driver.refresh()
-        in_service(page)
-    raise AssertionError(f"not spread: {users_of(nodes)}")
-
-
-def test_groups_talk_behind_the_original_configuration_on_two_nodes(tmp_path: Path, stack: ExitStack) -> None:
-    names = ("101", "102", "103", "104", "action:1", "action:2")
-    rooms = {"room_members": {"1": ["1", "2"]}}
-    apps = {name: rooms if name.startswith("action:") else {} for name in names}
-    nodes = stack.enter_context(nodes_of(tmp_path / "nodes", 2, apps=apps, server={"origins": [ROOM_DOMAIN]}))
-    nginx = stack.enter_context(Nginx(tmp_path, nodes.servers, around(ROOM_SITE), ROOM_NODES))
-    browsers = [visitor(stack, tmp_path / name, ROOM_DOMAIN, nginx) for name in ("one", "two")]
-    first, second = (
-        in_service(browser.open(f"http://{ROOM_DOMAIN}/home/room?uid={number}"))
-        for number, browser in enumerate(browsers, 1)
-    )
-    spread(nodes, second)
-    first.say("大家好")
-    second.has_received("用户1：", "大家好")
-    second.say("欢迎")
-    first.has_received("用户2：", "欢迎")
-    eventually(lambda: first.own == ["大家好"] and second.own == ["欢迎"], what="the own copies")
-    second.driver.get("about:blank")
-    first.has_notice("用户2已经离开")
-    assert len(first.received) == 1
-    assert [note for note in first.notices if "离开" in note] == ["用户2已经离开"]
-    first.driver.get("about:blank")
-    assert browsers[0].complaints() == browsers[1].complaints() == []
-    eventually(lambda: users_of(nodes) == [[], []], what="nobody is left")
 
 
 # --- below a path -------------------------------------------------------------------------------------------

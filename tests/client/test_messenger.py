@@ -430,28 +430,6 @@ def test_no_more_commands_of_asyncio_wait_for_an_answer_than_a_connection_may_ha
     assert (len(texts[0]), texts[1], len(late)) == (200, list(range(230)), 1)
 
 
-def test_asyncio_receives_reads_and_is_refused(server: Server) -> None:
-    async def chat() -> None:
-        async with (
-            im.AsyncMessenger(server.ws_url, "102", "ann8") as ann,
-            im.AsyncMessenger(server.ws_url, "102", "bob8", cursor=0) as bob,
-        ):
-            sent = [await ann.send("bob8", str(number)) for number in range(4)]
-            heard = [await bob.receive(SECONDS) for _ in sent]
-            assert [each.seq for each in heard if isinstance(each, im.Entry)] == [1, 2, 3, 4]
-            assert bob.cursor == sent[-1].id
-            page = await bob.history(sent[0].conversation, limit=3)
-            assert (len(page.messages), page.more) == (3, True)
-            with pytest.raises(im.CommandRefused):
-                await ann.send("ann8", "to myself")
-            await bob.read(sent[0].conversation, sent[-1].id)
-            while not isinstance(event := await ann.receive(SECONDS), im.Signal):
-                assert event is not None
-            assert event.read == bob.cursor
-
-    asyncio.run(chat())
-
-
 def test_a_question_is_answered_once_and_bots_have_commands_buttons_and_streams(server: Server) -> None:
     person, other = (User.register(server, name=f"{name}-asks") for name in ("ann", "bob"))
     options = [{"text": "Yes", "value": "yes"}, {"text": "No", "value": "no"}]

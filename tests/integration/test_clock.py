@@ -12,8 +12,8 @@ from tests.conftest import StartServer
 from tests.support import Server, eventually
 from tests.tools import require
 
+from .push_service import posts_of, push_service, subscribe
 from .receiver import Receiver
-from .test_notifications import posts_of, push_service, subscribe
 from .v1 import good
 
 pytestmark = [pytest.mark.full("waits"), pytest.mark.needs("faketime")]

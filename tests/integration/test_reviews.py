@@ -1,7 +1,6 @@
 """A back end that reviews what users send, in every dialect and by every route; and what back ends send."""
 
 import json
-import re
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -140,16 +139,3 @@ def test_files_are_reviewed_before_they_are_accepted(harness: Harness) -> None:
     assert len(harness.questions) == 3
     listed = good(one.http, "uploads", key=KEY, app="103", user=user)
     assert sorted(each["name"] for each in listed["files"]) == ["good.txt", "rude.txt"]
-
-
-def test_without_an_answer_nothing_is_accepted_and_all_is_counted(harness: Harness) -> None:
-    """What a setting decides then is proved in ``tests/backends/webhooks/test_reviews.py``."""
-    one = harness.server
-    harness.receiver.reply = lambda _: (500, b"")
-    status, problem = upload(one, token(fresh()), "a.txt")
-    assert (status, problem["code"], problem["temporary"]) == (503, "review_unavailable", True)
-    kim, lee = User.register(one), User.register(one)
-    assert kim.refused("messages/send", to=lee.user, text="hi") == (503, "review_unavailable")
-    metrics = ask(one.http, bearer(request("/metrics"), KEY)).body.decode()
-    counts = re.findall(r"^imserver_review_undecided_total\{[^}]*\} (\d+)", metrics, re.MULTILINE)
-    assert sum(map(int, counts)) >= 2

@@ -71,24 +71,6 @@ def test_a_head_that_can_be_read_in_two_ways_is_refused(
     victim.no_push()
 
 
-@pytest.mark.parametrize(
-    "body",
-    ["5\r\nhello\r\n0\r\n\r\nX", "-1\r\n\r\n", "5\nhello\n0\n\n", "5\r\nhelloworld\r\n0\r\n\r\n"],
-    ids=repr,
-)
-def test_broken_chunks_push_nothing_and_raise_nothing(server: Server, victim: CmdClient, body: str) -> None:
-    """Whether the first request is taken or refused, what follows broken chunks is not a request."""
-    smuggled = f"POST {HOT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n".encode()
-    with Raw(server.http) as raw:
-        raw.send(head("Transfer-Encoding: chunked") + body.encode() + smuggled)
-        raw.sock.shutdown(1)
-        left = raw.rest()
-    assert b" 500 " not in left
-    if not body.endswith("X"):
-        assert left.count(b"HTTP/1.1 ") <= 1, left
-    victim.no_push()
-
-
 @pytest.mark.parametrize("path", [HOT, COLD])
 def test_a_body_is_asked_for_and_one_that_is_too_large_or_never_ends_is_not_taken(
     server: Server, victim: CmdClient, app: int, path: str

@@ -20,15 +20,6 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.check()
 
 
-@pytest.fixture(scope="package")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server in demo mode."""
-    server = Server(tmp_path_factory.mktemp("demo"))
-    yield server
-    server.stop()
-    server.check()
-
-
 @pytest.fixture(scope="module")
 def node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
     """A node with keys where anybody registers. ``NODE`` of a module has more settings, by their sections."""

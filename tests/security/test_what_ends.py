@@ -24,9 +24,9 @@ from imserver.operate.exports.views import while_it_holds
 from tests.integration import pusher
 from tests.integration.clusters import Nodes, nodes_of
 from tests.integration.cmd import logged_in
+from tests.integration.push_service import posts_of, push_service, subscribe
 from tests.integration.raw import Raw, ask, bearer, open_socket, request, text
 from tests.integration.sse import end_of, listening
-from tests.integration.test_notifications import posts_of, push_service, subscribe
 from tests.integration.v1 import KEYS
 from tests.support import eventually
 from tests.users import User
