@@ -345,25 +345,6 @@ def in_service(page: Page) -> Page:
 
 
 @pytest.mark.full("browser")
-@pytest.mark.parametrize("http_server", ["front", "wsgi"])
-def test_two_pages_chat_one_to_one(pair: Pair, start_server: StartServer, http_server: str) -> None:
-    server = start_server(http_server=http_server)
-    first = in_service(pair[0].open(peer_page(server, uid=1, to_uid=2)))
-    second = in_service(pair[1].open(peer_page(server, uid=2, to_uid=1)))
-    assert first.find("#send").text == "发送"
-    first.say("你好")
-    second.has_received("用户:", "你好")
-    eventually(lambda: first.own == ["你好"], what="the own bubble")
-    assert first.find("#message").get_attribute("value") == ""
-    second.write("#message", "by the button")
-    second.click("#send")
-    first.has_received("用户:", "by the button")
-    assert first.own == ["你好"]
-    eventually(lambda: second.own == ["by the button"], what="the own bubble")
-    assert first.notices == second.notices == ["登录成功"]
-
-
-@pytest.mark.full("browser")
 def test_pages_chat_in_a_room_each_word_shown_once(pair: Pair, server: Server) -> None:
     first = in_service(pair[0].open(room_page(server, uid=1)))
     second = in_service(pair[1].open(room_page(server, uid=2, groups_id=1)))

@@ -1,8 +1,5 @@
 """The page of stored messages, in real browsers."""
 
-import shutil
-from pathlib import Path
-
 import pytest
 from selenium.webdriver.common.keys import Keys
 
@@ -217,31 +214,6 @@ def test_without_a_server_one_reads_and_writes_and_it_is_sent_once_later(
     other.choose("Ann")
     other.has_received("Ann", "one")
     assert other.received == [("Ann", "one")]
-
-
-@pytest.mark.full("browser")
-def test_the_open_conversation_is_shown_again_after_a_backup_was_restored(
-    pair: Pair, start_server: StartServer, tmp_path: Path
-) -> None:
-    pair.expects(*BROKEN_LINE)
-    config = {"accounts": {"registrations_per_address": 0}, "app": fixed_ports()}
-    server = start_server(config=config)
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
-    numbers(bob, ann, 3)
-    page = Chat(pair[0], ann)
-    page.choose("Bob")
-    page.has_received("Bob", "number 2")
-    server.stop()
-    shutil.copytree(server.folder, tmp_path / "backup")
-    server = start_server(config=config, folder=server.folder)
-    page.online().say("lost")
-    page.has(".tick", "✓")
-    server.stop()
-    start_server(config=config, folder=tmp_path / "backup")
-    eventually(lambda: page.own == [], what="what the server has lost is gone")
-    page.has_received("Bob", "number 0")
-    bob.say(ann, "and on")
-    page.reads("number 0", "number 1", "number 2", "and on")
 
 
 @pytest.mark.full("browser")

@@ -12,7 +12,6 @@ from cent import StreamPosition as Position
 from centrifuge import ReplyError
 from centrifuge.exceptions import SubscriptionUnsubscribedError
 
-from tests.gateway.storage.servers import KINDS, DatabaseServer
 from tests.integration.clusters import Nodes, nodes_of
 from tests.integration.v1 import good
 from tests.support import Server
@@ -265,20 +264,3 @@ async def test_clients_that_do_not_get_it_ask_for_it(servers: list[Server], app:
             if app == "both":
                 assert one.read((await heard.next("on_publication")).pub.data) == "missed"
             assert one.read((await heard.next("on_publication")).pub.data) == "again"
-
-
-@pytest.mark.sqlite_first
-@pytest.mark.parametrize("engine", sorted(KINDS))
-async def test_entries_are_recovered_from_any_database(
-    engine: str, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    """On two nodes; the client moves between them, and back ends publish on one."""
-    database: DatabaseServer = KINDS[engine]()
-    try:
-        storage = {"url": database.new_url()}
-        with nodes_of(tmp_path_factory.mktemp("users"), 2, storage=storage, **OF_USERS) as nodes:
-            for protobuf in (False, True):
-                heard = await come_and_go(nodes.servers, "kept", f"fay-{protobuf}", protobuf)
-                assert heard == [*range(NUMBERS)]
-    finally:
-        database.remove()

@@ -1,10 +1,9 @@
-"""Stored messages over the wire: nothing without a database, and what crosses two nodes beside them."""
+"""What crosses two nodes beside stored messages: signals, and what users arrange."""
 
 from typing import Any
 
 from .clusters import Nodes, app_with
 from .cmd import CmdClient, logged_in
-from .setting import Launch
 from .v1 import good
 
 
@@ -13,22 +12,6 @@ def send(one: CmdClient, to: str, text: str, **more: Any) -> dict[str, Any]:
     assert code == 200, code
     found: dict[str, Any] = data
     return found
-
-
-def test_a_node_that_stores_nothing_opens_no_database(launch: Launch, http_server: str) -> None:
-    server = launch(http_server)
-    with logged_in(server.ws, "ann", 101) as ann:
-        assert ann.ask_cmd("sync", {"cursor": 0})[2] == {"messages": [], "hasMore": False}
-        assert ann.ask_cmd("conversations", {})[2] == {"conversations": [], "hasMore": False}
-        assert ann.ask_cmd("history", {"conversation": 1})[2] == {"messages": [], "hasMore": False}
-        assert ann.ask_cmd("search", {"text": "tea"})[2]["messages"] == []
-        assert ann.ask_cmd("receipts", {"conversation": 1})[2] == {"receipts": [], "hasMore": False}
-        assert ann.ask_cmd("marks", {})[2] == {"version": 0, "read": [], "hidden": [], "receipts": []}
-        assert ann.ask_cmd("hide", {"ids": [1]})[0] == 200
-        assert ann.ask_cmd("read", {"conversation": 1, "id": 1})[0] == 1005
-        for command in ("recall", "react", "pin"):
-            assert ann.ask_cmd(command, {"id": 1, "emoji": "+1"})[0] in (1003, 1005), command
-    assert not list(server.folder.rglob("imserver.db"))
 
 
 def test_typing_and_receipts_cross_nodes(nodes: Nodes) -> None:

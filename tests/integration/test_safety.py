@@ -1,6 +1,5 @@
 """Reports and acts of moderators over ``/api/v1``: what others see at once, and what nobody sees."""
 
-from pathlib import Path
 from time import time
 from typing import Any
 
@@ -10,9 +9,7 @@ from tests.conftest import StartServer
 from tests.support import Server, eventually, run_cli, with_constants
 from tests.users import User
 
-from .clusters import app_with, nodes_of
 from .cmd import CmdClient, logged_in
-from .v1 import good
 
 KEY = "admin-key-of-the-tests"
 
@@ -238,31 +235,3 @@ def test_each_act_is_a_command(locked: Server, ann: User, bob: User, cid: User) 
     assert moderate("unban gochat", cid.user) == f"{cid.user} may log in\n"
     moderate("close --outcome deleted gochat", report)
     assert moderate("reports gochat").find(report) == -1
-
-
-def test_a_removal_and_a_mute_act_on_the_other_node(tmp_path: Path) -> None:
-    app = app_with("multi")
-    named = {"app": str(app), "user": "ann"}
-    with (
-        nodes_of(tmp_path, 2) as nodes,
-        logged_in(nodes.ws[0], "ann", app, cursor=0) as ann,
-        logged_in(nodes.ws[1], "ann", app, cursor=0) as elsewhere,
-        logged_in(nodes.ws[1], "bob", app, cursor=0) as bob,
-    ):
-        for number in range(3):
-            assert ann.ask_cmd("send", {"to": "bob", "text": str(number)})[0] == 200
-        sent = [each["id"] for each in entries(bob, 3)]
-        first, second = nodes.servers
-        act = good(first.http, "moderation/clear", named)
-        assert (act["messages"], act["done"]) == (3, True)
-        assert [each["about"] for each in entries(bob, 3)] == sent
-        assert good(second.http, "moderation/undo", {"app": str(app), "act": act["act"]})["done"] is True
-        assert [each["text"] for each in entries(bob, 3)] == ["0", "1", "2"]
-
-        good(first.http, "moderation/mute", {**named, "seconds": 60, "reason": "spam"})
-        assert entries(elsewhere, 10)[-1]["meta"]["moderation"]["act"] == "mute"
-        code, _, data = elsewhere.ask_cmd("send", {"to": "bob", "text": "more"})
-        assert (code, data["refused"]) == (1003, "muted")
-        good(second.http, "moderation/unmute", named)
-        good(first.http, "moderation/warn", {**named, "reason": "once more"})
-        assert elsewhere.ask_cmd("send", {"to": "bob", "text": "more"})[0] == 200
