@@ -250,29 +250,6 @@ def test_the_menu_of_a_finger_never_covers_its_message(pair: Pair, server: Serve
         chat.misses(".menu")
 
 
-def test_whoever_comes_back_to_a_conversation_is_where_they_were(pair: Pair, server: Server) -> None:
-    ann, bob = Account(server, "Ann"), Account(server, "Bob")
-    long, other = (ann.create_group(name, bob) for name in ("Long", "Other"))
-    bob.say(long, *map(str, range(150)))
-    bob.say(other, "tea")
-    chat = Chat(pair[0], ann)
-    chat.open(long)
-    chat.run("document.querySelector('#latest').click()")
-    chat.gives(BELOW, True)
-    chat.run("document.querySelector('#log').scrollTop -= 2000")
-    chat.settle()
-    first = (
-        "const { top } = document.querySelector('#log').getBoundingClientRect();"
-        "return [...document.querySelectorAll('article')].find("
-        "(each) => each.getBoundingClientRect().bottom > top).textContent"
-    )
-    before = chat.run(first)
-    chat.press(Keys.ALT + Keys.ARROW_UP)
-    chat.reads("tea")
-    chat.press(Keys.ALT + Keys.ARROW_DOWN)
-    eventually(lambda: len(chat.messages) > 1 and chat.run(first) == before, what="the same messages")
-
-
 SHOWN = """
 return [...document.querySelectorAll(arguments[0])]
   .filter((each) => each.checkVisibility()).map((each) => each.textContent);

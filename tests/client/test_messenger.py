@@ -16,7 +16,6 @@ from websockets.sync.server import ServerConnection, serve
 import imserver_client as im
 from tests.conftest import StartServer
 from tests.integration.receiver import Receiver, rejecting
-from tests.ports import fixed_ports
 from tests.support import Server
 from tests.users import User
 
@@ -226,29 +225,6 @@ def test_a_loop_that_makes_requests_goes_on_behind_a_backlog(server: Server) -> 
                         return
 
     asyncio.run(receive())
-
-
-@pytest.mark.full("faults")
-def test_a_message_survives_the_restart_of_the_server(start_server: StartServer) -> None:
-    config = {"app": fixed_ports()}
-    first = start_server(config=config)
-    states: queue.Queue[str] = queue.Queue()
-    with (
-        im.Messenger(first.ws_url, "101", "ann", on_state=states.put, backoff=QUICK) as ann,
-        im.Messenger(first.ws_url, "101", "bob", backoff=im.Backoff(0.01, 0.05)) as bob,
-    ):
-        ann.send("bob", "before")
-        assert next_entry(bob).text == "before"
-        first.stop()
-        while states.get(timeout=SECONDS) != "waiting":
-            pass
-        sending = threading.Thread(target=lambda: ann.send("bob", "while it was away"))
-        sending.start()
-        start_server(config=config, folder=first.folder)
-        assert next_entry(bob).text == "while it was away"
-        sending.join(SECONDS)
-        assert not sending.is_alive()
-        assert [each.text for each in ann.history(1).messages] == ["before", "while it was away"]
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 // An OpenID Connect provider on loopback. Arguments: the path of the npm package oidc-provider, and the address to
 // which it sends browsers back (none: only programs ask it). Everybody logs in with any password.
-// It prints its issuer. For each line of its input it makes new keys, drops the old ones, and prints "rotated".
+// It prints its issuer, and ends with its input.
 
 import { generateKeyPairSync, randomUUID } from "node:crypto";
 import { createServer } from "node:http";
@@ -21,7 +21,7 @@ function newKey([type, options]) {
   return { ...jwk, use: "sig", kid: randomUUID() };
 }
 
-/** The provider of an issuer, with keys of its own. The path of a resource is the algorithm of its tokens, its query their channel. */
+/** The provider of an issuer, with keys of its own. The path of a resource is the algorithm of its tokens. */
 function newProvider(issuer) {
   const provider = new Provider(issuer, {
     clients: [
@@ -43,11 +43,7 @@ function newProvider(issuer) {
     }),
     jwks: { keys: Object.values(KEY_TYPES).map(newKey) },
     enabledJWA: { idTokenSigningAlgValues: ALGORITHMS },
-    extraTokenClaims: (context, token) => ({
-      uid: `user-${token.clientId}`,
-      // A login names no resource.
-      channel: new URL(context.oidc.params.resource ?? issuer).searchParams.get("channel") ?? undefined,
-    }),
+    extraTokenClaims: (context, token) => ({ uid: `user-${token.clientId}` }),
     features: {
       devInteractions: { enabled: process.argv.length > 3 },
       clientCredentials: { enabled: true },
@@ -71,10 +67,5 @@ server.listen(0, "127.0.0.1", () => {
   const issuer = `http://127.0.0.1:${server.address().port}`;
   answer = newProvider(issuer);
   console.log(issuer);
-  createInterface({ input: process.stdin })
-    .on("line", () => {
-      answer = newProvider(issuer);
-      console.log("rotated");
-    })
-    .on("close", () => process.exit(0));
+  createInterface({ input: process.stdin }).on("close", () => process.exit(0));
 });

@@ -184,45 +184,6 @@ def test_an_app_that_is_created_on_one_is_there_on_the_other(nodes: Nodes) -> No
 # --- pushes -------------------------------------------------------------------------------------------------
 
 
-def test_targets_of_all_kinds_are_reached_on_another_node(nodes: Nodes, multi: int) -> None:
-    app, ann, bob = str(multi), fresh(), fresh()
-    with (
-        logged_in(nodes.ws[THERE], ann, multi, device="phone") as phone,
-        logged_in(nodes.ws[HERE], ann, multi, device="pad") as pad,
-        logged_in(nodes.ws[THERE], bob, multi) as other,
-    ):
-        eventually(lambda: len(sessions_of(nodes.http[HERE], multi, ann)) == 2, what="both are known")
-        (connection,) = (each["connection"] for each in sessions_of(nodes.http[HERE], multi, bob))
-        v1(nodes.http[HERE], "channels/subscribe", {"app": app, "channel": "r", "users": [bob]})
-        for address in nodes.http:
-            (subscriber,) = v1(address, "channels/presence", app=app, channel="r")["subscribers"]
-            assert subscriber["user"] == bob
-        targets = [
-            {"user": ann},
-            {"user": ann, "device": "phone"},
-            {"user": ann, "device": "pad"},
-            {"user": ann, "device": "tv"},
-            {"user": "nobody"},
-            {"connection": "A" * 38},
-            {"channel": "empty"},
-            {"connection": connection},
-            {"channel": "r"},
-            {"all": True},
-        ]
-        for number, at in enumerate((HERE, THERE)):
-            body = {"app": app, "targets": targets, "text": str(number), "except_users": ["nobody"]}
-            answer = v1(nodes.http[at], "push", body)
-            assert [result["target"] for result in answer["results"]] == targets
-            assert statuses(answer) == [*("sent", "sent", "sent", *["absent"] * 4), *("sent", "sent", "sent")]
-            # To both devices, to this one, and to all; the other by connection, channel, and as one of all.
-            assert texts(phone, 3) == texts(pad, 3) == texts(other, 3) == [str(number)] * 3
-        spared = {"app": app, "all": True, "text": "-", "except_users": [ann, "nobody"]}
-        v1(nodes.http[HERE], "push", spared)
-        assert texts(other, 1) == ["-"]
-        for one in (phone, pad, other):
-            one.no_push("msg")
-
-
 def test_what_is_pending_on_one_node_is_delivered_at_a_login_on_another(nodes: Nodes, multi: int) -> None:
     body, user = {"app": str(multi)}, fresh()
     for number in range(3):

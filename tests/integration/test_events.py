@@ -1,15 +1,10 @@
 """Event streams on both HTTP servers: what they bring, when they are refused, how they end."""
 
-import contextlib
-
-import pytest
-
 from tests.support import Server
 
 from .cmd import is_online, json_request, send_message, users
 from .raw import ask, request
-from .setting import Launch
-from .sse import PATH, Listener, ask_for, end_of, listening
+from .sse import PATH, Listener, ask_for, listening
 
 JSON = [("Content-Type", "application/json")]
 
@@ -82,20 +77,6 @@ def test_stored_messages_are_delivered_and_missed_ones_after_a_reconnect(server:
         with Listener(server.http) as one:
             one.listen(headers=[("Last-Event-ID", unknown)], app=app, user="cid")
             assert (one.ready.id, one.ready.data["resumed"]) == (missed[-1] + 2, False)
-
-
-# --- how it ends --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.both_servers
-def test_a_drain_ends_every_stream_with_its_reason(launch: Launch, http_server: str) -> None:
-    server = launch(http_server, drain={"close_seconds": 0.1}, websocket={"close_seconds": 0.5})
-    with contextlib.ExitStack() as stack:
-        streams = [stack.enter_context(listening(server.http, 101, f"u{number}")) for number in range(20)]
-        server.begin_to_stop()
-        for one in streams:
-            assert end_of(one) == {"code": 1001, "reason": "going away", "reconnect": True}
-    assert server.stop() == 0
 
 
 # --- when it is refused -------------------------------------------------------------------------------------

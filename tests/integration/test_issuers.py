@@ -52,14 +52,13 @@ class Provider:
         """The next line that it prints; its warnings about tests on plain HTTP are skipped."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            if line.startswith(("http://127.0.0.1:", "rotated")):
+            if line.startswith("http://127.0.0.1:"):
                 return line.strip()
         raise AssertionError("the provider has ended")
 
-    def token(self, algorithm: str, channel: str = "") -> str:
-        """A new access token (grant ``client_credentials``), or subscription token."""
-        query = f"?channel={channel}" if channel else ""
-        form = {"grant_type": "client_credentials", "resource": f"https://shop.example/{algorithm}{query}"}
+    def token(self, algorithm: str) -> str:
+        """A new access token (grant ``client_credentials``)."""
+        form = {"grant_type": "client_credentials", "resource": f"https://shop.example/{algorithm}"}
         token_request = urllib.request.Request(f"{self.issuer}/token", urlencode(form).encode())
         secret = b64encode(b"ann:secret+of+ann").decode()
         token_request.add_header("Authorization", f"Basic {secret}")
@@ -67,13 +66,6 @@ class Provider:
             token: str = json.load(answer)["access_token"]
         assert jwt.get_unverified_header(token)["alg"] == algorithm
         return token
-
-    def rotate(self) -> None:
-        """Replace all keys."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("rotate\n")
-        self._process.stdin.flush()
-        assert self._line() == "rotated"
 
     def stop(self) -> None:
         self._process.communicate(timeout=60)
@@ -94,23 +86,15 @@ def provider() -> Iterator[Provider]:
         yield one
 
 
-def started(launch: Launch, http_server: str, *issuers: str) -> Server:
-    """A server with an app that accepts the tokens of these issuers."""
-    rows = [{"issuer": issuer, "audience": "shop", "user_claim": "uid"} for issuer in issuers]
-    keys = [{"key": "key of the back end of tests", "scopes": ["admin"]}]
-    return launch(http_server, apps={str(APP): {"jwt": rows}}, api={"keys": keys})
-
-
 @pytest.fixture(scope="module")
 def server(provider: Provider, launch: Launch, http_server: str) -> Server:
-    one = started(launch, http_server, provider.issuer)
-    wait_for_keys(one, provider)
+    """A server with an app that accepts the tokens of the provider."""
+    row = {"issuer": provider.issuer, "audience": "shop", "user_claim": "uid"}
+    keys = [{"key": "key of the back end of tests", "scopes": ["admin"]}]
+    one = launch(http_server, apps={str(APP): {"jwt": [row]}}, api={"keys": keys})
+    # On a busy machine the keys of the provider may come too late for the first login.
+    eventually(lambda: login_code(one, provider.token("EdDSA")) == 200, what="the keys are known")
     return one
-
-
-def wait_for_keys(server: Server, provider: Provider) -> None:
-    """On a busy machine the keys of the provider may come too late for the first login."""
-    eventually(lambda: login_code(server, provider.token("EdDSA")) == 200, what="the keys are known")
 
 
 def login_code(server: Server, token: str, user: str = USER) -> int:
@@ -131,32 +115,6 @@ def test_a_token_of_the_provider_logs_in(provider: Provider, server: Server, alg
     token = provider.token(algorithm)
     assert login_code(server, token) == 200
     assert http_code(server, token) == 200
-
-
-@NEEDS_OIDC_PROVIDER
-def test_a_token_of_a_subscription_is_good_for_its_channel_only(provider: Provider, server: Server) -> None:
-    token = provider.token("EdDSA", "news")
-    assert login_code(server, token) == 1003
-    with cmd.logged_in(server.ws, USER, APP, serviceToken=provider.token("EdDSA")) as client:
-        assert client.ask_cmd("subscribe", {"channel": "other", "token": token})[0] == 1003
-        assert client.ask_cmd("subscribe", {"channel": "news", "token": token})[0] == 200
-
-
-@NEEDS_OIDC_PROVIDER
-@pytest.mark.slow
-@pytest.mark.full("faults")
-def test_new_keys_of_the_provider_count_without_a_restart(launch: Launch, http_server: str) -> None:
-    with providing() as provider:
-        server = started(launch, http_server, provider.issuer)
-        wait_for_keys(server, provider)
-        before = provider.token("ES256")
-        assert login_code(server, before) == 200
-        provider.rotate()
-        after = provider.token("ES256")
-        # Keys are fetched again after RETRY_SECONDS at the earliest.
-        eventually(lambda: login_code(server, after) == 200, what="the new keys are known")
-        assert http_code(server, after) == 200
-        assert login_code(server, before) == 1003
 
 
 # --- logins as a device and its browser do them -------------------------------------------------------------

@@ -13,7 +13,7 @@ from tests.users import PASSWORD, User
 
 from . import v1
 from .clusters import Nodes, nodes_of
-from .cmd import cmd_client, command, logged_in, login_code
+from .cmd import login_code
 from .setting import MULTI
 
 ADMIN, READ, OF_SHOP = "admin-key-of-the-tests", "read-key-of-the-tests", "key-of-the-shop-tests"
@@ -90,24 +90,6 @@ def test_she_logs_in_at_once_when_an_operator_has_lifted_her_limit(nodes: Nodes)
     assert refusals(one, app="shop", user="eve")["holds"] == []
     assert f"login of account {eve.user} in shop refused: password" in one.log_text
     assert "'eve'" not in one.log_text
-
-
-def test_a_ban_is_shown_and_lifted(server: Server) -> None:
-    app = str(MULTI)
-    v1.good(server.http, "ban", {"app": app, "users": ["bea"], "seconds": 600}, key=ADMIN)
-    with cmd_client(server.ws) as bea:
-        bea.send(command("login", {"appID": MULTI, "userID": "bea"}))
-        bea.closed(4503)
-    answer = refusals(server, app=app, user="bea")
-    (row,) = answer["refusals"]
-    assert (row["kind"], row["reason"], row["user"]) == ("login", "banned", "bea")
-    assert [hold["kind"] for hold in answer["holds"]] == ["ban"]
-    assert 0 < answer["holds"][0]["until"] - row["last"] <= 601
-    assert abs(row["until"] - answer["holds"][0]["until"]) < 2
-    lifted = v1.good(server.http, "limits/lift", {"app": app, "user": "bea"}, key=ADMIN)["lifted"]
-    assert [each["kind"] for each in lifted] == ["ban"]
-    with logged_in(server.ws, "bea", MULTI):
-        pass
 
 
 def test_the_command_explains_and_lifts(server: Server, tmp_path: Path) -> None:
