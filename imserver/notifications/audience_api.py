@@ -121,10 +121,8 @@ def add_audience(parts: NotificationParts, call: Call, request: AudienceAdd) -> 
     data = NO_DATA if request.data is UNSET else request.data
     if len(bytes(data)) > DATA_BYTES:
         raise ApiProblem.invalid(f"`data`: more than {DATA_BYTES} bytes")
-    proof = parts.core.authority.proof(call.principal, call.request.headers)
-    content = AudienceContent(notify, data, proof)
-    name = request.key or token_hex(16)
-    new = Audience(0, call.app, name, kind, target, content, created=int(time()))
+    content = AudienceContent(notify, data, parts.core.authority.proof(call.principal, call.request.headers))
+    new = Audience(0, call.app, request.key or token_hex(16), kind, target, content, created=int(time()))
     audiences = parts.audiences
     stored = audiences.rows.add(new, MOST_OF_APP)
     if stored is None:

@@ -282,6 +282,5 @@ class Audiences(Service, dict=True):
             return users[begin : begin + limit]
         if audience.kind == "all":
             return self.rows.users_with_endpoints(app, after, limit)
-        conversations = self.store.part(MessageLog).conversations
-        members = conversations.members(app, audience.target.group, after, limit)
+        members = self.store.part(MessageLog).conversations.members(app, audience.target.group, after, limit)
         return [each.user for each in members]

@@ -276,8 +276,7 @@ class Host:
 
     @property
     def _may_send(self) -> bool:
-        may = self._owner.is_owned and not self._has_ended
-        return may and not self._is_stuck and not self.is_paused
+        return self._owner.is_owned and not self._has_ended and not self._is_stuck and not self.is_paused
 
     def begin(self) -> None:
         """Its turn has come. Never switches."""
@@ -341,8 +340,7 @@ class Host:
         endpoints = owner.rows.endpoints_by_id(list({one.endpoint for one in waiting}))
         for id in self._results.gone:
             endpoints.pop(id, None)
-        in_order = sorted(waiting, key=attrgetter("id"))
-        newest = {(one.endpoint, one.topic or one.id): one for one in in_order}
+        newest = {(one.endpoint, one.topic or one.id): one for one in sorted(waiting, key=attrgetter("id"))}
         sound: list[Delivery] = []
         for one in waiting:
             endpoint = endpoints.get(one.endpoint)
@@ -382,13 +380,11 @@ class Host:
             if not waiting:
                 return
             one = waiting.popleft()
-            endpoint = endpoints.get(one.endpoint)
-            if endpoint is None:
+            if endpoints.get(one.endpoint) is None:
                 self._drop(one, "removed")
                 continue
             try:
-                some = [one, *islice(waiting, AHEAD if was_fast else 0)]
-                began, result = self._hand_over(some, endpoints)
+                began, result = self._hand_over([one, *islice(waiting, AHEAD if was_fast else 0)], endpoints)
             except Exception:
                 began = monotonic()
                 log.exception("a notification could not be sent to %s", self._name)

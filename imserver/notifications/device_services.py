@@ -73,9 +73,8 @@ def notice_of(one: Delivery) -> PushNotice:
     """What a push service of another feature gets for a delivery."""
     content = _decode(one.body)
     # SQLite gives the number of a row again when the last one was removed.
-    id = sha256(b"%d %d %b" % (one.id, one.created, one.body)).hexdigest()[:24]
     return PushNotice(
-        id=id,
+        id=sha256(b"%d %d %b" % (one.id, one.created, one.body)).hexdigest()[:24],
         kind=one.kind,
         tag=content.tag,
         topic=one.topic,

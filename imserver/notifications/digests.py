@@ -306,8 +306,7 @@ def _answers(
         {"text": clean(each.text), "url": f"{url}&value={quote(each.value, safe='')}"}
         for each in question.options
     ]
-    has_text = question.text or not options
-    return [*options, *([{"text": words["ask_send"], "url": url}] if has_text else [])]
+    return [*options, *([{"text": words["ask_send"], "url": url}] if question.text or not options else [])]
 
 
 def _name(user: str, names: Mapping[str, str]) -> str:
@@ -339,8 +338,7 @@ def _number(count: int, has_more: bool = False) -> str:
 
 
 def _counted(forms: str, count: int, has_more: bool = False, **values: str) -> str:
-    form = form_for(forms, 100 if has_more else count)
-    return form.format(count=_number(count, has_more), **values)
+    return form_for(forms, 100 if has_more else count).format(count=_number(count, has_more), **values)
 
 
 def _hash(name: str) -> int:

@@ -78,8 +78,7 @@ class PushNotifications(Struct, frozen=True):
         audience: int = 0,
     ) -> list[Delivery]:
         """The deliveries of (user, push, its ``notify``). Switches. Raises StorageUnavailable."""
-        users = list(dict.fromkeys(user for user, _, _ in wanted))
-        endpoints = self.rows.endpoints(app, users)
+        endpoints = self.rows.endpoints(app, list(dict.fromkeys(user for user, _, _ in wanted)))
         if not endpoints:
             return []
         wishes = self.rows.wishes(app, list(endpoints))
@@ -126,5 +125,4 @@ def delivery_of_test(endpoint: PushEndpoint, now: float) -> Delivery:
     """A test, in the language of the endpoint. A later one replaces it. ``now``: Unix seconds."""
     words = language_of(endpoint.language)
     title, text = in_words(words, "test"), in_words(words, "test_text")
-    content = Shown(_TEST, _TEST, title, text, time=int(now * 1000))
-    return delivery_to(endpoint, content, _TEST, 600, now)
+    return delivery_to(endpoint, Shown(_TEST, _TEST, title, text, time=int(now * 1000)), _TEST, 600, now)

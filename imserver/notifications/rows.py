@@ -299,8 +299,7 @@ class NotificationRows(Store.Rows):
             f"SELECT {_WISHES.columns}, member FROM notify_conversation "
             "WHERE app = %s AND conversation = %s AND member IN {}"
         )
-        rows = _rows_of(sql, statement, app, pairs)
-        return {(text_of(row[-1]), row[0]): _WISHES.read(row) for row in rows}
+        return {(text_of(row[-1]), row[0]): _WISHES.read(row) for row in _rows_of(sql, statement, app, pairs)}
 
     def conversation_wishes_of(self, app: str, user: str) -> list[ConversationWish]:
         """The wishes of a user for conversations, ordered by conversation."""
@@ -313,8 +312,7 @@ class NotificationRows(Store.Rows):
     ) -> None:
         """Store a wish for a conversation. That of a user who wishes nothing special is removed."""
         if wish.level == LEVELS[0] and not wish.muted_until:
-            statement = f"DELETE FROM notify_conversation {_ROW}"
-            sql.execute(statement, (app, user, wish.conversation))
+            sql.execute(f"DELETE FROM notify_conversation {_ROW}", (app, user, wish.conversation))
         else:
             _WISHES.put(sql, wish, app=app, member=user, conversation=wish.conversation)
 
@@ -483,8 +481,7 @@ def _digest(url: str) -> str:
 
 def check_owner(sql: Statements, owner: str) -> None:
     """Raises NotOwner unless this node has the lease; ``""``: anybody may work."""
-    statement = "SELECT 1 FROM event_feed WHERE app = %s AND owner = %s"
-    if owner and not sql.query(statement, (LEASE, owner)):
+    if owner and not sql.query("SELECT 1 FROM event_feed WHERE app = %s AND owner = %s", (LEASE, owner)):
         raise NotOwner(LEASE)
 
 

@@ -80,8 +80,7 @@ class ActionTokens:
 
     def make_ask(self, app: str, user: str, message: int) -> str:
         """The token of a question. After the deadline it still shows what came of it."""
-        expires = int(self._clock()) + MAX_ASK_SECONDS
-        return self._signed(AskToken("ask", app, user, message, expires))
+        return self._signed(AskToken("ask", app, user, message, int(self._clock()) + MAX_ASK_SECONDS))
 
     def read(self, kind: type[T], token: str) -> T:
         """What a token of this kind allows. Raises BadActionToken."""

@@ -115,8 +115,7 @@ class WebPush(Service, dict=True):
         """The key with which browsers subscribe (``applicationServerKey``): a point in base64url."""
         from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-        public = self._key.public_key()
-        point = public.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+        point = self._key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
         return urlsafe_b64encode(point).rstrip(b"=").decode()
 
     def check(self, url: str, p256dh: str, auth: str) -> None:

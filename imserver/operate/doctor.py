@@ -90,11 +90,10 @@ def _files(config: Config) -> Findings:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limits = config.limits
     wanted = limits.max_connections + SPARE_FILES_OF_A_CLUSTER if limits.max_connections else WANTED_FILES
-    result = f"{hard} (the server raises its limit of {soft} to that)"
     yield _finding(
         hard != resource.RLIM_INFINITY and hard < wanted,
         "open files",
-        result,
+        f"{hard} (the server raises its limit of {soft} to that)",
         f"each connection needs one: this node serves about {max(hard - SPARE_FILES_OF_A_CLUSTER, 0)}, "
         f"{wanted - SPARE_FILES_OF_A_CLUSTER} are recommended",
         f"LimitNOFILE={wanted} in the unit, or: ulimit -Hn {wanted}",
@@ -214,8 +213,7 @@ def server_at(data_dir: str, port: int) -> int:
             if any(os.readlink(file) == lock for file in Path(f"/proc/{pid}/fd").iterdir()):
                 return pid
             # The name of the program, in brackets, may have spaces. Behind it are state and parent.
-            fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
-            pid = int(fields[1])
+            pid = int(Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[1])
     return 0
 
 

@@ -297,11 +297,10 @@ class _Chat:
         language = requested_language() if room.isdecimal() else language_of_visitor()
         text = {key: text for key, text in TEXT[language].items() if not key.startswith(_OTHER_TEXTS)}
         notices = self._config.hub.notice_members
-        http = self._seen.addresses().http
         data = {
             "app": int(room) if room.isdecimal() else room,
             **self._pass(room, language),
-            "httpUrl": http,
+            "httpUrl": self._seen.addresses().http,
             "noticeMembers": notices,
         }
         return self._render(
@@ -347,7 +346,6 @@ class _Chat:
         }
         here = "" if room == _NO_ROOM else room
         stored = () if tenant is None else tenant.room_members
-        rooms = list(dict.fromkeys([*stored, here] if here else stored))
         return self._render(
             "action.html",
             language,
@@ -357,7 +355,7 @@ class _Chat:
             user=user,
             peer=peer,
             room=here,
-            rooms=rooms,
+            rooms=list(dict.fromkeys([*stored, here] if here else stored)),
             app=app,
             token=token,
             stored=tenant is not None and tenant.store_conversations,

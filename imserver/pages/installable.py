@@ -123,12 +123,11 @@ def files() -> tuple[str, ...]:
     """All files that the page needs, as ``static/…`` and ``sdk/…``, but tables of data."""
     unread = sorted(path.name for path in (assets.STATIC / "icons").glob("unread-*.svg"))
     pictures = ["favicon.svg", *(f"icons/{name}" for name in (*(name for name, *_ in _ICONS), *unread))]
-    sheets = [address for address in _later() if address.endswith(".css")]
     return (
         *modules(),
         LOOK,
         *(f"static/{name}" for name in sorted(("theme.css", *styles(), *pictures))),
-        *sheets,
+        *[address for address in _later() if address.endswith(".css")],
     )
 
 

@@ -112,10 +112,9 @@ class Reference:
 
 def _shown(document: Document, address: str, path: str, method: str, operation: Document) -> Document:
     """One operation in the form that the template needs."""
-    fields = sorted(operation["parameters"], key=lambda each: not each["required"])
     parameters = [
         (each["in"], _field(each["name"], each["schema"], each["required"], each.get("description", "")))
-        for each in fields
+        for each in sorted(operation["parameters"], key=lambda each: not each["required"])
     ]
     body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
     status, good = next(iter(operation["responses"].items()))

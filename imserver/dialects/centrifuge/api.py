@@ -343,8 +343,7 @@ def history(api: Api, app: str, request: _History) -> HistoryResult:
     """Publications of a channel. May switch."""
     channel = _find(api, app, request.channel, lambda options: options.has_history)
     since = None if request.since is None else (request.since.epoch, _bounded(request.since.offset))
-    limit = max(request.limit, -1)
-    page = api.channels.histories.read_since(app, channel, since, limit, request.reverse)
+    page = api.channels.histories.read_since(app, channel, since, max(request.limit, -1), request.reverse)
     return history_view(page.publications, page.position)
 
 

@@ -191,8 +191,7 @@ class Migration:
     # --- channels -------------------------------------------------------------------------------------------
 
     def _channels(self) -> Document:
-        plain = self._options.take(WITHOUT_NAMESPACE, dict, {})
-        rows = {"": self._row(WITHOUT_NAMESPACE, Options(plain))}
+        rows = {"": self._row(WITHOUT_NAMESPACE, Options(self._options.take(WITHOUT_NAMESPACE, dict, {})))}
         for row in rows_of(self._options.take("channel.namespaces", list, []), "channel.namespaces"):
             name = str(row.pop("name"))
             if name in ("user", "group"):

@@ -356,13 +356,11 @@ def _with_proxies(found: Document, granular: bool) -> Document:
     if rpc.get("proxy") or rpc.get("without_namespace", {}).get("proxy_name"):
         rpc.setdefault("without_namespace", {})["proxy_enabled"] = True
     channel = found.setdefault("channel", {})
-    rows = [channel.setdefault("without_namespace", {}), *channel.get("namespaces", [])]
-    for row in rows:
+    for row in [channel.setdefault("without_namespace", {}), *channel.get("namespaces", [])]:
         if not isinstance(row, dict):
             continue
         for call in ("subscribe_stream", "sub_refresh", "subscribe", "publish"):
-            enabled = row.pop(f"proxy_{call}", False) or (granular and f"{call}_proxy_name" in row)
-            if enabled:
+            if row.pop(f"proxy_{call}", False) or (granular and f"{call}_proxy_name" in row):
                 row[f"{call}_proxy_enabled"] = True
     for row in rpc.get("namespaces", []):
         if isinstance(row, dict) and row.pop("rpc_proxy_name", ""):

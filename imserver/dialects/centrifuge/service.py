@@ -250,8 +250,7 @@ class CentrifugeAnswers(ChannelAnswers):
         """The position of the channel is for clients that want it, or if the channel forces recovery."""
         options = found.options
         recoverable = options.may_recover and (command.recoverable or options.recovery)
-        recovering = options.may_recover and command.recover
-        result = _result(found, recoverable, recovering, command.positioned)
+        result = _result(found, recoverable, options.may_recover and command.recover, command.positioned)
         result.data = data
         channel = found.local.name
         if end and not self.are_renewed(connection.app or "", options):
@@ -278,8 +277,7 @@ class CentrifugeAnswers(ChannelAnswers):
         assert isinstance(dialect, CentrifugeDialect)
         parts = []
         for first in range(0, len(members), _ENCODED_TOGETHER):
-            some = members[first : first + _ENCODED_TOGETHER]
-            parts.append(dialect.encode_clients(infos_of_members(some)))
+            parts.append(dialect.encode_clients(infos_of_members(members[first : first + _ENCODED_TOGETHER])))
             if is_long_turn():
                 serve_others()
         return Reply(ReplyCode.OK, dialect.join_clients(parts))
@@ -591,8 +589,7 @@ class CentrifugeService:
         connection = self._connections.find(query.app, query.connection)
         if connection is None:
             return False
-        expires_at = query.expires_at + GRACE_SECONDS if query.expires_at else 0
-        decision = LoginDecision(expires_at=expires_at)
+        decision = LoginDecision(expires_at=query.expires_at + GRACE_SECONDS if query.expires_at else 0)
         if isinstance(connection.dialect_state, CentrifugeState):
             connection.dialect_state.expires_at = 0
             connection.dialect_state.info = query.info or connection.dialect_state.info
@@ -749,8 +746,7 @@ def infos_of_members(members: Sequence[ChannelMember]) -> dict[str, ClientView]:
 
 def history_view(publications: Sequence[Event], position: Position) -> HistoryResult:
     """Publications of a channel."""
-    views = [publication_of(event) for event in publications]
-    return HistoryResult(views, position.epoch, position.offset)
+    return HistoryResult([publication_of(event) for event in publications], position.epoch, position.offset)
 
 
 # --- internal -----------------------------------------------------------------------------------------------

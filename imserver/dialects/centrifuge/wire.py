@@ -549,8 +549,7 @@ class CentrifugeDialect(Dialect):
             return None
         elif not isinstance(content, Struct | Raw):
             content = {}
-        number = int(request.seq) if request.seq.isdecimal() else 0
-        return self._write_reply(number, name, content)
+        return self._write_reply(int(request.seq) if request.seq.isdecimal() else 0, name, content)
 
     def encode_event(self, event: Event) -> Payload | None:
         """A push. What is not of a channel goes to the receiver's own channel."""

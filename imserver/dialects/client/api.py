@@ -215,8 +215,7 @@ def _push_answer(event: Event, outcome: Outcome) -> HttpResponse:
 def send_to_client(api: ClientApi, app: str, push: PushToClient) -> HttpResponse:
     """``POST /api/send_to_client``: push to one client."""
     event = _event(api, push)
-    client = _required(push.client_id, "ClientId")
-    return _push_answer(event, api.core.connections.push(app, client, event))
+    return _push_answer(event, api.core.connections.push(app, _required(push.client_id, "ClientId"), event))
 
 
 def send_to_clients(api: ClientApi, app: str, push: PushToClients) -> HttpResponse:
@@ -302,8 +301,7 @@ def is_online(api: ClientApi, app: str, client: Client) -> HttpResponse:
 
 def close_client(api: ClientApi, app: str, client: Client) -> HttpResponse:
     """``POST /api/close_client``: close a client's connection, after all earlier pushes."""
-    name = _required(client.client_id, "ClientId")
-    outcome = api.core.connections.close(app, name, CloseCode.KICKED)
+    outcome = api.core.connections.close(app, _required(client.client_id, "ClientId"), CloseCode.KICKED)
     return FAILED if outcome is Outcome.FAILED else success({})
 
 

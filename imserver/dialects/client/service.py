@@ -92,8 +92,7 @@ class ClientService:
         if not connection.is_open:
             return
         if not decision.ok:
-            text = reply_text(decision.code)
-            self._refuse(connection, refusal(-decision.code, text), decision.close)
+            self._refuse(connection, refusal(-decision.code, reply_text(decision.code)), decision.close)
             return
         if self._hub.apps.get(app) is not hub_app:
             self._logins.refused("deleted", app, "", connection.peer)

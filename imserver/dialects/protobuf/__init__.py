@@ -15,8 +15,7 @@ from imserver.plugin.services import Core
 def _build(core: Core) -> Parts:
     people = accounts_of(core)
     messaging = core.service(MessageServices).messaging
-    uplink = ProtobufUplink(messaging, core.store)
-    service = ProtobufService(core, messaging, uplink)
+    service = ProtobufService(core, messaging, ProtobufUplink(messaging, core.store))
     gochat = api.GoChatApi(core.tenants, people.accounts, people.friends, groups_of(core), core.relations)
     return Parts((gochat,), service.rows(), checks={NAME: service.check}, ended=(service.ended,))
 

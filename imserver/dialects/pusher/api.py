@@ -221,8 +221,7 @@ def users(api: PusherApi, call: Call) -> HttpResponse:
     name: str = call.input.segments[4]
     if not name.startswith(PRESENCE):
         raise ApiProblem.invalid("Users can only be retrieved for presence channels")
-    ids = api.service.users(call.app, name)
-    return _answer({"users": [{"id": each} for each in ids]})
+    return _answer({"users": [{"id": each} for each in api.service.users(call.app, name)]})
 
 
 def connections(api: PusherApi, call: Call) -> HttpResponse:

@@ -98,8 +98,7 @@ def objection(_name: str, settings: TenantSettings) -> str:
     """The error in the settings of an app; ``""``: none. Reads the file of the secret."""
     pusher = pusher_of(settings)
     if not pusher.key:
-        unset = pusher == PusherSettings()
-        return "" if unset else "pusher: expected app_id, key, and secret or secret_file"
+        return "" if pusher == PusherSettings() else "pusher: expected app_id, key, and secret or secret_file"
     for name, value in (("app_id", pusher.app_id), ("key", pusher.key)):  # segments of paths
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", value):
             expected = "1 to 100 letters, digits, dots, dashes or underscores"

@@ -164,8 +164,7 @@ class PusherService:
             connection.close(CloseCode.APP_DELETED, "no app has this key")
             return
         params = head.params()
-        version = params.get("protocol", "")
-        if version not in map(str, wire.VERSIONS):
+        if params.get("protocol", "") not in map(str, wire.VERSIONS):
             self._logins.refused("version", app.app, "", connection.peer)
             connection.close(CloseCode.UNSUPPORTED_DATA, "only versions 4 to 7 of the protocol are supported")
             return

@@ -48,8 +48,7 @@ class PreviewRows(Store.Rows):
     def current(self, sql: PooledStatements, app: str, links: Collection[str]) -> dict[str, PreviewRow]:
         """Link → its row, for those that are made or being made."""
         statement = f"{_LINKS.select} WHERE app = %s AND until > {sql.now} AND link IN {{}}"
-        rows = sql.query_in(statement, (app,), list(links))
-        return {row.link: row for row in map(_LINKS.read, rows)}
+        return {row.link: row for row in map(_LINKS.read, sql.query_in(statement, (app,), list(links)))}
 
     @Store.writing
     def claim(self, sql: PooledStatements, app: str, link: str, picture: str, seconds: int) -> str | None:
@@ -100,8 +99,7 @@ class PreviewRows(Store.Rows):
     def wishes(self, app: str, users: Collection[str]) -> Mapping[str, PersonWishes]:
         """User → their wishes, for those who have any."""
         statement = f"SELECT {_WISHES.columns}, member FROM preview_person WHERE app = %s AND member IN {{}}"
-        rows = self._store.rows_in(statement, (app,), users)
-        return {text_of(row[-1]): _WISHES.read(row) for row in rows}
+        return {text_of(row[-1]): _WISHES.read(row) for row in self._store.rows_in(statement, (app,), users)}
 
     @Store.writing
     def wish(self, sql: PooledStatements, app: str, user: str, wishes: PersonWishes) -> None:

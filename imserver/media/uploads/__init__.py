@@ -24,17 +24,14 @@ __all__ = ["FEATURE", "Offer", "Upload", "UploadSettings", "Uploads"]
 
 def _build(core: Core) -> Parts:
     config = core.config
-    settings = settings_of(config, UploadSettings)
-    uploads = Uploads(settings, config.server.data_dir, core.store, core)
+    uploads = Uploads(settings_of(config, UploadSettings), config.server.data_dir, core.store, core)
     core.node.show(uploads.counters)
-    files = UploadFiles(uploads.storage, core.store)
-    return Parts((uploads, uploads.erasure, files), stop=uploads.close)
+    return Parts((uploads, uploads.erasure, UploadFiles(uploads.storage, core.store)), stop=uploads.close)
 
 
 @contextmanager
 def _offline(config: Config, store: Store, _tenants: object) -> Iterator[tuple[object, ...]]:
-    settings = settings_of(config, UploadSettings)
-    with closing(Uploads(settings, config.server.data_dir, store)) as uploads:
+    with closing(Uploads(settings_of(config, UploadSettings), config.server.data_dir, store)) as uploads:
         yield uploads.erasure, UploadFiles(uploads.storage, store)
 
 

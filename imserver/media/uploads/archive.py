@@ -66,8 +66,7 @@ class UploadFiles(ArchivedFiles):
                 self._storage.delete(each)
             raise
         if row.store_name != self._storage.current:
-            moved = partial(upload_rows.move, row=row, store_name=self._storage.current)
-            self._store.write(moved)
+            self._store.write(partial(upload_rows.move, row=row, store_name=self._storage.current))
         return True
 
 

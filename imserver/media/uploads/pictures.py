@@ -236,8 +236,7 @@ def _cleaned(path: Path, form: str, orientation: int) -> bytes | None:
     cleaned = b"".join(_CLEANERS[form](content))
     if orientation != _UPRIGHT and form == "JPEG":
         # It needs too much memory to be turned: browsers turn it, as its only metadata says.
-        fields = struct.pack("<HHHIHHI", 1, _ORIENTATION, 3, 1, orientation, 0, 0)
-        exif = b"Exif\0\0II*\0\x08\0\0\0" + fields
+        exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<HHHIHHI", 1, _ORIENTATION, 3, 1, orientation, 0, 0)
         cleaned = cleaned[:2] + struct.pack("!BBH", 0xFF, 0xE1, len(exif) + 2) + exif + cleaned[2:]
     return None if cleaned == content else cleaned
 
@@ -362,8 +361,7 @@ _ANMF_BYTES: Final = 16
 
 def _cleaned_webp(data: bytes) -> Iterator[bytes]:
     """The chunks of a WebP that make its pixels, colours and movement (RFC 9649 section 2)."""
-    size = int.from_bytes(data[4:8], "little")
-    content = b"".join(_webp_chunks(data[12 : 8 + size]))
+    content = b"".join(_webp_chunks(data[12 : 8 + int.from_bytes(data[4:8], "little")]))
     yield struct.pack("<4sI4s", b"RIFF", len(content) + 4, b"WEBP") + content
 
 

@@ -113,6 +113,5 @@ def remove(sql: PooledStatements, name: str) -> Upload | None:
         return None
     for user in (TOTAL, row.user):
         sql.execute(_FREE, (row.stored_bytes, row.app, user))
-    empty = 'DELETE FROM upload_usage WHERE app = %s AND "user" = %s AND files = 0'
-    sql.execute(empty, (row.app, row.user))
+    sql.execute('DELETE FROM upload_usage WHERE app = %s AND "user" = %s AND files = 0', (row.app, row.user))
     return row

@@ -171,8 +171,7 @@ def _response(content: Iterable[bytes], status: HTTPStatus, headers: dict[str, s
 
 
 def _headers(row: Upload, thumbnail: bool) -> dict[str, str]:
-    inline = thumbnail or row.kind in ("picture", "voice", "video")
-    disposition = "inline" if inline else "attachment"
+    disposition = "inline" if thumbnail or row.kind in ("picture", "voice", "video") else "attachment"
     if row.name and not thumbnail:
         disposition += f"; filename*=UTF-8''{quote(row.name, safe='')}"
     # Uploaded files must not run as pages: even if a browser renders one as a page, its scripts are blocked.

@@ -210,8 +210,7 @@ def search(query: AuditQuery, sql: PooledStatements) -> tuple[Acts, int]:
     left, step, following = MOST_LOOKED, query.limit + 1, 0
     while True:
         between = (*values, low, high)
-        most = query.limit + 1 - len(acts)
-        acts += map(_row, sql.query(statement, (*between, step, *sought, most)))
+        acts += map(_row, sql.query(statement, (*between, step, *sought, query.limit + 1 - len(acts))))
         if len(acts) > query.limit:
             del acts[query.limit :]
             following = acts[-1].number
@@ -289,8 +288,7 @@ def lines_of(store: Store, app: str, user: str) -> Iterator[bytes]:
     user, who does not learn who else has done something, from where, and to whom besides."""
     wanted, last = AuditQuery(app=app, user=user, limit=_EXPORTED_AT_ONCE), -1
     while last:
-        page = replace(wanted, after=max(last, 0))
-        acts, last = store.read_or((NO_ACTS, 0), partial(search, page))
+        acts, last = store.read_or((NO_ACTS, 0), partial(search, replace(wanted, after=max(last, 0))))
         for row, names in acts:
             act = shown(row, names)
             yield _encode(_for_user(act, wanted.user) if wanted.user else act) + b"\n"

@@ -67,8 +67,7 @@ def write(path: Path, database: Path, secrets: dict[str, str], files: Iterable[F
     unfinished = path.with_name(f"{path.name}.part")
     count = 0
     try:
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as out:
+        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
             with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as tar:
                 _add(tar, _HEAD, json.encode(BackupHead(_FORMAT, int(time()), secrets)))
                 with database.open("rb") as file:

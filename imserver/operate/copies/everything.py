@@ -126,10 +126,9 @@ def restore(
     except ImserverError as error:
         first = "" if address.file is not None else "empty the database, then "
         raise StartError(f"{error}; {first}run the same command again") from None
-    names = {feature.name for feature in features}
     done += [
         f"left out the files of {name}, which the settings do not name"
-        for name in sorted({*archive.features} - names)
+        for name in sorted({*archive.features} - {feature.name for feature in features})
     ]
     return "\n".join(done), before
 

@@ -264,8 +264,7 @@ class ArchiveMaker(Service, dict=True):
         self._entry("conversations.jsonl", self._list())
         titles = ((one.id, self._title(one), one.kind) for one in self._of_user())
         files, state = self._own_files().values(), self.writer.state
-        page = offline_page.index(profile, titles, files, state.counts, state.begun)
-        self._entry("index.html", page)
+        self._entry("index.html", offline_page.index(profile, titles, files, state.counts, state.begun))
 
     def _list(self) -> Iterator[bytes]:
         app, user = self.subject.app, self.subject.user

@@ -58,8 +58,7 @@ class UsageRows(Store.Rows):
     def read(self, day: int, apps: Sequence[str]) -> dict[str, Used]:
         """What all nodes have counted on a day (app → what)."""
         statement = f"SELECT {_USED.columns}, app FROM app_usage WHERE day = %s AND app IN {{}}"
-        rows = self._store.rows_in(statement, (day,), apps)
-        return {text_of(row[-1]): _USED.read(row) for row in rows}
+        return {text_of(row[-1]): _USED.read(row) for row in self._store.rows_in(statement, (day,), apps)}
 
     def days(self, app: str, since: int) -> list[Used]:
         """What an app has used since a day, the last day first."""

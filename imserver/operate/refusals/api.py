@@ -86,8 +86,7 @@ def refusals(refusals: Refusals, call: Call, request: RefusalsQuery) -> Refusals
     reach, user = call.principal.apps, request.user or request.account
     apps = frozenset({call.app}) if call.app else reach
     names = refusals.names_of(call.app, user)
-    wanted = Wanted(apps, names, network_of(request.address), request.request)
-    rows, missing = refusals.select(wanted)
+    rows, missing = refusals.select(Wanted(apps, names, network_of(request.address), request.request))
     holds: list[Hold] = []
     if call.app and (names or request.address):
         holds, more = refusals.holds(call.app, names, request.address, reach is None, rows)

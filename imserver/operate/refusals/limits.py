@@ -94,8 +94,7 @@ class Refusals(Service, dict=True):
     ) -> Iterator[tuple[str, str, str, str]]:
         """The refused requests with this id."""
         if by.may(Needs.OPERATE):
-            wanted = Wanted(None if by.apps is None else frozenset(apps), request=text)
-            for row in self.select(wanted)[0]:
+            for row in self.select(Wanted(None if by.apps is None else frozenset(apps), request=text))[0]:
                 yield text, row.app, text, row.reason
 
     def holds(

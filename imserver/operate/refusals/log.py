@@ -111,8 +111,7 @@ class RefusalLog(Observer):
         now = self._clock()
         if now - self._pruned > 60:
             self._prune(now)
-        app = refusal.app if self._is_app(refusal.app) else ""
-        key = refusal.kind, refusal.reason, app
+        key = refusal.kind, refusal.reason, refusal.app if self._is_app(refusal.app) else ""
         if (cause := self._causes.get(key)) is None:
             cause = self._causes[key] = _Cause()
         user, account, address = refusal.user[:_NAME], refusal.account, refusal.address[:_NAME]

@@ -72,8 +72,7 @@ class Removals(Store.Rows):
         """Store a new removal, which is final after so many seconds; 0: when somebody decides."""
         now = int(sql.query(f"SELECT {sql.now}")[0][0])
         removal = replace(new, created=now, ends=now + undo_seconds if undo_seconds else 0)
-        row = (*_ROWS.values(removal), now, 0)
-        sql.insert_new("removal", f"{_ROWS.columns}, leased, messages", [row])
+        sql.insert_new("removal", f"{_ROWS.columns}, leased, messages", [(*_ROWS.values(removal), now, 0)])
         return removal
 
     def get(self, app: str, id: str) -> Removal | None:

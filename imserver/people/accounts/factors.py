@@ -192,8 +192,7 @@ class Factors:
         if not self._rows.begin(account.id, secret):
             raise FactorOn(account.user)
         name = account.name or account.email or account.phone or account.user
-        address = _totp(secret).provisioning_uri(name=name, issuer_name=self._issuer)
-        return FactorStarted(secret, address)
+        return FactorStarted(secret, _totp(secret).provisioning_uri(name=name, issuer_name=self._issuer))
 
     def confirm(self, account: Account, code: str) -> list[str]:
         """Turn on the factor that was begun; returns the recovery codes. Raises FactorOn, FactorOff,

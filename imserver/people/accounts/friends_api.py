@@ -93,8 +93,7 @@ def friends(
     behind = behind if id_of(behind) else ""
     total, rows = api.friends.listed(list, call.user, behind, limit + 1)
     page, following = page_and_cursor(rows, limit, lambda contact: str(contact.id))
-    shapes = [view(FriendShown, each, user=str(each.id)) for each in page]
-    return FriendsAnswer(total, shapes, following)
+    return FriendsAnswer(total, [view(FriendShown, each, user=str(each.id)) for each in page], following)
 
 
 @routes.post("/friends/request", Needs.ADMIN_OR_ACCOUNT, act="", problems=_NOT_CHANGED)

@@ -70,8 +70,7 @@ class Guests(Service, dict=True):
         check_shown(nickname, "")
         check_device(device)
         self._by_address.require(by_address(app, address))
-        new = Account(0, app, "", nickname, guest=True)
-        account = self.rows.add(new, "", self.accounts.recorder(app))
+        account = self.rows.add(Account(0, app, "", nickname, guest=True), "", self.accounts.recorder(app))
         return self.accounts.token(account, device, _LOGIN_SECONDS)
 
     def promote(

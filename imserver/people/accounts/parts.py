@@ -82,8 +82,7 @@ def build(core: Core) -> Parts:
     config, rows = core.config, AccountStore(core.store)
     tokens, relations = core.service(AccountTokens), core.service(AccountRelations)
     buckets = partial(core.buckets.make, shared=core.attempt)
-    issuer = urlsplit(config.app.http_url).hostname or "imserver"
-    factors = Factors(FactorStore(core.store), buckets, issuer)
+    factors = Factors(FactorStore(core.store), buckets, urlsplit(config.app.http_url).hostname or "imserver")
     accounts = Accounts(
         config=config,
         tokens=tokens,

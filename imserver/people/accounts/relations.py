@@ -102,8 +102,7 @@ class AccountRelations(Struct, Relations, frozen=True):
         visible = set(users)
         if not self.limits(app, by):
             return visible
-        ids = sorted({id for user in visible if user != by and (id := id_of(user))})
-        for some in chunks(ids, _AT_ONCE):
+        for some in chunks(sorted({id for user in visible if user != by and (id := id_of(user))}), _AT_ONCE):
             accounts = self.rows.by_ids(app, some)
             shown = [account for account in accounts if account.show_presence]
             visible -= {account.user for account in accounts}

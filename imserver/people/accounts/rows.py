@@ -179,8 +179,7 @@ class AccountStore(Store.Rows):
         """
 
         def work(sql: PooledStatements) -> list[Row]:
-            contains = sql.contains("folded")
-            has_all = " AND ".join([contains] * len(words))
+            has_all = " AND ".join([sql.contains("folded")] * len(words))
             condition, needles = has_all, [f" {word}" for word in words]
             if not begin:
                 # Nodes of the release before, and imports of apps, do not fold names.
@@ -226,8 +225,7 @@ class AccountStore(Store.Rows):
         if "nickname" in fields or "name" in fields:
             _fold(sql, accounts_in(sql, app, (id,)))
         if fields.get("email_confirmed"):
-            statement = "UPDATE account SET confirmed_email = email WHERE id = %s AND app = %s"
-            sql.execute(statement, (id, app))
+            sql.execute("UPDATE account SET confirmed_email = email WHERE id = %s AND app = %s", (id, app))
         if "email" in fields:  # a code in the mailbox of the old address is worth nothing
             forget(sql, id, "password_reset")
         return reported(sql, record, "changed", app, id)

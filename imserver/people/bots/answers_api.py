@@ -109,8 +109,7 @@ def open_stream(
     `client_msg_id` is the id of the stream. Without a new piece for `limits.stream_seconds` the server closes
     the stream, and `meta` of the message has `incomplete`.
     """
-    chosen = None if stoppers is UNSET else tuple(stoppers)
-    command = OpenAnswer(to, conversation, text, type, thread, chosen)
+    command = OpenAnswer(to, conversation, text, type, thread, None if stoppers is UNSET else tuple(stoppers))
     stream = answers.open(call.app, call.user, command, call.is_back_end)
     if isinstance(stream, Rejected):
         if stream.reason == RejectReason.NOT_BOT:

@@ -87,8 +87,7 @@ def _take_guests(tenants: Tenants) -> bool:
     """Make the app, or let it take guests. False: the settings file defines it without."""
     if (tenant := tenants.find(GOCHAT)) is None:
         # Who was invited to a chat among friends finds the others by their names.
-        accounts = {"guests": True, "search": True}
-        tenants.register(GOCHAT, accounts=accounts, account_tokens="required")
+        tenants.register(GOCHAT, accounts={"guests": True, "search": True}, account_tokens="required")
         return True
     rules = rules_of(tenant)
     if not tenant.wants_accounts(GOCHAT):

@@ -91,8 +91,7 @@ def identity(subjects: tuple[object, ...], nickname: object, avatar: object) -> 
         clean_name(clean_name(nickname).strip()[:NICKNAME_CHARACTERS]) if isinstance(nickname, str) else ""
     )
     is_address = isinstance(avatar, str) and re.fullmatch(r"https?://[!-~]+", avatar)
-    fits = is_address and len(str(avatar)) <= AVATAR_CHARACTERS
-    return Identity(names, shown, str(avatar) if fits else "")
+    return Identity(names, shown, str(avatar) if is_address and len(str(avatar)) <= AVATAR_CHARACTERS else "")
 
 
 class _Http:
@@ -248,8 +247,7 @@ class Oidc:
             basic = "client_secret_basic" in endpoints.token_endpoint_auth_methods_supported
             method = "client_secret_basic" if basic else "client_secret_post"
         scopes = settings.scopes or ("openid", "profile")
-        with_scopes = msgspec.structs.replace(settings, scopes=scopes)
-        return _Code(with_scopes, http, request, method)
+        return _Code(msgspec.structs.replace(settings, scopes=scopes), http, request, method)
 
     def _discovered(self, http: _Http) -> _Endpoints:
         """The discovery document, at most an hour old if the provider answers. Raises ProviderUnavailable."""

@@ -192,8 +192,7 @@ class AiChat:
         sessions = self._core.sessions
         token = str(head.headers.get("authorization", "")).partition(" ")[2].strip()
         # Each stream is a device of its own: a second one does not end the first.
-        device = f"{NAME}-{uuid4().hex[:12]}"
-        if not sessions.begin_for(stream, app, principal, token, NAME, device):
+        if not sessions.begin_for(stream, app, principal, token, NAME, f"{NAME}-{uuid4().hex[:12]}"):
             return
         log, host = self._core.node.request_log, host_of(stream.peer)
         opening = stream_head(log, head, host, _TYPE, principal.label).removesuffix(b"\r\n")

@@ -127,8 +127,7 @@ class Answer(DialectState, kw_only=True, gc=True):
             return b""
         if not self.begun:
             self.stream = self.stream or stream or str(message.id)
-            chunks = [*self._start(), *whole_chunks(message), *self._finish(metadata_of(message))]
-            return self._joined(chunks)
+            return self._joined([*self._start(), *whole_chunks(message), *self._finish(metadata_of(message))])
         text = message.body.decode("utf-8", "replace")
         return self._joined((*self._more(text[self.length :]), *self._end(metadata_of(message))))
 

@@ -135,11 +135,9 @@ def poll(turn: Turn) -> dict[str, Any]:
     if not isinstance(limit, int) or limit < 1:
         raise McpError(Code.BAD_PARAMS, "maxEvents: expected a number from 1")
     position, truncated = place_of(turn)
-    log = turn.core.store.part(MessageLog).entries
-    entries, more = log.sync(turn.app, user, position, min(limit, PAGE))
+    entries, more = turn.core.store.part(MessageLog).entries.sync(turn.app, user, position, min(limit, PAGE))
     events = [subscription.occurrence(each) for each in entries if subscription.has(each, user)]
-    cursor = entries[-1].id if entries else position
-    where = {"cursor": str(cursor), "truncated": truncated}
+    where = {"cursor": str(entries[-1].id if entries else position), "truncated": truncated}
     return {"events": events, **where, "hasMore": more, "nextPollMs": 5000}
 
 

@@ -89,8 +89,7 @@ class EventHooks:
         wanted = turn.params.get("ttlMs", USUAL_MS)
         if wanted is not None and not isinstance(wanted, int):
             raise McpError(Code.BAD_PARAMS, "ttlMs: expected a whole number")
-        granted = min(max(MOST_MS if wanted is None else wanted, LEAST_MS), MOST_MS)
-        until = int(now) + granted // 1000
+        until = int(now) + min(max(MOST_MS if wanted is None else wanted, LEAST_MS), MOST_MS) // 1000
         id = what.id_for(turn.app, user)
         hook = Hook(id=id, app=turn.app, user=user, what=what, position=position, expires=until)
         mine = self.rows.of_user(turn.app, user)

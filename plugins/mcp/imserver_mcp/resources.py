@@ -78,8 +78,7 @@ def read(turn: Turn, uri: str) -> list[dict[str, Any]] | None:
             return None
         raise
     if (match := _MESSAGE.fullmatch(uri)) and turn.user:
-        log = turn.core.store.part(MessageLog)
-        entries = log.entries.readable(turn.app, turn.user, [id_of(match[1])])
+        entries = turn.core.store.part(MessageLog).entries.readable(turn.app, turn.user, [id_of(match[1])])
         return [_json(uri, each.view()) for each in entries] or None
     return _file(turn, uri, match[1]) if (match := _FILE.fullmatch(uri)) else None
 

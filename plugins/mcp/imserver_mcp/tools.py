@@ -95,8 +95,7 @@ def read(turn: Turn, given: ReadArguments) -> dict[str, Any]:
         if messages:
             found.append({**header, "messages": messages})
     place = Place(shown, place.before) if shown else Place(before=following)
-    has_more = given.mark and place != Place()
-    return {"conversations": found, **({"cursor": place.cursor} if has_more else {})}
+    return {"conversations": found, **({"cursor": place.cursor} if given.mark and place != Place() else {})}
 
 
 def _unread(turn: Turn, one: int, before: int) -> Iterator[tuple[dict[str, Any] | None, int]]:

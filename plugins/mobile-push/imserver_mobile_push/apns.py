@@ -163,8 +163,7 @@ class ApnsClient:
 
     def send(self, token: str, notice: PushNotice) -> PushResult:
         """Hand over a notification. Switches. Raises Unreachable."""
-        short = fitted(notice, 4096, lambda one: len(payload_of(one)))
-        body, ours = payload_of(short), self._token.now()
+        body, ours = payload_of(fitted(notice, 4096, lambda one: len(payload_of(one)))), self._token.now()
         answer = self._ask(token, notice, body, ours)
         rule, reason = self._rule(answer)
         if rule.renew:

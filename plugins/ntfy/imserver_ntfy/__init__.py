@@ -195,8 +195,7 @@ def _after(event: Event) -> Position:
 
 
 def _problem(refused: ChannelRefused, principal: Principal) -> ApiProblem:
-    status = _CODES.get(refused.reason, 401 if principal.kind == "nobody" else 403)
-    return bad(status * 100 + 1, str(refused))
+    return bad(_CODES.get(refused.reason, 401 if principal.kind == "nobody" else 403) * 100 + 1, str(refused))
 
 
 def _route(method: str, path: str, function: Callable[[Ntfy, Call], HttpResponse]) -> Route:

@@ -290,8 +290,7 @@ class Export:
                 seen.add(row.id)
                 row.folder = row.name if row.name and row.name in self._files else row.id
                 self.conversations.append(row)
-        folders = {each.folder for each in self.conversations}
-        for folder in self._files.keys() - folders - {UPLOADS}:
+        for folder in self._files.keys() - {each.folder for each in self.conversations} - {UPLOADS}:
             self.problems.note(f"folder {folder[:60]}")
 
     def uploads(self) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:

@@ -75,8 +75,7 @@ class Importer:
         self._export, self._survey, self._uploads = export, survey, uploads
         self._people = people.accounts
         self._log, self._app, self._problems = store.part(MessageLog), app, export.problems
-        channels = {each.id: each.name or each.id for each in export.conversations}
-        self._texts = Texts(self._named, channels)
+        self._texts = Texts(self._named, {each.id: each.name or each.id for each in export.conversations})
         self._direct = {each.id for each in export.conversations if each.kind == "direct"}
         self._groups: dict[str, int] = {}
         """Slack's id of a conversation → the id of ours."""
@@ -362,8 +361,7 @@ class Importer:
     def _create(self, past: Any, event: Event) -> int:
         """The group of a conversation: its first entry, or after some time only later ones, tell it."""
         newest = self._survey.activities[event.conversation.id].newest
-        numbers = (past.conversation_of(key) for key in (event.key, *newest))
-        number: int = next(filter(None, numbers), 0)
+        number: int = next(filter(None, (past.conversation_of(key) for key in (event.key, *newest))), 0)
         return number or past.create_group(
             event.key,
             event.user,

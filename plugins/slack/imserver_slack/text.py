@@ -31,8 +31,7 @@ Named = Callable[[str], tuple[str, str] | None]
 @cache
 def emoji_names() -> Mapping[str, str]:
     """Slack's name of an emoji → the emoji."""
-    content = files(__package__).joinpath("emoji.json").read_bytes()
-    return msgspec.json.decode(content, type=dict[str, str])
+    return msgspec.json.decode(files(__package__).joinpath("emoji.json").read_bytes(), type=dict[str, str])
 
 
 def emoji_named(name: str) -> str:
