@@ -131,9 +131,8 @@ class AudienceRows(Store.Rows):
     @Store.writing_or(False)
     def cancel(self, sql: PooledStatements, app: str, id: int) -> bool:
         """Send nothing more of an audience; False: it has ended, or does not exist."""
-        if not sql.query("SELECT 1 FROM notify_audience WHERE id = %s AND app = %s", (id, app)):
-            return False
-        if not _end(sql, id, "cancelled"):
+        exists = sql.query("SELECT 1 FROM notify_audience WHERE id = %s AND app = %s", (id, app))
+        if not exists or not _end(sql, id, "cancelled"):
             return False
         sql.execute("DELETE FROM notify_delivery WHERE audience = %s", (id,))
         return True

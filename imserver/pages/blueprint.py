@@ -509,9 +509,8 @@ class _Chat:
         http_request = as_request()
         visitor = self._authority.identify(Needs.VISITOR, http_request.headers, http_request.host)
         http_request.by = visitor.label
-        if visitor.kind != "page" or visitor.app != self._tenants.resolve(parameter("appid")):
-            abort(Problems.UNAUTHORIZED.status)
-        if parameter("userid") != visitor.user:
+        wanted = self._tenants.resolve(parameter("appid")), parameter("userid")
+        if visitor.kind != "page" or (visitor.app, visitor.user) != wanted:
             abort(Problems.UNAUTHORIZED.status)
         answer = jsonify(
             token=self._page_tokens.make(visitor.app, visitor.user),

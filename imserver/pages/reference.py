@@ -279,9 +279,7 @@ def _shape_of(schema: Document) -> str:
     if "anyOf" in schema:
         shapes = {_shape_of(each) for each in schema["anyOf"] if each.get("type") != "null"}
         return shapes.pop() if len(shapes) == 1 else ""
-    if schema.get("type") == "array":
-        return _shape_of(schema.get("items", {}))
-    return ""
+    return _shape_of(schema.get("items", {})) if schema.get("type") == "array" else ""
 
 
 def marked(paragraphs: Sequence[str]) -> Markup:

@@ -134,10 +134,7 @@ def requested_language() -> str:
 
 def parameter(name: str) -> str:
     """A parameter of query or form, its name in any letter case; ``""`` if it is missing."""
-    for key, value in request.values.items():
-        if key.lower() == name:
-            return value
-    return ""
+    return next((value for key, value in request.values.items() if key.lower() == name), "")
 
 
 def has_parameter(*names: str) -> bool:

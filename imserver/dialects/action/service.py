@@ -178,11 +178,10 @@ class ActionService:
 
     def left(self, connection: Connection, rooms: Sequence[str]) -> None:
         """Handle the end of a connection that was in these rooms. May switch."""
-        app, user, state = connection.app, connection.user, connection.dialect_state
+        state = connection.dialect_state
         if not isinstance(state, ActionState) or state.room not in rooms or connection.is_open:
             return
-        assert app is not None
-        assert user is not None
+        app, user = app_and_user(connection)
         if self._messages is not None:
             self._messages.finish(connection)
         event = Event("left", user, LEFT_TEXT, time=int(time()))

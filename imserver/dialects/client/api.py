@@ -139,9 +139,7 @@ def _refuse(problem: HttpProblem, _request: HttpRequest, _detail: str = "") -> H
     """Code -1 in the body, but the statuses 400 and 405 without one (docs/reference/client-dialect.md)."""
     if problem.status in (401, 403):
         return UNAUTHORIZED
-    if problem.status >= 500:
-        return FAILED
-    return HttpResponse(405 if problem.status == 405 else 400, b"")
+    return FAILED if problem.status >= 500 else HttpResponse(405 if problem.status == 405 else 400, b"")
 
 
 class ClientApi(Struct, frozen=True):

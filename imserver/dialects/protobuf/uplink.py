@@ -34,7 +34,7 @@ from imserver.plugin.messages import (
 )
 from imserver.plugin.settings import MAX_USER_BYTES
 from imserver.plugin.storage import Store
-from imserver.plugin.wire import Connection, DialectState, Limit
+from imserver.plugin.wire import Connection, DialectState, Limit, app_and_user
 
 log = logging.getLogger(__name__)
 
@@ -169,9 +169,7 @@ class ProtobufUplink:
         found: dict[int, Entry] | None,
     ) -> None:
         """Pass messages to storage. ``found``: see :func:`draft_of`. A refused message uses its number."""
-        app, user = connection.app, connection.user
-        assert app is not None
-        assert user is not None
+        app, user = app_and_user(connection)
         # GoChat acknowledges and stores messages to users who do not exist.
         to_anybody = not isinstance(connection.encoding.dialect, FullProtobufDialect)
         state = connection.dialect_state

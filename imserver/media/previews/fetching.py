@@ -72,9 +72,7 @@ def first_link(text: str) -> str | None:
 def _without_end(address: str) -> str:
     """Without the end of the sentence around it."""
     text = address.rstrip(".,:;!?'\"*")
-    if text.endswith(")") and "(" not in text:
-        return text[:-1].rstrip(".,:;!?'\"*")
-    return text
+    return text[:-1].rstrip(".,:;!?'\"*") if text.endswith(")") and "(" not in text else text
 
 
 def normal(url: str) -> str | None:

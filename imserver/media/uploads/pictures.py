@@ -244,9 +244,8 @@ def _cleaned(path: Path, form: str, orientation: int) -> bytes | None:
 def _turned_content(path: Path, form: str, orientation: int) -> bytes | None:
     """The picture turned and encoded again; None if it is too large, moves, or is broken."""
     with _opened(path, form) as image:
-        if image.width * image.height > min(MAX_PIXELS, _most_pixels(image, form)):
-            return None
-        if getattr(image, "n_frames", 1) > 1:
+        is_large = image.width * image.height > min(MAX_PIXELS, _most_pixels(image, form))
+        if is_large or getattr(image, "n_frames", 1) > 1:
             return None
         colours = image.info.get("icc_profile")
         try:

@@ -173,13 +173,9 @@ def _file_name(metadata: str) -> str:
     """The value of ``filename`` in Upload-Metadata. Raises :class:`ApiProblem`."""
     if len(metadata) > MAX_METADATA:
         raise ApiProblem.invalid(f"`Upload-Metadata` has at most {MAX_METADATA} bytes")
-    name = ""
-    for pair in filter(None, metadata.split(",")):
-        key, _, value = pair.strip().partition(" ")
-        content = _base64(value, "Upload-Metadata").decode(errors="replace")
-        if key == "filename":
-            name = content
-    return name
+    pairs = (pair.strip().partition(" ") for pair in metadata.split(",") if pair)
+    values = {key: _base64(value, "Upload-Metadata") for key, _, value in pairs}
+    return values.get("filename", b"").decode(errors="replace")
 
 
 def _checksum(http_request: HttpRequest) -> Checksum | None:

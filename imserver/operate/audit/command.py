@@ -14,7 +14,6 @@ from imserver.operate.audit.chain import ActMaker, ActShown, AuditRow, Name, sho
 from imserver.operate.audit.rows import NO_ACTS, AuditQuery, after, one, search
 from imserver.operate.audit.verification import verify
 from imserver.plugin.commands import fail, opened, settings_options, table
-from imserver.plugin.storage import Store
 
 _PAGE: Final = 500
 _HEAD: Final = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})").fullmatch
@@ -56,8 +55,13 @@ def list_acts(path: str | None, data_dir: str | None, limit: int, **wanted: Any)
     """List acts, the newest first."""
     if wanted["user"] and not wanted["app"]:
         fail("--user: name the --app, too")
+    acts: list[ActShown] = []
+    position: int | None = None
     with opened(path, data_dir) as (_, store, _):
-        acts = _search(store, AuditQuery(**wanted), limit)
+        while len(acts) < limit and position != 0:
+            page = AuditQuery(**wanted, after=position or 0, limit=min(_PAGE, limit - len(acts)))
+            rows, position = store.read_or((NO_ACTS, 0), partial(search, page))
+            acts += [shown(row, names) for row, names in rows]
     texts = {
         "time": lambda ms: datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S"),
         "by": _who,
@@ -65,18 +69,6 @@ def list_acts(path: str | None, data_dir: str | None, limit: int, **wanted: Any)
         **dict.fromkeys(("user", "address"), _left),
     }
     click.echo(table("number, time, act: name, by, app, user, address, facts", acts, **texts))
-
-
-def _search(store: Store, query: AuditQuery, limit: int) -> list[ActShown]:
-    acts: list[ActShown] = []
-    position = 0
-    while len(acts) < limit:
-        page = msgspec.structs.replace(query, after=position, limit=min(_PAGE, limit - len(acts)))
-        rows, position = store.read_or((NO_ACTS, 0), partial(search, page))
-        acts += [shown(row, names) for row, names in rows]
-        if not position:
-            break
-    return acts
 
 
 def _left(text: Any) -> Any:

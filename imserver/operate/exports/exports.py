@@ -104,11 +104,9 @@ class Exports:
         return os.fstat(file.fileno()).st_size, self._pieces(file)
 
     def _pieces(self, file: Any) -> Iterator[bytes]:
-        try:
+        with file:
             while piece := self._threads.do(file.read, 1 << 16):
                 yield piece
-        finally:
-            file.close()
 
     # --- work -----------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from time import gmtime, strftime, time
 from typing import Any, Final
@@ -248,11 +248,9 @@ def password(path: str | None, data_dir: str | None, target: str) -> None:
     if len(new) < _LEAST_PASSWORD:
         fail(f"the password: expected at least {_LEAST_PASSWORD} characters")
     with _named(path, data_dir, target) as named:
-        one, passwords = named.account, Passwords(named.config.app.salt)
-        try:
+        one = named.account
+        with closing(Passwords(named.config.app.salt)) as passwords:
             hashed = passwords.hash(new)
-        finally:
-            passwords.close()
         if not AccountStore(named.store).set_password(one.id, named.password, hashed, ends_sessions=True):
             fail("the password was changed meanwhile; nothing was done")
         if not PeopleStore(named.store).banned_after(one.app, [one.user], int(time())):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from contextlib import closing
 from typing import Any, Final
 
 import msgspec
@@ -100,11 +101,8 @@ def _file(turn: Turn, uri: str, id: str) -> list[dict[str, Any]] | None:
     if row.bytes > FILE_BYTES:
         raise McpError(Code.BAD_PARAMS, f"The file has {row.bytes} bytes: fetch /api/v1/uploads/{id} instead")
     turn.api.rates.charge(turn.principal, turn.request.host, 1 + row.bytes // 65536)
-    pieces = uploads.open(row, False, 0, row.bytes - 1, turn.request.host)
-    try:
+    with closing(uploads.open(row, False, 0, row.bytes - 1, turn.request.host)) as pieces:
         content = b"".join(pieces)
-    finally:
-        pieces.close()
     return [{"uri": uri, "mimeType": row.type, "blob": base64.b64encode(content).decode()}]
 
 
