@@ -198,8 +198,7 @@ def act(api: TokenApi, call: Call, request: ActRequest) -> ActAnswer:
     if request.value:
         question = api.answer(token.app, token.user, token.entry, request.value)
         text = outcome_of(question.question, token.user, question.names, language_of(endpoint.language))
-    receipts = api.messages.receipts
-    result = receipts.note(token.app, token.user, token.conversation, read=token.entry)
+    result = api.messages.receipts.note(token.app, token.user, token.conversation, read=token.entry)
     if result is None:
         raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
     return ActAnswer(token.conversation, result.receipt.read, id, text)

@@ -34,7 +34,14 @@ class Additions:
         self._words: dict[str, dict[str, str]] = {}
         for name, folder in folders.items():
             for file in sorted(folder.glob("words.*.json")):
-                self._words.setdefault(file.stem.partition(".")[2], {}).update(_read_words(name, file))
+                try:
+                    words = msgspec.json.decode(file.read_bytes(), type=dict[str, str])
+                except (OSError, ValueError) as error:
+                    raise ConfigError(f"the feature {name!r}: {file}: {error}") from None
+                if others := [key for key in words if not key.startswith(f"{name}_")]:
+                    problem = f"the key {others[0]} does not begin with {name}_"
+                    raise ConfigError(f"the feature {name!r}: {file}: {problem}")
+                self._words.setdefault(file.stem.partition(".")[2], {}).update(words)
 
     def words(self, language: str) -> dict[str, str]:
         """Key → text in this language, in English where a feature has none."""
@@ -69,14 +76,3 @@ def additions_of(core: Core) -> Additions:
     """What the features of a node add."""
     services = ((name, each) for name, parts in core.features.items() for each in parts.services)
     return Additions({name: each.page_folder for name, each in services if isinstance(each, AddsToPage)})
-
-
-def _read_words(name: str, file: Path) -> dict[str, str]:
-    try:
-        words = msgspec.json.decode(file.read_bytes(), type=dict[str, str])
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"the feature {name!r}: {file}: {error}") from None
-    for key in words:
-        if not key.startswith(f"{name}_"):
-            raise ConfigError(f"the feature {name!r}: {file}: the key {key} does not begin with {name}_")
-    return words

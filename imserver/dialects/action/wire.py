@@ -39,7 +39,6 @@ NOBODY = "null"
 """The value that pages send if they were opened without the id of a user."""
 WELCOME = "连接成功"
 
-_MAX_NUMBER: Final = Limit.NUMBER
 _encode = msgspec.json.Encoder().encode
 
 
@@ -119,7 +118,7 @@ def _heartbeat(data: bytes, _seq: str) -> Heartbeat:
 def _say(data: bytes, seq: str) -> Say:
     try:
         request = _decode_say(data)
-        if 0 <= request.app <= _MAX_NUMBER:
+        if 0 <= request.app <= Limit.NUMBER:
             return Say(request.type, request.text, seq)
     except (ValueError, RecursionError):
         pass

@@ -123,8 +123,7 @@ class _UploadView:
 
 def offer_of(call: Call, name: str, kind: str, length: int) -> Offer:
     """The offer of a request."""
-    host = call.request.host
-    return Offer(call.app, call.user, name, kind, length, host, by_user=not call.is_back_end)
+    return Offer(call.app, call.user, name, kind, length, call.request.host, by_user=not call.is_back_end)
 
 
 def require_plain(http_request: HttpRequest) -> None:

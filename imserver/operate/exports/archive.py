@@ -172,7 +172,11 @@ class ArchiveWriter:
         with (self.folder / _DIRECTORY).open("rb") as source:
             while piece := source.read(_PIECE):
                 archive.write(piece)
-        archive.write(_ends(self.state.entries, start, _length_of(archive)))
+        entries, end = self.state.entries, _length_of(archive)
+        size, few = end - start, min(entries, 0xFFFF)
+        archive.write(_END64.pack(b"PK\6\6", 44, _VERSION, _VERSION, 0, 0, entries, entries, size, start))
+        archive.write(_LOCATOR.pack(b"PK\6\7", 0, end, 1))
+        archive.write(_END.pack(b"PK\5\6", 0, 0, few, few, min(size, _ALL), min(start, _ALL), 0))
         archive.flush()
         os.fsync(archive.fileno())
         self.close()
@@ -236,17 +240,6 @@ class _Entry:
 def _length_of(file: IO[bytes]) -> int:
     """Where the next byte goes."""
     return file.seek(0, os.SEEK_CUR)
-
-
-def _ends(entries: int, start: int, end: int) -> bytes:
-    """The records behind the directory."""
-    size = end - start
-    few = min(entries, 0xFFFF)
-    return (
-        _END64.pack(b"PK\6\6", 44, _VERSION, _VERSION, 0, 0, entries, entries, size, start)
-        + _LOCATOR.pack(b"PK\6\7", 0, end, 1)
-        + _END.pack(b"PK\5\6", 0, 0, few, few, min(size, _ALL), min(start, _ALL), 0)
-    )
 
 
 def lines_of(columns: Iterable[str], rows: Iterable[Any]) -> Iterator[bytes]:
