@@ -211,7 +211,8 @@ def test_a_node_whose_lease_is_lost_while_it_starts_joins_again(
 def test_a_node_that_does_not_fit_to_the_others_does_not_join(
     server: RedisServer, start_node: StartNode, first: dict[str, Any], own: dict[str, Any], output: str
 ) -> None:
-    start_node(server, first.pop("number", 1), lease=first)
+    lease = dict(first)
+    start_node(server, lease.pop("number", 1), lease=lease)
     with pytest.raises(StartError, match=output):
         start_node(server, 2, lease=own)
 
