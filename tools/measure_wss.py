@@ -1,9 +1,8 @@
 """Measures what TLS costs in front of a node: ``python -m tools.measure_wss [haproxy] [nginx] [caddy]``.
 
 Clients of the load tool speak no TLS, so a haproxy on their side encrypts for them: each proxy that is
-measured decrypts connections of TLS 1.3 (ECDSA, P-256). A connection takes two files of a process, so two
-processes serve each side. Clients are silent, and answer a ping each 25 seconds. Memory and CPU are those of
-the proxy alone.
+measured decrypts connections of TLS 1.3 (ECDSA, P-256). Clients are silent, and answer a ping each 25
+seconds. Memory and CPU are those of the proxy alone.
 """
 
 import json
@@ -15,7 +14,8 @@ from socket import create_connection
 
 from bench.servers import NodeProcess, ServerProcess, WorkerPool, found_program, free_block
 
-CONNECTIONS = 15_000
+CONNECTIONS = {"haproxy": 15_000, "nginx": 15_000, "caddy": 7_500}
+"""A connection takes two files of a process. There are two processes; one of Caddy, which shares no port."""
 SECONDS = 50
 HAPROXY = """
 global
@@ -59,7 +59,7 @@ CADDY = """{{
     admin off
     auto_https off
 }}
-https://localhost:{port} {{
+https://:{port} {{
     tls {pem} {pem}
     reverse_proxy 127.0.0.1:{to}
 }}
@@ -106,13 +106,15 @@ def measured(name: str, pem: Path) -> str:
             "server": "send-proxy-v2",
         }
         text = {"haproxy": HAPROXY, "nginx": NGINX, "caddy": CADDY}[name]
-        proxies = [pool.start(Proxy(name, port, text, **values)) for _ in range(1 if name == "nginx" else 2)]
+        proxies = [
+            pool.start(Proxy(name, port, text, **values)) for _ in range(2 if name == "haproxy" else 1)
+        ]
         encrypt = "ssl verify none sni str(localhost)"
         for _ in range(2):
             pool.start(Proxy("haproxy", plain, HAPROXY, bind="", to=port, server=encrypt))
         pids = [pid for each in proxies for pid in (each.pids[1:] if name == "nginx" else each.pids[:1])]
         where = ["--url", f"http://127.0.0.1:{node.http_port}", "--ws", f"ws://127.0.0.1:{plain}/acc"]
-        words = ["--connections", str(CONNECTIONS), "--seconds", str(SECONDS), "--json", "--no-pin"]
+        words = ["--connections", str(CONNECTIONS[name]), "--seconds", str(SECONDS), "--json", "--no-pin"]
         command = [sys.executable, "-m", "imserver", "bench", "idle", *where, *words]
         command += [word for pid in pids for word in ("--pid", str(pid))]
         figures = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)["figures"]

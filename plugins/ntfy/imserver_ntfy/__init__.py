@@ -148,9 +148,13 @@ class Ntfy:
                 if wish.accepts(message) and not 0 < message.expires <= time():
                     connection.send(codec.encode(message))
 
-        opening, joined = codec.encode(new_message("open", wish.topics)), []
+        def open() -> None:
+            wish.is_open = True
+            connection.send(codec.encode(new_message("open", wish.topics)))
+
+        joined = []
         if wish.since is not None and not wish.poll:
-            connection.send(opening)
+            open()
         for channel in wish.channels:
             position = None
             if wish.since is not None:
@@ -161,13 +165,10 @@ class Ntfy:
                     connection.wait_until_sent()
                 position = page.position
             if not wish.poll and connection.is_open:
-                options, subscribe = (
-                    self._channels.options.of(app, channel),
-                    self._channels.subscriptions.subscribe,
-                )
-                joined.append((channel, subscribe(connection, channel, options, position)))
+                options, subscriptions = self._channels.options.of(app, channel), self._channels.subscriptions
+                joined.append((channel, subscriptions.subscribe(connection, channel, options, position)))
         if wish.since is None and not wish.poll:  # what is published from now on reaches the client
-            connection.send(opening)
+            open()
         for channel, found in joined:
             send(found.publications)
             self._channels.subscriptions.answered(connection, channel, found)

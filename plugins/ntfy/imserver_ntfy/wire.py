@@ -77,6 +77,8 @@ class Wish(DialectState, kw_only=True):
     words: tuple[str, str, str]
     priorities: frozenset[int]
     tags: frozenset[str]
+    is_open: bool = False
+    """Whether ``open`` was sent, which no sign of life precedes."""
 
     @classmethod
     def read(cls, path: str, parameters: Parameters) -> Wish:
@@ -128,7 +130,7 @@ class NtfyDialect(Dialect):
 
     def encode_ping(self, state: DialectState | None) -> bytes:
         """The sign of life of a stream."""
-        if not isinstance(state, Wish) or state.poll:
+        if not isinstance(state, Wish) or not state.is_open:
             return b""
         return self.encode(new_message("keepalive", state.topics))
 
