@@ -148,13 +148,13 @@ class Ntfy:
                 if wish.accepts(message) and not 0 < message.expires <= time():
                     connection.send(codec.encode(message))
 
-        def open() -> None:
+        def announce() -> None:
             wish.is_open = True
             connection.send(codec.encode(new_message("open", wish.topics)))
 
         joined = []
         if wish.since is not None and not wish.poll:
-            open()
+            announce()
         for channel in wish.channels:
             position = None
             if wish.since is not None:
@@ -168,7 +168,7 @@ class Ntfy:
                 options, subscriptions = self._channels.options.of(app, channel), self._channels.subscriptions
                 joined.append((channel, subscriptions.subscribe(connection, channel, options, position)))
         if wish.since is None and not wish.poll:  # what is published from now on reaches the client
-            open()
+            announce()
         for channel, found in joined:
             send(found.publications)
             self._channels.subscriptions.answered(connection, channel, found)
