@@ -6,7 +6,6 @@ import { reasonOf } from "./api.js";
 import { MOST_STORED, archiveRow, conversationRow, shortTimes, upTo } from "./first-view.js";
 import { withModule } from "./form.js";
 import { showUnread } from "./installable.js";
-import { onLongPress } from "./long-press.js";
 import { hueOf } from "./people.js";
 import { keyOf } from "./store.js";
 import { noticeText, summaryOf } from "./summary.js";
@@ -50,22 +49,24 @@ export class ConversationList {
       const isMouse = event instanceof PointerEvent && event.pointerType === "mouse";
       if (isMouse || !(event instanceof PointerEvent) || event.pointerType !== "touch") this.#openMenu(found, isMouse ? { x: event.clientX, y: event.clientY } : undefined);
     }, { signal });
-    onLongPress(this.#list, (target, point) => {
-      const found = this.#at(target);
-      if (found) this.#openMenu(found, point);
-      return found !== null;
-    }, signal);
-    if (matchMedia("(any-pointer: coarse)").matches) this.#startSwipes(signal);
+    if (matchMedia("(any-pointer: coarse)").matches) this.#followFingers(signal);
     addEventListener("pagehide", () => this.#store(), { signal });
     document.addEventListener("visibilitychange", () => document.hidden && this.#store(), { signal });
   }
 
   /** @param {AbortSignal} signal */
-  async #startSwipes(signal) {
-    const modules = await Promise.all([import("./swipe.js"), import("./conversation-menu.js")]).catch(() => null); // without them, the menu does it
-    modules?.[0].onSwipe(this.#list, (target) => {
+  async #followFingers(signal) {
+    const modules = await Promise.all([import("./swipe.js"), import("./conversation-menu.js"), import("./long-press.js")]).catch(() => null); // without them, a key opens the menu
+    if (!modules) return;
+    const [{ onSwipe }, { pullsOf }, { onLongPress }] = modules;
+    onLongPress(this.#list, (target, point) => {
       const found = this.#at(target);
-      return found && { row: /** @type {HTMLElement} */ (found.row.parentElement), ...modules[1].pullsOf(this.session, found.conversation) };
+      if (found) this.#openMenu(found, point);
+      return found !== null;
+    }, signal);
+    onSwipe(this.#list, (target) => {
+      const found = this.#at(target);
+      return found && { row: /** @type {HTMLElement} */ (found.row.parentElement), ...pullsOf(this.session, found.conversation) };
     }, signal);
   }
 

@@ -8,7 +8,6 @@ import { isBeside, isRevision, revised, usersIn } from "./entries.js";
 import { upTo } from "./first-view.js";
 import { withModule } from "./form.js";
 import "./invitation-message.js";
-import { onLongPress } from "./long-press.js";
 import { startMedia } from "./media/media.js";
 import { MessageView, animate } from "./message-view.js";
 import { toast } from "./panel.js";
@@ -592,6 +591,18 @@ export class ConversationView {
       event.preventDefault();
       this.#openMenu(found.entry, found.row, true, { x: event.clientX, y: event.clientY });
     }, { signal });
+    if (matchMedia("(any-pointer: coarse)").matches) this.#followFingers(entryAt, signal);
+    this.#log.addEventListener("keydown", (event) => this.#onKey(event, entryAt(event)), { signal });
+  }
+
+  /**
+   * @param {(event: { target: EventTarget | null }) => { row: HTMLElement, entry: Entry } | null} entryAt
+   * @param {AbortSignal} signal
+   */
+  async #followFingers(entryAt, signal) {
+    const modules = await Promise.all([import("./swipe.js"), import("./long-press.js")]).catch(() => null); // without them, the tools and keys do it
+    if (!modules) return;
+    const [{ onSwipe }, { onLongPress }] = modules;
     onLongPress(this.#log, (target) => {
       const found = target instanceof Element && !target.closest("input, .face") ? entryAt({ target }) : null;
       if (!found || !this.open) return false;
@@ -599,15 +610,10 @@ export class ConversationView {
       else this.#openMenu(found.entry, found.row, true);
       return true;
     }, signal);
-    if (matchMedia("(any-pointer: coarse)").matches) {
-      const rowAt = (/** @type {EventTarget | null} */ target) => {
-        const found = this.#selection || this.composer.readOnlyReason ? null : entryAt({ target });
-        return found?.entry.kind === "message" ? { row: found.row, right: { sign: "↩", act: () => this.composer.reply(found.entry) } } : null;
-      };
-      const swipes = import("./swipe.js").catch(() => null); // without it, the menu replies
-      swipes.then((module) => module?.onSwipe(this.#log, rowAt, signal));
-    }
-    this.#log.addEventListener("keydown", (event) => this.#onKey(event, entryAt(event)), { signal });
+    onSwipe(this.#log, (target) => {
+      const found = this.#selection || this.composer.readOnlyReason ? null : entryAt({ target });
+      return found?.entry.kind === "message" ? { row: found.row, right: { sign: "↩", act: () => this.composer.reply(found.entry) } } : null;
+    }, signal);
   }
 
   /**
