@@ -29,11 +29,11 @@ RELEASES: Final = "/release/"
 """Prefix of the addresses of files of a release: ``/release/<release>/static/…`` and ``…/sdk/…``."""
 _START: Final = ("static/messages/start.js",)
 """What shows the list of the last visit, and then imports the others."""
-_FIRST: Final = ("static/messages/connection.js", "static/messages/app.js")
+_FIRST: Final = ("static/messages/session/connection.js", "static/messages/app.js")
 """What the first view is made of: the list of conversations."""
-LOGIN: Final = ("static/messages/login.js",)
+LOGIN: Final = ("static/messages/login/login.js",)
 """What the first view of somebody without a login needs besides."""
-NEXT: Final = ("static/messages/conversation.js",)
+NEXT: Final = ("static/messages/conversation/conversation.js",)
 """What is imported as soon as the first view is shown, and loaded after it."""
 SHEET: Final = "messages.css"
 """The style sheets of the page in one, below the release."""
@@ -108,13 +108,14 @@ def _imported(entries: Iterable[str], later: bool = False) -> tuple[str, ...]:
 @cache
 def styles() -> tuple[str, ...]:
     """The style sheets of the page besides that of all pages, below ``/static/``, in their order."""
-    return "chat.css", *sorted(f"messages/{path.name}" for path in (assets.STATIC / "messages").glob("*.css"))
+    folder = assets.STATIC / "messages" / "styles"
+    return "chat.css", *sorted(f"messages/styles/{path.name}" for path in folder.glob("*.css"))
 
 
 @cache
 def _later() -> tuple[str, ...]:
     """Style sheets and tables that modules load when they are needed, as ``static/…``."""
-    paths = [path for kind in ("css", "json") for path in (assets.STATIC / "messages").glob(f"*/*.{kind}")]
+    paths = [path for kind in ("later/*.css", "*/*.json") for path in (assets.STATIC / "messages").glob(kind)]
     return tuple(sorted(f"static/messages/{path.parent.name}/{path.name}" for path in paths))
 
 

@@ -3,21 +3,21 @@
 
 import { ConnectionView, OFFLINE_PROBE_MS } from "../connection-view.js";
 import { element, fill, make, pageData } from "../text.js";
-import { ApiError } from "./api.js";
-import { SavedLogin } from "./saved-login.js";
-import { ConversationList } from "./conversation-list.js";
-import { showMe, showView } from "./first-view.js";
-import { withModule } from "./form.js";
-import { startWorker } from "./installable.js";
-import { closeLayers, navigate, startPanels, toast } from "./panel.js";
-import { Session } from "./session.js";
+import { ApiError } from "./parts/api.js";
+import { SavedLogin } from "./session/saved-login.js";
+import { ConversationList } from "./list/conversation-list.js";
+import { showMe, showView } from "./session/first-view.js";
+import { withModule } from "./parts/form.js";
+import { startWorker } from "./parts/installable.js";
+import { closeLayers, navigate, startPanels, toast } from "./parts/panel.js";
+import { Session } from "./session/session.js";
 
-/** @typedef {import("./session.js").Login} Login */
-/** @typedef {import("./session.js").Page & { workerUrl: string }} Page */
-/** @typedef {import("./session.js").Target} Target */
-/** @typedef {import("./store.js").Conversation} Conversation */
-/** @typedef {import("./conversation.js").ConversationView} ConversationView */
-/** @typedef {import("./login.js").LoginView} LoginView */
+/** @typedef {import("./session/session.js").Login} Login */
+/** @typedef {import("./session/session.js").Page & { workerUrl: string }} Page */
+/** @typedef {import("./session/session.js").Target} Target */
+/** @typedef {import("./session/store.js").Conversation} Conversation */
+/** @typedef {import("./conversation/conversation.js").ConversationView} ConversationView */
+/** @typedef {import("./login/login.js").LoginView} LoginView */
 
 const RETRY_LIST_MS = 3_000;
 const COUNT_AFTER_MS = 4_000;
@@ -37,12 +37,12 @@ class App {
   #conversation = null;
   /** Loads it. @type {Promise<void> | null} */
   #loading = null;
-  /** Once it is needed. @type {import("./search.js").Search | null} */
+  /** Once it is needed. @type {import("./search/search.js").Search | null} */
   #search = null;
   /** @type {LoginView | null} */
   #login = null;
   #hasWorker = false;
-  /** What notifies the user, once it is needed. @type {Promise<import("./notices.js").Notices | null> | null} */
+  /** What notifies the user, once it is needed. @type {Promise<import("./session/notices.js").Notices | null> | null} */
   #notices = null;
   #scheduled = false;
   /** The part of the address after `#` that is shown. */
@@ -66,7 +66,7 @@ class App {
     else this.#showLogin("");
     if (came === "oauth") this.#withLogin((view) => view.finish(code, login !== null));
     else if (came === "owner") this.#withLogin((view) => view.showOwner(code));
-    else if (came) withModule(import("./log-in-with.js"), page.text, ({ openReset }) => openReset(page, code));
+    else if (came) withModule(import("./login/log-in-with.js"), page.text, ({ openReset }) => openReset(page, code));
   }
 
   // --- session ------------------------------------------------------------------------------------------------
@@ -106,12 +106,12 @@ class App {
   async #loadView() {
     const session = /** @type {Session} */ (this.#session);
     document.head.append(element("next-modules", HTMLTemplateElement).content); // the first time: later it is empty
-    this.#loading ??= withModule(import("./conversation.js"), session.words, ({ ConversationView }) => {
+    this.#loading ??= withModule(import("./conversation/conversation.js"), session.words, ({ ConversationView }) => {
       if (session !== this.#session) return;
       this.#conversation = new ConversationView(session, {
         info: (conversation) => this.#showInfo(conversation),
-        person: (user) => withModule(import("./contacts.js"), session.words, ({ openCard }) => openCard(session, user)),
-        notices: ({ id }) => withModule(import("./notice-settings.js"), session.words, ({ openNotices }) => openNotices(session, id)),
+        person: (user) => withModule(import("./people/contacts.js"), session.words, ({ openCard }) => openCard(session, user)),
+        notices: ({ id }) => withModule(import("./settings/notice-settings.js"), session.words, ({ openNotices }) => openNotices(session, id)),
         sent: () => this.#notify((notices) => notices.sent()),
       });
       this.#conversation.show(null);
@@ -124,7 +124,7 @@ class App {
   async #addFeatures() {
     const session = this.#session;
     if (!session?.additions.some(({ later }) => !later)) return;
-    const module = await import("./additions.js").catch(() => null); // without it the page works, but does not show what is theirs
+    const module = await import("./parts/additions.js").catch(() => null); // without it the page works, but does not show what is theirs
     await module?.addFeatures(session, false);
     this.#schedule();
   }
@@ -149,7 +149,7 @@ class App {
 
   /** @param {(view: LoginView) => void} use */
   #withLogin(use) {
-    return withModule(import("./login.js"), this.words, ({ LoginView }) => {
+    return withModule(import("./login/login.js"), this.words, ({ LoginView }) => {
       this.#login ??= new LoginView(this.page, this.saved, (login) => {
         this.saved.set(login);
         if (this.#session) return location.reload(); // another tab has logged in meanwhile
@@ -159,7 +159,7 @@ class App {
     });
   }
 
-  /** @param {import("./session.js").Ended} ended */
+  /** @param {import("./session/session.js").Ended} ended */
   #stop({ reason, isGood, isForgotten }) {
     const user = this.#session?.user;
     if (this.saved.get()?.token === this.#session?.token) isForgotten ? this.saved.set(null) : this.saved.retire(); // another tab may have logged in meanwhile
@@ -214,12 +214,12 @@ class App {
   /**
    * Loads what notifies the user, when it is first needed.
    *
-   * @param {(notices: import("./notices.js").Notices) => void} use
+   * @param {(notices: import("./session/notices.js").Notices) => void} use
    */
   async #notify(use) {
     const session = this.#session;
     if (!session?.hasNotifications) return;
-    this.#notices ??= import("./notices.js").catch(() => null).then((module) => module && session === this.#session ? new module.Notices(session, () => this.#current) : null);
+    this.#notices ??= import("./session/notices.js").catch(() => null).then((module) => module && session === this.#session ? new module.Notices(session, () => this.#current) : null);
     const notices = await this.#notices;
     if (notices && session === this.#session) use(notices);
   }
@@ -286,7 +286,7 @@ class App {
     if (location.hash.startsWith("#invite=") && store.isLoaded) {
       const { hash } = location;
       await navigate("", true);
-      withModule(import("./invitations.js"), this.words, ({ followInvitation, invitationCode }) => this.#session && followInvitation(this.#session, invitationCode(hash)));
+      withModule(import("./people/invitations.js"), this.words, ({ followInvitation, invitationCode }) => this.#session && followInvitation(this.#session, invitationCode(hash)));
     }
     const [, kind, name, about = ""] = /^#([cu])\/([^/]+)(?:\/(\d+))?$/.exec(location.hash) ?? []; // notifications name a message
     const user = kind === "u" ? decoded(name) : "";
@@ -377,9 +377,9 @@ class App {
       if (event.persisted) location.reload(); // the browser's cache brought back a page whose connection is closed
     });
     element("back", HTMLButtonElement).addEventListener("click", () => this.#back());
-    element("me", HTMLButtonElement).addEventListener("click", () => withModule(import("./profile.js"), this.words, ({ openProfile }) => this.#session && openProfile(this.#session)));
+    element("me", HTMLButtonElement).addEventListener("click", () => withModule(import("./settings/profile.js"), this.words, ({ openProfile }) => this.#session && openProfile(this.#session)));
     for (const id of ["new-conversation", "find-people"]) {
-      element(id, HTMLButtonElement).addEventListener("click", () => withModule(import("./contacts.js"), this.words, async ({ openContacts }) => {
+      element(id, HTMLButtonElement).addEventListener("click", () => withModule(import("./people/contacts.js"), this.words, async ({ openContacts }) => {
         if (this.#session) await openContacts(this.#session);
         this.#countRequests();
       }));
@@ -411,16 +411,16 @@ class App {
   /** @param {Conversation} conversation  shows the group, or the other user */
   #showInfo({ id, group, peer }) {
     const session = this.#session;
-    if (session && group) withModule(import("./group-info.js"), session.words, ({ openGroupInfo }) => openGroupInfo(session, id));
-    else if (session && peer) withModule(import("./contacts.js"), session.words, ({ openCard }) => openCard(session, peer));
+    if (session && group) withModule(import("./groups/group-info.js"), session.words, ({ openGroupInfo }) => openGroupInfo(session, id));
+    else if (session && peer) withModule(import("./people/contacts.js"), session.words, ({ openCard }) => openCard(session, peer));
   }
 
   // --- search -------------------------------------------------------------------------------------------------
 
-  /** @param {(search: import("./search.js").Search) => void} use */
+  /** @param {(search: import("./search/search.js").Search) => void} use */
   #withSearch(use) {
     const session = this.#session;
-    withModule(import("./search.js"), this.words, ({ Search }) => {
+    withModule(import("./search/search.js"), this.words, ({ Search }) => {
       if (session && session === this.#session) use((this.#search ??= new Search(session)));
     });
   }
@@ -431,7 +431,7 @@ class App {
 
   #openPalette() {
     const session = this.#session;
-    withModule(import("./palette.js"), this.words, ({ openPalette }) => {
+    withModule(import("./search/palette.js"), this.words, ({ openPalette }) => {
       if (session && session === this.#session) openPalette(session, { open: this.#current, info: (conversation) => this.#showInfo(conversation), search: () => this.#searchHere() });
     });
   }
@@ -470,7 +470,7 @@ class App {
 
   /** @param {"openSettings" | "openShortcuts"} which */
   #openSettings(which) {
-    withModule(import("./settings.js"), this.words, (settings) => this.#session && settings[which](this.#session));
+    withModule(import("./settings/settings.js"), this.words, (settings) => this.#session && settings[which](this.#session));
   }
 }
 

@@ -2,11 +2,11 @@
 /** The page in a frame: the page around it gives the login, says what is shown, and hears how many messages are unread. */
 
 import { fill } from "../text.js";
-import { upTo } from "./first-view.js";
-import { keepLogins, SavedLogin } from "./saved-login.js";
+import { upTo } from "./session/first-view.js";
+import { keepLogins, SavedLogin } from "./session/saved-login.js";
 
-/** @typedef {import("./session.js").Session} Session */
-/** @typedef {import("./session.js").Page} Page */
+/** @typedef {import("./session/session.js").Session} Session */
+/** @typedef {import("./session/session.js").Page} Page */
 
 /** A login that lasts a shorter time was refused: the next one waits. */
 const SHORT_MS = 10_000;

@@ -5,13 +5,13 @@
  */
 
 import { pageData } from "../text.js";
-import { showStored } from "./first-view.js";
-import { SavedLogin } from "./saved-login.js";
+import { showStored } from "./session/first-view.js";
+import { SavedLogin } from "./session/saved-login.js";
 
 /** If the browser paints nothing, for instance in a hidden tab, the rest begins after this time. */
 const PAINT_MS = 200;
 
-/** @type {import("./session.js").Page} */
+/** @type {import("./session/session.js").Page} */
 const page = pageData();
 const login = location.hash.startsWith("#owner=") ? null : new SavedLogin(page.app).get(); // the owner logs in anew
 let isStarted = false;
@@ -21,7 +21,7 @@ async function start() {
   isStarted = true;
   preload("first-modules"); // the worker stores the page with it
   if (!login) preload("login-modules");
-  if (login) await import("./connection.js").then(({ connectEarly }) => connectEarly(page, login)).catch(() => {}); // then the page connects later
+  if (login) await import("./session/connection.js").then(({ connectEarly }) => connectEarly(page, login)).catch(() => {}); // then the page connects later
   import("./app.js").catch(() => {}); // the console says why; a reload tries again
 }
 

@@ -33,7 +33,7 @@ META: Final = [
 ]
 """Also the fields that only changes of groups have."""
 MEDIA: Final = re.findall(
-    r" \* @property \{.*?\} \[(\w+)\]", (ROOT / "static/messages/media/file.js").read_text(encoding="utf-8")
+    r" \* @property \{.*?\} \[(\w+)\]", (ROOT / "static/messages/parts/file.js").read_text(encoding="utf-8")
 )
 CARD: Final = ["nickname", "avatar", "name", "relation", "presence", "last_seen", "bot", "guest"]
 KINDS: Final = (
@@ -173,7 +173,7 @@ return "stored";
 """
 _THROWING = """
 const address = performance.getEntriesByType("resource").map(({ name }) => name)
-  .find((name) => name.endsWith("/messages/summary.js"));
+  .find((name) => name.endsWith("/messages/parts/summary.js"));
 const fail = () => { throw new Error("a defect of a view"); };
 (await import(address)).registerView("picture", { draw: fail, summary: fail });
 """

@@ -65,7 +65,7 @@ new MutationObserver(() => {
 }).observe(play, { attributes: true });
 """
 UPLOAD = """
-const { FileUpload } = await import("/static/messages/media/upload.js");
+const { FileUpload } = await import("/static/messages/session/upload.js");
 const content = new Uint8Array(arguments[0]);
 for (let at = 0; at < content.length; at += 1) content[at] = (at * 31) % 251;
 const shares = [];
@@ -75,7 +75,7 @@ const file = await upload.start((share) => shares.push(share));
 return { file, shares };
 """
 CANCEL = """
-const { FileUpload } = await import("/static/messages/media/upload.js");
+const { FileUpload } = await import("/static/messages/session/upload.js");
 const upload = new FileUpload({ app: "101", token: "" }, new Blob([new Uint8Array(9_000_000)]));
 upload.query.set("user", "bob");
 let code = "";

@@ -40,7 +40,7 @@ window.isBroken = true;
 """
 """While ``isBroken`` the server refuses requests for messages: their limit is no number."""
 LAYERS = """
-const { openPanel, openDialog } = await import("/static/messages/panel.js");
+const { openPanel, openDialog } = await import("/static/messages/parts/panel.js");
 const open = [openPanel, openDialog].map((each) => each("Title", document.createElement("p")));
 for (const layer of open.reverse()) layer.close();
 const { hash } = location;

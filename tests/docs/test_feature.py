@@ -78,7 +78,8 @@ def test_the_page_says_moods(installed: dict[str, str], start_server: StartServe
 
 
 def test_all_that_a_module_of_the_page_gets_is_explained() -> None:
-    given = re.findall(r"@property \{.*\} (\w+)", (ROOT / "static/messages/additions.js").read_text("utf-8"))
+    code = (ROOT / "static/messages/parts/additions.js").read_text("utf-8")
+    given = re.findall(r"@property \{.*\} (\w+)", code)
     rows = [row["name"] for table in tables(GUIDE) for row in table if "name" in row]
     explained = [re.match(r"\w+", name)[0] for row in rows for name in re.findall(r"\w+(?:\([^)]*\))?", row)]  # type: ignore[index]
     assert {"words"} <= set(given) <= set(explained)

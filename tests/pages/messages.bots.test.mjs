@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 import { it } from "node:test";
 
-import { commandsIn } from "./static/messages/bots.js";
-import { Store } from "./static/messages/store.js";
+import { commandsIn } from "./static/messages/people/bots.js";
+import { Store } from "./static/messages/session/store.js";
 
 const entry = (id, more = {}) => ({ id, conversation: 1, seq: id, kind: "message", from: "robo", to: "ann", text: String(id), time: 1, ...more });
 const piece = (number, text, more = {}) => ({ stream: "s1", from: "robo", to: "ann", piece: number, text, ...more });

@@ -1,7 +1,7 @@
 // The arithmetic of cropped avatars. Without a browser.
 import assert from "node:assert/strict";
 import { it } from "node:test";
-import { moved, startPlacement, visibleSquare, zoomed } from "./static/messages/avatar-crop.js";
+import { moved, startPlacement, visibleSquare, zoomed } from "./static/messages/people/avatar-crop.js";
 
 const wide = { width: 400, height: 200 };
 

@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 import { beforeEach, it } from "node:test";
 
-import { Database } from "./static/messages/database.js";
-import { Session } from "./static/messages/session.js";
+import { Database } from "./static/messages/session/database.js";
+import { Session } from "./static/messages/session/session.js";
 
 const turn = () => new Promise(setImmediate);
 let requests = [];

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { beforeEach, it } from "node:test";
 
-import { Drafts } from "./static/messages/drafts.js";
+import { Drafts } from "./static/messages/session/drafts.js";
 
 const rows = new Map();
 globalThis.localStorage = /** @type {any} */ ({

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { it } from "node:test";
 
-import { searched, toned } from "./static/messages/emoji-picker.js";
+import { searched, toned } from "./static/messages/conversation/emoji-picker.js";
 
 const [en, zh] = ["en", "zh"].map((language) => JSON.parse(readFileSync(new URL(`./static/messages/emoji/${language}.json`, import.meta.url), "utf8")));
 

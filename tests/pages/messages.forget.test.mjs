@@ -2,9 +2,9 @@
 import assert from "node:assert/strict";
 import { it } from "node:test";
 
-import { Database } from "./static/messages/database.js";
-import { People } from "./static/messages/people.js";
-import { SavedLogin } from "./static/messages/saved-login.js";
+import { Database } from "./static/messages/session/database.js";
+import { People } from "./static/messages/session/people.js";
+import { SavedLogin } from "./static/messages/session/saved-login.js";
 
 it("names are not stored after a logout, whatever arrives later", async () => {
   const rows = new Map();

@@ -3,8 +3,8 @@ import assert from "node:assert/strict";
 import { readFileSync, readdirSync } from "node:fs";
 import { it } from "node:test";
 
-import { rowsOf } from "./static/messages/api.js";
-import { load, noteLine, withModule } from "./static/messages/form.js";
+import { rowsOf } from "./static/messages/parts/api.js";
+import { load, noteLine, withModule } from "./static/messages/parts/form.js";
 
 const FOLDER = new URL("./static/messages/", import.meta.url);
 const WORDS = [
@@ -41,14 +41,14 @@ it("a module that cannot be loaded is reported in the language of the page, and 
     const note = noteLine();
     await withModule(missing(), words, () => used.push("missing"), note);
     assert.deepEqual([note.textContent, note.hidden, body.parts.length], [words.messages_fault_no_answer, false, 1]);
-    await withModule(import("./static/messages/format.js"), words, () => used.push("found"), note);
+    await withModule(import("./static/messages/parts/format.js"), words, () => used.push("found"), note);
     assert.deepEqual(used, ["found"]);
     assert.equal(body.parts.length, 1);
   }
 });
 
 it("every module that is loaded late is loaded that way", () => {
-  for (const name of readdirSync(FOLDER).filter((each) => each.endsWith(".js"))) {
+  for (const name of readdirSync(FOLDER, { recursive: true }).filter((each) => each.endsWith(".js"))) {
     const code = readFileSync(new URL(name, FOLDER), "utf-8").replaceAll(/\/\*\*.*?\*\//gs, "");
     for (const [line] of code.matchAll(/^.*\bimport\(.*$/gm)) {
       assert.match(line, /withModule\(import\("|\.catch\(/, `${name}: ${line.trim()}`);

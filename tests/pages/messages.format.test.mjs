@@ -3,11 +3,11 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { it } from "node:test";
 
-import { mentions } from "./static/messages/entries.js";
-import { ALL_NAMES, fitOf, mentionable } from "./static/messages/names.js";
-import { parse, unformatted } from "./static/messages/format.js";
-import { withoutEmpty } from "./static/messages/formatted.js";
-import { noticeText } from "./static/messages/summary.js";
+import { mentions } from "./static/messages/parts/entries.js";
+import { ALL_NAMES, fitOf, mentionable } from "./static/messages/parts/names.js";
+import { parse, unformatted } from "./static/messages/parts/format.js";
+import { withoutEmpty } from "./static/messages/parts/formatted.js";
+import { noticeText } from "./static/messages/parts/summary.js";
 
 const shown = (text, names) => parse(text, names).map(({ kind, text: content }) => (kind === "text" ? content : `<${kind}>${content}`));
 

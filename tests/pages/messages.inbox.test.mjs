@@ -3,8 +3,8 @@ import assert from "node:assert/strict";
 import { beforeEach, it } from "node:test";
 
 import { CommandRefused, NotConnected } from "./sdk/errors.js";
-import { Drafts } from "./static/messages/drafts.js";
-import { Inbox } from "./static/messages/inbox.js";
+import { Drafts } from "./static/messages/session/drafts.js";
+import { Inbox } from "./static/messages/session/inbox.js";
 
 const rows = new Map();
 globalThis.localStorage = /** @type {any} */ ({

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { it } from "node:test";
 
-import { ownAddress } from "./static/messages/media/file.js";
+import { ownAddress } from "./static/messages/parts/file.js";
 import { limitOver } from "./static/messages/media/preview.js";
 
 it("loads files of this server only", () => {

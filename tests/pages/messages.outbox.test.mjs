@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { beforeEach, it } from "node:test";
 
 import { CommandRefused, NotConnected } from "./sdk/errors.js";
-import { Outbox } from "./static/messages/outbox.js";
+import { Outbox } from "./static/messages/session/outbox.js";
 
 /** What `navigator.locks` does for one origin: who has asked for a lock waits until those before have released it. */
 function fakeLocks() {

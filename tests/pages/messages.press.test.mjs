@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { it } from "node:test";
 
-import { onLongPress } from "./static/messages/long-press.js";
+import { onLongPress } from "./static/messages/parts/long-press.js";
 
 /** A root, the presses on it, and a finger that does things. */
 function pressed(context, does = true) {

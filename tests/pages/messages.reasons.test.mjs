@@ -3,8 +3,8 @@ import assert from "node:assert/strict";
 import { it } from "node:test";
 
 import { Closed, CommandRefused, LoginRefused, NotConnected } from "./sdk/errors.js";
-import { ApiError, reasonOf } from "./static/messages/api.js";
-import { FileUpload } from "./static/messages/media/upload.js";
+import { ApiError, reasonOf } from "./static/messages/parts/api.js";
+import { FileUpload } from "./static/messages/session/upload.js";
 import { fill } from "./static/text.js";
 
 const WORDS = {

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { it } from "node:test";
 
-import { signsOf } from "./static/messages/seal.js";
+import { signsOf } from "./static/messages/session/seal.js";
 
 it("Chinese names are at most four characters, whatever follows them", () => {
   assert.deepEqual(signsOf("王小明"), { script: "characters", signs: ["王", "小", "明"] });

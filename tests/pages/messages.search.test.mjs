@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { it } from "node:test";
 
-import { dateText, hitsIn, isFiltered, parse, timeOf, withFilter, withoutContent } from "./static/messages/search-query.js";
+import { dateText, hitsIn, isFiltered, parse, timeOf, withFilter, withoutContent } from "./static/messages/search/search-query.js";
 
 const day = (year, month, date = 1) => new Date(year, month - 1, date).getTime();
 

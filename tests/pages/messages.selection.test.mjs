@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { it } from "node:test";
 
-import { copied } from "./static/messages/selection.js";
+import { copied } from "./static/messages/conversation/selection.js";
 
 const words = { you: "You", messages_custom: "Other message" };
 const session = { user: "1", language: "en", words, people: { nameOf: (user) => ({ 2: "Bob" })[user] } };

@@ -4,8 +4,8 @@ import { it } from "node:test";
 
 import { NotConnected } from "./sdk/errors.js";
 import { Messenger } from "./sdk/messenger.js";
-import { upTo } from "./static/messages/first-view.js";
-import { Store } from "./static/messages/store.js";
+import { upTo } from "./static/messages/session/first-view.js";
+import { Store } from "./static/messages/session/store.js";
 
 const entry = (id, more = {}) => ({ id, conversation: 1, seq: id, kind: "message", from: "bob", to: "ann", text: String(id), time: 1, ...more });
 

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { beforeEach, it } from "node:test";
 
-import { Timeline } from "./static/messages/timeline.js";
+import { Timeline } from "./static/messages/conversation/timeline.js";
 
 const [ROW_PX, ROOT_PX] = [40, 900];
 let isShown = true;

@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 import { it } from "node:test";
 
-import { shortTimes } from "./static/messages/first-view.js";
-import { MessageView } from "./static/messages/message-view.js";
+import { shortTimes } from "./static/messages/session/first-view.js";
+import { MessageView } from "./static/messages/conversation/message-view.js";
 import { moments } from "./static/text.js";
 
 for (const language of ["en", "zh"]) {

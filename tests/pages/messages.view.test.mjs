@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { it } from "node:test";
 
-import { animate, languageOf } from "./static/messages/message-view.js";
+import { animate, languageOf } from "./static/messages/conversation/message-view.js";
 
 it("fonts and screen readers know the language of a text that is not that of the page", () => {
   const texts = ["早上好 Ann", "おはよう漢字", "안녕하세요", "Good morning", "12:30 👍"];

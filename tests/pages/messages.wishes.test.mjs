@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { beforeEach, it } from "node:test";
 
-import { Wishes } from "./static/messages/wishes.js";
+import { Wishes } from "./static/messages/session/wishes.js";
 
 const rows = new Map();
 globalThis.localStorage = /** @type {any} */ ({ getItem: (key) => rows.get(key) ?? null, setItem: (key, value) => rows.set(key, value) });

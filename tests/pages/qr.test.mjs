@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { it } from "node:test";
 import { decodeQR } from "../../sdk/node_modules/qr/decode.js";
 import { encodeQR } from "../../sdk/node_modules/qr/index.js";
-import { qrMatrix } from "../../static/messages/qr.js";
+import { qrMatrix } from "../../static/messages/parts/qr.js";
 
 /** Bytes that fit into each version at error correction level M. */
 const CAPACITY = [14, 26, 42, 62, 84, 106, 122, 152, 180, 213];

@@ -204,8 +204,8 @@ def test_the_page_names_each_module_that_it_will_need_soon_once(client: FlaskCli
     templates = {part.partition('"')[2].partition('"')[0]: re.findall(link, part) for part in later}
     assert templates["login-modules"] == [(address, "") for address in login]
     assert templates["next-modules"] == [(address, "low") for address in following]
-    assert "static/messages/login.js" in login
-    assert "static/messages/conversation.js" in following
+    assert "static/messages/login/login.js" in login
+    assert "static/messages/conversation/conversation.js" in following
     assert not set(first) & {*login, *following}
     assert {*first, *login, *following} < set(installable.modules())
 

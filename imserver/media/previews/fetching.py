@@ -27,7 +27,7 @@ TEXT_CHARACTERS: Final = 8_000
 LINKS: Final = 5
 """Links of a message that are tried until one has a preview."""
 
-# As in static/messages/format.js. Word characters are those of Latin, Greek and Cyrillic.
+# As in static/messages/parts/format.js. Word characters are those of Latin, Greek and Cyrillic.
 _WORD: Final = "A-Za-z0-9\u00aa-\u024f\u0370-\u052f"
 _REST: Final = "[^\\s<>\"'`，。；！？、（）《》「」]"
 _ENDS: Final = (

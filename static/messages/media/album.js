@@ -2,16 +2,16 @@
 /** Pictures and videos in lists: a click opens the viewer, and a video that is a message of its own plays where it is. And messages with several of them, and captions. */
 
 import { cut, fill, listOf, make } from "../../text.js";
-import { withModule } from "../form.js";
-import { unformatted } from "../format.js";
-import { formatted } from "../formatted.js";
-import { button } from "../panel.js";
-import { fileIcon, fileView, icon, mediaOf, ownAddress, reserve, timeText } from "./file.js";
+import { withModule } from "../parts/form.js";
+import { unformatted } from "../parts/format.js";
+import { formatted } from "../parts/formatted.js";
+import { button } from "../parts/panel.js";
+import { fileIcon, fileView, icon, mediaOf, ownAddress, reserve, timeText } from "../parts/file.js";
 
-/** @typedef {import("./file.js").MediaData} MediaData */
-/** The message of a picture: who has sent it, when, with which caption. @typedef {{ session: import("../session.js").Session, entry: import("../entries.js").Entry, caption: string }} Origin */
+/** @typedef {import("../parts/file.js").MediaData} MediaData */
+/** The message of a picture: who has sent it, when, with which caption. @typedef {{ session: import("../session/session.js").Session, entry: import("../parts/entries.js").Entry, caption: string }} Origin */
 /** A part of an album has its type. @typedef {MediaData & { type?: string, origin?: Origin }} Item */
-/** @typedef {import("../entries.js").Entry} Entry */
+/** @typedef {import("../parts/entries.js").Entry} Entry */
 
 export const MOST_IN_ALBUM = 10;
 /** Number of pictures → how many are in each row. */

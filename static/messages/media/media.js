@@ -2,17 +2,17 @@
 /** Media of the page: how messages with files are shown, and the buttons that send them. */
 
 import { cut, make } from "../../text.js";
-import { ApiError, noAnswer } from "../api.js";
-import { loadStyle, withModule } from "../form.js";
-import { button, toast } from "../panel.js";
-import { registerView } from "../summary.js";
+import { ApiError, noAnswer } from "../parts/api.js";
+import { loadStyle, withModule } from "../parts/form.js";
+import { button, toast } from "../parts/panel.js";
+import { registerView } from "../parts/summary.js";
 import { albumSummary, albumView, captioned, captionOf, captionSummary, pictureView, videoView, withOrigin } from "./album.js";
-import { fileView, icon, mediaOf, timeText } from "./file.js";
+import { fileView, icon, mediaOf, timeText } from "../parts/file.js";
 import { canRecord, voiceView } from "./voice.js";
 
-/** @typedef {import("../session.js").Session} Session */
-/** @typedef {import("../store.js").Conversation} Conversation */
-/** @typedef {import("./file.js").MediaData} MediaData */
+/** @typedef {import("../session/session.js").Session} Session */
+/** @typedef {import("../session/store.js").Conversation} Conversation */
+/** @typedef {import("../parts/file.js").MediaData} MediaData */
 
 /** Type of a message → how its `data` is shown. */
 const DRAW = /** @type {Record<string, (data: MediaData, words: Record<string, string>) => HTMLElement | null>} */ ({

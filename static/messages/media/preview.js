@@ -3,14 +3,14 @@
 
 import { leftOf, leftText } from "../../page-parts.js";
 import { fill, make } from "../../text.js";
-import { loadStyle } from "../form.js";
-import { button, openDialog } from "../panel.js";
+import { loadStyle } from "../parts/form.js";
+import { button, openDialog } from "../parts/panel.js";
 import { MOST_IN_ALBUM } from "./album.js";
-import { fileIcon, sizeText } from "./file.js";
-import "./upload.js"; // the files need it, perhaps when there is no connection
+import { fileIcon, sizeText } from "../parts/file.js";
+import "../session/upload.js"; // the files need it, perhaps when there is no connection
 
-/** @typedef {import("../session.js").Session} Session */
-/** @typedef {import("../store.js").Conversation} Conversation */
+/** @typedef {import("../session/session.js").Session} Session */
+/** @typedef {import("../session/store.js").Conversation} Conversation */
 
 /**
  * A file that may be sent. `type` is that of its message.
@@ -243,7 +243,7 @@ function middleOf(row) {
  * @param {Session} session
  * @param {Conversation} conversation
  * @param {Confirmed} confirmed  the caption is that of the first message
- * @param {Pick<import("../outbox.js").Content, "replyTo" | "thread" | "also">} place  only the first message is the reply
+ * @param {Pick<import("../session/outbox.js").Content, "replyTo" | "thread" | "also">} place  only the first message is the reply
  */
 export function sendFiles({ outbox }, conversation, { picked, caption }, { replyTo, ...place }) {
   for (let start = 0; start < picked.length; start += MOST_IN_ALBUM) {
@@ -263,7 +263,7 @@ export function sendFiles({ outbox }, conversation, { picked, caption }, { reply
 /**
  * @param {Picked} picked
  * @param {Record<string, any>} more  goes into the content of the message
- * @returns {import("./upload.js").UnsentFile}
+ * @returns {import("../session/upload.js").UnsentFile}
  */
 function unsentOf({ file, type, data: { seconds, width, height }, poster }, more) {
   const measured = type === "video" ? { ...(seconds && { seconds }), width, height } : {};

@@ -2,9 +2,9 @@
 /** The recording of a voice message, with a waveform. Loaded when it is needed. */
 
 import { make } from "../../text.js";
-import { button } from "../panel.js";
-import { timeText } from "./file.js";
-import "./upload.js"; // what is recorded needs it, perhaps when there is no connection
+import { button } from "../parts/panel.js";
+import { timeText } from "../parts/file.js";
+import "../session/upload.js"; // what is recorded needs it, perhaps when there is no connection
 import { BARS, LOUDEST, waveform } from "./voice.js";
 
 /** @typedef {{ file: File, seconds: number, wave: number[] }} Recording */

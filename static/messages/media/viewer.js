@@ -2,10 +2,10 @@
 /** The viewer of pictures and videos: the whole screen, zoom, swipe and keyboard. Loaded when it is needed. */
 
 import { fill, make, moments } from "../../text.js";
-import { loadStyle, withModule } from "../form.js";
-import { unformatted } from "../format.js";
-import { button, openDialog } from "../panel.js";
-import { icon, ownAddress } from "./file.js";
+import { loadStyle, withModule } from "../parts/form.js";
+import { unformatted } from "../parts/format.js";
+import { button, openDialog } from "../parts/panel.js";
+import { icon, ownAddress } from "../parts/file.js";
 import { pauseOthers } from "./album.js";
 
 /** @typedef {import("./album.js").Origin} Origin */
@@ -41,7 +41,7 @@ function grow(from, viewer) {
  * @param {number} index  of the first one to show
  * @param {Record<string, string>} words
  * @param {HTMLElement} from  its place in the list
- * @returns {Promise<import("../panel.js").Layer>}
+ * @returns {Promise<import("../parts/panel.js").Layer>}
  */
 export async function openViewer(pictures, index, words, from) {
   await loadStyle(new URL("../later/viewer.css", import.meta.url));
@@ -71,7 +71,7 @@ export async function openViewer(pictures, index, words, from) {
   const bar = make("div", "viewer-bar", count, tool("less", words.messages_media_zoom_out, () => view.zoom(1 / STEP)), tool("more", words.messages_media_zoom_in, () => view.zoom(STEP)), save);
   const forward = tool("forward", words.messages_forward, () => {
     const { session, entry } = pictures[index].origin ?? {};
-    if (session && entry) withModule(import("../forward.js"), words, ({ openForward }) => void openForward(session, [entry]));
+    if (session && entry) withModule(import("../people/forward.js"), words, ({ openForward }) => void openForward(session, [entry]));
   });
   bar.append(forward);
   const about = make("div", "viewer-about");

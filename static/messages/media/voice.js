@@ -2,11 +2,11 @@
 /** Voice messages: a waveform, and playing at three speeds. */
 
 import { fill, make } from "../../text.js";
-import { button } from "../panel.js";
-import { fileView, icon, ownAddress, timeText } from "./file.js";
+import { button } from "../parts/panel.js";
+import { fileView, icon, ownAddress, timeText } from "../parts/file.js";
 import { pauseOthers } from "./album.js";
 
-/** @typedef {import("./file.js").MediaData} MediaData */
+/** @typedef {import("../parts/file.js").MediaData} MediaData */
 
 /** The most bars of a waveform. */
 export const BARS = 64;

@@ -1,0 +1,588 @@
+// @ts-check
+/** The text box: drafts, replies, edits, mentions and emoji. It never loses a text: what cannot be sent waits in the outbox. */
+
+import { leftOf, leftText } from "../../page-parts.js";
+import { element, fill, make, moments, timeOf } from "../../text.js";
+import { rowsOf } from "../parts/api.js";
+import { withModule } from "../parts/form.js";
+import { ALL_NAMES, mentionable } from "../parts/names.js";
+import { toast } from "../parts/panel.js";
+import { keyOf } from "../session/store.js";
+import { summaryOf } from "../parts/summary.js";
+
+/** @typedef {import("../session/session.js").Session} Session */
+/** @typedef {import("../session/store.js").Conversation} Conversation */
+/** @typedef {import("../parts/entries.js").Entry} Entry */
+
+/** Name of the file with a text that is too long for a message. */
+const FILE_NAME = "text.txt";
+const TYPING_EACH_MS = 3_000;
+const MOST_NAMES = 8;
+/** Entries whose writers are offered first. */
+const RECENT = 100;
+const MEMBERS_PAGE = 500;
+const MUTE_CHECK_MS = 5_000;
+const MOST_COMMANDS = 50;
+const MENTION = /(?:^|[\s(（])@([^\s@]{0,32}(?: [^\s@]{1,32})?)$/u;
+const COMMAND = /^\/([a-z0-9_]{0,32})$/;
+
+/** @typedef {{ bot: string, name: string, nickname: string, command: string, description: string }} Command  `name`: of the bot */
+
+/**
+ * A command that the page carries out, `/question Tea?`. Where a bot has the same, it is the bot's.
+ *
+ * @typedef {object} PageCommand
+ * @property {string} command
+ * @property {string} word       what it does
+ * @property {(session: Session, conversation: Conversation, text: string) => unknown} act  `text`: what is behind it
+ */
+
+/** @type {PageCommand[]} */
+export const pageCommands = [];
+
+/**
+ * What the text box offers to complete.
+ *
+ * @typedef {object} Choice
+ * @property {HTMLElement[]} parts
+ * @property {number} start    what is typed from here on is replaced
+ * @property {string} text
+ * @property {string} user     is mentioned by it; empty: nobody
+ * @property {boolean} [sends]  a command without a text behind it
+ */
+
+/**
+ * Where a text box is, and what it writes.
+ *
+ * @typedef {object} Box
+ * @property {() => void} sent
+ * @property {() => Entry | null} last  our newest message that can be edited
+ * @property {string} [prefix]          of the ids of its elements
+ * @property {{ get: (key: string) => import("../session/drafts.js").Draft, set: (key: string, draft: import("../session/drafts.js").Draft) => void }} [drafts]  default: those of the conversations
+ * @property {() => Pick<import("../session/outbox.js").Content, "thread" | "also">} [place]  of what is written; missing: the conversation
+ */
+
+export class Composer {
+  /** @type {Conversation | null} */
+  #conversation = null;
+  /** Id of the message that the text replies to; 0: none. */
+  #replyTo = 0;
+  /** That message; null: it is not loaded. @type {Entry | null} */
+  #replied = null;
+  /** @type {Entry | null} */
+  #editing = null;
+  /** Names that were completed in this text, with their users. @type {Map<string, string>} */
+  #mentioned = new Map();
+  /** Members of the open group whose names are completed; null: not loaded. @type {string[] | null} */
+  #members = null;
+  /** Commands of the bots of the open conversation; null: not loaded. @type {Command[] | null} */
+  #commands = null;
+  /** @type {Choice[]} */
+  #choices = [];
+  #typingSentAt = 0;
+  /** @type {Promise<import("./emoji-picker.js").Picker> | null} */
+  #picker = null;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #muted;
+  #ends = new AbortController();
+  #form;
+  #field;
+  #send;
+  #left;
+  #asFile;
+  #grid;
+  #opener;
+  #bar;
+  #names;
+  #readOnlyNote;
+
+  /**
+   * @param {Session} session
+   * @param {Box} box
+   */
+  constructor(session, box) {
+    this.session = session;
+    this.box = box;
+    this.drafts = box.drafts ?? session.drafts;
+    const { prefix = "" } = box;
+    this.#form = element(`${prefix}composer`, HTMLFormElement);
+    this.#field = element(`${prefix}message`, HTMLTextAreaElement);
+    this.#send = element(`${prefix}send`, HTMLButtonElement);
+    this.#left = element(`${prefix}left`, HTMLElement);
+    this.#asFile = element(`${prefix}as-file`, HTMLButtonElement);
+    this.#grid = element(`${prefix}emoji`, HTMLElement);
+    this.#opener = element(`${prefix}emoji-open`, HTMLButtonElement);
+    this.#bar = element(`${prefix}reply-bar`, HTMLElement);
+    this.#names = element(`${prefix}mentions`, HTMLElement);
+    this.#readOnlyNote = element(`${prefix}read-only`, HTMLElement);
+    const { signal } = this.#ends;
+    const off = session.on("draft", (key) => {
+      if (!box.drafts && this.#conversation && !this.#editing && keyOf(this.#conversation) === key) this.#showDraft(this.#conversation);
+    });
+    signal.addEventListener("abort", off);
+    this.#form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#submit();
+    }, { signal });
+    this.#field.addEventListener("keydown", (event) => this.#onKey(event), { signal });
+    this.#field.addEventListener("input", () => {
+      this.#changed();
+      this.#sendTyping();
+    }, { signal });
+    const drawEnter = () => { this.#field.enterKeyHint = sendsOnEnter() ? "send" : "enter"; };
+    addEventListener("look", drawEnter, { signal });
+    drawEnter();
+    let width = 0;
+    const sizes = new ResizeObserver(([{ contentRect }]) => {
+      if (contentRect.width === width) return;
+      width = contentRect.width;
+      requestAnimationFrame(() => this.#grow()); // the text has other lines
+    });
+    sizes.observe(this.#field);
+    signal.addEventListener("abort", () => sizes.disconnect());
+    this.#asFile.addEventListener("click", () => this.#sendAsFile(), { signal });
+    this.#field.addEventListener("blur", () => setTimeout(() => this.#closeNames(), 150), { signal });
+    this.#opener.addEventListener("click", () => (this.#grid.hidden ? this.#openEmoji() : this.#toggleEmoji(false)), { signal });
+    this.#form.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape" || this.#grid.hidden) return;
+      event.stopPropagation();
+      this.#toggleEmoji(false);
+      this.#field.focus();
+    }, { signal });
+    element(`${prefix}reply-cancel`, HTMLButtonElement).addEventListener("click", () => this.#clearBar(), { signal });
+  }
+
+  /** Ends the session of this composer. */
+  stop() {
+    this.#ends.abort();
+    this.show(null);
+  }
+
+  /**
+   * Shows the draft of a conversation.
+   *
+   * @param {Conversation | null} conversation  null: hide the text box
+   */
+  show(conversation) {
+    this.#conversation = conversation;
+    this.draw();
+    this.#editing = null;
+    this.#members = this.#commands = null;
+    this.#toggleEmoji(false);
+    if (!conversation) return;
+    this.#showDraft(conversation);
+  }
+
+  /** @returns {string} why one cannot write in the open conversation; empty: one can */
+  get readOnlyReason() {
+    const { words, language, people } = this.session;
+    const { left = false, mutedUntil = 0, peer = "" } = this.#conversation ?? {};
+    if (left) return words.messages_fault_unknown_group;
+    if (people.card(peer)?.relation === "blocked") return fill(words.messages_blocked_here, { name: people.nameOf(peer) });
+    if (mutedUntil * 1000 <= Date.now()) return "";
+    return fill(words.messages_muted_until, { when: moments(language).format(timeOf(mutedUntil)) });
+  }
+
+  /** Shows the text box, or why one cannot write. */
+  draw() {
+    const { readOnlyReason } = this;
+    const hadFocus = this.#form.contains(document.activeElement);
+    this.#form.hidden = !this.#conversation || Boolean(readOnlyReason);
+    if (this.#readOnlyNote.textContent !== readOnlyReason) this.#readOnlyNote.textContent = readOnlyReason;
+    this.#readOnlyNote.hidden = !readOnlyReason;
+    if (hadFocus && readOnlyReason) this.focus();
+    clearTimeout(this.#muted);
+    if (readOnlyReason && !this.#conversation?.left) this.#muted = setTimeout(() => this.draw(), MUTE_CHECK_MS);
+  }
+
+  /** Somebody has come or gone: the members are loaded with the next mention. */
+  membersChanged() {
+    this.#members = null;
+  }
+
+  /** @param {Conversation} conversation */
+  #showDraft(conversation) {
+    const { text, replyTo = 0, mentions = [] } = this.drafts.get(keyOf(conversation));
+    this.#field.value = text;
+    this.#mentioned = new Map(mentions);
+    this.#replyTo = replyTo;
+    this.#replied = conversation.entries?.find(({ id }) => id === replyTo) ?? null;
+    if (replyTo && !this.#replied) this.#findReplied(conversation, replyTo);
+    this.#drawBar();
+    this.#changed();
+  }
+
+  /**
+   * @param {Conversation} conversation
+   * @param {number} id
+   */
+  async #findReplied(conversation, id) {
+    const { session } = this;
+    const found = await session.store.find(conversation.id, id).catch(() => undefined);
+    if (conversation !== this.#conversation || this.#editing || this.#replyTo !== id) return;
+    const isGone = found ? found.kind !== "message" : found === null && session.isOnline;
+    if (isGone) this.#replyTo = 0;
+    else this.#replied = found ?? null;
+    this.#drawBar();
+    this.#changed();
+  }
+
+  /** What would be sent now: files take it with them. An edit stays. */
+  get draft() {
+    return { text: this.#editing ? "" : this.#field.value.trim(), replyTo: (!this.#editing && this.#replyTo) || undefined, ...this.box.place?.() };
+  }
+
+  /** The draft was sent, with files. */
+  takeDraft() {
+    if (!this.#editing) this.#clear(matchMedia("(hover: hover)").matches); // on a phone this would open the keyboard
+  }
+
+  /** Whether a reply or an edit was begun; then it is given up. */
+  cancel() {
+    if (!this.#names.hidden) this.#closeNames();
+    else if (this.#editing || this.#replyTo) this.#clearBar();
+    else return false;
+    return true;
+  }
+
+  focus() {
+    if (this.#form.hidden) /** @type {HTMLElement | null | undefined} */ (this.#form.parentElement?.querySelector("[role=log]"))?.focus();
+    else this.#field.focus();
+  }
+
+  /** @param {Entry} entry */
+  reply(entry) {
+    if (this.readOnlyReason) return toast(this.readOnlyReason);
+    if (this.#editing) this.#clearBar();
+    [this.#replyTo, this.#replied] = [entry.id, entry];
+    this.#drawBar();
+    this.#changed();
+    this.focus();
+  }
+
+  /**
+   * @param {Entry} entry
+   * @returns {{ text: string, mentions: string[] }} as it is shown: perhaps by an edit that waits
+   */
+  #textOf({ id, text, meta }) {
+    const waiting = this.session.outbox.editOf(id);
+    return { text: (waiting ?? { text }).text ?? "", mentions: (waiting ?? meta)?.mentions ?? [] };
+  }
+
+  /** @param {Entry} entry */
+  edit(entry) {
+    if (this.readOnlyReason) return toast(this.readOnlyReason);
+    const { text, mentions } = this.#textOf(entry);
+    this.#editing = entry;
+    [this.#replyTo, this.#replied] = [0, null];
+    this.#field.value = text;
+    this.#mentioned = new Map(mentions.flatMap((/** @type {string} */ user) => (user === "all" ? ALL_NAMES : [this.#nameOf(user)]).map((name) => [name, user])));
+    this.#drawBar();
+    this.#changed();
+    this.focus();
+    this.#field.setSelectionRange(this.#field.value.length, this.#field.value.length);
+  }
+
+  /** @param {string} text  inserted at the cursor */
+  insert(text) {
+    const { selectionStart, selectionEnd } = this.#field;
+    this.#field.setRangeText(text, selectionStart, selectionEnd, "end");
+    this.#changed();
+  }
+
+  // --- sending ------------------------------------------------------------------------------------------------
+
+  #submit() {
+    const text = this.#field.value.trim();
+    const conversation = this.#conversation;
+    if (!text || !conversation || leftOf(this.#field) < 0) return this.#field.focus();
+    const named = [...new Set([...this.#mentioned].filter(([name]) => text.includes(`@${name}`)).map(([, user]) => user))];
+    const mentions = named.includes("all") ? ["all"] : named;
+    if (this.#editing) {
+      if (text !== this.#textOf(this.#editing).text) this.session.outbox.add(conversation, { text, edit: this.#editing.id, mentions });
+      return this.#clearBar();
+    }
+    const [, name, rest] = /^\/(\w+)\s*([^]*)$/.exec(text) ?? [];
+    const own = pageCommands.find(({ command }) => command === name && !this.#commands?.some((each) => each.command === name));
+    if (own) {
+      this.#clear();
+      return void own.act(this.session, conversation, rest);
+    }
+    this.session.outbox.add(conversation, { ...this.draft, mentions });
+    this.#clear();
+    this.box.sent();
+  }
+
+  /** Sends a text that is too long for a message. */
+  #sendAsFile() {
+    const conversation = this.#conversation;
+    if (!conversation) return;
+    const file = new File([this.#field.value], FILE_NAME, { type: "text/plain" });
+    const data = { name: file.name, bytes: file.size };
+    const { text: _text, ...place } = this.draft;
+    this.session.outbox.add(conversation, { type: "file", data, ...place }, { content: file, options: { name: file.name }, more: {} });
+    this.#clear();
+    this.box.sent();
+  }
+
+  #clear(focuses = true) {
+    this.#field.value = "";
+    this.#editing = this.#replied = null;
+    this.#replyTo = 0;
+    this.#mentioned.clear();
+    this.#typingSentAt = 0;
+    this.#toggleEmoji(false);
+    this.#drawBar();
+    this.#changed();
+    if (focuses) this.focus();
+  }
+
+  #sendTyping() {
+    const conversation = this.#conversation;
+    if (!conversation || this.box.place || !this.#field.value || this.#editing || Date.now() - this.#typingSentAt < TYPING_EACH_MS) return;
+    this.#typingSentAt = Date.now();
+    this.session.messenger.typing(conversation.group ? { conversation: conversation.id } : { to: conversation.peer });
+  }
+
+  // --- the bar above the text ---------------------------------------------------------------------------------
+
+  #clearBar() {
+    const wasEditing = this.#editing !== null;
+    this.#editing = this.#replied = null;
+    this.#replyTo = 0;
+    if (wasEditing && this.#conversation) {
+      this.#showDraft(this.#conversation);
+    } else {
+      this.#drawBar();
+      this.#changed();
+    }
+    this.focus();
+  }
+
+  #drawBar() {
+    const { words } = this.session;
+    const about = this.#editing ?? this.#replied;
+    this.#bar.hidden = !about && !this.#replyTo;
+    const title = about ? fill(words.messages_replying, { name: this.#nameOf(about.from) }) : words.messages_quote;
+    const { prefix = "" } = this.box;
+    element(`${prefix}reply-title`, HTMLElement).textContent = this.#editing ? words.messages_editing : title;
+    element(`${prefix}reply-text`, HTMLElement).textContent = about ? summaryOf(about, words) : words.messages_quote_far;
+  }
+
+  // --- the text -----------------------------------------------------------------------------------------------
+
+  /** @param {KeyboardEvent} event */
+  #onKey(event) {
+    if (event.isComposing || event.keyCode === 229) return; // this key belongs to the input method
+    if (!this.#names.hidden && this.#onNamesKey(event)) return event.preventDefault();
+    const isBare = !(event.altKey || event.ctrlKey || event.metaKey || event.shiftKey);
+    if (event.key === "ArrowUp" && isBare && !this.#field.value) {
+      const last = this.box.last();
+      if (!last) return;
+      event.preventDefault();
+      return this.edit(last);
+    }
+    const isSent = sendsOnEnter() ? !event.shiftKey && !event.altKey && !event.ctrlKey && !event.metaKey : event.ctrlKey || event.metaKey;
+    if (event.key !== "Enter" || !isSent) return;
+    event.preventDefault();
+    this.#submit();
+  }
+
+  /** The text box gets the height of its text. */
+  #grow() {
+    const { clientWidth } = this.#field;
+    if (!clientWidth) return; // it is hidden, and has the height of one row
+    this.#field.style.height = "auto";
+    this.#field.style.height = `${this.#field.scrollHeight}px`;
+  }
+
+  #changed() {
+    this.#grow();
+    const isOver = leftOf(this.#field) < 0;
+    const text = leftText(this.#field, this.session.words);
+    if (this.#left.textContent !== text) this.#left.textContent = text;
+    this.#asFile.hidden = !isOver || this.#editing !== null;
+    this.#send.setAttribute("aria-disabled", String(!this.#field.value.trim() || isOver));
+    this.#form.dataset.empty = String(!this.#field.value.trim());
+    if (this.#conversation && !this.#editing) this.#saveDraft(this.#conversation);
+    this.#complete();
+  }
+
+  /** @param {Conversation} conversation */
+  #saveDraft(conversation) {
+    const text = this.#field.value;
+    const mentions = [...this.#mentioned].filter(([name]) => text.includes(`@${name}`));
+    this.drafts.set(keyOf(conversation), { text, ...(this.#replyTo && { replyTo: this.#replyTo }), ...(mentions.length && { mentions }) });
+  }
+
+  /** Loads the emoji, and shows them. */
+  async #openEmoji() {
+    const { session } = this;
+    await withModule(import("./emoji-picker.js"), session.words, async ({ makePicker }) => {
+      this.#picker ??= makePicker(this.#grid, session, (picked) => this.insert(picked));
+      const picker = await this.#picker;
+      if (!this.#conversation || this.#ends.signal.aborted) return;
+      this.#toggleEmoji(true);
+      picker.open();
+    });
+  }
+
+  /** @param {boolean} open */
+  #toggleEmoji(open) {
+    this.#grid.hidden = !open;
+    this.#opener.setAttribute("aria-expanded", String(open));
+  }
+
+  // --- mentions and commands ----------------------------------------------------------------------------------
+
+  /** @param {Conversation} conversation */
+  async #loadMembers(conversation) {
+    const { session } = this;
+    /** @type {string[]} */
+    const loading = [];
+    this.#members = loading; // once
+    try {
+      const rows = await rowsOf("members", (cursor) => session.api("GET", "groups/members", { group: String(conversation.id), cursor, limit: MEMBERS_PAGE }));
+      const users = rows.map(({ user }) => user);
+      await session.people.load(users);
+      if (this.#members !== loading) return;
+      this.#members = users;
+      this.#complete();
+    } catch {
+      if (this.#members === loading) this.#members = null; // nobody is completed
+    }
+  }
+
+  /** @param {string} user */
+  #nameOf(user) {
+    if (user === "all") return this.session.words.messages_all;
+    return user === this.session.user ? this.session.words.you : this.session.people.nameOf(user);
+  }
+
+  /**
+   * The commands of the bots in a conversation.
+   *
+   * @param {Conversation} conversation
+   */
+  async #loadCommands(conversation) {
+    const { session } = this;
+    this.#commands = []; // once
+    const { id, group, peer } = conversation;
+    try {
+      await session.people.load([peer]);
+      if (!group && !session.people.card(peer)?.bot) return;
+      const { commands } = await session.api("GET", "bots/commands", id ? { conversation: String(id) } : { bot: peer }); // a new one has no id
+      if (conversation !== this.#conversation) return;
+      this.#commands = commands;
+      this.#complete();
+    } catch {
+      if (conversation === this.#conversation) this.#commands = null; // nothing is completed until it is typed again
+    }
+  }
+
+  /** Offers what may be meant by the text before the cursor. */
+  #complete() {
+    const { selectionStart, value } = this.#field;
+    const before = value.slice(0, selectionStart);
+    const isCommand = before.startsWith("/");
+    this.#choices = isCommand ? this.#commandsFor(before) : this.#namesFor(before);
+    this.#names.hidden = !this.#choices.length;
+    if (!this.#choices.length) return this.#field.removeAttribute("aria-activedescendant");
+    this.#names.setAttribute("aria-label", isCommand ? this.session.words.messages_commands : this.session.words.messages_mention);
+    this.#names.replaceChildren(...this.#choices.map(({ parts }, index) => {
+      const option = make("li", "", ...parts);
+      option.id = `${this.#names.id}-${index}`;
+      option.setAttribute("role", "option");
+      option.addEventListener("pointerdown", (event) => {
+        event.preventDefault(); // the text box keeps the focus
+        this.#take(index);
+      });
+      return option;
+    }));
+    this.#choose(this.#choices[0].user === "all" ? -1 : 0); // nobody mentions all by a mere Enter
+  }
+
+  /**
+   * @param {string} before
+   * @returns {Choice[]}
+   */
+  #namesFor(before) {
+    const { people, user: self } = this.session;
+    const conversation = this.#conversation;
+    const found = conversation?.group ? MENTION.exec(before) : null;
+    if (!conversation || !found || [...this.#mentioned.keys()].some((name) => found[1].startsWith(`${name} `))) return []; // a text follows the name
+    if (!this.#members) this.#loadMembers(conversation);
+    const members = this.#members ?? [];
+    if (found[1] && members.length && members.length < conversation.members) import("../people/directory.js").then(({ findMembers }) => findMembers(this.session, conversation.id, found[1], members, () => this.#complete())).catch(() => {}); // then those who are loaded
+    const others = members.filter((user) => user !== self);
+    const writers = [...new Set((conversation.entries ?? []).slice(-RECENT).reverse().filter(({ kind }) => kind === "message").map(({ from }) => from))];
+    return mentionable(others, found[1], (user) => this.#nameOf(user), MOST_NAMES, writers).map((user) => {
+      const name = this.#nameOf(user);
+      const face = user === "all" ? make("span", "avatar group", "@") : people.avatar(user);
+      return { parts: [face, make("bdi", "", name), ...people.marks(user)], start: before.lastIndexOf("@"), text: `@${name} `, user };
+    });
+  }
+
+  /**
+   * @param {string} before
+   * @returns {Choice[]}
+   */
+  #commandsFor(before) {
+    const conversation = this.#conversation;
+    const found = COMMAND.exec(before);
+    if (!conversation || !found) return [];
+    if (!this.#commands) this.#loadCommands(conversation);
+    const all = this.#commands ?? [];
+    const isFitting = (/** @type {{ command: string }} */ { command }) => command.startsWith(found[1]);
+    const own = pageCommands.filter(isFitting).map(({ command, word }) => ({ parts: [make("b", "", `/${command}`), make("span", "description", word)], start: 0, text: `/${command}`, user: "", sends: true }));
+    const fitting = all.filter(isFitting);
+    return [...fitting.slice(0, MOST_COMMANDS).map(({ name, nickname, command, description }) => {
+      const isShared = all.filter((each) => each.command === command).length > 1;
+      const whose = conversation.group ? [make("bdi", "whose", nickname || name)] : [];
+      const parts = [make("b", "", `/${command}`), make("span", "description", description), ...whose];
+      return { parts, start: 0, text: isShared ? `/${command}@${name} ` : `/${command} `, user: "" };
+    }), ...own];
+  }
+
+  /** @param {number} index  -1: none is chosen */
+  #choose(index) {
+    [...this.#names.children].forEach((option, at) => option.setAttribute("aria-selected", String(at === index)));
+    if (index < 0) return this.#field.removeAttribute("aria-activedescendant");
+    this.#names.children[index].scrollIntoView({ block: "nearest" });
+    this.#field.setAttribute("aria-activedescendant", this.#names.children[index].id);
+  }
+
+  /**
+   * @param {KeyboardEvent} event
+   * @returns {boolean} whether the list has used it
+   */
+  #onNamesKey({ key, shiftKey }) {
+    const options = [...this.#names.children];
+    const at = options.findIndex((option) => option.getAttribute("aria-selected") === "true");
+    const isTyped = at >= 0 && !this.#choices[at].user && this.#choices[at].text.trimEnd() === this.#field.value; // a whole command: Enter sends it
+    if (key === "ArrowDown") this.#choose((at + 1) % options.length);
+    else if (key === "ArrowUp") this.#choose((Math.max(at, 0) + options.length - 1) % options.length);
+    else if (at >= 0 && ((key === "Enter" && !shiftKey && !isTyped) || key === "Tab")) this.#take(at);
+    else return false;
+    return true;
+  }
+
+  /** @param {number} index  of the choice that replaces what is typed */
+  #take(index) {
+    const { start, text, user, sends } = this.#choices[index];
+    if (user) this.#mentioned.set(this.#nameOf(user), user);
+    this.#field.setRangeText(text, start, this.#field.selectionStart, "end");
+    this.#changed();
+    if (sends) this.#submit();
+  }
+
+  #closeNames() {
+    this.#names.hidden = true;
+    this.#field.removeAttribute("aria-activedescendant");
+  }
+}
+
+/** @returns {boolean} false: Enter begins a new line, as the settings say, or as phones do it */
+function sendsOnEnter() {
+  return document.documentElement.dataset.enter !== "line";
+}

@@ -1,0 +1,379 @@
+// @ts-check
+/** What a group is: its name, members, roles, rules and media. */
+
+import { fill, make } from "../../text.js";
+import { reasonOf, rowsOf } from "../parts/api.js";
+import { pictureButtons } from "../people/avatar-crop.js";
+import { HooksView } from "../people/bots.js";
+import { openCard, openPicker } from "../people/contacts.js";
+import { SEARCH_AFTER_MS } from "../people/directory.js";
+import { attempt, field, input, load, namedList, noteLine, redraw, section, select, show, switchBox } from "../parts/form.js";
+import { membersText, openInvitations, tellInvited } from "../people/invitations.js";
+import { openMedia } from "../media/media-list.js";
+import { fitOf } from "../parts/names.js";
+import { button, confirm, openDialog, openPanel, toast } from "../parts/panel.js";
+import { avatarOf } from "../session/people.js";
+import { personRow } from "../people/person-row.js";
+
+/** @typedef {import("../session/session.js").Session} Session */
+/** @typedef {"owner" | "admin" | "member"} Role */
+/** @typedef {{ user: string, role: Role, muted_until: number }} Member */
+
+/**
+ * @typedef {object} Group
+ * @property {string} group
+ * @property {string} name
+ * @property {string} avatar    address of the picture; empty: none
+ * @property {string} description
+ * @property {Role} role        ours
+ * @property {number} muted_until
+ * @property {"all" | "since_joining"} history  what members who join from now on can read
+ * @property {Role} invite      the least role that may
+ * @property {Role} rename
+ * @property {Role} pin
+ * @property {"mentions" | "all"} bots  what bots see of it
+ */
+
+/** @type {Record<Role, number>} */
+const RANK = { member: 0, admin: 1, owner: 2 };
+const PAGE = 500;
+/** From so many members on one can search them. */
+const FIND_FROM = 7;
+/** The server stops a search after a time, or so many members. */
+const FOUND_PAGE = 100;
+/** So many times it is continued without a result. */
+const EMPTY_PAGES = 5;
+const NAME_LENGTH = 50;
+const DESCRIPTION_LENGTH = 500;
+const HOUR = 3_600;
+
+/**
+ * @param {Session} session
+ * @param {number} conversation
+ */
+export function openGroupInfo(session, conversation) {
+  const root = make("div", "group-info");
+  const layer = openPanel(session.words.messages_group_info, root);
+  const view = new GroupView(session, root, String(conversation), layer.close);
+  layer.closed.then(() => view.close());
+}
+
+/** Owns the content of the panel. */
+class GroupView {
+  /** @type {Group | null} */
+  #group = null;
+  /** @type {Member[]} */
+  #members = [];
+  /** More than are listed, in a large group. */
+  #count = 0;
+  /** @type {HooksView | undefined} */
+  #hooks;
+  #text = input({ type: "search", maxLength: NAME_LENGTH, enterKeyHint: "search" });
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #searching;
+  #find;
+  #list = make("div", "member-list");
+  /** From then on we cannot read the group. */
+  #isLeaving = false;
+  /** @type {(() => void)[]} */
+  #ends;
+
+  /**
+   * @param {Session} session
+   * @param {HTMLElement} root
+   * @param {string} id
+   * @param {() => void} leave  closes the panel
+   */
+  constructor(session, root, id, leave) {
+    this.session = session;
+    this.id = id;
+    this.leave = leave;
+    this.note = noteLine();
+    this.body = make("div", "group-body");
+    this.#text.id = this.#text.dataset.key = "member-text";
+    this.#text.addEventListener("input", () => {
+      this.#drawMembers();
+      clearTimeout(this.#searching);
+      this.#searching = setTimeout(() => this.#search(), SEARCH_AFTER_MS);
+    });
+    this.#find = field(session.words.messages_find_member, this.#text);
+    root.append(this.note, this.body);
+    this.#ends = [
+      session.on("people", () => this.#draw()),
+      session.on("entry", (entry) => String(entry.conversation) === id && ["group", "join", "leave"].includes(entry.kind) && !this.#isLeaving && this.#load()),
+      session.people.watch(() => this.#members.map(({ user }) => user)),
+    ];
+    this.#load();
+  }
+
+  close() {
+    clearTimeout(this.#searching);
+    for (const end of this.#ends) end();
+  }
+
+  /** @returns {Promise<boolean>} */
+  #load() {
+    const { session, id } = this;
+    return load(this.body, this.note, session, async () => {
+      const [group, { members, count }] = await Promise.all([session.api("GET", "groups/show", { group: id }), loadMembers(session, id)]).catch((error) => {
+        if (error.code === "unknown_group") {
+          this.#group = null; // we are no member any more
+          this.body.replaceChildren();
+        }
+        throw error;
+      });
+      this.#group = group;
+      this.#members = members;
+      this.#count = count;
+      this.#draw();
+      await session.people.refresh(members.map(({ user }) => user));
+      this.#search();
+    });
+  }
+
+  /** Lets the server search the members of a large group: not all of them are loaded. Those that it finds stay. */
+  async #search() {
+    const { session, id } = this;
+    const text = this.#text.value.trim();
+    if (!text || this.#members.length >= this.#count) return;
+    const present = new Set(this.#members.map(({ user }) => user));
+    try {
+      let cursor = "";
+      for (let pages = 0; pages < EMPTY_PAGES; pages++) {
+        const page = await session.api("GET", "groups/members", { group: id, text, cursor, limit: FOUND_PAGE });
+        const found = page.members.filter((/** @type {Member} */ { user }) => !present.has(user));
+        this.#members.push(...found);
+        await session.people.load(found.map((/** @type {Member} */ { user }) => user));
+        this.#drawMembers();
+        cursor = page.next;
+        if (found.length || !cursor) break;
+      }
+    } catch (error) {
+      toast(reasonOf(error, session.words));
+    }
+  }
+
+  #draw() {
+    const group = this.#group;
+    if (!group) return;
+    const { words } = this.session;
+    const members = section(words.messages_member_list, ...(this.#count > FIND_FROM ? [this.#find] : []), this.#list);
+    redraw(this.body, [this.#head(group), this.#buttons(group), members]);
+    this.#drawMembers();
+  }
+
+  /** @param {Group} group */
+  #head(group) {
+    const { session } = this;
+    const { words } = session;
+    const head = make(
+      "div", "card-head", avatarOf(group.name, group.avatar, "group large"), make("bdi", "card-name", group.name),
+      make("p", "presence", membersText(this.#count, words)),
+    );
+    if (group.description) head.append(make("p", "card-text", group.description));
+    if (!this.#may(group.rename)) return head;
+    const buttons = pictureButtons(session, group.avatar, this.note, (avatar) => this.#update({ avatar }));
+    buttons.append(this.#button("rename", words.messages_group_edit, () => this.#edit(group), "quiet"));
+    head.append(buttons);
+    return head;
+  }
+
+  /** @param {Partial<Pick<Group, "name" | "avatar" | "description">>} changes */
+  async #update(changes) {
+    const { session, id } = this;
+    this.#group = await session.api("POST", "groups/update", { group: id, ...changes });
+    this.#draw();
+  }
+
+  /** @param {Group} group */
+  #buttons(group) {
+    const { session } = this;
+    const { words } = session;
+    const buttons = [this.#button("media", words.messages_media, () => openMedia(session, Number(this.id)))];
+    if (this.#may(group.invite) && !session.isGuest) {
+      buttons.unshift(
+        this.#button("add", words.messages_add_members, () => this.#addMembers()),
+        this.#button("link", words.messages_group_link, () => openInvitations(session, { id: this.id, name: group.name })),
+      );
+    }
+    if (RANK[group.role] >= RANK.admin) buttons.push(this.#button("rules", words.messages_rules, () => this.#openRules(group)));
+    buttons.push(this.#button("leave", words.messages_leave, (leave) => this.#leaveGroup(leave, group), "quiet danger"));
+    return make("p", "panel-buttons", ...buttons);
+  }
+
+  #drawMembers() {
+    const group = this.#group;
+    if (!group) return;
+    const { session } = this;
+    const { words, language, people } = session;
+    const collator = new Intl.Collator(language);
+    const wanted = this.#text.value;
+    const fits = new Map(this.#members.map(({ user }) => [user, fitOf(`${people.nameOf(user)} ${people.card(user)?.name ?? ""}`, wanted)]));
+    const fitting = this.#members.filter(({ user }) => fits.get(user) !== 2);
+    const byName = (/** @type {Member} */ a, /** @type {Member} */ b) => RANK[b.role] - RANK[a.role] || collator.compare(people.nameOf(a.user), people.nameOf(b.user));
+    const sorted = fitting.sort((a, b) => (fits.get(a.user) ?? 0) - (fits.get(b.user) ?? 0) || byName(a, b));
+    const rows = sorted.map((member) => {
+      const marks = [];
+      if (member.user === session.user) marks.push(make("span", "mark", words.you));
+      if (member.role !== "member") marks.push(make("span", "mark", member.role === "owner" ? words.messages_owner : words.messages_admin));
+      if (member.muted_until) marks.push(make("span", "mark danger", words.messages_is_muted));
+      const manage = this.#button(`manage:${member.user}`, words.messages_manage, () => this.#manage(group, member));
+      manage.setAttribute("aria-label", fill(words.messages_manage_member, { name: people.nameOf(member.user) }));
+      manage.setAttribute("aria-haspopup", "dialog");
+      return personRow(session, member.user, () => openCard(session, member.user), { marks, actions: this.#isBelow(group, member) ? [manage] : [] });
+    });
+    redraw(this.#list, rows.length ? [namedList(words.messages_member_list, rows)] : [make("p", "muted", words.messages_search_none)]);
+  }
+
+  /** @param {Group} group */
+  #openRules(group) {
+    const { session, id } = this;
+    const { words } = session;
+    const change = (/** @type {Partial<Group>} */ options) => session.api("POST", "groups/options", { group: id, ...options }).then((changed) => { this.#group = changed; });
+    const box = select([["mentions", words.messages_bots_see_mentions], ["all", words.messages_bots_see_all]], group.bots);
+    box.dataset.key = "bots";
+    box.addEventListener("change", async () => {
+      const bots = /** @type {Group["bots"]} */ (box.value);
+      if (!(await attempt(box, null, words, () => change({ bots })))) box.value = group.bots;
+    });
+    const rights = /** @type {const} */ ([["invite", words.messages_may_invite], ["rename", words.messages_may_rename], ["pin", words.messages_may_pin]]);
+    this.#hooks ??= new HooksView(session, id);
+    openDialog(words.messages_rules, make(
+      "div", "panel-form group-rules",
+      switchBox(words.messages_history_all, group.history === "all", words, (on) => change({ history: on ? "all" : "since_joining" })),
+      ...rights.map(([right, label]) => {
+        const box = select([["member", words.messages_all_members], ["admin", words.messages_admins]], group[right]);
+        box.dataset.key = right;
+        box.addEventListener("change", async () => {
+          if (!(await attempt(box, null, words, () => change({ [right]: box.value })))) box.value = group[right];
+        });
+        return field(label, box);
+      }),
+      field(words.messages_bots_see, box),
+      this.#hooks.root,
+    ));
+  }
+
+  /** @param {Group} group */
+  #edit(group) {
+    const { words } = this.session;
+    const name = input({ value: group.name, maxLength: NAME_LENGTH, required: true });
+    name.id = "group-name";
+    const description = /** @type {HTMLTextAreaElement} */ (make("textarea", ""));
+    Object.assign(description, { id: "group-description", rows: 3, maxLength: DESCRIPTION_LENGTH, value: group.description });
+    const note = noteLine();
+    const go = /** @type {HTMLButtonElement} */ (make("button", "wide", words.messages_save));
+    const form = make("form", "panel-form", field(words.messages_group_name, name), field(words.messages_description, description, words.messages_group_description_hint), note, go);
+    const layer = openDialog(words.messages_group_edit, form);
+    name.focus();
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      if (!name.value.trim()) return show(note, words.messages_fault_group_name);
+      attempt(go, note, words, async () => {
+        await this.#update({ name: name.value.trim(), description: description.value.trim() });
+        layer.close();
+      });
+    });
+  }
+
+  #addMembers() {
+    const { session, id } = this;
+    const { words } = session;
+    const present = new Set(this.#members.map(({ user }) => user));
+    openPicker(session, words.messages_add_members, words.messages_add, present, async (users) => {
+      tellInvited(session, await session.api("POST", "groups/invite", { group: id, members: users }));
+      await this.#load();
+    });
+  }
+
+  /**
+   * What we may do to a member.
+   *
+   * @param {Group} group
+   * @param {Member} member
+   */
+  #manage(group, { user, role, muted_until: muted }) {
+    const { session, id } = this;
+    const { words, people } = session;
+    const name = people.nameOf(user);
+    const until = (/** @type {number} */ hours) => Math.floor(Date.now() / 1000) + hours * HOUR;
+    /** @type {[label: string, path: string, body: object, question?: string][]} */
+    const changes = [];
+    if (group.role === "owner") {
+      changes.push(role === "admin" ? [words.messages_make_member, "role", { member: user, role: "member" }] : [words.messages_make_admin, "role", { member: user, role: "admin" }]);
+      changes.push([words.messages_make_owner, "role", { member: user, role: "owner" }, fill(words.messages_make_owner_question, { name })]);
+    }
+    if (muted) changes.push([words.messages_unmute, "mute", { member: user, until: 0 }]);
+    else changes.push([words.messages_mute_hour, "mute", { member: user, until: until(1) }], [words.messages_mute_day, "mute", { member: user, until: until(24) }]);
+    changes.push([words.messages_remove_member, "remove", { members: [user] }, fill(words.messages_remove_question, { name })]);
+    const buttons = changes.map(([label, path, body, question]) => {
+      const made = button(label, path === "remove" ? "choice danger" : "choice");
+      made.addEventListener("click", async () => {
+        if (question && !(await confirm(question, { yes: label, danger: path === "remove" }))) return;
+        if (!(await attempt(made, null, words, () => session.api("POST", `groups/${path}`, { group: id, ...body })))) return;
+        layer.close();
+        await this.#load();
+      });
+      return made;
+    });
+    const layer = openDialog(name, make("div", "choices", ...buttons));
+  }
+
+  /**
+   * @param {HTMLElement} control
+   * @param {Group} group
+   */
+  async #leaveGroup(control, group) {
+    const { session, id } = this;
+    const { words } = session;
+    if (!(await confirm(fill(words.messages_leave_question, { name: group.name }), { yes: words.messages_leave, danger: true }))) return;
+    this.#isLeaving = true;
+    this.#isLeaving = await attempt(control, null, words, async () => {
+      await session.api("POST", "groups/leave", { group: id });
+      this.leave();
+      toast(fill(words.messages_left_group, { name: group.name }));
+    });
+  }
+
+  /**
+   * @param {string} key
+   * @param {string} label
+   * @param {(control: HTMLElement) => void} act
+   * @param {string} [classes]
+   */
+  #button(key, label, act, classes = "quiet") {
+    const made = button(label, classes);
+    made.dataset.key = key;
+    made.addEventListener("click", () => act(made));
+    return made;
+  }
+
+  /** @param {Role} least */
+  #may(least) {
+    return RANK[this.#group?.role ?? "member"] >= RANK[least];
+  }
+
+  /**
+   * @param {Group} group
+   * @param {Member} member
+   * @returns {boolean} whether we may change this member
+   */
+  #isBelow(group, { user, role }) {
+    return user !== this.session.user && RANK[group.role] >= RANK.admin && RANK[group.role] > RANK[role];
+  }
+}
+
+/**
+ * @param {Session} session
+ * @param {string} group
+ * @returns {Promise<{ members: Member[], count: number }>}
+ */
+async function loadMembers(session, group) {
+  let count = 0;
+  const members = await rowsOf("members", async (cursor) => {
+    const page = await session.api("GET", "groups/members", { group, cursor, limit: PAGE });
+    count = page.count;
+    return page;
+  });
+  return { members, count };
+}

@@ -1,0 +1,184 @@
+// @ts-check
+/** What the user can do with a conversation of the list: its menu, keys, and swipes. */
+
+import { drawn, element, make } from "../../text.js";
+import { place } from "../conversation/actions.js";
+import { added, addFeatures } from "../parts/additions.js";
+import { reasonOf } from "../parts/api.js";
+import { withModule } from "../parts/form.js";
+import { button, toast } from "../parts/panel.js";
+
+/** @typedef {import("../session/session.js").Session} Session */
+/** @typedef {import("../session/store.js").Conversation} Conversation */
+/** @typedef {import("../parts/additions.js").Action} Action */
+
+/**
+ * @param {Session} session
+ * @param {Conversation} conversation
+ * @returns {Action[]} in the order of the menu
+ */
+export function actionsOf(session, conversation) {
+  const { inbox, words, wishes } = session;
+  const { id } = conversation;
+  /** @type {Action[]} */
+  const actions = [];
+  const add = (/** @type {string} */ key, /** @type {string} */ word, /** @type {() => unknown} */ act) => actions.push({ key, word, act });
+  const change = (/** @type {import("../session/inbox.js").Change} */ changes) => tryOut(session, () => inbox.change(conversation, changes));
+  const isArchived = inbox.isArchived(conversation);
+  if (inbox.isOffered && !isArchived) {
+    const pins = session.store.lists.listed.filter((each) => inbox.pinOf(each));
+    const at = pins.indexOf(conversation);
+    add("p", at < 0 ? words.messages_pin : words.messages_unpin, () => change({ pinned: at < 0 ? Date.now() : 0 }));
+    if (at > 0) add("", words.messages_pin_up, () => swap(session, conversation, pins[at - 1]));
+    if (at >= 0 && at < pins.length - 1) add("", words.messages_pin_down, () => swap(session, conversation, pins[at + 1]));
+  }
+  const isUnread = conversation.unread > 0 || inbox.isMarked(conversation);
+  if (isUnread) add("u", words.messages_mark_read, () => markRead(session, conversation));
+  else if (inbox.isOffered) add("u", words.messages_mark_unread, () => change({ marked: newestOf(conversation) }));
+  if (session.hasNotifications) {
+    const isMuted = wishes.of(id).until > 0;
+    const openMutes = () => withModule(import("../settings/notice-settings.js"), words, ({ openNotices }) => openNotices(session, id));
+    add("m", isMuted ? words.messages_notify_unmute : words.messages_mute, isMuted ? () => tryOut(session, () => wishes.change(id, { mute_until: 0 })) : openMutes);
+  }
+  if (inbox.isOffered && conversation.left) add("", words.messages_remove_left, () => removeLeft(session, conversation));
+  if (inbox.isOffered) add("a", isArchived ? words.messages_unarchive : words.messages_archive, () => (isArchived ? change({ archived: 0 }) : archive(session, conversation)));
+  for (const makeAction of added.actions) {
+    const action = drawn(() => makeAction(session, conversation), () => null);
+    if (action) actions.push(action);
+  }
+  return actions;
+}
+
+/**
+ * Opens the menu of a conversation.
+ *
+ * @param {Session} session
+ * @param {Conversation} conversation
+ * @param {HTMLElement} row     the menu is beside it, and the focus returns to it
+ * @param {{ x: number, y: number }} [point]
+ */
+export async function openMenu(session, conversation, row, point) {
+  await addFeatures(session, true);
+  const menu = make("div", "menu");
+  menu.setAttribute("role", "menu");
+  menu.setAttribute("aria-label", session.store.nameOf(conversation));
+  const ends = new AbortController();
+  const close = () => {
+    const hadFocus = menu.contains(document.activeElement);
+    ends.abort();
+    menu.remove();
+    if (hadFocus) /** @type {HTMLElement | null} */ (document.querySelector(`[data-conversation="${conversation.id}"]`))?.focus({ preventScroll: true });
+  };
+  const items = actionsOf(session, conversation).map(({ key, word, act }) => {
+    const item = button(word, "menu-row");
+    item.setAttribute("role", "menuitem");
+    if (key) item.setAttribute("aria-keyshortcuts", key.toUpperCase()); // the style shows it
+    item.addEventListener("click", () => {
+      close();
+      act();
+    });
+    return item;
+  });
+  menu.append(...items);
+  menu.addEventListener("keydown", (event) => {
+    const at = items.indexOf(/** @type {HTMLButtonElement} */ (document.activeElement));
+    const next = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: items.length - 1 }[event.key];
+    if (event.key === "Escape" || event.key === "Tab") close();
+    else if (next !== undefined) items[(next + items.length) % items.length].focus();
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  });
+  document.querySelectorAll(".menu").forEach((other) => other.remove());
+  element("inbox", HTMLElement).append(menu);
+  place(menu, row, point);
+  const { signal } = ends;
+  setTimeout(() => document.addEventListener("pointerdown", ({ target }) => target instanceof Node && !menu.contains(target) && close(), { signal }));
+  addEventListener("resize", close, { signal });
+  items[0]?.focus({ preventScroll: true });
+}
+
+/**
+ * @param {Session} session
+ * @param {Conversation} conversation
+ * @param {string} key  that was pressed
+ */
+export async function press(session, conversation, key) {
+  await addFeatures(session, true);
+  actionsOf(session, conversation).find((each) => each.key === key)?.act();
+}
+
+/**
+ * What a finger does that pulls the row of a conversation.
+ *
+ * @param {Session} session
+ * @param {Conversation} conversation
+ * @returns {{ right?: import("../parts/swipe.js").Pull, left?: import("../parts/swipe.js").Pull }}
+ */
+export function pullsOf(session, conversation) {
+  const actions = actionsOf(session, conversation);
+  const [right, left] = ["u", "a"].map((key) => actions.find((each) => each.key === key));
+  return { ...(right && { right: { sign: right.word, act: right.act } }), ...(left && { left: { sign: left.word, act: left.act } }) };
+}
+
+/**
+ * @param {Session} session
+ * @param {Conversation} conversation
+ */
+async function archive(session, conversation) {
+  const { inbox, words } = session;
+  const pinned = inbox.pinOf(conversation);
+  if (!(await tryOut(session, () => inbox.change(conversation, { archived: newestOf(conversation) })))) return;
+  const undo = () => tryOut(session, () => inbox.change(conversation, pinned ? { pinned } : { archived: 0 }));
+  toast(words.messages_is_archived, { label: words.messages_undo, act: undo });
+}
+
+/**
+ * @param {Session} session
+ * @param {Conversation} conversation  a group that we have left
+ */
+async function removeLeft(session, conversation) {
+  const { inbox, words } = session;
+  if (!(await tryOut(session, () => inbox.remove(conversation)))) return;
+  toast(words.messages_is_removed, { label: words.messages_undo, act: () => tryOut(session, () => inbox.change(conversation, { archived: 0 })) });
+}
+
+/**
+ * @param {Session} session
+ * @param {Conversation} conversation
+ */
+function markRead(session, conversation) {
+  session.store.markRead(conversation, newestOf(conversation));
+  if (session.inbox.of(conversation.id).marked) tryOut(session, () => session.inbox.change(conversation, { marked: 0 }));
+}
+
+/**
+ * @param {Session} session
+ * @param {Conversation} one    pinned
+ * @param {Conversation} other  pinned, above or below it
+ */
+function swap(session, one, other) {
+  const { inbox } = session;
+  const [first, second] = [inbox.pinOf(one), inbox.pinOf(other)];
+  return tryOut(session, () => Promise.all([inbox.change(one, { pinned: second }), inbox.change(other, { pinned: first })]));
+}
+
+/** @param {Conversation} conversation */
+function newestOf({ last, position }) {
+  return Math.max(last?.id ?? 0, position);
+}
+
+/**
+ * @param {Session} session
+ * @param {() => Promise<unknown>} work  the reason of a failure is shown
+ * @returns {Promise<boolean>} whether it succeeded
+ */
+async function tryOut(session, work) {
+  try {
+    await work();
+    return true;
+  } catch (error) {
+    toast(reasonOf(error, session.words));
+    return false;
+  }
+}

@@ -1,0 +1,187 @@
+// @ts-check
+/** For people without an account: guests, who come by an invitation, and the owner, who opens the link of `imserver chat`. */
+
+import { make } from "../../text.js";
+import { LEAST_PASSWORD, NAME_LENGTH, PASSWORD_LENGTH, deviceName, identifierInput } from "../parts/account-fields.js";
+import { callApi } from "../parts/api.js";
+import { SavedLogin } from "../session/saved-login.js";
+import { attempt, field, input, noteLine, section, show } from "../parts/form.js";
+import { invitationText, membersText } from "../people/invitations.js";
+import { button, toast, whenLeft } from "../parts/panel.js";
+import { avatarOf } from "../session/people.js";
+
+/** @typedef {import("../session/session.js").Login} Login */
+/** @typedef {import("../session/session.js").Page} Page */
+/** @typedef {import("../session/session.js").Session} Session */
+
+/**
+ * The form with which a guest comes in: a name is enough.
+ *
+ * @param {Page} page
+ * @param {import("../people/invitations.js").Preview} preview
+ * @param {string} code
+ * @param {(login: Login) => void} onLogin
+ * @param {() => void} toLogin  for those who have an account
+ */
+export function guestForm({ app, text: words }, preview, code, onLogin, toLogin) {
+  const name = nameInput();
+  const have = button(words.messages_have_account, "link");
+  have.addEventListener("click", toLogin);
+  const hint = make("p", "muted", `${membersText(preview.members, words)} · ${words.messages_guest_hint}`);
+  const intro = [avatarOf(preview.name, preview.group_avatar, "group large"), heading(invitationText(preview, words)), hint];
+  return card("guest", intro, [field(words.messages_your_name, name, words.messages_name_hint)], words.messages_join, [have], words, async () => {
+    const nickname = required(name, words.messages_fault_nickname);
+    const device = deviceName();
+    const { session, group } = await callApi(app, "", "POST", "invitations/join", { code, nickname, device });
+    history.replaceState(null, "", `#c/${group}`);
+    onLogin({ token: session.token, user: session.account.user, nickname: session.account.nickname, device, guest: true });
+  });
+}
+
+/**
+ * The form of the owner, whose link has the user name, a code that is valid once, and a group.
+ *
+ * @param {Page} page
+ * @param {string} link  `name.code.group`
+ * @param {(login: Login) => void} onLogin
+ */
+export function ownerForm({ app, text: words }, link, onLogin) {
+  const [login, code, group] = link.split(".");
+  const name = nameInput();
+  const identifier = input({ value: login, autocomplete: "username", readOnly: true, hidden: true }); // for what saves passwords
+  const password = input({ name: "password", type: "password", autocomplete: "new-password", maxLength: PASSWORD_LENGTH, required: true });
+  const fields = [
+    field(words.messages_your_name, name, words.messages_name_hint), field(words.messages_login_name, make("span", "", make("bdi", "", login)), words.messages_owner_login_hint), identifier,
+    field(words.messages_password, password, words.messages_password_hint),
+  ];
+  return card("welcome", [heading(words.messages_owner_title), make("p", "muted", words.messages_owner_hint)], fields, words.messages_owner_go, [], words, async () => {
+    const nickname = required(name, words.messages_fault_nickname);
+    if (password.value.length < LEAST_PASSWORD) throw new Fault(password, words.messages_fault_password);
+    const device = deviceName();
+    await callApi(app, "", "POST", "accounts/reset/finish", { code, password: password.value });
+    const { token, account } = await callApi(app, "", "POST", "accounts/login", { login, password: password.value, device });
+    await callApi(app, token, "POST", "accounts/set", { nickname });
+    history.replaceState(null, "", group ? `#c/${group}` : location.pathname + location.search);
+    onLogin({ token, user: account.user, nickname, device });
+  });
+}
+
+/**
+ * The part of a guest's profile in which the guest becomes a member.
+ *
+ * @param {Session} session
+ * @param {string[]} identifiers  that accounts of the app may have
+ */
+export function memberSection(session, identifiers) {
+  const { words } = session;
+  const kinds = identifiers.join("_");
+  const identifier = identifierInput(identifiers);
+  identifier.id = "member-login";
+  const password = input({ type: "password", autocomplete: "new-password", maxLength: PASSWORD_LENGTH, required: true });
+  const label = words[`messages_login_${kinds}`] ?? words.messages_login_phone_email_name;
+  const fields = [field(label, identifier, identifiers.includes("name") ? words.messages_login_name_hint : ""), field(words.messages_password, password, words.messages_password_hint)];
+  const form = formOf("member", fields, words.messages_member_go, words, async () => {
+    const login = required(identifier, words.messages_fault_identifier);
+    if (password.value.length < LEAST_PASSWORD) throw new Fault(password, words.messages_fault_password);
+    const device = deviceName();
+    await session.endBy(async () => {
+      const { token, account } = await session.api("POST", "accounts/promote", { login, password: password.value, device });
+      new SavedLogin(session.app).set({ token, user: account.user, nickname: account.nickname, device });
+    }, "", false); // the token of the guest has ended: the page goes on with the new one
+    await whenLeft(); // the profile is closed
+    toast(words.messages_member_done);
+  });
+  return section(words.messages_member_title, make("p", "muted", words.messages_member_hint), form);
+}
+
+/** What is wrong with a field. */
+class Fault extends Error {
+  /**
+   * @param {HTMLInputElement} wrong
+   * @param {string} reason
+   */
+  constructor(wrong, reason) {
+    super(reason);
+    this.wrong = wrong;
+  }
+}
+
+/**
+ * @param {HTMLInputElement} box
+ * @param {string} reason  if it is empty
+ * @returns {string}
+ */
+function required(box, reason) {
+  const text = box.value.trim();
+  if (!text) throw new Fault(box, reason);
+  return text;
+}
+
+function nameInput() {
+  return input({ name: "nickname", id: "nickname", maxLength: NAME_LENGTH, autocomplete: "name", required: true });
+}
+
+/** @param {string} text */
+function heading(text) {
+  const title = make("h1", "", text);
+  title.id = "login-title";
+  return title;
+}
+
+/**
+ * @param {string} name
+ * @param {HTMLElement[]} intro
+ * @param {HTMLElement[]} fields
+ * @param {string} label
+ * @param {HTMLElement[]} more  below the button
+ * @param {Record<string, string>} words
+ * @param {() => Promise<void>} act
+ */
+function card(name, intro, fields, label, more, words, act) {
+  const form = formOf(name, fields, label, words, act);
+  form.className = "card";
+  form.prepend(...intro);
+  form.append(...more);
+  form.setAttribute("aria-labelledby", "login-title");
+  return form;
+}
+
+/**
+ * @param {string} name
+ * @param {HTMLElement[]} fields
+ * @param {string} label  of the button
+ * @param {Record<string, string>} words
+ * @param {() => Promise<void>} act  throws a Fault if a field is wrong
+ */
+function formOf(name, fields, label, words, act) {
+  const note = noteLine();
+  note.id = `${name}-note`;
+  const go = /** @type {HTMLButtonElement} */ (make("button", "wide", label));
+  go.id = `${name}-go`;
+  const form = /** @type {HTMLFormElement} */ (make("form", "panel-form", ...fields, note, go));
+  form.id = `${name}-form`;
+  form.noValidate = true;
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    for (const each of form.querySelectorAll("input")) each.removeAttribute("aria-invalid");
+    /** @type {Fault | null} */
+    let fault = null;
+    await attempt(go, note, words, () => act().catch((error) => {
+      if (!(error instanceof Fault)) throw error;
+      fault = error;
+    }));
+    if (fault) mark(fault, note);
+  });
+  return form;
+}
+
+/**
+ * @param {Fault} fault
+ * @param {HTMLElement} note
+ */
+function mark({ wrong, message }, note) {
+  show(note, message);
+  wrong.setAttribute("aria-invalid", "true");
+  wrong.setAttribute("aria-errormessage", note.id);
+  wrong.focus();
+}

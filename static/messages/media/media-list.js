@@ -1,0 +1,111 @@
+// @ts-check
+/** The pictures, videos and files of a conversation. */
+
+import { drawn, make } from "../../text.js";
+import { attempt, loadStyle, noteLine } from "../parts/form.js";
+import { partsOf, tile, withOrigin } from "./album.js";
+import { mediaOf } from "../parts/file.js";
+import { button, openPanel } from "../parts/panel.js";
+import { contentOf } from "../parts/summary.js";
+
+/** @typedef {import("../session/session.js").Session} Session */
+/** @typedef {import("../../../sdk/messenger.js").Entry} Entry */
+
+const PAGE = 60;
+const KINDS = /** @type {const} */ ([["messages_pictures", ["picture", "video"]], ["messages_files", ["file", "voice"]]]);
+/** Messages that may have parts of each kind. */
+const ALBUM = "album";
+
+/**
+ * @param {Session} session
+ * @param {number} conversation
+ */
+export async function openMedia(session, conversation) {
+  const { words } = session;
+  await loadStyle(new URL("../later/media-list.css", import.meta.url));
+  const body = make("div", "media-body");
+  body.id = "media-body";
+  const tabs = make("div", "tabs");
+  tabs.setAttribute("role", "tablist");
+  tabs.setAttribute("aria-label", words.messages_media);
+  const buttons = KINDS.map(([label, types], index) => {
+    const tab = button(label === "messages_pictures" ? words.messages_pictures : words.messages_files, "tab");
+    tab.setAttribute("role", "tab");
+    tab.setAttribute("aria-controls", body.id);
+    tab.addEventListener("click", () => choose(index));
+    tab.addEventListener("keydown", ({ key }) => {
+      if (key !== "ArrowLeft" && key !== "ArrowRight") return;
+      choose(1 - index);
+      buttons[1 - index].focus();
+    });
+    return { tab, types };
+  }).map(({ tab }) => tab);
+  tabs.append(...buttons);
+  body.setAttribute("role", "tabpanel");
+  openPanel(words.messages_media, make("div", "media-list", tabs, body));
+  choose(0);
+
+  /** @param {number} index */
+  function choose(index) {
+    buttons.forEach((tab, each) => {
+      tab.setAttribute("aria-selected", String(each === index));
+      tab.tabIndex = each === index ? 0 : -1;
+    });
+    body.setAttribute("aria-label", buttons[index].textContent ?? "");
+    new MediaPages(session, conversation, [...KINDS[index][1]], body);
+  }
+}
+
+/** Owns one list, and loads it page by page. */
+class MediaPages {
+  #before = 0;
+  #list;
+
+  /**
+   * @param {Session} session
+   * @param {number} conversation
+   * @param {string[]} types
+   * @param {HTMLElement} body
+   */
+  constructor(session, conversation, types, body) {
+    this.session = session;
+    this.conversation = conversation;
+    this.types = types;
+    const { words } = session;
+    this.#list = make("ul", types.includes("picture") ? "media-grid" : "file-list");
+    this.#list.setAttribute("role", "list");
+    this.note = noteLine();
+    this.state = make("p", "muted", words.messages_loading);
+    this.more = button(words.messages_media_more);
+    this.more.hidden = true;
+    this.more.addEventListener("click", () => this.#load());
+    body.replaceChildren(this.#list, this.state, this.note, this.more);
+    this.#load();
+  }
+
+  #load() {
+    const { session } = this;
+    return attempt(this.more, this.note, session.words, async () => {
+      const page = await session.messenger.history(this.conversation, { before: this.#before, limit: PAGE, types: [...this.types, ALBUM] });
+      const parts = page.messages.reverse().flatMap((entry) => (entry.kind === "message" ? partsOf(entry) : []));
+      const entries = parts.filter(({ type = "" }) => this.types.includes(type));
+      this.#before = page.messages.at(-1)?.id ?? 0;
+      await session.people.load(entries.map(({ from }) => from));
+      this.#list.append(...entries.flatMap((entry) => drawn(() => this.#item(entry), () => make("li", "muted", session.words.messages_unshown)) ?? []));
+      this.more.hidden = !page.hasMore;
+      this.state.textContent = session.words.messages_no_media;
+      this.state.hidden = this.#list.childElementCount > 0;
+    }).then((done) => { if (!done) this.state.hidden = true; });
+  }
+
+  /** @param {Entry} entry */
+  #item(entry) {
+    const { session } = this;
+    const isPicture = this.types.includes("picture");
+    const content = isPicture && entry.data?.url ? withOrigin(tile({ ...mediaOf(entry.data), type: entry.type }, session.words), { session, entry, caption: "" }) : contentOf(entry, session);
+    if (!content) return null;
+    if (isPicture) return make("li", "", content);
+    const when = new Intl.DateTimeFormat(session.language, { dateStyle: "medium" }).format(entry.time);
+    return make("li", "", content, make("small", "muted", `${session.people.nameOf(entry.from)} · ${when}`));
+  }
+}

@@ -1,0 +1,115 @@
+// @ts-check
+/** What features of the server add to the page: views of types of messages, entries of menus, panels. */
+
+import { CODE } from "../../../sdk/imserver.js";
+import { CommandRefused } from "../../../sdk/errors.js";
+import { drawn, fill, make } from "../../text.js";
+import { downloadFile, reasonOf } from "./api.js";
+import { loadStyle } from "./form.js";
+import { pageCommands } from "../conversation/composer.js";
+import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
+import { addCard, redraw, registerView } from "./summary.js";
+
+/** @typedef {import("../session/session.js").Session} Session */
+/** @typedef {import("../session/store.js").Conversation} Conversation */
+/** @typedef {import("./entries.js").Entry} Entry */
+/** @typedef {{ key: string, word: string, act: () => unknown }} Action  `key`: on a row that has the focus; empty: none */
+/** @typedef {(session: Session, conversation: Conversation) => Action | null} MakeAction  null: not for this conversation */
+/** @typedef {{ word: string, act: () => unknown, danger?: boolean }} MessageAction */
+/** @typedef {(session: Session, user: string) => MessageAction | null} MakePersonAction  null: not for this person */
+/** @typedef {(session: Session, conversation: Conversation, entry: Entry) => MessageAction[]} MakeMessageActions */
+/** @typedef {() => { title: string, content: HTMLElement }} MakeSection */
+
+/**
+ * What the function `start` of a module gets. It takes its words from `words`, and draws with `make`, which knows no HTML.
+ *
+ * @typedef {object} Additions
+ * @property {Record<string, string>} words
+ * @property {typeof registerView} registerView
+ * @property {typeof addCard} addCard  adds what is below messages
+ * @property {(message: number) => void} redraw  calls `draw` of the view of a message again
+ * @property {(makeAction: MakeAction) => void} addAction  adds an entry to the menu of a conversation
+ * @property {(makeActions: MakeMessageActions) => void} addMessageAction  adds entries to the menu of a message
+ * @property {(makeAction: MakePersonAction) => void} addPersonAction  adds a button to the card of a person
+ * @property {(command: import("../conversation/composer.js").PageCommand) => void} addCommand  adds a command to text boxes
+ * @property {(makeSection: MakeSection) => void} addSettings  adds a section to the settings
+ * @property {(command: string, data?: object) => Promise<any>} request  sends a command of the user; resolves to the data of its answer
+ * @property {Session["api"]} api  sends a request of the user over HTTP
+ * @property {(path: string, query: Record<string, string>, name: string) => Promise<void>} download  saves a file of the user
+ * @property {Session["endBy"]} endLogin  does what ends the login, and then forgets what the browser has stored
+ * @property {(kind: string, listener: (data: any) => void) => void} hear  hears signals of a kind
+ * @property {(error: unknown) => string} reason  why `request` or `api` has failed, in the language of the page
+ * @property {typeof openPanel} openPanel
+ * @property {typeof openDialog} openDialog
+ * @property {typeof confirm} confirm
+ * @property {typeof toast} toast
+ * @property {typeof button} button
+ * @property {typeof make} make
+ * @property {typeof fill} fill
+ */
+
+/** What stands in menus, cards and settings behind what is the page's. @type {{ actions: MakeAction[], messageActions: MakeMessageActions[], personActions: MakePersonAction[], sections: MakeSection[] }} */
+export const added = { actions: [], messageActions: [], personActions: [], sections: [] };
+/** The login of the user. @type {Session} */
+let session;
+/** The modules start once; a later login of the page uses them, too. `true`: those of menus and settings. @type {Map<boolean, Promise<void>>} */
+const started = new Map();
+/** Kind of a signal → who hears it. @type {Map<string, ((data: any) => void)[]>} */
+const listeners = new Map();
+
+/**
+ * Loads and starts them, in the order of the features. One that fails does not stop the others.
+ *
+ * @param {Session} current
+ * @param {boolean} isLater  those that only menus and settings need
+ */
+export async function addFeatures(current, isLater) {
+  if (session !== current) current.on("signal", ({ kind, data }) => listeners.get(kind)?.forEach((listener) => drawn(() => listener(data), () => {})));
+  session = current;
+  const starting = started.get(isLater) ?? start(session.additions.filter(({ later }) => later === isLater));
+  started.set(isLater, starting);
+  await starting;
+}
+
+/** @param {Session["additions"]} additions */
+async function start(additions) {
+  const { words } = session;
+  /** @type {Additions} */
+  const face = {
+    words, registerView, addCard, request, openPanel, openDialog, confirm, toast, button, make, fill,
+    addAction: (makeAction) => void added.actions.push(makeAction),
+    addMessageAction: (makeActions) => void added.messageActions.push(makeActions),
+    addPersonAction: (makeAction) => void added.personActions.push(makeAction),
+    addCommand: (command) => void pageCommands.push(command),
+    addSettings: (makeSection) => void added.sections.push(makeSection),
+    api: (method, path, body) => session.api(method, path, body),
+    download: (path, query, name) => downloadFile(session.app, session.token, path, query, name),
+    endLogin: (act, done) => session.endBy(act, done),
+    hear: (kind, listener) => void listeners.set(kind, [...(listeners.get(kind) ?? []), listener]),
+    reason: (error) => reasonOf(error, words),
+    redraw: (message) => {
+      redraw(message);
+      session.changed();
+    },
+  };
+  const loading = additions.map(({ module }) => (module ? import(module).catch((/** @type {unknown} */ error) => console.error(error)) : null));
+  for (const { style } of additions) if (style) loadStyle(new URL(style, location.href));
+  for (const module of await Promise.all(loading)) {
+    try {
+      await module?.start(face);
+    } catch (error) {
+      console.error(error);
+    }
+  }
+}
+
+/**
+ * @param {string} command
+ * @param {object} [data]
+ * @returns {Promise<any>} rejected with CommandRefused, or with NotConnected if there is no answer
+ */
+async function request(command, data = {}) {
+  const { code, codeMsg, data: answer } = await session.messenger.request(command, data);
+  if (code !== CODE.OK) throw new CommandRefused(command, code, codeMsg, answer);
+  return answer;
+}

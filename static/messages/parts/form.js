@@ -1,0 +1,253 @@
+// @ts-check
+/** Parts of forms and lists in the panels. */
+
+import { make } from "../../text.js";
+import { noAnswer, reasonOf } from "./api.js";
+import { button, toast } from "./panel.js";
+
+/**
+ * A labelled field. The hint is read out with it.
+ *
+ * @template {HTMLElement} T
+ * @param {string} label
+ * @param {T} control
+ * @param {string} [hint]
+ * @returns {HTMLElement}
+ */
+export function field(label, control, hint = "") {
+  const labelled = make("label", "field-label", make("span", "", label), control);
+  if (!hint) return labelled;
+  const text = make("small", "field-hint", hint);
+  text.id = `${control.id || newId()}-hint`;
+  control.setAttribute("aria-describedby", text.id);
+  return make("div", "field-group", labelled, text);
+}
+
+/**
+ * @param {Partial<HTMLInputElement>} properties
+ * @returns {HTMLInputElement}
+ */
+export function input(properties) {
+  const made = /** @type {HTMLInputElement} */ (make("input", ""));
+  return Object.assign(made, { autocomplete: "off", ...properties });
+}
+
+/**
+ * @param {[value: string, label: string][]} options
+ * @param {string} value
+ * @returns {HTMLSelectElement}
+ */
+export function select(options, value) {
+  const made = /** @type {HTMLSelectElement} */ (make("select", ""));
+  made.append(...options.map(([each, label]) => new Option(label, each, false, each === value)));
+  return made;
+}
+
+/**
+ * A switch that takes effect at once, and goes back if that fails.
+ *
+ * @param {string} label
+ * @param {boolean} on
+ * @param {Record<string, string>} words
+ * @param {(on: boolean) => Promise<unknown>} change
+ * @returns {HTMLElement}
+ */
+export function switchBox(label, on, words, change) {
+  const box = input({ type: "checkbox", checked: on });
+  box.setAttribute("role", "switch");
+  box.addEventListener("change", async () => {
+    const wanted = box.checked;
+    if (!(await attempt(box, null, words, () => change(wanted)))) box.checked = !wanted;
+  });
+  return make("label", "switch", make("span", "", label), box);
+}
+
+/** @returns {HTMLElement} a hidden line for the reason of a failure; screen readers announce it */
+export function noteLine() {
+  const note = make("p", "note");
+  note.setAttribute("role", "alert");
+  note.hidden = true;
+  return note;
+}
+
+/**
+ * Does what a control asks for, unless that is being done already.
+ *
+ * @param {HTMLElement} control     keeps the focus meanwhile
+ * @param {HTMLElement | null} note  shows why it failed; null: a toast does
+ * @param {Record<string, string>} words
+ * @param {() => Promise<unknown>} act
+ * @returns {Promise<boolean>} whether it was done
+ */
+export async function attempt(control, note, words, act) {
+  if (control.getAttribute("aria-busy") === "true") return false;
+  control.setAttribute("aria-busy", "true");
+  if (note) show(note, "");
+  try {
+    await act();
+    return true;
+  } catch (error) {
+    if (note) show(note, reasonOf(error, words));
+    else toast(reasonOf(error, words));
+    return false;
+  } finally {
+    control.removeAttribute("aria-busy");
+  }
+}
+
+/** What is loading now. @type {WeakMap<HTMLElement, { done: Promise<boolean>, again: boolean }>} */
+const loads = new WeakMap();
+
+/**
+ * Loads what an element shows. If that is loading already, it loads once more afterwards: the first answer may be older. After a failure
+ * it is loaded again with the next connection.
+ *
+ * @param {HTMLElement} body        is busy meanwhile, and says so while it is empty
+ * @param {HTMLElement | null} note  shows why it failed; null: a toast does
+ * @param {import("../session/session.js").Session} session
+ * @param {() => Promise<unknown>} act
+ * @returns {Promise<boolean>} whether the last one was done
+ */
+export function load(body, note, session, act) {
+  const running = loads.get(body);
+  if (running) {
+    running.again = true;
+    return running.done;
+  }
+  const started = { done: Promise.resolve(false), again: false };
+  loads.set(body, started);
+  const waiting = body.childElementCount ? null : make("p", "muted", session.words.messages_loading);
+  if (waiting) body.append(waiting);
+  const failed = () => {
+    waiting?.remove();
+    const off = session.on("state", ({ state }) => {
+      if (state !== "online") return;
+      off();
+      if (body.isConnected) load(body, note, session, act);
+    });
+  };
+  const run = async () => {
+    for (;;) {
+      started.again = false;
+      const done = await attempt(body, note, session.words, act);
+      if (!started.again) {
+        loads.delete(body);
+        if (!done) failed();
+        return done;
+      }
+    }
+  };
+  started.done = run();
+  return started.done;
+}
+
+/**
+ * Uses a module that is loaded when it is needed: the page is there earlier. If it cannot be loaded, `use` is not called.
+ *
+ * @template M
+ * @param {Promise<M>} module  of `import()`
+ * @param {Record<string, string>} words
+ * @param {(module: M) => unknown} use
+ * @param {HTMLElement | null} [note]  shows why it cannot be loaded; null: a toast does
+ */
+export async function withModule(module, words, use, note = null) {
+  const loaded = await module.catch(() => null);
+  if (loaded) await use(loaded);
+  else if (note) show(note, noAnswer(words));
+  else toast(noAnswer(words), { label: words.enter_again, act: () => location.reload() }); // browsers may remember the failure
+}
+
+/** Addresses of style sheets → resolved when the page has them. @type {Map<string, Promise<void>>} */
+const styles = new Map();
+
+/**
+ * Loads a style sheet that the page needs later. Without it everything works.
+ *
+ * @param {URL} address
+ * @returns {Promise<void>}
+ */
+export function loadStyle({ href }) {
+  const known = styles.get(href);
+  if (known) return known;
+  const link = /** @type {HTMLLinkElement} */ (make("link", ""));
+  const loading = new Promise((/** @type {(value: void) => void} */ resolve) => {
+    link.addEventListener("load", () => resolve());
+    link.addEventListener("error", () => {
+      styles.delete(href); // the next caller tries again
+      link.remove();
+      resolve();
+    });
+  });
+  Object.assign(link, { rel: "stylesheet", href });
+  document.head.append(link);
+  styles.set(href, loading);
+  return loading;
+}
+
+/** @returns {boolean} whether the device may have a keyboard: it has a mouse, or its window is wider than that of a phone */
+export function mayHaveKeys() {
+  return matchMedia("(any-pointer: fine), (width >= 720px)").matches;
+}
+
+/**
+ * @param {HTMLElement} note
+ * @param {string} text  empty: hide it
+ */
+export function show(note, text) {
+  note.textContent = text;
+  note.hidden = !text;
+}
+
+/**
+ * Replaces the children of an element. The focus stays on the element with the same `data-key`; if that is gone, it goes to `root`.
+ *
+ * @param {HTMLElement} root
+ * @param {(Node | string)[]} children
+ */
+export function redraw(root, children) {
+  const focused = document.activeElement;
+  const inside = focused instanceof HTMLElement && focused !== root && root.contains(focused);
+  const key = inside ? focused.dataset.key : "";
+  root.replaceChildren(...children);
+  if (!inside) return;
+  const again = key ? root.querySelector(`[data-key="${CSS.escape(key)}"]`) : null;
+  root.tabIndex = -1;
+  (again instanceof HTMLElement ? again : root).focus({ preventScroll: true });
+}
+
+/**
+ * A section with a heading.
+ *
+ * @param {string} title
+ * @param {...(Node | string)} children
+ * @returns {HTMLElement}
+ */
+export function section(title, ...children) {
+  const heading = make("h3", "label", title);
+  heading.id = newId();
+  const made = make("section", "panel-section", heading, ...children);
+  made.setAttribute("aria-labelledby", heading.id);
+  return made;
+}
+
+/**
+ * A list with a name.
+ *
+ * @param {string} name
+ * @param {HTMLElement[]} items  `li`
+ * @returns {HTMLElement}
+ */
+export function namedList(name, items) {
+  const list = make("ul", "people-list", ...items);
+  list.setAttribute("role", "list"); // without bullets, Safari does not call it a list
+  list.setAttribute("aria-label", name);
+  return list;
+}
+
+let ids = 0;
+
+/** @returns {string} an id that no other element has */
+export function newId() {
+  ids += 1;
+  return `part-${ids}`;
+}

@@ -1,0 +1,91 @@
+// @ts-check
+/** Formatted texts as elements. */
+
+import { copyText } from "../../page-parts.js";
+import { make } from "../../text.js";
+import { BLOCK_KINDS, parse } from "./format.js";
+
+/** @typedef {import("./format.js").Inline} Inline */
+/** @typedef {import("./format.js").Code} Code */
+/** @typedef {import("./format.js").Table} Table */
+/** @typedef {import("./format.js").Part} Part */
+
+const TAGS = { code: "code", bold: "strong", italic: "em", struck: "s" };
+
+/**
+ * @param {string} text
+ * @param {string[]} [names]
+ * @param {{ isMarkdown?: boolean, words?: Record<string, string> }} [options]  `words`: code has a button that copies it
+ * @returns {(Node | string)[]}
+ */
+export function formatted(text, names = [], { isMarkdown = false, words } = {}) {
+  const parts = parse(text, names, isMarkdown);
+  return (isMarkdown ? withoutEmpty(parts) : parts).map((part) => {
+    if (part.kind === "block") return words ? make("div", "code", codeBlock(part), copyButton(part.text, words)) : codeBlock(part);
+    if (part.kind === "heading") return make("strong", "heading", ...part.parts.map(drawn));
+    if (part.kind === "table") return tableOf(part);
+    if (part.kind === "quote") return make("blockquote", "", ...part.parts.map(drawn));
+    if (part.kind !== "list") return drawn(part);
+    const list = make(part.first ? "ol" : "ul", "", ...part.items.map(({ depth, parts }) => make("li", depth ? "deeper" : "", ...parts.map(drawn))));
+    if (part.first > 1) list.setAttribute("start", String(part.first));
+    return list;
+  });
+}
+
+/**
+ * In Markdown, empty lines beside a block only end it, and those at the end have nothing to part.
+ *
+ * @param {Part[]} parts
+ * @returns {Part[]}
+ */
+export function withoutEmpty(parts) {
+  const isBlock = (/** @type {number} */ index) => BLOCK_KINDS.has(parts[index]?.kind);
+  return parts.flatMap((part, index) => {
+    if (part.kind !== "text") return [part];
+    const text = isBlock(index - 1) ? part.text.replace(/^\s*\n/, "") : part.text;
+    const rest = isBlock(index + 1) || index === parts.length - 1 ? text.trimEnd() : text;
+    return rest ? [{ ...part, text: rest }] : [];
+  });
+}
+
+/** @param {Code} part */
+function codeBlock({ text, language }) {
+  const block = make("pre", "", make("code", "", text));
+  block.tabIndex = 0; // long lines are scrolled by the keyboard, too
+  if (language) block.dataset.language = language;
+  return block;
+}
+
+/**
+ * @param {string} text
+ * @param {Record<string, string>} words
+ */
+function copyButton(text, words) {
+  const copy = make("button", "copy-code", words.messages_copy);
+  copy.setAttribute("type", "button");
+  copy.addEventListener("click", async () => {
+    copy.textContent = (await copyText(text)) ? words.messages_copied : words.messages_copy_failed;
+  });
+  return copy;
+}
+
+/** @param {Table} part */
+function tableOf({ rows: [head, ...rows] }) {
+  const row = (/** @type {string} */ tag, /** @type {Inline[][]} */ cells) => make("tr", "", ...cells.map((cell) => make(tag, "", ...cell.map(drawn))));
+  const table = make("div", "table", make("table", "", make("thead", "", row("th", head)), make("tbody", "", ...rows.map((cells) => row("td", cells)))));
+  table.tabIndex = 0; // as long lines of code
+  return table;
+}
+
+/** @param {Inline} part */
+function drawn(part) {
+  if (part.kind === "text") return part.text;
+  if (part.kind === "mention") return make("span", "mention", part.text);
+  if (part.kind !== "link") return make(TAGS[part.kind], "", part.text);
+  const link = make("a", "", part.text);
+  link.setAttribute("href", part.address);
+  if (!part.address.endsWith(part.text)) link.setAttribute("title", part.address); // where it leads
+  link.setAttribute("target", "_blank");
+  link.setAttribute("rel", "noopener noreferrer nofollow");
+  return link;
+}

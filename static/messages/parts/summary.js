@@ -1,0 +1,138 @@
+// @ts-check
+/** What a message says in one line, in lists and quotes, and the views of the types of messages. */
+
+import { cut, drawn, fill, textOf } from "../../text.js";
+import { unformatted } from "./format.js";
+
+/** @typedef {import("../session/session.js").Session} Session */
+/** @typedef {import("./entries.js").Entry} Entry */
+
+/**
+ * The content of one type of message.
+ *
+ * @typedef {object} View
+ * @property {(entry: Entry, session: Session) => HTMLElement | null | undefined} [draw]  the content of the bubble; null: show {@link summaryOf}; undefined: the text
+ * @property {(entry: Entry, words: Record<string, string>, plain?: string) => string | undefined} [summary]  one line, for lists and quotes; `plain`: the text without formatting; undefined: that is it
+ */
+
+/** @type {Map<string, View>} */
+const views = new Map();
+
+/**
+ * Says how messages of a type are shown. A later call for the same type replaces the earlier one.
+ *
+ * @param {string} type
+ * @param {View} view
+ */
+export function registerView(type, view) {
+  views.set(type, view);
+}
+
+/** What features of the server show below messages. @type {((entry: Entry, session: Session) => HTMLElement | null)[]} */
+const cards = [];
+
+/** @param {(entry: Entry, session: Session) => HTMLElement | null} draw  null: there is nothing below this one */
+export function addCard(draw) {
+  cards.push(draw);
+}
+
+/**
+ * @param {Entry} entry
+ * @param {Session} session
+ */
+export function cardsOf(entry, session) {
+  return cards.map((draw) => drawn(() => draw(entry, session), () => null) ?? "");
+}
+
+/** Id of a message → how often it was asked to be drawn again. @type {Map<number, number>} */
+const redraws = new Map();
+
+/** @param {number} id  of a message whose view shows something else now */
+export function redraw(id) {
+  redraws.set(id, redrawsOf(id) + 1);
+}
+
+/** @param {number} id */
+export function redrawsOf(id) {
+  return redraws.get(id) ?? 0;
+}
+
+/**
+ * @param {Entry} entry
+ * @param {Session} session
+ * @returns {HTMLElement | null | undefined} what the view of its type draws; null: it cannot; undefined: the type has no view
+ */
+export function contentOf(entry, session) {
+  return drawn(() => views.get(entry.type ?? "text")?.draw?.(entry, session), () => null);
+}
+
+/**
+ * @param {Entry} entry
+ * @param {Record<string, string>} words
+ * @param {number} [most]  characters
+ * @returns {string} a message in one line
+ */
+export function summaryOf(entry, words, most = 200) {
+  return drawn(() => {
+    const view = views.get(entry.type ?? "text");
+    const plain = entry.text === undefined ? undefined : unformatted(cut(entry.text, 5 * most));
+    const text = view?.summary?.(entry, words, plain) ?? plain ?? words[`messages_${entry.type}`] ?? words.messages_custom;
+    return cut(text.replace(/\s+/g, " "), most);
+  }, () => words.messages_unshown);
+}
+
+/** A notice names so many people; of more, it names the first ones, and says how many others there are. */
+const MOST_NAMED = 5;
+/** What a change of a group may be of, besides its name, picture and description. */
+const CHANGES = ["open", "history", "invite", "rename", "pin", "bots"];
+
+/**
+ * @param {Entry} entry  a recall, or a change of a group
+ * @param {Session} session
+ * @returns {string}
+ */
+export function noticeText(entry, session) {
+  return drawn(() => noticeOf(entry, session), () => session.words.messages_unshown);
+}
+
+/**
+ * @param {Entry} entry
+ * @param {Session} session
+ * @returns {string}
+ */
+function noticeOf(entry, { words, people, user, language }) {
+  const { kind, from, meta = {} } = entry;
+  const say = (/** @type {string} */ template, /** @type {Record<string, string>} */ values) => {
+    const own = language.startsWith("zh") ? Object.keys(values).filter((key) => values[key] === words.messages_you) : []; // names have spaces around them, 你 has none
+    const count = (values.name ?? values.names) === words.messages_you ? 2 : 1; // the second form of a text is for what we have done
+    return fill(own.reduce((text, key) => text.replace(new RegExp(` ?\\{${key}\\} ?`), `{${key}}`), template), { ...values, count });
+  };
+  const nameOf = (/** @type {string} */ each) => (each === user ? words.messages_you : people.nameOf(each));
+  const by = from ? nameOf(from) : words.messages_server;
+  const others = (meta.users ?? []).filter((/** @type {string} */ each) => each !== from);
+  const inside = (/** @type {string} */ each) => (each === user ? words.messages_you_inside : people.nameOf(each));
+  const named = others.length > MOST_NAMED ? others.slice(0, 3) : others;
+  const more = named === others ? "" : fill(words.messages_and_more, { count: others.length - 3 });
+  const names = named.map(inside).join(words.messages_and) + more;
+  if (kind === "recall" && meta.removed) return words.messages_moderated;
+  if (kind === "recall" && meta.erased) return words.messages_erased;
+  if (kind === "recall") return say(words.messages_recalled, { name: by });
+  if (kind === "pin") return say(words.messages_pinned, { name: by });
+  if (kind === "join" && meta.invited_by) return say(words.messages_joined_by_link, { names: by });
+  if (kind === "join") return others.length && from ? say(words.messages_added, { name: by, names }) : say(words.messages_joined, { names: others.length ? named.map(nameOf).join(words.messages_and) + more : by });
+  if (kind === "leave") return others.length ? say(words.messages_removed, { name: by, names }) : say(words.messages_left, { name: by });
+  if (meta.change === "create") return say(words.messages_created, { name: by, group: meta.name ?? "" });
+  if (meta.change === "rename") return say(words.messages_renamed, { name: by, group: meta.name ?? "" });
+  if (meta.change === "avatar") return say(meta.avatar ? words.messages_avatar_changed : words.messages_avatar_gone, { name: by });
+  if (meta.change === "description") return say(meta.description ? words.messages_described : words.messages_description_gone, { name: by });
+  if (meta.change === "open" || meta.change === "options") {
+    const texts = CHANGES.filter((option) => option in meta).map((option) => say(words[`messages_now_${option}_${textOf(meta[option]) || meta[option] === true}`] ?? "", { name: by }));
+    if (texts.some(Boolean)) return texts.filter(Boolean).join(" · ");
+  }
+  if (meta.change === "mute") return say(meta.muted_until > entry.time / 1000 ? words.messages_muted : words.messages_unmuted, { name: by, names });
+  if (meta.change === "member" && meta.users?.length) {
+    const [who] = meta.users;
+    return say(words[`messages_role_${meta.role}${who === user ? "_you" : ""}`] ?? words.messages_group_changed, { name: by, names: nameOf(who) });
+  }
+  return kind === "group" ? say(words.messages_group_changed, { name: by }) : words.messages_unshown;
+}

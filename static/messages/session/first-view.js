@@ -1,0 +1,224 @@
+// @ts-check
+/** What the page shows first: the login or the list of conversations, with its rows as they were at the last visit. */
+
+import { drawn, element, fill, make } from "../../text.js";
+import { icon } from "../parts/file.js";
+import { avatarOf, hueOf } from "./people.js";
+
+/** More rows are not stored: they fill the screen of a phone. */
+export const MOST_STORED = 12;
+
+/**
+ * What a row of the list shows.
+ *
+ * @typedef {object} Row
+ * @property {number} id         of the conversation
+ * @property {boolean} isOpen
+ * @property {boolean} isPinned
+ * @property {boolean} isMarked  as unread
+ * @property {boolean} isQuiet
+ * @property {boolean} isGroup
+ * @property {number} unread
+ * @property {number} mentions
+ * @property {string} name
+ * @property {string} avatar     address of the picture; empty: none
+ * @property {string} hue        class of the seal of a person; empty: that of a group
+ * @property {"" | "bot" | "guest"} mark
+ * @property {number} time       of the newest message, in Unix milliseconds; 0: none
+ * @property {string} preview
+ * @property {string} [by]  who has sent it, in a group
+ * @property {string} draft
+ * @property {boolean} [isOnline]
+ * @property {string} [typing]   who is typing
+ */
+
+/** @typedef {{ count: number, unread: number }} Archive  number of archived conversations, and of their unread messages */
+
+/** @typedef {{ language: string, me: { name: string, avatar: string, isGuest: boolean }, archive: Archive, rows: Row[] }} Shown */
+
+/** Stores the first rows of the list of a login, for the next visit. */
+export class StoredRows {
+  /**
+   * @param {string} app
+   * @param {string} user
+   */
+  constructor(app, user) {
+    this.key = `imserver:rows:${app}:${user}`;
+  }
+
+  /** @returns {Shown | null} null: nothing is stored */
+  get() {
+    try {
+      return JSON.parse(localStorage.getItem(this.key) ?? "null");
+    } catch {
+      return null; // not written by this page
+    }
+  }
+
+  /** @param {Shown} shown */
+  set(shown) {
+    try {
+      localStorage.setItem(this.key, JSON.stringify(shown));
+    } catch {
+      this.forget(); // storage is full or forbidden: the next visit waits for the list
+    }
+  }
+
+  forget() {
+    try {
+      localStorage.removeItem(this.key);
+    } catch {
+      // no storage: nothing was stored
+    }
+  }
+}
+
+/**
+ * Shows the rows of the last visit, until the list replaces them.
+ *
+ * @param {{ app: string, language: string, text: Record<string, string> }} page
+ * @param {string} user
+ * @returns {boolean} false: there are none
+ */
+export function showStored(page, user) {
+  const stored = new StoredRows(page.app, user);
+  const shown = stored.get();
+  if (shown?.language !== page.language) return false; // previews have words of the page
+  const { me, archive, rows } = shown;
+  const when = shortTimes(page.language);
+  const draw = () => {
+    const all = [
+      ...(archive.count ? [archiveRow(archive, page.text, false, () => { element("conversations", HTMLElement).dataset.early = "archive"; })] : []), // the list reads it
+      ...rows.map((row) => conversationRow(row, page.text, when, () => { location.hash = `#c/${row.id}`; })), // the page reads the address when it starts
+    ];
+    showMe(me.name, avatarOf(me.name, me.avatar, hueOf(user)), me.isGuest);
+    element("conversations", HTMLElement).replaceChildren(...all);
+    showView("list");
+    return true;
+  };
+  return drawn(draw, () => {
+    stored.forget(); // an earlier version of the page has stored something else
+    return false;
+  });
+}
+
+/**
+ * A narrow window shows one view at a time; a wide one shows the list and the conversation side by side.
+ *
+ * @param {"login" | "list" | "conversation"} view
+ */
+export function showView(view) {
+  document.body.dataset.view = view;
+  element("login", HTMLElement).hidden = view !== "login";
+  element("inbox", HTMLElement).hidden = view === "login";
+}
+
+/**
+ * @param {string} name
+ * @param {HTMLElement} avatar
+ * @param {boolean} isGuest
+ */
+export function showMe(name, avatar, isGuest) {
+  element("me-name", HTMLElement).textContent = name;
+  element("me-avatar", HTMLElement).replaceChildren(avatar);
+  document.body.toggleAttribute("data-guest", isGuest);
+}
+
+/**
+ * @param {number} count  of unread messages: the server counts at most 1,000 of a conversation
+ * @returns {string}
+ */
+export function upTo(count) {
+  return count > 999 ? "999+" : String(count);
+}
+
+/**
+ * @param {Row} row
+ * @param {Record<string, string>} words
+ * @param {(time: number) => string} when
+ * @param {() => void} open
+ * @returns {HTMLElement}
+ */
+export function conversationRow(row, words, when, open) {
+  const { id, isOpen, isPinned, isMarked, unread, mentions, isGroup, avatar, hue, mark, isQuiet, name, time, preview, by, draft, isOnline, typing } = row;
+  const marks = mark ? [make("span", "mark", mark === "bot" ? words.messages_bot : words.messages_guest)] : [];
+  const heading = make("span", "row-line", make("b", "", make("bdi", "", name), ...marks), ...(isQuiet ? [bell(words)] : []), make("time", "", time ? when(time) : ""));
+  const below = make("span", "row-line", make("span", "preview", ...(typing ? [make("i", "typing", typing)] : [...(draft ? [make("i", "draft", words.messages_draft)] : by ? [make("bdi", "by", by), ": "] : []), make("bdi", "", draft || preview)])));
+  if (mentions) below.append(counter("count at", "@", fill(words.messages_mentions, { count: mentions })));
+  if (unread) below.append(counter("count", upTo(unread), fill(words.messages_unread, { count: upTo(unread) })));
+  else if (isMarked) below.append(counter("count dot", "", words.messages_is_marked));
+  else if (isPinned) below.append(counter("pin-mark", icon("pin"), words.messages_is_pinned));
+  const face = avatarOf(name, avatar, isGroup ? "group" : hue);
+  const button = make("button", "conversation", isOnline ? make("span", "person-picture is-online", face, counter("", "", words.messages_online)) : face, make("span", "row-words", heading, below));
+  button.setAttribute("type", "button");
+  button.dataset.conversation = String(id);
+  if (isOpen) button.setAttribute("aria-current", "true");
+  button.addEventListener("click", open);
+  return make("li", "", button);
+}
+
+/**
+ * The way to the archived conversations, or back.
+ *
+ * @param {Archive} archive
+ * @param {Record<string, string>} words
+ * @param {boolean} inArchive  whether they are shown
+ * @param {() => void} turn
+ * @returns {HTMLElement}
+ */
+export function archiveRow({ count, unread }, words, inArchive, turn) {
+  const name = make("b", "", inArchive ? words.messages_archived : `${words.messages_archived} · ${count}`);
+  const button = make("button", "conversation archive", icon(inArchive ? "previous" : "archive"), name);
+  button.setAttribute("type", "button");
+  if (inArchive) button.setAttribute("aria-label", `${words.messages_back}: ${words.messages_archived}`);
+  else if (unread) button.append(counter("count quiet-count", upTo(unread), fill(words.messages_unread, { count: upTo(unread) })));
+  button.addEventListener("click", turn);
+  return make("li", "", button, ...(inArchive ? [make("p", "people-note", words.messages_archive_hint)] : []));
+}
+
+/**
+ * @param {Record<string, string>} words
+ * @returns {HTMLElement} says that the conversation is quiet
+ */
+function bell(words) {
+  const made = counter("quiet-mark", "", words.messages_notify_is_quiet);
+  made.append(...[...document.querySelectorAll("#notices-here .icon")].map((icon) => icon.cloneNode(true)));
+  return made;
+}
+
+/** How lists show times. @type {Record<"hour" | "weekday" | "date" | "old", Intl.DateTimeFormatOptions>} */
+const TIMES = {
+  hour: { hour: "2-digit", minute: "2-digit", hourCycle: "h23" },
+  weekday: { weekday: "short" },
+  date: { month: "short", day: "numeric" },
+  old: { dateStyle: "medium" },
+};
+
+/**
+ * Times for lists: the hour today, the weekday in the last days, else the date; its year if it is long ago.
+ *
+ * @param {string} language
+ * @returns {(time: number) => string}
+ */
+export function shortTimes(language) {
+  /** Made when they are needed: each takes a slow phone 20 ms. @type {{ [kind: string]: Intl.DateTimeFormat }} */
+  const formats = {};
+  return (time) => {
+    const days = (new Date().setHours(0, 0, 0, 0) - new Date(time).setHours(0, 0, 0, 0)) / 86_400_000;
+    const isOld = new Date(time).getFullYear() < new Date().getFullYear() && days > 180;
+    const kind = days <= 0 ? "hour" : days < 6.5 ? "weekday" : isOld ? "old" : "date";
+    return (formats[kind] ??= new Intl.DateTimeFormat(language, TIMES[kind])).format(time);
+  };
+}
+
+/**
+ * @param {string} classes
+ * @param {string | Node} content
+ * @param {string} label  for screen readers
+ */
+function counter(classes, content, label) {
+  const made = make("span", classes, content);
+  made.setAttribute("role", "img");
+  made.setAttribute("aria-label", label);
+  return made;
+}

@@ -1,0 +1,241 @@
+// @ts-check
+/** What the user keeps about conversations, for themselves on all devices: pins, archived ones, marks as unread, drafts. */
+
+import { CommandRefused } from "../../../sdk/errors.js";
+import { fieldsLike, listOf, numberOf, recordOf, textOf } from "../../text.js";
+import { keyOf } from "./store.js";
+
+/** @typedef {import("../../../sdk/messenger.js").Arrangement} Arrangement */
+/** @typedef {import("../../../sdk/messenger.js").Draft} UnsentDraft */
+/** @typedef {import("./drafts.js").Draft} Draft */
+/** @typedef {import("./session.js").Session} Session */
+/** @typedef {import("./store.js").Conversation} Conversation */
+/** @typedef {{ pinned?: number, archived?: number, marked?: number }} Change */
+
+const DRAFT_AFTER_MS = 1_500;
+/** The server refuses longer drafts, and closes the connection of a much longer one. Bytes of JSON. */
+const MOST_DRAFT_BYTES = 16_384;
+/** Answer code of a server that does not know the command. */
+const UNKNOWN_COMMAND = 1010;
+/** `archived` of a conversation that the user has left and removed from the list: no entry has such an id. */
+const GONE = 2 ** 52;
+const NONE = { version: 0, pinned: 0, archived: 0, marked: 0 };
+
+/** Owns the arrangements. The browser stores them, so that the list is right before the server answers. */
+export class Inbox {
+  /** @type {Map<number, Arrangement>} */
+  #rows;
+  /** The server's changes are loaded up to this version. */
+  #version;
+  /** Arrangements with drafts whose conversations were not loaded when they came. @type {Set<number>} */
+  #early = new Set();
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #sending;
+  /** Whether this server arranges conversations. */
+  isOffered = true;
+
+  /** @param {Session} session */
+  constructor(session) {
+    this.session = session;
+    this.key = `imserver:inbox:${session.app}:${session.user}`;
+    const { version, rows } = recordOf(this.#read());
+    this.#version = numberOf(version);
+    this.#rows = new Map(listOf(rows).map((/** @type {any} */ row) => [numberOf(row?.conversation), { ...row, conversation: numberOf(row?.conversation), ...NONE, ...fieldsLike(row, NONE) }]));
+    session.drafts.onUnsent = (now) => this.#sendDraftsLater(now);
+  }
+
+  /**
+   * @param {number} conversation
+   * @returns {Arrangement}
+   */
+  of(conversation) {
+    return this.#rows.get(conversation) ?? { conversation, ...NONE };
+  }
+
+  /**
+   * @param {Conversation} conversation
+   * @returns {number} the greatest comes first; 0: it is not pinned
+   */
+  pinOf(conversation) {
+    return this.of(conversation.id).pinned;
+  }
+
+  /**
+   * It comes back with a new message, unless it is muted.
+   *
+   * @param {Conversation} conversation
+   */
+  isArchived(conversation) {
+    const { archived } = this.of(conversation.id);
+    const { id, last, position } = conversation;
+    return archived > 0 && archived < GONE && ((last?.id ?? position) <= archived || this.session.wishes.isQuiet(id, true));
+  }
+
+  /**
+   * We have left the group, and removed it from the list. It comes back when we join again.
+   *
+   * @param {Conversation} conversation
+   */
+  isGone({ id, left }) {
+    return left && this.of(id).archived >= GONE;
+  }
+
+  /**
+   * Removes a group from the list that we have left.
+   *
+   * @param {Conversation} conversation
+   */
+  remove(conversation) {
+    return this.change(conversation, { archived: GONE });
+  }
+
+  /**
+   * Until the user opens the conversation, or reads a newer message on any device.
+   *
+   * @param {Conversation} conversation
+   */
+  isMarked({ id, read }) {
+    const { marked } = this.of(id);
+    return marked > 0 && read <= marked;
+  }
+
+  /**
+   * Changes an arrangement. It is shown at once, and taken back if the server refuses it.
+   *
+   * @param {Conversation} conversation
+   * @param {Change} change
+   */
+  async change({ id }, change) {
+    const before = this.of(id);
+    const ends = { ...(change.archived && { pinned: 0 }), ...(change.pinned && { archived: 0 }) };
+    this.#put({ ...before, ...ends, ...change });
+    try {
+      this.receive(await this.session.messenger.arrange(id, change));
+    } catch (error) {
+      if (this.of(id).version === before.version) this.#put(before);
+      throw error;
+    }
+  }
+
+  /** Loads what has changed on other devices, and sends drafts that they do not have. Never rejected. */
+  async load() {
+    const { messenger } = this.session;
+    try {
+      for (let hasMore = this.isOffered; hasMore;) {
+        const page = await messenger.arrangements(this.#version);
+        page.arrangements.forEach((row) => this.receive(row));
+        ({ version: this.#version, hasMore } = page);
+      }
+      this.#save();
+      this.#sendDraftsLater(true);
+    } catch (error) {
+      if (error instanceof CommandRefused && error.code === UNKNOWN_COMMAND) this.isOffered = false;
+    }
+  }
+
+  /**
+   * Takes an arrangement of the server.
+   *
+   * @param {Arrangement} row
+   */
+  receive(row) {
+    if (row.version < this.of(row.conversation).version) return; // a later one has overtaken it
+    this.#put(row);
+    this.#early.add(row.conversation);
+    this.settle();
+  }
+
+  /** Conversations were loaded: their drafts are shown. */
+  settle() {
+    const { store, drafts } = this.session;
+    for (const id of this.#early) {
+      const conversation = store.conversations.get(id);
+      if (!conversation) continue;
+      this.#early.delete(id);
+      const key = keyOf(conversation);
+      if (drafts.receive(key, draftOf(this.of(id).draft))) this.session.draftChanged(key);
+    }
+  }
+
+  /** @param {boolean} now  else after a pause, which begins anew with each change */
+  #sendDraftsLater(now) {
+    clearTimeout(this.#sending);
+    this.#sending = setTimeout(() => this.#sendDrafts(), now ? 0 : DRAFT_AFTER_MS);
+  }
+
+  /** Sends the drafts that other devices do not have. Without a connection they wait for the next one. */
+  async #sendDrafts() {
+    const { drafts, isOnline } = this.session;
+    if (this.isOffered && isOnline) await Promise.all(drafts.unsent.map((key) => this.#sendDraft(key)));
+  }
+
+  /** @param {string} key */
+  async #sendDraft(key) {
+    const { drafts, messenger, store } = this.session;
+    const conversation = store.withKey(key);
+    if (!conversation?.id) return; // it begins with its first message
+    const draft = drafts.get(key);
+    const known = this.of(conversation.id).draft;
+    const unsent = unsentOf(draft);
+    if (new Blob([JSON.stringify(unsent)]).size > MOST_DRAFT_BYTES) return; // it stays on this device, and no other draft replaces it
+    try {
+      if (known || draft.text || draft.replyTo) this.receive(await messenger.arrange(conversation.id, { draft: unsent }));
+    } catch (error) {
+      if (!(error instanceof CommandRefused)) return;
+    }
+    drafts.sent(key, draft); // one that the server refuses stays on this device
+  }
+
+  /** Another user may use this browser next. */
+  forget() {
+    clearTimeout(this.#sending);
+    try {
+      localStorage.removeItem(this.key);
+    } catch {
+      // no storage: there is nothing to forget
+    }
+  }
+
+  /** @param {Arrangement} row */
+  #put(row) {
+    this.#rows.set(row.conversation, row);
+    this.#save();
+    this.session.changed();
+  }
+
+  #read() {
+    try {
+      return JSON.parse(localStorage.getItem(this.key) ?? "{}");
+    } catch {
+      return {};
+    }
+  }
+
+  #save() {
+    try {
+      localStorage.setItem(this.key, JSON.stringify({ version: this.#version, rows: [...this.#rows.values()] }));
+    } catch {
+      // no storage: all are loaded again
+    }
+  }
+}
+
+/**
+ * @param {UnsentDraft | undefined} unsent  of the server
+ * @returns {Draft}
+ */
+function draftOf(unsent) {
+  const { text: typed, replyTo: id, mentions } = recordOf(unsent);
+  const [text, replyTo] = [textOf(typed), numberOf(id)];
+  /** @type {[string, string][]} */
+  const pairs = listOf(mentions).map((each) => [textOf(each?.name), textOf(each?.user)]);
+  return { text, ...(replyTo && { replyTo }), ...(pairs.length && { mentions: pairs }) };
+}
+
+/**
+ * @param {Draft} draft
+ * @returns {UnsentDraft}
+ */
+function unsentOf({ text, replyTo, mentions }) {
+  return { ...(text && { text }), ...(replyTo && { replyTo }), ...(mentions && { mentions: mentions.map(([name, user]) => ({ name, user })) }) };
+}

@@ -1,0 +1,152 @@
+// @ts-check
+/** Notifications of this login on this device: the question at a good moment, the sound, and what a click on a notification opens. */
+
+import { disableNotifications, enableNotifications, hasNotifications, notificationState, onNotification } from "../../../sdk/notifications.js";
+import { element, make, ROOT } from "../../text.js";
+import { ApiError } from "../parts/api.js";
+import { mentions } from "../parts/entries.js";
+import { attempt } from "../parts/form.js";
+import { button } from "../parts/panel.js";
+import { playSound } from "./sound.js";
+
+/** @typedef {import("./session.js").Session} Session */
+/** @typedef {import("./store.js").Conversation} Conversation */
+/** @typedef {import("../parts/entries.js").Entry} Entry */
+/** @typedef {import("../../../sdk/notifications.js").NotificationState} NotificationState */
+
+/** After "Not now" the page asks again so much later. */
+const QUESTION_MS = 30 * 86_400_000;
+
+/** Owns the question, and answers the service worker. */
+export class Notices {
+  /** @type {HTMLElement | null} */
+  #question = null;
+  #isAsking = false;
+  #end;
+
+  /**
+   * @param {Session} session
+   * @param {() => Conversation | null} open  the conversation that the page shows
+   */
+  constructor(session, open) {
+    this.session = session;
+    this.open = open;
+    this.#end = onNotification({
+      open: ({ conversation, id }) => {
+        if (!conversation) return false;
+        session.open({ conversation, message: id });
+      },
+      shows: ({ conversation = 0 }) => !document.hidden && conversation > 0 && this.open()?.id === conversation,
+    });
+    if (session.wishes.device.on) stateHere(session).catch(() => {}); // renews the subscription; else at the next start
+    else if (hasNotifications() && Notification.permission === "granted") disableOthers(session);
+  }
+
+  stop() {
+    this.#end();
+    this.#close();
+  }
+
+  /**
+   * A message of another user has come.
+   *
+   * @param {Entry} entry
+   */
+  heard(entry) {
+    const { wishes, user } = this.session;
+    const isSeen = !document.hidden && this.open()?.id === entry.conversation;
+    if (!isSeen && wishes.device.sound && !wishes.isQuiet(entry.conversation, mentions(entry, user))) playSound();
+  }
+
+  /** The user has sent a message: asks, unless they have answered. */
+  async sent() {
+    const { wishes } = this.session;
+    const { on, question } = wishes.device;
+    if (on || this.#question || this.#isAsking || Date.now() - question < QUESTION_MS || !hasNotifications() || Notification.permission === "denied") return;
+    this.#isAsking = true;
+    const state = await stateHere(this.session).catch(() => null);
+    this.#isAsking = false;
+    if (state === "off") this.#ask();
+  }
+
+  #ask() {
+    const { words, wishes } = this.session;
+    const text = make("p", "", words.messages_notify_question);
+    const yes = button(words.messages_notify_yes, "wide");
+    const no = button(words.messages_notify_no, "quiet");
+    const bar = make("div", "ask-bar", text, yes, no);
+    bar.id = "notify-question";
+    bar.setAttribute("role", "region");
+    bar.setAttribute("aria-label", words.messages_notify);
+    this.#question = bar;
+    element("composer", HTMLElement).before(bar);
+    element("announce", HTMLElement).textContent = words.messages_notify_question;
+    no.addEventListener("click", () => {
+      wishes.device = { question: Date.now() };
+      this.#close();
+    });
+    yes.addEventListener("click", () => attempt(yes, null, words, async () => {
+      const state = await enable(this.session);
+      if (state === "on") return this.#close();
+      wishes.device = { question: Date.now() };
+      text.textContent = state === "blocked" ? words.messages_notify_blocked : words.messages_notify_unanswered;
+      text.setAttribute("role", "alert");
+      yes.remove();
+      no.textContent = words.messages_close;
+      no.focus();
+    }));
+  }
+
+  #close() {
+    const hadFocus = this.#question?.contains(document.activeElement);
+    this.#question?.remove();
+    this.#question = null;
+    if (hadFocus) element("message", HTMLElement).focus();
+  }
+}
+
+/** @param {Session} session */
+const options = ({ login, language }) => ({
+  scope: `${ROOT}/home/messages`, page: `${ROOT}/home/messages?lang=${language.split("-")[0]}#c/{conversation}/{id}`, language,
+  ...(login.device && { device: login.device.replace(/ #\w+$/, "") }),
+});
+
+/**
+ * @param {Session} session
+ * @returns {Promise<NotificationState>} rejected with errors of requests
+ */
+export async function stateHere(session) {
+  const state = await notificationState(session.messenger, options(session));
+  session.wishes.device = { on: state === "on" };
+  return state;
+}
+
+/**
+ * Call it when the user has clicked.
+ *
+ * @param {Session} session
+ * @returns {Promise<NotificationState>} rejected with errors of requests, and with ApiError if the browser does not subscribe
+ */
+export async function enable(session) {
+  const state = await enableNotifications(session.messenger, options(session)).catch((error) => {
+    throw error instanceof DOMException ? new ApiError("no_push_service", error.message) : error;
+  });
+  session.wishes.device = { on: state === "on" };
+  return state;
+}
+
+/** @param {Session} session */
+export async function disable(session) {
+  session.wishes.device = { on: false };
+  await disableNotifications(session.messenger, options(session));
+}
+
+/**
+ * Ends the notifications of another user who used this browser before.
+ *
+ * @param {Session} session
+ */
+async function disableOthers(session) {
+  const state = await notificationState(session.messenger, options(session)).catch(() => null);
+  if (state === "off") await disable(session);
+}

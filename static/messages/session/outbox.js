@@ -1,0 +1,368 @@
+// @ts-check
+/**
+ * Messages of ours that are not stored yet, and edits. They wait while there is no connection, and are sent once. In a conversation they are
+ * sent in order: a message waits for the files before it, unless they have failed.
+ */
+
+import { Closed, NotConnected } from "../../../sdk/errors.js";
+import { ApiError, reasonOf } from "../parts/api.js";
+import { keyOf } from "./store.js";
+
+/** @typedef {import("./session.js").Session} Session */
+/** @typedef {import("./store.js").Conversation} Conversation */
+/** @typedef {import("./upload.js").Unsent} Unsent */
+/** @typedef {import("./upload.js").Upload} Upload */
+
+/**
+ * @typedef {object} Content
+ * @property {string} [type]        default: `text`
+ * @property {string} [text]
+ * @property {any} [data]           instead of a text
+ * @property {number} [replyTo]
+ * @property {number} [edit]        id of the message that this text replaces
+ * @property {string[]} [mentions]
+ * @property {number} [thread]      the first message of the thread in which it is a reply
+ * @property {boolean} [also]       the conversation shows the reply, too
+ * @property {{ from: string, id: number }} [forward]  the content is that of this message
+ */
+
+/**
+ * @typedef {object} PendingExtra
+ * @property {string} id            the `clientMsgID`
+ * @property {string} key           of the conversation
+ * @property {number} conversation  0: `peer`
+ * @property {string} peer
+ * @property {number} time
+ * @property {"waiting" | "uploading" | "sending" | "failed"} state
+ * @property {string} reason        why it failed
+ * @property {number} share         of the upload that is done, 0 to 1
+ * @property {Unsent} [file]       that must be uploaded before the message is sent
+ * @property {Upload} [upload]      of the file
+ * @property {boolean} [isSaved]    the browser has stored the message
+ * @property {boolean} [isCancelled]
+ */
+
+/** @typedef {Content & PendingExtra} Pending */
+
+/** Larger files are not stored by the browser: they do not outlive the login on this page. */
+const MOST_SAVED_BYTES = 200e6;
+
+/** Owns the waiting messages of one login. */
+export class Outbox {
+  /** @type {Map<string, Pending>} */
+  #items = new Map();
+  /** Time of the newest message. Each one is later than the one before, so that they can be sorted. */
+  #lastTime = 0;
+  /** Conversations for which a message is under way. @type {Set<string>} */
+  #busy = new Set();
+  /** Messages with a file that no other tab may take: what releases them, by id. @type {Map<string, (value?: unknown) => void>} */
+  #held = new Map();
+  #ends = new AbortController();
+
+  /**
+   * @param {Session} session
+   * @param {(file: Unsent) => Upload} [makeUpload]
+   */
+  constructor(session, makeUpload = (file) => uploadOf(session, file)) {
+    this.session = session;
+    this.makeUpload = makeUpload;
+    session.on("state", ({ state }) => state === "online" && this.#sendAll());
+    session.on("entry", ({ from, clientMsgID }) => {
+      if (from === session.user && clientMsgID && this.#items.has(clientMsgID)) this.#remove(clientMsgID); // sent, perhaps by another tab
+    });
+  }
+
+  /** Takes the messages that an earlier load of the page has left. */
+  async restore() {
+    for (const item of await this.session.database.all("outbox")) {
+      if (typeof item.id !== "string" || typeof item.key !== "string" || !Number.isSafeInteger(item.time)) continue; // of an earlier version
+      if (item.file) this.#takeFile(item.id);
+      else this.#take(item);
+    }
+    if (this.session.isOnline) this.#sendAll();
+  }
+
+  /** Leaves the waiting messages to the next login, or to another tab. The browser has stored them. */
+  stop() {
+    const items = [...this.#items.values()];
+    this.#items.clear();
+    this.#ends.abort();
+    for (const { upload } of items) upload?.cancel();
+    for (const release of this.#held.values()) release();
+  }
+
+  /** @param {Pending} item  that an earlier load of the page, or another tab, has left */
+  #take(item) {
+    if (this.#items.has(item.id)) return;
+    const waiting = item.file ? "uploading" : "waiting";
+    const upload = item.file && this.makeUpload(item.file);
+    const taken = /** @type {Pending} */ ({ ...item, share: 0, isSaved: true, state: item.state === "failed" ? "failed" : waiting, ...(upload && { upload }) });
+    this.#items.set(item.id, taken);
+    this.#items = new Map([...this.#items].sort(([, one], [, other]) => one.time - other.time)); // the database sorts them by their random ids
+    this.#lastTime = Math.max(this.#lastTime, item.time);
+    if (upload && taken.state === "uploading") this.#upload(taken, upload);
+  }
+
+  /**
+   * Takes a message with a file as soon as no other tab has it.
+   *
+   * @param {string} id
+   */
+  async #takeFile(id) {
+    if (!(await this.#hold(id))) return;
+    const item = await this.session.database.get("outbox", id);
+    if (!item) this.#release(id); // the other tab has sent it
+    if (!item || this.#ends.signal.aborted) return;
+    this.#take(item);
+    this.session.changed();
+    this.#sendAll();
+  }
+
+  /**
+   * Waits until no other tab has a message with a file, and holds it until it is sent or this login ends.
+   *
+   * Without HTTPS, pages have no locks: another tab could send a file that is cancelled here. There, files do not outlive the page.
+   *
+   * @param {string} id
+   * @returns {Promise<boolean>} false: there are no locks, or this login has ended
+   */
+  #hold(id) {
+    return new Promise((resolve) => {
+      const held = () => new Promise((release) => {
+        this.#held.set(id, release);
+        resolve(true);
+      });
+      if (hasLocks()) navigator.locks.request(`imserver:outbox:${id}`, { signal: this.#ends.signal }, held).catch(() => resolve(false));
+      else resolve(false);
+    });
+  }
+
+  /** @param {string} id */
+  #release(id) {
+    this.#held.get(id)?.();
+    this.#held.delete(id);
+  }
+
+  /** Whether a message would be lost if the page ended now. */
+  get isUnsaved() {
+    return [...this.#items.values()].some(({ upload, isSaved }) => upload && !isSaved);
+  }
+
+  /**
+   * @param {Conversation} conversation
+   * @returns {Pending[]} its waiting messages, in order
+   */
+  of(conversation) {
+    const key = keyOf(conversation);
+    return [...this.#items.values()].filter((item) => item.key === key);
+  }
+
+  /**
+   * @param {string} user
+   * @returns {boolean} whether messages to them wait
+   */
+  waitsFor(user) {
+    return [...this.#items.values()].some(({ peer }) => peer === user);
+  }
+
+  /**
+   * @param {number} id  of a message
+   * @returns {Pending | undefined} the edit of it that waits
+   */
+  editOf(id) {
+    return [...this.#items.values()].findLast(({ edit }) => edit === id);
+  }
+
+  /**
+   * Sends a message as soon as possible. An edit takes the place of one that waits.
+   *
+   * @param {Conversation} conversation
+   * @param {Content} content  with a file: `data` is what the bubble shows meanwhile
+   * @param {Unsent} [file]
+   * @returns {Pending}
+   */
+  add(conversation, content, file) {
+    const upload = file && this.makeUpload(file);
+    const before = content.edit && this.editOf(content.edit);
+    if (before && before.state !== "sending") this.#remove(before.id);
+    this.#lastTime = Math.max(Date.now(), this.#lastTime + 1);
+    const item = /** @type {Pending} */ ({
+      ...content, id: newId(), key: keyOf(conversation), conversation: conversation.id, peer: conversation.peer, time: this.#lastTime,
+      state: upload ? "uploading" : "waiting", reason: "", share: 0, ...(file && { file, upload }),
+    });
+    this.#items.set(item.id, item);
+    if (upload) this.#hold(item.id);
+    this.#save(item);
+    if (upload) this.#upload(item, upload);
+    this.session.changed();
+    this.#sendAll();
+    return item;
+  }
+
+  /**
+   * Gives up a message. If it is under way, it is recalled when it was stored. An edit that is under way cannot be given up.
+   *
+   * @param {string} id
+   */
+  cancel(id) {
+    const item = this.#items.get(id);
+    if (item?.edit && item.state === "sending") return;
+    item?.upload?.cancel();
+    if (item) item.isCancelled = true;
+    this.#remove(id);
+    this.#sendAll(); // those that have waited for it
+  }
+
+  /** @param {string} id  of a message that has failed */
+  retry(id) {
+    const item = this.#items.get(id);
+    if (item?.state !== "failed") return;
+    this.#update(item, { state: item.upload ? "uploading" : "waiting", reason: "" });
+    if (item.upload) this.#upload(item, item.upload);
+    this.#sendAll();
+  }
+
+  #sendAll() {
+    for (const key of new Set([...this.#items.values()].map((item) => item.key))) this.#sendTo(key);
+  }
+
+  /** @param {string} key  of the conversation */
+  async #sendTo(key) {
+    if (this.#busy.has(key)) return;
+    this.#busy.add(key);
+    for (;;) {
+      const next = [...this.#items.values()].find((each) => each.key === key && each.state !== "failed"); // only a failed one is overtaken
+      if (next?.state !== "waiting" || !this.session.isOnline || !(await this.#send(next))) break;
+    }
+    this.#busy.delete(key);
+  }
+
+  /**
+   * @param {Pending} item
+   * @returns {Promise<boolean>} false: there is no connection
+   */
+  async #send(item) {
+    const { messenger, user } = this.session;
+    const { id, conversation, peer, text, data, replyTo, mentions, thread, also, forward, edit } = item;
+    const type = item.type ?? "text";
+    this.#update(item, { state: "sending" });
+    try {
+      const more = {
+        clientMsgID: id, ...(conversation && !edit && { conversation }), ...(replyTo && { replyTo }), ...(mentions?.length && { mentions }),
+        ...(data !== undefined && { data, type }), ...(thread && { thread }), ...(also && { also }),
+      };
+      const send = () => messenger.send(conversation ? "" : peer, data === undefined ? text : undefined, more);
+      const sent = await (edit
+        ? messenger.edit(edit, text, more)
+        : forward ? messenger.forward(forward.id, conversation ? { conversation } : peer, { clientMsgID: id }) : send());
+      if (!this.#items.has(id)) {
+        if (item.isCancelled) messenger.recall(sent.id).catch(() => {}); // else another tab has sent it
+        return true;
+      }
+      this.#remove(id);
+      const to = peer || undefined;
+      const meta = { ...(mentions?.length && { mentions }), ...(thread && { thread }), ...(also && { also }), ...(forward && { forwarded: forward }) };
+      this.session.added({
+        ...sent, kind: edit ? "edit" : "message", from: user, to, time: Date.now(), clientMsgID: id, about: edit ?? replyTo ?? thread, meta, ...(sent.replaced ?? { type, text, data }),
+      });
+    } catch (error) {
+      if (!this.#items.has(id)) return true;
+      if (error instanceof NotConnected || (error instanceof Closed && this.session.messenger.state.state === "closed")) {
+        this.#update(item, { state: "waiting" });
+        return false;
+      }
+      this.#update(item, { state: "failed", reason: reasonOf(error, this.session.words) });
+    }
+    return true;
+  }
+
+  /**
+   * @param {Pending} item
+   * @param {Upload} upload
+   */
+  async #upload(item, upload) {
+    try {
+      const data = await upload.start((share) => this.#update(item, { share }), () => void this.#save(item));
+      delete item.upload;
+      delete item.file;
+      this.#update(item, { data, state: "waiting" });
+    } catch (error) {
+      this.#update(item, { state: "failed", reason: reasonOf(error, this.session.words) });
+    }
+    this.#sendAll(); // or those that have waited for it
+  }
+
+  /**
+   * @param {Pending} item
+   * @param {Partial<Pending>} change
+   */
+  #update(item, change) {
+    if (!this.#items.has(item.id)) return;
+    Object.assign(item, change);
+    if (change.share === undefined) this.#save(item);
+    this.session.changed();
+  }
+
+  /** @param {Pending} item */
+  async #save(item) {
+    const { upload, ...row } = item;
+    if (row.file && (!hasLocks() || sizeOf(row.file) > MOST_SAVED_BYTES)) return;
+    const bare = (/** @type {any} */ data) => (data?.preview ? { ...data, preview: null } : data); // a canvas cannot be stored
+    row.data = bare(Array.isArray(row.data?.items) ? { ...row.data, items: row.data.items.map(bare) } : row.data);
+    item.isSaved = await this.session.database.put("outbox", [row]);
+    if (upload) this.session.changed(); // `isUnsaved` may have changed
+  }
+
+  /** @param {string} id */
+  #remove(id) {
+    this.#items.delete(id);
+    this.session.database.delete("outbox", [id]).then(() => this.#release(id)); // another tab must not find it any more
+    this.session.changed();
+  }
+}
+
+/**
+ * @param {Unsent} unsent
+ * @returns {number} bytes that are not uploaded yet
+ */
+export function sizeOf(unsent) {
+  if ("content" in unsent) return unsent.content.size;
+  return unsent.items.reduce((sum, each) => sum + ("content" in each ? each.content.size : 0), 0);
+}
+
+/**
+ * The upload of a file, whose module is loaded when it starts.
+ *
+ * @param {Session} session
+ * @param {Unsent} file
+ * @returns {Upload}
+ */
+function uploadOf(session, file) {
+  /** @type {Upload | null} */
+  let upload = null;
+  let isCancelled = false;
+  return {
+    async start(progress, saved) {
+      isCancelled = false;
+      const module = await import("./upload.js").catch(() => {
+        throw new ApiError("no_answer", "the module cannot be loaded");
+      });
+      if (isCancelled) throw new ApiError("cancelled", "the upload was cancelled");
+      upload ??= module.uploadOf(session, file);
+      return upload.start(progress, saved);
+    },
+    cancel() {
+      isCancelled = true;
+      upload?.cancel();
+    },
+  };
+}
+
+function hasLocks() {
+  return Boolean(globalThis.navigator?.locks);
+}
+
+/** @returns {string} */
+function newId() {
+  return globalThis.crypto?.randomUUID?.() ?? `${Date.now()}-${Math.random().toString(36).slice(2)}`;
+}

@@ -1,0 +1,284 @@
+// @ts-check
+/** One login: its token, its connection, and what the page knows through it. */
+
+import { callApi } from "../parts/api.js";
+import { connectionOf } from "./connection.js";
+import { Database } from "./database.js";
+import { Drafts } from "./drafts.js";
+import { StoredRows } from "./first-view.js";
+import { Inbox } from "./inbox.js";
+import { Outbox } from "./outbox.js";
+import { People } from "./people.js";
+import { Store } from "./store.js";
+import { Wishes } from "./wishes.js";
+
+/** @typedef {import("../../../sdk/messenger.js").Entry} Entry */
+/** @typedef {import("../../../sdk/messenger.js").Typing} Typing */
+/** @typedef {import("../../../sdk/imserver.js").StateChange} StateChange */
+
+/**
+ * @typedef {object} Page  data from the server
+ * @property {string} app
+ * @property {string} websocketUrl
+ * @property {string} seenHost
+ * @property {string} language
+ * @property {boolean} isEmbedded     whether the page is in a frame of another one, which gives the login
+ * @property {[language: string, name: string][]} languages  that the page has, each with its name in itself
+ * @property {boolean} notifications  whether this server has them
+ * @property {{ module: string, style: string, later: boolean }[]} additions  addresses of what features of the server add, `later` to menus and settings; empty: none
+ * @property {Record<string, string>} text
+ */
+
+/** @typedef {import("./saved-login.js").Login} Login */
+
+/**
+ * Where to: a conversation, or the one with a user, which may be new.
+ *
+ * @typedef {{ conversation: number, message?: number } | { user: string }} Target
+ */
+
+/** @typedef {{ reason: string, isGood?: boolean, isForgotten?: boolean }} Ended  `reason`: what the page says about it; `isGood`: the user wanted it; `isForgotten`: the browser knows nothing of it any more */
+
+/**
+ * @typedef {object} SessionEvents
+ * @property {StateChange} state    of the connection
+ * @property {Entry} entry          a stored entry, of another user or of our own
+ * @property {{}} changed           conversations, messages or the outbox have changed
+ * @property {{}} anew              the server has deleted entries: the list must be loaded again, and the open conversation
+ * @property {{}} people            cards of people have changed
+ * @property {Typing} typing
+ * @property {string} contact       what this user is to us has changed
+ * @property {string} grown         a message that a bot is writing has more text: id of the stream
+ * @property {import("../../../sdk/messenger.js").ThreadMark} threadMark  another device of ours has read a thread, followed or muted it
+ * @property {string} draft         the draft of a conversation has come from another device: its key
+ * @property {{ kind: string, data: any }} signal  of a feature of the server, or an answer to a command
+ * @property {Target} open          open this conversation
+ * @property {Ended} ended  this login is over
+ */
+
+export class Session {
+  /** @type {Map<string, Set<(detail: any) => void>>} */
+  #listeners = new Map();
+  #isOver = false;
+  /** What is about to end this login. @type {Promise<unknown> | null} */
+  #ending = null;
+  #connection;
+
+  /**
+   * @param {Page} page
+   * @param {Login} login
+   */
+  constructor(page, login) {
+    this.app = page.app;
+    this.words = page.text;
+    this.language = page.language;
+    this.languages = page.languages;
+    this.additions = page.additions;
+    this.hasNotifications = page.notifications;
+    this.login = login;
+    this.user = login.user;
+    this.token = login.token;
+    this.database = new Database(`imserver:${page.app}:${login.user}`);
+    this.#connection = connectionOf(page, login);
+    this.messenger = this.#connection.messenger;
+    this.people = new People(this);
+    this.drafts = new Drafts(`imserver:drafts:${page.app}:${login.user}`);
+    this.wishes = new Wishes(this);
+    this.inbox = new Inbox(this);
+    this.store = new Store(this);
+    this.rows = new StoredRows(page.app, login.user);
+    this.outbox = new Outbox(this);
+  }
+
+  /** Shows what the browser has stored, then connects. */
+  async start() {
+    const restore = () => Promise.allSettled([this.store.restore(), this.outbox.restore()]); // what an earlier version has stored must not keep the page from connecting
+    await restore();
+    if (this.#isOver) return;
+    this.#listen();
+    if (this.messenger.state.state === "idle") this.messenger.connect().catch(() => {}); // the event `state` has the reason
+    this.database.isLate.then(async (isLate) => {
+      if (!isLate || this.#isOver) return;
+      await restore();
+      this.changed();
+    });
+  }
+
+  #listen() {
+    this.#connection.listen({
+      state: (change) => this.#onState(change),
+      entry: (entry) => this.added(entry),
+      anew: () => {
+        this.store.clear();
+        this.rows.forget();
+        this.#emit("anew", {});
+      },
+      typing: (signal) => this.#emit("typing", signal),
+      piece: (piece) => void (!this.store.applyPiece(piece) && this.#emit("grown", piece.stream)),
+      receipt: (receipt) => void this.store.applyReceipt(receipt),
+      contact: ({ from }) => {
+        this.people.refresh([from]);
+        this.#emit("contact", from);
+      },
+      hidden: ({ ids }) => void this.store.applyHidden(ids),
+      arrangement: (row) => void this.inbox.receive(row),
+      wish: (wish) => void this.wishes.receive(wish),
+      threadMark: (mark) => this.#emit("threadMark", mark),
+    });
+    this.messenger.onSignal = (kind, data) => this.#emit("signal", { kind, data });
+  }
+
+  /** @param {StateChange} change */
+  #onState(change) {
+    const { words } = this;
+    // a logout in another tab or on another device kicks this session
+    const end = { 1003: words.messages_expired, 4502: words.messages_logged_out, 4504: words.messages_expired }[change.code];
+    if (change.state === "refused" && end) {
+      if (!this.#ending) return this.#end({ reason: end });
+      this.#ending.catch(() => this.#end({ reason: end }));
+      return;
+    }
+    if (change.state === "online") {
+      this.store.forgetStreams();
+      this.store.sendReceipts();
+    }
+    this.#emit("state", change);
+  }
+
+  /** Whether the user is a guest, who finds nobody and invites nobody. */
+  get isGuest() {
+    return this.people.card(this.user)?.guest ?? this.login.guest ?? false;
+  }
+
+  /** Whether requests reach the server now. */
+  get isOnline() {
+    return this.messenger.state.state === "online";
+  }
+
+  /**
+   * Sends an HTTP request with our token. Rejected with ApiError.
+   *
+   * @param {"GET" | "POST"} method
+   * @param {string} path  below /api/v1/
+   * @param {Record<string, any>} [body]  of a GET: the query
+   * @returns {Promise<any>}
+   */
+  api(method, path, body) {
+    return callApi(this.app, this.token, method, path, body);
+  }
+
+  /**
+   * @template {keyof SessionEvents} E
+   * @param {E} event
+   * @param {(detail: SessionEvents[E]) => void} listener
+   * @returns {() => void} removes the listener
+   */
+  on(event, listener) {
+    const listeners = this.#listeners.get(event) ?? new Set();
+    this.#listeners.set(event, listeners.add(listener));
+    return () => void listeners.delete(listener);
+  }
+
+  /**
+   * Opens a conversation on the page.
+   *
+   * @param {Target} target
+   */
+  open(target) {
+    this.#emit("open", target);
+  }
+
+  /** Something that the page shows has changed. */
+  changed() {
+    this.#emit("changed", {});
+  }
+
+  /** @param {string} conversation  whose draft has come from another device */
+  draftChanged(conversation) {
+    this.#emit("draft", conversation);
+  }
+
+  /** Cards of people have changed. */
+  peopleChanged() {
+    this.#emit("people", {});
+  }
+
+  /**
+   * An entry has arrived, or one of ours was stored.
+   *
+   * @param {Entry} entry
+   */
+  added(entry) {
+    this.store.add(entry);
+    this.#emit("entry", entry);
+  }
+
+  /** Logs this device out, forgets what the browser has stored, and ends the session. */
+  async logOut() {
+    const { token } = this;
+    await this.#forget();
+    try {
+      const { devices } = await callApi(this.app, token, "GET", "accounts/devices");
+      const here = devices.find((/** @type {any} */ each) => each.current);
+      if (here) await callApi(this.app, token, "POST", "accounts/devices/logout", { device: here.device });
+    } catch {
+      // the token expires anyway
+    }
+  }
+
+  /**
+   * Does what ends this login. Rejected if that fails: the login stays.
+   *
+   * @param {() => Promise<unknown>} act
+   * @param {string} [done]  what the page says then
+   * @param {boolean} [forgets]  what the browser has stored
+   */
+  async endBy(act, done = "", forgets = true) {
+    this.#ending = act(); // meanwhile the server may say that the login is over
+    try {
+      await this.#ending;
+    } finally {
+      this.#ending = null;
+    }
+    if (forgets) await this.#forget(done);
+    else this.#end({ reason: done, isGood: true });
+  }
+
+  /** @param {string} [done]  what the page says */
+  async #forget(done = "") {
+    this.#end({ reason: done, isGood: true, isForgotten: true });
+    if (this.wishes.device.on) await import("./notices.js").then((module) => module.disable(this)).catch(() => {}); // the push service ends it then
+    for (const each of [this.drafts, this.inbox, this.people, this.rows, this.wishes]) each.forget();
+    await this.database.forget();
+  }
+
+  /** The page goes away. */
+  close() {
+    this.#isOver = true;
+    this.outbox.stop();
+    this.messenger.close();
+  }
+
+  /** @param {Ended} ended */
+  #end(ended) {
+    if (this.#isOver) return;
+    this.#emit("ended", ended);
+    this.close();
+  }
+
+  /**
+   * @template {keyof SessionEvents} E
+   * @param {E} event
+   * @param {SessionEvents[E]} detail
+   */
+  #emit(event, detail) {
+    if (this.#isOver) return;
+    for (const listener of [...(this.#listeners.get(event) ?? [])]) {
+      try {
+        listener(detail);
+      } catch (error) {
+        reportError(error); // the others must hear of it
+      }
+    }
+  }
+}

@@ -1,0 +1,130 @@
+// @ts-check
+/** What the user wishes to be notified of: of each conversation, as the server said last, and on this device. */
+
+import { fieldsLike, listOf, numberOf, recordOf, textOf } from "../../text.js";
+
+/** @typedef {import("./session.js").Session} Session */
+/** @typedef {"all" | "mentions" | "nothing"} Level */
+/** @typedef {{ level: Level, until: number }} Wish  `until`: no notifications until then, in Unix seconds; 0: not muted */
+
+/**
+ * @typedef {object} DeviceWishes
+ * @property {boolean} on       notifications of this user come to this device
+ * @property {number} question  when the page asked last, in milliseconds since 1970; 0: never
+ * @property {boolean} sound
+ */
+
+/** @type {Wish} */
+const ALL = { level: "all", until: 0 };
+
+/** Owns what the browser remembers of them. */
+export class Wishes {
+  /** @type {Map<number, Wish>} */
+  #conversations;
+  /** @type {DeviceWishes} */
+  #device;
+
+  /** @param {Session} session */
+  constructor(session) {
+    this.session = session;
+    this.key = `imserver:wishes:${session.app}:${session.user}`;
+    const { conversations, device } = recordOf(this.#read());
+    this.#conversations = new Map(listOf(conversations).map((each) => [numberOf(each?.[0]), { level: /** @type {Level} */ (textOf(each?.[1]?.level) || "all"), until: numberOf(each?.[1]?.until) }]));
+    const none = { on: false, question: 0, sound: true };
+    this.#device = { ...none, ...fieldsLike(device, none) };
+  }
+
+  /**
+   * @param {number} conversation
+   * @returns {Wish}
+   */
+  of(conversation) {
+    const { level, until } = this.#conversations.get(conversation) ?? ALL;
+    return { level, until: until * 1000 > Date.now() ? until : 0 };
+  }
+
+  /**
+   * @param {number} conversation
+   * @param {boolean} [isMention]  the message mentions us
+   * @returns {boolean} whether nothing is said of its messages
+   */
+  isQuiet(conversation, isMention = false) {
+    const { level, until } = this.of(conversation);
+    return until > 0 || level === "nothing" || (level === "mentions" && !isMention);
+  }
+
+  /** @returns {DeviceWishes} */
+  get device() {
+    return this.#device;
+  }
+
+  /** @param {Partial<DeviceWishes>} changes */
+  set device(changes) {
+    this.#device = { ...this.#device, ...changes };
+    this.#save();
+  }
+
+  /** Loads those of conversations. Never rejected: else those that the browser remembers stay. */
+  async load() {
+    const page = this.session.hasNotifications ? await this.session.api("GET", "notifications/conversations").catch(() => null) : null;
+    if (!page) return;
+    this.#conversations.clear();
+    for (const each of page.conversations) this.#put(each);
+    this.#changed();
+  }
+
+  /**
+   * @param {number} conversation
+   * @param {{ level?: Level, mute_until?: number }} changes
+   */
+  async change(conversation, changes) {
+    this.#put(await this.session.api("POST", "notifications/conversations", { conversation, ...changes }));
+    this.#changed();
+  }
+
+  /**
+   * Takes what any of our devices has changed.
+   *
+   * @param {import("../../../sdk/messenger.js").Wish} wish
+   */
+  receive({ conversation, level, muteUntil }) {
+    this.#put({ conversation, level, mute_until: muteUntil });
+    this.#changed();
+  }
+
+  /** Another user may use this browser next. */
+  forget() {
+    try {
+      localStorage.removeItem(this.key);
+    } catch {
+      // no storage: there is nothing to forget
+    }
+  }
+
+  /** @param {{ conversation: number, level: Level, mute_until: number }} row */
+  #put({ conversation, level, mute_until: until }) {
+    if (level === "all" && !until) this.#conversations.delete(conversation);
+    else this.#conversations.set(conversation, { level, until });
+  }
+
+  #changed() {
+    this.#save();
+    this.session.changed();
+  }
+
+  #read() {
+    try {
+      return JSON.parse(localStorage.getItem(this.key) ?? "{}");
+    } catch {
+      return {};
+    }
+  }
+
+  #save() {
+    try {
+      localStorage.setItem(this.key, JSON.stringify({ conversations: [...this.#conversations], device: this.#device }));
+    } catch {
+      // no storage: the wishes end with this page
+    }
+  }
+}

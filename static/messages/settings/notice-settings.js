@@ -1,0 +1,282 @@
+// @ts-check
+/** What the user is notified of: the section of the profile, and the dialog of a conversation. */
+
+import { hasNotifications } from "../../../sdk/notifications.js";
+import { fill, make, moments, ROOT } from "../../text.js";
+import { attempt, field, input, namedList, redraw, section, select, switchBox } from "../parts/form.js";
+import { disable, enable, stateHere } from "../session/notices.js";
+import { button, openDialog, toast } from "../parts/panel.js";
+import { playSound } from "../session/sound.js";
+
+/** @typedef {import("../session/session.js").Session} Session */
+/** @typedef {import("../session/wishes.js").Level} Level */
+/** @typedef {import("../../../sdk/notifications.js").NotificationState} NotificationState */
+/** @typedef {{ id: number, host: string, device: string, enabled: boolean, created: number }} Endpoint */
+
+/**
+ * @typedef {object} Shown  what the user wishes for all conversations and devices
+ * @property {boolean} preview
+ * @property {"never" | "soon" | "daily"} mail
+ * @property {{ begin: string, end: string, zone: string }} quiet  equal times: none
+ * @property {boolean} mail_possible
+ * @property {boolean} mail_confirmed
+ */
+
+const HOUR = 3_600;
+/** Muted for good, as other clients may do it: the server's `mute_until` without an end. */
+const FOR_GOOD = 2 ** 40;
+/** The push services of applications on phones: the first part of their host → its name. @type {Record<string, string>} */
+const PHONES = { fcm: "Google (FCM)", apns: "Apple (APNs)", hms: "Huawei (HMS)" };
+const QUIET = { begin: "22:00", end: "07:00" };
+
+/**
+ * @param {Session} session
+ * @returns {Promise<HTMLElement[]>} empty: the server or the app has no notifications
+ */
+export async function noticeSection(session) {
+  const view = new NoticeSettings(session);
+  return (await view.load().then(() => true, () => false)) ? [view.root] : [];
+}
+
+/** Owns the section of the profile. */
+class NoticeSettings {
+  /** @type {NotificationState} */
+  #state = "unsupported";
+  /** @type {Endpoint[]} */
+  #endpoints = [];
+  /** Id of the endpoint of this device; 0: it has none. */
+  #here = 0;
+  /** @type {Shown} */
+  #wishes = { preview: true, mail: "never", quiet: { begin: "00:00", end: "00:00", zone: "" }, mail_possible: false, mail_confirmed: false };
+  #body = make("div", "notice-settings");
+
+  /** @param {Session} session */
+  constructor(session) {
+    this.session = session;
+    this.words = session.words;
+    this.root = section(this.words.messages_notify, this.#body);
+  }
+
+  async load() {
+    const { session } = this;
+    const [wishes, { endpoints }, state] = await Promise.all([
+      session.api("GET", "notifications/wishes"), session.api("GET", "notifications/endpoints"), hasNotifications() ? stateHere(session) : /** @type {const} */ ("unsupported"),
+    ]);
+    this.#wishes = wishes;
+    this.#endpoints = endpoints;
+    this.#state = state;
+    this.#here = state === "on" ? await endpointHere() : 0;
+    this.#draw();
+  }
+
+  #draw() {
+    redraw(this.#body, [...this.#device(), ...this.#deviceList(), ...this.#sound(), ...this.#preview(), ...this.#mail(), ...this.#quiet()]);
+  }
+
+  /** @returns {HTMLElement[]} */
+  #device() {
+    const { words, session } = this;
+    if (this.#state === "unsupported") return [make("p", "muted", !isSecureContext ? words.messages_notify_needs_https : isApple() ? words.messages_notify_apple : words.messages_notify_unsupported)];
+    if (this.#state === "blocked") return [make("p", "muted", words.messages_notify_blocked)];
+    const box = switchBox(words.messages_notify_here, this.#state === "on", words, async (on) => {
+      if (on) {
+        const state = await enable(session);
+        if (state === "off") toast(words.messages_notify_unanswered);
+      } else await disable(session);
+      await this.load();
+    });
+    keyed(box, "notify-here");
+    return [box];
+  }
+
+  /** @returns {HTMLElement[]} */
+  #deviceList() {
+    const { words, session } = this;
+    if (!this.#endpoints.length) return [];
+    const date = new Intl.DateTimeFormat(session.language, { dateStyle: "medium" });
+    const rows = this.#endpoints.map(({ id, host, device, enabled, created }) => {
+      const phone = PHONES[host.split("/")[0]];
+      const title = device || phone || host;
+      const marks = [...(id === this.#here ? [make("span", "mark", words.messages_this_device)] : []), ...(enabled ? [] : [make("span", "mark", words.messages_notify_off)])];
+      const text = make("span", "person-words", make("span", "person-name", make("bdi", "", title), ...marks), make("small", "", ...(phone && device ? [make("bdi", "", phone), " · "] : []), fill(words.messages_since, { when: date.format(created * 1000) })));
+      const remove = button(words.messages_notify_remove, "quiet danger");
+      remove.dataset.key = `endpoint:${id}`;
+      remove.setAttribute("aria-label", `${words.messages_notify_remove}: ${title}`);
+      remove.addEventListener("click", () => attempt(remove, null, words, async () => {
+        if (id === this.#here) await disable(session);
+        else await session.api("POST", "notifications/endpoints/remove", { id });
+        await this.load();
+      }));
+      return make("li", "person-row", text, make("span", "person-actions", remove));
+    });
+    const test = button(words.messages_notify_test);
+    test.dataset.key = "notify-test";
+    test.addEventListener("click", () => attempt(test, null, words, async () => {
+      await session.api("POST", "notifications/test", {});
+      toast(words.messages_notify_tested);
+    }));
+    return [namedList(words.messages_notify_devices, rows), make("p", "panel-buttons", test)];
+  }
+
+  /** @returns {HTMLElement[]} */
+  #sound() {
+    const { wishes } = this.session;
+    return [keyed(switchBox(this.words.messages_notify_sound, wishes.device.sound, this.words, async (sound) => {
+      wishes.device = { sound };
+      if (sound) await playSound();
+    }), "notify-sound")];
+  }
+
+  /** @returns {HTMLElement[]} */
+  #preview() {
+    const box = switchBox(this.words.messages_notify_preview, this.#wishes.preview, this.words, (preview) => this.#change({ preview }));
+    return [keyed(box, "notify-preview")];
+  }
+
+  /** @returns {HTMLElement[]} */
+  #mail() {
+    const { words } = this;
+    if (!this.#wishes.mail_possible) return [];
+    const box = select([["never", words.messages_notify_mail_never], ["soon", words.messages_notify_mail_soon], ["daily", words.messages_notify_mail_daily]], this.#wishes.mail);
+    box.dataset.key = "notify-mail";
+    box.addEventListener("change", async () => {
+      const mail = /** @type {Shown["mail"]} */ (box.value);
+      if (!(await attempt(box, null, words, () => this.#change({ mail, language: this.session.language })))) box.value = this.#wishes.mail;
+    });
+    return [field(words.messages_notify_mail, box), ...this.#confirmation()];
+  }
+
+  /**
+   * Mails come only to an address that its owner has confirmed.
+   *
+   * @returns {HTMLElement[]}
+   */
+  #confirmation() {
+    const { words, session } = this;
+    if (this.#wishes.mail === "never" || this.#wishes.mail_confirmed) return [];
+    const ask = button(words.messages_notify_mail_confirm);
+    ask.dataset.key = "notify-mail-confirm";
+    ask.addEventListener("click", () => attempt(ask, null, words, async () => {
+      const { confirmed } = await session.api("POST", "accounts/email/request", {});
+      if (confirmed) return this.load();
+      toast(words.messages_notify_mail_asked);
+    }));
+    return [make("p", "muted", words.messages_notify_mail_unconfirmed), make("p", "panel-buttons", ask)];
+  }
+
+  /** @returns {HTMLElement[]} */
+  #quiet() {
+    const { words } = this;
+    const { begin, end, zone } = this.#wishes.quiet;
+    const isOn = begin !== end;
+    const here = Intl.DateTimeFormat().resolvedOptions().timeZone;
+    const set = async (/** @type {{ begin: string, end: string }} */ times) => {
+      await this.#change({ quiet: { ...times, zone: here } });
+      this.#draw();
+    };
+    const box = keyed(switchBox(words.messages_notify_quiet, isOn, words, (on) => set(on ? QUIET : { begin: "00:00", end: "00:00" })), "notify-quiet");
+    if (!isOn) return [box];
+    const times = /** @type {const} */ ([["begin", words.messages_notify_quiet_begin], ["end", words.messages_notify_quiet_end]]).map(([name, label]) => {
+      const time = input({ type: "time", value: this.#wishes.quiet[name], required: true });
+      time.dataset.key = `notify-${name}`;
+      time.addEventListener("change", async () => {
+        const { quiet } = this.#wishes;
+        const wanted = { begin: quiet.begin, end: quiet.end, [name]: time.value };
+        if (!time.value || wanted.begin === wanted.end || !(await attempt(time, null, words, () => set(wanted)))) time.value = quiet[name];
+      });
+      return field(label, time);
+    });
+    return [box, make("div", "time-range", ...times), make("p", "muted", fill(words.messages_notify_zone, { zone: zone.replace(/_/g, " ") }))];
+  }
+
+  /** @param {Partial<Shown> & { language?: string }} changes */
+  async #change(changes) {
+    this.#wishes = await this.session.api("POST", "notifications/wishes", changes);
+  }
+}
+
+/**
+ * What the user is notified of in one conversation.
+ *
+ * @param {Session} session
+ * @param {number} conversation
+ */
+export function openNotices(session, conversation) {
+  const { words, wishes, store } = session;
+  const root = make("div", "notice-choices");
+  const isGroup = store.conversations.get(conversation)?.group ?? false;
+  const draw = () => redraw(root, [levels(), mutes()]);
+  const change = (/** @type {HTMLElement} */ control, /** @type {{ level?: Level, mute_until?: number }} */ changes) =>
+    attempt(control, null, words, () => wishes.change(conversation, changes)).then(draw);
+
+  const levels = () => {
+    const { level } = wishes.of(conversation);
+    /** @type {[Level, string][]} */
+    const offered = [["all", words.messages_notify_all], ...(isGroup ? /** @type {[Level, string][]} */ ([["mentions", words.messages_notify_mentions]]) : []), ["nothing", words.messages_notify_nothing]];
+    const rows = offered.map(([value, label]) => {
+      const box = input({ type: "radio", name: "notify-level", value, checked: value === level });
+      box.dataset.key = `level:${value}`;
+      box.addEventListener("change", () => change(box, { level: value }));
+      return make("label", "notice-level", box, make("span", "", label));
+    });
+    const group = make("div", "notice-levels", ...rows);
+    group.setAttribute("role", "radiogroup");
+    group.setAttribute("aria-label", words.messages_notify);
+    return group;
+  };
+
+  const mutes = () => {
+    const { until } = wishes.of(conversation);
+    if (until) {
+      const text = until >= FOR_GOOD ? words.messages_notify_muted_for_good : fill(words.messages_notify_muted, { when: moments(session.language).format(until * 1000) });
+      const end = button(words.messages_notify_unmute);
+      end.dataset.key = "unmute";
+      end.addEventListener("click", () => change(end, { mute_until: 0 }));
+      return section(words.messages_notify_mute, make("p", "muted", text), make("p", "panel-buttons", end));
+    }
+    /** @type {[number, string][]} */
+    const offered = [[1, words.messages_notify_hour], [8, words.messages_notify_hours], [7 * 24, words.messages_notify_week]]; // for good: the level “nothing”
+    const buttons = offered.map(([hours, label]) => {
+      const made = button(label);
+      made.dataset.key = `mute:${hours}`;
+      made.addEventListener("click", () => change(made, { mute_until: Math.floor(Date.now() / 1000) + hours * HOUR }));
+      return made;
+    });
+    return section(words.messages_notify_mute, make("p", "panel-buttons", ...buttons));
+  };
+
+  const layer = openDialog(words.messages_notify, root);
+  const end = session.on("changed", () => { if (!root.querySelector("[aria-busy=true]")) refresh(); });
+  let drawn = "";
+  const refresh = () => {
+    const now = JSON.stringify(wishes.of(conversation));
+    if (now === drawn) return;
+    drawn = now;
+    draw();
+  };
+  layer.closed.then(end);
+  refresh();
+  wishes.load();
+}
+
+/** @returns {Promise<number>} id of the endpoint of this browser */
+async function endpointHere() {
+  const registration = await navigator.serviceWorker.getRegistration(`${ROOT}/home/messages`);
+  const stored = registration && (await (await caches.open("imserver:notifications")).match(registration.scope));
+  return stored ? (await stored.json()).id : 0;
+}
+
+/** @returns {boolean} whether the device shows notifications only of pages on its home screen */
+function isApple() {
+  return /iPhone|iPad/.test(navigator.userAgent) && !matchMedia("(display-mode: standalone)").matches;
+}
+
+/**
+ * @param {HTMLElement} box  of a switch
+ * @param {string} key       keeps the focus when the section is drawn again
+ */
+function keyed(box, key) {
+  const control = box.querySelector("input");
+  if (control) control.dataset.key = key;
+  return box;
+}

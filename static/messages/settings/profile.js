@@ -1,0 +1,284 @@
+// @ts-check
+/** The user's own profile: name, picture, identifiers, privacy, devices, password. */
+
+import { fill, make, moments } from "../../text.js";
+import { IDENTIFIERS, NAME_LENGTH, PASSWORD_LENGTH, identifierInput, loadRules } from "../parts/account-fields.js";
+import { pictureButtons } from "../people/avatar-crop.js";
+import { attempt, field, input, load, namedList, noteLine, redraw, section, select, show, switchBox, withModule } from "../parts/form.js";
+import { asPassword, linkSection } from "../login/log-in-with.js";
+import { button, confirm, openDialog, openPanel, toast } from "../parts/panel.js";
+import { memberSection } from "../login/welcome.js";
+
+/** @typedef {import("../session/session.js").Session} Session */
+
+/**
+ * @typedef {object} Account
+ * @property {string} nickname
+ * @property {string} avatar
+ * @property {string} phone
+ * @property {string} email
+ * @property {string} name
+ * @property {boolean} guest
+ * @property {boolean} findable
+ * @property {boolean} show_presence
+ * @property {string} status
+ * @property {boolean} away
+ * @property {number} status_until  Unix seconds; 0: it does not end
+ * @property {boolean} second_factor
+ */
+
+/** @typedef {{ device: string, name: string, since: number, current: boolean, online: boolean }} Device */
+
+const STATUS_LENGTH = 80;
+const HOUR = 3_600;
+
+/** @param {Session} session */
+export function openProfile(session) {
+  const root = make("div", "profile");
+  const layer = openPanel(session.words.messages_profile, root);
+  new ProfileView(session, root, layer.close);
+}
+
+/** Owns the content of the panel. */
+class ProfileView {
+  /** @type {Account | null} */
+  #account = null;
+  /** @type {Device[]} */
+  #devices = [];
+  /** Identifiers that an account of this app may have. @type {string[]} */
+  #identifiers = [];
+  #passwords = true;
+  /** @type {HTMLElement[]} */
+  #links = [];
+
+  /**
+   * @param {Session} session
+   * @param {HTMLElement} root
+   * @param {() => void} close
+   */
+  constructor(session, root, close) {
+    this.session = session;
+    this.words = session.words;
+    this.close = close;
+    this.note = noteLine();
+    this.body = make("div", "profile-body");
+    root.append(this.note, this.body);
+    this.#load();
+  }
+
+  #load() {
+    const { session } = this;
+    return load(this.body, this.note, session, async () => {
+      const [account, { devices }, rules, links] = await Promise.all([
+        session.api("GET", "accounts/show"), session.api("GET", "accounts/devices"), loadRules(session.app), session.isGuest ? [] : linkSection(session, () => this.#load()),
+      ]);
+      this.#links = links;
+      this.#passwords = rules.passwords;
+      this.#devices = devices;
+      this.#identifiers = rules.identifiers;
+      this.#show(account);
+    });
+  }
+
+  /** @param {Account} account */
+  #show(account) {
+    this.#account = account;
+    const { nickname, avatar, name, guest, status, away, status_until } = account;
+    this.session.people.add([{ user: this.session.user, nickname, avatar, name, guest, status, away, status_until }]);
+    const identity = guest ? (this.#passwords ? [memberSection(this.session, this.#identifiers)] : []) : [this.#identifierList(account)];
+    redraw(this.body, [
+      this.#head(account), this.#threads(), this.#nameForm(account), this.#statusForm(account), ...identity, this.#privacy(account), ...this.#links, this.#deviceList(), this.#buttons(),
+    ]);
+  }
+
+  /** @param {Account} account */
+  #head({ nickname, avatar }) {
+    const { session, words } = this;
+    const buttons = pictureButtons(session, avatar, this.note, (url) => this.#change({ avatar: url }));
+    return make("div", "card-head", session.people.avatar(session.user, "large"), make("bdi", "card-name", nickname || words.messages_somebody), buttons);
+  }
+
+  #threads() {
+    const open = button(this.words.messages_threads, "quiet");
+    open.dataset.key = "threads";
+    open.addEventListener("click", () => withModule(import("../conversation/thread.js"), this.words, ({ openThreads }) => openThreads(this.session)));
+    return make("p", "", open);
+  }
+
+  /** @param {Account} account */
+  #nameForm({ nickname }) {
+    const { words } = this;
+    const name = input({ value: nickname, maxLength: NAME_LENGTH, required: true });
+    name.id = "profile-name";
+    const note = noteLine();
+    const save = /** @type {HTMLButtonElement} */ (make("button", "quiet", words.messages_save));
+    save.dataset.key = "save-name";
+    const form = make("form", "panel-form", make("div", "field-line", field(words.messages_your_name, name, words.messages_name_hint), save), note);
+    form.addEventListener("submit", async (event) => {
+      event.preventDefault();
+      if (!name.value.trim()) return show(note, words.messages_fault_nickname);
+      if (await attempt(save, note, words, () => this.#change({ nickname: name.value.trim() }))) toast(words.messages_saved);
+    });
+    return form;
+  }
+
+  /** @param {Account} account */
+  #statusForm({ status, away, status_until: until }) {
+    const { words } = this;
+    const text = input({ value: status, maxLength: STATUS_LENGTH });
+    text.id = "profile-status";
+    const box = input({ type: "checkbox", checked: away });
+    box.id = "profile-away";
+    box.setAttribute("role", "switch");
+    const now = Math.floor(Date.now() / 1000);
+    const kept = until ? [[String(until), moments(this.session.language).format(until * 1000)]] : [];
+    const midnight = Math.floor(new Date().setHours(24, 0, 0, 0) / 1000);
+    const ends = select(/** @type {[string, string][]} */ ([
+      ...kept, ["0", words.messages_status_no_end], [String(now + HOUR), words.messages_status_hour], [String(midnight), words.messages_status_today],
+      [String(now + 7 * 24 * HOUR), words.messages_status_week],
+    ]), String(until));
+    ends.id = "profile-status-until";
+    const note = noteLine();
+    const save = /** @type {HTMLButtonElement} */ (make("button", "quiet", words.messages_save));
+    save.dataset.key = "save-status";
+    const form = make(
+      "form", "panel-form", field(words.messages_status_text, text, words.messages_status_hint), make("label", "switch", make("span", "", words.messages_away), box),
+      make("div", "field-line", field(words.messages_status_ends, ends), save), note,
+    );
+    form.addEventListener("submit", async (event) => {
+      event.preventDefault();
+      const said = { status: text.value.trim(), away: box.checked };
+      const change = { ...said, status_until: said.status || said.away ? Number(ends.value) : 0 };
+      if (await attempt(save, note, words, () => this.#change(change))) toast(words.messages_saved);
+    });
+    return section(words.messages_status, form);
+  }
+
+  /** @param {Account} account */
+  #identifierList(account) {
+    const { words } = this;
+    const shown = IDENTIFIERS.filter((kind) => account[kind] || this.#identifiers.includes(kind));
+    const rows = shown.map((kind) => {
+      const change = button(account[kind] ? words.messages_change : words.messages_add, "quiet");
+      change.dataset.key = kind;
+      change.setAttribute("aria-label", `${change.textContent}: ${words[`messages_login_${kind}`]}`);
+      change.addEventListener("click", () => this.#changeIdentifier(kind, account[kind]));
+      const value = make("bdi", "", account[kind] || words.messages_none_given);
+      return make("li", "person-row", make("span", "person-words", make("small", "", words[`messages_login_${kind}`]), value), make("span", "person-actions", change));
+    });
+    return section(words.messages_identifiers, make("p", "muted", words.messages_identifiers_hint), namedList(words.messages_identifiers, rows));
+  }
+
+  /**
+   * @param {"phone" | "email" | "name"} kind
+   * @param {string} present
+   */
+  #changeIdentifier(kind, present) {
+    const { session, words } = this;
+    const value = identifierInput([kind]);
+    value.value = present;
+    const password = input({ type: "password", autocomplete: "current-password", maxLength: PASSWORD_LENGTH });
+    const note = noteLine();
+    const go = /** @type {HTMLButtonElement} */ (make("button", "wide", words.messages_save));
+    const hint = kind === "name" ? words.messages_login_name_hint : "";
+    const form = make("form", "panel-form", field(words[`messages_login_${kind}`], value, hint), ...(this.#passwords ? [field(words.messages_password, password)] : []), note, go);
+    const layer = openDialog(words[`messages_login_${kind}`], form);
+    value.focus();
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      attempt(go, note, words, async () => {
+        this.#show(await session.api("POST", "accounts/identifiers", { [kind]: value.value.trim(), password: password.value }).catch(asPassword));
+        layer.close();
+      });
+    });
+  }
+
+  /** @param {Account} account */
+  #privacy(account) {
+    const { words } = this;
+    return section(
+      words.messages_privacy,
+      ...(account.guest ? [] : [switchBox(words.messages_findable, account.findable, words, (findable) => this.#change({ findable }, false))]),
+      switchBox(words.messages_show_presence, account.show_presence, words, (on) => this.#change({ show_presence: on }, false)),
+      make("p", "muted", words.messages_show_presence_hint),
+    );
+  }
+
+  #deviceList() {
+    const { session, words } = this;
+    const date = moments(session.language);
+    const rows = this.#devices.map(({ device, name, since, current, online }) => {
+      const marks = current ? [make("span", "mark", words.messages_this_device)] : [];
+      const state = online && !current ? `${words.messages_online} · ` : "";
+      const title = name.replace(/ #\w+$/, "") || words.messages_unnamed_device;
+      const text = make("span", "person-words", make("span", "person-name", make("bdi", "", title), ...marks), make("small", "", state + fill(words.messages_since, { when: date.format(since * 1000) })));
+      if (current) return make("li", "person-row", text);
+      const end = button(words.messages_logout, "quiet danger");
+      end.dataset.key = `device:${device}`;
+      end.setAttribute("aria-label", `${words.messages_logout}: ${title}`);
+      end.addEventListener("click", () => attempt(end, null, words, async () => {
+        await session.api("POST", "accounts/devices/logout", { device });
+        await this.#load();
+      }));
+      return make("li", "person-row", text, make("span", "person-actions", end));
+    });
+    return section(words.messages_devices, namedList(words.messages_devices, rows));
+  }
+
+  #buttons() {
+    const { session, words } = this;
+    const password = button(words.messages_password_change);
+    password.dataset.key = "password";
+    password.addEventListener("click", () => this.#changePassword());
+    const factor = button(words.messages_factor);
+    factor.id = "second-factor";
+    factor.addEventListener("click", () => withModule(import("./second-factor.js"), words, ({ openSecondFactor }) => openSecondFactor(session, /** @type {Account} */ (this.#account), this.#passwords, () => this.#load())));
+    const bots = button(words.messages_my_bots);
+    bots.id = "bots";
+    bots.addEventListener("click", () => withModule(import("../people/bots.js"), words, ({ openBots }) => openBots(session)));
+    const out = button(words.messages_logout);
+    out.id = "logout";
+    out.addEventListener("click", async () => {
+      if (session.isGuest && !(await confirm(words.messages_guest_out_question, { yes: words.messages_logout, danger: true }))) return;
+      this.close();
+      session.logOut();
+    });
+    const everywhere = button(words.messages_logout_all, "quiet danger");
+    everywhere.dataset.key = "logout-all";
+    everywhere.addEventListener("click", async () => {
+      if (!(await confirm(words.messages_logout_all_question, { yes: words.messages_logout_all, danger: true }))) return;
+      await attempt(everywhere, null, words, () => session.api("POST", "accounts/logout", {}));
+    });
+    return make("p", "panel-buttons", ...(session.isGuest ? [out] : [bots, ...(this.#passwords ? [password] : []), factor, out, everywhere]));
+  }
+
+  #changePassword() {
+    const { session, words } = this;
+    const old = input({ type: "password", autocomplete: "current-password", maxLength: PASSWORD_LENGTH, required: true });
+    const next = input({ type: "password", autocomplete: "new-password", maxLength: PASSWORD_LENGTH, required: true });
+    const note = noteLine();
+    const go = /** @type {HTMLButtonElement} */ (make("button", "wide", words.messages_save));
+    const { name, email, phone } = /** @type {Account} */ (this.#account);
+    const form = make(
+      "form", "panel-form", input({ value: name || email || phone, autocomplete: "username", readOnly: true, hidden: true }), // for password managers
+      field(words.messages_password_old, old), field(words.messages_password_new, next, words.messages_password_hint),
+      make("p", "muted", words.messages_password_ends), note, go,
+    );
+    openDialog(words.messages_password_change, form);
+    old.focus();
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      attempt(go, note, words, () => session.endBy(() => session.api("POST", "accounts/password", { old_password: old.value, password: next.value }).catch(asPassword), words.messages_reset_done, false));
+    });
+  }
+
+  /**
+   * @param {Partial<Account>} changes
+   * @param {boolean} [again]  draw the panel again
+   */
+  async #change(changes, again = true) {
+    const account = await this.session.api("POST", "accounts/set", changes);
+    if (again) this.#show(account);
+    else this.#account = account;
+  }
+}
