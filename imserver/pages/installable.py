@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from functools import cache, lru_cache
 from hashlib import sha256
 from pathlib import Path
+from posixpath import normpath
 from typing import Any, Final
 
 import msgspec
@@ -93,16 +94,15 @@ def _imported(entries: Iterable[str], later: bool = False) -> tuple[str, ...]:
         if address in modules:
             continue
         modules[address] = None
-        text = _source(address).read_text(encoding="utf-8")
-        for path in (*_IMPORT.findall(text), *(_LATER.findall(text) if later else ())):
-            parts = address.split("/")[:-1]
-            for part in path.split("/"):
-                if part == "..":
-                    parts.pop()
-                elif part != ".":
-                    parts.append(part)
-            waiting.append("/".join(parts))
+        waiting.extend(imports_of(address, later))
     return tuple(sorted(modules))
+
+
+def imports_of(address: str, later: bool = True) -> list[str]:
+    """What a module imports; ``later``: also what it imports when it is needed."""
+    text = _source(address).read_text(encoding="utf-8")
+    paths = (*_IMPORT.findall(text), *(_LATER.findall(text) if later else ()))
+    return [normpath(f"{address}/../{path}") for path in paths]
 
 
 @cache

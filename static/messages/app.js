@@ -110,7 +110,7 @@ class App {
       if (session !== this.#session) return;
       this.#conversation = new ConversationView(session, {
         info: (conversation) => this.#showInfo(conversation),
-        person: (user) => withModule(import("./people/contacts.js"), session.words, ({ openCard }) => openCard(session, user)),
+        person: (user) => withModule(import("./people/card.js"), session.words, ({ openCard }) => openCard(session, user)),
         notices: ({ id }) => withModule(import("./settings/notice-settings.js"), session.words, ({ openNotices }) => openNotices(session, id)),
         sent: () => this.#notify((notices) => notices.sent()),
       });
@@ -412,7 +412,7 @@ class App {
   #showInfo({ id, group, peer }) {
     const session = this.#session;
     if (session && group) withModule(import("./groups/group-info.js"), session.words, ({ openGroupInfo }) => openGroupInfo(session, id));
-    else if (session && peer) withModule(import("./people/contacts.js"), session.words, ({ openCard }) => openCard(session, peer));
+    else if (session && peer) withModule(import("./people/card.js"), session.words, ({ openCard }) => openCard(session, peer));
   }
 
   // --- search -------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import { it } from "node:test";
 
 import { albumSummary, captionSummary, partsOf } from "./static/messages/media/album.js";
 import { uploadOf } from "./static/messages/session/upload.js";
-import { sizeOf } from "./static/messages/session/outbox.js";
+import { sizeOf } from "./static/messages/parts/file.js";
 
 const words = { messages_album_picture: "{count} picture|{count} pictures", messages_album_items: "{count} things" };
 const entry = (type, data) => /** @type {any} */ ({ id: 7, kind: "message", from: "ann", type, data });

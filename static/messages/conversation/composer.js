@@ -8,7 +8,7 @@ import { withModule } from "../parts/form.js";
 import { ALL_NAMES, mentionable } from "../parts/names.js";
 import { toast } from "../parts/panel.js";
 import { keyOf } from "../session/store.js";
-import { summaryOf } from "../parts/summary.js";
+import { pageCommands, summaryOf } from "../parts/summary.js";
 
 /** @typedef {import("../session/session.js").Session} Session */
 /** @typedef {import("../session/store.js").Conversation} Conversation */
@@ -27,18 +27,6 @@ const MENTION = /(?:^|[\s(（])@([^\s@]{0,32}(?: [^\s@]{1,32})?)$/u;
 const COMMAND = /^\/([a-z0-9_]{0,32})$/;
 
 /** @typedef {{ bot: string, name: string, nickname: string, command: string, description: string }} Command  `name`: of the bot */
-
-/**
- * A command that the page carries out, `/question Tea?`. Where a bot has the same, it is the bot's.
- *
- * @typedef {object} PageCommand
- * @property {string} command
- * @property {string} word       what it does
- * @property {(session: Session, conversation: Conversation, text: string) => unknown} act  `text`: what is behind it
- */
-
-/** @type {PageCommand[]} */
-export const pageCommands = [];
 
 /**
  * What the text box offers to complete.

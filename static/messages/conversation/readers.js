@@ -2,7 +2,7 @@
 /** Who has read a message of ours in a group. */
 
 import { fill, make } from "../../text.js";
-import { openCard } from "../people/contacts.js";
+import { openCard } from "../people/card.js";
 import { load, namedList, noteLine, redraw } from "../parts/form.js";
 import { button, openDialog } from "../parts/panel.js";
 import { personRow } from "../people/person-row.js";

@@ -4,7 +4,7 @@
 import { drawn, element, fill, make } from "../../text.js";
 import { MessageActions } from "./actions.js";
 import { Composer } from "./composer.js";
-import { openCard } from "../people/contacts.js";
+import { openCard } from "../people/card.js";
 import { insert, isRevision, revised, usersIn } from "../parts/entries.js";
 import { attempt, input, load, loadStyle, namedList, noteLine, redraw } from "../parts/form.js";
 import { startMedia } from "../media/media.js";

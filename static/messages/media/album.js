@@ -7,6 +7,7 @@ import { unformatted } from "../parts/format.js";
 import { formatted } from "../parts/formatted.js";
 import { button } from "../parts/panel.js";
 import { fileIcon, fileView, icon, mediaOf, ownAddress, reserve, timeText } from "../parts/file.js";
+import { pauseOthers } from "./voice.js";
 
 /** @typedef {import("../parts/file.js").MediaData} MediaData */
 /** The message of a picture: who has sent it, when, with which caption. @typedef {{ session: import("../session/session.js").Session, entry: import("../parts/entries.js").Entry, caption: string }} Origin */
@@ -221,13 +222,4 @@ function waiting(data) {
   const box = make("span", "media-waiting", data.preview ?? fileIcon(data.name ?? ""));
   reserve(box, data);
   return box;
-}
-
-/** Only one video or voice message plays at a time. @type {HTMLMediaElement | null} */
-let playing = null;
-
-/** @param {HTMLMediaElement} next */
-export function pauseOthers(next) {
-  if (playing && playing !== next) playing.pause();
-  playing = next;
 }

@@ -6,7 +6,7 @@ import { loadStyle, withModule } from "../parts/form.js";
 import { unformatted } from "../parts/format.js";
 import { button, openDialog } from "../parts/panel.js";
 import { icon, ownAddress } from "../parts/file.js";
-import { pauseOthers } from "./album.js";
+import { pauseOthers } from "./voice.js";
 
 /** @typedef {import("./album.js").Origin} Origin */
 /** @typedef {import("./album.js").Item} Item */

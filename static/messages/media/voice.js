@@ -4,7 +4,6 @@
 import { fill, make } from "../../text.js";
 import { button } from "../parts/panel.js";
 import { fileView, icon, ownAddress, timeText } from "../parts/file.js";
-import { pauseOthers } from "./album.js";
 
 /** @typedef {import("../parts/file.js").MediaData} MediaData */
 
@@ -139,4 +138,13 @@ function setSpeed(speed) {
   } catch {
     // the browser stores nothing
   }
+}
+
+/** Only one video or voice message plays at a time. @type {HTMLMediaElement | null} */
+let playing = null;
+
+/** @param {HTMLMediaElement} next */
+export function pauseOthers(next) {
+  if (playing && playing !== next) playing.pause();
+  playing = next;
 }

@@ -6,9 +6,8 @@ import { CommandRefused } from "../../../sdk/errors.js";
 import { drawn, fill, make } from "../../text.js";
 import { downloadFile, reasonOf } from "./api.js";
 import { loadStyle } from "./form.js";
-import { pageCommands } from "../conversation/composer.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
-import { addCard, redraw, registerView } from "./summary.js";
+import { addCard, pageCommands, redraw, registerView } from "./summary.js";
 
 /** @typedef {import("../session/session.js").Session} Session */
 /** @typedef {import("../session/store.js").Conversation} Conversation */
@@ -31,7 +30,7 @@ import { addCard, redraw, registerView } from "./summary.js";
  * @property {(makeAction: MakeAction) => void} addAction  adds an entry to the menu of a conversation
  * @property {(makeActions: MakeMessageActions) => void} addMessageAction  adds entries to the menu of a message
  * @property {(makeAction: MakePersonAction) => void} addPersonAction  adds a button to the card of a person
- * @property {(command: import("../conversation/composer.js").PageCommand) => void} addCommand  adds a command to text boxes
+ * @property {(command: import("./summary.js").PageCommand) => void} addCommand  adds a command to text boxes
  * @property {(makeSection: MakeSection) => void} addSettings  adds a section to the settings
  * @property {(command: string, data?: object) => Promise<any>} request  sends a command of the user; resolves to the data of its answer
  * @property {Session["api"]} api  sends a request of the user over HTTP

@@ -164,3 +164,12 @@ export function fileView(data, word) {
   else link.setAttribute("target", "_blank");
   return link;
 }
+
+/**
+ * @param {import("../session/upload.js").Unsent} unsent
+ * @returns {number} bytes that are not uploaded yet
+ */
+export function sizeOf(unsent) {
+  if ("content" in unsent) return unsent.content.size;
+  return unsent.items.reduce((sum, each) => sum + ("content" in each ? each.content.size : 0), 0);
+}

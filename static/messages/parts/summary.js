@@ -1,5 +1,5 @@
 // @ts-check
-/** What a message says in one line, in lists and quotes, and the views of the types of messages. */
+/** What a message says in one line, in lists and quotes. And what features give: views of types of messages, cards, commands of text boxes. */
 
 import { cut, drawn, fill, textOf } from "../../text.js";
 import { unformatted } from "./format.js";
@@ -43,6 +43,18 @@ export function addCard(draw) {
 export function cardsOf(entry, session) {
   return cards.map((draw) => drawn(() => draw(entry, session), () => null) ?? "");
 }
+
+/**
+ * A command that the page carries out, `/question Tea?`. Where a bot has the same, it is the bot's.
+ *
+ * @typedef {object} PageCommand
+ * @property {string} command
+ * @property {string} word       what it does
+ * @property {(session: Session, conversation: import("../session/store.js").Conversation, text: string) => unknown} act  `text`: what is behind it
+ */
+
+/** @type {PageCommand[]} */
+export const pageCommands = [];
 
 /** Id of a message → how often it was asked to be drawn again. @type {Map<number, number>} */
 const redraws = new Map();

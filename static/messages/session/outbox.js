@@ -6,6 +6,7 @@
 
 import { Closed, NotConnected } from "../../../sdk/errors.js";
 import { ApiError, reasonOf } from "../parts/api.js";
+import { sizeOf } from "../parts/file.js";
 import { keyOf } from "./store.js";
 
 /** @typedef {import("./session.js").Session} Session */
@@ -319,15 +320,6 @@ export class Outbox {
     this.session.database.delete("outbox", [id]).then(() => this.#release(id)); // another tab must not find it any more
     this.session.changed();
   }
-}
-
-/**
- * @param {Unsent} unsent
- * @returns {number} bytes that are not uploaded yet
- */
-export function sizeOf(unsent) {
-  if ("content" in unsent) return unsent.content.size;
-  return unsent.items.reduce((sum, each) => sum + ("content" in each ? each.content.size : 0), 0);
 }
 
 /**

@@ -3,7 +3,7 @@
 
 import { ROOT } from "../../text.js";
 import { ApiError } from "../parts/api.js";
-import { sizeOf } from "./outbox.js";
+import { sizeOf } from "../parts/file.js";
 
 /** @typedef {import("./session.js").Session} Session */
 
