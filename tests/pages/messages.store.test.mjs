@@ -5,6 +5,7 @@ import { it } from "node:test";
 import { NotConnected } from "./sdk/errors.js";
 import { Messenger } from "./sdk/messenger.js";
 import { upTo } from "./static/messages/session/first-view.js";
+import { History } from "./static/messages/session/history.js";
 import { Store } from "./static/messages/session/store.js";
 
 const entry = (id, more = {}) => ({ id, conversation: 1, seq: id, kind: "message", from: "bob", to: "ann", text: String(id), time: 1, ...more });
@@ -39,7 +40,7 @@ async function opened(page, hasMore = false) {
   const fake = fakeStore();
   const conversation = fake.store.add(entry(page.at(-1).id));
   conversation.unread = 0;
-  const opening = fake.store.open(conversation);
+  const opening = new History(fake.store).open(conversation);
   fake.requests[0].answer(page, hasMore);
   await opening;
   return { ...fake, conversation };
@@ -73,10 +74,10 @@ it("a reply in a thread is counted in its first message, and only unread in the 
 it("a history that is requested twice at once loses no entry that arrives meanwhile", async () => {
   const { store, requests } = fakeStore();
   const conversation = store.add(entry(1, { from: "ann", to: "bob" }));
-  const first = store.open(conversation);
+  const first = new History(store).open(conversation);
   assert.deepEqual([requests[0].before, requests[0].after], [0, 0]);
   store.add(entry(2, { from: "ann", to: "bob" }));
-  const second = store.open(conversation);
+  const second = new History(store).open(conversation);
   requests[0].answer([entry(1)]);
   await first;
   store.add(entry(3));
@@ -88,7 +89,7 @@ it("a history that is requested twice at once loses no entry that arrives meanwh
 it("edits, recalls and reactions that arrive while the history loads are applied", async () => {
   const { store, requests } = fakeStore();
   const conversation = store.add(entry(1, { from: "ann", to: "bob" }));
-  const opening = store.open(conversation);
+  const opening = new History(store).open(conversation);
   store.add(entry(3, { from: "ann", to: "bob" }));
   store.add(entry(4, { kind: "edit", about: 3, text: "three" }));
   store.add(entry(5, { kind: "reaction", type: "add", about: 1, text: "👍", meta: { count: 1 } }));
@@ -114,7 +115,7 @@ it("reactions have the count of the server, and are applied once", async () => {
 
 it("older pages are added once", async () => {
   const { store, requests, conversation } = await opened([entry(51), entry(52)], true);
-  const both = [store.loadOlder(conversation), store.loadOlder(conversation)];
+  const both = [new History(store).loadOlder(conversation), new History(store).loadOlder(conversation)];
   assert.deepEqual(requests.map(({ before }) => before), [0, 51]);
   requests[1].answer([entry(49), entry(50)], true);
   await Promise.all(both);
@@ -123,7 +124,7 @@ it("older pages are added once", async () => {
 
 it("a page of edits only leads to the page before it", async () => {
   const { store, requests, conversation } = await opened([entry(60, { kind: "edit", about: 3 }), entry(99, { kind: "edit", about: 3 })], true);
-  const loading = store.loadOlder(conversation);
+  const loading = new History(store).loadOlder(conversation);
   assert.equal(requests[1].before, 60);
   requests[1].answer([entry(3)]);
   await loading;
@@ -134,7 +135,7 @@ it("a conversation with unread messages is loaded around the first of them", asy
   const { store, requests } = fakeStore();
   const conversation = store.add(entry(500));
   Object.assign(conversation, { read: 100, unread: 400 });
-  const opening = store.open(conversation);
+  const opening = new History(store).open(conversation);
   assert.deepEqual(requests.map(({ before, after }) => [before, after]), [[101, 0], [0, 100]]);
   requests[0].answer([entry(99), entry(100)], true);
   requests[1].answer([entry(101), entry(102)], true);
@@ -143,7 +144,7 @@ it("a conversation with unread messages is loaded around the first of them", asy
   store.add(entry(501));
   assert.equal(conversation.entries.length, 4, "an entry after a gap is not shown");
   assert.equal(conversation.unread, 401);
-  store.markRead(conversation, 102);
+  store.receipts.markRead(conversation, 102);
   assert.deepEqual([conversation.unread, conversation.read], [399, 102]);
 });
 
@@ -151,7 +152,7 @@ it("of more unread messages than the server counts, some were read: nobody knows
   const { store } = fakeStore();
   const conversation = store.add(entry(5000));
   Object.assign(conversation, { read: 1, unread: 1000, entries: [entry(2), entry(3)] });
-  store.markRead(conversation, 3);
+  store.receipts.markRead(conversation, 3);
   assert.deepEqual([conversation.unread, upTo(conversation.unread), upTo(999)], [1000, "999+", "999"]);
 });
 
@@ -159,7 +160,7 @@ it("a conversation of which nothing was read is loaded from its start", async ()
   const { store, requests } = fakeStore();
   const conversation = store.add(entry(500));
   conversation.unread = 100;
-  const opening = store.open(conversation);
+  const opening = new History(store).open(conversation);
   requests[0].answer([entry(1)], true);
   await opening;
   assert.deepEqual([requests.length, texts(conversation), conversation.hasOlder, conversation.hasNewer], [1, ["1"], false, true]);
@@ -168,7 +169,7 @@ it("a conversation of which nothing was read is loaded from its start", async ()
 it("a long conversation holds a bounded number of entries", async () => {
   const { store, requests, conversation } = await opened(range(2001, 2100), true);
   for (let first = 1901, page = 1; first > 700; first -= 100, page++) {
-    const loading = store.loadOlder(conversation);
+    const loading = new History(store).loadOlder(conversation);
     requests[page].answer(range(first, first + 99), true);
     await loading;
   }
@@ -176,7 +177,7 @@ it("a long conversation holds a bounded number of entries", async () => {
   assert.deepEqual([conversation.hasOlder, conversation.hasNewer], [true, true]);
   const { oldest, newest } = conversation;
   assert.deepEqual([conversation.entries[0].id, conversation.entries.at(-1).id], [oldest, newest]);
-  const loading = store.loadNewer(conversation);
+  const loading = new History(store).loadNewer(conversation);
   assert.equal(requests.at(-1).after, newest);
   requests.at(-1).answer(range(newest + 1, newest + 100), false);
   await loading;
@@ -186,11 +187,11 @@ it("a long conversation holds a bounded number of entries", async () => {
 it("the newest entries are loaded after a page that is loading", async () => {
   const { store, requests } = fakeStore();
   const conversation = store.add(entry(1_000, { from: "ann", to: "bob" }));
-  const opening = store.open(conversation, 10);
+  const opening = new History(store).open(conversation, 10);
   requests[0].answer([entry(10)]);
   requests[1].answer([entry(11)], true);
   await opening;
-  const both = [store.loadNewer(conversation), store.openNewest(conversation)];
+  const both = [new History(store).loadNewer(conversation), new History(store).openNewest(conversation)];
   assert.equal(requests.length, 3);
   requests[2].answer([entry(12)], true);
   await both[0];
@@ -203,11 +204,11 @@ it("the newest entries are loaded after a page that is loading", async () => {
 it("the newest entries are not loaded again if the page that is loading has them", async () => {
   const { store, requests } = fakeStore();
   const conversation = store.add(entry(12, { from: "ann", to: "bob" }));
-  const opening = store.open(conversation, 10);
+  const opening = new History(store).open(conversation, 10);
   requests[0].answer([entry(10)]);
   requests[1].answer([entry(11)], true);
   await opening;
-  const both = [store.loadNewer(conversation), store.openNewest(conversation)];
+  const both = [new History(store).loadNewer(conversation), new History(store).openNewest(conversation)];
   assert.equal(requests.length, 3);
   requests[2].answer([entry(12)]);
   await Promise.all(both);
@@ -221,12 +222,12 @@ it("what was loaded is there without a connection, with later changes", async ()
   const again = new Store(/** @type {any} */ (session));
   session.isOnline = false;
   const same = Object.assign(again.add(entry(4, { from: "ann", to: "bob" })));
-  await again.open(same);
+  await new History(again).open(same);
   assert.deepEqual(texts(same), ["one", "4"]);
   assert.ok(same.cached, "it is loaded again later");
   assert.deepEqual(texts(conversation), ["one"]);
   session.isOnline = true;
-  const opening = again.open(same);
+  const opening = new History(again).open(same);
   requests.at(-1).fail(new NotConnected("line lost"));
   await opening;
   assert.deepEqual(texts(same), ["one", "4"]);
@@ -236,7 +237,7 @@ it("a quoted message is that of the server, and the stored one only without a co
   const { store, session, requests, saved } = fakeStore();
   saved.set(1, entry(1, { text: "before" }));
   const find = async (answer) => {
-    const found = store.find(1, 1);
+    const found = new History(store).find(1, 1);
     answer?.(requests.at(-1));
     return (await found)?.text;
   };
@@ -273,14 +274,14 @@ it("what is read on another device is counted", async (test) => {
   const asked = withList(fake);
   const rows = savedConversations(fake);
   Object.assign(conversation, { unread: 4, mentions: 1, read: 1 });
-  store.applyReceipt({ from: "ann", conversation: 1, read: 3 });
+  store.receipts.apply({ from: "ann", conversation: 1, read: 3 });
   assert.deepEqual([conversation.unread, conversation.mentions, rows[0].unread], [2, 1, 2]);
-  store.applyReceipt({ from: "ann", conversation: 1, read: 5 });
+  store.receipts.apply({ from: "ann", conversation: 1, read: 5 });
   assert.deepEqual([conversation.unread, conversation.mentions, rows[0].unread], [1, 0, 1]);
   Object.assign(conversation, { unread: 99, read: 0, entries: null });
-  store.applyReceipt({ from: "ann", conversation: 1, read: 2 });
+  store.receipts.apply({ from: "ann", conversation: 1, read: 2 });
   test.mock.timers.tick(900);
-  store.applyReceipt({ from: "ann", conversation: 1, read: 3 });
+  store.receipts.apply({ from: "ann", conversation: 1, read: 3 });
   test.mock.timers.tick(900);
   await new Promise(setImmediate);
   assert.equal(asked.length, 0, "the other device is still reading");
@@ -288,7 +289,7 @@ it("what is read on another device is counted", async (test) => {
   await new Promise(setImmediate);
   assert.equal(asked.length, 1, "the server counts once");
   for (let id = 10; id < 60; id++) store.add(entry(id, { conversation: id }));
-  store.applyReceipt({ from: "ann", conversation: 1, read: 4 });
+  store.receipts.apply({ from: "ann", conversation: 1, read: 4 });
   test.mock.timers.tick(1_000);
   await new Promise(setImmediate);
   assert.equal(asked.length, 1, "the first page of the list does not reach that far");
@@ -307,7 +308,7 @@ it("a new conversation stays the same object when its first message is stored", 
   session.messenger.conversations = async () => ({ conversations: [], hasMore: false });
   const fresh = store.withUser("cat");
   assert.equal(store.withUser("cat"), fresh);
-  await store.open(fresh);
+  await new History(store).open(fresh);
   store.add(entry(7, { conversation: 9, from: "ann", to: "cat" }));
   assert.deepEqual([store.withUser("cat"), fresh.id, texts(fresh)], [fresh, 9, ["7"]]);
 });
@@ -322,16 +323,16 @@ it("the conversation with a user is looked for in the older pages of the list, a
   };
   session.isOnline = false;
   const old = store.withUser("user 7");
-  await store.open(old);
+  await new History(store).open(old);
   assert.deepEqual([old.entries, asked], [null, []], "without a connection nobody knows");
   session.isOnline = true;
-  const opening = store.open(old);
+  const opening = new History(store).open(old);
   while (!requests.length) await new Promise(setImmediate);
   requests.forEach(({ answer }, at) => answer(at ? [entry(7)] : [entry(1)]));
   await opening;
   assert.deepEqual([store.withUser("user 7"), old.id, old.unread, texts(old), asked], [old, 7, 2, ["1", "7"], [0, 9, 8]]);
   const fresh = store.withUser("dan");
-  await store.open(fresh);
+  await new History(store).open(fresh);
   assert.deepEqual([fresh.id, fresh.entries, asked.at(-1), store.hasMore], [0, [], 6, false]);
   const early = store.withUser("user 4");
   assert.equal(early.entries, null);
@@ -377,16 +378,16 @@ it("messages that arrived while the page was closed are unread, even if our own 
   const asked = withList(fake);
   const rows = savedConversations(fake);
   const conversation = fake.store.add(entry(1));
-  fake.store.markRead(conversation, 1);
-  await fake.store.sendReceipts();
+  fake.store.receipts.markRead(conversation, 1);
+  await fake.store.receipts.send();
   fake.store.add(entry(3, { from: "ann", to: "bob" }));
-  fake.store.markRead(conversation, 3);
+  fake.store.receipts.markRead(conversation, 3);
   fake.store.add(entry(4, { from: "ann", to: "bob" }));
   assert.deepEqual([rows[0].read, rows[0].unsent], [3, 0]);
   const again = new Store(/** @type {any} */ (fake.session));
   await again.restore();
   const loading = again.load();
-  again.markRead(again.conversations.get(1), 4);
+  again.receipts.markRead(again.conversations.get(1), 4);
   asked[0].answer(listed({ unread: 1, read: 1, last: entry(5) }));
   await loading;
   assert.deepEqual([again.unread, again.conversations.get(1).read], [1, 1]);
@@ -398,7 +399,7 @@ it("what is read while the list is loaded stays read", async () => {
   const conversation = fake.store.add(entry(5));
   const loading = fake.store.load();
   await new Promise(setImmediate);
-  fake.store.markRead(conversation, 5);
+  fake.store.receipts.markRead(conversation, 5);
   asked[0].answer(listed({ unread: 1, read: 1, last: entry(5) }));
   await loading;
   assert.deepEqual([conversation.unread, conversation.read], [0, 5]);
@@ -415,8 +416,8 @@ it("read positions wait for a connection, also over a reload, and are sent befor
     read.push([conversation, id, asked.length]);
   };
   const conversation = fake.store.add(entry(5));
-  fake.store.markRead(conversation, 5);
-  await fake.store.sendReceipts();
+  fake.store.receipts.markRead(conversation, 5);
+  await fake.store.receipts.send();
   assert.deepEqual([read, rows[0].unsent], [[], 5]);
   const again = new Store(/** @type {any} */ (fake.session));
   await again.restore();
@@ -426,8 +427,8 @@ it("read positions wait for a connection, also over a reload, and are sent befor
   asked[0].answer(listed({ unread: 0, read: 5, last: entry(5) }));
   await loading;
   assert.deepEqual([read, rows[0].unsent], [[[1, 5, 0]], 0]);
-  await again.sendReceipts();
-  await fake.store.sendReceipts();
+  await again.receipts.send();
+  await fake.store.receipts.send();
   assert.deepEqual(read, [[1, 5, 0], [1, 5, 1]], "once by each");
 });
 
@@ -482,7 +483,7 @@ it("after the server has deleted entries nothing old is left, here and in the br
   const again = store.conversations.get(1);
   assert.notEqual(again, conversation);
   assert.deepEqual([again.unread, again.read, again.entries], [1, 2, null]);
-  const opening = store.open(again);
+  const opening = new History(store).open(again);
   requests.at(-2).answer([entry(1), entry(2)]);
   requests.at(-1).answer([entry(3)]);
   await opening;
@@ -500,7 +501,7 @@ it("a group counts the readers of our messages until all have read them; one rea
   };
   const own = (id) => entry(id, { to: undefined, from: "ann" });
   const group = store.add(own(1));
-  const opening = store.open(group);
+  const opening = new History(store).open(group);
   requests[0].answer([own(1), entry(2, { to: undefined }), own(3)]);
   await opening;
   const settle = async () => {
@@ -511,9 +512,9 @@ it("a group counts the readers of our messages until all have read them; one rea
   assert.deepEqual(asked, [[1, 3]]);
   assert.deepEqual([group.counts.get(1).read, group.peerRead], [1, 0]);
   read = 2;
-  for (const from of ["bob", "cat"]) store.applyReceipt({ from, conversation: 1, read: 3 });
+  for (const from of ["bob", "cat"]) store.receipts.apply({ from, conversation: 1, read: 3 });
   await settle();
-  store.applyReceipt({ from: "bob", conversation: 1, read: 4 });
+  store.receipts.apply({ from: "bob", conversation: 1, read: 4 });
   await settle();
   assert.deepEqual(asked, [[1, 3], [1, 3]]);
 });

@@ -2,6 +2,7 @@
 
 from graphlib import TopologicalSorter
 
+from imserver.gateway.assets import STATIC
 from imserver.pages import installable
 
 FOLDERS = (
@@ -21,3 +22,8 @@ def test_imports_run_one_way() -> None:
         return FOLDERS.index(folder) if folder in FOLDERS else len(FOLDERS) * (folder == "messages")
 
     assert not [(one, each) for one, below in imports.items() for each in below if floor(each) > floor(one)]
+
+
+def test_a_file_has_one_subject() -> None:
+    files = [*STATIC.rglob("*.js"), *STATIC.rglob("*.css")]
+    assert not [path.name for path in files if len(path.read_text("utf-8").splitlines()) > 600]

@@ -7,7 +7,6 @@ import { added, addFeatures } from "../parts/additions.js";
 import { reasonOf } from "../parts/api.js";
 import { attempt, withModule } from "../parts/form.js";
 import { button, confirm, openDialog, toast } from "../parts/panel.js";
-import { summaryOf } from "../parts/summary.js";
 
 /** @typedef {import("../session/session.js").Session} Session */
 /** @typedef {import("../session/store.js").Conversation} Conversation */

@@ -2,11 +2,11 @@
 /** The text box: drafts, replies, edits, mentions and emoji. It never loses a text: what cannot be sent waits in the outbox. */
 
 import { leftOf, leftText } from "../../page-parts.js";
-import { element, fill, make, moments, timeOf } from "../../text.js";
-import { rowsOf } from "../parts/api.js";
+import { element, fill, moments, timeOf } from "../../text.js";
 import { withModule } from "../parts/form.js";
-import { ALL_NAMES, mentionable } from "../parts/names.js";
+import { ALL_NAMES } from "../parts/names.js";
 import { toast } from "../parts/panel.js";
+import { History } from "../session/history.js";
 import { keyOf } from "../session/store.js";
 import { pageCommands, summaryOf } from "../parts/summary.js";
 
@@ -17,27 +17,7 @@ import { pageCommands, summaryOf } from "../parts/summary.js";
 /** Name of the file with a text that is too long for a message. */
 const FILE_NAME = "text.txt";
 const TYPING_EACH_MS = 3_000;
-const MOST_NAMES = 8;
-/** Entries whose writers are offered first. */
-const RECENT = 100;
-const MEMBERS_PAGE = 500;
 const MUTE_CHECK_MS = 5_000;
-const MOST_COMMANDS = 50;
-const MENTION = /(?:^|[\s(（])@([^\s@]{0,32}(?: [^\s@]{1,32})?)$/u;
-const COMMAND = /^\/([a-z0-9_]{0,32})$/;
-
-/** @typedef {{ bot: string, name: string, nickname: string, command: string, description: string }} Command  `name`: of the bot */
-
-/**
- * What the text box offers to complete.
- *
- * @typedef {object} Choice
- * @property {HTMLElement[]} parts
- * @property {number} start    what is typed from here on is replaced
- * @property {string} text
- * @property {string} user     is mentioned by it; empty: nobody
- * @property {boolean} [sends]  a command without a text behind it
- */
 
 /**
  * Where a text box is, and what it writes.
@@ -61,12 +41,8 @@ export class Composer {
   #editing = null;
   /** Names that were completed in this text, with their users. @type {Map<string, string>} */
   #mentioned = new Map();
-  /** Members of the open group whose names are completed; null: not loaded. @type {string[] | null} */
-  #members = null;
-  /** Commands of the bots of the open conversation; null: not loaded. @type {Command[] | null} */
-  #commands = null;
-  /** @type {Choice[]} */
-  #choices = [];
+  /** Once they are needed. @type {import("./completions.js").Completions | null} */
+  #completions = null;
   #typingSentAt = 0;
   /** @type {Promise<import("./emoji-picker.js").Picker> | null} */
   #picker = null;
@@ -129,7 +105,7 @@ export class Composer {
     sizes.observe(this.#field);
     signal.addEventListener("abort", () => sizes.disconnect());
     this.#asFile.addEventListener("click", () => this.#sendAsFile(), { signal });
-    this.#field.addEventListener("blur", () => setTimeout(() => this.#closeNames(), 150), { signal });
+    this.#field.addEventListener("blur", () => setTimeout(() => this.#completions?.close(), 150), { signal });
     this.#opener.addEventListener("click", () => (this.#grid.hidden ? this.#openEmoji() : this.#toggleEmoji(false)), { signal });
     this.#form.addEventListener("keydown", (event) => {
       if (event.key !== "Escape" || this.#grid.hidden) return;
@@ -155,7 +131,7 @@ export class Composer {
     this.#conversation = conversation;
     this.draw();
     this.#editing = null;
-    this.#members = this.#commands = null;
+    this.#completions?.show(conversation);
     this.#toggleEmoji(false);
     if (!conversation) return;
     this.#showDraft(conversation);
@@ -185,7 +161,7 @@ export class Composer {
 
   /** Somebody has come or gone: the members are loaded with the next mention. */
   membersChanged() {
-    this.#members = null;
+    this.#completions?.membersChanged();
   }
 
   /** @param {Conversation} conversation */
@@ -206,7 +182,7 @@ export class Composer {
    */
   async #findReplied(conversation, id) {
     const { session } = this;
-    const found = await session.store.find(conversation.id, id).catch(() => undefined);
+    const found = await new History(session.store).find(conversation.id, id).catch(() => undefined);
     if (conversation !== this.#conversation || this.#editing || this.#replyTo !== id) return;
     const isGone = found ? found.kind !== "message" : found === null && session.isOnline;
     if (isGone) this.#replyTo = 0;
@@ -227,7 +203,7 @@ export class Composer {
 
   /** Whether a reply or an edit was begun; then it is given up. */
   cancel() {
-    if (!this.#names.hidden) this.#closeNames();
+    if (!this.#names.hidden) this.#completions?.close();
     else if (this.#editing || this.#replyTo) this.#clearBar();
     else return false;
     return true;
@@ -291,7 +267,7 @@ export class Composer {
       return this.#clearBar();
     }
     const [, name, rest] = /^\/(\w+)\s*([^]*)$/.exec(text) ?? [];
-    const own = pageCommands.find(({ command }) => command === name && !this.#commands?.some((each) => each.command === name));
+    const own = pageCommands.find(({ command }) => command === name && !this.#completions?.hasCommand(name));
     if (own) {
       this.#clear();
       return void own.act(this.session, conversation, rest);
@@ -362,7 +338,7 @@ export class Composer {
   /** @param {KeyboardEvent} event */
   #onKey(event) {
     if (event.isComposing || event.keyCode === 229) return; // this key belongs to the input method
-    if (!this.#names.hidden && this.#onNamesKey(event)) return event.preventDefault();
+    if (!this.#names.hidden && this.#completions?.onKey(event)) return event.preventDefault();
     const isBare = !(event.altKey || event.ctrlKey || event.metaKey || event.shiftKey);
     if (event.key === "ArrowUp" && isBare && !this.#field.value) {
       const last = this.box.last();
@@ -423,150 +399,25 @@ export class Composer {
 
   // --- mentions and commands ----------------------------------------------------------------------------------
 
-  /** @param {Conversation} conversation */
-  async #loadMembers(conversation) {
-    const { session } = this;
-    /** @type {string[]} */
-    const loading = [];
-    this.#members = loading; // once
-    try {
-      const rows = await rowsOf("members", (cursor) => session.api("GET", "groups/members", { group: String(conversation.id), cursor, limit: MEMBERS_PAGE }));
-      const users = rows.map(({ user }) => user);
-      await session.people.load(users);
-      if (this.#members !== loading) return;
-      this.#members = users;
-      this.#complete();
-    } catch {
-      if (this.#members === loading) this.#members = null; // nobody is completed
-    }
-  }
-
   /** @param {string} user */
   #nameOf(user) {
     if (user === "all") return this.session.words.messages_all;
     return user === this.session.user ? this.session.words.you : this.session.people.nameOf(user);
   }
 
-  /**
-   * The commands of the bots in a conversation.
-   *
-   * @param {Conversation} conversation
-   */
-  async #loadCommands(conversation) {
-    const { session } = this;
-    this.#commands = []; // once
-    const { id, group, peer } = conversation;
-    try {
-      await session.people.load([peer]);
-      if (!group && !session.people.card(peer)?.bot) return;
-      const { commands } = await session.api("GET", "bots/commands", id ? { conversation: String(id) } : { bot: peer }); // a new one has no id
-      if (conversation !== this.#conversation) return;
-      this.#commands = commands;
-      this.#complete();
-    } catch {
-      if (conversation === this.#conversation) this.#commands = null; // nothing is completed until it is typed again
-    }
-  }
-
   /** Offers what may be meant by the text before the cursor. */
   #complete() {
-    const { selectionStart, value } = this.#field;
-    const before = value.slice(0, selectionStart);
-    const isCommand = before.startsWith("/");
-    this.#choices = isCommand ? this.#commandsFor(before) : this.#namesFor(before);
-    this.#names.hidden = !this.#choices.length;
-    if (!this.#choices.length) return this.#field.removeAttribute("aria-activedescendant");
-    this.#names.setAttribute("aria-label", isCommand ? this.session.words.messages_commands : this.session.words.messages_mention);
-    this.#names.replaceChildren(...this.#choices.map(({ parts }, index) => {
-      const option = make("li", "", ...parts);
-      option.id = `${this.#names.id}-${index}`;
-      option.setAttribute("role", "option");
-      option.addEventListener("pointerdown", (event) => {
-        event.preventDefault(); // the text box keeps the focus
-        this.#take(index);
+    const loaded = this.#completions;
+    if (loaded) return loaded.complete();
+    if (!/^\/|@/.test(this.#field.value)) return;
+    withModule(import("./completions.js"), this.session.words, ({ Completions }) => {
+      this.#completions ??= new Completions(this.session, {
+        field: this.#field, list: this.#names, mentioned: () => this.#mentioned, nameOf: (user) => this.#nameOf(user),
+        changed: () => this.#changed(), submit: () => this.#submit(),
       });
-      return option;
-    }));
-    this.#choose(this.#choices[0].user === "all" ? -1 : 0); // nobody mentions all by a mere Enter
-  }
-
-  /**
-   * @param {string} before
-   * @returns {Choice[]}
-   */
-  #namesFor(before) {
-    const { people, user: self } = this.session;
-    const conversation = this.#conversation;
-    const found = conversation?.group ? MENTION.exec(before) : null;
-    if (!conversation || !found || [...this.#mentioned.keys()].some((name) => found[1].startsWith(`${name} `))) return []; // a text follows the name
-    if (!this.#members) this.#loadMembers(conversation);
-    const members = this.#members ?? [];
-    if (found[1] && members.length && members.length < conversation.members) import("../people/directory.js").then(({ findMembers }) => findMembers(this.session, conversation.id, found[1], members, () => this.#complete())).catch(() => {}); // then those who are loaded
-    const others = members.filter((user) => user !== self);
-    const writers = [...new Set((conversation.entries ?? []).slice(-RECENT).reverse().filter(({ kind }) => kind === "message").map(({ from }) => from))];
-    return mentionable(others, found[1], (user) => this.#nameOf(user), MOST_NAMES, writers).map((user) => {
-      const name = this.#nameOf(user);
-      const face = user === "all" ? make("span", "avatar group", "@") : people.avatar(user);
-      return { parts: [face, make("bdi", "", name), ...people.marks(user)], start: before.lastIndexOf("@"), text: `@${name} `, user };
+      this.#completions.show(this.#conversation);
+      this.#completions.complete();
     });
-  }
-
-  /**
-   * @param {string} before
-   * @returns {Choice[]}
-   */
-  #commandsFor(before) {
-    const conversation = this.#conversation;
-    const found = COMMAND.exec(before);
-    if (!conversation || !found) return [];
-    if (!this.#commands) this.#loadCommands(conversation);
-    const all = this.#commands ?? [];
-    const isFitting = (/** @type {{ command: string }} */ { command }) => command.startsWith(found[1]);
-    const own = pageCommands.filter(isFitting).map(({ command, word }) => ({ parts: [make("b", "", `/${command}`), make("span", "description", word)], start: 0, text: `/${command}`, user: "", sends: true }));
-    const fitting = all.filter(isFitting);
-    return [...fitting.slice(0, MOST_COMMANDS).map(({ name, nickname, command, description }) => {
-      const isShared = all.filter((each) => each.command === command).length > 1;
-      const whose = conversation.group ? [make("bdi", "whose", nickname || name)] : [];
-      const parts = [make("b", "", `/${command}`), make("span", "description", description), ...whose];
-      return { parts, start: 0, text: isShared ? `/${command}@${name} ` : `/${command} `, user: "" };
-    }), ...own];
-  }
-
-  /** @param {number} index  -1: none is chosen */
-  #choose(index) {
-    [...this.#names.children].forEach((option, at) => option.setAttribute("aria-selected", String(at === index)));
-    if (index < 0) return this.#field.removeAttribute("aria-activedescendant");
-    this.#names.children[index].scrollIntoView({ block: "nearest" });
-    this.#field.setAttribute("aria-activedescendant", this.#names.children[index].id);
-  }
-
-  /**
-   * @param {KeyboardEvent} event
-   * @returns {boolean} whether the list has used it
-   */
-  #onNamesKey({ key, shiftKey }) {
-    const options = [...this.#names.children];
-    const at = options.findIndex((option) => option.getAttribute("aria-selected") === "true");
-    const isTyped = at >= 0 && !this.#choices[at].user && this.#choices[at].text.trimEnd() === this.#field.value; // a whole command: Enter sends it
-    if (key === "ArrowDown") this.#choose((at + 1) % options.length);
-    else if (key === "ArrowUp") this.#choose((Math.max(at, 0) + options.length - 1) % options.length);
-    else if (at >= 0 && ((key === "Enter" && !shiftKey && !isTyped) || key === "Tab")) this.#take(at);
-    else return false;
-    return true;
-  }
-
-  /** @param {number} index  of the choice that replaces what is typed */
-  #take(index) {
-    const { start, text, user, sends } = this.#choices[index];
-    if (user) this.#mentioned.set(this.#nameOf(user), user);
-    this.#field.setRangeText(text, start, this.#field.selectionStart, "end");
-    this.#changed();
-    if (sends) this.#submit();
-  }
-
-  #closeNames() {
-    this.#names.hidden = true;
-    this.#field.removeAttribute("aria-activedescendant");
   }
 }
 

@@ -122,35 +122,6 @@ export class MessageView {
   }
 
   /**
-   * Buttons for the message under the pointer. There is one set of them, in the row that has the pointer.
-   *
-   * @param {() => Entry | null} current
-   * @returns {HTMLElement}
-   */
-  tools(current) {
-    const { words } = this.session;
-    const tools = make("div", "tools");
-    const acts = /** @type {[string, string, (entry: Entry, at: HTMLElement) => void][]} */ ([
-      [words.messages_react, "smile", (entry, at) => this.actions.menu(entry, at, false)],
-      [words.messages_reply, "reply", (entry) => this.actions.reply(entry)],
-      [words.messages_more, "dots", (entry, at) => this.actions.menu(entry, at, true)],
-    ]);
-    for (const [word, sign, act] of acts) {
-      const tool = button("", "tool");
-      tool.append(icon(/** @type {"smile" | "reply" | "dots"} */ (sign)));
-      tool.title = word;
-      tool.setAttribute("aria-label", word);
-      tool.tabIndex = -1;
-      tool.addEventListener("click", () => {
-        const entry = current();
-        if (entry) act(entry, tool);
-      });
-      tools.append(tool);
-    }
-    return tools;
-  }
-
-  /**
    * A message that is not stored yet.
    *
    * @param {Pending} pending

@@ -148,7 +148,7 @@ async function removeLeft(session, conversation) {
  * @param {Conversation} conversation
  */
 function markRead(session, conversation) {
-  session.store.markRead(conversation, newestOf(conversation));
+  session.store.receipts.markRead(conversation, newestOf(conversation));
   if (session.inbox.of(conversation.id).marked) tryOut(session, () => session.inbox.change(conversation, { marked: 0 }));
 }
 

@@ -115,7 +115,7 @@ export class Session {
       },
       typing: (signal) => this.#emit("typing", signal),
       piece: (piece) => void (!this.store.applyPiece(piece) && this.#emit("grown", piece.stream)),
-      receipt: (receipt) => void this.store.applyReceipt(receipt),
+      receipt: (receipt) => void this.store.receipts.apply(receipt),
       contact: ({ from }) => {
         this.people.refresh([from]);
         this.#emit("contact", from);
@@ -140,7 +140,7 @@ export class Session {
     }
     if (change.state === "online") {
       this.store.forgetStreams();
-      this.store.sendReceipts();
+      this.store.receipts.send();
     }
     this.#emit("state", change);
   }

@@ -1,10 +1,10 @@
 // @ts-check
 /** The conversations of a login and their entries, as far as the page has loaded them. It draws nothing. */
 
-import { CommandRefused, NotConnected } from "../../../sdk/errors.js";
 import { entryOf } from "../../../sdk/messenger.js";
 import { fieldsLike, listOf, numberOf, textOf } from "../../text.js";
 import { insert, isBeside, isRevision, isSilent, mentions, revised, usersIn } from "../parts/entries.js";
+import { Receipts } from "./receipts.js";
 
 /** @typedef {import("../parts/entries.js").Entry} Entry */
 /** @typedef {import("./session.js").Session} Session */
@@ -13,17 +13,8 @@ const PAGE = 50;
 /** Older conversations are loaded without being asked for: so many pages of so many. */
 const REST_PAGES = 5;
 const REST_PAGE = 200;
-/** More entries of a conversation are not held: those on the other side are loaded again when they are needed. */
-const MAX_ENTRIES = 1_000;
-/** Most unread messages of a conversation that the server counts. */
-const MOST_UNREAD = 1_000;
-const RECEIPTS_AFTER_MS = 300;
-const COUNT_AFTER_MS = 1_000;
 /** More ids of streams are not remembered. */
 const MAX_STREAMED = 200;
-/** A receipt in a group is followed by one request for counts, not more often than this. */
-const COUNTS_EVERY_MS = 2_000;
-const COUNTS_PAGE = 200;
 /** The browser stores so many counts of a conversation. */
 const MAX_SAVED_COUNTS = 50;
 
@@ -79,18 +70,6 @@ const MAX_SAVED_COUNTS = 50;
  * @property {number} [thread]  the first message of the thread in which it is a reply
  */
 
-/**
- * A position up to which we have read or received a conversation.
- *
- * @typedef {object} Mark
- * @property {"read" | "received"} kind
- * @property {number} conversation
- * @property {number} id
- * @property {Promise<void> | null} request  that sends it
- */
-
-const NONE = { entries: [], oldest: 0, newest: 0, hasOlder: false, hasNewer: false, cached: false };
-
 /** Owns the conversations. They are valid for one login. */
 export class Store {
   /** @type {Map<number, Conversation>} */
@@ -114,16 +93,8 @@ export class Store {
   #streamed = new Set();
   /** Conversations without a message, or whose ids are not loaded yet, by user. @type {Map<string, Conversation>} */
   #fresh = new Map();
-  /** Receipts that the server has not answered yet, by kind and conversation. @type {Map<string, Mark>} */
-  #receipts = new Map();
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
-  #sending;
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
-  #counting;
-  /** Groups whose receipts are to be counted, by the time of the last request. @type {Map<Conversation, { at: number, timer?: ReturnType<typeof setTimeout> }>} */
-  #counted = new Map();
-  /** Conversation → our last read position that was sent to the server, or came from it. @type {Map<number, number>} */
-  #reads = new Map();
+
+  receipts = new Receipts(this);
 
   /** @param {Session} session */
   constructor(session) {
@@ -171,7 +142,7 @@ export class Store {
     for (const saved of await this.session.database.all("conversations")) {
       const id = numberOf(saved.id);
       const known = this.conversations.get(id);
-      if (numberOf(saved.unsent) > (known?.read ?? 0)) this.#note("read", id, saved.unsent);
+      if (numberOf(saved.unsent) > (known?.read ?? 0)) this.receipts.note("read", id, saved.unsent);
       if (id && !known) this.conversations.set(id, restored(saved));
     }
     this.#changed();
@@ -208,8 +179,8 @@ export class Store {
   /** @param {boolean} older */
   async #loadPage(older) {
     const before = older ? this.#oldest : 0; // conversations that the browser has stored may be older
-    if (this.#receipts.size) await this.sendReceipts(); // the answer counts what is unread
-    const readBefore = new Map(this.#reads);
+    if (this.receipts.hasUnsent) await this.receipts.send(); // the answer counts what is unread
+    const readBefore = new Map(this.receipts.reads);
     const page = await this.session.messenger.conversations({ before, limit: older ? REST_PAGE : PAGE });
     const listed = [];
     for (const each of /** @type {any[]} */ (page.conversations)) {
@@ -220,14 +191,14 @@ export class Store {
       Object.assign(conversation, { name: each.name ?? "", avatar: each.avatar ?? "", role: each.role ?? "" });
       if (conversation.arrived > position) continue; // an entry that arrived during the request is newer than the answer
       Object.assign(conversation, { position, last: each.last ?? null, left: each.last?.kind === "leave" && isAbout(each.last, this.session.user) }); // nothing is shown of a group after we left it
-      if (this.#reads.get(each.id) !== readBefore.get(each.id)) continue; // read during the request
+      if (this.receipts.reads.get(each.id) !== readBefore.get(each.id)) continue; // read during the request
       Object.assign(conversation, { unread: Math.max(each.unread, 0), mentions: each.mentions ?? 0, read: Math.max(each.read, 0) });
     }
     if (older || this.conversations.size <= page.conversations.length || !this.isLoaded) this.hasMore = page.hasMore;
     this.isLoaded = true;
     this.session.inbox.settle();
     this.session.people.load(listed.flatMap(({ peer, last }) => [peer, last?.from ?? "", ...(last?.meta?.users ?? [])]));
-    this.#save(...listed);
+    this.save(...listed);
     this.#changed();
   }
 
@@ -235,9 +206,7 @@ export class Store {
   clear() {
     this.session.database.clear("conversations");
     this.session.database.clear("entries");
-    for (const known of [this.conversations, this.#fresh, this.#presses, this.#receipts, this.#reads]) known.clear();
-    for (const { timer } of this.#counted.values()) clearTimeout(timer);
-    this.#counted.clear();
+    for (const known of [this.conversations, this.#fresh, this.#presses, this.receipts]) known.clear();
     this.hasMore = this.isLoaded = false;
     this.#oldest = this.#restPages = 0;
     this.#changed();
@@ -311,7 +280,7 @@ export class Store {
           conversation.unread += 1;
           if (mentions(entry, self)) conversation.mentions += 1;
         }
-        this.#note("received", conversation.id, entry.id);
+        this.receipts.note("received", conversation.id, entry.id);
       }
       conversation.position = Math.max(conversation.position, entry.id);
       conversation.arrived = Math.max(conversation.arrived, entry.id);
@@ -330,7 +299,7 @@ export class Store {
     if (isRevision(entry)) this.#revise(conversation, entry);
     else this.#insertLive(conversation, entry);
     this.session.people.load([conversation.peer, entry.from, ...usersIn(entry)]);
-    this.#save(conversation);
+    this.save(conversation);
     this.#changed();
     return conversation;
   }
@@ -340,7 +309,7 @@ export class Store {
    * @param {Entry} entry
    */
   #insertLive(conversation, entry) {
-    this.#countReply(conversation, entry);
+    this.countReply(conversation, entry);
     if (conversation.pending) conversation.pending.push(entry);
     if (conversation.entries && !conversation.hasNewer) {
       insert(conversation.entries, entry);
@@ -353,7 +322,7 @@ export class Store {
    * @param {{ entries: Entry[] | null }} loaded
    * @param {Entry} entry  perhaps a reply in a thread
    */
-  #countReply({ entries }, entry) {
+  countReply({ entries }, entry) {
     const index = entry.meta?.thread ? entries?.findIndex(({ id }) => id === entry.meta.thread) ?? -1 : -1;
     if (entries?.[index]) this.session.database.put("entries", [(entries[index] = this.session.messenger.withReply(entries[index], entry))]);
   }
@@ -379,185 +348,6 @@ export class Store {
     }
     const stored = entryOf(await database.get("entries", revision.about ?? 0));
     if (stored) await database.put("entries", [revise(stored)]);
-  }
-
-  /**
-   * Loads entries of a conversation, unless they are loaded: those around an id, or else the first unread or newest ones.
-   *
-   * @param {Conversation} conversation
-   * @param {number} [around]  the id of an entry
-   * @returns {Promise<void>}
-   */
-  async open(conversation, around = 0) {
-    while (conversation.loading) await conversation.loading.catch(() => {});
-    if (!conversation.id && !conversation.entries && this.session.isOnline) {
-      await this.seek(conversation.peer); // it gets its id
-      if (!conversation.id) conversation.entries = [];
-    }
-    const { entries } = conversation;
-    const covers = entries && !conversation.cached && (around ? entries.some(({ id }) => id === around) : !conversation.hasNewer || conversation.unread > 0);
-    if (!conversation.id || covers) return;
-    const position = around || (conversation.unread ? conversation.read : -1);
-    await this.#load(conversation, () => (position < 0 ? this.#page(conversation, {}) : this.#around(conversation, position)));
-    if (!conversation.group && this.session.isOnline) await this.#loadReceipts(conversation);
-  }
-
-  /**
-   * Loads the newest entries, and drops the loaded ones if they do not reach there.
-   *
-   * @param {Conversation} conversation
-   */
-  async openNewest(conversation) {
-    while (conversation.loading) await conversation.loading.catch(() => {});
-    if (!conversation.id || (conversation.entries && !conversation.hasNewer)) return;
-    await this.#load(conversation, () => this.#page(conversation, {}));
-  }
-
-  /**
-   * Loads the page before the oldest loaded entry.
-   *
-   * @param {Conversation} conversation
-   */
-  async loadOlder(conversation) {
-    if (!conversation.entries || !conversation.hasOlder || conversation.loading) return;
-    const { oldest } = conversation;
-    await this.#load(conversation, async () => {
-      const page = await this.#page(conversation, { before: oldest });
-      const entries = [...page.entries, ...(conversation.entries ?? [])];
-      const kept = entries.slice(0, MAX_ENTRIES);
-      const cut = kept.length < entries.length;
-      return {
-        ...page, entries: kept, oldest: page.oldest || oldest, newest: cut ? kept[kept.length - 1].id : conversation.newest,
-        hasNewer: cut || conversation.hasNewer, cached: page.cached || conversation.cached,
-      };
-    });
-  }
-
-  /**
-   * Loads the page after the newest loaded entry.
-   *
-   * @param {Conversation} conversation
-   */
-  async loadNewer(conversation) {
-    if (!conversation.entries || !conversation.hasNewer || conversation.loading) return;
-    const { newest } = conversation;
-    await this.#load(conversation, async () => {
-      const page = await this.#page(conversation, { after: newest });
-      const entries = [...(conversation.entries ?? []), ...page.entries];
-      const kept = entries.slice(-MAX_ENTRIES);
-      const cut = kept.length < entries.length;
-      return {
-        ...page, entries: kept, newest: page.newest || newest, oldest: cut ? kept[0].id : conversation.oldest,
-        hasOlder: cut || conversation.hasOlder, cached: page.cached || conversation.cached,
-      };
-    });
-  }
-
-  /**
-   * One message, for a quote.
-   *
-   * @param {number} conversation
-   * @param {number} id
-   * @returns {Promise<Entry | null>} null: there is none, or there is no connection
-   */
-  async find(conversation, id) {
-    const { database, messenger, isOnline } = this.session;
-    try {
-      if (!isOnline) throw new NotConnected("offline");
-      const { messages } = await messenger.history(conversation, { before: id + 1, limit: 1 }); // it may have been edited or recalled
-      const entry = messages.find((each) => each.id === id) ?? null;
-      if (entry) await database.put("entries", [entry]);
-      else await database.delete("entries", [id]);
-      return entry;
-    } catch (error) {
-      if (!(error instanceof NotConnected)) throw error;
-      return entryOf(await database.get("entries", id));
-    }
-  }
-
-  /**
-   * @typedef {object} Loaded
-   * @property {Entry[]} entries
-   * @property {number} oldest
-   * @property {number} newest
-   * @property {boolean} hasOlder
-   * @property {boolean} hasNewer
-   * @property {boolean} cached
-   */
-
-  /**
-   * Runs one request for entries of a conversation; entries that arrive meanwhile are added to its result.
-   *
-   * @param {Conversation} conversation
-   * @param {() => Promise<Loaded>} request
-   */
-  async #load(conversation, request) {
-    const work = async () => {
-      conversation.pending = [];
-      try {
-        const loaded = await request();
-        for (const entry of conversation.pending) {
-          if (isRevision(entry)) loaded.entries = loaded.entries.map((each) => (each.id < entry.id ? revised(each, entry, this.session.user) : each));
-          else if (!loaded.hasNewer && entry.id > loaded.newest) insert(loaded.entries, entry);
-          this.#countReply(loaded, entry);
-        }
-        Object.assign(conversation, loaded);
-        if (!loaded.hasNewer) conversation.newest = Math.max(loaded.newest, conversation.arrived);
-        if (conversation.group) this.#countLater(conversation);
-        this.session.people.load(loaded.entries.flatMap((entry) => [entry.from, ...usersIn(entry)]));
-      } finally {
-        conversation.pending = conversation.loading = null;
-      }
-      this.#changed();
-    };
-    conversation.loading = work();
-    await conversation.loading;
-  }
-
-  /**
-   * @param {Conversation} conversation
-   * @param {number} position
-   * @returns {Promise<Loaded>}
-   */
-  async #around(conversation, position) {
-    const [older, newer] = await Promise.all([
-      position ? this.#page(conversation, { before: position + 1 }) : NONE, this.#page(conversation, { after: position }),
-    ]);
-    return {
-      entries: [...older.entries, ...newer.entries], oldest: older.oldest || newer.oldest, newest: newer.newest || older.newest,
-      hasOlder: older.hasOlder, hasNewer: newer.hasNewer, cached: older.cached || newer.cached,
-    };
-  }
-
-  /**
-   * A page of the history: from the server, or while there is no connection from the browser's storage.
-   *
-   * @param {Conversation} conversation
-   * @param {{ before?: number, after?: number }} page
-   * @returns {Promise<Loaded>}
-   */
-  async #page({ id }, page) {
-    const { messenger, database, isOnline } = this.session;
-    let messages = /** @type {Entry[]} */ ([]);
-    let hasMore = false;
-    let cached = !isOnline;
-    if (isOnline) {
-      try {
-        ({ messages, hasMore } = await messenger.history(id, { ...page, limit: PAGE }));
-        database.put("entries", messages.filter((entry) => !isRevision(entry)));
-      } catch (error) {
-        if (!(error instanceof NotConnected)) throw error;
-        cached = true;
-      }
-    }
-    if (cached) {
-      messages = await database.entries(id, { ...page, limit: PAGE });
-      hasMore = messages.length === PAGE;
-    }
-    const [oldest, newest] = [messages[0]?.id ?? 0, messages.at(-1)?.id ?? 0];
-    const entries = messages.filter((entry) => !isRevision(entry));
-    const forward = page.after !== undefined;
-    return { entries, oldest, newest, hasOlder: forward || (hasMore && messages.length > 0), hasNewer: forward && hasMore, cached };
   }
 
   // --- bots ---------------------------------------------------------------------------------------------------
@@ -640,76 +430,12 @@ export class Store {
     if (this.#streamed.size > MAX_STREAMED) this.#streamed.delete([...this.#streamed][0]);
   }
 
-  // --- marks --------------------------------------------------------------------------------------------------
-
   /**
-   * The user has seen a conversation up to an entry.
-   *
    * @param {Conversation} conversation
-   * @param {number} id
+   * @returns {boolean} whether `load` loads it, without older ones
    */
-  markRead(conversation, id) {
-    if (!conversation.id || id <= conversation.read) return;
-    const hadUnread = conversation.unread > 0;
-    this.#advance(conversation, id);
-    if (!hadUnread) return;
-    this.#reads.set(conversation.id, id);
-    this.#note("read", conversation.id, id);
-    this.#save(conversation);
-    this.#changed();
-  }
-
-  /**
-   * Applies a receipt of another user, or a read position of our own from another device.
-   *
-   * @param {{ from: string, conversation: number, read?: number, received?: number }} receipt
-   */
-  applyReceipt({ from, conversation: id, read = 0, received = 0 }) {
-    const conversation = this.conversations.get(id);
-    if (!conversation) return;
-    if (from !== this.session.user && conversation.group) {
-      if (conversation.entries) this.#countLater(conversation);
-      return;
-    }
-    if (from !== this.session.user) {
-      conversation.peerRead = Math.max(conversation.peerRead, read);
-      conversation.peerReceived = Math.max(conversation.peerReceived, read, received);
-    } else if (read > conversation.read) {
-      const { entries, oldest, newest, hasOlder } = conversation;
-      const isKnown = entries && (oldest <= conversation.read || !hasOlder) && newest >= read;
-      this.#advance(conversation, read);
-      this.#reads.set(id, read);
-      if (conversation.unread && !isKnown) this.#countAgain(conversation);
-      this.#save(conversation);
-    }
-    this.#changed();
-  }
-
-  /**
-   * Moves our read position, and counts what is unread after it, as far as the entries are loaded.
-   *
-   * @param {Conversation} conversation
-   * @param {number} id
-   */
-  #advance(conversation, id) {
-    const self = this.session.user;
-    const seen = (conversation.entries ?? []).filter((each) => each.id > conversation.read && each.id <= id && each.kind === "message" && each.from !== self && !isBeside(each));
-    const atEnd = id >= (conversation.last?.id ?? 0);
-    conversation.read = id;
-    if (!atEnd && conversation.unread >= MOST_UNREAD) return this.#countAgain(conversation); // there may be more
-    conversation.unread = atEnd ? 0 : Math.max(0, conversation.unread - seen.length);
-    conversation.mentions = conversation.unread ? Math.max(0, conversation.mentions - seen.filter((each) => mentions(each, self)).length) : 0;
-  }
-
-  /**
-   * The server counts what is unread, when the other device has stopped reading.
-   *
-   * @param {Conversation} conversation
-   */
-  #countAgain(conversation) {
-    if (this.#recent.indexOf(conversation) >= PAGE) return; // `load` does not reach it
-    clearTimeout(this.#counting);
-    this.#counting = setTimeout(() => this.load().catch(() => {}), COUNT_AFTER_MS); // without a connection the list is old anyway
+  isRecent(conversation) {
+    return this.#recent.indexOf(conversation) < PAGE;
   }
 
   /**
@@ -733,85 +459,6 @@ export class Store {
     this.#changed();
   }
 
-  /** @param {Conversation} conversation */
-  async #loadReceipts(conversation) {
-    const { receipts } = await this.session.messenger.receipts(conversation.id);
-    for (const { user, read, received } of receipts) this.applyReceipt({ from: user, conversation: conversation.id, read, received });
-  }
-
-  /**
-   * Somebody in a group has read or received: asks again how many have, once for all who do.
-   *
-   * @param {Conversation} conversation
-   */
-  #countLater(conversation) {
-    const known = this.#counted.get(conversation) ?? { at: 0 };
-    this.#counted.set(conversation, known);
-    known.timer ??= setTimeout(() => {
-      Object.assign(known, { at: Date.now(), timer: undefined });
-      this.#countReceipts(conversation);
-    }, Math.max(0, known.at + COUNTS_EVERY_MS - Date.now()));
-  }
-
-  /**
-   * Asks how many have received and read our loaded messages of a group: those that not all had read when they were counted.
-   *
-   * @param {Conversation} conversation
-   */
-  async #countReceipts(conversation) {
-    const { messenger, user, isOnline } = this.session;
-    const isOpen = (/** @type {Count | undefined} */ count) => !count || count.read < count.members;
-    const ids = (conversation.entries ?? []).filter(({ id, kind, from }) => kind === "message" && from === user && isOpen(conversation.counts.get(id))).map(({ id }) => id);
-    if (!isOnline || !ids.length) return;
-    try {
-      const { counts } = await messenger.receiptCounts(conversation.id, ids.slice(-COUNTS_PAGE));
-      for (const { id, members, received, read } of counts) conversation.counts.set(id, { members, received, read });
-      this.#save(conversation);
-      this.#changed();
-    } catch {
-      // the next receipt, or the next page, asks again
-    }
-  }
-
-  /**
-   * @param {Mark["kind"]} kind
-   * @param {number} conversation
-   * @param {number} id
-   */
-  #note(kind, conversation, id) {
-    this.#receipts.set(`${kind} ${conversation}`, { kind, conversation, id, request: null });
-    this.#sending ??= setTimeout(() => this.sendReceipts(), RECEIPTS_AFTER_MS);
-  }
-
-  /** Sends the receipts that wait. Those that the server has not received wait for the next connection. */
-  async sendReceipts() {
-    clearTimeout(this.#sending);
-    this.#sending = undefined;
-    if (!this.session.isOnline) return;
-    for (const [key, mark] of this.#receipts) {
-      if (mark.kind === "received" && (this.#receipts.get(`read ${mark.conversation}`)?.id ?? 0) >= mark.id) this.#receipts.delete(key);
-      else mark.request ??= this.#send(key, mark);
-    }
-    await Promise.all([...this.#receipts.values()].map(({ request }) => request));
-  }
-
-  /**
-   * @param {string} key
-   * @param {Mark} mark
-   */
-  async #send(key, mark) {
-    const { messenger } = this.session;
-    try {
-      await messenger[mark.kind](mark.conversation, mark.id);
-    } catch (error) {
-      mark.request = null;
-      if (!(error instanceof CommandRefused)) return;
-    }
-    if (this.#receipts.get(key) === mark) this.#receipts.delete(key);
-    const conversation = this.conversations.get(mark.conversation);
-    if (conversation && mark.kind === "read") this.#save(conversation);
-  }
-
   // --- internal -----------------------------------------------------------------------------------------------
 
   #changed() {
@@ -819,9 +466,9 @@ export class Store {
   }
 
   /** @param {Conversation[]} conversations */
-  #save(...conversations) {
+  save(...conversations) {
     const saved = conversations.filter(({ id }) => id).map(({ id, group, peer, name, avatar, role, left, mutedUntil, unread, mentions, read, position, last, peerRead, peerReceived, counts }) => (
-      { counts: [...counts].sort(([a], [b]) => a - b).slice(-MAX_SAVED_COUNTS), id, group, peer, name, avatar, role, left, mutedUntil, unread, mentions, read, position, last, peerRead, peerReceived, unsent: this.#receipts.get(`read ${id}`)?.id ?? 0 }));
+      { counts: [...counts].sort(([a], [b]) => a - b).slice(-MAX_SAVED_COUNTS), id, group, peer, name, avatar, role, left, mutedUntil, unread, mentions, read, position, last, peerRead, peerReceived, unsent: this.receipts.unsentOf(id) }));
     this.session.database.put("conversations", saved);
   }
 

@@ -1,0 +1,223 @@
+// @ts-check
+/** What a text box offers to complete: names behind an `@`, and commands behind a `/`. Loaded when one is typed. */
+
+import { make } from "../../text.js";
+import { rowsOf } from "../parts/api.js";
+import { mentionable } from "../parts/names.js";
+import { pageCommands } from "../parts/summary.js";
+
+/** @typedef {import("../session/session.js").Session} Session */
+/** @typedef {import("../session/store.js").Conversation} Conversation */
+
+const MOST_COMMANDS = 50;
+const MENTION = /(?:^|[\s(（])@([^\s@]{0,32}(?: [^\s@]{1,32})?)$/u;
+const COMMAND = /^\/([a-z0-9_]{0,32})$/;
+const MOST_NAMES = 8;
+/** Entries whose writers are offered first. */
+const RECENT = 100;
+const MEMBERS_PAGE = 500;
+
+/** @typedef {{ bot: string, name: string, nickname: string, command: string, description: string }} Command  `name`: of the bot */
+
+/**
+ * What the text box offers to complete.
+ *
+ * @typedef {object} Choice
+ * @property {HTMLElement[]} parts
+ * @property {number} start    what is typed from here on is replaced
+ * @property {string} text
+ * @property {string} user     is mentioned by it; empty: nobody
+ * @property {boolean} [sends]  a command without a text behind it
+ */
+
+/**
+ * The text box.
+ *
+ * @typedef {object} Host
+ * @property {HTMLTextAreaElement} field
+ * @property {HTMLElement} list  shows the choices
+ * @property {() => Map<string, string>} mentioned  names that were completed in this text, with their users
+ * @property {(user: string) => string} nameOf
+ * @property {() => void} changed  the text is another one now
+ * @property {() => void} submit
+ */
+
+/** Owns the choices of one text box. */
+export class Completions {
+  /** @type {Conversation | null} */
+  #conversation = null;
+  /** Members of the open group whose names are completed; null: not loaded. @type {string[] | null} */
+  #members = null;
+  /** Commands of the bots of the open conversation; null: not loaded. @type {Command[] | null} */
+  #commands = null;
+  /** @type {Choice[]} */
+  #choices = [];
+
+  /**
+   * @param {Session} session
+   * @param {Host} host
+   */
+  constructor(session, host) {
+    this.session = session;
+    this.host = host;
+  }
+
+  /** @param {Conversation | null} conversation  that is open now */
+  show(conversation) {
+    this.#conversation = conversation;
+    this.#members = this.#commands = null;
+  }
+
+  /** Somebody has come or gone: the members are loaded with the next mention. */
+  membersChanged() {
+    this.#members = null;
+  }
+
+  /**
+   * @param {string} name
+   * @returns {boolean} whether a bot of the open conversation has this command
+   */
+  hasCommand(name) {
+    return this.#commands?.some(({ command }) => command === name) ?? false;
+  }
+
+  /** @param {Conversation} conversation */
+  async #loadMembers(conversation) {
+    const { session } = this;
+    /** @type {string[]} */
+    const loading = [];
+    this.#members = loading; // once
+    try {
+      const rows = await rowsOf("members", (cursor) => session.api("GET", "groups/members", { group: String(conversation.id), cursor, limit: MEMBERS_PAGE }));
+      const users = rows.map(({ user }) => user);
+      await session.people.load(users);
+      if (this.#members !== loading) return;
+      this.#members = users;
+      this.complete();
+    } catch {
+      if (this.#members === loading) this.#members = null; // nobody is completed
+    }
+  }
+
+  /**
+   * The commands of the bots in a conversation.
+   *
+   * @param {Conversation} conversation
+   */
+  async #loadCommands(conversation) {
+    const { session } = this;
+    this.#commands = []; // once
+    const { id, group, peer } = conversation;
+    try {
+      await session.people.load([peer]);
+      if (!group && !session.people.card(peer)?.bot) return;
+      const { commands } = await session.api("GET", "bots/commands", id ? { conversation: String(id) } : { bot: peer }); // a new one has no id
+      if (conversation !== this.#conversation) return;
+      this.#commands = commands;
+      this.complete();
+    } catch {
+      if (conversation === this.#conversation) this.#commands = null; // nothing is completed until it is typed again
+    }
+  }
+
+  /** Offers what may be meant by the text before the cursor. */
+  complete() {
+    const { selectionStart, value } = this.host.field;
+    const before = value.slice(0, selectionStart);
+    const isCommand = before.startsWith("/");
+    this.#choices = isCommand ? this.#commandsFor(before) : this.#namesFor(before);
+    this.host.list.hidden = !this.#choices.length;
+    if (!this.#choices.length) return this.host.field.removeAttribute("aria-activedescendant");
+    this.host.list.setAttribute("aria-label", isCommand ? this.session.words.messages_commands : this.session.words.messages_mention);
+    this.host.list.replaceChildren(...this.#choices.map(({ parts }, index) => {
+      const option = make("li", "", ...parts);
+      option.id = `${this.host.list.id}-${index}`;
+      option.setAttribute("role", "option");
+      option.addEventListener("pointerdown", (event) => {
+        event.preventDefault(); // the text box keeps the focus
+        this.#take(index);
+      });
+      return option;
+    }));
+    this.#choose(this.#choices[0].user === "all" ? -1 : 0); // nobody mentions all by a mere Enter
+  }
+
+  /**
+   * @param {string} before
+   * @returns {Choice[]}
+   */
+  #namesFor(before) {
+    const { people, user: self } = this.session;
+    const conversation = this.#conversation;
+    const found = conversation?.group ? MENTION.exec(before) : null;
+    if (!conversation || !found || [...this.host.mentioned().keys()].some((name) => found[1].startsWith(`${name} `))) return []; // a text follows the name
+    if (!this.#members) this.#loadMembers(conversation);
+    const members = this.#members ?? [];
+    if (found[1] && members.length && members.length < conversation.members) import("../people/directory.js").then(({ findMembers }) => findMembers(this.session, conversation.id, found[1], members, () => this.complete())).catch(() => {}); // then those who are loaded
+    const others = members.filter((user) => user !== self);
+    const writers = [...new Set((conversation.entries ?? []).slice(-RECENT).reverse().filter(({ kind }) => kind === "message").map(({ from }) => from))];
+    return mentionable(others, found[1], (user) => this.host.nameOf(user), MOST_NAMES, writers).map((user) => {
+      const name = this.host.nameOf(user);
+      const face = user === "all" ? make("span", "avatar group", "@") : people.avatar(user);
+      return { parts: [face, make("bdi", "", name), ...people.marks(user)], start: before.lastIndexOf("@"), text: `@${name} `, user };
+    });
+  }
+
+  /**
+   * @param {string} before
+   * @returns {Choice[]}
+   */
+  #commandsFor(before) {
+    const conversation = this.#conversation;
+    const found = COMMAND.exec(before);
+    if (!conversation || !found) return [];
+    if (!this.#commands) this.#loadCommands(conversation);
+    const all = this.#commands ?? [];
+    const isFitting = (/** @type {{ command: string }} */ { command }) => command.startsWith(found[1]);
+    const own = pageCommands.filter(isFitting).map(({ command, word }) => ({ parts: [make("b", "", `/${command}`), make("span", "description", word)], start: 0, text: `/${command}`, user: "", sends: true }));
+    const fitting = all.filter(isFitting);
+    return [...fitting.slice(0, MOST_COMMANDS).map(({ name, nickname, command, description }) => {
+      const isShared = all.filter((each) => each.command === command).length > 1;
+      const whose = conversation.group ? [make("bdi", "whose", nickname || name)] : [];
+      const parts = [make("b", "", `/${command}`), make("span", "description", description), ...whose];
+      return { parts, start: 0, text: isShared ? `/${command}@${name} ` : `/${command} `, user: "" };
+    }), ...own];
+  }
+
+  /** @param {number} index  -1: none is chosen */
+  #choose(index) {
+    [...this.host.list.children].forEach((option, at) => option.setAttribute("aria-selected", String(at === index)));
+    if (index < 0) return this.host.field.removeAttribute("aria-activedescendant");
+    this.host.list.children[index].scrollIntoView({ block: "nearest" });
+    this.host.field.setAttribute("aria-activedescendant", this.host.list.children[index].id);
+  }
+
+  /**
+   * @param {KeyboardEvent} event
+   * @returns {boolean} whether the list has used it
+   */
+  onKey({ key, shiftKey }) {
+    const options = [...this.host.list.children];
+    const at = options.findIndex((option) => option.getAttribute("aria-selected") === "true");
+    const isTyped = at >= 0 && !this.#choices[at].user && this.#choices[at].text.trimEnd() === this.host.field.value; // a whole command: Enter sends it
+    if (key === "ArrowDown") this.#choose((at + 1) % options.length);
+    else if (key === "ArrowUp") this.#choose((Math.max(at, 0) + options.length - 1) % options.length);
+    else if (at >= 0 && ((key === "Enter" && !shiftKey && !isTyped) || key === "Tab")) this.#take(at);
+    else return false;
+    return true;
+  }
+
+  /** @param {number} index  of the choice that replaces what is typed */
+  #take(index) {
+    const { start, text, user, sends } = this.#choices[index];
+    if (user) this.host.mentioned().set(this.host.nameOf(user), user);
+    this.host.field.setRangeText(text, start, this.host.field.selectionStart, "end");
+    this.host.changed();
+    if (sends) this.host.submit();
+  }
+
+  close() {
+    this.host.list.hidden = true;
+    this.host.field.removeAttribute("aria-activedescendant");
+  }
+}

@@ -1,0 +1,90 @@
+// @ts-check
+/** What is shown in the place of messages, where there are none. */
+
+import { element, fill } from "../../text.js";
+import { noAnswer } from "../parts/api.js";
+import { withModule } from "../parts/form.js";
+
+/** @typedef {import("../session/store.js").Conversation} Conversation */
+
+/** Owns that part of the page. Loaded after the first messages are shown. */
+export class Empty {
+  #place = element("empty", HTMLElement);
+  #button = element("empty-button", HTMLButtonElement);
+  #start = element("start-card", HTMLElement);
+  #act = () => {};
+
+  /**
+   * @param {import("../session/session.js").Session} session
+   * @param {() => void} again  loads the messages
+   * @param {AbortSignal} signal  ends it
+   */
+  constructor(session, again, signal) {
+    this.session = session;
+    this.again = again;
+    this.#button.addEventListener("click", () => this.#act(), { signal });
+  }
+
+  /** No conversation is open. */
+  drawChoice() {
+    const { words, store, isGuest } = this.session;
+    this.#draw(store.isLoaded && !store.conversations.size ? words.messages_none : words.messages_choose, isGuest ? "" : words.messages_choose_hint);
+  }
+
+  /**
+   * @param {Conversation} open
+   * @param {string} fault  why its messages could not be loaded; empty: they are loaded
+   */
+  draw(open, fault) {
+    const { words, store, outbox, people } = this.session;
+    const isEmpty = !open.entries?.length && !outbox.of(open).length && !store.streamsOf(open).length;
+    const isMissing = !open.entries || open.cached;
+    const isAlone = !isMissing && aloneIn(open);
+    if (isEmpty && isMissing) this.#draw(words.messages_not_loaded, fault || noAnswer(words), words.messages_retry, this.again);
+    else if (isAlone) this.#draw(words.messages_alone, words.messages_alone_hint, words.messages_group_link, () => this.#invite(open));
+    else if (isEmpty) this.#draw(fill(words.messages_empty, { name: store.nameOf(open) }), open.group ? words.messages_empty_group : words.messages_empty_hint);
+    this.#place.hidden = !isEmpty && !isAlone;
+    this.#drawStart(isEmpty && !isMissing && people.card(open.peer)?.bot ? open.peer : "");
+  }
+
+  /**
+   * @param {string} title
+   * @param {string} hint
+   * @param {string} [label]  of the button; empty: there is none
+   * @param {() => void} [act]
+   */
+  #draw(title, hint, label = "", act = () => {}) {
+    this.#place.hidden = false;
+    element("empty-title", HTMLElement).textContent = title;
+    element("empty-hint", HTMLElement).textContent = hint;
+    this.#button.hidden = !label;
+    this.#button.textContent = label;
+    this.#act = act;
+  }
+
+  /** @param {Conversation} group */
+  #invite({ id, name }) {
+    const { session } = this;
+    withModule(import("../people/invitations.js"), session.words, ({ openInvitations }) => openInvitations(session, { id: String(id), name }));
+  }
+
+  /** @param {string} bot  whose card is shown, because the conversation with it is empty; empty: none */
+  async #drawStart(bot) {
+    if (this.#start.dataset.bot === bot) return;
+    this.#start.dataset.bot = bot;
+    this.#start.hidden = true;
+    if (!bot) return;
+    const parts = await import("../people/gallery.js").then(({ startCard }) => startCard(this.session, bot)).catch(() => null);
+    if (!parts || this.#start.dataset.bot !== bot) return;
+    this.#start.replaceChildren(...parts);
+    this.#start.hidden = false;
+  }
+}
+
+/**
+ * @param {Conversation} group
+ * @returns {boolean} whether it is a group of ours in which nobody is but us, and nothing was written
+ */
+function aloneIn({ group, role, members, left, entries, hasOlder }) {
+  return group && members === 1 && !left && ["owner", "admin"].includes(role) && !hasOlder && !entries?.some(({ kind }) => kind === "message");
+}
