@@ -7,11 +7,20 @@ import pytest
 
 from tests.conftest import StartServer
 from tests.support import Server, eventually, run_cli, with_constants
-from tests.users import User
+from tests.users import PASSWORD, User
 
 from .cmd import CmdClient, logged_in
 
 KEY = "admin-key-of-the-tests"
+
+
+def signal(client: CmdClient, kind: str) -> dict[str, Any]:
+    """The data of the next signal of a kind."""
+    while True:
+        frame = client.pushed.pop(0) if client.pushed else client.message()
+        if frame.json["cmd"] == kind:
+            data: dict[str, Any] = frame.json["response"]["data"]
+            return data
 
 
 @pytest.fixture
@@ -173,6 +182,75 @@ def test_moderators_see_a_private_conversation_only_around_a_reported_message(
     assert row["id"] in [each["id"] for each in moderator.get("reports", state="closed")["reports"]]
     assert row["id"] not in [each["id"] for each in moderator.get("reports")["reports"]]
     assert bob.refused_get("reports")[0] in (401, 403)
+
+
+def test_who_was_reported_takes_no_evidence_back(moderator: User, ann: User, bob: User) -> None:
+    sent = ann.post("messages/send", to=bob.user, text="you will see")["id"]
+    report = bob.post("reports/send", message=sent, reason="violence")["report"]
+    ann.post("messages/recall", id=sent)
+    shown = moderator.get("reports/show", id=report)
+    assert [each.get("text") for each in shown["messages"] if each["id"] == sent] == [None]
+    assert (shown["evidence"], shown["appeal"]) == ("you will see", False)
+
+
+def test_moderators_hear_at_once_how_many_reports_are_open(
+    locked: Server, moderator: User, ann: User, bob: User, cid: User
+) -> None:
+    moderator.post("accounts/role", app="gochat", user=ann.user, role="moderator")
+    before = ann.get("reports/reasons")["open"]
+    assert cid.get("reports/reasons")["open"] == 0
+    with (
+        logged_in(locked.ws, ann.user, "gochat", serviceToken=ann.token, cursor=0) as desk,
+        logged_in(locked.ws, cid.user, "gochat", serviceToken=cid.token, cursor=0) as other,
+    ):
+        report = cid.post("reports/send", person=bob.user, reason="spam")["report"]
+        assert signal(desk, "safety.reports") == {"open": before + 1}
+        ann.post("reports/close", id=report, outcome="dismissed")
+        assert signal(desk, "safety.reports") == {"open": before}
+        bob.post("messages/send", to=cid.user, text="after it")
+        assert entries(other, 1)[0]["text"] == "after it"
+        assert not [each for each in other.pushed if each.json["cmd"] == "safety.reports"]
+
+
+def test_who_is_banned_sees_why_and_appeals_once_at_a_time(
+    locked: Server, moderator: User, ann: User, bob: User
+) -> None:
+    assert ann.refused("reports/appeal", text="Why?") == (409, "not_banned")
+    moderator.post("moderation/ban", user=ann.user, seconds=3600, reason="Spam.")
+    report = ann.post("reports/appeal", text="It was my brother.")["report"]
+    assert ann.refused("reports/appeal", text="Hello?") == (409, "appeal_open")
+    shown = moderator.get("reports/show", id=report)
+    assert (shown["appeal"], shown["user"], shown["people"][0]["text"]) == (
+        True,
+        ann.user,
+        "It was my brother.",
+    )
+    assert shown["ban"].startswith("banned until ")
+    assert shown["ban"].endswith(": Spam.")
+    assert bob.refused("reports/send", person=ann.user, reason="appeal")[0] == 400
+    moderator.post("reports/close", id=report, outcome="dismissed")
+    stranger = User(locked, "")
+    proof = {"login": ann.phone, "text": "Please."}
+    assert stranger.refused("reports/appeal", **proof, password="wrong")[0] == 401
+    again = stranger.post("reports/appeal", **proof, password=PASSWORD)["report"]
+    moderator.post("moderation/unban", user=ann.user)
+    moderator.post("reports/close", id=again, outcome="unbanned")
+    assert stranger.refused("reports/appeal", **proof, password=PASSWORD) == (409, "not_banned")
+    for _ in range(2):
+        moderator.post("moderation/ban", user=ann.user, seconds=3600)
+        status, answer = ann.ask("POST", "reports/appeal", {"text": "Once more."})
+        if status == 201:
+            moderator.post("reports/close", id=answer["report"], outcome="dismissed")
+    assert (status, answer["code"]) == (429, "too_many_requests")
+
+
+def test_owners_write_house_rules_that_everybody_may_read(locked: Server, moderator: User, ann: User) -> None:
+    assert ann.refused("moderation/rules", text="Obey.") == (403, "not_allowed")
+    moderator.post("accounts/role", app="gochat", user=ann.user, role="owner")
+    for text in ("Be kind.\nNo advertising.", ""):
+        assert ann.post("moderation/rules", text=f" {text}\n") == {"text": text}
+        assert User(locked, "").get("moderation/rules") == {"text": text}
+    assert ann.refused("moderation/rules", text="x" * 4001)[0] == 400
 
 
 def test_a_moderator_acts_on_members_only_and_reads_nothing_that_nobody_reported(

@@ -7,14 +7,18 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from imserver.operate.safety import house_rules
 from imserver.operate.safety.declared import (
+    APPEAL,
+    HTTP_APPEAL_OPEN,
+    HTTP_NOT_BANNED,
     HTTP_TOO_MANY_REPORTS,
     HTTP_UNKNOWN_ACT,
     HTTP_UNKNOWN_REPORT,
     Outcome,
 )
 from imserver.operate.safety.moderation import MOST_MESSAGES, WAIT_SECONDS, ConversationCount
-from imserver.operate.safety.parts import SafetyParts
+from imserver.operate.safety.parts import Proof, SafetyParts
 from imserver.operate.safety.reports import ReporterShown, ReportId, ReportReason, ReportShown, User
 from imserver.operate.safety.wire import TEXT_CHARACTERS, Report
 from imserver.plugin.errors import Problems, ServiceRefused
@@ -69,6 +73,7 @@ class ReasonsAnswer(Struct):
     moderates: Annotated[bool, about("Whether the acting user is a moderator or an owner of the app.")] = (
         False
     )
+    open: Annotated[int, about("How many reports are open; only who moderates the app sees it.")] = 0
 
 
 class ReportsAnswer(Struct):
@@ -102,6 +107,7 @@ class ReportDetail(ReportShown, kw_only=True):
     ]
     names: Names
     groups: GroupNames
+    ban: Annotated[str, about("Until when the user is banned, and why; empty: they are not.")] = ""
 
 
 class ReportClosed(Struct):
@@ -182,6 +188,15 @@ class BanUserAnswer(UserAnswer):
     closed: Annotated[int, about("The number of ended sessions.")]
 
 
+HouseRulesText = Annotated[str, about("The text; empty: there are none.", max_length=house_rules.CHARACTERS)]
+
+
+class RulesOfHouse(Struct):
+    """The house rules of an app."""
+
+    text: HouseRulesText
+
+
 _PROTECTED: Final = (Problems.ROLE_TOO_LOW,)
 
 reports = Resource(
@@ -235,7 +250,51 @@ def send(
 def reasons(parts: SafetyParts, call: Call, request: Acting) -> ReasonsAnswer:
     """List the reasons for which users report, and say whether the user is a moderator."""
     moderates = bool(call.user) and parts.moderation.is_moderator(call.app, call.user)
-    return ReasonsAnswer(list(parts.reports.rules_of(call.app).reasons), moderates)
+    reasons = [each for each in parts.reports.rules_of(call.app).reasons if each != APPEAL]
+    return ReasonsAnswer(reasons, moderates, parts.reports.count_for(call.app, call.user) if moderates else 0)
+
+
+@reports.post(
+    "/reports/appeal",
+    Needs.ANYONE,
+    schema=("Appeal", "What somebody who is banned tells the moderators."),
+    base=None,
+    status=201,
+    problems=(
+        Problems.TOKEN_INVALID,
+        HTTP_NOT_BANNED,
+        HTTP_APPEAL_OPEN,
+        HTTP_TOO_MANY_REPORTS,
+        Problems.TOO_MANY_REQUESTS,
+    ),
+)
+def appeal(
+    parts: SafetyParts,
+    call: Call,
+    *,
+    app: AccountApp = GOCHAT,
+    login: Annotated[
+        str,
+        about(
+            "A phone number, an e-mail address or a user name; empty: the token says who it is.",
+            max_length=254,
+        ),
+    ] = "",
+    password: Annotated[str, about("The password, with `login`.", max_length=250)] = "",
+    text: Annotated[
+        str, about("Why the ban should end. Moderators read it.", min_length=1, max_length=TEXT_CHARACTERS)
+    ],
+) -> ReportSent:
+    """Ask the moderators to lift a ban.
+
+    For an account that is banned or locked, which no other route lets in. It shows its token as
+    `Authorization: Bearer`, or its login and password. The appeal is a report; a user has one open one.
+    """
+    if parts.banned is None:
+        raise ServiceRefused(problem=Problems.NOT_IMPLEMENTED)
+    parts.reports.check_appeals(call.app, call.request.host)
+    call.user = parts.banned(call.app, Proof(call.credential, login, password, call.request.host))
+    return ReportSent(parts.reports.appeal(call.app, call.user, text))
 
 
 @reports.get("/reports", Needs.MODERATE, base=None)
@@ -280,6 +339,7 @@ def show(parts: SafetyParts, call: Call, *, app: AccountApp = GOCHAT, id: Report
         messages=messages,
         names=parts.reports.names(call.app, [*users, *(each.sender for each in messages)]),
         groups=parts.reports.groups(call.app, [report.conversation]),
+        ban=parts.moderation.ban_of(call.app, report.user),
     )
 
 
@@ -448,6 +508,24 @@ def unban(parts: SafetyParts, call: Call, request: OfUser) -> UserAnswer:
     """Let a banned user log in again."""
     parts.moderation.unban(call.principal, call.app, request.user)
     return UserAnswer(request.user)
+
+
+@moderation.get("/moderation/rules", Needs.ANYONE, base=None)
+def show_rules(parts: SafetyParts, call: Call, app: AccountApp = GOCHAT) -> RulesOfHouse:
+    """Show the house rules of an app, also to those who think about coming in."""
+    return RulesOfHouse(parts.house_rules.of(call.app))
+
+
+@moderation.post("/moderation/rules", Needs.OWN, schema=("RulesSet", "New house rules."), base=None)
+def set_rules(
+    parts: SafetyParts, call: Call, *, app: AccountApp = GOCHAT, text: HouseRulesText
+) -> RulesOfHouse:
+    """Replace the house rules of an app.
+
+    Whoever comes by an invitation sees them before they come in, and everybody in the settings of the page.
+    """
+    parts.house_rules.set(call.app, text.strip())
+    return RulesOfHouse(text.strip())
 
 
 def _removed(parts: SafetyParts, call: Call, request: MessagesToRemove, undecided: bool) -> RemovalAnswer:

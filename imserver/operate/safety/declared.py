@@ -16,6 +16,13 @@ from imserver.plugin.storage import Reason, Table
 REPORTS: Final = 20
 REPORT_SECONDS: Final = 3600.0
 USER_REPORTS: Final = Rate("reports", "reports", "user", f"{REPORTS} an hour", "1008, over HTTP 429")
+APPEALS: Final = 3
+APPEAL_SECONDS: Final = 86_400.0
+USER_APPEALS: Final = Rate("appeals", "appeals", "user", f"{APPEALS} a day")
+APPEALS_OF_ADDRESS: Final = 20
+ADDRESS_APPEALS: Final = Rate(
+    "appeals_of_address", "appeals", "address", f"{APPEALS_OF_ADDRESS} within accounts.rate_seconds"
+)
 LOOKS: Final = 10_000_000
 LOOK_SECONDS: Final = 60.0
 MESSAGES_LOOKED_AT: Final = Rate(
@@ -25,8 +32,13 @@ MESSAGES_LOOKED_AT: Final = Rate(
     "10,000,000 a minute",
 )
 REASON_BYTES: Final = 64
-Outcome = Literal["dismissed", "hidden", "deleted", "warned", "muted", "removed", "banned", "other"]
+Outcome = Literal[
+    "dismissed", "hidden", "deleted", "warned", "muted", "removed", "banned", "unbanned", "other"
+]
 """What was done because of a report."""
+
+APPEAL: Final = "appeal"
+"""The reason of an appeal. No app has a reason for reports of this name."""
 
 _Reason = Annotated[
     str,
@@ -67,6 +79,8 @@ HTTP_UNKNOWN_REPORT: Final = HttpProblem(404, "unknown_report", "No such report.
 HTTP_UNKNOWN_ACT: Final = HttpProblem(
     404, "unknown_act", "No such removal of messages, or its time to be undone is over."
 )
+HTTP_NOT_BANNED: Final = HttpProblem(409, "not_banned", "The user is not banned.")
+HTTP_APPEAL_OPEN: Final = HttpProblem(409, "appeal_open", "Moderators have not answered the last appeal yet.")
 HTTP_TOO_MANY_REPORTS: Final = HttpProblem(
     409, "too_many_reports", "The app has as many open reports as a server keeps."
 )
@@ -89,7 +103,7 @@ TABLES: Final = (
         name="report",
         types="""app name500*, id name32* out, message big out, conversation big out, member name255 out user,
             subject name300 user, reporters big, opened big out, changed big, closed big out,
-            closed_by name400 user, outcome name64 out, note name2000 words""",
+            closed_by name400 user, outcome name64 out, note name2000 words, evidence name4000='' out""",
         erase_user=(
             "DELETE FROM report WHERE app = %s AND member = %s",
             # As Principal.label names who acts by a role. Engines join texts in different ways.
@@ -99,6 +113,11 @@ TABLES: Final = (
         # Not who has closed it, and what moderators wrote for each other.
         imported=_DECIDED,
         scan=True,
+    ),
+    Table(
+        name="house_rules",
+        types="app name500*, text name16000 out, changed big out",
+        imported=Reason("an owner of the new app writes them"),
     ),
     Table(
         name="mute",

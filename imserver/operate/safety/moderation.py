@@ -135,6 +135,11 @@ class Moderation(Service, dict=True):
         """Whether a user has an account with a role that may moderate."""
         return any(each.role for each in self.core.accounts.those_of(app, [user]))
 
+    def ban_of(self, app: str, user: str) -> str:
+        """Until when a user is banned, and why; ``""``: they are not."""
+        ban = self.core.sessions.ban_of(app, user)
+        return "" if ban is None else ban.text
+
     def check(self, by: Principal, app: str, *users: str) -> None:
         """Raise ServiceRefused if whoever acts may not act on these users."""
         if not self.core.authority.may_act_on(by, app, users):

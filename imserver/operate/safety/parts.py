@@ -9,37 +9,57 @@ from typing import ClassVar, Final
 
 from msgspec import Struct
 
+from imserver.operate.safety.declared import HTTP_NOT_BANNED
+from imserver.operate.safety.house_rules import HouseRules
 from imserver.operate.safety.moderation import Moderation
 from imserver.operate.safety.mutes import Mutes
 from imserver.operate.safety.removals import Removals
-from imserver.operate.safety.reports import Reports, commands_of
+from imserver.operate.safety.reports import Reports, StaffRole, commands_of
 from imserver.plugin import Parts
 from imserver.plugin.errors import Problems, ServiceRefused
+from imserver.plugin.identity import BadToken
 from imserver.plugin.runtime import every
 from imserver.plugin.services import Core
 from imserver.plugin.wire import Limit
 
-_MOST_OWNERS: Final = 20
+_MOST_OF_ROLE: Final = 20
 Remove = Callable[[str, int, str], None]
 """App, group and user: removes a member. Raises ServiceRefused for no member."""
 
 
+class Proof(Struct, frozen=True):
+    """What somebody shows who asks to lift a ban: their token, or an identifier and the password."""
+
+    token: str
+    login: str
+    password: str
+    address: str
+
+
+Banned = Callable[[str, Proof], str]
+"""App and proof: the user, who is banned or locked. Raises ServiceRefused if they are not, or the proof is
+wrong."""
+
+
 class SafetyParts(Struct, frozen=True):
     """The services that the routes use. ``remove``: removes a user from a group; None on a node without
-    groups."""
+    groups. ``banned``: who somebody is who is banned; None on a node without accounts."""
 
     page_folder: ClassVar = Path(__file__).parent / "page"
     moderation: Moderation
     removals: Removals
     reports: Reports
     remove: Remove | None
+    banned: Banned | None
+    house_rules: HouseRules
 
 
 def build(core: Core) -> Parts:
     """Build them."""
     mutes, removals = Mutes(core), Removals(core.store)
-    reports = Reports(core, _owners_of(core))
-    parts = SafetyParts(Moderation(core, mutes, removals), removals, reports, _remover(core))
+    reports, moderation = Reports(core, _staff_of(core)), Moderation(core, mutes, removals)
+    others = _remover(core), _banned(core), HouseRules(core.store)
+    parts = SafetyParts(moderation, removals, reports, *others)
     return Parts(
         (parts,),
         commands_of(reports),
@@ -54,14 +74,40 @@ def build(core: Core) -> Parts:
     )
 
 
-def _owners_of(core: Core) -> Callable[[str], list[str]]:
-    """What finds the owners of an app."""
+def _staff_of(core: Core) -> Callable[[str, StaffRole], list[str]]:
+    """What finds the accounts of an app with a role."""
     if "accounts" not in core.features:
-        return lambda app: []
+        return lambda app, role: []
     from imserver.people.accounts.people import PeopleFilter, PeopleStore
 
-    store, every = PeopleStore(core.store), (0, Limit.ID, _MOST_OWNERS, 0)
-    return lambda app: [each.user for each in store.page(PeopleFilter(app, role="owner"), *every)]
+    store, every = PeopleStore(core.store), (0, Limit.ID, _MOST_OF_ROLE, 0)
+    return lambda app, role: [each.user for each in store.page(PeopleFilter(app, role=role), *every)]
+
+
+def _banned(core: Core) -> Banned | None:
+    if "accounts" not in core.features:
+        return None
+    # Imported here: a node may do without them.
+    from imserver.people.accounts.accounts import AccountLocked
+    from imserver.people.accounts.parts import accounts_of
+
+    accounts = accounts_of(core).accounts
+
+    def banned(app: str, proof: Proof) -> str:
+        try:
+            if proof.login:
+                account = accounts.login(app, proof.login, proof.password, proof.address, proof.token)
+            else:
+                account = accounts.tokens.holder(proof.token).account
+        except AccountLocked as refused:
+            return refused.user
+        except BadToken:
+            raise ServiceRefused(problem=Problems.TOKEN_INVALID) from None
+        if core.tenants.resolve(account.app) != app or core.sessions.ban_of(app, account.user) is None:
+            raise ServiceRefused(problem=HTTP_NOT_BANNED)
+        return account.user
+
+    return banned
 
 
 def _remover(core: Core) -> Remove | None:

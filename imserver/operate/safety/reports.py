@@ -1,7 +1,9 @@
 """Reports of users, and the queue of them for moderators.
 
 Reports of the same message, or of the same person, are one as long as it is open. Moderators see a reported
-message as its reporter does: with a few messages around it, of that conversation.
+message as its reporter does: with a few messages around it, of that conversation. Its text stays with the
+report: whoever recalls or deletes it leaves moderators something to decide by. An appeal of somebody who is
+banned is a report of them about themselves.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence, Set
 from secrets import token_hex
-from time import time
+from time import monotonic, time
 from typing import Annotated, Final, Literal
 from urllib.parse import quote
 
@@ -18,11 +20,18 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver.operate.safety.declared import (
+    ADDRESS_APPEALS,
+    APPEAL,
+    APPEAL_SECONDS,
+    APPEALS,
+    APPEALS_OF_ADDRESS,
+    HTTP_APPEAL_OPEN,
     HTTP_TOO_MANY_REPORTS,
     HTTP_UNKNOWN_REPORT,
     REASON_BYTES,
     REPORT_SECONDS,
     REPORTS,
+    USER_APPEALS,
     USER_REPORTS,
     SafetySettings,
     rules_of,
@@ -30,10 +39,11 @@ from imserver.operate.safety.declared import (
 from imserver.operate.safety.wire import Report
 from imserver.plugin.errors import Problems, ReplyCode, ServiceRefused
 from imserver.plugin.http import about
-from imserver.plugin.messages import Draft, Entry, MessageLog, MessageServices
+from imserver.plugin.identity import by_address
+from imserver.plugin.messages import Draft, Entry, MessageLog, MessageServices, ToFollowers
 from imserver.plugin.services import Core
 from imserver.plugin.storage import PooledStatements, Row, RowsOf, Statements, Store, text_of
-from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, app_and_user
+from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, Signal, app_and_user
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +57,11 @@ _LOOK: Final = 20
 NOTICE_SECONDS: Final = 600
 """Owners hear of the first report in each such span of the clock."""
 _DAY: Final = 86400
+_EVIDENCE_CHARACTERS: Final = 1000
+_STAFF_SECONDS: Final = 30.0
+"""How long a node knows who moderates an app."""
 State = Literal["open", "closed"]
+StaffRole = Literal["owner", "moderator"]
 User = Annotated[str, about("A user of the app.", min_length=1, max_length=255)]
 ReportId = Annotated[str, about("The id of a report.", min_length=1, max_length=32)]
 ReportReason = Annotated[
@@ -70,6 +84,10 @@ class ReportShown(Struct, kw_only=True):
     closed_by: Annotated[str, about("Who has closed it: a key, or an account.")]
     outcome: Annotated[str, about("What was done.")]
     note: Annotated[str, about("What the moderator wrote for other moderators.")]
+    evidence: Annotated[
+        str, about("The text of the message when it was reported first; empty: it had none.")
+    ] = ""
+    appeal: Annotated[bool, about("Whether it is the appeal of a user who is banned.")] = False
 
 
 class ReporterShown(Struct):
@@ -81,7 +99,7 @@ class ReporterShown(Struct):
     text: Annotated[str, about("What the reporter added.")]
 
 
-_REPORTS: Final = RowsOf(ReportShown, "report", user="member", reasons="")
+_REPORTS: Final = RowsOf(ReportShown, "report", user="member", reasons="", appeal="")
 _REPORTERS: Final = RowsOf(ReporterShown, "reporter", user="member", time="created")
 
 
@@ -95,20 +113,30 @@ class ReportInContext(Struct, frozen=True):
     copies: dict[int, Entry]
 
 
-class Reports(Store.Rows):
-    """Takes reports, and shows them. Everything may switch, and raise StorageUnavailable. ``owners_of``: who
-    hears of reports, by a message of the server."""
+class OpenReports(Struct):
+    """The data of the signal ``safety.reports``, which moderators get when a report is new or closed."""
 
-    def __init__(self, core: Core, owners_of: Callable[[str], Sequence[str]]) -> None:
+    open: int
+
+
+class Reports(Store.Rows):
+    """Takes reports, and shows them. Everything may switch, and raise StorageUnavailable. ``staff_of``: the
+    accounts of an app with a role. Owners hear of reports by a message of the server."""
+
+    def __init__(self, core: Core, staff_of: Callable[[str, StaffRole], Sequence[str]]) -> None:
         super().__init__(core.store)
         self._tenants = core.tenants
         self._observer, self._accounts = core.observer, core.accounts
         self._rates = core.buckets.make(USER_REPORTS, REPORTS, REPORT_SECONDS, core.attempt)
-        self._owners_of = owners_of
+        self._appeals = core.buckets.make(USER_APPEALS, APPEALS, APPEAL_SECONDS, core.attempt)
+        seconds = core.config.accounts.rate_seconds
+        self._addresses = core.buckets.make(ADDRESS_APPEALS, APPEALS_OF_ADDRESS, seconds, core.attempt)
+        self._staff_of = staff_of
+        self._moderators: dict[str, tuple[float, tuple[str, ...]]] = {}
         url = core.config.address
         self._page = f"{url}/admin" if url and "admin" in core.features else ""
         """The address of the admin page; ``""``: there is none."""
-        self._messaging = core.service(MessageServices).messaging
+        self._messages = core.service(MessageServices)
 
     def rules_of(self, app: str) -> SafetySettings:
         """The rules of an app."""
@@ -119,19 +147,45 @@ class Reports(Store.Rows):
     def send(self, app: str, reporter: str, report: Report, by_user: bool = True) -> str:
         """Report a message or a user; returns the id of the report. ``by_user``: it counts for the user.
         Raises ServiceRefused and TooManyRequests."""
-        if report.reason not in (reasons := self.rules_of(app).reasons):
+        reasons = [each for each in self.rules_of(app).reasons if each != APPEAL]
+        if report.reason not in reasons:
             raise ServiceRefused(f"`reason`: one of {', '.join(reasons)}", Problems.INVALID_REQUEST)
         if bool(report.message) == bool(report.user):
             raise ServiceRefused("`message`, `user`: expected one of them", Problems.INVALID_REQUEST)
         if by_user:
             self._rates.require((app, reporter))
-        user, conversation = report.user, 0
-        if report.message:
-            entry = self._message(app, reporter, report.message)
-            user, conversation = entry.sender, entry.conversation
-        else:
-            self._check_person(app, reporter, user)
-        subject = f"message {report.message}" if report.message else f"user {user}"
+        if not report.message:
+            self._check_person(app, reporter, report.user)
+            return self._take(app, reporter, report, report.user, f"user {report.user}")
+        entry = self._message(app, reporter, report.message)
+        evidence = (entry.view().text or "")[:_EVIDENCE_CHARACTERS]
+        where = f"message {report.message}", entry.conversation, evidence
+        return self._take(app, reporter, report, entry.sender, *where)
+
+    def check_appeals(self, app: str, address: str) -> None:
+        """Count the appeal of somebody who has proved nothing yet. Raises TooManyRequests."""
+        self._addresses.require(by_address(app, address))
+
+    def appeal(self, app: str, user: str, text: str) -> str:
+        """Send the appeal of a banned user to the moderators; returns the id of its report. Raises
+        ServiceRefused (they have not answered the last one) and TooManyRequests."""
+        subject = f"appeal {user}"
+        if self._store.rows("SELECT 1 FROM report WHERE app = %s AND subject = %s", (app, subject)):
+            raise ServiceRefused(problem=HTTP_APPEAL_OPEN)
+        self._appeals.require((app, user))
+        return self._take(app, user, Report(0, user, APPEAL, text), user, subject)
+
+    def _take(
+        self,
+        app: str,
+        reporter: str,
+        report: Report,
+        user: str,
+        subject: str,
+        conversation: int = 0,
+        evidence: str = "",
+    ) -> str:
+        """Store a report, and tell moderators. ``subject``: what is one report while it is open."""
         record, now, new = self._observer.recorder(app, "report"), int(time()), token_hex(8)
         recent: set[str] = set()
 
@@ -144,7 +198,8 @@ class Reports(Store.Rows):
                 others = "SELECT DISTINCT member FROM report WHERE app = %s AND closed = 0 AND opened >= %s"
                 rows = sql.query(f"{others} LIMIT 2", (app, now - now % NOTICE_SECONDS))
                 recent = {text_of(member) for (member,) in rows}
-                row = (app, subject, new, user, report.message, conversation, 0, now, now, 0, "", "", "")
+                what = user, report.message, conversation
+                row = (app, subject, new, *what, 0, now, now, 0, "", "", "", evidence)
                 sql.insert_new("report", f"app, subject, {_REPORTS.columns}", [row])
                 id = _open_report(sql, app, subject)
             assert id is not None
@@ -164,9 +219,32 @@ class Reports(Store.Rows):
 
         if (id := self._store.write(work)) is None:
             raise ServiceRefused(problem=HTTP_TOO_MANY_REPORTS)
-        if id == new and len(recent) < 2:
-            self._notify_owners(app, new, report, user, conversation, recent)
+        if id == new:
+            if len(recent) < 2:
+                self._notify_owners(app, new, report, user, conversation, recent)
+            self._signal_moderators(app)
         return id
+
+    def count_for(self, app: str, moderator: str) -> int:
+        """How many reports of an app are open. From now on the moderator hears of changes here."""
+        if moderator not in self._moderators.get(app, (0.0, ()))[1]:
+            self._moderators.pop(app, None)
+        return self._count(app)
+
+    def _count(self, app: str) -> int:
+        statement = "SELECT count(*) FROM report WHERE app = %s AND closed = 0"
+        return int(self._store.rows(statement, (app,))[0][0]) if self._store.has_database else 0
+
+    def _signal_moderators(self, app: str) -> None:
+        """Tell those who moderate an app, on all their devices, how many reports are open."""
+        known_at, users = self._moderators.get(app, (0.0, ()))
+        if not known_at or monotonic() - known_at > _STAFF_SECONDS:
+            users = (*self._staff_of(app, "owner"), *self._staff_of(app, "moderator"))
+            self._moderators[app] = monotonic(), users
+        if users:
+            data = msgspec.json.encode(OpenReports(self._count(app)))
+            signal = Signal("safety.reports", "", "", data=data)
+            self._messages.signals.send(ToFollowers(app, users, 0, signal))
 
     def _notify_owners(
         self, app: str, id: str, report: Report, user: str, conversation: int, recent: Set[str]
@@ -174,17 +252,18 @@ class Reports(Store.Rows):
         """Tell owners of a report, unless they have heard of one. ``recent``: of whom they were."""
         who, groups = self.names(app, [user]).get(user, user), self.groups(app, [conversation])
         what = f"A message of {who}" if report.message else who
+        happened = "asks to lift a ban" if report.reason == APPEAL else "was reported"
         where = "".join(f' in "{name}"' for name in groups.values())
         page = f" {self._page}#report/{quote(app, safe='')}/{id}" if self._page else ""
         draft = Draft(
             sender="",
-            body=f"{what} was reported{where} ({report.reason}).{page}".encode(),
+            body=f"{what} {happened}{where} ({report.reason}).{page}".encode(),
             time_ms=int(time() * 1000),
             meta=msgspec.json.encode({"moderation": {"act": "report", "report": id}}),
         )
-        for owner in self._owners_of(app):
+        for owner in self._staff_of(app, "owner"):
             if owner != user and recent <= {owner}:
-                self._messaging.store(app, replace(draft, to_user=owner), by_user=False)
+                self._messages.messaging.store(app, replace(draft, to_user=owner), by_user=False)
 
     def names(self, app: str, users: Iterable[str]) -> dict[str, str]:
         """User → nickname or else user name, of those with an account."""
@@ -270,6 +349,7 @@ class Reports(Store.Rows):
         )
         if not self._store.execute(statement, (now, now, by, outcome, note, app, id)):
             raise ServiceRefused(problem=HTTP_UNKNOWN_REPORT)
+        self._signal_moderators(app)
 
     # --- old reports ----------------------------------------------------------------------------------------
 
@@ -304,7 +384,8 @@ def _with_reasons(sql: Statements, app: str, rows: Sequence[Row]) -> list[Report
     for report, reason in sql.query_in(statement, (app,), ids, many=True) if ids else ():
         counts = reasons[text_of(report)]
         counts[text_of(reason)] = counts.get(text_of(reason), 0) + 1
-    return [_REPORTS.read(row, reasons=reasons[text_of(row[0])]) for row in rows]
+    found = ((row, reasons[text_of(row[0])]) for row in rows)
+    return [_REPORTS.read(row, reasons=each, appeal=APPEAL in each) for row, each in found]
 
 
 # --- commands of clients ------------------------------------------------------------------------------------

@@ -20,5 +20,11 @@ STEPS: Final = {
       unique report_by_subject: app subject
     table reporter: app name500*, report name32*, member name255*, created big, reason name64,
         text name4000
-    """
+    """,
+    44: """
+    # "evidence": the text of the message when it was reported first.
+    columns report: evidence name4000=''
+    # "changed": Unix seconds.
+    table house_rules: app name500*, text name16000, changed big
+    """,
 }

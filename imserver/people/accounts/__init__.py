@@ -39,6 +39,7 @@ FEATURE = FeatureRow(
         *factors_api.routes.rows,
         *people_api.routes.rows,
         *api.guest_routes.rows,
+        *people_api.guest_routes.rows,
         *mails_api.reset_routes.rows,
         *mails_api.routes.rows,
         *cards_api.routes.rows,

@@ -142,14 +142,16 @@ class AccountLocked(
         reason = f": {account.lock_reason}" if account.lock_reason else ""
         super().__init__(f"The account is locked{end}{reason}")
         self.until = 0 if until == FOR_GOOD else until
+        self.user = account.user
 
 
 class UserBanned(AccountLocked, problem=Problems.BANNED, detail="{}", login="banned"):
     """The user of the account is banned. The text says until when and why."""
 
-    def __init__(self, text: str, until: int | None) -> None:
+    def __init__(self, user: str, text: str, until: int | None) -> None:
         ImserverError.__init__(self, text)
         self.until = until or 0
+        self.user = user
 
 
 class UnknownAccount(ServiceRefused, problem=Problems.UNKNOWN_ACCOUNT):
@@ -254,7 +256,7 @@ class Accounts(Service, dict=True):
         """
         self._require_passwords(app)
         self._registrations.require(by_address(app, address))
-        given = self._identifiers(app, wanted)
+        given = self.checked_identifiers(app, wanted)
         if not any(given.values()):
             raise BadField(f"expected one of {', '.join(self.rules_of(app).identifiers)}")
         check_password(password)
@@ -272,7 +274,7 @@ class Accounts(Service, dict=True):
         if not self.rules_of(app).passwords:
             raise PasswordsOff(app)
 
-    def _identifiers(self, app: str, given: dict[Identifier, str]) -> dict[Identifier, str]:
+    def checked_identifiers(self, app: str, given: dict[Identifier, str]) -> dict[Identifier, str]:
         """Identifiers as they are stored; ``""``: none. Raises BadField."""
         wanted = self.rules_of(app).identifiers
         if unwanted := next((kind for kind, text in given.items() if text and kind not in wanted), ""):
@@ -387,7 +389,7 @@ class Accounts(Service, dict=True):
         if account.is_locked(time()):
             raise AccountLocked(account)
         if ban := self.sessions.ban_of(account.app, account.user):
-            raise UserBanned(ban.text, ban.until)
+            raise UserBanned(account.user, ban.text, ban.until)
 
     def token(self, account: Account, device: str = "", seconds: int = 0) -> FullSession:
         """A token for an account that has logged in, on a device of this name. ``seconds``: how long it is
@@ -502,7 +504,7 @@ class Accounts(Service, dict=True):
         Counts as a registration from ``address``, because the result says which identifiers are taken.
         Raises BadField, UnknownAccount, WrongLogin, Taken, TooManyRequests and Overloaded.
         """
-        account, fields = self._known(app, user)[0], self._identifiers(app, given)
+        account, fields = self._known(app, user)[0], self.checked_identifiers(app, given)
         before: dict[Identifier, str] = {kind: getattr(account, kind) for kind in IDENTIFIERS}
         if not any({**before, **fields}.values()):
             raise BadField("an account has at least one identifier")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from imserver.people.accounts.api import (
     CHAPTER,
@@ -13,12 +13,13 @@ from imserver.people.accounts.api import (
     Guest,
     Login,
     Nickname,
+    Role,
     Status,
     StatusUntil,
     UserId,
 )
 from imserver.people.accounts.cards import CARDS, Card, Cards
-from imserver.people.accounts.contract import NICKNAME_CHARACTERS
+from imserver.people.accounts.contract import NICKNAME_CHARACTERS, name_of
 from imserver.people.accounts.friends import Relation
 from imserver.people.accounts.parts import accounts_of
 from imserver.plugin.errors import Problems
@@ -49,6 +50,7 @@ class CardShown(Struct):
     status: Status = ""
     away: Away = False
     status_until: StatusUntil = 0
+    role: Annotated[Role | UnsetType, about("Of the acting user alone.")] = UNSET
 
 
 class CardsAnswer(Struct):
@@ -151,5 +153,7 @@ def _card(card: Card) -> CardShown:
     account = card.account
     shown = account.user, account.nickname, account.avatar, card.name
     seen = _PRESENCE[card.online], card.last_seen
+    role = name_of(account.role) if card.relation == "self" else UNSET
     status, away, until = card.status
-    return CardShown(*shown, card.relation, *seen, account.bot, account.guest, status, away, until)
+    kind = account.bot, account.guest
+    return CardShown(*shown, card.relation, *seen, *kind, status, away, until, role)

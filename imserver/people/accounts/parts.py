@@ -25,13 +25,13 @@ from imserver.people.accounts.resets import Resets
 from imserver.people.accounts.rows import AccountStore
 from imserver.people.accounts.tokens import AccountTokens
 from imserver.plugin import Parts
-from imserver.plugin.identity import Act, Principal
-from imserver.plugin.messages import MessageServices
+from imserver.plugin.identity import GOCHAT, Act, Principal
+from imserver.plugin.messages import Draft, MessageServices, ToFollowers
 from imserver.plugin.runtime import every
 from imserver.plugin.services import Core
 from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.storage import Erasure, Store
-from imserver.plugin.wire import id_of
+from imserver.plugin.wire import Signal, id_of
 
 
 class AccountParts(Struct, frozen=True):
@@ -106,7 +106,19 @@ def build(core: Core) -> Parts:
         act = Act("accounts.delete", by, guest.app, guest.user, facts={"reason": "unused"}, gone=True)
         core.observer.acted(act)
 
-    guests = Guests(config, accounts, rows, core.presence, buckets, guest_deleted)
+    messages = core.service(MessageServices)
+
+    def guest_admitted(member: Account, code: str) -> None:
+        """Tell them, on all their devices, and have the page read the card anew."""
+        page = chat_page_of(core) if config.address and member.app == GOCHAT else ""
+        link = f" Choose a password for other devices: {page}#reset={code}" if page else ""
+        text = f"You are a member now. Your user name is {member.name}.{link}"
+        draft = Draft(sender="", body=text.encode(), time_ms=int(time() * 1000), to_user=member.user)
+        messages.messaging.store(member.app, draft, by_user=False)
+        signal = Signal("contact", member.user, "", to=member.user)
+        messages.signals.send(ToFollowers(member.app, (member.user,), 0, signal))
+
+    guests = Guests(config, accounts, rows, core.presence, buckets, guest_deleted, guest_admitted)
     smtp, server = settings_of(config, SmtpSettings), config.address
     mails = LinkMails(smtp, config.accounts.rate_seconds, buckets)
     resets = Resets(accounts, rows, mails, mails.buckets(RESET_MAILS), lambda: chat_page_of(core))

@@ -7,8 +7,21 @@ from typing import Annotated, Final
 
 from msgspec import UNSET, Struct, UnsetType
 
-from imserver.people.accounts.api import CHAPTER, Avatar, EmailConfirmed, Nickname, Role, SecondFactor, UserId
-from imserver.people.accounts.contract import Account, RoleName, name_of, role_named
+from imserver.people.accounts.accounts import PasswordsOff
+from imserver.people.accounts.api import (
+    CHAPTER,
+    AccountDone,
+    Avatar,
+    EmailConfirmed,
+    Nickname,
+    Role,
+    SecondFactor,
+    UserId,
+    UserName,
+)
+from imserver.people.accounts.contract import Account, RoleName, Taken, name_of, role_named
+from imserver.people.accounts.declared import HTTP_NO_GUEST
+from imserver.people.accounts.guests import Guests
 from imserver.people.accounts.parts import accounts_of
 from imserver.people.accounts.people import REASON_CHARACTERS, Kind, People, PeopleFilter, end_of
 from imserver.plugin.errors import Problems
@@ -99,6 +112,13 @@ class LockAnswer(Struct):
 
 
 routes = Resource("accounts", service=lambda core, _: accounts_of(core).people, hot=False, chapter=CHAPTER)
+guest_routes = Resource(
+    "accounts",
+    service=lambda core, _: accounts_of(core).guests,
+    hot=False,
+    chapter=CHAPTER,
+    need=Needs.OPERATE,
+)
 
 
 def _shown(account: Account, by: Principal) -> PersonShown:
@@ -188,3 +208,32 @@ def unlock(people: People, call: Call, *, app: AccountApp = GOCHAT, user: User) 
     """
     unlocked, missing = people.unlock(call.principal, call.app, user)
     return LockAnswer(_shown(unlocked, call.principal), missing)
+
+
+@guest_routes.post(
+    "/accounts/guests/admit",
+    schema=("GuestAdmission", "A guest, and the user name with which they log in."),
+    problems=(Problems.UNKNOWN_ACCOUNT, HTTP_NO_GUEST, Taken.problem, PasswordsOff.problem),
+)
+def admit(guests: Guests, call: Call, *, app: AccountApp = GOCHAT, user: User, name: UserName) -> PersonShown:
+    """Let a guest in as a member.
+
+    They find people and invite from now on, and stay logged in. A message of the server has their user name,
+    and a link with which they choose a password for other devices.
+    """
+    return _shown(guests.admit(call.app, user, name), call.principal)
+
+
+@guest_routes.post(
+    "/accounts/guests/remove",
+    schema=("GuestRemoval", "The guest to remove."),
+    problems=(Problems.UNKNOWN_ACCOUNT, HTTP_NO_GUEST, Problems.MEDIA_UNAVAILABLE),
+)
+def remove(guests: Guests, call: Call, *, app: AccountApp = GOCHAT, user: User) -> AccountDone:
+    """Remove a guest.
+
+    Their sessions end, and the account is deleted. What they wrote stays.
+    """
+    guests.remove(call.app, user)
+    call.gone = True
+    return AccountDone(user)

@@ -389,6 +389,19 @@ class AccountStore(Store.Rows):
         _fold(sql, accounts_in(sql, app, (id,)))
         return reported(sql, record, "changed", app, id)
 
+    @Store.writing_or(None)
+    def admit_guest(
+        self, sql: PooledStatements, app: str, id: int, name: str, record: RecordEvent | None = None
+    ) -> Account | None:
+        """Make a member of a guest, who stays logged in. None: the account is no guest's any more. Raises
+        Taken."""
+        if not sql.query(f"{_GUEST}{sql.for_update}", (id, app)):
+            return None
+        with _taken():
+            sql.execute("UPDATE account SET name = %s, guest = 0 WHERE id = %s", (name, id))
+        _fold(sql, accounts_in(sql, app, (id,)))
+        return reported(sql, record, "changed", app, id)
+
     def unused_guests(self, before: int) -> Iterator[list[Account]]:
         """Pages of the guests of all apps who came, and were last seen, before a Unix second."""
         where = "guest = 1 AND created < %s AND last_seen < %s"

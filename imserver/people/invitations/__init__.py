@@ -17,7 +17,7 @@ def _commands() -> dict[str, Any]:
 FEATURE = FeatureRow(
     "invitations",
     lambda core: Parts((Invitations(core),)),
-    routes=api.routes.rows,
+    routes=(*api.routes.rows, *api.staff_routes.rows),
     uses=("messages", "accounts", "groups"),
     settings=SETTINGS,
     commands=_commands,

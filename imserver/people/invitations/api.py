@@ -26,6 +26,7 @@ from imserver.plugin.http import (
     ApiProblem,
     Call,
     NextCursor,
+    PageCursor,
     Resource,
     about,
     page_and_cursor,
@@ -46,6 +47,15 @@ class InvitationsAnswer(Struct):
 
     invitations: list[InvitationShown]
     next: NextCursor
+
+
+class AllInvitations(Struct):
+    """A page of invitations of an app that have not ended."""
+
+    invitations: list[InvitationShown]
+    next: NextCursor
+    names: Annotated[dict[str, str], about("User → name, of those who made them.")]
+    groups: Annotated[dict[str, str], about("Group → name, of those to which they are.")]
 
 
 class InvitationJoined(Struct):
@@ -69,6 +79,15 @@ routes = Resource(
     chapter="Links with which users join groups and find friends.",
     hot=False,
     need=Needs.ADMIN_OR_ACCOUNT,
+)
+
+
+staff_routes = Resource(
+    "invitations",
+    service=lambda core, _: core.service(Invitations),
+    chapter="Links with which users join groups and find friends.",
+    hot=False,
+    need=Needs.OPERATE,
 )
 
 
@@ -187,3 +206,29 @@ def accept(invitations: Invitations, call: Call, request: InvitationChange) -> I
     blocked, or who uses an invitation that was sent to somebody else, gets the answer `unknown_invitation`.
     """
     return invitations.accept(call.app, call.user, request.code, by_user=not call.is_back_end)
+
+
+@staff_routes.get("/invitations/list")
+def links(
+    invitations: Invitations,
+    call: Call,
+    app: AccountApp = GOCHAT,
+    cursor: PageCursor = "",
+    limit: Annotated[int, about("The maximum number of entries on this page.", ge=1, le=1000)] = 100,
+) -> AllInvitations:
+    """List all invitations of an app that have not ended, page by page.
+
+    For those who answer for the app: whoever has the code of one may come in.
+    """
+    rows = invitations.links(call.app, read_cursor(cursor) or "", limit + 1)
+    page, following = page_and_cursor(rows, limit, lambda invitation: invitation.code)
+    return AllInvitations(list(page), following, *invitations.names(call.app, page))
+
+
+@staff_routes.post(
+    "/invitations/end", schema=("InvitationEnd", "The invitation that ends."), problems=_UNKNOWN
+)
+def end(invitations: Invitations, call: Call, *, app: AccountApp = GOCHAT, code: Code) -> InvitationRevoked:
+    """End an invitation of anybody."""
+    call.facts = invitations.end(call.app, code)
+    return InvitationRevoked(code)

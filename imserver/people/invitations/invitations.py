@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from secrets import token_urlsafe
 from time import time
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
@@ -201,6 +201,25 @@ class Invitations:
                 raise UnknownInvitation(code)
         self._rows.remove(app, code)
         self._settle(app, row, message, "declined" if is_sent else "revoked")
+
+    def links(self, app: str, after: str, limit: int) -> list[InvitationShown]:
+        """The invitations of an app that have not ended, behind a code."""
+        return self._rows.page(app, None, None, int(time()), after, limit)
+
+    def names(self, app: str, rows: Sequence[InvitationShown]) -> tuple[dict[str, str], dict[str, str]]:
+        """The names of those who made invitations, and of the groups to which they are."""
+        groups = list({id_of(each.group) for each in rows} - {0})
+        named = self._store.part(MessageLog).conversations.find(app, groups) if groups else []
+        makers = self._store.names_of(app, list({each.user for each in rows} - {""}))
+        return makers, {str(each.id): each.name for each in named}
+
+    def end(self, app: str, code: str) -> dict[str, Any]:
+        """End the invitation of anybody. Returns what the audit log keeps of it. Raises
+        UnknownInvitation."""
+        if (row := self._rows.get(app, code)) is None:
+            raise UnknownInvitation(code)
+        self.revoke(app, "", code)
+        return {"group": row.group, "users": [row.user]} if row.user else {"group": row.group}
 
     def preview(self, app: str, code: str, address: str) -> InvitationPreview:
         """The target of an invitation. Raises UnknownInvitation and TooManyRequests."""

@@ -16,7 +16,7 @@ from imserver.people.accounts.parts import AccountParts, accounts_of
 from imserver.people.accounts.rows import AccountStore
 from imserver.people.invitations.rows import InvitationShown, InvitationStore, use
 from tests.rows import sections
-from tests.security.node_harness import ADMIN, APPS, RULED, Harness, config
+from tests.security.node_harness import ADMIN, ALL, APPS, RULED, Harness, config
 from tests.stores import OpenStore
 from tests.users import PASSWORD, User
 
@@ -112,6 +112,41 @@ def test_a_guest_comes_with_a_name_and_is_marked_as_one(host: Host) -> None:
     assert (host.ann.card(gil)["guest"], gil.card(host.ann)["guest"]) == (True, False)
     host.say(gil, "hello")
     assert host.texts_of(gil, host.ann) == ["hello"]
+
+
+def test_an_owner_lets_a_guest_in_as_a_member_and_removes_another(host: Host) -> None:
+    gil, kim = host.guest(), host.guest()
+    host.say(kim, "bye")
+    owner = User(host.node, ALL.key, app=APP)
+    assert host.ann.refused("accounts/guests/admit", user=gil.user, name="gil") == (403, "not_allowed")
+    owner.post("accounts/role", user=host.ann.user, role="owner")
+    admitted = host.ann.post("accounts/guests/admit", user=gil.user, name="Gil.1")
+    assert (admitted["kind"], admitted["name"]) == ("person", "gil.1")
+    assert host.ann.refused("accounts/guests/admit", user=gil.user, name="gil") == (409, "no_guest")
+    assert host.ann.refused("accounts/guests/admit", user=kim.user, name="gil.1") == (409, "login_taken")
+    assert gil.post("invitations/create", group=host.group)["code"], "with the login of the guest"
+    lasts = [each["last"].get("text", "") for each in gil.get("conversations")["conversations"]]
+    assert any("Your user name is gil.1" in each for each in lasts)
+    host.ann.post("accounts/guests/remove", user=kim.user)
+    assert host.ann.refused("accounts/guests/remove", user=gil.user) == (409, "no_guest")
+    assert host.members() == {host.ann.user, gil.user}
+    page = host.ann.get("messages", conversation=host.group)["messages"]
+    assert "bye" in [each.get("text") for each in page], "what they wrote stays"
+
+
+def test_an_owner_sees_all_links_of_the_app_and_ends_one(host: Host) -> None:
+    bob = User.register(host.node, APP, nickname="Bob")
+    code = bob.post("invitations/create")["code"]
+    User(host.node, ALL.key, app=APP).post("accounts/role", user=host.ann.user, role="owner")
+    assert bob.refused_get("invitations/list") == (403, "not_allowed")
+    page = host.ann.get("invitations/list", limit=1000)
+    links = {each["code"]: each for each in page["invitations"]}
+    assert links[code]["user"] == bob.user
+    assert page["names"][bob.user] == "Bob"
+    assert page["groups"][links[host.code]["group"]]
+    host.ann.post("invitations/end", code=code)
+    assert host.ann.refused("invitations/end", code=code) == (404, "unknown_invitation")
+    assert code not in [each["code"] for each in host.ann.get("invitations/list", limit=1000)["invitations"]]
 
 
 @pytest.mark.parametrize("nickname", ["", " ", "a\x00", "x" * 65])

@@ -1,0 +1,44 @@
+"""The house rules of an app: a text of its owners, which newcomers see before they come in."""
+
+from __future__ import annotations
+
+from time import monotonic, time
+from typing import Final
+
+from imserver.plugin.storage import PooledStatements, Store, text_of
+
+CHARACTERS: Final = 4000
+_KNOWN_SECONDS: Final = 2.0
+"""How long a node answers without a look: anybody may ask."""
+_MOST_KNOWN: Final = 1000
+
+
+class HouseRules(Store.Rows):
+    """Owner of what this node knows. Methods may switch, and raise StorageUnavailable."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self._known: dict[str, tuple[float, str]] = {}
+
+    def of(self, app: str) -> str:
+        """The rules of an app; ``""``: it has none."""
+        now = monotonic()
+        read_at, text = self._known.get(app, (0.0, ""))
+        if not read_at or now - read_at > _KNOWN_SECONDS:
+            rows = self._store.rows("SELECT text FROM house_rules WHERE app = %s", (app,))
+            text = text_of(rows[0][0]) if rows else ""
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[app] = now, text
+        return text
+
+    def set(self, app: str, text: str) -> None:
+        """Replace the rules of an app; ``""``: it has none any more."""
+        self._write(app, text, int(time()))
+        self._known.pop(app, None)
+
+    @Store.writing
+    def _write(self, sql: PooledStatements, app: str, text: str, now: int) -> None:
+        sql.execute("DELETE FROM house_rules WHERE app = %s", (app,))
+        if text:
+            sql.insert_new("house_rules", "app, text, changed", [(app, text, now)])
