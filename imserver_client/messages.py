@@ -103,7 +103,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     - ``"pin"`` of a message, of the same types.
     - ``"press"`` of a button of your message with the id ``about``; ``text`` is the value of the button. With
       a ``type`` it is what happens to a question: ``"answer"``, ``"cancel"``, ``"expire"``, ``"escalate"``,
-      ``"remind"``; ``meta["ask"]`` has what changes of its :attr:`ask`.
+      ``"remind"``, ``"tally"`` (of a poll); ``meta["ask"]`` has what changes of its :attr:`ask`.
     - ``"group"``, ``"join"``, ``"leave"``: changes of a group.
 
     ``sender`` is empty for a message of a back end without a sender; ``to`` is empty in a group. ``meta`` has
@@ -309,10 +309,25 @@ class AskAnswer(Struct, frozen=True):
     time: int = 0
 
 
+class Poll(Struct, frozen=True):
+    """What makes a question a poll, with the totals of the last count. ``many``: one may choose several
+    options. ``anonymous``: nobody sees who has voted for what. ``counts``: the votes for each option.
+    ``users``: for each option some who chose it last. ``time``: of the count, in milliseconds since 1970."""
+
+    many: bool = False
+    anonymous: bool = False
+    voters: int = 0
+    counts: tuple[int, ...] = ()
+    users: tuple[tuple[str, ...], ...] = ()
+    time: int = 0
+
+
 class Ask(Struct, frozen=True):
     """What makes a message a question. ``text``: it may be answered with free text. ``of``: who may answer;
     None: all readers but its author. ``need``: how many users answer. ``until``: the deadline in milliseconds
-    since 1970 (0: none). ``state``: ``""`` (open), ``"answered"``, ``"cancelled"`` or ``"expired"``."""
+    since 1970 (0: none). ``state``: ``""`` (open), ``"answered"``, ``"cancelled"`` or ``"expired"``.
+    ``poll``: it is one, in which everybody may vote. ``mine``: the options for which you have voted, by their
+    index; None: not known."""
 
     options: tuple[AskOption, ...] = ()
     text: bool = False
@@ -321,10 +336,13 @@ class Ask(Struct, frozen=True):
     until: int = 0
     state: str = ""
     answers: tuple[AskAnswer, ...] = ()
+    poll: Poll | None = None
+    mine: tuple[int, ...] | None = None
 
 
 class Answered(Struct, frozen=True):
-    """The question after your answer. ``id`` is 0 if you had answered so before."""
+    """The question after your answer. ``id`` is 0 if you had answered so before, or if your vote will be
+    counted a little later."""
 
     conversation: int
     ask: Ask

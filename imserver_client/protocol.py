@@ -391,10 +391,16 @@ def press(id: int, value: str) -> Command[Sent]:
     return Command("press", {"id": id, "value": value, "clientMsgID": token_hex(12)}, Sent)
 
 
-def answer(id: int, value: str = "", *, text: str = "") -> Command[Answered]:
-    """Answer a question with the value of one of its options, or with free text. Raises CommandRefused with
-    ``answered`` if others were first."""
-    return Command("answer", {"id": id} | ({"value": value} if value else {"text": text}), Answered)
+def answer(
+    id: int, value: str = "", *, text: str = "", choices: Sequence[int] | None = None
+) -> Command[Answered]:
+    """Answer a question with the value of one of its options, or with free text; or vote in a poll for
+    ``choices``, options by their index, in place of those before (none: withdraw the vote). Raises
+    CommandRefused with ``answered`` if others were first, or the poll is closed."""
+    given: dict[str, Any] = {"value": value} if value else {"text": text}
+    return Command(
+        "answer", {"id": id} | (given if choices is None else {"choices": list(choices)}), Answered
+    )
 
 
 def bot_commands(conversation: int) -> Command[BotCommandPage]:

@@ -86,7 +86,7 @@ const NOT_STORED = 1008;
  * @property {string} kind           `message`; `edit`, `recall`, `reaction` or `pin` of the entry `about`; `press` of a button of it, or what happens to the question; `group`, `join`, `leave`
  * @property {string} from           empty if a back end sent it without a sender
  * @property {string} [to]           missing in a group
- * @property {string} [type]         `text`, `picture`, …; `add` or `remove` in a reaction or pin; of a `press` about a question `answer`, `cancel`, `expire`, `escalate`, `remind`
+ * @property {string} [type]         `text`, `picture`, …; `add` or `remove` in a reaction or pin; of a `press` about a question `answer`, `cancel`, `expire`, `escalate`, `remind`, `tally` (of a poll)
  * @property {string} [text]         missing if there is `data`; of a `press` the value of the button
  * @property {any} [data]
  * @property {string} [base64]       content from another dialect that is neither text nor JSON
@@ -111,6 +111,18 @@ const NOT_STORED = 1008;
  * @property {number} [until]         the deadline, milliseconds since 1970; missing: none
  * @property {"answered" | "cancelled" | "expired"} [state]  missing: it is open
  * @property {{ user: string, value?: string, text?: string, time: number }[]} [answers]  those that count
+ * @property {Poll} [poll]            it is a poll, in which everybody may vote
+ * @property {number[]} [mine]        the options of the poll that we have chosen, by their index; missing: not known
+ */
+
+/**
+ * @typedef {object} Poll             what makes a question a poll, with the totals of the last count
+ * @property {boolean} [many]         one may choose several options
+ * @property {boolean} [anonymous]    nobody sees who has voted for what
+ * @property {number} [voters]
+ * @property {number[]} [counts]      the votes for each option
+ * @property {string[][]} [users]     for each option at most 3 who chose it last
+ * @property {number} [time]          of the count, milliseconds since 1970
  */
 
 /**
@@ -523,11 +535,11 @@ export class Messenger extends ImClient {
   }
 
   /**
-   * Answers a question. Rejected with CommandRefused, `refused` `answered`, if others were first.
+   * Answers a question, or votes in a poll. Rejected with CommandRefused, `refused` `answered`, if others were first, or it is closed.
    *
    * @param {number} id
-   * @param {{ value: string } | { text: string }} value  that of an option, or free text
-   * @returns {Promise<{ conversation: number, ask: Ask, id?: number, seq?: number }>}  without `id`: we had answered so before
+   * @param {{ value: string } | { text: string } | { choices: number[] }} value  that of an option, or free text; of a poll the options by their index, in place of those before
+   * @returns {Promise<{ conversation: number, ask: Ask, id?: number, seq?: number }>}  without `id`: we had answered so before, or our vote will be counted a little later
    */
   answer(id, value) {
     return this.#sendUntilAnswered("answer", { id, ...value });

@@ -59,6 +59,7 @@ ROWS: Final[dict[str, tuple[int, int]]] = {
         ("asks/create", "asks/get", "asks/answer", "asks/cancel", "asks/remind", "asks/escalate"),
         (100, 6_000),
     ),
+    "asks/voters": (200, _ID),
     "reports/show": (11, 6 * 60_000),
     "nodes": (1_000, _ROW),
     **dict.fromkeys(("keys", "keys/create", "keys/revoke", "keys/rotate"), (1_000, _ROW)),

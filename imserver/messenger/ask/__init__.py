@@ -22,7 +22,7 @@ def metrics() -> tuple[Metric, ...]:
     """Its rows of the table of metrics, at the first scrape."""
     from imserver.plugin.metrics import Metric  # most nodes start without it
 
-    events = ("ask", "answer", "refuse", "cancel", "expire", "escalate", "remind")
+    events = ("ask", "answer", "vote", "refuse", "cancel", "expire", "escalate", "remind", "tally")
     return (
         Metric(
             "imserver_asks_total",

@@ -12,6 +12,7 @@ from imserver.plugin.errors import Problems
 from imserver.plugin.http import Acting, ApiProblem, Call, Resource, about, one_of
 from imserver.plugin.identity import Needs
 from imserver.plugin.messages import (
+    Ask,
     AskAnswer,
     Entry,
     MessageApi,
@@ -32,6 +33,7 @@ Value = Annotated[
 FreeText = Annotated[
     str, about("A free text, if the question allows it.", min_length=1, max_length=Limit.ANSWER_CHARACTERS)
 ]
+Choice = Annotated[int, about("An option, by its index from 0.", ge=0, lt=Ask.Poll.MOST_OPTIONS)]
 Users = Annotated[
     list[Annotated[str, Meta(min_length=1, max_length=MAX_USER_BYTES)]],
     about("Users who may answer.", max_length=Limit.ANSWERERS),
@@ -53,8 +55,20 @@ class AskRequest(Acting, kw_only=True):
     text: Annotated[str, about("The question.", min_length=1)]
     options: Annotated[
         list[OptionShape],
-        about("The answers to choose from, each with another value.", max_length=Limit.OPTIONS),
+        about(
+            "The answers to choose from, each with another value: at most 8, in a poll 2 to 12.",
+            max_length=Ask.Poll.MOST_OPTIONS,
+        ),
     ] = field(default_factory=list)
+    poll: Annotated[
+        bool,
+        about(
+            "Whether it is a poll: everybody who reads it may vote for an option, and may change the vote "
+            "until it is closed. Without `free_text`, `of` and `need`."
+        ),
+    ] = False
+    many: Annotated[bool, about("Whether one may vote for several options of the poll.")] = False
+    anonymous: Annotated[bool, about("Whether nobody sees who has voted for what in the poll.")] = False
     free_text: Annotated[bool, about("Whether a text of up to 1,000 characters is an answer, too.")] = False
     of: (
         Annotated[
@@ -84,11 +98,22 @@ class AskRequest(Acting, kw_only=True):
 
 
 class AnswerRequest(Acting, kw_only=True):
-    """A question, and its answer: give one of `value` and `text`."""
+    """A question, and its answer: give one of `value`, `text` and `choices`."""
 
     id: AskId
     value: Value | UnsetType = UNSET
     text: FreeText | UnsetType = UNSET
+    choices: (
+        Annotated[
+            list[Choice],
+            about(
+                "Options of a poll, by their index from 0. They replace those before; an empty list "
+                "withdraws the vote.",
+                max_length=Ask.Poll.MOST_OPTIONS,
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class OfAsk(Acting, kw_only=True):
@@ -114,6 +139,15 @@ class AskShown(Struct, kw_only=True):
         tuple[Annotated[AskAnswer, about("An answer that counts.", title="AskAnswerShown")], ...],
         about("The answers that count, in their order."),
     ]
+    poll: Annotated[Ask.Poll, about("Its totals, if it is a poll.", title="PollShown")] | UnsetType = UNSET
+    mine: Annotated[tuple[int, ...], about("The options for which the user has voted.")] | UnsetType = UNSET
+
+
+class VotersShown(Struct):
+    """Some of those who have voted for an option, by their ids."""
+
+    users: list[str]
+    more: Annotated[bool, about("Whether there are more, `after` the last of these.")]
 
 
 class AnswerResult(Struct):
@@ -156,6 +190,8 @@ def _shown(entry: Entry | None) -> AskShown:
         until=ask.until,
         state=ask.state or "open",
         answers=ask.answers,
+        poll=UNSET if ask.poll is None else ask.poll,
+        mine=UNSET if ask.mine is None else ask.mine,
     )
 
 
@@ -193,8 +229,11 @@ def create(api: AskApi, call: Call, request: AskRequest) -> AskShown:
     """Ask a question.
 
     It is a message, which clients show with buttons. The first answer closes it, or the first `need` answers
-    of different users. Everybody who reads the message sees who has answered what.
+    of different users. Everybody who reads the message sees who has answered what. A poll is open until its
+    deadline, or until it is cancelled, and takes any number of votes.
     """
+    if wrong := _poll_objection(request):
+        raise ApiProblem.invalid(wrong)
     if not request.options and not request.free_text:
         raise ApiProblem.invalid("Give `options`, or `free_text`, or both")
     if len({one.value for one in request.options}) < len(request.options):
@@ -208,6 +247,9 @@ def create(api: AskApi, call: Call, request: AskRequest) -> AskShown:
         ask["text"] = True
     if request.of is not UNSET:
         ask["of"] = _answerers(api, call, request, request.of)
+    if request.poll:
+        kind = {"many": request.many, "anonymous": request.anonymous}
+        ask |= {"of": [], "poll": {key: True for key in kind if kind[key]}}
     if request.seconds:
         ask["until"] = api.log.asks.time_ms() + request.seconds * 1000
     sent = api.messages.send(
@@ -224,8 +266,19 @@ def create(api: AskApi, call: Call, request: AskRequest) -> AskShown:
     )
     api.log.asks.counts["ask"] += not sent.repeated
     if request.seconds:
-        api.parts.deadlines.added()
+        api.log.asks.news.set()
     return api.show(call.app, call.user, sent.id)
+
+
+def _poll_objection(request: AskRequest) -> str:
+    """Why it can be no poll, or no other question; ``""`` if it can."""
+    if not request.poll:
+        if request.many or request.anonymous:
+            return "`many`, `anonymous`: only of a `poll`"
+        return f"`options`: at most {Limit.OPTIONS}" if len(request.options) > Limit.OPTIONS else ""
+    if request.free_text or request.of is not UNSET or request.need > 1:
+        return "`poll`: without `free_text`, `of` and `need`"
+    return "`options`: a poll has at least 2" if len(request.options) < 2 else ""
 
 
 def _answerers(api: AskApi, call: Call, request: AskRequest, users: list[str]) -> list[str]:
@@ -277,31 +330,62 @@ def get(
     return _shown(entry)
 
 
-@routes.post("/asks/answer", act="", rules=one_of("value", "text"), problems=_ANSWERING)
+@routes.post("/asks/answer", act="", rules=one_of("value", "text", "choices"), problems=_ANSWERING)
 def answer(api: AskApi, call: Call, request: AnswerRequest) -> AnswerResult:
     """Answer a question.
 
     The first answers count, whatever device or node they come from. `accepted` is false if others were first.
-    To repeat an answer changes nothing.
+    In a poll the last vote of each user counts, until it is closed. The totals are counted at once, or
+    together with those of others a little later. To repeat an answer changes nothing.
     """
     if not call.is_back_end:
         api.messages.rates.require_message(call.app, call.user)
-    if (request.value is UNSET) == (request.text is UNSET):
-        raise ApiProblem.invalid("Give one of `value` and `text`")
+    if [request.value, request.text, request.choices].count(UNSET) != 2:
+        raise ApiProblem.invalid("Give one of `value`, `text` and `choices`")
     result = api.core.service(MessageServices).asks.answer(
         *(call.app, call.user, request.id, request.value or "", request.text or ""),
         by_user=not call.is_back_end,
+        choices=None if request.choices is UNSET else request.choices,
     )
     if isinstance(result, Rejected) and result.reason != RejectReason.ANSWERED:
         raise ApiProblem(result.problem, result.explanation)
     return AnswerResult(not isinstance(result, Rejected), api.show(call.app, call.user, request.id))
 
 
+@routes.post(
+    "/asks/voters",
+    schema=("VotersQuery", "An option of a poll, and which page of its voters."),
+    act="",
+    problems=(Problems.UNKNOWN_MESSAGE, Problems.NOT_ALLOWED),
+    user="optional",
+)
+def voters(
+    api: AskApi,
+    call: Call,
+    id: AskId,
+    choice: Choice,
+    after: Annotated[str, about("The last user of the page before.", max_length=MAX_USER_BYTES)] = "",
+    limit: Annotated[int, about("The most users.", ge=1, le=Limit.PAGE)] = 50,
+) -> VotersShown:
+    """Show who has voted for an option of a poll.
+
+    Of an anonymous poll nobody learns it (403).
+    """
+    poll = api.show(call.app, call.user, id).poll
+    if poll is UNSET:
+        raise ApiProblem(Problems.UNKNOWN_MESSAGE)
+    if poll.anonymous:
+        raise ApiProblem(Problems.NOT_ALLOWED, "the poll is anonymous")
+    has_votes = choice < len(poll.counts)  # who has left the group sees none
+    users = api.log.asks.voters(call.app, id, choice, after, limit + 1) if has_votes else []
+    return VotersShown(users[:limit], len(users) > limit)
+
+
 @routes.post("/asks/cancel", problems=(Problems.UNKNOWN_MESSAGE, HTTP_QUESTION_CLOSED), user="optional")
 def cancel(api: AskApi, call: Call, request: OfAsk) -> AskShown:
-    """Close one's question without an answer.
+    """Close one's question without an answer, or one's poll with its votes.
 
-    Nobody can answer it any more.
+    Nobody can answer it any more. A poll is `answered` then.
     """
     return _changed(api, call, request.id, api.log.asks.cancel(call.app, call.user, request.id))
 

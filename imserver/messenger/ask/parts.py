@@ -3,9 +3,9 @@
 A wait costs its greenlet. While somebody waits, one greenlet reads which messages the new entries of these
 apps are about, whichever node has stored them, and wakes those who wait for them.
 
-Every node looks for deadlines. The log closes a question once, whoever is first, so no lease is needed. The
-node that has stored a question with a deadline looks at that moment, the others find it a little later if
-that node has ended.
+Every node looks for deadlines, and for votes to count. The log closes a question once, whoever is first, so
+no lease is needed. The node that has stored a question with a deadline, or a vote, looks at that moment, the
+others find it a little later if that node has ended.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from imserver.messenger.ask.declared import ASK_REMINDERS, REMINDER_SECONDS
 from imserver.plugin import Parts
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.identity import Buckets
-from imserver.plugin.messages import Entry, MessageLog, MessageServices, Rejected
+from imserver.plugin.messages import Entry, MessageLog, MessageServices
 from imserver.plugin.services import Core
 from imserver.plugin.storage import Store
 
@@ -83,7 +83,7 @@ class Waits:
                 left = deadline - monotonic()
                 if signal.is_over or entry is None or (ask := entry.ask) is None:
                     return None
-                if ask.state or len(ask.answers) > seen or left <= 0 or self._is_draining():
+                if ask.state or ask.count > seen or left <= 0 or self._is_draining():
                     return entry
                 signal.wait(left)
         finally:
@@ -155,21 +155,17 @@ _DEADLINE_SECONDS: Final = 10.0
 
 
 class Deadlines:
-    """Owner of the moment of the next look."""
+    """Closes questions, and counts votes, when that is due. Stateless."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._log = store.part(MessageLog)
-        self._news = Signal()
-
-    def added(self) -> None:
-        """A question with a deadline was stored here. Never switches."""
-        self._news.set()
 
     def run(self) -> None:
-        """Greenlet: close what is due, until it is killed."""
+        """Greenlet: close and count what is due, until it is killed."""
+        news = self._log.asks.news
         while True:
-            self._news.clear()
+            news.clear()
             left: float | None = None
             try:
                 left = self.look()
@@ -177,19 +173,20 @@ class Deadlines:
                 log.debug("questions could not be closed: %s", error)
             except Exception:
                 log.exception("questions could not be closed")
-            self._news.wait(_DEADLINE_SECONDS if left is None else min(left, _DEADLINE_SECONDS))
+            news.wait(_DEADLINE_SECONDS if left is None else min(left, _DEADLINE_SECONDS))
 
     def look(self) -> float | None:
-        """Close what is due. Returns the seconds until the next deadline; None: there is none. Switches.
-        Raises StorageUnavailable."""
+        """Close and count what is due. Returns the seconds until something is due; None: nothing will be.
+        Switches. Raises StorageUnavailable."""
         if not self._store.has_database:
             return None
-        due, left = self._log.asks.due()
-        for app, message in due:
-            result = self._log.asks.expire(app, message)
-            if isinstance(result, Rejected) or (result.entry is None and result.ask.state):
-                self._log.asks.forget(app, message)
-        return left
+        asks, lefts = self._log.asks, list[float]()
+        for what in asks.DUE:
+            due, left = asks.due(what)
+            lefts += [] if left is None else [left]
+            for app, message in due:
+                asks.settle(what, app, message)
+        return min(lefts, default=None)
 
 
 class AskParts(Struct, frozen=True):

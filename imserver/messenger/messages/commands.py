@@ -95,11 +95,13 @@ class Pin(Command, frozen=True, gc=False):
 
 
 class AnswerAsk(Command, frozen=True, gc=False):
-    """Answer the question ``id`` with the ``value`` of an option, or with a free ``text``."""
+    """Answer the question ``id`` with the ``value`` of an option, with a free ``text``, or in a poll with
+    ``choices``, the indexes of options; ``()``: withdraw the vote."""
 
     id: int
     value: str = ""
     text: str = ""
+    choices: tuple[int, ...] | None = None
 
 
 class AskPins(Command, frozen=True, gc=False):

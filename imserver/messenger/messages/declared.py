@@ -153,6 +153,13 @@ TABLES: Final = (
         erase_user=_BY_MARKS,
     ),
     _of_log(name="ask_deadline", types="log big*, id big* out, due big out", of_user=_NUMBERS),
+    _of_log(name="ask_tally", types="log big*, id big* out, due big out", of_user=_NUMBERS),
+    _of_log(
+        name="ask_vote",
+        types="""log big*, id big* out, member name255* out user, choices small out, secret small=0,
+            time big out""",
+        erase_user=_BY_LOG,
+    ),
     _of_log(
         name="removed_message",
         types="""log big*, act name32* out, id big* out, message big out, recall big out,

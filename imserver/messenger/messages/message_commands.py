@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -297,27 +297,41 @@ class AnsweredView(Struct, omit_defaults=True):
 
 
 class AskCommands(Service):
-    """Carries out the command. Stateless."""
+    """Carries out the command, and tells other connections of the user what they have voted. Stateless."""
 
     core: Services
     messaging: Messaging
+    signals: Signals
 
     def rows(self) -> CommandTable:
         return {AnswerAsk: CommandRow(self.run)}
 
     def run(self, connection: Connection, command: AnswerAsk) -> Reply:
         """Answer a question. Switches."""
-        result = self.answer(*app_and_user(connection), command.id, command.value, command.text)
+        result = self.answer(
+            *(*app_and_user(connection), command.id, command.value, command.text),
+            choices=command.choices,
+            besides=connection,
+        )
         if isinstance(result, Rejected):
             return Reply(result.reply_code, RefusedView.of(result), result.reason)
         position = (result.entry.id, result.entry.seq) if result.entry else ()
         return Reply(ReplyCode.OK, AnsweredView(result.conversation, result.ask, *position))
 
     def answer(
-        self, app: str, user: str, message: int, value: str = "", text: str = "", by_user: bool = True
+        self,
+        app: str,
+        user: str,
+        message: int,
+        value: str = "",
+        text: str = "",
+        by_user: bool = True,
+        choices: Sequence[int] | None = None,
+        besides: Connection | None = None,
     ) -> AskChange | Rejected:
         """Answer a question as a user, with the value of an option or with free text, which the back end of
-        the app reviews if it wants to. Not ``by_user``: a back end does, for the user.
+        the app reviews if it wants to; or vote in a poll. Not ``by_user``: a back end does, for the user. The
+        user's connections except ``besides`` hear of a vote.
 
         Switches. Raises StorageUnavailable, TooManyMessages and ReviewUnavailable.
         """
@@ -337,7 +351,13 @@ class AskCommands(Service):
                     raise ReviewUnavailable("the back end has not reviewed it in time")
                 if decision.action == "replace":
                     text = decision.body.decode("utf-8", "replace")
-        return self.core.store.part(MessageLog).asks.answer(app, user, message, value=value, text=text)
+        asks = self.core.store.part(MessageLog).asks
+        result = asks.answer(app, user, message, value=value, text=text, choices=choices)
+        if isinstance(result, AskChange) and result.ask.mine is not None:
+            data = msgspec.json.encode({"id": message, "choices": result.ask.mine})
+            signal = Signal("vote", user, "", conversation=result.conversation, data=data)
+            self.signals.send(ToFollowers(app, (user,), 0, signal), besides)
+        return result
 
 
 class ThreadView(ThreadState, frozen=True, kw_only=True):

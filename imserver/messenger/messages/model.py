@@ -3,7 +3,7 @@ clients, in webhooks and in the HTTP API."""
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 import msgspec
 from msgspec import Raw, Struct
@@ -60,8 +60,25 @@ class Ask(Struct, frozen=True, omit_defaults=True):
     ``options``: the answers to choose from. ``text``: free text is an answer, too. ``of``: who may answer;
     None: every reader but the author. ``need``: so many different users answer before it is closed.
     ``until``: its deadline in Unix milliseconds (0: none). ``state`` ``""``: it is open. ``answers``: those
-    that count, in their order.
+    that count, in their order. ``poll``: every reader votes, and may change that until it is closed; ``of``
+    is empty then, so that nodes and clients that know no polls let nobody answer. ``mine``: the options that
+    the reader has chosen, by their index; None: nobody has looked.
     """
+
+    class Poll(Struct, frozen=True, omit_defaults=True):
+        """What makes a question a poll, with the totals of the last count."""
+
+        MOST_OPTIONS: ClassVar[int] = 12
+
+        many: Annotated[bool, about("Whether users may choose several options.")] = False
+        anonymous: Annotated[bool, about("Whether nobody sees who has voted for what.")] = False
+        voters: Annotated[int, about("How many users have voted.")] = 0
+        counts: Annotated[tuple[int, ...], about("The votes for each option.")] = ()
+        users: Annotated[
+            tuple[tuple[str, ...], ...],
+            about("For each option at most 3 users, those who chose it last. Not in an anonymous poll."),
+        ] = ()
+        time: Annotated[int, about("When the votes were counted, in Unix milliseconds.")] = 0
 
     options: tuple[AskOption, ...] = ()
     text: bool = False
@@ -70,6 +87,13 @@ class Ask(Struct, frozen=True, omit_defaults=True):
     until: int = 0
     state: AskState = ""
     answers: tuple[AskAnswer, ...] = ()
+    poll: Poll | None = None
+    mine: tuple[int, ...] | None = None
+
+    @property
+    def count(self) -> int:
+        """How many users have answered, or voted."""
+        return len(self.answers) if self.poll is None else self.poll.voters
 
     def answer_of(self, user: str) -> AskAnswer | None:
         """The answer of a user, if it counts."""

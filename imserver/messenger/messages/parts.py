@@ -94,7 +94,7 @@ def _make_services(core: Core) -> tuple[MessageServices, tuple[ChannelLog, LogPu
         node_messages.handle({Commit: messaging.follower.committed, ToFollowers: signals.deliver})
     threads = ThreadCommands(signals, store)
     receipts, search = Receipts(signals, store), MessageSearch(store, core.buckets.make)
-    asks = AskCommands(core, messaging)
+    asks = AskCommands(core, messaging, signals)
     commands = MessageCommands(core.sessions, messaging, receipts, search, store)
     runners = (commands, asks, receipts, threads, signals)
     table, limits = core.connection_table, settings_of(core.config, StreamLimits)

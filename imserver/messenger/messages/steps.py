@@ -45,4 +45,14 @@ STEPS: Final = {
     ordered ask_deadline: log big*, id big*, due big
       unique ask_deadline_by_due: due log id
     """,
+    48: """
+    # A vote in the poll "id". "choices": a bit for each option; of an anonymous poll in "secret". "time":
+    # Unix milliseconds by the clock of the database; 0 in an anonymous poll.
+    ordered ask_vote: log big*, id big*, member name255*, choices small, secret small=0, time big
+      unique ask_vote_by_time: log id time member
+      unique ask_vote_by_member: log member id
+    # "due": when the votes of the poll are to be counted, as "due" of "ask_deadline".
+    ordered ask_tally: log big*, id big*, due big
+      unique ask_tally_by_due: due log id
+    """,
 }

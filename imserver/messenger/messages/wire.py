@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import chain
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -46,6 +46,7 @@ from imserver.messenger.messages.commands import (
     exclusive_objection,
     mentions_objection,
 )
+from imserver.messenger.messages.model import Ask
 
 _encode = msgspec.json.Encoder().encode
 
@@ -179,9 +180,19 @@ def _press(fields: Fields) -> Send:
 def _answer(fields: Fields) -> AnswerAsk:
     value, text = fields.short_text("value", Limit.BUTTON), fields.text("text")
     _client_id(fields)  # the user and the answer say that it repeats
-    if bool(value) == bool(text) or len(text) > Limit.ANSWER_CHARACTERS:
+    choices = fields.values.get("choices")
+    if [bool(value), bool(text), choices is not None].count(True) != 1 or len(text) > Limit.ANSWER_CHARACTERS:
         raise Refused(ReplyCode.BAD_PARAMETER)
-    return AnswerAsk(fields.needed_id("id"), value, text)
+    try:
+        chosen = msgspec.convert(choices, tuple[_Choice, ...] | None)
+    except ValueError:
+        raise Refused(ReplyCode.BAD_PARAMETER) from None
+    if chosen is not None and len(chosen) > Ask.Poll.MOST_OPTIONS:
+        raise Refused(ReplyCode.BAD_PARAMETER)
+    return AnswerAsk(fields.needed_id("id"), value, text, chosen)
+
+
+_Choice = Annotated[int, msgspec.Meta(ge=0, lt=Ask.Poll.MOST_OPTIONS)]
 
 
 def _types(fields: Fields) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ export type Entry = {
      */
     to?: string;
     /**
-     * `text`, `picture`, …; `add` or `remove` in a reaction or pin; of a `press` about a question `answer`, `cancel`, `expire`, `escalate`, `remind`
+     * `text`, `picture`, …; `add` or `remove` in a reaction or pin; of a `press` about a question `answer`, `cancel`, `expire`, `escalate`, `remind`, `tally` (of a poll)
      */
     type?: string;
     /**
@@ -122,6 +122,37 @@ export type Ask = {
         text?: string;
         time: number;
     }[];
+    /**
+     * it is a poll, in which everybody may vote
+     */
+    poll?: Poll;
+    /**
+     * the options of the poll that we have chosen, by their index; missing: not known
+     */
+    mine?: number[];
+};
+export type Poll = {
+    /**
+     * one may choose several options
+     */
+    many?: boolean;
+    /**
+     * nobody sees who has voted for what
+     */
+    anonymous?: boolean;
+    voters?: number;
+    /**
+     * the votes for each option
+     */
+    counts?: number[];
+    /**
+     * for each option at most 3 who chose it last
+     */
+    users?: string[][];
+    /**
+     * of the count, milliseconds since 1970
+     */
+    time?: number;
 };
 export type Replies = {
     count: number;
@@ -481,7 +512,7 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  * @property {string} kind           `message`; `edit`, `recall`, `reaction` or `pin` of the entry `about`; `press` of a button of it, or what happens to the question; `group`, `join`, `leave`
  * @property {string} from           empty if a back end sent it without a sender
  * @property {string} [to]           missing in a group
- * @property {string} [type]         `text`, `picture`, …; `add` or `remove` in a reaction or pin; of a `press` about a question `answer`, `cancel`, `expire`, `escalate`, `remind`
+ * @property {string} [type]         `text`, `picture`, …; `add` or `remove` in a reaction or pin; of a `press` about a question `answer`, `cancel`, `expire`, `escalate`, `remind`, `tally` (of a poll)
  * @property {string} [text]         missing if there is `data`; of a `press` the value of the button
  * @property {any} [data]
  * @property {string} [base64]       content from another dialect that is neither text nor JSON
@@ -505,6 +536,17 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  * @property {number} [until]         the deadline, milliseconds since 1970; missing: none
  * @property {"answered" | "cancelled" | "expired"} [state]  missing: it is open
  * @property {{ user: string, value?: string, text?: string, time: number }[]} [answers]  those that count
+ * @property {Poll} [poll]            it is a poll, in which everybody may vote
+ * @property {number[]} [mine]        the options of the poll that we have chosen, by their index; missing: not known
+ */
+/**
+ * @typedef {object} Poll             what makes a question a poll, with the totals of the last count
+ * @property {boolean} [many]         one may choose several options
+ * @property {boolean} [anonymous]    nobody sees who has voted for what
+ * @property {number} [voters]
+ * @property {number[]} [counts]      the votes for each option
+ * @property {string[][]} [users]     for each option at most 3 who chose it last
+ * @property {number} [time]          of the count, milliseconds since 1970
  */
 /**
  * @typedef {object} Replies          the replies in the thread of a message
@@ -829,16 +871,18 @@ export declare class Messenger extends ImClient<MessengerEvents> {
      */
     press(id: number, value: string): Promise<Sent>;
     /**
-     * Answers a question. Rejected with CommandRefused, `refused` `answered`, if others were first.
+     * Answers a question, or votes in a poll. Rejected with CommandRefused, `refused` `answered`, if others were first, or it is closed.
      *
      * @param {number} id
-     * @param {{ value: string } | { text: string }} value  that of an option, or free text
-     * @returns {Promise<{ conversation: number, ask: Ask, id?: number, seq?: number }>}  without `id`: we had answered so before
+     * @param {{ value: string } | { text: string } | { choices: number[] }} value  that of an option, or free text; of a poll the options by their index, in place of those before
+     * @returns {Promise<{ conversation: number, ask: Ask, id?: number, seq?: number }>}  without `id`: we had answered so before, or our vote will be counted a little later
      */
     answer(id: number, value: {
         value: string;
     } | {
         text: string;
+    } | {
+        choices: number[];
     }): Promise<{
         conversation: number;
         ask: Ask;

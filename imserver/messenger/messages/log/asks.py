@@ -3,9 +3,9 @@
 A question is a message with ``ask`` in its ``meta`` (:class:`imserver.messenger.messages.model.Ask`), which
 has the state and the answers, too: every view of the message shows them. Whatever happens to a question is
 an entry of the kind ``press`` about it, in its conversation. Its type says what: ``answer``, ``cancel``,
-``expire``, ``escalate``, ``remind``. Its ``meta`` has, as ``ask``, the fields of the question that it
-changes. The body of an ``answer`` is its value or text. All checks run under the log's lock, so the first
-answer wins.
+``expire``, ``escalate``, ``remind``, ``tally``. Its ``meta`` has, as ``ask``, the fields of the question that
+it changes. The body of an ``answer`` is its value or text. All checks run under the log's lock, so the first
+answer wins. The answers to a poll are votes: :mod:`imserver.messenger.messages.log.polls`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from time import time
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import msgspec
+from gevent.event import Event as Signal
 from msgspec.structs import replace
 
 from imserver.gateway.config.settings import MAX_USER_BYTES
 from imserver.gateway.model import Limit
 from imserver.gateway.storage.statements import Statements, text_objection, text_of
+from imserver.messenger.messages.log import polls
 from imserver.messenger.messages.log.annotations import FoundMessage, find_message
 from imserver.messenger.messages.log.contract import Change, Entry, Rejected, RejectReason
 from imserver.messenger.messages.log.groups import record
@@ -32,9 +34,12 @@ from imserver.messenger.messages.model import Ask, AskAnswer, ask_in
 from imserver.plugin.storage import Store
 
 _DUE_AT_ONCE: Final = 100
+_NOT_OF_POLLS: Final = Rejected(RejectReason.INVALID, "a poll: everybody may vote")
 _CHANGING: Final = f"({NUMBERS['press']}, {NUMBERS['recall']}, {NUMBERS['edit']})"
 
-AskAct = Literal["answer", "cancel", "expire", "escalate", "remind"]
+AskAct = Literal["answer", "vote", "cancel", "expire", "escalate", "remind", "tally"]
+Due = Literal["ask_deadline", "ask_tally"]
+"""What is due: the end of questions, or a count of votes."""
 
 
 class AskChange(Change, frozen=True, kw_only=True):
@@ -53,20 +58,33 @@ class AskLog(WritingPart):
     """Answers questions, and closes them. Each method may switch and raise StorageUnavailable; those that
     change something return after the commit. ``user`` ``""`` is a back end."""
 
+    DUE: Final[tuple[Due, ...]] = get_args(Due)
+
     def __init__(self, writer: LogWriter, store: Store) -> None:
         super().__init__(writer, store)
         self.counts: Counter[AskAct | Literal["ask", "refuse"]] = Counter()
         """What this node has done, since its start. ``refuse``: others had answered before, or it was closed.
         ``ask`` is counted by whoever sends questions."""
+        self.news = Signal()
+        """Set when this node has stored something that will be :meth:`due`."""
 
     def answer(
-        self, app: str, user: str, message: int, *, value: str = "", text: str = ""
+        self,
+        app: str,
+        user: str,
+        message: int,
+        *,
+        value: str = "",
+        text: str = "",
+        choices: Sequence[int] | None = None,
     ) -> AskChange | Rejected:
-        """Answer with the value of an option, or with free text. To repeat one's own answer changes nothing.
+        """Answer with the value of an option, with free text, or in a poll with ``choices``, indexes of
+        options, which replace those before; none: withdraw the vote. To repeat one's own answer changes
+        nothing.
 
         :class:`AskRefused`: others have answered before, or it is closed.
         """
-        if bool(value) == bool(text) or len(text) > Limit.ANSWER_CHARACTERS:
+        if choices is None and (bool(value) == bool(text) or len(text) > Limit.ANSWER_CHARACTERS):
             return Rejected(
                 RejectReason.INVALID, f"a value, or a text of at most {Limit.ANSWER_CHARACTERS} characters"
             )
@@ -75,6 +93,11 @@ class AskLog(WritingPart):
 
         def work(question: _Question) -> AskChange | Rejected:
             ask = question.ask
+            if ask.poll is not None:
+                chosen = [index for index, each in enumerate(ask.options) if each.value == value]
+                return question.vote(user, ask.poll, chosen[:1] or None if choices is None else choices)
+            if choices is not None:
+                return Rejected(RejectReason.INVALID, "the question is no poll")
             before = ask.answer_of(user)
             if before is not None and (before.value, before.text) == (value, text):
                 return question.unchanged()
@@ -93,20 +116,31 @@ class AskLog(WritingPart):
         return self._change(app, user, message, work)
 
     def cancel(self, app: str, user: str, message: int) -> AskChange | Rejected:
-        """Close a question of this user without an answer."""
+        """Close a question of this user without an answer, or a poll with its votes: it is answered."""
 
         def work(question: _Question) -> AskChange | Rejected:
-            if question.ask.state == "cancelled":
+            state = "cancelled" if question.ask.poll is None else "answered"
+            if question.ask.state == state:
                 return question.unchanged()
             if question.ask.state:
                 return question.refused()
-            return question.change("cancel", user, {"state": "cancelled"})
+            return question.change("cancel", user, {"state": state})
 
         return self._change(app, user, message, work, by_author=True, as_reader=False)
+
+    def settle(self, due: Due, app: str, message: int) -> None:
+        """Do what is :meth:`due` of a question."""
+        result = (self.expire if due == "ask_deadline" else self.tally)(app, message)
+        if isinstance(result, Rejected) or (result.entry is None and result.ask.state):
+            self.forget(app, message)
 
     def expire(self, app: str, message: int) -> AskChange | Rejected:
         """Close a question whose deadline has passed."""
         return self._change(app, "", message, lambda question: question.expiry or question.unchanged())
+
+    def tally(self, app: str, message: int) -> AskChange | Rejected:
+        """Count the votes of a poll anew. Nothing changes if the totals are the same."""
+        return self._change(app, "", message, lambda question: question.tally())
 
     def escalate(self, app: str, user: str, message: int, users: Sequence[str]) -> AskChange | Rejected:
         """Let these members answer a question of this user, too."""
@@ -118,6 +152,8 @@ class AskLog(WritingPart):
             ask, sender = question.ask, question.message.sender
             if ask.state:
                 return question.refused()
+            if ask.poll is not None:
+                return _NOT_OF_POLLS
             of = ask.of
             new = [each for each in dict.fromkeys(users) if of is not None and each not in of]
             if not new or of is None:
@@ -136,6 +172,8 @@ class AskLog(WritingPart):
         """Remind those of a question of this user who have not answered."""
 
         def work(question: _Question) -> AskChange | Rejected:
+            if question.ask.poll is not None:
+                return _NOT_OF_POLLS
             return question.refused() if question.ask.state else question.change("remind", user, {})
 
         return self._change(app, user, message, work, by_author=True)
@@ -162,6 +200,8 @@ class AskLog(WritingPart):
         assert isinstance(result, AskChange | Rejected)
         self.counts.update(acts)
         self.counts["refuse"] += isinstance(result, AskRefused)
+        if acts == ["vote"]:  # it is counted later
+            self.news.set()
         return result
 
     # --- reading --------------------------------------------------------------------------------------------
@@ -187,12 +227,24 @@ class AskLog(WritingPart):
 
         return read_log(self._store, app, work, (set[int](), after))
 
-    @Store.reading_or(([], None))
-    def due(self, sql: Statements) -> tuple[list[tuple[str, int]], float | None]:
-        """Some questions (app, message) whose deadline has passed, and the seconds until the next deadline of
-        the others; None: there is none."""
+    @in_log(list)
+    def voters(
+        self, sql: Statements, head: LogHead, message: int, choice: int, after: str, limit: int
+    ) -> list[str]:
+        """The next users after one who have chosen an option of a poll that is not anonymous, by id."""
         statement = (
-            f"SELECT l.app, d.id, d.due - {sql.clock} * 1000 FROM ask_deadline d JOIN log l "
+            "SELECT member FROM ask_vote WHERE log = %s AND id = %s AND member > %s AND (choices & %s) <> 0 "
+            "ORDER BY member LIMIT %s"
+        )
+        rows = sql.query(statement, (head.number, message, after, 1 << choice, limit))
+        return [text_of(row[0]) for row in rows]
+
+    @Store.reading_or(([], None))
+    def due(self, sql: Statements, what: Due = "ask_deadline") -> tuple[list[tuple[str, int]], float | None]:
+        """Some questions (app, message) whose deadline has passed, or whose votes are to be counted, and the
+        seconds until the next of the others; None: there is none."""
+        statement = (
+            f"SELECT l.app, d.id, d.due - {sql.clock} * 1000 FROM {what} d JOIN log l "
             "ON l.number = d.log ORDER BY d.due LIMIT %s"
         )
         rows = sql.query(statement, (_DUE_AT_ONCE,))
@@ -202,8 +254,9 @@ class AskLog(WritingPart):
 
     @in_log(writes=True)
     def forget(self, sql: Statements, head: LogHead, message: int) -> None:
-        """Forget the deadline of what is no question any more."""
-        sql.execute("DELETE FROM ask_deadline WHERE log = %s AND id = %s", (head.number, message))
+        """Forget that something is due of what is no open question any more."""
+        for table in self.DUE:
+            sql.execute(f"DELETE FROM {table} WHERE log = %s AND id = %s", (head.number, message))
 
     def time_ms(self) -> int:
         """Now, in Unix milliseconds by the clock of the database: deadlines are compared with it."""
@@ -231,11 +284,57 @@ class _Question:
     def refused(self) -> AskRefused:
         return AskRefused(RejectReason.ANSWERED, "the question is closed or answered", ask=self.ask)
 
+    def vote(self, user: str, poll: Ask.Poll, choices: Sequence[int] | None) -> AskChange | Rejected:
+        """Replace the choices of a user. None: there is no such option."""
+        options = len(self.ask.options)
+        if choices is None or any(not 0 <= each < options for each in choices):
+            return Rejected(RejectReason.INVALID, "the poll has no such option")
+        bits, of = polls.bits_of(choices), (self.transaction.sql, self.transaction.log, self.message.id)
+        if not poll.many and bits.bit_count() > 1:
+            return Rejected(RejectReason.INVALID, "the poll takes one choice")
+        now, before = polls.look_up(*of, user)
+        if bits == before:
+            return self._voted(self.unchanged(), bits)
+        if self.ask.state:
+            return self.refused()
+        polls.put(*of, user, bits, poll, now)
+        self.transaction.is_unseen = True
+        self.acts.append("vote")
+        due = min(poll.time, now) + polls.pause_ms(poll)
+        if due <= now:
+            return self._voted(
+                self.change("tally", "", {"poll": polls.count(*of, self.ask, poll, now)}), bits
+            )
+        row = (self.transaction.log, self.message.id, due)
+        self.transaction.sql.insert_new("ask_tally", "log, id, due", [row])
+        return self._voted(self.unchanged(), bits)
+
+    def _voted(self, change: AskChange, bits: int) -> AskChange:
+        return replace(change, ask=replace(change.ask, mine=polls.choices_of(bits)))
+
+    def tally(self) -> AskChange:
+        """Count the votes that have gathered."""
+        poll = None if self.ask.state else self._counted()
+        if poll is None or poll == replace(self.ask.poll or poll, time=poll.time):
+            return self.unchanged()
+        return self.change("tally", "", {"poll": poll})
+
+    def _counted(self) -> Ask.Poll | None:
+        """The poll with its totals, None: it is none."""
+        sql, log, ask = self.transaction.sql, self.transaction.log, self.ask
+        if ask.poll is None:
+            return None
+        return polls.count(sql, log, self.message.id, ask, ask.poll, _time_ms(sql))
+
     def change(
         self, act: AskAct, by: str, changed: dict[str, Any], body: bytes = b"", time_ms: int = 0
     ) -> AskChange:
         """Change these fields, and add the entry about it."""
         transaction, message = self.transaction, self.message
+        if "state" in changed and (poll := self._counted()) is not None:
+            changed = {**changed, "poll": poll}
+            if poll.anonymous:
+                polls.forget(transaction.sql, transaction.log, [message.id])
         entry = record(
             transaction,
             message.state,

@@ -54,6 +54,7 @@ class UserEraser(WritingPart):
         """Erase a user, who has left all groups. ``name`` stands in their place from then on."""
         self._change(app, partial(_rename_pairs, user, name))
         self._change(app, partial(_withdraw_some, user))
+        self._change(app, partial(_rename_votes, user, name))
         # What others wrote about this user later is not before this id.
         last, notices = self._begin(app, name)
         # How JSON writes the id of the user.
@@ -138,6 +139,13 @@ def _withdraw_some(user: str, transaction: AppTransaction) -> bool:
     for message, emoji in rows:
         withdraw(transaction, user, message, text_of(emoji))
     return bool(rows)
+
+
+def _rename_votes(user: str, name: str, transaction: AppTransaction) -> bool:
+    """The votes of the user count, under another name."""
+    statement = "UPDATE ask_vote SET member = %s WHERE log = %s AND member = %s"
+    transaction.sql.execute(statement, (name, transaction.log, user))
+    return False
 
 
 def _erase_some(user: str, name: str, notices: int, ids: Sequence[int], transaction: AppTransaction) -> bool:
@@ -262,6 +270,6 @@ def _replaced(value: Any, user: str, name: str) -> Any:
     if isinstance(value, list):
         return [_replaced(each, user, name) for each in value]
     if isinstance(value, dict):
-        texts = ("emoji", "value", "text")  # they name nobody
+        texts = ("emoji", "value", "text", "state")  # they name nobody
         return {key: each if key in texts else _replaced(each, user, name) for key, each in value.items()}
     return value

@@ -205,6 +205,8 @@ class MessageLog(Store.Rows):
             ("thread_reply", "id"),
             ("thread_reader", "root"),
             ("ask_deadline", "id"),
+            ("ask_tally", "id"),
+            ("ask_vote", "id"),
         ):
             sql.execute(f"DELETE FROM {table} WHERE log = %s AND {column} <= %s", (log, upto))
         return sql.execute("DELETE FROM message WHERE log = %s AND id <= %s", (log, upto))

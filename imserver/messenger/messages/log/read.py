@@ -19,6 +19,7 @@ from imserver.gateway.storage.statements import Row, Statements, text_of
 from imserver.messenger.messages.log.bots import bots_of
 from imserver.messenger.messages.log.contract import NO_LOG, Entry, LogExtent, PublicationPage, page_size
 from imserver.messenger.messages.log.lost import ranges_of
+from imserver.messenger.messages.log.polls import as_begun, with_own_votes
 from imserver.messenger.messages.log.rows import (
     ENTRY_COLUMNS,
     FROM_MESSAGES,
@@ -248,7 +249,8 @@ def fetch(sql: Statements, log: int, ids: Sequence[int], reader: str = "") -> li
     entries = sorted(map(entry_of, rows), key=lambda entry: entry.id)
     if not reader:
         return entries
-    return _with_own_reactions(sql, log, reader, _without_later(sql, log, reader, entries))
+    entries = with_own_votes(sql, log, reader, _without_later(sql, log, reader, entries))
+    return _with_own_reactions(sql, log, reader, entries)
 
 
 def _without_later(sql: Statements, log: int, user: str, entries: list[Entry]) -> list[Entry]:
@@ -295,7 +297,7 @@ def _as_left(entry: Entry, last: int, edited: Mapping[int, int]) -> Entry:
         del meta["replies"]
     if isinstance(ask, dict) and _id_in(meta, "pressed", Limit.ID) > last:
         meta.pop("pressed", None)
-        meta["ask"] = {key: ask[key] for key in ("options", "text", "need", "until") if key in ask}
+        meta["ask"] = as_begun(ask)
     return replace(entry, meta=_encode(meta) if meta else b"")
 
 

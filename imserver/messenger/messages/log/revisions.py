@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from imserver.gateway.storage.statements import Statements
+from imserver.messenger.messages.log import polls
 from imserver.messenger.messages.log.bots import EVERYBODY
 from imserver.messenger.messages.log.contract import Entry
 from imserver.messenger.messages.log.rows import NUMBERS, decode_meta
@@ -88,6 +89,7 @@ def revise(sql: Statements, log: int, entries: Sequence[Entry]) -> None:
         for table in ("reaction", "pin"):
             statement = f"DELETE FROM {table} WHERE log = %s AND message = %s"
             sql.execute_many(statement, [(log, about) for about in gone])
+        polls.forget(sql, log, [about for about in gone if _mark(last[about]) != _MARKS["removed"]])
         withdraw = "UPDATE message SET meta = %s WHERE log = %s AND id = %s AND kind = "
         sql.execute_many(f"{withdraw}{NUMBERS['recall']}", withdrawn)
         recall = f"UPDATE message SET kind = {NUMBERS['recall']}, type = '', body = %s, meta = %s, about = %s"
@@ -129,14 +131,17 @@ def _mentions(entries: Mapping[int, Entry]) -> list[tuple[str, int, int]]:
 
 def _note_deadlines(sql: Statements, log: int, entries: Sequence[Entry]) -> None:
     """Note when the new questions among these entries end, also those of messages that came back."""
-    rows = []
+    due: dict[str, list[tuple[int, int, int]]] = {"ask_deadline": [], "ask_tally": []}
     for entry in entries:
         if (entry.kind == "message" and not entry.room) or (entry.kind == "edit" and not entry.sender):
-            ask = ask_in(entry.meta)
+            ask, id = ask_in(entry.meta), entry.about if entry.kind == "edit" else entry.id
             if ask is not None and ask.until and not ask.state:
-                rows.append((log, entry.about if entry.kind == "edit" else entry.id, ask.until))
-    if rows:
-        sql.insert_new("ask_deadline", "log, id, due", rows)
+                due["ask_deadline"].append((log, id, ask.until))
+            if ask is not None and ask.poll is not None and not ask.state and entry.kind == "edit":
+                due["ask_tally"].append((log, id, 0))
+    for table, rows in due.items():
+        if rows:
+            sql.insert_new(table, "log, id, due", rows)
 
 
 # --- statements ---------------------------------------------------------------------------------------------

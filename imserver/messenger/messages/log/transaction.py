@@ -187,6 +187,8 @@ class AppTransaction:
         self.before = self.head.last_id
         """The last id before this transaction."""
         self.entries: list[Entry] = []
+        self.is_unseen = False
+        """Something was stored without an entry. Whoever wanted it may want it again."""
         self._rows: list[tuple[Any, ...]] = []
         self._moved: dict[int, ConversationState] = {}
         self._created: list[tuple[ConversationState, bytes | None, str, int, int]] = []
@@ -687,7 +689,7 @@ class WriteTransaction:
         self.requests = [request for some in self.apps.values() for request in some]
         self.commits: dict[str, Commit] = {}
         """App → what was stored there, for apps with new entries."""
-        self.begins_sessions = False
+        self.is_unseen = False
         """Whether an uplink session begins."""
         self._now = int(time())
         self._memory = memory
@@ -707,7 +709,7 @@ class WriteTransaction:
             for request, outcome in zip(drafts, part.append(drafts), strict=True):
                 request.outcome = outcome
             part.write()
-            self.begins_sessions |= bool(part.uplink_sessions)
+            self.is_unseen |= part.is_unseen or bool(part.uplink_sessions)
             if part.entries:
                 self.commits[app] = Commit(app, part.before + 1, part.head.last_id, part.entries)
 

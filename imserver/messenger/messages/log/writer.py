@@ -583,8 +583,9 @@ class LogWriter:
         Nothing may be delivered before earlier entries of the log.
         """
         if not transaction.commits:
-            # No row shows whether a session has begun. Its client logs in again, which is always safe.
-            return not transaction.begins_sessions
+            # No row shows whether a session has begun, or a vote was stored. Its client logs in again, or
+            # votes again, which is always safe.
+            return not transaction.is_unseen
         commit = next(iter(transaction.commits.values()))
 
         def look(sql: DirectStatements) -> bool:
