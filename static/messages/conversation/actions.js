@@ -2,10 +2,11 @@
 /** What the user can do with a message: the menu of a row, and the functions behind it. */
 
 import { copyText } from "../../page-parts.js";
-import { drawn, element, make } from "../../text.js";
+import { drawn, make } from "../../text.js";
 import { added, addFeatures } from "../parts/additions.js";
 import { reasonOf } from "../parts/api.js";
 import { attempt, withModule } from "../parts/form.js";
+import { closeMenu, openMenu } from "../parts/menu.js";
 import { button, confirm, openDialog, toast } from "../parts/panel.js";
 
 /** @typedef {import("../session/session.js").Session} Session */
@@ -13,8 +14,6 @@ import { button, confirm, openDialog, toast } from "../parts/panel.js";
 /** @typedef {import("../parts/entries.js").Entry} Entry */
 
 const QUICK = ["👍", "❤️", "😂", "🎉", "😮", "😢", "🙏"];
-const EDGE_PX = 8;
-const GAP_PX = 4;
 
 /**
  * @typedef {object} Composing
@@ -26,13 +25,8 @@ const GAP_PX = 4;
  * @property {() => boolean} membersPin  whether every member of the open group may pin
  */
 
-/** Owns the open menu. */
+/** What the rows of one conversation do. */
 export class MessageActions {
-  /** @type {HTMLElement | null} */
-  #menu = null;
-  /** @type {HTMLElement | null} */
-  #opener = null;
-
   /**
    * @param {Session} session
    * @param {Composing} composing
@@ -40,9 +34,6 @@ export class MessageActions {
   constructor(session, composing) {
     this.session = session;
     this.composing = composing;
-    this.onOutside = (/** @type {Event} */ event) => {
-      if (this.#menu && !this.#menu.contains(/** @type {Node} */ (event.target))) this.close();
-    };
   }
 
   /**
@@ -55,31 +46,17 @@ export class MessageActions {
    * @param {{ x: number, y: number }} [point]
    */
   async open(conversation, entry, anchor, all, point) {
-    const again = this.#opener === anchor;
-    this.close();
-    if (again && !point) return;
-    if (all) await addFeatures(this.session, true);
-    this.close(); // it was asked for twice
-    const menu = make("div", "menu");
-    menu.setAttribute("role", "menu");
-    menu.append(this.#quickReactions(entry));
-    if (all) for (const [word, act, danger] of this.#rows(conversation, entry)) menu.append(this.#row(word, act, danger));
-    menu.addEventListener("keydown", (event) => this.#onKey(event));
-    (anchor.closest("dialog:modal") ?? element("inbox", HTMLElement)).append(menu); // what is outside of a modal dialog takes no clicks
-    place(menu, anchor, point);
-    this.#menu = menu;
-    this.#opener = anchor;
-    setTimeout(() => document.addEventListener("pointerdown", this.onOutside));
-    menu.querySelector("button")?.focus({ preventScroll: true });
+    const { session } = this;
+    if (closeMenu(anchor) && !point) return;
+    if (all) await addFeatures(session, true);
+    await openMenu({
+      label: session.words.messages_more, head: this.#quickReactions(entry), groups: all ? this.#rows(conversation, entry) : [], anchor, point,
+      from: () => anchor.closest(".line"),
+    });
   }
 
   close() {
-    if (!this.#menu) return;
-    const hadFocus = this.#menu.contains(document.activeElement);
-    this.#menu.remove();
-    document.removeEventListener("pointerdown", this.onOutside);
-    if (hadFocus) /** @type {HTMLElement | null} */ (this.#opener?.closest(".line") ?? null)?.focus({ preventScroll: true });
-    this.#menu = this.#opener = null;
+    closeMenu();
   }
 
   /**
@@ -164,31 +141,40 @@ export class MessageActions {
   /**
    * @param {Conversation} conversation
    * @param {Entry} entry
-   * @returns {[word: string, act: () => void, danger?: boolean][]}
+   * @returns {import("../parts/menu.js").Row[][]}
    */
   #rows(conversation, entry) {
-    const { words, user } = this.session;
+    const { session, composing } = this;
+    const { words, user } = session;
     const own = entry.from === user;
-    const text = entry.text !== undefined;
-    const mayPin = !conversation.group || conversation.role === "owner" || conversation.role === "admin" || this.composing.membersPin();
-    const isPinned = this.composing.isPinned(entry.id);
-    /** @type {[string, () => void, boolean?][]} */
-    const rows = [[words.messages_reply, () => this.composing.reply(entry)]];
-    const { thread, select } = this.composing;
-    if (thread) rows.push([words.messages_thread_reply, () => thread(entry)]);
-    if (own && text && !entry.meta?.forwarded) rows.push([words.messages_edit, () => this.composing.edit(entry)]);
-    if (textOf(entry)) rows.push([words.messages_copy, () => this.copy(entry)]);
-    rows.push([words.messages_copy_message_link, () => this.copyLink(entry)]);
-    rows.push([words.messages_forward, () => this.forward(entry)]);
-    if (select) rows.push([words.messages_select, () => select(entry)]);
-    if (own && conversation.group) rows.push([words.messages_readers, () => this.readers(entry)]);
-    if (mayPin) rows.push([isPinned ? words.messages_unpin : words.messages_pin, () => this.pin(entry, isPinned)]);
-    if (own) rows.push([words.messages_recall, () => this.recall(entry), true]);
-    rows.push([words.messages_hide, () => this.hide(entry), true]);
-    for (const makeActions of added.messageActions) {
-      for (const { word, act, danger } of drawn(() => makeActions(this.session, conversation, entry), () => [])) rows.push([word, () => void act(), danger]);
-    }
-    return rows;
+    const mayEdit = own && entry.text !== undefined && !entry.meta?.forwarded;
+    const mayPin = !conversation.group || conversation.role === "owner" || conversation.role === "admin" || composing.membersPin();
+    const isPinned = composing.isPinned(entry.id);
+    const { thread, select } = composing;
+    /** @type {(isOffered: unknown, row: import("../parts/menu.js").Row) => import("../parts/menu.js").Row[]} */
+    const when = (isOffered, row) => (isOffered ? [row] : []);
+    return [
+      [
+        { word: words.messages_reply, sign: "reply", act: () => composing.reply(entry) },
+        ...when(thread, { word: words.messages_thread_reply, sign: "thread", act: () => thread?.(entry) }),
+        ...when(mayEdit, { word: words.messages_edit, sign: "edit", act: () => composing.edit(entry) }),
+      ],
+      [
+        ...when(textOf(entry), { word: words.messages_copy, sign: "copy", act: () => this.copy(entry) }),
+        { word: words.messages_copy_message_link, sign: "link", act: () => this.copyLink(entry) },
+        { word: words.messages_forward, sign: "forward", act: () => this.forward(entry) },
+        ...when(select, { word: words.messages_select, sign: "select", act: () => select?.(entry) }),
+      ],
+      [
+        ...when(own && conversation.group, { word: words.messages_readers, sign: "readers", act: () => this.readers(entry) }),
+        ...when(mayPin, { word: isPinned ? words.messages_unpin : words.messages_pin, sign: isPinned ? "unpin" : "pin", act: () => this.pin(entry, isPinned) }),
+        ...added.messageActions.flatMap((makeActions) => drawn(() => makeActions(session, conversation, entry), () => [])),
+      ],
+      [
+        ...when(own, { word: words.messages_recall, sign: "remove", danger: true, act: () => this.recall(entry) }),
+        { word: words.messages_hide, sign: "hide", danger: true, act: () => this.hide(entry) },
+      ],
+    ];
   }
 
   /** @param {Entry} entry */
@@ -199,17 +185,13 @@ export class MessageActions {
       const pick = button(emoji, "sign");
       pick.setAttribute("role", "menuitemcheckbox");
       pick.setAttribute("aria-checked", String(mine.has(emoji)));
-      pick.addEventListener("click", () => {
-        this.close();
-        this.react(entry, emoji, mine.has(emoji));
-      });
+      pick.addEventListener("click", () => this.react(entry, emoji, mine.has(emoji)));
       line.append(pick);
     }
     const more = button("＋", "sign");
     more.setAttribute("role", "menuitem");
     more.setAttribute("aria-label", this.session.words.messages_more_emoji);
     more.addEventListener("click", () => {
-      this.close();
       withModule(import("./emoji-picker.js"), this.session.words, async ({ makePicker }) => {
         const grid = make("div", "emoji");
         const dialog = openDialog(this.session.words.messages_react, grid);
@@ -221,36 +203,6 @@ export class MessageActions {
     });
     line.append(more);
     return line;
-  }
-
-  /**
-   * @param {string} word
-   * @param {() => void} act
-   * @param {boolean} danger
-   */
-  #row(word, act, danger = false) {
-    const row = button(word, danger ? "menu-row danger" : "menu-row");
-    row.setAttribute("role", "menuitem");
-    row.addEventListener("click", () => {
-      this.close();
-      act();
-    });
-    return row;
-  }
-
-  /** @param {KeyboardEvent} event */
-  #onKey(event) {
-    const items = /** @type {HTMLElement[]} */ ([...(this.#menu?.querySelectorAll("button") ?? [])]);
-    const at = items.indexOf(/** @type {HTMLElement} */ (document.activeElement));
-    const isQuick = items[at]?.classList.contains("sign");
-    const quick = items.filter((each) => each.classList.contains("sign")).length;
-    const down = isQuick ? quick : at + 1;
-    const next = { ArrowRight: at + 1, ArrowLeft: at - 1, ArrowDown: down, ArrowUp: at === quick ? 0 : at - 1, Home: 0, End: items.length - 1 }[event.key];
-    if (event.key === "Escape" || event.key === "Tab") this.close();
-    else if (next !== undefined) items[(next + items.length) % items.length]?.focus();
-    else return;
-    event.preventDefault();
-    event.stopPropagation();
   }
 
   /** @param {() => Promise<unknown>} work  the reason of a failure is shown */
@@ -269,26 +221,4 @@ export class MessageActions {
  */
 function textOf({ text, data }) {
   return text ?? (typeof data?.caption === "string" ? data.caption : "");
-}
-
-/**
- * Puts a menu at a point, or below its anchor or above it, inside the window. It never covers the anchor: if there is no space, the
- * messages scroll.
- *
- * @param {HTMLElement} menu
- * @param {HTMLElement} anchor
- * @param {{ x: number, y: number }} [point]
- */
-export function place(menu, anchor, point) {
-  const { left, right, bottom, top } = (anchor.querySelector(".bubble") ?? anchor).getBoundingClientRect();
-  const { offsetWidth: width, offsetHeight: height } = menu;
-  const isOwn = anchor.closest(".own") !== null;
-  const x = point?.x ?? (isOwn ? right - width : left);
-  const lowest = innerHeight - height - EDGE_PX;
-  const below = point?.y ?? bottom + GAP_PX;
-  const above = (point?.y ?? top - GAP_PX) - height;
-  const hasSpace = below <= lowest || above >= EDGE_PX;
-  if (!hasSpace) (anchor.closest("[role=log]") ?? anchor).scrollTop += bottom + GAP_PX - lowest;
-  menu.style.left = `${Math.max(EDGE_PX, Math.min(x, innerWidth - width - EDGE_PX))}px`;
-  menu.style.top = `${Math.max(EDGE_PX, below <= lowest ? below : hasSpace ? above : lowest)}px`;
 }

@@ -85,7 +85,7 @@ export class ConversationList {
    * @param {{ x: number, y: number }} [point]
    */
   #openMenu({ row, conversation }, point) {
-    withModule(import("./conversation-menu.js"), this.session.words, ({ openMenu }) => openMenu(this.session, conversation, row, point));
+    withModule(import("./conversation-menu.js"), this.session.words, ({ openActions }) => openActions(this.session, conversation, row, point));
   }
 
   /** Shows who is online and who is typing, from now on. */

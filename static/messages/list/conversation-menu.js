@@ -1,12 +1,12 @@
 // @ts-check
 /** What the user can do with a conversation of the list: its menu, keys, and swipes. */
 
-import { drawn, element, make } from "../../text.js";
-import { place } from "../conversation/actions.js";
+import { drawn } from "../../text.js";
 import { added, addFeatures } from "../parts/additions.js";
 import { reasonOf } from "../parts/api.js";
 import { withModule } from "../parts/form.js";
-import { button, toast } from "../parts/panel.js";
+import { openMenu } from "../parts/menu.js";
+import { toast } from "../parts/panel.js";
 
 /** @typedef {import("../session/session.js").Session} Session */
 /** @typedef {import("../session/store.js").Conversation} Conversation */
@@ -18,35 +18,40 @@ import { button, toast } from "../parts/panel.js";
  * @returns {Action[]} in the order of the menu
  */
 export function actionsOf(session, conversation) {
+  return groupsOf(session, conversation).flat();
+}
+
+/**
+ * @param {Session} session
+ * @param {Conversation} conversation
+ * @returns {Action[][]}
+ */
+function groupsOf(session, conversation) {
   const { inbox, words, wishes } = session;
   const { id } = conversation;
   /** @type {Action[]} */
   const actions = [];
-  const add = (/** @type {string} */ key, /** @type {string} */ word, /** @type {() => unknown} */ act) => actions.push({ key, word, act });
+  const add = (/** @type {string} */ key, /** @type {Action["sign"]} */ sign, /** @type {string} */ word, /** @type {() => unknown} */ act) => actions.push({ key, sign, word, act });
   const change = (/** @type {import("../session/inbox.js").Change} */ changes) => tryOut(session, () => inbox.change(conversation, changes));
   const isArchived = inbox.isArchived(conversation);
   if (inbox.isOffered && !isArchived) {
     const pins = session.store.lists.listed.filter((each) => inbox.pinOf(each));
     const at = pins.indexOf(conversation);
-    add("p", at < 0 ? words.messages_pin : words.messages_unpin, () => change({ pinned: at < 0 ? Date.now() : 0 }));
-    if (at > 0) add("", words.messages_pin_up, () => swap(session, conversation, pins[at - 1]));
-    if (at >= 0 && at < pins.length - 1) add("", words.messages_pin_down, () => swap(session, conversation, pins[at + 1]));
+    add("p", at < 0 ? "pin" : "unpin", at < 0 ? words.messages_pin : words.messages_unpin, () => change({ pinned: at < 0 ? Date.now() : 0 }));
+    if (at > 0) add("", "up", words.messages_pin_up, () => swap(session, conversation, pins[at - 1]));
+    if (at >= 0 && at < pins.length - 1) add("", "down", words.messages_pin_down, () => swap(session, conversation, pins[at + 1]));
   }
   const isUnread = conversation.unread > 0 || inbox.isMarked(conversation);
-  if (isUnread) add("u", words.messages_mark_read, () => markRead(session, conversation));
-  else if (inbox.isOffered) add("u", words.messages_mark_unread, () => change({ marked: newestOf(conversation) }));
+  if (isUnread) add("u", "read", words.messages_mark_read, () => markRead(session, conversation));
+  else if (inbox.isOffered) add("u", "unread", words.messages_mark_unread, () => change({ marked: newestOf(conversation) }));
   if (session.hasNotifications) {
     const isMuted = wishes.of(id).until > 0;
     const openMutes = () => withModule(import("../settings/notice-settings.js"), words, ({ openNotices }) => openNotices(session, id));
-    add("m", isMuted ? words.messages_notify_unmute : words.messages_mute, isMuted ? () => tryOut(session, () => wishes.change(id, { mute_until: 0 })) : openMutes);
+    add("m", isMuted ? "bell" : "mute", isMuted ? words.messages_notify_unmute : words.messages_mute, isMuted ? () => tryOut(session, () => wishes.change(id, { mute_until: 0 })) : openMutes);
   }
-  if (inbox.isOffered && conversation.left) add("", words.messages_remove_left, () => removeLeft(session, conversation));
-  if (inbox.isOffered) add("a", isArchived ? words.messages_unarchive : words.messages_archive, () => (isArchived ? change({ archived: 0 }) : archive(session, conversation)));
-  for (const makeAction of added.actions) {
-    const action = drawn(() => makeAction(session, conversation), () => null);
-    if (action) actions.push(action);
-  }
-  return actions;
+  if (inbox.isOffered && conversation.left) add("", "remove", words.messages_remove_left, () => removeLeft(session, conversation));
+  if (inbox.isOffered) add("a", "archive", isArchived ? words.messages_unarchive : words.messages_archive, () => (isArchived ? change({ archived: 0 }) : archive(session, conversation)));
+  return [actions, added.actions.flatMap((makeAction) => drawn(() => makeAction(session, conversation), () => null) ?? [])];
 }
 
 /**
@@ -57,45 +62,12 @@ export function actionsOf(session, conversation) {
  * @param {HTMLElement} row     the menu is beside it, and the focus returns to it
  * @param {{ x: number, y: number }} [point]
  */
-export async function openMenu(session, conversation, row, point) {
+export async function openActions(session, conversation, row, point) {
   await addFeatures(session, true);
-  const menu = make("div", "menu");
-  menu.setAttribute("role", "menu");
-  menu.setAttribute("aria-label", session.store.nameOf(conversation));
-  const ends = new AbortController();
-  const close = () => {
-    const hadFocus = menu.contains(document.activeElement);
-    ends.abort();
-    menu.remove();
-    if (hadFocus) /** @type {HTMLElement | null} */ (document.querySelector(`[data-conversation="${conversation.id}"]`))?.focus({ preventScroll: true });
-  };
-  const items = actionsOf(session, conversation).map(({ key, word, act }) => {
-    const item = button(word, "menu-row");
-    item.setAttribute("role", "menuitem");
-    if (key) item.setAttribute("aria-keyshortcuts", key.toUpperCase()); // the style shows it
-    item.addEventListener("click", () => {
-      close();
-      act();
-    });
-    return item;
+  await openMenu({
+    label: session.store.nameOf(conversation), groups: groupsOf(session, conversation), anchor: row, point,
+    from: () => document.querySelector(`[data-conversation="${conversation.id}"]`),
   });
-  menu.append(...items);
-  menu.addEventListener("keydown", (event) => {
-    const at = items.indexOf(/** @type {HTMLButtonElement} */ (document.activeElement));
-    const next = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: items.length - 1 }[event.key];
-    if (event.key === "Escape" || event.key === "Tab") close();
-    else if (next !== undefined) items[(next + items.length) % items.length].focus();
-    else return;
-    event.preventDefault();
-    event.stopPropagation();
-  });
-  document.querySelectorAll(".menu").forEach((other) => other.remove());
-  element("inbox", HTMLElement).append(menu);
-  place(menu, row, point);
-  const { signal } = ends;
-  setTimeout(() => document.addEventListener("pointerdown", ({ target }) => target instanceof Node && !menu.contains(target) && close(), { signal }));
-  addEventListener("resize", close, { signal });
-  items[0]?.focus({ preventScroll: true });
 }
 
 /**

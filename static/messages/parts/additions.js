@@ -12,9 +12,9 @@ import { addCard, pageCommands, redraw, registerView } from "./summary.js";
 /** @typedef {import("../session/session.js").Session} Session */
 /** @typedef {import("../session/store.js").Conversation} Conversation */
 /** @typedef {import("./entries.js").Entry} Entry */
-/** @typedef {{ key: string, word: string, act: () => unknown }} Action  `key`: on a row that has the focus; empty: none */
+/** `sign`: its icon, the lines of one in a square of 24 (a path of SVG that begins with M). @typedef {Omit<import("./menu.js").Row, "key">} MessageAction */
+/** `key`: on a row that has the focus; empty: none. @typedef {MessageAction & { key: string }} Action */
 /** @typedef {(session: Session, conversation: Conversation) => Action | null} MakeAction  null: not for this conversation */
-/** @typedef {{ word: string, act: () => unknown, danger?: boolean }} MessageAction */
 /** @typedef {(session: Session, user: string) => MessageAction | null} MakePersonAction  null: not for this person */
 /** @typedef {(session: Session, conversation: Conversation, entry: Entry) => MessageAction[]} MakeMessageActions */
 /** @typedef {() => { title: string, content: HTMLElement }} MakeSection */

@@ -70,13 +70,22 @@ const ICONS = {
  * @returns {SVGElement}
  */
 export function icon(name) {
+  return drawing(ICONS[name], name);
+}
+
+/**
+ * @param {string} path  the lines of an icon in a square of 24
+ * @param {string} [name]
+ * @returns {SVGElement}
+ */
+export function drawing(path, name = "") {
   const picture = document.createElementNS(SVG, "svg");
   picture.setAttribute("class", "icon");
   picture.dataset.sign = name;
   picture.setAttribute("viewBox", "0 0 24 24");
   picture.setAttribute("aria-hidden", "true");
   const lines = document.createElementNS(SVG, "path");
-  lines.setAttribute("d", ICONS[name]);
+  lines.setAttribute("d", path);
   picture.append(lines);
   return picture;
 }

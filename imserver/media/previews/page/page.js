@@ -37,7 +37,7 @@ export function start(additions) {
     addSettings(() => ({ title: words.previews_title, content: settings() }));
     addMessageAction((/** @type {any} */ session, /** @type {any} */ _conversation, /** @type {any} */ entry) => {
       const isOwn = entry.from === session.user && previews.get(keyOf(entry, session));
-      return isOwn ? [{ word: words.previews_remove, act: () => remove(entry, session) }] : [];
+      return isOwn ? [{ word: words.previews_remove, sign: "hide", act: () => remove(entry, session) }] : [];
     });
     ask();
   }, () => {}); // then there are no previews here

@@ -9,7 +9,7 @@ export function start(page) {
   const { addAction, addMessageAction, api, confirm, toast, words } = page;
   addAction((/** @type {any} */ session, /** @type {any} */ conversation) => {
     const may = !conversation.left && (conversation.group || conversation.peer);
-    return may ? { key: "", word: words.ask_new, act: () => openWriting(page, session, conversation, "") } : null;
+    return may ? { key: "", sign: "question", word: words.ask_new, act: () => openWriting(page, session, conversation, "") } : null;
   });
   addMessageAction((/** @type {any} */ session, /** @type {any} */ conversation, /** @type {any} */ entry) => {
     const question = questionOf(entry);
@@ -23,8 +23,8 @@ export function start(page) {
       }
     };
     const cancel = async () => void ((await confirm(words.ask_cancel_ask, { yes: words.ask_cancel, danger: true })) && tell("cancel", {}, ""));
-    const rows = [{ word: words.ask_remind, act: () => tell("remind", {}, words.ask_reminded) }];
-    if (conversation.group && question.of) rows.push({ word: words.ask_others, act: () => choosePeople(page, session, conversation, question.of ?? [], (of) => tell("escalate", { of }, words.ask_told)) });
-    return [...rows, { word: words.ask_cancel, act: cancel, danger: true }];
+    const rows = [{ word: words.ask_remind, sign: "bell", act: () => tell("remind", {}, words.ask_reminded) }];
+    if (conversation.group && question.of) rows.push({ word: words.ask_others, sign: "person", act: () => choosePeople(page, session, conversation, question.of ?? [], (of) => tell("escalate", { of }, words.ask_told)) });
+    return [...rows, { word: words.ask_cancel, sign: "remove", act: cancel, danger: true }];
   });
 }

@@ -21,8 +21,8 @@ export function start(additions) {
   addMessageAction((/** @type {any} */ session, /** @type {any} */ conversation, /** @type {any} */ entry) => {
     if (!entry.from || entry.from === session.user) return [];
     const person = { user: entry.from, name: session.people.nameOf(entry.from), group: conversation.group ? conversation.id : 0 };
-    const rows = [{ word: words.safety_report, act: () => report({ message: entry.id }, words.safety_report_message) }];
-    if (moderates) rows.push({ word: words.safety_delete, act: () => remove(entry), danger: true }, ...actsOn(person));
+    const rows = [{ word: words.safety_report, sign: "flag", act: () => report({ message: entry.id }, words.safety_report_message) }];
+    if (moderates) rows.push({ word: words.safety_delete, sign: "remove", act: () => remove(entry), danger: true }, ...actsOn(person));
     return rows;
   });
   const onPerson = (/** @type {(person: any) => any} */ makeRow) => {
@@ -33,7 +33,7 @@ export function start(additions) {
       return row && { key: "", ...row };
     });
   };
-  onPerson(({ user, name }) => ({ word: words.safety_report, act: () => report({ person: user }, page.fill(words.safety_report_person, { name })) }));
+  onPerson(({ user, name }) => ({ word: words.safety_report, sign: "flag", act: () => report({ person: user }, page.fill(words.safety_report_person, { name })) }));
   onPerson((person) => (moderates ? actsOn(person)[0] : null));
   onPerson((person) => (moderates ? actsOn(person).at(-1) : null));
   return asked; // the first menu needs it
@@ -41,13 +41,13 @@ export function start(additions) {
 
 /**
  * @param {{ user: string, name: string, group: number }} person
- * @returns {{ word: string, act: () => void, danger: boolean }[]} mute, remove from the group, ban
+ * @returns {{ word: string, sign: string, act: () => void, danger: boolean }[]} mute, remove from the group, ban
  */
 function actsOn(person) {
   const { words } = page;
-  const acts = [{ word: words.safety_mute, act: () => actOn("mute", person, MUTES), danger: true }];
-  if (person.group) acts.push({ word: words.safety_remove, act: () => actOn("remove", person, []), danger: true });
-  acts.push({ word: words.safety_ban, act: () => actOn("ban", person, BANS), danger: true });
+  const acts = [{ word: words.safety_mute, sign: "mute", act: () => actOn("mute", person, MUTES), danger: true }];
+  if (person.group) acts.push({ word: words.safety_remove, sign: "leave", act: () => actOn("remove", person, []), danger: true });
+  acts.push({ word: words.safety_ban, sign: "ban", act: () => actOn("ban", person, BANS), danger: true });
   return acts;
 }
 

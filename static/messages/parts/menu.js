@@ -1,0 +1,122 @@
+// @ts-check
+/** Menus: rows with icons in groups. What destroys something stands at the end. */
+
+import { element, make } from "../../text.js";
+import { loadStyle } from "./form.js";
+import { button } from "./panel.js";
+import { signOf } from "./signs.js";
+
+/**
+ * @typedef {object} Row
+ * @property {string} word
+ * @property {() => unknown} act
+ * @property {Parameters<typeof signOf>[0]} [sign]
+ * @property {string} [key]      that does the same without the menu
+ * @property {boolean} [danger]
+ */
+
+/**
+ * @typedef {object} Menu
+ * @property {string} label
+ * @property {HTMLElement | null} [head]  buttons above the rows, of the class `sign`
+ * @property {Row[][]} groups
+ * @property {HTMLElement} anchor         the menu is beside it
+ * @property {{ x: number, y: number }} [point]  or here
+ * @property {() => HTMLElement | null | undefined} from  gets the focus again
+ */
+
+const EDGE_PX = 8;
+const GAP_PX = 4;
+/** The open menu; there is one at a time. @type {{ anchor: HTMLElement, close: () => void } | null} */
+let current = null;
+
+/**
+ * @param {HTMLElement} [anchor]  only if the menu is beside it
+ * @returns {boolean} whether there was one
+ */
+export function closeMenu(anchor) {
+  if (!current || (anchor && current.anchor !== anchor)) return false;
+  current.close();
+  return true;
+}
+
+/** @param {Menu} shown */
+export async function openMenu({ label, head = null, groups, anchor, point, from }) {
+  await loadStyle(new URL("../later/menu.css", import.meta.url));
+  closeMenu();
+  const menu = make("div", "menu");
+  menu.setAttribute("role", "menu");
+  menu.setAttribute("aria-label", label);
+  const ends = new AbortController();
+  const close = () => {
+    const hadFocus = menu.contains(document.activeElement);
+    current = null;
+    ends.abort();
+    menu.remove();
+    if (hadFocus) from()?.focus({ preventScroll: true });
+  };
+  const rowOf = (/** @type {Row} */ { word, act, sign = "other", key, danger }) => {
+    const row = button("", danger ? "menu-row danger" : "menu-row");
+    row.append(signOf(sign), make("span", "", word));
+    row.setAttribute("role", "menuitem");
+    if (key) row.setAttribute("aria-keyshortcuts", key.toUpperCase()); // the style shows it
+    row.addEventListener("click", () => {
+      close();
+      act();
+    });
+    return row;
+  };
+  const parts = [...groups.map((rows) => rows.filter(({ danger }) => !danger)), groups.flat().filter(({ danger }) => danger)].filter((rows) => rows.length);
+  menu.append(...(head ? [head] : []), ...parts.flatMap((rows, index) => [...(head || index ? [make("hr", "")] : []), ...rows.map(rowOf)]));
+  menu.addEventListener("click", ({ target }) => target instanceof Element && head?.contains(target) && close(), { capture: true });
+  menu.addEventListener("keydown", (event) => onKey(menu, event, close));
+  document.querySelectorAll(".menu").forEach((other) => other.remove());
+  (anchor.closest("dialog:modal") ?? element("inbox", HTMLElement)).append(menu); // what is outside of a modal dialog takes no clicks
+  place(menu, anchor, point);
+  current = { anchor, close };
+  const { signal } = ends;
+  setTimeout(() => document.addEventListener("pointerdown", ({ target }) => target instanceof Node && !menu.contains(target) && close(), { signal }));
+  addEventListener("resize", close, { signal });
+  menu.querySelector("button")?.focus({ preventScroll: true });
+}
+
+/**
+ * @param {HTMLElement} menu
+ * @param {KeyboardEvent} event
+ * @param {() => void} close
+ */
+function onKey(menu, event, close) {
+  const items = [...menu.querySelectorAll("button")];
+  const at = items.indexOf(/** @type {HTMLButtonElement} */ (document.activeElement));
+  const inHead = items.filter((each) => each.classList.contains("sign")).length;
+  const down = at < inHead ? inHead : at + 1;
+  const up = inHead && at === inHead ? 0 : at - 1;
+  const next = { ArrowRight: at + 1, ArrowLeft: at - 1, ArrowDown: down, ArrowUp: up, Home: 0, End: items.length - 1 }[event.key];
+  if (event.key === "Escape" || event.key === "Tab") close();
+  else if (next !== undefined) items[(next + items.length) % items.length]?.focus();
+  else return;
+  event.preventDefault();
+  event.stopPropagation();
+}
+
+/**
+ * Puts a menu at a point, or below its anchor or above it, inside the window. It never covers the anchor: if there is no space, the
+ * messages scroll.
+ *
+ * @param {HTMLElement} menu
+ * @param {HTMLElement} anchor
+ * @param {{ x: number, y: number }} [point]
+ */
+function place(menu, anchor, point) {
+  const { left, right, bottom, top } = (anchor.querySelector(".bubble") ?? anchor).getBoundingClientRect();
+  const { offsetWidth: width, offsetHeight: height } = menu;
+  const isOwn = anchor.closest(".own") !== null;
+  const x = point?.x ?? (isOwn ? right - width : left);
+  const lowest = innerHeight - height - EDGE_PX;
+  const below = point?.y ?? bottom + GAP_PX;
+  const above = (point?.y ?? top - GAP_PX) - height;
+  const hasSpace = below <= lowest || above >= EDGE_PX;
+  if (!hasSpace) (anchor.closest("[role=log]") ?? anchor).scrollTop += bottom + GAP_PX - lowest;
+  menu.style.left = `${Math.max(EDGE_PX, Math.min(x, innerWidth - width - EDGE_PX))}px`;
+  menu.style.top = `${Math.max(EDGE_PX, below <= lowest ? below : hasSpace ? above : lowest)}px`;
+}
