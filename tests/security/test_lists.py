@@ -47,7 +47,7 @@ ROWS: Final[dict[str, tuple[int, int]]] = {
     **dict.fromkeys(("users", "bans", "apps", "channels/list", "connections/show"), (10_000, 400)),
     **dict.fromkeys(("accounts/list", "friends", "groups", "uploads", "audit"), (1_000, _ROW)),
     **dict.fromkeys(("groups/members", "invitations", "keys/usage", "messages/receipts"), (1_000, 700)),
-    **dict.fromkeys(("accounts/search", "accounts/cards"), (1_000, _CARD)),
+    **dict.fromkeys(("accounts/search", "accounts/directory", "accounts/cards"), (1_000, _CARD)),
     **dict.fromkeys(("groups/create", "groups/invite", "groups/remove", "groups/leave"), (1_000, 2 * _ID)),
     **dict.fromkeys(("groups/role", "groups/mute"), (2, _ID)),
     **dict.fromkeys(("refusals", "reports"), (1_000, _ROW)),

@@ -1,6 +1,7 @@
 """Who finds an account, who sees when somebody is online, and who is invited."""
 
 from contextlib import closing
+from itertools import chain
 from time import time
 from typing import Any
 from unittest.mock import Mock
@@ -32,9 +33,11 @@ RULED_BY = {
     "202": AppAccountSettings(("email",), find=False),
     "205": AppAccountSettings(search=True),
     "asking": AppAccountSettings(ask_strangers=True),
+    "listed": AppAccountSettings(search=True, show_emails=True),
 }
 """The accounts of 202 have e-mail addresses only and do not find each other; those of 205 are searched by
-their names; those of the app ``asking`` do not add strangers to groups."""
+their names; those of the app ``asking`` do not add strangers to groups; those of ``listed`` see e-mail
+addresses."""
 NODE = {
     "apps": APPS
     | {
@@ -223,6 +226,72 @@ def test_a_search_for_people_shows_pages_that_begin_with_those_whose_names_begin
     monkeypatch.setattr(cards, "SEARCH_SECONDS", -1)
     found = una.post("accounts/search", text="pal 0")
     assert (found["cards"], found["more"]) == ([], True), "no time"
+
+
+def test_the_directory_has_everybody_whom_a_search_finds_from_a_to_z(node: Harness) -> None:
+    ada = person(node, "listed", name="ada", nickname="Ada")
+    names = ("Żoë", "émile", "Bob", "bob a", "米丽")
+    people = {each: person(node, "listed", nickname=each) for each in names}
+    hidden = [person(node, "listed", nickname=f"Hidden {number}") for number in range(4)]
+    hidden[0].post("accounts/set", findable=False)
+    hidden[1].post("friends/block", friend=ada.user)
+    ada.post("friends/block", friend=hidden[2].user)
+    lock = {"app": "listed", "user": hidden[3].user}
+    assert node.call("POST", "/api/v1/accounts/lock", lock, ALL.key)[0] == 200
+    bot = ada.bot("bobbot", nickname="Bob the bot")
+    guest = node.guest("listed", "Bob the guest")
+    pages, cursor = [list[str]()], ""
+    back_end = User(node, ALL.key, app="listed")
+    while cursor or pages == [[]]:
+        page = back_end.get("accounts/directory", user=ada.user, limit=5, cursor=cursor)
+        pages.append([card["nickname"] for card in page["cards"]])
+        cursor = page["next"]
+    in_order = ["Bob", "bob a", "émile", "Żoë", "米丽"]
+    assert list(chain.from_iterable(pages)) == in_order, "nobody twice, nobody left out"
+    assert len(ada.get("accounts/directory")["cards"]) == len(people)
+    assert {each["nickname"] for each in back_end.get("accounts/directory")["cards"]} > {"Ada", "Hidden 1"}
+    with closing(Session(node, "listed", people["Bob"].user)), closing(Session(node, "listed", bot.user)):
+        assert ada.get("accounts/directory", online="true")["cards"] == [], "a stranger"
+        ada.befriend(people["Bob"])
+        (card,) = ada.get("accounts/directory", online="true")["cards"]
+        assert (card["user"], card["presence"]) == (people["Bob"].user, "online")
+    assert [each["user"] for each in ada.post("accounts/search", text="bobbot")["cards"]] == [bot.user]
+    assert User(node, guest, app="listed").refused_get("accounts/directory") == (403, "not_allowed")
+    assert ada.refused_get("accounts/directory", limit=201)[0] == 400
+    assert person(node).refused_get("accounts/directory") == (403, "not_allowed"), "off by default"
+    assert len(pages) - 1 + 4 == SEARCHES
+    assert ada.refused_get("accounts/directory") == (429, "too_many_requests")
+
+
+def test_titles_are_shown_to_all_and_confirmed_addresses_where_the_app_wants_it(node: Harness) -> None:
+    admin = User(node, ALL.key, app="listed")
+    bea = User.register(node, "listed", email="bea@example.com", email_confirmed=True, key=ALL.key)
+    cem = User.register(node, "listed", email="cem@example.com")
+    assert bea.post("accounts/set", title="Head of tea")["title"] == "Head of tea"
+    for wrong in ("x" * 65, "a\nb", "a\u202eb"):
+        assert bea.refused("accounts/set", title=wrong)[0] == 400
+    assert (cem.card(bea)["title"], cem.card(bea)["email"]) == ("Head of tea", ""), "a stranger"
+    assert cem.post("accounts/find", text="bea@example.com")["email"] == "bea@example.com"
+    bea.befriend(cem)
+    assert (cem.card(bea)["email"], bea.card(cem)["email"]) == ("bea@example.com", ""), "confirmed ones only"
+    guest = node.guest("listed")
+    gus = User(node, guest, User(node, guest, app="listed").get("accounts/show")["user"], "listed")
+    admin.post("groups/create", user=bea.user, name="tea", members=[gus.user])
+    assert (gus.card(bea)["title"], gus.card(bea)["email"]) == ("Head of tea", "")
+    bea.post("accounts/set", findable=False)
+    assert cem.card(bea)["email"] == ""
+    User.register(node, "205", email="dan@example.com", email_confirmed=True, key=ALL.key)
+    assert person(node, "205").post("accounts/find", text="dan@example.com")["email"] == "", "off by default"
+
+
+def test_groups_in_common_are_those_of_both_now(node: Harness) -> None:
+    one, two, three = person(node), person(node), person(node)
+    both, left = one.group(two), one.group(two)
+    one.group(three)
+    two.post("groups/leave", group=left)
+    found = one.get("groups", member=two.user)
+    assert ([each["group"] for each in found["groups"]], found["count"]) == ([both], 1)
+    assert one.get("groups", member="nobody")["groups"] == []
 
 
 def test_what_users_say_of_themselves_is_shown_to_those_who_know_them_until_it_ends(node: Harness) -> None:

@@ -237,6 +237,15 @@ def posts(path: str, document: Callable[[Pair], dict[str, Any]]) -> Callable[[Pa
     return lambda pair: sign(pair.post(path, document(pair))[0])
 
 
+def list_online(pair: Pair) -> Any:
+    """Whom the directory has online, and everybody."""
+    query = {"app": pair.app, **({"user": pair.user} if pair.relation == "key" else {})}
+    return [
+        pair.harness.call("GET", "/api/v1/accounts/directory", token=pair.token, query={**query, **more})
+        for more in ({"online": "true"}, {})
+    ]
+
+
 def to_ann(pair: Pair) -> dict[str, Any]:
     return {"to": pair.ann, "text": "x"}
 
@@ -339,6 +348,7 @@ ROWS: Final[dict[str, Row]] = {
     ),
     "POST /api/v1/accounts/find": Row(lambda p: p.post("accounts/find", {"text": p.name()}), sees=True),
     "POST /api/v1/accounts/search": Row(lambda p: p.post("accounts/search", {"text": p.name()}), sees=True),
+    "GET /api/v1/accounts/directory": Row(list_online, sees=True),
     # who reaches Ann
     "POST /user/sendMessage": Row(push, kinds=SESSION),
     "POST /user/sendMessageAll": Row(
@@ -410,6 +420,7 @@ NO_ROW: Final[dict[str, str]] = {
     **dict.fromkeys(("POST /emulation", "ActionLogin"), _OWN),
     **dict.fromkeys(("GET /health", "GET /ready", "GET /up", "POST /register"), _NOBODY),
     "GET /api/v1/accounts/show": "what accounts show to everybody: nickname and picture",
+    "GET /api/v1/groups": "groups of both, whose members see each other",
     "GET /api/v1/bots/show": "those of owners who have blocked the user are left out (test_bots.py)",
     "POST /api/v1/reports/send": "moderators alone hear of it",
 }

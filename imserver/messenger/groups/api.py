@@ -248,12 +248,20 @@ def create(groups: Groups, call: Call, request: GroupCreate) -> GroupCreated:
     return view(GroupCreated, _shown(group), users=added.users, invited=added.invited)
 
 
-@routes.get("/groups", user="required")
-def groups(groups: Groups, call: Call, request: ActingPage) -> GroupsAnswer:
-    """List the groups of a user, page by page."""
-    behind = id_of(read_cursor(request.cursor) or "")
-    total, rows = groups.page(call.app, call.user, behind, request.limit + 1)
-    page, following = page_and_cursor(rows, request.limit, lambda group: str(group.id))
+@routes.get("/groups", base=ActingPage, user="required")
+def groups(
+    groups: Groups,
+    call: Call,
+    cursor: str,
+    limit: int,
+    member: Annotated[
+        str, about("Only groups of which this user is a member, too; empty: all.", max_length=255)
+    ] = "",
+) -> GroupsAnswer:
+    """List the groups of a user, page by page, or those that they have in common with another one."""
+    behind = id_of(read_cursor(cursor) or "")
+    total, rows = groups.page(call.app, call.user, behind, limit + 1, member)
+    page, following = page_and_cursor(rows, limit, lambda group: str(group.id))
     return GroupsAnswer(total, [_shown(each) for each in page], following)
 
 

@@ -208,14 +208,19 @@ class Groups(Service, dict=True):
         """The role of a member; ``""``: a back end."""
         return self._seen(app, group, by).role
 
-    def page(self, app: str, user: str, after: int, limit: int) -> tuple[int, list[Group]]:
-        """The number of groups of a user, and a page of them in the order of their ids, after ``after``."""
+    def page(self, app: str, user: str, after: int, limit: int, member: str = "") -> tuple[int, list[Group]]:
+        """The number of groups of a user, and a page of them in the order of their ids, after ``after``.
+        ``member``: only those of which this user is a member, too; ``""``: all."""
         log = self.store.part(MessageLog)
-        own = {
-            row.conversation: row
-            for row in log.conversations.memberships(app, user)
-            if row.left_id is None and row.kind_of_conversation == "group"
-        }
+        own, *others = (
+            {
+                row.conversation: row
+                for row in log.conversations.memberships(app, each)
+                if row.left_id is None and row.kind_of_conversation == "group"
+            }
+            for each in ((user, member) if member else (user,))
+        )
+        own = {id: row for id, row in own.items() if all(id in each for each in others)}
         groups = log.conversations.find(app, sorted(id for id in own if id > after)[:limit])
         return len(own), [_group(each, own[each.id].role, own[each.id].muted_until) for each in groups]
 

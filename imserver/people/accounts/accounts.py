@@ -20,6 +20,7 @@ from imserver.people.accounts.contract import (
     FOR_GOOD,
     NICKNAME_CHARACTERS,
     STATUS_CHARACTERS,
+    TITLE_CHARACTERS,
     Account,
     Device,
     FullSession,
@@ -475,12 +476,13 @@ class Accounts(Service, dict=True):
 
     def change(self, app: str, user: str, fields: dict[str, Any]) -> Account:
         """Change the given ones of ``nickname``, ``avatar``, ``findable``, ``show_presence``, ``status``,
-        ``away`` and ``status_until``. A new status without an end does not end.
+        ``away``, ``status_until`` and ``title``. A new status without an end does not end.
 
         Raises BadField, NoAccounts and UnknownAccount.
         """
         check_shown(fields.get("nickname", ""), fields.get("avatar", ""))
         _check(fields.get("status", ""), "status", 0, STATUS_CHARACTERS)
+        _check(fields.get("title", ""), "title", 0, TITLE_CHARACTERS)
         if {"status", "away"} & fields.keys():
             fields = {"status_until": 0, **fields}
         if (changed := self.rows.change(app, id_of(user), fields, self.recorder(app))) is None:

@@ -10,6 +10,7 @@ from msgspec import UNSET, Struct, UnsetType
 from imserver.people.accounts.accounts import AccountLocked, Closed, PasswordsOff, WrongLogin, check_device
 from imserver.people.accounts.contract import (
     STATUS_CHARACTERS,
+    TITLE_CHARACTERS,
     Account,
     FullSession,
     RoleName,
@@ -98,6 +99,14 @@ StatusUntil = Annotated[
         le=9_999_999_999,
     ),
 ]
+Title = Annotated[
+    str,
+    about(
+        "What the user does in the organisation, such as `Designer`, as they say; empty: nothing.",
+        max_length=TITLE_CHARACTERS,
+        pattern=_SHOWN,
+    ),
+]
 ShowPresence = Annotated[bool, about("Whether other users see when the user is online, and was.")]
 Role = Annotated[RoleName, about("The role of the account in its app.")]
 SecondFactor = Annotated[bool, about("Whether its logins take a second factor.")]
@@ -159,6 +168,7 @@ class AccountSet(Acting):
     status: Status | UnsetType = UNSET
     away: Away | UnsetType = UNSET
     status_until: StatusUntil | UnsetType = UNSET
+    title: Title | UnsetType = UNSET
 
 
 class IdentifiersSet(Acting):
@@ -187,6 +197,7 @@ class AccountShown(Struct):
     status: Status | UnsetType = UNSET
     away: Away | UnsetType = UNSET
     status_until: StatusUntil | UnsetType = UNSET
+    title: Title | UnsetType = UNSET
     email_confirmed: EmailConfirmed | UnsetType = UNSET
     role: Role | UnsetType = UNSET
     second_factor: SecondFactor | UnsetType = UNSET
@@ -362,12 +373,12 @@ def show(
 @routes.post(
     "/accounts/set",
     Needs.ADMIN_OR_PERSON,
-    voice=lambda request: any((request.nickname, request.avatar, request.status)),
+    voice=lambda request: any((request.nickname, request.avatar, request.status, request.title)),
     problems=_UNKNOWN,
 )
 def change(api: AccountParts, call: Call, request: AccountSet) -> AccountShown:
     """Change the profile of an account."""
-    names = ("nickname", "avatar", "findable", "show_presence", "status", "away", "status_until")
+    names = ("nickname", "avatar", "findable", "show_presence", "status", "away", "status_until", "title")
     fields = {name: value for name in names if (value := getattr(request, name)) is not UNSET}
     return _shown(api.accounts.change(call.app, call.user, fields), True)
 

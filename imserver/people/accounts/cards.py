@@ -12,7 +12,14 @@ from msgspec import Struct
 
 from imserver.people.accounts.accounts import Accounts, UnknownAccount
 from imserver.people.accounts.contract import Account
-from imserver.people.accounts.declared import FINDS, FINDS_OF_ADDRESS, SEARCHES, AccountSettings, MakeBuckets
+from imserver.people.accounts.declared import (
+    FINDS,
+    FINDS_OF_ADDRESS,
+    SEARCHES,
+    AccountSettings,
+    AppAccountSettings,
+    MakeBuckets,
+)
 from imserver.people.accounts.friends import BLOCKED, STRANGERS, Relation, relation_of
 from imserver.people.accounts.identifiers import LOGIN_CHARACTERS, candidates, fits
 from imserver.people.accounts.relations import AccountRelations
@@ -37,6 +44,10 @@ FIRST_STEP: Final = 16384
 """Ids that the first step of a search looks at, in one transaction."""
 _SHORT_SECONDS: Final = 0.01
 """After a shorter step the next one is four times as long, so none takes much longer than 40 ms."""
+MOST_LISTED: Final = 200
+"""The most accounts on a page of the directory, and the most of those that are online."""
+_MOST_ONLINE: Final = 500
+"""Users who are online, among whom those of the directory are looked for."""
 MOST_SEEN: Final = 100_000
 """Limit of the collected accounts. Beyond it further ones are not stored."""
 
@@ -59,6 +70,8 @@ class Card(Struct, frozen=True):
     """None: hidden."""
     status: tuple[str, bool, int] = ("", False, 0)
     """The status, whether the user is away, and when both end, in Unix seconds (0: they do not)."""
+    email: str = ""
+    """The confirmed e-mail address; ``""``: none, or hidden."""
 
     @property
     def last_seen(self) -> int:
@@ -108,19 +121,16 @@ class Cards(Service, dict=True):
         """A page of the findable members whose nickname and user name contain all words of a text, and where
         the next page begins; ``""``: there is none. First come those in whose names words begin with them.
 
-        Bots, guests, locked accounts, ``by``, those who have blocked ``by``, and whom ``by`` has blocked are
-        not found. ``after``: where the page begins. ``by`` ``""``: a back end, which is not limited. A search
-        that takes long ends with a page that is not full. Raises NoAccounts, NoFinding and TooManyRequests.
+        Guests, locked accounts, ``by``, those who have blocked ``by``, and whom ``by`` has blocked are not
+        found; bots by their whole user name alone, where accounts find each other by it. ``after``: where the
+        page begins. ``by`` ``""``: a back end, which is not limited. A search that takes long ends with a
+        page that is not full. Raises NoAccounts, NoFinding and TooManyRequests.
         """
-        rules = self.accounts.rules_of(app)
-        if by:
-            if not rules.search:
-                raise NoFinding(app)
-            self._searches.require((app, by))
+        rules = self._search(app, by)
         if not (words := Statements.words(text)):
             return [], ""
         part, upto = map(int, after.split(".")) if after else (0, self.rows.last_id())
-        accounts: list[Account] = []
+        accounts = self._bot_named(app, by, text) if rules.find and not after else []
         began = monotonic()
         while len(accounts) < MOST_FOUND and monotonic() - began < SEARCH_SECONDS:
             some, upto = self._named(app, by, words, part == 0, upto, MOST_FOUND - len(accounts), began)
@@ -132,6 +142,47 @@ class Cards(Service, dict=True):
             part, upto = 1, self.rows.last_id()
         return self._cards(app, by, accounts, found=True), f"{part}.{upto}"
 
+    def directory(
+        self, app: str, by: str, after: tuple[str, int], limit: int
+    ) -> tuple[list[Card], tuple[str, int] | None]:
+        """A page of the people whom ``by`` finds by :meth:`search`, in the order of their names, and where
+        the next page begins; None: there is none. ``after``: where this one begins; ``("", 0)``: the first.
+        Counts as a search. Raises NoAccounts, NoFinding and TooManyRequests."""
+        self._search(app, by)
+        accounts, following = self.rows.listed(app, after, limit, int(time()))
+        return self._cards(app, by, self._findable(by, accounts), found=True), following
+
+    def online(self, app: str, by: str) -> list[Card]:
+        """At most :data:`MOST_LISTED` people of the directory whom ``by`` sees online, in the order of their
+        names; of an app with very many users online, some. Counts and raises as :meth:`directory`."""
+        self._search(app, by)
+        accounts = self.accounts.tokens.those_of(app, self.presence.page(app, None, _MOST_ONLINE).users)
+        listed = [each for each in accounts if each.findable and not (each.bot or each.guest)]
+        cards = [card for card in self._cards(app, by, self._findable(by, listed), found=True) if card.online]
+        return sorted(cards, key=lambda card: card.account.nickname.casefold())[:MOST_LISTED]
+
+    def _search(self, app: str, by: str) -> AppAccountSettings:
+        """The rules of an app that lets ``by`` search now. Raises NoAccounts, NoFinding and
+        TooManyRequests."""
+        rules = self.accounts.rules_of(app)
+        if by:
+            if not rules.search:
+                raise NoFinding(app)
+            self._searches.require((app, by))
+        return rules
+
+    def _findable(self, by: str, accounts: Sequence[Account]) -> list[Account]:
+        """Those of these accounts that are others, with no block between them and ``by``."""
+        others = [each for each in accounts if each.user != by]
+        states = self.relations.states(by, others)
+        return [each for each in others if BLOCKED not in states.get(each.id, STRANGERS)]
+
+    def _bot_named(self, app: str, by: str, text: str) -> list[Account]:
+        """The findable bot with exactly this user name, that ``by`` may reach."""
+        row = self.rows.by_login(app, *(each for each in candidates(text) if each[0] == "name"))
+        is_found = row is not None and row[0].bot and row[0].findable
+        return [row[0]] if row and is_found and self.relations.may_reach(app, by, row[0].user) else []
+
     def _named(
         self, app: str, by: str, words: Sequence[str], begin: bool, upto: int, limit: int, began: float
     ) -> tuple[list[Account], int]:
@@ -142,9 +193,7 @@ class Cards(Service, dict=True):
         while upto > 0 and len(accounts) < limit and (step_began := monotonic()) - began < SEARCH_SECONDS:
             end, missing = max(upto - step, 0), limit - len(accounts)
             some, upto = self.rows.named(app, words, begin, end, upto, missing, int(time()))
-            others = [each for each in some if each.user != by]
-            states = self.relations.states(by, others)
-            accounts += [each for each in others if BLOCKED not in states.get(each.id, STRANGERS)]
+            accounts += self._findable(by, some)
             if monotonic() - step_began < _SHORT_SECONDS:
                 step *= 4
         return accounts, upto
@@ -171,6 +220,7 @@ class Cards(Service, dict=True):
             if account.user in own or (account.user in known and account.show_presence)
         ]
         now = time()
+        shows_emails = self.accounts.rules_of(app).show_emails and not self.rows.is_guest(app, mine)
         online = dict(zip(visible, self.presence.are_online(app, visible), strict=True))
         return [
             Card(
@@ -179,6 +229,7 @@ class Cards(Service, dict=True):
                 "self" if account.id == mine else relation_of(states.get(account.id, STRANGERS)),
                 online.get(account.user),
                 account.status_at(now) if account.user in own | known else ("", False, 0),
+                account.email if shows_emails and account.email_confirmed and account.user in named else "",
             )
             for account in accounts
         ]

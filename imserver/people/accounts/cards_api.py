@@ -16,15 +16,26 @@ from imserver.people.accounts.api import (
     Role,
     Status,
     StatusUntil,
+    Title,
     UserId,
 )
-from imserver.people.accounts.cards import CARDS, Card, Cards
+from imserver.people.accounts.cards import CARDS, MOST_LISTED, Card, Cards
 from imserver.people.accounts.contract import NICKNAME_CHARACTERS, name_of
 from imserver.people.accounts.friends import Relation
 from imserver.people.accounts.parts import accounts_of
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import Acting, Call, Resource, about
+from imserver.plugin.http import (
+    Acting,
+    Call,
+    NextCursor,
+    PageCursor,
+    Resource,
+    about,
+    page_and_cursor,
+    read_cursor,
+)
 from imserver.plugin.identity import Needs
+from imserver.plugin.wire import id_of
 
 
 class CardShown(Struct):
@@ -51,6 +62,10 @@ class CardShown(Struct):
     away: Away = False
     status_until: StatusUntil = 0
     role: Annotated[Role | UnsetType, about("Of the acting user alone.")] = UNSET
+    title: Title = ""
+    email: Annotated[
+        str, about("The confirmed e-mail address; empty: none, or not shown to the acting user.")
+    ] = ""
 
 
 class CardsAnswer(Struct):
@@ -67,6 +82,13 @@ class PeopleAnswer(Struct):
     next: Annotated[
         str, about("`after` of the next page; empty on the last page. A page may have fewer than 20 people.")
     ] = ""
+
+
+class DirectoryAnswer(Struct):
+    """A page of the directory, ordered by name."""
+
+    cards: list[CardShown]
+    next: NextCursor
 
 
 _PRESENCE: Final[dict[bool | None, Literal["online", "offline", ""]]] = {
@@ -128,12 +150,36 @@ def search(
 ) -> PeopleAnswer:
     """Search people by parts of their names.
 
-    A page has at most 20. Neither case nor accents matter. Bots, guests, locked accounts, accounts that are
-    not findable, and accounts of which one has blocked the other are not found. An app has to switch this on
+    A page has at most 20. Neither case nor accents matter. Guests, locked accounts, accounts that are not
+    findable, and accounts of which one has blocked the other are not found; bots by their whole user name
+    alone. An app has to switch this on
     (`accounts.search`). Guests may not search. Requests count by account.
     """
     found, following = cards.search(call.app, call.user, text, after)
     return PeopleAnswer(list(map(_card, found)), following != "", following)
+
+
+@routes.get("/accounts/directory", problems=(Problems.TOO_MANY_REQUESTS,))
+def directory(
+    cards: Cards,
+    call: Call,
+    online: Annotated[
+        bool, about("Only people whom the acting user sees online: at most 200, on one page.")
+    ] = False,
+    cursor: PageCursor = "",
+    limit: Annotated[int, about("The maximum number of people on this page.", ge=1, le=MOST_LISTED)] = 100,
+) -> DirectoryAnswer:
+    """List everybody whom a search can find, by name.
+
+    A page may have fewer people than `limit`. Names are compared as by a search, without case and accents. An
+    app has to switch this on (`accounts.search`). Guests may not list people. Requests count as searches.
+    """
+    if online:
+        return DirectoryAnswer(list(map(_card, cards.online(call.app, call.user))), "")
+    name, _, id = (read_cursor(cursor) or "").rpartition("\n")
+    found, rest = cards.directory(call.app, call.user, (name, id_of(id)), limit)
+    page, following = page_and_cursor(found, limit, str, f"{rest[0]}\n{rest[1]}" if rest else "")
+    return DirectoryAnswer(list(map(_card, page)), following)
 
 
 @routes.post("/accounts/cards", Needs.ADMIN_OR_MEMBER, schema=("CardsRequest", "The accounts to show."))
@@ -144,7 +190,8 @@ def cards(
 
     A user sees presence, status and user names of friends and of members of common conversations. Users who
     have blocked the caller show none of them. Accounts with `show_presence` off hide their presence, those
-    with `findable` off their user name. A back end that names no `user` sees all.
+    with `findable` off their user name. Where the app has `accounts.show_emails`, whoever sees the user name
+    sees the confirmed e-mail address, too, but guests do not. A back end that names no `user` sees all.
     """
     return CardsAnswer(list(map(_card, cards.show(call.app, call.user, users))))
 
@@ -155,5 +202,5 @@ def _card(card: Card) -> CardShown:
     seen = _PRESENCE[card.online], card.last_seen
     role = name_of(account.role) if card.relation == "self" else UNSET
     status, away, until = card.status
-    kind = account.bot, account.guest
-    return CardShown(*shown, card.relation, *seen, *kind, status, away, until, role)
+    kind, more = (account.bot, account.guest), (account.title, card.email)
+    return CardShown(*shown, card.relation, *seen, *kind, status, away, until, role, *more)

@@ -12,6 +12,7 @@ from imserver.plugin.identity import AccountSession, Holder
 NICKNAME_CHARACTERS: Final = 64
 AVATAR_CHARACTERS: Final = 1000
 STATUS_CHARACTERS: Final = 80
+TITLE_CHARACTERS: Final = 64
 FOR_GOOD: Final = 2**53 - 1
 """The end of a lock that does not end by itself, in Unix seconds."""
 
@@ -77,6 +78,8 @@ class Account(Holder, frozen=True):
     """Whether its user is away, as they say."""
     status_until: int = 0
     """When ``status`` and ``away`` end, in Unix seconds; 0: not by themselves."""
+    title: str = ""
+    """What its user does in the organisation, as they say."""
 
     def status_at(self, now: float) -> tuple[str, bool, int]:
         """``status``, ``away`` and ``status_until``, as they are at this Unix second."""

@@ -129,6 +129,9 @@ class AppAccountSettings(Struct, frozen=True):
     search: Annotated[
         bool, about("Whether accounts find each other by parts of their nickname and user name.")
     ] = False
+    show_emails: Annotated[
+        bool, about("Whether accounts see the confirmed e-mail address where they see the user name.")
+    ] = False
     passwords: Annotated[bool, about("Whether accounts log in with a password.")] = True
     factor_for: Annotated[
         tuple[Literal["owner", "moderator"], ...],
@@ -263,7 +266,8 @@ TABLES: Final = (
             nickname string64 out, avatar string1000 out, created big out, last_seen big=0 out,
             findable small=1 out, show_presence small=1 out, bot small=0 out, guest small=0 out,
             role name16='' out, locked_until big=0 out, lock_reason string200? out, factor_since big=0 out,
-            folded name1000?, status string80? out, away small=0 out, status_until big=0 out""",
+            folded name1000?, status string80? out, away small=0 out, status_until big=0 out,
+            title string64? out""",
         erase_user=_WITH_ACCOUNT,
         # Nobody knows this password: people set one by a link.
     ),

@@ -61,8 +61,13 @@ IS_NO_GUEST: Final = {"sqlite": "guest = 0", "postgresql": "guest = 0", "mysql":
 guests, however few ids are wanted."""
 _FOLDED_NICKNAME: Final = 200
 """Characters of a nickname in ``folded``. Few nicknames become longer when they are folded."""
+_IN_DIRECTORY: Final = "app = %s AND guest = 0 AND bot = 0 AND findable = 1"
+"""Whom a directory has: the first columns of its index, so that guests, of whom an app may have very many,
+cost a page nothing."""
+_FOLDED_AT_ONCE: Final = 1000
+"""Accounts whose names one page of a directory folds, if nobody has."""
 _CHANGEABLE: Final = (
-    *("nickname", "avatar", "findable", "show_presence", "status", "away", "status_until"),
+    *("nickname", "avatar", "findable", "show_presence", "status", "away", "status_until", "title"),
     *IDENTIFIERS,
 )
 _LOGINS: Final = RowsOf(Device, "account_device")
@@ -199,6 +204,37 @@ class AccountStore(Store.Rows):
             left_out = {each.id for each in unfolded if not _contains_all(each, words)}
             accounts = [each for each in accounts if each.id not in left_out]
         return accounts, rows[-1][0] - 1 if len(rows) == limit else after
+
+    def listed(
+        self, app: str, after: tuple[str, int], limit: int, now: int
+    ) -> tuple[list[Account], tuple[str, int] | None]:
+        """A page of the accounts that others may find, in the order of their folded names, and where the next
+        page begins; None: there is none. No bots, no guests, and none that is locked now.
+
+        ``after``: the folded name and the id of the last account of the page before; ``("", 0)``: none.
+        """
+
+        def work(sql: PooledStatements) -> list[Row]:
+            # MySQL would sort all accounts of the app otherwise.
+            index = "FORCE INDEX (account_by_folded)" if sql.engine == "mysql" else ""
+            statement = (
+                f"{_ACCOUNTS} {index} WHERE {_IN_DIRECTORY} AND folded >= %s AND (folded > %s OR id > %s) "
+                "ORDER BY folded, id LIMIT %s"
+            )
+            return sql.query(statement, (app, after[0], *after, limit))
+
+        if after == ("", 0):
+            self._fold_rest(app)
+        rows: list[Row] = self._store.read_or([], work)
+        accounts = [each for each in map(_account, rows) if not each.is_locked(now)]
+        return accounts, (text_of(rows[-1][-2]), rows[-1][0]) if len(rows) == limit else None
+
+    def _fold_rest(self, app: str) -> None:
+        """Fold the names of accounts that nodes of the release before, and imports of apps, have made."""
+        where = f"{_IN_DIRECTORY} AND folded IS NULL LIMIT {_FOLDED_AT_ONCE}"
+        unfolded: list[Account] = self._store.read_or([], lambda sql: accounts_where(sql, where, (app,)))
+        if unfolded:
+            self._store.write_or(None, lambda sql: _fold(sql, unfolded))
 
     @Store.writing_or(None)
     def change(
@@ -647,8 +683,8 @@ def _row(new: Account, password: str) -> Row:
 
 def _folded(account: Account) -> str:
     """The names of an account as a search compares them: each word has a space before it."""
-    nickname, name = map(Statements.words, (account.nickname, account.name))
-    return f" {' '.join(nickname)[:_FOLDED_NICKNAME]} {' '.join(name)}"
+    nickname, name = (" ".join(Statements.words(text)) for text in (account.nickname, account.name))
+    return f" {nickname[:_FOLDED_NICKNAME]} {name}" if nickname else f" {name}"
 
 
 def _fold(sql: PooledStatements, accounts: Sequence[Account]) -> None:

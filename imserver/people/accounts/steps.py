@@ -65,4 +65,9 @@ STEPS: Final = {
     34: _fold_names,
     38: _fold_anew,
     39: _name_owner,
+    # "title": NULL: none. The index has the directory of an app in its order.
+    43: """
+    columns account: title string64?
+      index account_by_folded: app guest bot findable folded id
+    """,
 }

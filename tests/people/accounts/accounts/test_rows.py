@@ -598,6 +598,32 @@ def test_accounts_of_the_release_before_stay_and_its_nodes_add_more(
     assert [row[0] and text_of(row[0]).strip() for row in rows] == ["ann", None]
 
 
+def test_the_directory_goes_on_where_a_page_has_ended(url: str, open_store: OpenStore) -> None:
+    store = open_store(url)
+    accounts = AccountStore(store)
+    nicknames = ("Dan", "ann", "Ann", "Émile", "", "Bob")
+    people = [accounts.add(Account(0, "gochat", "", each, name="cyd" * (not each)), "") for each in nicknames]
+    for other in (
+        Account(0, "gochat", "", "Bot", bot=True),
+        Account(0, "gochat", "", "Gil", guest=True),
+        Account(0, "shop", "", "Ann"),
+    ):
+        accounts.add(other, "")
+    hidden = accounts.add(Account(0, "gochat", "", "Hid"), "")
+    accounts.change("gochat", hidden.id, {"findable": False})
+    locked = accounts.add(Account(0, "gochat", "", "Cat"), "")
+    # As a node of the release before makes them.
+    statement = "UPDATE account SET folded = NULL WHERE id = %s"
+    store.write(lambda sql: sql.execute(statement, (people[0].id,)))
+    store.write(lambda sql: sql.execute("UPDATE account SET locked_until = 20 WHERE id = %s", (locked.id,)))
+    pages, after = [], ("", 0)
+    while after is not None:
+        page, after = accounts.listed("gochat", after, 2, 10)
+        pages.append([each.nickname or each.name for each in page])
+    assert pages == [["ann", "Ann"], ["Bob"], ["cyd", "Dan"], ["Émile"]]
+    assert [each.nickname for each in accounts.listed("gochat", ("", 0), 9, 30)[0]][3] == "Cat"
+
+
 @pytest.mark.parametrize(
     ("names", "roles"),
     [
