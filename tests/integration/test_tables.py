@@ -18,9 +18,9 @@ ANSWERED = """
 hashes, secrets, addresses and random ids: archive_import.digest link_preview.link link_preview.picture
   audit_name.salt audit.hash audit.previous audit_head.hash audit_head.anchor_hash notify_endpoint.digest
   notify_endpoint.auth notify_endpoint.p256dh incoming_hook.token_hash bot.token_hash bot.hook_secret
-  invitation.code directory.id password_reset.code account_factor.secret recovery_code.code account.password
-  api_key.digest api_key.id erasure.digest erasure.name export_job.id notify_endpoint.url notify_delivery.host
-  bot.hook_url api_key.used_from
+  invitation.code invitation_mail.id directory.id password_reset.code account_factor.secret
+  recovery_code.code account.password api_key.digest api_key.id erasure.digest erasure.name
+  export_job.id notify_endpoint.url notify_delivery.host bot.hook_url api_key.used_from
 words of servers, operators, back ends and public pages: audit.name audit.kind audit.request
   notify_audience.kind notify_delivery.kind app.name notify_delivery.topic event_feed.owner
   feature_schema.feature feature_schema.tables api_key.scopes api_key.apps alembic_version.version_num

@@ -55,7 +55,7 @@ def blanks(text: str) -> set[str]:
 def test_words_beside_those_of_the_pages_are_in_every_language(name: str) -> None:
     """Those of notifications and mails, and of features that add to the messages page."""
     features = Path(imserver.__file__).parent.rglob(f"page/{name}.*.json")
-    files = [*(TEMPLATES / "notifications").glob(f"{name}.*.json"), *features]
+    files = [*TEMPLATES.glob(f"*/{name}.*.json"), *features]
     for folder in {file.parent for file in files}:
         first, *others = (
             json.loads((folder / f"{name}.{language}.json").read_text("utf-8")) for language in LANGUAGES

@@ -557,6 +557,12 @@ class Accounts(Service, dict=True):
         row = self.rows.by_login(app, *candidates(login)) if self.tokens.wanted_in(app) else None
         return None if row is None else row[0]
 
+    def resets(self, app: str, code: str, address: str) -> bool:
+        """Whether the code of a mail replaces a password now. Counts as a login. Raises NoAccounts,
+        PasswordsOff and TooManyRequests."""
+        self.charge_reset(app, address)
+        return self.rows.reset_of(app, secret_hash(code), int(time())) > 0
+
     def reset_password(self, app: str, code: str, password: str, address: str) -> str:
         """Replace a password with the code of a mail. All sessions and tokens of the account end. Returns its
         user.

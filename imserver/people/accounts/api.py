@@ -216,7 +216,7 @@ class RulesAnswer(Struct):
     ]
     passwords: Annotated[bool, about("Whether accounts log in with a password.")]
     reset: Annotated[bool, about("Whether a forgotten password is reset by e-mail.")]
-    guests: Annotated[bool, about("Whether invitations to groups may let people without an account in.")]
+    guests: Annotated[bool, about("Whether invitations may let people without an account in.")]
 
 
 class SessionAnswer(Struct):

@@ -87,7 +87,7 @@ class Confirmations(Struct, frozen=True):
 
     def _send(self, account: Account) -> None:
         self.of_account.require((account.app, account.id))
-        self.mails.charge(account)
+        self.mails.charge(account.app, account.email)
         end = int(time()) + LINK_SECONDS
         content = _LAYOUT.pack(account.id, end, _digest(account), b"")[:-_SIGNATURE_BYTES]
         token = urlsafe_b64encode(content + _signature(content, self.keys[0])).decode()

@@ -70,10 +70,10 @@ RESET_MAILS: Final = Rate("reset", "mails for a forgotten password", "account", 
 CONFIRM_MAILS: Final = Rate("confirm", "mails that confirm an e-mail address", "account", f"3 {_AN_HOUR}")
 ADDRESS_MAILS: Final = Rate(
     "mail_address",
-    "mails of both kinds",
+    "mails of these kinds, and invitations",
     "e-mail address",
     f"3 {_AN_HOUR}",
-    "429; for a forgotten password no mail",
+    "429; for a forgotten password no mail, for an invitation often",
 )
 
 
@@ -88,7 +88,7 @@ class AccountSettings(Struct, frozen=True):
     failure_seconds: Duration = 900.0
     registrations_per_address: Count = 100
     logins_per_address: Count = 1000
-    guests_per_address: Count = 20
+    guests_per_address: Count = 250
     guest_days: Annotated[float, Meta(ge=0, le=1_000_000_000)] = 30.0
     finds_per_account: Amount = 100
     finds_per_address: Count = 1000
@@ -138,7 +138,7 @@ class AppAccountSettings(Struct, frozen=True):
         about("Roles that an account may use only with a second factor.", by_key=True),
     ] = ()
     guests: Annotated[
-        bool, about("Whether members make invitations to groups that let people without an account in.")
+        bool, about("Whether members make invitations that let people without an account in.")
     ] = False
     ask_strangers: Annotated[
         bool,

@@ -56,9 +56,9 @@ class LinkMails:
         """What counts the mails of one kind."""
         return self._buckets(rate, MAILS, self._rate_seconds)
 
-    def charge(self, account: Account) -> None:
-        """Count a mail to the address of an account. Raises TooManyRequests."""
-        self._to_address.require((account.app, account.email))
+    def charge(self, app: str, email: str) -> None:
+        """Count a mail to an address. Raises TooManyRequests."""
+        self._to_address.require((app, email))
 
     def start(self, make: Callable[[], tuple[Account, str, str] | None]) -> None:
         """Call ``make`` in the background, and send what it returns: to whom, subject and text."""

@@ -17,11 +17,21 @@ from imserver.plugin.errors import Problems
 from imserver.plugin.http import AccountApp, Acting, ApiProblem, Call, HttpResponse, Resource, about
 from imserver.plugin.identity import GOCHAT, Needs
 
+ResetCode = Annotated[
+    str, about("The code at the end of the link in the mail.", min_length=1, max_length=100)
+]
+
 
 class ResetRequested(Struct):
     """A mail is sent if an account with this identifier and an e-mail address exists."""
 
     seconds: Annotated[int, about("For how long the code in the mail is valid.")]
+
+
+class ResetShown(Struct):
+    """Whether a code resets a password now."""
+
+    valid: Annotated[bool, about("False: no such code, or it has expired or was used.")]
 
 
 class ResetDone(Struct):
@@ -55,17 +65,22 @@ def reset(resets: Resets, call: Call, login: Login, app: AccountApp = GOCHAT) ->
     return ResetRequested(CODE_SECONDS)
 
 
+@reset_routes.get("/accounts/reset/show", base=None, problems=(PasswordsOff.problem,))
+def show_reset(resets: Resets, call: Call, code: ResetCode, app: AccountApp = GOCHAT) -> ResetShown:
+    """Show whether a code still works.
+
+    For the page behind the link. Nothing changes. Each request counts as a login of its address.
+    """
+    return ResetShown(resets.accounts.resets(call.app, code, call.request.host))
+
+
 @reset_routes.post(
     "/accounts/reset/finish",
     schema=("ResetFinish", "The code of a mail, and the new password."),
     problems=(PasswordsOff.problem, HTTP_UNKNOWN_RESET),
 )
 def finish_reset(
-    resets: Resets,
-    call: Call,
-    code: Annotated[str, about("The code at the end of the link in the mail.", min_length=1, max_length=100)],
-    password: NewPassword,
-    app: AccountApp = GOCHAT,
+    resets: Resets, call: Call, code: ResetCode, password: NewPassword, app: AccountApp = GOCHAT
 ) -> ResetDone:
     """Set a new password with the code of a mail.
 

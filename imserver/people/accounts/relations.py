@@ -30,7 +30,7 @@ class AccountRelations(Struct, Relations, frozen=True):
     that it has with that user does it go on writing.
 
     A guest reaches others in their common groups only, and a single user only in a conversation that
-    this user has begun.
+    this user has begun, or as a friend: the one whose invitation the guest has opened.
     """
 
     rows: AccountStore
@@ -55,7 +55,13 @@ class AccountRelations(Struct, Relations, frozen=True):
     def may_reach(self, app: str, by: str, user: str) -> bool:
         if self.blocked_by(app, by, (user,)):
             return False
-        return user == by or not self._is_guest(app, by) or self._have_written(app, by, user)
+        return user == by or not self._is_guest(app, by) or self._may_begin(app, by, user)
+
+    def _may_begin(self, app: str, guest: str, user: str) -> bool:
+        id = id_of(user)
+        if id and self.rows.relations(id, [id_of(guest)])[id_of(guest)][0] == FRIEND:
+            return True
+        return self._have_written(app, guest, user)
 
     def may_write(self, app: str, by: str, user: str) -> bool:
         if self.may_reach(app, by, user):

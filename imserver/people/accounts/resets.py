@@ -83,7 +83,7 @@ class Resets(Struct, frozen=True):
             account = row[0]
             try:
                 self.of_account.require((app, account.id))
-                self.mails.charge(account)
+                self.mails.charge(app, account.email)
             except TooManyRequests:
                 log.info("app %s: account %d has reached its limit of reset mails", app, account.id)
                 return None

@@ -1,11 +1,24 @@
 """Invitation links: a code with which others join a group, or become a friend of its maker."""
 
+from time import time
 from typing import Any
 
 from imserver.people.invitations import api
 from imserver.people.invitations.declared import SETTINGS, TABLES
 from imserver.people.invitations.invitations import Invitations
+from imserver.people.invitations.mails import InvitationMails
 from imserver.plugin import FeatureRow, Parts
+from imserver.plugin.runtime import every
+from imserver.plugin.services import Core
+
+
+def _build(core: Core) -> Parts:
+    mails = InvitationMails(core)
+    return Parts(
+        (Invitations(core), mails),
+        run=(*mails.run, every(3600.0, lambda: mails.forget(int(time())), "old addresses could not go")),
+        stop=mails.runner.stop,
+    )
 
 
 def _commands() -> dict[str, Any]:
@@ -16,9 +29,9 @@ def _commands() -> dict[str, Any]:
 
 FEATURE = FeatureRow(
     "invitations",
-    lambda core: Parts((Invitations(core),)),
-    routes=(*api.routes.rows, *api.staff_routes.rows),
-    uses=("messages", "accounts", "groups"),
+    _build,
+    routes=(*api.routes.rows, *api.staff_routes.rows, *api.mail_routes.rows),
+    uses=("messages", "accounts", "groups", "pages?"),
     settings=SETTINGS,
     commands=_commands,
     tables=TABLES,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from imserver.messenger.groups.groups import TooManyMembers, UnknownGroup
 from imserver.people.accounts.api import DeviceName, Nickname, SessionAnswer, session_answer
@@ -16,8 +16,17 @@ from imserver.people.invitations.invitations import (
     Invitations,
     TooManyInvitations,
     UnknownInvitation,
+    UsedInvitation,
 )
-from imserver.people.invitations.rows import Code, ForGuests, InvitationShown, OfGroup
+from imserver.people.invitations.mails import InvitationMails, Refusal, RefusedAddress
+from imserver.people.invitations.rows import (
+    Code,
+    ForGuests,
+    InvitationMail,
+    InvitationShown,
+    MailCounts,
+    OfGroup,
+)
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
     AccountApp,
@@ -59,7 +68,7 @@ class AllInvitations(Struct):
 
 
 class InvitationJoined(Struct):
-    """The login of the guest, and the group that they are a member of now."""
+    """The login of the guest, and the group that they are a member of now, if the invitation is to one."""
 
     session: SessionAnswer
     group: OfGroup
@@ -153,7 +162,11 @@ def revoke(invitations: Invitations, call: Call, request: InvitationChange) -> I
     return InvitationRevoked(request.code)
 
 
-@routes.get("/invitations/show", Needs.ANYONE, problems=(*_UNKNOWN, Problems.TOO_MANY_REQUESTS))
+@routes.get(
+    "/invitations/show",
+    Needs.ANYONE,
+    problems=(*_UNKNOWN, UsedInvitation.problem, Problems.TOO_MANY_REQUESTS),
+)
 def show(invitations: Invitations, call: Call, *, app: AccountApp = GOCHAT, code: Code) -> InvitationPreview:
     """Show what an invitation is to, before the login.
 
@@ -167,7 +180,13 @@ def show(invitations: Invitations, call: Call, *, app: AccountApp = GOCHAT, code
     Needs.ANYONE,
     schema=("InvitationJoin", "A guest who comes in."),
     status=201,
-    problems=(*_UNKNOWN, Problems.NOT_ALLOWED, TooManyMembers.problem, Problems.TOO_MANY_REQUESTS),
+    problems=(
+        *_UNKNOWN,
+        Problems.NOT_ALLOWED,
+        TooManyMembers.problem,
+        HTTP_TOO_MANY_FRIENDS,
+        Problems.TOO_MANY_REQUESTS,
+    ),
 )
 def join(
     invitations: Invitations,
@@ -178,11 +197,11 @@ def join(
     nickname: Annotated[Nickname, about("The name of the guest.", min_length=1)],
     device: DeviceName = "",
 ) -> InvitationJoined:
-    """Come into a group as a guest.
+    """Come in as a guest.
 
-    For people without an account, by an invitation with `guests`. The guest gets an account without a
-    password, which is deleted when it was unused for `accounts.guest_days`. `accounts/promote` makes a member
-    of a guest.
+    For people without an account, by an invitation with `guests`: into its group, or as a friend of its
+    maker, to whom the guest may write. The guest gets an account without a password, which is deleted when it
+    was unused for `accounts.guest_days`. `accounts/promote` makes a member of a guest.
     """
     session, accepted = invitations.join(call.app, code, nickname, device, call.request.host)
     return InvitationJoined(session_answer(session), accepted.group)
@@ -232,3 +251,96 @@ def end(invitations: Invitations, call: Call, *, app: AccountApp = GOCHAT, code:
     """End an invitation of anybody."""
     call.facts = invitations.end(call.app, code)
     return InvitationRevoked(code)
+
+
+# --- by e-mail ----------------------------------------------------------------------------------------------
+
+Emails = Annotated[
+    list[Annotated[str, Meta(max_length=254)]], about("The addresses.", min_length=1, max_length=500)
+]
+MailGroup = Annotated[str, about("The id of the group.", pattern="^[1-9][0-9]{0,18}$")]
+
+
+class InvitationsMailed(Struct):
+    """What became of the addresses. The mails are sent in the background."""
+
+    count: Annotated[int, about("How many are invited.")]
+    refused: list[RefusedAddress]
+
+
+class MailedInvitations(Struct, kw_only=True):
+    """A page of the invitations by e-mail to a group, and how many there are of each kind."""
+
+    refusal: Annotated[
+        Refusal,
+        about(
+            "Why the user cannot invite by e-mail: `no_mail`: this server sends none. `role`: the user is "
+            "neither owner nor moderator of the app. Empty: the user can."
+        ),
+    ]
+    counts: Annotated[MailCounts, about("How many there are in each state.")]
+    mails: list[InvitationMail]
+    next: NextCursor
+
+
+mail_routes = Resource(
+    "invitations",
+    service=lambda core, _: core.service(InvitationMails),
+    chapter="Links with which users join groups and find friends.",
+    hot=False,
+    need=Needs.ADMIN_OR_ACCOUNT,
+)
+
+
+@mail_routes.post(
+    "/invitations/mail",
+    schema=("InvitationMails", "Who is invited to a group by e-mail."),
+    base=Acting,
+    problems=(
+        Problems.UNKNOWN_ACCOUNT,
+        UnknownGroup.problem,
+        Problems.ROLE_TOO_LOW,
+        Problems.NOT_ALLOWED,
+        Problems.NOT_IMPLEMENTED,
+        Problems.TOO_MANY_REQUESTS,
+    ),
+    user="optional",
+)
+def mail(
+    mails: InvitationMails,
+    call: Call,
+    *,
+    group: MailGroup,
+    emails: Emails,
+    guests: ForGuests = False,
+    language: Annotated[str, about("The language of the mail, such as `de`.", pattern="^[a-z]{2}$")] = "en",
+) -> InvitationsMailed:
+    """Invite people to a group by e-mail.
+
+    Each gets a link of their own, which works once, within a week. For owners and moderators of the app:
+    the mail names the user and the group. A server without section `smtp` answers `not_implemented`.
+    """
+    if call.principal.lacks:
+        raise ApiProblem(Problems.NOT_ALLOWED, f"Your account lacks {call.principal.lacks}")
+    return InvitationsMailed(*mails.create(call.app, call.user, id_of(group), emails, guests, language))
+
+
+@mail_routes.get(
+    "/invitations/mails",
+    base=ActingPage,
+    problems=(Problems.UNKNOWN_ACCOUNT, UnknownGroup.problem),
+    user="optional",
+)
+def mailed(
+    mails: InvitationMails, call: Call, *, group: MailGroup, cursor: str, limit: int
+) -> MailedInvitations:
+    """List the invitations of a user to a group by e-mail, page by page.
+
+    What the mail server has refused is among them, with the reason. An address is deleted after 30 days.
+    """
+    number = id_of(group)
+    rows = mails.page(call.app, call.user, number, read_cursor(cursor) or "", limit + 1)
+    page, following = page_and_cursor(rows, limit, lambda row: row.code)
+    counts = mails.counts(call.app, call.user, number)
+    refusal = mails.refusal(call.app, call.user)
+    return MailedInvitations(refusal=refusal, counts=counts, mails=list(page), next=following)

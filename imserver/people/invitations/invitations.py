@@ -53,6 +53,13 @@ class UnknownInvitation(
     """No such invitation; or it has expired, is used up, or its maker may no longer invite."""
 
 
+class UsedInvitation(
+    ServiceRefused,
+    problem=HttpProblem(410, "invitation_used", "As many people as the invitation was for have used it."),
+):
+    """The invitation is used up."""
+
+
 class TooManyInvitations(
     ServiceRefused,
     problem=HttpProblem(
@@ -133,7 +140,7 @@ class Invitations:
         self, app: str, by: str, group: int, seconds: int, uses: int, guests: bool = False
     ) -> InvitationShown:
         """Invite to a group, or (``group`` 0) to be a friend. ``seconds`` and ``uses`` 0: no limit.
-        ``guests``: people without an account may come into the group, as guests.
+        ``guests``: people without an account may come in, as guests.
 
         Raises UnknownGroup, NotAllowed, UnknownAccount, ServiceRefused (no guests) and TooManyInvitations.
         """
@@ -222,8 +229,11 @@ class Invitations:
         return {"group": row.group, "users": [row.user]} if row.user else {"group": row.group}
 
     def preview(self, app: str, code: str, address: str) -> InvitationPreview:
-        """The target of an invitation. Raises UnknownInvitation and TooManyRequests."""
+        """The target of an invitation. Raises UnknownInvitation, UsedInvitation and TooManyRequests."""
         self._people.cards.addresses.require(by_address(app, address))
+        mail = self._rows.mail(app, code)
+        if mail is not None and mail.state == "joined":
+            raise UsedInvitation(code)
         row = self._valid(app, code)
         maker = self._people.accounts.get(app, row.user)
         name = avatar = description = ""
@@ -259,7 +269,7 @@ class Invitations:
             raise UnknownInvitation(code)
         if self._relations.blocked_by(app, user, (invitation.user,)):
             raise UnknownInvitation(code)
-        if not (invitation.group or self._relations.may_gather(app, user)):
+        if by_user and not (invitation.group or self._relations.may_gather(app, user)):
             raise Blocked(invitation.user)
         is_used = partial(use, app=app, code=code, now=int(time()))
         try:
@@ -278,14 +288,15 @@ class Invitations:
     def join(
         self, app: str, code: str, nickname: str, device: str, address: str
     ) -> tuple[FullSession, InvitationAccepted]:
-        """Let somebody without an account into a group, as a guest with this name.
+        """Let somebody without an account in, as a guest with this name: into a group, or as a friend of the
+        maker.
 
-        Raises UnknownInvitation (also if it is not for guests), ServiceRefused (no guests), BadField,
-        TooManyRequests and TooManyMembers.
+        Raises UnknownInvitation (also if it is not for guests), ServiceRefused (no guests, too many friends),
+        BadField, TooManyRequests and TooManyMembers.
         """
         self._people.cards.addresses.require(by_address(app, address))
         invitation = self._valid(app, code)
-        if not (invitation.guests and invitation.group):
+        if not invitation.guests:
             raise UnknownInvitation(code)
         session = self._people.guests.add(app, nickname, device, address)
         user = session.account.user

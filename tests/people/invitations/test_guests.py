@@ -211,6 +211,19 @@ def test_a_guest_reaches_one_user_after_that_user_has_written(host: Host) -> Non
     guest.post("messages/send", to=ann, text="hello, Ann")
 
 
+def test_a_guest_who_came_by_the_link_of_a_person_is_a_friend_and_writes_first(host: Host) -> None:
+    ann, bob = host.ann, User.register(host.node, APP)
+    code = ann.post("invitations/create", guests=True)["code"]
+    status, answer = host.join(code=code)
+    assert (status, answer["group"]) == (201, "")
+    gil = User(host.node, answer["session"]["token"], answer["session"]["account"]["user"], APP)
+    assert ann.card(gil)["relation"] == "friend"
+    gil.post("messages/send", to=ann.user, text="hello, Ann")
+    assert gil.refused("messages/send", to=bob.user, text="psst")[0] == 403
+    as_contact = bob.post("invitations/create", guests=True)["code"]
+    assert gil.refused("invitations/accept", code=as_contact)[0] == 403, "one who is in gathers no friends"
+
+
 def test_a_guest_sends_a_limited_number_of_messages(host: Host) -> None:
     gil = host.guest()
     message = {"conversation": int(host.group), "text": "hi"}

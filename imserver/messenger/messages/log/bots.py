@@ -84,6 +84,14 @@ def accounts_among(
     return [user for id, user in ids.items() if id in found]
 
 
+def are_friends(sql: Statements, user: str, other: str) -> bool:
+    """Whether an account has another one as a friend."""
+    if not (_may_be_account(user) and _may_be_account(other)):
+        return False
+    friend = "SELECT 1 FROM relation WHERE account = %s AND other = %s AND state = 'friend'"
+    return bool(sql.query(friend, (int(user), int(other))))
+
+
 def owners_among(sql: Statements, app: str, users: Iterable[str]) -> dict[str, str]:
     """Bot → its owner, for those of these users that are bots of accounts."""
     ids = [int(user) for user in users if _may_be_account(user)]

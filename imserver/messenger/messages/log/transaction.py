@@ -26,6 +26,7 @@ from imserver.messenger.messages.log.bots import (
     BUTTONS,
     BotReaders,
     accounts_among,
+    are_friends,
     owners_among,
     with_command,
 )
@@ -598,11 +599,11 @@ class AppTransaction:
         return Appended(self.enter(state, draft, one.resend))
 
     def _unwelcome(self, first: set[tuple[str, str]]) -> set[tuple[str, str]]:
-        """Those (receiver, sender) of first messages where the sender is a guest, or a bot whose owner the
-        receiver has blocked."""
+        """Those (receiver, sender) of first messages where the sender is a guest who is no friend, or a bot
+        whose owner the receiver has blocked."""
         senders = {sender for _, sender in first}
         guests = accounts_among(self.sql, self.app, senders, "AND guest = 1")
-        unwelcome = {pair for pair in first if pair[1] in guests}
+        unwelcome = {pair for pair in first if pair[1] in guests and not are_friends(self.sql, *pair)}
         owners = owners_among(self.sql, self.app, senders)
         blocks = self.blocks({(user, owners[bot]) for user, bot in first if bot in owners})()
         return unwelcome | {(user, bot) for user, bot in first if (user, owners.get(bot)) in blocks}

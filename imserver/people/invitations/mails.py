@@ -1,0 +1,202 @@
+"""Invitations by e-mail: each is a link for one person, which the mail server of section ``smtp`` takes.
+
+The rows are the queue (:class:`Runner`), so what was accepted is sent also after a restart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from secrets import token_urlsafe
+from time import time
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Struct
+
+from imserver.messenger.groups.groups import NotAllowed, UnknownGroup
+from imserver.messenger.groups.parts import groups_of
+from imserver.pages.declared import ChatSettings
+from imserver.people.accounts.declared import SmtpSettings
+from imserver.people.accounts.identifiers import BadField, checked
+from imserver.people.accounts.mailing import Mail, NotSent, page_template, send
+from imserver.people.accounts.parts import accounts_of, chat_page_of
+from imserver.people.invitations.declared import DAY_SECONDS, INVITED_ADDRESSES, InvitationLimits
+from imserver.people.invitations.invitations import CODE_BYTES, SECONDS
+from imserver.people.invitations.rows import MAIL_STATES, InvitationMail, InvitationStore, MailCounts
+from imserver.plugin.errors import Problems, ServiceRefused
+from imserver.plugin.http import about
+from imserver.plugin.identity import TooManyRequests
+from imserver.plugin.runtime import asset_path
+from imserver.plugin.services import Core
+from imserver.plugin.settings import settings_of
+from imserver.plugin.storage import Runner
+from imserver.plugin.wire import id_of
+
+STORED_SECONDS: Final = 30 * 86400
+"""After this time an address is deleted, whoever came or not."""
+_LEASE_SECONDS: Final = 45
+_TRIED_SECONDS: Final = 86400
+"""How long a mail is repeated that the mail server does not take for now."""
+_REASON_CHARACTERS: Final = 200
+
+Refusal = Literal["", "no_mail", "role"]
+Objection = Literal["no_address", "invited", "often"]
+
+
+class RefusedAddress(Struct, frozen=True):
+    """An address that is not invited."""
+
+    email: Annotated[str, about("As it was given.")]
+    reason: Annotated[
+        Objection,
+        about(
+            "`no_address`: it is no e-mail address. `invited`: it has a valid invitation to this group. "
+            "`often`: it has got as many mails as an address gets."
+        ),
+    ]
+
+
+class InvitationMails:
+    """Makes invitations by e-mail, and sends them. Methods may switch, and raise StorageUnavailable.
+
+    ``runner`` works on those that wait. Who invites by e-mail has a role in the app, or is a back end: a mail
+    names the group and its maker, whose words strangers get.
+    """
+
+    def __init__(self, core: Core) -> None:
+        config = core.config
+        self._smtp = settings_of(config, SmtpSettings)
+        self._page = partial(chat_page_of, core)  # pages are built later
+        self._site = settings_of(config, ChatSettings).name or urlsplit(config.address).netloc
+        self._people = accounts_of(core)
+        self._groups = groups_of(core)
+        self._rows = InvitationStore(core.store)
+        number = settings_of(config, InvitationLimits).invitation_mails
+        self._of_app = core.buckets.make(INVITED_ADDRESSES, number, DAY_SECONDS, core.attempt)
+        self.runner = Runner(core.store, "invitation_mail", "state = 0", self._work, _LEASE_SECONDS, 60.0)
+
+    @property
+    def run(self) -> tuple[Callable[[], None], ...]:
+        """The greenlets of a node that sends mail."""
+        return (self.runner.run,) if self._smtp.host else ()
+
+    def refusal(self, app: str, by: str) -> Refusal:
+        """Why a user (``""``: a back end) does not invite by e-mail; ``""``: they may."""
+        if not (self._smtp.host and self._page()):
+            return "no_mail"
+        return "role" if by and not self._people.accounts.known(app, by).role else ""
+
+    def create(
+        self, app: str, by: str, group: int, emails: Sequence[str], guests: bool, language: str
+    ) -> tuple[int, list[RefusedAddress]]:
+        """Invite these addresses to a group. Returns how many are invited, and those that are not.
+
+        Raises UnknownGroup, NotAllowed, UnknownAccount, ServiceRefused (no mails, no guests) and
+        TooManyRequests.
+        """
+        match self.refusal(app, by):
+            case "no_mail":
+                raise ServiceRefused("This server sends no invitations by mail", Problems.NOT_IMPLEMENTED)
+            case "role":
+                raise ServiceRefused("Owners and moderators invite by mail", Problems.NOT_ALLOWED)
+        if guests:
+            self._people.guests.require_guests(app)
+        self._groups.check_inviting(app, group, by)
+        refused: list[RefusedAddress] = []
+        wanted: dict[str, str] = {}
+        for given in emails:
+            try:
+                wanted.setdefault(checked("email", given), given)
+            except BadField:
+                refused.append(RefusedAddress(given, "no_address"))
+        now = int(time())
+        for email in self._rows.invited_among(app, group, wanted, now):
+            refused.append(RefusedAddress(wanted.pop(email), "invited"))
+        self._of_app.require(app, len(wanted))
+        new: list[InvitationMail] = []
+        for email, given in wanted.items():
+            try:
+                self._people.resets.mails.charge(app, email)
+            except TooManyRequests:
+                refused.append(RefusedAddress(given, "often"))
+            else:
+                code, ends = token_urlsafe(CODE_BYTES), now + SECONDS
+                new.append(
+                    InvitationMail(code, str(group), by, email, "waiting", "", now, ends, language or "en")
+                )
+        if new:
+            self._rows.add_mails(app, new, guests)
+            self.runner.wake()
+        return len(new), refused
+
+    def page(self, app: str, by: str, group: int, after: str, limit: int) -> list[InvitationMail]:
+        """Those of a user to a group; of a back end all. Raises UnknownGroup."""
+        self._groups.role(app, group, by)
+        return self._rows.mails(app, by, group, after, limit)
+
+    def counts(self, app: str, by: str, group: int) -> MailCounts:
+        """How many those of :meth:`page` are."""
+        return self._rows.count_mails(app, by, group)
+
+    def forget(self, now: int) -> None:
+        """Delete the addresses that are old at this Unix second."""
+        self._rows.forget_mails(now - STORED_SECONDS)
+
+    # --- in the background ----------------------------------------------------------------------------------
+
+    def _work(self, app: str, code: str) -> None:
+        """Send one mail. Raises ConnectionError if the mail server does not take it for now."""
+        mail, link = self._rows.mail(app, code), self._rows.get(app, code)
+        if mail is None or link is None or 0 < link.expires_at <= time():
+            self.runner.end(app, code)
+            return
+        try:
+            group = self._groups.check_inviting(app, id_of(mail.group), mail.user)
+        except (UnknownGroup, NotAllowed):
+            self.runner.end(app, code)
+            return
+        maker = self._people.accounts.get(app, mail.user)
+        name = maker.nickname if maker is not None else ""
+        content = _content(mail, f"{self._page()}#invite={code}", self._site, name, group.name, link.guests)
+        self.runner.proceed(app, code)
+        try:
+            send(self._smtp, content)
+        except NotSent as error:
+            reason = _reason(error)
+            self._rows.note_mail(app, code, reason)
+            if (error.is_temporary or not error.is_of_mail) and time() < mail.created + _TRIED_SECONDS:
+                raise ConnectionError(reason) from error
+            self.runner.end(app, code, state=MAIL_STATES.index("refused"))
+        else:
+            self._rows.note_mail(app, code, "")
+            self.runner.end(app, code, state=MAIL_STATES.index("sent"))
+
+
+def _reason(error: NotSent) -> str:
+    """What the mail server has said, on one line."""
+    cause: Any = error.__cause__  # of smtplib, which is loaded when there is a mail
+    answer = getattr(cause, "smtp_code", ""), getattr(cause, "smtp_error", str(cause))
+    code, words = next(iter(getattr(cause, "recipients", {"": answer}).values()))
+    text = words.decode("utf-8", "replace") if isinstance(words, bytes) else words
+    line = " ".join(f"{code} {text}".split())
+    return "".join(filter(str.isprintable, line))[:_REASON_CHARACTERS]
+
+
+@cache
+def _words(language: str) -> dict[str, str]:
+    file = asset_path("templates/people") / f"mail.{language}.json"
+    return msgspec.json.decode(file.read_bytes(), type=dict[str, str]) if file.exists() else _words("en")
+
+
+def _content(mail: InvitationMail, link: str, site: str, name: str, group: str, guests: bool) -> Mail:
+    words = _words(mail.language)
+    blanks = {"site": site, "name": name or site, "group": group}
+    texts = {key: text.format(**blanks) for key, text in words.items()}
+    texts["how"] = texts["how_guests" if guests else "how_members"]
+    html, text = (
+        page_template(f"people/invitation.{kind}").render(words=texts, language=mail.language, link=link)
+        for kind in ("html", "txt")
+    )
+    return Mail(mail.email, texts["subject"], text, html)
