@@ -24,7 +24,7 @@ export class ConnectionView {
 
   /**
    * @param {Record<string, string>} words
-   * @param {{ retry: () => void, reload: () => void }} actions
+   * @param {{ retry: () => void, reload: () => void, appeal?: { word: string, act: () => void } }} actions  `appeal`: of who is banned
    */
   constructor(words, actions) {
     this.words = words;
@@ -45,6 +45,7 @@ export class ConnectionView {
     else this.#banner.removeAttribute("role");
     if (state === "waiting") this.#count(change);
     else if (state === "offline") this.#showBanner(words.banner_offline, words.retry_now, this.actions.retry);
+    else if (state === "refused" && change.code === BANNED && this.actions.appeal) this.#showBanner(this.#refusal(change), this.actions.appeal.word, this.actions.appeal.act);
     else if (state === "refused") this.#showBanner(this.#refusal(change), words.enter_again, this.actions.reload);
     else if (state === "connecting" && (this.#wasOnline || change.attempt)) this.#showBanner(words.banner_trying);
     else this.#showBanner("");

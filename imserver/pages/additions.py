@@ -16,7 +16,8 @@ class AddsToPage(Protocol):
     """A service of a feature that adds to the messages page.
 
     Its folder has a module ``page.js``, a style sheet ``page.css``, those of menus and settings
-    (``later.js``, ``later.css``), ``words.<language>.json``, and what these load.
+    (``later.js``, ``later.css``), ``words.<language>.json``, and what these load: modules, style sheets, and
+    tables (``.json``) in folders below.
     """
 
     page_folder: ClassVar[Path]
@@ -49,12 +50,12 @@ class Additions:
 
     @property
     def files(self) -> dict[str, Path]:
-        """Address below the release → file, of the modules and style sheets."""
+        """Address below the release → file, of the modules, style sheets and tables."""
         return {
             f"features/{name}/{path.relative_to(folder).as_posix()}": path
             for name, folder in self.folders.items()
             for path in sorted(folder.rglob("*"))
-            if path.suffix in (".js", ".css")
+            if path.suffix in (".js", ".css") or (path.suffix == ".json" and path.parent != folder)
         }
 
     def shown(self, release: str) -> list[dict[str, str | bool]]:

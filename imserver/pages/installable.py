@@ -212,7 +212,7 @@ def worker(pages: Iterable[bytes], additions: Additions, look: Look) -> Response
         "files": [
             root + (f"{RELEASES}{now}/{address}" if address.endswith((".js", ".css")) else f"/{address}")
             for address in (SHEET, *files(), *additions.files)
-            if address.removeprefix("static/") not in styles()
+            if not address.endswith(".json") and address.removeprefix("static/") not in styles()
         ]
         + [url_for("pages.manifest")]
         + [address for address in (look.colours_url, look.picture_url) if address],

@@ -59,7 +59,7 @@ class App {
     const [, came, code] = /^#(oauth|reset|owner)=(.+)$/.exec(location.hash) ?? [];
     if (came === "oauth") history.replaceState(null, "", location.pathname + location.search); // the others stay in the address until they are used: a reload needs them
     startPanels(page.text);
-    this.connection = new ConnectionView({ ...page.text, refused_4503: page.text.messages_fault_banned }, { retry: () => this.#session?.messenger.retryNow(), reload: () => location.reload() });
+    this.connection = new ConnectionView({ ...page.text, refused_4503: page.text.messages_fault_banned }, { retry: () => this.#session?.messenger.retryNow(), reload: () => location.reload(), appeal: { word: page.text.messages_appeal, act: () => this.#appeal() } });
     this.#listen();
     const login = came === "owner" ? null : this.saved.get();
     if (login) this.#start(login);
@@ -147,6 +147,12 @@ class App {
     });
   }
 
+  /** We are banned, and say something to those who moderate the app. */
+  #appeal() {
+    const { token = "" } = this.#session ?? {};
+    withModule(import("./login/appeal.js"), this.words, ({ openAppeal }) => openAppeal(this.page, token));
+  }
+
   /** @param {(view: LoginView) => void} use */
   #withLogin(use) {
     return withModule(import("./login/login.js"), this.words, ({ LoginView }) => {
@@ -205,7 +211,7 @@ class App {
     if (session !== this.#session || !session) return;
     if (session.store.isLoaded) {
       this.#route().then(() => this.#conversation?.refresh());
-      setTimeout(() => session === this.#session && this.#countRequests(), COUNT_AFTER_MS); // the list comes first
+      setTimeout(() => session === this.#session && (this.#countRequests(), this.#addPlaces()), COUNT_AFTER_MS); // the list comes first
       session.store.loadRest();
       if (session.wishes.device.on) this.#notify(() => {});
     } else if (session.isOnline) setTimeout(() => session === this.#session && session.isOnline && this.#loadList(), RETRY_LIST_MS);
@@ -222,6 +228,16 @@ class App {
     this.#notices ??= import("./session/notices.js").catch(() => null).then((module) => module && session === this.#session ? new module.Notices(session, () => this.#current) : null);
     const notices = await this.#notices;
     if (notices && session === this.#session) use(notices);
+  }
+
+  /** Whoever moderates the app has what features of the server add for them, beside the settings. */
+  async #addPlaces() {
+    const session = this.#session;
+    await session?.people.refresh([session.user]);
+    const role = session?.people.card(session.user)?.role ?? "member";
+    if (!session || session !== this.#session || !role || role === "member") return;
+    const module = await import("./parts/additions.js").catch(() => null); // without it, menus load it
+    await module?.addFeatures(session, true);
   }
 
   /** Shows how many people have asked to be our contacts. */

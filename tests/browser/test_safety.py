@@ -6,6 +6,7 @@ import pytest
 
 from tests.browser.conftest import Pair
 from tests.browser.messenger import Account, Chat
+from tests.browser.test_accessibility import violations
 from tests.conftest import StartServer
 from tests.support import Server, eventually
 from tests.users import User
@@ -61,6 +62,56 @@ def test_a_user_reports_a_message_and_a_moderator_acts(pair: Pair, server: Serve
     for each in (desk, chat):
         each.gives(f"{TEXT}.includes('buy')", False)
     eventually(lambda: key.get("bans")["count"] == 1)
+
+
+@pytest.mark.needs("axe-core")
+def test_an_owner_handles_a_report_in_four_clicks_and_answers_an_appeal(pair: Pair, server: Server) -> None:
+    ann, bob, eve = Account(server, "Ann"), Account(server, "Bob"), Account(server, "Eve")
+    key = User(server, KEY, app="gochat")
+    key.post("accounts/role", user=ann.user, role="owner")
+    group = ann.create_group("tea", bob, eve)
+    spam = eve.post("messages/send", conversation=group, text="buy now")["id"]
+    report = bob.post("reports/send", message=spam, reason="spam", text="Every day.")["report"]
+
+    desk = Chat(pair[0], ann, size=(1280, 800))
+    desk.sees("#manage[data-count='1']")
+    desk.click("#manage")
+    desk.has_some(".manage", "Message of Eve")
+    assert violations(desk) == []
+    desk.click(f"[data-key='report:{report}']")
+    desk.has_some(".manage", "Every day.")
+    desk.has_some(".manage .reported", "buy now")
+    assert violations(desk) == []
+    desk.tap("Delete…", within=".manage")
+    desk.tap("Delete for everyone", within="dialog[open]")
+    desk.has_some(".manage", "Nothing to decide")
+    desk.sees("#manage[data-count='']")
+    (closed,) = key.get("reports", state="closed")["reports"]
+    assert (closed["outcome"], closed["evidence"]) == ("deleted", "buy now")
+
+    chat = Chat(pair[1], eve, size=(390, 844))
+    key.post("moderation/ban", user=eve.user, seconds=3600, reason="No advertising.")
+    chat.has_some("#banner", "No advertising.")
+    chat.click("#banner-button")
+    chat.write("dialog textarea", "It was my brother.")
+    chat.tap("Send", within="dialog[open]")
+    chat.has_some(".toast", "Sent")
+    desk.sees("#manage[data-count='1']")
+    desk.click(".manage .person")
+    desk.has_some(".manage", "It was my brother.")
+    desk.has_some(".manage-ban", "No advertising.")
+    desk.tap("Lift the ban", within=".manage")
+    desk.has_some(".toast", "Eve may log in again")
+    assert key.get("bans")["count"] == 0
+    for view, text in (
+        ("people", "Owners"),
+        ("guests", "no guests"),
+        ("links", "no links"),
+        ("rules", "House rules"),
+    ):
+        desk.tap(view.title(), within=".manage-tabs")
+        desk.has_some(".manage-body", text)
+        assert violations(desk) == [], view
 
 
 def test_a_person_is_reported_from_their_card(pair: Pair, server: Server) -> None:

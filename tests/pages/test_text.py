@@ -54,7 +54,7 @@ def blanks(text: str) -> set[str]:
 @pytest.mark.parametrize("name", ["words", "mail"])
 def test_words_beside_those_of_the_pages_are_in_every_language(name: str) -> None:
     """Those of notifications and mails, and of features that add to the messages page."""
-    features = Path(imserver.__file__).parent.rglob(f"page/{name}.*.json")
+    features = Path(imserver.__file__).parent.rglob(f"page/**/{name}.*.json")
     files = [*TEMPLATES.glob(f"*/{name}.*.json"), *features]
     for folder in {file.parent for file in files}:
         first, *others = (

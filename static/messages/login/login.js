@@ -257,7 +257,15 @@ export class LoginView {
       this.onLogin({ token, user: account.user, nickname: account.nickname, device });
     });
     if (wrong) this.#mark(wrong);
-    if (lock) show(this.#note, lock);
+    if (!lock) return;
+    show(this.#note, lock);
+    await withModule(import("./appeal.js"), words, ({ openAppeal, takesAppeals }) => {
+      if (!takesAppeals(this.page)) return;
+      const appeal = /** @type {HTMLButtonElement} */ (make("button", "link", words.messages_appeal));
+      appeal.type = "button";
+      appeal.addEventListener("click", () => openAppeal(this.page, this.saved.earlier, { login: fields.login, password: fields.password }));
+      this.#note.append(" ", appeal);
+    });
   }
 
   /** The password was right, and the account has a second factor. */
@@ -285,6 +293,6 @@ export class LoginView {
 function lockText({ code, message }, words) {
   const [, day, hour, reason] = /^(?:The account is locked|banned)(?: until (\S+) (\S+) UTC| for good)?(?:: (.*))?$/.exec(message) ?? [];
   const until = day ? moments(document.documentElement.lang).format(new Date(`${day}T${hour}Z`)) : "";
-  const end = until ? fill(words.messages_locked_until, { until }) : words[`messages_fault_${code}`];
+  const end = until ? fill(code === "banned" ? words.refused_until : words.messages_locked_until, { until, when: until }) : words[`messages_fault_${code}`];
   return reason ? `${end}${words.messages_locked_colon}${reason}` : end;
 }

@@ -29,13 +29,30 @@ export function guestForm({ app, text: words }, preview, code, onLogin, toLogin)
   have.addEventListener("click", toLogin);
   const hint = make("p", "muted", `${membersText(preview.members, words)} · ${words.messages_guest_hint}`);
   const intro = [avatarOf(preview.name, preview.group_avatar, "group large"), heading(invitationText(preview, words)), hint];
-  return card("guest", intro, [field(words.messages_your_name, name, words.messages_name_hint)], words.messages_join, [have], words, async () => {
+  return card("guest", intro, [field(words.messages_your_name, name, words.messages_name_hint), houseRules(app, words)], words.messages_join, [have], words, async () => {
     const nickname = required(name, words.messages_fault_nickname);
     const device = deviceName();
     const { session, group } = await callApi(app, "", "POST", "invitations/join", { code, nickname, device });
     history.replaceState(null, "", `#c/${group}`);
     onLogin({ token: session.token, user: session.account.user, nickname: session.account.nickname, device, guest: true });
   });
+}
+
+/**
+ * @param {string} app
+ * @param {Record<string, string>} words
+ * @returns {HTMLElement} the house rules; hidden if there are none
+ */
+export function houseRules(app, words) {
+  const rules = make("p", "muted card-text");
+  rules.dir = "auto";
+  const made = make("details", "", make("summary", "", words.messages_house_rules), rules);
+  made.hidden = true;
+  callApi(app, "", "GET", "moderation/rules").then(({ text }) => {
+    rules.textContent = text;
+    made.hidden = !text;
+  }, () => {}); // a server without reports has none
+  return made;
 }
 
 /**

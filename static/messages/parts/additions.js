@@ -18,6 +18,8 @@ import { addCard, pageCommands, redraw, registerView } from "./summary.js";
 /** @typedef {(session: Session, user: string) => MessageAction | null} MakePersonAction  null: not for this person */
 /** @typedef {(session: Session, conversation: Conversation, entry: Entry) => MessageAction[]} MakeMessageActions */
 /** @typedef {() => { title: string, content: HTMLElement }} MakeSection */
+/** @typedef {{ id: string, word: string, path: string, act: (session: Session) => unknown }} NewPlace  `path`: of an icon of 24 × 24 */
+/** @typedef {{ show: (count: number | null) => void }} Place  null: it is hidden */
 
 /**
  * What the function `start` of a module gets. It takes its words from `words`, and draws with `make`, which knows no HTML.
@@ -32,11 +34,12 @@ import { addCard, pageCommands, redraw, registerView } from "./summary.js";
  * @property {(makeAction: MakePersonAction) => void} addPersonAction  adds a button to the card of a person
  * @property {(command: import("./summary.js").PageCommand) => void} addCommand  adds a command to text boxes
  * @property {(makeSection: MakeSection) => void} addSettings  adds a section to the settings
+ * @property {(place: NewPlace) => Place} addPlace  adds a button beside that of the settings, which is hidden until it is shown
  * @property {(command: string, data?: object) => Promise<any>} request  sends a command of the user; resolves to the data of its answer
  * @property {Session["api"]} api  sends a request of the user over HTTP
  * @property {(path: string, query: Record<string, string>, name: string) => Promise<void>} download  saves a file of the user
  * @property {Session["endBy"]} endLogin  does what ends the login, and then forgets what the browser has stored
- * @property {(kind: string, listener: (data: any) => void) => void} hear  hears signals of a kind
+ * @property {(kind: string, listener: (data: any) => void) => void} hear  hears signals of a kind, and with `online` that there is a connection again
  * @property {(error: unknown) => string} reason  why `request` or `api` has failed, in the language of the page
  * @property {typeof openPanel} openPanel
  * @property {typeof openDialog} openDialog
@@ -55,6 +58,8 @@ let session;
 const started = new Map();
 /** Kind of a signal → who hears it. @type {Map<string, ((data: any) => void)[]>} */
 const listeners = new Map();
+/** Buttons of features. @type {Place[]} */
+const places = [];
 
 /**
  * Loads and starts them, in the order of the features. One that fails does not stop the others.
@@ -63,11 +68,51 @@ const listeners = new Map();
  * @param {boolean} isLater  those that only menus and settings need
  */
 export async function addFeatures(current, isLater) {
-  if (session !== current) current.on("signal", ({ kind, data }) => listeners.get(kind)?.forEach((listener) => drawn(() => listener(data), () => {})));
-  session = current;
+  if (session !== current) {
+    current.on("signal", ({ kind, data }) => tell(kind, data));
+    current.on("state", ({ state }) => state === "online" && tell("online", null));
+    current.on("ended", () => places.forEach((place) => place.show(null)));
+    const isFirst = !session;
+    session = current;
+    if (!isFirst) tell("online", null);
+  }
   const starting = started.get(isLater) ?? start(session.additions.filter(({ later }) => later === isLater));
   started.set(isLater, starting);
   await starting;
+}
+
+/**
+ * @param {string} kind
+ * @param {any} data
+ */
+function tell(kind, data) {
+  listeners.get(kind)?.forEach((listener) => drawn(() => listener(data), () => {}));
+}
+
+/**
+ * @param {NewPlace} place
+ * @returns {Place}
+ */
+function addPlace({ id, word, path, act }) {
+  const [icon, lines] = ["svg", "path"].map((tag) => document.createElementNS("http://www.w3.org/2000/svg", tag));
+  icon.setAttribute("class", "icon");
+  icon.setAttribute("viewBox", "0 0 24 24");
+  icon.setAttribute("aria-hidden", "true");
+  lines.setAttribute("d", path);
+  icon.append(lines);
+  const made = button("", "round");
+  Object.assign(made, { id, title: word, hidden: true });
+  made.setAttribute("aria-haspopup", "dialog");
+  made.append(icon);
+  made.addEventListener("click", () => act(session));
+  document.getElementById("settings")?.before(made);
+  const show = (/** @type {number | null} */ count) => {
+    made.hidden = count === null;
+    made.dataset.count = count ? String(count) : "";
+    made.setAttribute("aria-label", count ? `${word} · ${count}` : word);
+  };
+  places.push({ show });
+  return { show };
 }
 
 /** @param {Session["additions"]} additions */
@@ -79,6 +124,7 @@ async function start(additions) {
     addAction: (makeAction) => void added.actions.push(makeAction),
     addMessageAction: (makeActions) => void added.messageActions.push(makeActions),
     addPersonAction: (makeAction) => void added.personActions.push(makeAction),
+    addPlace,
     addCommand: (command) => void pageCommands.push(command),
     addSettings: (makeSection) => void added.sections.push(makeSection),
     api: (method, path, body) => session.api(method, path, body),

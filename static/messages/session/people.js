@@ -22,6 +22,7 @@ import { seal } from "./seal.js";
  * @property {boolean} [bot]        a program
  * @property {boolean} [guest]      somebody without a password
  * @property {boolean} [deleted]    there is no such account any more
+ * @property {string} [role]        our own one alone
  */
 
 /** The number of hues of names in people.css. */
@@ -242,7 +243,7 @@ export class People {
 }
 
 /** The types of the fields of a card. */
-const PATTERN = { ...emptyCard(""), bot: false, guest: false, deleted: false };
+const PATTERN = { ...emptyCard(""), bot: false, guest: false, deleted: false, role: "" };
 
 /**
  * @param {string} user

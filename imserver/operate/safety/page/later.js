@@ -3,8 +3,8 @@
 
 const DAY = 86_400;
 /** Seconds; 0: for good. */
-const MUTES = [600, 3600, DAY, 7 * DAY];
-const BANS = [DAY, 7 * DAY, 30 * DAY, 0];
+export const MUTES = [600, 3600, DAY, 7 * DAY];
+export const BANS = [DAY, 7 * DAY, 30 * DAY, 0];
 /** How far back messages are deleted with an act on a person. */
 const CLEARED_SECONDS = DAY;
 
@@ -12,12 +12,31 @@ const CLEARED_SECONDS = DAY;
 let page;
 /** Whether the user moderates the app. */
 let moderates = false;
+/** The open view of what moderators manage. @type {{ changed: () => void } | null} */
+let desk = null;
+/** A shield. */
+const SHIELD = "M12 3.5 5 6v5.2c0 4.3 2.8 7.6 7 9.3 4.2-1.7 7-5 7-9.3V6zM9 11.8l2.2 2.2L15.3 9.8";
 
 /** @param {any} additions */
 export function start(additions) {
   page = additions;
-  const { addAction, addMessageAction, addPersonAction, api, words } = page;
-  const asked = api("GET", "reports/reasons").then((/** @type {any} */ answer) => void (moderates = answer.moderates), () => {}); // then nobody moderates here
+  const { addAction, addMessageAction, addPersonAction, words } = page;
+  const place = page.addPlace({ id: "manage", word: words.safety_manage, path: SHIELD, act: manage });
+  const ask = async () => {
+    try {
+      const { moderates: does, open } = await page.api("GET", "reports/reasons");
+      moderates = does;
+      place.show(does ? open : null);
+    } catch {
+      // then nobody moderates here
+    }
+  };
+  page.hear("safety.reports", (/** @type {any} */ { open }) => {
+    place.show(open);
+    desk?.changed();
+  });
+  page.hear("online", ask);
+  const asked = ask();
   addMessageAction((/** @type {any} */ session, /** @type {any} */ conversation, /** @type {any} */ entry) => {
     if (!entry.from || entry.from === session.user) return [];
     const person = { user: entry.from, name: session.people.nameOf(entry.from), group: conversation.group ? conversation.id : 0 };
@@ -36,7 +55,27 @@ export function start(additions) {
   onPerson(({ user, name }) => ({ word: words.safety_report, sign: "flag", act: () => report({ person: user }, page.fill(words.safety_report_person, { name })) }));
   onPerson((person) => (moderates ? actsOn(person)[0] : null));
   onPerson((person) => (moderates ? actsOn(person).at(-1) : null));
+  page.addSettings(() => ({ title: words.safety_rules, content: houseRules() }));
   return asked; // the first menu needs it
+}
+
+/** @param {any} session */
+async function manage(session) {
+  try {
+    const { openManage } = await import("./manage/manage.js");
+    desk = await openManage(page, session, () => void (desk = null));
+  } catch (error) {
+    page.toast(page.reason(error));
+  }
+}
+
+/** @returns {HTMLElement} the house rules, as soon as they are loaded */
+export function houseRules() {
+  const { api, make, words } = page;
+  const made = make("p", "muted house-rules");
+  made.dir = "auto";
+  api("GET", "moderation/rules").then((/** @type {any} */ { text }) => void (made.textContent = text || words.safety_no_rules), (/** @type {unknown} */ error) => void (made.textContent = page.reason(error)));
+  return made;
 }
 
 /**
@@ -73,12 +112,16 @@ async function report(target, title) {
   });
 }
 
-/** @param {any} entry */
-function remove(entry) {
+/**
+ * @param {{ id: number }} entry
+ * @param {() => Promise<unknown>} [done]  what follows
+ */
+export function remove(entry, done = async () => {}) {
   const { api, words } = page;
   const reason = reasonField();
   form(words.safety_delete_ask, words.safety_delete, true, [field(words.safety_why_shown, reason)], async () => {
     const { act } = await api("POST", "moderation/delete", { messages: [entry.id], reason: reason.value.trim() });
+    await done();
     return () => sayRemoved(1, act);
   });
 }
@@ -87,8 +130,9 @@ function remove(entry) {
  * @param {"mute" | "remove" | "ban"} kind
  * @param {{ user: string, name: string, group: number }} person
  * @param {number[]} spans  seconds among which one chooses
+ * @param {() => Promise<unknown>} [done]  what follows
  */
-async function actOn(kind, person, spans) {
+export async function actOn(kind, person, spans, done = async () => {}) {
   const { api, words, toast } = page;
   const { user, name, group } = person;
   const span = select(spans.map((each) => [String(each), words[`safety_for_${each}`]]));
@@ -107,6 +151,7 @@ async function actOn(kind, person, spans) {
     const removal = clear.checked ? await api("POST", "moderation/clear", { ...fields, reason: "", since }) : null;
     if (kind === "remove") await api("POST", "moderation/remove", { ...fields, group: String(group) });
     else await api("POST", `moderation/${kind}`, { ...fields, seconds: Number(span.value) });
+    await done();
     return () => {
       if (removal) sayRemoved(removal.messages, removal.act);
       toast(page.fill(words[`safety_${kind}_done`], { name }));
@@ -133,7 +178,7 @@ function sayRemoved(messages, act) {
  * @param {HTMLElement[]} fields
  * @param {() => Promise<() => void>} act
  */
-function form(title, yes, danger, fields, act) {
+export function form(title, yes, danger, fields, act) {
   const { button, make, words } = page;
   const no = button(words.messages_cancel);
   const go = button(yes, danger ? "wide danger" : "wide");
@@ -161,11 +206,11 @@ function form(title, yes, danger, fields, act) {
  * @param {string} label
  * @param {HTMLElement} control
  */
-function field(label, control) {
+export function field(label, control) {
   return page.make("label", "field-label", page.make("span", "", label), control);
 }
 
-function reasonField() {
+export function reasonField() {
   const made = page.make("input", "");
   return Object.assign(made, { type: "text", maxLength: 250, autocomplete: "off" });
 }

@@ -1,0 +1,136 @@
+// @ts-check
+/** What moderators and owners of the app manage on the messages page: a panel with a view for each subject. Loaded when it is opened. */
+
+import { drawGuests, drawLinks, drawPeople } from "./people.js";
+import { drawReport, drawReports } from "./reports.js";
+import { drawRules } from "./rules.js";
+
+/** The path below which a proxy serves this server; empty: none. */
+const ROOT = new URL(import.meta.url).pathname.replace(/\/(release\/\w+\/)?features\/.*$/, "");
+const LANGUAGES = ["zh", "en", "de", "ar"];
+/** Views → whether they are for owners alone. */
+const VIEWS = /** @type {const} */ ({ reports: false, people: false, guests: true, links: true, rules: true });
+
+/**
+ * What the views draw with.
+ *
+ * @typedef {object} Desk
+ * @property {any} page      the additions
+ * @property {any} session
+ * @property {Record<string, string>} words
+ * @property {boolean} isOwner
+ * @property {string} root   what addresses of this server begin with
+ * @property {(draw: () => Promise<Node[]> | Node[]) => Promise<void>} show  shows what it returns, in place of what is shown
+ * @property {(view: keyof typeof VIEWS) => Promise<void>} open
+ * @property {(act: () => Promise<unknown>) => Promise<void>} attempt  tells why it fails
+ * @property {(seconds: number) => string} time
+ * @property {(seconds: number) => string} day
+ */
+
+/**
+ * @param {any} page
+ * @param {any} session
+ * @param {() => void} onClose
+ * @returns {Promise<{ changed: () => void }>} `changed`: reports are new or closed
+ */
+export async function openManage(page, session, onClose) {
+  const { button, make } = page;
+  const [own] = await Promise.all([loadWords(session.language), loadStyle(), session.people.load([session.user])]);
+  const words = { ...page.words, ...own };
+  const isOwner = session.people.card(session.user)?.role === "owner";
+  const body = make("div", "manage-body");
+  const times = new Intl.DateTimeFormat(session.language, { dateStyle: "medium", timeStyle: "short" });
+  const days = new Intl.DateTimeFormat(session.language, { dateStyle: "medium" });
+  let turn = 0;
+  /** What is drawn again when something has changed. @type {() => Promise<Node[]> | Node[]} */
+  let drawNow = () => [];
+  let isList = true;
+
+  /** @type {Desk} */
+  const desk = {
+    page, session, words, isOwner, root: ROOT,
+    show: async (draw) => {
+      const mine = ++turn;
+      drawNow = draw;
+      body.setAttribute("aria-busy", "true");
+      try {
+        const parts = await draw();
+        if (mine === turn) body.replaceChildren(...parts);
+      } catch (error) {
+        const again = button(words.manage_again);
+        again.addEventListener("click", () => desk.show(draw));
+        if (mine === turn) body.replaceChildren(make("p", "note", page.reason(error)), make("p", "panel-buttons", again));
+      }
+      if (mine === turn) body.removeAttribute("aria-busy");
+    },
+    open: (view) => {
+      isList = true;
+      for (const each of tabs.querySelectorAll("button")) each.setAttribute("aria-selected", String(each.dataset.key === view));
+      return desk.show(() => draws[view](desk));
+    },
+    attempt: async (act) => {
+      try {
+        await act();
+      } catch (error) {
+        page.toast(page.reason(error));
+      }
+    },
+    time: (seconds) => times.format(seconds * 1000),
+    day: (seconds) => days.format(seconds * 1000),
+  };
+  const draws = {
+    reports: () => drawReports(desk, (report) => {
+      isList = false;
+      desk.show(() => drawReport(desk, report, () => desk.open("reports")));
+    }),
+    people: drawPeople, guests: drawGuests, links: drawLinks, rules: drawRules,
+  };
+  const views = /** @type {(keyof typeof VIEWS)[]} */ (Object.keys(VIEWS)).filter((view) => isOwner || !VIEWS[view]);
+  const tabs = make("div", "manage-tabs", ...views.map((view) => {
+    const tab = button(words[`manage_${view}`], "");
+    tab.setAttribute("role", "tab");
+    tab.dataset.key = view;
+    tab.addEventListener("click", () => desk.open(view));
+    return tab;
+  }));
+  tabs.setAttribute("role", "tablist");
+  tabs.setAttribute("aria-label", words.manage_title);
+  tabs.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    const all = [...tabs.querySelectorAll("button")];
+    const at = all.indexOf(/** @type {any} */ (document.activeElement));
+    if (!step || at < 0) return;
+    const isReversed = getComputedStyle(tabs).direction === "rtl";
+    const next = all[(at + (isReversed ? -step : step) + all.length) % all.length];
+    next.focus();
+    next.click();
+  });
+  const admin = Object.assign(make("a", "muted", words.manage_admin), { href: `${ROOT}/admin`, target: "_blank", rel: "noopener" });
+  const layer = page.openPanel(words.manage_title, make("div", "manage", tabs, body, make("p", "manage-foot", admin)));
+  layer.closed.then(onClose);
+  desk.open("reports");
+  return { changed: () => void (isList && tabs.querySelector("[aria-selected=true]")?.dataset.key === "reports" && desk.show(drawNow)) };
+}
+
+/**
+ * @param {string} language  of the page
+ * @returns {Promise<Record<string, string>>}
+ */
+async function loadWords(language) {
+  const name = LANGUAGES.find((each) => language.startsWith(each)) ?? "en";
+  const answer = await fetch(new URL(`./words.${name}.json`, import.meta.url));
+  return answer.json();
+}
+
+/** @type {Promise<void> | null} */
+let style = null;
+
+function loadStyle() {
+  style ??= new Promise((resolve) => {
+    const link = Object.assign(document.createElement("link"), { rel: "stylesheet", href: new URL("./manage.css", import.meta.url).href });
+    link.addEventListener("load", () => resolve());
+    link.addEventListener("error", () => resolve());
+    document.head.append(link);
+  });
+  return style;
+}
