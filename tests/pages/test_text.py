@@ -76,7 +76,7 @@ def test_a_text_has_forms_for_all_numbers_or_for_one_and_more(language: str) -> 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_search_understands_the_filters_of_each_language(language: str) -> None:
-    source = (STATIC / "messages" / "search-query.js").read_text("utf-8")
+    source = (STATIC / "messages" / "search" / "search-query.js").read_text("utf-8")
     names = re.compile("messages_(filter_(from|in|has|before|after)|has_(picture|video|voice|file|link))")
     for key, text in TEXT[language].items():
         if names.fullmatch(key):
@@ -124,7 +124,7 @@ def test_the_language(in_address: str, accepted: list[tuple[str, float]], langua
 
 
 def test_a_mention_of_all_is_known_by_its_name_in_each_language() -> None:
-    (names,) = re.findall(r"ALL_NAMES = (\[.*?\]);", (STATIC / "messages" / "names.js").read_text("utf-8"))
+    (names,) = re.findall(r"ALL_NAMES = (\[.*?\]);", (STATIC / "messages/parts/names.js").read_text())
     assert set(json.loads(names)) == {words["messages_all"] for words in TEXT.values()}
 
 
