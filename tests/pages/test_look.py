@@ -29,7 +29,7 @@ def themes() -> tuple[dict[str, str], dict[str, str]]:
     return first, second
 
 
-PEOPLE = (STATIC / "messages" / "people.css").read_text("utf-8")
+PEOPLE = (STATIC / "messages/styles/avatars.css").read_text("utf-8")
 PAIR = r"light-dark\((#\w{6}), (#\w{6})\)"
 
 
@@ -50,7 +50,7 @@ def test_contrast_is_that_of_wcag(grey: str, known: float) -> None:
 def test_names_are_read_on_every_background(theme: int) -> None:
     rows = re.findall(r"\.tint-(\d+) \{ --tint: (#\w{6}); --lit: (#\w{6}); \}", PEOPLE)
     tints = {name: colours for name, *colours in rows}
-    (number,) = re.findall(r"HUES = (\d+)", (STATIC / "messages" / "people.js").read_text("utf-8"))
+    (number,) = re.findall(r"HUES = (\d+)", (STATIC / "messages/session/people.js").read_text("utf-8"))
     assert list(tints) == list(map(str, range(int(number))))
     for name, colours in tints.items():
         colour = colours[theme]

@@ -72,8 +72,7 @@ class ThreadView {
     const where = make("bdi", "muted", session.store.nameOf(conversation));
     const content = make("div", "thread inbox", make("div", "thread-head", where, this.mute), this.note, this.log, ...textBox(words.messages_thread_placeholder, make("label", "also", this.also, make("span", "", conversation.group ? words.messages_thread_also_group : words.messages_thread_also))));
     const focused = document.activeElement;
-    this.layer = openPanel(words.messages_thread, content);
-    this.layer.dialog.classList.add("of-thread");
+    this.layer = openPanel(words.messages_thread, content, "belongs of-thread");
     this.composer = new Composer(session, {
       prefix: PREFIX, sent: () => this.#sent(), last: () => this.#lastOwn(),
       drafts: { get: () => drafts.get(root) ?? { text: "" }, set: (_, draft) => drafts.set(root, draft) },

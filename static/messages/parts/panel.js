@@ -19,6 +19,8 @@ import { make } from "../../text.js";
 const TOAST_MS = 5_000;
 /** In such a window, panels are beside the conversation. */
 const WIDE = "(width >= 1080px)";
+/** In such a window, those are that belong to it: they take the place of the list. */
+const ROOMY = "(width >= 900px)";
 
 /** @typedef {Layer & { ended: () => void }} OpenLayer */
 
@@ -37,7 +39,7 @@ let leaving = null;
 export function startPanels(pageWords) {
   words = pageWords;
   addEventListener("popstate", () => dismiss(Number(history.state?.layers ?? 0)));
-  matchMedia(WIDE).addEventListener("change", () => layers.forEach(({ dialog }, index) => {
+  for (const window of [WIDE, ROOMY]) matchMedia(window).addEventListener("change", () => layers.forEach(({ dialog }, index) => {
     const focused = document.activeElement;
     dialog.close();
     showLayer(dialog, index);
@@ -53,10 +55,11 @@ export function startPanels(pageWords) {
  *
  * @param {string} title
  * @param {HTMLElement} content
+ * @param {string} [classes]  `belongs`: to the conversation, and is beside it in a narrower window, too
  * @returns {Layer}
  */
-export function openPanel(title, content) {
-  return open("panel", title, content);
+export function openPanel(title, content, classes = "") {
+  return open(`panel ${classes}`, title, content);
 }
 
 /**
@@ -206,7 +209,7 @@ function open(kind, title, content) {
     if (event.target === dialog && dialog.matches(":modal")) layer.close(); // beside it
   });
   const before = layers.findIndex(({ dialog: each }) => each.matches(".docked"));
-  const replaces = kind === "panel" && before >= 0 && layers.every(({ dialog: each }) => each.matches(".docked") && !each.contains(focused));
+  const replaces = kind.startsWith("panel") && before >= 0 && layers.every(({ dialog: each }) => each.matches(".docked") && !each.contains(focused));
   if (replaces) dismiss(before);
   layers.push(layer);
   history[replaces ? "replaceState" : "pushState"]({ ...history.state, layers: layers.length }, "");
@@ -223,7 +226,7 @@ function open(kind, title, content) {
 function showLayer(dialog, index) {
   const below = layers.slice(0, index).map((layer) => layer.dialog);
   const page = document.getElementById("inbox");
-  const isDocked = dialog.matches(".panel") && page !== null && !page.hidden && matchMedia(WIDE).matches && below.every((each) => each.matches(".docked"));
+  const isDocked = dialog.matches(".panel") && page !== null && !page.hidden && matchMedia(dialog.matches(".belongs") ? ROOMY : WIDE).matches && below.every((each) => each.matches(".docked"));
   dialog.classList.toggle("docked", isDocked);
   dialog.classList.toggle("nested", below.some((each) => !each.matches(".docked")));
   const parent = isDocked ? page : document.body;

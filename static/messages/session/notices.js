@@ -71,7 +71,7 @@ export class Notices {
 
   #ask() {
     const { words, wishes } = this.session;
-    const text = make("p", "", words.messages_notify_question);
+    const text = make("p", "", make("b", "", words.messages_notify_question), " ", make("span", "", words.messages_notify_question_more));
     const yes = button(words.messages_notify_yes, "wide");
     const no = button(words.messages_notify_no, "quiet");
     const bar = make("div", "ask-bar", text, yes, no);
@@ -80,7 +80,7 @@ export class Notices {
     bar.setAttribute("aria-label", words.messages_notify);
     this.#question = bar;
     element("composer", HTMLElement).before(bar);
-    element("announce", HTMLElement).textContent = words.messages_notify_question;
+    element("announce", HTMLElement).textContent = text.textContent;
     no.addEventListener("click", () => {
       wishes.device = { question: Date.now() };
       this.#close();
