@@ -205,7 +205,9 @@ def text_in(entry: Entry, language: str) -> str:
     text = " ".join(entry.body[: 4 * TEXT_CHARACTERS + 4].decode(errors="ignore").split())
     if not text:
         return in_words(language, "other")
-    return in_words(language, "question", text=text) if entry.ask is not None else text
+    if (ask := entry.ask) is None:
+        return text
+    return in_words(language, "question" if ask.poll is None else "poll", text=text)
 
 
 class _Item(Struct, frozen=True):

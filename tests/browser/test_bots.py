@@ -47,7 +47,7 @@ def test_a_bot_is_made_and_answers(pair: Pair, server: Server, tmp_path: Path) -
         chat.open(group)
     field = second.field
     field.send_keys("/")
-    second.has("#mentions b", "/echo", "/question")
+    second.has("#mentions b", "/echo", "/poll", "/question")
     field.send_keys(Keys.ENTER)
     eventually(lambda: field.get_attribute("value") == "/echo ", what="the command is completed")
     field.send_keys("tea" + Keys.ENTER)
@@ -229,7 +229,7 @@ def test_who_may_answer_in_which_words_and_how_many(pair: Pair, team: Team) -> N
 def test_a_question_is_written_reminded_opened_to_others_and_cancelled(pair: Pair, team: Team) -> None:
     ann, bob = team.open(pair, 0, team.ann), team.open(pair, 1, team.bob)
     ann.field.send_keys("/")
-    ann.has("#mentions b", "/question")
+    ann.has("#mentions b", "/poll", "/question")
     ann.field.send_keys("question Deploy tonight?" + Keys.ENTER)
     ann.sees(".ask-form")
     assert ann.field.get_attribute("value") == ""
@@ -320,3 +320,44 @@ def test_the_page_behind_a_mail_is_for_everybody(pair: Pair, tmp_path: Path, lan
             page = pair[0].open(f"{site}/{name}.html", size=(360, 640), dark=dark)
             assert not violations(page), name
             assert page.overflow <= 0
+
+
+def votes(chat: Chat) -> list[str]:
+    """The count of each option of the last poll, with `*` behind those that the user has chosen."""
+    script = """
+    const last = [...document.querySelectorAll("[role=log] .poll")].at(-1);
+    return [...(last?.querySelectorAll(".poll-option") ?? [])].map((row) =>
+      row.querySelector(".poll-count").textContent + (row.ariaPressed === "true" ? "*" : ""));
+    """
+    return list(chat.run(script))
+
+
+def test_a_poll_is_begun_voted_in_and_closed(pair: Pair, team: Team) -> None:
+    ann, bob = team.open(pair, 0, team.ann), team.open(pair, 1, team.bob, language="de")
+    ann.field.send_keys("/poll Lunch?" + Keys.ENTER)
+    ann.sees(".ask-form")
+    ann.named("field", "Option 1").send_keys("Soup" + Keys.ENTER + "Pizza" + Keys.ENTER + "Tea")
+    assert violations(ann) == []
+    ann.named("field", "Several answersOne may choose more than one option.").click()
+    ann.tap(ann.word("ask_poll_go"), within="dialog")
+    ann.misses(".ask-form")
+    ann.has_some("#conversations li", "Poll: Lunch?")
+    bob.tap("Pizza, 0 Stimmen")
+    for chat, wanted in ((bob, ["0", "1*", "0"]), (ann, ["0", "1", "0"])):
+        eventually(lambda chat=chat, wanted=wanted: votes(chat) == wanted, what="the vote is seen")
+    ann.tap("Pizza, 1 vote")
+    ann.tap("Soup, 0 votes")
+    eventually(lambda: votes(ann) == ["1*", "2*", "0"], what="the own votes at once")
+    bob.click("[role=log] .poll-option:nth-child(2)")
+    for chat, wanted in ((bob, ["1", "1", "0"]), (ann, ["1*", "1*", "0"])):
+        eventually(lambda chat=chat, wanted=wanted: votes(chat) == wanted, what="what was withdrawn, too")
+    ann.tap(ann.word("ask_poll_who"))
+    ann.has(".poll-voters li bdi", "You", "You")
+    close(ann, 1)
+    ann.act("Lunch?", "ask_poll_close")
+    ann.tap(ann.word("ask_poll_close"), within="dialog[open]")
+    for chat in (ann, bob):
+        shows(chat, chat.word("ask_poll_closed"))
+        assert violations(chat) == []
+    bob.reload()
+    eventually(lambda: votes(bob) == ["1", "1", "0"], what="the final results")

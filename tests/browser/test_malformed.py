@@ -24,8 +24,9 @@ def _fields(part: str) -> list[str]:
     return re.findall(rf"^{found[1]}(\w+)\??:", found[2], re.MULTILINE)
 
 
-ENTRY, ASK, CONVERSATION = (
-    _fields(rf"export type {name} = \{{\n(?=( +))(.*?)\n\}};") for name in ("Entry", "Ask", "Conversation")
+ENTRY, ASK, POLL, CONVERSATION = (
+    _fields(rf"export type {name} = \{{\n(?=( +))(.*?)\n\}};")
+    for name in ("Entry", "Ask", "Poll", "Conversation")
 )
 META: Final = [
     *_fields(r"    meta\?: \{\n(?=( +))(.*?)\n    \} \|"),
@@ -93,7 +94,7 @@ class Malformed:
         entry |= {"from": sender, "to": other, "time": 1_700_000_000_000 + self._id, "type": content}
         entry |= {"kind": kind, "meta": self._some(META, 3)}
         if self._random.random() < 0.2:
-            entry["meta"]["ask"] = self._some(ASK, 6)
+            entry["meta"]["ask"] = self._some(ASK, 6) | {"poll": self._some(POLL, 3)}
         if kind not in ("message", "group", "join", "leave"):
             entry["about"] = self._id - self._random.randint(1, 9)
         if self._random.random() < 0.7:

@@ -1,8 +1,12 @@
 // @ts-check
-/** What menus have for questions: ask one in a conversation; cancel one, remind those who have not answered, ask others, too. */
+/** What menus have for questions and polls: ask one in a conversation; cancel one, remind those who have not answered, ask others, too. */
 
+import { openPollForm } from "./poll-form.js";
 import { questionOf } from "./question.js";
 import { choosePeople, openWriting } from "./writing.js";
+
+const BARS = "M6 19v-6M12 19V5M18 19v-9";
+const MARK = "M9.2 9.4a2.9 2.9 0 1 1 4.3 2.6c-.9.5-1.5 1-1.5 2.1M12 17.4v.1";
 
 /** @param {any} page */
 export function start(page) {
@@ -11,6 +15,12 @@ export function start(page) {
     const may = !conversation.left && (conversation.group || conversation.peer);
     return may ? { key: "", sign: "question", word: words.ask_new, act: () => openWriting(page, session, conversation, "") } : null;
   });
+  addAction((/** @type {any} */ session, /** @type {any} */ conversation) => {
+    const may = !conversation.left && (conversation.group || conversation.peer);
+    return may ? { key: "", sign: "poll", word: words.ask_poll_new, act: () => openPollForm(page, session, conversation, "") } : null;
+  });
+  page.addNew?.({ word: words.ask_new, path: MARK, act: (/** @type {any} */ session, /** @type {any} */ conversation) => openWriting(page, session, conversation, "") });
+  page.addNew?.({ word: words.ask_poll_new, path: BARS, act: (/** @type {any} */ session, /** @type {any} */ conversation) => openPollForm(page, session, conversation, "") });
   addMessageAction((/** @type {any} */ session, /** @type {any} */ conversation, /** @type {any} */ entry) => {
     const question = questionOf(entry);
     if (!question || question.state || entry.from !== session.user) return [];
@@ -22,6 +32,10 @@ export function start(page) {
         toast(page.reason(error));
       }
     };
+    if (question.poll) {
+      const close = async () => void ((await confirm(words.ask_poll_close_ask, { yes: words.ask_poll_close })) && tell("cancel", {}, ""));
+      return [{ word: words.ask_poll_close, sign: "poll", act: close }];
+    }
     const cancel = async () => void ((await confirm(words.ask_cancel_ask, { yes: words.ask_cancel, danger: true })) && tell("cancel", {}, ""));
     const rows = [{ word: words.ask_remind, sign: "bell", act: () => tell("remind", {}, words.ask_reminded) }];
     if (conversation.group && question.of) rows.push({ word: words.ask_others, sign: "person", act: () => choosePeople(page, session, conversation, question.of ?? [], (of) => tell("escalate", { of }, words.ask_told)) });

@@ -21,12 +21,23 @@ const loaded = new Set();
 const nameless = new Set();
 /** @type {HTMLElement | undefined} */
 let announcer;
+/** How polls are drawn; null: it is not loaded. @type {typeof import("./poll.js") | null} */
+let polls = null;
+/** @type {Promise<unknown> | null} */
+let loadingPolls = null;
 
 /** @param {any} additions */
 export function start(additions) {
   page = additions;
   const { addCard, addCommand, registerView, words } = page;
   addCard(cardOf);
+  addCommand({ command: "poll", word: words.ask_poll_new, act: async (/** @type {any} */ session, /** @type {any} */ conversation, /** @type {string} */ text) => {
+    try {
+      await (await import("./poll-form.js")).openPollForm(page, session, conversation, text);
+    } catch (error) {
+      page.toast(page.reason(error));
+    }
+  } });
   registerView("text", { summary: (/** @type {any} */ entry, /** @type {any} */ _words, /** @type {string} */ plain) => summaryOf(entry, plain) });
   addCommand({ command: "question", word: words.ask_new, act: async (/** @type {any} */ session, /** @type {any} */ conversation, /** @type {string} */ text) => {
     try {
@@ -46,8 +57,9 @@ function summaryOf(entry, plain) {
   const question = questionOf(entry);
   if (!question) return undefined;
   const { words, fill } = page;
-  const text = fill(words.ask_summary, { text: plain });
-  return question.state ? `${text} · ${words[`ask_${question.state}`]}` : text;
+  const text = fill(question.poll ? words.ask_poll_summary : words.ask_summary, { text: plain });
+  const state = question.poll ? words.ask_poll_closed : words[`ask_${question.state}`];
+  return question.state ? `${text} · ${state}` : text;
 }
 
 /**
@@ -59,7 +71,8 @@ function cardOf(entry, session) {
   const question = entry.id ? questionOf(entry) : null;
   if (!question) return null;
   const { make, words } = page;
-  const { state, answers } = question;
+  const { state, answers, poll } = question;
+  if (poll) return polls ? polls.pollCard(entry, question, poll, session) : waitingCard(entry.id, question);
   load(entry, question, session);
   announce(entry, question, session);
   const card = make("div", `ask${state ? ` ask-${state}` : ""}`);
@@ -69,6 +82,25 @@ function cardOf(entry, session) {
   if (answers.length) card.append(answersOf(question, session));
   const says = stateOf(question, entry, session);
   if (says.length) card.append(make("p", "ask-state", ...says));
+  return card;
+}
+
+/**
+ * The place of a poll until its module is loaded.
+ *
+ * @param {number} id
+ * @param {import("./question.js").Question} question
+ */
+function waitingCard(id, { options }) {
+  loadingPolls ??= import("./poll.js").then(async (module) => {
+    await module.start(page);
+    polls = module;
+  }).catch(() => {
+    loadingPolls = null; // the next card tries again
+  });
+  loadingPolls.then(() => void (polls && page.redraw(id)));
+  const card = page.make("div", "ask");
+  card.style.minHeight = `${options.length * 3.5 + 4}rem`;
   return card;
 }
 

@@ -13,10 +13,22 @@
  * @property {number} until        milliseconds since 1970; 0: no deadline
  * @property {"" | "answered" | "cancelled" | "expired"} state  empty: open
  * @property {Answer[]} answers
+ * @property {Poll | null} poll    everybody votes, and may change that
+ * @property {number[]} mine       the options of the poll that we had chosen when it was loaded, by their index
+ */
+
+/**
+ * @typedef {object} Poll
+ * @property {boolean} many
+ * @property {boolean} anonymous
+ * @property {number} voters
+ * @property {number[]} counts   of each option
+ * @property {string[][]} users  of each option, who has chosen it last
+ * @property {number} time       of the count, in milliseconds since 1970; 0: nobody has voted
  */
 
 const STATES = ["answered", "cancelled", "expired"];
-const MOST_OPTIONS = 8;
+const MOST_OPTIONS = 12;
 /** The year 9999: a later time cannot be shown. */
 const LATEST = 253_402_300_799_000;
 
@@ -24,6 +36,10 @@ const LATEST = 253_402_300_799_000;
 const isText = (value) => typeof value === "string";
 /** @param {unknown} value */
 const isTime = (value) => typeof value === "number" && value > 0 && value <= LATEST;
+/** @param {unknown} value @returns {number} */
+const countOf = (value) => (typeof value === "number" && Number.isSafeInteger(value) && value > 0 ? value : 0);
+/** @param {unknown} value @returns {any[]} */
+const arrayOf = (value) => (Array.isArray(value) ? value : []);
 /** @param {unknown} value @returns {any[]} */
 const listOf = (value) => (Array.isArray(value) ? value.filter((each) => each !== null && typeof each === "object") : []);
 
@@ -37,8 +53,19 @@ export function questionOf({ kind, meta }) {
   const options = listOf(ask.options).filter(({ text, value }) => isText(text) && isText(value)).slice(0, MOST_OPTIONS);
   const answers = listOf(ask.answers).filter(({ user, value, text, time }) => isText(user) && (isText(value) || isText(text)) && isTime(time));
   const of = Array.isArray(ask.of) ? ask.of.filter(isText) : null;
+  const mine = arrayOf(ask.mine).filter((/** @type {unknown} */ each) => Number.isSafeInteger(each));
   const need = Number.isSafeInteger(ask.need) && ask.need > 0 ? ask.need : 1;
-  return { options, text: ask.text === true || !options.length, of, need, until: isTime(ask.until) ? ask.until : 0, state: STATES.includes(ask.state) ? ask.state : "", answers };
+  return { options, text: ask.text === true || !options.length, of, need, until: isTime(ask.until) ? ask.until : 0, state: STATES.includes(ask.state) ? ask.state : "", answers, poll: pollOf(ask.poll), mine };
+}
+
+/**
+ * @param {any} poll
+ * @returns {Poll | null}
+ */
+function pollOf(poll) {
+  if (!poll || typeof poll !== "object") return null;
+  const users = arrayOf(poll.users).map((each) => arrayOf(each).filter(isText));
+  return { many: poll.many === true, anonymous: poll.anonymous === true, voters: countOf(poll.voters), counts: arrayOf(poll.counts).map(countOf), users, time: countOf(poll.time) };
 }
 
 /**

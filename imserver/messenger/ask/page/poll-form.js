@@ -1,0 +1,101 @@
+// @ts-check
+/** The form of whoever begins a poll. Loaded when it is opened. */
+
+import { loadStyle } from "./poll.js";
+
+const MOST_OPTIONS = 12;
+const OPTION_CHARACTERS = 64;
+const TEXT_CHARACTERS = 4000;
+const DEADLINES = [0, 3_600, 86_400, 604_800];
+
+/**
+ * @param {any} page  the additions
+ * @param {any} session
+ * @param {any} conversation
+ * @param {string} begun  what is written already
+ */
+export async function openPollForm(page, session, conversation, begun) {
+  const { button, fill, make, openDialog, words } = page;
+  await loadStyle();
+  const text = make("textarea", "");
+  Object.assign(text, { id: "poll-text", rows: 2, maxLength: TEXT_CHARACTERS, value: begun, required: true, dir: "auto", placeholder: words.ask_poll_what });
+  const list = make("div", "ask-choices");
+  /** @returns {HTMLInputElement[]} */
+  const fields = () => [...list.querySelectorAll("input")];
+  const addField = () => {
+    const option = make("input", "");
+    const label = fill(words.ask_poll_option, { number: fields().length + 1 });
+    Object.assign(option, { type: "text", maxLength: OPTION_CHARACTERS, placeholder: label, autocomplete: "off", dir: "auto", enterKeyHint: "next" });
+    option.setAttribute("aria-label", label);
+    option.addEventListener("input", extend);
+    option.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
+      const all = fields();
+      const at = all.indexOf(option);
+      if (event.isComposing) return;
+      if (event.key === "Enter" && option.value.trim() && at < all.length - 1) {
+        event.preventDefault();
+        all[at + 1].focus();
+      } else if (event.key === "Backspace" && !option.value && at > 0) {
+        event.preventDefault();
+        all[at - 1].focus();
+      }
+    });
+    list.append(option);
+  };
+  const extend = () => {
+    if (fields().length < MOST_OPTIONS && fields().every(({ value }) => value.trim())) addField();
+  };
+  for (let number = 0; number < 3; number += 1) addField();
+  const many = box(page, words.ask_poll_many, words.ask_poll_many_hint);
+  const anonymous = box(page, words.ask_poll_anonymous, words.ask_poll_anonymous_hint);
+  const until = make("select", "");
+  until.id = "poll-until";
+  until.append(...DEADLINES.map((seconds) => new Option(words[`ask_for_${seconds}`], String(seconds))));
+  const note = make("p", "note");
+  note.setAttribute("role", "alert");
+  note.hidden = true;
+  const say = (/** @type {string} */ fault) => Object.assign(note, { textContent: fault, hidden: !fault });
+  const no = button(words.messages_cancel);
+  const go = button(words.ask_poll_go, "wide");
+  go.type = "submit";
+  const options = make("fieldset", "ask-group", make("legend", "", words.ask_poll_options), list);
+  const form = make("form", "ask-form", make("label", "field-label", make("span", "", words.ask_what), text), options, make("div", "ask-group", many.root, anonymous.root),
+    make("label", "field-label", make("span", "", words.ask_poll_deadline), until), note, make("p", "card-row", no, go));
+  const dialog = openDialog(words.ask_poll_new, form);
+  no.addEventListener("click", () => dialog.close());
+  (begun ? fields()[0] : text).focus();
+  const id = crypto.randomUUID?.() ?? String(Math.random()); // a repeated request makes no second poll
+  form.addEventListener("submit", async (/** @type {Event} */ event) => {
+    event.preventDefault();
+    const written = text.value.trim();
+    const given = [...new Set(fields().map(({ value }) => value.trim()).filter(Boolean))];
+    say(!written ? words.ask_fault : given.length < 2 ? words.ask_poll_fault : "");
+    if (!written) return text.focus();
+    if (given.length < 2) return (fields().find(({ value }) => !value.trim()) ?? list.querySelector("input"))?.focus();
+    if (go.disabled) return;
+    go.disabled = true;
+    try {
+      await page.api("POST", "asks/create", {
+        ...(conversation.id ? { conversation: conversation.id } : { to: conversation.peer }), text: written, poll: true, client_msg_id: id,
+        options: given.map((each, index) => ({ text: each, value: String(index + 1) })),
+        ...(many.input.checked && { many: true }), ...(anonymous.input.checked && { anonymous: true }), ...(Number(until.value) && { seconds: Number(until.value) }),
+      });
+      dialog.close();
+    } catch (error) {
+      say(page.reason(error));
+      go.disabled = false;
+    }
+  });
+}
+
+/**
+ * @param {any} page
+ * @param {string} word
+ * @param {string} hint
+ */
+function box({ make }, word, hint) {
+  const input = make("input", "");
+  input.type = "checkbox";
+  input.setAttribute("role", "switch");
+  return { root: make("label", "switch", make("span", "", word, make("small", "field-hint", hint)), input), input };
+}
