@@ -23,6 +23,7 @@ FEATURES = (
     "imserver.messenger.ask",
     "imserver.notifications",
     "imserver.messenger.inbox",
+    "imserver.messenger.later",
     "imserver.operate.audit",
     "imserver.operate.keys",
     "imserver.operate.refusals",

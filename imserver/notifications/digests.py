@@ -142,7 +142,7 @@ def _unread(
     is_further_back = level == "mentions" and not unread and has_earlier and entries[0].id > after
     if not messages and not is_further_back:
         return []
-    peer = next((each for each in conversation.members if each != user), "")
+    peer = conversation.peer(user)
     return [UnreadConversation(conversation, level, count, peer, tuple(messages[-MESSAGES:]))]
 
 

@@ -30,8 +30,8 @@ class Accounts(AccountLookup):
 class Messenger(Harness):
     """A node with the messenger alone, for users with accounts."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(config(folder, features=("messages", "groups", "ask")))
+    def __init__(self, folder: Path, *features: str) -> None:
+        super().__init__(config(folder, features=("messages", "groups", "ask", *features)))
         core = self.node.core
         core.authority.accounts = core.service(Groups).accounts = Accounts()
 

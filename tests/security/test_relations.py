@@ -37,6 +37,7 @@ from imserver.gateway.http.operation import Operation
 from imserver.gateway.model import Event, Reply
 from imserver.gateway.transport.connection import Connection, Encoding
 from imserver.messenger.groups.wire import CreateGroup, InviteToGroup
+from imserver.messenger.later.service import ScheduledMessages
 from imserver.messenger.messages.commands import Pin, React, Send, Typing
 from imserver.people.accounts import friends
 from imserver.people.accounts.contract import Account
@@ -250,6 +251,14 @@ def to_ann(pair: Pair) -> dict[str, Any]:
     return {"to": pair.ann, "text": "x"}
 
 
+def schedule(pair: Pair) -> str:
+    """Await her coming: she is there."""
+    answer = posts("scheduled/create", lambda pair: {**to_ann(pair), "awaits": True})(pair)
+    rows = pair.parts.service(ScheduledMessages).rows
+    until(lambda: all(row.reason for row in rows.of_user(pair.app, pair.user)[0]))
+    return answer
+
+
 def talked(pair: Pair) -> None:
     """Both have written in a conversation."""
     pair.before = pair.send(pair.user, pair.ann)
@@ -356,6 +365,7 @@ ROWS: Final[dict[str, Row]] = {
         kinds=SESSION,
     ),
     "POST /api/v1/messages/send": Row(posts("messages/send", to_ann), kinds=MEMBER),
+    "POST /api/v1/scheduled/create": Row(schedule, kinds=MEMBER),
     "messages/send to a conversation": Row(
         posts("messages/send", lambda p: {"conversation": p.before["conversation"], "text": "x"}),
         kinds=MEMBER,

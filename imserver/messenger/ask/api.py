@@ -234,6 +234,8 @@ def create(api: AskApi, call: Call, request: AskRequest) -> AskShown:
     """
     if wrong := _poll_objection(request):
         raise ApiProblem.invalid(wrong)
+    if request.to == call.user:
+        raise ApiProblem.invalid("`to`: the receiver is the sender")
     if not request.options and not request.free_text:
         raise ApiProblem.invalid("Give `options`, or `free_text`, or both")
     if len({one.value for one in request.options}) < len(request.options):

@@ -110,8 +110,8 @@ class ConversationPage(Struct):
 def conversation_view(summary: ConversationSummary, user: str) -> ConversationView:
     """One of a user's conversations, as the user sees it."""
     row, last = summary.conversation, summary.last
-    peer = next((each for each in row.members if each != user), "")
-    view = ConversationView(row.id, row.kind, summary.unread, summary.read, summary.role, peer, row.name)
+    view = ConversationView(row.id, row.kind, summary.unread, summary.read, summary.role, row.peer(user))
+    view.name = row.name
     if last is not None:
         view.last = last.view()
     if last is None or last.id != summary.position:

@@ -30,6 +30,7 @@ from imserver.messenger.messages.log.contract import (
     Commit,
     Done,
     Draft,
+    DraftSource,
     Entry,
     LogObserver,
     Rejected,
@@ -163,8 +164,6 @@ class Messaging:
     def send_command(self, connection: Connection, command: Send, answer: Answer) -> Reply | None:
         """Store a message, a recall or an edit; answered after the commit. May switch."""
         app, user = app_and_user(connection)
-        if command.to == user:
-            return Reply(ReplyCode.BAD_PARAMETER)
         if command.kind == "press":
             change = self.answer(app, user, command.about, command.body.decode())
             if isinstance(change, Rejected):
@@ -220,14 +219,22 @@ class Messaging:
         """
         return self.draft_of(app, user, read_send(data))
 
-    def send(self, app: str, draft: Draft, done: Done, connection: Connection | None = None) -> None:
+    def send(
+        self,
+        app: str,
+        draft: Draft,
+        done: Done,
+        connection: Connection | None = None,
+        source: DraftSource | None = None,
+    ) -> None:
         """Store a draft. Never switches.
 
         ``done`` gets the result, after every earlier entry that its sender is to receive on ``connection``.
         Everybody else who may read it receives it, the sender's other connections too. If the result is not
         known in time, ``done`` gets a StorageUnsure. For what a back end stores; see :meth:`send_of_user`.
+        ``source``: the row from which the draft was made; it goes with the message.
         """
-        self._send(AppendRequest(app, draft, done, self, connection))
+        self._send(AppendRequest(app, draft, done, self, connection, source=source))
 
     def _send(self, request: AppendRequest) -> None:
         draft = request.draft
@@ -252,6 +259,7 @@ class Messaging:
         done: Done,
         connection: Connection | None = None,
         to_account: bool = False,
+        source: DraftSource | None = None,
     ) -> None:
         """Like :meth:`send`, for what a user sends: where the app wants it, its back end reviews it before.
         Some users have a rate, and who is muted in the app sends nothing.
@@ -259,7 +267,7 @@ class Messaging:
         Drafts of one connection keep their order. Recalls and presses have no content of the user, and only
         wait for their turn. ``to_account``: the receiver of a first message must be an account.
         """
-        request = AppendRequest(app, draft, done, self, connection, to_account)
+        request = AppendRequest(app, draft, done, self, connection, to_account, source)
         if draft.kind not in ("recall", "press") and (mute := self.mute_of(app, draft.sender)) is not None:
             self.stored(request, mute)
             return

@@ -154,8 +154,7 @@ class Signals(Service, dict=True):
             if conversation is None:
                 return Reply(ReplyCode.UNAUTHORIZED)
             if conversation.members:
-                peer = next((each for each in conversation.members if each != user), user)
-                self._typing_to(app, user, peer, group)
+                self._typing_to(app, user, conversation.peer(user), group)
                 return _OK
         if self._may(app, user, group, TYPING_SECONDS) and self._may(app, "", group, GROUP_SECONDS):
             self.send(ToFollowers(app, (), group, Signal("typing", user, "", conversation=group)))

@@ -142,8 +142,8 @@ class ConversationShown(Struct):
     """A conversation as one of its members sees it."""
 
     conversation: Annotated[int, about("The id of the conversation. A group has the same id.")]
-    kind: Annotated[Literal["user", "group"], about("`user`: a conversation of two users.")]
-    peer: Annotated[str, about("The other user; empty for a group.")]
+    kind: Annotated[Literal["user", "group"], about("`user`: of two users, or of one who saves messages.")]
+    peer: Annotated[str, about("The other user, or the user themselves; empty for a group.")]
     name: Annotated[str, about("The name of a group.")]
     role: Annotated[str, about("The role of the user in the group.")]
     unread: Annotated[int, about("Unread messages of other users, counted up to 1,000.")]
@@ -208,7 +208,7 @@ def conversations(
         ConversationShown(
             row.id,
             "user" if row.members else "group",
-            next((user for user in row.members if user != call.user), ""),
+            row.peer(call.user),
             row.name,
             each.role,
             each.unread,

@@ -34,8 +34,9 @@ from imserver.messenger.messages.commands import (
     mentions_objection,
 )
 from imserver.messenger.messages.log.annotations import emoji_objection
-from imserver.messenger.messages.log.contract import Change, MarkResult, Rejected, RejectReason
+from imserver.messenger.messages.log.contract import Change, Draft, MarkResult, Rejected, RejectReason
 from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.messages.log.rows import objection
 from imserver.messenger.messages.messaging import Messaging
 from imserver.messenger.messages.model import TooManyMessages
 from imserver.messenger.messages.receipts import Receipts
@@ -95,7 +96,10 @@ class SendRequest(Content, kw_only=True):
     """Sender, receiver and content: give one of `to` and `conversation`, and one of `text`, `data` and
     `forward`."""
 
-    to: Annotated[str, about("The receiver. They may be offline.", max_length=MAX_USER_BYTES)] = ""
+    to: Annotated[
+        str,
+        about("The receiver. They may be offline. The user themselves: saved.", max_length=MAX_USER_BYTES),
+    ] = ""
     conversation: Annotated[int, about("A conversation or group, instead of `to`.", ge=0, le=Limit.ID)] = 0
     reply_to: Annotated[int, about("The message to which this one replies.", ge=0, le=Limit.ID)] = 0
     thread: Annotated[
@@ -195,12 +199,23 @@ class MessageApi(Struct, frozen=True):
     ) -> StoredAnswer:
         """Store and deliver a message of the acting user. ``more``: further fields of its ``meta``. Switches.
         Raises :class:`ApiProblem`."""
+        return _store(self, call, self._command_of(call, request, more))
+
+    def draft(self, call: Call, request: SendRequest) -> Draft:
+        """The draft of a message that is sent later, checked as one that is sent. Switches. Raises
+        :class:`ApiProblem`."""
+        draft = _draft_of(self, call, self._command_of(call, request))
+        if wrong := objection(draft):
+            raise ApiProblem.invalid(wrong)
+        return draft
+
+    def _command_of(
+        self, call: Call, request: SendRequest, more: Mapping[str, Any] = MappingProxyType({})
+    ) -> Send:
         if call.app.startswith(SYSTEM_PREFIX):
             raise ApiProblem(Problems.STORE_UNAVAILABLE)
         if bool(request.to) == bool(request.conversation):
             raise ApiProblem.invalid("Give one of `to` and `conversation`")
-        if request.to == call.user:
-            raise ApiProblem.invalid("`to`: the receiver is the sender")
         if request.notify is not UNSET and not call.is_back_end:
             if call.principal.kind != "bot":
                 raise ApiProblem(Problems.NOT_ALLOWED, "`notify`: only bots and back ends may set it")
@@ -211,7 +226,7 @@ class MessageApi(Struct, frozen=True):
                     "path of your page",
                 )
         if request.forward is not UNSET:
-            return _forward(self, call, request, request.forward)
+            return _forward(request, request.forward)
         if request.also and not request.thread:
             raise ApiProblem.invalid("`also`: only a reply in a `thread` has it")
         kind, body = _content(self, call, request)
@@ -223,7 +238,7 @@ class MessageApi(Struct, frozen=True):
             fields["ask"] = {"options": options}
         if request.notify is not UNSET:
             fields["notify"] = Raw(notify_bytes(request.notify))
-        message = Send(
+        return Send(
             to=request.to,
             conversation=request.conversation,
             type=kind,
@@ -234,7 +249,6 @@ class MessageApi(Struct, frozen=True):
             thread=request.thread,
             also=request.also,
         )
-        return _store(self, call, message)
 
 
 routes = Resource(
@@ -280,13 +294,13 @@ def send(api: MessageApi, call: Call, request: SendRequest) -> StoredAnswer:
     return api.send(call, request)
 
 
-def _forward(api: MessageApi, call: Call, request: SendRequest, id: int) -> StoredAnswer:
+def _forward(request: SendRequest, id: int) -> Send:
     content = request.type or request.reply_to or request.mentions or request.buttons or request.exclusive
     content = content or request.notify is not UNSET or request.thread
     if request.text is not UNSET or request.data is not UNSET or content:
         raise ApiProblem.invalid("`forward`: the server copies the content")
     to, conversation = request.to, request.conversation
-    return _store(api, call, Send(to, conversation, "forward", id=request.client_msg_id, about=id))
+    return Send(to, conversation, "forward", id=request.client_msg_id, about=id)
 
 
 def _content(api: MessageApi, call: Call, request: Content) -> tuple[str, bytes]:
@@ -404,9 +418,7 @@ def press(
 
 def _store(api: MessageApi, call: Call, command: Send) -> StoredAnswer:
     """Store a draft; webhooks report those of accounts. Switches. Raises :class:`ApiProblem`."""
-    draft = api.messaging.draft_of(call.app, call.user, command)
-    if draft is None:
-        raise ApiProblem(Problems.UNKNOWN_MESSAGE)
+    draft = _draft_of(api, call, command)
     _require_may_write(api, call)
     to_account = api.wants_account(call.app, not call.is_back_end)
     result = api.messaging.store(call.app, draft, by_user=not call.is_back_end, to_account=to_account)
@@ -418,6 +430,13 @@ def _store(api: MessageApi, call: Call, command: Send) -> StoredAnswer:
         raise ApiProblem(result.problem, result.explanation)
     entry = result.entry
     return StoredAnswer(entry.id, entry.conversation, entry.seq, result.repeated)
+
+
+def _draft_of(api: MessageApi, call: Call, command: Send) -> Draft:
+    draft = api.messaging.draft_of(call.app, call.user, command)
+    if draft is None:
+        raise ApiProblem(Problems.UNKNOWN_MESSAGE)
+    return draft
 
 
 def _require_may_write(api: MessageApi, call: Call) -> None:

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from imserver.gateway.cluster.history import HistoryPage, count_fitting
 from imserver.gateway.errors import HttpProblem, Problems, ReplyCode, StorageUnavailable
+from imserver.gateway.storage.statements import Statements
 from imserver.gateway.transport.connection import Connection
 from imserver.messenger.messages.model import EntryKind, Message
 
@@ -54,6 +55,8 @@ class RejectReason:
     """The question is closed, or the user has given another answer to it."""
     FULL: Final = "full"
     """A limit in ``detail``, or too many members."""
+    WITHDRAWN: Final = "withdrawn"
+    """The row from which the draft was made is gone, or has changed."""
 
 
 class Draft(Struct, frozen=True, kw_only=True):
@@ -80,6 +83,8 @@ class Draft(Struct, frozen=True, kw_only=True):
     """JSON, for example mentions. Buttons only of bots; ``command`` and ``bots`` are made by the log."""
     to_user: str = ""
     """The receiver: the message is in the conversation of the two, which the first one makes."""
+    saved: bool = False
+    """Whether it goes into the conversation of ``to_user`` with themselves, whoever sends it."""
     to_anybody: bool = False
     """Whether ``to_user`` may be no account, in an app whose users are accounts: as for clients of GoChat."""
     conversation: int = 0
@@ -207,6 +212,12 @@ class Conversation(Struct, frozen=True, kw_only=True):
     """Of a group: URL of its picture."""
     description: str = ""
     """Of a group."""
+
+    def peer(self, reader: str) -> str:
+        """The other user of the conversation of ``reader``, who may be the reader; ``""`` in a group."""
+        if not self.members:
+            return ""
+        return self.members[0] if self.members[1] == reader else self.members[1]
 
     def option_values(self) -> dict[str, str]:
         """The options of a group with their values: history, invite, rename, pin, bots."""
@@ -396,6 +407,18 @@ Done = Callable[[Stored], None]
 """Gets the result of a draft; called once, and must not switch."""
 
 
+class DraftSource(Protocol):
+    """The row of a feature from which a draft was made: the message is stored and the row deleted, or
+    neither. Both methods run in the transaction of the log, which may run again, perhaps in another
+    thread."""
+
+    def holds(self, sql: Statements) -> bool:
+        """Whether the row is still there as it was; from then on it is locked."""
+
+    def delete(self, sql: Statements) -> None:
+        """Delete the row: the message is stored."""
+
+
 class DraftOwner(Protocol):
     """Who has sent drafts to the log, and passes on their results."""
 
@@ -409,8 +432,9 @@ class AppendRequest(Struct, eq=False):
 
     ``done`` gets the result; None: nobody waits for it any more. If there is an ``owner``, that hears the
     result, and passes it on. ``connection``: of the sender. ``to_account``: the receiver of a first message
-    must be an account. StorageUnavailable: nothing was stored. StorageUnsure: the answer to COMMIT did not
-    come in time; its ``on_known`` receives the final result.
+    must be an account. ``source``: the row from which the draft was made. StorageUnavailable: nothing was
+    stored. StorageUnsure: the answer to COMMIT did not come in time; its ``on_known`` receives the final
+    result.
     """
 
     app: str
@@ -419,6 +443,7 @@ class AppendRequest(Struct, eq=False):
     owner: DraftOwner | None = None
     connection: Connection | None = None
     to_account: bool = False
+    source: DraftSource | None = None
     resend: bytes | None = None
     """The digest of the ``client_msg_id``, None without one."""
     rejected: Rejected | None = None

@@ -42,7 +42,7 @@ _LOOK: Final = 10_000
 _MARK: Final = b'{"erased":true}'
 _NAMING: Final = (
     *("users", "mentions", "invited_by", "forwarded", "bots", "reactions", "except_users", "user", "by"),
-    *("replies", "stopped", "ask"),
+    *("replies", "stopped", "ask", "reminder"),
 )
 """The fields of ``meta`` in which the server or a client names users."""
 
@@ -74,13 +74,14 @@ class UserEraser(WritingPart):
         while self._writer.run(app, work):
             pass
 
-    @in_log(lambda: (0, 0))
-    def _begin(self, sql: Statements, head: LogHead, name: str) -> tuple[int, int]:
-        """The last id, and the conversation in which the server alone wrote to the user with this new name;
-        0: there is none."""
-        statement = "SELECT id FROM conversation WHERE log = %s AND pair = %s"
-        rows = sql.query(statement, (head.number, pair_of("", name)))
-        return head.last_id, next((row[0] for row in rows), 0)
+    @in_log(lambda: (0, (0, 0)))
+    def _begin(self, sql: Statements, head: LogHead, name: str) -> tuple[int, tuple[int, int]]:
+        """The last id, and the conversations in which the server alone wrote to the user with this new name,
+        and the user themselves; 0: there is none."""
+        statement = "SELECT id FROM conversation WHERE log = %s AND pair IN (%s, %s)"
+        rows = sql.query(statement, (head.number, pair_of("", name), pair_of(name, name)))
+        first, second, *_ = (*(row[0] for row in rows), 0, 0)
+        return head.last_id, (first, second)
 
     @in_log()
     def _look(
@@ -88,20 +89,20 @@ class UserEraser(WritingPart):
         sql: Statements,
         head: LogHead,
         user: str,
-        notices: int,
+        notices: tuple[int, int],
         needles: Sequence[bytes],
         after: int,
         last: int,
     ) -> tuple[list[int], int]:
-        """The next entries that have a user, or are in the conversation ``notices``, and the id up to which
+        """The next entries that have a user, or are in the conversations ``notices``, and the id up to which
         was looked."""
         after = max(after, head.floor)
         upto = end_of_look(sql, head.number, after, last, _LOOK)
         named = " OR ".join([sql.contains("meta")] * len(needles))
         rows = sql.query(
             "SELECT id FROM message WHERE log = %s AND id > %s AND id <= %s "
-            f"AND (sender = %s OR conversation = %s OR {named}) ORDER BY id LIMIT %s",
-            (head.number, after, upto, user, notices, *needles, AT_ONCE),
+            f"AND (sender = %s OR conversation IN (%s, %s) OR {named}) ORDER BY id LIMIT %s",
+            (head.number, after, upto, user, *notices, *needles, AT_ONCE),
         )
         ids = [int(id) for (id,) in rows]
         return ids, ids[-1] if len(ids) == AT_ONCE else upto
@@ -148,7 +149,9 @@ def _rename_votes(user: str, name: str, transaction: AppTransaction) -> bool:
     return False
 
 
-def _erase_some(user: str, name: str, notices: int, ids: Sequence[int], transaction: AppTransaction) -> bool:
+def _erase_some(
+    user: str, name: str, notices: tuple[int, int], ids: Sequence[int], transaction: AppTransaction
+) -> bool:
     """Erase some entries, or the name in them. Nobody else reads the ``notices``."""
     sql, log = transaction.sql, transaction.log
     statement = "SELECT id, conversation, sender, kind, about, meta FROM message WHERE log = %s AND id IN {}"
@@ -161,7 +164,7 @@ def _erase_some(user: str, name: str, notices: int, ids: Sequence[int], transact
     for id, conversation, sender, kind, about, meta in rows:
         before = bytes(meta)
         after = _renamed(before, user, name)
-        if conversation == notices and kind in _WITH_CONTENT:
+        if conversation in notices and kind in _WITH_CONTENT:
             messages.discard(id)
         elif text_of(sender) != user:
             if after != before:

@@ -67,6 +67,7 @@ from imserver.messenger.messages.log.threads import ThreadWriter
 
 _UNKNOWN: Final = Rejected(RejectReason.UNKNOWN_CONVERSATION)
 _BLOCKED: Final = Rejected(RejectReason.BLOCKED)
+_WITHDRAWN: Final = Rejected(RejectReason.WITHDRAWN)
 
 _SAYING: Final = ("message", "edit")
 """Kinds of entries that bring content of their sender to others."""
@@ -573,7 +574,7 @@ class AppTransaction:
             elif (draft.to_user, draft.sender) in facts.unwelcome:
                 return _BLOCKED
             elif draft.to_user:
-                state = self.make_conversation(USER, tuple(sorted((draft.sender, draft.to_user))))
+                state = self.make_conversation(USER, tuple(sorted(_pair_of(draft))))
             else:
                 return _UNKNOWN
             states[key] = state
@@ -603,7 +604,11 @@ class AppTransaction:
         whose owner the receiver has blocked."""
         senders = {sender for _, sender in first}
         guests = accounts_among(self.sql, self.app, senders, "AND guest = 1")
-        unwelcome = {pair for pair in first if pair[1] in guests and not are_friends(self.sql, *pair)}
+        unwelcome = {
+            (user, guest)
+            for user, guest in first
+            if guest in guests and user != guest and not are_friends(self.sql, user, guest)
+        }
         owners = owners_among(self.sql, self.app, senders)
         blocks = self.blocks({(user, owners[bot]) for user, bot in first if bot in owners})()
         return unwelcome | {(user, bot) for user, bot in first if (user, owners.get(bot)) in blocks}
@@ -612,8 +617,12 @@ class AppTransaction:
 def _key_of(draft: Draft) -> int | bytes:
     """The key of the conversation of a draft: its pair or its room; its id if the draft names it."""
     if draft.to_user:
-        return pair_of(draft.sender, draft.to_user)
+        return pair_of(*_pair_of(draft))
     return pair_of_room(draft.room) if draft.room else draft.conversation
+
+
+def _pair_of(draft: Draft) -> tuple[str, str]:
+    return draft.to_user if draft.saved else draft.sender, draft.to_user
 
 
 def _receiver(draft: Draft, states: dict[int | bytes, ConversationState]) -> str:
@@ -701,14 +710,22 @@ class WriteTransaction:
         for app, requests in self.apps.items():
             changes = [each for each in requests if isinstance(each, ChangeRequest)]
             drafts = [each for each in requests if isinstance(each, AppendRequest) and each.rejected is None]
+            sources = [(each, each.source) for each in drafts if each.source is not None]
             first = () if changes else drafts
             part = AppTransaction(sql, app, self.batch, self._now, self._memory, first)
             if part.before < self._known.get(app, 0):  # also what was learned since this was begun
                 raise EntriesLost(app)
             for change in changes:
                 change.outcome = change.apply(part)
+            for request, source in sources:
+                if not source.holds(sql):
+                    request.outcome = _WITHDRAWN
+                    drafts.remove(request)
             for request, outcome in zip(drafts, part.append(drafts), strict=True):
                 request.outcome = outcome
+            for request, source in sources:
+                if isinstance(request.outcome, Appended):
+                    source.delete(sql)
             part.write()
             self.is_unseen |= part.is_unseen or bool(part.uplink_sessions)
             if part.entries:

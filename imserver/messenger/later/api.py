@@ -1,0 +1,335 @@
+"""Scheduled messages and reminders over ``/api/v1``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from secrets import token_hex
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType, field
+from msgspec.structs import replace
+
+from imserver.messenger.later.declared import (
+    HTTP_ALREADY_SENT,
+    HTTP_TOO_MANY_SCHEDULED,
+    HTTP_UNKNOWN_SCHEDULED,
+    MOST_SECONDS,
+)
+from imserver.messenger.later.rows import ScheduledMessage, When
+from imserver.messenger.later.service import ScheduledMessages
+from imserver.plugin.errors import HttpProblem, Problems
+from imserver.plugin.http import Acting, ApiProblem, Call, Resource, about
+from imserver.plugin.identity import Needs
+from imserver.plugin.messages import Draft, MessageApi, MessageLog, SendRequest
+from imserver.plugin.services import Core
+from imserver.plugin.wire import Limit
+
+ScheduledId = Annotated[
+    str,
+    about(
+        "The id of the scheduled message: its `client_msg_id`.",
+        min_length=1,
+        max_length=Limit.CLIENT_MSG_ID_BYTES,
+    ),
+]
+At = Annotated[
+    int, about("When it is sent, in Unix milliseconds; what is past is sent at once.", ge=1, le=Limit.TIME_MS)
+]
+Seconds = Annotated[
+    int, about("After so many seconds, by the clock of the server; 0: at once.", ge=0, le=MOST_SECONDS)
+]
+Awaits = Annotated[
+    bool,
+    about("When `to` comes online, at the latest in a year. Only if the user may know whether they are."),
+]
+
+
+class ScheduleRequest(SendRequest, kw_only=True):
+    """A message as `/messages/send` takes it, and one of `at`, `seconds` and `awaits`."""
+
+    at: At | UnsetType = UNSET
+    seconds: Seconds | UnsetType = UNSET
+    awaits: Awaits = False
+
+
+class RescheduleRequest(Acting, kw_only=True):
+    """A scheduled message, and what changes: `text` with `mentions`, one of `at`, `seconds` and `awaits`."""
+
+    id: ScheduledId
+    text: Annotated[str, about("The new text. Only of a message with a text.")] | UnsetType = UNSET
+    mentions: Annotated[list[str], about("Mentioned users of the new text.", max_length=Limit.MENTIONS)] = (
+        field(default_factory=list)
+    )
+    at: At | UnsetType = UNSET
+    seconds: Seconds | UnsetType = UNSET
+    awaits: Awaits = False
+
+
+class ScheduledShown(Struct, kw_only=True, omit_defaults=True):
+    """A scheduled message. One of the user's reminders has `reminds`."""
+
+    id: ScheduledId
+    version: Annotated[int, about("Rises with each change.")]
+    due: Annotated[int, about("When it is sent, in Unix milliseconds; with `awaits` at the latest.")]
+    awaits: Annotated[bool, about("It is sent when `to` comes online.")] = False
+    reason: Annotated[
+        str,
+        about(
+            "Why it was refused when it was due, as `not_member` or `blocked`. It waits again once changed."
+        ),
+    ] = ""
+    to: Annotated[str, about("The receiver.")] = ""
+    conversation: Annotated[int, about("The conversation, if it has no `to`.")] = 0
+    reminds: Annotated[int, about("The message of which it reminds the user.")] = 0
+    type: Annotated[str, about("The type of the content.")]
+    text: Annotated[str, about("The text, if the type is `text`.")] | UnsetType = UNSET
+    data: Annotated[Raw, about("The content of other types, if it is JSON.")] | UnsetType = UNSET
+    mentions: Annotated[list[str], about("Mentioned users.")] = []
+    reply_to: Annotated[int, about("The message to which it replies.")] = 0
+    thread: Annotated[int, about("The message in whose thread it is a reply.")] = 0
+
+
+class ScheduledAnswer(Struct):
+    """All scheduled messages of the user, in the order in which they are due."""
+
+    scheduled: list[ScheduledShown]
+    now: Annotated[int, about("The time of the server, in Unix milliseconds.")]
+
+
+class CancelAnswer(Struct):
+    """Done."""
+
+    cancelled: Annotated[bool, about("Always true: it will never be sent.")]
+
+
+class LaterApi(Struct, frozen=True):
+    """The services that the routes use."""
+
+    core: Core
+    messages: MessageApi
+    later: ScheduledMessages
+
+
+def _show(row: ScheduledMessage) -> ScheduledShown:
+    mentions = msgspec.json.decode(row.meta).get("mentions", []) if row.meta else []
+    content: dict[str, Any] = {}
+    if row.type == "text":
+        content["text"] = row.body.decode("utf-8", "replace")
+    elif row.body[:1] in (b"{", b"["):
+        content["data"] = Raw(row.body)
+    return ScheduledShown(
+        id=row.id,
+        version=row.version,
+        due=row.due,
+        awaits=row.awaits,
+        reason=row.reason,
+        to=row.to_user,
+        conversation=row.conversation,
+        reminds=row.reminds,
+        type=row.type,
+        mentions=mentions,
+        reply_to=row.about,
+        thread=row.thread,
+        **content,
+    )
+
+
+_CHANGING: Final = (Problems.INVALID_REQUEST, Problems.TOO_MANY_REQUESTS)
+_OF_ONE: Final = (HTTP_UNKNOWN_SCHEDULED, HTTP_ALREADY_SENT)
+
+routes = Resource(
+    "scheduled",
+    service=lambda core, api: LaterApi(core, MessageApi.of(core, api), core.service(ScheduledMessages)),
+    base=Acting,
+    chapter="Messages that are sent later, and reminders.",
+    hot=False,
+    need=Needs.ADMIN_OR_MEMBER,
+    act="",
+)
+
+
+@routes.get("/scheduled")
+def scheduled(api: LaterApi, call: Call) -> ScheduledAnswer:
+    """List the scheduled messages of a user, and their reminders.
+
+    What was refused when it was due stays in the list until it is changed or cancelled. The user's sessions
+    get a signal `scheduled` with each change; then list them anew.
+    """
+    rows, now = api.later.rows.of_user(call.app, call.user)
+    return ScheduledAnswer(list(map(_show, rows)), now)
+
+
+@routes.post(
+    "/scheduled/create",
+    voice=True,
+    problems=(
+        Problems.UNKNOWN_CONVERSATION,
+        Problems.UNKNOWN_MESSAGE,
+        Problems.NOT_ALLOWED,
+        Problems.STORE_UNAVAILABLE,
+        HTTP_TOO_MANY_SCHEDULED,
+        *_CHANGING,
+    ),
+)
+def create(api: LaterApi, call: Call, request: ScheduleRequest) -> ScheduledShown:
+    """Send a message later.
+
+    It is sent once, as the user would send it then: it is refused if the user must not write there any more.
+    A repeated request with the same `client_msg_id` schedules nothing more. A user has at most 200 scheduled
+    messages.
+    """
+    draft = api.messages.draft(call, request)
+    when = _when(request.at, request.seconds, request.awaits)
+    if when is None:
+        raise ApiProblem.invalid("Give one of `at`, `seconds` and `awaits`")
+    conversations = api.core.store.part(MessageLog).conversations
+    if draft.conversation and conversations.member(call.app, draft.conversation, call.user) is None:
+        raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
+    row = ScheduledMessage(app=call.app, member=call.user, id=draft.client_msg_id or token_hex(16))
+    return _add(api, call, _with(row, draft), when)
+
+
+@routes.post(
+    "/scheduled/remind",
+    schema=("RemindRequest", "A message that the user can read, and one of `at` and `seconds`."),
+    problems=(Problems.UNKNOWN_MESSAGE, HTTP_TOO_MANY_SCHEDULED, *_CHANGING),
+)
+def remind(
+    api: LaterApi,
+    call: Call,
+    message: Annotated[int, about("The message.", ge=1, le=Limit.ID)],
+    at: At | UnsetType = UNSET,
+    seconds: Seconds | UnsetType = UNSET,
+    client_msg_id: Annotated[
+        str, about("Your own id of the reminder.", max_length=Limit.CLIENT_MSG_ID_BYTES)
+    ] = "",
+) -> ScheduledShown:
+    """Remind a user of a message.
+
+    The reminder is a copy of the message as it is then, in the conversation of the user with themselves. It
+    is from the server, so it is unread, and `meta.reminder` names the message.
+    """
+    when = _when(at, seconds, False)
+    if when is None:
+        raise ApiProblem.invalid("Give one of `at` and `seconds`")
+    _readable(api, call, message)
+    draft = api.messages.draft(call, SendRequest(to=call.user, text=" ", client_msg_id=client_msg_id))
+    row = ScheduledMessage(app=call.app, member=call.user, id=client_msg_id or token_hex(16), reminds=message)
+    return _add(api, call, replace(row, to_user=draft.to_user), when)
+
+
+@routes.post(
+    "/scheduled/change",
+    voice=True,
+    problems=(Problems.NOT_ALLOWED, Problems.UNKNOWN_MESSAGE, *_OF_ONE, *_CHANGING),
+)
+def change(api: LaterApi, call: Call, request: RescheduleRequest) -> ScheduledShown:
+    """Change a scheduled message: its text, its time, or both.
+
+    To send it at once, set `seconds` to 0. What was refused waits again.
+    """
+    when = _when(request.at, request.seconds, request.awaits)
+    if when is None and request.text is UNSET:
+        raise ApiProblem.invalid("Give `text`, or one of `at`, `seconds` and `awaits`")
+    _pay(api, call)
+    while True:
+        before = api.later.rows.get(call.app, call.user, request.id)
+        if before is None:
+            raise _gone(api, call, request.id)
+        if when is not None and when.awaits:
+            _require_presence(api, call, before)
+        after = before
+        if request.text is not UNSET:
+            if before.type != "text" or before.reminds:
+                raise ApiProblem.invalid("`text`: the message has none")
+            new = SendRequest(
+                to=before.to_user,
+                conversation=before.conversation,
+                text=request.text,
+                mentions=request.mentions,
+            )
+            draft = api.messages.draft(call, new)
+            after = replace(before, body=draft.body, meta=draft.meta)
+        row = api.later.rows.change(before, after, when)
+        if row is not None:
+            break
+    api.later.changed(row)
+    return _show(row)
+
+
+@routes.post(
+    "/scheduled/cancel",
+    schema=("CancelScheduledRequest", "A scheduled message."),
+    problems=(*_OF_ONE, Problems.TOO_MANY_REQUESTS),
+)
+def cancel(api: LaterApi, call: Call, id: ScheduledId) -> CancelAnswer:
+    """Cancel a scheduled message or reminder.
+
+    Either it is never sent, or the answer says that it was sent before.
+    """
+    _pay(api, call)
+    if not api.later.cancel(call.app, call.user, id):
+        raise _gone(api, call, id)
+    return CancelAnswer(True)
+
+
+def _with(row: ScheduledMessage, draft: Draft) -> ScheduledMessage:
+    return replace(
+        row,
+        to_user=draft.to_user,
+        conversation=draft.conversation,
+        type=draft.type,
+        body=draft.body,
+        meta=draft.meta,
+        about=draft.about,
+        thread=draft.thread,
+        also=draft.also,
+    )
+
+
+def _add(api: LaterApi, call: Call, row: ScheduledMessage, when: When) -> ScheduledShown:
+    if when.awaits:
+        _require_presence(api, call, row)
+    _pay(api, call)
+    row = api.later.add(row, when)
+    if row.awaits and api.core.presence.is_online([call.app], row.to_user):
+        api.later.receiver_came(call.app, row.to_user)
+        row = api.later.rows.get(*row.key) or row
+    return _show(row)
+
+
+def _require_presence(api: LaterApi, call: Call, row: ScheduledMessage) -> None:
+    """Refuse to let a message tell whether somebody is online who does not show it to the user."""
+    if not row.to_user or row.to_user == call.user:
+        raise ApiProblem.invalid("`awaits`: only a message with another user as `to`")
+    if not api.core.relations.may_see_presence(call.app, call.user, row.to_user):
+        raise ApiProblem(Problems.NOT_ALLOWED, "The user does not show whether they are online")
+
+
+def _readable(api: LaterApi, call: Call, message: int) -> None:
+    entries: Sequence[Any] = ()
+    if api.core.store.has_database:
+        entries = api.core.store.part(MessageLog).entries.readable(call.app, call.user, [message])
+    if not entries or entries[0].kind != "message":
+        raise ApiProblem(Problems.UNKNOWN_MESSAGE)
+
+
+def _pay(api: LaterApi, call: Call) -> None:
+    if not call.is_back_end:
+        api.later.changes.require((call.app, call.user))
+
+
+def _gone(api: LaterApi, call: Call, id: str) -> ApiProblem:
+    """Why there is no such scheduled message."""
+    was_sent = api.later.was_sent(call.app, call.user, id)
+    problem: HttpProblem = HTTP_ALREADY_SENT if was_sent else HTTP_UNKNOWN_SCHEDULED
+    return ApiProblem(problem)
+
+
+def _when(at: int | UnsetType, seconds: int | UnsetType, awaits: bool) -> When | None:
+    """The time that a request names; None: it names none. Raises ApiProblem."""
+    given = (at is not UNSET) + (seconds is not UNSET) + awaits
+    if given > 1:
+        raise ApiProblem.invalid("Give one of `at`, `seconds` and `awaits`")
+    return When(at or 0, seconds or 0, awaits) if given else None

@@ -1,0 +1,200 @@
+"""Scheduled messages in the database. Each method is one transaction, may switch, and raises
+StorageUnavailable. Times are Unix milliseconds by the clock of the database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from imserver.messenger.later.declared import HTTP_TOO_MANY_SCHEDULED, MOST_SECONDS, MOST_WAITING
+from imserver.plugin.errors import ServiceRefused
+from imserver.plugin.storage import PooledStatements, RowsOf, Statements, Store, text_of
+
+AT_ONCE: Final = 100
+"""So many messages a node sends together."""
+LEASE_MS: Final = 15_000
+"""After this time nodes look again at a message that was not sent: its node has gone, or it has to wait."""
+_AWAITED_AT_ONCE: Final = 1000
+_KEY: Final = "app = %s AND member = %s AND id = %s"
+WAITS, REFUSED = 0, 1
+
+
+class ScheduleRefused(ServiceRefused):
+    """A message is not scheduled, or cannot be changed any more, with the problem that says why."""
+
+
+class ScheduledMessage(Struct, frozen=True, kw_only=True):
+    """A message that waits, or was refused for a ``reason``. ``id``: its ``client_msg_id`` in the log.
+
+    ``due``: when it is sent; if it ``awaits`` the receiver, at the latest. ``reminds``: the message of which
+    it reminds its author. The rest is as in a draft.
+    """
+
+    app: str
+    member: str
+    id: str
+    version: int = 0
+    state: int = WAITS
+    due: int = 0
+    created: int = 0
+    awaits: bool = False
+    to_user: str = ""
+    conversation: int = 0
+    reminds: int = 0
+    type: str = "text"
+    body: bytes = b""
+    meta: bytes = b""
+    about: int = 0
+    thread: int = 0
+    also: bool = False
+    reason: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Of its row."""
+        return self.app, self.member, self.id
+
+
+_ROWS: Final = RowsOf(ScheduledMessage, "scheduled_message")
+
+
+class When(Struct, frozen=True):
+    """When a message is sent: ``at`` a time, after so many ``seconds``, or when its receiver has come
+    (``awaits``)."""
+
+    at: int = 0
+    seconds: int = 0
+    awaits: bool = False
+
+    def due(self, now: int) -> int:
+        """The time, or the latest one."""
+        return (
+            now + MOST_SECONDS * 1000
+            if self.awaits
+            else max(self.at, now)
+            if self.at
+            else now + self.seconds * 1000
+        )
+
+
+class SourceRow(Struct, frozen=True):
+    """The row of a message on its way to the log, which deletes it."""
+
+    row: ScheduledMessage
+
+    def holds(self, sql: Statements) -> bool:
+        statement = f"SELECT 1 FROM scheduled_message WHERE {_KEY} AND version = %s{sql.for_update}"
+        return bool(sql.query(statement, (*self.row.key, self.row.version)))
+
+    def delete(self, sql: Statements) -> None:
+        sql.execute_many(f"DELETE FROM scheduled_message WHERE {_KEY}", [self.row.key])
+
+
+class ScheduledRows(Store.Rows):
+    """The scheduled messages in a store. Without a database there are none."""
+
+    # --- the author -----------------------------------------------------------------------------------------
+
+    @Store.writing
+    def add(self, sql: PooledStatements, message: ScheduledMessage, when: When) -> ScheduledMessage:
+        """Schedule a message, unless there is one with its id. Returns what is there. Raises
+        ScheduleRefused."""
+        now = _clock(sql)
+        if (row := _row(sql, *message.key)) is not None:
+            return row
+        count = "SELECT count(*) FROM scheduled_message WHERE app = %s AND member = %s"
+        if sql.query(count, (message.app, message.member))[0][0] >= MOST_WAITING:
+            raise ScheduleRefused(problem=HTTP_TOO_MANY_SCHEDULED)
+        due = when.due(now)
+        names = f"{_ROWS.columns}, look"
+        row = replace(message, due=due, awaits=when.awaits, created=now, version=1)
+        sql.insert_new("scheduled_message", names, [(*_ROWS.values(row), due)])
+        return row
+
+    @Store.writing
+    def change(
+        self, sql: PooledStatements, before: ScheduledMessage, after: ScheduledMessage, when: When | None
+    ) -> ScheduledMessage | None:
+        """Change one, unless it has changed or gone since it was read (None). It waits again."""
+        due = before.due if when is None else when.due(_clock(sql))
+        awaits = before.awaits if when is None else when.awaits
+        row = replace(after, due=due, awaits=awaits, version=before.version + 1, state=WAITS, reason="")
+        columns = _ROWS.columns.split(", ")
+        sets = ", ".join(f"{column} = %s" for column in (*columns, "look"))
+        statement = f"UPDATE scheduled_message SET {sets} WHERE {_KEY} AND version = %s"
+        done = sql.execute(statement, (*_ROWS.values(row), due, *before.key, before.version))
+        return row if done else None
+
+    @Store.writing_or(False)
+    def cancel(self, sql: PooledStatements, app: str, user: str, id: str) -> bool:
+        """Delete one. False: it is not there (any more), so it was sent, or never will be."""
+        return bool(sql.execute(f"DELETE FROM scheduled_message WHERE {_KEY}", (app, user, id)))
+
+    @Store.reading_or(None)
+    def get(self, sql: PooledStatements, app: str, user: str, id: str) -> ScheduledMessage | None:
+        """One message."""
+        return _row(sql, app, user, id)
+
+    @Store.reading_or(((), 0))
+    def of_user(self, sql: PooledStatements, app: str, user: str) -> tuple[Sequence[ScheduledMessage], int]:
+        """All of a user, in the order in which they are due, and the time now."""
+        rows = _ROWS.find(sql.query, "WHERE app = %s AND member = %s ORDER BY due, id", app, user)
+        return rows, _clock(sql)
+
+    # --- the node -------------------------------------------------------------------------------------------
+
+    @Store.reading_or(((), None))
+    def due(self, sql: PooledStatements) -> tuple[Sequence[tuple[ScheduledMessage, int]], float | None]:
+        """Some messages that are due, each with when it was to be looked at, and the seconds until the next
+        of the others; None: there is none."""
+        statement = f"SELECT {_ROWS.columns}, look, look - {sql.clock} * 1000 FROM scheduled_message "
+        rows = sql.query(f"{statement}WHERE state = %s ORDER BY look LIMIT %s", (WAITS, AT_ONCE))
+        due = [(_ROWS.read(row), int(row[-2])) for row in rows if row[-1] <= 0]
+        left = next((float(row[-1]) / 1000 for row in rows if row[-1] > 0), None)
+        return due, 0.0 if len(due) == AT_ONCE else left
+
+    @Store.writing
+    def lease(
+        self, sql: PooledStatements, due: Sequence[tuple[ScheduledMessage, int]]
+    ) -> list[ScheduledMessage]:
+        """Those at which no other node looks meanwhile: this one looks at them now."""
+        statement = f"UPDATE scheduled_message SET look = %s WHERE {_KEY} AND version = %s AND look = %s"
+        until = _clock(sql) + LEASE_MS
+        return [row for row, look in due if sql.execute(statement, (until, *row.key, row.version, look))]
+
+    @Store.writing
+    def refuse(self, sql: PooledStatements, row: ScheduledMessage, reason: str) -> ScheduledMessage | None:
+        """It will not be sent, for this reason; None: it has changed or gone since."""
+        after = replace(row, version=row.version + 1, state=REFUSED, reason=reason)
+        sets = "version = %s, state = %s, reason = %s"
+        statement = f"UPDATE scheduled_message SET {sets} WHERE {_KEY} AND version = %s"
+        done = sql.execute(statement, (after.version, REFUSED, reason, *row.key, row.version))
+        return after if done else None
+
+    @Store.reading_or(())
+    def awaited(self, sql: PooledStatements, after: tuple[str, str]) -> Sequence[tuple[str, str]]:
+        """Users (with their apps) whose coming messages await, after one of them, in order."""
+        app, user = after
+        statement = (
+            "SELECT DISTINCT app, to_user FROM scheduled_message WHERE state = %s AND awaits = 1 "
+            "AND (app > %s OR (app = %s AND to_user > %s)) ORDER BY app, to_user LIMIT %s"
+        )
+        rows = sql.query(statement, (WAITS, app, app, user, _AWAITED_AT_ONCE))
+        return [(text_of(app), text_of(user)) for app, user in rows]
+
+    @Store.reading_or(())
+    def awaiting(self, sql: PooledStatements, app: str, user: str) -> Sequence[ScheduledMessage]:
+        """The messages that await a user."""
+        where = "WHERE app = %s AND to_user = %s AND awaits = 1 AND state = %s"
+        return _ROWS.find(sql.query, where, app, user, WAITS)
+
+
+def _row(sql: PooledStatements, app: str, user: str, id: str) -> ScheduledMessage | None:
+    return _ROWS.first(sql.query, f"WHERE {_KEY}", app, user, id)
+
+
+def _clock(sql: Statements) -> int:
+    return int(float(sql.query(f"SELECT {sql.clock}")[0][0]) * 1000)

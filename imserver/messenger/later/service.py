@@ -1,0 +1,213 @@
+"""Sends scheduled messages when they are due, and reminders, which a user gets from the server in their
+conversation with themselves.
+
+All nodes look for what is due. A lease in the row lets one of them send it; that another one does so, too, is
+harmless: the transaction of the log that stores the message deletes the row, and stores nothing if the row
+has changed or is gone. So a message is sent once, or cancelled, whatever happens to nodes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from time import time
+from typing import Any, ClassVar, Final, Literal
+
+import msgspec
+from gevent.event import AsyncResult
+from gevent.event import Event as News
+
+from imserver.messenger.later.declared import CHANGE_SECONDS, CHANGES, SCHEDULE_CHANGES
+from imserver.messenger.later.rows import ScheduledMessage, ScheduledRows, SourceRow, When
+from imserver.plugin import Parts
+from imserver.plugin.errors import StorageUnavailable
+from imserver.plugin.identity import Buckets
+from imserver.plugin.messages import Appended, Draft, MessageServices, Rejected, RejectReason, ToFollowers
+from imserver.plugin.services import Core
+from imserver.plugin.wire import Signal
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS: Final = 10.0
+"""How often a node looks for messages that others have scheduled."""
+AWAITED_SECONDS: Final = 2.0
+"""How often, while messages await somebody: a node knows who comes to it alone."""
+SEND_SECONDS: Final = 60.0
+"""So long a node waits for the results of those that it sends together: reviews take a while."""
+BANNED: Final = "banned"
+
+
+class ScheduledMessages:
+    """Owner of the moment of the next look, and of the counts."""
+
+    page_folder: ClassVar = Path(__file__).parent / "page"
+
+    def __init__(self, core: Core, changes: Buckets) -> None:
+        services = core.service(MessageServices)
+        self.core, self.changes = core, changes
+        self.rows = ScheduledRows(core.store)
+        self.counts: Counter[Literal["schedule", "send", "refuse", "cancel"]] = Counter()
+        """What this node has done, since its start."""
+        self._log, self._messaging, self._signals = services.log, services.messaging, services.signals
+        self._news = News()
+        self._awaited: tuple[str, str] = ("", "")
+        """The last user whose coming was looked at."""
+
+    # --- the author -----------------------------------------------------------------------------------------
+
+    def add(self, message: ScheduledMessage, when: When) -> ScheduledMessage:
+        """Schedule a message. Switches. Raises ScheduleRefused and StorageUnavailable."""
+        row = self.rows.add(message, when)
+        self.counts["schedule"] += 1
+        self.changed(row)
+        return row
+
+    def cancel(self, app: str, user: str, id: str) -> bool:
+        """Whether it was cancelled: False, if it was sent before, or never scheduled. Switches. Raises
+        StorageUnavailable."""
+        is_done = self.rows.cancel(app, user, id)
+        if is_done:
+            self.counts["cancel"] += 1
+            self._signal(app, user, {"id": id, "gone": True})
+        return is_done
+
+    def was_sent(self, app: str, user: str, id: str) -> bool:
+        """Whether the log has a message of the user, or a reminder for them, with this id. Switches. Raises
+        StorageUnavailable."""
+        ids = (user, id), ("", _reminder_id(user, id))
+        return any(self._log.entries.sent(app, sender, own_id) is not None for sender, own_id in ids)
+
+    def changed(self, row: ScheduledMessage) -> None:
+        """A row was written here: look at it in time, and tell the devices of its author. Never switches."""
+        self._news.set()
+        self._signal(row.app, row.member, {"id": row.id, "version": row.version})
+
+    def _signal(self, app: str, user: str, data: dict[str, Any]) -> None:
+        signal = Signal("scheduled", user, "", data=msgspec.json.encode(data))
+        self._signals.send(ToFollowers(app, (user,), 0, signal))
+
+    # --- the node -------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Greenlet: send what is due, until it is killed."""
+        while True:
+            self._news.clear()
+            left = LOOK_SECONDS
+            try:
+                left = self.look()
+            except StorageUnavailable as error:
+                log.debug("scheduled messages could not be sent: %s", error)
+            except Exception:
+                log.exception("scheduled messages could not be sent")
+            self._news.wait(left)
+
+    def look(self) -> float:
+        """Send some of what is due. Returns the seconds until the next look. Switches. Raises
+        StorageUnavailable."""
+        if not self.core.store.has_database:
+            return LOOK_SECONDS
+        is_awaiting = self._look_for_awaited()
+        due, left = self.rows.due()
+        if due:
+            self._send(self.rows.lease(due))
+        most = AWAITED_SECONDS if is_awaiting else LOOK_SECONDS
+        return most if left is None else min(left, most)
+
+    def _look_for_awaited(self) -> bool:
+        """Let messages be due whose receivers are online here. Returns whether any await somebody."""
+        after, users = self._awaited, self.rows.awaited(self._awaited)
+        self._awaited = users[-1] if users else ("", "")
+        apps = self.core.hub.apps
+        for app, user in users:
+            if app in apps and apps[app].sessions_of(user):
+                self.receiver_came(app, user)
+        return bool(users or after[0])
+
+    def receiver_came(self, app: str, user: str) -> None:
+        """Let the messages be due that await a user, as far as their authors may know that the user is
+        online. Switches. Raises StorageUnavailable."""
+        for row in self.rows.awaiting(app, user):
+            if self.core.relations.may_see_presence(app, row.member, user):
+                after = self.rows.change(row, row, When())
+                if after is not None:
+                    self.changed(after)
+
+    def _send(self, rows: Sequence[ScheduledMessage]) -> None:
+        results: list[tuple[ScheduledMessage, AsyncResult[Any]]] = [(row, AsyncResult()) for row in rows]
+        for row, result in results:
+            self._send_one(row, result.set)
+        for row, result in results:
+            self._settle(row, result.wait(SEND_SECONDS))
+
+    def _send_one(self, row: ScheduledMessage, done: Callable[[Any], None]) -> None:
+        if self.core.sessions.is_banned(row.app, row.member):
+            done(Rejected(BANNED))
+            return
+        draft = self._reminder(row) if row.reminds else _draft(row)
+        if draft is None:
+            done(Rejected(RejectReason.UNKNOWN_MESSAGE))
+        elif row.reminds:
+            self._messaging.send(row.app, draft, done, source=SourceRow(row))
+        else:
+            to_account = self.core.logins.wants_account(row.app, True)
+            self._messaging.send_of_user(row.app, draft, done, None, to_account, SourceRow(row))
+
+    def _reminder(self, row: ScheduledMessage) -> Draft | None:
+        """A copy of the message in the conversation of its author with themselves; None: they can read it no
+        more."""
+        entries = self._log.entries.readable(row.app, row.member, [row.reminds])
+        if not entries or entries[0].kind != "message":
+            return None
+        (entry,) = entries
+        about = {"id": entry.id, "conversation": entry.conversation, "from": entry.sender}
+        return Draft(
+            sender="",
+            to_user=row.member,
+            saved=True,
+            type=entry.type,
+            body=entry.body,
+            client_msg_id=_reminder_id(row.member, row.id),
+            time_ms=int(time() * 1000),
+            meta=msgspec.json.encode({"reminder": about}),
+        )
+
+    def _settle(self, row: ScheduledMessage, result: Any) -> None:
+        if isinstance(result, Appended):
+            self.counts["send"] += 1
+            self._signal(row.app, row.member, {"id": row.id, "gone": True})
+        elif isinstance(result, Rejected) and result.reason != RejectReason.WITHDRAWN:
+            after = self.rows.refuse(row, result.reason)
+            if after is not None:
+                self.counts["refuse"] += 1
+                self.changed(after)
+        # Otherwise it waits until the lease ends.
+
+
+def _draft(row: ScheduledMessage) -> Draft:
+    return Draft(
+        sender=row.member,
+        type=row.type,
+        body=row.body,
+        client_msg_id=row.id,
+        time_ms=int(time() * 1000),
+        about=row.about,
+        meta=row.meta,
+        to_user=row.to_user,
+        conversation=row.conversation,
+        thread=row.thread,
+        also=row.also,
+    )
+
+
+def _reminder_id(user: str, id: str) -> str:
+    """The ``client_msg_id`` of a reminder: the sender is the server, whose ids are those of all users."""
+    return blake2b(f"{user}\0{id}".encode(), digest_size=16).hexdigest()
+
+
+def build(core: Core) -> Parts:
+    """Build them."""
+    messages = ScheduledMessages(core, core.buckets.make(SCHEDULE_CHANGES, CHANGES, CHANGE_SECONDS))
+    return Parts((messages,), run=(messages.run,))

@@ -1,0 +1,168 @@
+"""Saved messages, reminders and scheduled messages, on a node."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from imserver.messenger.later import metrics
+from imserver.messenger.later.service import ScheduledMessages
+from tests.gateway.transport.harness import until
+from tests.messenger.accounts import block
+from tests.messenger.node import Messenger
+from tests.users import User
+
+HOUR = 3600
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Messenger]:
+    harness = Messenger(tmp_path_factory.mktemp("later"), "later")
+    yield harness
+    harness.close()
+
+
+@pytest.fixture
+def later(node: Messenger) -> ScheduledMessages:
+    return node.node.core.service(ScheduledMessages)
+
+
+@pytest.fixture
+def ann(node: Messenger) -> User:
+    return node.person()
+
+
+@pytest.fixture
+def bob(node: Messenger) -> User:
+    return node.person()
+
+
+def texts(user: User) -> list[str]:
+    """What the newest conversation of a user has, without a message that made it."""
+    rows = user.get("conversations")["conversations"]
+    if not rows:
+        return []
+    messages = user.get("messages", conversation=rows[0]["conversation"])["messages"]
+    return [each["text"] for each in messages if "text" in each]
+
+
+def waiting(user: User) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = user.get("scheduled")["scheduled"]
+    return found
+
+
+def test_saved_messages_are_a_conversation_with_oneself(ann: User, bob: User) -> None:
+    saved = ann.post("messages/send", to=ann.user, text="tea")
+    received = bob.post("messages/send", to=ann.user, text="cake")
+    copy = ann.post("messages/send", to=ann.user, forward=received["id"])
+    assert copy["conversation"] == saved["conversation"] != received["conversation"]
+    first, second = ann.get("conversations")["conversations"]
+    assert (first["conversation"], first["peer"], first["unread"]) == (saved["conversation"], ann.user, 0)
+    assert (second["peer"], second["unread"]) == (bob.user, 1)
+    assert texts(ann) == ["tea", "cake"]
+    assert bob.get("messages", conversation=saved["conversation"])["messages"] == []
+    found = ann.get("messages/search", text="tea")["messages"]
+    assert [each["id"] for each in found] == [saved["id"]]
+    ann.post("messages/read", conversation=saved["conversation"], id=copy["id"])
+    assert ann.get("messages/receipts", conversation=saved["conversation"])["receipts"] == []
+    ann.post("messages/recall", id=saved["id"])
+    assert texts(ann) == ["cake"]
+
+
+def test_a_message_is_sent_when_it_is_due(ann: User, bob: User, later: ScheduledMessages) -> None:
+    row = ann.post("scheduled/create", to=bob.user, text="tea", seconds=0, client_msg_id="a")
+    assert (row["id"], row["text"], row["to"]) == ("a", "tea", bob.user)
+    until(lambda: texts(bob) == ["tea"])
+    assert waiting(ann) == []
+    assert ann.refused("scheduled/cancel", id="a") == (409, "already_sent")
+    assert ann.refused("scheduled/cancel", id="b") == (404, "unknown_scheduled")
+    # A repeated request, which did not know that it was sent.
+    ann.post("scheduled/create", to=bob.user, text="tea", seconds=0, client_msg_id="a")
+    until(lambda: waiting(ann) == [])
+    assert texts(bob) == ["tea"]
+
+
+def test_it_is_editable_until_then(ann: User, bob: User) -> None:
+    row = ann.post("scheduled/create", to=bob.user, text="tea", seconds=HOUR)
+    again = ann.post("scheduled/create", to=bob.user, text="more", seconds=0, client_msg_id=row["id"])
+    assert again == row
+    changed = ann.post("scheduled/change", id=row["id"], text="cake", at=row["due"] + 5)
+    assert (changed["text"], changed["due"], changed["version"]) == ("cake", row["due"] + 5, 2)
+    assert waiting(ann) == [changed]
+    assert ann.refused("scheduled/change", id=row["id"])[0] == 400
+    assert texts(bob) == []
+    ann.post("scheduled/change", id=row["id"], seconds=0)
+    until(lambda: texts(bob) == ["cake"])
+    assert ann.refused("scheduled/change", id=row["id"], text="late") == (409, "already_sent")
+
+
+def test_what_is_cancelled_is_never_sent(ann: User, bob: User) -> None:
+    row = ann.post("scheduled/create", to=bob.user, text="tea", seconds=HOUR)
+    assert bob.refused("scheduled/cancel", id=row["id"]) == (404, "unknown_scheduled")
+    assert ann.post("scheduled/cancel", id=row["id"]) == {"cancelled": True}
+    assert (waiting(ann), texts(bob)) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        {"seconds": 1, "awaits": True},
+        {"seconds": 367 * 24 * HOUR},
+        {"seconds": 1, "text": ""},
+        {"awaits": True, "to": "", "conversation": 1},
+    ],
+)
+def test_a_wrong_one_is_refused(ann: User, bob: User, wrong: dict[str, Any]) -> None:
+    assert ann.refused("scheduled/create", **{"to": bob.user, "text": "tea", **wrong})[0] in (400, 404)
+
+
+def test_a_reminder_is_an_unread_copy_in_saved_messages(ann: User, bob: User) -> None:
+    sent = bob.post("messages/send", to=ann.user, text="tea at nine")
+    assert bob.refused("scheduled/remind", message=sent["id"] + 99, seconds=0) == (404, "unknown_message")
+    ann.post("scheduled/remind", message=sent["id"], seconds=0)
+    until(lambda: len(ann.get("conversations")["conversations"]) == 2)
+    first, _ = ann.get("conversations")["conversations"]
+    assert (first["peer"], first["unread"], first["last"]["from"]) == (ann.user, 1, "")
+    assert (first["last"]["to"], first["last"]["text"]) == (ann.user, "tea at nine")
+    about = {"id": sent["id"], "conversation": sent["conversation"], "from": bob.user}
+    assert first["last"]["meta"]["reminder"] == about
+    assert waiting(ann) == []
+
+
+def test_who_may_not_write_any_more_learns_why(node: Messenger, ann: User, bob: User) -> None:
+    cal = node.person()
+    group = int(bob.group(ann))
+    rows = [
+        ann.post("scheduled/create", conversation=group, text="tea", seconds=HOUR),
+        ann.post("scheduled/create", to=cal.user, text="tea", seconds=HOUR),
+    ]
+    sent = cal.post("messages/send", to=ann.user, text="gone")
+    rows.append(ann.post("scheduled/remind", message=sent["id"], seconds=HOUR))
+    bob.post("groups/remove", group=str(group), members=[ann.user])
+    cal.post("messages/recall", id=sent["id"])
+    block(node.node.core.store, cal.user, ann.user)
+    for row in rows:
+        ann.post("scheduled/change", id=row["id"], seconds=0)
+    until(lambda: all(each.get("reason") for each in waiting(ann)))
+    reasons = {each["id"]: each["reason"] for each in waiting(ann)}
+    assert [reasons[row["id"]] for row in rows] == ["not_member", "blocked", "unknown_message"]
+    # It waits again once it is changed, and goes when it is cancelled.
+    changed = ann.post("scheduled/change", id=rows[0]["id"], seconds=HOUR)
+    assert "reason" not in changed
+    ann.post("scheduled/cancel", id=rows[1]["id"])
+    assert len(waiting(ann)) == 2
+
+
+def test_what_happened_is_counted(node: Messenger, ann: User, bob: User) -> None:
+    def counts() -> dict[str, int]:
+        (metric,) = metrics()
+        return dict(metric.read(node.node.core))  # type: ignore[arg-type]
+
+    before = counts()
+    ann.post("scheduled/cancel", id=ann.post("scheduled/create", to=bob.user, text="a", seconds=HOUR)["id"])
+    ann.post("scheduled/create", to=bob.user, text="b", seconds=0)
+    until(lambda: texts(bob) == ["b"])
+    until(lambda: counts()["send"] > before["send"])
+    new = {event: count - before[event] for event, count in counts().items()}
+    assert new == {"schedule": 2, "cancel": 1, "send": 1, "refuse": 0}
