@@ -418,7 +418,7 @@ class ThreadPage(Struct, frozen=True):
 class Conversation(Struct, frozen=True, kw_only=True):
     """One conversation of the user, by its ``kind`` with the user ``peer`` or of a group. ``unread``: number
     of messages of others, at most 1,000; ``mentions``: those that mention the user; ``read``: up to which id;
-    ``position``: see :attr:`before`."""
+    ``position``: see :attr:`before`. ``added``: the user has become a member of the group after that."""
 
     id: int
     kind: str
@@ -432,6 +432,14 @@ class Conversation(Struct, frozen=True, kw_only=True):
     read: int = 0
     last: Entry | None = None
     position: int = field(default=0, name="place")
+    added: bool = False
+    open: bool = False
+    """Whether others find the group, and may join."""
+    everybody: str = ""
+    """Whose group it is without joining: ``"members"`` of the app, or ``"all"``, with guests."""
+    write: str = "member"
+    """The lowest role that may write in the group. ``reply``: that may reply in threads."""
+    reply: str = "member"
 
     @property
     def before(self) -> int:

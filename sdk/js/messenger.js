@@ -237,6 +237,11 @@ const NOT_STORED = 1008;
  * @property {string} [name]         of a group
  * @property {string} [avatar]       address of the picture of a group
  * @property {string} [role]         ours in a group
+ * @property {boolean} [added]       we have become a member of the group after all that we have read
+ * @property {boolean} [open]        others find the group, and may join
+ * @property {string} [everybody]    whose group it is without joining: `members` of the app, or `all` with guests; missing: nobody's
+ * @property {string} [write]        the lowest role that may write in the group: `admin`; missing: every member
+ * @property {string} [reply]        the lowest role that may reply in its threads: `admin`; missing: every member
  * @property {number} unread         messages of others that are not read, up to 1,000
  * @property {number} [mentions]     unread messages that mention us, up to 1,000; missing if there are none
  * @property {number} read           position up to which we have read

@@ -50,6 +50,8 @@ MAX_WAITING_BYTES: Final = 1 << 20
 client may send them again."""
 
 _END: Final = 0xFFFFFFFF
+_FOR_GOOD: Final = (RejectReason.BLOCKED, RejectReason.REJECTED, RejectReason.READ_ONLY)
+"""What a client without refusals would repeat for ever."""
 
 
 class ProtobufState(DialectState, gc=False):
@@ -215,7 +217,7 @@ class ProtobufUplink:
                 refusal = dialect.encode_refusal(result.reply_code, number)
                 if refusal is not None:
                     connection.send(refusal)
-                elif result.reason in (RejectReason.BLOCKED, RejectReason.REJECTED):
+                elif result.reason in _FOR_GOOD:
                     # A client without refusals repeats the message until it is acknowledged.
                     seq = UNSTORED
             if number > state.last[0]:

@@ -17,6 +17,7 @@ from imserver.messenger.groups.groups import (
     GroupMemberShown,
     Groups,
     MemberId,
+    NewGroup,
     NoMember,
     Role,
     TooManyMembers,
@@ -82,6 +83,19 @@ Bots = Annotated[
         "one of their commands; or all messages."
     ),
 ]
+Write = Annotated[
+    LowestRole, about("The lowest role that may write: with `admin`, the others read announcements.")
+]
+Reply = Annotated[
+    LowestRole, about("The lowest role that may reply in threads. Who may write may reply, too.")
+]
+WhoseGroup = Annotated[
+    Literal["", "members", "all"],
+    about(
+        "Whose group it is without joining: of all accounts of the app but guests (`members`), or also of "
+        "guests (`all`); empty: of whoever was added or has joined."
+    ),
+]
 Until = Annotated[int, about("The end of the mute, in Unix seconds; 0: end it now.", ge=0, le=2**53)]
 
 
@@ -90,6 +104,12 @@ class GroupCreate(Acting, kw_only=True):
 
     name: GroupName
     members: MemberIds = msgspec.field(default_factory=list)
+    description: GroupDescription = ""
+    open: Annotated[bool, about("Whether others find it, and may join.")] = False
+    everybody: WhoseGroup = ""
+    history: History = "since_joining"
+    write: Write = "member"
+    reply: Reply = "member"
 
 
 class GroupChange(Acting, kw_only=True):
@@ -106,6 +126,8 @@ class GroupOptions(GroupChange, kw_only=True):
     rename: Rename | UnsetType = UNSET
     pin: Pin | UnsetType = UNSET
     bots: Bots | UnsetType = UNSET
+    write: Write | UnsetType = UNSET
+    reply: Reply | UnsetType = UNSET
 
 
 class GroupMembers(GroupChange, kw_only=True):
@@ -133,7 +155,7 @@ class GroupShown(Struct):
         about("The role of the acting user; empty for a back end that names no user."),
     ]
     muted_until: Annotated[int, about("The end of the acting user's mute, in Unix seconds; 0: not muted.")]
-    open: Annotated[bool, about("Whether anybody who knows its id may join.")] = False
+    open: Annotated[bool, about("Whether others find it, and may join.")] = False
     history: History = "since_joining"
     invite: Invite = "member"
     rename: Rename = "admin"
@@ -141,6 +163,9 @@ class GroupShown(Struct):
     bots: Bots = "mentions"
     avatar: GroupAvatar = ""
     description: GroupDescription = ""
+    everybody: WhoseGroup = ""
+    write: Write = "member"
+    reply: Reply = "member"
 
 
 class GroupDetail(GroupShown):
@@ -154,6 +179,14 @@ class GroupsAnswer(Struct):
 
     count: Annotated[int, about("The number of entries, on all pages together.")]
     groups: list[GroupShown]
+    next: NextCursor
+
+
+class OpenGroupsAnswer(Struct):
+    """A page of groups that anybody may join, the newest first. `role` is empty where the acting user is no
+    member."""
+
+    groups: list[GroupDetail]
     next: NextCursor
 
 
@@ -240,10 +273,15 @@ def create(groups: Groups, call: Call, request: GroupCreate) -> GroupCreated:
     """Create a group.
 
     With `accounts.ask_strangers` of the app, strangers are not added. Each gets an invitation as a message.
+    Only an owner of the app makes a group of `everybody`: accounts join it within seconds, and nobody leaves.
     """
     strangers = _check_members(groups, call, request.members)
+    options = {name: getattr(request, name) for name in ("history", "write", "reply")}
+    kind = NewGroup(request.description, request.open, request.everybody, options)
     group, added = groups.create(
-        call.app, call.user, request.name, request.members, strangers, by_user=not call.is_back_end
+        *(call.app, call.user, request.name, request.members, strangers),
+        by_user=not call.is_back_end,
+        kind=kind,
     )
     return view(GroupCreated, _shown(group), users=added.users, invited=added.invited)
 
@@ -263,6 +301,33 @@ def groups(
     total, rows = groups.page(call.app, call.user, behind, limit + 1, member)
     page, following = page_and_cursor(rows, limit, lambda group: str(group.id))
     return GroupsAnswer(total, [_shown(each) for each in page], following)
+
+
+@routes.get("/groups/open", base=ActingPage, problems=(Problems.ROLE_TOO_LOW, Problems.TOO_MANY_REQUESTS))
+def open_groups(
+    groups: Groups,
+    call: Call,
+    cursor: str,
+    limit: int,
+    text: Annotated[
+        str,
+        about(
+            "Only groups whose names and descriptions contain all words of this text, in any order, without "
+            "accents; empty: all.",
+            max_length=64,
+        ),
+    ] = "",
+) -> OpenGroupsAnswer:
+    """List the groups that anybody may join, page by page, or search them.
+
+    Not for guests. A page has at most 50. A search that takes long answers with what it has, and `next`
+    continues it. The time that the searches of a user take is limited.
+    """
+    rows, rest = groups.open_groups(call.app, call.user, text, id_of(read_cursor(cursor) or ""), limit)
+    page, following = page_and_cursor(rows, limit, lambda each: str(each.group.id), str(rest or ""))
+    return OpenGroupsAnswer(
+        [view(GroupDetail, _shown(each.group), members=each.members) for each in page], following
+    )
 
 
 @routes.get("/groups/show", problems=_UNKNOWN)
@@ -401,13 +466,27 @@ def set_open(
     groups: Groups,
     call: Call,
     group: GroupId,
-    open: Annotated[bool, about("Whether anybody who knows its id may join.")],
+    open: Annotated[bool, about("Whether others find it, and may join.")],
 ) -> GroupShown:
-    """Open a group to everybody, or close it.
+    """Open a group, so that others find it and join, or close it.
 
     For the owner and admins. Current members stay members.
     """
     return _shown(groups.set_open(call.app, id_of(group), call.user, open))
+
+
+@routes.post(
+    "/groups/everybody",
+    schema=("GroupEverybody", "A group, and whose it is without joining."),
+    problems=(*_NOT_PERMITTED, Problems.INVALID_REQUEST),
+)
+def set_everybody(groups: Groups, call: Call, group: GroupId, everybody: WhoseGroup) -> GroupShown:
+    """Let everybody be in a group, or only whoever was added or joins.
+
+    For an owner of the app who leads the group. Accounts join within seconds, also those that are made later.
+    Nobody leaves the group. Current members stay members.
+    """
+    return _shown(groups.set_everybody(call.app, id_of(group), call.user, everybody))
 
 
 @routes.post("/groups/options", problems=_NOT_PERMITTED)

@@ -1,8 +1,9 @@
 """Groups: stored sets of members, with an owner and admins. Every change is an entry of the message log.
 
 Rights: a member leaves; an admin also changes options, mutes and removes members; the owner also removes
-and mutes admins, and gives roles. Options say who may invite, rename and pin, and what bots read. ``by``
-``""`` is a back end, which may do everything.
+and mutes admins, and gives roles. Options say who may invite, rename, pin, write and reply, and what bots
+read. A group may be open, or everybody's: nobody leaves that one. ``by`` ``""`` is a back end, which may do
+everything.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from imserver.messenger.groups.wire import (
     LeaveGroup,
     UpdateGroup,
 )
+from imserver.messenger.messages.log.contract import Everybody
 from imserver.plugin.errors import HttpProblem, ImserverError, Problems, ReplyCode, ServiceRefused
 from imserver.plugin.http import about, view
 from imserver.plugin.identity import (
@@ -47,7 +49,7 @@ TEXT_CHARACTERS: Final[dict[str, tuple[int, int]]] = {
     "description": (0, 500),
 }
 """The fewest and most characters of the texts of a group. The picture is a URL."""
-OPTIONS: Final = ("history", "invite", "rename", "pin", "bots")
+OPTIONS: Final = ("history", "invite", "rename", "pin", "bots", "write", "reply")
 """What a group lets its owner and admins choose."""
 MOST_NAMED: Final = 10
 """The most users that a refusal names."""
@@ -57,6 +59,10 @@ MEMBER: Final = "member"
 SEARCH_SECONDS: Final = 0.3
 """A search of members ends after this time, with what it has."""
 
+MOST_OPEN: Final = 50
+"""Open groups on one page: the members of each are counted."""
+_OPEN_STEP: Final = 200
+"""Open groups that one query reads."""
 _SEARCH_STEP: Final = 1000
 """Members whose names one query compares."""
 _MOST_APPS: Final = 20
@@ -64,6 +70,7 @@ _MOST_APPS: Final = 20
 _RANK: Final = {OWNER: 2, ADMIN: 1, MEMBER: 0}
 _INVITING: Final = "only the owner and admins invite to this group"
 _OUTSIDER: Final = Rejected(RejectReason.UNKNOWN_CONVERSATION)
+_EVERYBODYS: Final = Rejected(RejectReason.NOT_ALLOWED, "everybody is in this group, and nobody leaves it")
 
 
 class BadGroup(ServiceRefused, problem=Problems.INVALID_REQUEST, detail="{}"):
@@ -111,11 +118,33 @@ class Group(Struct, frozen=True):
     """Unix seconds."""
     open: bool = False
     """Anybody may join."""
+    everybody: str = ""
+    """Whose group it is without joining: ``members`` (no guests) or ``all``; ``""``: nobody's."""
     options: Mapping[str, str] = {}
     """Option → its value, for all :data:`OPTIONS`."""
     avatar: str = ""
     """URL of the picture."""
     description: str = ""
+
+
+class NewGroup(Struct, frozen=True):
+    """What a new group is, besides its name and members. ``options``: those that differ from the
+    defaults."""
+
+    description: str = ""
+    open: bool = False
+    everybody: Everybody = ""
+    options: Mapping[str, str] = {}
+
+
+_PLAIN: Final = NewGroup()
+
+
+class OpenGroup(Struct, frozen=True):
+    """A group that anybody may join, and the role of the caller (``""``: no member)."""
+
+    group: Group
+    members: int
 
 
 MemberId = Annotated[str, about("A user of the app.", min_length=1, max_length=255)]
@@ -235,6 +264,41 @@ class Groups(Service, dict=True):
                 if group is not None and group.kind == "group" and (group.open or by.may(Needs.OPERATE)):
                     yield str(group.id), app, group.name or str(group.id), f"group:{group.id}"
 
+    def open_groups(
+        self, app: str, by: str, text: str, below: int, limit: int
+    ) -> tuple[list[OpenGroup], int]:
+        """The groups that anybody may join, whose names and descriptions contain all words of a text, the
+        newest first, with ids below ``below`` (0: all); and the id below which the rest begins, 0: there is
+        none. There are at most :data:`MOST_OPEN`, and fewer if the search takes long.
+
+        Raises NotAllowed for guests, and TooManyRequests if the searches of ``by`` took too long.
+        """
+        self._check_gathering(app, by)
+        if not self.store.has_database:
+            return [], 0
+        log, words = self.store.part(MessageLog).conversations, Statements.words(text)
+        payer, limit = (app, by) if by else None, min(limit, MOST_OPEN)
+        self.searches.require(payer)
+        began = monotonic()
+        rows: list[Conversation] = []
+        while len(rows) <= limit and monotonic() - began < SEARCH_SECONDS:
+            page = log.open_groups(app, below or 2**63 - 1, _OPEN_STEP)
+            rows += [each for each in page if not words or _has_words(each, words)]
+            if len(page) < _OPEN_STEP:
+                below = 0
+                break
+            below = page[-1].id
+        if len(rows) > limit:
+            rows, below = rows[:limit], rows[limit - 1].id
+        sizes = log.sizes(app, [each.id for each in rows])
+        if payer:
+            self.searches.charge(payer, int((monotonic() - began) * 1000))
+        own = {row.conversation: row for row in log.memberships(app, by) if row.left_id is None} if by else {}
+        return [
+            OpenGroup(_group(each, own[each.id].role if each.id in own else ""), sizes[each.id])
+            for each in rows
+        ], below
+
     def accounts_among(self, app: str, users: Sequence[str], words: Sequence[str] = ()) -> set[str]:
         """Those of these users of an app who have accounts, whose names contain all ``words``."""
         return {account.user for account in self.accounts.those_of(app, users, words)}
@@ -296,20 +360,31 @@ class Groups(Service, dict=True):
         users: Sequence[str],
         strangers: Collection[str] = (),
         by_user: bool = True,
+        kind: NewGroup = _PLAIN,
     ) -> tuple[Group, Added]:
         """Make a group of an owner and other users; those of them who are ``strangers`` are invited.
         ``by_user``: the owner makes it, not a back end.
 
         Raises BadGroup, NotAllowed, TooManyRequests and TooManyMembers.
         """
-        _check_texts({"name": name})
+        _check_texts({"name": name, "description": kind.description})
+        if kind.everybody:
+            self._check_everybody(app, owner if by_user else "")
         self._check_gathering(app, owner)
         others = [user for user in dict.fromkeys(users) if user not in strangers and user != owner]
         if len(others) + 1 > self.limit:
             raise TooManyMembers(f"accounts.group_members {self.limit}")
         if by_user:
             self.creations.require((app, owner))
-        change = _done(self.store.part(MessageLog).groups.create(app, owner, name, others))
+        change = _done(
+            self.store.part(MessageLog).groups.create(
+                *(app, owner, name, others),
+                options=kind.options,
+                description=kind.description,
+                is_open=kind.open,
+                everybody=kind.everybody,
+            )
+        )
         group = self.show(app, change.conversation, owner)
         return group, Added(others, self._invite_strangers(app, group.id, owner, users, strangers))
 
@@ -435,8 +510,16 @@ class Groups(Service, dict=True):
 
     def set_open(self, app: str, group: int, by: str, is_open: bool) -> Group:
         """Open a group to everybody, or close it. Raises NotAllowed."""
-        right = _ranked(by, ADMIN, "only the owner and admins open and close a group")
+        right = _not_everybodys(_ranked(by, ADMIN, "only the owner and admins open and close a group"))
         _done(self._log_with(group).groups.set_open(app, group, is_open, by, right=right))
+        return self.show(app, group, by)
+
+    def set_everybody(self, app: str, group: int, by: str, everybody: Everybody) -> Group:
+        """Say whose group it is without joining; ``""``: whoever was added or joins. Members stay members.
+        Raises NotAllowed, and BadGroup in an app without accounts."""
+        self._check_everybody(app, by)
+        right = _ranked(by, ADMIN, "only the owner and admins say whose group it is")
+        _done(self._log_with(group).groups.set_everybody(app, group, everybody, by, right=right))
         return self.show(app, group, by)
 
     def set_options(self, app: str, group: int, by: str, given: Mapping[str, str]) -> Group:
@@ -448,13 +531,15 @@ class Groups(Service, dict=True):
     def leave(self, app: str, group: int, user: str) -> None:
         """End a membership. If the owner leaves, the first admin becomes the owner, else the first member."""
         log = self._log_with(group)
-        _done(log.groups.leave(app, group, [user], user, heir=True, right=_ranked(user, MEMBER)))
+        right = _not_everybodys(_ranked(user, MEMBER))
+        _done(log.groups.leave(app, group, [user], user, heir=True, right=right))
 
     def remove(self, app: str, group: int, by: str, users: Sequence[str]) -> tuple[str, ...]:
         """Remove members. Return those who were members. Only an admin brings them back, by adding or
         inviting them. Raises BadGroup and NotAllowed."""
         log = self._log_with(group)
-        gone = _done(log.groups.leave(app, group, users, by, heir=True, right=_above(by, users))).users
+        right = _not_everybodys(_above(by, users), users) if by else _above(by, users)
+        gone = _done(log.groups.leave(app, group, users, by, heir=True, right=right)).users
         if gone:
             self._removals.add(app, group, gone)
         return gone
@@ -501,6 +586,15 @@ class Groups(Service, dict=True):
         if by and not self.relations.may_gather(app, by):
             raise NotAllowed("not for guests")
 
+    def _check_everybody(self, app: str, by: str) -> None:
+        """Raise BadGroup in an app without accounts, and NotAllowed unless ``by`` is an owner of the app or a
+        back end."""
+        tenant = self.tenants.get(app)
+        if tenant is None or not tenant.wants_accounts(app):
+            raise BadGroup("everybody: the app has no accounts")
+        if by and not any(each.role == "owner" for each in self.accounts.those_of(app, [by])):
+            raise NotAllowed("only an owner of the app makes groups of everybody")
+
     def _seen(self, app: str, group: int, by: str, or_open: bool = False) -> Group:
         """A group as a member or a back end sees it; ``or_open``: an open one also as anybody does. Raises
         UnknownGroup."""
@@ -520,6 +614,11 @@ class Groups(Service, dict=True):
         if not self.store.has_database or not group:
             raise UnknownGroup(str(group))
         return self.store.part(MessageLog)
+
+
+def _has_words(group: Conversation, words: Sequence[str]) -> bool:
+    folded = " ".join(Statements.words(f"{group.name} {group.description}"))
+    return all(word in folded for word in words)
 
 
 def _group(found: Conversation, role: str = "", muted_until: int = 0) -> Group:
@@ -551,6 +650,17 @@ def _permitted(by: str, option: str, words: str) -> Right:
         if by in state.muted:
             return Rejected(RejectReason.NOT_ALLOWED, "the member is muted")
         return _ranked(by, state.options[option], words)(state)
+
+    return right
+
+
+def _not_everybodys(rest: Right, users: Sequence[str] | None = None) -> Right:
+    """Require that not everybody is in the group, or ``users`` are its bots; and the rest."""
+
+    def right(state: GroupState) -> Rejected | None:
+        if state.everybody and not (users and all(user in state.bots for user in users)):
+            return rest(state) or _EVERYBODYS
+        return rest(state)
 
     return right
 
@@ -623,6 +733,9 @@ class GroupView(Struct, omit_defaults=True):
     description: str = ""
     invited: Sequence[str] = ()
     """The answer to ``createGroup`` alone has them."""
+    everybody: str = ""
+    write: str = "member"
+    reply: str = "member"
 
 
 class GroupPage(Struct):
@@ -745,4 +858,10 @@ class GroupCommands(Struct, frozen=True):
 
 
 def _view(group: Group) -> GroupView:
-    return GroupView(group.id, group.name, group.role, group.open, group.avatar, group.description)
+    options = group.options
+    return GroupView(
+        *(group.id, group.name, group.role, group.open, group.avatar, group.description),
+        everybody=group.everybody,
+        write=options["write"],
+        reply=options["reply"],
+    )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from imserver.messenger.groups.declared import NEW_GROUPS, SEARCH_MILLISECONDS, SEARCH_TIME, GroupLimits
+from imserver.messenger.groups.everybody import EverybodysGroups
 from imserver.messenger.groups.groups import GroupCommands, Groups
 from imserver.plugin import Parts
+from imserver.plugin.runtime import every
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
 
@@ -22,4 +24,6 @@ def build(core: Core) -> Parts:
     searches = core.buckets.make(SEARCH_TIME, SEARCH_MILLISECONDS, 60.0)
     questions = core.accounts, core.relations, core.tenants
     groups = Groups(core.store, limits.group_members, creations, searches, *questions)
-    return Parts((groups,), GroupCommands(groups, core.mutes.mute_of).rows())
+    look = EverybodysGroups(groups).look
+    run = (every(EverybodysGroups.LOOK_SECONDS, look, "accounts could not join the groups of everybody"),)
+    return Parts((groups,), GroupCommands(groups, core.mutes.mute_of).rows(), run=run)

@@ -98,6 +98,11 @@ class ConversationView(Struct, omit_defaults=True):
     """The id to page on from, if it is not that of ``last``, which is the newest entry that is not hidden."""
     mentions: int = 0
     avatar: str = ""
+    added: bool = False
+    open: bool = False
+    everybody: str = ""
+    write: str = "member"
+    reply: str = "member"
 
 
 class ConversationPage(Struct):
@@ -116,7 +121,11 @@ def conversation_view(summary: ConversationSummary, user: str) -> ConversationVi
         view.last = last.view()
     if last is None or last.id != summary.position:
         view.position = summary.position
-    view.mentions, view.avatar = summary.mentions, row.avatar
+    view.mentions, view.avatar, view.added = summary.mentions, row.avatar, summary.is_new
+    view.open, view.everybody = row.open, row.everybody
+    if row.options:
+        options = row.option_values()
+        view.write, view.reply = options["write"], options["reply"]
     return view
 
 

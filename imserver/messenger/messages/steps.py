@@ -45,6 +45,11 @@ STEPS: Final = {
     ordered ask_deadline: log big*, id big*, due big
       unique ask_deadline_by_due: due log id
     """,
+    45: """
+    # Finds groups that anybody may join (1), and those that are everybody's: 2 of members, 3 of guests, too.
+    columns conversation: open small=0
+      index conversation_by_open: open log id
+    """,
     48: """
     # A vote in the poll "id". "choices": a bit for each option; of an anonymous poll in "secret". "time":
     # Unix milliseconds by the clock of the database; 0 in an anonymous poll.

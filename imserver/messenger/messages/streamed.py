@@ -57,7 +57,10 @@ class ConversationStreams(StreamTarget):
         try:
             if to:
                 return self._relations.may_write(stream.app, sender, to)
-            return self._may_write(stream.app, group, sender)
+            conversation = self._store.part(MessageLog).conversations.get(stream.app, group)
+            role, part = self._role(stream.app, group, sender), stream.head.channel
+            in_thread = part is not None and part.thread > 0
+            return bool(role and conversation and conversation.may_write(role, in_thread))
         except StorageUnavailable:
             return True  # until the next look
 
@@ -67,11 +70,12 @@ class ConversationStreams(StreamTarget):
         to, group = _receiver_of(stream.channel)
         if to:
             return to == user
-        return self._may_write(stream.app, group, user)
+        return self._role(stream.app, group, user) != ""
 
-    def _may_write(self, app: str, group: int, user: str) -> bool:
+    def _role(self, app: str, group: int, user: str) -> str:
+        """The role of a member; ``""``: they are none, or muted."""
         own = self._store.part(MessageLog).conversations.member(app, group, user)
-        return own is not None and own.muted_until <= time()
+        return own.role if own is not None and own.muted_until <= time() else ""
 
     def publish(self, app: str, events: Sequence[Event]) -> None:
         for event in events:

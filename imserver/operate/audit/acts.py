@@ -20,7 +20,8 @@ _VALUES: Final = frozenset(
         *("key", "hook", "provider", "report", "node", "address"),
         *("until", "seconds", "since", "grace_seconds", "expires_at", "uses", "count"),
         *("role", "scopes", "apps", "reason", "state", "level", "kind"),
-        *("open", "history", "invite", "rename", "pin", "bots", "guests", "listed", "enabled", "unset"),
+        *("open", "history", "invite", "rename", "pin", "bots", "write", "reply", "everybody"),
+        *("guests", "listed", "enabled", "unset"),
     }
 )
 """Fields whose values an act has, too."""

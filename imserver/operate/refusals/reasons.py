@@ -103,6 +103,10 @@ COMMANDS: Final[Mapping[str, ReasonRow]] = {
     "unknown_account": ReasonRow("The receiver has no account."),
     "not_member": ReasonRow("The user is no member of the group.", "Add the user to the group."),
     "muted": ReasonRow("The user is muted in the group.", "Unmute the member."),
+    "read_only": ReasonRow(
+        "Only the owner and admins write in this group.",
+        "Make the user an admin, or change the option `write` of the group.",
+    ),
     "blocked": ReasonRow("The receiver has blocked the user.", "The receiver can unblock them."),
     "rejected": ReasonRow("The back end of the app has rejected it.", "Ask its developers: it decides."),
     "not_bot": ReasonRow("Only bots send buttons."),

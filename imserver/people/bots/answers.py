@@ -57,7 +57,7 @@ class StreamedAnswers(Service, dict=True):
             return Rejected(
                 RejectReason.REJECTED, "messages are reviewed here, so only a back end streams them"
             )
-        peer = self._peer(app, user, conversation) if conversation else to
+        peer = self._peer(app, user, conversation, command.thread > 0) if conversation else to
         if isinstance(peer, Rejected):
             return peer
         if peer and not self.core.relations.may_write(app, user, peer):
@@ -88,7 +88,7 @@ class StreamedAnswers(Service, dict=True):
         self._owners[app, bot] = owner
         return owner
 
-    def _peer(self, app: str, user: str, conversation: int) -> str | Rejected:
+    def _peer(self, app: str, user: str, conversation: int, in_thread: bool) -> str | Rejected:
         """The other user of a conversation; ``""``: it is a group."""
         stored = self.core.store.part(MessageLog).conversations
         found, own = stored.get(app, conversation), stored.member(app, conversation, user)
@@ -96,6 +96,8 @@ class StreamedAnswers(Service, dict=True):
             return Rejected(RejectReason.UNKNOWN_CONVERSATION)
         if own.muted_until > time():
             return Rejected(RejectReason.MUTED)
+        if not found.may_write(own.role, in_thread):
+            return Rejected(RejectReason.READ_ONLY)
         return next((each for each in found.members if each != user), "")
 
     def append(

@@ -454,4 +454,6 @@ def test_options_say_which_role_invites_and_renames(groups: Groups, group: int, 
         "rename": "admin",
         "pin": "admin",
         "bots": "mentions",
+        "write": "member",
+        "reply": "member",
     }

@@ -151,6 +151,16 @@ class ConversationShown(Struct):
     read: Annotated[int, about("The last message that was read.")]
     last: Annotated[MessageShown | None, about("The newest entry that the user may read.")]
     avatar: Annotated[str, about("The address of the picture of a group; empty: none.")] = ""
+    added: Annotated[
+        bool, about("Whether the user has become a member of the group after all that they have read.")
+    ] = False
+    open: Annotated[bool, about("Of a group: whether others find it, and may join.")] = False
+    everybody: Annotated[
+        Literal["", "members", "all"],
+        about("Of a group: whose it is without joining; empty: of whoever was added or has joined."),
+    ] = ""
+    write: Annotated[str, about("Of a group: the lowest role that may write.")] = "member"
+    reply: Annotated[str, about("Of a group: the lowest role that may reply in threads.")] = "member"
 
 
 class ConversationsAnswer(Struct):
@@ -216,9 +226,11 @@ def conversations(
             each.read,
             None if each.last is None else shown_entry(each.last),
             row.avatar,
+            *(each.is_new, row.open, row.everybody, options["write"], options["reply"]),
         )
         for each in summaries
         for row in (each.conversation,)
+        for options in (row.option_values(),)
     ]
     return ConversationsAnswer(listed, summaries[-1].position if more else 0)
 

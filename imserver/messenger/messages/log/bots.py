@@ -8,7 +8,7 @@ a row for each of them. Groups without bots, and conversations of two, need neit
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -97,6 +97,13 @@ def owners_among(sql: Statements, app: str, users: Iterable[str]) -> dict[str, s
     ids = [int(user) for user in users if _may_be_account(user)]
     statement = "SELECT id, owner FROM bot WHERE app = %s AND owner > 0 AND id IN {}"
     return {str(row[0]): str(row[1]) for row in sql.query_in(statement, (app,), ids)}
+
+
+def hooks_among(sql: Statements, app: str, state: ConversationState, users: Collection[str]) -> list[str]:
+    """The bots of incoming webhooks of a group among these users."""
+    ids = [int(user) for user in users if user in state.bots]
+    statement = "SELECT id FROM incoming_hook WHERE app = %s AND conversation = %s AND id IN {}"
+    return [str(row[0]) for row in sql.query_in(statement, (app, state.id), ids)] if ids else []
 
 
 def _may_be_account(user: str) -> bool:

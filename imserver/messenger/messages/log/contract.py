@@ -21,6 +21,8 @@ from imserver.gateway.transport.connection import Connection
 from imserver.messenger.messages.model import EntryKind, Message
 
 ConversationKind = Literal["user", "group", "room"]
+Everybody = Literal["", "members", "all"]
+"""Whose group it is without joining: nobody's, of all accounts but guests and bots, or also of guests."""
 
 
 class RejectReason:
@@ -51,6 +53,8 @@ class RejectReason:
     """The sender has a newer uplink session."""
     NOT_ALLOWED: Final = "not_allowed"
     """No permission to change the group."""
+    READ_ONLY: Final = "read_only"
+    """The group lets only its owner and admins write, or reply in threads."""
     ANSWERED: Final = "answered"
     """The question is closed, or the user has given another answer to it."""
     FULL: Final = "full"
@@ -123,6 +127,7 @@ _OF_REASON: Final = {
     RejectReason.MUTED: (ReplyCode.UNAUTHORIZED, Problems.MUTED),
     RejectReason.RECALLED: (ReplyCode.UNAUTHORIZED, Problems.UNKNOWN_MESSAGE),
     RejectReason.NOT_ALLOWED: (ReplyCode.UNAUTHORIZED, Problems.ROLE_TOO_LOW),
+    RejectReason.READ_ONLY: (ReplyCode.UNAUTHORIZED, Problems.ROLE_TOO_LOW),
     RejectReason.FULL: (ReplyCode.UNAUTHORIZED, Problems.NOT_ALLOWED),
     RejectReason.NOT_BOT: (ReplyCode.UNAUTHORIZED, Problems.NOT_ALLOWED),
 }
@@ -134,7 +139,7 @@ class Rejected(Struct, frozen=True):
 
     reason: str
     """``unknown_conversation``, ``unknown_account``, ``not_member``, ``muted``, ``invalid``, ``recalled``,
-    ``blocked``, ``rejected`` or ``superseded``."""
+    ``blocked``, ``rejected``, ``read_only`` or ``superseded``."""
     detail: str = ""
     until: int = 0
     """The end of a mute in the whole app, in Unix seconds; 0: it is none."""
@@ -204,6 +209,8 @@ class Conversation(Struct, frozen=True, kw_only=True):
     """Unix seconds."""
     open: bool = False
     """A group that anybody may join."""
+    everybody: Everybody = ""
+    """Whose group it is, if nobody has to join."""
     options: int = 0
     """Of a group: see :func:`options_of`."""
     bots: tuple[str, ...] = ()
@@ -220,8 +227,12 @@ class Conversation(Struct, frozen=True, kw_only=True):
         return self.members[0] if self.members[1] == reader else self.members[1]
 
     def option_values(self) -> dict[str, str]:
-        """The options of a group with their values: history, invite, rename, pin, bots."""
+        """The options of a group with their values: history, invite, rename, pin, bots, write, reply."""
         return options_of(self.options)
+
+    def may_write(self, role: str, in_thread: bool = False) -> bool:
+        """Whether a member with this role may write, or (``in_thread``) reply in a thread alone."""
+        return may_write(self.options, role, in_thread)
 
 
 class ConversationSummary(Struct, frozen=True):
@@ -243,6 +254,8 @@ class ConversationSummary(Struct, frozen=True):
     """Id of the newest entry of any kind, hidden or not. It orders the list."""
     mentions: int = 0
     """Number of the unread messages that mention the user; at most :attr:`MOST_UNREAD`."""
+    is_new: bool = False
+    """The user has become a member after all that they have read."""
 
 
 class Receipt(Struct, frozen=True):
@@ -369,16 +382,32 @@ OPTIONS: Final[dict[str, tuple[int, str, str]]] = {
     "rename": (4, "admin", "member"),
     "pin": (8, "admin", "member"),
     "bots": (16, "mentions", "all"),
+    "write": (32, "member", "admin"),
+    "reply": (64, "member", "admin"),
 }
 """Option of a group → its bit, its value without the bit (the default), and with it.
 
 ``history``: what members who join from then on may read. ``bots``: what bots read from then on. The others:
-the lowest role that may do it.
+the lowest role that may do it. Who may write may reply in threads, too.
 """
+OPENNESS: Final[tuple[tuple[bool, Everybody], ...]] = (
+    *((False, ""), (True, "")),
+    *((False, "members"), (False, "all")),
+)
+"""What the column ``open`` of a group says: whether anybody may join, and whose group it is. Nodes of 1.0
+know that it is 0 or not."""
 
 
 GroupText = Literal["name", "avatar", "description"]
 """What a group has as text: its name, the URL of its picture, and what it is for."""
+
+
+def may_write(options: int, role: str, in_thread: bool = False) -> bool:
+    """Whether the options of a group let a member with this role write, or (``in_thread``) reply in a thread
+    alone."""
+    if role != "member" or not options & OPTIONS["write"][0]:
+        return True
+    return in_thread and not options & OPTIONS["reply"][0]
 
 
 def options_of(bits: int) -> dict[str, str]:
@@ -388,12 +417,15 @@ def options_of(bits: int) -> dict[str, str]:
 
 class GroupState(Struct, frozen=True):
     """State of a group before a change: the roles of the acting user and of the named users, as far as they
-    are members, whether anybody may join, the options with their values, and which members are muted."""
+    are members, whether anybody may join, the options with their values, and which members are muted.
+    ``everybody``: whose group it is. ``bots``: the members who are bots."""
 
     roles: Mapping[str, str]
     open: bool
     options: Mapping[str, str] = {}
     muted: Collection[str] = ()
+    everybody: Everybody = ""
+    bots: Collection[str] = ()
 
 
 Right = Callable[[GroupState], Rejected | None]

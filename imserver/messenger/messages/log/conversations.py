@@ -12,9 +12,11 @@ from imserver.gateway.model import Limit
 from imserver.gateway.storage.statements import Statements, chunks, marks_of, padded, text_of
 from imserver.messenger.messages.log.contract import (
     MOST_UNREAD,
+    OPENNESS,
     UNREAD_ENTRIES,
     Conversation,
     ConversationSummary,
+    Everybody,
     Membership,
     page_size,
 )
@@ -29,6 +31,7 @@ from imserver.messenger.messages.log.rows import (
     conversation_of,
     count_members,
     in_log,
+    members_among,
     pair_of,
 )
 from imserver.messenger.messages.log.threads import NO_REPLIES, Replies, beside, replies_beside
@@ -83,6 +86,35 @@ class ConversationReader(Store.Rows):
             f"{_CONVERSATIONS} {where} ORDER BY c.id DESC LIMIT %s", (head.number, first, *spellings, limit)
         )
         return list(map(conversation_of, rows))
+
+    @in_log(list)
+    def open_groups(self, sql: Statements, head: LogHead, below: int, limit: int) -> list[Conversation]:
+        """The groups that anybody may join with ids below ``below``, the newest first."""
+        rows = sql.query(
+            f"{_CONVERSATIONS} c.open = 1 AND c.id < %s ORDER BY c.id DESC LIMIT %s",
+            (head.number, below, limit),
+        )
+        return list(map(conversation_of, rows))
+
+    def of_everybody(self) -> list[tuple[str, int, Everybody]]:
+        """The groups of all apps in which everybody is: (app, id, whose group it is)."""
+        statement = (
+            "SELECT l.app, c.id, c.open FROM conversation c JOIN log l ON l.number = c.log WHERE c.open > 1"
+        )
+        rows = self._store.rows(statement)
+        return [(text_of(app), id, OPENNESS[openness][1]) for app, id, openness in rows]
+
+    @in_log(dict)
+    def sizes(self, sql: Statements, head: LogHead, groups: Sequence[int]) -> dict[int, int]:
+        """Group → the number of its members."""
+        return {group: count_members(sql, head.number, group) for group in groups}
+
+    @in_log(set)
+    def members_among(
+        self, sql: Statements, head: LogHead, conversation: int, users: Sequence[str]
+    ) -> set[str]:
+        """Those of these users who are members."""
+        return set(members_among(sql, head.number, conversation, users))
 
     @in_log()
     def _conversation(self, sql: Statements, head: LogHead, where: str, value: Any) -> Conversation | None:
@@ -163,10 +195,11 @@ class ConversationReader(Store.Rows):
         last = {entry.id: entry for entry in fetch(sql, head.number, ids, user)}
         summaries = [
             ConversationSummary(
-                conversation_of(row), last.get(last_id), unread, read, text_of(role), position, mentions
+                *(conversation_of(row), last.get(last_id), unread, read, text_of(role), position, mentions),
+                is_new=bool(is_new),
             )
             for row in rows[:limit]
-            for role, read, position, last_id, unread, mentions in (row[12:],)
+            for role, read, position, is_new, last_id, unread, mentions in (row[12:],)
         ]
         count = count_fitting(page_size(each.last) if each.last else 0 for each in summaries)
         return summaries[:count], len(rows) > count
@@ -216,6 +249,10 @@ _PAGE: Final = (
 )
 
 
+_IS_NEW: Final = (
+    f"CASE WHEN p.kind = {CONVERSATION_KINDS.index('group')} AND p.joined_id >= p.read_id "
+    f"AND p.upto = {Limit.ID} THEN 1 ELSE 0 END"
+)
 _IN_CONVERSATION: Final = f" AND NOT {beside('m.log', 'm.conversation', 'm.id')}"
 """Condition: the conversation shows the message ``m``, not its thread alone."""
 
@@ -233,7 +270,8 @@ def _list(page: str, unread: str, mentions: str, hint: str = "") -> str:
     )
     columns = _COLUMNS.replace("c.", "p.")
     return (
-        f"SELECT {columns}, p.role, p.read_id, p.place, ({last}), ({unread.replace('{seen}', seen)}), "
+        f"SELECT {columns}, p.role, p.read_id, p.place, {_IS_NEW}, "
+        f"({last}), ({unread.replace('{seen}', seen)}), "
         f"({mentions}) "
         f"FROM ({page}) p ORDER BY p.place DESC"
     )

@@ -14,10 +14,12 @@ from imserver.gateway.config.settings import MAX_USER_BYTES
 from imserver.gateway.storage.statements import Condition, chunks, marks_of, padded, text_objection, text_of
 from imserver.messenger.messages.log.bots import MOST_BOTS, accounts_among
 from imserver.messenger.messages.log.contract import (
+    OPENNESS,
     OPTIONS,
     Change,
     Draft,
     Entry,
+    Everybody,
     GroupState,
     GroupText,
     Rejected,
@@ -54,13 +56,18 @@ class GroupWriter(WritingPart):
         users: Sequence[str],
         meta: bytes = b"",
         options: Mapping[str, str] | None = None,
+        *,
+        description: str = "",
+        is_open: bool = False,
+        everybody: Everybody = "",
     ) -> Change | Rejected:
-        """Create a group with its owner and members. Its first entry has the kind ``group``.
+        """Create a group with its owner and members. Its first entry has the kind ``group``, and says what
+        makes it another kind of group.
 
         ``options``: those that differ from the defaults.
         """
         all_users = list(dict.fromkeys((owner, *users)))
-        if wrong := _wrong(all_users) or _wrong_texts({"name": name}):
+        if wrong := _wrong(all_users) or _wrong_texts({"name": name, "description": description}):
             return wrong
         bots = accounts_among(transaction.sql, transaction.app, all_users, "AND bot = 1")
         if len(bots) > MOST_BOTS:
@@ -70,8 +77,17 @@ class GroupWriter(WritingPart):
         transaction.admit(state, all_users[1:], MEMBER, bots=bots)
         if bots:
             transaction.set_bots(state, tuple(bots))
-        details = {"change": "create", "name": name, "users": all_users}
-        return Change(state.id, record(transaction, state, "group", owner, details, meta), tuple(all_users))
+        details: dict[str, Any] = {"change": "create", "name": name, "users": all_users}
+        details |= {"open": True} if is_open else {}
+        details |= {"everybody": everybody} if everybody else {}
+        kind = options_of(state.options)
+        details |= {option: kind[option] for option in ("write", "reply") if kind[option] != MEMBER}
+        entry = record(transaction, state, "group", owner, details, meta)
+        if is_open or everybody:
+            transaction.set_group(state.id, "open", OPENNESS.index((is_open and not everybody, everybody)))
+        if description:
+            transaction.set_group(state.id, "description", description)
+        return Change(state.id, entry, tuple(all_users))
 
     @in_transaction
     def join(
@@ -86,15 +102,17 @@ class GroupWriter(WritingPart):
         right: Right | None = None,
         invited_by: str = "",
         condition: Condition | None = None,
+        everybody: bool = False,
     ) -> Change | Rejected:
         """Add members. Existing members are unchanged. One entry of kind ``join`` names the new members, and
         has the number of all.
 
         ``most``: limit of the number of members (0: no limit). ``right``, here and below: permission check
         (None: anybody may make the change). ``invited_by``: maker of the invitation that the user ``by`` has
-        accepted. ``condition``: for new members, after all other checks.
+        accepted. ``condition``: for new members, after all other checks. ``everybody``: they are members
+        because the group is everybody's, and none of them is a bot.
         """
-        named = [*users, invited_by] if invited_by else users
+        named = [*users, invited_by] if invited_by else () if everybody else users
         state = _wrong(users) or _wrong_role(role) or _group(transaction, conversation, by, named, right)
         if isinstance(state, Rejected):
             return state
@@ -105,7 +123,7 @@ class GroupWriter(WritingPart):
         count = count_members(transaction.sql, transaction.log, conversation) + len(new)
         if most and count > most:
             return Rejected(RejectReason.FULL)
-        bots = accounts_among(transaction.sql, transaction.app, new, "AND bot = 1")
+        bots = [] if everybody else accounts_among(transaction.sql, transaction.app, new, "AND bot = 1")
         if len(state.bots) + len(bots) > MOST_BOTS:
             return _TOO_MANY_BOTS
         if condition is not None and not condition(transaction.sql):
@@ -119,6 +137,8 @@ class GroupWriter(WritingPart):
         details = {"users": new, "role": role, "members": count}
         if invited_by:
             details["invited_by"] = invited_by
+        if everybody:
+            details["everybody"] = True
         return Change(state.id, record(transaction, state, "join", by, details), tuple(new))
 
     @in_transaction
@@ -217,6 +237,30 @@ class GroupWriter(WritingPart):
             return Change(state.id)
         transaction.set_group(conversation, "open", int(is_open))
         return Change(state.id, record(transaction, state, "group", by, {"change": "open", "open": is_open}))
+
+    @in_transaction
+    def set_everybody(
+        self,
+        transaction: AppTransaction,
+        conversation: int,
+        everybody: Everybody,
+        by: str = "",
+        *,
+        right: Right | None = None,
+    ) -> Change | Rejected:
+        """Say whose group it is without joining. Nobody can join it by themselves any more. The entry has the
+        kind ``group``.
+
+        Members stay members. Nothing is stored if nothing changes.
+        """
+        state = _group(transaction, conversation, by, (), right)
+        if isinstance(state, Rejected):
+            return state
+        if OPENNESS[group_settings(transaction, conversation)[0]][1] == everybody:
+            return Change(state.id)
+        transaction.set_group(conversation, "open", OPENNESS.index((False, everybody)))
+        details = {"change": "everybody", "everybody": everybody}
+        return Change(state.id, record(transaction, state, "group", by, details))
 
     @in_transaction
     def set_options(
@@ -365,8 +409,9 @@ def _group(
     roles = {user: role for user, (_, role) in there.items()}
     mutes = transaction.mutes([(user, state.id) for user in roles])()
     muted = {user for (user, _), until in mutes.items() if until > transaction.now}
-    is_open, options = group_settings(transaction, state.id)
-    return right(GroupState(roles, is_open, options_of(options), muted)) or state
+    openness, options = group_settings(transaction, state.id)
+    is_open, everybody = OPENNESS[openness]
+    return right(GroupState(roles, is_open, options_of(options), muted, everybody, state.bots)) or state
 
 
 def _with_options(bits: int, given: Mapping[str, str]) -> int:
@@ -386,11 +431,11 @@ def _first_of(transaction: AppTransaction, conversation: int, role: str, most: i
     return [text_of(row[0]) for row in sql.query(statement, (transaction.log, conversation, role, most))]
 
 
-def group_settings(transaction: AppTransaction, conversation: int) -> tuple[bool, int]:
-    """Whether anybody may join the group, and its options."""
+def group_settings(transaction: AppTransaction, conversation: int) -> tuple[int, int]:
+    """The columns ``open`` (see :data:`OPENNESS`) and ``options`` of a group."""
     statement = "SELECT open, options FROM conversation WHERE log = %s AND id = %s"
     (row,) = transaction.sql.query(statement, (transaction.log, conversation))
-    return bool(row[0]), row[1]
+    return row[0], row[1]
 
 
 def start_of_history(transaction: AppTransaction, conversation: int, users: Sequence[str]) -> dict[str, int]:

@@ -53,6 +53,13 @@ def beside(log: str, conversation: str, id: str) -> str:
     )
 
 
+def is_beside(sql: Statements, log: int, conversation: int, id: int) -> bool:
+    """Whether only a thread shows a message of an earlier transaction."""
+    statement = "SELECT also FROM thread_reply WHERE log = %s AND conversation = %s AND id = %s"
+    rows = sql.query(statement, (log, conversation, id))
+    return bool(rows) and rows[0][0] == 0
+
+
 class ThreadIds(Struct, frozen=True):
     """The ids of a thread: of its first message, and of its conversation."""
 

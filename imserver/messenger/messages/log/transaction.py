@@ -27,10 +27,12 @@ from imserver.messenger.messages.log.bots import (
     BotReaders,
     accounts_among,
     are_friends,
+    hooks_among,
     owners_among,
     with_command,
 )
 from imserver.messenger.messages.log.contract import (
+    OPTIONS,
     Appended,
     AppendRequest,
     Change,
@@ -41,6 +43,7 @@ from imserver.messenger.messages.log.contract import (
     RejectReason,
     StorageUnsure,
     Stored,
+    may_write,
 )
 from imserver.messenger.messages.log.lost import EntriesLost, next_after_loss
 from imserver.messenger.messages.log.revisions import MOST_EDITS, count_edits, recalled_among, revise
@@ -63,11 +66,13 @@ from imserver.messenger.messages.log.rows import (
     pair_of,
     pair_of_room,
 )
-from imserver.messenger.messages.log.threads import ThreadWriter
+from imserver.messenger.messages.log.threads import ThreadWriter, is_beside
 
 _UNKNOWN: Final = Rejected(RejectReason.UNKNOWN_CONVERSATION)
 _BLOCKED: Final = Rejected(RejectReason.BLOCKED)
 _WITHDRAWN: Final = Rejected(RejectReason.WITHDRAWN)
+_READ_ONLY: Final = Rejected(RejectReason.READ_ONLY, "only the owner and admins write in this group")
+_LIMITS_WRITERS: Final = OPTIONS["write"][0]
 
 _SAYING: Final = ("message", "edit")
 """Kinds of entries that bring content of their sender to others."""
@@ -143,6 +148,8 @@ class _Facts(Struct, frozen=True):
     bot whose owner the receiver has blocked."""
     sessions: Collection[int]
     """The newest uplink sessions of the senders of drafts that only those may send."""
+    roles: dict[int, dict[str, str]]
+    """Group in which not all members write → the roles of senders there."""
 
 
 class _Lookups(Struct, frozen=True):
@@ -222,7 +229,7 @@ class AppTransaction:
         """
         self.head.last_conversation += 1
         state = ConversationState(
-            self.head.last_conversation, kind, members, 0, 0, name if kind == ROOM else ""
+            self.head.last_conversation, kind, members, 0, 0, name if kind == ROOM else "", options
         )
         pair = pair_of(*members) if kind == USER else pair_of_room(name) if kind == ROOM else None
         self._created.append((state, pair, name, self.stored_at, options))
@@ -516,11 +523,12 @@ class AppTransaction:
     def _look_up(self, lookups: _Lookups, fresh: Sequence[tuple[AppendRequest, int | bytes]]) -> _Facts:
         """What decides about these drafts: the answers, and what depends on them."""
         states, blocks = lookups.states(), lookups.blocks()
-        pairs, first, strangers, edited = (
+        pairs, first, strangers, edited, limited = (
             set[tuple[str, str]](),
             set[tuple[str, str]](),
             set[str](),
             set[int](),
+            dict[int, list[str]](),
         )
         for one, key in fresh:
             draft, state = one.draft, states.get(key)
@@ -531,6 +539,8 @@ class AppTransaction:
                         strangers.add(draft.to_user)
             elif draft.conversation and draft.kind in _SAYING and (peer := _peer(state, draft.sender)):
                 pairs.add((peer, draft.sender))
+            elif state.options & _LIMITS_WRITERS and draft.kind in _SAYING:
+                limited.setdefault(state.id, []).append(draft.sender)
             if draft.kind == "edit":
                 edited.add(draft.about)
         if edited:
@@ -543,6 +553,7 @@ class AppTransaction:
             strangers.difference(accounts_among(self.sql, self.app, strangers)) if strangers else strangers,
             self._unwelcome(first) if first else first,
             lookups.sessions(),
+            {group: self._roles(states[group], senders) for group, senders in limited.items()},
         )
 
     def _outcome(self, one: AppendRequest, key: int | bytes, facts: _Facts) -> Appended | Rejected:
@@ -586,6 +597,8 @@ class AppTransaction:
                 return Rejected(RejectReason.NOT_MEMBER)
             if until > self.now and draft.kind in _SAYING:
                 return Rejected(RejectReason.MUTED)
+            if state.id in facts.roles and not self._may_say(state, draft, facts.roles[state.id]):
+                return _READ_ONLY
         if draft.thread:
             reply = self.in_thread(state, draft)
             if isinstance(reply, Rejected):
@@ -598,6 +611,22 @@ class AppTransaction:
         elif draft.kind == "edit":
             self._edits[draft.about] += 1
         return Appended(self.enter(state, draft, one.resend))
+
+    def _roles(self, state: ConversationState, senders: Sequence[str]) -> dict[str, str]:
+        """Sender → role in a group. Incoming webhooks write as those do who have made them: admins."""
+        roles = {
+            user: role for user, (_, role) in self.members(state.id, list(dict.fromkeys(senders))).items()
+        }
+        return roles | dict.fromkeys(hooks_among(self.sql, self.app, state, roles), "admin")
+
+    def _may_say(self, state: ConversationState, draft: Draft, roles: Mapping[str, str]) -> bool:
+        """Whether a member may send a draft with content to a group in which not all write."""
+        if draft.kind not in _SAYING:
+            return True
+        role, in_thread = roles.get(draft.sender, "member"), draft.thread > 0 and not draft.also
+        if draft.kind == "edit" and role == "member":
+            in_thread = is_beside(self.sql, self.log, state.id, draft.about)
+        return may_write(state.options, role, in_thread)
 
     def _unwelcome(self, first: set[tuple[str, str]]) -> set[tuple[str, str]]:
         """Those (receiver, sender) of first messages where the sender is a guest who is no friend, or a bot
