@@ -113,6 +113,7 @@ STORED: Final[Mapping[str, Json]] = {
     "typing": {"to": OTHER},
     "arrange": {"conversation": 1, "draft": {"text": "x" * 16_000}},
     "arrangements": {"version": 0, "limit": 1_000},
+    "setFolders": {"folders": [{"id": number, "name": "x" * 50} for number in range(1, 21)]},
     "search": {"text": "x", "limit": 1_000},
     "streamOpen": {"to": OTHER, "text": _LONG},
     "streamAppend": {"pieces": [{"stream": "x", "piece": number, "text": "x"} for number in range(1, 101)]},

@@ -351,6 +351,7 @@ class AsyncMessenger(AsyncSession[MessengerEvent]):
     read_thread = _command(protocol.read_thread)
     arrange = _command(protocol.arrange)
     arrangements = _command(protocol.arrangements)
+    set_folders = _command(protocol.set_folders)
     report = _command(protocol.report)
     marks = _command(protocol.marks)
     receipts = _command(protocol.receipts)

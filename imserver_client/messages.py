@@ -185,7 +185,7 @@ class Arrangement(Struct, frozen=True, kw_only=True):
 
     ``pinned``: the conversation with the greatest number comes first. ``archived``, ``marked``: the newest
     entry at the time when you archived it, or marked it as unread. 0: you did not. ``version``: the greater
-    one is newer.
+    one is newer. ``folders``: the ids of those in which it is.
     """
 
     conversation: int
@@ -194,6 +194,7 @@ class Arrangement(Struct, frozen=True, kw_only=True):
     archived: int = 0
     marked: int = 0
     draft: UnsentText | None = None
+    folders: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, data: Any) -> Self | None:
@@ -201,12 +202,33 @@ class Arrangement(Struct, frozen=True, kw_only=True):
         return _converted(data, cls)
 
 
+class Folder(Struct, frozen=True):
+    """A folder of yours. ``id``: from 1 to 4294967295; choose one at random for a new folder."""
+
+    id: int
+    name: str
+
+
+class FolderList(Struct, frozen=True):
+    """Your folders in their order, on all your devices. ``version``: the greater one is newer."""
+
+    version: int
+    folders: tuple[Folder, ...] = ()
+
+    @classmethod
+    def of(cls, data: Any) -> Self | None:
+        """Decode a list of folders; None if it is malformed."""
+        return _converted(data, cls)
+
+
 class ArrangementPage(Struct, frozen=True):
-    """Arrangements in the order of their changes. ``version``: continue after it while there are ``more``."""
+    """Arrangements in the order of their changes. ``version``: continue after it while there are ``more``.
+    ``folders``: the list, if it was changed since."""
 
     arrangements: tuple[Arrangement, ...]
     version: int
     more: bool = field(name="hasMore")
+    folders: FolderList | None = None
 
 
 class Reported(Struct, frozen=True):
@@ -417,8 +439,9 @@ class ThreadPage(Struct, frozen=True):
 
 class Conversation(Struct, frozen=True, kw_only=True):
     """One conversation of the user, by its ``kind`` with the user ``peer`` or of a group. ``unread``: number
-    of messages of others, at most 1,000; ``mentions``: those that mention the user; ``read``: up to which id;
-    ``position``: see :attr:`before`. ``added``: the user has become a member of the group after that."""
+    of messages of others, at most 1,000, and ``unread_more`` says that there are more; ``mentions``: those
+    that mention the user; ``read``: up to which id; ``position``: see :attr:`before`. ``added``: the user has
+    become a member of the group after that."""
 
     id: int
     kind: str
@@ -440,6 +463,7 @@ class Conversation(Struct, frozen=True, kw_only=True):
     write: str = "member"
     """The lowest role that may write in the group. ``reply``: that may reply in threads."""
     reply: str = "member"
+    unread_more: bool = field(default=False, name="unreadMore")
 
     @property
     def before(self) -> int:

@@ -34,6 +34,8 @@ from imserver_client.messages import (
     ConversationPage,
     ConversationWish,
     Entry,
+    Folder,
+    FolderList,
     Marks,
     MessagePage,
     OpenedAnswer,
@@ -209,7 +211,9 @@ class Reply(Struct, frozen=True):
 
 ChannelEvent = Publication | ChannelNotice | StreamUpdate
 ChannelFrame = Publication | ChannelNotice | StreamFrame
-ServerFrame = Push | Entry | Signal | Arrangement | ConversationWish | ThreadMark | ChannelFrame | Reply
+AccountFrame = Arrangement | FolderList | ConversationWish | ThreadMark
+"""What another device of the user has changed."""
+ServerFrame = Push | Entry | Signal | AccountFrame | ChannelFrame | Reply
 
 
 class _Response(Struct):
@@ -278,6 +282,8 @@ class CmdCodec:
             return Signal.of(read.cmd, response.data)
         if read.cmd == "arrangement":
             return Arrangement.of(response.data)
+        if read.cmd == "folders":
+            return FolderList.of(response.data)
         if read.cmd == "threadMark":
             return ThreadMark.of(response.data)
         if read.cmd == "wish":
@@ -518,14 +524,21 @@ def arrange(
     archived: int | None = None,
     marked: int | None = None,
     draft: UnsentText | None = None,
+    folders: Sequence[int] | None = None,
 ) -> Command[Arrangement]:
     """Change what you keep about a conversation, on all your devices; None: no change.
 
-    0 ends each of the numbers, and ``UnsentText()`` removes the draft.
+    0 ends each of the numbers, and ``UnsentText()`` removes the draft. ``folders``: ids of those of
+    :func:`set_folders` in which it is.
     """
-    given = {"pinned": pinned, "archived": archived, "marked": marked, "draft": draft}
+    given = {"pinned": pinned, "archived": archived, "marked": marked, "draft": draft, "folders": folders}
     fields = {name: msgspec.to_builtins(value) for name, value in given.items() if value is not None}
     return Command("arrange", {"conversation": conversation} | fields, Arrangement)
+
+
+def set_folders(folders: Sequence[Folder]) -> Command[FolderList]:
+    """Make, name, order and remove your folders, on all your devices: these are all of them, at most 20."""
+    return Command("setFolders", {"folders": msgspec.to_builtins(list(folders))}, FolderList)
 
 
 def arrangements(version: int = 0, limit: int = 50) -> Command[ArrangementPage]:

@@ -48,17 +48,10 @@ from imserver_client.errors import (
     NotConnected,
     may_reconnect,
 )
-from imserver_client.messages import (
-    Arrangement,
-    ConversationPage,
-    ConversationWish,
-    Entry,
-    LogReset,
-    Signal,
-    ThreadMark,
-)
+from imserver_client.messages import ConversationPage, Entry, LogReset, Signal
 from imserver_client.protocol import (
     STORING,
+    AccountFrame,
     ChannelEvent,
     ChannelFrame,
     ChannelNotice,
@@ -725,7 +718,7 @@ class PushCore(SessionCore[PushEvent]):
 
 # --- Stored messages ----------------------------------------------------------------------------------------
 
-MessengerEvent = Push | ChannelEvent | Entry | Signal | Arrangement | ConversationWish | ThreadMark | LogReset
+MessengerEvent = Push | ChannelEvent | Entry | Signal | AccountFrame | LogReset
 """The events of a messenger."""
 PAGE_ENTRIES: Final = 200
 """Entries of one page of a sync, the most that the server gives."""

@@ -383,6 +383,7 @@ class Messenger(ThreadSession[MessengerEvent]):
     read_thread = _command(protocol.read_thread)
     arrange = _command(protocol.arrange)
     arrangements = _command(protocol.arrangements)
+    set_folders = _command(protocol.set_folders)
     report = _command(protocol.report)
     marks = _command(protocol.marks)
     receipts = _command(protocol.receipts)

@@ -53,12 +53,13 @@ const SIGNALS = new Map(Object.entries({
   contact: recordOf(isFromText),
   piece: recordOf({ ...isFromText, stream: isText, piece: isCount, text: isText, conversation: optional(isCount) }),
   arrangement: isArrangement,
+  folders: recordOf({ version: isCount, folders: listOf(recordOf({ id: isCount, name: isText })) }),
   wish: recordOf({ conversation: isCount, level: isText, muteUntil: isCount }),
   threadMark: recordOf({ thread: isCount, conversation: isCount, last: isCount, read: isCount, unread: isCount, follows: isTrueOrFalse }),
 }));
 /** The types of the fields of a conversation. */
 const CONVERSATION = new Map(Object.entries({
-  kind: isText, peer: isText, name: isText, avatar: isText, role: isText, unread: isCount, read: isCount, mentions: isCount, place: isCount,
+  kind: isText, peer: isText, name: isText, avatar: isText, role: isText, unread: isCount, unreadMore: isTrueOrFalse, read: isCount, mentions: isCount, place: isCount,
 }));
 /** The types of the fields of an entry that may be missing. */
 const FIELDS = new Map(Object.entries({
@@ -243,6 +244,7 @@ const NOT_STORED = 1008;
  * @property {string} [write]        the lowest role that may write in the group: `admin`; missing: every member
  * @property {string} [reply]        the lowest role that may reply in its threads: `admin`; missing: every member
  * @property {number} unread         messages of others that are not read, up to 1,000
+ * @property {boolean} [unreadMore]  whether there are more than these 1,000; missing: no
  * @property {number} [mentions]     unread messages that mention us, up to 1,000; missing if there are none
  * @property {number} read           position up to which we have read
  * @property {number} [place]        id of the newest entry if that is hidden
@@ -287,7 +289,10 @@ const NOT_STORED = 1008;
  * @property {number} archived      id of the newest entry when we archived it: it comes back with a newer one, unless it is muted; 0: not archived
  * @property {number} marked        id of the newest entry when we marked it as unread: until we read a newer one; 0: no mark
  * @property {Draft} [draft]
+ * @property {number[]} [folders]   ids of the folders in which it is; missing: none
  */
+
+/** Our folders in their order, on all our devices. @typedef {{ version: number, folders: { id: number, name: string }[] }} FolderList */
 
 /**
  * What we wish to be notified of in a conversation, on all our devices.
@@ -298,7 +303,7 @@ const NOT_STORED = 1008;
  * @property {number} muteUntil     no notifications until then, in Unix seconds; 0: not muted
  */
 
-/** @typedef {{ entry: Entry, anew: {}, typing: Typing, receipt: Receipt, hidden: Hidden, contact: Contact, piece: Piece, arrangement: Arrangement, wish: Wish, threadMark: ThreadMark }} MessengerEvents */
+/** @typedef {{ entry: Entry, anew: {}, typing: Typing, receipt: Receipt, hidden: Hidden, contact: Contact, piece: Piece, arrangement: Arrangement, folders: FolderList, wish: Wish, threadMark: ThreadMark }} MessengerEvents */
 
 /**
  * @typedef {object} Pending         a request without an answer
@@ -316,7 +321,7 @@ const NOT_STORED = 1008;
  * - `entry` ({@link Entry}): each entry once, in order.
  * - `anew`: the server has deleted the entries after the cursor. Delete your entries; all that the server still has follow.
  * - `typing`, `receipt`, `hidden`, `contact` and `piece`: signals that are not stored.
- * - `arrangement` ({@link Arrangement}): another device of ours has changed one.
+ * - `arrangement` ({@link Arrangement}), `folders` ({@link FolderList}): another device of ours has changed one.
  * - `wish` ({@link Wish}): a device of ours has changed one, for example muted a conversation.
  * - `threadMark` ({@link ThreadMark}): another device of ours has read a thread, followed or muted it.
  *
@@ -648,7 +653,7 @@ export class Messenger extends ImClient {
    * Changes what we keep about a conversation, on all our devices. 0 ends a pin, an archived state or a mark, and `{}` removes the draft.
    *
    * @param {number} conversation
-   * @param {{ pinned?: number, archived?: number, marked?: number, draft?: Draft }} change
+   * @param {{ pinned?: number, archived?: number, marked?: number, draft?: Draft, folders?: number[] }} change
    * @returns {Promise<Arrangement>}
    */
   arrange(conversation, change) {
@@ -668,11 +673,21 @@ export class Messenger extends ImClient {
   }
 
   /**
-   * What any of our devices has changed with {@link Messenger#arrange} since a version.
+   * Makes, names, orders and removes our folders: these are all of them, at most 20. A new one gets an id from 1 to 4294967295 at random.
+   *
+   * @param {{ id: number, name: string }[]} folders
+   * @returns {Promise<FolderList>}
+   */
+  setFolders(folders) {
+    return this.#sendUntilAnswered("setFolders", { folders });
+  }
+
+  /**
+   * What any of our devices has changed with {@link Messenger#arrange} and {@link Messenger#setFolders} since a version.
    *
    * @param {number} [version]
    * @param {number} [limit]
-   * @returns {Promise<{ arrangements: Arrangement[], version: number, hasMore: boolean }>}  `version`: continue after it
+   * @returns {Promise<{ arrangements: Arrangement[], version: number, hasMore: boolean, folders?: FolderList }>}  `version`: continue after it; `folders`: if they have changed
    */
   arrangements(version = 0, limit = PAGE) {
     return this.#sendUntilAnswered("arrangements", { version, limit });
@@ -995,7 +1010,7 @@ function threadOf({ message, ...rest }) {
 function isArrangement(value) {
   const isMention = recordOf({ name: isText, user: isText });
   const isDraft = recordOf({ text: optional(isText), replyTo: optional(isCount), mentions: optional(listOf(isMention)) });
-  return recordOf({ conversation: isCount, version: isCount, pinned: isCount, archived: isCount, marked: isCount, draft: optional(isDraft) })(value);
+  return recordOf({ conversation: isCount, version: isCount, pinned: isCount, archived: isCount, marked: isCount, draft: optional(isDraft), folders: optional(listOf(isCount)) })(value);
 }
 
 /**

@@ -126,6 +126,11 @@ def test_everything_that_may_be_asked(server: Server) -> None:
         wish = im.ConversationWish(conversation=sent.conversation, mute_until=9)
         assert desk.receive(SECONDS) == wish
         assert bob.arrange(sent.conversation, archived=9, draft=im.UnsentText()).draft is None
+        desk.receive(SECONDS)
+        folders = bob.set_folders([im.Folder(7, "Team")])
+        assert desk.receive(SECONDS) == folders == im.FolderList(3, (im.Folder(7, "Team"),))
+        assert bob.arrangements(2).folders == folders
+        assert bob.arrange(sent.conversation, folders=[7]).folders == (7,)
 
 
 def test_a_thread_beside_its_conversation(server: Server) -> None:

@@ -75,4 +75,13 @@ def test_what_a_user_arranges_reaches_the_devices_at_all_nodes_and_the_back_end(
         row = {"conversation": where, **nothing, "archived": 9}
         for each in (phone, desk):
             assert arrived(each) == row
+        listed = [{"id": 7, "name": "Team"}]
+        code, _, folders = phone.ask_cmd("setFolders", {"folders": listed})
+        assert (code, folders["folders"]) == (200, listed)
+        assert desk.push("folders").json["response"]["data"] == folders
+        good(nodes.http[1], "inbox/folders", {**on_behalf, "folders": listed[:0]})
+        for each in (phone, desk):
+            assert each.push("folders").json["response"]["data"]["folders"] == []
+        for twice in ([*listed, *listed], [{"id": 0, "name": "x"}], [{"id": 1, "name": "x" * 51}], {}):
+            assert phone.ask_cmd("setFolders", {"folders": twice})[0] == 1001
         bob.no_push("arrangement")

@@ -498,7 +498,7 @@ it("what comes at once with the answer before it is heard in its order", async (
 it("an unknown event is refused, and the error lists the known ones", async () => {
   const { messenger } = await logIn();
   assert.throws(() => messenger.on("message", () => {}), {
-    name: "TypeError", message: 'unknown event "message"; known events: state, enter, exit, msg, entry, anew, typing, receipt, hidden, contact, piece, arrangement, wish, threadMark',
+    name: "TypeError", message: 'unknown event "message"; known events: state, enter, exit, msg, entry, anew, typing, receipt, hidden, contact, piece, arrangement, folders, wish, threadMark',
   });
 });
 
@@ -515,7 +515,7 @@ it("a malformed entry loses the fields of other types, and malformed signals are
     for (const name of fields) hear("message", { ...entry(++id), [name]: value });
     for (const name of metas) hear("message", { ...entry(++id), meta: JSON.parse(`{ "${name}": ${JSON.stringify(value)}, "more": 1 }`) });
     if (typeof value !== "number") for (const data of [value, { ...entry(1), id: value }, { ...entry(1), conversation: value }]) hear("message", data);
-    for (const cmd of ["receipt", "hidden", "contact", "piece", "arrangement", "wish", "publication", "msg"]) hear(cmd, value);
+    for (const cmd of ["receipt", "hidden", "contact", "piece", "arrangement", "folders", "wish", "publication", "msg"]) hear(cmd, value);
     hear("msg", { from: value, msg: value });
     hear("publication", { channel: value, data: value, from: value });
     for (const name of ["ids", "conversation", "stream"]) for (const cmd of ["hidden", "receipt", "piece", "wish"]) hear(cmd, { [name]: value });

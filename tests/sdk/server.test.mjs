@@ -136,6 +136,9 @@ it("what is sent is stored once and told, with its marks", async () => {
   const draft = { text: "tea @Ann", replyTo: sent.id, mentions: [{ name: "Ann", user: "js-ann" }] };
   assert.deepEqual(await bob.arrange(sent.conversation, { pinned: 5, draft }), await arranged);
   assert.deepEqual((await phone.arrangements()).arrangements, [{ conversation: sent.conversation, version: 1, pinned: 5, archived: 0, marked: 0, draft }]);
+  const listed = next(phone, "folders");
+  assert.deepEqual(await bob.setFolders([{ id: 7, name: "Team" }]), await listed);
+  assert.deepEqual((await phone.arrangements(1)).folders, await listed);
   phone.close();
   assert.equal((await bob.conversations()).conversations[0].peer, "js-ann");
   assert.equal((await ann.receipts(sent.conversation)).receipts[0].user, "js-bob");

@@ -73,12 +73,14 @@ ROWS: Final[dict[str, tuple[int, int]]] = {
     **dict.fromkeys(("accounts/factor/confirm", "accounts/factor/codes"), (10, 50)),
     **dict.fromkeys(("apps/create", "apps/set", "apps/show"), (1, 1 << 20)),
     "batch": (1, MAX_BATCH_BYTES),
+    "inbox/folders": (20, 300),
 }
 """Other lists → their most rows, and the most bytes of one."""
 ROWS_FOR_CONNECTIONS: Final = {
     **dict.fromkeys(("receipts", "receiptCounts", "groupMembers"), (200, 2 * _ID)),
     "groups": (200, _ROW),
     "botCommands": (500, 800),
+    "setFolders": (20, 300),
 }
 NO_LIST: Final = frozenset(
     {

@@ -9,8 +9,17 @@ from msgspec import UNSET, Struct, UnsetType
 
 from imserver.messenger.inbox.declared import HTTP_TOO_MANY_DRAFTS, HTTP_TOO_MANY_PINS
 from imserver.messenger.inbox.inbox import Inbox
-from imserver.messenger.inbox.rows import Archived, Arrangement, ConversationMarks, Marked, Pinned
-from imserver.messenger.inbox.wire import MAX_DRAFT_BYTES, Arrange, MentionShape, UnsentText
+from imserver.messenger.inbox.rows import Archived, Arrangement, ConversationMarks, FolderList, Marked, Pinned
+from imserver.messenger.inbox.wire import (
+    MAX_DRAFT_BYTES,
+    Arrange,
+    Folder,
+    FolderIds,
+    FolderShapes,
+    MentionShape,
+    UnsentText,
+    has_twice,
+)
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import Acting, ApiProblem, Call, Resource, about
 from imserver.plugin.identity import Needs
@@ -30,6 +39,14 @@ class ArrangementShown(ConversationMarks, frozen=True):
     """What a user keeps about a conversation."""
 
     draft: Annotated[DraftShape | UnsetType, about("Left out: there is none.")] = UNSET
+    folders: FolderIds | UnsetType = UNSET
+
+
+class FoldersShown(Struct):
+    """All folders of a user."""
+
+    version: Annotated[int, about("The version after the last change of the list; 0: there was none.")]
+    folders: Annotated[list[Folder], about("The folders in their order.")]
 
 
 class InboxAnswer(Struct):
@@ -38,13 +55,16 @@ class InboxAnswer(Struct):
     conversations: list[ArrangementShown]
     version: Annotated[int, about("The `version` of the next request.")]
     more: Annotated[bool, about("Whether there is more. If so, ask again at once.")]
+    folders: Annotated[
+        FoldersShown | UnsetType, about("The folders; left out: they were not changed after `version`.")
+    ] = UNSET
 
 
 routes = Resource(
     "inbox",
     service=lambda core, _: core.service(Inbox),
     base=Acting,
-    chapter="What a user keeps about their conversations, on all devices: pins, archived ones, drafts.",
+    chapter="What a user keeps about conversations, on all devices: pins, archived ones, folders, drafts.",
     hot=False,
     need=Needs.ADMIN_OR_USER,
     act="",
@@ -64,10 +84,16 @@ def inbox(
 ) -> InboxAnswer:
     """List what a user keeps about conversations, and what has changed.
 
-    A conversation that is not in the list is neither pinned nor archived nor marked, and has no draft.
+    A conversation that is not in the list is neither pinned nor archived nor marked, and in no folder, and
+    has no draft.
     """
     page = inbox.since(call.app, call.user, version, limit)
-    return InboxAnswer(list(map(_shown, page.arrangements)), page.version, page.has_more)
+    return InboxAnswer(
+        list(map(_shown, page.arrangements)),
+        page.version,
+        page.has_more,
+        UNSET if page.folders is None else _shown_folders(page.folders),
+    )
 
 
 @routes.post(
@@ -94,8 +120,9 @@ def arrange(
         DraftShape | UnsetType,
         about(f"The draft, at most {MAX_DRAFT_BYTES} bytes of JSON; an empty object removes it."),
     ] = UNSET,
+    folders: FolderIds | UnsetType = UNSET,
 ) -> ArrangementShown:
-    """Pin, archive or mark a conversation as unread, or store a draft.
+    """Pin, archive or mark a conversation as unread, put it into folders, or store a draft.
 
     All sessions of the user get the change. To archive ends a pin, and to pin brings a conversation back.
     """
@@ -105,8 +132,30 @@ def arrange(
         None if archived is UNSET else archived,
         None if marked is UNSET else marked,
         None if draft is UNSET else _unsent(draft),
+        None if folders is UNSET else tuple(folders),
     )
     return _shown(inbox.arrange(call.app, call.user, change, by_user=not call.is_back_end))
+
+
+@routes.post(
+    "/inbox/folders",
+    schema=("FoldersRequest", "All folders of a user."),
+    problems=(Problems.TOO_MANY_REQUESTS,),
+)
+def set_folders(inbox: Inbox, call: Call, folders: FolderShapes) -> FoldersShown:
+    """Make, name, order and remove the folders of a user.
+
+    The list replaces the one before. All sessions of the user get it.
+    """
+    if has_twice(folders):
+        raise ApiProblem.invalid("`folders`: two have the same id")
+    return _shown_folders(
+        inbox.set_folders(call.app, call.user, tuple(folders), by_user=not call.is_back_end)
+    )
+
+
+def _shown_folders(each: FolderList) -> FoldersShown:
+    return FoldersShown(each.version, list(each.folders))
 
 
 def _unsent(given: DraftShape) -> UnsentText:
@@ -121,4 +170,5 @@ def _shown(each: Arrangement) -> ArrangementShown:
     draft: DraftShape | UnsetType = UNSET
     if each.draft:
         draft = DraftShape(each.draft.text, each.draft.reply_to, list(each.draft.mentions))
-    return ArrangementShown(each.conversation, each.version, each.pinned, each.archived, each.marked, draft)
+    marks = each.conversation, each.version, each.pinned, each.archived, each.marked
+    return ArrangementShown(*marks, draft, each.folders)

@@ -16,7 +16,7 @@ CHANGES: Final = 300
 CHANGE_SECONDS: Final = 60.0
 INBOX_CHANGES: Final = Rate(
     "inbox_changes",
-    "changes of pins, archived conversations, marks and drafts",
+    "changes of pins, archived conversations, marks, folders and drafts",
     "user",
     f"{CHANGES} a minute",
     "1008, over HTTP 429",
@@ -46,6 +46,6 @@ TABLES: Final = (
     Table(
         name="arrangement",
         types="""app name500*, member name255* out user, conversation big* out, pinned big out,
-            archived big out, marked big out, draft blob out, version big out""",
+            archived big out, marked big out, draft blob out, folders blob? out, version big out""",
     ),
 )

@@ -8,8 +8,14 @@ import msgspec
 from msgspec import Struct
 
 from imserver.messenger.inbox.declared import CHANGE_SECONDS, CHANGES, INBOX_CHANGES, InboxSettings
-from imserver.messenger.inbox.rows import Arrangement, ArrangementRefused, ArrangementRows
-from imserver.messenger.inbox.wire import Arrange, AskArrangements
+from imserver.messenger.inbox.rows import (
+    Arrangement,
+    ArrangementPage,
+    ArrangementRefused,
+    ArrangementRows,
+    FolderList,
+)
+from imserver.messenger.inbox.wire import Arrange, AskArrangements, Folder, SetFolders
 from imserver.plugin import Parts
 from imserver.plugin.errors import Problems, ReplyCode
 from imserver.plugin.identity import Buckets
@@ -18,14 +24,6 @@ from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
 from imserver.plugin.storage import Store
 from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, Signal, app_and_user
-
-
-class ArrangementPage(Struct, rename="camel"):
-    """Arrangements in the order of their versions. ``version``: continue after it."""
-
-    arrangements: list[Arrangement]
-    version: int
-    has_more: bool
 
 
 class Inbox(Struct, frozen=True):
@@ -41,7 +39,11 @@ class Inbox(Struct, frozen=True):
     changes: Buckets
 
     def rows(self) -> CommandTable:
-        return {Arrange: CommandRow(self._arrange), AskArrangements: CommandRow(self._arrangements)}
+        return {
+            Arrange: CommandRow(self._arrange),
+            AskArrangements: CommandRow(self._arrangements),
+            SetFolders: CommandRow(self._set_folders),
+        }
 
     def arrange(
         self, app: str, user: str, change: Arrange, *, by_user: bool = True, besides: Connection | None = None
@@ -62,16 +64,43 @@ class Inbox(Struct, frozen=True):
             raise ArrangementRefused(problem=Problems.UNKNOWN_CONVERSATION)
         after, has_changed = self.stored.change(app, user, change, self.limits)
         if has_changed:
-            signal = Signal(
-                "arrangement", user, "", conversation=conversation, data=msgspec.json.encode(after)
-            )
-            self.send(ToFollowers(app, (user,), 0, signal), besides)
+            self._send(app, user, "arrangement", after, besides, conversation)
+        return after
+
+    def set_folders(
+        self,
+        app: str,
+        user: str,
+        folders: tuple[Folder, ...],
+        *,
+        by_user: bool = True,
+        besides: Connection | None = None,
+    ) -> FolderList:
+        """Replace the folders of a user: this is their order. Ids of removed ones stay in arrangements, where
+        they mean nothing. The user's sessions on all nodes but ``besides`` get a signal. ``by_user``: it
+        counts for the user. Switches; raises TooManyRequests and StorageUnavailable."""
+        if by_user:
+            self.changes.require((app, user))
+        after, has_changed = self.stored.set_folders(app, user, folders)
+        if has_changed:
+            self._send(app, user, "folders", after, besides)
         return after
 
     def since(self, app: str, user: str, version: int, limit: int) -> ArrangementPage:
         """A page of what was changed after a version. Switches; raises StorageUnavailable."""
-        rows, more = self.stored.since(app, user, version, limit)
-        return ArrangementPage(rows, rows[-1].version if rows else version, more)
+        return self.stored.since(app, user, version, limit)
+
+    def _send(
+        self,
+        app: str,
+        user: str,
+        kind: str,
+        after: Arrangement | FolderList,
+        besides: Connection | None,
+        conversation: int = 0,
+    ) -> None:
+        signal = Signal(kind, user, "", conversation=conversation, data=msgspec.json.encode(after))
+        self.send(ToFollowers(app, (user,), 0, signal), besides)
 
     def _arrange(self, connection: Connection, command: Arrange) -> Reply:
         app, user = app_and_user(connection)
@@ -83,6 +112,10 @@ class Inbox(Struct, frozen=True):
 
     def _arrangements(self, connection: Connection, command: AskArrangements) -> Reply:
         return Reply(ReplyCode.OK, self.since(*app_and_user(connection), command.version, command.limit))
+
+    def _set_folders(self, connection: Connection, command: SetFolders) -> Reply:
+        app, user = app_and_user(connection)
+        return Reply(ReplyCode.OK, self.set_folders(app, user, command.folders, besides=connection))
 
 
 def build(core: Core) -> Parts:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from imserver.messenger.inbox.declared import HTTP_TOO_MANY_DRAFTS, HTTP_TOO_MANY_PINS, InboxSettings
-from imserver.messenger.inbox.wire import NO_DRAFT, Arrange, UnsentText
+from imserver.messenger.inbox.wire import NO_DRAFT, Arrange, Folder, FolderIds, UnsentText
 from imserver.plugin.errors import ServiceRefused
 from imserver.plugin.http import about
 from imserver.plugin.messages import ConversationId, count_fitting
@@ -57,10 +57,29 @@ class Arrangement(ConversationMarks, frozen=True):
     """What a user keeps about a conversation."""
 
     draft: UnsentText | UnsetType = UNSET
+    folders: FolderIds | UnsetType = UNSET
 
 
-_ROWS: Final = RowsOf(Arrangement, "arrangement", draft="")
-_COLUMNS: Final = f"{_ROWS.columns}, draft"
+class FolderList(Struct, frozen=True):
+    """The folders of a user, in their order. ``version``: that of the user's arrangements after the last
+    change of the list."""
+
+    version: int = 0
+    folders: tuple[Folder, ...] = ()
+
+
+class ArrangementPage(Struct, rename="camel", omit_defaults=True):
+    """Arrangements in the order of their versions. ``version``: continue after it. ``folders``: the list, if
+    it was changed after the version from which the page begins."""
+
+    arrangements: list[Arrangement]
+    version: int
+    has_more: bool
+    folders: FolderList | None = None
+
+
+_ROWS: Final = RowsOf(Arrangement, "arrangement", draft="", folders="")
+_COLUMNS: Final = f"{_ROWS.columns}, draft, folders"
 
 
 class ArrangementRefused(ServiceRefused):
@@ -89,24 +108,49 @@ class ArrangementRows(Store.Rows):
             raise ArrangementRefused(problem=HTTP_TOO_MANY_DRAFTS)
         after = replace(after, version=version)
         draft = msgspec.json.encode(after.draft) if after.draft else b""
-        values = version, after.pinned, after.archived, after.marked, draft
+        folders = msgspec.json.encode(after.folders) if after.folders else None
+        values = version, after.pinned, after.archived, after.marked, draft, folders
         if rows:
-            sets = "version = %s, pinned = %s, archived = %s, marked = %s, draft = %s"
+            sets = "version = %s, pinned = %s, archived = %s, marked = %s, draft = %s, folders = %s"
             statement = f"UPDATE arrangement SET {sets} {_OF_USER} = %s"
             sql.execute(statement, (*values, *key, change.conversation))
         else:
             sql.insert_new("arrangement", f"app, member, {_COLUMNS}", [(*key, change.conversation, *values)])
         return after, True
 
-    def since(self, app: str, user: str, version: int, limit: int) -> tuple[list[Arrangement], bool]:
-        """Arrangements that were changed after a version, in the order of their versions: as many as fit on a
-        page; and whether there are more."""
+    @Store.writing
+    def set_folders(
+        self, sql: PooledStatements, app: str, user: str, folders: tuple[Folder, ...]
+    ) -> tuple[FolderList, bool]:
+        """Store all folders of a user; returns the list, and whether it is another one now."""
+        version = _raise_version(sql, app, user)
+        ((stored,),) = sql.query(f"SELECT folders FROM arrangement {_OF_USER} = 0", (app, user))
+        before = _folder_list(stored)
+        if before.folders == folders:
+            return before, False
+        after = FolderList(version, folders)
+        statement = f"UPDATE arrangement SET folders = %s {_OF_USER} = 0"
+        sql.execute(statement, (msgspec.json.encode(after), app, user))
+        return after, True
+
+    def since(self, app: str, user: str, version: int, limit: int) -> ArrangementPage:
+        """What was changed after a version, in the order of the versions: as much as fits on a page."""
         statement = (
-            f"SELECT {_COLUMNS} FROM arrangement {_OF_USER} > 0 AND version > %s ORDER BY version LIMIT %s"
+            f"SELECT {_COLUMNS} FROM arrangement WHERE app = %s AND member = %s AND (conversation = 0 OR "
+            "version > %s) ORDER BY CASE WHEN conversation = 0 THEN 0 ELSE 1 END, version LIMIT %s"
         )
-        rows = self._store.rows(statement, (app, user, version, limit + 1))
-        count = count_fitting(len(row[-1]) for row in rows[:limit])
-        return list(map(_arrangement, rows[:count])), len(rows) > count
+        rows = self._store.rows(statement, (app, user, version, limit + 2))
+        folders = FolderList()
+        if rows and rows[0][0] == 0:  # of one moment with the others: no change comes between
+            folders = _folder_list(rows.pop(0)[-1])
+        count = count_fitting(len(row[-2]) + len(row[-1] or b"") for row in rows[:limit])
+        page = ArrangementPage(list(map(_arrangement, rows[:count])), version, len(rows) > count)
+        if count:
+            page.version = page.arrangements[-1].version
+        if folders.version > version:
+            page.folders = folders
+            page.version = page.version if page.has_more else max(page.version, folders.version)
+        return page
 
 
 def _raise_version(sql: PooledStatements, app: str, user: str) -> int:
@@ -117,7 +161,7 @@ def _raise_version(sql: PooledStatements, app: str, user: str) -> int:
         else "CONFLICT (app, member, conversation) DO UPDATE SET"
     )
     sql.execute(
-        f"INSERT INTO arrangement (app, member, {_COLUMNS}) VALUES (%s, %s, 0, 1, 0, 0, 0, %s) "
+        f"INSERT INTO arrangement (app, member, {_COLUMNS}) VALUES (%s, %s, 0, 1, 0, 0, 0, %s, NULL) "
         f"ON {conflict} version = arrangement.version + 1",
         (app, user, b""),
     )
@@ -140,9 +184,19 @@ def _changed(before: Arrangement, change: Arrange) -> Arrangement:
         after = replace(after, marked=change.marked)
     if change.draft is not None:
         after = replace(after, draft=UNSET if change.draft == NO_DRAFT else change.draft)
+    if change.folders is not None:
+        after = replace(after, folders=sorted({*change.folders}) or UNSET)
     return after
 
 
 def _arrangement(row: Row) -> Arrangement:
-    content = bytes(row[-1])
-    return _ROWS.read(row, draft=_decode(content) if content else UNSET)
+    draft, folders = bytes(row[-2]), row[-1]
+    return _ROWS.read(
+        row,
+        draft=_decode(draft) if draft else UNSET,
+        folders=msgspec.json.decode(folders, type=list[int]) if folders else UNSET,
+    )
+
+
+def _folder_list(stored: Any) -> FolderList:
+    return msgspec.json.decode(stored, type=FolderList) if stored else FolderList()

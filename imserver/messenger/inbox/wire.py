@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Final
 
 import msgspec
 from msgspec import Struct
@@ -33,12 +34,29 @@ class UnsentText(Struct, frozen=True, omit_defaults=True, rename={"reply_to": "r
 NO_DRAFT: Final = UnsentText()
 
 
+class Folder(Struct, frozen=True, forbid_unknown_fields=True):
+    """A folder of a user, for some of their conversations."""
+
+    MOST: ClassVar[int] = 20
+    """Most folders of a user."""
+
+    id: Annotated[int, about("A number that the client has chosen for a new folder.", ge=1, le=Limit.NUMBER)]
+    name: Annotated[str, about("Its name.", min_length=1, max_length=50)]
+
+
+FolderIds = Annotated[
+    list[Annotated[int, msgspec.Meta(ge=1, le=Limit.NUMBER)]],
+    about("The ids of the folders in which the conversation is.", max_length=Folder.MOST),
+]
+FolderShapes = Annotated[list[Folder], about("The folders in their order.", max_length=Folder.MOST)]
+
+
 class Arrange(Command, frozen=True, gc=False):
     """Change what a user keeps about a conversation, for themselves on all devices. None: no change.
 
     ``pinned``: the conversation with the greatest number comes first. ``archived``, ``marked``: the newest
     entry at the time when the conversation was archived, or marked as unread. 0 ends each of them, and
-    :data:`NO_DRAFT` removes the draft.
+    :data:`NO_DRAFT` removes the draft. ``folders``: the ids of those in which the conversation is.
     """
 
     conversation: int
@@ -46,6 +64,13 @@ class Arrange(Command, frozen=True, gc=False):
     archived: int | None = None
     marked: int | None = None
     draft: UnsentText | None = None
+    folders: tuple[int, ...] | None = None
+
+
+class SetFolders(Command, frozen=True, gc=False):
+    """Make, name, order and remove the folders of the user: these are all of them, in their order."""
+
+    folders: tuple[Folder, ...]
 
 
 class AskArrangements(Command, frozen=True, gc=False):
@@ -67,7 +92,8 @@ def _arrange(data: bytes) -> Arrange:
         fields.id(key) if key in fields.values else None for key in ("pinned", "archived", "marked")
     )
     draft = _unsent(fields.values["draft"]) if "draft" in fields.values else None
-    change = Arrange(fields.needed_id("conversation"), pinned, archived, marked, draft)
+    folders = _listed(fields.values["folders"], FolderIds) if "folders" in fields.values else None
+    change = Arrange(fields.needed_id("conversation"), pinned, archived, marked, draft, folders)
     if change == Arrange(change.conversation):
         raise Refused(ReplyCode.BAD_PARAMETER)
     return change
@@ -91,4 +117,25 @@ def _arrangements(data: bytes) -> AskArrangements:
     return AskArrangements(fields.id("version"), fields.limit())
 
 
-COMMANDS: Final[Readers] = {"arrange": _arrange, "arrangements": _arrangements}
+def _listed(value: Any, kind: Any) -> tuple[Any, ...]:
+    """A list. Raises :class:`Refused` 1001."""
+    try:
+        return tuple(msgspec.convert(value, kind))
+    except (ValueError, RecursionError):
+        raise Refused(ReplyCode.BAD_PARAMETER) from None
+
+
+def _folders(data: bytes) -> SetFolders:
+    listed = _listed(Fields.of(data).values.get("folders"), FolderShapes)
+    folders = tuple(Folder(each.id, well_formed(each.name)) for each in listed)
+    if has_twice(folders):
+        raise Refused(ReplyCode.BAD_PARAMETER)
+    return SetFolders(folders)
+
+
+def has_twice(folders: Sequence[Folder]) -> bool:
+    """Whether two of the folders have the same id."""
+    return len({each.id for each in folders}) < len(folders)
+
+
+COMMANDS: Final[Readers] = {"arrange": _arrange, "arrangements": _arrangements, "setFolders": _folders}

@@ -103,6 +103,8 @@ class ConversationView(Struct, omit_defaults=True):
     everybody: str = ""
     write: str = "member"
     reply: str = "member"
+    unread_more: bool = field(default=False, name="unreadMore")
+    """Whether more messages are unread than ``unread`` says."""
 
 
 class ConversationPage(Struct):
@@ -122,6 +124,7 @@ def conversation_view(summary: ConversationSummary, user: str) -> ConversationVi
     if last is None or last.id != summary.position:
         view.position = summary.position
     view.mentions, view.avatar, view.added = summary.mentions, row.avatar, summary.is_new
+    view.unread_more = summary.unread_more
     view.open, view.everybody = row.open, row.everybody
     if row.options:
         options = row.option_values()

@@ -417,6 +417,10 @@ export type Conversation = {
      */
     unread: number;
     /**
+     * whether there are more than these 1,000; missing: no
+     */
+    unreadMore?: boolean;
+    /**
      * unread messages that mention us, up to 1,000; missing if there are none
      */
     mentions?: number;
@@ -493,6 +497,17 @@ export type Arrangement = {
      */
     marked: number;
     draft?: Draft;
+    /**
+     * ids of the folders in which it is; missing: none
+     */
+    folders?: number[];
+};
+export type FolderList = {
+    version: number;
+    folders: {
+        id: number;
+        name: string;
+    }[];
 };
 export type Wish = {
     conversation: number;
@@ -511,6 +526,7 @@ export type MessengerEvents = {
     contact: Contact;
     piece: Piece;
     arrangement: Arrangement;
+    folders: FolderList;
     wish: Wish;
     threadMark: ThreadMark;
 };
@@ -672,6 +688,7 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  * @property {string} [write]        the lowest role that may write in the group: `admin`; missing: every member
  * @property {string} [reply]        the lowest role that may reply in its threads: `admin`; missing: every member
  * @property {number} unread         messages of others that are not read, up to 1,000
+ * @property {boolean} [unreadMore]  whether there are more than these 1,000; missing: no
  * @property {number} [mentions]     unread messages that mention us, up to 1,000; missing if there are none
  * @property {number} read           position up to which we have read
  * @property {number} [place]        id of the newest entry if that is hidden
@@ -710,7 +727,9 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  * @property {number} archived      id of the newest entry when we archived it: it comes back with a newer one, unless it is muted; 0: not archived
  * @property {number} marked        id of the newest entry when we marked it as unread: until we read a newer one; 0: no mark
  * @property {Draft} [draft]
+ * @property {number[]} [folders]   ids of the folders in which it is; missing: none
  */
+/** Our folders in their order, on all our devices. @typedef {{ version: number, folders: { id: number, name: string }[] }} FolderList */
 /**
  * What we wish to be notified of in a conversation, on all our devices.
  *
@@ -719,7 +738,7 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  * @property {"all" | "mentions" | "nothing"} level
  * @property {number} muteUntil     no notifications until then, in Unix seconds; 0: not muted
  */
-/** @typedef {{ entry: Entry, anew: {}, typing: Typing, receipt: Receipt, hidden: Hidden, contact: Contact, piece: Piece, arrangement: Arrangement, wish: Wish, threadMark: ThreadMark }} MessengerEvents */
+/** @typedef {{ entry: Entry, anew: {}, typing: Typing, receipt: Receipt, hidden: Hidden, contact: Contact, piece: Piece, arrangement: Arrangement, folders: FolderList, wish: Wish, threadMark: ThreadMark }} MessengerEvents */
 /**
  * @typedef {object} Pending         a request without an answer
  * @property {string} cmd
@@ -734,7 +753,7 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  * - `entry` ({@link Entry}): each entry once, in order.
  * - `anew`: the server has deleted the entries after the cursor. Delete your entries; all that the server still has follow.
  * - `typing`, `receipt`, `hidden`, `contact` and `piece`: signals that are not stored.
- * - `arrangement` ({@link Arrangement}): another device of ours has changed one.
+ * - `arrangement` ({@link Arrangement}), `folders` ({@link FolderList}): another device of ours has changed one.
  * - `wish` ({@link Wish}): a device of ours has changed one, for example muted a conversation.
  * - `threadMark` ({@link ThreadMark}): another device of ours has read a thread, followed or muted it.
  *
@@ -1019,7 +1038,7 @@ export declare class Messenger extends ImClient<MessengerEvents> {
      * Changes what we keep about a conversation, on all our devices. 0 ends a pin, an archived state or a mark, and `{}` removes the draft.
      *
      * @param {number} conversation
-     * @param {{ pinned?: number, archived?: number, marked?: number, draft?: Draft }} change
+     * @param {{ pinned?: number, archived?: number, marked?: number, draft?: Draft, folders?: number[] }} change
      * @returns {Promise<Arrangement>}
      */
     arrange(conversation: number, change: {
@@ -1027,6 +1046,7 @@ export declare class Messenger extends ImClient<MessengerEvents> {
         archived?: number;
         marked?: number;
         draft?: Draft;
+        folders?: number[];
     }): Promise<Arrangement>;
     /**
      * Reports a message of somebody else, or a person, to the moderators of the app.
@@ -1044,16 +1064,27 @@ export declare class Messenger extends ImClient<MessengerEvents> {
         report: string;
     }>;
     /**
-     * What any of our devices has changed with {@link Messenger#arrange} since a version.
+     * Makes, names, orders and removes our folders: these are all of them, at most 20. A new one gets an id from 1 to 4294967295 at random.
+     *
+     * @param {{ id: number, name: string }[]} folders
+     * @returns {Promise<FolderList>}
+     */
+    setFolders(folders: {
+        id: number;
+        name: string;
+    }[]): Promise<FolderList>;
+    /**
+     * What any of our devices has changed with {@link Messenger#arrange} and {@link Messenger#setFolders} since a version.
      *
      * @param {number} [version]
      * @param {number} [limit]
-     * @returns {Promise<{ arrangements: Arrangement[], version: number, hasMore: boolean }>}  `version`: continue after it
+     * @returns {Promise<{ arrangements: Arrangement[], version: number, hasMore: boolean, folders?: FolderList }>}  `version`: continue after it; `folders`: if they have changed
      */
     arrangements(version?: number, limit?: number): Promise<{
         arrangements: Arrangement[];
         version: number;
         hasMore: boolean;
+        folders?: FolderList;
     }>;
     /**
      * The read positions and hidden entries that any of our devices has stored since a version.

@@ -10,8 +10,14 @@ from imserver.gateway.auth.rates import Buckets, TooManyRequests
 from imserver.messenger.inbox import FEATURE
 from imserver.messenger.inbox.declared import INBOX_CHANGES, InboxSettings
 from imserver.messenger.inbox.inbox import Inbox
-from imserver.messenger.inbox.rows import Arrangement, ArrangementRefused, ArrangementRows
-from imserver.messenger.inbox.wire import NO_DRAFT, Arrange, MentionShape, UnsentText
+from imserver.messenger.inbox.rows import (
+    Arrangement,
+    ArrangementPage,
+    ArrangementRefused,
+    ArrangementRows,
+    FolderList,
+)
+from imserver.messenger.inbox.wire import NO_DRAFT, Arrange, Folder, MentionShape, UnsentText
 from imserver.plugin.storage import Store
 from imserver.plugin.testing import check_tables
 from tests.stores import OpenStore
@@ -26,12 +32,12 @@ def rows(url: str, open_store: OpenStore) -> ArrangementRows:
 
 
 def since(rows: ArrangementRows, version: int = 0, limit: int = 10, user: str = "ann") -> list[Arrangement]:
-    return rows.since("shop", user, version, limit)[0]
+    return rows.since("shop", user, version, limit).arrangements
 
 
 def test_without_a_database_there_are_none(open_store: OpenStore) -> None:
     store = open_store()
-    assert ArrangementRows(store).since("shop", "ann", 0, 10) == ([], False)
+    assert ArrangementRows(store).since("shop", "ann", 0, 10) == ArrangementPage([], 0, False)
     assert not store.has_database
 
 
@@ -56,10 +62,30 @@ def test_pages_are_in_the_order_of_the_changes(rows: ArrangementRows) -> None:
     rows.change("shop", "bob", Arrange(9, archived=9), LIMITS)
     rows.change("other", "ann", Arrange(9, archived=9), LIMITS)
     assert [each.conversation for each in since(rows)] == [1, 2, 3]
-    page, more = rows.since("shop", "ann", 0, 2)
-    assert ([each.conversation for each in page], more) == ([1, 2], True)
-    assert [each.conversation for each in since(rows, page[-1].version, 2)] == [3]
+    page = rows.since("shop", "ann", 0, 2)
+    assert ([each.conversation for each in page.arrangements], page.has_more) == ([1, 2], True)
+    assert [each.conversation for each in since(rows, page.version, 2)] == [3]
     assert since(rows, 4) == []
+
+
+def test_folders_are_a_list_and_conversations_say_in_which_they_are(rows: ArrangementRows) -> None:
+    team, friends = Folder(7, "Team"), Folder(3, "Friends")
+    rows.change("shop", "ann", Arrange(1, folders=(7, 3, 7)), LIMITS)
+    assert rows.set_folders("shop", "ann", (team, friends)) == (FolderList(2, (team, friends)), True)
+    assert rows.set_folders("shop", "ann", (team, friends)) == (FolderList(2, (team, friends)), False)
+    assert rows.change("shop", "ann", Arrange(2, folders=(7,)), LIMITS)[0].version == 4
+    page = rows.since("shop", "ann", 0, 1)
+    first = Arrangement(1, 1, 0, 0, 0, folders=[3, 7])
+    assert page == ArrangementPage([first], 1, True, FolderList(2, (team, friends)))
+    page = rows.since("shop", "ann", 1, 2)
+    assert (page.version, [each.folders for each in page.arrangements]) == (4, [[7]])
+    assert page.folders is not None
+    assert rows.since("shop", "ann", page.version, 2) == ArrangementPage([], 4, False)
+    assert rows.set_folders("shop", "ann", (friends,))[0].version == 5
+    assert rows.since("shop", "ann", 4, 2) == ArrangementPage([], 5, False, FolderList(5, (friends,)))
+    rows.change("shop", "ann", Arrange(1, folders=()), LIMITS)
+    assert since(rows, 5)[0] == Arrangement(1, 6, 0, 0, 0)
+    assert rows.since("shop", "bob", 0, 2).folders is None
 
 
 def test_pins_and_drafts_have_limits(rows: ArrangementRows) -> None:
@@ -95,6 +121,7 @@ def test_changes_at_the_same_time_have_different_versions(url: str, open_store: 
 def test_those_of_a_user_and_of_an_app_are_erased_and_exported(url: str) -> None:
     def fill(store: Store, app: str, user: str) -> None:
         ArrangementRows(store).change(app, user, Arrange(1, pinned=1), LIMITS)
+        ArrangementRows(store).set_folders(app, user, (Folder(7, "Team"),))
 
     check_tables(FEATURE, fill, url)
 
@@ -110,5 +137,7 @@ def test_a_user_pays_for_changes(open_store: OpenStore) -> None:
             inbox.arrange("shop", "ann", change, by_user=by_user)
     with pytest.raises(TooManyRequests):
         inbox.arrange("shop", "ann", change)
+    with pytest.raises(TooManyRequests):
+        inbox.set_folders("shop", "ann", ())
     with pytest.raises(ArrangementRefused):
         inbox.arrange("shop", "bob", change)

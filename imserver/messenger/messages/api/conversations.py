@@ -161,6 +161,7 @@ class ConversationShown(Struct):
     ] = ""
     write: Annotated[str, about("Of a group: the lowest role that may write.")] = "member"
     reply: Annotated[str, about("Of a group: the lowest role that may reply in threads.")] = "member"
+    unread_more: Annotated[bool, about("Whether more messages are unread than `unread` says.")] = False
 
 
 class ConversationsAnswer(Struct):
@@ -227,6 +228,7 @@ def conversations(
             None if each.last is None else shown_entry(each.last),
             row.avatar,
             *(each.is_new, row.open, row.everybody, options["write"], options["reply"]),
+            each.unread_more,
         )
         for each in summaries
         for row in (each.conversation,)

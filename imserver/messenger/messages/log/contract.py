@@ -256,6 +256,8 @@ class ConversationSummary(Struct, frozen=True):
     """Number of the unread messages that mention the user; at most :attr:`MOST_UNREAD`."""
     is_new: bool = False
     """The user has become a member after all that they have read."""
+    unread_more: bool = False
+    """Whether there are more than :attr:`MOST_UNREAD` unread messages."""
 
 
 class Receipt(Struct, frozen=True):

@@ -195,8 +195,10 @@ class ConversationReader(Store.Rows):
         last = {entry.id: entry for entry in fetch(sql, head.number, ids, user)}
         summaries = [
             ConversationSummary(
-                *(conversation_of(row), last.get(last_id), unread, read, text_of(role), position, mentions),
+                *(conversation_of(row), last.get(last_id), min(unread, MOST_UNREAD), read, text_of(role)),
+                *(position, min(mentions, MOST_UNREAD)),
                 is_new=bool(is_new),
+                unread_more=unread > MOST_UNREAD,
             )
             for row in rows[:limit]
             for role, read, position, is_new, last_id, unread, mentions in (row[12:],)
@@ -281,7 +283,7 @@ _OF_OTHERS: Final = f"m.kind = {NUMBERS['message']} AND m.sender <> p.member"
 _UNREAD: Final = (
     "SELECT count(*) FROM (SELECT 1 FROM (SELECT m.log, m.conversation, m.id, m.kind, m.sender {seen} "
     f"AND m.id > p.read_id AND m.id <= p.upto ORDER BY m.id DESC LIMIT {UNREAD_ENTRIES}) m "
-    f"WHERE {_OF_OTHERS}{_IN_CONVERSATION} LIMIT {MOST_UNREAD}) u"
+    f"WHERE {_OF_OTHERS}{_IN_CONVERSATION} LIMIT {MOST_UNREAD + 1}) u"
 )
 _MENTIONING: Final = (
     "FROM mention n JOIN message m ON m.log = n.log AND m.id = n.id WHERE n.log = p.log "
@@ -312,7 +314,7 @@ _LISTS: Final = {
             _with_oldest(_PAGE, "q.read_id + 1", "", UNREAD_ENTRIES, "counted"),
             "q.counted",
             f"AND m.kind = {NUMBERS['message']} AND m.sender <> q.member{_IN_CONVERSATION}",
-            MOST_UNREAD,
+            MOST_UNREAD + 1,
             "oldest",
         ),
         "SELECT count(*) {seen} AND m.id >= p.oldest AND m.id <= p.upto "

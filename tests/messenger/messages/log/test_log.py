@@ -19,6 +19,7 @@ from imserver.messenger.messages.log.contract import (
     Appended,
     AppendRequest,
     Change,
+    ConversationSummary,
     Draft,
     Entry,
     Rejected,
@@ -305,10 +306,16 @@ def test_a_page_of_conversations_has_those_whose_last_messages_fit(log: MessageL
 
 
 def test_own_messages_do_not_count_to_the_thousand(log: MessageLog) -> None:
+    def row() -> ConversationSummary:
+        return log.conversations.page(APP, "b", 0, 1)[0][0]
+
     stored(log, *(say("a", "b") for _ in range(2)), *(say("b", "a") for _ in range(MOST_UNREAD + 1)))
-    assert log.conversations.page(APP, "b", 0, 1)[0][0].unread == 2
-    stored(log, *(say(*pair) for _ in range(MOST_UNREAD) for pair in (("a", "b"), ("b", "a"))))
-    assert log.conversations.page(APP, "b", 0, 1)[0][0].unread == MOST_UNREAD
+    assert row().unread == 2
+    stored(log, *(say(*pair) for _ in range(MOST_UNREAD - 2) for pair in (("a", "b"), ("b", "a"))))
+    assert (row().unread, row().unread_more) == (MOST_UNREAD, False)
+    stored(log, *(say(*pair) for _ in range(2) for pair in (("a", "b"), ("b", "a"))))
+    assert row().unread == MOST_UNREAD
+    assert row().unread_more
 
 
 # --- retention ----------------------------------------------------------------------------------------------
