@@ -144,7 +144,7 @@ def shown_of(
 ) -> Shown:
     """The notification of a message. ``count``: unread messages. ``preview`` False: without texts."""
     is_group = conversation.kind == "group"
-    name = author.name or in_words(language, "app")
+    name = author.name or in_words(language, "reminder" if b'"reminder":' in entry.meta else "app")
     title = (conversation.name or in_words(language, "group")) if is_group else name
     if not preview:
         text = in_words(language, "hidden", count)

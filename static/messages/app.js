@@ -306,11 +306,9 @@ class App {
     }
     const [, kind, name, about = ""] = /^#([cu])\/([^/]+)(?:\/(\d+))?$/.exec(location.hash) ?? []; // notifications name a message
     const user = kind === "u" ? decoded(name) : "";
-    const isSelf = user === this.#session?.user;
-    if ((!name || isSelf) && location.hash.length > 1 && store.isLoaded && !/^#(invite|reset|owner|oauth)=/.test(location.hash)) {
-      toast(isSelf ? this.words.messages_own_link : this.words.messages_fault_link);
+    if (!name && location.hash.length > 1 && store.isLoaded && !/^#(invite|reset|owner|oauth)=/.test(location.hash)) {
+      toast(this.words.messages_fault_link);
       await navigate("", true);
-      if (isSelf) return this.#route();
     }
     const conversation = (user ? this.#conversationWith(user) : store.conversations.get(Number(name))) ?? null;
     if (name && !conversation && store.isLoaded) {
@@ -355,7 +353,7 @@ class App {
     if (!session.isOnline) return true; // nobody knows
     try {
       await session.store.seek(user);
-      if (!session.store.known(user)) await session.api("GET", "accounts/show", { of: user });
+      if (user !== session.user && !session.store.known(user)) await session.api("GET", "accounts/show", { of: user });
       return true;
     } catch (error) {
       return !(error instanceof ApiError && error.code === "unknown_account");

@@ -3,12 +3,13 @@
 
 import { leftOf, leftText } from "../../page-parts.js";
 import { element, fill, moments, timeOf } from "../../text.js";
+import { icon } from "../parts/file.js";
 import { withModule } from "../parts/form.js";
 import { ALL_NAMES } from "../parts/names.js";
-import { toast } from "../parts/panel.js";
+import { button, toast } from "../parts/panel.js";
 import { History } from "../session/history.js";
 import { keyOf } from "../session/store.js";
-import { pageCommands, summaryOf } from "../parts/summary.js";
+import { pageCommands, pageTools, summaryOf } from "../parts/summary.js";
 
 /** @typedef {import("../session/session.js").Session} Session */
 /** @typedef {import("../session/store.js").Conversation} Conversation */
@@ -44,6 +45,8 @@ export class Composer {
   /** Once they are needed. @type {import("./completions.js").Completions | null} */
   #completions = null;
   #typingSentAt = 0;
+  /** Buttons of features. @type {Map<import("../parts/summary.js").PageTool, HTMLElement>} */
+  #tools = new Map();
   /** @type {Promise<import("./emoji-picker.js").Picker> | null} */
   #picker = null;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -155,8 +158,27 @@ export class Composer {
     if (this.#readOnlyNote.textContent !== readOnlyReason) this.#readOnlyNote.textContent = readOnlyReason;
     this.#readOnlyNote.hidden = !readOnlyReason;
     if (hadFocus && readOnlyReason) this.focus();
+    for (const tool of pageTools) this.#drawTool(tool);
     clearTimeout(this.#muted);
     if (readOnlyReason && !this.#conversation?.left) this.#muted = setTimeout(() => this.draw(), MUTE_CHECK_MS);
+  }
+
+  /** @param {import("../parts/summary.js").PageTool} tool */
+  #drawTool(tool) {
+    const { word, count, act } = tool;
+    const key = this.#tools.get(tool) ?? button("", "round page-tool");
+    if (!this.#tools.has(tool)) {
+      this.#tools.set(tool, key);
+      key.append(icon(tool.sign));
+      key.setAttribute("aria-haspopup", "dialog");
+      key.addEventListener("click", () => this.#conversation && act(this.session, this.#conversation, this.#editing ? null : this.#content, () => this.#clear()));
+      this.#send.before(key);
+      this.#ends.signal.addEventListener("abort", () => key.remove());
+    }
+    const number = this.#conversation ? count(this.#conversation) : 0;
+    key.dataset.count = number ? String(number) : "";
+    key.title = word;
+    key.setAttribute("aria-label", number ? `${word} · ${number}` : word);
   }
 
   /** Somebody has come or gone: the members are loaded with the next mention. */
@@ -257,11 +279,10 @@ export class Composer {
   // --- sending ------------------------------------------------------------------------------------------------
 
   #submit() {
-    const text = this.#field.value.trim();
+    const content = this.#content;
     const conversation = this.#conversation;
-    if (!text || !conversation || leftOf(this.#field) < 0) return this.#field.focus();
-    const named = [...new Set([...this.#mentioned].filter(([name]) => text.includes(`@${name}`)).map(([, user]) => user))];
-    const mentions = named.includes("all") ? ["all"] : named;
+    if (!content || !conversation) return this.#field.focus();
+    const { text, mentions } = content;
     if (this.#editing) {
       if (text !== this.#textOf(this.#editing).text) this.session.outbox.add(conversation, { text, edit: this.#editing.id, mentions });
       return this.#clearBar();
@@ -275,6 +296,14 @@ export class Composer {
     this.session.outbox.add(conversation, { ...this.draft, mentions });
     this.#clear();
     this.box.sent();
+  }
+
+  /** What is written, with whom it mentions; null: nothing, or too much. */
+  get #content() {
+    const text = this.#field.value.trim();
+    if (!text || leftOf(this.#field) < 0) return null;
+    const named = [...new Set([...this.#mentioned].filter(([name]) => text.includes(`@${name}`)).map(([, user]) => user))];
+    return { ...this.draft, text, mentions: named.includes("all") ? ["all"] : named };
   }
 
   /** Sends a text that is too long for a message. */
@@ -303,7 +332,7 @@ export class Composer {
 
   #sendTyping() {
     const conversation = this.#conversation;
-    if (!conversation || this.box.place || !this.#field.value || this.#editing || Date.now() - this.#typingSentAt < TYPING_EACH_MS) return;
+    if (!conversation || conversation.peer === this.session.user || this.box.place || !this.#field.value || this.#editing || Date.now() - this.#typingSentAt < TYPING_EACH_MS) return;
     this.#typingSentAt = Date.now();
     this.session.messenger.typing(conversation.group ? { conversation: conversation.id } : { to: conversation.peer });
   }

@@ -494,7 +494,8 @@ export class ConversationView {
     this.#status.dataset.typing = String(names.length > 0);
     const count = open?.members ?? 0;
     const members = count && !open?.left ? fill(session.words.messages_members, { count }) : "";
-    const presence = open && !open.group && open.peer ? this.#presenceOf(session, open.peer) : members;
+    const about = open?.peer === session.user ? session.words.messages_to_oneself_hint : this.#presenceOf(session, open?.peer ?? "");
+    const presence = open && !open.group && open.peer ? about : members;
     const text = names.length ? fill(session.words.messages_typing, { name: names.join(session.words.messages_and), count: names.length }) : presence;
     if (this.#status.textContent !== text) this.#status.textContent = text;
   }

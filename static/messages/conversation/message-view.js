@@ -92,7 +92,7 @@ export class MessageView {
   row(entry, around) {
     const { words, user, people } = this.session;
     const own = entry.from === user;
-    const name = own ? words.you : people.nameOf(entry.from);
+    const name = own ? words.you : entry.from ? people.nameOf(entry.from) : words.messages_server;
     const { edit } = around;
     const bubble = this.#bubble(
       edit ? { ...entry, text: edit.text, meta: { ...entry.meta, mentions: edit.mentions } } : entry,
@@ -109,7 +109,7 @@ export class MessageView {
       const face = button("", "face");
       face.tabIndex = -1;
       face.setAttribute("aria-label", name);
-      face.append(people.avatar(entry.from));
+      face.append(entry.from ? people.avatar(entry.from) : people.face({ group: false, peer: entry.meta?.reminder ? user : "", name: "", avatar: "" }));
       face.addEventListener("click", () => this.actions.person(entry.from));
       row.append(face);
     }

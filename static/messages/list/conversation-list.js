@@ -198,11 +198,11 @@ export class ConversationList {
    * @returns {Row}
    */
   #row(conversation, isOpen) {
-    const { store, people, drafts, inbox, wishes } = this.session;
+    const { store, people, drafts, inbox, wishes, user } = this.session;
     const { id, group, peer, avatar, last, unread, mentions } = conversation;
     const { bot = false, guest = false, avatar: face = "" } = people.card(peer) ?? {};
     return {
-      id, isOpen, isPinned: inbox.pinOf(conversation) > 0, isMarked: inbox.isMarked(conversation), unread, mentions, isGroup: group, avatar: group ? avatar : face, hue: peer ? hueOf(peer) : "",
+      id, isOpen, isPinned: inbox.pinOf(conversation) > 0, isMarked: inbox.isMarked(conversation), unread, mentions, isGroup: group, avatar: group ? avatar : peer === user ? "" : face, hue: peer === user ? "saved" : peer ? hueOf(peer) : "",
       mark: bot ? "bot" : guest ? "guest" : "", isQuiet: wishes.isQuiet(id, true), name: store.nameOf(conversation), time: last?.time ?? 0,
       ...this.#signs?.of(conversation), ...this.#preview(conversation), draft: isOpen ? "" : cut(drafts.get(keyOf(conversation)).text.trim().replace(/\s+/g, " "), PREVIEW_LENGTH),
     };
@@ -243,12 +243,12 @@ export class ConversationList {
   }
 
   /** @param {Conversation} conversation */
-  #preview({ last, group }) {
+  #preview({ last, group, peer }) {
     const { words, people, user } = this.session;
     if (!last) return { preview: "" };
     if (last.kind !== "message" && last.kind !== "edit") return { preview: noticeText(last, this.session) };
     const preview = cut(summaryOf(last, words), PREVIEW_LENGTH);
-    if (last.from === user) return { preview: fill(words.messages_own_preview, { text: preview }) };
+    if (last.from === user && peer !== user) return { preview: fill(words.messages_own_preview, { text: preview }) };
     return { preview, by: group ? people.nameOf(last.from) : "" };
   }
 

@@ -73,6 +73,6 @@ export class Signs {
   of({ id, group, peer }) {
     const { people, words } = this.session;
     const [user] = [...(this.#typists.get(group ? id : peer) ?? [])].find(([, until]) => until > Date.now()) ?? [];
-    return { isOnline: !group && people.card(peer)?.presence === "online", typing: user ? (group ? `${people.nameOf(user)} ${words.messages_is_typing}` : words.messages_is_typing) : "" };
+    return { isOnline: !group && peer !== this.session.user && people.card(peer)?.presence === "online", typing: user ? (group ? `${people.nameOf(user)} ${words.messages_is_typing}` : words.messages_is_typing) : "" };
   }
 }

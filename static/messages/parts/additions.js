@@ -7,7 +7,7 @@ import { drawn, fill, make } from "../../text.js";
 import { downloadFile, reasonOf } from "./api.js";
 import { loadStyle } from "./form.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
-import { addCard, pageCommands, redraw, registerView } from "./summary.js";
+import { addCard, pageCommands, pageTools, redraw, registerView } from "./summary.js";
 
 /** @typedef {import("../session/session.js").Session} Session */
 /** @typedef {import("../session/store.js").Conversation} Conversation */
@@ -33,6 +33,7 @@ import { addCard, pageCommands, redraw, registerView } from "./summary.js";
  * @property {(makeActions: MakeMessageActions) => void} addMessageAction  adds entries to the menu of a message
  * @property {(makeAction: MakePersonAction) => void} addPersonAction  adds a button to the card of a person
  * @property {(command: import("./summary.js").PageCommand) => void} addCommand  adds a command to text boxes
+ * @property {(tool: import("./summary.js").PageTool) => void} addTool  adds a button beside text boxes
  * @property {(makeSection: MakeSection) => void} addSettings  adds a section to the settings
  * @property {(place: NewPlace) => Place} addPlace  adds a button beside that of the settings, which is hidden until it is shown
  * @property {(command: string, data?: object) => Promise<any>} request  sends a command of the user; resolves to the data of its answer
@@ -126,6 +127,7 @@ async function start(additions) {
     addPersonAction: (makeAction) => void added.personActions.push(makeAction),
     addPlace,
     addCommand: (command) => void pageCommands.push(command),
+    addTool: (tool) => void pageTools.push(tool),
     addSettings: (makeSection) => void added.sections.push(makeSection),
     api: (method, path, body) => session.api(method, path, body),
     download: (path, query, name) => downloadFile(session.app, session.token, path, query, name),

@@ -46,9 +46,10 @@ export async function openForward(session, entries) {
     chips.draw([...chosen].map(([key, each]) => [key, store.nameOf(each)]));
     send.disabled = !chosen.size;
     const wanted = filter.value.trim().toLowerCase();
+    const saved = [store.withUser(session.user)].filter((each) => store.nameOf(each).toLowerCase().includes(wanted));
     const named = store.sorted.filter((each) => (each.group || each.peer) && !each.left && store.nameOf(each).toLowerCase().includes(wanted)).slice(0, MOST_SHOWN);
     const others = directory.users.filter((user) => user !== session.user).map((user) => store.withUser(user));
-    const found = [...new Set([...named, ...others])];
+    const found = [...new Set([...saved, ...named, ...others])];
     const more = directory.more ? [directory.more] : [];
     const version = JSON.stringify([more.length, found.map((each) => [keyOf(each), store.nameOf(each), people.card(each.peer), chosen.has(keyOf(each))])]);
     if (version === drawn) return; // a button that is being clicked must stay

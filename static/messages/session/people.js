@@ -2,7 +2,7 @@
 /** Cards of people: names, avatars, presence, and what they are to us. Nobody sees the number of a user. */
 
 import { fieldsLike, hashOf, make, textOf } from "../../text.js";
-import { ownAddress } from "../parts/file.js";
+import { icon, ownAddress } from "../parts/file.js";
 import { seal } from "./seal.js";
 
 /** @typedef {import("./session.js").Session} Session */
@@ -117,6 +117,7 @@ export class People {
    */
   face({ group, peer, name, avatar }) {
     const { words } = this.session;
+    if (!group && peer === this.session.user) return avatarOf(words.messages_to_oneself, "", "saved");
     if (!group) return peer ? this.avatar(peer) : avatarOf(words.messages_server, "");
     return avatarOf(name || words.messages_group, avatar, "group");
   }
@@ -267,11 +268,11 @@ export function hueOf(user) {
  *
  * @param {string} name
  * @param {string} url      empty: none. Not shown unless it is of a file on this server
- * @param {string} [classes]
+ * @param {string} [classes]  `saved`: of saved messages
  * @returns {HTMLElement}
  */
 export function avatarOf(name, url, classes = "") {
-  const made = make("span", `avatar ${classes}`.trim(), seal(name));
+  const made = make("span", `avatar ${classes}`.trim(), classes === "saved" ? icon("saved") : seal(name));
   made.setAttribute("aria-hidden", "true");
   const src = ownAddress(url);
   if (!src) return made;

@@ -132,6 +132,7 @@ export class Store {
   nameOf({ group, name, peer }) {
     const { words, people } = this.session;
     if (group) return name || words.messages_group;
+    if (peer === this.session.user) return words.messages_to_oneself;
     return peer ? people.nameOf(peer) : words.messages_server;
   }
 
@@ -270,7 +271,7 @@ export class Store {
     if (entry.kind === "press" && !entry.meta?.ask) return this.#press(entry);
     if (this.#streams.delete(entry.clientMsgID ?? "")) this.#remember(entry.clientMsgID ?? "");
     const group = !entry.to;
-    const peer = entry.from === self ? String(entry.to) : entry.from;
+    const peer = entry.from === self || entry.meta?.reminder ? String(entry.to) : entry.from;
     const known = this.conversations.get(entry.conversation);
     const conversation = known ?? this.#create(entry.conversation, group, group ? "" : peer);
     const isNew = entry.id > conversation.position;
