@@ -1,5 +1,5 @@
 """What a chaos run does besides messages, for the checker: read positions, ids that are sent several times,
-edits, recalls, reactions, threads, questions, erasures, and sessions that exclude each other. A few
+edits, recalls, reactions, threads, questions, polls, erasures, and sessions that exclude each other. A few
 operations a second, at any node.
 
 ``checker/README.md`` has the objects. What nobody was answered may have happened.
@@ -55,8 +55,8 @@ ENDING_SECONDS: Final = 120.0
 
 
 class Subjects(NamedTuple):
-    """What the askers act on for a while: a group, the ids of messages of its owner, and that of a member who
-    will be erased."""
+    """What the askers act on for a while: a group, the ids of messages of its owner (the fourth: a poll), and
+    that of a member who will be erased."""
 
     number: int
     conversation: int
@@ -178,9 +178,12 @@ def _answer(turn: Turn) -> Operation:
 def operations(turn: Turn) -> dict[str, Operation]:
     """What an asker may do by one request, by name."""
     subjects, word, user = turn.subjects, turn.word, str(turn.asker)
-    first, second, third, *_ = subjects.ids
+    first, second, third, poll, *_ = subjects.ids
     conversation, reader, raised = subjects.conversation, subjects.reader, turn.chance.choice(subjects.ids)
-    owned, remove = {"user": OWNER, "id": first}, turn.chance.random() < 0.5
+    owned, leaver = {"user": OWNER, "id": first}, {"user": subjects.leaver}
+    remove, choices = turn.chance.random() < 0.5, turn.chance.choice(([], [0], [1]))
+    vote, ballot = [f"register:vote of {user}, {poll}"], {"user": user, "id": poll}
+    mine = lambda answer: {"value": ([*answer["mine"], None])[0]}  # noqa: E731
     claim, push, name = f"id {turn.claim}", f"push {turn.claim}", f"{conversation}, {turn.claim}"
     claimed = {"user": "sender", "to": "receiver", "text": word, "client_msg_id": claim}
     pushed = {"user": "nobody", "text": word, "id": push, "ttl_seconds": 5}
@@ -197,7 +200,7 @@ def operations(turn: Turn) -> dict[str, Operation]:
     objects = [f"maximum:{reader}"], [f"text:{first}"], [f"thread {third}"], [f"register:{user}, {second}"]
     position, text, answers, reaction = objects
     done, holder, like = _done("repeated"), {"holder": word}, {"value": None if remove else LIKE}
-    act = Operation
+    act, chosen, voted = Operation, ballot | {"choices": choices}, {"value": ([*choices, None])[0]}
     return {
         "claim id": act(4, "acquire", [f"lock:{claim}"], "/messages/send", claimed, repeated, holder),
         "claim push": act(6, "acquire", [f"lock:{push}"], "/push", pushed, _pushed, holder),
@@ -210,10 +213,10 @@ def operations(turn: Turn) -> dict[str, Operation]:
         "reacted": _reacted(turn, turn.chance.randrange(ASKERS)),
         "reply": act(2, "send", answers, "/messages/send", reply, done, {"message": word}),
         "thread": act(2, "read", answers, thread, None, texts, {"whole": True}),
+        "vote": act(5, "write", vote, "/asks/answer", chosen, _done("accepted"), voted),
+        "voted": act(4, "get", vote, "/asks/get", ballot, mine),
         "answers": act(4, "get", [f"votes:{name}"], "/asks/create", question, _votes),
-        "erase": act(
-            1, "remove", [*subjects.traces], "/users/erase", {"user": subjects.leaver}, _done("erased")
-        ),
+        "erase": act(1, "remove", [*subjects.traces], "/users/erase", leaver, _done("erased")),
         "answer": act(8, "decide", [f"votes:{name}"], "/asks/create", question, _votes),  # see _answer
         "trace": turn.chance.choice(_traces(turn)),
     }
@@ -277,10 +280,8 @@ class Askers:
 
     def _ask(self, client: str, target: Target, operation: Operation) -> bool:
         """Do something, and record it. Returns whether an answer came that says something."""
-        numbers = [
-            self.history.ask(client, operation.name, object, **operation.arguments)
-            for object in operation.objects
-        ]
+        what, objects = operation.arguments, operation.objects
+        numbers = [self.history.ask(client, operation.name, object, **what) for object in objects]
         path, body = f"/api/v1{operation.path}", operation.body
         with suppress(BenchError, LookupError):
             answer = fetch(target, path) if body is None else post(target, path, {"app": APP, **body})
@@ -307,6 +308,8 @@ class Askers:
             for number in range(MESSAGES)
         ]
         conversation, ids = stored[0]["conversation"], [each["id"] for each in stored]
+        poll = {"text": "?", "poll": True, "options": [{"text": each, "value": each} for each in "ab"]}
+        ids[3] = make("/asks/create", OWNER, conversation=conversation, **poll)["id"]
         farewell = make("/messages/send", blank.leaver, conversation=conversation, text=blank.word)["id"]
         for id in ids[-2:]:
             make("/messages/react", blank.leaver, id=id, emoji=WAVE)["conversation"]
