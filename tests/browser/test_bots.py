@@ -361,3 +361,22 @@ def test_a_poll_is_begun_voted_in_and_closed(pair: Pair, team: Team) -> None:
         assert violations(chat) == []
     bob.reload()
     eventually(lambda: votes(bob) == ["1", "1", "0"], what="the final results")
+
+
+def test_emoji_by_their_names_and_formats_by_keys_and_a_bar(pair: Pair, team: Team) -> None:
+    chat = team.open(pair, 0, team.ann, language="de")
+    chat.field.send_keys("Hallo :thumbs_u")
+    chat.has_some("#mentions li", ":daumen_hoch:")
+    assert violations(chat) == []
+    chat.field.send_keys(Keys.ENTER + ":rocket: um 10:30")
+    value = "return document.querySelector('#message').value"
+    chat.gives(value, "Hallo 👍️ 🚀 um 10:30")
+    chat.field.send_keys(Keys.CONTROL + "a" + "b" + Keys.NULL)
+    chat.gives(value, "*Hallo 👍️ 🚀 um 10:30*")
+    chat.field.send_keys(Keys.CONTROL + "az" + Keys.NULL)
+    chat.gives(value, "Hallo 👍️ 🚀 um 10:30")
+    chat.field.send_keys(Keys.CONTROL + "a" + Keys.NULL)
+    chat.sees(".formats")
+    assert violations(chat) == []
+    chat.click(".format-quote")
+    chat.gives(value, "> Hallo 👍️ 🚀 um 10:30")

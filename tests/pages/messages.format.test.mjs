@@ -48,7 +48,9 @@ it("texts of bots are Markdown", () => {
     ["#no heading", "#no heading"],
     ["*so* and **now**", "<italic>so", " and ", "<bold>now"],
   ]) assert.deepEqual(markdown(text), parts, text);
-  assert.deepEqual(shown("# Tea\n[a](https://a.example)")[0], "# Tea\n[a](", "texts of people are not");
+  assert.deepEqual(shown("# Tea"), ["# Tea"], "texts of people are not");
+  assert.deepEqual(shown("[a map](https://a.example)"), ["<link>a map"]);
+  for (const text of ["[b.example](https://a.example)", "[me@b](https://a.example)"]) assert.deepEqual(shown(text), [text], "what looks like another address is none");
   const drawn = withoutEmpty(parse("a\n\nb:\n\n```\nc\n```\n\n  d\n\n- e\n\n```\nf\n```\n\n\n", [], true));
   assert.deepEqual(drawn.map(({ text }) => text), ["a\n\nb:", "c", "  d", "e", "f"], "empty lines beside blocks end them");
   assert.deepEqual(withoutEmpty(parse("\n a\n\nb \n\n", [], true)).map(({ text }) => text), ["\n a\n\nb"], "a stopped answer ends with its last line");

@@ -1,5 +1,5 @@
 // @ts-check
-/** What a text box offers to complete: names behind an `@`, and commands behind a `/`. Loaded when one is typed. */
+/** What a text box offers to complete: names behind an `@`, commands behind a `/`, emoji behind a `:`. Loaded when one is typed. */
 
 import { make } from "../../text.js";
 import { rowsOf } from "../parts/api.js";
@@ -12,6 +12,8 @@ import { pageCommands } from "../parts/summary.js";
 const MOST_COMMANDS = 50;
 const MENTION = /(?:^|[\s(（])@([^\s@]{0,32}(?: [^\s@]{1,32})?)$/u;
 const COMMAND = /^\/([a-z0-9_]{0,32})$/;
+/** Not `:)`, nor a time. At its end, a colon takes the emoji that has just this name. */
+const EMOJI = /(?:^|[\s(（])(:([\p{L}\d+-][\p{L}\d_+-]{1,31})(:?))$/u;
 const MOST_NAMES = 8;
 /** Entries whose writers are offered first. */
 const RECENT = 100;
@@ -52,6 +54,8 @@ export class Completions {
   #commands = null;
   /** @type {Choice[]} */
   #choices = [];
+  /** Finds emoji; null: it is not loaded. @type {import("./emoji-picker.js").FindEmoji | null} */
+  #findEmoji = null;
 
   /**
    * @param {Session} session
@@ -125,10 +129,12 @@ export class Completions {
     const { selectionStart, value } = this.host.field;
     const before = value.slice(0, selectionStart);
     const isCommand = before.startsWith("/");
-    this.#choices = isCommand ? this.#commandsFor(before) : this.#namesFor(before);
+    const code = EMOJI.exec(before);
+    this.#choices = isCommand ? this.#commandsFor(before) : code ? this.#emojiFor(code, before.length) : this.#namesFor(before);
+    if (code?.[3] && this.#choices.length) return this.#take(0);
     this.host.list.hidden = !this.#choices.length;
     if (!this.#choices.length) return this.host.field.removeAttribute("aria-activedescendant");
-    this.host.list.setAttribute("aria-label", isCommand ? this.session.words.messages_commands : this.session.words.messages_mention);
+    this.host.list.setAttribute("aria-label", isCommand ? this.session.words.messages_commands : code ? this.session.words.emoji : this.session.words.messages_mention);
     this.host.list.replaceChildren(...this.#choices.map(({ parts }, index) => {
       const option = make("li", "", ...parts);
       option.id = `${this.host.list.id}-${index}`;
@@ -161,6 +167,24 @@ export class Completions {
       const face = user === "all" ? make("span", "avatar group", "@") : people.avatar(user);
       return { parts: [face, make("bdi", "", name), ...people.marks(user)], start: before.lastIndexOf("@"), text: `@${name} `, user };
     });
+  }
+
+  /**
+   * @param {RegExpExecArray} code
+   * @param {number} end
+   * @returns {Choice[]}
+   */
+  #emojiFor([, whole, name, isClosed], end) {
+    if (!this.#findEmoji) {
+      import("./emoji-picker.js").then(({ emojiFinder }) => emojiFinder(this.session.language)).catch(() => null).then((find) => {
+        this.#findEmoji = find; // without it, what is typed next tries again
+        if (find) this.complete();
+      });
+      return [];
+    }
+    return this.#findEmoji(name, isClosed !== "").slice(0, MOST_NAMES).map(({ emoji, code }) => (
+      { parts: [make("span", "emoji-sign", emoji), make("bdi", "", `:${code}:`)], start: end - whole.length, text: isClosed ? emoji : `${emoji} `, user: "" }
+    ));
   }
 
   /**

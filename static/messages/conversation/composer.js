@@ -47,6 +47,8 @@ export class Composer {
   #typingSentAt = 0;
   /** Buttons of features. @type {Map<import("../parts/summary.js").PageTool, HTMLElement>} */
   #tools = new Map();
+  /** The bar of formats; null: it is not loaded. @type {HTMLElement | Promise<void> | null} */
+  #formats = null;
   /** @type {Promise<import("./emoji-picker.js").Picker> | null} */
   #picker = null;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -116,6 +118,7 @@ export class Composer {
       this.#toggleEmoji(false);
       this.#field.focus();
     }, { signal });
+    document.addEventListener("selectionchange", () => this.#offerFormats(), { signal });
     element(`${prefix}reply-cancel`, HTMLButtonElement).addEventListener("click", () => this.#clearBar(), { signal });
   }
 
@@ -368,6 +371,11 @@ export class Composer {
   #onKey(event) {
     if (event.isComposing || event.keyCode === 229) return; // this key belongs to the input method
     if (!this.#names.hidden && this.#completions?.onKey(event)) return event.preventDefault();
+    const format = formatOf(event);
+    if (format) {
+      event.preventDefault();
+      return void withModule(import("./formatting.js"), this.session.words, (module) => module.format(this.#field, format));
+    }
     const isBare = !(event.altKey || event.ctrlKey || event.metaKey || event.shiftKey);
     if (event.key === "ArrowUp" && isBare && !this.#field.value) {
       const last = this.box.last();
@@ -379,6 +387,21 @@ export class Composer {
     if (event.key !== "Enter" || !isSent) return;
     event.preventDefault();
     this.#submit();
+  }
+
+  /** Shows the bar of formats while some of the text is selected. */
+  #offerFormats() {
+    const { selectionStart, selectionEnd } = this.#field;
+    const isSelected = document.activeElement === this.#field && selectionEnd > selectionStart;
+    if (this.#formats instanceof HTMLElement) this.#formats.hidden = !isSelected;
+    if (!isSelected || this.#formats) return;
+    this.#formats = import("./formatting.js").then(({ makeBar }) => makeBar(this.#field, this.session.words)).catch(() => null).then((bar) => {
+      this.#formats = bar; // without it, the next selection tries again
+      if (!bar) return;
+      this.#bar.before(bar);
+      this.#ends.signal.addEventListener("abort", () => bar.remove());
+      this.#offerFormats();
+    });
   }
 
   /** The text box gets the height of its text. */
@@ -438,7 +461,7 @@ export class Composer {
   #complete() {
     const loaded = this.#completions;
     if (loaded) return loaded.complete();
-    if (!/^\/|@/.test(this.#field.value)) return;
+    if (!/^\/|@|:[\p{L}\d+-]/u.test(this.#field.value)) return;
     withModule(import("./completions.js"), this.session.words, ({ Completions }) => {
       this.#completions ??= new Completions(this.session, {
         field: this.#field, list: this.#names, mentioned: () => this.#mentioned, nameOf: (user) => this.#nameOf(user),
@@ -448,6 +471,16 @@ export class Composer {
       this.#completions.complete();
     });
   }
+}
+
+/**
+ * @param {KeyboardEvent} event
+ * @returns {import("./formatting.js").Format | undefined} what its keys stand for
+ */
+function formatOf({ key, code, altKey, ctrlKey, metaKey, shiftKey }) {
+  if (altKey || !(ctrlKey || metaKey)) return undefined;
+  if (shiftKey) return /** @type {const} */ ({ x: "struck", u: "link", Digit8: "list", Digit9: "quote" })[code.startsWith("Digit") ? code : key.toLowerCase()];
+  return /** @type {const} */ ({ b: "bold", i: "italic", e: "code" })[key.toLowerCase()];
 }
 
 /** @returns {boolean} false: Enter begins a new line, as the settings say, or as phones do it */

@@ -69,6 +69,31 @@ export function searched(groups, query, others = []) {
   return found.sort(([, one], [, other]) => one - other).slice(0, MOST_FOUND).map(([row]) => row);
 }
 
+/** @typedef {(query: string, isWhole: boolean) => { emoji: string, code: string }[]} FindEmoji  `isWhole`: only those of which it is a name */
+
+/**
+ * @param {string} tag  the language of the page
+ * @returns {Promise<FindEmoji>} rejected if the names cannot be loaded
+ */
+export async function emojiFinder(tag) {
+  const [language] = tag.split("-");
+  const english = await table("en");
+  const groups = language === "en" ? english : await table(language).catch(() => english);
+  const drawn = new Set(drawnHere(groups).flat());
+  const inEnglish = new Map(english.flat().map((row) => [row[0], row]));
+  return (query, isWhole) => {
+    const wanted = query.toLowerCase().replaceAll("_", " ").trim();
+    const isNamed = (/** @type {Row} */ row) => [row, inEnglish.get(row[0]) ?? row].some(([, name, words]) => codeOf(name) === codeOf(wanted) || words.toLowerCase().split(" ").includes(wanted));
+    const rows = searched(groups, wanted, groups === english ? [] : [english]).filter((row) => drawn.has(row) && (!isWhole || isNamed(row)));
+    return rows.map(([emoji, name, , tones]) => ({ emoji: tones ? toned(emoji, storedChoices().tone) : emoji, code: codeOf(name) }));
+  };
+}
+
+/** @param {string} name */
+function codeOf(name) {
+  return name.toLowerCase().replace(/[^\p{L}\d]+/gu, "_").replace(/^_|_$/g, "");
+}
+
 /**
  * A picker for an element, which its `open` fills.
  *

@@ -1,7 +1,8 @@
 // @ts-check
 /**
  * Formatting as typed: `code`, ```blocks```, *bold*, **bold** as language models write it, _italic_, ~~struck~~, lists, quotes, links and mentions.
- * Texts of bots are Markdown: headings, tables and links with a text, too, and *italic*. It never interprets markup.
+ * A link may have a [text](https://…), which in a text of people must not look like an address itself.
+ * Texts of bots are Markdown: headings and tables, too, and *italic*. It never interprets markup.
  */
 
 /** @typedef {{ kind: "text" | "code" | "bold" | "italic" | "struck" | "mention", text: string }} Marked */
@@ -47,9 +48,11 @@ const PATTERNS = [
 ];
 /** In each text that matches one of the patterns. The list of conversations has many texts without. */
 const HAS_MARK = /[`*_~@]|\/\/|\.\S/;
-/** The patterns in one, made when a text has a mark: they take a slow phone 20 ms. @type {Map<boolean, RegExp>} */
-const marks = new Map();
+/** The patterns in one, made when a text has a mark: they take a slow phone 20 ms. @type {RegExp | null} */
+let marks = null;
 const KINDS = /** @type {Marked["kind"][]} */ (["code", "bold", "italic", "struck"]);
+/** A link with such a text could pretend to lead elsewhere. */
+const LIKE_ADDRESS = /[@/\\]|\.\S/;
 const END_OF_SENTENCE = /(?<![.,:;!?'"*])[.,:;!?'"*]+$/; // looking behind keeps the time linear
 
 /** How a text is read: `mentions` are names after an @; null: there are none. @typedef {{ mentions: RegExp | null, isMarkdown: boolean }} Reading */
@@ -141,9 +144,9 @@ function inline(text, { mentions, isMarkdown }) {
   /** @type {Inline[]} */
   const parts = [];
   let end = 0;
-  for (const match of HAS_MARK.test(text) ? text.matchAll(marksOf(isMarkdown)) : []) {
+  for (const match of HAS_MARK.test(text) ? text.matchAll(marksOf()) : []) {
     const groups = match.groups ?? {};
-    const link = linkOf(groups);
+    const link = linkOf(groups, isMarkdown);
     const kind = KINDS.find((each) => groups[each] !== undefined);
     if (!kind && !link) continue;
     parts.push(...plain(text.slice(end, match.index), mentions));
@@ -155,14 +158,10 @@ function inline(text, { mentions, isMarkdown }) {
   return parts;
 }
 
-/**
- * @param {boolean} isMarkdown  links may have a text
- * @returns {RegExp}
- */
-function marksOf(isMarkdown) {
-  const made = marks.get(isMarkdown) ?? new RegExp((isMarkdown ? [LINK, ...PATTERNS] : PATTERNS).join("|"), "gu");
-  marks.set(isMarkdown, made);
-  return made;
+/** @returns {RegExp} */
+function marksOf() {
+  marks ??= new RegExp([LINK, ...PATTERNS].join("|"), "gu");
+  return marks;
 }
 
 /**
@@ -194,10 +193,11 @@ function mentionsOf(names) {
 
 /**
  * @param {Record<string, string | undefined>} groups  of a match
+ * @param {boolean} isMarkdown
  * @returns {Link | null}
  */
-function linkOf({ address, site, mail, label, target: named }) {
-  if (label && named) return URL.canParse(named) ? { kind: "link", text: label, address: named } : null;
+function linkOf({ address, site, mail, label, target: named }, isMarkdown) {
+  if (label && named) return URL.canParse(named) && (isMarkdown || !LIKE_ADDRESS.test(label)) ? { kind: "link", text: label, address: named } : null;
   if (mail) return { kind: "link", text: mail, address: `mailto:${mail}` };
   const text = withoutEnd(address ?? site ?? "");
   const target = site ? `https://${text}` : text;
