@@ -6,6 +6,8 @@ import { fill, listOf, recordOf, ROOT, textOf } from "../text.js";
 const TIMEOUT_MS = 20_000;
 /** Where the tab keeps the key or token. It is never in an address. */
 const CREDENTIAL_ITEM = "imserver:admin-page";
+/** In the tab after a log-out: the login of the chat is not taken by itself. */
+const LEFT_ITEM = "imserver:admin-left";
 
 /** A request that was refused. `code` is that of the problem, or `no_answer`. */
 export class Refused extends Error {
@@ -30,6 +32,7 @@ export class Refused extends Error {
  * @typedef {object} Rights  who asks, and what they may do
  * @property {string} kind
  * @property {string} id
+ * @property {string} name  of an account
  * @property {string[] | null} apps  null: all
  * @property {string[]} rights
  * @property {string} version
@@ -37,9 +40,9 @@ export class Refused extends Error {
 
 export class Api {
   constructor() {
-    this.credential = stored();
+    this.credential = stored(CREDENTIAL_ITEM);
     /** @type {Rights} */
-    this.rights = { kind: "", id: "", apps: [], rights: [], version: "" };
+    this.rights = { kind: "", id: "", name: "", apps: [], rights: [], version: "" };
     /** @type {Set<string>} */
     this.routes = new Set();
     /** Called when a request needs another login. */
@@ -52,18 +55,49 @@ export class Api {
    * @param {string} credential  an API key, or the token of an account; empty: none
    */
   async enter(credential) {
+    await this.#become(credential);
+    keep(CREDENTIAL_ITEM, credential);
+  }
+
+  /**
+   * The same with the login of the chat, which stays where the chat keeps it.
+   *
+   * @param {string} token
+   */
+  async enterWithChat(token) {
+    await this.#become(token);
+    keep(LEFT_ITEM, "");
+  }
+
+  /**
+   * @param {string} credential
+   * @returns {this} asks with this credential
+   */
+  as(credential) {
+    this.credential = credential;
+    return this;
+  }
+
+  /** @returns {boolean} whether somebody has logged out in this tab */
+  get hasLeft() {
+    return stored(LEFT_ITEM) !== "";
+  }
+
+  /** @param {string} credential */
+  async #become(credential) {
     this.credential = credential;
     const rights = await this.ask("GET", "admin/rights", {});
     const { kind, id, apps, rights: named, version } = rights;
-    this.rights = { kind: textOf(kind), id: textOf(id), apps: apps === null ? null : listOf(apps), rights: listOf(named), version: textOf(version) };
+    const own = kind === "staff" ? await this.ask("GET", "accounts/show", { app: textOf(listOf(apps)[0]) }).catch(() => ({})) : {};
+    this.rights = { kind: textOf(kind), id: textOf(id), name: textOf(recordOf(own).nickname), apps: apps === null ? null : listOf(apps), rights: listOf(named), version: textOf(version) };
     this.routes = new Set(listOf(rights.routes));
-    keep(credential);
   }
 
   leave() {
     this.credential = "";
     this.routes.clear();
-    keep("");
+    keep(CREDENTIAL_ITEM, "");
+    keep(LEFT_ITEM, "yes");
   }
 
   /** @returns {boolean} whether the principal reaches all apps */
@@ -155,20 +189,26 @@ export function reasonOf(error, words) {
   return error.message ? fill(words.admin_fault, { message: error.message }) : fill(words.admin_fault_code, { code: error.code });
 }
 
-/** @returns {string} */
-function stored() {
+/**
+ * @param {string} item
+ * @returns {string}
+ */
+function stored(item) {
   try {
-    return sessionStorage.getItem(CREDENTIAL_ITEM) ?? "";
+    return sessionStorage.getItem(item) ?? "";
   } catch {
     return ""; // no storage: the page asks at each load
   }
 }
 
-/** @param {string} credential */
-function keep(credential) {
+/**
+ * @param {string} item
+ * @param {string} value  empty: remove it
+ */
+function keep(item, value) {
   try {
-    if (credential) sessionStorage.setItem(CREDENTIAL_ITEM, credential);
-    else sessionStorage.removeItem(CREDENTIAL_ITEM);
+    if (value) sessionStorage.setItem(item, value);
+    else sessionStorage.removeItem(item);
   } catch {
     // no storage
   }

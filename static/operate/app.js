@@ -1,6 +1,7 @@
 // @ts-check
 /** The admin page: login, navigation between sections, the app that is looked at. */
 
+import { SavedLogin } from "../messages/session/saved-login.js";
 import { element, fill, listOf, make, recordOf, textOf } from "../text.js";
 import { Api, reasonOf, Refused } from "./api.js";
 import { drawApp, drawApps, drawKey } from "./apps.js";
@@ -81,13 +82,30 @@ async function start() {
     api.leave();
     showLogin(words.admin_login_ended);
   };
-  if (!api.credential && !page.demo) return showLogin("");
+  const ofChat = api.credential || page.demo || api.hasLeft ? "" : await loginOfChat();
+  if (!api.credential && !page.demo && !ofChat) return showLogin("");
   try {
-    await api.enter(api.credential);
+    await (ofChat ? api.enterWithChat(ofChat) : api.enter(api.credential));
     await enter();
   } catch (error) {
     showLogin(api.credential ? loginProblem(error) : error instanceof Refused && error.status === 401 ? "" : reasonOf(error, words));
     api.leave();
+  }
+}
+
+/**
+ * The login of the chat in this browser, if its account answers for its app. Every account may ask that, so nothing is refused.
+ *
+ * @returns {Promise<string>} its token; empty: there is none
+ */
+async function loginOfChat() {
+  const token = new SavedLogin(page.accountsApp).get()?.token ?? "";
+  if (!token) return "";
+  try {
+    const { role } = await new Api().as(token).ask("GET", "accounts/show", { app: page.accountsApp });
+    return role === "owner" || role === "moderator" ? token : "";
+  } catch {
+    return "";
   }
 }
 
@@ -107,19 +125,34 @@ function showLogin(text) {
   reason.hidden = !text;
   /** @type {import("./ui.js").Field[]} */
   const ofAccount = [
-    { name: "app", label: words.admin_app, value: page.accountsApp, required: true },
     { name: "login", label: words.admin_login, hint: words.admin_login_hint, required: true },
     { name: "password", label: words.admin_login_password, type: "password", required: true },
   ];
   const account = loginForm(words.admin_login_account, ofAccount, words.admin_enter, async (values) => {
-    const session = await api.ask("POST", "accounts/login", { ...values, device: words.admin_title });
+    const session = await api.ask("POST", "accounts/login", { app: page.accountsApp, ...values, device: words.admin_title });
     await api.enter(textOf(session.token));
   });
   const key = loginForm(words.admin_login_key, [
     { name: "key", label: words.admin_key, type: "password", required: true, hint: words.admin_login_key_hint },
   ], words.admin_enter, (values) => api.enter(values.key));
-  element("login-place", HTMLElement).replaceChildren(reason, key, make("p", "or", words.admin_or), account);
+  const app = fieldOf({ name: "app", label: words.admin_app, value: page.accountsApp, required: true });
+  account.querySelector("button")?.before(make("details", "", make("summary", "muted", words.admin_other_app), app));
+  const place = element("login-place", HTMLElement);
+  place.replaceChildren(reason, key, make("p", "or", words.admin_or), account);
   key.querySelector("input")?.focus();
+  loginOfChat().then((token) => {
+    if (!token || document.body.dataset.view !== "login") return;
+    const go = button(words.admin_login_chat, async () => {
+      try {
+        await api.enterWithChat(token);
+        await enter();
+      } catch (error) {
+        reason.textContent = loginProblem(error);
+        reason.hidden = false;
+      }
+    }, "primary");
+    place.prepend(make("div", "card ask", make("p", "", words.admin_login_chat_why), go), make("p", "or", words.admin_or));
+  });
 
   /**
    * @param {string} title
@@ -178,13 +211,14 @@ async function appNames() {
 }
 
 function drawFrame() {
-  const { kind, id, rights, version } = api.rights;
+  const { kind, id, name: nickname, rights, version } = api.rights;
   const role = rights.includes("own") ? words.admin_role_owner : words.admin_role_moderator;
-  const who = kind === "demo" ? words.admin_demo : kind === "key" ? fill(words.admin_with_key, { id }) : fill(words.admin_with_role, { user: id, role });
+  const who = kind === "demo" ? words.admin_demo : kind === "key" ? fill(words.admin_with_key, { id }) : fill(words.admin_with_role, { user: nickname || id, role });
   element("who", HTMLElement).textContent = who;
   element("version", HTMLElement).textContent = version ? `imserver ${version}` : "";
   const leave = element("leave", HTMLElement);
   leave.hidden = kind === "demo";
+  element("to-chat", HTMLElement).hidden = kind !== "staff" || api.rights.apps?.[0] !== page.accountsApp;
   const places = SECTIONS.filter(isThere).map((section) => {
     const made = link(section.label, section.key);
     made.dataset.section = section.key;

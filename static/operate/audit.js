@@ -1,13 +1,14 @@
 // @ts-check
 /** Who has changed what, to whom, when and from where. */
 
-import { listOf, numberOf, recordOf, textOf } from "../text.js";
+import { listOf, make, numberOf, recordOf, textOf } from "../text.js";
 import { card, code, filters, heading, link, list, name, table, time, words } from "./ui.js";
 
 /** @typedef {import("./app.js").Place} Place */
 
 const PAGE = 50;
 const MOST_CHARACTERS = 300;
+const MOST_USERS = 20;
 
 /**
  * @param {Place} at
@@ -41,29 +42,51 @@ export function drawAudit({ api, app }, request = "") {
 export function acts(api, wanted, none = words.admin_no_acts) {
   return list(async (after) => {
     const answer = await api.get("audit", { ...wanted, after });
-    return { rows: listOf(answer.acts), next: numberOf(answer.next) ? String(answer.next) : "" };
+    const names = recordOf(answer.names);
+    return { rows: listOf(answer.acts).map((act) => ({ ...recordOf(act), names })), next: numberOf(answer.next) ? String(answer.next) : "" };
   }, (rows) => table(words.admin_audit, [words.admin_last, words.admin_act, words.admin_by, words.admin_whom, words.admin_address, words.admin_detail], rows.map(recordOf).map((act) => [
-    time(numberOf(act.time) / 1000), code(act.name), by(recordOf(act.by)), whom(act), code(act.address), name(factsOf(act)),
+    time(numberOf(act.time) / 1000), code(act.name), by(recordOf(act.by), act), whom(act), code(act.address), name(factsOf(act)),
   ]), none));
 }
 
-/** @param {Record<string, any>} actor */
-function by({ kind, id, app }) {
-  const text = id === null ? words.admin_erased : [kind, id].map(textOf).filter(Boolean).join(" ");
+/**
+ * @param {Record<string, any>} act  with the names of its users
+ * @param {unknown} app
+ * @param {unknown} user
+ * @returns {string} the name, or else the id
+ */
+function nameOf(act, app, user) {
+  return textOf(recordOf(recordOf(act.names)[textOf(app)])[textOf(user)]) || textOf(user);
+}
+
+/**
+ * @param {Record<string, any>} actor
+ * @param {Record<string, any>} act
+ */
+function by({ kind, id, app }, act) {
+  const who = app ? nameOf(act, app, id) : textOf(id);
+  const text = id === null ? words.admin_erased : [kind, who].map(textOf).filter(Boolean).join(" ");
   const made = kind === "key" && id ? link(name(text), "key", textOf(id)) : app && id ? link(name(text), "person", textOf(app), textOf(id)) : name(text);
   made.classList.add("by");
   return made;
 }
 
 /** @param {Record<string, any>} act */
-function whom({ app, user }) {
-  if (user === null) return name(words.admin_erased);
-  return user ? link(name(`${textOf(app)} / ${textOf(user)}`), "person", textOf(app), textOf(user)) : name(app);
+function whom(act) {
+  const app = textOf(act.app);
+  if (act.user === null) return name(words.admin_erased);
+  const isOwn = act.user === recordOf(act.by).id; // who invites others, for example: those others are concerned
+  const others = listOf(recordOf(act.facts).users).map(textOf).filter(Boolean);
+  const users = [...(act.user && !(isOwn && others.length) ? [textOf(act.user)] : []), ...others];
+  if (!users.length) return name(app);
+  const links = users.slice(0, MOST_USERS).map((user) => link(name(nameOf(act, app, user)), "person", app, user));
+  return make("span", "whom", make("span", "muted", `${app} / `), ...links.flatMap((each, index) => (index ? [", ", each] : [each])), ...(users.length > MOST_USERS ? [" …"] : []));
 }
 
 /** @param {Record<string, any>} act */
 function factsOf(act) {
-  const pairs = Object.entries(recordOf(act.facts)).map(([key, value]) => `${key}: ${said(value)}`);
+  const { users: _, ...facts } = recordOf(act.facts); // they are in a column of their own
+  const pairs = Object.entries(facts).map(([key, value]) => `${key}: ${said(value)}`);
   return pairs.join(" · ").slice(0, MOST_CHARACTERS);
 }
 

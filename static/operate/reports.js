@@ -45,7 +45,7 @@ function nameIn(report, user) {
 
 /** @param {Record<string, any>} report */
 function titleOf(report) {
-  return name(report.message ? fill(words.admin_report_message, { user: nameIn(report, report.user) }) : nameIn(report, report.user));
+  return name(fill(report.appeal ? words.admin_report_appeal : report.message ? words.admin_report_message : "{user}", { user: nameIn(report, report.user) }));
 }
 
 /** @param {Record<string, any>} report */
@@ -67,10 +67,10 @@ export function drawReport({ api }, app, id) {
     /** @param {unknown} each */
     const person = (each) => link(name(nameIn(report, each)), "person", app, textOf(each));
     const group = textOf(recordOf(report.groups)[report.conversation]);
-    const title = report.message ? words.admin_report_message : words.admin_report_person;
+    const title = report.appeal ? words.admin_report_appeal : report.message ? words.admin_report_message : words.admin_report_person;
     return [
       heading(fill(title, { user: nameIn(report, user) }), name([group, reasonsOf(report)].filter(Boolean).join(" · ")), ...(messages.length ? [] : onMessage(report)), ...onPerson(report, user)),
-      ...(messages.length ? [card(words.admin_context, make("ol", "talk", ...messages.map((each) => message(each, each.id === report.message, person))), make("div", "actions", ...onMessage(report)))] : []),
+      ...(messages.length ? [card(words.admin_context, make("ol", "talk", ...messages.map((each) => message(each, each.id === report.message, person, textOf(report.evidence)))), make("div", "actions", ...onMessage(report)))] : []),
       card(words.admin_reporters, table(words.admin_reporters, [words.admin_user, words.admin_reasons, words.admin_text, words.admin_last], listOf(report.people).map(recordOf).map((each) => [
         person(each.user), name(each.reason), name(each.text), time(each.time),
       ]), "")),
@@ -126,6 +126,17 @@ export function drawReport({ api }, app, id) {
   function onPerson(report, user) {
     const found = [];
     const reason = reasonField();
+    if (report.ban && api.may("POST moderation/unban")) {
+      found.push(button(words.admin_lift_ban, async () => {
+        await api.post("moderation/unban", { app, user });
+        if (!report.closed) await close("unbanned");
+        else await shown.again();
+      }, report.appeal ? "primary" : "quiet"));
+    }
+    if (report.appeal && !report.closed) {
+      found.push(button(words.admin_dismiss, () => close("dismissed")));
+      return found;
+    }
     if (api.may("POST moderation/warn")) found.push(act(words.admin_warn, words.admin_warn_text, "warned", "moderation/warn", user, { ...reason, required: true }));
     if (api.may("POST moderation/mute")) found.push(act(words.admin_mute, words.admin_mute_day, "muted", "moderation/mute", user, reason, { seconds: DAY }));
     if (api.may("POST moderation/ban")) found.push(act(words.admin_ban, words.admin_ban_text, "banned", "moderation/ban", user, reason, { seconds: 0 }));
@@ -181,11 +192,13 @@ export function drawReport({ api }, app, id) {
  * @param {Record<string, any>} each
  * @param {boolean} isReported
  * @param {(user: unknown) => Node} person  makes the name of a user, with a link to them
+ * @param {string} evidence  what the reported message said
  */
-function message(each, isReported, person) {
+function message(each, isReported, person, evidence) {
   const text = typeof each.text === "string" ? each.text : each.data === undefined ? "" : JSON.stringify(each.data);
   const type = textOf(each.type);
   const isGone = each.removed && !text && !type;
+  if (isGone && isReported && evidence) return make("li", "reported", make("p", "muted", person(each.sender), " · ", time(numberOf(each.time) / 1000), " ", badge(words.admin_removed_message, "warn")), make("p", "muted", words.admin_evidence), make("bdi", "said", evidence));
   const body = isGone ? make("p", "muted", words.admin_removed_gone) : make("bdi", "said", text.slice(0, MOST_CHARACTERS) || `[${type || "?"}]`);
   const sign = each.removed ? [" ", badge(words.admin_removed_message, "warn")] : [];
   return make("li", isReported ? "reported" : "", make("p", "muted", person(each.sender), " · ", time(numberOf(each.time) / 1000), ...sign), body);

@@ -236,7 +236,7 @@ def test_an_owner_logs_in_with_the_account_and_a_member_does_not(pair: Pair, ser
     page = pair[0].open(f"{server.http_url}/admin?lang=en")
     for name, is_let_in in (("flo", False), ("dan", True)):
         page.sees("#field-login")
-        for field, text in (("app", "gochat"), ("login", name), ("password", PASSWORD)):
+        for field, text in (("login", name), ("password", PASSWORD)):
             page.run("document.getElementById(arguments[0]).value = ''", f"field-{field}")
             page.write(f"#field-{field}", text)
         page.press(Keys.ENTER)
@@ -245,7 +245,45 @@ def test_an_owner_logs_in_with_the_account_and_a_member_does_not(pair: Pair, ser
         else:
             eventually(lambda: "may not administrate" in page.texts("[role=alert]")[0], what="the refusal")
     assert "People" in page.texts("#sections a")
-    assert page.texts("#who") == [f"Account {owner}, Owner"]
+    assert page.texts("#who") == ["Account Dan, Owner"]
+
+
+def test_the_login_of_the_chat_opens_the_page_and_no_visit_is_a_refusal(pair: Pair, server: Server) -> None:
+    def refusals() -> int:
+        return len(good(server.http, "refusals", key=KEY, limit=1000)["refusals"])
+
+    def visit(token: str) -> Admin:
+        login = json.dumps({"token": token, "user": "?", "nickname": ""})
+        script = f"localStorage.setItem('imserver:account:gochat', {json.dumps(login if token else '')});"
+        return Admin(pair[0].open(f"{server.http_url}/admin?lang=en", forget=True, script=script).driver)
+
+    before, tokens = refusals(), {}
+    for name in ("kai", "lea"):
+        account = {"app": "gochat", "name": name, "password": PASSWORD, "nickname": name.title()}
+        tokens[name] = good(server.http, "accounts/register", account)
+    lea = {"app": "gochat", "user": tokens["lea"]["account"]["user"]}
+    good(server.http, "accounts/role", {**lea, "role": "owner"}, key=KEY)
+    for token in ("", tokens["kai"]["token"]):
+        visit(token).sees("#field-key")
+    page = visit(tokens["lea"]["token"])
+    page.sees("#sections a", "#to-chat a")
+    assert page.texts("#who") == ["Account Lea, Owner"]
+    assert not page.shown("#app-place")
+    good(
+        server.http,
+        "groups/create",
+        {**lea, "name": "Tea", "members": [tokens["kai"]["account"]["user"]]},
+        key=KEY,
+    )
+    page.section("Audit")
+    page.has_some(".whom", "Lea")
+    page.tap("Log out")
+    page.sees("#field-key")
+    page.driver.refresh()
+    page.tap("Go on with the login of the chat")
+    page.sees("#sections a")
+    page.run("localStorage.clear()")
+    assert refusals() == before
 
 
 def test_texts_of_people_are_text_and_the_key_stays_in_the_tab(pair: Pair, server: Server) -> None:

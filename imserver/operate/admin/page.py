@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from flask import Blueprint
 
 from imserver.pages.assets import STATIC, TEMPLATES
+from imserver.pages.declared import ChatSettings
+from imserver.pages.look import Look
 from imserver.pages.reference import chinese
 from imserver.pages.text import HEADERS, TEXT, policy
 from imserver.pages.visitors import language_of_visitor, render
@@ -18,6 +20,7 @@ from imserver.plugin.errors import HttpProblem, Problems
 from imserver.plugin.http import Api
 from imserver.plugin.identity import GOCHAT
 from imserver.plugin.services import Core
+from imserver.plugin.settings import settings_of
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response
@@ -29,12 +32,14 @@ _TEXTS = ("admin_", "unit_")
 def create_page(core: Core, _api: Api) -> tuple[Blueprint]:
     """The blueprint of the page."""
     blueprint = Blueprint("admin", __name__)
-    blueprint.add_url_rule("/admin", "page", lambda: _page(core.keys.demo), methods=["GET"])
+    look = Look(settings_of(core.config, ChatSettings), core.config.root)
+    blueprint.add_url_rule("/admin", "page", lambda: _page(core.keys.demo, look), methods=["GET"])
     return (blueprint,)
 
 
-def _page(demo: bool) -> Response:
-    """``GET /admin``: for anybody; the routes decide who sees what. ``demo``: nobody needs a login."""
+def _page(demo: bool, look: Look) -> Response:
+    """``GET /admin``: for anybody; the routes decide who sees what. ``demo``: nobody needs a login. ``look``:
+    of the chat, whose owners come here with its login."""
     language = language_of_visitor()
     words = TEXT[language]
     data = {
@@ -44,7 +49,7 @@ def _page(demo: bool) -> Response:
         "demo": demo,
         "meanings": chinese_meanings() if language == "zh" else {},
     }
-    answer = render("operate/admin.html", language, data=data, modules=_modules())
+    answer = render("operate/admin.html", language, data=data, modules=_modules(), look=look)
     answer.headers.update({**HEADERS, "Content-Security-Policy": policy("'self'")})
     return answer
 
@@ -63,5 +68,6 @@ def _modules() -> tuple[str, ...]:
     return (
         "page-parts.js",
         "text.js",
+        "messages/session/saved-login.js",
         *(f"operate/{path.name}" for path in sorted((STATIC / "operate").glob("*.js"))),
     )

@@ -24,6 +24,9 @@ class AuditAnswer(Struct):
 
     acts: list[ActShown]
     next: Annotated[int, about("Pass it as `after` for older acts; 0: there are none.")]
+    names: Annotated[
+        dict[str, dict[str, str]], about("App → user → name, of those in these acts who have an account.")
+    ] = {}
 
 
 routes = Resource(
@@ -61,10 +64,22 @@ def audit(store: Store, call: Call) -> HttpResponse:
     acts, following = store.read_or((NO_ACTS, 0), partial(search, wanted))
     rows = [shown(row, names) for row, names in acts]
     if NDJSON not in call.request.headers.get("accept", ""):
-        return call.reply(AuditAnswer(rows, following))
+        return call.reply(AuditAnswer(rows, following, _names(store, rows)))
     headers = [("X-Request-Id", call.request.id)]
     if following:
         given = {name: value for name, value in msgspec.structs.asdict(wanted).items() if value}
         headers.append(("Link", f'</api/v1/audit?{urlencode({**given, "after": following})}>; rel="next"'))
     lines = b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
     return HttpResponse(200, lines, NDJSON, tuple(headers))
+
+
+def _names(store: Store, acts: list[ActShown]) -> dict[str, dict[str, str]]:
+    """The names of the users in some acts, by app."""
+    users: dict[str, set[str]] = {}
+    for act in acts:
+        if act.by.app and act.by.id:
+            users.setdefault(act.by.app, set()).add(act.by.id)
+        others = (act.facts or {}).get("users", ())
+        users.setdefault(act.app, set()).update(each for each in (act.user, *others) if each)
+    found = {app: store.names_of(app, sorted(some)) for app, some in users.items() if app and some}
+    return {app: names for app, names in found.items() if names}
