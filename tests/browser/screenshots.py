@@ -182,11 +182,20 @@ def _quiet(chat: Chat, _: Story) -> None:
         chat.click("[data-key=notify-quiet]")
 
 
-def _guest(chat: Chat, story: Story) -> None:
+def _newcomer(chat: Chat, story: Story) -> None:
+    _guest(chat, story)
+    chat.write("#nickname", "Gil" + Keys.ENTER)
+
+
+def _dead(chat: Chat, story: Story) -> None:
+    _guest(chat, story, "x" * 22)
+
+
+def _guest(chat: Chat, story: Story, code: str = "") -> None:
     """The page of somebody without an account who opens the link of an invitation."""
     dark = chat.run("return matchMedia('(prefers-color-scheme: dark)').matches")
     width, height, address = chat.run("return [innerWidth, innerHeight, location.href]")
-    link = f"{address.partition('#')[0]}#invite={story.invitation}"
+    link = f"{address.partition('#')[0]}#invite={code or story.invitation}"
     chat.browser.open(link, size=(width, height), dark=dark, forget=True)
 
 
@@ -257,7 +266,8 @@ VIEWS: Final[dict[str, tuple[Step, ...]]] = {
     "group-edit": (*GROUP_INFO, "[data-key=rename]", "#group-name"),
     "card": (*GROUP_INFO, ".person-row:nth-child(2) .person", ".card-of-person"),
     "media": (*GROUP_INFO, "[data-key=media]", ".media-list"),
-    "link": (*GROUP_INFO, "[data-key=link]", "#invitation-create"),
+    "invite": (*CONTACTS, "#my-link", "#invitation-link"),
+    "link": (*GROUP_INFO, "[data-key=link]", "#invitation-link"),
     "new-group": (*CONTACTS, "#new-group", "#group-create"),
     "colleagues": (
         *(*COLLEAGUES, *CONTACTS, "#new-group", *_names("#picker-text", ".picker .person-name")),
@@ -281,6 +291,8 @@ VIEWS: Final[dict[str, tuple[Step, ...]]] = {
     ),
     "offline": (*GROUP, _offline, ".pending .status"),
     "guest": (_guest, "#guest-form"),
+    "dead-link": (_dead, ".dead-link"),
+    "newcomer": (_newcomer, ".newcomer"),
 }
 """Views of the messages page → what leads there, and what is shown then."""
 

@@ -111,8 +111,8 @@ def test_what_ends_says_so(pair: Pair, server: Server) -> None:
     chat = Chat(pair[0], ann)
     chat.open(alone)
     chat.has("#empty-title", chat.word("messages_alone"))
-    chat.tap(chat.word("messages_group_link"), within="#empty")
-    chat.sees(".invitations")
+    chat.tap(chat.word("messages_invite_people"), within="#empty")
+    chat.sees(".invite")
     chat.press(Keys.ESCAPE)
 
     gone = f"#c/{conversation}/999999"

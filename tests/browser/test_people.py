@@ -74,7 +74,7 @@ def test_a_link_leads_a_new_user_into_a_group(pair: Pair, server: Server) -> Non
     first = Chat(pair[0], Account(server, "Ann"))
     first.account.create_group("Tea")
     first.choose("Tea")
-    first.click("#conversation-open", "[data-key=link]", "#invitation-create")
+    first.click("#conversation-open", "[data-key=link]")
     first.sees("#invitation-link", "svg.qr")
     link = str(first.run("return document.querySelector('#invitation-link').value"))
     second = pair[1].open(link.replace("#", "?lang=en#"), forget=True)

@@ -41,7 +41,7 @@ export class Empty {
     const isMissing = !open.entries || open.cached;
     const isAlone = !isMissing && aloneIn(open);
     if (isEmpty && isMissing) this.#draw(words.messages_not_loaded, fault || noAnswer(words), words.messages_retry, this.again);
-    else if (isAlone) this.#draw(words.messages_alone, words.messages_alone_hint, words.messages_group_link, () => this.#invite(open));
+    else if (isAlone) this.#draw(words.messages_alone, words.messages_alone_hint, words.messages_invite_people, () => this.#invite(open));
     else if (isEmpty) this.#draw(fill(words.messages_empty, { name: store.nameOf(open) }), open.group ? words.messages_empty_group : words.messages_empty_hint);
     this.#place.hidden = !isEmpty && !isAlone;
     this.#drawStart(isEmpty && !isMissing && people.card(open.peer)?.bot ? open.peer : "");

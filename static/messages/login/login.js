@@ -101,7 +101,9 @@ export class LoginView {
       show(this.#invited, `${invitationText(preview, this.words)}${preview.guests || registration ? "" : fill(this.words.messages_invited_closed, { name: preview.nickname || this.words.messages_somebody })}`);
       if (preview.guests) await this.#showOther(({ guestForm }) => guestForm(this.page, preview, code, this.onLogin, () => this.#showOwn()));
     } catch (error) {
-      show(this.#note, reasonOf(error, this.words));
+      if (!(error instanceof ApiError) || !/^(unknown_invitation|invitation_used)$/.test(error.code)) return show(this.#note, reasonOf(error, this.words));
+      const { messages_dead_invitation: title, messages_dead_used: used, messages_dead_ended: ended } = this.words;
+      await this.#showOther(({ deadLink }) => deadLink(this.words, title, error.code === "invitation_used" ? used : ended, () => this.#showOwn()));
     }
   }
 
@@ -110,8 +112,11 @@ export class LoginView {
    *
    * @param {string} link
    */
-  showOwner(link) {
-    return this.#showOther(({ ownerForm }) => ownerForm(this.page, link, this.onLogin));
+  async showOwner(link) {
+    const { words } = this;
+    const { valid } = await callApi(this.app, "", "GET", "accounts/reset/show", { code: link.split(".")[1] ?? "" }).catch(() => ({ valid: true })); // then the form says it
+    if (!valid) return this.#showOther(({ deadLink }) => deadLink(words, words.messages_dead_owner, words.messages_dead_owner_hint, () => this.#showOwn()));
+    await this.#showOther(({ ownerForm }) => ownerForm(this.page, link, this.onLogin));
   }
 
   /** @param {(module: typeof import("./welcome.js")) => HTMLElement} make */
@@ -254,7 +259,7 @@ export class LoginView {
       const { token, account } = answer;
       password.value = "";
       this.#takesCode = false;
-      this.onLogin({ token, user: account.user, nickname: account.nickname, device });
+      this.onLogin({ token, user: account.user, nickname: account.nickname, device, ...(isNew && { isNew }) });
     });
     if (wrong) this.#mark(wrong);
     if (!lock) return;

@@ -8,7 +8,7 @@ import { SavedLogin } from "../session/saved-login.js";
 import { attempt, field, input, noteLine, section, show } from "../parts/form.js";
 import { invitationText, membersText } from "../people/invitations.js";
 import { button, toast, whenLeft } from "../parts/panel.js";
-import { avatarOf } from "../session/people.js";
+import { avatarOf, hueOf } from "../session/people.js";
 
 /** @typedef {import("../session/session.js").Login} Login */
 /** @typedef {import("../session/session.js").Page} Page */
@@ -27,14 +27,15 @@ export function guestForm({ app, text: words }, preview, code, onLogin, toLogin)
   const name = nameInput();
   const have = button(words.messages_have_account, "link");
   have.addEventListener("click", toLogin);
-  const hint = make("p", "muted", `${membersText(preview.members, words)} · ${words.messages_guest_hint}`);
-  const intro = [avatarOf(preview.name, preview.group_avatar, "group large"), heading(invitationText(preview, words)), hint];
+  const hint = make("p", "muted", preview.group ? `${membersText(preview.members, words)} · ${words.messages_guest_hint}` : words.messages_guest_hint);
+  const face = preview.group ? avatarOf(preview.name, preview.group_avatar, "group large") : avatarOf(preview.nickname, preview.avatar, `${hueOf(preview.user)} large`);
+  const intro = [face, heading(invitationText(preview, words)), hint];
   return card("guest", intro, [field(words.messages_your_name, name, words.messages_name_hint), houseRules(app, words)], words.messages_join, [have], words, async () => {
     const nickname = required(name, words.messages_fault_nickname);
     const device = deviceName();
     const { session, group } = await callApi(app, "", "POST", "invitations/join", { code, nickname, device });
-    history.replaceState(null, "", `#c/${group}`);
-    onLogin({ token: session.token, user: session.account.user, nickname: session.account.nickname, device, guest: true });
+    history.replaceState(null, "", group ? `#c/${group}` : `#u/${preview.user}`);
+    onLogin({ token: session.token, user: session.account.user, nickname: session.account.nickname, device, guest: true, isNew: true });
   });
 }
 
@@ -52,6 +53,26 @@ export function houseRules(app, words) {
     rules.textContent = text;
     made.hidden = !text;
   }, () => {}); // a server without reports has none
+  return made;
+}
+
+/**
+ * What a link that does not work any more shows: why, and what to do.
+ *
+ * @param {Record<string, string>} words
+ * @param {string} title
+ * @param {string} text
+ * @param {() => void} toLogin
+ */
+export function deadLink(words, title, text, toLogin) {
+  const login = button(words.messages_login, "wide");
+  login.id = "dead-login";
+  login.addEventListener("click", () => {
+    history.replaceState(null, "", location.pathname + location.search);
+    toLogin();
+  });
+  const made = make("section", "card dead-link", heading(title), make("p", "muted", text), login);
+  made.setAttribute("aria-labelledby", "login-title");
   return made;
 }
 
@@ -79,7 +100,7 @@ export function ownerForm({ app, text: words }, link, onLogin) {
     const { token, account } = await callApi(app, "", "POST", "accounts/login", { login, password: password.value, device });
     await callApi(app, token, "POST", "accounts/set", { nickname });
     history.replaceState(null, "", group ? `#c/${group}` : location.pathname + location.search);
-    onLogin({ token, user: account.user, nickname, device });
+    onLogin({ token, user: account.user, nickname, device, isNew: true });
   });
 }
 

@@ -134,7 +134,7 @@ class ContactsView {
     const group = button(words.messages_new_group);
     group.id = "new-group";
     group.addEventListener("click", () => openNewGroup(session, this.#isLoaded ? this.lists.friends : undefined));
-    const link = button(words.messages_my_link);
+    const link = button(words.messages_invite_people);
     link.id = "my-link";
     link.addEventListener("click", () => openInvitations(session));
     const bots = button(words.messages_bots);

@@ -149,7 +149,7 @@ export class Finder {
       if (run !== this.#run) return;
       if (areNames && store.hasMore) list.append(note(words.messages_search_part));
       if (list.querySelector("button") || query.faults.length) state.remove();
-      else state.textContent = words.messages_search_none;
+      else state.textContent = this.session.isGuest && areNames ? words.messages_search_none_guest : words.messages_search_none;
     } catch (error) {
       if (run === this.#run) state.textContent = reasonOf(error, words);
     }

@@ -75,7 +75,7 @@ function commands(session, { open, info, search }) {
   const people = session.isGuest ? [] : [
     action(words.messages_new_group, () => withModule(import("../people/contacts.js"), words, ({ openNewGroup }) => openNewGroup(session, undefined))),
     action(words.messages_contacts, () => withModule(import("../people/contacts.js"), words, ({ openContacts }) => openContacts(session)), "", words.messages_find),
-    action(words.messages_my_link, () => withModule(import("../people/invitations.js"), words, ({ openInvitations }) => openInvitations(session)), "", words.messages_palette_invite),
+    action(words.messages_invite_people, () => withModule(import("../people/invitations.js"), words, ({ openInvitations }) => openInvitations(session)), "", words.messages_palette_invite),
     action(words.messages_bots, () => withModule(import("../people/gallery.js"), words, ({ openGallery }) => openGallery(session))),
   ];
   const settings = () => withModule(import("../settings/settings.js"), words, ({ openSettings }) => openSettings(session));

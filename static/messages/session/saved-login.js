@@ -1,7 +1,7 @@
 // @ts-check
 /** The login that the browser has stored. */
 
-/** @typedef {{ token: string, user: string, nickname: string, device?: string, guest?: boolean }} Login  `device`: the name that it has in the list of devices */
+/** @typedef {{ token: string, user: string, nickname: string, device?: string, guest?: boolean, isNew?: boolean }} Login  `device`: the name that it has in the list of devices; `isNew`: the user has just come in, and has not seen to the first things */
 
 /** Where logins are; null: in the browser. @type {Pick<Storage, "getItem" | "setItem" | "removeItem"> | null} */
 let place = null;
