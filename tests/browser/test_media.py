@@ -114,7 +114,9 @@ def attach(page: Page, *paths: Path) -> None:
 def offer(page: Page, *paths: Path) -> None:
     page.command("Page.setInterceptFileChooserDialog", enabled=True)  # else headless Chromium closes it
     page.sees("#composer-tools button")
-    page.find("#composer-tools button").click()  # only a person's click opens the dialog
+    page.find("#composer-tools button").click()
+    page.sees("[role=menu]")
+    page.find("[role=menu] button").click()  # only a person's click opens the dialog
     eventually(lambda: page.texts("input[type=file]"), what="the field for files")
     page.driver.find_elements(By.CSS_SELECTOR, "input[type=file]")[-1].send_keys("\n".join(map(str, paths)))
     eventually(lambda: len(page.texts(".picked li")) == len(paths), what="the files are offered")

@@ -5,7 +5,7 @@ import { cut, make } from "../../text.js";
 import { ApiError, noAnswer } from "../parts/api.js";
 import { loadStyle, withModule } from "../parts/form.js";
 import { button, toast } from "../parts/panel.js";
-import { registerView } from "../parts/summary.js";
+import { pageCommands, registerView } from "../parts/summary.js";
 import { albumSummary, albumView, captioned, captionOf, captionSummary, pictureView, videoView, withOrigin } from "./album.js";
 import { fileView, icon, mediaOf, timeText } from "../parts/file.js";
 import { canRecord, voiceView } from "./voice.js";
@@ -78,7 +78,22 @@ export function startMedia(session, { place, before, after, form, conversation, 
       sent(isCaption ? target : null);
     });
   };
-  const attach = tool("attach", words.messages_media_attach, async () => offer(await chooseFiles()));
+  const begin = (/** @type {import("../parts/summary.js").PageCommand["act"]} */ act) => {
+    const target = conversation();
+    if (target) act(session, target, "");
+  };
+  const attach = tool("attach", words.messages_media_attach, async () => {
+    const others = draft().thread ? [] : pageCommands.filter(({ sign }) => sign);
+    if (!others.length) return offer(await chooseFiles());
+    await withModule(import("../parts/menu.js"), words, ({ openMenu }) => openMenu({
+      label: words.messages_media_attach, anchor: attach, from: () => attach,
+      groups: [
+        [{ word: words.messages_media_files, sign: "attach", act: async () => offer(await chooseFiles()) }],
+        others.map(({ word, sign, act }) => ({ word, sign, act: () => begin(act) })),
+      ],
+    }));
+  });
+  attach.setAttribute("aria-haspopup", "menu");
   before.append(attach);
   listenForFiles(place, words, offer, signal);
   signal.addEventListener("abort", () => attach.remove());

@@ -30,7 +30,7 @@ const SIGNS = {
   other: "M12 11.4a.6.6 0 1 1 0 1.2.6.6 0 0 1 0-1.2",
 };
 
-/** @typedef {keyof typeof SIGNS | "reply" | "forward" | "pin" | "archive" | "more" | "download"} Sign */
+/** @typedef {keyof typeof SIGNS | "reply" | "forward" | "pin" | "archive" | "more" | "download" | "attach"} Sign */
 
 /**
  * @param {Sign | `M${string}`} sign  a name, or the lines of an icon in a square of 24

@@ -51,6 +51,7 @@ export function cardsOf(entry, session) {
  * @property {string} command
  * @property {string} word       what it does
  * @property {(session: Session, conversation: import("../session/store.js").Conversation, text: string) => unknown} act  `text`: what is behind it
+ * @property {import("./menu.js").Row["sign"]} [sign]  the menu of the text box has it with this icon, too
  */
 
 /** @type {PageCommand[]} */

@@ -31,7 +31,7 @@ export function start(additions) {
   page = additions;
   const { addCard, addCommand, registerView, words } = page;
   addCard(cardOf);
-  addCommand({ command: "poll", word: words.ask_poll_new, act: async (/** @type {any} */ session, /** @type {any} */ conversation, /** @type {string} */ text) => {
+  addCommand({ command: "poll", word: words.ask_poll_new, sign: "poll", act: async (/** @type {any} */ session, /** @type {any} */ conversation, /** @type {string} */ text) => {
     try {
       await (await import("./poll-form.js")).openPollForm(page, session, conversation, text);
     } catch (error) {
@@ -39,7 +39,7 @@ export function start(additions) {
     }
   } });
   registerView("text", { summary: (/** @type {any} */ entry, /** @type {any} */ _words, /** @type {string} */ plain) => summaryOf(entry, plain) });
-  addCommand({ command: "question", word: words.ask_new, act: async (/** @type {any} */ session, /** @type {any} */ conversation, /** @type {string} */ text) => {
+  addCommand({ command: "question", word: words.ask_new, sign: "question", act: async (/** @type {any} */ session, /** @type {any} */ conversation, /** @type {string} */ text) => {
     try {
       (await import("./writing.js")).openWriting(page, session, conversation, text);
     } catch (error) {
