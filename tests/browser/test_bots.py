@@ -33,7 +33,7 @@ def make_bot(chat: Chat, group: int, nickname: str, name: str) -> str:
     chat.write("#bot-name", name + Keys.ENTER)
     chat.sees(".secret")
     token = str(chat.find(".secret").get_attribute("value"))
-    close(chat, 3)
+    close(chat, 2)
     chat.account.post("groups/invite", group=str(group), members=[token.split("_")[1]])
     return token
 

@@ -147,7 +147,7 @@ def test_what_ends_says_so(pair: Pair, server: Server) -> None:
     other.say("are you there?")
     other.has(".reason", chat.word("messages_refused_blocked"))
 
-    chat.click("#me")
+    chat.click("#me", "#security")
     chat.tap(chat.word("messages_password_change"))
     old, new = chat.driver.find_elements("css selector", "dialog.card input[type=password]")
     old.send_keys(PASSWORD)

@@ -79,7 +79,7 @@ def test_a_user_logs_in_with_a_provider_and_keeps_a_way_to_log_in(
     page.has_some("#me-name", "Ann Lee")
     assert page.run("return location.hash") == ""
     pair.expects("409")
-    page.click("#me")
+    page.click("#me", "#security")
     page.gives(BUTTON, True, "Unlink: Example")
     says(page, "It is the only way to log in to this account")
 
@@ -89,7 +89,7 @@ def test_an_account_is_linked_in_the_profile(pair: Pair, server: Server, provide
     page = open_page(pair[0], server, script=TOASTS)
     page.has_some("button", "Forgot your password?")  # the page has the rules, and draws no new form
     register(page, "Bob")
-    page.click("#me")
+    page.click("#me", "#security")
     page.gives(BUTTON, True, "Link: Example")
     page.sees("dialog [autocomplete=current-password]")
     password = page.find("dialog [autocomplete=current-password]")
@@ -100,7 +100,7 @@ def test_an_account_is_linked_in_the_profile(pair: Pair, server: Server, provide
     page.gives(BUTTON, True, "Link")
     says(page, "Linked")
     page.gives(STATE, "online")
-    page.click("#me")
+    page.click("#me", "#security")
     page.gives(BUTTON, True, "Unlink: Example")
     page.sees("[aria-label='Link: Example']")
     assert not violations(page)

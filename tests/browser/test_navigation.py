@@ -70,7 +70,7 @@ def test_back_and_escape_lead_from_a_search_and_a_panel_step_by_step(
     chat.click("#search-here")
     chat.sees("#search")
     chat.click("#me")
-    chat.sees("dialog[open] [data-key=password]")
+    chat.sees("dialog[open] #profile-name")
     chat.reload()
     is_open(chat, tea)
     chat.driver.back()

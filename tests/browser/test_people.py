@@ -134,13 +134,14 @@ def test_a_device_is_logged_out_and_this_one_stays(pair: Pair, server: Server, t
     second = ann.log_in(open_page(pair[1], server))
     saved = "return JSON.parse(localStorage.getItem('imserver:account:gochat'))?.device"
     other = eventually(lambda: second.run(saved), what="the login is saved")
-    first.click("#me")
+    first.click("#me", "#security")
     first.sees("[data-key^=device]")
     devices = ann.get("accounts/devices")["devices"]
     [number] = [each["device"] for each in devices if each["name"] == other]
     first.click(f"[data-key='device:{number}']")
     second.sees("#login-form")
     first.misses(f"[data-key='device:{number}']")
+    first.click("#profile-part")
     first.write("#profile-name", "a" + Keys.ENTER)
     first.has("#me-name", "Anna")  # this browser is still logged in
     assert first.state == "online"
@@ -198,7 +199,7 @@ def test_panels_fit_a_small_window_and_have_the_focus(pair: Pair, server: Server
     check("[data-key=message]")
     close(page, 2)
     page.click("#me")
-    check(".profile [data-key=password]")
+    check("#profile-name")
     close(page)
     page.open(group)
     page.say("wide " * 100 + "W" * 300)

@@ -162,7 +162,7 @@ def test_what_people_say_of_themselves_and_do_is_in_the_list(pair: Pair, server:
     second.write("#profile-status", "Back at two")
     second.click("label:has(#profile-away)")
     assert violations(second) == []
-    second.click("[data-key=save-status]")
+    second.click("[data-key=save]")
     second.sees(".toast")
     first.click(".conversation")
     first.has_some("#conversation-status", "Away · Back at two · Online")

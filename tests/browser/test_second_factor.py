@@ -42,7 +42,7 @@ def test_a_user_sets_up_a_second_factor_and_logs_in_with_it(
         assert not violations(page)
         page.fits()
 
-    page.click("#me", "#second-factor")
+    page.click("#me", "#security", "#second-factor")
     check("dialog .factor [type=password]")
     pair.expects("401")
     page.click("dialog .factor button.wide")
@@ -64,7 +64,7 @@ def test_a_user_sets_up_a_second_factor_and_logs_in_with_it(
     page.gives("return document.querySelector('#code').ariaInvalid", "true")
     fill(page, identifier=name, password=PASSWORD, code=codes[0])
     page.gives(STATE, "online")
-    page.click("#me", "#second-factor")
+    page.click("#me", "#security", "#second-factor")
     check(".factor [name=code]")
     page.write(".factor [name=code]", codes[1])
     page.write(".factor [type=password]", PASSWORD)

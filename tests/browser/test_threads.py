@@ -215,7 +215,7 @@ def test_a_finger_that_pulls_a_message_far_enough_replies_to_it(pair: Pair, serv
 
 PHONE, DESKTOP = (390, 844), (1280, 800)
 IN_GROUP = "#log article[data-id] .bubble > .text"
-UNREAD = "[data-key=unread-threads]"
+UNREAD = "[data-key=threads] .count"
 IN_THREAD = ".thread .log article[data-id] .bubble > .text"
 LINE = "return document.querySelector('#log .thread-line')?.innerText.replace(/\\s+/g, ' ') ?? ''"
 
@@ -277,7 +277,7 @@ def test_two_people_reply_beside_their_group(pair: Pair, people: tuple[Account, 
     shows_line(one, "3 replies")
     one.has(IN_GROUP, "Which tea?", "Black for me")
     reply(two, "Tea for all")
-    one.has(f"{UNREAD} .count", "1")
+    one.has(UNREAD, "1")
     one.click(UNREAD)
     one.click(".threads .thread-row")
     one.has(IN_THREAD, "Which tea?", "Green", "Black for me", "While you were away", "Tea for all")

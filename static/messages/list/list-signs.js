@@ -19,8 +19,8 @@ const WATCHED = 50;
 export class Signs {
   /** Id of a group, or the other user → user → when the notice ends. @type {Map<string | number, Map<string, number>>} */
   #typists = new Map();
-  /** The way to the threads with unread replies. @type {{ unread: number, row: HTMLElement[] }} */
-  #threads = { unread: 0, row: [] };
+  /** The way to the threads. @type {{ unread: number, row: HTMLElement[] }} */
+  #threads = { unread: -1, row: [] };
 
   /** @param {Session} session */
   constructor(session) {
@@ -32,11 +32,12 @@ export class Signs {
     session.on("entry", ({ conversation, from }) => void (this.#typists.get(conversation)?.delete(from), this.#typists.get(from)?.delete(from)));
   }
 
-  /** @returns {HTMLElement[]} the row above the others; none if all replies are read */
+  /** @returns {HTMLElement[]} the row above the others; none if we follow no thread */
   get threads() {
     const { session } = this;
-    const { unread } = threadsOf(session);
-    if (unread !== this.#threads.unread) this.#threads = { unread, row: unread ? [this.#threadsRow(unread)] : [] };
+    const { unread, isUsed } = threadsOf(session);
+    if (!isUsed) return [];
+    if (unread !== this.#threads.unread) this.#threads = { unread, row: [this.#threadsRow(unread)] };
     return this.#threads.row;
   }
 
@@ -44,12 +45,14 @@ export class Signs {
   #threadsRow(unread) {
     const { session } = this;
     const { words } = session;
-    const count = make("span", "count", String(unread));
-    count.setAttribute("role", "img");
-    count.setAttribute("aria-label", fill(words.messages_thread_new, { count: unread }));
+    const count = unread ? make("span", "count", String(unread)) : "";
+    if (count) {
+      count.setAttribute("role", "img");
+      count.setAttribute("aria-label", fill(words.messages_thread_new, { count: unread }));
+    }
     const button = make("button", "conversation archive", icon("reply"), make("b", "", words.messages_threads), count);
     button.setAttribute("type", "button");
-    button.dataset.key = "unread-threads";
+    button.dataset.key = "threads";
     button.addEventListener("click", () => withModule(import("../conversation/thread.js"), words, ({ openThreads }) => openThreads(session)));
     return make("li", "", button);
   }

@@ -6,6 +6,7 @@ import { attempt, loadStyle, noteLine } from "../parts/form.js";
 import { partsOf, tile, withOrigin } from "./album.js";
 import { mediaOf } from "../parts/file.js";
 import { button, openPanel } from "../parts/panel.js";
+import { makeTabs } from "../parts/tabs.js";
 import { contentOf } from "../parts/summary.js";
 
 /** @typedef {import("../session/session.js").Session} Session */
@@ -23,37 +24,11 @@ const ALBUM = "album";
 export async function openMedia(session, conversation) {
   const { words } = session;
   await loadStyle(new URL("../later/media-list.css", import.meta.url));
-  const body = make("div", "media-body");
-  body.id = "media-body";
-  const tabs = make("div", "tabs");
-  tabs.setAttribute("role", "tablist");
-  tabs.setAttribute("aria-label", words.messages_media);
-  const buttons = KINDS.map(([label, types], index) => {
-    const tab = button(label === "messages_pictures" ? words.messages_pictures : words.messages_files, "tab");
-    tab.setAttribute("role", "tab");
-    tab.setAttribute("aria-controls", body.id);
-    tab.addEventListener("click", () => choose(index));
-    tab.addEventListener("keydown", ({ key }) => {
-      if (key !== "ArrowLeft" && key !== "ArrowRight") return;
-      choose(1 - index);
-      buttons[1 - index].focus();
-    });
-    return { tab, types };
-  }).map(({ tab }) => tab);
-  tabs.append(...buttons);
-  body.setAttribute("role", "tabpanel");
-  openPanel(words.messages_media, make("div", "media-list", tabs, body));
-  choose(0);
-
-  /** @param {number} index */
-  function choose(index) {
-    buttons.forEach((tab, each) => {
-      tab.setAttribute("aria-selected", String(each === index));
-      tab.tabIndex = each === index ? 0 : -1;
-    });
-    body.setAttribute("aria-label", buttons[index].textContent ?? "");
-    new MediaPages(session, conversation, [...KINDS[index][1]], body);
-  }
+  const tabs = makeTabs(words.messages_media, KINDS.map(([label, types]) => (
+    { id: label, label: words[label], draw: (place) => void new MediaPages(session, conversation, [...types], place) })));
+  tabs.place.className = "media-body";
+  openPanel(words.messages_media, make("div", "media-list", tabs.row, tabs.place));
+  tabs.choose(0);
 }
 
 /** Owns one list, and loads it page by page. */

@@ -35,12 +35,20 @@ const COMMAND = /^\/?([a-z0-9_]{1,32})(?:\s+(.*))?$/;
 
 /** @param {Session} session */
 export function openBots(session) {
-  const root = make("div", "bots");
-  openPanel(session.words.messages_my_bots, root);
-  new BotsView(session, root);
+  openPanel(session.words.messages_my_bots, botsView(session));
 }
 
-/** Owns the content of the panel. */
+/**
+ * @param {Session} session
+ * @returns {HTMLElement} the user's bots
+ */
+export function botsView(session) {
+  const root = make("div", "bots");
+  new BotsView(session, root);
+  return root;
+}
+
+/** Owns that content. */
 class BotsView {
   /**
    * @param {Session} session

@@ -57,6 +57,12 @@ class Threads {
     return [...this.#marks.values()].reduce((sum, { follows, unread }) => sum + (follows ? unread : 0), 0);
   }
 
+  /** Whether we follow any. */
+  get isUsed() {
+    this.load();
+    return [...this.#marks.values()].some(({ follows }) => follows);
+  }
+
   /** Loads the marks, unless they are loaded. */
   load() {
     if (this.#isLoaded || !this.session.isOnline) return;

@@ -1,5 +1,5 @@
 // @ts-check
-/** The user's own profile: name, picture, identifiers, privacy, devices, password. */
+/** The user's own profile in three parts: what others see; logins, password and devices; bots. */
 
 import { fill, make, moments } from "../../text.js";
 import { IDENTIFIERS, NAME_LENGTH, PASSWORD_LENGTH, identifierInput, loadRules } from "../parts/account-fields.js";
@@ -7,6 +7,7 @@ import { pictureButtons } from "../people/avatar-crop.js";
 import { attempt, field, input, load, namedList, noteLine, redraw, section, select, show, switchBox, withModule } from "../parts/form.js";
 import { asPassword, linkSection } from "../login/log-in-with.js";
 import { button, confirm, openDialog, openPanel, toast } from "../parts/panel.js";
+import { makeTabs } from "../parts/tabs.js";
 import { memberSection } from "../login/welcome.js";
 
 /** @typedef {import("../session/session.js").Session} Session */
@@ -50,6 +51,9 @@ class ProfileView {
   #passwords = true;
   /** @type {HTMLElement[]} */
   #links = [];
+  /** Which is shown. @type {"profile" | "security" | "bots"} */
+  #part = "profile";
+  #tabs;
 
   /**
    * @param {Session} session
@@ -61,7 +65,14 @@ class ProfileView {
     this.words = session.words;
     this.close = close;
     this.note = noteLine();
-    this.body = make("div", "profile-body");
+    this.body = make("div", "");
+    const parts = [
+      { id: "profile-part", label: this.words.messages_profile_part, draw: (/** @type {HTMLElement} */ place) => this.#draw(place, "profile") },
+      { id: "security", label: this.words.messages_security, draw: (/** @type {HTMLElement} */ place) => this.#draw(place, "security") },
+      { id: "bots", label: this.words.messages_bots, draw: (/** @type {HTMLElement} */ place) => this.#draw(place, "bots") },
+    ];
+    this.#tabs = makeTabs(this.words.messages_profile, session.isGuest ? parts.slice(0, 2) : parts);
+    this.#tabs.place.className = "profile-body";
     root.append(this.note, this.body);
     this.#load();
   }
@@ -82,13 +93,28 @@ class ProfileView {
 
   /** @param {Account} account */
   #show(account) {
+    const isFirst = !this.#account;
     this.#account = account;
     const { nickname, avatar, name, guest, status, away, status_until } = account;
     this.session.people.add([{ user: this.session.user, nickname, avatar, name, guest, status, away, status_until }]);
-    const identity = guest ? (this.#passwords ? [memberSection(this.session, this.#identifiers)] : []) : [this.#identifierList(account)];
-    redraw(this.body, [
-      this.#head(account), this.#threads(), this.#nameForm(account), this.#statusForm(account), ...identity, this.#privacy(account), ...this.#links, this.#deviceList(), this.#buttons(),
-    ]);
+    if (isFirst) {
+      this.body.replaceChildren(make("div", "profile-body", this.#tabs.row, this.#tabs.place));
+      this.#tabs.choose(0);
+    } else if (this.#part !== "bots") this.#draw(this.#tabs.place, this.#part); // the bots are drawn by themselves
+  }
+
+  /**
+   * @param {HTMLElement} place
+   * @param {"profile" | "security" | "bots"} part
+   */
+  #draw(place, part) {
+    const account = /** @type {Account} */ (this.#account);
+    const { session, words } = this;
+    this.#part = part;
+    const identity = account.guest && this.#passwords ? [memberSection(session, this.#identifiers)] : [];
+    if (part === "profile") redraw(place, [this.#head(account), this.#form(account), ...identity, this.#privacy(account), this.#end()]);
+    else if (part === "security") redraw(place, [...(account.guest ? [] : [this.#identifierList(account)]), ...this.#links, ...(account.guest ? [] : [this.#access()]), this.#deviceList()]);
+    else withModule(import("../people/bots.js"), words, ({ botsView }) => this.#part === "bots" && redraw(place, [botsView(session)]));
   }
 
   /** @param {Account} account */
@@ -98,33 +124,11 @@ class ProfileView {
     return make("div", "card-head", session.people.avatar(session.user, "large"), make("bdi", "card-name", nickname || words.messages_somebody), buttons);
   }
 
-  #threads() {
-    const open = button(this.words.messages_threads, "quiet");
-    open.dataset.key = "threads";
-    open.addEventListener("click", () => withModule(import("../conversation/thread.js"), this.words, ({ openThreads }) => openThreads(this.session)));
-    return make("p", "", open);
-  }
-
   /** @param {Account} account */
-  #nameForm({ nickname }) {
+  #form({ nickname, status, away, status_until: until }) {
     const { words } = this;
     const name = input({ value: nickname, maxLength: NAME_LENGTH, required: true });
     name.id = "profile-name";
-    const note = noteLine();
-    const save = /** @type {HTMLButtonElement} */ (make("button", "quiet", words.messages_save));
-    save.dataset.key = "save-name";
-    const form = make("form", "panel-form", make("div", "field-line", field(words.messages_your_name, name, words.messages_name_hint), save), note);
-    form.addEventListener("submit", async (event) => {
-      event.preventDefault();
-      if (!name.value.trim()) return show(note, words.messages_fault_nickname);
-      if (await attempt(save, note, words, () => this.#change({ nickname: name.value.trim() }))) toast(words.messages_saved);
-    });
-    return form;
-  }
-
-  /** @param {Account} account */
-  #statusForm({ status, away, status_until: until }) {
-    const { words } = this;
     const text = input({ value: status, maxLength: STATUS_LENGTH });
     text.id = "profile-status";
     const box = input({ type: "checkbox", checked: away });
@@ -139,19 +143,30 @@ class ProfileView {
     ]), String(until));
     ends.id = "profile-status-until";
     const note = noteLine();
-    const save = /** @type {HTMLButtonElement} */ (make("button", "quiet", words.messages_save));
-    save.dataset.key = "save-status";
+    const save = /** @type {HTMLButtonElement} */ (make("button", "wide", words.messages_save));
+    save.dataset.key = "save";
+    const term = field(words.messages_status_ends, ends);
     const form = make(
-      "form", "panel-form", field(words.messages_status_text, text, words.messages_status_hint), make("label", "switch", make("span", "", words.messages_away), box),
-      make("div", "field-line", field(words.messages_status_ends, ends), save), note,
+      "form", "panel-form", field(words.messages_your_name, name, words.messages_name_hint), field(words.messages_status_text, text, words.messages_status_hint),
+      make("label", "switch", make("span", "", words.messages_away), box), term, note, save,
     );
+    const read = () => {
+      const said = { status: text.value.trim(), away: box.checked };
+      return { nickname: name.value.trim(), ...said, status_until: said.status || said.away ? Number(ends.value) : 0 };
+    };
+    const before = JSON.stringify(read());
+    const changed = () => {
+      term.hidden = !text.value.trim() && !box.checked; // nothing ends
+      save.disabled = JSON.stringify(read()) === before;
+    };
+    form.addEventListener("input", changed);
+    changed();
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
-      const said = { status: text.value.trim(), away: box.checked };
-      const change = { ...said, status_until: said.status || said.away ? Number(ends.value) : 0 };
-      if (await attempt(save, note, words, () => this.#change(change))) toast(words.messages_saved);
+      if (!name.value.trim()) return show(note, words.messages_fault_nickname);
+      if (await attempt(save, note, words, () => this.#change(read()))) toast(words.messages_saved);
     });
-    return section(words.messages_status, form);
+    return form;
   }
 
   /** @param {Account} account */
@@ -222,10 +237,11 @@ class ProfileView {
       }));
       return make("li", "person-row", text, make("span", "person-actions", end));
     });
-    return section(words.messages_devices, namedList(words.messages_devices, rows));
+    return section(words.messages_devices, namedList(words.messages_devices, rows), ...(session.isGuest ? [] : [this.#everywhere()]));
   }
 
-  #buttons() {
+  /** What one logs in with, besides identifiers. */
+  #access() {
     const { session, words } = this;
     const password = button(words.messages_password_change);
     password.dataset.key = "password";
@@ -233,23 +249,30 @@ class ProfileView {
     const factor = button(words.messages_factor);
     factor.id = "second-factor";
     factor.addEventListener("click", () => withModule(import("./second-factor.js"), words, ({ openSecondFactor }) => openSecondFactor(session, /** @type {Account} */ (this.#account), this.#passwords, () => this.#load())));
-    const bots = button(words.messages_my_bots);
-    bots.id = "bots";
-    bots.addEventListener("click", () => withModule(import("../people/bots.js"), words, ({ openBots }) => openBots(session)));
-    const out = button(words.messages_logout);
+    return make("p", "panel-buttons", ...(this.#passwords ? [password] : []), factor);
+  }
+
+  #end() {
+    const { session, words } = this;
+    const out = button(words.messages_logout, "quiet danger");
     out.id = "logout";
     out.addEventListener("click", async () => {
       if (session.isGuest && !(await confirm(words.messages_guest_out_question, { yes: words.messages_logout, danger: true }))) return;
       this.close();
       session.logOut();
     });
+    return make("p", "panel-buttons panel-end", out);
+  }
+
+  #everywhere() {
+    const { session, words } = this;
     const everywhere = button(words.messages_logout_all, "quiet danger");
     everywhere.dataset.key = "logout-all";
     everywhere.addEventListener("click", async () => {
       if (!(await confirm(words.messages_logout_all_question, { yes: words.messages_logout_all, danger: true }))) return;
       await attempt(everywhere, null, words, () => session.api("POST", "accounts/logout", {}));
     });
-    return make("p", "panel-buttons", ...(session.isGuest ? [out] : [bots, ...(this.#passwords ? [password] : []), factor, out, everywhere]));
+    return make("p", "panel-buttons panel-end", everywhere);
   }
 
   #changePassword() {
