@@ -438,7 +438,7 @@ class App {
   /** @param {Conversation} conversation  shows the group, or the other user */
   #showInfo({ id, group, peer }) {
     const session = this.#session;
-    if (session && group) withModule(import("./groups/group-info.js"), session.words, ({ openGroupInfo }) => openGroupInfo(session, id));
+    if (session && group) withModule(import("./groups/group-info.js"), session.words, ({ openGroupInfo }) => openGroupInfo(session, id, () => this.#searchHere()));
     else if (session && peer) withModule(import("./people/card.js"), session.words, ({ openCard }) => openCard(session, peer));
   }
 

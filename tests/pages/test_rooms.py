@@ -7,7 +7,7 @@ from imserver.pages import installable
 
 FOLDERS = (
     *("parts", "session", "people", "media", "conversation"),
-    *("groups", "login", "settings", "list", "search"),
+    *("login", "settings", "groups", "list", "search"),
 )
 """From the ground up. Modules outside folders are above them."""
 

@@ -8,15 +8,19 @@ import { HooksView } from "../people/bots.js";
 import { openCard } from "../people/card.js";
 import { openPicker } from "../people/contacts.js";
 import { SEARCH_AFTER_MS } from "../people/directory.js";
-import { attempt, field, input, load, namedList, noteLine, redraw, section, select, show, switchBox } from "../parts/form.js";
+import { attempt, field, input, load, loadStyle, namedList, noteLine, redraw, section, select, show, switchBox } from "../parts/form.js";
 import { membersText, openInvitations, tellInvited } from "../people/invitations.js";
-import { openMedia } from "../media/media-list.js";
+import { mediaStrip, openMedia } from "../media/media-list.js";
 import { fitOf } from "../parts/names.js";
-import { button, confirm, openDialog, openPanel, toast } from "../parts/panel.js";
+import { button, confirm, openDialog, openPanel, toast, whenLeft } from "../parts/panel.js";
+import { signOf } from "../parts/signs.js";
+import { summaryOf } from "../parts/summary.js";
 import { avatarOf } from "../session/people.js";
 import { personRow } from "../people/person-row.js";
+import { openNotices } from "../settings/notice-settings.js";
 
 /** @typedef {import("../session/session.js").Session} Session */
+/** @typedef {import("../parts/entries.js").Entry} Entry */
 /** @typedef {"owner" | "admin" | "member"} Role */
 /** @typedef {{ user: string, role: Role, muted_until: number }} Member */
 
@@ -38,6 +42,7 @@ import { personRow } from "../people/person-row.js";
 /** @type {Record<Role, number>} */
 const RANK = { member: 0, admin: 1, owner: 2 };
 const PAGE = 500;
+const MOST_PINS = 3;
 /** From so many members on one can search them. */
 const FIND_FROM = 7;
 /** The server stops a search after a time, or so many members. */
@@ -51,11 +56,17 @@ const HOUR = 3_600;
 /**
  * @param {Session} session
  * @param {number} conversation
+ * @param {() => void} search  begins a search in it
  */
-export function openGroupInfo(session, conversation) {
+export async function openGroupInfo(session, conversation, search) {
+  await loadStyle(new URL("../later/group-info.css", import.meta.url));
   const root = make("div", "group-info");
   const layer = openPanel(session.words.messages_group_info, root);
-  const view = new GroupView(session, root, String(conversation), layer.close);
+  const view = new GroupView(session, root, String(conversation), layer.close, async () => {
+    layer.close();
+    await whenLeft();
+    search();
+  });
   layer.closed.then(() => view.close());
 }
 
@@ -74,6 +85,8 @@ class GroupView {
   #searching;
   #find;
   #list = make("div", "member-list");
+  #media = make("div", "group-media");
+  #pins = make("div", "group-pins");
   /** From then on we cannot read the group. */
   #isLeaving = false;
   /** @type {(() => void)[]} */
@@ -83,12 +96,14 @@ class GroupView {
    * @param {Session} session
    * @param {HTMLElement} root
    * @param {string} id
-   * @param {() => void} leave  closes the panel
+   * @param {() => void} leave   closes the panel
+   * @param {() => void} search  closes it, and begins a search in the group
    */
-  constructor(session, root, id, leave) {
+  constructor(session, root, id, leave, search) {
     this.session = session;
     this.id = id;
     this.leave = leave;
+    this.search = search;
     this.note = noteLine();
     this.body = make("div", "group-body");
     this.#text.id = this.#text.dataset.key = "member-text";
@@ -105,6 +120,8 @@ class GroupView {
       session.people.watch(() => this.#members.map(({ user }) => user)),
     ];
     this.#load();
+    this.#loadMedia();
+    this.#loadPins();
   }
 
   close() {
@@ -159,7 +176,7 @@ class GroupView {
     if (!group) return;
     const { words } = this.session;
     const members = section(words.messages_member_list, ...(this.#count > FIND_FROM ? [this.#find] : []), this.#list);
-    redraw(this.body, [this.#head(group), this.#buttons(group), members]);
+    redraw(this.body, [this.#head(group), this.#icons(group), this.#media, this.#pins, members, this.#end(group)]);
     this.#drawMembers();
   }
 
@@ -174,7 +191,7 @@ class GroupView {
     if (group.description) head.append(make("p", "card-text", group.description));
     if (!this.#may(group.rename)) return head;
     const buttons = pictureButtons(session, group.avatar, this.note, (avatar) => this.#update({ avatar }));
-    buttons.append(this.#button("rename", words.messages_group_edit, () => this.#edit(group), "quiet"));
+    buttons.append(this.#button("rename", words.messages_group_edit, () => this.#edit(group), "link"));
     head.append(buttons);
     return head;
   }
@@ -186,20 +203,76 @@ class GroupView {
     this.#draw();
   }
 
-  /** @param {Group} group */
-  #buttons(group) {
+  /**
+   * What one does most, as icons.
+   *
+   * @param {Group} group
+   */
+  #icons(group) {
+    const { session, id } = this;
+    const { words, wishes } = session;
+    const conversation = Number(id);
+    const isQuiet = wishes.isQuiet(conversation, true);
+    const mayInvite = this.#may(group.invite) && !session.isGuest;
+    const icons = [
+      ...(session.hasNotifications ? [this.#icon("mute", isQuiet ? "mute" : "bell", words.messages_mute_short, words.messages_notify, () => openNotices(session, conversation))] : []),
+      this.#icon("search", "search", words.messages_search, words.messages_search_here, this.search),
+      ...(mayInvite ? [
+        this.#icon("add", "person", words.messages_add, words.messages_add_members, () => this.#addMembers()),
+        this.#icon("link", "link", words.messages_link_address, words.messages_group_link, () => openInvitations(session, { id, name: group.name })),
+      ] : []),
+    ];
+    return make("div", "icon-row", ...icons);
+  }
+
+  /**
+   * @param {string} key
+   * @param {import("../parts/signs.js").Sign} sign
+   * @param {string} label  short
+   * @param {string} name   the whole one
+   * @param {() => void} act
+   */
+  #icon(key, sign, label, name, act) {
+    const made = this.#button(key, "", act, "icon-button");
+    made.append(signOf(sign), make("span", "", label));
+    if (name !== label) made.setAttribute("aria-label", `${label}: ${name}`);
+    return made;
+  }
+
+  /** @param {Group} group  what stands at the end */
+  #end(group) {
+    const { words } = this.session;
+    const rules = this.#button("rules", "", () => this.#openRules(group), "panel-row");
+    rules.append(signOf("rules"), make("span", "", words.messages_rules));
+    const leave = this.#button("leave", "", (control) => this.#leaveGroup(control, group), "panel-row danger");
+    leave.append(signOf("leave"), make("span", "", words.messages_leave));
+    return make("div", "panel-end", ...(RANK[group.role] >= RANK.admin ? [rules] : []), leave);
+  }
+
+  /** The newest pictures, and the way to all media. */
+  async #loadMedia() {
     const { session } = this;
-    const { words } = session;
-    const buttons = [this.#button("media", words.messages_media, () => openMedia(session, Number(this.id)))];
-    if (this.#may(group.invite) && !session.isGuest) {
-      buttons.unshift(
-        this.#button("add", words.messages_add_members, () => this.#addMembers()),
-        this.#button("link", words.messages_group_link, () => openInvitations(session, { id: this.id, name: group.name })),
-      );
-    }
-    if (RANK[group.role] >= RANK.admin) buttons.push(this.#button("rules", words.messages_rules, () => this.#openRules(group)));
-    buttons.push(this.#button("leave", words.messages_leave, (leave) => this.#leaveGroup(leave, group), "quiet danger"));
-    return make("p", "panel-buttons", ...buttons);
+    const all = this.#button("media", "", () => openMedia(session, Number(this.id)), "panel-row");
+    all.append(signOf("media"), make("span", "", session.words.messages_media));
+    this.#media.replaceChildren(all);
+    const strip = await mediaStrip(session, Number(this.id)).catch(() => null); // then all of it is behind the button
+    if (strip) this.#media.append(strip);
+  }
+
+  async #loadPins() {
+    const { session } = this;
+    const { messages } = await session.messenger.pins(Number(this.id)).catch(() => ({ messages: /** @type {Entry[]} */ ([]) }));
+    await session.people.load(messages.map(({ from }) => from));
+    const rows = messages.slice(0, MOST_PINS).map((entry) => {
+      const row = button("", "panel-row");
+      row.append(signOf("pin"), make("bdi", "", `${session.people.nameOf(entry.from)}: ${summaryOf(entry, session.words)}`));
+      row.addEventListener("click", () => {
+        this.leave();
+        session.open({ conversation: Number(this.id), message: entry.id });
+      });
+      return make("li", "", row);
+    });
+    this.#pins.replaceChildren(...(rows.length ? [section(session.words.messages_pins, namedList(session.words.messages_pins, rows))] : []));
   }
 
   #drawMembers() {
@@ -211,7 +284,8 @@ class GroupView {
     const wanted = this.#text.value;
     const fits = new Map(this.#members.map(({ user }) => [user, fitOf(`${people.nameOf(user)} ${people.card(user)?.name ?? ""}`, wanted)]));
     const fitting = this.#members.filter(({ user }) => fits.get(user) !== 2);
-    const byName = (/** @type {Member} */ a, /** @type {Member} */ b) => RANK[b.role] - RANK[a.role] || collator.compare(people.nameOf(a.user), people.nameOf(b.user));
+    const isOnline = (/** @type {Member} */ { user }) => Number(user === session.user || people.card(user)?.presence === "online");
+    const byName = (/** @type {Member} */ a, /** @type {Member} */ b) => isOnline(b) - isOnline(a) || RANK[b.role] - RANK[a.role] || collator.compare(people.nameOf(a.user), people.nameOf(b.user));
     const sorted = fitting.sort((a, b) => (fits.get(a.user) ?? 0) - (fits.get(b.user) ?? 0) || byName(a, b));
     const rows = sorted.map((member) => {
       const marks = [];

@@ -13,6 +13,8 @@ import { contentOf } from "../parts/summary.js";
 /** @typedef {import("../../../sdk/messenger.js").Entry} Entry */
 
 const PAGE = 60;
+/** So many pictures are in one line. */
+const STRIP = 8;
 const KINDS = /** @type {const} */ ([["messages_pictures", ["picture", "video"]], ["messages_files", ["file", "voice"]]]);
 /** Messages that may have parts of each kind. */
 const ALBUM = "album";
@@ -25,10 +27,36 @@ export async function openMedia(session, conversation) {
   const { words } = session;
   await loadStyle(new URL("../later/media-list.css", import.meta.url));
   const tabs = makeTabs(words.messages_media, KINDS.map(([label, types]) => (
-    { id: label, label: words[label], draw: (place) => void new MediaPages(session, conversation, [...types], place) })));
+    { id: label, label: label === "messages_files" ? words.messages_files : words.messages_pictures, draw: (place) => void new MediaPages(session, conversation, [...types], place) })));
   tabs.place.className = "media-body";
   openPanel(words.messages_media, make("div", "media-list", tabs.row, tabs.place));
   tabs.choose(0);
+}
+
+/**
+ * @param {Session} session
+ * @param {number} conversation
+ * @returns {Promise<HTMLElement | null>} its newest pictures and videos in one line; null: there are none
+ */
+export async function mediaStrip(session, conversation) {
+  const types = [...KINDS[0][1]];
+  const { messages } = await session.messenger.history(conversation, { limit: STRIP, types: [...types, ALBUM] });
+  const entries = messages.reverse().flatMap((/** @type {Entry} */ entry) => (entry.kind === "message" ? partsOf(entry) : []));
+  const shown = entries.filter(({ type = "", data }) => types.includes(/** @type {"picture"} */ (type)) && data?.url).slice(0, STRIP);
+  await session.people.load(shown.map(({ from }) => from));
+  const tiles = shown.flatMap((entry) => drawn(() => pictureOf(entry, session), () => null) ?? []);
+  const strip = make("ul", "media-list media-strip", ...tiles.map((each) => make("li", "", each)));
+  strip.setAttribute("role", "list");
+  strip.setAttribute("aria-label", session.words.messages_pictures);
+  return tiles.length ? strip : null;
+}
+
+/**
+ * @param {Entry} entry
+ * @param {Session} session
+ */
+function pictureOf(entry, session) {
+  return withOrigin(tile({ ...mediaOf(entry.data), type: entry.type }, session.words), { session, entry, caption: "" });
 }
 
 /** Owns one list, and loads it page by page. */
@@ -77,7 +105,7 @@ class MediaPages {
   #item(entry) {
     const { session } = this;
     const isPicture = this.types.includes("picture");
-    const content = isPicture && entry.data?.url ? withOrigin(tile({ ...mediaOf(entry.data), type: entry.type }, session.words), { session, entry, caption: "" }) : contentOf(entry, session);
+    const content = isPicture && entry.data?.url ? pictureOf(entry, session) : contentOf(entry, session);
     if (!content) return null;
     if (isPicture) return make("li", "", content);
     const when = new Intl.DateTimeFormat(session.language, { dateStyle: "medium" }).format(entry.time);

@@ -257,7 +257,7 @@ export function pictureButtons(session, present, note, change) {
   file.id = "avatar-file";
   file.setAttribute("aria-label", words.messages_avatar_choose);
   file.tabIndex = -1;
-  const choose = button(words.messages_avatar_choose);
+  const choose = button(words.messages_avatar_choose, "link");
   choose.dataset.key = "avatar";
   choose.addEventListener("click", () => file.click());
   file.addEventListener("change", async () => {
