@@ -59,11 +59,8 @@ apps:
 {chat}"""
 
 _CHAT: Final = """\
-  gochat:
-    # The chat for people, /home/messages. They log in to accounts, and find each other by name. New people
-    # come by invitations; guests need no account, and find nobody. With ask_strangers: true nobody is put
-    # into a group of strangers: they get an invitation.
-    accounts: {{guests: true, search: true}}{preview}
+  # The chat for people, /home/messages, is the app gochat. It is not here, so that its owner changes its
+  # settings while it runs, in "Manage" on the page. "imserver app show gochat" shows them.
 
 accounts:                    # an office of 200 behind one address comes in within its first hour
   guests_per_address: 500
@@ -162,14 +159,14 @@ def init(
         assert isinstance(command, click.Group)
         links = command.get_command(context, "chat")
         assert links is not None, "the feature of invitations is always installed"
-        context.invoke(links, path=str(file), data_dir=None, group="Everybody", owner=False)
+        previews = any(package.endswith(".previews") for package in FEATURES)  # of links in messages
+        context.invoke(
+            links, path=str(file), data_dir=None, group="Everybody", owner=False, previews=previews
+        )
 
 
 def _settings(app: str, key: str, secret: str, url: str, port: int, chat: str | None) -> str:
     """The text of the file. ``chat``: the name of the chat; None: there is none."""
-    preview = ""
-    if any(package.endswith(".previews") for package in FEATURES):
-        preview = "\n    previews: true         # of links: the server fetches their pages"
     is_open = url.lower().startswith("http:") and not is_loopback(urlsplit(url).hostname or "")
     return _SETTINGS.format(
         key=key,
@@ -181,5 +178,5 @@ def _settings(app: str, key: str, secret: str, url: str, port: int, chat: str | 
         port=port,
         ws_port=port + _WS_PORT if port + _WS_PORT < 65536 else port - _WS_PORT,
         url=f"  http_url: {url}    # where people open the server, for links\n" if url else "",
-        chat="" if chat is None else _CHAT.format(name=json.dumps(chat, ensure_ascii=False), preview=preview),
+        chat="" if chat is None else _CHAT.format(name=json.dumps(chat, ensure_ascii=False)),
     )

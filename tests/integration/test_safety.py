@@ -228,6 +228,10 @@ def test_who_is_banned_sees_why_and_appeals_once_at_a_time(
     assert shown["ban"].startswith("banned until ")
     assert shown["ban"].endswith(": Spam.")
     assert bob.refused("reports/send", person=ann.user, reason="appeal")[0] == 400
+    moderator.post("accounts/lock", app="gochat", user=bob.user)
+    assert bob.post("reports/appeal", text="I am locked out.")["report"], (
+        "with the token that is refused elsewhere"
+    )
     moderator.post("reports/close", id=report, outcome="dismissed")
     stranger = User(locked, "")
     proof = {"login": ann.phone, "text": "Please."}

@@ -203,6 +203,9 @@ def test_init_makes_a_chat_with_an_owner_a_group_and_an_invitation_for_guests(tm
         assert row[0] != code, "only its hash is stored"
         assert row[1] - invitation.created == 86400
         assert row[2] == owner.id
+    shown = run_cli("app", "show", "gochat", folder=tmp_path).stdout
+    assert "gochat" not in config.apps, "its owner changes it at run time"
+    assert all(each in shown for each in ("guests: true", "search: true", "previews: true"))
     production = run_cli("check-config", "--production", folder=tmp_path)
     assert (production.returncode, production.stdout) == (0, "nothing is open\n")
 
@@ -278,6 +281,5 @@ def test_in_a_terminal_init_asks_for_a_chat_and_draws_a_code(
     assert process.wait() == 0, printed
     assert b"chat in the browser" in printed
     config = load_config(str(tmp_path / "imserver.yaml"))
-    assert ("gochat" in config.apps) is wanted
     assert settings_of(config, ChatSettings).name == ("Tea" if wanted else "")
     assert ("▀".encode() in printed) is wanted

@@ -101,7 +101,11 @@ def _banned(core: Core) -> Banned | None:
                 account = accounts.tokens.holder(proof.token).account
         except AccountLocked as refused:
             return refused.user
-        except BadToken:
+        except BadToken:  # that of an account that is locked is not valid either
+            device = accounts.tokens.device_of(proof.token)
+            locked = None if device is None else accounts.get(app, str(device.account))
+            if locked is not None and locked.is_locked(time()):
+                return locked.user
             raise ServiceRefused(problem=Problems.TOKEN_INVALID) from None
         if core.tenants.resolve(account.app) != app or core.sessions.ban_of(app, account.user) is None:
             raise ServiceRefused(problem=HTTP_NOT_BANNED)

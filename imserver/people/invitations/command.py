@@ -6,7 +6,7 @@ import sys
 from datetime import UTC, datetime
 from secrets import token_urlsafe
 from time import time
-from typing import Final
+from typing import Any, Final
 
 import click
 from msgspec import to_builtins
@@ -54,14 +54,15 @@ _NO_GUESTS: Final = (
 @settings_options
 @click.option("--group", default="Everybody", show_default=True, help="Name of the first group.")
 @click.option("--owner", is_flag=True, help="Print a link for an owner who has a password. It replaces it.")
-def chat(path: str | None, data_dir: str | None, group: str, owner: bool) -> None:
+@click.option("--previews", is_flag=True, help="Make a new chat with previews of links in messages.")
+def chat(path: str | None, data_dir: str | None, group: str, owner: bool, previews: bool) -> None:
     """Make a chat for people. Print a link for its owner and one for others.
 
     The chat is the page /home/messages, that of the app gochat, which is made if it is missing. The owner is
     its account with the user name and the role "owner", and owns a first group. Servers may run meanwhile.
     """
     with opened(path, data_dir) as (config, store, tenants):
-        takes_guests = _take_guests(tenants)
+        takes_guests = _take_guests(tenants, {"previews": True} if previews else {})
         url = config.address if HTTP_URL.match(config.address) else f"http://127.0.0.1:{config.app.http_port}"
         now, page = int(time()), f"{url}/home/messages"
         account, password = _owner(store)
@@ -83,11 +84,13 @@ def chat(path: str | None, data_dir: str | None, group: str, owner: bool) -> Non
         click.echo(_FOR_MORE_OWNERS.format(where=f" -c {path}" if path else ""))
 
 
-def _take_guests(tenants: Tenants) -> bool:
-    """Make the app, or let it take guests. False: the settings file defines it without."""
+def _take_guests(tenants: Tenants, more: dict[str, Any]) -> bool:
+    """Make the app, with ``more`` settings, or let it take guests. False: the settings file defines it
+    without."""
     if (tenant := tenants.find(GOCHAT)) is None:
         # Who was invited to a chat among friends finds the others by their names.
-        tenants.register(GOCHAT, accounts={"guests": True, "search": True}, account_tokens="required")
+        of_people = {"guests": True, "search": True}
+        tenants.register(GOCHAT, accounts=of_people, account_tokens="required", **more)
         return True
     rules = rules_of(tenant)
     if not tenant.wants_accounts(GOCHAT):

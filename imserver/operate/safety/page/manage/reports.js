@@ -150,7 +150,8 @@ export async function drawReport(desk, id, back) {
   if (report.ban) on.push(make("p", "manage-ban", banOf(desk, report.ban)));
   const lift = () => act(words.manage_lift, async () => {
       await page.api("POST", "moderation/unban", { user });
-      if (desk.isOwner) await page.api("POST", "accounts/unlock", { user });
+      const locked = desk.isOwner ? await page.api("GET", "accounts/list", { text: user, locked: true }) : { accounts: [] };
+      if (locked.accounts.some((/** @type {any} */ each) => each.user === user)) await page.api("POST", "accounts/unlock", { user });
       page.toast(page.fill(words.manage_lifted, { name }));
       await close("unbanned");
     }, report.appeal ? "wide" : "quiet");
