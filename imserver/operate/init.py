@@ -66,6 +66,9 @@ accounts:                    # an office of 200 behind one address comes in with
   guests_per_address: 500
   registrations_per_address: 500
 
+# smtp:                      # a mail server, for invitations by e-mail and forgotten passwords
+#   {{host: smtp.example.org, user: chat, password: "...", sender: chat@example.org}}
+
 chat:                        # how the chat looks to people
   name: {name}
   # colour: "#2457a6"

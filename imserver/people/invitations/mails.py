@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from secrets import token_urlsafe
-from time import time
+from time import monotonic, time
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
+import gevent
 import msgspec
 from msgspec import Struct
 
@@ -39,6 +40,8 @@ STORED_SECONDS: Final = 30 * 86400
 _LEASE_SECONDS: Final = 45
 _TRIED_SECONDS: Final = 86400
 """How long a mail is repeated that the mail server does not take for now."""
+_AWAY_SECONDS: Final = 20.0
+"""How long the mail server is left alone that does not answer, or takes no mail at all."""
 _REASON_CHARACTERS: Final = 200
 
 Refusal = Literal["", "no_mail", "role"]
@@ -75,6 +78,8 @@ class InvitationMails:
         self._rows = InvitationStore(core.store)
         number = settings_of(config, InvitationLimits).invitation_mails
         self._of_app = core.buckets.make(INVITED_ADDRESSES, number, DAY_SECONDS, core.attempt)
+        self._away_until = 0.0
+        """Until then no mail is tried, because the mail server has not answered (monotonic)."""
         self.runner = Runner(core.store, "invitation_mail", "state = 0", self._work, _LEASE_SECONDS, 60.0)
 
     @property
@@ -148,6 +153,9 @@ class InvitationMails:
 
     def _work(self, app: str, code: str) -> None:
         """Send one mail. Raises ConnectionError if the mail server does not take it for now."""
+        while (seconds := self._away_until - monotonic()) > 0:
+            self.runner.proceed(app, code)
+            gevent.sleep(min(seconds, 1.0))
         mail, link = self._rows.mail(app, code), self._rows.get(app, code)
         if mail is None or link is None or 0 < link.expires_at <= time():
             self.runner.end(app, code)
@@ -166,11 +174,14 @@ class InvitationMails:
         except NotSent as error:
             reason = _reason(error)
             self._rows.note_mail(app, code, reason)
+            if not error.is_of_mail:
+                self._away_until = monotonic() + _AWAY_SECONDS
             if (error.is_temporary or not error.is_of_mail) and time() < mail.created + _TRIED_SECONDS:
                 raise ConnectionError(reason) from error
             self.runner.end(app, code, state=MAIL_STATES.index("refused"))
         else:
-            self._rows.note_mail(app, code, "")
+            if mail.reason:
+                self._rows.note_mail(app, code, "")
             self.runner.end(app, code, state=MAIL_STATES.index("sent"))
 
 

@@ -137,7 +137,7 @@ export class LoginView {
   #draw() {
     if (this.#hasOther) return;
     const { words } = this;
-    const { identifiers, passwords, registration, reset } = this.#rules;
+    const { identifiers, passwords, registration, reset, guests } = this.#rules;
     const isNew = this.#isNew && registration;
     const before = this.#root.querySelector("form");
     const values = before ? Object.fromEntries(new FormData(before)) : {};
@@ -170,7 +170,7 @@ export class LoginView {
       field(label, identifier, isNew && identifiers.includes("name") ? words.messages_login_name_hint : ""),
       make("div", "password-field", field(words.messages_password, password, isNew ? words.messages_password_hint : ""), reveal),
       ...(takesCode ? [field(words.messages_factor_code, code, words.messages_factor_code_hint)] : []),
-      this.#note, submit, ...(registration ? [this.#switch(isNew)] : []), ...(reset && !isNew ? [this.#forgotten()] : []), this.#providers,
+      this.#note, submit, ...(registration ? [this.#switch(isNew)] : guests ? [make("p", "muted", words.messages_invited_only)] : []), ...(reset && !isNew ? [this.#forgotten()] : []), this.#providers,
     ));
     form.id = "login-form";
     form.noValidate = true;

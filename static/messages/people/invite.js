@@ -290,7 +290,7 @@ class InviteView {
     const note = noteLine();
     const count = () => {
       const number = addressesIn(text.value).length;
-      go.textContent = number ? fill(words.messages_invite_send, { count: number }) : words.messages_invite_mail;
+      go.textContent = number ? fill(words.messages_invite_send, { count: number }) : words.send;
       go.disabled = !number;
     };
     count();

@@ -14,7 +14,7 @@ from imserver.people.accounts.contract import Account
 from imserver.people.accounts.declared import AccountsOfApp, AppAccountSettings
 from imserver.people.accounts.parts import AccountParts, accounts_of
 from imserver.people.accounts.rows import AccountStore
-from imserver.people.invitations.rows import InvitationShown, InvitationStore, use
+from imserver.people.invitations.rows import InvitationMail, InvitationShown, InvitationStore, MailCounts, use
 from tests.rows import sections
 from tests.security.node_harness import ADMIN, ALL, APPS, RULED, Harness, config
 from tests.stores import OpenStore
@@ -365,3 +365,27 @@ def test_an_invitation_is_used_as_often_as_it_says_until_it_ends(url: str, open_
     rows.add("shop", replace(ONE, code="b" * 22, expires_at=NOW + 1), 10)
     for at, is_used in ((NOW, True), (NOW + 1, False)):
         assert stores[0].write(lambda sql, at=at: use(sql, "shop", "b" * 22, at)) is is_used  # type: ignore[misc]
+
+
+def test_invitations_by_mail_are_listed_counted_and_ended_by_themselves(
+    url: str, open_store: OpenStore
+) -> None:
+    store = open_store(url)
+    rows = InvitationStore(store)
+    new = InvitationMail("", "7", "ann", "", "waiting", "", NOW, NOW + 9, "en")
+    some = [replace(new, code=letter * 22, email=f"{letter}@x") for letter in "abc"]
+    rows.add_mails("shop", [*some, replace(new, code="d" * 22, email="d@x", user="bob")], True)
+    assert rows.add("shop", replace(ONE, code="l" * 22), 1), "they are no links of their maker"
+    assert codes(rows.page("shop", None, 7, NOW, "", 10)) == "l"
+    assert rows.mails("shop", "ann", 7, "", 2) == some[:2]
+    assert rows.mails("shop", "", 7, "b" * 22, 9)[1].user == "bob"
+    rows.note_mail("shop", "b" * 22, "550 no")
+    assert rows.mail("shop", "b" * 22) == replace(some[1], reason="550 no")
+    assert store.write(lambda sql: use(sql, "shop", "a" * 22, NOW))
+    assert not store.write(lambda sql: use(sql, "shop", "a" * 22, NOW)), "each is for one person"
+    rows.remove("shop", "c" * 22)
+    assert rows.count_mails("shop", "ann", 7) == MailCounts(waiting=1, joined=1)
+    assert rows.invited_among("shop", 7, ["a@x", "b@x", "c@x", "e@x"], NOW) == {"b@x"}
+    assert rows.invited_among("shop", 7, ["b@x"], NOW + 9) == set()
+    rows.forget_mails(NOW + 1)
+    assert rows.count_mails("shop", "", 7) == MailCounts()

@@ -122,6 +122,17 @@ def test_what_waits_is_sent_after_a_restart_and_what_is_withdrawn_is_not(tmp_pat
     second.close()
 
 
+def test_a_mail_waits_for_a_mail_server_that_is_away(tmp_path: Path) -> None:
+    away = Sink()
+    away.stop()
+    node = start(tmp_path, away)
+    host = Host(node)
+    host.mail("gil@example.com")
+    until(lambda: "refused" in host.page()["mails"][0]["reason"].lower())
+    assert host.states() == {"gil@example.com": "waiting"}
+    node.close()
+
+
 def test_only_owners_and_moderators_mail_and_only_where_mail_is_sent(node: Harness, tmp_path: Path) -> None:
     member = Host(node, role="")
     fields = {"group": member.group, "emails": ["bob@example.com"]}
