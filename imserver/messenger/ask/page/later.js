@@ -10,11 +10,7 @@ const MARK = "M9.2 9.4a2.9 2.9 0 1 1 4.3 2.6c-.9.5-1.5 1-1.5 2.1M12 17.4v.1";
 
 /** @param {any} page */
 export function start(page) {
-  const { addAction, addMessageAction, addNew, api, confirm, toast, words } = page;
-  addNew({
-    word: words.ask_new, path: "M12 3.5a8.5 8.5 0 1 0 0 17 8.5 8.5 0 0 0 0-17M9.5 9.6a2.5 2.5 0 1 1 3.7 2.2c-.8.5-1.2 1-1.2 1.9M12 16.6v.1",
-    act: (/** @type {any} */ session, /** @type {any} */ conversation) => openWriting(page, session, conversation, ""),
-  });
+  const { addAction, addMessageAction, api, confirm, toast, words } = page;
   addAction((/** @type {any} */ session, /** @type {any} */ conversation) => {
     const may = !conversation.left && (conversation.group || conversation.peer);
     return may ? { key: "", sign: "question", word: words.ask_new, act: () => openWriting(page, session, conversation, "") } : null;
