@@ -407,14 +407,9 @@ def gather(generator: Generator) -> Json:
     address = target.ws_host, target.ws_port
     every = generator.state.setdefault("subscribers", [])
     while len(every) < SUBSCRIBERS:
-        one = AttackConnection(generator.loop, address, _bystander(target))
-        every.append(one)
-        generator.loop.until(partial(_has_subscribed, one), ANSWER_SECONDS)
+        every.append(AttackConnection(generator.loop, address, _bystander(target)))
+        generator.loop.until(lambda: b'"id":2' in b"".join(every[-1].answers), ANSWER_SECONDS)
     return {}
-
-
-def _has_subscribed(one: AttackConnection) -> bool:
-    return one.ended or b'"id":2' in b"".join(one.answers)
 
 
 def count_lost(generator: Generator) -> Json:

@@ -296,15 +296,14 @@ class ChannelClients:
                 history.saw(life.name, object_of(where), text_of(mark), ranks.rank(where), at=seen_at)
         for subscriber in self.subscribers:
             for channel, lives in subscriber.lives.items():
-                self._note_end(history, ranks, lives[-1], tops[channel])
+                life, top = lives[-1], tops[channel]
+                if life.position is None or life.position.epoch == top[1]:
+                    # The end of the history comes next for everybody: nothing is between.
+                    history.saw(life.name, object_of(top), None, ranks.rank(top) + 1)
+                else:
+                    ends = f"{life.name} ends at {life.position}, the history at {top}"
+                    self.faults.add("another epoch", ends)
         history.close()
-
-    def _note_end(self, history: History, ranks: Ranks, life: Life, top: FullPosition) -> None:
-        """The end of the history comes next for everybody: nothing is between."""
-        if life.position is None or life.position.epoch == top[1]:
-            history.saw(life.name, object_of(top), None, ranks.rank(top) + 1)
-        else:
-            self.faults.add("another epoch", f"{life.name} ends at {life.position}, the history at {top}")
 
     def _top(self, channel: str) -> FullPosition:
         """The newest publication of a channel, as the first node sees it. Raises BenchError."""

@@ -1,6 +1,6 @@
 """What a chaos run does besides messages, for the checker: read positions, ids that are sent several times,
-edits, recalls, reactions, threads, questions, polls, erasures, and sessions that exclude each other. A few
-operations a second, at any node.
+edits, recalls, reactions, threads, questions, polls, erasures, scheduled messages, and sessions that exclude
+each other. A few operations a second, at any node.
 
 ``checker/README.md`` has the objects. What nobody was answered may have happened.
 """
@@ -232,6 +232,7 @@ class Askers:
         self.history, self.targets = history, targets
         self.subjects: list[Subjects] = []
         """Of each round; the askers act on the last ones."""
+        self.scheduled: dict[int, Json] = {}  # number of the sending → message whose end is not known yet
         self.begin = time.monotonic()
         self.is_over = threading.Event()
         self._threads = [
@@ -249,9 +250,14 @@ class Askers:
 
     def finish(self) -> None:
         """Erase and look at everything once more, when nothing is broken any more. Raises BenchError."""
+        deadline = time.monotonic() + ENDING_SECONDS
+        for number, own in [*self.scheduled.items()]:
+            path = f"/api/v1/scheduled?{urlencode({'app': APP, 'user': own['user']})}"
+            while fetch(self.targets[0], path).get("scheduled", [path]) and time.monotonic() < deadline:
+                time.sleep(0.2)
+            self._cancel(self.targets[0], number)
         for subjects in self.subjects:
             turn = Turn(0, "", 0, random.Random(), subjects, self.targets[0])
-            deadline = time.monotonic() + ENDING_SECONDS
             reacted = [_reacted(turn, number) for number in range(ASKERS)]
             acts = operations(turn)
             last = [acts[name] for name in ("thread", "edited", "position")]
@@ -272,6 +278,9 @@ class Askers:
                     word = f"{number}-{chance.getrandbits(32):x}"
                     turn = Turn(number, word, int(age / CLAIM_SECONDS), chance, self.subjects[-1], target)
                     acts = operations(turn)
+                    if chance.random() < 0.1:
+                        self._schedule(f"asker {number + 1}", turn, acts["reply"])
+                        continue
                     if not self._locks:
                         del acts["claim push"]
                     (name,) = chance.choices([*acts], [each.share for each in acts.values()])
@@ -292,6 +301,23 @@ class Askers:
                 self.history.ask(client, "expire", operation.objects[0], at=time.monotonic() + FREE_SECONDS)
             return True
         return False
+
+    def _schedule(self, client: str, turn: Turn, reply: Operation) -> None:
+        """Send a reply in a thread later, and perhaps cancel it when it is due."""
+        chance, seconds = turn.chance, turn.chance.randrange(3)
+        number = self.history.ask(client, reply.name, reply.objects[0], **reply.arguments)
+        body = {"app": APP, **(reply.body or {}), "client_msg_id": turn.word, "seconds": seconds}
+        self.scheduled[number] = {"app": APP, "user": body["user"], "id": turn.word}
+        post(turn.target, "/api/v1/scheduled/create", body)
+        if chance.random() < 0.5:
+            time.sleep(max(0.0, chance.gauss(seconds, 0.03)))
+            self._cancel(chance.choice(self.targets), number)
+
+    def _cancel(self, target: Target, number: int) -> None:
+        answer = post(target, "/api/v1/scheduled/cancel", self.scheduled[number])
+        if "cancelled" in answer or answer["code"] == "already_sent":
+            del self.scheduled[number]
+            (self.history.refused if "cancelled" in answer else self.history.answered)(number)
 
     def _prepare(self, target: Target, round: int) -> Subjects:
         """Make what is acted on. Raises LookupError if not all is stored."""

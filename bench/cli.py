@@ -80,7 +80,7 @@ def add(name: str) -> None:
             for found in reports:
                 report.show(found)
             if bars:
-                report.show_bars(bars)
+                report.show_table("bars", "what|figure|>value|>bar|met", map(report.bar_cells, bars))
 
         good = not any(found["faults"] or found.get("stopped") for found in reports)
         whole = {"suite": name, "machine": machine(), "reports": reports, "bars": bars}

@@ -108,9 +108,6 @@ class _Naming(NamedTuple):
     position: int
     names: dict[str, int | None]
 
-    def is_in(self, folder: str) -> bool:
-        return any(os.path.dirname(path) == folder for path in self.names)
-
 
 _IS_FOLDER: Final = -1
 """In place of a file."""
@@ -160,7 +157,7 @@ class Disk:
     def _settle_names(self, before: int, folder: str) -> None:
         pending = []
         for naming in self._namings:
-            if naming.position < before and naming.is_in(folder):
+            if naming.position < before and folder in map(os.path.dirname, naming.names):
                 _apply(self._names, naming)
             else:
                 pending.append(naming)

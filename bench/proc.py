@@ -35,19 +35,14 @@ def cpu(pids: Sequence[int]) -> Cpu:
     threads: dict[str, int] = {}
     ticks, exact = 0, True
     for pid in pids:
-        ticks += cpu_ticks(pid)
+        fields = _read(pid, "stat").rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
         try:
             for task in Path(f"/proc/{pid}/task").iterdir():
                 threads[task.name] = int((task / "schedstat").read_text().split()[0])
         except OSError:
             exact = False  # no schedstat, or a thread has ended meanwhile: use ticks
     return Cpu(threads if exact else {}, ticks)
-
-
-def cpu_ticks(pid: int) -> int:
-    """Read the CPU time of one process in ticks; raises BenchError when it does not exist."""
-    fields = _read(pid, "stat").rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
 
 
 def _read(pid: int, name: str) -> str:

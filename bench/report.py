@@ -100,11 +100,7 @@ def _versus_cells(row: Json) -> list[str]:
     return [figure(name).label, shown(name, row["ours"]), shown(name, row["theirs"]), ratio, pairs, good]
 
 
-def show_bars(bars: Iterable[Json]) -> None:
-    show_table("bars", "what|figure|>value|>bar|met", map(_bar_cells, bars))
-
-
-def _bar_cells(bar: Json) -> list[str]:
+def bar_cells(bar: Json) -> list[str]:
     name, sign = bar["figure"], "≥" if bar["at_least"] else "≤"
     return [
         bar["title"],
