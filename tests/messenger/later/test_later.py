@@ -1,12 +1,19 @@
 """Saved messages, reminders and scheduled messages, on a node."""
 
+import socket
 from collections.abc import Iterator
+from contextlib import closing
+from socket import socketpair
+from time import monotonic
 from typing import Any
 
 import pytest
 
+from imserver.gateway.dialects.cmd.wire import CmdDialect
+from imserver.gateway.transport.connection import Connection, Encoding
 from imserver.messenger.later import metrics
 from imserver.messenger.later.service import ScheduledMessages
+from imserver.plugin.messages import MessageLog
 from tests.gateway.transport.harness import until
 from tests.messenger.accounts import block
 from tests.messenger.node import Messenger
@@ -128,6 +135,40 @@ def test_a_reminder_is_an_unread_copy_in_saved_messages(ann: User, bob: User) ->
     about = {"id": sent["id"], "conversation": sent["conversation"], "from": bob.user}
     assert first["last"]["meta"]["reminder"] == about
     assert waiting(ann) == []
+
+
+def test_a_message_awaits_its_receiver(
+    node: Messenger, ann: User, bob: User, later: ScheduledMessages
+) -> None:
+    """Another one, who comes, does not count."""
+    for to in (bob, node.person()):
+        ann.post("scheduled/create", to=to.user, text="welcome", awaits=True)
+    core = node.node.core
+    near, far = socketpair()
+    near.setblocking(False)
+    sock = socket._socket.socket(fileno=near.detach())  # type: ignore[attr-defined]
+    encoding = Encoding(core.codec(CmdDialect()), core.dispatcher.serve, 65536, 0)
+    connection = Connection(core.network.context, sock, "192.0.2.1:1", encoding, monotonic())
+    with closing(far):
+        core.hub.join(core.hub.apps[bob.app], connection, bob.user, "")
+        until(lambda: texts(bob) == ["welcome"])
+        connection.close(1001)
+    assert len(waiting(ann)) == 1
+    ann.post("scheduled/create", to=bob.user, text="again", awaits=True)
+    assert len(waiting(ann)) == 2
+
+
+def test_saved_messages_and_reminders_go_with_their_user(node: Messenger, ann: User, bob: User) -> None:
+    sent = bob.post("messages/send", to=ann.user, text="tea at nine")
+    saved = ann.post("messages/send", to=ann.user, text="tea")["conversation"]
+    ann.post("scheduled/remind", message=sent["id"], seconds=0)
+    until(lambda: texts(ann) == ["tea", "tea at nine"])
+    log = node.node.core.store.part(MessageLog)
+    log.erase_user(ann.app, ann.user, "deleted:1")
+    entries = [each for each in log.entries.read(ann.app, 0, 1000) if each.conversation == saved]
+    assert len(entries) == 2
+    assert {(each.body, each.kind) for each in entries} == {(b"", "recall")}
+    assert not any(ann.user in (each.sender, *each.members) for each in entries)
 
 
 def test_who_may_not_write_any_more_learns_why(node: Messenger, ann: User, bob: User) -> None:
