@@ -1,8 +1,7 @@
 """What a chaos run does besides messages, for the checker: read positions, ids that are sent several times,
 edits, recalls, reactions, threads, questions, polls, erasures, scheduled messages, and sessions that exclude
-each other. A few operations a second, at any node.
-
-``checker/README.md`` has the objects. What nobody was answered may have happened.
+each other. A few operations a second, at any node. ``checker/README.md`` has the objects. What nobody was
+answered may have happened.
 """
 
 from __future__ import annotations

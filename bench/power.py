@@ -109,8 +109,7 @@ class _Naming(NamedTuple):
     names: dict[str, int | None]
 
 
-_IS_FOLDER: Final = -1
-"""In place of a file."""
+_IS_FOLDER: Final = -1  # in place of a file
 
 
 class Disk:

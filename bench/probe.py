@@ -10,8 +10,7 @@ from bench.generator import Generator
 from bench.http_client import HttpConnections, get_request
 from bench.loop import Json
 
-PROBE_SECONDS = 0.001
-"""Time between two requests of the probe."""
+PROBE_SECONDS = 0.001  # between two requests of the probe
 ANSWER_SECONDS = 20.0
 
 
