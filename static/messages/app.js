@@ -7,7 +7,7 @@ import { ApiError } from "./parts/api.js";
 import { SavedLogin } from "./session/saved-login.js";
 import { ConversationList } from "./list/conversation-list.js";
 import { showMe, showView } from "./session/first-view.js";
-import { withModule } from "./parts/form.js";
+import { withModule } from "./parts/loading.js";
 import { startWorker } from "./parts/installable.js";
 import { closeLayers, navigate, startPanels, toast } from "./parts/panel.js";
 import { Session } from "./session/session.js";
@@ -45,6 +45,8 @@ class App {
   /** What notifies the user, once it is needed. @type {Promise<import("./session/notices.js").Notices | null> | null} */
   #notices = null;
   #scheduled = false;
+  /** What the page shows of the user. */
+  #me = "";
   /** The part of the address after `#` that is shown. */
   #routed = "";
   /** The conversation of it, as soon as it is known: its view may still be loading. @type {Conversation | null} */
@@ -287,7 +289,10 @@ class App {
   #drawMe() {
     const session = this.#session;
     if (!session) return;
-    showMe(session.people.nameOf(session.user), session.people.avatar(session.user), session.isGuest);
+    const { people, user, isGuest } = session;
+    const me = JSON.stringify([user, people.nameOf(user), people.card(user)?.avatar, isGuest]);
+    if (me !== this.#me) showMe(people.nameOf(user), people.avatar(user), isGuest);
+    this.#me = me;
   }
 
   // --- what is shown ------------------------------------------------------------------------------------------
@@ -412,6 +417,8 @@ class App {
       }));
     }
     element("search-here", HTMLButtonElement).addEventListener("click", () => this.#searchHere());
+    const plus = element("new-menu", HTMLButtonElement);
+    plus.addEventListener("click", () => withModule(import("./list/new-menu.js"), this.words, ({ openNewMenu }) => this.#session && openNewMenu(this.#session, plus, this.#current)));
     element("search", HTMLInputElement).addEventListener("focus", () => {
       document.body.dataset.searching = "true";
       this.#withSearch(() => {});
@@ -487,12 +494,12 @@ class App {
 
   /** @param {1 | -1} step  to the conversation below or above in the list */
   #step(step) {
-    const { store } = this.#session ?? {};
-    if (!store) return;
-    const { listed } = store.lists;
-    const at = listed.findIndex((each) => each === this.#current);
-    const next = listed[at < 0 ? 0 : at + step];
-    if (next) this.#session?.open({ conversation: next.id });
+    const items = this.#list?.items ?? [];
+    const at = this.#current ? items.indexOf(this.#current) : -1;
+    const next = items[at < 0 ? 0 : at + step];
+    if (!next) return;
+    this.#list?.reveal(next);
+    this.#session?.open({ conversation: next.id });
   }
 
   /** @param {"openSettings" | "openShortcuts"} which */

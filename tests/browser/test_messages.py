@@ -123,17 +123,14 @@ def test_older_conversations_are_counted_and_found(pair: Pair, server: Server) -
         ann.create_group(f"Group {number}")
     page = Chat(pair[0], ann)
     eventually(lambda: "(3)" in page.driver.title, what="the unread messages of one that is not shown")
-    assert len(page.texts(NAMES)) == 50
     page.write("#search", "group 1")
     page.has("#hits .link", "More conversations")  # there are more than five
     page.click("#hits .link")
     assert len(page.texts("#hits .hit b")) == 15  # with a 1 somewhere in the number
     assert page.focused.startswith("Group 1")
     page.press(Keys.ESCAPE)
-    page.click("#conversations-more")
-    eventually(lambda: len(page.texts(NAMES)) == 56, what="all conversations")
-    assert page.texts(NAMES)[-2:] == ["Bob", "Oldest"]
-    assert not page.shown("#conversations-more")
+    end = "const list = document.querySelector('nav.conversations'); list.scrollTop = list.scrollHeight"
+    eventually(lambda: page.run(end) or page.texts(NAMES)[-2:] == ["Bob", "Oldest"], what="the end")
     page.write("#search", "needle")
     page.click("#hits .hit")
     page.gives(CHOSEN, "a needle")

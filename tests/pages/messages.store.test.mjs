@@ -149,11 +149,12 @@ it("a conversation with unread messages is loaded around the first of them", asy
 });
 
 it("of more unread messages than the server counts, some were read: nobody knows how many are left", async () => {
+  globalThis.document = /** @type {any} */ ({ documentElement: { lang: "en" } });
   const { store } = fakeStore();
   const conversation = store.add(entry(5000));
-  Object.assign(conversation, { read: 1, unread: 1000, entries: [entry(2), entry(3)] });
+  Object.assign(conversation, { read: 1, unread: 1000, unreadMore: true, entries: [entry(2), entry(3)] });
   store.receipts.markRead(conversation, 3);
-  assert.deepEqual([conversation.unread, upTo(conversation.unread), upTo(999)], [1000, "999+", "999"]);
+  assert.deepEqual([conversation.unread, upTo(conversation.unread, conversation.unreadMore), upTo(999)], [1000, "1,000+", "999"]);
 });
 
 it("a conversation of which nothing was read is loaded from its start", async () => {

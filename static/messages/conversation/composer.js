@@ -4,7 +4,7 @@
 import { leftOf, leftText } from "../../page-parts.js";
 import { element, fill, moments, timeOf } from "../../text.js";
 import { icon } from "../parts/file.js";
-import { withModule } from "../parts/form.js";
+import { withModule } from "../parts/loading.js";
 import { ALL_NAMES } from "../parts/names.js";
 import { button, toast } from "../parts/panel.js";
 import { History } from "../session/history.js";

@@ -6,7 +6,7 @@ import { ApiError, reasonOf } from "../parts/api.js";
 import { Composer } from "./composer.js";
 import { isBeside, isRevision, revised, usersIn } from "../parts/entries.js";
 import { upTo } from "../session/first-view.js";
-import { withModule } from "../parts/form.js";
+import { withModule } from "../parts/loading.js";
 import "./invitation-message.js";
 import { startMedia } from "../media/media.js";
 import { MessageView } from "./message-view.js";
@@ -469,7 +469,7 @@ export class ConversationView {
     const away = Boolean(open) && this.#isShown && (!this.timeline.isAtEnd || Boolean(open?.hasNewer)) && Boolean(open?.entries?.length);
     if (this.#latest.hidden === away) this.#latest.hidden = !away;
     if (!open || !away) return;
-    const text = open.unread ? fill(session.words.unread, { count: upTo(open.unread) }) : session.words.to_latest;
+    const text = open.unread ? fill(session.words.unread, { count: upTo(open.unread, open.unreadMore) }) : session.words.to_latest;
     if (this.#latestText.textContent !== text) this.#latestText.textContent = text; // a change would make each frame lay out the page again
   }
 

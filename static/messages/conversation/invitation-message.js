@@ -2,7 +2,7 @@
 /** An invitation to a group that somebody has sent to one user, who accepts or declines it. */
 
 import { fill, make, numberOf, recordOf, textOf, timeOf } from "../../text.js";
-import { attempt, noteLine } from "../parts/form.js";
+import { attempt, noteLine } from "../parts/loading.js";
 import { button } from "../parts/panel.js";
 import { registerView } from "../parts/summary.js";
 

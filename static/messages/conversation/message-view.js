@@ -109,7 +109,7 @@ export class MessageView {
       const face = button("", "face");
       face.tabIndex = -1;
       face.setAttribute("aria-label", name);
-      face.append(entry.from ? people.avatar(entry.from) : people.face({ group: false, peer: entry.meta?.reminder ? user : "", name: "", avatar: "" }));
+      face.append(entry.from ? people.avatar(entry.from) : people.face({ id: 0, group: false, peer: entry.meta?.reminder ? user : "", name: "", avatar: "" }));
       face.addEventListener("click", () => this.actions.person(entry.from));
       row.append(face);
     }

@@ -1,10 +1,9 @@
 // @ts-check
-/** The list of conversations. */
+/** The list of conversations, of which only the rows near the visible part are in the document. */
 
 import { cut, drawn, element, fill } from "../../text.js";
 import { reasonOf } from "../parts/api.js";
 import { MOST_STORED, archiveRow, conversationRow, shortTimes, upTo } from "../session/first-view.js";
-import { withModule } from "../parts/form.js";
 import { showUnread } from "../parts/installable.js";
 import { hueOf } from "../session/people.js";
 import { keyOf } from "../session/store.js";
@@ -15,20 +14,40 @@ import { noticeText, summaryOf } from "../parts/summary.js";
 /** @typedef {import("../session/first-view.js").Row} Row */
 
 const PREVIEW_LENGTH = 80;
-/** So many conversations are shown, and so many more each time. */
-const STEP = 50;
+/** Rows beyond the visible part that are in the document, on each side. */
+const BEYOND = 6;
+/** So many rows are there before their height is known. */
+const FIRST_ROWS = 20;
+/** So many rows before the end of the loaded ones, more are loaded. */
+const NEAR_END = 30;
+/** Key of the way to the archived conversations. */
+const ARCHIVE = "archive";
 
 /** Owns the list; reads the conversations from the store of the session. */
 export class ConversationList {
   #list = element("conversations", HTMLElement);
+  /** It scrolls. */
+  #root = /** @type {HTMLElement} */ (this.#list.closest("nav"));
   #note = element("conversations-note", HTMLElement);
-  #more = element("conversations-more", HTMLButtonElement);
   #find = element("find-people", HTMLButtonElement);
   #fault = "";
-  #shown = STEP;
+  /** What the list shows, in order; only some of them have rows. @type {Conversation[]} */
+  #items = [];
+  /** The rows above them. @type {HTMLElement[]} */
+  #above = [];
+  /** Of a row, in pixels; 0: not known yet. All have the same. */
+  #height = 0;
+  /** @type {Conversation | null} */
+  #open = null;
+  /** The conversation whose row had the focus last: Tab leads to it. @type {Conversation | undefined} */
+  #stop;
+  #isLoading = false;
+  /** Which conversations are listed, once the filters are loaded. @type {import("./filters.js").Filters | null} */
+  #filters = null;
   /** Whether the archived conversations are shown. */
   #inArchive = false;
   #title = document.title;
+  #shownTitle = "";
   /** Once they are loaded. @type {import("./list-signs.js").Signs | null} */
   #signs = null;
   #ends = new AbortController();
@@ -40,58 +59,31 @@ export class ConversationList {
     this.session = session;
     this.when = shortTimes(session.language);
     const { signal } = this.#ends;
-    this.#more.addEventListener("click", () => this.#showMore(), { signal });
-    this.#list.addEventListener("keydown", (event) => this.#onKey(event), { signal });
-    this.#list.addEventListener("contextmenu", (event) => {
-      const found = this.#at(event.target);
-      if (!found) return;
-      event.preventDefault();
-      const isMouse = event instanceof PointerEvent && event.pointerType === "mouse";
-      if (isMouse || !(event instanceof PointerEvent) || event.pointerType !== "touch") this.#openMenu(found, isMouse ? { x: event.clientX, y: event.clientY } : undefined);
-    }, { signal });
-    if (matchMedia("(any-pointer: coarse)").matches) this.#followFingers(signal);
+    this.#root.addEventListener("scroll", () => this.#place(), { signal, passive: true });
+    const sizes = new ResizeObserver(() => {
+      const row = this.#list.querySelector("[aria-posinset]");
+      if (row instanceof HTMLElement && row.offsetHeight) this.#height = row.offsetHeight; // the size of the text may be another one
+      this.#place();
+    });
+    sizes.observe(this.#root);
+    signal.addEventListener("abort", () => sizes.disconnect());
+    this.#list.addEventListener("focusin", ({ target }) => { this.#stop = this.#items.find(({ id }) => target instanceof HTMLElement && String(id) === target.dataset.conversation) ?? this.#stop; }, { signal });
     addEventListener("pagehide", () => this.#store(), { signal });
     document.addEventListener("visibilitychange", () => document.hidden && this.#store(), { signal });
   }
 
-  /** @param {AbortSignal} signal */
-  async #followFingers(signal) {
-    const modules = await Promise.all([import("../parts/swipe.js"), import("./conversation-menu.js"), import("../parts/long-press.js")]).catch(() => null); // without them, a key opens the menu
-    if (!modules) return;
-    const [{ onSwipe }, { pullsOf }, { onLongPress }] = modules;
-    onLongPress(this.#list, (target, point) => {
-      const found = this.#at(target);
-      if (found) this.#openMenu(found, point);
-      return found !== null;
-    }, signal);
-    onSwipe(this.#list, (target) => {
-      const found = this.#at(target);
-      return found && { row: /** @type {HTMLElement} */ (found.row.parentElement), ...pullsOf(this.session, found.conversation) };
-    }, signal);
-  }
-
-  /**
-   * @param {EventTarget | null} target
-   * @returns {{ row: HTMLElement, conversation: Conversation } | null}
-   */
-  #at(target) {
-    const row = target instanceof Element ? /** @type {HTMLElement | null} */ (target.closest("[data-conversation]")) : null;
-    const conversation = this.session.store.conversations.get(Number(row?.dataset.conversation));
-    return row && conversation ? { row, conversation } : null;
-  }
-
-  /**
-   * @param {{ row: HTMLElement, conversation: Conversation }} found
-   * @param {{ x: number, y: number }} [point]
-   */
-  #openMenu({ row, conversation }, point) {
-    withModule(import("./conversation-menu.js"), this.session.words, ({ openActions }) => openActions(this.session, conversation, row, point));
-  }
-
-  /** Shows who is online and who is typing, from now on. */
+  /** Shows who is online and who is typing, and filters, and takes keys, long presses and swipes, from now on. */
   async showSigns() {
-    const module = this.#signs ? null : await import("./list-signs.js").catch(() => null); // without it the list has less
-    if (module && !this.#ends.signal.aborted) this.#signs ??= new module.Signs(this.session);
+    const modules = this.#signs ? null : await Promise.all([import("./list-signs.js"), import("./filters.js"), import("./list-input.js")]).catch(() => null); // without them the list has less
+    if (!modules || this.#signs || this.#ends.signal.aborted) return;
+    this.#signs = new modules[0].Signs(this.session);
+    modules[2].listen(this.session, this, this.#ends.signal);
+    this.#filters = new modules[1].Filters(this.session, this.#ends.signal, () => {
+      this.#inArchive = false;
+      this.#root.scrollTop = 0;
+      this.session.changed();
+    });
+    this.session.changed();
   }
 
   stop() {
@@ -117,11 +109,14 @@ export class ConversationList {
     this.session.changed();
   }
 
-  async #showMore() {
+  /** Loads more conversations, when the user is near the end of those that are loaded. */
+  async #loadMore() {
     const { store } = this.session;
-    this.#shown += STEP;
-    if (store.hasMore && store.conversations.size < this.#shown) await this.load(true);
-    this.session.changed();
+    if (this.#isLoading || !store.hasMore || !store.isLoaded || !this.session.isOnline || this.#fault) return;
+    this.#isLoading = true;
+    await this.load(true);
+    this.#isLoading = false;
+    this.#place(); // with a filter, there may be none among them
   }
 
   /** Stores the first rows for the next visit. */
@@ -138,40 +133,151 @@ export class ConversationList {
   draw(open) {
     const { store, words } = this.session;
     const { listed, archived } = store.lists;
+    this.#open = open;
     if (archived.length && this.#list.dataset.early) { // of the rows of the last visit
       delete this.#list.dataset.early;
       this.#inArchive = true;
     }
     this.#inArchive &&= archived.length > 0;
-    const shown = this.#inArchive ? archived : listed;
-    this.#shown = Math.max(this.#shown, shown.findIndex((each) => each === open) + 1);
-    const rows = shown.slice(0, this.#shown).map((each) => drawn(() => this.#cached(each, each === open), () => this.#plain(each)));
-    if (archived.length) rows.unshift(this.#archiveRow(archived));
-    rows.unshift(...(this.#signs?.threads ?? []));
-    if (rows.length !== this.#list.childElementCount || rows.some((row, index) => row !== this.#list.children[index])) {
-      const focused = [...this.#list.children].findIndex((each) => each.contains(document.activeElement));
-      const { conversation = "" } = focused < 0 ? {} : /** @type {HTMLElement} */ (document.activeElement).dataset;
-      this.#list.replaceChildren(...rows);
-      const again = this.#list.querySelector(`[data-conversation="${conversation}"]`) ?? this.#list.children[Math.min(focused, rows.length - 1)]?.querySelector("button");
-      if (focused >= 0) /** @type {HTMLElement | null} */ (again)?.focus({ preventScroll: true });
-    }
+    const shown = this.#filters?.draw(listed, open) ?? listed;
+    const moved = this.#moved(this.#inArchive ? archived : shown);
+    this.#items = this.#inArchive ? archived : shown;
+    this.#above = shown === listed || this.#inArchive ? [...(this.#signs?.threads ?? []), ...(archived.length ? [this.#archiveRow(archived)] : [])] : [];
+    this.#place(moved, true);
     const isEmpty = store.conversations.size === 0;
-    this.#note.textContent = this.#fault || (store.isLoaded ? (this.session.isGuest ? words.messages_none_guest : words.messages_none_hint) : words.messages_loading);
-    this.#note.hidden = !isEmpty && !this.#fault;
-    this.#more.hidden = !store.hasMore && shown.length <= this.#shown;
+    const none = shown.length || isEmpty || store.hasMore ? "" : words.messages_filter_none;
+    const text = this.#fault || (isEmpty ? (store.isLoaded ? (this.session.isGuest ? words.messages_none_guest : words.messages_none_hint) : words.messages_loading) : this.#inArchive ? "" : none);
+    if (this.#note.textContent !== text) this.#note.textContent = text;
+    this.#note.hidden = !text;
     this.#find.hidden = !isEmpty || !store.isLoaded || this.session.isGuest;
-    showUnread(store.unread);
-    document.title = store.unread ? `(${upTo(store.unread)}) ${this.#title}` : this.#title;
+    const unread = listed.reduce((sum, each) => sum + store.unreadOf(each), 0);
+    showUnread(unread);
+    const title = unread ? `(${upTo(unread)}) ${this.#title}` : this.#title;
+    if (title !== this.#shownTitle) document.title = this.#shownTitle = title;
+  }
+
+  /**
+   * How far the visible rows move when the list changes, so that they can stay where they are.
+   *
+   * @param {Conversation[]} after
+   * @returns {number} rows; 0 at the upper end, where new ones come into view
+   */
+  #moved(after) {
+    const [first, last] = this.#height && this.#root.scrollTop > this.#height ? this.#window(0) : [0, 0];
+    if (!last || after === this.#items) return 0;
+    const moves = this.#items.slice(first, last).map((each, index) => [after.indexOf(each), index + first]).filter(([now]) => now >= 0).map(([now, before]) => now - before);
+    return moves.sort((a, b) => a - b)[moves.length >> 1] ?? 0;
+  }
+
+  /**
+   * @param {number} beyond  rows on each side
+   * @param {number} [shift]  pixels by which the list is about to scroll
+   * @returns {[first: number, last: number]} the rows that are in view, the last one excluded
+   */
+  #window(beyond, shift = 0) {
+    const { length } = this.#items;
+    if (!this.#height) return [0, Math.min(length, FIRST_ROWS)];
+    const above = this.#above.reduce((sum, each) => sum + each.offsetHeight, 0);
+    const top = Math.max(0, this.#root.scrollTop + shift - above);
+    const first = Math.min(Math.floor(top / this.#height), length);
+    return [Math.max(0, first - beyond), Math.min(length, Math.ceil((top + this.#root.clientHeight) / this.#height) + beyond)];
+  }
+
+  /**
+   * Puts the rows near the visible part into the document, and those of the others away. The row with the focus stays.
+   *
+   * @param {number} [moved]  how far the visible rows have moved
+   * @param {boolean} [isChanged]  else what the rows show is as before
+   * @returns {void}
+   */
+  #place(moved = 0, isChanged = false) {
+    const { activeElement } = document;
+    const focused = this.#list.contains(activeElement) ? /** @type {HTMLElement} */ (activeElement) : null;
+    const held = focused && this.#items.findIndex(({ id }) => String(id) === focused.dataset.conversation);
+    const measured = this.#height;
+    const shift = moved * this.#height;
+    const [first, last] = this.#window(BEYOND, shift);
+    const at = (held ?? -1) >= 0 ? /** @type {number} */ (held) : first;
+    const indexes = [...(at < first ? [at] : []), ...Array.from({ length: last - first }, (_, index) => first + index), ...(at >= last && at < this.#items.length ? [at] : [])];
+    const size = String(this.session.store.hasMore ? -1 : this.#items.length);
+    let before = -1;
+    const drawnKeys = new Set();
+    const rows = indexes.map((index) => {
+      const conversation = this.#items[index];
+      const key = keyOf(conversation);
+      drawnKeys.add(key);
+      const known = isChanged ? undefined : this.#rows.get(key)?.element;
+      const row = known ?? drawn(() => this.#cached(conversation, conversation === this.#open), () => this.#plain(conversation));
+      const gap = index - before - 1;
+      before = index;
+      const space = gap ? `${gap * this.#height}px` : "";
+      if (row.style.marginTop !== space) row.style.marginTop = space;
+      setAttribute(row, "aria-posinset", String(index + 1));
+      setAttribute(row, "aria-setsize", size);
+      return row;
+    });
+    const buttons = [...this.#above, ...rows].map((row) => /** @type {HTMLElement} */ (row.querySelector("button")));
+    const stop = buttons.find((each) => each === focused) ?? buttons.find(({ dataset }) => dataset.conversation === String(this.#stop?.id)) ?? buttons[this.#above.length] ?? buttons[0];
+    for (const each of buttons) setAttribute(each, "tabindex", each === stop ? "0" : "-1"); // the list is one stop of the Tab key
+    const below = (this.#items.length - 1 - before) * this.#height;
+    this.#list.style.paddingBottom = below ? `${below}px` : "";
+    let child = this.#list.firstElementChild;
+    for (const row of [...this.#above, ...rows]) {
+      if (row === child) child = child.nextElementSibling;
+      else this.#list.insertBefore(row, child);
+    }
+    for (let next = child; child; child = next) {
+      next = child.nextElementSibling;
+      child.remove();
+    }
+    if (shift) this.#root.scrollTop += shift;
+    for (const key of this.#rows.keys()) if (!drawnKeys.has(key) && key !== ARCHIVE) this.#rows.delete(key);
+    if (focused && document.activeElement !== focused) {
+      const again = this.#list.querySelector(`[data-conversation="${focused.dataset.conversation}"]`) ?? (rows[0] ?? this.#above[0])?.querySelector("button");
+      /** @type {HTMLElement | null | undefined} */ (again)?.focus({ preventScroll: true });
+    }
+    this.#height ||= rows[0]?.offsetHeight ?? 0;
+    if (this.#height !== measured && this.#height) return this.#place();
+    if (last >= this.#items.length - NEAR_END) this.#loadMore();
+  }
+
+  /**
+   * Scrolls as far as needed to show a row.
+   *
+   * @param {Conversation} conversation
+   * @param {boolean} [focuses]  the row gets the focus
+   * @returns {boolean} false: it is not in the list
+   */
+  reveal(conversation, focuses = false) {
+    const index = this.#items.indexOf(conversation);
+    if (index < 0) return false;
+    const { scrollTop, clientHeight } = this.#root;
+    const top = this.#above.reduce((sum, each) => sum + each.offsetHeight, 0) + index * this.#height;
+    if (top < scrollTop || top + this.#height > scrollTop + clientHeight) this.#root.scrollTop = top < scrollTop ? top : top + this.#height - clientHeight;
+    this.#place();
+    if (focuses) /** @type {HTMLElement | null} */ (this.#list.querySelector(`[data-conversation="${conversation.id}"]`))?.focus({ preventScroll: true });
+    return true;
+  }
+
+  /** @returns {Conversation[]} what the list shows, in order: only those near the visible part have rows */
+  get items() {
+    return this.#items;
+  }
+
+  /** @returns {number} how many rows are in view */
+  get page() {
+    const [first, last] = this.#window(0);
+    return last - first;
   }
 
   /**
    * @param {Conversation} conversation  that cannot be shown as the others
    * @returns {HTMLElement}
    */
-  #plain({ id, group, unread, mentions }) {
+  #plain({ id, group, unread, unreadMore, mentions }) {
     const { words } = this.session;
     /** @type {Row} */
-    const row = { id, isOpen: false, isPinned: false, isMarked: false, isQuiet: false, isGroup: group, unread, mentions, name: words.messages_custom, avatar: "", hue: "", mark: "", time: 0, preview: words.messages_unshown, draft: "" };
+    const row = { id, isOpen: false, isPinned: false, isMarked: false, isQuiet: false, isGroup: group, unread, unreadMore, mentions, name: words.messages_custom, avatar: "", hue: "", mark: "", time: 0, preview: words.messages_unshown, draft: "" };
     return conversationRow(row, words, this.when, () => this.session.open({ conversation: id }));
   }
 
@@ -199,10 +305,10 @@ export class ConversationList {
    */
   #row(conversation, isOpen) {
     const { store, people, drafts, inbox, wishes, user } = this.session;
-    const { id, group, peer, avatar, last, unread, mentions } = conversation;
+    const { id, group, peer, avatar, last, unread, unreadMore, mentions } = conversation;
     const { bot = false, guest = false, avatar: face = "" } = people.card(peer) ?? {};
     return {
-      id, isOpen, isPinned: inbox.pinOf(conversation) > 0, isMarked: inbox.isMarked(conversation), unread, mentions, isGroup: group, avatar: group ? avatar : peer === user ? "" : face, hue: peer === user ? "saved" : peer ? hueOf(peer) : "",
+      id, isOpen, isPinned: inbox.pinOf(conversation) > 0, isMarked: inbox.isMarked(conversation), unread, unreadMore, mentions, isGroup: group, avatar: group ? avatar : peer === user ? "" : face, hue: peer === user ? "saved" : peer || group ? hueOf(peer || `#${id}`) : "",
       mark: bot ? "bot" : guest ? "guest" : "", isQuiet: wishes.isQuiet(id, true), name: store.nameOf(conversation), time: last?.time ?? 0,
       ...this.#signs?.of(conversation), ...this.#preview(conversation), draft: isOpen ? "" : cut(drafts.get(keyOf(conversation)).text.trim().replace(/\s+/g, " "), PREVIEW_LENGTH),
     };
@@ -218,14 +324,14 @@ export class ConversationList {
     const { words } = this.session;
     const archive = this.#archive(archived);
     const version = JSON.stringify([this.#inArchive, archive]);
-    const known = this.#rows.get("archive");
+    const known = this.#rows.get(ARCHIVE);
     if (known?.version === version) return known.element;
     const element = archiveRow(archive, words, this.#inArchive, () => {
       this.#inArchive = !this.#inArchive;
-      this.#shown = STEP;
+      this.#root.scrollTop = 0;
       this.session.changed();
     });
-    this.#rows.set("archive", { version, element });
+    this.#rows.set(ARCHIVE, { version, element });
     return element;
   }
 
@@ -239,7 +345,8 @@ export class ConversationList {
 
   /** @param {number} id  of the conversation whose row gets the focus; else it is beside the list */
   focus(id) {
-    /** @type {HTMLElement} */ (this.#list.querySelector(`[data-conversation="${id}"]`) ?? element("new-conversation", HTMLButtonElement)).focus({ preventScroll: true });
+    const conversation = this.session.store.conversations.get(id);
+    if (!conversation || !this.reveal(conversation, true)) element("new-conversation", HTMLButtonElement).focus({ preventScroll: true });
   }
 
   /** @param {Conversation} conversation */
@@ -251,20 +358,13 @@ export class ConversationList {
     if (last.from === user && peer !== user) return { preview: fill(words.messages_own_preview, { text: preview }) };
     return { preview, by: group ? people.nameOf(last.from) : "" };
   }
+}
 
-  /** @param {KeyboardEvent} event */
-  #onKey(event) {
-    if (!(event.target instanceof HTMLElement)) return;
-    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-    if (step) {
-      event.preventDefault();
-      const rows = /** @type {HTMLElement[]} */ ([...this.#list.querySelectorAll(".conversation")]);
-      rows[rows.indexOf(event.target) + step]?.focus();
-      return;
-    }
-    const found = /^[pumaPUMA]$/.test(event.key) && !event.ctrlKey && !event.metaKey && !event.altKey ? this.#at(event.target) : null;
-    if (!found) return;
-    event.preventDefault();
-    withModule(import("./conversation-menu.js"), this.session.words, ({ press }) => press(this.session, found.conversation, event.key.toLowerCase()));
-  }
+/**
+ * @param {Element} element
+ * @param {string} name
+ * @param {string} value  set only if it is another one: it would be computed again what depends on it
+ */
+function setAttribute(element, name, value) {
+  if (element.getAttribute(name) !== value) element.setAttribute(name, value);
 }

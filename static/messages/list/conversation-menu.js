@@ -51,6 +51,7 @@ function groupsOf(session, conversation) {
   }
   if (inbox.isOffered && conversation.left) add("", "remove", words.messages_remove_left, () => removeLeft(session, conversation));
   if (inbox.isOffered) add("a", "archive", isArchived ? words.messages_unarchive : words.messages_archive, () => (isArchived ? change({ archived: 0 }) : archive(session, conversation)));
+  if (inbox.isOffered) add("f", "folder", words.messages_folder_into, () => withModule(import("./folders.js"), words, ({ openFoldersOf }) => openFoldersOf(session, conversation)));
   return [actions, added.actions.flatMap((makeAction) => drawn(() => makeAction(session, conversation), () => null) ?? [])];
 }
 

@@ -2,7 +2,7 @@
 /** Pictures and videos in lists: a click opens the viewer, and a video that is a message of its own plays where it is. And messages with several of them, and captions. */
 
 import { cut, fill, listOf, make } from "../../text.js";
-import { withModule } from "../parts/form.js";
+import { withModule } from "../parts/loading.js";
 import { unformatted } from "../parts/format.js";
 import { formatted } from "../parts/formatted.js";
 import { button } from "../parts/panel.js";

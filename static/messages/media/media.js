@@ -3,7 +3,7 @@
 
 import { cut, make } from "../../text.js";
 import { ApiError, noAnswer } from "../parts/api.js";
-import { loadStyle, withModule } from "../parts/form.js";
+import { loadStyle, withModule } from "../parts/loading.js";
 import { button, toast } from "../parts/panel.js";
 import { pageCommands, registerView } from "../parts/summary.js";
 import { albumSummary, albumView, captioned, captionOf, captionSummary, pictureView, videoView, withOrigin } from "./album.js";

@@ -14,6 +14,7 @@ import { addCard, pageCommands, pageTools, redraw, registerView } from "./summar
 /** @typedef {import("./entries.js").Entry} Entry */
 /** `sign`: its icon, the lines of one in a square of 24 (a path of SVG that begins with M). @typedef {Omit<import("./menu.js").Row, "key">} MessageAction */
 /** `key`: on a row that has the focus; empty: none. @typedef {MessageAction & { key: string }} Action */
+/** What one makes in a conversation, which the user chooses. @typedef {{ word: string, sign?: MessageAction["sign"], act: (session: Session, conversation: Conversation) => unknown }} NewEntry */
 /** @typedef {(session: Session, conversation: Conversation) => Action | null} MakeAction  null: not for this conversation */
 /** @typedef {(session: Session, user: string) => MessageAction | null} MakePersonAction  null: not for this person */
 /** @typedef {(session: Session, conversation: Conversation, entry: Entry) => MessageAction[]} MakeMessageActions */
@@ -30,6 +31,7 @@ import { addCard, pageCommands, pageTools, redraw, registerView } from "./summar
  * @property {typeof addCard} addCard  adds what is below messages
  * @property {(message: number) => void} redraw  calls `draw` of the view of a message again
  * @property {(makeAction: MakeAction) => void} addAction  adds an entry to the menu of a conversation
+ * @property {(entry: NewEntry) => void} addNew  adds an entry to the menu of the button "+"
  * @property {(makeActions: MakeMessageActions) => void} addMessageAction  adds entries to the menu of a message
  * @property {(makeAction: MakePersonAction) => void} addPersonAction  adds a button to the card of a person
  * @property {(command: import("./summary.js").PageCommand) => void} addCommand  adds a command to text boxes
@@ -51,8 +53,8 @@ import { addCard, pageCommands, pageTools, redraw, registerView } from "./summar
  * @property {typeof fill} fill
  */
 
-/** What stands in menus, cards and settings behind what is the page's. @type {{ actions: MakeAction[], messageActions: MakeMessageActions[], personActions: MakePersonAction[], sections: MakeSection[] }} */
-export const added = { actions: [], messageActions: [], personActions: [], sections: [] };
+/** What stands in menus, cards and settings behind what is the page's. @type {{ actions: MakeAction[], news: NewEntry[], messageActions: MakeMessageActions[], personActions: MakePersonAction[], sections: MakeSection[] }} */
+export const added = { actions: [], news: [], messageActions: [], personActions: [], sections: [] };
 /** The login of the user. @type {Session} */
 let session;
 /** The modules start once; a later login of the page uses them, too. `true`: those of menus and settings. @type {Map<boolean, Promise<void>>} */
@@ -123,6 +125,7 @@ async function start(additions) {
   const face = {
     words, registerView, addCard, request, openPanel, openDialog, confirm, toast, button, make, fill,
     addAction: (makeAction) => void added.actions.push(makeAction),
+    addNew: (entry) => void added.news.push(entry),
     addMessageAction: (makeActions) => void added.messageActions.push(makeActions),
     addPersonAction: (makeAction) => void added.personActions.push(makeAction),
     addPlace,

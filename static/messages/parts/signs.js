@@ -27,11 +27,13 @@ const SIGNS = {
   flag: "M6 20V4.5h11l-2 4 2 4H6",
   ban: "M12 3.5a8.5 8.5 0 1 1 0 17 8.5 8.5 0 0 1 0-17M6 6l12 12",
   question: "M12 3.5a8.5 8.5 0 1 1 0 17 8.5 8.5 0 0 1 0-17M9.5 9.8a2.5 2.5 0 1 1 3.5 2.3c-.7.4-1 .9-1 1.7M12 16.3v.3",
+  write: "M12.5 5H6.8A1.8 1.8 0 0 0 5 6.8v10.4A1.8 1.8 0 0 0 6.8 19h10.4a1.8 1.8 0 0 0 1.8-1.8v-5.7M9.5 14.5l.7-3.2 8.1-8.1 2.5 2.5-8.1 8.1z",
+  group: "M8.5 5.5a3 3 0 1 1 0 6 3 3 0 0 1 0-6M3 18.5c.4-3 2.4-4.5 5.5-4.5s5.1 1.5 5.5 4.5M18 8.5v6M15 11.5h6",
   poll: "M5 19V9.5M10 19V5M15 19v-7M20 19v-4.5",
   other: "M12 11.4a.6.6 0 1 1 0 1.2.6.6 0 0 1 0-1.2",
 };
 
-/** @typedef {keyof typeof SIGNS | "reply" | "forward" | "pin" | "archive" | "more" | "download" | "attach"} Sign */
+/** @typedef {keyof typeof SIGNS | "reply" | "forward" | "pin" | "archive" | "folder" | "more" | "download" | "attach"} Sign */
 
 /**
  * @param {Sign | `M${string}`} sign  a name, or the lines of an icon in a square of 24

@@ -9,7 +9,7 @@ import { ROOT } from "../../text.js";
 /** @typedef {import("./saved-login.js").Login} Login */
 /** @typedef {import("../../../sdk/messenger.js").MessengerEvents & { state: import("../../../sdk/imserver.js").StateChange }} Events */
 
-const KINDS = /** @type {(keyof Events)[]} */ (["state", "entry", "anew", "typing", "receipt", "hidden", "contact", "piece", "arrangement", "wish", "threadMark"]);
+const KINDS = /** @type {(keyof Events)[]} */ (["state", "entry", "anew", "typing", "receipt", "hidden", "contact", "piece", "arrangement", "folders", "wish", "threadMark"]);
 
 /** A messenger that also tells of signals that the SDK does not know: those of features of the server. */
 class PageMessenger extends Messenger {

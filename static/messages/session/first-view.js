@@ -19,10 +19,11 @@ export const MOST_STORED = 12;
  * @property {boolean} isQuiet
  * @property {boolean} isGroup
  * @property {number} unread
+ * @property {boolean} unreadMore  there are more
  * @property {number} mentions
  * @property {string} name
  * @property {string} avatar     address of the picture; empty: none
- * @property {string} hue        class of the seal of a person; empty: that of a group
+ * @property {string} hue        class of the seal
  * @property {"" | "bot" | "guest"} mark
  * @property {number} time       of the newest message, in Unix milliseconds; 0: none
  * @property {string} preview
@@ -125,11 +126,12 @@ export function showMe(name, avatar, isGuest) {
 }
 
 /**
- * @param {number} count  of unread messages: the server counts at most 1,000 of a conversation
+ * @param {number} count  of unread messages
+ * @param {boolean} [isMore]  there are more: the server counts at most 1,000 of a conversation
  * @returns {string}
  */
-export function upTo(count) {
-  return count > 999 ? "999+" : String(count);
+export function upTo(count, isMore = false) {
+  return (count > 999 ? count.toLocaleString(document.documentElement.lang) : String(count)) + (isMore ? "+" : "");
 }
 
 /**
@@ -140,15 +142,16 @@ export function upTo(count) {
  * @returns {HTMLElement}
  */
 export function conversationRow(row, words, when, open) {
-  const { id, isOpen, isPinned, isMarked, unread, mentions, isGroup, avatar, hue, mark, isQuiet, name, time, preview, by, draft, isOnline, typing } = row;
+  const { id, isOpen, isPinned, isMarked, unread, unreadMore, mentions, isGroup, avatar, hue, mark, isQuiet, name, time, preview, by, draft, isOnline, typing } = row;
   const marks = mark ? [make("span", "mark", mark === "bot" ? words.messages_bot : words.messages_guest)] : [];
   const heading = make("span", "row-line", make("b", "", make("bdi", "", name), ...marks), ...(isQuiet ? [bell(words)] : []), make("time", "", time ? when(time) : ""));
   const below = make("span", "row-line", make("span", "preview", ...(typing ? [make("i", "typing", typing)] : [...(draft ? [make("i", "draft", words.messages_draft)] : by ? [make("bdi", "by", by), ": "] : []), make("bdi", "", draft || preview)])));
   if (mentions) below.append(counter("count at", "@", fill(words.messages_mentions, { count: mentions })));
-  if (unread) below.append(counter("count", upTo(unread), fill(words.messages_unread, { count: upTo(unread) })));
+  const count = upTo(unread, unreadMore);
+  if (unread) below.append(counter("count", count, fill(words.messages_unread, { count })));
   else if (isMarked) below.append(counter("count dot", "", words.messages_is_marked));
   else if (isPinned) below.append(counter("pin-mark", icon("pin"), words.messages_is_pinned));
-  const face = avatarOf(name, avatar, isGroup ? "group" : hue);
+  const face = avatarOf(name, avatar, isGroup ? `group ${hue}` : hue);
   const button = make("button", "conversation", isOnline ? make("span", "person-picture is-online", face, counter("", "", words.messages_online)) : face, make("span", "row-words", heading, below));
   button.setAttribute("type", "button");
   button.dataset.conversation = String(id);

@@ -1,5 +1,5 @@
 // @ts-check
-/** What the user keeps about conversations, for themselves on all devices: pins, archived ones, marks as unread, drafts. */
+/** What the user keeps about conversations, for themselves on all devices: pins, archived ones, marks as unread, folders, drafts. */
 
 import { CommandRefused } from "../../../sdk/errors.js";
 import { fieldsLike, listOf, numberOf, recordOf, textOf } from "../../text.js";
@@ -10,7 +10,8 @@ import { keyOf } from "./store.js";
 /** @typedef {import("./drafts.js").Draft} Draft */
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./store.js").Conversation} Conversation */
-/** @typedef {{ pinned?: number, archived?: number, marked?: number }} Change */
+/** @typedef {{ pinned?: number, archived?: number, marked?: number, folders?: number[] }} Change */
+/** @typedef {import("../../../sdk/messenger.js").FolderList} FolderList */
 
 const DRAFT_AFTER_MS = 1_500;
 /** The server refuses longer drafts, and closes the connection of a much longer one. Bytes of JSON. */
@@ -27,6 +28,8 @@ export class Inbox {
   #rows;
   /** The server's changes are loaded up to this version. */
   #version;
+  /** @type {FolderList} */
+  #folders;
   /** Arrangements with drafts whose conversations were not loaded when they came. @type {Set<number>} */
   #early = new Set();
   /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -38,9 +41,10 @@ export class Inbox {
   constructor(session) {
     this.session = session;
     this.key = `imserver:inbox:${session.app}:${session.user}`;
-    const { version, rows } = recordOf(this.#read());
+    const { version, rows, folders } = recordOf(this.#read());
     this.#version = numberOf(version);
-    this.#rows = new Map(listOf(rows).map((/** @type {any} */ row) => [numberOf(row?.conversation), { ...row, conversation: numberOf(row?.conversation), ...NONE, ...fieldsLike(row, NONE) }]));
+    this.#folders = { version: numberOf(folders?.version), folders: listOf(folders?.folders).map((each) => ({ id: numberOf(each?.id), name: textOf(each?.name) })) };
+    this.#rows = new Map(listOf(rows).map((/** @type {any} */ row) => [numberOf(row?.conversation), { ...row, conversation: numberOf(row?.conversation), ...NONE, ...fieldsLike(row, NONE), folders: listOf(row?.folders) }]));
     session.drafts.onUnsent = (now) => this.#sendDraftsLater(now);
   }
 
@@ -99,6 +103,36 @@ export class Inbox {
     return marked > 0 && read <= marked;
   }
 
+  /** @returns {FolderList["folders"]} in their order */
+  get folders() {
+    return this.#folders.folders;
+  }
+
+  /**
+   * @param {Conversation} conversation
+   * @returns {number[]} the folders in which it is
+   */
+  foldersOf({ id }) {
+    return this.of(id).folders ?? [];
+  }
+
+  /**
+   * Makes, names, orders and removes folders. Rejected if the server refuses it.
+   *
+   * @param {FolderList["folders"]} folders  all of them
+   */
+  async setFolders(folders) {
+    this.receiveFolders(await this.session.messenger.setFolders(folders));
+  }
+
+  /** @param {FolderList} list  of the server */
+  receiveFolders(list) {
+    if (list.version <= this.#folders.version) return;
+    this.#folders = list;
+    this.#save();
+    this.session.changed();
+  }
+
   /**
    * Changes an arrangement. It is shown at once, and taken back if the server refuses it.
    *
@@ -124,6 +158,7 @@ export class Inbox {
       for (let hasMore = this.isOffered; hasMore;) {
         const page = await messenger.arrangements(this.#version);
         page.arrangements.forEach((row) => this.receive(row));
+        if (page.folders) this.receiveFolders(page.folders);
         ({ version: this.#version, hasMore } = page);
       }
       this.#save();
@@ -213,7 +248,7 @@ export class Inbox {
 
   #save() {
     try {
-      localStorage.setItem(this.key, JSON.stringify({ version: this.#version, rows: [...this.#rows.values()] }));
+      localStorage.setItem(this.key, JSON.stringify({ version: this.#version, rows: [...this.#rows.values()], folders: this.#folders }));
     } catch {
       // no storage: all are loaded again
     }

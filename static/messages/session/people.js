@@ -112,14 +112,14 @@ export class People {
   }
 
   /**
-   * @param {Pick<import("./store.js").Conversation, "group" | "peer" | "name" | "avatar">} conversation
+   * @param {Pick<import("./store.js").Conversation, "id" | "group" | "peer" | "name" | "avatar">} conversation
    * @returns {HTMLElement} the picture of a group, or of the other user
    */
-  face({ group, peer, name, avatar }) {
+  face({ id, group, peer, name, avatar }) {
     const { words } = this.session;
     if (!group && peer === this.session.user) return avatarOf(words.messages_to_oneself, "", "saved");
     if (!group) return peer ? this.avatar(peer) : avatarOf(words.messages_server, "");
-    return avatarOf(name || words.messages_group, avatar, "group");
+    return avatarOf(name || words.messages_group, avatar, `group ${hueOf(`#${id}`)}`);
   }
 
   /**
@@ -256,7 +256,7 @@ function emptyCard(user, nickname = "") {
 }
 
 /**
- * @param {string} user
+ * @param {string} user  or `#` and the id of a group
  * @returns {string} a class: the hue of their name in groups, and of their seal
  */
 export function hueOf(user) {

@@ -7,8 +7,6 @@ import { isBeside, mentions } from "../parts/entries.js";
 /** @typedef {import("./store.js").Conversation} Conversation */
 /** @typedef {import("./store.js").Count} Count */
 
-/** Most unread messages of a conversation that the server counts. */
-const MOST_UNREAD = 1_000;
 const RECEIPTS_AFTER_MS = 300;
 const COUNT_AFTER_MS = 1_000;
 /** A receipt in a group is followed by one request for counts, not more often than this. */
@@ -117,7 +115,8 @@ export class Receipts {
     const seen = (conversation.entries ?? []).filter((each) => each.id > conversation.read && each.id <= id && each.kind === "message" && each.from !== self && !isBeside(each));
     const atEnd = id >= (conversation.last?.id ?? 0);
     conversation.read = id;
-    if (!atEnd && conversation.unread >= MOST_UNREAD) return this.#countAgain(conversation); // there may be more
+    if (!atEnd && conversation.unreadMore) return this.#countAgain(conversation);
+    conversation.unreadMore = false;
     conversation.unread = atEnd ? 0 : Math.max(0, conversation.unread - seen.length);
     conversation.mentions = conversation.unread ? Math.max(0, conversation.mentions - seen.filter((each) => mentions(each, self)).length) : 0;
   }

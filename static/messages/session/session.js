@@ -122,6 +122,7 @@ export class Session {
       },
       hidden: ({ ids }) => void this.store.applyHidden(ids),
       arrangement: (row) => void this.inbox.receive(row),
+      folders: (list) => void this.inbox.receiveFolders(list),
       wish: (wish) => void this.wishes.receive(wish),
       threadMark: (mark) => this.#emit("threadMark", mark),
     });

@@ -32,6 +32,7 @@ const MAX_SAVED_COUNTS = 50;
  * @property {number} changed          of a group: id of the newest live entry by which it, or its members, have changed; 0: none
  * @property {number} mutedUntil       until then we cannot write in the group, in Unix seconds; 0: we can
  * @property {number} unread           number of unread messages
+ * @property {boolean} unreadMore      there are more of them: the server counts no further
  * @property {number} mentions         how many of them mention us
  * @property {number} read             position up to which we have read
  * @property {number} position         id of the newest entry
@@ -115,14 +116,22 @@ export class Store {
   /** @returns {{ listed: Conversation[], archived: Conversation[] }} in their order */
   get lists() {
     const { inbox } = this.session;
-    const sorted = this.sorted.filter((each) => !inbox.isGone(each));
-    return { listed: sorted.filter((each) => !inbox.isArchived(each)), archived: sorted.filter((each) => inbox.isArchived(each)) };
+    const lists = { listed: /** @type {Conversation[]} */ ([]), archived: /** @type {Conversation[]} */ ([]) };
+    for (const each of this.sorted) if (!inbox.isGone(each)) lists[inbox.isArchived(each) ? "archived" : "listed"].push(each);
+    return lists;
   }
 
-  /** @returns {number} unread messages in all conversations that are not archived; a conversation that is marked counts as one */
+  /** @returns {number} unread messages in all conversations that are not archived */
   get unread() {
-    const { inbox } = this.session;
-    return this.lists.listed.reduce((sum, each) => sum + (each.unread || Number(inbox.isMarked(each))), 0);
+    return this.lists.listed.reduce((sum, each) => sum + this.unreadOf(each), 0);
+  }
+
+  /**
+   * @param {Conversation} conversation
+   * @returns {number} its unread messages; one that is marked counts as one
+   */
+  unreadOf(conversation) {
+    return conversation.unread || Number(this.session.inbox.isMarked(conversation));
   }
 
   /**
@@ -193,7 +202,7 @@ export class Store {
       if (conversation.arrived > position) continue; // an entry that arrived during the request is newer than the answer
       Object.assign(conversation, { position, last: each.last ?? null, left: each.last?.kind === "leave" && isAbout(each.last, this.session.user) }); // nothing is shown of a group after we left it
       if (this.receipts.reads.get(each.id) !== readBefore.get(each.id)) continue; // read during the request
-      Object.assign(conversation, { unread: Math.max(each.unread, 0), mentions: each.mentions ?? 0, read: Math.max(each.read, 0) });
+      Object.assign(conversation, { unread: Math.max(each.unread, 0), unreadMore: each.unreadMore === true, mentions: each.mentions ?? 0, read: Math.max(each.read, 0) });
     }
     if (older || this.conversations.size <= page.conversations.length || !this.isLoaded) this.hasMore = page.hasMore;
     this.isLoaded = true;
@@ -468,8 +477,8 @@ export class Store {
 
   /** @param {Conversation[]} conversations */
   save(...conversations) {
-    const saved = conversations.filter(({ id }) => id).map(({ id, group, peer, name, avatar, role, left, mutedUntil, unread, mentions, read, position, last, peerRead, peerReceived, counts }) => (
-      { counts: [...counts].sort(([a], [b]) => a - b).slice(-MAX_SAVED_COUNTS), id, group, peer, name, avatar, role, left, mutedUntil, unread, mentions, read, position, last, peerRead, peerReceived, unsent: this.receipts.unsentOf(id) }));
+    const saved = conversations.filter(({ id }) => id).map(({ id, group, peer, name, avatar, role, left, mutedUntil, unread, unreadMore, mentions, read, position, last, peerRead, peerReceived, counts }) => (
+      { counts: [...counts].sort(([a], [b]) => a - b).slice(-MAX_SAVED_COUNTS), id, group, peer, name, avatar, role, left, mutedUntil, unread, unreadMore, mentions, read, position, last, peerRead, peerReceived, unsent: this.receipts.unsentOf(id) }));
     this.session.database.put("conversations", saved);
   }
 
@@ -506,7 +515,7 @@ export function keyOf({ id, group, peer }) {
  */
 function emptyConversation(id, group, peer) {
   return {
-    id, group, peer, name: "", avatar: "", role: "", members: 0, left: false, membership: 0, changed: 0, mutedUntil: 0, unread: 0, mentions: 0, read: 0, position: 0, last: null, arrived: 0, entries: null, hasOlder: false,
+    id, group, peer, name: "", avatar: "", role: "", members: 0, left: false, membership: 0, changed: 0, mutedUntil: 0, unread: 0, unreadMore: false, mentions: 0, read: 0, position: 0, last: null, arrived: 0, entries: null, hasOlder: false,
     hasNewer: false, oldest: 0, newest: 0, cached: false, pending: null, loading: null, peerRead: 0, peerReceived: 0, counts: new Map(),
   };
 }
@@ -517,9 +526,9 @@ function emptyConversation(id, group, peer) {
  */
 function restored(saved) {
   const empty = emptyConversation(numberOf(saved.id), saved.group === true, textOf(saved.peer));
-  const { name, avatar, role, left, mutedUntil, unread, mentions, read, position, peerRead, peerReceived } = { ...empty, ...fieldsLike(saved, empty) };
+  const { name, avatar, role, left, mutedUntil, unread, unreadMore, mentions, read, position, peerRead, peerReceived } = { ...empty, ...fieldsLike(saved, empty) };
   const counts = listOf(saved.counts).filter((each) => Array.isArray(each) && each.length === 2 && typeof each[1]?.members === "number");
-  return { ...empty, name, avatar, role, left, mutedUntil, unread, mentions, read, position, last: entryOf(saved.last), peerRead, peerReceived, counts: new Map(counts) };
+  return { ...empty, name, avatar, role, left, mutedUntil, unread, unreadMore, mentions, read, position, last: entryOf(saved.last), peerRead, peerReceived, counts: new Map(counts) };
 }
 
 /**

@@ -10,7 +10,7 @@ const MARK = "M9.2 9.4a2.9 2.9 0 1 1 4.3 2.6c-.9.5-1.5 1-1.5 2.1M12 17.4v.1";
 
 /** @param {any} page */
 export function start(page) {
-  const { addAction, addMessageAction, api, confirm, toast, words } = page;
+  const { addAction, addMessageAction, addNew, api, confirm, toast, words } = page;
   addAction((/** @type {any} */ session, /** @type {any} */ conversation) => {
     const may = !conversation.left && (conversation.group || conversation.peer);
     return may ? { key: "", sign: "question", word: words.ask_new, act: () => openWriting(page, session, conversation, "") } : null;
@@ -19,8 +19,8 @@ export function start(page) {
     const may = !conversation.left && (conversation.group || conversation.peer);
     return may ? { key: "", sign: "poll", word: words.ask_poll_new, act: () => openPollForm(page, session, conversation, "") } : null;
   });
-  page.addNew?.({ word: words.ask_new, path: MARK, act: (/** @type {any} */ session, /** @type {any} */ conversation) => openWriting(page, session, conversation, "") });
-  page.addNew?.({ word: words.ask_poll_new, path: BARS, act: (/** @type {any} */ session, /** @type {any} */ conversation) => openPollForm(page, session, conversation, "") });
+  addNew({ word: words.ask_new, sign: MARK, act: (/** @type {any} */ session, /** @type {any} */ conversation) => openWriting(page, session, conversation, "") });
+  addNew({ word: words.ask_poll_new, sign: BARS, act: (/** @type {any} */ session, /** @type {any} */ conversation) => openPollForm(page, session, conversation, "") });
   addMessageAction((/** @type {any} */ session, /** @type {any} */ conversation, /** @type {any} */ entry) => {
     const question = questionOf(entry);
     if (!question || question.state || entry.from !== session.user) return [];
