@@ -1,6 +1,5 @@
 """Saved messages, reminders and scheduled messages, on a node."""
 
-import socket
 from collections.abc import Iterator
 from contextlib import closing
 from socket import socketpair
@@ -146,9 +145,8 @@ def test_a_message_awaits_its_receiver(
     core = node.node.core
     near, far = socketpair()
     near.setblocking(False)
-    sock = socket._socket.socket(fileno=near.detach())  # type: ignore[attr-defined]
     encoding = Encoding(core.codec(CmdDialect()), core.dispatcher.serve, 65536, 0)
-    connection = Connection(core.network.context, sock, "192.0.2.1:1", encoding, monotonic())
+    connection = Connection(core.network.context, near, "192.0.2.1:1", encoding, monotonic())
     with closing(far):
         core.hub.join(core.hub.apps[bob.app], connection, bob.user, "")
         until(lambda: texts(bob) == ["welcome"])
