@@ -245,14 +245,20 @@ class App {
     if (notices && session === this.#session) use(notices);
   }
 
-  /** Whoever moderates the app has what features of the server add for them, beside the settings. */
-  async #addPlaces() {
+  /**
+   * Whoever moderates the app has what features of the server add for them, beside the settings.
+   *
+   * @param {string} [report]  that is opened
+   */
+  async #addPlaces(report = "") {
     const session = this.#session;
-    await session?.people.refresh([session.user]);
+    if (!session?.isOnline) return;
+    await session.people.refresh([session.user]);
     const role = session?.people.card(session.user)?.role ?? "member";
-    if (!session || session !== this.#session || !role || role === "member") return;
+    if (session !== this.#session || !role || role === "member") return;
     const module = await import("./parts/additions.js").catch(() => null); // without it, menus load it
     await module?.addFeatures(session, true);
+    if (report) module?.openPlace("manage", report);
   }
 
   /** Shows how many people have asked to be our contacts. */
@@ -322,9 +328,14 @@ class App {
       await navigate("", true);
       withModule(import("./people/invitations.js"), this.words, ({ followInvitation, invitationCode }) => this.#session && followInvitation(this.#session, invitationCode(hash)));
     }
+    const report = /^#manage=(\w+)$/.exec(location.hash)?.[1];
+    if (report && store.isLoaded) {
+      await navigate("", true);
+      this.#addPlaces(report);
+    }
     const [, kind, name, about = ""] = /^#([cu])\/([^/]+)(?:\/(\d+))?$/.exec(location.hash) ?? []; // notifications name a message
     const user = kind === "u" ? decoded(name) : "";
-    if (!name && location.hash.length > 1 && store.isLoaded && !/^#(invite|reset|owner|oauth)=/.test(location.hash)) {
+    if (!name && location.hash.length > 1 && store.isLoaded && !/^#(invite|reset|owner|oauth|manage)=/.test(location.hash)) {
       toast(this.words.messages_fault_link);
       await navigate("", true);
     }

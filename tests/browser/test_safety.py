@@ -74,6 +74,9 @@ def test_an_owner_handles_a_report_in_four_clicks_and_answers_an_appeal(pair: Pa
     report = bob.post("reports/send", message=spam, reason="spam", text="Every day.")["report"]
 
     desk = Chat(pair[0], ann, size=(1280, 800))
+    desk.go(f"#manage={report}")  # as the message of the server says
+    desk.has_some(".manage", "Every day.")
+    desk.tap("Close", within=".layer:has(.manage)")
     desk.sees("#manage[data-count='1']")
     desk.click("#manage")
     desk.has_some(".manage", "Message of Eve")

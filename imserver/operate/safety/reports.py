@@ -39,7 +39,7 @@ from imserver.operate.safety.declared import (
 from imserver.operate.safety.wire import Report
 from imserver.plugin.errors import Problems, ReplyCode, ServiceRefused
 from imserver.plugin.http import about
-from imserver.plugin.identity import by_address
+from imserver.plugin.identity import GOCHAT, by_address
 from imserver.plugin.messages import Draft, Entry, MessageLog, MessageServices, ToFollowers
 from imserver.plugin.services import Core
 from imserver.plugin.storage import PooledStatements, Row, RowsOf, Statements, Store, text_of
@@ -136,6 +136,8 @@ class Reports(Store.Rows):
         url = core.config.address
         self._page = f"{url}/admin" if url and "admin" in core.features else ""
         """The address of the admin page; ``""``: there is none."""
+        self._chat = f"{url}/home/messages" if url and "pages" in core.features else ""
+        """That of the messages page, which is for one app."""
         self._messages = core.service(MessageServices)
 
     def rules_of(self, app: str) -> SafetySettings:
@@ -255,6 +257,8 @@ class Reports(Store.Rows):
         happened = "asks to lift a ban" if report.reason == APPEAL else "was reported"
         where = "".join(f' in "{name}"' for name in groups.values())
         page = f" {self._page}#report/{quote(app, safe='')}/{id}" if self._page else ""
+        if self._chat and app == GOCHAT:
+            page = f" {self._chat}#manage={id}"
         draft = Draft(
             sender="",
             body=f"{what} {happened}{where} ({report.reason}).{page}".encode(),

@@ -19,7 +19,7 @@ import { addCard, pageCommands, pageTools, redraw, registerView } from "./summar
 /** @typedef {(session: Session, user: string) => MessageAction | null} MakePersonAction  null: not for this person */
 /** @typedef {(session: Session, conversation: Conversation, entry: Entry) => MessageAction[]} MakeMessageActions */
 /** @typedef {() => { title: string, content: HTMLElement }} MakeSection */
-/** @typedef {{ id: string, word: string, path: string, act: (session: Session) => unknown }} NewPlace  `path`: of an icon of 24 × 24 */
+/** @typedef {{ id: string, word: string, path: string, act: (session: Session, about: string) => unknown }} NewPlace  `path`: of an icon of 24 × 24 */
 /** @typedef {{ show: (count: number | null) => void }} Place  null: it is hidden */
 
 /**
@@ -61,7 +61,7 @@ let session;
 const started = new Map();
 /** Kind of a signal → who hears it. @type {Map<string, ((data: any) => void)[]>} */
 const listeners = new Map();
-/** Buttons of features. @type {Place[]} */
+/** Buttons of features. @type {(Place & Pick<NewPlace, "id" | "act">)[]} */
 const places = [];
 
 /**
@@ -107,15 +107,23 @@ function addPlace({ id, word, path, act }) {
   Object.assign(made, { id, title: word, hidden: true });
   made.setAttribute("aria-haspopup", "dialog");
   made.append(icon);
-  made.addEventListener("click", () => act(session));
+  made.addEventListener("click", () => act(session, ""));
   document.getElementById("settings")?.before(made);
   const show = (/** @type {number | null} */ count) => {
     made.hidden = count === null;
     made.dataset.count = count ? String(count) : "";
     made.setAttribute("aria-label", count ? `${word} · ${count}` : word);
   };
-  places.push({ show });
+  places.push({ id, act, show });
   return { show };
+}
+
+/**
+ * @param {string} id  of a place
+ * @param {string} about  what is opened there
+ */
+export function openPlace(id, about) {
+  places.find((place) => place.id === id)?.act(session, about);
 }
 
 /** @param {Session["additions"]} additions */

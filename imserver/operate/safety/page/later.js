@@ -59,11 +59,14 @@ export function start(additions) {
   return asked; // the first menu needs it
 }
 
-/** @param {any} session */
-async function manage(session) {
+/**
+ * @param {any} session
+ * @param {string} report  that is opened; empty: the queue
+ */
+async function manage(session, report) {
   try {
     const { openManage } = await import("./manage/manage.js");
-    desk = await openManage(page, session, () => void (desk = null));
+    desk = await openManage(page, session, report, () => void (desk = null));
   } catch (error) {
     page.toast(page.reason(error));
   }

@@ -30,10 +30,11 @@ const VIEWS = /** @type {const} */ ({ reports: false, people: false, guests: tru
 /**
  * @param {any} page
  * @param {any} session
+ * @param {string} report  that is opened; empty: the queue
  * @param {() => void} onClose
  * @returns {Promise<{ changed: () => void }>} `changed`: reports are new or closed
  */
-export async function openManage(page, session, onClose) {
+export async function openManage(page, session, report, onClose) {
   const { button, make } = page;
   const [own] = await Promise.all([loadWords(session.language), loadStyle(), session.people.load([session.user])]);
   const words = { ...page.words, ...own };
@@ -78,11 +79,12 @@ export async function openManage(page, session, onClose) {
     time: (seconds) => times.format(seconds * 1000),
     day: (seconds) => days.format(seconds * 1000),
   };
+  const openReport = (/** @type {string} */ id) => {
+    isList = false;
+    return desk.show(() => drawReport(desk, id, () => desk.open("reports")));
+  };
   const draws = {
-    reports: () => drawReports(desk, (report) => {
-      isList = false;
-      desk.show(() => drawReport(desk, report, () => desk.open("reports")));
-    }),
+    reports: () => drawReports(desk, openReport),
     people: drawPeople, guests: drawGuests, links: drawLinks, rules: drawRules,
   };
   const views = /** @type {(keyof typeof VIEWS)[]} */ (Object.keys(VIEWS)).filter((view) => isOwner || !VIEWS[view]);
@@ -109,6 +111,7 @@ export async function openManage(page, session, onClose) {
   const layer = page.openPanel(words.manage_title, make("div", "manage", tabs, body, make("p", "manage-foot", admin)));
   layer.closed.then(onClose);
   desk.open("reports");
+  if (report) openReport(report);
   return { changed: () => void (isList && tabs.querySelector("[aria-selected=true]")?.dataset.key === "reports" && desk.show(drawNow)) };
 }
 

@@ -96,7 +96,7 @@ function reasonsOf(report, words) {
 /**
  * @param {Desk} desk
  * @param {string} id
- * @param {() => void} back
+ * @param {() => unknown} back
  */
 export async function drawReport(desk, id, back) {
   const { page, session, words, time } = desk;
@@ -107,7 +107,7 @@ export async function drawReport(desk, id, back) {
   await session.people.load([user, ...report.people.map((/** @type {any} */ each) => each.user), ...report.messages.map((/** @type {any} */ each) => each.sender)]);
   const close = async (/** @type {string} */ outcome) => {
     if (!report.closed) await page.api("POST", "reports/close", { id, outcome });
-    back();
+    await back();
   };
   const act = (/** @type {string} */ label, /** @type {() => unknown} */ run, classes = "quiet") => {
     const made = button(label, classes);
@@ -152,8 +152,8 @@ export async function drawReport(desk, id, back) {
       await page.api("POST", "moderation/unban", { user });
       const locked = desk.isOwner ? await page.api("GET", "accounts/list", { text: user, locked: true }) : { accounts: [] };
       if (locked.accounts.some((/** @type {any} */ each) => each.user === user)) await page.api("POST", "accounts/unlock", { user });
-      page.toast(page.fill(words.manage_lifted, { name }));
       await close("unbanned");
+      page.toast(page.fill(words.manage_lifted, { name }));
     }, report.appeal ? "wide" : "quiet");
   if (report.appeal) {
     on.push(make("p", "panel-buttons", lift(), ...(report.closed ? [] : [act(words.manage_keep, () => close("dismissed"))])));
