@@ -199,6 +199,20 @@ def _guest(chat: Chat, story: Story, code: str = "") -> None:
     chat.browser.open(link, size=(width, height), dark=dark, forget=True)
 
 
+def _remind(chat: Chat, story: Story) -> None:
+    ann = story.ann
+    ann.post("messages/send", to=ann.user, text=story.texts[2], client_msg_id="saved")
+    ann.post("scheduled/remind", message=ann.id_of(story.group), seconds=0, client_msg_id="reminder")
+    chat.go(f"#u/{ann.user}")
+
+
+def _schedule(chat: Chat, story: Story) -> None:
+    for number, text in enumerate(story.texts[:2]):
+        fields = {"text": text, "client_msg_id": f"{number}", "seconds": 3600}
+        story.ann.post("scheduled/create", conversation=story.group, **fields)
+    chat.go(f"#c/{story.group}")
+
+
 def _type(chat: Chat, story: Story) -> None:
     friend = story.friend
     chat.reload()
@@ -281,6 +295,9 @@ VIEWS: Final[dict[str, tuple[Step, ...]]] = {
     ),
     "team": (*TEAM, "#member-text"),
     "members": (*TEAM, *_names("#member-text", ".member-list .person-name"), "#member-text"),
+    "saved": (_remind, ".later-link"),
+    "send-later": (_go(lambda story: f"#u/{story.bob.user}"), ".page-tool", ".later-times"),
+    "scheduled": (_schedule, ".page-tool", ".later-keys"),
     "rules": (*TEAM, "[data-key=rules]", ".group-rules"),
     "previews": (TEAM[0], _more(1, ".previews-card"), ".previews-card"),
     "signs": (_type, ".conversation .typing"),
