@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic, time
 from typing import Final
 
@@ -10,25 +11,26 @@ from imserver.plugin.storage import PooledStatements, Store, text_of
 CHARACTERS: Final = 4000
 _KNOWN_SECONDS: Final = 2.0
 """How long a node answers without a look: anybody may ask."""
-_MOST_KNOWN: Final = 1000
 
 
 class HouseRules(Store.Rows):
-    """Owner of what this node knows. Methods may switch, and raise StorageUnavailable."""
+    """Owner of what this node knows, of apps that there are (``exists``). Methods may switch, and raise
+    StorageUnavailable."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, exists: Callable[[str], bool]) -> None:
         super().__init__(store)
+        self._exists = exists
         self._known: dict[str, tuple[float, str]] = {}
 
     def of(self, app: str) -> str:
         """The rules of an app; ``""``: it has none."""
+        if not self._exists(app):  # anybody may name any
+            return ""
         now = monotonic()
         read_at, text = self._known.get(app, (0.0, ""))
         if not read_at or now - read_at > _KNOWN_SECONDS:
             rows = self._store.rows("SELECT text FROM house_rules WHERE app = %s", (app,))
             text = text_of(rows[0][0]) if rows else ""
-            if len(self._known) >= _MOST_KNOWN:
-                self._known.clear()
             self._known[app] = now, text
         return text
 

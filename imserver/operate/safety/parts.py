@@ -58,7 +58,8 @@ def build(core: Core) -> Parts:
     """Build them."""
     mutes, removals = Mutes(core), Removals(core.store)
     reports, moderation = Reports(core, _staff_of(core)), Moderation(core, mutes, removals)
-    others = _remover(core), _banned(core), HouseRules(core.store)
+    rules = HouseRules(core.store, lambda app: core.tenants.get(app) is not None)
+    others = _remover(core), _banned(core), rules
     parts = SafetyParts(moderation, removals, reports, *others)
     return Parts(
         (parts,),

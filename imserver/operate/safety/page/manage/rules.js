@@ -5,7 +5,7 @@
 
 const MOST_CHARACTERS = 4_000;
 /** Settings of `accounts` that are on or off. */
-const SWITCHES = ["guests", "search", "ask_strangers"];
+const SWITCHES = ["guests", "search", "show_emails", "ask_strangers"];
 
 /** @param {Desk} desk */
 export async function drawRules(desk) {
