@@ -60,6 +60,7 @@ ROWS: Final[dict[str, tuple[int, int]]] = {
         (100, 6_000),
     ),
     "asks/voters": (200, _ID),
+    **dict.fromkeys(("invitations/mail", "invitations/mails"), (1_000, 2_600)),
     "scheduled": (200, 20_000),
     "reports/show": (11, 6 * 60_000),
     "nodes": (1_000, _ROW),
