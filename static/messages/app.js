@@ -97,6 +97,7 @@ class App {
     session.on("entry", (entry) => this.#isOfFeature(entry) && this.#addFeatures());
     session.on("entry", (entry) => entry.kind === "message" && entry.from !== session.user && this.#notify((notices) => notices.heard(entry)));
     session.on("open", (target) => this.#open(target));
+    session.on("choose", (options) => withModule(import("./people/picker.js"), session.words, ({ choosePeople }) => choosePeople(session, options)));
     session.on("ended", (ended) => this.#stop(ended));
     this.#drawMe();
     showView("list");
@@ -268,7 +269,7 @@ class App {
     if (count === null || session !== this.#session) return;
     const button = element("new-conversation", HTMLButtonElement);
     button.dataset.count = count ? String(count) : "";
-    const label = count ? `${this.words.messages_contacts} · ${fill(this.words.messages_request_count, { count })}` : this.words.messages_contacts;
+    const label = count ? `${this.words.messages_people} · ${fill(this.words.messages_request_count, { count })}` : this.words.messages_people;
     button.setAttribute("aria-label", label);
   }
 

@@ -230,7 +230,7 @@ NEWEST: Final = (*GROUP, _run(END))
 GROUP_INFO: Final = (*GROUP, "#conversation-open")
 TEAM: Final = (_go(lambda story: f"#c/{story.team}"), "#conversation-open")
 SELECTION: Final = (*GROUP, _select)
-CONTACTS: Final = (_tap("messages_contacts"),)
+CONTACTS: Final = (_tap("messages_people"),)
 PROFILE: Final = (_tap("messages_profile"),)
 SETTINGS: Final = (_tap("messages_settings"),)
 BOT: Final = (_go(lambda story: f"#u/{story.bot.user}"), ".key")
@@ -244,7 +244,7 @@ VIEWS: Final[dict[str, tuple[Step, ...]]] = {
     "menu": (*GROUP, _menu, "[role=menu]"),
     "emoji": (*GROUP, _emoji, ".picker"),
     "selection": (*SELECTION, ".select-bar"),
-    "forward": (*SELECTION, _tap("messages_forward", ".select-bar"), ".choice", ".choice"),
+    "forward": (*SELECTION, _tap("messages_forward", ".select-bar"), ".picker .pick", ".picker .chosen"),
     "delete": (*SELECTION, _tap("messages_select_delete", ".select-bar"), "dialog[open] .danger"),
     "album": (*NEWEST, ".album"),
     "files": (*GROUP, _run(PASTE_PICTURES), ".picked li:nth-child(3)"),
@@ -288,7 +288,7 @@ VIEWS: Final[dict[str, tuple[Step, ...]]] = {
         *(*COLLEAGUES, *CONTACTS, "#new-group", *_names("#picker-text", ".picker .person-name")),
         *(".picker input[type=checkbox]", "#group-create"),
     ),
-    "directory": (*COLLEAGUES, *CONTACTS, *_names("#find-text", ".found .person-name"), "#find-text"),
+    "directory": (*COLLEAGUES, *CONTACTS, *_names("#find-text", ".row-list .person-name"), "#find-text"),
     "palette-people": (
         *(*COLLEAGUES, "#palette-open", *_names(".palette input", "[data-section=people] bdi")),
         ".palette",

@@ -251,8 +251,8 @@ def test_a_question_is_written_reminded_opened_to_others_and_cancelled(pair: Pai
     id = team.ask("Only for Bob?", of=[team.bob.user])
     shows(ann, "Only Bob")
     ann.act("Only for Bob?", "ask_others")
-    ann.has(".ask-people bdi", "Kim")
-    ann.click(".ask-people input")
+    ann.has(".picker li bdi", "Kim")
+    ann.click(".picker li input")
     ann.tap(ann.word("ask_others_go"), within="dialog")
     shows(bob, "Only you, Kim")
     assert team.question(id)["of"] == [team.bob.user, team.kim.user]
@@ -267,8 +267,10 @@ def test_the_form_says_what_is_missing(pair: Pair, team: Team) -> None:
     chat.has(".ask-form .note", chat.word("ask_fault"))
     chat.write("#ask-text", "Tea?")
     chat.click(".ask-who input[type=checkbox]")
-    chat.has(".ask-people bdi", "Bob", "Kim")
+    chat.has(".picker li bdi", "Bob", "Kim")
     assert not violations(chat)
+    chat.click("dialog:last-of-type .close")
+    chat.misses(".picker")
     chat.tap(chat.word("ask_go"), within="dialog")
     chat.has(".ask-form .note", chat.word("ask_fault_who"))
 

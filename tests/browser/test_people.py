@@ -58,7 +58,8 @@ def test_a_new_user_finds_somebody_who_accepts(pair: Pair, server: Server) -> No
     first.has_some(".card-of-person .muted", "Request sent")
     second.gives("return document.querySelector('#new-conversation').dataset.count", "1")
     second.click("#new-conversation", "[data-key^=accept]")
-    second.has("ul[aria-label=Contacts] bdi", "Ann")
+    second.has("ul[aria-label=People] bdi", "Ann")
+    second.sees("[data-user] .is-online")
     second.click("[data-key^=open]")
     second.has_some(".card-handle", f"@{name}")
     second.has_some(".card-of-person .presence", "Online")
@@ -126,6 +127,49 @@ def test_a_group_is_made_and_managed(pair: Pair, server: Server) -> None:
     page.misses("dialog")
     [group] = bob.get("groups")["groups"]
     assert group["role"] == "owner", "the admin has become the owner"
+
+
+def test_five_of_everybody_make_a_group_with_eight_taps(pair: Pair, start_server: StartServer) -> None:
+    apps = {"gochat": {"accounts": {"search": True}}}
+    server = start_server(config={"apps": apps, "accounts": {"registrations_per_address": 0}})
+    ann = Account(server, "Ann")
+    people = [Account(server, name) for name in ("Zoe", "Bob", "Émile", "Cyd", "Dan", "Eve", "Fay")]
+    ann.bot("teabot")
+    bob = people[1]
+    bob.post("accounts/set", title="Baker")
+    ann.create_group("Tea", bob)
+    page, other = Chat(pair[0], ann), Chat(pair[1], bob)
+    assert other.state == "online"
+    taps = []
+
+    def tap(selector: str) -> None:
+        page.click(selector)
+        taps.append(selector)
+
+    tap("#new-conversation")
+    page.has(".row-list .row-heading", "Online · 1", *"BCDEFZ")
+    page.has(".row-list .person-name bdi", "Bob", "Bob", "Cyd", "Dan", "Émile", "Eve", "Fay", "Zoe")
+    page.has_some(".row-list small", "Baker · Online")
+    page.write("#find-text", "TeaBot")
+    page.has(".row-list .person-name bdi", "teabot")
+    page.write("#find-text", Keys.CONTROL + "a" + Keys.NULL + Keys.BACKSPACE)
+    tap("#new-group")
+    for each in people[:3]:
+        tap(f".picker [data-key='{each.user}']")
+    page.write("#picker-text", "da")
+    page.has(".picker li bdi", "Dan")
+    tap(f".picker [data-key='{people[4].user}']")
+    page.gives("return document.querySelector('#picker-text').value", "")
+    tap(f".picker [data-key='{people[5].user}']")
+    page.has(".picker .chosen bdi", "Zoe", "Bob", "Émile", "Dan", "Eve")
+    page.has("#group-create", "Create · 5")
+    tap("#group-create")
+    page.has("#conversation-name", "Zoe, Bob, Émile, Dan")
+    page.has("#conversation-status", "6 members")
+    assert len(taps) == 8
+    page.click("#conversation-open", f"[data-key='open:{bob.user}']")
+    page.has(".card-title", "Baker")
+    page.has(".common-groups .choice bdi", "Tea", "Zoe, Bob, Émile, Dan")
 
 
 def test_a_device_is_logged_out_and_this_one_stays(pair: Pair, server: Server, tmp_path: Path) -> None:

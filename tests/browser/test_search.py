@@ -181,9 +181,9 @@ def test_a_message_is_forwarded_to_a_colleague_without_a_conversation(pair: Pair
     chat = Chat(pair[0], ann)
     chat.open(group, "the parcel")
     chat.act("the parcel", "messages_forward")
-    chat.write(".chooser .search-field", "zander")
-    chat.has(".choice bdi", "Tim Zander")
-    chat.click(".choice", ".chooser .wide")
+    chat.write("#picker-text", "zander")
+    chat.has(".picker li bdi", "Tim Zander")
+    chat.click(".picker .pick", ".picker > .wide")
     chat.has("#conversation-name", "Tim Zander")
     chat.reads("the parcel")
     assert [each["peer"] for each in tim.get("conversations")["conversations"]] == [ann.user]

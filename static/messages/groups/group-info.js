@@ -6,7 +6,6 @@ import { reasonOf, rowsOf } from "../parts/api.js";
 import { pictureButtons } from "../people/avatar-crop.js";
 import { HooksView } from "../people/bots.js";
 import { openCard } from "../people/card.js";
-import { openPicker } from "../people/contacts.js";
 import { SEARCH_AFTER_MS } from "../people/directory.js";
 import { attempt, field, input, load, loadStyle, namedList, noteLine, redraw, section, select, show, switchBox } from "../parts/form.js";
 import { membersText, openInvitations, tellInvited } from "../people/invitations.js";
@@ -17,6 +16,7 @@ import { signOf } from "../parts/signs.js";
 import { summaryOf } from "../parts/summary.js";
 import { avatarOf } from "../session/people.js";
 import { personRow } from "../people/person-row.js";
+import { choosePeople } from "../people/picker.js";
 import { openNotices } from "../settings/notice-settings.js";
 
 /** @typedef {import("../session/session.js").Session} Session */
@@ -354,10 +354,14 @@ class GroupView {
   #addMembers() {
     const { session, id } = this;
     const { words } = session;
-    const present = new Set(this.#members.map(({ user }) => user));
-    openPicker(session, words.messages_add_members, words.messages_add, present, async (users) => {
-      tellInvited(session, await session.api("POST", "groups/invite", { group: id, members: users }));
-      await this.#load();
+    choosePeople(session, {
+      title: words.messages_add_members,
+      go: (count) => (count ? `${words.messages_add} · ${count}` : words.messages_add),
+      without: this.#members.map(({ user }) => user),
+      act: async (users) => {
+        tellInvited(session, await session.api("POST", "groups/invite", { group: id, members: users }));
+        await this.#load();
+      },
     });
   }
 

@@ -19,7 +19,7 @@ export async function openNewMenu(session, anchor, open) {
   /** @type {import("../parts/menu.js").Row[]} */
   const people = session.isGuest ? [] : [
     { word: words.messages_new_message, sign: "write", act: () => withModule(import("../people/contacts.js"), words, ({ openContacts }) => openContacts(session)) },
-    { word: words.messages_new_group, sign: "group", act: () => withModule(import("../people/contacts.js"), words, ({ openNewGroup }) => openNewGroup(session, undefined)) },
+    { word: words.messages_new_group, sign: "group", act: () => withModule(import("../people/picker.js"), words, ({ openNewGroup }) => openNewGroup(session)) },
     { word: words.messages_invite_people, sign: "link", act: () => withModule(import("../people/invitations.js"), words, ({ openInvitations }) => openInvitations(session)) },
   ];
   const made = added.news.map(({ word, sign, act }) => ({

@@ -44,6 +44,7 @@ import { addCard, pageCommands, pageTools, redraw, registerView } from "./summar
  * @property {Session["endBy"]} endLogin  does what ends the login, and then forgets what the browser has stored
  * @property {(kind: string, listener: (data: any) => void) => void} hear  hears signals of a kind, and with `online` that there is a connection again
  * @property {(error: unknown) => string} reason  why `request` or `api` has failed, in the language of the page
+ * @property {(session: Session, options: any) => void} choosePeople  opens the dialog that chooses people; see `people/picker.js`
  * @property {typeof openPanel} openPanel
  * @property {typeof openDialog} openDialog
  * @property {typeof confirm} confirm
@@ -142,6 +143,7 @@ async function start(additions) {
     addSettings: (makeSection) => void added.sections.push(makeSection),
     api: (method, path, body) => session.api(method, path, body),
     download: (path, query, name) => downloadFile(session.app, session.token, path, query, name),
+    choosePeople: (current, options) => current.choosePeople(options),
     endLogin: (act, done) => session.endBy(act, done),
     hear: (kind, listener) => void listeners.set(kind, [...(listeners.get(kind) ?? []), listener]),
     reason: (error) => reasonOf(error, words),

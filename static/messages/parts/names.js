@@ -18,8 +18,11 @@ export function folded(text) {
 /** Letters that are no letter with an accent for Unicode. @type {Record<string, string>} */
 const PLAIN = { ł: "l", ø: "o", đ: "d", ð: "d", ħ: "h", ı: "i", ß: "ss", æ: "ae", œ: "oe", þ: "th" };
 
-/** @param {string} text */
-function wordsOf(text) {
+/**
+ * @param {string} text
+ * @returns {string[]} its words, as searches compare them
+ */
+export function wordsOf(text) {
   return folded(text).replace(/[łøđðħıßæœþ]/g, (letter) => PLAIN[letter]).split(BETWEEN).filter(Boolean);
 }
 

@@ -3,11 +3,15 @@
 
 import { drawn, element, fill, make } from "../../text.js";
 import { added, addFeatures } from "../parts/additions.js";
-import { attempt, redraw, withModule } from "../parts/form.js";
+import { attempt, loadStyle, namedList, redraw, section, withModule } from "../parts/form.js";
 import { button, confirm, openDialog, toast } from "../parts/panel.js";
+import { signOf } from "../parts/signs.js";
 import { presenceOf } from "../session/presence.js";
 
 /** @typedef {import("../session/session.js").Session} Session */
+/** @typedef {{ group: string, name: string, avatar: string }} CommonGroup */
+
+const MOST_GROUPS = 20;
 
 /**
  * The card of a person: what we know of them, and what we can do with them.
@@ -22,11 +26,18 @@ export function openCard(session, user) {
     return Promise.resolve();
   }
   const { people } = session;
+  loadStyle(new URL("../later/row-list.css", import.meta.url));
   const root = make("div", "card-of-person");
   const layer = openDialog(people.nameOf(user), root);
-  const draw = () => redraw(root, cardParts(session, user, layer.close));
+  /** @type {CommonGroup[]} */
+  let groups = [];
+  const draw = () => redraw(root, [...cardParts(session, user, layer.close), ...groupsOf(session, groups)]);
   const ends = [session.on("people", draw), people.watch(() => [user])];
   draw();
+  session.api("GET", "groups", { member: user, limit: MOST_GROUPS }).then((page) => {
+    groups = page.groups;
+    draw();
+  }, () => {}); // without them the card is what it was
   people.refresh([user]);
   addFeatures(session, true).then(draw);
   return layer.closed.then(() => ends.forEach((end) => end()));
@@ -58,35 +69,72 @@ function cardParts(session, user, close) {
     });
     return made;
   };
-  const message = button(words.messages_message, "wide");
-  message.dataset.key = "message";
-  message.addEventListener("click", () => {
+  const tile = (/** @type {string} */ key, /** @type {Parameters<typeof signOf>[0]} */ sign, /** @type {string} */ word, /** @type {() => unknown} */ act) => {
+    const made = button("", "tile");
+    made.dataset.key = key;
+    made.append(signOf(sign), make("span", "", word));
+    made.addEventListener("click", act);
+    return made;
+  };
+  const message = tile("message", "thread", words.messages_message, () => {
     close();
     session.open({ user });
   });
-  const toGroup = button(words.messages_bot_add);
-  toGroup.dataset.key = "to-group";
-  toGroup.addEventListener("click", () => withModule(import("./bots.js"), words, ({ openGroups }) => openGroups(session, user)));
+  const toGroup = tile("to-group", "person", words.messages_bot_add, () => withModule(import("./bots.js"), words, ({ openGroups }) => openGroups(session, user)));
+  const newGroup = tile("group-with", "group", words.messages_new_group, () => withModule(import("./picker.js"), words, ({ openNewGroup }) => openNewGroup(session, [user])));
   const block = action(words.messages_block, "block", "link danger", fill(words.messages_block_question, { name }));
   const mayWrite = !session.isGuest || session.store.known(user);
+  const request = tile("request", "contact", words.messages_ask, () => attempt(request, null, words, () => changeFriend(session, "request", user)));
+  const isPerson = !session.isGuest && !card?.bot;
+  const tiles = relation === "blocked" ? [] : [
+    ...(mayWrite ? [message] : []), ...(isPerson ? [newGroup] : []), ...(session.isGuest ? [] : [toGroup]), ...(isPerson && !relation ? [request] : []),
+  ];
   /** @type {Record<string, HTMLElement[]>} */
   const choices = {
-    "": session.isGuest ? [...(mayWrite ? [message] : [])] : card?.bot ? [message, toGroup] : [message, action(words.messages_ask, "request"), toGroup],
-    self: [],
-    friend: [message, toGroup, action(words.messages_unfriend, "remove", "quiet", fill(words.messages_unfriend_question, { name }))],
-    incoming: [action(words.messages_accept, "accept", "wide"), action(words.messages_decline, "decline"), message],
-    outgoing: [message, action(words.messages_withdraw, "remove")],
+    friend: [action(words.messages_unfriend, "remove", "link danger", fill(words.messages_unfriend_question, { name }))],
+    incoming: [action(words.messages_accept, "accept", "wide"), action(words.messages_decline, "decline")],
+    outgoing: [action(words.messages_withdraw, "remove")],
     blocked: [action(words.messages_unblock, "unblock")],
   };
-  const actions = choices[relation];
+  const answers = relation === "incoming" ? choices.incoming : [];
+  const rest = relation === "incoming" ? [] : choices[relation] ?? [];
   const states = { friend: words.messages_is_contact, incoming: words.messages_has_asked, outgoing: words.messages_request_sent, blocked: words.messages_is_blocked };
   const lines = [
+    card?.title ? make("p", "card-title", card.title) : "",
     card?.name ? make("p", "card-handle", `@${card.name}`) : "",
+    card?.email ? make("p", "card-handle", mailLink(card.email)) : "",
     presenceOf(session, user) ? make("p", card?.presence === "online" ? "presence is-online" : "presence", presenceOf(session, user)) : "",
     relation && relation !== "self" ? make("p", "muted", states[relation]) : "",
   ].filter((each) => each instanceof HTMLElement);
   const head = make("div", "card-head", people.avatar(user, "large"), ...people.marks(user), ...lines);
-  return [head, make("p", "card-actions", ...actions), make("p", "card-actions", ...(relation === "blocked" ? [] : [block]), ...addedTo(session, user))];
+  return [
+    head, ...(answers.length ? [make("p", "card-actions", ...answers)] : []), ...(tiles.length ? [make("div", "tiles", ...tiles)] : []),
+    make("p", "card-actions", ...rest, ...(relation === "blocked" ? [] : [block]), ...addedTo(session, user)),
+  ];
+}
+
+/** @param {string} address */
+function mailLink(address) {
+  const link = /** @type {HTMLAnchorElement} */ (make("a", "", address));
+  link.href = `mailto:${encodeURIComponent(address).replace("%40", "@")}`;
+  return link;
+}
+
+/**
+ * @param {Session} session
+ * @param {CommonGroup[]} groups
+ * @returns {HTMLElement[]} the groups in common; none if there are none
+ */
+function groupsOf(session, groups) {
+  const { words, people } = session;
+  const rows = groups.map(({ group, name, avatar }) => {
+    const open = button("", "choice");
+    open.dataset.key = `common:${group}`;
+    open.append(people.face({ id: Number(group), group: true, peer: "", name, avatar }), make("bdi", "", name));
+    open.addEventListener("click", () => session.open({ conversation: Number(group) }));
+    return make("li", "", open);
+  });
+  return rows.length ? [make("div", "common-groups", section(`${words.messages_common_groups} · ${rows.length}`, namedList(words.messages_common_groups, rows)))] : [];
 }
 
 /**

@@ -1,39 +1,36 @@
 // @ts-check
-/** Finding people, friend requests, the contact list, and new groups. */
+/** Everybody of the app from A to Z, contacts, friend requests, and the way to new groups, invitations and bots. */
 
-import { make } from "../../text.js";
-import { rowsOf } from "../parts/api.js";
+import { fill, make } from "../../text.js";
+import { attempt, input, load, loadStyle, mayHaveKeys, namedList, noteLine, redraw, section, withModule } from "../parts/form.js";
+import { button, openPanel } from "../parts/panel.js";
+import { signOf } from "../parts/signs.js";
 import { changeFriend, openCard } from "./card.js";
-import { Chosen } from "./chosen.js";
-import { FoundPeople, hasDirectory } from "./directory.js";
-import { attempt, field, input, load, namedList, newId, noteLine, redraw, section, show, withModule } from "../parts/form.js";
-import { openInvitations, tellInvited } from "./invitations.js";
-import { fitOf } from "../parts/names.js";
-import { button, openDialog, openPanel } from "../parts/panel.js";
+import { Everybody, loadContacts } from "./choices.js";
+import { byName, hasDirectory } from "./directory.js";
+import { openInvitations } from "./invitations.js";
 import { personRow } from "./person-row.js";
+import { openNewGroup } from "./picker.js";
+import { RowList } from "./row-list.js";
 
 /** @typedef {import("../session/session.js").Session} Session */
-/** @typedef {"friends" | "incoming" | "outgoing" | "blocked"} ListName */
+/** @typedef {import("./choices.js").ListName} ListName */
+/** @typedef {"everybody" | "friends" | "outgoing" | "blocked"} Tab */
 
 /** @type {ListName[]} */
 const LISTS = ["friends", "incoming", "outgoing", "blocked"];
-/** List → what its people are to us. */
-const RELATIONS = /** @type {const} */ ({ friends: "friend", incoming: "incoming", outgoing: "outgoing", blocked: "blocked" });
-const PAGE = 200;
-const NAME_LENGTH = 50;
-/** An id of an account. */
-const NUMBER = /^\d+$/;
 
 /**
- * The contact list.
+ * The people of the app.
  *
  * @param {Session} session
  * @returns {Promise<void>} when it is closed
  */
 export function openContacts(session) {
+  loadStyle(new URL("../later/row-list.css", import.meta.url));
   const root = make("div", "contacts");
+  const layer = openPanel(session.words.messages_people, root);
   const view = new ContactsView(session, root);
-  const layer = openPanel(session.words.messages_contacts, root);
   return layer.closed.then(() => view.close());
 }
 
@@ -41,106 +38,115 @@ export function openContacts(session) {
 class ContactsView {
   /** @type {Record<ListName, string[]>} */
   lists = { friends: [], incoming: [], outgoing: [], blocked: [] };
+  /** @type {Tab} */
+  #tab = "everybody";
+  #hasDirectory = false;
   #isLoaded = false;
+  #frame = 0;
+  #text = input({ type: "search", maxLength: 254, enterKeyHint: "search", autocapitalize: "none", spellcheck: false, className: "search-field" });
+  #requests = make("div", "contact-requests");
+  #tabs = make("div", "chips");
+  #none = make("p", "muted");
+  /** Looks for what is typed as a whole phone number, e-mail address or user name. */
+  #exact = button("", "link find-exact");
   /** @type {(() => void)[]} */
-  #ends = [];
+  #ends;
 
   /**
    * @param {Session} session
    * @param {HTMLElement} root
    */
   constructor(session, root) {
+    const { words } = session;
     this.session = session;
-    this.lower = make("div", "contacts-lists");
     this.note = noteLine();
-    root.append(this.#findForm(), this.#buttons(), this.note, this.lower);
-    this.#ends.push(
-      session.on("people", () => this.#draw()),
+    this.people = new Everybody(session, () => this.#draw());
+    this.list = new RowList(words.messages_people, () => this.#tab === "everybody" && this.people.more());
+    this.#text.id = "find-text";
+    this.#text.placeholder = this.#text.ariaLabel = words.messages_find;
+    this.#text.addEventListener("input", () => this.people.find(this.#typed));
+    this.#text.addEventListener("keydown", (event) => this.#onKey(event));
+    this.#exact.addEventListener("click", () => this.#find());
+    this.#tabs.setAttribute("role", "group");
+    this.#tabs.setAttribute("aria-label", words.messages_people);
+    this.#none.setAttribute("role", "status");
+    root.append(make("div", "contacts-find", this.#text), this.note, this.#actions(), this.#requests, this.#tabs, this.list.root, this.#none, this.#exact);
+    this.#ends = [
+      session.on("people", () => this.#draw()), // somebody may have come online
       session.on("contact", () => this.#load()),
-      session.people.watch(() => this.lists.friends),
-    );
+      session.people.watch(() => this.#shown),
+    ];
+    hasDirectory(session).then((has) => {
+      this.#hasDirectory = has;
+      if (!has) this.#tab = "friends";
+      this.#draw();
+    });
+    if (mayHaveKeys()) this.#text.focus();
     this.#load();
   }
 
   close() {
     for (const end of this.#ends) end();
+    this.people.stop();
+  }
+
+  get #typed() {
+    return this.#text.value.trim();
+  }
+
+  /** @returns {string[]} whose presence is on the screen */
+  get #shown() {
+    return [...this.list.root.querySelectorAll("[data-user]")].map((row) => /** @type {HTMLElement} */ (row).dataset.user ?? "");
   }
 
   #load() {
-    return load(this.lower, this.note, this.session, async () => {
-      const lists = await Promise.all(LISTS.map((name) => loadList(this.session, name)));
+    return load(this.#requests, this.note, this.session, async () => {
+      const lists = await Promise.all(LISTS.map((name) => loadContacts(this.session, name)));
       LISTS.forEach((name, index) => { this.lists[name] = lists[index]; });
       this.#isLoaded = true;
       this.#draw();
-      await this.session.people.refresh(this.lists.friends);
+      await this.session.people.refresh(this.lists.friends.slice(0, 200));
     });
   }
 
   /** @returns {HTMLElement} */
-  #findForm() {
+  #actions() {
     const { session } = this;
     const { words } = session;
-    const text = input({ type: "search", maxLength: 254, enterKeyHint: "search", autocapitalize: "none", spellcheck: false });
-    text.id = "find-text";
-    const note = noteLine();
-    const found = make("div", "found");
-    found.setAttribute("aria-live", "polite");
-    const go = /** @type {HTMLButtonElement} */ (make("button", "wide", words.messages_find_go));
-    const hinted = field(words.messages_find, text, words.messages_find_hint);
-    const line = make("div", "field-line", hinted, go);
-    const form = make("form", "panel-form find", line, note, found);
-    form.setAttribute("role", "search");
-    form.setAttribute("aria-label", words.messages_find);
-    const people = new FoundPeople(session, () => {
-      const rows = people.users.map((user) => this.#foundRow(user));
-      if (people.more) rows.push(people.more);
-      found.replaceChildren(...(rows.length ? [namedList(words.messages_found, rows)] : people.isDone ? [make("p", "muted", words.messages_find_enter)] : []));
-    });
-    hasDirectory(session).then((has) => {
-      if (!has) return;
-      const hint = hinted.querySelector(".field-hint");
-      if (hint) hint.textContent = words.messages_find_hint_names;
-      text.addEventListener("input", () => people.find(text.value));
-    });
-    form.addEventListener("submit", (event) => {
-      event.preventDefault();
-      const wanted = text.value.trim();
-      if (!wanted) return text.focus();
-      people.stop();
-      attempt(go, note, words, async () => {
-        const card = await session.api("POST", "accounts/find", { text: wanted }).catch(async (error) => {
-          await people.findNow(wanted); // a part of a name
-          if (!people.users.length) throw error;
-        });
-        if (!card) return;
-        session.people.add([card]);
-        found.replaceChildren(namedList(words.messages_found, [this.#foundRow(card.user)]));
-        this.#open(card.user);
-      });
-    });
-    return form;
+    const action = (/** @type {string} */ id, /** @type {Parameters<typeof signOf>[0]} */ sign, /** @type {string} */ word, /** @type {() => unknown} */ act) => {
+      const made = button("", "tile");
+      made.id = id;
+      made.append(signOf(sign), make("span", "", word));
+      made.addEventListener("click", act);
+      return made;
+    };
+    return make(
+      "div", "tiles",
+      action("new-group", "group", words.messages_new_group, () => openNewGroup(session)),
+      action("my-link", "person", words.messages_invite_people, () => openInvitations(session)),
+      action("bot-gallery", "bot", words.messages_bots, () => withModule(import("./gallery.js"), words, ({ openGallery }) => openGallery(session))),
+    );
   }
 
-  /** @param {string} user */
-  #foundRow(user) {
-    const name = this.session.people.card(user)?.name;
-    return personRow(this.session, user, () => this.#open(user), { below: name && `@${name}` });
+  /** @param {KeyboardEvent} event */
+  #onKey(event) {
+    if (event.isComposing || !["Enter", "ArrowDown"].includes(event.key)) return;
+    event.preventDefault();
+    const [first] = /** @type {NodeListOf<HTMLButtonElement>} */ (this.list.root.querySelectorAll("button.person"));
+    if (event.key === "ArrowDown") first?.focus();
+    else if (first && this.#typed && !/[@\d]/.test(this.#typed)) first.click();
+    else this.#find();
   }
 
-  /** @returns {HTMLElement} */
-  #buttons() {
-    const { session } = this;
-    const { words } = session;
-    const group = button(words.messages_new_group);
-    group.id = "new-group";
-    group.addEventListener("click", () => openNewGroup(session, this.#isLoaded ? this.lists.friends : undefined));
-    const link = button(words.messages_invite_people);
-    link.id = "my-link";
-    link.addEventListener("click", () => openInvitations(session));
-    const bots = button(words.messages_bots);
-    bots.id = "bot-gallery";
-    bots.addEventListener("click", () => withModule(import("./gallery.js"), words, ({ openGallery }) => openGallery(session)));
-    return make("p", "panel-buttons", group, link, bots);
+  /** Looks for the person with this phone number, e-mail address or user name. */
+  #find() {
+    const text = this.#typed;
+    if (!text) return;
+    attempt(this.#exact, this.note, this.session.words, async () => {
+      const card = await this.session.api("POST", "accounts/find", { text });
+      this.session.people.add([card]);
+      this.#open(card.user);
+    });
   }
 
   /** @param {string} user */
@@ -149,30 +155,60 @@ class ContactsView {
   }
 
   #draw() {
-    if (!this.#isLoaded) return;
+    this.#frame ||= requestAnimationFrame(() => this.#drawNow());
+  }
+
+  #drawNow() {
+    this.#frame = 0;
+    if (!this.list.root.isConnected) return;
     const { session, lists } = this;
     const { words } = session;
-    const sections = [];
-    if (lists.incoming.length) {
-      const rows = lists.incoming.map((user) => this.#row(user, [
-        this.#action("accept", user, words.messages_accept, "quiet yes"),
-        this.#action("decline", user, words.messages_decline, "quiet"),
-      ], ""));
-      sections.push(section(words.messages_requests, namedList(words.messages_requests, rows)));
-    }
-    const friends = byName(session, lists.friends).map((user) => this.#row(user));
-    const none = make("p", "muted", words.messages_no_contacts);
-    const title = friends.length ? `${words.messages_contacts} · ${friends.length}` : words.messages_contacts;
-    sections.push(section(title, friends.length ? namedList(words.messages_contacts, friends) : none));
-    if (lists.outgoing.length) {
-      const rows = lists.outgoing.map((user) => this.#row(user, [this.#action("remove", user, words.messages_withdraw, "quiet")], ""));
-      sections.push(section(words.messages_asked, namedList(words.messages_asked, rows)));
-    }
-    if (lists.blocked.length) {
-      const rows = lists.blocked.map((user) => this.#row(user, [this.#action("unblock", user, words.messages_unblock, "quiet")], ""));
-      sections.push(section(words.messages_blocked, namedList(words.messages_blocked, rows)));
-    }
-    redraw(this.lower, sections);
+    const text = this.#typed;
+    this.#drawRequests(text);
+    this.#drawTabs(text);
+    const entries = text || this.#tab === "everybody" ? this.people.list(text) : byName(session, lists[this.#tab]).map((user) => ({ key: user, user }));
+    this.list.show(entries.map((entry) => ("user" in entry ? { key: entry.key, draw: () => this.#row(entry.user), version: () => this.#versionOf(entry.user) } : entry)));
+    const isLoading = text || this.#tab === "everybody" ? this.people.isLoading(text) : !this.#isLoaded;
+    this.#none.hidden = entries.length > 0;
+    this.#none.textContent = isLoading ? words.messages_loading : text ? words.messages_search_none : words.messages_no_contacts;
+    this.#exact.hidden = !text;
+    this.#exact.textContent = fill(words.messages_find_exact, { text });
+  }
+
+  /** @param {string} text  with one, only what is found is shown */
+  #drawRequests(text) {
+    const { words } = this.session;
+    const rows = this.lists.incoming.map((user) => this.#row(user, [
+      this.#action("accept", user, words.messages_accept, "quiet yes"),
+      this.#action("decline", user, words.messages_decline, "quiet"),
+    ], ""));
+    redraw(this.#requests, rows.length && !text ? [section(words.messages_requests, namedList(words.messages_requests, rows))] : []);
+  }
+
+  /** @param {string} text */
+  #drawTabs(text) {
+    const { words } = this.session;
+    const { friends, outgoing, blocked } = this.lists;
+    /** @type {[Tab, string, number][]} */
+    const all = [["everybody", words.messages_everybody, Number(this.#hasDirectory)], ["friends", words.messages_contacts, 1], ["outgoing", words.messages_asked, outgoing.length], ["blocked", words.messages_blocked, blocked.length]];
+    const tabs = all.filter(([name, , count]) => count || name === this.#tab);
+    this.#tabs.hidden = Boolean(text) || tabs.length < 2;
+    redraw(this.#tabs, tabs.map(([name, word]) => {
+      const count = name === "friends" ? friends.length : name === "everybody" ? 0 : this.lists[name].length;
+      const chip = button(count ? `${word} · ${count}` : word, "chip");
+      chip.dataset.key = `tab:${name}`;
+      chip.setAttribute("aria-pressed", String(name === this.#tab));
+      chip.addEventListener("click", () => {
+        this.#tab = name;
+        this.#draw();
+      });
+      return chip;
+    }));
+  }
+
+  /** @param {string} user */
+  #versionOf(user) {
+    return JSON.stringify([this.#tab, this.session.people.card(user)]);
   }
 
   /**
@@ -180,8 +216,25 @@ class ContactsView {
    * @param {HTMLElement[]} [actions]
    * @param {string} [below]
    */
-  #row(user, actions = [], below = undefined) {
-    return personRow(this.session, user, () => this.#open(user), { actions, below });
+  #row(user, actions = this.#actionsOf(user), below = undefined) {
+    const made = personRow(this.session, user, () => this.#open(user), { actions, below });
+    made.dataset.user = user;
+    return made;
+  }
+
+  /** @param {string} user */
+  #actionsOf(user) {
+    const { session } = this;
+    const { words } = session;
+    if (this.#tab === "outgoing") return [this.#action("remove", user, words.messages_withdraw, "quiet")];
+    if (this.#tab === "blocked") return [this.#action("unblock", user, words.messages_unblock, "quiet")];
+    const write = button("", "round");
+    write.append(signOf("thread"));
+    write.dataset.key = `write:${user}`;
+    write.title = words.messages_message;
+    write.setAttribute("aria-label", `${words.messages_message}: ${session.people.nameOf(user)}`);
+    write.addEventListener("click", () => session.open({ user }));
+    return [write];
   }
 
   /**
@@ -200,192 +253,4 @@ class ContactsView {
     }));
     return made;
   }
-}
-
-/**
- * A dialog that makes a group of people.
- *
- * @param {Session} session
- * @param {string[]} [known]  the contacts, if they are loaded
- */
-export function openNewGroup(session, known) {
-  const { words } = session;
-  const name = input({ maxLength: NAME_LENGTH, required: true });
-  name.id = "group-name";
-  const note = noteLine();
-  const picker = new Picker(session, known);
-  const go = /** @type {HTMLButtonElement} */ (make("button", "wide", words.messages_create));
-  go.id = "group-create";
-  const form = make("form", "panel-form", field(words.messages_group_name, name), picker.root, note, go);
-  const layer = openDialog(words.messages_new_group, form);
-  name.focus();
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    const title = name.value.trim();
-    if (!title) {
-      show(note, words.messages_fault_group_name);
-      return name.focus();
-    }
-    attempt(go, note, words, async () => {
-      const created = await session.api("POST", "groups/create", { name: title, members: picker.chosen });
-      await session.store.load();
-      layer.close();
-      session.open({ conversation: Number(created.group) });
-      tellInvited(session, created);
-    });
-  });
-}
-
-/**
- * A dialog in which the user chooses people.
- *
- * @param {Session} session
- * @param {string} title
- * @param {string} yes
- * @param {Set<string>} without  who is not offered
- * @param {(users: string[]) => Promise<unknown>} act  the dialog stays open if it fails
- */
-export function openPicker(session, title, yes, without, act) {
-  const note = noteLine();
-  const picker = new Picker(session, undefined, without);
-  const go = /** @type {HTMLButtonElement} */ (make("button", "wide", yes));
-  const form = make("form", "panel-form", picker.root, note, go);
-  const layer = openDialog(title, form);
-  hasDirectory(session).then(() => picker.root.querySelector("input")?.focus()); // it is shown by then
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    if (!picker.chosen.length) return show(note, session.words.messages_choose_people);
-    if (await attempt(go, note, session.words, () => act(picker.chosen))) layer.close();
-  });
-}
-
-/** A list of people with a box to tick for each: those whom the user knows, and the directory. */
-class Picker {
-  /** @type {Set<string>} */
-  #chosen = new Set();
-  #chips;
-  #list = make("div", "picker-list");
-  #filter = input({ type: "search", maxLength: 64, enterKeyHint: "done" });
-  #found;
-  #hasDirectory = false;
-
-  /**
-   * @param {Session} session
-   * @param {string[]} [known]
-   * @param {Set<string>} [without]
-   */
-  constructor(session, known, without = new Set()) {
-    this.session = session;
-    this.without = without;
-    /** @type {string[] | undefined} */
-    this.users = known;
-    const { words } = session;
-    this.#filter.id = "picker-text";
-    this.#chips = new Chosen(words, (user) => {
-      this.#chosen.delete(user);
-      this.#draw();
-    });
-    this.root = make("div", "picker", field(words.messages_find, this.#filter), this.#chips.root, this.#list);
-    this.root.setAttribute("role", "group");
-    this.root.setAttribute("aria-label", words.messages_people);
-    this.#found = new FoundPeople(session, () => this.#draw());
-    this.#filter.addEventListener("input", () => (this.#hasDirectory ? this.#found.find(this.#filter.value) : this.#draw()));
-    this.#filter.addEventListener("keydown", (event) => {
-      if (event.key !== "Enter" || event.isComposing || !this.#filter.value.trim()) return;
-      event.preventDefault(); // it chooses, and does not send the form
-      this.#chooseFirst();
-    });
-    this.#draw();
-    hasDirectory(session).then((has) => {
-      this.#hasDirectory = has;
-      this.#draw();
-    });
-    if (known) return;
-    loadList(session, "friends").then((users) => { this.users = users; }, () => { this.users = []; }).then(() => this.#draw());
-  }
-
-  /** @returns {string[]} */
-  get chosen() {
-    return [...this.#chosen];
-  }
-
-  /** @returns {string[]} contacts, and people with whom the user has a conversation */
-  get #known() {
-    const { store, people, user: self } = this.session;
-    const peers = store.sorted.filter(({ group, peer }) => !group && NUMBER.test(peer)).map(({ peer }) => peer);
-    const known = [...new Set([...peers, ...(this.users ?? [])])].filter((user) => user !== self);
-    return known.filter((user) => people.card(user)?.nickname && !people.card(user)?.bot && people.card(user)?.relation !== "blocked");
-  }
-
-  /** @returns {string[]} who fits what is typed: first those in whose names a word begins with it; without it, the chosen ones first */
-  get #offered() {
-    const { people } = this.session;
-    const wanted = this.#filter.value.trim();
-    const known = byName(this.session, this.#known);
-    const fits = new Map(known.map((user) => [user, fitOf(`${people.nameOf(user)} ${people.card(user)?.name ?? ""}`, wanted)]));
-    const fitting = wanted ? [0, 1].flatMap((fit) => known.filter((user) => fits.get(user) === fit)) : [...this.#chosen, ...known];
-    return [...new Set([...fitting, ...this.#found.users])].filter((user) => !this.without.has(user));
-  }
-
-  #chooseFirst() {
-    const [first] = this.#offered.filter((user) => !this.#chosen.has(user));
-    if (!first) return;
-    this.#chosen.add(first);
-    this.#filter.value = "";
-    this.#found.find("");
-  }
-
-  #draw() {
-    const { words } = this.session;
-    const offered = this.#offered;
-    const wanted = this.#filter.value.trim();
-    const rows = offered.map((user) => this.#row(user));
-    this.#drawChips();
-    if (this.#found.more) rows.push(this.#found.more);
-    this.#filter.closest("label")?.toggleAttribute("hidden", !this.#hasDirectory && !wanted && offered.length < 8);
-    const isLoading = this.#hasDirectory ? wanted && !this.#found.isDone : !this.users;
-    const none = wanted ? words.messages_search_none : this.#hasDirectory ? words.messages_type_name : words.messages_no_contacts_to_choose;
-    redraw(this.#list, rows.length ? [namedList(words.messages_people, rows)] : [make("p", "muted", isLoading ? words.messages_loading : none)]);
-  }
-
-  #drawChips() {
-    this.#chips.draw(this.chosen.map((user) => [user, this.session.people.nameOf(user)]));
-  }
-
-  /** @param {string} user */
-  #row(user) {
-    const box = input({ type: "checkbox", checked: this.#chosen.has(user) });
-    box.dataset.key = user;
-    box.id = newId();
-    box.addEventListener("change", () => {
-      if (box.checked) this.#chosen.add(user);
-      else this.#chosen.delete(user);
-      this.#drawChips();
-    });
-    const { people } = this.session;
-    const name = people.card(user)?.name;
-    const words = make("span", "person-words", make("span", "person-name", make("bdi", "", people.nameOf(user))), ...(name ? [make("small", "", `@${name}`)] : []));
-    return make("li", "person-row", make("label", "person pick", people.avatar(user), words, box));
-  }
-}
-
-/**
- * @param {Session} session
- * @param {ListName} list
- * @returns {Promise<string[]>} users, whose cards are loaded then
- */
-async function loadList(session, list) {
-  const friends = await rowsOf("friends", (cursor) => session.api("GET", "friends", { list, cursor, limit: PAGE }));
-  session.people.add(friends.map(({ user, nickname, avatar }) => ({ user, nickname, avatar, relation: RELATIONS[list] })));
-  return friends.map(({ user }) => String(user));
-}
-
-/**
- * @param {Session} session
- * @param {string[]} users
- * @returns {string[]}
- */
-function byName(session, users) {
-  const collator = new Intl.Collator(session.language);
-  return [...users].sort((a, b) => collator.compare(session.people.nameOf(a), session.people.nameOf(b)));
 }

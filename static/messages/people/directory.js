@@ -1,11 +1,11 @@
 // @ts-check
-/** The directory of the app: people by parts of their names, where the app has one. Guests have none. */
+/** The directory of the app: everybody, and people by parts of their names, where the app has one. Guests have none. */
 
-import { cut, make } from "../../text.js";
+import { cut } from "../../text.js";
 import { loadRules } from "../parts/account-fields.js";
 import { reasonOf } from "../parts/api.js";
-import { attempt } from "../parts/form.js";
-import { button, toast } from "../parts/panel.js";
+import { fitOf, wordsOf } from "../parts/names.js";
+import { toast } from "../parts/panel.js";
 
 /** @typedef {import("../session/session.js").Session} Session */
 
@@ -14,6 +14,10 @@ const TEXT_LENGTH = 64;
 const EMPTY_PAGES = 5;
 /** Members of a group that one search adds. */
 const MOST_MEMBERS = 20;
+/** People on a page of the directory: the server's maximum. */
+const PAGE = 200;
+/** After a failure the next page is loaded so much later. */
+const AGAIN_MS = 5_000;
 /** Typing pauses so long before the server searches. */
 export const SEARCH_AFTER_MS = 250;
 /** Session → whether it has a directory. @type {WeakMap<Session, Promise<boolean>>} */
@@ -60,10 +64,11 @@ export async function findPeople(session, text, after = "") {
 export class FoundPeople {
   /** @type {string[]} */
   users = [];
-  /** A row that loads the next page. @type {HTMLElement | null} */
-  more = null;
   /** Whether the server has answered. */
   isDone = false;
+  #text = "";
+  /** Where the next page begins; empty: there is none. */
+  #next = "";
   #run = 0;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
@@ -81,35 +86,130 @@ export class FoundPeople {
     this.#run += 1;
     clearTimeout(this.#timer);
     this.users = [];
-    this.more = null;
+    this.#next = "";
     this.isDone = false;
   }
 
   /** @param {string} text */
   find(text) {
     this.stop();
+    this.#text = text.trim();
     this.changed();
-    if (text.trim()) this.#timer = setTimeout(() => this.findNow(text).catch((error) => toast(reasonOf(error, this.session.words))), SEARCH_AFTER_MS);
+    if (this.#text) this.#timer = setTimeout(() => this.#page(""), SEARCH_AFTER_MS);
+  }
+
+  /** Loads the next page, if there is one. */
+  more() {
+    const next = this.#next;
+    this.#next = ""; // once
+    if (next) this.#page(next);
+  }
+
+  /** @param {string} after  where the page begins */
+  async #page(after) {
+    const run = ++this.#run;
+    const { users, next } = await findPeople(this.session, this.#text, after).catch((error) => {
+      toast(reasonOf(error, this.session.words));
+      return { users: [], next: "" };
+    });
+    if (run !== this.#run) return;
+    this.users = [...new Set([...this.users, ...users])];
+    this.#next = next;
+    this.isDone = true;
+    this.changed();
+  }
+}
+
+/** The whole directory, as far as it is loaded: from A to Z, and who of it is online. Owns both lists. */
+export class Directory {
+  /** @type {string[]} */
+  users = [];
+  /** @type {string[]} */
+  online = [];
+  /** Whether the server has answered. */
+  isDone = false;
+  /** Where the next page begins; null: there is none. @type {string | null} */
+  #next = "";
+  #isLoading = false;
+
+  /**
+   * @param {Session} session
+   * @param {() => void} changed
+   */
+  constructor(session, changed) {
+    this.session = session;
+    this.changed = changed;
+  }
+
+  /** Loads who is online, and the first page. */
+  async load() {
+    if (!(await hasDirectory(this.session))) return;
+    await Promise.all([this.#list({ online: true }).then(({ users }) => { this.online = users; }, () => {}), this.more()]);
+    this.changed();
+  }
+
+  /** Loads the next page, if there is one, unless that is under way. */
+  async more() {
+    if (this.#isLoading || this.#next === null) return;
+    this.#isLoading = true;
+    const { session } = this;
+    try {
+      if (!(await hasDirectory(session))) return;
+      const isFirst = !this.users.length;
+      const { users, next } = await this.#list({ cursor: this.#next, limit: PAGE });
+      this.users.push(...users);
+      this.#next = next || null;
+      if (isFirst && !next) this.users = byName(session, this.users); // as the language of the page orders them
+    } catch (error) {
+      toast(reasonOf(error, session.words));
+      await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+    }
+    this.#isLoading = false;
+    this.isDone = true;
+    this.changed();
   }
 
   /**
-   * @param {string} text
-   * @param {string} [after]  where the page begins
+   * @param {Record<string, any>} query
+   * @returns {Promise<{ users: string[], next: string }>}
    */
-  async findNow(text, after = "") {
-    const run = ++this.#run;
-    const { users, next } = await findPeople(this.session, text, after);
-    if (run !== this.#run) return;
-    this.users = [...new Set([...this.users, ...users])];
-    this.isDone = true;
-    this.more = null;
-    if (next) {
-      const more = button(this.session.words.messages_more_people, "link");
-      more.addEventListener("click", () => attempt(more, null, this.session.words, () => this.findNow(text, next)));
-      this.more = make("li", "", more);
-    }
-    this.changed();
+  async #list(query) {
+    const { cards, next } = await this.session.api("GET", "accounts/directory", query);
+    this.session.people.add(cards);
+    return { users: cards.map((/** @type {{ user: string }} */ { user }) => user), next };
   }
+}
+
+/**
+ * @param {Session} session
+ * @param {string[]} users
+ * @returns {string[]}
+ */
+export function byName(session, users) {
+  const collator = new Intl.Collator(session.language);
+  return [...users].sort((a, b) => collator.compare(session.people.nameOf(a), session.people.nameOf(b)));
+}
+
+/**
+ * @param {Session} session
+ * @param {string[]} users
+ * @param {string} typed
+ * @returns {string[]} those whose names have it, first those in whose names a word begins with it
+ */
+export function fittingOf({ people }, users, typed) {
+  const fits = new Map(users.map((user) => [user, fitOf(`${people.nameOf(user)} ${people.card(user)?.name ?? ""}`, typed)]));
+  return [0, 1].flatMap((fit) => users.filter((user) => fits.get(user) === fit));
+}
+
+/**
+ * @param {string} name
+ * @returns {string} the letter under which it stands; one sign for all of a script with very many
+ */
+export function letterOf(name) {
+  const first = Array.from(wordsOf(name)[0] ?? "#")[0];
+  if (/[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}]/u.test(first)) return "文";
+  if (/\p{Script=Hangul}/u.test(first.normalize("NFC"))) return "가";
+  return /\p{L}/u.test(first) ? first.toUpperCase() : "#";
 }
 
 /**

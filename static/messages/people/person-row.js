@@ -19,7 +19,7 @@ export function personRow(session, user, onOpen, { below, marks = [], actions = 
   const { people } = session;
   const isOnline = people.card(user)?.presence === "online";
   const picture = make("span", isOnline ? "person-picture is-online" : "person-picture", people.avatar(user));
-  const second = below ?? presenceOf(session, user);
+  const second = below ?? [people.card(user)?.title, presenceOf(session, user)].filter(Boolean).join(" · ");
   const heading = make("span", "person-name", make("bdi", "", people.nameOf(user)), ...people.marks(user), ...marks);
   const open = /** @type {HTMLButtonElement} */ (
     make("button", "person", picture, make("span", "person-words", heading, ...(second ? [make("small", "", second)] : [])))

@@ -73,8 +73,8 @@ function commands(session, { open, info, search }) {
     ...(open.id ? actionsOf(session, open).map(({ word, act }) => action(`${session.store.nameOf(open)} · ${word}`, act)) : []),
   ] : [];
   const people = session.isGuest ? [] : [
-    action(words.messages_new_group, () => withModule(import("../people/contacts.js"), words, ({ openNewGroup }) => openNewGroup(session, undefined))),
-    action(words.messages_contacts, () => withModule(import("../people/contacts.js"), words, ({ openContacts }) => openContacts(session)), "", words.messages_find),
+    action(words.messages_new_group, () => withModule(import("../people/picker.js"), words, ({ openNewGroup }) => openNewGroup(session))),
+    action(words.messages_people, () => withModule(import("../people/contacts.js"), words, ({ openContacts }) => openContacts(session)), "", words.messages_find),
     action(words.messages_invite_people, () => withModule(import("../people/invitations.js"), words, ({ openInvitations }) => openInvitations(session)), "", words.messages_palette_invite),
     action(words.messages_bots, () => withModule(import("../people/gallery.js"), words, ({ openGallery }) => openGallery(session))),
   ];

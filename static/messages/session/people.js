@@ -19,6 +19,8 @@ import { seal } from "./seal.js";
  * @property {string} status        what they say of themselves; empty: nothing, or hidden from us
  * @property {boolean} away         as they say
  * @property {number} status_until  when both end, in Unix seconds; 0: they do not
+ * @property {string} title         what they do in the organisation; empty: they do not say
+ * @property {string} email         empty: none, or hidden from us
  * @property {boolean} [bot]        a program
  * @property {boolean} [guest]      somebody without a password
  * @property {boolean} [deleted]    there is no such account any more
@@ -252,7 +254,7 @@ const PATTERN = { ...emptyCard(""), bot: false, guest: false, deleted: false, ro
  * @returns {Card}
  */
 function emptyCard(user, nickname = "") {
-  return { user, nickname, avatar: "", name: "", relation: "", presence: "", last_seen: 0, status: "", away: false, status_until: 0 };
+  return { user, nickname, avatar: "", name: "", relation: "", presence: "", last_seen: 0, status: "", away: false, status_until: 0, title: "", email: "" };
 }
 
 /**

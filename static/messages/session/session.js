@@ -53,6 +53,7 @@ import { Wishes } from "./wishes.js";
  * @property {string} draft         the draft of a conversation has come from another device: its key
  * @property {{ kind: string, data: any }} signal  of a feature of the server, or an answer to a command
  * @property {Target} open          open this conversation
+ * @property {any} choose           let the user choose people: see `choosePeople` of `people/picker.js`
  * @property {Ended} ended  this login is over
  */
 
@@ -187,6 +188,15 @@ export class Session {
    */
   open(target) {
     this.#emit("open", target);
+  }
+
+  /**
+   * Lets the user choose people.
+   *
+   * @param {any} options  of `choosePeople` of `people/picker.js`
+   */
+  choosePeople(options) {
+    this.#emit("choose", options);
   }
 
   /** Something that the page shows has changed. */

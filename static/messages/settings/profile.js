@@ -25,12 +25,14 @@ import { memberSection } from "../login/welcome.js";
  * @property {string} status
  * @property {boolean} away
  * @property {number} status_until  Unix seconds; 0: it does not end
+ * @property {string} title
  * @property {boolean} second_factor
  */
 
 /** @typedef {{ device: string, name: string, since: number, current: boolean, online: boolean }} Device */
 
 const STATUS_LENGTH = 80;
+const TITLE_LENGTH = 64;
 const HOUR = 3_600;
 
 /** @param {Session} session */
@@ -95,8 +97,8 @@ class ProfileView {
   #show(account) {
     const isFirst = !this.#account;
     this.#account = account;
-    const { nickname, avatar, name, guest, status, away, status_until } = account;
-    this.session.people.add([{ user: this.session.user, nickname, avatar, name, guest, status, away, status_until }]);
+    const { nickname, avatar, name, guest, status, away, status_until, title } = account;
+    this.session.people.add([{ user: this.session.user, nickname, avatar, name, guest, status, away, status_until, title }]);
     if (isFirst) {
       this.body.replaceChildren(make("div", "profile-body", this.#tabs.row, this.#tabs.place));
       this.#tabs.choose(0);
@@ -125,10 +127,12 @@ class ProfileView {
   }
 
   /** @param {Account} account */
-  #form({ nickname, status, away, status_until: until }) {
+  #form({ nickname, title, status, away, status_until: until }) {
     const { words } = this;
     const name = input({ value: nickname, maxLength: NAME_LENGTH, required: true });
     name.id = "profile-name";
+    const job = input({ value: title, maxLength: TITLE_LENGTH });
+    job.id = "profile-title";
     const text = input({ value: status, maxLength: STATUS_LENGTH });
     text.id = "profile-status";
     const box = input({ type: "checkbox", checked: away });
@@ -147,12 +151,12 @@ class ProfileView {
     save.dataset.key = "save";
     const term = field(words.messages_status_ends, ends);
     const form = make(
-      "form", "panel-form", field(words.messages_your_name, name, words.messages_name_hint), field(words.messages_status_text, text, words.messages_status_hint),
+      "form", "panel-form", field(words.messages_your_name, name, words.messages_name_hint), field(words.messages_job, job, words.messages_job_hint), field(words.messages_status_text, text, words.messages_status_hint),
       make("label", "switch", make("span", "", words.messages_away), box), term, note, save,
     );
     const read = () => {
       const said = { status: text.value.trim(), away: box.checked };
-      return { nickname: name.value.trim(), ...said, status_until: said.status || said.away ? Number(ends.value) : 0 };
+      return { nickname: name.value.trim(), title: job.value.trim(), ...said, status_until: said.status || said.away ? Number(ends.value) : 0 };
     };
     const before = JSON.stringify(read());
     const changed = () => {

@@ -6,7 +6,6 @@ const OPTION_CHARACTERS = 64;
 const TEXT_CHARACTERS = 2000;
 /** Seconds; 0: no deadline. */
 const DEADLINES = [0, 900, 3600, 14_400, 86_400, 604_800];
-const MEMBERS_PAGE = 200;
 
 /**
  * Opens the form for a new question.
@@ -41,7 +40,7 @@ export function openWriting(page, session, conversation, begun) {
   const note = make("p", "note");
   note.setAttribute("role", "alert");
   note.hidden = true;
-  const who = conversation.group ? whoOf(page, session, conversation, []) : null;
+  const who = conversation.group ? whoOf(page, session, conversation) : null;
   const no = button(words.messages_cancel);
   const go = button(words.ask_go, "wide");
   go.type = "submit";
@@ -75,7 +74,7 @@ export function openWriting(page, session, conversation, begun) {
 }
 
 /**
- * Opens a form to choose members of a group, besides those who may answer already.
+ * Lets the user choose members of a group, besides those who may answer already.
  *
  * @param {any} page
  * @param {any} session
@@ -84,21 +83,8 @@ export function openWriting(page, session, conversation, begun) {
  * @param {(users: string[]) => unknown} done
  */
 export function choosePeople(page, session, conversation, before, done) {
-  const { button, make, openDialog, words } = page;
-  const people = members(page, session, conversation, before);
-  const go = button(words.ask_others_go, "wide");
-  go.type = "submit";
-  const no = button(words.messages_cancel);
-  const form = make("form", "ask-form", people.root, make("p", "card-row", no, go));
-  const dialog = openDialog(words.ask_others, form);
-  no.addEventListener("click", () => dialog.close());
-  form.addEventListener("submit", (/** @type {Event} */ event) => {
-    event.preventDefault();
-    const users = people.users();
-    if (!users.length) return;
-    dialog.close();
-    done(users);
-  });
+  const { words } = page;
+  page.choosePeople(session, { title: words.ask_others, go: () => words.ask_others_go, group: String(conversation.id), without: before, act: done });
 }
 
 /**
@@ -107,67 +93,37 @@ export function choosePeople(page, session, conversation, before, done) {
  * @param {any} page
  * @param {any} session
  * @param {any} conversation
- * @param {string[]} before
  */
-function whoOf(page, session, conversation, before) {
-  const { make, words } = page;
+function whoOf(page, session, conversation) {
+  const { button, make, words } = page;
   const some = checkbox(page, words.ask_some, false);
-  const people = members(page, session, conversation, before);
-  people.root.hidden = true;
+  const choose = button(words.ask_choose);
+  const names = make("small", "field-hint");
+  /** @type {string[]} */
+  let chosen = [];
+  choose.hidden = true;
+  choose.addEventListener("click", () => page.choosePeople(session, {
+    title: words.ask_who, go: (/** @type {number} */ count) => `${words.messages_add} · ${count}`, group: String(conversation.id), chosen,
+    act: (/** @type {string[]} */ users) => {
+      chosen = users;
+      names.textContent = users.map((user) => session.people.nameOf(user)).join(words.messages_and);
+    },
+  }));
   some.box.addEventListener("change", () => {
-    people.root.hidden = !some.box.checked;
-    if (some.box.checked) people.load();
+    choose.hidden = names.hidden = !some.box.checked;
+    if (some.box.checked && !chosen.length) choose.click();
   });
   const need = make("input", "");
   Object.assign(need, { id: "ask-need", type: "number", min: "1", max: "100", value: String(Math.min(Math.max(conversation.members - 1, 1), 100)), inputMode: "numeric" });
   return {
-    root: make("div", "ask-who", group(page, words.ask_who, some.root, people.root), field(page, words.ask_needed, need)),
-    isMissing: () => some.box.checked && !people.users().length,
+    root: make("div", "ask-who", group(page, words.ask_who, some.root, names, choose), field(page, words.ask_needed, need)),
+    isMissing: () => some.box.checked && !chosen.length,
     fields: () => {
-      const of = some.box.checked ? people.users() : null;
+      const of = some.box.checked ? chosen : null;
       const answers = Math.min(Number(need.value), of?.length ?? Infinity);
       return { ...(of && { of }), ...(answers > 1 && { need: answers }) };
     },
   };
-}
-
-/**
- * The members of a group with a box each.
- *
- * @param {any} page
- * @param {any} session
- * @param {any} conversation
- * @param {string[]} before
- */
-function members(page, session, conversation, before) {
-  const { make, words } = page;
-  const root = make("div", "ask-people");
-  root.setAttribute("role", "group");
-  root.setAttribute("aria-label", words.ask_who);
-  /** @type {Map<string, HTMLInputElement>} */
-  const boxes = new Map();
-  let isLoaded = false;
-  const load = async () => {
-    if (isLoaded) return;
-    isLoaded = true;
-    root.replaceChildren(make("p", "muted", words.messages_loading));
-    try {
-      const { members: rows } = await page.api("GET", "groups/members", { group: String(conversation.id), limit: MEMBERS_PAGE });
-      const users = rows.map((/** @type {any} */ row) => row.user).filter((/** @type {string} */ user) => user !== session.user && !before.includes(user));
-      await session.people.load(users);
-      root.replaceChildren(...users.map((/** @type {string} */ user) => {
-        const each = checkbox(page, session.people.nameOf(user), false);
-        each.root.prepend(session.people.avatar(user));
-        boxes.set(user, each.box);
-        return each.root;
-      }));
-    } catch (error) {
-      isLoaded = false;
-      root.replaceChildren(make("p", "note", page.reason(error)));
-    }
-  };
-  if (before.length) load();
-  return { root, load, users: () => [...boxes].filter(([, { checked }]) => checked).map(([user]) => user) };
 }
 
 /**
