@@ -75,6 +75,8 @@ export class ConversationView {
   #name = element("conversation-name", HTMLElement);
   #status = element("conversation-status", HTMLElement);
   #face = element("conversation-avatar", HTMLElement);
+  /** What the head shows. */
+  #head = "";
   #bell = element("notices-here", HTMLButtonElement);
   #announcer = element("announce", HTMLElement);
   /** Once it is loaded. @type {typeof import("../session/presence.js").presenceOf} */
@@ -226,11 +228,10 @@ export class ConversationView {
   /** Draws everything again that may have changed. */
   draw() {
     const { open, session } = this;
-    this.#name.replaceChildren(open ? session.store.nameOf(open) : session.words.messages_title, ...session.people.marks(open?.peer ?? ""));
+    this.#drawHead(open);
     this.#drawStatus();
     this.composer.draw();
     element("conversation-open", HTMLButtonElement).disabled = !open || open.left;
-    this.#face.replaceChildren(...(open ? [session.people.face(open)] : []));
     this.#bell.hidden = !session.hasNotifications || !open?.id || open.left;
     this.#bell.dataset.quiet = String(session.wishes.isQuiet(open?.id ?? 0, true));
     this.#pins?.draw();
@@ -240,6 +241,17 @@ export class ConversationView {
     this.#selection?.draw();
     this.#empty?.draw(open, this.#fault);
     this.#drawLatest();
+  }
+
+  /** @param {Conversation | null} open */
+  #drawHead(open) {
+    const { people, store, words } = this.session;
+    const name = open ? store.nameOf(open) : words.messages_title;
+    const head = JSON.stringify([name, open?.id, open?.avatar, people.card(open?.peer ?? "")]);
+    if (head === this.#head) return;
+    this.#head = head;
+    this.#name.replaceChildren(name, ...people.marks(open?.peer ?? ""));
+    this.#face.replaceChildren(...(open ? [people.face(open)] : []));
   }
 
   /** Opens the conversation again, after its entries could not be loaded. */

@@ -97,22 +97,34 @@ export class Rows {
    * @param {Entry} entry
    * @param {boolean} follows
    * @param {boolean} timed
-   * @returns {Item}
+   * @returns {string} changes with what the row shows
    */
-  #item(open, entry, follows, timed) {
-    const key = String(entry.id);
+  #versionOf(open, entry, follows, timed) {
     const names = [entry.from, ...usersIn(entry)].map((user) => this.#faceOf(user));
-    if (entry.kind !== "message") return { key, version: `${entry.kind} ${names}`, make: () => this.#drawn(() => this.view.notice(entry)) };
+    if (entry.kind !== "message") return `${entry.kind} ${names}`;
     const receipt = this.#receiptOf(open, entry);
     const quoted = entry.about ? this.find(entry.about) : null;
     const edit = this.session.outbox.editOf(entry.id);
     const thread = entry.meta?.replies && `${entry.meta.replies.last} ${threadsOf(this.session).of(entry.id)?.unread}`;
-    const version = [
+    return [
       thread, edit && `${edit.id} ${edit.state} ${edit.reason}`,
       entry.kind, entry.meta?.edited ?? 0, redrawsOf(entry.id), follows, timed, receipt.state, receipt.read, receipt.members, names, JSON.stringify([entry.reactions, entry.meta?.ask]), this.session.store.pressedOf(entry), quoted && `${quoted.kind} ${quoted.meta?.edited} ${this.session.people.nameOf(quoted.from)}`,
     ].join(" ");
-    return { key, version, replaces: `stream ${entry.clientMsgID}`, make: () => this.#drawn(() => {
-      const row = this.view.row(entry, { follows, timed, receipt, edit });
+  }
+
+  /**
+   * @param {Conversation} open
+   * @param {Entry} entry
+   * @param {boolean} follows
+   * @param {boolean} timed
+   * @returns {Item} its version is computed when it is asked for: of 1,000 loaded messages, few have rows
+   */
+  #item(open, entry, follows, timed) {
+    const key = String(entry.id);
+    const version = () => this.#versionOf(open, entry, follows, timed);
+    if (entry.kind !== "message") return { key, get version() { return version(); }, make: () => this.#drawn(() => this.view.notice(entry)) };
+    return { key, get version() { return version(); }, replaces: `stream ${entry.clientMsgID}`, make: () => this.#drawn(() => {
+      const row = this.view.row(entry, { follows, timed, receipt: this.#receiptOf(open, entry), edit: this.session.outbox.editOf(entry.id) });
       const flight = this.#stranded.get(entry.clientMsgID ?? "");
       if (flight !== undefined) animate(row, "flies", flight || Date.now());
       if (flight === 0) this.#stranded.set(entry.clientMsgID ?? "", Date.now());

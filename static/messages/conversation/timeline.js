@@ -259,8 +259,9 @@ export class Timeline {
     }
     const focused = document.activeElement; // perhaps the row beside one that was removed
     for (const item of shown) {
+      const { version } = item;
       let row = this.#rows.get(item.key);
-      if (row && row.version !== item.version) {
+      if (row && row.version !== version) {
         const element = this.#make(item);
         if (row.element === child) child = element;
         row.element.replaceWith(element);
@@ -268,10 +269,10 @@ export class Timeline {
           element.tabIndex = -1; // the row of a recalled message has none
           element.focus({ preventScroll: true });
         }
-        row = { element, version: item.version };
+        row = { element, version };
         this.#rows.set(item.key, row);
       } else if (!row) {
-        row = { element: this.#make(item), version: item.version };
+        row = { element: this.#make(item), version };
         this.#rows.set(item.key, row);
       }
       if (row.element === child) child = child.nextElementSibling;
