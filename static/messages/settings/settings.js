@@ -47,7 +47,7 @@ export async function openSettings(session) {
 export async function openShortcuts({ words }) {
   await loadStyle(STYLE);
   const rows = [
-    ["Ctrl K", words.messages_key_search], ["Ctrl ⇧ K", words.messages_key_search_here], ["Alt ↑ ↓", words.messages_key_step], ["P U M A", words.messages_key_list],
+    ["Ctrl K", words.messages_key_search], ["Ctrl ⇧ K", words.messages_key_search_here], ["Alt ↑ ↓", words.messages_key_step], ["P U M A F", words.messages_key_list],
     ["↑", words.messages_key_edit], ["⇧ Tab, ↑ ↓", words.messages_key_move], ["Enter", words.messages_key_menu], ["R", words.messages_reply], ["X", words.messages_select],
     ["⇧ Enter", words.messages_key_line], ["Ctrl B, I, ⇧ X, E", words.messages_key_format], ["Ctrl ⇧ 8, 9, U", words.messages_key_format_lines],
     ["@", words.messages_key_mention], [":", words.messages_key_emoji], ["/", words.messages_key_command], ["Esc", words.messages_key_escape], ["?", words.messages_key_help],
