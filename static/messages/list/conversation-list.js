@@ -93,15 +93,11 @@ export class ConversationList {
     document.title = this.#title;
   }
 
-  /**
-   * Loads the most recent conversations.
-   *
-   * @param {boolean} [older]  those after the last loaded one instead
-   */
-  async load(older = false) {
+  /** Loads the most recent conversations. */
+  async load() {
     const { store, words } = this.session;
     try {
-      await store.load(older);
+      await store.load();
       this.#fault = "";
     } catch (error) {
       this.#fault = reasonOf(error, words);
@@ -112,11 +108,12 @@ export class ConversationList {
   /** Loads more conversations, when the user is near the end of those that are loaded. */
   async #loadMore() {
     const { store } = this.session;
-    if (this.#isLoading || !store.hasMore || !store.isLoaded || !this.session.isOnline || this.#fault) return;
+    if (this.#isLoading || !store.hasMore || !store.isLoaded || !this.session.isOnline) return;
     this.#isLoading = true;
-    await this.load(true);
-    this.#isLoading = false;
-    this.#place(); // with a filter, there may be none among them
+    await store.load(true).then(() => {
+      this.#isLoading = false;
+      this.#place(); // with a filter, there may be none among them
+    }, () => { this.#isLoading = false; }); // the next scroll tries again
   }
 
   /** Stores the first rows for the next visit. */
@@ -126,7 +123,7 @@ export class ConversationList {
     if (!listed.length && !session.store.isLoaded) return; // the page goes away before it knows them
     const me = { name: session.people.nameOf(session.user), avatar: session.people.card(session.user)?.avatar ?? "", isGuest: session.isGuest };
     const rows = listed.slice(0, MOST_STORED).map((each) => ({ ...this.#row(each, false), isOnline: false, typing: "" }));
-    session.rows.set({ language: session.language, me, archive: this.#archive(archived), rows });
+    session.rows.set({ language: session.language, me, archive: this.#archive(archived), rows, filters: !element("list-filters", HTMLElement).hidden });
   }
 
   /** @param {Conversation | null} open  the open conversation */
@@ -191,6 +188,7 @@ export class ConversationList {
    * @returns {void}
    */
   #place(moved = 0, isChanged = false) {
+    if (this.#ends.signal.aborted) return;
     const { activeElement } = document;
     const focused = this.#list.contains(activeElement) ? /** @type {HTMLElement} */ (activeElement) : null;
     const held = focused && this.#items.findIndex(({ id }) => String(id) === focused.dataset.conversation);
