@@ -15,6 +15,7 @@ const row = document.activeElement.closest("[aria-posinset]");
 const numbers = ["posinset", "setsize"].map((each) => row?.getAttribute(`aria-${each}`));
 return [row?.querySelector("b bdi").textContent, ...numbers];
 """
+SIZE = "return document.querySelector('[aria-setsize]')?.getAttribute('aria-setsize')"
 ROWS = "return document.querySelectorAll('#conversations li').length"
 NAMES = "#conversations .conversation b bdi"
 TOP = """
@@ -34,8 +35,9 @@ def test_a_long_list_has_few_rows_and_leads_everywhere(pair: Pair, server: Serve
     tea = ann.create_group("Tea", bob)
     chat = Chat(pair[0], ann)
     chat.sees("#list-filters .chip")
+    chat.gives(SIZE, "61")
     chat.run(FOCUS)
-    eventually(lambda: chat.run(WHERE) == ["Tea", "1", "61"], what="all conversations are loaded")
+    chat.gives(WHERE, ["Tea", "1", "61"])
     chat.press(Keys.END)
     assert chat.run(WHERE) == ["Group 0", "61", "61"]
     chat.press(Keys.ARROW_UP)
