@@ -244,6 +244,11 @@ def lines(
     return shown.title, shown.body
 
 
+def test_a_reminder_says_that_it_is_one() -> None:
+    meta = b'{"reminder":{"id":1,"conversation":2,"from":"bob"}}'
+    assert lines(message("tea", meta=meta), language="de", author=Author("")) == ("Erinnerung", "tea")
+
+
 @pytest.mark.parametrize(
     ("avatar", "icon"),
     [
