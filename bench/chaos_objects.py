@@ -43,14 +43,12 @@ CLAIM_SECONDS: Final = 4.0
 FREE_SECONDS: Final = 9.0
 """A node that is killed within 0.25 s after it accepted the id of a push has not told Redis: the id is free
 again 10 s later."""
-MESSAGES: Final = 6
+MESSAGES, USERS, RIVALS = 6, 6, 3
 OWNER, LIKE, WAVE = "writer", "\N{THUMBS UP SIGN}", "\N{WAVING HAND SIGN}"
-USERS: Final = 6
-RIVALS: Final = 3
 LOGIN_SECONDS: Final = 1.0
 """Between two logins, or ends of sessions, of all users together."""
 REPLACED, REFUSED = 4500, 4501
-ENDING_SECONDS: Final = 120.0
+ENDING_SECONDS, DUE_SECONDS = 120.0, 30.0
 
 
 class Subjects(NamedTuple):
@@ -249,10 +247,12 @@ class Askers:
 
     def finish(self) -> None:
         """Erase and look at everything once more, when nothing is broken any more. Raises BenchError."""
-        deadline = time.monotonic() + ENDING_SECONDS
+        deadline = time.monotonic() + DUE_SECONDS
         for number, own in [*self.scheduled.items()]:
             path = f"/api/v1/scheduled?{urlencode({'app': APP, 'user': own['user']})}"
-            while fetch(self.targets[0], path).get("scheduled", [path]) and time.monotonic() < deadline:
+            while rows := fetch(self.targets[0], path).get("scheduled", [path]):
+                if time.monotonic() > deadline:
+                    raise BenchError(f"scheduled messages wait: {rows}")
                 time.sleep(0.2)
             self._cancel(self.targets[0], number)
         for subjects in self.subjects:
