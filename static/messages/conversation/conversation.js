@@ -37,7 +37,7 @@ const FOUND_MS = 2_000;
 export class ConversationView {
   /** @type {Conversation | null} */
   open = null;
-  /** Where the user was in conversations whose end was not in view, by their keys. @type {Map<string, NonNullable<Timeline["place"]>>} */
+  /** Where the user was in conversations whose end was not in view, and what was their newest entry, by their keys. @type {Map<string, NonNullable<Timeline["place"]> & { newest: number }>} */
   #places = new Map();
   /** The timeline shows the entries of the open conversation. */
   #isShown = false;
@@ -175,7 +175,7 @@ export class ConversationView {
     this.#actions?.close();
     this.#selection?.end();
     const place = this.#isShown && this.timeline.place;
-    if (this.open && place) this.#places.set(keyOf(this.open), place);
+    if (this.open && place) this.#places.set(keyOf(this.open), { ...place, newest: this.open.position });
     this.open = conversation;
     this.#isShown = this.#membersPin = false;
     this.#pins?.load(null);
@@ -204,7 +204,7 @@ export class ConversationView {
     this.#isEntering = true;
     const before = this.#places.get(keyOf(conversation));
     this.#places.delete(keyOf(conversation));
-    const place = message || conversation.unread ? undefined : before;
+    const place = message || (conversation.unread && before?.newest !== conversation.position) ? undefined : before; // what is new comes first
     await this.#openEntries(conversation, message || Number(place?.key ?? 0));
     if (conversation !== this.open) return;
     const isUnread = (/** @type {Entry} */ { id, kind, from }) => id > conversation.read && kind === "message" && from !== this.session.user;
@@ -214,7 +214,7 @@ export class ConversationView {
     this.#isEntering = false;
     const items = this.#items();
     const divider = items.some(({ key }) => key === "unread");
-    this.timeline.show(items, message ? this.#near(message) : divider ? { key: "unread" } : place ?? {});
+    this.timeline.show(items, message ? this.#near(message) : place ?? (divider ? { key: "unread" } : {}));
     if (message) this.#showFound(message);
   }
 
