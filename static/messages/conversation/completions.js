@@ -3,6 +3,7 @@
 
 import { make } from "../../text.js";
 import { rowsOf } from "../parts/api.js";
+import { loadStyle } from "../parts/form.js";
 import { mentionable } from "../parts/names.js";
 import { pageCommands } from "../parts/summary.js";
 
@@ -46,6 +47,8 @@ const MEMBERS_PAGE = 500;
 
 /** Owns the choices of one text box. */
 export class Completions {
+  /** Resolves when the page has its style. */
+  ready = loadStyle(new URL("../later/completions.css", import.meta.url));
   /** @type {Conversation | null} */
   #conversation = null;
   /** Members of the open group whose names are completed; null: not loaded. @type {string[] | null} */

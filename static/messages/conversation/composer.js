@@ -462,12 +462,13 @@ export class Composer {
     const loaded = this.#completions;
     if (loaded) return loaded.complete();
     if (!/^\/|@|:[\p{L}\d+-]/u.test(this.#field.value)) return;
-    withModule(import("./completions.js"), this.session.words, ({ Completions }) => {
+    withModule(import("./completions.js"), this.session.words, async ({ Completions }) => {
       this.#completions ??= new Completions(this.session, {
         field: this.#field, list: this.#names, mentioned: () => this.#mentioned, nameOf: (user) => this.#nameOf(user),
         changed: () => this.#changed(), submit: () => this.#submit(),
       });
       this.#completions.show(this.#conversation);
+      await this.#completions.ready;
       this.#completions.complete();
     });
   }

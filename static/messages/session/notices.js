@@ -5,7 +5,7 @@ import { disableNotifications, enableNotifications, hasNotifications, notificati
 import { element, make, ROOT } from "../../text.js";
 import { ApiError } from "../parts/api.js";
 import { mentions } from "../parts/entries.js";
-import { attempt } from "../parts/form.js";
+import { attempt, loadStyle } from "../parts/form.js";
 import { button } from "../parts/panel.js";
 import { playSound } from "./sound.js";
 
@@ -65,12 +65,13 @@ export class Notices {
     if (on || this.#question || this.#isAsking || Date.now() - question < QUESTION_MS || !hasNotifications() || Notification.permission === "denied") return;
     this.#isAsking = true;
     const state = await stateHere(this.session).catch(() => null);
+    if (state === "off") await this.#ask();
     this.#isAsking = false;
-    if (state === "off") this.#ask();
   }
 
-  #ask() {
+  async #ask() {
     const { words, wishes } = this.session;
+    await loadStyle(new URL("../later/notices.css", import.meta.url));
     const text = make("p", "", make("b", "", words.messages_notify_question), " ", make("span", "", words.messages_notify_question_more));
     const yes = button(words.messages_notify_yes, "wide");
     const no = button(words.messages_notify_no, "quiet");
