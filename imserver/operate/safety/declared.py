@@ -117,6 +117,7 @@ TABLES: Final = (
     Table(
         name="house_rules",
         types="app name500*, text name16000 out, changed big out",
+        of_user=Reason("they are of the app"),
         imported=Reason("an owner of the new app writes them"),
     ),
     Table(

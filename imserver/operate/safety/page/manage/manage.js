@@ -40,7 +40,8 @@ export async function openManage(page, session, report, onClose) {
   const words = { ...page.words, ...own };
   const isOwner = session.people.card(session.user)?.role === "owner";
   const body = make("div", "manage-body");
-  const times = new Intl.DateTimeFormat(session.language, { dateStyle: "medium", timeStyle: "short" });
+  const today = new Intl.DateTimeFormat(session.language, { timeStyle: "short" });
+  const times = new Intl.DateTimeFormat(session.language, { month: "short", day: "numeric", hour: "numeric", minute: "2-digit" });
   const days = new Intl.DateTimeFormat(session.language, { dateStyle: "medium" });
   let turn = 0;
   /** What is drawn again when something has changed. @type {() => Promise<Node[]> | Node[]} */
@@ -76,7 +77,7 @@ export async function openManage(page, session, report, onClose) {
         page.toast(page.reason(error));
       }
     },
-    time: (seconds) => times.format(seconds * 1000),
+    time: (seconds) => (new Date(seconds * 1000).toDateString() === new Date().toDateString() ? today : times).format(seconds * 1000),
     day: (seconds) => days.format(seconds * 1000),
   };
   const openReport = (/** @type {string} */ id) => {
