@@ -6,7 +6,7 @@ from time import time
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import replace
 
 from imserver.notifications.contract import (
@@ -25,6 +25,7 @@ from imserver.notifications.declared import (
     NotificationSettings,
     rules_in,
 )
+from imserver.notifications.keywords import KEYWORD_CHARACTERS, MOST_KEYWORDS, clean_keywords
 from imserver.notifications.parts import NotificationParts, notifications_of
 from imserver.notifications.pushes import delivery_of_test
 from imserver.notifications.recent import RecentDelivery
@@ -62,6 +63,14 @@ MailWish = Annotated[
     about("Mails about unread messages: 15 minutes after the first one, or once a day."),
 ]
 Preview = Annotated[bool, about("Whether notifications show the text of messages.")]
+GroupsLevel = Annotated[
+    Literal["all", "mentions"],
+    about("The messages of which the user is notified in groups for which they wish nothing else."),
+]
+Keywords = Annotated[
+    list[Annotated[str, Meta(max_length=KEYWORD_CHARACTERS)]],
+    about("Words that count as a mention of the user in messages to groups.", max_length=MOST_KEYWORDS),
+]
 LevelOf = Annotated[Level, about("The messages of which the user is notified.")]
 MuteUntil = Annotated[
     int,
@@ -165,6 +174,8 @@ class WishesShown(Struct):
     mail: MailWish
     quiet: QuietShape
     language: Language
+    groups: GroupsLevel
+    keywords: Keywords
     mail_possible: Annotated[
         bool, about("Whether users of the app can get mail: `smtp` is set, and they have accounts.")
     ]
@@ -359,12 +370,19 @@ def update_wishes(
     mail: MailWish | UnsetType = UNSET,
     quiet: QuietShape | UnsetType = UNSET,
     language: Language | UnsetType = UNSET,
+    groups: GroupsLevel | UnsetType = UNSET,
+    keywords: Keywords | UnsetType = UNSET,
 ) -> WishesShown:
-    """Change what a user wishes for all conversations and devices."""
+    """Change what a user wishes for all conversations and devices.
+
+    All sessions of the user hear that something has changed.
+    """
     wished = parts.rows.wishes_of(call.app, call.user)
     if mail not in (UNSET, "never") and not _mail_possible(parts.core, call.app):
         raise ApiProblem(Problems.NOT_ALLOWED, "This server sends no mail to users of this app")
-    given: dict[str, Any] = {"mail": mail, "preview": preview, "language": language}
+    given: dict[str, Any] = {"mail": mail, "preview": preview, "language": language, "groups": groups}
+    if keywords is not UNSET:
+        given["keywords"] = clean_keywords(keywords)
     if quiet is not UNSET:
         if find_zone(quiet.zone) is None:
             raise ApiProblem.invalid(f"`quiet.zone`: there is no time zone `{quiet.zone}`")
@@ -375,6 +393,7 @@ def update_wishes(
     parts.rows.set_wishes(call.app, call.user, wished)
     if wished.mail != "never":
         parts.notifier.work.changed()
+    _send_wish(parts, call, ConversationWish(0, wished.groups))
     return _wishes_shown(parts, call, wished)
 
 
@@ -388,7 +407,7 @@ def conversation_wishes(
 ) -> ConversationWishesAnswer:
     """List what a user wishes for single conversations.
 
-    A conversation that is not in the list has the level `all` and is not muted.
+    A conversation that is not in the list is not muted, and has the level `all`, a group that of `groups`.
     """
     rows, chosen = parts.rows, conversation
     if chosen:
@@ -425,16 +444,23 @@ def update_conversation_wish(
         raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
     rows = parts.rows
     wished = rows.all_conversation_wishes(app, [(user, conversation)])
-    wish = wished.get((user, conversation), ConversationWish(conversation))
+    (row,) = store.part(MessageLog).conversations.find(app, [conversation])
+    usual = rows.wishes_of(app, user).level_of(row.kind)
+    wish = wished.get((user, conversation), ConversationWish(conversation, usual))
     if level is not UNSET:
         wish = replace(wish, level=level)
     if mute_until is not UNSET:
         wish = replace(wish, muted_until=mute_until)
-    rows.set_conversation_wish(app, user, wish)
-    event = WishEvent(conversation, wish.level, wish.muted_until)
-    signal = Signal("wish", user, "", conversation=conversation, data=msgspec.json.encode(event))
-    parts.core.service(MessageServices).signals.send(ToFollowers(app, (user,), 0, signal))
+    rows.set_conversation_wish(app, user, wish, usual)
+    _send_wish(parts, call, wish)
     return _wish_shown(wish)
+
+
+def _send_wish(parts: NotificationParts, call: Call, wish: ConversationWish) -> None:
+    """Tell the sessions of the user. ``conversation`` 0: the wishes for all conversations have changed."""
+    event = WishEvent(wish.conversation, wish.level, wish.muted_until)
+    signal = Signal("wish", call.user, "", conversation=wish.conversation, data=msgspec.json.encode(event))
+    parts.core.service(MessageServices).signals.send(ToFollowers(call.app, (call.user,), 0, signal))
 
 
 # --- shapes -------------------------------------------------------------------------------------------------
@@ -471,7 +497,9 @@ def _wishes_shown(parts: NotificationParts, call: Call, wished: Wishes) -> Wishe
     confirmed = account is not None and account.email_confirmed
     begin, end = (f"{at // 60:02}:{at % 60:02}" for at in (wished.quiet.begin, wished.quiet.end))
     quiet = QuietShape(begin, end, wished.quiet.zone)
-    return WishesShown(wished.preview, wished.mail, quiet, wished.language, possible, confirmed)
+    general = wished.preview, wished.mail, quiet, wished.language
+    groups: Literal["all", "mentions"] = "all" if wished.groups == "all" else "mentions"
+    return WishesShown(*general, groups, list(wished.keywords), possible, confirmed)
 
 
 def _wish_shown(wish: ConversationWish) -> ConversationWishShown:

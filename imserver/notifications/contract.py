@@ -68,13 +68,20 @@ class Wishes(Struct, frozen=True):
     """What a user wishes for all conversations and devices.
 
     ``preview``: texts are shown. ``mail``: digests of unread messages, 15 minutes after the first one or
-    daily. ``language``: of mails.
+    daily. ``language``: of mails. ``groups``: the level of groups for which the user wishes nothing else.
+    ``keywords``: words that count as a mention of the user.
     """
 
     preview: bool = True
     mail: Literal["never", "soon", "daily"] = "never"
     quiet: QuietHours = QuietHours()
     language: str = "en"
+    groups: Level = "all"
+    keywords: tuple[str, ...] = ()
+
+    def level_of(self, kind: str) -> Level:
+        """The level of a conversation of this kind for which the user wishes nothing else."""
+        return self.groups if kind == "group" else "all"
 
 
 class ConversationWish(Struct, frozen=True):

@@ -15,6 +15,7 @@ from msgspec import Struct
 from imserver.notifications.content import form_for, language_of, meta_of, notify_in, outcome_of, text_in
 from imserver.notifications.contract import ConversationWish, Level, Wishes
 from imserver.notifications.decisions import zone_of
+from imserver.notifications.keywords import has_keyword
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.mailing import Mail, button_page, page_template
 from imserver.people.accounts.rows import AccountStore
@@ -79,11 +80,13 @@ def collect(
     account: Account,
     wished: Iterable[ConversationWish],
     after: int,
+    usual: Wishes,
 ) -> Digest | None:
     """The conversations with messages after an id that an account has not read; None: there is none.
 
     Conversations of which the account wants no notifications, and messages of accounts that it has blocked,
-    do not count. Switches. Raises StorageUnavailable.
+    do not count. ``usual``: what the account wishes for all conversations. Switches. Raises
+    StorageUnavailable.
     """
     app, now = account.app, int(time())
     wishes = {each.conversation: each for each in wished}
@@ -96,9 +99,11 @@ def collect(
             if summary.position <= after or times.get(summary.position, 0) < now - OLDEST_SECONDS:
                 has_more = False
                 break
-            wish = wishes.get(summary.conversation.id, ConversationWish(summary.conversation.id))
+            row = summary.conversation
+            wish = wishes.get(row.id, ConversationWish(row.id, usual.level_of(row.kind)))
             if wish.level != "nothing" and wish.muted_until <= now:
-                conversations += _unread(stored, accounts, account, summary, wish.level, after)
+                words = usual.keywords if wish.level == "mentions" else ()
+                conversations += _unread(stored, accounts, account, summary, wish.level, after, words)
         before = page[-1].position if page else 0
     if not conversations:
         return None
@@ -116,11 +121,12 @@ def _unread(
     summary: ConversationSummary,
     level: Level,
     after: int,
+    keywords: Sequence[str],
 ) -> list[UnreadConversation]:
     """The conversation, if there is something new in it."""
     app, user, conversation = account.app, account.user, summary.conversation
     count = summary.mentions if level == "mentions" else summary.unread
-    if not count:
+    if not count and not (keywords and summary.unread):
         return []
     if conversation.kind == "group" and stored.conversations.member(app, conversation.id, user) is None:
         return []
@@ -133,13 +139,17 @@ def _unread(
         and entry.sender != user
         and not entry.is_beside
         and notify_in(entry) is not False
-        and (level == "all" or mentions(entry, user))
+        and (level == "all" or mentions(entry, user) or has_keyword(entry, keywords))
     ]
+    if keywords:
+        count = max(count, len(unread))
     senders = {entry.sender: id_of(entry.sender) for entry in unread}
     states = accounts.relations(account.id, [id for id in senders.values() if id])
     messages = [entry for entry in unread if states.get(senders[entry.sender], ("", ""))[0] != "blocked"]
     # In a busy group, messages that mention the user may be further back.
-    is_further_back = level == "mentions" and not unread and has_earlier and entries[0].id > after
+    is_further_back = (
+        level == "mentions" and count > 0 and not unread and has_earlier and entries[0].id > after
+    )
     if not messages and not is_further_back:
         return []
     peer = conversation.peer(user)

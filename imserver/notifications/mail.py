@@ -219,7 +219,7 @@ class Mails(Service, dict=True):
         app, user = account.app, account.user
         wished = self.rows.conversation_wishes_of(app, user)
         stored, accounts = self.core.store.part(MessageLog), accounts_of(self.core).rows
-        digest = collect(stored, accounts, account, wished, after)
+        digest = collect(stored, accounts, account, wished, after, wishes)
         tenant = self.core.tenants.find(app)
         if digest is None or tenant is None:
             return None

@@ -35,6 +35,7 @@ from imserver.notifications.content import (
 from imserver.notifications.contract import ConversationWish, Delivery, Due, PushEndpoint, Shown, Wishes
 from imserver.notifications.decisions import decide, mail_due, may_notify, nothing_new
 from imserver.notifications.declared import AppNotifySettings
+from imserver.notifications.keywords import has_keyword
 from imserver.notifications.recipients import Recipients
 from imserver.notifications.rows import LEASE, NotificationRows
 from imserver.people.accounts.contract import Account
@@ -108,6 +109,8 @@ class _Facts(Struct):
         return self.conversation_wishes.get((due.user, due.conversation), ConversationWish(0))
 
 
+KEYWORD_MESSAGES: Final = 50
+"""Keywords are looked for in so many of the newest messages of a conversation."""
 _NO_WISHES: Final = Wishes()
 _NOTHING: Final = UnreadMessages({}, ())
 
@@ -311,7 +314,8 @@ class Notifier(Service, dict=True):
         for due in dues:
             by_conversation.setdefault(due.conversation, []).append(due.user)
         users = list(dict.fromkeys(due.user for due in dues))
-        wished = self.rows.all_conversation_wishes(app, [(due.user, due.conversation) for due in dues])
+        wishes = self.rows.wishes(app, users)
+        wished = self._wished(app, dues, wishes)
         mentioned: dict[int, list[str]] = {}
         for (user, conversation), wish in wished.items():
             if wish.level == "mentions":
@@ -321,18 +325,54 @@ class Notifier(Service, dict=True):
         numbers = self.rows.count_notified(app, devices)
         now, steady = int(time() * 1000), int(steady_time() * 1000)
         enabled = {user: [one for one in some if one.enabled] for user, some in endpoints.items()}
+        unread = self._unread(app, by_conversation, mentioned)
+        self._find_keywords(app, unread, mentioned, wishes)
         return _Facts(
             app=app,
             silent=silent,
             rules=self.rules_of(app),
-            unread=self._unread(app, by_conversation, mentioned),
-            wishes=self.rows.wishes(app, users),
+            unread=unread,
+            wishes=wishes,
             conversation_wishes=wished,
             endpoints={user: some for user, some in enabled.items() if some},
             badges={user: numbers.get(user, 0) for user in devices},
             now=now,
             offset=steady - now,
         )
+
+    def _wished(
+        self, app: str, dues: Sequence[Due], wishes: Mapping[str, Wishes]
+    ) -> dict[tuple[str, int], ConversationWish]:
+        """(user, conversation) → what they wish for it, where that is not everything."""
+        wished = self.rows.all_conversation_wishes(app, [(due.user, due.conversation) for due in dues])
+        usual = {user: each for user, each in wishes.items() if each.groups != "all"}
+        others = [due for due in dues if due.user in usual and (due.user, due.conversation) not in wished]
+        rows = self.store.part(MessageLog).conversations.find(app, list({due.conversation for due in others}))
+        kinds = {each.id: each.kind for each in rows}
+        for due in others:
+            level = usual[due.user].level_of(kinds.get(due.conversation, ""))
+            wished[due.user, due.conversation] = ConversationWish(due.conversation, level)
+        return wished
+
+    def _find_keywords(
+        self,
+        app: str,
+        unread: Mapping[int, UnreadMessages],
+        mentioned: Mapping[int, Sequence[str]],
+        wishes: Mapping[str, Wishes],
+    ) -> None:
+        """Let the newest messages with keywords of users count as mentions, where only these are wanted."""
+        log = self.store.part(MessageLog)
+        with_words = {user: each.keywords for user, each in wishes.items() if each.keywords}
+        for conversation, users in mentioned.items():
+            wanting = [user for user in users if user in with_words]
+            if not wanting or (messages := unread.get(conversation)) is None:
+                continue
+            entries = log.entries.find(app, messages.ids[-KEYWORD_MESSAGES:])
+            for user in wanting:
+                messages.mention(user, [each.id for each in entries if has_keyword(each, with_words[user])])
+                if is_long_turn():
+                    serve_others()
 
     def _unread(
         self, app: str, users: Mapping[int, Sequence[str]], mentioned: Mapping[int, Sequence[str]]

@@ -22,6 +22,7 @@ from imserver.notifications.contract import (
     ConversationWish,
     Delivery,
     Due,
+    Level,
     MailDue,
     PushEndpoint,
     Wishes,
@@ -308,10 +309,11 @@ class NotificationRows(Store.Rows):
 
     @Store.writing
     def set_conversation_wish(
-        self, sql: PooledStatements, app: str, user: str, wish: ConversationWish
+        self, sql: PooledStatements, app: str, user: str, wish: ConversationWish, usual: Level = LEVELS[0]
     ) -> None:
-        """Store a wish for a conversation. That of a user who wishes nothing special is removed."""
-        if wish.level == LEVELS[0] and not wish.muted_until:
+        """Store a wish for a conversation. That of a user who wishes nothing special is removed: ``usual`` is
+        the level without a wish."""
+        if wish.level == usual and not wish.muted_until:
             sql.execute(f"DELETE FROM notify_conversation {_ROW}", (app, user, wish.conversation))
         else:
             _WISHES.put(sql, wish, app=app, member=user, conversation=wish.conversation)

@@ -200,6 +200,8 @@ def test_wishes_are_changed_one_by_one(node: Harness) -> None:
         "mail": "never",
         "quiet": {"begin": "00:00", "end": "00:00", "zone": "UTC"},
         "language": "en",
+        "groups": "all",
+        "keywords": [],
         "mail_possible": False,
         "mail_confirmed": False,
     }

@@ -469,6 +469,25 @@ def test_levels_muted_conversations_and_quiet_hours(node: NotifyingNode) -> None
     assert node.service.texts("nothing") == node.service.texts("muted") == []
 
 
+def test_keywords_and_a_level_for_all_groups(node: NotifyingNode) -> None:
+    users = ["words", "usual", "own"]
+    group = node.store.part(MessageLog).groups.create(APP, "ann", "tea", users).conversation
+    node.subscribe(*users)
+    node.rows.set_wishes(APP, "words", Wishes(groups="mentions", keywords=("Green Tea", "设计")))
+    for user in ("usual", "own"):
+        node.rows.set_wishes(APP, user, Wishes(groups="mentions"))
+    node.rows.set_conversation_wish(APP, "own", ConversationWish(group), "mentions")
+    texts = ["greener teas", "a cup of GREEN TEA, please", "新设计稿"]
+    for number, text in enumerate(texts, 1):
+        node.send("ann", group, text)
+        until(lambda number=number: len(node.service.texts("own")) == number)
+        until(node.settled)
+    assert node.service.texts("words") == [f"ann: {text}" for text in texts[1:]]
+    assert node.service.texts("usual") == []
+    node.send("ann", "usual", "to you alone")
+    until(lambda: node.service.texts("usual") == ["to you alone"])
+
+
 @pytest.mark.parametrize("by", ["user", "app"])
 def test_texts_are_hidden_if_the_user_or_the_app_wants_it(node: NotifyingNode, by: str) -> None:
     if by == "user":

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { beforeEach, it } from "node:test";
 
+import { hasKeyword } from "./static/messages/session/keywords.js";
 import { Wishes } from "./static/messages/session/wishes.js";
 
 const rows = new Map();
@@ -12,7 +13,7 @@ beforeEach(() => rows.clear());
 const FOR_GOOD = 2 ** 40;
 
 function fake(api) {
-  const session = { app: "shop", user: "ann", hasNotifications: true, drawn: 0, changed: () => void session.drawn++, api };
+  const session = { app: "shop", user: "ann", hasNotifications: true, drawn: 0, changed: () => void session.drawn++, api, store: { conversations: new Map([[9, { group: true }]]) } };
   return { session, wishes: new Wishes(/** @type {any} */ (session)) };
 }
 
@@ -34,4 +35,15 @@ it("those of the server replace what the browser remembers, which stays if the s
   answer = async () => Promise.reject(new Error("no network"));
   await wishes.load();
   assert.equal(wishes.isQuiet(7), true);
+});
+
+it("a level for all groups and keywords come from the server", async () => {
+  const { wishes } = fake(async (_method, path) => (path.endsWith("wishes") ? { groups: "mentions", keywords: ["Green Tea", "设计"] } : { conversations: [] }));
+  await wishes.load();
+  assert.deepEqual([wishes.isQuiet(9), wishes.isQuiet(9, true), wishes.isQuiet(7)], [true, false, false]);
+  wishes.receive({ conversation: 9, level: "all", muteUntil: 0 });
+  assert.equal(wishes.isQuiet(9), false, "a group with a wish of its own");
+  const found = (/** @type {string} */ text, more = {}) => hasKeyword(/** @type {any} */ ({ from: "bob", text, ...more }), wishes.keywords, "ann");
+  assert.deepEqual(["a GREEN TEA, please", "新设计稿", "greener teas", ""].map((text) => found(text)), [true, true, false, false]);
+  assert.deepEqual([found("green tea", { to: "ann" }), found("green tea", { from: "ann" })], [false, false]);
 });

@@ -83,7 +83,7 @@ export async function emojiFinder(tag) {
   const inEnglish = new Map(english.flat().map((row) => [row[0], row]));
   return (query, isWhole) => {
     const wanted = query.toLowerCase().replaceAll("_", " ").trim();
-    const isNamed = (/** @type {Row} */ row) => [row, inEnglish.get(row[0]) ?? row].some(([, name, words]) => codeOf(name) === codeOf(wanted) || words.toLowerCase().split(" ").includes(wanted));
+    const isNamed = (/** @type {Row} */ row) => [row, inEnglish.get(row[0]) ?? row].some(([, name, more]) => codeOf(name) === codeOf(wanted) || more.toLowerCase().split(" ").includes(wanted));
     const rows = searched(groups, wanted, groups === english ? [] : [english]).filter((row) => drawn.has(row) && (!isWhole || isNamed(row)));
     return rows.map(([emoji, name, , tones]) => ({ emoji: tones ? toned(emoji, storedChoices().tone) : emoji, code: codeOf(name) }));
   };

@@ -7,6 +7,7 @@ import { ApiError } from "../parts/api.js";
 import { mentions } from "../parts/entries.js";
 import { attempt, loadStyle } from "../parts/form.js";
 import { button } from "../parts/panel.js";
+import { hasKeyword } from "./keywords.js";
 import { playSound } from "./sound.js";
 
 /** @typedef {import("./session.js").Session} Session */
@@ -55,7 +56,7 @@ export class Notices {
   heard(entry) {
     const { wishes, user } = this.session;
     const isSeen = !document.hidden && this.open()?.id === entry.conversation;
-    if (!isSeen && wishes.device.sound && !wishes.isQuiet(entry.conversation, mentions(entry, user))) playSound();
+    if (!isSeen && wishes.device.sound && !wishes.isQuiet(entry.conversation, mentions(entry, user) || hasKeyword(entry, wishes.keywords, user))) playSound();
   }
 
   /** The user has sent a message: asks, unless they have answered. */

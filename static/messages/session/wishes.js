@@ -5,6 +5,7 @@ import { fieldsLike, listOf, numberOf, recordOf, textOf } from "../../text.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {"all" | "mentions" | "nothing"} Level */
+/** @typedef {{ groups: Level, keywords: string[] }} General  for all groups without a wish of their own; words that count as a mention */
 /** @typedef {{ level: Level, until: number }} Wish  `until`: no notifications until then, in Unix seconds; 0: not muted */
 
 /**
@@ -14,21 +15,21 @@ import { fieldsLike, listOf, numberOf, recordOf, textOf } from "../../text.js";
  * @property {boolean} sound
  */
 
-/** @type {Wish} */
-const ALL = { level: "all", until: 0 };
-
 /** Owns what the browser remembers of them. */
 export class Wishes {
   /** @type {Map<number, Wish>} */
   #conversations;
   /** @type {DeviceWishes} */
   #device;
+  /** @type {General} */
+  #general;
 
   /** @param {Session} session */
   constructor(session) {
     this.session = session;
     this.key = `imserver:wishes:${session.app}:${session.user}`;
-    const { conversations, device } = recordOf(this.#read());
+    const { conversations, device, general } = recordOf(this.#read());
+    this.#general = generalOf(general);
     this.#conversations = new Map(listOf(conversations).map((each) => [numberOf(each?.[0]), { level: /** @type {Level} */ (textOf(each?.[1]?.level) || "all"), until: numberOf(each?.[1]?.until) }]));
     const none = { on: false, question: 0, sound: true };
     this.#device = { ...none, ...fieldsLike(device, none) };
@@ -39,7 +40,8 @@ export class Wishes {
    * @returns {Wish}
    */
   of(conversation) {
-    const { level, until } = this.#conversations.get(conversation) ?? ALL;
+    const usual = this.session.store.conversations.get(conversation)?.group ? this.#general.groups : "all";
+    const { level, until } = this.#conversations.get(conversation) ?? { level: usual, until: 0 };
     return { level, until: until * 1000 > Date.now() ? until : 0 };
   }
 
@@ -51,6 +53,11 @@ export class Wishes {
   isQuiet(conversation, isMention = false) {
     const { level, until } = this.of(conversation);
     return until > 0 || level === "nothing" || (level === "mentions" && !isMention);
+  }
+
+  /** @returns {string[]} words that count as a mention */
+  get keywords() {
+    return this.#general.keywords;
   }
 
   /** @returns {DeviceWishes} */
@@ -66,7 +73,9 @@ export class Wishes {
 
   /** Loads those of conversations. Never rejected: else those that the browser remembers stay. */
   async load() {
-    const page = this.session.hasNotifications ? await this.session.api("GET", "notifications/conversations").catch(() => null) : null;
+    if (!this.session.hasNotifications) return;
+    const [page, general] = await Promise.all(["conversations", "wishes"].map((each) => this.session.api("GET", `notifications/${each}`).catch(() => null)));
+    if (general) this.#general = generalOf(general);
     if (!page) return;
     this.#conversations.clear();
     for (const each of page.conversations) this.#put(each);
@@ -88,6 +97,7 @@ export class Wishes {
    * @param {import("../../../sdk/messenger.js").Wish} wish
    */
   receive({ conversation, level, muteUntil }) {
+    if (!conversation) return void this.load(); // those for all conversations
     this.#put({ conversation, level, mute_until: muteUntil });
     this.#changed();
   }
@@ -103,7 +113,7 @@ export class Wishes {
 
   /** @param {{ conversation: number, level: Level, mute_until: number }} row */
   #put({ conversation, level, mute_until: until }) {
-    if (level === "all" && !until) this.#conversations.delete(conversation);
+    if (level === "all" && !until && this.#general.groups === "all") this.#conversations.delete(conversation);
     else this.#conversations.set(conversation, { level, until });
   }
 
@@ -122,9 +132,18 @@ export class Wishes {
 
   #save() {
     try {
-      localStorage.setItem(this.key, JSON.stringify({ conversations: [...this.#conversations], device: this.#device }));
+      localStorage.setItem(this.key, JSON.stringify({ conversations: [...this.#conversations], device: this.#device, general: this.#general }));
     } catch {
       // no storage: the wishes end with this page
     }
   }
+}
+
+/**
+ * @param {unknown} stored  by the server or this browser
+ * @returns {General}
+ */
+function generalOf(stored) {
+  const { groups, keywords } = recordOf(stored);
+  return { groups: groups === "mentions" ? groups : "all", keywords: listOf(keywords).map(textOf).filter(Boolean) };
 }

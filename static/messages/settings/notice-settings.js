@@ -18,11 +18,16 @@ import { playSound } from "../session/sound.js";
  * @property {boolean} preview
  * @property {"never" | "soon" | "daily"} mail
  * @property {{ begin: string, end: string, zone: string }} quiet  equal times: none
+ * @property {"all" | "mentions"} groups
+ * @property {string[]} keywords
  * @property {boolean} mail_possible
  * @property {boolean} mail_confirmed
  */
 
 const HOUR = 3_600;
+const MOST_KEYWORDS = 20;
+/** Of a keyword. */
+const MOST_CHARACTERS = 50;
 /** Muted for good, as other clients may do it: the server's `mute_until` without an end. */
 const FOR_GOOD = 2 ** 40;
 /** The push services of applications on phones: the first part of their host → its name. @type {Record<string, string>} */
@@ -47,7 +52,7 @@ class NoticeSettings {
   /** Id of the endpoint of this device; 0: it has none. */
   #here = 0;
   /** @type {Shown} */
-  #wishes = { preview: true, mail: "never", quiet: { begin: "00:00", end: "00:00", zone: "" }, mail_possible: false, mail_confirmed: false };
+  #wishes = { preview: true, mail: "never", quiet: { begin: "00:00", end: "00:00", zone: "" }, groups: "all", keywords: [], mail_possible: false, mail_confirmed: false };
   #body = make("div", "notice-settings");
 
   /** @param {Session} session */
@@ -70,7 +75,7 @@ class NoticeSettings {
   }
 
   #draw() {
-    redraw(this.#body, [...this.#device(), ...this.#deviceList(), ...this.#sound(), ...this.#preview(), ...this.#mail(), ...this.#quiet()]);
+    redraw(this.#body, [...this.#device(), ...this.#deviceList(), ...this.#sound(), ...this.#groups(), ...this.#keywords(), ...this.#preview(), ...this.#mail(), ...this.#quiet()]);
   }
 
   /** @returns {HTMLElement[]} */
@@ -125,6 +130,30 @@ class NoticeSettings {
       wishes.device = { sound };
       if (sound) await playSound();
     }), "notify-sound")];
+  }
+
+  /** @returns {HTMLElement[]} */
+  #groups() {
+    const { words } = this;
+    const box = select([["all", words.messages_notify_all], ["mentions", words.messages_notify_mentions]], this.#wishes.groups);
+    box.dataset.key = "notify-groups";
+    box.addEventListener("change", async () => {
+      const groups = /** @type {Shown["groups"]} */ (box.value);
+      if (!(await attempt(box, null, words, () => this.#change({ groups })))) box.value = this.#wishes.groups;
+    });
+    return [field(words.messages_notify_groups, box, words.messages_notify_groups_hint)];
+  }
+
+  /** @returns {HTMLElement[]} */
+  #keywords() {
+    const { words } = this;
+    const box = input({ type: "text", value: this.#wishes.keywords.join(", "), placeholder: words.messages_notify_keywords_example, dir: "auto", enterKeyHint: "done" });
+    box.dataset.key = "notify-keywords";
+    box.addEventListener("change", () => attempt(box, null, words, async () => {
+      await this.#change({ keywords: box.value.split(/[,;，、；،]/).map((each) => each.trim().slice(0, MOST_CHARACTERS)).filter(Boolean).slice(0, MOST_KEYWORDS) });
+      box.value = this.#wishes.keywords.join(", ");
+    }));
+    return [field(words.messages_notify_keywords, box, words.messages_notify_keywords_hint)];
   }
 
   /** @returns {HTMLElement[]} */

@@ -373,6 +373,11 @@ class UnreadMessages:
             if id in self._indexes:
                 self._mentions.setdefault(user, []).append(self._indexes[id])
 
+    def mention(self, user: str, ids: Iterable[int]) -> None:
+        """Let these messages count as mentions of a user, too."""
+        indexes = {*self._mentions.get(user, ()), *(self._indexes[id] for id in ids if id in self._indexes)}
+        self._mentions[user] = sorted(indexes)
+
     def has_older(self, user: str, mentions: bool = False) -> bool:
         """Whether there may be messages before the first of :meth:`among`."""
         named = (self._mentions.get(each, ()) for each in (user, "")) if mentions else ()
