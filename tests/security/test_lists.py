@@ -62,6 +62,7 @@ ROWS: Final[dict[str, tuple[int, int]]] = {
     "asks/voters": (200, _ID),
     **dict.fromkeys(("invitations/mail", "invitations/mails"), (1_000, 2_600)),
     "scheduled": (200, 20_000),
+    **dict.fromkeys(("scheduled/create", "scheduled/change", "scheduled/remind"), (100, _ID)),
     "reports/show": (11, 6 * 60_000),
     "nodes": (1_000, _ROW),
     **dict.fromkeys(("keys", "keys/create", "keys/revoke", "keys/rotate"), (1_000, _ROW)),
