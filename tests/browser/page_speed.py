@@ -214,7 +214,7 @@ def measure_day(server: Server, browser: Browser, team: tuple[Account, list[Acco
     time.sleep(1)
     tick_in_group = statistics.median(chat.driver.execute_async_script(_TICKS, SENT))
     chat.run("const log = document.querySelector('[role=log]'); log.scrollTop = log.scrollHeight")
-    first = int(chat.driver.execute_async_script(_SCROLL, 300, 1_500))
+    first = int(chat.driver.execute_async_script(_SCROLL, 120, 2_400))
     frames = sorted(chat.run("return window.seen.frames"))
     newest = int(chat.run("return document.querySelector('[role=log] article[data-id]').dataset.id"))
     frame = frames[int(0.95 * (len(frames) - 1))]
