@@ -123,7 +123,7 @@ class ContactsView {
     return make(
       "div", "tiles",
       action("new-group", "group", words.messages_new_group, () => openNewGroup(session)),
-      action("my-link", "person", words.messages_invite_people, () => openInvitations(session)),
+      action("my-link", "link", words.messages_invite_people, () => openInvitations(session)),
       action("bot-gallery", "bot", words.messages_bots, () => withModule(import("./gallery.js"), words, ({ openGallery }) => openGallery(session))),
     );
   }

@@ -59,8 +59,8 @@ class InviteView {
   #shown;
   /** @type {import("../parts/account-fields.js").Rules | null} */
   #rules = null;
-  /** The panel makes a link by itself, once for each target. */
-  #makes = true;
+  /** Ids of the targets for which the panel has made a link by itself, or found one. @type {Set<string>} */
+  #ready = new Set();
   /** @type {Mailed[]} */
   #mailed = [];
   #timer = 0;
@@ -99,7 +99,6 @@ class InviteView {
     box.onchange = () => {
       this.#target = groups.find(({ id }) => id === box.value) ?? { id: "", name: "" };
       this.#shown = undefined;
-      this.#makes = true;
       this.body.replaceChildren();
       this.mails.replaceChildren();
       this.#load();
@@ -124,14 +123,16 @@ class InviteView {
       const { id } = this.#target;
       this.#rules ??= await loadRules(session.app);
       const page = await session.api("GET", "invitations", { ...this.#group, limit: PAGE });
+      if (id !== this.#target.id) return; // the user has chosen another one, which is loaded next
       const now = Date.now() / 1000;
       this.#invitations = page.invitations.filter((/** @type {Invitation} */ each) => (
         each.group === id && (!each.expires_at || each.expires_at > now) && (!each.max_uses || each.uses < each.max_uses)
       )).sort((/** @type {any} */ a, /** @type {any} */ b) => b.created - a.created);
       const usual = this.#invitations.find(({ guests, max_uses: most }) => guests === this.#guests && !most);
-      this.#shown = this.#invitations.find(({ code }) => code === this.#shown?.code) ?? usual ?? (this.#makes ? undefined : this.#invitations[0]);
-      if (!this.#shown && this.#makes) await this.#make({ seconds: 7 * DAY, uses: 0, guests: this.#guests });
-      this.#makes = false;
+      this.#shown = this.#invitations.find(({ code }) => code === this.#shown?.code) ?? usual ?? (this.#ready.has(id) ? this.#invitations[0] : undefined);
+      if (!this.#shown && !this.#ready.has(id)) await this.#make({ seconds: 7 * DAY, uses: 0, guests: this.#guests });
+      this.#ready.add(id);
+      if (id !== this.#target.id) return;
       this.#draw();
       this.#loadMails();
     });
@@ -139,8 +140,11 @@ class InviteView {
 
   /** @param {{ seconds: number, uses: number, guests: boolean }} rules */
   async #make(rules) {
-    this.#shown = /** @type {Invitation} */ (await this.session.api("POST", "invitations/create", { ...this.#group, ...rules }));
-    this.#invitations.unshift(this.#shown);
+    const { id } = this.#target;
+    const made = /** @type {Invitation} */ (await this.session.api("POST", "invitations/create", { ...this.#group, ...rules }));
+    if (id !== this.#target.id) return;
+    this.#shown = made;
+    this.#invitations.unshift(made);
   }
 
   #draw() {
