@@ -239,7 +239,7 @@ COLLEAGUES: Final = (lambda _, story: story.team,)
 VIEWS: Final[dict[str, tuple[Step, ...]]] = {
     "list": ("#conversations .conversation",),
     "conversation-menu": (_show("[data-conversation]"), _run(CONTEXT_MENU), "[role=menu]"),
-    "archive": (".archive", ".archive ~ .people-note"),
+    "archive": (".archive:not([data-key])", ".archive ~ .people-note"),
     "conversation": (*GROUP, "[role=log] article"),
     "menu": (*GROUP, _menu, "[role=menu]"),
     "emoji": (*GROUP, _emoji, ".picker"),
