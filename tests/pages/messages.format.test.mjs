@@ -7,6 +7,7 @@ import { mentions } from "./static/messages/parts/entries.js";
 import { ALL_NAMES, fitOf, mentionable } from "./static/messages/parts/names.js";
 import { parse, unformatted } from "./static/messages/parts/format.js";
 import { withoutEmpty } from "./static/messages/parts/formatted.js";
+import { runFrom } from "./static/messages/conversation/kinds.js";
 import { noticeText } from "./static/messages/parts/summary.js";
 
 const shown = (text, names) => parse(text, names).map(({ kind, text: content }) => (kind === "text" ? content : `<${kind}>${content}`));
@@ -147,4 +148,27 @@ it("lines about oneself are sentences", () => {
   assert.equal(line("group", "bob", ["cat"], { ...change, muted_until: 2 }), "CAT is now an admin", "and stays muted");
   assert.equal(line("group", "bob", ["ann"], { ...change, change: "mute", muted_until: 2 }), "BOB muted you");
   assert.equal(line("group", "bob", ["ann"], { ...change, change: "mute" }), "BOB unmuted you");
+});
+
+it("people who come or go one after the other have one line", () => {
+  const words = { messages_you: "You", messages_you_inside: "you", messages_and: ", ", messages_and_more: " and {count} other| and {count} others", messages_added: "{name} added {names}", messages_joined_by_link: "{names} joined by the link", messages_left: "{name} left" };
+  const session = /** @type {any} */ ({ words, language: "en", user: "ann", people: { nameOf: (user) => user.toUpperCase() } });
+  let id = 0;
+  const entry = (kind, from, users, more = {}) => /** @type {any} */ ({ id: ++id, kind, from, time: 1_000, meta: { users, ...more } });
+  const byLink = (user) => entry("join", user, [user], { invited_by: "dan" });
+  const lines = (entries, end = 0) => {
+    const found = [];
+    for (let index = 0; index < entries.length; index++) {
+      const run = runFrom(session, entries, index, end);
+      found.push(run?.entry.line ?? noticeText(run?.entry ?? entries[index], session));
+      index = run?.index ?? index;
+    }
+    return found;
+  };
+  assert.deepEqual(lines([byLink("bob"), byLink("cat"), entry("leave", "bob", ["bob"]), entry("leave", "eve", ["eve"])]), ["BOB, CAT joined by the link", "BOB, EVE left"]);
+  assert.deepEqual(lines(["bob", "cat", "eve", "fay", "gil", "ann"].map(byLink)), ["You, BOB, CAT and 3 others joined by the link"]);
+  assert.deepEqual(lines([entry("join", "bob", ["c", "d", "e", "f"]), entry("join", "bob", ["g", "ann"]), entry("join", "cat", ["h"])]), ["BOB added you, C, D and 3 others", "CAT added H"]);
+  const [first, second] = [byLink("bob"), byLink("cat")];
+  assert.equal(lines([first, second], second.id).length, 2, "what is unread begins anew");
+  assert.equal(lines([byLink("bob"), { ...byLink("cat"), time: 90_000_000 }]).length, 2, "so does a day");
 });

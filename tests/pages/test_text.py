@@ -19,7 +19,7 @@ ELEMENTS = {"append"}
 #: keys that a view names, or that are made from a code, a state, a unit or a kind of message
 GENERATED = re.compile(
     r"(refused|state|unit|said|status_means|cluster_means)_\w+|talk_(image|video|voice)|start_(room|channels)|start_\w+_hint"
-    r"|messages_((fault|login|refused|state|role|now|invitation)_\w+|sent|received|read|picture|video|voice|file|location|album_\w+)"
+    r"|messages_((fault|login|refused|state|role|now|invitation|kind)_\w+|sent|received|read|picture|video|voice|file|location|album_\w+)"
     r"|messages_(section|has|filter|date|format)_\w+|messages_search_(people|talks)"
     r"|channels_(fault|hint)_\w+|callback_(title|hint)_\w+"
     r"|admin_(fault|role|hold|refused|outcome|sent|notice|type|user)_\w+|admin_\w+_hint"

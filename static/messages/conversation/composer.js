@@ -5,7 +5,7 @@ import { leftOf, leftText } from "../../page-parts.js";
 import { element, fill, moments, timeOf } from "../../text.js";
 import { icon } from "../parts/file.js";
 import { withModule } from "../parts/loading.js";
-import { ALL_NAMES } from "../parts/names.js";
+import { ALL_NAMES, loaded } from "../parts/names.js";
 import { button, toast } from "../parts/panel.js";
 import { History } from "../session/history.js";
 import { keyOf } from "../session/store.js";
@@ -149,7 +149,8 @@ export class Composer {
     const { left = false, mutedUntil = 0, peer = "" } = this.#conversation ?? {};
     if (left) return words.messages_fault_unknown_group;
     if (people.card(peer)?.relation === "blocked") return fill(words.messages_blocked_here, { name: people.nameOf(peer) });
-    if (mutedUntil * 1000 <= Date.now()) return "";
+    const reason = loaded.kinds?.readOnlyReason(this.#conversation, this.box.place, words);
+    if (reason || mutedUntil * 1000 <= Date.now()) return reason ?? "";
     return fill(words.messages_muted_until, { when: moments(language).format(timeOf(mutedUntil)) });
   }
 

@@ -3,6 +3,7 @@
 
 import { element, fill } from "../../text.js";
 import { ApiError, reasonOf } from "../parts/api.js";
+import { loaded } from "../parts/names.js";
 import { Composer } from "./composer.js";
 import { isBeside, isRevision, revised, usersIn } from "../parts/entries.js";
 import { upTo } from "../session/first-view.js";
@@ -93,7 +94,7 @@ export class ConversationView {
     this.composer = new Composer(session, { sent: () => this.#sent(opened), last: () => this.#lastOwn() });
     this.view = new MessageView(session, {
       menu: (entry, anchor, all) => this.#openMenu(entry, anchor, all),
-      reply: (entry) => this.composer.reply(entry),
+      reply: (entry) => this.#reply(entry),
       react: (entry, emoji, remove) => this.#act((actions) => actions.react(entry, emoji, remove)),
       press: (entry, value, key) => this.#act((actions) => actions.press(entry, value, key)),
       stop: (stream, key) => this.#act((actions) => actions.stop(stream, key)),
@@ -127,6 +128,10 @@ export class ConversationView {
       onSeen: (key) => this.#onSeen(key),
       onMove: () => this.#drawLatest(),
     });
+    import("./kinds.js").catch(() => null).then((module) => {
+      loaded.kinds = module;
+      this.draw();
+    });
     import("./empty.js").catch(() => null).then((module) => {
       this.#empty = module && new module.Empty(session, () => this.#showAgain(), signal);
       this.draw();
@@ -137,7 +142,7 @@ export class ConversationView {
     });
     import("./row-input.js").catch(() => null).then((module) => module?.listenToRows({ // without it, messages are only read
       log: this.#log, timeline: this.timeline, words: session.words, exact: this.view.exact, find: (id) => this.open?.entries?.find((each) => each.id === id) ?? null,
-      menu: (...shown) => this.#openMenu(...shown), reply: (entry) => this.composer.reply(entry), mayReply: () => !this.#selection && !this.composer.readOnlyReason,
+      menu: (...shown) => this.#openMenu(...shown), reply: (entry) => this.#reply(entry), mayReply: () => !this.#selection && !this.composer.readOnlyReason,
       thread: (entry) => this.#openThread(entry), select: (entry) => this.#select(entry), isSelecting: () => this.#selection !== null,
       leave: () => this.composer.focus(), toEnd: () => this.toEnd(),
     }, signal));
@@ -314,7 +319,7 @@ export class ConversationView {
   #act(use) {
     const { session } = this;
     withModule(import("./actions.js"), session.words, ({ MessageActions }) => use((this.#actions ??= new MessageActions(session, {
-      reply: (entry) => this.composer.reply(entry), edit: (entry) => this.composer.edit(entry), select: (entry) => this.#select(entry), thread: (entry) => this.#openThread(entry),
+      reply: (entry) => this.#reply(entry), edit: (entry) => this.composer.edit(entry), select: (entry) => this.#select(entry), thread: (entry) => this.#openThread(entry),
       isPinned: (id) => this.#pins?.has(id) ?? false, membersPin: () => this.#membersPin,
     }))));
   }
@@ -330,6 +335,12 @@ export class ConversationView {
   #openMenu(entry, anchor, all, point) {
     const { open } = this;
     if (open) this.#act((actions) => open === this.open && actions.open(open, entry, anchor, all, point));
+  }
+
+  /** @param {Entry} entry  whose thread one replies in, where one may not write beside it */
+  #reply(entry) {
+    if (loaded.kinds?.repliesInThread(this.open)) this.#openThread(entry);
+    else this.composer.reply(entry);
   }
 
   /** @param {Entry} entry  the first message of a thread, or a reply */
@@ -425,7 +436,7 @@ export class ConversationView {
     if (entry.kind === "message" && entry.from !== session.user && this.timeline.isAtEnd && !isBeside(entry)) this.#rows.fresh.set(entry.id, Date.now());
     if (entry.kind === "reaction") this.view.fresh.set(`${entry.about} ${entry.text}`, Date.now());
     if (entry.kind === "pin" || (entry.kind === "recall" && this.#pins?.has(entry.about ?? 0))) this.#pins?.load(open);
-    if (entry.kind === "group" && entry.meta?.pin) this.#membersPin = entry.meta.pin === "member";
+    if (entry.kind === "group") this.#loadRules(open);
     if (["join", "leave"].includes(entry.kind)) this.composer.membersChanged();
     if (entry.id <= this.#announced || entry.from === session.user || isBeside(entry) || ["edit", "reaction", "press"].includes(entry.kind)) return;
     this.#announced = entry.id;
@@ -520,10 +531,10 @@ export class ConversationView {
     if (!conversation.group || conversation.left || !this.session.isOnline) return;
     const { membership, changed } = conversation;
     try {
-      const { pin, muted_until: mutedUntil, avatar, members } = await this.session.api("GET", "groups/show", { group: String(conversation.id) });
+      const { pin, muted_until: mutedUntil, avatar, members, role, write, reply } = await this.session.api("GET", "groups/show", { group: String(conversation.id) });
       if (conversation.membership !== membership) return this.#loadRules(conversation); // we joined or left meanwhile
       if (conversation === this.open) this.#membersPin = pin === "member";
-      Object.assign(conversation, { mutedUntil, left: false }, conversation.changed === changed && { avatar, members }); // an entry is newer
+      Object.assign(conversation, { mutedUntil, left: false, role, write, reply }, conversation.changed === changed && { avatar, members }); // an entry is newer
     } catch (error) {
       if (conversation.membership !== membership) return this.#loadRules(conversation);
       if (error instanceof ApiError && error.code === "unknown_group") conversation.left = true; // else only the owner and admins pin

@@ -3,7 +3,7 @@
 
 import { cut, fill, make, moments } from "../../text.js";
 import { mentions } from "../parts/entries.js";
-import { ALL_NAMES } from "../parts/names.js";
+import { ALL_NAMES, loaded } from "../parts/names.js";
 import { formatted } from "../parts/formatted.js";
 import { icon } from "../parts/file.js";
 import { button } from "../parts/panel.js";
@@ -235,7 +235,9 @@ export class MessageView {
    * @returns {HTMLElement}
    */
   notice(entry) {
-    return make("p", "notice", noticeText(entry, this.session));
+    const notice = make("p", "notice", entry.line ?? noticeText(entry, this.session));
+    loaded.kinds?.showsAll(notice, entry, this.session);
+    return notice;
   }
 
   /**

@@ -3,6 +3,7 @@
 
 import { drawn, make } from "../../text.js";
 import { isBeside, usersIn } from "../parts/entries.js";
+import { loaded } from "../parts/names.js";
 import { redrawsOf } from "../parts/summary.js";
 import { threadsOf } from "../session/threads.js";
 import { animate } from "./message-view.js";
@@ -63,13 +64,16 @@ export class Rows {
       items.push({ key: `stream ${each.stream}`, version: `${this.#faceOf(each.from)} ${follows}`, make: () => this.#drawn(() => this.view.streamed(each, follows)) });
       previous = /** @type {Entry} */ ({ ...each, id: each.after, seq: 0, kind: "message" });
     };
-    for (const [index, entry] of entries.entries()) {
+    for (let index = 0; index < entries.length; index++) {
+      let entry = entries[index];
       const isOwn = entry.kind === "message" && entry.from === session.user;
       while (isOwn && streams.length && streams[0].after < entry.id) addStream(/** @type {Streamed} */ (streams.shift())); // what we sent stays in view
       const date = new Date(entry.time).toDateString();
       if (date !== day) items.push(this.#divider(`day ${date}`, this.days.format(entry.time)));
       if (this.unreadFrom && entry.id >= this.unreadFrom && (previous?.id ?? 0) < this.unreadFrom) items.push(this.#divider("unread", session.words.messages_new));
       const follows = date === day && previous !== null && entry.kind === "message" && isNext(previous, entry) && !(this.unreadFrom && previous.id < this.unreadFrom && entry.id >= this.unreadFrom);
+      const run = loaded.kinds?.runFrom(session, entries, index, this.unreadFrom);
+      if (run) ({ entry, index } = run);
       items.push(this.#item(open, entry, follows, !isSameMinute(entry, entries[index + 1])));
       [day, previous] = [date, entry];
     }
@@ -101,7 +105,7 @@ export class Rows {
    */
   #versionOf(open, entry, follows, timed) {
     const names = [entry.from, ...usersIn(entry)].map((user) => this.#faceOf(user));
-    if (entry.kind !== "message") return `${entry.kind} ${names}`;
+    if (entry.kind !== "message") return `${entry.kind} ${names} ${entry.line}`;
     const receipt = this.#receiptOf(open, entry);
     const quoted = entry.about ? this.find(entry.about) : null;
     const edit = this.session.outbox.editOf(entry.id);

@@ -6,6 +6,7 @@ import { MessageActions } from "./actions.js";
 import { Composer } from "./composer.js";
 import { openCard } from "../people/card.js";
 import { insert, isRevision, revised, usersIn } from "../parts/entries.js";
+import { loaded } from "../parts/names.js";
 import { attempt, input, load, loadStyle, namedList, noteLine, redraw } from "../parts/form.js";
 import { startMedia } from "../media/media.js";
 import { MessageView } from "./message-view.js";
@@ -71,6 +72,8 @@ class ThreadView {
     this.mute.addEventListener("click", () => this.#follow());
     const where = make("bdi", "muted", session.store.nameOf(conversation));
     const content = make("div", "thread inbox", make("div", "thread-head", where, this.mute), this.note, this.log, ...textBox(words.messages_thread_placeholder, make("label", "also", this.also, make("span", "", conversation.group ? words.messages_thread_also_group : words.messages_thread_also))));
+    const alsoBox = this.also.parentElement;
+    if (alsoBox) alsoBox.hidden = loaded.kinds?.readsOnly(conversation) ?? false;
     const focused = document.activeElement;
     this.layer = openPanel(words.messages_thread, content, "belongs of-thread");
     this.composer = new Composer(session, {

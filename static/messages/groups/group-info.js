@@ -10,6 +10,7 @@ import { SEARCH_AFTER_MS } from "../people/directory.js";
 import { attempt, field, input, load, loadStyle, namedList, noteLine, redraw, section, select, show, switchBox } from "../parts/form.js";
 import { membersText, openInvitations, tellInvited } from "../people/invitations.js";
 import { mediaStrip, openMedia } from "../media/media-list.js";
+import { kindRules, kindText } from "../people/group-kinds.js";
 import { fitOf } from "../parts/names.js";
 import { button, confirm, openDialog, openPanel, toast, whenLeft } from "../parts/panel.js";
 import { signOf } from "../parts/signs.js";
@@ -37,6 +38,10 @@ import { openNotices } from "../settings/notice-settings.js";
  * @property {Role} rename
  * @property {Role} pin
  * @property {"mentions" | "all"} bots  what bots see of it
+ * @property {"member" | "admin"} write
+ * @property {"member" | "admin"} reply
+ * @property {boolean} open
+ * @property {"" | "members" | "all"} everybody
  */
 
 /** @type {Record<Role, number>} */
@@ -186,7 +191,7 @@ class GroupView {
     const { words } = session;
     const head = make(
       "div", "card-head", avatarOf(group.name, group.avatar, "group large"), make("bdi", "card-name", group.name),
-      make("p", "presence", membersText(this.#count, words)),
+      make("p", "presence", [membersText(this.#count, words), kindText(group, words)].filter(Boolean).join(" · ")),
     );
     if (group.description) head.append(make("p", "card-text", group.description));
     if (!this.#may(group.rename)) return head;
@@ -246,7 +251,7 @@ class GroupView {
     rules.append(signOf("rules"), make("span", "", words.messages_rules));
     const leave = this.#button("leave", "", (control) => this.#leaveGroup(control, group), "panel-row danger");
     leave.append(signOf("leave"), make("span", "", words.messages_leave));
-    return make("div", "panel-end", ...(RANK[group.role] >= RANK.admin ? [rules] : []), leave);
+    return make("div", "panel-end", ...(RANK[group.role] >= RANK.admin ? [rules] : []), ...(group.everybody ? [] : [leave]));
   }
 
   /** The newest pictures, and the way to all media. */
@@ -315,6 +320,7 @@ class GroupView {
     this.#hooks ??= new HooksView(session, id);
     openDialog(words.messages_rules, make(
       "div", "panel-form group-rules",
+      ...kindRules(session, group, (route, fields) => session.api("POST", `groups/${route}`, { group: id, ...fields }).then((changed) => (this.#group = changed))),
       switchBox(words.messages_history_all, group.history === "all", words, (on) => change({ history: on ? "all" : "since_joining" })),
       ...rights.map(([right, label]) => {
         const box = select([["member", words.messages_all_members], ["admin", words.messages_admins]], group[right]);

@@ -20,6 +20,7 @@ export async function openNewMenu(session, anchor, open) {
   const people = session.isGuest ? [] : [
     { word: words.messages_new_message, sign: "write", act: () => withModule(import("../people/contacts.js"), words, ({ openContacts }) => openContacts(session)) },
     { word: words.messages_new_group, sign: "group", act: () => withModule(import("../people/picker.js"), words, ({ openNewGroup }) => openNewGroup(session)) },
+    { word: words.messages_open_groups, sign: "search", act: () => withModule(import("../people/open-groups.js"), words, ({ openOpenGroups }) => openOpenGroups(session)) },
     { word: words.messages_invite_people, sign: "link", act: () => withModule(import("../people/invitations.js"), words, ({ openInvitations }) => openInvitations(session)) },
   ];
   const made = added.news.map(({ word, sign, act }) => ({

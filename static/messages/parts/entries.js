@@ -2,7 +2,7 @@
 /** What entries mean: which change others, and how. */
 
 /** @typedef {{ emoji: string, count: number, users: string[], mine: boolean }} Reaction */
-/** @typedef {import("../../../sdk/messenger.js").Entry & { reactions?: Reaction[], meta?: any }} Entry */
+/** `line`: what one row says of several people, `named`. @typedef {import("../../../sdk/messenger.js").Entry & { reactions?: Reaction[], meta?: any, line?: string, named?: string[] }} Entry */
 
 /** Kinds of entries about another entry that are not shown themselves. */
 const REVISIONS = new Set(["edit", "recall", "reaction", "press"]);
@@ -41,7 +41,7 @@ function lastingOf({ meta }) {
  */
 export function usersIn({ meta, reactions }) {
   const mentioned = (meta?.mentions ?? []).filter((/** @type {string} */ user) => user !== "all");
-  return [...(meta?.users ?? []), ...mentioned, meta?.forwarded?.from ?? "", ...(meta?.replies?.users ?? []), ...(reactions ?? []).flatMap(({ users }) => users)];
+  return [...(meta?.users ?? []).slice(0, 5), ...mentioned, meta?.forwarded?.from ?? "", ...(meta?.replies?.users ?? []), ...(reactions ?? []).flatMap(({ users }) => users)];
 }
 
 /**

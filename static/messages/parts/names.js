@@ -64,3 +64,6 @@ export function mentionable(members, typed, nameOf, most, writers = []) {
   const all = fit("all") < 2 ? ["all"] : [];
   return [...ordered.slice(0, most - all.length), ...all];
 }
+
+/** What `conversation/kinds.js` has, once it is loaded. @type {{ kinds: any }} */
+export const loaded = { kinds: null };

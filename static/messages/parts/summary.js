@@ -108,9 +108,9 @@ export function summaryOf(entry, words, most = 200) {
 }
 
 /** A notice names so many people; of more, it names the first ones, and says how many others there are. */
-const MOST_NAMED = 5;
+export const MOST_NAMED = 5;
 /** What a change of a group may be of, besides its name, picture and description. */
-const CHANGES = ["open", "history", "invite", "rename", "pin", "bots"];
+const CHANGES = ["open", "everybody", "history", "invite", "rename", "pin", "bots", "write", "reply"];
 
 /**
  * @param {Entry} entry  a recall, or a change of a group
@@ -140,9 +140,7 @@ function noticeOf(entry, { words, people, user, language }) {
   const named = others.length > MOST_NAMED ? others.slice(0, 3) : others;
   const more = named === others ? "" : fill(words.messages_and_more, { count: others.length - 3 });
   const names = named.map(inside).join(words.messages_and) + more;
-  if (kind === "recall" && meta.removed) return words.messages_moderated;
-  if (kind === "recall" && meta.erased) return words.messages_erased;
-  if (kind === "recall") return say(words.messages_recalled, { name: by });
+  if (kind === "recall") return meta.removed ? words.messages_moderated : meta.erased ? words.messages_erased : say(words.messages_recalled, { name: by });
   if (kind === "pin") return say(words.messages_pinned, { name: by });
   if (kind === "join" && meta.invited_by) return say(words.messages_joined_by_link, { names: by });
   if (kind === "join") return others.length && from ? say(words.messages_added, { name: by, names }) : say(words.messages_joined, { names: others.length ? named.map(nameOf).join(words.messages_and) + more : by });
@@ -151,10 +149,8 @@ function noticeOf(entry, { words, people, user, language }) {
   if (meta.change === "rename") return say(words.messages_renamed, { name: by, group: meta.name ?? "" });
   if (meta.change === "avatar") return say(meta.avatar ? words.messages_avatar_changed : words.messages_avatar_gone, { name: by });
   if (meta.change === "description") return say(meta.description ? words.messages_described : words.messages_description_gone, { name: by });
-  if (meta.change === "open" || meta.change === "options") {
-    const texts = CHANGES.filter((option) => option in meta).map((option) => say(words[`messages_now_${option}_${textOf(meta[option]) || meta[option] === true}`] ?? "", { name: by }));
-    if (texts.some(Boolean)) return texts.filter(Boolean).join(" · ");
-  }
+  const options = CHANGES.filter((option) => option in meta).map((option) => say(words[`messages_now_${option}_${textOf(meta[option]) || meta[option] === true}`] ?? "", { name: by })).filter(Boolean).join(" · ");
+  if (options) return options;
   if (meta.change === "mute") return say(meta.muted_until > entry.time / 1000 ? words.messages_muted : words.messages_unmuted, { name: by, names });
   if (meta.change === "member" && meta.users?.length) {
     const [who] = meta.users;

@@ -123,6 +123,7 @@ class ContactsView {
     return make(
       "div", "tiles",
       action("new-group", "group", words.messages_new_group, () => openNewGroup(session)),
+      action("open-groups", "search", words.messages_open_groups, () => withModule(import("./open-groups.js"), words, ({ openOpenGroups }) => openOpenGroups(session))),
       action("my-link", "link", words.messages_invite_people, () => openInvitations(session)),
       action("bot-gallery", "bot", words.messages_bots, () => withModule(import("./gallery.js"), words, ({ openGallery }) => openGallery(session))),
     );

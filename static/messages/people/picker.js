@@ -5,6 +5,7 @@ import { fill, make } from "../../text.js";
 import { attempt, field, input, loadStyle, mayHaveKeys, noteLine, redraw, show } from "../parts/form.js";
 import { button, openDialog } from "../parts/panel.js";
 import { Everybody, Members } from "./choices.js";
+import { kindField } from "./group-kinds.js";
 import { tellInvited } from "./invitations.js";
 import { RowList } from "./row-list.js";
 
@@ -184,16 +185,17 @@ export function openNewGroup(session, chosen = []) {
   const { words, people } = session;
   const name = input({ maxLength: NAME_LENGTH });
   name.id = "group-name";
+  const kind = kindField(session);
   const nameFrom = (/** @type {string[]} */ ids) => ids.slice(0, NAMES_IN_TITLE).map((user) => people.nameOf(user)).join(words.messages_and).slice(0, NAME_LENGTH);
   const layer = choosePeople(session, {
     title: words.messages_new_group,
     go: (count) => (count ? `${words.messages_create} · ${count}` : words.messages_create),
-    head: [field(words.messages_group_name, name)],
+    head: [field(words.messages_group_name, name), kind.root],
     chosen,
     fault: (count) => (count || name.value.trim() ? "" : words.messages_fault_group_name),
     changed: (ids) => { name.placeholder = nameFrom(ids); },
     act: async (ids) => {
-      const created = await session.api("POST", "groups/create", { name: name.value.trim() || nameFrom(ids), members: ids });
+      const created = await session.api("POST", "groups/create", { name: name.value.trim() || nameFrom(ids), members: ids, ...kind.fields() });
       await session.store.load();
       layer.close();
       session.open({ conversation: Number(created.group) });

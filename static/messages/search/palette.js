@@ -74,6 +74,7 @@ function commands(session, { open, info, search }) {
   ] : [];
   const people = session.isGuest ? [] : [
     action(words.messages_new_group, () => withModule(import("../people/picker.js"), words, ({ openNewGroup }) => openNewGroup(session))),
+    action(words.messages_open_groups, () => withModule(import("../people/open-groups.js"), words, ({ openOpenGroups }) => openOpenGroups(session)), "", words.messages_find_group),
     action(words.messages_people, () => withModule(import("../people/contacts.js"), words, ({ openContacts }) => openContacts(session)), "", words.messages_find),
     action(words.messages_invite_people, () => withModule(import("../people/invitations.js"), words, ({ openInvitations }) => openInvitations(session)), "", words.messages_palette_invite),
     action(words.messages_bots, () => withModule(import("../people/gallery.js"), words, ({ openGallery }) => openGallery(session))),

@@ -94,13 +94,13 @@ export class Inbox {
   }
 
   /**
-   * Until the user opens the conversation, or reads a newer message on any device.
+   * Until the user, who has marked it or was added to it, opens the conversation, or reads a newer message on any device.
    *
    * @param {Conversation} conversation
    */
-  isMarked({ id, read }) {
+  isMarked({ id, read, added }) {
     const { marked } = this.of(id);
-    return marked > 0 && read <= marked;
+    return added || (marked > 0 && read <= marked);
   }
 
   /** @returns {FolderList["folders"]} in their order */

@@ -69,7 +69,7 @@ export class Receipts {
    */
   markRead(conversation, id) {
     if (!conversation.id || id <= conversation.read) return;
-    const hadUnread = conversation.unread > 0;
+    const hadUnread = conversation.unread > 0 || conversation.added;
     this.#advance(conversation, id);
     if (!hadUnread) return;
     this.reads.set(conversation.id, id);
@@ -115,6 +115,7 @@ export class Receipts {
     const seen = (conversation.entries ?? []).filter((each) => each.id > conversation.read && each.id <= id && each.kind === "message" && each.from !== self && !isBeside(each));
     const atEnd = id >= (conversation.last?.id ?? 0);
     conversation.read = id;
+    conversation.added = false;
     if (!atEnd && conversation.unreadMore) return this.#countAgain(conversation);
     conversation.unreadMore = false;
     conversation.unread = atEnd ? 0 : Math.max(0, conversation.unread - seen.length);

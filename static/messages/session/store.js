@@ -26,6 +26,9 @@ const MAX_SAVED_COUNTS = 50;
  * @property {string} name             of a group
  * @property {string} avatar           of a group: address of the picture; empty: none
  * @property {string} role             ours in a group
+ * @property {string} [write]          the least role that may write in a group, once it was opened: `admin`, or everybody may
+ * @property {string} [reply]          the same of replies in its threads
+ * @property {boolean} [added]           others have added us to the group, and we have not opened it since
  * @property {number} members          of a group: how many it has; 0: not known
  * @property {boolean} left            we are not in the group any more
  * @property {number} membership       id of the newest live entry by which we joined or left; 0: none
@@ -202,7 +205,7 @@ export class Store {
       if (conversation.arrived > position) continue; // an entry that arrived during the request is newer than the answer
       Object.assign(conversation, { position, last: each.last ?? null, left: each.last?.kind === "leave" && isAbout(each.last, this.session.user) }); // nothing is shown of a group after we left it
       if (this.receipts.reads.get(each.id) !== readBefore.get(each.id)) continue; // read during the request
-      Object.assign(conversation, { unread: Math.max(each.unread, 0), unreadMore: each.unreadMore === true, mentions: each.mentions ?? 0, read: Math.max(each.read, 0) });
+      Object.assign(conversation, { added: each.added, unread: Math.max(each.unread, 0), unreadMore: each.unreadMore === true, mentions: each.mentions ?? 0, read: Math.max(each.read, 0) });
     }
     if (older || this.conversations.size <= page.conversations.length || !this.isLoaded) this.hasMore = page.hasMore;
     this.isLoaded = true;
@@ -302,7 +305,7 @@ export class Store {
     }
     if (isAbout(entry, self)) {
       if (entry.kind === "group" && entry.meta?.role) Object.assign(conversation, { role: entry.meta.role, mutedUntil: entry.meta.muted_until ?? 0 });
-      else if (entry.kind === "join") Object.assign(conversation, { role: "member", left: false, membership: entry.id });
+      else if (entry.kind === "join") Object.assign(conversation, { role: "member", left: false, membership: entry.id, added: entry.from !== self });
       else if (entry.kind === "leave") Object.assign(conversation, { left: true, membership: entry.id });
     }
     if (!known && conversation.group) this.load().catch(() => {}); // its name
