@@ -12,6 +12,8 @@ import { presenceOf } from "../session/presence.js";
 /** @typedef {{ group: string, name: string, avatar: string }} CommonGroup */
 
 const MOST_GROUPS = 20;
+/** The lines of an icon: two bubbles, and one more. */
+const TO_GROUP = "M4 4.5h11v8H9.5L6 15.5v-3H4zM18 8.5h2.5v8h-2v3L15 16.5h-4";
 
 /**
  * The card of a person: what we know of them, and what we can do with them.
@@ -80,7 +82,7 @@ function cardParts(session, user, close) {
     close();
     session.open({ user });
   });
-  const toGroup = tile("to-group", "person", words.messages_bot_add, () => withModule(import("./bots.js"), words, ({ openGroups }) => openGroups(session, user)));
+  const toGroup = tile("to-group", TO_GROUP, words.messages_bot_add, () => withModule(import("./bots.js"), words, ({ openGroups }) => openGroups(session, user)));
   const newGroup = tile("group-with", "group", words.messages_new_group, () => withModule(import("./picker.js"), words, ({ openNewGroup }) => openNewGroup(session, [user])));
   const block = action(words.messages_block, "block", "link danger", fill(words.messages_block_question, { name }));
   const mayWrite = !session.isGuest || session.store.known(user);

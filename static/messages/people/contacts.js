@@ -19,6 +19,8 @@ import { RowList } from "./row-list.js";
 
 /** @type {ListName[]} */
 const LISTS = ["friends", "incoming", "outgoing", "blocked"];
+/** Contacts whose presence is loaded at once. */
+const MOST_FRESH = 200;
 
 /**
  * The people of the app.
@@ -40,12 +42,14 @@ class ContactsView {
   lists = { friends: [], incoming: [], outgoing: [], blocked: [] };
   /** @type {Tab} */
   #tab = "everybody";
-  #hasDirectory = false;
+  /** Null: it is not known yet. @type {boolean | null} */
+  #hasDirectory = null;
   #isLoaded = false;
   #frame = 0;
   #text = input({ type: "search", maxLength: 254, enterKeyHint: "search", autocapitalize: "none", spellcheck: false, className: "search-field" });
   #requests = make("div", "contact-requests");
   #tabs = make("div", "chips");
+  #tiles;
   #none = make("p", "muted");
   /** Looks for what is typed as a whole phone number, e-mail address or user name. */
   #exact = button("", "link find-exact");
@@ -62,6 +66,7 @@ class ContactsView {
     this.note = noteLine();
     this.people = new Everybody(session, () => this.#draw());
     this.list = new RowList(words.messages_people, () => this.#tab === "everybody" && this.people.more());
+    this.#tiles = this.#actions();
     this.#text.id = "find-text";
     this.#text.placeholder = this.#text.ariaLabel = words.messages_find;
     this.#text.addEventListener("input", () => this.people.find(this.#typed));
@@ -70,7 +75,7 @@ class ContactsView {
     this.#tabs.setAttribute("role", "group");
     this.#tabs.setAttribute("aria-label", words.messages_people);
     this.#none.setAttribute("role", "status");
-    root.append(make("div", "contacts-find", this.#text), this.note, this.#actions(), this.#requests, this.#tabs, this.list.root, this.#none, this.#exact);
+    root.append(make("div", "contacts-find", this.#text), this.note, this.#tiles, this.#requests, this.#tabs, this.list.root, this.#none, this.#exact);
     this.#ends = [
       session.on("people", () => this.#draw()), // somebody may have come online
       session.on("contact", () => this.#load()),
@@ -105,8 +110,8 @@ class ContactsView {
       LISTS.forEach((name, index) => { this.lists[name] = lists[index]; });
       this.#isLoaded = true;
       this.#draw();
-      await this.session.people.refresh(this.lists.friends.slice(0, 200));
-    });
+      await this.session.people.refresh(this.lists.friends.slice(0, MOST_FRESH));
+    }).finally(() => this.#draw());
   }
 
   /** @returns {HTMLElement} */
@@ -167,11 +172,12 @@ class ContactsView {
     const text = this.#typed;
     this.#drawRequests(text);
     this.#drawTabs(text);
+    this.#tiles.hidden = Boolean(text);
     const entries = text || this.#tab === "everybody" ? this.people.list(text) : byName(session, lists[this.#tab]).map((user) => ({ key: user, user }));
     this.list.show(entries.map((entry) => ("user" in entry ? { key: entry.key, draw: () => this.#row(entry.user), version: () => this.#versionOf(entry.user) } : entry)));
     const isLoading = text || this.#tab === "everybody" ? this.people.isLoading(text) : !this.#isLoaded;
-    this.#none.hidden = entries.length > 0;
-    this.#none.textContent = isLoading ? words.messages_loading : text ? words.messages_search_none : words.messages_no_contacts;
+    this.#none.hidden = entries.length > 0 || (isLoading && !this.note.hidden);
+    this.#none.textContent = this.#none.hidden ? "" : isLoading ? words.messages_loading : text ? words.messages_search_none : words.messages_no_contacts;
     this.#exact.hidden = !text;
     this.#exact.textContent = fill(words.messages_find_exact, { text });
   }
@@ -193,7 +199,7 @@ class ContactsView {
     /** @type {[Tab, string, number][]} */
     const all = [["everybody", words.messages_everybody, Number(this.#hasDirectory)], ["friends", words.messages_contacts, 1], ["outgoing", words.messages_asked, outgoing.length], ["blocked", words.messages_blocked, blocked.length]];
     const tabs = all.filter(([name, , count]) => count || name === this.#tab);
-    this.#tabs.hidden = Boolean(text) || tabs.length < 2;
+    this.#tabs.hidden = Boolean(text) || this.#hasDirectory === null || tabs.length < 2;
     redraw(this.#tabs, tabs.map(([name, word]) => {
       const count = name === "friends" ? friends.length : name === "everybody" ? 0 : this.lists[name].length;
       const chip = button(count ? `${word} · ${count}` : word, "chip");
