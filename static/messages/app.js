@@ -45,8 +45,6 @@ class App {
   /** What notifies the user, once it is needed. @type {Promise<import("./session/notices.js").Notices | null> | null} */
   #notices = null;
   #scheduled = false;
-  /** What the page shows of the user. */
-  #me = "";
   /** The part of the address after `#` that is shown. */
   #routed = "";
   /** The conversation of it, as soon as it is known: its view may still be loading. @type {Conversation | null} */
@@ -91,7 +89,10 @@ class App {
       this.#askBeforeLeaving();
       this.#schedule();
     });
-    session.on("people", () => this.#schedule());
+    session.on("people", () => {
+      this.#drawMe();
+      this.#schedule();
+    });
     session.on("contact", () => this.#countRequests());
     session.people.watch(() => [this.#current?.peer ?? ""]);
     session.on("entry", (entry) => this.#isOfFeature(entry) && this.#addFeatures());
@@ -285,7 +286,6 @@ class App {
     this.#scheduled = true;
     const draw = () => {
       this.#scheduled = false;
-      this.#drawMe();
       this.#list?.draw(this.#current);
       this.#conversation?.draw();
     };
@@ -296,10 +296,7 @@ class App {
   #drawMe() {
     const session = this.#session;
     if (!session) return;
-    const { people, user, isGuest } = session;
-    const me = JSON.stringify([user, people.nameOf(user), people.card(user)?.avatar, isGuest]);
-    if (me !== this.#me) showMe(people.nameOf(user), people.avatar(user), isGuest);
-    this.#me = me;
+    showMe(session.people.nameOf(session.user), session.people.avatar(session.user), session.isGuest);
   }
 
   // --- what is shown ------------------------------------------------------------------------------------------

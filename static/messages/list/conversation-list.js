@@ -47,7 +47,7 @@ export class ConversationList {
   /** Whether the archived conversations are shown. */
   #inArchive = false;
   #title = document.title;
-  #shownTitle = "";
+  #unread = -1;
   /** Once they are loaded. @type {import("./list-signs.js").Signs | null} */
   #signs = null;
   #ends = new AbortController();
@@ -142,15 +142,15 @@ export class ConversationList {
     this.#above = shown === listed || this.#inArchive ? [...(this.#signs?.threads ?? []), ...(archived.length ? [this.#archiveRow(archived)] : [])] : [];
     this.#place(moved, true);
     const isEmpty = store.conversations.size === 0;
-    const none = shown.length || isEmpty || store.hasMore ? "" : words.messages_filter_none;
-    const text = this.#fault || (isEmpty ? (store.isLoaded ? (this.session.isGuest ? words.messages_none_guest : words.messages_none_hint) : words.messages_loading) : this.#inArchive ? "" : none);
+    const none = this.#items.length || store.hasMore ? "" : words.messages_filter_none;
+    const text = this.#fault || (isEmpty ? (store.isLoaded ? (this.session.isGuest ? words.messages_none_guest : words.messages_none_hint) : words.messages_loading) : none);
     if (this.#note.textContent !== text) this.#note.textContent = text;
     this.#note.hidden = !text;
     this.#find.hidden = !isEmpty || !store.isLoaded || this.session.isGuest;
     const unread = listed.reduce((sum, each) => sum + store.unreadOf(each), 0);
-    showUnread(unread);
-    const title = unread ? `(${upTo(unread)}) ${this.#title}` : this.#title;
-    if (title !== this.#shownTitle) document.title = this.#shownTitle = title;
+    if (unread === this.#unread) return;
+    showUnread(this.#unread = unread);
+    document.title = unread ? `(${upTo(unread)}) ${this.#title}` : this.#title;
   }
 
   /**
@@ -174,8 +174,7 @@ export class ConversationList {
   #window(beyond, shift = 0) {
     const { length } = this.#items;
     if (!this.#height) return [0, Math.min(length, FIRST_ROWS)];
-    const above = this.#above.reduce((sum, each) => sum + each.offsetHeight, 0);
-    const top = Math.max(0, this.#root.scrollTop + shift - above);
+    const top = Math.max(0, this.#root.scrollTop + shift - this.#upper);
     const first = Math.min(Math.floor(top / this.#height), length);
     return [Math.max(0, first - beyond), Math.min(length, Math.ceil((top + this.#root.clientHeight) / this.#height) + beyond)];
   }
@@ -191,20 +190,17 @@ export class ConversationList {
     if (this.#ends.signal.aborted) return;
     const { activeElement } = document;
     const focused = this.#list.contains(activeElement) ? /** @type {HTMLElement} */ (activeElement) : null;
-    const held = focused && this.#items.findIndex(({ id }) => String(id) === focused.dataset.conversation);
+    const held = this.#items.findIndex(({ id }) => String(id) === focused?.dataset.conversation);
     const measured = this.#height;
     const shift = moved * this.#height;
     const [first, last] = this.#window(BEYOND, shift);
-    const at = (held ?? -1) >= 0 ? /** @type {number} */ (held) : first;
+    const at = held >= 0 ? held : first;
     const indexes = [...(at < first ? [at] : []), ...Array.from({ length: last - first }, (_, index) => first + index), ...(at >= last && at < this.#items.length ? [at] : [])];
     const size = String(this.session.store.hasMore ? -1 : this.#items.length);
     let before = -1;
-    const drawnKeys = new Set();
     const rows = indexes.map((index) => {
       const conversation = this.#items[index];
-      const key = keyOf(conversation);
-      drawnKeys.add(key);
-      const known = isChanged ? undefined : this.#rows.get(key)?.element;
+      const known = isChanged ? undefined : this.#rows.get(keyOf(conversation))?.element;
       const row = known ?? drawn(() => this.#cached(conversation, conversation === this.#open), () => this.#plain(conversation));
       const gap = index - before - 1;
       before = index;
@@ -229,7 +225,7 @@ export class ConversationList {
       child.remove();
     }
     if (shift) this.#root.scrollTop += shift;
-    for (const key of this.#rows.keys()) if (!drawnKeys.has(key) && key !== ARCHIVE) this.#rows.delete(key);
+    for (const [key, { element }] of this.#rows) if (!element.isConnected && key !== ARCHIVE) this.#rows.delete(key);
     if (focused && document.activeElement !== focused) {
       const again = this.#list.querySelector(`[data-conversation="${focused.dataset.conversation}"]`) ?? (rows[0] ?? this.#above[0])?.querySelector("button");
       /** @type {HTMLElement | null | undefined} */ (again)?.focus({ preventScroll: true });
@@ -250,7 +246,7 @@ export class ConversationList {
     const index = this.#items.indexOf(conversation);
     if (index < 0) return false;
     const { scrollTop, clientHeight } = this.#root;
-    const top = this.#above.reduce((sum, each) => sum + each.offsetHeight, 0) + index * this.#height;
+    const top = this.#upper + index * this.#height;
     if (top < scrollTop || top + this.#height > scrollTop + clientHeight) this.#root.scrollTop = top < scrollTop ? top : top + this.#height - clientHeight;
     this.#place();
     if (focuses) /** @type {HTMLElement | null} */ (this.#list.querySelector(`[data-conversation="${conversation.id}"]`))?.focus({ preventScroll: true });
@@ -262,11 +258,11 @@ export class ConversationList {
     return this.#items;
   }
 
-  /** @returns {number} how many rows are in view */
-  get page() {
-    const [first, last] = this.#window(0);
-    return last - first;
+  /** Of the rows above the conversations, in pixels. */
+  get #upper() {
+    return this.#above.reduce((sum, each) => sum + each.offsetHeight, 0);
   }
+
 
   /**
    * @param {Conversation} conversation  that cannot be shown as the others
@@ -274,8 +270,7 @@ export class ConversationList {
    */
   #plain({ id, group, unread, unreadMore, mentions }) {
     const { words } = this.session;
-    /** @type {Row} */
-    const row = { id, isOpen: false, isPinned: false, isMarked: false, isQuiet: false, isGroup: group, unread, unreadMore, mentions, name: words.messages_custom, avatar: "", hue: "", mark: "", time: 0, preview: words.messages_unshown, draft: "" };
+    const row = /** @type {Row} */ ({ id, isGroup: group, unread, unreadMore, mentions, name: words.messages_custom, preview: words.messages_unshown });
     return conversationRow(row, words, this.when, () => this.session.open({ conversation: id }));
   }
 

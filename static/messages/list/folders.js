@@ -24,7 +24,7 @@ export function openFolders(session) {
   const note = noteLine();
   const add = button(words.messages_folder_new, "wide");
   add.addEventListener("click", () => openFolder(session, null));
-  const set = (/** @type {HTMLElement} */ control, /** @type {Folder[]} */ folders) => attempt(control, note, words, () => inbox.setFolders(folders));
+  const set = (/** @type {HTMLElement} */ control, /** @type {Folder[]} */ folders) => attempt(control, note, words, () => setFolders(session, folders));
   const draw = () => {
     const { folders } = inbox;
     add.hidden = folders.length >= MOST_FOLDERS;
@@ -83,7 +83,7 @@ export async function openFolder(session, folder, first = []) {
       const id = folder?.id ?? crypto.getRandomValues(new Uint32Array(1))[0];
       const made = { id, name: name.value.trim() || words.messages_folder };
       const isKnown = inbox.folders.some((each) => each.id === id);
-      await inbox.setFolders(isKnown ? inbox.folders.map((each) => (each.id === id ? made : each)) : [...inbox.folders, made]);
+      await setFolders(session, isKnown ? inbox.folders.map((each) => (each.id === id ? made : each)) : [...inbox.folders, made]);
       const changed = [...store.conversations.values()].filter((each) => chooser.chosen.has(each) !== inbox.foldersOf(each).includes(id));
       for (let at = 0; at < changed.length; at += AT_ONCE) await Promise.all(changed.slice(at, at + AT_ONCE).map((each) => toggle(session, each, id)));
       layer.close();
@@ -132,4 +132,14 @@ function toggle({ inbox }, conversation, id) {
   const known = inbox.folders.map((each) => each.id);
   const before = inbox.foldersOf(conversation).filter((each) => known.includes(each)); // removed folders end here
   return inbox.change(conversation, { folders: before.includes(id) ? before.filter((each) => each !== id) : [...before, id] });
+}
+
+/**
+ * Makes, names, orders and removes folders. Rejected if the server refuses it.
+ *
+ * @param {Session} session
+ * @param {Folder[]} folders  all of them
+ */
+async function setFolders({ inbox, messenger }, folders) {
+  inbox.receiveFolders(await messenger.setFolders(folders));
 }

@@ -46,7 +46,7 @@ function onKey(event, session, list, found) {
   if (!found || event.ctrlKey || event.metaKey || event.altKey) return;
   const at = list.items.indexOf(found.conversation);
   const last = list.items.length - 1;
-  const page = Math.max(1, list.page - 2);
+  const page = Math.max(1, Math.floor((found.row.closest("nav")?.clientHeight ?? 0) / found.row.offsetHeight) - 1);
   const next = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: last, PageDown: Math.min(last, at + page), PageUp: Math.max(0, at - page) }[event.key];
   if (next !== undefined && list.items[next]) list.reveal(list.items[next], true);
   else if (/^[pumaf]$/i.test(event.key)) withModule(import("./conversation-menu.js"), session.words, ({ press }) => press(session, found.conversation, event.key.toLowerCase()));

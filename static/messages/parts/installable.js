@@ -17,13 +17,8 @@ export function startWorker(url, changed) {
   navigator.serviceWorker.register(url, { scope: url.replace(/-worker\.js$/, ""), updateViaCache: "none" }).catch(() => {}); // no storage
 }
 
-/** What the icons show. */
-let iconCount = -1;
-
 /** @param {number} count  of unread messages; 0: none */
 export function showUnread(count) {
-  if (count === iconCount) return;
-  iconCount = count;
   const shown = count ? navigator.setAppBadge?.(count) : navigator.clearAppBadge?.();
   shown?.catch(() => {}); // the page is not installed
   const icon = count ? `${ROOT}/static/icons/unread-${count > MOST_ON_ICON ? "more" : count}.svg` : ICON;

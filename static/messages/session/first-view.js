@@ -131,7 +131,7 @@ export function showMe(name, avatar, isGuest) {
  * @param {boolean} [isMore]  there are more: the server counts at most 1,000 of a conversation
  * @returns {string}
  */
-export function upTo(count, isMore = false) {
+export function upTo(count, isMore) {
   return (count > 999 ? count.toLocaleString(document.documentElement.lang) : String(count)) + (isMore ? "+" : "");
 }
 

@@ -116,15 +116,6 @@ export class Inbox {
     return this.of(id).folders ?? [];
   }
 
-  /**
-   * Makes, names, orders and removes folders. Rejected if the server refuses it.
-   *
-   * @param {FolderList["folders"]} folders  all of them
-   */
-  async setFolders(folders) {
-    this.receiveFolders(await this.session.messenger.setFolders(folders));
-  }
-
   /** @param {FolderList} list  of the server */
   receiveFolders(list) {
     if (list.version <= this.#folders.version) return;
