@@ -77,10 +77,9 @@ def count(sql: Statements, log: int, message: int, ask: Ask, poll: Ask.Poll, now
             counts[choice] += number
     users: tuple[tuple[str, ...], ...] = ()
     if not poll.anonymous:
-        last = (
-            f"SELECT member, choices FROM ask_vote WHERE {_OF_POLL} ORDER BY time DESC, member LIMIT {_LOOK}"
-        )
-        rows = [(text_of(member), choices) for member, choices in sql.query(last, (log, message))]
+        last = f"WHERE {_OF_POLL} ORDER BY time DESC, member DESC LIMIT {_LOOK}"
+        found = sql.query(f"SELECT member, choices FROM ask_vote {last}", (log, message))
+        rows = [(text_of(member), choices) for member, choices in found]
         users = tuple(
             tuple([member for member, choices in rows if choices >> index & 1][:MOST_USERS])
             for index in range(len(ask.options))
