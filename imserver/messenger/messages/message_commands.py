@@ -123,8 +123,7 @@ def conversation_view(summary: ConversationSummary, user: str) -> ConversationVi
         view.last = last.view()
     if last is None or last.id != summary.position:
         view.position = summary.position
-    view.mentions, view.avatar = summary.mentions, row.avatar
-    view.added = summary.is_new and (last is None or last.sender != user)
+    view.mentions, view.avatar, view.added = summary.mentions, row.avatar, summary.is_new
     view.unread_more = summary.unread_more
     view.open, view.everybody = row.open, row.everybody
     if row.options:

@@ -255,7 +255,7 @@ class ConversationSummary(Struct, frozen=True):
     mentions: int = 0
     """Number of the unread messages that mention the user; at most :attr:`MOST_UNREAD`."""
     is_new: bool = False
-    """The user has become a member after all that they have read."""
+    """The user (no owner) has become a member after all that they have read, and has not written ``last``."""
     unread_more: bool = False
     """Whether there are more than :attr:`MOST_UNREAD` unread messages."""
 

@@ -197,7 +197,8 @@ class ConversationReader(Store.Rows):
             ConversationSummary(
                 *(conversation_of(row), last.get(last_id), min(unread, MOST_UNREAD), read, text_of(role)),
                 *(position, min(mentions, MOST_UNREAD)),
-                is_new=bool(is_new),
+                is_new=bool(is_new and text_of(role) != "owner")
+                and (last_id not in last or last[last_id].sender != user),
                 unread_more=unread > MOST_UNREAD,
             )
             for row in rows[:limit]
