@@ -145,7 +145,7 @@ class App {
       if (this.#session) await this.#loadView();
       if (this.#session?.store.lists.listed.some(({ last }) => this.#isOfFeature(last))) this.#addFeatures(); // the list shows their messages, too
       this.#list?.showSigns();
-      this.#welcome();
+      if (this.#session?.login.isNew) import("./list/newcomer.js").then(({ welcome }) => this.#session && welcome(this.#session, this.saved)).catch(() => {}); // they find their way without it
       if (this.#hasWorker || this.page.isEmbedded) return;
       this.#hasWorker = true;
       startWorker(this.page.workerUrl, () => toast(this.words.messages_new_version, { label: this.words.messages_reload, act: () => location.reload() }));
@@ -156,18 +156,6 @@ class App {
   #appeal() {
     const { token = "" } = this.#session ?? {};
     withModule(import("./login/appeal.js"), this.words, ({ openAppeal }) => openAppeal(this.page, token));
-  }
-
-  /** Somebody who has just come in gets to know what to do first. */
-  async #welcome() {
-    const session = this.#session;
-    if (!session?.login.isNew || this.page.isEmbedded) return;
-    const module = await import("./list/newcomer.js").catch(() => null);
-    if (session === this.#session) module?.welcome(session, () => {
-      const login = this.saved.get();
-      if (login?.user === session.user) this.saved.set({ ...login, isNew: false });
-      session.login.isNew = false;
-    });
   }
 
   /** @param {(view: LoginView) => void} use */

@@ -18,13 +18,17 @@ const welcomed = new WeakSet();
 
 /**
  * @param {Session} session
- * @param {() => void} done  the user has seen to them, or wants to hear no more
+ * @param {import("../session/saved-login.js").SavedLogin} saved
  */
-export async function welcome(session, done) {
+export async function welcome(session, saved) {
   if (welcomed.has(session)) return;
   welcomed.add(session);
   await loadStyle(STYLE);
-  new Welcome(session, done);
+  new Welcome(session, () => {
+    const login = saved.get();
+    if (login?.user === session.user) saved.set({ ...login, isNew: false });
+    session.login.isNew = false;
+  });
 }
 
 /** Owns the card. */
@@ -39,7 +43,7 @@ class Welcome {
 
   /**
    * @param {Session} session
-   * @param {() => void} done
+   * @param {() => void} done  the user has seen to them, or wants to hear no more
    */
   constructor(session, done) {
     this.session = session;
