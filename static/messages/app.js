@@ -475,7 +475,7 @@ class App {
     const { key, target } = event;
     const isTyping = target instanceof HTMLInputElement || target instanceof HTMLTextAreaElement;
     if ((event.ctrlKey || event.metaKey) && key.toLowerCase() === "k") event.shiftKey ? this.#searchHere() : this.#openPalette();
-    else if (event.altKey && (key === "ArrowDown" || key === "ArrowUp")) this.#step(key === "ArrowDown" ? 1 : -1);
+    else if (event.altKey && (key === "ArrowDown" || key === "ArrowUp")) this.#list?.step(key === "ArrowDown" ? 1 : -1);
     else if (key === "?" && !isTyping) this.#openSettings("openShortcuts");
     else if (key === "Escape") this.#escape();
     else return;
@@ -487,16 +487,6 @@ class App {
     if (this.#conversation?.cancel() || closeLayers() || this.#search?.cancel()) return;
     if (element("log", HTMLElement).contains(activeElement)) return element("message", HTMLElement).focus();
     if (this.#current) this.#back();
-  }
-
-  /** @param {1 | -1} step  to the conversation below or above in the list */
-  #step(step) {
-    const items = this.#list?.items ?? [];
-    const at = this.#current ? items.indexOf(this.#current) : -1;
-    const next = items[at < 0 ? 0 : at + step];
-    if (!next) return;
-    this.#list?.reveal(next);
-    this.#session?.open({ conversation: next.id });
   }
 
   /** @param {"openSettings" | "openShortcuts"} which */

@@ -38,7 +38,9 @@ export class ConversationList {
   /** Of a row, in pixels; 0: not known yet. All have the same. */
   #height = 0;
   /** @type {Conversation | null} */
-  #open = null;
+  open = null;
+  /** Opens the conversation below or above the open one, once `list-input` is loaded. @type {(step: 1 | -1) => void} */
+  step = () => {};
   /** The conversation whose row had the focus last: Tab leads to it. @type {Conversation | undefined} */
   #stop;
   #isLoading = false;
@@ -130,7 +132,7 @@ export class ConversationList {
   draw(open) {
     const { store, words } = this.session;
     const { listed, archived } = store.lists;
-    this.#open = open;
+    this.open = open;
     if (archived.length && this.#list.dataset.early) { // of the rows of the last visit
       delete this.#list.dataset.early;
       this.#inArchive = true;
@@ -201,7 +203,7 @@ export class ConversationList {
     const rows = indexes.map((index) => {
       const conversation = this.#items[index];
       const known = isChanged ? undefined : this.#rows.get(keyOf(conversation))?.element;
-      const row = known ?? drawn(() => this.#cached(conversation, conversation === this.#open), () => this.#plain(conversation));
+      const row = known ?? drawn(() => this.#cached(conversation, conversation === this.open), () => this.#plain(conversation));
       const gap = index - before - 1;
       before = index;
       const space = gap ? `${gap * this.#height}px` : "";

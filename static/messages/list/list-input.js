@@ -33,6 +33,13 @@ export function listen(session, list, signal) {
     if (isMouse || !(event instanceof PointerEvent) || event.pointerType !== "touch") open(found, isMouse ? { x: event.clientX, y: event.clientY } : undefined);
   }, { signal });
   root.addEventListener("keydown", (event) => onKey(event, session, list, at(event.target)), { signal });
+  list.step = (step) => {
+    const at = list.open ? list.items.indexOf(list.open) : -1;
+    const next = list.items[at < 0 ? 0 : at + step];
+    if (!next) return;
+    list.reveal(next);
+    session.open({ conversation: next.id });
+  };
   if (matchMedia("(any-pointer: coarse)").matches) followFingers(session, root, { at, open, signal });
 }
 
