@@ -134,27 +134,27 @@ function noticeOf(entry, { words, people, user, language }) {
     return fill(own.reduce((text, key) => text.replace(new RegExp(` ?\\{${key}\\} ?`), `{${key}}`), template), { ...values, count });
   };
   const nameOf = (/** @type {string} */ each) => (each === user ? words.messages_you : people.nameOf(each));
-  const by = from ? nameOf(from) : words.messages_server;
+  const name = from ? nameOf(from) : words.messages_server;
   const others = (meta.users ?? []).filter((/** @type {string} */ each) => each !== from);
   const inside = (/** @type {string} */ each) => (each === user ? words.messages_you_inside : people.nameOf(each));
   const named = others.length > MOST_NAMED ? others.slice(0, 3) : others;
   const more = named === others ? "" : fill(words.messages_and_more, { count: others.length - 3 });
   const names = named.map(inside).join(words.messages_and) + more;
-  if (kind === "recall") return meta.removed ? words.messages_moderated : meta.erased ? words.messages_erased : say(words.messages_recalled, { name: by });
-  if (kind === "pin") return say(words.messages_pinned, { name: by });
-  if (kind === "join" && meta.invited_by) return say(words.messages_joined_by_link, { names: by });
-  if (kind === "join") return others.length && from ? say(words.messages_added, { name: by, names }) : say(words.messages_joined, { names: others.length ? named.map(nameOf).join(words.messages_and) + more : by });
-  if (kind === "leave") return others.length ? say(words.messages_removed, { name: by, names }) : say(words.messages_left, { name: by });
-  if (meta.change === "create") return say(words.messages_created, { name: by, group: meta.name ?? "" });
-  if (meta.change === "rename") return say(words.messages_renamed, { name: by, group: meta.name ?? "" });
-  if (meta.change === "avatar") return say(meta.avatar ? words.messages_avatar_changed : words.messages_avatar_gone, { name: by });
-  if (meta.change === "description") return say(meta.description ? words.messages_described : words.messages_description_gone, { name: by });
-  const options = CHANGES.filter((option) => option in meta).map((option) => say(words[`messages_now_${option}_${textOf(meta[option]) || meta[option] === true}`] ?? "", { name: by })).filter(Boolean).join(" · ");
+  if (kind === "recall") return meta.removed ? words.messages_moderated : meta.erased ? words.messages_erased : say(words.messages_recalled, { name });
+  if (kind === "pin") return say(words.messages_pinned, { name });
+  if (kind === "join" && meta.invited_by) return say(words.messages_joined_by_link, { names: name });
+  if (kind === "join") return others.length && from ? say(words.messages_added, { name, names }) : say(words.messages_joined, { names: others.length ? named.map(nameOf).join(words.messages_and) + more : name });
+  if (kind === "leave") return others.length ? say(words.messages_removed, { name, names }) : say(words.messages_left, { name });
+  if (meta.change === "create") return say(words.messages_created, { name, group: meta.name ?? "" });
+  if (meta.change === "rename") return say(words.messages_renamed, { name, group: meta.name ?? "" });
+  if (meta.change === "avatar") return say(meta.avatar ? words.messages_avatar_changed : words.messages_avatar_gone, { name });
+  if (meta.change === "description") return say(meta.description ? words.messages_described : words.messages_description_gone, { name });
+  const options = CHANGES.filter((option) => option in meta).map((option) => say(words[`messages_now_${option}_${textOf(meta[option]) || meta[option] === true}`] ?? "", { name })).filter(Boolean).join(" · ");
   if (options) return options;
-  if (meta.change === "mute") return say(meta.muted_until > entry.time / 1000 ? words.messages_muted : words.messages_unmuted, { name: by, names });
+  if (meta.change === "mute") return say(meta.muted_until > entry.time / 1000 ? words.messages_muted : words.messages_unmuted, { name, names });
   if (meta.change === "member" && meta.users?.length) {
     const [who] = meta.users;
-    return say(words[`messages_role_${meta.role}${who === user ? "_you" : ""}`] ?? words.messages_group_changed, { name: by, names: nameOf(who) });
+    return say(words[`messages_role_${meta.role}${who === user ? "_you" : ""}`] ?? words.messages_group_changed, { name, names: nameOf(who) });
   }
-  return kind === "group" ? say(words.messages_group_changed, { name: by }) : words.messages_unshown;
+  return kind === "group" ? say(words.messages_group_changed, { name }) : words.messages_unshown;
 }
