@@ -88,6 +88,7 @@ CONTEXT_MENU: Final = """
 const row = document.querySelector("[data-conversation]");
 row.focus();
 row.dispatchEvent(new PointerEvent("contextmenu", { bubbles: true, cancelable: true }));
+return document.querySelector("[role=menu]") !== null;
 """
 CHOOSE: Final = "[...document.querySelectorAll('.line[data-id]')].slice(-4, -2).forEach((row) => row.click())"
 END: Final = "document.querySelector('#latest').click()"
@@ -130,6 +131,11 @@ def _show(selector: str) -> Step:
 def _names(field: str, found: str) -> tuple[Step, ...]:
     """Look for colleagues by a part of their names."""
     return (lambda chat, story: chat.write(field, story.words["part_of_names"]), _more(1, found))
+
+
+def _context(chat: Chat, _: Story) -> None:
+    """Again, until what listens is loaded."""
+    eventually(lambda: chat.run(CONTEXT_MENU), what="the menu of a conversation")
 
 
 def _menu(chat: Chat, _: Story) -> None:
@@ -238,7 +244,7 @@ COLLEAGUES: Final = (lambda _, story: story.team,)
 
 VIEWS: Final[dict[str, tuple[Step, ...]]] = {
     "list": ("#conversations .conversation",),
-    "conversation-menu": (_show("[data-conversation]"), _run(CONTEXT_MENU), "[role=menu]"),
+    "conversation-menu": (_show("[data-conversation]"), _context, "[role=menu]"),
     "archive": (".archive:not([data-key])", ".archive ~ .people-note"),
     "conversation": (*GROUP, "[role=log] article"),
     "menu": (*GROUP, _menu, "[role=menu]"),

@@ -15,7 +15,7 @@ import { fitOf } from "../parts/names.js";
 import { button, confirm, openDialog, openPanel, toast, whenLeft } from "../parts/panel.js";
 import { signOf } from "../parts/signs.js";
 import { summaryOf } from "../parts/summary.js";
-import { avatarOf } from "../session/people.js";
+import { avatarOf, hueOf } from "../session/people.js";
 import { personRow } from "../people/person-row.js";
 import { choosePeople } from "../people/picker.js";
 import { openNotices } from "../settings/notice-settings.js";
@@ -190,7 +190,7 @@ class GroupView {
     const { session } = this;
     const { words } = session;
     const head = make(
-      "div", "card-head", avatarOf(group.name, group.avatar, "group large"), make("bdi", "card-name", group.name),
+      "div", "card-head", avatarOf(group.name, group.avatar, `group large ${hueOf(`#${this.id}`)}`), make("bdi", "card-name", group.name),
       make("p", "presence", [membersText(this.#count, words), kindText(group, words)].filter(Boolean).join(" · ")),
     );
     if (group.description) head.append(make("p", "card-text", group.description));
