@@ -15,7 +15,8 @@ def test_messages_are_saved_reminded_of_and_sent_later(pair: Pair, server: Serve
     ann.befriend(bob)
     bob.say(ann, "tea at nine", "cake at ten")
     chat = Chat(pair[0], ann)
-    chat.open(ann.newest, "tea at nine", "cake at ten")
+    first = ann.newest
+    chat.open(first, "tea at nine", "cake at ten")
     saved = chat.word("messages_to_oneself")
 
     chat.act("tea at nine", "later_save")
@@ -50,3 +51,12 @@ def test_messages_are_saved_reminded_of_and_sent_later(pair: Pair, server: Serve
     chat.has(".later-list .muted", chat.word("later_none"))
     chat.press(Keys.ESCAPE)
     chat.reads("tea at nine", "cake at ten", "good night, Bob")
+
+    ann.post("messages/send", to=bob.user, text="more", thread=ann.id_of(first, "good night, Bob"))
+    chat.click("#log .thread-line")
+    chat.write(".thread textarea", "in the thread")
+    assert chat.run("return document.querySelectorAll('.thread .page-tool').length") == 1
+    chat.click(".thread .page-tool", ".later-row")
+    chat.misses(".later-times")
+    (row,) = ann.get("scheduled")["scheduled"]
+    assert (row["text"], row["thread"] > 0) == ("in the thread", True)

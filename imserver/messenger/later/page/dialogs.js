@@ -178,11 +178,11 @@ export function openList(page, session, conversation) {
       page.toast(page.reason(error));
     }
     await scheduled.load().catch(() => {});
-    draw();
   };
   draw();
-  page.openDialog(words.later_list, list);
-  scheduled.load().then(draw, () => {});
+  scheduled.watchers.add(draw);
+  page.openDialog(words.later_list, list).closed.then(() => scheduled.watchers.delete(draw));
+  scheduled.load().catch(() => {});
 }
 
 /**

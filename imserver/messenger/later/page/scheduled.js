@@ -16,7 +16,7 @@
 
 const AFTER_MS = 100;
 
-/** There is one for the page. @type {{ all: Scheduled[], of: (conversation: any) => Scheduled[], load: () => Promise<void> } | null} */
+/** There is one for the page. @type {{ all: Scheduled[], of: (conversation: any) => Scheduled[], load: () => Promise<void>, watchers: Set<() => void> } | null} */
 let current = null;
 
 /**
@@ -29,11 +29,13 @@ export function scheduledOf(page) {
   let waiting;
   const made = {
     all: /** @type {Scheduled[]} */ ([]),
+    watchers: /** @type {Set<() => void>} */ (new Set()), // called when they are loaded
     // Of somebody who was erased, nothing tells the conversation.
     of: (/** @type {any} */ { id, group, peer }) => made.all.filter(({ to, conversation }) => (to ? !group && to === peer : conversation ? conversation === id : true)),
     load: async () => {
       made.all = (await page.api("GET", "scheduled")).scheduled;
       page.redraw(0);
+      made.watchers.forEach((each) => each());
     },
   };
   const soon = () => {
