@@ -43,7 +43,7 @@ it("a level for all groups and keywords come from the server", async () => {
   assert.deepEqual([wishes.isQuiet(9), wishes.isQuiet(9, true), wishes.isQuiet(7)], [true, false, false]);
   wishes.receive({ conversation: 9, level: "all", muteUntil: 0 });
   assert.equal(wishes.isQuiet(9), false, "a group with a wish of its own");
-  const found = (/** @type {string} */ text, more = {}) => hasKeyword(/** @type {any} */ ({ from: "bob", text, ...more }), wishes.keywords, "ann");
+  const found = (/** @type {string} */ text, more = {}) => hasKeyword(/** @type {any} */ ({ from: "bob", text, ...more }), wishes.general.keywords, "ann");
   assert.deepEqual(["a GREEN TEA, please", "新设计稿", "greener teas", ""].map((text) => found(text)), [true, true, false, false]);
   assert.deepEqual([found("green tea", { to: "ann" }), found("green tea", { from: "ann" })], [false, false]);
 });

@@ -12,7 +12,7 @@ const LOOKED_CHARACTERS = 4000;
  * @param {string} self  our user
  * @returns {boolean} whether it has one of these words
  */
-export function hasKeyword({ to, from, text = "" }, keywords, self) {
+export function hasKeyword({ to, from, text = "" }, keywords = [], self) {
   return keywords.length > 0 && !to && from !== self && patternOf(keywords).test(text.slice(0, LOOKED_CHARACTERS));
 }
 

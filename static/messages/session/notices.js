@@ -56,7 +56,7 @@ export class Notices {
   heard(entry) {
     const { wishes, user } = this.session;
     const isSeen = !document.hidden && this.open()?.id === entry.conversation;
-    if (!isSeen && wishes.device.sound && !wishes.isQuiet(entry.conversation, mentions(entry, user) || hasKeyword(entry, wishes.keywords, user))) playSound();
+    if (!isSeen && wishes.device.sound && !wishes.isQuiet(entry.conversation, mentions(entry, user) || hasKeyword(entry, wishes.general.keywords, user))) playSound();
   }
 
   /** The user has sent a message: asks, unless they have answered. */

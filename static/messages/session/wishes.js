@@ -21,15 +21,14 @@ export class Wishes {
   #conversations;
   /** @type {DeviceWishes} */
   #device;
-  /** @type {General} */
-  #general;
+  /** As the server said since the page was loaded. @type {General} */
+  general = { groups: "all", keywords: [] };
 
   /** @param {Session} session */
   constructor(session) {
     this.session = session;
     this.key = `imserver:wishes:${session.app}:${session.user}`;
-    const { conversations, device, general } = recordOf(this.#read());
-    this.#general = generalOf(general);
+    const { conversations, device } = recordOf(this.#read());
     this.#conversations = new Map(listOf(conversations).map((each) => [numberOf(each?.[0]), { level: /** @type {Level} */ (textOf(each?.[1]?.level) || "all"), until: numberOf(each?.[1]?.until) }]));
     const none = { on: false, question: 0, sound: true };
     this.#device = { ...none, ...fieldsLike(device, none) };
@@ -40,8 +39,8 @@ export class Wishes {
    * @returns {Wish}
    */
   of(conversation) {
-    const usual = this.session.store.conversations.get(conversation)?.group ? this.#general.groups : "all";
-    const { level, until } = this.#conversations.get(conversation) ?? { level: usual, until: 0 };
+    const group = this.session.store.conversations.get(conversation)?.group;
+    const { level, until } = this.#conversations.get(conversation) ?? { level: group ? this.general.groups : "all", until: 0 };
     return { level, until: until * 1000 > Date.now() ? until : 0 };
   }
 
@@ -55,11 +54,6 @@ export class Wishes {
     return until > 0 || level === "nothing" || (level === "mentions" && !isMention);
   }
 
-  /** @returns {string[]} words that count as a mention */
-  get keywords() {
-    return this.#general.keywords;
-  }
-
   /** @returns {DeviceWishes} */
   get device() {
     return this.#device;
@@ -71,11 +65,11 @@ export class Wishes {
     this.#save();
   }
 
-  /** Loads those of conversations. Never rejected: else those that the browser remembers stay. */
+  /** Never rejected: else those that the browser remembers stay. */
   async load() {
     if (!this.session.hasNotifications) return;
-    const [page, general] = await Promise.all(["conversations", "wishes"].map((each) => this.session.api("GET", `notifications/${each}`).catch(() => null)));
-    if (general) this.#general = generalOf(general);
+    const [page, general] = await Promise.all(["conversations", "wishes"].map((name) => this.session.api("GET", `notifications/${name}`).catch(() => null)));
+    if (general) this.general = general;
     if (!page) return;
     this.#conversations.clear();
     for (const each of page.conversations) this.#put(each);
@@ -97,8 +91,8 @@ export class Wishes {
    * @param {import("../../../sdk/messenger.js").Wish} wish
    */
   receive({ conversation, level, muteUntil }) {
-    if (!conversation) return void this.load(); // those for all conversations
-    this.#put({ conversation, level, mute_until: muteUntil });
+    if (!conversation) this.load(); // those for all conversations
+    else this.#put({ conversation, level, mute_until: muteUntil });
     this.#changed();
   }
 
@@ -113,7 +107,7 @@ export class Wishes {
 
   /** @param {{ conversation: number, level: Level, mute_until: number }} row */
   #put({ conversation, level, mute_until: until }) {
-    if (level === "all" && !until && this.#general.groups === "all") this.#conversations.delete(conversation);
+    if (level === "all" && !until && this.general.groups === "all") this.#conversations.delete(conversation);
     else this.#conversations.set(conversation, { level, until });
   }
 
@@ -132,18 +126,9 @@ export class Wishes {
 
   #save() {
     try {
-      localStorage.setItem(this.key, JSON.stringify({ conversations: [...this.#conversations], device: this.#device, general: this.#general }));
+      localStorage.setItem(this.key, JSON.stringify({ conversations: [...this.#conversations], device: this.#device }));
     } catch {
       // no storage: the wishes end with this page
     }
   }
-}
-
-/**
- * @param {unknown} stored  by the server or this browser
- * @returns {General}
- */
-function generalOf(stored) {
-  const { groups, keywords } = recordOf(stored);
-  return { groups: groups === "mentions" ? groups : "all", keywords: listOf(keywords).map(textOf).filter(Boolean) };
 }
