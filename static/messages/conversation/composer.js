@@ -84,7 +84,6 @@ export class Composer {
     this.#bar = element(`${prefix}reply-bar`, HTMLElement);
     this.#names = element(`${prefix}mentions`, HTMLElement);
     this.#readOnlyNote = element(`${prefix}read-only`, HTMLElement);
-    this.#form.querySelectorAll(".page-tool").forEach((each) => each.remove()); // copied with the form of the conversation
     const { signal } = this.#ends;
     const off = session.on("draft", (key) => {
       if (!box.drafts && this.#conversation && !this.#editing && keyOf(this.#conversation) === key) this.#showDraft(this.#conversation);

@@ -311,6 +311,7 @@ function textBox(placeholder, below) {
   for (const each of [...made, ...form.querySelectorAll("[id]")]) each.id = PREFIX + each.id;
   for (const each of form.querySelectorAll("[aria-controls]")) each.setAttribute("aria-controls", PREFIX + each.getAttribute("aria-controls"));
   for (const each of form.querySelectorAll(".mentions, .emoji, .tools-before, .tools-after")) each.replaceChildren(); // what the other one shows now
+  form.querySelectorAll(".page-tool").forEach((each) => each.remove()); // the composer makes its own
   const field = /** @type {HTMLTextAreaElement} */ (form.querySelector("textarea"));
   field.removeAttribute("style");
   field.placeholder = placeholder;
