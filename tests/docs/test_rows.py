@@ -13,6 +13,7 @@ TWINS = {
     "AskHistory _History": "a command of all dialects, and the JSON of Centrifugo, which names the position",
     "Outbound StoredEvent": "what is sent has its prefix in the id and its head in the body",
     "ConversationShown ConversationView": "clients were promised other names and orders than `/api/v1`",
+    "Wishes WishesShown": "quiet hours are minutes in rows and times of day in answers",
 }
 """Structs with nearly the same fields → why there are two."""
 

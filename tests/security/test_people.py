@@ -572,7 +572,7 @@ ELSEWHERE = {
     **dict.fromkeys(("asks/answer", "messages/stream/open"), "the service asks"),
     **dict.fromkeys(("accounts/find", "accounts/search"), "it is searched"),
     "messages/press": "a value that the bot has chosen",
-    "reports/send": "moderators alone read it",
+    **dict.fromkeys(("reports/send", "reports/appeal"), "moderators alone read it"),
     **dict.fromkeys(("accounts/register", "accounts/promote", "invitations/join"), "the account is new"),
 }
 """Operations with such a field that need no ``voice``, and why."""

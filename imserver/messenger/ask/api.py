@@ -97,25 +97,6 @@ class AskRequest(Acting, kw_only=True):
     ] = ""
 
 
-class AnswerRequest(Acting, kw_only=True):
-    """A question, and its answer: give one of `value`, `text` and `choices`."""
-
-    id: AskId
-    value: Value | UnsetType = UNSET
-    text: FreeText | UnsetType = UNSET
-    choices: (
-        Annotated[
-            list[Choice],
-            about(
-                "Options of a poll, by their index from 0. They replace those before; an empty list "
-                "withdraws the vote.",
-                max_length=Ask.Poll.MOST_OPTIONS,
-            ),
-        ]
-        | UnsetType
-    ) = UNSET
-
-
 class OfAsk(Acting, kw_only=True):
     """A question. A back end that names no `user` may change any."""
 
@@ -332,8 +313,33 @@ def get(
     return _shown(entry)
 
 
-@routes.post("/asks/answer", act="", rules=one_of("value", "text", "choices"), problems=_ANSWERING)
-def answer(api: AskApi, call: Call, request: AnswerRequest) -> AnswerResult:
+@routes.post(
+    "/asks/answer",
+    schema=("AnswerRequest", "A question, and its answer: give one of `value`, `text` and `choices`."),
+    base=Acting,
+    act="",
+    rules=one_of("value", "text", "choices"),
+    problems=_ANSWERING,
+)
+def answer(
+    api: AskApi,
+    call: Call,
+    *,
+    id: AskId,
+    value: Value | UnsetType = UNSET,
+    text: FreeText | UnsetType = UNSET,
+    choices: (
+        Annotated[
+            list[Choice],
+            about(
+                "Options of a poll, by their index from 0. They replace those before; an empty list "
+                "withdraws the vote.",
+                max_length=Ask.Poll.MOST_OPTIONS,
+            ),
+        ]
+        | UnsetType
+    ) = UNSET,
+) -> AnswerResult:
     """Answer a question.
 
     The first answers count, whatever device or node they come from. `accepted` is false if others were first.
@@ -342,16 +348,16 @@ def answer(api: AskApi, call: Call, request: AnswerRequest) -> AnswerResult:
     """
     if not call.is_back_end:
         api.messages.rates.require_message(call.app, call.user)
-    if [request.value, request.text, request.choices].count(UNSET) != 2:
+    if [value, text, choices].count(UNSET) != 2:
         raise ApiProblem.invalid("Give one of `value`, `text` and `choices`")
     result = api.core.service(MessageServices).asks.answer(
-        *(call.app, call.user, request.id, request.value or "", request.text or ""),
+        *(call.app, call.user, id, value or "", text or ""),
         by_user=not call.is_back_end,
-        choices=None if request.choices is UNSET else request.choices,
+        choices=None if choices is UNSET else choices,
     )
     if isinstance(result, Rejected) and result.reason != RejectReason.ANSWERED:
         raise ApiProblem(result.problem, result.explanation)
-    return AnswerResult(not isinstance(result, Rejected), api.show(call.app, call.user, request.id))
+    return AnswerResult(not isinstance(result, Rejected), api.show(call.app, call.user, id))
 
 
 @routes.post(
