@@ -41,7 +41,7 @@ def rows() -> dict[str, type[Struct]]:
     """The structs from elsewhere in answers: declared beside no routes, with all that answers inherit."""
     parents = {each for kind in answers().values() for each in kind.__mro__ if issubclass(each, Struct)}
     fields = (each for each in parents if each.__struct_fields__ and not _is_beside_routes(each))
-    return {f"{each.__module__}:{each.__name__}": each for each in fields}
+    return {f"{each.__module__}:{each.__qualname__}": each for each in fields}
 
 
 def _is_beside_routes(kind: type) -> bool:
