@@ -75,7 +75,7 @@ def test_messages_are_read_copied_and_written_as_people_expect(pair: Pair, serve
     chat.has(".viewer-caption", "the hills")
     assert chat.texts(".viewer-about bdi") == ["Bob"]
     chat.tap(chat.word("messages_forward"), within=".viewer")
-    chat.sees(".choices .choice")
+    chat.sees(".picker .pick")
     chat.press(Keys.ESCAPE)
     chat.press(Keys.ESCAPE)
     chat.misses("dialog")

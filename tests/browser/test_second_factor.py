@@ -79,7 +79,7 @@ def test_a_locked_user_reads_until_when_and_why(pair: Pair, server: Server) -> N
     pair.expects("401", "403")
     lock = {"user": found[0]["user"], "seconds": 3600, "reason": "lost phone"}
     good(server.http, "accounts/lock", lock, key=KEY)
-    page.has_some("body", "You are banned for a time")
+    page.has_some("body", "You are banned")
     page = pair[0].open(address(server))
     fill(login_form(page), identifier=name, password=PASSWORD)
     page.has_some("#login-note", "This account is locked until ")
