@@ -179,9 +179,9 @@ def test_long_names_and_words_on_buttons_fit(pair: Pair, server: Server) -> None
     chat = Chat(pair[0], ann, size=PHONE)
     chat.open(group, "tea")
     chat.act("tea", "messages_forward")
-    chat.sees(".choice")
+    chat.sees(".picker .pick")
     assert chat.run(WIDE, "dialog[open] .layer-body") <= 0
-    assert chat.run("return document.querySelector('.choice .avatar').clientWidth") == 36
+    assert chat.run("return document.querySelector('.picker .pick .avatar').clientWidth") == 36
     chat.click("dialog[open] .close")
     for labels in (["Risotto", "Noodles with peanuts, ginger and lime"], ["Wednesday"] * 4):
         bot = ann.bot(f"menu_bot_{len(labels)}")

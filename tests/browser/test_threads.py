@@ -163,7 +163,7 @@ def test_chosen_messages_are_forwarded_to_conversations_and_deleted(pair: Pair, 
     assert chat.run(CHOSEN) == 2
     chat.tap(chat.word("messages_forward"), within=".select-bar")
     for name in ("Bob", "Cake"):
-        chat.pick(".choice", name)
+        chat.pick(".picker .pick", name)
     chat.tap(chat.word("messages_forward_send", count="2").split("|")[1], within="dialog[open]")
     chat.misses(".select-bar")
 

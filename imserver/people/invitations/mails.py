@@ -18,7 +18,6 @@ from msgspec import Struct
 
 from imserver.messenger.groups.groups import NotAllowed, UnknownGroup
 from imserver.messenger.groups.parts import groups_of
-from imserver.pages.declared import ChatSettings
 from imserver.people.accounts.declared import SmtpSettings
 from imserver.people.accounts.identifiers import BadField, checked
 from imserver.people.accounts.mailing import Mail, NotSent, page_template, send
@@ -72,7 +71,7 @@ class InvitationMails:
         config = core.config
         self._smtp = settings_of(config, SmtpSettings)
         self._page = partial(chat_page_of, core)  # pages are built later
-        self._site = settings_of(config, ChatSettings).name or urlsplit(config.address).netloc
+        self._site = _chat_name(core) or urlsplit(config.address).netloc
         self._people = accounts_of(core)
         self._groups = groups_of(core)
         self._rows = InvitationStore(core.store)
@@ -193,6 +192,16 @@ def _reason(error: NotSent) -> str:
     text = words.decode("utf-8", "replace") if isinstance(words, bytes) else words
     line = " ".join(f"{code} {text}".split())
     return "".join(filter(str.isprintable, line))[:_REASON_CHARACTERS]
+
+
+def _chat_name(core: Core) -> str:
+    """The name of the chat; ``""``: it has none."""
+    if "pages" not in core.features:
+        return ""
+    # Imported here: a node may do without them.
+    from imserver.pages.declared import ChatSettings
+
+    return settings_of(core.config, ChatSettings).name
 
 
 @cache
