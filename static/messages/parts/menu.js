@@ -27,6 +27,8 @@ import { signOf } from "./signs.js";
 
 const EDGE_PX = 8;
 const GAP_PX = 4;
+/** In less space beside its anchor, a menu covers it: a message may be higher than the window. */
+const LEAST_PX = 160;
 /** The open menu; there is one at a time. @type {{ anchor: HTMLElement, close: () => void } | null} */
 let current = null;
 
@@ -101,22 +103,32 @@ function onKey(menu, event, close) {
 
 /**
  * Puts a menu at a point, or below its anchor or above it, inside the window. It never covers the anchor: if there is no space, the
- * messages scroll.
+ * messages scroll; if that is not enough, the menu does.
  *
  * @param {HTMLElement} menu
  * @param {HTMLElement} anchor
  * @param {{ x: number, y: number }} [point]
  */
 function place(menu, anchor, point) {
-  const { left, right, bottom, top } = (anchor.querySelector(".bubble") ?? anchor).getBoundingClientRect();
+  const beside = anchor.querySelector(".bubble") ?? anchor;
   const { offsetWidth: width, offsetHeight: height } = menu;
-  const isOwn = anchor.closest(".own") !== null;
-  const x = point?.x ?? (isOwn ? right - width : left);
-  const lowest = innerHeight - height - EDGE_PX;
-  const below = point?.y ?? bottom + GAP_PX;
-  const above = (point?.y ?? top - GAP_PX) - height;
-  const hasSpace = below <= lowest || above >= EDGE_PX;
-  if (!hasSpace) (anchor.closest("[role=log]") ?? anchor).scrollTop += bottom + GAP_PX - lowest;
+  const end = innerHeight - EDGE_PX;
+  const spaces = () => {
+    const { top, bottom } = beside.getBoundingClientRect();
+    const [above, below] = [point?.y ?? top - GAP_PX, point?.y ?? bottom + GAP_PX];
+    return { above, below, fits: below + height <= end || above - height >= EDGE_PX };
+  };
+  let { above, below, fits } = spaces();
+  if (!fits) {
+    (anchor.closest("[role=log]") ?? anchor).scrollTop += below - (end - height);
+    ({ above, below } = spaces());
+  }
+  const isBelow = below + height <= end || end - below >= above - EDGE_PX;
+  const { left, right } = beside.getBoundingClientRect();
+  const x = point?.x ?? (anchor.closest(".own") ? right - width : left);
+  const space = isBelow ? end - below : above - EDGE_PX;
+  const isBeside = space >= Math.min(height, LEAST_PX);
+  if (isBeside) menu.style.maxHeight = `${space}px`;
   menu.style.left = `${Math.max(EDGE_PX, Math.min(x, innerWidth - width - EDGE_PX))}px`;
-  menu.style.top = `${Math.max(EDGE_PX, below <= lowest ? below : hasSpace ? above : lowest)}px`;
+  menu.style.top = `${Math.max(EDGE_PX, !isBeside ? end - height : isBelow ? below : above - height)}px`;
 }

@@ -141,7 +141,7 @@ export function openPicker(session, { title, go: goWord, choices: makeChoices, h
   });
   drawChips();
   draw();
-  if (!head.length && mayHaveKeys()) search.focus();
+  if (mayHaveKeys() && !head.some((each) => each.querySelector("input, select"))) search.focus();
   return layer;
 }
 
