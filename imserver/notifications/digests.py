@@ -15,7 +15,7 @@ from msgspec import Struct
 from imserver.notifications.content import form_for, language_of, meta_of, notify_in, outcome_of, text_in
 from imserver.notifications.contract import ConversationWish, Level, Wishes
 from imserver.notifications.decisions import zone_of
-from imserver.notifications.keywords import has_keyword
+from imserver.notifications.keywords import has_keyword, searched_text
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.mailing import Mail, button_page, page_template
 from imserver.people.accounts.rows import AccountStore
@@ -139,7 +139,7 @@ def _unread(
         and entry.sender != user
         and not entry.is_beside
         and notify_in(entry) is not False
-        and (level == "all" or mentions(entry, user) or has_keyword(entry, keywords))
+        and (level == "all" or mentions(entry, user) or has_keyword(searched_text(entry), keywords))
     ]
     if keywords:
         count = max(count, len(unread))

@@ -35,7 +35,7 @@ from imserver.notifications.content import (
 from imserver.notifications.contract import ConversationWish, Delivery, Due, PushEndpoint, Shown, Wishes
 from imserver.notifications.decisions import decide, mail_due, may_notify, nothing_new
 from imserver.notifications.declared import AppNotifySettings
-from imserver.notifications.keywords import has_keyword
+from imserver.notifications.keywords import has_keyword, searched_text
 from imserver.notifications.recipients import Recipients
 from imserver.notifications.rows import LEASE, NotificationRows
 from imserver.people.accounts.contract import Account
@@ -369,8 +369,9 @@ class Notifier(Service, dict=True):
             if not wanting or (messages := unread.get(conversation)) is None:
                 continue
             entries = log.entries.find(app, messages.ids[-KEYWORD_MESSAGES:])
+            texts = [(each.id, searched_text(each)) for each in entries]
             for user in wanting:
-                messages.mention(user, [each.id for each in entries if has_keyword(each, with_words[user])])
+                messages.mention(user, [id for id, text in texts if has_keyword(text, with_words[user])])
                 if is_long_turn():
                     serve_others()
 
