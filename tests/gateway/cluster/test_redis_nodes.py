@@ -321,6 +321,16 @@ def test_refuse_holds_across_nodes_until_the_end_of_the_holder(server: RedisServ
     assert set(b.leases()) == {b.lease.epoch}
 
 
+def test_who_is_refused_for_a_session_on_a_node_that_joined_just_now_knows_that_node(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    a = start_node(server, 1)
+    b = start_node(server, 2)
+    first = begin(b, policy="refuse")
+    assert a.register(Session("101", "ann", "", "refuse")).others == (ref_of(b, first),)
+    assert b.lease.epoch in a.leases()
+
+
 def test_claims_hold_across_nodes(server: RedisServer, pair: Pair) -> None:
     a, b = pair
 

@@ -248,7 +248,7 @@ class Recovery(Protocol):
     def look_again(self) -> None: ...
 
 
-def _live_leases(table: LeaseTable, recovery: Recovery, epochs: Collection[int]) -> Mapping[int, Lease]:
+def live_leases(table: LeaseTable, recovery: Recovery, epochs: Collection[int]) -> Mapping[int, Lease]:
     """The live leases. Reads them again if one of ``epochs`` began just now."""
     if any(table.is_newer(epoch) for epoch in epochs):
         recovery.look_again()
@@ -303,7 +303,7 @@ class Lookup:
     def _live(self, found: list[tuple[SessionRef, ...]]) -> list[tuple[SessionRef, ...]]:
         """Remove dead epochs."""
         epochs = {ref.epoch for refs in found for ref in refs}
-        live = _live_leases(self._keeper.table, self._recovery, epochs)
+        live = live_leases(self._keeper.table, self._recovery, epochs)
         if epochs <= live.keys():
             return found
         return [tuple([ref for ref in refs if ref.epoch in live]) for refs in found]
@@ -592,7 +592,7 @@ class ChannelLookup(Service):
     def _live(self, found: list[dict[int, int]]) -> list[dict[int, int]]:
         """Remove dead epochs and add nodes that have not reported all channels yet."""
         epochs = set().union(*found)
-        live = _live_leases(self.keeper.table, self.recovery, epochs)
+        live = live_leases(self.keeper.table, self.recovery, epochs)
         unsettled = {epoch: 0 for epoch, lease in live.items() if lease.unsettled}
         unsettled |= {lease.epoch: 0 for lease in self.keeper.table.overdue()}
         if not unsettled and epochs <= live.keys():

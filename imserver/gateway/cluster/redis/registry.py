@@ -29,6 +29,7 @@ from imserver.gateway.cluster.redis.presence import (
     WrittenBuckets,
     decoded,
     encoded,
+    live_leases,
     record_key,
 )
 from imserver.gateway.cluster.redis.recovery import (
@@ -219,6 +220,8 @@ class RedisRegistry:
         """
         registration = self._register(session, replacing)
         if registration is not None and registration.refused:
+            # Whoever asks the older sessions must know the nodes that joined just now.
+            live_leases(self.keeper.table, self.recovery, [ref.epoch for ref in registration.others])
             dead = [ref for ref in registration.others if self.keeper.table.is_dead(ref.epoch)]
             if dead:
                 # Rare: an epoch that was already cleaned up has written again.
