@@ -173,7 +173,8 @@ class Deadlines:
                 log.debug("questions could not be closed: %s", error)
             except Exception:
                 log.exception("questions could not be closed")
-            news.wait(_DEADLINE_SECONDS if left is None else min(left, _DEADLINE_SECONDS))
+            if news.wait(_DEADLINE_SECONDS if left is None else min(left, _DEADLINE_SECONDS)):
+                gevent.sleep(0.2)  # one look for many votes
 
     def look(self) -> float | None:
         """Close and count what is due. Returns the seconds until something is due; None: nothing will be.

@@ -7,7 +7,7 @@ from typing import ClassVar, Final
 
 import gevent
 
-from imserver.messenger.groups.groups import Groups, removed_among
+from imserver.messenger.groups.groups import Groups, RemovedMembers
 from imserver.messenger.messages.log.contract import Everybody
 from imserver.plugin.messages import GroupState, MessageLog, Rejected, RejectReason
 from imserver.plugin.storage import PooledStatements, Statements, Store
@@ -30,12 +30,13 @@ class EverybodysGroups(Store.Rows):
     ended has left joins by another one.
     """
 
-    LOOK_SECONDS: ClassVar = 1.0
+    LOOK_SECONDS: ClassVar = 5.0
     """Between two calls of :meth:`look`."""
 
     def __init__(self, groups: Groups) -> None:
         super().__init__(groups.store)
         self._log = groups.store.part(MessageLog)
+        self._removals = RemovedMembers(groups.store)
         self._positions: dict[tuple[str, int, str], int] = {}
         self._whole_at = 0.0
 
@@ -57,7 +58,9 @@ class EverybodysGroups(Store.Rows):
         while after < last:
             users, after = self._accounts(app, whose, after, min(after + _IDS, last))
             here = self._log.conversations.members_among(app, group, users) if users else set()
-            new = [user for user in users if user not in here]
+            if new := [user for user in users if user not in here]:
+                removed = self._removals.among(app, group, new)
+                new = [user for user in new if user not in removed]
             if new:
                 count += self._join(app, group, whose, new)
                 gevent.sleep(_PAUSE_SECONDS)
@@ -65,13 +68,10 @@ class EverybodysGroups(Store.Rows):
         return count
 
     def _join(self, app: str, group: int, whose: Everybody, users: list[str]) -> int:
-        removed = self._store.read(lambda sql: removed_among(sql, app, group, users))
-
         def right(state: GroupState) -> Rejected | None:
             return None if state.everybody == whose else Rejected(RejectReason.NOT_ALLOWED)
 
-        some = [user for user in users if user not in removed]
-        change = self._log.groups.join(app, group, some, right=right, everybody=True)
+        change = self._log.groups.join(app, group, users, right=right, everybody=True)
         return 0 if isinstance(change, Rejected) else len(change.users)
 
     @Store.reading_or(0)

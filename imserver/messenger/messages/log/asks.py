@@ -232,6 +232,8 @@ class AskLog(WritingPart):
         self, sql: Statements, head: LogHead, message: int, choice: int, after: str, limit: int
     ) -> list[str]:
         """The next users after one who have chosen an option of a poll that is not anonymous, by id."""
+        if text_objection(after, MAX_USER_BYTES):
+            return []
         statement = (
             "SELECT member FROM ask_vote WHERE log = %s AND id = %s AND member > %s AND (choices & %s) <> 0 "
             "ORDER BY member LIMIT %s"

@@ -37,10 +37,7 @@ def pause_ms(poll: Ask.Poll) -> int:
 
 def bits_of(choices: Iterable[int]) -> int:
     """How choices are stored."""
-    bits = 0
-    for choice in choices:
-        bits |= 1 << choice
-    return bits
+    return sum({1 << choice for choice in choices})
 
 
 def choices_of(bits: int) -> tuple[int, ...]:

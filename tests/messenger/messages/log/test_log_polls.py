@@ -102,7 +102,7 @@ def test_votes_at_one_moment_give_one_for_each_account_and_few_entries(log: Mess
     assert counts == tuple([sum(index in mine for mine in own if mine) for index in range(3)])
     assert [len(each) for each in last] == [min(count, 3) for count in counts]
     assert len(presses(log, id)) == 1
-    assert log.asks.voters(APP, id, 0, "u7", 3) == ["u8", "u9"]
+    assert [log.asks.voters(APP, id, 0, after, 3) for after in ("u7", "\0")] == [["u8", "u9"], []]
     assert log.asks.voters(APP, id, 0, "", 3) == ["u0", "u1", "u10"]
 
 
