@@ -256,6 +256,8 @@ def test_the_directory_has_everybody_whom_a_search_finds_from_a_to_z(node: Harne
         (card,) = ada.get("accounts/directory", online="true")["cards"]
         assert (card["user"], card["presence"]) == (people["Bob"].user, "online")
     assert [each["user"] for each in ada.post("accounts/search", text="bobbot")["cards"]] == [bot.user]
+    assert node.call("POST", "/api/v1/accounts/lock", {**lock, "user": bot.user}, ALL.key)[0] == 200
+    assert back_end.post("accounts/search", text="bobbot")["cards"] == [], "locked"
     assert User(node, guest, app="listed").refused_get("accounts/directory") == (403, "not_allowed")
     assert ada.refused_get("accounts/directory", limit=201)[0] == 400
     assert person(node).refused_get("accounts/directory") == (403, "not_allowed"), "off by default"

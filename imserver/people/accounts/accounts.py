@@ -523,6 +523,7 @@ class Accounts(Service, dict=True):
         self, app: str, user: str, old: str | None, new: str, address: str, token: str = ""
     ) -> None:
         """Change the password of an account and end its sessions. ``old`` None: a back end changes it.
+        An account that has no password, and no e-mail address to reset it, sets its first one by its login.
 
         Raises BadField, PasswordsOff, UnknownAccount, WrongLogin, TooManyRequests and Overloaded.
         """
@@ -531,8 +532,9 @@ class Accounts(Service, dict=True):
         account, before = self._known(app, user)
         if old is not None:
             device = self._charge(app, address, token)
-            self._verified(app, (account, before), "", old, address, device)
-            if self.passwords.is_weak(before):  # the login has replaced the hash
+            if before or account.email:
+                self._verified(app, (account, before), "", old, address, device)
+            if before and self.passwords.is_weak(before):  # the login has replaced the hash
                 before = self._known(app, user)[1]
         hashed = self.passwords.hash(new)
         while not self.rows.set_password(

@@ -418,7 +418,8 @@ def set_password(
 ) -> AccountDone:
     """Change a password.
 
-    This ends all sessions of the account.
+    This ends all sessions of the account. An account that has neither a password nor an e-mail address sets
+    its first one without `old_password`.
     """
     old = None if call.is_back_end else old_password
     api.accounts.change_password(call.app, call.user, old, password, call.request.host, call.credential)

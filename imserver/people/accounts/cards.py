@@ -180,7 +180,7 @@ class Cards(Service, dict=True):
     def _bot_named(self, app: str, by: str, text: str) -> list[Account]:
         """The findable bot with exactly this user name, that ``by`` may reach."""
         row = self.rows.by_login(app, *(each for each in candidates(text) if each[0] == "name"))
-        is_found = row is not None and row[0].bot and row[0].findable
+        is_found = row is not None and row[0].bot and row[0].findable and not row[0].is_locked(time())
         return [row[0]] if row and is_found and self.relations.may_reach(app, by, row[0].user) else []
 
     def _named(

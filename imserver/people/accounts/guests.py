@@ -11,8 +11,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from secrets import token_urlsafe
-from time import time
 from typing import Final
 
 from imserver.people.accounts.accounts import Accounts, UnknownAccount, check_device, check_shown
@@ -20,7 +18,6 @@ from imserver.people.accounts.contract import Account, FullSession
 from imserver.people.accounts.declared import GUESTS, HTTP_NO_GUEST, AccountSettings, MakeBuckets
 from imserver.people.accounts.identifiers import BadField, Identifier
 from imserver.people.accounts.rows import AccountStore
-from imserver.people.accounts.tokens import secret_hash
 from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.identity import by_address
 from imserver.plugin.runtime import Service, serve_others
@@ -31,17 +28,13 @@ log: Final = logging.getLogger(__name__)
 
 _LOGIN_SECONDS: Final = 366 * 86400
 """The login of a guest cannot be repeated. So it ends with the account, and at the latest after a year."""
-_CHOOSING_SECONDS: Final = 7 * 86400
-"""How long somebody who was let in as a member may choose a password with the code."""
-_CODE_BYTES: Final = 16
 
 
 class Guests(Service, dict=True):
     """Makes accounts of guests, makes members of them, and deletes those that nobody uses.
 
     A guest who was not connected for ``accounts.guest_days`` is deleted; ``presence`` tells who is connected.
-    ``deleted`` is called with each of them, ``admitted`` with an account that was let in as a member, and the
-    code with which its user chooses a password.
+    ``deleted`` is called with each of them, ``admitted`` with an account that was let in as a member.
     Every node looks by itself; deleting twice does no harm. Every method may switch and raise
     StorageUnavailable.
     """
@@ -52,7 +45,7 @@ class Guests(Service, dict=True):
     presence: Presence
     buckets: MakeBuckets
     deleted: Callable[[Account], object]
-    admitted: Callable[[Account, str], object]
+    admitted: Callable[[Account], object]
 
     def __post_init__(self) -> None:
         settings, seconds = settings_of(self.config, AccountSettings), self.config.accounts.rate_seconds
@@ -102,9 +95,9 @@ class Guests(Service, dict=True):
     # --- what owners do -------------------------------------------------------------------------------------
 
     def admit(self, app: str, user: str, name: str) -> Account:
-        """Let a guest in as a member with this user name, who stays logged in, and chooses a password.
+        """Let a guest in as a member with this user name, who stays logged in, and may choose a password.
 
-        Raises NoAccounts, ServiceRefused (no guest), UnknownAccount, PasswordsOff, BadField and Taken.
+        Raises NoAccounts, ServiceRefused (no guest), UnknownAccount, BadField and Taken.
         """
         guest = self._guest(app, user)
         given = self.accounts.checked_identifiers(app, {"name": name})
@@ -112,9 +105,7 @@ class Guests(Service, dict=True):
         member = self.rows.admit_guest(app, guest.id, given["name"], self.accounts.recorder(app))
         if member is None:
             raise ServiceRefused(problem=HTTP_NO_GUEST)
-        code, now = token_urlsafe(_CODE_BYTES), int(time())
-        self.rows.add_reset(member.id, member.email, secret_hash(code), now, now + _CHOOSING_SECONDS)
-        self.admitted(member, code)
+        self.admitted(member)
         return member
 
     def remove(self, app: str, user: str) -> None:

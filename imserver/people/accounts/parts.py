@@ -25,7 +25,7 @@ from imserver.people.accounts.resets import Resets
 from imserver.people.accounts.rows import AccountStore
 from imserver.people.accounts.tokens import AccountTokens
 from imserver.plugin import Parts
-from imserver.plugin.identity import GOCHAT, Act, Principal
+from imserver.plugin.identity import Act, Principal
 from imserver.plugin.messages import Draft, MessageServices, ToFollowers
 from imserver.plugin.runtime import every
 from imserver.plugin.services import Core
@@ -108,11 +108,10 @@ def build(core: Core) -> Parts:
 
     messages = core.service(MessageServices)
 
-    def guest_admitted(member: Account, code: str) -> None:
+    def guest_admitted(member: Account) -> None:
         """Tell them, on all their devices, and have the page read the card anew."""
-        page = chat_page_of(core) if config.address and member.app == GOCHAT else ""
-        link = f" Choose a password for other devices: {page}#reset={code}" if page else ""
-        text = f"You are a member now. Your user name is {member.name}.{link}"
+        how = "To log in on other devices, set a password in your profile, with the current one left empty."
+        text = f"You are a member now. Your user name is {member.name}. {how}"
         draft = Draft(sender="", body=text.encode(), time_ms=int(time() * 1000), to_user=member.user)
         messages.messaging.store(member.app, draft, by_user=False)
         signal = Signal("contact", member.user, "", to=member.user)

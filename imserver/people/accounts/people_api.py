@@ -7,7 +7,6 @@ from typing import Annotated, Final
 
 from msgspec import UNSET, Struct, UnsetType
 
-from imserver.people.accounts.accounts import PasswordsOff
 from imserver.people.accounts.api import (
     CHAPTER,
     AccountDone,
@@ -213,13 +212,13 @@ def unlock(people: People, call: Call, *, app: AccountApp = GOCHAT, user: User) 
 @guest_routes.post(
     "/accounts/guests/admit",
     schema=("GuestAdmission", "A guest, and the user name with which they log in."),
-    problems=(Problems.UNKNOWN_ACCOUNT, HTTP_NO_GUEST, Taken.problem, PasswordsOff.problem),
+    problems=(Problems.UNKNOWN_ACCOUNT, HTTP_NO_GUEST, Taken.problem),
 )
 def admit(guests: Guests, call: Call, *, app: AccountApp = GOCHAT, user: User, name: UserName) -> PersonShown:
     """Let a guest in as a member.
 
     They find people and invite from now on, and stay logged in. A message of the server has their user name,
-    and a link with which they choose a password for other devices.
+    and says how they choose a password for other devices (`accounts/password`).
     """
     return _shown(guests.admit(call.app, user, name), call.principal)
 

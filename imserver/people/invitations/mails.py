@@ -164,7 +164,10 @@ class InvitationMails:
         except (UnknownGroup, NotAllowed):
             self.runner.end(app, code)
             return
-        maker = self._people.accounts.get(app, mail.user)
+        maker = self._people.accounts.get(app, mail.user) if mail.user else None
+        if mail.user and not (maker and maker.role):  # the right to invite by e-mail has ended meanwhile
+            self._rows.remove(app, code)
+            return
         name = maker.nickname if maker is not None else ""
         content = _content(mail, f"{self._page()}#invite={code}", self._site, name, group.name, link.guests)
         self.runner.proceed(app, code)

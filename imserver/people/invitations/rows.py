@@ -182,7 +182,9 @@ class InvitationStore(Store.Rows):
 
     @Store.writing_or(None)
     def forget_mails(self, sql: PooledStatements, before: int) -> None:
-        """Delete the addresses that were invited before this Unix second, in all apps."""
+        """Delete the invitations by e-mail that were made before this Unix second, in all apps."""
+        old = "SELECT id FROM invitation_mail WHERE created < %s"
+        sql.execute(f"DELETE FROM invitation WHERE code IN ({old})", (before,))
         sql.execute("DELETE FROM invitation_mail WHERE created < %s", (before,))
 
 

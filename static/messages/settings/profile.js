@@ -281,7 +281,7 @@ class ProfileView {
 
   #changePassword() {
     const { session, words } = this;
-    const old = input({ type: "password", autocomplete: "current-password", maxLength: PASSWORD_LENGTH, required: true });
+    const old = input({ type: "password", autocomplete: "current-password", maxLength: PASSWORD_LENGTH }); // who was admitted as a member has none
     const next = input({ type: "password", autocomplete: "new-password", maxLength: PASSWORD_LENGTH, required: true });
     const note = noteLine();
     const go = /** @type {HTMLButtonElement} */ (make("button", "wide", words.messages_save));

@@ -29,14 +29,8 @@ def start(folder: Path) -> Harness:
     """A node whose app 202 takes guests, and 201 none."""
     rules = AppAccountSettings(guests=True)
     apps = {**APPS, APP: replace(RULED, api_allow_from=(), of_features=(AccountsOfApp(rules),))}
-    of_features = sections(
-        accounts={
-            "registration": True,
-            "registrations_per_address": 0,
-            "guests_per_address": PER_ADDRESS,
-            "guest_days": DAYS,
-        }
-    )
+    accounts = {"registration": True, "registrations_per_address": 0, "guest_days": DAYS}
+    of_features = sections(accounts={**accounts, "guests_per_address": PER_ADDRESS})
     return Harness(config(folder, apps=apps, of_features=of_features))
 
 
@@ -127,6 +121,11 @@ def test_an_owner_lets_a_guest_in_as_a_member_and_removes_another(host: Host) ->
     assert gil.post("invitations/create", group=host.group)["code"], "with the login of the guest"
     lasts = [each["last"].get("text", "") for each in gil.get("conversations")["conversations"]]
     assert any("Your user name is gil.1" in each for each in lasts)
+    assert kim.refused("accounts/password", password="battery staple")[0] == 403
+    gil.post("accounts/password", password="battery staple")
+    login = {"app": APP, "login": "gil.1", "password": "battery staple"}
+    gil.token = host.node.call("POST", "/api/v1/accounts/login", login)[1]["token"]
+    assert gil.refused("accounts/password", password="horse staple") == (401, "wrong_login"), "it has one"
     host.ann.post("accounts/guests/remove", user=kim.user)
     assert host.ann.refused("accounts/guests/remove", user=gil.user) == (409, "no_guest")
     assert host.members() == {host.ann.user, gil.user}
@@ -175,8 +174,7 @@ def test_whoever_does_not_come_in_leaves_no_account(host: Host) -> None:
 
 def test_an_app_without_guests_takes_none(node: Harness) -> None:
     ann = User.register(node, "201")
-    refused = ann.refused("invitations/create", group=ann.group(), guests=True)
-    assert refused == (403, "not_allowed")
+    assert ann.refused("invitations/create", group=ann.group(), guests=True) == (403, "not_allowed")
 
 
 def test_a_guest_enters_by_invitation_only_and_gathers_nobody(host: Host) -> None:
@@ -225,8 +223,7 @@ def test_a_guest_who_came_by_the_link_of_a_person_is_a_friend_and_writes_first(h
 
 
 def test_a_guest_sends_a_limited_number_of_messages(host: Host) -> None:
-    gil = host.guest()
-    message = {"conversation": int(host.group), "text": "hi"}
+    gil, message = host.guest(), {"conversation": int(host.group), "text": "hi"}
     sent = [gil.ask("POST", "messages/send", message)[0] for _ in range(7)]
     assert sent[:5] == [200] * 5
     assert 429 in sent
@@ -281,8 +278,7 @@ def codes(found: list[InvitationShown]) -> str:
 
 
 def test_without_a_database_there_are_no_invitations(open_store: OpenStore) -> None:
-    store = open_store()
-    rows = InvitationStore(store)
+    rows = InvitationStore(store := open_store())
     assert rows.get("shop", ONE.code) is None
     assert rows.page("shop", "ann", None, NOW, "", 10) == []
     rows.remove("shop", ONE.code)
@@ -367,11 +363,8 @@ def test_an_invitation_is_used_as_often_as_it_says_until_it_ends(url: str, open_
         assert stores[0].write(lambda sql, at=at: use(sql, "shop", "b" * 22, at)) is is_used  # type: ignore[misc]
 
 
-def test_invitations_by_mail_are_listed_counted_and_ended_by_themselves(
-    url: str, open_store: OpenStore
-) -> None:
-    store = open_store(url)
-    rows = InvitationStore(store)
+def test_invitations_by_mail_are_kept_by_themselves(url: str, open_store: OpenStore) -> None:
+    rows = InvitationStore(store := open_store(url))
     new = InvitationMail("", "7", "ann", "", "waiting", "", NOW, NOW + 9, "en")
     some = [replace(new, code=letter * 22, email=f"{letter}@x") for letter in "abc"]
     rows.add_mails("shop", [*some, replace(new, code="d" * 22, email="d@x", user="bob")], True)
@@ -389,3 +382,4 @@ def test_invitations_by_mail_are_listed_counted_and_ended_by_themselves(
     assert rows.invited_among("shop", 7, ["b@x"], NOW + 9) == set()
     rows.forget_mails(NOW + 1)
     assert rows.count_mails("shop", "", 7) == MailCounts()
+    assert [rows.get("shop", letter * 22) is None for letter in "bl"] == [True, False], "with its link"
