@@ -25,8 +25,8 @@ def clean_keywords(given: Collection[str]) -> tuple[str, ...]:
 
 
 def searched_text(entry: Entry) -> str:
-    """The text of an entry in which keywords are looked for; ``""``: it has none."""
-    if entry.type != "text":
+    """The text of an entry in which keywords are looked for; ``""``: it has none, or is in no group."""
+    if entry.type != "text" or entry.members:
         return ""
     return entry.body[: 4 * LOOKED_CHARACTERS].decode(errors="ignore")[:LOOKED_CHARACTERS].casefold()
 

@@ -366,14 +366,14 @@ class Notifier(Service, dict=True):
         with_words = {user: each.keywords for user, each in wishes.items() if each.keywords}
         for conversation, users in mentioned.items():
             wanting = [user for user in users if user in with_words]
-            if not wanting or (messages := unread.get(conversation)) is None:
-                continue
-            entries = log.entries.find(app, messages.ids[-KEYWORD_MESSAGES:])
-            texts = [(each.id, searched_text(each)) for each in entries]
-            for user in wanting:
-                messages.mention(user, [id for id, text in texts if has_keyword(text, with_words[user])])
-                if is_long_turn():
-                    serve_others()
+            ids = unread.get(conversation, _NOTHING).ids[-KEYWORD_MESSAGES:] if wanting else []
+            for entry in log.entries.find(app, ids) if ids else ():
+                text = searched_text(entry)
+                for user in wanting:
+                    if has_keyword(text, with_words[user]):
+                        unread[conversation].mention(user, [entry.id])
+                    if is_long_turn():
+                        serve_others()
 
     def _unread(
         self, app: str, users: Mapping[int, Sequence[str]], mentioned: Mapping[int, Sequence[str]]

@@ -21,6 +21,7 @@ from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.deliverer import LogFollower
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.messenger.messages.model import Message
 from imserver.messenger.messages.receipts import Receipts
 from imserver.notifications import notifier
 from imserver.notifications.contract import (
@@ -33,6 +34,7 @@ from imserver.notifications.contract import (
     Wishes,
 )
 from imserver.notifications.declared import AppNotifySettings
+from imserver.notifications.keywords import searched_text
 from imserver.notifications.notifier import Notifier
 from imserver.notifications.recipients import Recipients
 from imserver.notifications.rows import NotificationRows, Results
@@ -486,6 +488,7 @@ def test_keywords_and_a_level_for_all_groups(node: NotifyingNode) -> None:
     assert node.service.texts("usual") == []
     node.send("ann", "usual", "to you alone")
     until(lambda: node.service.texts("usual") == ["to you alone"])
+    assert not searched_text(Message(1, 1, 1, "ann", ("ann", "words"), body=b"green tea"))
 
 
 @pytest.mark.parametrize("by", ["user", "app"])

@@ -21,7 +21,7 @@ from imserver.messenger.later.service import ScheduledMessages
 from imserver.plugin.errors import HttpProblem, Problems
 from imserver.plugin.http import Acting, ApiProblem, Call, Resource, about
 from imserver.plugin.identity import Needs
-from imserver.plugin.messages import Draft, MessageApi, MessageLog, SendRequest
+from imserver.plugin.messages import Draft, Message, MessageApi, MessageLog, SendRequest
 from imserver.plugin.services import Core
 from imserver.plugin.wire import Limit
 
@@ -113,11 +113,7 @@ class LaterApi(Struct, frozen=True):
 
 def _show(row: ScheduledMessage) -> ScheduledShown:
     mentions = msgspec.json.decode(row.meta).get("mentions", []) if row.meta else []
-    content: dict[str, Any] = {}
-    if row.type == "text":
-        content["text"] = row.body.decode("utf-8", "replace")
-    elif row.body[:1] in (b"{", b"["):
-        content["data"] = Raw(row.body)
+    seen = Message(0, 0, 0, row.member, type=row.type, body=row.body).view()
     return ScheduledShown(
         id=row.id,
         version=row.version,
@@ -131,7 +127,8 @@ def _show(row: ScheduledMessage) -> ScheduledShown:
         mentions=mentions,
         reply_to=row.about,
         thread=row.thread,
-        **content,
+        text=UNSET if seen.text is None else seen.text,
+        data=UNSET if seen.data is None else seen.data,
     )
 
 

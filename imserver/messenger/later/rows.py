@@ -148,13 +148,15 @@ class ScheduledRows(Store.Rows):
 
     @Store.reading_or(((), None))
     def due(self, sql: PooledStatements) -> tuple[Sequence[tuple[ScheduledMessage, int]], float | None]:
-        """Some messages that are due, each with when it was to be looked at, and the seconds until the next
-        of the others; None: there is none."""
-        statement = f"SELECT {_ROWS.columns}, look, look - {sql.clock} * 1000 FROM scheduled_message "
-        rows = sql.query(f"{statement}WHERE state = %s ORDER BY look LIMIT %s", (WAITS, AT_ONCE))
-        due = [(_ROWS.read(row), int(row[-2])) for row in rows if row[-1] <= 0]
-        left = next((float(row[-1]) / 1000 for row in rows if row[-1] > 0), None)
-        return due, 0.0 if len(due) == AT_ONCE else left
+        """Some messages that are due, each with when it was to be looked at, and the seconds until more are;
+        None: none waits. While none is due, no contents are read."""
+        statement = f"SELECT min(look), {sql.clock} * 1000 FROM scheduled_message WHERE state = %s"
+        ((first, now),) = sql.query(statement, (WAITS,))
+        if first is None or first > now:
+            return [], None if first is None else (float(first) - float(now)) / 1000
+        statement = f"SELECT {_ROWS.columns}, look FROM scheduled_message WHERE state = %s AND look <= %s "
+        rows = sql.query(f"{statement}ORDER BY look LIMIT %s", (WAITS, int(now), AT_ONCE))
+        return [(_ROWS.read(row), int(row[-1])) for row in rows], 0.0
 
     @Store.writing
     def lease(

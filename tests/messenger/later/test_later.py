@@ -11,6 +11,7 @@ import pytest
 from imserver.gateway.dialects.cmd.wire import CmdDialect
 from imserver.gateway.transport.connection import Connection, Encoding
 from imserver.messenger.later import metrics
+from imserver.messenger.later.rows import ScheduledMessage, When
 from imserver.messenger.later.service import ScheduledMessages
 from imserver.plugin.messages import MessageLog
 from tests.gateway.transport.harness import until
@@ -29,11 +30,6 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Messenger]:
 
 
 @pytest.fixture
-def later(node: Messenger) -> ScheduledMessages:
-    return node.node.core.service(ScheduledMessages)
-
-
-@pytest.fixture
 def ann(node: Messenger) -> User:
     return node.person()
 
@@ -45,10 +41,8 @@ def bob(node: Messenger) -> User:
 
 def texts(user: User) -> list[str]:
     """What the newest conversation of a user has, without a message that made it."""
-    rows = user.get("conversations")["conversations"]
-    if not rows:
-        return []
-    messages = user.get("messages", conversation=rows[0]["conversation"])["messages"]
+    newest = [row["conversation"] for row in user.get("conversations")["conversations"][:1]]
+    messages = [each for id in newest for each in user.get("messages", conversation=id)["messages"]]
     return [each["text"] for each in messages if "text" in each]
 
 
@@ -75,7 +69,7 @@ def test_saved_messages_are_a_conversation_with_oneself(ann: User, bob: User) ->
     assert texts(ann) == ["cake"]
 
 
-def test_a_message_is_sent_when_it_is_due(ann: User, bob: User, later: ScheduledMessages) -> None:
+def test_a_message_is_sent_when_it_is_due(ann: User, bob: User) -> None:
     row = ann.post("scheduled/create", to=bob.user, text="tea", seconds=0, client_msg_id="a")
     assert (row["id"], row["text"], row["to"]) == ("a", "tea", bob.user)
     until(lambda: texts(bob) == ["tea"])
@@ -100,6 +94,13 @@ def test_it_is_editable_until_then(ann: User, bob: User) -> None:
     ann.post("scheduled/change", id=row["id"], seconds=0)
     until(lambda: texts(bob) == ["cake"])
     assert ann.refused("scheduled/change", id=row["id"], text="late") == (409, "already_sent")
+
+
+def test_the_list_survives_content_that_is_no_json(node: Messenger, ann: User) -> None:
+    """Somebody else may have made it: it can be forwarded."""
+    row = ScheduledMessage(app=ann.app, member=ann.user, id="a", to_user="bob", type="custom", body=b"{")
+    node.node.core.service(ScheduledMessages).add(row, When(seconds=HOUR))
+    assert [(each["id"], "data" in each) for each in waiting(ann)] == [("a", False)]
 
 
 def test_what_is_cancelled_is_never_sent(ann: User, bob: User) -> None:
@@ -136,9 +137,7 @@ def test_a_reminder_is_an_unread_copy_in_saved_messages(ann: User, bob: User) ->
     assert waiting(ann) == []
 
 
-def test_a_message_awaits_its_receiver(
-    node: Messenger, ann: User, bob: User, later: ScheduledMessages
-) -> None:
+def test_a_message_awaits_its_receiver(node: Messenger, ann: User, bob: User) -> None:
     """Another one, who comes, does not count."""
     for to in (bob, node.person()):
         ann.post("scheduled/create", to=to.user, text="welcome", awaits=True)
