@@ -3,6 +3,7 @@
 
 import { make } from "../../text.js";
 import { input, loadStyle, redraw } from "../parts/form.js";
+import { fitOf } from "../parts/names.js";
 import { button, openDialog, whenLeft } from "../parts/panel.js";
 
 /** @typedef {import("../session/session.js").Session} Session */
@@ -31,9 +32,9 @@ export class Chooser {
 
   draw() {
     const { store, people } = this.session;
-    const wanted = this.filter.value.trim().toLowerCase();
+    const wanted = this.filter.value;
     const others = store.sorted.filter((each) => (each.group || each.peer) && !each.left && !this.first.includes(each));
-    const found = [...this.first, ...others].filter((each) => store.nameOf(each).toLowerCase().includes(wanted)).slice(0, this.first.length + MOST_SHOWN);
+    const found = [...this.first, ...others].filter((each) => fitOf(store.nameOf(each), wanted) < 2).slice(0, this.first.length + MOST_SHOWN);
     redraw(this.list, found.map((each) => {
       const choice = button("", "choice");
       choice.dataset.key = String(each.id);

@@ -265,7 +265,6 @@ export class ConversationList {
     return this.#above.reduce((sum, each) => sum + each.offsetHeight, 0);
   }
 
-
   /**
    * @param {Conversation} conversation  that cannot be shown as the others
    * @returns {HTMLElement}

@@ -2,7 +2,7 @@
 /** Everybody of the app from A to Z, contacts, friend requests, and the way to new groups, invitations and bots. */
 
 import { fill, make } from "../../text.js";
-import { attempt, input, load, loadStyle, mayHaveKeys, namedList, noteLine, redraw, section, withModule } from "../parts/form.js";
+import { attempt, input, load, mayHaveKeys, namedList, noteLine, redraw, section, withModule } from "../parts/form.js";
 import { button, openPanel } from "../parts/panel.js";
 import { signOf } from "../parts/signs.js";
 import { changeFriend, openCard } from "./card.js";
@@ -29,7 +29,6 @@ const MOST_FRESH = 200;
  * @returns {Promise<void>} when it is closed
  */
 export function openContacts(session) {
-  loadStyle(new URL("../later/row-list.css", import.meta.url));
   const root = make("div", "contacts");
   const layer = openPanel(session.words.messages_people, root);
   const view = new ContactsView(session, root);

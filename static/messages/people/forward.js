@@ -2,6 +2,7 @@
 /** Forwards messages to one or several conversations, also to people of the directory. */
 
 import { fill, make } from "../../text.js";
+import { fitOf } from "../parts/names.js";
 import { toast } from "../parts/panel.js";
 import { summaryOf } from "../parts/summary.js";
 import { keyOf } from "../session/store.js";
@@ -71,11 +72,10 @@ class Conversations {
   /** @param {string} text */
   list(text) {
     const { store, user: self } = this.session;
-    const wanted = text.toLowerCase();
-    const saved = [store.withUser(self)].filter((each) => store.nameOf(each).toLowerCase().includes(wanted)).map(keyOf);
-    const named = store.sorted.filter((each) => (each.group || each.peer) && !each.left && store.nameOf(each).toLowerCase().includes(wanted)).map(keyOf);
+    const open = store.sorted.filter((each) => (each.group || each.peer) && !each.left);
+    const named = [store.withUser(self), ...open].filter((each) => fitOf(store.nameOf(each), text) < 2).map(keyOf);
     const others = this.found.users.filter((user) => user !== self).map((user) => `@${user}`);
-    return [...new Set([...saved, ...named, ...others])].map((id) => ({ key: id, id }));
+    return [...new Set([...named, ...others])].map((id) => ({ key: id, id }));
   }
 
   /** @param {string} text */

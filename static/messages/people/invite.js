@@ -30,6 +30,7 @@ const DAY = 86_400;
 const PAGE = 100;
 /** So many addresses are sent in one request. */
 const MOST_MAILS = 500;
+/** While mails are sent, each page of their list is loaded so often at most. */
 const LOOK_MS = 2_000;
 const ADDRESS = /[^\s,;:<>"'()[\]|]+@[^\s,;:<>"'()[\]|]+\.[^\s,;:<>"'()[\]|]+/g;
 
@@ -262,7 +263,7 @@ class InviteView {
     const { session } = this;
     const { id } = this.#target;
     clearTimeout(this.#timer);
-    if (!id) return; // contacts are invited by the link
+    if (!id || !this.mails.isConnected) return; // contacts are invited by the link
     /** @type {Counts} */
     let counts = { waiting: 0, sent: 0, refused: 0, joined: 0 };
     let refusal = "";
@@ -275,7 +276,7 @@ class InviteView {
     this.#mailed = rows;
     if (!this.mails.childElementCount) this.mails.append(...this.#mailParts(refusal));
     this.#drawMails(counts);
-    if (counts.waiting) this.#timer = setTimeout(() => this.#loadMails(), LOOK_MS);
+    if (counts.waiting) this.#timer = setTimeout(() => this.#loadMails(), LOOK_MS * Math.max(1, rows.length / PAGE));
   }
 
   /** @param {string} refusal  of the server */

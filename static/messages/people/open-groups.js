@@ -77,7 +77,9 @@ class OpenGroupsView {
       const more = button(words.more, "link");
       more.dataset.key = "more";
       more.addEventListener("click", () => attempt(more, null, words, async () => {
+        const groups = this.#groups;
         const page = await this.#page(this.#next);
+        if (groups !== this.#groups) return; // the list was loaded again meanwhile
         this.#groups.push(...page.groups);
         this.#next = page.next;
         this.#draw();

@@ -6,7 +6,7 @@
 
 import { cut, drawn, fill, listOf, make } from "../../text.js";
 import { reasonOf } from "../parts/api.js";
-import { findPeople } from "../people/directory.js";
+import { findPeople, fittingOf } from "../people/directory.js";
 import { shortTimes } from "../session/first-view.js";
 import { loadStyle, withModule } from "../parts/form.js";
 import { fitOf } from "../parts/names.js";
@@ -181,14 +181,12 @@ export class Finder {
    * @returns {Rows[]} what the page knows
    */
   #names({ words: wanted }) {
-    const { store, people } = this.session;
+    const { store } = this.session;
     if (!wanted) return [{ key: "recent", rows: store.sorted.slice(0, FIRST_NAMES).map((each) => this.#conversationRow(each)) }].filter(({ rows }) => rows.length);
     const { users, groups } = this.#known();
-    const fits = new Map(users.map((user) => [user, fitOf(`${people.nameOf(user)} ${people.card(user)?.name ?? ""}`, wanted)]));
-    const persons = [...users.filter((user) => fits.get(user) === 0), ...users.filter((user) => fits.get(user) === 1)];
     const found = groups.filter((each) => has(store.nameOf(each), wanted));
     return [
-      { key: "people", rows: persons.map((user) => this.#personRow(user)) },
+      { key: "people", rows: fittingOf(this.session, users, wanted).map((user) => this.#personRow(user)) },
       { key: "talks", rows: found.map((each) => this.#conversationRow(each)) },
     ].filter(({ rows }) => rows.length);
   }
