@@ -4,6 +4,7 @@
 import { drawn, element, fill, make } from "../../text.js";
 import { icon } from "../parts/file.js";
 import { avatarOf, hueOf } from "./people.js";
+import { Stored } from "./saved-login.js";
 
 /** More rows are not stored: they fill the screen of a phone. */
 export const MOST_STORED = 12;
@@ -37,40 +38,24 @@ export const MOST_STORED = 12;
 
 /** @typedef {{ language: string, me: { name: string, avatar: string, isGuest: boolean }, archive: Archive, rows: Row[], filters?: boolean }} Shown  `filters`: they were above the list */
 
-/** Stores the first rows of the list of a login, for the next visit. */
-export class StoredRows {
+/** Stores the first rows of the list of a login, for the next visit. @extends {Stored<Shown>} */
+export class StoredRows extends Stored {
   /**
    * @param {string} app
    * @param {string} user
    */
   constructor(app, user) {
-    this.key = `imserver:rows:${app}:${user}`;
+    super(`imserver:rows:${app}:${user}`);
   }
 
-  /** @returns {Shown | null} null: nothing is stored */
-  get() {
-    try {
-      return JSON.parse(localStorage.getItem(this.key) ?? "null");
-    } catch {
-      return null; // not written by this page
-    }
-  }
-
-  /** @param {Shown} shown */
+  /**
+   * @param {Shown} shown
+   * @returns {boolean} false: the next visit waits for the list
+   */
   set(shown) {
-    try {
-      localStorage.setItem(this.key, JSON.stringify(shown));
-    } catch {
-      this.forget(); // storage is full or forbidden: the next visit waits for the list
-    }
-  }
-
-  forget() {
-    try {
-      localStorage.removeItem(this.key);
-    } catch {
-      // no storage: nothing was stored
-    }
+    const isStored = super.set(shown);
+    if (!isStored) this.forget(); // rather than older rows
+    return isStored;
   }
 }
 

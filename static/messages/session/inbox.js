@@ -3,6 +3,7 @@
 
 import { CommandRefused } from "../../../sdk/errors.js";
 import { fieldsLike, listOf, numberOf, recordOf, textOf } from "../../text.js";
+import { Stored } from "./saved-login.js";
 import { keyOf } from "./store.js";
 
 /** @typedef {import("../../../sdk/messenger.js").Arrangement} Arrangement */
@@ -40,8 +41,8 @@ export class Inbox {
   /** @param {Session} session */
   constructor(session) {
     this.session = session;
-    this.key = `imserver:inbox:${session.app}:${session.user}`;
-    const { version, rows, folders } = recordOf(this.#read());
+    this.stored = new Stored(`imserver:inbox:${session.app}:${session.user}`);
+    const { version, rows, folders } = recordOf(this.stored.get());
     this.#version = numberOf(version);
     this.#folders = { version: numberOf(folders?.version), folders: listOf(folders?.folders).map((each) => ({ id: numberOf(each?.id), name: textOf(each?.name) })) };
     this.#rows = new Map(listOf(rows).map((/** @type {any} */ row) => [numberOf(row?.conversation), { ...row, conversation: numberOf(row?.conversation), ...NONE, ...fieldsLike(row, NONE), folders: listOf(row?.folders) }]));
@@ -215,11 +216,7 @@ export class Inbox {
   /** Another user may use this browser next. */
   forget() {
     clearTimeout(this.#sending);
-    try {
-      localStorage.removeItem(this.key);
-    } catch {
-      // no storage: there is nothing to forget
-    }
+    this.stored.forget();
   }
 
   /** @param {Arrangement} row */
@@ -229,20 +226,8 @@ export class Inbox {
     this.session.changed();
   }
 
-  #read() {
-    try {
-      return JSON.parse(localStorage.getItem(this.key) ?? "{}");
-    } catch {
-      return {};
-    }
-  }
-
   #save() {
-    try {
-      localStorage.setItem(this.key, JSON.stringify({ version: this.#version, rows: [...this.#rows.values()], folders: this.#folders }));
-    } catch {
-      // no storage: all are loaded again
-    }
+    this.stored.set({ version: this.#version, rows: [...this.#rows.values()], folders: this.#folders });
   }
 }
 

@@ -1,8 +1,9 @@
 // @ts-check
 /** Cards of people: names, avatars, presence, and what they are to us. Nobody sees the number of a user. */
 
-import { fieldsLike, hashOf, make, textOf } from "../../text.js";
+import { fieldsLike, hashOf, listOf, make, textOf } from "../../text.js";
 import { icon, ownAddress } from "../parts/file.js";
+import { Stored } from "./saved-login.js";
 import { seal } from "./seal.js";
 
 /** @typedef {import("./session.js").Session} Session */
@@ -55,12 +56,12 @@ export class People {
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #storing;
   #isForgotten = false;
-  #key;
+  #stored;
 
   /** @param {Session} session */
   constructor(session) {
     this.session = session;
-    this.#key = `imserver:people:${session.app}:${session.user}`;
+    this.#stored = new Stored(`imserver:people:${session.app}:${session.user}`);
     this.#cards.set(session.user, emptyCard(session.user, session.login.nickname));
     this.#restore();
     this.add([{ user: session.user, guest: Boolean(session.login.guest) }]); // they may have become a member
@@ -198,11 +199,7 @@ export class People {
     clearTimeout(this.#storing);
     this.#storing = undefined;
     this.#isForgotten = true;
-    try {
-      localStorage.removeItem(this.#key);
-    } catch {
-      // no storage: nothing was stored
-    }
+    this.#stored.forget();
   }
 
   async #loadQueue() {
@@ -226,21 +223,13 @@ export class People {
     clearTimeout(this.#storing);
     this.#storing = undefined;
     const cards = [...this.#cards.values()].slice(-MAX_STORED).map(({ user, nickname, avatar, name, bot, guest, deleted }) => ({ user, nickname, avatar, name, bot, guest, deleted }));
-    try {
-      localStorage.setItem(this.#key, JSON.stringify(cards));
-    } catch {
-      // storage is full or forbidden: without a connection there are no names
-    }
+    this.#stored.set(cards);
   }
 
   #restore() {
-    try {
-      for (const card of JSON.parse(localStorage.getItem(this.#key) ?? "[]")) {
-        const user = textOf(card.user);
-        this.#cards.set(user, { ...emptyCard(user), ...fieldsLike(card, PATTERN) });
-      }
-    } catch {
-      // not written by this page
+    for (const card of listOf(this.#stored.get())) {
+      const user = textOf(card?.user);
+      this.#cards.set(user, { ...emptyCard(user), ...fieldsLike(card, PATTERN) });
     }
   }
 }

@@ -1,5 +1,5 @@
 // @ts-check
-/** The login that the browser has stored. */
+/** The login that the browser has stored, and how it stores other things. */
 
 /** @typedef {{ token: string, user: string, nickname: string, device?: string, guest?: boolean, isNew?: boolean }} Login  `device`: the name that it has in the list of devices; `isNew`: the user has just come in, and has not seen to the first things */
 
@@ -9,6 +9,48 @@ let place = null;
 /** @param {typeof place} other  where logins are from now on */
 export function keepLogins(other) {
   place = other;
+}
+
+/**
+ * What the browser stores under a key, as JSON. Without storage it ends with this page.
+ *
+ * @template [T=any]
+ */
+export class Stored {
+  /** @param {string} key */
+  constructor(key) {
+    this.key = key;
+  }
+
+  /** @returns {T | null} null: nothing, or nothing that this page has written */
+  get() {
+    try {
+      return JSON.parse(localStorage.getItem(this.key) ?? "null");
+    } catch {
+      return null;
+    }
+  }
+
+  /**
+   * @param {T} value
+   * @returns {boolean} false: storage is full or forbidden, and has what it had
+   */
+  set(value) {
+    try {
+      localStorage.setItem(this.key, JSON.stringify(value));
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  forget() {
+    try {
+      localStorage.removeItem(this.key);
+    } catch {
+      // no storage: there is nothing to forget
+    }
+  }
 }
 
 /** The login that the browser remembers, so that a reload needs no password. */

@@ -2,6 +2,7 @@
 /** What the user wishes to be notified of: of each conversation, as the server said last, and on this device. */
 
 import { fieldsLike, listOf, numberOf, recordOf, textOf } from "../../text.js";
+import { Stored } from "./saved-login.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {"all" | "mentions" | "nothing"} Level */
@@ -27,8 +28,8 @@ export class Wishes {
   /** @param {Session} session */
   constructor(session) {
     this.session = session;
-    this.key = `imserver:wishes:${session.app}:${session.user}`;
-    const { conversations, device } = recordOf(this.#read());
+    this.stored = new Stored(`imserver:wishes:${session.app}:${session.user}`);
+    const { conversations, device } = recordOf(this.stored.get());
     this.#conversations = new Map(listOf(conversations).map((each) => [numberOf(each?.[0]), { level: /** @type {Level} */ (textOf(each?.[1]?.level) || "all"), until: numberOf(each?.[1]?.until) }]));
     const none = { on: false, question: 0, sound: true };
     this.#device = { ...none, ...fieldsLike(device, none) };
@@ -98,11 +99,7 @@ export class Wishes {
 
   /** Another user may use this browser next. */
   forget() {
-    try {
-      localStorage.removeItem(this.key);
-    } catch {
-      // no storage: there is nothing to forget
-    }
+    this.stored.forget();
   }
 
   /** @param {{ conversation: number, level: Level, mute_until: number }} row */
@@ -116,19 +113,7 @@ export class Wishes {
     this.session.changed();
   }
 
-  #read() {
-    try {
-      return JSON.parse(localStorage.getItem(this.key) ?? "{}");
-    } catch {
-      return {};
-    }
-  }
-
   #save() {
-    try {
-      localStorage.setItem(this.key, JSON.stringify({ conversations: [...this.#conversations], device: this.#device }));
-    } catch {
-      // no storage: the wishes end with this page
-    }
+    this.stored.set({ conversations: [...this.#conversations], device: this.#device });
   }
 }
