@@ -436,8 +436,8 @@ export class ConversationView {
     if (entry.kind === "message" && entry.from !== session.user && this.timeline.isAtEnd && !isBeside(entry)) this.#rows.fresh.set(entry.id, Date.now());
     if (entry.kind === "reaction") this.view.fresh.set(`${entry.about} ${entry.text}`, Date.now());
     if (entry.kind === "pin" || (entry.kind === "recall" && this.#pins?.has(entry.about ?? 0))) this.#pins?.load(open);
-    if (entry.kind === "group") this.#loadRules(open);
-    if (["join", "leave"].includes(entry.kind)) this.composer.membersChanged();
+    if (entry.meta?.change === "options") this.#loadRules(open);
+    if (entry.meta?.members) this.composer.membersChanged();
     if (entry.id <= this.#announced || entry.from === session.user || isBeside(entry) || ["edit", "reaction", "press"].includes(entry.kind)) return;
     this.#announced = entry.id;
     session.people.load([entry.from, ...usersIn(entry)]).then(() => { // else it would be of somebody
