@@ -141,7 +141,7 @@ _PLAIN: Final = NewGroup()
 
 
 class OpenGroup(Struct, frozen=True):
-    """A group that anybody may join, and the role of the caller (``""``: no member)."""
+    """A group that anybody may join, with the role of the caller (``""``: no member), and its size."""
 
     group: Group
     members: int
@@ -509,7 +509,7 @@ class Groups(Service, dict=True):
         return is_new
 
     def set_open(self, app: str, group: int, by: str, is_open: bool) -> Group:
-        """Open a group to everybody, or close it. Raises NotAllowed."""
+        """Let anybody join a group, or nobody by themselves. Raises NotAllowed, also if it is everybody's."""
         right = _not_everybodys(_ranked(by, ADMIN, "only the owner and admins open and close a group"))
         _done(self._log_with(group).groups.set_open(app, group, is_open, by, right=right))
         return self.show(app, group, by)

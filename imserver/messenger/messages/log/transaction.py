@@ -729,7 +729,7 @@ class WriteTransaction:
         self.commits: dict[str, Commit] = {}
         """App → what was stored there, for apps with new entries."""
         self.is_unseen = False
-        """Whether an uplink session begins."""
+        """Whether something was stored without an entry: an uplink session or a vote."""
         self._now = int(time())
         self._memory = memory
         self._known = known
