@@ -257,6 +257,7 @@ class Askers:
             self._cancel(self.targets[0], number)
         for subjects in self.subjects:
             turn = Turn(0, "", 0, random.Random(), subjects, self.targets[0])
+            deadline = time.monotonic() + ENDING_SECONDS
             reacted = [_reacted(turn, number) for number in range(ASKERS)]
             acts = operations(turn)
             last = [acts[name] for name in ("thread", "edited", "position")]
