@@ -468,7 +468,7 @@ export class ConversationView {
   /** @param {"loadOlder" | "loadNewer"} which */
   async #load(which) {
     const { open } = this;
-    if (!open || !this.#isShown || open.loading) return;
+    if (!open || !this.#isShown) return;
     try {
       await this.history[which](open);
     } catch {

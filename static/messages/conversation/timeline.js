@@ -231,7 +231,7 @@ export class Timeline {
         if (this.#items.length - this.#last < NEAR_ITEMS) this.events.needNewer();
         return;
       }
-      this.#draw();
+      this.#draw(false);
       this.#restore();
       const share = WORK_MS / Math.max(performance.now() - before, 1);
       this.#batch = Math.round(Math.min(BATCH, Math.max(MIN_BATCH, this.#batch * share)));
@@ -245,8 +245,12 @@ export class Timeline {
     else this.#last = Math.min(this.#last, this.#first + MAX_ROWS);
   }
 
-  /** Makes the rows of the document those from #first to #last. */
-  #draw() {
+  /**
+   * Makes the rows of the document those from #first to #last.
+   *
+   * @param {boolean} [isChanged]  else the rows that are there show what they shall
+   */
+  #draw(isChanged = true) {
     const shown = this.#items.slice(this.#first, this.#last);
     let child = this.#list.firstElementChild;
     const keys = new Set(shown.map(({ key }) => key));
@@ -259,9 +263,8 @@ export class Timeline {
     }
     const focused = document.activeElement; // perhaps the row beside one that was removed
     for (const item of shown) {
-      const { version } = item;
       let row = this.#rows.get(item.key);
-      if (row && row.version !== version) {
+      if (row && isChanged && row.version !== item.version) {
         const element = this.#make(item);
         if (row.element === child) child = element;
         row.element.replaceWith(element);
@@ -269,10 +272,10 @@ export class Timeline {
           element.tabIndex = -1; // the row of a recalled message has none
           element.focus({ preventScroll: true });
         }
-        row = { element, version };
+        row = { element, version: item.version };
         this.#rows.set(item.key, row);
       } else if (!row) {
-        row = { element: this.#make(item), version };
+        row = { element: this.#make(item), version: item.version };
         this.#rows.set(item.key, row);
       }
       if (row.element === child) child = child.nextElementSibling;

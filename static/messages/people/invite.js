@@ -295,7 +295,7 @@ class InviteView {
     const note = noteLine();
     const count = () => {
       const number = addressesIn(text.value).length;
-      go.textContent = number ? fill(words.messages_invite_send, { count: number }) : words.send;
+      go.textContent = number ? fill(words.messages_invite_send, { count: number }) : words.messages_appeal_send;
       go.disabled = !number;
     };
     count();

@@ -17,7 +17,7 @@ const PAGE = 50;
 
 /** @param {Session} session */
 export function openOpenGroups(session) {
-  const root = make("div", "open-groups");
+  const root = make("div", "panel-form open-groups");
   const layer = openPanel(session.words.messages_open_groups, root);
   const view = new OpenGroupsView(session, root, layer.close);
   layer.closed.then(() => view.close());

@@ -165,7 +165,9 @@ export class Receipts {
     if (!isOnline || !ids.length) return;
     try {
       const { counts } = await messenger.receiptCounts(conversation.id, ids.slice(-COUNTS_PAGE));
+      const before = JSON.stringify([...conversation.counts]);
       for (const { id, members, received, read } of counts) conversation.counts.set(id, { members, received, read });
+      if (JSON.stringify([...conversation.counts]) === before) return;
       this.store.save(conversation);
       this.store.session.changed();
     } catch {

@@ -5,9 +5,6 @@ import { openPollForm } from "./poll-form.js";
 import { questionOf } from "./question.js";
 import { choosePeople, openWriting } from "./writing.js";
 
-const BARS = "M6 19v-6M12 19V5M18 19v-9";
-const MARK = "M9.2 9.4a2.9 2.9 0 1 1 4.3 2.6c-.9.5-1.5 1-1.5 2.1M12 17.4v.1";
-
 /** @param {any} page */
 export function start(page) {
   const { addAction, addMessageAction, addNew, api, confirm, toast, words } = page;
@@ -19,8 +16,8 @@ export function start(page) {
     const may = !conversation.left && (conversation.group || conversation.peer);
     return may ? { key: "", sign: "poll", word: words.ask_poll_new, act: () => openPollForm(page, session, conversation, "") } : null;
   });
-  addNew({ word: words.ask_new, sign: MARK, act: (/** @type {any} */ session, /** @type {any} */ conversation) => openWriting(page, session, conversation, "") });
-  addNew({ word: words.ask_poll_new, sign: BARS, act: (/** @type {any} */ session, /** @type {any} */ conversation) => openPollForm(page, session, conversation, "") });
+  addNew({ word: words.ask_new, sign: "question", act: (/** @type {any} */ session, /** @type {any} */ conversation) => openWriting(page, session, conversation, "") });
+  addNew({ word: words.ask_poll_new, sign: "poll", act: (/** @type {any} */ session, /** @type {any} */ conversation) => openPollForm(page, session, conversation, "") });
   addMessageAction((/** @type {any} */ session, /** @type {any} */ conversation, /** @type {any} */ entry) => {
     const question = questionOf(entry);
     if (!question || question.state || entry.from !== session.user) return [];

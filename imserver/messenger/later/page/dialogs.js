@@ -124,7 +124,7 @@ function openTimes(page, session, title, { isSoon = false, awaited = "", list = 
 function timesOf(words, language, isSoon) {
   const now = new Date();
   const clock = new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
-  const day = new Intl.DateTimeFormat(language, { weekday: "short", hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+  const day = new Intl.DateTimeFormat(language, { weekday: "short", day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
   const after = (/** @type {string} */ word, /** @type {number} */ seconds) => ({ word, detail: clock.format(new Date(now.getTime() + seconds * 1000)), when: { seconds } });
   const on = (/** @type {string} */ word, /** @type {number} */ days, /** @type {number} */ hour) => {
     const time = new Date(now.getFullYear(), now.getMonth(), now.getDate() + days, hour);
