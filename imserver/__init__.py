@@ -33,6 +33,7 @@ FEATURES = (
     "imserver.media.previews",
     "imserver.operate.exports",
     "imserver.operate.erasure",
+    "imserver.operate.backups",
 )
 """The packages of the features and foreign dialects of this server, in the order in which a node builds them.
 Each has its row in ``FEATURE``. Nothing else of the server names them. The first of the dialects whose

@@ -21,7 +21,6 @@ from imserver.version import full_version
 #: commands whose modules a node never loads: name -> (module, attribute, one line of help)
 _LAZY: Final[Mapping[str, tuple[str, str, str]]] = {
     "app": ("imserver.gateway.commands.app", "app", "Create, list, show, change and delete apps."),
-    "backup": ("imserver.operate.copies.command", "backup", "Copy the SQLite database while servers run."),
     "bench": ("bench.cli", "bench", "Measure a server: memory, fan-out, latency, pushes."),
     "bot": ("imserver_client.bot", "bot", "Make, list and delete bots; set their webhooks."),
     "doctor": ("imserver.operate.doctor", "doctor", "Check machine, database, Redis and public addresses."),

@@ -74,7 +74,7 @@ class FeatureRow(Struct, frozen=True, eq=False):
     option of ``imserver doctor`` that tries something out: a function that gets the settings, the store, the
     apps and the value of the option, and yields findings (:class:`imserver.plugin.commands.Finding`). The
     first line of its docstring is the help. ``"doctor"`` is a function that gets statements which read the
-    database, and yields findings about the feature's rows. Settings need not name the feature.
+    database, ``"doctor settings"`` one that gets the settings; both yield findings.
     ``offline(config, store, tenants)`` is a context with what the feature is in a command, where no node
     runs: objects of :class:`imserver.gateway.storage.contract.Erasure`, ``ArchivedFiles`` there,
     :class:`imserver.gateway.auth.observer.Observer` (it hears of acts, and may raise ImserverError) and

@@ -473,6 +473,11 @@ def _fsync_times(folder: Path) -> list[float]:
     return times
 
 
+def _features(config: Config) -> Findings:
+    for feature in load_features(config):
+        yield from feature.commands().get("doctor settings", lambda _: ())(config)
+
+
 def _synchronised(_config: Config) -> Findings:
     """Whether a time service steers the clock, as the kernel says (adjtimex, STA_UNSYNC)."""
     try:
@@ -583,6 +588,7 @@ CHECKS: Final[tuple[Callable[[Config], Findings], ...]] = (
     _disk,
     _synchronised,
     _database,
+    _features,
     _redis,
     _names,
     _certificates,

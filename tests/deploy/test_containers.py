@@ -284,8 +284,15 @@ def test_its_ports_are_those_of_a_node_and_a_rollout_takes_none_away_before_anot
 
 FILE = DEPLOY / "imserver.service"
 PROGRAM = "/opt/imserver/bin/imserver"
-UNIT = RawConfigParser()
-UNIT.optionxform = str  # type: ignore[assignment,method-assign]
+
+
+class Unit(RawConfigParser):
+    """A unit of systemd, whose keys have capital letters."""
+
+    optionxform = staticmethod(str)  # type: ignore[assignment]
+
+
+UNIT = Unit()
 UNIT.read(FILE, encoding="utf-8")
 SERVICE = UNIT["Service"]
 
@@ -327,6 +334,24 @@ def test_it_is_not_root_and_writes_only_its_folders() -> None:
     assert "ReadWritePaths" not in SERVICE
     assert SERVICE.getboolean("NoNewPrivileges")
     assert SERVICE["CapabilityBoundingSet"] == SERVICE["AmbientCapabilities"] == ""
+
+
+def test_the_timer_calls_the_backup_which_may_write_only_what_it_says(tmp_path: Path) -> None:
+    units = {name: Unit() for name in ("service", "timer")}
+    for name, unit in units.items():
+        text = (DEPLOY / f"imserver-backup.{name}").read_text("utf-8")
+        unit.read_string(text)
+        (tmp_path / f"imserver-backup.{name}").write_text(text.replace(PROGRAM, sys.executable), "utf-8")
+    verified = done(require("systemd-analyze"), "verify", str(tmp_path / "imserver-backup.timer"))
+    assert (verified.returncode, "imserver-backup" in verified.stderr) == (0, False), verified.stderr
+    backup = units["service"]["Service"]
+    program, *words = backup["ExecStart"].split()
+    assert (program, backup["User"]) == (PROGRAM, SERVICE["User"])
+    assert run_cli(*words, "--help").returncode == 0
+    folders = backup["StateDirectory"].split()
+    guide = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    assert SERVICE["StateDirectory"] in folders
+    assert f"`backups: {{folder: /var/lib/{folders[-1]}}}`" in guide
 
 
 # --- sysctl -------------------------------------------------------------------------------------------------

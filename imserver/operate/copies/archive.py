@@ -1,6 +1,7 @@
 """One file with all that a server has stored: the database as a SQLite file, secrets, and files of features.
 
-It is a tar file without compression. Its last member says that it is complete.
+It is a tar file without compression. Its last members are a checksum of those before, and the word that it is
+complete.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import shutil
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from io import BytesIO
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from time import time
 from typing import IO, Any, Final
@@ -22,12 +24,14 @@ from imserver.gateway.process import SECRET_BYTES
 from imserver.gateway.threads import synchronise
 
 _HEAD: Final = "imserver.json"
+_CHECKSUM: Final = "checksum"
+"""SHA-256 of the names, sizes and contents of all members before it. Archives of before 1.1 have none."""
 _END: Final = "end"
 _DATABASE: Final = "database.db"
 _FILES: Final = "files/"
 _FORMAT: Final = 1
 _BLOCK: Final = 512
-_MOST_HEAD: Final = 1 << 20
+_PIECE_BYTES: Final = 1 << 20
 
 
 class BackupHead(Struct, frozen=True):
@@ -48,16 +52,24 @@ class FeatureFile(Struct, frozen=True):
 
 
 class _Pieces:
-    def __init__(self, pieces: Iterable[bytes]) -> None:
+    """The content of a member while it is written, as a file. ``digest`` gets it, too."""
+
+    def __init__(self, pieces: Iterable[bytes], digest: Any) -> None:
         self._pieces = iter(pieces)
         self._rest = bytearray()
+        self._digest = digest
 
     def read(self, size: int) -> bytes:
         while len(self._rest) < size and (piece := next(self._pieces, b"")):
             self._rest += piece
         found = bytes(self._rest[:size])
         del self._rest[:size]
+        self._digest.update(found)
         return found
+
+
+def _title(member: tarfile.TarInfo) -> bytes:
+    return f"{member.name}\n{member.size}\n".encode("utf-8", "surrogateescape")
 
 
 def write(path: Path, database: Path, secrets: dict[str, str], files: Iterable[FeatureFile]) -> int:
@@ -69,14 +81,25 @@ def write(path: Path, database: Path, secrets: dict[str, str], files: Iterable[F
     try:
         with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
             with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as tar:
-                _add(tar, _HEAD, json.encode(BackupHead(_FORMAT, int(time()), secrets)))
+                digest = sha256()
+
+                def add(name: str, size: int, pieces: Iterable[bytes]) -> None:
+                    member = tarfile.TarInfo(name)
+                    member.size, member.mode, member.mtime = size, 0o600, int(time())
+                    digest.update(_title(member))
+                    content: Any = _Pieces(pieces, digest)
+                    tar.addfile(member, content)
+
+                head = json.encode(BackupHead(_FORMAT, int(time()), secrets))
+                add(_HEAD, len(head), (head,))
                 with database.open("rb") as file:
-                    tar.addfile(_member(_DATABASE, database.stat().st_size), file)
+                    pieces = iter(partial(file.read, _PIECE_BYTES), b"")
+                    add(_DATABASE, database.stat().st_size, pieces)
                 for each in files:
-                    pieces: Any = _Pieces(each.read)
-                    tar.addfile(_member(f"{_FILES}{each.feature}/{each.name}", each.size), pieces)
+                    add(f"{_FILES}{each.feature}/{each.name}", each.size, each.read)
                     count += 1
-                _add(tar, _END, b"%d" % count)
+                for name, text in ((_CHECKSUM, digest.hexdigest()), (_END, f"{count}")):
+                    add(name, len(text), (text.encode(),))
             out.flush()
             os.fsync(out.fileno())
         unfinished.rename(path)
@@ -86,16 +109,6 @@ def write(path: Path, database: Path, secrets: dict[str, str], files: Iterable[F
     finally:
         unfinished.unlink(missing_ok=True)
     return count
-
-
-def _member(name: str, size: int) -> tarfile.TarInfo:
-    member = tarfile.TarInfo(name)
-    member.size, member.mode, member.mtime = size, 0o600, int(time())
-    return member
-
-
-def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    tar.addfile(_member(name, len(content)), BytesIO(content))
 
 
 def is_archive(path: Path) -> bool:
@@ -115,16 +128,27 @@ class BackupArchive:
         self._path = path
         self.features: Counter[str] = Counter()
         """Those that have files, and how many."""
+        self.has_checksum = False
+        digest = sha256()
         try:
             last = ""
             for member, content in self._members():
                 last = member.name
+                piece = content.read(_PIECE_BYTES)
                 if last == _HEAD:
-                    self.head = json.decode(content.read(_MOST_HEAD), type=BackupHead)
+                    self.head = json.decode(piece, type=BackupHead)
                 elif last.startswith(_FILES):
                     self.features[last.split("/")[1]] += 1
-                elif last == _END and int(content.read(_BLOCK)) != self.features.total():
+                elif last == _CHECKSUM:
+                    self.has_checksum = True
+                    if piece != digest.hexdigest().encode():
+                        raise ValueError("its checksum is another one")
+                elif last == _END and int(piece[:_BLOCK]) != self.features.total():
                     raise ValueError("files are absent")
+                digest.update(_title(member))
+                while piece:
+                    digest.update(piece)
+                    piece = content.read(_PIECE_BYTES)
             if last != _END:
                 raise ValueError("its end is absent")
             if any(len(each.encode("latin-1").strip()) < SECRET_BYTES for each in self.head.secrets.values()):

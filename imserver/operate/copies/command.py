@@ -1,4 +1,4 @@
-"""``imserver backup``, ``imserver restore`` and ``imserver move``: copies of the database."""
+"""``imserver restore`` and ``imserver move``: a copy replaces the database, or the database moves."""
 
 from __future__ import annotations
 
@@ -34,35 +34,10 @@ from imserver.gateway.storage.tables import CONDITIONS_OF_APP, Reason, Table
 from imserver.gateway.terminal import fail, read_text
 from imserver.operate.copies import backup as copies
 from imserver.operate.copies import everything as whole
-from imserver.operate.copies.archive import is_archive
+from imserver.operate.copies.archive import BackupArchive, is_archive
 from imserver.operate.copies.progress import Progress
 
 _URL_VARIABLE: Final = "IMSERVER_STORAGE_URL"
-
-
-@click.command()
-@settings_options
-@click.option(
-    "--everything", is_flag=True, help="With secrets and uploaded files, of any database, in one archive."
-)
-@whole.without_option
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-def backup(
-    path: str | None, data_dir: str | None, everything: bool, without: tuple[str, ...], file: Path
-) -> None:
-    """Copy the SQLite database to a new FILE. Servers may run meanwhile."""
-    try:
-        settings = load_settings(path, data_dir)
-        address = _address(settings)
-        if everything:
-            click.echo(whole.backup(settings, address, file, without))
-            return
-        if address.file is None:
-            raise StartError(f"{address.shown} is not a SQLite database: use {_TOOLS[address.engine][0]}")
-        copies.backup(address.file, file)
-    except StartError as error:
-        fail(error)
-    click.echo(f"copied to {file}")
 
 
 @click.command()
@@ -98,7 +73,7 @@ def restore(
     before: Path | None = None
     try:
         settings = load_settings(path, data_dir)
-        address = _address(settings)
+        address = address_of(settings)
         # A server holds this lock as long as it runs.
         lock = DataDirectory(settings.server.data_dir)
         if address.file is not None and file is None:
@@ -106,7 +81,7 @@ def restore(
         has_everything = file is not None and is_archive(file)
         if address.file is None and file is not None and not has_everything:
             raise StartError(
-                f"{address.shown} is not a SQLite database: load {file} with {_TOOLS[address.engine][1]}, "
+                f"{address.shown} is not a SQLite database: load {file} with {TOOLS[address.engine][1]}, "
                 "then run imserver restore without a file"
             )
         there = [address.file, Path(settings.server.data_dir) / JOURNAL, journal]
@@ -115,7 +90,7 @@ def restore(
         lock.start()
         try:
             if file is not None and has_everything:
-                done, before = whole.restore(settings, address, file, without)
+                done, before = whole.restore(settings, address, BackupArchive(file), without)
             elif address.file is None or file is None:
                 copies.move_on(address, settings.storage, numbers_of_server())
                 done = f"{address.shown} continues after all ids that were given since the copy"
@@ -150,11 +125,11 @@ def _accept_no_journal(yes: bool) -> None:
         raise StartError("nothing was restored; name a journal by --erasures FILE, or give --yes")
 
 
-def _address(settings: Config) -> DatabaseAddress:
+def address_of(settings: Config) -> DatabaseAddress:
     return database_address(settings.storage, settings.server.data_dir)
 
 
-_TOOLS = {
+TOOLS = {
     "postgresql": ("pg_dump", "pg_restore or psql"),
     "mysql": ("mariadb-dump or mysqldump", "mariadb or mysql"),
 }
@@ -180,7 +155,7 @@ def move(path: str | None, data_dir: str | None, to: str, without: tuple[str, ..
         given = {} if data_dir is None else {"server.data_dir": data_dir}
         settings, locations = load_with_locations(path, overrides=given)
         target_settings, _ = load_with_locations(path, overrides={**given, "storage.url": url})
-        source, target = _address(settings), _address(target_settings)
+        source, target = address_of(settings), address_of(target_settings)
         # A server holds this lock as long as it runs.
         lock = DataDirectory(settings.server.data_dir)
         lock.start()

@@ -82,7 +82,7 @@ def _read_files(parts: Iterable[tuple[str, ArchivedFiles]]) -> Iterator[FeatureF
 
 
 def restore(
-    settings: Config, address: DatabaseAddress, file: Path, without: Sequence[str]
+    settings: Config, address: DatabaseAddress, archive: BackupArchive, without: Sequence[str]
 ) -> tuple[str, Path | None]:
     """Put all of an archive back. No server runs. Returns what was done, and the previous database if it is a
     file. Raises StartError.
@@ -90,7 +90,7 @@ def restore(
     SQLite: the database is replaced. Otherwise it must be empty, or that of an interrupted restore, and
     ``without`` names features whose tables stay behind.
     """
-    archive, features = BackupArchive(file), load_features(settings)
+    features = load_features(settings)
     tables = tables_of(features)
     folder = Path(settings.server.data_dir)
     before: Path | None = None

@@ -1,0 +1,80 @@
+"""Backups by a schedule: ``imserver backup`` makes them and restores them on trial; a timer calls it.
+
+Their folder is all that is known of them, so a file that somebody deletes does not count any more.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from imserver.operate.backups.declared import SETTINGS, BackupSettings
+from imserver.operate.backups.folder import backups_of
+from imserver.plugin import FeatureRow, Parts
+from imserver.plugin.runtime import every
+from imserver.plugin.services import Core
+from imserver.plugin.settings import settings_of
+
+if TYPE_CHECKING:
+    from imserver.plugin.metrics import Metric
+
+_LOOK_SECONDS = 60.0
+
+
+class BackupState(Struct):
+    """What ``/metrics`` and ``/system/state`` show. ``last_backup``: when the newest proven backup was begun,
+    in Unix seconds; 0: there is none. ``unproven_backups``: how many are newer than it."""
+
+    last_backup: int = 0
+    unproven_backups: int = 0
+
+    def look(self, folder: Path) -> None:
+        """Read the folder again. One that cannot be read has no backups."""
+        try:
+            files = backups_of(folder)
+        except OSError:
+            files = []
+        self.last_backup = next((each.created for each in files if each.is_proven), 0)
+        self.unproven_backups = sum(each.created > self.last_backup for each in files)
+
+
+def _build(core: Core) -> Parts:
+    if not (folder := settings_of(core.config, BackupSettings).folder):
+        return Parts()
+    state = BackupState()
+    look = partial(state.look, Path(folder))
+    look()
+    core.node.show(state)
+    return Parts((state,), run=(every(_LOOK_SECONDS, look, "the folder of backups could not be read"),))
+
+
+def metrics() -> tuple[Metric, ...]:
+    """Its rows of the table of metrics, at the first scrape."""
+    from imserver.plugin.metrics import Metric  # most nodes start without it
+
+    return (
+        Metric(
+            "imserver_backup_timestamp_seconds",
+            "gauge",
+            "When the newest backup was made that was restored on trial, in Unix seconds; 0: there is none",
+            lambda core: state.last_backup if (state := core.find(BackupState)) else None,
+        ),
+        Metric(
+            "imserver_backups_unproven",
+            "gauge",
+            "Backups that are newer, and could not be restored on trial",
+            lambda core: state.unproven_backups if (state := core.find(BackupState)) else None,
+        ),
+    )
+
+
+def _commands() -> dict[str, Any]:
+    from imserver.operate.backups.command import backup, check_backups
+
+    return {"backup": backup, "doctor settings": check_backups}
+
+
+FEATURE = FeatureRow("backups", _build, settings=SETTINGS, metrics=metrics, commands=_commands)

@@ -1,0 +1,21 @@
+"""What the feature declares: settings."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from msgspec import Meta, Struct
+
+from imserver.plugin import SettingsRow
+from imserver.plugin.settings import Duration
+
+
+class BackupSettings(Struct, frozen=True):
+    """Section ``backups``: those that ``imserver backup`` makes when it is called without a file."""
+
+    folder: str = ""
+    count: Annotated[int, Meta(ge=1)] = 7
+    max_age_seconds: Duration = 93_600.0
+
+
+SETTINGS: Final = SettingsRow({"backups": BackupSettings})

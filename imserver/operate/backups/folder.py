@@ -1,0 +1,63 @@
+"""The folder of backups. The names of the files say when each was made, and whether it was restored on trial.
+
+``imserver backup`` writes them and deletes the old ones. Nodes and ``imserver doctor`` only list them.
+"""
+
+from __future__ import annotations
+
+import re
+from calendar import timegm
+from pathlib import Path
+from time import gmtime, strftime, strptime
+from typing import Final
+
+from msgspec import Struct
+
+_FORM: Final = "%Y%m%dT%H%M%SZ"
+_ENDS: Final = (".unproven.tar", ".tar")
+_name: Final = re.compile(r"imserver-(\d{8}T\d{6}Z)(\.unproven)?\.tar").fullmatch
+
+
+class BackupFile(Struct, frozen=True):
+    """An archive of everything. ``created``: when it was begun, in Unix seconds. ``is_proven``: the last
+    trial restored it."""
+
+    created: int
+    is_proven: bool
+    path: Path
+
+
+def new_backup(folder: Path, created: int) -> Path:
+    """The file of a backup that begins now, and is not proven yet."""
+    return folder / f"imserver-{strftime(_FORM, gmtime(created))}{_ENDS[False]}"
+
+
+def backups_of(folder: Path) -> list[BackupFile]:
+    """The backups in a folder, the newest first. Raises OSError."""
+    files = []
+    for path in folder.iterdir():
+        if parts := _name(path.name):
+            files.append(BackupFile(timegm(strptime(parts[1], _FORM)), parts[2] is None, path))
+    return sorted(files, key=lambda each: each.created, reverse=True)
+
+
+def mark(path: Path, is_proven: bool) -> Path:
+    """Note in the name of a backup whether it could be restored on trial. Returns its name from now on; that
+    of a file of another name stays. Raises OSError."""
+    if parts := _name(path.name):
+        path = path.rename(path.with_name(f"imserver-{parts[1]}{_ENDS[is_proven]}"))
+    return path
+
+
+def delete_old(folder: Path, count: int) -> list[Path]:
+    """Delete all but the newest ``count`` proven backups, and all but as many others. Returns those that are
+    gone. Raises OSError."""
+    files = backups_of(folder)
+    gone = [
+        each.path
+        for is_proven in (True, False)
+        for each in [file for file in files if file.is_proven is is_proven][count:]
+    ]
+    for path in gone:
+        path.unlink()
+    return gone

@@ -1,0 +1,78 @@
+"""``imserver backup --check``: a backup is restored on trial, and what came back is compared with it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic, time
+
+from imserver.gateway.config.settings import Config
+from imserver.gateway.errors import StartError, Unavailable
+from imserver.gateway.node.feature_list import load_config, load_features, numbers_of_server, tables_of
+from imserver.gateway.offline import day
+from imserver.gateway.storage.address import database_address
+from imserver.operate.copies import backup as copies
+from imserver.operate.copies import everything as whole
+from imserver.operate.copies.archive import BackupArchive, is_archive
+
+
+def restore_on_trial(settings: Config, file: Path) -> str:
+    """Restore a backup into a new folder beside it, and delete that. Returns what came back, in words.
+
+    ``settings`` name the features; nothing else of them is used, so that nothing of the server can change.
+    Raises StartError if the file is damaged, or if less comes back than it has.
+    """
+    began = monotonic()
+    features = load_features(settings)
+    try:
+        with TemporaryDirectory(prefix=".trial.", dir=file.absolute().parent) as folder:
+            data = Path(folder, "data")
+            data.mkdir(mode=0o700)
+            given = {"server.data_dir": str(data), "features": [feature.name for feature in features]}
+            trial = load_config(os.devnull, environ={}, overrides=given)
+            address = database_address(trial.storage, str(data))
+            assert address.file is not None
+            if is_archive(file):
+                archive, copy = BackupArchive(file), Path(folder, "copy.db")
+                archive.extract_database(copy)
+                done, _ = whole.restore(trial, address, archive, ())
+                words = [line for line in done.split("\n") if " files of " in line]
+                old = "without a checksum: a release before 1.1 has made it"
+                words.append("the checksum is right" if archive.has_checksum else old)
+                created: float = archive.head.created
+            else:
+                copy, created = file, file.stat().st_mtime
+                words = ["a copy of the database alone has no checksum"]
+                copies.restore(address.file, copy, numbers_of_server())
+                with whole.started_store(trial.storage, str(data), tables_of(features)):
+                    pass
+            rows, tables = _compare(copy, address.file)
+    except (OSError, sqlite3.Error, Unavailable) as error:
+        raise StartError(f"{file} cannot be restored on trial: {error}") from None
+    words = [
+        f"{file} was restored on trial in {monotonic() - began:.0f} s: {rows} rows of {tables} tables",
+        *words,
+        f"it was made {day(int(created))} UTC, {(time() - created) / 3600:.1f} hours ago",
+    ]
+    return "\n".join(words)
+
+
+def _compare(copy: Path, restored: Path) -> tuple[int, int]:
+    """Compare the numbers of rows of all tables; a restore may add some, so that no id is given twice.
+    Returns their sum, and the number of tables. Raises StartError."""
+    before, after = _counts(copy), _counts(restored)
+    for table, count in before.items():
+        if after.get(table, 0) < count:
+            raise StartError(f"of {count} rows of the table {table}, {after.get(table, 0)} came back")
+    return sum(before.values()), len(before)
+
+
+def _counts(database: Path) -> dict[str, int]:
+    with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        return {
+            name: connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for (name,) in tables
+        }
