@@ -364,6 +364,15 @@ def test_a_poll_is_begun_voted_in_and_closed(pair: Pair, team: Team) -> None:
     bob.reload()
     eventually(lambda: votes(bob) == ["1", "1", "0"], what="the final results")
 
+    ann.act("Lunch?", "messages_thread_reply")
+    ann.tap(ann.word("messages_media_attach"), within=".thread")
+    ann.tap(ann.word("ask_poll_new"), within=".menu")
+    ann.write("#poll-text", "Tea?")
+    ann.named("field", "Option 1").send_keys("Yes" + Keys.ENTER + "No")
+    ann.tap(ann.word("ask_poll_go"), within="dialog:modal")
+    ann.has_some(".thread .poll", "Yes")
+    assert len(ann.texts("#log .poll")) == 1, "it is in the thread alone"
+
 
 def test_emoji_by_their_names_and_formats_by_keys_and_a_bar(pair: Pair, team: Team) -> None:
     chat = team.open(pair, 0, team.ann, language="de")

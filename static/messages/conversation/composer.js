@@ -295,7 +295,7 @@ export class Composer {
     const own = pageCommands.find(({ command }) => command === name && !this.#completions?.hasCommand(name));
     if (own) {
       this.#clear();
-      return void own.act(this.session, conversation, rest);
+      return void own.act(this.session, conversation, rest, this.draft);
     }
     this.session.outbox.add(conversation, { ...this.draft, mentions });
     this.#clear();

@@ -80,10 +80,10 @@ export function startMedia(session, { place, before, after, form, conversation, 
   };
   const begin = (/** @type {import("../parts/summary.js").PageCommand["act"]} */ act) => {
     const target = conversation();
-    if (target) act(session, target, "");
+    if (target) act(session, target, "", draft());
   };
   const attach = tool("attach", words.messages_media_attach, async () => {
-    const others = draft().thread ? [] : pageCommands.filter(({ sign }) => sign);
+    const others = pageCommands.filter(({ sign }) => sign);
     if (!others.length) return offer(await chooseFiles());
     await withModule(import("../parts/menu.js"), words, ({ openMenu }) => openMenu({
       label: words.messages_media_attach, anchor: attach, from: () => attach,

@@ -5,7 +5,7 @@ import { CODE } from "../../../sdk/imserver.js";
 import { CommandRefused } from "../../../sdk/errors.js";
 import { drawn, fill, make } from "../../text.js";
 import { downloadFile, reasonOf } from "./api.js";
-import { loadStyle } from "./form.js";
+import { loadStyle, withModule } from "./form.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
 import { addCard, pageCommands, pageTools, redraw, registerView } from "./summary.js";
 
@@ -45,6 +45,8 @@ import { addCard, pageCommands, pageTools, redraw, registerView } from "./summar
  * @property {(kind: string, listener: (data: any) => void) => void} hear  hears signals of a kind, and with `online` that there is a connection again
  * @property {(error: unknown) => string} reason  why `request` or `api` has failed, in the language of the page
  * @property {(session: Session, options: any) => void} choosePeople  opens the dialog that chooses people; see `people/picker.js`
+ * @property {(label: string, tabs: import("./tabs.js").Tab[]) => Promise<ReturnType<typeof import("./tabs.js").makeTabs>>} makeTabs
+ * @property {typeof loadStyle} loadStyle  loads a style sheet that is needed later
  * @property {typeof openPanel} openPanel
  * @property {typeof openDialog} openDialog
  * @property {typeof confirm} confirm
@@ -132,7 +134,7 @@ async function start(additions) {
   const { words } = session;
   /** @type {Additions} */
   const face = {
-    words, registerView, addCard, request, openPanel, openDialog, confirm, toast, button, make, fill,
+    words, registerView, addCard, request, loadStyle, openPanel, openDialog, confirm, toast, button, make, fill,
     addAction: (makeAction) => void added.actions.push(makeAction),
     addNew: (entry) => void added.news.push(entry),
     addMessageAction: (makeActions) => void added.messageActions.push(makeActions),
@@ -144,6 +146,7 @@ async function start(additions) {
     api: (method, path, body) => session.api(method, path, body),
     download: (path, query, name) => downloadFile(session.app, session.token, path, query, name),
     choosePeople: (current, options) => current.choosePeople(options),
+    makeTabs: (label, tabs) => new Promise((resolve) => withModule(import("./tabs.js"), words, ({ makeTabs }) => resolve(makeTabs(label, tabs)))),
     endLogin: (act, done) => session.endBy(act, done),
     hear: (kind, listener) => void listeners.set(kind, [...(listeners.get(kind) ?? []), listener]),
     reason: (error) => reasonOf(error, words),

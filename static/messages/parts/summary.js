@@ -50,7 +50,7 @@ export function cardsOf(entry, session) {
  * @typedef {object} PageCommand
  * @property {string} command
  * @property {string} word       what it does
- * @property {(session: Session, conversation: import("../session/store.js").Conversation, text: string) => unknown} act  `text`: what is behind it
+ * @property {(session: Session, conversation: import("../session/store.js").Conversation, text: string, place: { thread?: number, also?: boolean }) => unknown} act  `text`: what is behind it; `place`: in a thread, as of messages
  * @property {import("./menu.js").Row["sign"]} [sign]  the menu of the text box has it with this icon, too
  */
 

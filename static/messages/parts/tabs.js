@@ -10,7 +10,7 @@ import { button } from "./panel.js";
 /**
  * @param {string} label  of the row
  * @param {Tab[]} tabs    `draw` fills the place when the tab is chosen
- * @returns {{ row: HTMLElement, place: HTMLElement, choose: (index: number) => void }}
+ * @returns {{ row: HTMLElement, place: HTMLElement, choose: (index: number) => unknown }}  `choose`: what `draw` returns
  */
 export function makeTabs(label, tabs) {
   loadStyle(new URL("../later/tabs.css", import.meta.url));
@@ -26,7 +26,7 @@ export function makeTabs(label, tabs) {
       each.tabIndex = index === chosen ? 0 : -1;
     });
     place.setAttribute("aria-label", tabs[chosen].label);
-    tabs[chosen].draw(place);
+    return tabs[chosen].draw(place);
   };
   const buttons = tabs.map((tab, index) => {
     const made = button(tab.label, "tab");

@@ -31,17 +31,17 @@ export function start(additions) {
   page = additions;
   const { addCard, addCommand, registerView, words } = page;
   addCard(cardOf);
-  addCommand({ command: "poll", word: words.ask_poll_new, sign: "poll", act: async (/** @type {any} */ session, /** @type {any} */ conversation, /** @type {string} */ text) => {
+  addCommand({ command: "poll", word: words.ask_poll_new, sign: "poll", act: async (/** @type {any} */ session, /** @type {any} */ conversation, /** @type {string} */ text, /** @type {any} */ place) => {
     try {
-      await (await import("./poll-form.js")).openPollForm(page, session, conversation, text);
+      await (await import("./poll-form.js")).openPollForm(page, session, conversation, text, place);
     } catch (error) {
       page.toast(page.reason(error));
     }
   } });
   registerView("text", { summary: (/** @type {any} */ entry, /** @type {any} */ _words, /** @type {string} */ plain) => summaryOf(entry, plain) });
-  addCommand({ command: "question", word: words.ask_new, sign: "question", act: async (/** @type {any} */ session, /** @type {any} */ conversation, /** @type {string} */ text) => {
+  addCommand({ command: "question", word: words.ask_new, sign: "question", act: async (/** @type {any} */ session, /** @type {any} */ conversation, /** @type {string} */ text, /** @type {any} */ place) => {
     try {
-      (await import("./writing.js")).openWriting(page, session, conversation, text);
+      (await import("./writing.js")).openWriting(page, session, conversation, text, place);
     } catch (error) {
       page.toast(page.reason(error));
     }

@@ -1,7 +1,7 @@
 // @ts-check
 /** The form of whoever begins a poll. Loaded when it is opened. */
 
-import { loadStyle } from "./poll.js";
+import { STYLE } from "./poll.js";
 
 const MOST_OPTIONS = 12;
 const OPTION_CHARACTERS = 64;
@@ -13,10 +13,11 @@ const DEADLINES = [0, 3_600, 86_400, 604_800];
  * @param {any} session
  * @param {any} conversation
  * @param {string} begun  what is written already
+ * @param {{ thread?: number, also?: boolean }} [place]  in a thread
  */
-export async function openPollForm(page, session, conversation, begun) {
+export async function openPollForm(page, session, conversation, begun, { thread = 0, also = false } = {}) {
   const { button, fill, make, openDialog, words } = page;
-  await loadStyle();
+  await page.loadStyle(STYLE);
   const text = make("textarea", "");
   Object.assign(text, { id: "poll-text", rows: 2, maxLength: TEXT_CHARACTERS, value: begun, required: true, dir: "auto", placeholder: words.ask_poll_what });
   const list = make("div", "ask-choices");
@@ -76,7 +77,7 @@ export async function openPollForm(page, session, conversation, begun) {
     go.disabled = true;
     try {
       await page.api("POST", "asks/create", {
-        ...(conversation.id ? { conversation: conversation.id } : { to: conversation.peer }), text: written, poll: true, client_msg_id: id,
+        ...(conversation.id ? { conversation: conversation.id } : { to: conversation.peer }), ...(thread && { thread, also }), text: written, poll: true, client_msg_id: id,
         options: given.map((each, index) => ({ text: each, value: String(index + 1) })),
         ...(many.input.checked && { many: true }), ...(anonymous.input.checked && { anonymous: true }), ...(Number(until.value) && { seconds: Number(until.value) }),
       });

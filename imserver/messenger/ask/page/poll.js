@@ -19,6 +19,8 @@ import { questionOf } from "./question.js";
  * @property {boolean} isSending
  */
 
+/** Of polls and their form. */
+export const STYLE = new URL("./poll.css", import.meta.url);
 const MOST_KEPT = 1000;
 const VOTERS_PAGE = 50;
 
@@ -30,8 +32,6 @@ const own = new Map();
 const shown = new Map();
 /** People whose names were asked for. @type {Set<string>} */
 const loaded = new Set();
-/** @type {Promise<unknown> | null} */
-let styling = null;
 
 /**
  * @param {any} additions
@@ -44,18 +44,7 @@ export function start(additions) {
     keep(own, id, { choices, counted: choices, time: 0, isSending: false });
     page.redraw(id);
   });
-  return loadStyle();
-}
-
-/** The style of polls and their form. */
-export function loadStyle() {
-  styling ??= new Promise((resolve) => {
-    const style = document.createElement("link");
-    Object.assign(style, { rel: "stylesheet", href: new URL("./poll.css", import.meta.url).href });
-    for (const event of ["load", "error"]) style.addEventListener(event, resolve);
-    document.head.append(style);
-  });
-  return styling;
+  return page.loadStyle(STYLE);
 }
 
 /**

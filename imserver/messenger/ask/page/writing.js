@@ -14,8 +14,9 @@ const DEADLINES = [0, 900, 3600, 14_400, 86_400, 604_800];
  * @param {any} session
  * @param {any} conversation
  * @param {string} begun  what is written already
+ * @param {{ thread?: number, also?: boolean }} [place]  in a thread
  */
-export function openWriting(page, session, conversation, begun) {
+export function openWriting(page, session, conversation, begun, { thread = 0, also = false } = {}) {
   const { button, make, openDialog, words } = page;
   const text = make("textarea", "");
   Object.assign(text, { id: "ask-text", rows: 2, maxLength: TEXT_CHARACTERS, value: begun, required: true, dir: "auto" });
@@ -61,7 +62,7 @@ export function openWriting(page, session, conversation, begun) {
     go.disabled = true;
     try {
       await page.api("POST", "asks/create", {
-        ...(conversation.id ? { conversation: conversation.id } : { to: conversation.peer }), text: written,
+        ...(conversation.id ? { conversation: conversation.id } : { to: conversation.peer }), ...(thread && { thread, also }), text: written,
         ...(given.length && { options: given.map((each, index) => ({ text: each, value: String(index + 1) })) }), ...((free.box.checked || !given.length) && { free_text: true }),
         ...who?.fields(), ...(Number(until.value) && { seconds: Number(until.value) }),
       });

@@ -36,24 +36,21 @@ const VIEWS = /** @type {const} */ ({ reports: false, people: false, guests: tru
  */
 export async function openManage(page, session, report, onClose) {
   const { button, make } = page;
-  const [own] = await Promise.all([loadWords(session.language), loadStyle(), session.people.load([session.user])]);
+  const [own] = await Promise.all([loadWords(session.language), page.loadStyle(new URL("./manage.css", import.meta.url)), session.people.load([session.user])]);
   const words = { ...page.words, ...own };
   const isOwner = session.people.card(session.user)?.role === "owner";
-  const body = make("div", "manage-body");
   const today = new Intl.DateTimeFormat(session.language, { timeStyle: "short" });
   const times = new Intl.DateTimeFormat(session.language, { month: "short", day: "numeric", hour: "numeric", minute: "2-digit" });
   const days = new Intl.DateTimeFormat(session.language, { dateStyle: "medium" });
   let turn = 0;
-  /** What is drawn again when something has changed. @type {() => Promise<Node[]> | Node[]} */
-  let drawNow = () => [];
-  let isList = true;
+  /** The view that is open; empty: a report is. @type {keyof typeof VIEWS | ""} */
+  let current = "";
 
   /** @type {Desk} */
   const desk = {
     page, session, words, isOwner, root: ROOT,
     show: async (draw) => {
       const mine = ++turn;
-      drawNow = draw;
       body.setAttribute("aria-busy", "true");
       try {
         const parts = await draw();
@@ -65,11 +62,7 @@ export async function openManage(page, session, report, onClose) {
       }
       if (mine === turn) body.removeAttribute("aria-busy");
     },
-    open: (view) => {
-      isList = true;
-      for (const each of tabs.querySelectorAll("button")) each.setAttribute("aria-selected", String(each.dataset.key === view));
-      return desk.show(() => draws[view](desk));
-    },
+    open: async (view) => tabs.choose(views.indexOf(view)),
     attempt: async (act) => {
       try {
         await act();
@@ -81,7 +74,7 @@ export async function openManage(page, session, report, onClose) {
     day: (seconds) => days.format(seconds * 1000),
   };
   const openReport = (/** @type {string} */ id) => {
-    isList = false;
+    current = "";
     return desk.show(() => drawReport(desk, id, () => desk.open("reports")));
   };
   const draws = {
@@ -89,31 +82,21 @@ export async function openManage(page, session, report, onClose) {
     people: drawPeople, guests: drawGuests, links: drawLinks, rules: drawRules,
   };
   const views = /** @type {(keyof typeof VIEWS)[]} */ (Object.keys(VIEWS)).filter((view) => isOwner || !VIEWS[view]);
-  const tabs = make("div", "manage-tabs", ...views.map((view) => {
-    const tab = button(words[`manage_${view}`], "");
-    tab.setAttribute("role", "tab");
-    tab.dataset.key = view;
-    tab.addEventListener("click", () => desk.open(view));
-    return tab;
-  }));
-  tabs.setAttribute("role", "tablist");
-  tabs.setAttribute("aria-label", words.manage_title);
-  tabs.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
-    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    const all = [...tabs.querySelectorAll("button")];
-    const at = all.indexOf(/** @type {any} */ (document.activeElement));
-    if (!step || at < 0) return;
-    const isReversed = getComputedStyle(tabs).direction === "rtl";
-    const next = all[(at + (isReversed ? -step : step) + all.length) % all.length];
-    next.focus();
-    next.click();
-  });
+  const tabs = await page.makeTabs(words.manage_title, views.map((view) => ({
+    id: `manage-${view}`, label: words[`manage_${view}`],
+    draw: () => {
+      current = view;
+      return desk.show(() => draws[view](desk));
+    },
+  })));
+  const body = tabs.place;
+  body.classList.add("manage-body");
   const admin = Object.assign(make("a", "muted", words.manage_admin), { href: `${ROOT}/admin`, target: "_blank", rel: "noopener" });
-  const layer = page.openPanel(words.manage_title, make("div", "manage", tabs, body, make("p", "manage-foot", admin)));
+  const layer = page.openPanel(words.manage_title, make("div", "manage", tabs.row, body, make("p", "manage-foot", admin)));
   layer.closed.then(onClose);
   desk.open("reports");
   if (report) openReport(report);
-  return { changed: () => void (isList && tabs.querySelector("[aria-selected=true]")?.dataset.key === "reports" && desk.show(drawNow)) };
+  return { changed: () => void (current === "reports" && desk.open("reports")) };
 }
 
 /**
@@ -124,17 +107,4 @@ async function loadWords(language) {
   const name = LANGUAGES.find((each) => language.startsWith(each)) ?? "en";
   const answer = await fetch(new URL(`./words.${name}.json`, import.meta.url));
   return answer.json();
-}
-
-/** @type {Promise<void> | null} */
-let style = null;
-
-function loadStyle() {
-  style ??= new Promise((resolve) => {
-    const link = Object.assign(document.createElement("link"), { rel: "stylesheet", href: new URL("./manage.css", import.meta.url).href });
-    link.addEventListener("load", () => resolve());
-    link.addEventListener("error", () => resolve());
-    document.head.append(link);
-  });
-  return style;
 }
