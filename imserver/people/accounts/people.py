@@ -51,10 +51,9 @@ _OF_KIND: Final[dict[Kind, str]] = {
 class NotBelow(
     ServiceRefused,
     problem=Problems.NOT_ALLOWED,
-    detail="Your role acts on accounts with fewer rights, and gives roles with fewer rights, only: use an "
-    "API key or `imserver account`",
+    detail="Your role acts on accounts with fewer rights only: use an API key or `imserver account`",
 ):
-    """The role of who asks does not permit to act on this account, or to give it this role."""
+    """The role of who asks does not permit to act on this account."""
 
 
 class NoRole(ServiceRefused, problem=Problems.INVALID_REQUEST, detail="Guests and bots have no role"):
@@ -256,11 +255,8 @@ class People(Struct, frozen=True):
     def set_role(self, by: Principal, app: str, user: str, role: StoredRole) -> Account:
         """Give an account a role. All nodes follow at once. Raises NoAccounts, UnknownAccount, NotBelow and
         NoRole."""
-
-        def may(account: Account) -> bool:
-            return by.may_act_on(account.role) and by.may_act_on(role)
-
-        changed = self.rows.set_role(app, id_of(user), role, may, self.accounts.recorder(app))
+        record = self.accounts.recorder(app)
+        changed = self.rows.set_role(app, id_of(user), role, lambda each: by.may_act_on(each.role), record)
         if changed is None:
             raise self.accounts.unknown(app, user)
         return changed

@@ -163,8 +163,8 @@ def page(people: People, call: Call, request: PeopleQuery) -> PeoplePage:
 def set_role(people: People, call: Call, *, app: AccountApp = GOCHAT, user: User, role: Role) -> PersonShown:
     """Give an account a role.
 
-    An owner makes moderators of members, and members of moderators. Owners are made by an API key or by
-    `imserver account role`. All nodes follow at once.
+    An owner makes moderators and owners. The role of an owner is changed by an API key or by `imserver
+    account role`. All nodes follow at once.
     """
     return _shown(people.set_role(call.principal, call.app, user, role_named(role)), call.principal)
 

@@ -2,7 +2,7 @@
 /** The form to log in or to create an account, by phone number, e-mail address or user name. */
 
 import { element, fill, make, moments } from "../../text.js";
-import { CODE_LENGTH, IDENTIFIERS, LEAST_PASSWORD, NAME_LENGTH, PASSWORD_LENGTH, deviceName, identifierInput, loadRules } from "../parts/account-fields.js";
+import { CODE_LENGTH, IDENTIFIERS, LEAST_PASSWORD, NAME_LENGTH, PASSWORD_LENGTH, deviceName, houseRules, identifierInput, loadRules } from "../parts/account-fields.js";
 import { ApiError, callApi, reasonOf } from "../parts/api.js";
 import { attempt, field, input, noteLine, show, withModule } from "../parts/form.js";
 
@@ -25,6 +25,8 @@ export class LoginView {
   #done = make("p", "done");
   #invited = make("p", "invited");
   #providers = make("div", "providers");
+  /** Once somebody registers. @type {HTMLElement | null} */
+  #houseRules = null;
 
   /**
    * @param {Page} page
@@ -170,7 +172,7 @@ export class LoginView {
       field(label, identifier, isNew && identifiers.includes("name") ? words.messages_login_name_hint : ""),
       make("div", "password-field", field(words.messages_password, password, isNew ? words.messages_password_hint : ""), reveal),
       ...(takesCode ? [field(words.messages_factor_code, code, words.messages_factor_code_hint)] : []),
-      this.#note, submit, ...(registration ? [this.#switch(isNew)] : guests ? [make("p", "muted", words.messages_invited_only)] : []), ...(reset && !isNew ? [this.#forgotten()] : []), this.#providers,
+      ...(isNew ? [(this.#houseRules ??= houseRules(this.app, words))] : []), this.#note, submit, ...(registration ? [this.#switch(isNew)] : guests ? [make("p", "muted", words.messages_invited_only)] : []), ...(reset && !isNew ? [this.#forgotten()] : []), this.#providers,
     ));
     form.id = "login-form";
     form.noValidate = true;

@@ -2,7 +2,7 @@
 /** For people without an account: guests, who come by an invitation, and the owner, who opens the link of `imserver chat`. */
 
 import { make } from "../../text.js";
-import { LEAST_PASSWORD, NAME_LENGTH, PASSWORD_LENGTH, deviceName, identifierInput } from "../parts/account-fields.js";
+import { LEAST_PASSWORD, NAME_LENGTH, PASSWORD_LENGTH, deviceName, houseRules, identifierInput } from "../parts/account-fields.js";
 import { callApi } from "../parts/api.js";
 import { SavedLogin } from "../session/saved-login.js";
 import { attempt, field, input, noteLine, section, show } from "../parts/form.js";
@@ -37,23 +37,6 @@ export function guestForm({ app, text: words }, preview, code, onLogin, toLogin)
     history.replaceState(null, "", group ? `#c/${group}` : `#u/${preview.user}`);
     onLogin({ token: session.token, user: session.account.user, nickname: session.account.nickname, device, guest: true, isNew: true });
   });
-}
-
-/**
- * @param {string} app
- * @param {Record<string, string>} words
- * @returns {HTMLElement} the house rules; hidden if there are none
- */
-export function houseRules(app, words) {
-  const rules = make("p", "muted card-text");
-  rules.dir = "auto";
-  const made = make("details", "", make("summary", "", words.messages_house_rules), rules);
-  made.hidden = true;
-  callApi(app, "", "GET", "moderation/rules").then(({ text }) => {
-    rules.textContent = text;
-    made.hidden = !text;
-  }, () => {}); // a server without reports has none
-  return made;
 }
 
 /**

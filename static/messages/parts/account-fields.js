@@ -1,6 +1,7 @@
 // @ts-check
 /** What the forms of accounts have in common: the rules of the app, identifiers, and the name of this device. */
 
+import { make } from "../../text.js";
 import { callApi } from "./api.js";
 import { input } from "./form.js";
 
@@ -31,6 +32,23 @@ export function loadRules(app) {
 export function identifierInput(kinds) {
   const inputMode = kinds.length > 1 ? "text" : { phone: "tel", email: "email" }[kinds[0]] ?? "text";
   return input({ maxLength: IDENTIFIER_LENGTH, inputMode, autocomplete: "username", autocapitalize: "none", spellcheck: false, required: true });
+}
+
+/**
+ * @param {string} app
+ * @param {Record<string, string>} words
+ * @returns {HTMLElement} the house rules, which whoever comes in accepts; hidden if there are none
+ */
+export function houseRules(app, words) {
+  const rules = make("p", "muted card-text");
+  rules.dir = "auto";
+  const made = make("details", "", make("summary", "field-hint", words.messages_house_rules), rules);
+  made.hidden = true;
+  callApi(app, "", "GET", "moderation/rules").then(({ text }) => {
+    rules.textContent = text;
+    made.hidden = !text;
+  }, () => {}); // a server without reports has none
+  return made;
 }
 
 /** @returns {string} the browser and its system, which need no translation, and a mark that no other device of the account has */

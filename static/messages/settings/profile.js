@@ -281,14 +281,14 @@ class ProfileView {
 
   #changePassword() {
     const { session, words } = this;
-    const old = input({ type: "password", autocomplete: "current-password", maxLength: PASSWORD_LENGTH }); // who was admitted as a member has none
+    const old = input({ type: "password", autocomplete: "current-password", maxLength: PASSWORD_LENGTH });
     const next = input({ type: "password", autocomplete: "new-password", maxLength: PASSWORD_LENGTH, required: true });
     const note = noteLine();
     const go = /** @type {HTMLButtonElement} */ (make("button", "wide", words.messages_save));
     const { name, email, phone } = /** @type {Account} */ (this.#account);
     const form = make(
       "form", "panel-form", input({ value: name || email || phone, autocomplete: "username", readOnly: true, hidden: true }), // for password managers
-      field(words.messages_password_old, old), field(words.messages_password_new, next, words.messages_password_hint),
+      field(words.messages_password_old, old, words.messages_password_if_any), field(words.messages_password_new, next, words.messages_password_hint),
       make("p", "muted", words.messages_password_ends), note, go,
     );
     openDialog(words.messages_password_change, form);

@@ -102,20 +102,20 @@ function personRow(desk, account) {
   const below = [account.name ? `@${account.name}` : "", account.email, account.phone].filter(Boolean).join(" · ");
   const marks = account.locked ? [make("span", "mark danger", words.manage_locked)] : [];
   const isMine = account.user === session.user;
-  const choices = ["member", "moderator"];
-  if (!desk.isOwner || isMine || !choices.includes(account.role)) return row(desk, account.user, name, { below: isMine ? [words.manage_you, below].filter(Boolean).join(" · ") : below, marks });
+  const choices = ["member", "moderator", "owner"];
+  if (!desk.isOwner || isMine || account.role === "owner" || !choices.includes(account.role)) return row(desk, account.user, name, { below: isMine ? [words.manage_you, below].filter(Boolean).join(" · ") : below, marks });
   const role = make("select", "manage-role");
   role.append(...choices.map((each) => new Option(words[`manage_role_${each}`], each, false, each === account.role)));
   role.setAttribute("aria-label", page.fill(words.manage_role_of, { name }));
   role.dataset.key = `role:${account.user}`;
   role.addEventListener("change", () => desk.attempt(async () => {
-    try {
-      await page.api("POST", "accounts/role", { user: account.user, role: role.value });
-      account.role = role.value;
-      page.toast(page.fill(words[`manage_is_${role.value}`], { name }));
-    } finally {
-      role.value = account.role;
-    }
+    const wanted = role.value;
+    role.value = account.role;
+    if (wanted === "owner" && !(await page.confirm(words.manage_owner_hint, { title: page.fill(words.manage_owner_ask, { name }), yes: words.manage_owner_go }))) return;
+    await page.api("POST", "accounts/role", { user: account.user, role: wanted });
+    role.value = account.role = wanted;
+    page.toast(page.fill(words[`manage_is_${wanted}`], { name }));
+    if (wanted === "owner") await desk.open("people");
   }));
   return row(desk, account.user, name, { below, marks, actions: [role] });
 }
