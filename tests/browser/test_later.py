@@ -28,7 +28,11 @@ def test_messages_are_saved_reminded_of_and_sent_later(pair: Pair, server: Serve
     ann.post("scheduled/change", id=reminder["id"], seconds=0)
     chat.choose(saved)
     chat.reads("tea at nine", "cake at ten")
-    chat.click(".later-link")
+    chat.tap(chat.word("later_original"))
+    chat.has("#conversation-name", "Bob")
+    chat.has(".line.found .text", "tea at nine")
+    chat.choose(saved)
+    chat.click("a.later-link")
     chat.has("#conversation-name", "Bob")
 
     field = chat.field

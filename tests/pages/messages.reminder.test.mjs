@@ -6,7 +6,7 @@ it("a reminder of somebody who has no card is drawn once", async () => {
   const { start } = await import(`${process.cwd()}/imserver/messenger/later/page/page.js`);
   let makeCard, draws = 0;
   const link = { setAttribute() {} };
-  start({ words: {}, addTool() {}, addCard: (made) => void (makeCard = made), fill: () => "", hear() {}, make: () => link, api: async () => ({ scheduled: [] }), redraw: (id) => { if (id) draw(); } });
+  start({ words: {}, addTool() {}, addCard: (made) => void (makeCard ??= made), fill: () => "", hear() {}, make: () => link, api: async () => ({ scheduled: [] }), redraw: (id) => { if (id) draw(); } });
   const session = { user: "ann", people: { nameOf: () => "", card: () => undefined, load: async () => {} } };
   const draw = () => draws++ < 9 && makeCard({ id: 5, kind: "message", meta: { reminder: { id: 1, conversation: 2, from: "bob" } } }, session);
   assert.equal(draw(), link);

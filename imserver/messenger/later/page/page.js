@@ -1,5 +1,5 @@
 // @ts-check
-/** The clock beside the text box, and what reminders say of themselves. */
+/** The clock beside the text box, and the ways from reminders and saved messages to what they are of. */
 
 import { scheduledOf } from "./scheduled.js";
 
@@ -27,6 +27,20 @@ export function start(page) {
     if (typeof from === "string" && !session.people.card(from)) session.people.load([from]).then(() => session.people.card(from) && page.redraw(entry.id)); // else it would go on for ever
     const link = make("a", "later-link", fill(words.later_reminder, { name }));
     link.setAttribute("href", `#c/${conversation}/${id}`);
+    return link;
+  });
+  addCard((/** @type {any} */ entry, /** @type {any} */ session) => {
+    const { id } = Object(entry.meta?.forwarded);
+    if (entry.from !== session.user || entry.to !== session.user || !Number.isSafeInteger(id)) return null;
+    const link = page.button(words.later_original, "link later-link");
+    link.addEventListener("click", async () => {
+      try {
+        const { thread } = await page.request("thread", { thread: id, limit: 1 }); // it says where the message is, to those who may read it
+        session.open({ conversation: thread.conversation, message: id });
+      } catch (error) {
+        page.toast(page.reason(error));
+      }
+    });
     return link;
   });
 }
