@@ -90,6 +90,8 @@ def test_filters_and_folders_are_above_the_list_on_all_devices(pair: Pair, serve
         each.pick("#list-filters .chip", "Kitchen", within="bdi")
         each.has(NAMES, "Tea", "Bob")
         each.has("#list-filters [aria-pressed=true] b", "2")
+    first.reload()
+    first.has(NAMES, "Tea", "Bob")
 
     second.click("#list-filters [data-key=edit]")
     second.tap(f"{second.word('messages_folder_remove')}: Kitchen")

@@ -53,6 +53,8 @@ export class ConversationList {
   /** Once they are loaded. @type {import("./list-signs.js").Signs | null} */
   #signs = null;
   #ends = new AbortController();
+  /** The rows of the last visit were filtered: they stay until the filters are loaded. */
+  #waits;
   /** The row of each conversation, and what it was drawn from. @type {Map<string, { version: string, element: HTMLElement }>} */
   #rows = new Map();
 
@@ -60,6 +62,7 @@ export class ConversationList {
   constructor(session) {
     this.session = session;
     this.when = shortTimes(session.language);
+    this.#waits = isFiltered(session.rows.get()?.filter);
     const { signal } = this.#ends;
     this.#root.addEventListener("scroll", () => this.#place(), { signal, passive: true });
     const sizes = new ResizeObserver(() => {
@@ -77,6 +80,7 @@ export class ConversationList {
   /** Shows who is online and who is typing, and filters, and takes keys, long presses and swipes, from now on. */
   async showSigns() {
     const modules = this.#signs ? null : await Promise.all([import("./list-signs.js"), import("./filters.js"), import("./list-input.js")]).catch(() => null); // without them the list has less
+    this.#waits = false;
     if (!modules || this.#signs || this.#ends.signal.aborted) return;
     this.#signs = new modules[0].Signs(this.session);
     modules[2].listen(this.session, this, this.#ends.signal);
@@ -122,10 +126,11 @@ export class ConversationList {
   #store() {
     const { session } = this;
     const { listed, archived } = session.store.lists;
-    if (!listed.length && !session.store.isLoaded) return; // the page goes away before it knows them
+    if (this.#waits || (!listed.length && !session.store.isLoaded)) return; // the page goes away before it knows them
+    const filter = this.#filters?.chosen;
     const me = { name: session.people.nameOf(session.user), avatar: session.people.card(session.user)?.avatar ?? "", isGuest: session.isGuest };
-    const rows = listed.slice(0, MOST_STORED).map((each) => ({ ...this.#row(each, false), isOnline: false, typing: "" }));
-    session.rows.set({ language: session.language, me, archive: this.#archive(archived), rows, filters: !element("list-filters", HTMLElement).hidden });
+    const rows = (isFiltered(filter) ? this.#items : listed).slice(0, MOST_STORED).map((each) => ({ ...this.#row(each, false), isOnline: false, typing: "" }));
+    session.rows.set({ language: session.language, me, archive: this.#archive(isFiltered(filter) ? [] : archived), rows, filter });
   }
 
   /** @param {Conversation | null} open  the open conversation */
@@ -133,6 +138,7 @@ export class ConversationList {
     const { store, words } = this.session;
     const { listed, archived } = store.lists;
     this.open = open;
+    if (this.#waits) return void this.showSigns();
     if (archived.length && this.#list.dataset.early) { // of the rows of the last visit
       delete this.#list.dataset.early;
       this.#inArchive = true;
@@ -352,6 +358,11 @@ export class ConversationList {
     if (last.from === user && peer !== user) return { preview: fill(words.messages_own_preview, { text: preview }) };
     return { preview, by: group ? people.nameOf(last.from) : "" };
   }
+}
+
+/** @param {string} [filter] */
+function isFiltered(filter = "all") {
+  return filter !== "all";
 }
 
 /**

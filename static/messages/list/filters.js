@@ -17,7 +17,7 @@ const LEAST = 8;
 /** Owns the chips above the list, and which one is chosen. */
 export class Filters {
   #chips = element("list-filters", HTMLElement);
-  #chosen = "all";
+  #chosen;
   #version = "";
 
   /**
@@ -28,6 +28,7 @@ export class Filters {
   constructor(session, signal, changed) {
     this.session = session;
     this.changed = changed;
+    this.#chosen = session.rows.get()?.filter ?? "";
     signal.addEventListener("abort", () => { this.#chips.hidden = true; });
   }
 
@@ -42,6 +43,11 @@ export class Filters {
       { key: "people", word: words.messages_filter_people, has: ({ group }) => !group, counts: false },
       ...inbox.folders.map(({ id, name }) => ({ key: `folder ${id}`, word: name, has: (/** @type {Conversation} */ each) => inbox.foldersOf(each).includes(id), counts: true })),
     ];
+  }
+
+  /** @returns {string | undefined} what is chosen; undefined: there are no chips */
+  get chosen() {
+    return this.#chips.hidden ? undefined : this.#chosen;
   }
 
   /**

@@ -36,7 +36,7 @@ export const MOST_STORED = 12;
 
 /** @typedef {{ count: number, unread: number }} Archive  number of archived conversations, and of their unread messages */
 
-/** @typedef {{ language: string, me: { name: string, avatar: string, isGuest: boolean }, archive: Archive, rows: Row[], filters?: boolean }} Shown  `filters`: they were above the list */
+/** @typedef {{ language: string, me: { name: string, avatar: string, isGuest: boolean }, archive: Archive, rows: Row[], filter?: string }} Shown  `filter`: the one that was chosen above the list */
 
 /** Stores the first rows of the list of a login, for the next visit. @extends {Stored<Shown>} */
 export class StoredRows extends Stored {
@@ -70,7 +70,7 @@ export function showStored(page, user) {
   const stored = new StoredRows(page.app, user);
   const shown = stored.get();
   if (shown?.language !== page.language) return false; // previews have words of the page
-  const { me, archive, rows, filters } = shown;
+  const { me, archive, rows, filter } = shown;
   const when = shortTimes(page.language);
   const draw = () => {
     const all = [
@@ -79,7 +79,7 @@ export function showStored(page, user) {
     ];
     showMe(me.name, avatarOf(me.name, me.avatar, hueOf(user)), me.isGuest);
     element("conversations", HTMLElement).replaceChildren(...all);
-    element("list-filters", HTMLElement).hidden = !filters; // the rows must not move when they come
+    element("list-filters", HTMLElement).hidden = !filter; // the rows must not move when they come
     showView("list");
     return true;
   };

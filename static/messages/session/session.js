@@ -259,7 +259,7 @@ export class Session {
   async #forget(done = "") {
     this.#end({ reason: done, isGood: true, isForgotten: true });
     if (this.wishes.device.on) await import("./notices.js").then((module) => module.disable(this)).catch(() => {}); // the push service ends it then
-    for (const each of [this.drafts, this.inbox, this.people, this.rows, this.wishes]) each.forget();
+    for (const each of [this.drafts, this.inbox, this.people, this.rows, this.wishes.stored]) each.forget();
     await this.database.forget();
   }
 

@@ -97,11 +97,6 @@ export class Wishes {
     this.#changed();
   }
 
-  /** Another user may use this browser next. */
-  forget() {
-    this.stored.forget();
-  }
-
   /** @param {{ conversation: number, level: Level, mute_until: number }} row */
   #put({ conversation, level, mute_until: until }) {
     if (level === "all" && !until && this.general.groups === "all") this.#conversations.delete(conversation);
