@@ -43,6 +43,7 @@ import { RowList } from "./row-list.js";
  */
 
 const NAME_LENGTH = 50;
+const DESCRIPTION_LENGTH = 500;
 const NAMES_IN_TITLE = 4;
 const RECENT = 5;
 
@@ -185,17 +186,19 @@ export function openNewGroup(session, chosen = []) {
   const { words, people } = session;
   const name = input({ maxLength: NAME_LENGTH });
   name.id = "group-name";
+  const about = input({ maxLength: DESCRIPTION_LENGTH });
+  about.id = "group-about";
   const kind = kindField(session);
   const nameFrom = (/** @type {string[]} */ ids) => ids.slice(0, NAMES_IN_TITLE).map((user) => people.nameOf(user)).join(words.messages_and).slice(0, NAME_LENGTH);
   const layer = choosePeople(session, {
     title: words.messages_new_group,
     go: (count) => (count ? `${words.messages_create} · ${count}` : words.messages_create),
-    head: [field(words.messages_group_name, name), kind.root],
+    head: [field(words.messages_group_name, name), field(words.messages_description, about), kind.root],
     chosen,
     fault: (count) => (count || name.value.trim() ? "" : words.messages_fault_group_name),
     changed: (ids) => { name.placeholder = nameFrom(ids); },
     act: async (ids) => {
-      const created = await session.api("POST", "groups/create", { name: name.value.trim() || nameFrom(ids), members: ids, ...kind.fields() });
+      const created = await session.api("POST", "groups/create", { name: name.value.trim() || nameFrom(ids), description: about.value.trim(), members: ids, ...kind.fields() });
       await session.store.load();
       layer.close();
       session.open({ conversation: Number(created.group) });
