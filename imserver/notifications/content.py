@@ -207,7 +207,7 @@ def text_in(entry: Entry, language: str) -> str:
         return in_words(language, "other")
     if (ask := entry.ask) is None:
         return text
-    return in_words(language, "question" if ask.poll is None else "poll", text=text)
+    return in_words(language, "question" if ask.poll is None else "poll", len(ask.options), text=text)
 
 
 class _Item(Struct, frozen=True):

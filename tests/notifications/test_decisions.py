@@ -226,6 +226,7 @@ def test_an_unknown_zone_is_utc() -> None:
 ANN = Author("Ann", "/ann.png")
 PAIR = Conversation(id=3, kind="user", members=("ann", "zoe"))
 GROUP = Conversation(id=4, kind="group", name="Tea")
+POLL = b'{"ask":{"options":[{"text":"Yes","value":"1"},{"text":"No","value":"2"}],"poll":{}}}'
 
 
 def message(body: str = "hi", type: str = "text", meta: bytes = b"") -> Message:
@@ -273,6 +274,7 @@ def test_a_picture_of_another_host_is_not_shown(avatar: str, icon: str) -> None:
         (message(), GROUP, "en", {}, ("Tea", "Ann: hi")),
         (message(), GROUP, "zh", {}, ("Tea", "Ann：hi")),
         (message("{}", "picture"), PAIR, "en", {}, ("Ann", "Sent a picture")),
+        (message("Tea?", meta=POLL), PAIR, "en", {}, ("Ann", "Poll with 2 options: Tea?")),
         (message("{}", "poll"), PAIR, "en", {}, ("Ann", "Sent a message")),
         (message('{"caption":" The\\n hills "}', "picture"), PAIR, "en", {}, ("Ann", "The hills")),
         (message('{"caption":5}', "picture"), PAIR, "en", {}, ("Ann", "Sent a picture")),
