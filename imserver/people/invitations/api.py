@@ -58,11 +58,9 @@ class InvitationsAnswer(Struct):
     next: NextCursor
 
 
-class AllInvitations(Struct):
+class AllInvitations(InvitationsAnswer):
     """A page of invitations of an app that have not ended."""
 
-    invitations: list[InvitationShown]
-    next: NextCursor
     names: Annotated[dict[str, str], about("User → name, of those who made them.")]
     groups: Annotated[dict[str, str], about("Group → name, of those to which they are.")]
 
