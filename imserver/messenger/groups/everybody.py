@@ -10,21 +10,23 @@ import gevent
 from imserver.messenger.groups.groups import Groups, RemovedMembers
 from imserver.messenger.messages.log.contract import Everybody
 from imserver.plugin.messages import GroupState, MessageLog, Rejected, RejectReason
-from imserver.plugin.storage import PooledStatements, Statements, Store
+from imserver.plugin.storage import PooledStatements, Statements, Store, text_of
 
 WHOLE_SECONDS: Final = 60.0
-"""Between two looks at all accounts: for those that were stored later than others with greater ids, came from
-another server, or whose guests have become members."""
+"""Between two counts of accounts and members. Where one has changed, all accounts are looked at: those that
+were stored later than others with greater ids, came from another server, or were guests, too."""
 MOST_JOINING: Final = 200
 """Accounts that join in one transaction. Its entry names them, and all members who are online get it."""
 _PAUSE_SECONDS: Final = 0.05
 """Between two of these transactions: messages are stored meanwhile."""
 _IDS: Final = 20_000
 """Ids of accounts among which one query looks."""
+_OF: Final[dict[Everybody, str]] = {"members": "AND bot = 0 AND guest = 0", "all": "AND bot = 0"}
+_Key = tuple[str, int, Everybody]
 
 
 class EverybodysGroups(Store.Rows):
-    """Owner of the greatest id of an account that was looked at, for each group.
+    """Owner of the greatest id of an account that was looked at, and of the last counts, for each group.
 
     All nodes look. The log decides under its lock who is new, so nobody joins twice, and whoever a node that
     ended has left joins by another one.
@@ -33,12 +35,13 @@ class EverybodysGroups(Store.Rows):
     LOOK_SECONDS: ClassVar = 5.0
     """Between two calls of :meth:`look`."""
 
-    def __init__(self, groups: Groups) -> None:
+    def __init__(self, groups: Groups, whole_seconds: float = WHOLE_SECONDS) -> None:
         super().__init__(groups.store)
         self._log = groups.store.part(MessageLog)
         self._removals = RemovedMembers(groups.store)
-        self._positions: dict[tuple[str, int, str], int] = {}
-        self._whole_at = 0.0
+        self._positions: dict[_Key, int] = {}
+        self._counts: dict[_Key, tuple[int, int]] = {}
+        self._whole_seconds, self._whole_at = whole_seconds, 0.0
 
     def look(self) -> int:
         """Let accounts join their groups. Returns how many have. Switches. Raises StorageUnavailable."""
@@ -46,8 +49,10 @@ class EverybodysGroups(Store.Rows):
         if not groups:
             return 0
         if monotonic() >= self._whole_at:
-            self._whole_at = monotonic() + WHOLE_SECONDS
-            self._positions.clear()
+            counts = {key: self._count(*key) for key in groups}
+            same = {key for key in groups if self._counts.get(key) == counts[key]}
+            self._positions = {key: last for key, last in self._positions.items() if key in same}
+            self._counts, self._whole_at = counts, monotonic() + self._whole_seconds
         last = self._last_account()
         return sum(self._admit(app, group, whose, last) for app, group, whose in groups)
 
@@ -59,8 +64,8 @@ class EverybodysGroups(Store.Rows):
             users, after = self._accounts(app, whose, after, min(after + _IDS, last))
             here = self._log.conversations.members_among(app, group, users) if users else set()
             if new := [user for user in users if user not in here]:
-                removed = self._removals.among(app, group, new)
-                new = [user for user in new if user not in removed]
+                others = self._removals.among(app, group, new) | self._leaving(app)
+                new = [user for user in new if user not in others]
             if new:
                 count += self._join(app, group, whose, new)
                 gevent.sleep(_PAUSE_SECONDS)
@@ -74,6 +79,17 @@ class EverybodysGroups(Store.Rows):
         change = self._log.groups.join(app, group, users, right=right, everybody=True)
         return 0 if isinstance(change, Rejected) else len(change.users)
 
+    def _leaving(self, app: str) -> set[str]:
+        """Users whose erasure is under way: it ends their memberships before their accounts."""
+        statement = "SELECT member FROM erasure WHERE ended = 0 AND app = %s"
+        return {text_of(row[0]) for row in self._store.rows(statement, (app,))}
+
+    def _count(self, app: str, group: int, whose: Everybody) -> tuple[int, int]:
+        """The accounts whose group it is, and its members."""
+        statement = f"SELECT count(*) FROM account WHERE app = %s {_OF[whose]}"
+        ((accounts,),) = self._store.rows(statement, (app,))
+        return accounts, self._log.conversations.count_members(app, group)
+
     @Store.reading_or(0)
     def _last_account(self, sql: PooledStatements) -> int:
         return int(sql.query("SELECT max(id) FROM account")[0][0] or 0)
@@ -83,11 +99,9 @@ class EverybodysGroups(Store.Rows):
         which they are all."""
 
         def read(sql: Statements) -> list[int]:
-            statement = (
-                "SELECT id FROM account WHERE id > %s AND id <= %s AND app = %s AND bot = 0 "
-                f"{'AND guest = 0 ' if whose == 'members' else ''}ORDER BY id LIMIT %s"
-            )
-            return [row[0] for row in sql.query(statement, (after, last, app, MOST_JOINING))]
+            where = f"WHERE id > %s AND id <= %s AND app = %s {_OF[whose]} ORDER BY id LIMIT %s"
+            rows = sql.query(f"SELECT id FROM account {where}", (after, last, app, MOST_JOINING))
+            return [row[0] for row in rows]
 
         ids = self._store.read(read)
         return list(map(str, ids)), ids[-1] if len(ids) == MOST_JOINING else last

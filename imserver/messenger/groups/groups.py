@@ -38,7 +38,7 @@ from imserver.plugin.identity import (
 )
 from imserver.plugin.messages import Conversation, GroupState, MessageLog, Rejected, RejectReason, is_name
 from imserver.plugin.runtime import Service
-from imserver.plugin.storage import Condition, PooledStatements, Statements, Store, text_of
+from imserver.plugin.storage import Condition, Statements, Store, text_of
 from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, app_and_user, id_of
 
 T = TypeVar("T")
@@ -175,14 +175,6 @@ class RemovedMembers(Store.Rows):
     """Who was removed from which group. Each method is a transaction, may switch, and raises
     StorageUnavailable."""
 
-    @Store.writing
-    def add(self, sql: PooledStatements, app: str, group: int, users: Sequence[str]) -> None:
-        """Users were removed from a group."""
-        now = int(time())
-        _forget(sql, app, group, users, now)
-        rows = [(app, group, user, now) for user in users]
-        sql.insert_new("removed_member", "app, conversation, member, created", rows)
-
     def forget(self, app: str, group: int, users: Sequence[str], before: int) -> None:
         """They may come back, if they were removed before this Unix second."""
         self._store.write(lambda sql: _forget(sql, app, group, users, before))
@@ -198,7 +190,7 @@ def removed_among(sql: Statements, app: str, group: int, users: Sequence[str]) -
     return {text_of(row[0]) for row in sql.query_in(statement, (app, group), list(dict.fromkeys(users)))}
 
 
-def _forget(sql: PooledStatements, app: str, group: int, users: Sequence[str], before: int) -> None:
+def _forget(sql: Statements, app: str, group: int, users: Sequence[str], before: int) -> None:
     statement = (
         "DELETE FROM removed_member WHERE app = %s AND conversation = %s AND member = %s AND created <= %s"
     )
@@ -539,10 +531,14 @@ class Groups(Service, dict=True):
         inviting them. Raises BadGroup and NotAllowed."""
         log = self._log_with(group)
         right = _not_everybodys(_above(by, users), users) if by else _above(by, users)
-        gone = _done(log.groups.leave(app, group, users, by, heir=True, right=right)).users
-        if gone:
-            self._removals.add(app, group, gone)
-        return gone
+
+        def note(transaction: Any, gone: Sequence[str]) -> None:
+            now = int(time())
+            _forget(transaction.sql, app, group, gone, now)
+            rows = [(app, group, user, now) for user in gone]
+            transaction.sql.insert_new("removed_member", "app, conversation, member, created", rows)
+
+        return _done(log.groups.leave(app, group, users, by, heir=True, right=right, note=note)).users
 
     def _is_led_by(self, app: str, group: int, user: str) -> bool:
         """Whether a user is the owner or an admin. A back end (``""``) counts as one."""

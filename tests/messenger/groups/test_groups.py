@@ -342,6 +342,14 @@ def test_who_is_erased_and_is_removed_at_once_is_gone(groups: Groups, group: int
     assert groups.page(APP, "cid", 0, 10) == (0, [])
 
 
+@pytest.mark.sqlite_first
+def test_a_removal_is_noted_with_the_leave_or_not_at_all(groups: Groups, group: int, store: Store) -> None:
+    store.execute("DROP TABLE removed_member")
+    with pytest.raises(errors.StorageUnavailable):
+        groups.remove(APP, group, "ann", ["cid"])
+    assert "cid" in roles(groups, group)
+
+
 def test_the_end_of_an_owner_is_reported_before_the_owner_is_gone(
     groups: Groups, group: int, log: MessageLog
 ) -> None:

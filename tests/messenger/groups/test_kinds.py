@@ -192,6 +192,39 @@ def test_everybody_of_the_app_is_in_also_who_comes_later(
     assert [node.look() for node in nodes] == [0, 0]
 
 
+def test_who_joins_is_an_account_that_nobody_erases(groups: Groups, store: Store) -> None:
+    columns = "(digest, ended, app, name, member, leased)"
+    erase = f"INSERT INTO erasure {columns} VALUES ('d', 0, %s, 'gone', %s, 0)"
+    one, other = (add_account(store, APP) for _ in range(2))
+    store.execute(erase, (APP, one))
+    group = groups.create(APP, "ann", "all", [], kind=NewGroup(everybody="members"))[0].id
+    assert EverybodysGroups(groups).look() == 1
+    assert members(groups, group) == {"ann", other}
+
+
+def test_all_accounts_are_looked_at_again_when_their_number_has_changed(groups: Groups, store: Store) -> None:
+    group = groups.create(APP, "ann", "all", [], kind=NewGroup(everybody="members"))[0].id
+    guest, node = add_account(store, APP, guest=1), EverybodysGroups(groups, whole_seconds=0)
+    one = add_account(store, APP)
+    assert [node.look() for _ in range(3)] == [1, 0, 0]
+    guests = "UPDATE account SET guest = %s WHERE id = %s"
+    for is_guest, id in ((0, guest), (1, one)):
+        store.execute(guests, (is_guest, int(id)))
+    assert node.look() == 0, "as many as before"
+    store.execute(guests, (0, int(one)))
+    assert node.look() == 1
+    assert members(groups, group) == {"ann", one, guest}
+
+
+def test_what_a_later_release_has_written_is_a_closed_group(groups: Groups, store: Store) -> None:
+    group = groups.create(APP, "ann", "all", ["bob"], kind=NewGroup(everybody="members"))[0].id
+    store.execute("UPDATE conversation SET open = 9 WHERE id = %s", (group,))
+    assert (groups.show(APP, group, "bob").open, groups.show(APP, group, "bob").everybody) == (False, "")
+    add_account(store, APP)
+    assert EverybodysGroups(groups).look() == 0
+    groups.leave(APP, group, "bob")
+
+
 def test_nobody_leaves_what_is_everybodys_and_an_owner_of_the_app_makes_it(
     groups: Groups, store: Store
 ) -> None:

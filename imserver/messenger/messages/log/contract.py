@@ -400,6 +400,11 @@ OPENNESS: Final[tuple[tuple[bool, Everybody], ...]] = (
 know that it is 0 or not."""
 
 
+def openness_of(column: int) -> tuple[bool, Everybody]:
+    """What the column says. What a later release has written is a closed group here, which is nobody's."""
+    return OPENNESS[column] if column < len(OPENNESS) else OPENNESS[0]
+
+
 GroupText = Literal["name", "avatar", "description"]
 """What a group has as text: its name, the URL of its picture, and what it is for."""
 

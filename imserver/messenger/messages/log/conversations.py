@@ -98,10 +98,8 @@ class ConversationReader(Store.Rows):
 
     def of_everybody(self) -> list[tuple[str, int, Everybody]]:
         """The groups of all apps in which everybody is: (app, id, whose group it is)."""
-        statement = (
-            "SELECT l.app, c.id, c.open FROM conversation c JOIN log l ON l.number = c.log WHERE c.open > 1"
-        )
-        rows = self._store.rows(statement)
+        of_log = "FROM conversation c JOIN log l ON l.number = c.log"
+        rows = self._store.rows(f"SELECT l.app, c.id, c.open {of_log} WHERE c.open IN (2, 3)")
         return [(text_of(app), id, OPENNESS[openness][1]) for app, id, openness in rows]
 
     @in_log(dict)

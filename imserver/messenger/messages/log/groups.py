@@ -5,7 +5,7 @@ Permissions are checked under the log's lock, so they hold at the moment of the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -25,6 +25,7 @@ from imserver.messenger.messages.log.contract import (
     Rejected,
     RejectReason,
     Right,
+    openness_of,
     options_of,
 )
 from imserver.messenger.messages.log.rows import GROUP, SQLITE_BY_GROUP, ConversationState, count_members
@@ -151,6 +152,7 @@ class GroupWriter(WritingPart):
         *,
         heir: bool = False,
         right: Right | None = None,
+        note: Callable[[AppTransaction, Sequence[str]], object] | None = None,
     ) -> Change | Rejected:
         """End memberships. One entry of kind ``leave`` names the users, and has the number of those who
         remain.
@@ -158,7 +160,7 @@ class GroupWriter(WritingPart):
         ``users`` None: the first :data:`MOST_LEAVING` members leave, the owner after all others, and nobody
         can join by themselves any more. Call it until nobody is left. ``heir``: if the owner leaves, the
         first remaining admin, else the first remaining member, becomes the owner. The entry about this
-        precedes the ``leave`` entry.
+        precedes the ``leave`` entry. ``note`` stores more about those who leave, in the transaction.
         """
         state = _wrong(users or ()) or _group(transaction, conversation, by, users or (), right)
         if isinstance(state, Rejected):
@@ -182,6 +184,8 @@ class GroupWriter(WritingPart):
         count = count_members(transaction.sql, transaction.log, conversation) - len(leaving)
         entry = record(transaction, state, "leave", by, {"users": leaving, "members": count})
         end_members(transaction, state, leaving)
+        if note is not None:
+            note(transaction, leaving)
         if any(bot in leaving for bot in state.bots):
             transaction.set_bots(state, tuple(bot for bot in state.bots if bot not in leaving))
             transaction.settle()
@@ -256,7 +260,7 @@ class GroupWriter(WritingPart):
         state = _group(transaction, conversation, by, (), right)
         if isinstance(state, Rejected):
             return state
-        if OPENNESS[group_settings(transaction, conversation)[0]][1] == everybody:
+        if openness_of(group_settings(transaction, conversation)[0])[1] == everybody:
             return Change(state.id)
         transaction.set_group(conversation, "open", OPENNESS.index((False, everybody)))
         details = {"change": "everybody", "everybody": everybody}
@@ -410,7 +414,7 @@ def _group(
     mutes = transaction.mutes([(user, state.id) for user in roles])()
     muted = {user for (user, _), until in mutes.items() if until > transaction.now}
     openness, options = group_settings(transaction, state.id)
-    is_open, everybody = OPENNESS[openness]
+    is_open, everybody = openness_of(openness)
     return right(GroupState(roles, is_open, options_of(options), muted, everybody, state.bots)) or state
 
 
@@ -432,7 +436,7 @@ def _first_of(transaction: AppTransaction, conversation: int, role: str, most: i
 
 
 def group_settings(transaction: AppTransaction, conversation: int) -> tuple[int, int]:
-    """The columns ``open`` (see :data:`OPENNESS`) and ``options`` of a group."""
+    """The columns ``open`` (see :func:`openness_of`) and ``options`` of a group."""
     statement = "SELECT open, options FROM conversation WHERE log = %s AND id = %s"
     (row,) = transaction.sql.query(statement, (transaction.log, conversation))
     return row[0], row[1]

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from imserver.gateway.config.settings import MAX_USER_BYTES
 from imserver.gateway.model import Limit
 from imserver.gateway.storage.statements import Statements, text_objection, text_of
-from imserver.messenger.messages.log.contract import OPENNESS, Conversation, ConversationKind, Draft, Entry
+from imserver.messenger.messages.log.contract import Conversation, ConversationKind, Draft, Entry, openness_of
 from imserver.messenger.messages.model import EntryKind, Reaction
 from imserver.plugin.storage import Store
 
@@ -205,8 +205,8 @@ def conversation_of(row: Any) -> Conversation:
         last_id=row[4],
         last_seq=row[5],
         created=row[6],
-        open=OPENNESS[row[7]][0],
-        everybody=OPENNESS[row[7]][1],
+        open=openness_of(row[7])[0],
+        everybody=openness_of(row[7])[1],
         options=row[8],
         bots=bots_from(row[9]),
         avatar=text_of(row[10] or ""),
