@@ -76,7 +76,8 @@ class ScheduledShown(Struct, kw_only=True, omit_defaults=True):
     reason: Annotated[
         str,
         about(
-            "Why it was refused when it was due, as `not_member` or `blocked`. It waits again once changed."
+            "Why it was refused when it was due, as `not_member` or `blocked`. It waits again once changed. "
+            "`quota`: it waits because the app has used up its messages of today."
         ),
     ] = ""
     to: Annotated[str, about("The receiver.")] = ""
@@ -173,6 +174,7 @@ def create(api: LaterApi, call: Call, request: ScheduleRequest) -> ScheduledShow
     """Send a message later.
 
     It is sent once, as the user would send it then: it is refused if the user must not write there any more.
+    The content of a `forward` is that of now.
     A repeated request with the same `client_msg_id` schedules nothing more. A user has at most 200 scheduled
     messages.
     """
@@ -247,7 +249,11 @@ def change(api: LaterApi, call: Call, request: RescheduleRequest) -> ScheduledSh
                 mentions=request.mentions,
             )
             draft = api.messages.draft(call, new)
-            after = replace(before, body=draft.body, meta=draft.meta)
+            meta = msgspec.json.decode(before.meta or b"{}")
+            for field_of_text in ("mentions", "forwarded"):  # with another text, it is the user's own
+                meta.pop(field_of_text, None)
+            meta |= msgspec.json.decode(draft.meta or b"{}")
+            after = replace(before, body=draft.body, meta=msgspec.json.encode(meta) if meta else b"")
         row = api.later.rows.change(before, after, when)
         if row is not None:
             break
@@ -290,9 +296,9 @@ def _add(api: LaterApi, call: Call, row: ScheduledMessage, when: When) -> Schedu
         _require_presence(api, call, row)
     _pay(api, call)
     row = api.later.add(row, when)
-    if row.awaits and api.core.presence.is_online([call.app], row.to_user):
-        api.later.receiver_came(call.app, row.to_user)
-        row = api.later.rows.get(*row.key) or row
+    is_there = row.awaits and api.core.presence.is_online([call.app], row.to_user)
+    for came in api.later.rows.come([row]) if is_there else ():
+        api.later.changed(row := came)
     return _show(row)
 
 

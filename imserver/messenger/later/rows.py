@@ -168,13 +168,17 @@ class ScheduledRows(Store.Rows):
         return [row for row, look in due if sql.execute(statement, (until, *row.key, row.version, look))]
 
     @Store.writing
-    def refuse(self, sql: PooledStatements, row: ScheduledMessage, reason: str) -> ScheduledMessage | None:
-        """It will not be sent, for this reason; None: it has changed or gone since."""
-        after = replace(row, version=row.version + 1, state=REFUSED, reason=reason)
-        sets = "version = %s, state = %s, reason = %s"
+    def refuse(
+        self, sql: PooledStatements, row: ScheduledMessage, reason: str, again: int = 0
+    ) -> ScheduledMessage | None:
+        """It will not be sent, for this reason, or only after ``again`` milliseconds; None: it has changed or
+        gone since."""
+        state = WAITS if again else REFUSED
+        after = replace(row, version=row.version + 1, state=state, reason=reason)
+        sets = "version = %s, state = %s, reason = %s, look = %s"
         statement = f"UPDATE scheduled_message SET {sets} WHERE {_KEY} AND version = %s"
-        done = sql.execute(statement, (after.version, REFUSED, reason, *row.key, row.version))
-        return after if done else None
+        values = after.version, state, reason, _clock(sql) + again
+        return after if sql.execute(statement, (*values, *row.key, row.version)) else None
 
     @Store.reading_or(())
     def awaited(self, sql: PooledStatements, after: tuple[str, str]) -> Sequence[tuple[str, str]]:
@@ -188,10 +192,22 @@ class ScheduledRows(Store.Rows):
         return [(text_of(app), text_of(user)) for app, user in rows]
 
     @Store.reading_or(())
-    def awaiting(self, sql: PooledStatements, app: str, user: str) -> Sequence[ScheduledMessage]:
-        """The messages that await a user."""
-        where = "WHERE app = %s AND to_user = %s AND awaits = 1 AND state = %s"
-        return _ROWS.find(sql.query, where, app, user, WAITS)
+    def awaiting(
+        self, sql: PooledStatements, app: str, user: str, after: tuple[str, str] = ("", "")
+    ) -> Sequence[ScheduledMessage]:
+        """Some messages that await a user, after one by its author and id, in order."""
+        where = "WHERE awaits = 1 AND app = %s AND to_user = %s AND state = %s"
+        rest = "AND (member > %s OR (member = %s AND id > %s)) ORDER BY member, id LIMIT %s"
+        return _ROWS.find(sql.query, f"{where} {rest}", app, user, WAITS, after[0], *after, AT_ONCE)
+
+    @Store.writing
+    def come(self, sql: PooledStatements, rows: Sequence[ScheduledMessage]) -> list[ScheduledMessage]:
+        """Let messages be due now that await somebody, without those that have changed or gone since."""
+        now = _clock(sql)
+        sets = "version = version + 1, awaits = 0, due = %s, look = %s"
+        statement = f"UPDATE scheduled_message SET {sets} WHERE {_KEY} AND version = %s"
+        done = [row for row in rows if sql.execute(statement, (now, now, *row.key, row.version))]
+        return [replace(row, version=row.version + 1, awaits=False, due=now) for row in done]
 
 
 def _row(sql: PooledStatements, app: str, user: str, id: str) -> ScheduledMessage | None:

@@ -9,15 +9,13 @@ has changed or is gone. So a message is sent once, or cancelled, whatever happen
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
 from hashlib import blake2b
 from pathlib import Path
 from time import time
 from typing import Any, ClassVar, Final, Literal
 
 import msgspec
-from gevent.event import AsyncResult
 from gevent.event import Event as News
 
 from imserver.messenger.later.declared import CHANGE_SECONDS, CHANGES, SCHEDULE_CHANGES
@@ -35,13 +33,15 @@ LOOK_SECONDS: Final = 10.0
 """How often a node looks for messages that others have scheduled."""
 AWAITED_SECONDS: Final = 2.0
 """How often, while messages await somebody: a node knows who comes to it alone."""
-SEND_SECONDS: Final = 60.0
-"""So long a node waits for the results of those that it sends together: reviews take a while."""
-BANNED: Final = "banned"
+MOST_SENDING: Final = 200
+"""With so many messages on their way to the log, a node takes no more: reviews take a while."""
+AGAIN_MS: Final = 600_000
+"""After this time a message is sent again whose app has used up its quota, which may be raised."""
+BANNED, QUOTA = "banned", "quota"
 
 
 class ScheduledMessages:
-    """Owner of the moment of the next look, and of the counts."""
+    """Owner of the moment of the next look, of the counts, and of what this node sends just now."""
 
     page_folder: ClassVar = Path(__file__).parent / "page"
 
@@ -55,6 +55,10 @@ class ScheduledMessages:
         self._news = News()
         self._awaited: tuple[str, str] = ("", "")
         """The last user whose coming was looked at."""
+        self._sending: set[ScheduledMessage] = set()
+        """Their results have not come."""
+        self._results: deque[tuple[ScheduledMessage, Any]] = deque()
+        """Those that have come."""
 
     # --- the author -----------------------------------------------------------------------------------------
 
@@ -109,10 +113,15 @@ class ScheduledMessages:
         StorageUnavailable."""
         if not self.core.store.has_database:
             return LOOK_SECONDS
+        while self._results:
+            self._settle(*self._results.popleft())
         is_awaiting = self._look_for_awaited()
         due, left = self.rows.due()
-        if due:
-            self._send(self.rows.lease(due))
+        if len(self._sending) >= MOST_SENDING:
+            return LOOK_SECONDS
+        for row in self.rows.lease(due) if due else ():
+            if row not in self._sending:
+                self._send(row)
         most = AWAITED_SECONDS if is_awaiting else LOOK_SECONDS
         return most if left is None else min(left, most)
 
@@ -129,30 +138,35 @@ class ScheduledMessages:
     def receiver_came(self, app: str, user: str) -> None:
         """Let the messages be due that await a user, as far as their authors may know that the user is
         online. Switches. Raises StorageUnavailable."""
-        for row in self.rows.awaiting(app, user):
-            if self.core.relations.may_see_presence(app, row.member, user):
-                after = self.rows.change(row, row, When())
-                if after is not None:
-                    self.changed(after)
+        after = "", ""
+        while rows := self.rows.awaiting(app, user, after):
+            after = rows[-1].member, rows[-1].id
+            seen = [row for row in rows if self.core.relations.may_see_presence(app, row.member, user)]
+            for row in self.rows.come(seen):
+                self.changed(row)
 
-    def _send(self, rows: Sequence[ScheduledMessage]) -> None:
-        results: list[tuple[ScheduledMessage, AsyncResult[Any]]] = [(row, AsyncResult()) for row in rows]
-        for row, result in results:
-            self._send_one(row, result.set)
-        for row, result in results:
-            self._settle(row, result.wait(SEND_SECONDS))
-
-    def _send_one(self, row: ScheduledMessage, done: Callable[[Any], None]) -> None:
+    def _send(self, row: ScheduledMessage) -> None:
+        """Send one. The next look settles it."""
         if self.core.sessions.is_banned(row.app, row.member):
-            done(Rejected(BANNED))
+            self._settle(row, Rejected(BANNED))
             return
         draft = self._reminder(row) if row.reminds else _draft(row)
         if draft is None:
-            done(Rejected(RejectReason.UNKNOWN_MESSAGE))
-        elif row.reminds:
+            self._settle(row, Rejected(RejectReason.UNKNOWN_MESSAGE))
+            return
+        # In demo mode, who has no account writes to anybody.
+        by_account = self.core.keys.demo and bool(self.core.accounts.those_of(row.app, [row.member]))
+        to_account = self.core.logins.wants_account(row.app, by_account)
+
+        def done(result: Any) -> None:
+            self._sending.discard(row)
+            self._results.append((row, result))
+            self._news.set()
+
+        self._sending.add(row)
+        if row.reminds:
             self._messaging.send(row.app, draft, done, source=SourceRow(row))
         else:
-            to_account = self.core.logins.wants_account(row.app, True)
             self._messaging.send_of_user(row.app, draft, done, None, to_account, SourceRow(row))
 
     def _reminder(self, row: ScheduledMessage) -> Draft | None:
@@ -179,9 +193,12 @@ class ScheduledMessages:
             self.counts["send"] += 1
             self._signal(row.app, row.member, {"id": row.id, "gone": True})
         elif isinstance(result, Rejected) and result.reason != RejectReason.WITHDRAWN:
-            after = self.rows.refuse(row, result.reason)
-            if after is not None:
+            if (after := self.rows.refuse(row, result.reason)) is not None:
                 self.counts["refuse"] += 1
+                self.changed(after)
+        elif isinstance(result, StorageUnavailable) and result.until:
+            after = self.rows.refuse(row, QUOTA, AGAIN_MS)
+            if after is not None:
                 self.changed(after)
         # Otherwise it waits until the lease ends.
 

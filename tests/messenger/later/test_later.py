@@ -2,22 +2,29 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from socket import socketpair
-from time import monotonic
+from time import monotonic, time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from imserver.gateway.config.settings import ApiSettings, TenantSettings
 from imserver.gateway.dialects.cmd.wire import CmdDialect
 from imserver.gateway.transport.connection import Connection, Encoding
 from imserver.messenger.later import metrics
+from imserver.messenger.later.declared import SCHEDULE_CHANGES
 from imserver.messenger.later.rows import ScheduledMessage, When
 from imserver.messenger.later.service import ScheduledMessages
-from imserver.plugin.messages import MessageLog
+from imserver.plugin.identity import Buckets
+from imserver.plugin.messages import Draft, MessageLog, Rejected
 from tests.gateway.transport.harness import until
 from tests.messenger.accounts import block
 from tests.messenger.node import Messenger
-from tests.users import User
+from tests.security.node_harness import Harness, config
+from tests.stores import OpenStore
+from tests.users import NamedUser, User
 
 HOUR = 3600
 
@@ -101,6 +108,71 @@ def test_the_list_survives_content_that_is_no_json(node: Messenger, ann: User) -
     row = ScheduledMessage(app=ann.app, member=ann.user, id="a", to_user="bob", type="custom", body=b"{")
     node.node.core.service(ScheduledMessages).add(row, When(seconds=HOUR))
     assert [(each["id"], "data" in each) for each in waiting(ann)] == [("a", False)]
+
+
+def test_another_text_keeps_the_buttons_and_makes_a_forward_ones_own(
+    node: Messenger, ann: User, bob: User
+) -> None:
+    meta = b'{"buttons":[[{"text":"Yes","value":"y"}]],"forwarded":{"from":"1","id":1},"mentions":["9"]}'
+    row = ScheduledMessage(app=ann.app, member=ann.user, id="b", to_user=bob.user, body=b"tea?", meta=meta)
+    node.node.core.service(ScheduledMessages).add(row, When(seconds=HOUR))
+    changed = ann.post("scheduled/change", id="b", text="cake?")
+    after = node.node.core.service(ScheduledMessages).rows.get(ann.app, ann.user, "b")
+    assert (changed["text"], after and after.meta) == ("cake?", b'{"buttons":[[{"text":"Yes","value":"y"}]]}')
+
+
+def test_what_an_app_without_quota_may_not_send_waits_and_says_why(
+    node: Messenger, ann: User, bob: User
+) -> None:
+    stored = node.node.core.metrics.stored
+    stored.stop_at(ann.app, 0, int(time()) + HOUR, "The app has used its messages of today")
+    try:
+        id = ann.post("scheduled/create", to=bob.user, text="tea", seconds=0)["id"]
+        until(lambda: [each.get("reason") for each in waiting(ann)] == ["quota"])
+    finally:
+        stored.go_on(ann.app)
+    assert "reason" not in ann.post("scheduled/change", id=id, seconds=0)
+    until(lambda: texts(bob) == ["tea"])
+
+
+def test_who_has_no_account_in_demo_mode_writes_to_anybody_later_too(tmp_path: Path) -> None:
+    features, apps = ("messages", "groups", "later"), {"gochat": TenantSettings()}
+    with closing(Harness(config(tmp_path, api=ApiSettings(), apps=apps, features=features))) as demo:
+        ann = NamedUser(demo, "ann")
+        ann.post("scheduled/create", to="bob", text="tea", seconds=0)
+        until(lambda: texts(NamedUser(demo, "bob")) == ["tea"])
+
+
+@pytest.mark.sqlite_first
+def test_a_review_that_takes_a_while_keeps_nobody_waiting(url: str, open_store: OpenStore) -> None:
+    results: dict[str, Any] = {}
+
+    def send_of_user(_app: str, draft: Draft, done: Any, *_: Any) -> None:
+        assert draft.client_msg_id not in results
+        results[draft.client_msg_id] = done
+
+    services = SimpleNamespace(
+        log=None,
+        messaging=SimpleNamespace(send_of_user=send_of_user),
+        signals=SimpleNamespace(send=lambda _: None),
+    )
+    core: Any = SimpleNamespace(
+        service=lambda _: services,
+        store=open_store(url),
+        sessions=SimpleNamespace(is_banned=lambda *_: False),
+        keys=SimpleNamespace(demo=False),
+        logins=SimpleNamespace(wants_account=lambda *_: False),
+        hub=SimpleNamespace(apps={}),
+        accounts=None,
+    )
+    later = ScheduledMessages(core, Buckets(SCHEDULE_CHANGES, 9, 9.0))
+    for id in ("slow", "quick"):
+        later.add(ScheduledMessage(app="shop", member="ann", id=id, to_user="bob"), When())
+    later.look()
+    results["quick"](Rejected("blocked"))
+    later.look()
+    left = {row.id: row.reason for row in later.rows.of_user("shop", "ann")[0]}
+    assert left == {"slow": "", "quick": "blocked"}
 
 
 def test_what_is_cancelled_is_never_sent(ann: User, bob: User) -> None:

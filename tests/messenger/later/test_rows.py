@@ -54,6 +54,10 @@ def send(store: Store, row: ScheduledMessage) -> AsyncResult[Any]:
     return done
 
 
+def sent_by(store: Store, row: ScheduledMessage) -> Any:
+    return send(store, row).get(timeout=60)
+
+
 def stored(store: Store) -> list[str]:
     return [entry.body.decode() for entry in store.part(MessageLog).entries.read(APP, 0, 1000)]
 
@@ -117,10 +121,29 @@ def test_the_coming_of_a_user_is_awaited(rows: ScheduledRows) -> None:
     assert rows.awaited(("", "")) == [(APP, "bob"), (APP, "cal")]
     assert rows.awaited((APP, "bob")) == [(APP, "cal")]
     assert rows.awaiting(APP, "bob") == [first]
-    came = rows.change(first, first, When())
-    assert came is not None
-    assert not came.awaits
+    (came,) = rows.come([first, first])
+    assert (came, came.awaits) == (rows.get(*first.key), False)
+    assert [row for row, _ in rows.due()[0]] == [came]
     assert rows.awaited(("", "")) == [(APP, "cal")]
+
+
+def test_those_who_await_somebody_come_in_parts(rows: ScheduledRows) -> None:
+    for number in range(AT_ONCE + 1):
+        rows.add(message(f"{number}", member=f"u{number % 3}"), When(awaits=True))
+    first = rows.awaiting(APP, "bob")
+    (last,) = rows.awaiting(APP, "bob", (first[-1].member, first[-1].id))
+    keys = [(row.member, row.id) for row in (*first, last)]
+    assert keys == sorted({*keys})
+    assert len(keys) == AT_ONCE + 1
+
+
+def test_what_is_refused_for_a_while_waits(rows: ScheduledRows) -> None:
+    row = rows.add(message("a"), When())
+    waits = rows.refuse(row, "quota", 60_000)
+    assert waits is not None
+    assert rows.get(*row.key) == replace(row, version=2, reason="quota") == waits
+    due, left = rows.due()
+    assert (due, left is not None and 50 < left < 61) == ([], True)
 
 
 @pytest.mark.sqlite_first
@@ -166,12 +189,14 @@ def test_it_is_sent_or_withdrawn(nodes: tuple[Store, Store], rows: ScheduledRows
             return rows.cancel(APP, "ann", row.id)
         return rows.change(row, replace(row, body=b"late"), When(seconds=60)) is not None
 
-    results, withdrawn = [], []
+    results: list[gevent.Greenlet[Any, Any]] = []
+    withdrawn: list[gevent.Greenlet[Any, bool]] = []
     for first in range(0, len(all_rows), 10):
         some = all_rows[first : first + 10]
-        results += [gevent.spawn(lambda row=row: send(nodes[1], row).get(timeout=60)) for row in some]
+        results += [gevent.spawn(sent_by, nodes[1], row) for row in some]
         withdrawn += [gevent.spawn(withdraw, row) for row in reversed(some)][::-1]
-        gevent.joinall([*results, *withdrawn], raise_error=True)
+        gevent.joinall(results, raise_error=True)
+        gevent.joinall(withdrawn, raise_error=True)
     sent = [isinstance(each.get(), Appended) for each in results]
     assert sent == [not each.get() for each in withdrawn]
     assert sorted(stored(nodes[0])) == sorted(row.id for row, was in zip(all_rows, sent, strict=True) if was)
