@@ -61,7 +61,7 @@ READERS_AT_ONCE = 8
 class ChatClients(Clients):
     """The clients of one run, half of them of the protobuf dialect. ``history``: a file for what they do and
     see, also for what is done besides the chat at nodes with ``http_ports``. ``locks`` and ``pace``: see
-    :class:`Rivals`.
+    :class:`Rivals`; ``pushes``: no node that ends forgets their ids, so they are claimed, too.
     """
 
     def __init__(
@@ -74,6 +74,7 @@ class ChatClients(Clients):
         http_ports: Sequence[int] = (),
         locks: bool = False,
         pace: float = 1.0,
+        pushes: bool = True,
     ) -> None:
         super().__init__(generator.loop, addresses)
         register(generator, clients, MEET_SECONDS)
@@ -99,7 +100,7 @@ class ChatClients(Clients):
                 for (host, ws_port), http_port in zip(addresses, http_ports, strict=True)
             ]
             self.rivals = Rivals(self, self.history, seed, locks, pace)
-            self.askers = Askers(self.history, targets, seed, pace, locks)
+            self.askers = Askers(self.history, targets, seed, pace, locks and pushes)
 
     def _client(self, index: int) -> Client:
         account, token = self.accounts[index]
@@ -178,7 +179,6 @@ class ChatClients(Clients):
     def audit(self, seconds: float) -> Json:
         """Read what is stored, and end the history. Return the figures."""
         counts = vars(self.counts).copy()
-        repeats = sum(client.reader.repeats for client in self.clients)
         if self.rivals is not None:
             self.rivals.finish()
         self._read_anew(seconds)
@@ -190,7 +190,7 @@ class ChatClients(Clients):
             "messages": self.sent,
             "acknowledged": self.acked,
             "unacknowledged": self.sent - self.acked,
-            "raw_repeats": repeats,
+            "raw_repeats": sum(client.reader.repeats for client in self.clients),
             "entries_received": sum(len(client.reader.ids) for client in self.clients),
             "silence_seconds": self.longest_silence,
             **{name: counts[name] for name in ("not_stored", "recovered", "resends", "lost_connections")},
@@ -342,7 +342,8 @@ class ChaosRun:
             "seed": self.chance.randrange(2**31),
             "history": str(self.file.resolve()),
         }
-        return facts if self.options.channels else {**facts, "locks": self._has_locks()}
+        locks = {"locks": self._has_locks(), "pushes": not self.options.alone}
+        return facts if self.options.channels else facts | locks
 
     def _has_locks(self) -> bool:
         """Whether sessions that refuse others exclude each other at any time. While nodes reach neither Redis

@@ -40,8 +40,6 @@ READ_SECONDS: Final = 2.0
 """Who has read the message later after its sending may have been notified."""
 NOTIFY_SECONDS: Final = 480.0
 """For the last notifications: the longest pause before another attempt is 450 seconds."""
-
-
 P256DH: Final = "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4"
 AUTH: Final = "BTBZMqHH6r4Tts7J_aSIgg"
 """The keys of all devices: those of RFC 8291, appendix A."""

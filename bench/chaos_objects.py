@@ -1,7 +1,7 @@
 """What a chaos run does besides messages, for the checker: read positions, ids that are sent several times,
-edits, recalls, reactions, threads, questions, polls, erasures, scheduled messages, and sessions that exclude
-each other. A few operations a second, at any node. ``checker/README.md`` has the objects. What nobody was
-answered may have happened.
+edits, recalls, reactions, threads, questions, polls, erasures, scheduled messages, reminders, and sessions
+that exclude each other. A few operations a second, at any node. ``checker/README.md`` has the objects. What
+nobody was answered may have happened.
 """
 
 from __future__ import annotations
@@ -53,20 +53,16 @@ ENDING_SECONDS, DUE_SECONDS = 120.0, 30.0
 
 class Subjects(NamedTuple):
     """What the askers act on for a while: a group, the ids of messages of its owner (the fourth: a poll), and
-    that of a member who will be erased."""
+    that of a member who will be erased; ``saved``: the conversation of a keeper with themselves."""
 
     number: int
-    conversation: int
-    ids: list[int]
-    farewell: int
+    conversation: int = 0
+    ids: list[int] = []  # noqa: RUF012
+    farewell: int = 0
+    saved: int = 0
 
-    @property
-    def reader(self) -> str:
-        return f"reader {self.number}"
-
-    @property
-    def leaver(self) -> str:
-        return f"leaver {self.number}"
+    def user(self, kind: str) -> str:
+        return f"{kind} {self.number}"
 
     @property
     def word(self) -> str:
@@ -76,7 +72,7 @@ class Subjects(NamedTuple):
     @property
     def traces(self) -> dict[str, str]:
         """Object → what the leaver leaves there until the erasure."""
-        who = self.leaver
+        who = self.user("leaver")
         texts = {f"text:message of {who}": self.word, f"text:words of {who}": self.word}
         return texts | {f"text:reaction of {who} to {id}": WAVE for id in self.ids[-2:]}
 
@@ -96,12 +92,13 @@ class Turn(NamedTuple):
 
     def message(self, id: int) -> str:
         where = {"limit": 1, "before": id + 1, "conversation": self.subjects.conversation}
-        return self.page("/messages", self.subjects.reader, **where)
+        return self.page("/messages", self.subjects.user("reader"), **where)
 
 
 class Operation(NamedTuple):
     """A request, and the operations that it is for the checker. ``share``: how often askers choose it beside
-    the others. ``read``: what its answer says; KeyError: nothing. Without a ``body`` it is a GET."""
+    the others; 0: it is only scheduled. ``read``: what its answer says; KeyError: nothing. Without a
+    ``body`` it is a GET."""
 
     share: int
     name: str
@@ -121,25 +118,18 @@ def _text(answer: Json) -> Json:
     return {"value": row and row.get("text")}
 
 
-def _users(answer: Json, emoji: str) -> list[str]:
-    row = ([*answer["messages"], None])[0] or {}
-    return [user for each in row.get("reactions", ()) if each["emoji"] == emoji for user in each["users"]]
-
-
 def _pushed(answer: Json) -> Json:
     granted = {"held": True, "sent": True, "repeated": False, "id_reused": False}
     return {"granted": granted[answer.get("code") or answer["results"][0]["status"]]}
-
-
-def _votes(answer: Json) -> Json:
-    return {"value": [(each["user"], each["value"]) for each in answer["answers"]]}
 
 
 def _has(emoji: str, user: str = "") -> Callable[[Json], Json]:
     """Whether a message has a reaction, of a user if one is named."""
 
     def read(answer: Json) -> Json:
-        users = _users(answer, emoji)
+        row = ([*answer["messages"], None])[0] or {}
+        rows = [each for each in row.get("reactions", ()) if each["emoji"] == emoji]
+        users = [user for each in rows for user in each["users"]]
         return {"value": emoji if (user in users if user else users) else None}
 
     return read
@@ -153,7 +143,7 @@ def _reacted(turn: Turn, number: int) -> Operation:
 def _traces(turn: Turn) -> list[Operation]:
     """Look at what the member who will be erased has left."""
     subjects = turn.subjects
-    found = turn.page("/messages/search", subjects.reader, text=subjects.word)
+    found = turn.page("/messages/search", subjects.user("reader"), text=subjects.word)
     farewell = turn.message(subjects.farewell)
     looks: list[tuple[str, Callable[[Json], Json]]] = [(farewell, _text), (found, _text)]
     looks += [(turn.message(id), _has(WAVE)) for id in subjects.ids[-2:]]
@@ -176,8 +166,9 @@ def operations(turn: Turn) -> dict[str, Operation]:
     """What an asker may do by one request, by name."""
     subjects, word, user = turn.subjects, turn.word, str(turn.asker)
     first, second, third, poll, *_ = subjects.ids
-    conversation, reader, raised = subjects.conversation, subjects.reader, turn.chance.choice(subjects.ids)
-    owned, leaver = {"user": OWNER, "id": first}, {"user": subjects.leaver}
+    conversation, raised = subjects.conversation, turn.chance.choice(subjects.ids)
+    reader, keeper = map(subjects.user, ("reader", "keeper"))
+    owned, leaver = {"user": OWNER, "id": first}, {"user": subjects.user("leaver")}
     remove, choices = turn.chance.random() < 0.5, turn.chance.choice(([], [0], [1]))
     vote, ballot = [f"register:vote of {user}, {poll}"], {"user": user, "id": poll}
     mine = lambda answer: {"value": ([*answer["mine"], None])[0]}  # noqa: E731
@@ -189,10 +180,13 @@ def operations(turn: Turn) -> dict[str, Operation]:
     options = [{"text": value, "value": value} for value in map(str, range(ASKERS))]
     question = {"user": OWNER, "conversation": conversation, "text": name, "client_msg_id": name}
     question |= {"need": 1 + turn.claim % 2, "options": options}
+    votes = lambda answer: {"value": [(each["user"], each["value"]) for each in answer["answers"]]}  # noqa: E731
     repeated = lambda answer: {"granted": not answer["repeated"]}  # noqa: E731
     read_until = lambda answer: {"value": answer["conversations"][0]["read"]}  # noqa: E731
     texts = lambda answer: {"messages": [(None, row["text"]) for row in answer["messages"]]}  # noqa: E731
-    thread = turn.page("/threads/get", reader, thread=third, limit=100)
+    thread = turn.page("/threads/get", reader, thread=third, limit=200)
+    saved = turn.page("/messages", keeper, conversation=subjects.saved, limit=200)
+    remind, reminders = {"user": user, "to": keeper, "text": word}, [f"reminders of {keeper}"]
     read = {"user": reader, "conversation": conversation, "id": raised}
     objects = [f"maximum:{reader}"], [f"text:{first}"], [f"thread {third}"], [f"register:{user}, {second}"]
     position, text, answers, reaction = objects
@@ -210,11 +204,13 @@ def operations(turn: Turn) -> dict[str, Operation]:
         "reacted": _reacted(turn, turn.chance.randrange(ASKERS)),
         "reply": act(2, "send", answers, "/messages/send", reply, done, {"message": word}),
         "thread": act(2, "read", answers, thread, None, texts, {"whole": True}),
+        "remind": act(0, "send", reminders, "/messages/send", remind, done, {"message": word}),
+        "reminders": act(2, "read", reminders, saved, None, texts, {"whole": True}),
         "vote": act(5, "write", vote, "/asks/answer", chosen, _done("accepted"), voted),
         "voted": act(4, "get", vote, "/asks/get", ballot, mine),
-        "answers": act(4, "get", [f"votes:{name}"], "/asks/create", question, _votes),
+        "answers": act(4, "get", [f"votes:{name}"], "/asks/create", question, votes),
         "erase": act(1, "remove", [*subjects.traces], "/users/erase", leaver, _done("erased")),
-        "answer": act(8, "decide", [f"votes:{name}"], "/asks/create", question, _votes),  # see _answer
+        "answer": act(8, "decide", [f"votes:{name}"], "/asks/create", question, votes),  # see _answer
         "trace": turn.chance.choice(_traces(turn)),
     }
 
@@ -260,7 +256,7 @@ class Askers:
             deadline = time.monotonic() + ENDING_SECONDS
             reacted = [_reacted(turn, number) for number in range(ASKERS)]
             acts = operations(turn)
-            last = [acts[name] for name in ("thread", "edited", "position")]
+            last = [acts[name] for name in ("thread", "reminders", "edited", "position")]
             last += [*reacted, acts["erase"], *_traces(turn)]
             for operation in last:
                 while not self._ask("everybody", turn.target, operation):
@@ -279,7 +275,7 @@ class Askers:
                     turn = Turn(number, word, int(age / CLAIM_SECONDS), chance, self.subjects[-1], target)
                     acts = operations(turn)
                     if chance.random() < 0.1:
-                        self._schedule(f"asker {number + 1}", turn, acts["reply"])
+                        self._schedule(f"asker {number + 1}", turn, acts)
                         continue
                     if not self._locks:
                         del acts["claim push"]
@@ -302,13 +298,18 @@ class Askers:
             return True
         return False
 
-    def _schedule(self, client: str, turn: Turn, reply: Operation) -> None:
-        """Send a reply in a thread later, and perhaps cancel it when it is due."""
-        chance, seconds = turn.chance, turn.chance.randrange(3)
-        number = self.history.ask(client, reply.name, reply.objects[0], **reply.arguments)
-        body = {"app": APP, **(reply.body or {}), "client_msg_id": turn.word, "seconds": seconds}
+    def _schedule(self, client: str, turn: Turn, acts: dict[str, Operation]) -> None:
+        """Send a reply in a thread later, or be reminded of a message; cancel some when they are due."""
+        chance, seconds, target = turn.chance, turn.chance.randrange(3), turn.target
+        act, path = chance.choice(((acts["reply"], "create"), (acts["remind"], "remind")))
+        body = {"app": APP, **(act.body or {})}
+        if path == "remind":
+            id = post(target, f"/api/v1{act.path}", body)["id"]
+            body = {"app": APP, "user": body["to"], "message": id}
+        body |= {"client_msg_id": turn.word, "seconds": seconds}
+        number = self.history.ask(client, act.name, act.objects[0], **act.arguments)
         self.scheduled[number] = {"app": APP, "user": body["user"], "id": turn.word}
-        post(turn.target, "/api/v1/scheduled/create", body)
+        post(target, f"/api/v1/scheduled/{path}", body)
         if chance.random() < 0.5:
             time.sleep(max(0.0, chance.gauss(seconds, 0.03)))
             self._cancel(chance.choice(self.targets), number)
@@ -325,8 +326,9 @@ class Askers:
         def make(path: str, user: str, **body: object) -> Json:
             return post(target, f"/api/v1{path}", {"app": APP, "user": user, **body})
 
-        blank = Subjects(round, 0, [], 0)
-        members = [blank.reader, blank.leaver, *map(str, range(ASKERS))]
+        blank = Subjects(round)
+        keeper, reader, leaver = map(blank.user, ("keeper", "reader", "leaver"))
+        members = [reader, leaver, *map(str, range(ASKERS))]
         group = make("/groups/create", OWNER, name=str(round), members=members)["group"]
         post_to_group = {"app": APP, "group": group, "sender": OWNER, "store": True}
         stored = [
@@ -336,10 +338,12 @@ class Askers:
         conversation, ids = stored[0]["conversation"], [each["id"] for each in stored]
         poll = {"text": "?", "poll": True, "options": [{"text": each, "value": each} for each in "ab"]}
         ids[3] = make("/asks/create", OWNER, conversation=conversation, **poll)["id"]
-        farewell = make("/messages/send", blank.leaver, conversation=conversation, text=blank.word)["id"]
+        farewell = make("/messages/send", leaver, conversation=conversation, text=blank.word)["id"]
+        saved = make("/messages/send", keeper, to=keeper, text="?")["conversation"]
+        self.history.answered(self.history.ask(keeper, "send", f"reminders of {keeper}", message="?"))
         for id in ids[-2:]:
-            make("/messages/react", blank.leaver, id=id, emoji=WAVE)["conversation"]
-        subjects = Subjects(round, conversation, ids, farewell)
+            make("/messages/react", leaver, id=id, emoji=WAVE)["conversation"]
+        subjects = Subjects(round, conversation, ids, farewell, saved)
         for object, value in {f"text:{ids[0]}": "0", **subjects.traces}.items():
             number = self.history.ask(OWNER, "write", object, value=value)
             if not object.startswith("text:words"):  # those are found a moment later
