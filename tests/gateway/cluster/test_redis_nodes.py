@@ -142,6 +142,19 @@ def test_epochs_are_never_given_twice_although_redis_is_empty_or_has_older_data_
     assert epochs[-1] < b.lease.epoch < a.lease.epoch
 
 
+def test_a_node_that_stood_still_until_its_lease_ended_asks_the_registry_before_it_lets_somebody_in(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    a, b = start_node(server, 1), start_node(server, 2)
+    first = begin(b, policy="refuse")
+    end_lease(server, a)
+    with pytest.raises(LeaseLost):
+        a.keeper.refresh()
+    answer = a.register(Session("101", "ann", "", "refuse"))
+    assert answer is not None
+    assert [ref.id for ref in answer.others] == [first.id]
+
+
 def test_a_node_renews_no_lease_of_another_one(server: RedisServer, start_node: StartNode) -> None:
     a, b = start_node(server, 1, lease={"birth": 1}), start_node(server, 2, lease={"birth": 2})
     epoch = a.lease.epoch

@@ -219,11 +219,13 @@ class RedisRegistry:
         under ``refuse``. After None the session is registered again later (:class:`RegistryEvents`).
         """
         registration = self._register(session, replacing)
+        if registration is None and self.pipeline.closed and self.recovery.up:
+            self.recovery.look_again()  # this process stood still until its lease ended: it needs another one
+            registration = self._register(session, replacing)
         if registration is not None and registration.refused:
             # Whoever asks the older sessions must know the nodes that joined just now.
             live_leases(self.keeper.table, self.recovery, [ref.epoch for ref in registration.others])
-            dead = [ref for ref in registration.others if self.keeper.table.is_dead(ref.epoch)]
-            if dead:
+            if dead := [ref for ref in registration.others if self.keeper.table.is_dead(ref.epoch)]:
                 # Rare: an epoch that was already cleaned up has written again.
                 registration = self._register(session, [*replacing, *dead])
         return registration
@@ -232,10 +234,8 @@ class RedisRegistry:
         generation = self.recovery.generation
         written = self._written.commands_before((session,), generation)
         replies = self.pipeline.execute([*written, self._commands.register(session, replacing)])
-        registration = None
-        if replies is not None:
-            registration = self._commands.registration(session, replies[-1], generation)
-        if registration is None:
+        registration = replies and self._commands.registration(session, replies[-1], generation)
+        if not registration:
             self._written.forget()
             self.recovery.request(UNREGISTERED)
             return None
