@@ -72,11 +72,11 @@ class ScheduledMessages:
     def cancel(self, app: str, user: str, id: str) -> bool:
         """Whether it was cancelled: False, if it was sent before, or never scheduled. Switches. Raises
         StorageUnavailable."""
-        is_done = self.rows.cancel(app, user, id)
-        if is_done:
-            self.counts["cancel"] += 1
-            self._signal(app, user, {"id": id, "gone": True})
-        return is_done
+        if not self.rows.cancel(app, user, id):
+            return False
+        self.counts["cancel"] += 1
+        self._signal(app, user, {"id": id, "gone": True})
+        return not self.was_sent(app, user, id)  # a request that was repeated late may have made the row
 
     def was_sent(self, app: str, user: str, id: str) -> bool:
         """Whether the log has a message of the user, or a reminder for them, with this id. Switches. Raises

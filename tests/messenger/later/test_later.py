@@ -87,6 +87,9 @@ def test_a_message_is_sent_when_it_is_due(ann: User, bob: User) -> None:
     ann.post("scheduled/create", to=bob.user, text="tea", seconds=0, client_msg_id="a")
     until(lambda: waiting(ann) == [])
     assert texts(bob) == ["tea"]
+    ann.post("scheduled/create", to=bob.user, text="tea", seconds=HOUR, client_msg_id="a")
+    assert ann.refused("scheduled/cancel", id="a") == (409, "already_sent")
+    assert waiting(ann) == []
 
 
 def test_it_is_editable_until_then(ann: User, bob: User) -> None:

@@ -14,13 +14,15 @@ import signal  # noqa: E402
 import sys  # noqa: E402
 
 import gevent  # noqa: E402
+from gevent.event import AsyncResult  # noqa: E402
 from gevent.os import tp_read  # noqa: E402
 
 from imserver.gateway.config.settings import StorageSettings  # noqa: E402
 from imserver.gateway.errors import StorageUnavailable  # noqa: E402
 from imserver.gateway.storage.statements import MysqlStatements, PostgresqlStatements, SqliteStatements  # noqa: E402
 from imserver.gateway.storage.store import Store  # noqa: E402
-from imserver.messenger.messages.log.contract import Draft  # noqa: E402
+from imserver.messenger.later.rows import ScheduledMessage, ScheduledRows, SourceRow, When  # noqa: E402
+from imserver.messenger.messages.log.contract import Appended, AppendRequest, Draft  # noqa: E402
 from imserver.messenger.messages.log.message_log import MessageLog  # noqa: E402
 from imserver.messenger.messages.log.transaction import AppTransaction  # noqa: E402
 
@@ -61,6 +63,19 @@ def main() -> None:
     if point != "-":
         die_at(point, int(transaction))
 
+    def append(draft: Draft) -> Appended:
+        """Store a draft; in the turn ``later`` as a message that was scheduled before."""
+        if turn != "later":
+            return log.writer.append("app", [draft])[0]
+        name, done = draft.client_msg_id, AsyncResult()
+        row = ScheduledMessage(app="app", member=draft.sender, id=name, to_user=draft.to_user)
+        source = SourceRow(ScheduledRows(store).add(row, When()))
+        say("later", name, 0)
+        log.writer.send(AppendRequest("app", draft, done.set, source=source))
+        outcome = done.get()
+        assert isinstance(outcome, Appended)
+        return outcome
+
     def send(sender: int) -> None:
         number = 0
         while True:
@@ -70,7 +85,7 @@ def main() -> None:
             draft = Draft(sender=f"u{sender}", to_user=f"u{(sender + number) % SENDERS}", client_msg_id=name)
             while True:
                 try:
-                    (outcome,) = log.writer.append("app", [draft])
+                    outcome = append(draft)
                 except StorageUnavailable:
                     say("late", name, 0)
                     gevent.sleep(0.05)

@@ -9,6 +9,7 @@ from subprocess import PIPE
 
 import pytest
 
+from imserver.messenger.later.rows import ScheduledRows
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from tests.gateway.storage.servers import DatabaseServer
@@ -31,6 +32,7 @@ class Appending:
         command = [sys.executable, "-m", module, url, str(folder), turn, point, str(transaction)]
         self.process = spawn(command, stdin=PIPE, stdout=PIPE, env=clean_environment())
         self.appended: set[str] = set()
+        self.scheduled: set[str] = set()
         self.received: dict[str, int] = {}
 
     def receive(self, word: str = "", times: int = 1) -> None:
@@ -40,6 +42,8 @@ class Appending:
             verb, name, id = line.decode().split()
             if verb == "ask":
                 self.appended.add(name)
+            elif verb == "later":
+                self.scheduled.add(name)
             elif verb == "told":
                 self.received[name] = int(id)
             times -= verb == word
@@ -95,15 +99,21 @@ def resend(log: MessageLog, names: set[str]) -> None:
 
 
 @pytest.mark.full("faults")
+@pytest.mark.parametrize("turn", ["1", "later"])
 @pytest.mark.parametrize("point", [*BEFORE, "after commit"])
 def test_a_process_that_dies_in_a_commit_has_confirmed_nothing_that_is_not_stored(
-    url: str, open_store: OpenStore, append: Callable[..., Appending], point: str
+    url: str, open_store: OpenStore, append: Callable[..., Appending], point: str, turn: str
 ) -> None:
-    log = open_store(url, seconds=10).part(MessageLog)
-    dying = append(url, "1", point, random.randint(2, 12))
+    store = open_store(url, seconds=10)
+    log, rows = store.part(MessageLog), ScheduledRows(store)
+    dying = append(url, turn, point, random.randint(2, 12))
     dying.receive()
     assert dying.process.wait() == -9
     compare(log, dying)
+    there = [entry.client_msg_id for entry in log.entries.read("app", 0, 100_000)]
+    there += [row.id for number in range(8) for row in rows.of_user("app", f"u{number}")[0]]
+    assert dying.scheduled <= set(there)
+    assert len(there) == len(set(there)), "what was scheduled is stored, or waits"
     resend(log, dying.appended)
     compare(log, dying)
 

@@ -11,6 +11,7 @@ from imserver.messenger.messages.log.contract import Draft, Entry, Rejected
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.model import Ask, ask_in
 from tests.messenger.messages.log.test_log import APP, group_of, stored
+from tests.stores import OpenStore
 
 LUNCH = [{"text": text, "value": text[0]} for text in ("pizza", "soup", "tea")]
 
@@ -119,6 +120,33 @@ def test_what_gathers_is_counted_by_any_node_and_closed_with_the_last_votes(log:
     late = poll(log, 1, until=log.asks.time_ms() - 1)
     assert refusal(log.asks.answer(APP, "bob", late, choices=(0,))) == "answered"
     assert state(log, "bob", late).state == "expired"
+
+
+def test_votes_at_the_moment_of_closing_are_counted_or_refused_on_two_nodes(
+    url: str, open_store: OpenStore
+) -> None:
+    near, far = (open_store(url).part(MessageLog) for _ in range(2))
+    users = [f"u{number}" for number in range(40)]
+    id = poll(near, group_of(near, "ann", *users), gathers=True)
+    vote(far, "u0", id, 0)
+    acts = [(node.asks.cancel, (APP, "ann", id), {}) for node in (near, far)]
+    for number, user in enumerate(users[1:], 1):
+        how = {"choices": (number % 3,)}
+        acts.insert(
+            len(acts) - (number > 20) * 2, ((near, far)[number % 2].asks.answer, (APP, user, id), how)
+        )
+    done = [gevent.spawn(act, *at, **how) for act, at, how in acts]
+    gevent.joinall(done, raise_error=True)
+    own = {user: state(near, user, id).mine for user in users}
+    voted = [(str(at[1]), each.value) for (_, at, how), each in zip(acts, done, strict=True) if how]
+    accepted = {user for user, value in voted if isinstance(value, AskChange)}
+    assert {user for user, choices in own.items() if choices} == accepted | {"u0"}
+    assert isinstance(far.asks.answer(APP, "ann", id, choices=(1,)), AskRefused)
+    closed = state(far, "ann", id)
+    voters = [sum(index in choices for choices in own.values() if choices) for index in range(3)]
+    assert closed.poll is not None
+    assert (closed.state, closed.poll.voters, [*closed.poll.counts]) == ("answered", sum(voters), voters)
+    assert [each.type for each in presses(near, id)] == ["cancel"]
 
 
 def test_nobody_reads_who_has_voted_for_what_in_an_anonymous_poll(log: MessageLog) -> None:
