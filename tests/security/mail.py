@@ -16,8 +16,8 @@ class Sink:
     """A mail server for the user ``im`` with the password ``secret``.
 
     ``mails`` has senders, receivers and texts, ``messages`` the whole mails, ``contents`` their bytes.
-    ``answers``: what the next mails are answered with. aiosmtpd warns of passwords without TLS when a client
-    connects. ``tls``: for STARTTLS.
+    ``answers``: what the next mails are answered with; ``ids``: those of all mails, of refused ones too.
+    aiosmtpd warns of passwords without TLS when a client connects. ``tls``: for STARTTLS.
     """
 
     def __init__(self, tls: SSLContext | None = None) -> None:
@@ -27,6 +27,7 @@ class Sink:
         self.contents: list[bytes] = []
         self.answers: list[str] = []
         self.tries = 0
+        self.ids: list[str] = []
         self._loop = asyncio.new_event_loop()
         self._server = self._loop.run_until_complete(self._loop.create_server(self._session, "127.0.0.1", 0))
         self.port: int = self._server.sockets[0].getsockname()[1]
@@ -43,8 +44,9 @@ class Sink:
     async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:
         self.tries += 1
         answer = self.answers.pop(0) if self.answers else "250 OK"
+        mail = message_from_bytes(envelope.content, _class=EmailMessage, policy=default)
+        self.ids.append(str(mail["Message-ID"]))
         if answer.startswith("250"):
-            mail = message_from_bytes(envelope.content, _class=EmailMessage, policy=default)
             text = mail.get_body(("plain",))
             assert text is not None
             self.contents.append(envelope.content)

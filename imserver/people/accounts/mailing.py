@@ -39,13 +39,15 @@ _PAGE_HEADERS: Final = (
 
 
 class Mail(Struct, frozen=True):
-    """A mail to one address. ``html``: the same as ``text``, for clients that show it; ``""``: none."""
+    """A mail to one address. ``html``: the same as ``text``, for clients that show it; ``""``: none. ``id``:
+    of a mail that may be sent twice, by which mail servers and clients know it."""
 
     to: str
     subject: str
     text: str
     html: str = ""
     headers: Mapping[str, str] = {}
+    id: str = ""
 
 
 class NotSent(ImserverError):
@@ -165,7 +167,8 @@ def _message(sender: str, mail: Mail) -> EmailMessage:
     except Exception as error:  # of any type, by the defect of the address
         raise ValueError(f"{mail.to!r} is not an address: {error}") from error
     message["Date"] = formatdate()
-    message["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2])
+    domain = sender.rpartition("@")[2]
+    message["Message-ID"] = f"<{mail.id}@{domain}>" if mail.id else make_msgid(domain=domain)
     message["Auto-Submitted"] = "auto-generated"
     message.set_content(mail.text)
     if mail.html:

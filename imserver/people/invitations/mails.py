@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from hashlib import blake2b
 from secrets import token_urlsafe
 from time import monotonic, time
 from typing import Annotated, Any, Final, Literal
@@ -222,4 +223,6 @@ def _content(mail: InvitationMail, link: str, site: str, name: str, group: str, 
         page_template(f"people/invitation.{kind}").render(words=texts, language=mail.language, link=link)
         for kind in ("html", "txt")
     )
-    return Mail(mail.email, texts["subject"], text, html)
+    # A node that ends, or hears no answer, does not know whether the mail server has taken the mail.
+    id = blake2b(mail.code.encode(), digest_size=16).hexdigest()  # the code lets people in
+    return Mail(mail.email, texts["subject"], text, html, id=id)

@@ -123,6 +123,8 @@ def test_what_waits_is_sent_after_a_restart_if_its_host_still_may(tmp_path: Path
         second.node.core.service(InvitationMails).runner.start(APP, rows[email])
         until(lambda: again.get("invitations/mails", group=group)["counts"]["waiting"] == 0)  # noqa: B023
     assert [to for _, (to,), _ in sink.mails[before:]] == ["first@example.com"]
+    assert sink.ids[-1] in sink.ids[:-1], "who has got it twice sees it once"
+    assert rows["first@example.com"] not in sink.ids[-1]
     second.close()
 
 
