@@ -121,9 +121,7 @@ class ChatClients(Clients):
 
     def turn(self, clients: Iterable[Client], seconds: float) -> float:
         rivals = self.rivals
-        now = super().turn(clients if rivals is None else [*clients, *rivals.all], seconds)
-        self.longest_silence = max(self.longest_silence, now - self._acked_at) if self._acked_at else 0.0
-        return now
+        return super().turn(clients if rivals is None else [*clients, *rivals.all], seconds)
 
     def chat(self, seconds: float, rate: float) -> None:
         begin = now = self._acked_at = time.monotonic()
@@ -133,6 +131,7 @@ class ChatClients(Clients):
                 sent += 1
                 self._say()
             now = self.turn(self.clients, min(LOOK_SECONDS, 1 / rate))
+            self.longest_silence = max(self.longest_silence, now - self._acked_at)
             if self.rivals is not None:
                 self.rivals.look(now)
 
