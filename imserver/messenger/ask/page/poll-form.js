@@ -60,7 +60,7 @@ export async function openPollForm(page, session, conversation, begun, { thread 
   const go = button(words.ask_poll_go, "wide");
   go.type = "submit";
   const options = make("fieldset", "ask-group", make("legend", "", words.ask_poll_options), list);
-  const form = make("form", "ask-form", make("label", "field-label", make("span", "", words.ask_what), text), options, make("div", "ask-group", many.root, anonymous.root),
+  const form = make("form", "panel-form ask-form", make("label", "field-label", make("span", "", words.ask_what), text), options, make("div", "ask-group", many.root, anonymous.root),
     make("label", "field-label", make("span", "", words.ask_poll_deadline), until), note, make("p", "card-row", no, go));
   const dialog = openDialog(words.ask_poll_new, form);
   no.addEventListener("click", () => dialog.close());

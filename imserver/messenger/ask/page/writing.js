@@ -45,7 +45,7 @@ export function openWriting(page, session, conversation, begun, { thread = 0, al
   const no = button(words.messages_cancel);
   const go = button(words.ask_go, "wide");
   go.type = "submit";
-  const form = make("form", "ask-form", field(page, words.ask_what, text),
+  const form = make("form", "panel-form ask-form", field(page, words.ask_what, text),
     group(page, words.ask_options, options, make("small", "field-hint", words.ask_options_hint), free.root),
     ...(who ? [who.root] : []), field(page, words.ask_deadline, until), note, make("p", "card-row", no, go));
   const dialog = openDialog(words.ask_new, form);

@@ -222,7 +222,7 @@ function openText({ button, make, openDialog, words }, text, done) {
   field.setAttribute("aria-label", words.messages_edit);
   const save = button(words.later_set, "wide");
   save.type = "submit";
-  const form = make("form", "later-text", field, make("p", "card-row", save));
+  const form = make("form", "panel-form later-text", field, make("p", "card-row", save));
   const dialog = openDialog(words.messages_edit, form);
   form.addEventListener("submit", async (/** @type {Event} */ event) => {
     event.preventDefault();

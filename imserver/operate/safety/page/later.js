@@ -188,7 +188,7 @@ export function form(title, yes, danger, fields, act) {
   go.type = "submit";
   const note = make("p", "note");
   note.setAttribute("role", "alert");
-  const body = make("form", "safety-form", ...fields, note, make("p", "card-row", no, go));
+  const body = make("form", "panel-form safety-form", ...fields, note, make("p", "card-row", no, go));
   const dialog = page.openDialog(title, body);
   no.addEventListener("click", () => dialog.close());
   body.addEventListener("submit", async (/** @type {Event} */ event) => {

@@ -15,7 +15,7 @@ export async function drawRules(desk) {
   const rules = Object.assign(make("textarea", ""), { value: text, maxLength: MOST_CHARACTERS, rows: 8, dir: "auto", placeholder: words.manage_rules_example });
   const save = button(words.messages_save, "wide");
   save.type = "submit";
-  const form = make("form", "safety-form", make("label", "field-label", make("span", "", words.manage_house_rules), rules), make("p", "muted", words.manage_rules_hint), save);
+  const form = make("form", "panel-form safety-form", make("label", "field-label", make("span", "", words.manage_house_rules), rules), make("p", "muted", words.manage_rules_hint), save);
   form.addEventListener("submit", (/** @type {Event} */ event) => {
     event.preventDefault();
     save.disabled = true;
@@ -43,5 +43,5 @@ export async function drawRules(desk) {
     return make("label", "safety-check", box, make("span", "", words[`manage_set_${each}`]));
   });
   const note = isFixed ? [make("p", "muted", words.manage_fixed)] : [];
-  return [form, make("section", "panel-section", make("h3", "label", words.manage_settings), ...note, make("div", "safety-form", ...switches))];
+  return [form, make("section", "panel-section", make("h3", "label", words.manage_settings), ...note, make("div", "panel-form safety-form", ...switches))];
 }
