@@ -188,12 +188,15 @@ export function openNewGroup(session, chosen = []) {
   name.id = "group-name";
   const about = input({ maxLength: DESCRIPTION_LENGTH });
   about.id = "group-about";
+  const described = field(words.messages_description, about); // once it has a name: the list of people needs the room
+  described.hidden = true;
+  name.addEventListener("input", () => { described.hidden = !name.value.trim() && !about.value; });
   const kind = kindField(session);
   const nameFrom = (/** @type {string[]} */ ids) => ids.slice(0, NAMES_IN_TITLE).map((user) => people.nameOf(user)).join(words.messages_and).slice(0, NAME_LENGTH);
   const layer = choosePeople(session, {
     title: words.messages_new_group,
     go: (count) => (count ? `${words.messages_create} · ${count}` : words.messages_create),
-    head: [field(words.messages_group_name, name), field(words.messages_description, about), kind.root],
+    head: [field(words.messages_group_name, name), described, kind.root],
     chosen,
     fault: (count) => (count || name.value.trim() ? "" : words.messages_fault_group_name),
     changed: (ids) => { name.placeholder = nameFrom(ids); },
